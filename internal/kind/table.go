@@ -1,0 +1,72 @@
+package kind
+
+import (
+	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
+	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
+)
+
+// table has a row per kind, in the order in which people are shown them: by group, then by name.
+var table = []*Kind{
+	{
+		Version: "v1", Name: "ConfigMap", Plural: "configmaps", Singular: "configmap", ShortNames: []string{"cm"},
+		Namespaced: true,
+		New:        func() Object { return new(corev1.ConfigMap) },
+	},
+	{
+		Version: "v1", Name: "Event", Plural: "events", Singular: "event", ShortNames: []string{"ev"},
+		Namespaced: true,
+		New:        func() Object { return new(corev1.Event) },
+	},
+	{
+		Version: "v1", Name: "Namespace", Plural: "namespaces", Singular: "namespace", ShortNames: []string{"ns"},
+		HasStatus: true,
+		New:       func() Object { return new(corev1.Namespace) },
+	},
+	{
+		Version: "v1", Name: "Node", Plural: "nodes", Singular: "node", ShortNames: []string{"no"},
+		HasStatus: true,
+		New:       func() Object { return new(corev1.Node) },
+	},
+	{
+		Version: "v1", Name: "Pod", Plural: "pods", Singular: "pod", ShortNames: []string{"po"},
+		Namespaced: true, HasStatus: true,
+		New: func() Object { return new(corev1.Pod) },
+	},
+	{
+		Version: "v1", Name: "Secret", Plural: "secrets", Singular: "secret",
+		Namespaced: true,
+		New:        func() Object { return new(corev1.Secret) },
+	},
+	{
+		Version: "v1", Name: "Service", Plural: "services", Singular: "service", ShortNames: []string{"svc"},
+		Namespaced: true, HasStatus: true,
+		New: func() Object { return new(corev1.Service) },
+	},
+	{
+		Version: "v1", Name: "ServiceAccount", Plural: "serviceaccounts", Singular: "serviceaccount", ShortNames: []string{"sa"},
+		Namespaced: true,
+		New:        func() Object { return new(corev1.ServiceAccount) },
+	},
+	{
+		Group: "apps", Version: "v1", Name: "Deployment", Plural: "deployments", Singular: "deployment", ShortNames: []string{"deploy"},
+		Namespaced: true, HasStatus: true,
+		New: func() Object { return new(appsv1.Deployment) },
+	},
+	{
+		Group: "apps", Version: "v1", Name: "ReplicaSet", Plural: "replicasets", Singular: "replicaset", ShortNames: []string{"rs"},
+		Namespaced: true, HasStatus: true,
+		New: func() Object { return new(appsv1.ReplicaSet) },
+	},
+	{
+		Group: "coordination.k8s.io", Version: "v1", Name: "Lease", Plural: "leases", Singular: "lease",
+		Namespaced: true,
+		New:        func() Object { return new(coordinationv1.Lease) },
+	},
+	{
+		Group: "discovery.k8s.io", Version: "v1", Name: "EndpointSlice", Plural: "endpointslices", Singular: "endpointslice",
+		Namespaced: true,
+		New:        func() Object { return new(discoveryv1.EndpointSlice) },
+	},
+}
