@@ -1,0 +1,330 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/kind"
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+)
+
+const (
+	// watchBackoffMin and watchBackoffMax bound the pause between two attempts to watch.
+	watchBackoffMin = 20 * time.Millisecond
+	watchBackoffMax = 5 * time.Second
+	// watchHealthy is how long a stream must have lived for the next attempt to count as the first.
+	watchHealthy = 10 * time.Second
+)
+
+// InformerOptions selects what an informer mirrors and how it keeps it. The zero value mirrors all objects of T.
+type InformerOptions[T kind.Object] struct {
+	// Kind is required when T is kind.Object, and taken from T otherwise.
+	Kind *kind.Kind
+	// Namespace is empty for all namespaces.
+	Namespace     string
+	LabelSelector string
+	FieldSelector string
+	// Indexers give each object's values in the named indexes that ByIndex reads. They must be pure: the same object
+	// gives the same values.
+	Indexers map[string]func(T) []string
+	// Transform may change an object before it is stored, to drop what nobody reads.
+	Transform func(T)
+	// MetadataOnly decodes nothing but the metadata: much cheaper than a Transform that drops the rest.
+	MetadataOnly bool
+	// OnError is told why a watch ended, before the informer tries again. It must not block. May be nil.
+	OnError func(error)
+}
+
+// Informer mirrors the objects of one kind in memory and tells of their changes. It starts with the state, follows the
+// changes, resumes after a disconnect where it was, and lists anew only when the server no longer knows the changes
+// since.
+//
+// All methods may be called concurrently. The objects it returns are shared by all readers and must not be changed:
+// use Clone.
+type Informer[T kind.Object] struct {
+	client   *Client
+	kind     *kind.Kind
+	opts     InformerOptions[T]
+	store    *store[T]
+	handlers []func(old, new T)
+	synced   chan struct{}
+
+	mu       sync.Mutex
+	started  bool
+	revision string
+}
+
+// NewInformer returns an informer that mirrors nothing until Run. It panics when T is no registered kind, or is
+// kind.Object and o.Kind is nil: both are mistakes in the program.
+func NewInformer[T kind.Object](c *Client, o InformerOptions[T]) *Informer[T] {
+	k := o.Kind
+	if k == nil {
+		var err error
+		if k, err = kindFor[T](); err != nil {
+			panic("client.NewInformer: " + err.Error())
+		}
+	}
+	return &Informer[T]{client: c, kind: k, opts: o, store: newStore(o.Indexers), synced: make(chan struct{})}
+}
+
+// Kind returns the kind that is mirrored.
+func (i *Informer[T]) Kind() *kind.Kind { return i.kind }
+
+// OnChange adds a handler, before Run. Handlers are called one after the other, from Run's goroutine, in the order of
+// the changes, after the store has the change: a handler that reads the informer sees at least this change. An addition
+// has the zero T as old, a removal as new. A handler may be told of an update that changed nothing it can see, and must
+// return quickly: it holds up all that follows.
+func (i *Informer[T]) OnChange(f func(old, new T)) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.started {
+		panic("client: Informer.OnChange after Run")
+	}
+	i.handlers = append(i.handlers, f)
+}
+
+// Get returns the object of this name. The namespace is empty for kinds that have none.
+func (i *Informer[T]) Get(namespace, name string) (T, bool) {
+	return i.store.get(Key{namespace, name})
+}
+
+// List returns all objects in no particular order; the slice is the caller's.
+func (i *Informer[T]) List() []T { return i.store.list() }
+
+// Len returns the number of objects.
+func (i *Informer[T]) Len() int { return i.store.len() }
+
+// ByIndex returns the objects for which the named indexer gave value, in no particular order; the slice is the
+// caller's.
+func (i *Informer[T]) ByIndex(name, value string) []T { return i.store.byIndex(name, value) }
+
+// Revision returns the revision up to which the informer has seen all changes, empty before the initial state is whole.
+func (i *Informer[T]) Revision() string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.revision
+}
+
+// HasSynced reports whether the initial state is whole and the handlers have seen it.
+func (i *Informer[T]) HasSynced() bool {
+	select {
+	case <-i.synced:
+		return true
+	default:
+		return false
+	}
+}
+
+// WaitForSync returns when the initial state is whole and the handlers have seen it, or with ctx's error.
+func (i *Informer[T]) WaitForSync(ctx context.Context) error {
+	select {
+	case <-i.synced:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the initial state of %s: %w", i.kind.Plural, context.Cause(ctx))
+	}
+}
+
+// Run mirrors until ctx ends, and returns ctx's error; nothing else stops it. It may be called once.
+func (i *Informer[T]) Run(ctx context.Context) error {
+	i.mu.Lock()
+	if i.started {
+		i.mu.Unlock()
+		return errors.New("client: Informer.Run called twice")
+	}
+	i.started = true
+	i.mu.Unlock()
+
+	b := backoff{min: watchBackoffMin, max: watchBackoffMax}
+	resume := ""
+	for ctx.Err() == nil {
+		begun := time.Now()
+		reached, err := i.follow(ctx, resume)
+		if ctx.Err() != nil {
+			break
+		}
+		if i.opts.OnError != nil {
+			i.opts.OnError(fmt.Errorf("watch %s from revision %q: %w", i.kind.Plural, reached, err))
+		}
+		if apierr.IsTooOld(err) {
+			reached = ""
+		}
+		if time.Since(begun) >= watchHealthy || reached != resume {
+			b.reset()
+		}
+		resume = reached
+		b.wait(ctx)
+	}
+	return ctx.Err()
+}
+
+// follow reads one stream from resume on, or from the state when that is empty, until it fails. It returns the revision
+// to resume from, empty when the initial state did not come to its end.
+func (i *Informer[T]) follow(ctx context.Context, resume string) (string, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := i.client.resources.Watch(ctx, watchRequest(i.kind, WatchOptions{
+		Namespace:       i.opts.Namespace,
+		LabelSelector:   i.opts.LabelSelector,
+		FieldSelector:   i.opts.FieldSelector,
+		ResourceVersion: resume,
+	}), grpc.WaitForReady(true))
+	if err != nil {
+		return resume, err
+	}
+	// While the state is being sent, seen collects what it holds: what is stored and not in it is gone.
+	var seen map[Key]struct{}
+	if resume == "" {
+		seen = map[Key]struct{}{}
+	}
+	for {
+		resp, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			err = apierr.Unavailable("the server ended the watch")
+		}
+		if err != nil {
+			return resume, err
+		}
+		if err := i.handle(resp, seen); err != nil {
+			return resume, err
+		}
+		if seen != nil {
+			if !resp.GetInitialStateEnd() {
+				continue
+			}
+			for _, k := range i.store.keysExcept(seen) {
+				i.remove(k, nil)
+			}
+			seen = nil
+		}
+		if rv := resp.GetResourceVersion(); rv != "" {
+			resume = rv
+			i.advance(rv)
+		}
+		if resp.GetInitialStateEnd() && !i.HasSynced() {
+			close(i.synced)
+		}
+	}
+}
+
+func (i *Informer[T]) advance(revision string) {
+	i.mu.Lock()
+	i.revision = revision
+	i.mu.Unlock()
+}
+
+func (i *Informer[T]) handle(resp *apiv1.WatchResponse, seen map[Key]struct{}) error {
+	switch t := resp.GetType(); t {
+	case apiv1.EventType_EVENT_TYPE_BOOKMARK:
+		return nil
+	case apiv1.EventType_EVENT_TYPE_ADDED, apiv1.EventType_EVENT_TYPE_MODIFIED:
+		obj, err := i.decode(resp.GetObject())
+		if err != nil {
+			return err
+		}
+		k := KeyOf(obj)
+		if seen != nil {
+			seen[k] = struct{}{}
+			// A state sent anew repeats what is known.
+			if old, ok := i.store.get(k); ok && sameVersion(old, obj) {
+				return nil
+			}
+		}
+		old, _ := i.store.put(k, obj)
+		i.notify(old, obj)
+		return nil
+	case apiv1.EventType_EVENT_TYPE_DELETED:
+		obj, err := i.decode(resp.GetObject())
+		if err != nil {
+			return err
+		}
+		delete(seen, KeyOf(obj))
+		i.remove(KeyOf(obj), &obj)
+		return nil
+	default:
+		return fmt.Errorf("the server sent an event of unknown type %v", t)
+	}
+}
+
+func sameVersion(a, b kind.Object) bool {
+	return a.GetMetadata().GetResourceVersion() == b.GetMetadata().GetResourceVersion() &&
+		a.GetMetadata().GetUid() == b.GetMetadata().GetUid()
+}
+
+// remove drops k and tells the handlers, who get the last state that the server sent, if it sent one.
+func (i *Informer[T]) remove(k Key, last *T) {
+	old, existed := i.store.remove(k)
+	if !existed {
+		return
+	}
+	if last != nil {
+		old = *last
+	}
+	var zero T
+	i.notify(old, zero)
+}
+
+func (i *Informer[T]) notify(old, new T) {
+	for _, f := range i.handlers {
+		f(old, new)
+	}
+}
+
+func (i *Informer[T]) decode(a *anypb.Any) (T, error) {
+	if i.opts.MetadataOnly {
+		a = &anypb.Any{TypeUrl: a.GetTypeUrl(), Value: onlyMetadata(a.GetValue())}
+	}
+	obj, err := decode[T](i.kind, a)
+	if err == nil && i.opts.Transform != nil {
+		i.opts.Transform(obj)
+	}
+	return obj, err
+}
+
+// metadataField is the number of the metadata field in every kind.
+const metadataField = 1
+
+// onlyMetadata returns the metadata fields of an encoded object. There are several: the server appends one with the
+// resourceVersion. Bytes that do not parse are returned whole, for the decoder to say what is wrong.
+func onlyMetadata(b []byte) []byte {
+	kept := make([]byte, 0, min(len(b), 1024))
+	for rest := b; len(rest) > 0; {
+		number, _, n := protowire.ConsumeField(rest)
+		if n < 0 {
+			return b
+		}
+		if number == metadataField {
+			kept = append(kept, rest[:n]...)
+		}
+		rest = rest[n:]
+	}
+	return kept
+}
+
+// backoff doubles a pause from min to max and spreads it by jitter.
+type backoff struct {
+	min, max, next time.Duration
+}
+
+func (b *backoff) reset() { b.next = 0 }
+
+// wait pauses for between half and the whole of the next pause, or until ctx ends.
+func (b *backoff) wait(ctx context.Context) {
+	b.next = max(b.min, min(2*b.next, b.max))
+	t := time.NewTimer(b.next/2 + rand.N(b.next/2))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}

@@ -1,0 +1,202 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"io"
+	"iter"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/kind"
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+)
+
+// defaultPageSize keeps one answer well under the message limit for objects of ordinary size.
+const defaultPageSize = 500
+
+// listAttempts is how often a List starts over when its snapshot is compacted between two pages.
+const listAttempts = 3
+
+// ListOptions selects objects. The zero value selects all.
+type ListOptions struct {
+	Namespace     string // empty for all namespaces
+	LabelSelector string // such as "app=web,tier in (a,b)"
+	FieldSelector string // such as "spec.nodeName=node-1"
+	Limit         int64  // most objects to return in all; 0 for no limit
+	PageSize      int64  // objects per call; 0 for 500
+	AtRevision    string // reads this past revision; empty for now
+}
+
+// Get returns one object as it is now. The namespace is empty for kinds that have none.
+func Get[T kind.Object](ctx context.Context, c *Client, namespace, name string) (T, error) {
+	k, err := kindFor[T]()
+	if err != nil {
+		var zero T
+		return zero, err
+	}
+	return get[T](ctx, c, k, namespace, name, "")
+}
+
+// GetKind is Get for a kind known at run time.
+func GetKind(ctx context.Context, c *Client, k *kind.Kind, namespace, name string) (kind.Object, error) {
+	return get[kind.Object](ctx, c, k, namespace, name, "")
+}
+
+// GetAt returns an object as it was at a past revision, or fails with OUT_OF_RANGE when that is compacted.
+func GetAt[T kind.Object](ctx context.Context, c *Client, namespace, name, revision string) (T, error) {
+	k, err := kindFor[T]()
+	if err != nil {
+		var zero T
+		return zero, err
+	}
+	return get[T](ctx, c, k, namespace, name, revision)
+}
+
+// GetKindAt is GetAt for a kind known at run time.
+func GetKindAt(ctx context.Context, c *Client, k *kind.Kind, namespace, name, revision string) (kind.Object, error) {
+	return get[kind.Object](ctx, c, k, namespace, name, revision)
+}
+
+func get[T kind.Object](ctx context.Context, c *Client, k *kind.Kind, namespace, name, revision string) (T, error) {
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	resp, err := c.resources.Get(ctx, &apiv1.GetRequest{Object: reference(k, namespace, name), AtRevision: revision})
+	if err != nil {
+		var zero T
+		return zero, err
+	}
+	return decode[T](k, resp.GetObject())
+}
+
+// List returns the selected objects, ordered by namespace and name, and the revision of the snapshot they are from: a
+// watch that resumes there misses nothing. It fetches page after page, each with a deadline of its own unless ctx has
+// one, and starts over when the snapshot is compacted meanwhile.
+func List[T kind.Object](ctx context.Context, c *Client, o ListOptions) ([]T, string, error) {
+	k, err := kindFor[T]()
+	if err != nil {
+		return nil, "", err
+	}
+	return list[T](ctx, c, k, o)
+}
+
+// ListKind is List for a kind known at run time.
+func ListKind(ctx context.Context, c *Client, k *kind.Kind, o ListOptions) ([]kind.Object, string, error) {
+	return list[kind.Object](ctx, c, k, o)
+}
+
+func list[T kind.Object](ctx context.Context, c *Client, k *kind.Kind, o ListOptions) ([]T, string, error) {
+	for attempt := 1; ; attempt++ {
+		objects, revision, err := listOnce[T](ctx, c, k, o)
+		if err == nil {
+			return objects, revision, nil
+		}
+		// A compacted revision that the caller asked for stays compacted.
+		if !apierr.IsTooOld(err) || o.AtRevision != "" || attempt == listAttempts {
+			return nil, "", err
+		}
+	}
+}
+
+func listOnce[T kind.Object](ctx context.Context, c *Client, k *kind.Kind, o ListOptions) ([]T, string, error) {
+	page := o.PageSize
+	if page <= 0 {
+		page = defaultPageSize
+	}
+	req := &apiv1.ListRequest{
+		Group: k.Group, Kind: k.Name, Namespace: o.Namespace,
+		LabelSelector: o.LabelSelector, FieldSelector: o.FieldSelector, AtRevision: o.AtRevision,
+	}
+	var objects []T
+	for {
+		req.Limit = page
+		if rest := o.Limit - int64(len(objects)); o.Limit > 0 && rest < page {
+			req.Limit = rest
+		}
+		resp, err := c.listPage(ctx, req)
+		if err != nil {
+			return nil, "", err
+		}
+		if objects, err = decodeAll(k, objects, resp.GetObjects()); err != nil {
+			return nil, "", err
+		}
+		if resp.GetContinue() == "" || (o.Limit > 0 && int64(len(objects)) >= o.Limit) {
+			return objects, resp.GetResourceVersion(), nil
+		}
+		req.Continue = resp.GetContinue()
+	}
+}
+
+func (c *Client) listPage(ctx context.Context, req *apiv1.ListRequest) (*apiv1.ListResponse, error) {
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	return c.resources.List(ctx, req)
+}
+
+// WatchOptions selects what to watch. The zero value watches all, from the present state on.
+type WatchOptions struct {
+	Namespace       string // empty for all namespaces
+	LabelSelector   string
+	FieldSelector   string
+	ResourceVersion string // changes after this revision; empty for the state first
+}
+
+// Event is one change that a watch reports.
+type Event[T kind.Object] struct {
+	Type            apiv1.EventType
+	Object          T // the zero value for a bookmark
+	ResourceVersion string
+	InitialStateEnd bool // set on the bookmark after the initial state
+}
+
+// Watch yields changes in order, for as long as one stream lives: until ctx ends, the loop breaks, or an error, which
+// is yielded last. It does not resume; Informer does.
+func Watch[T kind.Object](ctx context.Context, c *Client, o WatchOptions) iter.Seq2[Event[T], error] {
+	k, err := kindFor[T]()
+	if err != nil {
+		return func(yield func(Event[T], error) bool) { yield(Event[T]{}, err) }
+	}
+	return watch[T](ctx, c, k, o)
+}
+
+// WatchKind is Watch for a kind known at run time.
+func WatchKind(ctx context.Context, c *Client, k *kind.Kind, o WatchOptions) iter.Seq2[Event[kind.Object], error] {
+	return watch[kind.Object](ctx, c, k, o)
+}
+
+func watch[T kind.Object](ctx context.Context, c *Client, k *kind.Kind, o WatchOptions) iter.Seq2[Event[T], error] {
+	return func(yield func(Event[T], error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		stream, err := c.resources.Watch(ctx, watchRequest(k, o))
+		for err == nil {
+			var resp *apiv1.WatchResponse
+			if resp, err = stream.Recv(); err != nil {
+				break
+			}
+			ev := Event[T]{
+				Type:            resp.GetType(),
+				ResourceVersion: resp.GetResourceVersion(),
+				InitialStateEnd: resp.GetInitialStateEnd(),
+			}
+			if resp.GetObject() != nil {
+				if ev.Object, err = decode[T](k, resp.GetObject()); err != nil {
+					break
+				}
+			}
+			if !yield(ev, nil) {
+				return
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			err = apierr.Unavailable("the server ended the watch of %s", k.Plural)
+		}
+		yield(Event[T]{}, err)
+	}
+}
+
+func watchRequest(k *kind.Kind, o WatchOptions) *apiv1.WatchRequest {
+	return &apiv1.WatchRequest{
+		Group: k.Group, Kind: k.Name, Namespace: o.Namespace,
+		LabelSelector: o.LabelSelector, FieldSelector: o.FieldSelector, ResourceVersion: o.ResourceVersion,
+	}
+}

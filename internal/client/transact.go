@@ -1,0 +1,116 @@
+package client
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/xebec-project/xebec/internal/kind"
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+)
+
+// MaxOperations is the most operations one transaction may hold.
+const MaxOperations = 500
+
+// Operation is one write of a transaction, made by the Op functions.
+type Operation func(c *Client) (*apiv1.Operation, error)
+
+// OpCreate creates obj; of the options only UnderLease has an effect in a transaction.
+func OpCreate(obj kind.Object, opts ...CreateOption) Operation {
+	return func(c *Client) (*apiv1.Operation, error) {
+		a, err := encode(obj)
+		if err != nil {
+			return nil, err
+		}
+		call := &createCall{CreateRequest: &apiv1.CreateRequest{Object: a, FieldManager: c.manager}}
+		for _, o := range opts {
+			o.applyCreate(call)
+		}
+		return &apiv1.Operation{Operation: &apiv1.Operation_Create{Create: call.CreateRequest}}, nil
+	}
+}
+
+// OpUpdate replaces obj but for its status.
+func OpUpdate(obj kind.Object) Operation {
+	return func(c *Client) (*apiv1.Operation, error) {
+		a, err := encode(obj)
+		if err != nil {
+			return nil, err
+		}
+		return &apiv1.Operation{Operation: &apiv1.Operation_Update{
+			Update: &apiv1.UpdateRequest{Object: a, FieldManager: c.manager},
+		}}, nil
+	}
+}
+
+// OpUpdateStatus replaces obj's status.
+func OpUpdateStatus(obj kind.Object) Operation {
+	return func(*Client) (*apiv1.Operation, error) {
+		a, err := encode(obj)
+		if err != nil {
+			return nil, err
+		}
+		return &apiv1.Operation{Operation: &apiv1.Operation_UpdateStatus{
+			UpdateStatus: &apiv1.UpdateStatusRequest{Object: a},
+		}}, nil
+	}
+}
+
+// OpDelete deletes an object.
+func OpDelete(k *kind.Kind, namespace, name string, opts ...DeleteOption) Operation {
+	return func(*Client) (*apiv1.Operation, error) {
+		req := &apiv1.DeleteRequest{Object: reference(k, namespace, name)}
+		for _, o := range opts {
+			o.applyDelete(req)
+		}
+		return &apiv1.Operation{Operation: &apiv1.Operation_Delete{Delete: req}}, nil
+	}
+}
+
+// OpBind assigns a pod that has no node yet to one; a uid that is not empty must match.
+func OpBind(namespace, name, uid, node string) Operation {
+	return func(*Client) (*apiv1.Operation, error) {
+		return &apiv1.Operation{Operation: &apiv1.Operation_Bind{Bind: &apiv1.BindOperation{
+			Namespace: namespace, Name: name, Uid: uid, NodeName: node,
+		}}}, nil
+	}
+}
+
+// Result holds what a transaction wrote.
+type Result struct {
+	Revision string // of the transaction
+	objects  []*anypb.Any
+}
+
+// Len returns the number of operations done.
+func (r *Result) Len() int { return len(r.objects) }
+
+// Object decodes the object that operation i left, for a removal its last state.
+func (r *Result) Object(i int) (kind.Object, error) {
+	a := r.objects[i]
+	m, err := a.UnmarshalNew()
+	if err != nil {
+		return nil, err
+	}
+	return m.(kind.Object), nil
+}
+
+// Transact makes all the writes at one revision, or none of them. There may be at most MaxOperations, on different
+// objects. The client's fence covers them all.
+func Transact(ctx context.Context, c *Client, ops ...Operation) (*Result, error) {
+	req := &apiv1.TransactRequest{Fence: c.fence, Operations: make([]*apiv1.Operation, 0, len(ops))}
+	for _, op := range ops {
+		o, err := op(c)
+		if err != nil {
+			return nil, err
+		}
+		req.Operations = append(req.Operations, o)
+	}
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	resp, err := c.resources.Transact(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	return &Result{Revision: resp.GetResourceVersion(), objects: resp.GetObjects()}, nil
+}

@@ -1,0 +1,182 @@
+package client
+
+import (
+	"context"
+	"errors"
+
+	"github.com/xebec-project/xebec/internal/kind"
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+)
+
+// errFencedApply keeps an unconditional write from passing as a fenced one.
+var errFencedApply = errors.New("apply cannot be fenced: use an unfenced client, or Update or Patch")
+
+// Create stores a new object and returns it as stored; obj is not changed.
+func Create[T kind.Object](ctx context.Context, c *Client, obj T, opts ...CreateOption) (T, error) {
+	var zero T
+	a, err := encode(obj)
+	if err != nil {
+		return zero, err
+	}
+	call := &createCall{CreateRequest: &apiv1.CreateRequest{Object: a, FieldManager: c.manager, Fence: c.fence}}
+	for _, o := range opts {
+		o.applyCreate(call)
+	}
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	resp, err := c.resources.Create(ctx, call.CreateRequest)
+	if err != nil {
+		return zero, err
+	}
+	keepWarnings(call.warnings, resp.GetWarnings())
+	return decodeLike(obj, resp.GetObject())
+}
+
+// Update replaces an object but for its status and returns it as stored; obj is not changed. With a
+// metadata.resourceVersion it fails with a conflict unless that is the current version.
+func Update[T kind.Object](ctx context.Context, c *Client, obj T, opts ...UpdateOption) (T, error) {
+	var zero T
+	a, err := encode(obj)
+	if err != nil {
+		return zero, err
+	}
+	call := &updateCall{UpdateRequest: &apiv1.UpdateRequest{Object: a, FieldManager: c.manager, Fence: c.fence}}
+	for _, o := range opts {
+		o.applyUpdate(call)
+	}
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	resp, err := c.resources.Update(ctx, call.UpdateRequest)
+	if err != nil {
+		return zero, err
+	}
+	keepWarnings(call.warnings, resp.GetWarnings())
+	return decodeLike(obj, resp.GetObject())
+}
+
+// UpdateStatus replaces only the status of an object, on the condition that obj's resourceVersion, when set, is current.
+func UpdateStatus[T kind.Object](ctx context.Context, c *Client, obj T) (T, error) {
+	var zero T
+	a, err := encode(obj)
+	if err != nil {
+		return zero, err
+	}
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	resp, err := c.resources.UpdateStatus(ctx, &apiv1.UpdateStatusRequest{Object: a, Fence: c.fence})
+	if err != nil {
+		return zero, err
+	}
+	return decodeLike(obj, resp.GetObject())
+}
+
+// Apply merges the fields set in obj into the stored object, creating it when absent, and makes the client's field
+// manager their owner. Fields of other owners that differ make a conflict unless Force is given.
+func Apply[T kind.Object](ctx context.Context, c *Client, obj T, opts ...ApplyOption) (T, apiv1.ApplyResult, error) {
+	var zero T
+	if c.fence != nil {
+		return zero, 0, errFencedApply
+	}
+	a, err := encode(obj)
+	if err != nil {
+		return zero, 0, err
+	}
+	call := &applyCall{ApplyRequest: &apiv1.ApplyRequest{Object: a, FieldManager: c.manager}}
+	for _, o := range opts {
+		o.applyApply(call)
+	}
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	resp, err := c.resources.Apply(ctx, call.ApplyRequest)
+	if err != nil {
+		return zero, 0, err
+	}
+	keepWarnings(call.warnings, resp.GetWarnings())
+	stored, err := decodeLike(obj, resp.GetObject())
+	return stored, resp.GetResult(), err
+}
+
+// Patch changes part of an object by a JSON merge patch, or by a JSON patch with the JSONPatch option. A
+// metadata.resourceVersion in a merge patch makes it conditional.
+func Patch[T kind.Object](ctx context.Context, c *Client, namespace, name string, patch []byte, opts ...PatchOption) (T, error) {
+	k, err := kindFor[T]()
+	if err != nil {
+		var zero T
+		return zero, err
+	}
+	return patchKind[T](ctx, c, k, namespace, name, patch, opts)
+}
+
+// PatchKind is Patch for a kind known at run time.
+func PatchKind(ctx context.Context, c *Client, k *kind.Kind, namespace, name string, patch []byte, opts ...PatchOption) (kind.Object, error) {
+	return patchKind[kind.Object](ctx, c, k, namespace, name, patch, opts)
+}
+
+func patchKind[T kind.Object](ctx context.Context, c *Client, k *kind.Kind, namespace, name string, patch []byte, opts []PatchOption) (T, error) {
+	call := &patchCall{PatchRequest: &apiv1.PatchRequest{
+		Object: reference(k, namespace, name), Type: apiv1.PatchType_PATCH_TYPE_MERGE, Patch: patch,
+		FieldManager: c.manager, Fence: c.fence,
+	}}
+	for _, o := range opts {
+		o.applyPatch(call)
+	}
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	resp, err := c.resources.Patch(ctx, call.PatchRequest)
+	if err != nil {
+		var zero T
+		return zero, err
+	}
+	keepWarnings(call.warnings, resp.GetWarnings())
+	return decode[T](k, resp.GetObject())
+}
+
+// Delete deletes an object and reports whether it is gone already, rather than marked for deletion because it has a
+// grace period or finalizers.
+func Delete[T kind.Object](ctx context.Context, c *Client, namespace, name string, opts ...DeleteOption) (removed bool, err error) {
+	k, err := kindFor[T]()
+	if err != nil {
+		return false, err
+	}
+	return DeleteKind(ctx, c, k, namespace, name, opts...)
+}
+
+// DeleteKind is Delete for a kind known at run time.
+func DeleteKind(ctx context.Context, c *Client, k *kind.Kind, namespace, name string, opts ...DeleteOption) (removed bool, err error) {
+	req := &apiv1.DeleteRequest{Object: reference(k, namespace, name), Fence: c.fence}
+	for _, o := range opts {
+		o.applyDelete(req)
+	}
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	resp, err := c.resources.Delete(ctx, req)
+	return resp.GetRemoved(), err
+}
+
+// DeleteCollection deletes the objects of one namespace that both selectors match and returns how many. Limit,
+// PageSize and AtRevision of o must be zero.
+func DeleteCollection[T kind.Object](ctx context.Context, c *Client, o ListOptions, opts ...DeleteCollectionOption) (int64, error) {
+	k, err := kindFor[T]()
+	if err != nil {
+		return 0, err
+	}
+	return DeleteCollectionKind(ctx, c, k, o, opts...)
+}
+
+// DeleteCollectionKind is DeleteCollection for a kind known at run time.
+func DeleteCollectionKind(ctx context.Context, c *Client, k *kind.Kind, o ListOptions, opts ...DeleteCollectionOption) (int64, error) {
+	if o.Limit != 0 || o.PageSize != 0 || o.AtRevision != "" {
+		return 0, errors.New("delete collection: limit, page size and revision cannot be set")
+	}
+	req := &apiv1.DeleteCollectionRequest{
+		Group: k.Group, Kind: k.Name, Namespace: o.Namespace,
+		LabelSelector: o.LabelSelector, FieldSelector: o.FieldSelector, Fence: c.fence,
+	}
+	for _, opt := range opts {
+		opt.applyDeleteCollection(req)
+	}
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	resp, err := c.resources.DeleteCollection(ctx, req)
+	return resp.GetDeleted(), err
+}
