@@ -1,0 +1,114 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Errors that callers tell apart with errors.Is. All but ErrUnavailable say for certain that nothing was written.
+var (
+	// ErrNotFound: no such object.
+	ErrNotFound = errors.New("not found")
+	// ErrCompacted: the revision asked for is no longer known; list or watch anew.
+	ErrCompacted = errors.New("revision is no longer known")
+	// ErrFutureRevision: the revision asked for does not exist yet.
+	ErrFutureRevision = errors.New("revision does not exist yet")
+	// ErrContinue: the continue token is malformed or belongs to another list.
+	ErrContinue = errors.New("continue token is not valid for this list")
+	// ErrSlowWatcher: the watcher did not keep up and was cut off; it may resume from the last revision it saw.
+	ErrSlowWatcher = errors.New("watcher is too slow")
+	// ErrFence: the fence's key is gone or was made anew, so the writer's election is lost.
+	ErrFence = errors.New("fence does not hold")
+	// ErrLeaseNotFound: the lease lapsed, was revoked, or never was.
+	ErrLeaseNotFound = errors.New("lease not found")
+	// ErrNoSpace: etcd has reached its quota. Compact, defragment, and disarm the alarm, or raise the quota.
+	ErrNoSpace = errors.New("etcd is out of space")
+	// ErrTooLarge: the write exceeds what etcd takes in one request, in bytes or in operations.
+	ErrTooLarge = errors.New("write is too large for etcd")
+	// ErrUnavailable: etcd or the cache did not answer in time. For a write the error's text says whether the outcome
+	// is known; errors.Is(err, ErrUnknownOutcome) tells as well.
+	ErrUnavailable = errors.New("storage is unavailable")
+	// ErrUnknownOutcome: the write may have happened, and may even happen later. It comes with ErrUnavailable.
+	ErrUnknownOutcome = errors.New("the outcome of the write is unknown")
+)
+
+// ConflictError says which write of a transaction met a key in another state than expected. Nothing was written.
+type ConflictError struct {
+	// Index is the write's place in Txn.Writes.
+	Index int
+	// Key is the write's key.
+	Key Key
+	// Exists says whether the key exists now.
+	Exists bool
+	// Revision is the key's modification revision now, 0 when it does not exist.
+	Revision int64
+}
+
+// Error describes the conflict.
+func (e *ConflictError) Error() string {
+	if !e.Exists {
+		return fmt.Sprintf("write %d: %s does not exist", e.Index, e.Key)
+	}
+	return fmt.Sprintf("write %d: %s exists at revision %d", e.Index, e.Key, e.Revision)
+}
+
+// readError maps an error of etcd's client to this package's.
+func readError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, rpctypes.ErrCompacted):
+		return ErrCompacted
+	case errors.Is(err, rpctypes.ErrFutureRev):
+		return ErrFutureRevision
+	case errors.Is(err, rpctypes.ErrLeaseNotFound):
+		return ErrLeaseNotFound
+	case errors.Is(err, rpctypes.ErrNoSpace):
+		return ErrNoSpace
+	case errors.Is(err, context.Canceled):
+		return err
+	case transient(err):
+		return fmt.Errorf("%w: etcd: %w", ErrUnavailable, err)
+	}
+	return fmt.Errorf("etcd: %w", err)
+}
+
+// writeError is readError for a request that may have changed something: what etcd did not clearly refuse may have
+// happened.
+func writeError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, rpctypes.ErrRequestTooLarge), errors.Is(err, rpctypes.ErrTooManyOps):
+		return fmt.Errorf("%w: %w", ErrTooLarge, err)
+	case errors.Is(err, rpctypes.ErrTooManyRequests):
+		// Refused before it was proposed.
+		return fmt.Errorf("%w: etcd: %w", ErrUnavailable, err)
+	case errors.Is(err, context.Canceled), transient(err):
+		return fmt.Errorf("%w: %w: etcd: %w", ErrUnavailable, ErrUnknownOutcome, err)
+	}
+	return readError(err)
+}
+
+// transient reports whether err says that etcd could not answer, as opposed to that it refused.
+func transient(err error) bool {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, clientv3.ErrNoAvailableEndpoints) {
+		return true
+	}
+	code := status.Code(err)
+	var etcdErr rpctypes.EtcdError
+	if errors.As(err, &etcdErr) {
+		code = etcdErr.Code()
+	}
+	switch code {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Aborted, codes.Internal, codes.Unknown:
+		return true
+	}
+	return errors.Is(err, rpctypes.ErrTooManyRequests)
+}

@@ -1,0 +1,133 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Expectations of a Write besides a revision.
+const (
+	// ExpectAbsent: the key must not exist.
+	ExpectAbsent int64 = 0
+	// ExpectExists: the key must exist, at any revision.
+	ExpectExists int64 = -1
+)
+
+// Write is one write of a transaction.
+type Write struct {
+	// Key names the object.
+	Key Key
+	// Bytes is the encoded message to store, without a resourceVersion. It must not be modified until Commit returned.
+	Bytes []byte
+	// Delete removes the key; Bytes and Lease are not used then.
+	Delete bool
+	// Expect is the revision at which the key must have been modified last, or ExpectAbsent, or ExpectExists.
+	Expect int64
+	// Lease is the lease the object vanishes with, 0 for none. An update that should keep the object's lease must name
+	// it again.
+	Lease int64
+}
+
+// Fence makes a transaction conditional on a key being the very one that the writer created.
+type Fence struct {
+	// Key is the fence's key.
+	Key Key
+	// CreateRevision is the revision at which the writer created it.
+	CreateRevision int64
+}
+
+// Txn is a set of writes that happen all at one revision, or not at all. No key may occur twice.
+type Txn struct {
+	Writes []Write
+	Fence  *Fence
+}
+
+// Commit makes the writes of a transaction and returns their revision. When a key is not as expected it returns a
+// *ConflictError and when the fence is lost ErrFence; see the errors of this package for others. An error that is
+// ErrUnknownOutcome leaves open whether the writes happened: read before trying again. Reads that start after Commit
+// returned see the writes, in this store and in every other on the same etcd.
+func (s *Store) Commit(ctx context.Context, txn Txn) (int64, error) {
+	if len(txn.Writes) == 0 {
+		return 0, errors.New("transaction without writes")
+	}
+	for i, w := range txn.Writes {
+		if !w.Key.valid() {
+			return 0, fmt.Errorf("write %d: key %+v is malformed", i, w.Key)
+		}
+	}
+	ops := newTxnOps(txn)
+	if n := max(len(ops.then), len(ops.ifs)); n > s.cfg.MaxTxnOps {
+		return 0, fmt.Errorf("%w: %d operations, the limit is %d", ErrTooLarge, n, s.cfg.MaxTxnOps)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.WriteTimeout)
+	defer cancel()
+	resp, err := s.cli.Txn(ctx).If(ops.ifs...).Then(ops.then...).Else(ops.otherwise...).Commit()
+	if err != nil {
+		return 0, writeError(err)
+	}
+	if resp.Succeeded {
+		return resp.Header.Revision, nil
+	}
+	return 0, txn.explain(resp.Responses)
+}
+
+// txnOps is a transaction in etcd's terms: when it fails, the else branch reads what explain needs.
+type txnOps struct {
+	ifs       []clientv3.Cmp
+	then      []clientv3.Op
+	otherwise []clientv3.Op
+}
+
+func newTxnOps(txn Txn) txnOps {
+	n := len(txn.Writes)
+	ops := txnOps{
+		ifs: make([]clientv3.Cmp, 0, n+1), then: make([]clientv3.Op, 0, n), otherwise: make([]clientv3.Op, 0, n+1),
+	}
+	for _, w := range txn.Writes {
+		key := w.Key.String()
+		switch w.Expect {
+		case ExpectExists:
+			ops.ifs = append(ops.ifs, clientv3.Compare(clientv3.CreateRevision(key), ">", 0))
+		default:
+			ops.ifs = append(ops.ifs, clientv3.Compare(clientv3.ModRevision(key), "=", w.Expect))
+		}
+		if w.Delete {
+			ops.then = append(ops.then, clientv3.OpDelete(key))
+		} else {
+			ops.then = append(ops.then, clientv3.OpPut(key, string(w.Bytes), clientv3.WithLease(clientv3.LeaseID(w.Lease))))
+		}
+		ops.otherwise = append(ops.otherwise, clientv3.OpGet(key, clientv3.WithKeysOnly()))
+	}
+	if f := txn.Fence; f != nil {
+		key := f.Key.String()
+		ops.ifs = append(ops.ifs, clientv3.Compare(clientv3.CreateRevision(key), "=", f.CreateRevision))
+		ops.otherwise = append(ops.otherwise, clientv3.OpGet(key, clientv3.WithKeysOnly()))
+	}
+	return ops
+}
+
+// explain finds out why the transaction failed from what its else branch read.
+func (t Txn) explain(responses []*pb.ResponseOp) error {
+	read := func(i int) (exists bool, create, mod int64) {
+		if kvs := responses[i].GetResponseRange().GetKvs(); len(kvs) > 0 {
+			return true, kvs[0].CreateRevision, kvs[0].ModRevision
+		}
+		return false, 0, 0
+	}
+	if t.Fence != nil {
+		if _, create, _ := read(len(t.Writes)); create != t.Fence.CreateRevision {
+			return fmt.Errorf("%w: %s", ErrFence, t.Fence.Key)
+		}
+	}
+	for i, w := range t.Writes {
+		exists, _, mod := read(i)
+		if ok := w.Expect == mod || w.Expect == ExpectExists && exists; !ok {
+			return &ConflictError{Index: i, Key: w.Key, Exists: exists, Revision: mod}
+		}
+	}
+	return errors.New("etcd: transaction failed though all its conditions hold")
+}
