@@ -1,0 +1,51 @@
+// Package metrics holds the names of every metric and the keys of every structured log field, so that dashboards,
+// alerts and log queries have one list to look at.
+package metrics
+
+// Names of metrics.
+const (
+	// RPCStarted counts the calls that a server began, by service, method.
+	RPCStarted = "xebec_rpc_server_started_total"
+	// RPCHandled counts the calls that a server ended, by service, method and status code.
+	RPCHandled = "xebec_rpc_server_handled_total"
+	// RPCSeconds is how long unary calls took at the server, by service, method.
+	RPCSeconds = "xebec_rpc_server_handling_seconds"
+	// RPCInFlight is the number of calls that a server works on now.
+	RPCInFlight = "xebec_rpc_server_in_flight"
+	// RPCRefused counts the calls refused before they reached a handler, by reason.
+	RPCRefused = "xebec_rpc_server_refused_total"
+	// CertificateExpiry is the Unix time at which the process's own certificate expires.
+	CertificateExpiry = "xebec_certificate_expiry_timestamp_seconds"
+	// DiscoveryRegistered is 1 while this instance is registered, else 0.
+	DiscoveryRegistered = "xebec_discovery_registered"
+	// BuildInfo is 1, labelled with version, commit and Go version.
+	BuildInfo = "xebec_build_info"
+	// GatewayNodeConnections is the number of agents the gateway is connected to.
+	GatewayNodeConnections = "xebec_gateway_node_connections"
+)
+
+// Labels of metrics.
+const (
+	LabelService = "service"
+	LabelMethod  = "method"
+	LabelCode    = "code"
+	LabelReason  = "reason"
+)
+
+// Keys of log fields.
+const (
+	KeyService    = "service"
+	KeyHost       = "host"
+	KeyCaller     = "caller"
+	KeyForwarder  = "forwarder"
+	KeyMethod     = "method"
+	KeyObject     = "object"
+	KeyCode       = "code"
+	KeyLatency    = "latency"
+	KeyPeer       = "peer"
+	KeyAddress    = "address"
+	KeyNode       = "node"
+	KeyController = "controller"
+	KeyKey        = "key"
+	KeyRevision   = "revision"
+)

@@ -1,0 +1,52 @@
+package pki
+
+import "net"
+
+// Groups and users that certificates name. They are Kubernetes' own where it has them.
+const (
+	// GroupMasters may do everything.
+	GroupMasters = "system:masters"
+	// GroupNodes holds the node agents.
+	GroupNodes = "system:nodes"
+	// GroupServices holds the control-plane services.
+	GroupServices = "xebec:services"
+	// NodeUserPrefix precedes a node's name in its agent's user name.
+	NodeUserPrefix = "system:node:"
+	// ServiceUserPrefix precedes a service's name in its user name.
+	ServiceUserPrefix = "xebec:"
+)
+
+// NodeUser returns the user that the agent of a node acts as.
+func NodeUser(node string) string { return NodeUserPrefix + node }
+
+// ServiceUser returns the user that a control-plane service acts as.
+func ServiceUser(service string) string { return ServiceUserPrefix + service }
+
+// AdminRequest asks for the certificate of a person who may do everything.
+func AdminRequest(name string) Request {
+	return Request{CommonName: name, Organizations: []string{GroupMasters}, Client: true}
+}
+
+// NodeRequest asks for the certificate of a node's agent, which both serves and calls.
+func NodeRequest(node string, ips ...net.IP) Request {
+	return Request{
+		CommonName:    NodeUser(node),
+		Organizations: []string{GroupNodes},
+		DNSNames:      []string{node},
+		IPs:           ips,
+		Server:        true,
+		Client:        true,
+	}
+}
+
+// ServiceRequest asks for the certificate of one instance of a control-plane service, which both serves and calls.
+func ServiceRequest(service, host string, ips ...net.IP) Request {
+	return Request{
+		CommonName:    ServiceUser(service),
+		Organizations: []string{GroupServices},
+		DNSNames:      []string{host, "localhost"},
+		IPs:           append([]net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, ips...),
+		Server:        true,
+		Client:        true,
+	}
+}
