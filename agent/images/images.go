@@ -1,0 +1,193 @@
+// Package images brings container images onto the node: from archives, from registries, and out of what is there.
+package images
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	ctrimages "github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/remotes"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
+	"golang.org/x/sync/singleflight"
+)
+
+// pullTimeout bounds one attempt to pull an image.
+const pullTimeout = 10 * time.Minute
+
+var (
+	// ErrNeverPull is returned by Ensure for an image that is absent and that the policy forbids to pull.
+	ErrNeverPull = errors.New("image is not present on the node and its pull policy is Never")
+	// ErrInvalidName is returned for a name that can't name an image.
+	ErrInvalidName = errors.New("invalid image name")
+)
+
+// Image is an image on the node.
+type Image struct {
+	// Name is the full name, such as "docker.io/library/echo:1".
+	Name string
+	// Digest is that of its manifest or index, such as "sha256:…".
+	Digest string
+	// Size is the bytes of its compressed content.
+	Size int64
+}
+
+// Normalize completes an image's name as Docker does: "busybox" is "docker.io/library/busybox:latest". The error wraps
+// ErrInvalidName.
+func Normalize(name string) (string, error) {
+	ref, err := reference.ParseDockerRef(name)
+	if err != nil {
+		return "", fmt.Errorf("%w %q: %w", ErrInvalidName, name, err)
+	}
+	return ref.String(), nil
+}
+
+// Store is the images of one containerd namespace, unpacked for one snapshotter. It is safe for concurrent use.
+type Store struct {
+	client      *containerd.Client
+	snapshotter string
+	resolver    func() remotes.Resolver
+	pulls       singleflight.Group
+}
+
+// New returns the store of the client's default namespace.
+func New(client *containerd.Client, snapshotter string) *Store {
+	hosts := docker.ConfigureDefaultRegistries(
+		docker.WithPlainHTTP(docker.MatchLocalhost),
+		docker.WithClient(&http.Client{Transport: http.DefaultTransport}),
+	)
+	return &Store{
+		client:      client,
+		snapshotter: snapshotter,
+		resolver:    func() remotes.Resolver { return docker.NewResolver(docker.ResolverOptions{Hosts: hosts}) },
+	}
+}
+
+// Ensure makes sure that the image is on the node, unpacked, and returns it. The policy is one of Kubernetes': Always
+// asks the registry for a newer one each time, IfNotPresent pulls only an absent image, Never fails with ErrNeverPull
+// when it is absent. Pulled tells whether a registry was asked.
+func (s *Store) Ensure(ctx context.Context, name, policy string) (img Image, pulled bool, err error) {
+	full, err := Normalize(name)
+	if err != nil {
+		return Image{}, false, err
+	}
+	if policy != "Always" {
+		local, err := s.client.GetImage(ctx, full)
+		if err == nil {
+			img, err := s.unpacked(ctx, local)
+			return img, false, err
+		}
+		if !errdefs.IsNotFound(err) {
+			return Image{}, false, fmt.Errorf("looking for image %s: %w", full, err)
+		}
+		if policy == "Never" {
+			return Image{}, false, fmt.Errorf("%s: %w", full, ErrNeverPull)
+		}
+	}
+	img, err = s.pull(ctx, full)
+	return img, true, err
+}
+
+// pull fetches an image once for all who ask for it at the same time.
+func (s *Store) pull(ctx context.Context, full string) (Image, error) {
+	ch := s.pulls.DoChan(full, func() (any, error) {
+		// The pull serves others too, so that it does not end with the first caller's context.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pullTimeout)
+		defer cancel()
+		img, err := s.client.Pull(ctx, full,
+			containerd.WithPullUnpack,
+			containerd.WithPullSnapshotter(s.snapshotter),
+			containerd.WithResolver(s.resolver()),
+		)
+		if err != nil {
+			return nil, fmt.Errorf("pulling image %s: %w", full, err)
+		}
+		return s.unpacked(ctx, img)
+	})
+	select {
+	case <-ctx.Done():
+		return Image{}, ctx.Err()
+	case r := <-ch:
+		if r.Err != nil {
+			return Image{}, r.Err
+		}
+		return r.Val.(Image), nil
+	}
+}
+
+func (s *Store) unpacked(ctx context.Context, img containerd.Image) (Image, error) {
+	done, err := img.IsUnpacked(ctx, s.snapshotter)
+	if err != nil {
+		return Image{}, fmt.Errorf("looking at image %s: %w", img.Name(), err)
+	}
+	if !done {
+		if err := img.Unpack(ctx, s.snapshotter); err != nil {
+			return Image{}, fmt.Errorf("unpacking image %s: %w", img.Name(), err)
+		}
+	}
+	return Image{Name: img.Name(), Digest: img.Target().Digest.String()}, nil
+}
+
+// Import loads the images of a docker or OCI archive and unpacks them. The archive must name its images.
+func (s *Store) Import(ctx context.Context, archive io.Reader) ([]Image, error) {
+	loaded, err := s.client.Import(ctx, archive, containerd.WithImageRefTranslator(func(name string) string {
+		full, err := Normalize(name)
+		if err != nil {
+			return ""
+		}
+		return full
+	}))
+	if err != nil {
+		return nil, fmt.Errorf("importing images: %w", err)
+	}
+	if len(loaded) == 0 {
+		return nil, fmt.Errorf("importing images: %w: the archive names no image", ErrInvalidName)
+	}
+	out := make([]Image, 0, len(loaded))
+	for _, l := range loaded {
+		img := containerd.NewImage(s.client, l)
+		u, err := s.unpacked(ctx, img)
+		if err != nil {
+			return nil, err
+		}
+		if u.Size, err = img.Size(ctx); err != nil {
+			return nil, fmt.Errorf("measuring image %s: %w", u.Name, err)
+		}
+		out = append(out, u)
+	}
+	return out, nil
+}
+
+// List returns the images by name. An image whose content is incomplete has size 0.
+func (s *Store) List(ctx context.Context) ([]Image, error) {
+	all, err := s.client.ImageService().List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("listing images: %w", err)
+	}
+	out := make([]Image, 0, len(all))
+	for _, i := range all {
+		if strings.HasPrefix(i.Name, "sha256:") {
+			continue
+		}
+		size, err := s.size(ctx, i)
+		if err != nil {
+			size = 0
+		}
+		out = append(out, Image{Name: i.Name, Digest: i.Target.Digest.String(), Size: size})
+	}
+	slices.SortFunc(out, func(a, b Image) int { return cmp.Compare(a.Name, b.Name) })
+	return out, nil
+}
+
+func (s *Store) size(ctx context.Context, i ctrimages.Image) (int64, error) {
+	return containerd.NewImage(s.client, i).Size(ctx)
+}
