@@ -1,0 +1,147 @@
+package cgroup
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func needRoot(t *testing.T) Hierarchies {
+	t.Helper()
+	h, err := Find()
+	if err == nil && os.Geteuid() != 0 {
+		err = fmt.Errorf("not root")
+	}
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	return h
+}
+
+// start runs a long sleep inside path, in all hierarchies, the way the lab starts its processes.
+func start(t *testing.T, h Hierarchies, path string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("sleep", "300")
+	failed := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		failed <- func() error {
+			if err := h.JoinThread(path); err != nil {
+				return err
+			}
+			dir, err := h.Open(path)
+			if err != nil {
+				return err
+			}
+			defer dir.Close()
+			cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+			return cmd.Start()
+		}()
+	}()
+	if err := <-failed; err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	return cmd
+}
+
+func TestSubtreeLife(t *testing.T) {
+	h := needRoot(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	top := fmt.Sprintf("xbtest-cgroup-%d", os.Getpid())
+	t.Cleanup(func() {
+		ctx := context.Background()
+		_ = h.Kill(ctx, top)
+		_ = h.Remove(ctx, top)
+	})
+	for _, leaf := range []string{"a/x", "a/y", "b/x"} {
+		if err := h.Create(filepath.Join(top, leaf), false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.Create(filepath.Join(top, "a"), true); err != nil {
+		t.Fatal(err)
+	}
+	ax, ay, bx := start(t, h, top+"/a/x"), start(t, h, top+"/a/y"), start(t, h, top+"/b/x")
+
+	pids, err := h.Pids(top + "/a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, cmd := range []*exec.Cmd{ax, ay} {
+		if !slices.Contains(pids, cmd.Process.Pid) {
+			t.Errorf("Pids(a) = %v, without %d", pids, cmd.Process.Pid)
+		}
+	}
+	if slices.Contains(pids, bx.Process.Pid) {
+		t.Errorf("Pids(a) = %v, with b's %d", pids, bx.Process.Pid)
+	}
+
+	// The children are ours to reap: an unreaped one keeps its place.
+	done := make(chan error, 2)
+	go func() { done <- ax.Wait() }()
+	go func() { done <- ay.Wait() }()
+	if err := h.Kill(ctx, top+"/a"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := <-done; err == nil {
+			t.Error("a process of the killed cgroup ended well")
+		}
+	}
+	if err := bx.Process.Signal(syscall.Signal(0)); err != nil {
+		t.Errorf("killing a reached b: %v", err)
+	}
+
+	short, stop := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer stop()
+	if err := h.Remove(short, top); err == nil {
+		t.Error("Remove of a cgroup in use succeeded")
+	}
+	go func() { done <- bx.Wait() }()
+	if err := h.Kill(ctx, top); err != nil {
+		t.Fatal(err)
+	}
+	<-done
+	if err := h.Remove(ctx, top); err != nil {
+		t.Fatal(err)
+	}
+	if h.Exists(top) {
+		t.Error("cgroup exists after Remove")
+	}
+	if err := h.Remove(ctx, top); err != nil {
+		t.Errorf("second Remove: %v", err)
+	}
+	if pids, err := h.Pids(top); err != nil || len(pids) != 0 {
+		t.Errorf("Pids of a missing cgroup = %v, %v", pids, err)
+	}
+}
+
+func TestRemoveRefusesRoot(t *testing.T) {
+	for _, path := range []string{"", "/"} {
+		if err := (Hierarchies{Unified: t.TempDir()}).Remove(t.Context(), path); err == nil {
+			t.Errorf("Remove(%q) succeeded", path)
+		}
+	}
+}
+
+func TestPrefixes(t *testing.T) {
+	var got []string
+	for p := range prefixes("/a/b/c") {
+		got = append(got, p)
+	}
+	if want := []string{"", "a", "a/b", "a/b/c"}; !slices.Equal(got, want) {
+		t.Errorf("prefixes = %q, want %q", got, want)
+	}
+}
