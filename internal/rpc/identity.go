@@ -1,0 +1,165 @@
+package rpc
+
+import (
+	"context"
+	"crypto/x509"
+	"net/url"
+	"slices"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+
+	"github.com/xebec-project/xebec/internal/pki"
+)
+
+// Headers by which the gateway hands on on whose behalf it calls. User and group values are percent-encoded.
+const (
+	HeaderUser      = "x-xebec-user"
+	HeaderGroup     = "x-xebec-group"
+	HeaderUserAgent = "x-xebec-user-agent"
+	// HeaderPrefix begins every header that only a trusted forwarder may send.
+	HeaderPrefix = "x-xebec-"
+)
+
+// Identity is who makes a call.
+type Identity struct {
+	// User is the common name of the caller's certificate, such as "ann" or "system:node:node-1".
+	User string
+	// Groups are the organizations of the caller's certificate. They must not be changed.
+	Groups []string
+	// Forwarder is the user that made the call on the caller's behalf, empty for a direct call.
+	Forwarder string
+}
+
+// Member tells whether the identity belongs to a group.
+func (id Identity) Member(group string) bool { return slices.Contains(id.Groups, group) }
+
+// IsZero tells whether this is nobody.
+func (id Identity) IsZero() bool { return id.User == "" }
+
+// Outgoing returns the headers that hand the identity on; only a trusted forwarder's are accepted.
+func (id Identity) Outgoing(md metadata.MD) {
+	md[HeaderUser] = []string{url.PathEscape(id.User)}
+	groups := make([]string, len(id.Groups))
+	for i, group := range id.Groups {
+		groups[i] = url.PathEscape(group)
+	}
+	md[HeaderGroup] = groups
+}
+
+// call is what a server knows of a call in progress; one context value holds all of it.
+type call struct {
+	identity Identity
+	object   string
+	draining <-chan struct{}
+}
+
+type callKey struct{}
+
+func callFrom(ctx context.Context) *call {
+	c, _ := ctx.Value(callKey{}).(*call)
+	return c
+}
+
+// IdentityFromContext returns the caller of the RPC that ctx belongs to, the zero Identity outside of one.
+func IdentityFromContext(ctx context.Context) Identity {
+	if c := callFrom(ctx); c != nil {
+		return c.identity
+	}
+	return Identity{}
+}
+
+// ContextWithIdentity returns a context in which id is the caller, for handlers called without a server.
+func ContextWithIdentity(ctx context.Context, id Identity) context.Context {
+	c := call{}
+	if outer := callFrom(ctx); outer != nil {
+		c = *outer
+	}
+	c.identity = id
+	return context.WithValue(ctx, callKey{}, &c)
+}
+
+// Draining returns a channel that closes when the server that handles ctx's call begins to stop. Handlers of streams
+// that the client can resume end them then, with Unavailable, rather than be cut off. It is nil outside of a server.
+func Draining(ctx context.Context) <-chan struct{} {
+	if c := callFrom(ctx); c != nil {
+		return c.draining
+	}
+	return nil
+}
+
+// UserAgent returns the user agent of the program that made the call, seen through the gateway.
+func UserAgent(ctx context.Context) string {
+	// The header is from a trusted forwarder, or authentication had refused the call.
+	for _, header := range []string{HeaderUserAgent, "user-agent"} {
+		if values := metadata.ValueFromIncomingContext(ctx, header); len(values) > 0 {
+			return values[0]
+		}
+	}
+	return ""
+}
+
+// CertificateIdentity returns whom a certificate names.
+func CertificateIdentity(cert *x509.Certificate) Identity {
+	return Identity{User: cert.Subject.CommonName, Groups: cert.Subject.Organization}
+}
+
+// authenticator finds out who calls.
+type authenticator struct {
+	forwarders []string
+}
+
+// identify returns the caller: whom the verified certificate names or, when that is a trusted forwarder's, whom the
+// forwarder names.
+func (a authenticator) identify(ctx context.Context) (Identity, error) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return Identity{}, refuse(codes.Unauthenticated, ReasonNoCertificate, "the connection has no peer")
+	}
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok || len(info.State.VerifiedChains) == 0 {
+		return Identity{}, refuse(codes.Unauthenticated, ReasonNoCertificate, "a client certificate is required")
+	}
+	id := CertificateIdentity(info.State.VerifiedChains[0][0])
+	if id.User == "" {
+		return Identity{}, refuse(codes.Unauthenticated, ReasonNoCertificate, "the client certificate has no common name, so it names nobody")
+	}
+	users := metadata.ValueFromIncomingContext(ctx, HeaderUser)
+	groups := metadata.ValueFromIncomingContext(ctx, HeaderGroup)
+	agents := metadata.ValueFromIncomingContext(ctx, HeaderUserAgent)
+	if users == nil && groups == nil && agents == nil {
+		return id, nil
+	}
+	if !slices.Contains(a.forwarders, id.User) {
+		return Identity{}, refuse(codes.PermissionDenied, ReasonForgedIdentity,
+			"%q may not act on behalf of others: remove the %s* headers from the call", id.User, HeaderPrefix)
+	}
+	if len(users) != 1 || users[0] == "" {
+		return Identity{}, refuse(codes.PermissionDenied, ReasonForgedIdentity,
+			"%q handed on %d users, want one in %s", id.User, len(users), HeaderUser)
+	}
+	forwarded := Identity{Forwarder: id.User}
+	var err error
+	if forwarded.User, err = url.PathUnescape(users[0]); err != nil {
+		return Identity{}, refuse(codes.PermissionDenied, ReasonForgedIdentity, "header %s: %v", HeaderUser, err)
+	}
+	for _, group := range groups {
+		unescaped, err := url.PathUnescape(group)
+		if err != nil {
+			return Identity{}, refuse(codes.PermissionDenied, ReasonForgedIdentity, "header %s: %v", HeaderGroup, err)
+		}
+		forwarded.Groups = append(forwarded.Groups, unescaped)
+	}
+	return forwarded, nil
+}
+
+// AuthorizeControlPlane lets administrators and control-plane services call every method and refuses everyone else.
+// It is what a server does that was given no Authorize.
+func AuthorizeControlPlane(_ context.Context, id Identity, fullMethod string) error {
+	if id.Member(pki.GroupMasters) || id.Member(pki.GroupServices) {
+		return nil
+	}
+	return refuse(codes.PermissionDenied, ReasonForbidden, "%q may not call %s: it needs group %s", id.User, fullMethod, pki.GroupMasters)
+}

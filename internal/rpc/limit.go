@@ -1,0 +1,124 @@
+package rpc
+
+import (
+	"container/list"
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc"
+)
+
+// Limits bounds what one caller may ask of a server.
+type Limits struct {
+	// PerSecond is how many calls a second are sustained; 0 for no limit.
+	PerSecond float64 `yaml:"perSecond" help:"calls per second that are sustained, 0 for no limit"`
+	// Burst is how many calls may come at once.
+	Burst int `yaml:"burst" help:"calls that may come at once"`
+}
+
+// maxCallers bounds the memory for callers' buckets. A forgotten caller starts over with a full bucket.
+const maxCallers = 4096
+
+// overloadDelay is when a caller should try again that met a server with too much to do.
+const overloadDelay = 250 * time.Millisecond
+
+// limiter keeps a token bucket per caller, for those seen last, and counts the calls in flight.
+type limiter struct {
+	limits      func(Identity) Limits
+	maxInFlight int64
+	inFlight    atomic.Int64
+	refused     func(reason string)
+
+	mu      sync.Mutex
+	buckets map[string]*list.Element // of *bucket
+	recent  list.List                // most recent first
+}
+
+type bucket struct {
+	user   string
+	tokens *rate.Limiter
+}
+
+func newLimiter(limits func(Identity) Limits, maxInFlight int, refused func(reason string)) *limiter {
+	return &limiter{limits: limits, maxInFlight: int64(maxInFlight), refused: refused, buckets: make(map[string]*list.Element)}
+}
+
+// admit takes a token from the caller's bucket or says when there will be one.
+func (l *limiter) admit(id Identity) error {
+	if l.limits == nil {
+		return nil
+	}
+	tokens := l.bucket(id)
+	if tokens == nil {
+		return nil
+	}
+	reservation := tokens.Reserve()
+	delay := reservation.Delay()
+	if delay == 0 {
+		return nil
+	}
+	reservation.Cancel()
+	l.refused(ReasonRateLimited)
+	return refuseFor(delay, ReasonRateLimited, "%q makes more than %g calls per second: try again in %s",
+		id.User, float64(tokens.Limit()), delay.Round(time.Millisecond))
+}
+
+func (l *limiter) bucket(id Identity) *rate.Limiter {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if element, ok := l.buckets[id.User]; ok {
+		l.recent.MoveToFront(element)
+		return element.Value.(*bucket).tokens
+	}
+	limits := l.limits(id)
+	var tokens *rate.Limiter
+	if limits.PerSecond > 0 {
+		tokens = rate.NewLimiter(rate.Limit(limits.PerSecond), max(limits.Burst, 1))
+	}
+	l.buckets[id.User] = l.recent.PushFront(&bucket{user: id.User, tokens: tokens})
+	if len(l.buckets) > maxCallers {
+		oldest := l.recent.Back()
+		l.recent.Remove(oldest)
+		delete(l.buckets, oldest.Value.(*bucket).user)
+	}
+	return tokens
+}
+
+// enter counts a call in, or refuses it when too many are in flight. Every call that enters must leave.
+func (l *limiter) enter() error {
+	if n := l.inFlight.Add(1); l.maxInFlight > 0 && n > l.maxInFlight {
+		l.inFlight.Add(-1)
+		l.refused(ReasonOverloaded)
+		return refuseFor(overloadDelay, ReasonOverloaded, "the server works on %d calls already: try again in %s", l.maxInFlight, overloadDelay)
+	}
+	return nil
+}
+
+func (l *limiter) leave() { l.inFlight.Add(-1) }
+
+func (l *limiter) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if isPlumbing(info.FullMethod) {
+		return handler(ctx, req)
+	}
+	if err := l.admit(IdentityFromContext(ctx)); err != nil {
+		return nil, err
+	}
+	if err := l.enter(); err != nil {
+		return nil, err
+	}
+	defer l.leave()
+	return handler(ctx, req)
+}
+
+// stream limits how often streams begin, not how many are open: watches are many, long and mostly silent.
+func (l *limiter) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if !isPlumbing(info.FullMethod) {
+		if err := l.admit(IdentityFromContext(ss.Context())); err != nil {
+			return err
+		}
+	}
+	return handler(srv, ss)
+}

@@ -1,0 +1,307 @@
+// Package rpc makes every gRPC server and client connection of the cluster, so that all of them agree on
+// certificates, identity, keepalive, limits, health checks and how to stop.
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/auth"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/stats"
+
+	"github.com/xebec-project/xebec/internal/metrics"
+	"github.com/xebec-project/xebec/internal/pki"
+)
+
+// Defaults of a ServerConfig.
+const (
+	DefaultMaxRecvBytes     = 4 << 20
+	DefaultMaxConnectionAge = 30 * time.Minute
+	DefaultDrainDelay       = 300 * time.Millisecond
+	DefaultDrainLimit       = 5 * time.Second
+)
+
+// Both ends' keepalive. A client pings a silent connection that carries streams, and the health check of every
+// connection is one: a peer that vanished without closing is noticed within their sum. The server allows pings twice
+// as often as its clients send them.
+const (
+	clientPingInterval = 10 * time.Second
+	clientPingTimeout  = 5 * time.Second
+	serverPingInterval = 30 * time.Second
+	serverPingTimeout  = 10 * time.Second
+)
+
+// Fixed flow-control windows. With them gRPC does not probe the bandwidth with a ping per burst of data, and a slow
+// reader holds no more than this.
+const (
+	streamWindow     = 512 << 10
+	connectionWindow = 4 << 20
+)
+
+// bufferSize is that of each connection's read buffer; writes share pooled buffers.
+const bufferSize = 16 << 10
+
+// ServerConfig says how a server is to be. Listen and TLS are required.
+type ServerConfig struct {
+	// Listen is the address to listen at, such as ":7001" or "127.0.0.1:0".
+	Listen string
+	// TLS holds the server's certificate and the authorities of its clients'.
+	TLS *pki.Source
+	// TrustedForwarders are the users that may call on behalf of others by the headers in identity.go; nil is
+	// xebec:gateway alone. Empty but not nil: nobody.
+	TrustedForwarders []string
+	// Authorize decides whether a caller may call a method; its error goes to the caller. Nil is
+	// AuthorizeControlPlane. It is not asked about health and reflection, which every known caller may use.
+	Authorize func(ctx context.Context, id Identity, fullMethod string) error
+	// Limits returns the limits of a caller when it is first seen. Nil: no limits.
+	Limits func(Identity) Limits
+	// MaxInFlight bounds the unary calls worked on at once; more are refused. 0: no bound.
+	MaxInFlight int
+	// MaxRecvBytes bounds one received message; 0 is DefaultMaxRecvBytes.
+	MaxRecvBytes int
+	// MaxStreams bounds the calls open at once on one connection; 0: no bound.
+	MaxStreams uint32
+	// MaxConnectionAge is after how long, give or take a tenth, a client is asked to connect anew, so that
+	// connections spread over instances and rotated certificates come into use; 0 is DefaultMaxConnectionAge. Streams
+	// open then get a tenth of it to end before they are cut.
+	MaxConnectionAge time.Duration
+	// Ready, when not nil, is closed when the server may be called; until then its health is NOT_SERVING.
+	Ready <-chan struct{}
+	// DrainDelay is how long a stopping server still takes calls after its health says NOT_SERVING, for clients to
+	// notice; 0 is DefaultDrainDelay, less than 0 none. DrainLimit bounds the wait for calls to end after that; 0 is
+	// DefaultDrainLimit.
+	DrainDelay, DrainLimit time.Duration
+	// LogLevel chooses the level at which a call is logged. Nil: Info for failures, Debug for the rest.
+	LogLevel func(fullMethod string, code codes.Code) zapcore.Level
+	// Object names the object of a request in the log. Nil is Object.
+	Object func(fullMethod string, req any) string
+	// Metrics, when not nil, is where the server registers its metrics.
+	Metrics prometheus.Registerer
+	// StatsHandlers, such as OpenTelemetry's, see every call; they cost CPU even when they drop what they see.
+	StatsHandlers []stats.Handler
+}
+
+// Server is a gRPC server that listens already. It implements grpc.ServiceRegistrar: register services before Serve.
+type Server struct {
+	cfg      ServerConfig
+	log      *zap.Logger
+	listener net.Listener
+	grpc     *grpc.Server
+	health   *health.Server
+	draining chan struct{}
+}
+
+// NewServer listens and prepares a server with health and reflection. Close or Serve releases the listener.
+func NewServer(cfg ServerConfig, log *zap.Logger) (*Server, error) {
+	if cfg.TLS == nil {
+		return nil, errors.New("rpc server: certificates are required")
+	}
+	if cfg.TrustedForwarders == nil {
+		cfg.TrustedForwarders = []string{pki.ServiceUser("gateway")}
+	}
+	if cfg.Authorize == nil {
+		cfg.Authorize = AuthorizeControlPlane
+	}
+	if cfg.MaxRecvBytes == 0 {
+		cfg.MaxRecvBytes = DefaultMaxRecvBytes
+	}
+	if cfg.MaxConnectionAge == 0 {
+		cfg.MaxConnectionAge = DefaultMaxConnectionAge
+	}
+	if cfg.DrainDelay == 0 {
+		cfg.DrainDelay = DefaultDrainDelay
+	}
+	if cfg.DrainLimit == 0 {
+		cfg.DrainLimit = DefaultDrainLimit
+	}
+	s := &Server{cfg: cfg, log: log, health: health.NewServer(), draining: make(chan struct{})}
+	observer, err := newObserver(cfg, log, s.draining)
+	if err != nil {
+		return nil, fmt.Errorf("rpc server: %w", err)
+	}
+	s.grpc = grpc.NewServer(s.options(observer)...)
+	s.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
+	healthpb.RegisterHealthServer(s.grpc, s.health)
+	reflection.Register(s.grpc)
+
+	// Go would listen with MPTCP, which costs every connection for a gain that no cluster's own network has.
+	var listen net.ListenConfig
+	listen.SetMultipathTCP(false)
+	s.listener, err = listen.Listen(context.Background(), "tcp", cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("rpc server: %w", err)
+	}
+	return s, nil
+}
+
+func (s *Server) options(observer *observer) []grpc.ServerOption {
+	limiter := newLimiter(s.cfg.Limits, s.cfg.MaxInFlight, observer.countRefusal)
+	authenticator := authenticator{forwarders: s.cfg.TrustedForwarders}
+	authenticate := func(ctx context.Context) (context.Context, error) {
+		id, err := authenticator.identify(ctx)
+		if err != nil {
+			return nil, err
+		}
+		callFrom(ctx).identity = id
+		return ctx, nil
+	}
+	recover := recovery.WithRecoveryHandlerContext(observer.recovered)
+	options := []grpc.ServerOption{
+		grpc.Creds(loggingCredentials{credentials.NewTLS(s.cfg.TLS.ServerConfig()), s.log}),
+		grpc.ForceServerCodecV2(newCodec()),
+		grpc.MaxRecvMsgSize(s.cfg.MaxRecvBytes),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionAge:      s.cfg.MaxConnectionAge,
+			MaxConnectionAgeGrace: s.cfg.MaxConnectionAge / 10,
+			Time:                  serverPingInterval,
+			Timeout:               serverPingTimeout,
+		}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: clientPingInterval / 2, PermitWithoutStream: true}),
+		grpc.StaticStreamWindowSize(streamWindow),
+		grpc.StaticConnWindowSize(connectionWindow),
+		grpc.ReadBufferSize(bufferSize),
+		grpc.SharedWriteBuffer(true),
+		grpc.WaitForHandlers(true),
+		// The order, outermost first. Observation is outside of all, so that refused and panicked calls are counted
+		// and logged too. Recovery is outside of all that could panic. Authentication precedes the limits, which are
+		// per caller; the limits precede authorization, so that a flood of forbidden calls is limited as well.
+		grpc.ChainUnaryInterceptor(
+			interceptors.UnaryServerInterceptor(observer),
+			recovery.UnaryServerInterceptor(recover),
+			auth.UnaryServerInterceptor(authenticate),
+			limiter.unary,
+			s.authorizeUnary,
+		),
+		grpc.ChainStreamInterceptor(
+			interceptors.StreamServerInterceptor(observer),
+			recovery.StreamServerInterceptor(recover),
+			auth.StreamServerInterceptor(authenticate),
+			limiter.stream,
+			s.authorizeStream,
+		),
+	}
+	if s.cfg.MaxStreams > 0 {
+		options = append(options, grpc.MaxConcurrentStreams(s.cfg.MaxStreams))
+	}
+	for _, handler := range s.cfg.StatsHandlers {
+		options = append(options, grpc.StatsHandler(handler))
+	}
+	return options
+}
+
+// RegisterService registers an implementation of a service, for generated Register functions.
+func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	s.grpc.RegisterService(desc, impl)
+}
+
+// Addr returns the address the server listens at.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// Close releases the listener of a server that is never served.
+func (s *Server) Close() { _ = s.listener.Close() }
+
+// Serve takes calls until ctx ends, then stops in order: health turns NOT_SERVING, calls are still taken for
+// DrainDelay, handlers that watch Draining are told, new calls are refused, running ones get DrainLimit to end, and
+// what is left is cut off. It returns nil after a stop by ctx, and when it returns no handler runs any more.
+func (s *Server) Serve(ctx context.Context) error {
+	failed := make(chan error, 1)
+	go func() { failed <- s.grpc.Serve(s.listener) }()
+
+	ready := s.cfg.Ready
+	if ready == nil {
+		s.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+	}
+wait:
+	for {
+		select {
+		case <-ready:
+			ready = nil
+			s.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+		case err := <-failed:
+			s.grpc.Stop()
+			return fmt.Errorf("serve %s: %w", s.listener.Addr(), err)
+		case <-ctx.Done():
+			break wait
+		}
+	}
+
+	s.health.Shutdown()
+	if s.cfg.DrainDelay > 0 {
+		time.Sleep(s.cfg.DrainDelay)
+	}
+	close(s.draining)
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		s.grpc.GracefulStop()
+	}()
+	limit := time.NewTimer(s.cfg.DrainLimit)
+	defer limit.Stop()
+	select {
+	case <-stopped:
+	case <-limit.C:
+		s.log.Info("Cutting off calls that did not end in time", zap.Duration("limit", s.cfg.DrainLimit))
+		s.grpc.Stop()
+		<-stopped
+	}
+	<-failed
+	return nil
+}
+
+func (s *Server) authorizeUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if err := s.authorize(ctx, info.FullMethod); err != nil {
+		return nil, err
+	}
+	return handler(ctx, req)
+}
+
+func (s *Server) authorizeStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if err := s.authorize(ss.Context(), info.FullMethod); err != nil {
+		return err
+	}
+	return handler(srv, ss)
+}
+
+func (s *Server) authorize(ctx context.Context, fullMethod string) error {
+	if isPlumbing(fullMethod) {
+		return nil
+	}
+	return s.cfg.Authorize(ctx, IdentityFromContext(ctx), fullMethod)
+}
+
+// isPlumbing tells whether a method is gRPC's own: health checks and reflection.
+func isPlumbing(fullMethod string) bool { return strings.HasPrefix(fullMethod, "/grpc.") }
+
+// loggingCredentials logs which peers were refused at the handshake and why: gRPC keeps that to itself.
+type loggingCredentials struct {
+	credentials.TransportCredentials
+	log *zap.Logger
+}
+
+func (c loggingCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	secure, info, err := c.TransportCredentials.ServerHandshake(conn)
+	if err != nil {
+		c.log.Info("Refused a connection", zap.Stringer(metrics.KeyPeer, conn.RemoteAddr()), zap.Error(err))
+	}
+	return secure, info, err
+}
+
+func (c loggingCredentials) Clone() credentials.TransportCredentials {
+	return loggingCredentials{c.TransportCredentials.Clone(), c.log}
+}
