@@ -1,0 +1,299 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/containerd/v2/contrib/seccomp"
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/pkg/oci"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/xebec-project/xebec/agent/sandbox"
+)
+
+// cfsPeriod is the period of CPU limits, in microseconds.
+const cfsPeriod = 100_000
+
+// ContainerConfig says what container to make.
+type ContainerConfig struct {
+	PodUID, PodNamespace, PodName string
+	// Name is the container's in its pod, Attempt how often it was restarted.
+	Name    string
+	Attempt int
+	// Image is the full name of an image that is on the node.
+	Image string
+	// Command replaces the image's entrypoint, Args its arguments, as in a pod's spec.
+	Command, Args []string
+	// Env is added to the image's, each "NAME=value".
+	Env []string
+	// WorkingDir replaces the image's when not empty.
+	WorkingDir string
+	Mounts     []Mount
+	// Sandbox holds the namespaces that the pod's containers share.
+	Sandbox sandbox.Sandbox
+	// HostPID leaves the container in the node's PID namespace.
+	HostPID bool
+	// TTY gives the container a terminal.
+	TTY       bool
+	Resources Resources
+	Security  Security
+	// LogPath is the file that the output goes to.
+	LogPath string
+}
+
+// Mount binds a path of the node into the container.
+type Mount struct {
+	Source, Target string
+	ReadOnly       bool
+}
+
+// Resources bounds what a container uses. Zero values set no bound.
+type Resources struct {
+	// MilliCPURequest sets the container's share of a contended CPU; 0 stands for the least share.
+	MilliCPURequest int64
+	// MilliCPULimit is the most CPU time used, in thousandths of a CPU.
+	MilliCPULimit int64
+	// MemoryLimit is in bytes.
+	MemoryLimit int64
+	// OOMScoreAdj, when positive, makes the kernel kill the container rather than others when the node's memory runs
+	// out. The score is only ever raised: lowering it takes a privilege that the agent may not have.
+	OOMScoreAdj int
+}
+
+// Security is who the container's processes are and what they may do.
+type Security struct {
+	// User and Group replace the image's when not nil.
+	User, Group *int64
+	// Groups are further groups.
+	Groups []int64
+	// NonRoot refuses to run as user 0.
+	NonRoot bool
+	// AddCapabilities and DropCapabilities change Docker's default set; names go without "CAP_", "ALL" stands for all.
+	AddCapabilities, DropCapabilities []string
+	Privileged                        bool
+	ReadOnlyRoot                      bool
+	// NoNewPrivileges keeps set-user-id programs from gaining rights.
+	NoNewPrivileges bool
+	// DefaultSeccomp applies containerd's default system call filter; otherwise there is none.
+	DefaultSeccomp bool
+}
+
+// specOpts are the steps from containerd's default spec to the container's own.
+func specOpts(cfg ContainerConfig, image ocispec.Image, cgroup string) oci.SpecOpts {
+	opts := []oci.SpecOpts{
+		withProcess(cfg, image.Config),
+		withUser(cfg.Security, image.Config.User),
+		withNamespaces(cfg),
+		oci.WithCgroup(cgroup),
+		withResources(cfg.Resources),
+		oci.WithDefaultUnixDevices,
+		withMounts(cfg),
+		withSecurity(cfg.Security),
+	}
+	return oci.Compose(opts...)
+}
+
+func withProcess(cfg ContainerConfig, image ocispec.ImageConfig) oci.SpecOpts {
+	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+		s.Process.Args = processArgs(cfg, image)
+		if len(s.Process.Args) == 0 {
+			return errors.New("no command specified: neither the pod nor the image names one")
+		}
+		s.Process.Env = processEnv(cfg, image)
+		s.Process.Cwd = "/"
+		for _, dir := range []string{image.WorkingDir, cfg.WorkingDir} {
+			if dir != "" {
+				s.Process.Cwd = dir
+			}
+		}
+		s.Process.Terminal = cfg.TTY
+		// Limits are those of the shim, as with other runtimes of Kubernetes; containerd's default spec has 1024 files.
+		s.Process.Rlimits = nil
+		s.Process.NoNewPrivileges = cfg.Security.NoNewPrivileges
+		return nil
+	}
+}
+
+func processArgs(cfg ContainerConfig, image ocispec.ImageConfig) []string {
+	command, args := cfg.Command, cfg.Args
+	if len(command) == 0 {
+		command = image.Entrypoint
+		if len(args) == 0 {
+			args = image.Cmd
+		}
+	}
+	return slices.Concat(command, args)
+}
+
+func processEnv(cfg ContainerConfig, image ocispec.ImageConfig) []string {
+	var env []string
+	at := map[string]int{}
+	set := func(e string) {
+		name, _, _ := strings.Cut(e, "=")
+		if i, ok := at[name]; ok {
+			env[i] = e
+			return
+		}
+		at[name] = len(env)
+		env = append(env, e)
+	}
+	set("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	if cfg.TTY {
+		set("TERM=xterm")
+	}
+	for _, e := range slices.Concat(image.Env, cfg.Env) {
+		set(e)
+	}
+	return env
+}
+
+func withUser(sec Security, imageUser string) oci.SpecOpts {
+	return func(ctx context.Context, client oci.Client, c *containers.Container, s *oci.Spec) error {
+		set := oci.WithUser(imageUser)
+		switch {
+		case sec.User != nil:
+			set = oci.WithUserID(uint32(*sec.User))
+		case imageUser == "":
+			set = oci.WithUIDGID(0, 0)
+		}
+		if err := set(ctx, client, c, s); err != nil {
+			return fmt.Errorf("setting the user: %w", err)
+		}
+		uid := s.Process.User.UID
+		if sec.NonRoot && uid == 0 {
+			return errors.New("the pod asks for runAsNonRoot, but the container would run as root")
+		}
+		if err := oci.WithAdditionalGIDs(strconv.FormatUint(uint64(uid), 10))(ctx, client, c, s); err != nil {
+			return fmt.Errorf("setting the groups: %w", err)
+		}
+		if sec.Group != nil {
+			s.Process.User.GID = uint32(*sec.Group)
+		}
+		for _, g := range sec.Groups {
+			s.Process.User.AdditionalGids = append(s.Process.User.AdditionalGids, uint32(g))
+		}
+		return nil
+	}
+}
+
+func withNamespaces(cfg ContainerConfig) oci.SpecOpts {
+	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+		ns := []specs.LinuxNamespace{{Type: specs.MountNamespace}}
+		if !cfg.HostPID {
+			ns = append(ns, specs.LinuxNamespace{Type: specs.PIDNamespace})
+		}
+		for _, shared := range []specs.LinuxNamespace{
+			{Type: specs.NetworkNamespace, Path: cfg.Sandbox.Net},
+			{Type: specs.IPCNamespace, Path: cfg.Sandbox.IPC},
+			{Type: specs.UTSNamespace, Path: cfg.Sandbox.UTS},
+		} {
+			if shared.Path != "" {
+				ns = append(ns, shared)
+			}
+		}
+		s.Linux.Namespaces = ns
+		return nil
+	}
+}
+
+func withResources(r Resources) oci.SpecOpts {
+	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+		if s.Linux.Resources == nil {
+			s.Linux.Resources = &specs.LinuxResources{}
+		}
+		shares := cpuShares(r.MilliCPURequest)
+		cpu := &specs.LinuxCPU{Shares: &shares}
+		if r.MilliCPULimit > 0 {
+			// The kernel refuses quotas below one millisecond.
+			period, quota := uint64(cfsPeriod), max(r.MilliCPULimit*cfsPeriod/1000, 1000)
+			cpu.Period, cpu.Quota = &period, &quota
+		}
+		s.Linux.Resources.CPU = cpu
+		if r.MemoryLimit > 0 {
+			s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &r.MemoryLimit}
+		}
+		if r.OOMScoreAdj > 0 {
+			s.Process.OOMScoreAdj = &r.OOMScoreAdj
+		}
+		return nil
+	}
+}
+
+// cpuShares turns thousandths of a CPU into the kernel's shares: 1024 for each CPU, at least 2, at most 262144.
+func cpuShares(milli int64) uint64 {
+	return uint64(min(max(milli*1024/1000, 2), 262144))
+}
+
+func withMounts(cfg ContainerConfig) oci.SpecOpts {
+	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+		s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool {
+			return m.Destination == "/run" || m.Destination == "/dev/shm" ||
+				slices.ContainsFunc(cfg.Mounts, func(own Mount) bool { return own.Target == m.Destination })
+		})
+		s.Mounts = append(s.Mounts, specs.Mount{
+			Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup",
+			Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"},
+		})
+		if cfg.Sandbox.Shm != "" {
+			s.Mounts = append(s.Mounts, specs.Mount{
+				Destination: "/dev/shm", Type: "bind", Source: cfg.Sandbox.Shm, Options: []string{"rbind", "rw", "nosuid", "nodev", "noexec"},
+			})
+		}
+		// A mount below another must come after it.
+		own := slices.SortedStableFunc(slices.Values(cfg.Mounts), func(a, b Mount) int {
+			return strings.Count(strings.TrimSuffix(a.Target, "/"), "/") - strings.Count(strings.TrimSuffix(b.Target, "/"), "/")
+		})
+		for _, m := range own {
+			mode := "rw"
+			if m.ReadOnly {
+				mode = "ro"
+			}
+			s.Mounts = append(s.Mounts, specs.Mount{
+				Destination: m.Target, Type: "bind", Source: m.Source, Options: []string{"rbind", "rprivate", mode},
+			})
+		}
+		return nil
+	}
+}
+
+func withSecurity(sec Security) oci.SpecOpts {
+	return func(ctx context.Context, client oci.Client, c *containers.Container, s *oci.Spec) error {
+		if sec.ReadOnlyRoot {
+			s.Root.Readonly = true
+		}
+		if sec.Privileged {
+			return oci.Compose(oci.WithPrivileged, oci.WithAllDevicesAllowed, oci.WithHostDevices, oci.WithNewPrivileges)(ctx, client, c, s)
+		}
+		var opts []oci.SpecOpts
+		// "drop ALL" comes before what is added, so that "drop all but" can be said.
+		if slices.Contains(sec.DropCapabilities, "ALL") {
+			opts = append(opts, oci.WithCapabilities(nil))
+		}
+		if slices.Contains(sec.AddCapabilities, "ALL") {
+			opts = append(opts, oci.WithAllKnownCapabilities)
+		}
+		opts = append(opts,
+			oci.WithAddedCapabilities(capabilities(sec.AddCapabilities)),
+			oci.WithDroppedCapabilities(capabilities(sec.DropCapabilities)))
+		if sec.DefaultSeccomp {
+			opts = append(opts, seccomp.WithDefaultProfile())
+		}
+		return oci.Compose(opts...)(ctx, client, c, s)
+	}
+}
+
+func capabilities(names []string) []string {
+	var out []string
+	for _, n := range names {
+		if n = strings.ToUpper(n); n != "ALL" {
+			out = append(out, "CAP_"+strings.TrimPrefix(n, "CAP_"))
+		}
+	}
+	return out
+}
