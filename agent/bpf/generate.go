@@ -1,0 +1,9 @@
+// Package bpf holds Xebec's eBPF programs: their C sources, the compiled
+// objects, which are committed so that building the agent needs no clang, and
+// the Go types of their maps. Package datapath loads and feeds them.
+//
+// Regenerate with "go generate ./agent/bpf"; it needs clang 14, llvm-strip and
+// the headers of libbpf and of Linux.
+package bpf
+
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel -go-package bpf -cflags "-O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu" SocketLB socketlb.c

@@ -1,0 +1,493 @@
+//go:build ignore
+
+// SPDX-License-Identifier: Apache-2.0
+
+// Socket load balancing: a socket that is about to talk to a service's address
+// is pointed at one of the service's endpoints instead, once, when it connects
+// (or, for unconnected UDP, as each datagram is sent). Nothing is done per
+// packet afterwards, and no packet ever carries a service address.
+//
+// Endpoint sets swap atomically. The agent writes a new set under an identifier
+// never used before, then replaces the service's value, which names the set and
+// its size in one word, then removes the old set. A program that read the old
+// value and finds the old set gone reads the value again.
+//
+// Hash map elements are recycled without waiting for the programs that still
+// hold a pointer to them. Each value therefore repeats its key after the word
+// that matters: a value whose key is another's has been recycled.
+
+#include <linux/bpf.h>
+#include <linux/errno.h>
+#include <linux/in.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define DENY 0
+#define ALLOW 1
+
+// How often a choice is begun anew when the endpoint set changed meanwhile.
+#define ATTEMPTS 3
+
+// A service's address, as an application names it. Protocol is TCP or UDP.
+struct frontend {
+	__be32 addr;
+	__be16 port;
+	__u8 protocol;
+	__u8 zero;
+};
+
+// Eight bytes, so that it can be read, written and compared at once.
+struct address {
+	__be32 addr;
+	__be16 port;
+	__u16 zero;
+};
+
+struct service {
+	__u32 set;
+	__u32 count;
+	struct frontend frontend;
+	__u32 affinity_seconds; // 0: none
+	__u32 zero;
+};
+
+struct backend_key {
+	__u32 set;
+	__u32 slot;
+};
+
+struct backend {
+	struct address address;
+	struct backend_key key;
+};
+
+// The service that a connected socket believes to be talking to.
+struct peer {
+	struct address frontend;
+	struct address backend;
+};
+
+// An unconnected UDP socket and an address it sends to or receives from.
+struct flow_key {
+	__u64 cookie;
+	struct address address;
+};
+
+// A choice once made. It holds as long as the slot still has that address.
+struct choice {
+	struct address backend;
+	__u32 slot;
+	__u32 zero;
+};
+
+struct affinity_key {
+	__u64 netns;
+	struct frontend frontend;
+};
+
+struct affinity {
+	__u64 last_used; // nanoseconds since boot
+	struct choice choice;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1 << 16);
+	__type(key, struct frontend);
+	__type(value, struct service);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} services SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1 << 19);
+	__type(key, struct backend_key);
+	__type(value, struct backend);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} backends SEC(".maps");
+
+// Connected sockets. The kernel frees an entry with its socket.
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct peer);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} peers SEC(".maps");
+
+// Unconnected UDP, the way out: socket and service address to endpoint.
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1 << 16);
+	__type(key, struct flow_key);
+	__type(value, struct choice);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} udp_flows SEC(".maps");
+
+// Unconnected UDP, the way back: socket and endpoint to service address.
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1 << 16);
+	__type(key, struct flow_key);
+	__type(value, struct address);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} udp_replies SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1 << 15);
+	__type(key, struct affinity_key);
+	__type(value, struct affinity);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} affinities SEC(".maps");
+
+// Whether the kernel lets a program choose the error that the caller sees (5.18
+// on). Where it does not, a service without endpoints gives EPERM.
+volatile const __u8 can_set_retval = 0;
+
+enum verdict { PASS, REWRITE, REFUSE };
+
+static __always_inline __u64 word(const void *eight_bytes)
+{
+	return *(const volatile __u64 *)eight_bytes;
+}
+
+static __always_inline int refuse(void)
+{
+	if (can_set_retval)
+		bpf_set_retval(-ECONNREFUSED);
+	return DENY;
+}
+
+static __always_inline __u8 transport(const struct bpf_sock_addr *ctx)
+{
+	switch (ctx->protocol) {
+	case IPPROTO_TCP:
+	case IPPROTO_MPTCP:
+		return IPPROTO_TCP;
+	case IPPROTO_UDP:
+		return IPPROTO_UDP;
+	default:
+		return 0;
+	}
+}
+
+static __always_inline int read_backend(const struct backend_key *key, struct address *to)
+{
+	struct backend *b = bpf_map_lookup_elem(&backends, key);
+	__u64 found;
+
+	if (!b)
+		return 0;
+	found = word(&b->address);
+	if (word(&b->key) != word(key))
+		return 0;
+	*(__u64 *)to = found;
+	return 1;
+}
+
+static __always_inline int still_holds(__u32 set, __u32 count, const struct choice *c)
+{
+	struct backend_key key = { .set = set, .slot = c->slot };
+	struct address now = {};
+
+	return key.slot < count && read_backend(&key, &now) && word(&now) == word(&c->backend);
+}
+
+// choose picks an endpoint for the frontend. The earlier choice, if there is
+// one, is kept as long as it holds.
+static __always_inline enum verdict choose(struct bpf_sock_addr *ctx, const struct frontend *frontend,
+					   const struct choice *earlier, struct choice *chosen)
+{
+	int i;
+
+#pragma unroll
+	for (i = 0; i < ATTEMPTS; i++) {
+		struct service *s = bpf_map_lookup_elem(&services, frontend);
+		struct affinity_key akey = { .frontend = *frontend };
+		struct affinity renewed = {};
+		struct backend_key key = {};
+		__u32 count, affinity_seconds;
+		__u64 set_and_count;
+
+		if (!s)
+			return PASS;
+		set_and_count = word(&s->set);
+		affinity_seconds = s->affinity_seconds;
+		if (word(&s->frontend) != word(frontend))
+			continue;
+		key.set = (__u32)set_and_count;
+		count = set_and_count >> 32;
+		if (count == 0)
+			return REFUSE;
+
+		if (earlier && still_holds(key.set, count, earlier)) {
+			*chosen = *earlier;
+			return REWRITE;
+		}
+		if (affinity_seconds) {
+			struct affinity *a;
+
+			akey.netns = bpf_get_netns_cookie(ctx);
+			renewed.last_used = bpf_ktime_get_ns();
+			a = bpf_map_lookup_elem(&affinities, &akey);
+			if (a && renewed.last_used - a->last_used < affinity_seconds * 1000000000ULL) {
+				renewed.choice = a->choice;
+				if (still_holds(key.set, count, &renewed.choice)) {
+					a->last_used = renewed.last_used;
+					*chosen = renewed.choice;
+					return REWRITE;
+				}
+			}
+		}
+
+		key.slot = ((__u64)bpf_get_prandom_u32() * count) >> 32;
+		if (!read_backend(&key, &chosen->backend))
+			continue;
+		chosen->slot = key.slot;
+		if (affinity_seconds) {
+			renewed.choice = *chosen;
+			bpf_map_update_elem(&affinities, &akey, &renewed, BPF_ANY);
+		}
+		return REWRITE;
+	}
+	return REFUSE;
+}
+
+// on_connect replaces a service's address by an endpoint's.
+static __always_inline enum verdict on_connect(struct bpf_sock_addr *ctx, struct address *to)
+{
+	struct frontend frontend = { .addr = to->addr, .port = to->port, .protocol = transport(ctx) };
+	struct choice chosen = {};
+	struct peer peer = {};
+	struct bpf_sock *sk;
+	enum verdict verdict;
+
+	if (!frontend.protocol)
+		return PASS;
+	verdict = choose(ctx, &frontend, 0, &chosen);
+	if (verdict != REWRITE)
+		return verdict;
+
+	peer.frontend = *to;
+	peer.backend = chosen.backend;
+	sk = ctx->sk;
+	if (sk) {
+		struct peer *kept = bpf_sk_storage_get(&peers, sk, &peer, BPF_SK_STORAGE_GET_F_CREATE);
+
+		// A UDP socket may connect many times.
+		if (kept)
+			*kept = peer;
+	}
+	*to = chosen.backend;
+	return REWRITE;
+}
+
+// on_send is on_connect for a datagram sent by a socket that is not connected.
+// Datagrams of one socket to one service keep to one endpoint while it lasts.
+static __always_inline enum verdict on_send(struct bpf_sock_addr *ctx, struct address *to)
+{
+	struct frontend frontend = { .addr = to->addr, .port = to->port, .protocol = IPPROTO_UDP };
+	struct flow_key out = { .address = *to }, back = {};
+	struct choice chosen = {}, copy = {};
+	struct choice *earlier;
+	enum verdict verdict;
+	__u64 *reply;
+
+	if (transport(ctx) != IPPROTO_UDP)
+		return PASS;
+	out.cookie = bpf_get_socket_cookie(ctx);
+	earlier = bpf_map_lookup_elem(&udp_flows, &out);
+	if (earlier)
+		copy = *earlier;
+	verdict = choose(ctx, &frontend, earlier ? &copy : 0, &chosen);
+	if (verdict != REWRITE)
+		return verdict;
+
+	if (!earlier || word(&copy.backend) != word(&chosen.backend) || copy.slot != chosen.slot)
+		bpf_map_update_elem(&udp_flows, &out, &chosen, BPF_ANY);
+	back.cookie = out.cookie;
+	back.address = chosen.backend;
+	reply = bpf_map_lookup_elem(&udp_replies, &back);
+	if (!reply || *reply != word(to))
+		bpf_map_update_elem(&udp_replies, &back, to, BPF_ANY);
+	*to = chosen.backend;
+	return REWRITE;
+}
+
+// connected_to tells whether the socket was connected through a service to the
+// address, and replaces it by the service's.
+static __always_inline int connected_to(struct bpf_sock_addr *ctx, struct address *from)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct peer *peer;
+
+	if (!sk)
+		return 0;
+	peer = bpf_sk_storage_get(&peers, sk, 0, 0);
+	if (!peer || word(&peer->backend) != word(from))
+		return 0;
+	*from = peer->frontend;
+	return 1;
+}
+
+static __always_inline int received_from(struct bpf_sock_addr *ctx, struct address *from)
+{
+	struct flow_key back = { .address = *from };
+	struct address *frontend;
+
+	if (connected_to(ctx, from))
+		return 1;
+	back.cookie = bpf_get_socket_cookie(ctx);
+	frontend = bpf_map_lookup_elem(&udp_replies, &back);
+	if (!frontend)
+		return 0;
+	*from = *frontend;
+	return 1;
+}
+
+static __always_inline struct address address4(const struct bpf_sock_addr *ctx)
+{
+	struct address a = { .addr = ctx->user_ip4, .port = (__be16)ctx->user_port };
+
+	return a;
+}
+
+static __always_inline void set_address4(struct bpf_sock_addr *ctx, const struct address *a)
+{
+	ctx->user_ip4 = a->addr;
+	ctx->user_port = a->port;
+}
+
+// An AF_INET6 socket reaches an IPv4 address as ::ffff:a.b.c.d.
+static __always_inline int is_mapped(const struct bpf_sock_addr *ctx)
+{
+	return ctx->user_ip6[0] == 0 && ctx->user_ip6[1] == 0 && ctx->user_ip6[2] == bpf_htonl(0xffff);
+}
+
+static __always_inline struct address address6(const struct bpf_sock_addr *ctx)
+{
+	struct address a = { .addr = ctx->user_ip6[3], .port = (__be16)ctx->user_port };
+
+	return a;
+}
+
+static __always_inline void set_address6(struct bpf_sock_addr *ctx, const struct address *a)
+{
+	ctx->user_ip6[3] = a->addr;
+	ctx->user_port = a->port;
+}
+
+SEC("cgroup/connect4")
+int connect4(struct bpf_sock_addr *ctx)
+{
+	struct address to = address4(ctx);
+	enum verdict verdict = on_connect(ctx, &to);
+
+	if (verdict == REFUSE)
+		return refuse();
+	if (verdict == REWRITE)
+		set_address4(ctx, &to);
+	return ALLOW;
+}
+
+SEC("cgroup/connect6")
+int connect6(struct bpf_sock_addr *ctx)
+{
+	struct address to;
+	enum verdict verdict;
+
+	if (!is_mapped(ctx))
+		return ALLOW;
+	to = address6(ctx);
+	verdict = on_connect(ctx, &to);
+	if (verdict == REFUSE)
+		return refuse();
+	if (verdict == REWRITE)
+		set_address6(ctx, &to);
+	return ALLOW;
+}
+
+SEC("cgroup/sendmsg4")
+int sendmsg4(struct bpf_sock_addr *ctx)
+{
+	struct address to = address4(ctx);
+	enum verdict verdict = on_send(ctx, &to);
+
+	if (verdict == REFUSE)
+		return refuse();
+	if (verdict == REWRITE)
+		set_address4(ctx, &to);
+	return ALLOW;
+}
+
+// The kernel hands datagrams to mapped addresses to sendmsg4, whatever the
+// socket's family; this is for the day that it does not.
+SEC("cgroup/sendmsg6")
+int sendmsg6(struct bpf_sock_addr *ctx)
+{
+	struct address to;
+	enum verdict verdict;
+
+	if (!is_mapped(ctx))
+		return ALLOW;
+	to = address6(ctx);
+	verdict = on_send(ctx, &to);
+	if (verdict == REFUSE)
+		return refuse();
+	if (verdict == REWRITE)
+		set_address6(ctx, &to);
+	return ALLOW;
+}
+
+SEC("cgroup/recvmsg4")
+int recvmsg4(struct bpf_sock_addr *ctx)
+{
+	struct address from = address4(ctx);
+
+	if (received_from(ctx, &from))
+		set_address4(ctx, &from);
+	return ALLOW;
+}
+
+SEC("cgroup/recvmsg6")
+int recvmsg6(struct bpf_sock_addr *ctx)
+{
+	struct address from;
+
+	if (!is_mapped(ctx))
+		return ALLOW;
+	from = address6(ctx);
+	if (received_from(ctx, &from))
+		set_address6(ctx, &from);
+	return ALLOW;
+}
+
+SEC("cgroup/getpeername4")
+int getpeername4(struct bpf_sock_addr *ctx)
+{
+	struct address peer = address4(ctx);
+
+	if (connected_to(ctx, &peer))
+		set_address4(ctx, &peer);
+	return ALLOW;
+}
+
+SEC("cgroup/getpeername6")
+int getpeername6(struct bpf_sock_addr *ctx)
+{
+	struct address peer;
+
+	if (!is_mapped(ctx))
+		return ALLOW;
+	peer = address6(ctx);
+	if (connected_to(ctx, &peer))
+		set_address6(ctx, &peer);
+	return ALLOW;
+}
+
+// No helper used here is reserved to GPL programs.
+char programs_license[] SEC("license") = "Apache-2.0";

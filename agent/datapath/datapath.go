@@ -1,0 +1,197 @@
+// Package datapath routes services on one node. Its pure part, Table, turns
+// services and endpoint slices into the contents that the eBPF maps should
+// have. Its kernel part, Datapath, loads and pins the programs of package bpf
+// and writes what differs into the maps. Syncer joins the two.
+//
+// Maps and links are pinned: connections are made and kept while no agent runs,
+// and the next agent finds what the last one left.
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/features"
+	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
+
+	"github.com/xebec-project/xebec/agent/bpf"
+)
+
+// layout names the directory of the pinned maps. It changes whenever a map's
+// key, value, type or size does: the new agent then fills maps of its own and
+// switches the programs over once they are full.
+const layout = "maps-v1"
+
+// linksDir holds the pinned links, which outlive a change of layout.
+const linksDir = "links"
+
+// Config says where a node's datapath lives.
+type Config struct {
+	// PinPath is a directory on a bpf file system, the datapath's alone. It is
+	// created when it does not exist.
+	PinPath string
+	// CgroupPath is the directory in cgroup v2 whose processes' sockets are
+	// balanced: the root on a host of its own.
+	CgroupPath string
+}
+
+// Datapath is the loaded datapath of a node. Its methods may be called
+// concurrently. Only one Datapath at a time may use a PinPath.
+type Datapath struct {
+	cfg Config
+
+	mu       sync.Mutex
+	objects  *ebpf.Collection
+	contents contents
+	// reload is set while contents may differ from what the kernel holds.
+	reload bool
+	// attached is set once the programs are in place.
+	attached bool
+}
+
+// Load opens the maps that an earlier agent pinned, or makes them, and attaches
+// the programs. Where the pinned maps are of another layout, the old programs
+// stay in place until the first Replace.
+func Load(cfg Config) (*Datapath, error) {
+	if err := checkFilesystem(cfg.CgroupPath, unix.CGROUP2_SUPER_MAGIC, "a cgroup v2 directory"); err != nil {
+		return nil, err
+	}
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, fmt.Errorf("lifting the limit of locked memory: %w", err)
+	}
+	if err := probe(); err != nil {
+		return nil, err
+	}
+	maps := filepath.Join(cfg.PinPath, layout)
+	links := filepath.Join(cfg.PinPath, linksDir)
+	_, err := os.Stat(filepath.Join(maps, bpf.SocketLBMapServices))
+	found := err == nil
+	for _, dir := range []string{maps, links} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("making a directory for pins: %w", err)
+		}
+	}
+	if err := checkFilesystem(cfg.PinPath, unix.BPF_FS_MAGIC, "on a bpf file system (mount -t bpf)"); err != nil {
+		return nil, err
+	}
+
+	spec, err := bpf.LoadSocketLB()
+	if err != nil {
+		return nil, fmt.Errorf("reading the socket programs: %w", err)
+	}
+	if features.HaveProgramHelper(ebpf.CGroupSockAddr, asm.FnSetRetval) == nil {
+		if err := spec.Variables[bpf.SocketLBVarCanSetRetval].Set(uint8(1)); err != nil {
+			return nil, fmt.Errorf("configuring the socket programs: %w", err)
+		}
+	}
+	objects, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: maps}})
+	if err != nil {
+		return nil, fmt.Errorf("loading the socket programs (maps pinned in %s): %w", maps, err)
+	}
+	d := &Datapath{cfg: cfg, objects: objects, reload: true}
+	if err := d.start(found, links); err != nil {
+		objects.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *Datapath) start(foundMaps bool, links string) error {
+	if err := d.readContents(); err != nil {
+		return err
+	}
+	pinned, err := os.ReadDir(links)
+	if err != nil {
+		return fmt.Errorf("listing the pinned links: %w", err)
+	}
+	if foundMaps || len(pinned) == 0 {
+		return d.attach()
+	}
+	return nil
+}
+
+// Close lets go of the maps and programs and leaves them at work.
+func (d *Datapath) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.objects.Close()
+	return nil
+}
+
+// Remove detaches the programs pinned under the path and removes all pins.
+// Connections that exist go on. It is no error when there is nothing.
+func Remove(pinPath string) error {
+	links := filepath.Join(pinPath, linksDir)
+	entries, err := os.ReadDir(links)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("listing the pinned links: %w", err)
+	}
+	for _, e := range entries {
+		if err := detach(filepath.Join(links, e.Name())); err != nil {
+			return err
+		}
+	}
+	if err := os.RemoveAll(pinPath); err != nil {
+		return fmt.Errorf("removing the pins: %w", err)
+	}
+	return nil
+}
+
+// removeOtherLayouts drops the maps of agents whose layout was another.
+func (d *Datapath) removeOtherLayouts() error {
+	entries, err := os.ReadDir(d.cfg.PinPath)
+	if err != nil {
+		return fmt.Errorf("listing the pins: %w", err)
+	}
+	for _, e := range entries {
+		if e.Name() == layout || !strings.HasPrefix(e.Name(), "maps-") {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(d.cfg.PinPath, e.Name())); err != nil {
+			return fmt.Errorf("removing maps of another layout: %w", err)
+		}
+	}
+	return nil
+}
+
+// probe names what the kernel lacks. What is optional is not asked here.
+func probe() error {
+	needs := []struct {
+		what, since string
+		err         func() error
+	}{
+		{"cgroup socket address programs", "4.17", func() error { return features.HaveProgramType(ebpf.CGroupSockAddr) }},
+		{"socket storage", "5.2", func() error { return features.HaveMapType(ebpf.SkStorage) }},
+		{"network namespace cookies in socket programs", "5.8", func() error {
+			return features.HaveProgramHelper(ebpf.CGroupSockAddr, asm.FnGetNetnsCookie)
+		}},
+		{"socket storage in socket programs", "5.8", func() error {
+			return features.HaveProgramHelper(ebpf.CGroupSockAddr, asm.FnSkStorageGet)
+		}},
+	}
+	for _, n := range needs {
+		if err := n.err(); err != nil {
+			return fmt.Errorf("this kernel has no %s (Linux %s and later do): %w", n.what, n.since, err)
+		}
+	}
+	return nil
+}
+
+func checkFilesystem(path string, magic int64, what string) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return &os.PathError{Op: "statfs", Path: path, Err: err}
+	}
+	if st.Type != magic {
+		return fmt.Errorf("%s is not %s", path, what)
+	}
+	return nil
+}

@@ -1,0 +1,117 @@
+package datapath
+
+import (
+	"net/netip"
+	"slices"
+
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
+)
+
+// selectBackends returns the addresses that new connections to the port of the
+// service may go to, sorted and without duplicates. As kube-proxy does, it
+// takes the ready endpoints and, when there is none, those that terminate but
+// still serve. With the internal traffic policy "Local" only endpoints on the
+// named node count.
+func selectBackends(svc *corev1.Service, port *corev1.ServicePort, endpoints []*discoveryv1.EndpointSlice, node string) []netip.AddrPort {
+	local := svc.GetSpec().GetInternalTrafficPolicy() == "Local"
+	publish := svc.GetSpec().GetPublishNotReadyAddresses()
+	var ready, draining []netip.AddrPort
+	for _, slice := range endpoints {
+		if slice.GetAddressType() != "IPv4" {
+			continue
+		}
+		target, ok := targetPort(slice, port)
+		if !ok {
+			continue
+		}
+		for _, ep := range slice.GetEndpoints() {
+			if local && ep.GetNodeName() != node {
+				continue
+			}
+			if len(ep.GetAddresses()) == 0 {
+				continue
+			}
+			// All addresses of an endpoint are the same pod's: the first stands for it.
+			addr, err := netip.ParseAddr(ep.GetAddresses()[0])
+			if err != nil || !addr.Is4() {
+				continue
+			}
+			c := conditionsOf(ep)
+			switch {
+			case c.ready || publish:
+				ready = append(ready, netip.AddrPortFrom(addr, target))
+			case c.serving && c.terminating:
+				draining = append(draining, netip.AddrPortFrom(addr, target))
+			}
+		}
+	}
+	if len(ready) == 0 {
+		ready = draining
+	}
+	slices.SortFunc(ready, netip.AddrPort.Compare)
+	return slices.Compact(ready)
+}
+
+// targetPort finds the slice's port that carries the service port: the one of
+// the same name and protocol.
+func targetPort(slice *discoveryv1.EndpointSlice, port *corev1.ServicePort) (uint16, bool) {
+	for _, p := range slice.GetPorts() {
+		if p.GetName() != port.GetName() || protocolName(p.GetProtocol()) != protocolName(port.GetProtocol()) {
+			continue
+		}
+		if n := p.GetPort(); n > 0 && n < 1<<16 {
+			return uint16(n), true
+		}
+	}
+	return 0, false
+}
+
+func protocolName(s string) string {
+	if s == "" {
+		return "TCP"
+	}
+	return s
+}
+
+type conditions struct{ ready, serving, terminating bool }
+
+// conditionsOf resolves what the API leaves out: an endpoint that says nothing
+// is ready, one that says nothing of serving serves when it is ready.
+func conditionsOf(ep *discoveryv1.Endpoint) conditions {
+	in := ep.GetConditions()
+	c := conditions{ready: true, terminating: in.GetTerminating()}
+	if in != nil && in.Ready != nil {
+		c.ready = *in.Ready
+	}
+	c.serving = c.ready
+	if in != nil && in.Serving != nil {
+		c.serving = *in.Serving
+	}
+	return c
+}
+
+// assignSlots orders the wanted backends so that as many as possible keep the
+// slot that they have in current: flows that stick to a slot then stay with
+// their backend when another one comes or goes. Wanted holds no duplicates.
+func assignSlots(current, wanted []netip.AddrPort) []netip.AddrPort {
+	slots := make([]netip.AddrPort, len(wanted))
+	placed := make(map[netip.AddrPort]bool, len(wanted))
+	for i, b := range current[:min(len(current), len(wanted))] {
+		if _, found := slices.BinarySearchFunc(wanted, b, netip.AddrPort.Compare); found {
+			slots[i] = b
+			placed[b] = true
+		}
+	}
+	hole := 0
+	for _, b := range wanted {
+		if placed[b] {
+			continue
+		}
+		for slots[hole].IsValid() {
+			hole++
+		}
+		slots[hole] = b
+	}
+	return slots
+}

@@ -1,0 +1,210 @@
+package datapath
+
+import (
+	"cmp"
+	"context"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
+)
+
+const (
+	// verifyEvery is how often the real maps are read and mended.
+	verifyEvery = time.Minute
+	minRetry    = 50 * time.Millisecond
+	maxRetry    = 5 * time.Second
+)
+
+// programmer is the kernel part as the Syncer sees it.
+type programmer interface {
+	Replace([]Service) error
+	Update(Change) error
+	Verify() error
+	Dump() ([]Service, error)
+}
+
+// Syncer keeps a Datapath equal to what the informers of services and endpoint
+// slices say. Events may come from any goroutine. Nothing is written before
+// Synced: what an earlier agent left in the maps stays until all is known.
+//
+// A change is written at once when the Syncer is idle; what arrives during a
+// write goes with the next one.
+type Syncer struct {
+	datapath programmer
+	log      *zap.Logger
+	wake     chan struct{}
+
+	mu     sync.Mutex
+	table  *Table
+	synced bool
+}
+
+// NewSyncer returns the syncer of the named node's datapath.
+func NewSyncer(node string, d *Datapath, log *zap.Logger) *Syncer {
+	return newSyncer(node, d, log)
+}
+
+func newSyncer(node string, p programmer, log *zap.Logger) *Syncer {
+	return &Syncer{datapath: p, log: log, wake: make(chan struct{}, 1), table: NewTable(node)}
+}
+
+// OnService takes an informer's event: old is nil when the service was created,
+// now is nil when it was deleted. The objects are kept and must not change.
+func (s *Syncer) OnService(old, now *corev1.Service) {
+	s.mu.Lock()
+	s.table.OnService(old, now)
+	s.mu.Unlock()
+	s.signal()
+}
+
+// OnEndpointSlice takes an informer's event: old is nil when the slice was
+// created, now is nil when it was deleted. The objects are kept and must not
+// change.
+func (s *Syncer) OnEndpointSlice(old, now *discoveryv1.EndpointSlice) {
+	s.mu.Lock()
+	s.table.OnEndpointSlice(old, now)
+	s.mu.Unlock()
+	s.signal()
+}
+
+// Synced says that the first lists of both informers have been delivered.
+func (s *Syncer) Synced() {
+	s.mu.Lock()
+	s.synced = true
+	s.mu.Unlock()
+	s.signal()
+}
+
+func (s *Syncer) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run writes changes until the context ends; it returns the context's error.
+// A failed write is logged and tried again, with all that is wanted.
+func (s *Syncer) Run(ctx context.Context) error {
+	verify := time.NewTicker(verifyEvery)
+	defer verify.Stop()
+	replace := true // the first write compares everything
+	retry := minRetry
+	for {
+		done, err := s.write(replace)
+		switch {
+		case err != nil:
+			s.log.Error("Could not program services", zap.Error(err), zap.Duration("retry", retry))
+			if !wait(ctx, retry+rand.N(retry)) {
+				return ctx.Err()
+			}
+			replace, retry = true, min(2*retry, maxRetry)
+			continue
+		case done:
+			replace, retry = false, minRetry
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.wake:
+		case <-verify.C:
+			if err := s.datapath.Verify(); err != nil {
+				s.log.Error("Could not verify the service maps", zap.Error(err))
+			}
+			replace = true
+		}
+	}
+}
+
+// write brings the maps to what is wanted now. It tells whether it did: before
+// Synced it does nothing.
+func (s *Syncer) write(replace bool) (bool, error) {
+	s.mu.Lock()
+	if !s.synced {
+		s.mu.Unlock()
+		return false, nil
+	}
+	change := s.table.Flush()
+	var all []Service
+	if replace {
+		all = slices.Collect(s.table.All())
+	}
+	s.mu.Unlock()
+
+	if replace {
+		return true, s.datapath.Replace(all)
+	}
+	if change.Empty() {
+		return true, nil
+	}
+	return true, s.datapath.Update(change)
+}
+
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// Entry compares what the maps should hold for a frontend with what they do.
+type Entry struct {
+	// Service is "namespace/name[:port]", empty when no service wants the frontend.
+	Service string
+	// Frontend is where clients connect to.
+	Frontend Frontend
+	// Wanted and Actual are sorted.
+	Wanted, Actual []netip.AddrPort
+	// Programmed tells whether the frontend is in the maps at all.
+	Programmed bool
+}
+
+// Entries returns all frontends that are wanted or are in the maps, sorted by
+// name, then by address.
+func (s *Syncer) Entries() ([]Entry, error) {
+	actual, err := s.datapath.Dump()
+	if err != nil {
+		return nil, err
+	}
+	entries := make(map[Frontend]*Entry, len(actual))
+	for _, a := range actual {
+		backends := slices.Clone(a.Backends)
+		slices.SortFunc(backends, netip.AddrPort.Compare)
+		entries[a.Frontend] = &Entry{Frontend: a.Frontend, Actual: backends, Programmed: true}
+	}
+	s.mu.Lock()
+	for w := range s.table.All() {
+		e := entries[w.Frontend]
+		if e == nil {
+			e = &Entry{Frontend: w.Frontend}
+			entries[w.Frontend] = e
+		}
+		e.Service, e.Wanted = w.Name, w.Backends
+	}
+	s.mu.Unlock()
+
+	out := make([]Entry, 0, len(entries))
+	for _, e := range entries {
+		out = append(out, *e)
+	}
+	slices.SortFunc(out, compareEntries)
+	return out, nil
+}
+
+func compareEntries(a, b Entry) int {
+	return cmp.Or(
+		cmp.Compare(a.Service, b.Service),
+		a.Frontend.AddrPort.Compare(b.Frontend.AddrPort),
+		cmp.Compare(a.Frontend.Protocol, b.Frontend.Protocol),
+	)
+}

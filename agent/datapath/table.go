@@ -1,0 +1,292 @@
+package datapath
+
+import (
+	"cmp"
+	"fmt"
+	"iter"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+// serviceNameLabel ties an endpoint slice to its service, as in Kubernetes.
+const serviceNameLabel = "kubernetes.io/service-name"
+
+// defaultAffinity is how long a client is remembered when the service does not say.
+const defaultAffinity = 3 * time.Hour
+
+// Protocol is an IP protocol number.
+type Protocol uint8
+
+// The protocols that services carry.
+const (
+	TCP Protocol = 6
+	UDP Protocol = 17
+)
+
+// String returns the protocol's name as Kubernetes writes it.
+func (p Protocol) String() string {
+	switch p {
+	case TCP:
+		return "TCP"
+	case UDP:
+		return "UDP"
+	default:
+		return fmt.Sprintf("IP/%d", uint8(p))
+	}
+}
+
+// Frontend is an address that clients connect to. It is comparable. Only IPv4
+// addresses are supported.
+type Frontend struct {
+	netip.AddrPort
+	Protocol Protocol
+}
+
+// Service is what the maps hold for one frontend.
+type Service struct {
+	// Name is "namespace/name", followed by ":port" when the port has a name.
+	// It is empty in what Dump returns: the kernel does not know it.
+	Name string
+	// Frontend is where clients connect to.
+	Frontend Frontend
+	// Affinity is how long a client keeps its backend after its last
+	// connection; zero is none. The unit in the kernel is a second.
+	Affinity time.Duration
+	// Backends are the IPv4 addresses that connections go to, sorted and without
+	// duplicates. A service without any refuses connections.
+	Backends []netip.AddrPort
+}
+
+func (s *Service) equal(o *Service) bool {
+	return s.Name == o.Name && s.Frontend == o.Frontend && s.Affinity == o.Affinity && slices.Equal(s.Backends, o.Backends)
+}
+
+// Change is a difference between two states of the maps.
+type Change struct {
+	// Put are frontends that are new or whose contents changed.
+	Put []Service
+	// Delete are frontends that are gone.
+	Delete []Frontend
+}
+
+// Empty tells whether there is nothing to do.
+func (c Change) Empty() bool { return len(c.Put) == 0 && len(c.Delete) == 0 }
+
+// Table computes the wanted contents of the service maps from services and
+// endpoint slices. It is pure: it knows no kernel. What an event touches is
+// computed anew, and nothing else. It is not safe for concurrent use. It keeps
+// the objects that it is given and never writes to them.
+type Table struct {
+	node     string
+	services map[key]*corev1.Service
+	slices   map[key]map[string]*discoveryv1.EndpointSlice // by service, then by the slice's name
+
+	dirty    map[key]struct{}
+	computed map[key][]*Service
+	// Two services can claim one address for a moment, while one is replaced by
+	// the other. The first by name has it, so that all nodes agree.
+	claims map[Frontend][]*Service
+}
+
+type key struct{ namespace, name string }
+
+// NewTable returns the empty table of the named node.
+func NewTable(node string) *Table {
+	return &Table{
+		node:     node,
+		services: make(map[key]*corev1.Service),
+		slices:   make(map[key]map[string]*discoveryv1.EndpointSlice),
+		dirty:    make(map[key]struct{}),
+		computed: make(map[key][]*Service),
+		claims:   make(map[Frontend][]*Service),
+	}
+}
+
+// OnService takes the event of a service: old is nil when it was created, now
+// is nil when it was deleted.
+func (t *Table) OnService(old, now *corev1.Service) {
+	if now == nil {
+		k := keyOf(old.GetMetadata())
+		delete(t.services, k)
+		t.dirty[k] = struct{}{}
+		return
+	}
+	k := keyOf(now.GetMetadata())
+	t.services[k] = now
+	t.dirty[k] = struct{}{}
+}
+
+// OnEndpointSlice takes the event of an endpoint slice: old is nil when it was
+// created, now is nil when it was deleted.
+func (t *Table) OnEndpointSlice(old, now *discoveryv1.EndpointSlice) {
+	if old != nil {
+		k := serviceOf(old)
+		delete(t.slices[k], old.GetMetadata().GetName())
+		if len(t.slices[k]) == 0 {
+			delete(t.slices, k)
+		}
+		t.dirty[k] = struct{}{}
+	}
+	if now != nil {
+		k := serviceOf(now)
+		if t.slices[k] == nil {
+			t.slices[k] = make(map[string]*discoveryv1.EndpointSlice, 1)
+		}
+		t.slices[k][now.GetMetadata().GetName()] = now
+		t.dirty[k] = struct{}{}
+	}
+}
+
+// Flush computes what the events since the last Flush changed.
+func (t *Table) Flush() Change {
+	touched := make(map[Frontend]*Service) // who had it before; nil: nobody
+	touch := func(f Frontend) {
+		if _, ok := touched[f]; !ok {
+			touched[f] = t.owner(f)
+		}
+	}
+	for k := range t.dirty {
+		now := t.compute(k)
+		for _, s := range t.computed[k] {
+			touch(s.Frontend)
+			t.release(s)
+		}
+		for _, s := range now {
+			touch(s.Frontend)
+			t.claim(s)
+		}
+		if len(now) == 0 {
+			delete(t.computed, k)
+		} else {
+			t.computed[k] = now
+		}
+	}
+	clear(t.dirty)
+
+	var c Change
+	for f, was := range touched {
+		switch is := t.owner(f); {
+		case is == nil && was == nil:
+		case is == nil:
+			c.Delete = append(c.Delete, f)
+		case was == nil || !is.equal(was):
+			c.Put = append(c.Put, *is)
+		}
+	}
+	return c
+}
+
+// All returns everything that is wanted as of the last Flush, in no order.
+func (t *Table) All() iter.Seq[Service] {
+	return func(yield func(Service) bool) {
+		for _, claims := range t.claims {
+			if !yield(*claims[0]) {
+				return
+			}
+		}
+	}
+}
+
+// compute returns what one service wants in the maps.
+func (t *Table) compute(k key) []*Service {
+	svc := t.services[k]
+	spec := svc.GetSpec()
+	if svc == nil || spec.GetType() == "ExternalName" {
+		return nil
+	}
+	var endpoints []*discoveryv1.EndpointSlice
+	for _, s := range t.slices[k] {
+		endpoints = append(endpoints, s)
+	}
+	var out []*Service
+	for _, addr := range clusterIPs(spec) {
+		for _, port := range spec.GetPorts() {
+			var protocol Protocol
+			switch protocolName(port.GetProtocol()) {
+			case "TCP":
+				protocol = TCP
+			case "UDP":
+				protocol = UDP
+			default:
+				continue
+			}
+			if port.GetPort() <= 0 || port.GetPort() >= 1<<16 {
+				continue
+			}
+			out = append(out, &Service{
+				Name:     portName(k, port.GetName()),
+				Frontend: Frontend{AddrPort: netip.AddrPortFrom(addr, uint16(port.GetPort())), Protocol: protocol},
+				Affinity: affinity(spec),
+				Backends: selectBackends(svc, port, endpoints, t.node),
+			})
+		}
+	}
+	return out
+}
+
+func (t *Table) owner(f Frontend) *Service {
+	if claims := t.claims[f]; len(claims) > 0 {
+		return claims[0]
+	}
+	return nil
+}
+
+func (t *Table) claim(s *Service) {
+	claims := t.claims[s.Frontend]
+	i, _ := slices.BinarySearchFunc(claims, s, func(a, b *Service) int { return cmp.Compare(a.Name, b.Name) })
+	t.claims[s.Frontend] = slices.Insert(claims, i, s)
+}
+
+func (t *Table) release(s *Service) {
+	claims := slices.DeleteFunc(t.claims[s.Frontend], func(c *Service) bool { return c == s })
+	if len(claims) == 0 {
+		delete(t.claims, s.Frontend)
+		return
+	}
+	t.claims[s.Frontend] = claims
+}
+
+// clusterIPs returns the service's IPv4 addresses; a headless service has none.
+func clusterIPs(spec *corev1.ServiceSpec) []netip.Addr {
+	texts := spec.GetClusterIps()
+	if len(texts) == 0 {
+		texts = []string{spec.GetClusterIp()}
+	}
+	found := make(map[netip.Addr]struct{}, 1)
+	for _, text := range texts {
+		if addr, err := netip.ParseAddr(text); err == nil && addr.Is4() {
+			found[addr] = struct{}{}
+		}
+	}
+	return slices.SortedFunc(maps.Keys(found), netip.Addr.Compare)
+}
+
+func affinity(spec *corev1.ServiceSpec) time.Duration {
+	if spec.GetSessionAffinity() != "ClientIP" {
+		return 0
+	}
+	if s := spec.GetSessionAffinityConfig().GetClientIp(); s != nil && s.TimeoutSeconds != nil {
+		return time.Duration(*s.TimeoutSeconds) * time.Second
+	}
+	return defaultAffinity
+}
+
+func keyOf(m *metav1.ObjectMeta) key { return key{m.GetNamespace(), m.GetName()} }
+
+func serviceOf(s *discoveryv1.EndpointSlice) key {
+	return key{s.GetMetadata().GetNamespace(), s.GetMetadata().GetLabels()[serviceNameLabel]}
+}
+
+func portName(k key, port string) string {
+	name := k.namespace + "/" + k.name
+	if port != "" {
+		name += ":" + port
+	}
+	return name
+}
