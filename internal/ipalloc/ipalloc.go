@@ -1,0 +1,139 @@
+// Package ipalloc computes which addresses and ports to try when one is to be allocated. It keeps no state: an
+// allocation is a key in etcd, and who creates the key has the address. Starting each search at a random place makes it
+// unlikely that two searches meet, and walking on from there finds a free one whenever there is one.
+package ipalloc
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Candidates yields every address of a range that may be allocated, once, from a random one on: not the network's own
+// address, not an IPv4 broadcast address, and not the reserved ones, which are had only by asking for them. Of an IPv6
+// range the first 2^64 addresses count. It is safe for concurrent use, and each range over it starts elsewhere.
+func Candidates(cidr netip.Prefix, reserved ...netip.Addr) iter.Seq[netip.Addr] {
+	return func(yield func(netip.Addr) bool) {
+		n := usable(cidr)
+		if n == 0 {
+			return
+		}
+		start := rand.Uint64N(n)
+		for i := range n {
+			at := start + i
+			if at >= n || at < start {
+				at = i - (n - start)
+			}
+			addr := nth(cidr, at+1) // 0 is the network's own.
+			if !slices.Contains(reserved, addr) && !yield(addr) {
+				return
+			}
+		}
+	}
+}
+
+// usable is how many addresses of a range may be allocated, the reserved ones included.
+func usable(cidr netip.Prefix) uint64 {
+	if !cidr.IsValid() {
+		return 0
+	}
+	bits := cidr.Addr().BitLen() - cidr.Bits()
+	if cidr.Addr().Is6() {
+		// The network's own address is left out; so is the last of 2^64, that the count may fit.
+		return 1<<min(bits, 63) - 1
+	}
+	// Network and broadcast address are left out. Smaller ranges have none to spare.
+	return max(uint64(1)<<bits, 2) - 2
+}
+
+// nth returns the address n places after the first of the range.
+func nth(cidr netip.Prefix, n uint64) netip.Addr {
+	base := cidr.Masked().Addr()
+	if base.Is4() {
+		b := base.As4()
+		binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])+uint32(n))
+		return netip.AddrFrom4(b)
+	}
+	b := base.As16()
+	binary.BigEndian.PutUint64(b[8:], binary.BigEndian.Uint64(b[8:])+n)
+	return netip.AddrFrom16(b)
+}
+
+// PortRange is a range of node ports, both ends included.
+type PortRange struct{ First, Last uint16 }
+
+// DefaultNodePorts is the range of node ports unless the cluster names another.
+var DefaultNodePorts = PortRange{30000, 32767}
+
+// ParsePortRange reads "30000-32767".
+func ParsePortRange(s string) (PortRange, error) {
+	first, last, ok := strings.Cut(s, "-")
+	if !ok {
+		return PortRange{}, fmt.Errorf("port range %q: want two ports such as 30000-32767", s)
+	}
+	var r PortRange
+	for _, p := range []struct {
+		text string
+		into *uint16
+	}{{first, &r.First}, {last, &r.Last}} {
+		n, err := strconv.ParseUint(p.text, 10, 16)
+		if err != nil || n == 0 {
+			return PortRange{}, fmt.Errorf("port range %q: %q is not a port from 1 to 65535", s, p.text)
+		}
+		*p.into = uint16(n)
+	}
+	if r.First > r.Last {
+		return PortRange{}, fmt.Errorf("port range %q: the first port is above the last", s)
+	}
+	return r, nil
+}
+
+// String returns the range as ParsePortRange reads it.
+func (r PortRange) String() string { return fmt.Sprintf("%d-%d", r.First, r.Last) }
+
+// Contains reports whether a port is in the range.
+func (r PortRange) Contains(port int32) bool {
+	return port >= int32(r.First) && port <= int32(r.Last)
+}
+
+// Candidates yields every port of the range once, from a random one on.
+func (r PortRange) Candidates() iter.Seq[int32] {
+	return func(yield func(int32) bool) {
+		if r.First == 0 || r.First > r.Last {
+			return
+		}
+		n := int32(r.Last) - int32(r.First) + 1
+		start := rand.Int32N(n)
+		for i := range n {
+			if !yield(int32(r.First) + (start+i)%n) {
+				return
+			}
+		}
+	}
+}
+
+// Range is an address range with the name that people know it by, such as "service CIDR".
+type Range struct {
+	Name string
+	CIDR netip.Prefix
+}
+
+// CheckDisjoint returns an error that names every two ranges that overlap and says what to change, or nil. Ranges that
+// are not set are passed over.
+func CheckDisjoint(ranges ...Range) error {
+	var errs []error
+	for i, a := range ranges {
+		for _, b := range ranges[i+1:] {
+			if a.CIDR.IsValid() && b.CIDR.IsValid() && a.CIDR.Overlaps(b.CIDR) {
+				errs = append(errs, fmt.Errorf("%s %s overlaps %s %s: choose ranges that share no address", a.Name, a.CIDR, b.Name, b.CIDR))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
