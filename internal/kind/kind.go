@@ -35,8 +35,7 @@ type Column struct {
 
 // Kind is one row of the table. Rows are shared by all callers and are never written to.
 //
-// Functions that take two objects take the new one first. None keeps its arguments, and all expect an object of the
-// row's own kind. Optional functions may be nil; use the methods of the same purpose where there is one.
+// The exported fields describe the kind; the rules for its objects are behind the methods.
 type Kind struct {
 	// Group is the API group, empty for core.
 	Group string
@@ -50,6 +49,8 @@ type Kind struct {
 	ShortNames []string
 	// Namespaced objects live in a namespace; others must not name one.
 	Namespaced bool
+	// HideName says that tables leave the name out, since it tells people nothing.
+	HideName bool
 	// HasStatus says that the kind has a status, which only UpdateStatus writes.
 	HasStatus bool
 	// New returns a new, empty object.
@@ -61,25 +62,48 @@ type Kind struct {
 	// path of field numbers from the object down.
 	Fields map[string][]protowire.Number
 
-	// Default fills in what the client left out. It is idempotent.
-	Default func(Object)
-	// Validate checks a whole object, metadata included, after defaulting.
-	Validate func(Object) field.ErrorList
-	// ValidateUpdate checks what may not change between two versions. Validate has to pass on the new one as well.
-	ValidateUpdate func(new, old Object) field.ErrorList
-	// ValidateStatusUpdate checks a write through UpdateStatus; nil when any status goes.
-	ValidateStatusUpdate func(new, old Object) field.ErrorList
-	// PrepareCreate drops what a client may not set at creation, status above all, before validation.
-	PrepareCreate func(Object)
-	// PrepareUpdate carries over from old what an update may not touch, status above all, and bumps the generation
-	// when the wanted state changed.
-	PrepareUpdate func(new, old Object)
-	// PrepareStatusUpdate carries over from old all but the status; nil when the kind has none.
-	PrepareStatusUpdate func(new, old Object)
 	// GracePeriod is how many seconds an object may go on after its deletion was asked for, when the caller of Delete
 	// names none; nil means that it goes at once.
 	GracePeriod func(Object) int64
+
+	rules rules
 }
+
+// A write passes through the methods below in their order here; the ones for updates get the new object first and the
+// stored one second. They expect objects of the row's own kind, keep none of their arguments, and change only the first.
+
+// PrepareCreate drops what a client may not set at creation, status above all, and starts the generation.
+func (k *Kind) PrepareCreate(o Object) { k.rules.prepareCreate(o) }
+
+// PrepareUpdate carries over from the stored object what an update may not touch, status above all, and bumps the
+// generation when the wanted state changed.
+func (k *Kind) PrepareUpdate(new, old Object) { k.rules.prepareUpdate(new, old) }
+
+// PrepareStatusUpdate carries over from the stored object everything but the status. The resourceVersion that the
+// writer named stays, so that the precondition can be checked.
+func (k *Kind) PrepareStatusUpdate(new, old Object) { k.rules.prepareStatusUpdate(new, old) }
+
+// Default fills in what the client left out. It is idempotent, and it may run before or after PrepareUpdate.
+func (k *Kind) Default(o Object) { k.rules.fill(o) }
+
+// Validate checks a whole object, metadata included, after defaulting. A name made from generateName must be there
+// already.
+func (k *Kind) Validate(o Object) field.ErrorList { return k.rules.validate(k, o) }
+
+// ValidateUpdate checks what may not change between two versions, metadata included. Validate has to pass on the new
+// object as well.
+func (k *Kind) ValidateUpdate(new, old Object) field.ErrorList {
+	return k.rules.validateUpdate(new, old)
+}
+
+// ValidateStatusUpdate checks a write through UpdateStatus.
+func (k *Kind) ValidateStatusUpdate(new, old Object) field.ErrorList {
+	return k.rules.validateStatusUpdate(new, old)
+}
+
+// Warnings tells the client of values that are accepted and have no effect yet, a sentence each, after defaulting.
+// Fields that never have an effect are marked in the protos instead.
+func (k *Kind) Warnings(o Object) []string { return k.rules.warnings(o) }
 
 // APIVersion is the kind's group and version as manifests write them: v1, apps/v1.
 func (k *Kind) APIVersion() string {

@@ -25,6 +25,7 @@ type lookups struct {
 	versions  map[groupKind]*Kind
 	resources map[groupKind]*Kind
 	messages  map[protoreflect.FullName]*Kind
+	fields    map[*Kind]map[string]wireField
 }
 
 // index is built on first use, so that importing the package costs nothing.
@@ -35,6 +36,7 @@ var index = sync.OnceValue(func() *lookups {
 		versions:  map[groupKind]*Kind{},
 		resources: map[groupKind]*Kind{},
 		messages:  map[protoreflect.FullName]*Kind{},
+		fields:    map[*Kind]map[string]wireField{},
 	}
 	for _, k := range table {
 		names := append([]string{k.Plural, k.Singular}, k.ShortNames...)
@@ -50,6 +52,11 @@ var index = sync.OnceValue(func() *lookups {
 		l.versions[groupKind{k.APIVersion(), k.Name}] = k
 		l.resources[groupKind{k.Group, k.Plural}] = k
 		l.messages[k.MessageName()] = k
+		l.fields[k] = map[string]wireField{}
+		for _, name := range k.SelectableFields() {
+			path, _ := k.FieldPath(name)
+			l.fields[k][name] = resolve(k, path)
+		}
 	}
 	return l
 })

@@ -1,0 +1,164 @@
+package kind
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+const (
+	notNegative    = "must be greater than or equal to 0"
+	fieldImmutable = "field is immutable"
+)
+
+// checker collects what is wrong with an object.
+type checker struct {
+	list field.ErrorList
+}
+
+func (c *checker) add(err *field.Error) { c.list = append(c.list, err) }
+
+func (c *checker) required(p *field.Path, detail string) { c.add(field.Required(p, detail)) }
+
+func (c *checker) forbidden(p *field.Path, detail string) { c.add(field.Forbidden(p, detail)) }
+
+func (c *checker) invalid(p *field.Path, value any, detail string) {
+	c.add(field.Invalid(p, value, detail))
+}
+
+// each adds one error per message that a function of the validation package returned.
+func (c *checker) each(p *field.Path, value any, messages []string) {
+	for _, m := range messages {
+		c.add(field.Invalid(p, value, m))
+	}
+}
+
+// notYet refuses what Kubernetes would accept and this version can't do.
+func (c *checker) notYet(p *field.Path, value any, detail string) {
+	c.add(&field.Error{Type: field.ErrorTypeNotSupported, Field: p.String(), BadValue: value, Detail: detail})
+}
+
+// oneOf checks an enumeration; empty is an error too.
+func (c *checker) oneOf(p *field.Path, value string, allowed ...string) bool {
+	switch {
+	case value == "":
+		c.required(p, "supported values: "+quoted(allowed))
+	case !slices.Contains(allowed, value):
+		c.add(field.NotSupported(p, value, allowed))
+	default:
+		return true
+	}
+	return false
+}
+
+// optionalOneOf checks an enumeration that may be left out.
+func (c *checker) optionalOneOf(p *field.Path, value string, allowed ...string) {
+	if value != "" {
+		c.oneOf(p, value, allowed...)
+	}
+}
+
+func quoted(values []string) string {
+	var out []string
+	for _, v := range values {
+		out = append(out, fmt.Sprintf("%q", v))
+	}
+	return strings.Join(out, ", ")
+}
+
+func (c *checker) notNegative(p *field.Path, n int64) {
+	if n < 0 {
+		c.invalid(p, n, notNegative)
+	}
+}
+
+func (c *checker) portNumber(p *field.Path, n int32) {
+	c.each(p, n, validation.IsValidPortNum(int(n)))
+}
+
+// unchanged refuses a change of a scalar field.
+func unchanged[T comparable](c *checker, p *field.Path, new, old T) {
+	if new != old {
+		c.invalid(p, new, fieldImmutable)
+	}
+}
+
+// unchangedPointer refuses a change of an optional scalar field, between set and not set too.
+func unchangedPointer[T comparable](c *checker, p *field.Path, new, old *T) {
+	switch {
+	case new == nil && old == nil:
+	case new == nil:
+		c.add(&field.Error{Type: field.ErrorTypeInvalid, Field: p.String(), BadValue: nil, Detail: fieldImmutable})
+	case old == nil || *new != *old:
+		c.invalid(p, *new, fieldImmutable)
+	}
+}
+
+// unchangedMessage refuses a change of a message field.
+func (c *checker) unchangedMessage(p *field.Path, new, old proto.Message, detail string) {
+	if !proto.Equal(new, old) {
+		c.forbidden(p, detail)
+	}
+}
+
+// names remembers what must be unique within an object.
+type names map[string]bool
+
+// unique adds a Duplicate error when the value was seen before.
+func (c *checker) unique(p *field.Path, seen names, value string) {
+	if seen[value] {
+		c.add(field.Duplicate(p, value))
+	}
+	seen[value] = true
+}
+
+// dnsLabel checks a required name that is a label in DNS, as those of containers and volumes.
+func (c *checker) dnsLabel(p *field.Path, value string) bool {
+	if value == "" {
+		c.required(p, "")
+		return false
+	}
+	c.each(p, value, validation.IsDNS1123Label(value))
+	return true
+}
+
+// objectName checks a required reference to an object whose name is a DNS subdomain.
+func (c *checker) objectName(p *field.Path, value string) {
+	if value == "" {
+		c.required(p, "")
+		return
+	}
+	c.each(p, value, validation.IsDNS1123Subdomain(value))
+}
+
+// ip checks an address of either family.
+func (c *checker) ip(p *field.Path, value string) netip.Addr {
+	a, err := netip.ParseAddr(value)
+	if err != nil || a.Zone() != "" {
+		c.invalid(p, value, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
+		return netip.Addr{}
+	}
+	return a
+}
+
+func (c *checker) cidr(p *field.Path, value string) netip.Prefix {
+	n, err := netip.ParsePrefix(value)
+	if err != nil {
+		c.invalid(p, value, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")
+		return netip.Prefix{}
+	}
+	return n
+}
+
+// sorted are the keys of a map in a fixed order, so that errors come in the same order every time.
+func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+func nameIsSubdomain(name string) []string { return validation.IsDNS1123Subdomain(name) }
+
+func nameIsLabel(name string) []string { return validation.IsDNS1123Label(name) }

@@ -1,0 +1,390 @@
+package kind
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+func (c *checker) containers(p *field.Path, s *corev1.PodSpec, volumes names) {
+	if len(s.GetContainers()) == 0 {
+		c.required(p.Child("containers"), "")
+	}
+	seen, hostPorts := names{}, names{}
+	for i, container := range s.GetContainers() {
+		at := p.Child("containers").Index(i)
+		c.container(at, container, volumes, seen)
+		c.hostPorts(at.Child("ports"), container.GetPorts(), hostPorts)
+		if container.RestartPolicy != nil {
+			c.oneOf(at.Child("restartPolicy"), container.GetRestartPolicy(), RestartAlways, RestartNever, RestartOnFailure)
+		}
+	}
+	if n := len(s.GetInitContainers()); n > 0 {
+		c.notYet(p.Child("initContainers"), n, "init containers are not run yet, and the containers must not start without them")
+	}
+	for i, container := range s.GetInitContainers() {
+		at := p.Child("initContainers").Index(i)
+		c.container(at, container, volumes, seen)
+		if container.GetRestartPolicy() == RestartAlways {
+			continue
+		}
+		const why = "may not be set for init containers without restartPolicy=Always"
+		if container.GetLivenessProbe() != nil {
+			c.forbidden(at.Child("livenessProbe"), why)
+		}
+		if container.GetReadinessProbe() != nil {
+			c.forbidden(at.Child("readinessProbe"), why)
+		}
+		if container.GetStartupProbe() != nil {
+			c.forbidden(at.Child("startupProbe"), why)
+		}
+		if l := container.GetLifecycle(); l.GetPostStart() != nil || l.GetPreStop() != nil {
+			c.forbidden(at.Child("lifecycle"), why)
+		}
+	}
+}
+
+func (c *checker) container(p *field.Path, x *corev1.Container, volumes, seen names) {
+	if c.dnsLabel(p.Child("name"), x.GetName()) {
+		c.unique(p.Child("name"), seen, x.GetName())
+	}
+	switch image := x.GetImage(); {
+	case image == "":
+		c.required(p.Child("image"), "")
+	case strings.TrimSpace(image) != image:
+		c.invalid(p.Child("image"), image, "must not have leading or trailing whitespace")
+	}
+	c.oneOf(p.Child("imagePullPolicy"), x.GetImagePullPolicy(), PullAlways, PullIfNotPresent, PullNever)
+	c.oneOf(p.Child("terminationMessagePolicy"), x.GetTerminationMessagePolicy(), MessageReadFile, MessageFallbackToLogsOnError)
+	c.containerPorts(p.Child("ports"), x.GetPorts())
+	c.env(p.Child("env"), x.GetEnv())
+	c.envFrom(p.Child("envFrom"), x.GetEnvFrom())
+	c.mounts(p.Child("volumeMounts"), x.GetVolumeMounts(), volumes)
+	c.resources(p.Child("resources"), x.GetResources())
+
+	c.probe(p.Child("livenessProbe"), x.GetLivenessProbe(), true)
+	c.probe(p.Child("readinessProbe"), x.GetReadinessProbe(), false)
+	c.probe(p.Child("startupProbe"), x.GetStartupProbe(), true)
+	if x.GetReadinessProbe() != nil && x.ReadinessProbe.TerminationGracePeriodSeconds != nil {
+		c.invalid(p.Child("readinessProbe", "terminationGracePeriodSeconds"), x.GetReadinessProbe().GetTerminationGracePeriodSeconds(),
+			"must not be set for readinessProbes")
+	}
+	c.hook(p.Child("lifecycle", "postStart"), x.GetLifecycle().GetPostStart())
+	c.hook(p.Child("lifecycle", "preStop"), x.GetLifecycle().GetPreStop())
+	c.containerSecurity(p.Child("securityContext"), x.GetSecurityContext())
+	for i, d := range x.GetVolumeDevices() {
+		at := p.Child("volumeDevices").Index(i)
+		if d.GetName() == "" {
+			c.required(at.Child("name"), "")
+		}
+		if d.GetDevicePath() == "" {
+			c.required(at.Child("devicePath"), "")
+		}
+	}
+}
+
+func (c *checker) containerPorts(p *field.Path, ports []*corev1.ContainerPort) {
+	seen := names{}
+	for i, port := range ports {
+		at := p.Index(i)
+		if port.GetName() != "" {
+			if wrong := validation.IsValidPortName(port.GetName()); len(wrong) > 0 {
+				c.each(at.Child("name"), port.GetName(), wrong)
+			} else {
+				c.unique(at.Child("name"), seen, port.GetName())
+			}
+		}
+		if port.GetContainerPort() == 0 {
+			c.required(at.Child("containerPort"), "must be between 1 and 65535, inclusive")
+		} else {
+			c.portNumber(at.Child("containerPort"), port.GetContainerPort())
+		}
+		if port.GetHostPort() != 0 {
+			c.portNumber(at.Child("hostPort"), port.GetHostPort())
+		}
+		if port.GetProtocol() == ProtocolSCTP {
+			c.notYet(at.Child("protocol"), ProtocolSCTP, sctpNotServed)
+		} else {
+			c.oneOf(at.Child("protocol"), port.GetProtocol(), ProtocolTCP, ProtocolUDP)
+		}
+		if port.GetHostIp() != "" {
+			c.ip(at.Child("hostIP"), port.GetHostIp())
+		}
+	}
+}
+
+// hostPorts refuses two containers of a pod that want the same port of the node.
+func (c *checker) hostPorts(p *field.Path, ports []*corev1.ContainerPort, seen names) {
+	for i, port := range ports {
+		if port.GetHostPort() != 0 {
+			c.unique(p.Index(i).Child("hostPort"), seen, fmt.Sprintf("%s/%s/%d", port.GetProtocol(), port.GetHostIp(), port.GetHostPort()))
+		}
+	}
+}
+
+func (c *checker) env(p *field.Path, all []*corev1.EnvVar) {
+	for i, e := range all {
+		at := p.Index(i)
+		if e.GetName() == "" {
+			c.required(at.Child("name"), "")
+		} else {
+			c.each(at.Child("name"), e.GetName(), validation.IsRelaxedEnvVarName(e.GetName()))
+		}
+		if e.GetValueFrom() != nil {
+			c.envSource(at.Child("valueFrom"), e)
+		}
+	}
+}
+
+// envFields are what the downward API can put into an environment variable.
+var envFields = []string{
+	"metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName",
+	"status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs",
+}
+
+func (c *checker) envSource(p *field.Path, e *corev1.EnvVar) {
+	s := e.GetValueFrom()
+	set := sources(s)
+	switch {
+	case len(set) == 0:
+		c.invalid(p, "", "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`")
+		return
+	case len(set) > 1:
+		c.invalid(p, "", "may not have more than one field specified at a time")
+	}
+	if e.GetValue() != "" {
+		c.invalid(p, "", "may not be specified when `value` is not empty")
+	}
+	if r := s.GetFieldRef(); r != nil {
+		c.fieldRef(p.Child("fieldRef"), r)
+	}
+	if r := s.GetResourceFieldRef(); r != nil {
+		at := p.Child("resourceFieldRef")
+		if r.GetResource() == "" {
+			c.required(at.Child("resource"), "")
+		} else if name, ok := strings.CutPrefix(r.GetResource(), "limits."); !ok {
+			if name, ok = strings.CutPrefix(r.GetResource(), "requests."); !ok || !standardResource(name) {
+				c.notSupportedResource(at.Child("resource"), r.GetResource())
+			}
+		} else if !standardResource(name) {
+			c.notSupportedResource(at.Child("resource"), r.GetResource())
+		}
+		if r.GetDivisor() != nil {
+			c.amount(at.Child("divisor"), "", r.GetDivisor())
+		}
+	}
+	key := func(p *field.Path, name, key string) {
+		c.objectName(p.Child("name"), name)
+		if key == "" {
+			c.required(p.Child("key"), "")
+		} else {
+			c.each(p.Child("key"), key, validation.IsConfigMapKey(key))
+		}
+	}
+	if r := s.GetConfigMapKeyRef(); r != nil {
+		key(p.Child("configMapKeyRef"), r.GetLocalObjectReference().GetName(), r.GetKey())
+	}
+	if r := s.GetSecretKeyRef(); r != nil {
+		key(p.Child("secretKeyRef"), r.GetLocalObjectReference().GetName(), r.GetKey())
+	}
+	if s.GetFileKeyRef() != nil {
+		c.notYet(p.Child("fileKeyRef"), s.GetFileKeyRef().GetPath(), "environment variables are not read from files yet")
+	}
+}
+
+func (c *checker) notSupportedResource(p *field.Path, value string) {
+	c.add(field.NotSupported(p, value, []string{
+		"limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage", "requests.memory",
+	}))
+}
+
+func (c *checker) fieldRef(p *field.Path, r *corev1.ObjectFieldSelector) {
+	if v := r.GetApiVersion(); v != "" && v != "v1" {
+		c.invalid(p.Child("apiVersion"), v, "must be v1")
+	}
+	at, name := p.Child("fieldPath"), r.GetFieldPath()
+	if name == "" {
+		c.required(at, "")
+		return
+	}
+	// One label or annotation is named by its key: metadata.labels['app'].
+	if head, rest, ok := strings.Cut(name, "['"); ok {
+		key, ok := strings.CutSuffix(rest, "']")
+		switch {
+		case !ok:
+			c.invalid(at, name, "a subscript must be closed with ']")
+		case head == "metadata.labels":
+			c.each(at, name, validation.IsQualifiedName(key))
+		case head == "metadata.annotations":
+			c.each(at, name, validation.IsQualifiedName(strings.ToLower(key)))
+		default:
+			c.invalid(at, name, "does not support subscript")
+		}
+		return
+	}
+	c.oneOf(at, name, envFields...)
+}
+
+func (c *checker) envFrom(p *field.Path, all []*corev1.EnvFromSource) {
+	for i, e := range all {
+		at := p.Index(i)
+		if e.GetPrefix() != "" {
+			c.each(at.Child("prefix"), e.GetPrefix(), validation.IsRelaxedEnvVarName(e.GetPrefix()))
+		}
+		switch {
+		case e.GetConfigMapRef() != nil && e.GetSecretRef() != nil:
+			c.invalid(at, "", "may not have more than one field specified at a time")
+		case e.GetConfigMapRef() != nil:
+			c.objectName(at.Child("configMapRef", "name"), e.GetConfigMapRef().GetLocalObjectReference().GetName())
+		case e.GetSecretRef() != nil:
+			c.objectName(at.Child("secretRef", "name"), e.GetSecretRef().GetLocalObjectReference().GetName())
+		default:
+			c.invalid(at, "", "must specify one of: `configMapRef` or `secretRef`")
+		}
+	}
+}
+
+func (c *checker) mounts(p *field.Path, mounts []*corev1.VolumeMount, volumes names) {
+	seen := names{}
+	for i, m := range mounts {
+		at := p.Index(i)
+		switch {
+		case m.GetName() == "":
+			c.required(at.Child("name"), "")
+		case !volumes[m.GetName()]:
+			c.add(field.NotFound(at.Child("name"), m.GetName()))
+		}
+		if m.GetMountPath() == "" {
+			c.required(at.Child("mountPath"), "")
+		} else if seen[m.GetMountPath()] {
+			c.invalid(at.Child("mountPath"), m.GetMountPath(), "must be unique")
+		}
+		seen[m.GetMountPath()] = true
+		c.subPath(at.Child("subPath"), m.GetSubPath())
+		c.subPath(at.Child("subPathExpr"), m.GetSubPathExpr())
+		if m.GetSubPath() != "" && m.GetSubPathExpr() != "" {
+			c.invalid(at.Child("subPathExpr"), m.GetSubPathExpr(), "subPathExpr and subPath are mutually exclusive")
+		}
+		if m.MountPropagation != nil {
+			c.oneOf(at.Child("mountPropagation"), m.GetMountPropagation(), "Bidirectional", "HostToContainer", "None")
+		}
+	}
+}
+
+// subPath refuses what leads out of a volume.
+func (c *checker) subPath(p *field.Path, value string) {
+	if path.IsAbs(value) {
+		c.invalid(p, value, "must be a relative path")
+	}
+	for part := range strings.SplitSeq(value, "/") {
+		if part == ".." {
+			c.invalid(p, value, "must not contain '..'")
+			return
+		}
+	}
+}
+
+// probe checks a probe that may be left out. What restarts the container on failure has to succeed only once.
+func (c *checker) probe(p *field.Path, x *corev1.Probe, restarts bool) {
+	if x == nil {
+		return
+	}
+	h := x.GetHandler()
+	switch c.exactlyOne(p, h, "must specify a handler type", "may not specify more than 1 handler type") {
+	case "exec":
+		c.exec(p.Child("exec"), h.GetExec())
+	case "http_get":
+		c.httpGet(p.Child("httpGet"), h.GetHttpGet())
+	case "tcp_socket":
+		c.portOrName(p.Child("tcpSocket", "port"), h.GetTcpSocket().GetPort())
+	case "grpc":
+		c.portNumber(p.Child("grpc", "port"), h.GetGrpc().GetPort())
+		c.notYet(p.Child("grpc"), h.GetGrpc().GetService(), "gRPC probes are not run yet; use httpGet, tcpSocket or exec")
+	}
+	c.notNegative(p.Child("initialDelaySeconds"), int64(x.GetInitialDelaySeconds()))
+	c.notNegative(p.Child("timeoutSeconds"), int64(x.GetTimeoutSeconds()))
+	c.notNegative(p.Child("periodSeconds"), int64(x.GetPeriodSeconds()))
+	c.notNegative(p.Child("successThreshold"), int64(x.GetSuccessThreshold()))
+	c.notNegative(p.Child("failureThreshold"), int64(x.GetFailureThreshold()))
+	if x.TerminationGracePeriodSeconds != nil && x.GetTerminationGracePeriodSeconds() <= 0 {
+		c.invalid(p.Child("terminationGracePeriodSeconds"), x.GetTerminationGracePeriodSeconds(), "must be greater than 0")
+	}
+	if restarts && x.GetSuccessThreshold() != 1 {
+		c.invalid(p.Child("successThreshold"), x.GetSuccessThreshold(), "must be 1")
+	}
+}
+
+func (c *checker) exec(p *field.Path, e *corev1.ExecAction) {
+	if len(e.GetCommand()) == 0 {
+		c.required(p.Child("command"), "")
+	}
+}
+
+func (c *checker) httpGet(p *field.Path, h *corev1.HTTPGetAction) {
+	if h.GetPath() == "" {
+		c.required(p.Child("path"), "")
+	}
+	c.portOrName(p.Child("port"), orZero(h.GetPort()))
+	c.oneOf(p.Child("scheme"), h.GetScheme(), SchemeHTTP, SchemeHTTPS)
+	for i, header := range h.GetHttpHeaders() {
+		c.each(p.Child("httpHeaders").Index(i).Child("name"), header.GetName(), validation.IsHTTPHeaderName(header.GetName()))
+	}
+}
+
+func orZero(v *metav1.IntOrString) *metav1.IntOrString {
+	if v == nil {
+		return &metav1.IntOrString{}
+	}
+	return v
+}
+
+func (c *checker) hook(p *field.Path, h *corev1.LifecycleHandler) {
+	if h == nil {
+		return
+	}
+	switch c.exactlyOne(p, h, "must specify a handler type", "may not specify more than 1 handler type") {
+	case "exec":
+		c.exec(p.Child("exec"), h.GetExec())
+	case "http_get":
+		c.httpGet(p.Child("httpGet"), h.GetHttpGet())
+	case "tcp_socket":
+		c.portOrName(p.Child("tcpSocket", "port"), h.GetTcpSocket().GetPort())
+	case "sleep":
+		c.notNegative(p.Child("sleep", "seconds"), h.GetSleep().GetSeconds())
+	}
+}
+
+func (c *checker) containerSecurity(p *field.Path, s *corev1.SecurityContext) {
+	if s == nil {
+		return
+	}
+	if s.RunAsUser != nil {
+		c.each(p.Child("runAsUser"), s.GetRunAsUser(), validation.IsValidUserID(s.GetRunAsUser()))
+	}
+	if s.RunAsGroup != nil {
+		c.each(p.Child("runAsGroup"), s.GetRunAsGroup(), validation.IsValidGroupID(s.GetRunAsGroup()))
+	}
+	if s.AllowPrivilegeEscalation != nil && !s.GetAllowPrivilegeEscalation() {
+		if s.GetPrivileged() {
+			c.invalid(p, "", "cannot set `allowPrivilegeEscalation` to false and `privileged` to true")
+		}
+		for _, cap := range s.GetCapabilities().GetAdd() {
+			if cap == "CAP_SYS_ADMIN" {
+				c.invalid(p, "", "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN")
+			}
+		}
+	}
+	if s.ProcMount != nil {
+		c.oneOf(p.Child("procMount"), s.GetProcMount(), "Default", "Unmasked")
+	}
+	c.seccomp(p.Child("seccompProfile"), s.GetSeccompProfile())
+	if s.GetWindowsOptions() != nil {
+		c.forbidden(p.Child("windowsOptions"), "cannot be set for a linux pod")
+	}
+}

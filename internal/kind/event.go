@@ -1,0 +1,128 @@
+package kind
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+// Types of event.
+const (
+	EventNormal  = "Normal"
+	EventWarning = "Warning"
+)
+
+var (
+	eventRules = rulesOf[*corev1.Event]{
+		name:     nameIsSubdomain,
+		defaults: defaultEvent,
+		check:    checkEvent,
+	}
+	eventColumns = []Column{
+		aged("LAST SEEN", func(e *corev1.Event, now time.Time) string { return Age(EventLastSeen(e), now) }),
+		column("TYPE", (*corev1.Event).GetType),
+		column("REASON", (*corev1.Event).GetReason),
+		column("OBJECT", eventObject),
+		wide("SUBOBJECT", func(e *corev1.Event) string { return e.GetInvolvedObject().GetFieldPath() }),
+		wide("SOURCE", eventSource),
+		column("MESSAGE", func(e *corev1.Event) string { return strings.TrimSpace(e.GetMessage()) }),
+		{Name: "FIRST SEEN", Wide: true, Value: func(o Object, now time.Time) string {
+			return Age(eventFirstSeen(o.(*corev1.Event)), now)
+		}},
+		wide("COUNT", func(e *corev1.Event) string { return strconv.Itoa(int(EventCount(e))) }),
+	}
+	eventFields = map[string][]protowire.Number{
+		"involvedObject.kind":            {2, 1},
+		"involvedObject.namespace":       {2, 2},
+		"involvedObject.name":            {2, 3},
+		"involvedObject.uid":             {2, 4},
+		"involvedObject.apiVersion":      {2, 5},
+		"involvedObject.resourceVersion": {2, 6},
+		"involvedObject.fieldPath":       {2, 7},
+		"reason":                         {3},
+		"source.component":               {5, 1},
+		"type":                           {9},
+		"reportingComponent":             {14},
+	}
+)
+
+// EventLastSeen is when what the event tells of happened last, nil when it does not say.
+func EventLastSeen(e *corev1.Event) *timestamppb.Timestamp {
+	switch {
+	case e.GetSeries().GetLastObservedTime() != nil:
+		return e.GetSeries().GetLastObservedTime()
+	case e.GetLastTimestamp() != nil:
+		return e.GetLastTimestamp()
+	case e.GetEventTime() != nil:
+		return e.GetEventTime()
+	}
+	return e.GetFirstTimestamp()
+}
+
+func eventFirstSeen(e *corev1.Event) *timestamppb.Timestamp {
+	if e.GetFirstTimestamp() != nil {
+		return e.GetFirstTimestamp()
+	}
+	if e.GetEventTime() != nil {
+		return e.GetEventTime()
+	}
+	return e.GetMetadata().GetCreationTimestamp()
+}
+
+// EventCount is how often it happened, at least once.
+func EventCount(e *corev1.Event) int32 {
+	return max(1, e.GetCount(), e.GetSeries().GetCount())
+}
+
+func eventObject(e *corev1.Event) string {
+	o := e.GetInvolvedObject()
+	return strings.ToLower(o.GetKind()) + "/" + o.GetName()
+}
+
+func eventSource(e *corev1.Event) string {
+	component, host := e.GetSource().GetComponent(), e.GetSource().GetHost()
+	if component == "" {
+		component, host = e.GetReportingComponent(), e.GetReportingInstance()
+	}
+	if host == "" {
+		return component
+	}
+	return component + ", " + host
+}
+
+func defaultEvent(e *corev1.Event) {
+	if e.GetType() == "" {
+		e.Type = EventNormal
+	}
+}
+
+func checkEvent(e *corev1.Event, c *checker) {
+	involved := field.NewPath("involvedObject", "namespace")
+	switch about := e.GetInvolvedObject().GetNamespace(); about {
+	case e.GetMetadata().GetNamespace():
+	case "":
+		// Objects without a namespace have their events where everybody can look for them.
+		if ns := e.GetMetadata().GetNamespace(); ns != "default" && ns != "kube-system" {
+			c.invalid(involved, about, "not allowed in namespace")
+		}
+	default:
+		c.invalid(involved, about, "does not match event.namespace")
+	}
+	c.oneOf(field.NewPath("type"), e.GetType(), EventNormal, EventWarning)
+	c.notNegative(field.NewPath("count"), int64(e.GetCount()))
+	if len(e.GetReason()) > 128 {
+		c.add(field.TooLong(field.NewPath("reason"), "", 128))
+	}
+	if len(e.GetAction()) > 128 {
+		c.add(field.TooLong(field.NewPath("action"), "", 128))
+	}
+	if len(e.GetMessage()) > 1024 {
+		c.add(field.TooLong(field.NewPath("message"), "", 1024))
+	}
+}

@@ -1,0 +1,70 @@
+package kind
+
+import (
+	"fmt"
+	"slices"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+// Phases of a namespace, and the label that carries its name so that selectors can choose it.
+const (
+	NamespaceActive      = "Active"
+	NamespaceTerminating = "Terminating"
+
+	LabelNamespaceName = "kubernetes.io/metadata.name"
+)
+
+var (
+	namespaceRules = rulesOf[*corev1.Namespace]{
+		name:     nameIsLabel,
+		defaults: defaultNamespace,
+		check:    checkNamespace,
+		create:   createNamespace,
+	}
+	namespaceColumns = []Column{
+		column("STATUS", func(n *corev1.Namespace) string {
+			if n.GetMetadata().GetDeletionTimestamp() != nil {
+				return NamespaceTerminating
+			}
+			return orNone(n.GetStatus().GetPhase())
+		}),
+		age,
+	}
+	namespaceFields = map[string][]protowire.Number{"status.phase": {3, 1}}
+)
+
+// createNamespace makes a namespace active, and holds it back from deletion until the collector has emptied it.
+// Kubernetes keeps that finalizer in spec.finalizers, which only a subresource of namespaces may change; here it stands
+// among the metadata's like any other.
+func createNamespace(n *corev1.Namespace) {
+	n.Status = &corev1.NamespaceStatus{Phase: NamespaceActive}
+	if m := n.GetMetadata(); m != nil && !slices.Contains(m.GetFinalizers(), FinalizerKubernetes) {
+		m.Finalizers = append(m.GetFinalizers(), FinalizerKubernetes)
+	}
+}
+
+func defaultNamespace(n *corev1.Namespace) {
+	m := n.GetMetadata()
+	if m.GetName() == "" {
+		return
+	}
+	if m.Labels == nil {
+		m.Labels = map[string]string{}
+	}
+	m.Labels[LabelNamespaceName] = m.GetName()
+}
+
+func checkNamespace(n *corev1.Namespace, c *checker) {
+	for i, f := range n.GetSpec().GetFinalizers() {
+		p := field.NewPath("spec", "finalizers").Index(i)
+		c.each(p, f, validation.IsQualifiedName(f))
+		if f != FinalizerKubernetes && len(validation.IsDomainPrefixedPath(p, f)) > 0 {
+			c.invalid(p, f, fmt.Sprintf("must be %q or be fully qualified", FinalizerKubernetes))
+		}
+	}
+}

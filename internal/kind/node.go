@@ -1,0 +1,193 @@
+package kind
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+// What taints do to pods that do not tolerate them.
+const (
+	TaintNoSchedule       = "NoSchedule"
+	TaintPreferNoSchedule = "PreferNoSchedule"
+	TaintNoExecute        = "NoExecute"
+)
+
+// States of a condition, of any kind.
+const (
+	ConditionTrue    = "True"
+	ConditionFalse   = "False"
+	ConditionUnknown = "Unknown"
+)
+
+// Types of node condition and address, and the labels that name a node's roles.
+const (
+	NodeReady = "Ready"
+
+	NodeInternalIP = "InternalIP"
+	NodeExternalIP = "ExternalIP"
+	NodeHostname   = "Hostname"
+
+	LabelNodeRolePrefix = "node-role.kubernetes.io/"
+	LabelNodeRole       = "kubernetes.io/role"
+)
+
+var (
+	nodeRules = rulesOf[*corev1.Node]{
+		name:        nameIsSubdomain,
+		keepsStatus: true,
+		defaults:    defaultNode,
+		check:       checkNode,
+		checkUpdate: checkNodeUpdate,
+		checkStatus: func(new, _ *corev1.Node, c *checker) { checkNodeStatus(new.GetStatus(), c) },
+	}
+	nodeColumns = []Column{
+		column("STATUS", nodeStatus),
+		column("ROLES", nodeRoles),
+		age,
+		column("VERSION", func(n *corev1.Node) string { return n.GetStatus().GetNodeInfo().GetKubeletVersion() }),
+		wide("INTERNAL-IP", func(n *corev1.Node) string { return orNone(NodeAddress(n, NodeInternalIP)) }),
+		wide("EXTERNAL-IP", func(n *corev1.Node) string { return orNone(NodeAddress(n, NodeExternalIP)) }),
+		wide("OS-IMAGE", func(n *corev1.Node) string { return orUnknown(n.GetStatus().GetNodeInfo().GetOsImage()) }),
+		wide("KERNEL-VERSION", func(n *corev1.Node) string { return orUnknown(n.GetStatus().GetNodeInfo().GetKernelVersion()) }),
+		wide("CONTAINER-RUNTIME", func(n *corev1.Node) string {
+			return orUnknown(n.GetStatus().GetNodeInfo().GetContainerRuntimeVersion())
+		}),
+	}
+	nodeFields = map[string][]protowire.Number{"spec.unschedulable": {2, 4}}
+)
+
+// NodeAddress is the node's first address of a type, empty when it has none.
+func NodeAddress(n *corev1.Node, typ string) string {
+	for _, a := range n.GetStatus().GetAddresses() {
+		if a.GetType() == typ {
+			return a.GetAddress()
+		}
+	}
+	return ""
+}
+
+// NodeCondition is the node's condition of a type, nil when it has none.
+func NodeCondition(n *corev1.Node, typ string) *corev1.NodeCondition {
+	for _, c := range n.GetStatus().GetConditions() {
+		if c.GetType() == typ {
+			return c
+		}
+	}
+	return nil
+}
+
+func nodeStatus(n *corev1.Node) string {
+	s := "Unknown"
+	if c := NodeCondition(n, NodeReady); c.GetStatus() == ConditionTrue {
+		s = "Ready"
+	} else if c != nil {
+		s = "NotReady"
+	}
+	if n.GetSpec().GetUnschedulable() {
+		s += ",SchedulingDisabled"
+	}
+	return s
+}
+
+func nodeRoles(n *corev1.Node) string {
+	var roles []string
+	for key, value := range n.GetMetadata().GetLabels() {
+		if role, ok := strings.CutPrefix(key, LabelNodeRolePrefix); ok && role != "" {
+			roles = append(roles, role)
+		} else if key == LabelNodeRole && value != "" {
+			roles = append(roles, value)
+		}
+	}
+	slices.Sort(roles)
+	return orNone(slices.Compact(roles)...)
+}
+
+func orUnknown(s string) string {
+	if s == "" {
+		return unknown
+	}
+	return s
+}
+
+func defaultNode(n *corev1.Node) {
+	if s := n.GetSpec(); s != nil {
+		switch {
+		case s.GetPodCidr() == "" && len(s.GetPodCidrs()) > 0:
+			s.PodCidr = s.GetPodCidrs()[0]
+		case s.GetPodCidr() != "" && len(s.GetPodCidrs()) == 0:
+			s.PodCidrs = []string{s.GetPodCidr()}
+		}
+	}
+	if s := n.GetStatus(); s != nil && s.Allocatable == nil && s.Capacity != nil {
+		s.Allocatable = map[string]*metav1.Quantity{}
+		for name, q := range s.GetCapacity() {
+			s.Allocatable[name] = proto.CloneOf(q)
+		}
+	}
+}
+
+func checkNode(n *corev1.Node, c *checker) {
+	spec := field.NewPath("spec")
+	c.taints(spec.Child("taints"), n.GetSpec().GetTaints())
+
+	cidrs := n.GetSpec().GetPodCidrs()
+	if len(cidrs) > 0 && n.GetSpec().GetPodCidr() != cidrs[0] {
+		c.invalid(spec.Child("podCIDRs").Index(0), cidrs[0], "must equal spec.podCIDR")
+	}
+	if len(cidrs) > 2 {
+		c.add(field.TooMany(spec.Child("podCIDRs"), len(cidrs), 2))
+	}
+	var parsed []netip.Prefix
+	for i, cidr := range cidrs {
+		if p := c.cidr(spec.Child("podCIDRs").Index(i), cidr); p.IsValid() {
+			parsed = append(parsed, p)
+		}
+	}
+	if len(parsed) == 2 && parsed[0].Addr().Is4() == parsed[1].Addr().Is4() {
+		c.invalid(spec.Child("podCIDRs"), cidrs, "may specify no more than one CIDR for each IP family")
+	}
+	checkNodeStatus(n.GetStatus(), c)
+}
+
+func checkNodeStatus(s *corev1.NodeStatus, c *checker) {
+	status := field.NewPath("status")
+	c.amounts(status.Child("capacity"), s.GetCapacity())
+	c.amounts(status.Child("allocatable"), s.GetAllocatable())
+	seen := names{}
+	for i, a := range s.GetAddresses() {
+		c.unique(status.Child("addresses").Index(i), seen, a.GetType()+" "+a.GetAddress())
+	}
+}
+
+func checkNodeUpdate(new, old *corev1.Node, c *checker) {
+	spec := field.NewPath("spec")
+	if was := old.GetSpec().GetPodCidrs(); len(was) > 0 && !slices.Equal(was, new.GetSpec().GetPodCidrs()) {
+		c.forbidden(spec.Child("podCIDRs"), `node updates may not change podCIDR except from "" to valid`)
+	}
+	if was := old.GetSpec().GetProviderId(); was != "" && was != new.GetSpec().GetProviderId() {
+		c.forbidden(spec.Child("providerID"), `node updates may not change providerID except from "" to valid`)
+	}
+}
+
+func (c *checker) taints(p *field.Path, taints []*corev1.Taint) {
+	seen := names{}
+	for i, t := range taints {
+		at := p.Index(i)
+		c.each(at.Child("key"), t.GetKey(), validation.IsQualifiedName(t.GetKey()))
+		c.each(at.Child("value"), t.GetValue(), validation.IsValidLabelValue(t.GetValue()))
+		c.oneOf(at.Child("effect"), t.GetEffect(), TaintNoSchedule, TaintPreferNoSchedule, TaintNoExecute)
+		if seen[t.GetKey()+":"+t.GetEffect()] {
+			c.add(field.Duplicate(at, t.GetKey()+":"+t.GetEffect()))
+		}
+		seen[t.GetKey()+":"+t.GetEffect()] = true
+	}
+}

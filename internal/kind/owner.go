@@ -1,0 +1,46 @@
+package kind
+
+import (
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+// ControllerOf returns the owner reference of the object's managing controller, nil when it has none. The reference is
+// the object's own: clone it before changing it.
+func ControllerOf(o Object) *metav1.OwnerReference {
+	for _, r := range o.GetMetadata().GetOwnerReferences() {
+		if r.GetController() {
+			return r
+		}
+	}
+	return nil
+}
+
+// IsControlledBy reports that owner manages the object: by uid, so that an owner of the same name made later is another.
+func IsControlledBy(o, owner Object) bool {
+	r := ControllerOf(o)
+	return r != nil && r.GetUid() == owner.GetMetadata().GetUid()
+}
+
+// NewControllerRef makes the reference that marks owner as the managing controller of another object, which holds back
+// the owner's foreground deletion.
+func NewControllerRef(owner Object) *metav1.OwnerReference {
+	r := NewOwnerRef(owner)
+	r.Controller = proto.Bool(true)
+	r.BlockOwnerDeletion = proto.Bool(true)
+	return r
+}
+
+// NewOwnerRef makes a reference to an owner that is not the managing controller.
+func NewOwnerRef(owner Object) *metav1.OwnerReference {
+	k, m := Of(owner), owner.GetMetadata()
+	return &metav1.OwnerReference{ApiVersion: k.APIVersion(), Kind: k.Name, Name: m.GetName(), Uid: m.GetUid()}
+}
+
+// HasFinalizer reports that the object is held by the finalizer.
+func HasFinalizer(o Object, finalizer string) bool {
+	return slices.Contains(o.GetMetadata().GetFinalizers(), finalizer)
+}

@@ -1,0 +1,403 @@
+package kind
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+// Phases of a pod.
+const (
+	PodPending   = "Pending"
+	PodRunning   = "Running"
+	PodSucceeded = "Succeeded"
+	PodFailed    = "Failed"
+	PodUnknown   = "Unknown"
+)
+
+// Types of pod condition.
+const (
+	PodScheduled              = "PodScheduled"
+	PodInitialized            = "Initialized"
+	PodReady                  = "Ready"
+	PodContainersReady        = "ContainersReady"
+	PodReadyToStartContainers = "PodReadyToStartContainers"
+	PodDisruptionTarget       = "DisruptionTarget"
+)
+
+// Restart policies.
+const (
+	RestartAlways    = "Always"
+	RestartOnFailure = "OnFailure"
+	RestartNever     = "Never"
+)
+
+// Quality of service classes of pods.
+const (
+	QOSGuaranteed = "Guaranteed"
+	QOSBurstable  = "Burstable"
+	QOSBestEffort = "BestEffort"
+)
+
+// DefaultSchedulerName is the scheduler of pods that name none.
+const DefaultSchedulerName = "default-scheduler"
+
+// DefaultServiceAccount is the account of pods that name none.
+const DefaultServiceAccount = "default"
+
+// DefaultGracePeriod is how many seconds the containers of a pod that says nothing about it have to stop.
+const DefaultGracePeriod = 30
+
+// reasonNodeLost is the status reason of a pod whose node does not answer any more.
+const reasonNodeLost = "NodeLost"
+
+var (
+	podRules = rulesOf[*corev1.Pod]{
+		name:        nameIsSubdomain,
+		defaults:    defaultPod,
+		check:       checkPod,
+		checkUpdate: checkPodUpdate,
+		checkStatus: checkPodStatus,
+		create:      createPod,
+		warn:        func(p *corev1.Pod) []string { return warnPodSpec(field.NewPath("spec"), p.GetSpec()) },
+	}
+	podColumns = []Column{
+		column("READY", podReady),
+		column("STATUS", PodStatus),
+		aged("RESTARTS", podRestarts),
+		age,
+		wide("IP", func(p *corev1.Pod) string { return orNone(p.GetStatus().GetPodIp()) }),
+		wide("NODE", func(p *corev1.Pod) string { return orNone(p.GetSpec().GetNodeName()) }),
+		wide("NOMINATED NODE", func(p *corev1.Pod) string { return orNone(p.GetStatus().GetNominatedNodeName()) }),
+		wide("READINESS GATES", podReadinessGates),
+	}
+	podFields = map[string][]protowire.Number{
+		"spec.restartPolicy":       {2, 3},
+		"spec.serviceAccountName":  {2, 8},
+		"spec.nodeName":            {2, 10},
+		"spec.hostNetwork":         {2, 11},
+		"spec.schedulerName":       {2, 19},
+		"status.phase":             {3, 1},
+		"status.podIP":             {3, 6},
+		"status.nominatedNodeName": {3, 11},
+	}
+)
+
+// PodCondition is the pod's condition of a type, nil when it has none.
+func PodCondition(p *corev1.Pod, typ string) *corev1.PodCondition {
+	for _, c := range p.GetStatus().GetConditions() {
+		if c.GetType() == typ {
+			return c
+		}
+	}
+	return nil
+}
+
+// IsPodReady reports that the pod's Ready condition is true.
+func IsPodReady(p *corev1.Pod) bool { return PodCondition(p, PodReady).GetStatus() == ConditionTrue }
+
+// IsPodFinished reports that the pod's containers have ended for good.
+func IsPodFinished(p *corev1.Pod) bool {
+	return p.GetStatus().GetPhase() == PodSucceeded || p.GetStatus().GetPhase() == PodFailed
+}
+
+// podGracePeriod is 0 where there is nothing left, or never was anything, that could use the time.
+func podGracePeriod(o Object) int64 {
+	p := o.(*corev1.Pod)
+	switch {
+	case p.GetSpec().GetNodeName() == "" || IsPodFinished(p):
+		return 0
+	case p.GetSpec() == nil || p.Spec.TerminationGracePeriodSeconds == nil:
+		return DefaultGracePeriod
+	}
+	return p.GetSpec().GetTerminationGracePeriodSeconds()
+}
+
+// defaultPod also gives the pod an account, which a template need not name.
+func defaultPod(p *corev1.Pod) {
+	defaultPodSpec(&p.Spec)
+	setDefault(&p.Spec.ServiceAccountName, DefaultServiceAccount)
+	p.Spec.ServiceAccount = p.Spec.GetServiceAccountName()
+}
+
+func createPod(p *corev1.Pod) {
+	p.Status = &corev1.PodStatus{Phase: PodPending, QosClass: PodQOS(p.GetSpec())}
+}
+
+// PodQOS is the pod's quality of service: Guaranteed when every container has a limit of CPU and memory and requests as
+// much, BestEffort when none asks for anything, Burstable otherwise. Requests that are left out count as the limits, so
+// it may be asked before defaulting.
+func PodQOS(s *corev1.PodSpec) string {
+	guaranteed, any := true, false
+	for _, c := range slices.Concat(s.GetInitContainers(), s.GetContainers()) {
+		limits, requests := c.GetResources().GetLimits(), c.GetResources().GetRequests()
+		for _, name := range []string{ResourceCPU, ResourceMemory} {
+			limit, err1 := Amount(limits[name])
+			request, err2 := Amount(requests[name])
+			if requests[name] == nil {
+				request = limit
+			}
+			if err1 != nil || err2 != nil {
+				guaranteed = false
+				continue
+			}
+			any = any || !limit.IsZero() || !request.IsZero()
+			if limit.IsZero() || limit.Cmp(request) != 0 {
+				guaranteed = false
+			}
+		}
+	}
+	switch {
+	case !any:
+		return QOSBestEffort
+	case guaranteed:
+		return QOSGuaranteed
+	}
+	return QOSBurstable
+}
+
+func podReady(p *corev1.Pod) string {
+	ready, total := 0, len(p.GetSpec().GetContainers())
+	for _, s := range p.GetStatus().GetContainerStatuses() {
+		if s.GetReady() && s.GetState().GetRunning() != nil {
+			ready++
+		}
+	}
+	for _, c := range p.GetSpec().GetInitContainers() {
+		if c.GetRestartPolicy() != RestartAlways {
+			continue
+		}
+		total++
+		if s := containerStatus(p.GetStatus().GetInitContainerStatuses(), c.GetName()); s.GetReady() && s.GetState().GetRunning() != nil {
+			ready++
+		}
+	}
+	return fmt.Sprintf("%d/%d", ready, total)
+}
+
+func containerStatus(all []*corev1.ContainerStatus, name string) *corev1.ContainerStatus {
+	for _, s := range all {
+		if s.GetName() == name {
+			return s
+		}
+	}
+	return nil
+}
+
+// PodStatus sums the pod's state up in a word, as tables show it: the phase, or what is more telling, such as
+// Terminating, CrashLoopBackOff or Init:0/1.
+func PodStatus(p *corev1.Pod) string {
+	reason := p.GetStatus().GetPhase()
+	if r := p.GetStatus().GetReason(); r != "" {
+		reason = r
+	}
+	if c := PodCondition(p, PodScheduled); c.GetReason() == "SchedulingGated" {
+		reason = "SchedulingGated"
+	}
+	if init, waiting := initStatus(p); waiting {
+		reason = init
+	} else {
+		reason = containersStatus(p, reason)
+	}
+	switch {
+	case p.GetMetadata().GetDeletionTimestamp() == nil:
+	case p.GetStatus().GetReason() == reasonNodeLost:
+		reason = PodUnknown
+	case !IsPodFinished(p):
+		reason = "Terminating"
+	}
+	if reason == "" {
+		return PodUnknown
+	}
+	return reason
+}
+
+// initStatus says how far the init containers are, and whether they are what the pod waits for.
+func initStatus(p *corev1.Pod) (string, bool) {
+	containers := p.GetSpec().GetInitContainers()
+	for i, s := range p.GetStatus().GetInitContainerStatuses() {
+		sidecar := slices.ContainsFunc(containers, func(c *corev1.Container) bool {
+			return c.GetName() == s.GetName() && c.GetRestartPolicy() == RestartAlways
+		})
+		ended, waiting := s.GetState().GetTerminated(), s.GetState().GetWaiting()
+		switch {
+		case ended != nil && ended.GetExitCode() == 0, sidecar && s.GetStarted():
+			continue
+		case ended != nil:
+			return "Init:" + endReason(ended), true
+		case waiting.GetReason() != "" && waiting.GetReason() != "PodInitializing":
+			return "Init:" + waiting.GetReason(), true
+		}
+		if c := PodCondition(p, PodInitialized); c.GetStatus() == ConditionTrue {
+			return "", false
+		}
+		return fmt.Sprintf("Init:%d/%d", i, len(containers)), true
+	}
+	return "", false
+}
+
+// containersStatus is the reason of the first container that has one, else the pod's own.
+func containersStatus(p *corev1.Pod, reason string) string {
+	running := false
+	for _, s := range slices.Backward(p.GetStatus().GetContainerStatuses()) {
+		ended := s.GetState().GetTerminated()
+		switch w := s.GetState().GetWaiting(); {
+		case w.GetReason() != "":
+			reason = w.GetReason()
+		case ended != nil:
+			reason = endReason(ended)
+		case s.GetReady() && s.GetState().GetRunning() != nil:
+			running = true
+		}
+	}
+	if reason != "Completed" || !running {
+		return reason
+	}
+	// One container is done and others go on: the pod as a whole runs.
+	if IsPodReady(p) {
+		return PodRunning
+	}
+	return "NotReady"
+}
+
+func endReason(t *corev1.ContainerStateTerminated) string {
+	switch {
+	case t.GetReason() != "":
+		return t.GetReason()
+	case t.GetSignal() != 0:
+		return fmt.Sprintf("Signal:%d", t.GetSignal())
+	}
+	return fmt.Sprintf("ExitCode:%d", t.GetExitCode())
+}
+
+func podRestarts(p *corev1.Pod, now time.Time) string {
+	total := 0
+	var last time.Time
+	for _, s := range slices.Concat(p.GetStatus().GetInitContainerStatuses(), p.GetStatus().GetContainerStatuses()) {
+		total += int(s.GetRestartCount())
+		if t := s.GetLastState().GetTerminated().GetFinishedAt(); t != nil && t.AsTime().After(last) {
+			last = t.AsTime()
+		}
+	}
+	if total == 0 || last.IsZero() {
+		return strconv.Itoa(total)
+	}
+	return fmt.Sprintf("%d (%s ago)", total, HumanDuration(now.Sub(last)))
+}
+
+func podReadinessGates(p *corev1.Pod) string {
+	gates := p.GetSpec().GetReadinessGates()
+	if len(gates) == 0 {
+		return none
+	}
+	passed := 0
+	for _, g := range gates {
+		if PodCondition(p, g.GetConditionType()).GetStatus() == ConditionTrue {
+			passed++
+		}
+	}
+	return fmt.Sprintf("%d/%d", passed, len(gates))
+}
+
+func checkPod(p *corev1.Pod, c *checker) {
+	spec := field.NewPath("spec")
+	c.podSpec(spec, p.GetSpec())
+	if n := p.GetSpec().GetNodeName(); n != "" && len(p.GetSpec().GetSchedulingGates()) > 0 {
+		c.forbidden(spec.Child("nodeName"), "cannot be set until all schedulingGates have been cleared")
+	}
+}
+
+// podIsImmutable lists what an update may change; the rest of a pod's spec is as it was made.
+const podIsImmutable = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`," +
+	"`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations)," +
+	"`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
+
+func checkPodUpdate(new, old *corev1.Pod, c *checker) {
+	spec := field.NewPath("spec")
+	now, was := new.GetSpec(), old.GetSpec()
+	if len(now.GetContainers()) != len(was.GetContainers()) {
+		c.forbidden(spec.Child("containers"), "pod updates may not add or remove containers")
+		return
+	}
+	if len(now.GetInitContainers()) != len(was.GetInitContainers()) {
+		c.forbidden(spec.Child("initContainers"), "pod updates may not add or remove containers")
+		return
+	}
+	c.deadlineUpdate(spec.Child("activeDeadlineSeconds"), now, was)
+	for i, t := range was.GetTolerations() {
+		if !slices.ContainsFunc(now.GetTolerations(), func(n *corev1.Toleration) bool { return sameToleration(n, t) }) {
+			c.forbidden(spec.Child("tolerations"), fmt.Sprintf("existing toleration at index %d can not be modified except its tolerationSeconds", i))
+		}
+	}
+	for i, g := range now.GetSchedulingGates() {
+		if !slices.ContainsFunc(was.GetSchedulingGates(), func(w *corev1.PodSchedulingGate) bool { return w.GetName() == g.GetName() }) {
+			c.forbidden(spec.Child("schedulingGates").Index(i), fmt.Sprintf("only deletion is allowed, but found new scheduling gate '%s'", g.GetName()))
+		}
+	}
+
+	// What may change is set to what it was; then nothing else may differ.
+	if now == nil || was == nil {
+		if now != was {
+			c.forbidden(spec, podIsImmutable)
+		}
+		return
+	}
+	same := proto.CloneOf(now)
+	for i := range same.GetContainers() {
+		same.Containers[i].Image = was.GetContainers()[i].GetImage()
+	}
+	for i := range same.GetInitContainers() {
+		same.InitContainers[i].Image = was.GetInitContainers()[i].GetImage()
+	}
+	same.ActiveDeadlineSeconds = was.ActiveDeadlineSeconds
+	same.Tolerations = was.GetTolerations()
+	same.SchedulingGates = was.GetSchedulingGates()
+	if was.GetTerminationGracePeriodSeconds() < 0 && now.GetTerminationGracePeriodSeconds() == 1 {
+		same.TerminationGracePeriodSeconds = was.TerminationGracePeriodSeconds
+	}
+	if gated := len(was.GetSchedulingGates()) > 0; gated {
+		// Who holds a pod back may also narrow down where it goes.
+		same.NodeSelector = was.GetNodeSelector()
+		for key, value := range was.GetNodeSelector() {
+			if now.GetNodeSelector()[key] != value {
+				c.invalid(spec.Child("nodeSelector"), now.GetNodeSelector(), "only additions are allowed to spec.nodeSelector (no mutations or deletions)")
+				break
+			}
+		}
+	}
+	if !proto.Equal(same, was) {
+		c.forbidden(spec, podIsImmutable+": differs in "+differing(spec, same, was))
+	}
+}
+
+func (c *checker) deadlineUpdate(p *field.Path, now, was *corev1.PodSpec) {
+	if was == nil || was.ActiveDeadlineSeconds == nil {
+		return
+	}
+	switch {
+	case now == nil || now.ActiveDeadlineSeconds == nil:
+		c.invalid(p, was.GetActiveDeadlineSeconds(), "must not update from a positive integer to nil value")
+	case now.GetActiveDeadlineSeconds() > was.GetActiveDeadlineSeconds():
+		c.invalid(p, now.GetActiveDeadlineSeconds(), "must be less than or equal to previous value")
+	}
+}
+
+func sameToleration(a, b *corev1.Toleration) bool {
+	return a.GetKey() == b.GetKey() && a.GetOperator() == b.GetOperator() && a.GetValue() == b.GetValue() && a.GetEffect() == b.GetEffect()
+}
+
+// checkPodStatus keeps a pod that has ended from coming back to life, which would run its work twice.
+func checkPodStatus(new, old *corev1.Pod, c *checker) {
+	phase := field.NewPath("status", "phase")
+	c.oneOf(phase, new.GetStatus().GetPhase(), PodPending, PodRunning, PodSucceeded, PodFailed, PodUnknown)
+	if IsPodFinished(old) && new.GetStatus().GetPhase() != old.GetStatus().GetPhase() {
+		c.forbidden(phase, fmt.Sprintf("may not change once it is %s", old.GetStatus().GetPhase()))
+	}
+}

@@ -1,0 +1,73 @@
+package kind
+
+import (
+	"strconv"
+
+	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
+)
+
+var (
+	replicaSetRules = rulesOf[*appsv1.ReplicaSet]{
+		name:     nameIsSubdomain,
+		defaults: defaultReplicaSet,
+		check:    checkReplicaSet,
+		checkUpdate: func(new, old *appsv1.ReplicaSet, c *checker) {
+			c.selectorUpdate(new.GetSpec().GetSelector(), old.GetSpec().GetSelector())
+		},
+		checkStatus: func(new, _ *appsv1.ReplicaSet, c *checker) { checkReplicaSetStatus(new.GetStatus(), c) },
+		warn: func(r *appsv1.ReplicaSet) []string {
+			return warnPodSpec(field.NewPath("spec", "template", "spec"), r.GetSpec().GetTemplate().GetSpec())
+		},
+	}
+	replicaSetColumns = []Column{
+		column("DESIRED", func(r *appsv1.ReplicaSet) string { return strconv.Itoa(int(r.GetSpec().GetReplicas())) }),
+		column("CURRENT", func(r *appsv1.ReplicaSet) string { return strconv.Itoa(int(r.GetStatus().GetReplicas())) }),
+		column("READY", func(r *appsv1.ReplicaSet) string { return strconv.Itoa(int(r.GetStatus().GetReadyReplicas())) }),
+		age,
+		wide("CONTAINERS", func(r *appsv1.ReplicaSet) string { return templateContainers(r.GetSpec().GetTemplate()) }),
+		wide("IMAGES", func(r *appsv1.ReplicaSet) string { return templateImages(r.GetSpec().GetTemplate()) }),
+		wide("SELECTOR", func(r *appsv1.ReplicaSet) string { return FormatLabelSelector(r.GetSpec().GetSelector()) }),
+	}
+)
+
+func defaultReplicaSet(r *appsv1.ReplicaSet) {
+	if r.Spec == nil {
+		r.Spec = &appsv1.ReplicaSetSpec{}
+	}
+	if r.Spec.Replicas == nil {
+		r.Spec.Replicas = proto.Int32(1)
+	}
+	defaultTemplate(r.Spec.Template)
+}
+
+func checkReplicaSet(r *appsv1.ReplicaSet, c *checker) {
+	p, s := field.NewPath("spec"), r.GetSpec()
+	if s == nil {
+		c.required(p, "")
+		return
+	}
+	c.notNegative(p.Child("replicas"), int64(s.GetReplicas()))
+	c.notNegative(p.Child("minReadySeconds"), int64(s.GetMinReadySeconds()))
+	c.selectorAndTemplate(p, s.GetSelector(), s.GetTemplate())
+}
+
+func checkReplicaSetStatus(s *appsv1.ReplicaSetStatus, c *checker) {
+	p := field.NewPath("status")
+	count := func(name string, n int32) {
+		c.notNegative(p.Child(name), int64(n))
+		if n > s.GetReplicas() {
+			c.invalid(p.Child(name), n, "cannot be greater than status.replicas")
+		}
+	}
+	c.notNegative(p.Child("replicas"), int64(s.GetReplicas()))
+	c.notNegative(p.Child("observedGeneration"), s.GetObservedGeneration())
+	count("fullyLabeledReplicas", s.GetFullyLabeledReplicas())
+	count("readyReplicas", s.GetReadyReplicas())
+	count("availableReplicas", s.GetAvailableReplicas())
+	if s.GetAvailableReplicas() > s.GetReadyReplicas() {
+		c.invalid(p.Child("availableReplicas"), s.GetAvailableReplicas(), "cannot be greater than readyReplicas")
+	}
+}

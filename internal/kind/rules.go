@@ -1,0 +1,174 @@
+package kind
+
+import (
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// rules are what a kind demands of its objects, behind the methods of Kind.
+type rules interface {
+	fill(Object)
+	validate(*Kind, Object) field.ErrorList
+	validateUpdate(new, old Object) field.ErrorList
+	validateStatusUpdate(new, old Object) field.ErrorList
+	prepareCreate(Object)
+	prepareUpdate(new, old Object)
+	prepareStatusUpdate(new, old Object)
+	warnings(Object) []string
+}
+
+// rulesOf are the rules of the kind with message T. What all kinds share, metadata, status and generation, is done
+// here; the functions add what is particular to the kind, and each may be nil except name.
+type rulesOf[T Object] struct {
+	// name says what is wrong with a name of this kind.
+	name func(string) []string
+	// defaults fills in what was left out.
+	defaults func(T)
+	// check looks at everything but the metadata.
+	check func(T, *checker)
+	// checkUpdate and checkStatus take the new object first.
+	checkUpdate func(new, old T, c *checker)
+	checkStatus func(new, old T, c *checker)
+	// create and update run after the shared preparation.
+	create func(T)
+	update func(new, old T)
+	// warn tells of values that have no effect yet.
+	warn func(T) []string
+	// keepsStatus lets the creator set the status, as a node does when it registers itself.
+	keepsStatus bool
+}
+
+func (r rulesOf[T]) fill(o Object) {
+	if r.defaults != nil {
+		r.defaults(o.(T))
+	}
+}
+
+func (r rulesOf[T]) validate(k *Kind, o Object) field.ErrorList {
+	c := &checker{}
+	c.metadata(o.GetMetadata(), k.Namespaced, r.name)
+	if r.check != nil {
+		r.check(o.(T), c)
+	}
+	return c.list
+}
+
+func (r rulesOf[T]) validateUpdate(new, old Object) field.ErrorList {
+	c := &checker{}
+	c.metadataUpdate(new.GetMetadata(), old.GetMetadata())
+	if r.checkUpdate != nil {
+		r.checkUpdate(new.(T), old.(T), c)
+	}
+	return c.list
+}
+
+func (r rulesOf[T]) validateStatusUpdate(new, old Object) field.ErrorList {
+	c := &checker{}
+	c.metadataUpdate(new.GetMetadata(), old.GetMetadata())
+	if r.checkStatus != nil {
+		r.checkStatus(new.(T), old.(T), c)
+	}
+	return c.list
+}
+
+func (r rulesOf[T]) prepareCreate(o Object) {
+	m := o.ProtoReflect()
+	if f := statusField(m); f != nil && !r.keepsStatus {
+		m.Clear(f)
+	}
+	if meta := o.GetMetadata(); meta != nil {
+		meta.Generation = 0
+		if hasGeneration(m) {
+			meta.Generation = 1
+		}
+	}
+	if r.create != nil {
+		r.create(o.(T))
+	}
+}
+
+func (r rulesOf[T]) prepareUpdate(new, old Object) {
+	m := new.ProtoReflect()
+	if f := statusField(m); f != nil {
+		m.Clear(f)
+		if from := old.ProtoReflect(); from.Has(f) {
+			m.Set(f, protoreflect.ValueOfMessage(proto.Clone(from.Get(f).Message().Interface()).ProtoReflect()))
+		}
+	}
+	if r.update != nil {
+		r.update(new.(T), old.(T))
+	}
+	if meta := new.GetMetadata(); meta != nil {
+		meta.Generation = old.GetMetadata().GetGeneration()
+		if hasGeneration(m) && wantedChanged(m, old.ProtoReflect()) {
+			meta.Generation++
+		}
+	}
+}
+
+func (r rulesOf[T]) prepareStatusUpdate(new, old Object) {
+	m := new.ProtoReflect()
+	status := statusField(m)
+	if status == nil {
+		return
+	}
+	version := new.GetMetadata().GetResourceVersion()
+	kept := m.Get(status)
+	had := m.Has(status)
+	fresh := proto.Clone(old).ProtoReflect()
+	for _, f := range fieldsOf(m) {
+		switch {
+		case f == status:
+		case fresh.Has(f):
+			m.Set(f, fresh.Get(f))
+		default:
+			m.Clear(f)
+		}
+	}
+	if had {
+		m.Set(status, kept)
+	}
+	if meta := new.GetMetadata(); meta != nil {
+		meta.ResourceVersion = version
+	}
+}
+
+func (r rulesOf[T]) warnings(o Object) []string {
+	if r.warn == nil {
+		return nil
+	}
+	return r.warn(o.(T))
+}
+
+func statusField(m protoreflect.Message) protoreflect.FieldDescriptor {
+	return m.Descriptor().Fields().ByName("status")
+}
+
+// hasGeneration says that somebody acts on the object's spec, and reports by the generation how far it got.
+func hasGeneration(m protoreflect.Message) bool {
+	fields := m.Descriptor().Fields()
+	return fields.ByName("spec") != nil && fields.ByName("status") != nil
+}
+
+// wantedChanged compares all but metadata and status.
+func wantedChanged(a, b protoreflect.Message) bool {
+	for _, f := range fieldsOf(a) {
+		if f.Name() == "metadata" || f.Name() == "status" {
+			continue
+		}
+		if a.Has(f) != b.Has(f) || a.Has(f) && !a.Get(f).Equal(b.Get(f)) {
+			return true
+		}
+	}
+	return false
+}
+
+func fieldsOf(m protoreflect.Message) []protoreflect.FieldDescriptor {
+	fields := m.Descriptor().Fields()
+	out := make([]protoreflect.FieldDescriptor, fields.Len())
+	for i := range out {
+		out[i] = fields.Get(i)
+	}
+	return out
+}

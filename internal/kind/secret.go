@@ -1,0 +1,116 @@
+package kind
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"strconv"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+// Types of secret whose keys are checked, and the annotation that a token names its account by.
+const (
+	SecretOpaque              = "Opaque"
+	SecretServiceAccountToken = "kubernetes.io/service-account-token"
+	SecretDockercfg           = "kubernetes.io/dockercfg"
+	SecretDockerConfigJSON    = "kubernetes.io/dockerconfigjson"
+	SecretBasicAuth           = "kubernetes.io/basic-auth"
+	SecretSSHAuth             = "kubernetes.io/ssh-auth"
+	SecretTLS                 = "kubernetes.io/tls"
+
+	AnnotationServiceAccountName = "kubernetes.io/service-account.name"
+)
+
+var (
+	secretRules = rulesOf[*corev1.Secret]{
+		name:        nameIsSubdomain,
+		defaults:    defaultSecret,
+		check:       checkSecret,
+		checkUpdate: checkSecretUpdate,
+	}
+	secretColumns = []Column{
+		column("TYPE", (*corev1.Secret).GetType),
+		column("DATA", func(s *corev1.Secret) string { return strconv.Itoa(len(s.GetData())) }),
+		age,
+	}
+	secretFields = map[string][]protowire.Number{"type": {3}}
+)
+
+// defaultSecret also folds stringData, which exists only for writing, into data.
+func defaultSecret(s *corev1.Secret) {
+	if s.GetType() == "" {
+		s.Type = SecretOpaque
+	}
+	for key, value := range s.GetStringData() {
+		if s.Data == nil {
+			s.Data = map[string][]byte{}
+		}
+		s.Data[key] = []byte(value)
+	}
+	s.StringData = nil
+}
+
+func checkSecret(s *corev1.Secret, c *checker) {
+	data := field.NewPath("data")
+	size := 0
+	for _, key := range sorted(s.GetData()) {
+		c.each(data.Key(key), key, validation.IsConfigMapKey(key))
+		size += len(s.GetData()[key])
+	}
+	if size > MaxConfigSize {
+		c.add(field.TooLong(data, "", MaxConfigSize))
+	}
+	has := func(key string) bool { _, ok := s.GetData()[key]; return ok }
+	need := func(key string) {
+		if !has(key) {
+			c.required(data.Key(key), "")
+		}
+	}
+	needJSON := func(key string) {
+		need(key)
+		// The value stays out of the message: it is a secret.
+		if has(key) && !json.Valid(s.GetData()[key]) {
+			c.invalid(data.Key(key), "<secret contents redacted>", "must be valid JSON")
+		}
+	}
+	switch s.GetType() {
+	case SecretServiceAccountToken:
+		if s.GetMetadata().GetAnnotations()[AnnotationServiceAccountName] == "" {
+			c.required(metadataPath.Child("annotations").Key(AnnotationServiceAccountName), "")
+		}
+	case SecretDockercfg:
+		needJSON(".dockercfg")
+	case SecretDockerConfigJSON:
+		needJSON(".dockerconfigjson")
+	case SecretBasicAuth:
+		if !has("username") && !has("password") {
+			c.required(data.Key("username"), "")
+			c.required(data.Key("password"), "")
+		}
+	case SecretSSHAuth:
+		if len(s.GetData()["ssh-privatekey"]) == 0 {
+			c.required(data.Key("ssh-privatekey"), "")
+		}
+	case SecretTLS:
+		need("tls.crt")
+		need("tls.key")
+	}
+}
+
+func checkSecretUpdate(new, old *corev1.Secret, c *checker) {
+	unchanged(c, field.NewPath("type"), new.GetType(), old.GetType())
+	if !old.GetImmutable() {
+		return
+	}
+	if !new.GetImmutable() {
+		c.forbidden(field.NewPath("immutable"), lockedWhenImmutable)
+	}
+	if !maps.EqualFunc(new.GetData(), old.GetData(), bytes.Equal) {
+		c.forbidden(field.NewPath("data"), lockedWhenImmutable)
+	}
+}

@@ -1,0 +1,452 @@
+package kind
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+// Protocols of ports.
+const (
+	ProtocolTCP  = "TCP"
+	ProtocolUDP  = "UDP"
+	ProtocolSCTP = "SCTP"
+)
+
+// Types of service.
+const (
+	ServiceClusterIP    = "ClusterIP"
+	ServiceNodePort     = "NodePort"
+	ServiceLoadBalancer = "LoadBalancer"
+	ServiceExternalName = "ExternalName"
+)
+
+// Values of service fields.
+const (
+	// ClusterIPNone as the cluster IP makes a service headless.
+	ClusterIPNone = "None"
+
+	AffinityNone     = "None"
+	AffinityClientIP = "ClientIP"
+
+	TrafficCluster = "Cluster"
+	TrafficLocal   = "Local"
+
+	FamilyIPv4 = "IPv4"
+	FamilyIPv6 = "IPv6"
+
+	SingleStack      = "SingleStack"
+	PreferDualStack  = "PreferDualStack"
+	RequireDualStack = "RequireDualStack"
+)
+
+// Bounds of the ports that nodes open for services.
+const (
+	MinNodePort = 30000
+	MaxNodePort = 32767
+)
+
+const (
+	defaultAffinitySeconds = 3 * 60 * 60
+	maxAffinitySeconds     = 24 * 60 * 60
+
+	sctpNotServed = "the datapath carries TCP and UDP only; SCTP is not supported"
+)
+
+var (
+	serviceRules = rulesOf[*corev1.Service]{
+		name:        nameIsLabel,
+		defaults:    defaultService,
+		check:       checkService,
+		checkUpdate: checkServiceUpdate,
+		update:      updateService,
+		warn:        warnService,
+	}
+	serviceColumns = []Column{
+		column("TYPE", func(s *corev1.Service) string { return s.GetSpec().GetType() }),
+		column("CLUSTER-IP", func(s *corev1.Service) string { return orNone(s.GetSpec().GetClusterIp()) }),
+		column("EXTERNAL-IP", serviceExternalIP),
+		column("PORT(S)", servicePorts),
+		age,
+		wide("SELECTOR", func(s *corev1.Service) string { return formatLabels(s.GetSpec().GetSelector()) }),
+	}
+	serviceFields = map[string][]protowire.Number{
+		"spec.clusterIP": {2, 3},
+		"spec.type":      {2, 4},
+	}
+)
+
+// IsHeadless reports that a service has no cluster IP by its own wish: its name stands for its endpoints' addresses.
+func IsHeadless(s *corev1.Service) bool { return s.GetSpec().GetClusterIp() == ClusterIPNone }
+
+// NeedsClusterIP reports that a service is to get an address from the cluster's range and has none yet.
+func NeedsClusterIP(s *corev1.Service) bool {
+	return s.GetSpec().GetType() != ServiceExternalName && s.GetSpec().GetClusterIp() == ""
+}
+
+// needsNodePorts says that nodes are to open ports for the service.
+func needsNodePorts(s *corev1.ServiceSpec) bool {
+	return s.GetType() == ServiceNodePort ||
+		s.GetType() == ServiceLoadBalancer && (s.AllocateLoadBalancerNodePorts == nil || s.GetAllocateLoadBalancerNodePorts())
+}
+
+func isExternal(s *corev1.ServiceSpec) bool {
+	return s.GetType() == ServiceNodePort || s.GetType() == ServiceLoadBalancer
+}
+
+func serviceExternalIP(s *corev1.Service) string {
+	switch s.GetSpec().GetType() {
+	case ServiceExternalName:
+		return s.GetSpec().GetExternalName()
+	case ServiceLoadBalancer:
+		var all []string
+		for _, in := range s.GetStatus().GetLoadBalancer().GetIngress() {
+			if in.GetIp() != "" {
+				all = append(all, in.GetIp())
+			} else {
+				all = append(all, in.GetHostname())
+			}
+		}
+		if all = append(all, s.GetSpec().GetExternalIps()...); len(all) == 0 {
+			return "<pending>"
+		}
+		return orNone(all...)
+	}
+	return orNone(s.GetSpec().GetExternalIps()...)
+}
+
+func servicePorts(s *corev1.Service) string {
+	var out []string
+	for _, p := range s.GetSpec().GetPorts() {
+		text := strconv.Itoa(int(p.GetPort()))
+		if p.GetNodePort() > 0 {
+			text += ":" + strconv.Itoa(int(p.GetNodePort()))
+		}
+		out = append(out, text+"/"+p.GetProtocol())
+	}
+	return orNone(out...)
+}
+
+// formatLabels writes labels as key=value pairs in a fixed order.
+func formatLabels(m map[string]string) string {
+	var out []string
+	for _, key := range sorted(m) {
+		out = append(out, key+"="+m[key])
+	}
+	return orNone(out...)
+}
+
+func defaultService(o *corev1.Service) {
+	if o.Spec == nil {
+		o.Spec = &corev1.ServiceSpec{}
+	}
+	s := o.Spec
+	if s.GetType() == "" {
+		s.Type = ServiceClusterIP
+	}
+	if s.GetSessionAffinity() == "" {
+		s.SessionAffinity = AffinityNone
+	}
+	switch s.GetSessionAffinity() {
+	case AffinityNone:
+		s.SessionAffinityConfig = nil
+	case AffinityClientIP:
+		if s.GetSessionAffinityConfig().GetClientIp() == nil || s.SessionAffinityConfig.ClientIp.TimeoutSeconds == nil {
+			s.SessionAffinityConfig = &corev1.SessionAffinityConfig{
+				ClientIp: &corev1.ClientIPConfig{TimeoutSeconds: proto.Int32(defaultAffinitySeconds)},
+			}
+		}
+	}
+	for _, p := range s.GetPorts() {
+		if p.GetProtocol() == "" {
+			p.Protocol = ProtocolTCP
+		}
+		if t := p.GetTargetPort(); t == nil || t.GetType() == 0 && t.GetIntVal() == 0 || t.GetType() == 1 && t.GetStrVal() == "" {
+			p.TargetPort = &metav1.IntOrString{IntVal: p.GetPort()}
+		}
+	}
+	if isExternal(s) && s.GetExternalTrafficPolicy() == "" {
+		s.ExternalTrafficPolicy = TrafficCluster
+	}
+	if s.GetType() == ServiceLoadBalancer && s.AllocateLoadBalancerNodePorts == nil {
+		s.AllocateLoadBalancerNodePorts = proto.Bool(true)
+	}
+	if s.GetType() == ServiceExternalName {
+		return
+	}
+	if s.InternalTrafficPolicy == nil {
+		s.InternalTrafficPolicy = proto.String(TrafficCluster)
+	}
+	if s.IpFamilyPolicy == nil {
+		s.IpFamilyPolicy = proto.String(SingleStack)
+	}
+	if len(s.GetIpFamilies()) == 0 {
+		s.IpFamilies = []string{FamilyIPv4}
+	}
+	switch {
+	case s.GetClusterIp() == "" && len(s.GetClusterIps()) > 0:
+		s.ClusterIp = s.GetClusterIps()[0]
+	case s.GetClusterIp() != "" && len(s.GetClusterIps()) == 0:
+		s.ClusterIps = []string{s.GetClusterIp()}
+	}
+}
+
+// updateService keeps the addresses and ports that were allocated, when an update leaves them out, as a manifest that
+// is applied again does; and gives the cluster IP up when the service becomes a mere name.
+func updateService(new, old *corev1.Service) {
+	if new.GetSpec() == nil || old.GetSpec() == nil {
+		return
+	}
+	s, was := new.Spec, old.Spec
+	switch {
+	case s.GetType() == ServiceExternalName:
+		if was.GetType() != ServiceExternalName && s.GetClusterIp() == was.GetClusterIp() {
+			s.ClusterIp, s.ClusterIps = "", nil
+		}
+	case was.GetType() != ServiceExternalName:
+		if s.GetClusterIp() == "" && len(s.GetClusterIps()) == 0 {
+			s.ClusterIp, s.ClusterIps = was.GetClusterIp(), slices.Clone(was.GetClusterIps())
+		}
+	}
+	if !needsNodePorts(s) {
+		// What was allocated for another type goes with that type.
+		for _, p := range s.GetPorts() {
+			if needsNodePorts(was) && hasNodePort(was, p.GetNodePort()) {
+				p.NodePort = 0
+			}
+		}
+		return
+	}
+	for _, p := range s.GetPorts() {
+		for _, q := range was.GetPorts() {
+			free := p.GetNodePort() == 0 && !hasNodePort(s, q.GetNodePort())
+			if free && p.GetPort() == q.GetPort() && orTCP(p.GetProtocol()) == orTCP(q.GetProtocol()) {
+				p.NodePort = q.GetNodePort()
+			}
+		}
+	}
+}
+
+func hasNodePort(s *corev1.ServiceSpec, port int32) bool {
+	return port != 0 && slices.ContainsFunc(s.GetPorts(), func(p *corev1.ServicePort) bool { return p.GetNodePort() == port })
+}
+
+func orTCP(protocol string) string {
+	if protocol == "" {
+		return ProtocolTCP
+	}
+	return protocol
+}
+
+func checkService(o *corev1.Service, c *checker) {
+	p, s := field.NewPath("spec"), o.GetSpec()
+	c.oneOf(p.Child("type"), s.GetType(), ServiceClusterIP, ServiceExternalName, ServiceLoadBalancer, ServiceNodePort)
+	if len(s.GetPorts()) == 0 && !IsHeadless(o) && s.GetType() != ServiceExternalName {
+		c.required(p.Child("ports"), "")
+	}
+	c.servicePorts(p.Child("ports"), s)
+	c.labels(p.Child("selector"), s.GetSelector())
+	c.serviceAffinity(p, s)
+	c.serviceAddresses(p, s)
+	c.servicePolicies(p, s)
+
+	if s.GetType() == ServiceExternalName {
+		// A name may end with a dot, which says that it is absolute.
+		name := strings.TrimSuffix(s.GetExternalName(), ".")
+		if name == "" {
+			c.required(p.Child("externalName"), "")
+		} else {
+			c.each(p.Child("externalName"), s.GetExternalName(), validation.IsDNS1123Subdomain(name))
+		}
+	}
+}
+
+func (c *checker) servicePorts(p *field.Path, s *corev1.ServiceSpec) {
+	portNames, ports, nodePorts := names{}, names{}, names{}
+	for i, port := range s.GetPorts() {
+		at := p.Index(i)
+		switch {
+		case port.GetName() != "":
+			c.dnsLabel(at.Child("name"), port.GetName())
+			c.unique(at.Child("name"), portNames, port.GetName())
+		case len(s.GetPorts()) > 1:
+			c.required(at.Child("name"), "")
+		}
+		c.portNumber(at.Child("port"), port.GetPort())
+		if port.GetProtocol() == ProtocolSCTP {
+			c.notYet(at.Child("protocol"), ProtocolSCTP, sctpNotServed)
+		} else {
+			c.oneOf(at.Child("protocol"), port.GetProtocol(), ProtocolTCP, ProtocolUDP)
+		}
+		c.portOrName(at.Child("targetPort"), port.GetTargetPort())
+		if port.GetAppProtocol() != "" {
+			c.each(at.Child("appProtocol"), port.GetAppProtocol(), validation.IsQualifiedName(port.GetAppProtocol()))
+		}
+		c.unique(at, ports, fmt.Sprintf("%d/%s", port.GetPort(), port.GetProtocol()))
+
+		switch n := port.GetNodePort(); {
+		case n == 0:
+		case !isExternal(s):
+			c.forbidden(at.Child("nodePort"), fmt.Sprintf("may not be used when `type` is '%s'", s.GetType()))
+		case n < MinNodePort || n > MaxNodePort:
+			c.invalid(at.Child("nodePort"), n, fmt.Sprintf("provided port is not in the valid range. The range of valid ports is %d-%d", MinNodePort, MaxNodePort))
+		default:
+			c.unique(at.Child("nodePort"), nodePorts, fmt.Sprintf("%d/%s", n, port.GetProtocol()))
+		}
+	}
+}
+
+// portOrName checks a port that is given by number or by the name of a container's port.
+func (c *checker) portOrName(p *field.Path, v *metav1.IntOrString) {
+	if v.GetType() == 1 {
+		c.each(p, v.GetStrVal(), validation.IsValidPortName(v.GetStrVal()))
+		return
+	}
+	c.portNumber(p, v.GetIntVal())
+}
+
+func (c *checker) serviceAffinity(p *field.Path, s *corev1.ServiceSpec) {
+	if !c.oneOf(p.Child("sessionAffinity"), s.GetSessionAffinity(), AffinityClientIP, AffinityNone) {
+		return
+	}
+	config := p.Child("sessionAffinityConfig")
+	if s.GetSessionAffinity() == AffinityNone {
+		if s.GetSessionAffinityConfig() != nil {
+			c.forbidden(config, "must not be set when session affinity is None")
+		}
+		return
+	}
+	if n := s.GetSessionAffinityConfig().GetClientIp().GetTimeoutSeconds(); n <= 0 || n > maxAffinitySeconds {
+		c.invalid(config.Child("clientIP", "timeoutSeconds"), n, fmt.Sprintf("must be greater than 0 and less than %d", maxAffinitySeconds))
+	}
+}
+
+func (c *checker) serviceAddresses(p *field.Path, s *corev1.ServiceSpec) {
+	if s.GetType() == ServiceExternalName {
+		const why = "may not be set for ExternalName services"
+		if s.GetClusterIp() != "" {
+			c.forbidden(p.Child("clusterIP"), why)
+		}
+		if len(s.GetClusterIps()) > 0 {
+			c.forbidden(p.Child("clusterIPs"), why)
+		}
+		if len(s.GetIpFamilies()) > 0 {
+			c.forbidden(p.Child("ipFamilies"), why)
+		}
+		if s.IpFamilyPolicy != nil {
+			c.forbidden(p.Child("ipFamilyPolicy"), why)
+		}
+	} else {
+		c.clusterIPs(p, s)
+	}
+	for i, text := range s.GetExternalIps() {
+		at := p.Child("externalIPs").Index(i)
+		if ip := c.ip(at, text); ip.IsValid() {
+			c.reachable(at, text, ip)
+		}
+	}
+}
+
+func (c *checker) clusterIPs(p *field.Path, s *corev1.ServiceSpec) {
+	if ip := s.GetClusterIp(); ip != "" && ip != ClusterIPNone {
+		if a := c.ip(p.Child("clusterIP"), ip); a.Is6() {
+			c.notYet(p.Child("clusterIP"), ip, "services have IPv4 addresses only")
+		}
+	}
+	if ips := s.GetClusterIps(); len(ips) > 0 {
+		if ips[0] != s.GetClusterIp() {
+			c.invalid(p.Child("clusterIPs"), ips, "first value must match `clusterIP`")
+		}
+		if len(ips) > 1 {
+			c.notYet(p.Child("clusterIPs"), ips, "a service has one address: dual stack is not supported")
+		}
+	}
+	if s.GetClusterIp() == ClusterIPNone && isExternal(s) {
+		c.invalid(p.Child("clusterIP"), s.GetClusterIp(), fmt.Sprintf("may not be set to 'None' for %s services", s.GetType()))
+	}
+	for i, f := range s.GetIpFamilies() {
+		if at := p.Child("ipFamilies").Index(i); f == FamilyIPv6 {
+			c.notYet(at, f, "services have IPv4 addresses only")
+		} else {
+			c.oneOf(at, f, FamilyIPv4)
+		}
+	}
+	if s.GetIpFamilyPolicy() == RequireDualStack {
+		c.notYet(p.Child("ipFamilyPolicy"), RequireDualStack, "a service has one address: dual stack is not supported")
+	} else if s.IpFamilyPolicy != nil {
+		c.oneOf(p.Child("ipFamilyPolicy"), s.GetIpFamilyPolicy(), SingleStack, PreferDualStack)
+	}
+}
+
+func (c *checker) servicePolicies(p *field.Path, s *corev1.ServiceSpec) {
+	const onlyLoadBalancer = "may only be used when `type` is 'LoadBalancer'"
+	if isExternal(s) {
+		c.oneOf(p.Child("externalTrafficPolicy"), s.GetExternalTrafficPolicy(), TrafficCluster, TrafficLocal)
+	} else if s.GetExternalTrafficPolicy() != "" {
+		c.invalid(p.Child("externalTrafficPolicy"), s.GetExternalTrafficPolicy(), "may only be set for externally-accessible services")
+	}
+	if s.GetType() != ServiceExternalName {
+		c.oneOf(p.Child("internalTrafficPolicy"), s.GetInternalTrafficPolicy(), TrafficCluster, TrafficLocal)
+	}
+	if s.TrafficDistribution != nil {
+		c.oneOf(p.Child("trafficDistribution"), s.GetTrafficDistribution(), "PreferClose", "PreferSameNode", "PreferSameZone")
+	}
+	if n := s.GetHealthCheckNodePort(); n != 0 {
+		if s.GetType() != ServiceLoadBalancer || s.GetExternalTrafficPolicy() != TrafficLocal {
+			c.invalid(p.Child("healthCheckNodePort"), n, "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'")
+		} else {
+			c.portNumber(p.Child("healthCheckNodePort"), n)
+		}
+	}
+	if s.GetType() != ServiceLoadBalancer {
+		if len(s.GetLoadBalancerSourceRanges()) > 0 {
+			c.forbidden(p.Child("loadBalancerSourceRanges"), onlyLoadBalancer)
+		}
+		if s.LoadBalancerClass != nil {
+			c.forbidden(p.Child("loadBalancerClass"), onlyLoadBalancer)
+		}
+		if s.AllocateLoadBalancerNodePorts != nil {
+			c.forbidden(p.Child("allocateLoadBalancerNodePorts"), onlyLoadBalancer)
+		}
+		return
+	}
+	for i, r := range s.GetLoadBalancerSourceRanges() {
+		c.cidr(p.Child("loadBalancerSourceRanges").Index(i), strings.TrimSpace(r))
+	}
+	if s.LoadBalancerClass != nil {
+		c.each(p.Child("loadBalancerClass"), s.GetLoadBalancerClass(), validation.IsQualifiedName(s.GetLoadBalancerClass()))
+	}
+}
+
+func checkServiceUpdate(new, old *corev1.Service, c *checker) {
+	if new.GetSpec().GetType() == ServiceExternalName || old.GetSpec().GetType() == ServiceExternalName {
+		return
+	}
+	if was := old.GetSpec().GetClusterIp(); was != "" {
+		unchanged(c, field.NewPath("spec", "clusterIP"), new.GetSpec().GetClusterIp(), was)
+	}
+}
+
+// warnService tells of values, rather than fields, that have no effect yet.
+func warnService(s *corev1.Service) []string {
+	var out []string
+	if isExternal(s.GetSpec()) {
+		out = append(out, fmt.Sprintf("spec.type: %s services are reachable by their cluster IP only: nodes do not open ports for them yet", s.GetSpec().GetType()))
+	}
+	if s.GetSpec().GetSessionAffinity() == AffinityClientIP {
+		out = append(out, "spec.sessionAffinity: connections are not kept on one endpoint by client address yet")
+	}
+	if s.GetSpec().GetInternalTrafficPolicy() == TrafficLocal {
+		out = append(out, "spec.internalTrafficPolicy: Local is not followed yet: endpoints on all nodes are used")
+	}
+	return out
+}

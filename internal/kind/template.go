@@ -1,0 +1,113 @@
+package kind
+
+import (
+	"fmt"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+// selectorAndTemplate checks what a Deployment and a ReplicaSet share: a selector that chooses the pods of their own
+// template and nothing beyond their reach.
+func (c *checker) selectorAndTemplate(p *field.Path, s *metav1.LabelSelector, t *corev1.PodTemplateSpec) {
+	selector := p.Child("selector")
+	switch {
+	case s == nil:
+		c.required(selector, "")
+	case len(s.GetMatchLabels()) == 0 && len(s.GetMatchExpressions()) == 0:
+		c.invalid(selector, "{}", "empty selector is invalid for deployment")
+	default:
+		c.labelSelector(selector, s)
+	}
+	if t == nil {
+		c.required(p.Child("template"), "")
+		return
+	}
+	at := p.Child("template")
+	sel, err := LabelSelector(s)
+	// A selector that can't be understood has been complained about above.
+	if err == nil && !sel.Empty() && s != nil && !sel.Matches(labels.Set(t.GetMetadata().GetLabels())) {
+		c.invalid(at.Child("metadata", "labels"), t.GetMetadata().GetLabels(), "`selector` does not match template `labels`")
+	}
+	c.template(at, t)
+}
+
+func (c *checker) template(p *field.Path, t *corev1.PodTemplateSpec) {
+	c.labels(p.Child("metadata", "labels"), t.GetMetadata().GetLabels())
+	c.annotations(p.Child("metadata", "annotations"), t.GetMetadata().GetAnnotations())
+	c.finalizers(p.Child("metadata", "finalizers"), t.GetMetadata().GetFinalizers())
+	c.podSpec(p.Child("spec"), t.GetSpec())
+	if r := t.GetSpec().GetRestartPolicy(); r != RestartAlways && (r == RestartOnFailure || r == RestartNever) {
+		c.add(field.NotSupported(p.Child("spec", "restartPolicy"), r, []string{RestartAlways}))
+	}
+	if t.GetSpec().GetActiveDeadlineSeconds() != 0 {
+		c.forbidden(p.Child("spec", "activeDeadlineSeconds"), "activeDeadlineSeconds in ReplicaSet is not Supported")
+	}
+}
+
+func defaultTemplate(t *corev1.PodTemplateSpec) {
+	if t != nil {
+		defaultPodSpec(&t.Spec)
+	}
+}
+
+func templateContainers(t *corev1.PodTemplateSpec) string {
+	var out []string
+	for _, c := range t.GetSpec().GetContainers() {
+		out = append(out, c.GetName())
+	}
+	return strings.Join(out, ",")
+}
+
+func templateImages(t *corev1.PodTemplateSpec) string {
+	var out []string
+	for _, c := range t.GetSpec().GetContainers() {
+		out = append(out, c.GetImage())
+	}
+	return strings.Join(out, ",")
+}
+
+// percentOrCount reads a number of pods that may be a percentage; false when it is neither.
+func percentOrCount(v *metav1.IntOrString) (n int32, percent, ok bool) {
+	if v.GetType() == 0 {
+		return v.GetIntVal(), false, true
+	}
+	text, ok := strings.CutSuffix(v.GetStrVal(), "%")
+	if !ok || text == "" || len(text) > 9 {
+		return 0, false, false
+	}
+	for _, r := range text {
+		if r < '0' || r > '9' {
+			return 0, false, false
+		}
+		n = n*10 + int32(r-'0')
+	}
+	return n, true, true
+}
+
+// ScaledValue is a count, or a percentage of total, rounded up or down; what neither is gives an error. A value that is
+// not set is 0.
+func ScaledValue(v *metav1.IntOrString, total int32, roundUp bool) (int32, error) {
+	n, percent, ok := percentOrCount(v)
+	if !ok {
+		return 0, fmt.Errorf("%q is neither a number nor a percentage", v.GetStrVal())
+	}
+	if !percent {
+		return n, nil
+	}
+	scaled := int64(n) * int64(total)
+	if roundUp {
+		scaled += 99
+	}
+	return int32(scaled / 100), nil
+}
+
+// Count makes an IntOrString of a number.
+func Count(n int32) *metav1.IntOrString { return &metav1.IntOrString{IntVal: n} }
+
+// Text makes an IntOrString of a string, such as 25%.
+func Text(s string) *metav1.IntOrString { return &metav1.IntOrString{Type: 1, StrVal: s} }
