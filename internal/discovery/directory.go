@@ -1,0 +1,229 @@
+package discovery
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc/resolver"
+
+	"github.com/xebec-project/xebec/internal/metrics"
+)
+
+// Directory follows the instances of all services. It resolves gRPC targets such as "xebec:///apiserver". While etcd
+// can't be reached, and when the last instance of a service goes, the addresses known last stay in use: to try them
+// costs little, and to forget them would turn an outage of etcd into one of everything.
+//
+// It is safe for concurrent use. Nothing runs before the first target is resolved.
+type Directory struct {
+	client *clientv3.Client
+	log    *zap.Logger
+
+	start  sync.Once
+	cancel context.CancelFunc
+	ctx    context.Context
+	done   chan struct{}
+
+	mu        sync.Mutex
+	instances map[string]Instance // by key
+	listed    bool                // whether instances was read at least once
+	err       error               // why the last read failed
+	resolvers map[*follower]struct{}
+}
+
+// New returns a directory that reads through client. Close releases it.
+func New(client *clientv3.Client, log *zap.Logger) *Directory {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Directory{
+		client:    client,
+		log:       log,
+		ctx:       ctx,
+		cancel:    cancel,
+		done:      make(chan struct{}),
+		instances: make(map[string]Instance),
+		resolvers: make(map[*follower]struct{}),
+	}
+}
+
+// Close ends the watch and waits for it. Connections keep the addresses they have.
+func (d *Directory) Close() {
+	d.cancel()
+	d.start.Do(func() { close(d.done) })
+	<-d.done
+}
+
+// Instances reads the instances of all services from etcd, by service and host.
+func (d *Directory) Instances(ctx context.Context) ([]Instance, error) {
+	instances, _, err := d.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return sorted(instances), nil
+}
+
+func sorted(instances map[string]Instance) []Instance {
+	list := make([]Instance, 0, len(instances))
+	for _, instance := range instances {
+		list = append(list, instance)
+	}
+	slices.SortFunc(list, func(a, b Instance) int {
+		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Host, b.Host))
+	})
+	return list
+}
+
+func (d *Directory) read(ctx context.Context) (map[string]Instance, int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	resp, err := d.client.Get(ctx, Prefix, clientv3.WithPrefix())
+	if err != nil {
+		return nil, 0, fmt.Errorf("list the instances of services in etcd: %w", err)
+	}
+	instances := make(map[string]Instance, len(resp.Kvs))
+	for _, kv := range resp.Kvs {
+		d.put(instances, kv.Key, kv.Value)
+	}
+	return instances, resp.Header.Revision, nil
+}
+
+func (d *Directory) put(instances map[string]Instance, key, value []byte) {
+	instance, err := decode(key, value)
+	if err != nil {
+		d.log.Warn("Ignored an unreadable registration", zap.ByteString(metrics.KeyKey, key), zap.Error(err))
+		return
+	}
+	instances[string(key)] = instance
+}
+
+// follow keeps instances up to date until Close.
+func (d *Directory) follow() {
+	defer close(d.done)
+	var backoff backoff
+	for d.ctx.Err() == nil {
+		instances, revision, err := d.read(d.ctx)
+		if err == nil {
+			d.replace(instances)
+			backoff.reset()
+			err = d.watch(revision + 1)
+		}
+		if d.ctx.Err() != nil {
+			return
+		}
+		d.log.Info("Service discovery is interrupted; the instances known last stay in use", zap.Error(err))
+		d.fail(err)
+		backoff.wait(d.ctx)
+	}
+}
+
+// watch applies changes until it fails.
+func (d *Directory) watch(revision int64) error {
+	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(d.ctx))
+	defer cancel()
+	for resp := range d.client.Watch(ctx, Prefix, clientv3.WithPrefix(), clientv3.WithRev(revision)) {
+		if err := resp.Err(); err != nil {
+			return fmt.Errorf("watch the instances of services in etcd: %w", err)
+		}
+		d.mu.Lock()
+		for _, event := range resp.Events {
+			if event.Type == clientv3.EventTypeDelete {
+				delete(d.instances, string(event.Kv.Key))
+			} else {
+				d.put(d.instances, event.Kv.Key, event.Kv.Value)
+			}
+		}
+		d.tellAll()
+		d.mu.Unlock()
+	}
+	return errors.New("watch the instances of services in etcd: the watch ended")
+}
+
+func (d *Directory) replace(instances map[string]Instance) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.instances, d.listed, d.err = instances, true, nil
+	d.tellAll()
+}
+
+func (d *Directory) fail(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.err = err
+	d.tellAll()
+}
+
+func (d *Directory) tellAll() {
+	for f := range d.resolvers {
+		d.tell(f)
+	}
+}
+
+// tell hands a connection the addresses of its service. Callers hold d.mu, which puts the updates in order.
+func (d *Directory) tell(f *follower) {
+	var addresses []string
+	for _, instance := range d.instances {
+		if instance.Service == f.service {
+			addresses = append(addresses, instance.Addr)
+		}
+	}
+	slices.Sort(addresses)
+	switch {
+	case len(addresses) > 0:
+		if slices.Equal(addresses, f.addresses) {
+			return
+		}
+		f.addresses = addresses
+		state := resolver.State{Endpoints: make([]resolver.Endpoint, len(addresses))}
+		for i, address := range addresses {
+			state.Endpoints[i].Addresses = []resolver.Address{{Addr: address}}
+		}
+		// The balancer's complaint shows in the calls; there is nothing to do about it here.
+		_ = f.conn.UpdateState(state)
+	case len(f.addresses) > 0:
+		// The addresses known last stay.
+	case d.err != nil:
+		f.conn.ReportError(d.err)
+	case d.listed:
+		f.conn.ReportError(fmt.Errorf("no instance of service %q is registered", f.service))
+	}
+}
+
+// Scheme returns "xebec"; with Build it makes a Directory a gRPC resolver.Builder.
+func (d *Directory) Scheme() string { return "xebec" }
+
+// Build begins to resolve a target of the form "xebec:///service".
+func (d *Directory) Build(target resolver.Target, conn resolver.ClientConn, _ resolver.BuildOptions) (resolver.Resolver, error) {
+	service := target.Endpoint()
+	if service == "" || strings.Contains(service, "/") {
+		return nil, fmt.Errorf("target %q does not name a service as xebec:///service does", target.URL.String())
+	}
+	f := &follower{directory: d, service: service, conn: conn}
+	d.mu.Lock()
+	d.resolvers[f] = struct{}{}
+	d.tell(f)
+	d.mu.Unlock()
+	d.start.Do(func() { go d.follow() })
+	return f, nil
+}
+
+// follower is the resolver of one connection.
+type follower struct {
+	directory *Directory
+	service   string
+	conn      resolver.ClientConn
+	addresses []string // told last; guarded by directory.mu
+}
+
+// ResolveNow has nothing to do: the directory is told of changes.
+func (f *follower) ResolveNow(resolver.ResolveNowOptions) {}
+
+func (f *follower) Close() {
+	f.directory.mu.Lock()
+	defer f.directory.mu.Unlock()
+	delete(f.directory.resolvers, f)
+}
