@@ -1,0 +1,77 @@
+package clienttest
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/kind"
+)
+
+// selector decides which objects a list or watch is about.
+type selector struct {
+	kind      *kind.Kind
+	namespace string
+	labels    labels.Selector
+	fields    fields.Selector
+}
+
+func newSelector(k *kind.Kind, namespace, labelSelector, fieldSelector string) (*selector, error) {
+	l, err := labels.Parse(labelSelector)
+	if err != nil {
+		return nil, apierr.BadField("label_selector", "%v", err)
+	}
+	f, err := fields.ParseSelector(fieldSelector)
+	if err != nil {
+		return nil, apierr.BadField("field_selector", "%v", err)
+	}
+	for _, r := range f.Requirements() {
+		if !k.AllowsField(r.Field) {
+			return nil, apierr.BadField("field_selector", "%s cannot be selected by %q", k.Plural, r.Field)
+		}
+	}
+	return &selector{kind: k, namespace: namespace, labels: l, fields: f}, nil
+}
+
+func (s *selector) matches(obj kind.Object) bool {
+	m := obj.GetMetadata()
+	if s.namespace != "" && m.GetNamespace() != s.namespace {
+		return false
+	}
+	if !s.labels.Matches(labels.Set(m.GetLabels())) {
+		return false
+	}
+	values := fields.Set{}
+	for _, r := range s.fields.Requirements() {
+		path, _ := s.kind.FieldPath(r.Field)
+		values[r.Field] = valueAt(obj.ProtoReflect(), path)
+	}
+	return s.fields.Matches(values)
+}
+
+// valueAt returns the scalar at a path of field numbers as text, empty where it is not set.
+func valueAt(m protoreflect.Message, path []protowire.Number) string {
+	for i, number := range path {
+		f := m.Descriptor().Fields().ByNumber(number)
+		if i < len(path)-1 {
+			m = m.Get(f).Message()
+			continue
+		}
+		if f.HasPresence() && !m.Has(f) {
+			return ""
+		}
+		return fmt.Sprint(m.Get(f).Interface())
+	}
+	return ""
+}
+
+func compare(a, b kind.Object) int {
+	x, y := a.GetMetadata(), b.GetMetadata()
+	return cmp.Or(strings.Compare(x.GetNamespace(), y.GetNamespace()), strings.Compare(x.GetName(), y.GetName()))
+}

@@ -1,0 +1,217 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/client/clienttest"
+	"github.com/xebec-project/xebec/internal/kind"
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+func configMap(name, value string) *corev1.ConfigMap {
+	return &corev1.ConfigMap{
+		Metadata: &metav1.ObjectMeta{Namespace: "default", Name: name, Labels: map[string]string{"v": value}},
+		Data:     map[string]string{"key": value},
+	}
+}
+
+// journal records what an informer tells, as "+a=1", "a=1>2" and "-a=2".
+type journal []string
+
+func (j *journal) note(old, new *corev1.ConfigMap) {
+	switch {
+	case old == nil:
+		*j = append(*j, fmt.Sprintf("+%s=%s", new.Metadata.Name, new.Data["key"]))
+	case new == nil:
+		*j = append(*j, fmt.Sprintf("-%s=%s", old.Metadata.Name, old.Data["key"]))
+	default:
+		*j = append(*j, fmt.Sprintf("%s=%s>%s", new.Metadata.Name, old.Data["key"], new.Data["key"]))
+	}
+}
+
+func (j *journal) take() []string {
+	got := slices.Clone(*j)
+	*j = nil
+	return got
+}
+
+// informed runs an informer of config maps until the test ends.
+func informed(t *testing.T, c *client.Client, o client.InformerOptions[*corev1.ConfigMap]) (*client.Informer[*corev1.ConfigMap], *journal) {
+	t.Helper()
+	i := client.NewInformer(c, o)
+	j := &journal{}
+	i.OnChange(j.note)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- i.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run = %v, want context.Canceled", err)
+		}
+	})
+	if err := i.WaitForSync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return i, j
+}
+
+func expect(t *testing.T, what string, got []string, want ...string) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("%s: got %q, want %q", what, got, want)
+	}
+}
+
+func TestInformerFollows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := clienttest.Start(t)
+		clienttest.Seed(s, configMap("a", "1"))
+		i, j := informed(t, c, client.InformerOptions[*corev1.ConfigMap]{
+			Indexers: map[string]func(*corev1.ConfigMap) []string{
+				"value": func(m *corev1.ConfigMap) []string { return []string{m.Data["key"]} },
+			},
+		})
+		expect(t, "state", j.take(), "+a=1")
+		clienttest.Seed(s, configMap("b", "1"), configMap("a", "2"))
+		clienttest.Remove(s, configMap("b", ""))
+		synctest.Wait()
+		expect(t, "changes", j.take(), "+b=1", "a=1>2", "-b=1")
+		if i.Revision() != s.Revision() {
+			t.Errorf("revision %s, want %s", i.Revision(), s.Revision())
+		}
+		if n := len(i.ByIndex("value", "1")); n != 0 {
+			t.Errorf("%d objects in the index under the value that was left", n)
+		}
+		if found := i.ByIndex("value", "2"); len(found) != 1 || found[0].Metadata.Name != "a" {
+			t.Errorf("index: %v", found)
+		}
+		if _, ok := i.Get("default", "b"); ok || i.Len() != 1 {
+			t.Errorf("b is still there, or there are %d objects", i.Len())
+		}
+	})
+}
+
+func TestInformerResumesWithoutListing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := clienttest.Start(t)
+		clienttest.Seed(s, configMap("a", "1"))
+		var from []string
+		s.Intercept(func(method string, req proto.Message) error {
+			if w, ok := req.(*apiv1.WatchRequest); ok {
+				from = append(from, w.ResourceVersion)
+			}
+			return nil
+		})
+		_, j := informed(t, c, client.InformerOptions[*corev1.ConfigMap]{})
+		at := s.Revision()
+		j.take()
+		s.Disconnect()
+		clienttest.Seed(s, configMap("a", "2"))
+		clienttest.Remove(s, configMap("a", ""))
+		clienttest.Seed(s, configMap("a", "3"))
+		clientSettles(t, j, 3)
+		expect(t, "changes missed", j.take(), "a=1>2", "-a=2", "+a=3")
+		expect(t, "watches begun at", from, "", at)
+	})
+}
+
+func TestInformerListsAnewWhenCompacted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := clienttest.Start(t)
+		clienttest.Seed(s, configMap("same", "1"), configMap("gone", "1"), configMap("changed", "1"), configMap("reborn", "1"))
+		i, j := informed(t, c, client.InformerOptions[*corev1.ConfigMap]{})
+		j.take()
+		s.Disconnect()
+		clienttest.Remove(s, configMap("gone", ""))
+		clienttest.Remove(s, configMap("reborn", ""))
+		clienttest.Seed(s, configMap("changed", "2"), configMap("new", "1"), configMap("reborn", "2"))
+		s.Compact()
+		clientSettles(t, j, 4)
+		expect(t, "difference", j.take(), "changed=1>2", "+new=1", "reborn=1>2", "-gone=1")
+		clienttest.Seed(s, configMap("same", "2"))
+		clientSettles(t, j, 1)
+		expect(t, "afterwards", j.take(), "same=1>2")
+		if i.Len() != 4 {
+			t.Errorf("%d objects, want 4", i.Len())
+		}
+	})
+}
+
+func TestInformerSurvivesBrokenInitialState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := clienttest.Start(t)
+		clienttest.Seed(s, configMap("a", "1"))
+		tries := 0
+		s.Intercept(func(method string, _ proto.Message) error {
+			if method != "Watch" {
+				return nil
+			}
+			if tries++; tries <= 5 {
+				return status.Error(codes.Unavailable, "not yet")
+			}
+			return nil
+		})
+		_, j := informed(t, c, client.InformerOptions[*corev1.ConfigMap]{})
+		expect(t, "state", j.take(), "+a=1")
+	})
+}
+
+func TestInformerSelects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := clienttest.Start(t)
+		clienttest.Seed(s, configMap("in", "1"), configMap("out", "2"))
+		_, j := informed(t, c, client.InformerOptions[*corev1.ConfigMap]{Namespace: "default", LabelSelector: "v=1"})
+		clienttest.Seed(s, configMap("in", "2"), configMap("out", "1"))
+		synctest.Wait()
+		expect(t, "changes", j.take(), "+in=1", "-in=2", "+out=1")
+	})
+}
+
+func TestInformerMetadataOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := clienttest.Start(t)
+		clienttest.Seed(s, configMap("a", "1"))
+		k, _ := kind.ByName("configmaps")
+		i := client.NewInformer(c, client.InformerOptions[kind.Object]{Kind: k, MetadataOnly: true})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() { _ = i.Run(ctx) }()
+		if err := i.WaitForSync(ctx); err != nil {
+			t.Fatal(err)
+		}
+		obj, ok := i.Get("default", "a")
+		if !ok {
+			t.Fatal("not found")
+		}
+		m := obj.(*corev1.ConfigMap)
+		if m.Metadata.Labels["v"] != "1" || m.Metadata.ResourceVersion == "" || m.Data != nil {
+			t.Errorf("got %v, want the metadata alone", m)
+		}
+	})
+}
+
+// clientSettles waits until the journal has n entries; the informer's backoff runs on the fake clock.
+func clientSettles(t *testing.T, j *journal, n int) {
+	t.Helper()
+	for range 1000 {
+		synctest.Wait()
+		if len(*j) >= n {
+			return
+		}
+		tick(t)
+	}
+	t.Fatalf("waited in vain for %d changes, got %q", n, *j)
+}

@@ -1,0 +1,347 @@
+// Package events records what happens to objects as core/v1 Events: asynchronously, aggregated and rate-limited per
+// object, so that recording one costs its caller nothing and a broken object cannot flood the store. Events live under
+// leases of one hour and vanish by themselves.
+package events
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/metrics"
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+// The types of event that Kubernetes knows.
+const (
+	Normal  = "Normal"
+	Warning = "Warning"
+)
+
+const (
+	// lifetime is how long an event lives after its last occurrence, at least; the lease it was created under may be
+	// leaseShare old by then.
+	lifetime = time.Hour
+	// leaseShare is how long events are created under one lease.
+	leaseShare = 10 * time.Minute
+	// remembered is how many different events are known for aggregation.
+	remembered = 4096
+	// burst and refill bound the events of one object: 25 at once, then one every five minutes, as in Kubernetes.
+	burst  = 25
+	refill = 5 * time.Minute
+	// queueLength is how many events may wait to be written.
+	queueLength = 1024
+	// attempts is how often the write of one event is tried.
+	attempts = 3
+	// maxMessage is the longest message that is kept, in bytes.
+	maxMessage = 1024
+)
+
+// Config is what a recorder needs.
+type Config struct {
+	// Client writes the events. It should not be fenced: a deposed leader's last events are true all the same.
+	Client *client.Client
+	// Component is the reporter, such as "deployment-controller".
+	Component string
+	// Host is the machine that reports; it may be empty.
+	Host string
+	// Logger may be nil.
+	Logger *zap.Logger
+	// Metrics is where the metrics are registered; nil for nowhere. Only one recorder of a process may be.
+	Metrics prometheus.Registerer
+}
+
+// Recorder records events. Event may be called concurrently, before, during and after Run; what is recorded while Run
+// does not run waits in the queue.
+type Recorder struct {
+	cfg     Config
+	queue   chan occurrence
+	written prometheus.Counter
+	dropped *prometheus.CounterVec
+
+	mu     sync.Mutex
+	limits map[string]*rate.Limiter // by object, within remembered
+
+	// Of Run's goroutine alone.
+	known   map[string]*series // by event name, within remembered
+	lease   int64
+	renewAt time.Time
+}
+
+// occurrence is one call of Event.
+type occurrence struct {
+	object                 *corev1.ObjectReference
+	eventType, reason, msg string
+	at                     time.Time
+}
+
+// series is what is known of an event that was written.
+type series struct {
+	count int32
+	begun time.Time // when its Event object was created
+}
+
+// NewRecorder returns a recorder that writes nothing until Run.
+func NewRecorder(cfg Config) *Recorder {
+	if cfg.Logger == nil {
+		cfg.Logger = zap.NewNop()
+	}
+	f := promauto.With(cfg.Metrics)
+	return &Recorder{
+		cfg:   cfg,
+		queue: make(chan occurrence, queueLength),
+		written: f.NewCounter(prometheus.CounterOpts{
+			Name: metrics.EventsWritten, Help: "Events written.",
+		}),
+		dropped: f.NewCounterVec(prometheus.CounterOpts{
+			Name: metrics.EventsDropped, Help: "Events not written.",
+		}, []string{metrics.LabelReason}),
+		known:  map[string]*series{},
+		limits: map[string]*rate.Limiter{},
+	}
+}
+
+// Event records that something happened to obj. The type is Normal or Warning, the reason one word in CamelCase that
+// programs may match, the message a sentence for people. It never blocks: when the queue is full or the object has had
+// too many events of late, the event is dropped and counted.
+func (r *Recorder) Event(obj kind.Object, eventType, reason, format string, args ...any) {
+	r.EventAt(ReferenceTo(obj), eventType, reason, format, args...)
+}
+
+// EventAt is Event for an object that the caller knows by reference, perhaps with a field path into it. The reference
+// must not be changed afterwards.
+func (r *Recorder) EventAt(ref *corev1.ObjectReference, eventType, reason, format string, args ...any) {
+	o := occurrence{object: ref, eventType: eventType, reason: reason, msg: shorten(fmt.Sprintf(format, args...)), at: time.Now()}
+	if !r.allowed(o) {
+		r.dropped.WithLabelValues("limited").Inc()
+		return
+	}
+	select {
+	case r.queue <- o:
+	default:
+		r.dropped.WithLabelValues("full").Inc()
+	}
+}
+
+// ReferenceTo returns a reference to obj as events carry it.
+func ReferenceTo(obj kind.Object) *corev1.ObjectReference {
+	k, m := kind.Of(obj), obj.GetMetadata()
+	return &corev1.ObjectReference{
+		Kind: k.Name, ApiVersion: k.APIVersion(), Namespace: m.GetNamespace(), Name: m.GetName(),
+		Uid: m.GetUid(), ResourceVersion: m.GetResourceVersion(),
+	}
+}
+
+// shorten cuts a message at the limit, not within a character.
+func shorten(s string) string {
+	if len(s) <= maxMessage {
+		return s
+	}
+	cut := maxMessage - len("...")
+	for cut > 0 && s[cut]&0xC0 == 0x80 {
+		cut--
+	}
+	return s[:cut] + "..."
+}
+
+// allowed takes a token from the object's bucket.
+func (r *Recorder) allowed(o occurrence) bool {
+	key := o.object.GetUid() + "/" + o.object.GetNamespace() + "/" + o.object.GetName()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := r.limits[key]
+	if l == nil {
+		if len(r.limits) >= remembered {
+			r.forgetFullBuckets()
+		}
+		l = rate.NewLimiter(rate.Every(refill), burst)
+		r.limits[key] = l
+	}
+	return l.Allow()
+}
+
+// forgetFullBuckets drops the buckets that have filled up again, or all of them when none has: the bound on memory
+// counts more than the limit.
+func (r *Recorder) forgetFullBuckets() {
+	for key, l := range r.limits {
+		if l.Tokens() >= burst {
+			delete(r.limits, key)
+		}
+	}
+	if len(r.limits) >= remembered {
+		clear(r.limits)
+	}
+}
+
+// Run writes events until ctx ends, and returns ctx's error. What waits then is dropped.
+func (r *Recorder) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case o := <-r.queue:
+			if err := r.write(ctx, o); err != nil && ctx.Err() == nil {
+				r.dropped.WithLabelValues("failed").Inc()
+				r.cfg.Logger.Warn("Event not written", zap.String(metrics.LabelReason, o.reason),
+					zap.String(metrics.KeyObject, o.object.GetNamespace()+"/"+o.object.GetName()), zap.Error(err))
+			}
+		}
+	}
+}
+
+// write stores an occurrence, trying again after a pause when the API is out of reach.
+func (r *Recorder) write(ctx context.Context, o occurrence) error {
+	for attempt := 1; ; attempt++ {
+		err := r.store(ctx, o)
+		if err == nil || !apierr.IsRetryable(err) || attempt == attempts {
+			if err == nil {
+				r.written.Inc()
+			}
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Duration(attempt) * time.Second):
+		}
+	}
+}
+
+// store counts up the series that the occurrence belongs to, or begins one.
+func (r *Recorder) store(ctx context.Context, o occurrence) error {
+	name := r.name(o)
+	namespace := namespaceOf(o)
+	s := r.known[name]
+	if s != nil && o.at.Sub(s.begun) < lifetime-leaseShare {
+		_, err := client.Patch[*corev1.Event](ctx, r.cfg.Client, namespace, name, countPatch(s.count+1, o.at))
+		if err == nil {
+			s.count++
+			return nil
+		}
+		if !apierr.IsNotFound(err) {
+			return err
+		}
+	}
+	return r.begin(ctx, o, namespace, name)
+}
+
+// begin creates the event of a series, in place of one that is about to vanish or that a former process left.
+func (r *Recorder) begin(ctx context.Context, o occurrence, namespace, name string) error {
+	lease, err := r.currentLease(ctx)
+	if err != nil {
+		return err
+	}
+	s := &series{count: 1, begun: o.at}
+	at := timestamppb.New(o.at.Truncate(time.Second))
+	event := &corev1.Event{
+		Metadata:           &metav1.ObjectMeta{Namespace: namespace, Name: name},
+		InvolvedObject:     o.object,
+		Type:               o.eventType,
+		Reason:             o.reason,
+		Message:            o.msg,
+		Source:             &corev1.EventSource{Component: r.cfg.Component, Host: r.cfg.Host},
+		ReportingComponent: r.cfg.Component,
+		ReportingInstance:  r.cfg.Host,
+		FirstTimestamp:     at,
+		LastTimestamp:      at,
+		Count:              1,
+	}
+	_, err = client.Create(ctx, r.cfg.Client, event, client.UnderLease(lease))
+	if apierr.IsAlreadyExists(err) {
+		// Its lease is older than ours: go on counting under a fresh one.
+		old, getErr := client.Get[*corev1.Event](ctx, r.cfg.Client, namespace, name)
+		if getErr != nil && !apierr.IsNotFound(getErr) {
+			return getErr
+		}
+		if getErr == nil {
+			s.count = old.GetCount() + 1
+			event.Count, event.FirstTimestamp = s.count, old.GetFirstTimestamp()
+			if _, err := client.Delete[*corev1.Event](ctx, r.cfg.Client, namespace, name); err != nil && !apierr.IsNotFound(err) {
+				return err
+			}
+		}
+		_, err = client.Create(ctx, r.cfg.Client, event, client.UnderLease(lease))
+	}
+	if apierr.IsNotFound(err) {
+		// The lease may have lapsed while the API was away; the namespace may be gone as well. Either way, a new
+		// lease is right for the next event.
+		r.lease = 0
+	}
+	if err != nil {
+		return err
+	}
+	r.remember(name, s)
+	return nil
+}
+
+// remember keeps the series, forgetting those that are over, or all when there are too many: the next occurrence of a
+// forgotten one costs two reads more.
+func (r *Recorder) remember(name string, s *series) {
+	if len(r.known) >= remembered {
+		for n, old := range r.known {
+			if s.begun.Sub(old.begun) >= lifetime-leaseShare {
+				delete(r.known, n)
+			}
+		}
+		if len(r.known) >= remembered {
+			clear(r.known)
+		}
+	}
+	r.known[name] = s
+}
+
+// currentLease returns a lease that is not older than leaseShare. The former one lapses by itself.
+func (r *Recorder) currentLease(ctx context.Context) (int64, error) {
+	if r.lease != 0 && time.Now().Before(r.renewAt) {
+		return r.lease, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, client.DefaultTimeout)
+	defer cancel()
+	resp, err := r.cfg.Client.Leases().Grant(ctx, &apiv1.GrantRequest{TtlSeconds: int64(lifetime / time.Second)})
+	if err != nil {
+		return 0, fmt.Errorf("grant a lease for events: %w", err)
+	}
+	r.lease, r.renewAt = resp.GetLeaseId(), time.Now().Add(leaseShare)
+	return r.lease, nil
+}
+
+// name gives all occurrences with the same object, reason and message one event.
+func (r *Recorder) name(o occurrence) string {
+	h := fnv.New64a()
+	for _, s := range []string{r.cfg.Component, r.cfg.Host, o.object.GetUid(), o.object.GetKind(), o.object.GetFieldPath(), o.eventType, o.reason, o.msg} {
+		_, _ = h.Write([]byte(s))
+		_, _ = h.Write([]byte{0})
+	}
+	// A name may have 253 characters.
+	name := o.object.GetName()
+	name = strings.TrimRight(name[:min(len(name), 253-17)], ".-")
+	return name + "." + fmt.Sprintf("%016x", h.Sum64())
+}
+
+// namespaceOf puts the events of objects that have no namespace into "default", as Kubernetes does.
+func namespaceOf(o occurrence) string {
+	if ns := o.object.GetNamespace(); ns != "" {
+		return ns
+	}
+	return "default"
+}
+
+// countPatch is the merge patch that records one more occurrence.
+func countPatch(count int32, at time.Time) []byte {
+	return []byte(`{"count":` + strconv.Itoa(int(count)) + `,"lastTimestamp":"` + at.UTC().Format(time.RFC3339) + `"}`)
+}
