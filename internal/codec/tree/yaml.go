@@ -48,12 +48,19 @@ func ParseYAML(r io.Reader) ([]*Node, error) {
 
 var yamlLine = regexp.MustCompile(`^line (\d+): `)
 
+// grammarError matches the errors whose line the parser counts from 0, unlike all others.
+var grammarError = regexp.MustCompile(`^did not find expected (<document start>|node content|key|'-' indicator|',' or)`)
+
 // yamlError takes the line out of the parser's message, which carries it as text.
 func yamlError(err error) error {
 	message := strings.TrimPrefix(err.Error(), "yaml: ")
 	if m := yamlLine.FindStringSubmatch(message); m != nil {
 		line, _ := strconv.Atoi(m[1]) // Only digits match.
-		return &SyntaxError{Line: line, Message: "not valid YAML: " + strings.TrimPrefix(message, m[0])}
+		message = strings.TrimPrefix(message, m[0])
+		if grammarError.MatchString(message) {
+			line++
+		}
+		return &SyntaxError{Line: line, Message: "not valid YAML: " + message}
 	}
 	return &SyntaxError{Message: "not valid YAML: " + message}
 }

@@ -1,0 +1,193 @@
+// Package manifest reads manifests: files of YAML or JSON with any number of objects in them, as people write them for
+// Kubernetes. Its errors say where in which file something is wrong, and it reports all of them at once.
+package manifest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/xebec-project/xebec/internal/codec"
+	"github.com/xebec-project/xebec/internal/codec/tree"
+	"github.com/xebec-project/xebec/internal/kind"
+)
+
+// MaxSize is how many bytes one manifest may have. Larger ones are refused unread.
+const MaxSize = 64 << 20
+
+// Document is one object of a manifest.
+type Document struct {
+	Object kind.Object
+	// Source is the name of the text that the object comes from, and Line where it starts, counted from 1.
+	Source string
+	Line   int
+}
+
+// Error says what is wrong at one place of a manifest.
+type Error struct {
+	// Source is the name of the text, Line is counted from 1 and 0 when it is not known.
+	Source string
+	Line   int
+	// Err is a *codec.FieldError, or what made the text unreadable.
+	Err error
+}
+
+// Error returns the place and what is wrong there, such as "deploy.yaml:14: spec.replica: unknown field".
+func (e *Error) Error() string {
+	if e.Line == 0 {
+		return e.Source + ": " + e.Err.Error()
+	}
+	return fmt.Sprintf("%s:%d: %v", e.Source, e.Line, e.Err)
+}
+
+// Unwrap returns Err.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Errors is everything found wrong, in the order of the text; it is never empty as an error.
+type Errors []*Error
+
+// Error returns one error per line.
+func (e Errors) Error() string {
+	var b strings.Builder
+	for i, err := range e {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		b.WriteString(err.Error())
+	}
+	return b.String()
+}
+
+// Unwrap returns the single errors, for errors.As.
+func (e Errors) Unwrap() []error {
+	errs := make([]error, len(e))
+	for i, err := range e {
+		errs[i] = err
+	}
+	return errs
+}
+
+// Decode reads the objects of one manifest; name is what errors call it. The text is a stream of YAML documents or of
+// JSON values. Empty documents are skipped, and objects of kind List are replaced by their items.
+//
+// It returns the objects that are in order even when there are errors, which are of type Errors. A caller that writes
+// should then write nothing.
+func Decode(name string, r io.Reader) ([]Document, error) {
+	data, err := io.ReadAll(io.LimitReader(r, MaxSize+1))
+	if err != nil {
+		return nil, Errors{{Source: name, Err: err}}
+	}
+	if len(data) > MaxSize {
+		return nil, Errors{{Source: name, Err: fmt.Errorf("the manifest is larger than %d MiB", MaxSize>>20)}}
+	}
+	d := &decoder{source: name}
+	nodes, err := parse(data)
+	for _, n := range nodes {
+		d.document(n, "", 0)
+	}
+	if err != nil {
+		d.fail(err)
+	}
+	if len(d.errs) > 0 {
+		return d.docs, d.errs
+	}
+	return d.docs, nil
+}
+
+// parse takes a text for JSON when it looks like it. Should it be none after all it may still be YAML, whose flow
+// style looks alike.
+func parse(data []byte) ([]*tree.Node, error) {
+	if text := bytes.TrimLeft(data, " \t\r\n"); len(text) > 0 && (text[0] == '{' || text[0] == '[') {
+		nodes, jsonErr := tree.ParseJSONStream(data)
+		if jsonErr == nil {
+			return nodes, nil
+		}
+		nodes, err := tree.ParseYAML(bytes.NewReader(data))
+		if err != nil {
+			return nil, jsonErr
+		}
+		return nodes, nil
+	}
+	return tree.ParseYAML(bytes.NewReader(data))
+}
+
+type decoder struct {
+	source string
+	docs   []Document
+	errs   Errors
+}
+
+func (d *decoder) fail(err error) {
+	if syntax, ok := errors.AsType[*tree.SyntaxError](err); ok {
+		d.errs = append(d.errs, &Error{Source: d.source, Line: syntax.Line, Err: errors.New(syntax.Message)})
+		return
+	}
+	d.errs = append(d.errs, &Error{Source: d.source, Err: err})
+}
+
+// maxLists bounds how deep lists may stand in lists.
+const maxLists = 10
+
+// document reads one object or the items of a list; within a list, at is the item's path.
+func (d *decoder) document(n *tree.Node, at string, depth int) {
+	if items, ok := listItems(n); ok && depth < maxLists {
+		for i, item := range items {
+			if item.Kind != tree.Null {
+				d.document(item, fmt.Sprintf("%sitems[%d].", at, i), depth+1)
+			}
+		}
+		return
+	}
+	object, err := codec.Decode(n)
+	if err != nil {
+		d.fieldErrors(n, at, err)
+		return
+	}
+	if object.GetMetadata().GetName() == "" && object.GetMetadata().GetGenerateName() == "" {
+		line := n.Line
+		if metadata := n.Get("metadata"); metadata != nil {
+			line = metadata.Line
+		}
+		d.errs = append(d.errs, &Error{Source: d.source, Line: line, Err: &codec.FieldError{
+			Path: at + "metadata.name", Line: line, Message: "required, unless generateName is given"}})
+		return
+	}
+	d.docs = append(d.docs, Document{Object: object, Source: d.source, Line: n.Line})
+}
+
+func (d *decoder) fieldErrors(n *tree.Node, at string, err error) {
+	errs, ok := errors.AsType[codec.Errors](err)
+	if !ok {
+		d.errs = append(d.errs, &Error{Source: d.source, Line: n.Line, Err: err})
+		return
+	}
+	for _, fe := range errs {
+		fe.Path = strings.TrimSuffix(at+fe.Path, ".")
+		d.errs = append(d.errs, &Error{Source: d.source, Line: fe.Line, Err: fe})
+	}
+}
+
+// listItems returns the items of a v1 List or of a typed list such as PodList, as `kubectl get -o yaml` writes them.
+func listItems(n *tree.Node) ([]*tree.Node, bool) {
+	name, version, items := n.Get("kind"), n.Get("apiVersion"), n.Get("items")
+	if name == nil || version == nil || name.Kind != tree.String || version.Kind != tree.String {
+		return nil, false
+	}
+	element, ok := strings.CutSuffix(name.Text, "List")
+	if !ok || items != nil && items.Kind != tree.List && items.Kind != tree.Null {
+		return nil, false
+	}
+	if element != "" {
+		if _, known := kind.ByAPIVersionKind(version.Text, element); !known {
+			return nil, false
+		}
+	} else if version.Text != "v1" {
+		return nil, false
+	}
+	if items == nil {
+		return nil, true
+	}
+	return items.Items, true
+}
