@@ -15,6 +15,23 @@ type change struct {
 	gone atomic.Pointer[Object] // previous as a tombstone; made when first needed
 }
 
+// key names the object that changed.
+func (c *change) key() *Key {
+	if c.object != nil {
+		return &c.object.Key
+	}
+	return &c.previous.Key
+}
+
+// size is roughly the memory that the change keeps alive.
+func (c *change) size() int {
+	const fixed = 320 // the structs
+	if c.object != nil {
+		return fixed + len(c.object.frame)
+	}
+	return fixed + len(c.previous.frame)
+}
+
 // tombstone is the object's last state before the change, at the change's revision.
 func (c *change) tombstone() *Object {
 	if o := c.gone.Load(); o != nil {

@@ -85,7 +85,7 @@ func writeError(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, rpctypes.ErrRequestTooLarge), errors.Is(err, rpctypes.ErrTooManyOps):
+	case errors.Is(err, rpctypes.ErrRequestTooLarge), errors.Is(err, rpctypes.ErrTooManyOps), overGRPCLimit(err):
 		return fmt.Errorf("%w: %w", ErrTooLarge, err)
 	case errors.Is(err, rpctypes.ErrTooManyRequests):
 		// Refused before it was proposed.
@@ -94,6 +94,12 @@ func writeError(err error) error {
 		return fmt.Errorf("%w: %w: etcd: %w", ErrUnavailable, ErrUnknownOutcome, err)
 	}
 	return readError(err)
+}
+
+// overGRPCLimit reports whether the request was refused by gRPC for its size, before etcd saw it.
+func overGRPCLimit(err error) bool {
+	var etcdErr rpctypes.EtcdError
+	return !errors.As(err, &etcdErr) && status.Code(err) == codes.ResourceExhausted
 }
 
 // transient reports whether err says that etcd could not answer, as opposed to that it refused.

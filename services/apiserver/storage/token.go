@@ -10,13 +10,13 @@ import (
 
 // pageToken says where the next page of a list starts. Clients see it as an opaque string.
 type pageToken struct {
-	revision int64  // of the snapshot
-	last     string // etcd key of the last object looked at
+	revision int64 // of the snapshot
+	last     Key   // of the last object looked at
 }
 
 func (t pageToken) encode() string {
 	b := protowire.AppendVarint(nil, uint64(t.revision))
-	return base64.RawURLEncoding.EncodeToString(append(b, t.last...))
+	return base64.RawURLEncoding.EncodeToString(append(b, t.last.String()...))
 }
 
 // parseToken decodes a token and checks that it belongs to a list of prefix.
@@ -29,8 +29,11 @@ func parseToken(s, prefix string) (pageToken, error) {
 	if n < 0 || int64(rev) <= 0 {
 		return pageToken{}, fmt.Errorf("%w: no revision", ErrContinue)
 	}
-	last := string(b[n:])
-	if !strings.HasPrefix(last, prefix) {
+	last, err := ParseKey(string(b[n:]))
+	if err != nil {
+		return pageToken{}, fmt.Errorf("%w: %w", ErrContinue, err)
+	}
+	if !strings.HasPrefix(last.String(), prefix) {
 		return pageToken{}, fmt.Errorf("%w: it belongs to another kind or namespace", ErrContinue)
 	}
 	return pageToken{revision: int64(rev), last: last}, nil

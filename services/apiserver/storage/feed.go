@@ -1,0 +1,259 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc/metadata"
+)
+
+const (
+	// streamKey in a request's metadata separates streams: etcd's client puts watches with equal metadata on one
+	// stream, and a progress notification answers for all watches of its stream.
+	streamKey = "xebec-watch"
+
+	// Readers wait so long for the events they need before progress is asked for. It is needed only when a write
+	// outside Root raised etcd's revision.
+	progressDelay = 5 * time.Millisecond
+	// etcd drops the question while a watch catches up, so it is repeated.
+	progressInterval = 50 * time.Millisecond
+	// When readers wait and etcd says nothing for so long, the member that serves the watch hangs: try another.
+	stallLimit = time.Second
+
+	backoffFirst = 50 * time.Millisecond
+	backoffMost  = 3 * time.Second
+)
+
+// feed is what carries etcd's changes into the cache.
+type feed struct {
+	filled chan struct{} // closed when the cache has been filled for the first time
+	live   atomic.Bool   // the cache is filled and the watch runs
+	lag    chan struct{} // holds a token when a reader began to wait
+}
+
+func newFeed() feed {
+	return feed{filled: make(chan struct{}), lag: make(chan struct{}, 1)}
+}
+
+// prod tells the feed that a reader waits.
+func (f *feed) prod() {
+	select {
+	case f.lag <- struct{}{}:
+	default:
+	}
+}
+
+// errStalled: the watch said nothing while readers waited.
+var errStalled = errors.New("etcd's watch has stalled")
+
+// runFeed fills the cache and follows etcd until ctx ends.
+func (s *Store) runFeed(ctx context.Context) {
+	backoff := backoffFirst
+	fill := true
+	for ctx.Err() == nil {
+		started := time.Now()
+		err := s.follow(ctx, fill)
+		s.feed.live.Store(false)
+		if ctx.Err() != nil {
+			return
+		}
+		// Only an empty cache or one behind a compaction must be filled; otherwise the watch resumes where it was.
+		fill = s.cache.at() == 0 || errors.Is(err, ErrCompacted)
+		s.log.Warn("Lost the watch on etcd", zap.Error(err), zap.Int64("revision", s.cache.at()), zap.Bool("list_anew", fill))
+		if errors.Is(err, errStalled) || time.Since(started) > backoffMost {
+			backoff = backoffFirst
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(backoff/2 + rand.N(backoff)):
+		}
+		backoff = min(2*backoff, backoffMost)
+	}
+}
+
+// follow fills the cache if asked to and then applies what etcd's watch tells. It returns why that ended.
+func (s *Store) follow(ctx context.Context, fill bool) error {
+	target := int64(0) // the cache is filled when it has reached this revision
+	if fill {
+		var err error
+		if target, err = s.fill(ctx); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(ctx, streamKey, "cache"))
+	defer cancel()
+	watching := clientv3.WithRequireLeader(ctx)
+	// All of Root and not only the registry: then every revision that Xebec makes is an event, and readers need to ask
+	// for progress only after a stranger's write.
+	responses := s.cli.Watch(watching, Root, clientv3.WithPrefix(), clientv3.WithRev(s.cache.at()+1),
+		clientv3.WithProgressNotify(), clientv3.WithFragment())
+	s.setLive(target)
+
+	tidy := time.NewTicker(pagedLife / 2)
+	defer tidy.Stop()
+	ask := time.NewTimer(0) // runs while readers wait
+	<-ask.C
+	defer ask.Stop()
+	asking := s.cache.at() < target
+	if asking {
+		ask.Reset(progressDelay)
+	}
+	quiet := time.Now() // since when readers have waited without a word from etcd
+	for {
+		select {
+		case resp, ok := <-responses:
+			if !ok {
+				return errors.New("etcd's client closed the watch")
+			}
+			if err := resp.Err(); err != nil {
+				return fmt.Errorf("watch: %w", readError(err))
+			}
+			s.applyResponse(resp)
+			s.setLive(target)
+			quiet = time.Now()
+		case <-s.feed.lag:
+			if !asking {
+				asking, quiet = true, time.Now()
+				ask.Reset(progressDelay)
+			}
+		case <-ask.C:
+			if asking = s.cache.awaited() || s.cache.at() < target; !asking {
+				continue
+			}
+			if time.Since(quiet) > stallLimit {
+				return errStalled
+			}
+			if err := s.requestProgress(watching); err != nil {
+				return err
+			}
+			ask.Reset(progressInterval)
+		case now := <-tidy.C:
+			s.cache.dropPaged(now)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// requestProgress asks for a progress notification on the stream that watching belongs to.
+func (s *Store) requestProgress(watching context.Context) error {
+	// The client blocks while it has no connection for the stream.
+	ctx, cancel := context.WithTimeout(watching, stallLimit)
+	defer cancel()
+	err := s.cli.RequestProgress(ctx)
+	if err != nil && ctx.Err() != nil && watching.Err() == nil {
+		return errStalled
+	}
+	if err != nil {
+		return fmt.Errorf("request progress: %w", readError(err))
+	}
+	return nil
+}
+
+// setLive marks the feed as live once the cache has reached target.
+func (s *Store) setLive(target int64) {
+	if s.feed.live.Load() || s.cache.at() < target {
+		return
+	}
+	s.feed.live.Store(true)
+	select {
+	case <-s.feed.filled:
+	default:
+		close(s.feed.filled)
+		s.log.Info("Filled the cache from etcd", zap.Int64("revision", s.cache.at()))
+	}
+}
+
+// applyResponse applies one answer of the watch.
+func (s *Store) applyResponse(resp clientv3.WatchResponse) {
+	if resp.IsProgressNotify() {
+		s.cache.apply(nil, resp.Header.Revision)
+		return
+	}
+	if len(resp.Events) == 0 {
+		return
+	}
+	updates := make([]update, 0, len(resp.Events))
+	for _, e := range resp.Events {
+		key, k, ok := s.recognize(e.Kv)
+		if !ok {
+			continue
+		}
+		u := update{kind: k, key: key, at: e.Kv.ModRevision}
+		if e.Type == clientv3.EventTypePut {
+			u.object = k.object(key, e.Kv)
+		}
+		updates = append(updates, u)
+	}
+	// Not the header's revision: it may be ahead of the events. etcd never splits a revision over two answers, except
+	// in fragments, which its client puts together again.
+	s.cache.apply(updates, resp.Events[len(resp.Events)-1].Kv.ModRevision)
+}
+
+// recognize returns the key and the kind of what etcd holds under a key; false for what is no object of a kind that this
+// program knows: leases' owners, services' addresses, kinds of a newer version.
+func (s *Store) recognize(kv *mvccpb.KeyValue) (Key, *kindCache, bool) {
+	key, err := ParseKey(string(kv.Key))
+	if err != nil {
+		return Key{}, nil, false
+	}
+	k, err := s.cache.kind(key.Group, key.Kind)
+	if err != nil {
+		return Key{}, nil, false
+	}
+	return key, k, true
+}
+
+// fill makes the cache hold the whole state of etcd, and returns the revision at which it is then up to date.
+func (s *Store) fill(ctx context.Context) (int64, error) {
+	now, err := s.etcdRevision(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("fill the cache: %w", err)
+	}
+	at := now
+	if s.cache.at() == 0 {
+		// From some way back: replaying the changes since then makes a history for watches to resume from.
+		at = max(1, now-max(0, s.cfg.HistoryPreload))
+	}
+	objects, err := s.readAll(ctx, at)
+	if errors.Is(err, ErrCompacted) && at < now {
+		at = now
+		objects, err = s.readAll(ctx, at)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("fill the cache: %w", err)
+	}
+	s.cache.replace(objects, at)
+	return now, nil
+}
+
+// readAll reads all objects as they were at a revision.
+func (s *Store) readAll(ctx context.Context, revision int64) (map[*kindCache][]*Object, error) {
+	objects := make(map[*kindCache][]*Object)
+	start, end := RegistryPrefix, clientv3.GetPrefixRangeEnd(RegistryPrefix)
+	for {
+		page, cancel := context.WithTimeout(ctx, s.cfg.ReadTimeout)
+		resp, err := s.cli.Get(page, start, clientv3.WithRange(end), clientv3.WithRev(revision), clientv3.WithLimit(s.cfg.PageSize))
+		cancel()
+		if err != nil {
+			return nil, readError(err)
+		}
+		for _, kv := range resp.Kvs {
+			if key, k, ok := s.recognize(kv); ok {
+				objects[k] = append(objects[k], k.object(key, kv))
+			}
+		}
+		if !resp.More || len(resp.Kvs) == 0 {
+			return objects, nil
+		}
+		start = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
+	}
+}
