@@ -1,0 +1,160 @@
+package discovery_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap/zaptest"
+	"google.golang.org/grpc"
+
+	"github.com/xebec-project/xebec/internal/discovery"
+	"github.com/xebec-project/xebec/internal/etcdtest"
+	"github.com/xebec-project/xebec/internal/rpc"
+	"github.com/xebec-project/xebec/internal/rpc/rpctest"
+	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
+)
+
+// named answers Version with its own name.
+type named struct {
+	clusterv1.UnimplementedClusterServiceServer
+	name string
+}
+
+func (n named) Version(context.Context, *clusterv1.VersionRequest) (*clusterv1.VersionResponse, error) {
+	return &clusterv1.VersionResponse{Version: n.name}, nil
+}
+
+// register lists an instance until the returned function is called, and returns when it is listed.
+func register(t *testing.T, client *clientv3.Client, instance discovery.Instance) (changes chan bool, stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	changes = make(chan bool, 16)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := discovery.Register(ctx, client, instance, zaptest.NewLogger(t), func(on bool) { changes <- on }); err != nil {
+			t.Error(err)
+		}
+	}()
+	stop = func() { cancel(); <-done }
+	t.Cleanup(stop)
+	await(t, changes, true)
+	return changes, stop
+}
+
+func await(t *testing.T, changes <-chan bool, want bool) {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	for {
+		select {
+		case got := <-changes:
+			if got == want {
+				return
+			}
+		case <-deadline:
+			t.Fatalf("registration did not become %v", want)
+		}
+	}
+}
+
+func TestResolverFollowsInstances(t *testing.T) {
+	etcd := etcdtest.New(t, 1)
+	client := etcd.Client()
+	cluster := rpctest.NewCluster(t)
+	directory := discovery.New(client, zaptest.NewLogger(t))
+	t.Cleanup(directory.Close)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+
+	conn := cluster.Dial(t, "xebec:///apiserver", cluster.Admin(t), rpc.ClientConfig{Discovery: directory})
+	ask := func() (string, error) {
+		resp, err := clusterv1.NewClusterServiceClient(conn).Version(ctx, &clusterv1.VersionRequest{})
+		return resp.GetVersion(), err
+	}
+	if _, err := ask(); err == nil {
+		t.Fatal("a service without an instance answered")
+	}
+
+	serve := func(host string) (stopServer, deregister func()) {
+		address, stopServer := cluster.Serve(t, rpc.ServerConfig{}, func(r grpc.ServiceRegistrar) {
+			clusterv1.RegisterClusterServiceServer(r, named{name: host})
+		})
+		_, deregister = register(t, client, discovery.Instance{Service: "apiserver", Host: host, Addr: address, Version: "v1"})
+		return stopServer, deregister
+	}
+	until := func(what string, want ...string) {
+		t.Helper()
+		seen := map[string]bool{}
+		for len(seen) < len(want) {
+			got, err := ask()
+			if ctx.Err() != nil {
+				t.Fatalf("%s: %v; saw %v", what, err, seen)
+			}
+			if err == nil {
+				seen[got] = true
+			}
+		}
+	}
+	stopFirst, deregisterFirst := serve("master-1")
+	until("the first instance", "master-1")
+	_, deregisterSecond := serve("master-2")
+	until("both instances", "master-1", "master-2")
+
+	instances, err := directory.Instances(ctx)
+	if err != nil || len(instances) != 2 || instances[0].Host != "master-1" || instances[1].Version != "v1" {
+		t.Errorf("instances are %+v, %v", instances, err)
+	}
+
+	deregisterFirst()
+	stopFirst()
+	for range 20 {
+		if got, err := ask(); err != nil || got != "master-2" {
+			t.Fatalf("after the first instance left: %q, %v", got, err)
+		}
+	}
+	// The last one's address stays in use: the registration may be gone for reasons that are not the instance's.
+	deregisterSecond()
+	if instances, err := directory.Instances(ctx); err != nil || len(instances) != 0 {
+		t.Fatalf("instances are %+v, %v", instances, err)
+	}
+	for range 20 {
+		if _, err := ask(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestAddressesOutliveEtcd(t *testing.T) {
+	etcd := etcdtest.New(t, 1)
+	client := etcd.Client()
+	cluster := rpctest.NewCluster(t)
+	directory := discovery.New(client, zaptest.NewLogger(t))
+	t.Cleanup(directory.Close)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+
+	address, _ := cluster.Serve(t, rpc.ServerConfig{}, func(r grpc.ServiceRegistrar) {
+		clusterv1.RegisterClusterServiceServer(r, named{name: "master-1"})
+	})
+	changes, _ := register(t, client, discovery.Instance{Service: "apiserver", Host: "master-1", Addr: address})
+	conn := cluster.Dial(t, "xebec:///apiserver", cluster.Admin(t), rpc.ClientConfig{Discovery: directory})
+	ask := func() error {
+		_, err := clusterv1.NewClusterServiceClient(conn).Version(ctx, &clusterv1.VersionRequest{})
+		return err
+	}
+	if err := ask(); err != nil {
+		t.Fatal(err)
+	}
+	etcd.Members()[0].Kill()
+	await(t, changes, false)
+	if err := ask(); err != nil {
+		t.Errorf("while etcd is down: %v", err)
+	}
+	etcd.Members()[0].Start()
+	await(t, changes, true)
+	if err := ask(); err != nil {
+		t.Errorf("after etcd came back: %v", err)
+	}
+}
