@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -249,15 +250,11 @@ func isJSONNumber(s string) bool { return jsonNumber.MatchString(s) }
 // YAML returns the value as a block of YAML in the style of kubectl: two spaces of indentation, list items level with
 // their key, members in their order.
 func (n *Node) YAML() ([]byte, error) {
-	y, err := n.yaml()
-	if err != nil {
-		return nil, err
-	}
 	var b bytes.Buffer
 	enc := yaml.NewEncoder(&b)
 	enc.SetIndent(2)
 	enc.CompactSeqIndent()
-	if err := enc.Encode(y); err != nil {
+	if err := enc.Encode(n.yaml()); err != nil {
 		return nil, fmt.Errorf("write YAML: %w", err)
 	}
 	if err := enc.Close(); err != nil {
@@ -266,14 +263,14 @@ func (n *Node) YAML() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-func (n *Node) yaml() (*yaml.Node, error) {
+func (n *Node) yaml() *yaml.Node {
 	switch n.Kind {
 	case Null:
-		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null", Value: "null"}, nil
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null", Value: "null"}
 	case Bool:
-		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: n.Text}, nil
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: n.Text}
 	case Number:
-		return &yaml.Node{Kind: yaml.ScalarNode, Value: n.Text}, nil
+		return &yaml.Node{Kind: yaml.ScalarNode, Value: n.Text}
 	case String:
 		return yamlString(n.Text)
 	case List:
@@ -282,48 +279,39 @@ func (n *Node) yaml() (*yaml.Node, error) {
 			y.Style = yaml.FlowStyle
 		}
 		for _, item := range n.Items {
-			c, err := item.yaml()
-			if err != nil {
-				return nil, err
-			}
-			y.Content = append(y.Content, c)
+			y.Content = append(y.Content, item.yaml())
 		}
-		return y, nil
+		return y
 	}
 	y := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
 	if len(n.Members) == 0 {
 		y.Style = yaml.FlowStyle
 	}
 	for _, m := range n.Members {
-		key, err := yamlString(m.Key)
-		if err != nil {
-			return nil, err
-		}
-		value, err := m.Value.yaml()
-		if err != nil {
-			return nil, err
-		}
-		y.Content = append(y.Content, key, value)
+		y.Content = append(y.Content, yamlString(m.Key), m.Value.yaml())
 	}
-	return y, nil
+	return y
 }
 
-// word matches strings that mean themselves in every version of YAML, once the boolean words are taken out.
-var word = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9]{2,}([-./][A-Za-z0-9]+)*$`)
+// sexagesimal matches what YAML 1.1 takes for a number in base 60, such as 22:20.
+var sexagesimal = regexp.MustCompile(`^[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?$`)
 
-var boolWords = []string{"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
-
-func yamlString(s string) (*yaml.Node, error) {
-	if word.MatchString(s) && !slices.Contains(boolWords, strings.ToLower(s)) {
-		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s}, nil
+// yamlString chooses the style of a string so that every reader of YAML 1.1 or 1.2 takes it for that very string.
+// Where nothing stands against it the encoder writes it plain.
+func yamlString(s string) *yaml.Node {
+	s = strings.ToValidUTF8(s, "\uFFFD") // The encoder would call it binary, which nobody reads back as a string.
+	y := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s}
+	special := func(r rune) bool { return r != '\n' && r != '\t' && !unicode.IsPrint(r) || r == '\uFEFF' }
+	_, word := (&Node{Kind: String, Plain: true, Text: s}).OldBool()
+	switch {
+	case strings.ContainsFunc(s, special):
+		y.Style = yaml.DoubleQuotedStyle
+	case strings.Contains(s, "\n") && !strings.ContainsRune(" \t\n", rune(s[0])):
+		y.Style = yaml.LiteralStyle
+	case strings.ContainsAny(s, "\n\t"), word, s == "y", s == "Y", s == "n", s == "N", sexagesimal.MatchString(s):
+		y.Style = yaml.DoubleQuotedStyle
 	}
-	// The encoder knows which strings need quotes, those that only YAML 1.1 takes for something else included; but it
-	// writes bytes that are not UTF-8 as binary, which nobody could read back as a string.
-	y := new(yaml.Node)
-	if err := y.Encode(strings.ToValidUTF8(s, "\uFFFD")); err != nil {
-		return nil, fmt.Errorf("write YAML: %w", err)
-	}
-	return y, nil
+	return y
 }
 
 // OldBool reports the value of a word that YAML 1.1, and with it Kubernetes, takes for a boolean when it is plain.

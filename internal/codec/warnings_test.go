@@ -1,0 +1,80 @@
+package codec_test
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/dynamicpb"
+
+	"github.com/xebec-project/xebec/internal/codec"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+// plan describes messages with fields that have no effect wherever a field can stand, whatever the real messages lack
+// at present.
+func plan(t *testing.T) protoreflect.MessageDescriptor {
+	t.Helper()
+	file := new(descriptorpb.FileDescriptorProto)
+	text := `{"name": "plan.proto", "package": "plan", "syntax": "proto3", "messageType": [
+		{"name": "Hull", "field": [
+			{"name": "sail", "number": 1, "type": "TYPE_STRING", "label": "LABEL_OPTIONAL"},
+			{"name": "keel", "number": 2, "type": "TYPE_BOOL", "label": "LABEL_OPTIONAL"}]},
+		{"name": "Ship", "field": [
+			{"name": "inline_hull", "number": 1, "type": "TYPE_MESSAGE", "typeName": ".plan.Hull", "label": "LABEL_OPTIONAL"},
+			{"name": "main_hull", "number": 2, "type": "TYPE_MESSAGE", "typeName": ".plan.Hull", "label": "LABEL_OPTIONAL"},
+			{"name": "hulls", "number": 3, "type": "TYPE_MESSAGE", "typeName": ".plan.Hull", "label": "LABEL_REPEATED"},
+			{"name": "by_name", "number": 4, "type": "TYPE_MESSAGE", "typeName": ".plan.Ship.ByNameEntry", "label": "LABEL_REPEATED"},
+			{"name": "cargo", "number": 5, "type": "TYPE_STRING", "label": "LABEL_REPEATED"}],
+		 "nestedType": [{"name": "ByNameEntry", "options": {"mapEntry": true}, "field": [
+			{"name": "key", "number": 1, "type": "TYPE_STRING", "label": "LABEL_OPTIONAL"},
+			{"name": "value", "number": 2, "type": "TYPE_MESSAGE", "typeName": ".plan.Hull", "label": "LABEL_OPTIONAL"}]}]}]}`
+	if err := protojson.Unmarshal([]byte(text), file); err != nil {
+		t.Fatal(err)
+	}
+	rule := func(message, field int, rules *metav1.FieldRules) {
+		options := new(descriptorpb.FieldOptions)
+		proto.SetExtension(options, metav1.E_Field, rules)
+		file.MessageType[message].Field[field].Options = options
+	}
+	rule(0, 0, &metav1.FieldRules{NoEffect: "there is no wind"})
+	rule(1, 0, &metav1.FieldRules{Inline: true})
+	rule(1, 4, &metav1.FieldRules{NoEffect: "cargo is left ashore"})
+	desc, err := protodesc.NewFile(file, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return desc.Messages().ByName("Ship")
+}
+
+func TestWarnings(t *testing.T) {
+	tests := []struct {
+		json string
+		want []string
+	}{
+		{`{}`, nil},
+		{`{"keel":true,"mainHull":{"keel":true,"sail":""},"hulls":[{}],"cargo":[]}`, nil},
+		{`{"sail":"x","mainHull":{"sail":"x"},"hulls":[{},{"sail":"x"}],"byName":{"b":{"sail":"x"},"a":{"sail":"x"}},"cargo":["x"]}`, []string{
+			"byName[a].sail: there is no wind",
+			"byName[b].sail: there is no wind",
+			"cargo: cargo is left ashore",
+			"hulls[1].sail: there is no wind",
+			"mainHull.sail: there is no wind",
+			"sail: there is no wind",
+		}},
+	}
+	desc := plan(t)
+	for _, tt := range tests {
+		m := dynamicpb.NewMessage(desc)
+		if err := codec.UnmarshalInto([]byte(tt.json), m); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(tt.want, codec.Warnings(m)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.json, diff)
+		}
+	}
+}

@@ -1,0 +1,48 @@
+// Package conformance_test holds Xebec against Kubernetes' own published types: k8s.io/api, which only this test
+// depends on. What Kubernetes writes as JSON or protobuf we read, and what we write Kubernetes reads, without a loss.
+package conformance_test
+
+import (
+	"testing"
+
+	k8sappsv1 "k8s.io/api/apps/v1"
+	k8scoordinationv1 "k8s.io/api/coordination/v1"
+	k8scorev1 "k8s.io/api/core/v1"
+	k8sdiscoveryv1 "k8s.io/api/discovery/v1"
+	k8snetworkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/xebec-project/xebec/internal/kind"
+)
+
+// kubernetesObject is what every type of k8s.io/api can do.
+type kubernetesObject interface {
+	runtime.Object
+	Marshal() ([]byte, error)
+	Unmarshal([]byte) error
+}
+
+// scheme knows the types of the groups that we mirror.
+func scheme(t *testing.T) *runtime.Scheme {
+	t.Helper()
+	s := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{
+		k8sappsv1.AddToScheme, k8scoordinationv1.AddToScheme, k8scorev1.AddToScheme, k8sdiscoveryv1.AddToScheme, k8snetworkingv1.AddToScheme,
+	} {
+		if err := add(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+// counterpart returns a new, empty object of the Kubernetes type that the kind mirrors.
+func counterpart(t *testing.T, s *runtime.Scheme, k *kind.Kind) kubernetesObject {
+	t.Helper()
+	o, err := s.New(schema.GroupVersionKind{Group: k.Group, Version: k.Version, Kind: k.Name})
+	if err != nil {
+		t.Fatalf("%s: no type of Kubernetes to compare with: %v", k, err)
+	}
+	return o.(kubernetesObject)
+}
