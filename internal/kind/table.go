@@ -5,6 +5,7 @@ import (
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
+	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
 )
 
 // table has a row per kind, in the order in which people are shown them: by group, then by name.
@@ -82,5 +83,10 @@ var table = []*Kind{
 		Namespaced: true,
 		New:        func() Object { return new(discoveryv1.EndpointSlice) },
 		Columns:    endpointSliceColumns, rules: endpointSliceRules,
+	},
+	{
+		Group: "networking.k8s.io", Version: "v1", Name: "IPAddress", Plural: "ipaddresses", Singular: "ipaddress", ShortNames: []string{"ip"},
+		New:     func() Object { return new(networkingv1.IPAddress) },
+		Columns: ipAddressColumns, rules: ipAddressRules,
 	},
 }

@@ -1,0 +1,67 @@
+package kind
+
+import (
+	"net/netip"
+
+	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
+)
+
+var (
+	ipAddressRules = rulesOf[*networkingv1.IPAddress]{
+		name:        nameIsAddress,
+		check:       checkIPAddress,
+		checkUpdate: checkIPAddressUpdate,
+	}
+	ipAddressColumns = []Column{
+		column("PARENTREF", func(a *networkingv1.IPAddress) string {
+			ref := a.GetSpec().GetParentRef()
+			parent := ref.GetResource()
+			if ref.GetGroup() != "" {
+				parent += "." + ref.GetGroup()
+			}
+			for _, part := range []string{ref.GetNamespace(), ref.GetName()} {
+				if part != "" {
+					parent += "/" + part
+				}
+			}
+			return parent
+		}),
+		age,
+	}
+)
+
+// nameIsAddress accepts an address in its canonical form: two spellings of one address would be two allocations.
+func nameIsAddress(name string) []string {
+	addr, err := netip.ParseAddr(name)
+	switch {
+	case err != nil:
+		return []string{"must be a valid IP address"}
+	case addr.String() != name:
+		return []string{"must be in canonical form: " + addr.String()}
+	}
+	return nil
+}
+
+func checkIPAddress(a *networkingv1.IPAddress, c *checker) {
+	p := field.NewPath("spec", "parentRef")
+	ref := a.GetSpec().GetParentRef()
+	if ref == nil {
+		c.required(p, "")
+		return
+	}
+	if ref.GetResource() == "" {
+		c.required(p.Child("resource"), "")
+	}
+	if ref.GetName() == "" {
+		c.required(p.Child("name"), "")
+	}
+}
+
+func checkIPAddressUpdate(new, old *networkingv1.IPAddress, c *checker) {
+	if !proto.Equal(new.GetSpec(), old.GetSpec()) {
+		c.invalid(field.NewPath("spec", "parentRef"), new.GetSpec().GetParentRef().GetName(), "field is immutable")
+	}
+}

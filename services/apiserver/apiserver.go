@@ -1,0 +1,175 @@
+// Package apiserver serves the objects of every kind. It alone touches their keys in etcd: it checks, completes and
+// stores what clients send, and answers reads and watches from a cache that follows etcd. Any number of instances run
+// side by side; they share nothing but etcd.
+//
+// A request's way: resource methods in reads.go, writes.go, delete.go, applies.go and transact.go; rights in authz;
+// what a write needs from other objects in admission.go; planning and committing in plan.go; storage below.
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/rpc"
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+	"github.com/xebec-project/xebec/services/apiserver/apply"
+	"github.com/xebec-project/xebec/services/apiserver/authz"
+	"github.com/xebec-project/xebec/services/apiserver/storage"
+)
+
+// permanentNamespaces exist from the start and cannot be deleted.
+var permanentNamespaces = []string{"default", "kube-system", "kube-public", "kube-node-lease"}
+
+// Config is what an operator can set.
+type Config struct {
+	// ServiceCIDR is the range that cluster IPs are allocated from.
+	ServiceCIDR string `yaml:"serviceCIDR"`
+	// ClusterDNS is the address in ServiceCIDR that nodes answer DNS on; it is given to no service.
+	ClusterDNS string `yaml:"clusterDNS"`
+	// Storage tunes the watch cache.
+	Storage storage.Config `yaml:"storage"`
+}
+
+// DefaultConfig is the configuration of a new cluster.
+func DefaultConfig() Config {
+	return Config{ServiceCIDR: "10.96.0.0/16", ClusterDNS: "10.96.0.10"}
+}
+
+// Validate reports every setting that makes no sense.
+func (c Config) Validate() error {
+	cidr, err := netip.ParsePrefix(c.ServiceCIDR)
+	if err != nil {
+		return fmt.Errorf("serviceCIDR: %w; write a range such as 10.96.0.0/16", err)
+	}
+	dns, err := netip.ParseAddr(c.ClusterDNS)
+	if err != nil {
+		return fmt.Errorf("clusterDNS: %w", err)
+	}
+	if !cidr.Contains(dns) {
+		return fmt.Errorf("clusterDNS: %s is not in serviceCIDR %s", dns, cidr)
+	}
+	return nil
+}
+
+// Service implements ResourceService and LeaseService.
+type Service struct {
+	apiv1.UnimplementedResourceServiceServer
+
+	store       *storage.Store
+	merger      *apply.Merger
+	authorizer  *authz.Authorizer
+	allocations *allocations
+	leases      *leaseService
+	ready       chan struct{}
+	log         *zap.Logger
+}
+
+// New makes a service over an etcd client. The client stays the caller's to close, after Run has returned.
+func New(cfg Config, etcd *clientv3.Client, log *zap.Logger) (*Service, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	store, err := storage.New(cfg.Storage, etcd, log)
+	if err != nil {
+		return nil, err
+	}
+	merger, err := apply.New()
+	if err != nil {
+		return nil, err
+	}
+	pods, _ := kind.ByGroupKind("", "Pod")
+	nodeName, _ := pods.FieldPath("spec.nodeName")
+	return &Service{
+		store: store, merger: merger, log: log, ready: make(chan struct{}),
+		authorizer:  &authz.Authorizer{Pods: &podIndex{store, nodeName}},
+		allocations: newAllocations(store, netip.MustParsePrefix(cfg.ServiceCIDR), netip.MustParseAddr(cfg.ClusterDNS)),
+		leases:      &leaseService{store: store},
+	}, nil
+}
+
+// Register adds the services to a server.
+func (s *Service) Register(r grpc.ServiceRegistrar) {
+	apiv1.RegisterResourceServiceServer(r, s)
+	apiv1.RegisterLeaseServiceServer(r, s.leases)
+}
+
+// Ready returns a channel that closes when the cache holds the cluster's state, so that calls can be answered.
+func (s *Service) Ready() <-chan struct{} { return s.ready }
+
+// ConfigureServer lets every authenticated caller in: rights depend on the objects, and are checked call by call.
+func (s *Service) ConfigureServer(cfg *rpc.ServerConfig) {
+	cfg.Authorize = func(context.Context, rpc.Identity, string) error { return nil }
+}
+
+// Run keeps the cache until ctx ends. Requests are answered only while it runs.
+func (s *Service) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.store.Run(ctx) })
+	g.Go(func() error { return s.prepare(ctx) })
+	return g.Wait()
+}
+
+// prepare waits for the cache, declares the service ready and creates the namespaces that every cluster has.
+func (s *Service) prepare(ctx context.Context) error {
+	if err := s.store.WaitReady(ctx); err != nil {
+		return nil // ctx ended
+	}
+	close(s.ready)
+	k, _ := kind.ByGroupKind("", "Namespace")
+	for _, name := range permanentNamespaces {
+		for {
+			err := s.makeNamespace(ctx, k, name)
+			if err == nil || apierr.IsAlreadyExists(err) {
+				break
+			}
+			s.log.Warn("Namespace not created yet", zap.String("namespace", name), zap.Error(err))
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(time.Second):
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Service) makeNamespace(ctx context.Context, k *kind.Kind, name string) error {
+	if _, ok := s.store.GetCached(keyOf(k, "", name)); ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	_, err := s.writeOne(ctx, nil, false, func(ctx context.Context, get reader) (*change, error) {
+		ns := &corev1.Namespace{Metadata: &metav1.ObjectMeta{Name: name}}
+		return s.createChange(ctx, get, k, ns, "", 0)
+	})
+	return err
+}
+
+// callerOf is who makes the request, as the server's authentication found.
+func callerOf(ctx context.Context) authz.Caller {
+	id := rpc.IdentityFromContext(ctx)
+	return authz.Caller{User: id.User, Groups: id.Groups}
+}
+
+// authorize checks the caller's right; r's caller is filled in.
+func (s *Service) authorize(ctx context.Context, r authz.Request) error {
+	r.Caller = callerOf(ctx)
+	err := s.authorizer.Authorize(ctx, r)
+	if denied := (*authz.DeniedError)(nil); errors.As(err, &denied) {
+		return apierr.Denied("%v", denied)
+	}
+	return err
+}

@@ -1,0 +1,271 @@
+// Package apply merges what several managers want of one object: server-side apply. Every manager owns the fields it
+// applied; a field that two managers want different is a conflict; a field that its last owner no longer applies is
+// removed. The algorithm is Kubernetes' own (KEP-555), by its library structured-merge-diff; the schema it merges by is
+// built from the protos' descriptors.
+package apply
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+	"sigs.k8s.io/structured-merge-diff/v6/merge"
+	"sigs.k8s.io/structured-merge-diff/v6/schema"
+	"sigs.k8s.io/structured-merge-diff/v6/typed"
+
+	"github.com/xebec-project/xebec/internal/codec"
+	"github.com/xebec-project/xebec/internal/kind"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+// The operations recorded in managedFields.
+const (
+	operationApply  = "Apply"
+	operationUpdate = "Update"
+)
+
+// Conflict is a field that the apply would change while another manager owns it.
+type Conflict struct {
+	Manager string // the owner's name
+	Field   string // JSON path, such as .spec.replicas
+}
+
+// ConflictError is returned by Merger.Apply when other managers own fields that the apply would change.
+type ConflictError struct{ Conflicts []Conflict }
+
+// Error names the owners and the fields.
+func (e *ConflictError) Error() string {
+	parts := make([]string, len(e.Conflicts))
+	for i, c := range e.Conflicts {
+		parts[i] = fmt.Sprintf("%s is owned by %q", c.Field, c.Manager)
+	}
+	return fmt.Sprintf("apply conflicts in %d field(s): %s; leave those fields out, agree with their owner, or force the apply to take them over", len(e.Conflicts), strings.Join(parts, ", "))
+}
+
+// Merger merges objects of every kind of the kind table. It is safe for concurrent use.
+type Merger struct {
+	schema  *schema.Schema
+	updater *merge.Updater
+}
+
+// New builds the merge schema of all kinds.
+func New() (*Merger, error) {
+	b := &schemaBuilder{seen: map[protoreflect.FullName]bool{}}
+	for _, k := range kind.All() {
+		if err := b.addKind(k.New().ProtoReflect().Descriptor()); err != nil {
+			return nil, fmt.Errorf("merge schema of %s: %w", k.Name, err)
+		}
+	}
+	// Who the object is and what only the server writes is nobody's to own.
+	unowned := fieldpath.NewSet()
+	for _, f := range []string{"name", "namespace", "generateName", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"} {
+		unowned.Insert(fieldpath.MakePathOrDie("metadata", f))
+	}
+	for _, f := range []string{"apiVersion", "kind", "metadata", "status"} {
+		unowned.Insert(fieldpath.MakePathOrDie(f))
+	}
+	filters := map[fieldpath.APIVersion]fieldpath.Filter{}
+	for _, k := range kind.All() {
+		filters[apiVersion(k)] = fieldpath.NewExcludeSetFilter(unowned)
+	}
+	builder := merge.UpdaterBuilder{Converter: sameVersion{}, IgnoreFilter: filters, ReturnInputOnNoop: true}
+	return &Merger{schema: &schema.Schema{Types: b.types}, updater: builder.BuildUpdater()}, nil
+}
+
+// Apply merges config, the fields that manager wants, into live and returns the result with its managedFields brought up
+// to date. live is nil when the object does not exist; neither argument is changed. config's status and server-set
+// metadata are ignored. Without force, fields of other managers that would change are a *ConflictError.
+func (m *Merger) Apply(live, config kind.Object, manager string, force bool, now time.Time) (kind.Object, error) {
+	k := kind.Of(config)
+	managers := fieldpath.ManagedFields{}
+	var err error
+	if live == nil {
+		live = k.New()
+	} else if managers, err = decodeManagers(live.GetMetadata().GetManagedFields()); err != nil {
+		return nil, err
+	}
+	liveTyped, err := m.typed(k, live)
+	if err != nil {
+		return nil, err
+	}
+	configTyped, err := m.typed(k, config)
+	if err != nil {
+		return nil, err
+	}
+	merged, managers, err := m.updater.Apply(liveTyped, configTyped, apiVersion(k), managers, managerKey(manager, operationApply), force)
+	if err != nil {
+		return nil, conflictError(err)
+	}
+	out, err := untyped(k, merged)
+	if err != nil {
+		return nil, err
+	}
+	if out.GetMetadata() == nil {
+		return nil, fmt.Errorf("the applied %s has no metadata", k.Name)
+	}
+	out.GetMetadata().ManagedFields, err = encodeManagers(managers, live.GetMetadata().GetManagedFields(), apiVersion(k), now)
+	return out, err
+}
+
+// Update records in updated's managedFields that manager set the fields in which it differs from live (nil for a new
+// object) and took them over from their owners.
+func (m *Merger) Update(live, updated kind.Object, manager string, now time.Time) error {
+	k := kind.Of(updated)
+	if live == nil {
+		live = k.New()
+	}
+	recorded := live.GetMetadata().GetManagedFields()
+	managers, err := decodeManagers(recorded)
+	if err != nil {
+		return err
+	}
+	liveTyped, err := m.typed(k, live)
+	if err != nil {
+		return err
+	}
+	updatedTyped, err := m.typed(k, updated)
+	if err != nil {
+		return err
+	}
+	_, managers, err = m.updater.Update(liveTyped, updatedTyped, apiVersion(k), managers, managerKey(manager, operationUpdate))
+	if err != nil {
+		return conflictError(err)
+	}
+	updated.GetMetadata().ManagedFields, err = encodeManagers(managers, recorded, apiVersion(k), now)
+	return err
+}
+
+// Same reports whether two states of an object differ in nothing but the times in their managedFields.
+func Same(a, b kind.Object) bool {
+	return proto.Equal(timeless(a), timeless(b))
+}
+
+func timeless(o kind.Object) proto.Message {
+	c := proto.Clone(o).(kind.Object)
+	for _, e := range c.GetMetadata().GetManagedFields() {
+		e.Time = nil
+	}
+	c.GetMetadata().ResourceVersion = ""
+	return c
+}
+
+// typed is the object as the merge library sees it, without managedFields, which describe it and are no part of it.
+func (m *Merger) typed(k *kind.Kind, o kind.Object) (*typed.TypedValue, error) {
+	v, err := codec.Value(o)
+	if err != nil {
+		return nil, fmt.Errorf("%s as JSON: %w", k.Name, err)
+	}
+	obj, ok := v.(map[string]any)
+	if !ok {
+		return nil, fmt.Errorf("%s as JSON is a %T, not an object", k.Name, v)
+	}
+	if meta, ok := obj["metadata"].(map[string]any); ok {
+		delete(meta, "managedFields")
+	}
+	name := string(o.ProtoReflect().Descriptor().FullName())
+	t := typed.ParseableType{TypeRef: schema.TypeRef{NamedType: &name}, Schema: m.schema}
+	// Kubernetes accepts duplicate set and map elements in stored objects; an apply of them is refused by validation.
+	tv, err := t.FromUnstructured(obj, typed.AllowDuplicates)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", k.Name, err)
+	}
+	return tv, nil
+}
+
+func untyped(k *kind.Kind, tv *typed.TypedValue) (kind.Object, error) {
+	obj, ok := tv.AsValue().Unstructured().(map[string]any)
+	if !ok {
+		return nil, fmt.Errorf("merged %s is not an object", k.Name)
+	}
+	delete(obj, "apiVersion")
+	delete(obj, "kind")
+	out := k.New()
+	if err := codec.FromValue(obj, out); err != nil {
+		return nil, fmt.Errorf("merged %s: %w", k.Name, err)
+	}
+	return out, nil
+}
+
+// managerKey names an owner in the library's map: one manager may own fields by applying and others by updating.
+func managerKey(name, operation string) string { return operation + "/" + name }
+
+func splitManagerKey(key string) (name, operation string) {
+	operation, name, _ = strings.Cut(key, "/")
+	return name, operation
+}
+
+func decodeManagers(entries []*metav1.ManagedFieldsEntry) (fieldpath.ManagedFields, error) {
+	managers := fieldpath.ManagedFields{}
+	for _, e := range entries {
+		if e.GetSubresource() != "" {
+			continue
+		}
+		set := fieldpath.NewSet()
+		if err := set.FromJSON(bytes.NewReader(e.GetFieldsV1().GetRaw())); err != nil {
+			return nil, fmt.Errorf("managedFields of %q: %w", e.GetManager(), err)
+		}
+		managers[managerKey(e.GetManager(), e.GetOperation())] = fieldpath.NewVersionedSet(set, fieldpath.APIVersion(e.GetApiVersion()), e.GetOperation() == operationApply)
+	}
+	return managers, nil
+}
+
+// encodeManagers writes the owners in a stable order: by operation and name. An entry whose fields did not change keeps
+// its time, so that an apply without effect leaves the object as it is.
+func encodeManagers(managers fieldpath.ManagedFields, before []*metav1.ManagedFieldsEntry, version fieldpath.APIVersion, now time.Time) ([]*metav1.ManagedFieldsEntry, error) {
+	entries := make([]*metav1.ManagedFieldsEntry, 0, len(managers))
+	for key, vs := range managers {
+		raw, err := vs.Set().ToJSON()
+		if err != nil {
+			return nil, fmt.Errorf("managedFields of %q: %w", key, err)
+		}
+		name, operation := splitManagerKey(key)
+		e := &metav1.ManagedFieldsEntry{Manager: name, Operation: operation, ApiVersion: string(version), FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: raw}, Time: timestamppb.New(now.Truncate(time.Second))}
+		for _, b := range before {
+			if b.GetManager() == name && b.GetOperation() == operation && bytes.Equal(b.GetFieldsV1().GetRaw(), raw) {
+				e.Time = b.GetTime()
+			}
+		}
+		entries = append(entries, e)
+	}
+	slices.SortFunc(entries, func(a, b *metav1.ManagedFieldsEntry) int {
+		return strings.Compare(managerKey(a.GetManager(), a.GetOperation()), managerKey(b.GetManager(), b.GetOperation()))
+	})
+	return entries, nil
+}
+
+func conflictError(err error) error {
+	conflicts, ok := err.(merge.Conflicts)
+	if !ok {
+		return err
+	}
+	out := &ConflictError{}
+	for _, c := range conflicts {
+		name, _ := splitManagerKey(c.Manager)
+		out.Conflicts = append(out.Conflicts, Conflict{Manager: name, Field: c.Path.String()})
+	}
+	return out
+}
+
+func apiVersion(k *kind.Kind) fieldpath.APIVersion {
+	if k.Group == "" {
+		return fieldpath.APIVersion(k.Version)
+	}
+	return fieldpath.APIVersion(k.Group + "/" + k.Version)
+}
+
+// sameVersion is the library's version converter; there is one version of every kind.
+type sameVersion struct{}
+
+// Convert returns the object unchanged.
+func (sameVersion) Convert(o *typed.TypedValue, _ fieldpath.APIVersion) (*typed.TypedValue, error) {
+	return o, nil
+}
+
+// IsMissingVersionError is never true.
+func (sameVersion) IsMissingVersionError(error) bool { return false }

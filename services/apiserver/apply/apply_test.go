@@ -1,0 +1,147 @@
+package apply
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/xebec-project/xebec/internal/codec"
+	"github.com/xebec-project/xebec/internal/kind"
+	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+
+func object(t *testing.T, json string) kind.Object {
+	t.Helper()
+	o, err := codec.Unmarshal([]byte(json))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func merger(t *testing.T) *Merger {
+	t.Helper()
+	m, err := New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+const deployment = `{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"web","namespace":"default"},"spec":{"replicas":2,
+	"selector":{"matchLabels":{"app":"web"}},"template":{"metadata":{"labels":{"app":"web"}},
+	"spec":{"containers":[{"name":"web","image":"web:1","ports":[{"containerPort":80}],"env":[{"name":"A","value":"1"}]}]}}}}`
+
+func TestApplyCreatesAndOwns(t *testing.T) {
+	m := merger(t)
+	got, err := m.Apply(nil, object(t, deployment), "alice", false, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	owners := got.GetMetadata().GetManagedFields()
+	if len(owners) != 1 || owners[0].GetManager() != "alice" || owners[0].GetOperation() != "Apply" || owners[0].GetApiVersion() != "apps/v1" {
+		t.Fatalf("managedFields = %v", owners)
+	}
+	again, err := m.Apply(got, object(t, deployment), "alice", false, noon.Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !Same(got, again) || !again.GetMetadata().GetManagedFields()[0].GetTime().AsTime().Equal(noon) {
+		t.Errorf("a second apply of the same changed the object:\n%v\n%v", got, again)
+	}
+}
+
+func TestApplyConflict(t *testing.T) {
+	m := merger(t)
+	live, err := m.Apply(nil, object(t, deployment), "alice", false, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := `{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"web","namespace":"default"},"spec":{"replicas":5}}`
+	_, err = m.Apply(live, object(t, other), "bob", false, noon)
+	var conflict *ConflictError
+	if !errors.As(err, &conflict) || len(conflict.Conflicts) != 1 || conflict.Conflicts[0] != (Conflict{"alice", ".spec.replicas"}) {
+		t.Fatalf("got %v, want a conflict with alice over .spec.replicas", err)
+	}
+	forced, err := m.Apply(live, object(t, other), "bob", true, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := forced.(*appsv1.Deployment).GetSpec().GetReplicas(); n != 5 {
+		t.Errorf("forced apply left %d replicas, want 5", n)
+	}
+	// Now the field is bob's, and alice is the one in conflict.
+	if _, err := m.Apply(forced, object(t, deployment), "alice", false, noon); !errors.As(err, &conflict) {
+		t.Errorf("got %v, want a conflict with bob", err)
+	}
+}
+
+func TestApplyRemovesWhatItNoLongerNames(t *testing.T) {
+	m := merger(t)
+	live, err := m.Apply(nil, object(t, deployment), "alice", false, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Another manager adds an element to a list that merges by key.
+	sidecar := `{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"web","namespace":"default"},"spec":{"template":{"spec":{"containers":[{"name":"sidecar","image":"sidecar:1"}]}}}}`
+	live, err = m.Apply(live, object(t, sidecar), "bob", false, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	without := `{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"web","namespace":"default"},"spec":{"replicas":2,
+		"selector":{"matchLabels":{"app":"web"}},"template":{"metadata":{"labels":{"app":"web"}},
+		"spec":{"containers":[{"name":"web","image":"web:2","ports":[{"containerPort":80,"protocol":"TCP"}]}]}}}}`
+	live, err = m.Apply(live, object(t, without), "alice", false, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	containers := live.(*appsv1.Deployment).GetSpec().GetTemplate().GetSpec().GetContainers()
+	byName := map[string]*corev1.Container{}
+	for _, c := range containers {
+		byName[c.GetName()] = c
+	}
+	if len(byName) != 2 || byName["sidecar"].GetImage() != "sidecar:1" {
+		t.Errorf("the other manager's container is gone: %v", containers)
+	}
+	web := byName["web"]
+	if web.GetImage() != "web:2" || len(web.GetEnv()) != 0 || len(web.GetPorts()) != 1 {
+		t.Errorf("web = %v, want image web:2, no env and one port", web)
+	}
+}
+
+func TestUpdateTakesOwnership(t *testing.T) {
+	m := merger(t)
+	live, err := m.Apply(nil, object(t, deployment), "alice", false, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	scaled := object(t, deployment)
+	scaled.(*appsv1.Deployment).Spec.Replicas = new(int32)
+	if err := m.Update(live, scaled, "autoscaler", noon); err != nil {
+		t.Fatal(err)
+	}
+	_, err = m.Apply(scaled, object(t, deployment), "alice", false, noon)
+	var conflict *ConflictError
+	if !errors.As(err, &conflict) || conflict.Conflicts[0].Manager != "autoscaler" {
+		t.Errorf("got %v, want a conflict with autoscaler", err)
+	}
+}
+
+// TestEveryKindHasASchema applies an object of each kind, empty but for its name.
+func TestEveryKindHasASchema(t *testing.T) {
+	m := merger(t)
+	for _, k := range kind.All() {
+		o := object(t, `{"apiVersion":"`+k.APIVersion()+`","kind":"`+k.Name+`","metadata":{"name":"a","labels":{"l":"v"}}}`)
+		got, err := m.Apply(nil, o, "alice", false, noon)
+		if err != nil {
+			t.Errorf("%s: %v", k.Name, err)
+			continue
+		}
+		if got.GetMetadata().GetLabels()["l"] != "v" {
+			t.Errorf("%s: label lost", k.Name)
+		}
+	}
+}

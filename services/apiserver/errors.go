@@ -1,0 +1,42 @@
+package apiserver
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/services/apiserver/storage"
+)
+
+// spaceRetry is when a client may try again after etcd ran out of space: it takes a person to mend.
+const spaceRetry = time.Minute
+
+// storageError turns an error of storage into one of the API. Errors that it does not know stay as they are.
+func storageError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, storage.ErrFence):
+		return apierr.ElectionLost("of this writer")
+	case errors.Is(err, storage.ErrCompacted):
+		return apierr.New(codes.OutOfRange, apierr.ReasonTooOld, "the revision is no longer known: list or watch anew, without it")
+	case errors.Is(err, storage.ErrFutureRevision):
+		return apierr.BadField("resourceVersion", "is later than any revision that exists")
+	case errors.Is(err, storage.ErrContinue):
+		return apierr.BadField("continue", "%v; start the list over", err)
+	case errors.Is(err, storage.ErrSlowWatcher):
+		return apierr.Unavailable("this watch fell too far behind and was ended: resume it from the last resourceVersion it sent")
+	case errors.Is(err, storage.ErrLeaseNotFound):
+		return apierr.New(codes.NotFound, apierr.ReasonNotFound, "the lease lapsed, was revoked or never was: grant another")
+	case errors.Is(err, storage.ErrNoSpace):
+		return apierr.StorageFull(spaceRetry)
+	case errors.Is(err, storage.ErrTooLarge):
+		return apierr.BadRequest("the write is larger than etcd takes in one request: %v", err)
+	case errors.Is(err, storage.ErrUnavailable):
+		return apierr.Unavailable("%v", err)
+	}
+	return fmt.Errorf("storage: %w", err)
+}

@@ -1,0 +1,107 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"google.golang.org/grpc"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+	"github.com/xebec-project/xebec/services/apiserver/authz"
+	"github.com/xebec-project/xebec/services/apiserver/storage"
+)
+
+// Bounds of a lease's time to live, in seconds.
+const (
+	minLeaseSeconds = 2
+	maxLeaseSeconds = 3600
+)
+
+// leaseService implements LeaseService on etcd's leases.
+type leaseService struct {
+	apiv1.UnimplementedLeaseServiceServer
+	store *storage.Store
+}
+
+// Grant makes a lease owned by the caller.
+func (l *leaseService) Grant(ctx context.Context, req *apiv1.GrantRequest) (*apiv1.GrantResponse, error) {
+	caller := callerOf(ctx)
+	_, node := caller.Node()
+	_, service := caller.Service()
+	if !node && !service && !caller.In(authz.GroupAdmins) {
+		return nil, apierr.Denied("user %q may not hold leases: it is neither a node, a service nor an administrator", caller.User)
+	}
+	if ttl := req.GetTtlSeconds(); ttl < minLeaseSeconds || ttl > maxLeaseSeconds {
+		return nil, apierr.BadField("ttlSeconds", "must be %d to %d, is %d", minLeaseSeconds, maxLeaseSeconds, ttl)
+	}
+	id, ttl, err := l.store.LeaseGrant(ctx, req.GetTtlSeconds(), caller.User)
+	if err != nil {
+		return nil, storageError(err)
+	}
+	return &apiv1.GrantResponse{LeaseId: id, TtlSeconds: ttl}, nil
+}
+
+// KeepAlive renews leases, once per request.
+func (l *leaseService) KeepAlive(stream grpc.BidiStreamingServer[apiv1.KeepAliveRequest, apiv1.KeepAliveResponse]) error {
+	ctx := stream.Context()
+	owned := map[int64]bool{}
+	for {
+		req, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		id := req.GetLeaseId()
+		if !owned[id] {
+			if err := l.checkOwner(ctx, id); err != nil {
+				return err
+			}
+			owned[id] = true
+		}
+		ttl, err := l.store.LeaseKeepAlive(ctx, id)
+		if err != nil {
+			return storageError(err)
+		}
+		if err := stream.Send(&apiv1.KeepAliveResponse{LeaseId: id, TtlSeconds: ttl}); err != nil {
+			return err
+		}
+	}
+}
+
+// Revoke ends a lease and removes the objects under it.
+func (l *leaseService) Revoke(ctx context.Context, req *apiv1.RevokeRequest) (*apiv1.RevokeResponse, error) {
+	if err := l.checkOwner(ctx, req.GetLeaseId()); err != nil {
+		return nil, err
+	}
+	if err := l.store.LeaseRevoke(ctx, req.GetLeaseId()); err != nil {
+		return nil, storageError(err)
+	}
+	return &apiv1.RevokeResponse{}, nil
+}
+
+// checkOwner refuses a caller that did not make the lease.
+func (l *leaseService) checkOwner(ctx context.Context, id int64) error {
+	if id <= 0 {
+		return apierr.BadField("leaseId", "is required")
+	}
+	owner, err := l.store.LeaseOwner(ctx, id)
+	if err != nil {
+		return storageError(err)
+	}
+	if caller := callerOf(ctx); owner != caller.User && !caller.In(authz.GroupAdmins) {
+		return apierr.Denied("lease %d belongs to another user than %q", id, caller.User)
+	}
+	return nil
+}
+
+// checkLease refuses to put an object under a lease that is not the caller's; 0 is none.
+func (s *Service) checkLease(ctx context.Context, id int64) error {
+	if id == 0 {
+		return nil
+	}
+	return s.leases.checkOwner(ctx, id)
+}

@@ -1,0 +1,153 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"strconv"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/rpc"
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+	"github.com/xebec-project/xebec/services/apiserver/authz"
+	"github.com/xebec-project/xebec/services/apiserver/storage"
+)
+
+// Get returns one object.
+func (s *Service) Get(ctx context.Context, req *apiv1.GetRequest) (*apiv1.GetResponse, error) {
+	k, key, err := resolveReference(req.GetObject())
+	if err != nil {
+		return nil, err
+	}
+	read := s.store.Get
+	if at := req.GetAtRevision(); at != "" {
+		revision, err := parseRevision("atRevision", at)
+		if err != nil {
+			return nil, err
+		}
+		read = func(ctx context.Context, key storage.Key) (*storage.Object, error) {
+			return s.store.GetAt(ctx, key, revision)
+		}
+	}
+	o, err := read(ctx, key)
+	if err != nil && !errors.Is(err, storage.ErrNotFound) {
+		return nil, storageError(err)
+	}
+	// A caller without the right learns nothing, not even whether the object exists.
+	ask := authz.Request{Verb: authz.Get, Resource: k.Resource(), Namespace: key.Namespace, Name: key.Name}
+	if o != nil {
+		ask.NodeName = nodeOf(k, o)
+	}
+	if err := s.authorize(ctx, ask); err != nil {
+		return nil, err
+	}
+	if o == nil {
+		return nil, apierr.NotFound(k, key.Name)
+	}
+	return &apiv1.GetResponse{Object: o.Any()}, nil
+}
+
+// List returns the objects that match the selectors.
+func (s *Service) List(ctx context.Context, req *apiv1.ListRequest) (*apiv1.ListResponse, error) {
+	sel, err := s.selectFor(ctx, authz.List, req)
+	if err != nil {
+		return nil, err
+	}
+	if req.GetLimit() < 0 {
+		return nil, apierr.BadField("limit", "must not be negative; 0 means no limit")
+	}
+	opts := storage.ListOptions{Group: sel.kind.Group, Kind: sel.kind.Name, Namespace: req.GetNamespace(), Match: sel.match, Limit: req.GetLimit(), Continue: req.GetContinue()}
+	if at := req.GetAtRevision(); at != "" {
+		if opts.AtRevision, err = parseRevision("atRevision", at); err != nil {
+			return nil, err
+		}
+	}
+	result, err := s.store.List(ctx, opts)
+	if err != nil {
+		return nil, storageError(err)
+	}
+	resp := &apiv1.ListResponse{Objects: make([]*anypb.Any, len(result.Objects)), ResourceVersion: strconv.FormatInt(result.Revision, 10), Continue: result.Continue}
+	for i, o := range result.Objects {
+		resp.Objects[i] = o.Any()
+	}
+	return resp, nil
+}
+
+// Watch streams the state and then the changes. Events are sent in the encoding that all watchers share.
+func (s *Service) Watch(req *apiv1.WatchRequest, stream grpc.ServerStreamingServer[apiv1.WatchResponse]) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	sel, err := s.selectFor(ctx, authz.Watch, req)
+	if err != nil {
+		return err
+	}
+	opts := storage.WatchOptions{Group: sel.kind.Group, Kind: sel.kind.Name, Namespace: req.GetNamespace(), Match: sel.match}
+	if from := req.GetResourceVersion(); from != "" {
+		if opts.FromRevision, err = parseRevision("resourceVersion", from); err != nil {
+			return err
+		}
+	}
+	// A watch goes on for as long as the client likes; a server that stops ends it, and the client resumes elsewhere.
+	draining := rpc.Draining(ctx)
+	go func() {
+		select {
+		case <-draining:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	err = s.store.Watch(ctx, opts, func(events []storage.Event) error {
+		for i := range events {
+			if err := stream.SendMsg(rpc.NewFrame(events[i].Frame())); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	switch {
+	case stream.Context().Err() != nil:
+		return stream.Context().Err()
+	case ctx.Err() != nil:
+		return apierr.Unavailable("this apiserver is stopping: resume the watch from the last resourceVersion it sent")
+	}
+	return storageError(err)
+}
+
+// selected is what a List or Watch selects.
+type selected struct {
+	kind  *kind.Kind
+	match storage.Match
+}
+
+// selector is what List, Watch and DeleteCollection requests share.
+type selector interface {
+	GetGroup() string
+	GetKind() string
+	GetNamespace() string
+	GetLabelSelector() string
+	GetFieldSelector() string
+}
+
+// selectFor resolves a request's kind and selectors and checks the caller's right to them.
+func (s *Service) selectFor(ctx context.Context, verb authz.Verb, req selector) (selected, error) {
+	k, err := resolve(req.GetGroup(), req.GetKind())
+	if err != nil {
+		return selected{}, err
+	}
+	if !k.Namespaced && req.GetNamespace() != "" {
+		return selected{}, apierr.BadField("namespace", "must be empty: %s live in no namespace", k.Plural)
+	}
+	match, exact, err := parseSelectors(k, req.GetLabelSelector(), req.GetFieldSelector())
+	if err != nil {
+		return selected{}, err
+	}
+	name, node := exact["metadata.name"], ""
+	if k.Name == "Pod" {
+		node = exact["spec.nodeName"]
+	}
+	err = s.authorize(ctx, authz.Request{Verb: verb, Resource: k.Resource(), Namespace: req.GetNamespace(), Name: name, NodeName: node})
+	return selected{k, match}, err
+}

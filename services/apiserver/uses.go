@@ -1,0 +1,109 @@
+package apiserver
+
+import (
+	"context"
+
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	"github.com/xebec-project/xebec/services/apiserver/storage"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+)
+
+// podIndex answers the authorizer's questions from the watch cache.
+type podIndex struct {
+	store    *storage.Store
+	nodeName []protowire.Number
+}
+
+// NodeUses reports whether a pod bound to the node refers to the object. It looks at the pods of one namespace; a cache
+// that is a moment old may refuse for that moment, and the node asks again.
+func (p *podIndex) NodeUses(ctx context.Context, node, resource, namespace, name string) (bool, error) {
+	list, err := p.store.List(ctx, storage.ListOptions{Kind: "Pod", Namespace: namespace, Stale: true,
+		Match: func(o *storage.Object) bool { return o.Field(p.nodeName) == node }})
+	if err != nil {
+		return false, storageError(err)
+	}
+	for _, o := range list.Objects {
+		pod := &corev1.Pod{}
+		if err := proto.Unmarshal(o.Bytes, pod); err != nil {
+			return false, err
+		}
+		if podUses(pod.GetSpec(), resource, name) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func podUses(spec *corev1.PodSpec, resource, name string) bool {
+	switch resource {
+	case "serviceaccounts":
+		return spec.GetServiceAccountName() == name
+	case "configmaps":
+		return usesConfigMap(spec, name)
+	case "secrets":
+		return usesSecret(spec, name)
+	}
+	return false
+}
+
+func usesConfigMap(spec *corev1.PodSpec, name string) bool {
+	for _, v := range spec.GetVolumes() {
+		if v.GetVolumeSource().GetConfigMap().GetLocalObjectReference().GetName() == name {
+			return true
+		}
+		for _, source := range v.GetVolumeSource().GetProjected().GetSources() {
+			if source.GetConfigMap().GetLocalObjectReference().GetName() == name {
+				return true
+			}
+		}
+	}
+	for _, c := range containersOf(spec) {
+		for _, e := range c.GetEnvFrom() {
+			if e.GetConfigMapRef().GetLocalObjectReference().GetName() == name {
+				return true
+			}
+		}
+		for _, e := range c.GetEnv() {
+			if e.GetValueFrom().GetConfigMapKeyRef().GetLocalObjectReference().GetName() == name {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func usesSecret(spec *corev1.PodSpec, name string) bool {
+	for _, s := range spec.GetImagePullSecrets() {
+		if s.GetName() == name {
+			return true
+		}
+	}
+	for _, v := range spec.GetVolumes() {
+		if v.GetVolumeSource().GetSecret().GetSecretName() == name {
+			return true
+		}
+		for _, source := range v.GetVolumeSource().GetProjected().GetSources() {
+			if source.GetSecret().GetLocalObjectReference().GetName() == name {
+				return true
+			}
+		}
+	}
+	for _, c := range containersOf(spec) {
+		for _, e := range c.GetEnvFrom() {
+			if e.GetSecretRef().GetLocalObjectReference().GetName() == name {
+				return true
+			}
+		}
+		for _, e := range c.GetEnv() {
+			if e.GetValueFrom().GetSecretKeyRef().GetLocalObjectReference().GetName() == name {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func containersOf(spec *corev1.PodSpec) []*corev1.Container {
+	return append(append([]*corev1.Container{}, spec.GetInitContainers()...), spec.GetContainers()...)
+}
