@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
+	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/pki"
 )
 
@@ -53,7 +54,7 @@ func (id Identity) Outgoing(md metadata.MD) {
 type call struct {
 	identity Identity
 	object   string
-	draining <-chan struct{}
+	draining context.Context
 }
 
 type callKey struct{}
@@ -84,10 +85,19 @@ func ContextWithIdentity(ctx context.Context, id Identity) context.Context {
 // Draining returns a channel that closes when the server that handles ctx's call begins to stop. Handlers of streams
 // that the client can resume end them then, with Unavailable, rather than be cut off. It is nil outside of a server.
 func Draining(ctx context.Context) <-chan struct{} {
-	if c := callFrom(ctx); c != nil {
-		return c.draining
+	if c := callFrom(ctx); c != nil && c.draining != nil {
+		return c.draining.Done()
 	}
 	return nil
+}
+
+// OnDraining calls f in a goroutine of its own when the server that handles ctx's call begins to stop, unless stop is
+// called before; stop is to be called in any case. It spares streams a goroutine that waits for Draining.
+func OnDraining(ctx context.Context, f func()) (stop func() bool) {
+	if c := callFrom(ctx); c != nil && c.draining != nil {
+		return context.AfterFunc(c.draining, f)
+	}
+	return func() bool { return true }
 }
 
 // UserAgent returns the user agent of the program that made the call, seen through the gateway.
@@ -161,5 +171,5 @@ func AuthorizeControlPlane(_ context.Context, id Identity, fullMethod string) er
 	if id.Member(pki.GroupMasters) || id.Member(pki.GroupServices) {
 		return nil
 	}
-	return refuse(codes.PermissionDenied, ReasonForbidden, "%q may not call %s: it needs group %s", id.User, fullMethod, pki.GroupMasters)
+	return refuse(codes.PermissionDenied, apierr.ReasonForbidden, "%q may not call %s: it needs group %s", id.User, fullMethod, pki.GroupMasters)
 }

@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
+
+	"github.com/xebec-project/xebec/internal/apierr"
 )
 
 // Limits bounds what one caller may ask of a server.
@@ -91,8 +93,8 @@ func (l *limiter) bucket(id Identity) *rate.Limiter {
 func (l *limiter) enter() error {
 	if n := l.inFlight.Add(1); l.maxInFlight > 0 && n > l.maxInFlight {
 		l.inFlight.Add(-1)
-		l.refused(ReasonOverloaded)
-		return refuseFor(overloadDelay, ReasonOverloaded, "the server works on %d calls already: try again in %s", l.maxInFlight, overloadDelay)
+		l.refused(apierr.ReasonOverloaded)
+		return refuseFor(overloadDelay, apierr.ReasonOverloaded, "the server works on %d calls already: try again in %s", l.maxInFlight, overloadDelay)
 	}
 	return nil
 }

@@ -57,7 +57,7 @@ func objectName(kind, namespace, name string) string {
 }
 
 // BytesField returns the first occurrence of a string, bytes or message field in an encoded message, nil when it has
-// none. Content that is cut off or malformed after the field does not matter, before it gives nil.
+// none. Of a message that is cut off it returns what is there.
 func BytesField(message []byte, number protowire.Number) []byte {
 	for len(message) > 0 {
 		num, typ, n := protowire.ConsumeTag(message)
@@ -66,11 +66,12 @@ func BytesField(message []byte, number protowire.Number) []byte {
 		}
 		message = message[n:]
 		if num == number && typ == protowire.BytesType {
-			value, n := protowire.ConsumeBytes(message)
+			size, n := protowire.ConsumeVarint(message)
 			if n < 0 {
 				return nil
 			}
-			return value
+			value := message[n:]
+			return value[:min(size, uint64(len(value)))]
 		}
 		if n = protowire.ConsumeFieldValue(num, typ, message); n < 0 {
 			return nil

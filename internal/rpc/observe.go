@@ -21,14 +21,14 @@ type observer struct {
 	log      *zap.Logger
 	level    func(fullMethod string, code codes.Code) zapcore.Level
 	object   func(fullMethod string, req any) string
-	draining <-chan struct{}
+	draining context.Context
 
 	handled *prometheus.CounterVec
 	seconds *prometheus.HistogramVec
 	refused *prometheus.CounterVec
 }
 
-func newObserver(cfg ServerConfig, log *zap.Logger, draining <-chan struct{}) (*observer, error) {
+func newObserver(cfg ServerConfig, log *zap.Logger, draining context.Context) (*observer, error) {
 	o := &observer{
 		log:      log,
 		level:    cfg.LogLevel,

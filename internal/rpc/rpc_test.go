@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
 	"github.com/xebec-project/xebec/internal/rpc/rpctest"
@@ -56,15 +57,6 @@ func testContext(t *testing.T) context.Context {
 	return ctx
 }
 
-func reason(err error) string {
-	for _, detail := range status.Convert(err).Details() {
-		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetDomain() == rpc.Domain {
-			return info.GetReason()
-		}
-	}
-	return ""
-}
-
 func TestIdentity(t *testing.T) {
 	cluster := rpctest.NewCluster(t)
 	everyone := func(context.Context, rpc.Identity, string) error { return nil }
@@ -95,8 +87,8 @@ func TestIdentity(t *testing.T) {
 			ctx := metadata.AppendToOutgoingContext(testContext(t), tt.headers...)
 			got, err := client.WhoAmI(ctx, &clusterv1.WhoAmIRequest{})
 			if tt.wantReason != "" {
-				if status.Code(err) != codes.PermissionDenied || reason(err) != tt.wantReason {
-					t.Fatalf("got %v with reason %q, want PERMISSION_DENIED with %s", err, reason(err), tt.wantReason)
+				if status.Code(err) != codes.PermissionDenied || apierr.Reason(err) != tt.wantReason {
+					t.Fatalf("got %v with reason %q, want PERMISSION_DENIED with %s", err, apierr.Reason(err), tt.wantReason)
 				}
 				return
 			}
@@ -158,7 +150,7 @@ func TestPanicBecomesAnError(t *testing.T) {
 	address, _ := cluster.Serve(t, rpc.ServerConfig{}, api.register)
 	conn := cluster.Dial(t, address, cluster.Admin(t), rpc.ClientConfig{})
 	_, err := apiv1.NewResourceServiceClient(conn).Get(testContext(t), &apiv1.GetRequest{})
-	if status.Code(err) != codes.Internal || reason(err) != rpc.ReasonPanic || strings.Contains(err.Error(), "boom") {
+	if status.Code(err) != codes.Internal || apierr.Reason(err) != rpc.ReasonPanic || strings.Contains(err.Error(), "boom") {
 		t.Errorf("got %v, want INTERNAL with %s and nothing of the panic", err, rpc.ReasonPanic)
 	}
 }
@@ -184,7 +176,7 @@ func TestRateLimitIsPerCaller(t *testing.T) {
 		}
 	}
 	err := call(ann)
-	if status.Code(err) != codes.ResourceExhausted || reason(err) != rpc.ReasonRateLimited {
+	if status.Code(err) != codes.ResourceExhausted || apierr.Reason(err) != rpc.ReasonRateLimited {
 		t.Fatalf("the fourth call of a burst of three: %v", err)
 	}
 	var retry *errdetails.RetryInfo
@@ -223,7 +215,7 @@ func TestMaxInFlight(t *testing.T) {
 		first <- err
 	}()
 	<-entered
-	if _, err := client.Get(ctx, &apiv1.GetRequest{}); reason(err) != rpc.ReasonOverloaded {
+	if _, err := client.Get(ctx, &apiv1.GetRequest{}); apierr.Reason(err) != apierr.ReasonOverloaded {
 		t.Errorf("the second call of one allowed: %v", err)
 	}
 	close(release)

@@ -104,7 +104,8 @@ type Server struct {
 	listener net.Listener
 	grpc     *grpc.Server
 	health   *health.Server
-	draining chan struct{}
+	draining context.Context
+	drain    context.CancelFunc
 }
 
 // NewServer listens and prepares a server with health and reflection. Close or Serve releases the listener.
@@ -130,7 +131,8 @@ func NewServer(cfg ServerConfig, log *zap.Logger) (*Server, error) {
 	if cfg.DrainLimit == 0 {
 		cfg.DrainLimit = DefaultDrainLimit
 	}
-	s := &Server{cfg: cfg, log: log, health: health.NewServer(), draining: make(chan struct{})}
+	s := &Server{cfg: cfg, log: log, health: health.NewServer()}
+	s.draining, s.drain = context.WithCancel(context.Background())
 	observer, err := newObserver(cfg, log, s.draining)
 	if err != nil {
 		return nil, fmt.Errorf("rpc server: %w", err)
@@ -245,7 +247,7 @@ wait:
 	if s.cfg.DrainDelay > 0 {
 		time.Sleep(s.cfg.DrainDelay)
 	}
-	close(s.draining)
+	s.drain()
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
