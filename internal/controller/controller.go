@@ -21,7 +21,6 @@ import (
 	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/metrics"
 	controlv1 "github.com/xebec-project/xebec/proto/xebec/control/v1"
-	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
 // Key names the object to reconcile. The namespace is empty for kinds that have none.
@@ -93,7 +92,7 @@ func For[T kind.Object](c *Controller, i *client.Informer[T]) {
 // after the change.
 func Owned[T kind.Object](c *Controller, i *client.Informer[T], owner *kind.Kind) {
 	Map(c, i, func(obj T) []Key {
-		ref := ControllerOf(obj)
+		ref := kind.ControllerOf(obj)
 		if ref == nil || ref.GetKind() != owner.Name || ref.GetApiVersion() != owner.APIVersion() {
 			return nil
 		}
@@ -125,16 +124,6 @@ func Map[T kind.Object](c *Controller, i *client.Informer[T], f func(T) []Key) {
 func isZero[T kind.Object](obj T) bool {
 	var zero T
 	return any(obj) == any(zero)
-}
-
-// ControllerOf returns the owner reference of obj's controller, or nil.
-func ControllerOf(obj kind.Object) *metav1.OwnerReference {
-	for _, ref := range obj.GetMetadata().GetOwnerReferences() {
-		if ref.GetController() {
-			return ref
-		}
-	}
-	return nil
 }
 
 // resync enqueues all objects of the controller's sources and returns how many.

@@ -5,6 +5,7 @@ package events
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"hash/fnv"
 	"strconv"
@@ -34,11 +35,13 @@ const (
 )
 
 const (
-	// lifetime is how long an event lives after its last occurrence, at least; the lease it was created under may be
-	// leaseShare old by then.
+	// lifetime is the time to live of the leases that events are created under.
 	lifetime = time.Hour
 	// leaseShare is how long events are created under one lease.
 	leaseShare = 10 * time.Minute
+	// period is how long occurrences are counted up in one event. Its life is not prolonged by that, so the last of them
+	// is to be seen for lifetime - leaseShare - period, half an hour, at least.
+	period = 20 * time.Minute
 	// remembered is how many different events are known for aggregation.
 	remembered = 4096
 	// burst and refill bound the events of one object: 25 at once, then one every five minutes, as in Kubernetes.
@@ -222,33 +225,43 @@ func (r *Recorder) write(ctx context.Context, o occurrence) error {
 	}
 }
 
-// store counts up the series that the occurrence belongs to, or begins one.
+// store counts up the event that the occurrence belongs to, or creates it.
 func (r *Recorder) store(ctx context.Context, o occurrence) error {
-	name := r.name(o)
-	namespace := namespaceOf(o)
-	s := r.known[name]
-	if s != nil && o.at.Sub(s.begun) < lifetime-leaseShare {
-		_, err := client.Patch[*corev1.Event](ctx, r.cfg.Client, namespace, name, countPatch(s.count+1, o.at))
-		if err == nil {
-			s.count++
-			return nil
-		}
-		if !apierr.IsNotFound(err) {
+	namespace, name := namespaceOf(o), r.name(o)
+	if s := r.known[name]; s != nil {
+		if err := r.count(ctx, namespace, name, s, o.at); !apierr.IsNotFound(err) {
 			return err
 		}
 	}
-	return r.begin(ctx, o, namespace, name)
+	err := r.create(ctx, namespace, name, o)
+	if !apierr.IsAlreadyExists(err) {
+		return err
+	}
+	// An earlier run of this process began it.
+	old, err := client.Get[*corev1.Event](ctx, r.cfg.Client, namespace, name)
+	if err != nil {
+		return err
+	}
+	s := &series{count: old.GetCount(), begun: o.at}
+	r.remember(name, s)
+	return r.count(ctx, namespace, name, s, o.at)
 }
 
-// begin creates the event of a series, in place of one that is about to vanish or that a former process left.
-func (r *Recorder) begin(ctx context.Context, o occurrence, namespace, name string) error {
+func (r *Recorder) count(ctx context.Context, namespace, name string, s *series, at time.Time) error {
+	_, err := client.Patch[*corev1.Event](ctx, r.cfg.Client, namespace, name, countPatch(s.count+1, at))
+	if err == nil {
+		s.count++
+	}
+	return err
+}
+
+func (r *Recorder) create(ctx context.Context, namespace, name string, o occurrence) error {
 	lease, err := r.currentLease(ctx)
 	if err != nil {
 		return err
 	}
-	s := &series{count: 1, begun: o.at}
 	at := timestamppb.New(o.at.Truncate(time.Second))
-	event := &corev1.Event{
+	_, err = client.Create(ctx, r.cfg.Client, &corev1.Event{
 		Metadata:           &metav1.ObjectMeta{Namespace: namespace, Name: name},
 		InvolvedObject:     o.object,
 		Type:               o.eventType,
@@ -260,32 +273,15 @@ func (r *Recorder) begin(ctx context.Context, o occurrence, namespace, name stri
 		FirstTimestamp:     at,
 		LastTimestamp:      at,
 		Count:              1,
-	}
-	_, err = client.Create(ctx, r.cfg.Client, event, client.UnderLease(lease))
-	if apierr.IsAlreadyExists(err) {
-		// Its lease is older than ours: go on counting under a fresh one.
-		old, getErr := client.Get[*corev1.Event](ctx, r.cfg.Client, namespace, name)
-		if getErr != nil && !apierr.IsNotFound(getErr) {
-			return getErr
-		}
-		if getErr == nil {
-			s.count = old.GetCount() + 1
-			event.Count, event.FirstTimestamp = s.count, old.GetFirstTimestamp()
-			if _, err := client.Delete[*corev1.Event](ctx, r.cfg.Client, namespace, name); err != nil && !apierr.IsNotFound(err) {
-				return err
-			}
-		}
-		_, err = client.Create(ctx, r.cfg.Client, event, client.UnderLease(lease))
-	}
-	if apierr.IsNotFound(err) {
-		// The lease may have lapsed while the API was away; the namespace may be gone as well. Either way, a new
-		// lease is right for the next event.
-		r.lease = 0
-	}
+	}, client.UnderLease(lease))
 	if err != nil {
+		if !apierr.IsAlreadyExists(err) {
+			// The lease may have lapsed while the API was away: the next attempt takes a new one.
+			r.lease = 0
+		}
 		return err
 	}
-	r.remember(name, s)
+	r.remember(name, &series{count: 1, begun: o.at})
 	return nil
 }
 
@@ -294,7 +290,7 @@ func (r *Recorder) begin(ctx context.Context, o occurrence, namespace, name stri
 func (r *Recorder) remember(name string, s *series) {
 	if len(r.known) >= remembered {
 		for n, old := range r.known {
-			if s.begun.Sub(old.begun) >= lifetime-leaseShare {
+			if s.begun.Sub(old.begun) >= period {
 				delete(r.known, n)
 			}
 		}
@@ -320,13 +316,14 @@ func (r *Recorder) currentLease(ctx context.Context) (int64, error) {
 	return r.lease, nil
 }
 
-// name gives all occurrences with the same object, reason and message one event.
+// name gives all occurrences with the same object, reason and message within one period the same event.
 func (r *Recorder) name(o occurrence) string {
 	h := fnv.New64a()
 	for _, s := range []string{r.cfg.Component, r.cfg.Host, o.object.GetUid(), o.object.GetKind(), o.object.GetFieldPath(), o.eventType, o.reason, o.msg} {
 		_, _ = h.Write([]byte(s))
 		_, _ = h.Write([]byte{0})
 	}
+	_, _ = h.Write(binary.BigEndian.AppendUint64(nil, uint64(o.at.Unix())/uint64(period/time.Second)))
 	// A name may have 253 characters.
 	name := o.object.GetName()
 	name = strings.TrimRight(name[:min(len(name), 253-17)], ".-")
