@@ -19,27 +19,29 @@ import (
 // Config tunes a Store. The zero value of every field means its default.
 type Config struct {
 	// MaxTxnOps is etcd's limit on the operations of a transaction (its max-txn-ops). Default 128, etcd's own.
-	MaxTxnOps int
+	MaxTxnOps int `yaml:"maxTxnOps" help:"etcd's limit on the operations of a transaction, its max-txn-ops"`
 	// ReadTimeout bounds a read, the wait for the cache included. Default 5 s.
-	ReadTimeout time.Duration
+	ReadTimeout time.Duration `yaml:"readTimeout" help:"longest time for a read"`
 	// AttemptTimeout bounds one request of a read to one member of etcd, so that a member that hangs does not use up
 	// ReadTimeout. Default 1 s.
-	AttemptTimeout time.Duration
+	AttemptTimeout time.Duration `yaml:"attemptTimeout" help:"longest time for one member of etcd to answer a read"`
 	// WriteTimeout bounds a write. Default 10 s.
-	WriteTimeout time.Duration
+	WriteTimeout time.Duration `yaml:"writeTimeout" help:"longest time for a write"`
 	// PageSize is how many objects a read from etcd asks for at a time. Default 500.
-	PageSize int64
+	PageSize int64 `yaml:"pageSize" help:"objects per read from etcd"`
 	// HistoryChanges and HistoryBytes bound the recent changes kept per kind, from which watches resume. Default 4096
 	// and 8 MiB.
-	HistoryChanges, HistoryBytes int
+	HistoryChanges int `yaml:"historyChanges" help:"changes kept per kind, from which watches resume"`
+	HistoryBytes   int `yaml:"historyBytes" help:"bytes of changes kept per kind"`
 	// HistoryPreload is how many revisions back the cache starts when it is filled, so that watches that were served by
 	// another store can resume here. Default 1000; negative for none.
-	HistoryPreload int64
+	HistoryPreload int64 `yaml:"historyPreload" help:"revisions back at which the cache starts; negative for none"`
 	// WatchChanges and WatchBytes bound what is buffered for one watcher before it is cut off as too slow. Default 8192
 	// and 16 MiB.
-	WatchChanges, WatchBytes int
+	WatchChanges int `yaml:"watchChanges" help:"events buffered for a watcher before it is cut off"`
+	WatchBytes   int `yaml:"watchBytes" help:"bytes buffered for a watcher before it is cut off"`
 	// BookmarkInterval is how long a watch is silent at most. Default 30 s.
-	BookmarkInterval time.Duration
+	BookmarkInterval time.Duration `yaml:"bookmarkInterval" help:"longest silence of a watch"`
 }
 
 func (c *Config) setDefaults() {
