@@ -207,23 +207,13 @@ func updateService(new, old *corev1.Service) {
 		return
 	}
 	s, was := new.Spec, old.Spec
-	switch {
-	case s.GetType() == ServiceExternalName:
-		if was.GetType() != ServiceExternalName && s.GetClusterIp() == was.GetClusterIp() {
-			s.ClusterIp, s.ClusterIps = "", nil
-		}
-	case was.GetType() != ServiceExternalName:
+	dropForType(s, was)
+	if s.GetType() != ServiceExternalName && was.GetType() != ServiceExternalName {
 		if s.GetClusterIp() == "" && len(s.GetClusterIps()) == 0 {
 			s.ClusterIp, s.ClusterIps = was.GetClusterIp(), slices.Clone(was.GetClusterIps())
 		}
 	}
 	if !needsNodePorts(s) {
-		// What was allocated for another type goes with that type.
-		for _, p := range s.GetPorts() {
-			if needsNodePorts(was) && hasNodePort(was, p.GetNodePort()) {
-				p.NodePort = 0
-			}
-		}
 		return
 	}
 	for _, p := range s.GetPorts() {
@@ -231,6 +221,29 @@ func updateService(new, old *corev1.Service) {
 			free := p.GetNodePort() == 0 && !hasNodePort(s, q.GetNodePort())
 			if free && p.GetPort() == q.GetPort() && orTCP(p.GetProtocol()) == orTCP(q.GetProtocol()) {
 				p.NodePort = q.GetNodePort()
+			}
+		}
+	}
+}
+
+// dropForType clears what belongs to the type that a service had, and was only carried along by whoever changed it.
+func dropForType(s, was *corev1.ServiceSpec) {
+	if s.GetType() == ServiceExternalName && was.GetType() != ServiceExternalName {
+		if s.GetClusterIp() == was.GetClusterIp() {
+			s.ClusterIp, s.ClusterIps = "", nil
+		}
+		s.IpFamilies, s.IpFamilyPolicy = nil, nil
+	}
+	if isExternal(was) && !isExternal(s) && s.GetExternalTrafficPolicy() == was.GetExternalTrafficPolicy() {
+		s.ExternalTrafficPolicy = ""
+	}
+	if was.GetType() == ServiceLoadBalancer && s.GetType() != ServiceLoadBalancer {
+		s.AllocateLoadBalancerNodePorts, s.LoadBalancerClass = nil, nil
+	}
+	if needsNodePorts(was) && !needsNodePorts(s) {
+		for _, p := range s.GetPorts() {
+			if hasNodePort(was, p.GetNodePort()) {
+				p.NodePort = 0
 			}
 		}
 	}
@@ -249,6 +262,10 @@ func orTCP(protocol string) string {
 
 func checkService(o *corev1.Service, c *checker) {
 	p, s := field.NewPath("spec"), o.GetSpec()
+	if s == nil {
+		c.required(p, "")
+		return
+	}
 	c.oneOf(p.Child("type"), s.GetType(), ServiceClusterIP, ServiceExternalName, ServiceLoadBalancer, ServiceNodePort)
 	if len(s.GetPorts()) == 0 && !IsHeadless(o) && s.GetType() != ServiceExternalName {
 		c.required(p.Child("ports"), "")

@@ -1,0 +1,453 @@
+package kind_test
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/xebec-project/xebec/internal/kind"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+func pod() *corev1.Pod {
+	return &corev1.Pod{Metadata: meta("web"), Spec: &corev1.PodSpec{
+		Containers: []*corev1.Container{{Name: "web", Image: "web:1"}},
+	}}
+}
+
+// first edits the first container.
+func first(edit func(*corev1.Container)) func(*corev1.Pod) {
+	return func(p *corev1.Pod) { edit(p.Spec.Containers[0]) }
+}
+
+func probe(h *corev1.ProbeHandler) *corev1.Probe { return &corev1.Probe{Handler: h} }
+
+func tcp(port *metav1.IntOrString) *corev1.ProbeHandler {
+	return &corev1.ProbeHandler{TcpSocket: &corev1.TCPSocketAction{Port: port}}
+}
+
+func TestPodContainers(t *testing.T) {
+	const at = "spec.containers[0]."
+	testValidate(t, pod, []badCase[*corev1.Pod]{
+		{"no spec", func(p *corev1.Pod) { p.Spec = nil }, []string{"spec.containers: Required value"}},
+		{"no name or image", first(func(c *corev1.Container) { c.Name, c.Image = "", "" }), []string{at + "name: Required value", at + "image: Required value"}},
+		{"bad name", first(func(c *corev1.Container) { c.Name = "Web_1" }), []string{at + `name: Invalid value: "Web_1": a lowercase RFC 1123 label`}},
+		{"same names", func(p *corev1.Pod) {
+			p.Spec.Containers = append(p.Spec.Containers, &corev1.Container{Name: "web", Image: "x"})
+		}, []string{`spec.containers[1].name: Duplicate value: "web"`}},
+		{"image with a blank", first(func(c *corev1.Container) { c.Image = " web" }), []string{at + `image: Invalid value: " web"`}},
+		{"pull policy", first(func(c *corev1.Container) { c.ImagePullPolicy = "Sometimes" }), []string{at + `imagePullPolicy: Unsupported value: "Sometimes": supported values: "Always", "IfNotPresent", "Never"`}},
+		{"port 0", first(func(c *corev1.Container) { c.Ports = []*corev1.ContainerPort{{}} }), []string{at + "ports[0].containerPort: Required value"}},
+		{"port 65536", first(func(c *corev1.Container) { c.Ports = []*corev1.ContainerPort{{ContainerPort: 65536}} }), []string{at + "ports[0].containerPort: Invalid value: 65536: must be between 1 and 65535, inclusive"}},
+		{"ports", first(func(c *corev1.Container) {
+			c.Ports = []*corev1.ContainerPort{
+				{Name: "Http", ContainerPort: 80}, {Name: "http", ContainerPort: 81, Protocol: "SCTP"}, {Name: "http", ContainerPort: 82, HostPort: -1},
+				{ContainerPort: 80, Protocol: "tcp"},
+			}
+		}), []string{
+			at + `ports[0].name: Invalid value: "Http"`, at + `ports[1].protocol: Unsupported value: "SCTP": the datapath carries TCP and UDP only`,
+			at + `ports[2].name: Duplicate value: "http"`, at + "ports[2].hostPort: Invalid value: -1", at + `ports[3].protocol: Unsupported value: "tcp"`,
+		}},
+		{"same host port", first(func(c *corev1.Container) {
+			c.Ports = []*corev1.ContainerPort{{ContainerPort: 80, HostPort: 8080}, {ContainerPort: 81, HostPort: 8080}}
+		}), []string{at + `ports[1].hostPort: Duplicate value: "TCP//8080"`}},
+		{"host network", func(p *corev1.Pod) {
+			p.Spec.HostNetwork = true
+			p.Spec.Containers[0].Ports = []*corev1.ContainerPort{{ContainerPort: 80}, {ContainerPort: 81, HostPort: 82}}
+		}, []string{at + "ports[1].hostPort: Invalid value: 82: must match `containerPort` when `hostNetwork` is true"}},
+		{"env", first(func(c *corev1.Container) {
+			c.Env = []*corev1.EnvVar{
+				{}, {Name: "A=B"}, {Name: "A", Value: "x", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "status.podIP"}}},
+				{Name: "B", ValueFrom: &corev1.EnvVarSource{}},
+				{Name: "C", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "spec.image"}}},
+				{Name: "D", ValueFrom: &corev1.EnvVarSource{
+					ConfigMapKeyRef: &corev1.ConfigMapKeySelector{LocalObjectReference: &corev1.LocalObjectReference{Name: "m"}, Key: "k"},
+					SecretKeyRef:    &corev1.SecretKeySelector{},
+				}},
+				{Name: "E", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.labels['app']"}}},
+				{Name: "F", ValueFrom: &corev1.EnvVarSource{ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: "limits.cpu"}}},
+				{Name: "G", ValueFrom: &corev1.EnvVarSource{ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: "cpu"}}},
+			}
+		}), []string{
+			at + "env[0].name: Required value", at + `env[1].name: Invalid value: "A=B"`,
+			at + "env[2].valueFrom: Invalid value: \"\": may not be specified when `value` is not empty",
+			at + `env[3].valueFrom: Invalid value: "": must specify one of`,
+			at + `env[4].valueFrom.fieldRef.fieldPath: Unsupported value: "spec.image"`,
+			at + `env[5].valueFrom: Invalid value: "": may not have more than one field specified at a time`,
+			at + "env[5].valueFrom.secretKeyRef.name: Required value", at + "env[5].valueFrom.secretKeyRef.key: Required value",
+			at + `env[8].valueFrom.resourceFieldRef.resource: Unsupported value: "cpu"`,
+		}},
+		{"envFrom", first(func(c *corev1.Container) {
+			c.EnvFrom = []*corev1.EnvFromSource{{}, {ConfigMapRef: &corev1.ConfigMapEnvSource{}}, {
+				Prefix: "P_", SecretRef: &corev1.SecretEnvSource{LocalObjectReference: &corev1.LocalObjectReference{Name: "s"}}}}
+		}), []string{at + `envFrom[0]: Invalid value: "": must specify one of`, at + "envFrom[1].configMapRef.name: Required value"}},
+		{"mounts", func(p *corev1.Pod) {
+			p.Spec.Volumes = []*corev1.Volume{{Name: "data"}}
+			p.Spec.Containers[0].VolumeMounts = []*corev1.VolumeMount{
+				{Name: "data", MountPath: "/data"}, {Name: "data", MountPath: "/data"}, {Name: "date", MountPath: "/x"}, {Name: "data"},
+				{Name: "data", MountPath: "/y", SubPath: "a/../../b"}, {Name: "data", MountPath: "/z", SubPath: "/etc"},
+			}
+		}, []string{
+			at + `volumeMounts[1].mountPath: Invalid value: "/data": must be unique`, at + `volumeMounts[2].name: Not found: "date"`,
+			at + "volumeMounts[3].mountPath: Required value", at + `volumeMounts[4].subPath: Invalid value: "a/../../b": must not contain '..'`,
+			at + `volumeMounts[5].subPath: Invalid value: "/etc": must be a relative path`,
+		}},
+		{"volumes", func(p *corev1.Pod) {
+			p.Spec.Volumes = []*corev1.Volume{
+				{}, {Name: "a"}, {Name: "a"},
+				{Name: "b", VolumeSource: &corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: "Tape"}, HostPath: &corev1.HostPathVolumeSource{Path: "/"}}},
+				{Name: "c", VolumeSource: &corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "x"}}},
+				{Name: "d", VolumeSource: &corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: "Tape"}}},
+			}
+		}, []string{
+			"spec.volumes[0].name: Required value", `spec.volumes[2].name: Duplicate value: "a"`,
+			"spec.volumes[3].emptyDir: Forbidden: may not specify more than 1 volume type", "spec.volumes[3].hostPath: Unsupported value",
+			`spec.volumes[4].persistentVolumeClaim: Unsupported value: "persistentVolumeClaim": persistentVolumeClaim volumes are not mounted yet`,
+			`spec.volumes[5].emptyDir.medium: Unsupported value: "Tape"`,
+		}},
+		{"resources", first(func(c *corev1.Container) {
+			c.Resources = &corev1.ResourceRequirements{
+				Limits:   amounts("cpu", "500m", "memory", "64Mi", "example.com/gpu", "1"),
+				Requests: amounts("cpu", "1", "memory", "-1", "disk", "1", "example.com/gpu", "2"),
+			}
+		}), []string{
+			at + `resources.requests[disk]: Invalid value: "disk": must be a standard resource for containers`,
+			at + `resources.requests[memory]: Invalid value: "-1": must be greater than or equal to 0`,
+			at + `resources.requests: Invalid value: "1": must be less than or equal to cpu limit of 500m`,
+			at + `resources.limits: Required value: Limit must be set for non overcommitable resources`,
+			at + `resources.requests: Invalid value: "2": must be less than or equal to example.com/gpu limit of 1`,
+		}},
+		{"quantity", first(func(c *corev1.Container) { c.Resources = &corev1.ResourceRequirements{Limits: amounts("cpu", "much")} }),
+			[]string{at + `resources.limits[cpu]: Invalid value: "much": quantities must match`, at + `resources.requests[cpu]: Invalid value: "much"`}},
+		{"probes", first(func(c *corev1.Container) {
+			c.LivenessProbe = probe(nil)
+			c.ReadinessProbe = probe(tcp(kind.Count(0)))
+			c.ReadinessProbe.SuccessThreshold, c.ReadinessProbe.PeriodSeconds = 3, -1
+			c.StartupProbe = probe(tcp(kind.Text("http")))
+			c.StartupProbe.SuccessThreshold = 2
+		}), []string{
+			at + "livenessProbe: Required value: must specify a handler type", at + "readinessProbe.tcpSocket.port: Invalid value: 0: must be between 1 and 65535",
+			at + "readinessProbe.periodSeconds: Invalid value: -1", at + "startupProbe.successThreshold: Invalid value: 2: must be 1",
+		}},
+		{"two handlers", first(func(c *corev1.Container) {
+			h := tcp(kind.Count(80))
+			h.Exec = &corev1.ExecAction{}
+			c.LivenessProbe = probe(h)
+		}), []string{at + "livenessProbe.tcpSocket: Forbidden: may not specify more than 1 handler type", at + "livenessProbe.exec.command: Required value"}},
+		{"http probe", first(func(c *corev1.Container) {
+			c.LivenessProbe = probe(&corev1.ProbeHandler{HttpGet: &corev1.HTTPGetAction{Scheme: "ftp", HttpHeaders: []*corev1.HTTPHeader{{Name: "a b"}}}})
+		}), []string{at + "livenessProbe.httpGet.port: Invalid value: 0", at + `livenessProbe.httpGet.scheme: Unsupported value: "ftp"`, at + `livenessProbe.httpGet.httpHeaders[0].name: Invalid value: "a b"`}},
+		{"gRPC probe", first(func(c *corev1.Container) {
+			c.LivenessProbe = probe(&corev1.ProbeHandler{Grpc: &corev1.GRPCAction{Port: 80}})
+		}), []string{at + `livenessProbe.grpc: Unsupported value: "": gRPC probes are not run yet`}},
+		{"hooks", first(func(c *corev1.Container) {
+			c.Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{}, PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"x"}}}}
+		}), []string{at + "lifecycle.preStop: Required value: must specify a handler type"}},
+		{"init containers", func(p *corev1.Pod) {
+			p.Spec.InitContainers = []*corev1.Container{{Name: "web", Image: "x", LivenessProbe: probe(tcp(kind.Count(1)))}}
+		}, []string{
+			"spec.initContainers: Unsupported value: 1: init containers are not run yet", `spec.initContainers[0].name: Duplicate value: "web"`,
+			"spec.initContainers[0].livenessProbe: Forbidden",
+		}},
+		{"security", first(func(c *corev1.Container) {
+			c.SecurityContext = &corev1.SecurityContext{RunAsUser: proto.Int64(-1), Privileged: proto.Bool(true), AllowPrivilegeEscalation: proto.Bool(false)}
+		}), []string{at + "securityContext.runAsUser: Invalid value: -1", at + "securityContext: Invalid value: \"\": cannot set `allowPrivilegeEscalation` to false"}},
+	})
+}
+
+func TestPodSpec(t *testing.T) {
+	testValidate(t, pod, []badCase[*corev1.Pod]{
+		{"no containers", func(p *corev1.Pod) { p.Spec.Containers = nil }, []string{"spec.containers: Required value"}},
+		{"policies", func(p *corev1.Pod) { p.Spec.RestartPolicy, p.Spec.DnsPolicy = "Maybe", "Magic" },
+			[]string{`spec.restartPolicy: Unsupported value: "Maybe": supported values: "Always", "OnFailure", "Never"`, `spec.dnsPolicy: Unsupported value: "Magic"`}},
+		{"grace", func(p *corev1.Pod) { p.Spec.TerminationGracePeriodSeconds = proto.Int64(-1) },
+			[]string{"spec.terminationGracePeriodSeconds: Invalid value: -1: must be greater than or equal to 0"}},
+		{"deadline", func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = proto.Int64(0) }, []string{"spec.activeDeadlineSeconds: Invalid value: 0"}},
+		{"node selector", func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"a b": ""} }, []string{`spec.nodeSelector: Invalid value: "a b"`}},
+		{"tolerations", func(p *corev1.Pod) {
+			p.Spec.Tolerations = []*corev1.Toleration{
+				{Operator: "Exists"}, {Value: "x"}, {Key: "a", Operator: "Exists", Value: "x"}, {Key: "a", Operator: "In"},
+				{Key: "a", Effect: "NoSchedule", TolerationSeconds: proto.Int64(1)}, {Key: "a", Effect: "Never"},
+			}
+		}, []string{
+			"spec.tolerations[1].operator: Invalid value", "spec.tolerations[2].operator: Invalid value", `spec.tolerations[3].operator: Unsupported value: "In"`,
+			"spec.tolerations[4].effect: Invalid value", `spec.tolerations[5].effect: Unsupported value: "Never"`,
+		}},
+		{"affinity", func(p *corev1.Pod) {
+			p.Spec.Affinity = &corev1.Affinity{
+				NodeAffinity: &corev1.NodeAffinity{
+					RequiredDuringSchedulingIgnoredDuringExecution:  &corev1.NodeSelector{},
+					PreferredDuringSchedulingIgnoredDuringExecution: []*corev1.PreferredSchedulingTerm{{Weight: 101}},
+				},
+				PodAntiAffinity: &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []*corev1.PodAffinityTerm{{}}},
+			}
+		}, []string{
+			"spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms: Required value",
+			"spec.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].weight: Invalid value: 101",
+			"spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey: Required value",
+		}},
+		{"spread", func(p *corev1.Pod) {
+			p.Spec.TopologySpreadConstraints = []*corev1.TopologySpreadConstraint{{MinDomains: proto.Int32(1), WhenUnsatisfiable: "ScheduleAnyway"}}
+		}, []string{
+			"spec.topologySpreadConstraints[0].maxSkew: Invalid value: 0", "spec.topologySpreadConstraints[0].topologyKey: Required value",
+			"spec.topologySpreadConstraints[0].minDomains: Invalid value: 1",
+		}},
+		{"DNS", func(p *corev1.Pod) {
+			p.Spec.DnsPolicy = "None"
+			p.Spec.DnsConfig = &corev1.PodDNSConfig{Searches: []string{"a..b", "."}}
+		}, []string{"spec.dnsConfig.nameservers: Required value", `spec.dnsConfig.searches[0]: Invalid value: "a..b"`}},
+		{"names", func(p *corev1.Pod) { p.Spec.Hostname, p.Spec.Subdomain = "a.b", strings.Repeat("a", 64) },
+			[]string{`spec.hostname: Invalid value: "a.b"`, `spec.subdomain: Invalid value: "aaa`}},
+		{"gates", func(p *corev1.Pod) {
+			p.Spec.NodeName, p.Spec.SchedulingGates = "node-1", []*corev1.PodSchedulingGate{{Name: "a.b/c"}, {Name: "a.b/c"}}
+		}, []string{`spec.schedulingGates[1].name: Duplicate value: "a.b/c"`, "spec.nodeName: Forbidden"}},
+		{"ephemeral", func(p *corev1.Pod) { p.Spec.EphemeralContainers = []*corev1.EphemeralContainer{{}} }, []string{"spec.ephemeralContainers: Forbidden"}},
+		{"windows", func(p *corev1.Pod) { p.Spec.Os = &corev1.PodOS{Name: "windows"} }, []string{`spec.os.name: Unsupported value: "windows": nodes run Linux`}},
+	})
+}
+
+func TestPodDefaults(t *testing.T) {
+	p := pod()
+	c := p.Spec.Containers[0]
+	c.Ports = []*corev1.ContainerPort{{ContainerPort: 80}}
+	c.Resources = &corev1.ResourceRequirements{Limits: amounts("cpu", "1", "memory", "64Mi"), Requests: amounts("cpu", "500m")}
+	c.ReadinessProbe = probe(&corev1.ProbeHandler{HttpGet: &corev1.HTTPGetAction{Port: kind.Count(80)}})
+	p.Spec.Volumes = []*corev1.Volume{{Name: "scratch"}}
+	kind.Of(p).Default(p)
+
+	s := p.GetSpec()
+	if s.GetRestartPolicy() != "Always" || s.GetDnsPolicy() != "ClusterFirst" || s.GetSchedulerName() != "default-scheduler" ||
+		s.GetTerminationGracePeriodSeconds() != 30 || !s.GetEnableServiceLinks() || s.GetServiceAccountName() != "default" || s.GetSecurityContext() == nil {
+		t.Errorf("spec %v", s)
+	}
+	if len(s.GetTolerations()) != 0 {
+		t.Errorf("tolerations %v", s.GetTolerations())
+	}
+	if c.GetPorts()[0].GetProtocol() != "TCP" || c.GetPorts()[0].GetHostPort() != 0 || c.GetTerminationMessagePath() != "/dev/termination-log" || c.GetTerminationMessagePolicy() != "File" {
+		t.Errorf("container %v", c)
+	}
+	if got := c.GetResources().GetRequests(); got["cpu"].GetString_() != "500m" || got["memory"].GetString_() != "64Mi" {
+		t.Errorf("requests %v", got)
+	}
+	if r := c.GetReadinessProbe(); r.GetTimeoutSeconds() != 1 || r.GetPeriodSeconds() != 10 || r.GetSuccessThreshold() != 1 || r.GetFailureThreshold() != 3 ||
+		r.GetHandler().GetHttpGet().GetPath() != "/" || r.GetHandler().GetHttpGet().GetScheme() != "HTTP" {
+		t.Errorf("probe %v", r)
+	}
+	if s.GetVolumes()[0].GetVolumeSource().GetEmptyDir() == nil {
+		t.Errorf("volume %v", s.GetVolumes()[0])
+	}
+}
+
+func TestImagePullPolicy(t *testing.T) {
+	for image, want := range map[string]string{
+		"web": "Always", "web:latest": "Always", "web:1": "IfNotPresent", "localhost:5000/web": "Always", "localhost:5000/web:2": "IfNotPresent",
+		"web@sha256:" + strings.Repeat("0", 64): "IfNotPresent", "web:latest@sha256:" + strings.Repeat("0", 64): "Always",
+	} {
+		p := pod()
+		p.Spec.Containers[0].Image = image
+		kind.Of(p).Default(p)
+		if got := p.Spec.Containers[0].GetImagePullPolicy(); got != want {
+			t.Errorf("%s: %s, want %s", image, got, want)
+		}
+	}
+}
+
+func TestPodCreate(t *testing.T) {
+	tests := []struct {
+		name             string
+		limits, requests map[string]*metav1.Quantity
+		want             string
+	}{
+		{"nothing", nil, nil, "BestEffort"},
+		{"limits", amounts("cpu", "1", "memory", "1Gi"), nil, "Guaranteed"},
+		{"equal", amounts("cpu", "1", "memory", "1Gi"), amounts("cpu", "1000m", "memory", "1024Mi"), "Guaranteed"},
+		{"less", amounts("cpu", "1", "memory", "1Gi"), amounts("cpu", "500m"), "Burstable"},
+		{"one", amounts("cpu", "1"), nil, "Burstable"},
+		{"requests", nil, amounts("memory", "1Gi"), "Burstable"},
+		{"zero", nil, amounts("cpu", "0"), "BestEffort"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p := pod()
+			p.Spec.Containers[0].Resources = &corev1.ResourceRequirements{Limits: tt.limits, Requests: tt.requests}
+			p.Status = &corev1.PodStatus{Phase: "Running", PodIp: "1.2.3.4"}
+			k := kind.Of(p)
+			k.PrepareCreate(p)
+			k.Default(p)
+			want := &corev1.PodStatus{Phase: "Pending", QosClass: tt.want}
+			if !proto.Equal(p.GetStatus(), want) {
+				t.Errorf("status %v, want %v", p.GetStatus(), want)
+			}
+		})
+	}
+}
+
+func TestPodUpdate(t *testing.T) {
+	base := func() *corev1.Pod {
+		p := pod()
+		p.Spec.NodeName = "node-1"
+		p.Spec.ActiveDeadlineSeconds = proto.Int64(60)
+		p.Spec.Tolerations = []*corev1.Toleration{{Key: "a", Operator: "Exists", Effect: "NoExecute", TolerationSeconds: proto.Int64(30)}}
+		return p
+	}
+	testUpdate(t, base, []updateCase[*corev1.Pod]{
+		{"nothing", func(*corev1.Pod) {}, nil},
+		{"image", first(func(c *corev1.Container) { c.Image = "web:2" }), nil},
+		{"more tolerations", func(p *corev1.Pod) { p.Spec.Tolerations = append(p.Spec.Tolerations, &corev1.Toleration{Key: "b"}) }, nil},
+		{"toleration seconds", func(p *corev1.Pod) { p.Spec.Tolerations[0].TolerationSeconds = proto.Int64(5) }, nil},
+		{"fewer tolerations", func(p *corev1.Pod) { p.Spec.Tolerations = nil }, []string{"spec.tolerations: Forbidden: existing toleration at index 0"}},
+		{"shorter deadline", func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = proto.Int64(5) }, nil},
+		{"longer deadline", func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = proto.Int64(600) }, []string{"spec.activeDeadlineSeconds: Invalid value: 600"}},
+		{"no deadline", func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = nil }, []string{"spec.activeDeadlineSeconds: Invalid value: 60"}},
+		{"other node", func(p *corev1.Pod) { p.Spec.NodeName = "node-2" }, []string{"spec: Forbidden: pod updates may not change fields other than"}},
+		{"env", first(func(c *corev1.Container) { c.Env = []*corev1.EnvVar{{Name: "A"}} }), []string{"spec: Forbidden: pod updates may not change fields other than"}},
+		{"more containers", func(p *corev1.Pod) {
+			p.Spec.Containers = append(p.Spec.Containers, &corev1.Container{Name: "b", Image: "b:1"})
+		}, []string{"spec.containers: Forbidden: pod updates may not add or remove containers"}},
+		{"new gate", func(p *corev1.Pod) { p.Spec.SchedulingGates = []*corev1.PodSchedulingGate{{Name: "a.b/c"}} }, []string{"spec.schedulingGates[0]: Forbidden"}},
+	})
+
+	old, updated := base(), base()
+	updated.Spec.Containers[0].Args = []string{"x"}
+	errs := kind.Of(old).ValidateUpdate(updated, old)
+	if len(errs) != 1 || !strings.HasSuffix(errs[0].Detail, ": differs in spec.containers[0].args") {
+		t.Errorf("the error does not say what differs: %v", errs)
+	}
+
+	gated := pod()
+	gated.Spec.SchedulingGates = []*corev1.PodSchedulingGate{{Name: "a.b/c"}}
+	free := proto.CloneOf(gated)
+	free.Spec.SchedulingGates, free.Spec.NodeSelector = nil, map[string]string{"disk": "ssd"}
+	expect(t, kind.Of(free).ValidateUpdate(free, gated), nil)
+}
+
+func TestPodStatusUpdate(t *testing.T) {
+	old, updated := pod(), pod()
+	old.Status, updated.Status = &corev1.PodStatus{Phase: "Succeeded"}, &corev1.PodStatus{Phase: "Running"}
+	expect(t, kind.Of(old).ValidateStatusUpdate(updated, old), []string{"status.phase: Forbidden: may not change once it is Succeeded"})
+	old.Status.Phase, updated.Status.Phase = "Running", "Resting"
+	expect(t, kind.Of(old).ValidateStatusUpdate(updated, old), []string{`status.phase: Unsupported value: "Resting"`})
+}
+
+func TestGracePeriod(t *testing.T) {
+	k, _ := kind.ByName("pods")
+	p := pod()
+	if got := k.GracePeriod(p); got != 0 {
+		t.Errorf("never bound: %d", got)
+	}
+	p.Spec.NodeName = "node-1"
+	if got := k.GracePeriod(p); got != 30 {
+		t.Errorf("default: %d", got)
+	}
+	p.Spec.TerminationGracePeriodSeconds = proto.Int64(0)
+	if got := k.GracePeriod(p); got != 0 {
+		t.Errorf("0 wanted: %d", got)
+	}
+	p.Spec.TerminationGracePeriodSeconds = proto.Int64(9)
+	if got := k.GracePeriod(p); got != 9 {
+		t.Errorf("9 wanted: %d", got)
+	}
+	p.Status = &corev1.PodStatus{Phase: "Failed"}
+	if got := k.GracePeriod(p); got != 0 {
+		t.Errorf("finished: %d", got)
+	}
+	for _, k := range kind.All() {
+		if k.Name != "Pod" && k.GracePeriod != nil {
+			t.Errorf("%s has a grace period", k)
+		}
+	}
+}
+
+func TestPodColumns(t *testing.T) {
+	running := func(name string, restarts int32) *corev1.ContainerStatus {
+		return &corev1.ContainerStatus{Name: name, Ready: true, RestartCount: restarts, State: &corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}
+	}
+	waiting := func(reason string) *corev1.ContainerStatus {
+		return &corev1.ContainerStatus{Name: "web", State: &corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason}}}
+	}
+	ended := func(reason string, code, signal int32) *corev1.ContainerStatus {
+		return &corev1.ContainerStatus{Name: "web", State: &corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: reason, ExitCode: code, Signal: signal}}}
+	}
+	status := func(phase string, containers ...*corev1.ContainerStatus) *corev1.PodStatus {
+		return &corev1.PodStatus{Phase: phase, ContainerStatuses: containers}
+	}
+	initPod := func(edit func(*corev1.Pod)) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			p.Spec.InitContainers = []*corev1.Container{{Name: "a"}, {Name: "b"}}
+			p.Status = status("Pending", waiting("PodInitializing"))
+			edit(p)
+		}
+	}
+	tests := []struct {
+		name string
+		edit func(*corev1.Pod)
+		want map[string]string
+	}{
+		{"new", func(p *corev1.Pod) { p.Status = status("Pending") }, map[string]string{"READY": "0/1", "STATUS": "Pending", "RESTARTS": "0", "IP": "<none>", "NODE": "<none>"}},
+		{"no status", func(*corev1.Pod) {}, map[string]string{"STATUS": "Unknown"}},
+		{"running", func(p *corev1.Pod) {
+			p.Status = status("Running", running("web", 0))
+			p.Status.PodIp, p.Spec.NodeName = "10.244.1.7", "node-1"
+			p.Metadata.CreationTimestamp = ago(90 * time.Second)
+		}, map[string]string{"READY": "1/1", "STATUS": "Running", "IP": "10.244.1.7", "NODE": "node-1", "AGE": "90s", "NOMINATED NODE": "<none>", "READINESS GATES": "<none>"}},
+		{"back-off", func(p *corev1.Pod) {
+			s := waiting("CrashLoopBackOff")
+			s.RestartCount = 4
+			s.LastState = &corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{FinishedAt: ago(3 * time.Minute)}}
+			p.Status = status("Running", s)
+		}, map[string]string{"READY": "0/1", "STATUS": "CrashLoopBackOff", "RESTARTS": "4 (3m ago)"}},
+		{"no image", func(p *corev1.Pod) { p.Status = status("Pending", waiting("ErrImagePull")) }, map[string]string{"STATUS": "ErrImagePull"}},
+		{"completed", func(p *corev1.Pod) { p.Status = status("Succeeded", ended("Completed", 0, 0)) }, map[string]string{"STATUS": "Completed", "READY": "0/1"}},
+		{"out of memory", func(p *corev1.Pod) { p.Status = status("Failed", ended("OOMKilled", 137, 0)) }, map[string]string{"STATUS": "OOMKilled"}},
+		{"signal", func(p *corev1.Pod) { p.Status = status("Failed", ended("", 137, 9)) }, map[string]string{"STATUS": "Signal:9"}},
+		{"exit code", func(p *corev1.Pod) { p.Status = status("Failed", ended("", 3, 0)) }, map[string]string{"STATUS": "ExitCode:3"}},
+		{"evicted", func(p *corev1.Pod) { p.Status = &corev1.PodStatus{Phase: "Failed", Reason: "Evicted"} }, map[string]string{"STATUS": "Evicted"}},
+		{"one done, one goes on", func(p *corev1.Pod) {
+			p.Spec.Containers = append(p.Spec.Containers, &corev1.Container{Name: "b"})
+			p.Status = status("Running", ended("Completed", 0, 0), running("b", 0))
+		}, map[string]string{"STATUS": "NotReady", "READY": "1/2"}},
+		{"terminating", func(p *corev1.Pod) {
+			p.Metadata.DeletionTimestamp = ago(0)
+			p.Status = status("Running", running("web", 0))
+		}, map[string]string{"STATUS": "Terminating"}},
+		{"lost", func(p *corev1.Pod) {
+			p.Metadata.DeletionTimestamp = ago(0)
+			p.Status = &corev1.PodStatus{Phase: "Running", Reason: "NodeLost"}
+		}, map[string]string{"STATUS": "Unknown"}},
+		{"gated", func(p *corev1.Pod) {
+			p.Status = &corev1.PodStatus{Phase: "Pending", Conditions: []*corev1.PodCondition{{Type: "PodScheduled", Status: "False", Reason: "SchedulingGated"}}}
+		}, map[string]string{"STATUS": "SchedulingGated"}},
+		{"init runs", initPod(func(p *corev1.Pod) {
+			done := ended("Completed", 0, 0)
+			done.Name = "a"
+			p.Status.InitContainerStatuses = []*corev1.ContainerStatus{done, running("b", 0)}
+		}), map[string]string{"STATUS": "Init:1/2"}},
+		{"init fails", initPod(func(p *corev1.Pod) {
+			s := ended("Error", 1, 0)
+			s.Name = "a"
+			p.Status.InitContainerStatuses = []*corev1.ContainerStatus{s}
+		}), map[string]string{"STATUS": "Init:Error"}},
+		{"init backs off", initPod(func(p *corev1.Pod) {
+			p.Status.InitContainerStatuses = []*corev1.ContainerStatus{waiting("CrashLoopBackOff")}
+		}), map[string]string{"STATUS": "Init:CrashLoopBackOff"}},
+		{"gates passed", func(p *corev1.Pod) {
+			p.Spec.ReadinessGates = []*corev1.PodReadinessGate{{ConditionType: "a"}, {ConditionType: "b"}}
+			p.Status = &corev1.PodStatus{Conditions: []*corev1.PodCondition{{Type: "a", Status: "True"}}}
+		}, map[string]string{"READINESS GATES": "1/2"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p := pod()
+			tt.edit(p)
+			expectCells(t, p, now, tt.want)
+		})
+	}
+	if got := slices.Sorted(maps.Keys(cells(pod(), now))); len(got) != 8 {
+		t.Errorf("columns %q", got)
+	}
+}
