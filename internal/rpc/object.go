@@ -15,19 +15,19 @@ func Object(req any) string {
 	switch r := req.(type) {
 	case interface{ GetObject() *apiv1.ObjectReference }:
 		ref := r.GetObject()
-		return objectName(ref.GetKind(), ref.GetNamespace(), ref.GetName())
+		return ObjectName(ref.GetKind(), ref.GetNamespace(), ref.GetName())
 	case interface{ GetObject() *anypb.Any }:
 		return AnyObject(r.GetObject().GetTypeUrl(), r.GetObject().GetValue())
 	case interface {
 		GetKind() string
 		GetNamespace() string
 	}:
-		return objectName(r.GetKind(), r.GetNamespace(), "")
+		return ObjectName(r.GetKind(), r.GetNamespace(), "")
 	case interface {
 		GetNamespace() string
 		GetName() string
 	}:
-		return objectName("", r.GetNamespace(), r.GetName())
+		return ObjectName("", r.GetNamespace(), r.GetName())
 	}
 	return ""
 }
@@ -36,10 +36,11 @@ func Object(req any) string {
 func AnyObject(typeURL string, value []byte) string {
 	kind := typeURL[strings.LastIndexByte(typeURL, '.')+1:]
 	meta := BytesField(value, 1)
-	return objectName(kind, string(BytesField(meta, 3)), string(BytesField(meta, 1)))
+	return ObjectName(kind, string(BytesField(meta, 3)), string(BytesField(meta, 1)))
 }
 
-func objectName(kind, namespace, name string) string {
+// ObjectName returns "kind namespace/name", without the parts that are empty.
+func ObjectName(kind, namespace, name string) string {
 	var b strings.Builder
 	b.WriteString(kind)
 	if namespace == "" && name == "" {

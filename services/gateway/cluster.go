@@ -1,0 +1,204 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/discovery"
+	"github.com/xebec-project/xebec/internal/pki"
+	"github.com/xebec-project/xebec/internal/rpc"
+	"github.com/xebec-project/xebec/internal/version"
+	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
+	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
+)
+
+const (
+	// askTimeout bounds one question to one process when the cluster's status is gathered.
+	askTimeout = 2 * time.Second
+	// askParallel bounds the questions under way.
+	askParallel = 16
+	// electionNamespace holds the Lease objects that the services' elections are held on.
+	electionNamespace = "kube-system"
+)
+
+// cluster implements ClusterService.
+type cluster struct {
+	clusterv1.UnimplementedClusterServiceServer
+	tls       *pki.Source
+	etcd      *clientv3.Client
+	directory *discovery.Directory
+	objects   *client.Client
+}
+
+// WhoAmI returns the caller.
+func (c *cluster) WhoAmI(ctx context.Context, _ *clusterv1.WhoAmIRequest) (*clusterv1.WhoAmIResponse, error) {
+	id := rpc.IdentityFromContext(ctx)
+	return &clusterv1.WhoAmIResponse{User: id.User, Groups: id.Groups}, nil
+}
+
+// Version returns the gateway's build.
+func (c *cluster) Version(context.Context, *clusterv1.VersionRequest) (*clusterv1.VersionResponse, error) {
+	return &clusterv1.VersionResponse{Version: version.Version(), Commit: version.Commit(), GoVersion: version.GoVersion()}, nil
+}
+
+// Status asks everyone at once and answers with what came back.
+func (c *cluster) Status(ctx context.Context, _ *clusterv1.StatusRequest) (*clusterv1.StatusResponse, error) {
+	var (
+		resp    clusterv1.StatusResponse
+		mu      sync.Mutex // of resp.Problems
+		leaders map[string]string
+		group   errgroup.Group
+	)
+	problem := func(err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		resp.Problems = append(resp.Problems, err.Error())
+	}
+	group.Go(func() (err error) {
+		if resp.EtcdMembers, err = c.members(ctx); err != nil {
+			problem(err)
+		}
+		return nil
+	})
+	group.Go(func() (err error) {
+		if resp.Services, err = c.instances(ctx); err != nil {
+			problem(err)
+		}
+		return nil
+	})
+	group.Go(func() (err error) {
+		if leaders, err = c.leaders(ctx); err != nil {
+			problem(err)
+		}
+		return nil
+	})
+	_ = group.Wait()
+	for _, instance := range resp.Services {
+		instance.Leader = leaders[instance.Service] == instance.Service+"@"+instance.Host
+	}
+	slices.Sort(resp.Problems)
+	return &resp, nil
+}
+
+// members returns the etcd members, each with its own answer or why there is none.
+func (c *cluster) members(ctx context.Context) ([]*clusterv1.EtcdMember, error) {
+	short, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	list, err := c.etcd.MemberList(short)
+	if err != nil {
+		return nil, fmt.Errorf("list the members of etcd: %w", err)
+	}
+	members := make([]*clusterv1.EtcdMember, len(list.Members))
+	var group errgroup.Group
+	group.SetLimit(askParallel)
+	for i, m := range list.Members {
+		member := &clusterv1.EtcdMember{Name: m.Name}
+		members[i] = member
+		if len(m.ClientURLs) == 0 {
+			member.Error = "it has not started yet"
+			continue
+		}
+		member.Endpoint = m.ClientURLs[0]
+		group.Go(func() error {
+			short, cancel := context.WithTimeout(ctx, askTimeout)
+			defer cancel()
+			st, err := c.etcd.Status(short, member.Endpoint)
+			if err != nil {
+				member.Error = err.Error()
+				return nil
+			}
+			member.Healthy = len(st.Errors) == 0 && st.Leader != 0
+			member.Leader = st.Leader == m.ID
+			member.DbSizeBytes = st.DbSize
+			member.RaftIndex = st.RaftIndex
+			switch {
+			case len(st.Errors) > 0:
+				member.Error = st.Errors[0]
+			case st.Leader == 0:
+				member.Error = "it knows no leader"
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+	slices.SortFunc(members, func(a, b *clusterv1.EtcdMember) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Endpoint, b.Endpoint))
+	})
+	return members, nil
+}
+
+// instances returns the registered instances, each with its health.
+func (c *cluster) instances(ctx context.Context) ([]*clusterv1.ServiceInstance, error) {
+	registered, err := c.directory.Instances(ctx)
+	if err != nil {
+		return nil, err
+	}
+	instances := make([]*clusterv1.ServiceInstance, len(registered))
+	var group errgroup.Group
+	group.SetLimit(askParallel)
+	for i, r := range registered {
+		instance := &clusterv1.ServiceInstance{Service: r.Service, Host: r.Host, Endpoint: r.Addr, Version: r.Version}
+		instances[i] = instance
+		group.Go(func() error {
+			if err := c.check(ctx, r); err != nil {
+				instance.Error = status.Convert(err).Message()
+				return nil
+			}
+			instance.Healthy = true
+			return nil
+		})
+	}
+	_ = group.Wait()
+	return instances, nil
+}
+
+// check asks one instance for its health, over a connection of its own: what is asked is whether it can be reached.
+func (c *cluster) check(ctx context.Context, instance discovery.Instance) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	conn, err := rpc.Dial(instance.Addr, rpc.ClientConfig{
+		TLS:        c.tls,
+		ServerUser: pki.ServiceUser(instance.Service),
+		UserAgent:  userAgent,
+		// An instance that says NOT_SERVING is to be heard, not avoided.
+		Options: []grpc.DialOption{grpc.WithDisableHealthCheck()},
+	})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	resp, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{})
+	if err != nil {
+		return err
+	}
+	if resp.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+		return fmt.Errorf("its health is %s", resp.GetStatus())
+	}
+	return nil
+}
+
+// leaders returns the holder of each service's election, such as "scheduler@master-1".
+func (c *cluster) leaders(ctx context.Context) (map[string]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	leases, _, err := client.List[*coordinationv1.Lease](ctx, c.objects, client.ListOptions{Namespace: electionNamespace})
+	if err != nil {
+		return nil, fmt.Errorf("list the elections: %w", err)
+	}
+	leaders := make(map[string]string, len(leases))
+	for _, lease := range leases {
+		leaders[lease.GetMetadata().GetName()] = lease.GetSpec().GetHolderIdentity()
+	}
+	return leaders, nil
+}

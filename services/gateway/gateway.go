@@ -1,0 +1,152 @@
+// Package gateway is the one door to the cluster for people, tools and node agents. It knows callers by their
+// certificates, limits them, logs what they do, and forwards their calls, without decoding a message, to a healthy
+// instance of the service that answers: calls about a node to that node's agent, the rest to the control plane.
+//
+// It decides little on who may do what: the services behind it get the caller's identity and decide. What it refuses
+// itself are calls to node agents, and the cluster's status, by anyone but administrators and services.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/discovery"
+	"github.com/xebec-project/xebec/internal/metrics"
+	"github.com/xebec-project/xebec/internal/pki"
+	"github.com/xebec-project/xebec/internal/rpc"
+	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
+
+	// Linked in so that reflection describes the objects that travel inside google.protobuf.Any.
+	_ "github.com/xebec-project/xebec/proto/xebec/apps/v1"
+	_ "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
+)
+
+// Config is the gateway's configuration.
+type Config struct {
+	// UserLimits holds for each person and tool.
+	UserLimits rpc.Limits `yaml:"userLimits"`
+	// SystemLimits holds for each node agent and control-plane service.
+	SystemLimits rpc.Limits `yaml:"systemLimits"`
+	// MaxInFlight bounds the unary calls forwarded at once, over all callers; 0 for no bound.
+	MaxInFlight int `yaml:"maxInFlight" help:"unary calls forwarded at once, over all callers; 0 for no bound"`
+}
+
+// DefaultConfig returns limits that hold off a runaway loop and nothing else.
+func DefaultConfig() Config {
+	return Config{
+		UserLimits:   rpc.Limits{PerSecond: 2000, Burst: 4000},
+		SystemLimits: rpc.Limits{PerSecond: 20000, Burst: 40000},
+		MaxInFlight:  10000,
+	}
+}
+
+// Validate returns all problems.
+func (c *Config) Validate() error {
+	var problems []error
+	for key, limits := range map[string]rpc.Limits{"userLimits": c.UserLimits, "systemLimits": c.SystemLimits} {
+		if limits.PerSecond < 0 {
+			problems = append(problems, fmt.Errorf("%s.perSecond: must not be negative", key))
+		}
+		if limits.PerSecond > 0 && limits.Burst < 1 {
+			problems = append(problems, fmt.Errorf("%s.burst: must be at least 1 where perSecond is set", key))
+		}
+	}
+	if c.MaxInFlight < 0 {
+		problems = append(problems, errors.New("maxInFlight: must not be negative"))
+	}
+	return errors.Join(problems...)
+}
+
+// Deps is what a gateway is built on; all fields but Metrics are required.
+type Deps struct {
+	Log *zap.Logger
+	// TLS is the gateway's own identity, by which services and agents know that it may call for others.
+	TLS *pki.Source
+	// Etcd is asked about the state of its members.
+	Etcd *clientv3.Client
+	// Directory finds the instances of services.
+	Directory *discovery.Directory
+	// Metrics, when not nil, is where the gateway registers its metrics.
+	Metrics prometheus.Registerer
+}
+
+// Service is a gateway.
+type Service struct {
+	cfg      Config
+	log      *zap.Logger
+	backends *backends
+	nodes    *nodes
+	proxy    *proxy
+	cluster  *cluster
+}
+
+// New returns a gateway that connects to the services behind it when they are first called.
+func New(cfg Config, deps Deps) (*Service, error) {
+	backends := newBackends(deps.TLS, deps.Directory)
+	apiserver, err := backends.connection("apiserver")
+	if err != nil {
+		return nil, err
+	}
+	objects := client.New(apiserver)
+	nodes := newNodes(deps.TLS, objects)
+	if deps.Metrics != nil {
+		err := deps.Metrics.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: metrics.GatewayNodeConnections, Help: "Node agents the gateway is connected to.",
+		}, func() float64 { return float64(nodes.len()) }))
+		if err != nil {
+			return nil, err
+		}
+	}
+	return &Service{
+		cfg:      cfg,
+		log:      deps.Log,
+		backends: backends,
+		nodes:    nodes,
+		proxy:    &proxy{},
+		cluster:  &cluster{tls: deps.TLS, etcd: deps.Etcd, directory: deps.Directory, objects: objects},
+	}, nil
+}
+
+// Register registers the gateway's own service and a forwarding handler for every method of the others, by which
+// reflection shows the whole API.
+func (s *Service) Register(r grpc.ServiceRegistrar) {
+	clusterv1.RegisterClusterServiceServer(r, s.cluster)
+	for _, route := range s.routes() {
+		r.RegisterService(s.proxy.serviceDesc(route), s.proxy)
+	}
+}
+
+// ConfigureServer adapts the server: identities are taken from certificates alone, everyone known gets in, calls are
+// limited, and the log names the object of each.
+func (s *Service) ConfigureServer(cfg *rpc.ServerConfig) {
+	// Not nil: nobody calls a gateway on behalf of others, not even a gateway.
+	cfg.TrustedForwarders = []string{}
+	cfg.Authorize = authorize
+	cfg.Limits = s.limits
+	cfg.MaxInFlight = s.cfg.MaxInFlight
+	cfg.MaxStreams = 10000
+	cfg.LogLevel = logLevel
+	cfg.Object = object
+}
+
+func (s *Service) limits(id rpc.Identity) rpc.Limits {
+	if id.Member(pki.GroupNodes) || id.Member(pki.GroupServices) {
+		return s.cfg.SystemLimits
+	}
+	return s.cfg.UserLimits
+}
+
+// Run holds the connections until ctx ends.
+func (s *Service) Run(ctx context.Context) error {
+	<-ctx.Done()
+	s.nodes.close()
+	s.backends.close()
+	return nil
+}

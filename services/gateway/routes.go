@@ -1,0 +1,145 @@
+package gateway
+
+import (
+	"context"
+	"strings"
+
+	"go.uber.org/zap/zapcore"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/pki"
+	"github.com/xebec-project/xebec/internal/rpc"
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
+	controlv1 "github.com/xebec-project/xebec/proto/xebec/control/v1"
+	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
+	schedulerv1 "github.com/xebec-project/xebec/proto/xebec/scheduler/v1"
+)
+
+// route says where the calls of one gRPC service go.
+type route struct {
+	desc *grpc.ServiceDesc
+	// target returns the connection for a call, given its first message, and a function to call when the call is over.
+	target func(ctx context.Context, fullMethod string, first *rpc.Frame) (*grpc.ClientConn, func(), error)
+}
+
+// routes is the table of all services behind the gateway.
+func (s *Service) routes() []route {
+	return []route{
+		{&apiv1.ResourceService_ServiceDesc, s.service("apiserver")},
+		{&apiv1.LeaseService_ServiceDesc, s.service("apiserver")},
+		{&schedulerv1.SchedulerService_ServiceDesc, s.service("scheduler")},
+		{&controlv1.ControllerService_ServiceDesc, s.namedService},
+		{&nodev1.NodeService_ServiceDesc, s.node},
+	}
+}
+
+func nothing() {}
+
+// service sends calls to one service.
+func (s *Service) service(name string) func(context.Context, string, *rpc.Frame) (*grpc.ClientConn, func(), error) {
+	return func(context.Context, string, *rpc.Frame) (*grpc.ClientConn, func(), error) {
+		conn, err := s.backends.connection(name)
+		return conn, nothing, err
+	}
+}
+
+// namedService sends a call to the service that field 1 of its request names, as ControllerService's requests do.
+func (s *Service) namedService(ctx context.Context, _ string, first *rpc.Frame) (*grpc.ClientConn, func(), error) {
+	name := string(rpc.BytesField(first.Bytes(), 1))
+	if name == "" {
+		return nil, nil, apierr.BadField("service", "required: the gateway serves many")
+	}
+	conn, err := s.backends.registered(ctx, name)
+	return conn, nothing, err
+}
+
+// node sends a call to the agent of the node that its request's target names. The target is field 1, but for an exec,
+// whose first message holds a start, field 1, that holds it.
+func (s *Service) node(ctx context.Context, fullMethod string, first *rpc.Frame) (*grpc.ClientConn, func(), error) {
+	message := first.Bytes()
+	target := rpc.BytesField(message, 1)
+	if fullMethod == nodev1.NodeService_Exec_FullMethodName {
+		target = rpc.BytesField(target, 1)
+	}
+	field := func(number protowire.Number) string { return string(rpc.BytesField(target, number)) }
+	return s.nodes.agent(ctx, field(1), field(2), field(3))
+}
+
+// authorize admits every known caller but to what would give it more than its own rights: the agents believe the
+// gateway, and the status tells of addresses.
+func authorize(ctx context.Context, id rpc.Identity, fullMethod string) error {
+	switch {
+	case strings.HasPrefix(fullMethod, "/"+nodev1.NodeService_ServiceDesc.ServiceName+"/"):
+		if !id.Member(pki.GroupMasters) {
+			return apierr.New(codes.PermissionDenied, apierr.ReasonForbidden, id.User+" may not call node agents: it needs group "+pki.GroupMasters)
+		}
+	case fullMethod == clusterv1.ClusterService_Status_FullMethodName:
+		return rpc.AuthorizeControlPlane(ctx, id, fullMethod)
+	}
+	return nil
+}
+
+// writes are the methods whose every call is logged at Info, for an audit.
+var writes = map[string]bool{
+	apiv1.ResourceService_Create_FullMethodName:           true,
+	apiv1.ResourceService_Update_FullMethodName:           true,
+	apiv1.ResourceService_UpdateStatus_FullMethodName:     true,
+	apiv1.ResourceService_Apply_FullMethodName:            true,
+	apiv1.ResourceService_Patch_FullMethodName:            true,
+	apiv1.ResourceService_Delete_FullMethodName:           true,
+	apiv1.ResourceService_DeleteCollection_FullMethodName: true,
+	apiv1.ResourceService_Transact_FullMethodName:         true,
+	controlv1.ControllerService_Resync_FullMethodName:     true,
+	nodev1.NodeService_Exec_FullMethodName:                true,
+	nodev1.NodeService_ImportImage_FullMethodName:         true,
+}
+
+func logLevel(fullMethod string, code codes.Code) zapcore.Level {
+	if code == codes.OK && !writes[fullMethod] {
+		return zapcore.DebugLevel
+	}
+	return zapcore.InfoLevel
+}
+
+// peekBytes is how much of a message the log looks at: an object's metadata comes first in it.
+const peekBytes = 4096
+
+// object names what a forwarded request is about, for the log.
+func object(fullMethod string, req any) string {
+	frame, ok := req.(*rpc.Frame)
+	if !ok {
+		return rpc.Object(req)
+	}
+	head := frame.Head(peekBytes)
+	field := func(number protowire.Number) string { return string(rpc.BytesField(head, number)) }
+	switch fullMethod {
+	case apiv1.ResourceService_Create_FullMethodName, apiv1.ResourceService_Update_FullMethodName,
+		apiv1.ResourceService_UpdateStatus_FullMethodName, apiv1.ResourceService_Apply_FullMethodName:
+		any := rpc.BytesField(head, 1)
+		return rpc.AnyObject(string(rpc.BytesField(any, 1)), rpc.BytesField(any, 2))
+	case apiv1.ResourceService_Get_FullMethodName, apiv1.ResourceService_Delete_FullMethodName, apiv1.ResourceService_Patch_FullMethodName:
+		ref := rpc.BytesField(head, 1)
+		return rpc.ObjectName(string(rpc.BytesField(ref, 2)), string(rpc.BytesField(ref, 3)), string(rpc.BytesField(ref, 4)))
+	case apiv1.ResourceService_List_FullMethodName, apiv1.ResourceService_Watch_FullMethodName, apiv1.ResourceService_DeleteCollection_FullMethodName:
+		return rpc.ObjectName(field(2), field(3), "")
+	case schedulerv1.SchedulerService_Explain_FullMethodName:
+		return rpc.ObjectName("Pod", field(1), field(2))
+	case controlv1.ControllerService_ListControllers_FullMethodName, controlv1.ControllerService_Resync_FullMethodName:
+		return field(1)
+	}
+	if !strings.HasPrefix(fullMethod, "/"+nodev1.NodeService_ServiceDesc.ServiceName+"/") {
+		return ""
+	}
+	target := rpc.BytesField(head, 1)
+	if fullMethod == nodev1.NodeService_Exec_FullMethodName {
+		target = rpc.BytesField(target, 1)
+	}
+	if node := rpc.BytesField(target, 1); len(node) > 0 {
+		return rpc.ObjectName("Node", "", string(node))
+	}
+	return rpc.ObjectName("Pod", string(rpc.BytesField(target, 2)), string(rpc.BytesField(target, 3)))
+}
