@@ -149,6 +149,12 @@ func onOwnThread(fn func() error) error {
 	go func() {
 		// Never unlocked, so the runtime ends the thread with the goroutine.
 		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// The main thread can't end before the process. While we hold it, another is found.
+			done <- onOwnThread(fn)
+			runtime.UnlockOSThread()
+			return
+		}
 		done <- fn()
 	}()
 	return <-done

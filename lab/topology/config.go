@@ -1,0 +1,85 @@
+package topology
+
+import (
+	"net/netip"
+	"path/filepath"
+	"strings"
+)
+
+// document is a configuration file before it is written as YAML.
+type document map[string]any
+
+// serviceConfig is the configuration of a control-plane service on a master.
+func (s Spec) serviceConfig(h Host, service Service) document {
+	if service.Name == "etcd" {
+		return s.etcdConfig(h)
+	}
+	etcd := h.tlsFiles("etcd-ca", etcdIdentity(service.Name))
+	etcd["endpoints"] = s.etcdEndpoints()
+	config := document{
+		"host":   h.Name,
+		"listen": h.addrPort(service.Port),
+		"tls":    h.tlsFiles("ca", service.Name),
+		"etcd":   etcd,
+	}
+	switch service.Name {
+	case "apiserver":
+		config["serviceCIDR"] = s.ServiceCIDR.String()
+		config["clusterDNS"] = s.clusterDNS().String()
+	case "nodes":
+		config["clusterCIDR"] = s.ClusterCIDR.String()
+		config["serviceCIDR"] = s.ServiceCIDR.String()
+	}
+	return config
+}
+
+// clusterDNS is the tenth address of the services' range, as Kubernetes' installers have it.
+func (s Spec) clusterDNS() netip.Addr {
+	addr := s.ServiceCIDR.Addr()
+	for range 10 {
+		addr = addr.Next()
+	}
+	return addr
+}
+
+func (s Spec) etcdConfig(h Host) document {
+	var members []string
+	for _, m := range s.MasterHosts() {
+		members = append(members, m.Name+"=https://"+m.addrPort(EtcdPeerPort))
+	}
+	return document{
+		"name":           h.Name,
+		"dataDir":        filepath.Join(h.Disk, "etcd"),
+		"initialCluster": strings.Join(members, ","),
+		"tls":            h.tlsFiles("etcd-ca", "etcd"),
+	}
+}
+
+func (s Spec) etcdEndpoints() []string {
+	var endpoints []string
+	for _, m := range s.MasterHosts() {
+		endpoints = append(endpoints, "https://"+m.addrPort(EtcdPort))
+	}
+	return endpoints
+}
+
+func (h Host) tlsFiles(ca, identity string) document {
+	return document{"ca": h.certFile(ca), "cert": h.certFile(identity), "key": h.keyFile(identity)}
+}
+
+// agentConfig is the configuration of a node's agent.
+func (s Spec) agentConfig(h Host) document {
+	var gateways []string
+	for _, m := range s.MasterHosts() {
+		gateways = append(gateways, m.GatewayAddr().String())
+	}
+	return document{
+		"node":       h.Name,
+		"address":    h.Addr.String(),
+		"gateways":   gateways,
+		"tls":        h.tlsFiles("ca", "agent"),
+		"stateDir":   filepath.Join(h.Disk, "agent"),
+		"cgroup":     "/" + h.Cgroup,
+		"containerd": containerdSocket,
+	}
+}

@@ -1,0 +1,90 @@
+package topology
+
+import (
+	"net/netip"
+	"path/filepath"
+	"strconv"
+)
+
+// Service is one control-plane service as `xebecd` runs it.
+type Service struct {
+	// Name is the subcommand of xebecd and the service's name everywhere.
+	Name string
+	// Port is where it serves on every master.
+	Port int
+}
+
+// Services are what runs on every master, etcd first.
+var Services = []Service{
+	{"etcd", 2379},
+	{"apiserver", 7001},
+	{"gateway", GatewayPort},
+	{"scheduler", 7003},
+	{"workloads", 7004},
+	{"nodes", 7005},
+	{"endpoints", 7006},
+	{"collector", 7007},
+}
+
+// Ports that others must know.
+const (
+	GatewayPort  = 6443
+	EtcdPort     = 2379
+	EtcdPeerPort = 2380
+	AgentPort    = 10250
+)
+
+// Process is one supervised process of a machine.
+type Process struct {
+	// Name is unique on its host.
+	Name string
+	// Args is the program and its arguments.
+	Args []string
+	// Stage orders starts on a host: what has a higher stage waits until everything of a lower one is ready.
+	Stage int
+	// Ready is where a process of an early stage listens once it is ready: an address, or a socket's path inside the
+	// machine. Empty for processes that nothing waits for.
+	Ready string
+	// Log is the file for its output.
+	Log string
+}
+
+// containerdSocket is the same on every node: /run is each machine's own.
+const containerdSocket = "/run/containerd/containerd.sock"
+
+// Processes returns what runs on a host, in the order of starting.
+func (s Spec) Processes(h Host) []Process {
+	var processes []Process
+	add := func(name string, stage int, ready string, args ...string) {
+		processes = append(processes, Process{Name: name, Args: args, Stage: stage, Ready: ready, Log: s.LogFile(h.Name, name)})
+	}
+	switch h.Role {
+	case Master:
+		for _, service := range Services {
+			stage, ready := 1, ""
+			if service.Name == "etcd" {
+				stage, ready = 0, netip.AddrPortFrom(h.Addr, uint16(service.Port)).String()
+			}
+			add(service.Name, stage, ready, filepath.Join(s.BinDir, "xebecd"), service.Name, "--config", h.configFile(service.Name))
+		}
+	case Node:
+		add("containerd", 0, containerdSocket, "containerd", "--config", h.containerdConfigFile())
+		add("agent", 1, "", filepath.Join(s.BinDir, "xebec-agent"), "--config", h.configFile("agent"))
+	}
+	return processes
+}
+
+// GatewayAddr is where a master's gateway serves on the wire.
+func (h Host) GatewayAddr() netip.AddrPort { return netip.AddrPortFrom(h.Addr, GatewayPort) }
+
+func (h Host) etc() string                      { return filepath.Join(h.Disk, "etc") }
+func (h Host) configFile(process string) string { return filepath.Join(h.etc(), process+".yaml") }
+func (h Host) containerdConfigFile() string     { return filepath.Join(h.etc(), "containerd.toml") }
+func (h Host) certFile(name string) string      { return filepath.Join(h.etc(), "pki", name+".crt") }
+func (h Host) keyFile(name string) string       { return filepath.Join(h.etc(), "pki", name+".key") }
+
+// HostsFile and ResolverFile are put over the machine's /etc/hosts and /etc/resolv.conf.
+func (h Host) HostsFile() string    { return filepath.Join(h.etc(), "hosts") }
+func (h Host) ResolverFile() string { return filepath.Join(h.etc(), "resolv.conf") }
+
+func (h Host) addrPort(port int) string { return h.Addr.String() + ":" + strconv.Itoa(port) }
