@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
@@ -50,11 +51,12 @@ type Cluster struct {
 
 // Member is one member of a cluster.
 type Member struct {
-	cluster   *Cluster
-	name, dir string
-	peer      string // URL
-	client    string // URL
-	etcd      *embed.Etcd
+	cluster    *Cluster
+	name, dir  string
+	peer       string // URL
+	client     string // URL
+	etcd       *embed.Etcd
+	endStreams context.CancelFunc
 }
 
 // New starts a cluster of the given number of members and waits until it has a leader. The cluster ends with the test.
@@ -127,11 +129,14 @@ func (m *Member) start() error {
 	for _, o := range m.cluster.options {
 		o(cfg)
 	}
+	streams, endStreams := context.WithCancel(context.Background())
+	cfg.GRPCAdditionalServerOptions = []grpc.ServerOption{grpc.ChainStreamInterceptor(endWith(streams))}
 	etcd, err := embed.StartEtcd(cfg)
 	if err != nil {
+		endStreams()
 		return fmt.Errorf("%s: %w", m.name, err)
 	}
-	m.etcd = etcd
+	m.etcd, m.endStreams = etcd, endStreams
 	select {
 	case <-etcd.Server.ReadyNotify():
 		return nil
@@ -141,6 +146,28 @@ func (m *Member) start() error {
 		return fmt.Errorf("%s did not become ready in %s", m.name, patience)
 	}
 }
+
+// endWith returns an interceptor that breaks streams off with done. etcd itself, when it closes, waits for its clients to
+// end theirs, which for watches takes seconds.
+func endWith(done context.Context) grpc.StreamServerInterceptor {
+	return func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+		ctx, cancel := context.WithCancel(stream.Context())
+		defer cancel()
+		defer context.AfterFunc(done, cancel)()
+		err := handler(srv, brokenStream{stream, ctx})
+		if done.Err() != nil {
+			return rpctypes.ErrGRPCStopped
+		}
+		return err
+	}
+}
+
+type brokenStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s brokenStream) Context() context.Context { return s.ctx }
 
 func urls(s string) []url.URL {
 	u, err := url.Parse(s)
@@ -154,6 +181,7 @@ func (m *Member) stop() {
 	if m.etcd == nil {
 		return
 	}
+	m.endStreams()
 	m.etcd.Close()
 	m.etcd = nil
 }
@@ -232,6 +260,7 @@ func (m *Member) Kill() {
 	if m.etcd == nil {
 		m.cluster.tb.Fatalf("%s does not run", m.name)
 	}
+	m.endStreams()
 	m.etcd.Server.HardStop()
 	m.stop()
 }
