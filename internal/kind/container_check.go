@@ -305,7 +305,6 @@ func (c *checker) probe(p *field.Path, x *corev1.Probe, restarts bool) {
 		c.portOrName(p.Child("tcpSocket", "port"), h.GetTcpSocket().GetPort())
 	case "grpc":
 		c.portNumber(p.Child("grpc", "port"), h.GetGrpc().GetPort())
-		c.notYet(p.Child("grpc"), h.GetGrpc().GetService(), "gRPC probes are not run yet; use httpGet, tcpSocket or exec")
 	}
 	c.notNegative(p.Child("initialDelaySeconds"), int64(x.GetInitialDelaySeconds()))
 	c.notNegative(p.Child("timeoutSeconds"), int64(x.GetTimeoutSeconds()))

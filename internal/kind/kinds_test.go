@@ -13,6 +13,7 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
 )
 
 func TestConfigMap(t *testing.T) {
@@ -236,4 +237,24 @@ func TestEndpointSlice(t *testing.T) {
 	s.Endpoints[0].Addresses = []string{"a", "b", "c", "d", "e"}
 	s.Ports = nil
 	expectCells(t, s, now, map[string]string{"PORTS": "<unset>", "ENDPOINTS": "a,b,c + 2 more..."})
+}
+
+func TestIPAddress(t *testing.T) {
+	address := func() *networkingv1.IPAddress {
+		return &networkingv1.IPAddress{
+			Metadata: &metav1.ObjectMeta{Name: "10.96.0.7"},
+			Spec:     &networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{Resource: "services", Namespace: "default", Name: "web"}},
+		}
+	}
+	testValidate(t, address, []badCase[*networkingv1.IPAddress]{
+		{"no address", func(a *networkingv1.IPAddress) { a.Metadata.Name = "web" }, []string{`metadata.name: Invalid value: "web": must be a valid IP address`}},
+		{"another way to write it", func(a *networkingv1.IPAddress) { a.Metadata.Name = "FD00::0:1" }, []string{`metadata.name: Invalid value: "FD00::0:1": must be in canonical form: fd00::1`}},
+		{"no parent", func(a *networkingv1.IPAddress) { a.Spec = nil }, []string{"spec.parentRef: Required value"}},
+		{"empty parent", func(a *networkingv1.IPAddress) { a.Spec.ParentRef = &networkingv1.ParentReference{} },
+			[]string{"spec.parentRef.resource: Required value", "spec.parentRef.name: Required value"}},
+	})
+	testUpdate(t, address, []updateCase[*networkingv1.IPAddress]{
+		{"other parent", func(a *networkingv1.IPAddress) { a.Spec.ParentRef.Name = "db" }, []string{`spec.parentRef: Invalid value: "db": field is immutable`}},
+	})
+	expectCells(t, address(), now, map[string]string{"PARENTREF": "services/default/web"})
 }

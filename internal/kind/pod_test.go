@@ -106,9 +106,21 @@ func TestPodContainers(t *testing.T) {
 			}
 		}, []string{
 			"spec.volumes[0].name: Required value", `spec.volumes[2].name: Duplicate value: "a"`,
-			"spec.volumes[3].emptyDir: Forbidden: may not specify more than 1 volume type", "spec.volumes[3].hostPath: Unsupported value",
+			"spec.volumes[3].emptyDir: Forbidden: may not specify more than 1 volume type", `spec.volumes[3].emptyDir.medium: Unsupported value: "Tape"`,
 			`spec.volumes[4].persistentVolumeClaim: Unsupported value: "persistentVolumeClaim": persistentVolumeClaim volumes are not mounted yet`,
 			`spec.volumes[5].emptyDir.medium: Unsupported value: "Tape"`,
+		}},
+		{"files", func(p *corev1.Pod) {
+			p.Spec.Volumes = []*corev1.Volume{
+				{Name: "a", VolumeSource: &corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{Items: []*corev1.KeyToPath{{Path: "../x", Mode: proto.Int32(-1)}}}}},
+				{Name: "b", VolumeSource: &corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{DefaultMode: proto.Int32(0o1000)}}},
+				{Name: "c", VolumeSource: &corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/a/../b", Type: proto.String("Tape")}}},
+			}
+		}, []string{
+			"spec.volumes[0].configMap.name: Required value", "spec.volumes[0].configMap.items[0].key: Required value",
+			`spec.volumes[0].configMap.items[0].path: Invalid value: "../x": must not contain '..'`, "spec.volumes[0].configMap.items[0].mode: Invalid value: -1",
+			"spec.volumes[1].secret.secretName: Required value", "spec.volumes[1].secret.defaultMode: Invalid value: 512",
+			`spec.volumes[2].hostPath.path: Invalid value: "/a/../b"`, `spec.volumes[2].hostPath.type: Unsupported value: "Tape"`,
 		}},
 		{"resources", first(func(c *corev1.Container) {
 			c.Resources = &corev1.ResourceRequirements{
@@ -143,8 +155,8 @@ func TestPodContainers(t *testing.T) {
 			c.LivenessProbe = probe(&corev1.ProbeHandler{HttpGet: &corev1.HTTPGetAction{Scheme: "ftp", HttpHeaders: []*corev1.HTTPHeader{{Name: "a b"}}}})
 		}), []string{at + "livenessProbe.httpGet.port: Invalid value: 0", at + `livenessProbe.httpGet.scheme: Unsupported value: "ftp"`, at + `livenessProbe.httpGet.httpHeaders[0].name: Invalid value: "a b"`}},
 		{"gRPC probe", first(func(c *corev1.Container) {
-			c.LivenessProbe = probe(&corev1.ProbeHandler{Grpc: &corev1.GRPCAction{Port: 80}})
-		}), []string{at + `livenessProbe.grpc: Unsupported value: "": gRPC probes are not run yet`}},
+			c.LivenessProbe = probe(&corev1.ProbeHandler{Grpc: &corev1.GRPCAction{Port: 65536}})
+		}), []string{at + "livenessProbe.grpc.port: Invalid value: 65536"}},
 		{"hooks", first(func(c *corev1.Container) {
 			c.Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{}, PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"x"}}}}
 		}), []string{at + "lifecycle.preStop: Required value: must specify a handler type"}},

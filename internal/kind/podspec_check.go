@@ -198,7 +198,7 @@ func warnPodSpec(p *field.Path, s *corev1.PodSpec) []string {
 
 // mountedVolumes are the sources that agents mount. A pod that asks for another is refused, since one that runs without
 // its files may lose what it writes.
-var mountedVolumes = []protoreflect.Name{"empty_dir"}
+var mountedVolumes = []protoreflect.Name{"host_path", "empty_dir", "secret", "config_map"}
 
 // volumes checks the volumes and returns their names.
 func (c *checker) volumes(p *field.Path, volumes []*corev1.Volume) names {
@@ -249,7 +249,7 @@ func (c *checker) volumeSource(p *field.Path, s *corev1.VolumeSource) {
 		return
 	}
 	if f := s.ProtoReflect().Descriptor().Fields().ByName(kind); !slices.Contains(mountedVolumes, kind) {
-		c.notYet(p.Child(f.JSONName()), f.JSONName(), fmt.Sprintf("%s volumes are not mounted yet; emptyDir is", f.JSONName()))
+		c.notYet(p.Child(f.JSONName()), f.JSONName(), fmt.Sprintf("%s volumes are not mounted yet; emptyDir, configMap, secret and hostPath are", f.JSONName()))
 		return
 	}
 	if e := s.GetEmptyDir(); e != nil {
@@ -257,6 +257,51 @@ func (c *checker) volumeSource(p *field.Path, s *corev1.VolumeSource) {
 		if e.GetSizeLimit() != nil {
 			c.amount(p.Child("emptyDir", "sizeLimit"), "", e.GetSizeLimit())
 		}
+	}
+	if m := s.GetConfigMap(); m != nil {
+		at := p.Child("configMap")
+		if m.GetLocalObjectReference().GetName() == "" {
+			c.required(at.Child("name"), "")
+		}
+		c.files(at, m.GetItems(), m.DefaultMode)
+	}
+	if x := s.GetSecret(); x != nil {
+		at := p.Child("secret")
+		if x.GetSecretName() == "" {
+			c.required(at.Child("secretName"), "")
+		}
+		c.files(at, x.GetItems(), x.DefaultMode)
+	}
+	if h := s.GetHostPath(); h != nil {
+		at := p.Child("hostPath")
+		if h.GetPath() == "" {
+			c.required(at.Child("path"), "")
+		}
+		if slices.Contains(strings.Split(h.GetPath(), "/"), "..") {
+			c.invalid(at.Child("path"), h.GetPath(), "must not contain '..'")
+		}
+		c.optionalOneOf(at.Child("type"), h.GetType(), "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket")
+	}
+}
+
+// files checks which keys of a ConfigMap or Secret become which files.
+func (c *checker) files(p *field.Path, items []*corev1.KeyToPath, mode *int32) {
+	fileMode := func(p *field.Path, mode *int32) {
+		if mode != nil && (*mode < 0 || *mode > 0o777) {
+			c.invalid(p, *mode, "must be a number between 0 and 0777 (octal), both inclusive")
+		}
+	}
+	fileMode(p.Child("defaultMode"), mode)
+	for i, item := range items {
+		at := p.Child("items").Index(i)
+		if item.GetKey() == "" {
+			c.required(at.Child("key"), "")
+		}
+		if item.GetPath() == "" {
+			c.required(at.Child("path"), "")
+		}
+		c.subPath(at.Child("path"), item.GetPath())
+		fileMode(at.Child("mode"), item.Mode)
 	}
 }
 

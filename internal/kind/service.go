@@ -459,11 +459,5 @@ func warnService(s *corev1.Service) []string {
 	if isExternal(s.GetSpec()) {
 		out = append(out, fmt.Sprintf("spec.type: %s services are reachable by their cluster IP only: nodes do not open ports for them yet", s.GetSpec().GetType()))
 	}
-	if s.GetSpec().GetSessionAffinity() == AffinityClientIP {
-		out = append(out, "spec.sessionAffinity: connections are not kept on one endpoint by client address yet")
-	}
-	if s.GetSpec().GetInternalTrafficPolicy() == TrafficLocal {
-		out = append(out, "spec.internalTrafficPolicy: Local is not followed yet: endpoints on all nodes are used")
-	}
 	return out
 }

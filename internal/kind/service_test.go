@@ -100,8 +100,8 @@ func TestServiceDefaults(t *testing.T) {
 	if s.GetSpec().GetExternalTrafficPolicy() != "Cluster" || s.GetSpec().GetSessionAffinityConfig().GetClientIp().GetTimeoutSeconds() != 10800 {
 		t.Errorf("spec %v", s.GetSpec())
 	}
-	if w := kind.Of(s).Warnings(s); len(w) != 2 {
-		t.Errorf("warnings %q, want one for the type and one for the affinity", w)
+	if w := kind.Of(s).Warnings(s); len(w) != 1 {
+		t.Errorf("warnings %q, want one for the type", w)
 	}
 }
 
