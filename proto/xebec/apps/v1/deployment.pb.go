@@ -24,11 +24,16 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Deployment keeps a number of like pods running and moves them to a new template step by step, through one ReplicaSet
+// per template.
 type Deployment struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Metadata      *v1.ObjectMeta         `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
-	Spec          *DeploymentSpec        `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
-	Status        *DeploymentStatus      `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name, labels and the like.
+	Metadata *v1.ObjectMeta `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// The wanted state.
+	Spec *DeploymentSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	// What was last observed. Written by the controller.
+	Status        *DeploymentStatus `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -84,16 +89,26 @@ func (x *Deployment) GetStatus() *DeploymentStatus {
 	return nil
 }
 
+// DeploymentSpec is the wanted state of a Deployment.
 type DeploymentSpec struct {
-	state                   protoimpl.MessageState `protogen:"open.v1"`
-	Replicas                *int32                 `protobuf:"varint,1,opt,name=replicas,proto3,oneof" json:"replicas,omitempty"`
-	Selector                *v1.LabelSelector      `protobuf:"bytes,2,opt,name=selector,proto3" json:"selector,omitempty"`
-	Template                *v11.PodTemplateSpec   `protobuf:"bytes,3,opt,name=template,proto3" json:"template,omitempty"`
-	Strategy                *DeploymentStrategy    `protobuf:"bytes,4,opt,name=strategy,proto3" json:"strategy,omitempty"`
-	MinReadySeconds         int32                  `protobuf:"varint,5,opt,name=min_ready_seconds,json=minReadySeconds,proto3" json:"min_ready_seconds,omitempty"`
-	RevisionHistoryLimit    *int32                 `protobuf:"varint,6,opt,name=revision_history_limit,json=revisionHistoryLimit,proto3,oneof" json:"revision_history_limit,omitempty"`
-	Paused                  bool                   `protobuf:"varint,7,opt,name=paused,proto3" json:"paused,omitempty"`
-	ProgressDeadlineSeconds *int32                 `protobuf:"varint,9,opt,name=progress_deadline_seconds,json=progressDeadlineSeconds,proto3,oneof" json:"progress_deadline_seconds,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many pods to run. 1 when absent.
+	Replicas *int32 `protobuf:"varint,1,opt,name=replicas,proto3,oneof" json:"replicas,omitempty"`
+	// Chooses the pods that belong to the Deployment. Must match the template's labels and never changes.
+	Selector *v1.LabelSelector `protobuf:"bytes,2,opt,name=selector,proto3" json:"selector,omitempty"`
+	// What the pods are made from. Its restartPolicy must be Always.
+	Template *v11.PodTemplateSpec `protobuf:"bytes,3,opt,name=template,proto3" json:"template,omitempty"`
+	// How pods of an old template give way to those of a new one.
+	Strategy *DeploymentStrategy `protobuf:"bytes,4,opt,name=strategy,proto3" json:"strategy,omitempty"`
+	// Seconds that a new pod must be ready before it counts as available. 0 by default.
+	MinReadySeconds int32 `protobuf:"varint,5,opt,name=min_ready_seconds,json=minReadySeconds,proto3" json:"min_ready_seconds,omitempty"`
+	// How many old ReplicaSets are kept to roll back to. 10 when absent.
+	RevisionHistoryLimit *int32 `protobuf:"varint,6,opt,name=revision_history_limit,json=revisionHistoryLimit,proto3,oneof" json:"revision_history_limit,omitempty"`
+	// While true, changes of the template are stored but not rolled out.
+	Paused bool `protobuf:"varint,7,opt,name=paused,proto3" json:"paused,omitempty"`
+	// Seconds without progress after which a rollout is reported as failed, by the Progressing condition. 600 when
+	// absent.
+	ProgressDeadlineSeconds *int32 `protobuf:"varint,9,opt,name=progress_deadline_seconds,json=progressDeadlineSeconds,proto3,oneof" json:"progress_deadline_seconds,omitempty"`
 	unknownFields           protoimpl.UnknownFields
 	sizeCache               protoimpl.SizeCache
 }
@@ -184,9 +199,12 @@ func (x *DeploymentSpec) GetProgressDeadlineSeconds() int32 {
 	return 0
 }
 
+// DeploymentStrategy says how pods of an old template are replaced.
 type DeploymentStrategy struct {
-	state         protoimpl.MessageState   `protogen:"open.v1"`
-	Type          string                   `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// RollingUpdate, the default, replaces them step by step; Recreate ends all old pods before it starts new ones.
+	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	// The steps of RollingUpdate; must be absent for Recreate.
 	RollingUpdate *RollingUpdateDeployment `protobuf:"bytes,2,opt,name=rolling_update,json=rollingUpdate,proto3" json:"rolling_update,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -236,12 +254,17 @@ func (x *DeploymentStrategy) GetRollingUpdate() *RollingUpdateDeployment {
 	return nil
 }
 
+// RollingUpdateDeployment bounds the steps of a rolling update.
 type RollingUpdateDeployment struct {
-	state          protoimpl.MessageState `protogen:"open.v1"`
-	MaxUnavailable *v1.IntOrString        `protobuf:"bytes,1,opt,name=max_unavailable,json=maxUnavailable,proto3" json:"max_unavailable,omitempty"`
-	MaxSurge       *v1.IntOrString        `protobuf:"bytes,2,opt,name=max_surge,json=maxSurge,proto3" json:"max_surge,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many pods, or which percentage of replicas rounded down, may be missing at a time. 25% by default. Not 0 when
+	// maxSurge is.
+	MaxUnavailable *v1.IntOrString `protobuf:"bytes,1,opt,name=max_unavailable,json=maxUnavailable,proto3" json:"max_unavailable,omitempty"`
+	// How many pods, or which percentage of replicas rounded up, may run beyond replicas at a time. 25% by default. Not 0
+	// when maxUnavailable is.
+	MaxSurge      *v1.IntOrString `protobuf:"bytes,2,opt,name=max_surge,json=maxSurge,proto3" json:"max_surge,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RollingUpdateDeployment) Reset() {
@@ -288,17 +311,27 @@ func (x *RollingUpdateDeployment) GetMaxSurge() *v1.IntOrString {
 	return nil
 }
 
+// DeploymentStatus is what the controller last saw of a Deployment.
 type DeploymentStatus struct {
-	state               protoimpl.MessageState `protogen:"open.v1"`
-	ObservedGeneration  int64                  `protobuf:"varint,1,opt,name=observed_generation,json=observedGeneration,proto3" json:"observed_generation,omitempty"`
-	Replicas            int32                  `protobuf:"varint,2,opt,name=replicas,proto3" json:"replicas,omitempty"`
-	UpdatedReplicas     int32                  `protobuf:"varint,3,opt,name=updated_replicas,json=updatedReplicas,proto3" json:"updated_replicas,omitempty"`
-	AvailableReplicas   int32                  `protobuf:"varint,4,opt,name=available_replicas,json=availableReplicas,proto3" json:"available_replicas,omitempty"`
-	UnavailableReplicas int32                  `protobuf:"varint,5,opt,name=unavailable_replicas,json=unavailableReplicas,proto3" json:"unavailable_replicas,omitempty"`
-	Conditions          []*DeploymentCondition `protobuf:"bytes,6,rep,name=conditions,proto3" json:"conditions,omitempty"`
-	ReadyReplicas       int32                  `protobuf:"varint,7,opt,name=ready_replicas,json=readyReplicas,proto3" json:"ready_replicas,omitempty"`
-	CollisionCount      *int32                 `protobuf:"varint,8,opt,name=collision_count,json=collisionCount,proto3,oneof" json:"collision_count,omitempty"`
-	TerminatingReplicas *int32                 `protobuf:"varint,9,opt,name=terminating_replicas,json=terminatingReplicas,proto3,oneof" json:"terminating_replicas,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The metadata.generation that this status was computed from.
+	ObservedGeneration int64 `protobuf:"varint,1,opt,name=observed_generation,json=observedGeneration,proto3" json:"observed_generation,omitempty"`
+	// Pods that are not terminating, of all templates.
+	Replicas int32 `protobuf:"varint,2,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	// Pods of the current template that are not terminating.
+	UpdatedReplicas int32 `protobuf:"varint,3,opt,name=updated_replicas,json=updatedReplicas,proto3" json:"updated_replicas,omitempty"`
+	// Pods that have been ready for minReadySeconds.
+	AvailableReplicas int32 `protobuf:"varint,4,opt,name=available_replicas,json=availableReplicas,proto3" json:"available_replicas,omitempty"`
+	// Pods that are still to become available.
+	UnavailableReplicas int32 `protobuf:"varint,5,opt,name=unavailable_replicas,json=unavailableReplicas,proto3" json:"unavailable_replicas,omitempty"`
+	// Progressing, Available and ReplicaFailure, one each.
+	Conditions []*DeploymentCondition `protobuf:"bytes,6,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	// Pods that are ready.
+	ReadyReplicas int32 `protobuf:"varint,7,opt,name=ready_replicas,json=readyReplicas,proto3" json:"ready_replicas,omitempty"`
+	// How often a ReplicaSet's name was already taken; it goes into the hash that makes the name.
+	CollisionCount *int32 `protobuf:"varint,8,opt,name=collision_count,json=collisionCount,proto3,oneof" json:"collision_count,omitempty"`
+	// Pods that are being deleted and not yet gone.
+	TerminatingReplicas *int32 `protobuf:"varint,9,opt,name=terminating_replicas,json=terminatingReplicas,proto3,oneof" json:"terminating_replicas,omitempty"`
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
@@ -396,13 +429,20 @@ func (x *DeploymentStatus) GetTerminatingReplicas() int32 {
 	return 0
 }
 
+// DeploymentCondition is one observed aspect of a Deployment.
 type DeploymentCondition struct {
-	state              protoimpl.MessageState `protogen:"open.v1"`
-	Type               string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
-	Status             string                 `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`
-	Reason             string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	Message            string                 `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
-	LastUpdateTime     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=last_update_time,json=lastUpdateTime,proto3" json:"last_update_time,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Progressing, Available or ReplicaFailure.
+	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	// True, False or Unknown.
+	Status string `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`
+	// One word in CamelCase that says why, for programs.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// A sentence that says why, for people.
+	Message string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	// When the condition was last confirmed or changed.
+	LastUpdateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=last_update_time,json=lastUpdateTime,proto3" json:"last_update_time,omitempty"`
+	// When status last changed.
 	LastTransitionTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_transition_time,json=lastTransitionTime,proto3" json:"last_transition_time,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache

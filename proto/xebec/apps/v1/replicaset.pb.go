@@ -24,11 +24,15 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ReplicaSet keeps a number of like pods running. Most belong to a Deployment, which makes one per template.
 type ReplicaSet struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Metadata      *v1.ObjectMeta         `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
-	Spec          *ReplicaSetSpec        `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
-	Status        *ReplicaSetStatus      `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name, labels and the like.
+	Metadata *v1.ObjectMeta `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// The wanted state.
+	Spec *ReplicaSetSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	// What was last observed. Written by the controller.
+	Status        *ReplicaSetStatus `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -84,12 +88,17 @@ func (x *ReplicaSet) GetStatus() *ReplicaSetStatus {
 	return nil
 }
 
+// ReplicaSetSpec is the wanted state of a ReplicaSet.
 type ReplicaSetSpec struct {
-	state           protoimpl.MessageState `protogen:"open.v1"`
-	Replicas        *int32                 `protobuf:"varint,1,opt,name=replicas,proto3,oneof" json:"replicas,omitempty"`
-	Selector        *v1.LabelSelector      `protobuf:"bytes,2,opt,name=selector,proto3" json:"selector,omitempty"`
-	Template        *v11.PodTemplateSpec   `protobuf:"bytes,3,opt,name=template,proto3" json:"template,omitempty"`
-	MinReadySeconds int32                  `protobuf:"varint,4,opt,name=min_ready_seconds,json=minReadySeconds,proto3" json:"min_ready_seconds,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many pods to run. 1 when absent.
+	Replicas *int32 `protobuf:"varint,1,opt,name=replicas,proto3,oneof" json:"replicas,omitempty"`
+	// Chooses the pods that belong to the ReplicaSet. Must match the template's labels and never changes.
+	Selector *v1.LabelSelector `protobuf:"bytes,2,opt,name=selector,proto3" json:"selector,omitempty"`
+	// What new pods are made from. A change does not touch those that run.
+	Template *v11.PodTemplateSpec `protobuf:"bytes,3,opt,name=template,proto3" json:"template,omitempty"`
+	// Seconds that a new pod must be ready before it counts as available. 0 by default.
+	MinReadySeconds int32 `protobuf:"varint,4,opt,name=min_ready_seconds,json=minReadySeconds,proto3" json:"min_ready_seconds,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -152,17 +161,25 @@ func (x *ReplicaSetSpec) GetMinReadySeconds() int32 {
 	return 0
 }
 
+// ReplicaSetStatus is what the controller last saw of a ReplicaSet.
 type ReplicaSetStatus struct {
-	state                protoimpl.MessageState `protogen:"open.v1"`
-	Replicas             int32                  `protobuf:"varint,1,opt,name=replicas,proto3" json:"replicas,omitempty"`
-	FullyLabeledReplicas int32                  `protobuf:"varint,2,opt,name=fully_labeled_replicas,json=fullyLabeledReplicas,proto3" json:"fully_labeled_replicas,omitempty"`
-	ObservedGeneration   int64                  `protobuf:"varint,3,opt,name=observed_generation,json=observedGeneration,proto3" json:"observed_generation,omitempty"`
-	ReadyReplicas        int32                  `protobuf:"varint,4,opt,name=ready_replicas,json=readyReplicas,proto3" json:"ready_replicas,omitempty"`
-	AvailableReplicas    int32                  `protobuf:"varint,5,opt,name=available_replicas,json=availableReplicas,proto3" json:"available_replicas,omitempty"`
-	Conditions           []*ReplicaSetCondition `protobuf:"bytes,6,rep,name=conditions,proto3" json:"conditions,omitempty"`
-	TerminatingReplicas  *int32                 `protobuf:"varint,7,opt,name=terminating_replicas,json=terminatingReplicas,proto3,oneof" json:"terminating_replicas,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Pods that are not terminating.
+	Replicas int32 `protobuf:"varint,1,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	// Pods that have all labels of the template.
+	FullyLabeledReplicas int32 `protobuf:"varint,2,opt,name=fully_labeled_replicas,json=fullyLabeledReplicas,proto3" json:"fully_labeled_replicas,omitempty"`
+	// The metadata.generation that this status was computed from.
+	ObservedGeneration int64 `protobuf:"varint,3,opt,name=observed_generation,json=observedGeneration,proto3" json:"observed_generation,omitempty"`
+	// Pods that are ready.
+	ReadyReplicas int32 `protobuf:"varint,4,opt,name=ready_replicas,json=readyReplicas,proto3" json:"ready_replicas,omitempty"`
+	// Pods that have been ready for minReadySeconds.
+	AvailableReplicas int32 `protobuf:"varint,5,opt,name=available_replicas,json=availableReplicas,proto3" json:"available_replicas,omitempty"`
+	// Observed aspects, one of a type, such as ReplicaFailure.
+	Conditions []*ReplicaSetCondition `protobuf:"bytes,6,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	// Pods that are being deleted and not yet gone.
+	TerminatingReplicas *int32 `protobuf:"varint,7,opt,name=terminating_replicas,json=terminatingReplicas,proto3,oneof" json:"terminating_replicas,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *ReplicaSetStatus) Reset() {
@@ -244,15 +261,21 @@ func (x *ReplicaSetStatus) GetTerminatingReplicas() int32 {
 	return 0
 }
 
+// ReplicaSetCondition is one observed aspect of a ReplicaSet.
 type ReplicaSetCondition struct {
-	state              protoimpl.MessageState `protogen:"open.v1"`
-	Type               string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
-	Status             string                 `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is observed, such as ReplicaFailure.
+	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	// True, False or Unknown.
+	Status string `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`
+	// When status last changed.
 	LastTransitionTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last_transition_time,json=lastTransitionTime,proto3" json:"last_transition_time,omitempty"`
-	Reason             string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	Message            string                 `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// One word in CamelCase that says why, for programs.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// A sentence that says why, for people.
+	Message       string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReplicaSetCondition) Reset() {

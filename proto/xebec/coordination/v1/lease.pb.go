@@ -23,10 +23,13 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Lease is a claim that somebody renews: the leadership of a service, or a node's sign of life.
 type Lease struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Metadata      *v1.ObjectMeta         `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
-	Spec          *LeaseSpec             `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name, labels and the like.
+	Metadata *v1.ObjectMeta `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// Who holds the lease and since when.
+	Spec          *LeaseSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -75,17 +78,26 @@ func (x *Lease) GetSpec() *LeaseSpec {
 	return nil
 }
 
+// LeaseSpec is the state of a Lease.
 type LeaseSpec struct {
-	state                protoimpl.MessageState `protogen:"open.v1"`
-	HolderIdentity       *string                `protobuf:"bytes,1,opt,name=holder_identity,json=holderIdentity,proto3,oneof" json:"holder_identity,omitempty"`
-	LeaseDurationSeconds *int32                 `protobuf:"varint,2,opt,name=lease_duration_seconds,json=leaseDurationSeconds,proto3,oneof" json:"lease_duration_seconds,omitempty"`
-	AcquireTime          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=acquire_time,json=acquireTime,proto3" json:"acquire_time,omitempty"`
-	RenewTime            *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=renew_time,json=renewTime,proto3" json:"renew_time,omitempty"`
-	LeaseTransitions     *int32                 `protobuf:"varint,5,opt,name=lease_transitions,json=leaseTransitions,proto3,oneof" json:"lease_transitions,omitempty"`
-	Strategy             *string                `protobuf:"bytes,6,opt,name=strategy,proto3,oneof" json:"strategy,omitempty"`
-	PreferredHolder      *string                `protobuf:"bytes,7,opt,name=preferred_holder,json=preferredHolder,proto3,oneof" json:"preferred_holder,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who holds the lease; nobody when absent or empty.
+	HolderIdentity *string `protobuf:"bytes,1,opt,name=holder_identity,json=holderIdentity,proto3,oneof" json:"holder_identity,omitempty"`
+	// Seconds after renewTime for which the lease is held. Must be positive.
+	LeaseDurationSeconds *int32 `protobuf:"varint,2,opt,name=lease_duration_seconds,json=leaseDurationSeconds,proto3,oneof" json:"lease_duration_seconds,omitempty"`
+	// When the present holder took the lease.
+	AcquireTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=acquire_time,json=acquireTime,proto3" json:"acquire_time,omitempty"`
+	// When the present holder last renewed the lease.
+	RenewTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=renew_time,json=renewTime,proto3" json:"renew_time,omitempty"`
+	// How often the holder changed.
+	LeaseTransitions *int32 `protobuf:"varint,5,opt,name=lease_transitions,json=leaseTransitions,proto3,oneof" json:"lease_transitions,omitempty"`
+	// How a holder is chosen among candidates where that is coordinated, such as OldestEmulationVersion; not coordinated
+	// when absent.
+	Strategy *string `protobuf:"bytes,6,opt,name=strategy,proto3,oneof" json:"strategy,omitempty"`
+	// Whom the holder should make way for. Only with strategy.
+	PreferredHolder *string `protobuf:"bytes,7,opt,name=preferred_holder,json=preferredHolder,proto3,oneof" json:"preferred_holder,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *LeaseSpec) Reset() {

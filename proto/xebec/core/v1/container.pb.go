@@ -23,35 +23,65 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Container is one container of a pod.
 type Container struct {
-	state                    protoimpl.MessageState   `protogen:"open.v1"`
-	Name                     string                   `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Image                    string                   `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
-	Command                  []string                 `protobuf:"bytes,3,rep,name=command,proto3" json:"command,omitempty"`
-	Args                     []string                 `protobuf:"bytes,4,rep,name=args,proto3" json:"args,omitempty"`
-	WorkingDir               string                   `protobuf:"bytes,5,opt,name=working_dir,json=workingDir,proto3" json:"working_dir,omitempty"`
-	Ports                    []*ContainerPort         `protobuf:"bytes,6,rep,name=ports,proto3" json:"ports,omitempty"`
-	Env                      []*EnvVar                `protobuf:"bytes,7,rep,name=env,proto3" json:"env,omitempty"`
-	Resources                *ResourceRequirements    `protobuf:"bytes,8,opt,name=resources,proto3" json:"resources,omitempty"`
-	VolumeMounts             []*VolumeMount           `protobuf:"bytes,9,rep,name=volume_mounts,json=volumeMounts,proto3" json:"volume_mounts,omitempty"`
-	LivenessProbe            *Probe                   `protobuf:"bytes,10,opt,name=liveness_probe,json=livenessProbe,proto3" json:"liveness_probe,omitempty"`
-	ReadinessProbe           *Probe                   `protobuf:"bytes,11,opt,name=readiness_probe,json=readinessProbe,proto3" json:"readiness_probe,omitempty"`
-	Lifecycle                *Lifecycle               `protobuf:"bytes,12,opt,name=lifecycle,proto3" json:"lifecycle,omitempty"`
-	TerminationMessagePath   string                   `protobuf:"bytes,13,opt,name=termination_message_path,json=terminationMessagePath,proto3" json:"termination_message_path,omitempty"`
-	ImagePullPolicy          string                   `protobuf:"bytes,14,opt,name=image_pull_policy,json=imagePullPolicy,proto3" json:"image_pull_policy,omitempty"`
-	SecurityContext          *SecurityContext         `protobuf:"bytes,15,opt,name=security_context,json=securityContext,proto3" json:"security_context,omitempty"`
-	Stdin                    bool                     `protobuf:"varint,16,opt,name=stdin,proto3" json:"stdin,omitempty"`
-	StdinOnce                bool                     `protobuf:"varint,17,opt,name=stdin_once,json=stdinOnce,proto3" json:"stdin_once,omitempty"`
-	Tty                      bool                     `protobuf:"varint,18,opt,name=tty,proto3" json:"tty,omitempty"`
-	EnvFrom                  []*EnvFromSource         `protobuf:"bytes,19,rep,name=env_from,json=envFrom,proto3" json:"env_from,omitempty"`
-	TerminationMessagePolicy string                   `protobuf:"bytes,20,opt,name=termination_message_policy,json=terminationMessagePolicy,proto3" json:"termination_message_policy,omitempty"`
-	VolumeDevices            []*VolumeDevice          `protobuf:"bytes,21,rep,name=volume_devices,json=volumeDevices,proto3" json:"volume_devices,omitempty"`
-	StartupProbe             *Probe                   `protobuf:"bytes,22,opt,name=startup_probe,json=startupProbe,proto3" json:"startup_probe,omitempty"`
-	ResizePolicy             []*ContainerResizePolicy `protobuf:"bytes,23,rep,name=resize_policy,json=resizePolicy,proto3" json:"resize_policy,omitempty"`
-	RestartPolicy            *string                  `protobuf:"bytes,24,opt,name=restart_policy,json=restartPolicy,proto3,oneof" json:"restart_policy,omitempty"`
-	RestartPolicyRules       []*ContainerRestartRule  `protobuf:"bytes,25,rep,name=restart_policy_rules,json=restartPolicyRules,proto3" json:"restart_policy_rules,omitempty"`
-	unknownFields            protoimpl.UnknownFields
-	sizeCache                protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the container, a DNS label that is unique in the pod. It never changes.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Image to run. In a workload's template it may be empty only where something fills it in.
+	Image string `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
+	// What to run in place of the image's entry point, without a shell. $(NAME) stands for a variable of the container,
+	// $$(NAME) for that text itself.
+	Command []string `protobuf:"bytes,3,rep,name=command,proto3" json:"command,omitempty"`
+	// Arguments in place of the image's own. $(NAME) is replaced as in command.
+	Args []string `protobuf:"bytes,4,rep,name=args,proto3" json:"args,omitempty"`
+	// Directory to start in; the image's own when empty.
+	WorkingDir string `protobuf:"bytes,5,opt,name=working_dir,json=workingDir,proto3" json:"working_dir,omitempty"`
+	// Ports that the container listens on. For information, and to give them names; ports that are not listed can be
+	// reached as well.
+	Ports []*ContainerPort `protobuf:"bytes,6,rep,name=ports,proto3" json:"ports,omitempty"`
+	// Environment variables. They take precedence over envFrom.
+	Env []*EnvVar `protobuf:"bytes,7,rep,name=env,proto3" json:"env,omitempty"`
+	// CPU, memory and other resources that the container needs and may use.
+	Resources *ResourceRequirements `protobuf:"bytes,8,opt,name=resources,proto3" json:"resources,omitempty"`
+	// Where the pod's volumes are mounted in the container.
+	VolumeMounts []*VolumeMount `protobuf:"bytes,9,rep,name=volume_mounts,json=volumeMounts,proto3" json:"volume_mounts,omitempty"`
+	// Restarts the container when it fails. None when absent.
+	LivenessProbe *Probe `protobuf:"bytes,10,opt,name=liveness_probe,json=livenessProbe,proto3" json:"liveness_probe,omitempty"`
+	// Takes the pod out of its Services while it fails. None when absent.
+	ReadinessProbe *Probe `protobuf:"bytes,11,opt,name=readiness_probe,json=readinessProbe,proto3" json:"readiness_probe,omitempty"`
+	// What to do after the start and before the end.
+	Lifecycle *Lifecycle `protobuf:"bytes,12,opt,name=lifecycle,proto3" json:"lifecycle,omitempty"`
+	// File in the container whose content becomes the message of its end. /dev/termination-log when empty. Never changes.
+	TerminationMessagePath string `protobuf:"bytes,13,opt,name=termination_message_path,json=terminationMessagePath,proto3" json:"termination_message_path,omitempty"`
+	// Always, IfNotPresent or Never. When empty, Always for images with the tag latest or none, else IfNotPresent.
+	ImagePullPolicy string `protobuf:"bytes,14,opt,name=image_pull_policy,json=imagePullPolicy,proto3" json:"image_pull_policy,omitempty"`
+	// Rights of the container's processes; overrides the pod's where both say something.
+	SecurityContext *SecurityContext `protobuf:"bytes,15,opt,name=security_context,json=securityContext,proto3" json:"security_context,omitempty"`
+	// Keeps standard input open for clients to attach to. It reads end of file otherwise.
+	Stdin bool `protobuf:"varint,16,opt,name=stdin,proto3" json:"stdin,omitempty"`
+	// Closes standard input for good when the first client has gone.
+	StdinOnce bool `protobuf:"varint,17,opt,name=stdin_once,json=stdinOnce,proto3" json:"stdin_once,omitempty"`
+	// Gives the container a terminal; wants stdin.
+	Tty bool `protobuf:"varint,18,opt,name=tty,proto3" json:"tty,omitempty"`
+	// ConfigMaps and Secrets whose keys all become variables. Later ones take precedence.
+	EnvFrom []*EnvFromSource `protobuf:"bytes,19,rep,name=env_from,json=envFrom,proto3" json:"env_from,omitempty"`
+	// File, the default, takes the end's message from terminationMessagePath alone; FallbackToLogsOnError takes the end
+	// of the log when that is empty and the container failed.
+	TerminationMessagePolicy string `protobuf:"bytes,20,opt,name=termination_message_policy,json=terminationMessagePolicy,proto3" json:"termination_message_policy,omitempty"`
+	// Where the pod's block volumes appear as devices in the container.
+	VolumeDevices []*VolumeDevice `protobuf:"bytes,21,rep,name=volume_devices,json=volumeDevices,proto3" json:"volume_devices,omitempty"`
+	// Holds back the other probes until it has succeeded, and restarts the container when it fails. None when absent.
+	StartupProbe *Probe `protobuf:"bytes,22,opt,name=startup_probe,json=startupProbe,proto3" json:"startup_probe,omitempty"`
+	// What it takes to change a resource of the running container.
+	ResizePolicy []*ContainerResizePolicy `protobuf:"bytes,23,rep,name=resize_policy,json=resizePolicy,proto3" json:"resize_policy,omitempty"`
+	// Restart policy of this container: Always makes an init container a sidecar, which is started in its turn and then
+	// runs on beside the others. The pod's own when absent.
+	RestartPolicy *string `protobuf:"bytes,24,opt,name=restart_policy,json=restartPolicy,proto3,oneof" json:"restart_policy,omitempty"`
+	// Exceptions from restartPolicy by exit code; the first that matches counts. At most 20.
+	RestartPolicyRules []*ContainerRestartRule `protobuf:"bytes,25,rep,name=restart_policy_rules,json=restartPolicyRules,proto3" json:"restart_policy_rules,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Container) Reset() {
@@ -259,13 +289,19 @@ func (x *Container) GetRestartPolicyRules() []*ContainerRestartRule {
 	return nil
 }
 
+// ContainerPort is a port that a container listens on.
 type ContainerPort struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	HostPort      int32                  `protobuf:"varint,2,opt,name=host_port,json=hostPort,proto3" json:"host_port,omitempty"`
-	ContainerPort int32                  `protobuf:"varint,3,opt,name=container_port,json=containerPort,proto3" json:"container_port,omitempty"`
-	Protocol      string                 `protobuf:"bytes,4,opt,name=protocol,proto3" json:"protocol,omitempty"`
-	HostIp        string                 `protobuf:"bytes,5,opt,name=host_ip,json=hostIP,proto3" json:"host_ip,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name by which Services and probes can refer to the port; unique in the pod.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Port of the node that leads to this one; none when 0. With hostNetwork it equals containerPort.
+	HostPort int32 `protobuf:"varint,2,opt,name=host_port,json=hostPort,proto3" json:"host_port,omitempty"`
+	// The port's number, 1 to 65535.
+	ContainerPort int32 `protobuf:"varint,3,opt,name=container_port,json=containerPort,proto3" json:"container_port,omitempty"`
+	// TCP, UDP or SCTP; TCP when empty.
+	Protocol string `protobuf:"bytes,4,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// Address of the node that hostPort is bound to; all when empty.
+	HostIp        string `protobuf:"bytes,5,opt,name=host_ip,json=hostIP,proto3" json:"host_ip,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -335,11 +371,15 @@ func (x *ContainerPort) GetHostIp() string {
 	return ""
 }
 
+// EnvFromSource is a ConfigMap or a Secret whose keys become variables. One of the two is set.
 type EnvFromSource struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Prefix        string                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
-	ConfigMapRef  *ConfigMapEnvSource    `protobuf:"bytes,2,opt,name=config_map_ref,json=configMapRef,proto3" json:"config_map_ref,omitempty"`
-	SecretRef     *SecretEnvSource       `protobuf:"bytes,3,opt,name=secret_ref,json=secretRef,proto3" json:"secret_ref,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Put before every variable's name.
+	Prefix string `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// The ConfigMap.
+	ConfigMapRef *ConfigMapEnvSource `protobuf:"bytes,2,opt,name=config_map_ref,json=configMapRef,proto3" json:"config_map_ref,omitempty"`
+	// The Secret.
+	SecretRef     *SecretEnvSource `protobuf:"bytes,3,opt,name=secret_ref,json=secretRef,proto3" json:"secret_ref,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -395,12 +435,15 @@ func (x *EnvFromSource) GetSecretRef() *SecretEnvSource {
 	return nil
 }
 
+// ConfigMapEnvSource names a ConfigMap in the pod's namespace.
 type ConfigMapEnvSource struct {
-	state                protoimpl.MessageState `protogen:"open.v1"`
-	LocalObjectReference *LocalObjectReference  `protobuf:"bytes,1,opt,name=local_object_reference,json=localObjectReference,proto3" json:"local_object_reference,omitempty"`
-	Optional             *bool                  `protobuf:"varint,2,opt,name=optional,proto3,oneof" json:"optional,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ConfigMap.
+	LocalObjectReference *LocalObjectReference `protobuf:"bytes,1,opt,name=local_object_reference,json=localObjectReference,proto3" json:"local_object_reference,omitempty"`
+	// When true the ConfigMap need not exist. False when absent.
+	Optional      *bool `protobuf:"varint,2,opt,name=optional,proto3,oneof" json:"optional,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ConfigMapEnvSource) Reset() {
@@ -447,12 +490,15 @@ func (x *ConfigMapEnvSource) GetOptional() bool {
 	return false
 }
 
+// SecretEnvSource names a Secret in the pod's namespace.
 type SecretEnvSource struct {
-	state                protoimpl.MessageState `protogen:"open.v1"`
-	LocalObjectReference *LocalObjectReference  `protobuf:"bytes,1,opt,name=local_object_reference,json=localObjectReference,proto3" json:"local_object_reference,omitempty"`
-	Optional             *bool                  `protobuf:"varint,2,opt,name=optional,proto3,oneof" json:"optional,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The Secret.
+	LocalObjectReference *LocalObjectReference `protobuf:"bytes,1,opt,name=local_object_reference,json=localObjectReference,proto3" json:"local_object_reference,omitempty"`
+	// When true the Secret need not exist. False when absent.
+	Optional      *bool `protobuf:"varint,2,opt,name=optional,proto3,oneof" json:"optional,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SecretEnvSource) Reset() {
@@ -499,11 +545,15 @@ func (x *SecretEnvSource) GetOptional() bool {
 	return false
 }
 
+// EnvVar is an environment variable.
 type EnvVar struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
-	ValueFrom     *EnvVarSource          `protobuf:"bytes,3,opt,name=value_from,json=valueFrom,proto3" json:"value_from,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the variable: printable ASCII without '='.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its value. $(NAME) stands for a variable defined before, or for a Service's; $$(NAME) for that text itself.
+	Value string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// Where the value is from. Only when value is empty.
+	ValueFrom     *EnvVarSource `protobuf:"bytes,3,opt,name=value_from,json=valueFrom,proto3" json:"value_from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -559,15 +609,21 @@ func (x *EnvVar) GetValueFrom() *EnvVarSource {
 	return nil
 }
 
+// EnvVarSource is where a variable's value is from. Exactly one is set.
 type EnvVarSource struct {
-	state            protoimpl.MessageState `protogen:"open.v1"`
-	FieldRef         *ObjectFieldSelector   `protobuf:"bytes,1,opt,name=field_ref,json=fieldRef,proto3" json:"field_ref,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A field of the pod.
+	FieldRef *ObjectFieldSelector `protobuf:"bytes,1,opt,name=field_ref,json=fieldRef,proto3" json:"field_ref,omitempty"`
+	// A resource amount of a container.
 	ResourceFieldRef *ResourceFieldSelector `protobuf:"bytes,2,opt,name=resource_field_ref,json=resourceFieldRef,proto3" json:"resource_field_ref,omitempty"`
-	ConfigMapKeyRef  *ConfigMapKeySelector  `protobuf:"bytes,3,opt,name=config_map_key_ref,json=configMapKeyRef,proto3" json:"config_map_key_ref,omitempty"`
-	SecretKeyRef     *SecretKeySelector     `protobuf:"bytes,4,opt,name=secret_key_ref,json=secretKeyRef,proto3" json:"secret_key_ref,omitempty"`
-	FileKeyRef       *FileKeySelector       `protobuf:"bytes,5,opt,name=file_key_ref,json=fileKeyRef,proto3" json:"file_key_ref,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// A key of a ConfigMap.
+	ConfigMapKeyRef *ConfigMapKeySelector `protobuf:"bytes,3,opt,name=config_map_key_ref,json=configMapKeyRef,proto3" json:"config_map_key_ref,omitempty"`
+	// A key of a Secret.
+	SecretKeyRef *SecretKeySelector `protobuf:"bytes,4,opt,name=secret_key_ref,json=secretKeyRef,proto3" json:"secret_key_ref,omitempty"`
+	// A key of a file that an init container wrote.
+	FileKeyRef    *FileKeySelector `protobuf:"bytes,5,opt,name=file_key_ref,json=fileKeyRef,proto3" json:"file_key_ref,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EnvVarSource) Reset() {
@@ -635,13 +691,17 @@ func (x *EnvVarSource) GetFileKeyRef() *FileKeySelector {
 	return nil
 }
 
+// ConfigMapKeySelector names a key of a ConfigMap in the pod's namespace.
 type ConfigMapKeySelector struct {
-	state                protoimpl.MessageState `protogen:"open.v1"`
-	LocalObjectReference *LocalObjectReference  `protobuf:"bytes,1,opt,name=local_object_reference,json=localObjectReference,proto3" json:"local_object_reference,omitempty"`
-	Key                  string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
-	Optional             *bool                  `protobuf:"varint,3,opt,name=optional,proto3,oneof" json:"optional,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ConfigMap.
+	LocalObjectReference *LocalObjectReference `protobuf:"bytes,1,opt,name=local_object_reference,json=localObjectReference,proto3" json:"local_object_reference,omitempty"`
+	// The key.
+	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// When true the ConfigMap and the key need not exist. False when absent.
+	Optional      *bool `protobuf:"varint,3,opt,name=optional,proto3,oneof" json:"optional,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ConfigMapKeySelector) Reset() {
@@ -695,13 +755,17 @@ func (x *ConfigMapKeySelector) GetOptional() bool {
 	return false
 }
 
+// SecretKeySelector names a key of a Secret in the pod's namespace.
 type SecretKeySelector struct {
-	state                protoimpl.MessageState `protogen:"open.v1"`
-	LocalObjectReference *LocalObjectReference  `protobuf:"bytes,1,opt,name=local_object_reference,json=localObjectReference,proto3" json:"local_object_reference,omitempty"`
-	Key                  string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
-	Optional             *bool                  `protobuf:"varint,3,opt,name=optional,proto3,oneof" json:"optional,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The Secret.
+	LocalObjectReference *LocalObjectReference `protobuf:"bytes,1,opt,name=local_object_reference,json=localObjectReference,proto3" json:"local_object_reference,omitempty"`
+	// The key.
+	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// When true the Secret and the key need not exist. False when absent.
+	Optional      *bool `protobuf:"varint,3,opt,name=optional,proto3,oneof" json:"optional,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SecretKeySelector) Reset() {
@@ -755,12 +819,17 @@ func (x *SecretKeySelector) GetOptional() bool {
 	return false
 }
 
+// FileKeySelector names a key of a file of variables on one of the pod's volumes.
 type FileKeySelector struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	VolumeName    string                 `protobuf:"bytes,1,opt,name=volume_name,json=volumeName,proto3" json:"volume_name,omitempty"`
-	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	Key           string                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
-	Optional      *bool                  `protobuf:"varint,4,opt,name=optional,proto3,oneof" json:"optional,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Volume that has the file.
+	VolumeName string `protobuf:"bytes,1,opt,name=volume_name,json=volumeName,proto3" json:"volume_name,omitempty"`
+	// Path of the file within the volume, relative and without "..".
+	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// Name of the variable in the file.
+	Key string `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	// When true the file and the key need not exist. False when absent.
+	Optional      *bool `protobuf:"varint,4,opt,name=optional,proto3,oneof" json:"optional,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -823,11 +892,15 @@ func (x *FileKeySelector) GetOptional() bool {
 	return false
 }
 
+// ResourceRequirements says what resources a container or a pod needs and may use.
 type ResourceRequirements struct {
-	state         protoimpl.MessageState  `protogen:"open.v1"`
-	Limits        map[string]*v1.Quantity `protobuf:"bytes,1,rep,name=limits,proto3" json:"limits,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Requests      map[string]*v1.Quantity `protobuf:"bytes,2,rep,name=requests,proto3" json:"requests,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Claims        []*ResourceClaim        `protobuf:"bytes,3,rep,name=claims,proto3" json:"claims,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The most that may be used, by resource name. More memory ends the container; more CPU time is not given.
+	Limits map[string]*v1.Quantity `protobuf:"bytes,1,rep,name=limits,proto3" json:"limits,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// What the scheduler sets aside, by resource name. As limits where absent; 0 where that is absent too.
+	Requests map[string]*v1.Quantity `protobuf:"bytes,2,rep,name=requests,proto3" json:"requests,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Claims of the pod that the container uses.
+	Claims        []*ResourceClaim `protobuf:"bytes,3,rep,name=claims,proto3" json:"claims,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -883,10 +956,13 @@ func (x *ResourceRequirements) GetClaims() []*ResourceClaim {
 	return nil
 }
 
+// ResourceClaim names one of the pod's resourceClaims.
 type ResourceClaim struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Request       string                 `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the entry in resourceClaims.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Name of one request within the claim; all of them when empty.
+	Request       string `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -935,10 +1011,13 @@ func (x *ResourceClaim) GetRequest() string {
 	return ""
 }
 
+// ContainerResizePolicy says what it takes to change a resource of a running container.
 type ContainerResizePolicy struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ResourceName  string                 `protobuf:"bytes,1,opt,name=resource_name,json=resourceName,proto3" json:"resource_name,omitempty"`
-	RestartPolicy string                 `protobuf:"bytes,2,opt,name=restart_policy,json=restartPolicy,proto3" json:"restart_policy,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// cpu or memory.
+	ResourceName string `protobuf:"bytes,1,opt,name=resource_name,json=resourceName,proto3" json:"resource_name,omitempty"`
+	// NotRequired, the default, or RestartContainer.
+	RestartPolicy string `protobuf:"bytes,2,opt,name=restart_policy,json=restartPolicy,proto3" json:"restart_policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -987,9 +1066,12 @@ func (x *ContainerResizePolicy) GetRestartPolicy() string {
 	return ""
 }
 
+// ContainerRestartRule is one exception from a container's restart policy.
 type ContainerRestartRule struct {
-	state         protoimpl.MessageState           `protogen:"open.v1"`
-	Action        string                           `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What to do when the rule matches: Restart.
+	Action string `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
+	// Exit codes that the rule matches.
 	ExitCodes     *ContainerRestartRuleOnExitCodes `protobuf:"bytes,2,opt,name=exit_codes,json=exitCodes,proto3" json:"exit_codes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1039,10 +1121,13 @@ func (x *ContainerRestartRule) GetExitCodes() *ContainerRestartRuleOnExitCodes {
 	return nil
 }
 
+// ContainerRestartRuleOnExitCodes chooses exit codes.
 type ContainerRestartRuleOnExitCodes struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Operator      string                 `protobuf:"bytes,1,opt,name=operator,proto3" json:"operator,omitempty"`
-	Values        []int32                `protobuf:"varint,2,rep,packed,name=values,proto3" json:"values,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In matches the codes in values, NotIn all others.
+	Operator string `protobuf:"bytes,1,opt,name=operator,proto3" json:"operator,omitempty"`
+	// The exit codes, at most 255.
+	Values        []int32 `protobuf:"varint,2,rep,packed,name=values,proto3" json:"values,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1091,15 +1176,23 @@ func (x *ContainerRestartRuleOnExitCodes) GetValues() []int32 {
 	return nil
 }
 
+// Probe asks a container time and again whether it is well.
 type Probe struct {
-	state                         protoimpl.MessageState `protogen:"open.v1"`
-	Handler                       *ProbeHandler          `protobuf:"bytes,1,opt,name=handler,proto3" json:"handler,omitempty"`
-	InitialDelaySeconds           int32                  `protobuf:"varint,2,opt,name=initial_delay_seconds,json=initialDelaySeconds,proto3" json:"initial_delay_seconds,omitempty"`
-	TimeoutSeconds                int32                  `protobuf:"varint,3,opt,name=timeout_seconds,json=timeoutSeconds,proto3" json:"timeout_seconds,omitempty"`
-	PeriodSeconds                 int32                  `protobuf:"varint,4,opt,name=period_seconds,json=periodSeconds,proto3" json:"period_seconds,omitempty"`
-	SuccessThreshold              int32                  `protobuf:"varint,5,opt,name=success_threshold,json=successThreshold,proto3" json:"success_threshold,omitempty"`
-	FailureThreshold              int32                  `protobuf:"varint,6,opt,name=failure_threshold,json=failureThreshold,proto3" json:"failure_threshold,omitempty"`
-	TerminationGracePeriodSeconds *int64                 `protobuf:"varint,7,opt,name=termination_grace_period_seconds,json=terminationGracePeriodSeconds,proto3,oneof" json:"termination_grace_period_seconds,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How to ask; exactly one way is set.
+	Handler *ProbeHandler `protobuf:"bytes,1,opt,name=handler,proto3" json:"handler,omitempty"`
+	// Seconds from the container's start to the first try. 0 by default.
+	InitialDelaySeconds int32 `protobuf:"varint,2,opt,name=initial_delay_seconds,json=initialDelaySeconds,proto3" json:"initial_delay_seconds,omitempty"`
+	// Seconds after which a try has failed. 1 by default.
+	TimeoutSeconds int32 `protobuf:"varint,3,opt,name=timeout_seconds,json=timeoutSeconds,proto3" json:"timeout_seconds,omitempty"`
+	// Seconds from one try to the next. 10 by default.
+	PeriodSeconds int32 `protobuf:"varint,4,opt,name=period_seconds,json=periodSeconds,proto3" json:"period_seconds,omitempty"`
+	// Successes in a row that end a failed state. 1 by default, and always 1 for liveness and startup.
+	SuccessThreshold int32 `protobuf:"varint,5,opt,name=success_threshold,json=successThreshold,proto3" json:"success_threshold,omitempty"`
+	// Failures in a row that make the state failed. 3 by default.
+	FailureThreshold int32 `protobuf:"varint,6,opt,name=failure_threshold,json=failureThreshold,proto3" json:"failure_threshold,omitempty"`
+	// Seconds to end in when the probe restarts the container; the pod's own when absent. Not for readiness.
+	TerminationGracePeriodSeconds *int64 `protobuf:"varint,7,opt,name=termination_grace_period_seconds,json=terminationGracePeriodSeconds,proto3,oneof" json:"termination_grace_period_seconds,omitempty"`
 	unknownFields                 protoimpl.UnknownFields
 	sizeCache                     protoimpl.SizeCache
 }
@@ -1183,12 +1276,17 @@ func (x *Probe) GetTerminationGracePeriodSeconds() int64 {
 	return 0
 }
 
+// ProbeHandler is a way to ask a container whether it is well. Exactly one is set.
 type ProbeHandler struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Exec          *ExecAction            `protobuf:"bytes,1,opt,name=exec,proto3" json:"exec,omitempty"`
-	HttpGet       *HTTPGetAction         `protobuf:"bytes,2,opt,name=http_get,json=httpGet,proto3" json:"http_get,omitempty"`
-	TcpSocket     *TCPSocketAction       `protobuf:"bytes,3,opt,name=tcp_socket,json=tcpSocket,proto3" json:"tcp_socket,omitempty"`
-	Grpc          *GRPCAction            `protobuf:"bytes,4,opt,name=grpc,proto3" json:"grpc,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Runs a command in the container; exit code 0 is success.
+	Exec *ExecAction `protobuf:"bytes,1,opt,name=exec,proto3" json:"exec,omitempty"`
+	// Makes an HTTP request; a status from 200 to 399 is success.
+	HttpGet *HTTPGetAction `protobuf:"bytes,2,opt,name=http_get,json=httpGet,proto3" json:"http_get,omitempty"`
+	// Opens a TCP connection; that it opens is success.
+	TcpSocket *TCPSocketAction `protobuf:"bytes,3,opt,name=tcp_socket,json=tcpSocket,proto3" json:"tcp_socket,omitempty"`
+	// Calls the gRPC health service; SERVING is success.
+	Grpc          *GRPCAction `protobuf:"bytes,4,opt,name=grpc,proto3" json:"grpc,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1251,9 +1349,11 @@ func (x *ProbeHandler) GetGrpc() *GRPCAction {
 	return nil
 }
 
+// ExecAction runs a command in a container.
 type ExecAction struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Command       []string               `protobuf:"bytes,1,rep,name=command,proto3" json:"command,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The command and its arguments, without a shell. It starts in the container's root directory.
+	Command       []string `protobuf:"bytes,1,rep,name=command,proto3" json:"command,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1295,14 +1395,21 @@ func (x *ExecAction) GetCommand() []string {
 	return nil
 }
 
+// HTTPGetAction makes an HTTP GET request to a container.
 type HTTPGetAction struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	Port          *v1.IntOrString        `protobuf:"bytes,2,opt,name=port,proto3" json:"port,omitempty"`
-	Host          string                 `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
-	Scheme        string                 `protobuf:"bytes,4,opt,name=scheme,proto3" json:"scheme,omitempty"`
-	HttpHeaders   []*HTTPHeader          `protobuf:"bytes,5,rep,name=http_headers,json=httpHeaders,proto3" json:"http_headers,omitempty"`
-	Protocol      *string                `protobuf:"bytes,6,opt,name=protocol,proto3,oneof" json:"protocol,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path to ask for; / when empty.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Port by number, 1 to 65535, or by name.
+	Port *v1.IntOrString `protobuf:"bytes,2,opt,name=port,proto3" json:"port,omitempty"`
+	// Host to connect to; the pod's address when empty. To set only the header, use httpHeaders.
+	Host string `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
+	// HTTP, the default, or HTTPS, whose certificate is not checked.
+	Scheme string `protobuf:"bytes,4,opt,name=scheme,proto3" json:"scheme,omitempty"`
+	// Headers to send; a name may come several times.
+	HttpHeaders []*HTTPHeader `protobuf:"bytes,5,rep,name=http_headers,json=httpHeaders,proto3" json:"http_headers,omitempty"`
+	// HTTP version to speak; HTTP/1.1 when absent.
+	Protocol      *string `protobuf:"bytes,6,opt,name=protocol,proto3,oneof" json:"protocol,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1379,10 +1486,13 @@ func (x *HTTPGetAction) GetProtocol() string {
 	return ""
 }
 
+// HTTPHeader is one header of a request.
 type HTTPHeader struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the header.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its value.
+	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1431,10 +1541,13 @@ func (x *HTTPHeader) GetValue() string {
 	return ""
 }
 
+// TCPSocketAction opens a TCP connection to a container.
 type TCPSocketAction struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Port          *v1.IntOrString        `protobuf:"bytes,1,opt,name=port,proto3" json:"port,omitempty"`
-	Host          string                 `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Port by number, 1 to 65535, or by name.
+	Port *v1.IntOrString `protobuf:"bytes,1,opt,name=port,proto3" json:"port,omitempty"`
+	// Host to connect to; the pod's address when empty.
+	Host          string `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1483,11 +1596,15 @@ func (x *TCPSocketAction) GetHost() string {
 	return ""
 }
 
+// GRPCAction calls grpc.health.v1.Health/Check of a container.
 type GRPCAction struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Port          int32                  `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
-	Service       *string                `protobuf:"bytes,2,opt,name=service,proto3,oneof" json:"service,omitempty"`
-	Mode          *string                `protobuf:"bytes,3,opt,name=mode,proto3,oneof" json:"mode,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Port, 1 to 65535.
+	Port int32 `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
+	// Service to ask about; the server as a whole when empty.
+	Service *string `protobuf:"bytes,2,opt,name=service,proto3,oneof" json:"service,omitempty"`
+	// Plaintext, the default, or TLS, whose certificate is not checked.
+	Mode          *string `protobuf:"bytes,3,opt,name=mode,proto3,oneof" json:"mode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1543,11 +1660,18 @@ func (x *GRPCAction) GetMode() string {
 	return ""
 }
 
+// Lifecycle says what to do after a container's start and before its end.
 type Lifecycle struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	PostStart     *LifecycleHandler      `protobuf:"bytes,1,opt,name=post_start,json=postStart,proto3" json:"post_start,omitempty"`
-	PreStop       *LifecycleHandler      `protobuf:"bytes,2,opt,name=pre_stop,json=preStop,proto3" json:"pre_stop,omitempty"`
-	StopSignal    *string                `protobuf:"bytes,3,opt,name=stop_signal,json=stopSignal,proto3,oneof" json:"stop_signal,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Done right after the start; when it fails the container is restarted. Nothing orders it against the container's own
+	// start.
+	PostStart *LifecycleHandler `protobuf:"bytes,1,opt,name=post_start,json=postStart,proto3" json:"post_start,omitempty"`
+	// Done before the container is told to end, for instance by deletion or a failed probe, not when it ends by itself.
+	// It counts against the grace period.
+	PreStop *LifecycleHandler `protobuf:"bytes,2,opt,name=pre_stop,json=preStop,proto3" json:"pre_stop,omitempty"`
+	// Signal that tells the container to end, such as SIGTERM; the image's own, or else SIGTERM, when absent. Wants
+	// os.name.
+	StopSignal    *string `protobuf:"bytes,3,opt,name=stop_signal,json=stopSignal,proto3,oneof" json:"stop_signal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1603,12 +1727,17 @@ func (x *Lifecycle) GetStopSignal() string {
 	return ""
 }
 
+// LifecycleHandler is something to do at a point of a container's life. Exactly one is set.
 type LifecycleHandler struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Exec          *ExecAction            `protobuf:"bytes,1,opt,name=exec,proto3" json:"exec,omitempty"`
-	HttpGet       *HTTPGetAction         `protobuf:"bytes,2,opt,name=http_get,json=httpGet,proto3" json:"http_get,omitempty"`
-	TcpSocket     *TCPSocketAction       `protobuf:"bytes,3,opt,name=tcp_socket,json=tcpSocket,proto3" json:"tcp_socket,omitempty"`
-	Sleep         *SleepAction           `protobuf:"bytes,4,opt,name=sleep,proto3" json:"sleep,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Runs a command in the container.
+	Exec *ExecAction `protobuf:"bytes,1,opt,name=exec,proto3" json:"exec,omitempty"`
+	// Makes an HTTP request to the container.
+	HttpGet *HTTPGetAction `protobuf:"bytes,2,opt,name=http_get,json=httpGet,proto3" json:"http_get,omitempty"`
+	// Kept for the wire format: no hook supports it.
+	TcpSocket *TCPSocketAction `protobuf:"bytes,3,opt,name=tcp_socket,json=tcpSocket,proto3" json:"tcp_socket,omitempty"`
+	// Waits.
+	Sleep         *SleepAction `protobuf:"bytes,4,opt,name=sleep,proto3" json:"sleep,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1671,9 +1800,11 @@ func (x *LifecycleHandler) GetSleep() *SleepAction {
 	return nil
 }
 
+// SleepAction waits.
 type SleepAction struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Seconds       int64                  `protobuf:"varint,1,opt,name=seconds,proto3" json:"seconds,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Seconds to wait.
+	Seconds       int64 `protobuf:"varint,1,opt,name=seconds,proto3" json:"seconds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1715,22 +1846,35 @@ func (x *SleepAction) GetSeconds() int64 {
 	return 0
 }
 
+// SecurityContext has the rights of one container. What it says overrides PodSecurityContext.
 type SecurityContext struct {
-	state                    protoimpl.MessageState         `protogen:"open.v1"`
-	Capabilities             *Capabilities                  `protobuf:"bytes,1,opt,name=capabilities,proto3" json:"capabilities,omitempty"`
-	Privileged               *bool                          `protobuf:"varint,2,opt,name=privileged,proto3,oneof" json:"privileged,omitempty"`
-	SeLinuxOptions           *SELinuxOptions                `protobuf:"bytes,3,opt,name=se_linux_options,json=seLinuxOptions,proto3" json:"se_linux_options,omitempty"`
-	RunAsUser                *int64                         `protobuf:"varint,4,opt,name=run_as_user,json=runAsUser,proto3,oneof" json:"run_as_user,omitempty"`
-	RunAsNonRoot             *bool                          `protobuf:"varint,5,opt,name=run_as_non_root,json=runAsNonRoot,proto3,oneof" json:"run_as_non_root,omitempty"`
-	ReadOnlyRootFilesystem   *bool                          `protobuf:"varint,6,opt,name=read_only_root_filesystem,json=readOnlyRootFilesystem,proto3,oneof" json:"read_only_root_filesystem,omitempty"`
-	AllowPrivilegeEscalation *bool                          `protobuf:"varint,7,opt,name=allow_privilege_escalation,json=allowPrivilegeEscalation,proto3,oneof" json:"allow_privilege_escalation,omitempty"`
-	RunAsGroup               *int64                         `protobuf:"varint,8,opt,name=run_as_group,json=runAsGroup,proto3,oneof" json:"run_as_group,omitempty"`
-	ProcMount                *string                        `protobuf:"bytes,9,opt,name=proc_mount,json=procMount,proto3,oneof" json:"proc_mount,omitempty"`
-	WindowsOptions           *WindowsSecurityContextOptions `protobuf:"bytes,10,opt,name=windows_options,json=windowsOptions,proto3" json:"windows_options,omitempty"`
-	SeccompProfile           *SeccompProfile                `protobuf:"bytes,11,opt,name=seccomp_profile,json=seccompProfile,proto3" json:"seccomp_profile,omitempty"`
-	AppArmorProfile          *AppArmorProfile               `protobuf:"bytes,12,opt,name=app_armor_profile,json=appArmorProfile,proto3" json:"app_armor_profile,omitempty"`
-	unknownFields            protoimpl.UnknownFields
-	sizeCache                protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Linux capabilities to add to and drop from the runtime's default.
+	Capabilities *Capabilities `protobuf:"bytes,1,opt,name=capabilities,proto3" json:"capabilities,omitempty"`
+	// Runs with all rights of the host's root. False when absent.
+	Privileged *bool `protobuf:"varint,2,opt,name=privileged,proto3,oneof" json:"privileged,omitempty"`
+	// SELinux label; the runtime's choice when absent.
+	SeLinuxOptions *SELinuxOptions `protobuf:"bytes,3,opt,name=se_linux_options,json=seLinuxOptions,proto3" json:"se_linux_options,omitempty"`
+	// User ID to run as; the image's own when absent.
+	RunAsUser *int64 `protobuf:"varint,4,opt,name=run_as_user,json=runAsUser,proto3,oneof" json:"run_as_user,omitempty"`
+	// When true, a container that would run as user 0 is not started.
+	RunAsNonRoot *bool `protobuf:"varint,5,opt,name=run_as_non_root,json=runAsNonRoot,proto3,oneof" json:"run_as_non_root,omitempty"`
+	// Mounts the container's root file system read-only. False when absent.
+	ReadOnlyRootFilesystem *bool `protobuf:"varint,6,opt,name=read_only_root_filesystem,json=readOnlyRootFilesystem,proto3,oneof" json:"read_only_root_filesystem,omitempty"`
+	// When false, no process can gain more rights than its parent (no_new_privs). True when absent.
+	AllowPrivilegeEscalation *bool `protobuf:"varint,7,opt,name=allow_privilege_escalation,json=allowPrivilegeEscalation,proto3,oneof" json:"allow_privilege_escalation,omitempty"`
+	// Group ID to run as; the runtime's choice when absent.
+	RunAsGroup *int64 `protobuf:"varint,8,opt,name=run_as_group,json=runAsGroup,proto3,oneof" json:"run_as_group,omitempty"`
+	// Default, or Unmasked, which shows all of /proc.
+	ProcMount *string `protobuf:"bytes,9,opt,name=proc_mount,json=procMount,proto3,oneof" json:"proc_mount,omitempty"`
+	// Settings for containers on Windows.
+	WindowsOptions *WindowsSecurityContextOptions `protobuf:"bytes,10,opt,name=windows_options,json=windowsOptions,proto3" json:"windows_options,omitempty"`
+	// Which system calls are let through.
+	SeccompProfile *SeccompProfile `protobuf:"bytes,11,opt,name=seccomp_profile,json=seccompProfile,proto3" json:"seccomp_profile,omitempty"`
+	// AppArmor profile to run under.
+	AppArmorProfile *AppArmorProfile `protobuf:"bytes,12,opt,name=app_armor_profile,json=appArmorProfile,proto3" json:"app_armor_profile,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *SecurityContext) Reset() {
@@ -1847,10 +1991,13 @@ func (x *SecurityContext) GetAppArmorProfile() *AppArmorProfile {
 	return nil
 }
 
+// Capabilities changes the Linux capabilities of a container. Names are without CAP_; ALL stands for all.
 type Capabilities struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Add           []string               `protobuf:"bytes,1,rep,name=add,proto3" json:"add,omitempty"`
-	Drop          []string               `protobuf:"bytes,2,rep,name=drop,proto3" json:"drop,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Capabilities to add.
+	Add []string `protobuf:"bytes,1,rep,name=add,proto3" json:"add,omitempty"`
+	// Capabilities to drop.
+	Drop          []string `protobuf:"bytes,2,rep,name=drop,proto3" json:"drop,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1899,12 +2046,17 @@ func (x *Capabilities) GetDrop() []string {
 	return nil
 }
 
+// SELinuxOptions is an SELinux label.
 type SELinuxOptions struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
-	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
-	Type          string                 `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
-	Level         string                 `protobuf:"bytes,4,opt,name=level,proto3" json:"level,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The label's user.
+	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// The label's role.
+	Role string `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	// The label's type.
+	Type string `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
+	// The label's level.
+	Level         string `protobuf:"bytes,4,opt,name=level,proto3" json:"level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1967,14 +2119,19 @@ func (x *SELinuxOptions) GetLevel() string {
 	return ""
 }
 
+// WindowsSecurityContextOptions has settings for containers on Windows.
 type WindowsSecurityContextOptions struct {
-	state                  protoimpl.MessageState `protogen:"open.v1"`
-	GmsaCredentialSpecName *string                `protobuf:"bytes,1,opt,name=gmsa_credential_spec_name,json=gmsaCredentialSpecName,proto3,oneof" json:"gmsa_credential_spec_name,omitempty"`
-	GmsaCredentialSpec     *string                `protobuf:"bytes,2,opt,name=gmsa_credential_spec,json=gmsaCredentialSpec,proto3,oneof" json:"gmsa_credential_spec,omitempty"`
-	RunAsUserName          *string                `protobuf:"bytes,3,opt,name=run_as_user_name,json=runAsUserName,proto3,oneof" json:"run_as_user_name,omitempty"`
-	HostProcess            *bool                  `protobuf:"varint,4,opt,name=host_process,json=hostProcess,proto3,oneof" json:"host_process,omitempty"`
-	unknownFields          protoimpl.UnknownFields
-	sizeCache              protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of a group managed service account's credential spec.
+	GmsaCredentialSpecName *string `protobuf:"bytes,1,opt,name=gmsa_credential_spec_name,json=gmsaCredentialSpecName,proto3,oneof" json:"gmsa_credential_spec_name,omitempty"`
+	// The credential spec itself.
+	GmsaCredentialSpec *string `protobuf:"bytes,2,opt,name=gmsa_credential_spec,json=gmsaCredentialSpec,proto3,oneof" json:"gmsa_credential_spec,omitempty"`
+	// User name to run as.
+	RunAsUserName *string `protobuf:"bytes,3,opt,name=run_as_user_name,json=runAsUserName,proto3,oneof" json:"run_as_user_name,omitempty"`
+	// Runs the container on the host itself. All containers of a pod must agree.
+	HostProcess   *bool `protobuf:"varint,4,opt,name=host_process,json=hostProcess,proto3,oneof" json:"host_process,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WindowsSecurityContextOptions) Reset() {
@@ -2035,10 +2192,13 @@ func (x *WindowsSecurityContextOptions) GetHostProcess() bool {
 	return false
 }
 
+// SeccompProfile chooses which system calls are let through.
 type SeccompProfile struct {
-	state            protoimpl.MessageState `protogen:"open.v1"`
-	Type             string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
-	LocalhostProfile *string                `protobuf:"bytes,2,opt,name=localhost_profile,json=localhostProfile,proto3,oneof" json:"localhost_profile,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// RuntimeDefault, Unconfined or Localhost.
+	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	// File with the profile, relative to the node's profile directory. For Localhost, and only then.
+	LocalhostProfile *string `protobuf:"bytes,2,opt,name=localhost_profile,json=localhostProfile,proto3,oneof" json:"localhost_profile,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -2087,10 +2247,13 @@ func (x *SeccompProfile) GetLocalhostProfile() string {
 	return ""
 }
 
+// AppArmorProfile chooses an AppArmor profile.
 type AppArmorProfile struct {
-	state            protoimpl.MessageState `protogen:"open.v1"`
-	Type             string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
-	LocalhostProfile *string                `protobuf:"bytes,2,opt,name=localhost_profile,json=localhostProfile,proto3,oneof" json:"localhost_profile,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// RuntimeDefault, Unconfined or Localhost.
+	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	// Name of a profile loaded on the node. For Localhost, and only then.
+	LocalhostProfile *string `protobuf:"bytes,2,opt,name=localhost_profile,json=localhostProfile,proto3,oneof" json:"localhost_profile,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -2139,12 +2302,15 @@ func (x *AppArmorProfile) GetLocalhostProfile() string {
 	return ""
 }
 
+// EphemeralContainer is a container added to a running pod for looking into it. It is never restarted.
 type EphemeralContainer struct {
-	state                    protoimpl.MessageState    `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it has in common with other containers.
 	EphemeralContainerCommon *EphemeralContainerCommon `protobuf:"bytes,1,opt,name=ephemeral_container_common,json=ephemeralContainerCommon,proto3" json:"ephemeral_container_common,omitempty"`
-	TargetContainerName      string                    `protobuf:"bytes,2,opt,name=target_container_name,json=targetContainerName,proto3" json:"target_container_name,omitempty"`
-	unknownFields            protoimpl.UnknownFields
-	sizeCache                protoimpl.SizeCache
+	// Container whose process namespace it joins; its own when empty.
+	TargetContainerName string `protobuf:"bytes,2,opt,name=target_container_name,json=targetContainerName,proto3" json:"target_container_name,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *EphemeralContainer) Reset() {
@@ -2191,35 +2357,66 @@ func (x *EphemeralContainer) GetTargetContainerName() string {
 	return ""
 }
 
+// EphemeralContainerCommon has the fields of a Container. Ports, probes, lifecycle, resources and resizePolicy must not
+// be set.
 type EphemeralContainerCommon struct {
-	state                    protoimpl.MessageState   `protogen:"open.v1"`
-	Name                     string                   `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Image                    string                   `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
-	Command                  []string                 `protobuf:"bytes,3,rep,name=command,proto3" json:"command,omitempty"`
-	Args                     []string                 `protobuf:"bytes,4,rep,name=args,proto3" json:"args,omitempty"`
-	WorkingDir               string                   `protobuf:"bytes,5,opt,name=working_dir,json=workingDir,proto3" json:"working_dir,omitempty"`
-	Ports                    []*ContainerPort         `protobuf:"bytes,6,rep,name=ports,proto3" json:"ports,omitempty"`
-	Env                      []*EnvVar                `protobuf:"bytes,7,rep,name=env,proto3" json:"env,omitempty"`
-	Resources                *ResourceRequirements    `protobuf:"bytes,8,opt,name=resources,proto3" json:"resources,omitempty"`
-	VolumeMounts             []*VolumeMount           `protobuf:"bytes,9,rep,name=volume_mounts,json=volumeMounts,proto3" json:"volume_mounts,omitempty"`
-	LivenessProbe            *Probe                   `protobuf:"bytes,10,opt,name=liveness_probe,json=livenessProbe,proto3" json:"liveness_probe,omitempty"`
-	ReadinessProbe           *Probe                   `protobuf:"bytes,11,opt,name=readiness_probe,json=readinessProbe,proto3" json:"readiness_probe,omitempty"`
-	Lifecycle                *Lifecycle               `protobuf:"bytes,12,opt,name=lifecycle,proto3" json:"lifecycle,omitempty"`
-	TerminationMessagePath   string                   `protobuf:"bytes,13,opt,name=termination_message_path,json=terminationMessagePath,proto3" json:"termination_message_path,omitempty"`
-	ImagePullPolicy          string                   `protobuf:"bytes,14,opt,name=image_pull_policy,json=imagePullPolicy,proto3" json:"image_pull_policy,omitempty"`
-	SecurityContext          *SecurityContext         `protobuf:"bytes,15,opt,name=security_context,json=securityContext,proto3" json:"security_context,omitempty"`
-	Stdin                    bool                     `protobuf:"varint,16,opt,name=stdin,proto3" json:"stdin,omitempty"`
-	StdinOnce                bool                     `protobuf:"varint,17,opt,name=stdin_once,json=stdinOnce,proto3" json:"stdin_once,omitempty"`
-	Tty                      bool                     `protobuf:"varint,18,opt,name=tty,proto3" json:"tty,omitempty"`
-	EnvFrom                  []*EnvFromSource         `protobuf:"bytes,19,rep,name=env_from,json=envFrom,proto3" json:"env_from,omitempty"`
-	TerminationMessagePolicy string                   `protobuf:"bytes,20,opt,name=termination_message_policy,json=terminationMessagePolicy,proto3" json:"termination_message_policy,omitempty"`
-	VolumeDevices            []*VolumeDevice          `protobuf:"bytes,21,rep,name=volume_devices,json=volumeDevices,proto3" json:"volume_devices,omitempty"`
-	StartupProbe             *Probe                   `protobuf:"bytes,22,opt,name=startup_probe,json=startupProbe,proto3" json:"startup_probe,omitempty"`
-	ResizePolicy             []*ContainerResizePolicy `protobuf:"bytes,23,rep,name=resize_policy,json=resizePolicy,proto3" json:"resize_policy,omitempty"`
-	RestartPolicy            *string                  `protobuf:"bytes,24,opt,name=restart_policy,json=restartPolicy,proto3,oneof" json:"restart_policy,omitempty"`
-	RestartPolicyRules       []*ContainerRestartRule  `protobuf:"bytes,25,rep,name=restart_policy_rules,json=restartPolicyRules,proto3" json:"restart_policy_rules,omitempty"`
-	unknownFields            protoimpl.UnknownFields
-	sizeCache                protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the container, a DNS label that is unique in the pod. It never changes.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Image to run. In a workload's template it may be empty only where something fills it in.
+	Image string `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
+	// What to run in place of the image's entry point, without a shell. $(NAME) stands for a variable of the container,
+	// $$(NAME) for that text itself.
+	Command []string `protobuf:"bytes,3,rep,name=command,proto3" json:"command,omitempty"`
+	// Arguments in place of the image's own. $(NAME) is replaced as in command.
+	Args []string `protobuf:"bytes,4,rep,name=args,proto3" json:"args,omitempty"`
+	// Directory to start in; the image's own when empty.
+	WorkingDir string `protobuf:"bytes,5,opt,name=working_dir,json=workingDir,proto3" json:"working_dir,omitempty"`
+	// Ports that the container listens on. For information, and to give them names; ports that are not listed can be
+	// reached as well.
+	Ports []*ContainerPort `protobuf:"bytes,6,rep,name=ports,proto3" json:"ports,omitempty"`
+	// Environment variables. They take precedence over envFrom.
+	Env []*EnvVar `protobuf:"bytes,7,rep,name=env,proto3" json:"env,omitempty"`
+	// CPU, memory and other resources that the container needs and may use.
+	Resources *ResourceRequirements `protobuf:"bytes,8,opt,name=resources,proto3" json:"resources,omitempty"`
+	// Where the pod's volumes are mounted in the container.
+	VolumeMounts []*VolumeMount `protobuf:"bytes,9,rep,name=volume_mounts,json=volumeMounts,proto3" json:"volume_mounts,omitempty"`
+	// Restarts the container when it fails. None when absent.
+	LivenessProbe *Probe `protobuf:"bytes,10,opt,name=liveness_probe,json=livenessProbe,proto3" json:"liveness_probe,omitempty"`
+	// Takes the pod out of its Services while it fails. None when absent.
+	ReadinessProbe *Probe `protobuf:"bytes,11,opt,name=readiness_probe,json=readinessProbe,proto3" json:"readiness_probe,omitempty"`
+	// What to do after the start and before the end.
+	Lifecycle *Lifecycle `protobuf:"bytes,12,opt,name=lifecycle,proto3" json:"lifecycle,omitempty"`
+	// File in the container whose content becomes the message of its end. /dev/termination-log when empty. Never changes.
+	TerminationMessagePath string `protobuf:"bytes,13,opt,name=termination_message_path,json=terminationMessagePath,proto3" json:"termination_message_path,omitempty"`
+	// Always, IfNotPresent or Never. When empty, Always for images with the tag latest or none, else IfNotPresent.
+	ImagePullPolicy string `protobuf:"bytes,14,opt,name=image_pull_policy,json=imagePullPolicy,proto3" json:"image_pull_policy,omitempty"`
+	// Rights of the container's processes; overrides the pod's where both say something.
+	SecurityContext *SecurityContext `protobuf:"bytes,15,opt,name=security_context,json=securityContext,proto3" json:"security_context,omitempty"`
+	// Keeps standard input open for clients to attach to. It reads end of file otherwise.
+	Stdin bool `protobuf:"varint,16,opt,name=stdin,proto3" json:"stdin,omitempty"`
+	// Closes standard input for good when the first client has gone.
+	StdinOnce bool `protobuf:"varint,17,opt,name=stdin_once,json=stdinOnce,proto3" json:"stdin_once,omitempty"`
+	// Gives the container a terminal; wants stdin.
+	Tty bool `protobuf:"varint,18,opt,name=tty,proto3" json:"tty,omitempty"`
+	// ConfigMaps and Secrets whose keys all become variables. Later ones take precedence.
+	EnvFrom []*EnvFromSource `protobuf:"bytes,19,rep,name=env_from,json=envFrom,proto3" json:"env_from,omitempty"`
+	// File, the default, takes the end's message from terminationMessagePath alone; FallbackToLogsOnError takes the end
+	// of the log when that is empty and the container failed.
+	TerminationMessagePolicy string `protobuf:"bytes,20,opt,name=termination_message_policy,json=terminationMessagePolicy,proto3" json:"termination_message_policy,omitempty"`
+	// Where the pod's block volumes appear as devices in the container.
+	VolumeDevices []*VolumeDevice `protobuf:"bytes,21,rep,name=volume_devices,json=volumeDevices,proto3" json:"volume_devices,omitempty"`
+	// Holds back the other probes until it has succeeded, and restarts the container when it fails. None when absent.
+	StartupProbe *Probe `protobuf:"bytes,22,opt,name=startup_probe,json=startupProbe,proto3" json:"startup_probe,omitempty"`
+	// What it takes to change a resource of the running container.
+	ResizePolicy []*ContainerResizePolicy `protobuf:"bytes,23,rep,name=resize_policy,json=resizePolicy,proto3" json:"resize_policy,omitempty"`
+	// Restart policy of this container: Always makes an init container a sidecar, which is started in its turn and then
+	// runs on beside the others. The pod's own when absent.
+	RestartPolicy *string `protobuf:"bytes,24,opt,name=restart_policy,json=restartPolicy,proto3,oneof" json:"restart_policy,omitempty"`
+	// Exceptions from restartPolicy by exit code; the first that matches counts. At most 20.
+	RestartPolicyRules []*ContainerRestartRule `protobuf:"bytes,25,rep,name=restart_policy_rules,json=restartPolicyRules,proto3" json:"restart_policy_rules,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *EphemeralContainerCommon) Reset() {
@@ -2427,10 +2624,13 @@ func (x *EphemeralContainerCommon) GetRestartPolicyRules() []*ContainerRestartRu
 	return nil
 }
 
+// Sysctl is a kernel parameter.
 type Sysctl struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the parameter, such as net.core.somaxconn.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its value.
+	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2479,25 +2679,41 @@ func (x *Sysctl) GetValue() string {
 	return ""
 }
 
+// ContainerStatus is what a node last saw of a container.
 type ContainerStatus struct {
-	state                    protoimpl.MessageState  `protogen:"open.v1"`
-	Name                     string                  `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	State                    *ContainerState         `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
-	LastState                *ContainerState         `protobuf:"bytes,3,opt,name=last_state,json=lastState,proto3" json:"last_state,omitempty"`
-	Ready                    bool                    `protobuf:"varint,4,opt,name=ready,proto3" json:"ready,omitempty"`
-	RestartCount             int32                   `protobuf:"varint,5,opt,name=restart_count,json=restartCount,proto3" json:"restart_count,omitempty"`
-	Image                    string                  `protobuf:"bytes,6,opt,name=image,proto3" json:"image,omitempty"`
-	ImageId                  string                  `protobuf:"bytes,7,opt,name=image_id,json=imageID,proto3" json:"image_id,omitempty"`
-	ContainerId              string                  `protobuf:"bytes,8,opt,name=container_id,json=containerID,proto3" json:"container_id,omitempty"`
-	Started                  *bool                   `protobuf:"varint,9,opt,name=started,proto3,oneof" json:"started,omitempty"`
-	AllocatedResources       map[string]*v1.Quantity `protobuf:"bytes,10,rep,name=allocated_resources,json=allocatedResources,proto3" json:"allocated_resources,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Resources                *ResourceRequirements   `protobuf:"bytes,11,opt,name=resources,proto3" json:"resources,omitempty"`
-	VolumeMounts             []*VolumeMountStatus    `protobuf:"bytes,12,rep,name=volume_mounts,json=volumeMounts,proto3" json:"volume_mounts,omitempty"`
-	User                     *ContainerUser          `protobuf:"bytes,13,opt,name=user,proto3" json:"user,omitempty"`
-	AllocatedResourcesStatus []*ResourceStatus       `protobuf:"bytes,14,rep,name=allocated_resources_status,json=allocatedResourcesStatus,proto3" json:"allocated_resources_status,omitempty"`
-	StopSignal               *string                 `protobuf:"bytes,15,opt,name=stop_signal,json=stopSignal,proto3,oneof" json:"stop_signal,omitempty"`
-	unknownFields            protoimpl.UnknownFields
-	sizeCache                protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the container in the spec.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What the container does now.
+	State *ContainerState `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	// How the container ended the last time; empty before its first restart.
+	LastState *ContainerState `protobuf:"bytes,3,opt,name=last_state,json=lastState,proto3" json:"last_state,omitempty"`
+	// Passes its readiness probe. A container without one is ready while it runs, an init container once it succeeded.
+	Ready bool `protobuf:"varint,4,opt,name=ready,proto3" json:"ready,omitempty"`
+	// How often the container was restarted.
+	RestartCount int32 `protobuf:"varint,5,opt,name=restart_count,json=restartCount,proto3" json:"restart_count,omitempty"`
+	// Image that runs.
+	Image string `protobuf:"bytes,6,opt,name=image,proto3" json:"image,omitempty"`
+	// Image by its digest.
+	ImageId string `protobuf:"bytes,7,opt,name=image_id,json=imageID,proto3" json:"image_id,omitempty"`
+	// Container by runtime and ID, as containerd://ID.
+	ContainerId string `protobuf:"bytes,8,opt,name=container_id,json=containerID,proto3" json:"container_id,omitempty"`
+	// Passed its startup probe and postStart hook. Absent when that is not known.
+	Started *bool `protobuf:"varint,9,opt,name=started,proto3,oneof" json:"started,omitempty"`
+	// Requests that the node has set aside.
+	AllocatedResources map[string]*v1.Quantity `protobuf:"bytes,10,rep,name=allocated_resources,json=allocatedResources,proto3" json:"allocated_resources,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Requests and limits in force.
+	Resources *ResourceRequirements `protobuf:"bytes,11,opt,name=resources,proto3" json:"resources,omitempty"`
+	// How volumes are mounted.
+	VolumeMounts []*VolumeMountStatus `protobuf:"bytes,12,rep,name=volume_mounts,json=volumeMounts,proto3" json:"volume_mounts,omitempty"`
+	// User and groups that the first process started with.
+	User *ContainerUser `protobuf:"bytes,13,opt,name=user,proto3" json:"user,omitempty"`
+	// Health of devices that the container has.
+	AllocatedResourcesStatus []*ResourceStatus `protobuf:"bytes,14,rep,name=allocated_resources_status,json=allocatedResourcesStatus,proto3" json:"allocated_resources_status,omitempty"`
+	// Signal in force for telling the container to end.
+	StopSignal    *string `protobuf:"bytes,15,opt,name=stop_signal,json=stopSignal,proto3,oneof" json:"stop_signal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ContainerStatus) Reset() {
@@ -2635,10 +2851,14 @@ func (x *ContainerStatus) GetStopSignal() string {
 	return ""
 }
 
+// ContainerState is what a container does. At most one is set; waiting when none is.
 type ContainerState struct {
-	state         protoimpl.MessageState    `protogen:"open.v1"`
-	Waiting       *ContainerStateWaiting    `protobuf:"bytes,1,opt,name=waiting,proto3" json:"waiting,omitempty"`
-	Running       *ContainerStateRunning    `protobuf:"bytes,2,opt,name=running,proto3" json:"running,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Not running yet, or not again.
+	Waiting *ContainerStateWaiting `protobuf:"bytes,1,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	// Runs.
+	Running *ContainerStateRunning `protobuf:"bytes,2,opt,name=running,proto3" json:"running,omitempty"`
+	// Has ended.
 	Terminated    *ContainerStateTerminated `protobuf:"bytes,3,opt,name=terminated,proto3" json:"terminated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2695,10 +2915,13 @@ func (x *ContainerState) GetTerminated() *ContainerStateTerminated {
 	return nil
 }
 
+// ContainerStateWaiting is a container that does not run yet.
 type ContainerStateWaiting struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
-	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One word that says why, such as ContainerCreating, ImagePullBackOff or CrashLoopBackOff.
+	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// A sentence that says why.
+	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2747,8 +2970,10 @@ func (x *ContainerStateWaiting) GetMessage() string {
 	return ""
 }
 
+// ContainerStateRunning is a container that runs.
 type ContainerStateRunning struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When it was started.
 	StartedAt     *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2791,15 +3016,23 @@ func (x *ContainerStateRunning) GetStartedAt() *timestamppb.Timestamp {
 	return nil
 }
 
+// ContainerStateTerminated is a container that has ended.
 type ContainerStateTerminated struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ExitCode      int32                  `protobuf:"varint,1,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
-	Signal        int32                  `protobuf:"varint,2,opt,name=signal,proto3" json:"signal,omitempty"`
-	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	Message       string                 `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
-	StartedAt     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
-	FinishedAt    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=finished_at,json=finishedAt,proto3" json:"finished_at,omitempty"`
-	ContainerId   string                 `protobuf:"bytes,7,opt,name=container_id,json=containerID,proto3" json:"container_id,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Exit code of its first process; 128 plus the signal's number when a signal ended it.
+	ExitCode int32 `protobuf:"varint,1,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
+	// Signal that ended it; 0 when none did or that is not known.
+	Signal int32 `protobuf:"varint,2,opt,name=signal,proto3" json:"signal,omitempty"`
+	// One word that says why, such as Completed, Error or OOMKilled.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What it left as its termination message.
+	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	// When it was started.
+	StartedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	// When it ended.
+	FinishedAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=finished_at,json=finishedAt,proto3" json:"finished_at,omitempty"`
+	// Container by runtime and ID, as containerd://ID.
+	ContainerId   string `protobuf:"bytes,7,opt,name=container_id,json=containerID,proto3" json:"container_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2883,9 +3116,11 @@ func (x *ContainerStateTerminated) GetContainerId() string {
 	return ""
 }
 
+// ContainerUser is who a container's first process runs as.
 type ContainerUser struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Linux         *LinuxContainerUser    `protobuf:"bytes,1,opt,name=linux,proto3" json:"linux,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// User and groups on Linux.
+	Linux         *LinuxContainerUser `protobuf:"bytes,1,opt,name=linux,proto3" json:"linux,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2927,11 +3162,15 @@ func (x *ContainerUser) GetLinux() *LinuxContainerUser {
 	return nil
 }
 
+// LinuxContainerUser is the user and the groups of a process on Linux.
 type LinuxContainerUser struct {
-	state              protoimpl.MessageState `protogen:"open.v1"`
-	Uid                int64                  `protobuf:"varint,1,opt,name=uid,proto3" json:"uid,omitempty"`
-	Gid                int64                  `protobuf:"varint,2,opt,name=gid,proto3" json:"gid,omitempty"`
-	SupplementalGroups []int64                `protobuf:"varint,3,rep,packed,name=supplemental_groups,json=supplementalGroups,proto3" json:"supplemental_groups,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// User ID.
+	Uid int64 `protobuf:"varint,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	// Primary group ID.
+	Gid int64 `protobuf:"varint,2,opt,name=gid,proto3" json:"gid,omitempty"`
+	// Further group IDs.
+	SupplementalGroups []int64 `protobuf:"varint,3,rep,packed,name=supplemental_groups,json=supplementalGroups,proto3" json:"supplemental_groups,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -2987,10 +3226,13 @@ func (x *LinuxContainerUser) GetSupplementalGroups() []int64 {
 	return nil
 }
 
+// ResourceStatus is the health of the devices that a container has of one resource.
 type ResourceStatus struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Resources     []*ResourceHealth      `protobuf:"bytes,2,rep,name=resources,proto3" json:"resources,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the resource, or claim:NAME/REQUEST.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Health by device.
+	Resources     []*ResourceHealth `protobuf:"bytes,2,rep,name=resources,proto3" json:"resources,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3039,11 +3281,15 @@ func (x *ResourceStatus) GetResources() []*ResourceHealth {
 	return nil
 }
 
+// ResourceHealth is the health of one device.
 type ResourceHealth struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ResourceId    string                 `protobuf:"bytes,1,opt,name=resource_id,json=resourceID,proto3" json:"resource_id,omitempty"`
-	Health        string                 `protobuf:"bytes,2,opt,name=health,proto3" json:"health,omitempty"`
-	Message       *string                `protobuf:"bytes,6,opt,name=message,proto3,oneof" json:"message,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The device's ID, unique within the resource.
+	ResourceId string `protobuf:"bytes,1,opt,name=resource_id,json=resourceID,proto3" json:"resource_id,omitempty"`
+	// Healthy, Unhealthy or Unknown.
+	Health string `protobuf:"bytes,2,opt,name=health,proto3" json:"health,omitempty"`
+	// More about the health, for people.
+	Message       *string `protobuf:"bytes,6,opt,name=message,proto3,oneof" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3099,11 +3345,15 @@ func (x *ResourceHealth) GetMessage() string {
 	return ""
 }
 
+// ContainerExtendedResourceRequest tells which request of a claim serves an extended resource.
 type ContainerExtendedResourceRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ContainerName string                 `protobuf:"bytes,1,opt,name=container_name,json=containerName,proto3" json:"container_name,omitempty"`
-	ResourceName  string                 `protobuf:"bytes,2,opt,name=resource_name,json=resourceName,proto3" json:"resource_name,omitempty"`
-	RequestName   string                 `protobuf:"bytes,3,opt,name=request_name,json=requestName,proto3" json:"request_name,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Container that asks for the resource.
+	ContainerName string `protobuf:"bytes,1,opt,name=container_name,json=containerName,proto3" json:"container_name,omitempty"`
+	// The extended resource.
+	ResourceName string `protobuf:"bytes,2,opt,name=resource_name,json=resourceName,proto3" json:"resource_name,omitempty"`
+	// The request in the claim.
+	RequestName   string `protobuf:"bytes,3,opt,name=request_name,json=requestName,proto3" json:"request_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3163,8 +3413,7 @@ var File_xebec_core_v1_container_proto protoreflect.FileDescriptor
 
 const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\n" +
-	"\x1dxebec/core/v1/container.proto\x12\rxebec.core.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/core/v1/volume.proto\x1a\x1fxebec/meta/v1/intorstring.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/quantity.proto\"\xbe\n" +
-	"\n" +
+	"\x1dxebec/core/v1/container.proto\x12\rxebec.core.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/core/v1/volume.proto\x1a\x1fxebec/meta/v1/intorstring.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/quantity.proto\"\xdf\x0e\n" +
 	"\tContainer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x18\n" +
@@ -3181,27 +3430,27 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\x0freadiness_probe\x18\v \x01(\v2\x14.xebec.core.v1.ProbeR\x0ereadinessProbe\x126\n" +
 	"\tlifecycle\x18\f \x01(\v2\x18.xebec.core.v1.LifecycleR\tlifecycle\x128\n" +
 	"\x18termination_message_path\x18\r \x01(\tR\x16terminationMessagePath\x12*\n" +
-	"\x11image_pull_policy\x18\x0e \x01(\tR\x0fimagePullPolicy\x12I\n" +
-	"\x10security_context\x18\x0f \x01(\v2\x1e.xebec.core.v1.SecurityContextR\x0fsecurityContext\x12\x14\n" +
-	"\x05stdin\x18\x10 \x01(\bR\x05stdin\x12\x1d\n" +
+	"\x11image_pull_policy\x18\x0e \x01(\tR\x0fimagePullPolicy\x12\xbd\x01\n" +
+	"\x10security_context\x18\x0f \x01(\v2\x1e.xebec.core.v1.SecurityContextBr\xc2\xda\x18n:lcontainers run with the runtime's own user, capabilities and profiles: security contexts are not applied yetR\x0fsecurityContext\x12c\n" +
+	"\x05stdin\x18\x10 \x01(\bBM\xc2\xda\x18I:Gnothing can be attached to a container yet: its standard input is emptyR\x05stdin\x12l\n" +
 	"\n" +
-	"stdin_once\x18\x11 \x01(\bR\tstdinOnce\x12\x10\n" +
+	"stdin_once\x18\x11 \x01(\bBM\xc2\xda\x18I:Gnothing can be attached to a container yet: its standard input is emptyR\tstdinOnce\x12\x10\n" +
 	"\x03tty\x18\x12 \x01(\bR\x03tty\x127\n" +
 	"\benv_from\x18\x13 \x03(\v2\x1c.xebec.core.v1.EnvFromSourceR\aenvFrom\x12<\n" +
 	"\x1atermination_message_policy\x18\x14 \x01(\tR\x18terminationMessagePolicy\x12V\n" +
 	"\x0evolume_devices\x18\x15 \x03(\v2\x1b.xebec.core.v1.VolumeDeviceB\x12\xc2\xda\x18\x0e\x18\x02\"\n" +
-	"devicePathR\rvolumeDevices\x129\n" +
-	"\rstartup_probe\x18\x16 \x01(\v2\x14.xebec.core.v1.ProbeR\fstartupProbe\x12I\n" +
-	"\rresize_policy\x18\x17 \x03(\v2$.xebec.core.v1.ContainerResizePolicyR\fresizePolicy\x12*\n" +
-	"\x0erestart_policy\x18\x18 \x01(\tH\x00R\rrestartPolicy\x88\x01\x01\x12U\n" +
-	"\x14restart_policy_rules\x18\x19 \x03(\v2#.xebec.core.v1.ContainerRestartRuleR\x12restartPolicyRulesB\x11\n" +
-	"\x0f_restart_policy\"\xa9\x01\n" +
+	"devicePathR\rvolumeDevices\x12\x91\x01\n" +
+	"\rstartup_probe\x18\x16 \x01(\v2\x14.xebec.core.v1.ProbeBV\xc2\xda\x18R:Pstartup probes are not run yet: give the liveness probe an initial delay insteadR\fstartupProbe\x12w\n" +
+	"\rresize_policy\x18\x17 \x03(\v2$.xebec.core.v1.ContainerResizePolicyB,\xc2\xda\x18(:&running containers are not resized yetR\fresizePolicy\x12m\n" +
+	"\x0erestart_policy\x18\x18 \x01(\tBA\xc2\xda\x18=:;the restart policy of the pod applies to all its containersH\x00R\rrestartPolicy\x88\x01\x01\x12\x98\x01\n" +
+	"\x14restart_policy_rules\x18\x19 \x03(\v2#.xebec.core.v1.ContainerRestartRuleBA\xc2\xda\x18=:;the restart policy of the pod applies to all its containersR\x12restartPolicyRulesB\x11\n" +
+	"\x0f_restart_policy\"\xbb\x02\n" +
 	"\rContainerPort\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
-	"\thost_port\x18\x02 \x01(\x05R\bhostPort\x12%\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12z\n" +
+	"\thost_port\x18\x02 \x01(\x05B]\xc2\xda\x18Y:Wpods that want the same port are kept apart, but the node does not forward the port yetR\bhostPort\x12%\n" +
 	"\x0econtainer_port\x18\x03 \x01(\x05R\rcontainerPort\x12'\n" +
-	"\bprotocol\x18\x04 \x01(\tB\v\xc2\xda\x18\a2\x05\"TCP\"R\bprotocol\x12\x17\n" +
-	"\ahost_ip\x18\x05 \x01(\tR\x06hostIP\"\xaf\x01\n" +
+	"\bprotocol\x18\x04 \x01(\tB\v\xc2\xda\x18\a2\x05\"TCP\"R\bprotocol\x12J\n" +
+	"\ahost_ip\x18\x05 \x01(\tB1\xc2\xda\x18-:+the node does not forward ports to pods yetR\x06hostIP\"\xaf\x01\n" +
 	"\rEnvFromSource\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12G\n" +
 	"\x0econfig_map_ref\x18\x02 \x01(\v2!.xebec.core.v1.ConfigMapEnvSourceR\fconfigMapRef\x12=\n" +
@@ -3266,15 +3515,15 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"exit_codes\x18\x02 \x01(\v2..xebec.core.v1.ContainerRestartRuleOnExitCodesR\texitCodes\"]\n" +
 	"\x1fContainerRestartRuleOnExitCodes\x12\x1a\n" +
 	"\boperator\x18\x01 \x01(\tR\boperator\x12\x1e\n" +
-	"\x06values\x18\x02 \x03(\x05B\x06\xc2\xda\x18\x02\x18\x01R\x06values\"\x97\x03\n" +
+	"\x06values\x18\x02 \x03(\x05B\x06\xc2\xda\x18\x02\x18\x01R\x06values\"\xe3\x03\n" +
 	"\x05Probe\x12=\n" +
 	"\ahandler\x18\x01 \x01(\v2\x1b.xebec.core.v1.ProbeHandlerB\x06\xc2\xda\x18\x02\b\x01R\ahandler\x122\n" +
 	"\x15initial_delay_seconds\x18\x02 \x01(\x05R\x13initialDelaySeconds\x12'\n" +
 	"\x0ftimeout_seconds\x18\x03 \x01(\x05R\x0etimeoutSeconds\x12%\n" +
 	"\x0eperiod_seconds\x18\x04 \x01(\x05R\rperiodSeconds\x12+\n" +
 	"\x11success_threshold\x18\x05 \x01(\x05R\x10successThreshold\x12+\n" +
-	"\x11failure_threshold\x18\x06 \x01(\x05R\x10failureThreshold\x12L\n" +
-	" termination_grace_period_seconds\x18\a \x01(\x03H\x00R\x1dterminationGracePeriodSeconds\x88\x01\x01B#\n" +
+	"\x11failure_threshold\x18\x06 \x01(\x05R\x10failureThreshold\x12\x97\x01\n" +
+	" termination_grace_period_seconds\x18\a \x01(\x03BI\xc2\xda\x18E:Ca container that fails the probe has the pod's grace period to stopH\x00R\x1dterminationGracePeriodSeconds\x88\x01\x01B#\n" +
 	"!_termination_grace_period_seconds\"\xe4\x01\n" +
 	"\fProbeHandler\x12-\n" +
 	"\x04exec\x18\x01 \x01(\v2\x19.xebec.core.v1.ExecActionR\x04exec\x127\n" +
@@ -3307,12 +3556,12 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\x04mode\x18\x03 \x01(\tH\x01R\x04mode\x88\x01\x01B\n" +
 	"\n" +
 	"\b_serviceB\a\n" +
-	"\x05_mode\"\xbd\x01\n" +
-	"\tLifecycle\x12>\n" +
+	"\x05_mode\"\xe1\x02\n" +
+	"\tLifecycle\x12e\n" +
 	"\n" +
-	"post_start\x18\x01 \x01(\v2\x1f.xebec.core.v1.LifecycleHandlerR\tpostStart\x12:\n" +
-	"\bpre_stop\x18\x02 \x01(\v2\x1f.xebec.core.v1.LifecycleHandlerR\apreStop\x12$\n" +
-	"\vstop_signal\x18\x03 \x01(\tH\x00R\n" +
+	"post_start\x18\x01 \x01(\v2\x1f.xebec.core.v1.LifecycleHandlerB%\xc2\xda\x18!:\x1flifecycle hooks are not run yetR\tpostStart\x12a\n" +
+	"\bpre_stop\x18\x02 \x01(\v2\x1f.xebec.core.v1.LifecycleHandlerB%\xc2\xda\x18!:\x1flifecycle hooks are not run yetR\apreStop\x12z\n" +
+	"\vstop_signal\x18\x03 \x01(\tBT\xc2\xda\x18P:Ncontainers are stopped with the signal that their image names, or else SIGTERMH\x00R\n" +
 	"stopSignal\x88\x01\x01B\x0e\n" +
 	"\f_stop_signal\"\xeb\x01\n" +
 	"\x10LifecycleHandler\x12-\n" +

@@ -23,25 +23,41 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Event reports that something happened to an object. Events go by themselves after a while.
 type Event struct {
-	state              protoimpl.MessageState `protogen:"open.v1"`
-	Metadata           *v1.ObjectMeta         `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
-	InvolvedObject     *ObjectReference       `protobuf:"bytes,2,opt,name=involved_object,json=involvedObject,proto3" json:"involved_object,omitempty"`
-	Reason             string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	Message            string                 `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
-	Source             *EventSource           `protobuf:"bytes,5,opt,name=source,proto3" json:"source,omitempty"`
-	FirstTimestamp     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=first_timestamp,json=firstTimestamp,proto3" json:"first_timestamp,omitempty"`
-	LastTimestamp      *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_timestamp,json=lastTimestamp,proto3" json:"last_timestamp,omitempty"`
-	Count              int32                  `protobuf:"varint,8,opt,name=count,proto3" json:"count,omitempty"`
-	Type               string                 `protobuf:"bytes,9,opt,name=type,proto3" json:"type,omitempty"`
-	EventTime          *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=event_time,json=eventTime,proto3" json:"event_time,omitempty"`
-	Series             *EventSeries           `protobuf:"bytes,11,opt,name=series,proto3" json:"series,omitempty"`
-	Action             string                 `protobuf:"bytes,12,opt,name=action,proto3" json:"action,omitempty"`
-	Related            *ObjectReference       `protobuf:"bytes,13,opt,name=related,proto3" json:"related,omitempty"`
-	ReportingComponent string                 `protobuf:"bytes,14,opt,name=reporting_component,json=reportingComponent,proto3" json:"reporting_component,omitempty"`
-	ReportingInstance  string                 `protobuf:"bytes,15,opt,name=reporting_instance,json=reportingInstance,proto3" json:"reporting_instance,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name, labels and the like.
+	Metadata *v1.ObjectMeta `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// What the event is about.
+	InvolvedObject *ObjectReference `protobuf:"bytes,2,opt,name=involved_object,json=involvedObject,proto3" json:"involved_object,omitempty"`
+	// One word in CamelCase that says what happened, such as FailedScheduling.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// A sentence that says what happened.
+	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	// Who reported it, by the older convention.
+	Source *EventSource `protobuf:"bytes,5,opt,name=source,proto3" json:"source,omitempty"`
+	// When it first happened.
+	FirstTimestamp *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=first_timestamp,json=firstTimestamp,proto3" json:"first_timestamp,omitempty"`
+	// When it last happened.
+	LastTimestamp *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_timestamp,json=lastTimestamp,proto3" json:"last_timestamp,omitempty"`
+	// How often it has happened.
+	Count int32 `protobuf:"varint,8,opt,name=count,proto3" json:"count,omitempty"`
+	// Normal or Warning.
+	Type string `protobuf:"bytes,9,opt,name=type,proto3" json:"type,omitempty"`
+	// When it first happened, to the microsecond; used in place of firstTimestamp by newer reporters.
+	EventTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=event_time,json=eventTime,proto3" json:"event_time,omitempty"`
+	// Set when it went on happening.
+	Series *EventSeries `protobuf:"bytes,11,opt,name=series,proto3" json:"series,omitempty"`
+	// What was done about the object, or failed to be done.
+	Action string `protobuf:"bytes,12,opt,name=action,proto3" json:"action,omitempty"`
+	// A second object that the event is about.
+	Related *ObjectReference `protobuf:"bytes,13,opt,name=related,proto3" json:"related,omitempty"`
+	// Name of the component that reported it.
+	ReportingComponent string `protobuf:"bytes,14,opt,name=reporting_component,json=reportingComponent,proto3" json:"reporting_component,omitempty"`
+	// Which instance of the component reported it.
+	ReportingInstance string `protobuf:"bytes,15,opt,name=reporting_instance,json=reportingInstance,proto3" json:"reporting_instance,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Event) Reset() {
@@ -179,10 +195,13 @@ func (x *Event) GetReportingInstance() string {
 	return ""
 }
 
+// EventSource names who reported an event.
 type EventSource struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Component     string                 `protobuf:"bytes,1,opt,name=component,proto3" json:"component,omitempty"`
-	Host          string                 `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the component.
+	Component string `protobuf:"bytes,1,opt,name=component,proto3" json:"component,omitempty"`
+	// Node that the component ran on.
+	Host          string `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -231,9 +250,12 @@ func (x *EventSource) GetHost() string {
 	return ""
 }
 
+// EventSeries is what is known of an event that goes on.
 type EventSeries struct {
-	state            protoimpl.MessageState `protogen:"open.v1"`
-	Count            int32                  `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How often it has happened.
+	Count int32 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	// When it last happened.
 	LastObservedTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last_observed_time,json=lastObservedTime,proto3" json:"last_observed_time,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache

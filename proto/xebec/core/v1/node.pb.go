@@ -23,10 +23,13 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// NodeAllocatableMappedResources is an amount of a node's resource that an allocated device stands for.
 type NodeAllocatableMappedResources struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Quantity      *v1.Quantity           `protobuf:"bytes,2,opt,name=quantity,proto3" json:"quantity,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the resource, such as cpu.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Amount for all containers that share the claim.
+	Quantity      *v1.Quantity `protobuf:"bytes,2,opt,name=quantity,proto3" json:"quantity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -75,11 +78,16 @@ func (x *NodeAllocatableMappedResources) GetQuantity() *v1.Quantity {
 	return nil
 }
 
+// NodeAllocatableOverheadResources is an amount of a node's resource that an allocated device costs on top. At least
+// one of the amounts is set.
 type NodeAllocatableOverheadResources struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	PerPod        *v1.Quantity           `protobuf:"bytes,2,opt,name=per_pod,json=perPod,proto3" json:"per_pod,omitempty"`
-	PerContainer  *v1.Quantity           `protobuf:"bytes,3,opt,name=per_container,json=perContainer,proto3" json:"per_container,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the resource, such as memory.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Amount that counts once for the pod.
+	PerPod *v1.Quantity `protobuf:"bytes,2,opt,name=per_pod,json=perPod,proto3" json:"per_pod,omitempty"`
+	// Amount that counts for each container that uses the claim.
+	PerContainer  *v1.Quantity `protobuf:"bytes,3,opt,name=per_container,json=perContainer,proto3" json:"per_container,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -135,11 +143,15 @@ func (x *NodeAllocatableOverheadResources) GetPerContainer() *v1.Quantity {
 	return nil
 }
 
+// Node is a machine that runs pods.
 type Node struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Metadata      *v1.ObjectMeta         `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
-	Spec          *NodeSpec              `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
-	Status        *NodeStatus            `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name, labels and the like.
+	Metadata *v1.ObjectMeta `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// The wanted state.
+	Spec *NodeSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	// What the node's agent last reported.
+	Status        *NodeStatus `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -195,15 +207,24 @@ func (x *Node) GetStatus() *NodeStatus {
 	return nil
 }
 
+// NodeSpec is the wanted state of a Node.
 type NodeSpec struct {
-	state               protoimpl.MessageState   `protogen:"open.v1"`
-	PodCidr             string                   `protobuf:"bytes,1,opt,name=pod_cidr,json=podCIDR,proto3" json:"pod_cidr,omitempty"`
-	ExternalId          string                   `protobuf:"bytes,2,opt,name=external_id,json=externalID,proto3" json:"external_id,omitempty"`
-	ProviderId          string                   `protobuf:"bytes,3,opt,name=provider_id,json=providerID,proto3" json:"provider_id,omitempty"`
-	Unschedulable       bool                     `protobuf:"varint,4,opt,name=unschedulable,proto3" json:"unschedulable,omitempty"`
-	Taints              []*Taint                 `protobuf:"bytes,5,rep,name=taints,proto3" json:"taints,omitempty"`
-	ConfigSource        *NodeConfigSource        `protobuf:"bytes,6,opt,name=config_source,json=configSource,proto3" json:"config_source,omitempty"`
-	PodCidrs            []string                 `protobuf:"bytes,7,rep,name=pod_cidrs,json=podCIDRs,proto3" json:"pod_cidrs,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Range that addresses of the node's pods come from. Once set it never changes.
+	PodCidr string `protobuf:"bytes,1,opt,name=pod_cidr,json=podCIDR,proto3" json:"pod_cidr,omitempty"`
+	// Unused; kept for the wire format.
+	ExternalId string `protobuf:"bytes,2,opt,name=external_id,json=externalID,proto3" json:"external_id,omitempty"`
+	// Name of the machine at its cloud provider, as provider://id.
+	ProviderId string `protobuf:"bytes,3,opt,name=provider_id,json=providerID,proto3" json:"provider_id,omitempty"`
+	// While true no new pod is put on the node. Set by cordon.
+	Unschedulable bool `protobuf:"varint,4,opt,name=unschedulable,proto3" json:"unschedulable,omitempty"`
+	// What keeps pods off the node that do not tolerate it.
+	Taints []*Taint `protobuf:"bytes,5,rep,name=taints,proto3" json:"taints,omitempty"`
+	// Unused; kept for the wire format.
+	ConfigSource *NodeConfigSource `protobuf:"bytes,6,opt,name=config_source,json=configSource,proto3" json:"config_source,omitempty"`
+	// Ranges for pod addresses, at most one per IP family; the first is podCIDR.
+	PodCidrs []string `protobuf:"bytes,7,rep,name=pod_cidrs,json=podCIDRs,proto3" json:"pod_cidrs,omitempty"`
+	// Which preemption the node allows.
 	PodPreemptionPolicy *NodePodPreemptionPolicy `protobuf:"bytes,8,opt,name=pod_preemption_policy,json=podPreemptionPolicy,proto3" json:"pod_preemption_policy,omitempty"`
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
@@ -295,8 +316,10 @@ func (x *NodeSpec) GetPodPreemptionPolicy() *NodePodPreemptionPolicy {
 	return nil
 }
 
+// NodeConfigSource names settings for a node's agent. Unused; kept for the wire format.
 type NodeConfigSource struct {
-	state         protoimpl.MessageState     `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ConfigMap with the settings.
 	ConfigMap     *ConfigMapNodeConfigSource `protobuf:"bytes,2,opt,name=config_map,json=configMap,proto3" json:"config_map,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -339,13 +362,19 @@ func (x *NodeConfigSource) GetConfigMap() *ConfigMapNodeConfigSource {
 	return nil
 }
 
+// ConfigMapNodeConfigSource names settings in a ConfigMap. Unused; kept for the wire format.
 type ConfigMapNodeConfigSource struct {
-	state            protoimpl.MessageState `protogen:"open.v1"`
-	Namespace        string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
-	Name             string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Uid              string                 `protobuf:"bytes,3,opt,name=uid,proto3" json:"uid,omitempty"`
-	ResourceVersion  string                 `protobuf:"bytes,4,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
-	KubeletConfigKey string                 `protobuf:"bytes,5,opt,name=kubelet_config_key,json=kubeletConfigKey,proto3" json:"kubelet_config_key,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Namespace of the ConfigMap.
+	Namespace string `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Name of the ConfigMap.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// UID of the ConfigMap.
+	Uid string `protobuf:"bytes,3,opt,name=uid,proto3" json:"uid,omitempty"`
+	// resourceVersion of the ConfigMap.
+	ResourceVersion string `protobuf:"bytes,4,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	// Key in the ConfigMap that holds the settings.
+	KubeletConfigKey string `protobuf:"bytes,5,opt,name=kubelet_config_key,json=kubeletConfigKey,proto3" json:"kubelet_config_key,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -415,9 +444,11 @@ func (x *ConfigMapNodeConfigSource) GetKubeletConfigKey() string {
 	return ""
 }
 
+// NodePodPreemptionPolicy says which preemption a node allows.
 type NodePodPreemptionPolicy struct {
-	state                   protoimpl.MessageState `protogen:"open.v1"`
-	DisableResizePreemption []string               `protobuf:"bytes,1,rep,name=disable_resize_preemption,json=disableResizePreemption,proto3" json:"disable_resize_preemption,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who asked that no pod be preempted on the node for the resize of another; preemption is on when empty. At most 20.
+	DisableResizePreemption []string `protobuf:"bytes,1,rep,name=disable_resize_preemption,json=disableResizePreemption,proto3" json:"disable_resize_preemption,omitempty"`
 	unknownFields           protoimpl.UnknownFields
 	sizeCache               protoimpl.SizeCache
 }
@@ -459,22 +490,37 @@ func (x *NodePodPreemptionPolicy) GetDisableResizePreemption() []string {
 	return nil
 }
 
+// NodeStatus is what a node's agent last reported.
 type NodeStatus struct {
-	state            protoimpl.MessageState  `protogen:"open.v1"`
-	Capacity         map[string]*v1.Quantity `protobuf:"bytes,1,rep,name=capacity,proto3" json:"capacity,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Allocatable      map[string]*v1.Quantity `protobuf:"bytes,2,rep,name=allocatable,proto3" json:"allocatable,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Phase            string                  `protobuf:"bytes,3,opt,name=phase,proto3" json:"phase,omitempty"`
-	Conditions       []*NodeCondition        `protobuf:"bytes,4,rep,name=conditions,proto3" json:"conditions,omitempty"`
-	Addresses        []*NodeAddress          `protobuf:"bytes,5,rep,name=addresses,proto3" json:"addresses,omitempty"`
-	DaemonEndpoints  *NodeDaemonEndpoints    `protobuf:"bytes,6,opt,name=daemon_endpoints,json=daemonEndpoints,proto3" json:"daemon_endpoints,omitempty"`
-	NodeInfo         *NodeSystemInfo         `protobuf:"bytes,7,opt,name=node_info,json=nodeInfo,proto3" json:"node_info,omitempty"`
-	Images           []*ContainerImage       `protobuf:"bytes,8,rep,name=images,proto3" json:"images,omitempty"`
-	VolumesInUse     []string                `protobuf:"bytes,9,rep,name=volumes_in_use,json=volumesInUse,proto3" json:"volumes_in_use,omitempty"`
-	VolumesAttached  []*AttachedVolume       `protobuf:"bytes,10,rep,name=volumes_attached,json=volumesAttached,proto3" json:"volumes_attached,omitempty"`
-	Config           *NodeConfigStatus       `protobuf:"bytes,11,opt,name=config,proto3" json:"config,omitempty"`
-	RuntimeHandlers  []*NodeRuntimeHandler   `protobuf:"bytes,12,rep,name=runtime_handlers,json=runtimeHandlers,proto3" json:"runtime_handlers,omitempty"`
-	Features         *NodeFeatures           `protobuf:"bytes,13,opt,name=features,proto3" json:"features,omitempty"`
-	DeclaredFeatures []string                `protobuf:"bytes,14,rep,name=declared_features,json=declaredFeatures,proto3" json:"declared_features,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All resources of the machine by name: cpu, memory, pods, ephemeral-storage, hugepages-SIZE and extended ones.
+	Capacity map[string]*v1.Quantity `protobuf:"bytes,1,rep,name=capacity,proto3" json:"capacity,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The part of capacity that pods may use.
+	Allocatable map[string]*v1.Quantity `protobuf:"bytes,2,rep,name=allocatable,proto3" json:"allocatable,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Unused; kept for the wire format.
+	Phase string `protobuf:"bytes,3,opt,name=phase,proto3" json:"phase,omitempty"`
+	// Observed aspects, one of a type; Ready says whether pods can run.
+	Conditions []*NodeCondition `protobuf:"bytes,4,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	// Where the node can be reached.
+	Addresses []*NodeAddress `protobuf:"bytes,5,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// Ports of the node's agent.
+	DaemonEndpoints *NodeDaemonEndpoints `protobuf:"bytes,6,opt,name=daemon_endpoints,json=daemonEndpoints,proto3" json:"daemon_endpoints,omitempty"`
+	// What machine and software it is.
+	NodeInfo *NodeSystemInfo `protobuf:"bytes,7,opt,name=node_info,json=nodeInfo,proto3" json:"node_info,omitempty"`
+	// Container images on the node, the largest first.
+	Images []*ContainerImage `protobuf:"bytes,8,rep,name=images,proto3" json:"images,omitempty"`
+	// Volumes that are mounted on the node, and so must not be detached.
+	VolumesInUse []string `protobuf:"bytes,9,rep,name=volumes_in_use,json=volumesInUse,proto3" json:"volumes_in_use,omitempty"`
+	// Volumes that are attached to the node.
+	VolumesAttached []*AttachedVolume `protobuf:"bytes,10,rep,name=volumes_attached,json=volumesAttached,proto3" json:"volumes_attached,omitempty"`
+	// Unused; kept for the wire format.
+	Config *NodeConfigStatus `protobuf:"bytes,11,opt,name=config,proto3" json:"config,omitempty"`
+	// The runtime handlers that pods can name by their RuntimeClass.
+	RuntimeHandlers []*NodeRuntimeHandler `protobuf:"bytes,12,rep,name=runtime_handlers,json=runtimeHandlers,proto3" json:"runtime_handlers,omitempty"`
+	// What the node's runtime can do.
+	Features *NodeFeatures `protobuf:"bytes,13,opt,name=features,proto3" json:"features,omitempty"`
+	// Optional features that the node has on.
+	DeclaredFeatures []string `protobuf:"bytes,14,rep,name=declared_features,json=declaredFeatures,proto3" json:"declared_features,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -607,16 +653,23 @@ func (x *NodeStatus) GetDeclaredFeatures() []string {
 	return nil
 }
 
+// NodeCondition is one observed aspect of a Node.
 type NodeCondition struct {
-	state              protoimpl.MessageState `protogen:"open.v1"`
-	Type               string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
-	Status             string                 `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`
-	LastHeartbeatTime  *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last_heartbeat_time,json=lastHeartbeatTime,proto3" json:"last_heartbeat_time,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ready, MemoryPressure, DiskPressure, PIDPressure or NetworkUnavailable.
+	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	// True, False or Unknown.
+	Status string `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`
+	// When the condition was last confirmed.
+	LastHeartbeatTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last_heartbeat_time,json=lastHeartbeatTime,proto3" json:"last_heartbeat_time,omitempty"`
+	// When status last changed.
 	LastTransitionTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last_transition_time,json=lastTransitionTime,proto3" json:"last_transition_time,omitempty"`
-	Reason             string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
-	Message            string                 `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// One word in CamelCase that says why, for programs.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// A sentence that says why, for people.
+	Message       string `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeCondition) Reset() {
@@ -691,10 +744,13 @@ func (x *NodeCondition) GetMessage() string {
 	return ""
 }
 
+// NodeAddress is one way to reach a node.
 type NodeAddress struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
-	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// InternalIP, ExternalIP, Hostname, InternalDNS or ExternalDNS.
+	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	// The address itself.
+	Address       string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -743,9 +799,11 @@ func (x *NodeAddress) GetAddress() string {
 	return ""
 }
 
+// NodeDaemonEndpoints has the ports of a node's daemons.
 type NodeDaemonEndpoints struct {
-	state           protoimpl.MessageState `protogen:"open.v1"`
-	KubeletEndpoint *DaemonEndpoint        `protobuf:"bytes,1,opt,name=kubelet_endpoint,json=kubeletEndpoint,proto3" json:"kubelet_endpoint,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Port of the node's agent.
+	KubeletEndpoint *DaemonEndpoint `protobuf:"bytes,1,opt,name=kubelet_endpoint,json=kubeletEndpoint,proto3" json:"kubelet_endpoint,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -787,9 +845,11 @@ func (x *NodeDaemonEndpoints) GetKubeletEndpoint() *DaemonEndpoint {
 	return nil
 }
 
+// DaemonEndpoint is a port of a daemon.
 type DaemonEndpoint struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Port          int32                  `protobuf:"varint,1,opt,name=port,json=Port,proto3" json:"port,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The port's number.
+	Port          int32 `protobuf:"varint,1,opt,name=port,json=Port,proto3" json:"port,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -831,22 +891,35 @@ func (x *DaemonEndpoint) GetPort() int32 {
 	return 0
 }
 
+// NodeSystemInfo tells what machine a node is and what runs it.
 type NodeSystemInfo struct {
-	state                   protoimpl.MessageState `protogen:"open.v1"`
-	MachineId               string                 `protobuf:"bytes,1,opt,name=machine_id,json=machineID,proto3" json:"machine_id,omitempty"`
-	SystemUuid              string                 `protobuf:"bytes,2,opt,name=system_uuid,json=systemUUID,proto3" json:"system_uuid,omitempty"`
-	BootId                  string                 `protobuf:"bytes,3,opt,name=boot_id,json=bootID,proto3" json:"boot_id,omitempty"`
-	KernelVersion           string                 `protobuf:"bytes,4,opt,name=kernel_version,json=kernelVersion,proto3" json:"kernel_version,omitempty"`
-	OsImage                 string                 `protobuf:"bytes,5,opt,name=os_image,json=osImage,proto3" json:"os_image,omitempty"`
-	ContainerRuntimeVersion string                 `protobuf:"bytes,6,opt,name=container_runtime_version,json=containerRuntimeVersion,proto3" json:"container_runtime_version,omitempty"`
-	KubeletVersion          string                 `protobuf:"bytes,7,opt,name=kubelet_version,json=kubeletVersion,proto3" json:"kubelet_version,omitempty"`
-	KubeProxyVersion        string                 `protobuf:"bytes,8,opt,name=kube_proxy_version,json=kubeProxyVersion,proto3" json:"kube_proxy_version,omitempty"`
-	OperatingSystem         string                 `protobuf:"bytes,9,opt,name=operating_system,json=operatingSystem,proto3" json:"operating_system,omitempty"`
-	Architecture            string                 `protobuf:"bytes,10,opt,name=architecture,proto3" json:"architecture,omitempty"`
-	Swap                    *NodeSwapStatus        `protobuf:"bytes,11,opt,name=swap,proto3" json:"swap,omitempty"`
-	RunningInUserNamespace  *bool                  `protobuf:"varint,12,opt,name=running_in_user_namespace,json=runningInUserNamespace,proto3,oneof" json:"running_in_user_namespace,omitempty"`
-	unknownFields           protoimpl.UnknownFields
-	sizeCache               protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Content of /etc/machine-id.
+	MachineId string `protobuf:"bytes,1,opt,name=machine_id,json=machineID,proto3" json:"machine_id,omitempty"`
+	// UUID of the hardware.
+	SystemUuid string `protobuf:"bytes,2,opt,name=system_uuid,json=systemUUID,proto3" json:"system_uuid,omitempty"`
+	// ID of the kernel's present run; another one after each boot.
+	BootId string `protobuf:"bytes,3,opt,name=boot_id,json=bootID,proto3" json:"boot_id,omitempty"`
+	// Version of the kernel, as uname -r prints it.
+	KernelVersion string `protobuf:"bytes,4,opt,name=kernel_version,json=kernelVersion,proto3" json:"kernel_version,omitempty"`
+	// Name of the operating system's release, from /etc/os-release.
+	OsImage string `protobuf:"bytes,5,opt,name=os_image,json=osImage,proto3" json:"os_image,omitempty"`
+	// Container runtime and its version, as containerd://VERSION.
+	ContainerRuntimeVersion string `protobuf:"bytes,6,opt,name=container_runtime_version,json=containerRuntimeVersion,proto3" json:"container_runtime_version,omitempty"`
+	// Version of the node's agent.
+	KubeletVersion string `protobuf:"bytes,7,opt,name=kubelet_version,json=kubeletVersion,proto3" json:"kubelet_version,omitempty"`
+	// Unused; kept for the wire format.
+	KubeProxyVersion string `protobuf:"bytes,8,opt,name=kube_proxy_version,json=kubeProxyVersion,proto3" json:"kube_proxy_version,omitempty"`
+	// Operating system, such as linux.
+	OperatingSystem string `protobuf:"bytes,9,opt,name=operating_system,json=operatingSystem,proto3" json:"operating_system,omitempty"`
+	// Processor architecture by Go's name, such as amd64.
+	Architecture string `protobuf:"bytes,10,opt,name=architecture,proto3" json:"architecture,omitempty"`
+	// Swap space of the machine.
+	Swap *NodeSwapStatus `protobuf:"bytes,11,opt,name=swap,proto3" json:"swap,omitempty"`
+	// Whether the node's agent runs in a user namespace.
+	RunningInUserNamespace *bool `protobuf:"varint,12,opt,name=running_in_user_namespace,json=runningInUserNamespace,proto3,oneof" json:"running_in_user_namespace,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
 }
 
 func (x *NodeSystemInfo) Reset() {
@@ -963,9 +1036,11 @@ func (x *NodeSystemInfo) GetRunningInUserNamespace() bool {
 	return false
 }
 
+// NodeSwapStatus tells of a machine's swap space.
 type NodeSwapStatus struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Capacity      *int64                 `protobuf:"varint,1,opt,name=capacity,proto3,oneof" json:"capacity,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Bytes of swap space.
+	Capacity      *int64 `protobuf:"varint,1,opt,name=capacity,proto3,oneof" json:"capacity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1007,10 +1082,13 @@ func (x *NodeSwapStatus) GetCapacity() int64 {
 	return 0
 }
 
+// ContainerImage is an image that is present on a node.
 type ContainerImage struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Names         []string               `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
-	SizeBytes     int64                  `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All names of the image, by tag and by digest.
+	Names []string `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	// Bytes that the image takes.
+	SizeBytes     int64 `protobuf:"varint,2,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1059,10 +1137,13 @@ func (x *ContainerImage) GetSizeBytes() int64 {
 	return 0
 }
 
+// AttachedVolume is a volume that is attached to a node.
 type AttachedVolume struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	DevicePath    string                 `protobuf:"bytes,2,opt,name=device_path,json=devicePath,proto3" json:"device_path,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the volume.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Path of the device on the node.
+	DevicePath    string `protobuf:"bytes,2,opt,name=device_path,json=devicePath,proto3" json:"device_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1111,12 +1192,17 @@ func (x *AttachedVolume) GetDevicePath() string {
 	return ""
 }
 
+// NodeConfigStatus tells which settings a node's agent uses. Unused; kept for the wire format.
 type NodeConfigStatus struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Assigned      *NodeConfigSource      `protobuf:"bytes,1,opt,name=assigned,proto3" json:"assigned,omitempty"`
-	Active        *NodeConfigSource      `protobuf:"bytes,2,opt,name=active,proto3" json:"active,omitempty"`
-	LastKnownGood *NodeConfigSource      `protobuf:"bytes,3,opt,name=last_known_good,json=lastKnownGood,proto3" json:"last_known_good,omitempty"`
-	Error         string                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Settings that the agent is to use.
+	Assigned *NodeConfigSource `protobuf:"bytes,1,opt,name=assigned,proto3" json:"assigned,omitempty"`
+	// Settings that the agent uses.
+	Active *NodeConfigSource `protobuf:"bytes,2,opt,name=active,proto3" json:"active,omitempty"`
+	// Settings that the agent falls back to.
+	LastKnownGood *NodeConfigSource `protobuf:"bytes,3,opt,name=last_known_good,json=lastKnownGood,proto3" json:"last_known_good,omitempty"`
+	// Why assigned settings are not active.
+	Error         string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1179,9 +1265,12 @@ func (x *NodeConfigStatus) GetError() string {
 	return ""
 }
 
+// NodeRuntimeHandler is a way to run containers that a node has.
 type NodeRuntimeHandler struct {
-	state         protoimpl.MessageState      `protogen:"open.v1"`
-	Name          string                      `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the handler; empty for the default one.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What the handler can do.
 	Features      *NodeRuntimeHandlerFeatures `protobuf:"bytes,2,opt,name=features,proto3" json:"features,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1231,12 +1320,15 @@ func (x *NodeRuntimeHandler) GetFeatures() *NodeRuntimeHandlerFeatures {
 	return nil
 }
 
+// NodeRuntimeHandlerFeatures tells what a runtime handler can do.
 type NodeRuntimeHandlerFeatures struct {
-	state                   protoimpl.MessageState `protogen:"open.v1"`
-	RecursiveReadOnlyMounts *bool                  `protobuf:"varint,1,opt,name=recursive_read_only_mounts,json=recursiveReadOnlyMounts,proto3,oneof" json:"recursive_read_only_mounts,omitempty"`
-	UserNamespaces          *bool                  `protobuf:"varint,2,opt,name=user_namespaces,json=userNamespaces,proto3,oneof" json:"user_namespaces,omitempty"`
-	unknownFields           protoimpl.UnknownFields
-	sizeCache               protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Can make mounts below a read-only mount read-only as well.
+	RecursiveReadOnlyMounts *bool `protobuf:"varint,1,opt,name=recursive_read_only_mounts,json=recursiveReadOnlyMounts,proto3,oneof" json:"recursive_read_only_mounts,omitempty"`
+	// Can run pods in user namespaces of their own.
+	UserNamespaces *bool `protobuf:"varint,2,opt,name=user_namespaces,json=userNamespaces,proto3,oneof" json:"user_namespaces,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *NodeRuntimeHandlerFeatures) Reset() {
@@ -1283,9 +1375,11 @@ func (x *NodeRuntimeHandlerFeatures) GetUserNamespaces() bool {
 	return false
 }
 
+// NodeFeatures tells what a node's runtime can do.
 type NodeFeatures struct {
-	state                    protoimpl.MessageState `protogen:"open.v1"`
-	SupplementalGroupsPolicy *bool                  `protobuf:"varint,1,opt,name=supplemental_groups_policy,json=supplementalGroupsPolicy,proto3,oneof" json:"supplemental_groups_policy,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Knows supplementalGroupsPolicy.
+	SupplementalGroupsPolicy *bool `protobuf:"varint,1,opt,name=supplemental_groups_policy,json=supplementalGroupsPolicy,proto3,oneof" json:"supplemental_groups_policy,omitempty"`
 	unknownFields            protoimpl.UnknownFields
 	sizeCache                protoimpl.SizeCache
 }

@@ -23,11 +23,15 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Pod is a group of containers that run together on one node and share an address.
 type Pod struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Metadata      *v1.ObjectMeta         `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
-	Spec          *PodSpec               `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
-	Status        *PodStatus             `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name, labels and the like.
+	Metadata *v1.ObjectMeta `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// The wanted state.
+	Spec *PodSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	// What the node last reported.
+	Status        *PodStatus `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -83,53 +87,99 @@ func (x *Pod) GetStatus() *PodStatus {
 	return nil
 }
 
+// PodSpec is the wanted state of a Pod. Most of it never changes after creation.
 type PodSpec struct {
-	state                         protoimpl.MessageState      `protogen:"open.v1"`
-	Volumes                       []*Volume                   `protobuf:"bytes,1,rep,name=volumes,proto3" json:"volumes,omitempty"`
-	Containers                    []*Container                `protobuf:"bytes,2,rep,name=containers,proto3" json:"containers,omitempty"`
-	RestartPolicy                 string                      `protobuf:"bytes,3,opt,name=restart_policy,json=restartPolicy,proto3" json:"restart_policy,omitempty"`
-	TerminationGracePeriodSeconds *int64                      `protobuf:"varint,4,opt,name=termination_grace_period_seconds,json=terminationGracePeriodSeconds,proto3,oneof" json:"termination_grace_period_seconds,omitempty"`
-	ActiveDeadlineSeconds         *int64                      `protobuf:"varint,5,opt,name=active_deadline_seconds,json=activeDeadlineSeconds,proto3,oneof" json:"active_deadline_seconds,omitempty"`
-	DnsPolicy                     string                      `protobuf:"bytes,6,opt,name=dns_policy,json=dnsPolicy,proto3" json:"dns_policy,omitempty"`
-	NodeSelector                  map[string]string           `protobuf:"bytes,7,rep,name=node_selector,json=nodeSelector,proto3" json:"node_selector,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	ServiceAccountName            string                      `protobuf:"bytes,8,opt,name=service_account_name,json=serviceAccountName,proto3" json:"service_account_name,omitempty"`
-	ServiceAccount                string                      `protobuf:"bytes,9,opt,name=service_account,json=serviceAccount,proto3" json:"service_account,omitempty"`
-	NodeName                      string                      `protobuf:"bytes,10,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
-	HostNetwork                   bool                        `protobuf:"varint,11,opt,name=host_network,json=hostNetwork,proto3" json:"host_network,omitempty"`
-	HostPid                       bool                        `protobuf:"varint,12,opt,name=host_pid,json=hostPID,proto3" json:"host_pid,omitempty"`
-	HostIpc                       bool                        `protobuf:"varint,13,opt,name=host_ipc,json=hostIPC,proto3" json:"host_ipc,omitempty"`
-	SecurityContext               *PodSecurityContext         `protobuf:"bytes,14,opt,name=security_context,json=securityContext,proto3" json:"security_context,omitempty"`
-	ImagePullSecrets              []*LocalObjectReference     `protobuf:"bytes,15,rep,name=image_pull_secrets,json=imagePullSecrets,proto3" json:"image_pull_secrets,omitempty"`
-	Hostname                      string                      `protobuf:"bytes,16,opt,name=hostname,proto3" json:"hostname,omitempty"`
-	Subdomain                     string                      `protobuf:"bytes,17,opt,name=subdomain,proto3" json:"subdomain,omitempty"`
-	Affinity                      *Affinity                   `protobuf:"bytes,18,opt,name=affinity,proto3" json:"affinity,omitempty"`
-	SchedulerName                 string                      `protobuf:"bytes,19,opt,name=scheduler_name,json=schedulerName,proto3" json:"scheduler_name,omitempty"`
-	InitContainers                []*Container                `protobuf:"bytes,20,rep,name=init_containers,json=initContainers,proto3" json:"init_containers,omitempty"`
-	AutomountServiceAccountToken  *bool                       `protobuf:"varint,21,opt,name=automount_service_account_token,json=automountServiceAccountToken,proto3,oneof" json:"automount_service_account_token,omitempty"`
-	Tolerations                   []*Toleration               `protobuf:"bytes,22,rep,name=tolerations,proto3" json:"tolerations,omitempty"`
-	HostAliases                   []*HostAlias                `protobuf:"bytes,23,rep,name=host_aliases,json=hostAliases,proto3" json:"host_aliases,omitempty"`
-	PriorityClassName             string                      `protobuf:"bytes,24,opt,name=priority_class_name,json=priorityClassName,proto3" json:"priority_class_name,omitempty"`
-	Priority                      *int32                      `protobuf:"varint,25,opt,name=priority,proto3,oneof" json:"priority,omitempty"`
-	DnsConfig                     *PodDNSConfig               `protobuf:"bytes,26,opt,name=dns_config,json=dnsConfig,proto3" json:"dns_config,omitempty"`
-	ShareProcessNamespace         *bool                       `protobuf:"varint,27,opt,name=share_process_namespace,json=shareProcessNamespace,proto3,oneof" json:"share_process_namespace,omitempty"`
-	ReadinessGates                []*PodReadinessGate         `protobuf:"bytes,28,rep,name=readiness_gates,json=readinessGates,proto3" json:"readiness_gates,omitempty"`
-	RuntimeClassName              *string                     `protobuf:"bytes,29,opt,name=runtime_class_name,json=runtimeClassName,proto3,oneof" json:"runtime_class_name,omitempty"`
-	EnableServiceLinks            *bool                       `protobuf:"varint,30,opt,name=enable_service_links,json=enableServiceLinks,proto3,oneof" json:"enable_service_links,omitempty"`
-	PreemptionPolicy              *string                     `protobuf:"bytes,31,opt,name=preemption_policy,json=preemptionPolicy,proto3,oneof" json:"preemption_policy,omitempty"`
-	Overhead                      map[string]*v1.Quantity     `protobuf:"bytes,32,rep,name=overhead,proto3" json:"overhead,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	TopologySpreadConstraints     []*TopologySpreadConstraint `protobuf:"bytes,33,rep,name=topology_spread_constraints,json=topologySpreadConstraints,proto3" json:"topology_spread_constraints,omitempty"`
-	EphemeralContainers           []*EphemeralContainer       `protobuf:"bytes,34,rep,name=ephemeral_containers,json=ephemeralContainers,proto3" json:"ephemeral_containers,omitempty"`
-	SetHostnameAsFqdn             *bool                       `protobuf:"varint,35,opt,name=set_hostname_as_fqdn,json=setHostnameAsFQDN,proto3,oneof" json:"set_hostname_as_fqdn,omitempty"`
-	Os                            *PodOS                      `protobuf:"bytes,36,opt,name=os,proto3" json:"os,omitempty"`
-	HostUsers                     *bool                       `protobuf:"varint,37,opt,name=host_users,json=hostUsers,proto3,oneof" json:"host_users,omitempty"`
-	SchedulingGates               []*PodSchedulingGate        `protobuf:"bytes,38,rep,name=scheduling_gates,json=schedulingGates,proto3" json:"scheduling_gates,omitempty"`
-	ResourceClaims                []*PodResourceClaim         `protobuf:"bytes,39,rep,name=resource_claims,json=resourceClaims,proto3" json:"resource_claims,omitempty"`
-	Resources                     *ResourceRequirements       `protobuf:"bytes,40,opt,name=resources,proto3" json:"resources,omitempty"`
-	HostnameOverride              *string                     `protobuf:"bytes,41,opt,name=hostname_override,json=hostnameOverride,proto3,oneof" json:"hostname_override,omitempty"`
-	SchedulingGroup               *PodSchedulingGroup         `protobuf:"bytes,43,opt,name=scheduling_group,json=schedulingGroup,proto3" json:"scheduling_group,omitempty"`
-	EvictionResponders            []*EvictionResponder        `protobuf:"bytes,44,rep,name=eviction_responders,json=evictionResponders,proto3" json:"eviction_responders,omitempty"`
-	unknownFields                 protoimpl.UnknownFields
-	sizeCache                     protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Volumes that containers can mount.
+	Volumes []*Volume `protobuf:"bytes,1,rep,name=volumes,proto3" json:"volumes,omitempty"`
+	// Containers that run side by side, at least one.
+	Containers []*Container `protobuf:"bytes,2,rep,name=containers,proto3" json:"containers,omitempty"`
+	// When ended containers are started again: Always, the default, OnFailure or Never.
+	RestartPolicy string `protobuf:"bytes,3,opt,name=restart_policy,json=restartPolicy,proto3" json:"restart_policy,omitempty"`
+	// Seconds from the request to end until the containers are killed. 0 kills at once. 30 when absent.
+	TerminationGracePeriodSeconds *int64 `protobuf:"varint,4,opt,name=termination_grace_period_seconds,json=terminationGracePeriodSeconds,proto3,oneof" json:"termination_grace_period_seconds,omitempty"`
+	// Seconds from startTime after which the pod is ended and has failed. No limit when absent.
+	ActiveDeadlineSeconds *int64 `protobuf:"varint,5,opt,name=active_deadline_seconds,json=activeDeadlineSeconds,proto3,oneof" json:"active_deadline_seconds,omitempty"`
+	// Where names are looked up: ClusterFirst, the default, ClusterFirstWithHostNet, Default, which takes the node's
+	// settings, or None, which takes dnsConfig alone.
+	DnsPolicy string `protobuf:"bytes,6,opt,name=dns_policy,json=dnsPolicy,proto3" json:"dns_policy,omitempty"`
+	// Labels that the node must have.
+	NodeSelector map[string]string `protobuf:"bytes,7,rep,name=node_selector,json=nodeSelector,proto3" json:"node_selector,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// ServiceAccount to run as; "default" when empty.
+	ServiceAccountName string `protobuf:"bytes,8,opt,name=service_account_name,json=serviceAccountName,proto3" json:"service_account_name,omitempty"`
+	// Older name of serviceAccountName, kept equal to it.
+	ServiceAccount string `protobuf:"bytes,9,opt,name=service_account,json=serviceAccount,proto3" json:"service_account,omitempty"`
+	// Node that the pod runs on. Set by the scheduler; when set at creation the scheduler is passed over.
+	NodeName string `protobuf:"bytes,10,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
+	// Uses the node's network, ports and address. False by default.
+	HostNetwork bool `protobuf:"varint,11,opt,name=host_network,json=hostNetwork,proto3" json:"host_network,omitempty"`
+	// Uses the node's process namespace. False by default.
+	HostPid bool `protobuf:"varint,12,opt,name=host_pid,json=hostPID,proto3" json:"host_pid,omitempty"`
+	// Uses the node's IPC namespace. False by default.
+	HostIpc bool `protobuf:"varint,13,opt,name=host_ipc,json=hostIPC,proto3" json:"host_ipc,omitempty"`
+	// Rights of the pod's processes.
+	SecurityContext *PodSecurityContext `protobuf:"bytes,14,opt,name=security_context,json=securityContext,proto3" json:"security_context,omitempty"`
+	// Secrets of type kubernetes.io/dockerconfigjson, in the pod's namespace, for pulling its images.
+	ImagePullSecrets []*LocalObjectReference `protobuf:"bytes,15,rep,name=image_pull_secrets,json=imagePullSecrets,proto3" json:"image_pull_secrets,omitempty"`
+	// Host name of the pod; its own name when empty.
+	Hostname string `protobuf:"bytes,16,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	// With the name of a headless Service the pod is found in DNS as HOSTNAME.SUBDOMAIN.NAMESPACE.svc.
+	Subdomain string `protobuf:"bytes,17,opt,name=subdomain,proto3" json:"subdomain,omitempty"`
+	// Which nodes, and which pods around it, the pod wants or shuns.
+	Affinity *Affinity `protobuf:"bytes,18,opt,name=affinity,proto3" json:"affinity,omitempty"`
+	// Scheduler that is to place the pod; default-scheduler when empty.
+	SchedulerName string `protobuf:"bytes,19,opt,name=scheduler_name,json=schedulerName,proto3" json:"scheduler_name,omitempty"`
+	// Containers that run to success one after the other before the others start.
+	InitContainers []*Container `protobuf:"bytes,20,rep,name=init_containers,json=initContainers,proto3" json:"init_containers,omitempty"`
+	// Mounts a token of the ServiceAccount in all containers. The ServiceAccount decides when absent.
+	AutomountServiceAccountToken *bool `protobuf:"varint,21,opt,name=automount_service_account_token,json=automountServiceAccountToken,proto3,oneof" json:"automount_service_account_token,omitempty"`
+	// Taints that do not keep the pod off a node.
+	Tolerations []*Toleration `protobuf:"bytes,22,rep,name=tolerations,proto3" json:"tolerations,omitempty"`
+	// Entries added to the containers' /etc/hosts. Not with hostNetwork.
+	HostAliases []*HostAlias `protobuf:"bytes,23,rep,name=host_aliases,json=hostAliases,proto3" json:"host_aliases,omitempty"`
+	// PriorityClass that priority comes from.
+	PriorityClassName string `protobuf:"bytes,24,opt,name=priority_class_name,json=priorityClassName,proto3" json:"priority_class_name,omitempty"`
+	// Pods of higher priority are scheduled first and may displace lower ones. Set from priorityClassName.
+	Priority *int32 `protobuf:"varint,25,opt,name=priority,proto3,oneof" json:"priority,omitempty"`
+	// Resolver settings added to what dnsPolicy gives.
+	DnsConfig *PodDNSConfig `protobuf:"bytes,26,opt,name=dns_config,json=dnsConfig,proto3" json:"dns_config,omitempty"`
+	// Lets all containers share one process namespace. False when absent.
+	ShareProcessNamespace *bool `protobuf:"varint,27,opt,name=share_process_namespace,json=shareProcessNamespace,proto3,oneof" json:"share_process_namespace,omitempty"`
+	// Conditions that must be True too for the pod to be ready.
+	ReadinessGates []*PodReadinessGate `protobuf:"bytes,28,rep,name=readiness_gates,json=readinessGates,proto3" json:"readiness_gates,omitempty"`
+	// RuntimeClass that says how to run the containers; the node's default when absent.
+	RuntimeClassName *string `protobuf:"bytes,29,opt,name=runtime_class_name,json=runtimeClassName,proto3,oneof" json:"runtime_class_name,omitempty"`
+	// Gives the containers variables with the addresses of the namespace's Services. True when absent.
+	EnableServiceLinks *bool `protobuf:"varint,30,opt,name=enable_service_links,json=enableServiceLinks,proto3,oneof" json:"enable_service_links,omitempty"`
+	// PreemptLowerPriority, the default, or Never.
+	PreemptionPolicy *string `protobuf:"bytes,31,opt,name=preemption_policy,json=preemptionPolicy,proto3,oneof" json:"preemption_policy,omitempty"`
+	// Resources that the runtime takes on top of the containers. Set from the RuntimeClass.
+	Overhead map[string]*v1.Quantity `protobuf:"bytes,32,rep,name=overhead,proto3" json:"overhead,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// How pods of a group spread over zones, nodes and the like. All must hold.
+	TopologySpreadConstraints []*TopologySpreadConstraint `protobuf:"bytes,33,rep,name=topology_spread_constraints,json=topologySpreadConstraints,proto3" json:"topology_spread_constraints,omitempty"`
+	// Containers added to the running pod for looking into it. Not at creation.
+	EphemeralContainers []*EphemeralContainer `protobuf:"bytes,34,rep,name=ephemeral_containers,json=ephemeralContainers,proto3" json:"ephemeral_containers,omitempty"`
+	// Makes the host name that the kernel reports the fully qualified one. False when absent.
+	SetHostnameAsFqdn *bool `protobuf:"varint,35,opt,name=set_hostname_as_fqdn,json=setHostnameAsFQDN,proto3,oneof" json:"set_hostname_as_fqdn,omitempty"`
+	// Operating system that the pod is for.
+	Os *PodOS `protobuf:"bytes,36,opt,name=os,proto3" json:"os,omitempty"`
+	// When false, the pod has a user namespace of its own, so that its root is not the node's. True when absent.
+	HostUsers *bool `protobuf:"varint,37,opt,name=host_users,json=hostUsers,proto3,oneof" json:"host_users,omitempty"`
+	// While there are any the pod is not scheduled. They can only be removed.
+	SchedulingGates []*PodSchedulingGate `protobuf:"bytes,38,rep,name=scheduling_gates,json=schedulingGates,proto3" json:"scheduling_gates,omitempty"`
+	// Claims for devices that containers can use.
+	ResourceClaims []*PodResourceClaim `protobuf:"bytes,39,rep,name=resource_claims,json=resourceClaims,proto3" json:"resource_claims,omitempty"`
+	// Resources for the pod as a whole, shared by its containers: cpu, memory and hugepages.
+	Resources *ResourceRequirements `protobuf:"bytes,40,opt,name=resources,proto3" json:"resources,omitempty"`
+	// Host name that the pod sees, over hostname and subdomain, without an effect on DNS. At most 64 characters. Not with
+	// hostNetwork or setHostnameAsFQDN.
+	HostnameOverride *string `protobuf:"bytes,41,opt,name=hostname_override,json=hostnameOverride,proto3,oneof" json:"hostname_override,omitempty"`
+	// Group of pods that is scheduled as one; the pod stands for itself when absent.
+	SchedulingGroup *PodSchedulingGroup `protobuf:"bytes,43,opt,name=scheduling_group,json=schedulingGroup,proto3" json:"scheduling_group,omitempty"`
+	// Who has a say when the pod is to be evicted, by priority. At most 10, not with schedulingGroup.
+	EvictionResponders []*EvictionResponder `protobuf:"bytes,44,rep,name=eviction_responders,json=evictionResponders,proto3" json:"eviction_responders,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *PodSpec) Reset() {
@@ -463,23 +513,37 @@ func (x *PodSpec) GetEvictionResponders() []*EvictionResponder {
 	return nil
 }
 
+// PodSecurityContext has the rights of all containers of a pod, as far as they do not set their own.
 type PodSecurityContext struct {
-	state                    protoimpl.MessageState         `protogen:"open.v1"`
-	SeLinuxOptions           *SELinuxOptions                `protobuf:"bytes,1,opt,name=se_linux_options,json=seLinuxOptions,proto3" json:"se_linux_options,omitempty"`
-	RunAsUser                *int64                         `protobuf:"varint,2,opt,name=run_as_user,json=runAsUser,proto3,oneof" json:"run_as_user,omitempty"`
-	RunAsNonRoot             *bool                          `protobuf:"varint,3,opt,name=run_as_non_root,json=runAsNonRoot,proto3,oneof" json:"run_as_non_root,omitempty"`
-	SupplementalGroups       []int64                        `protobuf:"varint,4,rep,packed,name=supplemental_groups,json=supplementalGroups,proto3" json:"supplemental_groups,omitempty"`
-	FsGroup                  *int64                         `protobuf:"varint,5,opt,name=fs_group,json=fsGroup,proto3,oneof" json:"fs_group,omitempty"`
-	RunAsGroup               *int64                         `protobuf:"varint,6,opt,name=run_as_group,json=runAsGroup,proto3,oneof" json:"run_as_group,omitempty"`
-	Sysctls                  []*Sysctl                      `protobuf:"bytes,7,rep,name=sysctls,proto3" json:"sysctls,omitempty"`
-	WindowsOptions           *WindowsSecurityContextOptions `protobuf:"bytes,8,opt,name=windows_options,json=windowsOptions,proto3" json:"windows_options,omitempty"`
-	FsGroupChangePolicy      *string                        `protobuf:"bytes,9,opt,name=fs_group_change_policy,json=fsGroupChangePolicy,proto3,oneof" json:"fs_group_change_policy,omitempty"`
-	SeccompProfile           *SeccompProfile                `protobuf:"bytes,10,opt,name=seccomp_profile,json=seccompProfile,proto3" json:"seccomp_profile,omitempty"`
-	AppArmorProfile          *AppArmorProfile               `protobuf:"bytes,11,opt,name=app_armor_profile,json=appArmorProfile,proto3" json:"app_armor_profile,omitempty"`
-	SupplementalGroupsPolicy *string                        `protobuf:"bytes,12,opt,name=supplemental_groups_policy,json=supplementalGroupsPolicy,proto3,oneof" json:"supplemental_groups_policy,omitempty"`
-	SeLinuxChangePolicy      *string                        `protobuf:"bytes,13,opt,name=se_linux_change_policy,json=seLinuxChangePolicy,proto3,oneof" json:"se_linux_change_policy,omitempty"`
-	unknownFields            protoimpl.UnknownFields
-	sizeCache                protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SELinux label of the containers; the runtime's choice when absent.
+	SeLinuxOptions *SELinuxOptions `protobuf:"bytes,1,opt,name=se_linux_options,json=seLinuxOptions,proto3" json:"se_linux_options,omitempty"`
+	// User ID to run as; the image's own when absent.
+	RunAsUser *int64 `protobuf:"varint,2,opt,name=run_as_user,json=runAsUser,proto3,oneof" json:"run_as_user,omitempty"`
+	// When true, containers that would run as user 0 are not started.
+	RunAsNonRoot *bool `protobuf:"varint,3,opt,name=run_as_non_root,json=runAsNonRoot,proto3,oneof" json:"run_as_non_root,omitempty"`
+	// Further group IDs of each container's first process.
+	SupplementalGroups []int64 `protobuf:"varint,4,rep,packed,name=supplemental_groups,json=supplementalGroups,proto3" json:"supplemental_groups,omitempty"`
+	// Group ID that owns the volumes that support it, and that all processes belong to.
+	FsGroup *int64 `protobuf:"varint,5,opt,name=fs_group,json=fsGroup,proto3,oneof" json:"fs_group,omitempty"`
+	// Group ID to run as; the runtime's choice when absent.
+	RunAsGroup *int64 `protobuf:"varint,6,opt,name=run_as_group,json=runAsGroup,proto3,oneof" json:"run_as_group,omitempty"`
+	// Kernel parameters of the pod's namespaces.
+	Sysctls []*Sysctl `protobuf:"bytes,7,rep,name=sysctls,proto3" json:"sysctls,omitempty"`
+	// Settings for containers on Windows.
+	WindowsOptions *WindowsSecurityContextOptions `protobuf:"bytes,8,opt,name=windows_options,json=windowsOptions,proto3" json:"windows_options,omitempty"`
+	// Always, the default, sets fsGroup on all files at each mount; OnRootMismatch only when the root's is wrong.
+	FsGroupChangePolicy *string `protobuf:"bytes,9,opt,name=fs_group_change_policy,json=fsGroupChangePolicy,proto3,oneof" json:"fs_group_change_policy,omitempty"`
+	// Which system calls are let through.
+	SeccompProfile *SeccompProfile `protobuf:"bytes,10,opt,name=seccomp_profile,json=seccompProfile,proto3" json:"seccomp_profile,omitempty"`
+	// AppArmor profile to run under.
+	AppArmorProfile *AppArmorProfile `protobuf:"bytes,11,opt,name=app_armor_profile,json=appArmorProfile,proto3" json:"app_armor_profile,omitempty"`
+	// Merge, the default, adds the groups of the user in the image's /etc/group; Strict does not.
+	SupplementalGroupsPolicy *string `protobuf:"bytes,12,opt,name=supplemental_groups_policy,json=supplementalGroupsPolicy,proto3,oneof" json:"supplemental_groups_policy,omitempty"`
+	// How volumes get the SELinux label: MountOption, or Recursive, which rewrites every file's.
+	SeLinuxChangePolicy *string `protobuf:"bytes,13,opt,name=se_linux_change_policy,json=seLinuxChangePolicy,proto3,oneof" json:"se_linux_change_policy,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *PodSecurityContext) Reset() {
@@ -603,10 +667,13 @@ func (x *PodSecurityContext) GetSeLinuxChangePolicy() string {
 	return ""
 }
 
+// HostAlias is a line of /etc/hosts.
 type HostAlias struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Ip            string                 `protobuf:"bytes,1,opt,name=ip,proto3" json:"ip,omitempty"`
-	Hostnames     []string               `protobuf:"bytes,2,rep,name=hostnames,proto3" json:"hostnames,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The address.
+	Ip string `protobuf:"bytes,1,opt,name=ip,proto3" json:"ip,omitempty"`
+	// Names for the address.
+	Hostnames     []string `protobuf:"bytes,2,rep,name=hostnames,proto3" json:"hostnames,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -655,11 +722,15 @@ func (x *HostAlias) GetHostnames() []string {
 	return nil
 }
 
+// PodDNSConfig has resolver settings for a pod.
 type PodDNSConfig struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Nameservers   []string               `protobuf:"bytes,1,rep,name=nameservers,proto3" json:"nameservers,omitempty"`
-	Searches      []string               `protobuf:"bytes,2,rep,name=searches,proto3" json:"searches,omitempty"`
-	Options       []*PodDNSConfigOption  `protobuf:"bytes,3,rep,name=options,proto3" json:"options,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Addresses of name servers, after those of dnsPolicy. At most 3 in all.
+	Nameservers []string `protobuf:"bytes,1,rep,name=nameservers,proto3" json:"nameservers,omitempty"`
+	// Search domains, after those of dnsPolicy. At most 32 in all.
+	Searches []string `protobuf:"bytes,2,rep,name=searches,proto3" json:"searches,omitempty"`
+	// Resolver options; they override those of dnsPolicy.
+	Options       []*PodDNSConfigOption `protobuf:"bytes,3,rep,name=options,proto3" json:"options,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -715,10 +786,13 @@ func (x *PodDNSConfig) GetOptions() []*PodDNSConfigOption {
 	return nil
 }
 
+// PodDNSConfigOption is an option of resolv.conf.
 type PodDNSConfigOption struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Value         *string                `protobuf:"bytes,2,opt,name=value,proto3,oneof" json:"value,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the option, such as ndots.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its value, for options that have one.
+	Value         *string `protobuf:"bytes,2,opt,name=value,proto3,oneof" json:"value,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -767,9 +841,11 @@ func (x *PodDNSConfigOption) GetValue() string {
 	return ""
 }
 
+// PodReadinessGate names a condition that must be True for the pod to be ready.
 type PodReadinessGate struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ConditionType string                 `protobuf:"bytes,1,opt,name=condition_type,json=conditionType,proto3" json:"condition_type,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Type of the condition in the pod's status.
+	ConditionType string `protobuf:"bytes,1,opt,name=condition_type,json=conditionType,proto3" json:"condition_type,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -811,9 +887,11 @@ func (x *PodReadinessGate) GetConditionType() string {
 	return ""
 }
 
+// PodOS names an operating system.
 type PodOS struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// linux or windows.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -855,11 +933,15 @@ func (x *PodOS) GetName() string {
 	return ""
 }
 
+// PodResourceClaim gives a pod a claim for devices, by its name or from a template.
 type PodResourceClaim struct {
-	state                     protoimpl.MessageState `protogen:"open.v1"`
-	Name                      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	ResourceClaimName         *string                `protobuf:"bytes,3,opt,name=resource_claim_name,json=resourceClaimName,proto3,oneof" json:"resource_claim_name,omitempty"`
-	ResourceClaimTemplateName *string                `protobuf:"bytes,4,opt,name=resource_claim_template_name,json=resourceClaimTemplateName,proto3,oneof" json:"resource_claim_template_name,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name by which containers refer to the claim.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The ResourceClaim in the pod's namespace. Not with resourceClaimTemplateName.
+	ResourceClaimName *string `protobuf:"bytes,3,opt,name=resource_claim_name,json=resourceClaimName,proto3,oneof" json:"resource_claim_name,omitempty"`
+	// The ResourceClaimTemplate that a claim for this pod is made from. Not with resourceClaimName.
+	ResourceClaimTemplateName *string `protobuf:"bytes,4,opt,name=resource_claim_template_name,json=resourceClaimTemplateName,proto3,oneof" json:"resource_claim_template_name,omitempty"`
 	unknownFields             protoimpl.UnknownFields
 	sizeCache                 protoimpl.SizeCache
 }
@@ -915,9 +997,11 @@ func (x *PodResourceClaim) GetResourceClaimTemplateName() string {
 	return ""
 }
 
+// PodSchedulingGroup names a group of pods that is scheduled as one.
 type PodSchedulingGroup struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	PodGroupName  *string                `protobuf:"bytes,1,opt,name=pod_group_name,json=podGroupName,proto3,oneof" json:"pod_group_name,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the PodGroup in the pod's namespace. It need not exist yet.
+	PodGroupName  *string `protobuf:"bytes,1,opt,name=pod_group_name,json=podGroupName,proto3,oneof" json:"pod_group_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -959,10 +1043,13 @@ func (x *PodSchedulingGroup) GetPodGroupName() string {
 	return ""
 }
 
+// EvictionResponder is one who has a say when a pod is to be evicted.
 type EvictionResponder struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Priority      *int32                 `protobuf:"varint,2,opt,name=priority,proto3,oneof" json:"priority,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name with a domain, such as acme.io/drain; unique in the pod.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Higher ones are asked first, 0 to 100000. Required. Those below 1000 are reserved.
+	Priority      *int32 `protobuf:"varint,2,opt,name=priority,proto3,oneof" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1011,32 +1098,56 @@ func (x *EvictionResponder) GetPriority() int32 {
 	return 0
 }
 
+// PodStatus is what a node last reported of a Pod.
 type PodStatus struct {
-	state                                protoimpl.MessageState                `protogen:"open.v1"`
-	Phase                                string                                `protobuf:"bytes,1,opt,name=phase,proto3" json:"phase,omitempty"`
-	Conditions                           []*PodCondition                       `protobuf:"bytes,2,rep,name=conditions,proto3" json:"conditions,omitempty"`
-	Message                              string                                `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
-	Reason                               string                                `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	HostIp                               string                                `protobuf:"bytes,5,opt,name=host_ip,json=hostIP,proto3" json:"host_ip,omitempty"`
-	PodIp                                string                                `protobuf:"bytes,6,opt,name=pod_ip,json=podIP,proto3" json:"pod_ip,omitempty"`
-	StartTime                            *timestamppb.Timestamp                `protobuf:"bytes,7,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
-	ContainerStatuses                    []*ContainerStatus                    `protobuf:"bytes,8,rep,name=container_statuses,json=containerStatuses,proto3" json:"container_statuses,omitempty"`
-	QosClass                             string                                `protobuf:"bytes,9,opt,name=qos_class,json=qosClass,proto3" json:"qos_class,omitempty"`
-	InitContainerStatuses                []*ContainerStatus                    `protobuf:"bytes,10,rep,name=init_container_statuses,json=initContainerStatuses,proto3" json:"init_container_statuses,omitempty"`
-	NominatedNodeName                    string                                `protobuf:"bytes,11,opt,name=nominated_node_name,json=nominatedNodeName,proto3" json:"nominated_node_name,omitempty"`
-	PodIps                               []*PodIP                              `protobuf:"bytes,12,rep,name=pod_ips,json=podIPs,proto3" json:"pod_ips,omitempty"`
-	EphemeralContainerStatuses           []*ContainerStatus                    `protobuf:"bytes,13,rep,name=ephemeral_container_statuses,json=ephemeralContainerStatuses,proto3" json:"ephemeral_container_statuses,omitempty"`
-	Resize                               string                                `protobuf:"bytes,14,opt,name=resize,proto3" json:"resize,omitempty"`
-	ResourceClaimStatuses                []*PodResourceClaimStatus             `protobuf:"bytes,15,rep,name=resource_claim_statuses,json=resourceClaimStatuses,proto3" json:"resource_claim_statuses,omitempty"`
-	HostIps                              []*HostIP                             `protobuf:"bytes,16,rep,name=host_ips,json=hostIPs,proto3" json:"host_ips,omitempty"`
-	ObservedGeneration                   int64                                 `protobuf:"varint,17,opt,name=observed_generation,json=observedGeneration,proto3" json:"observed_generation,omitempty"`
-	ExtendedResourceClaimStatus          *PodExtendedResourceClaimStatus       `protobuf:"bytes,18,opt,name=extended_resource_claim_status,json=extendedResourceClaimStatus,proto3" json:"extended_resource_claim_status,omitempty"`
-	AllocatedResources                   map[string]*v1.Quantity               `protobuf:"bytes,19,rep,name=allocated_resources,json=allocatedResources,proto3" json:"allocated_resources,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Resources                            *ResourceRequirements                 `protobuf:"bytes,20,opt,name=resources,proto3" json:"resources,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Pending, Running, Succeeded, Failed or Unknown.
+	Phase string `protobuf:"bytes,1,opt,name=phase,proto3" json:"phase,omitempty"`
+	// Observed aspects, one of a type, such as PodScheduled, Initialized, ContainersReady and Ready.
+	Conditions []*PodCondition `protobuf:"bytes,2,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	// A sentence that says why the pod is in this state.
+	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// One word that says why, such as Evicted.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Address of the node.
+	HostIp string `protobuf:"bytes,5,opt,name=host_ip,json=hostIP,proto3" json:"host_ip,omitempty"`
+	// Address of the pod; empty before it has one.
+	PodIp string `protobuf:"bytes,6,opt,name=pod_ip,json=podIP,proto3" json:"pod_ip,omitempty"`
+	// When the node took the pod on, before any image was pulled.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// State of the containers.
+	ContainerStatuses []*ContainerStatus `protobuf:"bytes,8,rep,name=container_statuses,json=containerStatuses,proto3" json:"container_statuses,omitempty"`
+	// Guaranteed when all containers have limits for CPU and memory that equal their requests; BestEffort when none has
+	// any; else Burstable.
+	QosClass string `protobuf:"bytes,9,opt,name=qos_class,json=qosClass,proto3" json:"qos_class,omitempty"`
+	// State of the init containers.
+	InitContainerStatuses []*ContainerStatus `protobuf:"bytes,10,rep,name=init_container_statuses,json=initContainerStatuses,proto3" json:"init_container_statuses,omitempty"`
+	// Node on which room is being made for the pod by preemption.
+	NominatedNodeName string `protobuf:"bytes,11,opt,name=nominated_node_name,json=nominatedNodeName,proto3" json:"nominated_node_name,omitempty"`
+	// All addresses of the pod, at most one per IP family; the first is podIP.
+	PodIps []*PodIP `protobuf:"bytes,12,rep,name=pod_ips,json=podIPs,proto3" json:"pod_ips,omitempty"`
+	// State of the ephemeral containers.
+	EphemeralContainerStatuses []*ContainerStatus `protobuf:"bytes,13,rep,name=ephemeral_container_statuses,json=ephemeralContainerStatuses,proto3" json:"ephemeral_container_statuses,omitempty"`
+	// Unused: the conditions PodResizePending and PodResizeInProgress tell of a resize.
+	Resize string `protobuf:"bytes,14,opt,name=resize,proto3" json:"resize,omitempty"`
+	// Claims made from templates.
+	ResourceClaimStatuses []*PodResourceClaimStatus `protobuf:"bytes,15,rep,name=resource_claim_statuses,json=resourceClaimStatuses,proto3" json:"resource_claim_statuses,omitempty"`
+	// All addresses of the node; the first is hostIP.
+	HostIps []*HostIP `protobuf:"bytes,16,rep,name=host_ips,json=hostIPs,proto3" json:"host_ips,omitempty"`
+	// The metadata.generation that this status was computed from.
+	ObservedGeneration int64 `protobuf:"varint,17,opt,name=observed_generation,json=observedGeneration,proto3" json:"observed_generation,omitempty"`
+	// Claim made for extended resources that devices serve.
+	ExtendedResourceClaimStatus *PodExtendedResourceClaimStatus `protobuf:"bytes,18,opt,name=extended_resource_claim_status,json=extendedResourceClaimStatus,proto3" json:"extended_resource_claim_status,omitempty"`
+	// Requests that the node has set aside for the pod as a whole.
+	AllocatedResources map[string]*v1.Quantity `protobuf:"bytes,19,rep,name=allocated_resources,json=allocatedResources,proto3" json:"allocated_resources,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Requests and limits in force for the pod as a whole.
+	Resources *ResourceRequirements `protobuf:"bytes,20,opt,name=resources,proto3" json:"resources,omitempty"`
+	// Amounts of the node's own resources that claims stand for.
 	NodeAllocatableResourceClaimStatuses []*NodeAllocatableResourceClaimStatus `protobuf:"bytes,21,rep,name=node_allocatable_resource_claim_statuses,json=nodeAllocatableResourceClaimStatuses,proto3" json:"node_allocatable_resource_claim_statuses,omitempty"`
-	VolumeHealth                         []*PodVolumeHealth                    `protobuf:"bytes,22,rep,name=volume_health,json=volumeHealth,proto3" json:"volume_health,omitempty"`
-	unknownFields                        protoimpl.UnknownFields
-	sizeCache                            protoimpl.SizeCache
+	// Volumes that are not well.
+	VolumeHealth  []*PodVolumeHealth `protobuf:"bytes,22,rep,name=volume_health,json=volumeHealth,proto3" json:"volume_health,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PodStatus) Reset() {
@@ -1223,15 +1334,23 @@ func (x *PodStatus) GetVolumeHealth() []*PodVolumeHealth {
 	return nil
 }
 
+// PodCondition is one observed aspect of a Pod.
 type PodCondition struct {
-	state              protoimpl.MessageState `protogen:"open.v1"`
-	Type               string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
-	Status             string                 `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`
-	LastProbeTime      *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last_probe_time,json=lastProbeTime,proto3" json:"last_probe_time,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is observed, such as Ready or PodScheduled.
+	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	// True, False or Unknown.
+	Status string `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`
+	// When the condition was last checked; mostly absent.
+	LastProbeTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last_probe_time,json=lastProbeTime,proto3" json:"last_probe_time,omitempty"`
+	// When status last changed.
 	LastTransitionTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last_transition_time,json=lastTransitionTime,proto3" json:"last_transition_time,omitempty"`
-	Reason             string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
-	Message            string                 `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
-	ObservedGeneration int64                  `protobuf:"varint,7,opt,name=observed_generation,json=observedGeneration,proto3" json:"observed_generation,omitempty"`
+	// One word in CamelCase that says why, for programs.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// A sentence that says why, for people.
+	Message string `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
+	// The metadata.generation that the condition was computed from.
+	ObservedGeneration int64 `protobuf:"varint,7,opt,name=observed_generation,json=observedGeneration,proto3" json:"observed_generation,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -1315,9 +1434,11 @@ func (x *PodCondition) GetObservedGeneration() int64 {
 	return 0
 }
 
+// HostIP is an address of a node.
 type HostIP struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Ip            string                 `protobuf:"bytes,1,opt,name=ip,proto3" json:"ip,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The address.
+	Ip            string `protobuf:"bytes,1,opt,name=ip,proto3" json:"ip,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1359,9 +1480,11 @@ func (x *HostIP) GetIp() string {
 	return ""
 }
 
+// PodIP is an address of a pod.
 type PodIP struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Ip            string                 `protobuf:"bytes,1,opt,name=ip,proto3" json:"ip,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The address.
+	Ip            string `protobuf:"bytes,1,opt,name=ip,proto3" json:"ip,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1403,10 +1526,13 @@ func (x *PodIP) GetIp() string {
 	return ""
 }
 
+// PodResourceClaimStatus tells which claim was made for an entry of resourceClaims.
 type PodResourceClaimStatus struct {
-	state             protoimpl.MessageState `protogen:"open.v1"`
-	Name              string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	ResourceClaimName *string                `protobuf:"bytes,2,opt,name=resource_claim_name,json=resourceClaimName,proto3,oneof" json:"resource_claim_name,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the entry.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The claim that was made; absent when none is needed.
+	ResourceClaimName *string `protobuf:"bytes,2,opt,name=resource_claim_name,json=resourceClaimName,proto3,oneof" json:"resource_claim_name,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -1455,10 +1581,13 @@ func (x *PodResourceClaimStatus) GetResourceClaimName() string {
 	return ""
 }
 
+// PodExtendedResourceClaimStatus tells which claim serves a pod's extended resources.
 type PodExtendedResourceClaimStatus struct {
-	state             protoimpl.MessageState              `protogen:"open.v1"`
-	RequestMappings   []*ContainerExtendedResourceRequest `protobuf:"bytes,1,rep,name=request_mappings,json=requestMappings,proto3" json:"request_mappings,omitempty"`
-	ResourceClaimName string                              `protobuf:"bytes,2,opt,name=resource_claim_name,json=resourceClaimName,proto3" json:"resource_claim_name,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which request of the claim serves which container.
+	RequestMappings []*ContainerExtendedResourceRequest `protobuf:"bytes,1,rep,name=request_mappings,json=requestMappings,proto3" json:"request_mappings,omitempty"`
+	// Name of the claim, in the pod's namespace.
+	ResourceClaimName string `protobuf:"bytes,2,opt,name=resource_claim_name,json=resourceClaimName,proto3" json:"resource_claim_name,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -1507,14 +1636,19 @@ func (x *PodExtendedResourceClaimStatus) GetResourceClaimName() string {
 	return ""
 }
 
+// NodeAllocatableResourceClaimStatus tells which amounts of the node's own resources a claim stands for.
 type NodeAllocatableResourceClaimStatus struct {
-	state             protoimpl.MessageState              `protogen:"open.v1"`
-	ResourceClaimName string                              `protobuf:"bytes,1,opt,name=resource_claim_name,json=resourceClaimName,proto3" json:"resource_claim_name,omitempty"`
-	Containers        []string                            `protobuf:"bytes,2,rep,name=containers,proto3" json:"containers,omitempty"`
-	Mapping           []*NodeAllocatableMappedResources   `protobuf:"bytes,4,rep,name=mapping,proto3" json:"mapping,omitempty"`
-	Overhead          []*NodeAllocatableOverheadResources `protobuf:"bytes,5,rep,name=overhead,proto3" json:"overhead,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the claim.
+	ResourceClaimName string `protobuf:"bytes,1,opt,name=resource_claim_name,json=resourceClaimName,proto3" json:"resource_claim_name,omitempty"`
+	// Containers that use the claim.
+	Containers []string `protobuf:"bytes,2,rep,name=containers,proto3" json:"containers,omitempty"`
+	// Amounts that the devices stand for.
+	Mapping []*NodeAllocatableMappedResources `protobuf:"bytes,4,rep,name=mapping,proto3" json:"mapping,omitempty"`
+	// Amounts that the devices cost on top.
+	Overhead      []*NodeAllocatableOverheadResources `protobuf:"bytes,5,rep,name=overhead,proto3" json:"overhead,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeAllocatableResourceClaimStatus) Reset() {
@@ -1575,11 +1709,15 @@ func (x *NodeAllocatableResourceClaimStatus) GetOverhead() []*NodeAllocatableOve
 	return nil
 }
 
+// PodVolumeHealth tells what is wrong with a volume.
 type PodVolumeHealth struct {
-	state              protoimpl.MessageState   `protogen:"open.v1"`
-	Name               string                   `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	HealthConditions   []*VolumeHealthCondition `protobuf:"bytes,2,rep,name=health_conditions,json=healthConditions,proto3" json:"health_conditions,omitempty"`
-	LastTransitionTime *timestamppb.Timestamp   `protobuf:"bytes,3,opt,name=last_transition_time,json=lastTransitionTime,proto3" json:"last_transition_time,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the volume in the spec.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What is wrong; empty when nothing is. At most 16.
+	HealthConditions []*VolumeHealthCondition `protobuf:"bytes,2,rep,name=health_conditions,json=healthConditions,proto3" json:"health_conditions,omitempty"`
+	// When healthConditions last changed.
+	LastTransitionTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last_transition_time,json=lastTransitionTime,proto3" json:"last_transition_time,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -1635,11 +1773,15 @@ func (x *PodVolumeHealth) GetLastTransitionTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// VolumeHealthCondition is one thing that is wrong with a volume.
 type VolumeHealthCondition struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Status        string                 `protobuf:"bytes,1,opt,name=status,proto3" json:"status,omitempty"`
-	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
-	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Inaccessible, DataLoss or Degraded.
+	Status string `protobuf:"bytes,1,opt,name=status,proto3" json:"status,omitempty"`
+	// One word in CamelCase that says what is wrong, at most 256 bytes.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// A sentence that says what is wrong, at most 1024 bytes.
+	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1695,10 +1837,13 @@ func (x *VolumeHealthCondition) GetMessage() string {
 	return ""
 }
 
+// PodTemplateSpec is what pods of a workload are made from.
 type PodTemplateSpec struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Metadata      *v1.ObjectMeta         `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
-	Spec          *PodSpec               `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Labels and annotations of the pods. Names are not taken from here.
+	Metadata *v1.ObjectMeta `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// The wanted state of the pods.
+	Spec          *PodSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1755,15 +1900,15 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x03Pod\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12*\n" +
 	"\x04spec\x18\x02 \x01(\v2\x16.xebec.core.v1.PodSpecR\x04spec\x120\n" +
-	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\xd9\x17\n" +
+	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\xd1\x1c\n" +
 	"\aPodSpec\x12=\n" +
 	"\avolumes\x18\x01 \x03(\v2\x15.xebec.core.v1.VolumeB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\avolumes\x12F\n" +
 	"\n" +
 	"containers\x18\x02 \x03(\v2\x18.xebec.core.v1.ContainerB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\n" +
 	"containers\x12%\n" +
 	"\x0erestart_policy\x18\x03 \x01(\tR\rrestartPolicy\x12L\n" +
-	" termination_grace_period_seconds\x18\x04 \x01(\x03H\x00R\x1dterminationGracePeriodSeconds\x88\x01\x01\x12;\n" +
-	"\x17active_deadline_seconds\x18\x05 \x01(\x03H\x01R\x15activeDeadlineSeconds\x88\x01\x01\x12\x1d\n" +
+	" termination_grace_period_seconds\x18\x04 \x01(\x03H\x00R\x1dterminationGracePeriodSeconds\x88\x01\x01\x12g\n" +
+	"\x17active_deadline_seconds\x18\x05 \x01(\x03B*\xc2\xda\x18&:$pods are not ended by a deadline yetH\x01R\x15activeDeadlineSeconds\x88\x01\x01\x12\x1d\n" +
 	"\n" +
 	"dns_policy\x18\x06 \x01(\tR\tdnsPolicy\x12U\n" +
 	"\rnode_selector\x18\a \x03(\v2(.xebec.core.v1.PodSpec.NodeSelectorEntryB\x06\xc2\xda\x18\x02(\x01R\fnodeSelector\x120\n" +
@@ -1771,42 +1916,42 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x0fservice_account\x18\t \x01(\tR\x0eserviceAccount\x12\x1b\n" +
 	"\tnode_name\x18\n" +
 	" \x01(\tR\bnodeName\x12!\n" +
-	"\fhost_network\x18\v \x01(\bR\vhostNetwork\x12\x19\n" +
-	"\bhost_pid\x18\f \x01(\bR\ahostPID\x12\x19\n" +
-	"\bhost_ipc\x18\r \x01(\bR\ahostIPC\x12L\n" +
+	"\fhost_network\x18\v \x01(\bR\vhostNetwork\x12S\n" +
+	"\bhost_pid\x18\f \x01(\bB8\xc2\xda\x184:2every container has a process namespace of its ownR\ahostPID\x12J\n" +
+	"\bhost_ipc\x18\r \x01(\bB/\xc2\xda\x18+:)every pod has an IPC namespace of its ownR\ahostIPC\x12L\n" +
 	"\x10security_context\x18\x0e \x01(\v2!.xebec.core.v1.PodSecurityContextR\x0fsecurityContext\x12_\n" +
 	"\x12image_pull_secrets\x18\x0f \x03(\v2#.xebec.core.v1.LocalObjectReferenceB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x10imagePullSecrets\x12\x1a\n" +
 	"\bhostname\x18\x10 \x01(\tR\bhostname\x12\x1c\n" +
-	"\tsubdomain\x18\x11 \x01(\tR\tsubdomain\x123\n" +
-	"\baffinity\x18\x12 \x01(\v2\x17.xebec.core.v1.AffinityR\baffinity\x12%\n" +
+	"\tsubdomain\x18\x11 \x01(\tR\tsubdomain\x12f\n" +
+	"\baffinity\x18\x12 \x01(\v2\x17.xebec.core.v1.AffinityB1\xc2\xda\x18-:+the scheduler does not look at affinity yetR\baffinity\x12%\n" +
 	"\x0escheduler_name\x18\x13 \x01(\tR\rschedulerName\x12O\n" +
 	"\x0finit_containers\x18\x14 \x03(\v2\x18.xebec.core.v1.ContainerB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x0einitContainers\x12J\n" +
 	"\x1fautomount_service_account_token\x18\x15 \x01(\bH\x02R\x1cautomountServiceAccountToken\x88\x01\x01\x12;\n" +
 	"\vtolerations\x18\x16 \x03(\v2\x19.xebec.core.v1.TolerationR\vtolerations\x12G\n" +
 	"\fhost_aliases\x18\x17 \x03(\v2\x18.xebec.core.v1.HostAliasB\n" +
-	"\xc2\xda\x18\x06\x18\x02\"\x02ipR\vhostAliases\x12.\n" +
-	"\x13priority_class_name\x18\x18 \x01(\tR\x11priorityClassName\x12\x1f\n" +
+	"\xc2\xda\x18\x06\x18\x02\"\x02ipR\vhostAliases\x12W\n" +
+	"\x13priority_class_name\x18\x18 \x01(\tB'\xc2\xda\x18#:!there are no priority classes yetR\x11priorityClassName\x12\x1f\n" +
 	"\bpriority\x18\x19 \x01(\x05H\x03R\bpriority\x88\x01\x01\x12:\n" +
 	"\n" +
-	"dns_config\x18\x1a \x01(\v2\x1b.xebec.core.v1.PodDNSConfigR\tdnsConfig\x12;\n" +
-	"\x17share_process_namespace\x18\x1b \x01(\bH\x04R\x15shareProcessNamespace\x88\x01\x01\x12H\n" +
-	"\x0freadiness_gates\x18\x1c \x03(\v2\x1f.xebec.core.v1.PodReadinessGateR\x0ereadinessGates\x121\n" +
-	"\x12runtime_class_name\x18\x1d \x01(\tH\x05R\x10runtimeClassName\x88\x01\x01\x125\n" +
-	"\x14enable_service_links\x18\x1e \x01(\bH\x06R\x12enableServiceLinks\x88\x01\x01\x120\n" +
-	"\x11preemption_policy\x18\x1f \x01(\tH\aR\x10preemptionPolicy\x88\x01\x01\x12@\n" +
+	"dns_config\x18\x1a \x01(\v2\x1b.xebec.core.v1.PodDNSConfigR\tdnsConfig\x12u\n" +
+	"\x17share_process_namespace\x18\x1b \x01(\bB8\xc2\xda\x184:2every container has a process namespace of its ownH\x04R\x15shareProcessNamespace\x88\x01\x01\x12H\n" +
+	"\x0freadiness_gates\x18\x1c \x03(\v2\x1f.xebec.core.v1.PodReadinessGateR\x0ereadinessGates\x12c\n" +
+	"\x12runtime_class_name\x18\x1d \x01(\tB0\xc2\xda\x18,:*all pods run on the node's default runtimeH\x05R\x10runtimeClassName\x88\x01\x01\x125\n" +
+	"\x14enable_service_links\x18\x1e \x01(\bH\x06R\x12enableServiceLinks\x88\x01\x01\x12V\n" +
+	"\x11preemption_policy\x18\x1f \x01(\tB$\xc2\xda\x18 :\x1epods do not preempt others yetH\aR\x10preemptionPolicy\x88\x01\x01\x12@\n" +
 	"\boverhead\x18  \x03(\v2$.xebec.core.v1.PodSpec.OverheadEntryR\boverhead\x12\x8f\x01\n" +
 	"\x1btopology_spread_constraints\x18! \x03(\v2'.xebec.core.v1.TopologySpreadConstraintB&\xc2\xda\x18\"\x18\x02\"\vtopologyKey\"\x11whenUnsatisfiableR\x19topologySpreadConstraints\x12b\n" +
-	"\x14ephemeral_containers\x18\" \x03(\v2!.xebec.core.v1.EphemeralContainerB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x13ephemeralContainers\x124\n" +
-	"\x14set_hostname_as_fqdn\x18# \x01(\bH\bR\x11setHostnameAsFQDN\x88\x01\x01\x12$\n" +
-	"\x02os\x18$ \x01(\v2\x14.xebec.core.v1.PodOSR\x02os\x12\"\n" +
+	"\x14ephemeral_containers\x18\" \x03(\v2!.xebec.core.v1.EphemeralContainerB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x13ephemeralContainers\x12Z\n" +
+	"\x14set_hostname_as_fqdn\x18# \x01(\bB$\xc2\xda\x18 :\x1ethe host name is the short oneH\bR\x11setHostnameAsFQDN\x88\x01\x01\x12$\n" +
+	"\x02os\x18$ \x01(\v2\x14.xebec.core.v1.PodOSR\x02os\x12Z\n" +
 	"\n" +
-	"host_users\x18% \x01(\bH\tR\thostUsers\x88\x01\x01\x12Y\n" +
+	"host_users\x18% \x01(\bB6\xc2\xda\x182:0pods do not get user namespaces of their own yetH\tR\thostUsers\x88\x01\x01\x12Y\n" +
 	"\x10scheduling_gates\x18& \x03(\v2 .xebec.core.v1.PodSchedulingGateB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x0fschedulingGates\x12V\n" +
-	"\x0fresource_claims\x18' \x03(\v2\x1f.xebec.core.v1.PodResourceClaimB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x0eresourceClaims\x12A\n" +
-	"\tresources\x18( \x01(\v2#.xebec.core.v1.ResourceRequirementsR\tresources\x120\n" +
-	"\x11hostname_override\x18) \x01(\tH\n" +
-	"R\x10hostnameOverride\x88\x01\x01\x12L\n" +
-	"\x10scheduling_group\x18+ \x01(\v2!.xebec.core.v1.PodSchedulingGroupR\x0fschedulingGroup\x12_\n" +
+	"\x0fresource_claims\x18' \x03(\v2\x1f.xebec.core.v1.PodResourceClaimB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x0eresourceClaims\x12o\n" +
+	"\tresources\x18( \x01(\v2#.xebec.core.v1.ResourceRequirementsB,\xc2\xda\x18(:&only the resources of containers countR\tresources\x12r\n" +
+	"\x11hostname_override\x18) \x01(\tB@\xc2\xda\x18<::the host name follows from hostname or the name of the podH\n" +
+	"R\x10hostnameOverride\x88\x01\x01\x12q\n" +
+	"\x10scheduling_group\x18+ \x01(\v2!.xebec.core.v1.PodSchedulingGroupB#\xc2\xda\x18\x1f:\x1dpods are scheduled one by oneR\x0fschedulingGroup\x12_\n" +
 	"\x13eviction_responders\x18, \x03(\v2 .xebec.core.v1.EvictionResponderB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x12evictionResponders\x1a?\n" +
 	"\x11NodeSelectorEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -1824,23 +1969,23 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x12_preemption_policyB\x17\n" +
 	"\x15_set_hostname_as_fqdnB\r\n" +
 	"\v_host_usersB\x14\n" +
-	"\x12_hostname_override\"\x90\a\n" +
-	"\x12PodSecurityContext\x12G\n" +
-	"\x10se_linux_options\x18\x01 \x01(\v2\x1d.xebec.core.v1.SELinuxOptionsR\x0eseLinuxOptions\x12#\n" +
-	"\vrun_as_user\x18\x02 \x01(\x03H\x00R\trunAsUser\x88\x01\x01\x12*\n" +
-	"\x0frun_as_non_root\x18\x03 \x01(\bH\x01R\frunAsNonRoot\x88\x01\x01\x12/\n" +
-	"\x13supplemental_groups\x18\x04 \x03(\x03R\x12supplementalGroups\x12\x1e\n" +
-	"\bfs_group\x18\x05 \x01(\x03H\x02R\afsGroup\x88\x01\x01\x12%\n" +
-	"\frun_as_group\x18\x06 \x01(\x03H\x03R\n" +
-	"runAsGroup\x88\x01\x01\x12/\n" +
-	"\asysctls\x18\a \x03(\v2\x15.xebec.core.v1.SysctlR\asysctls\x12U\n" +
-	"\x0fwindows_options\x18\b \x01(\v2,.xebec.core.v1.WindowsSecurityContextOptionsR\x0ewindowsOptions\x128\n" +
-	"\x16fs_group_change_policy\x18\t \x01(\tH\x04R\x13fsGroupChangePolicy\x88\x01\x01\x12F\n" +
+	"\x12_hostname_override\"\x8c\x12\n" +
+	"\x12PodSecurityContext\x12\xbb\x01\n" +
+	"\x10se_linux_options\x18\x01 \x01(\v2\x1d.xebec.core.v1.SELinuxOptionsBr\xc2\xda\x18n:lcontainers run with the runtime's own user, capabilities and profiles: security contexts are not applied yetR\x0eseLinuxOptions\x12\x97\x01\n" +
+	"\vrun_as_user\x18\x02 \x01(\x03Br\xc2\xda\x18n:lcontainers run with the runtime's own user, capabilities and profiles: security contexts are not applied yetH\x00R\trunAsUser\x88\x01\x01\x12\x9e\x01\n" +
+	"\x0frun_as_non_root\x18\x03 \x01(\bBr\xc2\xda\x18n:lcontainers run with the runtime's own user, capabilities and profiles: security contexts are not applied yetH\x01R\frunAsNonRoot\x88\x01\x01\x12\xa3\x01\n" +
+	"\x13supplemental_groups\x18\x04 \x03(\x03Br\xc2\xda\x18n:lcontainers run with the runtime's own user, capabilities and profiles: security contexts are not applied yetR\x12supplementalGroups\x12\x92\x01\n" +
+	"\bfs_group\x18\x05 \x01(\x03Br\xc2\xda\x18n:lcontainers run with the runtime's own user, capabilities and profiles: security contexts are not applied yetH\x02R\afsGroup\x88\x01\x01\x12\x99\x01\n" +
+	"\frun_as_group\x18\x06 \x01(\x03Br\xc2\xda\x18n:lcontainers run with the runtime's own user, capabilities and profiles: security contexts are not applied yetH\x03R\n" +
+	"runAsGroup\x88\x01\x01\x12\xa3\x01\n" +
+	"\asysctls\x18\a \x03(\v2\x15.xebec.core.v1.SysctlBr\xc2\xda\x18n:lcontainers run with the runtime's own user, capabilities and profiles: security contexts are not applied yetR\asysctls\x12U\n" +
+	"\x0fwindows_options\x18\b \x01(\v2,.xebec.core.v1.WindowsSecurityContextOptionsR\x0ewindowsOptions\x12\xac\x01\n" +
+	"\x16fs_group_change_policy\x18\t \x01(\tBr\xc2\xda\x18n:lcontainers run with the runtime's own user, capabilities and profiles: security contexts are not applied yetH\x04R\x13fsGroupChangePolicy\x88\x01\x01\x12\xba\x01\n" +
 	"\x0fseccomp_profile\x18\n" +
-	" \x01(\v2\x1d.xebec.core.v1.SeccompProfileR\x0eseccompProfile\x12J\n" +
-	"\x11app_armor_profile\x18\v \x01(\v2\x1e.xebec.core.v1.AppArmorProfileR\x0fappArmorProfile\x12A\n" +
-	"\x1asupplemental_groups_policy\x18\f \x01(\tH\x05R\x18supplementalGroupsPolicy\x88\x01\x01\x128\n" +
-	"\x16se_linux_change_policy\x18\r \x01(\tH\x06R\x13seLinuxChangePolicy\x88\x01\x01B\x0e\n" +
+	" \x01(\v2\x1d.xebec.core.v1.SeccompProfileBr\xc2\xda\x18n:lcontainers run with the runtime's own user, capabilities and profiles: security contexts are not applied yetR\x0eseccompProfile\x12\xbe\x01\n" +
+	"\x11app_armor_profile\x18\v \x01(\v2\x1e.xebec.core.v1.AppArmorProfileBr\xc2\xda\x18n:lcontainers run with the runtime's own user, capabilities and profiles: security contexts are not applied yetR\x0fappArmorProfile\x12\xb5\x01\n" +
+	"\x1asupplemental_groups_policy\x18\f \x01(\tBr\xc2\xda\x18n:lcontainers run with the runtime's own user, capabilities and profiles: security contexts are not applied yetH\x05R\x18supplementalGroupsPolicy\x88\x01\x01\x12\xac\x01\n" +
+	"\x16se_linux_change_policy\x18\r \x01(\tBr\xc2\xda\x18n:lcontainers run with the runtime's own user, capabilities and profiles: security contexts are not applied yetH\x06R\x13seLinuxChangePolicy\x88\x01\x01B\x0e\n" +
 	"\f_run_as_userB\x12\n" +
 	"\x10_run_as_non_rootB\v\n" +
 	"\t_fs_groupB\x0f\n" +

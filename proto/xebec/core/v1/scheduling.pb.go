@@ -23,11 +23,15 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Affinity says which nodes, and which pods around it, a pod wants or shuns.
 type Affinity struct {
-	state           protoimpl.MessageState `protogen:"open.v1"`
-	NodeAffinity    *NodeAffinity          `protobuf:"bytes,1,opt,name=node_affinity,json=nodeAffinity,proto3" json:"node_affinity,omitempty"`
-	PodAffinity     *PodAffinity           `protobuf:"bytes,2,opt,name=pod_affinity,json=podAffinity,proto3" json:"pod_affinity,omitempty"`
-	PodAntiAffinity *PodAntiAffinity       `protobuf:"bytes,3,opt,name=pod_anti_affinity,json=podAntiAffinity,proto3" json:"pod_anti_affinity,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which nodes the pod wants.
+	NodeAffinity *NodeAffinity `protobuf:"bytes,1,opt,name=node_affinity,json=nodeAffinity,proto3" json:"node_affinity,omitempty"`
+	// Which pods it wants nearby.
+	PodAffinity *PodAffinity `protobuf:"bytes,2,opt,name=pod_affinity,json=podAffinity,proto3" json:"pod_affinity,omitempty"`
+	// Which pods it shuns.
+	PodAntiAffinity *PodAntiAffinity `protobuf:"bytes,3,opt,name=pod_anti_affinity,json=podAntiAffinity,proto3" json:"pod_anti_affinity,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -83,9 +87,12 @@ func (x *Affinity) GetPodAntiAffinity() *PodAntiAffinity {
 	return nil
 }
 
+// NodeAffinity says which nodes a pod wants. It counts when the pod is placed, not later.
 type NodeAffinity struct {
-	state                                           protoimpl.MessageState     `protogen:"open.v1"`
-	RequiredDuringSchedulingIgnoredDuringExecution  *NodeSelector              `protobuf:"bytes,1,opt,name=required_during_scheduling_ignored_during_execution,json=requiredDuringSchedulingIgnoredDuringExecution,proto3" json:"required_during_scheduling_ignored_during_execution,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What a node must have for the pod to be put on it.
+	RequiredDuringSchedulingIgnoredDuringExecution *NodeSelector `protobuf:"bytes,1,opt,name=required_during_scheduling_ignored_during_execution,json=requiredDuringSchedulingIgnoredDuringExecution,proto3" json:"required_during_scheduling_ignored_during_execution,omitempty"`
+	// What is better for a node to have; the weights of all that match are added up.
 	PreferredDuringSchedulingIgnoredDuringExecution []*PreferredSchedulingTerm `protobuf:"bytes,2,rep,name=preferred_during_scheduling_ignored_during_execution,json=preferredDuringSchedulingIgnoredDuringExecution,proto3" json:"preferred_during_scheduling_ignored_during_execution,omitempty"`
 	unknownFields                                   protoimpl.UnknownFields
 	sizeCache                                       protoimpl.SizeCache
@@ -135,9 +142,11 @@ func (x *NodeAffinity) GetPreferredDuringSchedulingIgnoredDuringExecution() []*P
 	return nil
 }
 
+// NodeSelector chooses nodes: those that match at least one of its terms.
 type NodeSelector struct {
-	state             protoimpl.MessageState `protogen:"open.v1"`
-	NodeSelectorTerms []*NodeSelectorTerm    `protobuf:"bytes,1,rep,name=node_selector_terms,json=nodeSelectorTerms,proto3" json:"node_selector_terms,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The terms; at least one.
+	NodeSelectorTerms []*NodeSelectorTerm `protobuf:"bytes,1,rep,name=node_selector_terms,json=nodeSelectorTerms,proto3" json:"node_selector_terms,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -179,12 +188,15 @@ func (x *NodeSelector) GetNodeSelectorTerms() []*NodeSelectorTerm {
 	return nil
 }
 
+// NodeSelectorTerm chooses nodes that meet all of its requirements. One without any chooses none.
 type NodeSelectorTerm struct {
-	state            protoimpl.MessageState     `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Requirements on labels.
 	MatchExpressions []*NodeSelectorRequirement `protobuf:"bytes,1,rep,name=match_expressions,json=matchExpressions,proto3" json:"match_expressions,omitempty"`
-	MatchFields      []*NodeSelectorRequirement `protobuf:"bytes,2,rep,name=match_fields,json=matchFields,proto3" json:"match_fields,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Requirements on fields; metadata.name is the one there is.
+	MatchFields   []*NodeSelectorRequirement `protobuf:"bytes,2,rep,name=match_fields,json=matchFields,proto3" json:"match_fields,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeSelectorTerm) Reset() {
@@ -231,11 +243,15 @@ func (x *NodeSelectorTerm) GetMatchFields() []*NodeSelectorRequirement {
 	return nil
 }
 
+// NodeSelectorRequirement is one condition on a label or a field.
 type NodeSelectorRequirement struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	Operator      string                 `protobuf:"bytes,2,opt,name=operator,proto3" json:"operator,omitempty"`
-	Values        []string               `protobuf:"bytes,3,rep,name=values,proto3" json:"values,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The label's key or the field's name.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// In, NotIn, Exists, DoesNotExist, Gt or Lt.
+	Operator string `protobuf:"bytes,2,opt,name=operator,proto3" json:"operator,omitempty"`
+	// At least one for In and NotIn, none for Exists and DoesNotExist, exactly one whole number for Gt and Lt.
+	Values        []string `protobuf:"bytes,3,rep,name=values,proto3" json:"values,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -291,10 +307,13 @@ func (x *NodeSelectorRequirement) GetValues() []string {
 	return nil
 }
 
+// PreferredSchedulingTerm is a preference for some nodes.
 type PreferredSchedulingTerm struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Weight        int32                  `protobuf:"varint,1,opt,name=weight,proto3" json:"weight,omitempty"`
-	Preference    *NodeSelectorTerm      `protobuf:"bytes,2,opt,name=preference,proto3" json:"preference,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What a match is worth, 1 to 100.
+	Weight int32 `protobuf:"varint,1,opt,name=weight,proto3" json:"weight,omitempty"`
+	// The nodes that match.
+	Preference    *NodeSelectorTerm `protobuf:"bytes,2,opt,name=preference,proto3" json:"preference,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -343,9 +362,12 @@ func (x *PreferredSchedulingTerm) GetPreference() *NodeSelectorTerm {
 	return nil
 }
 
+// PodAffinity says which pods a pod wants nearby. It counts when the pod is placed, not later.
 type PodAffinity struct {
-	state                                           protoimpl.MessageState     `protogen:"open.v1"`
-	RequiredDuringSchedulingIgnoredDuringExecution  []*PodAffinityTerm         `protobuf:"bytes,1,rep,name=required_during_scheduling_ignored_during_execution,json=requiredDuringSchedulingIgnoredDuringExecution,proto3" json:"required_during_scheduling_ignored_during_execution,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Pods that must be nearby; all terms must hold.
+	RequiredDuringSchedulingIgnoredDuringExecution []*PodAffinityTerm `protobuf:"bytes,1,rep,name=required_during_scheduling_ignored_during_execution,json=requiredDuringSchedulingIgnoredDuringExecution,proto3" json:"required_during_scheduling_ignored_during_execution,omitempty"`
+	// Pods that are better nearby; the weights of all that hold are added up.
 	PreferredDuringSchedulingIgnoredDuringExecution []*WeightedPodAffinityTerm `protobuf:"bytes,2,rep,name=preferred_during_scheduling_ignored_during_execution,json=preferredDuringSchedulingIgnoredDuringExecution,proto3" json:"preferred_during_scheduling_ignored_during_execution,omitempty"`
 	unknownFields                                   protoimpl.UnknownFields
 	sizeCache                                       protoimpl.SizeCache
@@ -395,14 +417,21 @@ func (x *PodAffinity) GetPreferredDuringSchedulingIgnoredDuringExecution() []*We
 	return nil
 }
 
+// PodAffinityTerm chooses pods, and says what nearby means.
 type PodAffinityTerm struct {
-	state             protoimpl.MessageState `protogen:"open.v1"`
-	LabelSelector     *v1.LabelSelector      `protobuf:"bytes,1,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
-	Namespaces        []string               `protobuf:"bytes,2,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
-	TopologyKey       string                 `protobuf:"bytes,3,opt,name=topology_key,json=topologyKey,proto3" json:"topology_key,omitempty"`
-	NamespaceSelector *v1.LabelSelector      `protobuf:"bytes,4,opt,name=namespace_selector,json=namespaceSelector,proto3" json:"namespace_selector,omitempty"`
-	MatchLabelKeys    []string               `protobuf:"bytes,5,rep,name=match_label_keys,json=matchLabelKeys,proto3" json:"match_label_keys,omitempty"`
-	MismatchLabelKeys []string               `protobuf:"bytes,6,rep,name=mismatch_label_keys,json=mismatchLabelKeys,proto3" json:"mismatch_label_keys,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Labels of the pods; none match when absent.
+	LabelSelector *v1.LabelSelector `protobuf:"bytes,1,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
+	// Namespaces that they may be in. The pod's own when this and namespaceSelector are both absent.
+	Namespaces []string `protobuf:"bytes,2,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
+	// Node label whose equal values mean nearby, such as topology.kubernetes.io/zone. Required.
+	TopologyKey string `protobuf:"bytes,3,opt,name=topology_key,json=topologyKey,proto3" json:"topology_key,omitempty"`
+	// Labels of further namespaces; an empty selector means all of them.
+	NamespaceSelector *v1.LabelSelector `protobuf:"bytes,4,opt,name=namespace_selector,json=namespaceSelector,proto3" json:"namespace_selector,omitempty"`
+	// Labels of this pod whose values the other pods must share, on top of labelSelector.
+	MatchLabelKeys []string `protobuf:"bytes,5,rep,name=match_label_keys,json=matchLabelKeys,proto3" json:"match_label_keys,omitempty"`
+	// Labels of this pod whose values the other pods must not share, on top of labelSelector.
+	MismatchLabelKeys []string `protobuf:"bytes,6,rep,name=mismatch_label_keys,json=mismatchLabelKeys,proto3" json:"mismatch_label_keys,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -479,10 +508,13 @@ func (x *PodAffinityTerm) GetMismatchLabelKeys() []string {
 	return nil
 }
 
+// WeightedPodAffinityTerm is a preference about pods nearby.
 type WeightedPodAffinityTerm struct {
-	state           protoimpl.MessageState `protogen:"open.v1"`
-	Weight          int32                  `protobuf:"varint,1,opt,name=weight,proto3" json:"weight,omitempty"`
-	PodAffinityTerm *PodAffinityTerm       `protobuf:"bytes,2,opt,name=pod_affinity_term,json=podAffinityTerm,proto3" json:"pod_affinity_term,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is worth, 1 to 100.
+	Weight int32 `protobuf:"varint,1,opt,name=weight,proto3" json:"weight,omitempty"`
+	// The pods, and what nearby means.
+	PodAffinityTerm *PodAffinityTerm `protobuf:"bytes,2,opt,name=pod_affinity_term,json=podAffinityTerm,proto3" json:"pod_affinity_term,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -531,9 +563,12 @@ func (x *WeightedPodAffinityTerm) GetPodAffinityTerm() *PodAffinityTerm {
 	return nil
 }
 
+// PodAntiAffinity says which pods a pod shuns. It counts when the pod is placed, not later.
 type PodAntiAffinity struct {
-	state                                           protoimpl.MessageState     `protogen:"open.v1"`
-	RequiredDuringSchedulingIgnoredDuringExecution  []*PodAffinityTerm         `protobuf:"bytes,1,rep,name=required_during_scheduling_ignored_during_execution,json=requiredDuringSchedulingIgnoredDuringExecution,proto3" json:"required_during_scheduling_ignored_during_execution,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Pods that must not be nearby; no term may hold.
+	RequiredDuringSchedulingIgnoredDuringExecution []*PodAffinityTerm `protobuf:"bytes,1,rep,name=required_during_scheduling_ignored_during_execution,json=requiredDuringSchedulingIgnoredDuringExecution,proto3" json:"required_during_scheduling_ignored_during_execution,omitempty"`
+	// Pods that are better not nearby; the weights of all that hold are taken off.
 	PreferredDuringSchedulingIgnoredDuringExecution []*WeightedPodAffinityTerm `protobuf:"bytes,2,rep,name=preferred_during_scheduling_ignored_during_execution,json=preferredDuringSchedulingIgnoredDuringExecution,proto3" json:"preferred_during_scheduling_ignored_during_execution,omitempty"`
 	unknownFields                                   protoimpl.UnknownFields
 	sizeCache                                       protoimpl.SizeCache
@@ -583,13 +618,19 @@ func (x *PodAntiAffinity) GetPreferredDuringSchedulingIgnoredDuringExecution() [
 	return nil
 }
 
+// Toleration lets a pod onto nodes with taints that match it.
 type Toleration struct {
-	state             protoimpl.MessageState `protogen:"open.v1"`
-	Key               string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	Operator          string                 `protobuf:"bytes,2,opt,name=operator,proto3" json:"operator,omitempty"`
-	Value             string                 `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
-	Effect            string                 `protobuf:"bytes,4,opt,name=effect,proto3" json:"effect,omitempty"`
-	TolerationSeconds *int64                 `protobuf:"varint,5,opt,name=toleration_seconds,json=tolerationSeconds,proto3,oneof" json:"toleration_seconds,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Key of the taint; empty, with the operator Exists, for all.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// Equal, the default, compares the value; Exists does not. Lt and Gt compare whole numbers.
+	Operator string `protobuf:"bytes,2,opt,name=operator,proto3" json:"operator,omitempty"`
+	// Value of the taint; empty with Exists.
+	Value string `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	// NoSchedule, PreferNoSchedule or NoExecute; all effects when empty.
+	Effect string `protobuf:"bytes,4,opt,name=effect,proto3" json:"effect,omitempty"`
+	// For NoExecute, seconds for which the taint is tolerated; 0 and less are none. For ever when absent.
+	TolerationSeconds *int64 `protobuf:"varint,5,opt,name=toleration_seconds,json=tolerationSeconds,proto3,oneof" json:"toleration_seconds,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -659,18 +700,28 @@ func (x *Toleration) GetTolerationSeconds() int64 {
 	return 0
 }
 
+// TopologySpreadConstraint says how pods of a group spread over zones, nodes and the like.
 type TopologySpreadConstraint struct {
-	state              protoimpl.MessageState `protogen:"open.v1"`
-	MaxSkew            int32                  `protobuf:"varint,1,opt,name=max_skew,json=maxSkew,proto3" json:"max_skew,omitempty"`
-	TopologyKey        string                 `protobuf:"bytes,2,opt,name=topology_key,json=topologyKey,proto3" json:"topology_key,omitempty"`
-	WhenUnsatisfiable  string                 `protobuf:"bytes,3,opt,name=when_unsatisfiable,json=whenUnsatisfiable,proto3" json:"when_unsatisfiable,omitempty"`
-	LabelSelector      *v1.LabelSelector      `protobuf:"bytes,4,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
-	MinDomains         *int32                 `protobuf:"varint,5,opt,name=min_domains,json=minDomains,proto3,oneof" json:"min_domains,omitempty"`
-	NodeAffinityPolicy *string                `protobuf:"bytes,6,opt,name=node_affinity_policy,json=nodeAffinityPolicy,proto3,oneof" json:"node_affinity_policy,omitempty"`
-	NodeTaintsPolicy   *string                `protobuf:"bytes,7,opt,name=node_taints_policy,json=nodeTaintsPolicy,proto3,oneof" json:"node_taints_policy,omitempty"`
-	MatchLabelKeys     []string               `protobuf:"bytes,8,rep,name=match_label_keys,json=matchLabelKeys,proto3" json:"match_label_keys,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many more pods any domain may have than the one with the fewest. At least 1.
+	MaxSkew int32 `protobuf:"varint,1,opt,name=max_skew,json=maxSkew,proto3" json:"max_skew,omitempty"`
+	// Node label whose values are the domains, such as topology.kubernetes.io/zone.
+	TopologyKey string `protobuf:"bytes,2,opt,name=topology_key,json=topologyKey,proto3" json:"topology_key,omitempty"`
+	// DoNotSchedule leaves the pod pending, ScheduleAnyway only prefers better nodes.
+	WhenUnsatisfiable string `protobuf:"bytes,3,opt,name=when_unsatisfiable,json=whenUnsatisfiable,proto3" json:"when_unsatisfiable,omitempty"`
+	// Pods of the same namespace that count.
+	LabelSelector *v1.LabelSelector `protobuf:"bytes,4,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
+	// With fewer domains than this the smallest count is taken for 0. 1 when absent. Only with DoNotSchedule.
+	MinDomains *int32 `protobuf:"varint,5,opt,name=min_domains,json=minDomains,proto3,oneof" json:"min_domains,omitempty"`
+	// Whether nodes that affinity and nodeSelector rule out count: Honor, the default, leaves them out; Ignore does not.
+	NodeAffinityPolicy *string `protobuf:"bytes,6,opt,name=node_affinity_policy,json=nodeAffinityPolicy,proto3,oneof" json:"node_affinity_policy,omitempty"`
+	// Whether nodes with taints that the pod does not tolerate count: Honor leaves them out; Ignore, the default, does
+	// not.
+	NodeTaintsPolicy *string `protobuf:"bytes,7,opt,name=node_taints_policy,json=nodeTaintsPolicy,proto3,oneof" json:"node_taints_policy,omitempty"`
+	// Labels of this pod whose values the counted pods must share, on top of labelSelector.
+	MatchLabelKeys []string `protobuf:"bytes,8,rep,name=match_label_keys,json=matchLabelKeys,proto3" json:"match_label_keys,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *TopologySpreadConstraint) Reset() {
@@ -759,9 +810,11 @@ func (x *TopologySpreadConstraint) GetMatchLabelKeys() []string {
 	return nil
 }
 
+// PodSchedulingGate holds a pod back from scheduling.
 type PodSchedulingGate struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the gate, unique in the pod.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -803,11 +856,16 @@ func (x *PodSchedulingGate) GetName() string {
 	return ""
 }
 
+// Taint keeps pods off a node that do not tolerate it.
 type Taint struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
-	Effect        string                 `protobuf:"bytes,3,opt,name=effect,proto3" json:"effect,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Key of the taint.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// Its value; may be empty.
+	Value string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// NoSchedule admits no new pod, PreferNoSchedule only if need be, NoExecute removes those that run as well.
+	Effect string `protobuf:"bytes,3,opt,name=effect,proto3" json:"effect,omitempty"`
+	// When the taint was added, from which tolerationSeconds count.
 	TimeAdded     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time_added,json=timeAdded,proto3" json:"time_added,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

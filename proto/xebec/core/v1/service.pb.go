@@ -22,11 +22,15 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Service gives a group of pods one stable address and name.
 type Service struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Metadata      *v1.ObjectMeta         `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
-	Spec          *ServiceSpec           `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
-	Status        *ServiceStatus         `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name, labels and the like.
+	Metadata *v1.ObjectMeta `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// The wanted state.
+	Spec *ServiceSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	// What was last observed.
+	Status        *ServiceStatus `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -82,30 +86,54 @@ func (x *Service) GetStatus() *ServiceStatus {
 	return nil
 }
 
+// ServiceSpec is the wanted state of a Service.
 type ServiceSpec struct {
-	state                         protoimpl.MessageState `protogen:"open.v1"`
-	Ports                         []*ServicePort         `protobuf:"bytes,1,rep,name=ports,proto3" json:"ports,omitempty"`
-	Selector                      map[string]string      `protobuf:"bytes,2,rep,name=selector,proto3" json:"selector,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	ClusterIp                     string                 `protobuf:"bytes,3,opt,name=cluster_ip,json=clusterIP,proto3" json:"cluster_ip,omitempty"`
-	Type                          string                 `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`
-	ExternalIps                   []string               `protobuf:"bytes,5,rep,name=external_ips,json=externalIPs,proto3" json:"external_ips,omitempty"`
-	SessionAffinity               string                 `protobuf:"bytes,7,opt,name=session_affinity,json=sessionAffinity,proto3" json:"session_affinity,omitempty"`
-	LoadBalancerIp                string                 `protobuf:"bytes,8,opt,name=load_balancer_ip,json=loadBalancerIP,proto3" json:"load_balancer_ip,omitempty"`
-	LoadBalancerSourceRanges      []string               `protobuf:"bytes,9,rep,name=load_balancer_source_ranges,json=loadBalancerSourceRanges,proto3" json:"load_balancer_source_ranges,omitempty"`
-	ExternalName                  string                 `protobuf:"bytes,10,opt,name=external_name,json=externalName,proto3" json:"external_name,omitempty"`
-	ExternalTrafficPolicy         string                 `protobuf:"bytes,11,opt,name=external_traffic_policy,json=externalTrafficPolicy,proto3" json:"external_traffic_policy,omitempty"`
-	HealthCheckNodePort           int32                  `protobuf:"varint,12,opt,name=health_check_node_port,json=healthCheckNodePort,proto3" json:"health_check_node_port,omitempty"`
-	PublishNotReadyAddresses      bool                   `protobuf:"varint,13,opt,name=publish_not_ready_addresses,json=publishNotReadyAddresses,proto3" json:"publish_not_ready_addresses,omitempty"`
-	SessionAffinityConfig         *SessionAffinityConfig `protobuf:"bytes,14,opt,name=session_affinity_config,json=sessionAffinityConfig,proto3" json:"session_affinity_config,omitempty"`
-	IpFamilyPolicy                *string                `protobuf:"bytes,17,opt,name=ip_family_policy,json=ipFamilyPolicy,proto3,oneof" json:"ip_family_policy,omitempty"`
-	ClusterIps                    []string               `protobuf:"bytes,18,rep,name=cluster_ips,json=clusterIPs,proto3" json:"cluster_ips,omitempty"`
-	IpFamilies                    []string               `protobuf:"bytes,19,rep,name=ip_families,json=ipFamilies,proto3" json:"ip_families,omitempty"`
-	AllocateLoadBalancerNodePorts *bool                  `protobuf:"varint,20,opt,name=allocate_load_balancer_node_ports,json=allocateLoadBalancerNodePorts,proto3,oneof" json:"allocate_load_balancer_node_ports,omitempty"`
-	LoadBalancerClass             *string                `protobuf:"bytes,21,opt,name=load_balancer_class,json=loadBalancerClass,proto3,oneof" json:"load_balancer_class,omitempty"`
-	InternalTrafficPolicy         *string                `protobuf:"bytes,22,opt,name=internal_traffic_policy,json=internalTrafficPolicy,proto3,oneof" json:"internal_traffic_policy,omitempty"`
-	TrafficDistribution           *string                `protobuf:"bytes,23,opt,name=traffic_distribution,json=trafficDistribution,proto3,oneof" json:"traffic_distribution,omitempty"`
-	unknownFields                 protoimpl.UnknownFields
-	sizeCache                     protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ports that the Service listens on. At least one, but for ExternalName and headless Services.
+	Ports []*ServicePort `protobuf:"bytes,1,rep,name=ports,proto3" json:"ports,omitempty"`
+	// Labels of the pods behind the Service. When empty, somebody else keeps its EndpointSlices.
+	Selector map[string]string `protobuf:"bytes,2,rep,name=selector,proto3" json:"selector,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Address within the cluster. Assigned when empty; None makes the Service headless: DNS gives the pods' own
+	// addresses. It does not change unless type does.
+	ClusterIp string `protobuf:"bytes,3,opt,name=cluster_ip,json=clusterIP,proto3" json:"cluster_ip,omitempty"`
+	// ClusterIP, the default, NodePort, which adds a port on every node, LoadBalancer, which adds an outside address, or
+	// ExternalName, which is a DNS alias.
+	Type string `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`
+	// Further addresses that nodes take traffic for. Routing them to a node is up to you.
+	ExternalIps []string `protobuf:"bytes,5,rep,name=external_ips,json=externalIPs,proto3" json:"external_ips,omitempty"`
+	// None, the default, or ClientIP, which keeps a client at one pod.
+	SessionAffinity string `protobuf:"bytes,7,opt,name=session_affinity,json=sessionAffinity,proto3" json:"session_affinity,omitempty"`
+	// Wish for the outside address; whether it is granted is up to the provider.
+	LoadBalancerIp string `protobuf:"bytes,8,opt,name=load_balancer_ip,json=loadBalancerIP,proto3" json:"load_balancer_ip,omitempty"`
+	// Ranges of clients that the outside address serves; all when empty.
+	LoadBalancerSourceRanges []string `protobuf:"bytes,9,rep,name=load_balancer_source_ranges,json=loadBalancerSourceRanges,proto3" json:"load_balancer_source_ranges,omitempty"`
+	// DNS name that the Service is an alias of. For ExternalName.
+	ExternalName string `protobuf:"bytes,10,opt,name=external_name,json=externalName,proto3" json:"external_name,omitempty"`
+	// Cluster, the default, spreads traffic from outside over all pods; Local keeps it on the node that it reached, and
+	// with it the client's address.
+	ExternalTrafficPolicy string `protobuf:"bytes,11,opt,name=external_traffic_policy,json=externalTrafficPolicy,proto3" json:"external_traffic_policy,omitempty"`
+	// Port of every node that tells load balancers whether it has a pod. Assigned, for LoadBalancer with Local.
+	HealthCheckNodePort int32 `protobuf:"varint,12,opt,name=health_check_node_port,json=healthCheckNodePort,proto3" json:"health_check_node_port,omitempty"`
+	// Counts all pods as ready, for peers that have to find each other before they are.
+	PublishNotReadyAddresses bool `protobuf:"varint,13,opt,name=publish_not_ready_addresses,json=publishNotReadyAddresses,proto3" json:"publish_not_ready_addresses,omitempty"`
+	// Settings of sessionAffinity.
+	SessionAffinityConfig *SessionAffinityConfig `protobuf:"bytes,14,opt,name=session_affinity_config,json=sessionAffinityConfig,proto3" json:"session_affinity_config,omitempty"`
+	// SingleStack, the default, PreferDualStack or RequireDualStack.
+	IpFamilyPolicy *string `protobuf:"bytes,17,opt,name=ip_family_policy,json=ipFamilyPolicy,proto3,oneof" json:"ip_family_policy,omitempty"`
+	// All addresses within the cluster, at most one per IP family; the first is clusterIP.
+	ClusterIps []string `protobuf:"bytes,18,rep,name=cluster_ips,json=clusterIPs,proto3" json:"cluster_ips,omitempty"`
+	// IP families of clusterIPs, in their order: IPv4 and IPv6.
+	IpFamilies []string `protobuf:"bytes,19,rep,name=ip_families,json=ipFamilies,proto3" json:"ip_families,omitempty"`
+	// When false, no node ports are assigned to a LoadBalancer. True when absent.
+	AllocateLoadBalancerNodePorts *bool `protobuf:"varint,20,opt,name=allocate_load_balancer_node_ports,json=allocateLoadBalancerNodePorts,proto3,oneof" json:"allocate_load_balancer_node_ports,omitempty"`
+	// Which provider serves the LoadBalancer; the default one when absent. It does not change.
+	LoadBalancerClass *string `protobuf:"bytes,21,opt,name=load_balancer_class,json=loadBalancerClass,proto3,oneof" json:"load_balancer_class,omitempty"`
+	// Cluster, the default, spreads traffic from within over all pods; Local keeps it on its node.
+	InternalTrafficPolicy *string `protobuf:"bytes,22,opt,name=internal_traffic_policy,json=internalTrafficPolicy,proto3,oneof" json:"internal_traffic_policy,omitempty"`
+	// Preference among pods: PreferSameZone, also written PreferClose, or PreferSameNode. All are equal when absent.
+	TrafficDistribution *string `protobuf:"bytes,23,opt,name=traffic_distribution,json=trafficDistribution,proto3,oneof" json:"traffic_distribution,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *ServiceSpec) Reset() {
@@ -278,14 +306,21 @@ func (x *ServiceSpec) GetTrafficDistribution() string {
 	return ""
 }
 
+// ServicePort is a port that a Service listens on.
 type ServicePort struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Protocol      string                 `protobuf:"bytes,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
-	Port          int32                  `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
-	TargetPort    *v1.IntOrString        `protobuf:"bytes,4,opt,name=target_port,json=targetPort,proto3" json:"target_port,omitempty"`
-	NodePort      int32                  `protobuf:"varint,5,opt,name=node_port,json=nodePort,proto3" json:"node_port,omitempty"`
-	AppProtocol   *string                `protobuf:"bytes,6,opt,name=app_protocol,json=appProtocol,proto3,oneof" json:"app_protocol,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the port, unique in the Service. May be empty when there is only one.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// TCP, UDP or SCTP; TCP when empty.
+	Protocol string `protobuf:"bytes,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// Port of the Service, 1 to 65535.
+	Port int32 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	// Port of the pods by number, or by the name of a container's port. As port when absent.
+	TargetPort *v1.IntOrString `protobuf:"bytes,4,opt,name=target_port,json=targetPort,proto3" json:"target_port,omitempty"`
+	// Port of every node, for NodePort and LoadBalancer. Assigned when 0.
+	NodePort int32 `protobuf:"varint,5,opt,name=node_port,json=nodePort,proto3" json:"node_port,omitempty"`
+	// Protocol spoken on top, such as http, kubernetes.io/h2c or a name with a domain prefix.
+	AppProtocol   *string `protobuf:"bytes,6,opt,name=app_protocol,json=appProtocol,proto3,oneof" json:"app_protocol,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -362,9 +397,11 @@ func (x *ServicePort) GetAppProtocol() string {
 	return ""
 }
 
+// SessionAffinityConfig has the settings of a session affinity.
 type SessionAffinityConfig struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ClientIp      *ClientIPConfig        `protobuf:"bytes,1,opt,name=client_ip,json=clientIP,proto3" json:"client_ip,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Settings of ClientIP.
+	ClientIp      *ClientIPConfig `protobuf:"bytes,1,opt,name=client_ip,json=clientIP,proto3" json:"client_ip,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -406,9 +443,11 @@ func (x *SessionAffinityConfig) GetClientIp() *ClientIPConfig {
 	return nil
 }
 
+// ClientIPConfig has the settings of the session affinity ClientIP.
 type ClientIPConfig struct {
-	state          protoimpl.MessageState `protogen:"open.v1"`
-	TimeoutSeconds *int32                 `protobuf:"varint,1,opt,name=timeout_seconds,json=timeoutSeconds,proto3,oneof" json:"timeout_seconds,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Seconds without traffic after which a client may go to another pod, 1 to 86400. 10800 when absent.
+	TimeoutSeconds *int32 `protobuf:"varint,1,opt,name=timeout_seconds,json=timeoutSeconds,proto3,oneof" json:"timeout_seconds,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -450,10 +489,13 @@ func (x *ClientIPConfig) GetTimeoutSeconds() int32 {
 	return 0
 }
 
+// ServiceStatus is what was last observed of a Service.
 type ServiceStatus struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	LoadBalancer  *LoadBalancerStatus    `protobuf:"bytes,1,opt,name=load_balancer,json=loadBalancer,proto3" json:"load_balancer,omitempty"`
-	Conditions    []*v1.Condition        `protobuf:"bytes,2,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Outside addresses.
+	LoadBalancer *LoadBalancerStatus `protobuf:"bytes,1,opt,name=load_balancer,json=loadBalancer,proto3" json:"load_balancer,omitempty"`
+	// Observed aspects, one of a type.
+	Conditions    []*v1.Condition `protobuf:"bytes,2,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -502,8 +544,10 @@ func (x *ServiceStatus) GetConditions() []*v1.Condition {
 	return nil
 }
 
+// LoadBalancerStatus has the outside addresses of a Service.
 type LoadBalancerStatus struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The addresses; empty before there are any.
 	Ingress       []*LoadBalancerIngress `protobuf:"bytes,1,rep,name=ingress,proto3" json:"ingress,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -546,12 +590,17 @@ func (x *LoadBalancerStatus) GetIngress() []*LoadBalancerIngress {
 	return nil
 }
 
+// LoadBalancerIngress is one outside address.
 type LoadBalancerIngress struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Ip            string                 `protobuf:"bytes,1,opt,name=ip,proto3" json:"ip,omitempty"`
-	Hostname      string                 `protobuf:"bytes,2,opt,name=hostname,proto3" json:"hostname,omitempty"`
-	IpMode        *string                `protobuf:"bytes,3,opt,name=ip_mode,json=ipMode,proto3,oneof" json:"ip_mode,omitempty"`
-	Ports         []*PortStatus          `protobuf:"bytes,4,rep,name=ports,proto3" json:"ports,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The address.
+	Ip string `protobuf:"bytes,1,opt,name=ip,proto3" json:"ip,omitempty"`
+	// Its name, where the provider gives a name.
+	Hostname string `protobuf:"bytes,2,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	// VIP, the default, when traffic arrives with this address as its destination; Proxy when it comes by way of a proxy.
+	IpMode *string `protobuf:"bytes,3,opt,name=ip_mode,json=ipMode,proto3,oneof" json:"ip_mode,omitempty"`
+	// State of the single ports.
+	Ports         []*PortStatus `protobuf:"bytes,4,rep,name=ports,proto3" json:"ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -614,11 +663,15 @@ func (x *LoadBalancerIngress) GetPorts() []*PortStatus {
 	return nil
 }
 
+// PortStatus is the state of one port of an outside address.
 type PortStatus struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Port          int32                  `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
-	Protocol      string                 `protobuf:"bytes,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
-	Error         *string                `protobuf:"bytes,3,opt,name=error,proto3,oneof" json:"error,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The port's number.
+	Port int32 `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
+	// TCP, UDP or SCTP.
+	Protocol string `protobuf:"bytes,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// What is wrong with the port, as one word in CamelCase; absent when nothing is.
+	Error         *string `protobuf:"bytes,3,opt,name=error,proto3,oneof" json:"error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -682,21 +735,21 @@ const file_xebec_core_v1_service_proto_rawDesc = "" +
 	"\aService\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12.\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1a.xebec.core.v1.ServiceSpecR\x04spec\x124\n" +
-	"\x06status\x18\x03 \x01(\v2\x1c.xebec.core.v1.ServiceStatusR\x06status\"\xed\t\n" +
+	"\x06status\x18\x03 \x01(\v2\x1c.xebec.core.v1.ServiceStatusR\x06status\"\x86\f\n" +
 	"\vServiceSpec\x12H\n" +
 	"\x05ports\x18\x01 \x03(\v2\x1a.xebec.core.v1.ServicePortB\x16\xc2\xda\x18\x12\x18\x02\"\x04port\"\bprotocolR\x05ports\x12L\n" +
 	"\bselector\x18\x02 \x03(\v2(.xebec.core.v1.ServiceSpec.SelectorEntryB\x06\xc2\xda\x18\x02(\x01R\bselector\x12\x1d\n" +
 	"\n" +
 	"cluster_ip\x18\x03 \x01(\tR\tclusterIP\x12\x12\n" +
-	"\x04type\x18\x04 \x01(\tR\x04type\x12!\n" +
-	"\fexternal_ips\x18\x05 \x03(\tR\vexternalIPs\x12)\n" +
-	"\x10session_affinity\x18\a \x01(\tR\x0fsessionAffinity\x12(\n" +
-	"\x10load_balancer_ip\x18\b \x01(\tR\x0eloadBalancerIP\x12=\n" +
-	"\x1bload_balancer_source_ranges\x18\t \x03(\tR\x18loadBalancerSourceRanges\x12#\n" +
+	"\x04type\x18\x04 \x01(\tR\x04type\x12X\n" +
+	"\fexternal_ips\x18\x05 \x03(\tB5\xc2\xda\x181:/services are reachable by their cluster IP onlyR\vexternalIPs\x12)\n" +
+	"\x10session_affinity\x18\a \x01(\tR\x0fsessionAffinity\x12O\n" +
+	"\x10load_balancer_ip\x18\b \x01(\tB%\xc2\xda\x18!:\x1fthere are no load balancers yetR\x0eloadBalancerIP\x12d\n" +
+	"\x1bload_balancer_source_ranges\x18\t \x03(\tB%\xc2\xda\x18!:\x1fthere are no load balancers yetR\x18loadBalancerSourceRanges\x12#\n" +
 	"\rexternal_name\x18\n" +
 	" \x01(\tR\fexternalName\x126\n" +
-	"\x17external_traffic_policy\x18\v \x01(\tR\x15externalTrafficPolicy\x123\n" +
-	"\x16health_check_node_port\x18\f \x01(\x05R\x13healthCheckNodePort\x12=\n" +
+	"\x17external_traffic_policy\x18\v \x01(\tR\x15externalTrafficPolicy\x12c\n" +
+	"\x16health_check_node_port\x18\f \x01(\x05B.\xc2\xda\x18*:(nodes do not open ports for services yetR\x13healthCheckNodePort\x12=\n" +
 	"\x1bpublish_not_ready_addresses\x18\r \x01(\bR\x18publishNotReadyAddresses\x12\\\n" +
 	"\x17session_affinity_config\x18\x0e \x01(\v2$.xebec.core.v1.SessionAffinityConfigR\x15sessionAffinityConfig\x12-\n" +
 	"\x10ip_family_policy\x18\x11 \x01(\tH\x00R\x0eipFamilyPolicy\x88\x01\x01\x12\x1f\n" +
@@ -704,10 +757,10 @@ const file_xebec_core_v1_service_proto_rawDesc = "" +
 	"clusterIPs\x12\x1f\n" +
 	"\vip_families\x18\x13 \x03(\tR\n" +
 	"ipFamilies\x12M\n" +
-	"!allocate_load_balancer_node_ports\x18\x14 \x01(\bH\x01R\x1dallocateLoadBalancerNodePorts\x88\x01\x01\x123\n" +
-	"\x13load_balancer_class\x18\x15 \x01(\tH\x02R\x11loadBalancerClass\x88\x01\x01\x12;\n" +
-	"\x17internal_traffic_policy\x18\x16 \x01(\tH\x03R\x15internalTrafficPolicy\x88\x01\x01\x126\n" +
-	"\x14traffic_distribution\x18\x17 \x01(\tH\x04R\x13trafficDistribution\x88\x01\x01\x1a;\n" +
+	"!allocate_load_balancer_node_ports\x18\x14 \x01(\bH\x01R\x1dallocateLoadBalancerNodePorts\x88\x01\x01\x12Z\n" +
+	"\x13load_balancer_class\x18\x15 \x01(\tB%\xc2\xda\x18!:\x1fthere are no load balancers yetH\x02R\x11loadBalancerClass\x88\x01\x01\x12;\n" +
+	"\x17internal_traffic_policy\x18\x16 \x01(\tH\x03R\x15internalTrafficPolicy\x88\x01\x01\x12s\n" +
+	"\x14traffic_distribution\x18\x17 \x01(\tB;\xc2\xda\x187:5endpoints are chosen without regard to where they areH\x04R\x13trafficDistribution\x88\x01\x01\x1a;\n" +
 	"\rSelectorEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x13\n" +
@@ -715,14 +768,14 @@ const file_xebec_core_v1_service_proto_rawDesc = "" +
 	"\"_allocate_load_balancer_node_portsB\x16\n" +
 	"\x14_load_balancer_classB\x1a\n" +
 	"\x18_internal_traffic_policyB\x17\n" +
-	"\x15_traffic_distribution\"\xf1\x01\n" +
+	"\x15_traffic_distribution\"\xa1\x02\n" +
 	"\vServicePort\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12'\n" +
 	"\bprotocol\x18\x02 \x01(\tB\v\xc2\xda\x18\a2\x05\"TCP\"R\bprotocol\x12\x12\n" +
 	"\x04port\x18\x03 \x01(\x05R\x04port\x12;\n" +
 	"\vtarget_port\x18\x04 \x01(\v2\x1a.xebec.meta.v1.IntOrStringR\n" +
-	"targetPort\x12\x1b\n" +
-	"\tnode_port\x18\x05 \x01(\x05R\bnodePort\x12&\n" +
+	"targetPort\x12K\n" +
+	"\tnode_port\x18\x05 \x01(\x05B.\xc2\xda\x18*:(nodes do not open ports for services yetR\bnodePort\x12&\n" +
 	"\fapp_protocol\x18\x06 \x01(\tH\x00R\vappProtocol\x88\x01\x01B\x0f\n" +
 	"\r_app_protocol\"S\n" +
 	"\x15SessionAffinityConfig\x12:\n" +

@@ -22,12 +22,17 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ServiceAccount is an identity for pods.
 type ServiceAccount struct {
-	state                        protoimpl.MessageState  `protogen:"open.v1"`
-	Metadata                     *v1.ObjectMeta          `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
-	Secrets                      []*ObjectReference      `protobuf:"bytes,2,rep,name=secrets,proto3" json:"secrets,omitempty"`
-	ImagePullSecrets             []*LocalObjectReference `protobuf:"bytes,3,rep,name=image_pull_secrets,json=imagePullSecrets,proto3" json:"image_pull_secrets,omitempty"`
-	AutomountServiceAccountToken *bool                   `protobuf:"varint,4,opt,name=automount_service_account_token,json=automountServiceAccountToken,proto3,oneof" json:"automount_service_account_token,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name, labels and the like.
+	Metadata *v1.ObjectMeta `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// Secrets that pods of the account may use; only where that is enforced.
+	Secrets []*ObjectReference `protobuf:"bytes,2,rep,name=secrets,proto3" json:"secrets,omitempty"`
+	// Given to pods of the account that name none themselves.
+	ImagePullSecrets []*LocalObjectReference `protobuf:"bytes,3,rep,name=image_pull_secrets,json=imagePullSecrets,proto3" json:"image_pull_secrets,omitempty"`
+	// Mounts a token in pods of the account, which can decide otherwise. True when absent.
+	AutomountServiceAccountToken *bool `protobuf:"varint,4,opt,name=automount_service_account_token,json=automountServiceAccountToken,proto3,oneof" json:"automount_service_account_token,omitempty"`
 	unknownFields                protoimpl.UnknownFields
 	sizeCache                    protoimpl.SizeCache
 }

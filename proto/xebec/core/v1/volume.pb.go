@@ -22,10 +22,13 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Volume is storage that a pod's containers can mount.
 type Volume struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	VolumeSource  *VolumeSource          `protobuf:"bytes,2,opt,name=volume_source,json=volumeSource,proto3" json:"volume_source,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the volume, a DNS label that is unique in the pod.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Where the storage is from.
+	VolumeSource  *VolumeSource `protobuf:"bytes,2,opt,name=volume_source,json=volumeSource,proto3" json:"volume_source,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -74,40 +77,71 @@ func (x *Volume) GetVolumeSource() *VolumeSource {
 	return nil
 }
 
+// VolumeSource is where a volume's storage is from. Exactly one is set.
 type VolumeSource struct {
-	state                 protoimpl.MessageState             `protogen:"open.v1"`
-	HostPath              *HostPathVolumeSource              `protobuf:"bytes,1,opt,name=host_path,json=hostPath,proto3" json:"host_path,omitempty"`
-	EmptyDir              *EmptyDirVolumeSource              `protobuf:"bytes,2,opt,name=empty_dir,json=emptyDir,proto3" json:"empty_dir,omitempty"`
-	GcePersistentDisk     *GCEPersistentDiskVolumeSource     `protobuf:"bytes,3,opt,name=gce_persistent_disk,json=gcePersistentDisk,proto3" json:"gce_persistent_disk,omitempty"`
-	AwsElasticBlockStore  *AWSElasticBlockStoreVolumeSource  `protobuf:"bytes,4,opt,name=aws_elastic_block_store,json=awsElasticBlockStore,proto3" json:"aws_elastic_block_store,omitempty"`
-	GitRepo               *GitRepoVolumeSource               `protobuf:"bytes,5,opt,name=git_repo,json=gitRepo,proto3" json:"git_repo,omitempty"`
-	Secret                *SecretVolumeSource                `protobuf:"bytes,6,opt,name=secret,proto3" json:"secret,omitempty"`
-	Nfs                   *NFSVolumeSource                   `protobuf:"bytes,7,opt,name=nfs,proto3" json:"nfs,omitempty"`
-	Iscsi                 *ISCSIVolumeSource                 `protobuf:"bytes,8,opt,name=iscsi,proto3" json:"iscsi,omitempty"`
-	Glusterfs             *GlusterfsVolumeSource             `protobuf:"bytes,9,opt,name=glusterfs,proto3" json:"glusterfs,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A file or directory of the node.
+	HostPath *HostPathVolumeSource `protobuf:"bytes,1,opt,name=host_path,json=hostPath,proto3" json:"host_path,omitempty"`
+	// A directory that begins empty and goes with the pod.
+	EmptyDir *EmptyDirVolumeSource `protobuf:"bytes,2,opt,name=empty_dir,json=emptyDir,proto3" json:"empty_dir,omitempty"`
+	// A disk of Google Compute Engine.
+	GcePersistentDisk *GCEPersistentDiskVolumeSource `protobuf:"bytes,3,opt,name=gce_persistent_disk,json=gcePersistentDisk,proto3" json:"gce_persistent_disk,omitempty"`
+	// A disk of Amazon EBS.
+	AwsElasticBlockStore *AWSElasticBlockStoreVolumeSource `protobuf:"bytes,4,opt,name=aws_elastic_block_store,json=awsElasticBlockStore,proto3" json:"aws_elastic_block_store,omitempty"`
+	// A clone of a Git repository, made at the start.
+	GitRepo *GitRepoVolumeSource `protobuf:"bytes,5,opt,name=git_repo,json=gitRepo,proto3" json:"git_repo,omitempty"`
+	// Keys of a Secret as files.
+	Secret *SecretVolumeSource `protobuf:"bytes,6,opt,name=secret,proto3" json:"secret,omitempty"`
+	// A directory of an NFS server.
+	Nfs *NFSVolumeSource `protobuf:"bytes,7,opt,name=nfs,proto3" json:"nfs,omitempty"`
+	// An iSCSI disk.
+	Iscsi *ISCSIVolumeSource `protobuf:"bytes,8,opt,name=iscsi,proto3" json:"iscsi,omitempty"`
+	// A Glusterfs volume.
+	Glusterfs *GlusterfsVolumeSource `protobuf:"bytes,9,opt,name=glusterfs,proto3" json:"glusterfs,omitempty"`
+	// The volume of a PersistentVolumeClaim.
 	PersistentVolumeClaim *PersistentVolumeClaimVolumeSource `protobuf:"bytes,10,opt,name=persistent_volume_claim,json=persistentVolumeClaim,proto3" json:"persistent_volume_claim,omitempty"`
-	Rbd                   *RBDVolumeSource                   `protobuf:"bytes,11,opt,name=rbd,proto3" json:"rbd,omitempty"`
-	FlexVolume            *FlexVolumeSource                  `protobuf:"bytes,12,opt,name=flex_volume,json=flexVolume,proto3" json:"flex_volume,omitempty"`
-	Cinder                *CinderVolumeSource                `protobuf:"bytes,13,opt,name=cinder,proto3" json:"cinder,omitempty"`
-	Cephfs                *CephFSVolumeSource                `protobuf:"bytes,14,opt,name=cephfs,proto3" json:"cephfs,omitempty"`
-	Flocker               *FlockerVolumeSource               `protobuf:"bytes,15,opt,name=flocker,proto3" json:"flocker,omitempty"`
-	DownwardApi           *DownwardAPIVolumeSource           `protobuf:"bytes,16,opt,name=downward_api,json=downwardAPI,proto3" json:"downward_api,omitempty"`
-	Fc                    *FCVolumeSource                    `protobuf:"bytes,17,opt,name=fc,proto3" json:"fc,omitempty"`
-	AzureFile             *AzureFileVolumeSource             `protobuf:"bytes,18,opt,name=azure_file,json=azureFile,proto3" json:"azure_file,omitempty"`
-	ConfigMap             *ConfigMapVolumeSource             `protobuf:"bytes,19,opt,name=config_map,json=configMap,proto3" json:"config_map,omitempty"`
-	VsphereVolume         *VsphereVirtualDiskVolumeSource    `protobuf:"bytes,20,opt,name=vsphere_volume,json=vsphereVolume,proto3" json:"vsphere_volume,omitempty"`
-	Quobyte               *QuobyteVolumeSource               `protobuf:"bytes,21,opt,name=quobyte,proto3" json:"quobyte,omitempty"`
-	AzureDisk             *AzureDiskVolumeSource             `protobuf:"bytes,22,opt,name=azure_disk,json=azureDisk,proto3" json:"azure_disk,omitempty"`
-	PhotonPersistentDisk  *PhotonPersistentDiskVolumeSource  `protobuf:"bytes,23,opt,name=photon_persistent_disk,json=photonPersistentDisk,proto3" json:"photon_persistent_disk,omitempty"`
-	PortworxVolume        *PortworxVolumeSource              `protobuf:"bytes,24,opt,name=portworx_volume,json=portworxVolume,proto3" json:"portworx_volume,omitempty"`
-	ScaleIo               *ScaleIOVolumeSource               `protobuf:"bytes,25,opt,name=scale_io,json=scaleIO,proto3" json:"scale_io,omitempty"`
-	Projected             *ProjectedVolumeSource             `protobuf:"bytes,26,opt,name=projected,proto3" json:"projected,omitempty"`
-	Storageos             *StorageOSVolumeSource             `protobuf:"bytes,27,opt,name=storageos,proto3" json:"storageos,omitempty"`
-	Csi                   *CSIVolumeSource                   `protobuf:"bytes,28,opt,name=csi,proto3" json:"csi,omitempty"`
-	Ephemeral             *EphemeralVolumeSource             `protobuf:"bytes,29,opt,name=ephemeral,proto3" json:"ephemeral,omitempty"`
-	Image                 *ImageVolumeSource                 `protobuf:"bytes,30,opt,name=image,proto3" json:"image,omitempty"`
-	unknownFields         protoimpl.UnknownFields
-	sizeCache             protoimpl.SizeCache
+	// A Ceph RBD image.
+	Rbd *RBDVolumeSource `protobuf:"bytes,11,opt,name=rbd,proto3" json:"rbd,omitempty"`
+	// A volume of a FlexVolume driver.
+	FlexVolume *FlexVolumeSource `protobuf:"bytes,12,opt,name=flex_volume,json=flexVolume,proto3" json:"flex_volume,omitempty"`
+	// An OpenStack Cinder disk.
+	Cinder *CinderVolumeSource `protobuf:"bytes,13,opt,name=cinder,proto3" json:"cinder,omitempty"`
+	// A directory of CephFS.
+	Cephfs *CephFSVolumeSource `protobuf:"bytes,14,opt,name=cephfs,proto3" json:"cephfs,omitempty"`
+	// A Flocker dataset.
+	Flocker *FlockerVolumeSource `protobuf:"bytes,15,opt,name=flocker,proto3" json:"flocker,omitempty"`
+	// Fields of the pod as files.
+	DownwardApi *DownwardAPIVolumeSource `protobuf:"bytes,16,opt,name=downward_api,json=downwardAPI,proto3" json:"downward_api,omitempty"`
+	// A Fibre Channel disk.
+	Fc *FCVolumeSource `protobuf:"bytes,17,opt,name=fc,proto3" json:"fc,omitempty"`
+	// A share of Azure Files.
+	AzureFile *AzureFileVolumeSource `protobuf:"bytes,18,opt,name=azure_file,json=azureFile,proto3" json:"azure_file,omitempty"`
+	// Keys of a ConfigMap as files.
+	ConfigMap *ConfigMapVolumeSource `protobuf:"bytes,19,opt,name=config_map,json=configMap,proto3" json:"config_map,omitempty"`
+	// A vSphere disk.
+	VsphereVolume *VsphereVirtualDiskVolumeSource `protobuf:"bytes,20,opt,name=vsphere_volume,json=vsphereVolume,proto3" json:"vsphere_volume,omitempty"`
+	// A Quobyte volume.
+	Quobyte *QuobyteVolumeSource `protobuf:"bytes,21,opt,name=quobyte,proto3" json:"quobyte,omitempty"`
+	// An Azure disk.
+	AzureDisk *AzureDiskVolumeSource `protobuf:"bytes,22,opt,name=azure_disk,json=azureDisk,proto3" json:"azure_disk,omitempty"`
+	// A Photon Controller disk.
+	PhotonPersistentDisk *PhotonPersistentDiskVolumeSource `protobuf:"bytes,23,opt,name=photon_persistent_disk,json=photonPersistentDisk,proto3" json:"photon_persistent_disk,omitempty"`
+	// A Portworx volume.
+	PortworxVolume *PortworxVolumeSource `protobuf:"bytes,24,opt,name=portworx_volume,json=portworxVolume,proto3" json:"portworx_volume,omitempty"`
+	// A ScaleIO volume.
+	ScaleIo *ScaleIOVolumeSource `protobuf:"bytes,25,opt,name=scale_io,json=scaleIO,proto3" json:"scale_io,omitempty"`
+	// Several sources in one directory.
+	Projected *ProjectedVolumeSource `protobuf:"bytes,26,opt,name=projected,proto3" json:"projected,omitempty"`
+	// A StorageOS volume.
+	Storageos *StorageOSVolumeSource `protobuf:"bytes,27,opt,name=storageos,proto3" json:"storageos,omitempty"`
+	// A volume that a CSI driver makes for the pod and that goes with it.
+	Csi *CSIVolumeSource `protobuf:"bytes,28,opt,name=csi,proto3" json:"csi,omitempty"`
+	// A claim of its own that is made for the pod and goes with it.
+	Ephemeral *EphemeralVolumeSource `protobuf:"bytes,29,opt,name=ephemeral,proto3" json:"ephemeral,omitempty"`
+	// The files of a container image, read-only.
+	Image         *ImageVolumeSource `protobuf:"bytes,30,opt,name=image,proto3" json:"image,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *VolumeSource) Reset() {
@@ -350,10 +384,14 @@ func (x *VolumeSource) GetImage() *ImageVolumeSource {
 	return nil
 }
 
+// HostPathVolumeSource is a file or directory of the node.
 type HostPathVolumeSource struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	Type          *string                `protobuf:"bytes,2,opt,name=type,proto3,oneof" json:"type,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its path on the node.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// What must be there: Directory, File, Socket, CharDevice or BlockDevice; DirectoryOrCreate and FileOrCreate make it.
+	// Nothing is checked when absent or empty.
+	Type          *string `protobuf:"bytes,2,opt,name=type,proto3,oneof" json:"type,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -402,11 +440,15 @@ func (x *HostPathVolumeSource) GetType() string {
 	return ""
 }
 
+// EmptyDirVolumeSource is a directory that begins empty and goes with the pod.
 type EmptyDirVolumeSource struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Medium        string                 `protobuf:"bytes,1,opt,name=medium,proto3" json:"medium,omitempty"`
-	SizeLimit     *v1.Quantity           `protobuf:"bytes,2,opt,name=size_limit,json=sizeLimit,proto3" json:"size_limit,omitempty"`
-	Mode          *int32                 `protobuf:"varint,3,opt,name=mode,proto3,oneof" json:"mode,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where it lies: on the node's disk when empty, in memory for Memory, in huge pages for HugePages or HugePages-SIZE.
+	Medium string `protobuf:"bytes,1,opt,name=medium,proto3" json:"medium,omitempty"`
+	// The most that it may take; no limit when absent or 0.
+	SizeLimit *v1.Quantity `protobuf:"bytes,2,opt,name=size_limit,json=sizeLimit,proto3" json:"size_limit,omitempty"`
+	// Permission bits of the directory, 0 to 01777. 0777 when absent.
+	Mode          *int32 `protobuf:"varint,3,opt,name=mode,proto3,oneof" json:"mode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -462,12 +504,17 @@ func (x *EmptyDirVolumeSource) GetMode() int32 {
 	return 0
 }
 
+// GCEPersistentDiskVolumeSource is a disk of Google Compute Engine.
 type GCEPersistentDiskVolumeSource struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	PdName        string                 `protobuf:"bytes,1,opt,name=pd_name,json=pdName,proto3" json:"pd_name,omitempty"`
-	FsType        string                 `protobuf:"bytes,2,opt,name=fs_type,json=fsType,proto3" json:"fs_type,omitempty"`
-	Partition     int32                  `protobuf:"varint,3,opt,name=partition,proto3" json:"partition,omitempty"`
-	ReadOnly      bool                   `protobuf:"varint,4,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the disk.
+	PdName string `protobuf:"bytes,1,opt,name=pd_name,json=pdName,proto3" json:"pd_name,omitempty"`
+	// File system on the volume, such as ext4, which is made when there is none; ext4 when empty.
+	FsType string `protobuf:"bytes,2,opt,name=fs_type,json=fsType,proto3" json:"fs_type,omitempty"`
+	// Partition of the disk; the whole disk when 0.
+	Partition int32 `protobuf:"varint,3,opt,name=partition,proto3" json:"partition,omitempty"`
+	// Mounts read-only. False by default.
+	ReadOnly      bool `protobuf:"varint,4,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -530,12 +577,17 @@ func (x *GCEPersistentDiskVolumeSource) GetReadOnly() bool {
 	return false
 }
 
+// AWSElasticBlockStoreVolumeSource is a disk of Amazon EBS.
 type AWSElasticBlockStoreVolumeSource struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	VolumeId      string                 `protobuf:"bytes,1,opt,name=volume_id,json=volumeID,proto3" json:"volume_id,omitempty"`
-	FsType        string                 `protobuf:"bytes,2,opt,name=fs_type,json=fsType,proto3" json:"fs_type,omitempty"`
-	Partition     int32                  `protobuf:"varint,3,opt,name=partition,proto3" json:"partition,omitempty"`
-	ReadOnly      bool                   `protobuf:"varint,4,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ID of the disk.
+	VolumeId string `protobuf:"bytes,1,opt,name=volume_id,json=volumeID,proto3" json:"volume_id,omitempty"`
+	// File system on the volume, such as ext4, which is made when there is none; ext4 when empty.
+	FsType string `protobuf:"bytes,2,opt,name=fs_type,json=fsType,proto3" json:"fs_type,omitempty"`
+	// Partition of the disk; the whole disk when 0.
+	Partition int32 `protobuf:"varint,3,opt,name=partition,proto3" json:"partition,omitempty"`
+	// Mounts read-only. False by default.
+	ReadOnly      bool `protobuf:"varint,4,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -598,11 +650,15 @@ func (x *AWSElasticBlockStoreVolumeSource) GetReadOnly() bool {
 	return false
 }
 
+// GitRepoVolumeSource is a clone of a Git repository, made at the start. An init container does the same and more.
 type GitRepoVolumeSource struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Repository    string                 `protobuf:"bytes,1,opt,name=repository,proto3" json:"repository,omitempty"`
-	Revision      string                 `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	Directory     string                 `protobuf:"bytes,3,opt,name=directory,proto3" json:"directory,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// URL of the repository.
+	Repository string `protobuf:"bytes,1,opt,name=repository,proto3" json:"repository,omitempty"`
+	// Commit to check out.
+	Revision string `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Where to clone to within the volume; into it when ".", into a directory by the repository's name when empty.
+	Directory     string `protobuf:"bytes,3,opt,name=directory,proto3" json:"directory,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -658,13 +714,19 @@ func (x *GitRepoVolumeSource) GetDirectory() string {
 	return ""
 }
 
+// SecretVolumeSource has keys of a Secret as files.
 type SecretVolumeSource struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	SecretName    string                 `protobuf:"bytes,1,opt,name=secret_name,json=secretName,proto3" json:"secret_name,omitempty"`
-	Items         []*KeyToPath           `protobuf:"bytes,2,rep,name=items,proto3" json:"items,omitempty"`
-	DefaultMode   *int32                 `protobuf:"varint,3,opt,name=default_mode,json=defaultMode,proto3,oneof" json:"default_mode,omitempty"`
-	Optional      *bool                  `protobuf:"varint,4,opt,name=optional,proto3,oneof" json:"optional,omitempty"`
-	DefaultUser   *int64                 `protobuf:"varint,5,opt,name=default_user,json=defaultUser,proto3,oneof" json:"default_user,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The Secret, in the pod's namespace.
+	SecretName string `protobuf:"bytes,1,opt,name=secret_name,json=secretName,proto3" json:"secret_name,omitempty"`
+	// Keys to show, and under which path; all of them under their own names when empty.
+	Items []*KeyToPath `protobuf:"bytes,2,rep,name=items,proto3" json:"items,omitempty"`
+	// Permission bits of files that name none, 0 to 0777. 0644 when absent.
+	DefaultMode *int32 `protobuf:"varint,3,opt,name=default_mode,json=defaultMode,proto3,oneof" json:"default_mode,omitempty"`
+	// When true the Secret and the keys need not exist. False when absent.
+	Optional *bool `protobuf:"varint,4,opt,name=optional,proto3,oneof" json:"optional,omitempty"`
+	// User ID that owns files that name none.
+	DefaultUser   *int64 `protobuf:"varint,5,opt,name=default_user,json=defaultUser,proto3,oneof" json:"default_user,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -734,12 +796,17 @@ func (x *SecretVolumeSource) GetDefaultUser() int64 {
 	return 0
 }
 
+// KeyToPath shows one key as a file.
 type KeyToPath struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	Mode          *int32                 `protobuf:"varint,3,opt,name=mode,proto3,oneof" json:"mode,omitempty"`
-	User          *int64                 `protobuf:"varint,4,opt,name=user,proto3,oneof" json:"user,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The key.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// Path of the file within the volume, relative and without "..".
+	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// Permission bits of the file, 0 to 0777; the volume's defaultMode when absent.
+	Mode *int32 `protobuf:"varint,3,opt,name=mode,proto3,oneof" json:"mode,omitempty"`
+	// User ID that owns the file; the volume's defaultUser when absent.
+	User          *int64 `protobuf:"varint,4,opt,name=user,proto3,oneof" json:"user,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -802,11 +869,15 @@ func (x *KeyToPath) GetUser() int64 {
 	return 0
 }
 
+// NFSVolumeSource is a directory of an NFS server.
 type NFSVolumeSource struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Server        string                 `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
-	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	ReadOnly      bool                   `protobuf:"varint,3,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name or address of the server.
+	Server string `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	// Path that the server exports.
+	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// Mounts read-only. False by default.
+	ReadOnly      bool `protobuf:"varint,3,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -862,21 +933,33 @@ func (x *NFSVolumeSource) GetReadOnly() bool {
 	return false
 }
 
+// ISCSIVolumeSource is an iSCSI disk.
 type ISCSIVolumeSource struct {
-	state             protoimpl.MessageState `protogen:"open.v1"`
-	TargetPortal      string                 `protobuf:"bytes,1,opt,name=target_portal,json=targetPortal,proto3" json:"target_portal,omitempty"`
-	Iqn               string                 `protobuf:"bytes,2,opt,name=iqn,proto3" json:"iqn,omitempty"`
-	Lun               int32                  `protobuf:"varint,3,opt,name=lun,proto3" json:"lun,omitempty"`
-	IscsiInterface    string                 `protobuf:"bytes,4,opt,name=iscsi_interface,json=iscsiInterface,proto3" json:"iscsi_interface,omitempty"`
-	FsType            string                 `protobuf:"bytes,5,opt,name=fs_type,json=fsType,proto3" json:"fs_type,omitempty"`
-	ReadOnly          bool                   `protobuf:"varint,6,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
-	Portals           []string               `protobuf:"bytes,7,rep,name=portals,proto3" json:"portals,omitempty"`
-	ChapAuthDiscovery bool                   `protobuf:"varint,8,opt,name=chap_auth_discovery,json=chapAuthDiscovery,proto3" json:"chap_auth_discovery,omitempty"`
-	SecretRef         *LocalObjectReference  `protobuf:"bytes,10,opt,name=secret_ref,json=secretRef,proto3" json:"secret_ref,omitempty"`
-	ChapAuthSession   bool                   `protobuf:"varint,11,opt,name=chap_auth_session,json=chapAuthSession,proto3" json:"chap_auth_session,omitempty"`
-	InitiatorName     *string                `protobuf:"bytes,12,opt,name=initiator_name,json=initiatorName,proto3,oneof" json:"initiator_name,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Address of the target, with its port when that is not 3260.
+	TargetPortal string `protobuf:"bytes,1,opt,name=target_portal,json=targetPortal,proto3" json:"target_portal,omitempty"`
+	// Qualified name of the target.
+	Iqn string `protobuf:"bytes,2,opt,name=iqn,proto3" json:"iqn,omitempty"`
+	// Number of the logical unit.
+	Lun int32 `protobuf:"varint,3,opt,name=lun,proto3" json:"lun,omitempty"`
+	// Initiator interface; "default" when empty.
+	IscsiInterface string `protobuf:"bytes,4,opt,name=iscsi_interface,json=iscsiInterface,proto3" json:"iscsi_interface,omitempty"`
+	// File system on the volume, such as ext4, which is made when there is none; ext4 when empty.
+	FsType string `protobuf:"bytes,5,opt,name=fs_type,json=fsType,proto3" json:"fs_type,omitempty"`
+	// Mounts read-only. False by default.
+	ReadOnly bool `protobuf:"varint,6,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	// Further addresses of the target.
+	Portals []string `protobuf:"bytes,7,rep,name=portals,proto3" json:"portals,omitempty"`
+	// Authenticates by CHAP at discovery.
+	ChapAuthDiscovery bool `protobuf:"varint,8,opt,name=chap_auth_discovery,json=chapAuthDiscovery,proto3" json:"chap_auth_discovery,omitempty"`
+	// Secret with the CHAP credentials.
+	SecretRef *LocalObjectReference `protobuf:"bytes,10,opt,name=secret_ref,json=secretRef,proto3" json:"secret_ref,omitempty"`
+	// Authenticates by CHAP at sessions.
+	ChapAuthSession bool `protobuf:"varint,11,opt,name=chap_auth_session,json=chapAuthSession,proto3" json:"chap_auth_session,omitempty"`
+	// Name of the initiator, in place of the node's own.
+	InitiatorName *string `protobuf:"bytes,12,opt,name=initiator_name,json=initiatorName,proto3,oneof" json:"initiator_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ISCSIVolumeSource) Reset() {
@@ -986,11 +1069,15 @@ func (x *ISCSIVolumeSource) GetInitiatorName() string {
 	return ""
 }
 
+// GlusterfsVolumeSource is a Glusterfs volume.
 type GlusterfsVolumeSource struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Endpoints     string                 `protobuf:"bytes,1,opt,name=endpoints,proto3" json:"endpoints,omitempty"`
-	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	ReadOnly      bool                   `protobuf:"varint,3,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Endpoints object with the servers.
+	Endpoints string `protobuf:"bytes,1,opt,name=endpoints,proto3" json:"endpoints,omitempty"`
+	// Name of the volume.
+	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// Mounts read-only. False by default.
+	ReadOnly      bool `protobuf:"varint,3,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1046,10 +1133,13 @@ func (x *GlusterfsVolumeSource) GetReadOnly() bool {
 	return false
 }
 
+// PersistentVolumeClaimVolumeSource is the volume of a PersistentVolumeClaim.
 type PersistentVolumeClaimVolumeSource struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ClaimName     string                 `protobuf:"bytes,1,opt,name=claim_name,json=claimName,proto3" json:"claim_name,omitempty"`
-	ReadOnly      bool                   `protobuf:"varint,2,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The claim, in the pod's namespace.
+	ClaimName string `protobuf:"bytes,1,opt,name=claim_name,json=claimName,proto3" json:"claim_name,omitempty"`
+	// Mounts read-only. False by default.
+	ReadOnly      bool `protobuf:"varint,2,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1098,16 +1188,25 @@ func (x *PersistentVolumeClaimVolumeSource) GetReadOnly() bool {
 	return false
 }
 
+// RBDVolumeSource is a Ceph RBD image.
 type RBDVolumeSource struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Monitors      []string               `protobuf:"bytes,1,rep,name=monitors,proto3" json:"monitors,omitempty"`
-	Image         string                 `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
-	FsType        string                 `protobuf:"bytes,3,opt,name=fs_type,json=fsType,proto3" json:"fs_type,omitempty"`
-	Pool          string                 `protobuf:"bytes,4,opt,name=pool,proto3" json:"pool,omitempty"`
-	User          string                 `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
-	Keyring       string                 `protobuf:"bytes,6,opt,name=keyring,proto3" json:"keyring,omitempty"`
-	SecretRef     *LocalObjectReference  `protobuf:"bytes,7,opt,name=secret_ref,json=secretRef,proto3" json:"secret_ref,omitempty"`
-	ReadOnly      bool                   `protobuf:"varint,8,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Addresses of the Ceph monitors.
+	Monitors []string `protobuf:"bytes,1,rep,name=monitors,proto3" json:"monitors,omitempty"`
+	// Name of the image.
+	Image string `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
+	// File system on the volume, such as ext4, which is made when there is none; ext4 when empty.
+	FsType string `protobuf:"bytes,3,opt,name=fs_type,json=fsType,proto3" json:"fs_type,omitempty"`
+	// Pool of the image; rbd when empty.
+	Pool string `protobuf:"bytes,4,opt,name=pool,proto3" json:"pool,omitempty"`
+	// Ceph user; admin when empty.
+	User string `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
+	// File with the user's key; /etc/ceph/keyring when empty.
+	Keyring string `protobuf:"bytes,6,opt,name=keyring,proto3" json:"keyring,omitempty"`
+	// Secret with the user's key, in place of keyring.
+	SecretRef *LocalObjectReference `protobuf:"bytes,7,opt,name=secret_ref,json=secretRef,proto3" json:"secret_ref,omitempty"`
+	// Mounts read-only. False by default.
+	ReadOnly      bool `protobuf:"varint,8,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1198,13 +1297,19 @@ func (x *RBDVolumeSource) GetReadOnly() bool {
 	return false
 }
 
+// FlexVolumeSource is a volume of a FlexVolume driver.
 type FlexVolumeSource struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Driver        string                 `protobuf:"bytes,1,opt,name=driver,proto3" json:"driver,omitempty"`
-	FsType        string                 `protobuf:"bytes,2,opt,name=fs_type,json=fsType,proto3" json:"fs_type,omitempty"`
-	SecretRef     *LocalObjectReference  `protobuf:"bytes,3,opt,name=secret_ref,json=secretRef,proto3" json:"secret_ref,omitempty"`
-	ReadOnly      bool                   `protobuf:"varint,4,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
-	Options       map[string]string      `protobuf:"bytes,5,rep,name=options,proto3" json:"options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the driver.
+	Driver string `protobuf:"bytes,1,opt,name=driver,proto3" json:"driver,omitempty"`
+	// File system on the volume, such as ext4, which is made when there is none; ext4 when empty.
+	FsType string `protobuf:"bytes,2,opt,name=fs_type,json=fsType,proto3" json:"fs_type,omitempty"`
+	// Secret that is handed to the driver.
+	SecretRef *LocalObjectReference `protobuf:"bytes,3,opt,name=secret_ref,json=secretRef,proto3" json:"secret_ref,omitempty"`
+	// Mounts read-only. False by default.
+	ReadOnly bool `protobuf:"varint,4,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	// Options that are handed to the driver.
+	Options       map[string]string `protobuf:"bytes,5,rep,name=options,proto3" json:"options,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1274,12 +1379,17 @@ func (x *FlexVolumeSource) GetOptions() map[string]string {
 	return nil
 }
 
+// CinderVolumeSource is an OpenStack Cinder disk.
 type CinderVolumeSource struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	VolumeId      string                 `protobuf:"bytes,1,opt,name=volume_id,json=volumeID,proto3" json:"volume_id,omitempty"`
-	FsType        string                 `protobuf:"bytes,2,opt,name=fs_type,json=fsType,proto3" json:"fs_type,omitempty"`
-	ReadOnly      bool                   `protobuf:"varint,3,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
-	SecretRef     *LocalObjectReference  `protobuf:"bytes,4,opt,name=secret_ref,json=secretRef,proto3" json:"secret_ref,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ID of the disk.
+	VolumeId string `protobuf:"bytes,1,opt,name=volume_id,json=volumeID,proto3" json:"volume_id,omitempty"`
+	// File system on the volume, such as ext4, which is made when there is none; ext4 when empty.
+	FsType string `protobuf:"bytes,2,opt,name=fs_type,json=fsType,proto3" json:"fs_type,omitempty"`
+	// Mounts read-only. False by default.
+	ReadOnly bool `protobuf:"varint,3,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	// Secret with the OpenStack credentials.
+	SecretRef     *LocalObjectReference `protobuf:"bytes,4,opt,name=secret_ref,json=secretRef,proto3" json:"secret_ref,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1342,14 +1452,21 @@ func (x *CinderVolumeSource) GetSecretRef() *LocalObjectReference {
 	return nil
 }
 
+// CephFSVolumeSource is a directory of CephFS.
 type CephFSVolumeSource struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Monitors      []string               `protobuf:"bytes,1,rep,name=monitors,proto3" json:"monitors,omitempty"`
-	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	User          string                 `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
-	SecretFile    string                 `protobuf:"bytes,4,opt,name=secret_file,json=secretFile,proto3" json:"secret_file,omitempty"`
-	SecretRef     *LocalObjectReference  `protobuf:"bytes,5,opt,name=secret_ref,json=secretRef,proto3" json:"secret_ref,omitempty"`
-	ReadOnly      bool                   `protobuf:"varint,6,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Addresses of the Ceph monitors.
+	Monitors []string `protobuf:"bytes,1,rep,name=monitors,proto3" json:"monitors,omitempty"`
+	// Directory to mount; / when empty.
+	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// Ceph user; admin when empty.
+	User string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
+	// File with the user's key; /etc/ceph/user.secret when empty.
+	SecretFile string `protobuf:"bytes,4,opt,name=secret_file,json=secretFile,proto3" json:"secret_file,omitempty"`
+	// Secret with the user's key, in place of secretFile.
+	SecretRef *LocalObjectReference `protobuf:"bytes,5,opt,name=secret_ref,json=secretRef,proto3" json:"secret_ref,omitempty"`
+	// Mounts read-only. False by default.
+	ReadOnly      bool `protobuf:"varint,6,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1426,10 +1543,13 @@ func (x *CephFSVolumeSource) GetReadOnly() bool {
 	return false
 }
 
+// FlockerVolumeSource is a Flocker dataset, by name or UUID.
 type FlockerVolumeSource struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	DatasetName   string                 `protobuf:"bytes,1,opt,name=dataset_name,json=datasetName,proto3" json:"dataset_name,omitempty"`
-	DatasetUuid   string                 `protobuf:"bytes,2,opt,name=dataset_uuid,json=datasetUUID,proto3" json:"dataset_uuid,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the dataset.
+	DatasetName string `protobuf:"bytes,1,opt,name=dataset_name,json=datasetName,proto3" json:"dataset_name,omitempty"`
+	// UUID of the dataset.
+	DatasetUuid   string `protobuf:"bytes,2,opt,name=dataset_uuid,json=datasetUUID,proto3" json:"dataset_uuid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1478,11 +1598,15 @@ func (x *FlockerVolumeSource) GetDatasetUuid() string {
 	return ""
 }
 
+// DownwardAPIVolumeSource has fields of the pod as files.
 type DownwardAPIVolumeSource struct {
-	state         protoimpl.MessageState   `protogen:"open.v1"`
-	Items         []*DownwardAPIVolumeFile `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
-	DefaultMode   *int32                   `protobuf:"varint,2,opt,name=default_mode,json=defaultMode,proto3,oneof" json:"default_mode,omitempty"`
-	DefaultUser   *int64                   `protobuf:"varint,3,opt,name=default_user,json=defaultUser,proto3,oneof" json:"default_user,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The files.
+	Items []*DownwardAPIVolumeFile `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	// Permission bits of files that name none, 0 to 0777. 0644 when absent.
+	DefaultMode *int32 `protobuf:"varint,2,opt,name=default_mode,json=defaultMode,proto3,oneof" json:"default_mode,omitempty"`
+	// User ID that owns files that name none.
+	DefaultUser   *int64 `protobuf:"varint,3,opt,name=default_user,json=defaultUser,proto3,oneof" json:"default_user,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1538,15 +1662,21 @@ func (x *DownwardAPIVolumeSource) GetDefaultUser() int64 {
 	return 0
 }
 
+// DownwardAPIVolumeFile is one field of the pod as a file. One of the two references is set.
 type DownwardAPIVolumeFile struct {
-	state            protoimpl.MessageState `protogen:"open.v1"`
-	Path             string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	FieldRef         *ObjectFieldSelector   `protobuf:"bytes,2,opt,name=field_ref,json=fieldRef,proto3" json:"field_ref,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path of the file within the volume, relative and without "..".
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// A field of the pod: its annotations, labels, name, namespace or UID.
+	FieldRef *ObjectFieldSelector `protobuf:"bytes,2,opt,name=field_ref,json=fieldRef,proto3" json:"field_ref,omitempty"`
+	// A resource amount of a container.
 	ResourceFieldRef *ResourceFieldSelector `protobuf:"bytes,3,opt,name=resource_field_ref,json=resourceFieldRef,proto3" json:"resource_field_ref,omitempty"`
-	Mode             *int32                 `protobuf:"varint,4,opt,name=mode,proto3,oneof" json:"mode,omitempty"`
-	User             *int64                 `protobuf:"varint,5,opt,name=user,proto3,oneof" json:"user,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Permission bits of the file, 0 to 0777; the volume's defaultMode when absent.
+	Mode *int32 `protobuf:"varint,4,opt,name=mode,proto3,oneof" json:"mode,omitempty"`
+	// User ID that owns the file; the volume's defaultUser when absent.
+	User          *int64 `protobuf:"varint,5,opt,name=user,proto3,oneof" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DownwardAPIVolumeFile) Reset() {
@@ -1614,13 +1744,19 @@ func (x *DownwardAPIVolumeFile) GetUser() int64 {
 	return 0
 }
 
+// FCVolumeSource is a Fibre Channel disk, by target and lun or by wwids.
 type FCVolumeSource struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	TargetWwNs    []string               `protobuf:"bytes,1,rep,name=target_ww_ns,json=targetWWNs,proto3" json:"target_ww_ns,omitempty"`
-	Lun           *int32                 `protobuf:"varint,2,opt,name=lun,proto3,oneof" json:"lun,omitempty"`
-	FsType        string                 `protobuf:"bytes,3,opt,name=fs_type,json=fsType,proto3" json:"fs_type,omitempty"`
-	ReadOnly      bool                   `protobuf:"varint,4,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
-	Wwids         []string               `protobuf:"bytes,5,rep,name=wwids,proto3" json:"wwids,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// World wide names of the targets.
+	TargetWwNs []string `protobuf:"bytes,1,rep,name=target_ww_ns,json=targetWWNs,proto3" json:"target_ww_ns,omitempty"`
+	// Number of the logical unit.
+	Lun *int32 `protobuf:"varint,2,opt,name=lun,proto3,oneof" json:"lun,omitempty"`
+	// File system on the volume, such as ext4, which is made when there is none; ext4 when empty.
+	FsType string `protobuf:"bytes,3,opt,name=fs_type,json=fsType,proto3" json:"fs_type,omitempty"`
+	// Mounts read-only. False by default.
+	ReadOnly bool `protobuf:"varint,4,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	// World wide identifiers of the disk.
+	Wwids         []string `protobuf:"bytes,5,rep,name=wwids,proto3" json:"wwids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1690,11 +1826,15 @@ func (x *FCVolumeSource) GetWwids() []string {
 	return nil
 }
 
+// AzureFileVolumeSource is a share of Azure Files.
 type AzureFileVolumeSource struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	SecretName    string                 `protobuf:"bytes,1,opt,name=secret_name,json=secretName,proto3" json:"secret_name,omitempty"`
-	ShareName     string                 `protobuf:"bytes,2,opt,name=share_name,json=shareName,proto3" json:"share_name,omitempty"`
-	ReadOnly      bool                   `protobuf:"varint,3,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Secret with the storage account's name and key.
+	SecretName string `protobuf:"bytes,1,opt,name=secret_name,json=secretName,proto3" json:"secret_name,omitempty"`
+	// Name of the share.
+	ShareName string `protobuf:"bytes,2,opt,name=share_name,json=shareName,proto3" json:"share_name,omitempty"`
+	// Mounts read-only. False by default.
+	ReadOnly      bool `protobuf:"varint,3,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1750,15 +1890,21 @@ func (x *AzureFileVolumeSource) GetReadOnly() bool {
 	return false
 }
 
+// ConfigMapVolumeSource has keys of a ConfigMap as files.
 type ConfigMapVolumeSource struct {
-	state                protoimpl.MessageState `protogen:"open.v1"`
-	LocalObjectReference *LocalObjectReference  `protobuf:"bytes,1,opt,name=local_object_reference,json=localObjectReference,proto3" json:"local_object_reference,omitempty"`
-	Items                []*KeyToPath           `protobuf:"bytes,2,rep,name=items,proto3" json:"items,omitempty"`
-	DefaultMode          *int32                 `protobuf:"varint,3,opt,name=default_mode,json=defaultMode,proto3,oneof" json:"default_mode,omitempty"`
-	Optional             *bool                  `protobuf:"varint,4,opt,name=optional,proto3,oneof" json:"optional,omitempty"`
-	DefaultUser          *int64                 `protobuf:"varint,5,opt,name=default_user,json=defaultUser,proto3,oneof" json:"default_user,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ConfigMap, in the pod's namespace.
+	LocalObjectReference *LocalObjectReference `protobuf:"bytes,1,opt,name=local_object_reference,json=localObjectReference,proto3" json:"local_object_reference,omitempty"`
+	// Keys to show, and under which path; all of them under their own names when empty.
+	Items []*KeyToPath `protobuf:"bytes,2,rep,name=items,proto3" json:"items,omitempty"`
+	// Permission bits of files that name none, 0 to 0777. 0644 when absent.
+	DefaultMode *int32 `protobuf:"varint,3,opt,name=default_mode,json=defaultMode,proto3,oneof" json:"default_mode,omitempty"`
+	// When true the ConfigMap and the keys need not exist. False when absent.
+	Optional *bool `protobuf:"varint,4,opt,name=optional,proto3,oneof" json:"optional,omitempty"`
+	// User ID that owns files that name none.
+	DefaultUser   *int64 `protobuf:"varint,5,opt,name=default_user,json=defaultUser,proto3,oneof" json:"default_user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ConfigMapVolumeSource) Reset() {
@@ -1826,14 +1972,19 @@ func (x *ConfigMapVolumeSource) GetDefaultUser() int64 {
 	return 0
 }
 
+// VsphereVirtualDiskVolumeSource is a vSphere disk.
 type VsphereVirtualDiskVolumeSource struct {
-	state             protoimpl.MessageState `protogen:"open.v1"`
-	VolumePath        string                 `protobuf:"bytes,1,opt,name=volume_path,json=volumePath,proto3" json:"volume_path,omitempty"`
-	FsType            string                 `protobuf:"bytes,2,opt,name=fs_type,json=fsType,proto3" json:"fs_type,omitempty"`
-	StoragePolicyName string                 `protobuf:"bytes,3,opt,name=storage_policy_name,json=storagePolicyName,proto3" json:"storage_policy_name,omitempty"`
-	StoragePolicyId   string                 `protobuf:"bytes,4,opt,name=storage_policy_id,json=storagePolicyID,proto3" json:"storage_policy_id,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path of the disk.
+	VolumePath string `protobuf:"bytes,1,opt,name=volume_path,json=volumePath,proto3" json:"volume_path,omitempty"`
+	// File system on the volume, such as ext4, which is made when there is none; ext4 when empty.
+	FsType string `protobuf:"bytes,2,opt,name=fs_type,json=fsType,proto3" json:"fs_type,omitempty"`
+	// Name of the storage policy.
+	StoragePolicyName string `protobuf:"bytes,3,opt,name=storage_policy_name,json=storagePolicyName,proto3" json:"storage_policy_name,omitempty"`
+	// ID of the storage policy.
+	StoragePolicyId string `protobuf:"bytes,4,opt,name=storage_policy_id,json=storagePolicyID,proto3" json:"storage_policy_id,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *VsphereVirtualDiskVolumeSource) Reset() {
@@ -1894,14 +2045,21 @@ func (x *VsphereVirtualDiskVolumeSource) GetStoragePolicyId() string {
 	return ""
 }
 
+// QuobyteVolumeSource is a Quobyte volume.
 type QuobyteVolumeSource struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Registry      string                 `protobuf:"bytes,1,opt,name=registry,proto3" json:"registry,omitempty"`
-	Volume        string                 `protobuf:"bytes,2,opt,name=volume,proto3" json:"volume,omitempty"`
-	ReadOnly      bool                   `protobuf:"varint,3,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
-	User          string                 `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
-	Group         string                 `protobuf:"bytes,5,opt,name=group,proto3" json:"group,omitempty"`
-	Tenant        string                 `protobuf:"bytes,6,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Addresses of the registries as host:port, separated by commas.
+	Registry string `protobuf:"bytes,1,opt,name=registry,proto3" json:"registry,omitempty"`
+	// Name of the volume.
+	Volume string `protobuf:"bytes,2,opt,name=volume,proto3" json:"volume,omitempty"`
+	// Mounts read-only. False by default.
+	ReadOnly bool `protobuf:"varint,3,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	// User that accesses the volume.
+	User string `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
+	// Group that accesses the volume.
+	Group string `protobuf:"bytes,5,opt,name=group,proto3" json:"group,omitempty"`
+	// Tenant that owns the volume.
+	Tenant        string `protobuf:"bytes,6,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1978,14 +2136,21 @@ func (x *QuobyteVolumeSource) GetTenant() string {
 	return ""
 }
 
+// AzureDiskVolumeSource is an Azure disk.
 type AzureDiskVolumeSource struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	DiskName      string                 `protobuf:"bytes,1,opt,name=disk_name,json=diskName,proto3" json:"disk_name,omitempty"`
-	DiskUri       string                 `protobuf:"bytes,2,opt,name=disk_uri,json=diskURI,proto3" json:"disk_uri,omitempty"`
-	CachingMode   *string                `protobuf:"bytes,3,opt,name=caching_mode,json=cachingMode,proto3,oneof" json:"caching_mode,omitempty"`
-	FsType        *string                `protobuf:"bytes,4,opt,name=fs_type,json=fsType,proto3,oneof" json:"fs_type,omitempty"`
-	ReadOnly      *bool                  `protobuf:"varint,5,opt,name=read_only,json=readOnly,proto3,oneof" json:"read_only,omitempty"`
-	Kind          *string                `protobuf:"bytes,6,opt,name=kind,proto3,oneof" json:"kind,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the disk.
+	DiskName string `protobuf:"bytes,1,opt,name=disk_name,json=diskName,proto3" json:"disk_name,omitempty"`
+	// URI of the disk.
+	DiskUri string `protobuf:"bytes,2,opt,name=disk_uri,json=diskURI,proto3" json:"disk_uri,omitempty"`
+	// None, ReadOnly or ReadWrite; ReadWrite when absent.
+	CachingMode *string `protobuf:"bytes,3,opt,name=caching_mode,json=cachingMode,proto3,oneof" json:"caching_mode,omitempty"`
+	// File system on the disk; ext4 when absent.
+	FsType *string `protobuf:"bytes,4,opt,name=fs_type,json=fsType,proto3,oneof" json:"fs_type,omitempty"`
+	// Mounts read-only. False when absent.
+	ReadOnly *bool `protobuf:"varint,5,opt,name=read_only,json=readOnly,proto3,oneof" json:"read_only,omitempty"`
+	// Shared, the default, Dedicated or Managed.
+	Kind          *string `protobuf:"bytes,6,opt,name=kind,proto3,oneof" json:"kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2062,10 +2227,13 @@ func (x *AzureDiskVolumeSource) GetKind() string {
 	return ""
 }
 
+// PhotonPersistentDiskVolumeSource is a Photon Controller disk.
 type PhotonPersistentDiskVolumeSource struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	PdId          string                 `protobuf:"bytes,1,opt,name=pd_id,json=pdID,proto3" json:"pd_id,omitempty"`
-	FsType        string                 `protobuf:"bytes,2,opt,name=fs_type,json=fsType,proto3" json:"fs_type,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ID of the disk.
+	PdId string `protobuf:"bytes,1,opt,name=pd_id,json=pdID,proto3" json:"pd_id,omitempty"`
+	// File system on the volume, such as ext4, which is made when there is none; ext4 when empty.
+	FsType        string `protobuf:"bytes,2,opt,name=fs_type,json=fsType,proto3" json:"fs_type,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2114,11 +2282,15 @@ func (x *PhotonPersistentDiskVolumeSource) GetFsType() string {
 	return ""
 }
 
+// ProjectedVolumeSource shows several sources in one directory.
 type ProjectedVolumeSource struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Sources       []*VolumeProjection    `protobuf:"bytes,1,rep,name=sources,proto3" json:"sources,omitempty"`
-	DefaultMode   *int32                 `protobuf:"varint,2,opt,name=default_mode,json=defaultMode,proto3,oneof" json:"default_mode,omitempty"`
-	DefaultUser   *int64                 `protobuf:"varint,3,opt,name=default_user,json=defaultUser,proto3,oneof" json:"default_user,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sources. No two may have a file at the same path.
+	Sources []*VolumeProjection `protobuf:"bytes,1,rep,name=sources,proto3" json:"sources,omitempty"`
+	// Permission bits of files that name none, 0 to 0777. 0644 when absent.
+	DefaultMode *int32 `protobuf:"varint,2,opt,name=default_mode,json=defaultMode,proto3,oneof" json:"default_mode,omitempty"`
+	// User ID that owns files that name none.
+	DefaultUser   *int64 `protobuf:"varint,3,opt,name=default_user,json=defaultUser,proto3,oneof" json:"default_user,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2174,16 +2346,23 @@ func (x *ProjectedVolumeSource) GetDefaultUser() int64 {
 	return 0
 }
 
+// VolumeProjection is one source of a projected volume. Exactly one is set.
 type VolumeProjection struct {
-	state               protoimpl.MessageState         `protogen:"open.v1"`
-	Secret              *SecretProjection              `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
-	DownwardApi         *DownwardAPIProjection         `protobuf:"bytes,2,opt,name=downward_api,json=downwardAPI,proto3" json:"downward_api,omitempty"`
-	ConfigMap           *ConfigMapProjection           `protobuf:"bytes,3,opt,name=config_map,json=configMap,proto3" json:"config_map,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Keys of a Secret.
+	Secret *SecretProjection `protobuf:"bytes,1,opt,name=secret,proto3" json:"secret,omitempty"`
+	// Fields of the pod.
+	DownwardApi *DownwardAPIProjection `protobuf:"bytes,2,opt,name=downward_api,json=downwardAPI,proto3" json:"downward_api,omitempty"`
+	// Keys of a ConfigMap.
+	ConfigMap *ConfigMapProjection `protobuf:"bytes,3,opt,name=config_map,json=configMap,proto3" json:"config_map,omitempty"`
+	// A token of the pod's ServiceAccount.
 	ServiceAccountToken *ServiceAccountTokenProjection `protobuf:"bytes,4,opt,name=service_account_token,json=serviceAccountToken,proto3" json:"service_account_token,omitempty"`
-	ClusterTrustBundle  *ClusterTrustBundleProjection  `protobuf:"bytes,5,opt,name=cluster_trust_bundle,json=clusterTrustBundle,proto3" json:"cluster_trust_bundle,omitempty"`
-	PodCertificate      *PodCertificateProjection      `protobuf:"bytes,6,opt,name=pod_certificate,json=podCertificate,proto3" json:"pod_certificate,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// Certificates of ClusterTrustBundles.
+	ClusterTrustBundle *ClusterTrustBundleProjection `protobuf:"bytes,5,opt,name=cluster_trust_bundle,json=clusterTrustBundle,proto3" json:"cluster_trust_bundle,omitempty"`
+	// A key and a certificate made for the pod.
+	PodCertificate *PodCertificateProjection `protobuf:"bytes,6,opt,name=pod_certificate,json=podCertificate,proto3" json:"pod_certificate,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *VolumeProjection) Reset() {
@@ -2258,13 +2437,17 @@ func (x *VolumeProjection) GetPodCertificate() *PodCertificateProjection {
 	return nil
 }
 
+// SecretProjection has keys of a Secret as files.
 type SecretProjection struct {
-	state                protoimpl.MessageState `protogen:"open.v1"`
-	LocalObjectReference *LocalObjectReference  `protobuf:"bytes,1,opt,name=local_object_reference,json=localObjectReference,proto3" json:"local_object_reference,omitempty"`
-	Items                []*KeyToPath           `protobuf:"bytes,2,rep,name=items,proto3" json:"items,omitempty"`
-	Optional             *bool                  `protobuf:"varint,4,opt,name=optional,proto3,oneof" json:"optional,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The Secret, in the pod's namespace.
+	LocalObjectReference *LocalObjectReference `protobuf:"bytes,1,opt,name=local_object_reference,json=localObjectReference,proto3" json:"local_object_reference,omitempty"`
+	// Keys to show, and under which path; all of them under their own names when empty.
+	Items []*KeyToPath `protobuf:"bytes,2,rep,name=items,proto3" json:"items,omitempty"`
+	// When true the Secret and the keys need not exist. False when absent.
+	Optional      *bool `protobuf:"varint,4,opt,name=optional,proto3,oneof" json:"optional,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SecretProjection) Reset() {
@@ -2318,8 +2501,10 @@ func (x *SecretProjection) GetOptional() bool {
 	return false
 }
 
+// DownwardAPIProjection has fields of the pod as files.
 type DownwardAPIProjection struct {
-	state         protoimpl.MessageState   `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The files.
 	Items         []*DownwardAPIVolumeFile `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2362,13 +2547,17 @@ func (x *DownwardAPIProjection) GetItems() []*DownwardAPIVolumeFile {
 	return nil
 }
 
+// ConfigMapProjection has keys of a ConfigMap as files.
 type ConfigMapProjection struct {
-	state                protoimpl.MessageState `protogen:"open.v1"`
-	LocalObjectReference *LocalObjectReference  `protobuf:"bytes,1,opt,name=local_object_reference,json=localObjectReference,proto3" json:"local_object_reference,omitempty"`
-	Items                []*KeyToPath           `protobuf:"bytes,2,rep,name=items,proto3" json:"items,omitempty"`
-	Optional             *bool                  `protobuf:"varint,4,opt,name=optional,proto3,oneof" json:"optional,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ConfigMap, in the pod's namespace.
+	LocalObjectReference *LocalObjectReference `protobuf:"bytes,1,opt,name=local_object_reference,json=localObjectReference,proto3" json:"local_object_reference,omitempty"`
+	// Keys to show, and under which path; all of them under their own names when empty.
+	Items []*KeyToPath `protobuf:"bytes,2,rep,name=items,proto3" json:"items,omitempty"`
+	// When true the ConfigMap and the keys need not exist. False when absent.
+	Optional      *bool `protobuf:"varint,4,opt,name=optional,proto3,oneof" json:"optional,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ConfigMapProjection) Reset() {
@@ -2422,14 +2611,19 @@ func (x *ConfigMapProjection) GetOptional() bool {
 	return false
 }
 
+// ServiceAccountTokenProjection has a token of the pod's ServiceAccount as a file, which is renewed in time.
 type ServiceAccountTokenProjection struct {
-	state             protoimpl.MessageState `protogen:"open.v1"`
-	Audience          string                 `protobuf:"bytes,1,opt,name=audience,proto3" json:"audience,omitempty"`
-	ExpirationSeconds *int64                 `protobuf:"varint,2,opt,name=expiration_seconds,json=expirationSeconds,proto3,oneof" json:"expiration_seconds,omitempty"`
-	Path              string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
-	User              *int64                 `protobuf:"varint,4,opt,name=user,proto3,oneof" json:"user,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For whom the token is; the apiserver when empty.
+	Audience string `protobuf:"bytes,1,opt,name=audience,proto3" json:"audience,omitempty"`
+	// Seconds that a token is valid, at least 600. 3600 when absent.
+	ExpirationSeconds *int64 `protobuf:"varint,2,opt,name=expiration_seconds,json=expirationSeconds,proto3,oneof" json:"expiration_seconds,omitempty"`
+	// Path of the file within the volume, relative and without "..".
+	Path string `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	// User ID that owns the file; the volume's defaultUser when absent.
+	User          *int64 `protobuf:"varint,4,opt,name=user,proto3,oneof" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ServiceAccountTokenProjection) Reset() {
@@ -2490,14 +2684,22 @@ func (x *ServiceAccountTokenProjection) GetUser() int64 {
 	return 0
 }
 
+// ClusterTrustBundleProjection has certificates of ClusterTrustBundles as a file, chosen by name or by signer and
+// labels.
 type ClusterTrustBundleProjection struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          *string                `protobuf:"bytes,1,opt,name=name,proto3,oneof" json:"name,omitempty"`
-	SignerName    *string                `protobuf:"bytes,2,opt,name=signer_name,json=signerName,proto3,oneof" json:"signer_name,omitempty"`
-	LabelSelector *v1.LabelSelector      `protobuf:"bytes,3,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
-	Path          string                 `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`
-	Optional      *bool                  `protobuf:"varint,5,opt,name=optional,proto3,oneof" json:"optional,omitempty"`
-	User          *int64                 `protobuf:"varint,6,opt,name=user,proto3,oneof" json:"user,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the bundle. Not with signerName or labelSelector.
+	Name *string `protobuf:"bytes,1,opt,name=name,proto3,oneof" json:"name,omitempty"`
+	// Signer whose bundles are chosen. Not with name.
+	SignerName *string `protobuf:"bytes,2,opt,name=signer_name,json=signerName,proto3,oneof" json:"signer_name,omitempty"`
+	// Labels of the signer's bundles: none match when absent, all when empty.
+	LabelSelector *v1.LabelSelector `protobuf:"bytes,3,opt,name=label_selector,json=labelSelector,proto3" json:"label_selector,omitempty"`
+	// Path of the file within the volume, relative and without "..".
+	Path string `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`
+	// When true the bundles need not exist. False when absent.
+	Optional *bool `protobuf:"varint,5,opt,name=optional,proto3,oneof" json:"optional,omitempty"`
+	// User ID that owns the file; the volume's defaultUser when absent.
+	User          *int64 `protobuf:"varint,6,opt,name=user,proto3,oneof" json:"user,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2574,18 +2776,27 @@ func (x *ClusterTrustBundleProjection) GetUser() int64 {
 	return 0
 }
 
+// PodCertificateProjection has a private key and a certificate made for the pod as files, which are renewed in time.
 type PodCertificateProjection struct {
-	state                protoimpl.MessageState `protogen:"open.v1"`
-	SignerName           string                 `protobuf:"bytes,1,opt,name=signer_name,json=signerName,proto3" json:"signer_name,omitempty"`
-	KeyType              string                 `protobuf:"bytes,2,opt,name=key_type,json=keyType,proto3" json:"key_type,omitempty"`
-	MaxExpirationSeconds *int32                 `protobuf:"varint,3,opt,name=max_expiration_seconds,json=maxExpirationSeconds,proto3,oneof" json:"max_expiration_seconds,omitempty"`
-	CredentialBundlePath string                 `protobuf:"bytes,4,opt,name=credential_bundle_path,json=credentialBundlePath,proto3" json:"credential_bundle_path,omitempty"`
-	KeyPath              string                 `protobuf:"bytes,5,opt,name=key_path,json=keyPath,proto3" json:"key_path,omitempty"`
-	CertificateChainPath string                 `protobuf:"bytes,6,opt,name=certificate_chain_path,json=certificateChainPath,proto3" json:"certificate_chain_path,omitempty"`
-	UserAnnotations      map[string]string      `protobuf:"bytes,7,rep,name=user_annotations,json=userAnnotations,proto3" json:"user_annotations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	User                 *int64                 `protobuf:"varint,8,opt,name=user,proto3,oneof" json:"user,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Signer that is asked for the certificate.
+	SignerName string `protobuf:"bytes,1,opt,name=signer_name,json=signerName,proto3" json:"signer_name,omitempty"`
+	// RSA3072, RSA4096, ECDSAP256, ECDSAP384, ECDSAP521 or ED25519.
+	KeyType string `protobuf:"bytes,2,opt,name=key_type,json=keyType,proto3" json:"key_type,omitempty"`
+	// Seconds that the certificate may be valid at most, 3600 to 7862400. 86400 when absent.
+	MaxExpirationSeconds *int32 `protobuf:"varint,3,opt,name=max_expiration_seconds,json=maxExpirationSeconds,proto3,oneof" json:"max_expiration_seconds,omitempty"`
+	// File for the key followed by the certificate chain, which can so be read in one go.
+	CredentialBundlePath string `protobuf:"bytes,4,opt,name=credential_bundle_path,json=credentialBundlePath,proto3" json:"credential_bundle_path,omitempty"`
+	// File for the key alone. It may change before the certificate does.
+	KeyPath string `protobuf:"bytes,5,opt,name=key_path,json=keyPath,proto3" json:"key_path,omitempty"`
+	// File for the certificate chain alone. It may change before the key does.
+	CertificateChainPath string `protobuf:"bytes,6,opt,name=certificate_chain_path,json=certificateChainPath,proto3" json:"certificate_chain_path,omitempty"`
+	// What the signer is told besides. Keys have a domain prefix.
+	UserAnnotations map[string]string `protobuf:"bytes,7,rep,name=user_annotations,json=userAnnotations,proto3" json:"user_annotations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// User ID that owns the files; the volume's defaultUser when absent.
+	User          *int64 `protobuf:"varint,8,opt,name=user,proto3,oneof" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PodCertificateProjection) Reset() {
@@ -2674,11 +2885,15 @@ func (x *PodCertificateProjection) GetUser() int64 {
 	return 0
 }
 
+// PortworxVolumeSource is a Portworx volume.
 type PortworxVolumeSource struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	VolumeId      string                 `protobuf:"bytes,1,opt,name=volume_id,json=volumeID,proto3" json:"volume_id,omitempty"`
-	FsType        string                 `protobuf:"bytes,2,opt,name=fs_type,json=fsType,proto3" json:"fs_type,omitempty"`
-	ReadOnly      bool                   `protobuf:"varint,3,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ID of the volume.
+	VolumeId string `protobuf:"bytes,1,opt,name=volume_id,json=volumeID,proto3" json:"volume_id,omitempty"`
+	// File system on the volume, such as ext4, which is made when there is none; ext4 when empty.
+	FsType string `protobuf:"bytes,2,opt,name=fs_type,json=fsType,proto3" json:"fs_type,omitempty"`
+	// Mounts read-only. False by default.
+	ReadOnly      bool `protobuf:"varint,3,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2734,20 +2949,31 @@ func (x *PortworxVolumeSource) GetReadOnly() bool {
 	return false
 }
 
+// ScaleIOVolumeSource is a ScaleIO volume.
 type ScaleIOVolumeSource struct {
-	state            protoimpl.MessageState `protogen:"open.v1"`
-	Gateway          string                 `protobuf:"bytes,1,opt,name=gateway,proto3" json:"gateway,omitempty"`
-	System           string                 `protobuf:"bytes,2,opt,name=system,proto3" json:"system,omitempty"`
-	SecretRef        *LocalObjectReference  `protobuf:"bytes,3,opt,name=secret_ref,json=secretRef,proto3" json:"secret_ref,omitempty"`
-	SslEnabled       bool                   `protobuf:"varint,4,opt,name=ssl_enabled,json=sslEnabled,proto3" json:"ssl_enabled,omitempty"`
-	ProtectionDomain string                 `protobuf:"bytes,5,opt,name=protection_domain,json=protectionDomain,proto3" json:"protection_domain,omitempty"`
-	StoragePool      string                 `protobuf:"bytes,6,opt,name=storage_pool,json=storagePool,proto3" json:"storage_pool,omitempty"`
-	StorageMode      string                 `protobuf:"bytes,7,opt,name=storage_mode,json=storageMode,proto3" json:"storage_mode,omitempty"`
-	VolumeName       string                 `protobuf:"bytes,8,opt,name=volume_name,json=volumeName,proto3" json:"volume_name,omitempty"`
-	FsType           string                 `protobuf:"bytes,9,opt,name=fs_type,json=fsType,proto3" json:"fs_type,omitempty"`
-	ReadOnly         bool                   `protobuf:"varint,10,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Address of the API gateway.
+	Gateway string `protobuf:"bytes,1,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// Name of the storage system.
+	System string `protobuf:"bytes,2,opt,name=system,proto3" json:"system,omitempty"`
+	// Secret with the credentials.
+	SecretRef *LocalObjectReference `protobuf:"bytes,3,opt,name=secret_ref,json=secretRef,proto3" json:"secret_ref,omitempty"`
+	// Talks to the gateway by TLS.
+	SslEnabled bool `protobuf:"varint,4,opt,name=ssl_enabled,json=sslEnabled,proto3" json:"ssl_enabled,omitempty"`
+	// Protection domain of the storage.
+	ProtectionDomain string `protobuf:"bytes,5,opt,name=protection_domain,json=protectionDomain,proto3" json:"protection_domain,omitempty"`
+	// Pool of the storage.
+	StoragePool string `protobuf:"bytes,6,opt,name=storage_pool,json=storagePool,proto3" json:"storage_pool,omitempty"`
+	// ThickProvisioned or ThinProvisioned, the default.
+	StorageMode string `protobuf:"bytes,7,opt,name=storage_mode,json=storageMode,proto3" json:"storage_mode,omitempty"`
+	// Name of the volume.
+	VolumeName string `protobuf:"bytes,8,opt,name=volume_name,json=volumeName,proto3" json:"volume_name,omitempty"`
+	// File system on the volume; xfs when empty.
+	FsType string `protobuf:"bytes,9,opt,name=fs_type,json=fsType,proto3" json:"fs_type,omitempty"`
+	// Mounts read-only. False by default.
+	ReadOnly      bool `protobuf:"varint,10,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ScaleIOVolumeSource) Reset() {
@@ -2850,15 +3076,21 @@ func (x *ScaleIOVolumeSource) GetReadOnly() bool {
 	return false
 }
 
+// StorageOSVolumeSource is a StorageOS volume.
 type StorageOSVolumeSource struct {
-	state           protoimpl.MessageState `protogen:"open.v1"`
-	VolumeName      string                 `protobuf:"bytes,1,opt,name=volume_name,json=volumeName,proto3" json:"volume_name,omitempty"`
-	VolumeNamespace string                 `protobuf:"bytes,2,opt,name=volume_namespace,json=volumeNamespace,proto3" json:"volume_namespace,omitempty"`
-	FsType          string                 `protobuf:"bytes,3,opt,name=fs_type,json=fsType,proto3" json:"fs_type,omitempty"`
-	ReadOnly        bool                   `protobuf:"varint,4,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
-	SecretRef       *LocalObjectReference  `protobuf:"bytes,5,opt,name=secret_ref,json=secretRef,proto3" json:"secret_ref,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the volume.
+	VolumeName string `protobuf:"bytes,1,opt,name=volume_name,json=volumeName,proto3" json:"volume_name,omitempty"`
+	// StorageOS namespace of the volume; the pod's when empty.
+	VolumeNamespace string `protobuf:"bytes,2,opt,name=volume_namespace,json=volumeNamespace,proto3" json:"volume_namespace,omitempty"`
+	// File system on the volume, such as ext4, which is made when there is none; ext4 when empty.
+	FsType string `protobuf:"bytes,3,opt,name=fs_type,json=fsType,proto3" json:"fs_type,omitempty"`
+	// Mounts read-only. False by default.
+	ReadOnly bool `protobuf:"varint,4,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	// Secret with the credentials.
+	SecretRef     *LocalObjectReference `protobuf:"bytes,5,opt,name=secret_ref,json=secretRef,proto3" json:"secret_ref,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StorageOSVolumeSource) Reset() {
@@ -2926,13 +3158,19 @@ func (x *StorageOSVolumeSource) GetSecretRef() *LocalObjectReference {
 	return nil
 }
 
+// CSIVolumeSource is a volume that a CSI driver makes for the pod and that goes with it.
 type CSIVolumeSource struct {
-	state                protoimpl.MessageState `protogen:"open.v1"`
-	Driver               string                 `protobuf:"bytes,1,opt,name=driver,proto3" json:"driver,omitempty"`
-	ReadOnly             *bool                  `protobuf:"varint,2,opt,name=read_only,json=readOnly,proto3,oneof" json:"read_only,omitempty"`
-	FsType               *string                `protobuf:"bytes,3,opt,name=fs_type,json=fsType,proto3,oneof" json:"fs_type,omitempty"`
-	VolumeAttributes     map[string]string      `protobuf:"bytes,4,rep,name=volume_attributes,json=volumeAttributes,proto3" json:"volume_attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	NodePublishSecretRef *LocalObjectReference  `protobuf:"bytes,5,opt,name=node_publish_secret_ref,json=nodePublishSecretRef,proto3" json:"node_publish_secret_ref,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the driver.
+	Driver string `protobuf:"bytes,1,opt,name=driver,proto3" json:"driver,omitempty"`
+	// Mounts read-only. False when absent.
+	ReadOnly *bool `protobuf:"varint,2,opt,name=read_only,json=readOnly,proto3,oneof" json:"read_only,omitempty"`
+	// File system to make; the driver's choice when absent or empty.
+	FsType *string `protobuf:"bytes,3,opt,name=fs_type,json=fsType,proto3,oneof" json:"fs_type,omitempty"`
+	// Properties that are handed to the driver.
+	VolumeAttributes map[string]string `protobuf:"bytes,4,rep,name=volume_attributes,json=volumeAttributes,proto3" json:"volume_attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Secret that is handed to the driver.
+	NodePublishSecretRef *LocalObjectReference `protobuf:"bytes,5,opt,name=node_publish_secret_ref,json=nodePublishSecretRef,proto3" json:"node_publish_secret_ref,omitempty"`
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
@@ -3002,8 +3240,10 @@ func (x *CSIVolumeSource) GetNodePublishSecretRef() *LocalObjectReference {
 	return nil
 }
 
+// EphemeralVolumeSource is a claim of its own that is made for the pod and goes with it.
 type EphemeralVolumeSource struct {
-	state               protoimpl.MessageState         `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the claim is made from. Its name is the pod's and the volume's, joined by "-".
 	VolumeClaimTemplate *PersistentVolumeClaimTemplate `protobuf:"bytes,1,opt,name=volume_claim_template,json=volumeClaimTemplate,proto3" json:"volume_claim_template,omitempty"`
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
@@ -3046,9 +3286,12 @@ func (x *EphemeralVolumeSource) GetVolumeClaimTemplate() *PersistentVolumeClaimT
 	return nil
 }
 
+// PersistentVolumeClaimTemplate is what claims are made from.
 type PersistentVolumeClaimTemplate struct {
-	state         protoimpl.MessageState     `protogen:"open.v1"`
-	Metadata      *v1.ObjectMeta             `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Labels and annotations of the claim.
+	Metadata *v1.ObjectMeta `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// The wanted state of the claim.
 	Spec          *PersistentVolumeClaimSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3098,17 +3341,27 @@ func (x *PersistentVolumeClaimTemplate) GetSpec() *PersistentVolumeClaimSpec {
 	return nil
 }
 
+// PersistentVolumeClaimSpec is what a claim asks for.
 type PersistentVolumeClaimSpec struct {
-	state                     protoimpl.MessageState      `protogen:"open.v1"`
-	AccessModes               []string                    `protobuf:"bytes,1,rep,name=access_modes,json=accessModes,proto3" json:"access_modes,omitempty"`
-	Resources                 *VolumeResourceRequirements `protobuf:"bytes,2,opt,name=resources,proto3" json:"resources,omitempty"`
-	VolumeName                string                      `protobuf:"bytes,3,opt,name=volume_name,json=volumeName,proto3" json:"volume_name,omitempty"`
-	Selector                  *v1.LabelSelector           `protobuf:"bytes,4,opt,name=selector,proto3" json:"selector,omitempty"`
-	StorageClassName          *string                     `protobuf:"bytes,5,opt,name=storage_class_name,json=storageClassName,proto3,oneof" json:"storage_class_name,omitempty"`
-	VolumeMode                *string                     `protobuf:"bytes,6,opt,name=volume_mode,json=volumeMode,proto3,oneof" json:"volume_mode,omitempty"`
-	DataSource                *TypedLocalObjectReference  `protobuf:"bytes,7,opt,name=data_source,json=dataSource,proto3" json:"data_source,omitempty"`
-	DataSourceRef             *TypedObjectReference       `protobuf:"bytes,8,opt,name=data_source_ref,json=dataSourceRef,proto3" json:"data_source_ref,omitempty"`
-	VolumeAttributesClassName *string                     `protobuf:"bytes,9,opt,name=volume_attributes_class_name,json=volumeAttributesClassName,proto3,oneof" json:"volume_attributes_class_name,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How the volume is to be mounted: ReadWriteOnce, ReadOnlyMany, ReadWriteMany or ReadWriteOncePod.
+	AccessModes []string `protobuf:"bytes,1,rep,name=access_modes,json=accessModes,proto3" json:"access_modes,omitempty"`
+	// How much storage is asked for.
+	Resources *VolumeResourceRequirements `protobuf:"bytes,2,opt,name=resources,proto3" json:"resources,omitempty"`
+	// The PersistentVolume that the claim is bound to.
+	VolumeName string `protobuf:"bytes,3,opt,name=volume_name,json=volumeName,proto3" json:"volume_name,omitempty"`
+	// Labels of the volumes that come into question.
+	Selector *v1.LabelSelector `protobuf:"bytes,4,opt,name=selector,proto3" json:"selector,omitempty"`
+	// StorageClass that provides the volume; the default one when absent, none when empty.
+	StorageClassName *string `protobuf:"bytes,5,opt,name=storage_class_name,json=storageClassName,proto3,oneof" json:"storage_class_name,omitempty"`
+	// Filesystem, the default, or Block.
+	VolumeMode *string `protobuf:"bytes,6,opt,name=volume_mode,json=volumeMode,proto3,oneof" json:"volume_mode,omitempty"`
+	// What the volume begins as a copy of: a VolumeSnapshot or a PersistentVolumeClaim of the namespace.
+	DataSource *TypedLocalObjectReference `protobuf:"bytes,7,opt,name=data_source,json=dataSource,proto3" json:"data_source,omitempty"`
+	// As dataSource, for any kind, and perhaps in another namespace.
+	DataSourceRef *TypedObjectReference `protobuf:"bytes,8,opt,name=data_source_ref,json=dataSourceRef,proto3" json:"data_source_ref,omitempty"`
+	// VolumeAttributesClass that sets properties of the volume.
+	VolumeAttributesClassName *string `protobuf:"bytes,9,opt,name=volume_attributes_class_name,json=volumeAttributesClassName,proto3,oneof" json:"volume_attributes_class_name,omitempty"`
 	unknownFields             protoimpl.UnknownFields
 	sizeCache                 protoimpl.SizeCache
 }
@@ -3206,9 +3459,12 @@ func (x *PersistentVolumeClaimSpec) GetVolumeAttributesClassName() string {
 	return ""
 }
 
+// VolumeResourceRequirements says how much storage is asked for.
 type VolumeResourceRequirements struct {
-	state         protoimpl.MessageState  `protogen:"open.v1"`
-	Limits        map[string]*v1.Quantity `protobuf:"bytes,1,rep,name=limits,proto3" json:"limits,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The most that is wanted, by resource name; the name is storage.
+	Limits map[string]*v1.Quantity `protobuf:"bytes,1,rep,name=limits,proto3" json:"limits,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The least that is wanted, by resource name; the name is storage.
 	Requests      map[string]*v1.Quantity `protobuf:"bytes,2,rep,name=requests,proto3" json:"requests,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3258,10 +3514,13 @@ func (x *VolumeResourceRequirements) GetRequests() map[string]*v1.Quantity {
 	return nil
 }
 
+// ImageVolumeSource has the files of a container image or another OCI artifact, read-only.
 type ImageVolumeSource struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Reference     string                 `protobuf:"bytes,1,opt,name=reference,proto3" json:"reference,omitempty"`
-	PullPolicy    string                 `protobuf:"bytes,2,opt,name=pull_policy,json=pullPolicy,proto3" json:"pull_policy,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the image.
+	Reference string `protobuf:"bytes,1,opt,name=reference,proto3" json:"reference,omitempty"`
+	// Always, IfNotPresent or Never. When empty, Always for the tag latest or none, else IfNotPresent.
+	PullPolicy    string `protobuf:"bytes,2,opt,name=pull_policy,json=pullPolicy,proto3" json:"pull_policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3310,18 +3569,27 @@ func (x *ImageVolumeSource) GetPullPolicy() string {
 	return ""
 }
 
+// VolumeMount mounts one of the pod's volumes in a container.
 type VolumeMount struct {
-	state             protoimpl.MessageState `protogen:"open.v1"`
-	Name              string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	ReadOnly          bool                   `protobuf:"varint,2,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
-	MountPath         string                 `protobuf:"bytes,3,opt,name=mount_path,json=mountPath,proto3" json:"mount_path,omitempty"`
-	SubPath           string                 `protobuf:"bytes,4,opt,name=sub_path,json=subPath,proto3" json:"sub_path,omitempty"`
-	MountPropagation  *string                `protobuf:"bytes,5,opt,name=mount_propagation,json=mountPropagation,proto3,oneof" json:"mount_propagation,omitempty"`
-	SubPathExpr       string                 `protobuf:"bytes,6,opt,name=sub_path_expr,json=subPathExpr,proto3" json:"sub_path_expr,omitempty"`
-	RecursiveReadOnly *string                `protobuf:"bytes,7,opt,name=recursive_read_only,json=recursiveReadOnly,proto3,oneof" json:"recursive_read_only,omitempty"`
-	BindMountOptions  []string               `protobuf:"bytes,8,rep,name=bind_mount_options,json=bindMountOptions,proto3" json:"bind_mount_options,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the volume.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Mounts read-only. False by default.
+	ReadOnly bool `protobuf:"varint,2,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	// Where it is mounted in the container. Without ':'.
+	MountPath string `protobuf:"bytes,3,opt,name=mount_path,json=mountPath,proto3" json:"mount_path,omitempty"`
+	// Path within the volume to mount; its root when empty.
+	SubPath string `protobuf:"bytes,4,opt,name=sub_path,json=subPath,proto3" json:"sub_path,omitempty"`
+	// None, the default, HostToContainer or Bidirectional: which mounts made later on one side appear on the other.
+	MountPropagation *string `protobuf:"bytes,5,opt,name=mount_propagation,json=mountPropagation,proto3,oneof" json:"mount_propagation,omitempty"`
+	// As subPath, with $(NAME) for variables of the container. Not with subPath.
+	SubPathExpr string `protobuf:"bytes,6,opt,name=sub_path_expr,json=subPathExpr,proto3" json:"sub_path_expr,omitempty"`
+	// Whether mounts below a read-only one are read-only too: Disabled, the default, IfPossible or Enabled.
+	RecursiveReadOnly *string `protobuf:"bytes,7,opt,name=recursive_read_only,json=recursiveReadOnly,proto3,oneof" json:"recursive_read_only,omitempty"`
+	// Further mount options: noexec, nodev and nosuid.
+	BindMountOptions []string `protobuf:"bytes,8,rep,name=bind_mount_options,json=bindMountOptions,proto3" json:"bind_mount_options,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *VolumeMount) Reset() {
@@ -3410,10 +3678,13 @@ func (x *VolumeMount) GetBindMountOptions() []string {
 	return nil
 }
 
+// VolumeDevice shows one of the pod's block volumes as a device in a container.
 type VolumeDevice struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	DevicePath    string                 `protobuf:"bytes,2,opt,name=device_path,json=devicePath,proto3" json:"device_path,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the volume, which is from a claim.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Path of the device in the container.
+	DevicePath    string `protobuf:"bytes,2,opt,name=device_path,json=devicePath,proto3" json:"device_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3462,15 +3733,21 @@ func (x *VolumeDevice) GetDevicePath() string {
 	return ""
 }
 
+// VolumeMountStatus tells how a volume is mounted in a container.
 type VolumeMountStatus struct {
-	state             protoimpl.MessageState `protogen:"open.v1"`
-	Name              string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	MountPath         string                 `protobuf:"bytes,2,opt,name=mount_path,json=mountPath,proto3" json:"mount_path,omitempty"`
-	ReadOnly          bool                   `protobuf:"varint,3,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
-	RecursiveReadOnly *string                `protobuf:"bytes,4,opt,name=recursive_read_only,json=recursiveReadOnly,proto3,oneof" json:"recursive_read_only,omitempty"`
-	VolumeStatus      *VolumeStatus          `protobuf:"bytes,5,opt,name=volume_status,json=volumeStatus,proto3" json:"volume_status,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the volume.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Where it is mounted.
+	MountPath string `protobuf:"bytes,2,opt,name=mount_path,json=mountPath,proto3" json:"mount_path,omitempty"`
+	// Mounts read-only. False by default.
+	ReadOnly bool `protobuf:"varint,3,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	// Whether mounts below are read-only too: Disabled or Enabled.
+	RecursiveReadOnly *string `protobuf:"bytes,4,opt,name=recursive_read_only,json=recursiveReadOnly,proto3,oneof" json:"recursive_read_only,omitempty"`
+	// More, by the sort of volume.
+	VolumeStatus  *VolumeStatus `protobuf:"bytes,5,opt,name=volume_status,json=volumeStatus,proto3" json:"volume_status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *VolumeMountStatus) Reset() {
@@ -3538,9 +3815,11 @@ func (x *VolumeMountStatus) GetVolumeStatus() *VolumeStatus {
 	return nil
 }
 
+// VolumeStatus tells more about a mounted volume, by its sort.
 type VolumeStatus struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Image         *ImageVolumeStatus     `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For volumes from images.
+	Image         *ImageVolumeStatus `protobuf:"bytes,1,opt,name=image,proto3" json:"image,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3582,9 +3861,11 @@ func (x *VolumeStatus) GetImage() *ImageVolumeStatus {
 	return nil
 }
 
+// ImageVolumeStatus tells which image a volume shows.
 type ImageVolumeStatus struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ImageRef      string                 `protobuf:"bytes,1,opt,name=image_ref,json=imageRef,proto3" json:"image_ref,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The image by its digest, at most 256 characters.
+	ImageRef      string `protobuf:"bytes,1,opt,name=image_ref,json=imageRef,proto3" json:"image_ref,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3978,17 +4259,17 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\x11ImageVolumeSource\x12\x1c\n" +
 	"\treference\x18\x01 \x01(\tR\treference\x12\x1f\n" +
 	"\vpull_policy\x18\x02 \x01(\tR\n" +
-	"pullPolicy\"\xe7\x02\n" +
+	"pullPolicy\"\x96\x05\n" +
 	"\vVolumeMount\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\tread_only\x18\x02 \x01(\bR\breadOnly\x12\x1d\n" +
 	"\n" +
 	"mount_path\x18\x03 \x01(\tR\tmountPath\x12\x19\n" +
-	"\bsub_path\x18\x04 \x01(\tR\asubPath\x120\n" +
-	"\x11mount_propagation\x18\x05 \x01(\tH\x00R\x10mountPropagation\x88\x01\x01\x12\"\n" +
-	"\rsub_path_expr\x18\x06 \x01(\tR\vsubPathExpr\x123\n" +
-	"\x13recursive_read_only\x18\a \x01(\tH\x01R\x11recursiveReadOnly\x88\x01\x01\x124\n" +
-	"\x12bind_mount_options\x18\b \x03(\tB\x06\xc2\xda\x18\x02\x18\x01R\x10bindMountOptionsB\x14\n" +
+	"\bsub_path\x18\x04 \x01(\tR\asubPath\x12\x96\x01\n" +
+	"\x11mount_propagation\x18\x05 \x01(\tBd\xc2\xda\x18`:^mounts are passed on neither way, and submounts as they are: mount options are not applied yetH\x00R\x10mountPropagation\x88\x01\x01\x12\"\n" +
+	"\rsub_path_expr\x18\x06 \x01(\tR\vsubPathExpr\x12\x99\x01\n" +
+	"\x13recursive_read_only\x18\a \x01(\tBd\xc2\xda\x18`:^mounts are passed on neither way, and submounts as they are: mount options are not applied yetH\x01R\x11recursiveReadOnly\x88\x01\x01\x12\x94\x01\n" +
+	"\x12bind_mount_options\x18\b \x03(\tBf\xc2\xda\x18b\x18\x01:^mounts are passed on neither way, and submounts as they are: mount options are not applied yetR\x10bindMountOptionsB\x14\n" +
 	"\x12_mount_propagationB\x16\n" +
 	"\x14_recursive_read_only\"C\n" +
 	"\fVolumeDevice\x12\x12\n" +

@@ -23,12 +23,18 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// EndpointSlice lists addresses behind a Service. A Service has as many as it needs; its name is in the label
+// kubernetes.io/service-name.
 type EndpointSlice struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Metadata      *v1.ObjectMeta         `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
-	Endpoints     []*Endpoint            `protobuf:"bytes,2,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
-	Ports         []*EndpointPort        `protobuf:"bytes,3,rep,name=ports,proto3" json:"ports,omitempty"`
-	AddressType   string                 `protobuf:"bytes,4,opt,name=address_type,json=addressType,proto3" json:"address_type,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name, labels and the like.
+	Metadata *v1.ObjectMeta `protobuf:"bytes,1,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	// The addresses, at most 1000.
+	Endpoints []*Endpoint `protobuf:"bytes,2,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	// The ports that every endpoint has, at most 100.
+	Ports []*EndpointPort `protobuf:"bytes,3,rep,name=ports,proto3" json:"ports,omitempty"`
+	// Form of all addresses: IPv4, IPv6 or FQDN. It never changes.
+	AddressType   string `protobuf:"bytes,4,opt,name=address_type,json=addressType,proto3" json:"address_type,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -91,18 +97,27 @@ func (x *EndpointSlice) GetAddressType() string {
 	return ""
 }
 
+// Endpoint is one backend of a Service.
 type Endpoint struct {
-	state              protoimpl.MessageState `protogen:"open.v1"`
-	Addresses          []string               `protobuf:"bytes,1,rep,name=addresses,proto3" json:"addresses,omitempty"`
-	Conditions         *EndpointConditions    `protobuf:"bytes,2,opt,name=conditions,proto3" json:"conditions,omitempty"`
-	Hostname           *string                `protobuf:"bytes,3,opt,name=hostname,proto3,oneof" json:"hostname,omitempty"`
-	TargetRef          *v11.ObjectReference   `protobuf:"bytes,4,opt,name=target_ref,json=targetRef,proto3" json:"target_ref,omitempty"`
-	DeprecatedTopology map[string]string      `protobuf:"bytes,5,rep,name=deprecated_topology,json=deprecatedTopology,proto3" json:"deprecated_topology,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	NodeName           *string                `protobuf:"bytes,6,opt,name=node_name,json=nodeName,proto3,oneof" json:"node_name,omitempty"`
-	Zone               *string                `protobuf:"bytes,7,opt,name=zone,proto3,oneof" json:"zone,omitempty"`
-	Hints              *EndpointHints         `protobuf:"bytes,8,opt,name=hints,proto3" json:"hints,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Addresses of this one backend, 1 to 100; readers use the first.
+	Addresses []string `protobuf:"bytes,1,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// Whether the backend takes traffic.
+	Conditions *EndpointConditions `protobuf:"bytes,2,opt,name=conditions,proto3" json:"conditions,omitempty"`
+	// Name of the backend within the Service's DNS name, for headless Services.
+	Hostname *string `protobuf:"bytes,3,opt,name=hostname,proto3,oneof" json:"hostname,omitempty"`
+	// The object behind the backend, mostly a Pod.
+	TargetRef *v11.ObjectReference `protobuf:"bytes,4,opt,name=target_ref,json=targetRef,proto3" json:"target_ref,omitempty"`
+	// Topology labels of old versions; unused.
+	DeprecatedTopology map[string]string `protobuf:"bytes,5,rep,name=deprecated_topology,json=deprecatedTopology,proto3" json:"deprecated_topology,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Node that the backend runs on.
+	NodeName *string `protobuf:"bytes,6,opt,name=node_name,json=nodeName,proto3,oneof" json:"node_name,omitempty"`
+	// Zone that the backend runs in.
+	Zone *string `protobuf:"bytes,7,opt,name=zone,proto3,oneof" json:"zone,omitempty"`
+	// For whom the backend is meant; for everybody when absent.
+	Hints         *EndpointHints `protobuf:"bytes,8,opt,name=hints,proto3" json:"hints,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Endpoint) Reset() {
@@ -191,11 +206,16 @@ func (x *Endpoint) GetHints() *EndpointHints {
 	return nil
 }
 
+// EndpointConditions says whether a backend takes traffic.
 type EndpointConditions struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Ready         *bool                  `protobuf:"varint,1,opt,name=ready,proto3,oneof" json:"ready,omitempty"`
-	Serving       *bool                  `protobuf:"varint,2,opt,name=serving,proto3,oneof" json:"serving,omitempty"`
-	Terminating   *bool                  `protobuf:"varint,3,opt,name=terminating,proto3,oneof" json:"terminating,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Takes new connections: serving and not terminating, or the Service publishes backends that are not ready. True when
+	// absent.
+	Ready *bool `protobuf:"varint,1,opt,name=ready,proto3,oneof" json:"ready,omitempty"`
+	// Answers, which one may also do that is about to end. Same as ready when absent.
+	Serving *bool `protobuf:"varint,2,opt,name=serving,proto3,oneof" json:"serving,omitempty"`
+	// Is about to end. False when absent.
+	Terminating   *bool `protobuf:"varint,3,opt,name=terminating,proto3,oneof" json:"terminating,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -251,10 +271,13 @@ func (x *EndpointConditions) GetTerminating() bool {
 	return false
 }
 
+// EndpointHints says for whom a backend is meant.
 type EndpointHints struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ForZones      []*ForZone             `protobuf:"bytes,1,rep,name=for_zones,json=forZones,proto3" json:"for_zones,omitempty"`
-	ForNodes      []*ForNode             `protobuf:"bytes,2,rep,name=for_nodes,json=forNodes,proto3" json:"for_nodes,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Zones whose clients should use the backend, at most 8.
+	ForZones []*ForZone `protobuf:"bytes,1,rep,name=for_zones,json=forZones,proto3" json:"for_zones,omitempty"`
+	// Nodes whose clients should use the backend, at most 8.
+	ForNodes      []*ForNode `protobuf:"bytes,2,rep,name=for_nodes,json=forNodes,proto3" json:"for_nodes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -303,9 +326,11 @@ func (x *EndpointHints) GetForNodes() []*ForNode {
 	return nil
 }
 
+// ForZone names a zone.
 type ForZone struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the zone.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -347,9 +372,11 @@ func (x *ForZone) GetName() string {
 	return ""
 }
 
+// ForNode names a node.
 type ForNode struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the node.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -391,12 +418,17 @@ func (x *ForNode) GetName() string {
 	return ""
 }
 
+// EndpointPort is a port that every endpoint of a slice has.
 type EndpointPort struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          *string                `protobuf:"bytes,1,opt,name=name,proto3,oneof" json:"name,omitempty"`
-	Protocol      *string                `protobuf:"bytes,2,opt,name=protocol,proto3,oneof" json:"protocol,omitempty"`
-	Port          *int32                 `protobuf:"varint,3,opt,name=port,proto3,oneof" json:"port,omitempty"`
-	AppProtocol   *string                `protobuf:"bytes,4,opt,name=app_protocol,json=appProtocol,proto3,oneof" json:"app_protocol,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the Service's port. May be empty when there is only one.
+	Name *string `protobuf:"bytes,1,opt,name=name,proto3,oneof" json:"name,omitempty"`
+	// TCP, UDP or SCTP; TCP when absent.
+	Protocol *string `protobuf:"bytes,2,opt,name=protocol,proto3,oneof" json:"protocol,omitempty"`
+	// The port's number; any port when absent.
+	Port *int32 `protobuf:"varint,3,opt,name=port,proto3,oneof" json:"port,omitempty"`
+	// Protocol spoken on top, such as http, kubernetes.io/h2c or a name with a domain prefix.
+	AppProtocol   *string `protobuf:"bytes,4,opt,name=app_protocol,json=appProtocol,proto3,oneof" json:"app_protocol,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

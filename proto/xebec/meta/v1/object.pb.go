@@ -22,25 +22,48 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ObjectMeta is what every object carries besides its own fields: its names, labels, owners and history.
 type ObjectMeta struct {
-	state                      protoimpl.MessageState `protogen:"open.v1"`
-	Name                       string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	GenerateName               string                 `protobuf:"bytes,2,opt,name=generate_name,json=generateName,proto3" json:"generate_name,omitempty"`
-	Namespace                  string                 `protobuf:"bytes,3,opt,name=namespace,proto3" json:"namespace,omitempty"`
-	SelfLink                   string                 `protobuf:"bytes,4,opt,name=self_link,json=selfLink,proto3" json:"self_link,omitempty"`
-	Uid                        string                 `protobuf:"bytes,5,opt,name=uid,proto3" json:"uid,omitempty"`
-	ResourceVersion            string                 `protobuf:"bytes,6,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
-	Generation                 int64                  `protobuf:"varint,7,opt,name=generation,proto3" json:"generation,omitempty"`
-	CreationTimestamp          *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=creation_timestamp,json=creationTimestamp,proto3" json:"creation_timestamp,omitempty"`
-	DeletionTimestamp          *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=deletion_timestamp,json=deletionTimestamp,proto3" json:"deletion_timestamp,omitempty"`
-	DeletionGracePeriodSeconds *int64                 `protobuf:"varint,10,opt,name=deletion_grace_period_seconds,json=deletionGracePeriodSeconds,proto3,oneof" json:"deletion_grace_period_seconds,omitempty"`
-	Labels                     map[string]string      `protobuf:"bytes,11,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Annotations                map[string]string      `protobuf:"bytes,12,rep,name=annotations,proto3" json:"annotations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	OwnerReferences            []*OwnerReference      `protobuf:"bytes,13,rep,name=owner_references,json=ownerReferences,proto3" json:"owner_references,omitempty"`
-	Finalizers                 []string               `protobuf:"bytes,14,rep,name=finalizers,proto3" json:"finalizers,omitempty"`
-	ManagedFields              []*ManagedFieldsEntry  `protobuf:"bytes,17,rep,name=managed_fields,json=managedFields,proto3" json:"managed_fields,omitempty"`
-	unknownFields              protoimpl.UnknownFields
-	sizeCache                  protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the object, unique in its kind and namespace. It never changes. Empty at creation with generateName set.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Prefix from which the server makes a unique name at creation, when name is empty.
+	GenerateName string `protobuf:"bytes,2,opt,name=generate_name,json=generateName,proto3" json:"generate_name,omitempty"`
+	// Namespace that the object lives in; "default" when empty. Empty for kinds that have no namespace. It never changes.
+	Namespace string `protobuf:"bytes,3,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Unused and always empty; kept for the wire format.
+	SelfLink string `protobuf:"bytes,4,opt,name=self_link,json=selfLink,proto3" json:"self_link,omitempty"`
+	// Unique in space and time: an object created anew under the same name has another one. Set by the server.
+	Uid string `protobuf:"bytes,5,opt,name=uid,proto3" json:"uid,omitempty"`
+	// Version of the stored object, to be taken as opaque. An update that carries one succeeds only when it is the
+	// current one. Set by the server.
+	ResourceVersion string `protobuf:"bytes,6,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	// Counts the changes of the wanted state (spec). Set by the server.
+	Generation int64 `protobuf:"varint,7,opt,name=generation,proto3" json:"generation,omitempty"`
+	// When the object was created. Set by the server.
+	CreationTimestamp *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=creation_timestamp,json=creationTimestamp,proto3" json:"creation_timestamp,omitempty"`
+	// When the object is to be gone: the time of the deletion request plus the grace period. Absent as long as nobody
+	// deleted it. Set by the server.
+	DeletionTimestamp *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=deletion_timestamp,json=deletionTimestamp,proto3" json:"deletion_timestamp,omitempty"`
+	// Seconds that the object may go on after its deletion was asked for. Set by the server, along with
+	// deletionTimestamp.
+	DeletionGracePeriodSeconds *int64 `protobuf:"varint,10,opt,name=deletion_grace_period_seconds,json=deletionGracePeriodSeconds,proto3,oneof" json:"deletion_grace_period_seconds,omitempty"`
+	// Short values by which selectors find the object. Keys are a name of up to 63 characters, after an optional DNS
+	// prefix and a slash; values have up to 63 characters.
+	Labels map[string]string `protobuf:"bytes,11,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Values for tools and people, by which nothing is selected. Keys are as those of labels; all together may have 256
+	// KiB.
+	Annotations map[string]string `protobuf:"bytes,12,rep,name=annotations,proto3" json:"annotations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Objects that this one belongs to. When all of them are gone this one is deleted. At most one of them is the
+	// controller.
+	OwnerReferences []*OwnerReference `protobuf:"bytes,13,rep,name=owner_references,json=ownerReferences,proto3" json:"owner_references,omitempty"`
+	// What must be cleaned up before the object may go: while the list is not empty a deleted object stays, with its
+	// deletionTimestamp set.
+	Finalizers []string `protobuf:"bytes,14,rep,name=finalizers,proto3" json:"finalizers,omitempty"`
+	// Which manager set which fields, kept by server-side apply. Set by the server.
+	ManagedFields []*ManagedFieldsEntry `protobuf:"bytes,17,rep,name=managed_fields,json=managedFields,proto3" json:"managed_fields,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ObjectMeta) Reset() {
@@ -178,14 +201,21 @@ func (x *ObjectMeta) GetManagedFields() []*ManagedFieldsEntry {
 	return nil
 }
 
+// OwnerReference names an object that another one belongs to, in the same namespace or without any.
 type OwnerReference struct {
-	state              protoimpl.MessageState `protogen:"open.v1"`
-	Kind               string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
-	Name               string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
-	Uid                string                 `protobuf:"bytes,4,opt,name=uid,proto3" json:"uid,omitempty"`
-	ApiVersion         string                 `protobuf:"bytes,5,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
-	Controller         *bool                  `protobuf:"varint,6,opt,name=controller,proto3,oneof" json:"controller,omitempty"`
-	BlockOwnerDeletion *bool                  `protobuf:"varint,7,opt,name=block_owner_deletion,json=blockOwnerDeletion,proto3,oneof" json:"block_owner_deletion,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Kind of the owner.
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Name of the owner.
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// UID of the owner; an object of the same name with another UID is not the owner.
+	Uid string `protobuf:"bytes,4,opt,name=uid,proto3" json:"uid,omitempty"`
+	// Group and version of the owner's kind, such as apps/v1.
+	ApiVersion string `protobuf:"bytes,5,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
+	// True for the one owner that manages the object. False when absent.
+	Controller *bool `protobuf:"varint,6,opt,name=controller,proto3,oneof" json:"controller,omitempty"`
+	// True keeps the owner, when it is deleted in the foreground, until this object is gone. False when absent.
+	BlockOwnerDeletion *bool `protobuf:"varint,7,opt,name=block_owner_deletion,json=blockOwnerDeletion,proto3,oneof" json:"block_owner_deletion,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -262,15 +292,23 @@ func (x *OwnerReference) GetBlockOwnerDeletion() bool {
 	return false
 }
 
+// ManagedFieldsEntry is the set of fields that one manager set by one kind of operation.
 type ManagedFieldsEntry struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Manager       string                 `protobuf:"bytes,1,opt,name=manager,proto3" json:"manager,omitempty"`
-	Operation     string                 `protobuf:"bytes,2,opt,name=operation,proto3" json:"operation,omitempty"`
-	ApiVersion    string                 `protobuf:"bytes,3,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
-	Time          *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
-	FieldsType    string                 `protobuf:"bytes,6,opt,name=fields_type,json=fieldsType,proto3" json:"fields_type,omitempty"`
-	FieldsV1      *FieldsV1              `protobuf:"bytes,7,opt,name=fields_v1,json=fieldsV1,proto3" json:"fields_v1,omitempty"`
-	Subresource   string                 `protobuf:"bytes,8,opt,name=subresource,proto3" json:"subresource,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the manager: a person's tool or a controller.
+	Manager string `protobuf:"bytes,1,opt,name=manager,proto3" json:"manager,omitempty"`
+	// Apply or Update.
+	Operation string `protobuf:"bytes,2,opt,name=operation,proto3" json:"operation,omitempty"`
+	// Version of the kind that the fields are named by, such as apps/v1.
+	ApiVersion string `protobuf:"bytes,3,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
+	// When the manager last changed the set.
+	Time *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
+	// Always FieldsV1.
+	FieldsType string `protobuf:"bytes,6,opt,name=fields_type,json=fieldsType,proto3" json:"fields_type,omitempty"`
+	// The fields themselves.
+	FieldsV1 *FieldsV1 `protobuf:"bytes,7,opt,name=fields_v1,json=fieldsV1,proto3" json:"fields_v1,omitempty"`
+	// The part of the object that was written, such as status; empty for the object itself.
+	Subresource   string `protobuf:"bytes,8,opt,name=subresource,proto3" json:"subresource,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -354,9 +392,12 @@ func (x *ManagedFieldsEntry) GetSubresource() string {
 	return ""
 }
 
+// FieldsV1 is a set of fields as a tree: a member f:NAME is a field, k:{...} a list element by its keys, v:VALUE one by
+// its value, and "." stands for the node itself.
 type FieldsV1 struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Raw           []byte                 `protobuf:"bytes,1,opt,name=raw,proto3" json:"raw,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tree as JSON.
+	Raw           []byte `protobuf:"bytes,1,opt,name=raw,proto3" json:"raw,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
