@@ -1,0 +1,96 @@
+package scheduler
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/kind"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	schedulerv1 "github.com/xebec-project/xebec/proto/xebec/scheduler/v1"
+	"github.com/xebec-project/xebec/services/scheduler/placement"
+)
+
+// explainer answers from the cluster as it is now, so that every instance can, leading or not.
+type explainer struct {
+	schedulerv1.UnimplementedSchedulerServiceServer
+	client *client.Client
+}
+
+// Explain shows how each node fares for a pod.
+func (e *explainer) Explain(ctx context.Context, req *schedulerv1.ExplainRequest) (*schedulerv1.ExplainResponse, error) {
+	if req.GetNamespace() == "" || req.GetName() == "" {
+		return nil, apierr.BadRequest("namespace and name of the pod are required")
+	}
+	pod, err := client.Get[*corev1.Pod](ctx, e.client, req.GetNamespace(), req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	state, err := e.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p, err := placement.NewPod(pod)
+	if err != nil {
+		return nil, fmt.Errorf("pod %s/%s: %w", req.GetNamespace(), req.GetName(), err)
+	}
+	resp := &schedulerv1.ExplainResponse{NodeName: p.Node}
+	fits := 0
+	for _, v := range state.Explain(p) {
+		row := &schedulerv1.NodeVerdict{NodeName: v.Node, RefusedBy: v.RefusedBy, Reason: v.Reason, Total: v.Total}
+		for _, s := range v.Scores {
+			row.Scores = append(row.Scores, &schedulerv1.Score{Name: s.Name, Score: s.Score, Weight: s.Weight})
+		}
+		if v.RefusedBy == "" {
+			fits++
+		}
+		resp.Nodes = append(resp.Nodes, row)
+	}
+	resp.WaitsFor = waitsFor(pod, len(resp.Nodes), fits)
+	return resp, nil
+}
+
+// load gathers the nodes and the pods on them.
+func (e *explainer) load(ctx context.Context) (*placement.State, error) {
+	nodes, _, err := client.List[*corev1.Node](ctx, e.client, client.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list nodes: %w", err)
+	}
+	pods, _, err := client.List[*corev1.Pod](ctx, e.client, client.ListOptions{FieldSelector: "spec.nodeName!="})
+	if err != nil {
+		return nil, fmt.Errorf("list pods: %w", err)
+	}
+	state := placement.NewState()
+	for _, n := range nodes {
+		if err := state.SetNode(n); err != nil {
+			return nil, err
+		}
+	}
+	for _, pod := range pods {
+		if kind.IsPodFinished(pod) {
+			continue
+		}
+		p, err := placement.NewPod(pod)
+		if err != nil {
+			return nil, fmt.Errorf("pod %s: %w", client.KeyOf(pod), err)
+		}
+		state.Place(p, p.Node)
+	}
+	return state, nil
+}
+
+// waitsFor says in a sentence what an unbound pod waits for.
+func waitsFor(pod *corev1.Pod, nodes, fits int) string {
+	switch {
+	case pod.GetSpec().GetNodeName() != "":
+		return ""
+	case pod.GetMetadata().GetDeletionTimestamp() != nil:
+		return "nothing: it is being deleted"
+	case nodes == 0:
+		return "a node: the cluster has none"
+	case fits == 0:
+		return "a change in one of the nodes below, or of the pod: no node will do as things are"
+	}
+	return fmt.Sprintf("the scheduler: %d of %d nodes would do; if this lasts, see whether a scheduler leads (xebec cluster status)", fits, nodes)
+}

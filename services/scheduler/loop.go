@@ -1,0 +1,308 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/events"
+	"github.com/xebec-project/xebec/internal/kind"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	"github.com/xebec-project/xebec/services/scheduler/placement"
+)
+
+// maxBindings is how many binding transactions may be under way at once.
+const maxBindings = 4
+
+// loop places waiting pods. Informers tell it of changes under mu; one goroutine decides.
+type loop struct {
+	cfg    Config
+	client *client.Client
+	events *events.Recorder
+	log    *zap.Logger
+	pods   *client.Informer[*corev1.Pod]
+	wakeup chan struct{} // holds a token when there may be something to do
+
+	mu    sync.Mutex
+	state *placement.State
+	queue *queue
+	// assumed are pods that were placed and whose binding the informer has not shown yet.
+	assumed map[string]string
+}
+
+func newLoop(cfg Config, c *client.Client, recorder *events.Recorder, log *zap.Logger) *loop {
+	return &loop{
+		cfg: cfg, client: c, events: recorder, log: log, wakeup: make(chan struct{}, 1),
+		state: placement.NewState(), queue: newQueue(), assumed: map[string]string{},
+	}
+}
+
+func (l *loop) kick() {
+	select {
+	case l.wakeup <- struct{}{}:
+	default:
+	}
+}
+
+// nodeChanged follows the nodes informer. What changed decides which parked pods are worth another try.
+func (l *loop) nodeChanged(old, new *corev1.Node) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.kick()
+	if new == nil {
+		l.state.DeleteNode(old.GetMetadata().GetName())
+		return
+	}
+	if err := l.state.SetNode(new); err != nil {
+		l.log.Error("Node is left out", zap.Error(err))
+		l.state.DeleteNode(new.GetMetadata().GetName())
+		return
+	}
+	now := time.Now()
+	if old == nil {
+		l.queue.wake(now, "NodeUnschedulable", "NodeSelector", "TaintToleration", "HostPorts", "NodeResources")
+		return
+	}
+	var could []string
+	if old.GetSpec().GetUnschedulable() && !new.GetSpec().GetUnschedulable() {
+		could = append(could, "NodeUnschedulable")
+	}
+	if !maps.Equal(old.GetMetadata().GetLabels(), new.GetMetadata().GetLabels()) {
+		could = append(could, "NodeSelector")
+	}
+	if !slices.EqualFunc(old.GetSpec().GetTaints(), new.GetSpec().GetTaints(), func(a, b *corev1.Taint) bool { return proto.Equal(a, b) }) {
+		could = append(could, "TaintToleration")
+	}
+	if !equalResources(old, new) {
+		could = append(could, "NodeResources")
+	}
+	if len(could) > 0 {
+		l.queue.wake(now, could...)
+	}
+}
+
+func equalResources(a, b *corev1.Node) bool {
+	x, y := a.GetStatus().GetAllocatable(), b.GetStatus().GetAllocatable()
+	if len(x) != len(y) {
+		return false
+	}
+	for name := range x {
+		if x[name].GetString_() != y[name].GetString_() {
+			return false
+		}
+	}
+	return true
+}
+
+// podChanged follows the pods informer.
+func (l *loop) podChanged(old, new *corev1.Pod) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.kick()
+	now := time.Now()
+	if new == nil || kind.IsPodFinished(new) {
+		gone := new
+		if gone == nil {
+			gone = old
+		}
+		uid := gone.GetMetadata().GetUid()
+		l.queue.remove(uid)
+		delete(l.assumed, uid)
+		if l.state.On(uid) != "" {
+			l.state.Remove(uid)
+			l.queue.wake(now, "NodeResources", "HostPorts")
+		}
+		return
+	}
+	p, err := placement.NewPod(new)
+	if err != nil {
+		l.log.Error("Pod is left out", zap.String("pod", client.KeyOf(new).String()), zap.Error(err))
+		return
+	}
+	switch {
+	case p.Node != "":
+		l.queue.remove(p.UID)
+		delete(l.assumed, p.UID)
+		l.state.Place(p, p.Node)
+	case new.GetSpec().GetSchedulerName() != l.cfg.SchedulerName || new.GetMetadata().GetDeletionTimestamp() != nil:
+		l.queue.remove(p.UID)
+	case l.assumed[p.UID] == "":
+		// A status update of a pod that fits nowhere is this scheduler's own doing and changes nothing.
+		if old == nil || old.GetMetadata().GetGeneration() != new.GetMetadata().GetGeneration() {
+			l.queue.add(p, now)
+		}
+	}
+}
+
+// run places pods until ctx ends.
+func (l *loop) run(ctx context.Context) error {
+	var bindings sync.WaitGroup
+	defer bindings.Wait()
+	slots := make(chan struct{}, maxBindings)
+	for {
+		placed, parked := l.decide()
+		for _, p := range parked {
+			l.report(ctx, p)
+		}
+		if len(placed) > 0 {
+			select {
+			case slots <- struct{}{}:
+			case <-ctx.Done():
+				return nil
+			}
+			bindings.Go(func() {
+				defer func() { <-slots }()
+				l.bind(ctx, placed)
+			})
+			continue
+		}
+		if !l.idle(ctx) {
+			return nil
+		}
+	}
+}
+
+// idle waits for something to do; false when ctx ended.
+func (l *loop) idle(ctx context.Context) bool {
+	l.mu.Lock()
+	at, ok := l.queue.next()
+	l.mu.Unlock()
+	var clock <-chan time.Time
+	if ok {
+		timer := time.NewTimer(max(time.Until(at), time.Millisecond))
+		defer timer.Stop()
+		clock = timer.C
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-l.wakeup:
+	case <-clock:
+	}
+	return true
+}
+
+// assignment is a pod with the node chosen for it.
+type assignment struct {
+	*waiting
+	node string
+}
+
+// refusal is a pod that fits nowhere.
+type refusal struct {
+	pod *placement.Pod
+	why *placement.Refusals
+}
+
+// decide takes a batch of waiting pods and chooses their nodes, counting each before the next is looked at.
+func (l *loop) decide() (placed []assignment, parked []refusal) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	for _, w := range l.queue.take(l.cfg.BatchSize, now) {
+		node, err := l.state.Choose(w.pod)
+		if why := (*placement.Refusals)(nil); errors.As(err, &why) {
+			l.queue.park(w, why.Filters, now)
+			parked = append(parked, refusal{w.pod, why})
+			continue
+		}
+		l.state.Place(w.pod, node)
+		l.assumed[w.pod.UID] = node
+		placed = append(placed, assignment{w, node})
+	}
+	return placed, parked
+}
+
+// bind writes a batch in one transaction. When a pod of it cannot be bound any more, the others are bound one by one.
+func (l *loop) bind(ctx context.Context, batch []assignment) {
+	ops := make([]client.Operation, len(batch))
+	for i, a := range batch {
+		ops[i] = client.OpBind(a.pod.Namespace, a.pod.Name, a.pod.UID, a.node)
+	}
+	_, err := client.Transact(ctx, l.client, ops...)
+	switch {
+	case err == nil:
+		for _, a := range batch {
+			l.recordScheduled(a)
+		}
+	case len(batch) > 1 && (apierr.IsConflict(err) || apierr.IsNotFound(err) || apierr.IsBadRequest(err)):
+		for _, a := range batch {
+			l.bind(ctx, []assignment{a})
+		}
+	case ctx.Err() != nil:
+	default:
+		l.unbind(batch, err)
+	}
+}
+
+func (l *loop) recordScheduled(a assignment) {
+	l.events.EventAt(reference(a.pod), events.Normal, "Scheduled", "Successfully assigned %s/%s to %s", a.pod.Namespace, a.pod.Name, a.node)
+}
+
+// unbind takes a failed batch back. Pods that are gone are forgotten by the informer's word, not here.
+func (l *loop) unbind(batch []assignment, err error) {
+	l.log.Warn("Binding failed", zap.Int("pods", len(batch)), zap.String("first", batch[0].pod.Namespace+"/"+batch[0].pod.Name), zap.Error(err))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.kick()
+	now := time.Now()
+	for _, a := range batch {
+		// The informer may have shown it bound meanwhile: an error does not always mean that nothing was written.
+		if l.assumed[a.pod.UID] != a.node {
+			continue
+		}
+		delete(l.assumed, a.pod.UID)
+		l.state.Remove(a.pod.UID)
+		l.queue.retry(a.waiting, now)
+	}
+}
+
+func reference(p *placement.Pod) *corev1.ObjectReference {
+	return &corev1.ObjectReference{Kind: "Pod", ApiVersion: "v1", Namespace: p.Namespace, Name: p.Name, Uid: p.UID}
+}
+
+// report tells people why a pod waits: by an event and by its PodScheduled condition.
+func (l *loop) report(ctx context.Context, r refusal) {
+	message := r.why.Error()
+	l.events.EventAt(reference(r.pod), events.Warning, "FailedScheduling", "%s", message)
+	pod, ok := l.pods.Get(r.pod.Namespace, r.pod.Name)
+	if !ok || pod.GetMetadata().GetUid() != r.pod.UID {
+		return
+	}
+	was := kind.PodCondition(pod, "PodScheduled")
+	if was.GetStatus() == "False" && was.GetMessage() == message {
+		return
+	}
+	// The informer's copy is slim: the status is written onto the whole object.
+	full, err := client.Get[*corev1.Pod](ctx, l.client, r.pod.Namespace, r.pod.Name)
+	if err == nil && full.GetMetadata().GetUid() == r.pod.UID && full.GetSpec().GetNodeName() == "" {
+		setUnschedulable(full, message, time.Now())
+		_, err = client.UpdateStatus(ctx, l.client, full)
+	}
+	if err != nil && !apierr.IsNotFound(err) && !apierr.IsConflict(err) && ctx.Err() == nil {
+		l.log.Warn("Condition of a pod that fits nowhere not written", zap.String("pod", r.pod.Namespace+"/"+r.pod.Name), zap.Error(err))
+	}
+}
+
+func setUnschedulable(p *corev1.Pod, message string, now time.Time) {
+	if p.Status == nil {
+		p.Status = &corev1.PodStatus{}
+	}
+	c := &corev1.PodCondition{Type: "PodScheduled", Status: "False", Reason: "Unschedulable", Message: message, LastTransitionTime: timestamppb.New(now.Truncate(time.Second))}
+	if was := kind.PodCondition(p, c.Type); was != nil {
+		if was.GetStatus() == c.Status {
+			c.LastTransitionTime = was.GetLastTransitionTime()
+		}
+		p.Status.Conditions = slices.DeleteFunc(p.Status.Conditions, func(o *corev1.PodCondition) bool { return o == was })
+	}
+	p.Status.Conditions = append(p.Status.Conditions, c)
+}

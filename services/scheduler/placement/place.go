@@ -1,0 +1,147 @@
+package placement
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Refusals says why a pod fits nowhere.
+type Refusals struct {
+	// Nodes is how many nodes there are.
+	Nodes int
+	// Reasons counts the nodes by the reason of their refusal.
+	Reasons map[string]int
+	// Filters are the names of the filters that refused at least one node.
+	Filters []string
+}
+
+// Error is the sentence that Kubernetes' users know from FailedScheduling events.
+func (r *Refusals) Error() string {
+	if r.Nodes == 0 {
+		return "no nodes available to schedule pods"
+	}
+	parts := make([]string, 0, len(r.Reasons))
+	for reason, n := range r.Reasons {
+		parts = append(parts, fmt.Sprintf("%d %s", n, reason))
+	}
+	slices.Sort(parts)
+	return fmt.Sprintf("0/%d nodes are available: %s.", r.Nodes, strings.Join(parts, ", "))
+}
+
+// Choose returns the best node for a pod, or a *Refusals. Of equals it takes the one with fewest pods, then the first by
+// name, so that a decision can be repeated.
+func (s *State) Choose(p *Pod) (string, error) {
+	fit, refusals := s.fitting(p)
+	if len(fit) == 0 {
+		return "", refusals
+	}
+	f := fleetOf(p, fit)
+	var chosen *node
+	var top float64
+	for _, n := range fit {
+		total := 0.0
+		for _, sc := range scorers {
+			total += sc.weight * sc.score(p, n, f)
+		}
+		if chosen == nil || total > top+1e-9 || total > top-1e-9 && n.used["pods"] < chosen.used["pods"] {
+			chosen, top = n, total
+		}
+	}
+	return chosen.name, nil
+}
+
+// fitting returns the nodes that no filter refuses, and when there is none, why.
+func (s *State) fitting(p *Pod) ([]*node, *Refusals) {
+	fit := make([]*node, 0, len(s.order))
+	reasons, names := map[string]int{}, map[string]bool{}
+nodes:
+	for _, n := range s.order {
+		for _, f := range filters {
+			if short, _ := f.refuse(p, n); short != "" {
+				reasons[short]++
+				names[f.name] = true
+				continue nodes
+			}
+		}
+		fit = append(fit, n)
+	}
+	if len(fit) > 0 {
+		return fit, nil
+	}
+	return nil, &Refusals{Nodes: len(s.order), Reasons: reasons, Filters: slices.Sorted(maps.Keys(names))}
+}
+
+func fleetOf(p *Pod, nodes []*node) *fleet {
+	f := &fleet{}
+	if p.siblings != "" {
+		for _, n := range nodes {
+			f.mostSiblings = max(f.mostSiblings, n.siblings[p.siblings])
+		}
+	}
+	return f
+}
+
+// Verdict is how one node fares for a pod.
+type Verdict struct {
+	Node string
+	// RefusedBy is the filter that refused the node and Reason why; both are empty when it would do.
+	RefusedBy, Reason string
+	// Scores are in the order of the scorers; nil when refused.
+	Scores []Score
+	// Total is the weighted mean of the scores, 0 to 10.
+	Total float64
+}
+
+// Score is one scorer's mark, 0 to 10, with its weight in the mean.
+type Score struct {
+	Name          string
+	Score, Weight float64
+}
+
+// Explain returns how every node fares for a pod, the best first, then those refused, by name. A pod that is on a node
+// already is rated as if it were not.
+func (s *State) Explain(p *Pod) []Verdict {
+	if on := s.On(p.UID); on != "" {
+		placed := s.pods[p.UID]
+		s.Remove(p.UID)
+		defer s.Place(placed, on)
+	}
+	fit, _ := s.fitting(p)
+	f := fleetOf(p, fit)
+	verdicts := make([]Verdict, 0, len(s.order))
+	for _, n := range s.order {
+		verdicts = append(verdicts, judge(p, n, f))
+	}
+	slices.SortStableFunc(verdicts, func(a, b Verdict) int {
+		if (a.RefusedBy == "") != (b.RefusedBy == "") {
+			if a.RefusedBy == "" {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(b.Total, a.Total), strings.Compare(a.Node, b.Node))
+	})
+	return verdicts
+}
+
+func judge(p *Pod, n *node, f *fleet) Verdict {
+	v := Verdict{Node: n.name}
+	for _, filter := range filters {
+		if short, full := filter.refuse(p, n); short != "" {
+			v.RefusedBy, v.Reason = filter.name, full
+			return v
+		}
+	}
+	weights := 0.0
+	for _, sc := range scorers {
+		mark := sc.score(p, n, f)
+		v.Scores = append(v.Scores, Score{sc.name, mark, sc.weight})
+		v.Total += mark * sc.weight
+		weights += sc.weight
+	}
+	v.Total /= weights
+	return v
+}

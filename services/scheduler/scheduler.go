@@ -1,0 +1,117 @@
+// Package scheduler assigns pods to nodes. One instance of the service, elected, decides; every instance explains.
+//
+// The decision itself is the pure package placement. loop.go feeds it from informers, takes waiting pods from the queue
+// in batches, and binds a batch in one transaction; explain.go answers `xebec why`.
+package scheduler
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/controller"
+	"github.com/xebec-project/xebec/internal/events"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	schedulerv1 "github.com/xebec-project/xebec/proto/xebec/scheduler/v1"
+)
+
+// DefaultName is the spec.schedulerName that this scheduler serves.
+const DefaultName = "default-scheduler"
+
+// Config is what an operator can set.
+type Config struct {
+	// SchedulerName is the spec.schedulerName of the pods to schedule.
+	SchedulerName string `yaml:"schedulerName"`
+	// BatchSize is how many pods one transaction binds at most, 1 to 500.
+	BatchSize int `yaml:"batchSize"`
+}
+
+// DefaultConfig is the configuration of a new cluster.
+func DefaultConfig() Config { return Config{SchedulerName: DefaultName, BatchSize: 250} }
+
+// Validate refuses settings that make no sense.
+func (c Config) Validate() error {
+	if c.SchedulerName == "" {
+		return fmt.Errorf("schedulerName: is required; %s is the usual one", DefaultName)
+	}
+	if c.BatchSize < 1 || c.BatchSize > client.MaxOperations {
+		return fmt.Errorf("batchSize: must be 1 to %d, is %d", client.MaxOperations, c.BatchSize)
+	}
+	return nil
+}
+
+// Deps is what the service needs from its process.
+type Deps struct {
+	// Host is the machine, such as "master-1".
+	Host string
+	// Client reaches the API.
+	Client *client.Client
+	// Logger must not be nil.
+	Logger *zap.Logger
+	// Metrics may be nil.
+	Metrics prometheus.Registerer
+}
+
+// Service schedules pods while it leads.
+type Service struct {
+	cfg    Config
+	client *client.Client
+	log    *zap.Logger
+	group  *controller.Group
+	events *events.Recorder
+}
+
+// New returns a service that does nothing until Run.
+func New(cfg Config, deps Deps) (*Service, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Service{cfg: cfg, client: deps.Client, log: deps.Logger}
+	s.events = events.NewRecorder(events.Config{Client: deps.Client, Component: cfg.SchedulerName, Host: deps.Host, Logger: deps.Logger, Metrics: deps.Metrics})
+	group, err := controller.NewGroup(controller.Config{
+		Service: "scheduler", Host: deps.Host, Client: deps.Client, Setup: s.setup, Logger: deps.Logger, Metrics: deps.Metrics,
+	})
+	s.group = group
+	return s, err
+}
+
+// Register adds the service's own API and its ControllerService to a server.
+func (s *Service) Register(r grpc.ServiceRegistrar) {
+	s.group.Register(r)
+	schedulerv1.RegisterSchedulerServiceServer(r, &explainer{client: s.client})
+}
+
+// Run stands for election and schedules while elected, until ctx ends.
+func (s *Service) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.events.Run(ctx) })
+	g.Go(func() error { return s.group.Run(ctx) })
+	return g.Wait()
+}
+
+// setup fills a term of leadership.
+func (s *Service) setup(t *controller.Term) error {
+	l := newLoop(s.cfg, t.Client(), s.events, s.log)
+	nodes := controller.Informer(t, client.InformerOptions[*corev1.Node]{Transform: func(n *corev1.Node) { n.Metadata.ManagedFields = nil }})
+	pods := controller.Informer(t, client.InformerOptions[*corev1.Pod]{Transform: slim})
+	nodes.OnChange(l.nodeChanged)
+	pods.OnChange(l.podChanged)
+	l.pods = pods
+	t.Go("loop", l.run)
+	return nil
+}
+
+// slim drops what scheduling never reads.
+func slim(p *corev1.Pod) {
+	p.Metadata.ManagedFields, p.Metadata.Annotations = nil, nil
+	for _, c := range p.GetSpec().GetContainers() {
+		*c = corev1.Container{Name: c.GetName(), Image: c.GetImage(), Ports: c.GetPorts(), Resources: c.GetResources()}
+	}
+	p.Spec.Volumes = nil
+	p.Status = &corev1.PodStatus{Phase: p.GetStatus().GetPhase(), Conditions: p.GetStatus().GetConditions()}
+}
