@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
@@ -75,7 +76,8 @@ func failuresAtInfo(_ string, code codes.Code) zapcore.Level {
 
 // ServerReporter begins a call: it puts the record into the context that the later interceptors fill.
 func (o *observer) ServerReporter(ctx context.Context, meta interceptors.CallMeta) (interceptors.Reporter, context.Context) {
-	r := &report{observer: o, ctx: ctx, method: meta.FullMethod(), unary: meta.Typ == interceptors.Unary, req: meta.ReqOrNil}
+	method, _ := grpc.Method(ctx) // meta would put its copy together anew at each look
+	r := &report{observer: o, ctx: ctx, method: method, unary: meta.Typ == interceptors.Unary, req: meta.ReqOrNil}
 	r.call.draining = o.draining
 	return r, context.WithValue(ctx, callKey{}, &r.call)
 }
