@@ -36,7 +36,7 @@ var filters = []filter{
 
 func refuseUnschedulable(p *Pod, n *node) (string, string) {
 	if !n.unschedulable || slices.ContainsFunc(p.tolerations, func(t *corev1.Toleration) bool {
-		return tolerates(t, &corev1.Taint{Key: "node.kubernetes.io/unschedulable", Effect: noSchedule})
+		return kind.Tolerates(t, &corev1.Taint{Key: "node.kubernetes.io/unschedulable", Effect: noSchedule})
 	}) {
 		return "", ""
 	}
@@ -61,29 +61,12 @@ func refuseTaints(p *Pod, n *node) (string, string) {
 		if taint.GetEffect() != noSchedule && taint.GetEffect() != noExecute {
 			continue
 		}
-		if !slices.ContainsFunc(p.tolerations, func(t *corev1.Toleration) bool { return tolerates(t, taint) }) {
+		if !slices.ContainsFunc(p.tolerations, func(t *corev1.Toleration) bool { return kind.Tolerates(t, taint) }) {
 			text := fmt.Sprintf("untolerated taint {%s: %s}", taint.GetKey(), taint.GetValue())
 			return "node(s) had " + text, fmt.Sprintf("%s, effect %s", text, taint.GetEffect())
 		}
 	}
 	return "", ""
-}
-
-// tolerates follows Kubernetes' rules: an empty key with Exists tolerates all, an empty effect every effect.
-func tolerates(t *corev1.Toleration, taint *corev1.Taint) bool {
-	if t.GetEffect() != "" && t.GetEffect() != taint.GetEffect() {
-		return false
-	}
-	if t.GetKey() != "" && t.GetKey() != taint.GetKey() {
-		return false
-	}
-	switch t.GetOperator() {
-	case "Exists":
-		return true
-	case "", "Equal":
-		return t.GetKey() != "" && t.GetValue() == taint.GetValue()
-	}
-	return false
 }
 
 func refusePorts(p *Pod, n *node) (string, string) {

@@ -73,7 +73,7 @@ func scoreTaints(p *Pod, n *node, _ *fleet) float64 {
 		}
 		tolerated := false
 		for _, t := range p.tolerations {
-			tolerated = tolerated || tolerates(t, taint)
+			tolerated = tolerated || kind.Tolerates(t, taint)
 		}
 		if !tolerated {
 			score /= 2

@@ -1,0 +1,169 @@
+// Package nodes looks after the machines: it notices when one falls silent, keeps new pods off it and moves the old ones
+// away, gives each its range of pod addresses, and clears up after those that vanished.
+//
+// A node's heartbeat is a Lease object under an etcd lease: it costs no disk write, and its disappearance is the alarm.
+// liveness.go turns that into conditions and taints, eviction.go taints into deletions, podcidr.go hands out ranges,
+// orphans.go deletes pods whose node is gone.
+package nodes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/controller"
+	"github.com/xebec-project/xebec/internal/events"
+	"github.com/xebec-project/xebec/internal/ipalloc"
+	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+// heartbeatNamespace holds the nodes' Lease objects.
+const heartbeatNamespace = "kube-node-lease"
+
+// Config is what an operator can set.
+type Config struct {
+	// ClusterCIDR is the range that nodes' pod ranges are cut from.
+	ClusterCIDR string `yaml:"clusterCIDR"`
+	// ServiceCIDR is the range of cluster IPs, which must be apart from ClusterCIDR.
+	ServiceCIDR string `yaml:"serviceCIDR"`
+	// NodeMaskSize is the prefix length of one node's pod range: 24 gives each node 256 addresses.
+	NodeMaskSize int `yaml:"nodeMaskSize"`
+	// EvictAfter is how long pods that name no toleration of their own stay on a node that is not ready or unreachable.
+	EvictAfter time.Duration `yaml:"evictAfter"`
+}
+
+// DefaultConfig is the configuration of a new cluster.
+func DefaultConfig() Config {
+	return Config{ClusterCIDR: "10.244.0.0/16", ServiceCIDR: "10.96.0.0/16", NodeMaskSize: 24, EvictAfter: 30 * time.Second}
+}
+
+// Validate reports every setting that makes no sense.
+func (c Config) Validate() error {
+	var problems []error
+	cluster, err := netip.ParsePrefix(c.ClusterCIDR)
+	if err != nil {
+		problems = append(problems, fmt.Errorf("clusterCIDR: %w; write a range such as 10.244.0.0/16", err))
+	}
+	service, err := netip.ParsePrefix(c.ServiceCIDR)
+	if err != nil {
+		problems = append(problems, fmt.Errorf("serviceCIDR: %w; write a range such as 10.96.0.0/16", err))
+	}
+	if len(problems) == 0 {
+		if err := ipalloc.CheckDisjoint(ipalloc.Range{Name: "clusterCIDR", CIDR: cluster}, ipalloc.Range{Name: "serviceCIDR", CIDR: service}); err != nil {
+			problems = append(problems, err)
+		}
+		if c.NodeMaskSize < cluster.Bits() || c.NodeMaskSize > cluster.Addr().BitLen()-2 {
+			problems = append(problems, fmt.Errorf("nodeMaskSize: must be %d to %d for clusterCIDR %s, is %d", cluster.Bits(), cluster.Addr().BitLen()-2, cluster, c.NodeMaskSize))
+		}
+	}
+	if c.EvictAfter < 0 {
+		problems = append(problems, fmt.Errorf("evictAfter: must not be negative, is %s", c.EvictAfter))
+	}
+	return errors.Join(problems...)
+}
+
+// Deps is what the service needs from its process.
+type Deps struct {
+	// Host is the machine, such as "master-1".
+	Host string
+	// Client reaches the API.
+	Client *client.Client
+	// Logger may be nil.
+	Logger *zap.Logger
+	// Metrics may be nil.
+	Metrics prometheus.Registerer
+}
+
+// Service looks after the nodes while it leads.
+type Service struct {
+	cfg    Config
+	group  *controller.Group
+	events *events.Recorder
+}
+
+// New returns a service that does nothing until Run.
+func New(cfg Config, deps Deps) (*Service, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Service{cfg: cfg}
+	s.events = events.NewRecorder(events.Config{Client: deps.Client, Component: "node-controller", Host: deps.Host, Logger: deps.Logger, Metrics: deps.Metrics})
+	group, err := controller.NewGroup(controller.Config{
+		Service: "nodes", Host: deps.Host, Client: deps.Client, Setup: s.setup, Logger: deps.Logger, Metrics: deps.Metrics,
+	})
+	s.group = group
+	return s, err
+}
+
+// Register adds the service's ControllerService to a server.
+func (s *Service) Register(r grpc.ServiceRegistrar) { s.group.Register(r) }
+
+// Run stands for election and works while elected, until ctx ends.
+func (s *Service) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.events.Run(ctx) })
+	g.Go(func() error { return s.group.Run(ctx) })
+	return g.Wait()
+}
+
+// byNode indexes pods by the node that they are bound to.
+const byNode = "node"
+
+// setup fills a term of leadership.
+func (s *Service) setup(t *controller.Term) error {
+	nodes := controller.Informer(t, client.InformerOptions[*corev1.Node]{})
+	leases := controller.Informer(t, client.InformerOptions[*coordinationv1.Lease]{Namespace: heartbeatNamespace, MetadataOnly: true})
+	pods := controller.Informer(t, client.InformerOptions[*corev1.Pod]{
+		Indexers:  map[string]func(*corev1.Pod) []string{byNode: func(p *corev1.Pod) []string { return []string{p.GetSpec().GetNodeName()} }},
+		Transform: slimPod,
+	})
+
+	live := &liveness{client: t.Client(), nodes: nodes, leases: leases, pods: pods, events: s.events}
+	liveController := t.Controller("liveness", 0, live.reconcile)
+	controller.For(liveController, nodes)
+	controller.Map(liveController, leases, func(l *coordinationv1.Lease) []controller.Key {
+		return []controller.Key{{Name: l.GetMetadata().GetName()}}
+	})
+
+	evict := &eviction{client: t.Client(), nodes: nodes, pods: pods, events: s.events, after: s.cfg.EvictAfter}
+	evictController := t.Controller("eviction", 0, evict.reconcile)
+	controller.For(evictController, nodes)
+	controller.Map(evictController, pods, func(p *corev1.Pod) []controller.Key {
+		if p.GetSpec().GetNodeName() == "" {
+			return nil
+		}
+		return []controller.Key{{Name: p.GetSpec().GetNodeName()}}
+	})
+
+	// Ranges are handed out by one worker: two could pick the same.
+	cidrs := &podCIDRs{client: t.Client(), nodes: nodes, events: s.events, cluster: netip.MustParsePrefix(s.cfg.ClusterCIDR), bits: s.cfg.NodeMaskSize, given: map[netip.Prefix]string{}}
+	cidrController := t.Controller("podcidr", 1, cidrs.reconcile)
+	controller.For(cidrController, nodes)
+
+	lost := &orphans{client: t.Client(), nodes: nodes, pods: pods, since: map[string]time.Time{}}
+	lostController := t.Controller("orphans", 1, lost.reconcile)
+	controller.Map(lostController, nodes, func(n *corev1.Node) []controller.Key { return []controller.Key{client.KeyOf(n)} })
+	controller.Map(lostController, pods, func(p *corev1.Pod) []controller.Key {
+		if _, ok := nodes.Get("", p.GetSpec().GetNodeName()); ok || p.GetSpec().GetNodeName() == "" {
+			return nil
+		}
+		return []controller.Key{{Name: p.GetSpec().GetNodeName()}}
+	})
+	return nil
+}
+
+// slimPod drops what the controllers never read.
+func slimPod(p *corev1.Pod) {
+	p.Metadata.ManagedFields = nil
+	p.Spec = &corev1.PodSpec{NodeName: p.GetSpec().GetNodeName(), Tolerations: p.GetSpec().GetTolerations()}
+	p.Status = &corev1.PodStatus{Phase: p.GetStatus().GetPhase(), Conditions: p.GetStatus().GetConditions()}
+}
