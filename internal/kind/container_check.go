@@ -25,9 +25,6 @@ func (c *checker) containers(p *field.Path, s *corev1.PodSpec, volumes names) {
 			c.oneOf(at.Child("restartPolicy"), container.GetRestartPolicy(), RestartAlways, RestartNever, RestartOnFailure)
 		}
 	}
-	if n := len(s.GetInitContainers()); n > 0 {
-		c.notYet(p.Child("initContainers"), n, "init containers are not run yet, and the containers must not start without them")
-	}
 	for i, container := range s.GetInitContainers() {
 		at := p.Child("initContainers").Index(i)
 		c.container(at, container, volumes, seen)
@@ -267,7 +264,10 @@ func (c *checker) mounts(p *field.Path, mounts []*corev1.VolumeMount, volumes na
 		}
 		seen[m.GetMountPath()] = true
 		c.subPath(at.Child("subPath"), m.GetSubPath())
-		c.subPath(at.Child("subPathExpr"), m.GetSubPathExpr())
+		if m.GetSubPathExpr() != "" {
+			// Mounting the whole volume instead would show a container what belongs to others.
+			c.notYet(at.Child("subPathExpr"), m.GetSubPathExpr(), "variables are not expanded in paths yet; use subPath")
+		}
 		if m.GetSubPath() != "" && m.GetSubPathExpr() != "" {
 			c.invalid(at.Child("subPathExpr"), m.GetSubPathExpr(), "subPathExpr and subPath are mutually exclusive")
 		}

@@ -163,7 +163,7 @@ func TestPodContainers(t *testing.T) {
 		{"init containers", func(p *corev1.Pod) {
 			p.Spec.InitContainers = []*corev1.Container{{Name: "web", Image: "x", LivenessProbe: probe(tcp(kind.Count(1)))}}
 		}, []string{
-			"spec.initContainers: Unsupported value: 1: init containers are not run yet", `spec.initContainers[0].name: Duplicate value: "web"`,
+			`spec.initContainers[0].name: Duplicate value: "web"`,
 			"spec.initContainers[0].livenessProbe: Forbidden",
 		}},
 		{"security", first(func(c *corev1.Container) {

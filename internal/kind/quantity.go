@@ -1,6 +1,7 @@
 package kind
 
 import (
+	"errors"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -26,7 +27,24 @@ func Amount(q *metav1.Quantity) (resource.Quantity, error) {
 	if q.GetString_() == "" {
 		return resource.Quantity{}, nil
 	}
-	return resource.ParseQuantity(q.GetString_())
+	return ParseQuantity(q.GetString_())
+}
+
+// ErrQuantityRange is returned by ParseQuantity for what no resource ever comes near.
+var ErrQuantityRange = errors.New("the quantity is out of range")
+
+// ParseQuantity reads a quantity from an untrusted source. Unlike the parser of Kubernetes, which writes every number
+// out in full and so takes minutes for 1e-99999999, it refuses exponents of more than two digits and texts of more than
+// 128 bytes, with ErrQuantityRange.
+func ParseQuantity(text string) (resource.Quantity, error) {
+	exponent := ""
+	if i := strings.LastIndexAny(text, "eE"); i >= 0 {
+		exponent = strings.TrimLeft(text[i+1:], "+-0")
+	}
+	if len(exponent) > 2 || len(text) > 128 {
+		return resource.Quantity{}, ErrQuantityRange
+	}
+	return resource.ParseQuantity(text)
 }
 
 // amounts checks a list of resources: names and amounts that are no less than nothing.

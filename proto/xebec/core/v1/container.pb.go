@@ -3413,7 +3413,7 @@ var File_xebec_core_v1_container_proto protoreflect.FileDescriptor
 
 const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\n" +
-	"\x1dxebec/core/v1/container.proto\x12\rxebec.core.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/core/v1/volume.proto\x1a\x1fxebec/meta/v1/intorstring.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/quantity.proto\"\xdf\x0e\n" +
+	"\x1dxebec/core/v1/container.proto\x12\rxebec.core.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/core/v1/volume.proto\x1a\x1fxebec/meta/v1/intorstring.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/quantity.proto\"\xff\f\n" +
 	"\tContainer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x18\n" +
@@ -3430,19 +3430,19 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\x0freadiness_probe\x18\v \x01(\v2\x14.xebec.core.v1.ProbeR\x0ereadinessProbe\x126\n" +
 	"\tlifecycle\x18\f \x01(\v2\x18.xebec.core.v1.LifecycleR\tlifecycle\x128\n" +
 	"\x18termination_message_path\x18\r \x01(\tR\x16terminationMessagePath\x12*\n" +
-	"\x11image_pull_policy\x18\x0e \x01(\tR\x0fimagePullPolicy\x12\xbd\x01\n" +
-	"\x10security_context\x18\x0f \x01(\v2\x1e.xebec.core.v1.SecurityContextBr\xc2\xda\x18n:lcontainers run with the runtime's own user, capabilities and profiles: security contexts are not applied yetR\x0fsecurityContext\x12c\n" +
+	"\x11image_pull_policy\x18\x0e \x01(\tR\x0fimagePullPolicy\x12I\n" +
+	"\x10security_context\x18\x0f \x01(\v2\x1e.xebec.core.v1.SecurityContextR\x0fsecurityContext\x12c\n" +
 	"\x05stdin\x18\x10 \x01(\bBM\xc2\xda\x18I:Gnothing can be attached to a container yet: its standard input is emptyR\x05stdin\x12l\n" +
 	"\n" +
 	"stdin_once\x18\x11 \x01(\bBM\xc2\xda\x18I:Gnothing can be attached to a container yet: its standard input is emptyR\tstdinOnce\x12\x10\n" +
 	"\x03tty\x18\x12 \x01(\bR\x03tty\x127\n" +
 	"\benv_from\x18\x13 \x03(\v2\x1c.xebec.core.v1.EnvFromSourceR\aenvFrom\x12<\n" +
-	"\x1atermination_message_policy\x18\x14 \x01(\tR\x18terminationMessagePolicy\x12V\n" +
-	"\x0evolume_devices\x18\x15 \x03(\v2\x1b.xebec.core.v1.VolumeDeviceB\x12\xc2\xda\x18\x0e\x18\x02\"\n" +
-	"devicePathR\rvolumeDevices\x12\x91\x01\n" +
-	"\rstartup_probe\x18\x16 \x01(\v2\x14.xebec.core.v1.ProbeBV\xc2\xda\x18R:Pstartup probes are not run yet: give the liveness probe an initial delay insteadR\fstartupProbe\x12w\n" +
-	"\rresize_policy\x18\x17 \x03(\v2$.xebec.core.v1.ContainerResizePolicyB,\xc2\xda\x18(:&running containers are not resized yetR\fresizePolicy\x12m\n" +
-	"\x0erestart_policy\x18\x18 \x01(\tBA\xc2\xda\x18=:;the restart policy of the pod applies to all its containersH\x00R\rrestartPolicy\x88\x01\x01\x12\x98\x01\n" +
+	"\x1atermination_message_policy\x18\x14 \x01(\tR\x18terminationMessagePolicy\x12\x86\x01\n" +
+	"\x0evolume_devices\x18\x15 \x03(\v2\x1b.xebec.core.v1.VolumeDeviceBB\xc2\xda\x18>\x18\x02\"\n" +
+	"devicePath:.block devices are not passed to containers yetR\rvolumeDevices\x129\n" +
+	"\rstartup_probe\x18\x16 \x01(\v2\x14.xebec.core.v1.ProbeR\fstartupProbe\x12w\n" +
+	"\rresize_policy\x18\x17 \x03(\v2$.xebec.core.v1.ContainerResizePolicyB,\xc2\xda\x18(:&running containers are not resized yetR\fresizePolicy\x12*\n" +
+	"\x0erestart_policy\x18\x18 \x01(\tH\x00R\rrestartPolicy\x88\x01\x01\x12\x98\x01\n" +
 	"\x14restart_policy_rules\x18\x19 \x03(\v2#.xebec.core.v1.ContainerRestartRuleBA\xc2\xda\x18=:;the restart policy of the pod applies to all its containersR\x12restartPolicyRulesB\x11\n" +
 	"\x0f_restart_policy\"\xbb\x02\n" +
 	"\rContainerPort\x12\x12\n" +
@@ -3515,15 +3515,15 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"exit_codes\x18\x02 \x01(\v2..xebec.core.v1.ContainerRestartRuleOnExitCodesR\texitCodes\"]\n" +
 	"\x1fContainerRestartRuleOnExitCodes\x12\x1a\n" +
 	"\boperator\x18\x01 \x01(\tR\boperator\x12\x1e\n" +
-	"\x06values\x18\x02 \x03(\x05B\x06\xc2\xda\x18\x02\x18\x01R\x06values\"\xe3\x03\n" +
+	"\x06values\x18\x02 \x03(\x05B\x06\xc2\xda\x18\x02\x18\x01R\x06values\"\x97\x03\n" +
 	"\x05Probe\x12=\n" +
 	"\ahandler\x18\x01 \x01(\v2\x1b.xebec.core.v1.ProbeHandlerB\x06\xc2\xda\x18\x02\b\x01R\ahandler\x122\n" +
 	"\x15initial_delay_seconds\x18\x02 \x01(\x05R\x13initialDelaySeconds\x12'\n" +
 	"\x0ftimeout_seconds\x18\x03 \x01(\x05R\x0etimeoutSeconds\x12%\n" +
 	"\x0eperiod_seconds\x18\x04 \x01(\x05R\rperiodSeconds\x12+\n" +
 	"\x11success_threshold\x18\x05 \x01(\x05R\x10successThreshold\x12+\n" +
-	"\x11failure_threshold\x18\x06 \x01(\x05R\x10failureThreshold\x12\x97\x01\n" +
-	" termination_grace_period_seconds\x18\a \x01(\x03BI\xc2\xda\x18E:Ca container that fails the probe has the pod's grace period to stopH\x00R\x1dterminationGracePeriodSeconds\x88\x01\x01B#\n" +
+	"\x11failure_threshold\x18\x06 \x01(\x05R\x10failureThreshold\x12L\n" +
+	" termination_grace_period_seconds\x18\a \x01(\x03H\x00R\x1dterminationGracePeriodSeconds\x88\x01\x01B#\n" +
 	"!_termination_grace_period_seconds\"\xe4\x01\n" +
 	"\fProbeHandler\x12-\n" +
 	"\x04exec\x18\x01 \x01(\v2\x19.xebec.core.v1.ExecActionR\x04exec\x127\n" +
@@ -3556,11 +3556,11 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\x04mode\x18\x03 \x01(\tH\x01R\x04mode\x88\x01\x01B\n" +
 	"\n" +
 	"\b_serviceB\a\n" +
-	"\x05_mode\"\xe1\x02\n" +
-	"\tLifecycle\x12e\n" +
+	"\x05_mode\"\x93\x02\n" +
+	"\tLifecycle\x12>\n" +
 	"\n" +
-	"post_start\x18\x01 \x01(\v2\x1f.xebec.core.v1.LifecycleHandlerB%\xc2\xda\x18!:\x1flifecycle hooks are not run yetR\tpostStart\x12a\n" +
-	"\bpre_stop\x18\x02 \x01(\v2\x1f.xebec.core.v1.LifecycleHandlerB%\xc2\xda\x18!:\x1flifecycle hooks are not run yetR\apreStop\x12z\n" +
+	"post_start\x18\x01 \x01(\v2\x1f.xebec.core.v1.LifecycleHandlerR\tpostStart\x12:\n" +
+	"\bpre_stop\x18\x02 \x01(\v2\x1f.xebec.core.v1.LifecycleHandlerR\apreStop\x12z\n" +
 	"\vstop_signal\x18\x03 \x01(\tBT\xc2\xda\x18P:Ncontainers are stopped with the signal that their image names, or else SIGTERMH\x00R\n" +
 	"stopSignal\x88\x01\x01B\x0e\n" +
 	"\f_stop_signal\"\xeb\x01\n" +
@@ -3571,25 +3571,25 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"tcp_socket\x18\x03 \x01(\v2\x1e.xebec.core.v1.TCPSocketActionR\ttcpSocket\x120\n" +
 	"\x05sleep\x18\x04 \x01(\v2\x1a.xebec.core.v1.SleepActionR\x05sleep\"'\n" +
 	"\vSleepAction\x12\x18\n" +
-	"\aseconds\x18\x01 \x01(\x03R\aseconds\"\xda\x06\n" +
+	"\aseconds\x18\x01 \x01(\x03R\aseconds\"\x90\b\n" +
 	"\x0fSecurityContext\x12?\n" +
 	"\fcapabilities\x18\x01 \x01(\v2\x1b.xebec.core.v1.CapabilitiesR\fcapabilities\x12#\n" +
 	"\n" +
 	"privileged\x18\x02 \x01(\bH\x00R\n" +
-	"privileged\x88\x01\x01\x12G\n" +
-	"\x10se_linux_options\x18\x03 \x01(\v2\x1d.xebec.core.v1.SELinuxOptionsR\x0eseLinuxOptions\x12#\n" +
+	"privileged\x88\x01\x01\x12\x83\x01\n" +
+	"\x10se_linux_options\x18\x03 \x01(\v2\x1d.xebec.core.v1.SELinuxOptionsB:\xc2\xda\x186:4this part of the security context is not applied yetR\x0eseLinuxOptions\x12#\n" +
 	"\vrun_as_user\x18\x04 \x01(\x03H\x01R\trunAsUser\x88\x01\x01\x12*\n" +
 	"\x0frun_as_non_root\x18\x05 \x01(\bH\x02R\frunAsNonRoot\x88\x01\x01\x12>\n" +
 	"\x19read_only_root_filesystem\x18\x06 \x01(\bH\x03R\x16readOnlyRootFilesystem\x88\x01\x01\x12A\n" +
 	"\x1aallow_privilege_escalation\x18\a \x01(\bH\x04R\x18allowPrivilegeEscalation\x88\x01\x01\x12%\n" +
 	"\frun_as_group\x18\b \x01(\x03H\x05R\n" +
-	"runAsGroup\x88\x01\x01\x12\"\n" +
+	"runAsGroup\x88\x01\x01\x12^\n" +
 	"\n" +
-	"proc_mount\x18\t \x01(\tH\x06R\tprocMount\x88\x01\x01\x12U\n" +
+	"proc_mount\x18\t \x01(\tB:\xc2\xda\x186:4this part of the security context is not applied yetH\x06R\tprocMount\x88\x01\x01\x12U\n" +
 	"\x0fwindows_options\x18\n" +
 	" \x01(\v2,.xebec.core.v1.WindowsSecurityContextOptionsR\x0ewindowsOptions\x12F\n" +
-	"\x0fseccomp_profile\x18\v \x01(\v2\x1d.xebec.core.v1.SeccompProfileR\x0eseccompProfile\x12J\n" +
-	"\x11app_armor_profile\x18\f \x01(\v2\x1e.xebec.core.v1.AppArmorProfileR\x0fappArmorProfileB\r\n" +
+	"\x0fseccomp_profile\x18\v \x01(\v2\x1d.xebec.core.v1.SeccompProfileR\x0eseccompProfile\x12\x86\x01\n" +
+	"\x11app_armor_profile\x18\f \x01(\v2\x1e.xebec.core.v1.AppArmorProfileB:\xc2\xda\x186:4this part of the security context is not applied yetR\x0fappArmorProfileB\r\n" +
 	"\v_privilegedB\x0e\n" +
 	"\f_run_as_userB\x12\n" +
 	"\x10_run_as_non_rootB\x1c\n" +

@@ -1900,15 +1900,15 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x03Pod\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12*\n" +
 	"\x04spec\x18\x02 \x01(\v2\x16.xebec.core.v1.PodSpecR\x04spec\x120\n" +
-	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\xd1\x1c\n" +
+	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\x89\x1d\n" +
 	"\aPodSpec\x12=\n" +
 	"\avolumes\x18\x01 \x03(\v2\x15.xebec.core.v1.VolumeB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\avolumes\x12F\n" +
 	"\n" +
 	"containers\x18\x02 \x03(\v2\x18.xebec.core.v1.ContainerB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\n" +
 	"containers\x12%\n" +
 	"\x0erestart_policy\x18\x03 \x01(\tR\rrestartPolicy\x12L\n" +
-	" termination_grace_period_seconds\x18\x04 \x01(\x03H\x00R\x1dterminationGracePeriodSeconds\x88\x01\x01\x12g\n" +
-	"\x17active_deadline_seconds\x18\x05 \x01(\x03B*\xc2\xda\x18&:$pods are not ended by a deadline yetH\x01R\x15activeDeadlineSeconds\x88\x01\x01\x12\x1d\n" +
+	" termination_grace_period_seconds\x18\x04 \x01(\x03H\x00R\x1dterminationGracePeriodSeconds\x88\x01\x01\x12;\n" +
+	"\x17active_deadline_seconds\x18\x05 \x01(\x03H\x01R\x15activeDeadlineSeconds\x88\x01\x01\x12\x1d\n" +
 	"\n" +
 	"dns_policy\x18\x06 \x01(\tR\tdnsPolicy\x12U\n" +
 	"\rnode_selector\x18\a \x03(\v2(.xebec.core.v1.PodSpec.NodeSelectorEntryB\x06\xc2\xda\x18\x02(\x01R\fnodeSelector\x120\n" +
@@ -1916,11 +1916,11 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x0fservice_account\x18\t \x01(\tR\x0eserviceAccount\x12\x1b\n" +
 	"\tnode_name\x18\n" +
 	" \x01(\tR\bnodeName\x12!\n" +
-	"\fhost_network\x18\v \x01(\bR\vhostNetwork\x12S\n" +
-	"\bhost_pid\x18\f \x01(\bB8\xc2\xda\x184:2every container has a process namespace of its ownR\ahostPID\x12J\n" +
-	"\bhost_ipc\x18\r \x01(\bB/\xc2\xda\x18+:)every pod has an IPC namespace of its ownR\ahostIPC\x12L\n" +
-	"\x10security_context\x18\x0e \x01(\v2!.xebec.core.v1.PodSecurityContextR\x0fsecurityContext\x12_\n" +
-	"\x12image_pull_secrets\x18\x0f \x03(\v2#.xebec.core.v1.LocalObjectReferenceB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x10imagePullSecrets\x12\x1a\n" +
+	"\fhost_network\x18\v \x01(\bR\vhostNetwork\x12\x19\n" +
+	"\bhost_pid\x18\f \x01(\bR\ahostPID\x12\x19\n" +
+	"\bhost_ipc\x18\r \x01(\bR\ahostIPC\x12L\n" +
+	"\x10security_context\x18\x0e \x01(\v2!.xebec.core.v1.PodSecurityContextR\x0fsecurityContext\x12\x99\x01\n" +
+	"\x12image_pull_secrets\x18\x0f \x03(\v2#.xebec.core.v1.LocalObjectReferenceBF\xc2\xda\x18B\x18\x02\"\x04name:8images are imported, not pulled: no credentials are usedR\x10imagePullSecrets\x12\x1a\n" +
 	"\bhostname\x18\x10 \x01(\tR\bhostname\x12\x1c\n" +
 	"\tsubdomain\x18\x11 \x01(\tR\tsubdomain\x12f\n" +
 	"\baffinity\x18\x12 \x01(\v2\x17.xebec.core.v1.AffinityB1\xc2\xda\x18-:+the scheduler does not look at affinity yetR\baffinity\x12%\n" +
@@ -1939,20 +1939,20 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x12runtime_class_name\x18\x1d \x01(\tB0\xc2\xda\x18,:*all pods run on the node's default runtimeH\x05R\x10runtimeClassName\x88\x01\x01\x125\n" +
 	"\x14enable_service_links\x18\x1e \x01(\bH\x06R\x12enableServiceLinks\x88\x01\x01\x12V\n" +
 	"\x11preemption_policy\x18\x1f \x01(\tB$\xc2\xda\x18 :\x1epods do not preempt others yetH\aR\x10preemptionPolicy\x88\x01\x01\x12@\n" +
-	"\boverhead\x18  \x03(\v2$.xebec.core.v1.PodSpec.OverheadEntryR\boverhead\x12\x8f\x01\n" +
-	"\x1btopology_spread_constraints\x18! \x03(\v2'.xebec.core.v1.TopologySpreadConstraintB&\xc2\xda\x18\"\x18\x02\"\vtopologyKey\"\x11whenUnsatisfiableR\x19topologySpreadConstraints\x12b\n" +
+	"\boverhead\x18  \x03(\v2$.xebec.core.v1.PodSpec.OverheadEntryR\boverhead\x12\xcf\x01\n" +
+	"\x1btopology_spread_constraints\x18! \x03(\v2'.xebec.core.v1.TopologySpreadConstraintBf\xc2\xda\x18b\x18\x02\"\vtopologyKey\"\x11whenUnsatisfiable:>the scheduler does not look at topology spread constraints yetR\x19topologySpreadConstraints\x12b\n" +
 	"\x14ephemeral_containers\x18\" \x03(\v2!.xebec.core.v1.EphemeralContainerB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x13ephemeralContainers\x12Z\n" +
 	"\x14set_hostname_as_fqdn\x18# \x01(\bB$\xc2\xda\x18 :\x1ethe host name is the short oneH\bR\x11setHostnameAsFQDN\x88\x01\x01\x12$\n" +
 	"\x02os\x18$ \x01(\v2\x14.xebec.core.v1.PodOSR\x02os\x12Z\n" +
 	"\n" +
-	"host_users\x18% \x01(\bB6\xc2\xda\x182:0pods do not get user namespaces of their own yetH\tR\thostUsers\x88\x01\x01\x12Y\n" +
-	"\x10scheduling_gates\x18& \x03(\v2 .xebec.core.v1.PodSchedulingGateB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x0fschedulingGates\x12V\n" +
+	"host_users\x18% \x01(\bB6\xc2\xda\x182:0pods do not get user namespaces of their own yetH\tR\thostUsers\x88\x01\x01\x12\x92\x01\n" +
+	"\x10scheduling_gates\x18& \x03(\v2 .xebec.core.v1.PodSchedulingGateBE\xc2\xda\x18A\x18\x02\"\x04name:7the scheduler does not wait for gates to be removed yetR\x0fschedulingGates\x12V\n" +
 	"\x0fresource_claims\x18' \x03(\v2\x1f.xebec.core.v1.PodResourceClaimB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x0eresourceClaims\x12o\n" +
 	"\tresources\x18( \x01(\v2#.xebec.core.v1.ResourceRequirementsB,\xc2\xda\x18(:&only the resources of containers countR\tresources\x12r\n" +
 	"\x11hostname_override\x18) \x01(\tB@\xc2\xda\x18<::the host name follows from hostname or the name of the podH\n" +
 	"R\x10hostnameOverride\x88\x01\x01\x12q\n" +
-	"\x10scheduling_group\x18+ \x01(\v2!.xebec.core.v1.PodSchedulingGroupB#\xc2\xda\x18\x1f:\x1dpods are scheduled one by oneR\x0fschedulingGroup\x12_\n" +
-	"\x13eviction_responders\x18, \x03(\v2 .xebec.core.v1.EvictionResponderB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x12evictionResponders\x1a?\n" +
+	"\x10scheduling_group\x18+ \x01(\v2!.xebec.core.v1.PodSchedulingGroupB#\xc2\xda\x18\x1f:\x1dpods are scheduled one by oneR\x0fschedulingGroup\x12y\n" +
+	"\x13eviction_responders\x18, \x03(\v2 .xebec.core.v1.EvictionResponderB&\xc2\xda\x18\"\x18\x02\"\x04name:\x18evictions ask nobody yetR\x12evictionResponders\x1a?\n" +
 	"\x11NodeSelectorEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aT\n" +
@@ -1969,23 +1969,23 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x12_preemption_policyB\x17\n" +
 	"\x15_set_hostname_as_fqdnB\r\n" +
 	"\v_host_usersB\x14\n" +
-	"\x12_hostname_override\"\x8c\x12\n" +
-	"\x12PodSecurityContext\x12\xbb\x01\n" +
-	"\x10se_linux_options\x18\x01 \x01(\v2\x1d.xebec.core.v1.SELinuxOptionsBr\xc2\xda\x18n:lcontainers run with the runtime's own user, capabilities and profiles: security contexts are not applied yetR\x0eseLinuxOptions\x12\x97\x01\n" +
-	"\vrun_as_user\x18\x02 \x01(\x03Br\xc2\xda\x18n:lcontainers run with the runtime's own user, capabilities and profiles: security contexts are not applied yetH\x00R\trunAsUser\x88\x01\x01\x12\x9e\x01\n" +
-	"\x0frun_as_non_root\x18\x03 \x01(\bBr\xc2\xda\x18n:lcontainers run with the runtime's own user, capabilities and profiles: security contexts are not applied yetH\x01R\frunAsNonRoot\x88\x01\x01\x12\xa3\x01\n" +
-	"\x13supplemental_groups\x18\x04 \x03(\x03Br\xc2\xda\x18n:lcontainers run with the runtime's own user, capabilities and profiles: security contexts are not applied yetR\x12supplementalGroups\x12\x92\x01\n" +
-	"\bfs_group\x18\x05 \x01(\x03Br\xc2\xda\x18n:lcontainers run with the runtime's own user, capabilities and profiles: security contexts are not applied yetH\x02R\afsGroup\x88\x01\x01\x12\x99\x01\n" +
-	"\frun_as_group\x18\x06 \x01(\x03Br\xc2\xda\x18n:lcontainers run with the runtime's own user, capabilities and profiles: security contexts are not applied yetH\x03R\n" +
-	"runAsGroup\x88\x01\x01\x12\xa3\x01\n" +
-	"\asysctls\x18\a \x03(\v2\x15.xebec.core.v1.SysctlBr\xc2\xda\x18n:lcontainers run with the runtime's own user, capabilities and profiles: security contexts are not applied yetR\asysctls\x12U\n" +
-	"\x0fwindows_options\x18\b \x01(\v2,.xebec.core.v1.WindowsSecurityContextOptionsR\x0ewindowsOptions\x12\xac\x01\n" +
-	"\x16fs_group_change_policy\x18\t \x01(\tBr\xc2\xda\x18n:lcontainers run with the runtime's own user, capabilities and profiles: security contexts are not applied yetH\x04R\x13fsGroupChangePolicy\x88\x01\x01\x12\xba\x01\n" +
+	"\x12_hostname_override\"\xfa\t\n" +
+	"\x12PodSecurityContext\x12\x83\x01\n" +
+	"\x10se_linux_options\x18\x01 \x01(\v2\x1d.xebec.core.v1.SELinuxOptionsB:\xc2\xda\x186:4this part of the security context is not applied yetR\x0eseLinuxOptions\x12#\n" +
+	"\vrun_as_user\x18\x02 \x01(\x03H\x00R\trunAsUser\x88\x01\x01\x12*\n" +
+	"\x0frun_as_non_root\x18\x03 \x01(\bH\x01R\frunAsNonRoot\x88\x01\x01\x12/\n" +
+	"\x13supplemental_groups\x18\x04 \x03(\x03R\x12supplementalGroups\x12\x1e\n" +
+	"\bfs_group\x18\x05 \x01(\x03H\x02R\afsGroup\x88\x01\x01\x12%\n" +
+	"\frun_as_group\x18\x06 \x01(\x03H\x03R\n" +
+	"runAsGroup\x88\x01\x01\x12k\n" +
+	"\asysctls\x18\a \x03(\v2\x15.xebec.core.v1.SysctlB:\xc2\xda\x186:4this part of the security context is not applied yetR\asysctls\x12U\n" +
+	"\x0fwindows_options\x18\b \x01(\v2,.xebec.core.v1.WindowsSecurityContextOptionsR\x0ewindowsOptions\x12t\n" +
+	"\x16fs_group_change_policy\x18\t \x01(\tB:\xc2\xda\x186:4this part of the security context is not applied yetH\x04R\x13fsGroupChangePolicy\x88\x01\x01\x12F\n" +
 	"\x0fseccomp_profile\x18\n" +
-	" \x01(\v2\x1d.xebec.core.v1.SeccompProfileBr\xc2\xda\x18n:lcontainers run with the runtime's own user, capabilities and profiles: security contexts are not applied yetR\x0eseccompProfile\x12\xbe\x01\n" +
-	"\x11app_armor_profile\x18\v \x01(\v2\x1e.xebec.core.v1.AppArmorProfileBr\xc2\xda\x18n:lcontainers run with the runtime's own user, capabilities and profiles: security contexts are not applied yetR\x0fappArmorProfile\x12\xb5\x01\n" +
-	"\x1asupplemental_groups_policy\x18\f \x01(\tBr\xc2\xda\x18n:lcontainers run with the runtime's own user, capabilities and profiles: security contexts are not applied yetH\x05R\x18supplementalGroupsPolicy\x88\x01\x01\x12\xac\x01\n" +
-	"\x16se_linux_change_policy\x18\r \x01(\tBr\xc2\xda\x18n:lcontainers run with the runtime's own user, capabilities and profiles: security contexts are not applied yetH\x06R\x13seLinuxChangePolicy\x88\x01\x01B\x0e\n" +
+	" \x01(\v2\x1d.xebec.core.v1.SeccompProfileR\x0eseccompProfile\x12\x86\x01\n" +
+	"\x11app_armor_profile\x18\v \x01(\v2\x1e.xebec.core.v1.AppArmorProfileB:\xc2\xda\x186:4this part of the security context is not applied yetR\x0fappArmorProfile\x12}\n" +
+	"\x1asupplemental_groups_policy\x18\f \x01(\tB:\xc2\xda\x186:4this part of the security context is not applied yetH\x05R\x18supplementalGroupsPolicy\x88\x01\x01\x12t\n" +
+	"\x16se_linux_change_policy\x18\r \x01(\tB:\xc2\xda\x186:4this part of the security context is not applied yetH\x06R\x13seLinuxChangePolicy\x88\x01\x01B\x0e\n" +
 	"\f_run_as_userB\x12\n" +
 	"\x10_run_as_non_rootB\v\n" +
 	"\t_fs_groupB\x0f\n" +
