@@ -14,7 +14,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
-	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/xebec-project/xebec/internal/codec/tree"
 	"github.com/xebec-project/xebec/internal/kind"
@@ -411,23 +410,15 @@ func (d *decoder) quantity(n *tree.Node, v *metav1.Quantity, at *path) {
 		d.wrong(n, article(formQuantity), at)
 		return
 	}
-	text := strings.TrimSpace(n.Text)
-	if hugeExponent(text) {
+	q, err := kind.ParseQuantity(strings.TrimSpace(n.Text))
+	switch {
+	case errors.Is(err, kind.ErrQuantityRange):
 		d.errorf(at, n.Line, "%s is out of range", n.Describe())
-		return
-	}
-	q, err := resource.ParseQuantity(text)
-	if err != nil {
+	case err != nil:
 		d.wrong(n, article(formQuantity), at)
-		return
+	default:
+		v.String_ = q.String()
 	}
-	v.String_ = q.String()
-}
-
-// hugeExponent keeps from the quantity parser what it would spend minutes on: it writes numbers out in full.
-func hugeExponent(text string) bool {
-	i := strings.LastIndexAny(text, "eE")
-	return i >= 0 && len(strings.TrimLeft(text[i+1:], "+-0")) > 2 || len(text) > 128
 }
 
 func (d *decoder) time(n *tree.Node, v *timestamppb.Timestamp, micro bool, at *path) {
