@@ -3,7 +3,6 @@ package topology
 import (
 	"net/netip"
 	"path/filepath"
-	"strings"
 )
 
 // document is a configuration file before it is written as YAML.
@@ -47,11 +46,16 @@ func (s Spec) etcdConfig(h Host) document {
 	for _, m := range s.MasterHosts() {
 		members = append(members, m.Name+"=https://"+m.addrPort(EtcdPeerPort))
 	}
+	files := h.tlsFiles("etcd-ca", "etcd")
 	return document{
 		"name":           h.Name,
 		"dataDir":        filepath.Join(h.Disk, "etcd"),
-		"initialCluster": strings.Join(members, ","),
-		"tls":            h.tlsFiles("etcd-ca", "etcd"),
+		"peerURL":        "https://" + h.addrPort(EtcdPeerPort),
+		"clientURL":      "https://" + h.addrPort(EtcdPort),
+		"initialCluster": members,
+		"token":          "xebec-lab-" + s.Name,
+		"peer":           files,
+		"client":         files,
 	}
 }
 

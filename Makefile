@@ -1,0 +1,55 @@
+# `make lab` builds everything and brings up a whole cluster on this machine; `make lab-down` removes it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+
+MODULE := github.com/xebec-project/xebec
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null)
+LDFLAGS := -s -w -X $(MODULE)/internal/version.version=$(VERSION) -X $(MODULE)/internal/version.commit=$(COMMIT)
+PROGRAMS := xebec xebecd xebec-agent
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+# Packages whose tests drive real etcd, containerd and kernels at once: more of them side by side only slow each other.
+TEST_PARALLEL ?= 2
+TEST_TIMEOUT ?= 15m
+TEST_FLAGS ?=
+
+.PHONY: build images lab lab-down test bench generate lint install-deps clean
+
+build: images ## the three programs and the sample images, into bin/
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
+
+images: ## the sample images, into bin/images
+	go run ./lab/images/build -dir bin/images
+
+lab: install-deps build ## a cluster on this machine with the samples on it
+	hack/lab-demo.sh
+
+lab-down: ## remove the cluster and its data
+	$(SUDO) bin/xebec lab down --purge
+
+test: install-deps ## every test; as root, for namespaces, containers and eBPF are real
+	go test -count=1 -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) $(TEST_FLAGS) ./...
+
+bench: build ## figures, printed beside Kubernetes'
+	go test -run '^$$' -bench . -benchtime 1x -count=1 -timeout 30m ./tests/bench/...
+
+generate: ## Go from the protos and from the eBPF sources; committed
+	go tool -modfile=tools/go.mod buf generate
+	go generate ./...
+
+lint: ## formatting, vet and the protos
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+	  if [[ -n $$unformatted ]]; then echo "not formatted, run gofmt -w:" $$unformatted; exit 1; fi
+	go vet ./...
+	go tool -modfile=tools/go.mod buf lint
+	@for script in $$(git ls-files '*.sh') .ci/run; do bash -n $$script; done
+
+install-deps: ## Debian's packages that are missing
+	hack/deps.sh
+
+clean: ## what build made
+	rm -rf bin
