@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"time"
 
@@ -108,7 +109,9 @@ func (i *Informer[T]) Len() int { return i.store.len() }
 // caller's.
 func (i *Informer[T]) ByIndex(name, value string) []T { return i.store.byIndex(name, value) }
 
-// Revision returns the revision up to which the informer has seen all changes, empty before the initial state is whole.
+// Revision returns the revision of the latest change that the store has, empty before the initial state is whole. A
+// handler that is called finds the revision of its change here. Of a transaction that changed several objects some may
+// still be to come.
 func (i *Informer[T]) Revision() string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -202,19 +205,35 @@ func (i *Informer[T]) follow(ctx context.Context, resume string) (string, error)
 			if !resp.GetInitialStateEnd() {
 				continue
 			}
+			var zero T
 			for _, k := range i.store.keysExcept(seen) {
-				i.remove(k, nil)
+				old, _ := i.store.remove(k)
+				i.notify(old, zero)
 			}
 			seen = nil
 		}
-		if rv := resp.GetResourceVersion(); rv != "" {
-			resume = rv
-			i.advance(rv)
+		if resume, err = resumeAfter(resp); err != nil {
+			return resume, err
 		}
+		i.advance(resp.GetResourceVersion())
 		if resp.GetInitialStateEnd() && !i.HasSynced() {
 			close(i.synced)
 		}
 	}
+}
+
+// resumeAfter returns the revision to resume from after an event. A bookmark's own revision is complete; a change's may
+// have more changes to come, made in the same transaction, so that one is asked for again and what is known is skipped.
+func resumeAfter(resp *apiv1.WatchResponse) (string, error) {
+	rv := resp.GetResourceVersion()
+	if resp.GetType() == apiv1.EventType_EVENT_TYPE_BOOKMARK {
+		return rv, nil
+	}
+	n, err := strconv.ParseInt(rv, 10, 64)
+	if err != nil {
+		return "", fmt.Errorf("the server sent a change at revision %q: %w", rv, err)
+	}
+	return strconv.FormatInt(n-1, 10), nil
 }
 
 func (i *Informer[T]) advance(revision string) {
@@ -235,12 +254,15 @@ func (i *Informer[T]) handle(resp *apiv1.WatchResponse, seen map[Key]struct{}) e
 		k := KeyOf(obj)
 		if seen != nil {
 			seen[k] = struct{}{}
-			// A state sent anew repeats what is known.
-			if old, ok := i.store.get(k); ok && sameVersion(old, obj) {
-				return nil
-			}
+		}
+		// A state or a revision that is sent again repeats what is known.
+		if old, ok := i.store.get(k); ok && sameVersion(old, obj) {
+			return nil
 		}
 		old, _ := i.store.put(k, obj)
+		if seen == nil {
+			i.advance(resp.GetResourceVersion())
+		}
 		i.notify(old, obj)
 		return nil
 	case apiv1.EventType_EVENT_TYPE_DELETED:
@@ -248,8 +270,17 @@ func (i *Informer[T]) handle(resp *apiv1.WatchResponse, seen map[Key]struct{}) e
 		if err != nil {
 			return err
 		}
-		delete(seen, KeyOf(obj))
-		i.remove(KeyOf(obj), &obj)
+		k := KeyOf(obj)
+		delete(seen, k)
+		if _, existed := i.store.remove(k); !existed {
+			return nil
+		}
+		if seen == nil {
+			i.advance(resp.GetResourceVersion())
+		}
+		// The handlers get the last state, which may be newer than what was stored.
+		var zero T
+		i.notify(obj, zero)
 		return nil
 	default:
 		return fmt.Errorf("the server sent an event of unknown type %v", t)
@@ -259,19 +290,6 @@ func (i *Informer[T]) handle(resp *apiv1.WatchResponse, seen map[Key]struct{}) e
 func sameVersion(a, b kind.Object) bool {
 	return a.GetMetadata().GetResourceVersion() == b.GetMetadata().GetResourceVersion() &&
 		a.GetMetadata().GetUid() == b.GetMetadata().GetUid()
-}
-
-// remove drops k and tells the handlers, who get the last state that the server sent, if it sent one.
-func (i *Informer[T]) remove(k Key, last *T) {
-	old, existed := i.store.remove(k)
-	if !existed {
-		return
-	}
-	if last != nil {
-		old = *last
-	}
-	var zero T
-	i.notify(old, zero)
 }
 
 func (i *Informer[T]) notify(old, new T) {

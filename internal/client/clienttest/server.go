@@ -118,13 +118,17 @@ func Serve(t testing.TB, s *Server) *grpc.ClientConn {
 }
 
 // Seed stores objects as they are, status included, without defaults or validation; uid, creation time and
-// resourceVersion are set where empty. It replaces what has the same name and returns the objects as stored.
+// resourceVersion are set where empty. What has the same name is updated, whatever its version. It returns the objects
+// as stored.
 func Seed[T kind.Object](s *Server, objects ...T) []T {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	stored := make([]T, len(objects))
 	for i, obj := range objects {
 		obj = client.Clone(obj)
+		if r := s.objects[keyOf(obj)]; r != nil && metadataOf(obj).Uid == "" {
+			metadataOf(obj).Uid = r.obj.GetMetadata().GetUid()
+		}
 		s.stamp(obj)
 		t := s.begin()
 		t.put(keyOf(obj), obj, 0)

@@ -1,0 +1,178 @@
+// Package endpoints keeps the EndpointSlices of every Service that has a selector: the addresses of the pods behind it,
+// with what each is good for. It also watches over cluster IPs, which the apiserver allocates: duplicates and missing
+// ones, which only a damaged store can bring about, are reported as events.
+//
+// A pod's change leads to its services through an index of selectors by namespace, and a service's slices are computed
+// by a pure function from the pods of its namespace and the slices there are; only slices that differ are written.
+package endpoints
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/controller"
+	"github.com/xebec-project/xebec/internal/events"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
+)
+
+// Config is what an operator can set.
+type Config struct {
+	// Workers is how many services are worked on at once; 0 means the default of internal/controller.
+	Workers int `yaml:"workers" help:"services worked on at once (default: 4)"`
+	// MaxEndpointsPerSlice is the most endpoints that one slice holds, 1 to 1000; 0 means 100.
+	MaxEndpointsPerSlice int `yaml:"maxEndpointsPerSlice" help:"endpoints in one EndpointSlice at most (default: 100)"`
+	// LeaseTTL is how long a leader that has vanished keeps the others waiting; 0 means the default of
+	// internal/controller.
+	LeaseTTL time.Duration `yaml:"leaseTTL" help:"time after which a leader that has vanished is replaced (default: 5s)"`
+}
+
+const defaultMaxEndpoints = 100
+
+// Validate returns all settings that make no sense.
+func (c *Config) Validate() error {
+	var errs []error
+	if c.Workers < 0 {
+		errs = append(errs, fmt.Errorf("workers: must not be negative, is %d", c.Workers))
+	}
+	if c.MaxEndpointsPerSlice < 0 || c.MaxEndpointsPerSlice > 1000 {
+		errs = append(errs, fmt.Errorf("maxEndpointsPerSlice: must be 1 to 1000, is %d", c.MaxEndpointsPerSlice))
+	}
+	return errors.Join(errs...)
+}
+
+// Deps is what the service needs from its process.
+type Deps struct {
+	// Host is the machine, such as "master-1".
+	Host string
+	// Client reaches the API.
+	Client *client.Client
+	// Logger may be nil.
+	Logger *zap.Logger
+	// Metrics may be nil.
+	Metrics prometheus.Registerer
+}
+
+// Service keeps EndpointSlices while it leads.
+type Service struct {
+	cfg    Config
+	group  *controller.Group
+	events *events.Recorder
+}
+
+// New returns a service that does nothing until Run.
+func New(cfg Config, deps Deps) (*Service, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("endpoints: %w", err)
+	}
+	if cfg.MaxEndpointsPerSlice == 0 {
+		cfg.MaxEndpointsPerSlice = defaultMaxEndpoints
+	}
+	s := &Service{cfg: cfg, events: events.NewRecorder(events.Config{
+		Client: deps.Client, Component: "endpoint-slice-controller", Host: deps.Host,
+		Logger: deps.Logger, Metrics: deps.Metrics,
+	})}
+	group, err := controller.NewGroup(controller.Config{
+		Service: "endpoints", Host: deps.Host, Client: deps.Client, Setup: s.setup,
+		LeaseTTL: cfg.LeaseTTL, Logger: deps.Logger, Metrics: deps.Metrics,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.group = group
+	return s, nil
+}
+
+// Register adds the service's ControllerService to a server.
+func (s *Service) Register(r grpc.ServiceRegistrar) { s.group.Register(r) }
+
+// Run stands for election and works while elected, until ctx ends; it then returns ctx's error.
+func (s *Service) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.events.Run(ctx) })
+	g.Go(func() error { return s.group.Run(ctx) })
+	return g.Wait()
+}
+
+const (
+	// byNamespace indexes pods and services by their namespace.
+	byNamespace = "namespace"
+	// byService indexes slices by namespace/name of their service.
+	byService = "service"
+)
+
+// setup fills a term of leadership.
+func (s *Service) setup(t *controller.Term) error {
+	services := controller.Informer(t, client.InformerOptions[*corev1.Service]{Transform: slimService})
+	pods := controller.Informer(t, client.InformerOptions[*corev1.Pod]{
+		Transform: slimPod,
+		Indexers: map[string]func(*corev1.Pod) []string{
+			byNamespace: func(p *corev1.Pod) []string { return []string{p.GetMetadata().GetNamespace()} },
+		},
+	})
+	slices := controller.Informer(t, client.InformerOptions[*discoveryv1.EndpointSlice]{
+		LabelSelector: labelManagedBy + "=" + managedBy,
+		Transform:     func(e *discoveryv1.EndpointSlice) { e.Metadata.ManagedFields = nil },
+		Indexers: map[string]func(*discoveryv1.EndpointSlice) []string{
+			byService: func(e *discoveryv1.EndpointSlice) []string { return []string{serviceOf(e).String()} },
+		},
+	})
+	r := &reconciler{
+		client: t.Client(), services: services, pods: pods, slices: slices,
+		events: s.events, selectors: newSelectors(), most: s.cfg.MaxEndpointsPerSlice,
+		written: map[controller.Key]int64{},
+	}
+	// Before the controller's own handler, so that the pods which a reconcile meets find the selector.
+	services.OnChange(r.selectors.update)
+	c := t.Controller("endpointslice", s.cfg.Workers, r.reconcile)
+	controller.For(c, services)
+	pods.OnChange(func(old, now *corev1.Pod) { r.podChanged(c, old, now) })
+	controller.Map(c, slices, func(e *discoveryv1.EndpointSlice) []controller.Key {
+		return []controller.Key{serviceOf(e)}
+	})
+
+	a := &addresses{services: services, events: s.events}
+	t.Go("clusterip-audit", a.run)
+	return nil
+}
+
+// slimService drops what is not read.
+func slimService(s *corev1.Service) { s.Metadata.ManagedFields = nil }
+
+// slimPod drops what is not read, which is most of a pod.
+func slimPod(p *corev1.Pod) {
+	m := p.Metadata
+	m.ManagedFields, m.Annotations, m.OwnerReferences, m.Finalizers = nil, nil, nil, nil
+	spec, status := p.GetSpec(), p.GetStatus()
+	p.Spec = &corev1.PodSpec{NodeName: spec.GetNodeName(), Hostname: spec.GetHostname(), Subdomain: spec.GetSubdomain()}
+	for _, c := range spec.GetContainers() {
+		if len(c.GetPorts()) > 0 {
+			p.Spec.Containers = append(p.Spec.Containers, &corev1.Container{Ports: c.GetPorts()})
+		}
+	}
+	// Sidecars, the init containers that go on, serve ports as well.
+	for _, c := range spec.GetInitContainers() {
+		if len(c.GetPorts()) > 0 && c.GetRestartPolicy() == "Always" {
+			p.Spec.Containers = append(p.Spec.Containers, &corev1.Container{Ports: c.GetPorts()})
+		}
+	}
+	p.Status = &corev1.PodStatus{Phase: status.GetPhase(), PodIp: status.GetPodIp()}
+	for _, ip := range status.GetPodIps() {
+		if ip.GetIp() != p.Status.PodIp {
+			p.Status.PodIps = append(p.Status.PodIps, ip)
+		}
+	}
+	for _, c := range status.GetConditions() {
+		if c.GetType() == "Ready" {
+			p.Status.Conditions = []*corev1.PodCondition{{Type: c.GetType(), Status: c.GetStatus()}}
+		}
+	}
+}
