@@ -15,7 +15,13 @@ import (
 
 // services has a command per service, each in a file of its own.
 var services = []func() *cobra.Command{
+	etcdCommand,
+	apiserverCommand,
 	gatewayCommand,
+	schedulerCommand,
+	workloadsCommand,
+	nodesCommand,
+	endpointsCommand,
 }
 
 func main() {

@@ -115,18 +115,25 @@ type configuration[C any] struct {
 
 // Command returns the command that runs the service until its context ends.
 func Command[C any](spec Spec[C]) *cobra.Command {
-	cfg := configuration[C]{Common: defaults(), Service: spec.Defaults}
+	cfg := &configuration[C]{Common: defaults(), Service: spec.Defaults}
+	return command(spec.Name, spec.Short, spec.Long, cfg, func(ctx context.Context) error {
+		return Run(ctx, spec, cfg.Common, cfg.Service)
+	})
+}
+
+// command is a command that fills cfg, a pointer to a struct, from its file and flags and then runs.
+func command(name, short, long string, cfg any, run func(context.Context) error) *cobra.Command {
 	var file string
-	list := settings(reflect.ValueOf(&cfg).Elem(), "")
+	list := settings(reflect.ValueOf(cfg).Elem(), "")
 	cmd := &cobra.Command{
-		Use:           spec.Name,
-		Short:         spec.Short,
-		Long:          spec.Long,
+		Use:           name,
+		Short:         short,
+		Long:          long,
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := loadFile(file, &cfg); err != nil {
+			if err := loadFile(file, cfg); err != nil {
 				return err
 			}
 			for _, s := range list {
@@ -134,7 +141,7 @@ func Command[C any](spec Spec[C]) *cobra.Command {
 					return fmt.Errorf("--%s: %w", s.flagName(), err)
 				}
 			}
-			return Run(cmd.Context(), spec, cfg.Common, cfg.Service)
+			return run(cmd.Context())
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "YAML file with the configuration; flags count before it")

@@ -1,0 +1,22 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/xebec-project/xebec/internal/daemon"
+	"github.com/xebec-project/xebec/services/apiserver"
+)
+
+func apiserverCommand() *cobra.Command {
+	return daemon.Command(daemon.Spec[apiserver.Config]{
+		Name:     "apiserver",
+		Short:    "The objects of every kind: checked, stored in etcd, served from a cache",
+		Port:     7001,
+		Defaults: apiserver.DefaultConfig(),
+		New: func(_ context.Context, cfg apiserver.Config, deps *daemon.Deps) (daemon.Service, error) {
+			return apiserver.New(cfg, deps.Etcd, deps.Log)
+		},
+	})
+}
