@@ -9,6 +9,7 @@ package storage
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -25,7 +26,9 @@ type Config struct {
 	// AttemptTimeout bounds one request of a read to one member of etcd, so that a member that hangs does not use up
 	// ReadTimeout. Default 1 s.
 	AttemptTimeout time.Duration `yaml:"attemptTimeout" help:"longest time for one member of etcd to answer a read"`
-	// WriteTimeout bounds a write. Default 10 s.
+	// WriteAttempt bounds the first attempt at a write; each further one has twice the time. Default 500 ms.
+	WriteAttempt time.Duration `yaml:"writeAttempt" help:"longest time for the first attempt at a write"`
+	// WriteTimeout bounds a write, all attempts included. Default 10 s.
 	WriteTimeout time.Duration `yaml:"writeTimeout" help:"longest time for a write"`
 	// PageSize is how many objects a read from etcd asks for at a time. Default 500.
 	PageSize int64 `yaml:"pageSize" help:"objects per read from etcd"`
@@ -48,6 +51,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.MaxTxnOps, 128)
 	setDefault(&c.ReadTimeout, 5*time.Second)
 	setDefault(&c.AttemptTimeout, time.Second)
+	setDefault(&c.WriteAttempt, 500*time.Millisecond)
 	setDefault(&c.WriteTimeout, 10*time.Second)
 	setDefault(&c.PageSize, 500)
 	setDefault(&c.HistoryChanges, 4096)
@@ -61,7 +65,7 @@ func (c *Config) setDefaults() {
 func (c *Config) validate() error {
 	for name, v := range map[string]int64{
 		"MaxTxnOps": int64(c.MaxTxnOps), "ReadTimeout": int64(c.ReadTimeout), "AttemptTimeout": int64(c.AttemptTimeout),
-		"WriteTimeout": int64(c.WriteTimeout), "PageSize": c.PageSize, "HistoryChanges": int64(c.HistoryChanges),
+		"WriteAttempt": int64(c.WriteAttempt), "WriteTimeout": int64(c.WriteTimeout), "PageSize": c.PageSize, "HistoryChanges": int64(c.HistoryChanges),
 		"HistoryBytes": int64(c.HistoryBytes), "WatchChanges": int64(c.WatchChanges), "WatchBytes": int64(c.WatchBytes),
 		"BookmarkInterval": int64(c.BookmarkInterval),
 	} {
@@ -87,6 +91,7 @@ type Store struct {
 	cache   *cache
 	barrier barrier
 	feed    feed
+	epoch   atomic.Int64 // as far as known; see attempt.go
 }
 
 // New returns a store on etcd. Reads and watches need Run.

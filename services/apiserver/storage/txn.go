@@ -48,7 +48,8 @@ type Txn struct {
 
 // Commit makes the writes of a transaction and returns their revision. When a key is not as expected it returns a
 // *ConflictError and when the fence is lost ErrFence; see the errors of this package for others. An error that is
-// ErrUnknownOutcome leaves open whether the writes happened: read before trying again. Reads that start after Commit
+// ErrUnknownOutcome leaves open whether the writes happened: read before trying again. It is rare: while WriteTimeout and
+// ctx last, Commit goes on through the loss of etcd's leader, and never writes twice. Reads that start after Commit
 // returned see the writes, in this store and in every other on the same etcd.
 func (s *Store) Commit(ctx context.Context, txn Txn) (int64, error) {
 	if len(txn.Writes) == 0 {
@@ -65,17 +66,26 @@ func (s *Store) Commit(ctx context.Context, txn Txn) (int64, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.WriteTimeout)
 	defer cancel()
-	resp, err := s.cli.Txn(ctx).If(ops.ifs...).Then(ops.then...).Else(ops.otherwise...).Commit()
-	if err != nil {
-		return 0, writeError(err)
+	since := s.cache.at() // the transaction can only happen after it
+	timeout := s.cfg.WriteAttempt
+	for {
+		revision, done, err := s.attempt(ctx, txn, ops, timeout)
+		switch {
+		case !done:
+			continue
+		case !errors.Is(err, ErrUnknownOutcome), ctx.Err() != nil:
+			return revision, err
+		}
+		revision, happened, err := s.settle(ctx, txn, since, err)
+		if happened || err != nil {
+			return revision, err
+		}
+		timeout *= 2 // etcd is slow rather than without a leader
 	}
-	if resp.Succeeded {
-		return resp.Header.Revision, nil
-	}
-	return 0, txn.explain(resp.Responses)
 }
 
-// txnOps is a transaction in etcd's terms: when it fails, the else branch reads what explain needs.
+// txnOps is a transaction in etcd's terms. When it fails, the else branch reads the epoch and then what explain needs.
+// The first condition is the attempt's.
 type txnOps struct {
 	ifs       []clientv3.Cmp
 	then      []clientv3.Op
@@ -85,8 +95,9 @@ type txnOps struct {
 func newTxnOps(txn Txn) txnOps {
 	n := len(txn.Writes)
 	ops := txnOps{
-		ifs: make([]clientv3.Cmp, 0, n+1), then: make([]clientv3.Op, 0, n), otherwise: make([]clientv3.Op, 0, n+1),
+		ifs: make([]clientv3.Cmp, 1, n+2), then: make([]clientv3.Op, 0, n), otherwise: make([]clientv3.Op, 0, n+2),
 	}
+	ops.otherwise = append(ops.otherwise, clientv3.OpGet(epochKey, clientv3.WithKeysOnly()))
 	for _, w := range txn.Writes {
 		key := w.Key.String()
 		switch w.Expect {
