@@ -77,6 +77,12 @@ func (c *Controller) EnqueueAfter(k Key, d time.Duration) {
 
 // For makes every change of the informer's objects enqueue the object itself, and Resync enqueue them all.
 func For[T kind.Object](c *Controller, i *client.Informer[T]) {
+	Source(c, i)
+	Map(c, i, func(obj T) []Key { return []Key{client.KeyOf(obj)} })
+}
+
+// Source makes Resync enqueue all the informer's objects, for a controller that itself decides which changes count.
+func Source[T kind.Object](c *Controller, i *client.Informer[T]) {
 	c.sources = append(c.sources, func() []Key {
 		all := i.List()
 		keys := make([]Key, len(all))
@@ -85,7 +91,6 @@ func For[T kind.Object](c *Controller, i *client.Informer[T]) {
 		}
 		return keys
 	})
-	Map(c, i, func(obj T) []Key { return []Key{client.KeyOf(obj)} })
 }
 
 // Owned makes every change of the informer's objects enqueue the object of kind owner that controls them, before and

@@ -1,0 +1,201 @@
+// Package collector removes what nothing needs any more: objects whose owners are gone, what foreground and orphan
+// deletions wait for, the contents of namespaces that are being deleted, and finished pods beyond a number.
+//
+// It mirrors the metadata of all objects but events. An owner that the mirror lacks is looked for by a live read before
+// anything is deleted for its absence, and every deletion names the uid and version it was decided on.
+package collector
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/controller"
+	"github.com/xebec-project/xebec/internal/events"
+	"github.com/xebec-project/xebec/internal/kind"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+// Config is what an operator can set.
+type Config struct {
+	// Workers is how many objects of each kind are worked on at once; 0 means 2.
+	Workers int `yaml:"workers" help:"objects of each kind worked on at once (default: 2)"`
+	// FinishedPods is how many pods that succeeded or failed are kept; 0 means 12500, less than 0 means all.
+	FinishedPods int `yaml:"finishedPods" help:"finished pods kept, the oldest are deleted first (default: 12500; -1: all)"`
+	// LeaseTTL is how long a leader that has vanished keeps the others waiting; 0 means the default of
+	// internal/controller.
+	LeaseTTL time.Duration `yaml:"leaseTTL" help:"time after which a leader that has vanished is replaced (default: 5s)"`
+}
+
+const (
+	// defaultWorkers are few, since every kind has as many.
+	defaultWorkers = 2
+	// defaultFinishedPods is Kubernetes' number.
+	defaultFinishedPods = 12500
+)
+
+// Validate returns all settings that make no sense.
+func (c *Config) Validate() error {
+	if c.Workers < 0 {
+		return fmt.Errorf("workers: must not be negative, is %d", c.Workers)
+	}
+	return nil
+}
+
+// Deps is what the service needs from its process.
+type Deps struct {
+	// Host is the machine, such as "master-1".
+	Host string
+	// Client reaches the API.
+	Client *client.Client
+	// Logger may be nil.
+	Logger *zap.Logger
+	// Metrics may be nil.
+	Metrics prometheus.Registerer
+}
+
+// Service collects garbage while it leads.
+type Service struct {
+	cfg    Config
+	group  *controller.Group
+	events *events.Recorder
+}
+
+// New returns a service that does nothing until Run.
+func New(cfg Config, deps Deps) (*Service, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("collector: %w", err)
+	}
+	if cfg.Workers == 0 {
+		cfg.Workers = defaultWorkers
+	}
+	if cfg.FinishedPods == 0 {
+		cfg.FinishedPods = defaultFinishedPods
+	}
+	s := &Service{cfg: cfg, events: events.NewRecorder(events.Config{
+		Client: deps.Client, Component: "garbage-collector-controller", Host: deps.Host,
+		Logger: deps.Logger, Metrics: deps.Metrics,
+	})}
+	group, err := controller.NewGroup(controller.Config{
+		Service: "collector", Host: deps.Host, Client: deps.Client, Setup: s.setup,
+		LeaseTTL: cfg.LeaseTTL, Logger: deps.Logger, Metrics: deps.Metrics,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.group = group
+	return s, nil
+}
+
+// Register adds the service's ControllerService to a server.
+func (s *Service) Register(r grpc.ServiceRegistrar) { s.group.Register(r) }
+
+// Run stands for election and works while elected, until ctx ends; it then returns ctx's error.
+func (s *Service) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.events.Run(ctx) })
+	g.Go(func() error { return s.group.Run(ctx) })
+	return g.Wait()
+}
+
+// setup fills a term of leadership.
+func (s *Service) setup(t *controller.Term) error {
+	podKind := kind.Of(&corev1.Pod{})
+	g := newGraph(t.Client())
+	gc := &garbage{client: t.Client(), graph: g, events: s.events, absent: newAbsentees()}
+	for _, k := range kind.All() {
+		// Events own nothing, are owned by nothing, and vanish by themselves.
+		if k.Group == "" && k.Name == "Event" {
+			continue
+		}
+		o := client.InformerOptions[kind.Object]{
+			Kind: k, MetadataOnly: true, Transform: slim,
+			Indexers: map[string]func(kind.Object) []string{byOwner: ownerUIDs},
+		}
+		if k == podKind {
+			o.MetadataOnly, o.Transform = false, slimPod
+		}
+		i := controller.Informer(t, o)
+		c := t.Controller(k.Plural, s.cfg.Workers, func(ctx context.Context, key controller.Key) (controller.Result, error) {
+			return gc.reconcile(ctx, k, key)
+		})
+		controller.Source(c, i)
+		g.add(k, i, c)
+		i.OnChange(func(old, now kind.Object) { g.changed(k, old, now) })
+	}
+
+	n := &namespaces{client: t.Client(), kinds: namespacedKinds()}
+	n.informer = controller.Informer(t, client.InformerOptions[*corev1.Namespace]{})
+	c := t.Controller("namespace-deletion", s.cfg.Workers, n.reconcile)
+	controller.For(c, n.informer)
+	for _, k := range n.kinds {
+		if m := g.members[k]; m != nil {
+			m.informer.OnChange(func(old, now kind.Object) { n.left(c, old, now) })
+		}
+	}
+
+	if s.cfg.FinishedPods > 0 {
+		f := &finishedPods{client: t.Client(), informer: g.members[podKind].informer, keep: s.cfg.FinishedPods, log: t.Logger()}
+		t.Go("finished-pods", f.run)
+	}
+	return nil
+}
+
+func namespacedKinds() []*kind.Kind {
+	var namespaced []*kind.Kind
+	for _, k := range kind.All() {
+		if k.Namespaced {
+			namespaced = append(namespaced, k)
+		}
+	}
+	return namespaced
+}
+
+// slim drops the metadata that is not read.
+func slim(o kind.Object) {
+	m := o.GetMetadata()
+	m.ManagedFields, m.Labels, m.Annotations = nil, nil, nil
+}
+
+// slimPod keeps of a pod the metadata that is read and the phase.
+func slimPod(o kind.Object) {
+	slim(o)
+	p := o.(*corev1.Pod)
+	p.Spec = nil
+	p.Status = &corev1.PodStatus{Phase: p.GetStatus().GetPhase()}
+}
+
+func ownerUIDs(o kind.Object) []string {
+	refs := o.GetMetadata().GetOwnerReferences()
+	if len(refs) == 0 {
+		return nil
+	}
+	uids := make([]string, 0, len(refs))
+	for _, r := range refs {
+		uids = append(uids, r.GetUid())
+	}
+	return uids
+}
+
+// resolve returns the kind and key of an owner, as seen from a dependent in a namespace. It fails for a kind that is not
+// served, and for a namespaced owner of a dependent that has no namespace.
+func resolve(ref *metav1.OwnerReference, namespace string) (*kind.Kind, controller.Key, error) {
+	k, ok := kind.ByAPIVersionKind(ref.GetApiVersion(), ref.GetKind())
+	if !ok {
+		return nil, controller.Key{}, fmt.Errorf("owner %s %s: kind %s %s is not served", ref.GetKind(), ref.GetName(), ref.GetApiVersion(), ref.GetKind())
+	}
+	if !k.Namespaced {
+		return k, controller.Key{Name: ref.GetName()}, nil
+	}
+	if namespace == "" {
+		return nil, controller.Key{}, fmt.Errorf("owner %s %s lives in a namespace, its dependent does not", ref.GetKind(), ref.GetName())
+	}
+	return k, controller.Key{Namespace: namespace, Name: ref.GetName()}, nil
+}
