@@ -45,10 +45,10 @@ func (s *Service) planApply(ctx context.Context, get reader, req *apiv1.ApplyReq
 	if meta.GetName() == "" {
 		return nil, apierr.BadField("metadata.name", "is required: generateName cannot be applied")
 	}
-	warnings := codec.Warnings(config)
+	warn := warnings(k, config)
 	stored, live, err := s.currentForWrite(ctx, get, authz.Patch, k, meta)
 	if apierr.IsNotFound(err) {
-		return s.applyNew(ctx, get, k, config, req, warnings)
+		return s.applyNew(ctx, get, k, config, req, warn)
 	}
 	if err != nil {
 		return nil, err
@@ -58,7 +58,7 @@ func (s *Service) planApply(ctx context.Context, get reader, req *apiv1.ApplyReq
 		return nil, err
 	}
 	if apply.Same(merged, live) {
-		return &change{kind: k, object: live, applied: apiv1.ApplyResult_APPLY_RESULT_UNCHANGED, warnings: warnings}, nil
+		return &change{kind: k, object: live, applied: apiv1.ApplyResult_APPLY_RESULT_UNCHANGED, warnings: warn}, nil
 	}
 	owners := merged.GetMetadata().GetManagedFields()
 	extra, err := s.completeUpdate(ctx, get, k, live, merged)
@@ -70,14 +70,14 @@ func (s *Service) planApply(ctx context.Context, get reader, req *apiv1.ApplyReq
 	if err != nil {
 		return nil, err
 	}
-	c.applied, c.warnings = apiv1.ApplyResult_APPLY_RESULT_CONFIGURED, warnings
+	c.applied, c.warnings = apiv1.ApplyResult_APPLY_RESULT_CONFIGURED, warn
 	if len(c.writes) == 0 {
 		c.applied = apiv1.ApplyResult_APPLY_RESULT_UNCHANGED
 	}
 	return c, nil
 }
 
-func (s *Service) applyNew(ctx context.Context, get reader, k *kind.Kind, config kind.Object, req *apiv1.ApplyRequest, warnings []string) (*change, error) {
+func (s *Service) applyNew(ctx context.Context, get reader, k *kind.Kind, config kind.Object, req *apiv1.ApplyRequest, warn []string) (*change, error) {
 	meta := config.GetMetadata()
 	if meta.GetUid() != "" || meta.GetResourceVersion() != "" {
 		return nil, apierr.Conflict(k, meta.GetName(), "it names a uid or resourceVersion but does not exist")
@@ -93,7 +93,7 @@ func (s *Service) applyNew(ctx context.Context, get reader, k *kind.Kind, config
 	if err != nil {
 		return nil, err
 	}
-	c.applied, c.warnings = apiv1.ApplyResult_APPLY_RESULT_CREATED, warnings
+	c.applied, c.warnings = apiv1.ApplyResult_APPLY_RESULT_CREATED, warn
 	return c, nil
 }
 

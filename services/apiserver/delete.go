@@ -80,13 +80,9 @@ func (s *Service) planDelete(ctx context.Context, get reader, req *apiv1.DeleteR
 }
 
 // finished reports whether an object is marked for deletion and nothing holds it any more.
-func finished(k *kind.Kind, o kind.Object) bool {
+func finished(o kind.Object) bool {
 	meta := o.GetMetadata()
-	if meta.GetDeletionTimestamp() == nil || meta.GetDeletionGracePeriodSeconds() > 0 || len(meta.GetFinalizers()) > 0 {
-		return false
-	}
-	ns, ok := o.(*corev1.Namespace)
-	return !ok || len(ns.GetSpec().GetFinalizers()) == 0
+	return meta.GetDeletionTimestamp() != nil && meta.GetDeletionGracePeriodSeconds() == 0 && len(meta.GetFinalizers()) == 0
 }
 
 func addFinalizer(meta *metav1.ObjectMeta, name string) {

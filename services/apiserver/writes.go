@@ -155,7 +155,7 @@ func (s *Service) createChange(ctx context.Context, get reader, k *kind.Kind, o 
 		return nil, err
 	}
 	writes := append([]storage.Write{{Key: key, Bytes: b, Lease: lease}}, extra...)
-	return &change{kind: k, object: o, writes: writes, warnings: codec.Warnings(o)}, nil
+	return &change{kind: k, object: o, writes: writes, warnings: warnings(k, o)}, nil
 }
 
 func (s *Service) planUpdate(ctx context.Context, get reader, req *apiv1.UpdateRequest) (*change, error) {
@@ -216,7 +216,7 @@ func (s *Service) updateChange(ctx context.Context, get reader, k *kind.Kind, st
 	if err != nil {
 		return nil, err
 	}
-	c.expected, c.warnings = expected, codec.Warnings(updated)
+	c.expected, c.warnings = expected, warnings(k, updated)
 	return c, nil
 }
 
@@ -269,7 +269,7 @@ func (s *Service) planUpdateStatus(ctx context.Context, get reader, req *apiv1.U
 // for finalizers that are gone now.
 func (s *Service) replaceChange(ctx context.Context, get reader, k *kind.Kind, stored *storage.Object, o kind.Object, extra []storage.Write) (*change, error) {
 	c := &change{kind: k, object: o}
-	if finished(k, o) {
+	if finished(o) {
 		release, err := s.release(ctx, get, o)
 		if err != nil {
 			return nil, err
@@ -287,6 +287,11 @@ func (s *Service) replaceChange(ctx context.Context, get reader, k *kind.Kind, s
 	}
 	c.writes = append([]storage.Write{{Key: stored.Key, Bytes: b, Expect: stored.Revision, Lease: stored.Lease}}, extra...)
 	return c, nil
+}
+
+// warnings are what a client's user should know about an accepted object: fields that have no effect yet.
+func warnings(k *kind.Kind, o kind.Object) []string {
+	return append(codec.Warnings(o), k.Warnings(o)...)
 }
 
 // keepServerMetadata puts back what only the server writes.

@@ -133,7 +133,7 @@ func (l *loop) podChanged(old, new *corev1.Pod) {
 		l.queue.remove(p.UID)
 		delete(l.assumed, p.UID)
 		l.state.Place(p, p.Node)
-	case new.GetSpec().GetSchedulerName() != l.cfg.SchedulerName || new.GetMetadata().GetDeletionTimestamp() != nil:
+	case !l.serves(new):
 		l.queue.remove(p.UID)
 	case l.assumed[p.UID] == "":
 		// A status update of a pod that fits nowhere is this scheduler's own doing and changes nothing.
@@ -141,6 +141,11 @@ func (l *loop) podChanged(old, new *corev1.Pod) {
 			l.queue.add(p, now)
 		}
 	}
+}
+
+// serves reports whether a pod without a node is this scheduler's to place now.
+func (l *loop) serves(p *corev1.Pod) bool {
+	return p.GetSpec().GetSchedulerName() == l.cfg.SchedulerName && p.GetMetadata().GetDeletionTimestamp() == nil && len(p.GetSpec().GetSchedulingGates()) == 0
 }
 
 // run places pods until ctx ends.

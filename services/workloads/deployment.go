@@ -164,7 +164,7 @@ func (c *deploymentsController) recreate(ctx context.Context, r *rollout) error 
 	}
 	for _, rs := range r.old {
 		for _, p := range c.pods.ByIndex(byOwner, rs.GetMetadata().GetUid()) {
-			if phase := p.GetStatus().GetPhase(); phase != "Succeeded" && phase != "Failed" {
+			if !kind.IsPodFinished(p) {
 				return nil // the set's status changes when the pod is gone, and brings us back
 			}
 		}

@@ -133,8 +133,7 @@ func (r *replicaSets) patchOwners(ctx context.Context, p *corev1.Pod, owners []*
 
 // active reports whether a pod counts as one of its set's replicas: it has not ended and is not being deleted.
 func active(p *corev1.Pod) bool {
-	phase := p.GetStatus().GetPhase()
-	return phase != "Succeeded" && phase != "Failed" && p.GetMetadata().GetDeletionTimestamp() == nil
+	return !kind.IsPodFinished(p) && p.GetMetadata().GetDeletionTimestamp() == nil
 }
 
 // scale creates or deletes pods until the set has as many active ones as it asks for.
@@ -231,7 +230,7 @@ func pick(pods []*corev1.Pod, n int, now time.Time) []*corev1.Pod {
 		return cmp.Or(
 			compareBool(a.GetSpec().GetNodeName() != "", b.GetSpec().GetNodeName() != ""),
 			cmp.Compare(phases[a.GetStatus().GetPhase()], phases[b.GetStatus().GetPhase()]),
-			compareBool(ready(a), ready(b)),
+			compareBool(kind.IsPodReady(a), kind.IsPodReady(b)),
 			cmp.Compare(costOf(a), costOf(b)),
 			cmp.Compare(onNode[b.GetSpec().GetNodeName()], onNode[a.GetSpec().GetNodeName()]),
 			readySince(b).Compare(readySince(a)),
@@ -265,28 +264,17 @@ func restarts(p *corev1.Pod) (n int32) {
 	return n
 }
 
-func readyCondition(p *corev1.Pod) *corev1.PodCondition {
-	for _, c := range p.GetStatus().GetConditions() {
-		if c.GetType() == "Ready" {
-			return c
-		}
-	}
-	return nil
-}
-
-func ready(p *corev1.Pod) bool { return readyCondition(p).GetStatus() == "True" }
-
 // readySince is when the pod became ready, the zero time when it is not.
 func readySince(p *corev1.Pod) time.Time {
-	if !ready(p) {
+	if !kind.IsPodReady(p) {
 		return time.Time{}
 	}
-	return readyCondition(p).GetLastTransitionTime().AsTime()
+	return kind.PodCondition(p, kind.PodReady).GetLastTransitionTime().AsTime()
 }
 
 // availableIn is how long until a pod counts as available: negative or 0 for now, false when it is not ready.
 func availableIn(p *corev1.Pod, minReadySeconds int32, now time.Time) (time.Duration, bool) {
-	if !ready(p) {
+	if !kind.IsPodReady(p) {
 		return 0, false
 	}
 	return readySince(p).Add(time.Duration(minReadySeconds) * time.Second).Sub(now), true
@@ -316,7 +304,7 @@ func replicaSetStatus(rs *appsv1.ReplicaSet, owned []*corev1.Pod, scaleErr error
 	var again time.Duration
 	var terminating int32
 	for _, p := range owned {
-		if p.GetMetadata().GetDeletionTimestamp() != nil && p.GetStatus().GetPhase() != "Succeeded" && p.GetStatus().GetPhase() != "Failed" {
+		if p.GetMetadata().GetDeletionTimestamp() != nil && !kind.IsPodFinished(p) {
 			terminating++
 		}
 		if !active(p) {

@@ -5,9 +5,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strconv"
-	"strings"
 
+	"github.com/xebec-project/xebec/internal/kind"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
@@ -37,11 +36,11 @@ type scaling struct {
 // resolveLimits turns numbers or percentages into numbers, as Kubernetes does: surge rounds up and unavailable down, and
 // when both come to 0, one pod may be unavailable, since nothing could move otherwise.
 func resolveLimits(n int32, maxSurge, maxUnavailable *metav1.IntOrString) (limits, error) {
-	surge, err := scaled(maxSurge, n, math.Ceil)
+	surge, err := kind.ScaledValue(maxSurge, n, true)
 	if err != nil {
 		return limits{}, fmt.Errorf("maxSurge: %w", err)
 	}
-	unavailable, err := scaled(maxUnavailable, n, math.Floor)
+	unavailable, err := kind.ScaledValue(maxUnavailable, n, false)
 	if err != nil {
 		return limits{}, fmt.Errorf("maxUnavailable: %w", err)
 	}
@@ -49,18 +48,6 @@ func resolveLimits(n int32, maxSurge, maxUnavailable *metav1.IntOrString) (limit
 		unavailable = 1
 	}
 	return limits{replicas: n, maxSurge: surge, maxUnavailable: min(unavailable, n)}, nil
-}
-
-func scaled(v *metav1.IntOrString, n int32, round func(float64) float64) (int32, error) {
-	if v.GetType() == 0 {
-		return v.GetIntVal(), nil
-	}
-	percent, ok := strings.CutSuffix(v.GetStrVal(), "%")
-	p, err := strconv.ParseFloat(percent, 64)
-	if !ok || err != nil {
-		return 0, fmt.Errorf("%q is neither a number nor a percentage", v.GetStrVal())
-	}
-	return int32(round(p * float64(n) / 100)), nil
 }
 
 // planRolling is the next step of a rolling update: it grows the new set as far as the surge allows and shrinks the old
