@@ -22,6 +22,7 @@ var services = []func() *cobra.Command{
 	workloadsCommand,
 	nodesCommand,
 	endpointsCommand,
+	collectorCommand,
 }
 
 func main() {
