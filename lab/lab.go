@@ -94,7 +94,7 @@ func (l *Lab) explain(err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("lab %s belongs to root: run the command with sudo", l.Spec.Name)
 	case errors.Is(err, control.ErrNotRunning):
-		return fmt.Errorf("%w: its supervisor was killed; clean up with: xebec lab down --name %s", err, l.Spec.Name)
+		return fmt.Errorf("lab %s: %w, its supervisor has ended; clean up with: xebec lab down --name %s", l.Spec.Name, control.ErrNotRunning, l.Spec.Name)
 	}
 	return err
 }
