@@ -4,13 +4,11 @@ package metrics
 
 // Names of metrics.
 const (
-	// RPCStarted counts the calls that a server began, by service, method.
-	RPCStarted = "xebec_rpc_server_started_total"
-	// RPCHandled counts the calls that a server ended, by service, method and status code.
+	// RPCHandled counts the calls that a server ended, by method and status code.
 	RPCHandled = "xebec_rpc_server_handled_total"
-	// RPCSeconds is how long unary calls took at the server, by service, method.
+	// RPCSeconds is how long unary calls took at the server, by method.
 	RPCSeconds = "xebec_rpc_server_handling_seconds"
-	// RPCInFlight is the number of calls that a server works on now.
+	// RPCInFlight is the number of unary calls that a server works on now.
 	RPCInFlight = "xebec_rpc_server_in_flight"
 	// RPCRefused counts the calls refused before they reached a handler, by reason.
 	RPCRefused = "xebec_rpc_server_refused_total"
@@ -26,10 +24,9 @@ const (
 
 // Labels of metrics.
 const (
-	LabelService = "service"
-	LabelMethod  = "method"
-	LabelCode    = "code"
-	LabelReason  = "reason"
+	LabelMethod = "method"
+	LabelCode   = "code"
+	LabelReason = "reason"
 )
 
 // Keys of log fields.

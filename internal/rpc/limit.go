@@ -7,10 +7,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/metrics"
 )
 
 // Limits bounds what one caller may ask of a server.
@@ -100,6 +102,13 @@ func (l *limiter) enter() error {
 }
 
 func (l *limiter) leave() { l.inFlight.Add(-1) }
+
+// gauge exports the calls in flight.
+func (l *limiter) gauge() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: metrics.RPCInFlight, Help: "Unary calls that the server works on now.",
+	}, func() float64 { return float64(l.inFlight.Load()) })
+}
 
 func (l *limiter) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	if isPlumbing(info.FullMethod) {

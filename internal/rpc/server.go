@@ -137,7 +137,13 @@ func NewServer(cfg ServerConfig, log *zap.Logger) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rpc server: %w", err)
 	}
-	s.grpc = grpc.NewServer(s.options(observer)...)
+	limiter := newLimiter(cfg.Limits, cfg.MaxInFlight, observer.countRefusal)
+	if cfg.Metrics != nil {
+		if err := cfg.Metrics.Register(limiter.gauge()); err != nil {
+			return nil, fmt.Errorf("rpc server: %w", err)
+		}
+	}
+	s.grpc = grpc.NewServer(s.options(observer, limiter)...)
 	s.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
@@ -152,8 +158,7 @@ func NewServer(cfg ServerConfig, log *zap.Logger) (*Server, error) {
 	return s, nil
 }
 
-func (s *Server) options(observer *observer) []grpc.ServerOption {
-	limiter := newLimiter(s.cfg.Limits, s.cfg.MaxInFlight, observer.countRefusal)
+func (s *Server) options(observer *observer, limiter *limiter) []grpc.ServerOption {
 	authenticator := authenticator{forwarders: s.cfg.TrustedForwarders}
 	authenticate := func(ctx context.Context) (context.Context, error) {
 		id, err := authenticator.identify(ctx)

@@ -233,6 +233,9 @@ func explain(err error, fullMethod string) error {
 	if st.Code() != codes.Unavailable || len(st.Details()) > 0 {
 		return err
 	}
+	if isNodeCall(fullMethod) {
+		return apierr.Unavailable("the node's agent does not answer: %s", st.Message())
+	}
 	service, _, _ := strings.Cut(strings.TrimPrefix(fullMethod, "/"), "/")
 	return apierr.Unavailable("no instance of %s answers: %s", service, st.Message())
 }

@@ -73,7 +73,7 @@ func (s *Service) node(ctx context.Context, fullMethod string, first *rpc.Frame)
 // gateway, and the status tells of addresses.
 func authorize(ctx context.Context, id rpc.Identity, fullMethod string) error {
 	switch {
-	case strings.HasPrefix(fullMethod, "/"+nodev1.NodeService_ServiceDesc.ServiceName+"/"):
+	case isNodeCall(fullMethod):
 		if !id.Member(pki.GroupMasters) {
 			return apierr.New(codes.PermissionDenied, apierr.ReasonForbidden, id.User+" may not call node agents: it needs group "+pki.GroupMasters)
 		}
@@ -82,6 +82,11 @@ func authorize(ctx context.Context, id rpc.Identity, fullMethod string) error {
 	}
 	return nil
 }
+
+// nodeMethods precedes the full names of NodeService's methods.
+const nodeMethods = "/xebec.node.v1.NodeService/"
+
+func isNodeCall(fullMethod string) bool { return strings.HasPrefix(fullMethod, nodeMethods) }
 
 // writes are the methods whose every call is logged at Info, for an audit.
 var writes = map[string]bool{
@@ -131,7 +136,7 @@ func object(fullMethod string, req any) string {
 	case controlv1.ControllerService_ListControllers_FullMethodName, controlv1.ControllerService_Resync_FullMethodName:
 		return field(1)
 	}
-	if !strings.HasPrefix(fullMethod, "/"+nodev1.NodeService_ServiceDesc.ServiceName+"/") {
+	if !isNodeCall(fullMethod) {
 		return ""
 	}
 	target := rpc.BytesField(head, 1)
