@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -28,23 +29,36 @@ func configMap(name, value string) *corev1.ConfigMap {
 }
 
 // journal records what an informer tells, as "+a=1", "a=1>2" and "-a=2".
-type journal []string
+type journal struct {
+	mu      sync.Mutex
+	entries []string
+}
 
 func (j *journal) note(old, new *corev1.ConfigMap) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
 	switch {
 	case old == nil:
-		*j = append(*j, fmt.Sprintf("+%s=%s", new.Metadata.Name, new.Data["key"]))
+		j.entries = append(j.entries, fmt.Sprintf("+%s=%s", new.Metadata.Name, new.Data["key"]))
 	case new == nil:
-		*j = append(*j, fmt.Sprintf("-%s=%s", old.Metadata.Name, old.Data["key"]))
+		j.entries = append(j.entries, fmt.Sprintf("-%s=%s", old.Metadata.Name, old.Data["key"]))
 	default:
-		*j = append(*j, fmt.Sprintf("%s=%s>%s", new.Metadata.Name, old.Data["key"], new.Data["key"]))
+		j.entries = append(j.entries, fmt.Sprintf("%s=%s>%s", new.Metadata.Name, old.Data["key"], new.Data["key"]))
 	}
 }
 
 func (j *journal) take() []string {
-	got := slices.Clone(*j)
-	*j = nil
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	got := j.entries
+	j.entries = nil
 	return got
+}
+
+func (j *journal) len() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.entries)
 }
 
 // informed runs an informer of config maps until the test ends.
@@ -208,10 +222,10 @@ func clientSettles(t *testing.T, j *journal, n int) {
 	t.Helper()
 	for range 1000 {
 		synctest.Wait()
-		if len(*j) >= n {
+		if j.len() >= n {
 			return
 		}
 		tick(t)
 	}
-	t.Fatalf("waited in vain for %d changes, got %q", n, *j)
+	t.Fatalf("waited in vain for %d changes, got %q", n, j.take())
 }
