@@ -17,6 +17,7 @@ import (
 	eventtypes "github.com/containerd/containerd/api/services/introspection/v1"
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
@@ -93,7 +94,7 @@ func New(ctx context.Context, cfg Config) (*Runtime, error) {
 		return nil, fmt.Errorf("connecting to containerd at %s: %w", cfg.Address, err)
 	}
 	r := &Runtime{cfg: cfg, client: client}
-	if err := r.chooseSnapshotter(ctx); err != nil {
+	if err := r.waitReady(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("asking containerd at %s: %w", cfg.Address, err), client.Close())
 	}
 	r.images = images.New(client, r.cfg.Snapshotter)
@@ -124,7 +125,26 @@ func (r *Runtime) ctx(ctx context.Context) context.Context {
 	return namespaces.WithNamespace(ctx, r.cfg.Namespace)
 }
 
+// waitReady asks until containerd answers, which it does not while it starts.
+func (r *Runtime) waitReady(ctx context.Context) error {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := r.chooseSnapshotter(ctx)
+		if !errdefs.IsUnavailable(err) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		case <-tick.C:
+		}
+	}
+}
+
 func (r *Runtime) chooseSnapshotter(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	resp, err := r.client.IntrospectionService().Plugins(ctx, "type==io.containerd.snapshotter.v1")
 	if err != nil {
 		return err

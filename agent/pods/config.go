@@ -1,0 +1,103 @@
+// Package pods runs the pods that are bound to a node: one worker each, which brings what containerd runs to what the
+// pod's spec asks for, and tells the control plane what it sees.
+//
+// A worker is level-triggered. It keeps no picture of its own of what runs: each round asks containerd, compares, takes
+// the next steps, and computes the status from what was seen. What can't be asked again later (exit codes, how often a
+// container was restarted, when a termination began) is written to the pod's directory before it is acted on. Therefore
+// an agent may be killed at any moment: the next one continues where it was, starts nothing twice and loses no exit.
+//
+// A pod's directory also holds the pod itself and the config maps and secrets it refers to, so that an agent that starts
+// while no master can be reached goes on with what it last knew.
+package pods
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/xebec-project/xebec/agent/runtime"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+// Network connects pods. Package podnet is the real one.
+type Network interface {
+	// Setup connects the pod whose network namespace is pinned at netns and returns its address. It is idempotent: for a
+	// pod that is connected already it returns the same address and disturbs no connection.
+	Setup(ctx context.Context, podUID, netns string) (netip.Addr, error)
+	// Teardown disconnects the pod and frees its address. A pod that is not connected is no error.
+	Teardown(ctx context.Context, podUID string) error
+}
+
+// Cluster is what pods need of the control plane. All methods take whatever time the control plane takes; their errors
+// are those of package apierr.
+type Cluster interface {
+	// UpdateStatus stores the status of the pod with pod's uid and returns the pod as stored; not found when that pod is
+	// gone.
+	UpdateStatus(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, error)
+	// Delete removes the pod of this uid for good. One that is gone already is no error.
+	Delete(ctx context.Context, pod *corev1.Pod) error
+	ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error)
+	Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error)
+}
+
+// Recorder records what happens to pods as events. It must not block.
+type Recorder interface {
+	Event(pod *corev1.Pod, eventType, reason, message string)
+}
+
+// Config says where and how pods run.
+type Config struct {
+	// StateDir holds a directory for each pod.
+	StateDir string
+	// NodeName is this node's.
+	NodeName string
+	// HostIP is the node's address, and that of pods in its network.
+	HostIP netip.Addr
+	// MemoryBytes is the node's memory, from which the order in which containers are killed when it runs out follows.
+	MemoryBytes int64
+	// MilliCPU is the node's number of CPUs in thousandths, which containers without a limit are told.
+	MilliCPU int64
+	// DNS is the address of the cluster's name server and ClusterDomain the domain it serves, such as "cluster.local".
+	DNS           netip.Addr
+	ClusterDomain string
+	// DrainDelay is how long a pod that is being deleted goes on before its containers are told to stop, so that first
+	// every node stops sending it new connections. It counts as part of the grace period. Default 500 ms; negative for
+	// none.
+	DrainDelay time.Duration
+	// BackoffInitial and BackoffMax bound the wait before a container that keeps ending is started again and before a
+	// failed pull is tried again; default 10 s doubling to 5 min.
+	BackoffInitial, BackoffMax time.Duration
+
+	Runtime  *runtime.Runtime
+	Network  Network
+	Cluster  Cluster
+	Recorder Recorder
+	Log      *zap.Logger
+}
+
+func (c *Config) setDefaults() {
+	if c.DrainDelay == 0 {
+		c.DrainDelay = 500 * time.Millisecond
+	}
+	if c.BackoffInitial == 0 {
+		c.BackoffInitial = 10 * time.Second
+	}
+	if c.BackoffMax == 0 {
+		c.BackoffMax = 5 * time.Minute
+	}
+	if c.ClusterDomain == "" {
+		c.ClusterDomain = "cluster.local"
+	}
+	if c.Log == nil {
+		c.Log = zap.NewNop()
+	}
+	if c.Recorder == nil {
+		c.Recorder = noEvents{}
+	}
+}
+
+type noEvents struct{}
+
+func (noEvents) Event(*corev1.Pod, string, string, string) {}

@@ -1,0 +1,707 @@
+package pods
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/xebec-project/xebec/agent/images"
+	"github.com/xebec-project/xebec/agent/logs"
+	"github.com/xebec-project/xebec/agent/probe"
+	"github.com/xebec-project/xebec/agent/runtime"
+	"github.com/xebec-project/xebec/internal/kind"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+// maxMessage is how much of a termination message is kept.
+const maxMessage = 4 << 10
+
+// container is one container of a pod; it belongs to the worker's goroutine but for what health guards.
+type container struct {
+	spec *corev1.Container
+	init bool
+	rec  record
+
+	running bool
+	status  runtime.Status
+	// waiting is why the container does not run, when it is to.
+	waiting cause
+	// image is that of the coming attempt, once it is there.
+	image *images.Image
+	pull  *pull
+	// failures counts failed attempts to make the container; the last was at failedAt, the next is due at retryAt.
+	failures          int
+	failedAt, retryAt time.Time
+
+	// What follows is of the running attempt.
+	endedCh   chan struct{}
+	attending context.CancelFunc
+	health    *health
+	stopping  *stopping
+}
+
+// pull is an image on its way.
+type pull struct {
+	done chan struct{}
+	img  images.Image
+	err  error
+}
+
+// health is what the probes of a running container say.
+type health struct {
+	mu             sync.Mutex
+	started, ready bool
+	// failed is why the container must be restarted.
+	failed error
+}
+
+func (h *health) get() (started, ready bool, failed error) {
+	if h == nil {
+		return false, false, nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.started, h.ready, h.failed
+}
+
+func (h *health) set(f func(*health)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f(h)
+}
+
+// stopping is a container on its way to its end.
+type stopping struct {
+	deadline time.Time
+	// hook is closed when the preStop hook is over.
+	hook     chan struct{}
+	signaled bool
+}
+
+func (w *worker) view(pod *corev1.Pod, c *container) view {
+	v := view{spec: c.spec, rec: c.rec, running: c.running, waiting: c.waiting, id: runtime.ID(w.uid, c.spec.GetName(), c.rec.Attempt)}
+	if c.running {
+		v.started, v.ready, _ = c.health.get()
+		v.ready = v.ready && c.stopping == nil
+	}
+	if c.init && !sidecar(c.spec) {
+		// One that has done its work is ready, as Kubernetes shows it.
+		v.ready = c.rec.Exit != nil && c.rec.Exit.Code == 0
+	}
+	if c.rec.Exit != nil && !c.running {
+		phase := pod.GetStatus().GetPhase()
+		v.over = !restarts(pod, c) || phase == phaseSucceeded || phase == phaseFailed || pod.GetMetadata().GetDeletionTimestamp() != nil
+	}
+	return v
+}
+
+// restarts tells whether a container that has ended is to be started again.
+func restarts(pod *corev1.Pod, c *container) bool {
+	if c.init && !sidecar(c.spec) && c.rec.Exit.Code == 0 {
+		return false
+	}
+	policy := cmp.Or(pod.GetSpec().GetRestartPolicy(), "Always")
+	if c.spec.RestartPolicy != nil {
+		policy = c.spec.GetRestartPolicy()
+	}
+	switch policy {
+	case "Never":
+		return false
+	case "OnFailure":
+		return c.rec.Exit.Code != 0
+	}
+	return true
+}
+
+// advance takes the container's next steps, and returns when there is more to do.
+func (w *worker) advance(ctx context.Context, pod *corev1.Pod, c *container) (time.Duration, error) {
+	if c.running {
+		return w.watchOver(ctx, pod, c)
+	}
+	if c.rec.Exit != nil {
+		if !restarts(pod, c) {
+			return 0, nil
+		}
+		if wait := w.restartIn(c); wait > 0 {
+			if c.rec.Exit.Reason != reasonStartError {
+				c.waiting = cause{reasonCrashLoop, fmt.Sprintf("back-off %v restarting failed container %s", w.crashBackoff(c), c.spec.GetName())}
+			}
+			return wait, nil
+		}
+		if err := w.nextAttempt(c); err != nil {
+			return 0, err
+		}
+	}
+	if wait := time.Until(c.retryAt); wait > 0 {
+		return c.backOff(wait), nil
+	}
+	if ready, wait := w.ensureImage(ctx, pod, c); !ready {
+		return wait, nil
+	}
+	return w.start(ctx, pod, c)
+}
+
+func (w *worker) crashBackoff(c *container) time.Duration {
+	crashes := c.rec.Crashes
+	if c.rec.Exit.FinishedAt.Sub(c.rec.Exit.StartedAt) >= stableAfter {
+		crashes = 0
+	}
+	return backoff(crashes, w.cfg.BackoffInitial, w.cfg.BackoffMax)
+}
+
+func (w *worker) restartIn(c *container) time.Duration {
+	return time.Until(c.rec.Exit.FinishedAt.Add(w.crashBackoff(c)))
+}
+
+// nextAttempt turns to the container's next attempt. From here on the attempt before is history.
+func (w *worker) nextAttempt(c *container) error {
+	rec := c.rec
+	if rec.Exit.FinishedAt.Sub(rec.Exit.StartedAt) >= stableAfter {
+		rec.Crashes = 0
+	}
+	rec.Crashes++
+	rec.Last, rec.Exit, rec.StartedAt = rec.Exit, nil, time.Time{}
+	rec.Attempt++
+	if err := w.dir.saveRecord(c.spec.GetName(), rec); err != nil {
+		return err
+	}
+	c.rec, c.image = rec, nil
+	for _, path := range []string{w.dir.log(c.spec.GetName(), rec.Attempt-2), w.dir.message(c.spec.GetName(), rec.Attempt-1)} {
+		// What can't be removed now goes with the pod.
+		_ = os.Remove(path)
+		_ = os.Remove(path + ".1")
+	}
+	return nil
+}
+
+// ensureImage gets the image for the coming attempt without holding up the worker. When it is not there yet it returns
+// when to look again, 0 for as soon as the pull is over.
+func (w *worker) ensureImage(ctx context.Context, pod *corev1.Pod, c *container) (bool, time.Duration) {
+	if c.image != nil {
+		return true, 0
+	}
+	store, name, policy := w.cfg.Runtime.Images(), c.spec.GetImage(), pullPolicy(c.spec)
+	if c.pull == nil && policy != "Always" {
+		img, _, err := store.Ensure(ctx, name, "Never")
+		if err == nil {
+			w.cfg.Recorder.Event(pod, "Normal", "Pulled", fmt.Sprintf("Container image %q already present on machine", name))
+			c.image, c.failures = &img, 0
+			return true, 0
+		}
+		if policy == "Never" || !errors.Is(err, images.ErrNeverPull) {
+			return false, w.imageFailed(pod, c, err)
+		}
+	}
+	if c.pull == nil {
+		p := &pull{done: make(chan struct{})}
+		c.pull = p
+		w.cfg.Recorder.Event(pod, "Normal", "Pulling", fmt.Sprintf("Pulling image %q", name))
+		w.wg.Go(func() {
+			p.img, _, p.err = store.Ensure(ctx, name, policy)
+			close(p.done)
+			w.nudge()
+		})
+	}
+	select {
+	case <-c.pull.done:
+	default:
+		if c.failures == 0 {
+			c.waiting = cause{reason: reasonContainerCreating}
+		}
+		return false, 0
+	}
+	p := c.pull
+	c.pull = nil
+	if p.err != nil {
+		return false, w.imageFailed(pod, c, p.err)
+	}
+	w.cfg.Recorder.Event(pod, "Normal", "Pulled", fmt.Sprintf("Successfully pulled image %q", name))
+	c.image, c.failures = &p.img, 0
+	return true, 0
+}
+
+// showErrImagePull is how long a pod shows why its image could not be pulled before it shows that it waits.
+const showErrImagePull = 2 * time.Second
+
+func (w *worker) imageFailed(pod *corev1.Pod, c *container, err error) time.Duration {
+	c.failures++
+	now, wait := time.Now(), backoff(c.failures, w.cfg.BackoffInitial, w.cfg.BackoffMax)
+	c.failedAt, c.retryAt = now, now.Add(wait)
+	reason := reasonErrImagePull
+	switch {
+	case errors.Is(err, images.ErrInvalidName):
+		reason = reasonInvalidImageName
+	case errors.Is(err, images.ErrNeverPull):
+		reason = reasonErrImageNeverPull
+	}
+	c.waiting = cause{reason, err.Error()}
+	w.cfg.Recorder.Event(pod, "Warning", "Failed", fmt.Sprintf("Failed to get image %q: %v", c.spec.GetImage(), err))
+	if reason == reasonErrImagePull {
+		w.cfg.Recorder.Event(pod, "Normal", "BackOff", fmt.Sprintf("Back-off pulling image %q", c.spec.GetImage()))
+		return min(wait/2, showErrImagePull)
+	}
+	return wait
+}
+
+// backOff waits with a container that could not be made.
+func (c *container) backOff(wait time.Duration) time.Duration {
+	if c.waiting.reason == reasonErrImagePull {
+		if left := min(showErrImagePull, c.retryAt.Sub(c.failedAt)/2) - time.Since(c.failedAt); left > 0 {
+			return min(wait, left)
+		}
+		c.waiting = cause{reasonImagePullBackOff, fmt.Sprintf("Back-off pulling image %q: %s", c.spec.GetImage(), c.waiting.message)}
+	}
+	return wait
+}
+
+// start makes and starts the coming attempt.
+func (w *worker) start(ctx context.Context, pod *corev1.Pod, c *container) (time.Duration, error) {
+	cfg, err := w.containerConfig(ctx, pod, c)
+	if err != nil {
+		if !errors.Is(err, errConfig) {
+			return 0, err
+		}
+		return w.makeFailed(pod, c, reasonConfigError, err, configRetry), nil
+	}
+	began := time.Now()
+	s, err := w.cfg.Runtime.Start(ctx, cfg)
+	switch {
+	case errors.Is(err, runtime.ErrCreate):
+		return w.makeFailed(pod, c, reasonCreateError, err, backoff(c.failures+1, w.cfg.BackoffInitial, w.cfg.BackoffMax)), nil
+	case errors.Is(err, runtime.ErrStart):
+		w.cfg.Recorder.Event(pod, "Warning", "Failed", "Error: "+err.Error())
+		c.waiting = cause{reasonRunError, err.Error()}
+		c.rec.Image, c.rec.ImageID, c.rec.Asked = c.image.Name, c.image.Digest, c.spec.GetImage()
+		e := &exit{ContainerID: runtime.ID(w.uid, cfg.Name, cfg.Attempt), Code: startErrorCode, Reason: reasonStartError, Message: err.Error(), StartedAt: began, FinishedAt: time.Now()}
+		if err := w.ended(c, e); err != nil {
+			return 0, err
+		}
+		// The restart, if there is to be one, is the next round's.
+		return time.Millisecond, nil
+	case err != nil:
+		return 0, err
+	}
+	c.rec.Image, c.rec.ImageID, c.rec.Asked, c.rec.StartedAt = c.image.Name, c.image.Digest, c.spec.GetImage(), time.Now()
+	if err := w.dir.saveRecord(c.spec.GetName(), c.rec); err != nil {
+		return 0, err
+	}
+	c.failures, c.running, c.status = 0, s.State == runtime.Running, s
+	w.cfg.Recorder.Event(pod, "Normal", "Created", "Created container "+c.spec.GetName())
+	w.cfg.Recorder.Event(pod, "Normal", "Started", "Started container "+c.spec.GetName())
+	w.log.Info("Container started", zap.String("container", c.spec.GetName()), zap.Int("attempt", c.rec.Attempt), zap.Duration("took", time.Since(began)))
+	if !c.running {
+		// It has ended already.
+		return time.Millisecond, nil
+	}
+	return 0, w.attend(ctx, pod, c)
+}
+
+func (w *worker) makeFailed(pod *corev1.Pod, c *container, reason string, err error, wait time.Duration) time.Duration {
+	c.failures++
+	c.retryAt = time.Now().Add(wait)
+	c.waiting = cause{reason, err.Error()}
+	w.cfg.Recorder.Event(pod, "Warning", "Failed", "Error: "+err.Error())
+	return wait
+}
+
+func pullPolicy(c *corev1.Container) string {
+	if p := c.GetImagePullPolicy(); p != "" {
+		return p
+	}
+	full, err := images.Normalize(c.GetImage())
+	if err == nil && strings.HasSuffix(full, ":latest") {
+		return "Always"
+	}
+	return "IfNotPresent"
+}
+
+func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *container) (runtime.ContainerConfig, error) {
+	spec := c.spec
+	env, values, err := environment(ctx, spec, surroundings{
+		pod: pod, podIP: w.ip.String(), hostIP: w.cfg.HostIP.String(), nodeName: w.cfg.NodeName,
+		milliCPU: w.cfg.MilliCPU, memoryBytes: w.cfg.MemoryBytes,
+	}, podObjects{w})
+	if err != nil {
+		return runtime.ContainerConfig{}, err
+	}
+	for _, v := range pod.GetSpec().GetVolumes() {
+		if _, ok := w.volumes[v.GetName()]; ok {
+			continue
+		}
+		path, err := makeVolume(ctx, w.dir, v, podObjects{w})
+		if err != nil {
+			return runtime.ContainerConfig{}, err
+		}
+		w.volumes[v.GetName()] = path
+	}
+	message := w.dir.message(spec.GetName(), c.rec.Attempt)
+	if err := os.MkdirAll(filepath.Dir(message), 0o711); err != nil {
+		return runtime.ContainerConfig{}, err
+	}
+	if err := os.WriteFile(message, nil, 0o666); err != nil {
+		return runtime.ContainerConfig{}, err
+	}
+	if err := os.Chmod(message, 0o666); err != nil {
+		return runtime.ContainerConfig{}, err
+	}
+	mounts, err := mounts(pod, spec, w.dir, w.volumes, message)
+	if err != nil {
+		return runtime.ContainerConfig{}, err
+	}
+	m := pod.GetMetadata()
+	return runtime.ContainerConfig{
+		PodUID: w.uid, PodNamespace: m.GetNamespace(), PodName: m.GetName(), Name: spec.GetName(), Attempt: c.rec.Attempt,
+		Image: c.image.Name, Command: expandAll(spec.GetCommand(), values), Args: expandAll(spec.GetArgs(), values),
+		Env: append([]string{"HOSTNAME=" + hostname(pod)}, env...), WorkingDir: spec.GetWorkingDir(), Mounts: mounts,
+		Sandbox: w.sandbox, HostPID: pod.GetSpec().GetHostPid(), TTY: spec.GetTty(),
+		Resources: resources(pod, spec, w.cfg.MemoryBytes), Security: security(pod, spec),
+		LogPath: w.dir.log(spec.GetName(), c.rec.Attempt),
+	}, nil
+}
+
+func resources(pod *corev1.Pod, c *corev1.Container, nodeMemory int64) runtime.Resources {
+	limits, requests := c.GetResources().GetLimits(), c.GetResources().GetRequests()
+	cpu, memory := requests["cpu"], requests["memory"]
+	if cpu == nil {
+		cpu = limits["cpu"]
+	}
+	if memory == nil {
+		memory = limits["memory"]
+	}
+	request, limit, mem := quantity(cpu), quantity(limits["cpu"]), quantity(limits["memory"])
+	return runtime.Resources{
+		MilliCPURequest: request.MilliValue(), MilliCPULimit: limit.MilliValue(), MemoryLimit: mem.Value(),
+		OOMScoreAdj: oomScoreAdj(kind.PodQOS(pod.GetSpec()), memory, nodeMemory),
+	}
+}
+
+// security joins the pod's and the container's wishes; the container's go first.
+func security(pod *corev1.Pod, c *corev1.Container) runtime.Security {
+	var out runtime.Security
+	if p := pod.GetSpec().GetSecurityContext(); p != nil {
+		out = runtime.Security{
+			User: p.RunAsUser, Group: p.RunAsGroup, Groups: p.GetSupplementalGroups(), NonRoot: p.GetRunAsNonRoot(),
+			DefaultSeccomp: p.GetSeccompProfile().GetType() == "RuntimeDefault",
+		}
+		if p.FsGroup != nil {
+			out.Groups = append(slices.Clone(out.Groups), p.GetFsGroup())
+		}
+	}
+	s := c.GetSecurityContext()
+	if s == nil {
+		return out
+	}
+	if s.RunAsUser != nil {
+		out.User = s.RunAsUser
+	}
+	if s.RunAsGroup != nil {
+		out.Group = s.RunAsGroup
+	}
+	if s.RunAsNonRoot != nil {
+		out.NonRoot = s.GetRunAsNonRoot()
+	}
+	if s.GetSeccompProfile() != nil {
+		out.DefaultSeccomp = s.GetSeccompProfile().GetType() == "RuntimeDefault"
+	}
+	out.AddCapabilities, out.DropCapabilities = s.GetCapabilities().GetAdd(), s.GetCapabilities().GetDrop()
+	out.Privileged, out.ReadOnlyRoot = s.GetPrivileged(), s.GetReadOnlyRootFilesystem()
+	out.NoNewPrivileges = s.AllowPrivilegeEscalation != nil && !s.GetAllowPrivilegeEscalation()
+	return out
+}
+
+// attend sees to it that the worker learns of the running attempt's end and of its health. It is idempotent.
+func (w *worker) attend(ctx context.Context, pod *corev1.Pod, c *container) error {
+	if c.attending != nil {
+		return nil
+	}
+	if c.rec.StartedAt.IsZero() {
+		// The agent was killed between starting the container and recording it.
+		c.rec.StartedAt, c.rec.Image = c.status.CreatedAt, c.status.Image
+		if err := w.dir.saveRecord(c.spec.GetName(), c.rec); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	c.attending, c.endedCh = cancel, ended
+	id := c.status.ID
+	w.wg.Go(func() {
+		// containerd may go away and come back any number of times.
+		for retry := retryMin; ; retry = min(2*retry, retryMax) {
+			_, err := w.cfg.Runtime.Wait(ctx, id)
+			if ctx.Err() != nil {
+				return
+			}
+			if err == nil || errors.Is(err, runtime.ErrNotFound) {
+				w.nudge()
+				return
+			}
+			timer := time.NewTimer(retry)
+			select {
+			case <-ctx.Done():
+				timer.Stop()
+				return
+			case <-timer.C:
+			}
+		}
+	})
+	c.health = &health{}
+	wasReady, wasStarted := w.knownHealth(pod, c)
+	c.health.started = c.spec.GetStartupProbe() == nil || wasStarted
+	c.health.ready = c.health.started && (c.spec.GetReadinessProbe() == nil || wasReady)
+	w.wg.Go(func() { w.probe(ctx, pod, c.spec, id, c.rec.StartedAt, c.health) })
+	if hook := c.spec.GetLifecycle().GetPostStart(); hook != nil && !wasStarted {
+		h, spec := c.health, c.spec
+		w.wg.Go(func() {
+			if err := probe.Lifecycle(ctx, hook, w.target(spec, id)); err != nil && ctx.Err() == nil {
+				w.cfg.Recorder.Event(pod, "Warning", "FailedPostStartHook", err.Error())
+				h.set(func(h *health) { h.failed = fmt.Errorf("postStart hook failed: %w", err) })
+				w.nudge()
+			}
+		})
+	}
+	return nil
+}
+
+// knownHealth returns what the control plane was told of the very attempt that runs: after a restart of the agent it holds
+// until the probes say otherwise.
+func (w *worker) knownHealth(pod *corev1.Pod, c *container) (ready, started bool) {
+	st := pod.GetStatus()
+	for _, cs := range append(st.GetContainerStatuses(), st.GetInitContainerStatuses()...) {
+		if cs.GetName() == c.spec.GetName() && cs.GetContainerId() == "containerd://"+c.status.ID {
+			return cs.GetReady(), cs.GetStarted()
+		}
+	}
+	return false, false
+}
+
+func (w *worker) target(spec *corev1.Container, id string) probe.Target {
+	return probe.Target{
+		Host: w.ip.String(), Container: spec,
+		Exec: func(ctx context.Context, command []string) (int, []byte, error) {
+			var out bytes.Buffer
+			var mu sync.Mutex
+			sink := lockedWriter{&mu, &out}
+			code, err := w.cfg.Runtime.Exec(ctx, id, runtime.ExecConfig{Command: command, Stdout: sink, Stderr: sink})
+			mu.Lock()
+			defer mu.Unlock()
+			return int(code), bytes.Clone(out.Bytes()), err
+		},
+	}
+}
+
+// lockedWriter keeps the beginning of what several streams bring.
+type lockedWriter struct {
+	mu *sync.Mutex
+	b  *bytes.Buffer
+}
+
+func (l lockedWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if room := maxMessage - l.b.Len(); room > 0 {
+		l.b.Write(p[:min(room, len(p))])
+	}
+	return len(p), nil
+}
+
+// probe runs the container's probes until ctx ends: the startup probe first, then the others together.
+func (w *worker) probe(ctx context.Context, pod *corev1.Pod, spec *corev1.Container, id string, startedAt time.Time, h *health) {
+	target := w.target(spec, id)
+	check := func(p *corev1.Probe) func(context.Context) error {
+		return func(ctx context.Context) error { return probe.Check(ctx, p.GetHandler(), target) }
+	}
+	unhealthy := func(kind string) func(error) {
+		return func(err error) {
+			w.cfg.Recorder.Event(pod, "Warning", "Unhealthy", fmt.Sprintf("%s probe failed: %v", kind, err))
+		}
+	}
+	kill := func(kind string) func(bool, error) {
+		return func(ok bool, err error) {
+			if ok {
+				return
+			}
+			h.set(func(h *health) { h.failed = fmt.Errorf("failed %s probe: %w", kind, err) })
+			w.nudge()
+		}
+	}
+	if started, _, _ := h.get(); !started {
+		p := spec.GetStartupProbe()
+		once, cancel := context.WithCancel(ctx)
+		probe.Loop{Probe: p, StartedAt: startedAt, Healthy: true, Failed: unhealthy("Startup"), Changed: kill("startup"),
+			Check: func(ctx context.Context) error {
+				err := check(p)(ctx)
+				if err == nil {
+					cancel()
+				}
+				return err
+			}}.Run(once)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		h.set(func(h *health) { h.started, h.ready = true, spec.GetReadinessProbe() == nil })
+		w.nudge()
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	if p := spec.GetLivenessProbe(); p != nil {
+		wg.Go(func() {
+			probe.Loop{Probe: p, StartedAt: startedAt, Healthy: true, Check: check(p), Failed: unhealthy("Liveness"), Changed: kill("liveness")}.Run(ctx)
+		})
+	}
+	if p := spec.GetReadinessProbe(); p != nil {
+		_, ready, _ := h.get()
+		probe.Loop{Probe: p, StartedAt: startedAt, Healthy: ready, Check: check(p), Failed: unhealthy("Readiness"), Changed: func(ok bool, _ error) {
+			h.set(func(h *health) { h.ready = ok })
+			w.nudge()
+		}}.Run(ctx)
+	}
+}
+
+// watchOver stops a running container that must be restarted.
+func (w *worker) watchOver(ctx context.Context, pod *corev1.Pod, c *container) (time.Duration, error) {
+	if c.stopping == nil {
+		_, _, failed := c.health.get()
+		switch {
+		case failed != nil:
+			w.cfg.Recorder.Event(pod, "Normal", "Killing", fmt.Sprintf("Container %s %v, will be restarted", c.spec.GetName(), failed))
+		case c.rec.Asked != "" && c.rec.Asked != c.spec.GetImage():
+			w.cfg.Recorder.Event(pod, "Normal", "Killing", fmt.Sprintf("Container %s definition changed, will be restarted", c.spec.GetName()))
+		default:
+			return 0, nil
+		}
+		grace := graceSeconds(pod)
+		if p := c.spec.GetLivenessProbe(); failed != nil && p.GetTerminationGracePeriodSeconds() > 0 {
+			grace = p.GetTerminationGracePeriodSeconds()
+		}
+		w.beginStop(ctx, pod, c, time.Now().Add(time.Duration(grace)*time.Second))
+	}
+	return w.stopStep(ctx, pod, c)
+}
+
+// beginStop starts a container's way to its end: preStop, signal, kill.
+func (w *worker) beginStop(ctx context.Context, pod *corev1.Pod, c *container, deadline time.Time) {
+	s := &stopping{deadline: deadline, hook: make(chan struct{})}
+	c.stopping = s
+	hook := c.spec.GetLifecycle().GetPreStop()
+	if hook == nil || !time.Now().Before(deadline) {
+		close(s.hook)
+		return
+	}
+	spec, id := c.spec, c.status.ID
+	w.wg.Go(func() {
+		ctx, cancel := context.WithDeadline(ctx, deadline)
+		defer cancel()
+		if err := probe.Lifecycle(ctx, hook, w.target(spec, id)); err != nil {
+			w.cfg.Recorder.Event(pod, "Warning", "FailedPreStopHook", err.Error())
+		}
+		close(s.hook)
+		w.nudge()
+	})
+}
+
+// stopStep takes the next step to a container's end and returns when the one after it is due.
+func (w *worker) stopStep(ctx context.Context, pod *corev1.Pod, c *container) (time.Duration, error) {
+	s := c.stopping
+	left := time.Until(s.deadline)
+	if left <= 0 {
+		// Its end wakes the worker; until then the kill is repeated, in case it was lost.
+		return retryMax, w.cfg.Runtime.Kill(ctx, c.status.ID, syscall.SIGKILL)
+	}
+	select {
+	case <-s.hook:
+	default:
+		return left, nil
+	}
+	if !s.signaled {
+		sig := c.status.StopSignal
+		if name := c.spec.GetLifecycle().GetStopSignal(); name != "" {
+			sig = runtime.ParseSignal(name)
+		}
+		if err := w.cfg.Runtime.Kill(ctx, c.status.ID, sig); err != nil {
+			return 0, err
+		}
+		s.signaled = true
+	}
+	return left, nil
+}
+
+// exitOf reads how an attempt ended, before what tells is removed.
+func (w *worker) exitOf(c *container, s runtime.Status) *exit {
+	e := &exit{ContainerID: s.ID, Code: int32(s.ExitCode), StartedAt: c.rec.StartedAt, FinishedAt: s.ExitedAt}
+	if e.StartedAt.IsZero() {
+		e.StartedAt = s.CreatedAt
+	}
+	switch {
+	case w.cfg.Runtime.OOMKilled(s) && s.ExitCode != 0:
+		e.Reason = reasonOOMKilled
+	case s.ExitCode == 0:
+		e.Reason = reasonCompleted
+	default:
+		e.Reason = reasonError
+	}
+	b, err := readHead(w.dir.message(c.spec.GetName(), c.rec.Attempt))
+	if err == nil {
+		e.Message = string(bytes.ToValidUTF8(b, []byte("?")))
+	}
+	if e.Message == "" && e.Code != 0 && c.spec.GetTerminationMessagePolicy() == "FallbackToLogsOnError" {
+		var tail bytes.Buffer
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if err := logs.Read(ctx, w.dir.log(c.spec.GetName(), c.rec.Attempt), logs.Options{Tail: 80}, nil, &tail); err == nil {
+			b := tail.Bytes()
+			e.Message = string(bytes.ToValidUTF8(b[max(0, len(b)-maxMessage/2):], []byte("?")))
+		}
+	}
+	return e
+}
+
+func readHead(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b := make([]byte, maxMessage)
+	n, err := f.Read(b)
+	return b[:n], err
+}
+
+// ended records how the current attempt ended.
+func (w *worker) ended(c *container, e *exit) error {
+	rec := c.rec
+	rec.Exit = e
+	if err := w.dir.saveRecord(c.spec.GetName(), rec); err != nil {
+		return err
+	}
+	c.rec, c.running = rec, false
+	c.stopAttending()
+	w.log.Info("Container ended", zap.String("container", c.spec.GetName()), zap.Int("attempt", rec.Attempt), zap.Int32("code", e.Code), zap.String("reason", e.Reason))
+	return nil
+}
+
+func (c *container) stopAttending() {
+	if c.attending != nil {
+		c.attending()
+		close(c.endedCh)
+	}
+	c.attending, c.health, c.stopping = nil, nil, nil
+}
+
+func (w *worker) stopAttending() {
+	for _, c := range w.containers {
+		c.stopAttending()
+	}
+}

@@ -1,0 +1,275 @@
+package pods
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+// errConfig wraps what a pod refers to and does not exist. The worker shows it as CreateContainerConfigError.
+var errConfig = errors.New("invalid container config")
+
+// objects reads what a pod's spec refers to.
+type objects interface {
+	configMap(ctx context.Context, name string) (*corev1.ConfigMap, error)
+	secret(ctx context.Context, name string) (*corev1.Secret, error)
+}
+
+// surroundings is what the environment of a container may tell about the pod and the node.
+type surroundings struct {
+	pod         *corev1.Pod
+	podIP       string
+	hostIP      string
+	nodeName    string
+	milliCPU    int64
+	memoryBytes int64
+}
+
+// environment computes a container's variables, in order and each name once. The error wraps errConfig when the spec asks
+// for what does not exist; apart from that it is that of reading objects.
+func environment(ctx context.Context, c *corev1.Container, s surroundings, objs objects) ([]string, map[string]string, error) {
+	values := map[string]string{}
+	var order []string
+	set := func(name, value string) {
+		if _, ok := values[name]; !ok {
+			order = append(order, name)
+		}
+		values[name] = value
+	}
+	for _, from := range c.GetEnvFrom() {
+		data, err := envFrom(ctx, from, objs)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, key := range slices.Sorted(maps.Keys(data)) {
+			if name := from.GetPrefix() + key; len(validation.IsEnvVarName(name)) == 0 {
+				set(name, data[key])
+			}
+		}
+	}
+	for _, e := range c.GetEnv() {
+		if e.GetValueFrom() == nil {
+			set(e.GetName(), expand(e.GetValue(), values))
+			continue
+		}
+		value, ok, err := valueFrom(ctx, e.GetValueFrom(), c, s, objs)
+		if err != nil {
+			return nil, nil, fmt.Errorf("variable %s: %w", e.GetName(), err)
+		}
+		if ok {
+			set(e.GetName(), value)
+		}
+	}
+	out := make([]string, 0, len(order))
+	for _, name := range order {
+		out = append(out, name+"="+values[name])
+	}
+	return out, values, nil
+}
+
+func envFrom(ctx context.Context, from *corev1.EnvFromSource, objs objects) (map[string]string, error) {
+	switch {
+	case from.GetConfigMapRef() != nil:
+		cm, err := objs.configMap(ctx, from.GetConfigMapRef().GetLocalObjectReference().GetName())
+		if err != nil {
+			return nil, optional(err, from.GetConfigMapRef().GetOptional())
+		}
+		return cm.GetData(), nil
+	case from.GetSecretRef() != nil:
+		secret, err := objs.secret(ctx, from.GetSecretRef().GetLocalObjectReference().GetName())
+		if err != nil {
+			return nil, optional(err, from.GetSecretRef().GetOptional())
+		}
+		data := map[string]string{}
+		for k, v := range secret.GetData() {
+			data[k] = string(v)
+		}
+		return data, nil
+	}
+	return nil, nil
+}
+
+// optional forgets that an object does not exist when it need not.
+func optional(err error, may bool) error {
+	if may && errors.Is(err, errConfig) {
+		return nil
+	}
+	return err
+}
+
+func valueFrom(ctx context.Context, from *corev1.EnvVarSource, c *corev1.Container, s surroundings, objs objects) (value string, ok bool, err error) {
+	switch {
+	case from.GetFieldRef() != nil:
+		v, err := fieldValue(from.GetFieldRef().GetFieldPath(), s)
+		return v, err == nil, err
+	case from.GetResourceFieldRef() != nil:
+		v, err := resourceValue(from.GetResourceFieldRef(), c, s)
+		return v, err == nil, err
+	case from.GetConfigMapKeyRef() != nil:
+		ref := from.GetConfigMapKeyRef()
+		name := ref.GetLocalObjectReference().GetName()
+		cm, err := objs.configMap(ctx, name)
+		if err != nil {
+			return "", false, optional(err, ref.GetOptional())
+		}
+		if v, ok := cm.GetData()[ref.GetKey()]; ok || ref.GetOptional() {
+			return v, ok, nil
+		}
+		return "", false, fmt.Errorf("%w: config map %q has no key %q", errConfig, name, ref.GetKey())
+	case from.GetSecretKeyRef() != nil:
+		ref := from.GetSecretKeyRef()
+		name := ref.GetLocalObjectReference().GetName()
+		secret, err := objs.secret(ctx, name)
+		if err != nil {
+			return "", false, optional(err, ref.GetOptional())
+		}
+		if v, ok := secret.GetData()[ref.GetKey()]; ok || ref.GetOptional() {
+			return string(v), ok, nil
+		}
+		return "", false, fmt.Errorf("%w: secret %q has no key %q", errConfig, name, ref.GetKey())
+	}
+	return "", false, fmt.Errorf("%w: valueFrom names no source that this agent knows", errConfig)
+}
+
+func fieldValue(path string, s surroundings) (string, error) {
+	m := s.pod.GetMetadata()
+	switch path {
+	case "metadata.name":
+		return m.GetName(), nil
+	case "metadata.namespace":
+		return m.GetNamespace(), nil
+	case "metadata.uid":
+		return m.GetUid(), nil
+	case "spec.nodeName":
+		return s.nodeName, nil
+	case "spec.serviceAccountName":
+		return s.pod.GetSpec().GetServiceAccountName(), nil
+	case "status.podIP", "status.podIPs":
+		return s.podIP, nil
+	case "status.hostIP", "status.hostIPs":
+		return s.hostIP, nil
+	case "metadata.labels":
+		return formatMap(m.GetLabels()), nil
+	case "metadata.annotations":
+		return formatMap(m.GetAnnotations()), nil
+	}
+	for prefix, values := range map[string]map[string]string{"metadata.labels['": m.GetLabels(), "metadata.annotations['": m.GetAnnotations()} {
+		if key, ok := strings.CutPrefix(path, prefix); ok && strings.HasSuffix(key, "']") {
+			return values[strings.TrimSuffix(key, "']")], nil
+		}
+	}
+	return "", fmt.Errorf("%w: there is no field %q", errConfig, path)
+}
+
+func formatMap(m map[string]string) string {
+	var b strings.Builder
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		fmt.Fprintf(&b, "%s=%q\n", k, m[k])
+	}
+	return b.String()
+}
+
+func resourceValue(ref *corev1.ResourceFieldSelector, c *corev1.Container, s surroundings) (string, error) {
+	if name := ref.GetContainerName(); name != "" && name != c.GetName() {
+		c = nil
+		for _, other := range slices.Concat(s.pod.GetSpec().GetContainers(), s.pod.GetSpec().GetInitContainers()) {
+			if other.GetName() == name {
+				c = other
+			}
+		}
+		if c == nil {
+			return "", fmt.Errorf("%w: the pod has no container %q", errConfig, name)
+		}
+	}
+	kind, name, _ := strings.Cut(ref.GetResource(), ".")
+	var list map[string]*metav1.Quantity
+	switch kind {
+	case "limits":
+		list = c.GetResources().GetLimits()
+	case "requests":
+		list = c.GetResources().GetRequests()
+	default:
+		return "", fmt.Errorf("%w: there is no resource %q", errConfig, ref.GetResource())
+	}
+	divisor := resource.MustParse("1")
+	if d := ref.GetDivisor().GetString_(); d != "" && d != "0" {
+		var err error
+		if divisor, err = resource.ParseQuantity(d); err != nil {
+			return "", fmt.Errorf("%w: divisor %q: %w", errConfig, d, err)
+		}
+	}
+	q := quantity(list[name])
+	if q.IsZero() && kind == "limits" {
+		switch name {
+		case "cpu":
+			q = *resource.NewMilliQuantity(s.milliCPU, resource.DecimalSI)
+		case "memory":
+			q = *resource.NewQuantity(s.memoryBytes, resource.BinarySI)
+		}
+	}
+	v := float64(q.MilliValue()) / float64(divisor.MilliValue())
+	if name == "memory" {
+		v = float64(q.Value()) / float64(divisor.Value())
+	}
+	return strconv.FormatInt(int64(math.Ceil(v)), 10), nil
+}
+
+// quantity parses a quantity that validation has seen; what is absent or malformed is zero.
+func quantity(q *metav1.Quantity) resource.Quantity {
+	v, err := resource.ParseQuantity(q.GetString_())
+	if err != nil {
+		return resource.Quantity{}
+	}
+	return v
+}
+
+// expand replaces $(NAME) by the variable's value. What has no such variable stays as it is, and $$ stands for one $.
+func expand(s string, values map[string]string) string {
+	var b strings.Builder
+	for {
+		before, after, found := strings.Cut(s, "$")
+		b.WriteString(before)
+		if !found {
+			return b.String()
+		}
+		switch {
+		case strings.HasPrefix(after, "$"):
+			b.WriteByte('$')
+			s = after[1:]
+		case strings.HasPrefix(after, "("):
+			name, rest, closed := strings.Cut(after[1:], ")")
+			if !closed {
+				b.WriteString("$" + after)
+				return b.String()
+			}
+			if v, ok := values[name]; ok {
+				b.WriteString(v)
+			} else {
+				b.WriteString("$(" + name + ")")
+			}
+			s = rest
+		default:
+			b.WriteByte('$')
+			s = after
+		}
+	}
+}
+
+func expandAll(list []string, values map[string]string) []string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = expand(s, values)
+	}
+	return out
+}

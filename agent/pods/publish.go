@@ -1,0 +1,134 @@
+package pods
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+const (
+	publishTimeout  = 10 * time.Second
+	publishRetryMax = 10 * time.Second
+)
+
+// publisher tells the control plane a pod's newest status, one write at a time. What could not be told is overtaken by
+// what is newer, never queued. A slow control plane so never holds up the pod's worker.
+type publisher struct {
+	cluster Cluster
+	log     *zap.Logger
+	// gone is called once the control plane has no such pod any more.
+	gone func()
+
+	mu     sync.Mutex
+	pod    *corev1.Pod
+	want   *corev1.PodStatus
+	final  bool
+	wake   chan struct{}
+	stored *corev1.Pod
+	// told is the status of the last successful write.
+	told *corev1.PodStatus
+}
+
+func newPublisher(cluster Cluster, log *zap.Logger, gone func()) *publisher {
+	return &publisher{cluster: cluster, log: log, gone: gone, wake: make(chan struct{}, 1)}
+}
+
+// publish asks for the pod, as the control plane was last seen to have it, to get this status; with final, to be removed
+// after that.
+func (p *publisher) publish(pod *corev1.Pod, status *corev1.PodStatus, final bool) {
+	p.mu.Lock()
+	p.pod, p.want, p.final = pod, status, p.final || final
+	p.mu.Unlock()
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// latest returns the status that the next one must keep times and others' conditions of.
+func (p *publisher) latest(pod *corev1.Pod) *corev1.Pod {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stored != nil && revision(p.stored) > revision(pod) {
+		return p.stored
+	}
+	return pod
+}
+
+func (p *publisher) run(ctx context.Context) {
+	retry := time.NewTimer(0)
+	defer retry.Stop()
+	delay := 100 * time.Millisecond
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.wake:
+		case <-retry.C:
+		}
+		err := p.step(ctx)
+		if err == nil {
+			delay = 100 * time.Millisecond
+			continue
+		}
+		if ctx.Err() == nil {
+			p.log.Debug("Pod status not told", zap.Error(err), zap.Duration("retryIn", delay))
+		}
+		retry.Reset(delay)
+		delay = min(2*delay, publishRetryMax)
+	}
+}
+
+// step makes at most one write of the status and one removal.
+func (p *publisher) step(ctx context.Context) error {
+	p.mu.Lock()
+	pod, want, final := p.pod, p.want, p.final
+	if p.stored != nil && pod != nil && revision(p.stored) > revision(pod) {
+		pod = p.stored
+	}
+	known := pod
+	// A status that the server stored in another form than it was told in must not be told again for ever.
+	if p.told != nil && p.stored != nil && known == p.stored && proto.Equal(p.told, want) {
+		want = known.GetStatus()
+	}
+	p.mu.Unlock()
+	if pod == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	if !proto.Equal(known.GetStatus(), want) {
+		update := &corev1.Pod{Metadata: pod.GetMetadata(), Spec: pod.GetSpec(), Status: want}
+		stored, err := p.cluster.UpdateStatus(ctx, update)
+		if apierr.IsNotFound(err) {
+			p.gone()
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		p.mu.Lock()
+		p.stored, p.told = stored, want
+		p.mu.Unlock()
+	}
+	if !final {
+		return nil
+	}
+	if err := p.cluster.Delete(ctx, pod); err != nil && !apierr.IsNotFound(err) {
+		return err
+	}
+	p.gone()
+	return nil
+}
+
+func revision(pod *corev1.Pod) int64 {
+	n, _ := strconv.ParseInt(pod.GetMetadata().GetResourceVersion(), 10, 64)
+	return n
+}

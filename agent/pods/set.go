@@ -1,0 +1,221 @@
+package pods
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"go.uber.org/zap"
+
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+// Set is the pods of a node and their workers. Its methods may be called concurrently.
+type Set struct {
+	cfg Config
+
+	mu      sync.Mutex
+	ctx     context.Context
+	workers map[string]*worker
+	wg      sync.WaitGroup
+}
+
+// New returns a set without pods. Only Run starts anything.
+func New(cfg Config) *Set {
+	cfg.setDefaults()
+	return &Set{cfg: cfg, workers: map[string]*worker{}}
+}
+
+// Start takes up the pods that an agent before this one ran, and lets Update and its like begin work. The workers end with
+// ctx, and leave the containers running; Wait waits for them.
+func (s *Set) Start(ctx context.Context) error {
+	if err := os.MkdirAll(s.cfg.StateDir, 0o711); err != nil {
+		return fmt.Errorf("making the directory for pods: %w", err)
+	}
+	known, errs := loadPods(s.cfg.StateDir)
+	for _, err := range errs {
+		s.cfg.Log.Warn("Pod could not be taken up", zap.Error(err))
+	}
+	s.mu.Lock()
+	s.ctx = ctx
+	s.mu.Unlock()
+	for _, pod := range known {
+		s.Update(pod)
+	}
+	return nil
+}
+
+// Wait returns when all workers have ended, after Start's ctx has.
+func (s *Set) Wait() { s.wg.Wait() }
+
+// Update tells what the control plane asks of a pod: its first appearance and every change. The pod must not be changed
+// afterwards.
+func (s *Set) Update(pod *corev1.Pod) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	uid := pod.GetMetadata().GetUid()
+	if uid == "" || s.ctx == nil || s.ctx.Err() != nil {
+		return
+	}
+	if w, ok := s.workers[uid]; ok {
+		w.update(pod, false)
+		return
+	}
+	s.launch(pod, false)
+}
+
+// Remove tells that the control plane knows the pod no more. What runs of it is stopped within its grace period.
+func (s *Set) Remove(uid string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w, ok := s.workers[uid]; ok {
+		w.update(nil, true)
+	}
+}
+
+// Synced tells which pods the control plane knows, once that is known for sure: everything else on the node is stopped.
+func (s *Set) Synced(ctx context.Context, uids map[string]bool) error {
+	containers, err := s.cfg.Runtime.List(ctx, "")
+	if err != nil {
+		return fmt.Errorf("looking for orphans: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx == nil || s.ctx.Err() != nil {
+		return context.Canceled
+	}
+	for uid, w := range s.workers {
+		if !uids[uid] {
+			w.update(nil, true)
+		}
+	}
+	for _, c := range containers {
+		if uids[c.PodUID] || s.workers[c.PodUID] != nil {
+			continue
+		}
+		// Nothing is known of the pod but its containers' labels: enough to stop them.
+		s.launch(&corev1.Pod{
+			Metadata: &metav1.ObjectMeta{Uid: c.PodUID, Namespace: c.PodNamespace, Name: c.PodName},
+			Spec:     &corev1.PodSpec{},
+		}, true)
+	}
+	return nil
+}
+
+// ImagesChanged tells that images were brought onto the node by other ways than the pods': pods that wait for one try anew.
+func (s *Set) ImagesChanged() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.workers {
+		w.mu.Lock()
+		w.newImages = true
+		w.mu.Unlock()
+		w.nudge()
+	}
+}
+
+// launch starts a worker; s.mu is held.
+func (s *Set) launch(pod *corev1.Pod, gone bool) {
+	uid := pod.GetMetadata().GetUid()
+	w := newWorker(&s.cfg, pod, gone)
+	s.workers[uid] = w
+	s.wg.Go(func() {
+		w.run(s.ctx)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if w.finished {
+			delete(s.workers, uid)
+		}
+	})
+}
+
+// Len returns how many pods the node has.
+func (s *Set) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.workers)
+}
+
+// Instance is one attempt of a container, for those who read its log or run commands in it.
+type Instance struct {
+	// ID is containerd's.
+	ID string
+	// LogPath is its log.
+	LogPath string
+	// Running tells whether its process runs.
+	Running bool
+	// Ended is closed when the attempt ends. It is nil for one that has ended.
+	Ended <-chan struct{}
+}
+
+// Container finds a container of a pod. An empty container name stands for the pod's only one, or, with first, for its
+// first. Previous finds the attempt before the current one.
+func (s *Set) Container(namespace, pod, container string, first, previous bool) (Instance, error) {
+	s.mu.Lock()
+	var found *worker
+	for _, w := range s.workers {
+		// Of two pods by the same name one is on its way out; the other one is meant.
+		if w.namespace == namespace && w.name == pod && (found == nil || found.leaving()) {
+			found = w
+		}
+	}
+	s.mu.Unlock()
+	if found == nil {
+		return Instance{}, fmt.Errorf("%w: pod %s/%s is not on node %s", ErrNotFound, namespace, pod, s.cfg.NodeName)
+	}
+	return found.instance(container, first, previous)
+}
+
+// instance finds one of the pod's containers by what the last round saw.
+func (w *worker) instance(name string, first, previous bool) (Instance, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	spec := w.pod.GetSpec()
+	if name == "" {
+		names := make([]string, 0, len(spec.GetContainers()))
+		for _, c := range spec.GetContainers() {
+			names = append(names, c.GetName())
+		}
+		if len(names) > 1 && !first {
+			return Instance{}, fmt.Errorf("%w: pod %s has several containers, choose one of %v", ErrAmbiguous, w.name, names)
+		}
+		if len(names) > 0 {
+			name = names[0]
+		}
+	}
+	known := slices.ContainsFunc(slices.Concat(spec.GetInitContainers(), spec.GetContainers()), func(c *corev1.Container) bool {
+		return c.GetName() == name
+	})
+	if !known {
+		return Instance{}, fmt.Errorf("%w: pod %s has no container %q", ErrNotFound, w.name, name)
+	}
+	in := w.instances[name]
+	n := in.attempt
+	if previous {
+		if n == 0 {
+			return Instance{}, fmt.Errorf("%w: container %s of pod %s was never restarted", ErrNotFound, name, w.name)
+		}
+		return Instance{LogPath: w.dir.log(name, n-1)}, nil
+	}
+	// A container that waits to be started again shows the log of the attempt that ended.
+	return Instance{ID: in.id, LogPath: w.dir.log(name, n), Running: in.running, Ended: in.ended}, nil
+}
+
+// podDir returns where a pod's state is.
+func (c *Config) podDir(uid string) dir { return dir(filepath.Join(c.StateDir, uid)) }
+
+// grace returns how long a pod's containers get to stop, in seconds.
+func graceSeconds(pod *corev1.Pod) int64 {
+	if g := pod.GetMetadata().DeletionGracePeriodSeconds; g != nil {
+		return max(*g, 0)
+	}
+	if g := pod.GetSpec().TerminationGracePeriodSeconds; g != nil {
+		return max(*g, 0)
+	}
+	return cmp.Or(pod.GetSpec().GetTerminationGracePeriodSeconds(), 30)
+}

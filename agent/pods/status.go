@@ -1,0 +1,298 @@
+package pods
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/xebec-project/xebec/internal/kind"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+// Phases and reasons, as Kubernetes names them.
+const (
+	phasePending   = "Pending"
+	phaseRunning   = "Running"
+	phaseSucceeded = "Succeeded"
+	phaseFailed    = "Failed"
+
+	reasonContainerCreating = "ContainerCreating"
+	reasonPodInitializing   = "PodInitializing"
+	reasonCrashLoop         = "CrashLoopBackOff"
+	reasonErrImagePull      = "ErrImagePull"
+	reasonImagePullBackOff  = "ImagePullBackOff"
+	reasonErrImageNeverPull = "ErrImageNeverPull"
+	reasonInvalidImageName  = "InvalidImageName"
+	reasonConfigError       = "CreateContainerConfigError"
+	reasonCreateError       = "CreateContainerError"
+	reasonRunError          = "RunContainerError"
+	reasonStartError        = "StartError"
+	reasonCompleted         = "Completed"
+	reasonError             = "Error"
+	reasonOOMKilled         = "OOMKilled"
+	reasonUnknown           = "ContainerStatusUnknown"
+
+	startErrorCode = 128
+	unknownCode    = 137
+)
+
+// cause is why a container does not run.
+type cause struct{ reason, message string }
+
+// view is what was seen of one container.
+type view struct {
+	spec *corev1.Container
+	rec  record
+	// running tells that its process runs.
+	running bool
+	// waiting is why it does not, when it never started or is to be started again.
+	waiting cause
+	// over tells that it ended and is not to be started again.
+	over           bool
+	ready, started bool
+	id             string
+}
+
+// sidecar tells whether an init container is one that runs along with the others.
+func sidecar(c *corev1.Container) bool { return c.GetRestartPolicy() == "Always" }
+
+// seen is what a status is computed from.
+type seen struct {
+	init, main []view
+	// network tells that the sandbox is made and connected, ip its address.
+	network bool
+	ip      netip.Addr
+	hostIP  netip.Addr
+	// terminating tells that the pod is being deleted.
+	terminating bool
+	// failed, when its reason is not empty, is why the pod as a whole failed.
+	failed cause
+	now    time.Time
+}
+
+// podStatus computes a pod's status. It takes from the status before only what the agent does not decide (conditions of
+// others, the nominated node) and times.
+func podStatus(pod *corev1.Pod, s seen) *corev1.PodStatus {
+	old := pod.GetStatus()
+	st := &corev1.PodStatus{
+		NominatedNodeName:  old.GetNominatedNodeName(),
+		StartTime:          old.GetStartTime(),
+		QosClass:           kind.PodQOS(pod.GetSpec()),
+		ObservedGeneration: pod.GetMetadata().GetGeneration(),
+	}
+	if st.StartTime == nil {
+		st.StartTime = timestamppb.New(s.now.Truncate(time.Second))
+	}
+	if s.hostIP.IsValid() {
+		st.HostIp = s.hostIP.String()
+		st.HostIps = []*corev1.HostIP{{Ip: st.HostIp}}
+	}
+	if s.ip.IsValid() {
+		st.PodIp = s.ip.String()
+		st.PodIps = []*corev1.PodIP{{Ip: st.PodIp}}
+	}
+	for _, v := range s.init {
+		st.InitContainerStatuses = append(st.InitContainerStatuses, containerStatus(v))
+	}
+	for _, v := range s.main {
+		st.ContainerStatuses = append(st.ContainerStatuses, containerStatus(v))
+	}
+	st.Phase = phase(pod, s)
+	if s.failed.reason != "" {
+		st.Phase, st.Reason, st.Message = phaseFailed, s.failed.reason, s.failed.message
+	}
+	if st.Phase == old.GetPhase() && st.Reason == "" && (st.Phase == phaseFailed || st.Phase == phaseSucceeded) {
+		st.Reason, st.Message = old.GetReason(), old.GetMessage()
+	}
+	st.Conditions = conditions(pod, s, st.Phase)
+	return st
+}
+
+func containerStatus(v view) *corev1.ContainerStatus {
+	cs := &corev1.ContainerStatus{
+		Name:         v.spec.GetName(),
+		Image:        v.spec.GetImage(),
+		RestartCount: int32(v.rec.Attempt),
+		Ready:        v.ready,
+		Started:      proto.Bool(v.started),
+		State:        &corev1.ContainerState{},
+		LastState:    &corev1.ContainerState{},
+	}
+	if v.rec.Image != "" {
+		cs.Image, cs.ImageId = v.rec.Image, v.rec.ImageID
+	}
+	if v.id != "" && !v.rec.StartedAt.IsZero() {
+		cs.ContainerId = "containerd://" + v.id
+	}
+	switch {
+	case v.running:
+		cs.State.Running = &corev1.ContainerStateRunning{StartedAt: stamp(v.rec.StartedAt)}
+	case v.over && v.rec.Exit != nil:
+		cs.State.Terminated = terminated(v.rec.Exit)
+	default:
+		cs.State.Waiting = &corev1.ContainerStateWaiting{Reason: v.waiting.reason, Message: v.waiting.message}
+	}
+	switch {
+	case v.rec.Exit != nil && cs.State.Terminated == nil:
+		cs.LastState.Terminated = terminated(v.rec.Exit)
+	case v.rec.Last != nil:
+		cs.LastState.Terminated = terminated(v.rec.Last)
+	}
+	return cs
+}
+
+func terminated(e *exit) *corev1.ContainerStateTerminated {
+	t := &corev1.ContainerStateTerminated{
+		ExitCode: e.Code, Reason: e.Reason, Message: e.Message, StartedAt: stamp(e.StartedAt), FinishedAt: stamp(e.FinishedAt),
+	}
+	if e.ContainerID != "" {
+		t.ContainerId = "containerd://" + e.ContainerID
+	}
+	return t
+}
+
+// stamp turns a time into the API's, whose precision is a second.
+func stamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t.Truncate(time.Second))
+}
+
+// initialized tells whether the main containers may run.
+func initialized(init []view) bool {
+	for _, v := range init {
+		done := v.over && v.rec.Exit != nil && v.rec.Exit.Code == 0
+		if sidecar(v.spec) {
+			done = v.started || v.rec.Attempt > 0
+		}
+		if !done {
+			return false
+		}
+	}
+	return true
+}
+
+func phase(pod *corev1.Pod, s seen) string {
+	if p := pod.GetStatus().GetPhase(); p == phaseSucceeded || p == phaseFailed {
+		return p
+	}
+	for _, v := range s.init {
+		if !sidecar(v.spec) && v.over && v.rec.Exit != nil && v.rec.Exit.Code != 0 {
+			return phaseFailed
+		}
+	}
+	if !initialized(s.init) {
+		return phasePending
+	}
+	over, good := 0, 0
+	for _, v := range s.main {
+		switch {
+		case v.over:
+			over++
+			if v.rec.Exit != nil && v.rec.Exit.Code == 0 {
+				good++
+			}
+		case !v.running && v.rec.Attempt == 0 && v.rec.Exit == nil:
+			// One that has never started keeps the pod pending.
+			return phasePending
+		}
+	}
+	switch {
+	case over < len(s.main) || len(s.main) == 0:
+		return phaseRunning
+	case good == over:
+		return phaseSucceeded
+	}
+	return phaseFailed
+}
+
+// ownConditions are the conditions that the agent decides.
+var ownConditions = []string{"PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"}
+
+func conditions(pod *corev1.Pod, s seen, phase string) []*corev1.PodCondition {
+	old := pod.GetStatus().GetConditions()
+	var out []*corev1.PodCondition
+	set := func(name string, ok bool, reason, message string) {
+		c := &corev1.PodCondition{
+			Type: name, Status: "False", Reason: reason, Message: message,
+			ObservedGeneration: pod.GetMetadata().GetGeneration(), LastTransitionTime: stamp(s.now),
+		}
+		if ok {
+			c.Status, c.Reason, c.Message = "True", "", ""
+		}
+		if phase == phaseSucceeded && (name == "Ready" || name == "ContainersReady") {
+			c.Reason = "PodCompleted"
+		}
+		for _, o := range old {
+			if o.GetType() == name && o.GetStatus() == c.Status && o.GetLastTransitionTime() != nil {
+				c.LastTransitionTime = o.GetLastTransitionTime()
+			}
+		}
+		out = append(out, c)
+	}
+	var unready []string
+	for _, v := range slices.Concat(s.init, s.main) {
+		if !v.ready && (slices.Contains(pod.GetSpec().GetContainers(), v.spec) || sidecar(v.spec)) {
+			unready = append(unready, v.spec.GetName())
+		}
+	}
+	gates := ""
+	for _, g := range pod.GetSpec().GetReadinessGates() {
+		if !slices.ContainsFunc(old, func(c *corev1.PodCondition) bool {
+			return c.GetType() == g.GetConditionType() && c.GetStatus() == "True"
+		}) {
+			gates = g.GetConditionType()
+		}
+	}
+	live := phase == phaseRunning && !s.terminating
+	containers := len(unready) == 0 && live
+	reason, message := "ContainersNotReady", "containers with unready status: "+formatList(unready)
+	if s.terminating && len(unready) == 0 {
+		reason, message = "PodTerminating", "the pod is being deleted"
+	}
+	initDone := initialized(s.init)
+	set("PodReadyToStartContainers", s.network, "", "")
+	set("Initialized", initDone, "ContainersNotInitialized", "init containers have not all ended well")
+	if containers && gates != "" {
+		set("Ready", false, "ReadinessGatesNotReady", "condition "+gates+" is not true")
+	} else {
+		set("Ready", containers, reason, message)
+	}
+	set("ContainersReady", containers, reason, message)
+	set("PodScheduled", true, "", "")
+	for _, c := range old {
+		if !slices.Contains(ownConditions, c.GetType()) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+func formatList(names []string) string {
+	out := "["
+	for i, n := range names {
+		if i > 0 {
+			out += " "
+		}
+		out += n
+	}
+	return out + "]"
+}
+
+// oomScoreAdj orders containers for the kernel when the node's memory runs out: those without requests go first, then
+// those that asked for the smallest share. The score is never below 0.
+func oomScoreAdj(qos string, request *metav1.Quantity, nodeMemory int64) int {
+	switch {
+	case qos == "BestEffort":
+		return 1000
+	case qos == "Guaranteed" || nodeMemory <= 0:
+		return 0
+	}
+	q := quantity(request)
+	return int(min(max(1000-1000*q.Value()/nodeMemory, 2), 999))
+}

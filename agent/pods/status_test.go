@@ -1,0 +1,134 @@
+package pods
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+var noon = time.Date(2026, 5, 6, 12, 0, 0, 0, time.UTC)
+
+func ended(code int32) *exit {
+	return &exit{ContainerID: "x", Code: code, Reason: reasonError, StartedAt: noon.Add(-time.Minute), FinishedAt: noon}
+}
+
+func condition(st *corev1.PodStatus, kind string) *corev1.PodCondition {
+	for _, c := range st.GetConditions() {
+		if c.GetType() == kind {
+			return c
+		}
+	}
+	return nil
+}
+
+func TestPhaseAndReadiness(t *testing.T) {
+	always := "Always"
+	running := view{running: true, ready: true, started: true, rec: record{StartedAt: noon}}
+	unready := view{running: true, started: true, rec: record{StartedAt: noon}}
+	created := view{waiting: cause{reason: reasonContainerCreating}}
+	crashing := view{waiting: cause{reason: reasonCrashLoop}, rec: record{Attempt: 2, Exit: ended(1)}}
+	good, bad := view{over: true, rec: record{Exit: ended(0)}}, view{over: true, rec: record{Exit: ended(1)}}
+	side := running
+	side.spec = &corev1.Container{Name: "side", RestartPolicy: &always}
+	sideStarting := created
+	sideStarting.spec = side.spec
+	for name, c := range map[string]struct {
+		init, main  []view
+		terminating bool
+		phase       string
+		ready       bool
+		initialized bool
+	}{
+		"nothing yet":                    {main: []view{created}, phase: phasePending, initialized: true},
+		"one of two":                     {main: []view{running, created}, phase: phasePending, initialized: true},
+		"running":                        {main: []view{running, running}, phase: phaseRunning, ready: true, initialized: true},
+		"not ready":                      {main: []view{running, unready}, phase: phaseRunning, initialized: true},
+		"crash loop":                     {main: []view{crashing}, phase: phaseRunning, initialized: true},
+		"one done":                       {main: []view{running, good}, phase: phaseRunning, initialized: true},
+		"all done":                       {main: []view{good, good}, phase: phaseSucceeded, initialized: true},
+		"one failed":                     {main: []view{good, bad}, phase: phaseFailed, initialized: true},
+		"initializing":                   {init: []view{good, running}, main: []view{created}, phase: phasePending},
+		"initialized":                    {init: []view{good}, main: []view{running}, phase: phaseRunning, ready: true, initialized: true},
+		"init failed":                    {init: []view{bad}, main: []view{created}, phase: phaseFailed},
+		"sidecar starts":                 {init: []view{sideStarting}, main: []view{created}, phase: phasePending},
+		"sidecar runs":                   {init: []view{side}, main: []view{running}, phase: phaseRunning, ready: true, initialized: true},
+		"being deleted is not ready":     {main: []view{running}, terminating: true, phase: phaseRunning, initialized: true},
+		"done while sidecar goes on":     {init: []view{side}, main: []view{good}, phase: phaseSucceeded, initialized: true},
+		"no more than what was asked of": {main: []view{running}, phase: phaseRunning, ready: true, initialized: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := &corev1.Pod{Metadata: &metav1.ObjectMeta{}, Spec: &corev1.PodSpec{}}
+			fill := func(list []view, to *[]*corev1.Container) {
+				for i := range list {
+					if list[i].spec == nil {
+						list[i].spec = &corev1.Container{Name: "c"}
+					}
+					*to = append(*to, list[i].spec)
+				}
+			}
+			fill(c.init, &pod.Spec.InitContainers)
+			fill(c.main, &pod.Spec.Containers)
+			st := podStatus(pod, seen{init: c.init, main: c.main, terminating: c.terminating, now: noon, network: true})
+			if st.GetPhase() != c.phase {
+				t.Errorf("phase %s, want %s", st.GetPhase(), c.phase)
+			}
+			if got := condition(st, "Ready").GetStatus() == "True"; got != c.ready {
+				t.Errorf("ready %v, want %v: %v", got, c.ready, condition(st, "Ready"))
+			}
+			if got := condition(st, "Initialized").GetStatus() == "True"; got != c.initialized {
+				t.Errorf("initialized %v, want %v", got, c.initialized)
+			}
+		})
+	}
+}
+
+// TestStatusIsStable checks that the same sight gives the same status later, so that nothing is written in vain, and that
+// what others decide is kept.
+func TestStatusIsStable(t *testing.T) {
+	spec := &corev1.Container{Name: "web", Image: "web"}
+	pod := &corev1.Pod{
+		Metadata: &metav1.ObjectMeta{},
+		Spec:     &corev1.PodSpec{Containers: []*corev1.Container{spec}},
+		Status: &corev1.PodStatus{NominatedNodeName: "node-9", Conditions: []*corev1.PodCondition{
+			{Type: "DisruptionTarget", Status: "True", LastTransitionTime: timestamppb.New(noon)},
+		}},
+	}
+	s := seen{
+		main:    []view{{spec: spec, running: true, ready: true, started: true, id: "u-web-1", rec: record{Attempt: 1, Image: "docker.io/library/web:latest", ImageID: "sha256:1", StartedAt: noon, Last: ended(3)}}},
+		network: true, ip: netip.MustParseAddr("10.244.1.7"), hostIP: netip.MustParseAddr("10.0.0.1"), now: noon,
+	}
+	first := podStatus(pod, s)
+	if first.GetPodIp() != "10.244.1.7" || first.GetNominatedNodeName() != "node-9" || condition(first, "DisruptionTarget") == nil {
+		t.Errorf("status is %v", first)
+	}
+	cs := first.GetContainerStatuses()[0]
+	if cs.GetContainerId() != "containerd://u-web-1" || cs.GetRestartCount() != 1 || cs.GetLastState().GetTerminated().GetExitCode() != 3 || cs.GetImageId() != "sha256:1" {
+		t.Errorf("container status is %v", cs)
+	}
+	pod.Status = first
+	s.now = noon.Add(time.Hour)
+	if second := podStatus(pod, s); !proto.Equal(first, second) {
+		t.Errorf("the status changed by itself:\n%v\n%v", first, second)
+	}
+	s.main[0].ready = false
+	if c := condition(podStatus(pod, s), "Ready"); c.GetStatus() != "False" || !c.GetLastTransitionTime().AsTime().Equal(s.now) || c.GetReason() != "ContainersNotReady" {
+		t.Errorf("condition is %v", c)
+	}
+}
+
+func TestOOMScore(t *testing.T) {
+	for _, c := range []struct {
+		class, request string
+		want           int
+	}{{"BestEffort", "", 1000}, {"Guaranteed", "1Gi", 0}, {"Burstable", "1Gi", 500}, {"Burstable", "2Gi", 2}, {"Burstable", "", 999}} {
+		if got := oomScoreAdj(c.class, &metav1.Quantity{String_: c.request}, 2<<30); got != c.want {
+			t.Errorf("%s requesting %q: %d, want %d", c.class, c.request, got, c.want)
+		}
+	}
+}

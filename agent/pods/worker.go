@@ -1,0 +1,563 @@
+package pods
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/xebec-project/xebec/agent/runtime"
+	"github.com/xebec-project/xebec/agent/sandbox"
+	"github.com/xebec-project/xebec/internal/apierr"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+var (
+	// ErrNotFound is returned for pods and containers that are not on the node.
+	ErrNotFound = errors.New("not found")
+	// ErrAmbiguous is returned when a container must be named and is not.
+	ErrAmbiguous = errors.New("no container named")
+)
+
+const (
+	retryMin = 200 * time.Millisecond
+	retryMax = 5 * time.Second
+	// configRetry is how soon what a container refers to is looked for again.
+	configRetry = 3 * time.Second
+)
+
+// worker runs one pod.
+type worker struct {
+	cfg             *Config
+	uid             string
+	namespace, name string
+	dir             dir
+	log             *zap.Logger
+	publisher       *publisher
+	wake            chan struct{}
+	// finished is set before run returns when nothing of the pod is left.
+	finished bool
+
+	mu   sync.Mutex
+	pod  *corev1.Pod
+	gone bool
+	// newImages tells that a pull that failed is worth another try.
+	newImages bool
+	// instances is what the last round saw, by container name.
+	instances map[string]seenInstance
+
+	// What follows belongs to the worker's goroutine.
+	containers []*container
+	sandbox    sandbox.Sandbox
+	connected  bool
+	ip         netip.Addr
+	volumes    map[string]string
+	saved      *corev1.Pod
+	torn       bool
+	wg         sync.WaitGroup
+}
+
+type seenInstance struct {
+	id      string
+	attempt int
+	running bool
+	ended   <-chan struct{}
+}
+
+func newWorker(cfg *Config, pod *corev1.Pod, gone bool) *worker {
+	m := pod.GetMetadata()
+	w := &worker{
+		cfg: cfg, uid: m.GetUid(), namespace: m.GetNamespace(), name: m.GetName(), dir: cfg.podDir(m.GetUid()),
+		log:  cfg.Log.With(zap.String("pod", m.GetNamespace()+"/"+m.GetName()), zap.String("uid", m.GetUid())),
+		wake: make(chan struct{}, 1), pod: pod, gone: gone,
+		instances: map[string]seenInstance{}, volumes: map[string]string{},
+	}
+	w.publisher = newPublisher(cfg.Cluster, w.log, func() { w.update(nil, true) })
+	return w
+}
+
+// update changes what is asked of the pod. A nil pod leaves the spec as it was last known.
+func (w *worker) update(pod *corev1.Pod, gone bool) {
+	w.mu.Lock()
+	if pod != nil {
+		w.pod = pod
+	}
+	w.gone = w.gone || gone
+	w.mu.Unlock()
+	w.nudge()
+}
+
+func (w *worker) nudge() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// desired returns what is asked of the pod, with the newest status that is known to be stored.
+func (w *worker) desired() (pod *corev1.Pod, gone bool) {
+	w.mu.Lock()
+	pod, gone = w.pod, w.gone
+	w.mu.Unlock()
+	if latest := w.publisher.latest(pod); latest != pod {
+		pod = &corev1.Pod{Metadata: pod.GetMetadata(), Spec: pod.GetSpec(), Status: latest.GetStatus()}
+	}
+	return pod, gone
+}
+
+func (w *worker) leaving() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.gone || w.pod.GetMetadata().GetDeletionTimestamp() != nil
+}
+
+// run works until ctx ends or the pod is gone without a trace.
+func (w *worker) run(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer w.wg.Wait()
+	defer cancel()
+	w.wg.Go(func() { w.publisher.run(ctx) })
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	retry := retryMin
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.wake:
+		case <-timer.C:
+		}
+		next, err := w.sync(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			w.log.Warn("Pod could not be brought to what is asked", zap.Error(err), zap.Duration("retryIn", retry))
+			next = retry + rand.N(retry/2)
+			retry = min(2*retry, retryMax)
+		default:
+			retry = retryMin
+		}
+		if w.finished {
+			return
+		}
+		// With no wait the worker sleeps until woken.
+		timer.Stop()
+		if next > 0 {
+			timer.Reset(next)
+		}
+	}
+}
+
+// sync does what can be done now, and returns after what time there is more to do, 0 for none.
+func (w *worker) sync(ctx context.Context) (time.Duration, error) {
+	pod, gone := w.desired()
+	if err := w.save(pod); err != nil {
+		return 0, err
+	}
+	w.adoptSpec(pod)
+	list, err := w.cfg.Runtime.List(ctx, w.uid)
+	if err != nil {
+		return 0, err
+	}
+	if err := w.observe(ctx, pod, list); err != nil {
+		return 0, err
+	}
+	defer w.note()
+	if gone || pod.GetMetadata().GetDeletionTimestamp() != nil {
+		return w.terminate(ctx, pod, gone)
+	}
+	if w.done(pod) {
+		next, err := w.stopAll(ctx, pod, time.Now(), time.Duration(graceSeconds(pod))*time.Second)
+		if err == nil && next == 0 {
+			err = w.tearDown(ctx)
+		}
+		w.publish(pod, cause{}, false)
+		return next, err
+	}
+	if failed, left := deadline(pod); failed {
+		next, err := w.stopAll(ctx, pod, time.Now(), time.Duration(graceSeconds(pod))*time.Second)
+		if err == nil && next == 0 {
+			w.publish(pod, cause{"DeadlineExceeded", "Pod was active on the node longer than the specified deadline"}, false)
+		}
+		return next, err
+	} else if left > 0 {
+		defer w.after(left)
+	}
+	next, err := w.bringUp(ctx, pod)
+	w.publish(pod, cause{}, false)
+	return next, err
+}
+
+// after wakes the worker in a while.
+func (w *worker) after(d time.Duration) { time.AfterFunc(d, w.nudge) }
+
+// deadline tells whether the pod has been active longer than it may, and otherwise how long it still may.
+func deadline(pod *corev1.Pod) (failed bool, left time.Duration) {
+	limit, start := pod.GetSpec().ActiveDeadlineSeconds, pod.GetStatus().GetStartTime()
+	if limit == nil || start == nil {
+		return false, 0
+	}
+	left = time.Until(start.AsTime().Add(time.Duration(*limit) * time.Second))
+	return left <= 0, max(left, 0)
+}
+
+// save keeps what is asked of the pod for an agent that can't ask the control plane.
+func (w *worker) save(pod *corev1.Pod) error {
+	old := w.saved
+	same := old != nil && proto.Equal(old.GetSpec(), pod.GetSpec()) &&
+		proto.Equal(old.GetMetadata().GetDeletionTimestamp(), pod.GetMetadata().GetDeletionTimestamp()) &&
+		old.GetMetadata().GetDeletionGracePeriodSeconds() == pod.GetMetadata().GetDeletionGracePeriodSeconds() &&
+		old.GetStatus().GetPhase() == pod.GetStatus().GetPhase() &&
+		proto.Equal(old.GetStatus().GetStartTime(), pod.GetStatus().GetStartTime())
+	if same {
+		return nil
+	}
+	if err := saveMessage(w.dir.pod(), pod); err != nil {
+		return err
+	}
+	w.saved = pod
+	return nil
+}
+
+// adoptSpec makes the list of containers that of the spec, with what is recorded of each.
+func (w *worker) adoptSpec(pod *corev1.Pod) {
+	specs := slices.Concat(pod.GetSpec().GetInitContainers(), pod.GetSpec().GetContainers())
+	for i, spec := range specs {
+		at := slices.IndexFunc(w.containers, func(c *container) bool { return c.spec.GetName() == spec.GetName() })
+		if at >= 0 {
+			w.containers[at].spec = spec
+			continue
+		}
+		w.containers = append(w.containers, &container{
+			spec: spec, init: i < len(pod.GetSpec().GetInitContainers()), rec: w.dir.loadRecord(spec.GetName()),
+			waiting: cause{reason: reasonContainerCreating},
+		})
+	}
+}
+
+// observe compares containerd's containers with the records. What has ended is recorded before it is removed.
+func (w *worker) observe(ctx context.Context, pod *corev1.Pod, list []runtime.Status) error {
+	for _, c := range w.containers {
+		c.running, c.status = false, runtime.Status{}
+		if c.rec.Attempt == 0 && c.rec.StartedAt.IsZero() && c.rec.Exit == nil {
+			// The record is lost, or was never written: containerd knows how far the container had come.
+			for _, s := range list {
+				if s.Name == c.spec.GetName() {
+					c.rec.Attempt = max(c.rec.Attempt, s.Attempt)
+				}
+			}
+		}
+	}
+	for _, s := range list {
+		c := w.container(s.Name)
+		if c == nil && s.State == runtime.Running {
+			// A pod of which nothing is left but labels: its containers are only to be stopped.
+			c = &container{spec: &corev1.Container{Name: s.Name}, rec: record{Attempt: s.Attempt, StartedAt: s.CreatedAt, Image: s.Image}}
+			w.containers = append(w.containers, c)
+		}
+		if c == nil || s.Attempt != c.rec.Attempt || c.rec.Exit != nil {
+			if err := w.cfg.Runtime.Remove(ctx, s.ID); err != nil {
+				return err
+			}
+			continue
+		}
+		switch s.State {
+		case runtime.Running:
+			c.status, c.running = s, true
+			if err := w.attend(ctx, pod, c); err != nil {
+				return err
+			}
+		case runtime.Exited:
+			e := w.exitOf(c, s)
+			if err := w.ended(c, e); err != nil {
+				return err
+			}
+			if err := w.cfg.Runtime.Remove(ctx, s.ID); err != nil {
+				return err
+			}
+		case runtime.Created:
+			if err := w.cfg.Runtime.Remove(ctx, s.ID); err != nil {
+				return err
+			}
+		}
+	}
+	for _, c := range w.containers {
+		if !c.running && !c.rec.StartedAt.IsZero() && c.rec.Exit == nil {
+			e := &exit{
+				ContainerID: runtime.ID(w.uid, c.spec.GetName(), c.rec.Attempt), Code: unknownCode, Reason: reasonUnknown,
+				Message: "the container's process was lost, as by a restart of the node", StartedAt: c.rec.StartedAt, FinishedAt: time.Now(),
+			}
+			if err := w.ended(c, e); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (w *worker) container(name string) *container {
+	for _, c := range w.containers {
+		if c.spec.GetName() == name {
+			return c
+		}
+	}
+	return nil
+}
+
+// note makes what was seen known to those who look for containers.
+func (w *worker) note() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.containers {
+		in := seenInstance{id: runtime.ID(w.uid, c.spec.GetName(), c.rec.Attempt), attempt: c.rec.Attempt, running: c.running}
+		if c.running {
+			in.ended = c.endedCh
+		}
+		w.instances[c.spec.GetName()] = in
+	}
+}
+
+// done tells whether the pod has reached its end by itself.
+func (w *worker) done(pod *corev1.Pod) bool {
+	p := pod.GetStatus().GetPhase()
+	if p == phaseSucceeded || p == phaseFailed {
+		return true
+	}
+	init, main := w.views(pod)
+	for _, v := range init {
+		if !sidecar(v.spec) && v.over && v.rec.Exit != nil && v.rec.Exit.Code != 0 {
+			return true
+		}
+	}
+	return len(main) > 0 && !slices.ContainsFunc(main, func(v view) bool { return !v.over })
+}
+
+// bringUp makes the sandbox and starts what is to run.
+func (w *worker) bringUp(ctx context.Context, pod *corev1.Pod) (time.Duration, error) {
+	if err := w.ensureSandbox(ctx, pod); err != nil {
+		w.cfg.Recorder.Event(pod, "Warning", "FailedCreatePodSandBox", err.Error())
+		return 0, err
+	}
+	w.torn = false
+	var next time.Duration
+	sooner := func(d time.Duration) {
+		if d > 0 && (next == 0 || d < next) {
+			next = d
+		}
+	}
+	var errs []error
+	w.retryImages()
+	blocked := false
+	for _, c := range w.containers {
+		if blocked {
+			c.waiting = cause{reason: reasonPodInitializing}
+			continue
+		}
+		d, err := w.advance(ctx, pod, c)
+		errs = append(errs, err)
+		sooner(d)
+		if c.init {
+			// The next one waits for this one's end, or, when it is to run on, for its start.
+			v := w.view(pod, c)
+			blocked = !initialized([]view{v})
+		}
+	}
+	return next, errors.Join(errs...)
+}
+
+// retryImages makes failed pulls due when images came onto the node.
+func (w *worker) retryImages() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.newImages {
+		return
+	}
+	w.newImages = false
+	for _, c := range w.containers {
+		switch c.waiting.reason {
+		case reasonErrImagePull, reasonImagePullBackOff, reasonErrImageNeverPull:
+			c.retryAt = time.Time{}
+		}
+	}
+}
+
+func (w *worker) ensureSandbox(ctx context.Context, pod *corev1.Pod) error {
+	if w.connected {
+		return nil
+	}
+	spec := pod.GetSpec()
+	s, _, err := sandbox.Create(sandbox.Config{
+		Dir: w.dir.sandbox(), Hostname: hostname(pod), HostNetwork: spec.GetHostNetwork(), HostIPC: spec.GetHostIpc(),
+	})
+	if err != nil {
+		return err
+	}
+	w.sandbox, w.ip = s, w.cfg.HostIP
+	if !spec.GetHostNetwork() {
+		if w.ip, err = w.cfg.Network.Setup(ctx, w.uid, s.Net); err != nil {
+			return fmt.Errorf("connecting the pod: %w", err)
+		}
+	}
+	if err := writeEtc(w.dir, pod, w.ip, w.cfg.DNS, w.cfg.ClusterDomain); err != nil {
+		return fmt.Errorf("writing the pod's files: %w", err)
+	}
+	w.connected = true
+	return nil
+}
+
+// tearDown removes what the pod's containers shared; none runs any more. It is idempotent.
+func (w *worker) tearDown(ctx context.Context) error {
+	if w.torn {
+		return nil
+	}
+	var errs []error
+	if err := w.cfg.Network.Teardown(ctx, w.uid); err != nil {
+		errs = append(errs, fmt.Errorf("disconnecting the pod: %w", err))
+	}
+	errs = append(errs, sandbox.Remove(w.dir.sandbox()), w.cfg.Runtime.RemovePod(w.uid), removeVolumes(w.dir))
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	w.connected, w.torn = false, true
+	clear(w.volumes)
+	return nil
+}
+
+// views returns what was seen of the containers, those that initialize and the others.
+func (w *worker) views(pod *corev1.Pod) (init, main []view) {
+	for _, c := range w.containers {
+		if c.init {
+			init = append(init, w.view(pod, c))
+			continue
+		}
+		main = append(main, w.view(pod, c))
+	}
+	return init, main
+}
+
+func (w *worker) publish(pod *corev1.Pod, failed cause, final bool) {
+	terminating := pod.GetMetadata().GetDeletionTimestamp() != nil
+	s := seen{network: w.connected, ip: w.ip, hostIP: w.cfg.HostIP, terminating: terminating, failed: failed, now: time.Now()}
+	s.init, s.main = w.views(pod)
+	if !s.ip.IsValid() {
+		s.ip, _ = netip.ParseAddr(pod.GetStatus().GetPodIp())
+	}
+	w.mu.Lock()
+	known := w.pod
+	w.mu.Unlock()
+	w.publisher.publish(known, podStatus(pod, s), final)
+}
+
+// terminate brings the pod to its end and removes it.
+func (w *worker) terminate(ctx context.Context, pod *corev1.Pod, gone bool) (time.Duration, error) {
+	now := time.Now()
+	since, err := w.dir.terminatingSince(now)
+	if err != nil {
+		return 0, fmt.Errorf("noting the termination: %w", err)
+	}
+	grace := time.Duration(graceSeconds(pod)) * time.Second
+	running := slices.ContainsFunc(w.containers, func(c *container) bool { return c.running })
+	if running {
+		w.publish(pod, cause{}, false)
+		drained := since.Add(min(w.cfg.DrainDelay, grace/2))
+		if wait := drained.Sub(now); wait > 0 {
+			return wait, nil
+		}
+		if next, err := w.stopAll(ctx, pod, since, grace); next > 0 || err != nil {
+			return next, err
+		}
+		// What has just ended is seen in the next round.
+		return time.Millisecond, nil
+	}
+	w.stopAttending()
+	if err := w.tearDown(ctx); err != nil {
+		return 0, err
+	}
+	if !gone {
+		for _, c := range w.containers {
+			if c.rec.Exit == nil {
+				c.waiting = cause{}
+				c.rec.Exit = &exit{Code: unknownCode, Reason: reasonUnknown, Message: "the pod was deleted before the container started"}
+			}
+		}
+		w.publish(pod, cause{}, true)
+		return 0, nil
+	}
+	if err := os.RemoveAll(string(w.dir)); err != nil {
+		return 0, fmt.Errorf("removing the pod's directory: %w", err)
+	}
+	w.finished = true
+	return 0, nil
+}
+
+// stopAll asks what runs to stop, and kills what still runs when the grace period since then is over. It returns 0 when
+// nothing runs.
+func (w *worker) stopAll(ctx context.Context, pod *corev1.Pod, since time.Time, grace time.Duration) (time.Duration, error) {
+	var next time.Duration
+	var errs []error
+	for _, c := range w.containers {
+		if !c.running {
+			continue
+		}
+		if c.stopping == nil {
+			w.cfg.Recorder.Event(pod, "Normal", "Killing", "Stopping container "+c.spec.GetName())
+			w.beginStop(ctx, pod, c, since.Add(grace))
+		}
+		// The grace period may have been cut short since.
+		if d := since.Add(grace); d.Before(c.stopping.deadline) {
+			c.stopping.deadline = d
+		}
+		d, err := w.stopStep(ctx, pod, c)
+		errs = append(errs, err)
+		if next == 0 || d < next {
+			next = d
+		}
+	}
+	return next, errors.Join(errs...)
+}
+
+// objects reads config maps and secrets for the pod; it keeps a copy of each for times without a control plane.
+type podObjects struct{ w *worker }
+
+func (o podObjects) configMap(ctx context.Context, name string) (*corev1.ConfigMap, error) {
+	cm := &corev1.ConfigMap{}
+	err := o.read(ctx, "configmap", name, cm, func(ctx context.Context) (proto.Message, error) {
+		return o.w.cfg.Cluster.ConfigMap(ctx, o.w.namespace, name)
+	})
+	return cm, err
+}
+
+func (o podObjects) secret(ctx context.Context, name string) (*corev1.Secret, error) {
+	s := &corev1.Secret{}
+	err := o.read(ctx, "secret", name, s, func(ctx context.Context) (proto.Message, error) {
+		return o.w.cfg.Cluster.Secret(ctx, o.w.namespace, name)
+	})
+	return s, err
+}
+
+func (o podObjects) read(ctx context.Context, kind, name string, into proto.Message, get func(context.Context) (proto.Message, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	m, err := get(ctx)
+	switch {
+	case err == nil:
+		proto.Reset(into)
+		proto.Merge(into, m)
+		return saveMessage(o.w.dir.object(kind, name), m)
+	case apierr.IsNotFound(err):
+		return fmt.Errorf("%w: %s %q not found", errConfig, kind, name)
+	}
+	if loadMessage(o.w.dir.object(kind, name), into) == nil {
+		return nil
+	}
+	return fmt.Errorf("reading %s %s: %w", kind, name, err)
+}
