@@ -97,12 +97,15 @@ func New(cfg Config, deps Deps) (*Service, error) {
 // Register adds the service's ControllerService to a server.
 func (s *Service) Register(r grpc.ServiceRegistrar) { s.group.Register(r) }
 
-// Run stands for election and works while elected, until ctx ends; it then returns ctx's error.
+// Run stands for election and works while elected, until ctx ends; it then returns nil.
 func (s *Service) Run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.events.Run(ctx) })
-	g.Go(func() error { return s.group.Run(ctx) })
-	return g.Wait()
+	g, running := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.events.Run(running) })
+	g.Go(func() error { return s.group.Run(running) })
+	if err := g.Wait(); ctx.Err() == nil {
+		return err
+	}
+	return nil
 }
 
 // setup fills a term of leadership.
