@@ -58,7 +58,7 @@ func Register(ctx context.Context, client *clientv3.Client, instance Instance, l
 	}
 	var backoff backoff
 	for ctx.Err() == nil {
-		lease, alive, err := list(ctx, client, manager, instance)
+		lease, err := list(ctx, client, manager, instance)
 		if err != nil {
 			if ctx.Err() == nil {
 				log.Warn("Registration failed", zap.String(metrics.KeyService, instance.Service), zap.Error(err))
@@ -68,9 +68,7 @@ func Register(ctx context.Context, client *clientv3.Client, instance Instance, l
 		}
 		backoff.reset()
 		changed(true)
-		for range alive {
-			// A renewal; the channel closes when the lease has lapsed or ctx ended.
-		}
+		keepAlive(ctx, client, lease)
 		changed(false)
 		if ctx.Err() == nil {
 			log.Warn("Registration lapsed", zap.String(metrics.KeyService, instance.Service))
@@ -82,24 +80,19 @@ func Register(ctx context.Context, client *clientv3.Client, instance Instance, l
 }
 
 // list puts the key under a new lease, replacing one that an earlier process left.
-func list(ctx context.Context, client *clientv3.Client, manager endpoints.Manager, instance Instance) (clientv3.LeaseID, <-chan *clientv3.LeaseKeepAliveResponse, error) {
+func list(ctx context.Context, client *clientv3.Client, manager endpoints.Manager, instance Instance) (clientv3.LeaseID, error) {
 	short, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	grant, err := client.Grant(short, TTL)
 	if err != nil {
-		return 0, nil, fmt.Errorf("grant lease: %w", err)
+		return 0, fmt.Errorf("grant lease: %w", err)
 	}
 	endpoint := endpoints.Endpoint{Addr: instance.Addr, Metadata: instance}
 	if err = manager.AddEndpoint(short, instance.key(), endpoint, clientv3.WithLease(grant.ID)); err != nil {
 		revoke(ctx, client, grant.ID)
-		return 0, nil, fmt.Errorf("put %s: %w", instance.key(), err)
+		return 0, fmt.Errorf("put %s: %w", instance.key(), err)
 	}
-	alive, err := client.KeepAlive(ctx, grant.ID)
-	if err != nil {
-		revoke(ctx, client, grant.ID)
-		return 0, nil, fmt.Errorf("keep lease alive: %w", err)
-	}
-	return grant.ID, alive, nil
+	return grant.ID, nil
 }
 
 // revoke gives a lease up soon rather than by waiting; failing that, it lapses.
