@@ -1,0 +1,300 @@
+// Package dns answers the pods of one node: names of services and of headless
+// services' endpoints from what the informers know, others by asking the node's
+// resolvers. It follows Kubernetes' DNS specification and goes on with what it
+// knows when the control plane is gone.
+package dns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	miekg "github.com/miekg/dns"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+)
+
+// maxAliases is how many ExternalName services in a row are followed.
+const maxAliases = 8
+
+const (
+	tcpIdle       = 10 * time.Second
+	shutdownLimit = 2 * time.Second
+)
+
+// Config is what a server needs to know.
+type Config struct {
+	// Domain is the cluster's, such as "cluster.local".
+	Domain string
+	// Address is where to answer: the cluster DNS IP and port 53.
+	Address netip.AddrPort
+	// Upstreams are the resolvers for other names, in order of preference. The
+	// server's own address is left out. None: other names are refused.
+	Upstreams []netip.AddrPort
+	// CIDRs are the cluster's own addresses: those without a name are said not
+	// to have one, rather than asked about elsewhere.
+	CIDRs []netip.Prefix
+}
+
+// Server is a node's DNS server.
+type Server struct {
+	cfg     Config
+	domain  string // in lower case, with the final dot
+	records *Records
+	forward *forwarder
+	log     *zap.Logger
+
+	udp net.PacketConn
+	tcp net.Listener
+}
+
+// New returns a server that answers from the records. It does not listen yet.
+func New(cfg Config, records *Records, log *zap.Logger) (*Server, error) {
+	if _, ok := miekg.IsDomainName(cfg.Domain); !ok || strings.Trim(cfg.Domain, ".") == "" {
+		return nil, fmt.Errorf("%q is no domain for a cluster", cfg.Domain)
+	}
+	if !cfg.Address.Addr().Is4() {
+		return nil, fmt.Errorf("%v is no IPv4 address to answer DNS at", cfg.Address)
+	}
+	upstreams := slices.DeleteFunc(slices.Clone(cfg.Upstreams), func(u netip.AddrPort) bool { return u == cfg.Address })
+	return &Server{
+		cfg:     cfg,
+		domain:  strings.ToLower(miekg.Fqdn(cfg.Domain)),
+		records: records,
+		forward: newForwarder(upstreams),
+		log:     log,
+	}, nil
+}
+
+// Listen binds the address for UDP and TCP in the network namespace of the
+// calling thread. With port 0 both get the same free port.
+func (s *Server) Listen(ctx context.Context) error {
+	var lc net.ListenConfig
+	// TCP first: it is the one that leaves ports in use behind.
+	tcp, err := lc.Listen(ctx, "tcp4", s.cfg.Address.String())
+	if err != nil {
+		return fmt.Errorf("listening for DNS: %w", err)
+	}
+	udp, err := lc.ListenPacket(ctx, "udp4", tcp.Addr().String())
+	if err != nil {
+		tcp.Close()
+		return fmt.Errorf("listening for DNS: %w", err)
+	}
+	s.tcp, s.udp = tcp, udp
+	return nil
+}
+
+// Addr is where the server listens, once Listen has returned.
+func (s *Server) Addr() netip.AddrPort {
+	return s.udp.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
+// Serve answers until the context ends, then finishes what is under way and
+// returns the context's error. Listen comes first.
+func (s *Server) Serve(ctx context.Context) error {
+	servers := []*miekg.Server{
+		{PacketConn: s.udp, Handler: s, UDPSize: bufferSize},
+		{Listener: s.tcp, Handler: s, IdleTimeout: func() time.Duration { return tcpIdle }},
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for _, srv := range servers {
+		started := make(chan struct{})
+		srv.NotifyStartedFunc = func() { close(started) }
+		failed := make(chan struct{})
+		g.Go(func() error {
+			defer close(failed)
+			if err := srv.ActivateAndServe(); err != nil {
+				return fmt.Errorf("serving DNS: %w", err)
+			}
+			return nil
+		})
+		g.Go(func() error {
+			select {
+			case <-started:
+			case <-failed:
+				return nil
+			}
+			<-ctx.Done()
+			limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownLimit)
+			defer cancel()
+			if err := srv.ShutdownContext(limit); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+				return fmt.Errorf("stopping DNS: %w", err)
+			}
+			return ctx.Err()
+		})
+	}
+	return g.Wait()
+}
+
+// ServeDNS answers one request.
+func (s *Server) ServeDNS(w miekg.ResponseWriter, req *miekg.Msg) {
+	ctx, cancel := context.WithTimeout(context.Background(), forwardTimeout+attemptTimeout)
+	defer cancel()
+	resp := s.respond(ctx, req)
+	if resp == nil {
+		return
+	}
+	limit := miekg.MaxMsgSize
+	if w.RemoteAddr().Network() == "udp" {
+		limit = miekg.MinMsgSize
+		if opt := req.IsEdns0(); opt != nil {
+			limit = min(max(int(opt.UDPSize()), miekg.MinMsgSize), bufferSize)
+		}
+	}
+	resp.Truncate(limit)
+	if err := w.WriteMsg(resp); err != nil {
+		s.log.Debug("Could not answer", zap.Stringer("client", w.RemoteAddr()), zap.Error(err))
+	}
+}
+
+// respond returns the answer to a request, or nil for what deserves none.
+func (s *Server) respond(ctx context.Context, req *miekg.Msg) *miekg.Msg {
+	if req.Response {
+		return nil // answering answers, two servers could go on for ever
+	}
+	resp := new(miekg.Msg)
+	if len(req.Question) != 1 {
+		resp.SetRcodeFormatError(req)
+		return resp
+	}
+	resp.SetReply(req)
+	resp.RecursionAvailable = true
+	opt := req.IsEdns0()
+	if opt != nil {
+		resp.SetEdns0(bufferSize, opt.Do())
+		if opt.Version() != 0 {
+			resp.SetRcode(req, miekg.RcodeBadVers)
+			return resp
+		}
+	}
+	q := req.Question[0]
+	switch {
+	case req.Opcode != miekg.OpcodeQuery:
+		resp.Rcode = miekg.RcodeNotImplemented
+		return resp
+	case q.Qclass != miekg.ClassINET || q.Qtype == miekg.TypeAXFR || q.Qtype == miekg.TypeIXFR:
+		resp.Rcode = miekg.RcodeRefused
+		return resp
+	}
+
+	name := strings.ToLower(q.Name)
+	if miekg.IsSubDomain(s.domain, name) {
+		s.fromZone(ctx, req, resp)
+		return resp
+	}
+	if ip, ok := reverseAddress(name); ok && s.fromReverse(ip, q, resp) {
+		return resp
+	}
+	s.fromUpstream(ctx, req, resp)
+	return resp
+}
+
+// fromZone answers for the cluster domain, and follows aliases out of it.
+func (s *Server) fromZone(ctx context.Context, req, resp *miekg.Msg) {
+	if !s.records.isSynced() {
+		resp.Rcode = miekg.RcodeServerFailure
+		return
+	}
+	resp.Authoritative = true
+	q := req.Question[0]
+	name := q.Name
+	for range maxAliases {
+		a := s.lookup(name, q.Qtype)
+		resp.Rcode = a.rcode
+		resp.Answer = append(resp.Answer, a.answer...)
+		resp.Extra = append(resp.Extra, a.extra...)
+		if a.alias == "" {
+			if len(a.answer) == 0 {
+				resp.Ns = append(resp.Ns, soa(s.domain))
+			}
+			return
+		}
+		name = a.alias
+		if !miekg.IsSubDomain(s.domain, strings.ToLower(name)) {
+			s.follow(ctx, req, resp, name)
+			return
+		}
+	}
+	resp.Rcode = miekg.RcodeServerFailure // the aliases lead in a circle
+}
+
+func (s *Server) lookup(name string, qtype uint16) answer {
+	labels := miekg.SplitDomainName(strings.ToLower(name))
+	labels = labels[:len(labels)-miekg.CountLabel(s.domain)]
+	if len(labels) == 0 && (qtype == miekg.TypeSOA || qtype == miekg.TypeANY) {
+		return answer{answer: []miekg.RR{soa(s.domain)}}
+	}
+	return s.records.lookup(labels, name, s.domain, qtype)
+}
+
+// follow asks upstream for what an alias stands for. Without an upstream the
+// alias is all that the client gets.
+func (s *Server) follow(ctx context.Context, req, resp *miekg.Msg, target string) {
+	ask := req.Copy()
+	ask.Question[0].Name = target
+	found, err := s.forward.exchange(ctx, ask)
+	if errors.Is(err, errNoUpstream) {
+		return
+	}
+	if err != nil {
+		s.log.Debug("Could not follow an alias", zap.String("name", target), zap.Error(err))
+		resp.Rcode = miekg.RcodeServerFailure
+		return
+	}
+	resp.Rcode = found.Rcode
+	resp.Answer = append(resp.Answer, found.Answer...)
+	resp.Ns = append(resp.Ns, found.Ns...)
+}
+
+// fromReverse answers for an address. It tells whether that was ours to answer.
+func (s *Server) fromReverse(ip netip.Addr, q miekg.Question, resp *miekg.Msg) bool {
+	names := s.records.names(ip, s.domain)
+	inside := slices.ContainsFunc(s.cfg.CIDRs, func(p netip.Prefix) bool { return p.Contains(ip) })
+	switch {
+	case len(names) == 0 && !inside:
+		return false
+	case len(names) == 0 && !s.records.isSynced():
+		resp.Rcode = miekg.RcodeServerFailure
+		return true
+	case len(names) == 0:
+		resp.Rcode = miekg.RcodeNameError
+	}
+	resp.Authoritative = true
+	if q.Qtype == miekg.TypePTR || q.Qtype == miekg.TypeANY {
+		for _, n := range names {
+			resp.Answer = append(resp.Answer, &miekg.PTR{Hdr: header(q.Name, miekg.TypePTR), Ptr: n})
+		}
+	}
+	if len(resp.Answer) == 0 {
+		resp.Ns = []miekg.RR{soa(s.domain)}
+	}
+	return true
+}
+
+// fromUpstream passes the answer of a resolver on.
+func (s *Server) fromUpstream(ctx context.Context, req, resp *miekg.Msg) {
+	found, err := s.forward.exchange(ctx, req)
+	switch {
+	case errors.Is(err, errNoUpstream):
+		resp.Rcode = miekg.RcodeRefused
+		return
+	case err != nil:
+		s.log.Debug("Could not forward", zap.String("name", req.Question[0].Name), zap.Error(err))
+		resp.Rcode = miekg.RcodeServerFailure
+		return
+	}
+	resp.Rcode = found.Rcode & 0xf
+	resp.AuthenticatedData = found.AuthenticatedData
+	resp.Answer = slices.Clone(found.Answer)
+	resp.Ns = slices.Clone(found.Ns)
+	for _, rr := range found.Extra {
+		if rr.Header().Rrtype != miekg.TypeOPT { // EDNS is between two neighbours
+			resp.Extra = append(resp.Extra, rr)
+		}
+	}
+}

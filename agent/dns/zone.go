@@ -1,0 +1,218 @@
+package dns
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	miekg "github.com/miekg/dns"
+)
+
+// ttl of all records, in seconds: how long a client may keep an address that is
+// no longer right.
+const ttl = 5
+
+// schemaVersion is of Kubernetes' DNS specification.
+const schemaVersion = "1.1.0"
+
+// answer is what the zone says to a question.
+type answer struct {
+	rcode  int
+	answer []miekg.RR
+	extra  []miekg.RR
+	// alias is where an ExternalName leads: it has to be asked elsewhere.
+	alias string
+}
+
+func nodata() answer   { return answer{rcode: miekg.RcodeSuccess} }
+func nxdomain() answer { return answer{rcode: miekg.RcodeNameError} }
+
+// lookup answers a question for a name in the cluster domain. Labels are those
+// before the domain, in lower case. Name is the whole name as it was asked: it
+// comes back as the owner of the records.
+func (r *Records) lookup(labels []string, name, domain string, qtype uint16) answer {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	n := len(labels)
+	switch {
+	case n == 0: // the domain itself
+		return nodata()
+	case n == 1 && labels[0] == "dns-version":
+		if qtype != miekg.TypeTXT && qtype != miekg.TypeANY {
+			return nodata()
+		}
+		return answer{answer: []miekg.RR{&miekg.TXT{Hdr: header(name, miekg.TypeTXT), Txt: []string{schemaVersion}}}}
+	case labels[n-1] != "svc":
+		return nxdomain()
+	case n == 1:
+		return nodata()
+	case r.namespaces[labels[n-2]] == 0:
+		return nxdomain()
+	case n == 2:
+		return nodata()
+	}
+	k := key{namespace: labels[n-2], name: labels[n-3]}
+	e := r.entries[k]
+	if e == nil || !e.exists() {
+		return nxdomain()
+	}
+	base := k.name + "." + k.namespace + ".svc." + domain
+	switch sub := labels[:n-3]; {
+	case len(sub) == 0:
+		return e.atService(name, qtype)
+	case e.externalName != "":
+		return nxdomain()
+	case len(sub) == 1 && (sub[0] == "_tcp" || sub[0] == "_udp" || sub[0] == "_sctp"):
+		if e.hasProtocol(sub[0][1:]) {
+			return nodata()
+		}
+		return nxdomain()
+	case len(sub) == 1:
+		return e.atHost(sub[0], name, qtype)
+	case len(sub) == 2 && strings.HasPrefix(sub[0], "_") && strings.HasPrefix(sub[1], "_"):
+		return e.atPort(sub[0][1:], sub[1][1:], name, base, qtype)
+	default:
+		return nxdomain()
+	}
+}
+
+// atService answers for the service's own name.
+func (e *entry) atService(name string, qtype uint16) answer {
+	if e.externalName != "" {
+		target := miekg.Fqdn(e.externalName)
+		a := answer{answer: []miekg.RR{&miekg.CNAME{Hdr: header(name, miekg.TypeCNAME), Target: target}}}
+		if qtype != miekg.TypeCNAME && qtype != miekg.TypeANY {
+			a.alias = target
+		}
+		return a
+	}
+	if qtype != miekg.TypeA && qtype != miekg.TypeANY {
+		return nodata()
+	}
+	if e.ip.IsValid() {
+		return answer{answer: []miekg.RR{addressRecord(name, e.ip)}}
+	}
+	a := answer{answer: make([]miekg.RR, 0, len(e.endpoints))}
+	for _, ep := range e.endpoints {
+		a.answer = append(a.answer, addressRecord(name, ep.ip))
+	}
+	// Most clients take the first.
+	rand.Shuffle(len(a.answer), func(i, j int) { a.answer[i], a.answer[j] = a.answer[j], a.answer[i] })
+	return a
+}
+
+// atHost answers for one endpoint's name.
+func (e *entry) atHost(hostname, name string, qtype uint16) answer {
+	a := nxdomain()
+	for _, ep := range e.endpoints {
+		if ep.hostname != hostname {
+			continue
+		}
+		a.rcode = miekg.RcodeSuccess
+		if qtype == miekg.TypeA || qtype == miekg.TypeANY {
+			a.answer = append(a.answer, addressRecord(name, ep.ip))
+		}
+	}
+	return a
+}
+
+// atPort answers for _port._protocol: where the port is, and at what number.
+func (e *entry) atPort(portName, protocol, name, base string, qtype uint16) answer {
+	a := nxdomain()
+	wanted := qtype == miekg.TypeSRV || qtype == miekg.TypeANY
+	add := func(target string, ip netip.Addr, number uint16) {
+		a.rcode = miekg.RcodeSuccess
+		if !wanted {
+			return
+		}
+		a.answer = append(a.answer, &miekg.SRV{
+			Hdr: header(name, miekg.TypeSRV), Weight: 100, Port: number, Target: target,
+		})
+		a.extra = append(a.extra, addressRecord(target, ip))
+	}
+	for _, p := range e.ports {
+		if p.name == portName && p.protocol == protocol && e.ip.IsValid() {
+			add(base, e.ip, p.number)
+		}
+	}
+	for _, ep := range e.endpoints {
+		for _, p := range ep.ports {
+			if p.name == portName && p.protocol == protocol {
+				add(ep.hostname+"."+base, ep.ip, p.number)
+			}
+		}
+	}
+	return a
+}
+
+// hasProtocol tells whether some name lies below _protocol.
+func (e *entry) hasProtocol(protocol string) bool {
+	is := func(p port) bool { return p.protocol == protocol }
+	return slices.ContainsFunc(e.ports, is) ||
+		slices.ContainsFunc(e.endpoints, func(ep endpoint) bool { return slices.ContainsFunc(ep.ports, is) })
+}
+
+// names returns the names of an address below the domain, sorted.
+func (r *Records) names(ip netip.Addr, domain string) []string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var out []string
+	for _, name := range r.reverse[ip] {
+		out = append(out, name+".svc."+domain)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func (r *Records) isSynced() bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.synced
+}
+
+// reverseAddress reads the address that a name below in-addr.arpa stands for.
+func reverseAddress(name string) (netip.Addr, bool) {
+	digits, ok := strings.CutSuffix(name, ".in-addr.arpa.")
+	if !ok {
+		return netip.Addr{}, false
+	}
+	parts := strings.Split(digits, ".")
+	if len(parts) != 4 {
+		return netip.Addr{}, false
+	}
+	var b [4]byte
+	for i, p := range parts {
+		n, err := strconv.ParseUint(p, 10, 8)
+		if err != nil || strconv.FormatUint(n, 10) != p {
+			return netip.Addr{}, false
+		}
+		b[3-i] = byte(n)
+	}
+	return netip.AddrFrom4(b), true
+}
+
+func header(name string, rrtype uint16) miekg.RR_Header {
+	return miekg.RR_Header{Name: name, Rrtype: rrtype, Class: miekg.ClassINET, Ttl: ttl}
+}
+
+func addressRecord(name string, ip netip.Addr) *miekg.A {
+	return &miekg.A{Hdr: header(name, miekg.TypeA), A: net.IP(ip.AsSlice())}
+}
+
+// soa is the record that negative answers carry: it says how long they hold.
+func soa(zone string) *miekg.SOA {
+	return &miekg.SOA{
+		Hdr:     header(zone, miekg.TypeSOA),
+		Ns:      fmt.Sprintf("ns.dns.%s", zone),
+		Mbox:    fmt.Sprintf("hostmaster.%s", zone),
+		Serial:  1,
+		Refresh: 7200,
+		Retry:   1800,
+		Expire:  86400,
+		Minttl:  ttl,
+	}
+}
