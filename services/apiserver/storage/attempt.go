@@ -22,7 +22,8 @@ const (
 	// bumpTimeout bounds one attempt to change the epoch. That is idempotent, and tried until it works: short, for
 	// until a new leader is elected every attempt may be lost.
 	bumpTimeout = 250 * time.Millisecond
-	bumpPause   = 25 * time.Millisecond
+	// retryPause is the time between attempts that failed at once.
+	retryPause = 25 * time.Millisecond
 )
 
 // attempt makes one attempt at a transaction, in the given time. done is false when the epoch had changed: then nothing
@@ -82,11 +83,19 @@ func (s *Store) bumpEpoch(ctx context.Context) (int64, error) {
 		if !transient(err) {
 			return 0, writeError(err)
 		}
-		select {
-		case <-ctx.Done():
+		if !pause(ctx, retryPause) {
 			return 0, writeError(err)
-		case <-time.After(bumpPause):
 		}
+	}
+}
+
+// pause waits, and returns false when ctx ended before.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
 	}
 }
 

@@ -28,18 +28,6 @@ func (s *Store) LeaseGrant(ctx context.Context, ttl int64, owner string) (id, gr
 	return int64(lease.ID), lease.TTL, nil
 }
 
-// LeaseKeepAlive renews a lease and returns its time to live in seconds; ErrLeaseNotFound when it has lapsed. It costs
-// etcd no disk write.
-func (s *Store) LeaseKeepAlive(ctx context.Context, id int64) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.WriteTimeout)
-	defer cancel()
-	resp, err := s.cli.KeepAliveOnce(ctx, clientv3.LeaseID(id))
-	if err != nil {
-		return 0, fmt.Errorf("renew lease: %w", readError(err))
-	}
-	return resp.TTL, nil
-}
-
 // LeaseRevoke ends a lease and removes the objects under it; ErrLeaseNotFound when it is gone already.
 func (s *Store) LeaseRevoke(ctx context.Context, id int64) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.WriteTimeout)

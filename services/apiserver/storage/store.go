@@ -85,13 +85,14 @@ func setDefault[T comparable](field *T, value T) {
 
 // Store reads and writes objects. Its methods may be called by many goroutines at once.
 type Store struct {
-	cfg     Config
-	cli     *clientv3.Client
-	log     *zap.Logger
-	cache   *cache
-	barrier barrier
-	feed    feed
-	epoch   atomic.Int64 // as far as known; see attempt.go
+	cfg      Config
+	cli      *clientv3.Client
+	log      *zap.Logger
+	cache    *cache
+	barrier  barrier
+	feed     feed
+	renewals renewals
+	epoch    atomic.Int64 // as far as known; see attempt.go
 }
 
 // New returns a store on etcd. Reads and watches need Run.
@@ -100,7 +101,7 @@ func New(cfg Config, cli *clientv3.Client, log *zap.Logger) (*Store, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	s := &Store{cfg: cfg, cli: cli, log: log, cache: newCache(cfg), feed: newFeed()}
+	s := &Store{cfg: cfg, cli: cli, log: log, cache: newCache(cfg), feed: newFeed(), renewals: renewals{cli: cli}}
 	return s, nil
 }
 

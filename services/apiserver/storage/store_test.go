@@ -270,6 +270,49 @@ func TestLeases(t *testing.T) {
 	}
 }
 
+// Renewals share a stream, and each gets its own answer, also when the member that serves the stream goes away.
+func TestConcurrentRenewals(t *testing.T) {
+	c := etcdtest.New(t, 3)
+	s, _ := openStore(t, c.Client(), Config{})
+	ctx := deadline(t, 60*time.Second)
+	const leases = 20
+	renewAll := func(ids []int64) {
+		t.Helper()
+		var wg sync.WaitGroup
+		for i, id := range ids {
+			wg.Go(func() {
+				for range 20 {
+					if ttl, err := s.LeaseKeepAlive(ctx, id); err != nil || ttl != int64(100+i) {
+						t.Errorf("lease %d: renewal gives %d, %v, want %d", i, ttl, err, 100+i)
+						return
+					}
+					if _, err := s.LeaseKeepAlive(ctx, id+1); !errors.Is(err, ErrLeaseNotFound) {
+						t.Errorf("renewal of no lease gives %v, want ErrLeaseNotFound", err)
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+	}
+	var ids []int64
+	for i := range leases {
+		id, _, err := s.LeaseGrant(ctx, int64(100+i), "me")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
+	renewAll(ids)
+	for _, m := range c.Members() {
+		m.Kill()
+		c.Leader()
+		renewAll(ids)
+		m.Start()
+		c.Leader()
+	}
+}
+
 func TestObjectVanishesWithLapsedLease(t *testing.T) {
 	s, _ := openStore(t, etcdtest.New(t, 1).Client(), Config{})
 	ctx := deadline(t, 30*time.Second)

@@ -1,0 +1,159 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// renewals carries the renewals of all leases over one stream to etcd. etcd's client opens one for each call, or keeps a
+// goroutine and timers per lease, while here the holders of the leases keep the time.
+//
+// etcd answers in the order in which it is asked.
+type renewals struct {
+	cli *clientv3.Client
+
+	mu     sync.Mutex
+	stream *renewalStream // nil while there is none
+}
+
+// renewalStream is one stream and those who wait for its answers, oldest first.
+type renewalStream struct {
+	grpc   pb.Lease_LeaseKeepAliveClient
+	cancel context.CancelFunc
+
+	mu      sync.Mutex
+	waiting []chan<- renewal
+	err     error // once the stream has ended
+}
+
+// renewal is the answer to one renewal.
+type renewal struct {
+	ttl int64
+	err error
+}
+
+// maxRenewals bounds how many renewals wait for etcd on one stream.
+const maxRenewals = 10000
+
+var errTooManyRenewals = errors.New("too many renewals wait for etcd")
+
+// renew asks for one renewal and waits for its answer, a time to live of 0 when there is no such lease.
+func (r *renewals) renew(ctx context.Context, id int64) (int64, error) {
+	answer := make(chan renewal, 1)
+	stream, err := r.ask(id, answer)
+	if err != nil {
+		return 0, err
+	}
+	select {
+	case a := <-answer:
+		return a.ttl, a.err
+	case <-ctx.Done():
+		// A member that does not answer in time may never do: whoever comes next tries another.
+		r.drop(stream)
+		return 0, ctx.Err()
+	}
+}
+
+// ask sends a renewal on the stream, which it opens if there is none.
+func (r *renewals) ask(id int64, answer chan<- renewal) (*renewalStream, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stream == nil {
+		ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(r.cli.Ctx()))
+		grpc, err := pb.NewLeaseClient(r.cli.ActiveConnection()).LeaseKeepAlive(ctx)
+		if err != nil {
+			cancel()
+			return nil, err
+		}
+		r.stream = &renewalStream{grpc: grpc, cancel: cancel}
+		// Ends with the stream: at the latest when the client is closed.
+		go r.receive(r.stream)
+	}
+	s := r.stream
+	// Queued before it is sent: the answer may come at once. r.mu keeps both in one order.
+	s.mu.Lock()
+	err := s.err
+	switch {
+	case err != nil:
+	case len(s.waiting) >= maxRenewals:
+		err = errTooManyRenewals
+	default:
+		s.waiting = append(s.waiting, answer)
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.grpc.Send(&pb.LeaseKeepAliveRequest{ID: id}); err != nil && !errors.Is(err, io.EOF) {
+		s.cancel() // receive tells those who wait
+	}
+	return s, nil
+}
+
+// receive hands the answers out until the stream ends.
+func (r *renewals) receive(s *renewalStream) {
+	defer s.cancel()
+	for {
+		resp, err := s.grpc.Recv()
+		s.mu.Lock()
+		if err != nil {
+			s.err = err
+			waiting := s.waiting
+			s.waiting = nil
+			s.mu.Unlock()
+			r.drop(s)
+			for _, w := range waiting {
+				w <- renewal{err: err}
+			}
+			return
+		}
+		var w chan<- renewal
+		if len(s.waiting) > 0 {
+			w, s.waiting = s.waiting[0], s.waiting[1:]
+		}
+		s.mu.Unlock()
+		if w != nil {
+			w <- renewal{ttl: resp.TTL}
+		}
+	}
+}
+
+// drop ends a stream; the next renewal opens another.
+func (r *renewals) drop(s *renewalStream) {
+	s.cancel() // first: whoever holds the lock may be blocked in sending
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stream == s {
+		r.stream = nil
+	}
+}
+
+// LeaseKeepAlive renews a lease and returns its time to live in seconds; ErrLeaseNotFound when it has lapsed. It costs
+// etcd no disk write.
+func (s *Store) LeaseKeepAlive(ctx context.Context, id int64) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.ReadTimeout)
+	defer cancel()
+	for {
+		// Renewing is idempotent, so it is tried again. A member that hangs must not hold it up.
+		attempt, cancel := context.WithTimeout(ctx, s.cfg.AttemptTimeout)
+		ttl, err := s.renewals.renew(attempt, id)
+		cancel()
+		switch {
+		case err == nil && ttl <= 0:
+			return 0, fmt.Errorf("renew lease: %w", ErrLeaseNotFound)
+		case err == nil:
+			return ttl, nil
+		case ctx.Err() != nil || !transient(err):
+			return 0, fmt.Errorf("renew lease: %w", readError(err))
+		}
+		if !pause(ctx, retryPause) {
+			return 0, fmt.Errorf("renew lease: %w", readError(err))
+		}
+	}
+}
