@@ -16,7 +16,7 @@ TEST_PARALLEL ?= 2
 TEST_TIMEOUT ?= 15m
 TEST_FLAGS ?=
 
-.PHONY: build images lab lab-down test bench generate lint install-deps clean
+.PHONY: build images lab lab-down test bench generate lint check-generated install-deps clean
 
 build: images ## the three programs and the sample images, into bin/
 	@mkdir -p bin
@@ -38,15 +38,25 @@ bench: build ## figures, printed beside Kubernetes'
 	go test -run '^$$' -bench . -benchtime 1x -count=1 -timeout 30m ./tests/bench/...
 
 generate: ## Go from the protos and from the eBPF sources; committed
-	go tool -modfile=tools/go.mod buf generate
+	$(TOOL) buf generate
 	go generate ./...
 
-lint: ## formatting, vet and the protos
+# The protos are held against the last release, or the last commit before there is one.
+BREAKING_AGAINST ?= $(shell git describe --tags --abbrev=0 2>/dev/null || git rev-parse --verify -q HEAD~1 || git rev-parse HEAD)
+TOOL := go tool -modfile=tools/go.mod
+
+lint: ## formatting, vet, staticcheck and the protos
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
 	  if [[ -n $$unformatted ]]; then echo "not formatted, run gofmt -w:" $$unformatted; exit 1; fi
 	go vet ./...
-	go tool -modfile=tools/go.mod buf lint
+	$(TOOL) staticcheck ./...
+	$(TOOL) buf lint
+	$(TOOL) buf format --diff --exit-code
+	$(TOOL) buf breaking --against '.git#ref=$(BREAKING_AGAINST)'
 	@for script in $$(git ls-files '*.sh') .ci/run; do bash -n $$script; done
+
+check-generated: generate ## that what is committed is what generate makes
+	@git diff --exit-code --stat || { echo "generated files are stale: run make generate and commit"; exit 1; }
 
 install-deps: ## Debian's packages that are missing
 	hack/deps.sh
