@@ -28,6 +28,9 @@ type change struct {
 	kind   *kind.Kind
 	object kind.Object
 	writes []storage.Write
+	// same, where an update changes nothing, is the write that stores the object again: within a transaction it holds the
+	// object to the version that the plan saw.
+	same *storage.Write
 	// removed says that the object is gone after the write.
 	removed bool
 	// expected is true when the caller named the version to change, so that a conflict is the caller's to resolve.
@@ -64,8 +67,14 @@ func (s *Service) write(ctx context.Context, fence *apiv1.Fence, dryRun bool, pl
 			return nil, 0, err
 		}
 		txn := storage.Txn{Fence: txnFence}
+		idle := false
 		for _, c := range changes {
+			idle = idle || len(c.writes) == 0
 			txn.Writes = append(txn.Writes, c.writes...)
+		}
+		// That nothing has to change is believed only of a linearizable read: no comparison at the commit would tell.
+		if idle && !fresh {
+			continue
 		}
 		if dryRun || len(txn.Writes) == 0 {
 			return changes, 0, nil

@@ -37,6 +37,9 @@ func (s *Service) Transact(ctx context.Context, req *apiv1.TransactRequest) (*ap
 			if first, twice := seen[key]; twice {
 				return nil, apierr.BadField(fmt.Sprintf("operations[%d]", i), "%s %q is written by operations[%d] already", c.kind.Name, key.Name, first)
 			}
+			if len(c.writes) == 0 && c.same != nil {
+				c.writes = []storage.Write{*c.same}
+			}
 			seen[key], changes[i] = i, c
 		}
 		return changes, nil

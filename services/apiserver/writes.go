@@ -282,10 +282,12 @@ func (s *Service) replaceChange(ctx context.Context, get reader, k *kind.Kind, s
 		return nil, err
 	}
 	o.GetMetadata().ResourceVersion = strconv.FormatInt(stored.Revision, 10)
+	write := storage.Write{Key: stored.Key, Bytes: b, Expect: stored.Revision, Lease: stored.Lease}
 	if bytes.Equal(b, stored.Bytes) && len(extra) == 0 {
+		c.same = &write
 		return c, nil
 	}
-	c.writes = append([]storage.Write{{Key: stored.Key, Bytes: b, Expect: stored.Revision, Lease: stored.Lease}}, extra...)
+	c.writes = append([]storage.Write{write}, extra...)
 	return c, nil
 }
 
