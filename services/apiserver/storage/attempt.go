@@ -40,12 +40,7 @@ func (s *Store) attempt(ctx context.Context, txn Txn, ops txnOps, timeout time.D
 	if resp.Succeeded {
 		return resp.Header.Revision, true, nil
 	}
-	var now int64
-	if kvs := resp.Responses[0].GetResponseRange().GetKvs(); len(kvs) > 0 {
-		now = kvs[0].ModRevision
-	}
-	if now != epoch {
-		s.epoch.CompareAndSwap(epoch, now)
+	if s.learnEpoch(epoch, resp.Responses[0]) {
 		return 0, false, nil
 	}
 	return 0, true, txn.explain(resp.Responses[1:])

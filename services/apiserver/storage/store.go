@@ -91,6 +91,7 @@ type Store struct {
 	cache    *cache
 	barrier  barrier
 	feed     feed
+	groups   groups
 	renewals renewals
 	epoch    atomic.Int64 // as far as known; see attempt.go
 }

@@ -67,9 +67,12 @@ func (s *Store) Commit(ctx context.Context, txn Txn) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.WriteTimeout)
 	defer cancel()
 	since := s.cache.at() // the transaction can only happen after it
-	timeout := s.cfg.WriteAttempt
+	timeout, attempt := s.cfg.WriteAttempt, s.attempt
+	if groupable(txn) {
+		attempt = s.attemptGrouped
+	}
 	for {
-		revision, done, err := s.attempt(ctx, txn, ops, timeout)
+		revision, done, err := attempt(ctx, txn, ops, timeout)
 		switch {
 		case !done:
 			continue

@@ -1,0 +1,212 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+const (
+	// groupsInFlight is how many requests for groups are under way at a time. While they are, commits gather for the
+	// next; a commit that finds a free place goes at once, so that nobody waits for company.
+	groupsInFlight = 2
+	// A group holds so many commits and so many bytes at most, and only commits of so many writes: larger ones gain
+	// nothing, and would make the others wait.
+	groupCommits = 64
+	groupBytes   = 256 << 10
+	groupWrites  = 4
+	// groupOpsEach bounds the operations that one such commit brings to a group: writes or reads, a fence and the
+	// nested transaction itself, counted by etcd per branch.
+	groupOpsEach = groupWrites + 2
+)
+
+// groups gathers small commits that come at the same time into one etcd transaction of nested ones, of which each
+// succeeds or fails on its own: the requests are what costs processor time, not the writes in them.
+type groups struct {
+	mu       sync.Mutex
+	waiting  []*groupMember
+	inFlight int
+}
+
+// groupMember is one attempt at a commit that waits for its group.
+type groupMember struct {
+	txn     Txn
+	ops     txnOps
+	size    int
+	timeout time.Duration
+	done    chan struct{}
+
+	revision int64 // valid once done
+	fits     bool  // false when the epoch had changed
+	err      error
+}
+
+// groupable reports whether a transaction may be put into a group.
+func groupable(txn Txn) bool {
+	if len(txn.Writes) > groupWrites {
+		return false
+	}
+	return txn.size() <= groupBytes/4
+}
+
+func (t Txn) size() int {
+	n := 0
+	for _, w := range t.Writes {
+		n += len(w.Bytes)
+	}
+	return n
+}
+
+// attemptGrouped is attempt for a groupable transaction.
+func (s *Store) attemptGrouped(ctx context.Context, txn Txn, ops txnOps, timeout time.Duration) (revision int64, done bool, err error) {
+	if deadline, ok := ctx.Deadline(); ok {
+		timeout = min(timeout, time.Until(deadline))
+	}
+	m := &groupMember{txn: txn, ops: ops, size: txn.size(), timeout: timeout, done: make(chan struct{})}
+	g := &s.groups
+	g.mu.Lock()
+	if g.inFlight < groupsInFlight {
+		g.inFlight++
+		g.mu.Unlock()
+		// In the caller's own goroutine: alone, it pays for nothing.
+		s.sendGroup([]*groupMember{m})
+		s.nextGroup()
+	} else {
+		g.waiting = append(g.waiting, m)
+		g.mu.Unlock()
+	}
+	// The group's request is not the caller's to cancel, and its outcome is known within the attempt's time and that of
+	// the one before.
+	select {
+	case <-m.done:
+		return m.revision, m.fits, m.err
+	case <-ctx.Done():
+		return 0, true, writeError(ctx.Err())
+	}
+}
+
+// nextGroup sends what has gathered meanwhile, or frees the place.
+func (s *Store) nextGroup() {
+	g := &s.groups
+	g.mu.Lock()
+	group := g.take(s.cfg.MaxTxnOps)
+	if len(group) == 0 {
+		g.inFlight--
+		g.mu.Unlock()
+		return
+	}
+	g.mu.Unlock()
+	go func() {
+		s.sendGroup(group)
+		s.nextGroup()
+	}()
+}
+
+// take removes from those who wait, in their order, as many as fit into one group. Two that touch the same key never
+// share a group, unless both only read it: etcd refuses two writes of a key, and what one writes the other must see.
+func (g *groups) take(maxOps int) []*groupMember {
+	var group, left []*groupMember
+	size := 0
+	writes, reads := make(map[Key]bool), make(map[Key]bool)
+	for i, m := range g.waiting {
+		if len(group) == groupCommits || len(group) > 0 && (len(group)+1)*groupOpsEach > maxOps {
+			left = append(left, g.waiting[i:]...)
+			break
+		}
+		if size+m.size > groupBytes && len(group) > 0 || m.overlaps(writes, reads) {
+			left = append(left, m)
+		} else {
+			group = append(group, m)
+			size += m.size
+		}
+		// Those left count as well, so that none overtakes an earlier one of its keys.
+		for _, w := range m.txn.Writes {
+			writes[w.Key] = true
+		}
+		if m.txn.Fence != nil {
+			reads[m.txn.Fence.Key] = true
+		}
+	}
+	g.waiting = left
+	return group
+}
+
+func (m *groupMember) overlaps(writes, reads map[Key]bool) bool {
+	for _, w := range m.txn.Writes {
+		if writes[w.Key] || reads[w.Key] {
+			return true
+		}
+	}
+	return m.txn.Fence != nil && writes[m.txn.Fence.Key]
+}
+
+// sendGroup makes the attempts of a group and tells its members what came of them.
+func (s *Store) sendGroup(group []*groupMember) {
+	if len(group) > 1 && s.sendNested(group) {
+		return
+	}
+	// One alone, or one that etcd refuses spoils the group: nothing was written, each is tried by itself.
+	for _, m := range group {
+		m.revision, m.fits, m.err = s.attempt(context.Background(), m.txn, m.ops, m.timeout)
+		close(m.done)
+	}
+}
+
+// sendNested makes the attempts in one transaction. It returns false when etcd refused it for what may be one member's
+// fault.
+func (s *Store) sendNested(group []*groupMember) bool {
+	timeout := time.Duration(0)
+	nested := make([]clientv3.Op, 0, len(group))
+	for _, m := range group {
+		timeout = max(timeout, m.timeout)
+		// The epoch is the outer transaction's condition.
+		nested = append(nested, clientv3.OpTxn(m.ops.ifs[1:], m.ops.then, m.ops.otherwise[1:]))
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	epoch := s.epoch.Load()
+	resp, err := s.cli.Txn(ctx).
+		If(clientv3.Compare(clientv3.ModRevision(epochKey), "=", epoch)).
+		Then(nested...).
+		Else(clientv3.OpGet(epochKey, clientv3.WithKeysOnly())).
+		Commit()
+	if err = writeError(err); err != nil && !errors.Is(err, ErrUnavailable) {
+		return false
+	}
+	if err == nil && !resp.Succeeded {
+		s.learnEpoch(epoch, resp.Responses[0])
+	}
+	for i, m := range group {
+		switch {
+		case err != nil:
+			m.fits, m.err = true, err
+		case !resp.Succeeded:
+		default:
+			m.fits = true
+			if own := resp.Responses[i].GetResponseTxn(); own.GetSucceeded() {
+				m.revision = resp.Header.Revision
+			} else {
+				m.err = m.txn.explain(own.GetResponses())
+			}
+		}
+		close(m.done)
+	}
+	return true
+}
+
+// learnEpoch takes the epoch from what a transaction whose epoch was not this one read.
+func (s *Store) learnEpoch(tried int64, read *pb.ResponseOp) (changed bool) {
+	var now int64
+	if kvs := read.GetResponseRange().GetKvs(); len(kvs) > 0 {
+		now = kvs[0].ModRevision
+	}
+	if now == tried {
+		return false
+	}
+	s.epoch.CompareAndSwap(tried, now)
+	return true
+}

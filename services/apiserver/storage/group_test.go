@@ -1,0 +1,103 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/xebec-project/xebec/internal/etcdtest"
+)
+
+func TestTake(t *testing.T) {
+	member := func(size int, fence string, keys ...string) *groupMember {
+		m := &groupMember{size: size}
+		for _, k := range keys {
+			m.txn.Writes = append(m.txn.Writes, Write{Key: podKey("d", k)})
+		}
+		if fence != "" {
+			m.txn.Fence = &Fence{Key: podKey("d", fence)}
+		}
+		return m
+	}
+	many := make([]*groupMember, groupCommits+5)
+	for i := range many {
+		many[i] = member(1, "", fmt.Sprint("k", i))
+	}
+	for name, tc := range map[string]struct {
+		waiting []*groupMember
+		maxOps  int
+		want    []int // sizes of the groups
+	}{
+		"nobody":         {nil, 10000, nil},
+		"strangers":      {[]*groupMember{member(1, "", "a"), member(1, "", "b"), member(1, "", "c", "d")}, 10000, []int{3}},
+		"the same key":   {[]*groupMember{member(1, "", "a"), member(1, "", "a"), member(1, "", "b")}, 10000, []int{2, 1}},
+		"no overtaking":  {[]*groupMember{member(1, "", "a"), member(1, "", "a", "b"), member(1, "", "b")}, 10000, []int{1, 1, 1}},
+		"the same fence": {[]*groupMember{member(1, "f", "a"), member(1, "f", "b")}, 10000, []int{2}},
+		"fence written":  {[]*groupMember{member(1, "f", "a"), member(1, "", "f"), member(1, "f", "b")}, 10000, []int{1, 1, 1}},
+		"too many bytes": {[]*groupMember{member(groupBytes, "", "a"), member(1, "", "b"), member(1, "", "c")}, 10000, []int{1, 2}},
+		"too many":       {many, 10000, []int{groupCommits, 5}},
+		"few operations": {many[:5], 3 * groupOpsEach, []int{3, 2}},
+		"one operation":  {many[:2], 1, []int{1, 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := groups{waiting: tc.waiting}
+			var got []int
+			for group := g.take(tc.maxOps); len(group) > 0; group = g.take(tc.maxOps) {
+				got = append(got, len(group))
+			}
+			if fmt.Sprint(got) != fmt.Sprint(tc.want) {
+				t.Errorf("groups are %v, want %v", got, tc.want)
+			}
+		})
+	}
+}
+
+// Commits that share a request succeed and fail each on its own.
+func TestGroupedCommits(t *testing.T) {
+	s, _ := openStore(t, etcdtest.New(t, 1).Client(), Config{})
+	ctx := deadline(t, 60*time.Second)
+	taken, fence := podKey("default", "taken"), podKey("default", "fence")
+	atTaken := mustCommit(t, s, put(t, taken, "", ExpectAbsent))
+	atFence := mustCommit(t, s, put(t, fence, "", ExpectAbsent))
+	var wg sync.WaitGroup
+	for i := range 400 {
+		key := podKey("default", fmt.Sprint("p-", i))
+		txn := Txn{Writes: []Write{put(t, key, "", ExpectAbsent)}, Fence: &Fence{Key: fence, CreateRevision: atFence}}
+		wg.Go(func() {
+			var want error
+			switch i % 8 {
+			case 3:
+				txn.Writes = append(txn.Writes, put(t, taken, "", ExpectAbsent))
+				want = &ConflictError{Index: 1, Key: taken, Exists: true, Revision: atTaken}
+			case 5:
+				txn.Fence.CreateRevision--
+				want = ErrFence
+			case 7:
+				if i%40 == 7 {
+					txn.Writes[0].Lease = 4711
+					want = ErrLeaseNotFound
+				}
+			}
+			rev, err := s.Commit(ctx, txn)
+			var conflict, wantConflict *ConflictError
+			switch {
+			case want == nil && err != nil, want != nil && err == nil:
+				t.Errorf("commit %d: error is %v, want %v", i, err, want)
+				return
+			case errors.As(want, &wantConflict):
+				if !errors.As(err, &conflict) || *conflict != *wantConflict {
+					t.Errorf("commit %d: error is %v, want %v", i, err, want)
+				}
+			case !errors.Is(err, want):
+				t.Errorf("commit %d: error is %v, want %v", i, err, want)
+			}
+			o, err := s.Get(ctx, key)
+			if want == nil && (err != nil || o.Revision != rev) || want != nil && !errors.Is(err, ErrNotFound) {
+				t.Errorf("commit %d at revision %d failed with %v; the object is %+v, %v", i, rev, want, o, err)
+			}
+		})
+	}
+	wg.Wait()
+}
