@@ -7,10 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -20,7 +17,6 @@ import (
 	"github.com/xebec-project/xebec/agent/logs"
 	"github.com/xebec-project/xebec/agent/probe"
 	"github.com/xebec-project/xebec/agent/runtime"
-	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -56,29 +52,6 @@ type pull struct {
 	done chan struct{}
 	img  images.Image
 	err  error
-}
-
-// health is what the probes of a running container say.
-type health struct {
-	mu             sync.Mutex
-	started, ready bool
-	// failed is why the container must be restarted.
-	failed error
-}
-
-func (h *health) get() (started, ready bool, failed error) {
-	if h == nil {
-		return false, false, nil
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.started, h.ready, h.failed
-}
-
-func (h *health) set(f func(*health)) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	f(h)
 }
 
 // stopping is a container on its way to its end.
@@ -326,100 +299,6 @@ func pullPolicy(c *corev1.Container) string {
 	return "IfNotPresent"
 }
 
-func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *container) (runtime.ContainerConfig, error) {
-	spec := c.spec
-	env, values, err := environment(ctx, spec, surroundings{
-		pod: pod, podIP: w.ip.String(), hostIP: w.cfg.HostIP.String(), nodeName: w.cfg.NodeName,
-		milliCPU: w.cfg.MilliCPU, memoryBytes: w.cfg.MemoryBytes,
-	}, podObjects{w})
-	if err != nil {
-		return runtime.ContainerConfig{}, err
-	}
-	for _, v := range pod.GetSpec().GetVolumes() {
-		if _, ok := w.volumes[v.GetName()]; ok {
-			continue
-		}
-		path, err := makeVolume(ctx, w.dir, v, podObjects{w})
-		if err != nil {
-			return runtime.ContainerConfig{}, err
-		}
-		w.volumes[v.GetName()] = path
-	}
-	message := w.dir.message(spec.GetName(), c.rec.Attempt)
-	if err := os.MkdirAll(filepath.Dir(message), 0o711); err != nil {
-		return runtime.ContainerConfig{}, err
-	}
-	if err := os.WriteFile(message, nil, 0o666); err != nil {
-		return runtime.ContainerConfig{}, err
-	}
-	if err := os.Chmod(message, 0o666); err != nil {
-		return runtime.ContainerConfig{}, err
-	}
-	mounts, err := mounts(pod, spec, w.dir, w.volumes, message)
-	if err != nil {
-		return runtime.ContainerConfig{}, err
-	}
-	m := pod.GetMetadata()
-	return runtime.ContainerConfig{
-		PodUID: w.uid, PodNamespace: m.GetNamespace(), PodName: m.GetName(), Name: spec.GetName(), Attempt: c.rec.Attempt,
-		Image: c.image.Name, Command: expandAll(spec.GetCommand(), values), Args: expandAll(spec.GetArgs(), values),
-		Env: append([]string{"HOSTNAME=" + hostname(pod)}, env...), WorkingDir: spec.GetWorkingDir(), Mounts: mounts,
-		Sandbox: w.sandbox, HostPID: pod.GetSpec().GetHostPid(), TTY: spec.GetTty(),
-		Resources: resources(pod, spec, w.cfg.MemoryBytes), Security: security(pod, spec),
-		LogPath: w.dir.log(spec.GetName(), c.rec.Attempt),
-	}, nil
-}
-
-func resources(pod *corev1.Pod, c *corev1.Container, nodeMemory int64) runtime.Resources {
-	limits, requests := c.GetResources().GetLimits(), c.GetResources().GetRequests()
-	cpu, memory := requests["cpu"], requests["memory"]
-	if cpu == nil {
-		cpu = limits["cpu"]
-	}
-	if memory == nil {
-		memory = limits["memory"]
-	}
-	request, limit, mem := quantity(cpu), quantity(limits["cpu"]), quantity(limits["memory"])
-	return runtime.Resources{
-		MilliCPURequest: request.MilliValue(), MilliCPULimit: limit.MilliValue(), MemoryLimit: mem.Value(),
-		OOMScoreAdj: oomScoreAdj(kind.PodQOS(pod.GetSpec()), memory, nodeMemory),
-	}
-}
-
-// security joins the pod's and the container's wishes; the container's go first.
-func security(pod *corev1.Pod, c *corev1.Container) runtime.Security {
-	var out runtime.Security
-	if p := pod.GetSpec().GetSecurityContext(); p != nil {
-		out = runtime.Security{
-			User: p.RunAsUser, Group: p.RunAsGroup, Groups: p.GetSupplementalGroups(), NonRoot: p.GetRunAsNonRoot(),
-			DefaultSeccomp: p.GetSeccompProfile().GetType() == "RuntimeDefault",
-		}
-		if p.FsGroup != nil {
-			out.Groups = append(slices.Clone(out.Groups), p.GetFsGroup())
-		}
-	}
-	s := c.GetSecurityContext()
-	if s == nil {
-		return out
-	}
-	if s.RunAsUser != nil {
-		out.User = s.RunAsUser
-	}
-	if s.RunAsGroup != nil {
-		out.Group = s.RunAsGroup
-	}
-	if s.RunAsNonRoot != nil {
-		out.NonRoot = s.GetRunAsNonRoot()
-	}
-	if s.GetSeccompProfile() != nil {
-		out.DefaultSeccomp = s.GetSeccompProfile().GetType() == "RuntimeDefault"
-	}
-	out.AddCapabilities, out.DropCapabilities = s.GetCapabilities().GetAdd(), s.GetCapabilities().GetDrop()
-	out.Privileged, out.ReadOnlyRoot = s.GetPrivileged(), s.GetReadOnlyRootFilesystem()
-	out.NoNewPrivileges = s.AllowPrivilegeEscalation != nil && !s.GetAllowPrivilegeEscalation()
-	return out
-}
-
 // attend sees to it that the worker learns of the running attempt's end and of its health. It is idempotent.
 func (w *worker) attend(ctx context.Context, pod *corev1.Pod, c *container) error {
 	if c.attending != nil {
@@ -472,102 +351,6 @@ func (w *worker) attend(ctx context.Context, pod *corev1.Pod, c *container) erro
 		})
 	}
 	return nil
-}
-
-// knownHealth returns what the control plane was told of the very attempt that runs: after a restart of the agent it holds
-// until the probes say otherwise.
-func (w *worker) knownHealth(pod *corev1.Pod, c *container) (ready, started bool) {
-	st := pod.GetStatus()
-	for _, cs := range append(st.GetContainerStatuses(), st.GetInitContainerStatuses()...) {
-		if cs.GetName() == c.spec.GetName() && cs.GetContainerId() == "containerd://"+c.status.ID {
-			return cs.GetReady(), cs.GetStarted()
-		}
-	}
-	return false, false
-}
-
-func (w *worker) target(spec *corev1.Container, id string) probe.Target {
-	return probe.Target{
-		Host: w.ip.String(), Container: spec,
-		Exec: func(ctx context.Context, command []string) (int, []byte, error) {
-			var out bytes.Buffer
-			var mu sync.Mutex
-			sink := lockedWriter{&mu, &out}
-			code, err := w.cfg.Runtime.Exec(ctx, id, runtime.ExecConfig{Command: command, Stdout: sink, Stderr: sink})
-			mu.Lock()
-			defer mu.Unlock()
-			return int(code), bytes.Clone(out.Bytes()), err
-		},
-	}
-}
-
-// lockedWriter keeps the beginning of what several streams bring.
-type lockedWriter struct {
-	mu *sync.Mutex
-	b  *bytes.Buffer
-}
-
-func (l lockedWriter) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if room := maxMessage - l.b.Len(); room > 0 {
-		l.b.Write(p[:min(room, len(p))])
-	}
-	return len(p), nil
-}
-
-// probe runs the container's probes until ctx ends: the startup probe first, then the others together.
-func (w *worker) probe(ctx context.Context, pod *corev1.Pod, spec *corev1.Container, id string, startedAt time.Time, h *health) {
-	target := w.target(spec, id)
-	check := func(p *corev1.Probe) func(context.Context) error {
-		return func(ctx context.Context) error { return probe.Check(ctx, p.GetHandler(), target) }
-	}
-	unhealthy := func(kind string) func(error) {
-		return func(err error) {
-			w.cfg.Recorder.Event(pod, "Warning", "Unhealthy", fmt.Sprintf("%s probe failed: %v", kind, err))
-		}
-	}
-	kill := func(kind string) func(bool, error) {
-		return func(ok bool, err error) {
-			if ok {
-				return
-			}
-			h.set(func(h *health) { h.failed = fmt.Errorf("failed %s probe: %w", kind, err) })
-			w.nudge()
-		}
-	}
-	if started, _, _ := h.get(); !started {
-		p := spec.GetStartupProbe()
-		once, cancel := context.WithCancel(ctx)
-		probe.Loop{Probe: p, StartedAt: startedAt, Healthy: true, Failed: unhealthy("Startup"), Changed: kill("startup"),
-			Check: func(ctx context.Context) error {
-				err := check(p)(ctx)
-				if err == nil {
-					cancel()
-				}
-				return err
-			}}.Run(once)
-		cancel()
-		if ctx.Err() != nil {
-			return
-		}
-		h.set(func(h *health) { h.started, h.ready = true, spec.GetReadinessProbe() == nil })
-		w.nudge()
-	}
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	if p := spec.GetLivenessProbe(); p != nil {
-		wg.Go(func() {
-			probe.Loop{Probe: p, StartedAt: startedAt, Healthy: true, Check: check(p), Failed: unhealthy("Liveness"), Changed: kill("liveness")}.Run(ctx)
-		})
-	}
-	if p := spec.GetReadinessProbe(); p != nil {
-		_, ready, _ := h.get()
-		probe.Loop{Probe: p, StartedAt: startedAt, Healthy: ready, Check: check(p), Failed: unhealthy("Readiness"), Changed: func(ok bool, _ error) {
-			h.set(func(h *health) { h.ready = ok })
-			w.nudge()
-		}}.Run(ctx)
-	}
 }
 
 // watchOver stops a running container that must be restarted.
