@@ -62,7 +62,7 @@ struct backend {
 	struct backend_key key;
 };
 
-// The service that a connected socket believes to be talking to.
+// The service that a connected UDP socket believes to be talking to.
 struct peer {
 	struct address frontend;
 	struct address backend;
@@ -109,7 +109,7 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } backends SEC(".maps");
 
-// Connected sockets. The kernel frees an entry with its socket.
+// Connected UDP sockets. The kernel frees an entry with its socket.
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -272,15 +272,18 @@ static __always_inline enum verdict on_connect(struct bpf_sock_addr *ctx, struct
 	if (verdict != REWRITE)
 		return verdict;
 
-	peer.frontend = *to;
-	peer.backend = chosen.backend;
+	// A TCP application does not look at who answers, and remembering would cost
+	// each connection a twentieth of its time. It does matter for datagrams: a
+	// reply from elsewhere than the address asked is dropped.
 	sk = ctx->sk;
-	if (sk) {
-		struct peer *kept = bpf_sk_storage_get(&peers, sk, &peer, BPF_SK_STORAGE_GET_F_CREATE);
+	if (sk && frontend.protocol == IPPROTO_UDP) {
+		struct peer *kept;
 
-		// A UDP socket may connect many times.
+		peer.frontend = *to;
+		peer.backend = chosen.backend;
+		kept = bpf_sk_storage_get(&peers, sk, &peer, BPF_SK_STORAGE_GET_F_CREATE);
 		if (kept)
-			*kept = peer;
+			*kept = peer; // the socket may have been connected before
 	}
 	*to = chosen.backend;
 	return REWRITE;

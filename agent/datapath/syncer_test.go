@@ -1,0 +1,140 @@
+package datapath
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"testing"
+	"testing/synctest"
+
+	"go.uber.org/zap/zaptest"
+
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+// fakeDatapath holds in memory what the kernel would.
+type fakeDatapath struct {
+	held     map[Frontend]Service
+	replaced int
+	updated  int
+	verified int
+	fail     error
+}
+
+func (f *fakeDatapath) Replace(wanted []Service) error {
+	f.replaced++
+	if f.fail != nil {
+		return f.fail
+	}
+	f.held = make(map[Frontend]Service)
+	for _, s := range wanted {
+		f.held[s.Frontend] = s
+	}
+	return nil
+}
+
+func (f *fakeDatapath) Update(c Change) error {
+	f.updated++
+	if f.fail != nil {
+		return f.fail
+	}
+	for _, s := range c.Put {
+		f.held[s.Frontend] = s
+	}
+	for _, d := range c.Delete {
+		delete(f.held, d)
+	}
+	return nil
+}
+
+func (f *fakeDatapath) Verify() error { f.verified++; return nil }
+
+func (f *fakeDatapath) Dump() ([]Service, error) {
+	return slices.Collect(maps.Values(f.held)), f.fail
+}
+
+func runSyncer(t *testing.T, f *fakeDatapath, test func(*testing.T, *Syncer)) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSyncer("me", f, zaptest.NewLogger(t))
+		ctx, stop := context.WithCancel(t.Context())
+		ran := make(chan error, 1)
+		go func() { ran <- s.Run(ctx) }()
+		test(t, s)
+		stop()
+		if err := <-ran; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run returned %v", err)
+		}
+	})
+}
+
+func TestSyncer(t *testing.T) {
+	old := Service{Name: "left by an earlier agent"}
+	f := &fakeDatapath{held: map[Frontend]Service{old.Frontend: old}}
+	runSyncer(t, f, func(t *testing.T, s *Syncer) {
+		a, b := newService("a", spec("10.96.0.1")), newService("b", spec("10.96.0.2"))
+		s.OnService(nil, a)
+		synctest.Wait()
+		if f.replaced+f.updated != 0 {
+			t.Fatal("written before all was known")
+		}
+		s.OnEndpointSlice(nil, newSlice("s", "a", 80, "10.244.0.5 rs"))
+		s.Synced()
+		synctest.Wait()
+		if got := describe(slices.Collect(maps.Values(f.held))); got != "ns/a:http 10.96.0.1:80/TCP -> [10.244.0.5:80]" {
+			t.Errorf("after the first sync:\n%s", got)
+		}
+		s.OnService(nil, b)
+		s.OnService(a, nil)
+		synctest.Wait()
+		if got := describe(slices.Collect(maps.Values(f.held))); got != "ns/b:http 10.96.0.2:80/TCP -> []" {
+			t.Errorf("after changes:\n%s", got)
+		}
+		if f.replaced != 1 {
+			t.Errorf("everything was written %d times", f.replaced)
+		}
+	})
+}
+
+// What could not be written is written later, all of it.
+func TestSyncerRetries(t *testing.T) {
+	f := &fakeDatapath{held: map[Frontend]Service{}, fail: errors.New("no space")}
+	runSyncer(t, f, func(t *testing.T, s *Syncer) {
+		s.Synced()
+		s.OnService(nil, newService("a", spec("10.96.0.1")))
+		synctest.Wait()
+		f.fail = nil
+		wait(t.Context(), maxRetry)
+		synctest.Wait()
+		s.OnService(nil, newService("b", spec("10.96.0.2")))
+		f.fail = errors.New("no space again")
+		synctest.Wait()
+		f.fail = nil
+		wait(t.Context(), maxRetry)
+		synctest.Wait()
+		if len(f.held) != 2 {
+			t.Errorf("held is %v", f.held)
+		}
+		wait(t.Context(), 2*verifyEvery)
+		synctest.Wait()
+		if f.verified == 0 {
+			t.Error("the maps were never verified")
+		}
+	})
+}
+
+func TestEntries(t *testing.T) {
+	stray := Service{Frontend: Frontend{Protocol: UDP}}
+	f := &fakeDatapath{held: map[Frontend]Service{stray.Frontend: stray}}
+	s := newSyncer("me", f, zaptest.NewLogger(t))
+	var svc *corev1.Service
+	s.OnService(svc, newService("a", spec("10.96.0.1")))
+	s.table.Flush()
+	got, err := s.Entries()
+	if err != nil || len(got) != 2 {
+		t.Fatalf("%v, %v", got, err)
+	}
+	if got[0].Service != "" || !got[0].Programmed || got[1].Service != "ns/a:http" || got[1].Programmed {
+		t.Errorf("%+v", got)
+	}
+}

@@ -1,0 +1,215 @@
+package datapath
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+func ptr[T any](v T) *T { return &v }
+
+func newService(name string, spec *corev1.ServiceSpec) *corev1.Service {
+	return &corev1.Service{Metadata: &metav1.ObjectMeta{Namespace: "ns", Name: name}, Spec: spec}
+}
+
+// newSlice reads endpoints as "address flags [node]", flags being any of
+// r(eady), s(erving), t(erminating), or "-" for an endpoint that says nothing.
+func newSlice(name, service string, port int32, endpoints ...string) *discoveryv1.EndpointSlice {
+	s := &discoveryv1.EndpointSlice{
+		Metadata:    &metav1.ObjectMeta{Namespace: "ns", Name: name, Labels: map[string]string{serviceNameLabel: service}},
+		AddressType: "IPv4",
+		Ports:       []*discoveryv1.EndpointPort{{Name: ptr("http"), Port: &port}},
+	}
+	for _, text := range endpoints {
+		f := strings.Fields(text)
+		e := &discoveryv1.Endpoint{Addresses: f[:1]}
+		if f[1] != "-" {
+			has := func(flag string) *bool { return ptr(strings.Contains(f[1], flag)) }
+			e.Conditions = &discoveryv1.EndpointConditions{Ready: has("r"), Serving: has("s"), Terminating: has("t")}
+		}
+		if len(f) > 2 {
+			e.NodeName = &f[2]
+		}
+		s.Endpoints = append(s.Endpoints, e)
+	}
+	return s
+}
+
+func spec(ip string, change ...func(*corev1.ServiceSpec)) *corev1.ServiceSpec {
+	s := &corev1.ServiceSpec{ClusterIp: ip, Ports: []*corev1.ServicePort{{Name: "http", Port: 80}}}
+	for _, c := range change {
+		c(s)
+	}
+	return s
+}
+
+func describe(services []Service) string {
+	var lines []string
+	for _, s := range services {
+		line := fmt.Sprintf("%s %v/%v", s.Name, s.Frontend.AddrPort, s.Frontend.Protocol)
+		if s.Affinity > 0 {
+			line += fmt.Sprintf(" (%v)", s.Affinity)
+		}
+		lines = append(lines, line+fmt.Sprintf(" -> %v", s.Backends))
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+func TestTable(t *testing.T) {
+	for name, test := range map[string]struct {
+		spec   *corev1.ServiceSpec
+		slices []*discoveryv1.EndpointSlice
+		want   string
+	}{
+		"ready endpoints of all slices, sorted, once": {
+			spec("10.96.0.1"), []*discoveryv1.EndpointSlice{
+				newSlice("b", "svc", 8080, "10.244.1.2 rs", "10.244.0.9 -"),
+				newSlice("a", "svc", 8080, "10.244.0.9 rs", "10.244.0.5 s", "10.244.0.6 st"),
+			},
+			"ns/svc:http 10.96.0.1:80/TCP -> [10.244.0.9:8080 10.244.1.2:8080]",
+		},
+		"terminating ones while no other serves": {
+			spec("10.96.0.1"), []*discoveryv1.EndpointSlice{newSlice("a", "svc", 8080, "10.244.0.5 t", "10.244.0.6 st")},
+			"ns/svc:http 10.96.0.1:80/TCP -> [10.244.0.6:8080]",
+		},
+		"no endpoint": {spec("10.96.0.1"), nil, "ns/svc:http 10.96.0.1:80/TCP -> []"},
+		"not ready but published": {
+			spec("10.96.0.1", func(s *corev1.ServiceSpec) { s.PublishNotReadyAddresses = true }),
+			[]*discoveryv1.EndpointSlice{newSlice("a", "svc", 8080, "10.244.0.5 x")},
+			"ns/svc:http 10.96.0.1:80/TCP -> [10.244.0.5:8080]",
+		},
+		"local traffic only": {
+			spec("10.96.0.1", func(s *corev1.ServiceSpec) { s.InternalTrafficPolicy = ptr("Local") }),
+			[]*discoveryv1.EndpointSlice{newSlice("a", "svc", 8080, "10.244.0.5 rs me", "10.244.0.6 rs other", "10.244.0.7 rs")},
+			"ns/svc:http 10.96.0.1:80/TCP -> [10.244.0.5:8080]",
+		},
+		"local traffic only, falling back to a local one that terminates": {
+			spec("10.96.0.1", func(s *corev1.ServiceSpec) { s.InternalTrafficPolicy = ptr("Local") }),
+			[]*discoveryv1.EndpointSlice{newSlice("a", "svc", 8080, "10.244.0.5 st me", "10.244.0.6 rs other")},
+			"ns/svc:http 10.96.0.1:80/TCP -> [10.244.0.5:8080]",
+		},
+		"affinity": {
+			spec("10.96.0.1", func(s *corev1.ServiceSpec) { s.SessionAffinity = "ClientIP" }), nil,
+			"ns/svc:http 10.96.0.1:80/TCP (3h0m0s) -> []",
+		},
+		"affinity with a timeout": {
+			spec("10.96.0.1", func(s *corev1.ServiceSpec) {
+				s.SessionAffinity = "ClientIP"
+				s.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIp: &corev1.ClientIPConfig{TimeoutSeconds: ptr(int32(60))}}
+			}), nil,
+			"ns/svc:http 10.96.0.1:80/TCP (1m0s) -> []",
+		},
+		"ports are told apart by name and protocol": {
+			spec("10.96.0.1", func(s *corev1.ServiceSpec) {
+				s.Ports = []*corev1.ServicePort{{Name: "http", Port: 80}, {Name: "dns", Port: 53, Protocol: "UDP"}, {Name: "x", Port: 9, Protocol: "SCTP"}}
+			}),
+			[]*discoveryv1.EndpointSlice{{
+				Metadata:    &metav1.ObjectMeta{Namespace: "ns", Name: "a", Labels: map[string]string{serviceNameLabel: "svc"}},
+				AddressType: "IPv4",
+				Ports: []*discoveryv1.EndpointPort{
+					{Name: ptr("dns"), Port: ptr(int32(5353)), Protocol: ptr("UDP")},
+					{Name: ptr("http"), Port: ptr(int32(99)), Protocol: ptr("UDP")},
+					{Name: ptr("http"), Port: ptr(int32(8080)), Protocol: ptr("TCP")},
+				},
+				Endpoints: []*discoveryv1.Endpoint{{Addresses: []string{"10.244.0.5"}}},
+			}},
+			"ns/svc:dns 10.96.0.1:53/UDP -> [10.244.0.5:5353]\nns/svc:http 10.96.0.1:80/TCP -> [10.244.0.5:8080]",
+		},
+		"headless":               {spec("None"), []*discoveryv1.EndpointSlice{newSlice("a", "svc", 80, "10.244.0.5 rs")}, ""},
+		"external name":          {spec("10.96.0.1", func(s *corev1.ServiceSpec) { s.Type = "ExternalName" }), nil, ""},
+		"no address yet":         {spec(""), nil, ""},
+		"only IPv6":              {spec("fd00::1"), nil, ""},
+		"another's slice":        {spec("10.96.0.1"), []*discoveryv1.EndpointSlice{newSlice("a", "other", 80, "10.244.0.5 rs")}, "ns/svc:http 10.96.0.1:80/TCP -> []"},
+		"an address of nonsense": {spec("10.96.0.1"), []*discoveryv1.EndpointSlice{newSlice("a", "svc", 80, "x rs", "fd00::2 rs")}, "ns/svc:http 10.96.0.1:80/TCP -> []"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			table := NewTable("me")
+			for _, s := range test.slices {
+				table.OnEndpointSlice(nil, s)
+			}
+			table.OnService(nil, newService("svc", test.spec))
+			change := table.Flush()
+			if got := describe(change.Put); got != test.want || len(change.Delete) != 0 {
+				t.Errorf("got\n%s\ndeleted %v\nwant\n%s", got, change.Delete, test.want)
+			}
+			if got := describe(slices.Collect(table.All())); got != test.want {
+				t.Errorf("all is\n%s", got)
+			}
+			if again := table.Flush(); !again.Empty() {
+				t.Errorf("flushing again: %+v", again)
+			}
+		})
+	}
+}
+
+func TestTableFollowsEvents(t *testing.T) {
+	table := NewTable("me")
+	expect := func(what, put string, deleted int) {
+		t.Helper()
+		c := table.Flush()
+		if got := describe(c.Put); got != put || len(c.Delete) != deleted {
+			t.Errorf("%s: put\n%s\nwant\n%s\ndeleted %v, want %d", what, got, put, c.Delete, deleted)
+		}
+	}
+	svc, slice := newService("a", spec("10.96.0.1")), newSlice("s", "a", 80, "10.244.0.5 rs")
+	table.OnService(nil, svc)
+	table.OnEndpointSlice(nil, slice)
+	expect("created", "ns/a:http 10.96.0.1:80/TCP -> [10.244.0.5:80]", 0)
+
+	same := newSlice("s", "a", 80, "10.244.0.5 rs")
+	same.Metadata.Annotations = map[string]string{"changed": "yes"}
+	table.OnEndpointSlice(slice, same)
+	expect("nothing that matters", "", 0)
+
+	// One service takes another's address over before that one is seen to go.
+	heir := newService("b", spec("10.96.0.1"))
+	table.OnService(nil, heir)
+	expect("claimed twice", "", 0)
+	table.OnService(svc, nil)
+	expect("the first is gone", "ns/b:http 10.96.0.1:80/TCP -> []", 0)
+
+	moved := newService("b", spec("10.96.0.2"))
+	table.OnService(heir, moved)
+	expect("moved", "ns/b:http 10.96.0.2:80/TCP -> []", 1)
+	table.OnService(moved, nil)
+	table.OnEndpointSlice(same, nil)
+	expect("gone", "", 1)
+	if n := len(table.services) + len(table.slices) + len(table.computed) + len(table.claims) + len(table.dirty); n != 0 {
+		t.Errorf("something is left: %+v", table)
+	}
+}
+
+// Whatever happens, the slots hold the wanted backends, and those that can stay
+// in their slots do.
+func TestAssignSlots(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	var slots []netip.AddrPort
+	for range 2000 {
+		var wanted []netip.AddrPort
+		for i := range 10 {
+			if r.IntN(2) == 0 {
+				wanted = append(wanted, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 80))
+			}
+		}
+		before := slots
+		slots = assignSlots(before, wanted)
+		sorted := slices.Clone(slots)
+		slices.SortFunc(sorted, netip.AddrPort.Compare)
+		if !slices.Equal(sorted, wanted) {
+			t.Fatalf("slots %v for %v", slots, wanted)
+		}
+		for i, b := range before {
+			if i < len(slots) && slices.Contains(wanted, b) && slots[i] != b {
+				t.Fatalf("%v lost slot %d: %v, then %v", b, i, before, slots)
+			}
+		}
+	}
+}
