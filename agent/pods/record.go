@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -146,6 +148,12 @@ func loadPods(stateDir string) (map[string]*corev1.Pod, []error) {
 		out[e.Name()] = pod
 	}
 	return out, errs
+}
+
+// Known returns the uids of the pods that an agent before this one ran.
+func Known(stateDir string) []string {
+	known, _ := loadPods(stateDir)
+	return slices.Collect(maps.Keys(known))
 }
 
 var errMismatch = errors.New("not a whole pod of that uid")

@@ -1,0 +1,215 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"net/netip"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+
+	"github.com/xebec-project/xebec/agent/hollow"
+	"github.com/xebec-project/xebec/agent/pods"
+	"github.com/xebec-project/xebec/agent/runtime"
+	"github.com/xebec-project/xebec/agent/server"
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/events"
+	"github.com/xebec-project/xebec/internal/pki"
+	"github.com/xebec-project/xebec/internal/rpc"
+	"github.com/xebec-project/xebec/internal/version"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+// networkRetry is how soon a network that could not be set up is tried again.
+const networkRetry = 3 * time.Second
+
+// Agent is one node's agent, or one process of simulated nodes.
+type Agent struct {
+	cfg     Config
+	log     *zap.Logger
+	tls     *pki.Source
+	conn    *grpc.ClientConn
+	client  *client.Client
+	metrics *prometheus.Registry
+}
+
+// New checks the configuration and prepares an agent. It does not wait for the network.
+func New(cfg Config, log *zap.Logger) (*Agent, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("the configuration is not valid:\n%w", err)
+	}
+	a := &Agent{cfg: cfg, log: log, metrics: prometheus.NewRegistry()}
+	a.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	var err error
+	if a.tls, err = pki.NewSource(cfg.TLS); err != nil {
+		return nil, err
+	}
+	if cfg.Hollow == 0 {
+		a.log = log.With(logKey(cfg.Node))
+		if have, want := a.tls.Leaf().Subject.CommonName, pki.NodeUser(cfg.Node); have != want {
+			return nil, fmt.Errorf("certificate %s belongs to %q, want %q: the gateway would not let this node be %s", cfg.TLS.Cert, have, want, cfg.Node)
+		}
+	}
+	if a.conn, err = a.dial(); err != nil {
+		return nil, err
+	}
+	a.client = client.New(a.conn, client.WithFieldManager("xebec-agent"))
+	return a, nil
+}
+
+func (a *Agent) dial() (*grpc.ClientConn, error) {
+	return rpc.Dial("static:///"+strings.Join(a.cfg.Gateways, ","), rpc.ClientConfig{TLS: a.tls, UserAgent: "xebec-agent/" + version.Version()})
+}
+
+// Run runs the node until ctx ends. Its pods, service maps and routes stay as they are then, for the next agent to take up.
+func (a *Agent) Run(ctx context.Context) error {
+	defer a.conn.Close()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.serveMetrics(ctx) })
+	if a.cfg.Hollow > 0 {
+		group.Go(func() error { return a.runHollow(ctx) })
+	} else {
+		group.Go(func() error { return a.runNode(ctx, group) })
+	}
+	err := group.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+func (a *Agent) runHollow(ctx context.Context) error {
+	return hollow.Run(ctx, hollow.Config{
+		Count: a.cfg.Hollow, NamePrefix: a.cfg.NamePrefix, MaxPods: a.cfg.MaxPods, LeaseTTL: a.cfg.LeaseTTL,
+		Dial: a.dial, Heartbeat: Heartbeat, Log: a.log,
+	})
+}
+
+// runNode brings the node up, in the order in which its parts need each other, and starts them in group.
+func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
+	if err := os.MkdirAll(a.cfg.StateDir, 0o711); err != nil {
+		return fmt.Errorf("making the state directory: %w", err)
+	}
+	unlock, err := lock(a.cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	known, err := loadNode(a.cfg.StateDir, a.cfg.Node)
+	if err != nil {
+		return fmt.Errorf("reading what is known of the node: %w", err)
+	}
+	a.log.Info("Agent starts", zap.String("version", version.Version()), zap.Bool("knownBefore", known != nil))
+	rt, err := runtime.New(ctx, runtime.Config{
+		Address: a.cfg.Containerd, Namespace: a.cfg.ContainerdNamespace, Snapshotter: a.cfg.Snapshotter,
+		RuncRoot: filepath.Join(a.cfg.StateDir, "runc"), CgroupParent: path.Join("/", a.cfg.Cgroup, "xebec"), ScratchDir: filepath.Join(a.cfg.StateDir, "exec"),
+	})
+	if err != nil {
+		return err
+	}
+	defer rt.Close()
+
+	listen, err := rpc.NewServer(rpc.ServerConfig{Listen: a.cfg.Listen, TLS: a.tls, Authorize: server.Authorize, Metrics: a.metrics}, a.log)
+	if err != nil {
+		return err
+	}
+	defer listen.Close()
+
+	m := readMachine(a.cfg.StateDir)
+	registrar := &registrar{
+		cfg: &a.cfg, client: a.client, log: a.log, machine: m, port: portOf(listen.Addr()), wake: make(chan struct{}, 1),
+		notReady: "the pod network is not up yet",
+		runtime:  rt.Version,
+		images:   func(ctx context.Context) ([]*corev1.ContainerImage, error) { return nodeImages(ctx, rt) },
+	}
+	recorded := events.NewRecorder(events.Config{Client: a.client, Component: "xebec-agent", Host: a.cfg.Node, Logger: a.log, Metrics: a.metrics})
+	watch := newWatches(a.client, a.cfg.Node, a.cfg.StateDir, a.log)
+	group.Go(func() error { return registrar.run(ctx) })
+	group.Go(func() error { return Heartbeat(ctx, a.client, a.cfg.Node, a.cfg.LeaseTTL, a.log) })
+	group.Go(func() error { return recorded.Run(ctx) })
+	group.Go(func() error { return watch.runNodes(ctx) })
+
+	podCIDR, err := watch.podCIDR(ctx, known)
+	if err != nil {
+		return err
+	}
+	stack, err := a.startNetwork(ctx, podCIDR, registrar)
+	if err != nil {
+		return err
+	}
+	defer stack.close()
+	stack.run(ctx, group, watch)
+
+	set := pods.New(pods.Config{
+		StateDir: filepath.Join(a.cfg.StateDir, "pods"), NodeName: a.cfg.Node, HostIP: netip.MustParseAddr(a.cfg.Address),
+		MemoryBytes: m.memoryBytes, MilliCPU: m.milliCPU, DNS: netip.MustParseAddr(a.cfg.ClusterDNS), ClusterDomain: a.cfg.ClusterDomain,
+		Runtime: rt, Network: network{stack.pods}, Cluster: controlPlane{a.client}, Recorder: recorder{recorded}, Log: a.log,
+	})
+	if err := set.Start(ctx); err != nil {
+		return err
+	}
+	defer set.Wait()
+	registrar.setNotReady("")
+	group.Go(func() error { return watch.runPods(ctx, set) })
+
+	server.New(server.Config{Node: a.cfg.Node, Pods: set, Runtime: rt, Services: stack.entries, Imported: registrar.nudge}).Register(listen)
+	return listen.Serve(ctx)
+}
+
+func nodeImages(ctx context.Context, rt *runtime.Runtime) ([]*corev1.ContainerImage, error) {
+	list, err := rt.Images().List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]*corev1.ContainerImage, 0, len(list))
+	for _, i := range list[:min(len(list), maxImages)] {
+		out = append(out, &corev1.ContainerImage{Names: []string{i.Name}, SizeBytes: i.Size})
+	}
+	return out, nil
+}
+
+// lock makes sure that one agent at a time works on a state directory: two would start everything twice.
+func lock(dir string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("locking the state directory: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("another agent works on %s: %w", dir, err), f.Close())
+	}
+	return func() { f.Close() }, nil
+}
+
+func (a *Agent) serveMetrics(ctx context.Context) error {
+	if a.cfg.Metrics == "off" || a.cfg.Metrics == "" {
+		return nil
+	}
+	l, err := net.Listen("tcp", a.cfg.Metrics)
+	if err != nil {
+		return fmt.Errorf("serving metrics: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	defer context.AfterFunc(ctx, func() { _ = s.Close() })()
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serving metrics: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,76 @@
+package agent
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/xebec-project/xebec/agent/podnet"
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/events"
+	"github.com/xebec-project/xebec/internal/kind"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+// controlPlane is pods.Cluster on the API.
+type controlPlane struct{ c *client.Client }
+
+func (p controlPlane) UpdateStatus(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, error) {
+	stored, err := client.UpdateStatus(ctx, p.c, pod)
+	if !apierr.IsConflict(err) {
+		return stored, err
+	}
+	// Somebody changed the pod since it was seen. Its status is the agent's, unless it is another pod by now.
+	now, err := client.Get[*corev1.Pod](ctx, p.c, pod.GetMetadata().GetNamespace(), pod.GetMetadata().GetName())
+	if err != nil {
+		return nil, err
+	}
+	if now.GetMetadata().GetUid() != pod.GetMetadata().GetUid() {
+		return nil, apierr.NotFound(kind.Of(pod), pod.GetMetadata().GetName())
+	}
+	now = client.Clone(now)
+	now.Status = pod.GetStatus()
+	return client.UpdateStatus(ctx, p.c, now)
+}
+
+func (p controlPlane) Delete(ctx context.Context, pod *corev1.Pod) error {
+	m := pod.GetMetadata()
+	_, err := client.Delete[*corev1.Pod](ctx, p.c, m.GetNamespace(), m.GetName(), client.GracePeriod(0), client.IfUID(m.GetUid()))
+	if apierr.IsConflict(err) {
+		now, getErr := client.Get[*corev1.Pod](ctx, p.c, m.GetNamespace(), m.GetName())
+		if getErr == nil && now.GetMetadata().GetUid() == m.GetUid() {
+			return err
+		}
+		// Another pod has the name: this one is gone.
+		err = getErr
+	}
+	if apierr.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+func (p controlPlane) ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error) {
+	return client.Get[*corev1.ConfigMap](ctx, p.c, namespace, name)
+}
+
+func (p controlPlane) Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
+	return client.Get[*corev1.Secret](ctx, p.c, namespace, name)
+}
+
+// recorder is pods.Recorder on events.
+type recorder struct{ r *events.Recorder }
+
+func (r recorder) Event(pod *corev1.Pod, eventType, reason, message string) {
+	r.r.Event(pod, eventType, reason, "%s", message)
+}
+
+// network is pods.Network on podnet.
+type network struct{ n *podnet.Network }
+
+func (n network) Setup(ctx context.Context, uid, netns string) (netip.Addr, error) {
+	r, err := n.n.Setup(ctx, uid, netns)
+	return r.IP, err
+}
+
+func (n network) Teardown(ctx context.Context, uid string) error { return n.n.Teardown(ctx, uid) }

@@ -1,0 +1,157 @@
+// Package agent is the node agent: it makes a machine a node of the cluster.
+//
+// It talks to the gateways only, any of them, and goes on without them: pods, routes, service maps and DNS keep to what
+// was last known, and what must be known for that lies in the state directory.
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/xebec-project/xebec/internal/daemon"
+	"github.com/xebec-project/xebec/internal/pki"
+)
+
+// Config is an agent's configuration: the keys of its file, and its flags.
+type Config struct {
+	// Node is the node's name, which its certificate must bear out.
+	Node string `yaml:"node" help:"name of this node"`
+	// Address is where other nodes and the gateways reach it.
+	Address string `yaml:"address" help:"IP address of this node on the cluster's network"`
+	// Gateways are the addresses of all masters' gateways; calls go round robin over those that answer.
+	Gateways []string  `yaml:"gateways" help:"addresses (host:port) of the gateways"`
+	TLS      pki.Files `yaml:"tls"`
+	// StateDir must not be on a file system that is emptied at boot.
+	StateDir string `yaml:"stateDir" help:"directory of the agent's state and of the pods' volumes and logs"`
+	Listen   string `yaml:"listen" help:"address to serve the gateways' calls at"`
+	Metrics  string `yaml:"metrics" help:"address to serve metrics and profiles at, or off"`
+
+	Containerd          string `yaml:"containerd" help:"socket of containerd"`
+	ContainerdNamespace string `yaml:"containerdNamespace" help:"containerd namespace for the node's containers and images"`
+	Snapshotter         string `yaml:"snapshotter" help:"containerd snapshotter (default: overlayfs, or native where that can't work)"`
+	// Cgroup is the cgroup of the machine: pods' cgroups are made below it, and its processes' connections to services are
+	// balanced. A simulated machine has one of its own.
+	Cgroup string `yaml:"cgroup" help:"cgroup of this machine"`
+	// BPF is on a bpf file system; what is pinned there outlives the agent.
+	BPF string `yaml:"bpf" help:"directory on a bpf file system for the service maps"`
+
+	ClusterCIDR   string `yaml:"clusterCIDR" help:"addresses of all pods"`
+	ServiceCIDR   string `yaml:"serviceCIDR" help:"addresses of services"`
+	ClusterDNS    string `yaml:"clusterDNS" help:"address of the cluster's DNS, which the agent answers at"`
+	ClusterDomain string `yaml:"clusterDomain" help:"domain of the cluster's DNS names"`
+	MTU           int    `yaml:"mtu" help:"MTU of pods' interfaces (default: that of the node's)"`
+
+	// Labels are given to the node when it registers, each "key=value".
+	Labels  []string `yaml:"labels" help:"labels of the node, as key=value"`
+	MaxPods int      `yaml:"maxPods" help:"most pods on this node"`
+	// LeaseTTL is after what silence the node counts as lost.
+	LeaseTTL time.Duration `yaml:"leaseTTL" help:"how long after its last sign of life the node counts as lost"`
+
+	// Hollow, when not 0, runs so many simulated nodes instead of this one.
+	Hollow     int    `yaml:"hollow" help:"run so many simulated nodes, without containers, instead of this one"`
+	NamePrefix string `yaml:"namePrefix" help:"what simulated nodes' names begin with"`
+}
+
+// DefaultConfig returns the configuration that file and flags change.
+func DefaultConfig() Config {
+	return Config{
+		StateDir: "/var/lib/xebec", Listen: ":10250", Metrics: "127.0.0.1:10255",
+		Containerd: "/run/containerd/containerd.sock", ContainerdNamespace: "xebec", Cgroup: "/", BPF: "/sys/fs/bpf/xebec",
+		ClusterCIDR: "10.244.0.0/16", ServiceCIDR: "10.96.0.0/16", ClusterDNS: "10.96.0.10", ClusterDomain: "cluster.local",
+		MaxPods: 110, LeaseTTL: 10 * time.Second, NamePrefix: "hollow-",
+	}
+}
+
+// Validate returns all problems, joined.
+func (c *Config) Validate() error {
+	var problems []error
+	add := func(key, format string, args ...any) {
+		problems = append(problems, daemon.Problem(key, format, args...))
+	}
+	if len(c.Gateways) == 0 {
+		add("gateways", "required")
+	}
+	for _, g := range c.Gateways {
+		if _, _, err := net.SplitHostPort(g); err != nil {
+			add("gateways", "%v", err)
+		}
+	}
+	for _, file := range []struct{ key, name string }{{"tls.ca", c.TLS.CA}, {"tls.cert", c.TLS.Cert}, {"tls.key", c.TLS.Key}} {
+		if file.name == "" {
+			add(file.key, "required")
+		}
+	}
+	if c.LeaseTTL < 2*time.Second || c.LeaseTTL > time.Hour {
+		add("leaseTTL", "%v is not between 2s and 1h", c.LeaseTTL)
+	}
+	if c.MaxPods < 1 {
+		add("maxPods", "%d is less than 1", c.MaxPods)
+	}
+	if c.Hollow < 0 {
+		add("hollow", "%d is less than 0", c.Hollow)
+	}
+	if c.Hollow == 0 {
+		problems = append(problems, c.validateNode())
+	}
+	return errors.Join(problems...)
+}
+
+// validateNode checks what only a real node needs.
+func (c *Config) validateNode() error {
+	var problems []error
+	add := func(key, format string, args ...any) {
+		problems = append(problems, daemon.Problem(key, format, args...))
+	}
+	if errs := validation.IsDNS1123Subdomain(c.Node); len(errs) > 0 {
+		add("node", "%q: %s", c.Node, strings.Join(errs, ", "))
+	}
+	if a, err := netip.ParseAddr(c.Address); err != nil || !a.Is4() {
+		add("address", "%q is not an IPv4 address", c.Address)
+	}
+	if !filepath.IsAbs(c.StateDir) {
+		add("stateDir", "%q is not an absolute path", c.StateDir)
+	}
+	if !filepath.IsAbs(c.Cgroup) {
+		add("cgroup", "%q does not begin with a slash", c.Cgroup)
+	}
+	if !filepath.IsAbs(c.BPF) {
+		add("bpf", "%q is not an absolute path", c.BPF)
+	}
+	cluster, err := netip.ParsePrefix(c.ClusterCIDR)
+	if err != nil {
+		add("clusterCIDR", "%v", err)
+	}
+	services, err := netip.ParsePrefix(c.ServiceCIDR)
+	if err != nil {
+		add("serviceCIDR", "%v", err)
+	}
+	if cluster.IsValid() && services.IsValid() && cluster.Overlaps(services) {
+		add("clusterCIDR", "%s overlaps the service CIDR %s", cluster, services)
+	}
+	if a, err := netip.ParseAddr(c.ClusterDNS); err != nil || services.IsValid() && !services.Contains(a) {
+		add("clusterDNS", "%q is not an address of the service CIDR %s", c.ClusterDNS, c.ServiceCIDR)
+	}
+	if _, err := c.labels(); err != nil {
+		add("labels", "%v", err)
+	}
+	return errors.Join(problems...)
+}
+
+func (c *Config) labels() (map[string]string, error) {
+	out := map[string]string{}
+	for _, l := range c.Labels {
+		key, value, ok := strings.Cut(l, "=")
+		if errs := append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...); !ok || len(errs) > 0 {
+			return nil, fmt.Errorf("%q is not key=value: %s", l, strings.Join(errs, ", "))
+		}
+		out[key] = value
+	}
+	return out, nil
+}

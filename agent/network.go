@@ -1,0 +1,157 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/xebec-project/xebec/agent/datapath"
+	"github.com/xebec-project/xebec/agent/dns"
+	"github.com/xebec-project/xebec/agent/podnet"
+	"github.com/xebec-project/xebec/agent/pods"
+	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
+)
+
+// stack is the node's networking: pods' addresses and routes, service maps, DNS.
+type stack struct {
+	log      *zap.Logger
+	pods     *podnet.Network
+	datapath *datapath.Datapath
+	syncer   *datapath.Syncer
+	records  *dns.Records
+	dns      *dns.Server
+	revision func() string
+}
+
+// startNetwork sets the node's networking up, trying until it works, and tells the registrar what is in its way.
+func (a *Agent) startNetwork(ctx context.Context, podCIDR netip.Prefix, r *registrar) (*stack, error) {
+	for {
+		s, err := a.newStack(ctx, podCIDR)
+		if err == nil {
+			return s, nil
+		}
+		a.log.Error("Network could not be set up", zap.Error(err), zap.Duration("retryIn", networkRetry))
+		r.setNotReady("network: " + err.Error())
+		timer := time.NewTimer(networkRetry)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, ctx.Err()
+		case <-timer.C:
+		}
+	}
+}
+
+func (a *Agent) newStack(ctx context.Context, podCIDR netip.Prefix) (_ *stack, err error) {
+	s := &stack{log: a.log, records: dns.NewRecords()}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	clusterCIDR, serviceCIDR := netip.MustParsePrefix(a.cfg.ClusterCIDR), netip.MustParsePrefix(a.cfg.ServiceCIDR)
+	clusterDNS := netip.MustParseAddr(a.cfg.ClusterDNS)
+	if s.pods, err = podnet.New(podnet.Config{
+		PodCIDR: podCIDR, ClusterCIDR: clusterCIDR, ServiceCIDR: serviceCIDR, NodeIP: netip.MustParseAddr(a.cfg.Address),
+		DNSIP: clusterDNS, MTU: a.cfg.MTU, StateDir: filepath.Join(a.cfg.StateDir, "podnet"),
+	}); err != nil {
+		return nil, fmt.Errorf("pod network: %w", err)
+	}
+	// What an agent before this one connected and no longer knew of when it died.
+	if err := s.pods.Retain(ctx, pods.Known(filepath.Join(a.cfg.StateDir, "pods"))); err != nil {
+		a.log.Warn("Left-over pod networks remain", zap.Error(err))
+	}
+	cgroup, err := cgroupDir(a.cfg.Cgroup)
+	if err != nil {
+		return nil, err
+	}
+	if s.datapath, err = datapath.Load(datapath.Config{PinPath: a.cfg.BPF, CgroupPath: cgroup}); err != nil {
+		return nil, fmt.Errorf("service maps: %w", err)
+	}
+	s.syncer = datapath.NewSyncer(a.cfg.Node, s.datapath, a.log)
+	host, err := dns.ReadHostResolvConf("/etc/resolv.conf")
+	if err != nil {
+		return nil, fmt.Errorf("the node's resolvers: %w", err)
+	}
+	if s.dns, err = dns.New(dns.Config{
+		Domain: a.cfg.ClusterDomain, Address: netip.AddrPortFrom(clusterDNS, 53), Upstreams: host.Upstreams(), CIDRs: []netip.Prefix{clusterCIDR, serviceCIDR},
+	}, s.records, a.log); err != nil {
+		return nil, fmt.Errorf("DNS: %w", err)
+	}
+	if err := s.dns.Listen(ctx); err != nil {
+		return nil, fmt.Errorf("DNS: %w", err)
+	}
+	return s, nil
+}
+
+// run starts what keeps the network up to date.
+func (s *stack) run(ctx context.Context, group *errgroup.Group, w *watches) {
+	s.revision = w.services.Revision
+	group.Go(func() error { return s.pods.Run(ctx, s.log) })
+	group.Go(func() error { return s.syncer.Run(ctx) })
+	group.Go(func() error { return s.dns.Serve(ctx) })
+	group.Go(func() error { return w.runRoutes(ctx, s.pods) })
+	group.Go(func() error { return w.runServices(ctx, group, s) })
+}
+
+// close lets go of what the kernel keeps at work.
+func (s *stack) close() {
+	var errs []error
+	if s.datapath != nil {
+		errs = append(errs, s.datapath.Close())
+	}
+	if s.pods != nil {
+		errs = append(errs, s.pods.Close())
+	}
+	if err := errors.Join(errs...); err != nil {
+		s.log.Warn("Network could not be let go of", zap.Error(err))
+	}
+}
+
+// entries compares what the service maps hold with what they should.
+func (s *stack) entries() ([]*nodev1.ServiceEntry, string, error) {
+	list, err := s.syncer.Entries()
+	if err != nil {
+		return nil, "", err
+	}
+	out := make([]*nodev1.ServiceEntry, 0, len(list))
+	for _, e := range list {
+		out = append(out, &nodev1.ServiceEntry{
+			Service: e.Service, Frontend: e.Frontend.AddrPort.String(), Protocol: e.Frontend.Protocol.String(),
+			WantedBackends: texts(e.Wanted), ActualBackends: texts(e.Actual),
+		})
+	}
+	return out, s.revision(), nil
+}
+
+func texts(list []netip.AddrPort) []string {
+	out := make([]string, 0, len(list))
+	for _, a := range list {
+		out = append(out, a.String())
+	}
+	return out
+}
+
+// cgroupDir returns the directory in cgroup v2 of a cgroup, wherever that is mounted: alone, or beside v1.
+func cgroupDir(cgroup string) (string, error) {
+	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		var st unix.Statfs_t
+		if unix.Statfs(root, &st) != nil || int64(st.Type) != unix.CGROUP2_SUPER_MAGIC {
+			continue
+		}
+		dir := filepath.Join(root, cgroup)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return "", fmt.Errorf("cgroup %s: %w", cgroup, err)
+		}
+		return dir, nil
+	}
+	return "", errors.New("cgroup v2 is not mounted: mount it at /sys/fs/cgroup/unified, or boot with systemd.unified_cgroup_hierarchy=1")
+}

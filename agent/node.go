@@ -1,0 +1,330 @@
+package agent
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/metrics"
+	"github.com/xebec-project/xebec/internal/version"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+const (
+	// statusEvery is how often an unchanged status is looked at, heartbeatEvery how often it is written all the same. The
+	// lease, not the status, says that the node lives.
+	statusEvery    = time.Minute
+	heartbeatEvery = 5 * time.Minute
+	maxImages      = 50
+)
+
+// machine is what is known of the hardware and the operating system.
+type machine struct {
+	milliCPU    int64
+	memoryBytes int64
+	diskBytes   int64
+	info        *corev1.NodeSystemInfo
+}
+
+func readMachine(stateDir string) machine {
+	m := machine{milliCPU: int64(goruntime.NumCPU()) * 1000, info: &corev1.NodeSystemInfo{
+		OperatingSystem: goruntime.GOOS, Architecture: goruntime.GOARCH, KubeletVersion: version.Version(),
+		MachineId: firstLine("/etc/machine-id"), SystemUuid: firstLine("/sys/class/dmi/id/product_uuid"),
+		BootId: firstLine("/proc/sys/kernel/random/boot_id"), OsImage: osImage(),
+	}}
+	var info unix.Sysinfo_t
+	if unix.Sysinfo(&info) == nil {
+		m.memoryBytes = int64(info.Totalram) * int64(info.Unit)
+	}
+	var fs unix.Statfs_t
+	if unix.Statfs(stateDir, &fs) == nil {
+		m.diskBytes = int64(fs.Blocks) * fs.Bsize
+	}
+	var uts unix.Utsname
+	if unix.Uname(&uts) == nil {
+		m.info.KernelVersion = unix.ByteSliceToString(uts.Release[:])
+	}
+	return m
+}
+
+func firstLine(path string) string {
+	b, _ := os.ReadFile(path)
+	line, _, _ := bytes.Cut(b, []byte("\n"))
+	return string(line)
+}
+
+func osImage() string {
+	f, err := os.Open("/etc/os-release")
+	if err != nil {
+		return "Linux"
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if v, ok := strings.CutPrefix(s.Text(), "PRETTY_NAME="); ok {
+			return strings.Trim(v, `"`)
+		}
+	}
+	return "Linux"
+}
+
+// registrar keeps the node's object: it creates it, and tells its status when that changes.
+type registrar struct {
+	cfg     *Config
+	client  *client.Client
+	log     *zap.Logger
+	machine machine
+	port    int32
+	// images lists the node's images and runtime gives the runtime's version; an error means that containerd is away.
+	images  func(context.Context) ([]*corev1.ContainerImage, error)
+	runtime func(context.Context) (string, error)
+	wake    chan struct{}
+
+	mu sync.Mutex
+	// notReady is why the node can't run pods, empty when it can.
+	notReady string
+}
+
+// setNotReady changes why the node can't run pods; empty stands for that it can.
+func (r *registrar) setNotReady(why string) {
+	r.mu.Lock()
+	changed := r.notReady != why
+	r.notReady = why
+	r.mu.Unlock()
+	if changed {
+		r.nudge()
+	}
+}
+
+func (r *registrar) nudge() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run keeps the object until ctx ends.
+func (r *registrar) run(ctx context.Context) error {
+	var written time.Time
+	retry := 100 * time.Millisecond
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C:
+		case <-r.wake:
+		}
+		wrote, err := r.sync(ctx, time.Since(written) > heartbeatEvery)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			r.log.Warn("Node not told", zap.Error(err), zap.Duration("retryIn", retry))
+			timer.Reset(retry)
+			retry = min(2*retry, 5*time.Second)
+			continue
+		case wrote:
+			written = time.Now()
+		}
+		retry = 100 * time.Millisecond
+		timer.Reset(statusEvery)
+	}
+}
+
+// sync brings the object up to date.
+func (r *registrar) sync(ctx context.Context, heartbeat bool) (wrote bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	node, err := client.Get[*corev1.Node](ctx, r.client, "", r.cfg.Node)
+	if apierr.IsNotFound(err) {
+		node, err = client.Create(ctx, r.client, &corev1.Node{
+			Metadata: &metav1.ObjectMeta{Name: r.cfg.Node, Labels: r.labels()}, Spec: &corev1.NodeSpec{},
+		})
+		if err == nil {
+			r.log.Info("Node registered")
+		}
+	}
+	if err != nil {
+		return false, fmt.Errorf("registering the node: %w", err)
+	}
+	if !containsAll(node.GetMetadata().GetLabels(), r.labels()) {
+		node = client.Clone(node)
+		if node.Metadata.Labels == nil {
+			node.Metadata.Labels = map[string]string{}
+		}
+		maps.Copy(node.Metadata.Labels, r.labels())
+		if node, err = client.Update(ctx, r.client, node); err != nil {
+			return false, fmt.Errorf("labelling the node: %w", err)
+		}
+	}
+	want := client.Clone(node)
+	want.Status = r.status(ctx, node.GetStatus(), time.Now())
+	if !heartbeat && sameStatus(node.GetStatus(), want.GetStatus()) {
+		return false, nil
+	}
+	_, err = client.UpdateStatus(ctx, r.client, want)
+	if apierr.IsConflict(err) {
+		// Another wrote in between; the next round sees what.
+		r.nudge()
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("telling the node's status: %w", err)
+	}
+	return true, nil
+}
+
+func (r *registrar) labels() map[string]string {
+	out, _ := r.cfg.labels()
+	maps.Copy(out, map[string]string{
+		"kubernetes.io/hostname": r.cfg.Node, "kubernetes.io/arch": goruntime.GOARCH, "kubernetes.io/os": goruntime.GOOS,
+	})
+	return out
+}
+
+func containsAll(have, want map[string]string) bool {
+	for k, v := range want {
+		if have[k] != v {
+			return false
+		}
+	}
+	return true
+}
+
+// sameStatus compares all but the times of heartbeats.
+func sameStatus(a, b *corev1.NodeStatus) bool {
+	a, b = proto.CloneOf(a), proto.CloneOf(b)
+	for _, s := range []*corev1.NodeStatus{a, b} {
+		for _, c := range s.GetConditions() {
+			c.LastHeartbeatTime = nil
+		}
+	}
+	return proto.Equal(a, b)
+}
+
+// status computes the node's status; what others decide of the one before is kept.
+func (r *registrar) status(ctx context.Context, old *corev1.NodeStatus, now time.Time) *corev1.NodeStatus {
+	st := proto.CloneOf(old)
+	if st == nil {
+		st = &corev1.NodeStatus{}
+	}
+	st.Capacity = capacity(r.machine.milliCPU, r.machine.memoryBytes, r.machine.diskBytes, int64(r.cfg.MaxPods))
+	st.Allocatable = st.Capacity
+	st.Addresses = []*corev1.NodeAddress{{Type: "InternalIP", Address: r.cfg.Address}, {Type: "Hostname", Address: r.cfg.Node}}
+	st.DaemonEndpoints = &corev1.NodeDaemonEndpoints{KubeletEndpoint: &corev1.DaemonEndpoint{Port: r.port}}
+	runtimeVersion := st.GetNodeInfo().GetContainerRuntimeVersion()
+	r.mu.Lock()
+	notReady := r.notReady
+	r.mu.Unlock()
+	v, err := r.runtime(ctx)
+	if err == nil {
+		runtimeVersion = "containerd://" + v
+	} else {
+		notReady = strings.TrimPrefix(notReady+"; "+err.Error(), "; ")
+	}
+	st.NodeInfo = proto.CloneOf(r.machine.info)
+	st.NodeInfo.ContainerRuntimeVersion = runtimeVersion
+	if list, err := r.images(ctx); err == nil {
+		st.Images = list
+	}
+	setCondition(st, kind.NodeReady, notReady == "", "AgentReady", "AgentNotReady", notReady, now)
+	return st
+}
+
+// setCondition sets a condition, whose time of transition changes only with its status.
+func setCondition(st *corev1.NodeStatus, name string, ok bool, good, bad, message string, now time.Time) {
+	c := &corev1.NodeCondition{Type: name, Status: "True", Reason: good, LastHeartbeatTime: timestamppb.New(now.Truncate(time.Second))}
+	if !ok {
+		c.Status, c.Reason, c.Message = "False", bad, message
+	}
+	c.LastTransitionTime = c.LastHeartbeatTime
+	i := slices.IndexFunc(st.GetConditions(), func(o *corev1.NodeCondition) bool { return o.GetType() == name })
+	if i < 0 {
+		st.Conditions = append(st.Conditions, c)
+		return
+	}
+	if o := st.Conditions[i]; o.GetStatus() == c.GetStatus() && o.GetLastTransitionTime() != nil {
+		c.LastTransitionTime = o.GetLastTransitionTime()
+	}
+	st.Conditions[i] = c
+}
+
+func capacity(milliCPU, memory, disk, pods int64) map[string]*metav1.Quantity {
+	cpu := strconv.FormatInt(milliCPU, 10) + "m"
+	if milliCPU%1000 == 0 {
+		cpu = strconv.FormatInt(milliCPU/1000, 10)
+	}
+	return map[string]*metav1.Quantity{
+		"cpu":               {String_: cpu},
+		"memory":            {String_: strconv.FormatInt(memory/1024, 10) + "Ki"},
+		"ephemeral-storage": {String_: strconv.FormatInt(disk/1024, 10) + "Ki"},
+		"pods":              {String_: strconv.FormatInt(pods, 10)},
+	}
+}
+
+// port returns the number of an address' port.
+func portOf(addr net.Addr) int32 {
+	if t, ok := addr.(*net.TCPAddr); ok {
+		return int32(t.Port)
+	}
+	return 0
+}
+
+// keptNode is where the node's object is kept for times without a control plane.
+func keptNode(stateDir string) string { return filepath.Join(stateDir, "node.pb") }
+
+func keepNode(stateDir string, node *corev1.Node) error {
+	b, err := proto.Marshal(node)
+	if err != nil {
+		return err
+	}
+	path := keptNode(stateDir)
+	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// loadNode returns the node as it was last known, nil when it never was.
+func loadNode(stateDir, name string) (*corev1.Node, error) {
+	b, err := os.ReadFile(keptNode(stateDir))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	node := &corev1.Node{}
+	if err := proto.Unmarshal(b, node); err != nil {
+		return nil, err
+	}
+	if node.GetMetadata().GetName() != name {
+		return nil, fmt.Errorf("%s holds node %q, this is %q: the state directory belongs to another node", keptNode(stateDir), node.GetMetadata().GetName(), name)
+	}
+	return node, nil
+}
+
+// logKey names the node in log lines.
+func logKey(name string) zap.Field { return zap.String(metrics.KeyNode, name) }

@@ -1,0 +1,36 @@
+// Command xebec-agent makes a machine a node of a Xebec cluster.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"go.uber.org/zap"
+
+	"github.com/xebec-project/xebec/agent"
+	// containerd's shim starts this program once for each container, to write its log.
+	_ "github.com/xebec-project/xebec/agent/logs/early"
+	"github.com/xebec-project/xebec/internal/daemon"
+	"github.com/xebec-project/xebec/internal/version"
+)
+
+func main() {
+	cmd := daemon.StandaloneCommand(daemon.Standalone[agent.Config]{
+		Name:     "xebec-agent",
+		Short:    "Run this machine as a node of a Xebec cluster",
+		Long:     "Runs the pods bound to this node on containerd, connects them, and routes services to them by eBPF.\nWith --hollow N it simulates N nodes instead.",
+		Defaults: agent.DefaultConfig(),
+		New:      func(cfg agent.Config, log *zap.Logger) (daemon.Runner, error) { return agent.New(cfg, log) },
+	})
+	cmd.Version = version.Version()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// After the first signal the next one ends the process at once.
+	context.AfterFunc(ctx, stop)
+	if err := cmd.ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "xebec-agent:", err)
+		os.Exit(1)
+	}
+}
