@@ -106,8 +106,8 @@ func TestSyncerRetries(t *testing.T) {
 		f.fail = nil
 		wait(t.Context(), maxRetry)
 		synctest.Wait()
-		s.OnService(nil, newService("b", spec("10.96.0.2")))
 		f.fail = errors.New("no space again")
+		s.OnService(nil, newService("b", spec("10.96.0.2")))
 		synctest.Wait()
 		f.fail = nil
 		wait(t.Context(), maxRetry)
