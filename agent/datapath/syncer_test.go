@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -15,6 +16,7 @@ import (
 
 // fakeDatapath holds in memory what the kernel would.
 type fakeDatapath struct {
+	mu       sync.Mutex
 	held     map[Frontend]Service
 	replaced int
 	updated  int
@@ -23,6 +25,8 @@ type fakeDatapath struct {
 }
 
 func (f *fakeDatapath) Replace(wanted []Service) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.replaced++
 	if f.fail != nil {
 		return f.fail
@@ -35,6 +39,8 @@ func (f *fakeDatapath) Replace(wanted []Service) error {
 }
 
 func (f *fakeDatapath) Update(c Change) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.updated++
 	if f.fail != nil {
 		return f.fail
@@ -48,9 +54,22 @@ func (f *fakeDatapath) Update(c Change) error {
 	return nil
 }
 
-func (f *fakeDatapath) Verify() error { f.verified++; return nil }
+func (f *fakeDatapath) Verify() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.verified++
+	return nil
+}
+
+func (f *fakeDatapath) failWith(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fail = err
+}
 
 func (f *fakeDatapath) Dump() ([]Service, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return slices.Collect(maps.Values(f.held)), f.fail
 }
 
@@ -103,13 +122,13 @@ func TestSyncerRetries(t *testing.T) {
 		s.Synced()
 		s.OnService(nil, newService("a", spec("10.96.0.1")))
 		synctest.Wait()
-		f.fail = nil
+		f.failWith(nil)
 		wait(t.Context(), maxRetry)
 		synctest.Wait()
-		f.fail = errors.New("no space again")
+		f.failWith(errors.New("no space again"))
 		s.OnService(nil, newService("b", spec("10.96.0.2")))
 		synctest.Wait()
-		f.fail = nil
+		f.failWith(nil)
 		wait(t.Context(), maxRetry)
 		synctest.Wait()
 		if len(f.held) != 2 {
