@@ -248,10 +248,12 @@ func dialEtcd(cfg EtcdConfig, log *zap.Logger) (*clientv3.Client, error) {
 		config = source.ClientConfig(pki.AnyServer)
 	}
 	client, err := clientv3.New(clientv3.Config{
-		Endpoints:            cfg.Endpoints,
-		TLS:                  config,
-		DialKeepAliveTime:    10 * time.Second,
-		DialKeepAliveTimeout: 4 * time.Second,
+		Endpoints:         cfg.Endpoints,
+		TLS:               config,
+		DialKeepAliveTime: 10 * time.Second,
+		// Also how long sent data may stay unacknowledged: a host that vanished is noticed by it.
+		DialKeepAliveTimeout: 2 * time.Second,
+		MaxCallSendMsgSize:   8 << 20,
 		MaxCallRecvMsgSize:   64 << 20,
 		Logger:               log.Named("etcd").WithOptions(zap.IncreaseLevel(zap.WarnLevel)),
 	})

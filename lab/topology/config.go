@@ -78,12 +78,15 @@ func (s Spec) agentConfig(h Host) document {
 		gateways = append(gateways, m.GatewayAddr().String())
 	}
 	return document{
-		"node":       h.Name,
-		"address":    h.Addr.String(),
-		"gateways":   gateways,
-		"tls":        h.tlsFiles("ca", "agent"),
-		"stateDir":   filepath.Join(h.Disk, "agent"),
-		"cgroup":     "/" + h.Cgroup,
-		"containerd": containerdSocket,
+		"node":        h.Name,
+		"address":     h.Addr.String(),
+		"gateways":    gateways,
+		"tls":         h.tlsFiles("ca", "agent"),
+		"stateDir":    filepath.Join(h.Disk, "agent"),
+		"cgroup":      "/" + h.Cgroup,
+		"containerd":  containerdSocket,
+		"clusterCIDR": s.ClusterCIDR.String(),
+		"serviceCIDR": s.ServiceCIDR.String(),
+		"clusterDNS":  s.clusterDNS().String(),
 	}
 }
