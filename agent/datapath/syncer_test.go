@@ -61,6 +61,12 @@ func (f *fakeDatapath) Verify() error {
 	return nil
 }
 
+func (f *fakeDatapath) verifications() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.verified
+}
+
 func (f *fakeDatapath) failWith(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -131,12 +137,12 @@ func TestSyncerRetries(t *testing.T) {
 		f.failWith(nil)
 		wait(t.Context(), maxRetry)
 		synctest.Wait()
-		if len(f.held) != 2 {
-			t.Errorf("held is %v", f.held)
+		if held, _ := f.Dump(); len(held) != 2 {
+			t.Errorf("held is %v", held)
 		}
 		wait(t.Context(), 2*verifyEvery)
 		synctest.Wait()
-		if f.verified == 0 {
+		if f.verifications() == 0 {
 			t.Error("the maps were never verified")
 		}
 	})
