@@ -325,7 +325,7 @@ func replicaSetStatus(rs *appsv1.ReplicaSet, owned []*corev1.Pod, scaleErr error
 			again = wait
 		}
 	}
-	if terminating > 0 || rs.GetStatus().TerminatingReplicas != nil {
+	if terminating > 0 || rs.GetStatus().GetTerminatingReplicas() > 0 {
 		status.TerminatingReplicas = &terminating
 	}
 	for _, c := range rs.GetStatus().GetConditions() {

@@ -46,7 +46,10 @@ func complete(r *rollout) bool {
 // progress deadline would pass, 0 for never.
 func deploymentStatus(r *rollout, now time.Time) (*appsv1.DeploymentStatus, time.Duration) {
 	before := r.d.GetStatus()
-	s := &appsv1.DeploymentStatus{ObservedGeneration: r.d.GetMetadata().GetGeneration(), CollisionCount: before.CollisionCount}
+	s := &appsv1.DeploymentStatus{ObservedGeneration: r.d.GetMetadata().GetGeneration()}
+	if before != nil {
+		s.CollisionCount = before.CollisionCount
+	}
 	for _, rs := range r.all() {
 		s.Replicas += rs.GetStatus().GetReplicas()
 		s.ReadyReplicas += rs.GetStatus().GetReadyReplicas()
