@@ -1,0 +1,164 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
+
+	"github.com/xebec-project/xebec/internal/cliconfig"
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/pki"
+	"github.com/xebec-project/xebec/internal/rpc"
+)
+
+// fieldManager owns the fields that people write through this command line.
+const fieldManager = "xebec"
+
+// loadConfig reads the configuration file.
+func (s *shell) loadConfig() (*cliconfig.Config, string, error) {
+	path, err := cliconfig.Path()
+	if err != nil {
+		return nil, "", err
+	}
+	config, err := cliconfig.Load(path)
+	return config, path, err
+}
+
+// target returns the context in use, with the flags' changes.
+func (s *shell) target() (*cliconfig.Context, error) {
+	if s.resolved != nil {
+		return s.resolved, nil
+	}
+	config, path, err := s.loadConfig()
+	if err != nil {
+		return nil, err
+	}
+	if len(config.Contexts) == 0 {
+		return nil, fmt.Errorf("%s names no cluster yet; 'sudo xebec lab up' makes one, 'xebec config set-context' adds one", path)
+	}
+	var found *cliconfig.Context
+	if s.context != "" {
+		found, err = config.Context(s.context)
+	} else {
+		found, err = config.Current()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	chosen := *found
+	if len(s.endpoints) > 0 {
+		chosen.Endpoints = s.endpoints
+	}
+	s.resolved = &chosen
+	return s.resolved, nil
+}
+
+// defaultNamespace is that of the flag, else of the context.
+func (s *shell) defaultNamespace() (string, error) {
+	if s.namespace != "" {
+		return s.namespace, nil
+	}
+	t, err := s.target()
+	if err != nil {
+		return "", err
+	}
+	if t.Namespace != "" {
+		return t.Namespace, nil
+	}
+	return cliconfig.DefaultNamespace, nil
+}
+
+// connection returns the connection to the cluster, which is made once.
+func (s *shell) connection() (*grpc.ClientConn, error) {
+	if s.conn != nil {
+		return s.conn, nil
+	}
+	t, err := s.target()
+	if err != nil {
+		return nil, err
+	}
+	var options []grpc.DialOption
+	if s.verbosity > 0 {
+		options = append(options, grpc.WithChainUnaryInterceptor(s.traceCall), grpc.WithChainStreamInterceptor(s.traceStream))
+	}
+	s.conn, err = s.dial(t, options...)
+	return s.conn, err
+}
+
+// client returns the client of the cluster's objects.
+func (s *shell) client() (*client.Client, error) {
+	conn, err := s.connection()
+	if err != nil {
+		return nil, err
+	}
+	return client.New(conn, client.WithFieldManager(fieldManager), client.WithTimeout(s.timeout)), nil
+}
+
+// bounded limits one call that does not go through the client.
+func (s *shell) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	limit := s.timeout
+	if limit <= 0 {
+		limit = client.DefaultTimeout
+	}
+	return context.WithTimeout(ctx, limit)
+}
+
+// dial connects to the gateways of a context as the person that it names.
+func dial(t *cliconfig.Context, options ...grpc.DialOption) (*grpc.ClientConn, error) {
+	source, err := credentials(t)
+	if err != nil {
+		return nil, fmt.Errorf("context %q: %w", t.Name, err)
+	}
+	return rpc.Dial(rpc.SchemeStatic+":///"+strings.Join(t.Endpoints, ","), rpc.ClientConfig{TLS: source, Options: options})
+}
+
+func credentials(t *cliconfig.Context) (*pki.Source, error) {
+	var pem [3][]byte
+	for i, p := range []struct {
+		what string
+		pem  cliconfig.PEM
+	}{{"authority", t.CA}, {"certificate", t.Cert}, {"key", t.Key}} {
+		data, err := p.pem.Load()
+		if err != nil {
+			return nil, fileError("read "+p.what, err)
+		}
+		pem[i] = data
+	}
+	return pki.NewMemorySource(pem[0], &pki.Pair{CertPEM: pem[1], KeyPEM: pem[2]})
+}
+
+func (s *shell) contextName() string {
+	if s.resolved == nil {
+		return s.context
+	}
+	return s.resolved.Name
+}
+
+// destination names the cluster in messages about its connection.
+func (s *shell) destination() string {
+	if s.resolved == nil {
+		return "the cluster"
+	}
+	return fmt.Sprintf("the cluster of context %q at %s", s.resolved.Name, strings.Join(s.resolved.Endpoints, ", "))
+}
+
+func (s *shell) traceCall(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	began := time.Now()
+	err := invoke(ctx, method, req, reply, conn, opts...)
+	s.notef("%s %s: %s in %s", filepath.Base(method), rpc.Object(req), status.Code(err), time.Since(began).Round(100*time.Microsecond))
+	return err
+}
+
+func (s *shell) traceStream(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	s.notef("%s: stream opened", filepath.Base(method))
+	return open(ctx, desc, conn, method, opts...)
+}
+
+// isDeadline tells whether a context's own deadline, rather than a call's, has passed.
+func isDeadline(ctx context.Context) bool { return errors.Is(ctx.Err(), context.DeadlineExceeded) }

@@ -1,0 +1,368 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/codec"
+	"github.com/xebec-project/xebec/internal/kind"
+	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+func (s *shell) describeCommand() *cobra.Command {
+	var c choice
+	events := true
+	cmd := &cobra.Command{
+		Use:   "describe KIND [NAME...] | KIND/NAME...",
+		Short: "Show objects in detail, with their events",
+		Example: "  xebec describe pod web-0\n" +
+			"  xebec describe node/node-1\n" +
+			"  xebec describe deployments -l app=web",
+		ValidArgsFunction: s.completeKinds,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return s.describe(cmd.Context(), args, c, events)
+		},
+	}
+	c.fileFlags(cmd, "that name the objects")
+	c.selectorFlags(cmd)
+	c.namespacesFlag(cmd)
+	cmd.Flags().BoolVar(&events, "show-events", true, "show the objects' events")
+	return cmd
+}
+
+func (s *shell) describe(ctx context.Context, args []string, c choice, events bool) error {
+	refs, err := s.references(args, c)
+	if err != nil {
+		return err
+	}
+	cl, err := s.client()
+	if err != nil {
+		return err
+	}
+	sections, failures := s.fetch(ctx, cl, refs, getOptions{choice: c})
+	if len(failures) > 0 && countOf(sections) == 0 && len(failures) == 1 {
+		return failures[0]
+	}
+	first := true
+	for _, f := range sections {
+		for _, obj := range f.objects {
+			if !first {
+				s.printf("\n\n")
+			}
+			first = false
+			if err := s.describeOne(ctx, cl, obj, events); err != nil {
+				return err
+			}
+		}
+	}
+	for _, err := range failures {
+		s.printError(err)
+	}
+	switch {
+	case len(failures) > 0:
+		return errSome
+	case first:
+		s.notef("%s", emptiness(refs))
+	}
+	return nil
+}
+
+func (s *shell) describeOne(ctx context.Context, cl *client.Client, obj kind.Object, events bool) error {
+	r := newReport(s.Out, s.now())
+	var err error
+	switch o := obj.(type) {
+	case *corev1.Pod:
+		r.pod(o)
+	case *corev1.Node:
+		err = s.describeNode(ctx, cl, r, o)
+	case *appsv1.Deployment:
+		err = s.describeDeployment(ctx, cl, r, o)
+	case *appsv1.ReplicaSet:
+		r.replicaSet(o)
+	case *corev1.Service:
+		err = s.describeService(ctx, cl, r, o)
+	case *corev1.ConfigMap:
+		r.configMap(o)
+	case *corev1.Secret:
+		r.secret(o)
+	default:
+		err = r.generic(obj)
+	}
+	if err != nil {
+		return err
+	}
+	if events && kind.Of(obj).Name != "Event" {
+		found, err := eventsOf(ctx, cl, obj)
+		if err != nil {
+			return err
+		}
+		r.events(found)
+	}
+	return r.flush()
+}
+
+// eventsOf lists the events about an object, the latest last.
+func eventsOf(ctx context.Context, cl *client.Client, obj kind.Object) ([]kind.Object, error) {
+	k, meta := kind.Of(obj), obj.GetMetadata()
+	selector := "involvedObject.kind=" + k.Name + ",involvedObject.name=" + meta.GetName()
+	if meta.GetNamespace() != "" {
+		selector += ",involvedObject.namespace=" + meta.GetNamespace()
+	}
+	// Events about an object without a namespace may lie in any; those about a node name it as uid in Kubernetes, which
+	// is why the uid is not compared for kinds without a namespace.
+	if k.Namespaced {
+		selector += ",involvedObject.uid=" + meta.GetUid()
+	}
+	eventKind, _ := kind.ByName("events")
+	found, _, err := client.ListKind(ctx, cl, eventKind, client.ListOptions{Namespace: meta.GetNamespace(), FieldSelector: selector})
+	if apierr.IsForbidden(err) {
+		return nil, nil
+	}
+	sortEvents(found)
+	return found, err
+}
+
+// report is a description: lines of names and values, aligned within each stretch of lines.
+type report struct {
+	w   *tabwriter.Writer
+	now time.Time
+	// level is how deep the next line is indented.
+	level int
+}
+
+func newReport(w io.Writer, now time.Time) *report {
+	return &report{w: tabwriter.NewWriter(w, 0, 8, 2, ' ', tabwriter.DiscardEmptyColumns), now: now}
+}
+
+func (r *report) flush() error { return r.w.Flush() }
+
+// line writes cells at the current level.
+func (r *report) line(cells ...string) {
+	for i, c := range cells {
+		cells[i] = oneLine(c)
+	}
+	fmt.Fprintf(r.w, "%s%s\n", strings.Repeat("  ", r.level), strings.Join(cells, "\t"))
+}
+
+// field writes a name and its value.
+func (r *report) field(name, value string) { r.line(name+":", value) }
+
+// optional writes a field unless its value is empty.
+func (r *report) optional(name, value string) {
+	if value != "" {
+		r.field(name, value)
+	}
+}
+
+// group writes a heading and what body writes below it, one level deeper.
+func (r *report) group(name string, body func()) {
+	r.line(name + ":")
+	r.level++
+	body()
+	r.level--
+}
+
+// list writes several values under one name, one to a line.
+func (r *report) list(name string, values []string) {
+	if len(values) == 0 {
+		r.field(name, "<none>")
+		return
+	}
+	for i, v := range values {
+		if i == 0 {
+			r.field(name, v)
+		} else {
+			r.line("", v)
+		}
+	}
+}
+
+// sub writes a table of its own alignment, one level deeper than the current one.
+func (r *report) sub(heads []string, rows [][]string) {
+	_ = r.w.Flush()
+	indent := strings.Repeat("  ", r.level+1)
+	rule := make([]string, len(heads))
+	for i, h := range heads {
+		rule[i] = strings.Repeat("-", len(h))
+	}
+	for _, row := range slices.Concat([][]string{heads, rule}, rows) {
+		cells := make([]string, len(row))
+		for i, c := range row {
+			cells[i] = oneLine(c)
+		}
+		fmt.Fprintf(r.w, "%s%s\n", indent, strings.TrimRight(strings.Join(cells, "\t"), "\t "))
+	}
+	_ = r.w.Flush()
+}
+
+func (r *report) time(name string, t *timestamppb.Timestamp) {
+	if t != nil {
+		r.field(name, t.AsTime().UTC().Format(time.RFC1123))
+	}
+}
+
+// metadata writes what every object has.
+func (r *report) metadata(obj kind.Object) {
+	m := obj.GetMetadata()
+	r.field("Name", m.GetName())
+	if kind.Of(obj).Namespaced {
+		r.field("Namespace", m.GetNamespace())
+	}
+}
+
+func (r *report) labels(obj kind.Object) {
+	m := obj.GetMetadata()
+	r.list("Labels", lines(m.GetLabels(), "="))
+	annotations := make(map[string]string, len(m.GetAnnotations()))
+	for key, value := range m.GetAnnotations() {
+		annotations[key] = shorten(oneLine(value), 200)
+	}
+	r.list("Annotations", lines(annotations, ": "))
+}
+
+func (r *report) ends(obj kind.Object) {
+	m := obj.GetMetadata()
+	if m.GetDeletionTimestamp() != nil {
+		r.field("Deleted", kind.Age(m.GetDeletionTimestamp(), r.now)+" ago, and held until it is let go")
+	}
+	if len(m.GetFinalizers()) > 0 {
+		r.list("Finalizers", m.GetFinalizers())
+	}
+	if owner := kind.ControllerOf(obj); owner != nil {
+		r.field("Controlled By", owner.GetKind()+"/"+owner.GetName())
+	}
+}
+
+// lines writes a map as sorted lines.
+func lines(m map[string]string, separator string) []string {
+	if len(m) == 0 {
+		return nil
+	}
+	all := make([]string, 0, len(m))
+	for key, value := range m {
+		all = append(all, key+separator+value)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// conditionRow is what conditions of all kinds share.
+type conditionRow interface {
+	GetType() string
+	GetStatus() string
+	GetReason() string
+	GetMessage() string
+	GetLastTransitionTime() *timestamppb.Timestamp
+}
+
+func conditions[T conditionRow](r *report, all []T) {
+	if len(all) == 0 {
+		return
+	}
+	r.line("Conditions:")
+	var rows [][]string
+	for _, c := range all {
+		rows = append(rows, []string{c.GetType(), c.GetStatus(), kind.Age(c.GetLastTransitionTime(), r.now), c.GetReason(), c.GetMessage()})
+	}
+	r.sub([]string{"Type", "Status", "Since", "Reason", "Message"}, rows)
+}
+
+func (r *report) events(all []kind.Object) {
+	if len(all) == 0 {
+		r.field("Events", "<none>")
+		return
+	}
+	r.line("Events:")
+	var rows [][]string
+	for _, o := range all {
+		e := o.(*corev1.Event)
+		age := kind.Age(kind.EventLastSeen(e), r.now)
+		if n := kind.EventCount(e); n > 1 && e.GetFirstTimestamp() != nil {
+			age = fmt.Sprintf("%s (x%d over %s)", age, n, kind.Age(e.GetFirstTimestamp(), r.now))
+		}
+		from := e.GetReportingComponent()
+		if from == "" {
+			from = e.GetSource().GetComponent()
+		}
+		rows = append(rows, []string{e.GetType(), e.GetReason(), age, from, e.GetMessage()})
+	}
+	r.sub([]string{"Type", "Reason", "Age", "From", "Message"}, rows)
+}
+
+// generic describes a kind by the structure of its JSON.
+func (r *report) generic(obj kind.Object) error {
+	value, err := codec.Value(obj)
+	if err != nil {
+		return err
+	}
+	k := kind.Of(obj)
+	r.metadata(obj)
+	r.labels(obj)
+	r.field("API Version", k.APIVersion())
+	r.field("Kind", k.Name)
+	r.field("Age", kind.Age(obj.GetMetadata().GetCreationTimestamp(), r.now))
+	r.ends(obj)
+	members, _ := value.(map[string]any)
+	for _, hidden := range []string{"apiVersion", "kind", "metadata"} {
+		delete(members, hidden)
+	}
+	r.tree(members)
+	return nil
+}
+
+// tree writes a JSON value's members.
+func (r *report) tree(members map[string]any) {
+	for _, key := range sortedKeys(members) {
+		r.node(title(key), members[key])
+	}
+}
+
+func (r *report) node(name string, value any) {
+	switch v := value.(type) {
+	case map[string]any:
+		r.group(name, func() { r.tree(v) })
+	case []any:
+		r.group(name, func() {
+			for _, item := range v {
+				if members, ok := item.(map[string]any); ok {
+					r.line("-")
+					r.level++
+					r.tree(members)
+					r.level--
+				} else {
+					r.line(scalar(item))
+				}
+			}
+		})
+	default:
+		r.field(name, scalar(v))
+	}
+}
+
+// title writes a field's name as words: podCIDR as Pod CIDR.
+func title(name string) string {
+	var b strings.Builder
+	for i, c := range name {
+		upper := c >= 'A' && c <= 'Z'
+		switch {
+		case i == 0:
+			b.WriteString(strings.ToUpper(string(c)))
+			continue
+		case upper && name[i-1] >= 'a' && name[i-1] <= 'z':
+			b.WriteByte(' ')
+		}
+		b.WriteRune(c)
+	}
+	return b.String()
+}

@@ -1,0 +1,140 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/manifest"
+)
+
+// usageError is a command line that makes no sense.
+type usageError struct{ error }
+
+func (e *usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
+
+// exitError ends the program with a code. When err is nil everything has been said already.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// timedOut says that what was waited for did not happen.
+func timedOut(format string, args ...any) error {
+	return &exitError{ExitTimeout, fmt.Errorf("timed out waiting for "+format, args...)}
+}
+
+// errSome ends a command that went on after errors, which are printed already.
+var errSome error = &exitError{code: ExitError}
+
+// report prints an error and returns the exit code that it stands for.
+func (s *shell) report(command *cobra.Command, err error) int {
+	switch exit, isExit := errors.AsType[*exitError](err); {
+	case err == nil:
+		return ExitOK
+	case isExit && exit.err == nil:
+		return exit.code
+	case isExit:
+		s.printError(err)
+		return exit.code
+	}
+	if _, ok := errors.AsType[*usageError](err); ok || strings.HasPrefix(err.Error(), "unknown command ") {
+		s.printError(err)
+		s.notef("See '%s --help'.", command.CommandPath())
+		return ExitUsage
+	}
+	if errors.Is(err, context.Canceled) || (apierr.Code(err) == codes.Canceled && command.Context().Err() != nil) {
+		return ExitInterrupted
+	}
+	s.printError(err)
+	if s.unreachable(err) {
+		return ExitUnreachable
+	}
+	return ExitError
+}
+
+// printError prints an error as people read it, with what to do about it where that is known.
+func (s *shell) printError(err error) {
+	prefix := s.paintErr(red, "error:")
+	if all, ok := errors.AsType[manifest.Errors](err); ok {
+		for _, e := range all {
+			s.notef("%s %v", prefix, e)
+		}
+		return
+	}
+	if s.unreachable(err) {
+		s.notef("%s cannot reach %s: %s", prefix, s.destination(), connectionCause(err))
+		s.notef("  Is it up? A lab says so by 'sudo xebec lab status' and comes up by 'sudo xebec lab up'.")
+		s.notef("  Contexts are listed by 'xebec config get-contexts' and chosen by --context or 'xebec config use-context'.")
+		return
+	}
+	text := apierr.Message(err)
+	switch apierr.Reason(err) {
+	case apierr.ReasonNotFound:
+		text = strings.TrimSpace(text)
+	case apierr.ReasonApplyConflict:
+		text += "\n  --force-conflicts takes the fields over."
+	case apierr.ReasonTimeout:
+		text += "\n  Whether a write happened is not known; --request-timeout allows more time."
+	case apierr.ReasonUnauthenticated:
+		text += fmt.Sprintf("\n  Check the certificate that context %q names: xebec config view", s.contextName())
+	}
+	s.notef("%s %s", prefix, text)
+	if violations := apierr.Violations(err); len(violations) > 1 && apierr.IsInvalid(err) {
+		for _, v := range violations {
+			s.notef("  %s", v)
+		}
+	}
+}
+
+// unreachable tells a connection that failed here from an error that a server sent.
+func (s *shell) unreachable(err error) bool {
+	return apierr.IsUnavailable(err) && apierr.Info(err) == nil && s.conn != nil
+}
+
+// connectionCause is the innermost sentence of what gRPC says about a connection.
+func connectionCause(err error) string {
+	text := apierr.Message(err)
+	for _, known := range []struct{ mark, says string }{
+		{"connection refused", "connection refused"},
+		{"no route to host", "no route to host"},
+		{"i/o timeout", "no answer"},
+		{"no such host", "the host name is not known"},
+		{"certificate has expired", "a certificate has expired"},
+		{"signed by unknown authority", "the server's certificate is signed by another authority: this context belongs to another cluster, or to an older one at the same address"},
+		{"leads to another service", "the address leads to another service"},
+	} {
+		if strings.Contains(text, known.mark) {
+			return known.says
+		}
+	}
+	if cause, ok := strings.CutPrefix(text, "last connection error: "); ok {
+		return cause
+	}
+	return text
+}
+
+// fileError makes what the file system says shorter by what the reader knows.
+func fileError(what string, err error) error {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		return fmt.Errorf("%s %s: %w", what, p.Path, p.Err)
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}

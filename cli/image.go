@@ -1,0 +1,224 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/xebec-project/xebec/internal/client"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
+)
+
+func (s *shell) imageCommand() *cobra.Command {
+	return family("image", "Bring images to nodes", s.imageLoadCommand())
+}
+
+func (s *shell) imageLoadCommand() *cobra.Command {
+	var nodes []string
+	cmd := &cobra.Command{
+		Use:   "load ARCHIVE...",
+		Short: "Load image archives into nodes",
+		Long: "Load image archives, as 'docker save' or any OCI tool writes them, into the nodes' containerd. No registry is\n" +
+			"needed. All nodes are loaded at once.",
+		Example: "  xebec image load bin/images/*.tar\n" +
+			"  xebec image load web.tar --nodes node-1,node-2",
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return s.loadImages(cmd.Context(), args, nodes) },
+	}
+	cmd.Flags().StringSliceVar(&nodes, "nodes", nil, "nodes to load (default all)")
+	_ = cmd.RegisterFlagCompletionFunc("nodes", s.completeOf("nodes"))
+	return cmd
+}
+
+func (s *shell) loadImages(ctx context.Context, archives, nodes []string) error {
+	var size int64
+	for _, a := range archives {
+		info, err := os.Stat(a)
+		if err == nil && !info.Mode().IsRegular() {
+			err = fmt.Errorf("%s is not a file", a)
+		}
+		if err != nil {
+			return fileError("image archive", err)
+		}
+		size += info.Size()
+	}
+	cl, err := s.client()
+	if err != nil {
+		return err
+	}
+	if len(nodes) == 0 {
+		all, _, err := client.List[*corev1.Node](ctx, cl, client.ListOptions{})
+		if err != nil {
+			return err
+		}
+		for _, n := range all {
+			nodes = append(nodes, n.GetMetadata().GetName())
+		}
+		if len(nodes) == 0 {
+			return errors.New("the cluster has no nodes yet: 'xebec get nodes' shows when one has come")
+		}
+	}
+	progress := s.newProgress("Loading", size*int64(len(nodes)))
+	service := nodev1.NewNodeServiceClient(s.conn)
+	type result struct {
+		node    string
+		archive string
+		images  []string
+		err     error
+	}
+	var mu sync.Mutex
+	var results []result
+	var group errgroup.Group
+	for _, node := range nodes {
+		group.Go(func() error {
+			for _, archive := range archives {
+				images, err := sendArchive(ctx, service, node, archive, progress)
+				mu.Lock()
+				results = append(results, result{node, archive, images, err})
+				mu.Unlock()
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+	progress.end()
+	failed := false
+	for _, r := range results {
+		if r.err != nil {
+			failed = true
+			s.printError(fmt.Errorf("load %s into %s: %w", r.archive, r.node, r.err))
+		}
+	}
+	// One line per image, with the nodes that have it now.
+	has := map[string][]string{}
+	var images []string
+	for _, r := range results {
+		for _, i := range r.images {
+			if has[i] == nil {
+				images = append(images, i)
+			}
+			has[i] = append(has[i], r.node)
+		}
+	}
+	slices.Sort(images)
+	for _, i := range images {
+		slices.Sort(has[i])
+		s.printf("image/%s loaded into %s\n", i, strings.Join(has[i], ", "))
+	}
+	if failed {
+		return errSome
+	}
+	return nil
+}
+
+// chunk is how much of an archive travels in one message.
+const chunk = 512 << 10
+
+// sendArchive loads one archive into one node and returns the names of the images.
+func sendArchive(ctx context.Context, service nodev1.NodeServiceClient, node, archive string, progress *progress) ([]string, error) {
+	f, err := os.Open(archive)
+	if err != nil {
+		return nil, fileError("open", err)
+	}
+	defer f.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := service.ImportImage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	err = stream.Send(&nodev1.ImportImageRequest{Target: &nodev1.Target{Node: node}})
+	for err == nil {
+		// A sent message may still be encoded after Send: every one has memory of its own.
+		buffer := make([]byte, chunk)
+		n, readErr := io.ReadFull(f, buffer)
+		if n > 0 {
+			err = stream.Send(&nodev1.ImportImageRequest{Data: buffer[:n]})
+			progress.add(int64(n))
+		}
+		if errors.Is(readErr, io.EOF) || errors.Is(readErr, io.ErrUnexpectedEOF) {
+			break
+		}
+		if readErr != nil {
+			return nil, fmt.Errorf("read %s: %w", filepath.Base(archive), readErr)
+		}
+	}
+	// When a send fails with EOF the node has ended the call: its reason is what comes back.
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	resp, err := stream.CloseAndRecv()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, i := range resp.GetImages() {
+		names = append(names, i.GetName())
+	}
+	return names, nil
+}
+
+// progress tells on standard error how far something long is: on a terminal in a line that is written over.
+type progress struct {
+	s     *shell
+	what  string
+	total int64
+	done  atomic.Int64
+	stop  chan struct{}
+	ended sync.WaitGroup
+}
+
+// newProgress starts to tell; nothing is told where nobody looks.
+func (s *shell) newProgress(what string, total int64) *progress {
+	p := &progress{s: s, what: what, total: total, stop: make(chan struct{})}
+	if _, ok := terminal(s.Err); ok {
+		p.ended.Go(p.run)
+	}
+	return p
+}
+
+func (p *progress) add(n int64) { p.done.Add(n) }
+
+func (p *progress) run() {
+	ticker := time.NewTicker(200 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-p.stop:
+			fmt.Fprint(p.s.Err, "\r\x1b[K")
+			return
+		case <-ticker.C:
+			fmt.Fprintf(p.s.Err, "\r\x1b[K%s… %s of %s", p.what, bytesText(p.done.Load()), bytesText(p.total))
+		}
+	}
+}
+
+func (p *progress) end() {
+	close(p.stop)
+	p.ended.Wait()
+}
+
+// bytesText writes a number of bytes as people read it.
+func bytesText(n int64) string {
+	switch {
+	case n < 1<<10:
+		return fmt.Sprintf("%d B", n)
+	case n < 1<<20:
+		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
+	case n < 1<<30:
+		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+	}
+	return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
+}
