@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xebec-project/xebec/agent/dns"
 	"github.com/xebec-project/xebec/agent/runtime"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -220,8 +221,8 @@ func hostname(pod *corev1.Pod) string {
 }
 
 // writeEtc writes the files below /etc that all containers of the pod share.
-func writeEtc(d dir, pod *corev1.Pod, ip netip.Addr, dns netip.Addr, domain string) error {
-	resolv, err := resolvConf(pod, dns, domain)
+func writeEtc(d dir, pod *corev1.Pod, ip, server netip.Addr, domain string) error {
+	resolv, err := resolvConf(pod, server, domain)
 	if err != nil {
 		return err
 	}
@@ -275,60 +276,18 @@ func hostsFile(pod *corev1.Pod, ip netip.Addr, host, domain string) (string, err
 	return b.String(), nil
 }
 
-func resolvConf(pod *corev1.Pod, dns netip.Addr, domain string) (string, error) {
-	var servers, searches, options []string
-	policy := cmp.Or(pod.GetSpec().GetDnsPolicy(), "ClusterFirst")
-	if policy == "ClusterFirst" && pod.GetSpec().GetHostNetwork() || policy == "ClusterFirst" && !dns.IsValid() {
-		policy = "Default"
+// resolvConf returns how the pod resolves names.
+func resolvConf(pod *corev1.Pod, server netip.Addr, domain string) (string, error) {
+	host, err := dns.ReadHostResolvConf("/etc/resolv.conf")
+	if err != nil {
+		return "", err
 	}
-	switch policy {
-	case "ClusterFirst", "ClusterFirstWithHostNet":
-		servers = []string{dns.String()}
-		searches = []string{pod.GetMetadata().GetNamespace() + ".svc." + domain, "svc." + domain, domain}
-		options = []string{"ndots:5"}
-	case "Default":
-		b, err := os.ReadFile("/etc/resolv.conf")
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return "", err
-		}
-		for line := range strings.Lines(string(b)) {
-			f := strings.Fields(line)
-			if len(f) < 2 {
-				continue
-			}
-			switch f[0] {
-			case "nameserver":
-				servers = append(servers, f[1])
-			case "search":
-				searches = f[1:]
-			case "options":
-				options = append(options, f[1:]...)
-			}
-		}
+	conf, err := dns.PodResolvConf{
+		Namespace: pod.GetMetadata().GetNamespace(), Policy: pod.GetSpec().GetDnsPolicy(), HostNetwork: pod.GetSpec().GetHostNetwork(),
+		Config: pod.GetSpec().GetDnsConfig(), ClusterDomain: domain, ClusterDNS: server, Host: host,
+	}.Build()
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", errConfig, err)
 	}
-	extra := pod.GetSpec().GetDnsConfig()
-	servers = append(servers, extra.GetNameservers()...)
-	searches = append(searches, extra.GetSearches()...)
-	for _, o := range extra.GetOptions() {
-		text := o.GetName()
-		if o.Value != nil {
-			text += ":" + o.GetValue()
-		}
-		options = slices.DeleteFunc(options, func(have string) bool {
-			name, _, _ := strings.Cut(have, ":")
-			return name == o.GetName()
-		})
-		options = append(options, text)
-	}
-	var b strings.Builder
-	for _, s := range servers {
-		fmt.Fprintf(&b, "nameserver %s\n", s)
-	}
-	if len(searches) > 0 {
-		fmt.Fprintf(&b, "search %s\n", strings.Join(searches, " "))
-	}
-	if len(options) > 0 {
-		fmt.Fprintf(&b, "options %s\n", strings.Join(options, " "))
-	}
-	return b.String(), nil
+	return conf.String(), nil
 }

@@ -80,6 +80,7 @@ func newWorker(cfg *Config, pod *corev1.Pod, gone bool) *worker {
 		wake: make(chan struct{}, 1), pod: pod, gone: gone,
 		instances: map[string]seenInstance{}, volumes: map[string]string{},
 	}
+	w.ip, _ = netip.ParseAddr(pod.GetStatus().GetPodIp())
 	w.publisher = newPublisher(cfg.Cluster, w.log, func() { w.update(nil, true) })
 	return w
 }
@@ -164,6 +165,11 @@ func (w *worker) sync(ctx context.Context) (time.Duration, error) {
 		return 0, err
 	}
 	w.adoptSpec(pod)
+	leaving := gone || pod.GetMetadata().GetDeletionTimestamp() != nil
+	if !leaving && !w.done(pod) {
+		// What runs already is probed at its address, so that this comes first; what fails here fails again below.
+		_ = w.ensureSandbox(ctx, pod)
+	}
 	list, err := w.cfg.Runtime.List(ctx, w.uid)
 	if err != nil {
 		return 0, err
@@ -172,7 +178,7 @@ func (w *worker) sync(ctx context.Context) (time.Duration, error) {
 		return 0, err
 	}
 	defer w.note()
-	if gone || pod.GetMetadata().GetDeletionTimestamp() != nil {
+	if leaving {
 		return w.terminate(ctx, pod, gone)
 	}
 	if w.done(pod) {
@@ -213,11 +219,9 @@ func deadline(pod *corev1.Pod) (failed bool, left time.Duration) {
 // save keeps what is asked of the pod for an agent that can't ask the control plane.
 func (w *worker) save(pod *corev1.Pod) error {
 	old := w.saved
-	same := old != nil && proto.Equal(old.GetSpec(), pod.GetSpec()) &&
+	same := old != nil && proto.Equal(old.GetSpec(), pod.GetSpec()) && proto.Equal(old.GetStatus(), pod.GetStatus()) &&
 		proto.Equal(old.GetMetadata().GetDeletionTimestamp(), pod.GetMetadata().GetDeletionTimestamp()) &&
-		old.GetMetadata().GetDeletionGracePeriodSeconds() == pod.GetMetadata().GetDeletionGracePeriodSeconds() &&
-		old.GetStatus().GetPhase() == pod.GetStatus().GetPhase() &&
-		proto.Equal(old.GetStatus().GetStartTime(), pod.GetStatus().GetStartTime())
+		old.GetMetadata().GetDeletionGracePeriodSeconds() == pod.GetMetadata().GetDeletionGracePeriodSeconds()
 	if same {
 		return nil
 	}

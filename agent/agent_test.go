@@ -1,0 +1,509 @@
+package agent_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/xebec-project/xebec/agent"
+	"github.com/xebec-project/xebec/agent/internal/netlab"
+	_ "github.com/xebec-project/xebec/agent/logs/early"
+	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/client/clienttest"
+	"github.com/xebec-project/xebec/internal/daemon"
+	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/pki"
+	"github.com/xebec-project/xebec/internal/rpc"
+	"github.com/xebec-project/xebec/internal/rpc/rpctest"
+	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
+)
+
+// agentProgram, set in the environment, makes the test program the agent.
+const agentProgram = "XEBEC_TEST_AGENT"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(agentProgram) != "" {
+		cmd := daemon.StandaloneCommand(daemon.Standalone[agent.Config]{
+			Name: "xebec-agent", Defaults: agent.DefaultConfig(),
+			New: func(cfg agent.Config, log *zap.Logger) (daemon.Runner, error) { return agent.New(cfg, log) },
+		})
+		if err := cmd.ExecuteContext(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+const nodeName = "node-1"
+
+// node is a machine with an agent, and a control plane in memory on a machine beside it.
+type node struct {
+	*testing.T
+	api      *clienttest.Server
+	client   *client.Client
+	pki      *rpctest.Cluster
+	master   *netlab.Namespace
+	self     *netlab.Namespace
+	daemon   *containerdtest.Daemon
+	config   string
+	log      *os.File
+	agent    *exec.Cmd
+	exited   chan struct{}
+	agentAPI nodev1.NodeServiceClient
+}
+
+func start(t *testing.T) *node {
+	t.Helper()
+	containerdtest.Need(t)
+	lab := netlab.New(t)
+	n := &node{T: t, pki: rpctest.NewCluster(t), master: lab.Host(netip.MustParsePrefix("10.99.0.1/24")), self: lab.Host(netip.MustParsePrefix("10.99.0.2/24"))}
+	n.daemon = containerdtest.Start(t)
+	n.api = clienttest.NewServer()
+	n.client = client.New(clienttest.Serve(t, n.api))
+	if err := n.master.Do(func() error {
+		n.pki.Serve(t, rpc.ServerConfig{
+			Listen: "10.99.0.1:6443", TLS: n.pki.Service(t, "gateway"),
+			Authorize: func(_ context.Context, id rpc.Identity, _ string) error {
+				if id.User != pki.NodeUser(nodeName) {
+					return apierr.Denied("%s is not the node", id.User)
+				}
+				return nil
+			},
+		}, n.api.Register)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	dir := n.daemon.Dir
+	pair, err := n.pki.CA.Issue(pki.NodeRequest(nodeName, net.ParseIP("10.99.0.2")))
+	if err == nil {
+		err = errors.Join(pair.WriteFiles(filepath.Join(dir, "node.crt"), filepath.Join(dir, "node.key")),
+			os.WriteFile(filepath.Join(dir, "ca.crt"), n.pki.CA.CertPEM(), 0o600))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.config = filepath.Join(dir, "agent.yaml")
+	config := fmt.Sprintf(`node: %[2]s
+address: 10.99.0.2
+gateways: ["10.99.0.1:6443"]
+tls: {ca: %[1]s/ca.crt, cert: %[1]s/node.crt, key: %[1]s/node.key}
+stateDir: %[1]s/state
+containerd: %[3]s
+containerdNamespace: agent-test
+cgroup: %[4]s
+bpf: %[5]s/xebec
+metrics: "off"
+labels: [disk=fast]
+`, dir, nodeName, n.daemon.Address, n.daemon.CgroupParent, netlab.BPFFS(t))
+	if err := os.WriteFile(n.config, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if n.log, err = os.Create(filepath.Join(dir, "agent.log")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		n.kill()
+		if t.Failed() {
+			b, _ := os.ReadFile(n.log.Name())
+			t.Logf("the agent's last words:\n%s", b[max(0, len(b)-6000):])
+		}
+	})
+	n.run()
+
+	conn, err := rpc.Dial("10.99.0.2:10250", rpc.ClientConfig{
+		TLS: n.pki.Service(t, "gateway"), ServerUser: pki.NodeUser(nodeName),
+		Options: []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, addr string) (conn net.Conn, err error) {
+			err = n.master.Do(func() (err error) {
+				conn, err = (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+				return err
+			})
+			return conn, err
+		})},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	n.agentAPI = nodev1.NewNodeServiceClient(conn)
+	return n
+}
+
+func (n *node) run() {
+	n.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		n.Fatal(err)
+	}
+	n.agent = exec.Command(self, "--config", n.config)
+	n.agent.Env = append(os.Environ(), agentProgram+"=1")
+	n.agent.Stdout, n.agent.Stderr = n.log, n.log
+	if err := n.self.Do(n.agent.Start); err != nil {
+		n.Fatal(err)
+	}
+	n.exited = make(chan struct{})
+	go func(cmd *exec.Cmd, exited chan struct{}) {
+		defer close(exited)
+		_ = cmd.Wait()
+	}(n.agent, n.exited)
+}
+
+func (n *node) kill() {
+	_ = n.agent.Process.Kill()
+	<-n.exited
+}
+
+// admin is the context of a call that the gateway makes for an administrator.
+func admin(ctx context.Context) context.Context {
+	md := metadata.MD{}
+	rpc.Identity{User: "ann", Groups: []string{"system:masters"}}.Outgoing(md)
+	return metadata.NewOutgoingContext(ctx, md)
+}
+
+func (n *node) until(what string, condition func() bool) {
+	n.Helper()
+	containerdtest.Eventually(n.T, 30*time.Second, what, condition)
+}
+
+func (n *node) podUntil(name, what string, condition func(*corev1.Pod) bool) *corev1.Pod {
+	n.Helper()
+	var pod *corev1.Pod
+	defer func() {
+		if n.Failed() {
+			n.Logf("the pod is %v", pod.GetStatus())
+		}
+	}()
+	n.until(what, func() bool {
+		var err error
+		pod, err = client.Get[*corev1.Pod](n.Context(), n.client, "default", name)
+		return err == nil && condition(pod)
+	})
+	return pod
+}
+
+func (n *node) importImage() {
+	n.Helper()
+	stream, err := n.agentAPI.ImportImage(admin(n.Context()), grpc.WaitForReady(true))
+	if err != nil {
+		n.Fatal(err)
+	}
+	archive, err := io.ReadAll(containerdtest.Archive(n, "busybox:test", containerdtest.Busybox(n)))
+	if err != nil {
+		n.Fatal(err)
+	}
+	if err := stream.Send(&nodev1.ImportImageRequest{Target: &nodev1.Target{Node: nodeName}}); err != nil {
+		n.Fatal(err)
+	}
+	for part := range slices.Chunk(archive, 256<<10) {
+		if err := stream.Send(&nodev1.ImportImageRequest{Data: part}); err != nil {
+			n.Fatal(err)
+		}
+	}
+	resp, err := stream.CloseAndRecv()
+	if err != nil || len(resp.Images) != 1 || resp.Images[0].Name != "docker.io/library/busybox:test" {
+		n.Fatalf("imported %v, %v", resp, err)
+	}
+}
+
+// exec runs a command in the pod's container.
+func (n *node) exec(pod, stdin string, command ...string) (stdout string, code int32, err error) {
+	stream, err := n.agentAPI.Exec(admin(n.Context()))
+	if err != nil {
+		return "", 0, err
+	}
+	if err := stream.Send(&nodev1.ExecRequest{Request: &nodev1.ExecRequest_Start{Start: &nodev1.ExecStart{
+		Target: &nodev1.Target{Namespace: "default", Pod: pod}, Command: command, Stdin: stdin != "",
+	}}}); err != nil {
+		return "", 0, err
+	}
+	if stdin != "" {
+		_ = stream.Send(&nodev1.ExecRequest{Request: &nodev1.ExecRequest_Stdin{Stdin: []byte(stdin)}})
+		_ = stream.Send(&nodev1.ExecRequest{Request: &nodev1.ExecRequest_CloseStdin{CloseStdin: true}})
+	}
+	var out bytes.Buffer
+	for {
+		resp, err := stream.Recv()
+		if err != nil {
+			return out.String(), -1, err
+		}
+		switch r := resp.Response.(type) {
+		case *nodev1.ExecResponse_Stdout:
+			out.Write(r.Stdout)
+		case *nodev1.ExecResponse_Stderr:
+			out.Write(r.Stderr)
+		case *nodev1.ExecResponse_ExitCode:
+			return out.String(), r.ExitCode, nil
+		}
+	}
+}
+
+func (n *node) logs(req *nodev1.LogsRequest) (string, error) {
+	stream, err := n.agentAPI.Logs(admin(n.Context()), req)
+	if err != nil {
+		return "", err
+	}
+	var out bytes.Buffer
+	for {
+		resp, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return out.String(), nil
+		}
+		if err != nil {
+			return out.String(), err
+		}
+		out.Write(resp.Data)
+	}
+}
+
+func (n *node) pod(name, script string, change ...func(*corev1.Pod)) {
+	n.Helper()
+	p := &corev1.Pod{
+		Metadata: &metav1.ObjectMeta{Name: name, Namespace: "default"},
+		Spec: &corev1.PodSpec{
+			NodeName: nodeName, TerminationGracePeriodSeconds: proto.Int64(1),
+			Containers: []*corev1.Container{{Name: "main", Image: "busybox:test", Command: []string{"sh", "-c", script}}},
+		},
+	}
+	for _, f := range change {
+		f(p)
+	}
+	if _, err := client.Create(n.Context(), n.client, p); err != nil {
+		n.Fatal(err)
+	}
+}
+
+// TestNode runs a whole node: the agent as a process in a network namespace of its own, containerd, eBPF and an API.
+func TestNode(t *testing.T) {
+	n := start(t)
+	var registered *corev1.Node
+	n.until("the node registers", func() bool {
+		var err error
+		registered, err = client.Get[*corev1.Node](t.Context(), n.client, "", nodeName)
+		return err == nil && len(registered.GetStatus().GetConditions()) > 0
+	})
+	if c := kind.NodeCondition(registered, kind.NodeReady); c.GetStatus() != "False" {
+		t.Errorf("without a pod CIDR the node is %v", c)
+	}
+	info := registered.Status.NodeInfo
+	if kind.NodeAddress(registered, "InternalIP") != "10.99.0.2" || registered.Status.DaemonEndpoints.KubeletEndpoint.Port != 10250 ||
+		!strings.HasPrefix(info.ContainerRuntimeVersion, "containerd://1.") || info.KernelVersion == "" || info.OperatingSystem != "linux" ||
+		registered.Status.Capacity["pods"].GetString_() != "110" || registered.Status.Allocatable["memory"] == nil ||
+		registered.Metadata.Labels["kubernetes.io/hostname"] != nodeName || registered.Metadata.Labels["disk"] != "fast" {
+		t.Errorf("the node registered as %v", registered)
+	}
+	registered = client.Clone(registered)
+	registered.Spec.PodCidr = "10.244.7.0/24"
+	registered.Metadata.ResourceVersion = ""
+	if _, err := client.Update(t.Context(), n.client, registered); err != nil {
+		t.Fatal(err)
+	}
+	n.until("the node is ready", func() bool {
+		now, err := client.Get[*corev1.Node](t.Context(), n.client, "", nodeName)
+		return err == nil && kind.NodeCondition(now, kind.NodeReady).GetStatus() == "True"
+	})
+	if l, err := client.Get[*coordinationv1.Lease](t.Context(), n.client, "kube-node-lease", nodeName); err != nil || l.Spec.GetLeaseDurationSeconds() != 10 {
+		t.Errorf("the lease is %v, %v", l, err)
+	}
+	n.importImage()
+	n.until("the node tells its images", func() bool {
+		now, err := client.Get[*corev1.Node](t.Context(), n.client, "", nodeName)
+		return err == nil && len(now.Status.Images) == 1
+	})
+
+	// A pod whose readiness can only be seen over the network.
+	n.pod("web", "echo serving; echo hello from web > /tmp/index.html; exec httpd -f -p 8080 -h /tmp", func(p *corev1.Pod) {
+		p.Spec.Containers[0].Ports = []*corev1.ContainerPort{{Name: "http", ContainerPort: 8080}}
+		p.Spec.Containers[0].ReadinessProbe = &corev1.Probe{PeriodSeconds: 1, Handler: &corev1.ProbeHandler{
+			HttpGet: &corev1.HTTPGetAction{Path: "/index.html", Port: &metav1.IntOrString{Type: 1, StrVal: "http"}},
+		}}
+	})
+	web := n.podUntil("web", "the pod is ready", kind.IsPodReady)
+	if ip, err := netip.ParseAddr(web.Status.PodIp); err != nil || !netip.MustParsePrefix("10.244.7.0/24").Contains(ip) {
+		t.Errorf("its address is %q", web.Status.PodIp)
+	}
+	t.Run("logs", n.in(testLogs))
+	t.Run("exec", n.in(testExec))
+	t.Run("service", n.in(func(t *testing.T, n *node) { testService(t, n, web) }))
+	t.Run("callers", n.in(testCallers))
+	t.Run("agent killed", n.in(func(t *testing.T, one *node) {
+		testAgentKilled(t, one, web)
+		n.agent, n.exited = one.agent, one.exited
+	}))
+	t.Run("delete", func(t *testing.T) {
+		if _, err := client.Delete[*corev1.Pod](t.Context(), n.client, "default", "web"); err != nil {
+			t.Fatal(err)
+		}
+		n.until("the pod is gone", func() bool {
+			_, err := client.Get[*corev1.Pod](t.Context(), n.client, "default", "web")
+			return apierr.IsNotFound(err)
+		})
+	})
+	t.Run("events", n.in(func(t *testing.T, n *node) {
+		reasons := map[string]bool{}
+		defer func() { t.Logf("reasons: %v", reasons) }()
+		n.until("events were recorded", func() bool {
+			list, _, err := client.List[*corev1.Event](t.Context(), n.client, client.ListOptions{Namespace: "default"})
+			for _, e := range list {
+				reasons[e.Reason] = true
+			}
+			return err == nil && reasons["Pulled"] && reasons["Created"] && reasons["Started"] && reasons["Killing"]
+		})
+	}))
+}
+
+// in makes a subtest of a part, whose failures are its own.
+func (n *node) in(f func(*testing.T, *node)) func(*testing.T) {
+	return func(t *testing.T) {
+		one := *n
+		one.T = t
+		f(t, &one)
+	}
+}
+
+func testLogs(t *testing.T, n *node) {
+	target := &nodev1.Target{Namespace: "default", Pod: "web"}
+	if got, err := n.logs(&nodev1.LogsRequest{Target: target, TailLines: proto.Int64(5)}); err != nil || got != "serving\n" {
+		t.Errorf("log is %q, %v", got, err)
+	}
+	if _, err := n.logs(&nodev1.LogsRequest{Target: target, Previous: true}); !apierr.IsNotFound(err) {
+		t.Errorf("the log before the first: %v", err)
+	}
+	if _, err := n.logs(&nodev1.LogsRequest{Target: target, Container: "other"}); !apierr.IsNotFound(err) {
+		t.Errorf("another container: %v", err)
+	}
+	n.pod("brief", "for i in 1 2 3; do echo $i; sleep 0.2; done", func(p *corev1.Pod) { p.Spec.RestartPolicy = "Never" })
+	n.podUntil("brief", "it has started", func(p *corev1.Pod) bool { return p.Status.GetPhase() == "Running" })
+	got, err := n.logs(&nodev1.LogsRequest{Target: &nodev1.Target{Namespace: "default", Pod: "brief"}, Follow: true})
+	if err != nil || got != "1\n2\n3\n" {
+		t.Errorf("followed %q, %v", got, err)
+	}
+	n.podUntil("brief", "it has succeeded", func(p *corev1.Pod) bool { return p.Status.GetPhase() == "Succeeded" })
+	if _, _, err := n.exec("brief", "", "true"); apierr.Reason(err) != "CONTAINER_NOT_RUNNING" {
+		t.Errorf("exec in what has ended: %v", err)
+	}
+}
+
+func testExec(t *testing.T, n *node) {
+	if out, code, err := n.exec("web", "some\ninput\n", "sh", "-c", "cat; echo bad >&2; exit 42"); err != nil || code != 42 || !strings.Contains(out, "some\ninput\n") || !strings.Contains(out, "bad\n") {
+		t.Errorf("exec: %q, %d, %v", out, code, err)
+	}
+	if _, _, err := n.exec("web", "", "nonesuch"); apierr.Reason(err) != "EXEC_FAILED" {
+		t.Errorf("a command that does not exist: %v", err)
+	}
+}
+
+// request asks the service for a page.
+const request = `printf 'GET /index.html HTTP/1.0\r\n\r\n' | nc 10.96.0.80 80`
+
+func testService(t *testing.T, n *node, web *corev1.Pod) {
+	clienttest.Seed(n.api, &corev1.Service{
+		Metadata: &metav1.ObjectMeta{Name: "web", Namespace: "default"},
+		Spec:     &corev1.ServiceSpec{ClusterIp: "10.96.0.80", ClusterIps: []string{"10.96.0.80"}, Type: "ClusterIP", Ports: []*corev1.ServicePort{{Port: 80, Protocol: "TCP", TargetPort: &metav1.IntOrString{IntVal: 8080}}}},
+	})
+	clienttest.Seed(n.api, &discoveryv1.EndpointSlice{
+		Metadata:    &metav1.ObjectMeta{Name: "web-1", Namespace: "default", Labels: map[string]string{"kubernetes.io/service-name": "web"}},
+		AddressType: "IPv4",
+		Endpoints:   []*discoveryv1.Endpoint{{Addresses: []string{web.Status.PodIp}, Conditions: &discoveryv1.EndpointConditions{Ready: proto.Bool(true)}}},
+		Ports:       []*discoveryv1.EndpointPort{{Name: proto.String(""), Port: proto.Int32(8080), Protocol: proto.String("TCP")}},
+	})
+	n.pod("client", "sleep 3600")
+	n.podUntil("client", "it runs", kind.IsPodReady)
+	last := ""
+	defer func() {
+		if t.Failed() {
+			t.Logf("the last answer was %s", last)
+			resp, err := n.agentAPI.ListServices(admin(context.Background()), &nodev1.ListServicesRequest{})
+			t.Logf("services: %v, %v", resp, err)
+			b, _ := exec.Command("sh", "-c", "find /sys/fs/cgroup/unified"+n.daemon.CgroupParent+" -name cgroup.procs | xargs -n1 sh -c 'echo $0; cat $0'").CombinedOutput()
+			t.Logf("%s", b)
+		}
+	}()
+	n.until("the service answers by its cluster IP", func() bool {
+		out, code, err := n.exec("client", "", "sh", "-c", request)
+		last = fmt.Sprintf("%q, %d, %v", out, code, err)
+		return err == nil && code == 0 && strings.HasSuffix(out, "hello from web\n")
+	})
+	resp, err := n.agentAPI.ListServices(admin(t.Context()), &nodev1.ListServicesRequest{Target: &nodev1.Target{Node: nodeName}})
+	if err != nil || len(resp.Services) != 1 {
+		t.Fatalf("services are %v, %v", resp, err)
+	}
+	backend := web.Status.PodIp + ":8080"
+	if s := resp.Services[0]; s.Service != "default/web" || s.Frontend != "10.96.0.80:80" || s.Protocol != "TCP" ||
+		!slices.Equal(s.WantedBackends, []string{backend}) || !slices.Equal(s.ActualBackends, []string{backend}) {
+		t.Errorf("the service is %v", s)
+	}
+}
+
+func testCallers(t *testing.T, n *node) {
+	// The gateway itself, and the gateway for somebody who is no administrator.
+	if _, err := n.agentAPI.ListImages(t.Context(), &nodev1.ListImagesRequest{}); !apierr.IsForbidden(err) {
+		t.Errorf("a call for nobody: %v", err)
+	}
+	md := metadata.MD{}
+	rpc.Identity{User: "eve", Groups: []string{"guests"}}.Outgoing(md)
+	if _, err := n.agentAPI.ListImages(metadata.NewOutgoingContext(t.Context(), md), &nodev1.ListImagesRequest{}); !apierr.IsForbidden(err) {
+		t.Errorf("a call for a guest: %v", err)
+	}
+	if _, err := n.agentAPI.ListImages(admin(t.Context()), &nodev1.ListImagesRequest{Target: &nodev1.Target{Node: "node-2"}}); !apierr.IsBadRequest(err) {
+		t.Errorf("a call for another node: %v", err)
+	}
+}
+
+func testAgentKilled(t *testing.T, n *node, web *corev1.Pod) {
+	before := n.podUntil("web", "it is there", kind.IsPodReady)
+	n.kill()
+	// Without an agent the pods reach each other, and services, all the same; the next one disturbs nothing.
+	n.pod("meanwhile", "sleep 3600")
+	n.run()
+	n.podUntil("meanwhile", "a pod bound meanwhile runs", kind.IsPodReady)
+	after := n.podUntil("web", "it is still there", kind.IsPodReady)
+	if a, b := after.Status.ContainerStatuses[0], before.Status.ContainerStatuses[0]; !proto.Equal(a, b) || after.Status.PodIp != web.Status.PodIp {
+		t.Errorf("the pod changed:\n%v\n%v", a, b)
+	}
+	n.until("the service answers", func() bool {
+		out, code, err := n.exec("client", "", "sh", "-c", request)
+		return err == nil && code == 0 && strings.HasSuffix(out, "hello from web\n")
+	})
+	n.until("the lease is taken anew", func() bool {
+		_, err := client.Get[*coordinationv1.Lease](t.Context(), n.client, "kube-node-lease", nodeName)
+		return err == nil
+	})
+}
+
+func TestConfigProblemsAreAllNamed(t *testing.T) {
+	cfg := agent.DefaultConfig()
+	cfg.Node, cfg.Address, cfg.ClusterCIDR, cfg.ClusterDNS, cfg.Labels = "No_Name", "nowhere", "10.96.0.0/12", "10.1.1.1", []string{"a b=c"}
+	err := cfg.Validate()
+	if err == nil {
+		t.Fatal("nonsense passes")
+	}
+	for _, want := range []string{"node:", "address:", "gateways: required", "tls.ca: required", "overlaps", "clusterDNS:", "labels:"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in:\n%v", want, err)
+		}
+	}
+}
