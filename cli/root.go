@@ -125,10 +125,13 @@ func (s *shell) root() *cobra.Command {
 		}
 		root.AddCommand(commands...)
 	}
-	add(groupObjects, s.applyCommand(), s.getCommand(), s.describeCommand(), s.deleteCommand(), s.waitCommand())
-	add(groupWorkload, s.rolloutCommand())
-	add(groupInspect, s.logsCommand(), s.execCommand())
-	add(groupCluster, s.imageCommand())
+	add(groupObjects, s.applyCommand(), s.createCommand(), s.getCommand(), s.describeCommand(), s.deleteCommand(),
+		s.patchCommand(), s.labelCommand(), s.annotateCommand(), s.waitCommand())
+	add(groupWorkload, s.scaleCommand(), s.rolloutCommand(), s.setCommand())
+	add(groupInspect, s.logsCommand(), s.execCommand(), s.whyCommand())
+	add(groupCluster, s.clusterCommand(), s.controllersCommand(), s.nodeCommand(), s.imageCommand(), s.cordonCommand(true),
+		s.cordonCommand(false), s.drainCommand(), s.taintCommand())
+	add(groupSettings, s.configCommand(), s.authCommand(), s.explainCommand(), s.apiResourcesCommand(), s.versionCommand())
 	root.SetHelpCommandGroupID(groupSettings)
 	root.SetCompletionCommandGroupID(groupSettings)
 	return root

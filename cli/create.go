@@ -1,0 +1,309 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/manifest"
+	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+func (s *shell) createCommand() *cobra.Command {
+	var c choice
+	o := &writeOptions{}
+	cmd := family("create", "Create objects from manifests or flags", s.createNamespaceCommand(), s.createConfigMapCommand(),
+		s.createSecretCommand(), s.createDeploymentCommand())
+	cmd.Use = "create -f FILE | create KIND NAME"
+	cmd.Example = "  xebec create -f pod.yaml\n" +
+		"  xebec create deployment web --image=echo:1 --replicas=3"
+	others := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(c.files) == 0 || len(args) > 0 {
+			return others(cmd, args)
+		}
+		if err := o.parse(); err != nil {
+			return err
+		}
+		docs, err := s.load(c.files, c.recursive)
+		if err != nil {
+			return err
+		}
+		return s.each(docs, func(d manifest.Document) error { return s.create(cmd.Context(), d.Object, o) })
+	}
+	c.fileFlags(cmd, "to create")
+	o.flags(cmd)
+	return cmd
+}
+
+// create stores one new object and says so.
+func (s *shell) create(ctx context.Context, obj kind.Object, o *writeOptions) error {
+	cl, err := s.client()
+	if err != nil {
+		return err
+	}
+	var warnings []string
+	options := []client.CreateOption{client.Warnings(&warnings)}
+	if o.dry() {
+		options = append(options, client.DryRun)
+	}
+	stored, err := client.Create(ctx, cl, obj, options...)
+	s.warn(warnings)
+	if err != nil {
+		return err
+	}
+	return s.wrote(o, stored, "created")
+}
+
+// createOne makes a subcommand that creates one object of the given name, in the namespace in use.
+func (s *shell) createOne(use, short, example string, make func(name, namespace string) (kind.Object, error)) *cobra.Command {
+	o := &writeOptions{}
+	cmd := &cobra.Command{
+		Use: use, Short: short, Example: example,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usagef("one name is required")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.parse(); err != nil {
+				return err
+			}
+			namespace, err := s.defaultNamespace()
+			if err != nil {
+				return err
+			}
+			obj, err := make(args[0], namespace)
+			if err != nil {
+				return err
+			}
+			return s.create(cmd.Context(), obj, o)
+		},
+	}
+	o.flags(cmd)
+	return cmd
+}
+
+func (s *shell) createNamespaceCommand() *cobra.Command {
+	cmd := s.createOne("namespace NAME", "Create a namespace", "  xebec create namespace test",
+		func(name, _ string) (kind.Object, error) {
+			return &corev1.Namespace{Metadata: &metav1.ObjectMeta{Name: name}}, nil
+		})
+	cmd.Aliases = []string{"ns"}
+	return cmd
+}
+
+func (s *shell) createConfigMapCommand() *cobra.Command {
+	var values data
+	cmd := s.createOne("configmap NAME", "Create a ConfigMap",
+		"  xebec create configmap settings --from-literal=mode=fast\n"+
+			"  xebec create configmap site --from-file=index.html --from-file=conf=nginx.conf",
+		func(name, namespace string) (kind.Object, error) {
+			all, err := values.read()
+			if err != nil {
+				return nil, err
+			}
+			c := &corev1.ConfigMap{Metadata: &metav1.ObjectMeta{Name: name, Namespace: namespace}}
+			for key, value := range all {
+				if !utf8.Valid(value) {
+					if c.BinaryData == nil {
+						c.BinaryData = map[string][]byte{}
+					}
+					c.BinaryData[key] = value
+					continue
+				}
+				if c.Data == nil {
+					c.Data = map[string]string{}
+				}
+				c.Data[key] = string(value)
+			}
+			return c, nil
+		})
+	cmd.Aliases = []string{"cm"}
+	values.flags(cmd)
+	return cmd
+}
+
+func (s *shell) createSecretCommand() *cobra.Command {
+	var values data
+	typ := kind.SecretOpaque
+	generic := s.createOne("generic NAME", "Create a secret of any keys",
+		"  xebec create secret generic db --from-literal=password=s3cret\n"+
+			"  xebec create secret generic tls-files --from-file=cert.pem --from-file=key.pem",
+		func(name, namespace string) (kind.Object, error) {
+			all, err := values.read()
+			if err != nil {
+				return nil, err
+			}
+			return &corev1.Secret{Metadata: &metav1.ObjectMeta{Name: name, Namespace: namespace}, Type: typ, Data: all}, nil
+		})
+	values.flags(generic)
+	generic.Flags().StringVar(&typ, "type", typ, "type of the secret")
+	return family("secret", "Create a secret", generic)
+}
+
+// data is the keys and values that flags name.
+type data struct{ literals, files, envFiles []string }
+
+func (d *data) flags(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVar(&d.literals, "from-literal", nil, "KEY=VALUE")
+	cmd.Flags().StringArrayVar(&d.files, "from-file", nil, "[KEY=]FILE, or a directory whose files are taken by their names")
+	cmd.Flags().StringArrayVar(&d.envFiles, "from-env-file", nil, "file with lines KEY=VALUE")
+}
+
+func (d *data) read() (map[string][]byte, error) {
+	out := map[string][]byte{}
+	add := func(key string, value []byte) error {
+		if _, twice := out[key]; twice {
+			return usagef("key %q is given twice", key)
+		}
+		out[key] = value
+		return nil
+	}
+	for _, l := range d.literals {
+		key, value, ok := strings.Cut(l, "=")
+		if !ok || key == "" {
+			return nil, usagef("--from-literal=%s is not KEY=VALUE", l)
+		}
+		if err := add(key, []byte(value)); err != nil {
+			return nil, err
+		}
+	}
+	for _, f := range d.files {
+		key, path, named := strings.Cut(f, "=")
+		if !named {
+			path, key = f, filepath.Base(f)
+		}
+		if err := addFile(key, path, named, add); err != nil {
+			return nil, err
+		}
+	}
+	for _, f := range d.envFiles {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			return nil, fileError("read", err)
+		}
+		number := 0
+		for line := range strings.Lines(string(text)) {
+			number++
+			line = strings.TrimSpace(line)
+			if line == "" || line[0] == '#' {
+				continue
+			}
+			key, value, ok := strings.Cut(line, "=")
+			if !ok || key == "" {
+				return nil, fmt.Errorf("%s:%d: %q is not KEY=VALUE", f, number, line)
+			}
+			if err := add(key, []byte(value)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return out, nil
+}
+
+// addFile adds a file, or, without a key, all files of a directory.
+func addFile(key, path string, named bool, add func(string, []byte) error) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return fileError("read", err)
+	}
+	if !info.IsDir() {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return fileError("read", err)
+		}
+		return add(key, content)
+	}
+	if named {
+		return usagef("%s is a directory: its files have keys of their own", path)
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return fileError("read", err)
+	}
+	for _, e := range entries {
+		if !e.Type().IsRegular() {
+			continue
+		}
+		if err := addFile(e.Name(), filepath.Join(path, e.Name()), true, add); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *shell) createDeploymentCommand() *cobra.Command {
+	var images []string
+	replicas, port := int32(1), int32(0)
+	var command []string
+	cmd := s.createOne("deployment NAME --image=IMAGE [-- COMMAND [ARGUMENT...]]", "Create a deployment",
+		"  xebec create deployment web --image=echo:1 --replicas=3 --port=8080\n"+
+			"  xebec create deployment box --image=client:1 -- sleep 1h",
+		func(name, namespace string) (kind.Object, error) {
+			if len(images) == 0 {
+				return nil, usagef("--image is required")
+			}
+			if len(command) > 0 && len(images) > 1 {
+				return nil, usagef("a command needs exactly one --image")
+			}
+			labels := map[string]string{"app": name}
+			var containers []*corev1.Container
+			for _, image := range images {
+				c := &corev1.Container{Name: containerName(image), Image: image, Command: command}
+				if port != 0 {
+					c.Ports = []*corev1.ContainerPort{{ContainerPort: port, Protocol: kind.ProtocolTCP}}
+				}
+				containers = append(containers, c)
+			}
+			return &appsv1.Deployment{
+				Metadata: &metav1.ObjectMeta{Name: name, Namespace: namespace, Labels: labels},
+				Spec: &appsv1.DeploymentSpec{
+					Replicas: &replicas,
+					Selector: &metav1.LabelSelector{MatchLabels: labels},
+					Template: &corev1.PodTemplateSpec{
+						Metadata: &metav1.ObjectMeta{Labels: labels},
+						Spec:     &corev1.PodSpec{Containers: containers},
+					},
+				},
+			}, nil
+		})
+	cmd.Aliases = []string{"deploy"}
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if dash := cmd.ArgsLenAtDash(); dash >= 0 {
+			command, args = args[dash:], args[:dash]
+		}
+		if len(args) != 1 {
+			return usagef("one name is required")
+		}
+		return nil
+	}
+	cmd.Flags().StringArrayVar(&images, "image", nil, "image; several make several containers")
+	cmd.Flags().Int32Var(&replicas, "replicas", 1, "number of pods")
+	cmd.Flags().Int32Var(&port, "port", 0, "port that the containers listen at")
+	return cmd
+}
+
+// containerName makes a name of an image's: docker.io/library/echo:1 is echo.
+func containerName(image string) string {
+	name := image[strings.LastIndexByte(image, '/')+1:]
+	name, _, _ = strings.Cut(name, "@")
+	name, _, _ = strings.Cut(name, ":")
+	name = strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(name))
+	return strings.Trim(name, "-")
+}

@@ -1,0 +1,148 @@
+// Package schema tells what the fields of objects mean: their JSON names, their types as people write them, and the
+// comments of the protos, which are embedded.
+package schema
+
+import (
+	"bytes"
+	"compress/gzip"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/xebec-project/xebec/internal/kind"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+//go:generate bash -c "set -o pipefail; go tool -modfile=../../tools/go.mod buf build ../.. --as-file-descriptor-set -o -#format=binpb | go run ./generate comments.json.gz"
+
+//go:embed comments.json.gz
+var compressed []byte
+
+// comments are by full name of message or field.
+var comments = sync.OnceValues(func() (map[string]string, error) {
+	r, err := gzip.NewReader(bytes.NewReader(compressed))
+	if err != nil {
+		return nil, fmt.Errorf("embedded comments: %w", err)
+	}
+	var all map[string]string
+	if err := json.NewDecoder(r).Decode(&all); err != nil {
+		return nil, fmt.Errorf("embedded comments: %w", err)
+	}
+	return all, nil
+})
+
+// Field is one field of an object, or the object itself.
+type Field struct {
+	// Name is the field's name in JSON, or the kind's.
+	Name string
+	// Type is how its value is written: string, integer, Object, []Container, map[string]Quantity, ...
+	Type string
+	// Comment is what the field means; TypeComment is what its type means, empty for scalars.
+	Comment, TypeComment string
+	// NoEffect says why setting the field does nothing yet; empty when it does something.
+	NoEffect string
+
+	message protoreflect.MessageDescriptor // nil for what has no fields of its own
+}
+
+// Of returns a kind as the root of its fields.
+func Of(k *kind.Kind) (Field, error) {
+	all, err := comments()
+	m := k.New().ProtoReflect().Descriptor()
+	return Field{Name: k.Name, Type: "Object", Comment: all[string(m.FullName())], message: m}, err
+}
+
+// Fields returns the fields of a field, in the order of the proto; nil when it has none.
+func (f Field) Fields() []Field {
+	if f.message == nil {
+		return nil
+	}
+	all, err := comments()
+	if err != nil {
+		return nil // Of has reported it.
+	}
+	var out []Field
+	for i := range f.message.Fields().Len() {
+		d := f.message.Fields().Get(i)
+		o := options(d)
+		if o.GetInline() && d.Message() != nil {
+			out = append(out, Field{message: d.Message()}.Fields()...)
+			continue
+		}
+		child := Field{Name: d.JSONName(), Comment: all[string(d.FullName())], NoEffect: o.GetNoEffect()}
+		child.Type, child.message = describe(d)
+		if child.message != nil {
+			child.TypeComment = all[string(child.message.FullName())]
+		}
+		out = append(out, child)
+	}
+	return out
+}
+
+// Child returns the field of that name.
+func (f Field) Child(name string) (Field, bool) {
+	for _, c := range f.Fields() {
+		if c.Name == name {
+			return c, true
+		}
+	}
+	return Field{}, false
+}
+
+func options(d protoreflect.FieldDescriptor) *metav1.FieldRules {
+	o, _ := proto.GetExtension(d.Options(), metav1.E_Field).(*metav1.FieldRules)
+	return o
+}
+
+// describe names a field's type and returns the message whose fields it has.
+func describe(d protoreflect.FieldDescriptor) (string, protoreflect.MessageDescriptor) {
+	if d.IsMap() {
+		name, m := value(d.MapValue())
+		return "map[string]" + name, m
+	}
+	name, m := value(d)
+	if d.IsList() {
+		return "[]" + name, m
+	}
+	return name, m
+}
+
+func value(d protoreflect.FieldDescriptor) (string, protoreflect.MessageDescriptor) {
+	switch d.Kind() {
+	case protoreflect.MessageKind:
+		return message(d.Message())
+	case protoreflect.BoolKind:
+		return "boolean", nil
+	case protoreflect.StringKind:
+		return "string", nil
+	case protoreflect.BytesKind:
+		return "bytes in base64", nil
+	case protoreflect.FloatKind, protoreflect.DoubleKind:
+		return "number", nil
+	}
+	return "integer", nil
+}
+
+// message names a message by how JSON writes it.
+func message(m protoreflect.MessageDescriptor) (string, protoreflect.MessageDescriptor) {
+	if m.FullName() == "google.protobuf.Timestamp" {
+		return "time, RFC 3339", nil
+	}
+	o, _ := proto.GetExtension(m.Options(), metav1.E_Message).(*metav1.MessageRules)
+	switch o.GetJsonForm() {
+	case metav1.JsonForm_JSON_FORM_QUANTITY:
+		return "quantity", nil
+	case metav1.JsonForm_JSON_FORM_INT_OR_STRING:
+		return "integer or string", nil
+	case metav1.JsonForm_JSON_FORM_RAW:
+		return "any JSON", nil
+	case metav1.JsonForm_JSON_FORM_LIST:
+		name, inner := describe(m.Fields().Get(0))
+		return name, inner
+	}
+	return string(m.Name()), m
+}
