@@ -298,6 +298,17 @@ func TestObjects(t *testing.T) {
 		}
 	})
 
+	t.Run("a transaction holds as many writes as it may", func(t *testing.T) {
+		ops := make([]client.Operation, maxOperations)
+		for i := range ops {
+			ops[i] = client.OpCreate(configMap(fmt.Sprintf("many-%d", i)))
+		}
+		result, err := client.Transact(ctx, c, ops...)
+		if err != nil || result.Len() != maxOperations {
+			t.Fatalf("%d writes in one transaction: %v", maxOperations, err)
+		}
+	})
+
 	t.Run("apply", func(t *testing.T) {
 		want := func(replicas int) *appsv1.Deployment {
 			return decode[*appsv1.Deployment](t, fmt.Sprintf(`{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"web","namespace":"default"},
