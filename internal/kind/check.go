@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -97,13 +96,6 @@ func unchangedPointer[T comparable](c *checker, p *field.Path, new, old *T) {
 		c.add(&field.Error{Type: field.ErrorTypeInvalid, Field: p.String(), BadValue: nil, Detail: fieldImmutable})
 	case old == nil || *new != *old:
 		c.invalid(p, *new, fieldImmutable)
-	}
-}
-
-// unchangedMessage refuses a change of a message field.
-func (c *checker) unchangedMessage(p *field.Path, new, old proto.Message, detail string) {
-	if !proto.Equal(new, old) {
-		c.forbidden(p, detail)
 	}
 }
 

@@ -128,7 +128,7 @@ func TestSourceExplainsBadCertificates(t *testing.T) {
 }
 
 // handshake connects client and server over a pipe and returns both ends' errors and the client's view of the server.
-func handshake(client, server *tls.Config) (clientErr, serverErr error, state tls.ConnectionState) {
+func handshake(client, server *tls.Config) (state tls.ConnectionState, clientErr, serverErr error) {
 	clientEnd, serverEnd := net.Pipe()
 	served := make(chan error, 1)
 	go func() {
@@ -148,7 +148,7 @@ func handshake(client, server *tls.Config) (clientErr, serverErr error, state tl
 	}
 	state = conn.ConnectionState()
 	clientEnd.Close()
-	return clientErr, <-served, state
+	return state, clientErr, <-served
 }
 
 func TestHandshake(t *testing.T) {
@@ -186,7 +186,7 @@ func TestHandshake(t *testing.T) {
 		{"another server", picky, "elsewhere"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			err, _, _ := handshake(tt.client, server.ServerConfig())
+			_, err, _ := handshake(tt.client, server.ServerConfig())
 			if tt.want == "" && err != nil {
 				t.Fatal(err)
 			}
@@ -219,7 +219,7 @@ func TestSourceFollowsFiles(t *testing.T) {
 		}
 		config := source.ServerConfig()
 		admin := memorySource(t, newCA, AdminRequest("ann")).ClientConfig(AnyServer)
-		if err, _, _ := handshake(admin, config); err == nil {
+		if _, err, _ := handshake(admin, config); err == nil {
 			t.Fatal("a client of the new authority was let in before the rotation")
 		}
 
@@ -240,7 +240,7 @@ func TestSourceFollowsFiles(t *testing.T) {
 		}
 
 		write(append(oldCA.CertPEM(), newCA.CertPEM()...), issue(t, newCA, ServiceRequest("apiserver", "master-1")))
-		if err, _, state := handshake(admin, config); err != nil {
+		if state, err, _ := handshake(admin, config); err != nil {
 			t.Fatal(err)
 		} else if got := state.PeerCertificates[0].Issuer.CommonName; got != "new" {
 			t.Errorf("the server still shows a certificate of %q", got)

@@ -183,7 +183,6 @@ func (s *Server) options(observer *observer, limiter *limiter) []grpc.ServerOpti
 		grpc.StaticStreamWindowSize(streamWindow),
 		grpc.StaticConnWindowSize(connectionWindow),
 		grpc.ReadBufferSize(bufferSize),
-		grpc.SharedWriteBuffer(true),
 		grpc.WaitForHandlers(true),
 		// The order, outermost first. Observation is outside of all, so that refused and panicked calls are counted
 		// and logged too. Recovery is outside of all that could panic. Authentication precedes the limits, which are

@@ -40,7 +40,7 @@ func (f *filler) fill(v reflect.Value) {
 		}
 		return
 	case k8smetav1.FieldsV1:
-		v.Set(reflect.ValueOf(k8smetav1.FieldsV1{Raw: fmt.Appendf(nil, `{"f:spec":{".":{},"v:%d":[1.5,null,true]}}`, f.rand.Int32())}))
+		v.Set(reflect.ValueOf(*k8smetav1.NewFieldsV1(fmt.Sprintf(`{"f:spec":{".":{},"v:%d":[1.5,null,true]}}`, f.rand.Int32()))))
 		return
 	}
 	// Structs are not left out here: their fields are, each by itself.

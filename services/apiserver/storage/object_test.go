@@ -83,7 +83,7 @@ func TestObject(t *testing.T) {
 	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
 		t.Errorf("Any differs (-want +got):\n%s", diff)
 	}
-	if o.Any() != o.Any() {
+	if first, second := o.Any(), o.Any(); first != second {
 		t.Error("Any is made twice")
 	}
 	stored := new(corev1.Pod)
