@@ -44,8 +44,8 @@ func checkConfigMap(m *corev1.ConfigMap, c *checker) {
 		size += len(m.GetBinaryData()[key])
 	}
 	if size > MaxConfigSize {
-		// The sum counts, so no single field is to blame.
-		c.add(&field.Error{Type: field.ErrorTypeTooLong, Detail: fmt.Sprintf("may not be more than %d bytes", MaxConfigSize)})
+		// The sum counts; people look for it where most of it is written.
+		c.add(&field.Error{Type: field.ErrorTypeTooLong, Field: "data", Detail: fmt.Sprintf("may not be more than %d bytes, binaryData included", MaxConfigSize)})
 	}
 }
 

@@ -26,7 +26,7 @@ func TestConfigMap(t *testing.T) {
 		}, nil},
 		{"more", func(m *corev1.ConfigMap) {
 			m.Data, m.BinaryData = map[string]string{"a": strings.Repeat("x", 1<<19)}, map[string][]byte{"b": make([]byte, 1<<19+1)}
-		}, []string{": Too long: may not be more than 1048576 bytes"}},
+		}, []string{"data: Too long: may not be more than 1048576 bytes, binaryData included"}},
 	})
 	fixed := func() *corev1.ConfigMap {
 		m := configMap()
