@@ -26,7 +26,7 @@ const pullTimeout = 10 * time.Minute
 
 var (
 	// ErrNeverPull is returned by Ensure for an image that is absent and that the policy forbids to pull.
-	ErrNeverPull = errors.New("image is not present on the node and its pull policy is Never")
+	ErrNeverPull = errors.New("image is not present on the node and its pull policy is Never: put it there by `xebec image load ARCHIVE`")
 	// ErrInvalidName is returned for a name that can't name an image.
 	ErrInvalidName = errors.New("invalid image name")
 )
@@ -109,7 +109,7 @@ func (s *Store) pull(ctx context.Context, full string) (Image, error) {
 			containerd.WithResolver(s.resolver()),
 		)
 		if err != nil {
-			return nil, fmt.Errorf("pulling image %s: %w", full, err)
+			return nil, fmt.Errorf("pulling image %s: %w; check the name and the registry, or put it on the nodes by `xebec image load ARCHIVE`", full, err)
 		}
 		return s.unpacked(ctx, img)
 	})
