@@ -16,15 +16,18 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/agent"
+	"github.com/xebec-project/xebec/agent/datapath"
 	"github.com/xebec-project/xebec/agent/internal/netlab"
 	_ "github.com/xebec-project/xebec/agent/logs/early"
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
+	"github.com/xebec-project/xebec/agent/snapshot"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
@@ -70,6 +73,7 @@ type node struct {
 	self     *netlab.Namespace
 	daemon   *containerdtest.Daemon
 	config   string
+	bpf      string
 	log      *os.File
 	agent    *exec.Cmd
 	exited   chan struct{}
@@ -108,6 +112,7 @@ func start(t *testing.T) *node {
 		t.Fatal(err)
 	}
 	n.config = filepath.Join(dir, "agent.yaml")
+	n.bpf = filepath.Join(netlab.BPFFS(t), "xebec")
 	config := fmt.Sprintf(`node: %[2]s
 address: 10.99.0.2
 gateways: ["10.99.0.1:6443"]
@@ -116,10 +121,10 @@ stateDir: %[1]s/state
 containerd: %[3]s
 containerdNamespace: agent-test
 cgroup: %[4]s
-bpf: %[5]s/xebec
+bpf: %[5]s
 metrics: "off"
 labels: [disk=fast]
-`, dir, nodeName, n.daemon.Address, n.daemon.CgroupParent, netlab.BPFFS(t))
+`, dir, nodeName, n.daemon.Address, n.daemon.CgroupParent, n.bpf)
 	if err := os.WriteFile(n.config, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -353,6 +358,10 @@ func TestNode(t *testing.T) {
 		testAgentKilled(t, one, web)
 		n.agent, n.exited = one.agent, one.exited
 	}))
+	t.Run("control plane away", n.in(func(t *testing.T, one *node) {
+		testControlPlaneAway(t, one)
+		n.agent, n.exited = one.agent, one.exited
+	}))
 	t.Run("delete", func(t *testing.T) {
 		if _, err := client.Delete[*corev1.Pod](t.Context(), n.client, "default", "web"); err != nil {
 			t.Fatal(err)
@@ -492,6 +501,105 @@ func testAgentKilled(t *testing.T, n *node, web *corev1.Pod) {
 		_, err := client.Get[*coordinationv1.Lease](t.Context(), n.client, "kube-node-lease", nodeName)
 		return err == nil
 	})
+}
+
+// An agent that starts while every master is away knows names and routes from the one before it, also when the kernel
+// has forgotten all, as after a start of the machine.
+func testControlPlaneAway(t *testing.T, n *node) {
+	clienttest.Seed(n.api, &corev1.Node{
+		Metadata: &metav1.ObjectMeta{Name: "node-2"}, Spec: &corev1.NodeSpec{PodCidr: "10.244.8.0/24"},
+		Status: &corev1.NodeStatus{Addresses: []*corev1.NodeAddress{{Type: "InternalIP", Address: "10.99.0.1"}}},
+	})
+	kept := filepath.Join(n.daemon.Dir, "state", "cluster")
+	n.until("the cluster is written down", func() bool {
+		list, err := snapshot.Load(kept)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(list, func(o kind.Object) bool { return o.GetMetadata().GetName() == "web" }) &&
+			slices.ContainsFunc(list, func(o kind.Object) bool { return o.GetMetadata().GetName() == "node-2" })
+	})
+	config, err := os.ReadFile(n.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	away := n.config + ".away"
+	if err := os.WriteFile(away, bytes.ReplaceAll(config, []byte("10.99.0.1:6443"), []byte("10.99.0.9:6443")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	usual := n.config
+	for _, started := range []string{"agent", "machine"} {
+		n.kill()
+		if started == "machine" {
+			if err := errors.Join(datapath.Remove(n.bpf), n.deleteRoute("10.244.8.0/24")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n.config = away
+		n.run()
+		n.until("names are answered", func() bool {
+			addrs, err := n.lookup("web.default.svc.cluster.local.")
+			return err == nil && slices.Equal(addrs, []string{"10.96.0.80"})
+		})
+		n.until("the service answers", func() bool {
+			out, code, err := n.exec("client", "", "sh", "-c", request)
+			return err == nil && code == 0 && strings.HasSuffix(out, "hello from web\n")
+		})
+		n.until("there is a route to the other node", func() bool { return n.hasRoute("10.244.8.0/24") })
+	}
+	n.kill()
+	n.config = usual
+	n.run()
+	n.until("the agent is back", func() bool {
+		resp, err := n.agentAPI.ListServices(admin(t.Context()), &nodev1.ListServicesRequest{})
+		return err == nil && len(resp.Services) == 1
+	})
+}
+
+// lookup asks the node's DNS server.
+func (n *node) lookup(name string) ([]string, error) {
+	r := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (c net.Conn, err error) {
+		err = n.self.Do(func() (err error) {
+			c, err = (&net.Dialer{}).DialContext(ctx, network, "10.96.0.10:53")
+			return err
+		})
+		return c, err
+	}}
+	ctx, cancel := context.WithTimeout(n.Context(), time.Second)
+	defer cancel()
+	return r.LookupHost(ctx, name)
+}
+
+func (n *node) routes(cidr string) ([]netlink.Route, *netlink.Handle) {
+	n.Helper()
+	_, dst, err := net.ParseCIDR(cidr)
+	if err != nil {
+		n.Fatal(err)
+	}
+	h, err := n.self.Handle()
+	if err != nil {
+		n.Fatal(err)
+	}
+	list, err := h.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Dst: dst}, netlink.RT_FILTER_DST)
+	if err != nil {
+		n.Fatal(err)
+	}
+	return list, h
+}
+
+func (n *node) hasRoute(cidr string) bool {
+	list, h := n.routes(cidr)
+	h.Close()
+	return len(list) == 1
+}
+
+func (n *node) deleteRoute(cidr string) error {
+	list, h := n.routes(cidr)
+	defer h.Close()
+	if len(list) != 1 {
+		return fmt.Errorf("routes to %s: %v", cidr, list)
+	}
+	return h.RouteDel(&list[0])
 }
 
 func TestConfigProblemsAreAllNamed(t *testing.T) {

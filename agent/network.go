@@ -95,6 +95,7 @@ func (a *Agent) newStack(ctx context.Context, podCIDR netip.Prefix) (_ *stack, e
 // run starts what keeps the network up to date.
 func (s *stack) run(ctx context.Context, group *errgroup.Group, w *watches) {
 	s.revision = w.services.Revision
+	w.serveKept(s)
 	group.Go(func() error { return s.pods.Run(ctx, s.log) })
 	group.Go(func() error { return s.syncer.Run(ctx) })
 	group.Go(func() error { return s.dns.Serve(ctx) })

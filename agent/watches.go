@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
+	"path/filepath"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -13,10 +16,12 @@ import (
 
 	"github.com/xebec-project/xebec/agent/podnet"
 	"github.com/xebec-project/xebec/agent/pods"
+	"github.com/xebec-project/xebec/agent/snapshot"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
 // watches are the informers of what a node needs to know.
@@ -29,6 +34,12 @@ type watches struct {
 	pods     *client.Informer[*corev1.Pod]
 	services *client.Informer[*corev1.Service]
 	slices   *client.Informer[*discoveryv1.EndpointSlice]
+
+	// kept is what the agent before knew of the cluster.
+	kept         []kind.Object
+	keptServices *seeded[*corev1.Service]
+	keptSlices   *seeded[*discoveryv1.EndpointSlice]
+	keeper       *snapshot.Keeper
 
 	// changed is signalled when a node's address or pod CIDR may have changed, cidr when this node's has one.
 	changed chan struct{}
@@ -48,13 +59,43 @@ func newWatches(c *client.Client, node, stateDir string, log *zap.Logger) *watch
 			}
 		}}),
 		pods:     client.NewInformer(c, client.InformerOptions[*corev1.Pod]{FieldSelector: "spec.nodeName=" + node, OnError: failed("pods")}),
-		services: client.NewInformer(c, client.InformerOptions[*corev1.Service]{OnError: failed("services")}),
-		slices:   client.NewInformer(c, client.InformerOptions[*discoveryv1.EndpointSlice]{OnError: failed("endpointslices")}),
+		services: client.NewInformer(c, client.InformerOptions[*corev1.Service]{OnError: failed("services"), Transform: slim[*corev1.Service]}),
+		slices:   client.NewInformer(c, client.InformerOptions[*discoveryv1.EndpointSlice]{OnError: failed("endpointslices"), Transform: slim[*discoveryv1.EndpointSlice]}),
 		changed:  make(chan struct{}, 1),
 		cidr:     make(chan netip.Prefix, 1),
 	}
 	w.nodes.OnChange(w.onNode)
+	path := filepath.Join(stateDir, "cluster")
+	w.keeper = snapshot.NewKeeper(path, w.all, log)
+	var err error
+	if w.kept, err = snapshot.Load(path); err != nil {
+		log.Error("What was kept of the cluster is lost: names and routes wait for the control plane", zap.Error(err))
+	}
 	return w
+}
+
+// all yields what an agent has to know of the cluster to serve it without a control plane.
+func (w *watches) all(yield func(kind.Object) bool) {
+	for _, n := range w.nodes.List() {
+		route := &corev1.Node{
+			Metadata: &metav1.ObjectMeta{Name: n.GetMetadata().GetName()},
+			Spec:     &corev1.NodeSpec{PodCidr: n.GetSpec().GetPodCidr()},
+			Status:   &corev1.NodeStatus{Addresses: n.GetStatus().GetAddresses()},
+		}
+		if !yield(route) {
+			return
+		}
+	}
+	for _, s := range w.services.List() {
+		if !yield(s) {
+			return
+		}
+	}
+	for _, s := range w.slices.List() {
+		if !yield(s) {
+			return
+		}
+	}
 }
 
 func (w *watches) runNodes(ctx context.Context) error { return w.nodes.Run(ctx) }
@@ -65,6 +106,7 @@ func (w *watches) onNode(old, now *corev1.Node) {
 		case w.changed <- struct{}{}:
 		default:
 		}
+		w.keeper.Changed()
 	}
 	if now == nil || now.GetMetadata().GetName() != w.node || now.GetSpec().GetPodCidr() == "" {
 		return
@@ -109,8 +151,23 @@ func routeOf(n *corev1.Node) podnet.NodeRoute {
 	return podnet.NodeRoute{PodCIDR: cidr, NodeIP: addr}
 }
 
-// runRoutes keeps the routes to the other nodes' pods. Before the nodes are known, those of the agent before stay.
+// routes returns the routes to the pods of all nodes but this one.
+func (w *watches) routes(nodes iter.Seq[*corev1.Node]) []podnet.NodeRoute {
+	var routes []podnet.NodeRoute
+	for node := range nodes {
+		if r := routeOf(node); r.PodCIDR.IsValid() && node.GetMetadata().GetName() != w.node {
+			routes = append(routes, r)
+		}
+	}
+	return routes
+}
+
+// runRoutes keeps the routes to the other nodes' pods. Before the nodes are known, those of the agent before stay, and
+// those it kept on disk are added: the machine may have started anew.
 func (w *watches) runRoutes(ctx context.Context, n *podnet.Network) error {
+	if err := n.RestoreNodes(w.routes(ofKind[*corev1.Node](w.kept))); err != nil {
+		w.log.Warn("Routes to other nodes could not be restored", zap.Error(err))
+	}
 	if err := w.nodes.WaitForSync(ctx); err != nil {
 		return err
 	}
@@ -123,38 +180,59 @@ func (w *watches) runRoutes(ctx context.Context, n *podnet.Network) error {
 		case <-w.changed:
 		case <-retry.C:
 		}
-		var routes []podnet.NodeRoute
-		for _, node := range w.nodes.List() {
-			if r := routeOf(node); r.PodCIDR.IsValid() && node.GetMetadata().GetName() != w.node {
-				routes = append(routes, r)
-			}
-		}
-		if err := n.SetNodes(routes); err != nil {
+		if err := n.SetNodes(w.routes(slices.Values(w.nodes.List()))); err != nil {
 			w.log.Warn("Routes to other nodes are not complete", zap.Error(err))
 			retry.Reset(networkRetry)
 		}
 	}
 }
 
-// runServices feeds the service maps and DNS.
-func (w *watches) runServices(ctx context.Context, group *errgroup.Group, s *stack) error {
-	w.services.OnChange(func(old, now *corev1.Service) {
+// serveKept feeds the service maps and DNS with what the agent before knew, so that names have addresses before the
+// control plane has been heard.
+func (w *watches) serveKept(s *stack) {
+	w.keptServices = newSeeded(ofKind[*corev1.Service](w.kept), func(old, now *corev1.Service) {
 		s.syncer.OnService(old, now)
 		s.records.OnService(old, now)
 	})
-	w.slices.OnChange(func(old, now *discoveryv1.EndpointSlice) {
+	w.keptSlices = newSeeded(ofKind[*discoveryv1.EndpointSlice](w.kept), func(old, now *discoveryv1.EndpointSlice) {
 		s.syncer.OnEndpointSlice(old, now)
 		s.records.OnEndpointSlice(old, now)
+	})
+	if len(w.kept) == 0 {
+		return
+	}
+	s.records.Synced()
+	if s.datapath.Fresh() {
+		s.syncer.Synced() // otherwise the maps are newer than the file
+	}
+	w.log.Info("The cluster is known from before", zap.Int("objects", len(w.kept)))
+}
+
+// runServices feeds the service maps and DNS. It comes after serveKept.
+func (w *watches) runServices(ctx context.Context, group *errgroup.Group, s *stack) error {
+	w.services.OnChange(func(old, now *corev1.Service) {
+		w.keptServices.onChange(old, now)
+		w.keeper.Changed()
+	})
+	w.slices.OnChange(func(old, now *discoveryv1.EndpointSlice) {
+		w.keptSlices.onChange(old, now)
+		w.keeper.Changed()
 	})
 	group.Go(func() error { return w.services.Run(ctx) })
 	group.Go(func() error { return w.slices.Run(ctx) })
 	if err := errors.Join(w.services.WaitForSync(ctx), w.slices.WaitForSync(ctx)); err != nil {
 		return err
 	}
+	w.keptServices.forget()
+	w.keptSlices.forget()
 	s.syncer.Synced()
 	s.records.Synced()
-	<-ctx.Done()
-	return ctx.Err()
+	// Before all is known, the file knows more.
+	if err := w.nodes.WaitForSync(ctx); err != nil {
+		return err
+	}
+	w.keeper.Changed()
+	return w.keeper.Run(ctx)
 }
 
 // runPods tells the set of the pods that are bound to this node.

@@ -55,6 +55,7 @@ type Datapath struct {
 	reload bool
 	// attached is set once the programs are in place.
 	attached bool
+	fresh    bool
 }
 
 // Load opens the maps that an earlier agent pinned, or makes them, and attaches
@@ -96,7 +97,7 @@ func Load(cfg Config) (*Datapath, error) {
 	if err != nil {
 		return nil, fmt.Errorf("loading the socket programs (maps pinned in %s): %w", maps, err)
 	}
-	d := &Datapath{cfg: cfg, objects: objects, reload: true}
+	d := &Datapath{cfg: cfg, objects: objects, reload: true, fresh: !found}
 	if err := d.start(found, links); err != nil {
 		objects.Close()
 		return nil, err
@@ -117,6 +118,10 @@ func (d *Datapath) start(foundMaps bool, links string) error {
 	}
 	return nil
 }
+
+// Fresh tells whether Load found no maps of an earlier agent: they are empty,
+// and what is remembered of the cluster is better than nothing.
+func (d *Datapath) Fresh() bool { return d.fresh }
 
 // Close lets go of the maps and programs and leaves them at work.
 func (d *Datapath) Close() error {

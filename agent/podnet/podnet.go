@@ -97,6 +97,8 @@ type Network struct {
 
 	mu     sync.Mutex
 	routes map[netip.Prefix]netip.Addr // wanted, by pod CIDR
+	// known is set once the routes are: until then those in the kernel are an earlier agent's, and stay.
+	known bool
 }
 
 // Result is what a pod's network came to.

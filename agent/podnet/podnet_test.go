@@ -307,6 +307,42 @@ func TestSetNodes(t *testing.T) {
 	}
 }
 
+// The routes of an agent before stay until the nodes are known, and what is remembered is added to them.
+func TestRestoreNodes(t *testing.T) {
+	lab := netlab.New(t)
+	n := newNode(t, lab, 1)
+	route := func(i, via byte) podnet.NodeRoute {
+		return podnet.NodeRoute{PodCIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, i, 0}), 24), NodeIP: netip.AddrFrom4([4]byte{192, 0, 2, via})}
+	}
+	if err := n.SetNodes([]podnet.NodeRoute{route(2, 2), route(3, 3)}); err != nil {
+		t.Fatal(err)
+	}
+	n.restart(t)
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if err := n.Run(ctx, zaptest.NewLogger(t)); !errors.Is(err, context.Canceled) { // one round of repairs
+		t.Fatal(err)
+	}
+	expect := func(what, want string) {
+		t.Helper()
+		if got := fmt.Sprint(routesVia(t, n)); got != want {
+			t.Errorf("%s: routes are %s, want %s", what, got, want)
+		}
+	}
+	expect("nothing is known", "map[10.244.2.0/24:192.0.2.2 10.244.3.0/24:192.0.2.3]")
+	if err := n.RestoreNodes([]podnet.NodeRoute{route(1, 1), route(3, 9), route(4, 4)}); err != nil {
+		t.Fatal(err)
+	}
+	expect("remembered", "map[10.244.2.0/24:192.0.2.2 10.244.3.0/24:192.0.2.3 10.244.4.0/24:192.0.2.4]")
+	if err := n.SetNodes([]podnet.NodeRoute{route(3, 9)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.RestoreNodes([]podnet.NodeRoute{route(4, 4)}); err != nil {
+		t.Fatal(err)
+	}
+	expect("known", "map[10.244.3.0/24:192.0.2.9]")
+}
+
 // An interface that goes down takes its routes along; Run puts them back.
 func TestRunRepairs(t *testing.T) {
 	lab := netlab.New(t)

@@ -29,6 +29,37 @@ type NodeRoute struct {
 // node's own is left out. Routes of other protocols are not touched. One that
 // cannot be set does not keep the others from being set.
 func (n *Network) SetNodes(nodes []NodeRoute) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.routes, n.known = n.wanted(nodes), true
+	return n.repairRoutes()
+}
+
+// RestoreNodes adds the routes that are missing and removes none: those that an
+// earlier agent left in the kernel may be newer than what is remembered. After
+// SetNodes it does nothing.
+func (n *Network) RestoreNodes(nodes []NodeRoute) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.known {
+		return nil
+	}
+	routes := n.wanted(nodes)
+	have, err := n.listRoutes()
+	if err != nil {
+		return err
+	}
+	for _, r := range have {
+		if r.Gw != nil && r.Dst != nil {
+			routes[prefix(r)] = addr(r)
+		}
+	}
+	n.routes, n.known = routes, true
+	return n.repairRoutes()
+}
+
+// wanted returns the gateways of the other nodes' pods.
+func (n *Network) wanted(nodes []NodeRoute) map[netip.Prefix]netip.Addr {
 	routes := make(map[netip.Prefix]netip.Addr, len(nodes))
 	for _, r := range nodes {
 		if r.PodCIDR == n.cfg.PodCIDR || r.NodeIP == n.cfg.NodeIP || !r.PodCIDR.IsValid() || !r.NodeIP.Is4() {
@@ -36,18 +67,26 @@ func (n *Network) SetNodes(nodes []NodeRoute) error {
 		}
 		routes[r.PodCIDR.Masked()] = r.NodeIP
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.routes = routes
-	return n.repairRoutes()
+	return routes
+}
+
+func (n *Network) listRoutes() ([]netlink.Route, error) {
+	have, err := n.node.RouteListFiltered(unix.AF_INET, &netlink.Route{Protocol: routeProtocol, Table: unix.RT_TABLE_MAIN},
+		netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return nil, fmt.Errorf("listing routes: %w", err)
+	}
+	return have, nil
 }
 
 // repairRoutes writes what differs. The caller holds n.mu.
 func (n *Network) repairRoutes() error {
-	have, err := n.node.RouteListFiltered(unix.AF_INET, &netlink.Route{Protocol: routeProtocol, Table: unix.RT_TABLE_MAIN},
-		netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+	if !n.known {
+		return nil
+	}
+	have, err := n.listRoutes()
 	if err != nil {
-		return fmt.Errorf("listing routes: %w", err)
+		return err
 	}
 	var errs []error
 	missing := make(map[netip.Prefix]netip.Addr, len(n.routes))
