@@ -3,7 +3,12 @@ package nodes
 import (
 	"context"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
@@ -20,23 +25,20 @@ type eviction struct {
 	pods   *client.Informer[*corev1.Pod]
 	events *events.Recorder
 	after  time.Duration
+
+	mu sync.Mutex
+	// seen is, by node and taint, when a taint without a time was first seen, in this term of leadership.
+	seen map[string]map[string]time.Time
 }
 
 func (e *eviction) reconcile(ctx context.Context, key controller.Key) (controller.Result, error) {
-	node, ok := e.nodes.Get("", key.Name)
-	if !ok {
-		return controller.Result{}, nil
-	}
-	var taints []*corev1.Taint
-	for _, t := range node.GetSpec().GetTaints() {
-		if t.GetEffect() == noExecute {
-			taints = append(taints, t)
-		}
-	}
+	node, _ := e.nodes.Get("", key.Name)
+	taints := e.timed(key.Name, noExecuteTaints(node))
 	if len(taints) == 0 {
 		return controller.Result{}, nil
 	}
 	var next time.Duration
+	sure := false
 	for _, p := range e.pods.ByIndex(byNode, key.Name) {
 		if p.GetMetadata().GetDeletionTimestamp() != nil || kind.IsPodFinished(p) {
 			continue
@@ -51,6 +53,17 @@ func (e *eviction) reconcile(ctx context.Context, key controller.Key) (controlle
 			}
 			continue
 		}
+		// The informer may be behind, and what is evicted does not come back: the API is asked.
+		if !sure {
+			live, err := client.Get[*corev1.Node](ctx, e.client, "", key.Name)
+			if err != nil && !apierr.IsNotFound(err) {
+				return controller.Result{}, fmt.Errorf("look at the taints of node %s: %w", key.Name, err)
+			}
+			if !sameTaints(noExecuteTaints(node), noExecuteTaints(live)) {
+				return controller.Result{RequeueAfter: time.Second}, nil // the informer's news come first
+			}
+			sure = true
+		}
 		m := p.GetMetadata()
 		_, err := client.Delete[*corev1.Pod](ctx, e.client, m.GetNamespace(), m.GetName(), client.IfUID(m.GetUid()))
 		switch {
@@ -62,6 +75,46 @@ func (e *eviction) reconcile(ctx context.Context, key controller.Key) (controlle
 		}
 	}
 	return controller.Result{RequeueAfter: next}, nil
+}
+
+func noExecuteTaints(node *corev1.Node) []*corev1.Taint {
+	var taints []*corev1.Taint
+	for _, t := range node.GetSpec().GetTaints() {
+		if t.GetEffect() == noExecute {
+			taints = append(taints, t)
+		}
+	}
+	return taints
+}
+
+func sameTaints(a, b []*corev1.Taint) bool {
+	return slices.EqualFunc(a, b, func(x, y *corev1.Taint) bool { return proto.Equal(x, y) })
+}
+
+// timed gives taints that came without a time, which people need not write, the time when they were first seen.
+func (e *eviction) timed(node string, taints []*corev1.Taint) []*corev1.Taint {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	before, now := e.seen[node], map[string]time.Time{}
+	timed := slices.Clone(taints)
+	for i, t := range timed {
+		if t.GetTimeAdded() != nil {
+			continue
+		}
+		id := t.GetKey() + "=" + t.GetValue()
+		since, ok := before[id]
+		if !ok {
+			since = time.Now()
+		}
+		now[id] = since
+		timed[i] = &corev1.Taint{Key: t.GetKey(), Value: t.GetValue(), Effect: t.GetEffect(), TimeAdded: timestamppb.New(since)}
+	}
+	if len(now) == 0 {
+		delete(e.seen, node)
+	} else {
+		e.seen[node] = now
+	}
+	return timed
 }
 
 // evictionTime is when a pod must leave a node with the given NoExecute taints: the earliest over the taints; false when

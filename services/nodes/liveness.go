@@ -2,6 +2,7 @@ package nodes
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -37,7 +38,6 @@ type liveness struct {
 	client *client.Client
 	nodes  *client.Informer[*corev1.Node]
 	leases *client.Informer[*coordinationv1.Lease]
-	pods   *client.Informer[*corev1.Pod]
 	events *events.Recorder
 }
 
@@ -46,23 +46,64 @@ func (l *liveness) reconcile(ctx context.Context, key controller.Key) (controlle
 	if !ok || node.GetMetadata().GetDeletionTimestamp() != nil {
 		return controller.Result{}, nil
 	}
-	_, beating := l.leases.Get(heartbeatNamespace, key.Name)
-	if !beating {
-		if age := time.Since(node.GetMetadata().GetCreationTimestamp().AsTime()); age < startGrace {
-			return controller.Result{RequeueAfter: startGrace - age}, nil
-		}
-		var err error
+	silent, grace, err := l.silent(ctx, node)
+	if err != nil {
+		return controller.Result{}, err
+	}
+	if silent {
 		if node, err = l.markSilent(ctx, node); err != nil {
 			return controller.Result{}, err
 		}
 	}
-	if err := l.taint(ctx, node); err != nil {
-		return controller.Result{}, err
+	// A node that has just been made says nothing of itself yet, and has no room for pods either.
+	if ready := kind.NodeCondition(node, kind.NodeReady); ready != nil || grace == 0 {
+		if err := l.taint(ctx, node); err != nil {
+			return controller.Result{}, err
+		}
+		if ready.GetStatus() == conditionUnknown {
+			return controller.Result{RequeueAfter: grace}, l.markPodsNotReady(ctx, node)
+		}
 	}
-	if ready := kind.NodeCondition(node, "Ready"); ready.GetStatus() != "True" {
-		return controller.Result{}, l.markPodsNotReady(ctx, node)
+	return controller.Result{RequeueAfter: grace}, nil
+}
+
+// silent reports whether a node's heartbeat lapsed. While a new node has not begun to send one, it returns for how long
+// that is in order. The informer may be behind, and marking a node takes its pods out of service: the API is asked.
+func (l *liveness) silent(ctx context.Context, node *corev1.Node) (silent bool, grace time.Duration, err error) {
+	m := node.GetMetadata()
+	if _, beating := l.leases.Get(heartbeatNamespace, m.GetName()); beating {
+		return false, 0, nil
 	}
-	return controller.Result{}, nil
+	if age := time.Since(m.GetCreationTimestamp().AsTime()); age < startGrace {
+		return false, startGrace - age, nil
+	}
+	if isSilent(node) {
+		return true, 0, nil // it is marked already
+	}
+	_, err = client.Get[*coordinationv1.Lease](ctx, l.client, heartbeatNamespace, m.GetName())
+	switch {
+	case apierr.IsNotFound(err):
+		return true, 0, nil
+	case err != nil:
+		return false, 0, fmt.Errorf("look for the heartbeat of node %s: %w", m.GetName(), err)
+	}
+	return false, 0, nil // the informer will show it, which brings the node back here
+}
+
+const conditionUnknown = "Unknown"
+
+// isSilent reports whether a node is marked as silent.
+func isSilent(n *corev1.Node) bool {
+	return kind.NodeCondition(n, kind.NodeReady).GetStatus() == conditionUnknown
+}
+
+// allSilent reports whether no node at all is heard of. Then it is rather the control plane that is cut off than every
+// machine that died, and there is nowhere to move pods to: Kubernetes calls it full disruption.
+func allSilent(nodes *client.Informer[*corev1.Node]) bool {
+	return !slices.ContainsFunc(nodes.List(), func(n *corev1.Node) bool {
+		c := kind.NodeCondition(n, kind.NodeReady)
+		return c != nil && c.GetStatus() != conditionUnknown
+	})
 }
 
 // markSilent sets the node's conditions to unknown. The agent writes its own again when it is back.
@@ -71,14 +112,14 @@ func (l *liveness) markSilent(ctx context.Context, node *corev1.Node) (*corev1.N
 	if updated.Status == nil {
 		updated.Status = &corev1.NodeStatus{}
 	}
-	if kind.NodeCondition(updated, "Ready") == nil {
-		updated.Status.Conditions = append(updated.Status.Conditions, &corev1.NodeCondition{Type: "Ready"})
+	if kind.NodeCondition(updated, kind.NodeReady) == nil {
+		updated.Status.Conditions = append(updated.Status.Conditions, &corev1.NodeCondition{Type: kind.NodeReady})
 	}
 	for _, c := range updated.Status.Conditions {
-		if c.GetStatus() == "Unknown" {
+		if c.GetStatus() == conditionUnknown {
 			continue
 		}
-		c.Status, c.Reason, c.Message = "Unknown", reasonSilent, "The node's agent stopped renewing its lease."
+		c.Status, c.Reason, c.Message = conditionUnknown, reasonSilent, "The node's agent stopped renewing its lease."
 		c.LastTransitionTime = timestamppb.New(time.Now().Truncate(time.Second))
 	}
 	if proto.Equal(updated, node) {
@@ -92,21 +133,26 @@ func (l *liveness) markSilent(ctx context.Context, node *corev1.Node) (*corev1.N
 	return updated, nil
 }
 
-// taint keeps the taints that follow from the Ready condition, and leaves all others alone.
+// taint keeps the taints that follow from the Ready condition, and leaves all others alone. While no node is heard of
+// none is tainted NoExecute, so that no pod is evicted; when the first is back, the time of the others counts anew.
 func (l *liveness) taint(ctx context.Context, node *corev1.Node) error {
 	want := ""
-	switch kind.NodeCondition(node, "Ready").GetStatus() {
-	case "True":
-	case "Unknown":
+	effects := []string{noSchedule, noExecute}
+	switch kind.NodeCondition(node, kind.NodeReady).GetStatus() {
+	case kind.ConditionTrue:
+	case conditionUnknown:
 		want = taintUnreachable
+		if allSilent(l.nodes) {
+			effects = effects[:1]
+		}
 	default:
 		want = taintNotReady
 	}
 	kept := slices.DeleteFunc(slices.Clone(node.GetSpec().GetTaints()), func(t *corev1.Taint) bool {
-		return (t.GetKey() == taintNotReady || t.GetKey() == taintUnreachable) && t.GetKey() != want
+		return (t.GetKey() == taintNotReady || t.GetKey() == taintUnreachable) && (t.GetKey() != want || !slices.Contains(effects, t.GetEffect()))
 	})
 	if want != "" {
-		for _, effect := range []string{noSchedule, noExecute} {
+		for _, effect := range effects {
 			if !slices.ContainsFunc(kept, func(t *corev1.Taint) bool { return t.GetKey() == want && t.GetEffect() == effect }) {
 				// The time counts from when the node was first seen so, which is now.
 				kept = append(kept, &corev1.Taint{Key: want, Effect: effect, TimeAdded: timestamppb.New(time.Now().Truncate(time.Second))})
@@ -127,26 +173,40 @@ func (l *liveness) taint(ctx context.Context, node *corev1.Node) error {
 	return nil
 }
 
-// markPodsNotReady takes the pods of a silent node out of their services: nobody knows whether they still serve.
+// markPodsNotReady takes the pods of a silent node out of their services: nobody knows whether they still serve. It
+// writes them all at once; when one of them changed meanwhile, one by one.
 func (l *liveness) markPodsNotReady(ctx context.Context, node *corev1.Node) error {
-	if kind.NodeCondition(node, "Ready").GetStatus() != "Unknown" {
-		return nil // the agent is there and speaks for its pods
+	pods, _, err := client.List[*corev1.Pod](ctx, l.client, client.ListOptions{FieldSelector: "spec.nodeName=" + node.GetMetadata().GetName()})
+	if err != nil {
+		return fmt.Errorf("list the pods of silent node %s: %w", node.GetMetadata().GetName(), err)
 	}
-	for _, p := range l.pods.ByIndex(byNode, node.GetMetadata().GetName()) {
-		if !kind.IsPodReady(p) {
-			continue
-		}
-		m := p.GetMetadata()
-		full, err := client.Get[*corev1.Pod](ctx, l.client, m.GetNamespace(), m.GetName())
-		if err == nil && full.GetMetadata().GetUid() == m.GetUid() && kind.IsPodReady(full) {
-			ready := kind.PodCondition(full, "Ready")
+	pods = slices.DeleteFunc(pods, func(p *corev1.Pod) bool { return !kind.IsPodReady(p) })
+	for batch := range slices.Chunk(pods, podsAtOnce) {
+		ops := make([]client.Operation, len(batch))
+		for i, p := range batch {
+			ready := kind.PodCondition(p, kind.PodReady)
 			ready.Status, ready.Reason, ready.Message = "False", "NodeUnreachable", "The node's agent stopped renewing its lease."
 			ready.LastTransitionTime = timestamppb.New(time.Now().Truncate(time.Second))
-			_, err = client.UpdateStatus(ctx, l.client, full)
+			ops[i] = client.OpUpdateStatus(p)
+		}
+		_, err := client.Transact(ctx, l.client, ops...)
+		if err != nil && len(batch) > 1 {
+			err = nil
+			for _, op := range ops {
+				if _, one := client.Transact(ctx, l.client, op); !apierr.IsNotFound(one) {
+					err = errors.Join(err, one)
+				}
+			}
 		}
 		if err != nil && !apierr.IsNotFound(err) {
-			return fmt.Errorf("mark pod %s/%s not ready: %w", m.GetNamespace(), m.GetName(), err)
+			return fmt.Errorf("mark pods of silent node %s not ready: %w", node.GetMetadata().GetName(), err)
+		}
+		for _, p := range batch {
+			l.events.Event(p, events.Warning, "NodeNotReady", "Node is not ready")
 		}
 	}
 	return nil
 }
+
+// podsAtOnce is how many pods one transaction marks.
+const podsAtOnce = 100

@@ -127,14 +127,27 @@ func (s *Service) setup(t *controller.Term) error {
 		Transform: slimPod,
 	})
 
-	live := &liveness{client: t.Client(), nodes: nodes, leases: leases, pods: pods, events: s.events}
+	live := &liveness{client: t.Client(), nodes: nodes, leases: leases, events: s.events}
 	liveController := t.Controller("liveness", 0, live.reconcile)
 	controller.For(liveController, nodes)
+	// The first node to be heard of again, and the last to fall silent, change what the others' taints should be.
+	nobody := false
+	nodes.OnChange(func(old, now *corev1.Node) {
+		if old != nil && now != nil && isSilent(old) == isSilent(now) {
+			return
+		}
+		if was := nobody; was != allSilent(nodes) {
+			nobody = !was
+			for _, n := range nodes.List() {
+				liveController.Enqueue(client.KeyOf(n))
+			}
+		}
+	})
 	controller.Map(liveController, leases, func(l *coordinationv1.Lease) []controller.Key {
 		return []controller.Key{{Name: l.GetMetadata().GetName()}}
 	})
 
-	evict := &eviction{client: t.Client(), nodes: nodes, pods: pods, events: s.events, after: s.cfg.EvictAfter}
+	evict := &eviction{client: t.Client(), nodes: nodes, pods: pods, events: s.events, after: s.cfg.EvictAfter, seen: map[string]map[string]time.Time{}}
 	evictController := t.Controller("eviction", 0, evict.reconcile)
 	controller.For(evictController, nodes)
 	controller.Map(evictController, pods, func(p *corev1.Pod) []controller.Key {

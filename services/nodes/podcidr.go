@@ -6,6 +6,7 @@ import (
 	"iter"
 	"math/big"
 	"net/netip"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -31,22 +32,7 @@ func (c *podCIDRs) reconcile(ctx context.Context, key controller.Key) (controlle
 	if !ok || node.GetSpec().GetPodCidr() != "" {
 		return controller.Result{}, nil
 	}
-	taken := map[netip.Prefix]bool{}
-	exists := map[string]bool{}
-	for _, n := range c.nodes.List() {
-		exists[n.GetMetadata().GetName()] = true
-		if p, err := netip.ParsePrefix(n.GetSpec().GetPodCidr()); err == nil {
-			taken[p] = true
-		}
-	}
-	for p, name := range c.given {
-		if !exists[name] {
-			delete(c.given, p)
-			continue
-		}
-		taken[p] = true
-	}
-	free, ok := firstFree(c.cluster, c.bits, taken)
+	free, ok := c.choose(key.Name)
 	if !ok {
 		c.events.Event(node, events.Warning, "CIDRNotAvailable", "Every /%d of the cluster CIDR %s is given to a node: delete nodes, or start the cluster with a larger range", c.bits, c.cluster)
 		return controller.Result{}, fmt.Errorf("no /%d of %s is free", c.bits, c.cluster)
@@ -56,17 +42,51 @@ func (c *podCIDRs) reconcile(ctx context.Context, key controller.Key) (controlle
 		updated.Spec = &corev1.NodeSpec{}
 	}
 	updated.Spec.PodCidr, updated.Spec.PodCidrs = free.String(), []string{free.String()}
+	// Noted before the write: one whose answer is lost may have happened all the same.
+	c.given[free] = key.Name
 	if _, err := client.Update(ctx, c.client, updated); err != nil {
 		return controller.Result{}, fmt.Errorf("give node %s the pod range %s: %w", key.Name, free, err)
 	}
-	c.given[free] = key.Name
 	return controller.Result{}, nil
 }
 
+// choose returns the range for a node: the one that it was given a moment ago, or else the first that overlaps none.
+func (c *podCIDRs) choose(name string) (netip.Prefix, bool) {
+	taken := map[netip.Prefix]bool{}
+	var odd []netip.Prefix // of another size, by hand or from before the size was changed
+	exists := map[string]bool{}
+	for _, n := range c.nodes.List() {
+		exists[n.GetMetadata().GetName()] = true
+		p, err := netip.ParsePrefix(n.GetSpec().GetPodCidr())
+		switch {
+		case err != nil:
+		case p.Bits() == c.bits:
+			taken[p.Masked()] = true
+		default:
+			odd = append(odd, p)
+		}
+	}
+	var again netip.Prefix
+	for p, to := range c.given {
+		switch {
+		case !exists[to]:
+			delete(c.given, p)
+		case to == name && !taken[p]:
+			again = p
+		default:
+			taken[p] = true
+		}
+	}
+	if again.IsValid() {
+		return again, true
+	}
+	return firstFree(c.cluster, c.bits, func(p netip.Prefix) bool { return taken[p] || slices.ContainsFunc(odd, p.Overlaps) })
+}
+
 // firstFree returns the lowest range of the given prefix length that is not taken.
-func firstFree(cluster netip.Prefix, bits int, taken map[netip.Prefix]bool) (netip.Prefix, bool) {
+func firstFree(cluster netip.Prefix, bits int, taken func(netip.Prefix) bool) (netip.Prefix, bool) {
 	for p := range subnets(cluster, bits) {
-		if !taken[p] {
+		if !taken(p) {
 			return p, true
 		}
 	}

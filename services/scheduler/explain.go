@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
@@ -15,7 +16,8 @@ import (
 // explainer answers from the cluster as it is now, so that every instance can, leading or not.
 type explainer struct {
 	schedulerv1.UnimplementedSchedulerServiceServer
-	client *client.Client
+	client    *client.Client
+	scheduler string // the schedulerName that is served
 }
 
 // Explain shows how each node fares for a pod.
@@ -47,7 +49,7 @@ func (e *explainer) Explain(ctx context.Context, req *schedulerv1.ExplainRequest
 		}
 		resp.Nodes = append(resp.Nodes, row)
 	}
-	resp.WaitsFor = waitsFor(pod, len(resp.Nodes), fits)
+	resp.WaitsFor = waitsFor(pod, e.scheduler, len(resp.Nodes), fits)
 	return resp, nil
 }
 
@@ -81,12 +83,20 @@ func (e *explainer) load(ctx context.Context) (*placement.State, error) {
 }
 
 // waitsFor says in a sentence what an unbound pod waits for.
-func waitsFor(pod *corev1.Pod, nodes, fits int) string {
+func waitsFor(pod *corev1.Pod, scheduler string, nodes, fits int) string {
 	switch {
 	case pod.GetSpec().GetNodeName() != "":
 		return ""
 	case pod.GetMetadata().GetDeletionTimestamp() != nil:
 		return "nothing: it is being deleted"
+	case len(pod.GetSpec().GetSchedulingGates()) > 0:
+		names := make([]string, len(pod.GetSpec().GetSchedulingGates()))
+		for i, g := range pod.GetSpec().GetSchedulingGates() {
+			names[i] = g.GetName()
+		}
+		return "its scheduling gates to be removed: " + strings.Join(names, ", ")
+	case pod.GetSpec().GetSchedulerName() != scheduler:
+		return fmt.Sprintf("another scheduler, %q; this one is %q", pod.GetSpec().GetSchedulerName(), scheduler)
 	case nodes == 0:
 		return "a node: the cluster has none"
 	case fits == 0:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -37,12 +38,16 @@ type loop struct {
 	queue *queue
 	// assumed are pods that were placed and whose binding the informer has not shown yet.
 	assumed map[string]string
+	// refused are the pods that fit nowhere and whose users have not been told yet, by uid: the latest reason of each.
+	refused map[string]refusal
+	telling chan struct{} // holds a token when refused is not empty
 }
 
 func newLoop(cfg Config, c *client.Client, recorder *events.Recorder, log *zap.Logger) *loop {
 	return &loop{
 		cfg: cfg, client: c, events: recorder, log: log, wakeup: make(chan struct{}, 1),
 		state: placement.NewState(), queue: newQueue(), assumed: map[string]string{},
+		refused: map[string]refusal{}, telling: make(chan struct{}, 1),
 	}
 }
 
@@ -116,6 +121,7 @@ func (l *loop) podChanged(old, new *corev1.Pod) {
 		}
 		uid := gone.GetMetadata().GetUid()
 		l.queue.remove(uid)
+		delete(l.refused, uid)
 		delete(l.assumed, uid)
 		if l.state.On(uid) != "" {
 			l.state.Remove(uid)
@@ -132,6 +138,7 @@ func (l *loop) podChanged(old, new *corev1.Pod) {
 	case p.Node != "":
 		l.queue.remove(p.UID)
 		delete(l.assumed, p.UID)
+		delete(l.refused, p.UID)
 		l.state.Place(p, p.Node)
 	case !l.serves(new):
 		l.queue.remove(p.UID)
@@ -152,12 +159,10 @@ func (l *loop) serves(p *corev1.Pod) bool {
 func (l *loop) run(ctx context.Context) error {
 	var bindings sync.WaitGroup
 	defer bindings.Wait()
+	bindings.Go(func() { l.tell(ctx) })
 	slots := make(chan struct{}, maxBindings)
 	for {
-		placed, parked := l.decide()
-		for _, p := range parked {
-			l.report(ctx, p)
-		}
+		placed := l.decide()
 		if len(placed) > 0 {
 			select {
 			case slots <- struct{}{}:
@@ -208,8 +213,9 @@ type refusal struct {
 	why *placement.Refusals
 }
 
-// decide takes a batch of waiting pods and chooses their nodes, counting each before the next is looked at.
-func (l *loop) decide() (placed []assignment, parked []refusal) {
+// decide takes a batch of waiting pods and chooses their nodes, counting each before the next is looked at. Those that
+// fit nowhere are parked, and told of by tell.
+func (l *loop) decide() (placed []assignment) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
@@ -217,58 +223,111 @@ func (l *loop) decide() (placed []assignment, parked []refusal) {
 		node, err := l.state.Choose(w.pod)
 		if why := (*placement.Refusals)(nil); errors.As(err, &why) {
 			l.queue.park(w, why.Filters, now)
-			parked = append(parked, refusal{w.pod, why})
+			l.refused[w.pod.UID] = refusal{w.pod, why}
+			select {
+			case l.telling <- struct{}{}:
+			default:
+			}
 			continue
 		}
 		l.state.Place(w.pod, node)
 		l.assumed[w.pod.UID] = node
 		placed = append(placed, assignment{w, node})
 	}
-	return placed, parked
+	return placed
 }
 
-// bind writes a batch in one transaction. When a pod of it cannot be bound any more, the others are bound one by one.
+// tell reports pods that fit nowhere until ctx ends. It is apart from deciding, so that a thousand such pods, or an API
+// that is slow to answer, hold up no pod that fits.
+func (l *loop) tell(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.telling:
+		}
+		l.mu.Lock()
+		batch := l.refused
+		l.refused = map[string]refusal{}
+		l.mu.Unlock()
+		for _, r := range batch {
+			if ctx.Err() != nil {
+				return
+			}
+			l.report(ctx, r)
+		}
+	}
+}
+
+// Pause between two attempts at a binding that nobody answered.
+const (
+	unansweredMin = 50 * time.Millisecond
+	unansweredMax = 2 * time.Second
+)
+
+// bind writes a batch in one transaction. When it is refused, because a pod of it is gone for example, its halves are
+// tried, down to the pods that cannot be bound. When nobody says whether it happened it is sent again: binding a pod to
+// the node that it is on already is an answer as well, and until there is one the room on the node stays taken.
 func (l *loop) bind(ctx context.Context, batch []assignment) {
 	ops := make([]client.Operation, len(batch))
 	for i, a := range batch {
 		ops[i] = client.OpBind(a.pod.Namespace, a.pod.Name, a.pod.UID, a.node)
 	}
+	pause := unansweredMin
 	_, err := client.Transact(ctx, l.client, ops...)
+	for apierr.IsRetryable(err) {
+		l.log.Warn("Binding not answered, trying again", zap.Int("pods", len(batch)), zap.Error(err))
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause/2 + rand.N(pause/2)):
+		}
+		pause = min(2*pause, unansweredMax)
+		_, err = client.Transact(ctx, l.client, ops...)
+	}
 	switch {
 	case err == nil:
 		for _, a := range batch {
 			l.recordScheduled(a)
 		}
-	case len(batch) > 1 && (apierr.IsConflict(err) || apierr.IsNotFound(err) || apierr.IsBadRequest(err)):
-		for _, a := range batch {
-			l.bind(ctx, []assignment{a})
-		}
-	case ctx.Err() != nil:
+	case ctx.Err() != nil || apierr.IsElectionLost(err):
+	case len(batch) > 1:
+		l.bind(ctx, batch[:len(batch)/2])
+		l.bind(ctx, batch[len(batch)/2:])
+	case apierr.IsConflict(err) && l.isBound(ctx, batch[0]):
+		l.recordScheduled(batch[0])
 	default:
-		l.unbind(batch, err)
+		l.unbind(batch[0], err)
 	}
+}
+
+// isBound reports whether a pod is bound as it was assigned.
+func (l *loop) isBound(ctx context.Context, a assignment) bool {
+	p, err := client.Get[*corev1.Pod](ctx, l.client, a.pod.Namespace, a.pod.Name)
+	return err == nil && p.GetMetadata().GetUid() == a.pod.UID && p.GetSpec().GetNodeName() == a.node
 }
 
 func (l *loop) recordScheduled(a assignment) {
 	l.events.EventAt(reference(a.pod), events.Normal, "Scheduled", "Successfully assigned %s/%s to %s", a.pod.Namespace, a.pod.Name, a.node)
 }
 
-// unbind takes a failed batch back. Pods that are gone are forgotten by the informer's word, not here.
-func (l *loop) unbind(batch []assignment, err error) {
-	l.log.Warn("Binding failed", zap.Int("pods", len(batch)), zap.String("first", batch[0].pod.Namespace+"/"+batch[0].pod.Name), zap.Error(err))
+// unbind takes a failed assignment back. A pod that is gone is forgotten by the informer's word, not here.
+func (l *loop) unbind(a assignment, err error) {
+	if !apierr.IsNotFound(err) && !apierr.IsConflict(err) {
+		l.log.Warn("Binding failed", zap.String("pod", a.pod.Namespace+"/"+a.pod.Name), zap.String("node", a.node), zap.Error(err))
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	defer l.kick()
-	now := time.Now()
-	for _, a := range batch {
-		// The informer may have shown it bound meanwhile: an error does not always mean that nothing was written.
-		if l.assumed[a.pod.UID] != a.node {
-			continue
-		}
-		delete(l.assumed, a.pod.UID)
-		l.state.Remove(a.pod.UID)
-		l.queue.retry(a.waiting, now)
+	// The informer may have shown it bound meanwhile.
+	if l.assumed[a.pod.UID] != a.node {
+		return
 	}
+	now := time.Now()
+	delete(l.assumed, a.pod.UID)
+	l.state.Remove(a.pod.UID)
+	l.queue.retry(a.waiting, now)
+	l.queue.wake(now, "NodeResources", "HostPorts")
 }
 
 func reference(p *placement.Pod) *corev1.ObjectReference {
@@ -287,15 +346,29 @@ func (l *loop) report(ctx context.Context, r refusal) {
 	if was.GetStatus() == "False" && was.GetMessage() == message {
 		return
 	}
-	// The informer's copy is slim: the status is written onto the whole object.
-	full, err := client.Get[*corev1.Pod](ctx, l.client, r.pod.Namespace, r.pod.Name)
-	if err == nil && full.GetMetadata().GetUid() == r.pod.UID && full.GetSpec().GetNodeName() == "" {
-		setUnschedulable(full, message, time.Now())
-		_, err = client.UpdateStatus(ctx, l.client, full)
+	var err error
+	for range reportAttempts {
+		if err = l.writeUnschedulable(ctx, r.pod, message); !apierr.IsConflict(err) {
+			break
+		}
 	}
 	if err != nil && !apierr.IsNotFound(err) && !apierr.IsConflict(err) && ctx.Err() == nil {
 		l.log.Warn("Condition of a pod that fits nowhere not written", zap.String("pod", r.pod.Namespace+"/"+r.pod.Name), zap.Error(err))
 	}
+}
+
+// reportAttempts is how often a condition is written when others change the pod meanwhile.
+const reportAttempts = 3
+
+// writeUnschedulable writes the condition onto the whole object: the informer's copy is slim.
+func (l *loop) writeUnschedulable(ctx context.Context, pod *placement.Pod, message string) error {
+	full, err := client.Get[*corev1.Pod](ctx, l.client, pod.Namespace, pod.Name)
+	if err != nil || full.GetMetadata().GetUid() != pod.UID || full.GetSpec().GetNodeName() != "" {
+		return err
+	}
+	setUnschedulable(full, message, time.Now())
+	_, err = client.UpdateStatus(ctx, l.client, full)
+	return err
 }
 
 func setUnschedulable(p *corev1.Pod, message string, now time.Time) {

@@ -83,7 +83,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 // Register adds the service's own API and its ControllerService to a server.
 func (s *Service) Register(r grpc.ServiceRegistrar) {
 	s.group.Register(r)
-	schedulerv1.RegisterSchedulerServiceServer(r, &explainer{client: s.client})
+	schedulerv1.RegisterSchedulerServiceServer(r, &explainer{client: s.client, scheduler: s.cfg.SchedulerName})
 }
 
 // Run stands for election and schedules while elected, until ctx ends.

@@ -29,8 +29,12 @@ const (
 	revisionAnnotation = "deployment.kubernetes.io/revision"
 	desiredAnnotation  = "deployment.kubernetes.io/desired-replicas"
 	maxAnnotation      = "deployment.kubernetes.io/max-replicas"
+	historyAnnotation  = "deployment.kubernetes.io/revision-history"
 	lastAppliedByHand  = "kubectl.kubernetes.io/last-applied-configuration"
 )
+
+// recreate is the strategy that stops all old pods before it starts a new one.
+const recreate = "Recreate"
 
 // deploymentsController moves each Deployment to the ReplicaSet of its present template.
 type deploymentsController struct {
@@ -50,13 +54,17 @@ func (c *deploymentsController) reconcile(ctx context.Context, key controller.Ke
 	if err != nil {
 		return controller.Result{}, err
 	}
+	var failed error
 	if d.GetMetadata().GetDeletionTimestamp() == nil {
-		if err := c.advance(ctx, r); err != nil {
-			c.events.Event(d, events.Warning, "ReplicaSetUpdateError", "%s", apierr.Message(err))
-			return controller.Result{}, err
+		// The status is written all the same when a set could not be made: it is where people look for the reason.
+		if failed = c.advance(ctx, r); failed != nil && r.createError == "" {
+			return controller.Result{}, failed
 		}
 	}
 	again, err := c.updateStatus(ctx, r)
+	if failed != nil {
+		return controller.Result{}, failed
+	}
 	return controller.Result{RequeueAfter: again}, err
 }
 
@@ -67,6 +75,8 @@ type rollout struct {
 	// current is the set of the present template, nil before it is made; old are the others, oldest first.
 	current *appsv1.ReplicaSet
 	old     []*appsv1.ReplicaSet
+	// createError is why the set of the present template could not be made, in a sentence; empty when it could.
+	createError string
 }
 
 // all are the old sets and the current one.
@@ -84,42 +94,95 @@ func (c *deploymentsController) load(ctx context.Context, d *appsv1.Deployment) 
 		return nil, fmt.Errorf("selector: %w", err)
 	}
 	r := &rollout{d: d}
-	update := d.GetSpec().GetStrategy().GetRollingUpdate()
-	if r.limits, err = resolveLimits(d.GetSpec().GetReplicas(), update.GetMaxSurge(), update.GetMaxUnavailable()); err != nil {
+	if r.limits, err = limitsOf(d); err != nil {
 		return nil, err
 	}
-	if err := c.adopt(ctx, d, selector); err != nil {
+	sets, err := c.claim(ctx, d, selector)
+	if err != nil {
 		return nil, err
 	}
-	for _, rs := range c.sets.ByIndex(byOwner, d.GetMetadata().GetUid()) {
+	slices.SortFunc(sets, func(a, b *appsv1.ReplicaSet) int {
+		return cmp.Or(cmp.Compare(ageOf(a), ageOf(b)), cmp.Compare(a.GetMetadata().GetName(), b.GetMetadata().GetName()))
+	})
+	for _, rs := range sets {
+		// Of several with the template, adopted ones for example, the oldest is current, so that it stays the same one.
 		if r.current == nil && sameTemplate(rs, d) {
 			r.current = rs
 			continue
 		}
 		r.old = append(r.old, rs)
 	}
-	slices.SortFunc(r.old, func(a, b *appsv1.ReplicaSet) int {
-		return cmp.Or(cmp.Compare(ageOf(a), ageOf(b)), cmp.Compare(a.GetMetadata().GetName(), b.GetMetadata().GetName()))
-	})
 	return r, nil
 }
 
-func (c *deploymentsController) adopt(ctx context.Context, d *appsv1.Deployment, selector labels.Selector) error {
-	if d.GetMetadata().GetDeletionTimestamp() != nil {
-		return nil
+// limitsOf resolves a deployment's limits. Recreate has none to resolve: nothing beyond the replicas, nothing missing.
+func limitsOf(d *appsv1.Deployment) (limits, error) {
+	if d.GetSpec().GetStrategy().GetType() == recreate {
+		return limits{replicas: d.GetSpec().GetReplicas()}, nil
 	}
+	update := d.GetSpec().GetStrategy().GetRollingUpdate()
+	return resolveLimits(d.GetSpec().GetReplicas(), update.GetMaxSurge(), update.GetMaxUnavailable())
+}
+
+// claim returns the sets that the deployment controls. It makes it the controller of sets that match its selector and
+// have none, and lets go of those that match no more.
+func (c *deploymentsController) claim(ctx context.Context, d *appsv1.Deployment, selector labels.Selector) ([]*appsv1.ReplicaSet, error) {
+	owned := c.sets.ByIndex(byOwner, d.GetMetadata().GetUid())
+	if d.GetMetadata().GetDeletionTimestamp() != nil {
+		return owned, nil
+	}
+	var sets []*appsv1.ReplicaSet
+	for _, rs := range owned {
+		if selector.Matches(labels.Set(rs.GetMetadata().GetLabels())) {
+			sets = append(sets, rs)
+			continue
+		}
+		released := proto.Clone(rs).(*appsv1.ReplicaSet)
+		released.Metadata.OwnerReferences = slices.DeleteFunc(released.Metadata.OwnerReferences, func(o *metav1.OwnerReference) bool { return o.GetUid() == d.GetMetadata().GetUid() })
+		if _, err := client.Update(ctx, c.client, released); err != nil && !apierr.IsNotFound(err) {
+			return nil, fmt.Errorf("release replica set %s: %w", rs.GetMetadata().GetName(), err)
+		}
+	}
+	sure := false
 	for _, rs := range c.sets.ByIndex(byOwner, "") {
 		m := rs.GetMetadata()
 		if m.GetNamespace() != d.GetMetadata().GetNamespace() || m.GetDeletionTimestamp() != nil || !selector.Matches(labels.Set(m.GetLabels())) {
 			continue
 		}
+		// A deployment that was deleted and let its sets go must not take them back.
+		if !sure {
+			var err error
+			if sure, err = stillThere(ctx, c.client, d); err != nil || !sure {
+				return sets, err
+			}
+		}
 		adopted := proto.Clone(rs).(*appsv1.ReplicaSet)
 		adopted.Metadata.OwnerReferences = append(adopted.Metadata.OwnerReferences, kind.NewControllerRef(d))
-		if _, err := client.Update(ctx, c.client, adopted); err != nil {
-			return fmt.Errorf("adopt replica set %s: %w", m.GetName(), err)
+		adopted, err := client.Update(ctx, c.client, adopted)
+		if err != nil {
+			return nil, fmt.Errorf("adopt replica set %s: %w", m.GetName(), err)
+		}
+		sets = append(sets, adopted)
+	}
+	return sets, nil
+}
+
+// matchingOrphan gives the deployments that could adopt a set without a controller.
+func (c *deploymentsController) matchingOrphan(rs *appsv1.ReplicaSet) []controller.Key {
+	m := rs.GetMetadata()
+	if kind.ControllerOf(rs) != nil || m.GetDeletionTimestamp() != nil {
+		return nil
+	}
+	var keys []controller.Key
+	for _, d := range c.deployments.List() {
+		if d.GetMetadata().GetNamespace() != m.GetNamespace() {
+			continue
+		}
+		if s, err := kind.LabelSelector(d.GetSpec().GetSelector()); err == nil && s.Matches(labels.Set(m.GetLabels())) {
+			keys = append(keys, client.KeyOf(d))
 		}
 	}
-	return nil
+	return keys
 }
 
 // advance takes the next step of the rollout, whatever state the last one left.
@@ -140,7 +203,7 @@ func (c *deploymentsController) advance(ctx context.Context, r *rollout) error {
 		return c.scaleAll(ctx, r, steps)
 	}
 	var err error
-	if spec.GetStrategy().GetType() == "Recreate" {
+	if spec.GetStrategy().GetType() == recreate {
 		err = c.recreate(ctx, r)
 	} else {
 		err = c.scaleAll(ctx, r, planRolling(r.limits, numbers(r.current), allNumbers(r.old)))
@@ -163,18 +226,24 @@ func (c *deploymentsController) recreate(ctx context.Context, r *rollout) error 
 		return c.scaleAll(ctx, r, steps)
 	}
 	for _, rs := range r.old {
+		// Until the set's own controller has seen its new size it may still make pods. Its status changes when the last
+		// pod is gone, and brings us back.
+		if s := rs.GetStatus(); s.GetReplicas() > 0 || s.GetObservedGeneration() < rs.GetMetadata().GetGeneration() {
+			return nil
+		}
 		for _, p := range c.pods.ByIndex(byOwner, rs.GetMetadata().GetUid()) {
 			if !kind.IsPodFinished(p) {
-				return nil // the set's status changes when the pod is gone, and brings us back
+				return nil
 			}
 		}
 	}
 	return c.scaleAll(ctx, r, []scaling{{r.current.GetMetadata().GetName(), r.limits.replicas}})
 }
 
-// proportional is the step that follows a change of the deployment's size; none when the size did not change.
+// proportional is the step that follows a change of the deployment's size, or any size of a paused one; none when the
+// ordinary step of the rollout does it all.
 func (c *deploymentsController) proportional(r *rollout) []scaling {
-	resized := false
+	resized, paused := false, r.d.GetSpec().GetPaused()
 	var live []*appsv1.ReplicaSet
 	for _, rs := range r.all() {
 		if rs.GetSpec().GetReplicas() == 0 {
@@ -184,20 +253,31 @@ func (c *deploymentsController) proportional(r *rollout) []scaling {
 		desired, ok := annotatedNumber(rs, desiredAnnotation)
 		resized = resized || ok && desired != r.limits.replicas
 	}
-	switch {
-	case !resized && !(r.d.GetSpec().GetPaused() && len(live) == 1):
+	if !resized && !paused {
 		return nil
+	}
+	// One set only: there is no mix to keep. While paused and without pods, it is the current set or else the newest.
+	var only *appsv1.ReplicaSet
+	switch {
 	case len(live) == 1:
-		// One set only: there is no mix to keep.
-		if live[0].GetSpec().GetReplicas() == r.limits.replicas {
-			return nil
+		only = live[0]
+	case len(live) == 0 && len(r.all()) > 0:
+		only = r.all()[len(r.all())-1]
+	}
+	switch {
+	case only != nil && only.GetSpec().GetReplicas() != r.limits.replicas:
+		return []scaling{{only.GetMetadata().GetName(), r.limits.replicas}}
+	case len(live) < 2:
+		return nil
+	case r.current != nil && r.current.GetSpec().GetReplicas() == r.limits.replicas && r.current.GetStatus().GetAvailableReplicas() == r.limits.replicas:
+		var steps []scaling // the current set is whole: the old ones have had their time, even of a paused deployment
+		for _, rs := range live {
+			if rs != r.current {
+				steps = append(steps, scaling{rs.GetMetadata().GetName(), 0})
+			}
 		}
-		return []scaling{{live[0].GetMetadata().GetName(), r.limits.replicas}}
-	}
-	if r.current != nil && r.current.GetSpec().GetReplicas() == r.limits.replicas && r.current.GetStatus().GetAvailableReplicas() == r.limits.replicas {
-		return nil // complete: the ordinary step shrinks the old ones
-	}
-	if r.d.GetSpec().GetStrategy().GetType() == "Recreate" {
+		return steps
+	case !resized || r.d.GetSpec().GetStrategy().GetType() == recreate:
 		return nil
 	}
 	return planProportional(r.limits, allNumbers(live))
@@ -267,7 +347,7 @@ func annotateSize(rs *appsv1.ReplicaSet, r *rollout) {
 		rs.Metadata.Annotations = map[string]string{}
 	}
 	surge := r.limits.maxSurge
-	if r.d.GetSpec().GetStrategy().GetType() == "Recreate" {
+	if r.d.GetSpec().GetStrategy().GetType() == recreate {
 		surge = 0
 	}
 	rs.Metadata.Annotations[desiredAnnotation] = strconv.Itoa(int(r.limits.replicas))
@@ -311,14 +391,21 @@ func (c *deploymentsController) ensureCurrent(ctx context.Context, r *rollout) e
 	if err != nil {
 		return err
 	}
+	name := rs.GetMetadata().GetName()
 	created, err := client.Create(ctx, c.client, rs)
 	if apierr.IsAlreadyExists(err) {
 		return c.resolveCollision(ctx, r, rs)
 	}
 	if err != nil {
-		return fmt.Errorf("create replica set %s: %w", rs.GetMetadata().GetName(), err)
+		if !apierr.IsRetryable(err) && !apierr.IsElectionLost(err) {
+			r.createError = fmt.Sprintf("Failed to create new replica set %q: %s", name, apierr.Message(err))
+			c.events.Event(r.d, events.Warning, reasonCreateError, "%s", r.createError)
+		}
+		return fmt.Errorf("create replica set %s: %w", name, err)
 	}
-	c.events.Event(r.d, events.Normal, "ScalingReplicaSet", "Scaled up replica set %s from 0 to %d", rs.GetMetadata().GetName(), rs.GetSpec().GetReplicas())
+	if n := rs.GetSpec().GetReplicas(); n > 0 {
+		c.events.Event(r.d, events.Normal, "ScalingReplicaSet", "Scaled up replica set %s from 0 to %d", name, n)
+	}
 	r.current = created
 	return c.setRevision(ctx, r, created.GetMetadata().GetAnnotations()[revisionAnnotation])
 }
@@ -344,9 +431,9 @@ func (c *deploymentsController) newSet(r *rollout) (*appsv1.ReplicaSet, error) {
 	rs.Metadata.Annotations[revisionAnnotation] = nextRevision(r.old)
 	annotateSize(rs, r)
 	switch {
-	case d.GetSpec().GetStrategy().GetType() == "Recreate" && len(r.old) > 0:
+	case d.GetSpec().GetStrategy().GetType() == recreate && len(r.old) > 0:
 		// It waits until the old pods are gone; see recreate.
-	case d.GetSpec().GetStrategy().GetType() == "Recreate":
+	case d.GetSpec().GetStrategy().GetType() == recreate:
 		rs.Spec.Replicas = &r.limits.replicas
 	default:
 		for _, s := range planRolling(r.limits, replicas{name: rs.Metadata.Name}, allNumbers(r.old)) {
@@ -372,7 +459,7 @@ func inheritedAnnotations(d *appsv1.Deployment) map[string]string {
 	inherited := map[string]string{}
 	for k, v := range d.GetMetadata().GetAnnotations() {
 		switch k {
-		case revisionAnnotation, desiredAnnotation, maxAnnotation, lastAppliedByHand:
+		case revisionAnnotation, historyAnnotation, desiredAnnotation, maxAnnotation, lastAppliedByHand:
 		default:
 			inherited[k] = v
 		}
@@ -402,6 +489,9 @@ func (c *deploymentsController) keepRevision(ctx context.Context, r *rollout) er
 	}
 	maps.Copy(changed.Metadata.Annotations, inheritedAnnotations(r.d))
 	if next := nextRevision(r.old); revisionOf(r.current) < atoi(next) {
+		if was := changed.Metadata.Annotations[revisionAnnotation]; was != "" {
+			changed.Metadata.Annotations[historyAnnotation] = joinNonEmpty(changed.Metadata.Annotations[historyAnnotation], was)
+		}
 		changed.Metadata.Annotations[revisionAnnotation] = next
 	}
 	changed.Spec.MinReadySeconds = r.d.GetSpec().GetMinReadySeconds()
@@ -413,6 +503,13 @@ func (c *deploymentsController) keepRevision(ctx context.Context, r *rollout) er
 		r.current = updated
 	}
 	return c.setRevision(ctx, r, changed.Metadata.Annotations[revisionAnnotation])
+}
+
+func joinNonEmpty(list, item string) string {
+	if list == "" {
+		return item
+	}
+	return list + "," + item
 }
 
 func atoi(s string) int64 {

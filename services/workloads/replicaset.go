@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
-	"sync"
+	"strings"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"k8s.io/apimachinery/pkg/labels"
@@ -66,17 +68,22 @@ func (r *replicaSets) reconcile(ctx context.Context, key controller.Key) (contro
 		r.pending.forget(key)
 		return controller.Result{}, nil
 	}
+	if r.pending.unclear(key) {
+		if err := r.lookForPods(ctx, key, rs); err != nil {
+			return controller.Result{}, err
+		}
+	}
 	// What this controller wrote and the informer has not shown yet would be done twice. The pods' own events bring the
-	// key back; the timer is for events that never come.
-	if !r.pending.settled(key, r.seen) {
+	// key back; the timer is for events that the informer has no reason to show.
+	if !r.pending.settled(key, r.pods.Revision(), func(p controller.Key, created bool) bool { return r.shows(p, rs, created) }) {
 		return controller.Result{RequeueAfter: time.Second}, nil
 	}
 	selector, err := kind.LabelSelector(rs.GetSpec().GetSelector())
 	if err != nil {
 		return controller.Result{}, fmt.Errorf("selector: %w", err)
 	}
-	if err := r.adopt(ctx, rs, selector); err != nil {
-		return controller.Result{}, err
+	if changed, err := r.claim(ctx, key, rs, selector); changed || err != nil {
+		return controller.Result{RequeueAfter: time.Second}, err
 	}
 	owned := r.pods.ByIndex(byOwner, rs.GetMetadata().GetUid())
 	var scaleErr error
@@ -90,45 +97,101 @@ func (r *replicaSets) reconcile(ctx context.Context, key controller.Key) (contro
 	return controller.Result{RequeueAfter: again}, err
 }
 
-// adopt makes the set the controller of pods that match its selector and have none, and lets go of its own that match no
-// more.
-func (r *replicaSets) adopt(ctx context.Context, rs *appsv1.ReplicaSet, selector labels.Selector) error {
-	if rs.GetMetadata().GetDeletionTimestamp() != nil {
-		return nil
+// shows reports whether the informer shows a pod as it should be after a write: the set's, or going.
+func (r *replicaSets) shows(p controller.Key, rs *appsv1.ReplicaSet, created bool) bool {
+	pod, ok := r.pods.Get(p.Namespace, p.Name)
+	if created {
+		return ok && kind.IsControlledBy(pod, rs)
 	}
+	return !ok || pod.GetMetadata().GetDeletionTimestamp() != nil || !kind.IsControlledBy(pod, rs)
+}
+
+// lookForPods settles a write of unknown outcome: it asks the API, not the informer, which pods the set has, and waits
+// for those that the informer lacks.
+func (r *replicaSets) lookForPods(ctx context.Context, key controller.Key, rs *appsv1.ReplicaSet) error {
+	pods, revision, err := client.List[*corev1.Pod](ctx, r.client, client.ListOptions{Namespace: key.Namespace})
+	if err != nil {
+		return fmt.Errorf("look for pods of an unanswered write: %w", err)
+	}
+	for _, p := range pods {
+		if kind.IsControlledBy(p, rs) && !r.shows(client.KeyOf(p), rs, true) {
+			r.pending.created(key, revision, client.KeyOf(p))
+		}
+	}
+	r.pending.cleared(key)
+	return nil
+}
+
+// claim makes the set the controller of pods that match its selector and have none, and lets go of its own that match no
+// more. It reports whether it changed any, which the informer then has to show first.
+func (r *replicaSets) claim(ctx context.Context, key controller.Key, rs *appsv1.ReplicaSet, selector labels.Selector) (changed bool, err error) {
+	if rs.GetMetadata().GetDeletionTimestamp() != nil {
+		return false, nil
+	}
+	sure := false
 	for _, p := range r.pods.ByIndex(byOwner, "") {
 		m := p.GetMetadata()
-		if m.GetNamespace() != rs.GetMetadata().GetNamespace() || m.GetDeletionTimestamp() != nil || !active(p) || !selector.Matches(labels.Set(m.GetLabels())) {
+		if m.GetNamespace() != key.Namespace || !active(p) || !selector.Matches(labels.Set(m.GetLabels())) {
 			continue
 		}
-		if err := r.patchOwners(ctx, p, append(slices.Clone(m.GetOwnerReferences()), kind.NewControllerRef(rs))); err != nil {
-			return fmt.Errorf("adopt pod %s: %w", m.GetName(), err)
+		// A set that was deleted and let its pods go must not take them back: they would be collected with it. The
+		// informers of sets and pods need not be equally far, so the API is asked.
+		if !sure {
+			if sure, err = stillThere(ctx, r.client, rs); err != nil || !sure {
+				return changed, err
+			}
+		}
+		patched, err := r.patchOwners(ctx, p, append(slices.Clone(m.GetOwnerReferences()), kind.NewControllerRef(rs)))
+		if err != nil {
+			return changed, fmt.Errorf("adopt pod %s: %w", m.GetName(), err)
+		}
+		if patched != nil {
+			r.pending.created(key, patched.GetMetadata().GetResourceVersion(), client.KeyOf(p))
+			changed = true
 		}
 	}
 	for _, p := range r.pods.ByIndex(byOwner, rs.GetMetadata().GetUid()) {
 		m := p.GetMetadata()
-		if m.GetDeletionTimestamp() != nil || selector.Matches(labels.Set(m.GetLabels())) {
+		if !active(p) || selector.Matches(labels.Set(m.GetLabels())) {
 			continue
 		}
 		others := slices.DeleteFunc(slices.Clone(m.GetOwnerReferences()), func(o *metav1.OwnerReference) bool { return o.GetUid() == rs.GetMetadata().GetUid() })
-		if err := r.patchOwners(ctx, p, others); err != nil {
-			return fmt.Errorf("release pod %s: %w", m.GetName(), err)
+		patched, err := r.patchOwners(ctx, p, others)
+		if err != nil {
+			return changed, fmt.Errorf("release pod %s: %w", m.GetName(), err)
+		}
+		if patched != nil {
+			r.pending.deleted(key, patched.GetMetadata().GetResourceVersion(), client.KeyOf(p))
+			changed = true
 		}
 	}
-	return nil
+	return changed, nil
 }
 
-// patchOwners replaces a pod's owners if the pod is still the one seen.
-func (r *replicaSets) patchOwners(ctx context.Context, p *corev1.Pod, owners []*metav1.OwnerReference) error {
+// stillThere asks the API whether an object that the informer shows exists and is not being deleted.
+func stillThere[T kind.Object](ctx context.Context, c *client.Client, obj T) (bool, error) {
+	m := obj.GetMetadata()
+	live, err := client.Get[T](ctx, c, m.GetNamespace(), m.GetName())
+	if apierr.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("check that it is still there: %w", err)
+	}
+	return live.GetMetadata().GetUid() == m.GetUid() && live.GetMetadata().GetDeletionTimestamp() == nil, nil
+}
+
+// patchOwners replaces a pod's owners if the pod is still the one seen; nil when it is gone.
+func (r *replicaSets) patchOwners(ctx context.Context, p *corev1.Pod, owners []*metav1.OwnerReference) (*corev1.Pod, error) {
 	patch, err := ownersPatch(p, owners)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = client.Patch[*corev1.Pod](ctx, r.client, p.GetMetadata().GetNamespace(), p.GetMetadata().GetName(), patch)
+	patched, err := client.Patch[*corev1.Pod](ctx, r.client, p.GetMetadata().GetNamespace(), p.GetMetadata().GetName(), patch)
 	if apierr.IsNotFound(err) {
-		return nil
+		return nil, nil
 	}
-	return err
+	return patched, err
 }
 
 // active reports whether a pod counts as one of its set's replicas: it has not ended and is not being deleted.
@@ -149,11 +212,29 @@ func (r *replicaSets) scale(ctx context.Context, key controller.Key, rs *appsv1.
 	case len(running) < want:
 		return r.create(ctx, key, rs, want-len(running))
 	case len(running) > want:
-		return r.remove(ctx, key, rs, pick(running, len(running)-want, time.Now()))
+		return r.remove(ctx, key, rs, pick(running, len(running)-want, r.crowding(rs)))
 	}
 	return nil
 }
 
+// scaleError says which half of scaling failed.
+type scaleError struct {
+	reason string // of the ReplicaFailure condition and of the event
+	err    error
+}
+
+// Error is the cause's.
+func (e *scaleError) Error() string { return e.err.Error() }
+
+// Unwrap returns the cause.
+func (e *scaleError) Unwrap() error { return e.err }
+
+const (
+	failedCreate = "FailedCreate"
+	failedDelete = "FailedDelete"
+)
+
+// create makes n pods, many in each transaction.
 func (r *replicaSets) create(ctx context.Context, key controller.Key, rs *appsv1.ReplicaSet, n int) error {
 	template := newPod(rs)
 	batch := min(maxBatch, max(1, maxBatchBytes/(proto.Size(template)+512)))
@@ -163,9 +244,17 @@ func (r *replicaSets) create(ctx context.Context, key controller.Key, rs *appsv1
 			ops[i] = client.OpCreate(proto.Clone(template).(*corev1.Pod))
 		}
 		result, err := client.Transact(ctx, r.client, ops...)
-		if err != nil {
-			r.events.Event(rs, events.Warning, "FailedCreate", "Error creating %d pods: %s", len(ops), apierr.Message(err))
-			return fmt.Errorf("create %d pods: %w", len(ops), err)
+		switch {
+		case apierr.IsBadRequest(err) && len(ops) > 1:
+			// An etcd that takes fewer operations at once than ours, or smaller ones: one pod alone tells.
+			batch = len(ops) / 2
+			continue
+		case err != nil:
+			if outcomeUnknown(err) {
+				r.pending.doubt(key)
+			}
+			r.events.Event(rs, events.Warning, failedCreate, "Error creating: %s", apierr.Message(err))
+			return &scaleError{failedCreate, fmt.Errorf("create %d pods: %w", len(ops), err)}
 		}
 		made := make([]controller.Key, 0, len(ops))
 		for i := range result.Len() {
@@ -176,24 +265,72 @@ func (r *replicaSets) create(ctx context.Context, key controller.Key, rs *appsv1
 			made = append(made, client.KeyOf(o))
 			r.events.Event(rs, events.Normal, "SuccessfulCreate", "Created pod: %s", o.GetMetadata().GetName())
 		}
-		r.pending.created(key, made)
+		r.pending.created(key, result.Revision, made...)
 		n -= len(ops)
 	}
 	return nil
 }
 
+// outcomeUnknown reports whether a write that failed with err may have happened.
+func outcomeUnknown(err error) bool {
+	switch apierr.Code(err) {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Internal, codes.Unknown:
+		return true
+	}
+	return false
+}
+
+// remove deletes pods, many in each transaction. A transaction that fails, because one of them is gone already for
+// example, is made anew pod by pod.
 func (r *replicaSets) remove(ctx context.Context, key controller.Key, rs *appsv1.ReplicaSet, victims []*corev1.Pod) error {
-	for _, p := range victims {
-		m := p.GetMetadata()
-		_, err := client.Delete[*corev1.Pod](ctx, r.client, m.GetNamespace(), m.GetName(), client.IfUID(m.GetUid()))
-		if err != nil && !apierr.IsNotFound(err) && !apierr.IsConflict(err) {
-			r.events.Event(rs, events.Warning, "FailedDelete", "Error deleting pod %s: %s", m.GetName(), apierr.Message(err))
-			return fmt.Errorf("delete pod %s: %w", m.GetName(), err)
+	k := r.pods.Kind()
+	for batch := range slices.Chunk(victims, maxBatch) {
+		ops := make([]client.Operation, len(batch))
+		for i, p := range batch {
+			ops[i] = client.OpDelete(k, p.GetMetadata().GetNamespace(), p.GetMetadata().GetName(), client.IfUID(p.GetMetadata().GetUid()))
 		}
-		r.pending.deleted(key, client.KeyOf(p))
-		r.events.Event(rs, events.Normal, "SuccessfulDelete", "Deleted pod: %s", m.GetName())
+		result, err := client.Transact(ctx, r.client, ops...)
+		if err == nil {
+			for _, p := range batch {
+				r.deleted(key, rs, p, result.Revision)
+			}
+			continue
+		}
+		for i, p := range batch {
+			result, err := client.Transact(ctx, r.client, ops[i])
+			switch {
+			case apierr.IsNotFound(err) || apierr.IsConflict(err):
+			case err != nil:
+				r.events.Event(rs, events.Warning, failedDelete, "Error deleting: %s", apierr.Message(err))
+				return &scaleError{failedDelete, fmt.Errorf("delete pod %s: %w", p.GetMetadata().GetName(), err)}
+			default:
+				r.deleted(key, rs, p, result.Revision)
+			}
+		}
 	}
 	return nil
+}
+
+func (r *replicaSets) deleted(key controller.Key, rs *appsv1.ReplicaSet, p *corev1.Pod, revision string) {
+	r.pending.deleted(key, revision, client.KeyOf(p))
+	r.events.Event(rs, events.Normal, "SuccessfulDelete", "Deleted pod: %s", p.GetMetadata().GetName())
+}
+
+// crowding counts the active pods on each node that belong to the set, or to another of the same deployment.
+func (r *replicaSets) crowding(rs *appsv1.ReplicaSet) map[string]int {
+	related := []*appsv1.ReplicaSet{rs}
+	if owner := kind.ControllerOf(rs); owner != nil {
+		related = r.sets.ByIndex(byOwner, owner.GetUid())
+	}
+	onNode := map[string]int{}
+	for _, set := range related {
+		for _, p := range r.pods.ByIndex(byOwner, set.GetMetadata().GetUid()) {
+			if active(p) {
+				onNode[p.GetSpec().GetNodeName()]++
+			}
+		}
+	}
+	return onNode
 }
 
 // newPod makes a pod of the set's template.
@@ -213,17 +350,14 @@ func newPod(rs *appsv1.ReplicaSet) *corev1.Pod {
 // generateName is the prefix of the pods' names, short enough to stay a valid host name with its suffix.
 func generateName(set string) string {
 	const longest = 63 - 1 - 5
-	return set[:min(len(set), longest)] + "-"
+	// A cut behind a dot would leave a label that begins with the hyphen.
+	return strings.TrimRight(set[:min(len(set), longest)], "-.") + "-"
 }
 
 // pick chooses the n pods that are missed least, in Kubernetes' order: not bound, then pending, then not ready, then of
-// low deletion cost, then on nodes that hold more of the set's pods, then ready for the shorter time, then restarted more
+// low deletion cost, then on nodes that onNode says hold more related pods, then ready for the shorter time, then restarted more
 // often, then younger.
-func pick(pods []*corev1.Pod, n int, now time.Time) []*corev1.Pod {
-	onNode := map[string]int{}
-	for _, p := range pods {
-		onNode[p.GetSpec().GetNodeName()]++
-	}
+func pick(pods []*corev1.Pod, n int, onNode map[string]int) []*corev1.Pod {
 	phases := map[string]int{"Pending": 0, "Unknown": 1, "Running": 2}
 	sorted := slices.Clone(pods)
 	slices.SortStableFunc(sorted, func(a, b *corev1.Pod) int {
@@ -277,6 +411,9 @@ func availableIn(p *corev1.Pod, minReadySeconds int32, now time.Time) (time.Dura
 	if !kind.IsPodReady(p) {
 		return 0, false
 	}
+	if minReadySeconds == 0 {
+		return 0, true // whatever the clock of its node says
+	}
 	return readySince(p).Add(time.Duration(minReadySeconds) * time.Second).Sub(now), true
 }
 
@@ -328,30 +465,24 @@ func replicaSetStatus(rs *appsv1.ReplicaSet, owned []*corev1.Pod, scaleErr error
 	if terminating > 0 || rs.GetStatus().GetTerminatingReplicas() > 0 {
 		status.TerminatingReplicas = &terminating
 	}
+	var was *appsv1.ReplicaSetCondition
 	for _, c := range rs.GetStatus().GetConditions() {
-		if c.GetType() != "ReplicaFailure" {
-			status.Conditions = append(status.Conditions, c)
+		if c.GetType() == conditionReplicaFailure {
+			was = c
+			continue
 		}
+		status.Conditions = append(status.Conditions, c)
 	}
-	if scaleErr != nil {
-		failure := &appsv1.ReplicaSetCondition{Type: "ReplicaFailure", Status: "True", Reason: "FailedCreate", Message: apierr.Message(scaleErr), LastTransitionTime: timestamppb.New(now.Truncate(time.Second))}
-		for _, c := range rs.GetStatus().GetConditions() {
-			if c.GetType() == failure.Type {
-				failure.LastTransitionTime = c.GetLastTransitionTime()
-			}
+	if failed := (*scaleError)(nil); errors.As(scaleErr, &failed) {
+		failure := was
+		// One that stays keeps its first message: messages name what differs at every attempt, and writing each anew
+		// would bring on the next attempt at once.
+		if was.GetStatus() != kind.ConditionTrue || was.GetReason() != failed.reason {
+			failure = &appsv1.ReplicaSetCondition{Type: conditionReplicaFailure, Status: kind.ConditionTrue, Reason: failed.reason, Message: apierr.Message(scaleErr), LastTransitionTime: timestamppb.New(now.Truncate(time.Second))}
 		}
 		status.Conditions = append(status.Conditions, failure)
 	}
 	return status, again
-}
-
-// noteChange tells pending what the pods informer shows.
-func (r *replicaSets) noteChange(old, new *corev1.Pod) {
-	if new == nil {
-		r.pending.observe(client.KeyOf(old), true)
-		return
-	}
-	r.pending.observe(client.KeyOf(new), new.GetMetadata().GetDeletionTimestamp() != nil)
 }
 
 // ownersPatch is a merge patch that replaces a pod's owners, refused when the pod is another by then.
@@ -369,82 +500,4 @@ func ownersPatch(p *corev1.Pod, owners []*metav1.OwnerReference) ([]byte, error)
 		meta["ownerReferences"] = nil
 	}
 	return json.Marshal(map[string]any{"metadata": meta})
-}
-
-// seen reports whether the informer shows a pod as it should be after a write: there, or going.
-func (r *replicaSets) seen(p controller.Key, created bool) bool {
-	pod, ok := r.pods.Get(p.Namespace, p.Name)
-	if created {
-		return ok
-	}
-	return !ok || pod.GetMetadata().GetDeletionTimestamp() != nil
-}
-
-// pendingTimeout is how long a write is waited for: a pod may be created and gone again between two looks.
-const pendingTimeout = 30 * time.Second
-
-// pending remembers, for each set, the pods written that the informer has not shown yet. It does the work of what
-// Kubernetes calls expectations, with names in place of counts.
-type pending struct {
-	mu   sync.Mutex
-	sets map[controller.Key]map[controller.Key]expectation
-}
-
-type expectation struct {
-	created bool
-	since   time.Time
-}
-
-func newPending() *pending {
-	return &pending{sets: map[controller.Key]map[controller.Key]expectation{}}
-}
-
-func (p *pending) created(set controller.Key, pods []controller.Key) {
-	for _, pod := range pods {
-		p.add(set, pod, true)
-	}
-}
-
-func (p *pending) deleted(set, pod controller.Key) { p.add(set, pod, false) }
-
-func (p *pending) add(set, pod controller.Key, created bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.sets[set] == nil {
-		p.sets[set] = map[controller.Key]expectation{}
-	}
-	p.sets[set][pod] = expectation{created, time.Now()}
-}
-
-func (p *pending) forget(set controller.Key) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.sets, set)
-}
-
-// observe forgets what is waited for of a pod that was just seen to change; gone says that it is deleted or being deleted.
-func (p *pending) observe(pod controller.Key, gone bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, pods := range p.sets {
-		if e, ok := pods[pod]; ok && (e.created || gone) {
-			delete(pods, pod)
-		}
-	}
-}
-
-// settled reports whether all writes of a set have been seen, and forgets those that have.
-func (p *pending) settled(set controller.Key, seen func(pod controller.Key, created bool) bool) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for pod, e := range p.sets[set] {
-		if seen(pod, e.created) || time.Since(e.since) > pendingTimeout {
-			delete(p.sets[set], pod)
-		}
-	}
-	if len(p.sets[set]) > 0 {
-		return false
-	}
-	delete(p.sets, set)
-	return true
 }

@@ -22,6 +22,16 @@ type replicas struct {
 	age int64
 }
 
+// present is how many pods the set has or is about to have. A set's status lags behind its size: neither alone will do.
+func (s replicas) present() int32 { return max(s.wanted, s.actual) }
+
+// staying is the set without the available pods that it is about to lose: those beyond its size. Counting them would
+// let as many be taken again from another set.
+func (s replicas) staying() replicas {
+	s.available = min(s.available, s.wanted)
+	return s
+}
+
 // limits are the resolved numbers of a rolling update.
 type limits struct {
 	replicas, maxSurge, maxUnavailable int32
@@ -55,9 +65,10 @@ func resolveLimits(n int32, maxSurge, maxUnavailable *metav1.IntOrString) (limit
 // every pod in the new set. It returns only sets that change.
 func planRolling(l limits, newSet replicas, old []replicas) []scaling {
 	var steps []scaling
-	total := newSet.wanted
+	// Pods that a set has beyond its size are on their way out, yet not marked so: the surge counts them.
+	total := newSet.present()
 	for _, s := range old {
-		total += s.wanted
+		total += s.present()
 	}
 	grown := newSet
 	switch {
@@ -75,13 +86,15 @@ func planRolling(l limits, newSet replicas, old []replicas) []scaling {
 
 // planOld shrinks the old sets. What the new set still lacks in availability counts against what may be taken away.
 func planOld(l limits, newSet replicas, old []replicas) []scaling {
+	newSet = newSet.staying()
+	shrunk := slices.Clone(old)
 	total, available := newSet.wanted, newSet.available
-	for _, s := range old {
+	for i, s := range shrunk {
+		shrunk[i] = s.staying()
 		total += s.wanted
-		available += s.available
+		available += shrunk[i].available
 	}
 	minAvailable := l.replicas - l.maxUnavailable
-	shrunk := slices.Clone(old)
 	slices.SortStableFunc(shrunk, func(a, b replicas) int { return cmp.Compare(a.age, b.age) })
 
 	// Pods that are not available serve nobody: they go first, as many as the new set's missing ones leave room for.

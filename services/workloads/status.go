@@ -2,6 +2,8 @@ package workloads
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -18,6 +20,7 @@ const (
 	reasonAvailable        = "MinimumReplicasAvailable"
 	reasonUnavailable      = "MinimumReplicasUnavailable"
 	reasonNewSet           = "NewReplicaSetCreated"
+	reasonCreateError      = "ReplicaSetCreateError"
 	reasonSetUpdated       = "ReplicaSetUpdated"
 	reasonComplete         = "NewReplicaSetAvailable"
 	reasonDeadlineExceeded = "ProgressDeadlineExceeded"
@@ -55,6 +58,11 @@ func deploymentStatus(r *rollout, now time.Time) (*appsv1.DeploymentStatus, time
 		s.ReadyReplicas += rs.GetStatus().GetReadyReplicas()
 		s.AvailableReplicas += rs.GetStatus().GetAvailableReplicas()
 	}
+	for _, rs := range r.all() {
+		if n := rs.GetStatus().TerminatingReplicas; n != nil {
+			s.TerminatingReplicas = new(s.GetTerminatingReplicas() + *n)
+		}
+	}
 	s.UpdatedReplicas = r.current.GetStatus().GetReplicas()
 	var wanted int32
 	for _, rs := range r.all() {
@@ -77,11 +85,23 @@ func deploymentStatus(r *rollout, now time.Time) (*appsv1.DeploymentStatus, time
 			if c.GetType() == conditionReplicaFailure && c.GetStatus() == "True" {
 				failure := &appsv1.DeploymentCondition{Type: conditionReplicaFailure, Status: "True", Reason: c.GetReason(), Message: c.GetMessage()}
 				s.Conditions = append(s.Conditions, carry(before, failure, now))
-				return s, again
+				return withOthers(s, before), again
 			}
 		}
 	}
-	return s, again
+	return withOthers(s, before), again
+}
+
+// withOthers keeps the conditions that somebody else has added.
+func withOthers(s, before *appsv1.DeploymentStatus) *appsv1.DeploymentStatus {
+	for _, c := range before.GetConditions() {
+		switch c.GetType() {
+		case conditionAvailable, conditionProgressing, conditionReplicaFailure:
+		default:
+			s.Conditions = append(s.Conditions, c)
+		}
+	}
+	return s
 }
 
 // progress decides the Progressing condition. A rollout that has moved since the last status counts as progressing; one
@@ -91,6 +111,10 @@ func progress(r *rollout, s *appsv1.DeploymentStatus, now time.Time) (*appsv1.De
 	was := condition(before, conditionProgressing)
 	name := r.current.GetMetadata().GetName()
 	switch {
+	case r.createError != "":
+		return &appsv1.DeploymentCondition{Type: conditionProgressing, Status: "False", Reason: reasonCreateError, Message: r.createError}, 0
+	case r.d.GetSpec().GetPaused() && was.GetReason() == reasonDeadlineExceeded:
+		return was, 0 // a failure stays to be seen
 	case r.d.GetSpec().GetPaused():
 		return &appsv1.DeploymentCondition{Type: conditionProgressing, Status: "Unknown", Reason: reasonPaused, Message: "Deployment is paused"}, 0
 	case r.current == nil:
@@ -101,6 +125,8 @@ func progress(r *rollout, s *appsv1.DeploymentStatus, now time.Time) (*appsv1.De
 		was = &appsv1.DeploymentCondition{Type: conditionProgressing, Status: "True", Reason: reasonNewSet, Message: fmt.Sprintf("Created new replica set %q", name), LastUpdateTime: timestamppb.New(now.Truncate(time.Second))}
 	case was.GetReason() == reasonPaused:
 		was = &appsv1.DeploymentCondition{Type: conditionProgressing, Status: "Unknown", Reason: reasonResumed, Message: "Deployment is resumed", LastUpdateTime: timestamppb.New(now.Truncate(time.Second))}
+	case was.GetReason() == reasonComplete && s.GetReplicas() == s.GetUpdatedReplicas() && sameSet(was, name):
+		return was, 0 // a rollout that is over does not begin anew because a pod is lost, or the deployment resized
 	case moved(before, s) || was.GetReason() == reasonComplete || before.GetObservedGeneration() != s.GetObservedGeneration():
 		return &appsv1.DeploymentCondition{Type: conditionProgressing, Status: "True", Reason: reasonSetUpdated, Message: fmt.Sprintf("ReplicaSet %q is progressing.", name), LastUpdateTime: timestamppb.New(now.Truncate(time.Second))}, deadline(r)
 	}
@@ -115,6 +141,11 @@ func progress(r *rollout, s *appsv1.DeploymentStatus, now time.Time) (*appsv1.De
 		return &appsv1.DeploymentCondition{Type: conditionProgressing, Status: "False", Reason: reasonDeadlineExceeded, Message: fmt.Sprintf("ReplicaSet %q has timed out progressing.", name)}, 0
 	}
 	return was, left
+}
+
+// sameSet reports whether a condition speaks of the set of this name.
+func sameSet(c *appsv1.DeploymentCondition, name string) bool {
+	return strings.Contains(c.GetMessage(), strconv.Quote(name))
 }
 
 // deadline is the progress deadline, 0 for none.

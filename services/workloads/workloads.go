@@ -80,8 +80,6 @@ func (s *Service) setup(t *controller.Term) error {
 	pods := controller.Informer(t, client.InformerOptions[*corev1.Pod]{Indexers: ownerIndex[*corev1.Pod](), Transform: slimPod})
 
 	rs := &replicaSets{client: t.Client(), sets: sets, pods: pods, events: s.events, pending: newPending()}
-	// Before the controller's own handlers, so that a reconcile which a change brings about finds it noted.
-	pods.OnChange(rs.noteChange)
 	rsController := t.Controller("replicaset", s.cfg.Workers, rs.reconcile)
 	controller.For(rsController, sets)
 	setKind, _ := kind.ByGroupKind("apps", "ReplicaSet")
@@ -93,6 +91,7 @@ func (s *Service) setup(t *controller.Term) error {
 	controller.For(dController, deployments)
 	deploymentKind, _ := kind.ByGroupKind("apps", "Deployment")
 	controller.Owned(dController, sets, deploymentKind)
+	controller.Map(dController, sets, d.matchingOrphan)
 	return nil
 }
 

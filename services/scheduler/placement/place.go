@@ -4,8 +4,11 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
+
+	"github.com/xebec-project/xebec/internal/kind"
 )
 
 // Refusals says why a pod fits nowhere.
@@ -42,15 +45,26 @@ func (s *State) Choose(p *Pod) (string, error) {
 	var chosen *node
 	var top float64
 	for _, n := range fit {
-		total := 0.0
-		for _, sc := range scorers {
-			total += sc.weight * sc.score(p, n, f)
-		}
-		if chosen == nil || total > top+1e-9 || total > top-1e-9 && n.used["pods"] < chosen.used["pods"] {
+		if total := rate(p, n, f); chosen == nil || compareRated(total, n, top, chosen) < 0 {
 			chosen, top = n, total
 		}
 	}
 	return chosen.name, nil
+}
+
+// rate is the weighted mean of a node's scores, rounded so that the order of the additions decides nothing.
+func rate(p *Pod, n *node, f *fleet) float64 {
+	total, weights := 0.0, 0.0
+	for _, sc := range scorers {
+		total += sc.weight * sc.score(p, n, f)
+		weights += sc.weight
+	}
+	return math.Round(total/weights*1e9) / 1e9
+}
+
+// compareRated orders nodes the best first: by score, then those with fewer pods, then by name.
+func compareRated(a float64, an *node, b float64, bn *node) int {
+	return cmp.Or(cmp.Compare(b, a), cmp.Compare(an.used[kind.ResourcePods], bn.used[kind.ResourcePods]), strings.Compare(an.name, bn.name))
 }
 
 // fitting returns the nodes that no filter refuses, and when there is none, why.
@@ -122,7 +136,10 @@ func (s *State) Explain(p *Pod) []Verdict {
 			}
 			return 1
 		}
-		return cmp.Or(cmp.Compare(b.Total, a.Total), strings.Compare(a.Node, b.Node))
+		if a.RefusedBy != "" {
+			return strings.Compare(a.Node, b.Node)
+		}
+		return compareRated(a.Total, s.nodes[a.Node], b.Total, s.nodes[b.Node])
 	})
 	return verdicts
 }
@@ -135,13 +152,9 @@ func judge(p *Pod, n *node, f *fleet) Verdict {
 			return v
 		}
 	}
-	weights := 0.0
 	for _, sc := range scorers {
-		mark := sc.score(p, n, f)
-		v.Scores = append(v.Scores, Score{sc.name, mark, sc.weight})
-		v.Total += mark * sc.weight
-		weights += sc.weight
+		v.Scores = append(v.Scores, Score{sc.name, sc.score(p, n, f), sc.weight})
 	}
-	v.Total /= weights
+	v.Total = rate(p, n, f)
 	return v
 }

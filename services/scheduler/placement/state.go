@@ -172,10 +172,15 @@ func (s *State) SetNode(n *corev1.Node) error {
 
 // DeleteNode removes a node. Pods that are still bound to it are kept in mind, in case it comes back.
 func (s *State) DeleteNode(name string) {
-	if n := s.nodes[name]; n != nil {
-		n.allocatable = nil
-		s.reorder()
+	n := s.nodes[name]
+	if n == nil {
+		return
 	}
+	n.allocatable = nil
+	if n.used[kind.ResourcePods] == 0 {
+		delete(s.nodes, name)
+	}
+	s.reorder()
 }
 
 // node returns the entry of a node, made when a pod is bound to it before it is known.
