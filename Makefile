@@ -34,8 +34,8 @@ lab-down: ## remove the cluster and its data
 test: install-deps ## every test; as root, for namespaces, containers and eBPF are real
 	go test -count=1 -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) $(TEST_FLAGS) ./...
 
-bench: build ## figures, printed beside Kubernetes'
-	go test -run '^$$' -bench . -benchtime 1x -count=1 -timeout 30m ./tests/bench/...
+bench: ## figures, printed beside Kubernetes'; BENCH='-run gets' for some of them, as root for the datapath's
+	CGO_ENABLED=0 go run ./tests/bench $(BENCH)
 
 generate: ## Go from the protos and from the eBPF sources; committed
 	$(TOOL) buf generate

@@ -62,8 +62,10 @@ type Config struct {
 
 // Cluster is a running control plane.
 type Cluster struct {
-	dir     string
-	masters []*Master
+	dir      string
+	binaries string
+	masters  []*Master
+	agents   []*Process
 	// The identity of an administrator, and that of a client of etcd.
 	admin, etcd *pki.Source
 	authority   *pki.CA
@@ -84,7 +86,7 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{dir: dir}
+	c := &Cluster{dir: dir, binaries: cfg.Binaries}
 	if err := c.prepare(cfg); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
@@ -111,10 +113,8 @@ func memoryDir() (string, error) {
 
 // Close ends all processes and removes their files.
 func (c *Cluster) Close() error {
-	for _, m := range c.masters {
-		for _, p := range m.processes {
-			p.Kill()
-		}
+	for _, p := range append(c.Processes(), c.agents...) {
+		p.Kill()
 	}
 	return os.RemoveAll(c.dir)
 }
@@ -176,7 +176,10 @@ func (c *Cluster) prepare(cfg Config) error {
 			if cfg.Settings != nil {
 				cfg.Settings(s.Name, settings)
 			}
-			p := &Process{Service: s.Name, Master: m, binary: filepath.Join(cfg.Binaries, "xebecd"), dir: filepath.Join(c.dir, m.Name), port: s.Port, cluster: c}
+			p := &Process{
+				Service: s.Name, Master: m, cluster: c, port: s.Port, dir: filepath.Join(c.dir, m.Name),
+				program: []string{filepath.Join(c.binaries, "xebecd"), s.Name},
+			}
 			if err := p.configure(settings); err != nil {
 				return err
 			}
@@ -314,6 +317,28 @@ func (c *Cluster) DialAs(identity *pki.Source, service string, masters ...*Maste
 			MinConnectTimeout: 2 * time.Second,
 		})},
 	})
+}
+
+// StartHollow starts a process that simulates nodes: they register, keep their leases and run every pod at once, without
+// containers. It needs the program xebec-agent among the binaries.
+func (c *Cluster) StartHollow(nodes int) (*Process, error) {
+	files, err := c.Identity("hollow", pki.AdminRequest("hollow"))
+	if err != nil {
+		return nil, err
+	}
+	var gateways []string
+	for _, m := range c.masters {
+		gateways = append(gateways, m.Process("gateway").Address())
+	}
+	p := &Process{
+		Service: "agent", Master: c.masters[0], cluster: c, dir: filepath.Join(c.dir, "hollow"),
+		program: []string{filepath.Join(c.binaries, "xebec-agent")},
+	}
+	if err := p.configure(map[string]any{"gateways": gateways, "tls": section(files), "hollow": nodes, "metrics": "off"}); err != nil {
+		return nil, err
+	}
+	c.agents = append(c.agents, p)
+	return p, p.Start()
 }
 
 // Identity issues a certificate of the cluster's authority.

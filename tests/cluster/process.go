@@ -31,9 +31,10 @@ type Process struct {
 	// Master is where it runs.
 	Master *Master
 
-	binary, dir string
-	port        int
-	cluster     *Cluster
+	program []string // and its arguments before the configuration
+	dir     string
+	port    int
+	cluster *Cluster
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd
@@ -45,9 +46,9 @@ type Process struct {
 type Usage struct {
 	// CPU is the processor time, user and system, of all its runs so far.
 	CPU time.Duration
-	// RSS is its resident memory in bytes, of which Anonymous is its own and the rest pages of its binary, which all
-	// services share.
-	RSS, Anonymous int64
+	// RSS is its resident memory in bytes. PSS counts pages that several processes have, such as those of the binary that
+	// all services share, in equal parts: the sum of it is what the machine holds.
+	RSS, PSS int64
 }
 
 // Address is where the process serves gRPC.
@@ -86,7 +87,7 @@ func (p *Process) Start() error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(p.binary, p.Service, "--config", p.configFile())
+	cmd := exec.Command(p.program[0], append(p.program[1:len(p.program):len(p.program)], "--config", p.configFile())...)
 	cmd.Stderr = log
 	// It ends with the test, however that ends. A group of its own keeps an interrupt from the terminal to the test alone.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
@@ -216,16 +217,16 @@ func (p *Process) Usage() (Usage, error) {
 		return u, err
 	}
 	u.CPU += ticks
-	status, err := os.ReadFile(root + "status")
+	memory, err := os.ReadFile(root + "smaps_rollup")
 	if err != nil {
 		return u, err
 	}
-	for line := range strings.Lines(string(status)) {
-		for prefix, field := range map[string]*int64{"VmRSS:": &u.RSS, "RssAnon:": &u.Anonymous} {
+	for line := range strings.Lines(string(memory)) {
+		for prefix, field := range map[string]*int64{"Rss:": &u.RSS, "Pss:": &u.PSS} {
 			if value, ok := strings.CutPrefix(line, prefix); ok {
-				kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
+				kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), " kB")), 10, 64)
 				if err != nil {
-					return u, fmt.Errorf("%sstatus: %w", root, err)
+					return u, fmt.Errorf("%ssmaps_rollup: %w", root, err)
 				}
 				*field = kib << 10
 			}

@@ -1,0 +1,128 @@
+// Command bench measures a control plane and the datapath, and prints the figures beside those of Kubernetes and beside
+// what Xebec aims at. It judges nothing: figures of a shared machine are noisy, which is why the processor time of each
+// process is printed as well.
+//
+//	go run ./tests/bench              all figures
+//	go run ./tests/bench -run 'gets'  those whose names match
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"regexp"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/xebec-project/xebec/tests/cluster"
+)
+
+// row is one figure.
+type row struct {
+	// name selects the row on the command line.
+	name string
+	// title, kubernetes and aim are the first columns. Kubernetes' figures are of version 1.36 on a machine of this kind,
+	// with etcd on tmpfs, mutual TLS, RBAC and one master.
+	title, kubernetes, aim string
+	measure                func(context.Context, *bench) (result, error)
+}
+
+// result is what was measured.
+type result struct {
+	// figure is the last column.
+	figure string
+	// notes are printed below the table, such as the processor time of each process.
+	notes []string
+}
+
+// rows is the table.
+var rows = []row{
+	{"idle", "one master after 60 s idle, RSS with etcd; CPU", "494 MiB; 2.0 CPU-s/min", "200 MiB; 0.5", measureIdle},
+	{"start", "apiserver, exec to serving", "1.9 s", "0.3 s", measureStart},
+	{"creates", "1 KB object creates, 16 connections", "1,920/s, p99 22 ms, 0.85 CPU-ms each", "0.28 CPU-ms each, through the gateway", measureCreates},
+	{"gets", "gets, 16 connections", "3,100/s, 0.48 CPU-ms each", "0.1 CPU-ms each, through the gateway", measureGets},
+	{"watch", "create to the last of 100 watchers", "p50 6.5, p99 15 ms", "p50 3, p99 8 ms", measureWatch},
+	{"deployment", "Deployment of 1,000 pods on 100 simulated nodes, all bound", "49.5 s by default; 2.7 s, 5.1 CPU-s with limits raised", "1 s, 1.5 CPU-s", measureDeployment},
+	{"failover", "kill -9 of the etcd leader's master: longest gap in acknowledged writes", "1.05 s with client timeouts of 250 ms; 7 s with 30 s", "1 s whatever the timeout", measureFailover},
+	{"program", "5,000 services x 2 endpoints programmed on a node", "3.6 s (nftables), 8.5 s (iptables)", "50 ms", datapath("BenchmarkProgram5000", wallTime)},
+	{"endpoint", "then one endpoint changes", "0.94 s (nftables), 0.29 s (iptables)", "20 ms", datapath("BenchmarkOneEndpoint", wallTime)},
+	{"connect", "new connection by cluster IP at 10,000 services, against direct", "0.46 (iptables-nft), 0.87 (nft)", "0.97", datapath("BenchmarkConnect", metric("direct/cluster-ip"))},
+}
+
+// bench is what the measurements share.
+type bench struct {
+	binaries string
+	length   time.Duration
+	idle     time.Duration
+	profiles string
+}
+
+func main() {
+	run := flag.String("run", "", "regular expression: measure the rows whose names match")
+	length := flag.Duration("length", 8*time.Second, "how long to make calls for a figure")
+	idle := flag.Duration("idle", time.Minute, "how long to be idle for a figure")
+	profiles := flag.String("profiles", "", "directory for CPU profiles of the services during creates, gets and deployment; none when empty")
+	list := flag.Bool("list", false, "print the names of the rows")
+	flag.Parse()
+	if *list {
+		for _, r := range rows {
+			fmt.Printf("%-12s %s\n", r.name, r.title)
+		}
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := measure(ctx, *run, bench{length: *length, idle: *idle, profiles: *profiles}); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// limit bounds one row.
+const limit = 3 * time.Minute
+
+// measure measures the selected rows and prints the table. A row that fails says so in the table and the others go on.
+func measure(ctx context.Context, run string, b bench) error {
+	selected, err := regexp.Compile(run)
+	if err != nil {
+		return err
+	}
+	binaries, remove, err := cluster.Build(ctx, "xebecd", "xebec-agent")
+	if err != nil {
+		return err
+	}
+	defer remove()
+	b.binaries = binaries
+	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "\tKUBERNETES 1.36\tAIM\tMEASURED")
+	var notes strings.Builder
+	for _, r := range rows {
+		if !selected.MatchString(r.name) || ctx.Err() != nil {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "measuring %s ...\n", r.name)
+		rowCtx, cancel := context.WithTimeout(ctx, limit)
+		result, err := r.measure(rowCtx, &b)
+		cancel()
+		if err != nil {
+			result.figure = "not measured"
+			result.notes = append(result.notes, err.Error())
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", r.title, r.kubernetes, r.aim, result.figure)
+		for i, note := range result.notes {
+			if i == 0 {
+				fmt.Fprintf(&notes, "\n%s:\n", r.name)
+			}
+			fmt.Fprintf(&notes, "  %s\n", strings.ReplaceAll(strings.TrimSpace(note), "\n", "\n  "))
+		}
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	fmt.Print(notes.String())
+	return ctx.Err()
+}

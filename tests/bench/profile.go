@@ -1,0 +1,58 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/xebec-project/xebec/tests/cluster"
+)
+
+// profile takes CPU profiles of a cluster's services while something is measured, when they are asked for, and returns a
+// function that waits for them. etcd serves none.
+func (b *bench) profile(ctx context.Context, c *cluster.Cluster, name string) (wait func() error) {
+	if b.profiles == "" {
+		return func() error { return nil }
+	}
+	var group errgroup.Group
+	for _, p := range c.Processes() {
+		if p.Service == "etcd" {
+			continue
+		}
+		group.Go(func() error {
+			url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", p.Diagnostics(), int(max(time.Second, b.length-time.Second)/time.Second))
+			return fetch(ctx, url, filepath.Join(b.profiles, name+"-"+p.Service+".pprof"))
+		})
+	}
+	return group.Wait
+}
+
+func fetch(ctx context.Context, url, file string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(f, resp.Body); err != nil {
+		_ = f.Close()
+		return err
+	}
+	return f.Close()
+}
