@@ -77,10 +77,11 @@ func (s *shell) run(ctx context.Context, args []string, more ...*cobra.Command) 
 	root.SetOut(s.Out)
 	root.SetErr(s.Err)
 	command, err := root.ExecuteContextC(ctx)
+	code := s.report(command, err)
 	if s.conn != nil {
 		s.conn.Close()
 	}
-	return s.report(command, err)
+	return code
 }
 
 // Groups of commands in the help.
@@ -130,7 +131,7 @@ func (s *shell) root() *cobra.Command {
 	add(groupWorkload, s.scaleCommand(), s.rolloutCommand(), s.setCommand())
 	add(groupInspect, s.logsCommand(), s.execCommand(), s.whyCommand())
 	add(groupCluster, s.clusterCommand(), s.controllersCommand(), s.nodeCommand(), s.imageCommand(), s.cordonCommand(true),
-		s.cordonCommand(false), s.drainCommand(), s.taintCommand())
+		s.cordonCommand(false), s.drainCommand(), s.taintCommand(), s.pkiCommand())
 	add(groupSettings, s.configCommand(), s.authCommand(), s.explainCommand(), s.apiResourcesCommand(), s.versionCommand())
 	root.SetHelpCommandGroupID(groupSettings)
 	root.SetCompletionCommandGroupID(groupSettings)

@@ -1,0 +1,174 @@
+package cli
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/xebec-project/xebec/internal/pki"
+)
+
+func (s *shell) pkiCommand() *cobra.Command {
+	c := family("pki", "Make a cluster's authorities and certificates", s.pkiInitCommand(), s.pkiIssueCommand())
+	c.Long = "Make the authorities of a cluster and the certificates of its hosts, in a directory that stays on the host from\n" +
+		"which the cluster is installed."
+	return c
+}
+
+func (s *shell) pkiInitCommand() *cobra.Command {
+	var dir, cluster string
+	cmd := &cobra.Command{
+		Use: "init --dir DIR", Short: "Make the two authorities of a new cluster",
+		Long:    "Make the authority of the cluster and that of its etcd. What is there already is kept.",
+		Example: "  xebec pki init --dir pki --cluster production", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if dir == "" {
+				return usagef("--dir says where the authorities' keys are to be")
+			}
+			made, err := pki.InitStore(dir, cluster)
+			for _, a := range made {
+				s.printf("made %s\n", filepath.Join(dir, string(a)+".crt"))
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", "", "directory of the authorities and certificates")
+	cmd.Flags().StringVar(&cluster, "cluster", "xebec", "name of the cluster, for people who look at a certificate")
+	return cmd
+}
+
+// issueOptions say for whom `xebec pki issue` makes certificates.
+type issueOptions struct {
+	dir                          string
+	masters, etcd, nodes, admins []string
+	services                     []string
+	renewal                      pki.Renewal
+}
+
+func (s *shell) pkiIssueCommand() *cobra.Command {
+	var o issueOptions
+	cmd := &cobra.Command{
+		Use: "issue --dir DIR", Short: "Issue the certificates of hosts and administrators",
+		Long: "Issue every certificate that the named hosts need: for each master one per service towards the cluster and one\n" +
+			"towards etcd, for each etcd member one, for each node one. Below DIR, hosts/<host>/<service>/ is what belongs into\n" +
+			"that host's /etc/xebec/<service>/. Certificates that are as they should be are kept, so that a second run does\n" +
+			"nothing; each new one is printed with its reason.",
+		Example: "  xebec pki issue --dir pki --master m1=10.0.0.11 --etcd m1=10.0.0.11 --node n1=10.0.0.21 --admin ann",
+		Args:    cobra.NoArgs,
+		RunE:    func(*cobra.Command, []string) error { return s.issue(o) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.dir, "dir", "", "directory that 'xebec pki init' made")
+	flags.StringArrayVar(&o.masters, "master", nil, "master, as name=address[,address]; may be repeated")
+	flags.StringArrayVar(&o.etcd, "etcd", nil, "host with a member of etcd, as name=address[,address]; may be repeated")
+	flags.StringArrayVar(&o.nodes, "node", nil, "node, as name=address[,address]; may be repeated")
+	flags.StringArrayVar(&o.admins, "admin", nil, "person who may do everything; may be repeated")
+	flags.StringSliceVar(&o.services, "services", []string{"apiserver", "gateway", "scheduler", "workloads", "nodes", "endpoints", "collector"},
+		"services on every master")
+	flags.DurationVar(&o.renewal.Before, "renew-before", 30*24*time.Hour, "replace certificates that end sooner than this")
+	flags.BoolVar(&o.renewal.Always, "renew-all", false, "replace all certificates")
+	return cmd
+}
+
+// host is a name with the addresses that its certificates are good for.
+type host struct {
+	name string
+	ips  []net.IP
+}
+
+// parseHosts reads name=address[,address].
+func parseHosts(flag string, texts []string) ([]host, error) {
+	var hosts []host
+	for _, text := range texts {
+		name, addresses, _ := strings.Cut(text, "=")
+		h := host{name: name}
+		if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 {
+			return nil, usagef("--%s %s: %q is not a host name: %s", flag, text, name, problems[0])
+		}
+		for address := range strings.SplitSeq(addresses, ",") {
+			ip := net.ParseIP(address)
+			if ip == nil {
+				return nil, usagef("--%s %s: %q is not an IP address; write name=address", flag, text, address)
+			}
+			h.ips = append(h.ips, ip)
+		}
+		if slices.ContainsFunc(hosts, func(o host) bool { return o.name == name }) {
+			return nil, usagef("--%s: %s is there twice", flag, name)
+		}
+		hosts = append(hosts, h)
+	}
+	return hosts, nil
+}
+
+func (s *shell) issue(o issueOptions) error {
+	if o.dir == "" {
+		return usagef("--dir says where the authorities are")
+	}
+	masters, err := parseHosts("master", o.masters)
+	if err != nil {
+		return err
+	}
+	members, err := parseHosts("etcd", o.etcd)
+	if err != nil {
+		return err
+	}
+	nodes, err := parseHosts("node", o.nodes)
+	if err != nil {
+		return err
+	}
+	store, err := pki.OpenStore(o.dir)
+	if err != nil {
+		return fmt.Errorf("%w; 'xebec pki init' makes the authorities", err)
+	}
+	i := &issuer{shell: s, store: store, options: o}
+	for _, h := range masters {
+		for _, service := range o.services {
+			dir, request := filepath.Join("hosts", h.name, service), pki.ServiceRequest(service, h.name, h.ips...)
+			i.pair(dir, "ca.crt", "tls", pki.ClusterAuthority, request)
+			// Towards etcd every service is a client with a certificate of etcd's own authority.
+			i.pair(dir, "etcd-ca.crt", "etcd", pki.EtcdAuthority, request)
+		}
+	}
+	for _, h := range members {
+		i.pair(filepath.Join("hosts", h.name, "etcd"), "ca.crt", "tls", pki.EtcdAuthority, pki.ServiceRequest("etcd", h.name, h.ips...))
+	}
+	for _, h := range nodes {
+		i.pair(filepath.Join("hosts", h.name, "agent"), "ca.crt", "tls", pki.ClusterAuthority, pki.NodeRequest(h.name, h.ips...))
+	}
+	for _, name := range o.admins {
+		i.pair(filepath.Join("admins", name), "ca.crt", "tls", pki.ClusterAuthority, pki.AdminRequest(name))
+	}
+	return i.err
+}
+
+// issuer issues until the first error, which it keeps.
+type issuer struct {
+	*shell
+	store   *pki.Store
+	options issueOptions
+	err     error
+}
+
+// pair writes a certificate, its key and the authority to trust into a directory of the store.
+func (i *issuer) pair(dir, trust, name string, by pki.Authority, request pki.Request) {
+	if i.err != nil {
+		return
+	}
+	var reason string
+	if reason, i.err = i.store.Ensure(filepath.Join(dir, name), by, request, i.options.renewal); i.err != nil {
+		return
+	}
+	if reason != "" {
+		i.printf("issued %s: %s\n", filepath.Join(dir, name+".crt"), reason)
+	}
+	var written bool
+	if written, i.err = i.store.Trust(filepath.Join(dir, trust), by); written {
+		i.printf("wrote %s\n", filepath.Join(dir, trust))
+	}
+}

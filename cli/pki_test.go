@@ -1,0 +1,78 @@
+package cli
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/xebec-project/xebec/internal/pki"
+)
+
+// pkiRun runs a command line without a cluster and returns its exit code and outputs.
+func pkiRun(t *testing.T, args ...string) (code int, out, errors string) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	code = Run(t.Context(), args, Streams{In: strings.NewReader(""), Out: &stdout, Err: &stderr})
+	return code, stdout.String(), stderr.String()
+}
+
+func TestPKIIssuesForHostsOnce(t *testing.T) {
+	dir := t.TempDir()
+	if code, out, errors := pkiRun(t, "pki", "init", "--dir", dir); code != ExitOK || strings.Count(out, "made") != 2 {
+		t.Fatalf("init: %d %s%s", code, out, errors)
+	}
+	issue := []string{"pki", "issue", "--dir", dir, "--master", "m1=10.0.0.1,10.0.0.100", "--etcd", "m1=10.0.0.1", "--node", "n1=10.0.0.9",
+		"--admin", "ann", "--services", "gateway,scheduler"}
+	code, out, errors := pkiRun(t, issue...)
+	if code != ExitOK || strings.Count(out, "issued") != 2*2+1+1+1 {
+		t.Fatalf("issue: %d\n%s%s", code, out, errors)
+	}
+	if code, out, errors := pkiRun(t, issue...); code != ExitOK || out != "" {
+		t.Errorf("issue again: %d\n%s%s", code, out, errors)
+	}
+	for directory, want := range map[string]struct{ user, file string }{
+		"hosts/m1/gateway": {"xebec:gateway", "tls"},
+		"hosts/n1/agent":   {"system:node:n1", "tls"},
+		"hosts/m1/etcd":    {"xebec:etcd", "tls"},
+		"admins/ann":       {"ann", "tls"},
+	} {
+		at := func(name string) string { return filepath.Join(dir, directory, name) }
+		source, err := pki.NewSource(pki.Files{CA: at("ca.crt"), Cert: at(want.file + ".crt"), Key: at(want.file + ".key")})
+		if err != nil {
+			t.Errorf("%s: %v", directory, err)
+			continue
+		}
+		if user := source.Leaf().Subject.CommonName; user != want.user {
+			t.Errorf("%s is for %q, want %q", directory, user, want.user)
+		}
+	}
+	keys, _ := filepath.Glob(filepath.Join(dir, "hosts/*/*/*ca.key"))
+	if len(keys) > 0 {
+		t.Errorf("authorities' keys are meant for hosts: %v", keys)
+	}
+	if info, err := os.Stat(filepath.Join(dir, "ca.key")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("ca.key: %v, %v", info, err)
+	}
+}
+
+func TestPKIRefusesNonsense(t *testing.T) {
+	dir := t.TempDir()
+	for _, tt := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"init"}, ExitUsage, "--dir"},
+		{[]string{"issue", "--dir", dir, "--master", "m1"}, ExitUsage, "name=address"},
+		{[]string{"issue", "--dir", dir, "--node", "N_1=10.0.0.1"}, ExitUsage, "not a host name"},
+		{[]string{"issue", "--dir", dir, "--node", "a=10.0.0.1", "--node", "a=10.0.0.2"}, ExitUsage, "twice"},
+		{[]string{"issue", "--dir", dir, "--node", "a=10.0.0.1"}, ExitError, "xebec pki init"},
+	} {
+		code, _, errors := pkiRun(t, append([]string{"pki"}, tt.args...)...)
+		if code != tt.code || !strings.Contains(errors, tt.want) {
+			t.Errorf("%v: %d %s, want %d and %q", tt.args, code, errors, tt.code, tt.want)
+		}
+	}
+}
