@@ -3,6 +3,9 @@ package apiserver
 import (
 	"context"
 	"errors"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/kind"
@@ -34,10 +37,29 @@ func (s *Service) checkNamespace(ctx context.Context, get reader, k *kind.Kind, 
 // admit completes an object with what depends on other objects, and returns the writes that must go with it. old is nil
 // for a new object.
 func (s *Service) admit(ctx context.Context, get reader, o, old kind.Object) ([]storage.Write, error) {
-	svc, ok := o.(*corev1.Service)
-	if !ok {
-		return nil, nil
+	switch o := o.(type) {
+	case *corev1.Service:
+		before, _ := old.(*corev1.Service)
+		return s.allocations.allocate(ctx, get, o, before)
+	case *corev1.Node:
+		before, _ := old.(*corev1.Node)
+		return nil, restrictNode(ctx, o, before)
 	}
-	before, _ := old.(*corev1.Service)
-	return s.allocations.allocate(ctx, get, svc, before)
+	return nil, nil
+}
+
+// restrictNode keeps an agent from steering pods to its node, or away from it, and from choosing its own range of
+// addresses, as Kubernetes' NodeRestriction does.
+func restrictNode(ctx context.Context, node, old *corev1.Node) error {
+	if _, agent := callerOf(ctx).Node(); !agent || old == nil {
+		return nil
+	}
+	k := kind.Of(node)
+	switch {
+	case !slices.EqualFunc(node.GetSpec().GetTaints(), old.GetSpec().GetTaints(), func(a, b *corev1.Taint) bool { return proto.Equal(a, b) }):
+		return apierr.Forbidden(k, old.GetMetadata().GetName(), "a node may not change its own taints")
+	case node.GetSpec().GetPodCidr() != old.GetSpec().GetPodCidr():
+		return apierr.Forbidden(k, old.GetMetadata().GetName(), "a node may not change its own pod range")
+	}
+	return nil
 }

@@ -97,6 +97,9 @@ func (a *allocations) choose(ctx context.Context, get reader, svc *corev1.Servic
 		if !a.cidr.Contains(addr) {
 			return netip.Addr{}, apierr.Invalid(a.parent, name, field.ErrorList{field.Invalid(path, want, "must be in the service CIDR "+a.cidr.String())})
 		}
+		if addr == a.dns {
+			return netip.Addr{}, apierr.Invalid(a.parent, name, field.ErrorList{field.Invalid(path, want, "is the address that the nodes answer DNS on")})
+		}
 		if _, err := get(ctx, a.key(addr)); err == nil {
 			return netip.Addr{}, apierr.Invalid(a.parent, name, field.ErrorList{field.Invalid(path, want, "is allocated to another service already")})
 		} else if !errors.Is(err, storage.ErrNotFound) {

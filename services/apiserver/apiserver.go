@@ -7,12 +7,15 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -32,6 +35,9 @@ import (
 // permanentNamespaces exist from the start and cannot be deleted.
 var permanentNamespaces = []string{"default", "kube-system", "kube-public", "kube-node-lease"}
 
+// ownTxnOps is the max-txn-ops of the etcd that xebecd runs; an external one is often left at etcd's own default of 128.
+const ownTxnOps = 10240
+
 // Config is what an operator can set.
 type Config struct {
 	// ServiceCIDR is the range that cluster IPs are allocated from.
@@ -44,7 +50,7 @@ type Config struct {
 
 // DefaultConfig is the configuration of a new cluster.
 func DefaultConfig() Config {
-	return Config{ServiceCIDR: "10.96.0.0/16", ClusterDNS: "10.96.0.10"}
+	return Config{ServiceCIDR: "10.96.0.0/16", ClusterDNS: "10.96.0.10", Storage: storage.Config{MaxTxnOps: ownTxnOps}}
 }
 
 // Validate reports every setting that makes no sense.
@@ -68,6 +74,8 @@ type Service struct {
 	apiv1.UnimplementedResourceServiceServer
 
 	store       *storage.Store
+	etcd        *clientv3.Client
+	maxTxnOps   int // of etcd, as configured
 	merger      *apply.Merger
 	authorizer  *authz.Authorizer
 	allocations *allocations
@@ -81,6 +89,7 @@ func New(cfg Config, etcd *clientv3.Client, log *zap.Logger) (*Service, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	cfg.Storage.MaxTxnOps = cmp.Or(cfg.Storage.MaxTxnOps, ownTxnOps)
 	store, err := storage.New(cfg.Storage, etcd, log)
 	if err != nil {
 		return nil, err
@@ -92,7 +101,7 @@ func New(cfg Config, etcd *clientv3.Client, log *zap.Logger) (*Service, error) {
 	pods, _ := kind.ByGroupKind("", "Pod")
 	nodeName, _ := pods.FieldPath("spec.nodeName")
 	return &Service{
-		store: store, merger: merger, log: log, ready: make(chan struct{}),
+		store: store, etcd: etcd, maxTxnOps: cfg.Storage.MaxTxnOps, merger: merger, log: log, ready: make(chan struct{}),
 		authorizer:  &authz.Authorizer{Pods: &podIndex{store, nodeName}},
 		allocations: newAllocations(store, netip.MustParsePrefix(cfg.ServiceCIDR), netip.MustParseAddr(cfg.ClusterDNS)),
 		leases:      &leaseService{store: store},
@@ -126,6 +135,9 @@ func (s *Service) prepare(ctx context.Context) error {
 	if err := s.store.WaitReady(ctx); err != nil {
 		return nil // ctx ended
 	}
+	if err := s.checkTxnOps(ctx); err != nil {
+		return err
+	}
 	close(s.ready)
 	k, _ := kind.ByGroupKind("", "Namespace")
 	for _, name := range permanentNamespaces {
@@ -141,6 +153,23 @@ func (s *Service) prepare(ctx context.Context) error {
 			case <-time.After(time.Second):
 			}
 		}
+	}
+	return nil
+}
+
+// checkTxnOps refuses to serve when etcd takes fewer operations in a transaction than the configuration says: writes would
+// fail now and then, with whoever happens to write much at once. An etcd that does not answer is asked no further.
+func (s *Service) checkTxnOps(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	// Conditions that never hold: etcd counts them before it looks at any.
+	never := clientv3.Compare(clientv3.Version("/xebec/max-txn-ops"), "<", 0)
+	_, err := s.etcd.Txn(ctx).If(slices.Repeat([]clientv3.Cmp{never}, s.maxTxnOps)...).Commit()
+	if errors.Is(err, rpctypes.ErrTooManyOps) {
+		return fmt.Errorf("etcd takes fewer operations in a transaction than the %d configured: start etcd with --max-txn-ops=%d, or set storage.maxTxnOps to its limit, which is 128 unless it was changed", s.maxTxnOps, ownTxnOps)
+	}
+	if err != nil && ctx.Err() == nil {
+		s.log.Warn("etcd's limit of operations in a transaction could not be checked", zap.Error(err))
 	}
 	return nil
 }
@@ -172,4 +201,11 @@ func (s *Service) authorize(ctx context.Context, r authz.Request) error {
 		return apierr.Denied("%v", denied)
 	}
 	return err
+}
+
+// mayMiss reports whether a caller may learn that an object does not exist though it has no right to it: an agent asks
+// for pods that it knew, and must see that they are gone.
+func (s *Service) mayMiss(ctx context.Context, r authz.Request) bool {
+	_, node := callerOf(ctx).Node()
+	return node && r.Resource == "pods" && r.Name != "" && (r.Verb == authz.Get || r.Verb == authz.UpdateStatus || r.Verb == authz.Delete)
 }

@@ -144,7 +144,9 @@ func parsePatch(req *apiv1.PatchRequest) (patchFunc, error) {
 		if err != nil {
 			return nil, apierr.BadField("patch", "a JSON patch is an array of operations: %v", err)
 		}
-		return p.Apply, nil
+		options := jsonpatch.NewApplyOptions()
+		options.AccumulatedCopySizeLimit = maxObjectBytes // a few copies of copies would fill the memory
+		return func(doc []byte) ([]byte, error) { return p.ApplyWithOptions(doc, options) }, nil
 	}
 	return nil, apierr.BadField("type", "is required: PATCH_TYPE_MERGE or PATCH_TYPE_JSON")
 }
@@ -175,6 +177,9 @@ func (s *Service) planPatch(ctx context.Context, get reader, req *apiv1.PatchReq
 	}
 	if updated.GetMetadata().GetResourceVersion() != old.GetMetadata().GetResourceVersion() {
 		return nil, apierr.Conflict(k, key.Name, "the patch names a resourceVersion that is not the current one")
+	}
+	if uid := updated.GetMetadata().GetUid(); uid != old.GetMetadata().GetUid() {
+		return nil, apierr.Conflict(k, key.Name, fmt.Sprintf("its uid is %s, not %s as in the patch: it was deleted and created anew", old.GetMetadata().GetUid(), uid))
 	}
 	// A patch of what was just read is conditional only when the patch itself names a version; a conflict in between is
 	// this server's to redo.

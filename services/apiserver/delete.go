@@ -16,12 +16,6 @@ import (
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
-// Finalizers by which the collector is told what to do with dependents before the object goes.
-const (
-	finalizerForeground = "foregroundDeletion"
-	finalizerOrphan     = "orphan"
-)
-
 // planDelete plans a deletion in the steps that Kubernetes takes: an object with a grace period or finalizers is marked,
 // and removed by the delete with grace 0 or the update that takes the last finalizer away; any other is removed at once.
 func (s *Service) planDelete(ctx context.Context, get reader, req *apiv1.DeleteRequest) (*change, error) {
@@ -48,12 +42,7 @@ func (s *Service) planDelete(ctx context.Context, get reader, req *apiv1.DeleteR
 			grace = req.GetGracePeriodSeconds()
 		}
 	}
-	switch req.GetPropagationPolicy() {
-	case apiv1.PropagationPolicy_PROPAGATION_POLICY_FOREGROUND:
-		addFinalizer(meta, finalizerForeground)
-	case apiv1.PropagationPolicy_PROPAGATION_POLICY_ORPHAN:
-		addFinalizer(meta, finalizerOrphan)
-	}
+	setPropagation(meta, req.GetPropagationPolicy())
 	if meta.GetDeletionTimestamp() == nil || grace < meta.GetDeletionGracePeriodSeconds() {
 		// The grace counts from the first request; a later one can only shorten it.
 		start := time.Now()
@@ -85,9 +74,23 @@ func finished(o kind.Object) bool {
 	return meta.GetDeletionTimestamp() != nil && meta.GetDeletionGracePeriodSeconds() == 0 && len(meta.GetFinalizers()) == 0
 }
 
-func addFinalizer(meta *metav1.ObjectMeta, name string) {
-	if !slices.Contains(meta.GetFinalizers(), name) {
-		meta.Finalizers = append(meta.GetFinalizers(), name)
+// setPropagation marks what becomes of the object's dependents. A policy that is named takes the place of one that an
+// earlier request or the object itself had named.
+func setPropagation(meta *metav1.ObjectMeta, policy apiv1.PropagationPolicy) {
+	want := ""
+	switch policy {
+	case apiv1.PropagationPolicy_PROPAGATION_POLICY_UNSPECIFIED:
+		return
+	case apiv1.PropagationPolicy_PROPAGATION_POLICY_FOREGROUND:
+		want = kind.FinalizerForeground
+	case apiv1.PropagationPolicy_PROPAGATION_POLICY_ORPHAN:
+		want = kind.FinalizerOrphan
+	}
+	meta.Finalizers = slices.DeleteFunc(meta.GetFinalizers(), func(f string) bool {
+		return f != want && (f == kind.FinalizerForeground || f == kind.FinalizerOrphan)
+	})
+	if want != "" && !slices.Contains(meta.GetFinalizers(), want) {
+		meta.Finalizers = append(meta.GetFinalizers(), want)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
 
 	"github.com/xebec-project/xebec/internal/apierr"
@@ -33,6 +34,8 @@ func storageError(err error) error {
 		return apierr.New(codes.NotFound, apierr.ReasonNotFound, "the lease lapsed, was revoked or never was: grant another")
 	case errors.Is(err, storage.ErrNoSpace):
 		return apierr.StorageFull(spaceRetry)
+	case errors.Is(err, rpctypes.ErrTooManyOps):
+		return apierr.BadRequest("etcd takes fewer operations in a transaction than the apiserver is configured for: start etcd with --max-txn-ops=%d, or set the apiserver's storage.maxTxnOps", ownTxnOps)
 	case errors.Is(err, storage.ErrTooLarge):
 		return apierr.BadRequest("the write is larger than etcd takes in one request: %v", err)
 	case errors.Is(err, storage.ErrUnavailable):

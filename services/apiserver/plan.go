@@ -53,7 +53,11 @@ func (s *Service) write(ctx context.Context, fence *apiv1.Fence, dryRun bool, pl
 	if err != nil {
 		return nil, 0, err
 	}
+	var clash error
 	for attempt := range maxAttempts {
+		if ctx.Err() != nil {
+			return nil, 0, ctx.Err()
+		}
 		fresh := attempt > 0
 		get := s.readCached
 		if fresh {
@@ -72,12 +76,22 @@ func (s *Service) write(ctx context.Context, fence *apiv1.Fence, dryRun bool, pl
 			idle = idle || len(c.writes) == 0
 			txn.Writes = append(txn.Writes, c.writes...)
 		}
-		// That nothing has to change is believed only of a linearizable read: no comparison at the commit would tell.
-		if idle && !fresh {
+		// That nothing has to change, or what a dry run would do, is believed only of a linearizable read: no comparison at
+		// the commit would tell.
+		if (idle || dryRun) && !fresh {
+			continue
+		}
+		if key, twice := writtenTwice(txn.Writes); twice {
+			// Two operations that allocate may have picked the same address: the next plan picks anew.
+			clash = apierr.BadRequest("two operations of the transaction write %s %q: do them one after the other", key.Kind, key.Name)
 			continue
 		}
 		if dryRun || len(txn.Writes) == 0 {
 			return changes, 0, nil
+		}
+		// Each write is a condition too, and attempts and fences have theirs.
+		if n := len(txn.Writes) + 2; n > s.maxTxnOps {
+			return nil, 0, apierr.BadRequest("%d writes in one transaction are more than this cluster's etcd takes, which is %d: make fewer at once, or raise etcd's --max-txn-ops and the apiserver's storage.maxTxnOps", len(txn.Writes), s.maxTxnOps-2)
 		}
 		revision, err := s.store.Commit(ctx, txn)
 		if conflict := (*storage.ConflictError)(nil); errors.As(err, &conflict) {
@@ -96,7 +110,25 @@ func (s *Service) write(ctx context.Context, fence *apiv1.Fence, dryRun bool, pl
 		}
 		return changes, revision, nil
 	}
+	if clash != nil {
+		return nil, 0, clash
+	}
 	return nil, 0, apierr.New(codes.Aborted, apierr.ReasonConflict, fmt.Sprintf("the object changed %d times while this write was being made; try again", maxAttempts))
+}
+
+// writtenTwice finds a key that two writes of a transaction share, which etcd does not take.
+func writtenTwice(writes []storage.Write) (storage.Key, bool) {
+	if len(writes) < 2 {
+		return storage.Key{}, false
+	}
+	seen := make(map[storage.Key]bool, len(writes))
+	for _, w := range writes {
+		if seen[w.Key] {
+			return w.Key, true
+		}
+		seen[w.Key] = true
+	}
+	return storage.Key{}, false
 }
 
 // writeOne is write for a plan of one change.

@@ -90,7 +90,7 @@ func (s *Service) DeleteCollection(ctx context.Context, req *apiv1.DeleteCollect
 			Uid: o.Meta().GetUid(),
 		})
 		switch {
-		case apierr.IsNotFound(err):
+		case apierr.IsNotFound(err) || apierr.IsConflict(err): // gone, or another one of its name by now
 		case err != nil:
 			return nil, fmt.Errorf("after deleting %d objects: %w", resp.Deleted, err)
 		default:
@@ -109,6 +109,7 @@ func (s *Service) planCreate(ctx context.Context, get reader, req *apiv1.CreateR
 	if err := s.authorize(ctx, authz.Request{Verb: authz.Create, Resource: k.Resource(), Namespace: meta.GetNamespace(), Name: meta.GetName()}); err != nil {
 		return nil, err
 	}
+	meta.ManagedFields = nil // the server's to keep; an exported object brings its own
 	return s.createChange(ctx, get, k, o, req.GetFieldManager(), req.GetLeaseId())
 }
 
@@ -178,8 +179,8 @@ func (s *Service) currentForWrite(ctx context.Context, get reader, verb authz.Ve
 	if stored != nil {
 		ask.NodeName = nodeOf(k, stored)
 	}
-	if err := s.authorize(ctx, ask); err != nil {
-		return nil, nil, err
+	if denied := s.authorize(ctx, ask); denied != nil && !(apierr.IsNotFound(err) && s.mayMiss(ctx, ask)) {
+		return nil, nil, denied
 	}
 	if err != nil {
 		return nil, nil, err
@@ -206,8 +207,8 @@ func (s *Service) updateChange(ctx context.Context, get reader, k *kind.Kind, st
 	if manager == "" && len(old.GetMetadata().GetManagedFields()) > 0 {
 		manager = callerOf(ctx).User
 	}
-	if manager != "" && len(updated.GetMetadata().GetManagedFields()) > 0 || len(old.GetMetadata().GetManagedFields()) > 0 {
-		updated.GetMetadata().ManagedFields = old.GetMetadata().GetManagedFields()
+	updated.GetMetadata().ManagedFields = old.GetMetadata().GetManagedFields()
+	if manager != "" {
 		if err := s.merger.Update(old, updated, manager, time.Now()); err != nil {
 			return nil, err
 		}

@@ -10,7 +10,7 @@ import (
 type uses struct{}
 
 func (uses) NodeUses(_ context.Context, node, resource, namespace, name string) (bool, error) {
-	return node == "node-1" && resource == "configmaps" && namespace == "default" && name == "web", nil
+	return node == "node-1" && resource == "configmaps" && (namespace == "default" || namespace == "") && name == "web", nil
 }
 
 func TestAuthorize(t *testing.T) {
@@ -54,6 +54,8 @@ func TestAuthorize(t *testing.T) {
 		{"node takes an election", Request{Caller: node, Verb: Create, Resource: "leases.coordination.k8s.io", Namespace: "kube-system", Name: "node-1"}, false},
 		{"node reads a configmap its pod uses", Request{Caller: node, Verb: Get, Resource: "configmaps", Namespace: "default", Name: "web"}, true},
 		{"node reads another configmap", Request{Caller: node, Verb: Get, Resource: "configmaps", Namespace: "default", Name: "other"}, false},
+		{"node watches a configmap its pod uses", Request{Caller: node, Verb: Watch, Resource: "configmaps", Namespace: "default", Name: "web"}, true},
+		{"node lists what is called so in every namespace", Request{Caller: node, Verb: List, Resource: "configmaps", Name: "web"}, false},
 		{"node lists configmaps", Request{Caller: node, Verb: List, Resource: "configmaps", Namespace: "default"}, false},
 		{"node watches services", Request{Caller: node, Verb: Watch, Resource: "services"}, true},
 		{"node writes services", Request{Caller: node, Verb: Update, Resource: "services", Namespace: "a", Name: "s"}, false},

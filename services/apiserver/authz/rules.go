@@ -107,8 +107,8 @@ func (a *Authorizer) authorizeNode(ctx context.Context, node string, r Request) 
 		if !reads {
 			return &DeniedError{r, "a node only reads these"}
 		}
-		if r.Name == "" {
-			return &DeniedError{r, "a node reads these one by one, by name: use the field selector metadata.name"}
+		if r.Name == "" || r.Namespace == "" {
+			return &DeniedError{r, "a node reads these one by one: name the namespace, and use the field selector metadata.name"}
 		}
 		if a.Pods != nil {
 			used, err := a.Pods.NodeUses(ctx, node, r.Resource, r.Namespace, r.Name)
