@@ -1,0 +1,686 @@
+package cli
+
+import (
+	"context"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/client/clienttest"
+	"github.com/xebec-project/xebec/internal/kind"
+	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
+	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
+	controlv1 "github.com/xebec-project/xebec/proto/xebec/control/v1"
+	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
+	schedulerv1 "github.com/xebec-project/xebec/proto/xebec/scheduler/v1"
+)
+
+const webManifest = `apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: echo, image: "echo:1"}]}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+`
+
+func meta(name string) *metav1.ObjectMeta {
+	return &metav1.ObjectMeta{Name: name, Namespace: "default", Uid: "uid-" + name, CreationTimestamp: ago(5 * time.Minute), Labels: map[string]string{"app": "web"}}
+}
+
+func webDeployment() *appsv1.Deployment {
+	m := meta("web")
+	m.Generation = 2
+	m.Annotations = map[string]string{kind.AnnotationRevision: "2"}
+	return &appsv1.Deployment{
+		Metadata: m,
+		Spec: &appsv1.DeploymentSpec{
+			Replicas: proto.Int32(2), Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}},
+			Strategy: &appsv1.DeploymentStrategy{Type: kind.StrategyRollingUpdate, RollingUpdate: &appsv1.RollingUpdateDeployment{MaxSurge: kind.Text("25%"), MaxUnavailable: kind.Count(0)}},
+			Template: webTemplate("echo:2"),
+		},
+		Status: &appsv1.DeploymentStatus{ObservedGeneration: 2, Replicas: 2, UpdatedReplicas: 2, ReadyReplicas: 2, AvailableReplicas: 2,
+			Conditions: []*appsv1.DeploymentCondition{{Type: kind.DeploymentAvailable, Status: kind.ConditionTrue, Reason: "MinimumReplicasAvailable", Message: "Deployment has minimum availability.", LastTransitionTime: ago(4 * time.Minute)}}},
+	}
+}
+
+func webTemplate(image string) *corev1.PodTemplateSpec {
+	return &corev1.PodTemplateSpec{
+		Metadata: &metav1.ObjectMeta{Labels: map[string]string{"app": "web"}},
+		Spec:     &corev1.PodSpec{Containers: []*corev1.Container{{Name: "echo", Image: image}}},
+	}
+}
+
+func webSet(revision, image string, replicas int32, d *appsv1.Deployment) *appsv1.ReplicaSet {
+	m := meta("web-" + revision)
+	m.Annotations = map[string]string{kind.AnnotationRevision: revision, changeCause: "image " + image}
+	m.OwnerReferences = []*metav1.OwnerReference{kind.NewControllerRef(d)}
+	template := webTemplate(image)
+	template.Metadata.Labels[kind.LabelPodTemplateHash] = revision
+	return &appsv1.ReplicaSet{
+		Metadata: m,
+		Spec:     &appsv1.ReplicaSetSpec{Replicas: &replicas, Selector: d.GetSpec().GetSelector(), Template: template},
+		Status:   &appsv1.ReplicaSetStatus{Replicas: replicas, ReadyReplicas: replicas},
+	}
+}
+
+func webPod(name, node string) *corev1.Pod {
+	p := &corev1.Pod{
+		Metadata: meta(name),
+		Spec: &corev1.PodSpec{
+			NodeName: node, ServiceAccountName: "default",
+			Containers: []*corev1.Container{{
+				Name: "echo", Image: "echo:1", Ports: []*corev1.ContainerPort{{Name: "http", ContainerPort: 8080, Protocol: "TCP"}},
+				Env: []*corev1.EnvVar{{Name: "MODE", Value: "fast"}, {Name: "KEY", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{
+					LocalObjectReference: &corev1.LocalObjectReference{Name: "db"}, Key: "password"}}}},
+				Resources:      &corev1.ResourceRequirements{Requests: map[string]*metav1.Quantity{"cpu": {String_: "50m"}, "memory": {String_: "16Mi"}}},
+				ReadinessProbe: &corev1.Probe{Handler: &corev1.ProbeHandler{HttpGet: &corev1.HTTPGetAction{Path: "/readyz", Port: kind.Text("http")}}, TimeoutSeconds: 1, PeriodSeconds: 10, SuccessThreshold: 1, FailureThreshold: 3},
+			}},
+			Volumes: []*corev1.Volume{{Name: "scratch", VolumeSource: &corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}},
+		},
+		Status: &corev1.PodStatus{Phase: kind.PodPending},
+	}
+	if node == "" {
+		return p
+	}
+	p.Status = &corev1.PodStatus{
+		Phase: kind.PodRunning, PodIp: "10.244.1.5", HostIp: "192.0.2.7", StartTime: ago(5 * time.Minute), QosClass: kind.QOSBurstable,
+		Conditions: []*corev1.PodCondition{{Type: kind.PodReady, Status: kind.ConditionTrue, LastTransitionTime: ago(4 * time.Minute)}},
+		ContainerStatuses: []*corev1.ContainerStatus{{
+			Name: "echo", Ready: true, Image: "echo:1", ContainerId: "containerd://abc", RestartCount: 1,
+			State:     &corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: ago(4 * time.Minute)}},
+			LastState: &corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error", FinishedAt: ago(4 * time.Minute)}},
+		}},
+	}
+	return p
+}
+
+func testNode(name string, ready bool) *corev1.Node {
+	status := kind.ConditionTrue
+	if !ready {
+		status = kind.ConditionFalse
+	}
+	amounts := map[string]*metav1.Quantity{"cpu": {String_: "2"}, "memory": {String_: "4Gi"}}
+	return &corev1.Node{
+		Metadata: &metav1.ObjectMeta{Name: name, Uid: "uid-" + name, CreationTimestamp: ago(time.Hour), Labels: map[string]string{"kubernetes.io/hostname": name}},
+		Spec:     &corev1.NodeSpec{PodCidr: "10.244.1.0/24"},
+		Status: &corev1.NodeStatus{
+			Capacity: amounts, Allocatable: amounts,
+			Conditions: []*corev1.NodeCondition{{Type: kind.NodeReady, Status: status, Reason: "AgentReady", Message: "the agent is ready", LastTransitionTime: ago(time.Hour)}},
+			Addresses:  []*corev1.NodeAddress{{Type: kind.NodeInternalIP, Address: "192.0.2.7"}},
+			NodeInfo:   &corev1.NodeSystemInfo{KernelVersion: "6.18", ContainerRuntimeVersion: "containerd://2.0", KubeletVersion: "v0.1.0", OsImage: "Linux", Architecture: "amd64"},
+		},
+	}
+}
+
+func podEvent(pod *corev1.Pod, name, reason, message string, at time.Duration) *corev1.Event {
+	return &corev1.Event{
+		Metadata:       &metav1.ObjectMeta{Name: name, Namespace: "default", CreationTimestamp: ago(at)},
+		InvolvedObject: &corev1.ObjectReference{Kind: "Pod", Namespace: "default", Name: pod.GetMetadata().GetName(), Uid: pod.GetMetadata().GetUid()},
+		Reason:         reason, Message: message, Type: kind.EventWarning, Count: 3, FirstTimestamp: ago(2 * at), LastTimestamp: ago(at), ReportingComponent: "agent",
+	}
+}
+
+func TestApply(t *testing.T) {
+	c := startCluster(t)
+	file := writeFile(t, "web.yaml", webManifest)
+	// Namespaces come first, whatever their place.
+	c.run(t, "apply", "-f", file, "--dry-run=server").want(t, ExitOK, "namespace/shop created (server dry run)\ndeployment.apps/web created (server dry run)\n")
+	c.run(t, "get", "deployments").want(t, ExitOK, "", "No resources found in default namespace.")
+	c.run(t, "apply", "-f", file).want(t, ExitOK, "namespace/shop created\ndeployment.apps/web created\n")
+	c.runInput(t, webManifest, "apply", "-f", "-", "--server-side").want(t, ExitOK, "namespace/shop unchanged\ndeployment.apps/web unchanged\n")
+	c.runInput(t, strings.Replace(webManifest, "replicas: 2", "replicas: 3", 1), "apply", "-f", "-").
+		want(t, ExitOK, "namespace/shop unchanged\ndeployment.apps/web configured\n")
+	c.run(t, "apply", "-f", file, "-o", "name").want(t, ExitOK, "namespace/shop\ndeployment.apps/web\n")
+
+	c.warnings = []string{"spec.x: has no effect yet"}
+	c.runInput(t, "apiVersion: v1\nkind: Namespace\nmetadata: {name: b}\n", "apply", "-f", "-").
+		want(t, ExitOK, "namespace/b created\n", "Warning: spec.x: has no effect yet")
+}
+
+func TestApplyConflicts(t *testing.T) {
+	c := startCluster(t)
+	file := writeFile(t, "web.yaml", webManifest)
+	c.owner = "autoscaler"
+	c.run(t, "apply", "-f", file).want(t, ExitError, "", "web.yaml:1: ", `.spec.replicas is owned by "autoscaler"`, "--force-conflicts")
+	c.run(t, "apply", "-f", file, "--force-conflicts").want(t, ExitOK, "namespace/shop created\ndeployment.apps/web created\n")
+	// What one's own scale or label has set is not held against one's manifest.
+	c.owner = fieldManager
+	c.run(t, "apply", "-f", file).want(t, ExitOK, "namespace/shop unchanged\ndeployment.apps/web unchanged\n")
+}
+
+func TestBadManifests(t *testing.T) {
+	c := startCluster(t)
+	typo := writeFile(t, "web.yaml", strings.Replace(webManifest, `image: "echo:1"`, `imagee: "echo:1"`, 1)+"---\nkind: Nonsense\napiVersion: v1\n")
+	c.run(t, "apply", "-f", typo).want(t, ExitError, "", `web.yaml:9: spec.template.spec.containers[0].imagee: unknown field`, `did you mean`, "web.yaml:")
+	if c.Calls("Create")+c.Calls("Patch") > 0 {
+		t.Error("something was written although a manifest has errors")
+	}
+	c.run(t, "apply", "-f", "nowhere.yaml").want(t, ExitError, "", "nowhere.yaml: no such file")
+	c.run(t, "apply").want(t, ExitUsage, "", "-f is required")
+	c.run(t, "apply", "-f", typo, "--dry-run=client").want(t, ExitUsage, "", "--dry-run=server")
+	c.runInput(t, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c, namespace: a}\n", "apply", "-n", "b", "-f", "-").
+		want(t, ExitError, "", "stdin:1: ", "in namespace a by its manifest and in b by -n")
+	invalid := strings.Replace(webManifest, "replicas: 2", "replicas: -2", 1)
+	c.runInput(t, invalid, "apply", "-f", "-").want(t, ExitError, "namespace/shop created\n", "stdin:1: ", "spec.replicas")
+}
+
+func TestGet(t *testing.T) {
+	c := startCluster(t)
+	c.run(t, "get", "pods").want(t, ExitOK, "", "No resources found in default namespace.")
+	other := webPod("far", "node-2")
+	other.Metadata.Namespace, other.Metadata.Labels = "shop", nil
+	clienttest.Seed(c.Server, webPod("web-1", "node-1"), webPod("web-2", ""), other)
+	clienttest.Seed(c.Server, webDeployment())
+	clienttest.Seed(c.Server, testNode("node-1", true))
+
+	for name, args := range map[string]string{
+		"get-pods":         "get pods",
+		"get-pods-wide":    "get po -o wide",
+		"get-pods-all":     "get pods -A --show-labels",
+		"get-mixed":        "get pods,deploy,nodes",
+		"get-yaml":         "get pod/web-1 -o yaml",
+		"get-json-list":    "get nodes -o json",
+		"get-label-column": "get pods -L app --no-headers --sort-by .status.phase",
+	} {
+		t.Run(name, func(t *testing.T) { c.run(t, strings.Fields(args)...).golden(t, name) })
+	}
+	c.run(t, "get", "pods", "-o", "name").want(t, ExitOK, "pod/web-1\npod/web-2\n")
+	c.run(t, "get", "deploy/web", "pod/web-1", "-o", "name").want(t, ExitOK, "deployment.apps/web\npod/web-1\n")
+	c.run(t, "get", "pods", "-A", "--field-selector", "spec.nodeName=node-2", "-o", "name").want(t, ExitOK, "pod/far\n")
+	c.run(t, "get", "pods", "-o", `jsonpath={range .items[*]}{.metadata.name}={.spec.nodeName}{"\n"}{end}`).want(t, ExitOK, "web-1=node-1\nweb-2=\n")
+	c.run(t, "get", "pod", "web-1", "gone").want(t, ExitError, c.run(t, "get", "pod", "web-1").out, `"gone" not found`)
+	c.run(t, "get", "pod", "gone").want(t, ExitError, "", `error: pods "gone" not found`)
+	c.run(t, "get", "pod", "gone", "--ignore-not-found").want(t, ExitOK, "")
+	c.run(t, "get", "poods").want(t, ExitUsage, "", `unknown kind "poods", did you mean "pods"?`)
+	c.run(t, "get", "pods", "-l", "app in (").want(t, ExitError, "", "selector")
+	c.run(t, "get").want(t, ExitUsage, "", "which objects?")
+	c.run(t, "get", "pods", "web-1", "-l", "app=web").want(t, ExitUsage, "", "not both")
+	c.run(t, "get", "pods", "-o", "xml").want(t, ExitUsage, "", "unknown output format")
+	c.run(t, "get", "pods", "--nonsense").want(t, ExitUsage, "", "unknown flag", "--help")
+}
+
+// lines collects what a command writes, line by line.
+type lineChannel struct {
+	rest  string
+	lines chan string
+}
+
+func (l *lineChannel) Write(p []byte) (int, error) {
+	l.rest += string(p)
+	for {
+		line, rest, ok := strings.Cut(l.rest, "\n")
+		if !ok {
+			return len(p), nil
+		}
+		l.rest = rest
+		l.lines <- line
+	}
+}
+
+func TestGetWatch(t *testing.T) {
+	c := startCluster(t)
+	clienttest.Seed(c.Server, webPod("web-1", ""))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	out := &lineChannel{lines: make(chan string, 100)}
+	s := newShell(Streams{In: strings.NewReader(""), Out: out, Err: io.Discard})
+	s.dial = c.dialer()
+	done := make(chan int)
+	go func() { done <- s.run(ctx, []string{"get", "pods", "-w", "-o", "name"}) }()
+	expect := func(want string) {
+		t.Helper()
+		select {
+		case got := <-out.lines:
+			if got != want {
+				t.Fatalf("line %q, want %q", got, want)
+			}
+		case <-ctx.Done():
+			t.Fatalf("no line %q", want)
+		}
+	}
+	expect("pod/web-1")
+	clienttest.Seed(c.Server, webPod("web-2", ""))
+	expect("pod/web-2")
+	c.Disconnect()
+	clienttest.Seed(c.Server, webPod("web-3", ""))
+	expect("pod/web-3")
+	cancel()
+	if code := <-done; code != ExitOK {
+		t.Errorf("exit code %d after an interrupt of a watch, want 0", code)
+	}
+}
+
+func TestDescribe(t *testing.T) {
+	c := startCluster(t)
+	d := webDeployment()
+	pod := webPod("web-1", "node-1")
+	clienttest.Seed(c.Server, pod)
+	clienttest.Seed(c.Server, d)
+	clienttest.Seed(c.Server, webSet("1", "echo:1", 0, d), webSet("2", "echo:2", 2, d))
+	clienttest.Seed(c.Server, testNode("node-1", true))
+	clienttest.Seed(c.Server, &coordinationv1.Lease{Metadata: &metav1.ObjectMeta{Namespace: leaseNamespace, Name: "node-1"}, Spec: &coordinationv1.LeaseSpec{HolderIdentity: proto.String("node-1")}})
+	clienttest.Seed(c.Server, podEvent(pod, "e1", "BackOff", "Back-off restarting failed container", time.Minute), podEvent(pod, "e2", "Unhealthy", "Readiness probe failed", 2*time.Minute),
+		podEvent(webPod("other", ""), "e3", "Other", "of another pod", time.Minute))
+	clienttest.Seed(c.Server, &corev1.Service{Metadata: meta("web"), Spec: &corev1.ServiceSpec{Type: kind.ServiceClusterIP, ClusterIp: "10.96.0.12", SessionAffinity: "None",
+		Selector: map[string]string{"app": "web"}, Ports: []*corev1.ServicePort{{Name: "http", Port: 80, Protocol: "TCP", TargetPort: kind.Text("http")}}}})
+	slice := &discoveryv1.EndpointSlice{Metadata: meta("web-x"), AddressType: kind.AddressIPv4, Ports: []*discoveryv1.EndpointPort{{Name: proto.String("http"), Port: proto.Int32(8080)}},
+		Endpoints: []*discoveryv1.Endpoint{{Addresses: []string{"10.244.1.5"}}, {Addresses: []string{"10.244.2.6"}, Conditions: &discoveryv1.EndpointConditions{Ready: proto.Bool(false)}}}}
+	slice.Metadata.Labels = map[string]string{kind.LabelServiceName: "web"}
+	clienttest.Seed(c.Server, slice)
+	clienttest.Seed(c.Server, &corev1.ConfigMap{Metadata: meta("settings"), Data: map[string]string{"mode": "fast", "file": "a\nb\n"}})
+	clienttest.Seed(c.Server, &corev1.Secret{Metadata: meta("db"), Type: kind.SecretOpaque, Data: map[string][]byte{"password": []byte("s3cret")}})
+
+	for _, what := range []string{"pod/web-1", "deployment/web", "node/node-1", "service/web", "rs/web-1", "cm/settings", "secret/db", "endpointslice/web-x"} {
+		t.Run(what, func(t *testing.T) {
+			r := c.run(t, "describe", what)
+			r.golden(t, "describe-"+strings.ReplaceAll(what, "/", "-"))
+			if strings.Contains(r.out, "s3cret") {
+				t.Error("a secret was shown")
+			}
+		})
+	}
+	c.run(t, "describe", "pod", "gone").want(t, ExitError, "", "not found")
+}
+
+func TestDelete(t *testing.T) {
+	c := startCluster(t)
+	clienttest.Seed(c.Server, webPod("a", ""), webPod("b", ""), webPod("c", "node-1"))
+	c.run(t, "delete", "pods").want(t, ExitUsage, "", "which pods?")
+	c.run(t, "delete", "pod", "a", "--dry-run=server").want(t, ExitOK, "pod/a deleted (server dry run)\n")
+	c.run(t, "delete", "pod", "a", "gone").want(t, ExitError, "pod/a deleted\n", `"gone" not found`)
+	c.run(t, "delete", "pod", "a", "--ignore-not-found").want(t, ExitOK, "")
+	// A pod on a node is only marked; it is gone when its node says so.
+	r := c.run(t, "delete", "pod", "c", "--timeout=100ms")
+	r.want(t, ExitTimeout, "pod/c deleted\n", "timed out waiting for pod/c to be gone")
+	done := make(chan result)
+	watches := c.Calls("Watch")
+	go func() { done <- c.runContext(t, t.Context(), "", "delete", "pod/c", "pod/b") }()
+	for c.Calls("Watch") == watches {
+		select {
+		case <-t.Context().Done():
+			t.Fatal("no watch")
+		case <-time.After(time.Millisecond):
+		}
+	}
+	clienttest.Remove(c.Server, webPod("c", ""))
+	(<-done).want(t, ExitOK, "pod/c deleted\npod/b deleted\n")
+	c.run(t, "get", "pods").want(t, ExitOK, "", "No resources found")
+	clienttest.Seed(c.Server, webPod("d", "node-1"), webPod("e", ""))
+	c.run(t, "delete", "pods", "-l", "app=web", "--grace-period=0", "--force").want(t, ExitOK, "pod/d force deleted\npod/e force deleted\n", "Warning:")
+	file := writeFile(t, "web.yaml", webManifest)
+	c.run(t, "create", "-f", file).want(t, ExitOK, "namespace/shop created\ndeployment.apps/web created\n")
+	c.run(t, "delete", "-f", file, "--wait=false").want(t, ExitOK, "deployment.apps/web deleted\nnamespace/shop deleted\n")
+	c.run(t, "delete", "pod", "x", "--cascade=sometimes").want(t, ExitUsage, "", "--cascade is")
+}
+
+func TestCreate(t *testing.T) {
+	c := startCluster(t)
+	c.run(t, "create", "namespace", "shop").want(t, ExitOK, "namespace/shop created\n")
+	c.run(t, "create", "ns", "shop").want(t, ExitError, "", `namespaces "shop" already exists`)
+	c.run(t, "create", "namespace", "Not_A_Name").want(t, ExitError, "", "metadata.name")
+	file := writeFile(t, "app.conf", "x=1\n")
+	c.run(t, "create", "configmap", "settings", "--from-literal=mode=fast", "--from-file="+file).want(t, ExitOK, "configmap/settings created\n")
+	c.run(t, "get", "cm", "settings", "-o", `jsonpath={.data.mode} {.data.app\.conf}`).want(t, ExitOK, "fast x=1\n")
+	c.run(t, "create", "secret", "generic", "db", "--from-literal=password=s3cret").want(t, ExitOK, "secret/db created\n")
+	c.run(t, "create", "deployment", "web", "--image=reg/echo:1", "--replicas=3", "--", "serve", "-v").want(t, ExitOK, "deployment.apps/web created\n")
+	c.run(t, "get", "deploy/web", "-o", "jsonpath={.spec.replicas} {.spec.template.spec.containers[0].name} {.spec.template.spec.containers[0].command}").
+		want(t, ExitOK, `3 echo ["serve","-v"]`)
+	c.run(t, "create", "deployment", "web").want(t, ExitUsage, "", "--image is required")
+	c.run(t, "create", "configmap", "x", "--from-literal=mode").want(t, ExitUsage, "", "not KEY=VALUE")
+	c.run(t, "create", "spaceship", "x").want(t, ExitUsage, "", "unknown command")
+}
+
+func TestChanges(t *testing.T) {
+	c := startCluster(t)
+	clienttest.Seed(c.Server, webDeployment())
+	clienttest.Seed(c.Server, testNode("node-1", true))
+	c.run(t, "scale", "deployment/web", "--replicas=5").want(t, ExitOK, "deployment.apps/web scaled\n")
+	c.run(t, "scale", "deploy", "web", "--current-replicas=2", "--replicas=9").want(t, ExitError, "", "does not have 2 replicas now")
+	c.run(t, "scale", "deploy/web", "--replicas=-1").want(t, ExitUsage, "", "--replicas=N is required")
+	c.run(t, "scale", "node/node-1", "--replicas=1").want(t, ExitUsage, "", "a node has no replicas")
+	c.run(t, "set", "image", "deployment/web", "echo=echo:3").want(t, ExitOK, "deployment.apps/web image updated\n")
+	c.run(t, "set", "image", "deployment/web", "eco=echo:3").want(t, ExitError, "", "no container eco: it has echo")
+	c.run(t, "get", "deploy/web", "-o", "jsonpath={.spec.replicas} {.spec.template.spec.containers[*].image}").want(t, ExitOK, "5 echo:3")
+	c.run(t, "label", "node", "node-1", "disk=ssd").want(t, ExitOK, "node/node-1 labeled\n")
+	c.run(t, "label", "node", "node-1", "disk=hdd").want(t, ExitError, "", "--overwrite changes it")
+	c.run(t, "label", "node", "node-1", "disk=hdd", "--overwrite").want(t, ExitOK, "node/node-1 labeled\n")
+	c.run(t, "label", "node", "node-1", "disk=hdd").want(t, ExitOK, "node/node-1 not labeled\n")
+	c.run(t, "label", "node", "node-1", "disk-").want(t, ExitOK, "node/node-1 unlabeled\n")
+	c.run(t, "label", "node", "node-1").want(t, ExitUsage, "", "what is to change?")
+	c.run(t, "annotate", "deploy/web", "note=hello world").want(t, ExitOK, "deployment.apps/web annotated\n")
+	c.run(t, "patch", "deployment", "web", "-p", "spec: {replicas: 2}").want(t, ExitOK, "deployment.apps/web patched\n")
+	c.run(t, "patch", "deployment", "web", "-p", `{"spec":{"replicas":2}}`).want(t, ExitOK, "deployment.apps/web patched (no change)\n")
+	c.run(t, "patch", "deployment", "web", "--type=strategic", "-p", "{}").want(t, ExitUsage, "", "--type=merge")
+	c.run(t, "taint", "node", "node-1", "gpu=true:NoSchedule").want(t, ExitOK, "node/node-1 tainted\n")
+	c.run(t, "taint", "node", "node-1", "gpu=false:NoSchedule").want(t, ExitError, "", "--overwrite")
+	c.run(t, "taint", "nodes", "node-1", "gpu:NoSchedule-").want(t, ExitOK, "node/node-1 untainted\n")
+	c.run(t, "taint", "nodes", "node-1", "gpu-").want(t, ExitError, "", "has no taint")
+	c.run(t, "taint", "node", "node-1", "gpu=true:Sometimes").want(t, ExitUsage, "", "NoSchedule, PreferNoSchedule, NoExecute")
+	c.run(t, "cordon", "node-1").want(t, ExitOK, "node/node-1 cordoned\n")
+	c.run(t, "cordon", "node-1").want(t, ExitOK, "node/node-1 already cordoned\n")
+	c.run(t, "uncordon", "node/node-1").want(t, ExitOK, "node/node-1 uncordoned\n")
+}
+
+func TestDrain(t *testing.T) {
+	c := startCluster(t)
+	clienttest.Seed(c.Server, testNode("node-1", true))
+	bare, owned := webPod("bare", "node-1"), webPod("owned", "node-1")
+	bare.Spec.Volumes = nil
+	owned.Metadata.OwnerReferences = []*metav1.OwnerReference{{ApiVersion: "apps/v1", Kind: "ReplicaSet", Name: "web", Uid: "u", Controller: proto.Bool(true)}}
+	clienttest.Seed(c.Server, bare, owned)
+	c.run(t, "drain", "node-1").want(t, ExitError, "node/node-1 cordoned\n", "default/bare has no controller", "default/owned has data in an emptyDir", "stays cordoned")
+	if c.Calls("Delete") > 0 {
+		t.Error("pods were deleted although others could not be")
+	}
+	removed := make(chan struct{})
+	go func() {
+		defer close(removed)
+		for c.Calls("Delete") < 2 {
+			select {
+			case <-t.Context().Done():
+				return
+			case <-time.After(time.Millisecond):
+			}
+		}
+		clienttest.Remove(c.Server, bare)
+		clienttest.Remove(c.Server, owned)
+	}()
+	c.run(t, "drain", "node-1", "--force", "--delete-emptydir-data", "--ignore-daemonsets").
+		want(t, ExitOK, "node/node-1 already cordoned\npod/bare evicted\npod/owned evicted\nnode/node-1 drained\n", "evicting pod default/bare")
+	<-removed
+}
+
+func TestRollout(t *testing.T) {
+	c := startCluster(t)
+	d := webDeployment()
+	clienttest.Seed(c.Server, d)
+	clienttest.Seed(c.Server, webSet("1", "echo:1", 0, d), webSet("2", "echo:2", 2, d))
+	c.run(t, "rollout", "status", "deployment/web").want(t, ExitOK, "deployment \"web\" successfully rolled out\n")
+	c.run(t, "rollout", "history", "deployment", "web").golden(t, "rollout-history")
+	c.run(t, "rollout", "history", "deploy/web", "--revision=1").golden(t, "rollout-history-1")
+	c.run(t, "rollout", "undo", "deployment/web", "--to-revision=7").want(t, ExitError, "", "no revision 7: it has [1 2]")
+	c.run(t, "rollout", "undo", "web").want(t, ExitOK, "deployment.apps/web rolled back\n")
+	c.run(t, "get", "deploy", "web", "-o", "jsonpath={.spec.template.spec.containers[0].image} {.spec.template.metadata.labels}").want(t, ExitOK, `echo:1 {"app":"web"}`)
+	c.run(t, "rollout", "pause", "deployment/web").want(t, ExitOK, "deployment.apps/web paused\n")
+	c.run(t, "rollout", "restart", "deployment/web").want(t, ExitError, "", "is paused")
+	c.run(t, "rollout", "resume", "deployment/web").want(t, ExitOK, "deployment.apps/web resumed\n")
+	c.run(t, "rollout", "restart", "deployment/web").want(t, ExitOK, "deployment.apps/web restarted\n")
+	c.run(t, "rollout", "status", "deployment/web", "--watch=false").want(t, ExitOK, "Waiting for deployment spec update to be observed...\n")
+	c.run(t, "rollout", "status", "deployment/web", "--timeout=50ms").want(t, ExitTimeout, "Waiting for deployment spec update to be observed...\n", "timed out")
+	stuck := webDeployment()
+	stuck.Metadata.Name = "stuck"
+	stuck.Status.Conditions[0] = &appsv1.DeploymentCondition{Type: kind.DeploymentProgressing, Status: kind.ConditionFalse, Reason: deadlineExceeded}
+	clienttest.Seed(c.Server, stuck)
+	c.run(t, "rollout", "status", "deployment/stuck").want(t, ExitError, "", "exceeded its progress deadline")
+	c.run(t, "rollout", "status", "pod/x").want(t, ExitUsage, "", "only deployments")
+}
+
+func TestWait(t *testing.T) {
+	c := startCluster(t)
+	clienttest.Seed(c.Server, webPod("up", "node-1"), webPod("waits", ""))
+	c.run(t, "wait", "--for=condition=Ready", "pod/up").want(t, ExitOK, "pod/up condition met\n")
+	c.run(t, "wait", "--for=condition=ready=true", "pod", "up").want(t, ExitOK, "pod/up condition met\n")
+	c.run(t, "wait", "--for=jsonpath={.status.phase}=Running", "pod/up").want(t, ExitOK, "pod/up condition met\n")
+	c.run(t, "wait", "--for=jsonpath={.status.podIP}", "pod/up").want(t, ExitOK, "pod/up condition met\n")
+	c.run(t, "wait", "--for=condition=Ready", "pod/waits", "--timeout=0").want(t, ExitTimeout, "", "timed out waiting for the condition on pod/waits")
+	c.run(t, "wait", "--for=condition=Ready", "pod/gone").want(t, ExitError, "", "not found")
+	c.run(t, "wait", "--for=delete", "pod/gone").want(t, ExitOK, "pod/gone condition met\n")
+	c.run(t, "wait", "--for=sunshine", "pod/up").want(t, ExitUsage, "", "--for is")
+	c.run(t, "wait", "pod/up").want(t, ExitUsage, "", "--for is")
+
+	done := make(chan result)
+	go func() { done <- c.runContext(t, t.Context(), "", "wait", "--for=condition=Ready", "pod", "--all") }()
+	for c.Calls("Watch") == 0 {
+		select {
+		case <-t.Context().Done():
+			t.Fatal("no watch")
+		case <-time.After(time.Millisecond):
+		}
+	}
+	clienttest.Seed(c.Server, webPod("waits", "node-1"))
+	(<-done).want(t, ExitOK, "pod/up condition met\npod/waits condition met\n")
+}
+
+func TestLogs(t *testing.T) {
+	c := startCluster(t)
+	pod := webPod("web-1", "node-1")
+	clienttest.Seed(c.Server, pod, webPod("web-2", "node-1"))
+	clienttest.Seed(c.Server, webDeployment())
+	var requests []*nodev1.LogsRequest
+	c.logs = func(req *nodev1.LogsRequest, stream grpc.ServerStreamingServer[nodev1.LogsResponse]) error {
+		requests = append(requests, req)
+		return stream.Send(&nodev1.LogsResponse{Data: []byte("hello from " + req.GetTarget().GetPod() + "\n")})
+	}
+	c.run(t, "logs", "web-1", "--tail=5", "--since=1m").want(t, ExitOK, "hello from web-1\n")
+	if r := requests[0]; r.GetTailLines() != 5 || !r.GetSinceTime().AsTime().Equal(testNow.Add(-time.Minute)) || r.GetContainer() != "echo" || r.GetFollow() {
+		t.Errorf("request %v", r)
+	}
+	c.run(t, "logs", "deployment/web").want(t, ExitOK, "hello from web-1\n", "Found 2 pods, using pod/web-1")
+	c.run(t, "logs", "-l", "app=web", "--prefix").want(t, ExitOK, "[pod/web-1/echo] hello from web-1\n[pod/web-2/echo] hello from web-2\n")
+	if got := requests[len(requests)-1].GetTailLines(); got != 10 {
+		t.Errorf("%d lines of many pods, want 10", got)
+	}
+	c.run(t, "logs", "web-1", "-c", "nope").want(t, ExitError, "", `no container "nope": it has echo`)
+	c.run(t, "logs").want(t, ExitUsage, "", "name a pod")
+	c.run(t, "logs", "-l", "app=none").want(t, ExitError, "", "no pods match")
+	c.run(t, "logs", "web-1", "--since-time=yesterday").want(t, ExitUsage, "", "--since-time")
+	c.run(t, "logs", "node/node-1").want(t, ExitError, "", "not found")
+}
+
+// TestLogsResume: a followed log goes on after its gateway was lost, with every line once.
+func TestLogsResume(t *testing.T) {
+	c := startCluster(t)
+	clienttest.Seed(c.Server, webPod("web-1", "node-1"))
+	attempts := 0
+	c.logs = func(req *nodev1.LogsRequest, stream grpc.ServerStreamingServer[nodev1.LogsResponse]) error {
+		attempts++
+		if !req.GetTimestamps() {
+			t.Error("a followed log is asked for without times")
+		}
+		if attempts == 1 {
+			_ = stream.Send(&nodev1.LogsResponse{Data: []byte("2026-05-04T12:00:01Z one\n2026-05-04T12:00:02Z two\n2026-05-04T12:00:03Z th")})
+			return apierr.Unavailable("the gateway stops")
+		}
+		if got := req.GetSinceTime().AsTime().Second(); got != 2 {
+			t.Errorf("resumed at second %d, want 2", got)
+		}
+		return stream.Send(&nodev1.LogsResponse{Data: []byte("2026-05-04T12:00:02Z two\n2026-05-04T12:00:03Z three\n")})
+	}
+	c.run(t, "logs", "-f", "web-1").want(t, ExitOK, "one\ntwo\nthree\n")
+}
+
+func TestExec(t *testing.T) {
+	c := startCluster(t)
+	clienttest.Seed(c.Server, webPod("web-1", "node-1"))
+	c.exec = func(stream grpc.BidiStreamingServer[nodev1.ExecRequest, nodev1.ExecResponse]) error {
+		first, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		start := first.GetStart()
+		out := strings.Join(start.GetCommand(), " ") + ":"
+		for start.GetStdin() {
+			req, err := stream.Recv()
+			if err != nil {
+				return err
+			}
+			if req.GetCloseStdin() {
+				break
+			}
+			out += string(req.GetStdin())
+		}
+		_ = stream.Send(&nodev1.ExecResponse{Response: &nodev1.ExecResponse_Stdout{Stdout: []byte(out)}})
+		_ = stream.Send(&nodev1.ExecResponse{Response: &nodev1.ExecResponse_Stderr{Stderr: []byte("complaint")}})
+		return stream.Send(&nodev1.ExecResponse{Response: &nodev1.ExecResponse_ExitCode{ExitCode: int32(len(start.GetCommand()))}})
+	}
+	c.run(t, "exec", "web-1", "--", "false", "-x").want(t, 2, "false -x:", "complaint")
+	c.runInput(t, "typed", "exec", "-i", "web-1", "--", "cat").want(t, 1, "cat:typed", "complaint")
+	c.run(t, "exec", "web-1", "ls").want(t, ExitUsage, "", "put -- before the command: xebec exec web-1 -- ls")
+	c.run(t, "exec", "web-1").want(t, ExitUsage, "", "after --, the command")
+	c.run(t, "exec", "gone", "--", "ls").want(t, ExitError, "", `"gone" not found`)
+	c.exec = func(grpc.BidiStreamingServer[nodev1.ExecRequest, nodev1.ExecResponse]) error {
+		return apierr.BadRequest("there is no command %q in the image", "lss")
+	}
+	c.run(t, "exec", "web-1", "--", "lss").want(t, ExitError, "", `no command "lss" in the image`)
+}
+
+func TestImageLoad(t *testing.T) {
+	c := startCluster(t)
+	content := strings.Repeat("0123456789", chunk/4)
+	archive := writeFile(t, "echo.tar", content)
+	c.run(t, "image", "load", archive).want(t, ExitError, "", "no nodes yet")
+	clienttest.Seed(c.Server, testNode("node-1", true), testNode("node-2", true))
+	c.run(t, "image", "load", archive).want(t, ExitOK, "image/docker.io/library/echo:1 loaded into node-1, node-2\n")
+	for _, node := range []string{"node-1", "node-2"} {
+		if c.loaded[node] != content {
+			t.Errorf("%s got %d bytes, want %d", node, len(c.loaded[node]), len(content))
+		}
+	}
+	c.run(t, "image", "load", archive, "--nodes=node-1,full").want(t, ExitError, "image/docker.io/library/echo:1 loaded into node-1\n", "into full: no space left on the node")
+	c.run(t, "image", "load", "nowhere.tar").want(t, ExitError, "", "nowhere.tar: no such file")
+}
+
+func TestWhy(t *testing.T) {
+	c := startCluster(t)
+	crashing := webPod("crashing", "node-1")
+	crashing.Status.Conditions[0].Status = kind.ConditionFalse
+	crashing.Status.ContainerStatuses[0].State = &corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff", Message: "back-off 20s"}}
+	clienttest.Seed(c.Server, webPod("waits", ""), crashing)
+	clienttest.Seed(c.Server, podEvent(crashing, "e1", "BackOff", "Back-off restarting failed container", time.Minute))
+	c.verdict = &schedulerv1.ExplainResponse{WaitsFor: "a change in one of the nodes below", Nodes: []*schedulerv1.NodeVerdict{
+		{NodeName: "node-1", Total: 7.5, Scores: []*schedulerv1.Score{{Name: "LeastAllocated", Score: 8, Weight: 1}, {Name: "Spread", Score: 7, Weight: 1}}},
+		{NodeName: "node-2", RefusedBy: "NodeResources", Reason: "insufficient cpu: 1500m requested, 400m free"},
+	}}
+	c.run(t, "why", "waits").golden(t, "why-waits")
+	c.verdict.NodeName, c.verdict.WaitsFor = "node-1", ""
+	c.run(t, "why", "pod/crashing").golden(t, "why-crashing")
+}
+
+func TestClusterStatus(t *testing.T) {
+	c := startCluster(t)
+	clienttest.Seed(c.Server, testNode("node-1", true))
+	c.status = &clusterv1.StatusResponse{
+		EtcdMembers: []*clusterv1.EtcdMember{
+			{Name: "master-1", Endpoint: "https://192.0.2.1:2379", Healthy: true, Leader: true, DbSizeBytes: 1 << 20, RaftIndex: 100},
+			{Name: "master-2", Endpoint: "https://192.0.2.2:2379", Healthy: true, DbSizeBytes: 1 << 20, RaftIndex: 100},
+		},
+		Services: []*clusterv1.ServiceInstance{
+			{Service: "scheduler", Host: "master-1", Endpoint: "192.0.2.1:7003", Healthy: true, Version: "v0.1.0"},
+			{Service: "scheduler", Host: "master-2", Endpoint: "192.0.2.2:7003", Healthy: true, Leader: true, Version: "v0.1.0"},
+			{Service: "gateway", Host: "master-1", Endpoint: "192.0.2.1:6443", Healthy: true, Version: "v0.1.0"},
+			{Service: "gateway", Host: "master-2", Endpoint: "192.0.2.2:6443", Healthy: true, Version: "v0.1.0"},
+		},
+	}
+	c.run(t, "cluster", "status", "--check").golden(t, "cluster-status")
+	c.status.Services[3].Healthy, c.status.Services[3].Error = false, "connection refused"
+	c.status.EtcdMembers[1].Healthy, c.status.EtcdMembers[1].Error = false, "context deadline exceeded"
+	c.status.Problems = []string{"list the elections: no leader"}
+	c.run(t, "cluster", "status").golden(t, "cluster-status-ill")
+	c.run(t, "cluster", "status", "-o", "wide").golden(t, "cluster-status-wide")
+	if r := c.run(t, "cluster", "status", "--check"); r.code != ExitError {
+		t.Errorf("exit code %d of an ill cluster, want 1", r.code)
+	}
+	c.run(t, "cluster", "status", "-o", "jsonpath={.etcdMembers[?(@.leader==true)].name}").want(t, ExitOK, "master-1")
+}
+
+func TestControllers(t *testing.T) {
+	c := startCluster(t)
+	c.control = &controlv1.ListControllersResponse{Instance: "workloads@master-1", Leader: "workloads@master-1", Controllers: []*controlv1.Controller{
+		{Name: "deployment", QueueDepth: 3, Active: 1, Reconciles: 40, Failures: 2, LastErrors: []*controlv1.ReconcileError{{Key: "default/web", Message: "conflict", Time: ago(time.Minute)}}},
+	}}
+	c.run(t, "controllers", "workloads").golden(t, "controllers")
+	c.run(t, "controllers", "workloads", "--resync", "--controller=deployment").want(t, ExitOK, "service/workloads resynced: 10 keys queued\n")
+	c.run(t, "controllers", "--resync").want(t, ExitUsage, "", "needs a service")
+}
+
+func TestNodeServices(t *testing.T) {
+	c := startCluster(t)
+	c.services = &nodev1.ListServicesResponse{ResourceVersion: "42", Services: []*nodev1.ServiceEntry{
+		{Service: "default/web", Frontend: "10.96.0.12:80", Protocol: "TCP", WantedBackends: []string{"10.244.1.5:8080"}, ActualBackends: []string{"10.244.1.5:8080"}},
+		{Service: "default/lag", Frontend: "10.96.0.13:80", Protocol: "TCP", WantedBackends: []string{"10.244.1.6:8080"}, ActualBackends: []string{"10.244.1.7:8080"}},
+		{Frontend: "10.96.0.14:80", Protocol: "UDP", ActualBackends: []string{"10.244.1.8:53"}},
+	}}
+	r := c.run(t, "node", "services", "node-1")
+	r.golden(t, "node-services")
+	if !strings.Contains(r.err, "revision 42") {
+		t.Errorf("no note on the difference: %s", r.err)
+	}
+	if r := c.run(t, "node", "services", "node-1", "--check"); r.code != ExitError {
+		t.Errorf("exit code %d when maps differ, want 1", r.code)
+	}
+}
+
+func TestExplain(t *testing.T) {
+	c := startCluster(t)
+	r := c.run(t, "explain", "deployment.spec.strategy")
+	for _, want := range []string{"GROUP:    apps", "FIELD:    spec.strategy <DeploymentStrategy>", "rollingUpdate <RollingUpdateDeployment>"} {
+		if !strings.Contains(r.out, want) {
+			t.Errorf("lacks %q:\n%s", want, r.out)
+		}
+	}
+	// Embedded messages that JSON inlines have no name of their own.
+	if r := c.run(t, "explain", "pod.spec.containers.livenessProbe"); !strings.Contains(r.out, "httpGet <HTTPGetAction>") {
+		t.Errorf("inlined fields are not shown:\n%s", r.out)
+	}
+	c.run(t, "explain", "pod.spec.containers.imag").want(t, ExitUsage, "", `did you mean "image"?`)
+	c.run(t, "explain", "pod.metadata.name.x").want(t, ExitUsage, "", "has no fields")
+	for _, k := range kind.All() {
+		if r := c.run(t, "explain", k.Plural, "--recursive"); r.code != ExitOK || len(r.out) < 100 {
+			t.Errorf("explain %s: code %d, %d bytes", k.Plural, r.code, len(r.out))
+		}
+	}
+}
+
+func TestVersionAndIdentity(t *testing.T) {
+	c := startCluster(t)
+	if r := c.run(t, "version"); r.code != ExitOK || !strings.Contains(r.out, "server   v0.1.0    0123456789ab…   go1.26") {
+		t.Errorf("code %d, output:\n%s", r.code, r.out)
+	}
+	c.run(t, "version", "-o", "jsonpath={.server.version}").want(t, ExitOK, "v0.1.0")
+	c.run(t, "auth", "whoami").want(t, ExitOK, "USER   GROUPS\nann    system:masters\n")
+}
+
+func TestAPIResources(t *testing.T) {
+	c := startCluster(t)
+	r := c.run(t, "api-resources", "-o", "name", "--namespaced=false")
+	if !strings.Contains(r.out, "nodes\n") || strings.Contains(r.out, "pods\n") {
+		t.Errorf("cluster-wide kinds:\n%s", r.out)
+	}
+}
+
+func TestErrors(t *testing.T) {
+	c := startCluster(t)
+	c.Intercept(func(method string, _ proto.Message) error {
+		if method == "List" {
+			return apierr.Denied("ann may not list")
+		}
+		return nil
+	})
+	if r := c.run(t, "get", "pods"); r.code != ExitError || !strings.Contains(r.err, "ann may not list") {
+		t.Errorf("code %d: %s", r.code, r.err)
+	}
+	c.run(t, "gett").want(t, ExitUsage, "", `unknown command "gett"`, "get")
+	c.run(t, "rollout", "stat").want(t, ExitUsage, "", "unknown command")
+	c.run(t, "get", "pods", "--context", "nowhere").want(t, ExitError, "", `no context "nowhere"`, "test")
+
+	t.Setenv("XEBECCONFIG", writeFile(t, "config", "current-context: a\ncontexts:\n- name: a\n  endpoint: [x]\n"))
+	c.run(t, "get", "pods").want(t, ExitError, "", "config:4: unknown key \"endpoint\"")
+	t.Setenv("XEBECCONFIG", "/nonexistent/config")
+	c.run(t, "get", "pods").want(t, ExitError, "", "names no cluster yet", "lab up")
+}
