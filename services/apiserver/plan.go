@@ -158,11 +158,13 @@ func conflictOf(c *change) error {
 	return apierr.Conflict(c.kind, c.object.GetMetadata().GetName(), "it changed since it was read; read it again and redo the change")
 }
 
-func (s *Service) readCached(ctx context.Context, key storage.Key) (*storage.Object, error) {
+// readCached reads for a first plan. What is not in the cache counts as absent: a plan that goes on from there writes on
+// the condition that it is, and one that is refused is made again from a linearizable read.
+func (s *Service) readCached(_ context.Context, key storage.Key) (*storage.Object, error) {
 	if o, ok := s.store.GetCached(key); ok {
 		return o, nil
 	}
-	return s.readLinearizable(ctx, key)
+	return nil, fmt.Errorf("get %s: %w", key, storage.ErrNotFound)
 }
 
 func (s *Service) readLinearizable(ctx context.Context, key storage.Key) (*storage.Object, error) {
