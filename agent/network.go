@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -31,10 +32,22 @@ type stack struct {
 	revision func() string
 }
 
+// networkMetrics outlive a network that could not be set up.
+type networkMetrics struct {
+	pods     *podnet.Metrics
+	datapath *datapath.Metrics
+	dns      *dns.Metrics
+}
+
+func newNetworkMetrics(r prometheus.Registerer) networkMetrics {
+	return networkMetrics{podnet.NewMetrics(r), datapath.NewMetrics(r), dns.NewMetrics(r)}
+}
+
 // startNetwork sets the node's networking up, trying until it works, and tells the registrar what is in its way.
 func (a *Agent) startNetwork(ctx context.Context, podCIDR netip.Prefix, r *registrar) (*stack, error) {
+	m := newNetworkMetrics(a.metrics)
 	for {
-		s, err := a.newStack(ctx, podCIDR)
+		s, err := a.newStack(ctx, podCIDR, m)
 		if err == nil {
 			return s, nil
 		}
@@ -50,7 +63,7 @@ func (a *Agent) startNetwork(ctx context.Context, podCIDR netip.Prefix, r *regis
 	}
 }
 
-func (a *Agent) newStack(ctx context.Context, podCIDR netip.Prefix) (_ *stack, err error) {
+func (a *Agent) newStack(ctx context.Context, podCIDR netip.Prefix, m networkMetrics) (_ *stack, err error) {
 	s := &stack{log: a.log, records: dns.NewRecords()}
 	defer func() {
 		if err != nil {
@@ -61,7 +74,7 @@ func (a *Agent) newStack(ctx context.Context, podCIDR netip.Prefix) (_ *stack, e
 	clusterDNS := netip.MustParseAddr(a.cfg.ClusterDNS)
 	if s.pods, err = podnet.New(podnet.Config{
 		PodCIDR: podCIDR, ClusterCIDR: clusterCIDR, ServiceCIDR: serviceCIDR, NodeIP: netip.MustParseAddr(a.cfg.Address),
-		DNSIP: clusterDNS, MTU: a.cfg.MTU, StateDir: filepath.Join(a.cfg.StateDir, "podnet"),
+		DNSIP: clusterDNS, MTU: a.cfg.MTU, StateDir: filepath.Join(a.cfg.StateDir, "podnet"), Metrics: m.pods,
 	}); err != nil {
 		return nil, fmt.Errorf("pod network: %w", err)
 	}
@@ -73,7 +86,7 @@ func (a *Agent) newStack(ctx context.Context, podCIDR netip.Prefix) (_ *stack, e
 	if err != nil {
 		return nil, err
 	}
-	if s.datapath, err = datapath.Load(datapath.Config{PinPath: a.cfg.BPF, CgroupPath: cgroup}); err != nil {
+	if s.datapath, err = datapath.Load(datapath.Config{PinPath: a.cfg.BPF, CgroupPath: cgroup, Metrics: m.datapath}); err != nil {
 		return nil, fmt.Errorf("service maps: %w", err)
 	}
 	s.syncer = datapath.NewSyncer(a.cfg.Node, s.datapath, a.log)
@@ -83,6 +96,7 @@ func (a *Agent) newStack(ctx context.Context, podCIDR netip.Prefix) (_ *stack, e
 	}
 	if s.dns, err = dns.New(dns.Config{
 		Domain: a.cfg.ClusterDomain, Address: netip.AddrPortFrom(clusterDNS, 53), Upstreams: host.Upstreams(), CIDRs: []netip.Prefix{clusterCIDR, serviceCIDR},
+		Metrics: m.dns,
 	}, s.records, a.log); err != nil {
 		return nil, fmt.Errorf("DNS: %w", err)
 	}

@@ -21,6 +21,7 @@ import (
 type contents struct {
 	services map[bpf.SocketLBFrontend]programmed
 	sets     map[uint32]struct{} // in use
+	backends int                 // in all sets
 	lastSet  uint32
 	// orphans are backends that no service names: a writer died halfway.
 	orphans []bpf.SocketLBBackendKey
@@ -80,6 +81,7 @@ func (c *contents) put(p *plan, s *Service) {
 			})
 		}
 	}
+	c.backends += len(now.backends) - len(was.backends)
 	c.services[k] = now
 	p.serviceKeys = append(p.serviceKeys, k)
 	p.services = append(p.services, bpf.SocketLBService{
@@ -94,6 +96,7 @@ func (c *contents) remove(p *plan, k bpf.SocketLBFrontend) {
 		return
 	}
 	c.retire(p, was)
+	c.backends -= len(was.backends)
 	delete(c.services, k)
 	p.deletedServices = append(p.deletedServices, k)
 }
@@ -217,6 +220,7 @@ func (d *Datapath) write(p *plan) error {
 		return fmt.Errorf("deleting backends: %w", err)
 	}
 	d.reload = false
+	d.cfg.Metrics.hold(len(d.contents.services), d.contents.backends, d.objects.Maps)
 	return nil
 }
 
@@ -298,6 +302,7 @@ func (d *Datapath) read() (contents, error) {
 			}
 		}
 		c.services[k] = p
+		c.backends += len(p.backends)
 	}
 	c.orphans = slices.Collect(maps.Keys(backends))
 	return c, nil

@@ -41,6 +41,8 @@ type Config struct {
 	// CgroupPath is the directory in cgroup v2 whose processes' sockets are
 	// balanced: the root on a host of its own.
 	CgroupPath string
+	// Metrics tell what the maps hold. Nil: nobody is told.
+	Metrics *Metrics
 }
 
 // Datapath is the loaded datapath of a node. Its methods may be called
@@ -64,6 +66,9 @@ type Datapath struct {
 func Load(cfg Config) (*Datapath, error) {
 	if err := checkFilesystem(cfg.CgroupPath, unix.CGROUP2_SUPER_MAGIC, "a cgroup v2 directory"); err != nil {
 		return nil, err
+	}
+	if cfg.Metrics == nil {
+		cfg.Metrics = NewMetrics(nil)
 	}
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("lifting the limit of locked memory: %w", err)

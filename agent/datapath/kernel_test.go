@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -17,10 +18,13 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
 	"github.com/xebec-project/xebec/agent/datapath"
 	"github.com/xebec-project/xebec/agent/internal/netlab"
+	"github.com/xebec-project/xebec/internal/metrics"
+	"github.com/xebec-project/xebec/internal/metrics/metricstest"
 )
 
 // One namespace whose loopback carries clients and endpoints alike.
@@ -474,6 +478,42 @@ func TestSwapUnderLoad(t *testing.T) {
 	if asked.Load() == 0 {
 		t.Error("no connection was made")
 	}
+}
+
+func TestMetrics(t *testing.T) {
+	h := newHost(t)
+	registry := prometheus.NewPedanticRegistry()
+	h.cfg.Metrics = datapath.NewMetrics(registry)
+	h.dp.Close()
+	h.load()
+	expect := func(what string, services, backends int) {
+		t.Helper()
+		for name, want := range map[string]map[string]float64{
+			metrics.DatapathServices:    {"": float64(services)},
+			metrics.DatapathBackends:    {"": float64(backends)},
+			metrics.DatapathMapPressure: {"services": float64(services) / (1 << 16), "backends": float64(backends) / (1 << 19)},
+		} {
+			if got := metricstest.Values(t, registry, name); !maps.Equal(got, want) {
+				t.Errorf("%s: %s is %v, want %v", what, name, got, want)
+			}
+		}
+	}
+	a, b := service("10.96.0.1:80", datapath.TCP, "127.0.0.2:80", "127.0.0.3:80"), service("10.96.0.2:80", datapath.TCP, "127.0.0.2:80")
+	h.replace(a, b)
+	expect("two services", 2, 3)
+	a.Backends = a.Backends[1:]
+	if err := h.dp.Update(datapath.Change{Put: []datapath.Service{a}}); err != nil {
+		t.Fatal(err)
+	}
+	expect("an endpoint less", 2, 2)
+	h.dp.Close()
+	h.load()
+	h.replace(a, b)
+	expect("after a restart", 2, 2)
+	if err := h.dp.Update(datapath.Change{Delete: []datapath.Frontend{a.Frontend, b.Frontend}}); err != nil {
+		t.Fatal(err)
+	}
+	expect("none", 0, 0)
 }
 
 // An agent dies and the next one loads the pins: nothing that works stops, and

@@ -38,21 +38,24 @@ type programmer interface {
 // write goes with the next one.
 type Syncer struct {
 	datapath programmer
+	metrics  *Metrics
 	log      *zap.Logger
 	wake     chan struct{}
 
 	mu     sync.Mutex
 	table  *Table
 	synced bool
+	heard  time.Time // of the first event not yet written; zero: there is none
 }
 
-// NewSyncer returns the syncer of the named node's datapath.
+// NewSyncer returns the syncer of the named node's datapath, whose metrics it
+// shares.
 func NewSyncer(node string, d *Datapath, log *zap.Logger) *Syncer {
-	return newSyncer(node, d, log)
+	return newSyncer(node, d, d.cfg.Metrics, log)
 }
 
-func newSyncer(node string, p programmer, log *zap.Logger) *Syncer {
-	return &Syncer{datapath: p, log: log, wake: make(chan struct{}, 1), table: NewTable(node)}
+func newSyncer(node string, p programmer, m *Metrics, log *zap.Logger) *Syncer {
+	return &Syncer{datapath: p, metrics: m, log: log, wake: make(chan struct{}, 1), table: NewTable(node)}
 }
 
 // OnService takes an informer's event: old is nil when the service was created,
@@ -60,6 +63,7 @@ func newSyncer(node string, p programmer, log *zap.Logger) *Syncer {
 func (s *Syncer) OnService(old, now *corev1.Service) {
 	s.mu.Lock()
 	s.table.OnService(old, now)
+	s.hear()
 	s.mu.Unlock()
 	s.signal()
 }
@@ -70,6 +74,7 @@ func (s *Syncer) OnService(old, now *corev1.Service) {
 func (s *Syncer) OnEndpointSlice(old, now *discoveryv1.EndpointSlice) {
 	s.mu.Lock()
 	s.table.OnEndpointSlice(old, now)
+	s.hear()
 	s.mu.Unlock()
 	s.signal()
 }
@@ -80,6 +85,13 @@ func (s *Syncer) Synced() {
 	s.synced = true
 	s.mu.Unlock()
 	s.signal()
+}
+
+// hear notes the time of an event. The caller holds s.mu.
+func (s *Syncer) hear() {
+	if s.heard.IsZero() {
+		s.heard = time.Now()
+	}
 }
 
 func (s *Syncer) signal() {
@@ -130,20 +142,31 @@ func (s *Syncer) write(replace bool) (bool, error) {
 		s.mu.Unlock()
 		return false, nil
 	}
-	change := s.table.Flush()
+	change, heard := s.table.Flush(), s.heard
+	s.heard = time.Time{}
 	var all []Service
 	if replace {
 		all = slices.Collect(s.table.All())
 	}
 	s.mu.Unlock()
 
-	if replace {
-		return true, s.datapath.Replace(all)
-	}
-	if change.Empty() {
+	if !replace && change.Empty() {
 		return true, nil
 	}
-	return true, s.datapath.Update(change)
+	began := time.Now()
+	var err error
+	if replace {
+		err = s.datapath.Replace(all)
+	} else {
+		err = s.datapath.Update(change)
+	}
+	s.metrics.wrote(began, heard, err)
+	if err != nil {
+		s.mu.Lock()
+		s.heard = heard // what comes meanwhile is not older
+		s.mu.Unlock()
+	}
+	return true, err
 }
 
 func wait(ctx context.Context, d time.Duration) bool {

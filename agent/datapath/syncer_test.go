@@ -8,9 +8,13 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap/zaptest"
 
+	"github.com/xebec-project/xebec/internal/metrics"
+	"github.com/xebec-project/xebec/internal/metrics/metricstest"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -81,7 +85,7 @@ func (f *fakeDatapath) Dump() ([]Service, error) {
 
 func runSyncer(t *testing.T, f *fakeDatapath, test func(*testing.T, *Syncer)) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSyncer("me", f, zaptest.NewLogger(t))
+		s := newSyncer("me", f, NewMetrics(nil), zaptest.NewLogger(t))
 		ctx, stop := context.WithCancel(t.Context())
 		ran := make(chan error, 1)
 		go func() { ran <- s.Run(ctx) }()
@@ -151,7 +155,7 @@ func TestSyncerRetries(t *testing.T) {
 func TestEntries(t *testing.T) {
 	stray := Service{Frontend: Frontend{Protocol: UDP}}
 	f := &fakeDatapath{held: map[Frontend]Service{stray.Frontend: stray}}
-	s := newSyncer("me", f, zaptest.NewLogger(t))
+	s := newSyncer("me", f, NewMetrics(nil), zaptest.NewLogger(t))
 	var svc *corev1.Service
 	s.OnService(svc, newService("a", spec("10.96.0.1")))
 	s.table.Flush()
@@ -162,4 +166,35 @@ func TestEntries(t *testing.T) {
 	if got[0].Service != "" || !got[0].Programmed || got[1].Service != "ns/a:http" || got[1].Programmed {
 		t.Errorf("%+v", got)
 	}
+}
+
+func TestSyncerMetrics(t *testing.T) {
+	f := &fakeDatapath{held: map[Frontend]Service{}, fail: errors.New("no space")}
+	runSyncer(t, f, func(t *testing.T, s *Syncer) {
+		registry := prometheus.NewPedanticRegistry()
+		registry.MustRegister(s.metrics.writes, s.metrics.delay)
+		expect := func(what string, writes map[string]float64, delays float64) {
+			t.Helper()
+			if got := metricstest.Values(t, registry, metrics.DatapathWrites); !maps.Equal(got, writes) {
+				t.Errorf("%s: writes are %v, want %v", what, got, writes)
+			}
+			if got := metricstest.Values(t, registry, metrics.DatapathDelaySeconds)[""]; got != delays {
+				t.Errorf("%s: %v delays, want %v", what, got, delays)
+			}
+		}
+		s.OnService(nil, newService("a", spec("10.96.0.1")))
+		wait(t.Context(), time.Second)
+		s.Synced()
+		synctest.Wait()
+		expect("a write that fails", map[string]float64{"failed": 1}, 0)
+		f.failWith(nil)
+		wait(t.Context(), maxRetry)
+		synctest.Wait()
+		s.OnService(nil, newService("b", spec("10.96.0.2")))
+		synctest.Wait()
+		expect("a retry and a change", map[string]float64{"failed": 1, "ok": 2}, 2)
+		s.OnService(nil, newService("b", spec("10.96.0.2")))
+		synctest.Wait()
+		expect("no change", map[string]float64{"failed": 1, "ok": 2}, 2)
+	})
 }

@@ -30,6 +30,7 @@ var errNoUpstream = errors.New("no upstream resolver")
 // forwarder asks the resolvers that the node has for what is not the cluster's.
 type forwarder struct {
 	upstreams []netip.AddrPort
+	metrics   *Metrics
 	// preferred is the index of the resolver that answered last.
 	preferred atomic.Int32
 	slots     chan struct{}
@@ -38,8 +39,8 @@ type forwarder struct {
 	flights singleflight.Group
 }
 
-func newForwarder(upstreams []netip.AddrPort) *forwarder {
-	return &forwarder{upstreams: upstreams, slots: make(chan struct{}, maxForwards)}
+func newForwarder(upstreams []netip.AddrPort, m *Metrics) *forwarder {
+	return &forwarder{upstreams: upstreams, metrics: m, slots: make(chan struct{}, maxForwards)}
 }
 
 // exchange returns the answer to a question.
@@ -88,13 +89,15 @@ func (f *forwarder) ask(ctx context.Context, q miekg.Question, dnssec, checkingD
 	var errs []error
 	for i := range f.upstreams {
 		index := (first + i) % len(f.upstreams)
+		began := time.Now()
 		resp, err := attempt(ctx, msg, f.upstreams[index])
-		if err == nil && resp.Rcode != miekg.RcodeServerFailure && resp.Rcode != miekg.RcodeRefused {
+		if err == nil && (resp.Rcode == miekg.RcodeServerFailure || resp.Rcode == miekg.RcodeRefused) {
+			err = fmt.Errorf("answered %s", miekg.RcodeToString[resp.Rcode])
+		}
+		f.metrics.asked(began, err)
+		if err == nil {
 			f.preferred.Store(int32(index))
 			return resp, nil
-		}
-		if err == nil {
-			err = fmt.Errorf("answered %s", miekg.RcodeToString[resp.Rcode])
 		}
 		errs = append(errs, fmt.Errorf("resolver %v: %w", f.upstreams[index], err))
 		if ctx.Err() != nil {

@@ -39,6 +39,8 @@ type Config struct {
 	// CIDRs are the cluster's own addresses: those without a name are said not
 	// to have one, rather than asked about elsewhere.
 	CIDRs []netip.Prefix
+	// Metrics count answers. Nil: nobody is told.
+	Metrics *Metrics
 }
 
 // Server is a node's DNS server.
@@ -61,12 +63,15 @@ func New(cfg Config, records *Records, log *zap.Logger) (*Server, error) {
 	if !cfg.Address.Addr().Is4() {
 		return nil, fmt.Errorf("%v is no IPv4 address to answer DNS at", cfg.Address)
 	}
+	if cfg.Metrics == nil {
+		cfg.Metrics = NewMetrics(nil)
+	}
 	upstreams := slices.DeleteFunc(slices.Clone(cfg.Upstreams), func(u netip.AddrPort) bool { return u == cfg.Address })
 	return &Server{
 		cfg:     cfg,
 		domain:  strings.ToLower(miekg.Fqdn(cfg.Domain)),
 		records: records,
-		forward: newForwarder(upstreams),
+		forward: newForwarder(upstreams, cfg.Metrics),
 		log:     log,
 	}, nil
 }
@@ -139,6 +144,7 @@ func (s *Server) ServeDNS(w miekg.ResponseWriter, req *miekg.Msg) {
 	if resp == nil {
 		return
 	}
+	s.cfg.Metrics.answered(resp.Rcode)
 	limit := miekg.MaxMsgSize
 	if w.RemoteAddr().Network() == "udp" {
 		limit = miekg.MinMsgSize

@@ -133,6 +133,13 @@ func (a *addresses) release(uid string) error {
 	return nil
 }
 
+// count returns how many addresses are taken, and how many pods may have at all.
+func (a *addresses) count() (taken, of int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.taken), 1<<(32-a.cidr.Bits()) - 3 // as free has it
+}
+
 // owners returns the uids of all pods that have an address, sorted.
 func (a *addresses) owners() []string {
 	a.mu.Lock()

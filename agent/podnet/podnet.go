@@ -67,6 +67,9 @@ type Config struct {
 	MTU int
 	// StateDir remembers which pod has which address.
 	StateDir string
+	// Metrics tell of addresses, routes and how long pods take. Nil: nobody is
+	// told.
+	Metrics *Metrics
 }
 
 func (c Config) validate() error {
@@ -114,6 +117,9 @@ func New(cfg Config) (*Network, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
+	if cfg.Metrics == nil {
+		cfg.Metrics = NewMetrics(nil)
+	}
 	runtime.LockOSThread() // one namespace, from opening it to using it
 	defer runtime.UnlockOSThread()
 	namespace, err := os.Open("/proc/thread-self/ns/net")
@@ -142,6 +148,7 @@ func (n *Network) prepare() error {
 	if err != nil {
 		return err
 	}
+	n.cfg.Metrics.hold(n.addresses)
 	if n.cfg.MTU == 0 {
 		if n.cfg.MTU, err = n.uplinkMTU(); err != nil {
 			return err
@@ -216,6 +223,14 @@ func (n *Network) Setup(ctx context.Context, podUID, netnsPath string) (Result, 
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
 	}
+	began := time.Now()
+	result, err := n.setup(ctx, podUID, netnsPath)
+	n.cfg.Metrics.setUp(began, err)
+	n.cfg.Metrics.hold(n.addresses)
+	return result, err
+}
+
+func (n *Network) setup(ctx context.Context, podUID, netnsPath string) (Result, error) {
 	ip, err := n.addresses.allocate(podUID)
 	if err != nil {
 		return Result{}, err
@@ -382,6 +397,7 @@ func (n *Network) Teardown(ctx context.Context, podUID string) error {
 	if err := n.deleteLink(linkName(podUID)); err != nil {
 		return fmt.Errorf("disconnecting pod %s: %w", podUID, err)
 	}
+	defer n.cfg.Metrics.hold(n.addresses)
 	return n.addresses.release(podUID)
 }
 

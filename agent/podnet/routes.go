@@ -84,6 +84,7 @@ func (n *Network) repairRoutes() error {
 	if !n.known {
 		return nil
 	}
+	n.cfg.Metrics.routes.Set(float64(len(n.routes)))
 	have, err := n.listRoutes()
 	if err != nil {
 		return err
@@ -137,6 +138,7 @@ func (n *Network) Run(ctx context.Context, log *zap.Logger) error {
 		err := errors.Join(n.ensureBase(), n.repairRoutes())
 		n.mu.Unlock()
 		if err != nil {
+			n.cfg.Metrics.repairFailures.Inc()
 			log.Warn("Could not repair the node's routes", zap.Error(err))
 		}
 		for waiting := true; waiting; {
