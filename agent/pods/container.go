@@ -66,7 +66,7 @@ func (w *worker) view(pod *corev1.Pod, c *container) view {
 	v := view{spec: c.spec, rec: c.rec, running: c.running, waiting: c.waiting, id: runtime.ID(w.uid, c.spec.GetName(), c.rec.Attempt)}
 	if c.running {
 		v.started, v.ready, _ = c.health.get()
-		v.ready = v.ready && c.stopping == nil
+		v.ready = v.ready && (c.stopping == nil || pod.GetMetadata().GetDeletionTimestamp() != nil)
 	}
 	if c.init && !sidecar(c.spec) {
 		// One that has done its work is ready, as Kubernetes shows it.

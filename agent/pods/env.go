@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -192,9 +193,9 @@ func resourceValue(ref *corev1.ResourceFieldSelector, c *corev1.Container, s sur
 			return "", fmt.Errorf("%w: the pod has no container %q", errConfig, name)
 		}
 	}
-	kind, name, _ := strings.Cut(ref.GetResource(), ".")
+	sort, name, _ := strings.Cut(ref.GetResource(), ".")
 	var list map[string]*metav1.Quantity
-	switch kind {
+	switch sort {
 	case "limits":
 		list = c.GetResources().GetLimits()
 	case "requests":
@@ -205,12 +206,12 @@ func resourceValue(ref *corev1.ResourceFieldSelector, c *corev1.Container, s sur
 	divisor := resource.MustParse("1")
 	if d := ref.GetDivisor().GetString_(); d != "" && d != "0" {
 		var err error
-		if divisor, err = resource.ParseQuantity(d); err != nil {
+		if divisor, err = kind.ParseQuantity(d); err != nil {
 			return "", fmt.Errorf("%w: divisor %q: %w", errConfig, d, err)
 		}
 	}
 	q := quantity(list[name])
-	if q.IsZero() && kind == "limits" {
+	if q.IsZero() && sort == "limits" {
 		switch name {
 		case "cpu":
 			q = *resource.NewMilliQuantity(s.milliCPU, resource.DecimalSI)
@@ -227,7 +228,7 @@ func resourceValue(ref *corev1.ResourceFieldSelector, c *corev1.Container, s sur
 
 // quantity parses a quantity that validation has seen; what is absent or malformed is zero.
 func quantity(q *metav1.Quantity) resource.Quantity {
-	v, err := resource.ParseQuantity(q.GetString_())
+	v, err := kind.ParseQuantity(q.GetString_())
 	if err != nil {
 		return resource.Quantity{}
 	}

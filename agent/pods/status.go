@@ -67,8 +67,6 @@ type seen struct {
 	network bool
 	ip      netip.Addr
 	hostIP  netip.Addr
-	// terminating tells that the pod is being deleted.
-	terminating bool
 	// failed, when its reason is not empty, is why the pod as a whole failed.
 	failed cause
 	now    time.Time
@@ -120,7 +118,6 @@ func containerStatus(v view) *corev1.ContainerStatus {
 		Ready:        v.ready,
 		Started:      proto.Bool(v.started),
 		State:        &corev1.ContainerState{},
-		LastState:    &corev1.ContainerState{},
 	}
 	if v.rec.Image != "" {
 		cs.Image, cs.ImageId = v.rec.Image, v.rec.ImageID
@@ -138,9 +135,9 @@ func containerStatus(v view) *corev1.ContainerStatus {
 	}
 	switch {
 	case v.rec.Exit != nil && cs.State.Terminated == nil:
-		cs.LastState.Terminated = terminated(v.rec.Exit)
+		cs.LastState = &corev1.ContainerState{Terminated: terminated(v.rec.Exit)}
 	case v.rec.Last != nil:
-		cs.LastState.Terminated = terminated(v.rec.Last)
+		cs.LastState = &corev1.ContainerState{Terminated: terminated(v.rec.Last)}
 	}
 	return cs
 }
@@ -249,12 +246,10 @@ func conditions(pod *corev1.Pod, s seen, phase string) []*corev1.PodCondition {
 			gates = g.GetConditionType()
 		}
 	}
-	live := phase == phaseRunning && !s.terminating
-	containers := len(unready) == 0 && live
+	// A pod that is being deleted is as ready as its probes say: its endpoints are taken out by its deletion timestamp, and
+	// a service without any other goes on with those that still serve.
+	containers := len(unready) == 0 && phase == phaseRunning
 	reason, message := "ContainersNotReady", "containers with unready status: "+formatList(unready)
-	if s.terminating && len(unready) == 0 {
-		reason, message = "PodTerminating", "the pod is being deleted"
-	}
 	initDone := initialized(s.init)
 	set("PodReadyToStartContainers", s.network, "", "")
 	set("Initialized", initDone, "ContainersNotInitialized", "init containers have not all ended well")

@@ -40,7 +40,7 @@ func TestPhaseAndReadiness(t *testing.T) {
 	sideStarting.spec = side.spec
 	for name, c := range map[string]struct {
 		init, main  []view
-		terminating bool
+		deleted     bool
 		phase       string
 		ready       bool
 		initialized bool
@@ -58,7 +58,8 @@ func TestPhaseAndReadiness(t *testing.T) {
 		"init failed":                    {init: []view{bad}, main: []view{created}, phase: phaseFailed},
 		"sidecar starts":                 {init: []view{sideStarting}, main: []view{created}, phase: phasePending},
 		"sidecar runs":                   {init: []view{side}, main: []view{running}, phase: phaseRunning, ready: true, initialized: true},
-		"being deleted is not ready":     {main: []view{running}, terminating: true, phase: phaseRunning, initialized: true},
+		"being deleted and serving":      {main: []view{running}, deleted: true, phase: phaseRunning, ready: true, initialized: true},
+		"being deleted and unready":      {main: []view{unready}, deleted: true, phase: phaseRunning, initialized: true},
 		"done while sidecar goes on":     {init: []view{side}, main: []view{good}, phase: phaseSucceeded, initialized: true},
 		"no more than what was asked of": {main: []view{running}, phase: phaseRunning, ready: true, initialized: true},
 	} {
@@ -74,7 +75,10 @@ func TestPhaseAndReadiness(t *testing.T) {
 			}
 			fill(c.init, &pod.Spec.InitContainers)
 			fill(c.main, &pod.Spec.Containers)
-			st := podStatus(pod, seen{init: c.init, main: c.main, terminating: c.terminating, now: noon, network: true})
+			if c.deleted {
+				pod.Metadata.DeletionTimestamp = timestamppb.New(noon)
+			}
+			st := podStatus(pod, seen{init: c.init, main: c.main, now: noon, network: true})
 			if st.GetPhase() != c.phase {
 				t.Errorf("phase %s, want %s", st.GetPhase(), c.phase)
 			}
@@ -106,6 +110,9 @@ func TestStatusIsStable(t *testing.T) {
 	first := podStatus(pod, s)
 	if first.GetPodIp() != "10.244.1.7" || first.GetNominatedNodeName() != "node-9" || condition(first, "DisruptionTarget") == nil {
 		t.Errorf("status is %v", first)
+	}
+	if s := podStatus(pod, seen{main: []view{{spec: spec}}, now: noon}).GetContainerStatuses()[0]; s.LastState != nil {
+		t.Errorf("a container that never ended has a last state: %v", s)
 	}
 	cs := first.GetContainerStatuses()[0]
 	if cs.GetContainerId() != "containerd://u-web-1" || cs.GetRestartCount() != 1 || cs.GetLastState().GetTerminated().GetExitCode() != 3 || cs.GetImageId() != "sha256:1" {

@@ -449,8 +449,7 @@ func (w *worker) views(pod *corev1.Pod) (init, main []view) {
 }
 
 func (w *worker) publish(pod *corev1.Pod, failed cause, final bool) {
-	terminating := pod.GetMetadata().GetDeletionTimestamp() != nil
-	s := seen{network: w.connected, ip: w.ip, hostIP: w.cfg.HostIP, terminating: terminating, failed: failed, now: time.Now()}
+	s := seen{network: w.connected, ip: w.ip, hostIP: w.cfg.HostIP, failed: failed, now: time.Now()}
 	s.init, s.main = w.views(pod)
 	if !s.ip.IsValid() {
 		s.ip, _ = netip.ParseAddr(pod.GetStatus().GetPodIp())

@@ -52,18 +52,46 @@ func KeepLease(ctx context.Context, c *Client, ttl time.Duration, onLost func(er
 	if err != nil {
 		return nil, fmt.Errorf("grant a lease: %w", err)
 	}
-	granted := time.Duration(resp.GetTtlSeconds()) * time.Second
-	ctx, stop := context.WithCancel(ctx)
-	l := &Lease{
-		client:   c,
-		id:       resp.GetLeaseId(),
-		ttl:      granted,
-		stop:     stop,
-		done:     make(chan struct{}),
-		deadline: sent.Add(granted),
+	return c.keep(ctx, resp.GetLeaseId(), resp.GetTtlSeconds(), sent, onLost), nil
+}
+
+// AdoptLease goes on with a lease that the same caller was granted before, as by a process that this one takes over from.
+// It renews the lease once before it returns; otherwise it is KeepLease. The error wraps ErrLeaseLost when the lease has
+// lapsed.
+func AdoptLease(ctx context.Context, c *Client, id int64, onLost func(error)) (*Lease, error) {
+	sent := time.Now()
+	bounded, cancel := c.bounded(ctx)
+	defer cancel()
+	ttl, err := c.renewOnce(bounded, id)
+	switch {
+	case status.Code(err) == codes.NotFound:
+		return nil, fmt.Errorf("adopt lease %x: %w: %w", id, ErrLeaseLost, err)
+	case err != nil:
+		return nil, fmt.Errorf("adopt lease %x: %w", id, err)
 	}
+	return c.keep(ctx, id, ttl, sent, onLost), nil
+}
+
+func (c *Client) renewOnce(ctx context.Context, id int64) (ttlSeconds int64, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s, err := c.leases.KeepAlive(ctx)
+	if err != nil {
+		return 0, err
+	}
+	// A failed Send says only that the stream ended: Recv says why.
+	_ = s.Send(&apiv1.KeepAliveRequest{LeaseId: id})
+	resp, err := s.Recv()
+	return resp.GetTtlSeconds(), err
+}
+
+// keep begins to keep a lease that was last renewed by what was sent at that time.
+func (c *Client) keep(ctx context.Context, id, ttlSeconds int64, sent time.Time, onLost func(error)) *Lease {
+	ttl := time.Duration(ttlSeconds) * time.Second
+	ctx, stop := context.WithCancel(ctx)
+	l := &Lease{client: c, id: id, ttl: ttl, stop: stop, done: make(chan struct{}), deadline: sent.Add(ttl)}
 	go l.keep(ctx, onLost)
-	return l, nil
+	return l
 }
 
 // ID returns the lease's id, for UnderLease.

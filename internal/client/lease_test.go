@@ -56,6 +56,34 @@ func TestLeaseIsKept(t *testing.T) {
 	})
 }
 
+func TestLeaseIsAdopted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := clienttest.Start(t)
+		ctx, die := context.WithCancel(t.Context())
+		first, err := client.KeepLease(ctx, c, 6*time.Second, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		die()
+		after(t, 5*time.Second)
+		l, err := client.AdoptLease(t.Context(), c, first.ID(), func(err error) { t.Errorf("lost: %v", err) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		after(t, 20*time.Second)
+		if l.ID() != first.ID() || l.TTL() != 6*time.Second || l.Err() != nil {
+			t.Errorf("lease %d of %v: %v", l.ID(), l.TTL(), l.Err())
+		}
+		if err := l.Revoke(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if _, err := client.AdoptLease(t.Context(), c, first.ID(), nil); !errors.Is(err, client.ErrLeaseLost) {
+			t.Errorf("a lease that is gone: %v", err)
+		}
+		s.Disconnect()
+	})
+}
+
 func TestLeaseIsLostWhenNoServerAnswers(t *testing.T) {
 	for name, answer := range map[string]func(blocked chan struct{}) error{
 		"refusing": func(chan struct{}) error { return status.Error(codes.Unavailable, "no") },

@@ -1,0 +1,331 @@
+package pods_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/xebec-project/xebec/agent/logs"
+	"github.com/xebec-project/xebec/agent/pods"
+	"github.com/xebec-project/xebec/agent/runtime"
+	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/kind"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+// TestMain lets the test program serve as log writer too.
+func TestMain(m *testing.M) {
+	if logs.Asked() {
+		os.Exit(logs.RunWriter(os.Args[2]))
+	}
+	os.Exit(m.Run())
+}
+
+// cluster is a control plane in memory: it stores pods and tells the set of their changes, as an informer does.
+type cluster struct {
+	mu       sync.Mutex
+	revision int
+	pods     map[string]*corev1.Pod
+	maps     map[string]*corev1.ConfigMap
+	set      *pods.Set
+	away     bool
+	statuses int
+	events   []string
+	// history is every state that a container was told to be in, by pod.
+	history map[string][]string
+}
+
+func (c *cluster) put(pod *corev1.Pod) {
+	c.revision++
+	pod = proto.CloneOf(pod)
+	pod.Metadata.ResourceVersion = strconv.Itoa(c.revision)
+	c.pods[pod.Metadata.Uid] = pod
+	if c.set != nil && !c.away {
+		c.set.Update(pod)
+	}
+}
+
+func (c *cluster) UpdateStatus(_ context.Context, pod *corev1.Pod) (*corev1.Pod, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.away {
+		return nil, apierr.Unavailable("no master")
+	}
+	have, ok := c.pods[pod.Metadata.Uid]
+	if !ok {
+		return nil, apierr.NotFound(kind.Of(pod), pod.Metadata.Name)
+	}
+	c.statuses++
+	next := proto.CloneOf(have)
+	next.Status = proto.CloneOf(pod.Status)
+	for _, cs := range next.Status.ContainerStatuses {
+		c.history[pod.Metadata.Uid] = append(c.history[pod.Metadata.Uid], describe(cs))
+	}
+	c.put(next)
+	return c.pods[pod.Metadata.Uid], nil
+}
+
+func describe(cs *corev1.ContainerStatus) string {
+	switch s := cs.State; {
+	case s.Running != nil:
+		return "Running"
+	case s.Terminated != nil:
+		return s.Terminated.Reason
+	default:
+		return s.Waiting.GetReason()
+	}
+}
+
+func (c *cluster) Delete(_ context.Context, pod *corev1.Pod) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.away {
+		return apierr.Unavailable("no master")
+	}
+	delete(c.pods, pod.Metadata.Uid)
+	c.set.Remove(pod.Metadata.Uid)
+	return nil
+}
+
+func (c *cluster) ConfigMap(_ context.Context, namespace, name string) (*corev1.ConfigMap, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.away {
+		return nil, apierr.Unavailable("no master")
+	}
+	if cm, ok := c.maps[namespace+"/"+name]; ok {
+		return cm, nil
+	}
+	return nil, apierr.NotFound(kind.Of(&corev1.ConfigMap{}), name)
+}
+
+func (c *cluster) Secret(context.Context, string, string) (*corev1.Secret, error) {
+	return nil, apierr.NotFound(kind.Of(&corev1.Secret{}), "none")
+}
+
+func (c *cluster) Event(pod *corev1.Pod, eventType, reason, message string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.events = append(c.events, fmt.Sprintf("%s %s %s: %s", pod.GetMetadata().GetName(), eventType, reason, message))
+}
+
+func (c *cluster) get(uid string) *corev1.Pod {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pods[uid]
+}
+
+func (c *cluster) setAway(away bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.away = away
+}
+
+// wires is a network that gives addresses and connects nothing.
+type wires struct {
+	mu sync.Mutex
+	up map[string]netip.Addr
+	n  int
+}
+
+func (w *wires) Setup(_ context.Context, uid, netns string) (netip.Addr, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, err := os.Stat(netns); err != nil {
+		return netip.Addr{}, err
+	}
+	if _, ok := w.up[uid]; !ok {
+		w.n++
+		w.up[uid] = netip.AddrFrom4([4]byte{10, 244, 1, byte(w.n)})
+	}
+	return w.up[uid], nil
+}
+
+func (w *wires) Teardown(_ context.Context, uid string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.up, uid)
+	return nil
+}
+
+type node struct {
+	*testing.T
+	daemon  *containerdtest.Daemon
+	cluster *cluster
+	wires   *wires
+	rt      *runtime.Runtime
+	set     *pods.Set
+	stop    func()
+}
+
+func start(t *testing.T) *node {
+	t.Helper()
+	d := containerdtest.Start(t)
+	n := &node{T: t, daemon: d, wires: &wires{up: map[string]netip.Addr{}}}
+	n.cluster = &cluster{pods: map[string]*corev1.Pod{}, maps: map[string]*corev1.ConfigMap{}, history: map[string][]string{}}
+	n.agent()
+	t.Cleanup(func() { n.stop() })
+	if _, err := n.rt.Images().Import(t.Context(), containerdtest.Archive(t, "busybox:test", containerdtest.Busybox(t))); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// agent starts an agent; stop ends it as abruptly as a goroutine can be ended, with nothing tidied up.
+func (n *node) agent() {
+	n.Helper()
+	rt, err := runtime.New(n.Context(), runtime.Config{
+		Address: n.daemon.Address, Namespace: "xebec-test", CgroupParent: n.daemon.CgroupParent,
+		RuncRoot: filepath.Join(n.daemon.Dir, "runc"), ScratchDir: n.daemon.Dir,
+	})
+	if err != nil {
+		n.Fatal(err)
+	}
+	n.rt = rt
+	log := zap.NewNop()
+	if os.Getenv("XEBEC_TEST_LOG") != "" {
+		log = zaptest.NewLogger(n)
+	}
+	n.set = pods.New(pods.Config{
+		StateDir: filepath.Join(n.daemon.Dir, "pods"), NodeName: "node-1", HostIP: netip.MustParseAddr("127.0.0.1"),
+		MemoryBytes: 4 << 30, MilliCPU: 2000, DNS: netip.MustParseAddr("10.96.0.10"),
+		DrainDelay: 20 * time.Millisecond, BackoffInitial: 300 * time.Millisecond, BackoffMax: time.Second,
+		Runtime: rt, Network: n.wires, Cluster: n.cluster, Recorder: n.cluster, Log: log,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	n.cluster.mu.Lock()
+	n.cluster.set = n.set
+	known := maps.Clone(n.cluster.pods)
+	away := n.cluster.away
+	n.cluster.mu.Unlock()
+	if err := n.set.Start(ctx); err != nil {
+		n.Fatal(err)
+	}
+	if !away {
+		uids := map[string]bool{}
+		for uid, p := range known {
+			uids[uid] = true
+			n.set.Update(p)
+		}
+		if err := n.set.Synced(ctx, uids); err != nil {
+			n.Fatal(err)
+		}
+	}
+	n.stop = func() {
+		cancel()
+		n.set.Wait()
+		rt.Close()
+	}
+}
+
+// pod makes a pod of one container that runs a shell command.
+func pod(name, script string, change ...func(*corev1.Pod)) *corev1.Pod {
+	grace := int64(2)
+	p := &corev1.Pod{
+		Metadata: &metav1.ObjectMeta{Name: name, Namespace: "default", Uid: uuid.NewString(), Generation: 1},
+		Spec: &corev1.PodSpec{
+			TerminationGracePeriodSeconds: &grace,
+			Containers:                    []*corev1.Container{container("main", script)},
+		},
+		Status: &corev1.PodStatus{Phase: "Pending"},
+	}
+	for _, f := range change {
+		f(p)
+	}
+	return p
+}
+
+func container(name, script string) *corev1.Container {
+	return &corev1.Container{Name: name, Image: "busybox:test", Command: []string{"sh", "-c", script}}
+}
+
+func (n *node) create(p *corev1.Pod) string {
+	n.cluster.mu.Lock()
+	defer n.cluster.mu.Unlock()
+	n.cluster.put(p)
+	return p.Metadata.Uid
+}
+
+func (n *node) delete(uid string) {
+	n.cluster.mu.Lock()
+	defer n.cluster.mu.Unlock()
+	p := proto.CloneOf(n.cluster.pods[uid])
+	p.Metadata.DeletionTimestamp = timestamppb.Now()
+	p.Metadata.DeletionGracePeriodSeconds = p.Spec.TerminationGracePeriodSeconds
+	n.cluster.put(p)
+}
+
+// until waits until the pod as the control plane has it meets the condition, and returns it.
+func (n *node) until(uid, what string, condition func(*corev1.Pod) bool) *corev1.Pod {
+	n.Helper()
+	var last *corev1.Pod
+	defer func() {
+		if n.Failed() {
+			n.Logf("pod is %v", last.GetStatus())
+			n.cluster.mu.Lock()
+			defer n.cluster.mu.Unlock()
+			n.Logf("events:\n%s", strings.Join(n.cluster.events[max(0, len(n.cluster.events)-12):], "\n"))
+		}
+	}()
+	containerdtest.Eventually(n.T, 20*time.Second, what, func() bool {
+		last = n.cluster.get(uid)
+		return last != nil && condition(last)
+	})
+	return last
+}
+
+func (n *node) untilGone(uid string) {
+	n.Helper()
+	containerdtest.Eventually(n.T, 20*time.Second, "the pod is gone", func() bool { return n.cluster.get(uid) == nil })
+	containerdtest.Eventually(n.T, 5*time.Second, "the pod has left nothing", func() bool {
+		_, err := os.Stat(filepath.Join(n.daemon.Dir, "pods", uid))
+		cgroups, _ := filepath.Glob("/sys/fs/cgroup/*" + n.daemon.CgroupParent + "/pod" + uid)
+		mounts, _ := os.ReadFile("/proc/self/mountinfo")
+		left, lerr := n.rt.List(n.Context(), uid)
+		n.wires.mu.Lock()
+		defer n.wires.mu.Unlock()
+		_, wired := n.wires.up[uid]
+		return os.IsNotExist(err) && len(cgroups) == 0 && !bytes.Contains(mounts, []byte(uid)) && lerr == nil && len(left) == 0 && !wired
+	})
+}
+
+func status(p *corev1.Pod) *corev1.ContainerStatus {
+	if s := p.GetStatus().GetContainerStatuses(); len(s) > 0 {
+		return s[0]
+	}
+	return nil
+}
+
+func waitingFor(reason string) func(*corev1.Pod) bool {
+	return func(p *corev1.Pod) bool { return status(p).GetState().GetWaiting().GetReason() == reason }
+}
+
+func (n *node) log(p *corev1.Pod, previous bool) string {
+	n.Helper()
+	in, err := n.set.Container("default", p.Metadata.Name, "", true, previous)
+	if err != nil {
+		n.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := logs.Read(n.Context(), in.LogPath, logs.Options{Tail: -1}, nil, &b); err != nil {
+		n.Fatal(err)
+	}
+	return b.String()
+}
