@@ -1,0 +1,162 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/encoding/prototext"
+
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/kind"
+	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+// await watches the objects of a namespace until cond holds for them, and fails the test when it does not within the
+// limit. It goes on watching across masters that die.
+func await[T kind.Object](t *testing.T, c *client.Client, namespace, what string, limit time.Duration, cond func([]T) bool) []T {
+	t.Helper()
+	objects, err := awaitObjects(t.Context(), c, namespace, limit, cond)
+	if err == nil {
+		return objects
+	}
+	slices.SortFunc(objects, func(a, b T) int { return compareNames(a, b) })
+	for _, o := range objects {
+		t.Logf("%s: %.1500s", o.GetMetadata().GetName(), prototext.MarshalOptions{}.Format(o))
+	}
+	t.Fatalf("%s: not within %s (%v)", what, limit, err)
+	return nil
+}
+
+func compareNames[T kind.Object](a, b T) int {
+	if a.GetMetadata().GetName() < b.GetMetadata().GetName() {
+		return -1
+	}
+	return 1
+}
+
+func awaitObjects[T kind.Object](ctx context.Context, c *client.Client, namespace string, limit time.Duration, cond func([]T) bool) ([]T, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	changed := make(chan struct{}, 1)
+	informer := client.NewInformer(c, client.InformerOptions[T]{Namespace: namespace})
+	informer.OnChange(func(_, _ T) {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = informer.Run(ctx)
+	}()
+	defer func() { cancel(); <-done }()
+	if err := informer.WaitForSync(ctx); err != nil {
+		return nil, err
+	}
+	for {
+		if objects := informer.List(); cond(objects) {
+			return objects, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return informer.List(), ctx.Err()
+		}
+	}
+}
+
+// awaitGone waits until there is no object of this name.
+func awaitGone[T kind.Object](ctx context.Context, c *client.Client, namespace, name string) error {
+	objects, err := awaitObjects(ctx, c, namespace, waitLimit, func(objects []T) bool {
+		return !slices.ContainsFunc(objects, func(o T) bool { return o.GetMetadata().GetName() == name })
+	})
+	if err == nil {
+		return nil
+	}
+	for _, o := range objects {
+		if o.GetMetadata().GetName() == name {
+			return fmt.Errorf("still there: %w: %s", err, prototext.MarshalOptions{}.Format(o))
+		}
+	}
+	return err
+}
+
+// eventually waits for what no watch tells.
+func eventually(t *testing.T, what string, limit time.Duration, cond func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		err := cond()
+		if err == nil {
+			return
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			t.Fatalf("%s: not within %s: %v", what, limit, err)
+		}
+	}
+}
+
+// ready tells whether a pod is ready.
+func ready(pod *corev1.Pod) bool {
+	return pod.GetMetadata().GetDeletionTimestamp() == nil && slices.ContainsFunc(pod.GetStatus().GetConditions(), func(c *corev1.PodCondition) bool {
+		return c.GetType() == "Ready" && c.GetStatus() == "True"
+	})
+}
+
+// labelled returns the pods with app=value that are not on their way out.
+func labelled(pods []*corev1.Pod, value string) []*corev1.Pod {
+	return slices.DeleteFunc(slices.Clone(pods), func(p *corev1.Pod) bool {
+		return p.GetMetadata().GetLabels()["app"] != value || p.GetMetadata().GetDeletionTimestamp() != nil
+	})
+}
+
+// allReady tells whether exactly so many pods with app=value are there, all ready.
+func allReady(pods []*corev1.Pod, value string, n int) bool {
+	mine := labelled(pods, value)
+	return len(mine) == n && !slices.ContainsFunc(mine, func(p *corev1.Pod) bool { return !ready(p) })
+}
+
+// nodesOf returns the nodes that pods are on, each once, in order.
+func nodesOf(pods []*corev1.Pod) []string {
+	var nodes []string
+	for _, p := range pods {
+		nodes = append(nodes, p.GetSpec().GetNodeName())
+	}
+	slices.Sort(nodes)
+	return slices.Compact(nodes)
+}
+
+// condition returns the status of a deployment's condition.
+func condition(d *appsv1.Deployment, name string) string {
+	for _, c := range d.GetStatus().GetConditions() {
+		if c.GetType() == name {
+			return c.GetStatus()
+		}
+	}
+	return ""
+}
+
+// nodeReady tells what a node's Ready condition says.
+func nodeReady(nodes []*corev1.Node, name string) string {
+	for _, n := range nodes {
+		if n.GetMetadata().GetName() != name {
+			continue
+		}
+		for _, c := range n.GetStatus().GetConditions() {
+			if c.GetType() == "Ready" {
+				return c.GetStatus()
+			}
+		}
+	}
+	return ""
+}

@@ -1,0 +1,311 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/xebec-project/xebec/lab"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+// The longest time that writes may stop for when one master dies. A quiet machine needs one second; tests share theirs.
+const writeGap = 5 * time.Second
+
+// harm is something done to a cluster, and what has to go on all the same.
+type harm struct {
+	name string
+	// do does it, and returns once it is done; what it leaves broken mend repairs.
+	do   func(t *testing.T, p *person)
+	mend func(t *testing.T, p *person)
+	// master is the one that do takes down, if it is one for certain: no service may be led from there afterwards.
+	master string
+	// gap is how long writes may stop for; 0 when they may not pass at all meanwhile.
+	gap time.Duration
+	// lossy says that calls of the service may fail for a while: a node with endpoints is gone.
+	lossy bool
+	// moves says that pods of node-2 may move.
+	moves bool
+}
+
+// TestChaos breaks one thing after the other in a cluster at work. Whatever is broken: what was acknowledged stays, what
+// need not move does not, and the service answers.
+func TestChaos(t *testing.T) {
+	s := sharedShip(t)
+	s.loadImages(t)
+	p := s.person(t)
+	// Pods follow from a node that is gone after 2 s.
+	toleration := ""
+	for _, taint := range []string{"not-ready", "unreachable"} {
+		toleration += "        - {key: node.kubernetes.io/" + taint + ", operator: Exists, effect: NoExecute, tolerationSeconds: 2}\n"
+	}
+	p.apply(t, strings.Replace(sample(t, "echo.yaml"), "    spec:\n      terminationGrace", "    spec:\n      tolerations:\n"+toleration+"      terminationGrace", 1))
+	p.apply(t, proberManifest)
+	pods := p.awaitEcho(t, 3)
+	if nodes := nodesOf(pods); len(nodes) != 2 {
+		t.Fatalf("the pods are on %v", nodes)
+	}
+	await(t, p.client, p.namespace, "the prober runs", waitLimit, func(pods []*corev1.Pod) bool { return allReady(pods, "prober", 1) })
+
+	kill := func(target string, options lab.KillOptions) func(*testing.T, *person) {
+		return func(t *testing.T, p *person) {
+			if err := p.Kill(t.Context(), target, options); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	start := func(target string) func(*testing.T, *person) {
+		return func(t *testing.T, p *person) {
+			if err := p.Start(t.Context(), target); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var harms []harm
+	for _, master := range []string{"master-1", "master-2", "master-3"} {
+		harms = append(harms, harm{
+			name: master, master: master, gap: writeGap,
+			// As a user does it.
+			do:   func(t *testing.T, p *person) { p.do(t, "lab", "kill", master, "--name", p.Spec.Name) },
+			mend: func(t *testing.T, p *person) { p.do(t, "lab", "start", master, "--name", p.Spec.Name) },
+		})
+	}
+	harms = append(harms,
+		harm{name: "the leader's master loses power", gap: writeGap, do: func(t *testing.T, p *person) {
+			kill(p.etcdLeader(t), lab.KillOptions{PowerOff: true})(t, p)
+		}, mend: startAll},
+		harm{name: "the leader of etcd", gap: writeGap, do: func(t *testing.T, p *person) {
+			kill(p.etcdLeader(t)+"/etcd", lab.KillOptions{})(t, p)
+		}},
+		harm{name: "every service's leader", gap: writeGap, do: killLeaders},
+		harm{name: "an agent", gap: writeGap, do: func(t *testing.T, p *person) { p.killDaemon(t, "node-1/agent") }},
+		harm{name: "containerd", gap: writeGap, do: func(t *testing.T, p *person) { p.killDaemon(t, "node-1/containerd") }},
+		harm{name: "agent and containerd at once", gap: writeGap, do: func(t *testing.T, p *person) {
+			kill("node-2/agent", lab.KillOptions{})(t, p)
+			p.killDaemon(t, "node-2/containerd")
+		}},
+		harm{name: "the wire of a master", gap: writeGap, do: func(t *testing.T, p *person) {
+			if err := p.Cut(t.Context(), "master-2"); err != nil {
+				t.Fatal(err)
+			}
+		}, mend: healAll},
+		harm{name: "all masters", do: func(t *testing.T, p *person) {
+			var group errgroup.Group
+			for _, master := range p.Spec.MasterHosts() {
+				group.Go(func() error { return p.Kill(t.Context(), master.Name, lab.KillOptions{}) })
+			}
+			if err := group.Wait(); err != nil {
+				t.Fatal(err)
+			}
+			// The service goes on without any of them.
+			p.awaitCalls(t, 100)
+		}, mend: startAll},
+		harm{name: "the wire of a node", gap: writeGap, lossy: true, moves: true, do: func(t *testing.T, p *person) {
+			if err := p.Cut(t.Context(), "node-2"); err != nil {
+				t.Fatal(err)
+			}
+			p.awaitLeft(t, "node-2")
+		}, mend: healAll},
+		harm{name: "a node", gap: writeGap, lossy: true, moves: true, do: func(t *testing.T, p *person) {
+			kill("node-2", lab.KillOptions{PowerOff: true})(t, p)
+			p.awaitLeft(t, "node-2")
+		}, mend: start("node-2")},
+	)
+	for _, h := range harms {
+		t.Run(h.name, func(t *testing.T) { h.run(t, p) })
+		if t.Failed() {
+			// What comes next would only show the same.
+			t.FailNow()
+		}
+	}
+}
+
+func (h harm) run(t *testing.T, p *person) {
+	p.awaitWhole(t)
+	p.spread(t)
+	nodes := []string{"node-1", "node-2"}
+	before := p.crew(t, nodes...)
+	w := p.write(t)
+	w.awaitWrites(t, 10)
+	began, called := time.Now(), len(p.proberLog(t))
+	h.do(t, p)
+	if h.gap > 0 {
+		w.awaitWrites(t, 20)
+	}
+	for _, service := range elected {
+		if h.master != "" {
+			p.leader(t, service, func(_, host string) bool { return host != h.master })
+		}
+	}
+	t.Logf("harmed and lived with for %.1f s", time.Since(began).Seconds())
+	mended := time.Now()
+	if h.mend != nil {
+		h.mend(t, p)
+	}
+	p.awaitWhole(t)
+	t.Logf("whole again after %.1f s", time.Since(mended).Seconds())
+	w.awaitWrites(t, 20)
+	if gap := w.finish(t); h.gap > 0 && gap > h.gap {
+		t.Errorf("writes stopped for %s", gap)
+	}
+	p.awaitEcho(t, 3)
+	if h.moves {
+		// Those elsewhere stay as they were.
+		nodes = nodes[:1]
+		now := p.crew(t, nodes...)
+		for name := range before {
+			if now[name] == "" && strings.HasPrefix(before[name], "on node-2") {
+				delete(before, name)
+			}
+		}
+		for name := range now {
+			if before[name] == "" {
+				delete(now, name)
+			}
+		}
+		before.same(t, now)
+	} else {
+		before.same(t, p.crew(t, nodes...))
+	}
+	log := p.proberLog(t)[called:]
+	failed := failures(log)
+	t.Logf("%d calls of the service in %.1f s, %d failed", len(log), time.Since(began).Seconds(), len(failed))
+	if len(log) == 0 {
+		t.Error("the prober made no call")
+	}
+	if !h.lossy && len(failed) > 0 {
+		t.Errorf("calls of the service failed: %v", failed)
+	}
+	// Every pod that is there now answers, on both nodes' behalf.
+	p.awaitAnswers(t)
+}
+
+// spread brings a pod back to a node that lost all of its own.
+func (p *person) spread(t *testing.T) {
+	t.Helper()
+	pods := p.awaitEcho(t, 3)
+	if len(nodesOf(pods)) == 2 {
+		return
+	}
+	p.do(t, "delete", "pod", pods[0].GetMetadata().GetName(), "--grace-period=1")
+	if nodes := nodesOf(p.awaitEcho(t, 3)); len(nodes) != 2 {
+		t.Fatalf("the pods are all on %v", nodes)
+	}
+}
+
+// awaitLeft waits until no pod of the sample deployment counts on the node any more and three others are ready.
+func (p *person) awaitLeft(t *testing.T, node string) {
+	t.Helper()
+	await(t, p.client, p.namespace, "pods have moved from "+node, waitLimit, func(pods []*corev1.Pod) bool {
+		return allReady(pods, "echo", 3) && !slices.Contains(nodesOf(labelled(pods, "echo")), node)
+	})
+	p.awaitAnswers(t)
+}
+
+// awaitCalls waits until the prober's log, on the node's own disk, has so many lines more: without a control plane
+// there is no other way to look at it.
+func (p *person) awaitCalls(t *testing.T, n int) {
+	t.Helper()
+	before := len(p.proberLog(t))
+	eventually(t, "the service answers", waitLimit, func() error {
+		if made := len(p.proberLog(t)) - before; made < n {
+			return fmt.Errorf("%d calls", made)
+		}
+		return nil
+	})
+}
+
+// awaitAnswers waits until exactly the pods that are ready answer to the prober, without a failure.
+func (p *person) awaitAnswers(t *testing.T) {
+	t.Helper()
+	pods := await(t, p.client, p.namespace, "three pods ready", waitLimit, func(pods []*corev1.Pod) bool { return allReady(pods, "echo", 3) })
+	want := names(labelled(pods, "echo"))
+	eventually(t, "the service's pods answer", waitLimit, func() error {
+		log := p.proberLog(t)
+		log = log[max(0, len(log)-50):]
+		if failed := failures(log); len(failed) > 0 {
+			return errors.New(failed[len(failed)-1])
+		}
+		got := make(map[string]bool)
+		for _, line := range log {
+			got[line[strings.LastIndexByte(line, ' ')+1:]] = true
+		}
+		for _, name := range want {
+			if !got[name] {
+				return fmt.Errorf("%v answer, want %v", got, want)
+			}
+			delete(got, name)
+		}
+		if len(got) > 0 {
+			return fmt.Errorf("%v answer too, want only %v", got, want)
+		}
+		return nil
+	})
+}
+
+// killLeaders kills the leader of every elected service and waits until each has one again.
+func killLeaders(t *testing.T, p *person) {
+	old := make(map[string]string)
+	for _, service := range elected {
+		uid, host := p.leader(t, service, func(_, _ string) bool { return true })
+		old[service] = uid
+		if err := p.Kill(t.Context(), host+"/"+service, lab.KillOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, service := range elected {
+		_, host := p.leader(t, service, func(uid, _ string) bool { return uid != old[service] })
+		t.Logf("%s is led by %s", service, host)
+	}
+}
+
+// killDaemon kills a node's agent or containerd and waits until it runs again.
+func (p *person) killDaemon(t *testing.T, target string) {
+	t.Helper()
+	before := p.process(t, target)
+	if err := p.Kill(t.Context(), target, lab.KillOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, target+" runs again", waitLimit, func() error {
+		if now := p.process(t, target); now.PID == 0 || now.PID == before.PID {
+			return fmt.Errorf("%+v", now)
+		}
+		return nil
+	})
+	// It is at work again when the node can be asked, through the gateways, what runs on it.
+	node, _, _ := strings.Cut(target, "/")
+	for _, pod := range labelled(p.awaitEcho(t, 3), "echo") {
+		if pod.GetSpec().GetNodeName() != node {
+			continue
+		}
+		eventually(t, "exec on "+node, waitLimit, func() error {
+			if o := p.try(t, "exec", pod.GetMetadata().GetName(), "--", "/no/such/program"); !strings.Contains(o.stderr, "/no/such/program") {
+				return fmt.Errorf("%s", o)
+			}
+			return nil
+		})
+	}
+}
+
+func startAll(t *testing.T, p *person) {
+	t.Helper()
+	var group errgroup.Group
+	for _, h := range p.Spec.Hosts() {
+		group.Go(func() error { return p.Start(t.Context(), h.Name) })
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func healAll(t *testing.T, p *person) {
+	t.Helper()
+	if err := p.Heal(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+}
