@@ -59,8 +59,8 @@ func deploymentStatus(r *rollout, now time.Time) (*appsv1.DeploymentStatus, time
 		s.AvailableReplicas += rs.GetStatus().GetAvailableReplicas()
 	}
 	for _, rs := range r.all() {
-		if n := rs.GetStatus().TerminatingReplicas; n != nil {
-			s.TerminatingReplicas = new(s.GetTerminatingReplicas() + *n)
+		if status := rs.GetStatus(); status != nil && status.TerminatingReplicas != nil {
+			s.TerminatingReplicas = new(s.GetTerminatingReplicas() + status.GetTerminatingReplicas())
 		}
 	}
 	s.UpdatedReplicas = r.current.GetStatus().GetReplicas()
