@@ -178,6 +178,8 @@ func TestBadManifests(t *testing.T) {
 		want(t, ExitError, "", "stdin:1: ", "in namespace a by its manifest and in b by -n")
 	invalid := strings.Replace(webManifest, "replicas: 2", "replicas: -2", 1)
 	c.runInput(t, invalid, "apply", "-f", "-").want(t, ExitError, "namespace/shop created\n", "stdin:1: ", "spec.replicas")
+	c.runInput(t, strings.Replace(invalid, "app: web}}}", "app: other}}}", 1)+"---\napiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {ports: [{port: 0}, {port: 65536}]}\n", "create", "-f", "-").
+		want(t, ExitError, "", `Service "s" is invalid:`+"\n  spec.ports[0].name", "\n  spec.ports[0].port", "\n  spec.ports[1].port")
 }
 
 func TestGet(t *testing.T) {
@@ -215,7 +217,7 @@ func TestGet(t *testing.T) {
 	c.run(t, "get", "pods", "--nonsense").want(t, ExitUsage, "", "unknown flag", "--help")
 }
 
-// lines collects what a command writes, line by line.
+// lineChannel passes on what a command writes, line by line.
 type lineChannel struct {
 	rest  string
 	lines chan string

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -159,6 +158,3 @@ func (s *shell) traceStream(ctx context.Context, desc *grpc.StreamDesc, conn *gr
 	s.notef("%s: stream opened", filepath.Base(method))
 	return open(ctx, desc, conn, method, opts...)
 }
-
-// isDeadline tells whether a context's own deadline, rather than a call's, has passed.
-func isDeadline(ctx context.Context) bool { return errors.Is(ctx.Err(), context.DeadlineExceeded) }

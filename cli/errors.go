@@ -87,8 +87,6 @@ func (s *shell) printError(err error) {
 	}
 	text := apierr.Message(err)
 	switch apierr.Reason(err) {
-	case apierr.ReasonNotFound:
-		text = strings.TrimSpace(text)
 	case apierr.ReasonApplyConflict:
 		text += "\n  --force-conflicts takes the fields over."
 	case apierr.ReasonTimeout:
@@ -96,11 +94,15 @@ func (s *shell) printError(err error) {
 	case apierr.ReasonUnauthenticated:
 		text += fmt.Sprintf("\n  Check the certificate that context %q names: xebec config view", s.contextName())
 	}
-	s.notef("%s %s", prefix, text)
-	if violations := apierr.Violations(err); len(violations) > 1 && apierr.IsInvalid(err) {
-		for _, v := range violations {
-			s.notef("  %s", v)
-		}
+	violations := apierr.Violations(err)
+	object, _, ok := strings.Cut(text, " is invalid: ")
+	if !ok || len(violations) < 2 || !apierr.IsInvalid(err) {
+		s.notef("%s %s", prefix, text)
+		return
+	}
+	s.notef("%s %s is invalid:", prefix, object)
+	for _, v := range violations {
+		s.notef("  %s", v)
 	}
 }
 
@@ -116,6 +118,7 @@ func connectionCause(err error) string {
 		{"connection refused", "connection refused"},
 		{"no route to host", "no route to host"},
 		{"i/o timeout", "no answer"},
+		{"connection reset by peer", "the connection was reset: something listens there, and no gateway is behind it"},
 		{"no such host", "the host name is not known"},
 		{"certificate has expired", "a certificate has expired"},
 		{"signed by unknown authority", "the server's certificate is signed by another authority: this context belongs to another cluster, or to an older one at the same address"},

@@ -14,7 +14,6 @@ type colour string
 const (
 	plain  colour = ""
 	bold   colour = "1"
-	dim    colour = "2"
 	red    colour = "31"
 	green  colour = "32"
 	yellow colour = "33"
@@ -67,7 +66,7 @@ func (s *shell) paintErr(c colour, text string) string {
 var moods = map[string]colour{
 	"Running": green, "Ready": green, "Active": green, "Completed": green, "Succeeded": green, "healthy": green, "Bound": green,
 	"Pending": yellow, "ContainerCreating": yellow, "PodInitializing": yellow, "Terminating": yellow, "Warning": yellow,
-	"SchedulingDisabled": yellow, "SchedulingGated": yellow, "NotTriggered": yellow,
+	"SchedulingDisabled": yellow, "SchedulingGated": yellow,
 	"Failed": red, "Error": red, "NotReady": red, "Unknown": red, "Evicted": red, "OOMKilled": red, "down": red, "missing": red, "extra": red,
 }
 
