@@ -1,0 +1,235 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/kind"
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+// fleet does what scheduler and agents would: it binds pods to nodes, reports them running and ready, and finishes the
+// deletion of bound ones. Images whose names hold "broken" never become ready. It goes by what it sees, as agents do.
+type fleet struct {
+	c    *client.Client
+	pods *client.Informer[*corev1.Pod]
+	keys chan client.Key
+	// bind is false where the scheduler under test binds.
+	bind bool
+}
+
+// runFleet runs a fleet until the test ends.
+func runFleet(t *testing.T, h *house, bind bool) *fleet {
+	t.Helper()
+	f := &fleet{c: h.admin(), keys: make(chan client.Key, 1<<16), bind: bind}
+	f.pods = client.NewInformer(f.c, client.InformerOptions[*corev1.Pod]{})
+	f.pods.OnChange(func(_, now *corev1.Pod) {
+		if now != nil {
+			f.keys <- client.KeyOf(now)
+		}
+	})
+	run(t, f.pods.Run)
+	for range 4 {
+		run(t, f.work)
+	}
+	if err := f.pods.WaitForSync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func (f *fleet) work(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case k := <-f.keys:
+			// What fails for a change in between is told of by that change.
+			_ = f.act(ctx, k)
+		}
+	}
+}
+
+func (f *fleet) act(ctx context.Context, k client.Key) error {
+	p, ok := f.pods.Get(k.Namespace, k.Name)
+	if !ok {
+		return nil
+	}
+	switch bound := p.GetSpec().GetNodeName() != ""; {
+	case bound && p.GetMetadata().GetDeletionTimestamp() != nil:
+		_, err := client.Delete[*corev1.Pod](ctx, f.c, k.Namespace, k.Name, client.GracePeriod(0), client.IfUID(p.GetMetadata().GetUid()))
+		return err
+	case !bound && f.bind:
+		_, err := client.Transact(ctx, f.c, client.OpBind(k.Namespace, k.Name, p.GetMetadata().GetUid(), "node-1"))
+		return err
+	case bound && !kind.IsPodReady(p) && !kind.IsPodFinished(p) && !strings.Contains(p.GetSpec().GetContainers()[0].GetImage(), "broken"):
+		_, err := client.UpdateStatus(ctx, f.c, withReady(client.Clone(p), "True"))
+		return err
+	}
+	return nil
+}
+
+// withReady is the pod running, with its Ready condition as told.
+func withReady(p *corev1.Pod, status string) *corev1.Pod {
+	p.Status.Phase, p.Status.PodIp = "Running", "10.244.0.2"
+	p.Status.Conditions = slices.DeleteFunc(p.Status.Conditions, func(c *corev1.PodCondition) bool { return c.GetType() == "Ready" })
+	p.Status.Conditions = append(p.Status.Conditions, &corev1.PodCondition{Type: "Ready", Status: status, LastTransitionTime: timestamppb.Now()})
+	return p
+}
+
+// observer follows pods, and checks a condition after every single change.
+type observer struct {
+	pods map[string]*corev1.Pod // by uid
+}
+
+// observe calls check with every change of the pods that selector selects, until the test ends.
+func observe(t *testing.T, h *house, selector string, check func(*observer)) {
+	t.Helper()
+	o := &observer{pods: map[string]*corev1.Pod{}}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for e, err := range client.Watch[*corev1.Pod](ctx, h.admin(), client.WatchOptions{LabelSelector: selector}) {
+			if err != nil {
+				if ctx.Err() == nil {
+					t.Errorf("watch: %v", err)
+				}
+				return
+			}
+			if e.Type == apiv1.EventType_EVENT_TYPE_BOOKMARK {
+				continue
+			}
+			switch uid := e.Object.GetMetadata().GetUid(); e.Type {
+			case apiv1.EventType_EVENT_TYPE_ADDED, apiv1.EventType_EVENT_TYPE_MODIFIED:
+				o.pods[uid] = e.Object
+			case apiv1.EventType_EVENT_TYPE_DELETED:
+				delete(o.pods, uid)
+			}
+			check(o)
+		}
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+}
+
+// count returns how many pods are active, and how many of them ready.
+func (o *observer) count() (active, ready int) {
+	for _, p := range o.pods {
+		if p.GetMetadata().GetDeletionTimestamp() != nil || kind.IsPodFinished(p) {
+			continue
+		}
+		active++
+		if kind.IsPodReady(p) {
+			ready++
+		}
+	}
+	return active, ready
+}
+
+// throughout fails when cond does not hold at any time within d.
+func throughout(t *testing.T, d time.Duration, what string, cond func() error) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(d); time.Now().Before(end); <-tick.C {
+		if err := cond(); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+}
+
+// node makes a node with room for pods, and its heartbeat unless it is to be silent.
+func node(t *testing.T, c *client.Client, name string) *corev1.Node {
+	t.Helper()
+	n := create(t, c, &corev1.Node{Metadata: meta("", name)})
+	n.Status = &corev1.NodeStatus{
+		Allocatable: quantities("cpu", "4", "memory", "8Gi", "pods", "110"),
+		Conditions:  []*corev1.NodeCondition{{Type: "Ready", Status: "True", LastTransitionTime: timestamppb.Now()}},
+	}
+	n, err := client.UpdateStatus(t.Context(), c, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// eventsOf returns reason and message of the events about an object.
+func eventsOf(t *testing.T, c *client.Client, namespace, name string) []string {
+	t.Helper()
+	all, _, err := client.List[*corev1.Event](t.Context(), c, client.ListOptions{Namespace: namespace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, e := range all {
+		if e.GetInvolvedObject().GetName() == name {
+			found = append(found, fmt.Sprintf("%s %s: %s", e.GetType(), e.GetReason(), e.GetMessage()))
+		}
+	}
+	slices.Sort(found)
+	return found
+}
+
+func expectEvent(t *testing.T, c *client.Client, namespace, name, want string) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("an event of %s that says %q", name, want), func() bool {
+		return slices.ContainsFunc(eventsOf(t, c, namespace, name), func(e string) bool { return strings.Contains(e, want) })
+	})
+}
+
+func get[T kind.Object](t *testing.T, c *client.Client, namespace, name string) T {
+	t.Helper()
+	o, err := client.Get[T](t.Context(), c, namespace, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// patch changes an object by a merge patch.
+func patch[T kind.Object](t *testing.T, c *client.Client, namespace, name, format string, args ...any) T {
+	t.Helper()
+	o, err := client.Patch[T](t.Context(), c, namespace, name, fmt.Appendf(nil, format, args...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func podsOf(t *testing.T, c *client.Client, namespace, selector string) []*corev1.Pod {
+	t.Helper()
+	all, _, err := client.List[*corev1.Pod](t.Context(), c, client.ListOptions{Namespace: namespace, LabelSelector: selector})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func gone[T kind.Object](t *testing.T, c *client.Client, namespace, name string) bool {
+	t.Helper()
+	_, err := client.Get[T](t.Context(), c, namespace, name)
+	return apierr.IsNotFound(err)
+}
+
+func meta(namespace, name string) *metav1.ObjectMeta {
+	return &metav1.ObjectMeta{Namespace: namespace, Name: name}
+}
+
+// quantities makes a resource list of pairs of name and amount.
+func quantities(pairs ...string) map[string]*metav1.Quantity {
+	q := map[string]*metav1.Quantity{}
+	for i := 0; i < len(pairs); i += 2 {
+		q[pairs[i]] = &metav1.Quantity{String_: pairs[i+1]}
+	}
+	return q
+}
