@@ -113,7 +113,7 @@ func (s *stack) run(ctx context.Context, group *errgroup.Group, w *watches) {
 	group.Go(func() error { return s.pods.Run(ctx, s.log) })
 	group.Go(func() error { return s.syncer.Run(ctx) })
 	group.Go(func() error { return s.dns.Serve(ctx) })
-	group.Go(func() error { return w.runRoutes(ctx, s.pods) })
+	group.Go(func() error { return w.runNeighbours(ctx, s) })
 	group.Go(func() error { return w.runServices(ctx, group, s) })
 }
 

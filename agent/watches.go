@@ -24,6 +24,9 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
+// zoneLabel says in which zone a node is, as in Kubernetes.
+const zoneLabel = "topology.kubernetes.io/zone"
+
 // watches are the informers of what a node needs to know.
 type watches struct {
 	node     string
@@ -41,7 +44,7 @@ type watches struct {
 	keptSlices   *seeded[*discoveryv1.EndpointSlice]
 	keeper       *snapshot.Keeper
 
-	// changed is signalled when a node's address or pod CIDR may have changed, cidr when this node's has one.
+	// changed is signalled when a node's address, pod CIDR or zone may have changed, cidr when this node's has one.
 	changed chan struct{}
 	cidr    chan netip.Prefix
 }
@@ -78,7 +81,7 @@ func newWatches(c *client.Client, node, stateDir string, log *zap.Logger) *watch
 func (w *watches) all(yield func(kind.Object) bool) {
 	for _, n := range w.nodes.List() {
 		route := &corev1.Node{
-			Metadata: &metav1.ObjectMeta{Name: n.GetMetadata().GetName()},
+			Metadata: &metav1.ObjectMeta{Name: n.GetMetadata().GetName(), Labels: map[string]string{zoneLabel: zoneOf(n)}},
 			Spec:     &corev1.NodeSpec{PodCidr: n.GetSpec().GetPodCidr()},
 			Status:   &corev1.NodeStatus{Addresses: n.GetStatus().GetAddresses()},
 		}
@@ -101,7 +104,7 @@ func (w *watches) all(yield func(kind.Object) bool) {
 func (w *watches) runNodes(ctx context.Context) error { return w.nodes.Run(ctx) }
 
 func (w *watches) onNode(old, now *corev1.Node) {
-	if old == nil || now == nil || routeOf(old) != routeOf(now) {
+	if old == nil || now == nil || routeOf(old) != routeOf(now) || zoneOf(old) != zoneOf(now) {
 		select {
 		case w.changed <- struct{}{}:
 		default:
@@ -151,6 +154,19 @@ func routeOf(n *corev1.Node) podnet.NodeRoute {
 	return podnet.NodeRoute{PodCIDR: cidr, NodeIP: addr}
 }
 
+// zones returns the zone of each node that has one.
+func zones(nodes iter.Seq[*corev1.Node]) map[string]string {
+	out := map[string]string{}
+	for n := range nodes {
+		if zone := zoneOf(n); zone != "" {
+			out[n.GetMetadata().GetName()] = zone
+		}
+	}
+	return out
+}
+
+func zoneOf(n *corev1.Node) string { return n.GetMetadata().GetLabels()[zoneLabel] }
+
 // routes returns the routes to the pods of all nodes but this one.
 func (w *watches) routes(nodes iter.Seq[*corev1.Node]) []podnet.NodeRoute {
 	var routes []podnet.NodeRoute
@@ -162,10 +178,10 @@ func (w *watches) routes(nodes iter.Seq[*corev1.Node]) []podnet.NodeRoute {
 	return routes
 }
 
-// runRoutes keeps the routes to the other nodes' pods. Before the nodes are known, those of the agent before stay, and
+// runNeighbours keeps the routes to the other nodes' pods, and what traffic distribution needs to know of nodes. Before the nodes are known, those of the agent before stay, and
 // those it kept on disk are added: the machine may have started anew.
-func (w *watches) runRoutes(ctx context.Context, n *podnet.Network) error {
-	if err := n.RestoreNodes(w.routes(ofKind[*corev1.Node](w.kept))); err != nil {
+func (w *watches) runNeighbours(ctx context.Context, s *stack) error {
+	if err := s.pods.RestoreNodes(w.routes(ofKind[*corev1.Node](w.kept))); err != nil {
 		w.log.Warn("Routes to other nodes could not be restored", zap.Error(err))
 	}
 	if err := w.nodes.WaitForSync(ctx); err != nil {
@@ -180,7 +196,9 @@ func (w *watches) runRoutes(ctx context.Context, n *podnet.Network) error {
 		case <-w.changed:
 		case <-retry.C:
 		}
-		if err := n.SetNodes(w.routes(slices.Values(w.nodes.List()))); err != nil {
+		nodes := w.nodes.List()
+		s.syncer.SetZones(zones(slices.Values(nodes)))
+		if err := s.pods.SetNodes(w.routes(slices.Values(nodes))); err != nil {
 			w.log.Warn("Routes to other nodes are not complete", zap.Error(err))
 			retry.Reset(networkRetry)
 		}
@@ -201,6 +219,7 @@ func (w *watches) serveKept(s *stack) {
 	if len(w.kept) == 0 {
 		return
 	}
+	s.syncer.SetZones(zones(ofKind[*corev1.Node](w.kept)))
 	s.records.Synced()
 	if s.datapath.Fresh() {
 		s.syncer.Synced() // otherwise the maps are newer than the file

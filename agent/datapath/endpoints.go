@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -8,15 +9,24 @@ import (
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
 )
 
+// place is where a client of a service is.
+type place struct{ node, zone string }
+
+// candidate is an endpoint that may take connections.
+type candidate struct {
+	address netip.AddrPort
+	place   place
+	hints   *discoveryv1.EndpointHints
+}
+
 // selectBackends returns the addresses that new connections to the port of the
 // service may go to, sorted and without duplicates. As kube-proxy does, it
 // takes the ready endpoints and, when there is none, those that terminate but
-// still serve. With the internal traffic policy "Local" only endpoints on the
-// named node count.
-func selectBackends(svc *corev1.Service, port *corev1.ServicePort, endpoints []*discoveryv1.EndpointSlice, node string) []netip.AddrPort {
-	local := svc.GetSpec().GetInternalTrafficPolicy() == "Local"
+// still serve. With local only endpoints on the client's node count. Otherwise
+// those that the service prefers for the client are taken, if it prefers any.
+func (t *Table) selectBackends(svc *corev1.Service, port *corev1.ServicePort, endpoints []*discoveryv1.EndpointSlice, local bool) []netip.AddrPort {
 	publish := svc.GetSpec().GetPublishNotReadyAddresses()
-	var ready, draining []netip.AddrPort
+	var ready, draining []candidate
 	for _, slice := range endpoints {
 		if slice.GetAddressType() != "IPv4" {
 			continue
@@ -26,7 +36,7 @@ func selectBackends(svc *corev1.Service, port *corev1.ServicePort, endpoints []*
 			continue
 		}
 		for _, ep := range slice.GetEndpoints() {
-			if local && ep.GetNodeName() != node {
+			if local && ep.GetNodeName() != t.node {
 				continue
 			}
 			if len(ep.GetAddresses()) == 0 {
@@ -37,20 +47,66 @@ func selectBackends(svc *corev1.Service, port *corev1.ServicePort, endpoints []*
 			if err != nil || !addr.Is4() {
 				continue
 			}
+			found := candidate{
+				address: netip.AddrPortFrom(addr, target),
+				place:   place{ep.GetNodeName(), cmp.Or(ep.GetZone(), t.zones[ep.GetNodeName()])},
+				hints:   ep.GetHints(),
+			}
 			c := conditionsOf(ep)
 			switch {
 			case c.ready || publish:
-				ready = append(ready, netip.AddrPortFrom(addr, target))
+				ready = append(ready, found)
 			case c.serving && c.terminating:
-				draining = append(draining, netip.AddrPortFrom(addr, target))
+				draining = append(draining, found)
 			}
 		}
 	}
 	if len(ready) == 0 {
 		ready = draining
+	} else if !local {
+		ready = prefer(ready, svc.GetSpec().GetTrafficDistribution(), place{t.node, t.zones[t.node]})
 	}
-	slices.SortFunc(ready, netip.AddrPort.Compare)
-	return slices.Compact(ready)
+	out := make([]netip.AddrPort, 0, len(ready))
+	for _, c := range ready {
+		out = append(out, c.address)
+	}
+	slices.SortFunc(out, netip.AddrPort.Compare)
+	return slices.Compact(out)
+}
+
+// prefer returns the endpoints that clients at a place are to use: what hints on
+// every endpoint say, or else the nearest ones that the distribution asks for.
+// When that leaves none, near is no worse than far.
+func prefer(all []candidate, distribution string, here place) []candidate {
+	var wanted []func(candidate) bool
+	onNode := func(c candidate) bool { return c.place.node == here.node }
+	inZone := func(c candidate) bool { return here.zone != "" && c.place.zone == here.zone }
+	switch distribution {
+	case "":
+		return all
+	case "PreferSameNode":
+		wanted = append(wanted, onNode, inZone)
+	default: // PreferClose and PreferSameZone, which are one
+		wanted = append(wanted, inZone)
+	}
+	hinted := !slices.ContainsFunc(all, func(c candidate) bool {
+		return len(c.hints.GetForNodes()) == 0 && len(c.hints.GetForZones()) == 0
+	})
+	if hinted {
+		wanted = slices.Insert(wanted, 0,
+			func(c candidate) bool {
+				return slices.ContainsFunc(c.hints.GetForNodes(), func(n *discoveryv1.ForNode) bool { return n.GetName() == here.node })
+			},
+			func(c candidate) bool {
+				return slices.ContainsFunc(c.hints.GetForZones(), func(z *discoveryv1.ForZone) bool { return z.GetName() == here.zone })
+			})
+	}
+	for _, near := range wanted {
+		if found := slices.DeleteFunc(slices.Clone(all), func(c candidate) bool { return !near(c) }); len(found) > 0 {
+			return found
+		}
+	}
+	return all
 }
 
 // targetPort finds the slice's port that carries the service port: the one of

@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
+	"github.com/xebec-project/xebec/agent/bpf"
 	"github.com/xebec-project/xebec/agent/datapath"
 	"github.com/xebec-project/xebec/agent/internal/netlab"
 	"github.com/xebec-project/xebec/internal/metrics"
@@ -437,6 +438,60 @@ func TestSessionAffinity(t *testing.T) {
 	}
 	for range 20 {
 		h.mustAsk("tcp4", "10.96.0.1:80", first)
+	}
+}
+
+// A client that was away for longer than the timeout may get another endpoint; one that was not keeps it.
+func TestSessionAffinityEnds(t *testing.T) {
+	h := newHost(t)
+	backends := []string{"127.0.0.2:80", "127.0.0.3:80", "127.0.0.4:80"}
+	for _, b := range backends {
+		serveTCP(t, h.Namespace, b, b)
+	}
+	s := service("10.96.0.1:80", datapath.TCP, backends...)
+	s.Affinity = 10 * time.Second
+	h.replace(s)
+	first, err := ask(h.Namespace, "tcp4", "10.96.0.1:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A choice may fall on the same endpoint again, but not thirty times.
+	changed := false
+	for range 30 {
+		h.ageAffinities(9 * time.Second)
+		h.mustAsk("tcp4", "10.96.0.1:80", first)
+		h.ageAffinities(10 * time.Second)
+		next, err := ask(h.Namespace, "tcp4", "10.96.0.1:80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed = changed || next != first
+		first = next
+	}
+	if !changed {
+		t.Errorf("%s is still chosen", first)
+	}
+}
+
+// ageAffinities makes every client's last connection so much longer ago.
+func (h *host) ageAffinities(by time.Duration) {
+	h.t.Helper()
+	m, err := ebpf.LoadPinnedMap(filepath.Join(h.cfg.PinPath, "maps-v1", "affinities"), nil)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer m.Close()
+	var k bpf.SocketLBAffinityKey
+	var v bpf.SocketLBAffinity
+	found := false
+	for it := m.Iterate(); it.Next(&k, &v); found = true {
+		v.LastUsed -= uint64(by)
+		if err := m.Put(k, v); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+	if !found {
+		h.t.Fatal("nobody is remembered")
 	}
 }
 

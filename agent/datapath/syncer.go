@@ -79,6 +79,15 @@ func (s *Syncer) OnEndpointSlice(old, now *discoveryv1.EndpointSlice) {
 	s.signal()
 }
 
+// SetZones says in which zone each node is, as far as nodes have zones. The map is
+// kept.
+func (s *Syncer) SetZones(zones map[string]string) {
+	s.mu.Lock()
+	s.table.SetZones(zones)
+	s.mu.Unlock()
+	s.signal()
+}
+
 // Synced says that the first lists of both informers have been delivered.
 func (s *Syncer) Synced() {
 	s.mu.Lock()

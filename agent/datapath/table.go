@@ -84,6 +84,7 @@ func (c Change) Empty() bool { return len(c.Put) == 0 && len(c.Delete) == 0 }
 // the objects that it is given and never writes to them.
 type Table struct {
 	node     string
+	zones    map[string]string // by node
 	services map[key]*corev1.Service
 	slices   map[key]map[string]*discoveryv1.EndpointSlice // by service, then by the slice's name
 
@@ -100,6 +101,7 @@ type key struct{ namespace, name string }
 func NewTable(node string) *Table {
 	return &Table{
 		node:     node,
+		zones:    make(map[string]string),
 		services: make(map[key]*corev1.Service),
 		slices:   make(map[key]map[string]*discoveryv1.EndpointSlice),
 		dirty:    make(map[key]struct{}),
@@ -140,6 +142,20 @@ func (t *Table) OnEndpointSlice(old, now *discoveryv1.EndpointSlice) {
 		}
 		t.slices[k][now.GetMetadata().GetName()] = now
 		t.dirty[k] = struct{}{}
+	}
+}
+
+// SetZones says in which zone each node is, as far as nodes have zones. The map is
+// kept.
+func (t *Table) SetZones(zones map[string]string) {
+	if maps.Equal(t.zones, zones) {
+		return
+	}
+	t.zones = zones
+	for k, svc := range t.services {
+		if svc.GetSpec().GetTrafficDistribution() != "" {
+			t.dirty[k] = struct{}{}
+		}
 	}
 }
 
@@ -223,7 +239,7 @@ func (t *Table) compute(k key) []*Service {
 				Name:     portName(k, port.GetName()),
 				Frontend: Frontend{AddrPort: netip.AddrPortFrom(addr, uint16(port.GetPort())), Protocol: protocol},
 				Affinity: affinity(spec),
-				Backends: selectBackends(svc, port, endpoints, t.node),
+				Backends: t.selectBackends(svc, port, endpoints, spec.GetInternalTrafficPolicy() == "Local"),
 			})
 		}
 	}

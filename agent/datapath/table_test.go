@@ -150,6 +150,49 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// Endpoints a and b are in this node's zone, a on this node, c is elsewhere.
+func TestTrafficDistribution(t *testing.T) {
+	const a, b, c = "10.244.0.1 %s me", "10.244.0.2 %s near", "10.244.0.3 %s far"
+	for _, test := range []struct {
+		distribution string
+		conditions   [3]string
+		hints        [3]*discoveryv1.EndpointHints
+		want         string
+	}{
+		{"", [3]string{"rs", "rs", "rs"}, [3]*discoveryv1.EndpointHints{}, "[10.244.0.1:80 10.244.0.2:80 10.244.0.3:80]"},
+		{"PreferClose", [3]string{"rs", "rs", "rs"}, [3]*discoveryv1.EndpointHints{}, "[10.244.0.1:80 10.244.0.2:80]"},
+		{"PreferSameZone", [3]string{"s", "rs", "rs"}, [3]*discoveryv1.EndpointHints{}, "[10.244.0.2:80]"},
+		{"PreferSameZone", [3]string{"st", "s", "rs"}, [3]*discoveryv1.EndpointHints{}, "[10.244.0.3:80]"},
+		{"PreferSameNode", [3]string{"rs", "rs", "rs"}, [3]*discoveryv1.EndpointHints{}, "[10.244.0.1:80]"},
+		{"PreferSameNode", [3]string{"s", "rs", "rs"}, [3]*discoveryv1.EndpointHints{}, "[10.244.0.2:80]"},
+		{"PreferSameNode", [3]string{"st", "st", "st"}, [3]*discoveryv1.EndpointHints{}, "[10.244.0.1:80 10.244.0.2:80 10.244.0.3:80]"},
+		{"PreferClose", [3]string{"rs", "rs", "rs"}, [3]*discoveryv1.EndpointHints{forZone("there"), forZone("there"), forZone("here")}, "[10.244.0.3:80]"},
+		{"PreferSameNode", [3]string{"rs", "rs", "rs"}, [3]*discoveryv1.EndpointHints{forZone("here"), {ForNodes: []*discoveryv1.ForNode{{Name: "me"}}}, forZone("here")}, "[10.244.0.2:80]"},
+		{"PreferClose", [3]string{"rs", "rs", "rs"}, [3]*discoveryv1.EndpointHints{forZone("there"), nil, forZone("here")}, "[10.244.0.1:80 10.244.0.2:80]"},
+	} {
+		table := NewTable("me")
+		slice := newSlice("s", "svc", 80)
+		for i, text := range []string{a, b, c} {
+			ep := newSlice("s", "svc", 80, fmt.Sprintf(text, test.conditions[i])).Endpoints[0]
+			ep.Hints = test.hints[i]
+			slice.Endpoints = append(slice.Endpoints, ep)
+		}
+		table.OnEndpointSlice(nil, slice)
+		table.OnService(nil, newService("svc", spec("10.96.0.1", func(s *corev1.ServiceSpec) { s.TrafficDistribution = ptr(test.distribution) })))
+		table.Flush()
+		// The nodes may be known after the services.
+		table.SetZones(map[string]string{"me": "here", "near": "here", "far": "there"})
+		table.Flush()
+		if got, want := describe(slices.Collect(table.All())), "ns/svc:http 10.96.0.1:80/TCP -> "+test.want; got != want {
+			t.Errorf("%q with %v and %v:\n%s\nwant\n%s", test.distribution, test.conditions, test.hints, got, want)
+		}
+	}
+}
+
+func forZone(name string) *discoveryv1.EndpointHints {
+	return &discoveryv1.EndpointHints{ForZones: []*discoveryv1.ForZone{{Name: name}}}
+}
+
 func TestTableFollowsEvents(t *testing.T) {
 	table := NewTable("me")
 	expect := func(what, put string, deleted int) {

@@ -735,7 +735,7 @@ const file_xebec_core_v1_service_proto_rawDesc = "" +
 	"\aService\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12.\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1a.xebec.core.v1.ServiceSpecR\x04spec\x124\n" +
-	"\x06status\x18\x03 \x01(\v2\x1c.xebec.core.v1.ServiceStatusR\x06status\"\x86\f\n" +
+	"\x06status\x18\x03 \x01(\v2\x1c.xebec.core.v1.ServiceStatusR\x06status\"\xc9\v\n" +
 	"\vServiceSpec\x12H\n" +
 	"\x05ports\x18\x01 \x03(\v2\x1a.xebec.core.v1.ServicePortB\x16\xc2\xda\x18\x12\x18\x02\"\x04port\"\bprotocolR\x05ports\x12L\n" +
 	"\bselector\x18\x02 \x03(\v2(.xebec.core.v1.ServiceSpec.SelectorEntryB\x06\xc2\xda\x18\x02(\x01R\bselector\x12\x1d\n" +
@@ -759,8 +759,8 @@ const file_xebec_core_v1_service_proto_rawDesc = "" +
 	"ipFamilies\x12M\n" +
 	"!allocate_load_balancer_node_ports\x18\x14 \x01(\bH\x01R\x1dallocateLoadBalancerNodePorts\x88\x01\x01\x12Z\n" +
 	"\x13load_balancer_class\x18\x15 \x01(\tB%\xc2\xda\x18!:\x1fthere are no load balancers yetH\x02R\x11loadBalancerClass\x88\x01\x01\x12;\n" +
-	"\x17internal_traffic_policy\x18\x16 \x01(\tH\x03R\x15internalTrafficPolicy\x88\x01\x01\x12s\n" +
-	"\x14traffic_distribution\x18\x17 \x01(\tB;\xc2\xda\x187:5endpoints are chosen without regard to where they areH\x04R\x13trafficDistribution\x88\x01\x01\x1a;\n" +
+	"\x17internal_traffic_policy\x18\x16 \x01(\tH\x03R\x15internalTrafficPolicy\x88\x01\x01\x126\n" +
+	"\x14traffic_distribution\x18\x17 \x01(\tH\x04R\x13trafficDistribution\x88\x01\x01\x1a;\n" +
 	"\rSelectorEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x13\n" +
