@@ -26,6 +26,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/xebec-project/xebec/internal/osthread"
 )
 
 const (
@@ -442,16 +444,12 @@ func (n *Network) deleteLink(name string) error {
 // inside runs f on a thread in the node's namespace, whatever the caller's is:
 // sysctls are reached by path, and the path leads to the thread's own.
 func (n *Network) inside(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	return osthread.Do(func() error {
 		if err := unix.Setns(int(n.namespace.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- os.NewSyscallError("setns", err)
-			return
+			return os.NewSyscallError("setns", err)
 		}
-		done <- f()
-	}()
-	return <-done
+		return f()
+	})
 }
 
 func writeSysctl(name, value string) error {

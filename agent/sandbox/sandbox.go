@@ -11,10 +11,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xebec-project/xebec/internal/osthread"
 )
 
 // shmSize is the size of a pod's /dev/shm, as a mount option.
@@ -78,13 +79,7 @@ func Create(cfg Config) (s Sandbox, created bool, err error) {
 	if len(missing) == 0 {
 		return s, false, nil
 	}
-	done := make(chan error, 1)
-	go func() {
-		// The thread leaves the agent's namespaces for good: it is not unlocked, and so ends with the goroutine.
-		runtime.LockOSThread()
-		done <- pin(cfg, missing)
-	}()
-	if err := <-done; err != nil {
+	if err := osthread.Do(func() error { return pin(cfg, missing) }); err != nil {
 		return s, false, fmt.Errorf("making sandbox %s: %w", cfg.Dir, err)
 	}
 	return s, created, nil

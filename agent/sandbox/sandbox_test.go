@@ -3,11 +3,12 @@ package sandbox
 import (
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xebec-project/xebec/internal/osthread"
 )
 
 func needRoot(t *testing.T) {
@@ -24,20 +25,18 @@ func needRoot(t *testing.T) {
 // inside runs f on a thread in the namespace at path.
 func inside(t *testing.T, path string, f func() error) {
 	t.Helper()
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
+	err := osthread.Do(func() error {
 		ns, err := os.Open(path)
-		if err == nil {
-			err = unix.Setns(int(ns.Fd()), 0)
-			ns.Close()
+		if err != nil {
+			return err
 		}
-		if err == nil {
-			err = f()
+		defer ns.Close()
+		if err := unix.Setns(int(ns.Fd()), 0); err != nil {
+			return err
 		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
+		return f()
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 }

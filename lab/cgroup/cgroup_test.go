@@ -6,11 +6,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/xebec-project/xebec/internal/osthread"
 )
 
 func needRoot(t *testing.T) Hierarchies {
@@ -32,23 +33,19 @@ func needRoot(t *testing.T) Hierarchies {
 func start(t *testing.T, h Hierarchies, path string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command("sleep", "300")
-	failed := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		failed <- func() error {
-			if err := h.JoinThread(path); err != nil {
-				return err
-			}
-			dir, err := h.Open(path)
-			if err != nil {
-				return err
-			}
-			defer dir.Close()
-			cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
-			return cmd.Start()
-		}()
-	}()
-	if err := <-failed; err != nil {
+	err := osthread.Do(func() error {
+		if err := h.JoinThread(path); err != nil {
+			return err
+		}
+		dir, err := h.Open(path)
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
+		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+		return cmd.Start()
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill() })
@@ -61,7 +58,8 @@ func TestSubtreeLife(t *testing.T) {
 	defer cancel()
 	top := fmt.Sprintf("xbtest-cgroup-%d", os.Getpid())
 	t.Cleanup(func() {
-		ctx := context.Background()
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
 		_ = h.Kill(ctx, top)
 		_ = h.Remove(ctx, top)
 	})

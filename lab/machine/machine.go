@@ -22,6 +22,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
+	"github.com/xebec-project/xebec/internal/osthread"
 	"github.com/xebec-project/xebec/lab/cgroup"
 )
 
@@ -231,7 +232,7 @@ func startIn(hier cgroup.Hierarchies, path string, cmd *exec.Cmd, enter func() e
 	}
 	cmd.SysProcAttr.UseCgroupFD = true
 	cmd.SysProcAttr.CgroupFD = int(dir.Fd())
-	return onOwnThread(func() error {
+	return osthread.Do(func() error {
 		if err := hier.JoinThread(path); err != nil {
 			return err
 		}

@@ -6,12 +6,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"github.com/xebec-project/xebec/internal/osthread"
 )
 
 // NetnsDir is where named network namespaces are pinned, as ip-netns(8) has it.
@@ -37,7 +38,7 @@ func CreateNamespace(name string) (*Namespace, error) {
 	}
 	pin.Close()
 	ns := &Namespace{Name: name}
-	err = onOwnThread(func() error {
+	err = osthread.Do(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("unshare network: %w", err)
 		}
@@ -130,7 +131,7 @@ func ReleaseNetnsDir() error {
 // Do calls fn on a thread inside the namespace and returns its error. Sockets that fn opens stay in the namespace;
 // goroutines that fn starts do not run in it.
 func (n *Namespace) Do(fn func() error) error {
-	return onOwnThread(func() error {
+	return osthread.Do(func() error {
 		if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("enter network namespace %s: %w", n.Name, err)
 		}
@@ -141,21 +142,4 @@ func (n *Namespace) Do(fn func() error) error {
 // Close closes the namespace but leaves its pin.
 func (n *Namespace) Close() error {
 	return n.file.Close()
-}
-
-// onOwnThread calls fn on a thread that no other goroutine will ever use: fn may change its namespaces and cgroups.
-func onOwnThread(fn func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		// Never unlocked, so the runtime ends the thread with the goroutine.
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() {
-			// The main thread can't end before the process. While we hold it, another is found.
-			done <- onOwnThread(fn)
-			runtime.UnlockOSThread()
-			return
-		}
-		done <- fn()
-	}()
-	return <-done
 }

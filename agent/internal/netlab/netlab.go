@@ -11,13 +11,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/xebec-project/xebec/internal/osthread"
 )
 
 // Namespace is a network namespace.
@@ -114,16 +115,12 @@ func (n *Namespace) Path() string {
 
 // Do runs f on a thread inside the namespace. Sockets that f makes stay there.
 func (n *Namespace) Do(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	return osthread.Do(func() error {
 		if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- os.NewSyscallError("setns", err)
-			return
+			return os.NewSyscallError("setns", err)
 		}
-		done <- f()
-	}()
-	return <-done
+		return f()
+	})
 }
 
 // Handle returns a netlink handle inside the namespace. The caller closes it.
@@ -142,27 +139,20 @@ func (n *Namespace) withHandle(f func(*netlink.Handle) error) error {
 
 func newNamespace(t testing.TB) *Namespace {
 	t.Helper()
-	type result struct {
-		file *os.File
-		err  error
-	}
-	made := make(chan result, 1)
-	go func() {
-		runtime.LockOSThread()
+	var file *os.File
+	err := osthread.Do(func() (err error) {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			made <- result{err: os.NewSyscallError("unshare", err)}
-			return
+			return os.NewSyscallError("unshare", err)
 		}
-		f, err := os.Open("/proc/thread-self/ns/net")
-		made <- result{f, err}
-	}()
-	r := <-made
-	if r.err != nil {
-		t.Fatalf("making a network namespace: %v", r.err)
+		file, err = os.Open("/proc/thread-self/ns/net")
+		return err
+	})
+	if err != nil {
+		t.Fatalf("making a network namespace: %v", err)
 	}
-	t.Cleanup(func() { r.file.Close() })
-	n := &Namespace{r.file}
-	err := n.withHandle(func(h *netlink.Handle) error {
+	t.Cleanup(func() { file.Close() })
+	n := &Namespace{file}
+	err = n.withHandle(func(h *netlink.Handle) error {
 		lo, err := h.LinkByName("lo")
 		if err != nil {
 			return err
