@@ -129,6 +129,12 @@ func defaultPod(p *corev1.Pod) {
 
 func createPod(p *corev1.Pod) {
 	p.Status = &corev1.PodStatus{Phase: PodPending, QosClass: PodQOS(p.GetSpec())}
+	if len(p.GetSpec().GetSchedulingGates()) > 0 {
+		p.Status.Conditions = []*corev1.PodCondition{{
+			Type: PodScheduled, Status: "False", Reason: "SchedulingGated", Message: "Scheduling is blocked due to non-empty scheduling gates",
+			LastTransitionTime: p.GetMetadata().GetCreationTimestamp(),
+		}}
+	}
 }
 
 // PodQOS is the pod's quality of service: Guaranteed when every container has a limit of CPU and memory and requests as

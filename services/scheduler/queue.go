@@ -9,9 +9,10 @@ import (
 	"github.com/xebec-project/xebec/services/scheduler/placement"
 )
 
-// Backoff of a pod that could not be placed or bound, doubling from the least to the most.
+// Backoff of a pod that could not be placed or bound, doubling from the least to the most. The first is short: what helps
+// a pod often comes right after it was looked at.
 const (
-	backoffMin = time.Second
+	backoffMin = 100 * time.Millisecond
 	backoffMax = 10 * time.Second
 	// retryAll is how long a pod waits at most for something that could help it.
 	retryAll = 5 * time.Minute

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
@@ -232,4 +233,10 @@ func quantities(pairs ...string) map[string]*metav1.Quantity {
 		q[pairs[i]] = &metav1.Quantity{String_: pairs[i+1]}
 	}
 	return q
+}
+
+// toStatus is the border of a service: it turns errors into statuses.
+func toStatus(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	resp, err := handler(ctx, req)
+	return resp, apierr.From(err)
 }
