@@ -380,3 +380,30 @@ func TestDrainCutsOffWhatDoesNotEnd(t *testing.T) {
 		t.Errorf("the watch ended with %v, want UNAVAILABLE so that the client resumes elsewhere", err)
 	}
 }
+
+// TestHealthFollows turns a server unhealthy and back, as an apiserver that loses etcd and finds it again.
+func TestHealthFollows(t *testing.T) {
+	var healthy atomic.Bool
+	healthy.Store(true)
+	cluster := rpctest.NewCluster(t)
+	address, _ := cluster.Serve(t, rpc.ServerConfig{Healthy: healthy.Load}, (&testAPI{}).register)
+	conn := cluster.Dial(t, "static:///"+address, cluster.Admin(t), rpc.ClientConfig{})
+	stream, err := healthpb.NewHealthClient(conn).Watch(testContext(t), &healthpb.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []healthpb.HealthCheckResponse_ServingStatus{
+		healthpb.HealthCheckResponse_SERVING, healthpb.HealthCheckResponse_NOT_SERVING, healthpb.HealthCheckResponse_SERVING,
+	} {
+		healthy.Store(want == healthpb.HealthCheckResponse_SERVING)
+		for {
+			resp, err := stream.Recv()
+			if err != nil {
+				t.Fatalf("waiting for %s: %v", want, err)
+			}
+			if resp.GetStatus() == want {
+				break
+			}
+		}
+	}
+}

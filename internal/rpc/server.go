@@ -83,6 +83,9 @@ type ServerConfig struct {
 	MaxConnectionAge time.Duration
 	// Ready, when not nil, is closed when the server may be called; until then its health is NOT_SERVING.
 	Ready <-chan struct{}
+	// Healthy, when not nil, is asked every HealthInterval after that; while it says no, health is NOT_SERVING, and
+	// clients that know other instances call those.
+	Healthy func() bool
 	// DrainDelay is how long a stopping server still takes calls after its health says NOT_SERVING, for clients to
 	// notice; 0 is DefaultDrainDelay, less than 0 none. DrainLimit bounds the wait for calls to end after that; 0 is
 	// DefaultDrainLimit.
@@ -96,6 +99,9 @@ type ServerConfig struct {
 	// StatsHandlers, such as OpenTelemetry's, see every call; they cost CPU even when they drop what they see.
 	StatsHandlers []stats.Handler
 }
+
+// HealthInterval is how often ServerConfig.Healthy is asked.
+const HealthInterval = time.Second
 
 // Server is a gRPC server that listens already. It implements grpc.ServiceRegistrar: register services before Serve.
 type Server struct {
@@ -231,14 +237,28 @@ func (s *Server) Serve(ctx context.Context) error {
 
 	ready := s.cfg.Ready
 	if ready == nil {
-		s.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+		closed := make(chan struct{})
+		close(closed)
+		ready = closed
 	}
+	var check <-chan time.Time
 wait:
 	for {
 		select {
 		case <-ready:
 			ready = nil
 			s.health.SetServingStatus("", healthpb.HealthCheckResponse_SERVING)
+			if s.cfg.Healthy != nil {
+				ticker := time.NewTicker(HealthInterval)
+				defer ticker.Stop()
+				check = ticker.C
+			}
+		case <-check:
+			status := healthpb.HealthCheckResponse_SERVING
+			if !s.cfg.Healthy() {
+				status = healthpb.HealthCheckResponse_NOT_SERVING
+			}
+			s.health.SetServingStatus("", status)
 		case err := <-failed:
 			s.grpc.Stop()
 			return fmt.Errorf("serve %s: %w", s.listener.Addr(), err)

@@ -117,9 +117,11 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 // Ready returns a channel that closes when the cache holds the cluster's state, so that calls can be answered.
 func (s *Service) Ready() <-chan struct{} { return s.ready }
 
-// ConfigureServer lets every authenticated caller in: rights depend on the objects, and are checked call by call.
+// ConfigureServer lets every authenticated caller in: rights depend on the objects, and are checked call by call. An
+// instance that has lost etcd is taken out of rotation: others may have it still.
 func (s *Service) ConfigureServer(cfg *rpc.ServerConfig) {
 	cfg.Authorize = func(context.Context, rpc.Identity, string) error { return nil }
+	cfg.Healthy = s.store.Ready
 }
 
 // Run keeps the cache until ctx ends. Requests are answered only while it runs.

@@ -91,14 +91,7 @@ func (s *Service) Watch(req *apiv1.WatchRequest, stream grpc.ServerStreamingServ
 		}
 	}
 	// A watch goes on for as long as the client likes; a server that stops ends it, and the client resumes elsewhere.
-	draining := rpc.Draining(ctx)
-	go func() {
-		select {
-		case <-draining:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
+	defer rpc.OnDraining(ctx, cancel)()
 	err = s.store.Watch(ctx, opts, func(events []storage.Event) error {
 		for i := range events {
 			if err := stream.SendMsg(rpc.NewFrame(events[i].Frame())); err != nil {

@@ -602,7 +602,7 @@ func (x *ListRequest) GetAtRevision() string {
 // ListResponse holds one page of objects.
 type ListResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The objects, ordered by namespace and name.
+	// The objects, in the order of their keys in etcd, <namespace>/<name>.
 	Objects []*anypb.Any `protobuf:"bytes,1,rep,name=objects,proto3" json:"objects,omitempty"`
 	// The revision of the snapshot; a Watch from here misses nothing.
 	ResourceVersion string `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
@@ -762,7 +762,8 @@ type WatchResponse struct {
 	Type EventType `protobuf:"varint,1,opt,name=type,proto3,enum=xebec.api.v1.EventType" json:"type,omitempty"`
 	// The object after the change; for a deletion the last state, with the deletion's revision as resourceVersion.
 	Object *anypb.Any `protobuf:"bytes,2,opt,name=object,proto3" json:"object,omitempty"`
-	// The revision of the change. Resume from it.
+	// The revision of the change. Resume from a bookmark's as it is; from another event's less one, and pass over what
+	// was seen already: the changes of one transaction share a revision.
 	ResourceVersion string `protobuf:"bytes,3,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
 	// Set on the bookmark that ends the initial state.
 	InitialStateEnd bool `protobuf:"varint,4,opt,name=initial_state_end,json=initialStateEnd,proto3" json:"initial_state_end,omitempty"`
@@ -837,7 +838,7 @@ type CreateRequest struct {
 	LeaseId int64 `protobuf:"varint,2,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
 	// Checks and returns the object as it would be, and stores nothing.
 	DryRun bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	// Who is recorded as owner of the fields; empty for the caller's user agent.
+	// Who is recorded as owner of the fields in managedFields; nobody when empty.
 	FieldManager string `protobuf:"bytes,4,opt,name=field_manager,json=fieldManager,proto3" json:"field_manager,omitempty"`
 	// When set, the write is conditional on this election.
 	Fence         *Fence `protobuf:"bytes,5,opt,name=fence,proto3" json:"fence,omitempty"`
@@ -972,7 +973,8 @@ type UpdateRequest struct {
 	Object *anypb.Any `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
 	// Checks and returns the object as it would be, and stores nothing.
 	DryRun bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	// Who is recorded as owner of the changed fields.
+	// Who is recorded as owner of the changed fields. When empty, the caller's user is, but only on objects whose fields
+	// have owners already.
 	FieldManager string `protobuf:"bytes,3,opt,name=field_manager,json=fieldManager,proto3" json:"field_manager,omitempty"`
 	// When set, the write is conditional on this election.
 	Fence         *Fence `protobuf:"bytes,4,opt,name=fence,proto3" json:"fence,omitempty"`
@@ -1342,7 +1344,8 @@ type PatchRequest struct {
 	Patch []byte `protobuf:"bytes,3,opt,name=patch,proto3" json:"patch,omitempty"`
 	// Checks and returns the object as it would be, and stores nothing.
 	DryRun bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	// Who is recorded as owner of the changed fields.
+	// Who is recorded as owner of the changed fields. When empty, the caller's user is, but only on objects whose fields
+	// have owners already.
 	FieldManager string `protobuf:"bytes,5,opt,name=field_manager,json=fieldManager,proto3" json:"field_manager,omitempty"`
 	// When set, the write is conditional on this election.
 	Fence         *Fence `protobuf:"bytes,6,opt,name=fence,proto3" json:"fence,omitempty"`

@@ -47,7 +47,7 @@ const (
 type ResourceServiceClient interface {
 	// Get returns one object. The read is linearizable: it sees every write acknowledged before it began.
 	Get(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*GetResponse, error)
-	// List returns the objects of one kind, in the order of their names, whole or in pages of one snapshot.
+	// List returns the objects of one kind in a stable order, whole or in pages of one snapshot.
 	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListResponse, error)
 	// Watch streams the objects of one kind: the state, a bookmark, then every change in order.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
@@ -211,7 +211,7 @@ func (c *resourceServiceClient) Transact(ctx context.Context, in *TransactReques
 type ResourceServiceServer interface {
 	// Get returns one object. The read is linearizable: it sees every write acknowledged before it began.
 	Get(context.Context, *GetRequest) (*GetResponse, error)
-	// List returns the objects of one kind, in the order of their names, whole or in pages of one snapshot.
+	// List returns the objects of one kind in a stable order, whole or in pages of one snapshot.
 	List(context.Context, *ListRequest) (*ListResponse, error)
 	// Watch streams the objects of one kind: the state, a bookmark, then every change in order.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
