@@ -138,6 +138,7 @@ func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
 	}
 	recorded := events.NewRecorder(events.Config{Client: a.client, Component: "xebec-agent", Host: a.cfg.Node, Logger: a.log, Metrics: a.metrics})
 	watch := newWatches(a.client, a.cfg.Node, a.cfg.StateDir, a.log)
+	watch.doubted = registrar.nudge
 	group.Go(func() error { return registrar.run(ctx) })
 	group.Go(func() error {
 		return heartbeat{client: a.client, node: a.cfg.Node, ttl: a.cfg.LeaseTTL, log: a.log, keep: keptLease(a.cfg.StateDir)}.run(ctx)

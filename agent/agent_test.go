@@ -37,6 +37,7 @@ import (
 // TestNode runs a whole node: the agent as a process in a network namespace of its own, containerd, eBPF and an API.
 func TestNode(t *testing.T) {
 	n := start(t)
+	silent := false
 	var registered *corev1.Node
 	n.until("the node registers", func() bool {
 		var err error
@@ -66,6 +67,17 @@ func TestNode(t *testing.T) {
 	if l, err := client.Get[*coordinationv1.Lease](t.Context(), n.client, "kube-node-lease", nodeName); err != nil || l.Spec.GetLeaseDurationSeconds() != 10 {
 		t.Errorf("the lease is %v, %v", l, err)
 	}
+	n.until("a node that was taken for silent says that it is not", func() bool {
+		now, err := client.Get[*corev1.Node](t.Context(), n.client, "", nodeName)
+		if err != nil || silent {
+			return err == nil && kind.NodeCondition(now, kind.NodeReady).GetStatus() == "True"
+		}
+		now = client.Clone(now)
+		kind.NodeCondition(now, kind.NodeReady).Status = "Unknown"
+		_, err = client.UpdateStatus(t.Context(), n.client, now)
+		silent = err == nil
+		return false
+	})
 	n.importImage()
 	n.until("the node tells its images", func() bool {
 		now, err := client.Get[*corev1.Node](t.Context(), n.client, "", nodeName)

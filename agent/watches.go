@@ -47,7 +47,13 @@ type watches struct {
 	// changed is signalled when a node's address, pod CIDR or zone may have changed, cidr when this node's has one.
 	changed chan struct{}
 	cidr    chan netip.Prefix
+	// doubted is called a while after others took this node for silent. Set before runNodes.
+	doubted func()
 }
+
+// doubtDelay is how long a node that is back after a silence waits before it says so: without its lease, which may still
+// be on its way, nobody would believe it.
+const doubtDelay = time.Second
 
 func newWatches(c *client.Client, node, stateDir string, log *zap.Logger) *watches {
 	failed := func(what string) func(error) {
@@ -111,7 +117,13 @@ func (w *watches) onNode(old, now *corev1.Node) {
 		}
 		w.keeper.Changed()
 	}
-	if now == nil || now.GetMetadata().GetName() != w.node || now.GetSpec().GetPodCidr() == "" {
+	if now == nil || now.GetMetadata().GetName() != w.node {
+		return
+	}
+	if kind.NodeCondition(now, kind.NodeReady).GetStatus() == "Unknown" {
+		time.AfterFunc(doubtDelay, w.doubted)
+	}
+	if now.GetSpec().GetPodCidr() == "" {
 		return
 	}
 	prefix, err := netip.ParsePrefix(now.GetSpec().GetPodCidr())
