@@ -3413,7 +3413,7 @@ var File_xebec_core_v1_container_proto protoreflect.FileDescriptor
 
 const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\n" +
-	"\x1dxebec/core/v1/container.proto\x12\rxebec.core.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/core/v1/volume.proto\x1a\x1fxebec/meta/v1/intorstring.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/quantity.proto\"\xff\f\n" +
+	"\x1dxebec/core/v1/container.proto\x12\rxebec.core.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/core/v1/volume.proto\x1a\x1fxebec/meta/v1/intorstring.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/quantity.proto\"\x84\r\n" +
 	"\tContainer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x18\n" +
@@ -3442,8 +3442,8 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"devicePath:.block devices are not passed to containers yetR\rvolumeDevices\x129\n" +
 	"\rstartup_probe\x18\x16 \x01(\v2\x14.xebec.core.v1.ProbeR\fstartupProbe\x12w\n" +
 	"\rresize_policy\x18\x17 \x03(\v2$.xebec.core.v1.ContainerResizePolicyB,\xc2\xda\x18(:&running containers are not resized yetR\fresizePolicy\x12*\n" +
-	"\x0erestart_policy\x18\x18 \x01(\tH\x00R\rrestartPolicy\x88\x01\x01\x12\x98\x01\n" +
-	"\x14restart_policy_rules\x18\x19 \x03(\v2#.xebec.core.v1.ContainerRestartRuleBA\xc2\xda\x18=:;the restart policy of the pod applies to all its containersR\x12restartPolicyRulesB\x11\n" +
+	"\x0erestart_policy\x18\x18 \x01(\tH\x00R\rrestartPolicy\x88\x01\x01\x12\x9d\x01\n" +
+	"\x14restart_policy_rules\x18\x19 \x03(\v2#.xebec.core.v1.ContainerRestartRuleBF\xc2\xda\x18B:@the restart policy of the container, or else of the pod, decidesR\x12restartPolicyRulesB\x11\n" +
 	"\x0f_restart_policy\"\xbb\x02\n" +
 	"\rContainerPort\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12z\n" +
@@ -3556,12 +3556,12 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\x04mode\x18\x03 \x01(\tH\x01R\x04mode\x88\x01\x01B\n" +
 	"\n" +
 	"\b_serviceB\a\n" +
-	"\x05_mode\"\x93\x02\n" +
+	"\x05_mode\"\xbd\x01\n" +
 	"\tLifecycle\x12>\n" +
 	"\n" +
 	"post_start\x18\x01 \x01(\v2\x1f.xebec.core.v1.LifecycleHandlerR\tpostStart\x12:\n" +
-	"\bpre_stop\x18\x02 \x01(\v2\x1f.xebec.core.v1.LifecycleHandlerR\apreStop\x12z\n" +
-	"\vstop_signal\x18\x03 \x01(\tBT\xc2\xda\x18P:Ncontainers are stopped with the signal that their image names, or else SIGTERMH\x00R\n" +
+	"\bpre_stop\x18\x02 \x01(\v2\x1f.xebec.core.v1.LifecycleHandlerR\apreStop\x12$\n" +
+	"\vstop_signal\x18\x03 \x01(\tH\x00R\n" +
 	"stopSignal\x88\x01\x01B\x0e\n" +
 	"\f_stop_signal\"\xeb\x01\n" +
 	"\x10LifecycleHandler\x12-\n" +

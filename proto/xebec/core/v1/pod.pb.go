@@ -1900,7 +1900,7 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x03Pod\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12*\n" +
 	"\x04spec\x18\x02 \x01(\v2\x16.xebec.core.v1.PodSpecR\x04spec\x120\n" +
-	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\x89\x1d\n" +
+	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\xcf\x1c\n" +
 	"\aPodSpec\x12=\n" +
 	"\avolumes\x18\x01 \x03(\v2\x15.xebec.core.v1.VolumeB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\avolumes\x12F\n" +
 	"\n" +
@@ -1945,8 +1945,8 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x14set_hostname_as_fqdn\x18# \x01(\bB$\xc2\xda\x18 :\x1ethe host name is the short oneH\bR\x11setHostnameAsFQDN\x88\x01\x01\x12$\n" +
 	"\x02os\x18$ \x01(\v2\x14.xebec.core.v1.PodOSR\x02os\x12Z\n" +
 	"\n" +
-	"host_users\x18% \x01(\bB6\xc2\xda\x182:0pods do not get user namespaces of their own yetH\tR\thostUsers\x88\x01\x01\x12\x92\x01\n" +
-	"\x10scheduling_gates\x18& \x03(\v2 .xebec.core.v1.PodSchedulingGateBE\xc2\xda\x18A\x18\x02\"\x04name:7the scheduler does not wait for gates to be removed yetR\x0fschedulingGates\x12V\n" +
+	"host_users\x18% \x01(\bB6\xc2\xda\x182:0pods do not get user namespaces of their own yetH\tR\thostUsers\x88\x01\x01\x12Y\n" +
+	"\x10scheduling_gates\x18& \x03(\v2 .xebec.core.v1.PodSchedulingGateB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x0fschedulingGates\x12V\n" +
 	"\x0fresource_claims\x18' \x03(\v2\x1f.xebec.core.v1.PodResourceClaimB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x0eresourceClaims\x12o\n" +
 	"\tresources\x18( \x01(\v2#.xebec.core.v1.ResourceRequirementsB,\xc2\xda\x18(:&only the resources of containers countR\tresources\x12r\n" +
 	"\x11hostname_override\x18) \x01(\tB@\xc2\xda\x18<::the host name follows from hostname or the name of the podH\n" +
