@@ -136,7 +136,7 @@ func (a *allocations) release(ctx context.Context, get reader, svc *corev1.Servi
 }
 
 // ownerAnnotation holds the uid of the service that an address is allocated to.
-const ownerAnnotation = "xebec.dev/service-uid"
+const ownerAnnotation = "xebec.io/service-uid"
 
 func (a *allocations) key(addr netip.Addr) storage.Key { return keyOf(a.kind, "", addr.String()) }
 
