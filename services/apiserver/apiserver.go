@@ -41,9 +41,9 @@ const ownTxnOps = 10240
 // Config is what an operator can set.
 type Config struct {
 	// ServiceCIDR is the range that cluster IPs are allocated from.
-	ServiceCIDR string `yaml:"serviceCIDR"`
+	ServiceCIDR string `yaml:"serviceCIDR" help:"addresses that services get"`
 	// ClusterDNS is the address in ServiceCIDR that nodes answer DNS on; it is given to no service.
-	ClusterDNS string `yaml:"clusterDNS"`
+	ClusterDNS string `yaml:"clusterDNS" help:"address in serviceCIDR that nodes answer DNS at"`
 	// Storage tunes the watch cache.
 	Storage storage.Config `yaml:"storage"`
 }

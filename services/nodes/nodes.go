@@ -32,18 +32,25 @@ const heartbeatNamespace = "kube-node-lease"
 // Config is what an operator can set.
 type Config struct {
 	// ClusterCIDR is the range that nodes' pod ranges are cut from.
-	ClusterCIDR string `yaml:"clusterCIDR"`
+	ClusterCIDR string `yaml:"clusterCIDR" help:"addresses that nodes' pod ranges are cut from"`
 	// ServiceCIDR is the range of cluster IPs, which must be apart from ClusterCIDR.
-	ServiceCIDR string `yaml:"serviceCIDR"`
+	ServiceCIDR string `yaml:"serviceCIDR" help:"addresses of services, which clusterCIDR must not overlap"`
 	// NodeMaskSize is the prefix length of one node's pod range: 24 gives each node 256 addresses.
-	NodeMaskSize int `yaml:"nodeMaskSize"`
+	NodeMaskSize int `yaml:"nodeMaskSize" help:"prefix length of one node's pod range"`
 	// EvictAfter is how long pods that name no toleration of their own stay on a node that is not ready or unreachable.
-	EvictAfter time.Duration `yaml:"evictAfter"`
+	EvictAfter time.Duration `yaml:"evictAfter" help:"how long pods that name no toleration stay on a node that is lost"`
+	// StartGrace is how long a node that has just been made may take until its first heartbeat.
+	StartGrace time.Duration `yaml:"startGrace"`
+	// OrphanGrace is how long a node must have been gone before its pods are: it may be registering anew.
+	OrphanGrace time.Duration `yaml:"orphanGrace"`
 }
 
 // DefaultConfig is the configuration of a new cluster.
 func DefaultConfig() Config {
-	return Config{ClusterCIDR: "10.244.0.0/16", ServiceCIDR: "10.96.0.0/16", NodeMaskSize: 24, EvictAfter: 30 * time.Second}
+	return Config{
+		ClusterCIDR: "10.244.0.0/16", ServiceCIDR: "10.96.0.0/16", NodeMaskSize: 24, EvictAfter: 30 * time.Second,
+		StartGrace: 15 * time.Second, OrphanGrace: 20 * time.Second,
+	}
 }
 
 // Validate reports every setting that makes no sense.
@@ -65,8 +72,13 @@ func (c Config) Validate() error {
 			problems = append(problems, fmt.Errorf("nodeMaskSize: must be %d to %d for clusterCIDR %s, is %d", cluster.Bits(), cluster.Addr().BitLen()-2, cluster, c.NodeMaskSize))
 		}
 	}
-	if c.EvictAfter < 0 {
-		problems = append(problems, fmt.Errorf("evictAfter: must not be negative, is %s", c.EvictAfter))
+	for _, d := range []struct {
+		name string
+		d    time.Duration
+	}{{"evictAfter", c.EvictAfter}, {"startGrace", c.StartGrace}, {"orphanGrace", c.OrphanGrace}} {
+		if d.d < 0 {
+			problems = append(problems, fmt.Errorf("%s: must not be negative, is %s", d.name, d.d))
+		}
 	}
 	return errors.Join(problems...)
 }
@@ -127,7 +139,7 @@ func (s *Service) setup(t *controller.Term) error {
 		Transform: slimPod,
 	})
 
-	live := &liveness{client: t.Client(), nodes: nodes, leases: leases, events: s.events}
+	live := &liveness{client: t.Client(), nodes: nodes, leases: leases, events: s.events, startGrace: s.cfg.StartGrace}
 	liveController := t.Controller("liveness", 0, live.reconcile)
 	controller.For(liveController, nodes)
 	// The first node to be heard of again, and the last to fall silent, change what the others' taints should be.
@@ -161,8 +173,18 @@ func (s *Service) setup(t *controller.Term) error {
 	cidrs := &podCIDRs{client: t.Client(), nodes: nodes, events: s.events, cluster: netip.MustParsePrefix(s.cfg.ClusterCIDR), bits: s.cfg.NodeMaskSize, given: map[netip.Prefix]string{}}
 	cidrController := t.Controller("podcidr", 1, cidrs.reconcile)
 	controller.For(cidrController, nodes)
+	nodes.OnChange(func(_, now *corev1.Node) {
+		if now != nil {
+			return
+		}
+		for _, n := range nodes.List() { // one that goes leaves its range to one that has none
+			if n.GetSpec().GetPodCidr() == "" {
+				cidrController.Enqueue(client.KeyOf(n))
+			}
+		}
+	})
 
-	lost := &orphans{client: t.Client(), nodes: nodes, pods: pods, since: map[string]time.Time{}}
+	lost := &orphans{client: t.Client(), nodes: nodes, pods: pods, since: map[string]time.Time{}, grace: s.cfg.OrphanGrace}
 	lostController := t.Controller("orphans", 1, lost.reconcile)
 	controller.Map(lostController, nodes, func(n *corev1.Node) []controller.Key { return []controller.Key{client.KeyOf(n)} })
 	controller.Map(lostController, pods, func(p *corev1.Pod) []controller.Key {

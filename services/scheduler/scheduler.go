@@ -26,9 +26,9 @@ const DefaultName = "default-scheduler"
 // Config is what an operator can set.
 type Config struct {
 	// SchedulerName is the spec.schedulerName of the pods to schedule.
-	SchedulerName string `yaml:"schedulerName"`
+	SchedulerName string `yaml:"schedulerName" help:"spec.schedulerName of the pods to schedule"`
 	// BatchSize is how many pods one transaction binds at most, 1 to 500.
-	BatchSize int `yaml:"batchSize"`
+	BatchSize int `yaml:"batchSize" help:"how many pods one transaction binds at most, 1 to 500"`
 }
 
 // DefaultConfig is the configuration of a new cluster.

@@ -7,6 +7,7 @@ package workloads
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -24,11 +25,16 @@ import (
 // Config is what an operator can set.
 type Config struct {
 	// Workers is how many objects of each kind are reconciled at once; 0 means the default of internal/controller.
-	Workers int `yaml:"workers"`
+	Workers int `yaml:"workers" help:"how many objects of each kind are reconciled at once, 0 for the default"`
 }
 
 // Validate refuses settings that make no sense.
-func (c Config) Validate() error { return nil }
+func (c Config) Validate() error {
+	if c.Workers < 0 {
+		return fmt.Errorf("workers: must not be negative, is %d; 0 means the default", c.Workers)
+	}
+	return nil
+}
 
 // Deps is what the service needs from its process.
 type Deps struct {
@@ -51,6 +57,9 @@ type Service struct {
 
 // New returns a service that does nothing until Run.
 func New(cfg Config, deps Deps) (*Service, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
 	s := &Service{cfg: cfg, events: events.NewRecorder(events.Config{Client: deps.Client, Component: "workloads", Host: deps.Host, Logger: deps.Logger, Metrics: deps.Metrics})}
 	group, err := controller.NewGroup(controller.Config{
 		Service: "workloads", Host: deps.Host, Client: deps.Client, Setup: s.setup, Logger: deps.Logger, Metrics: deps.Metrics,
