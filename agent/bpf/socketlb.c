@@ -6,108 +6,17 @@
 // is pointed at one of the service's endpoints instead, once, when it connects
 // (or, for unconnected UDP, as each datagram is sent). Nothing is done per
 // packet afterwards, and no packet ever carries a service address.
-//
-// Endpoint sets swap atomically. The agent writes a new set under an identifier
-// never used before, then replaces the service's value, which names the set and
-// its size in one word, then removes the old set. A program that read the old
-// value and finds the old set gone reads the value again.
-//
-// Hash map elements are recycled without waiting for the programs that still
-// hold a pointer to them. Each value therefore repeats its key after the word
-// that matters: a value whose key is another's has been recycled.
 
-#include <linux/bpf.h>
-#include <linux/errno.h>
-#include <linux/in.h>
-
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
+#include "endpoints.h"
 
 #define DENY 0
 #define ALLOW 1
-
-// How often a choice is begun anew when the endpoint set changed meanwhile.
-#define ATTEMPTS 3
-
-// A service's address, as an application names it. Protocol is TCP or UDP.
-struct frontend {
-	__be32 addr;
-	__be16 port;
-	__u8 protocol;
-	__u8 zero;
-};
-
-// Eight bytes, so that it can be read, written and compared at once.
-struct address {
-	__be32 addr;
-	__be16 port;
-	__u16 zero;
-};
-
-struct service {
-	__u32 set;
-	__u32 count;
-	struct frontend frontend;
-	__u32 affinity_seconds; // 0: none
-	__u32 zero;
-};
-
-struct backend_key {
-	__u32 set;
-	__u32 slot;
-};
-
-struct backend {
-	struct address address;
-	struct backend_key key;
-};
-
-// The service that a connected UDP socket believes to be talking to.
-struct peer {
-	struct address frontend;
-	struct address backend;
-};
 
 // An unconnected UDP socket and an address it sends to or receives from.
 struct flow_key {
 	__u64 cookie;
 	struct address address;
 };
-
-// A choice once made. It holds as long as the slot still has that address.
-struct choice {
-	struct address backend;
-	__u32 slot;
-	__u32 zero;
-};
-
-struct affinity_key {
-	__u64 netns;
-	struct frontend frontend;
-};
-
-struct affinity {
-	__u64 last_used; // nanoseconds since boot
-	struct choice choice;
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 1 << 16);
-	__type(key, struct frontend);
-	__type(value, struct service);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} services SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 1 << 19);
-	__type(key, struct backend_key);
-	__type(value, struct backend);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} backends SEC(".maps");
 
 // Connected UDP sockets. The kernel frees an entry with its socket.
 struct {
@@ -136,24 +45,9 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } udp_replies SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 1 << 15);
-	__type(key, struct affinity_key);
-	__type(value, struct affinity);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} affinities SEC(".maps");
-
 // Whether the kernel lets a program choose the error that the caller sees (5.18
 // on). Where it does not, a service without endpoints gives EPERM.
 volatile const __u8 can_set_retval = 0;
-
-enum verdict { PASS, REWRITE, REFUSE };
-
-static __always_inline __u64 word(const void *eight_bytes)
-{
-	return *(const volatile __u64 *)eight_bytes;
-}
 
 static __always_inline int refuse(void)
 {
@@ -175,88 +69,6 @@ static __always_inline __u8 transport(const struct bpf_sock_addr *ctx)
 	}
 }
 
-static __always_inline int read_backend(const struct backend_key *key, struct address *to)
-{
-	struct backend *b = bpf_map_lookup_elem(&backends, key);
-	__u64 found;
-
-	if (!b)
-		return 0;
-	found = word(&b->address);
-	if (word(&b->key) != word(key))
-		return 0;
-	*(__u64 *)to = found;
-	return 1;
-}
-
-static __always_inline int still_holds(__u32 set, __u32 count, const struct choice *c)
-{
-	struct backend_key key = { .set = set, .slot = c->slot };
-	struct address now = {};
-
-	return key.slot < count && read_backend(&key, &now) && word(&now) == word(&c->backend);
-}
-
-// choose picks an endpoint for the frontend. The earlier choice, if there is
-// one, is kept as long as it holds.
-static __always_inline enum verdict choose(struct bpf_sock_addr *ctx, const struct frontend *frontend,
-					   const struct choice *earlier, struct choice *chosen)
-{
-	int i;
-
-#pragma unroll
-	for (i = 0; i < ATTEMPTS; i++) {
-		struct service *s = bpf_map_lookup_elem(&services, frontend);
-		struct affinity_key akey = { .frontend = *frontend };
-		struct affinity renewed = {};
-		struct backend_key key = {};
-		__u32 count, affinity_seconds;
-		__u64 set_and_count;
-
-		if (!s)
-			return PASS;
-		set_and_count = word(&s->set);
-		affinity_seconds = s->affinity_seconds;
-		if (word(&s->frontend) != word(frontend))
-			continue;
-		key.set = (__u32)set_and_count;
-		count = set_and_count >> 32;
-		if (count == 0)
-			return REFUSE;
-
-		if (earlier && still_holds(key.set, count, earlier)) {
-			*chosen = *earlier;
-			return REWRITE;
-		}
-		if (affinity_seconds) {
-			struct affinity *a;
-
-			akey.netns = bpf_get_netns_cookie(ctx);
-			renewed.last_used = bpf_ktime_get_ns();
-			a = bpf_map_lookup_elem(&affinities, &akey);
-			if (a && renewed.last_used - a->last_used < affinity_seconds * 1000000000ULL) {
-				renewed.choice = a->choice;
-				if (still_holds(key.set, count, &renewed.choice)) {
-					a->last_used = renewed.last_used;
-					*chosen = renewed.choice;
-					return REWRITE;
-				}
-			}
-		}
-
-		key.slot = ((__u64)bpf_get_prandom_u32() * count) >> 32;
-		if (!read_backend(&key, &chosen->backend))
-			continue;
-		chosen->slot = key.slot;
-		if (affinity_seconds) {
-			renewed.choice = *chosen;
-			bpf_map_update_elem(&affinities, &akey, &renewed, BPF_ANY);
-		}
-		return REWRITE;
-	}
-	return REFUSE;
-}
-
 // on_connect replaces a service's address by an endpoint's.
 static __always_inline enum verdict on_connect(struct bpf_sock_addr *ctx, struct address *to)
 {
@@ -268,7 +80,7 @@ static __always_inline enum verdict on_connect(struct bpf_sock_addr *ctx, struct
 
 	if (!frontend.protocol)
 		return PASS;
-	verdict = choose(ctx, &frontend, 0, &chosen);
+	verdict = choose(ctx, 0, &frontend, 0, &chosen);
 	if (verdict != REWRITE)
 		return verdict;
 
@@ -306,7 +118,7 @@ static __always_inline enum verdict on_send(struct bpf_sock_addr *ctx, struct ad
 	earlier = bpf_map_lookup_elem(&udp_flows, &out);
 	if (earlier)
 		copy = *earlier;
-	verdict = choose(ctx, &frontend, earlier ? &copy : 0, &chosen);
+	verdict = choose(ctx, 0, &frontend, earlier ? &copy : 0, &chosen);
 	if (verdict != REWRITE)
 		return verdict;
 

@@ -28,7 +28,7 @@ type SocketLBAffinity struct {
 
 type SocketLBAffinityKey struct {
 	_        structs.HostLayout
-	Netns    uint64
+	Client   uint64
 	Frontend SocketLBFrontend
 }
 
@@ -62,7 +62,7 @@ type SocketLBFrontend struct {
 	Addr     uint32
 	Port     uint16
 	Protocol uint8
-	Zero     uint8
+	Scope    uint8
 }
 
 type SocketLBPeer struct {

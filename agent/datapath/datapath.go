@@ -52,6 +52,7 @@ type Datapath struct {
 
 	mu       sync.Mutex
 	objects  *ebpf.Collection
+	peers    *ebpf.Program // nil: the kernel cannot
 	contents contents
 	// reload is set while contents may differ from what the kernel holds.
 	reload bool
@@ -103,8 +104,11 @@ func Load(cfg Config) (*Datapath, error) {
 		return nil, fmt.Errorf("loading the socket programs (maps pinned in %s): %w", maps, err)
 	}
 	d := &Datapath{cfg: cfg, objects: objects, reload: true, fresh: !found}
-	if err := d.start(found, links); err != nil {
-		objects.Close()
+	if d.peers, err = loadPeers(); err == nil {
+		err = d.start(found, links)
+	}
+	if err != nil {
+		d.Close()
 		return nil, err
 	}
 	return d, nil
@@ -133,7 +137,7 @@ func (d *Datapath) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.objects.Close()
-	return nil
+	return d.peers.Close()
 }
 
 // Remove detaches the programs pinned under the path and removes all pins.

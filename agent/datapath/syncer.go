@@ -27,6 +27,7 @@ type programmer interface {
 	Replace([]Service) error
 	Update(Change) error
 	Verify() error
+	Sever() (int, error)
 	Dump() ([]Service, error)
 }
 
@@ -175,7 +176,22 @@ func (s *Syncer) write(replace bool) (bool, error) {
 		s.heard = heard // what comes meanwhile is not older
 		s.mu.Unlock()
 	}
+	if err == nil && (replace || change.has(UDP)) {
+		s.sever()
+	}
 	return true, err
+}
+
+// sever parts connected sockets from endpoints that are gone. The next change,
+// or verification, tries again what fails.
+func (s *Syncer) sever() {
+	n, err := s.datapath.Sever()
+	if err != nil {
+		s.log.Error("UDP sockets may still send to endpoints that are gone", zap.Error(err))
+	}
+	if n > 0 {
+		s.log.Info("UDP sockets were connected to endpoints that are gone", zap.Int("closed", n))
+	}
 }
 
 func wait(ctx context.Context, d time.Duration) bool {

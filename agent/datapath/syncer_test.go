@@ -25,6 +25,7 @@ type fakeDatapath struct {
 	replaced int
 	updated  int
 	verified int
+	severed  int
 	fail     error
 }
 
@@ -63,6 +64,13 @@ func (f *fakeDatapath) Verify() error {
 	defer f.mu.Unlock()
 	f.verified++
 	return nil
+}
+
+func (f *fakeDatapath) Sever() (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.severed++
+	return 0, f.fail
 }
 
 func (f *fakeDatapath) verifications() int {
@@ -121,6 +129,30 @@ func TestSyncer(t *testing.T) {
 		}
 		if f.replaced != 1 {
 			t.Errorf("everything was written %d times", f.replaced)
+		}
+	})
+}
+
+// Connected sockets are looked through when a UDP service changes, and after everything was compared.
+func TestSyncerSevers(t *testing.T) {
+	f := &fakeDatapath{held: map[Frontend]Service{}}
+	runSyncer(t, f, func(t *testing.T, s *Syncer) {
+		udp := newService("u", spec("10.96.0.2", func(s *corev1.ServiceSpec) { s.Ports[0].Protocol = "UDP" }))
+		for _, step := range []struct {
+			what string
+			do   func()
+			want int
+		}{
+			{"the first write", s.Synced, 1},
+			{"a TCP service", func() { s.OnService(nil, newService("t", spec("10.96.0.1"))) }, 1},
+			{"a UDP service", func() { s.OnService(nil, udp) }, 2},
+			{"its end", func() { s.OnService(udp, nil) }, 3},
+		} {
+			step.do()
+			synctest.Wait()
+			if f.severed != step.want {
+				t.Errorf("%s: sockets were looked through %d times, want %d", step.what, f.severed, step.want)
+			}
 		}
 	})
 }

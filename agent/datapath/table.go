@@ -78,6 +78,12 @@ type Change struct {
 // Empty tells whether there is nothing to do.
 func (c Change) Empty() bool { return len(c.Put) == 0 && len(c.Delete) == 0 }
 
+// has tells whether the change is about a protocol.
+func (c Change) has(p Protocol) bool {
+	return slices.ContainsFunc(c.Put, func(s Service) bool { return s.Frontend.Protocol == p }) ||
+		slices.ContainsFunc(c.Delete, func(f Frontend) bool { return f.Protocol == p })
+}
+
 // Table computes the wanted contents of the service maps from services and
 // endpoint slices. It is pure: it knows no kernel. What an event touches is
 // computed anew, and nothing else. It is not safe for concurrent use. It keeps

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+
+// The maps of services and their endpoints, and how an endpoint is chosen.
+//
+// Endpoint sets swap atomically. The agent writes a new set under an identifier
+// never used before, then replaces the service's value, which names the set and
+// its size in one word, then removes the old set. A program that read the old
+// value and finds the old set gone reads the value again.
+//
+// Hash map elements are recycled without waiting for the programs that still
+// hold a pointer to them. Each value therefore repeats its key after the word
+// that matters: a value whose key is another's has been recycled.
+
+#pragma once
+
+#include "services.h"
+
+// How often a choice is begun anew when the endpoint set changed meanwhile.
+#define ATTEMPTS 3
+
+// Set in the identity of a client that is known by its address.
+#define OUTSIDER (1ULL << 63)
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1 << 16);
+	__type(key, struct frontend);
+	__type(value, struct service);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} services SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1 << 19);
+	__type(key, struct backend_key);
+	__type(value, struct backend);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} backends SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1 << 15);
+	__type(key, struct affinity_key);
+	__type(value, struct affinity);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} affinities SEC(".maps");
+
+enum verdict { PASS, REWRITE, REFUSE };
+
+static __always_inline __u64 word(const void *eight_bytes)
+{
+	return *(const volatile __u64 *)eight_bytes;
+}
+
+static __always_inline int read_backend(const struct backend_key *key, struct address *to)
+{
+	struct backend *b = bpf_map_lookup_elem(&backends, key);
+	__u64 found;
+
+	if (!b)
+		return 0;
+	found = word(&b->address);
+	if (word(&b->key) != word(key))
+		return 0;
+	*(__u64 *)to = found;
+	return 1;
+}
+
+static __always_inline int still_holds(__u32 set, __u32 count, const struct choice *c)
+{
+	struct backend_key key = { .set = set, .slot = c->slot };
+	struct address now = {};
+
+	return key.slot < count && read_backend(&key, &now) && word(&now) == word(&c->backend);
+}
+
+// choose picks an endpoint for the frontend. The earlier choice, if there is
+// one, is kept as long as it holds. The client is told apart from others by its
+// identity, or by the network namespace of its socket where that is 0.
+static __always_inline enum verdict choose(void *ctx, __u64 client, const struct frontend *frontend,
+					   const struct choice *earlier, struct choice *chosen)
+{
+	int i;
+
+#pragma unroll
+	for (i = 0; i < ATTEMPTS; i++) {
+		struct service *s = bpf_map_lookup_elem(&services, frontend);
+		struct affinity_key akey = { .frontend = *frontend };
+		struct affinity renewed = {};
+		struct backend_key key = {};
+		__u32 count, affinity_seconds;
+		__u64 set_and_count;
+
+		if (!s)
+			return PASS;
+		set_and_count = word(&s->set);
+		affinity_seconds = s->affinity_seconds;
+		if (word(&s->frontend) != word(frontend))
+			continue;
+		key.set = (__u32)set_and_count;
+		count = set_and_count >> 32;
+		if (count == 0)
+			return REFUSE;
+
+		if (earlier && still_holds(key.set, count, earlier)) {
+			*chosen = *earlier;
+			return REWRITE;
+		}
+		if (affinity_seconds) {
+			struct affinity *a;
+
+			akey.client = client ? client : bpf_get_netns_cookie(ctx);
+			renewed.last_used = bpf_ktime_get_ns();
+			a = bpf_map_lookup_elem(&affinities, &akey);
+			if (a && renewed.last_used - a->last_used < affinity_seconds * 1000000000ULL) {
+				renewed.choice = a->choice;
+				if (still_holds(key.set, count, &renewed.choice)) {
+					a->last_used = renewed.last_used;
+					*chosen = renewed.choice;
+					return REWRITE;
+				}
+			}
+		}
+
+		key.slot = ((__u64)bpf_get_prandom_u32() * count) >> 32;
+		if (!read_backend(&key, &chosen->backend))
+			continue;
+		chosen->slot = key.slot;
+		if (affinity_seconds) {
+			renewed.choice = *chosen;
+			bpf_map_update_elem(&affinities, &akey, &renewed, BPF_ANY);
+		}
+		return REWRITE;
+	}
+	return REFUSE;
+}
