@@ -30,15 +30,14 @@ const (
 // reasonSilent is why a node's conditions are unknown.
 const reasonSilent = "NodeStatusUnknown"
 
-// startGrace is how long a node that has just been made may take until its first heartbeat.
-const startGrace = 15 * time.Second
-
 // liveness marks nodes whose heartbeat lapsed, and taints every node by its Ready condition.
 type liveness struct {
 	client *client.Client
 	nodes  *client.Informer[*corev1.Node]
 	leases *client.Informer[*coordinationv1.Lease]
 	events *events.Recorder
+	// startGrace is how long a node that has just been made may take until its first heartbeat.
+	startGrace time.Duration
 }
 
 func (l *liveness) reconcile(ctx context.Context, key controller.Key) (controller.Result, error) {
@@ -74,8 +73,8 @@ func (l *liveness) silent(ctx context.Context, node *corev1.Node) (silent bool, 
 	if _, beating := l.leases.Get(heartbeatNamespace, m.GetName()); beating {
 		return false, 0, nil
 	}
-	if age := time.Since(m.GetCreationTimestamp().AsTime()); age < startGrace {
-		return false, startGrace - age, nil
+	if age := time.Since(m.GetCreationTimestamp().AsTime()); age < l.startGrace {
+		return false, l.startGrace - age, nil
 	}
 	if isSilent(node) {
 		return true, 0, nil // it is marked already

@@ -11,9 +11,6 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// orphanGrace is how long a node must have been gone before its pods are: it may be a node that is registering anew.
-const orphanGrace = 20 * time.Second
-
 // orphans deletes pods bound to nodes that do not exist: no agent is left to finish them.
 type orphans struct {
 	client *client.Client
@@ -21,6 +18,8 @@ type orphans struct {
 	pods   *client.Informer[*corev1.Pod]
 	// since is when each missing node was first missed; used by the one worker only.
 	since map[string]time.Time
+	// grace is how long a node must have been gone before its pods are.
+	grace time.Duration
 }
 
 func (o *orphans) reconcile(ctx context.Context, key controller.Key) (controller.Result, error) {
@@ -34,7 +33,7 @@ func (o *orphans) reconcile(ctx context.Context, key controller.Key) (controller
 		first = time.Now()
 		o.since[key.Name] = first
 	}
-	if left := orphanGrace - time.Since(first); left > 0 {
+	if left := o.grace - time.Since(first); left > 0 {
 		return controller.Result{RequeueAfter: left}, nil
 	}
 	if _, err := client.Get[*corev1.Node](ctx, o.client, "", key.Name); !apierr.IsNotFound(err) {
