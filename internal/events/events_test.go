@@ -162,3 +162,63 @@ func TestEventsSurviveAnOutage(t *testing.T) {
 		}
 	})
 }
+
+func TestEventsAreWrittenTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c, r := recording(t)
+		record := func(n int) {
+			for i := range n {
+				r.Event(pod(fmt.Sprint("p-", i)), Normal, "Scheduled", "fine")
+			}
+		}
+		// The first call takes long, so that the others wait behind it.
+		s.Intercept(func(method string, _ proto.Message) error {
+			<-time.After(time.Second)
+			return nil
+		})
+		record(1)
+		synctest.Wait()
+		record(3 * together)
+		<-time.After(time.Minute)
+		s.Intercept(nil)
+		if n := len(stored(t, c)); n != 3*together {
+			t.Errorf("%d events, want %d", n, 3*together)
+		}
+		if creates, transacts := s.Calls("Create"), s.Calls("Transact"); creates > 1 || transacts > 4 {
+			t.Errorf("%d creates and %d transactions", creates, transacts)
+		}
+		for _, e := range stored(t, c) {
+			want := int32(1)
+			if e.GetInvolvedObject().GetName() == "p-0" {
+				want = 2
+			}
+			if e.GetCount() != want {
+				t.Errorf("event of %s has count %d, want %d", e.GetInvolvedObject().GetName(), e.GetCount(), want)
+			}
+		}
+	})
+}
+
+func TestOneEventThatExistsHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, c, r := recording(t)
+		r.Event(pod("b"), Normal, "Scheduled", "fine")
+		synctest.Wait()
+		again := NewRecorder(r.cfg) // knows nothing of it, as after a restart
+		for _, name := range []string{"a", "b", "c"} {
+			again.Event(pod(name), Normal, "Scheduled", "fine")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_ = again.Run(ctx)
+		}()
+		all := stored(t, c)
+		cancel()
+		<-done
+		if len(all) != 3 || all[1].GetCount() != 2 {
+			t.Errorf("%d events, that which existed with count %d", len(all), all[1].GetCount())
+		}
+	})
+}
