@@ -81,12 +81,17 @@ func refusePorts(p *Pod, n *node) (string, string) {
 }
 
 func refuseResources(p *Pod, n *node) (string, string) {
-	short, full := "", ""
-	for _, name := range slices.Sorted(maps.Keys(p.requests)) {
-		want, free := p.requests[name], n.allocatable[name]-n.used[name]
-		if want == 0 || want <= free {
-			continue
+	// Most nodes have room. Only reasons need an order.
+	var lacking []string
+	for name, want := range p.requests {
+		if want != 0 && want > n.allocatable[name]-n.used[name] {
+			lacking = append(lacking, name)
 		}
+	}
+	slices.Sort(lacking)
+	short, full := "", ""
+	for _, name := range lacking {
+		want, free := p.requests[name], n.allocatable[name]-n.used[name]
 		if name == kind.ResourcePods {
 			return "Too many pods", fmt.Sprintf("the node holds %d pods and takes %d", n.used[name], n.allocatable[name])
 		}
