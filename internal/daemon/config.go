@@ -70,7 +70,7 @@ func defaults() Config {
 	return Config{
 		Log:       LogConfig{Level: "info", Format: "json"},
 		Drain:     DrainConfig{Delay: 300 * time.Millisecond, Limit: 5 * time.Second},
-		GCPercent: 50,
+		GCPercent: 100,
 	}
 }
 
