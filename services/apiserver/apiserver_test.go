@@ -76,7 +76,12 @@ func (s identified) SendMsg(m any) error {
 // start serves an apiserver on the cluster's etcd and returns a connection to it.
 func start(t *testing.T, etcd *etcdtest.Cluster) grpc.ClientConnInterface {
 	t.Helper()
-	svc, err := New(DefaultConfig(), etcd.Client(), zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel)))
+	return startConfigured(t, DefaultConfig(), etcd)
+}
+
+func startConfigured(t *testing.T, cfg Config, etcd *etcdtest.Cluster) grpc.ClientConnInterface {
+	t.Helper()
+	svc, err := New(cfg, etcd.Client(), zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel)))
 	if err != nil {
 		t.Fatal(err)
 	}
