@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -20,9 +21,9 @@ const (
 // filter refuses nodes for a pod.
 type filter struct {
 	name string
-	// refuse returns why the node will not do: in short, as events count it, and in full, with the numbers. Both are
-	// empty when it will.
-	refuse func(p *Pod, n *node) (short, full string)
+	// refuse returns why the node will not do: in short, as events count it, each reason by itself, and in full, with the
+	// numbers. Both are empty when it will.
+	refuse func(p *Pod, n *node) (short []string, full string)
 }
 
 // filters in the order in which they are asked: the cheap and the likely first. The first refusal counts.
@@ -34,53 +35,53 @@ var filters = []filter{
 	{"NodeResources", refuseResources},
 }
 
-func refuseUnschedulable(p *Pod, n *node) (string, string) {
+func refuseUnschedulable(p *Pod, n *node) ([]string, string) {
 	if !n.unschedulable || slices.ContainsFunc(p.tolerations, func(t *corev1.Toleration) bool {
 		return kind.Tolerates(t, &corev1.Taint{Key: "node.kubernetes.io/unschedulable", Effect: noSchedule})
 	}) {
-		return "", ""
+		return nil, ""
 	}
-	return "node(s) were unschedulable", "the node is cordoned (spec.unschedulable)"
+	return []string{"node(s) were unschedulable"}, "the node is cordoned (spec.unschedulable)"
 }
 
-func refuseSelector(p *Pod, n *node) (string, string) {
+func refuseSelector(p *Pod, n *node) ([]string, string) {
 	for _, key := range slices.Sorted(maps.Keys(p.selector)) {
 		if value, ok := n.labels[key]; !ok || value != p.selector[key] {
 			has := "has no such label"
 			if ok {
 				has = fmt.Sprintf("has %q", value)
 			}
-			return "node(s) didn't match Pod's node affinity/selector", fmt.Sprintf("the pod wants label %s=%s, the node %s", key, p.selector[key], has)
+			return []string{"node(s) didn't match Pod's node affinity/selector"}, fmt.Sprintf("the pod wants label %s=%s, the node %s", key, p.selector[key], has)
 		}
 	}
-	return "", ""
+	return nil, ""
 }
 
-func refuseTaints(p *Pod, n *node) (string, string) {
+func refuseTaints(p *Pod, n *node) ([]string, string) {
 	for _, taint := range n.taints {
 		if taint.GetEffect() != noSchedule && taint.GetEffect() != noExecute {
 			continue
 		}
 		if !slices.ContainsFunc(p.tolerations, func(t *corev1.Toleration) bool { return kind.Tolerates(t, taint) }) {
 			text := fmt.Sprintf("untolerated taint {%s: %s}", taint.GetKey(), taint.GetValue())
-			return "node(s) had " + text, fmt.Sprintf("%s, effect %s", text, taint.GetEffect())
+			return []string{"node(s) had " + text}, fmt.Sprintf("%s, effect %s", text, taint.GetEffect())
 		}
 	}
-	return "", ""
+	return nil, ""
 }
 
-func refusePorts(p *Pod, n *node) (string, string) {
+func refusePorts(p *Pod, n *node) ([]string, string) {
 	for _, want := range p.ports {
 		for taken := range n.ports {
 			if want.clashes(taken) {
-				return "node(s) didn't have free ports for the requested pod ports", fmt.Sprintf("host port %d/%s is taken", want.port, want.protocol)
+				return []string{"node(s) didn't have free ports for the requested pod ports"}, fmt.Sprintf("host port %d/%s is taken", want.port, want.protocol)
 			}
 		}
 	}
-	return "", ""
+	return nil, ""
 }
 
-func refuseResources(p *Pod, n *node) (string, string) {
+func refuseResources(p *Pod, n *node) ([]string, string) {
 	// Most nodes have room. Only reasons need an order.
 	var lacking []string
 	for name, want := range p.requests {
@@ -89,21 +90,18 @@ func refuseResources(p *Pod, n *node) (string, string) {
 		}
 	}
 	slices.Sort(lacking)
-	short, full := "", ""
+	var short, full []string
 	for _, name := range lacking {
 		want, free := p.requests[name], n.allocatable[name]-n.used[name]
 		if name == kind.ResourcePods {
-			return "Too many pods", fmt.Sprintf("the node holds %d pods and takes %d", n.used[name], n.allocatable[name])
+			short = append(short, "Too many pods")
+			full = append(full, fmt.Sprintf("the node holds %d pods and takes %d", n.used[name], n.allocatable[name]))
+			continue
 		}
-		if short == "" {
-			short = "Insufficient " + name
-		}
-		if full != "" {
-			full += "; "
-		}
-		full += fmt.Sprintf("insufficient %s: %s requested, %s free", name, amount(name, want), amount(name, max(free, 0)))
+		short = append(short, "Insufficient "+name)
+		full = append(full, fmt.Sprintf("insufficient %s: %s requested, %s free", name, amount(name, want), amount(name, max(free, 0))))
 	}
-	return short, full
+	return short, strings.Join(full, "; ")
 }
 
 // amount writes an amount as manifests do.

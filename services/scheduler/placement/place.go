@@ -15,7 +15,7 @@ import (
 type Refusals struct {
 	// Nodes is how many nodes there are.
 	Nodes int
-	// Reasons counts the nodes by the reason of their refusal.
+	// Reasons counts the nodes by the reason of their refusal; one that lacks two resources counts for both.
 	Reasons map[string]int
 	// Filters are the names of the filters that refused at least one node.
 	Filters []string
@@ -74,8 +74,10 @@ func (s *State) fitting(p *Pod) ([]*node, *Refusals) {
 nodes:
 	for _, n := range s.order {
 		for _, f := range filters {
-			if short, _ := f.refuse(p, n); short != "" {
-				reasons[short]++
+			if short, _ := f.refuse(p, n); len(short) > 0 {
+				for _, reason := range short {
+					reasons[reason]++
+				}
 				names[f.name] = true
 				continue nodes
 			}
@@ -147,7 +149,7 @@ func (s *State) Explain(p *Pod) []Verdict {
 func judge(p *Pod, n *node, f *fleet) Verdict {
 	v := Verdict{Node: n.name}
 	for _, filter := range filters {
-		if short, full := filter.refuse(p, n); short != "" {
+		if short, full := filter.refuse(p, n); len(short) > 0 {
 			v.RefusedBy, v.Reason = filter.name, full
 			return v
 		}

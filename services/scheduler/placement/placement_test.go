@@ -70,6 +70,7 @@ func TestChoose(t *testing.T) {
 		{"the same port of another protocol", map[string]string{"a": big}, map[string]string{"x@a": `"containers":[{"name":"c","image":"i","ports":[{"containerPort":80,"hostPort":80,"protocol":"TCP"}]}]`},
 			`"containers":[{"name":"c","image":"i","ports":[{"containerPort":81,"hostPort":80,"protocol":"UDP"}]}]`, "a"},
 		{"the node with the image", map[string]string{"a": big, "b": `"status":{"allocatable":{"cpu":"4","memory":"8Gi","pods":"110"},"images":[{"names":["docker.io/library/echo:1"]}]}`}, nil, container(``), "b"},
+		{"each lacking resource counts", map[string]string{"a": small, "b": big}, nil, container(`"cpu":"9","memory":"2Gi"`), "0/2 nodes are available: 1 Insufficient memory, 2 Insufficient cpu."},
 		{"reasons are counted", map[string]string{"a": small, "b": small, "c": `"spec":{"unschedulable":true},` + big}, nil, container(`"memory":"2Gi"`), "0/3 nodes are available: 1 node(s) were unschedulable, 2 Insufficient memory."},
 	}
 	for _, tt := range tests {
