@@ -58,6 +58,22 @@ func (p controlPlane) Secret(ctx context.Context, namespace, name string) (*core
 	return client.Get[*corev1.Secret](ctx, p.c, namespace, name)
 }
 
+// Follow implements pods.Cluster. A watch that is refused, as when the pod is not yet known to be this node's, is tried
+// again by the informer.
+func (p controlPlane) Follow(ctx context.Context, kind, namespace, name string, changed func()) {
+	if kind == "Secret" {
+		follow[*corev1.Secret](ctx, p.c, namespace, name, changed)
+		return
+	}
+	follow[*corev1.ConfigMap](ctx, p.c, namespace, name, changed)
+}
+
+func follow[T kind.Object](ctx context.Context, c *client.Client, namespace, name string, changed func()) {
+	i := client.NewInformer(c, client.InformerOptions[T]{Namespace: namespace, FieldSelector: "metadata.name=" + name, MetadataOnly: true})
+	i.OnChange(func(T, T) { changed() })
+	_ = i.Run(ctx)
+}
+
 // recorder is pods.Recorder on events.
 type recorder struct{ r *events.Recorder }
 

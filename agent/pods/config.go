@@ -40,6 +40,8 @@ type Cluster interface {
 	Delete(ctx context.Context, pod *corev1.Pod) error
 	ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error)
 	Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error)
+	// Follow calls changed whenever the ConfigMap or Secret, as kind says, may have changed, until ctx ends.
+	Follow(ctx context.Context, kind, namespace, name string, changed func())
 }
 
 // Recorder records what happens to pods as events. It must not block.
@@ -75,6 +77,8 @@ type Config struct {
 	Cluster  Cluster
 	Recorder Recorder
 	Log      *zap.Logger
+
+	followers *followers
 }
 
 func (c *Config) setDefaults() {
@@ -96,6 +100,7 @@ func (c *Config) setDefaults() {
 	if c.Recorder == nil {
 		c.Recorder = noEvents{}
 	}
+	c.followers = &followers{cluster: c.Cluster, of: map[reference]*follower{}}
 }
 
 type noEvents struct{}

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -44,6 +46,8 @@ type cluster struct {
 	revision int
 	pods     map[string]*corev1.Pod
 	maps     map[string]*corev1.ConfigMap
+	secrets  map[string]*corev1.Secret
+	follows  map[string]func()
 	set      *pods.Set
 	away     bool
 	statuses int
@@ -116,8 +120,48 @@ func (c *cluster) ConfigMap(_ context.Context, namespace, name string) (*corev1.
 	return nil, apierr.NotFound(kind.Of(&corev1.ConfigMap{}), name)
 }
 
-func (c *cluster) Secret(context.Context, string, string) (*corev1.Secret, error) {
-	return nil, apierr.NotFound(kind.Of(&corev1.Secret{}), "none")
+func (c *cluster) Secret(_ context.Context, namespace, name string) (*corev1.Secret, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.away {
+		return nil, apierr.Unavailable("no master")
+	}
+	if s, ok := c.secrets[namespace+"/"+name]; ok {
+		return s, nil
+	}
+	return nil, apierr.NotFound(kind.Of(&corev1.Secret{}), name)
+}
+
+func (c *cluster) Follow(ctx context.Context, kind, namespace, name string, changed func()) {
+	key := kind + " " + namespace + "/" + name
+	c.mu.Lock()
+	c.follows[key] = changed
+	c.mu.Unlock()
+	<-ctx.Done()
+	c.mu.Lock()
+	delete(c.follows, key)
+	c.mu.Unlock()
+}
+
+// setConfigMap and setSecret change an object and tell who follows it.
+func (c *cluster) setConfigMap(name string, data map[string]string) {
+	c.mu.Lock()
+	c.maps["default/"+name] = &corev1.ConfigMap{Metadata: &metav1.ObjectMeta{Name: name, Namespace: "default"}, Data: data}
+	changed := c.follows["ConfigMap default/"+name]
+	c.mu.Unlock()
+	if changed != nil {
+		changed()
+	}
+}
+
+func (c *cluster) setSecret(name string, data map[string][]byte) {
+	c.mu.Lock()
+	c.secrets["default/"+name] = &corev1.Secret{Metadata: &metav1.ObjectMeta{Name: name, Namespace: "default"}, Data: data}
+	changed := c.follows["Secret default/"+name]
+	c.mu.Unlock()
+	if changed != nil {
+		changed()
+	}
 }
 
 func (c *cluster) Event(pod *corev1.Pod, eventType, reason, message string) {
@@ -179,7 +223,7 @@ func start(t *testing.T) *node {
 	t.Helper()
 	d := containerdtest.Start(t)
 	n := &node{T: t, daemon: d, wires: &wires{up: map[string]netip.Addr{}}}
-	n.cluster = &cluster{pods: map[string]*corev1.Pod{}, maps: map[string]*corev1.ConfigMap{}, history: map[string][]string{}}
+	n.cluster = &cluster{pods: map[string]*corev1.Pod{}, maps: map[string]*corev1.ConfigMap{}, secrets: map[string]*corev1.Secret{}, follows: map[string]func(){}, history: map[string][]string{}}
 	n.agent()
 	t.Cleanup(func() { n.stop() })
 	if _, err := n.rt.Images().Import(t.Context(), containerdtest.Archive(t, "busybox:test", containerdtest.Busybox(t))); err != nil {
@@ -291,6 +335,15 @@ func (n *node) until(uid, what string, condition func(*corev1.Pod) bool) *corev1
 	return last
 }
 
+// stopping tells whether the pod's containers were told to stop.
+func (n *node) stopping(p *corev1.Pod) bool {
+	n.cluster.mu.Lock()
+	defer n.cluster.mu.Unlock()
+	return slices.ContainsFunc(n.cluster.events, func(e string) bool {
+		return strings.HasPrefix(e, p.GetMetadata().GetName()+" Normal Killing: Stopping")
+	})
+}
+
 func (n *node) untilGone(uid string) {
 	n.Helper()
 	containerdtest.Eventually(n.T, 20*time.Second, "the pod is gone", func() bool { return n.cluster.get(uid) == nil })
@@ -328,4 +381,8 @@ func (n *node) log(p *corev1.Pod, previous bool) string {
 		n.Fatal(err)
 	}
 	return b.String()
+}
+
+func execConfig(command string, out io.Writer) runtime.ExecConfig {
+	return runtime.ExecConfig{Command: []string{"sh", "-c", command}, Stdout: out, Stderr: out}
 }

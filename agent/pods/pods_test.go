@@ -28,7 +28,7 @@ func TestPods(t *testing.T) {
 		{"runs", testRuns}, {"crash loop", testCrashLoop}, {"completes", testCompletes}, {"missing config", testMissingConfig},
 		{"missing image", testMissingImage}, {"missing command", testMissingCommand}, {"readiness", testReadiness},
 		{"liveness", testLiveness}, {"out of memory", testOOM}, {"ignores SIGTERM", testIgnoresTerm}, {"hooks", testHooks},
-		{"init containers", testInit}, {"sidecar", testSidecar}, {"surroundings", testSurroundings},
+		{"init containers", testInit}, {"sidecar", testSidecar}, {"volumes", testVolumes}, {"surroundings", testSurroundings},
 		{"deleted before it starts", testDeletedEarly}, {"force", testForce}, {"host network", testHostNetwork},
 		{"deadline", testDeadline}, {"burst", testBurst},
 	} {
@@ -217,9 +217,9 @@ func testIgnoresTerm(n *node) {
 	n.until(uid, "it runs", kind.IsPodReady)
 	began := time.Now()
 	n.delete(uid)
-	p := n.until(uid, "it is not ready while it ends", func(p *corev1.Pod) bool { return !kind.IsPodReady(p) })
-	if p.Status.Phase != "Running" {
-		n.Errorf("phase is %s", p.Status.Phase)
+	p := n.until(uid, "it is told to stop", func(p *corev1.Pod) bool { return n.stopping(p) })
+	if p.Status.Phase != "Running" || !kind.IsPodReady(p) {
+		n.Errorf("phase is %s, ready %v, while it still serves", p.Status.Phase, kind.IsPodReady(p))
 	}
 	n.untilGone(uid)
 	if took := time.Since(began); took < 1900*time.Millisecond || took > 4*time.Second {
@@ -338,7 +338,7 @@ func testForce(n *node) {
 	}))
 	n.until(uid, "it runs", kind.IsPodReady)
 	n.delete(uid)
-	n.until(uid, "it ends slowly", func(p *corev1.Pod) bool { return !kind.IsPodReady(p) })
+	n.until(uid, "it ends slowly", n.stopping)
 	// A second deletion cuts the grace period short.
 	n.cluster.mu.Lock()
 	p := proto.CloneOf(n.cluster.pods[uid])

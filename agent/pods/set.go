@@ -44,6 +44,9 @@ func (s *Set) Start(ctx context.Context) error {
 	s.mu.Lock()
 	s.ctx = ctx
 	s.mu.Unlock()
+	s.cfg.followers.mu.Lock()
+	s.cfg.followers.ctx = ctx
+	s.cfg.followers.mu.Unlock()
 	for _, pod := range known {
 		s.Update(pod)
 	}
@@ -51,7 +54,10 @@ func (s *Set) Start(ctx context.Context) error {
 }
 
 // Wait returns when all workers have ended, after Start's ctx has.
-func (s *Set) Wait() { s.wg.Wait() }
+func (s *Set) Wait() {
+	s.wg.Wait()
+	s.cfg.followers.wg.Wait()
+}
 
 // Update tells what the control plane asks of a pod: its first appearance and every change. The pod must not be changed
 // afterwards.

@@ -15,22 +15,12 @@ import (
 // does not exist.
 func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *container) (runtime.ContainerConfig, error) {
 	spec := c.spec
-	env, values, err := environment(ctx, spec, surroundings{
-		pod: pod, podIP: w.ip.String(), hostIP: w.cfg.HostIP.String(), nodeName: w.cfg.NodeName,
-		milliCPU: w.cfg.MilliCPU, memoryBytes: w.cfg.MemoryBytes,
-	}, podObjects{w})
+	env, values, err := environment(ctx, spec, w.surroundings(pod), podObjects{w})
 	if err != nil {
 		return runtime.ContainerConfig{}, err
 	}
-	for _, v := range pod.GetSpec().GetVolumes() {
-		if _, ok := w.volumes[v.GetName()]; ok {
-			continue
-		}
-		path, err := makeVolume(ctx, w.dir, v, podObjects{w})
-		if err != nil {
-			return runtime.ContainerConfig{}, err
-		}
-		w.volumes[v.GetName()] = path
+	if err := w.makeVolumes(ctx, pod); err != nil {
+		return runtime.ContainerConfig{}, err
 	}
 	message := w.dir.message(spec.GetName(), c.rec.Attempt)
 	if err := os.MkdirAll(filepath.Dir(message), 0o711); err != nil {
@@ -42,7 +32,7 @@ func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *contai
 	if err := os.Chmod(message, 0o666); err != nil {
 		return runtime.ContainerConfig{}, err
 	}
-	mounts, err := mounts(pod, spec, w.dir, w.volumes, message)
+	mounts, err := mounts(pod, spec, w.dir, w.volumes, values, message)
 	if err != nil {
 		return runtime.ContainerConfig{}, err
 	}
@@ -55,6 +45,13 @@ func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *contai
 		Resources: resources(pod, spec, w.cfg.MemoryBytes), Security: security(pod, spec),
 		LogPath: w.dir.log(spec.GetName(), c.rec.Attempt),
 	}, nil
+}
+
+func (w *worker) surroundings(pod *corev1.Pod) surroundings {
+	return surroundings{
+		pod: pod, podIP: w.ip.String(), hostIP: w.cfg.HostIP.String(), nodeName: w.cfg.NodeName,
+		milliCPU: w.cfg.MilliCPU, memoryBytes: w.cfg.MemoryBytes,
+	}
 }
 
 func resources(pod *corev1.Pod, c *corev1.Container, nodeMemory int64) runtime.Resources {

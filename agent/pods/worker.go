@@ -16,8 +16,10 @@ import (
 
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/agent/sandbox"
+	"github.com/xebec-project/xebec/agent/volumes"
 	"github.com/xebec-project/xebec/internal/apierr"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
 var (
@@ -51,6 +53,8 @@ type worker struct {
 	gone bool
 	// newImages tells that a pull that failed is worth another try.
 	newImages bool
+	// stale tells that what projected volumes show may have changed.
+	stale bool
 	// instances is what the last round saw, by container name.
 	instances map[string]seenInstance
 
@@ -59,10 +63,12 @@ type worker struct {
 	sandbox    sandbox.Sandbox
 	connected  bool
 	ip         netip.Addr
-	volumes    map[string]string
-	saved      *corev1.Pod
-	torn       bool
-	wg         sync.WaitGroup
+	// volumes are the paths of the volumes that are made, shown is the metadata that their files tell of.
+	volumes map[string]string
+	shown   *metav1.ObjectMeta
+	saved   *corev1.Pod
+	torn    bool
+	wg      sync.WaitGroup
 }
 
 type seenInstance struct {
@@ -125,6 +131,7 @@ func (w *worker) run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer w.wg.Wait()
 	defer cancel()
+	defer w.cfg.followers.follow(w, nil)
 	w.wg.Go(func() { w.publisher.run(ctx) })
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -358,6 +365,7 @@ func (w *worker) bringUp(ctx context.Context, pod *corev1.Pod) (time.Duration, e
 			next = d
 		}
 	}
+	sooner(w.refreshVolumes(ctx, pod))
 	var errs []error
 	w.retryImages()
 	blocked := false
@@ -427,12 +435,13 @@ func (w *worker) tearDown(ctx context.Context) error {
 	if err := w.cfg.Network.Teardown(ctx, w.uid); err != nil {
 		errs = append(errs, fmt.Errorf("disconnecting the pod: %w", err))
 	}
-	errs = append(errs, sandbox.Remove(w.dir.sandbox()), w.cfg.Runtime.RemovePod(w.uid), removeVolumes(w.dir))
+	errs = append(errs, sandbox.Remove(w.dir.sandbox()), w.cfg.Runtime.RemovePod(w.uid), volumes.Remove(w.dir.volume("")))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
 	w.connected, w.torn = false, true
 	clear(w.volumes)
+	w.cfg.followers.follow(w, nil)
 	return nil
 }
 

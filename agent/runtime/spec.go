@@ -51,7 +51,19 @@ type ContainerConfig struct {
 type Mount struct {
 	Source, Target string
 	ReadOnly       bool
+	Propagation    Propagation
 }
+
+// Propagation says which mounts made later on one side of a mount appear on the other, as Kubernetes names it. Empty is
+// PropagationNone.
+type Propagation string
+
+// The ways of propagation.
+const (
+	PropagationNone            Propagation = "None"
+	PropagationHostToContainer Propagation = "HostToContainer"
+	PropagationBidirectional   Propagation = "Bidirectional"
+)
 
 // Resources bounds what a container uses. Zero values set no bound.
 type Resources struct {
@@ -254,8 +266,18 @@ func withMounts(cfg ContainerConfig) oci.SpecOpts {
 			if m.ReadOnly {
 				mode = "ro"
 			}
+			propagation := "rprivate"
+			switch m.Propagation {
+			case PropagationHostToContainer:
+				propagation = "rslave"
+				if s.Linux.RootfsPropagation != "rshared" {
+					s.Linux.RootfsPropagation = "rslave"
+				}
+			case PropagationBidirectional:
+				propagation, s.Linux.RootfsPropagation = "rshared", "rshared"
+			}
 			s.Mounts = append(s.Mounts, specs.Mount{
-				Destination: m.Target, Type: "bind", Source: m.Source, Options: []string{"rbind", "rprivate", mode},
+				Destination: m.Target, Type: "bind", Source: m.Source, Options: []string{"rbind", propagation, mode},
 			})
 		}
 		return nil

@@ -162,19 +162,7 @@ func (c *checker) envSource(p *field.Path, e *corev1.EnvVar) {
 		c.fieldRef(p.Child("fieldRef"), r)
 	}
 	if r := s.GetResourceFieldRef(); r != nil {
-		at := p.Child("resourceFieldRef")
-		if r.GetResource() == "" {
-			c.required(at.Child("resource"), "")
-		} else if name, ok := strings.CutPrefix(r.GetResource(), "limits."); !ok {
-			if name, ok = strings.CutPrefix(r.GetResource(), "requests."); !ok || !standardResource(name) {
-				c.notSupportedResource(at.Child("resource"), r.GetResource())
-			}
-		} else if !standardResource(name) {
-			c.notSupportedResource(at.Child("resource"), r.GetResource())
-		}
-		if r.GetDivisor() != nil {
-			c.amount(at.Child("divisor"), "", r.GetDivisor())
-		}
+		c.resourceField(p.Child("resourceFieldRef"), r)
 	}
 	key := func(p *field.Path, name, key string) {
 		c.objectName(p.Child("name"), name)
@@ -192,6 +180,22 @@ func (c *checker) envSource(p *field.Path, e *corev1.EnvVar) {
 	}
 	if s.GetFileKeyRef() != nil {
 		c.notYet(p.Child("fileKeyRef"), s.GetFileKeyRef().GetPath(), "environment variables are not read from files yet")
+	}
+}
+
+func (c *checker) resourceField(p *field.Path, r *corev1.ResourceFieldSelector) {
+	name, ok := strings.CutPrefix(r.GetResource(), "limits.")
+	if !ok {
+		name, ok = strings.CutPrefix(r.GetResource(), "requests.")
+	}
+	switch {
+	case r.GetResource() == "":
+		c.required(p.Child("resource"), "")
+	case !ok || !standardResource(name):
+		c.notSupportedResource(p.Child("resource"), r.GetResource())
+	}
+	if r.GetDivisor() != nil {
+		c.amount(p.Child("divisor"), "", r.GetDivisor())
 	}
 }
 
@@ -264,10 +268,7 @@ func (c *checker) mounts(p *field.Path, mounts []*corev1.VolumeMount, volumes na
 		}
 		seen[m.GetMountPath()] = true
 		c.subPath(at.Child("subPath"), m.GetSubPath())
-		if m.GetSubPathExpr() != "" {
-			// Mounting the whole volume instead would show a container what belongs to others.
-			c.notYet(at.Child("subPathExpr"), m.GetSubPathExpr(), "variables are not expanded in paths yet; use subPath")
-		}
+		c.subPath(at.Child("subPathExpr"), m.GetSubPathExpr())
 		if m.GetSubPath() != "" && m.GetSubPathExpr() != "" {
 			c.invalid(at.Child("subPathExpr"), m.GetSubPathExpr(), "subPathExpr and subPath are mutually exclusive")
 		}

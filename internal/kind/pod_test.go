@@ -122,6 +122,30 @@ func TestPodContainers(t *testing.T) {
 			"spec.volumes[1].secret.secretName: Required value", "spec.volumes[1].secret.defaultMode: Invalid value: 512",
 			`spec.volumes[2].hostPath.path: Invalid value: "/a/../b"`, `spec.volumes[2].hostPath.type: Unsupported value: "Tape"`,
 		}},
+		{"projected volumes", func(p *corev1.Pod) {
+			field := func(name string) *corev1.ObjectFieldSelector { return &corev1.ObjectFieldSelector{FieldPath: name} }
+			p.Spec.Volumes = []*corev1.Volume{
+				{Name: "a", VolumeSource: &corev1.VolumeSource{DownwardApi: &corev1.DownwardAPIVolumeSource{DefaultMode: proto.Int32(0o1000), Items: []*corev1.DownwardAPIVolumeFile{
+					{Path: "ok", FieldRef: field("metadata.labels['a']")}, {FieldRef: field("metadata.name")}, {Path: "/x", FieldRef: field("spec.nodeName")},
+					{Path: "x"}, {Path: "y", ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: "limits.disk"}},
+				}}}},
+				{Name: "b", VolumeSource: &corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []*corev1.VolumeProjection{
+					{}, {ConfigMap: &corev1.ConfigMapProjection{}}, {Secret: &corev1.SecretProjection{LocalObjectReference: &corev1.LocalObjectReference{Name: "s"}, Items: []*corev1.KeyToPath{{Path: "k"}}}},
+					{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token"}},
+				}}}},
+			}
+			p.Spec.Containers[0].VolumeMounts = []*corev1.VolumeMount{{Name: "a", MountPath: "/a", SubPathExpr: "$(X)/../b"}}
+		}, []string{
+			"spec.volumes[0].downwardAPI.defaultMode: Invalid value: 512", "spec.volumes[0].downwardAPI.items[1].path: Required value",
+			`spec.volumes[0].downwardAPI.items[2].path: Invalid value: "/x": must be a relative path`,
+			`spec.volumes[0].downwardAPI.items[2].fieldRef.fieldPath: Unsupported value: "spec.nodeName"`,
+			"spec.volumes[0].downwardAPI.items[3]: Required value", "spec.volumes[0].downwardAPI.items[4].resourceFieldRef.containerName: Required value",
+			`spec.volumes[0].downwardAPI.items[4].resourceFieldRef.resource: Unsupported value: "limits.disk"`,
+			"spec.volumes[1].projected.sources[0]: Required value", "spec.volumes[1].projected.sources[1].configMap.name: Required value",
+			"spec.volumes[1].projected.sources[2].secret.items[0].key: Required value",
+			`spec.volumes[1].projected.sources[3].serviceAccountToken: Unsupported value: "serviceAccountToken": serviceAccountToken is not projected yet`,
+			at + `volumeMounts[0].subPathExpr: Invalid value: "$(X)/../b": must not contain '..'`,
+		}},
 		{"resources", first(func(c *corev1.Container) {
 			c.Resources = &corev1.ResourceRequirements{
 				Limits:   amounts("cpu", "500m", "memory", "64Mi", "example.com/gpu", "1"),

@@ -2,7 +2,6 @@ package kind
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -194,115 +193,6 @@ func warnPodSpec(p *field.Path, s *corev1.PodSpec) []string {
 		}
 	}
 	return out
-}
-
-// mountedVolumes are the sources that agents mount. A pod that asks for another is refused, since one that runs without
-// its files may lose what it writes.
-var mountedVolumes = []protoreflect.Name{"host_path", "empty_dir", "secret", "config_map"}
-
-// volumes checks the volumes and returns their names.
-func (c *checker) volumes(p *field.Path, volumes []*corev1.Volume) names {
-	seen := names{}
-	for i, v := range volumes {
-		at := p.Index(i)
-		if c.dnsLabel(at.Child("name"), v.GetName()) {
-			c.unique(at.Child("name"), seen, v.GetName())
-		}
-		c.volumeSource(at, v.GetVolumeSource())
-	}
-	return seen
-}
-
-func hasSource(s *corev1.VolumeSource) bool { return len(sources(s)) > 0 }
-
-// sources are the fields set in a message of which exactly one has to be, in the order of their numbers.
-func sources(m proto.Message) []protoreflect.FieldDescriptor {
-	var set []protoreflect.FieldDescriptor
-	r := m.ProtoReflect()
-	if !r.IsValid() {
-		return nil
-	}
-	for _, f := range fieldsOf(r) {
-		if r.Has(f) && f.Kind() == protoreflect.MessageKind && !f.IsMap() && !f.IsList() {
-			set = append(set, f)
-		}
-	}
-	return set
-}
-
-// exactlyOne checks a message of which one field says what it is; it returns that field's name.
-func (c *checker) exactlyOne(p *field.Path, m proto.Message, missing, further string) protoreflect.Name {
-	set := sources(m)
-	if len(set) == 0 {
-		c.required(p, missing)
-		return ""
-	}
-	for _, f := range set[1:] {
-		c.forbidden(p.Child(f.JSONName()), further)
-	}
-	return set[0].Name()
-}
-
-func (c *checker) volumeSource(p *field.Path, s *corev1.VolumeSource) {
-	kind := c.exactlyOne(p, s, "must specify a volume type", "may not specify more than 1 volume type")
-	if kind == "" {
-		return
-	}
-	if f := s.ProtoReflect().Descriptor().Fields().ByName(kind); !slices.Contains(mountedVolumes, kind) {
-		c.notYet(p.Child(f.JSONName()), f.JSONName(), fmt.Sprintf("%s volumes are not mounted yet; emptyDir, configMap, secret and hostPath are", f.JSONName()))
-		return
-	}
-	if e := s.GetEmptyDir(); e != nil {
-		c.optionalOneOf(p.Child("emptyDir", "medium"), e.GetMedium(), "Memory")
-		if e.GetSizeLimit() != nil {
-			c.amount(p.Child("emptyDir", "sizeLimit"), "", e.GetSizeLimit())
-		}
-	}
-	if m := s.GetConfigMap(); m != nil {
-		at := p.Child("configMap")
-		if m.GetLocalObjectReference().GetName() == "" {
-			c.required(at.Child("name"), "")
-		}
-		c.files(at, m.GetItems(), m.DefaultMode)
-	}
-	if x := s.GetSecret(); x != nil {
-		at := p.Child("secret")
-		if x.GetSecretName() == "" {
-			c.required(at.Child("secretName"), "")
-		}
-		c.files(at, x.GetItems(), x.DefaultMode)
-	}
-	if h := s.GetHostPath(); h != nil {
-		at := p.Child("hostPath")
-		if h.GetPath() == "" {
-			c.required(at.Child("path"), "")
-		}
-		if slices.Contains(strings.Split(h.GetPath(), "/"), "..") {
-			c.invalid(at.Child("path"), h.GetPath(), "must not contain '..'")
-		}
-		c.optionalOneOf(at.Child("type"), h.GetType(), "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket")
-	}
-}
-
-// files checks which keys of a ConfigMap or Secret become which files.
-func (c *checker) files(p *field.Path, items []*corev1.KeyToPath, mode *int32) {
-	fileMode := func(p *field.Path, mode *int32) {
-		if mode != nil && (*mode < 0 || *mode > 0o777) {
-			c.invalid(p, *mode, "must be a number between 0 and 0777 (octal), both inclusive")
-		}
-	}
-	fileMode(p.Child("defaultMode"), mode)
-	for i, item := range items {
-		at := p.Child("items").Index(i)
-		if item.GetKey() == "" {
-			c.required(at.Child("key"), "")
-		}
-		if item.GetPath() == "" {
-			c.required(at.Child("path"), "")
-		}
-		c.subPath(at.Child("path"), item.GetPath())
-		fileMode(at.Child("mode"), item.Mode)
-	}
 }
 
 func (c *checker) podScheduling(p *field.Path, s *corev1.PodSpec) {

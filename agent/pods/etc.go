@@ -1,0 +1,96 @@
+package pods
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/xebec-project/xebec/agent/dns"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+// hostname returns what the pod's containers are called.
+func hostname(pod *corev1.Pod) string {
+	name := cmp.Or(pod.GetSpec().GetHostname(), pod.GetMetadata().GetName())
+	if len(name) > 63 {
+		name = strings.TrimRight(name[:63], "-.")
+	}
+	return name
+}
+
+// writeEtc writes the files below /etc that all containers of the pod share.
+func writeEtc(d dir, pod *corev1.Pod, ip, server netip.Addr, domain string) error {
+	resolv, err := resolvConf(pod, server, domain)
+	if err != nil {
+		return err
+	}
+	host := hostname(pod)
+	hosts, err := hostsFile(pod, ip, host, domain)
+	if err != nil {
+		return err
+	}
+	if pod.GetSpec().GetHostNetwork() {
+		if host, err = os.Hostname(); err != nil {
+			return err
+		}
+	}
+	for name, content := range map[string]string{"hosts": hosts, "resolv.conf": resolv, "hostname": host + "\n"} {
+		// Containers have the file itself mounted, so that it is never replaced, only written anew when it differs.
+		path := d.etc(name)
+		if have, err := os.ReadFile(path); err == nil && string(have) == content {
+			continue
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func hostsFile(pod *corev1.Pod, ip netip.Addr, host, domain string) (string, error) {
+	var b strings.Builder
+	if pod.GetSpec().GetHostNetwork() {
+		own, err := os.ReadFile("/etc/hosts")
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		b.Write(own)
+	} else {
+		b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
+		if ip.IsValid() {
+			names := host
+			if sub := pod.GetSpec().GetSubdomain(); sub != "" {
+				names = fmt.Sprintf("%s.%s.%s.svc.%s\t%s", host, sub, pod.GetMetadata().GetNamespace(), domain, host)
+			}
+			fmt.Fprintf(&b, "%s\t%s\n", ip, names)
+		}
+	}
+	for _, a := range pod.GetSpec().GetHostAliases() {
+		fmt.Fprintf(&b, "%s\t%s\n", a.GetIp(), strings.Join(a.GetHostnames(), "\t"))
+	}
+	return b.String(), nil
+}
+
+// resolvConf returns how the pod resolves names.
+func resolvConf(pod *corev1.Pod, server netip.Addr, domain string) (string, error) {
+	host, err := dns.ReadHostResolvConf("/etc/resolv.conf")
+	if err != nil {
+		return "", err
+	}
+	conf, err := dns.PodResolvConf{
+		Namespace: pod.GetMetadata().GetNamespace(), Policy: pod.GetSpec().GetDnsPolicy(), HostNetwork: pod.GetSpec().GetHostNetwork(),
+		Config: pod.GetSpec().GetDnsConfig(), ClusterDomain: domain, ClusterDNS: server, Host: host,
+	}.Build()
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", errConfig, err)
+	}
+	return conf.String(), nil
+}
