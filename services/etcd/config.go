@@ -74,7 +74,7 @@ type Config struct {
 	CompactAfter time.Duration `yaml:"compactAfter" help:"how long old revisions are kept"`
 	// Heartbeat and Election are the raft timings, which must be the same on all members.
 	//
-	// A leader that falls silent is replaced after one to two times Election. The defaults, 50 ms and 500 ms, bring
+	// A leader that falls silent is replaced after one to two times Election. The defaults, 100 ms and 500 ms, bring
 	// writes back within a second of a crash. A leader whose disk stalls for longer than that loses its lead as well,
 	// and follows when the disk is back: with two healthy members left, that is what it should do. Raise both when
 	// members are more than 20 ms apart or share processors that are busy for half a second at a time.
@@ -89,7 +89,7 @@ func DefaultConfig() Config {
 		Token:        "xebec",
 		QuotaBytes:   8 << 30,
 		CompactAfter: 5 * time.Minute,
-		Heartbeat:    50 * time.Millisecond,
+		Heartbeat:    100 * time.Millisecond,
 		Election:     500 * time.Millisecond,
 	}
 }
