@@ -29,6 +29,8 @@ type harm struct {
 	gap time.Duration
 	// lossy says that calls of the service may fail for a while: a node with endpoints is gone.
 	lossy bool
+	// deaf says that lookups of the probers' pods may fail for a moment: the agent that answers them is killed.
+	deaf bool
 	// moves says that pods of node-2 may move.
 	moves bool
 }
@@ -45,12 +47,11 @@ func TestChaos(t *testing.T) {
 		toleration += "        - {key: node.kubernetes.io/" + taint + ", operator: Exists, effect: NoExecute, tolerationSeconds: 2}\n"
 	}
 	p.apply(t, strings.Replace(sample(t, "echo.yaml"), "    spec:\n      terminationGrace", "    spec:\n      tolerations:\n"+toleration+"      terminationGrace", 1))
-	p.apply(t, proberManifest)
 	pods := p.awaitEcho(t, 3)
 	if nodes := nodesOf(pods); len(nodes) != 2 {
 		t.Fatalf("the pods are on %v", nodes)
 	}
-	await(t, p.client, p.namespace, "the prober runs", waitLimit, func(pods []*corev1.Pod) bool { return allReady(pods, "prober", 1) })
+	p.probe(t)
 
 	kill := func(target string, options lab.KillOptions) func(*testing.T, *person) {
 		return func(t *testing.T, p *person) {
@@ -83,7 +84,7 @@ func TestChaos(t *testing.T) {
 			kill(p.etcdLeader(t)+"/etcd", lab.KillOptions{})(t, p)
 		}},
 		harm{name: "every service's leader", gap: writeGap, do: killLeaders},
-		harm{name: "an agent", gap: writeGap, do: func(t *testing.T, p *person) { p.killDaemon(t, "node-1/agent") }},
+		harm{name: "an agent", gap: writeGap, deaf: true, do: func(t *testing.T, p *person) { p.killDaemon(t, "node-1/agent") }},
 		harm{name: "containerd", gap: writeGap, do: func(t *testing.T, p *person) { p.killDaemon(t, "node-1/containerd") }},
 		harm{name: "agent and containerd at once", gap: writeGap, do: func(t *testing.T, p *person) {
 			kill("node-2/agent", lab.KillOptions{})(t, p)
@@ -103,7 +104,7 @@ func TestChaos(t *testing.T) {
 				t.Fatal(err)
 			}
 			// The service goes on without any of them.
-			p.awaitCalls(t, 100)
+			p.awaitCalls(t, byName, 100)
 		}, mend: startAll},
 		harm{name: "the wire of a node", gap: writeGap, lossy: true, moves: true, do: func(t *testing.T, p *person) {
 			if err := p.Cut(t.Context(), "node-2"); err != nil {
@@ -132,7 +133,10 @@ func (h harm) run(t *testing.T, p *person) {
 	before := p.crew(t, nodes...)
 	w := p.write(t)
 	w.awaitWrites(t, 10)
-	began, called := time.Now(), len(p.proberLog(t))
+	began, called := time.Now(), make(map[string]int)
+	for _, prober := range []string{byAddress, byName} {
+		called[prober] = len(p.proberLog(t, prober))
+	}
 	h.do(t, p)
 	if h.gap > 0 {
 		w.awaitWrites(t, 20)
@@ -172,14 +176,23 @@ func (h harm) run(t *testing.T, p *person) {
 	} else {
 		before.same(t, p.crew(t, nodes...))
 	}
-	log := p.proberLog(t)[called:]
-	failed := failures(log)
-	t.Logf("%d calls of the service in %.1f s, %d failed", len(log), time.Since(began).Seconds(), len(failed))
-	if len(log) == 0 {
-		t.Error("the prober made no call")
+	if h.deaf {
+		// A lookup that was lost is over when others are answered.
+		p.awaitCalls(t, byName, 50)
 	}
-	if !h.lossy && len(failed) > 0 {
-		t.Errorf("calls of the service failed: %v", failed)
+	for prober, before := range called {
+		log := p.proberLog(t, prober)[before:]
+		failed := failures(log)
+		t.Logf("%d calls of the service %s in %.1f s, %d failed", len(log), prober, time.Since(began).Seconds(), len(failed))
+		if len(log) == 0 {
+			t.Errorf("prober %s made no call", prober)
+		}
+		if h.deaf && prober == byName {
+			failed = slices.DeleteFunc(failed, func(line string) bool { return strings.Contains(line, ": lookup ") })
+		}
+		if !h.lossy && len(failed) > 0 {
+			t.Errorf("calls of the service %s failed: %v", prober, failed)
+		}
 	}
 	// Every pod that is there now answers, on both nodes' behalf.
 	p.awaitAnswers(t)
@@ -207,13 +220,12 @@ func (p *person) awaitLeft(t *testing.T, node string) {
 	p.awaitAnswers(t)
 }
 
-// awaitCalls waits until the prober's log, on the node's own disk, has so many lines more: without a control plane
-// there is no other way to look at it.
-func (p *person) awaitCalls(t *testing.T, n int) {
+// awaitCalls waits until a prober has made so many calls more.
+func (p *person) awaitCalls(t *testing.T, prober string, n int) {
 	t.Helper()
-	before := len(p.proberLog(t))
-	eventually(t, "the service answers", waitLimit, func() error {
-		if made := len(p.proberLog(t)) - before; made < n {
+	before := len(p.proberLog(t, prober))
+	eventually(t, "the service answers "+prober, waitLimit, func() error {
+		if made := len(p.proberLog(t, prober)) - before; made < n {
 			return fmt.Errorf("%d calls", made)
 		}
 		return nil
@@ -226,7 +238,7 @@ func (p *person) awaitAnswers(t *testing.T) {
 	pods := await(t, p.client, p.namespace, "three pods ready", waitLimit, func(pods []*corev1.Pod) bool { return allReady(pods, "echo", 3) })
 	want := names(labelled(pods, "echo"))
 	eventually(t, "the service's pods answer", waitLimit, func() error {
-		log := p.proberLog(t)
+		log := p.proberLog(t, byAddress)
 		log = log[max(0, len(log)-50):]
 		if failed := failures(log); len(failed) > 0 {
 			return errors.New(failed[len(failed)-1])

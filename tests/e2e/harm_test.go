@@ -129,30 +129,44 @@ func (w *writer) finish(t *testing.T) time.Duration {
 	return gap
 }
 
-// prober is a pod that calls the sample service by its name without end, and whose log tells what failed. A lookup whose
-// datagram an agent took with it when it was killed is repeated by the resolver after 5 s, which must not count as a
-// failure.
-const proberManifest = `apiVersion: v1
+// A prober is a pod on node-1 that calls the sample service without end, and whose log tells what failed: byAddress at
+// its cluster IP, byName at its name.
+const (
+	byAddress = "by-address"
+	byName    = "by-name"
+)
+
+// probe starts the probers and waits until they run. Their limit for a call is longer than the 5 s after which a resolver
+// repeats a lookup that went unanswered.
+func (p *person) probe(t *testing.T) {
+	t.Helper()
+	for name, host := range map[string]string{byAddress: p.clusterIP(t), byName: "echo"} {
+		p.apply(t, strings.NewReplacer("NAME", name, "HOST", host).Replace(`apiVersion: v1
 kind: Pod
 metadata:
-  name: prober
-  labels: {app: prober}
+  name: NAME
+  labels: {app: NAME}
 spec:
   terminationGracePeriodSeconds: 1
   nodeName: node-1
   containers:
-    - name: prober
+    - name: NAME
       image: xebec/client:1
-      args: [get, "http://echo/name", --count, "1000000", --interval, 20ms, --timeout, 7s]
-`
+      args: [get, "http://HOST/name", --count, "1000000", --interval, 20ms, --timeout, 7s]
+`))
+	}
+	await(t, p.client, p.namespace, "the probers run", waitLimit, func(pods []*corev1.Pod) bool {
+		return allReady(pods, byAddress, 1) && allReady(pods, byName, 1)
+	})
+}
 
-// proberLog reads the prober's log from the node's own disk, for masters may be down.
-func (p *person) proberLog(t *testing.T) []string {
+// proberLog reads a prober's log from the node's own disk, for masters may be down.
+func (p *person) proberLog(t *testing.T, prober string) []string {
 	t.Helper()
 	node := p.Spec.Hosts()[p.Spec.Masters]
-	files, err := filepath.Glob(filepath.Join(node.Disk, "agent", "pods", "*", "logs", "prober", "0.log"))
+	files, err := filepath.Glob(filepath.Join(node.Disk, "agent", "pods", "*", "logs", prober, "0.log"))
 	if err != nil || len(files) != 1 {
-		t.Fatalf("the prober's log is %v (%v)", files, err)
+		t.Fatalf("the log of prober %s is %v (%v)", prober, files, err)
 	}
 	data, err := os.ReadFile(files[0])
 	if err != nil {
