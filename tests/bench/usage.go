@@ -53,7 +53,10 @@ func quantile(sorted []time.Duration, share float64) time.Duration {
 // milliseconds prints a duration in milliseconds with the digits that mean something.
 func milliseconds(d time.Duration) string {
 	ms := float64(d) / float64(time.Millisecond)
-	if ms < 10 {
+	switch {
+	case ms < 0.1:
+		return fmt.Sprintf("%.3f ms", ms)
+	case ms < 10:
 		return fmt.Sprintf("%.1f ms", ms)
 	}
 	return fmt.Sprintf("%.0f ms", ms)
