@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -18,6 +19,8 @@ import (
 	"github.com/xebec-project/xebec/agent/dns"
 	"github.com/xebec-project/xebec/agent/podnet"
 	"github.com/xebec-project/xebec/agent/pods"
+	"github.com/xebec-project/xebec/internal/kind"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 )
 
@@ -30,6 +33,8 @@ type stack struct {
 	records  *dns.Records
 	dns      *dns.Server
 	revision func() string
+
+	clusterCIDR netip.Prefix
 }
 
 // networkMetrics outlive a network that could not be set up.
@@ -71,6 +76,7 @@ func (a *Agent) newStack(ctx context.Context, podCIDR netip.Prefix, m networkMet
 		}
 	}()
 	clusterCIDR, serviceCIDR := netip.MustParsePrefix(a.cfg.ClusterCIDR), netip.MustParsePrefix(a.cfg.ServiceCIDR)
+	s.clusterCIDR = clusterCIDR
 	clusterDNS := netip.MustParseAddr(a.cfg.ClusterDNS)
 	if s.pods, err = podnet.New(podnet.Config{
 		PodCIDR: podCIDR, ClusterCIDR: clusterCIDR, ServiceCIDR: serviceCIDR, NodeIP: netip.MustParseAddr(a.cfg.Address),
@@ -86,7 +92,7 @@ func (a *Agent) newStack(ctx context.Context, podCIDR netip.Prefix, m networkMet
 	if err != nil {
 		return nil, err
 	}
-	if s.datapath, err = datapath.Load(datapath.Config{PinPath: a.cfg.BPF, CgroupPath: cgroup, Metrics: m.datapath}); err != nil {
+	if s.datapath, err = datapath.Load(datapath.Config{PinPath: a.cfg.BPF, CgroupPath: cgroup, NodeIP: netip.MustParseAddr(a.cfg.Address), PodCIDR: podCIDR, ClusterCIDR: clusterCIDR, Metrics: m.datapath}); err != nil {
 		return nil, fmt.Errorf("service maps: %w", err)
 	}
 	s.syncer = datapath.NewSyncer(a.cfg.Node, s.datapath, a.log)
@@ -129,6 +135,17 @@ func (s *stack) close() {
 	if err := errors.Join(errs...); err != nil {
 		s.log.Warn("Network could not be let go of", zap.Error(err))
 	}
+}
+
+// setNodes tells the datapath whom pods reach by their own addresses.
+func (s *stack) setNodes(nodes iter.Seq[*corev1.Node]) error {
+	networks := []netip.Prefix{s.clusterCIDR}
+	for n := range nodes {
+		if addr, err := netip.ParseAddr(kind.NodeAddress(n, "InternalIP")); err == nil {
+			networks = append(networks, netip.PrefixFrom(addr, addr.BitLen()))
+		}
+	}
+	return s.datapath.SetClusterNetworks(networks)
 }
 
 // entries compares what the service maps hold with what they should.

@@ -193,8 +193,14 @@ func (w *watches) routes(nodes iter.Seq[*corev1.Node]) []podnet.NodeRoute {
 // runNeighbours keeps the routes to the other nodes' pods, and what traffic distribution needs to know of nodes. Before the nodes are known, those of the agent before stay, and
 // those it kept on disk are added: the machine may have started anew.
 func (w *watches) runNeighbours(ctx context.Context, s *stack) error {
-	if err := s.pods.RestoreNodes(w.routes(ofKind[*corev1.Node](w.kept))); err != nil {
+	kept := ofKind[*corev1.Node](w.kept)
+	if err := s.pods.RestoreNodes(w.routes(kept)); err != nil {
 		w.log.Warn("Routes to other nodes could not be restored", zap.Error(err))
+	}
+	if s.datapath.Fresh() {
+		if err := s.setNodes(kept); err != nil {
+			return err
+		}
 	}
 	if err := w.nodes.WaitForSync(ctx); err != nil {
 		return err
@@ -210,6 +216,10 @@ func (w *watches) runNeighbours(ctx context.Context, s *stack) error {
 		}
 		nodes := w.nodes.List()
 		s.syncer.SetZones(zones(slices.Values(nodes)))
+		if err := s.setNodes(slices.Values(nodes)); err != nil {
+			w.log.Warn("Pods may not be known by their own addresses on other nodes", zap.Error(err))
+			retry.Reset(networkRetry)
+		}
 		if err := s.pods.SetNodes(w.routes(slices.Values(nodes))); err != nil {
 			w.log.Warn("Routes to other nodes are not complete", zap.Error(err))
 			retry.Reset(networkRetry)

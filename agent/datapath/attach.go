@@ -42,7 +42,7 @@ func (d *Datapath) attach() error {
 }
 
 // eachHook makes sure that each hook's link is pinned and attached to the
-// cgroup. With renew, it also puts this agent's program into a link that is.
+// cgroup, or the uplink. With renew, it also puts this agent's program into a link that is.
 func (d *Datapath) eachHook(renew bool) error {
 	dir, err := os.Open(d.cfg.CgroupPath)
 	if err != nil {
@@ -55,34 +55,54 @@ func (d *Datapath) eachHook(renew bool) error {
 	}
 	id := st.Sys().(*syscall.Stat_t).Ino // in cgroup v2 a directory's inode number is the cgroup's id
 	for _, h := range hooks {
-		pin := filepath.Join(d.cfg.PinPath, linksDir, h.program)
-		if err := ensureLink(pin, dir, id, d.objects.Programs[h.program], h.attach, renew); err != nil {
+		program := d.objects.Programs[h.program]
+		err := pinnedLink{
+			pin:     filepath.Join(d.cfg.PinPath, linksDir, h.program),
+			program: program,
+			belongs: func(i *link.Info) bool { return i.Cgroup() != nil && i.Cgroup().CgroupId == id },
+			attach: func() (link.Link, error) {
+				return link.AttachRawLink(link.RawLinkOptions{Target: int(dir.Fd()), Program: program, Attach: h.attach})
+			},
+		}.ensure(renew)
+		if err != nil {
 			return fmt.Errorf("attaching %s to %s: %w", h.program, d.cfg.CgroupPath, err)
 		}
 	}
-	return nil
+	return d.eachUplinkHook(renew)
 }
 
-func ensureLink(pin string, cgroup *os.File, id uint64, program *ebpf.Program, at ebpf.AttachType, renew bool) error {
-	ok, err := reuseLink(pin, id, program, renew)
+// pinnedLink is a program at its place in the kernel.
+type pinnedLink struct {
+	pin     string
+	program *ebpf.Program
+	// belongs tells whether a link is to the place, and not to an earlier one
+	// that is gone or has become another.
+	belongs func(*link.Info) bool
+	attach  func() (link.Link, error)
+}
+
+// ensure attaches the program unless it is. With renew, it also puts this
+// program into a link that is.
+func (p pinnedLink) ensure(renew bool) error {
+	ok, err := p.reuse(renew)
 	if ok || err != nil {
 		return err
 	}
-	l, err := link.AttachRawLink(link.RawLinkOptions{Target: int(cgroup.Fd()), Program: program, Attach: at})
+	l, err := p.attach()
 	if err != nil {
 		return err
 	}
 	defer l.Close()
-	if err := l.Pin(pin); err != nil {
+	if err := l.Pin(p.pin); err != nil {
 		return fmt.Errorf("pinning the link: %w", err)
 	}
 	return nil
 }
 
-// reuseLink tells whether the pin holds a link to the cgroup with this id. One
-// whose cgroup is gone, or is another, is unpinned.
-func reuseLink(pin string, id uint64, program *ebpf.Program, renew bool) (bool, error) {
-	l, err := link.LoadPinnedLink(pin, nil)
+// reuse tells whether the pin holds a link to the place. One that does not is
+// unpinned.
+func (p pinnedLink) reuse(renew bool) (bool, error) {
+	l, err := link.LoadPinnedLink(p.pin, nil)
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}
@@ -94,14 +114,14 @@ func reuseLink(pin string, id uint64, program *ebpf.Program, renew bool) (bool, 
 	if err != nil {
 		return false, fmt.Errorf("asking the pinned link: %w", err)
 	}
-	if cg := info.Cgroup(); cg == nil || cg.CgroupId != id {
+	if !p.belongs(info) {
 		if err := l.Unpin(); err != nil {
-			return false, fmt.Errorf("unpinning a link to another cgroup: %w", err)
+			return false, fmt.Errorf("unpinning a link to another place: %w", err)
 		}
 		return false, nil
 	}
 	if renew {
-		if err := l.Update(program); err != nil {
+		if err := l.Update(p.program); err != nil {
 			return false, fmt.Errorf("replacing the program: %w", err)
 		}
 	}

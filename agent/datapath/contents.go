@@ -1,7 +1,6 @@
 package datapath
 
 import (
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -197,7 +196,7 @@ func (d *Datapath) Dump() ([]Service, error) {
 		})
 	}
 	slices.SortFunc(out, func(a, b Service) int {
-		return cmp.Or(a.Frontend.AddrPort.Compare(b.Frontend.AddrPort), cmp.Compare(a.Frontend.Protocol, b.Frontend.Protocol))
+		return a.Frontend.compare(b.Frontend)
 	})
 	return out, nil
 }
@@ -343,12 +342,20 @@ func sameBackends(slots, wanted []netip.AddrPort) bool {
 	return true
 }
 
+// outside is the scope of frontends for packets from elsewhere, as the programs
+// have it.
+const outside = 1
+
 func frontendKey(f Frontend) bpf.SocketLBFrontend {
-	return bpf.SocketLBFrontend{Addr: networkOrder(f.Addr()), Port: bits.ReverseBytes16(f.Port()), Protocol: uint8(f.Protocol)}
+	k := bpf.SocketLBFrontend{Addr: networkOrder(f.Addr()), Port: bits.ReverseBytes16(f.Port()), Protocol: uint8(f.Protocol)}
+	if f.Outside {
+		k.Scope = outside
+	}
+	return k
 }
 
 func frontendOf(k bpf.SocketLBFrontend) Frontend {
-	return Frontend{AddrPort: netip.AddrPortFrom(address(k.Addr), bits.ReverseBytes16(k.Port)), Protocol: Protocol(k.Protocol)}
+	return Frontend{AddrPort: netip.AddrPortFrom(address(k.Addr), bits.ReverseBytes16(k.Port)), Protocol: Protocol(k.Protocol), Outside: k.Scope == outside}
 }
 
 // networkOrder returns the address as four bytes in memory, which is how the

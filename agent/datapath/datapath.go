@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,6 +42,20 @@ type Config struct {
 	// CgroupPath is the directory in cgroup v2 whose processes' sockets are
 	// balanced: the root on a host of its own.
 	CgroupPath string
+	// NodeIP is the node's address, which node ports are opened at. The interface
+	// that has it, in the network namespace of the calling thread, is the uplink.
+	// Invalid: nothing is done to what arrives from elsewhere or leaves.
+	NodeIP netip.Addr
+	// PodCIDR is where the node's pods have their addresses. What they send to
+	// other networks than SetClusterNetworks names leaves with the node's
+	// address. Invalid: it leaves as it is.
+	PodCIDR netip.Prefix
+	// ClusterCIDR holds the pods of all nodes. It counts as named until
+	// SetClusterNetworks is called.
+	ClusterCIDR netip.Prefix
+	// ClassicTC attaches the uplink's programs as clsact filters, as is done on
+	// kernels before 6.6, also where the kernel has tcx.
+	ClassicTC bool
 	// Metrics tell what the maps hold. Nil: nobody is told.
 	Metrics *Metrics
 }
@@ -52,7 +67,8 @@ type Datapath struct {
 
 	mu       sync.Mutex
 	objects  *ebpf.Collection
-	peers    *ebpf.Program // nil: the kernel cannot
+	uplink   *ebpf.Collection // nil: there is none
+	peers    *ebpf.Program    // nil: the kernel cannot
 	contents contents
 	// reload is set while contents may differ from what the kernel holds.
 	reload bool
@@ -104,7 +120,11 @@ func Load(cfg Config) (*Datapath, error) {
 		return nil, fmt.Errorf("loading the socket programs (maps pinned in %s): %w", maps, err)
 	}
 	d := &Datapath{cfg: cfg, objects: objects, reload: true, fresh: !found}
-	if d.peers, err = loadPeers(); err == nil {
+	d.peers, err = loadPeers()
+	if err == nil && cfg.NodeIP.IsValid() {
+		err = d.loadUplink(maps)
+	}
+	if err == nil {
 		err = d.start(found, links)
 	}
 	if err != nil {
@@ -137,6 +157,9 @@ func (d *Datapath) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.objects.Close()
+	if d.uplink != nil {
+		d.uplink.Close()
+	}
 	return d.peers.Close()
 }
 
@@ -152,6 +175,9 @@ func Remove(pinPath string) error {
 		if err := detach(filepath.Join(links, e.Name())); err != nil {
 			return err
 		}
+	}
+	if err := removeFilters(); err != nil {
+		return err
 	}
 	if err := os.RemoveAll(pinPath); err != nil {
 		return fmt.Errorf("removing the pins: %w", err)

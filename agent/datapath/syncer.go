@@ -52,7 +52,11 @@ type Syncer struct {
 // NewSyncer returns the syncer of the named node's datapath, whose metrics it
 // shares.
 func NewSyncer(node string, d *Datapath, log *zap.Logger) *Syncer {
-	return newSyncer(node, d, d.cfg.Metrics, log)
+	s := newSyncer(node, d, d.cfg.Metrics, log)
+	if d.cfg.NodeIP.IsValid() {
+		s.table = NewTable(node, d.cfg.NodeIP)
+	}
+	return s
 }
 
 func newSyncer(node string, p programmer, m *Metrics, log *zap.Logger) *Syncer {
@@ -252,7 +256,6 @@ func (s *Syncer) Entries() ([]Entry, error) {
 func compareEntries(a, b Entry) int {
 	return cmp.Or(
 		cmp.Compare(a.Service, b.Service),
-		a.Frontend.AddrPort.Compare(b.Frontend.AddrPort),
-		cmp.Compare(a.Frontend.Protocol, b.Frontend.Protocol),
+		a.Frontend.compare(b.Frontend),
 	)
 }

@@ -46,6 +46,25 @@ func (p Protocol) String() string {
 type Frontend struct {
 	netip.AddrPort
 	Protocol Protocol
+	// Outside says that this is about packets that arrive at the node from
+	// elsewhere; otherwise it is about sockets on the node, those of pods
+	// included. An address can be for both, with different endpoints.
+	Outside bool
+}
+
+func (f Frontend) compare(o Frontend) int {
+	return cmp.Or(f.AddrPort.Compare(o.AddrPort), cmp.Compare(f.Protocol, o.Protocol), compareBool(f.Outside, o.Outside))
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	default:
+		return 1
+	}
 }
 
 // Service is what the maps hold for one frontend.
@@ -90,6 +109,7 @@ func (c Change) has(p Protocol) bool {
 // the objects that it is given and never writes to them.
 type Table struct {
 	node     string
+	nodeIPs  []netip.Addr
 	zones    map[string]string // by node
 	services map[key]*corev1.Service
 	slices   map[key]map[string]*discoveryv1.EndpointSlice // by service, then by the slice's name
@@ -103,10 +123,12 @@ type Table struct {
 
 type key struct{ namespace, name string }
 
-// NewTable returns the empty table of the named node.
-func NewTable(node string) *Table {
+// NewTable returns the empty table of the named node, which opens node ports at
+// the addresses.
+func NewTable(node string, nodeIPs ...netip.Addr) *Table {
 	return &Table{
 		node:     node,
+		nodeIPs:  nodeIPs,
 		zones:    make(map[string]string),
 		services: make(map[key]*corev1.Service),
 		slices:   make(map[key]map[string]*discoveryv1.EndpointSlice),
@@ -226,30 +248,50 @@ func (t *Table) compute(k key) []*Service {
 	for _, s := range t.slices[k] {
 		endpoints = append(endpoints, s)
 	}
+	local := spec.GetInternalTrafficPolicy() == "Local"
 	var out []*Service
-	for _, addr := range clusterIPs(spec) {
-		for _, port := range spec.GetPorts() {
-			var protocol Protocol
-			switch protocolName(port.GetProtocol()) {
-			case "TCP":
-				protocol = TCP
-			case "UDP":
-				protocol = UDP
-			default:
-				continue
-			}
-			if port.GetPort() <= 0 || port.GetPort() >= 1<<16 {
-				continue
+	for _, port := range spec.GetPorts() {
+		protocol, ok := protocolOf(port)
+		if !ok {
+			continue
+		}
+		add := func(addr netip.Addr, number int32, outside, local bool) {
+			if number <= 0 || number >= 1<<16 {
+				return
 			}
 			out = append(out, &Service{
 				Name:     portName(k, port.GetName()),
-				Frontend: Frontend{AddrPort: netip.AddrPortFrom(addr, uint16(port.GetPort())), Protocol: protocol},
+				Frontend: Frontend{AddrPort: netip.AddrPortFrom(addr, uint16(number)), Protocol: protocol, Outside: outside},
 				Affinity: affinity(spec),
-				Backends: t.selectBackends(svc, port, endpoints, spec.GetInternalTrafficPolicy() == "Local"),
+				Backends: t.selectBackends(svc, port, endpoints, local),
 			})
+		}
+		for _, addr := range clusterIPs(spec) {
+			add(addr, port.GetPort(), false, local)
+		}
+		// Who is in the cluster reaches all pods by an address for the outside.
+		keep := spec.GetExternalTrafficPolicy() == "Local"
+		for _, addr := range externalIPs(svc) {
+			add(addr, port.GetPort(), false, false)
+			add(addr, port.GetPort(), true, keep)
+		}
+		for _, addr := range t.nodeIPs {
+			add(addr, port.GetNodePort(), false, false)
+			add(addr, port.GetNodePort(), true, keep)
 		}
 	}
 	return out
+}
+
+func protocolOf(port *corev1.ServicePort) (Protocol, bool) {
+	switch protocolName(port.GetProtocol()) {
+	case "TCP":
+		return TCP, true
+	case "UDP":
+		return UDP, true
+	default:
+		return 0, false
+	}
 }
 
 func (t *Table) owner(f Frontend) *Service {
@@ -274,13 +316,33 @@ func (t *Table) release(s *Service) {
 	t.claims[s.Frontend] = claims
 }
 
+// externalIPs returns the IPv4 addresses that lead to the service from outside of
+// the cluster: those it names itself and those of load balancers that pass
+// packets on as they are.
+func externalIPs(svc *corev1.Service) []netip.Addr {
+	texts := slices.Clone(svc.GetSpec().GetExternalIps())
+	if svc.GetSpec().GetType() == "LoadBalancer" {
+		for _, in := range svc.GetStatus().GetLoadBalancer().GetIngress() {
+			if in.GetIpMode() != "Proxy" {
+				texts = append(texts, in.GetIp())
+			}
+		}
+	}
+	return addresses(texts)
+}
+
 // clusterIPs returns the service's IPv4 addresses; a headless service has none.
 func clusterIPs(spec *corev1.ServiceSpec) []netip.Addr {
 	texts := spec.GetClusterIps()
 	if len(texts) == 0 {
 		texts = []string{spec.GetClusterIp()}
 	}
-	found := make(map[netip.Addr]struct{}, 1)
+	return addresses(texts)
+}
+
+// addresses returns the IPv4 addresses among the texts, each once, sorted.
+func addresses(texts []string) []netip.Addr {
+	found := make(map[netip.Addr]struct{}, len(texts))
 	for _, text := range texts {
 		if addr, err := netip.ParseAddr(text); err == nil && addr.Is4() {
 			found[addr] = struct{}{}

@@ -54,6 +54,9 @@ func describe(services []Service) string {
 	var lines []string
 	for _, s := range services {
 		line := fmt.Sprintf("%s %v/%v", s.Name, s.Frontend.AddrPort, s.Frontend.Protocol)
+		if s.Frontend.Outside {
+			line += " from outside"
+		}
 		if s.Affinity > 0 {
 			line += fmt.Sprintf(" (%v)", s.Affinity)
 		}
@@ -145,6 +148,65 @@ func TestTable(t *testing.T) {
 			}
 			if again := table.Flush(); !again.Empty() {
 				t.Errorf("flushing again: %+v", again)
+			}
+		})
+	}
+}
+
+func TestAddressesForTheOutside(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*corev1.Service)
+		want   []string
+	}{
+		"a node port": {
+			func(s *corev1.Service) { s.Spec.Type, s.Spec.Ports[0].NodePort = "NodePort", 30080 },
+			[]string{"192.0.2.1:30080/TCP -> all", "192.0.2.1:30080/TCP from outside -> all"},
+		},
+		"a node port for local traffic": {
+			func(s *corev1.Service) {
+				s.Spec.Type, s.Spec.Ports[0].NodePort, s.Spec.ExternalTrafficPolicy = "NodePort", 30080, "Local"
+			},
+			[]string{"192.0.2.1:30080/TCP -> all", "192.0.2.1:30080/TCP from outside -> here"},
+		},
+		"an external address": {
+			func(s *corev1.Service) {
+				s.Spec.ExternalIps = []string{"198.51.100.1", "fd00::1", "nonsense", "198.51.100.1"}
+			},
+			[]string{"198.51.100.1:80/TCP -> all", "198.51.100.1:80/TCP from outside -> all"},
+		},
+		"load balancers": {
+			func(s *corev1.Service) {
+				s.Spec.Type = "LoadBalancer"
+				s.Status = &corev1.ServiceStatus{LoadBalancer: &corev1.LoadBalancerStatus{Ingress: []*corev1.LoadBalancerIngress{
+					{Ip: "198.51.100.2", IpMode: ptr("VIP")}, {Ip: "198.51.100.3", IpMode: ptr("Proxy")}, {Hostname: "lb"}, {Ip: "198.51.100.4"},
+				}}}
+			},
+			[]string{
+				"198.51.100.2:80/TCP -> all", "198.51.100.2:80/TCP from outside -> all",
+				"198.51.100.4:80/TCP -> all", "198.51.100.4:80/TCP from outside -> all",
+			},
+		},
+		"what a load balancer was": {
+			func(s *corev1.Service) {
+				s.Status = &corev1.ServiceStatus{LoadBalancer: &corev1.LoadBalancerStatus{Ingress: []*corev1.LoadBalancerIngress{{Ip: "198.51.100.2"}}}}
+			},
+			nil,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			svc := newService("svc", spec("10.96.0.1"))
+			test.change(svc)
+			table := NewTable("me", netip.MustParseAddr("192.0.2.1"))
+			table.OnService(nil, svc)
+			table.OnEndpointSlice(nil, newSlice("a", "svc", 8080, "10.244.0.5 rs me", "10.244.0.6 rs other"))
+			want := []string{"ns/svc:http 10.96.0.1:80/TCP -> [10.244.0.5:8080 10.244.0.6:8080]"}
+			for _, w := range test.want {
+				w = strings.Replace(w, "-> all", "-> [10.244.0.5:8080 10.244.0.6:8080]", 1)
+				want = append(want, "ns/svc:http "+strings.Replace(w, "-> here", "-> [10.244.0.5:8080]", 1))
+			}
+			slices.Sort(want)
+			if got := describe(table.Flush().Put); got != strings.Join(want, "\n") {
+				t.Errorf("got\n%s\nwant\n%s", got, strings.Join(want, "\n"))
 			}
 		})
 	}

@@ -1,0 +1,389 @@
+//go:build ignore
+
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+
+// What passes the node's interface to the other nodes and to the outside.
+//
+// A packet from elsewhere to an address that a service has outside of the
+// cluster (a node port, an external address) goes to one of the service's
+// endpoints: to a pod on this node straight through its veth, with the client's
+// address kept, and to one elsewhere with the node's own address as its source,
+// so that the answers come back here. What pods send to the outside gets the
+// node's address as well.
+//
+// A flow has two entries in one table, each by the packet that it is for: the
+// way there and the way back. Entries age by use; the table drops what was used
+// least recently when it is full.
+
+#include "endpoints.h"
+
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/pkt_cls.h>
+
+#define AF_INET 2
+#define ICMP_ECHOREPLY 0
+#define ICMP_ECHO 8
+
+// The node's address, and the network of its pods. Set when loading.
+volatile const __be32 node_addr = 0;
+volatile const __be32 pod_net = 0;
+volatile const __be32 pod_mask = 0;
+
+// Ports that translation takes, where it cannot keep the one that a packet has:
+// below those of the node's own connections and of node ports.
+#define FIRST_PORT 1024
+#define PORTS 28976
+#define PORT_ATTEMPTS 32
+
+// After so many seconds without a packet, a port may be another flow's.
+#define TCP_IDLE (3 * 60 * 60)
+#define UDP_IDLE 120
+#define CLOSED_IDLE 5
+
+// A packet's addresses and ports. Of an ICMP echo, both ports are its identifier.
+struct tuple {
+	__be32 saddr;
+	__be32 daddr;
+	__be16 sport;
+	__be16 dport;
+	__u8 protocol;
+	__u8 zero[3];
+};
+
+enum way {
+	TO_BACKEND = 1, // from a client outside
+	TO_CLIENT, // back to it
+	TO_WORLD, // from a pod to the outside
+	TO_POD, // back to it
+	INBOUND, // from a pod, in answer to who reached it directly: left alone
+};
+
+struct flow {
+	struct tuple becomes;
+	__u32 seen; // seconds since boot
+	__u32 slot; // of the endpoint
+	__u32 link; // out by this interface; 0: up to the node itself
+	__u8 way;
+	__u8 closed; // a FIN or RST was seen
+	__u8 zero[2];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1 << 17);
+	__type(key, struct tuple);
+	__type(value, struct flow);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} flows SEC(".maps");
+
+struct network {
+	__u32 bits;
+	__be32 addr;
+};
+
+// Where pods are known by their own addresses: the cluster's pods and nodes.
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1 << 14);
+	__type(key, struct network);
+	__type(value, __u8);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} cluster_networks SEC(".maps");
+
+struct packet {
+	struct tuple tuple;
+	__u32 l4; // offset
+	__u8 opens; // the first of a TCP connection
+	__u8 closes;
+};
+
+// parse tells whether the packet is one that may be translated. Fragments are
+// not: all but the first lack the ports.
+static __always_inline int parse(struct __sk_buff *skb, struct packet *p)
+{
+	struct iphdr ip;
+	__u8 flags, type;
+
+	if (skb->protocol != bpf_htons(ETH_P_IP) || bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) < 0)
+		return 0;
+	if (ip.frag_off & bpf_htons(0x3fff) || ip.ihl < 5)
+		return 0;
+	p->l4 = ETH_HLEN + ip.ihl * 4;
+	p->tuple.saddr = ip.saddr;
+	p->tuple.daddr = ip.daddr;
+	p->tuple.protocol = ip.protocol;
+	switch (ip.protocol) {
+	case IPPROTO_TCP:
+		if (bpf_skb_load_bytes(skb, p->l4 + 13, &flags, 1) < 0)
+			return 0;
+		p->opens = (flags & 0x12) == 0x02; // SYN without ACK
+		p->closes = flags & 0x05; // FIN or RST
+		return bpf_skb_load_bytes(skb, p->l4, &p->tuple.sport, 4) == 0;
+	case IPPROTO_UDP:
+		return bpf_skb_load_bytes(skb, p->l4, &p->tuple.sport, 4) == 0;
+	case IPPROTO_ICMP:
+		if (bpf_skb_load_bytes(skb, p->l4, &type, 1) < 0 || (type != ICMP_ECHO && type != ICMP_ECHOREPLY) ||
+		    bpf_skb_load_bytes(skb, p->l4 + 4, &p->tuple.sport, 2) < 0)
+			return 0;
+		p->tuple.dport = p->tuple.sport;
+		return 1;
+	default:
+		return 0;
+	}
+}
+
+static __always_inline int rewrite_port(struct __sk_buff *skb, __u32 at, __u32 checksum, __be16 from, __be16 to, __u64 flags)
+{
+	if (from == to)
+		return 0;
+	return bpf_l4_csum_replace(skb, checksum, from, to, flags | sizeof(to)) < 0 ||
+	       bpf_skb_store_bytes(skb, at, &to, sizeof(to), 0) < 0;
+}
+
+// rewrite gives the packet other addresses and ports. It fails only for packets
+// that are broken.
+static __always_inline int rewrite(struct __sk_buff *skb, const struct packet *p, const struct tuple *to)
+{
+	__u32 checksum = p->l4 + (p->tuple.protocol == IPPROTO_TCP ? 16 : p->tuple.protocol == IPPROTO_UDP ? 6 : 2);
+	__u64 flags = p->tuple.protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0; // none stays none
+	__be32 from[2] = { p->tuple.saddr, p->tuple.daddr }, now[2] = { to->saddr, to->daddr };
+	__s64 diff = bpf_csum_diff(from, sizeof(from), now, sizeof(now), 0);
+
+	if (p->tuple.protocol == IPPROTO_ICMP) {
+		if (rewrite_port(skb, p->l4 + 4, checksum, p->tuple.sport, to->sport, 0))
+			return -1;
+	} else if (bpf_l4_csum_replace(skb, checksum, 0, diff, BPF_F_PSEUDO_HDR | flags) < 0 ||
+		   rewrite_port(skb, p->l4, checksum, p->tuple.sport, to->sport, flags) ||
+		   rewrite_port(skb, p->l4 + 2, checksum, p->tuple.dport, to->dport, flags)) {
+		return -1;
+	}
+	if (bpf_l3_csum_replace(skb, ETH_HLEN + __builtin_offsetof(struct iphdr, check), 0, diff, 0) < 0 ||
+	    bpf_skb_store_bytes(skb, ETH_HLEN + __builtin_offsetof(struct iphdr, saddr), now, sizeof(now), 0) < 0)
+		return -1;
+	return 0;
+}
+
+static __always_inline __u32 seconds(void)
+{
+	return bpf_ktime_get_ns() / 1000000000ULL;
+}
+
+// answers is the tuple of the packets that answer to what the tuple is of.
+static __always_inline struct tuple answers(const struct tuple *t)
+{
+	struct tuple back = {
+		.saddr = t->daddr, .daddr = t->saddr, .sport = t->dport, .dport = t->sport, .protocol = t->protocol,
+	};
+
+	return back;
+}
+
+// follow takes note of a packet of a flow.
+static __always_inline void follow(struct flow *f, const struct packet *p)
+{
+	__u32 now = seconds();
+
+	if (f->seen != now)
+		f->seen = now;
+	if (p->closes && !f->closed) {
+		struct tuple back = answers(&f->becomes);
+		struct flow *other = bpf_map_lookup_elem(&flows, &back);
+
+		f->closed = 1;
+		if (other)
+			other->closed = 1;
+	}
+}
+
+static __always_inline int has_ended(const struct flow *f, __u8 protocol)
+{
+	__u32 idle = f->closed ? CLOSED_IDLE : protocol == IPPROTO_TCP ? TCP_IDLE : UDP_IDLE;
+
+	return seconds() - f->seen > idle;
+}
+
+// begin enters a flow, both ways. The packet becomes forth->becomes, of which
+// the source port may still change: no two flows may have the same way back.
+static __always_inline int begin(const struct packet *p, struct flow *forth, struct flow *back)
+{
+	__be16 port = forth->becomes.sport;
+	struct tuple key;
+	int i;
+
+	forth->seen = back->seen = seconds();
+	back->becomes = answers(&p->tuple);
+	if (forth->becomes.saddr == node_addr && (bpf_ntohs(port) < FIRST_PORT || bpf_ntohs(port) >= FIRST_PORT + PORTS))
+		port = bpf_htons(FIRST_PORT + bpf_get_prandom_u32() % PORTS);
+	for (i = 0; i < PORT_ATTEMPTS; i++) {
+		struct flow *other;
+
+		forth->becomes.sport = port;
+		if (p->tuple.protocol == IPPROTO_ICMP)
+			forth->becomes.dport = port;
+		key = answers(&forth->becomes);
+		other = bpf_map_lookup_elem(&flows, &key);
+		if (!other || has_ended(other, p->tuple.protocol) ||
+		    (other->becomes.saddr == back->becomes.saddr && other->becomes.daddr == back->becomes.daddr &&
+		     other->becomes.sport == back->becomes.sport && other->becomes.dport == back->becomes.dport)) {
+			if (bpf_map_update_elem(&flows, &key, back, other ? BPF_ANY : BPF_NOEXIST) == 0)
+				return bpf_map_update_elem(&flows, &p->tuple, forth, BPF_ANY);
+		}
+		port = bpf_htons(FIRST_PORT + bpf_get_prandom_u32() % PORTS);
+	}
+	return -1;
+}
+
+// send passes a packet of a flow on from the uplink's ingress.
+static __always_inline int send(struct __sk_buff *skb, const struct packet *p, const struct flow *f)
+{
+	struct tuple to = f->becomes;
+	__u32 link = f->link;
+
+	if (rewrite(skb, p, &to))
+		return TC_ACT_SHOT;
+	if (link == 0)
+		return TC_ACT_UNSPEC;
+	if (link == skb->ifindex)
+		return bpf_redirect_neigh(link, 0, 0, 0);
+	return bpf_redirect_peer(link, 0);
+}
+
+// to_service sends a packet to one of the service's endpoints, if it is for a
+// service. Known is the packet's flow, if it has one.
+static __always_inline int to_service(struct __sk_buff *skb, const struct packet *p, struct flow *known)
+{
+	struct frontend frontend = {
+		.addr = p->tuple.daddr, .port = p->tuple.dport, .protocol = p->tuple.protocol, .scope = OUTSIDE,
+	};
+	struct bpf_fib_lookup fib = {};
+	struct choice chosen = {}, earlier = {};
+	struct flow forth = { .way = TO_BACKEND }, back = { .way = TO_CLIENT, .link = skb->ifindex };
+
+	if (known) {
+		earlier.backend.addr = known->becomes.daddr;
+		earlier.backend.port = known->becomes.dport;
+		earlier.slot = known->slot;
+	}
+	switch (choose(skb, OUTSIDER | p->tuple.saddr, &frontend, known ? &earlier : 0, &chosen)) {
+	case PASS:
+		return TC_ACT_UNSPEC;
+	case REFUSE:
+		// The node itself answers that nobody listens.
+		return p->tuple.daddr == node_addr ? TC_ACT_UNSPEC : TC_ACT_SHOT;
+	case REWRITE:
+		break;
+	}
+	if (known && known->becomes.daddr == chosen.backend.addr && known->becomes.dport == chosen.backend.port && !known->closed) {
+		follow(known, p);
+		return send(skb, p, known);
+	}
+
+	forth.becomes = p->tuple;
+	forth.becomes.daddr = chosen.backend.addr;
+	forth.becomes.dport = chosen.backend.port;
+	forth.slot = chosen.slot;
+	fib.family = AF_INET;
+	fib.ifindex = skb->ifindex;
+	fib.ipv4_src = p->tuple.saddr;
+	fib.ipv4_dst = chosen.backend.addr;
+	switch (bpf_fib_lookup(skb, &fib, sizeof(fib), 0)) {
+	case BPF_FIB_LKUP_RET_SUCCESS:
+	case BPF_FIB_LKUP_RET_NO_NEIGH:
+		forth.link = fib.ifindex;
+		if (forth.link == skb->ifindex)
+			forth.becomes.saddr = node_addr;
+		break;
+	case BPF_FIB_LKUP_RET_NOT_FWDED: // the endpoint is the node itself
+		break;
+	default:
+		return TC_ACT_SHOT;
+	}
+	if (begin(p, &forth, &back))
+		return TC_ACT_SHOT;
+	return send(skb, p, &forth);
+}
+
+static __always_inline int in_cluster(__be32 addr)
+{
+	struct network key = { .bits = 32, .addr = addr };
+
+	return bpf_map_lookup_elem(&cluster_networks, &key) != 0;
+}
+
+SEC("tc")
+int from_uplink(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	struct flow *f;
+	int verdict;
+
+	if (!parse(skb, &p))
+		return TC_ACT_UNSPEC;
+	f = bpf_map_lookup_elem(&flows, &p.tuple);
+	if (f && (f->way == TO_CLIENT || f->way == TO_POD)) {
+		follow(f, &p);
+		return send(skb, &p, f);
+	}
+	if (f && f->way != TO_BACKEND)
+		f = 0;
+	// A connection stays with its endpoint until it ends, a service's datagrams
+	// only as long as the endpoint is the service's.
+	if (f && p.tuple.protocol == IPPROTO_TCP && !p.opens) {
+		follow(f, &p);
+		return send(skb, &p, f);
+	}
+	if (p.tuple.protocol != IPPROTO_ICMP) {
+		verdict = to_service(skb, &p, f);
+		if (verdict != TC_ACT_UNSPEC || f)
+			return verdict;
+	}
+	// Who reaches a pod from outside by its own address gets answers from there.
+	if ((p.tuple.daddr & pod_mask) == pod_net && pod_mask && !in_cluster(p.tuple.saddr)) {
+		struct tuple back = answers(&p.tuple);
+		struct flow inbound = { .way = INBOUND, .becomes = back };
+
+		f = bpf_map_lookup_elem(&flows, &back);
+		if (!f || has_ended(f, p.tuple.protocol)) {
+			inbound.seen = seconds();
+			bpf_map_update_elem(&flows, &back, &inbound, BPF_ANY);
+		} else if (f->way == INBOUND) {
+			follow(f, &p);
+		}
+	}
+	return TC_ACT_UNSPEC;
+}
+
+SEC("tc")
+int to_uplink(struct __sk_buff *skb)
+{
+	struct flow forth = { .way = TO_WORLD }, back = { .way = TO_POD };
+	struct packet p = {};
+	struct tuple to;
+	struct flow *f;
+
+	if (!parse(skb, &p))
+		return TC_ACT_UNSPEC;
+	f = bpf_map_lookup_elem(&flows, &p.tuple);
+	if (f && (f->way == TO_CLIENT || f->way == TO_WORLD)) {
+		follow(f, &p);
+		to = f->becomes;
+		return rewrite(skb, &p, &to) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+	}
+	if (f && f->way == INBOUND) {
+		follow(f, &p);
+		return TC_ACT_UNSPEC;
+	}
+	if ((p.tuple.saddr & pod_mask) != pod_net || !pod_mask || in_cluster(p.tuple.daddr))
+		return TC_ACT_UNSPEC;
+	forth.becomes = p.tuple;
+	forth.becomes.saddr = node_addr;
+	if (begin(&p, &forth, &back))
+		return TC_ACT_SHOT;
+	to = forth.becomes;
+	return rewrite(skb, &p, &to) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+}
+
+// Looking routes up is reserved to GPL programs.
+char programs_license[] SEC("license") = "GPL";

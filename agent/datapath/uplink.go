@@ -1,0 +1,204 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/xebec-project/xebec/agent/bpf"
+)
+
+// filterPriority and filterHandle name our filters where the kernel has no tcx.
+const (
+	filterPriority = 88
+	filterHandle   = 1
+)
+
+// uplinkHooks are the programs on the interface with the node's address. The
+// way back comes first, as with the hooks of sockets.
+var uplinkHooks = []struct {
+	program string
+	attach  ebpf.AttachType
+	parent  uint32 // where the kernel has no tcx
+}{
+	{bpf.UplinkProgToUplink, ebpf.AttachTCXEgress, netlink.HANDLE_MIN_EGRESS},
+	{bpf.UplinkProgFromUplink, ebpf.AttachTCXIngress, netlink.HANDLE_MIN_INGRESS},
+}
+
+// loadUplink loads the programs of the uplink, which share the maps of services.
+func (d *Datapath) loadUplink(maps string) error {
+	spec, err := bpf.LoadUplink()
+	if err != nil {
+		return fmt.Errorf("reading the uplink's programs: %w", err)
+	}
+	values := map[string]uint32{bpf.UplinkVarNodeAddr: networkOrder(d.cfg.NodeIP)}
+	if d.cfg.PodCIDR.IsValid() {
+		values[bpf.UplinkVarPodNet] = networkOrder(d.cfg.PodCIDR.Masked().Addr())
+		values[bpf.UplinkVarPodMask] = networkOrder(mask(d.cfg.PodCIDR))
+	}
+	for name, value := range values {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return fmt.Errorf("configuring the uplink's programs: %w", err)
+		}
+	}
+	d.uplink, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: maps}})
+	if err != nil {
+		return fmt.Errorf("loading the uplink's programs (maps pinned in %s): %w", maps, err)
+	}
+	if !d.cfg.ClusterCIDR.IsValid() {
+		return nil
+	}
+	// Before the programs are in place: else pods would meet each other's nodes.
+	if err := d.uplink.Maps[bpf.UplinkMapClusterNetworks].Put(networkKey(d.cfg.ClusterCIDR), uint8(1)); err != nil {
+		return fmt.Errorf("adding the cluster's network: %w", err)
+	}
+	return nil
+}
+
+func networkKey(p netip.Prefix) bpf.UplinkNetwork {
+	return bpf.UplinkNetwork{Bits: uint32(p.Bits()), Addr: networkOrder(p.Masked().Addr())}
+}
+
+// mask is the netmask of a prefix, as an address.
+func mask(p netip.Prefix) netip.Addr {
+	ones := netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	return netip.PrefixFrom(ones, p.Bits()).Masked().Addr()
+}
+
+// SetClusterNetworks says where pods are known by their own addresses: the
+// cluster's pods and nodes. What pods send to elsewhere gets the node's address.
+func (d *Datapath) SetClusterNetworks(networks []netip.Prefix) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.uplink == nil {
+		return nil
+	}
+	m := d.uplink.Maps[bpf.UplinkMapClusterNetworks]
+	wanted := make(map[bpf.UplinkNetwork]bool, len(networks))
+	for _, p := range networks {
+		if p.Addr().Is4() {
+			wanted[networkKey(p)] = true
+		}
+	}
+	for k := range wanted {
+		if err := m.Put(k, uint8(1)); err != nil {
+			return fmt.Errorf("adding a network of the cluster: %w", err)
+		}
+	}
+	var stale []bpf.UplinkNetwork
+	var k bpf.UplinkNetwork
+	var v uint8
+	it := m.Iterate()
+	for it.Next(&k, &v) {
+		if !wanted[k] {
+			stale = append(stale, k)
+		}
+	}
+	if err := it.Err(); err != nil {
+		return fmt.Errorf("listing the networks of the cluster: %w", err)
+	}
+	for _, k := range stale {
+		if err := m.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("removing a network of the cluster: %w", err)
+		}
+	}
+	return nil
+}
+
+// eachUplinkHook makes sure that the uplink's programs are attached to the
+// interface that has the node's address now.
+func (d *Datapath) eachUplinkHook(renew bool) error {
+	if d.uplink == nil {
+		return nil
+	}
+	index, err := interfaceWith(d.cfg.NodeIP)
+	if err != nil {
+		return err
+	}
+	for _, h := range uplinkHooks {
+		program := d.uplink.Programs[h.program]
+		err := link.ErrNotSupported
+		if !d.cfg.ClassicTC {
+			err = d.ensureTCX(h.program, index, program, h.attach, renew)
+		}
+		if errors.Is(err, link.ErrNotSupported) {
+			err = ensureFilter(index, h.program, program, h.parent)
+		}
+		if err != nil {
+			return fmt.Errorf("attaching %s to interface %d: %w", h.program, index, err)
+		}
+	}
+	return nil
+}
+
+func (d *Datapath) ensureTCX(name string, index int, program *ebpf.Program, at ebpf.AttachType, renew bool) error {
+	return pinnedLink{
+		pin:     filepath.Join(d.cfg.PinPath, linksDir, name),
+		program: program,
+		belongs: func(i *link.Info) bool { return i.TCX() != nil && i.TCX().Ifindex == uint32(index) },
+		attach: func() (link.Link, error) {
+			return link.AttachTCX(link.TCXOptions{Interface: index, Program: program, Attach: at})
+		},
+	}.ensure(renew)
+}
+
+// ensureFilter does what tcx does, on kernels before 6.6: a filter stays with
+// its interface and needs no pin.
+func ensureFilter(index int, name string, program *ebpf.Program, parent uint32) error {
+	qdisc := &netlink.GenericQdisc{
+		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT},
+		QdiscType:  "clsact",
+	}
+	if err := netlink.QdiscAdd(qdisc); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("adding clsact: %w", err)
+	}
+	return netlink.FilterReplace(&netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{
+			LinkIndex: index, Parent: parent, Handle: filterHandle, Priority: filterPriority, Protocol: unix.ETH_P_ALL,
+		},
+		Fd: program.FD(), Name: name, DirectAction: true,
+	})
+}
+
+// removeFilters removes our filters from all interfaces.
+func removeFilters() error {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("listing interfaces: %w", err)
+	}
+	for _, l := range links {
+		for _, h := range uplinkHooks {
+			filters, err := netlink.FilterList(l, h.parent)
+			if err != nil {
+				continue // without clsact there are none
+			}
+			for _, f := range filters {
+				if b, ok := f.(*netlink.BpfFilter); ok && b.Name == h.program && b.Priority == filterPriority {
+					if err := netlink.FilterDel(f); err != nil {
+						return fmt.Errorf("removing a filter from %s: %w", l.Attrs().Name, err)
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func interfaceWith(ip netip.Addr) (int, error) {
+	addrs, err := netlink.AddrList(nil, unix.AF_INET)
+	if err != nil {
+		return 0, fmt.Errorf("listing addresses: %w", err)
+	}
+	for _, a := range addrs {
+		if found, ok := netip.AddrFromSlice(a.IP.To4()); ok && found == ip {
+			return a.LinkIndex, nil
+		}
+	}
+	return 0, fmt.Errorf("no interface has the node's address %v", ip)
+}

@@ -1,0 +1,418 @@
+package datapath_test
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/xebec-project/xebec/agent/datapath"
+	"github.com/xebec-project/xebec/agent/internal/netlab"
+	"github.com/xebec-project/xebec/agent/podnet"
+)
+
+// wire is two nodes with pods, and a client that is no part of the cluster, on
+// one L2 network. The nodes' programs see the packets of the wire only: nobody's
+// sockets are in their cgroups.
+type wire struct {
+	t      *testing.T
+	lab    *netlab.Lab
+	nodes  []*wiredNode
+	client *netlab.Namespace
+}
+
+type wiredNode struct {
+	*netlab.Namespace
+	pods *podnet.Network
+	cfg  datapath.Config
+	dp   *datapath.Datapath
+}
+
+const clientIP = "192.0.2.100"
+
+func newWire(t *testing.T, change ...func(*datapath.Config)) *wire {
+	w := &wire{t: t, lab: netlab.New(t)}
+	cgroup := netlab.JoinCgroup(t)
+	var routes []podnet.NodeRoute
+	cluster := []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}
+	for i := range byte(2) {
+		ip := netip.AddrFrom4([4]byte{192, 0, 2, i + 1})
+		pods := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, i, 0}), 24)
+		n := &wiredNode{Namespace: w.lab.Host(netip.PrefixFrom(ip, 24)), cfg: datapath.Config{
+			PinPath: filepath.Join(netlab.BPFFS(t), "xebec"), CgroupPath: filepath.Join(cgroup, fmt.Sprint("node-", i)), NodeIP: ip, PodCIDR: pods,
+		}}
+		for _, f := range change {
+			f(&n.cfg)
+		}
+		if err := os.Mkdir(n.cfg.CgroupPath, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := errors.Join(n.dp.Close(), n.Do(func() error { return datapath.Remove(n.cfg.PinPath) }), os.Remove(n.cfg.CgroupPath)); err != nil {
+				t.Error(err)
+			}
+		})
+		w.load(n)
+		err := n.Do(func() (err error) {
+			n.pods, err = podnet.New(podnet.Config{
+				PodCIDR: pods, ClusterCIDR: cluster[0], ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16"), NodeIP: ip, StateDir: t.TempDir(),
+			})
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { n.pods.Close() })
+		routes = append(routes, podnet.NodeRoute{PodCIDR: pods, NodeIP: ip})
+		cluster = append(cluster, netip.PrefixFrom(ip, 32))
+		w.nodes = append(w.nodes, n)
+	}
+	for _, n := range w.nodes {
+		if err := errors.Join(n.pods.SetNodes(routes), n.dp.SetClusterNetworks(cluster)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.client = w.lab.Host(netip.MustParsePrefix(clientIP + "/24"))
+	return w
+}
+
+func (w *wire) load(n *wiredNode) {
+	w.t.Helper()
+	if err := n.Do(func() (err error) { n.dp, err = datapath.Load(n.cfg); return err }); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *wire) replace(node int, services ...datapath.Service) {
+	w.t.Helper()
+	n := w.nodes[node]
+	if err := n.Do(func() error { return n.dp.Replace(services) }); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// pod serves TCP at 8080 and UDP at 5353: to each question it answers with its
+// own address and the one that it was asked from.
+func (w *wire) pod(node int, name string) (*netlab.Namespace, string) {
+	w.t.Helper()
+	ns := w.lab.Namespace()
+	result, err := w.nodes[node].pods.Setup(w.t.Context(), name, ns.Path())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	serveSeen(w.t, ns, result.IP.String())
+	return ns, result.IP.String()
+}
+
+func serveSeen(t *testing.T, ns *netlab.Namespace, ip string) {
+	t.Helper()
+	var l net.Listener
+	var conn net.PacketConn
+	err := ns.Do(func() (err error) {
+		if l, err = net.Listen("tcp4", ip+":8080"); err != nil {
+			return err
+		}
+		conn, err = net.ListenPacket("udp4", ip+":5353")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	t.Cleanup(func() { l.Close(); conn.Close(); serving.Wait() })
+	serving.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				defer c.Close()
+				c.SetDeadline(time.Now().Add(20 * time.Second))
+				for in := bufio.NewReader(c); ; {
+					line, err := in.ReadString('\n')
+					var n int
+					if _, e := fmt.Sscanf(line, "echo %d\n", &n); e == nil {
+						_, err = io.CopyN(c, in, int64(n))
+					} else if err == nil {
+						_, err = fmt.Fprintf(c, "%s saw %v\n", ip, c.RemoteAddr().(*net.TCPAddr).IP)
+					}
+					if err != nil {
+						return
+					}
+				}
+			})
+		}
+	})
+	serving.Go(func() {
+		buf := make([]byte, 64)
+		for {
+			_, from, err := conn.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			conn.WriteTo(fmt.Appendf(nil, "%s saw %v", ip, from.(*net.UDPAddr).IP), from)
+		}
+	})
+}
+
+func outside(frontend string, protocol datapath.Protocol, backends ...string) datapath.Service {
+	s := service(frontend, protocol, backends...)
+	s.Frontend.Outside = true
+	return s
+}
+
+func (w *wire) expect(from *netlab.Namespace, network, addr, want string) {
+	w.t.Helper()
+	if got, err := ask(from, network, addr); err != nil || got != want {
+		w.t.Errorf("asking %s %s: %q, %v; want %q", network, addr, got, err, want)
+	}
+}
+
+func testNodePorts(t *testing.T, change ...func(*datapath.Config)) {
+	w := newWire(t, change...)
+	_, here := w.pod(0, "here")
+	_, there := w.pod(1, "there")
+	const self, other = "192.0.2.1", "192.0.2.2"
+	serveSeen(t, w.nodes[0].Namespace, self)
+	serveSeen(t, w.nodes[1].Namespace, other)
+	err := w.client.Do(func() error {
+		return netlink.RouteAdd(&netlink.Route{Dst: &net.IPNet{IP: net.IPv4(198, 51, 100, 7), Mask: net.CIDRMask(32, 32)}, Gw: net.ParseIP(self)})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var services []datapath.Service
+	for i, backend := range []string{here, there, self, other} {
+		services = append(services,
+			outside(fmt.Sprint(self, ":", 30080+i), datapath.TCP, backend+":8080"),
+			outside(fmt.Sprint(self, ":", 30080+i), datapath.UDP, backend+":5353"),
+			outside(fmt.Sprint("198.51.100.7:", 80+i), datapath.TCP, backend+":8080"),
+			outside(fmt.Sprint("198.51.100.7:", 80+i), datapath.UDP, backend+":5353"))
+	}
+	services = append(services, outside(self+":30090", datapath.TCP), service(self+":30091", datapath.TCP, here+":8080"))
+	w.replace(0, services...)
+	for i, want := range []string{
+		here + " saw " + clientIP, // the client's address is kept
+		there + " saw " + self,    // answers have to come back this way
+		self + " saw " + clientIP,
+		other + " saw " + self,
+	} {
+		for _, network := range []string{"tcp4", "udp4"} {
+			for range 3 {
+				w.expect(w.client, network, fmt.Sprint(self, ":", 30080+i), want)
+				w.expect(w.client, network, fmt.Sprint("198.51.100.7:", 80+i), want)
+			}
+		}
+	}
+	// A pod elsewhere, whose own node has a part in the way back.
+	clientPod, clientPodIP := w.pod(1, "client")
+	w.expect(clientPod, "tcp4", self+":30080", here+" saw "+clientPodIP)
+	w.expect(clientPod, "tcp4", self+":30081", there+" saw "+self)
+
+	for port, why := range map[string]string{"30090": "no endpoint", "30091": "for sockets on the node only"} {
+		if _, err := ask(w.client, "tcp4", self+":"+port); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("%s: %v, want connection refused", why, err)
+		}
+	}
+	for i := range 4 {
+		w.transfer(fmt.Sprint(self, ":", 30080+i))
+	}
+}
+
+// transfer has a stream of data echoed: segmentation and checksums are left to
+// the devices there.
+func (w *wire) transfer(addr string) {
+	w.t.Helper()
+	const size = 4 << 20
+	data := make([]byte, size)
+	for i := 0; i < size; i += 8 {
+		binary.NativeEndian.PutUint64(data[i:], rand.Uint64())
+	}
+	c, err := dial(w.client, "tcp4", addr)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	sent := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(c, io.MultiReader(strings.NewReader(fmt.Sprintf("echo %d\n", size)), bytes.NewReader(data)))
+		sent <- err
+	}()
+	sum := sha256.New()
+	if _, err := io.CopyN(sum, c, size); err != nil {
+		w.t.Errorf("%s: %v", addr, err)
+	}
+	if err := <-sent; err != nil || [32]byte(sum.Sum(nil)) != sha256.Sum256(data) {
+		w.t.Errorf("%s: what came back is not what was sent (%v)", addr, err)
+	}
+}
+
+func TestNodePorts(t *testing.T) { testNodePorts(t) }
+
+// As on kernels before 6.6.
+func TestNodePortsByClassicTC(t *testing.T) {
+	testNodePorts(t, func(c *datapath.Config) { c.ClassicTC = true })
+}
+
+// Connections from outside live through restarts of the agent and through what
+// becomes of other endpoints; datagrams leave an endpoint that goes.
+func TestNodePortFlows(t *testing.T) {
+	w := newWire(t)
+	_, one := w.pod(0, "one")
+	_, two := w.pod(1, "two")
+	tcp := outside("192.0.2.1:30080", datapath.TCP, one+":8080", two+":8080")
+	udp := outside("192.0.2.1:30053", datapath.UDP, one+":5353", two+":5353")
+	w.replace(0, tcp, udp)
+	type flow struct {
+		net.Conn
+		answer string
+	}
+	flows := map[string][]flow{}
+	for network, addr := range map[string]string{"tcp4": "192.0.2.1:30080", "udp4": "192.0.2.1:30053"} {
+		answers := map[string]bool{}
+		for range 40 {
+			c, err := dial(w.client, network, addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			answer, err := askOn(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			flows[network] = append(flows[network], flow{c, answer})
+			answers[answer] = true
+		}
+		if len(answers) != 2 {
+			t.Errorf("%s: 40 flows were answered by %v only", network, answers)
+		}
+	}
+	unchanged := func(what string) {
+		t.Helper()
+		for network, list := range flows {
+			for _, f := range list {
+				if answer, err := askOn(f); err != nil || answer != f.answer {
+					t.Errorf("%s: a %s flow was answered %q, now %q, %v", what, network, f.answer, answer, err)
+				}
+			}
+		}
+	}
+	unchanged("at once")
+	w.nodes[0].dp.Close()
+	unchanged("without an agent")
+	w.load(w.nodes[0])
+	w.replace(0, tcp, udp)
+	unchanged("with the next one")
+
+	tcp.Backends, udp.Backends = tcp.Backends[1:], udp.Backends[1:]
+	w.replace(0, tcp, udp)
+	for _, f := range flows["tcp4"] {
+		if answer, err := askOn(f); err != nil || answer != f.answer {
+			t.Errorf("an endpoint that goes keeps its connections: %q was %q, %v", answer, f.answer, err)
+		}
+	}
+	for _, f := range flows["udp4"] {
+		if answer, err := askOn(f); err != nil || answer != two+" saw 192.0.2.1" {
+			t.Errorf("datagrams to an endpoint that is gone: %q, %v", answer, err)
+		}
+	}
+	for range 10 {
+		w.expect(w.client, "tcp4", "192.0.2.1:30080", two+" saw 192.0.2.1")
+	}
+}
+
+// What pods send to the outside comes from their node, what they send to pods and nodes from themselves.
+func TestMasquerade(t *testing.T) {
+	w := newWire(t)
+	pod, ip := w.pod(0, "pod")
+	_, there := w.pod(1, "there")
+	serveSeen(t, w.client, clientIP)
+	serveSeen(t, w.nodes[1].Namespace, "192.0.2.2")
+	for network, port := range map[string]string{"tcp4": "8080", "udp4": "5353"} {
+		for range 3 {
+			w.expect(pod, network, clientIP+":"+port, clientIP+" saw 192.0.2.1")
+		}
+		w.expect(pod, network, there+":"+port, there+" saw "+ip)
+		w.expect(pod, network, "192.0.2.2:"+port, "192.0.2.2 saw "+ip)
+		w.expect(w.nodes[0].Namespace, network, clientIP+":"+port, clientIP+" saw 192.0.2.1")
+	}
+	// Two pods with one port between them.
+	second, _ := w.pod(0, "second")
+	for _, ns := range []*netlab.Namespace{pod, second} {
+		err := ns.Do(func() error {
+			d := net.Dialer{LocalAddr: &net.TCPAddr{Port: 20000}, Timeout: 3 * time.Second}
+			c, err := d.Dial("tcp4", clientIP+":8080")
+			if err != nil {
+				return err
+			}
+			t.Cleanup(func() { c.Close() })
+			answer, err := askOn(c)
+			if err == nil && answer != clientIP+" saw 192.0.2.1" {
+				err = errors.New(answer)
+			}
+			return err
+		})
+		if err != nil {
+			t.Errorf("port 20000 of each pod: %v", err)
+		}
+	}
+	// Who has a route to the pods reaches them by their own addresses.
+	err := w.client.Do(func() error {
+		return netlink.RouteAdd(&netlink.Route{Dst: &net.IPNet{IP: net.IPv4(10, 244, 0, 0), Mask: net.CIDRMask(24, 32)}, Gw: net.IPv4(192, 0, 2, 1)})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for network, port := range map[string]string{"tcp4": "8080", "udp4": "5353"} {
+		w.expect(w.client, network, ip+":"+port, ip+" saw "+clientIP)
+	}
+	if err := pod.Do(func() error { return ping(clientIP) }); err != nil {
+		t.Errorf("pinging the outside: %v", err)
+	}
+}
+
+// ping sends an ICMP echo request and waits for the reply to it.
+func ping(to string) error {
+	c, err := net.DialIP("ip4:icmp", nil, &net.IPAddr{IP: net.ParseIP(to)})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(3 * time.Second))
+	request := []byte{8, 0, 0, 0, 0x12, 0x34, 0, 1, 'x', 'e', 'b', 'e', 'c', '!'}
+	var sum uint32
+	for i := 0; i < len(request); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(request[i:]))
+	}
+	binary.BigEndian.PutUint16(request[2:], ^uint16(sum>>16+sum&0xffff))
+	if _, err := c.Write(request); err != nil {
+		return err
+	}
+	reply := make([]byte, 128)
+	for {
+		n, _, err := c.ReadFrom(reply)
+		if err != nil {
+			return err
+		}
+		if n == len(request) && reply[0] == 0 && bytes.Equal(reply[4:n], request[4:]) {
+			return nil
+		}
+	}
+}
