@@ -30,6 +30,11 @@ func Build(ctx context.Context, programs ...string) (dir string, remove func(), 
 		return "", remove, err
 	}
 	remove = func() { _ = os.RemoveAll(dir) }
+	// Others run them too: a test may, as a user without rights.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		remove()
+		return "", func() {}, err
+	}
 	arguments := []string{"build", "-trimpath", "-o", dir + "/"}
 	for _, program := range programs {
 		arguments = append(arguments, "./cmd/"+program)
