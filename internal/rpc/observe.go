@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/metrics"
 )
 
@@ -103,7 +104,8 @@ func (r *report) PostMsgReceive(req any, err error, _ time.Duration) {
 }
 
 func (r *report) PostCall(err error, took time.Duration) {
-	code := status.Code(err)
+	// As the caller sees it: gRPC turns the ends of contexts into codes only after this.
+	code := apierr.Code(err)
 	r.handled.WithLabelValues(r.method, code.String()).Inc()
 	if r.unary {
 		r.seconds.WithLabelValues(r.method).Observe(took.Seconds())
