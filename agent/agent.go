@@ -159,7 +159,7 @@ func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
 
 	set := pods.New(pods.Config{
 		StateDir: filepath.Join(a.cfg.StateDir, "pods"), NodeName: a.cfg.Node, HostIP: netip.MustParseAddr(a.cfg.Address),
-		MemoryBytes: m.memoryBytes, MilliCPU: m.milliCPU, DNS: netip.MustParseAddr(a.cfg.ClusterDNS), ClusterDomain: a.cfg.ClusterDomain,
+		MemoryBytes: m.memoryBytes, MilliCPU: m.milliCPU, PodProcesses: a.cfg.PodPIDs, DNS: netip.MustParseAddr(a.cfg.ClusterDNS), ClusterDomain: a.cfg.ClusterDomain,
 		Runtime: rt, Network: network{stack.pods}, Cluster: controlPlane{a.client}, Recorder: recorder{recorded}, Log: a.log,
 	})
 	if err := set.Start(ctx); err != nil {
@@ -169,7 +169,7 @@ func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
 	registrar.setNotReady("")
 	group.Go(func() error { return watch.runPods(ctx, set) })
 
-	server.New(server.Config{Node: a.cfg.Node, Pods: set, Runtime: rt, Services: stack.entries, Imported: registrar.nudge}).Register(listen)
+	server.New(server.Config{Node: a.cfg.Node, Pods: set, Runtime: rt, Cgroup: a.cfg.Cgroup, Services: stack.entries, Imported: registrar.nudge}).Register(listen)
 	return listen.Serve(ctx)
 }
 

@@ -97,6 +97,8 @@ func TestNode(t *testing.T) {
 	}
 	t.Run("logs", n.in(testLogs))
 	t.Run("exec", n.in(testExec))
+	t.Run("port", n.in(testPort))
+	t.Run("stats", n.in(testStats))
 	t.Run("service", n.in(func(t *testing.T, n *node) { testService(t, n, web) }))
 	t.Run("callers", n.in(testCallers))
 	t.Run("agent killed", n.in(func(t *testing.T, one *node) {

@@ -51,6 +51,7 @@ type Config struct {
 	// Labels are given to the node when it registers, each "key=value".
 	Labels  []string `yaml:"labels" help:"labels of the node, as key=value"`
 	MaxPods int      `yaml:"maxPods" help:"most pods on this node"`
+	PodPIDs int64    `yaml:"podPids" help:"most processes and threads of a pod (default: as many as the machine allows)"`
 	// LeaseTTL is after what silence the node counts as lost.
 	LeaseTTL time.Duration `yaml:"leaseTTL" help:"how long after its last sign of life the node counts as lost"`
 
@@ -93,6 +94,9 @@ func (c *Config) Validate() error {
 	}
 	if c.MaxPods < 1 {
 		add("maxPods", "%d is less than 1", c.MaxPods)
+	}
+	if c.PodPIDs < 0 {
+		add("podPids", "%d is less than 0", c.PodPIDs)
 	}
 	if c.Hollow < 0 {
 		add("hollow", "%d is less than 0", c.Hollow)

@@ -162,17 +162,9 @@ type Instance struct {
 // Container finds a container of a pod. An empty container name stands for the pod's only one, or, with first, for its
 // first. Previous finds the attempt before the current one.
 func (s *Set) Container(namespace, pod, container string, first, previous bool) (Instance, error) {
-	s.mu.Lock()
-	var found *worker
-	for _, w := range s.workers {
-		// Of two pods by the same name one is on its way out; the other one is meant.
-		if w.namespace == namespace && w.name == pod && (found == nil || found.leaving()) {
-			found = w
-		}
-	}
-	s.mu.Unlock()
-	if found == nil {
-		return Instance{}, fmt.Errorf("%w: pod %s/%s is not on node %s", ErrNotFound, namespace, pod, s.cfg.NodeName)
+	found, err := s.find(namespace, pod)
+	if err != nil {
+		return Instance{}, err
 	}
 	return found.instance(container, first, previous)
 }
@@ -194,7 +186,7 @@ func (w *worker) instance(name string, first, previous bool) (Instance, error) {
 			name = names[0]
 		}
 	}
-	known := slices.ContainsFunc(slices.Concat(spec.GetInitContainers(), spec.GetContainers()), func(c *corev1.Container) bool {
+	known := slices.ContainsFunc(containersOf(w.pod), func(c *corev1.Container) bool {
 		return c.GetName() == name
 	})
 	if !known {

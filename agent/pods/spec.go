@@ -70,6 +70,69 @@ func resources(pod *corev1.Pod, c *corev1.Container, nodeMemory int64) runtime.R
 	}
 }
 
+// podResources bounds what all of a pod's containers use together: the sum of those that run at the same time. Where one
+// of them has no limit the pod has none.
+func podResources(pod *corev1.Pod) runtime.Resources {
+	var sum, most runtime.Resources
+	bounded := func(total *int64, limit int64) {
+		if limit == 0 || *total < 0 {
+			*total = -1
+			return
+		}
+		*total += limit
+	}
+	for _, c := range pod.GetSpec().GetContainers() {
+		r := resources(pod, c, 0)
+		sum.MilliCPURequest += r.MilliCPURequest
+		bounded(&sum.MilliCPULimit, r.MilliCPULimit)
+		bounded(&sum.MemoryLimit, r.MemoryLimit)
+	}
+	// An init container runs beside the sidecars before it; sidecars run on beside the others.
+	var side runtime.Resources
+	for _, c := range pod.GetSpec().GetInitContainers() {
+		r := resources(pod, c, 0)
+		now := side
+		now.MilliCPURequest += r.MilliCPURequest
+		bounded(&now.MilliCPULimit, r.MilliCPULimit)
+		bounded(&now.MemoryLimit, r.MemoryLimit)
+		if sidecar(c) {
+			side = now
+		}
+		most.MilliCPURequest = max(most.MilliCPURequest, now.MilliCPURequest)
+		most.MilliCPULimit, most.MemoryLimit = larger(most.MilliCPULimit, now.MilliCPULimit), larger(most.MemoryLimit, now.MemoryLimit)
+	}
+	sum.MilliCPURequest += side.MilliCPURequest
+	sum.MilliCPULimit, sum.MemoryLimit = both(sum.MilliCPULimit, side.MilliCPULimit), both(sum.MemoryLimit, side.MemoryLimit)
+	overhead := pod.GetSpec().GetOverhead()
+	cpu, memory := quantity(overhead["cpu"]), quantity(overhead["memory"])
+	out := runtime.Resources{
+		MilliCPURequest: max(sum.MilliCPURequest, most.MilliCPURequest) + cpu.MilliValue(),
+		MilliCPULimit:   larger(sum.MilliCPULimit, most.MilliCPULimit), MemoryLimit: larger(sum.MemoryLimit, most.MemoryLimit),
+	}
+	if out.MilliCPULimit > 0 {
+		out.MilliCPULimit += cpu.MilliValue()
+	}
+	if out.MemoryLimit > 0 {
+		out.MemoryLimit += memory.Value()
+	}
+	return out
+}
+
+// larger and both join limits, of which a negative one stands for none and 0 for nothing that runs.
+func larger(a, b int64) int64 {
+	if a < 0 || b < 0 {
+		return -1
+	}
+	return max(a, b)
+}
+
+func both(a, b int64) int64 {
+	if a < 0 || b < 0 {
+		return -1
+	}
+	return a + b
+}
+
 // security joins the pod's and the container's wishes; the container's go first.
 func security(pod *corev1.Pod, c *corev1.Container) runtime.Security {
 	var out runtime.Security

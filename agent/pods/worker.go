@@ -407,6 +407,9 @@ func (w *worker) ensureSandbox(ctx context.Context, pod *corev1.Pod) error {
 		return nil
 	}
 	spec := pod.GetSpec()
+	if err := w.cfg.Runtime.SetUpPod(w.uid, podResources(pod), w.cfg.PodProcesses); err != nil {
+		return err
+	}
 	s, _, err := sandbox.Create(sandbox.Config{
 		Dir: w.dir.sandbox(), Hostname: hostname(pod), HostNetwork: spec.GetHostNetwork(), HostIPC: spec.GetHostIpc(),
 	})

@@ -128,6 +128,7 @@ func TestRuntime(t *testing.T) {
 		"terminal":          testTerminal,
 		"memory":            testOutOfMemory,
 		"cpu":               testResources,
+		"pod's bounds":      testPodBounds,
 		"command not found": testCommandNotFound,
 		"missing image":     testMissingImage,
 		"idempotence":       testStartTwice,

@@ -65,7 +65,7 @@ const (
 	PropagationBidirectional   Propagation = "Bidirectional"
 )
 
-// Resources bounds what a container uses. Zero values set no bound.
+// Resources bounds what a container, or a pod, uses. Zero values set no bound.
 type Resources struct {
 	// MilliCPURequest sets the container's share of a contended CPU; 0 stands for the least share.
 	MilliCPURequest int64
@@ -222,8 +222,7 @@ func withResources(r Resources) oci.SpecOpts {
 		shares := cpuShares(r.MilliCPURequest)
 		cpu := &specs.LinuxCPU{Shares: &shares}
 		if r.MilliCPULimit > 0 {
-			// The kernel refuses quotas below one millisecond.
-			period, quota := uint64(cfsPeriod), max(r.MilliCPULimit*cfsPeriod/1000, 1000)
+			period, quota := uint64(cfsPeriod), cpuQuota(r.MilliCPULimit)
 			cpu.Period, cpu.Quota = &period, &quota
 		}
 		s.Linux.Resources.CPU = cpu

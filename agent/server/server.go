@@ -1,4 +1,5 @@
-// Package server answers the gateway's calls to a node: logs, commands, images and the state of the service maps.
+// Package server answers the gateway's calls to a node: logs, commands, ports, images, stats and the state
+// of the service maps.
 package server
 
 import (
@@ -31,6 +32,8 @@ const (
 	ReasonWaiting = "CONTAINER_WAITING"
 	// ReasonExecFailed: the command could not be started in the container.
 	ReasonExecFailed = "EXEC_FAILED"
+	// ReasonPortClosed: nothing in the pod listens at the port.
+	ReasonPortClosed = "PORT_CLOSED"
 )
 
 // Config is what a server builds on.
@@ -39,6 +42,8 @@ type Config struct {
 	Node    string
 	Pods    *pods.Set
 	Runtime *runtime.Runtime
+	// Cgroup is that of the whole machine.
+	Cgroup string
 	// Services compares what the service maps hold with what they should; revision is that of the cluster state.
 	Services func() (entries []*nodev1.ServiceEntry, revision string, err error)
 	// Imported is called after images came onto the node.
@@ -85,6 +90,8 @@ func failure(err error, subject string) error {
 		return apierr.BadField("container", "%v", err)
 	case errors.Is(err, pods.ErrNotFound):
 		return apierr.New(codes.NotFound, apierr.ReasonNotFound, err.Error())
+	case errors.Is(err, pods.ErrNotRunning):
+		return apierr.FailedPrecondition(ReasonNotRunning, subject, "%v", err)
 	case errors.Is(err, runtime.ErrNotFound):
 		return apierr.FailedPrecondition(ReasonNotRunning, subject, "the container does not run: %v", err)
 	case errors.Is(err, runtime.ErrStart):

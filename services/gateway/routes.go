@@ -101,6 +101,7 @@ var writes = map[string]bool{
 	controlv1.ControllerService_Resync_FullMethodName:     true,
 	nodev1.NodeService_Exec_FullMethodName:                true,
 	nodev1.NodeService_ImportImage_FullMethodName:         true,
+	nodev1.NodeService_PortForward_FullMethodName:         true,
 }
 
 func logLevel(fullMethod string, code codes.Code) zapcore.Level {

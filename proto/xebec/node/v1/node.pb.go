@@ -1043,6 +1043,436 @@ func (x *ServiceEntry) GetActualBackends() []string {
 	return nil
 }
 
+// PortForwardRequest is a piece of what is sent to a port.
+type PortForwardRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The pod; first message only.
+	Target *Target `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	// The port, 1 to 65535; first message only.
+	Port uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	// Bytes for the port.
+	Data          []byte `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortForwardRequest) Reset() {
+	*x = PortForwardRequest{}
+	mi := &file_xebec_node_v1_node_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortForwardRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortForwardRequest) ProtoMessage() {}
+
+func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_node_v1_node_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortForwardRequest.ProtoReflect.Descriptor instead.
+func (*PortForwardRequest) Descriptor() ([]byte, []int) {
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *PortForwardRequest) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *PortForwardRequest) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *PortForwardRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// PortForwardResponse is a piece of what a port sends.
+type PortForwardResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Bytes from the port. The first response has none: it says that the connection stands.
+	Data []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// The port sends no more; last.
+	Eof           bool `protobuf:"varint,2,opt,name=eof,proto3" json:"eof,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortForwardResponse) Reset() {
+	*x = PortForwardResponse{}
+	mi := &file_xebec_node_v1_node_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortForwardResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortForwardResponse) ProtoMessage() {}
+
+func (x *PortForwardResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_node_v1_node_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortForwardResponse.ProtoReflect.Descriptor instead.
+func (*PortForwardResponse) Descriptor() ([]byte, []int) {
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *PortForwardResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *PortForwardResponse) GetEof() bool {
+	if x != nil {
+		return x.Eof
+	}
+	return false
+}
+
+// StatsRequest names a node, or one pod on it.
+type StatsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node or the pod.
+	Target        *Target `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatsRequest) Reset() {
+	*x = StatsRequest{}
+	mi := &file_xebec_node_v1_node_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatsRequest) ProtoMessage() {}
+
+func (x *StatsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_node_v1_node_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
+func (*StatsRequest) Descriptor() ([]byte, []int) {
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *StatsRequest) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+// StatsResponse holds a node's stats, or only a pod's when the target names one.
+type StatsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When they were taken.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// The whole machine; absent when the target names a pod.
+	Node *Usage `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	// The pods that run, by namespace and name.
+	Pods          []*PodStats `protobuf:"bytes,3,rep,name=pods,proto3" json:"pods,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatsResponse) Reset() {
+	*x = StatsResponse{}
+	mi := &file_xebec_node_v1_node_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatsResponse) ProtoMessage() {}
+
+func (x *StatsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_node_v1_node_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
+func (*StatsResponse) Descriptor() ([]byte, []int) {
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *StatsResponse) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *StatsResponse) GetNode() *Usage {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *StatsResponse) GetPods() []*PodStats {
+	if x != nil {
+		return x.Pods
+	}
+	return nil
+}
+
+// PodStats is what a pod uses.
+type PodStats struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Namespace of the pod.
+	Namespace string `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Name of the pod.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// UID of the pod.
+	Uid string `protobuf:"bytes,3,opt,name=uid,proto3" json:"uid,omitempty"`
+	// All its containers together.
+	Usage *Usage `protobuf:"bytes,4,opt,name=usage,proto3" json:"usage,omitempty"`
+	// Its running containers, in the order of its spec.
+	Containers    []*ContainerStats `protobuf:"bytes,5,rep,name=containers,proto3" json:"containers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PodStats) Reset() {
+	*x = PodStats{}
+	mi := &file_xebec_node_v1_node_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PodStats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PodStats) ProtoMessage() {}
+
+func (x *PodStats) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_node_v1_node_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PodStats.ProtoReflect.Descriptor instead.
+func (*PodStats) Descriptor() ([]byte, []int) {
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *PodStats) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *PodStats) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PodStats) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *PodStats) GetUsage() *Usage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
+func (x *PodStats) GetContainers() []*ContainerStats {
+	if x != nil {
+		return x.Containers
+	}
+	return nil
+}
+
+// ContainerStats is what a container uses.
+type ContainerStats struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the container.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What it uses.
+	Usage         *Usage `protobuf:"bytes,2,opt,name=usage,proto3" json:"usage,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContainerStats) Reset() {
+	*x = ContainerStats{}
+	mi := &file_xebec_node_v1_node_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContainerStats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContainerStats) ProtoMessage() {}
+
+func (x *ContainerStats) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_node_v1_node_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContainerStats.ProtoReflect.Descriptor instead.
+func (*ContainerStats) Descriptor() ([]byte, []int) {
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ContainerStats) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ContainerStats) GetUsage() *Usage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
+// Usage is what processes use of a machine.
+type Usage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// CPU time used so far, in nanoseconds. The difference of two readings over that of their times is the CPUs in use.
+	CpuNanoseconds int64 `protobuf:"varint,1,opt,name=cpu_nanoseconds,json=cpuNanoseconds,proto3" json:"cpu_nanoseconds,omitempty"`
+	// Memory in bytes, without files that the kernel can drop at once.
+	MemoryBytes int64 `protobuf:"varint,2,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	// Processes and threads.
+	Processes     int64 `protobuf:"varint,3,opt,name=processes,proto3" json:"processes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Usage) Reset() {
+	*x = Usage{}
+	mi := &file_xebec_node_v1_node_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Usage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Usage) ProtoMessage() {}
+
+func (x *Usage) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_node_v1_node_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Usage.ProtoReflect.Descriptor instead.
+func (*Usage) Descriptor() ([]byte, []int) {
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Usage) GetCpuNanoseconds() int64 {
+	if x != nil {
+		return x.CpuNanoseconds
+	}
+	return 0
+}
+
+func (x *Usage) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *Usage) GetProcesses() int64 {
+	if x != nil {
+		return x.Processes
+	}
+	return 0
+}
+
 var File_xebec_node_v1_node_proto protoreflect.FileDescriptor
 
 const file_xebec_node_v1_node_proto_rawDesc = "" +
@@ -1114,14 +1544,44 @@ const file_xebec_node_v1_node_proto_rawDesc = "" +
 	"\bfrontend\x18\x02 \x01(\tR\bfrontend\x12\x1a\n" +
 	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12'\n" +
 	"\x0fwanted_backends\x18\x04 \x03(\tR\x0ewantedBackends\x12'\n" +
-	"\x0factual_backends\x18\x05 \x03(\tR\x0eactualBackends2\x99\x03\n" +
+	"\x0factual_backends\x18\x05 \x03(\tR\x0eactualBackends\"k\n" +
+	"\x12PortForwardRequest\x12-\n" +
+	"\x06target\x18\x01 \x01(\v2\x15.xebec.node.v1.TargetR\x06target\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\";\n" +
+	"\x13PortForwardResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12\x10\n" +
+	"\x03eof\x18\x02 \x01(\bR\x03eof\"=\n" +
+	"\fStatsRequest\x12-\n" +
+	"\x06target\x18\x01 \x01(\v2\x15.xebec.node.v1.TargetR\x06target\"\x96\x01\n" +
+	"\rStatsResponse\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12(\n" +
+	"\x04node\x18\x02 \x01(\v2\x14.xebec.node.v1.UsageR\x04node\x12+\n" +
+	"\x04pods\x18\x03 \x03(\v2\x17.xebec.node.v1.PodStatsR\x04pods\"\xb9\x01\n" +
+	"\bPodStats\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
+	"\x03uid\x18\x03 \x01(\tR\x03uid\x12*\n" +
+	"\x05usage\x18\x04 \x01(\v2\x14.xebec.node.v1.UsageR\x05usage\x12=\n" +
+	"\n" +
+	"containers\x18\x05 \x03(\v2\x1d.xebec.node.v1.ContainerStatsR\n" +
+	"containers\"P\n" +
+	"\x0eContainerStats\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12*\n" +
+	"\x05usage\x18\x02 \x01(\v2\x14.xebec.node.v1.UsageR\x05usage\"q\n" +
+	"\x05Usage\x12'\n" +
+	"\x0fcpu_nanoseconds\x18\x01 \x01(\x03R\x0ecpuNanoseconds\x12!\n" +
+	"\fmemory_bytes\x18\x02 \x01(\x03R\vmemoryBytes\x12\x1c\n" +
+	"\tprocesses\x18\x03 \x01(\x03R\tprocesses2\xb7\x04\n" +
 	"\vNodeService\x12A\n" +
 	"\x04Logs\x12\x1a.xebec.node.v1.LogsRequest\x1a\x1b.xebec.node.v1.LogsResponse0\x01\x12C\n" +
 	"\x04Exec\x12\x1a.xebec.node.v1.ExecRequest\x1a\x1b.xebec.node.v1.ExecResponse(\x010\x01\x12V\n" +
 	"\vImportImage\x12!.xebec.node.v1.ImportImageRequest\x1a\".xebec.node.v1.ImportImageResponse(\x01\x12Q\n" +
 	"\n" +
 	"ListImages\x12 .xebec.node.v1.ListImagesRequest\x1a!.xebec.node.v1.ListImagesResponse\x12W\n" +
-	"\fListServices\x12\".xebec.node.v1.ListServicesRequest\x1a#.xebec.node.v1.ListServicesResponseB;Z9github.com/xebec-project/xebec/proto/xebec/node/v1;nodev1b\x06proto3"
+	"\fListServices\x12\".xebec.node.v1.ListServicesRequest\x1a#.xebec.node.v1.ListServicesResponse\x12X\n" +
+	"\vPortForward\x12!.xebec.node.v1.PortForwardRequest\x1a\".xebec.node.v1.PortForwardResponse(\x010\x01\x12B\n" +
+	"\x05Stats\x12\x1b.xebec.node.v1.StatsRequest\x1a\x1c.xebec.node.v1.StatsResponseB;Z9github.com/xebec-project/xebec/proto/xebec/node/v1;nodev1b\x06proto3"
 
 var (
 	file_xebec_node_v1_node_proto_rawDescOnce sync.Once
@@ -1135,7 +1595,7 @@ func file_xebec_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_xebec_node_v1_node_proto_rawDescData
 }
 
-var file_xebec_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_xebec_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_xebec_node_v1_node_proto_goTypes = []any{
 	(*Target)(nil),                // 0: xebec.node.v1.Target
 	(*LogsRequest)(nil),           // 1: xebec.node.v1.LogsRequest
@@ -1152,11 +1612,18 @@ var file_xebec_node_v1_node_proto_goTypes = []any{
 	(*ListServicesRequest)(nil),   // 12: xebec.node.v1.ListServicesRequest
 	(*ListServicesResponse)(nil),  // 13: xebec.node.v1.ListServicesResponse
 	(*ServiceEntry)(nil),          // 14: xebec.node.v1.ServiceEntry
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*PortForwardRequest)(nil),    // 15: xebec.node.v1.PortForwardRequest
+	(*PortForwardResponse)(nil),   // 16: xebec.node.v1.PortForwardResponse
+	(*StatsRequest)(nil),          // 17: xebec.node.v1.StatsRequest
+	(*StatsResponse)(nil),         // 18: xebec.node.v1.StatsResponse
+	(*PodStats)(nil),              // 19: xebec.node.v1.PodStats
+	(*ContainerStats)(nil),        // 20: xebec.node.v1.ContainerStats
+	(*Usage)(nil),                 // 21: xebec.node.v1.Usage
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
 }
 var file_xebec_node_v1_node_proto_depIdxs = []int32{
 	0,  // 0: xebec.node.v1.LogsRequest.target:type_name -> xebec.node.v1.Target
-	15, // 1: xebec.node.v1.LogsRequest.since_time:type_name -> google.protobuf.Timestamp
+	22, // 1: xebec.node.v1.LogsRequest.since_time:type_name -> google.protobuf.Timestamp
 	0,  // 2: xebec.node.v1.ExecStart.target:type_name -> xebec.node.v1.Target
 	4,  // 3: xebec.node.v1.ExecStart.size:type_name -> xebec.node.v1.TerminalSize
 	3,  // 4: xebec.node.v1.ExecRequest.start:type_name -> xebec.node.v1.ExecStart
@@ -1167,21 +1634,33 @@ var file_xebec_node_v1_node_proto_depIdxs = []int32{
 	11, // 9: xebec.node.v1.ListImagesResponse.images:type_name -> xebec.node.v1.Image
 	0,  // 10: xebec.node.v1.ListServicesRequest.target:type_name -> xebec.node.v1.Target
 	14, // 11: xebec.node.v1.ListServicesResponse.services:type_name -> xebec.node.v1.ServiceEntry
-	1,  // 12: xebec.node.v1.NodeService.Logs:input_type -> xebec.node.v1.LogsRequest
-	5,  // 13: xebec.node.v1.NodeService.Exec:input_type -> xebec.node.v1.ExecRequest
-	7,  // 14: xebec.node.v1.NodeService.ImportImage:input_type -> xebec.node.v1.ImportImageRequest
-	9,  // 15: xebec.node.v1.NodeService.ListImages:input_type -> xebec.node.v1.ListImagesRequest
-	12, // 16: xebec.node.v1.NodeService.ListServices:input_type -> xebec.node.v1.ListServicesRequest
-	2,  // 17: xebec.node.v1.NodeService.Logs:output_type -> xebec.node.v1.LogsResponse
-	6,  // 18: xebec.node.v1.NodeService.Exec:output_type -> xebec.node.v1.ExecResponse
-	8,  // 19: xebec.node.v1.NodeService.ImportImage:output_type -> xebec.node.v1.ImportImageResponse
-	10, // 20: xebec.node.v1.NodeService.ListImages:output_type -> xebec.node.v1.ListImagesResponse
-	13, // 21: xebec.node.v1.NodeService.ListServices:output_type -> xebec.node.v1.ListServicesResponse
-	17, // [17:22] is the sub-list for method output_type
-	12, // [12:17] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	0,  // 12: xebec.node.v1.PortForwardRequest.target:type_name -> xebec.node.v1.Target
+	0,  // 13: xebec.node.v1.StatsRequest.target:type_name -> xebec.node.v1.Target
+	22, // 14: xebec.node.v1.StatsResponse.time:type_name -> google.protobuf.Timestamp
+	21, // 15: xebec.node.v1.StatsResponse.node:type_name -> xebec.node.v1.Usage
+	19, // 16: xebec.node.v1.StatsResponse.pods:type_name -> xebec.node.v1.PodStats
+	21, // 17: xebec.node.v1.PodStats.usage:type_name -> xebec.node.v1.Usage
+	20, // 18: xebec.node.v1.PodStats.containers:type_name -> xebec.node.v1.ContainerStats
+	21, // 19: xebec.node.v1.ContainerStats.usage:type_name -> xebec.node.v1.Usage
+	1,  // 20: xebec.node.v1.NodeService.Logs:input_type -> xebec.node.v1.LogsRequest
+	5,  // 21: xebec.node.v1.NodeService.Exec:input_type -> xebec.node.v1.ExecRequest
+	7,  // 22: xebec.node.v1.NodeService.ImportImage:input_type -> xebec.node.v1.ImportImageRequest
+	9,  // 23: xebec.node.v1.NodeService.ListImages:input_type -> xebec.node.v1.ListImagesRequest
+	12, // 24: xebec.node.v1.NodeService.ListServices:input_type -> xebec.node.v1.ListServicesRequest
+	15, // 25: xebec.node.v1.NodeService.PortForward:input_type -> xebec.node.v1.PortForwardRequest
+	17, // 26: xebec.node.v1.NodeService.Stats:input_type -> xebec.node.v1.StatsRequest
+	2,  // 27: xebec.node.v1.NodeService.Logs:output_type -> xebec.node.v1.LogsResponse
+	6,  // 28: xebec.node.v1.NodeService.Exec:output_type -> xebec.node.v1.ExecResponse
+	8,  // 29: xebec.node.v1.NodeService.ImportImage:output_type -> xebec.node.v1.ImportImageResponse
+	10, // 30: xebec.node.v1.NodeService.ListImages:output_type -> xebec.node.v1.ListImagesResponse
+	13, // 31: xebec.node.v1.NodeService.ListServices:output_type -> xebec.node.v1.ListServicesResponse
+	16, // 32: xebec.node.v1.NodeService.PortForward:output_type -> xebec.node.v1.PortForwardResponse
+	18, // 33: xebec.node.v1.NodeService.Stats:output_type -> xebec.node.v1.StatsResponse
+	27, // [27:34] is the sub-list for method output_type
+	20, // [20:27] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_xebec_node_v1_node_proto_init() }
@@ -1207,7 +1686,7 @@ func file_xebec_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xebec_node_v1_node_proto_rawDesc), len(file_xebec_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

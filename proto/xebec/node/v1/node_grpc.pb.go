@@ -24,6 +24,8 @@ const (
 	NodeService_ImportImage_FullMethodName  = "/xebec.node.v1.NodeService/ImportImage"
 	NodeService_ListImages_FullMethodName   = "/xebec.node.v1.NodeService/ListImages"
 	NodeService_ListServices_FullMethodName = "/xebec.node.v1.NodeService/ListServices"
+	NodeService_PortForward_FullMethodName  = "/xebec.node.v1.NodeService/PortForward"
+	NodeService_Stats_FullMethodName        = "/xebec.node.v1.NodeService/Stats"
 )
 
 // NodeServiceClient is the client API for NodeService service.
@@ -45,6 +47,11 @@ type NodeServiceClient interface {
 	ListImages(ctx context.Context, in *ListImagesRequest, opts ...grpc.CallOption) (*ListImagesResponse, error)
 	// ListServices shows what the node's service maps hold next to what they should.
 	ListServices(ctx context.Context, in *ListServicesRequest, opts ...grpc.CallOption) (*ListServicesResponse, error)
+	// PortForward carries one TCP connection to a port of a pod, as seen from inside the pod. The first request holds
+	// target and port, later ones data; the end of the requests closes the connection's sending side.
+	PortForward(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PortForwardRequest, PortForwardResponse], error)
+	// Stats tells what the node, its pods and their containers use.
+	Stats(ctx context.Context, in *StatsRequest, opts ...grpc.CallOption) (*StatsResponse, error)
 }
 
 type nodeServiceClient struct {
@@ -120,6 +127,29 @@ func (c *nodeServiceClient) ListServices(ctx context.Context, in *ListServicesRe
 	return out, nil
 }
 
+func (c *nodeServiceClient) PortForward(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PortForwardRequest, PortForwardResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[3], NodeService_PortForward_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PortForwardRequest, PortForwardResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NodeService_PortForwardClient = grpc.BidiStreamingClient[PortForwardRequest, PortForwardResponse]
+
+func (c *nodeServiceClient) Stats(ctx context.Context, in *StatsRequest, opts ...grpc.CallOption) (*StatsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StatsResponse)
+	err := c.cc.Invoke(ctx, NodeService_Stats_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // NodeServiceServer is the server API for NodeService service.
 // All implementations must embed UnimplementedNodeServiceServer
 // for forward compatibility.
@@ -139,6 +169,11 @@ type NodeServiceServer interface {
 	ListImages(context.Context, *ListImagesRequest) (*ListImagesResponse, error)
 	// ListServices shows what the node's service maps hold next to what they should.
 	ListServices(context.Context, *ListServicesRequest) (*ListServicesResponse, error)
+	// PortForward carries one TCP connection to a port of a pod, as seen from inside the pod. The first request holds
+	// target and port, later ones data; the end of the requests closes the connection's sending side.
+	PortForward(grpc.BidiStreamingServer[PortForwardRequest, PortForwardResponse]) error
+	// Stats tells what the node, its pods and their containers use.
+	Stats(context.Context, *StatsRequest) (*StatsResponse, error)
 	mustEmbedUnimplementedNodeServiceServer()
 }
 
@@ -163,6 +198,12 @@ func (UnimplementedNodeServiceServer) ListImages(context.Context, *ListImagesReq
 }
 func (UnimplementedNodeServiceServer) ListServices(context.Context, *ListServicesRequest) (*ListServicesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListServices not implemented")
+}
+func (UnimplementedNodeServiceServer) PortForward(grpc.BidiStreamingServer[PortForwardRequest, PortForwardResponse]) error {
+	return status.Error(codes.Unimplemented, "method PortForward not implemented")
+}
+func (UnimplementedNodeServiceServer) Stats(context.Context, *StatsRequest) (*StatsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Stats not implemented")
 }
 func (UnimplementedNodeServiceServer) mustEmbedUnimplementedNodeServiceServer() {}
 func (UnimplementedNodeServiceServer) testEmbeddedByValue()                     {}
@@ -246,6 +287,31 @@ func _NodeService_ListServices_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _NodeService_PortForward_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(NodeServiceServer).PortForward(&grpc.GenericServerStream[PortForwardRequest, PortForwardResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NodeService_PortForwardServer = grpc.BidiStreamingServer[PortForwardRequest, PortForwardResponse]
+
+func _NodeService_Stats_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StatsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).Stats(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_Stats_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).Stats(ctx, req.(*StatsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // NodeService_ServiceDesc is the grpc.ServiceDesc for NodeService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -260,6 +326,10 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListServices",
 			Handler:    _NodeService_ListServices_Handler,
+		},
+		{
+			MethodName: "Stats",
+			Handler:    _NodeService_Stats_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
@@ -277,6 +347,12 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "ImportImage",
 			Handler:       _NodeService_ImportImage_Handler,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "PortForward",
+			Handler:       _NodeService_PortForward_Handler,
+			ServerStreams: true,
 			ClientStreams: true,
 		},
 	},
