@@ -51,6 +51,8 @@ var rows = []row{
 	{"program", "5,000 services x 2 endpoints programmed on a node", "3.6 s (nftables), 8.5 s (iptables)", "50 ms", datapath("BenchmarkProgram5000", wallTime)},
 	{"endpoint", "then one endpoint changes", "0.94 s (nftables), 0.29 s (iptables)", "20 ms", datapath("BenchmarkOneEndpoint", wallTime)},
 	{"connect", "new connection by cluster IP at 10,000 services, against direct", "0.46 (iptables-nft), 0.87 (nft)", "0.97", datapath("BenchmarkConnect", metric("direct/cluster-ip"))},
+	{"pods", "bind to container running and ready, image present, one pod after the other", "-", "p50 150 ms", measurePods},
+	{"up", "lab up from built binaries to all of 3 masters and 2 nodes ready", "-", "15 s", measureUp},
 }
 
 // bench is what the measurements share.
@@ -91,7 +93,7 @@ func measure(ctx context.Context, run string, b bench) error {
 	if err != nil {
 		return err
 	}
-	binaries, remove, err := cluster.Build(ctx, "xebecd", "xebec-agent")
+	binaries, remove, err := cluster.Build(ctx, "xebec", "xebecd", "xebec-agent")
 	if err != nil {
 		return err
 	}
