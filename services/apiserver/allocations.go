@@ -124,6 +124,10 @@ func (a *allocations) release(ctx context.Context, get reader, svc *corev1.Servi
 	}
 	stored, err := get(ctx, a.key(addr))
 	if errors.Is(err, storage.ErrNotFound) {
+		// Nothing to give back is believed only of a linearizable read: no comparison at the commit would tell.
+		stored, err = a.store.Get(ctx, a.key(addr))
+	}
+	if errors.Is(err, storage.ErrNotFound) {
 		return nil, nil
 	}
 	if err != nil {

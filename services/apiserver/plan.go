@@ -61,7 +61,7 @@ func (s *Service) write(ctx context.Context, fence *apiv1.Fence, dryRun bool, pl
 		fresh := attempt > 0
 		get := s.readCached
 		if fresh {
-			get = s.readLinearizable
+			get = s.readCurrent()
 		}
 		changes, err := plan(ctx, get)
 		if err != nil {
@@ -160,6 +160,8 @@ func conflictOf(c *change) error {
 
 // readCached reads for a first plan. What is not in the cache counts as absent: a plan that goes on from there writes on
 // the condition that it is, and one that is refused is made again from a linearizable read.
+// readCached reads for a first plan. What the cache does not hold counts as absent: the commit compares, and a refusal is
+// planned again.
 func (s *Service) readCached(_ context.Context, key storage.Key) (*storage.Object, error) {
 	if o, ok := s.store.GetCached(key); ok {
 		return o, nil
@@ -167,8 +169,18 @@ func (s *Service) readCached(_ context.Context, key storage.Key) (*storage.Objec
 	return nil, fmt.Errorf("get %s: %w", key, storage.ErrNotFound)
 }
 
-func (s *Service) readLinearizable(ctx context.Context, key storage.Key) (*storage.Object, error) {
-	return s.store.Get(ctx, key)
+// readCurrent returns a reader for one plan: its first read brings the cache up to date, so that the whole plan is made of
+// what was acknowledged before it, at the cost of one round trip to etcd.
+func (s *Service) readCurrent() reader {
+	current := false
+	return func(ctx context.Context, key storage.Key) (*storage.Object, error) {
+		if current {
+			return s.readCached(ctx, key)
+		}
+		o, err := s.store.Get(ctx, key)
+		current = err == nil || errors.Is(err, storage.ErrNotFound)
+		return o, err
+	}
 }
 
 // current reads and decodes the object of a write.

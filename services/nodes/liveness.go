@@ -96,12 +96,13 @@ func isSilent(n *corev1.Node) bool {
 	return kind.NodeCondition(n, kind.NodeReady).GetStatus() == conditionUnknown
 }
 
-// allSilent reports whether no node at all is heard of. Then it is rather the control plane that is cut off than every
-// machine that died, and there is nowhere to move pods to: Kubernetes calls it full disruption.
-func allSilent(nodes *client.Informer[*corev1.Node]) bool {
+// allSilent reports whether no node at all is heard of, but for one that may be left out. Then it is rather the control
+// plane that is cut off than every machine that died, and there is nowhere to move pods to: Kubernetes calls it full
+// disruption.
+func allSilent(nodes *client.Informer[*corev1.Node], except string) bool {
 	return !slices.ContainsFunc(nodes.List(), func(n *corev1.Node) bool {
 		c := kind.NodeCondition(n, kind.NodeReady)
-		return c != nil && c.GetStatus() != conditionUnknown
+		return c != nil && c.GetStatus() != conditionUnknown && n.GetMetadata().GetName() != except
 	})
 }
 
@@ -141,7 +142,8 @@ func (l *liveness) taint(ctx context.Context, node *corev1.Node) error {
 	case kind.ConditionTrue:
 	case conditionUnknown:
 		want = taintUnreachable
-		if allSilent(l.nodes) {
+		// What the informer has of this node itself may be older than what was written a moment ago.
+		if allSilent(l.nodes, node.GetMetadata().GetName()) {
 			effects = effects[:1]
 		}
 	default:
@@ -153,8 +155,8 @@ func (l *liveness) taint(ctx context.Context, node *corev1.Node) error {
 	if want != "" {
 		for _, effect := range effects {
 			if !slices.ContainsFunc(kept, func(t *corev1.Taint) bool { return t.GetKey() == want && t.GetEffect() == effect }) {
-				// The time counts from when the node was first seen so, which is now.
-				kept = append(kept, &corev1.Taint{Key: want, Effect: effect, TimeAdded: timestamppb.New(time.Now().Truncate(time.Second))})
+				// The time counts from when the node was first seen so, which is now; in whole seconds, and never early.
+				kept = append(kept, &corev1.Taint{Key: want, Effect: effect, TimeAdded: timestamppb.New(time.Now().Add(time.Second - 1).Truncate(time.Second))})
 			}
 		}
 	}

@@ -148,7 +148,7 @@ func (s *Service) setup(t *controller.Term) error {
 		if old != nil && now != nil && isSilent(old) == isSilent(now) {
 			return
 		}
-		if was := nobody; was != allSilent(nodes) {
+		if was := nobody; was != allSilent(nodes, "") {
 			nobody = !was
 			for _, n := range nodes.List() {
 				liveController.Enqueue(client.KeyOf(n))

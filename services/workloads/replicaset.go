@@ -280,40 +280,42 @@ func outcomeUnknown(err error) bool {
 	return false
 }
 
-// remove deletes pods, many in each transaction. A transaction that fails, because one of them is gone already for
-// example, is made anew pod by pod.
+// remove deletes pods, many in each transaction.
 func (r *replicaSets) remove(ctx context.Context, key controller.Key, rs *appsv1.ReplicaSet, victims []*corev1.Pod) error {
-	k := r.pods.Kind()
 	for batch := range slices.Chunk(victims, maxBatch) {
-		ops := make([]client.Operation, len(batch))
-		for i, p := range batch {
-			ops[i] = client.OpDelete(k, p.GetMetadata().GetNamespace(), p.GetMetadata().GetName(), client.IfUID(p.GetMetadata().GetUid()))
-		}
-		result, err := client.Transact(ctx, r.client, ops...)
-		if err == nil {
-			for _, p := range batch {
-				r.deleted(key, rs, p, result.Revision)
-			}
-			continue
-		}
-		for i, p := range batch {
-			result, err := client.Transact(ctx, r.client, ops[i])
-			switch {
-			case apierr.IsNotFound(err) || apierr.IsConflict(err):
-			case err != nil:
-				r.events.Event(rs, events.Warning, failedDelete, "Error deleting: %s", apierr.Message(err))
-				return &scaleError{failedDelete, fmt.Errorf("delete pod %s: %w", p.GetMetadata().GetName(), err)}
-			default:
-				r.deleted(key, rs, p, result.Revision)
-			}
+		if err := r.removeBatch(ctx, key, rs, batch); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (r *replicaSets) deleted(key controller.Key, rs *appsv1.ReplicaSet, p *corev1.Pod, revision string) {
-	r.pending.deleted(key, revision, client.KeyOf(p))
-	r.events.Event(rs, events.Normal, "SuccessfulDelete", "Deleted pod: %s", p.GetMetadata().GetName())
+// removeBatch deletes pods in one transaction. When that fails, because one of them is gone already for example, or
+// because agents write to them all the time, its halves are tried.
+func (r *replicaSets) removeBatch(ctx context.Context, key controller.Key, rs *appsv1.ReplicaSet, batch []*corev1.Pod) error {
+	ops := make([]client.Operation, len(batch))
+	for i, p := range batch {
+		ops[i] = client.OpDelete(r.pods.Kind(), p.GetMetadata().GetNamespace(), p.GetMetadata().GetName(), client.IfUID(p.GetMetadata().GetUid()))
+	}
+	result, err := client.Transact(ctx, r.client, ops...)
+	switch {
+	case err == nil:
+		for _, p := range batch {
+			r.pending.deleted(key, result.Revision, client.KeyOf(p))
+			r.events.Event(rs, events.Normal, "SuccessfulDelete", "Deleted pod: %s", p.GetMetadata().GetName())
+		}
+		return nil
+	case len(batch) > 1 && (apierr.IsNotFound(err) || apierr.IsConflict(err) || apierr.IsBadRequest(err)):
+		half := len(batch) / 2
+		if err := r.removeBatch(ctx, key, rs, batch[:half]); err != nil {
+			return err
+		}
+		return r.removeBatch(ctx, key, rs, batch[half:])
+	case apierr.IsNotFound(err) || apierr.IsConflict(err):
+		return nil
+	}
+	r.events.Event(rs, events.Warning, failedDelete, "Error deleting: %s", apierr.Message(err))
+	return &scaleError{failedDelete, fmt.Errorf("delete %d pods: %w", len(batch), err)}
 }
 
 // crowding counts the active pods on each node that belong to the set, or to another of the same deployment.

@@ -383,13 +383,16 @@ func TestReplicaSets(t *testing.T) {
 		}
 		begun = time.Now()
 		patch[*appsv1.ReplicaSet](t, c, "crowd", "many", `{"spec":{"replicas":0}}`)
+		var last *appsv1.ReplicaSetStatus
+		defer func() {
+			if t.Failed() {
+				t.Logf("status %v, %d pods left", last, len(podsOf(t, c, "crowd", "app=many")))
+			}
+		}()
 		eventually(t, "none", func() bool {
-			s := get[*appsv1.ReplicaSet](t, c, "crowd", "many").GetStatus()
-			return s.GetReplicas() == 0 && s.TerminatingReplicas != nil && s.GetTerminatingReplicas() == 0
+			last = get[*appsv1.ReplicaSet](t, c, "crowd", "many").GetStatus()
+			return last.GetReplicas() == 0 && last.GetTerminatingReplicas() == 0 && len(podsOf(t, c, "crowd", "app=many")) == 0
 		})
-		if left := podsOf(t, c, "crowd", "app=many"); len(left) != 0 {
-			t.Errorf("%d pods are left", len(left))
-		}
 		t.Logf("gone within %v", time.Since(begun))
 	})
 }
