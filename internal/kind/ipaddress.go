@@ -16,22 +16,24 @@ var (
 		checkUpdate: checkIPAddressUpdate,
 	}
 	ipAddressColumns = []Column{
-		column("PARENTREF", func(a *networkingv1.IPAddress) string {
-			ref := a.GetSpec().GetParentRef()
-			parent := ref.GetResource()
-			if ref.GetGroup() != "" {
-				parent += "." + ref.GetGroup()
-			}
-			for _, part := range []string{ref.GetNamespace(), ref.GetName()} {
-				if part != "" {
-					parent += "/" + part
-				}
-			}
-			return parent
-		}),
+		column("PARENTREF", func(a *networkingv1.IPAddress) string { return parentRef(a.GetSpec().GetParentRef()) }),
 		age,
 	}
 )
+
+// parentRef writes what an allocation belongs to.
+func parentRef(ref *networkingv1.ParentReference) string {
+	parent := ref.GetResource()
+	if ref.GetGroup() != "" {
+		parent += "." + ref.GetGroup()
+	}
+	for _, part := range []string{ref.GetNamespace(), ref.GetName()} {
+		if part != "" {
+			parent += "/" + part
+		}
+	}
+	return parent
+}
 
 // nameIsAddress accepts an address in its canonical form: two spellings of one address would be two allocations.
 func nameIsAddress(name string) []string {
@@ -46,8 +48,11 @@ func nameIsAddress(name string) []string {
 }
 
 func checkIPAddress(a *networkingv1.IPAddress, c *checker) {
+	c.parentRef(a.GetSpec().GetParentRef())
+}
+
+func (c *checker) parentRef(ref *networkingv1.ParentReference) {
 	p := field.NewPath("spec", "parentRef")
-	ref := a.GetSpec().GetParentRef()
 	if ref == nil {
 		c.required(p, "")
 		return

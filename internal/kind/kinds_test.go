@@ -258,3 +258,25 @@ func TestIPAddress(t *testing.T) {
 	})
 	expectCells(t, address(), now, map[string]string{"PARENTREF": "services/default/web"})
 }
+
+func TestNodePort(t *testing.T) {
+	port := func() *networkingv1.NodePort {
+		return &networkingv1.NodePort{
+			Metadata: &metav1.ObjectMeta{Name: kind.NodePortName("", 30080)},
+			Spec:     &networkingv1.NodePortSpec{ParentRef: &networkingv1.ParentReference{Resource: "services", Namespace: "default", Name: "web"}},
+		}
+	}
+	const want = "must be a protocol and a port, such as tcp-30080"
+	var bad []badCase[*networkingv1.NodePort]
+	for _, name := range []string{"30080", "tcp", "tcp-", "sctp-30080", "tcp-030080", "tcp-70000", "tcp-x"} {
+		bad = append(bad, badCase[*networkingv1.NodePort]{
+			name, func(n *networkingv1.NodePort) { n.Metadata.Name = name }, []string{fmt.Sprintf("metadata.name: Invalid value: %q: %s", name, want)},
+		})
+	}
+	bad = append(bad, badCase[*networkingv1.NodePort]{"no parent", func(n *networkingv1.NodePort) { n.Spec = nil }, []string{"spec.parentRef: Required value"}})
+	testValidate(t, port, bad)
+	testUpdate(t, port, []updateCase[*networkingv1.NodePort]{
+		{"other parent", func(n *networkingv1.NodePort) { n.Spec.ParentRef.Name = "db" }, []string{`spec.parentRef: Invalid value: "db": field is immutable`}},
+	})
+	expectCells(t, port(), now, map[string]string{"PARENTREF": "services/default/web"})
+}

@@ -93,7 +93,9 @@ func NeedsClusterIP(s *corev1.Service) bool {
 	return s.GetSpec().GetType() != ServiceExternalName && s.GetSpec().GetClusterIp() == ""
 }
 
-// needsNodePorts says that nodes are to open ports for the service.
+// NeedsNodePorts reports that nodes are to open a port for each of the service's ports.
+func NeedsNodePorts(s *corev1.Service) bool { return needsNodePorts(s.GetSpec()) }
+
 func needsNodePorts(s *corev1.ServiceSpec) bool {
 	return s.GetType() == ServiceNodePort ||
 		s.GetType() == ServiceLoadBalancer && (s.AllocateLoadBalancerNodePorts == nil || s.GetAllocateLoadBalancerNodePorts())
@@ -456,8 +458,8 @@ func checkServiceUpdate(new, old *corev1.Service, c *checker) {
 // warnService tells of values, rather than fields, that have no effect yet.
 func warnService(s *corev1.Service) []string {
 	var out []string
-	if isExternal(s.GetSpec()) {
-		out = append(out, fmt.Sprintf("spec.type: %s services are reachable by their cluster IP only: nodes do not open ports for them yet", s.GetSpec().GetType()))
+	if s.GetSpec().GetType() == ServiceLoadBalancer && len(s.GetStatus().GetLoadBalancer().GetIngress()) == 0 {
+		out = append(out, "spec.type: nobody allocates load balancers' addresses yet; the service is reachable by its cluster IP and node ports, and by the addresses that status.loadBalancer is given")
 	}
 	return out
 }

@@ -100,8 +100,12 @@ func TestServiceDefaults(t *testing.T) {
 	if s.GetSpec().GetExternalTrafficPolicy() != "Cluster" || s.GetSpec().GetSessionAffinityConfig().GetClientIp().GetTimeoutSeconds() != 10800 {
 		t.Errorf("spec %v", s.GetSpec())
 	}
+	if w := kind.Of(s).Warnings(s); len(w) != 0 {
+		t.Errorf("a node port warns: %q", w)
+	}
+	s.Spec.Type = "LoadBalancer"
 	if w := kind.Of(s).Warnings(s); len(w) != 1 {
-		t.Errorf("warnings %q, want one for the type", w)
+		t.Errorf("warnings %q, want one that no address is allocated", w)
 	}
 }
 

@@ -89,4 +89,9 @@ var table = []*Kind{
 		New:     func() Object { return new(networkingv1.IPAddress) },
 		Columns: ipAddressColumns, rules: ipAddressRules,
 	},
+	{
+		Group: GroupNetworking, Version: "v1", Name: "NodePort", Plural: "nodeports", Singular: "nodeport",
+		New:     func() Object { return new(networkingv1.NodePort) },
+		Columns: nodePortColumns, rules: nodePortRules,
+	},
 }

@@ -40,7 +40,12 @@ func (s *Service) admit(ctx context.Context, get reader, o, old kind.Object) ([]
 	switch o := o.(type) {
 	case *corev1.Service:
 		before, _ := old.(*corev1.Service)
-		return s.allocations.allocate(ctx, get, o, before)
+		addresses, err := s.allocations.allocate(ctx, get, o, before)
+		if err != nil {
+			return nil, err
+		}
+		ports, err := s.nodePorts.allocate(ctx, get, o, before)
+		return append(addresses, ports...), err
 	case *corev1.Node:
 		before, _ := old.(*corev1.Node)
 		return nil, restrictNode(ctx, o, before)

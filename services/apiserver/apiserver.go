@@ -79,6 +79,7 @@ type Service struct {
 	merger      *apply.Merger
 	authorizer  *authz.Authorizer
 	allocations *allocations
+	nodePorts   *nodePorts
 	leases      *leaseService
 	ready       chan struct{}
 	log         *zap.Logger
@@ -104,6 +105,7 @@ func New(cfg Config, etcd *clientv3.Client, log *zap.Logger) (*Service, error) {
 		store: store, etcd: etcd, maxTxnOps: cfg.Storage.MaxTxnOps, merger: merger, log: log, ready: make(chan struct{}),
 		authorizer:  &authz.Authorizer{Pods: &podIndex{store, nodeName}},
 		allocations: newAllocations(store, netip.MustParsePrefix(cfg.ServiceCIDR), netip.MustParseAddr(cfg.ClusterDNS)),
+		nodePorts:   newNodePorts(store),
 		leases:      &leaseService{store: store},
 	}, nil
 }

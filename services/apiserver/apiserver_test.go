@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -386,6 +387,102 @@ func TestObjects(t *testing.T) {
 			t.Errorf("listing its own pods: %v", err)
 		}
 	})
+}
+
+// TestNodePorts makes services at two apiservers at once and expects every port to be given once, and back when it is
+// no longer wanted.
+func TestNodePorts(t *testing.T) {
+	etcd := etcdtest.New(t, 1)
+	first, second := admin(start(t, etcd)), admin(start(t, etcd))
+	ctx := t.Context()
+	waitNamespace(t, first)
+	waitNamespace(t, second)
+	open := func(name string, ports ...int32) *corev1.Service {
+		s := service(name)
+		s.Spec.Type, s.Spec.Ports = "NodePort", nil
+		for i, p := range ports {
+			s.Spec.Ports = append(s.Spec.Ports, &corev1.ServicePort{Name: fmt.Sprint("p", i), Port: int32(80 + i), NodePort: p})
+		}
+		return s
+	}
+	held := func(what string, want int) {
+		t.Helper()
+		list, _, err := client.List[*networkingv1.NodePort](ctx, second, client.ListOptions{})
+		if err != nil || len(list) != want {
+			t.Errorf("%s: %d ports are allocated, want %d (%v)", what, len(list), want, err)
+		}
+	}
+	var mu sync.Mutex
+	given := map[int32]string{}
+	var wg sync.WaitGroup
+	for i, c := range []*client.Client{first, second} {
+		wg.Go(func() {
+			for n := range 20 {
+				svc, err := client.Create(ctx, c, open(fmt.Sprintf("s-%d-%d", i, n), 0, 0))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				for _, p := range svc.GetSpec().GetPorts() {
+					if other, twice := given[p.GetNodePort()]; twice || p.GetNodePort() == 0 {
+						t.Errorf("%d given to %s and %s", p.GetNodePort(), other, svc.GetMetadata().GetName())
+					}
+					given[p.GetNodePort()] = svc.GetMetadata().GetName()
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	held("40 services of two ports", 80)
+
+	// A port that somebody asks for at two apiservers at once is one's.
+	var wanted int32 = 30000
+	for given[wanted] != "" {
+		wanted++
+	}
+	results := make([]error, 2)
+	for i, c := range []*client.Client{first, second} {
+		wg.Go(func() { _, results[i] = client.Create(ctx, c, open(fmt.Sprint("wants-", i), wanted)) })
+	}
+	wg.Wait()
+	if (results[0] == nil) == (results[1] == nil) || !apierr.IsInvalid(cmp.Or(results[0], results[1])) {
+		t.Errorf("one port for two services: %v and %v", results[0], results[1])
+	}
+	held("one more", 81)
+
+	svc, err := client.Get[*corev1.Service](ctx, first, "default", "s-0-0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := svc.GetSpec().GetPorts()[0].GetNodePort()
+	again := open("s-0-0", 0, 0) // as a manifest that is applied again
+	if svc, err = client.Update(ctx, first, again); err != nil || svc.GetSpec().GetPorts()[0].GetNodePort() != kept {
+		t.Errorf("ports are %v, %v, want the first to be %d still", svc.GetSpec().GetPorts(), err, kept)
+	}
+	held("an update that leaves ports out", 81)
+	if _, err := client.Update(ctx, first, open("s-0-0", kept)); err != nil {
+		t.Error(err)
+	}
+	held("a port less", 80)
+	if _, err := client.Update(ctx, first, service("s-0-0")); err != nil {
+		t.Error(err)
+	}
+	held("of type ClusterIP", 79)
+	if svc, err := client.Create(ctx, second, open("heir", kept)); err != nil || svc.GetSpec().GetPorts()[0].GetNodePort() != kept {
+		t.Errorf("a port that was given back: %v, %v", svc.GetSpec().GetPorts(), err)
+	}
+	if _, err := client.Delete[*corev1.Service](ctx, first, "default", "s-0-1"); err != nil {
+		t.Error(err)
+	}
+	held("after a deletion", 78)
+	both := open("both", 0, 0)
+	both.Spec.Ports[0].NodePort, both.Spec.Ports[1].NodePort, both.Spec.Ports[1].Protocol = kept, wanted, "UDP"
+	if _, err := client.Create(ctx, first, both); !apierr.IsInvalid(err) || !strings.Contains(err.Error(), "spec.ports[0].nodePort") {
+		t.Errorf("a TCP port in use and a UDP one that is not: %v", err)
+	}
+	held("after a refusal", 78)
 }
 
 // TestClusterIPs makes services at two apiservers at once and expects every address to be given once.

@@ -100,5 +100,10 @@ func (s *Service) release(ctx context.Context, get reader, o kind.Object) ([]sto
 	if !ok {
 		return nil, nil
 	}
-	return s.allocations.release(ctx, get, svc)
+	addresses, err := s.allocations.release(ctx, get, svc)
+	if err != nil {
+		return nil, err
+	}
+	ports, err := s.nodePorts.release(ctx, get, svc)
+	return append(addresses, ports...), err
 }

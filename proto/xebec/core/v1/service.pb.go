@@ -735,21 +735,21 @@ const file_xebec_core_v1_service_proto_rawDesc = "" +
 	"\aService\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12.\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1a.xebec.core.v1.ServiceSpecR\x04spec\x124\n" +
-	"\x06status\x18\x03 \x01(\v2\x1c.xebec.core.v1.ServiceStatusR\x06status\"\xc9\v\n" +
+	"\x06status\x18\x03 \x01(\v2\x1c.xebec.core.v1.ServiceStatusR\x06status\"\xa1\v\n" +
 	"\vServiceSpec\x12H\n" +
 	"\x05ports\x18\x01 \x03(\v2\x1a.xebec.core.v1.ServicePortB\x16\xc2\xda\x18\x12\x18\x02\"\x04port\"\bprotocolR\x05ports\x12L\n" +
 	"\bselector\x18\x02 \x03(\v2(.xebec.core.v1.ServiceSpec.SelectorEntryB\x06\xc2\xda\x18\x02(\x01R\bselector\x12\x1d\n" +
 	"\n" +
 	"cluster_ip\x18\x03 \x01(\tR\tclusterIP\x12\x12\n" +
-	"\x04type\x18\x04 \x01(\tR\x04type\x12X\n" +
-	"\fexternal_ips\x18\x05 \x03(\tB5\xc2\xda\x181:/services are reachable by their cluster IP onlyR\vexternalIPs\x12)\n" +
+	"\x04type\x18\x04 \x01(\tR\x04type\x12!\n" +
+	"\fexternal_ips\x18\x05 \x03(\tR\vexternalIPs\x12)\n" +
 	"\x10session_affinity\x18\a \x01(\tR\x0fsessionAffinity\x12O\n" +
 	"\x10load_balancer_ip\x18\b \x01(\tB%\xc2\xda\x18!:\x1fthere are no load balancers yetR\x0eloadBalancerIP\x12d\n" +
 	"\x1bload_balancer_source_ranges\x18\t \x03(\tB%\xc2\xda\x18!:\x1fthere are no load balancers yetR\x18loadBalancerSourceRanges\x12#\n" +
 	"\rexternal_name\x18\n" +
 	" \x01(\tR\fexternalName\x126\n" +
-	"\x17external_traffic_policy\x18\v \x01(\tR\x15externalTrafficPolicy\x12c\n" +
-	"\x16health_check_node_port\x18\f \x01(\x05B.\xc2\xda\x18*:(nodes do not open ports for services yetR\x13healthCheckNodePort\x12=\n" +
+	"\x17external_traffic_policy\x18\v \x01(\tR\x15externalTrafficPolicy\x12r\n" +
+	"\x16health_check_node_port\x18\f \x01(\x05B=\xc2\xda\x189:7nodes do not answer health checks of load balancers yetR\x13healthCheckNodePort\x12=\n" +
 	"\x1bpublish_not_ready_addresses\x18\r \x01(\bR\x18publishNotReadyAddresses\x12\\\n" +
 	"\x17session_affinity_config\x18\x0e \x01(\v2$.xebec.core.v1.SessionAffinityConfigR\x15sessionAffinityConfig\x12-\n" +
 	"\x10ip_family_policy\x18\x11 \x01(\tH\x00R\x0eipFamilyPolicy\x88\x01\x01\x12\x1f\n" +
@@ -768,14 +768,14 @@ const file_xebec_core_v1_service_proto_rawDesc = "" +
 	"\"_allocate_load_balancer_node_portsB\x16\n" +
 	"\x14_load_balancer_classB\x1a\n" +
 	"\x18_internal_traffic_policyB\x17\n" +
-	"\x15_traffic_distribution\"\xa1\x02\n" +
+	"\x15_traffic_distribution\"\xf1\x01\n" +
 	"\vServicePort\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12'\n" +
 	"\bprotocol\x18\x02 \x01(\tB\v\xc2\xda\x18\a2\x05\"TCP\"R\bprotocol\x12\x12\n" +
 	"\x04port\x18\x03 \x01(\x05R\x04port\x12;\n" +
 	"\vtarget_port\x18\x04 \x01(\v2\x1a.xebec.meta.v1.IntOrStringR\n" +
-	"targetPort\x12K\n" +
-	"\tnode_port\x18\x05 \x01(\x05B.\xc2\xda\x18*:(nodes do not open ports for services yetR\bnodePort\x12&\n" +
+	"targetPort\x12\x1b\n" +
+	"\tnode_port\x18\x05 \x01(\x05R\bnodePort\x12&\n" +
 	"\fapp_protocol\x18\x06 \x01(\tH\x00R\vappProtocol\x88\x01\x01B\x0f\n" +
 	"\r_app_protocol\"S\n" +
 	"\x15SessionAffinityConfig\x12:\n" +

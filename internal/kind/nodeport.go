@@ -1,0 +1,48 @@
+package kind
+
+import (
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
+)
+
+// GroupNetworking is the API group of what Kubernetes' networking has no kind for.
+const GroupNetworking = "networking.xebec.dev"
+
+var (
+	nodePortRules = rulesOf[*networkingv1.NodePort]{
+		name: nameIsNodePort,
+		check: func(n *networkingv1.NodePort, c *checker) {
+			c.parentRef(n.GetSpec().GetParentRef())
+		},
+		checkUpdate: func(new, old *networkingv1.NodePort, c *checker) {
+			if !proto.Equal(new.GetSpec(), old.GetSpec()) {
+				c.invalid(field.NewPath("spec", "parentRef"), new.GetSpec().GetParentRef().GetName(), "field is immutable")
+			}
+		},
+	}
+	nodePortColumns = []Column{
+		column("PARENTREF", func(n *networkingv1.NodePort) string { return parentRef(n.GetSpec().GetParentRef()) }),
+		age,
+	}
+)
+
+// NodePortName names the allocation of a node port; the protocol is TCP when empty.
+func NodePortName(protocol string, port int32) string {
+	return strings.ToLower(orTCP(protocol)) + "-" + strconv.Itoa(int(port))
+}
+
+// nameIsNodePort accepts what NodePortName gives for the ports of nodes.
+func nameIsNodePort(name string) []string {
+	protocol, number, _ := strings.Cut(name, "-")
+	port, err := strconv.ParseInt(number, 10, 32)
+	upper := strings.ToUpper(protocol)
+	if err != nil || upper != ProtocolTCP && upper != ProtocolUDP || port < 1 || port > 65535 || NodePortName(upper, int32(port)) != name {
+		return []string{"must be a protocol and a port, such as tcp-30080"}
+	}
+	return nil
+}
