@@ -160,8 +160,6 @@ func conflictOf(c *change) error {
 
 // readCached reads for a first plan. What is not in the cache counts as absent: a plan that goes on from there writes on
 // the condition that it is, and one that is refused is made again from a linearizable read.
-// readCached reads for a first plan. What the cache does not hold counts as absent: the commit compares, and a refusal is
-// planned again.
 func (s *Service) readCached(_ context.Context, key storage.Key) (*storage.Object, error) {
 	if o, ok := s.store.GetCached(key); ok {
 		return o, nil
