@@ -63,6 +63,19 @@ func (s *Store) settle(ctx context.Context, txn Txn, since int64, cause error) (
 	return revision, happened, nil
 }
 
+// settleNoSpace finds out what became of a transaction that etcd answered with ErrNoSpace. The one that takes the
+// database over its quota is applied all the same (quotaApplierV3 in etcd's server), and only those after it are
+// refused. Its outcome is decided by then: a linearizable look tells.
+func (s *Store) settleNoSpace(ctx context.Context, txn Txn, since int64, cause error) (revision int64, err error) {
+	if err := s.current(ctx); err != nil {
+		return 0, fmt.Errorf("%w: %w: %w", cause, ErrUnknownOutcome, err)
+	}
+	if revision, happened, _ := s.cache.trace(txn, since); happened {
+		return revision, nil
+	}
+	return 0, cause
+}
+
 // bumpEpoch changes the epoch and returns the new one.
 func (s *Store) bumpEpoch(ctx context.Context) (int64, error) {
 	for {

@@ -76,6 +76,8 @@ func (s *Store) Commit(ctx context.Context, txn Txn) (int64, error) {
 		switch {
 		case !done:
 			continue
+		case errors.Is(err, ErrNoSpace):
+			return s.settleNoSpace(ctx, txn, since, err)
 		case !errors.Is(err, ErrUnknownOutcome), ctx.Err() != nil:
 			return revision, err
 		}
