@@ -59,6 +59,9 @@ type fakeCluster struct {
 	control  *controlv1.ListControllersResponse
 	logs     func(*nodev1.LogsRequest, grpc.ServerStreamingServer[nodev1.LogsResponse]) error
 	exec     func(grpc.BidiStreamingServer[nodev1.ExecRequest, nodev1.ExecResponse]) error
+	stats    func(*nodev1.StatsRequest) (*nodev1.StatsResponse, error)
+
+	portForward func(grpc.BidiStreamingServer[nodev1.PortForwardRequest, nodev1.PortForwardResponse]) error
 
 	mu     sync.Mutex
 	loaded map[string]string // content by node
@@ -140,6 +143,14 @@ func (c *fakeCluster) Logs(req *nodev1.LogsRequest, stream grpc.ServerStreamingS
 
 func (c *fakeCluster) Exec(stream grpc.BidiStreamingServer[nodev1.ExecRequest, nodev1.ExecResponse]) error {
 	return c.exec(stream)
+}
+
+func (c *fakeCluster) Stats(_ context.Context, req *nodev1.StatsRequest) (*nodev1.StatsResponse, error) {
+	return c.stats(req)
+}
+
+func (c *fakeCluster) PortForward(stream grpc.BidiStreamingServer[nodev1.PortForwardRequest, nodev1.PortForwardResponse]) error {
+	return c.portForward(stream)
 }
 
 func (c *fakeCluster) ImportImage(stream grpc.ClientStreamingServer[nodev1.ImportImageRequest, nodev1.ImportImageResponse]) error {

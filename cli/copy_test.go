@@ -1,0 +1,257 @@
+package cli
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/client/clienttest"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
+)
+
+// runHere runs the commands of an exec on this machine, so that a directory of it stands for a container's.
+func runHere(stream grpc.BidiStreamingServer[nodev1.ExecRequest, nodev1.ExecResponse]) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	start := first.GetStart()
+	cmd := exec.CommandContext(stream.Context(), start.GetCommand()[0], start.GetCommand()[1:]...)
+	var mu sync.Mutex
+	send := func(r *nodev1.ExecResponse) error {
+		mu.Lock()
+		defer mu.Unlock()
+		return stream.Send(r)
+	}
+	cmd.Stdout = writer(func(p []byte) error {
+		return send(&nodev1.ExecResponse{Response: &nodev1.ExecResponse_Stdout{Stdout: bytes.Clone(p)}})
+	})
+	cmd.Stderr = writer(func(p []byte) error {
+		return send(&nodev1.ExecResponse{Response: &nodev1.ExecResponse_Stderr{Stderr: bytes.Clone(p)}})
+	})
+	if start.GetStdin() {
+		r, w := io.Pipe()
+		cmd.Stdin = r
+		go func() {
+			for {
+				req, err := stream.Recv()
+				if err != nil || req.GetCloseStdin() {
+					w.CloseWithError(err)
+					return
+				}
+				if _, err := w.Write(req.GetStdin()); err != nil {
+					return
+				}
+			}
+		}()
+	}
+	err = cmd.Run()
+	var exited *exec.ExitError
+	if err != nil && !errors.As(err, &exited) {
+		return apierr.BadRequest("%v", err)
+	}
+	return send(&nodev1.ExecResponse{Response: &nodev1.ExecResponse_ExitCode{ExitCode: int32(cmd.ProcessState.ExitCode())}})
+}
+
+func TestCopy(t *testing.T) {
+	c := startCluster(t)
+	clienttest.Seed(c.Server, webPod("web-1", "node-1"))
+	c.exec = runHere
+	there, here := t.TempDir(), t.TempDir()
+	site := filepath.Join(here, "site")
+	big := strings.Repeat("0123456789", chunk/3)
+	if err := errors.Join(os.MkdirAll(filepath.Join(site, "sub"), 0o755), os.WriteFile(filepath.Join(site, "sub", "page"), []byte(big), 0o640), os.Symlink("sub/page", filepath.Join(site, "link"))); err != nil {
+		t.Fatal(err)
+	}
+	c.run(t, "cp", site, "web-1:"+there).want(t, ExitOK, "")
+	c.run(t, "cp", site, "web-1:"+there+"/named").want(t, ExitOK, "")
+	for _, name := range []string{"site", "named"} {
+		got, err := os.ReadFile(filepath.Join(there, name, "link"))
+		if err != nil || string(got) != big {
+			t.Errorf("%s has %d bytes, %v", name, len(got), err)
+		}
+	}
+	back := t.TempDir()
+	c.run(t, "cp", "web-1:"+there+"/site", back).want(t, ExitOK, "")
+	c.run(t, "cp", "web-1:"+there+"/site/sub/page", back+"/copy").want(t, ExitOK, "")
+	for _, name := range []string{"site/link", "copy"} {
+		if got, err := os.ReadFile(filepath.Join(back, name)); err != nil || string(got) != big {
+			t.Errorf("%s has %d bytes, %v", name, len(got), err)
+		}
+	}
+	c.run(t, "cp", "web-1:"+there+"/none", back).want(t, ExitError, "", "none", "tar in container echo of pod web-1 failed")
+	c.run(t, "cp", filepath.Join(here, "none"), "web-1:/tmp").want(t, ExitError, "", "no such file")
+	c.run(t, "cp", "a", "b").want(t, ExitUsage, "", "POD:PATH")
+	c.run(t, "cp", "web-1:/a", "web-1:/b").want(t, ExitUsage, "", "POD:PATH")
+}
+
+// A container can't write outside of the place that was named.
+func TestCopyDistrustsContainers(t *testing.T) {
+	for name, entries := range map[string][]tar.Header{
+		"upwards":        {{Name: "../evil", Typeflag: tar.TypeReg}},
+		"through parts":  {{Name: "dir/../../evil", Typeflag: tar.TypeReg}},
+		"another name":   {{Name: "evil", Typeflag: tar.TypeReg}},
+		"through a link": {{Name: "dir", Typeflag: tar.TypeDir, Mode: 0o755}, {Name: "dir/l", Typeflag: tar.TypeSymlink, Linkname: "../.."}, {Name: "dir/l/evil", Typeflag: tar.TypeReg}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var b bytes.Buffer
+			w := tar.NewWriter(&b)
+			for _, h := range entries {
+				if err := w.WriteHeader(&h); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.Close()
+			outside := t.TempDir()
+			inside := filepath.Join(outside, "in")
+			if err := os.Mkdir(inside, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			root, err := os.OpenRoot(inside)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer root.Close()
+			if err := unpack(root, "dir", "dir", &b); err == nil {
+				t.Error("the archive was unpacked")
+			}
+			if _, err := os.Lstat(filepath.Join(outside, "evil")); err == nil {
+				t.Error("a file was written outside")
+			}
+		})
+	}
+}
+
+func TestPortForward(t *testing.T) {
+	c := startCluster(t)
+	service := &corev1.Service{Metadata: &metav1.ObjectMeta{Name: "web", Namespace: "default"}, Spec: &corev1.ServiceSpec{
+		Selector: map[string]string{"app": "web"}, Ports: []*corev1.ServicePort{{Port: 80, TargetPort: &metav1.IntOrString{Type: 1, StrVal: "http"}}},
+	}}
+	clienttest.Seed(c.Server, webPod("web-1", "node-1"))
+	clienttest.Seed(c.Server, service)
+	c.portForward = func(stream grpc.BidiStreamingServer[nodev1.PortForwardRequest, nodev1.PortForwardResponse]) error {
+		first, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		if first.GetPort() != 8080 {
+			return apierr.FailedPrecondition("PORT_CLOSED", "default/web-1", "connecting to port %d of the pod: refused", first.GetPort())
+		}
+		if err := stream.Send(&nodev1.PortForwardResponse{}); err != nil {
+			return err
+		}
+		// It answers once all has been said, as a server does that reads to the end.
+		var got []byte
+		for {
+			req, err := stream.Recv()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				return err
+			}
+			got = append(got, req.GetData()...)
+		}
+		if err := stream.Send(&nodev1.PortForwardResponse{Data: bytes.ToUpper(got)}); err != nil {
+			return err
+		}
+		return stream.Send(&nodev1.PortForwardResponse{Eof: true})
+	}
+	for _, args := range [][]string{{"web-1", ":8080"}, {"web-1", ":http"}, {"service/web", ":80"}, {"web-1", ":9"}} {
+		t.Run(strings.Join(args, " "), func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			out, w := io.Pipe()
+			var errs bytes.Buffer
+			s := newShell(Streams{In: strings.NewReader(""), Out: w, Err: &errs})
+			s.dial = c.dialer()
+			done := make(chan int, 1)
+			go func() {
+				done <- s.run(ctx, append([]string{"port-forward"}, args...))
+				w.Close()
+			}()
+			line := make([]byte, 100)
+			n, err := out.Read(line)
+			if err != nil {
+				t.Fatalf("%v: %s", err, errs.String())
+			}
+			address, _, _ := strings.Cut(strings.TrimPrefix(string(line[:n]), "Forwarding from "), " -> ")
+			conn, err := net.Dial("tcp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			// At a closed port the connection may be gone by now.
+			if _, err := conn.Write([]byte("hello")); err == nil {
+				_ = conn.(*net.TCPConn).CloseWrite()
+			}
+			got, _ := io.ReadAll(conn)
+			cancel()
+			if code := <-done; code != ExitOK {
+				t.Errorf("it ended with %d: %s", code, errs.String())
+			}
+			if args[1] == ":9" {
+				if len(got) != 0 || !strings.Contains(errs.String(), "connecting to port 9") {
+					t.Errorf("a closed port: %q, %s", got, errs.String())
+				}
+				return
+			}
+			if string(got) != "HELLO" {
+				t.Errorf("got %q: %s", got, errs.String())
+			}
+		})
+	}
+	c.run(t, "port-forward", "web-1", "nonesuch").want(t, ExitUsage, "", `"nonesuch" is neither`)
+	c.run(t, "port-forward", "service/web", "81").want(t, ExitError, "", `service "web" has no port 81`)
+}
+
+func TestTop(t *testing.T) {
+	c := startCluster(t)
+	clienttest.Seed(c.Server, testNode("node-1", true), testNode("node-2", true))
+	clienttest.Seed(c.Server, webPod("web-1", "node-1"), webPod("web-2", "node-1"))
+	var mu sync.Mutex
+	asked := int64(0)
+	c.stats = func(req *nodev1.StatsRequest) (*nodev1.StatsResponse, error) {
+		if req.GetTarget().GetNode() == "node-2" {
+			return nil, apierr.Unavailable("no answer")
+		}
+		mu.Lock()
+		asked++
+		n := asked
+		mu.Unlock()
+		// In each second the node uses half a CPU, the pods a tenth and a fifth.
+		use := func(perSecond, mebibytes int64) *nodev1.Usage {
+			return &nodev1.Usage{CpuNanoseconds: n * perSecond, MemoryBytes: mebibytes << 20}
+		}
+		one := func(name string, u *nodev1.Usage) *nodev1.PodStats {
+			return &nodev1.PodStats{Namespace: "default", Name: name, Uid: "uid-" + name, Usage: u, Containers: []*nodev1.ContainerStats{{Name: "echo", Usage: u}}}
+		}
+		return &nodev1.StatsResponse{
+			Time: timestamppb.New(testNow.Add(time.Duration(n) * time.Second)), Node: use(500e6, 1024),
+			Pods: []*nodev1.PodStats{one("web-1", use(100e6, 10)), one("web-2", use(200e6, 20)), one("gone", use(300e6, 5))},
+		}, nil
+	}
+	c.run(t, "top", "nodes", "node-1").want(t, ExitOK, "NAME     CPU    CPU%   MEMORY   MEMORY%\nnode-1   500m   25%    1024Mi   25%\n")
+	c.run(t, "top", "nodes").want(t, ExitError, "NAME     CPU         CPU%   MEMORY      MEMORY%\nnode-1   500m        25%    1024Mi      25%\nnode-2   <unknown>          <unknown>\n", "node-2 does not tell")
+	c.run(t, "top", "pods").want(t, ExitOK, "NAME    CPU    MEMORY\nweb-2   200m   20Mi\nweb-1   100m   10Mi\n")
+	c.run(t, "top", "pods", "-A", "--containers", "-l", "app=web").want(t, ExitOK,
+		"NAMESPACE   NAME    CONTAINER   CPU    MEMORY\ndefault     web-2   echo        200m   20Mi\ndefault     web-1   echo        100m   10Mi\n")
+	c.run(t, "top", "pods", "none").want(t, ExitError, "", `pod "none" not found`)
+	c.run(t, "top", "pods", "-l", "app=none").want(t, ExitOK, "", "No pods run.")
+}

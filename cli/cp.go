@@ -1,0 +1,324 @@
+package cli
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	slash "path"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
+)
+
+func (s *shell) cpCommand() *cobra.Command {
+	var container string
+	cmd := &cobra.Command{
+		Use:   "cp SOURCE DESTINATION",
+		Short: "Copy files from and to containers",
+		Long: "Copy a file or a directory from a container to this machine, or the other way. The one that is in a container is\n" +
+			"given as POD:PATH. The container's image must have tar.",
+		Example: "  xebec cp web-0:/var/log/web.log .\n" +
+			"  xebec cp ./site web-0:/srv/www -c nginx",
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error { return s.cp(cmd.Context(), args[0], args[1], container) },
+	}
+	cmd.Flags().StringVarP(&container, "container", "c", "", "container (default the pod's first)")
+	return cmd
+}
+
+// inPod splits POD:PATH. A path of this machine that has a colon begins with a slash or a dot.
+func inPod(arg string) (pod, file string, ok bool) {
+	pod, file, ok = strings.Cut(arg, ":")
+	if !ok || pod == "" || file == "" || pod[0] == '/' || pod[0] == '.' {
+		return "", arg, false
+	}
+	return pod, file, true
+}
+
+func (s *shell) cp(ctx context.Context, from, to, container string) error {
+	fromPod, source, download := inPod(from)
+	toPod, destination, upload := inPod(to)
+	if download == upload {
+		return usagef("one of the two, and only one, is in a container: POD:PATH")
+	}
+	r, err := s.remote(ctx, fromPod+toPod, container)
+	if err != nil {
+		return err
+	}
+	if download {
+		return r.download(ctx, slash.Clean(source), destination)
+	}
+	return r.upload(ctx, source, slash.Clean(destination))
+}
+
+// remote is a container to run commands in.
+type remote struct {
+	service   nodev1.NodeServiceClient
+	target    *nodev1.Target
+	container string
+}
+
+func (s *shell) remote(ctx context.Context, pod, container string) (*remote, error) {
+	cl, err := s.client()
+	if err != nil {
+		return nil, err
+	}
+	namespace, err := s.defaultNamespace()
+	if err != nil {
+		return nil, err
+	}
+	p, err := s.podOf(ctx, cl, []string{pod}, namespace)
+	if err != nil {
+		return nil, err
+	}
+	containers, err := s.containersOf(p, container, false)
+	if err != nil {
+		return nil, err
+	}
+	target := &nodev1.Target{Namespace: namespace, Pod: p.GetMetadata().GetName()}
+	return &remote{service: nodev1.NewNodeServiceClient(s.conn), target: target, container: containers[0]}, nil
+}
+
+// run runs a command to its end. A command that fails is an error that holds what it complained of.
+func (r *remote) run(ctx context.Context, in io.Reader, out io.Writer, command ...string) (code int32, complaint string, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := r.service.Exec(ctx)
+	if err != nil {
+		return 0, "", err
+	}
+	start := &nodev1.ExecStart{Target: r.target, Container: r.container, Command: command, Stdin: in != nil}
+	if err := stream.Send(&nodev1.ExecRequest{Request: &nodev1.ExecRequest_Start{Start: start}}); err != nil && !errors.Is(err, io.EOF) {
+		return 0, "", err
+	}
+	broken := make(chan error, 1)
+	if in != nil {
+		go func() {
+			input := writer(func(p []byte) error {
+				return stream.Send(&nodev1.ExecRequest{Request: &nodev1.ExecRequest_Stdin{Stdin: p}})
+			})
+			if _, err := io.CopyBuffer(struct{ io.Writer }{input}, struct{ io.Reader }{in}, make([]byte, chunk)); err != nil && !errors.Is(err, io.EOF) {
+				broken <- err
+				cancel()
+				return
+			}
+			_ = stream.Send(&nodev1.ExecRequest{Request: &nodev1.ExecRequest_CloseStdin{CloseStdin: true}})
+		}()
+	}
+	var said bytes.Buffer
+	for {
+		resp, err := stream.Recv()
+		if err != nil {
+			select {
+			case err = <-broken:
+			default:
+			}
+			return 0, said.String(), err
+		}
+		switch m := resp.GetResponse().(type) {
+		case *nodev1.ExecResponse_Stdout:
+			if _, err := out.Write(m.Stdout); err != nil {
+				return 0, said.String(), err
+			}
+		case *nodev1.ExecResponse_Stderr:
+			if said.Len() < chunk {
+				said.Write(m.Stderr)
+			}
+		case *nodev1.ExecResponse_ExitCode:
+			return m.ExitCode, strings.TrimSpace(said.String()), nil
+		}
+	}
+}
+
+// writer is a function that takes what is written.
+type writer func([]byte) error
+
+func (w writer) Write(p []byte) (int, error) {
+	if err := w(p); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+func (r *remote) tar(ctx context.Context, in io.Reader, out io.Writer, args ...string) error {
+	code, complaint, err := r.run(ctx, in, out, append([]string{"tar"}, args...)...)
+	switch {
+	case err != nil:
+		return err
+	case code != 0:
+		return fmt.Errorf("tar in container %s of pod %s failed with code %d: %s", r.container, r.target.GetPod(), code, complaint)
+	}
+	return nil
+}
+
+// download copies source into the directory destination, or as it when that is none.
+func (r *remote) download(ctx context.Context, source, destination string) error {
+	base := slash.Base(source)
+	if base == "/" || base == ".." {
+		return usagef("%s has no name of its own: name a file or a directory in it", source)
+	}
+	name, dir := filepath.Base(destination), filepath.Dir(destination)
+	if st, err := os.Stat(destination); err == nil && st.IsDir() {
+		name, dir = base, destination
+	} else if strings.HasSuffix(destination, "/") {
+		return fmt.Errorf("there is no directory %s", destination)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return fileError("directory", err)
+	}
+	defer root.Close()
+	reader, pipe := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		err := unpack(root, base, name, reader)
+		if err == nil {
+			// An archive is padded; what follows its end must not hold up the sender.
+			_, err = io.Copy(io.Discard, reader)
+		}
+		reader.CloseWithError(err)
+		done <- err
+	}()
+	err = r.tar(ctx, nil, pipe, "cf", "-", "-C", slash.Dir(source), "--", base)
+	pipe.CloseWithError(err)
+	unpacked := <-done
+	if err != nil {
+		// When the writing failed, that is the reason why the sender did.
+		return err
+	}
+	return unpacked
+}
+
+// unpack writes an archive's files below root. The first part of their names, which must be base, becomes name. A name or
+// link that leads out of root is an error: what is in the archive is the container's word.
+func unpack(root *os.Root, base, name string, from io.Reader) error {
+	archive := tar.NewReader(from)
+	for {
+		h, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read what the container sends: %w", err)
+		}
+		rest, ok := strings.CutPrefix(slash.Clean(h.Name), base)
+		if !ok || rest != "" && rest[0] != '/' {
+			return fmt.Errorf("the container sends %q instead of %q", h.Name, base)
+		}
+		at, mode := name+rest, fs.FileMode(h.Mode).Perm()
+		switch h.Typeflag {
+		case tar.TypeDir:
+			err = root.MkdirAll(at, mode|0o700)
+		case tar.TypeReg:
+			err = unpackFile(root, at, mode, archive)
+		case tar.TypeSymlink:
+			if err = root.Remove(at); err == nil || errors.Is(err, fs.ErrNotExist) {
+				err = root.Symlink(h.Linkname, at)
+			}
+		default:
+			// Devices and the like make no sense elsewhere.
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("write %s: %w", at, err)
+		}
+	}
+}
+
+func unpackFile(root *os.Root, name string, mode fs.FileMode, from io.Reader) error {
+	f, err := root.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, mode)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, from)
+	return errors.Join(err, f.Close())
+}
+
+// upload copies source into the directory destination of the container, or as it when that is none.
+func (r *remote) upload(ctx context.Context, source, destination string) error {
+	if _, err := os.Lstat(source); err != nil {
+		return fileError("source", err)
+	}
+	code, _, err := r.run(ctx, nil, io.Discard, "test", "-d", destination)
+	if err != nil {
+		return err
+	}
+	dir, name := slash.Dir(destination), slash.Base(destination)
+	if code == 0 {
+		absolute, err := filepath.Abs(source)
+		if err != nil {
+			return err
+		}
+		dir, name = destination, filepath.Base(absolute)
+	}
+	reader, pipe := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		err := pack(source, name, pipe)
+		pipe.CloseWithError(err)
+		done <- err
+	}()
+	err = r.tar(ctx, reader, io.Discard, "xmf", "-", "-C", dir)
+	reader.CloseWithError(errors.Join(err, io.ErrClosedPipe))
+	packed := <-done
+	if err != nil {
+		return err
+	}
+	return packed
+}
+
+// pack writes a file, or a directory with all that is in it, as an archive, under a name.
+func pack(source, name string, to io.Writer) error {
+	archive := tar.NewWriter(to)
+	err := filepath.WalkDir(source, func(file string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		link := ""
+		switch {
+		case info.Mode()&fs.ModeSymlink != 0:
+			if link, err = os.Readlink(file); err != nil {
+				return err
+			}
+		case !info.IsDir() && !info.Mode().IsRegular():
+			return nil
+		}
+		h, err := tar.FileInfoHeader(info, link)
+		if err != nil {
+			return err
+		}
+		below, err := filepath.Rel(source, file)
+		if err != nil {
+			return err
+		}
+		h.Name = slash.Join(name, filepath.ToSlash(below))
+		// Whose the files are on this machine says nothing in a container.
+		h.Uid, h.Gid, h.Uname, h.Gname = 0, 0, "", ""
+		if err := archive.WriteHeader(h); err != nil || !info.Mode().IsRegular() {
+			return err
+		}
+		f, err := os.Open(file)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		_, err = io.Copy(archive, f)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("read %s: %w", source, err)
+	}
+	return archive.Close()
+}
