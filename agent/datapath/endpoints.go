@@ -9,14 +9,10 @@ import (
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
 )
 
-// place is where a client of a service is.
-type place struct{ node, zone string }
-
 // candidate is an endpoint that may take connections.
 type candidate struct {
-	address netip.AddrPort
-	place   place
-	hints   *discoveryv1.EndpointHints
+	address  netip.AddrPort
+	endpoint *discoveryv1.Endpoint
 }
 
 // selectBackends returns the addresses that new connections to the port of the
@@ -47,24 +43,19 @@ func (t *Table) selectBackends(svc *corev1.Service, port *corev1.ServicePort, en
 			if err != nil || !addr.Is4() {
 				continue
 			}
-			found := candidate{
-				address: netip.AddrPortFrom(addr, target),
-				place:   place{ep.GetNodeName(), cmp.Or(ep.GetZone(), t.zones[ep.GetNodeName()])},
-				hints:   ep.GetHints(),
-			}
 			c := conditionsOf(ep)
 			switch {
 			case c.ready || publish:
-				ready = append(ready, found)
+				ready = append(ready, candidate{netip.AddrPortFrom(addr, target), ep})
 			case c.serving && c.terminating:
-				draining = append(draining, found)
+				draining = append(draining, candidate{netip.AddrPortFrom(addr, target), ep})
 			}
 		}
 	}
 	if len(ready) == 0 {
 		ready = draining
 	} else if !local {
-		ready = prefer(ready, svc.GetSpec().GetTrafficDistribution(), place{t.node, t.zones[t.node]})
+		ready = t.prefer(ready, svc.GetSpec().GetTrafficDistribution())
 	}
 	out := make([]netip.AddrPort, 0, len(ready))
 	for _, c := range ready {
@@ -74,13 +65,16 @@ func (t *Table) selectBackends(svc *corev1.Service, port *corev1.ServicePort, en
 	return slices.Compact(out)
 }
 
-// prefer returns the endpoints that clients at a place are to use: what hints on
+// prefer returns the endpoints that clients on the node are to use: what hints on
 // every endpoint say, or else the nearest ones that the distribution asks for.
 // When that leaves none, near is no worse than far.
-func prefer(all []candidate, distribution string, here place) []candidate {
-	var wanted []func(candidate) bool
-	onNode := func(c candidate) bool { return c.place.node == here.node }
-	inZone := func(c candidate) bool { return here.zone != "" && c.place.zone == here.zone }
+func (t *Table) prefer(all []candidate, distribution string) []candidate {
+	var wanted []func(*discoveryv1.Endpoint) bool
+	zone := t.zones[t.node]
+	onNode := func(ep *discoveryv1.Endpoint) bool { return ep.GetNodeName() == t.node }
+	inZone := func(ep *discoveryv1.Endpoint) bool {
+		return zone != "" && cmp.Or(ep.GetZone(), t.zones[ep.GetNodeName()]) == zone
+	}
 	switch distribution {
 	case "":
 		return all
@@ -90,19 +84,20 @@ func prefer(all []candidate, distribution string, here place) []candidate {
 		wanted = append(wanted, inZone)
 	}
 	hinted := !slices.ContainsFunc(all, func(c candidate) bool {
-		return len(c.hints.GetForNodes()) == 0 && len(c.hints.GetForZones()) == 0
+		hints := c.endpoint.GetHints()
+		return len(hints.GetForNodes()) == 0 && len(hints.GetForZones()) == 0
 	})
 	if hinted {
 		wanted = slices.Insert(wanted, 0,
-			func(c candidate) bool {
-				return slices.ContainsFunc(c.hints.GetForNodes(), func(n *discoveryv1.ForNode) bool { return n.GetName() == here.node })
+			func(ep *discoveryv1.Endpoint) bool {
+				return slices.ContainsFunc(ep.GetHints().GetForNodes(), func(n *discoveryv1.ForNode) bool { return n.GetName() == t.node })
 			},
-			func(c candidate) bool {
-				return slices.ContainsFunc(c.hints.GetForZones(), func(z *discoveryv1.ForZone) bool { return z.GetName() == here.zone })
+			func(ep *discoveryv1.Endpoint) bool {
+				return slices.ContainsFunc(ep.GetHints().GetForZones(), func(z *discoveryv1.ForZone) bool { return z.GetName() == zone })
 			})
 	}
 	for _, near := range wanted {
-		if found := slices.DeleteFunc(slices.Clone(all), func(c candidate) bool { return !near(c) }); len(found) > 0 {
+		if found := slices.DeleteFunc(slices.Clone(all), func(c candidate) bool { return !near(c.endpoint) }); len(found) > 0 {
 			return found
 		}
 	}

@@ -52,9 +52,12 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 func (m *Metrics) hold(services, backends int, maps map[string]*ebpf.Map) {
 	m.services.Set(float64(services))
 	m.backends.Set(float64(backends))
-	for name, n := range map[string]int{bpf.SocketLBMapServices: services, bpf.SocketLBMapBackends: backends} {
-		m.pressure.WithLabelValues(name).Set(float64(n) / float64(maps[name].MaxEntries()))
-	}
+	m.press(bpf.SocketLBMapServices, services, maps)
+	m.press(bpf.SocketLBMapBackends, backends, maps)
+}
+
+func (m *Metrics) press(name string, n int, maps map[string]*ebpf.Map) {
+	m.pressure.WithLabelValues(name).Set(float64(n) / float64(maps[name].MaxEntries()))
 }
 
 // wrote tells of a write and, when it brought changes that were heard of at a

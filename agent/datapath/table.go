@@ -211,7 +211,9 @@ func (t *Table) Flush() Change {
 			t.computed[k] = now
 		}
 	}
-	clear(t.dirty)
+	if len(t.dirty) > 0 {
+		t.dirty = make(map[key]struct{}) // one that was large stays slow to walk through
+	}
 
 	var c Change
 	for f, was := range touched {
@@ -320,11 +322,11 @@ func (t *Table) release(s *Service) {
 // the cluster: those it names itself and those of load balancers that pass
 // packets on as they are.
 func externalIPs(svc *corev1.Service) []netip.Addr {
-	texts := slices.Clone(svc.GetSpec().GetExternalIps())
+	texts := svc.GetSpec().GetExternalIps()
 	if svc.GetSpec().GetType() == "LoadBalancer" {
 		for _, in := range svc.GetStatus().GetLoadBalancer().GetIngress() {
 			if in.GetIpMode() != "Proxy" {
-				texts = append(texts, in.GetIp())
+				texts = append(slices.Clip(texts), in.GetIp())
 			}
 		}
 	}
@@ -342,13 +344,17 @@ func clusterIPs(spec *corev1.ServiceSpec) []netip.Addr {
 
 // addresses returns the IPv4 addresses among the texts, each once, sorted.
 func addresses(texts []string) []netip.Addr {
-	found := make(map[netip.Addr]struct{}, len(texts))
+	if len(texts) == 0 {
+		return nil
+	}
+	out := make([]netip.Addr, 0, len(texts))
 	for _, text := range texts {
 		if addr, err := netip.ParseAddr(text); err == nil && addr.Is4() {
-			found[addr] = struct{}{}
+			out = append(out, addr)
 		}
 	}
-	return slices.SortedFunc(maps.Keys(found), netip.Addr.Compare)
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
 }
 
 func affinity(spec *corev1.ServiceSpec) time.Duration {
