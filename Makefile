@@ -16,6 +16,9 @@ TEST_PARALLEL ?= 2
 TEST_TIMEOUT ?= 15m
 TEST_FLAGS ?=
 
+# Whether vagrant, ansible and debootstrap may be installed and minutes spent is for whoever calls these to say: test and
+# lint leave them out.
+.PHONY: test-hosts lint-hosts
 .PHONY: build images lab lab-down test bench generate lint check-generated install-deps clean
 
 build: images ## the three programs and the sample images, into bin/
@@ -33,6 +36,14 @@ lab-down: ## remove the cluster and its data
 
 test: install-deps ## every test; as root, for namespaces, containers and eBPF are real
 	go test -count=1 -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) $(TEST_FLAGS) ./...
+
+test-hosts: install-deps ## a cluster by Ansible on hosts booted with systemd; as root, two to five minutes
+	hack/deps-hosts.sh
+	XEBEC_HOSTS=1 CI=true go test -count=1 -timeout $(TEST_TIMEOUT) -v ./tests/hosts/...
+
+lint-hosts: ## playbooks, units and the Vagrantfile
+	hack/deps-hosts.sh
+	hack/lint-hosts.sh
 
 bench: ## figures, printed beside Kubernetes'; BENCH='-run gets' for some of them, as root for the datapath's
 	CGO_ENABLED=0 go run ./tests/bench $(BENCH)

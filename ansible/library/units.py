@@ -1,0 +1,188 @@
+#!/usr/bin/python
+"""Enable, start and restart systemd units, and wait until they serve, or tell why they don't."""
+
+import os
+import socket
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: units
+short_description: Start systemd units and wait until they serve
+description:
+  - Enables the units and starts those that do not run.
+  - Restarts those that run with something old, their program or one of their files having been replaced since they
+    started, one after the other, each only when the one before serves again. That is seen from the host itself, so
+    that a run which was interrupted is made up for by the next.
+  - Waits until every unit serves. A unit that ends or is restarted by systemd meanwhile fails the call at once, with
+    the last lines of its own log instead of a timeout.
+options:
+  units:
+    description:
+      - Units, each with name; listen (host:port or the path of a socket) when others connect to it; files (paths) that it
+        reads only when it starts.
+    type: list
+    elements: dict
+    required: true
+  restart:
+    description: Whether to restart units that run with something old.
+    type: bool
+    default: true
+  wait:
+    description: Seconds to wait for a unit to serve, 0 not to wait.
+    type: int
+    default: 60
+author: Xebec
+"""
+
+RETURN = r"""
+started:
+  description: Units that did not run before.
+  type: list
+  returned: always
+restarted:
+  description: Units that did.
+  type: list
+  returned: always
+"""
+
+EXAMPLES = r"""
+- units:
+    units: [{name: xebec-etcd.service, listen: "10.0.0.1:2379", files: [/etc/xebec/etcd/config.yaml]}]
+"""
+
+FIELDS = ["ActiveState", "SubState", "UnitFileState", "NRestarts", "LoadState", "NeedDaemonReload", "FragmentPath", "MainPID", "ExecMainStartTimestamp"]
+
+
+class Failed(Exception):
+    """What a unit could not do, in words for the one who runs the playbook."""
+
+
+class Systemd:
+    """The parts of systemctl that are needed."""
+
+    def __init__(self, module):
+        self.module = module
+
+    def run(self, *args, **kwargs):
+        code, out, err = self.module.run_command(["systemctl"] + list(args))
+        if code != 0 and not kwargs.get("tolerate"):
+            raise Failed("systemctl %s: %s" % (" ".join(args), (err or out).strip()))
+        return out
+
+    def bring(self, verb, names):
+        """Start or restart units; a failure is told with the logs of those that failed."""
+        code, out, err = self.module.run_command(["systemctl", verb] + names)
+        if code != 0:
+            logs = ["%s:\n%s" % (name, self.log(name)) for name in names if self.show(name)["ActiveState"] != "active"]
+            raise Failed("systemctl %s: %s\n%s" % (verb, (err or out).strip(), "\n".join(logs)))
+
+    def show(self, name):
+        out = self.run("show", "--timestamp=unix", "--property", ",".join(FIELDS), name)
+        return dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+
+    def log(self, name):
+        _code, out, _err = self.module.run_command(["journalctl", "--unit", name, "--lines", "15", "--no-pager", "--output", "cat"])
+        return out.strip()
+
+
+def serves(listen):
+    """Say whether somebody accepts connections at an address or a socket's path."""
+    if listen.startswith("/"):
+        if not os.path.exists(listen):
+            return False
+        family, address = socket.AF_UNIX, listen
+    else:
+        host, port = listen.rsplit(":", 1)
+        family, address = socket.AF_INET, (host, int(port))
+    probe = socket.socket(family, socket.SOCK_STREAM)
+    probe.settimeout(1)
+    try:
+        probe.connect(address)
+    except OSError:
+        return False
+    finally:
+        probe.close()
+    return True
+
+
+def stale(unit, state):
+    """Say whether a running unit's program or one of its files was replaced since it started."""
+    try:
+        if os.readlink("/proc/%s/exe" % state["MainPID"]).endswith(" (deleted)"):
+            return True
+    except OSError:
+        return False
+    since = int(state["ExecMainStartTimestamp"].lstrip("@") or 0)
+    return any(int(os.stat(path).st_mtime) > since for path in [state["FragmentPath"]] + unit.get("files", []))
+
+
+def wait_for(systemd, unit, seconds):
+    """Return once the unit serves; raise Failed when it ends or does not in time."""
+    name, listen = unit["name"], unit.get("listen")
+    restarts = systemd.show(name)["NRestarts"]
+    deadline = time.monotonic() + seconds
+    while True:
+        state = systemd.show(name)
+        if state["NRestarts"] != restarts or state["ActiveState"] in ("failed", "inactive"):
+            raise Failed("%s does not stay up (%s, %s). Its log ends with:\n%s" % (name, state["ActiveState"], state["SubState"], systemd.log(name)))
+        if state["ActiveState"] == "active" and (not listen or serves(listen)):
+            return
+        if time.monotonic() > deadline:
+            raise Failed("%s runs but did not answer at %s within %d s. Its log ends with:\n%s" % (name, listen, seconds, systemd.log(name)))
+        time.sleep(0.2)
+
+
+def apply(systemd, params, check):
+    started, restarted, enabled = [], [], []
+    units = params["units"]
+    states = [systemd.show(unit["name"]) for unit in units]
+    if not check and any(state["NeedDaemonReload"] == "yes" or state["LoadState"] == "not-found" for state in states):
+        systemd.run("daemon-reload")
+        states = [systemd.show(unit["name"]) for unit in units]
+    for unit, state in zip(units, states):
+        if state["LoadState"] == "not-found" and not check:
+            raise Failed("there is no unit %s" % unit["name"])
+        if state["UnitFileState"] not in ("enabled", "static", "generated"):
+            enabled.append(unit["name"])
+        if state["ActiveState"] not in ("active", "activating", "reloading"):
+            started.append(unit["name"])
+        elif params["restart"] and stale(unit, state):
+            restarted.append(unit["name"])
+    if not check:
+        if enabled:
+            systemd.run("enable", *enabled)
+        if started:
+            # Units that failed often are held back by systemd until this.
+            systemd.run("reset-failed", *started, tolerate=True)
+            systemd.bring("start", started)
+        for unit in units:
+            if unit["name"] in restarted:
+                systemd.bring("restart", [unit["name"]])
+                if params["wait"]:
+                    wait_for(systemd, unit, params["wait"])
+        if params["wait"]:
+            for unit in units:
+                wait_for(systemd, unit, params["wait"])
+    return {"changed": bool(started or restarted or enabled), "started": started, "restarted": restarted}
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "units": {"type": "list", "elements": "dict", "required": True},
+            "restart": {"type": "bool", "default": True},
+            "wait": {"type": "int", "default": 60},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        result = apply(Systemd(module), module.params, module.check_mode)
+    except Failed as failure:
+        module.fail_json(msg=str(failure))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+# frozen_string_literal: true
+
+require "fileutils"
+require "ipaddr"
+require "socket"
+require "yaml"
+
+# Lab is the cluster that lab.yaml describes: its machines, their addresses, and what Ansible has to know.
+# Whatever is wrong with the file is told before any machine starts, all of it at once.
+class Lab
+  # Invalid tells what is wrong with the file.
+  class Invalid < StandardError; end
+
+  # Machine is one virtual machine.
+  Machine = Struct.new(:name, :group, :address, :cpus, :memory, keyword_init: true)
+
+  KEYS = %w[box box_version masters nodes network cluster_cidr service_cidr programs].freeze
+  MACHINE_KEYS = %w[count cpus memory].freeze
+  # What VirtualBox lets hosts use without a change of its own configuration.
+  VIRTUALBOX_RANGE = IPAddr.new("192.168.56.0/21")
+  PROGRAMS = %w[xebec xebecd xebec-agent].freeze
+
+  attr_reader :box, :box_version, :cluster_cidr, :service_cidr, :programs
+
+  def self.load(path)
+    new(YAML.safe_load(File.read(path)), path)
+  rescue Psych::SyntaxError => e
+    raise Invalid, "#{path}:#{e.line}: #{e.problem} #{e.context}"
+  rescue Errno::ENOENT
+    raise Invalid, "#{path} does not exist"
+  end
+
+  def initialize(settings, path)
+    @settings = settings
+    @problems = []
+    check
+    raise Invalid, "#{path} is not valid:\n#{@problems.map { |p| "  #{p}" }.join("\n")}" unless @problems.empty?
+
+    @box, @box_version = settings.values_at("box", "box_version")
+    @cluster_cidr, @service_cidr = settings.values_at("cluster_cidr", "service_cidr")
+    @programs = File.expand_path(settings["programs"], File.dirname(path))
+  end
+
+  def machines
+    { "masters" => 11, "nodes" => 101 }.flat_map do |group, first|
+      of = @settings[group]
+      (0...of["count"]).map do |i|
+        Machine.new(name: "#{group.chomp("s")}-#{i + 1}", group: group, address: address(first + i), cpus: of["cpus"], memory: of["memory"])
+      end
+    end
+  end
+
+  def virtual_ip
+    address(10)
+  end
+
+  def netmask
+    IPAddr.new(@settings["network"]).inspect[%r{/([0-9.]+)>}, 1]
+  end
+
+  # The inventory for Ansible. It reaches the machines on the private network, with the key that boxes come with.
+  def inventory
+    groups = machines.group_by(&:group).transform_values do |of|
+      { "hosts" => of.to_h { |m| [m.name, { "ansible_host" => m.address }] } }
+    end
+    { "all" => { "vars" => variables, "children" => groups } }
+  end
+
+  # Writes the inventory into a directory, which it makes, and returns its path.
+  def write_inventory(dir)
+    FileUtils.mkdir_p(dir)
+    path = File.join(dir, "inventory.yml")
+    File.write(path, YAML.dump(inventory))
+    path
+  end
+
+  # Programs are looked for only when machines start: `vagrant status` and `destroy` do not need them.
+  def check_programs
+    absent = PROGRAMS.reject { |p| File.executable?(File.join(programs, p)) }
+    raise Invalid, "#{programs} lacks #{absent.join(", ")}: run `make build` first, or set programs in lab.yaml" unless absent.empty?
+  end
+
+  private
+
+  # What differs from the roles' defaults.
+  def variables
+    {
+      "ansible_user" => "vagrant",
+      "ansible_ssh_private_key_file" => "~/.vagrant.d/insecure_private_key",
+      # Machines are made anew under the same addresses.
+      "ansible_ssh_common_args" => "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR",
+      "xebec_cluster" => "vagrant",
+      "xebec_vip" => virtual_ip,
+      "xebec_cluster_cidr" => cluster_cidr,
+      "xebec_service_cidr" => service_cidr,
+      "xebec_bin_dir" => programs,
+      "xebec_user_context" => true,
+    }
+  end
+
+  def address(last)
+    IPAddr.new(IPAddr.new(@settings["network"]).to_i + last, Socket::AF_INET).to_s
+  end
+
+  def problem(text)
+    @problems << text
+  end
+
+  def check
+    return problem("it holds no settings") unless @settings.is_a?(Hash)
+
+    check_keys("", @settings, KEYS)
+    problem("box: must be a name such as debian/bookworm64") unless @settings["box"].is_a?(String) && !@settings["box"].empty?
+    problem("box_version: must be a version in quotes, or \"\"") unless @settings["box_version"].is_a?(String)
+    problem("programs: must be a directory") unless @settings["programs"].is_a?(String)
+    check_machines("masters", [1, 3, 5], "1, 3 or 5: an even number of etcd members bears no more losses than one less")
+    check_machines("nodes", (0..50).to_a, "a number from 0 to 50")
+    check_networks
+  end
+
+  def check_keys(prefix, given, known)
+    (given.keys - known).each { |k| problem("#{prefix}#{k}: there is no such key; there are #{known.join(", ")}") }
+    (known - given.keys).each { |k| problem("#{prefix}#{k}: is missing") }
+  end
+
+  def check_machines(group, counts, allowed)
+    of = @settings[group]
+    return problem("#{group}: must have #{MACHINE_KEYS.join(", ")}") unless of.is_a?(Hash)
+
+    check_keys("#{group}.", of, MACHINE_KEYS)
+    problem("#{group}.count: #{of["count"].inspect} is not #{allowed}") unless counts.include?(of["count"])
+    problem("#{group}.cpus: #{of["cpus"].inspect} is not a number from 1 to 32") unless of["cpus"].is_a?(Integer) && of["cpus"].between?(1, 32)
+    problem("#{group}.memory: #{of["memory"].inspect} is not a number of MiB from 512 on") unless of["memory"].is_a?(Integer) && of["memory"] >= 512
+  end
+
+  def check_networks
+    networks = %w[network cluster_cidr service_cidr].to_h { |k| [k, parse(k)] }.compact
+    networks.to_a.combination(2) do |(a, one), (b, two)|
+      problem("#{b}: #{@settings[b]} overlaps #{a}, #{@settings[a]}") if one.include?(two) || two.include?(one)
+    end
+    network = networks["network"]
+    problem("network: #{@settings["network"]} must be a /24") if network && network.prefix != 24
+    return if network.nil? || VIRTUALBOX_RANGE.include?(network)
+
+    problem("network: #{@settings["network"]} is not within #{VIRTUALBOX_RANGE}/21, which is what VirtualBox allows")
+  end
+
+  def parse(key)
+    text = @settings[key]
+    return problem("#{key}: #{text.inspect} is not an IPv4 prefix such as 10.244.0.0/16") && nil unless text.is_a?(String) && text.match?(%r{\A[0-9.]+/[0-9]+\z})
+
+    prefix = IPAddr.new(text, Socket::AF_INET)
+    problem("#{key}: #{text} has host bits; write #{prefix}/#{prefix.prefix}") if text.split("/").first != prefix.to_s
+    prefix
+  rescue IPAddr::Error
+    problem("#{key}: #{text.inspect} is not an IPv4 prefix such as 10.244.0.0/16") && nil
+  end
+end
