@@ -10,14 +10,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/zap"
-	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc"
-
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
-	"github.com/xebec-project/xebec/internal/events"
+	"github.com/xebec-project/xebec/internal/elected"
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -50,22 +45,13 @@ func (c *Config) Validate() error {
 }
 
 // Deps is what the service needs from its process.
-type Deps struct {
-	// Host is the machine, such as "master-1".
-	Host string
-	// Client reaches the API.
-	Client *client.Client
-	// Logger may be nil.
-	Logger *zap.Logger
-	// Metrics may be nil.
-	Metrics prometheus.Registerer
-}
+type Deps = elected.Deps
 
 // Service collects garbage while it leads.
 type Service struct {
-	cfg    Config
-	group  *controller.Group
-	events *events.Recorder
+	*elected.Service
+
+	cfg Config
 }
 
 // New returns a service that does nothing until Run.
@@ -79,40 +65,17 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if cfg.FinishedPods == 0 {
 		cfg.FinishedPods = defaultFinishedPods
 	}
-	s := &Service{cfg: cfg, events: events.NewRecorder(events.Config{
-		Client: deps.Client, Component: "garbage-collector-controller", Host: deps.Host,
-		Logger: deps.Logger, Metrics: deps.Metrics,
-	})}
-	group, err := controller.NewGroup(controller.Config{
-		Service: "collector", Host: deps.Host, Client: deps.Client, Setup: s.setup,
-		LeaseTTL: cfg.LeaseTTL, Logger: deps.Logger, Metrics: deps.Metrics,
-	})
-	if err != nil {
-		return nil, err
-	}
-	s.group = group
-	return s, nil
-}
-
-// Register adds the service's ControllerService to a server.
-func (s *Service) Register(r grpc.ServiceRegistrar) { s.group.Register(r) }
-
-// Run stands for election and works while elected, until ctx ends; it then returns nil.
-func (s *Service) Run(ctx context.Context) error {
-	g, running := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.events.Run(running) })
-	g.Go(func() error { return s.group.Run(running) })
-	if err := g.Wait(); ctx.Err() == nil {
-		return err
-	}
-	return nil
+	s := &Service{cfg: cfg}
+	var err error
+	s.Service, err = elected.New(elected.Config{Name: "collector", Component: "garbage-collector-controller", LeaseTTL: cfg.LeaseTTL, Setup: s.setup}, deps)
+	return s, err
 }
 
 // setup fills a term of leadership.
 func (s *Service) setup(t *controller.Term) error {
 	podKind := kind.Of(&corev1.Pod{})
 	g := newGraph(t.Client())
-	gc := &garbage{client: t.Client(), graph: g, events: s.events, absent: newAbsentees()}
+	gc := &garbage{client: t.Client(), graph: g, events: s.Events(), absent: newAbsentees()}
 	for _, k := range kind.All() {
 		// Events own nothing, are owned by nothing, and vanish by themselves.
 		if k.Group == "" && k.Name == "Event" {

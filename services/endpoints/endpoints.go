@@ -7,19 +7,13 @@
 package endpoints
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/zap"
-	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc"
-
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
-	"github.com/xebec-project/xebec/internal/events"
+	"github.com/xebec-project/xebec/internal/elected"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
 )
@@ -50,22 +44,13 @@ func (c *Config) Validate() error {
 }
 
 // Deps is what the service needs from its process.
-type Deps struct {
-	// Host is the machine, such as "master-1".
-	Host string
-	// Client reaches the API.
-	Client *client.Client
-	// Logger may be nil.
-	Logger *zap.Logger
-	// Metrics may be nil.
-	Metrics prometheus.Registerer
-}
+type Deps = elected.Deps
 
 // Service keeps EndpointSlices while it leads.
 type Service struct {
-	cfg    Config
-	group  *controller.Group
-	events *events.Recorder
+	*elected.Service
+
+	cfg Config
 }
 
 // New returns a service that does nothing until Run.
@@ -76,33 +61,10 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if cfg.MaxEndpointsPerSlice == 0 {
 		cfg.MaxEndpointsPerSlice = defaultMaxEndpoints
 	}
-	s := &Service{cfg: cfg, events: events.NewRecorder(events.Config{
-		Client: deps.Client, Component: "endpoint-slice-controller", Host: deps.Host,
-		Logger: deps.Logger, Metrics: deps.Metrics,
-	})}
-	group, err := controller.NewGroup(controller.Config{
-		Service: "endpoints", Host: deps.Host, Client: deps.Client, Setup: s.setup,
-		LeaseTTL: cfg.LeaseTTL, Logger: deps.Logger, Metrics: deps.Metrics,
-	})
-	if err != nil {
-		return nil, err
-	}
-	s.group = group
-	return s, nil
-}
-
-// Register adds the service's ControllerService to a server.
-func (s *Service) Register(r grpc.ServiceRegistrar) { s.group.Register(r) }
-
-// Run stands for election and works while elected, until ctx ends; it then returns nil.
-func (s *Service) Run(ctx context.Context) error {
-	g, running := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.events.Run(running) })
-	g.Go(func() error { return s.group.Run(running) })
-	if err := g.Wait(); ctx.Err() == nil {
-		return err
-	}
-	return nil
+	s := &Service{cfg: cfg}
+	var err error
+	s.Service, err = elected.New(elected.Config{Name: "endpoints", Component: "endpoint-slice-controller", LeaseTTL: cfg.LeaseTTL, Setup: s.setup}, deps)
+	return s, err
 }
 
 const (
@@ -130,7 +92,7 @@ func (s *Service) setup(t *controller.Term) error {
 	})
 	r := &reconciler{
 		client: t.Client(), services: services, pods: pods, slices: slices,
-		events: s.events, selectors: newSelectors(), most: s.cfg.MaxEndpointsPerSlice,
+		events: s.Events(), selectors: newSelectors(), most: s.cfg.MaxEndpointsPerSlice,
 		written: map[controller.Key]int64{},
 	}
 	// Before the controller's own handler, so that the pods which a reconcile meets find the selector.
@@ -142,7 +104,7 @@ func (s *Service) setup(t *controller.Term) error {
 		return []controller.Key{serviceOf(e)}
 	})
 
-	a := &addresses{services: services, events: s.events}
+	a := &addresses{services: services, events: s.Events()}
 	t.Go("clusterip-audit", a.run)
 	return nil
 }

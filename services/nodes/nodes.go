@@ -7,20 +7,14 @@
 package nodes
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/zap"
-	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc"
-
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
-	"github.com/xebec-project/xebec/internal/events"
+	"github.com/xebec-project/xebec/internal/elected"
 	"github.com/xebec-project/xebec/internal/ipalloc"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -84,22 +78,13 @@ func (c Config) Validate() error {
 }
 
 // Deps is what the service needs from its process.
-type Deps struct {
-	// Host is the machine, such as "master-1".
-	Host string
-	// Client reaches the API.
-	Client *client.Client
-	// Logger may be nil.
-	Logger *zap.Logger
-	// Metrics may be nil.
-	Metrics prometheus.Registerer
-}
+type Deps = elected.Deps
 
 // Service looks after the nodes while it leads.
 type Service struct {
-	cfg    Config
-	group  *controller.Group
-	events *events.Recorder
+	*elected.Service
+
+	cfg Config
 }
 
 // New returns a service that does nothing until Run.
@@ -108,23 +93,9 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{cfg: cfg}
-	s.events = events.NewRecorder(events.Config{Client: deps.Client, Component: "node-controller", Host: deps.Host, Logger: deps.Logger, Metrics: deps.Metrics})
-	group, err := controller.NewGroup(controller.Config{
-		Service: "nodes", Host: deps.Host, Client: deps.Client, Setup: s.setup, Logger: deps.Logger, Metrics: deps.Metrics,
-	})
-	s.group = group
+	var err error
+	s.Service, err = elected.New(elected.Config{Name: "nodes", Component: "node-controller", Setup: s.setup}, deps)
 	return s, err
-}
-
-// Register adds the service's ControllerService to a server.
-func (s *Service) Register(r grpc.ServiceRegistrar) { s.group.Register(r) }
-
-// Run stands for election and works while elected, until ctx ends.
-func (s *Service) Run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.events.Run(ctx) })
-	g.Go(func() error { return s.group.Run(ctx) })
-	return g.Wait()
 }
 
 // byNode indexes pods by the node that they are bound to.
@@ -139,7 +110,7 @@ func (s *Service) setup(t *controller.Term) error {
 		Transform: slimPod,
 	})
 
-	live := &liveness{client: t.Client(), nodes: nodes, leases: leases, events: s.events, startGrace: s.cfg.StartGrace}
+	live := &liveness{client: t.Client(), nodes: nodes, leases: leases, events: s.Events(), startGrace: s.cfg.StartGrace}
 	liveController := t.Controller("liveness", 0, live.reconcile)
 	controller.For(liveController, nodes)
 	// The first node to be heard of again, and the last to fall silent, change what the others' taints should be.
@@ -159,7 +130,7 @@ func (s *Service) setup(t *controller.Term) error {
 		return []controller.Key{{Name: l.GetMetadata().GetName()}}
 	})
 
-	evict := &eviction{client: t.Client(), nodes: nodes, pods: pods, events: s.events, after: s.cfg.EvictAfter, seen: map[string]map[string]time.Time{}}
+	evict := &eviction{client: t.Client(), nodes: nodes, pods: pods, events: s.Events(), after: s.cfg.EvictAfter, seen: map[string]map[string]time.Time{}}
 	evictController := t.Controller("eviction", 0, evict.reconcile)
 	controller.For(evictController, nodes)
 	controller.Map(evictController, pods, func(p *corev1.Pod) []controller.Key {
@@ -170,7 +141,7 @@ func (s *Service) setup(t *controller.Term) error {
 	})
 
 	// Ranges are handed out by one worker: two could pick the same.
-	cidrs := &podCIDRs{client: t.Client(), nodes: nodes, events: s.events, cluster: netip.MustParsePrefix(s.cfg.ClusterCIDR), bits: s.cfg.NodeMaskSize, given: map[netip.Prefix]string{}}
+	cidrs := &podCIDRs{client: t.Client(), nodes: nodes, events: s.Events(), cluster: netip.MustParsePrefix(s.cfg.ClusterCIDR), bits: s.cfg.NodeMaskSize, given: map[netip.Prefix]string{}}
 	cidrController := t.Controller("podcidr", 1, cidrs.reconcile)
 	controller.For(cidrController, nodes)
 	nodes.OnChange(func(_, now *corev1.Node) {

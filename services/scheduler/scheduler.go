@@ -5,17 +5,14 @@
 package scheduler
 
 import (
-	"context"
 	"fmt"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
-	"github.com/xebec-project/xebec/internal/events"
+	"github.com/xebec-project/xebec/internal/elected"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	schedulerv1 "github.com/xebec-project/xebec/proto/xebec/scheduler/v1"
 )
@@ -46,24 +43,15 @@ func (c Config) Validate() error {
 }
 
 // Deps is what the service needs from its process.
-type Deps struct {
-	// Host is the machine, such as "master-1".
-	Host string
-	// Client reaches the API.
-	Client *client.Client
-	// Logger must not be nil.
-	Logger *zap.Logger
-	// Metrics may be nil.
-	Metrics prometheus.Registerer
-}
+type Deps = elected.Deps
 
 // Service schedules pods while it leads.
 type Service struct {
+	*elected.Service
+
 	cfg    Config
 	client *client.Client
 	log    *zap.Logger
-	group  *controller.Group
-	events *events.Recorder
 }
 
 // New returns a service that does nothing until Run.
@@ -72,31 +60,20 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{cfg: cfg, client: deps.Client, log: deps.Logger}
-	s.events = events.NewRecorder(events.Config{Client: deps.Client, Component: cfg.SchedulerName, Host: deps.Host, Logger: deps.Logger, Metrics: deps.Metrics})
-	group, err := controller.NewGroup(controller.Config{
-		Service: "scheduler", Host: deps.Host, Client: deps.Client, Setup: s.setup, Logger: deps.Logger, Metrics: deps.Metrics,
-	})
-	s.group = group
+	var err error
+	s.Service, err = elected.New(elected.Config{Name: "scheduler", Component: cfg.SchedulerName, Setup: s.setup}, deps)
 	return s, err
 }
 
 // Register adds the service's own API and its ControllerService to a server.
 func (s *Service) Register(r grpc.ServiceRegistrar) {
-	s.group.Register(r)
+	s.Service.Register(r)
 	schedulerv1.RegisterSchedulerServiceServer(r, &explainer{client: s.client, scheduler: s.cfg.SchedulerName})
-}
-
-// Run stands for election and schedules while elected, until ctx ends.
-func (s *Service) Run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.events.Run(ctx) })
-	g.Go(func() error { return s.group.Run(ctx) })
-	return g.Wait()
 }
 
 // setup fills a term of leadership.
 func (s *Service) setup(t *controller.Term) error {
-	l := newLoop(s.cfg, t.Client(), s.events, s.log)
+	l := newLoop(s.cfg, t.Client(), s.Events(), s.log)
 	nodes := controller.Informer(t, client.InformerOptions[*corev1.Node]{Transform: func(n *corev1.Node) { n.Metadata.ManagedFields = nil }})
 	pods := controller.Informer(t, client.InformerOptions[*corev1.Pod]{Transform: slim})
 	nodes.OnChange(l.nodeChanged)

@@ -6,17 +6,11 @@
 package workloads
 
 import (
-	"context"
 	"fmt"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/zap"
-	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc"
 
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
-	"github.com/xebec-project/xebec/internal/events"
+	"github.com/xebec-project/xebec/internal/elected"
 	"github.com/xebec-project/xebec/internal/kind"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -37,22 +31,13 @@ func (c Config) Validate() error {
 }
 
 // Deps is what the service needs from its process.
-type Deps struct {
-	// Host is the machine, such as "master-1".
-	Host string
-	// Client reaches the API.
-	Client *client.Client
-	// Logger may be nil.
-	Logger *zap.Logger
-	// Metrics may be nil.
-	Metrics prometheus.Registerer
-}
+type Deps = elected.Deps
 
 // Service runs the workload controllers while it leads.
 type Service struct {
-	cfg    Config
-	group  *controller.Group
-	events *events.Recorder
+	*elected.Service
+
+	cfg Config
 }
 
 // New returns a service that does nothing until Run.
@@ -60,23 +45,10 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Service{cfg: cfg, events: events.NewRecorder(events.Config{Client: deps.Client, Component: "workloads", Host: deps.Host, Logger: deps.Logger, Metrics: deps.Metrics})}
-	group, err := controller.NewGroup(controller.Config{
-		Service: "workloads", Host: deps.Host, Client: deps.Client, Setup: s.setup, Logger: deps.Logger, Metrics: deps.Metrics,
-	})
-	s.group = group
+	s := &Service{cfg: cfg}
+	var err error
+	s.Service, err = elected.New(elected.Config{Name: "workloads", Component: "workloads", Setup: s.setup}, deps)
 	return s, err
-}
-
-// Register adds the service's ControllerService to a server.
-func (s *Service) Register(r grpc.ServiceRegistrar) { s.group.Register(r) }
-
-// Run stands for election and works while elected, until ctx ends.
-func (s *Service) Run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.events.Run(ctx) })
-	g.Go(func() error { return s.group.Run(ctx) })
-	return g.Wait()
 }
 
 // byOwner indexes objects by the uid of their controller.
@@ -88,14 +60,14 @@ func (s *Service) setup(t *controller.Term) error {
 	sets := controller.Informer(t, client.InformerOptions[*appsv1.ReplicaSet]{Indexers: ownerIndex[*appsv1.ReplicaSet]()})
 	pods := controller.Informer(t, client.InformerOptions[*corev1.Pod]{Indexers: ownerIndex[*corev1.Pod](), Transform: slimPod})
 
-	rs := &replicaSets{client: t.Client(), sets: sets, pods: pods, events: s.events, pending: newPending()}
+	rs := &replicaSets{client: t.Client(), sets: sets, pods: pods, events: s.Events(), pending: newPending()}
 	rsController := t.Controller("replicaset", s.cfg.Workers, rs.reconcile)
 	controller.For(rsController, sets)
 	setKind, _ := kind.ByGroupKind("apps", "ReplicaSet")
 	controller.Owned(rsController, pods, setKind)
 	controller.Map(rsController, pods, rs.matchingOrphan)
 
-	d := &deploymentsController{client: t.Client(), deployments: deployments, sets: sets, pods: pods, events: s.events}
+	d := &deploymentsController{client: t.Client(), deployments: deployments, sets: sets, pods: pods, events: s.Events()}
 	dController := t.Controller("deployment", s.cfg.Workers, d.reconcile)
 	controller.For(dController, deployments)
 	deploymentKind, _ := kind.ByGroupKind("apps", "Deployment")

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/daemon"
+	"github.com/xebec-project/xebec/internal/elected"
+	"github.com/xebec-project/xebec/services/collector"
+	"github.com/xebec-project/xebec/services/endpoints"
+	"github.com/xebec-project/xebec/services/nodes"
+	"github.com/xebec-project/xebec/services/scheduler"
+	"github.com/xebec-project/xebec/services/workloads"
+)
+
+func schedulerCommand() *cobra.Command {
+	return electedCommand("scheduler", 7003, "Assigns pods to nodes, and explains why", scheduler.DefaultConfig(), scheduler.New)
+}
+
+func workloadsCommand() *cobra.Command {
+	return electedCommand("workloads", 7004, "Keeps Deployments and ReplicaSets as they should be", workloads.Config{}, workloads.New)
+}
+
+func nodesCommand() *cobra.Command {
+	return electedCommand("nodes", 7005, "Node liveness, eviction, pod address ranges", nodes.DefaultConfig(), nodes.New)
+}
+
+func endpointsCommand() *cobra.Command {
+	return electedCommand("endpoints", 7006, "EndpointSlices of services", endpoints.Config{}, endpoints.New)
+}
+
+func collectorCommand() *cobra.Command {
+	return electedCommand("collector", 7007, "Deletes what nobody owns any more, and what is in deleted namespaces", collector.Config{}, collector.New)
+}
+
+// electedCommand is the command of a service of which one instance at a time works.
+func electedCommand[C any, S daemon.Service](name string, port int, short string, defaults C, make func(C, elected.Deps) (S, error)) *cobra.Command {
+	return daemon.Command(daemon.Spec[C]{
+		Name: name, Short: short, Port: port, Defaults: defaults,
+		New: func(_ context.Context, cfg C, deps *daemon.Deps) (daemon.Service, error) {
+			return make(cfg, elected.Deps{Host: deps.Host, Client: client.New(deps.APIServer), Logger: deps.Log, Metrics: deps.Metrics})
+		},
+	})
+}
