@@ -177,20 +177,30 @@ func (g *Group) observe(l *coordinationv1.Lease) {
 	}
 }
 
-// vacancy waits until nobody holds the election, not even a former run of this very instance, and reports whether that
-// came before ctx's end.
+// vacancy waits until nobody holds the election and reports whether that came before ctx's end. What a former run of
+// this very instance holds it takes away: that run has ended, or, should it go on somewhere, can write no more, since
+// its fence is the Lease that is gone then.
 func (g *Group) vacancy(ctx context.Context) bool {
 	for {
 		g.mu.Lock()
-		taken := g.exists
+		taken, own, uid := g.exists, g.holder == g.identity, g.uid
 		g.mu.Unlock()
 		if !taken {
 			return ctx.Err() == nil
+		}
+		var again <-chan time.Time
+		if own {
+			_, err := client.Delete[*coordinationv1.Lease](ctx, g.cfg.Client, electionNamespace, g.cfg.Service, client.IfUID(uid))
+			if err != nil && !apierr.IsNotFound(err) && ctx.Err() == nil {
+				g.log.Warn("Could not take away the Lease of this instance's former run", zap.Error(err))
+				again = time.After(candidacyPauseMax)
+			}
 		}
 		select {
 		case <-ctx.Done():
 			return false
 		case <-g.changed:
+		case <-again:
 		}
 	}
 }

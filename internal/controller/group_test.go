@@ -147,25 +147,52 @@ func TestGroupLeadsAndReconciles(t *testing.T) {
 	})
 }
 
+// vanish makes the Lease of a leader on master-1 that is gone: under a lease that nobody renews. It returns the leader's
+// fence.
+func vanish(t *testing.T, c *client.Client) *apiv1.Fence {
+	t.Helper()
+	grant, err := c.Leases().Grant(t.Context(), &apiv1.GrantRequest{TtlSeconds: 5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	holder := "copier@master-1"
+	won, err := client.Create(t.Context(), c, &coordinationv1.Lease{
+		Metadata: &metav1.ObjectMeta{Namespace: "kube-system", Name: "copier"},
+		Spec:     &coordinationv1.LeaseSpec{HolderIdentity: &holder},
+	}, client.UnderLease(grant.LeaseId))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &apiv1.Fence{Namespace: "kube-system", Name: "copier", CreateRevision: won.GetMetadata().GetResourceVersion()}
+}
+
+// TestGroupSucceedsItself starts an instance anew whose former run was killed: it need not wait for the lapse, and what
+// the former run might still write is refused.
+func TestGroupSucceedsItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := clienttest.Start(t)
+		former := vanish(t, c)
+		begun := time.Now()
+		var active atomic.Int64
+		startCopier(t, c, "master-1", &active)
+		clienttest.Seed(s, configMap("a", "1"))
+		eventually(t, "copied", func() bool { return copied(t, c, "a") })
+		if d := time.Since(begun); d > time.Second {
+			t.Errorf("works after %v, want within a second", d)
+		}
+		if _, err := client.Create(t.Context(), c.WithFence(former), configMap("late", "1")); !apierr.IsElectionLost(err) {
+			t.Errorf("a write of the former run: %v, want it refused", err)
+		}
+	})
+}
+
 func TestGroupTakesOverWithinASecondOfTheLapse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := clienttest.Start(t)
-		// A leader that vanished: its Lease under a lease that nobody renews.
-		grant, err := c.Leases().Grant(t.Context(), &apiv1.GrantRequest{TtlSeconds: 5})
-		if err != nil {
-			t.Fatal(err)
-		}
-		holder := "copier@master-1"
-		if _, err := client.Create(t.Context(), c, &coordinationv1.Lease{
-			Metadata: &metav1.ObjectMeta{Namespace: "kube-system", Name: "copier"},
-			Spec:     &coordinationv1.LeaseSpec{HolderIdentity: &holder},
-		}, client.UnderLease(grant.LeaseId)); err != nil {
-			t.Fatal(err)
-		}
+		vanish(t, c)
 		begun := time.Now()
 		var active atomic.Int64
-		// Master-1 itself comes back, too: its own former lease must keep it waiting like any other.
-		again, other := startCopier(t, c, "master-1", &active), startCopier(t, c, "master-2", &active)
+		again, other := startCopier(t, c, "master-2", &active), startCopier(t, c, "master-3", &active)
 		clienttest.Seed(s, configMap("a", "1"))
 		eventually(t, "copied", func() bool { return copied(t, c, "a") })
 		if d := time.Since(begun); d < 5*time.Second || d > 6*time.Second {
