@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/xebec-project/xebec/agent/datapath"
 	"github.com/xebec-project/xebec/agent/podnet"
 	"github.com/xebec-project/xebec/agent/pods"
 	"github.com/xebec-project/xebec/agent/snapshot"
@@ -42,6 +43,7 @@ type watches struct {
 	kept         []kind.Object
 	keptServices *seeded[*corev1.Service]
 	keptSlices   *seeded[*discoveryv1.EndpointSlice]
+	keptPods     *seeded[*corev1.Pod]
 	keeper       *snapshot.Keeper
 
 	// changed is signalled when a node's address, pod CIDR or zone may have changed, cidr when this node's has one.
@@ -92,6 +94,11 @@ func (w *watches) all(yield func(kind.Object) bool) {
 			Status:   &corev1.NodeStatus{Addresses: n.GetStatus().GetAddresses()},
 		}
 		if !yield(route) {
+			return
+		}
+	}
+	for _, p := range w.pods.List() {
+		if datapath.HasHostPorts(p) && !yield(p) {
 			return
 		}
 	}
@@ -228,7 +235,7 @@ func (w *watches) runNeighbours(ctx context.Context, s *stack) error {
 }
 
 // serveKept feeds the service maps and DNS with what the agent before knew, so that names have addresses before the
-// control plane has been heard.
+// control plane has been heard. Of pods, whose informer starts last, it also takes the changes from then on.
 func (w *watches) serveKept(s *stack) {
 	w.keptServices = newSeeded(ofKind[*corev1.Service](w.kept), func(old, now *corev1.Service) {
 		s.syncer.OnService(old, now)
@@ -237,6 +244,13 @@ func (w *watches) serveKept(s *stack) {
 	w.keptSlices = newSeeded(ofKind[*discoveryv1.EndpointSlice](w.kept), func(old, now *discoveryv1.EndpointSlice) {
 		s.syncer.OnEndpointSlice(old, now)
 		s.records.OnEndpointSlice(old, now)
+	})
+	w.keptPods = newSeeded(ofKind[*corev1.Pod](w.kept), s.syncer.OnPod)
+	w.pods.OnChange(func(old, now *corev1.Pod) {
+		w.keptPods.onChange(old, now)
+		if old != nil && datapath.HasHostPorts(old) || now != nil && datapath.HasHostPorts(now) {
+			w.keeper.Changed()
+		}
 	})
 	if len(w.kept) == 0 {
 		return
@@ -266,12 +280,14 @@ func (w *watches) runServices(ctx context.Context, group *errgroup.Group, s *sta
 	}
 	w.keptServices.forget()
 	w.keptSlices.forget()
+	// Pods that were kept stand in for those that are not known yet: containerd may be away.
 	s.syncer.Synced()
 	s.records.Synced()
 	// Before all is known, the file knows more.
-	if err := w.nodes.WaitForSync(ctx); err != nil {
+	if err := errors.Join(w.nodes.WaitForSync(ctx), w.pods.WaitForSync(ctx)); err != nil {
 		return err
 	}
+	w.keptPods.forget()
 	w.keeper.Changed()
 	return w.keeper.Run(ctx)
 }

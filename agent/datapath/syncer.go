@@ -84,6 +84,17 @@ func (s *Syncer) OnEndpointSlice(old, now *discoveryv1.EndpointSlice) {
 	s.signal()
 }
 
+// OnPod takes an informer's event of a pod on this node: old is nil when the pod
+// was created, now is nil when it was deleted. The objects are kept and must not
+// change.
+func (s *Syncer) OnPod(old, now *corev1.Pod) {
+	s.mu.Lock()
+	s.table.OnPod(old, now)
+	s.hear()
+	s.mu.Unlock()
+	s.signal()
+}
+
 // SetZones says in which zone each node is, as far as nodes have zones. The map is
 // kept.
 func (s *Syncer) SetZones(zones map[string]string) {

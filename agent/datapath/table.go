@@ -69,7 +69,8 @@ func compareBool(a, b bool) int {
 
 // Service is what the maps hold for one frontend.
 type Service struct {
-	// Name is "namespace/name", followed by ":port" when the port has a name.
+	// Name is "namespace/name", followed by ":port" when the port has a name, and
+	// preceded by "pod " for a port of the node that leads to a pod.
 	// It is empty in what Dump returns: the kernel does not know it.
 	Name string
 	// Frontend is where clients connect to.
@@ -114,6 +115,8 @@ type Table struct {
 	services map[key]*corev1.Service
 	slices   map[key]map[string]*discoveryv1.EndpointSlice // by service, then by the slice's name
 
+	pods map[key]*corev1.Pod // on this node, with ports of the node
+
 	dirty    map[key]struct{}
 	computed map[key][]*Service
 	// Two services can claim one address for a moment, while one is replaced by
@@ -121,7 +124,10 @@ type Table struct {
 	claims map[Frontend][]*Service
 }
 
-type key struct{ namespace, name string }
+type key struct {
+	namespace, name string
+	pod             bool // or a service
+}
 
 // NewTable returns the empty table of the named node, which opens node ports at
 // the addresses.
@@ -132,6 +138,7 @@ func NewTable(node string, nodeIPs ...netip.Addr) *Table {
 		zones:    make(map[string]string),
 		services: make(map[key]*corev1.Service),
 		slices:   make(map[key]map[string]*discoveryv1.EndpointSlice),
+		pods:     make(map[key]*corev1.Pod),
 		dirty:    make(map[key]struct{}),
 		computed: make(map[key][]*Service),
 		claims:   make(map[Frontend][]*Service),
@@ -239,8 +246,11 @@ func (t *Table) All() iter.Seq[Service] {
 	}
 }
 
-// compute returns what one service wants in the maps.
+// compute returns what one service, or pod, wants in the maps.
 func (t *Table) compute(k key) []*Service {
+	if k.pod {
+		return t.computeHostPorts(k)
+	}
 	svc := t.services[k]
 	spec := svc.GetSpec()
 	if svc == nil || spec.GetType() == "ExternalName" {
@@ -285,7 +295,7 @@ func (t *Table) compute(k key) []*Service {
 	return out
 }
 
-func protocolOf(port *corev1.ServicePort) (Protocol, bool) {
+func protocolOf(port interface{ GetProtocol() string }) (Protocol, bool) {
 	switch protocolName(port.GetProtocol()) {
 	case "TCP":
 		return TCP, true
@@ -367,14 +377,17 @@ func affinity(spec *corev1.ServiceSpec) time.Duration {
 	return defaultAffinity
 }
 
-func keyOf(m *metav1.ObjectMeta) key { return key{m.GetNamespace(), m.GetName()} }
+func keyOf(m *metav1.ObjectMeta) key { return key{namespace: m.GetNamespace(), name: m.GetName()} }
 
 func serviceOf(s *discoveryv1.EndpointSlice) key {
-	return key{s.GetMetadata().GetNamespace(), s.GetMetadata().GetLabels()[serviceNameLabel]}
+	return key{namespace: s.GetMetadata().GetNamespace(), name: s.GetMetadata().GetLabels()[serviceNameLabel]}
 }
 
 func portName(k key, port string) string {
 	name := k.namespace + "/" + k.name
+	if k.pod {
+		name = "pod " + name
+	}
 	if port != "" {
 		name += ":" + port
 	}

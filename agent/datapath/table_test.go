@@ -212,6 +212,56 @@ func TestAddressesForTheOutside(t *testing.T) {
 	}
 }
 
+func TestHostPorts(t *testing.T) {
+	table := NewTable("me", netip.MustParseAddr("192.0.2.1"))
+	pod := func(change ...func(*corev1.Pod)) *corev1.Pod {
+		p := &corev1.Pod{
+			Metadata: &metav1.ObjectMeta{Namespace: "ns", Name: "p"},
+			Spec: &corev1.PodSpec{
+				InitContainers: []*corev1.Container{{Ports: []*corev1.ContainerPort{{ContainerPort: 9, HostPort: 99, HostIp: "198.51.100.1"}}}},
+				Containers: []*corev1.Container{{Ports: []*corev1.ContainerPort{
+					{Name: "dns", ContainerPort: 5353, HostPort: 53, Protocol: "UDP", HostIp: "0.0.0.0"}, {ContainerPort: 80}, {ContainerPort: 7, HostPort: 7, Protocol: "SCTP"},
+				}}},
+			},
+			Status: &corev1.PodStatus{Phase: "Running", PodIp: "10.244.0.7"},
+		}
+		for _, f := range change {
+			f(p)
+		}
+		return p
+	}
+	const all = "pod ns/p 198.51.100.1:99/TCP -> [10.244.0.7:9]\npod ns/p 198.51.100.1:99/TCP from outside -> [10.244.0.7:9]\n" +
+		"pod ns/p:dns 192.0.2.1:53/UDP -> [10.244.0.7:5353]\npod ns/p:dns 192.0.2.1:53/UDP from outside -> [10.244.0.7:5353]"
+	for _, step := range []struct {
+		what string
+		now  *corev1.Pod
+		want string
+	}{
+		{"without an address", pod(func(p *corev1.Pod) { p.Status = nil }), ""},
+		{"with one", pod(), all},
+		{"in the node's network", pod(func(p *corev1.Pod) { p.Spec.HostNetwork = true }), ""},
+		{"again", pod(), all},
+		{"ended", pod(func(p *corev1.Pod) { p.Status.Phase = "Failed" }), ""},
+		{"made anew", pod(), all},
+		{"deleted", nil, ""},
+	} {
+		table.OnPod(pod(), step.now)
+		table.Flush()
+		if got := describe(slices.Collect(table.All())); got != step.want {
+			t.Errorf("%s:\n%s\nwant\n%s", step.what, got, step.want)
+		}
+	}
+	// A service of the pod's name is another thing.
+	table.OnPod(nil, pod())
+	table.OnService(nil, newService("p", spec("10.96.0.1")))
+	table.Flush()
+	table.OnService(newService("p", spec("10.96.0.1")), nil)
+	table.Flush()
+	if got := describe(slices.Collect(table.All())); got != all {
+		t.Errorf("beside a service:\n%s", got)
+	}
+}
+
 // Endpoints a and b are in this node's zone, a on this node, c is elsewhere.
 func TestTrafficDistribution(t *testing.T) {
 	const a, b, c = "10.244.0.1 %s me", "10.244.0.2 %s near", "10.244.0.3 %s far"

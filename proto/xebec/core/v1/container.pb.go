@@ -3444,13 +3444,13 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\rresize_policy\x18\x17 \x03(\v2$.xebec.core.v1.ContainerResizePolicyB,\xc2\xda\x18(:&running containers are not resized yetR\fresizePolicy\x12*\n" +
 	"\x0erestart_policy\x18\x18 \x01(\tH\x00R\rrestartPolicy\x88\x01\x01\x12\x9d\x01\n" +
 	"\x14restart_policy_rules\x18\x19 \x03(\v2#.xebec.core.v1.ContainerRestartRuleBF\xc2\xda\x18B:@the restart policy of the container, or else of the pod, decidesR\x12restartPolicyRulesB\x11\n" +
-	"\x0f_restart_policy\"\xbb\x02\n" +
+	"\x0f_restart_policy\"\xa9\x01\n" +
 	"\rContainerPort\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12z\n" +
-	"\thost_port\x18\x02 \x01(\x05B]\xc2\xda\x18Y:Wpods that want the same port are kept apart, but the node does not forward the port yetR\bhostPort\x12%\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
+	"\thost_port\x18\x02 \x01(\x05R\bhostPort\x12%\n" +
 	"\x0econtainer_port\x18\x03 \x01(\x05R\rcontainerPort\x12'\n" +
-	"\bprotocol\x18\x04 \x01(\tB\v\xc2\xda\x18\a2\x05\"TCP\"R\bprotocol\x12J\n" +
-	"\ahost_ip\x18\x05 \x01(\tB1\xc2\xda\x18-:+the node does not forward ports to pods yetR\x06hostIP\"\xaf\x01\n" +
+	"\bprotocol\x18\x04 \x01(\tB\v\xc2\xda\x18\a2\x05\"TCP\"R\bprotocol\x12\x17\n" +
+	"\ahost_ip\x18\x05 \x01(\tR\x06hostIP\"\xaf\x01\n" +
 	"\rEnvFromSource\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12G\n" +
 	"\x0econfig_map_ref\x18\x02 \x01(\v2!.xebec.core.v1.ConfigMapEnvSourceR\fconfigMapRef\x12=\n" +
@@ -3571,7 +3571,7 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"tcp_socket\x18\x03 \x01(\v2\x1e.xebec.core.v1.TCPSocketActionR\ttcpSocket\x120\n" +
 	"\x05sleep\x18\x04 \x01(\v2\x1a.xebec.core.v1.SleepActionR\x05sleep\"'\n" +
 	"\vSleepAction\x12\x18\n" +
-	"\aseconds\x18\x01 \x01(\x03R\aseconds\"\x90\b\n" +
+	"\aseconds\x18\x01 \x01(\x03R\aseconds\"\xeb\a\n" +
 	"\x0fSecurityContext\x12?\n" +
 	"\fcapabilities\x18\x01 \x01(\v2\x1b.xebec.core.v1.CapabilitiesR\fcapabilities\x12#\n" +
 	"\n" +
@@ -3583,11 +3583,11 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\x19read_only_root_filesystem\x18\x06 \x01(\bH\x03R\x16readOnlyRootFilesystem\x88\x01\x01\x12A\n" +
 	"\x1aallow_privilege_escalation\x18\a \x01(\bH\x04R\x18allowPrivilegeEscalation\x88\x01\x01\x12%\n" +
 	"\frun_as_group\x18\b \x01(\x03H\x05R\n" +
-	"runAsGroup\x88\x01\x01\x12^\n" +
+	"runAsGroup\x88\x01\x01\x12\"\n" +
 	"\n" +
-	"proc_mount\x18\t \x01(\tB:\xc2\xda\x186:4this part of the security context is not applied yetH\x06R\tprocMount\x88\x01\x01\x12U\n" +
+	"proc_mount\x18\t \x01(\tH\x06R\tprocMount\x88\x01\x01\x12l\n" +
 	"\x0fwindows_options\x18\n" +
-	" \x01(\v2,.xebec.core.v1.WindowsSecurityContextOptionsR\x0ewindowsOptions\x12F\n" +
+	" \x01(\v2,.xebec.core.v1.WindowsSecurityContextOptionsB\x15\xc2\xda\x18\x11:\x0fnodes run LinuxR\x0ewindowsOptions\x12F\n" +
 	"\x0fseccomp_profile\x18\v \x01(\v2\x1d.xebec.core.v1.SeccompProfileR\x0eseccompProfile\x12\x86\x01\n" +
 	"\x11app_armor_profile\x18\f \x01(\v2\x1e.xebec.core.v1.AppArmorProfileB:\xc2\xda\x186:4this part of the security context is not applied yetR\x0fappArmorProfileB\r\n" +
 	"\v_privilegedB\x0e\n" +
