@@ -158,7 +158,7 @@ func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
 	stack.run(ctx, group, watch)
 
 	set := pods.New(pods.Config{
-		StateDir: filepath.Join(a.cfg.StateDir, "pods"), NodeName: a.cfg.Node, HostIP: netip.MustParseAddr(a.cfg.Address),
+		StateDir: filepath.Join(a.cfg.StateDir, "pods"), SeccompDir: filepath.Join(a.cfg.StateDir, "seccomp"), NodeName: a.cfg.Node, HostIP: netip.MustParseAddr(a.cfg.Address),
 		MemoryBytes: m.memoryBytes, MilliCPU: m.milliCPU, PodProcesses: a.cfg.PodPIDs, DNS: netip.MustParseAddr(a.cfg.ClusterDNS), ClusterDomain: a.cfg.ClusterDomain,
 		Runtime: rt, Network: network{stack.pods}, Cluster: controlPlane{a.client}, Recorder: recorder{recorded}, Log: a.log,
 	})

@@ -55,27 +55,36 @@ func Normalize(name string) (string, error) {
 type Store struct {
 	client      *containerd.Client
 	snapshotter string
-	resolver    func() remotes.Resolver
+	resolver    func(full string, c Credentials) remotes.Resolver
 	pulls       singleflight.Group
 }
 
 // New returns the store of the client's default namespace.
 func New(client *containerd.Client, snapshotter string) *Store {
-	hosts := docker.ConfigureDefaultRegistries(
-		docker.WithPlainHTTP(docker.MatchLocalhost),
-		docker.WithClient(&http.Client{Transport: http.DefaultTransport}),
-	)
 	return &Store{
 		client:      client,
 		snapshotter: snapshotter,
-		resolver:    func() remotes.Resolver { return docker.NewResolver(docker.ResolverOptions{Hosts: hosts}) },
+		resolver: func(full string, c Credentials) remotes.Resolver {
+			// Only the registry itself learns the credentials, wherever it may send the client for the content.
+			auth := docker.NewDockerAuthorizer(docker.WithAuthCreds(func(host string) (string, string, error) {
+				if host != registryHost(full) {
+					return "", "", nil
+				}
+				return c.User, c.Password, nil
+			}))
+			return docker.NewResolver(docker.ResolverOptions{Hosts: docker.ConfigureDefaultRegistries(
+				docker.WithPlainHTTP(docker.MatchLocalhost),
+				docker.WithClient(&http.Client{Transport: http.DefaultTransport}),
+				docker.WithAuthorizer(auth),
+			)})
+		},
 	}
 }
 
 // Ensure makes sure that the image is on the node, unpacked, and returns it. The policy is one of Kubernetes': Always
 // asks the registry for a newer one each time, IfNotPresent pulls only an absent image, Never fails with ErrNeverPull
-// when it is absent. Pulled tells whether a registry was asked.
-func (s *Store) Ensure(ctx context.Context, name, policy string) (img Image, pulled bool, err error) {
+// when it is absent. Keys are what registries may ask for. Pulled tells whether a registry was asked.
+func (s *Store) Ensure(ctx context.Context, name, policy string, keys Keyring) (img Image, pulled bool, err error) {
 	full, err := Normalize(name)
 	if err != nil {
 		return Image{}, false, err
@@ -93,23 +102,36 @@ func (s *Store) Ensure(ctx context.Context, name, policy string) (img Image, pul
 			return Image{}, false, fmt.Errorf("%s: %w", full, ErrNeverPull)
 		}
 	}
-	img, err = s.pull(ctx, full)
+	img, err = s.pull(ctx, full, keys.For(full))
 	return img, true, err
 }
 
 // pull fetches an image once for all who ask for it at the same time.
-func (s *Store) pull(ctx context.Context, full string) (Image, error) {
-	ch := s.pulls.DoChan(full, func() (any, error) {
+func (s *Store) pull(ctx context.Context, full string, keys []Credentials) (Image, error) {
+	ch := s.pulls.DoChan(fmt.Sprintf("%s %q", full, keys), func() (any, error) {
 		// The pull serves others too, so that it does not end with the first caller's context.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pullTimeout)
 		defer cancel()
-		img, err := s.client.Pull(ctx, full,
-			containerd.WithPullUnpack,
-			containerd.WithPullSnapshotter(s.snapshotter),
-			containerd.WithResolver(s.resolver()),
-		)
-		if err != nil {
-			return nil, fmt.Errorf("pulling image %s: %w; check the name and the registry, or put it on the nodes by `xebec image load ARCHIVE`", full, err)
+		if len(keys) == 0 {
+			keys = []Credentials{{}}
+		}
+		var img containerd.Image
+		var errs []error
+		for _, c := range keys {
+			var err error
+			img, err = s.client.Pull(ctx, full,
+				containerd.WithPullUnpack,
+				containerd.WithPullSnapshotter(s.snapshotter),
+				containerd.WithResolver(s.resolver(full, c)),
+			)
+			if err == nil {
+				errs = nil
+				break
+			}
+			errs = append(errs, err)
+		}
+		if err := errors.Join(errs...); err != nil {
+			return nil, fmt.Errorf("pulling image %s: %w; check the name, the registry and imagePullSecrets, or put it on the nodes by `xebec image load ARCHIVE`", full, err)
 		}
 		return s.unpacked(ctx, img)
 	})

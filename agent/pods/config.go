@@ -53,6 +53,8 @@ type Recorder interface {
 type Config struct {
 	// StateDir holds a directory for each pod.
 	StateDir string
+	// SeccompDir holds the node's own system call filters, which pods name.
+	SeccompDir string
 	// NodeName is this node's.
 	NodeName string
 	// HostIP is the node's address, and that of pods in its network.

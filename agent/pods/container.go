@@ -166,7 +166,7 @@ func (w *worker) ensureImage(ctx context.Context, pod *corev1.Pod, c *container)
 	}
 	store, name, policy := w.cfg.Runtime.Images(), c.spec.GetImage(), pullPolicy(c.spec)
 	if c.pull == nil && policy != "Always" {
-		img, _, err := store.Ensure(ctx, name, "Never")
+		img, _, err := store.Ensure(ctx, name, "Never", nil)
 		if err == nil {
 			w.cfg.Recorder.Event(pod, "Normal", "Pulled", fmt.Sprintf("Container image %q already present on machine", name))
 			c.image, c.failures = &img, 0
@@ -177,11 +177,15 @@ func (w *worker) ensureImage(ctx context.Context, pod *corev1.Pod, c *container)
 		}
 	}
 	if c.pull == nil {
+		keys, err := w.keyring(ctx, pod)
+		if err != nil {
+			w.cfg.Recorder.Event(pod, "Warning", "FailedToRetrieveImagePullSecret", err.Error())
+		}
 		p := &pull{done: make(chan struct{})}
 		c.pull = p
 		w.cfg.Recorder.Event(pod, "Normal", "Pulling", fmt.Sprintf("Pulling image %q", name))
 		w.wg.Go(func() {
-			p.img, _, p.err = store.Ensure(ctx, name, policy)
+			p.img, _, p.err = store.Ensure(ctx, name, policy, keys)
 			close(p.done)
 			w.nudge()
 		})
@@ -202,6 +206,25 @@ func (w *worker) ensureImage(ctx context.Context, pod *corev1.Pod, c *container)
 	w.cfg.Recorder.Event(pod, "Normal", "Pulled", fmt.Sprintf("Successfully pulled image %q", name))
 	c.image, c.failures = &p.img, 0
 	return true, 0
+}
+
+// keyring gathers the credentials that the pod's secrets hold. What can't be read is left out: the registry may do without.
+func (w *worker) keyring(ctx context.Context, pod *corev1.Pod) (images.Keyring, error) {
+	keys := images.Keyring{}
+	var errs []error
+	for _, ref := range pod.GetSpec().GetImagePullSecrets() {
+		secret, err := podObjects{w}.secret(ctx, ref.GetName())
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		for name, legacy := range map[string]bool{".dockerconfigjson": false, ".dockercfg": true} {
+			if config, ok := secret.GetData()[name]; ok {
+				errs = append(errs, keys.Add(config, legacy))
+			}
+		}
+	}
+	return keys, errors.Join(errs...)
 }
 
 // showErrImagePull is how long a pod shows why its image could not be pulled before it shows that it waits.

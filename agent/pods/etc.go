@@ -14,13 +14,25 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// hostname returns what the pod's containers are called.
-func hostname(pod *corev1.Pod) string {
-	name := cmp.Or(pod.GetSpec().GetHostname(), pod.GetMetadata().GetName())
+// hostname returns what the pod's containers are called: by hostnameOverride, or by hostname or the pod's name, as a
+// whole domain name when the pod asks for that and has one.
+func hostname(pod *corev1.Pod, domain string) string {
+	spec := pod.GetSpec()
+	if name := spec.GetHostnameOverride(); name != "" {
+		return name
+	}
+	name := cmp.Or(spec.GetHostname(), pod.GetMetadata().GetName())
 	if len(name) > 63 {
 		name = strings.TrimRight(name[:63], "-.")
 	}
+	if spec.GetSetHostnameAsFqdn() && spec.GetSubdomain() != "" {
+		return fqdn(pod, name, domain)
+	}
 	return name
+}
+
+func fqdn(pod *corev1.Pod, host, domain string) string {
+	return fmt.Sprintf("%s.%s.%s.svc.%s", host, pod.GetSpec().GetSubdomain(), pod.GetMetadata().GetNamespace(), domain)
 }
 
 // writeEtc writes the files below /etc that all containers of the pod share.
@@ -29,7 +41,7 @@ func writeEtc(d dir, pod *corev1.Pod, ip, server netip.Addr, domain string) erro
 	if err != nil {
 		return err
 	}
-	host := hostname(pod)
+	host := hostname(pod, domain)
 	hosts, err := hostsFile(pod, ip, host, domain)
 	if err != nil {
 		return err
@@ -67,8 +79,11 @@ func hostsFile(pod *corev1.Pod, ip netip.Addr, host, domain string) (string, err
 		b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
 		if ip.IsValid() {
 			names := host
-			if sub := pod.GetSpec().GetSubdomain(); sub != "" {
-				names = fmt.Sprintf("%s.%s.%s.svc.%s\t%s", host, sub, pod.GetMetadata().GetNamespace(), domain, host)
+			if short, _, whole := strings.Cut(host, "."); pod.GetSpec().GetSubdomain() != "" && pod.GetSpec().GetHostnameOverride() == "" {
+				if !whole {
+					short = host
+				}
+				names = fqdn(pod, short, domain) + "\t" + short
 			}
 			fmt.Fprintf(&b, "%s\t%s\n", ip, names)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/internal/kind"
@@ -40,9 +39,9 @@ func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *contai
 	return runtime.ContainerConfig{
 		PodUID: w.uid, PodNamespace: m.GetNamespace(), PodName: m.GetName(), Name: spec.GetName(), Attempt: c.rec.Attempt,
 		Image: c.image.Name, Command: expandAll(spec.GetCommand(), values), Args: expandAll(spec.GetArgs(), values),
-		Env: append([]string{"HOSTNAME=" + hostname(pod)}, env...), WorkingDir: spec.GetWorkingDir(), Mounts: mounts,
+		Env: append([]string{"HOSTNAME=" + hostname(pod, w.cfg.ClusterDomain)}, env...), WorkingDir: spec.GetWorkingDir(), Mounts: mounts,
 		Sandbox: w.sandbox, HostPID: pod.GetSpec().GetHostPid(), TTY: spec.GetTty(),
-		Resources: resources(pod, spec, w.cfg.MemoryBytes), Security: security(pod, spec),
+		Resources: resources(pod, spec, w.cfg.MemoryBytes), Security: security(pod, spec, w.cfg.SeccompDir),
 		LogPath: w.dir.log(spec.GetName(), c.rec.Attempt),
 	}, nil
 }
@@ -131,38 +130,4 @@ func both(a, b int64) int64 {
 		return -1
 	}
 	return a + b
-}
-
-// security joins the pod's and the container's wishes; the container's go first.
-func security(pod *corev1.Pod, c *corev1.Container) runtime.Security {
-	var out runtime.Security
-	if p := pod.GetSpec().GetSecurityContext(); p != nil {
-		out = runtime.Security{
-			User: p.RunAsUser, Group: p.RunAsGroup, Groups: p.GetSupplementalGroups(), NonRoot: p.GetRunAsNonRoot(),
-			DefaultSeccomp: p.GetSeccompProfile().GetType() == "RuntimeDefault",
-		}
-		if p.FsGroup != nil {
-			out.Groups = append(slices.Clone(out.Groups), p.GetFsGroup())
-		}
-	}
-	s := c.GetSecurityContext()
-	if s == nil {
-		return out
-	}
-	if s.RunAsUser != nil {
-		out.User = s.RunAsUser
-	}
-	if s.RunAsGroup != nil {
-		out.Group = s.RunAsGroup
-	}
-	if s.RunAsNonRoot != nil {
-		out.NonRoot = s.GetRunAsNonRoot()
-	}
-	if s.GetSeccompProfile() != nil {
-		out.DefaultSeccomp = s.GetSeccompProfile().GetType() == "RuntimeDefault"
-	}
-	out.AddCapabilities, out.DropCapabilities = s.GetCapabilities().GetAdd(), s.GetCapabilities().GetDrop()
-	out.Privileged, out.ReadOnlyRoot = s.GetPrivileged(), s.GetReadOnlyRootFilesystem()
-	out.NoNewPrivileges = s.AllowPrivilegeEscalation != nil && !s.GetAllowPrivilegeEscalation()
-	return out
 }

@@ -173,7 +173,7 @@ func (w *worker) sync(ctx context.Context) (time.Duration, error) {
 	}
 	w.adoptSpec(pod)
 	leaving := gone || pod.GetMetadata().GetDeletionTimestamp() != nil
-	if !leaving && !w.done(pod) {
+	if !leaving && !w.done(pod) && forbidden(pod).reason == "" {
 		// What runs already is probed at its address, so that this comes first; what fails here fails again below.
 		_ = w.ensureSandbox(ctx, pod)
 	}
@@ -204,6 +204,10 @@ func (w *worker) sync(ctx context.Context) (time.Duration, error) {
 		return next, err
 	} else if left > 0 {
 		defer w.after(left)
+	}
+	if why := forbidden(pod); why.reason != "" {
+		w.publish(pod, why, false)
+		return 0, nil
 	}
 	next, err := w.bringUp(ctx, pod)
 	w.publish(pod, cause{}, false)
@@ -411,7 +415,7 @@ func (w *worker) ensureSandbox(ctx context.Context, pod *corev1.Pod) error {
 		return err
 	}
 	s, _, err := sandbox.Create(sandbox.Config{
-		Dir: w.dir.sandbox(), Hostname: hostname(pod), HostNetwork: spec.GetHostNetwork(), HostIPC: spec.GetHostIpc(),
+		Dir: w.dir.sandbox(), Hostname: hostname(pod, w.cfg.ClusterDomain), HostNetwork: spec.GetHostNetwork(), HostIPC: spec.GetHostIpc(),
 	})
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -135,6 +137,7 @@ func TestRuntime(t *testing.T) {
 		"never started":     testNeverStarted,
 		"logs":              testLogs,
 		"registry":          testRegistry,
+		"private registry":  testPrivateRegistry,
 		"latency":           testLatency,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -312,7 +315,7 @@ func testCommandNotFound(n *node) {
 
 func testMissingImage(n *node) {
 	store := n.rt.Images()
-	if _, _, err := store.Ensure(n.Context(), "nonesuch", "Never"); !errors.Is(err, images.ErrNeverPull) {
+	if _, _, err := store.Ensure(n.Context(), "nonesuch", "Never", nil); !errors.Is(err, images.ErrNeverPull) {
 		n.Errorf("policy Never: %v", err)
 	}
 	cfg := n.config("main")
@@ -320,7 +323,7 @@ func testMissingImage(n *node) {
 	if _, err := n.rt.Start(n.Context(), cfg); !errors.Is(err, runtime.ErrCreate) {
 		n.Errorf("starting without the image: %v", err)
 	}
-	img, pulled, err := store.Ensure(n.Context(), "busybox:test", "IfNotPresent")
+	img, pulled, err := store.Ensure(n.Context(), "busybox:test", "IfNotPresent", nil)
 	if err != nil || pulled || img.Name != busybox {
 		n.Errorf("a local image: %+v, pulled %v, %v", img, pulled, err)
 	}
@@ -330,6 +333,50 @@ func testMissingImage(n *node) {
 }
 
 // testRegistry pulls from a registry on the loopback device.
+// testPrivateRegistry pulls from a registry that asks who calls.
+func testPrivateRegistry(n *node) {
+	inner := registry.New()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, ok := r.BasicAuth(); !ok || user != "ann" || password != "secret" {
+			w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		inner.ServeHTTP(w, r)
+	}))
+	defer srv.Close()
+	host := strings.TrimPrefix(srv.URL, "http://")
+	ref := host + "/team/private:1"
+	tag, err := name.NewTag(ref)
+	if err != nil {
+		n.Fatal(err)
+	}
+	if err := remote.Write(tag, containerdtest.Busybox(n), remote.WithAuth(&authn.Basic{Username: "ann", Password: "secret"})); err != nil {
+		n.Fatal(err)
+	}
+	keyring := func(place, password string) images.Keyring {
+		k := images.Keyring{}
+		if err := k.Add(fmt.Appendf(nil, `{"auths": {%q: {"username": "ann", "password": %q}}}`, place, password), false); err != nil {
+			n.Fatal(err)
+		}
+		return k
+	}
+	store := n.rt.Images()
+	for what, keys := range map[string]images.Keyring{"no": nil, "wrong": keyring(host, "guess"), "another registry's": keyring("other.test", "secret")} {
+		if _, _, err := store.Ensure(n.Context(), ref, "IfNotPresent", keys); err == nil {
+			n.Errorf("pulled with %s credentials", what)
+		}
+	}
+	// The first of two that fit is refused, the second is not.
+	keys := keyring(host+"/team", "guess")
+	if err := keys.Add(fmt.Appendf(nil, `{"http://%s/v1/": {"auth": "YW5uOnNlY3JldA=="}}`, host), true); err != nil {
+		n.Fatal(err)
+	}
+	if _, pulled, err := store.Ensure(n.Context(), ref, "IfNotPresent", keys); err != nil || !pulled {
+		n.Errorf("pulled %v: %v", pulled, err)
+	}
+}
+
 func testRegistry(n *node) {
 	srv := httptest.NewServer(registry.New())
 	defer srv.Close()
@@ -342,7 +389,7 @@ func testRegistry(n *node) {
 		n.Fatal(err)
 	}
 	store := n.rt.Images()
-	img, pulled, err := store.Ensure(n.Context(), ref, "IfNotPresent")
+	img, pulled, err := store.Ensure(n.Context(), ref, "IfNotPresent", nil)
 	if err != nil || !pulled || img.Name != ref || img.Digest == "" {
 		n.Fatalf("pulled %+v, %v, %v", img, pulled, err)
 	}
@@ -350,14 +397,14 @@ func testRegistry(n *node) {
 	cfg.Image = img.Name
 	s := n.start(cfg)
 	n.wait(n.rt, s.ID)
-	if _, _, err := store.Ensure(n.Context(), strings.Replace(ref, "app", "other", 1), "IfNotPresent"); err == nil || !strings.Contains(err.Error(), "not found") {
+	if _, _, err := store.Ensure(n.Context(), strings.Replace(ref, "app", "other", 1), "IfNotPresent", nil); err == nil || !strings.Contains(err.Error(), "not found") {
 		n.Errorf("an image that the registry has not: %v", err)
 	}
 	srv.Close()
-	if _, pulled, err := store.Ensure(n.Context(), ref, "IfNotPresent"); err != nil || pulled {
+	if _, pulled, err := store.Ensure(n.Context(), ref, "IfNotPresent", nil); err != nil || pulled {
 		n.Errorf("present, registry gone: pulled %v, %v", pulled, err)
 	}
-	if _, _, err := store.Ensure(n.Context(), ref, "Always"); err == nil || !strings.Contains(err.Error(), "refused") {
+	if _, _, err := store.Ensure(n.Context(), ref, "Always", nil); err == nil || !strings.Contains(err.Error(), "refused") {
 		n.Errorf("Always, registry gone: %v", err)
 	}
 	all, err := store.List(n.Context())

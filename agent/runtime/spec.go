@@ -92,8 +92,17 @@ type Security struct {
 	ReadOnlyRoot                      bool
 	// NoNewPrivileges keeps set-user-id programs from gaining rights.
 	NoNewPrivileges bool
-	// DefaultSeccomp applies containerd's default system call filter; otherwise there is none.
+	// DefaultSeccomp applies containerd's default system call filter.
 	DefaultSeccomp bool
+	// SeccompProfile is the path of a filter as the OCI runtime specification has it, which applies instead. Without
+	// either there is none.
+	SeccompProfile string
+	// StrictGroups leaves the groups out that the image's /etc/group gives the user.
+	StrictGroups bool
+	// UnmaskedProc shows all of /proc.
+	UnmaskedProc bool
+	// Sysctls are parameters of the sandbox's namespaces.
+	Sysctls map[string]string
 }
 
 // specOpts are the steps from containerd's default spec to the container's own.
@@ -181,8 +190,10 @@ func withUser(sec Security, imageUser string) oci.SpecOpts {
 		if sec.NonRoot && uid == 0 {
 			return errors.New("the pod asks for runAsNonRoot, but the container would run as root")
 		}
-		if err := oci.WithAdditionalGIDs(strconv.FormatUint(uint64(uid), 10))(ctx, client, c, s); err != nil {
-			return fmt.Errorf("setting the groups: %w", err)
+		if !sec.StrictGroups {
+			if err := oci.WithAdditionalGIDs(strconv.FormatUint(uint64(uid), 10))(ctx, client, c, s); err != nil {
+				return fmt.Errorf("setting the groups: %w", err)
+			}
 		}
 		if sec.Group != nil {
 			s.Process.User.GID = uint32(*sec.Group)
@@ -288,6 +299,10 @@ func withSecurity(sec Security) oci.SpecOpts {
 		if sec.ReadOnlyRoot {
 			s.Root.Readonly = true
 		}
+		s.Linux.Sysctl = sec.Sysctls
+		if sec.UnmaskedProc {
+			s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil
+		}
 		if sec.Privileged {
 			return oci.Compose(oci.WithPrivileged, oci.WithAllDevicesAllowed, oci.WithHostDevices, oci.WithNewPrivileges)(ctx, client, c, s)
 		}
@@ -302,7 +317,10 @@ func withSecurity(sec Security) oci.SpecOpts {
 		opts = append(opts,
 			oci.WithAddedCapabilities(capabilities(sec.AddCapabilities)),
 			oci.WithDroppedCapabilities(capabilities(sec.DropCapabilities)))
-		if sec.DefaultSeccomp {
+		switch {
+		case sec.SeccompProfile != "":
+			opts = append(opts, seccomp.WithProfile(sec.SeccompProfile))
+		case sec.DefaultSeccomp:
 			opts = append(opts, seccomp.WithDefaultProfile())
 		}
 		return oci.Compose(opts...)(ctx, client, c, s)

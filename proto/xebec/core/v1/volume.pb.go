@@ -4259,17 +4259,17 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\x11ImageVolumeSource\x12\x1c\n" +
 	"\treference\x18\x01 \x01(\tR\treference\x12\x1f\n" +
 	"\vpull_policy\x18\x02 \x01(\tR\n" +
-	"pullPolicy\"\x96\x05\n" +
+	"pullPolicy\"\xe9\x03\n" +
 	"\vVolumeMount\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\tread_only\x18\x02 \x01(\bR\breadOnly\x12\x1d\n" +
 	"\n" +
 	"mount_path\x18\x03 \x01(\tR\tmountPath\x12\x19\n" +
-	"\bsub_path\x18\x04 \x01(\tR\asubPath\x12\x96\x01\n" +
-	"\x11mount_propagation\x18\x05 \x01(\tBd\xc2\xda\x18`:^mounts are passed on neither way, and submounts as they are: mount options are not applied yetH\x00R\x10mountPropagation\x88\x01\x01\x12\"\n" +
-	"\rsub_path_expr\x18\x06 \x01(\tR\vsubPathExpr\x12\x99\x01\n" +
-	"\x13recursive_read_only\x18\a \x01(\tBd\xc2\xda\x18`:^mounts are passed on neither way, and submounts as they are: mount options are not applied yetH\x01R\x11recursiveReadOnly\x88\x01\x01\x12\x94\x01\n" +
-	"\x12bind_mount_options\x18\b \x03(\tBf\xc2\xda\x18b\x18\x01:^mounts are passed on neither way, and submounts as they are: mount options are not applied yetR\x10bindMountOptionsB\x14\n" +
+	"\bsub_path\x18\x04 \x01(\tR\asubPath\x120\n" +
+	"\x11mount_propagation\x18\x05 \x01(\tH\x00R\x10mountPropagation\x88\x01\x01\x12\"\n" +
+	"\rsub_path_expr\x18\x06 \x01(\tR\vsubPathExpr\x12w\n" +
+	"\x13recursive_read_only\x18\a \x01(\tBB\xc2\xda\x18>:<submounts are as they are: mount options are not applied yetH\x01R\x11recursiveReadOnly\x88\x01\x01\x12r\n" +
+	"\x12bind_mount_options\x18\b \x03(\tBD\xc2\xda\x18@\x18\x01:<submounts are as they are: mount options are not applied yetR\x10bindMountOptionsB\x14\n" +
 	"\x12_mount_propagationB\x16\n" +
 	"\x14_recursive_read_only\"C\n" +
 	"\fVolumeDevice\x12\x12\n" +

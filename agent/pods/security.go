@@ -1,0 +1,80 @@
+package pods
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/xebec-project/xebec/agent/runtime"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+// security joins the pod's and the container's wishes; the container's go first. Without a wish system calls are filtered
+// by the runtime's default. Profiles is the directory of the node's own filters.
+func security(pod *corev1.Pod, c *corev1.Container, profiles string) runtime.Security {
+	var out runtime.Security
+	seccomp := pod.GetSpec().GetSecurityContext().GetSeccompProfile()
+	if p := pod.GetSpec().GetSecurityContext(); p != nil {
+		out = runtime.Security{
+			User: p.RunAsUser, Group: p.RunAsGroup, Groups: p.GetSupplementalGroups(), NonRoot: p.GetRunAsNonRoot(),
+			StrictGroups: p.GetSupplementalGroupsPolicy() == "Strict",
+		}
+		if p.FsGroup != nil {
+			out.Groups = append(slices.Clone(out.Groups), p.GetFsGroup())
+		}
+		for _, y := range p.GetSysctls() {
+			if out.Sysctls == nil {
+				out.Sysctls = map[string]string{}
+			}
+			out.Sysctls[y.GetName()] = y.GetValue()
+		}
+	}
+	if s := c.GetSecurityContext(); s != nil {
+		if s.RunAsUser != nil {
+			out.User = s.RunAsUser
+		}
+		if s.RunAsGroup != nil {
+			out.Group = s.RunAsGroup
+		}
+		if s.RunAsNonRoot != nil {
+			out.NonRoot = s.GetRunAsNonRoot()
+		}
+		if s.GetSeccompProfile() != nil {
+			seccomp = s.GetSeccompProfile()
+		}
+		out.AddCapabilities, out.DropCapabilities = s.GetCapabilities().GetAdd(), s.GetCapabilities().GetDrop()
+		out.Privileged, out.ReadOnlyRoot = s.GetPrivileged(), s.GetReadOnlyRootFilesystem()
+		out.NoNewPrivileges = s.AllowPrivilegeEscalation != nil && !s.GetAllowPrivilegeEscalation()
+		out.UnmaskedProc = s.GetProcMount() == "Unmasked"
+	}
+	switch seccomp.GetType() {
+	case "Unconfined":
+	case "Localhost":
+		out.SeccompProfile = filepath.Join(profiles, filepath.Clean("/"+seccomp.GetLocalhostProfile()))
+	default:
+		out.DefaultSeccomp = true
+	}
+	return out
+}
+
+// safeSysctls are the kernel parameters that a pod may set: they are its namespaces' own and harm nobody else. They are
+// those that Kubernetes holds to be safe.
+var safeSysctls = []string{
+	"kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.ip_local_reserved_ports", "net.ipv4.ip_unprivileged_port_start",
+	"net.ipv4.ping_group_range", "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl", "net.ipv4.tcp_keepalive_probes",
+	"net.ipv4.tcp_keepalive_time", "net.ipv4.tcp_rmem", "net.ipv4.tcp_syncookies", "net.ipv4.tcp_wmem",
+}
+
+// forbidden returns why the node does not take a pod at all. Its reason is empty when it does.
+func forbidden(pod *corev1.Pod) cause {
+	spec := pod.GetSpec()
+	for _, y := range spec.GetSecurityContext().GetSysctls() {
+		name := strings.ReplaceAll(y.GetName(), "/", ".")
+		shared := spec.GetHostNetwork() && strings.HasPrefix(name, "net.") || spec.GetHostIpc() && strings.HasPrefix(name, "kernel.")
+		if !slices.Contains(safeSysctls, name) || shared {
+			return cause{"SysctlForbidden", fmt.Sprintf("kernel parameter %q is not among those that a pod may set, or is the node's own", y.GetName())}
+		}
+	}
+	return cause{}
+}
