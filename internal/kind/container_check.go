@@ -384,7 +384,4 @@ func (c *checker) containerSecurity(p *field.Path, s *corev1.SecurityContext) {
 		c.oneOf(p.Child("procMount"), s.GetProcMount(), "Default", "Unmasked")
 	}
 	c.seccomp(p.Child("seccompProfile"), s.GetSeccompProfile())
-	if s.GetWindowsOptions() != nil {
-		c.forbidden(p.Child("windowsOptions"), "cannot be set for a linux pod")
-	}
 }

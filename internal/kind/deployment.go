@@ -34,7 +34,7 @@ var (
 		},
 		checkStatus: func(new, _ *appsv1.Deployment, c *checker) { checkDeploymentStatus(new.GetStatus(), c) },
 		warn: func(d *appsv1.Deployment) []string {
-			return warnPodSpec(field.NewPath("spec", "template", "spec"), d.GetSpec().GetTemplate().GetSpec())
+			return warnPod(field.NewPath("spec", "template"), d.GetSpec().GetTemplate().GetMetadata())
 		},
 	}
 	deploymentColumns = []Column{

@@ -66,7 +66,7 @@ var (
 		checkUpdate: checkPodUpdate,
 		checkStatus: checkPodStatus,
 		create:      createPod,
-		warn:        func(p *corev1.Pod) []string { return warnPodSpec(field.NewPath("spec"), p.GetSpec()) },
+		warn:        func(p *corev1.Pod) []string { return warnPod(nil, p.GetMetadata()) },
 	}
 	podColumns = []Column{
 		column("READY", podReady),

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/internal/kind"
+	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -244,6 +245,14 @@ func TestPodSpec(t *testing.T) {
 		}, []string{`spec.schedulingGates[1].name: Duplicate value: "a.b/c"`, "spec.nodeName: Forbidden"}},
 		{"ephemeral", func(p *corev1.Pod) { p.Spec.EphemeralContainers = []*corev1.EphemeralContainer{{}} }, []string{"spec.ephemeralContainers: Forbidden"}},
 		{"windows", func(p *corev1.Pod) { p.Spec.Os = &corev1.PodOS{Name: "windows"} }, []string{`spec.os.name: Unsupported value: "windows": nodes run Linux`}},
+		{"settings for windows", func(p *corev1.Pod) {
+			p.Spec.SecurityContext = &corev1.PodSecurityContext{WindowsOptions: &corev1.WindowsSecurityContextOptions{}}
+		}, nil},
+		{"settings for windows on linux", func(p *corev1.Pod) {
+			p.Spec.Os = &corev1.PodOS{Name: "linux"}
+			p.Spec.SecurityContext = &corev1.PodSecurityContext{WindowsOptions: &corev1.WindowsSecurityContextOptions{}}
+			p.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{WindowsOptions: &corev1.WindowsSecurityContextOptions{}}
+		}, []string{"spec.securityContext.windowsOptions: Forbidden", "spec.containers[0].securityContext.windowsOptions: Forbidden"}},
 	})
 }
 
@@ -485,5 +494,34 @@ func TestPodColumns(t *testing.T) {
 	}
 	if got := slices.Sorted(maps.Keys(cells(pod(), now))); len(got) != 8 {
 		t.Errorf("columns %q", got)
+	}
+}
+
+// TestPodWarnings gives pods and templates the annotations that fields have taken the place of.
+func TestPodWarnings(t *testing.T) {
+	meta := &metav1.ObjectMeta{Annotations: map[string]string{
+		"seccomp.security.alpha.kubernetes.io/pod":            "runtime/default",
+		"container.apparmor.security.beta.kubernetes.io/main": "localhost/strict",
+		"example.com/pod": "",
+	}}
+	pod := &corev1.Pod{Metadata: meta}
+	want := []string{
+		"metadata.annotations[container.apparmor.security.beta.kubernetes.io/main]: this annotation has no effect: use the field securityContext.appArmorProfile of the container",
+		"metadata.annotations[seccomp.security.alpha.kubernetes.io/pod]: this annotation has no effect: use the field securityContext.seccompProfile",
+	}
+	if got := kind.Of(pod).Warnings(pod); !slices.Equal(got, want) {
+		t.Errorf("a pod warns %q, want %q", got, want)
+	}
+	template := &corev1.PodTemplateSpec{Metadata: meta}
+	for _, o := range []kind.Object{
+		&appsv1.Deployment{Spec: &appsv1.DeploymentSpec{Template: template}},
+		&appsv1.ReplicaSet{Spec: &appsv1.ReplicaSetSpec{Template: template}},
+	} {
+		if got := kind.Of(o).Warnings(o); len(got) != 2 || got[0] != "spec.template."+want[0] {
+			t.Errorf("a template warns %q", got)
+		}
+	}
+	if got := kind.Of(pod).Warnings(&corev1.Pod{}); len(got) != 0 {
+		t.Errorf("a plain pod warns %q", got)
 	}
 }

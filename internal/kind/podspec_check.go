@@ -58,6 +58,8 @@ func (c *checker) podSpec(p *field.Path, s *corev1.PodSpec) {
 		switch name := s.GetOs().GetName(); name {
 		case "windows":
 			c.notYet(p.Child("os", "name"), name, "nodes run Linux")
+		case "linux":
+			c.noWindows(p, s)
 		default:
 			c.oneOf(p.Child("os", "name"), name, "linux", "windows")
 		}
@@ -68,6 +70,24 @@ func (c *checker) podSpec(p *field.Path, s *corev1.PodSpec) {
 	if len(s.GetEphemeralContainers()) > 0 {
 		c.forbidden(p.Child("ephemeralContainers"), "cannot be set on create")
 	}
+}
+
+// noWindows checks a pod that says that it is for Linux. In one that does not say it, settings for Windows are accepted and
+// have no effect.
+func (c *checker) noWindows(p *field.Path, s *corev1.PodSpec) {
+	const why = "cannot be set for a linux pod"
+	if s.GetSecurityContext().GetWindowsOptions() != nil {
+		c.forbidden(p.Child("securityContext", "windowsOptions"), why)
+	}
+	containers := func(p *field.Path, containers []*corev1.Container) {
+		for i, container := range containers {
+			if container.GetSecurityContext().GetWindowsOptions() != nil {
+				c.forbidden(p.Index(i).Child("securityContext", "windowsOptions"), why)
+			}
+		}
+	}
+	containers(p.Child("initContainers"), s.GetInitContainers())
+	containers(p.Child("containers"), s.GetContainers())
 }
 
 func (c *checker) podDNS(p *field.Path, s *corev1.PodSpec) {
@@ -163,9 +183,6 @@ func (c *checker) podSecurity(p *field.Path, s *corev1.PodSpec) {
 		c.unique(at, seen, y.GetName())
 	}
 	c.seccomp(p.Child("seccompProfile"), sc.GetSeccompProfile())
-	if sc.GetWindowsOptions() != nil {
-		c.forbidden(p.Child("windowsOptions"), "cannot be set for a linux pod")
-	}
 }
 
 func (c *checker) seccomp(p *field.Path, s *corev1.SeccompProfile) {
@@ -181,18 +198,6 @@ func (c *checker) seccomp(p *field.Path, s *corev1.SeccompProfile) {
 	case s.GetType() != "Localhost" && s.LocalhostProfile != nil:
 		c.invalid(p.Child("localhostProfile"), s.GetLocalhostProfile(), "can only be set when seccomp type is Localhost")
 	}
-}
-
-// warnPodSpec tells of values, rather than fields, that have no effect yet.
-func warnPodSpec(p *field.Path, s *corev1.PodSpec) []string {
-	var out []string
-	for i, container := range s.GetContainers() {
-		if container.GetImagePullPolicy() == PullAlways && imageTag(container.GetImage()) != "latest" {
-			out = append(out, fmt.Sprintf("%s: images are imported, not pulled: the imported one is used",
-				p.Child("containers").Index(i).Child("imagePullPolicy")))
-		}
-	}
-	return out
 }
 
 func (c *checker) podScheduling(p *field.Path, s *corev1.PodSpec) {

@@ -19,7 +19,7 @@ var (
 		},
 		checkStatus: func(new, _ *appsv1.ReplicaSet, c *checker) { checkReplicaSetStatus(new.GetStatus(), c) },
 		warn: func(r *appsv1.ReplicaSet) []string {
-			return warnPodSpec(field.NewPath("spec", "template", "spec"), r.GetSpec().GetTemplate().GetSpec())
+			return warnPod(field.NewPath("spec", "template"), r.GetSpec().GetTemplate().GetMetadata())
 		},
 	}
 	replicaSetColumns = []Column{
