@@ -19,11 +19,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/vishvananda/netlink"
 
 	"github.com/xebec-project/xebec/agent/datapath"
 	"github.com/xebec-project/xebec/agent/internal/netlab"
 	"github.com/xebec-project/xebec/agent/podnet"
+	"github.com/xebec-project/xebec/internal/metrics"
+	"github.com/xebec-project/xebec/internal/metrics/metricstest"
 )
 
 // wire is two nodes with pods, and a client that is no part of the cluster, on
@@ -274,7 +277,9 @@ func TestNodePortsByClassicTC(t *testing.T) {
 // Connections from outside live through restarts of the agent and through what
 // becomes of other endpoints; datagrams leave an endpoint that goes.
 func TestNodePortFlows(t *testing.T) {
-	w := newWire(t)
+	registry := prometheus.NewPedanticRegistry()
+	m := datapath.NewMetrics(registry)
+	w := newWire(t, func(c *datapath.Config) { c.Metrics = m })
 	_, one := w.pod(0, "one")
 	_, two := w.pod(1, "two")
 	tcp := outside("192.0.2.1:30080", datapath.TCP, one+":8080", two+":8080")
@@ -335,6 +340,14 @@ func TestNodePortFlows(t *testing.T) {
 	}
 	for range 10 {
 		w.expect(w.client, "tcp4", "192.0.2.1:30080", two+" saw 192.0.2.1")
+	}
+	// Each has two entries; those of datagrams that moved have their old way back as well.
+	if err := w.nodes[0].Do(w.nodes[0].dp.Verify); err != nil {
+		t.Fatal(err)
+	}
+	full := metricstest.Values(t, registry, metrics.DatapathMapPressure)["flows"] * (1 << 17)
+	if full < 180 || full > 260 {
+		t.Errorf("the flow table has %v entries for 90 flows", full)
 	}
 }
 
