@@ -100,6 +100,7 @@ func TestNode(t *testing.T) {
 	t.Run("exec", n.in(testExec))
 	t.Run("port", n.in(testPort))
 	t.Run("stats", n.in(testStats))
+	t.Run("memory", n.in(testMemory))
 	t.Run("service", n.in(func(t *testing.T, n *node) { testService(t, n, web) }))
 	t.Run("from outside", n.in(testFromOutside))
 	t.Run("callers", n.in(testCallers))

@@ -2,7 +2,9 @@ package agent_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +12,9 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/kind"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 )
 
@@ -83,4 +88,39 @@ func testStats(t *testing.T, n *node) {
 	if _, err = n.agentAPI.Stats(admin(t.Context()), &nodev1.StatsRequest{Target: &nodev1.Target{Namespace: "default", Pod: "none"}}); !apierr.IsNotFound(err) {
 		t.Errorf("stats of no pod: %v", err)
 	}
+}
+
+// testMemory bounds what the agent itself takes with twenty idle pods.
+func testMemory(t *testing.T, n *node) {
+	const pods, most = 20, 60 << 10
+	names := make([]string, pods)
+	for i := range names {
+		names[i] = fmt.Sprintf("idle-%d", i)
+		n.pod(names[i], "sleep 3600")
+	}
+	for _, name := range names {
+		n.podUntil(name, "it runs", kind.IsPodReady)
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.agent.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(status), "VmRSS:")
+	var kib int
+	if _, err := fmt.Sscan(rest, &kib); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("the agent's memory with %d pods: %d KiB", pods, kib)
+	if kib > most {
+		t.Errorf("that is more than %d KiB", most)
+	}
+	for _, name := range names {
+		if _, err := client.Delete[*corev1.Pod](t.Context(), n.client, "default", name); err != nil {
+			t.Error(err)
+		}
+	}
+	n.until("they are gone", func() bool {
+		list, _, err := client.List[*corev1.Pod](t.Context(), n.client, client.ListOptions{Namespace: "default"})
+		return err == nil && !slices.ContainsFunc(list, func(p *corev1.Pod) bool { return strings.HasPrefix(p.Metadata.Name, "idle-") })
+	})
 }

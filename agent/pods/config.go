@@ -68,6 +68,8 @@ type Config struct {
 	// DNS is the address of the cluster's name server and ClusterDomain the domain it serves, such as "cluster.local".
 	DNS           netip.Addr
 	ClusterDomain string
+	// MeasureEvery is how often the sizes of volumes with a limit are looked at; default 10 s.
+	MeasureEvery time.Duration
 	// DrainDelay is how long a pod that is being deleted goes on before its containers are told to stop, so that first
 	// every node stops sending it new connections. It counts as part of the grace period. Default 500 ms; negative for
 	// none.
@@ -88,6 +90,9 @@ type Config struct {
 func (c *Config) setDefaults() {
 	if c.DrainDelay == 0 {
 		c.DrainDelay = 500 * time.Millisecond
+	}
+	if c.MeasureEvery == 0 {
+		c.MeasureEvery = 10 * time.Second
 	}
 	if c.BackoffInitial == 0 {
 		c.BackoffInitial = 10 * time.Second

@@ -250,7 +250,7 @@ func (n *node) agent() {
 	n.set = pods.New(pods.Config{
 		StateDir: filepath.Join(n.daemon.Dir, "pods"), SeccompDir: filepath.Join(n.daemon.Dir, "seccomp"), NodeName: "node-1", HostIP: netip.MustParseAddr("127.0.0.1"),
 		MemoryBytes: 4 << 30, MilliCPU: 2000, DNS: netip.MustParseAddr("10.96.0.10"),
-		DrainDelay: 20 * time.Millisecond, BackoffInitial: 300 * time.Millisecond, BackoffMax: time.Second,
+		DrainDelay: 20 * time.Millisecond, MeasureEvery: 200 * time.Millisecond, BackoffInitial: 300 * time.Millisecond, BackoffMax: time.Second,
 		Runtime: rt, Network: n.wires, Cluster: n.cluster, Recorder: n.cluster, Log: log,
 	})
 	ctx, cancel := context.WithCancel(context.Background())

@@ -109,3 +109,28 @@ func (n *node) run(p *corev1.Pod, command string) string {
 	}
 	return out.String()
 }
+
+// testVolumeLimit ends a pod that fills a volume beyond its limit, and only that.
+func testVolumeLimit(n *node) {
+	bounded := func(p *corev1.Pod) {
+		p.Spec.Volumes = []*corev1.Volume{volume("cache", &corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: &metav1.Quantity{String_: "2Mi"}}})}
+		p.Spec.Containers[0].VolumeMounts = []*corev1.VolumeMount{{Name: "cache", MountPath: "/cache"}}
+	}
+	modest := n.create(pod("modest", "dd if=/dev/zero of=/cache/x bs=1M count=1; sleep 3600", bounded))
+	n.until(modest, "it runs", kind.IsPodReady)
+	greedy := n.create(pod("greedy", "dd if=/dev/zero of=/cache/x bs=1M count=4; trap '' TERM; sleep 3600", bounded))
+	p := n.until(greedy, "it is evicted", func(p *corev1.Pod) bool { return p.Status.Phase == "Failed" })
+	if p.Status.Reason != "Evicted" || p.Status.Message != `Usage of EmptyDir volume "cache" exceeds the limit "2Mi".` {
+		n.Errorf("status is %v", p.Status)
+	}
+	if p := n.cluster.get(modest); !kind.IsPodReady(p) {
+		n.Errorf("the pod within its limit is %v", p.Status)
+	}
+	if in, err := n.set.Container("default", "greedy", "", true, false); err != nil || in.Running {
+		n.Errorf("its container is %+v, %v", in, err)
+	}
+	for _, uid := range []string{modest, greedy} {
+		n.delete(uid)
+		n.untilGone(uid)
+	}
+}

@@ -55,6 +55,8 @@ type worker struct {
 	newImages bool
 	// stale tells that what projected volumes show may have changed.
 	stale bool
+	// evicted is why the pod is ended for good, its reason empty while it is not.
+	evicted cause
 	// instances is what the last round saw, by container name.
 	instances map[string]seenInstance
 
@@ -66,9 +68,11 @@ type worker struct {
 	// volumes are the paths of the volumes that are made, shown is the metadata that their files tell of.
 	volumes map[string]string
 	shown   *metav1.ObjectMeta
-	saved   *corev1.Pod
-	torn    bool
-	wg      sync.WaitGroup
+	// measuring tells that the volumes' sizes are watched.
+	measuring bool
+	saved     *corev1.Pod
+	torn      bool
+	wg        sync.WaitGroup
 }
 
 type seenInstance struct {
@@ -204,6 +208,9 @@ func (w *worker) sync(ctx context.Context) (time.Duration, error) {
 		return next, err
 	} else if left > 0 {
 		defer w.after(left)
+	}
+	if evicted, next, err := w.endEvicted(ctx, pod); evicted {
+		return next, err
 	}
 	if why := forbidden(pod); why.reason != "" {
 		w.publish(pod, why, false)
@@ -370,6 +377,7 @@ func (w *worker) bringUp(ctx context.Context, pod *corev1.Pod) (time.Duration, e
 		}
 	}
 	sooner(w.refreshVolumes(ctx, pod))
+	w.measure(ctx, pod)
 	var errs []error
 	w.retryImages()
 	blocked := false

@@ -1,0 +1,89 @@
+package pods
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/xebec-project/xebec/agent/volumes"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+// reasonEvicted is why a pod failed that used more of the node than it may.
+const reasonEvicted = "Evicted"
+
+// limited returns the pod's volumes on disk that have a limit, and the limits. The kernel itself bounds those in memory.
+func limited(pod *corev1.Pod) map[string]int64 {
+	out := map[string]int64{}
+	for _, v := range pod.GetSpec().GetVolumes() {
+		e := v.GetVolumeSource().GetEmptyDir()
+		if q := quantity(e.GetSizeLimit()); e != nil && e.GetMedium() != "Memory" && !q.IsZero() {
+			out[v.GetName()] = q.Value()
+		}
+	}
+	return out
+}
+
+// measure watches the sizes of the pod's limited volumes until one is too large or ctx ends. It is started once the
+// volumes are made.
+func (w *worker) measure(ctx context.Context, pod *corev1.Pod) {
+	limits := limited(pod)
+	if len(limits) == 0 || w.measuring {
+		return
+	}
+	w.measuring = true
+	w.wg.Go(func() {
+		tick := time.NewTicker(w.cfg.MeasureEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			for _, v := range pod.GetSpec().GetVolumes() {
+				limit, ok := limits[v.GetName()]
+				if !ok {
+					continue
+				}
+				used, err := volumes.Usage(w.dir.volume(v.GetName()))
+				if err != nil {
+					w.log.Debug("Volume not measured", zap.String("volume", v.GetName()), zap.Error(err))
+					continue
+				}
+				if used > limit {
+					w.evict(fmt.Sprintf("Usage of EmptyDir volume %q exceeds the limit %q.", v.GetName(), v.GetVolumeSource().GetEmptyDir().GetSizeLimit().GetString_()))
+					return
+				}
+			}
+		}
+	})
+}
+
+// evict makes the worker end the pod for good.
+func (w *worker) evict(message string) {
+	w.mu.Lock()
+	w.evicted = cause{reasonEvicted, message}
+	w.mu.Unlock()
+	w.nudge()
+}
+
+// endEvicted kills what runs of an evicted pod and then tells that it failed. It returns false for a pod that was not
+// evicted.
+func (w *worker) endEvicted(ctx context.Context, pod *corev1.Pod) (evicted bool, next time.Duration, err error) {
+	w.mu.Lock()
+	why := w.evicted
+	w.mu.Unlock()
+	if why.reason == "" {
+		return false, 0, nil
+	}
+	// It has taken more than its share already: it gets no grace.
+	next, err = w.stopAll(ctx, pod, time.Now(), 0)
+	if err == nil && next == 0 {
+		w.cfg.Recorder.Event(pod, "Warning", reasonEvicted, why.message)
+		w.publish(pod, why, false)
+	}
+	return true, next, err
+}
