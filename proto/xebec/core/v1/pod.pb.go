@@ -1900,7 +1900,7 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x03Pod\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12*\n" +
 	"\x04spec\x18\x02 \x01(\v2\x16.xebec.core.v1.PodSpecR\x04spec\x120\n" +
-	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\xcf\x1c\n" +
+	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\xac\x1b\n" +
 	"\aPodSpec\x12=\n" +
 	"\avolumes\x18\x01 \x03(\v2\x15.xebec.core.v1.VolumeB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\avolumes\x12F\n" +
 	"\n" +
@@ -1919,8 +1919,8 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\fhost_network\x18\v \x01(\bR\vhostNetwork\x12\x19\n" +
 	"\bhost_pid\x18\f \x01(\bR\ahostPID\x12\x19\n" +
 	"\bhost_ipc\x18\r \x01(\bR\ahostIPC\x12L\n" +
-	"\x10security_context\x18\x0e \x01(\v2!.xebec.core.v1.PodSecurityContextR\x0fsecurityContext\x12\x99\x01\n" +
-	"\x12image_pull_secrets\x18\x0f \x03(\v2#.xebec.core.v1.LocalObjectReferenceBF\xc2\xda\x18B\x18\x02\"\x04name:8images are imported, not pulled: no credentials are usedR\x10imagePullSecrets\x12\x1a\n" +
+	"\x10security_context\x18\x0e \x01(\v2!.xebec.core.v1.PodSecurityContextR\x0fsecurityContext\x12_\n" +
+	"\x12image_pull_secrets\x18\x0f \x03(\v2#.xebec.core.v1.LocalObjectReferenceB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x10imagePullSecrets\x12\x1a\n" +
 	"\bhostname\x18\x10 \x01(\tR\bhostname\x12\x1c\n" +
 	"\tsubdomain\x18\x11 \x01(\tR\tsubdomain\x12f\n" +
 	"\baffinity\x18\x12 \x01(\v2\x17.xebec.core.v1.AffinityB1\xc2\xda\x18-:+the scheduler does not look at affinity yetR\baffinity\x12%\n" +
@@ -1941,15 +1941,15 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x11preemption_policy\x18\x1f \x01(\tB$\xc2\xda\x18 :\x1epods do not preempt others yetH\aR\x10preemptionPolicy\x88\x01\x01\x12@\n" +
 	"\boverhead\x18  \x03(\v2$.xebec.core.v1.PodSpec.OverheadEntryR\boverhead\x12\xcf\x01\n" +
 	"\x1btopology_spread_constraints\x18! \x03(\v2'.xebec.core.v1.TopologySpreadConstraintBf\xc2\xda\x18b\x18\x02\"\vtopologyKey\"\x11whenUnsatisfiable:>the scheduler does not look at topology spread constraints yetR\x19topologySpreadConstraints\x12b\n" +
-	"\x14ephemeral_containers\x18\" \x03(\v2!.xebec.core.v1.EphemeralContainerB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x13ephemeralContainers\x12Z\n" +
-	"\x14set_hostname_as_fqdn\x18# \x01(\bB$\xc2\xda\x18 :\x1ethe host name is the short oneH\bR\x11setHostnameAsFQDN\x88\x01\x01\x12$\n" +
+	"\x14ephemeral_containers\x18\" \x03(\v2!.xebec.core.v1.EphemeralContainerB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x13ephemeralContainers\x124\n" +
+	"\x14set_hostname_as_fqdn\x18# \x01(\bH\bR\x11setHostnameAsFQDN\x88\x01\x01\x12$\n" +
 	"\x02os\x18$ \x01(\v2\x14.xebec.core.v1.PodOSR\x02os\x12Z\n" +
 	"\n" +
 	"host_users\x18% \x01(\bB6\xc2\xda\x182:0pods do not get user namespaces of their own yetH\tR\thostUsers\x88\x01\x01\x12Y\n" +
 	"\x10scheduling_gates\x18& \x03(\v2 .xebec.core.v1.PodSchedulingGateB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x0fschedulingGates\x12V\n" +
 	"\x0fresource_claims\x18' \x03(\v2\x1f.xebec.core.v1.PodResourceClaimB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x0eresourceClaims\x12o\n" +
-	"\tresources\x18( \x01(\v2#.xebec.core.v1.ResourceRequirementsB,\xc2\xda\x18(:&only the resources of containers countR\tresources\x12r\n" +
-	"\x11hostname_override\x18) \x01(\tB@\xc2\xda\x18<::the host name follows from hostname or the name of the podH\n" +
+	"\tresources\x18( \x01(\v2#.xebec.core.v1.ResourceRequirementsB,\xc2\xda\x18(:&only the resources of containers countR\tresources\x120\n" +
+	"\x11hostname_override\x18) \x01(\tH\n" +
 	"R\x10hostnameOverride\x88\x01\x01\x12q\n" +
 	"\x10scheduling_group\x18+ \x01(\v2!.xebec.core.v1.PodSchedulingGroupB#\xc2\xda\x18\x1f:\x1dpods are scheduled one by oneR\x0fschedulingGroup\x12y\n" +
 	"\x13eviction_responders\x18, \x03(\v2 .xebec.core.v1.EvictionResponderB&\xc2\xda\x18\"\x18\x02\"\x04name:\x18evictions ask nobody yetR\x12evictionResponders\x1a?\n" +
@@ -1969,7 +1969,7 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x12_preemption_policyB\x17\n" +
 	"\x15_set_hostname_as_fqdnB\r\n" +
 	"\v_host_usersB\x14\n" +
-	"\x12_hostname_override\"\xfa\t\n" +
+	"\x12_hostname_override\"\x99\t\n" +
 	"\x12PodSecurityContext\x12\x83\x01\n" +
 	"\x10se_linux_options\x18\x01 \x01(\v2\x1d.xebec.core.v1.SELinuxOptionsB:\xc2\xda\x186:4this part of the security context is not applied yetR\x0eseLinuxOptions\x12#\n" +
 	"\vrun_as_user\x18\x02 \x01(\x03H\x00R\trunAsUser\x88\x01\x01\x12*\n" +
@@ -1977,14 +1977,14 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x13supplemental_groups\x18\x04 \x03(\x03R\x12supplementalGroups\x12\x1e\n" +
 	"\bfs_group\x18\x05 \x01(\x03H\x02R\afsGroup\x88\x01\x01\x12%\n" +
 	"\frun_as_group\x18\x06 \x01(\x03H\x03R\n" +
-	"runAsGroup\x88\x01\x01\x12k\n" +
-	"\asysctls\x18\a \x03(\v2\x15.xebec.core.v1.SysctlB:\xc2\xda\x186:4this part of the security context is not applied yetR\asysctls\x12U\n" +
-	"\x0fwindows_options\x18\b \x01(\v2,.xebec.core.v1.WindowsSecurityContextOptionsR\x0ewindowsOptions\x12t\n" +
+	"runAsGroup\x88\x01\x01\x12/\n" +
+	"\asysctls\x18\a \x03(\v2\x15.xebec.core.v1.SysctlR\asysctls\x12l\n" +
+	"\x0fwindows_options\x18\b \x01(\v2,.xebec.core.v1.WindowsSecurityContextOptionsB\x15\xc2\xda\x18\x11:\x0fnodes run LinuxR\x0ewindowsOptions\x12t\n" +
 	"\x16fs_group_change_policy\x18\t \x01(\tB:\xc2\xda\x186:4this part of the security context is not applied yetH\x04R\x13fsGroupChangePolicy\x88\x01\x01\x12F\n" +
 	"\x0fseccomp_profile\x18\n" +
 	" \x01(\v2\x1d.xebec.core.v1.SeccompProfileR\x0eseccompProfile\x12\x86\x01\n" +
-	"\x11app_armor_profile\x18\v \x01(\v2\x1e.xebec.core.v1.AppArmorProfileB:\xc2\xda\x186:4this part of the security context is not applied yetR\x0fappArmorProfile\x12}\n" +
-	"\x1asupplemental_groups_policy\x18\f \x01(\tB:\xc2\xda\x186:4this part of the security context is not applied yetH\x05R\x18supplementalGroupsPolicy\x88\x01\x01\x12t\n" +
+	"\x11app_armor_profile\x18\v \x01(\v2\x1e.xebec.core.v1.AppArmorProfileB:\xc2\xda\x186:4this part of the security context is not applied yetR\x0fappArmorProfile\x12A\n" +
+	"\x1asupplemental_groups_policy\x18\f \x01(\tH\x05R\x18supplementalGroupsPolicy\x88\x01\x01\x12t\n" +
 	"\x16se_linux_change_policy\x18\r \x01(\tB:\xc2\xda\x186:4this part of the security context is not applied yetH\x06R\x13seLinuxChangePolicy\x88\x01\x01B\x0e\n" +
 	"\f_run_as_userB\x12\n" +
 	"\x10_run_as_non_rootB\v\n" +
