@@ -30,16 +30,20 @@ volatile const __be32 node_addr = 0;
 volatile const __be32 pod_net = 0;
 volatile const __be32 pod_mask = 0;
 
-// Ports that translation takes, where it cannot keep the one that a packet has:
-// below those of the node's own connections and of node ports.
+// Source ports of translated packets: below those that the node's own connections
+// have, those that a client's direct connections to the same pod have, and those
+// of node ports. One that a packet has is kept when it is among them.
 #define FIRST_PORT 1024
 #define PORTS 28976
 #define PORT_ATTEMPTS 32
 
-// After so many seconds without a packet, a port may be another flow's.
+// After so many seconds without a packet, a port may be another flow's. Soon after
+// a connection is closed an endpoint may still remember it: such a port is taken
+// when others were not found.
 #define TCP_IDLE (3 * 60 * 60)
 #define UDP_IDLE 120
-#define CLOSED_IDLE 5
+#define CLOSED_IDLE 60
+#define CLOSED_IDLE_MIN 5
 
 // A packet's addresses and ports. Of an ICMP echo, both ports are its identifier.
 struct tuple {
@@ -197,9 +201,9 @@ static __always_inline void follow(struct flow *f, const struct packet *p)
 	}
 }
 
-static __always_inline int has_ended(const struct flow *f, __u8 protocol)
+static __always_inline int has_ended(const struct flow *f, __u8 protocol, __u32 closed_idle)
 {
-	__u32 idle = f->closed ? CLOSED_IDLE : protocol == IPPROTO_TCP ? TCP_IDLE : UDP_IDLE;
+	__u32 idle = f->closed ? closed_idle : protocol == IPPROTO_TCP ? TCP_IDLE : UDP_IDLE;
 
 	return seconds() - f->seen > idle;
 }
@@ -214,7 +218,7 @@ static __always_inline int begin(const struct packet *p, struct flow *forth, str
 
 	forth->seen = back->seen = seconds();
 	back->becomes = answers(&p->tuple);
-	if (forth->becomes.saddr == node_addr && (bpf_ntohs(port) < FIRST_PORT || bpf_ntohs(port) >= FIRST_PORT + PORTS))
+	if (bpf_ntohs(port) < FIRST_PORT || bpf_ntohs(port) >= FIRST_PORT + PORTS)
 		port = bpf_htons(FIRST_PORT + bpf_get_prandom_u32() % PORTS);
 	for (i = 0; i < PORT_ATTEMPTS; i++) {
 		struct flow *other;
@@ -224,7 +228,7 @@ static __always_inline int begin(const struct packet *p, struct flow *forth, str
 			forth->becomes.dport = port;
 		key = answers(&forth->becomes);
 		other = bpf_map_lookup_elem(&flows, &key);
-		if (!other || has_ended(other, p->tuple.protocol) ||
+		if (!other || has_ended(other, p->tuple.protocol, i < PORT_ATTEMPTS / 2 ? CLOSED_IDLE : CLOSED_IDLE_MIN) ||
 		    (other->becomes.saddr == back->becomes.saddr && other->becomes.daddr == back->becomes.daddr &&
 		     other->becomes.sport == back->becomes.sport && other->becomes.dport == back->becomes.dport)) {
 			if (bpf_map_update_elem(&flows, &key, back, other ? BPF_ANY : BPF_NOEXIST) == 0)
@@ -345,7 +349,7 @@ int from_uplink(struct __sk_buff *skb)
 		struct flow inbound = { .way = INBOUND, .becomes = back };
 
 		f = bpf_map_lookup_elem(&flows, &back);
-		if (!f || has_ended(f, p.tuple.protocol)) {
+		if (!f || has_ended(f, p.tuple.protocol, CLOSED_IDLE_MIN)) {
 			inbound.seen = seconds();
 			bpf_map_update_elem(&flows, &back, &inbound, BPF_ANY);
 		} else if (f->way == INBOUND) {

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -33,7 +34,7 @@ import (
 // one L2 network. The nodes' programs see the packets of the wire only: nobody's
 // sockets are in their cgroups.
 type wire struct {
-	t      *testing.T
+	t      testing.TB
 	lab    *netlab.Lab
 	nodes  []*wiredNode
 	client *netlab.Namespace
@@ -48,7 +49,7 @@ type wiredNode struct {
 
 const clientIP = "192.0.2.100"
 
-func newWire(t *testing.T, change ...func(*datapath.Config)) *wire {
+func newWire(t testing.TB, change ...func(*datapath.Config)) *wire {
 	w := &wire{t: t, lab: netlab.New(t)}
 	cgroup := netlab.JoinCgroup(t)
 	var routes []podnet.NodeRoute
@@ -122,7 +123,7 @@ func (w *wire) pod(node int, name string) (*netlab.Namespace, string) {
 	return ns, result.IP.String()
 }
 
-func serveSeen(t *testing.T, ns *netlab.Namespace, ip string) {
+func serveSeen(t testing.TB, ns *netlab.Namespace, ip string) {
 	t.Helper()
 	var l net.Listener
 	var conn net.PacketConn
@@ -348,6 +349,66 @@ func TestNodePortFlows(t *testing.T) {
 	full := metricstest.Values(t, registry, metrics.DatapathMapPressure)["flows"] * (1 << 17)
 	if full < 180 || full > 260 {
 		t.Errorf("the flow table has %v entries for 90 flows", full)
+	}
+}
+
+// One port of a client's serves a connection to the pod itself and one to its node port at the same time.
+func TestNodePortBesideDirect(t *testing.T) {
+	w := newWire(t)
+	_, ip := w.pod(0, "pod")
+	w.replace(0, outside("192.0.2.1:30080", datapath.TCP, ip+":8080"))
+	err := w.client.Do(func() error {
+		if err := netlink.RouteAdd(&netlink.Route{Dst: &net.IPNet{IP: net.IPv4(10, 244, 0, 0), Mask: net.CIDRMask(24, 32)}, Gw: net.IPv4(192, 0, 2, 1)}); err != nil {
+			return err
+		}
+		for port := 40000; port < 40010; port++ {
+			for _, addr := range []string{"192.0.2.1:30080", ip + ":8080"} {
+				d := net.Dialer{LocalAddr: &net.TCPAddr{Port: port}, Timeout: 900 * time.Millisecond, Control: func(_, _ string, c syscall.RawConn) error {
+					return c.Control(func(fd uintptr) { syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1) })
+				}}
+				c, err := d.Dial("tcp4", addr)
+				if err != nil {
+					return err
+				}
+				t.Cleanup(func() { c.Close() })
+				if answer, err := askOn(c); err != nil || answer != ip+" saw "+clientIP {
+					return fmt.Errorf("%s from port %d: %q, %w", addr, port, answer, err)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// A client outside keeps its endpoint for as long as the service says, by its address.
+func TestAffinityFromOutside(t *testing.T) {
+	w := newWire(t)
+	tcp := outside("192.0.2.1:30080", datapath.TCP)
+	tcp.Affinity = time.Hour
+	for i := range 4 {
+		_, ip := w.pod(i%2, fmt.Sprint("pod-", i))
+		tcp.Backends = append(tcp.Backends, netip.MustParseAddrPort(ip+":8080"))
+	}
+	slices.SortFunc(tcp.Backends, netip.AddrPort.Compare)
+	w.replace(0, tcp)
+	chosen := map[string]bool{}
+	for i := range 8 {
+		client := w.lab.Host(netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(110 + i)}), 24))
+		first, err := ask(client, "tcp4", "192.0.2.1:30080")
+		if err != nil {
+			t.Fatal(err)
+		}
+		endpoint, _, _ := strings.Cut(first, " ")
+		chosen[endpoint] = true
+		for range 10 {
+			w.expect(client, "tcp4", "192.0.2.1:30080", first)
+		}
+	}
+	if len(chosen) < 2 {
+		t.Errorf("8 clients were sent to %v only", chosen)
 	}
 }
 
