@@ -2,7 +2,9 @@ package pods
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"go.uber.org/zap"
@@ -49,6 +51,10 @@ func (w *worker) measure(ctx context.Context, pod *corev1.Pod) {
 					continue
 				}
 				used, err := volumes.Usage(w.dir.volume(v.GetName()))
+				if errors.Is(err, fs.ErrNotExist) {
+					// The pod has ended, and its volumes are gone.
+					return
+				}
 				if err != nil {
 					w.log.Debug("Volume not measured", zap.String("volume", v.GetName()), zap.Error(err))
 					continue

@@ -131,6 +131,7 @@ func TestRuntime(t *testing.T) {
 		"memory":            testOutOfMemory,
 		"cpu":               testResources,
 		"pod's bounds":      testPodBounds,
+		"propagation":       testPropagation,
 		"command not found": testCommandNotFound,
 		"missing image":     testMissingImage,
 		"idempotence":       testStartTwice,

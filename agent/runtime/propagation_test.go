@@ -1,0 +1,68 @@
+package runtime_test
+
+import (
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
+
+	"github.com/xebec-project/xebec/agent/runtime"
+	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
+)
+
+// testPropagation mounts below a volume on either side and looks for it on the other.
+func testPropagation(n *node) {
+	n.uid = uuid.NewString()
+	dir := filepath.Join(n.daemon.Dir, "shared")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		n.Fatal(err)
+	}
+	if err := unix.Mount("shared", dir, "tmpfs", 0, ""); err != nil {
+		n.Fatal(err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	if err := unix.Mount("", dir, "", unix.MS_SHARED, ""); err != nil {
+		n.Fatal(err)
+	}
+	for _, sub := range []string{"below", "inside"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+			n.Fatal(err)
+		}
+	}
+	script := "mount -t tmpfs inside /v/inside && touch /v/inside/of-container; while ! test -e /v/below/of-node; do sleep 0.1; done; echo seen; sleep 3600"
+	ids := map[runtime.Propagation]string{}
+	for _, p := range []runtime.Propagation{runtime.PropagationNone, runtime.PropagationHostToContainer, runtime.PropagationBidirectional} {
+		cfg := n.config("sees-"+string(p[0]+'a'-'A'), "sh", "-c", script)
+		cfg.Security.Privileged = p == runtime.PropagationBidirectional
+		cfg.Mounts = []runtime.Mount{{Source: dir, Target: "/v", Propagation: p}}
+		ids[p] = n.start(cfg).ID
+	}
+	containerdtest.Eventually(n.T, 10*time.Second, "the node sees the container's mount", func() bool {
+		_, err := os.Stat(filepath.Join(dir, "inside", "of-container"))
+		return err == nil
+	})
+	below := filepath.Join(dir, "below")
+	if err := unix.Mount("below", below, "tmpfs", 0, ""); err != nil {
+		n.Fatal(err)
+	}
+	defer unix.Unmount(below, unix.MNT_DETACH)
+	defer unix.Unmount(filepath.Join(dir, "inside"), unix.MNT_DETACH)
+	if err := os.WriteFile(filepath.Join(below, "of-node"), nil, 0o644); err != nil {
+		n.Fatal(err)
+	}
+	n.output(n.config("sees-h", ""), "seen")
+	n.output(n.config("sees-b", ""), "seen")
+	if got := n.output(n.config("sees-n", ""), ""); got != "" && got[len(got)-5:] == "seen\n" {
+		n.Error("a container without propagation sees what was mounted later")
+	}
+	for _, id := range ids {
+		if err := n.rt.Remove(n.Context(), id); err != nil {
+			n.Error(err)
+		}
+	}
+	if err := n.rt.RemovePod(n.uid); err != nil {
+		n.Error(err)
+	}
+}
