@@ -384,7 +384,7 @@ func TestSemantics(t *testing.T) {
 		}
 		o := do[*coordinationv1.Lease](t)(client.Create(ctx, node1, beat("node-1"), client.UnderLease(lease.ID())))
 		o.Spec = &coordinationv1.LeaseSpec{HolderIdentity: proto.String("updated")}
-		o = do[*coordinationv1.Lease](t)(client.Update(ctx, node1, o))
+		do[*coordinationv1.Lease](t)(client.Update(ctx, node1, o))
 		do[*coordinationv1.Lease](t)(client.Patch[*coordinationv1.Lease](ctx, node1, "kube-node-lease", "node-1", []byte(`{"metadata":{"labels":{"a":"b"}}}`)))
 		if err := lease.Revoke(ctx); err != nil {
 			t.Fatal(err)

@@ -88,7 +88,7 @@ func on(t *testing.T, c *client.Client, node, name string, tolerations ...*corev
 	t.Helper()
 	p := pod("default", name)
 	p.Spec.Tolerations = tolerations
-	p = create(t, c, p)
+	create(t, c, p)
 	if _, err := client.Transact(t.Context(), c, client.OpBind("default", name, "", node)); err != nil {
 		t.Fatal(err)
 	}

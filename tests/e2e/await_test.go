@@ -136,16 +136,6 @@ func nodesOf(pods []*corev1.Pod) []string {
 	return slices.Compact(nodes)
 }
 
-// condition returns the status of a deployment's condition.
-func condition(d *appsv1.Deployment, name string) string {
-	for _, c := range d.GetStatus().GetConditions() {
-		if c.GetType() == name {
-			return c.GetStatus()
-		}
-	}
-	return ""
-}
-
 // nodeReady tells what a node's Ready condition says.
 func nodeReady(nodes []*corev1.Node, name string) string {
 	for _, n := range nodes {

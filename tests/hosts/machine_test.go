@@ -43,15 +43,14 @@ WantedBy=sysinit.target
 
 // site is the hosts of one test and the wire between them. Everything of it is named by prefix.
 type site struct {
-	t       *testing.T
-	prefix  string
-	dir     string // in memory, for the hosts' disks
-	tree    string
-	hier    cgroup.Hierarchies
-	wire    *machine.Wire
-	sshKey  string
-	hosts   []*host
-	ansible string
+	t      *testing.T
+	prefix string
+	dir    string // in memory, for the hosts' disks
+	tree   string
+	hier   cgroup.Hierarchies
+	wire   *machine.Wire
+	sshKey string
+	hosts  []*host
 }
 
 // host is one machine.
