@@ -19,7 +19,7 @@ TEST_FLAGS ?=
 # Whether vagrant, ansible and debootstrap may be installed and minutes spent is for whoever calls these to say: test and
 # lint leave them out.
 .PHONY: test-hosts lint-hosts
-.PHONY: build images lab lab-down test bench generate lint check-generated install-deps clean
+.PHONY: build images lab lab-down test conformance bench generate lint check-generated install-deps clean
 
 build: images ## the three programs and the sample images, into bin/
 	@mkdir -p bin
@@ -44,6 +44,11 @@ test-hosts: install-deps ## a cluster by Ansible on hosts booted with systemd; a
 lint-hosts: ## playbooks, units and the Vagrantfile
 	hack/deps-hosts.sh
 	hack/lint-hosts.sh
+
+# UPDATE=1 writes the tables of docs/conformance.md anew.
+conformance: ## manifests that others wrote for Kubernetes, of the directory CORPUS; as root, to run them too
+	@[[ -d "$(CORPUS)" ]] || { echo "name a directory of manifests: make conformance CORPUS=DIR" >&2; exit 1; }
+	CORPUS=$(abspath $(CORPUS)) go test -count=1 -timeout $(TEST_TIMEOUT) $(TEST_FLAGS) -run 'TestCorpus|TestDocumentation' ./tests/conformance $(if $(UPDATE),-update)
 
 bench: ## figures, printed beside Kubernetes'; BENCH='-run gets' for some of them, as root for the datapath's
 	CGO_ENABLED=0 go run ./tests/bench $(BENCH)

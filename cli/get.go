@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -157,8 +158,18 @@ func countOf(sections []*found) int {
 // sortEvents puts what happened last at the end.
 func sortEvents(objects []kind.Object) {
 	slices.SortStableFunc(objects, func(a, b kind.Object) int {
-		return kind.EventLastSeen(a.(*corev1.Event)).AsTime().Compare(kind.EventLastSeen(b.(*corev1.Event)).AsTime())
+		return cmp.Or(
+			kind.EventLastSeen(a.(*corev1.Event)).AsTime().Compare(kind.EventLastSeen(b.(*corev1.Event)).AsTime()),
+			// Times are in seconds, in which much happens to a pod; events are written in their order.
+			cmp.Compare(revision(a), revision(b)),
+		)
 	})
+}
+
+// revision is the object's resource version as a number, 0 when it has none.
+func revision(o kind.Object) int64 {
+	n, _ := strconv.ParseInt(o.GetMetadata().GetResourceVersion(), 10, 64)
+	return n
 }
 
 // sortObjects orders the objects of each kind by a field; those that do not have it come first.

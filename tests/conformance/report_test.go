@@ -1,0 +1,165 @@
+package conformance_test
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The generated part of the page stands between these lines.
+const (
+	reportBegin = "<!-- what became of the manifests: written by the test -->\n"
+	reportEnd   = "<!-- end of what became of the manifests -->\n"
+)
+
+// report returns the page with its generated part made anew. Of the corpus it holds names and our own messages only.
+func report(t *testing.T, old string, all []finding) string {
+	t.Helper()
+	before, rest, ok := strings.Cut(old, reportBegin)
+	_, after, ended := strings.Cut(rest, reportEnd)
+	if !ok || !ended {
+		t.Fatalf("%s has lost the lines between which the report stands", page)
+	}
+	return before + reportBegin + body(all) + reportEnd + after
+}
+
+func body(all []finding) string {
+	var b strings.Builder
+	b.WriteString("\n" + counts(all))
+	section := func(title string, headings []string, rows [][]string) {
+		if len(rows) > 0 {
+			fmt.Fprintf(&b, "\n### %s\n\n%s", title, table(headings, rows))
+		}
+	}
+	section("Refused", []string{"file", "object", "why", "message"}, list(all, refused, func(f finding) string { return meant[f.file] }))
+	section("Accepted with warnings", []string{"file", "object", "warning"}, list(all, warned, nil))
+	section("Accepted, although the documentation has them refused", []string{"file", "by a kind that is not served yet"}, pairs(lenient))
+	section("Kinds that are not served", []string{"kind", "objects", "files"}, unservedKinds(all))
+	section("Run on a cluster", []string{"files", "what is checked"}, played())
+	return b.String()
+}
+
+// counts is a table of classes by folder.
+func counts(all []finding) string {
+	classes := []class{accepted, warned, refused, unserved, noObject}
+	folders := map[string]map[class]int{}
+	total := map[class]int{}
+	for _, f := range all {
+		folder := path.Dir(f.file)
+		// Two levels tell features apart.
+		if parts := strings.Split(folder, "/"); len(parts) > 2 {
+			folder = path.Join(parts[:2]...)
+		}
+		if folders[folder] == nil {
+			folders[folder] = map[class]int{}
+		}
+		folders[folder][f.class]++
+		total[f.class]++
+	}
+	row := func(name string, n map[class]int) []string {
+		cells := []string{name}
+		for _, c := range classes {
+			cell := ""
+			if n[c] > 0 {
+				cell = fmt.Sprint(n[c])
+			}
+			cells = append(cells, cell)
+		}
+		return cells
+	}
+	headings := []string{"objects in"}
+	for _, c := range classes {
+		headings = append(headings, string(c))
+	}
+	rows := [][]string{}
+	for _, folder := range slices.Sorted(maps.Keys(folders)) {
+		rows = append(rows, row(folder, folders[folder]))
+	}
+	return table(headings, append(rows, row("**all**", total)))
+}
+
+// list is a row per finding of a class, with a column by extra when it is given.
+func list(all []finding, c class, extra func(finding) string) [][]string {
+	var rows [][]string
+	for _, f := range all {
+		if f.class != c {
+			continue
+		}
+		row := []string{f.file, f.object}
+		if extra != nil {
+			row = append(row, extra(f))
+		}
+		rows = append(rows, append(row, strings.Join(f.messages, "<br>")))
+	}
+	return rows
+}
+
+func pairs(m map[string]string) [][]string {
+	var rows [][]string
+	for _, key := range slices.Sorted(maps.Keys(m)) {
+		rows = append(rows, []string{key, m[key]})
+	}
+	return rows
+}
+
+// unservedKinds is a row per kind, the most frequent first.
+func unservedKinds(all []finding) [][]string {
+	files := map[string][]string{}
+	for _, f := range all {
+		if f.class != unserved {
+			continue
+		}
+		parts := strings.Split(f.messages[0], `"`)
+		if len(parts) < 5 {
+			continue
+		}
+		name := parts[1] + " of " + parts[3]
+		files[name] = append(files[name], f.file)
+	}
+	names := slices.SortedFunc(maps.Keys(files), func(a, b string) int {
+		return cmp.Or(len(files[b])-len(files[a]), strings.Compare(a, b))
+	})
+	var rows [][]string
+	for _, name := range names {
+		rows = append(rows, []string{name, fmt.Sprint(len(files[name])), fmt.Sprint(len(slices.Compact(slices.Clone(files[name]))))})
+	}
+	return rows
+}
+
+// played is a row per trial of TestDocumentation.
+func played() [][]string {
+	var rows [][]string
+	for _, trial := range trials {
+		var what []string
+		for _, check := range trial.checks {
+			what = append(what, strings.NewReplacer("\n", " ", "<", "&lt;").Replace(check.what))
+		}
+		cell := strings.Join(what, "; ")
+		if trial.gap != "" {
+			cell = "**not yet: " + trial.gap + "** " + cell
+		}
+		rows = append(rows, []string{strings.Join(trial.files, "<br>"), cell})
+	}
+	return rows
+}
+
+func table(headings []string, rows [][]string) string {
+	var b strings.Builder
+	line := func(cells []string) {
+		b.WriteString("|")
+		for _, c := range cells {
+			b.WriteString(" " + strings.ReplaceAll(c, "|", `\|`) + " |")
+		}
+		b.WriteString("\n")
+	}
+	line(headings)
+	b.WriteString("|" + strings.Repeat("---|", len(headings)) + "\n")
+	for _, r := range rows {
+		line(r)
+	}
+	return b.String()
+}
