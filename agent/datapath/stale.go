@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -19,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xebec-project/xebec/agent/bpf"
+	"github.com/xebec-project/xebec/internal/osthread"
 )
 
 // loadPeers loads the iterator over connected sockets. Nil means that the kernel
@@ -128,32 +128,25 @@ func severIn(stale map[uint32][]bpf.StalePeersConnectedPeer) (int, error) {
 
 // destroy closes sockets of one network namespace.
 func destroy(ns *os.File, list []bpf.StalePeersConnectedPeer) (int, error) {
-	type result struct {
-		severed int
-		err     error
-	}
-	done := make(chan result, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	severed := 0
+	err := osthread.Do(func() error {
 		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- result{0, os.NewSyscallError("setns", err)}
-			return
+			return os.NewSyscallError("setns", err)
 		}
-		var r result
+		var errs []error
 		for _, p := range list {
 			req := nl.NewNetlinkRequest(nl.SOCK_DESTROY, unix.NLM_F_ACK)
 			req.AddData((*destroyRequest)(&p))
 			switch _, err := req.Execute(unix.NETLINK_INET_DIAG, 0); {
 			case err == nil:
-				r.severed++
+				severed++
 			case !errors.Is(err, unix.ENOENT): // it was closed meanwhile
-				r.err = errors.Join(r.err, fmt.Errorf("closing a socket: %w", err))
+				errs = append(errs, fmt.Errorf("closing a socket: %w", err))
 			}
 		}
-		done <- r
-	}()
-	r := <-done
-	return r.severed, r.err
+		return errors.Join(errs...)
+	})
+	return severed, err
 }
 
 // destroyRequest asks for the end of one socket: struct inet_diag_req_v2.
