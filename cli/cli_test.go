@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -151,6 +152,23 @@ func TestApply(t *testing.T) {
 	c.warnings = []string{"spec.x: has no effect yet"}
 	c.runInput(t, "apiVersion: v1\nkind: Namespace\nmetadata: {name: b}\n", "apply", "-f", "-").
 		want(t, ExitOK, "namespace/b created\n", "Warning: spec.x: has no effect yet")
+}
+
+// TestEventOrder lists events of the same second in the order in which they were written.
+func TestEventOrder(t *testing.T) {
+	c := startCluster(t)
+	pod := webPod("web-1", "node-1")
+	for _, name := range []string{"c", "a", "b"} {
+		clienttest.Seed(c.Server, podEvent(pod, name, "Reason"+name, "", time.Minute))
+	}
+	out := c.run(t, "get", "events", "--no-headers").out
+	var order []string
+	for line := range strings.Lines(out) {
+		order = append(order, strings.Fields(line)[2])
+	}
+	if want := []string{"Reasonc", "Reasona", "Reasonb"}; !slices.Equal(order, want) {
+		t.Errorf("the order is %q, want %q\n%s", order, want, out)
+	}
 }
 
 func TestApplyConflicts(t *testing.T) {

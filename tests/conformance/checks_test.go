@@ -382,10 +382,18 @@ func deletesOwner(object, selector string) check {
 	}}
 }
 
+// located is the path of a trial's file in the corpus at dir.
+func located(dir, file string) string {
+	if strings.HasPrefix(file, "podinfo/") {
+		return filepath.Join(dir, file)
+	}
+	return filepath.Join(dir, "kubernetes-website", file)
+}
+
 // apply applies files of the corpus as they are, in their order.
 func (s *stage) apply(ctx context.Context, dir string, files []string) error {
 	for _, file := range files {
-		if _, err := s.xebec(ctx, "", "apply", "-f", filepath.Join(dir, file)); err != nil {
+		if _, err := s.xebec(ctx, "", "apply", "-f", located(dir, file)); err != nil {
 			return err
 		}
 	}
@@ -400,7 +408,7 @@ func (s *stage) clear(ctx context.Context, dir string, files []string) error {
 	if s.namespace == "default" {
 		var errs []error
 		for _, file := range files {
-			_, err := s.xebec(ctx, "", "delete", "--wait=false", "-f", filepath.Join(dir, file))
+			_, err := s.xebec(ctx, "", "delete", "--wait=false", "-f", located(dir, file))
 			errs = append(errs, err)
 		}
 		return errors.Join(errs...)

@@ -28,7 +28,7 @@ const gapLimit = 20 * time.Second
 // TestDocumentation runs manifests of the documentation, unmodified, on a cluster with real containers, and checks what
 // their pages say. The images are stand-ins of the same names.
 func TestDocumentation(t *testing.T) {
-	dir := filepath.Join(corpus(t), "kubernetes-website")
+	dir := corpus(t)
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") == "true" {
 			t.Fatal("a lab needs root")

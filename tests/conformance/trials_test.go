@@ -2,6 +2,7 @@ package conformance_test
 
 // trial is a manifest, or several that belong together, with what its page of the documentation says of it.
 type trial struct {
+	// files are relative to the corpus for podinfo, and to its examples of the documentation for all others.
 	files []string
 	// namespace is the one that the manifest names; a new one when empty.
 	namespace string
@@ -156,4 +157,13 @@ var trials = []trial{
 	{files: []string{"admin/resource/limit-range-pod-1.yaml"}, checks: []check{ready("busybox1"), cli("hello from cnt02", "logs", "busybox1", "-c", "busybox-cnt02")}},
 	{files: []string{"admin/sched/pod1.yaml", "admin/sched/pod2.yaml", "admin/sched/pod3.yaml"}, checks: []check{ready("no-annotation"), ready("annotation-default-scheduler"), phase("annotation-second-scheduler", "Pending")}},
 	{files: []string{"admin/snowflake-deployment.yaml"}, checks: []check{available("snowflake", 2)}},
+
+	// An application.
+	{files: []string{"podinfo/kustomize/deployment.yaml", "podinfo/kustomize/service.yaml"}, setup: caller,
+		checks: []check{available("podinfo", 1), calls("http://podinfo:9898", `"hostname": "podinfo-`)}},
+	{files: []string{"podinfo/deploy/webapp/common/namespace.yaml", "podinfo/deploy/webapp/common/service-account.yaml",
+		"podinfo/deploy/webapp/backend/deployment.yaml", "podinfo/deploy/webapp/backend/service.yaml",
+		"podinfo/deploy/webapp/frontend/deployment.yaml", "podinfo/deploy/webapp/frontend/service.yaml"}, namespace: "webapp", setup: caller,
+		checks: []check{available("backend", 1), available("frontend", 1), calls("http://frontend", `"hostname": "frontend-`),
+			calls("http://backend.webapp.svc.cluster.local:9898", `"hostname": "backend-`)}},
 }
