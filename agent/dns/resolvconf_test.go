@@ -30,7 +30,7 @@ func TestPodResolvConf(t *testing.T) {
 		ClusterDNS:    netip.MustParseAddr("10.96.0.10"),
 		Host:          host,
 	}
-	const clusterFirst = "nameserver 10.96.0.10\nsearch shop.svc.cluster.local svc.cluster.local cluster.local example.org example.net\noptions ndots:5\n"
+	const clusterFirst = "nameserver 10.96.0.10\nsearch shop.svc.cluster.local svc.cluster.local cluster.local example.org example.net\noptions ndots:5 timeout:1 attempts:5\n"
 	const asHost = "nameserver 192.0.2.53\nnameserver 2001:db8::53\nsearch example.org example.net\noptions rotate timeout:1\n"
 	extra := &corev1.PodDNSConfig{
 		Nameservers: []string{"192.0.2.1", "10.96.0.10", "192.0.2.2", "192.0.2.3"},
@@ -46,7 +46,7 @@ func TestPodResolvConf(t *testing.T) {
 		"ClusterFirstWithHostNet":  {func(p *PodResolvConf) { p.Policy, p.HostNetwork = "ClusterFirstWithHostNet", true }, clusterFirst},
 		"Default":                  {func(p *PodResolvConf) { p.Policy = "Default" }, asHost},
 		"None":                     {func(p *PodResolvConf) { p.Policy, p.Config = "None", extra }, "nameserver 192.0.2.1\nnameserver 10.96.0.10\nnameserver 192.0.2.2\nsearch my.example cluster.local\noptions ndots:2 edns0\n"},
-		"ClusterFirst, dnsConfig":  {func(p *PodResolvConf) { p.Config = extra }, "nameserver 10.96.0.10\nnameserver 192.0.2.1\nnameserver 192.0.2.2\nsearch shop.svc.cluster.local svc.cluster.local cluster.local example.org example.net my.example\noptions ndots:2 edns0\n"},
+		"ClusterFirst, dnsConfig":  {func(p *PodResolvConf) { p.Config = extra }, "nameserver 10.96.0.10\nnameserver 192.0.2.1\nnameserver 192.0.2.2\nsearch shop.svc.cluster.local svc.cluster.local cluster.local example.org example.net my.example\noptions timeout:1 attempts:5 ndots:2 edns0\n"},
 		"a domain written in full": {func(p *PodResolvConf) { p.ClusterDomain = "cluster.local." }, clusterFirst},
 	} {
 		p := base

@@ -313,7 +313,7 @@ func testSurroundings(n *node) {
 	}))
 	p := n.until(uid, "it has spoken", func(p *corev1.Pod) bool { return kind.IsPodReady(p) && strings.HasSuffix(n.log(p, false), "end\n") })
 	ip := p.Status.PodIp
-	for _, want := range []string{"tells\n", ip + "\ttells\n", "nameserver 10.96.0.10\n", "search default.svc.cluster.local svc.cluster.local cluster.local\n", "options ndots:5\n", ip + "@node-1 4 tells\n"} {
+	for _, want := range []string{"tells\n", ip + "\ttells\n", "nameserver 10.96.0.10\n", "search default.svc.cluster.local svc.cluster.local cluster.local\n", "options ndots:5 timeout:1 attempts:5\n", ip + "@node-1 4 tells\n"} {
 		if got := n.log(p, false); !strings.Contains(got, want) {
 			n.Errorf("no %q in:\n%s", want, got)
 		}

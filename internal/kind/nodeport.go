@@ -11,7 +11,7 @@ import (
 )
 
 // GroupNetworking is the API group of what Kubernetes' networking has no kind for.
-const GroupNetworking = "networking.xebec.dev"
+const GroupNetworking = "networking.xebec.io"
 
 var (
 	nodePortRules = rulesOf[*networkingv1.NodePort]{
