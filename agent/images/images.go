@@ -82,8 +82,8 @@ func New(client *containerd.Client, snapshotter string) *Store {
 }
 
 // Ensure makes sure that the image is on the node, unpacked, and returns it. The policy is one of Kubernetes': Always
-// asks the registry for a newer one each time, IfNotPresent pulls only an absent image, Never fails with ErrNeverPull
-// when it is absent. Keys are what registries may ask for. Pulled tells whether a registry was asked.
+// asks the registry for a newer one each time, and takes an image that was imported when it gets none; IfNotPresent
+// pulls only an absent image; Never fails with ErrNeverPull when it is absent. Keys are what registries may ask for. Pulled tells whether a registry was asked.
 func (s *Store) Ensure(ctx context.Context, name, policy string, keys Keyring) (img Image, pulled bool, err error) {
 	full, err := Normalize(name)
 	if err != nil {
@@ -103,7 +103,26 @@ func (s *Store) Ensure(ctx context.Context, name, policy string, keys Keyring) (
 		}
 	}
 	img, err = s.pull(ctx, full, keys.For(full))
+	if err != nil {
+		if own, ok := s.imported(ctx, full); ok {
+			return own, false, nil
+		}
+	}
 	return img, true, err
+}
+
+// labelImported marks images that were put on the node by hand.
+const labelImported = "xebec.io/imported"
+
+// imported returns an image that was put on the node by hand. It stands in for the registry that does not have it: most
+// manifests name images without a tag, which asks for a pull, and a cluster without a registry should run them unchanged.
+func (s *Store) imported(ctx context.Context, full string) (Image, bool) {
+	local, err := s.client.GetImage(ctx, full)
+	if err != nil || local.Labels()[labelImported] == "" {
+		return Image{}, false
+	}
+	img, err := s.unpacked(ctx, local)
+	return img, err == nil
 }
 
 // pull fetches an image once for all who ask for it at the same time.
@@ -161,7 +180,7 @@ func (s *Store) unpacked(ctx context.Context, img containerd.Image) (Image, erro
 
 // Import loads the images of a docker or OCI archive and unpacks them. The archive must name its images.
 func (s *Store) Import(ctx context.Context, archive io.Reader) ([]Image, error) {
-	loaded, err := s.client.Import(ctx, archive, containerd.WithImageRefTranslator(func(name string) string {
+	loaded, err := s.client.Import(ctx, archive, containerd.WithImageLabels(map[string]string{labelImported: "true"}), containerd.WithImageRefTranslator(func(name string) string {
 		full, err := Normalize(name)
 		if err != nil {
 			return ""

@@ -408,6 +408,14 @@ func testRegistry(n *node) {
 	if _, _, err := store.Ensure(n.Context(), ref, "Always", nil); err == nil || !strings.Contains(err.Error(), "refused") {
 		n.Errorf("Always, registry gone: %v", err)
 	}
+	// An image that was put on the node by hand stands in for the registry.
+	own := strings.Replace(ref, "app", "own", 1)
+	if _, err := store.Import(n.Context(), containerdtest.Archive(n, own, containerdtest.Busybox(n))); err != nil {
+		n.Fatal(err)
+	}
+	if img, pulled, err := store.Ensure(n.Context(), own, "Always", nil); err != nil || pulled || img.Name != own {
+		n.Errorf("Always, imported, registry gone: %+v, pulled %v, %v", img, pulled, err)
+	}
 	all, err := store.List(n.Context())
 	if err != nil || !slices.ContainsFunc(all, func(i images.Image) bool { return i.Name == ref && i.Size > 100_000 }) {
 		n.Errorf("images are %+v, %v", all, err)
