@@ -15,9 +15,8 @@ import (
 // cacheDir holds the tree between runs.
 const cacheDir = "/var/cache/xebec"
 
-const (
-	suite = "bookworm"
-)
+// suite is the Debian release that the hosts run.
+const suite = "bookworm"
 
 // packages are what a server has, and what the roles install: hosts on the test's wire reach no mirror.
 var packages = []string{
