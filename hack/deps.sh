@@ -7,6 +7,7 @@ needs=(
   "containerd containerd"
   "runc runc"
   "clang-14 clang-14"
+  "llvm-strip-14 llvm-14"
   "ip iproute2"
   "busybox busybox-static"
   "make make"
