@@ -19,7 +19,7 @@ TEST_FLAGS ?=
 # Whether vagrant, ansible and debootstrap may be installed and minutes spent is for whoever calls these to say: test and
 # lint leave them out.
 .PHONY: test-hosts lint-hosts
-.PHONY: build images lab lab-down test conformance bench generate lint check-generated install-deps clean
+.PHONY: build images lab lab-down test conformance bench generate lint check-generated generate-deps install-deps clean
 
 build: images ## the three programs and the sample images, into bin/
 	@mkdir -p bin
@@ -53,7 +53,7 @@ conformance: ## manifests that others wrote for Kubernetes, of the directory COR
 bench: ## figures, printed beside Kubernetes'; BENCH='-run gets' for some of them, as root for the datapath's
 	CGO_ENABLED=0 go run ./tests/bench $(BENCH)
 
-generate: ## Go from the protos and from the eBPF sources; committed
+generate: generate-deps ## Go from the protos and from the eBPF sources; committed
 	$(TOOL) buf generate
 	go generate ./...
 
@@ -73,6 +73,9 @@ lint: ## formatting, vet, staticcheck and the protos
 
 check-generated: generate ## that what is committed is what generate makes
 	@git diff --exit-code --stat || { echo "generated files are stale: run make generate and commit"; exit 1; }
+
+generate-deps: ## what compiling the eBPF programs needs
+	hack/deps.sh generate
 
 install-deps: ## Debian's packages that are missing
 	hack/deps.sh

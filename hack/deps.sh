@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
-# Installs what building, testing and the lab need and what is missing, on Debian and Ubuntu.
+# Installs what building, testing and the lab need and what is missing, on Debian and Ubuntu. With the argument
+# "generate", also what compiling the eBPF programs anew needs: their objects are committed, so that nothing else does.
 set -euo pipefail
 
 # program package
 needs=(
   "containerd containerd"
   "runc runc"
-  "clang-14 clang-14"
-  "llvm-strip-14 llvm-14"
   "ip iproute2"
   "busybox busybox-static"
   "make make"
   "git git"
   "gcc gcc"
 )
+if [[ ${1-} == generate ]]; then
+  needs+=("clang-14 clang-14" "llvm-strip-14 llvm-14")
+fi
 
 PATH=$PATH:/usr/sbin:/sbin
 missing=()
@@ -21,7 +23,9 @@ for need in "${needs[@]}"; do
   read -r program package <<<"$need"
   command -v "$program" >/dev/null || missing+=("$package")
 done
-[[ -e /usr/include/bpf/bpf_helpers.h ]] || missing+=(libbpf-dev)
+if [[ ${1-} == generate && ! -e /usr/include/bpf/bpf_helpers.h ]]; then
+  missing+=(libbpf-dev)
+fi
 
 if ! command -v go >/dev/null; then
   echo "deps: Go is missing: install the version that go.mod names, from https://go.dev/dl/" >&2
