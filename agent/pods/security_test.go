@@ -17,7 +17,8 @@ import (
 func (n *node) tells(name, script string, change func(*corev1.Pod)) string {
 	n.Helper()
 	uid := n.create(pod(name, script+"; echo end; sleep 3600", change))
-	p := n.until(uid, "it has spoken", func(p *corev1.Pod) bool { return kind.IsPodReady(p) && strings.HasSuffix(n.log(p, false), "end\n") })
+	// Not as the last line: what the script says on stderr comes by a pipe of its own, and may be written after it.
+	p := n.until(uid, "it has spoken", func(p *corev1.Pod) bool { return kind.IsPodReady(p) && strings.Contains(n.log(p, false), "end\n") })
 	said := n.log(p, false)
 	n.delete(uid)
 	n.untilGone(uid)
