@@ -311,7 +311,7 @@ func testSurroundings(n *node) {
 			{Name: "MEM", ValueFrom: &corev1.EnvVarSource{ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: "limits.memory", Divisor: &metav1.Quantity{String_: "1Gi"}}}},
 		}
 	}))
-	p := n.until(uid, "it has spoken", func(p *corev1.Pod) bool { return kind.IsPodReady(p) && strings.HasSuffix(n.log(p, false), "end\n") })
+	p := n.until(uid, "it has spoken", func(p *corev1.Pod) bool { return kind.IsPodReady(p) && strings.Contains(n.log(p, false), "end\n") })
 	ip := p.Status.PodIp
 	for _, want := range []string{"tells\n", ip + "\ttells\n", "nameserver 10.96.0.10\n", "search default.svc.cluster.local svc.cluster.local cluster.local\n", "options ndots:5 timeout:1 attempts:5\n", ip + "@node-1 4 tells\n"} {
 		if got := n.log(p, false); !strings.Contains(got, want) {

@@ -56,7 +56,7 @@ func testVolumes(n *node) {
 		p.Spec.InitContainers = []*corev1.Container{container("opens", "mkdir -p /empty/of/volumes && chmod 777 /empty/of/volumes")}
 		p.Spec.InitContainers[0].VolumeMounts = []*corev1.VolumeMount{{Name: "empty", MountPath: "/empty"}}
 	}))
-	p := n.until(uid, "it has spoken", func(p *corev1.Pod) bool { return kind.IsPodReady(p) && strings.HasSuffix(n.log(p, false), "end\n") })
+	p := n.until(uid, "it has spoken", func(p *corev1.Pod) bool { return kind.IsPodReady(p) && strings.Contains(n.log(p, false), "end\n") })
 	for _, want := range []string{"2000", "-r--r-----    1 0        2000", "tmpfs\ntmpfs\n", "1000     2000", "4096 ", "\nx\n"} {
 		if got := n.log(p, false); !strings.Contains(got, want) {
 			n.Errorf("no %q in:\n%s", want, got)
