@@ -13,6 +13,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/manifest"
+	"github.com/xebec-project/xebec/internal/spelling"
 )
 
 // reference is an object by kind and name, or, with an empty name, all objects of the kind.
@@ -267,32 +268,11 @@ func (c choice) list(r reference) client.ListOptions {
 func nearest(word string, known []string) string {
 	best, limit := "", max(1, len(word)/3)
 	for _, k := range known {
-		if d := distance(word, k); d <= limit {
+		if d := spelling.Distance(word, k); d <= limit {
 			best, limit = k, d-1
 		}
 	}
 	return best
-}
-
-// distance is the number of letters to insert, delete or replace to get from a to b (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // completeKinds completes KIND and then names.
