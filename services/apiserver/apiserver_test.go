@@ -14,15 +14,13 @@ import (
 	"go.uber.org/zap/zaptest"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/metadata"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/codec"
 	"github.com/xebec-project/xebec/internal/etcdtest"
 	"github.com/xebec-project/xebec/internal/kind"
-	"github.com/xebec-project/xebec/internal/rpc"
+	"github.com/xebec-project/xebec/internal/rpc/rpctest"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
@@ -32,47 +30,8 @@ import (
 	"github.com/xebec-project/xebec/services/apiserver/authz"
 )
 
-// as is who a test's client is; the server under test takes it from a header in place of a certificate.
-type as struct {
-	grpc.ClientConnInterface
-	user, group string
-}
-
-func (a as) outgoing(ctx context.Context) context.Context {
-	return metadata.AppendToOutgoingContext(ctx, "test-user", a.user, "test-group", a.group)
-}
-
-func (a as) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	return a.ClientConnInterface.Invoke(a.outgoing(ctx), method, args, reply, opts...)
-}
-
-func (a as) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	return a.ClientConnInterface.NewStream(a.outgoing(ctx), desc, method, opts...)
-}
-
-func identify(ctx context.Context) context.Context {
-	md, _ := metadata.FromIncomingContext(ctx)
-	return rpc.ContextWithIdentity(ctx, rpc.Identity{User: md.Get("test-user")[0], Groups: md.Get("test-group")})
-}
-
-type identified struct {
-	grpc.ServerStream
-	ctx context.Context
-}
-
-func (s identified) Context() context.Context { return s.ctx }
-
-// SendMsg sends a raw frame as the message it holds; the transport of this test has the plain protobuf codec.
-func (s identified) SendMsg(m any) error {
-	if f, ok := m.(*rpc.Frame); ok {
-		resp := &apiv1.WatchResponse{}
-		if err := proto.Unmarshal(f.Bytes(), resp); err != nil {
-			return err
-		}
-		m = resp
-	}
-	return s.ServerStream.SendMsg(m)
-}
+// as is who a test's client is.
+type as = rpctest.As
 
 // start serves an apiserver on the cluster's etcd and returns a connection to it.
 func start(t *testing.T, etcd *etcdtest.Cluster) grpc.ClientConnInterface {
@@ -90,14 +49,7 @@ func startConfigured(t *testing.T, cfg Config, etcd *etcdtest.Cluster) grpc.Clie
 	done := make(chan error, 1)
 	go func() { done <- svc.Run(ctx) }()
 
-	server := grpc.NewServer(
-		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-			resp, err := handler(identify(ctx), req)
-			return resp, apierr.From(err)
-		}),
-		grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-			return apierr.From(handler(srv, identified{ss, identify(ss.Context())}))
-		}))
+	server := rpctest.HeaderServer()
 	svc.Register(server)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -125,7 +77,7 @@ func startConfigured(t *testing.T, cfg Config, etcd *etcdtest.Cluster) grpc.Clie
 }
 
 func admin(conn grpc.ClientConnInterface) *client.Client {
-	return client.New(as{conn, "alice", authz.GroupAdmins})
+	return client.New(as{ClientConnInterface: conn, User: "alice", Group: authz.GroupAdmins})
 }
 
 func decode[T kind.Object](t *testing.T, json string) T {
@@ -350,7 +302,7 @@ func TestObjects(t *testing.T) {
 	})
 
 	t.Run("fenced writes end with the election", func(t *testing.T) {
-		service := client.New(as{conn, "xebec:collector", authz.GroupServices})
+		service := client.New(as{ClientConnInterface: conn, User: "xebec:collector", Group: authz.GroupServices})
 		lease, err := client.KeepLease(ctx, service, 5*time.Second, func(error) {})
 		if err != nil {
 			t.Fatal(err)
@@ -375,7 +327,7 @@ func TestObjects(t *testing.T) {
 	})
 
 	t.Run("a node may not act for another", func(t *testing.T) {
-		node := client.New(as{conn, "system:node:node-1", authz.GroupNodes})
+		node := client.New(as{ClientConnInterface: conn, User: "system:node:node-1", Group: authz.GroupNodes})
 		n := &corev1.Node{Metadata: &metav1.ObjectMeta{Name: "node-2"}}
 		if _, err := client.Create(ctx, node, n); !apierr.IsForbidden(err) {
 			t.Errorf("got %v, want a refusal", err)

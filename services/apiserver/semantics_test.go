@@ -364,8 +364,8 @@ func TestSemantics(t *testing.T) {
 	})
 
 	t.Run("leases", func(t *testing.T) {
-		node1 := client.New(as{conn, "system:node:node-1", authz.GroupNodes})
-		node2 := client.New(as{conn, "system:node:node-2", authz.GroupNodes})
+		node1 := client.New(as{ClientConnInterface: conn, User: "system:node:node-1", Group: authz.GroupNodes})
+		node2 := client.New(as{ClientConnInterface: conn, User: "system:node:node-2", Group: authz.GroupNodes})
 		lease := do[*client.Lease](t)(client.KeepLease(ctx, node1, 5*time.Second, nil))
 		beat := func(name string) *coordinationv1.Lease {
 			return &coordinationv1.Lease{Metadata: &metav1.ObjectMeta{Namespace: "kube-node-lease", Name: name}}
@@ -379,7 +379,7 @@ func TestSemantics(t *testing.T) {
 		if _, err := c.Leases().Revoke(ctx, &apiv1.RevokeRequest{LeaseId: 0}); !apierr.IsBadRequest(err) {
 			t.Errorf("revoking none: %v", err)
 		}
-		if _, err := client.New(as{conn, "system:node:node-2", authz.GroupNodes}).Leases().Revoke(ctx, &apiv1.RevokeRequest{LeaseId: lease.ID()}); !apierr.IsForbidden(err) {
+		if _, err := client.New(as{ClientConnInterface: conn, User: "system:node:node-2", Group: authz.GroupNodes}).Leases().Revoke(ctx, &apiv1.RevokeRequest{LeaseId: lease.ID()}); !apierr.IsForbidden(err) {
 			t.Errorf("revoking another's: %v", err)
 		}
 		o := do[*coordinationv1.Lease](t)(client.Create(ctx, node1, beat("node-1"), client.UnderLease(lease.ID())))
@@ -395,7 +395,7 @@ func TestSemantics(t *testing.T) {
 	})
 
 	t.Run("what a node may", func(t *testing.T) {
-		n := client.New(as{conn, "system:node:node-1", authz.GroupNodes})
+		n := client.New(as{ClientConnInterface: conn, User: "system:node:node-1", Group: authz.GroupNodes})
 		for _, name := range []string{"used", "unused"} {
 			do[*corev1.Secret](t)(client.Create(ctx, c, &corev1.Secret{Metadata: &metav1.ObjectMeta{Namespace: "default", Name: name}, Data: map[string][]byte{"k": []byte("v")}}))
 		}

@@ -14,15 +14,13 @@ import (
 	"go.uber.org/zap/zaptest"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/etcdtest"
 	"github.com/xebec-project/xebec/internal/kind"
-	"github.com/xebec-project/xebec/internal/rpc"
-	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+	"github.com/xebec-project/xebec/internal/rpc/rpctest"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
@@ -32,47 +30,8 @@ import (
 	"github.com/xebec-project/xebec/services/endpoints"
 )
 
-// as is a caller; the server under test takes the identity from a header in place of a certificate.
-type as struct {
-	grpc.ClientConnInterface
-	user, group string
-}
-
-func (a as) outgoing(ctx context.Context) context.Context {
-	return metadata.AppendToOutgoingContext(ctx, "test-user", a.user, "test-group", a.group)
-}
-
-func (a as) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	return a.ClientConnInterface.Invoke(a.outgoing(ctx), method, args, reply, opts...)
-}
-
-func (a as) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	return a.ClientConnInterface.NewStream(a.outgoing(ctx), desc, method, opts...)
-}
-
-func identify(ctx context.Context) context.Context {
-	md, _ := metadata.FromIncomingContext(ctx)
-	return rpc.ContextWithIdentity(ctx, rpc.Identity{User: md.Get("test-user")[0], Groups: md.Get("test-group")})
-}
-
-// identified is a stream with its caller's identity, over a transport that has the plain codec and no raw frames.
-type identified struct {
-	grpc.ServerStream
-	ctx context.Context
-}
-
-func (s identified) Context() context.Context { return s.ctx }
-
-func (s identified) SendMsg(m any) error {
-	if f, ok := m.(*rpc.Frame); ok {
-		resp := &apiv1.WatchResponse{}
-		if err := proto.Unmarshal(f.Bytes(), resp); err != nil {
-			return err
-		}
-		m = resp
-	}
-	return s.ServerStream.SendMsg(m)
-}
+// as is who a test's client is.
+type as = rpctest.As
 
 // house is an apiserver with what calls it.
 type house struct{ conn *grpc.ClientConn }
@@ -85,14 +44,7 @@ func newHouse(t *testing.T) *house {
 		t.Fatal(err)
 	}
 	run(t, svc.Run)
-	server := grpc.NewServer(
-		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-			resp, err := handler(identify(ctx), req)
-			return resp, apierr.From(err)
-		}),
-		grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-			return apierr.From(handler(srv, identified{ss, identify(ss.Context())}))
-		}))
+	server := rpctest.HeaderServer()
 	svc.Register(server)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -114,10 +66,12 @@ func newHouse(t *testing.T) *house {
 	return h
 }
 
-func (h *house) admin() *client.Client { return client.New(as{h.conn, "admin", "system:masters"}) }
+func (h *house) admin() *client.Client {
+	return client.New(as{ClientConnInterface: h.conn, User: "admin", Group: "system:masters"})
+}
 
 func (h *house) service(name string) *client.Client {
-	return client.New(as{h.conn, "xebec:" + name, "xebec:services"})
+	return client.New(as{ClientConnInterface: h.conn, User: "xebec:" + name, Group: "xebec:services"})
 }
 
 func logger(t *testing.T) *zap.Logger {

@@ -36,7 +36,7 @@ func runNodes(t *testing.T, h *house, host string, change func(*nodes.Config)) (
 // beat keeps a node's heartbeat until stop is called.
 func beat(t *testing.T, h *house, name string) (stop func()) {
 	t.Helper()
-	c := client.New(as{h.conn, "system:node:" + name, "system:nodes"})
+	c := client.New(as{ClientConnInterface: h.conn, User: "system:node:" + name, Group: "system:nodes"})
 	lease, err := client.KeepLease(context.WithoutCancel(t.Context()), c, 10*time.Second, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -37,7 +37,7 @@ func (d deaf) Invoke(ctx context.Context, method string, args, reply any, opts .
 
 func (h *house) deafService(name string) (c *client.Client, lost *atomic.Int64) {
 	lost = &atomic.Int64{}
-	return client.New(as{deaf{h.conn, &atomic.Int64{}, lost}, "xebec:" + name, "xebec:services"}), lost
+	return client.New(as{ClientConnInterface: deaf{h.conn, &atomic.Int64{}, lost}, User: "xebec:" + name, Group: "xebec:services"}), lost
 }
 
 // TestUnanswered runs the controllers behind a connection that loses answers: nothing is done twice, nothing is left.
