@@ -28,7 +28,8 @@ type File struct {
 
 // Project makes dir hold exactly these files, by their paths, and reports whether that changed anything. A reader sees all
 // the old files or all the new ones: they are made in a directory of their own, to which one link leads, and that is
-// replaced at once. With inMemory nothing reaches a disk.
+// replaced at once. The old directory stays until the next call: whoever has read the link may be about to follow it. With
+// inMemory nothing reaches a disk.
 func Project(dir string, files map[string]File, group Group, inMemory bool) (changed bool, err error) {
 	if inMemory {
 		err = mountMemory(dir, 0)
@@ -66,7 +67,7 @@ func Project(dir string, files map[string]File, group Group, inMemory bool) (cha
 	if err := os.Rename(temp, filepath.Join(dir, present)); err != nil {
 		return false, err
 	}
-	return true, link(dir, files, filepath.Base(next))
+	return true, link(dir, files, filepath.Base(next), now)
 }
 
 // write makes the files in a new directory.
@@ -141,8 +142,8 @@ func same(dir string, files map[string]File, group Group) bool {
 	return err == nil && n == len(files)
 }
 
-// link makes the volume's root lead to the files in the present directory, and removes what is no longer wanted.
-func link(dir string, files map[string]File, now string) error {
+// link makes the volume's root lead to the files in the present directory, and removes what is neither that nor kept.
+func link(dir string, files map[string]File, keep ...string) error {
 	tops := map[string]bool{}
 	for name := range files {
 		top, _, _ := strings.Cut(filepath.Clean(name), "/")
@@ -167,7 +168,7 @@ func link(dir string, files map[string]File, now string) error {
 	}
 	var errs []error
 	for _, e := range entries {
-		if name := e.Name(); name != present && name != now && !tops[name] {
+		if name := e.Name(); name != present && !slices.Contains(keep, name) && !tops[name] {
 			errs = append(errs, os.RemoveAll(filepath.Join(dir, name)))
 		}
 	}

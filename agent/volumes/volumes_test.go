@@ -6,7 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sync"
+	"runtime"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -44,7 +45,9 @@ func TestProject(t *testing.T) {
 	if st, err := os.Stat(filepath.Join(dir, "a")); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", st.Mode(), err)
 	}
-	project(true, map[string]volumes.File{"a": file("1", 0o640)})
+	last := map[string]volumes.File{"a": file("1", 0o640)}
+	project(true, last)
+	project(false, last)
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) != 3 {
 		t.Errorf("beside the file, its directory and the link there are: %v, %v", entries, err)
@@ -83,10 +86,10 @@ func TestProjectIsAtomic(t *testing.T) {
 	if _, err := volumes.Project(dir, turn(0), nil, false); err != nil {
 		t.Fatal(err)
 	}
-	var wg sync.WaitGroup
-	stop := make(chan struct{})
-	reads := 0
-	wg.Go(func() {
+	var reads atomic.Int64
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
 		for {
 			select {
 			case <-stop:
@@ -101,22 +104,48 @@ func TestProjectIsAtomic(t *testing.T) {
 			a, errA := root.ReadFile("a")
 			b, errB := root.ReadFile("b")
 			root.Close()
-			// The turn may be removed while it is read; what is read is never mixed.
-			if errA == nil && errB == nil {
-				if reads++; string(a) != string(b) {
-					t.Errorf("read %s and %s", a, b)
-				}
+			if errA != nil || errB != nil || string(a) != string(b) {
+				t.Errorf("read %s (%v) and %s (%v)", a, errA, b, errB)
+				return
 			}
+			reads.Add(1)
 		}
-	})
+	}()
+	defer func() {
+		close(stop)
+		<-ended
+	}()
+	// What a turn replaces outlives it, not the one after: a read is overtaken once at most, as it is when the next turn
+	// waits for it to end.
 	for n := range 300 {
 		if _, err := volumes.Project(dir, turn(n+1), nil, false); err != nil {
 			t.Fatal(err)
 		}
+		for before := reads.Load(); reads.Load() == before; runtime.Gosched() {
+			if t.Failed() {
+				return
+			}
+		}
 	}
-	close(stop)
-	wg.Wait()
-	t.Logf("%d whole reads", reads)
+	if got := len(generations(t, dir)); got != 2 {
+		t.Errorf("%d turns are kept, want the present one and the one before", got)
+	}
+	if _, err := volumes.Project(dir, turn(300), nil, false); err != nil {
+		t.Fatal(err)
+	}
+	if got := len(generations(t, dir)); got != 1 {
+		t.Errorf("%d turns are kept once nothing changed, want the present one", got)
+	}
+}
+
+// generations lists the directories of a projected volume that hold its files of one turn each.
+func generations(t *testing.T, dir string) []string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(dir, "..data-*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
 }
 
 func TestMemory(t *testing.T) {
