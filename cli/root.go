@@ -130,7 +130,7 @@ func (s *shell) root() *cobra.Command {
 		s.patchCommand(), s.labelCommand(), s.annotateCommand(), s.waitCommand())
 	add(groupWorkload, s.scaleCommand(), s.rolloutCommand(), s.setCommand())
 	add(groupInspect, s.logsCommand(), s.execCommand(), s.cpCommand(), s.portForwardCommand(),
-		s.topCommand(), s.whyCommand())
+		s.topCommand(), s.whyCommand(), s.netCommand())
 	add(groupCluster, s.clusterCommand(), s.controllersCommand(), s.nodeCommand(), s.imageCommand(), s.cordonCommand(true),
 		s.cordonCommand(false), s.drainCommand(), s.taintCommand(), s.pkiCommand())
 	add(groupSettings, s.configCommand(), s.authCommand(), s.explainCommand(), s.apiResourcesCommand(), s.versionCommand())
