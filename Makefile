@@ -16,8 +16,8 @@ TEST_PARALLEL ?= 2
 TEST_TIMEOUT ?= 15m
 TEST_FLAGS ?=
 
-# Whether vagrant, ansible and debootstrap may be installed and minutes spent is for whoever calls these to say: test and
-# lint leave them out.
+# These install vagrant, ansible and debootstrap and take minutes, which is for whoever calls them to say: test and lint leave
+# them out, and .ci/run calls them.
 .PHONY: test-hosts lint-hosts
 .PHONY: build images lab lab-down test conformance bench generate lint check-generated generate-deps install-deps clean
 
