@@ -10,6 +10,7 @@
 package podnet
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -65,7 +66,11 @@ type Config struct {
 	// DNSIP is made an address of the node, so that the agent can answer DNS
 	// there. Invalid: none is.
 	DNSIP netip.Addr
-	// MTU of the pods' interfaces. Zero is that of the interface with NodeIP.
+	// Overlay says when packets to other nodes' pods are encapsulated. Empty is
+	// OverlayNever.
+	Overlay Overlay
+	// MTU of the pods' interfaces. Zero is that of the interface with NodeIP, less
+	// what encapsulation adds where there is an overlay.
 	MTU int
 	// StateDir remembers which pod has which address.
 	StateDir string
@@ -86,6 +91,8 @@ func (c Config) validate() error {
 		return fmt.Errorf("service CIDR %v overlaps the cluster CIDR %v", c.ServiceCIDR, c.ClusterCIDR)
 	case !c.NodeIP.Is4():
 		return fmt.Errorf("node address %v is not IPv4", c.NodeIP)
+	case c.Overlay != "" && !c.Overlay.Valid():
+		return fmt.Errorf("overlay %q is none of %s, %s and %s", c.Overlay, OverlayAuto, OverlayAlways, OverlayNever)
 	case c.StateDir == "":
 		return errors.New("no state directory")
 	}
@@ -100,8 +107,15 @@ type Network struct {
 	namespace *os.File // the node's
 	addresses *addresses
 
-	mu     sync.Mutex
-	routes map[netip.Prefix]netip.Addr // wanted, by pod CIDR
+	// uplink is the network that the node's address is on, uplinkMTU that of the
+	// interface.
+	uplink    netip.Prefix
+	uplinkMTU int
+
+	mu sync.Mutex
+	// overlayIndex is of the overlay's interface, 0 where there is none.
+	overlayIndex int
+	routes       map[netip.Prefix]hop // wanted, by pod CIDR
 	// known is set once the routes are: until then those in the kernel are an earlier agent's, and stay.
 	known bool
 }
@@ -122,6 +136,7 @@ func New(cfg Config) (*Network, error) {
 	if cfg.Metrics == nil {
 		cfg.Metrics = NewMetrics(nil)
 	}
+	cfg.Overlay = cmp.Or(cfg.Overlay, OverlayNever)
 	runtime.LockOSThread() // one namespace, from opening it to using it
 	defer runtime.UnlockOSThread()
 	namespace, err := os.Open("/proc/thread-self/ns/net")
@@ -151,9 +166,13 @@ func (n *Network) prepare() error {
 		return err
 	}
 	n.cfg.Metrics.hold(n.addresses)
+	if err := n.findUplink(); err != nil {
+		return err
+	}
 	if n.cfg.MTU == 0 {
-		if n.cfg.MTU, err = n.uplinkMTU(); err != nil {
-			return err
+		n.cfg.MTU = n.uplinkMTU
+		if n.cfg.Overlay != OverlayNever {
+			n.cfg.MTU -= overlayBytes
 		}
 	}
 	if err := writeSysctl("net/ipv4/ip_forward", "1"); err != nil {
@@ -176,6 +195,9 @@ func (n *Network) ensureBase() error {
 			return fmt.Errorf("making the rest of %v unreachable: %w", cidr, err)
 		}
 	}
+	if err := n.ensureOverlay(); err != nil {
+		return err
+	}
 	if !n.cfg.DNSIP.IsValid() {
 		return nil
 	}
@@ -194,10 +216,11 @@ func (n *Network) ensureBase() error {
 	return nil
 }
 
-func (n *Network) uplinkMTU() (int, error) {
+// findUplink looks for the interface with the node's address.
+func (n *Network) findUplink() error {
 	addrs, err := n.node.AddrList(nil, unix.AF_INET)
 	if err != nil {
-		return 0, fmt.Errorf("listing addresses: %w", err)
+		return fmt.Errorf("listing addresses: %w", err)
 	}
 	for _, a := range addrs {
 		if ip, ok := netip.AddrFromSlice(a.IP.To4()); !ok || ip != n.cfg.NodeIP {
@@ -205,11 +228,13 @@ func (n *Network) uplinkMTU() (int, error) {
 		}
 		link, err := n.node.LinkByIndex(a.LinkIndex)
 		if err != nil {
-			return 0, fmt.Errorf("finding the interface with %v: %w", n.cfg.NodeIP, err)
+			return fmt.Errorf("finding the interface with %v: %w", n.cfg.NodeIP, err)
 		}
-		return link.Attrs().MTU, nil
+		bits, _ := a.Mask.Size()
+		n.uplink, n.uplinkMTU = netip.PrefixFrom(n.cfg.NodeIP, bits), link.Attrs().MTU
+		return nil
 	}
-	return 0, fmt.Errorf("no interface has the node's address %v", n.cfg.NodeIP)
+	return fmt.Errorf("no interface has the node's address %v", n.cfg.NodeIP)
 }
 
 // Close lets go of the node's namespace. The network stays as it is.
@@ -314,7 +339,7 @@ func (n *Network) ensurePair(name string, pod *netlink.Handle, ns netns.NsHandle
 	}
 	if hostSide != nil && podSide != nil && hostSide.Attrs().ParentIndex == podSide.Attrs().Index &&
 		podSide.Attrs().ParentIndex == hostSide.Attrs().Index && podSide.Attrs().HardwareAddr.String() == mac.String() {
-		return hostSide, podSide, nil
+		return hostSide, podSide, errors.Join(n.setMTU(n.node, hostSide), n.setMTU(pod, podSide))
 	}
 	if podSide != nil {
 		if err := pod.LinkDel(podSide); err != nil {
@@ -341,6 +366,18 @@ func (n *Network) ensurePair(name string, pod *netlink.Handle, ns netns.NsHandle
 		return nil, nil, fmt.Errorf("finding the pod's %s: %w", podLink, err)
 	}
 	return hostSide, podSide, nil
+}
+
+// setMTU changes the MTU of an interface from before the overlay was there, or
+// was not.
+func (n *Network) setMTU(h *netlink.Handle, link netlink.Link) error {
+	if link.Attrs().MTU == n.cfg.MTU {
+		return nil
+	}
+	if err := h.LinkSetMTU(link, n.cfg.MTU); err != nil {
+		return fmt.Errorf("setting the MTU of %s: %w", link.Attrs().Name, err)
+	}
+	return nil
 }
 
 func configurePod(pod *netlink.Handle, eth0 netlink.Link, ip netip.Addr) error {

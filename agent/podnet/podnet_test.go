@@ -28,7 +28,7 @@ type node struct {
 }
 
 // newNode makes node i: 192.0.2.i with the pods of 10.244.i.0/24.
-func newNode(t *testing.T, lab *netlab.Lab, i byte) *node {
+func newNode(t *testing.T, lab *netlab.Lab, i byte, change ...func(*podnet.Config)) *node {
 	t.Helper()
 	n := &node{cfg: podnet.Config{
 		PodCIDR:     netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, i, 0}), 24),
@@ -38,6 +38,9 @@ func newNode(t *testing.T, lab *netlab.Lab, i byte) *node {
 		DNSIP:       netip.MustParseAddr("10.96.0.10"),
 		StateDir:    t.TempDir(),
 	}}
+	for _, f := range change {
+		f(&n.cfg)
+	}
 	n.Namespace = lab.Host(netip.PrefixFrom(n.cfg.NodeIP, 24))
 	n.restart(t)
 	t.Cleanup(func() { n.Network.Close() })
@@ -108,7 +111,7 @@ func reach(ns *netlab.Namespace, addr string) (string, error) {
 func TestPodsReachEachOther(t *testing.T) {
 	lab := netlab.New(t)
 	one, two := newNode(t, lab, 1), newNode(t, lab, 2)
-	routes := []podnet.NodeRoute{{one.cfg.PodCIDR, one.cfg.NodeIP}, {two.cfg.PodCIDR, two.cfg.NodeIP}}
+	routes := []podnet.NodeRoute{{PodCIDR: one.cfg.PodCIDR, NodeIP: one.cfg.NodeIP}, {PodCIDR: two.cfg.PodCIDR, NodeIP: two.cfg.NodeIP}}
 	for _, n := range []*node{one, two} {
 		if err := n.SetNodes(routes); err != nil {
 			t.Fatal(err)
@@ -347,7 +350,7 @@ func TestRestoreNodes(t *testing.T) {
 func TestRunRepairs(t *testing.T) {
 	lab := netlab.New(t)
 	n := newNode(t, lab, 1)
-	if err := n.SetNodes([]podnet.NodeRoute{{netip.MustParsePrefix("10.244.2.0/24"), netip.MustParseAddr("192.0.2.2")}}); err != nil {
+	if err := n.SetNodes([]podnet.NodeRoute{{PodCIDR: netip.MustParsePrefix("10.244.2.0/24"), NodeIP: netip.MustParseAddr("192.0.2.2")}}); err != nil {
 		t.Fatal(err)
 	}
 	h, err := n.Handle()

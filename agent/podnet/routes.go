@@ -17,12 +17,24 @@ import (
 // repairEvery is how often the routes are compared with what they should be.
 const repairEvery = 30 * time.Second
 
-// NodeRoute says which node has which pods.
+// NodeRoute says which node has which pods. A node with pods of both address
+// families has a route for each.
 type NodeRoute struct {
 	// PodCIDR is the node's.
 	PodCIDR netip.Prefix
-	// NodeIP is the node's address, on the same network as our own.
+	// NodeIP is the node's IPv4 address. Encapsulated packets go there.
 	NodeIP netip.Addr
+	// NodeIP6 is the node's IPv6 address, if it has one. Without, its IPv6 pods
+	// can be reached through the overlay only.
+	NodeIP6 netip.Addr
+}
+
+// hop is how another node's pods are reached.
+type hop struct {
+	via netip.Addr
+	// overlay says that packets are encapsulated, and go to the node.
+	overlay bool
+	node    netip.Addr
 }
 
 // SetNodes makes the routes to other nodes' pods those given and no others; the
@@ -31,8 +43,9 @@ type NodeRoute struct {
 func (n *Network) SetNodes(nodes []NodeRoute) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.routes, n.known = n.wanted(nodes), true
-	return n.repairRoutes()
+	routes, err := n.wanted(nodes)
+	n.routes, n.known = routes, true
+	return errors.Join(err, n.repairRoutes())
 }
 
 // RestoreNodes adds the routes that are missing and removes none: those that an
@@ -44,39 +57,88 @@ func (n *Network) RestoreNodes(nodes []NodeRoute) error {
 	if n.known {
 		return nil
 	}
-	routes := n.wanted(nodes)
-	have, err := n.listRoutes()
-	if err != nil {
-		return err
+	routes, err := n.wanted(nodes)
+	have, listErr := n.listRoutes()
+	if listErr != nil {
+		return errors.Join(err, listErr)
 	}
-	for _, r := range have {
-		if r.Gw != nil && r.Dst != nil {
-			routes[prefix(r)] = addr(r)
+	for cidr, r := range have {
+		if r.hop.overlay || r.direct {
+			routes[cidr] = r.hop
 		}
 	}
 	n.routes, n.known = routes, true
-	return n.repairRoutes()
+	return errors.Join(err, n.repairRoutes())
 }
 
-// wanted returns the gateways of the other nodes' pods.
-func (n *Network) wanted(nodes []NodeRoute) map[netip.Prefix]netip.Addr {
-	routes := make(map[netip.Prefix]netip.Addr, len(nodes))
+// wanted returns how the other nodes' pods are reached, and an error that names
+// those that cannot be.
+func (n *Network) wanted(nodes []NodeRoute) (map[netip.Prefix]hop, error) {
+	routes := make(map[netip.Prefix]hop, len(nodes))
+	var errs []error
 	for _, r := range nodes {
 		if r.PodCIDR == n.cfg.PodCIDR || r.NodeIP == n.cfg.NodeIP || !r.PodCIDR.IsValid() || !r.NodeIP.Is4() {
 			continue
 		}
-		routes[r.PodCIDR.Masked()] = r.NodeIP
+		h, err := n.hopTo(r)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		routes[r.PodCIDR.Masked()] = h
 	}
-	return routes
+	return routes, errors.Join(errs...)
 }
 
-func (n *Network) listRoutes() ([]netlink.Route, error) {
-	have, err := n.node.RouteListFiltered(unix.AF_INET, &netlink.Route{Protocol: routeProtocol, Table: unix.RT_TABLE_MAIN},
+// hopTo decides how a node's pods are reached.
+func (n *Network) hopTo(r NodeRoute) (hop, error) {
+	if n.Encapsulates(r.NodeIP) {
+		return hop{via: r.NodeIP, overlay: true, node: r.NodeIP}, nil
+	}
+	if !n.uplink.Contains(r.NodeIP) {
+		return hop{}, fmt.Errorf("the pods %v of the node %v are out of reach: it is not on our network %v, and there is no overlay", r.PodCIDR, r.NodeIP, n.uplink)
+	}
+	return hop{via: r.NodeIP, node: r.NodeIP}, nil
+}
+
+// kernelRoute is a route to another node's pods as the kernel has it.
+type kernelRoute struct {
+	netlink.Route
+	hop hop
+	// direct tells that it goes by way of the node's own network.
+	direct bool
+}
+
+// listRoutes returns our routes to other nodes' pods. One that is neither direct
+// nor through the overlay as we would have it has to go.
+func (n *Network) listRoutes() (map[netip.Prefix]kernelRoute, error) {
+	out := make(map[netip.Prefix]kernelRoute)
+	list, err := n.node.RouteListFiltered(unix.AF_INET, &netlink.Route{Protocol: routeProtocol, Table: unix.RT_TABLE_MAIN},
 		netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
 	if err != nil {
 		return nil, fmt.Errorf("listing routes: %w", err)
 	}
-	return have, nil
+	for _, r := range list {
+		if r.Gw == nil || r.Dst == nil {
+			continue // a pod's own, or an unreachable rest
+		}
+		via, _ := netip.AddrFromSlice(r.Gw)
+		via = via.Unmap()
+		k := kernelRoute{Route: r, hop: hop{via: via, node: via}}
+		if n.overlayIndex != 0 && r.LinkIndex == n.overlayIndex {
+			k.hop.overlay = n.isOurs(r)
+		} else {
+			k.direct = true
+		}
+		out[prefix(r)] = k
+	}
+	return out, nil
+}
+
+// isOurs tells whether a route through the overlay has the source that we give it.
+func (n *Network) isOurs(r netlink.Route) bool {
+	src, ok := netip.AddrFromSlice(r.Src)
+	return ok && src.Unmap() == OverlayAddress(n.cfg.PodCIDR)
 }
 
 // repairRoutes writes what differs. The caller holds n.mu.
@@ -90,32 +152,39 @@ func (n *Network) repairRoutes() error {
 		return err
 	}
 	var errs []error
-	missing := make(map[netip.Prefix]netip.Addr, len(n.routes))
-	for cidr, via := range n.routes {
-		missing[cidr] = via
+	wantPeers, havePeers := n.wantedPeers(), peers{}
+	if n.overlayIndex != 0 {
+		if havePeers, err = n.listPeers(wantPeers); err != nil {
+			return err
+		}
+		errs = append(errs, n.addPeers(havePeers, wantPeers))
 	}
-	for _, r := range have {
-		if r.Gw == nil || r.Dst == nil {
-			continue // a pod's own, or an unreachable rest
+	for cidr, r := range have {
+		if _, wanted := n.routes[cidr]; wanted {
+			continue // another next hop is replaced below, without a gap
 		}
-		cidr, via := prefix(r), addr(r)
-		if want, ok := n.routes[cidr]; ok {
-			if want == via {
-				delete(missing, cidr)
-			}
-			continue // another gateway is replaced below, without a gap
-		}
-		if err := n.node.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+		if err := n.node.RouteDel(&r.Route); err != nil && !errors.Is(err, unix.ESRCH) {
 			errs = append(errs, fmt.Errorf("deleting the route to %v: %w", cidr, err))
 		}
 	}
-	for cidr, via := range missing {
-		r := &netlink.Route{Dst: ipNet(cidr), Gw: via.AsSlice(), Protocol: routeProtocol}
-		if err := n.node.RouteReplace(r); err != nil {
-			errs = append(errs, fmt.Errorf("adding the route to %v via %v: %w", cidr, via, err))
+	for cidr, want := range n.routes {
+		if r, ok := have[cidr]; ok && r.hop == want && (r.direct || want.overlay) {
+			continue
+		}
+		if err := n.node.RouteReplace(n.route(cidr, want)); err != nil {
+			errs = append(errs, fmt.Errorf("adding the route to %v via %v: %w", cidr, want.via, err))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, n.removePeers(havePeers, wantPeers))...)
+}
+
+func (n *Network) route(cidr netip.Prefix, h hop) *netlink.Route {
+	r := &netlink.Route{Dst: ipNet(cidr), Gw: h.via.AsSlice(), Protocol: routeProtocol}
+	if h.overlay {
+		r.LinkIndex, r.Flags = n.overlayIndex, int(netlink.FLAG_ONLINK)
+		r.Src = OverlayAddress(n.cfg.PodCIDR).AsSlice()
+	}
+	return r
 }
 
 // Run puts back what others, or an interface that went down, took away: the
@@ -150,7 +219,14 @@ func (n *Network) Run(ctx context.Context, log *zap.Logger) error {
 					updates = nil // the subscription broke: the ticker remains
 					continue
 				}
-				waiting = u.Flags&unix.IFF_RUNNING == 0 || strings.HasPrefix(u.Attrs().Name, linkPrefix)
+				switch name := u.Attrs().Name; {
+				case name == OverlayLink:
+					// Gone, or down: nobody but us brings it back.
+					waiting = u.Header.Type != unix.RTM_DELLINK && u.Flags&unix.IFF_UP != 0
+				case strings.HasPrefix(name, linkPrefix):
+				default:
+					waiting = u.Flags&unix.IFF_RUNNING == 0
+				}
 			case <-tick.C:
 				waiting = false
 			}
@@ -159,12 +235,14 @@ func (n *Network) Run(ctx context.Context, log *zap.Logger) error {
 }
 
 func prefix(r netlink.Route) netip.Prefix {
-	a, _ := netip.AddrFromSlice(r.Dst.IP.To4())
+	a, _ := netip.AddrFromSlice(r.Dst.IP)
 	bits, _ := r.Dst.Mask.Size()
-	return netip.PrefixFrom(a, bits)
+	return netip.PrefixFrom(a.Unmap(), bits)
 }
 
-func addr(r netlink.Route) netip.Addr {
-	a, _ := netip.AddrFromSlice(r.Gw.To4())
-	return a
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
 }

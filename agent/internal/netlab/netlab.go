@@ -28,9 +28,10 @@ type Namespace struct {
 
 // Lab is a wire and the hosts on it.
 type Lab struct {
-	t     testing.TB
-	wire  *Namespace
-	hosts int
+	t        testing.TB
+	wire     *Namespace
+	hosts    int
+	segments []netip.Prefix // with the router's addresses
 }
 
 // New returns a lab that lasts as long as the test. It skips the test when it
@@ -66,14 +67,61 @@ func (l *Lab) Namespace() *Namespace {
 	return newNamespace(l.t)
 }
 
+// Segments adds networks that are wires of their own. A router, whose address on
+// each is given, joins them: it passes on what comes from an address of theirs
+// and drops the rest. Hosts that are made from now on hang on the segment that
+// has their address and use the router.
+func (l *Lab) Segments(routers ...netip.Prefix) {
+	l.t.Helper()
+	l.must(l.wire.withHandle(func(h *netlink.Handle) error {
+		for _, r := range routers {
+			l.segments = append(l.segments, r)
+			bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: fmt.Sprint("wire", len(l.segments))}}
+			if err := h.LinkAdd(bridge); err != nil {
+				return err
+			}
+			if err := h.AddrAdd(bridge, &netlink.Addr{IPNet: ipNet(r), Flags: unix.IFA_F_NODAD}); err != nil {
+				return err
+			}
+			if err := h.LinkSetUp(bridge); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	l.must(l.wire.Do(func() error {
+		for file, value := range map[string]string{"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1", "ipv4/conf/all/rp_filter": "1"} {
+			if err := os.WriteFile("/proc/sys/net/"+file, []byte(value), 0); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+}
+
+// segment returns the bridge for an address and the router's address on it.
+func (l *Lab) segment(addr netip.Prefix) (string, netip.Addr) {
+	for i, s := range l.segments {
+		if s.Contains(addr.Addr()) {
+			return fmt.Sprint("wire", i+1), s.Addr()
+		}
+	}
+	return "wire", netip.Addr{}
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
 // Host returns a namespace whose eth0 has the address and hangs on the wire.
 func (l *Lab) Host(addr netip.Prefix) *Namespace {
 	l.t.Helper()
+	wire, router := l.segment(addr)
 	host := newNamespace(l.t)
 	l.hosts++
 	port := fmt.Sprintf("port%d", l.hosts)
 	l.must(l.wire.withHandle(func(h *netlink.Handle) error {
-		bridge, err := h.LinkByName("wire")
+		bridge, err := h.LinkByName(wire)
 		if err != nil {
 			return err
 		}
@@ -92,11 +140,13 @@ func (l *Lab) Host(addr netip.Prefix) *Namespace {
 		if err != nil {
 			return err
 		}
-		ip := &net.IPNet{IP: addr.Addr().AsSlice(), Mask: net.CIDRMask(addr.Bits(), addr.Addr().BitLen())}
-		if err := h.AddrAdd(eth0, &netlink.Addr{IPNet: ip}); err != nil {
+		if err := h.AddrAdd(eth0, &netlink.Addr{IPNet: ipNet(addr)}); err != nil {
 			return err
 		}
-		return h.LinkSetUp(eth0)
+		if err := h.LinkSetUp(eth0); err != nil || !router.IsValid() {
+			return err
+		}
+		return h.RouteAdd(&netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: router.AsSlice()})
 	}))
 	return host
 }
