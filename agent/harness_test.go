@@ -21,8 +21,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/agent"
+	_ "github.com/xebec-project/xebec/agent/early"
 	"github.com/xebec-project/xebec/agent/internal/netlab"
-	_ "github.com/xebec-project/xebec/agent/logs/early"
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"

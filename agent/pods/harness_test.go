@@ -22,6 +22,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	// The test program serves as log writer and reaper too.
+	_ "github.com/xebec-project/xebec/agent/early"
 	"github.com/xebec-project/xebec/agent/logs"
 	"github.com/xebec-project/xebec/agent/pods"
 	"github.com/xebec-project/xebec/agent/runtime"
@@ -31,14 +33,6 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
-
-// TestMain lets the test program serve as log writer too.
-func TestMain(m *testing.M) {
-	if logs.Asked() {
-		os.Exit(logs.RunWriter(os.Args[2]))
-	}
-	os.Exit(m.Run())
-}
 
 // cluster is a control plane in memory: it stores pods and tells the set of their changes, as an informer does.
 type cluster struct {

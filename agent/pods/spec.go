@@ -35,12 +35,16 @@ func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *contai
 	if err != nil {
 		return runtime.ContainerConfig{}, err
 	}
+	pid, err := w.processNamespace(pod)
+	if err != nil {
+		return runtime.ContainerConfig{}, err
+	}
 	m := pod.GetMetadata()
 	return runtime.ContainerConfig{
 		PodUID: w.uid, PodNamespace: m.GetNamespace(), PodName: m.GetName(), Name: spec.GetName(), Attempt: c.rec.Attempt,
 		Image: c.image.Name, Command: expandAll(spec.GetCommand(), values), Args: expandAll(spec.GetArgs(), values),
 		Env: append([]string{"HOSTNAME=" + hostname(pod, w.cfg.ClusterDomain)}, env...), WorkingDir: spec.GetWorkingDir(), Mounts: mounts,
-		Sandbox: w.sandbox, HostPID: pod.GetSpec().GetHostPid(), TTY: spec.GetTty(),
+		Sandbox: w.sandbox, HostPID: pod.GetSpec().GetHostPid(), PIDNamespace: pid, TTY: spec.GetTty(),
 		Resources: resources(pod, spec, w.cfg.MemoryBytes), Security: security(pod, spec, w.cfg.SeccompDir),
 		LogPath: w.dir.log(spec.GetName(), c.rec.Attempt),
 	}, nil

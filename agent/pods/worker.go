@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/xebec-project/xebec/agent/reaper"
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/agent/sandbox"
 	"github.com/xebec-project/xebec/agent/volumes"
@@ -450,7 +451,7 @@ func (w *worker) tearDown(ctx context.Context) error {
 	if err := w.cfg.Network.Teardown(ctx, w.uid); err != nil {
 		errs = append(errs, fmt.Errorf("disconnecting the pod: %w", err))
 	}
-	errs = append(errs, sandbox.Remove(w.dir.sandbox()), w.cfg.Runtime.RemovePod(w.uid), volumes.Remove(w.dir.volume("")))
+	errs = append(errs, reaper.End(w.processes()), sandbox.Remove(w.dir.sandbox()), w.cfg.Runtime.RemovePod(w.uid), volumes.Remove(w.dir.volume("")))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}

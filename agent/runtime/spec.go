@@ -39,6 +39,8 @@ type ContainerConfig struct {
 	Sandbox sandbox.Sandbox
 	// HostPID leaves the container in the node's PID namespace.
 	HostPID bool
+	// PIDNamespace is the path of the PID namespace to enter, empty for one of the container's own.
+	PIDNamespace string
 	// TTY gives the container a terminal.
 	TTY       bool
 	Resources Resources
@@ -209,7 +211,7 @@ func withNamespaces(cfg ContainerConfig) oci.SpecOpts {
 	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
 		ns := []specs.LinuxNamespace{{Type: specs.MountNamespace}}
 		if !cfg.HostPID {
-			ns = append(ns, specs.LinuxNamespace{Type: specs.PIDNamespace})
+			ns = append(ns, specs.LinuxNamespace{Type: specs.PIDNamespace, Path: cfg.PIDNamespace})
 		}
 		for _, shared := range []specs.LinuxNamespace{
 			{Type: specs.NetworkNamespace, Path: cfg.Sandbox.Net},

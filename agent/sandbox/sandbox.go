@@ -145,7 +145,7 @@ func setUpNetwork() error {
 // error.
 func Remove(dir string) error {
 	var errs []error
-	for _, name := range []string{"net", "ipc", "uts", "shm"} {
+	for _, name := range []string{"net", "ipc", "uts", "pid", "shm"} {
 		p := filepath.Join(dir, name)
 		// A mount may have been stacked on another by two agents that raced; all of them go.
 		for {

@@ -11,8 +11,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/xebec-project/xebec/agent"
-	// containerd's shim starts this program once for each container, to write its log.
-	_ "github.com/xebec-project/xebec/agent/logs/early"
+	// This program is also the small processes beside containers, such as the writers of their logs.
+	_ "github.com/xebec-project/xebec/agent/early"
 	"github.com/xebec-project/xebec/internal/daemon"
 	"github.com/xebec-project/xebec/internal/version"
 )
