@@ -90,6 +90,12 @@ var table = []*Kind{
 		Columns: ipAddressColumns, rules: ipAddressRules,
 	},
 	{
+		Group: "networking.k8s.io", Version: "v1", Name: "NetworkPolicy", Plural: "networkpolicies", Singular: "networkpolicy", ShortNames: []string{"netpol"},
+		Namespaced: true,
+		New:        func() Object { return new(networkingv1.NetworkPolicy) },
+		Columns:    networkPolicyColumns, rules: networkPolicyRules,
+	},
+	{
 		Group: GroupNetworking, Version: "v1", Name: "NodePort", Plural: "nodeports", Singular: "nodeport",
 		New:     func() Object { return new(networkingv1.NodePort) },
 		Columns: nodePortColumns, rules: nodePortRules,
