@@ -8,6 +8,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/daemon"
 	"github.com/xebec-project/xebec/internal/elected"
+	"github.com/xebec-project/xebec/services/cloud"
 	"github.com/xebec-project/xebec/services/collector"
 	"github.com/xebec-project/xebec/services/endpoints"
 	"github.com/xebec-project/xebec/services/nodes"
@@ -33,6 +34,10 @@ func endpointsCommand() *cobra.Command {
 
 func collectorCommand() *cobra.Command {
 	return electedCommand("collector", 7007, "Deletes what nobody owns any more, and what is in deleted namespaces", collector.Config{}, collector.New)
+}
+
+func cloudCommand() *cobra.Command {
+	return electedCommand("cloud", 7008, "Gives load balancers their addresses", cloud.DefaultConfig(), cloud.New)
 }
 
 // electedCommand is the command of a service of which one instance at a time works.

@@ -23,6 +23,7 @@ var services = []func() *cobra.Command{
 	nodesCommand,
 	endpointsCommand,
 	collectorCommand,
+	cloudCommand,
 }
 
 func main() {

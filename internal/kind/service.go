@@ -69,7 +69,6 @@ var (
 		check:       checkService,
 		checkUpdate: checkServiceUpdate,
 		update:      updateService,
-		warn:        warnService,
 	}
 	serviceColumns = []Column{
 		column("TYPE", func(s *corev1.Service) string { return s.GetSpec().GetType() }),
@@ -99,6 +98,14 @@ func NeedsNodePorts(s *corev1.Service) bool { return needsNodePorts(s.GetSpec())
 func needsNodePorts(s *corev1.ServiceSpec) bool {
 	return s.GetType() == ServiceNodePort ||
 		s.GetType() == ServiceLoadBalancer && (s.AllocateLoadBalancerNodePorts == nil || s.GetAllocateLoadBalancerNodePorts())
+}
+
+// NeedsHealthCheckNodePort reports that nodes are to tell load balancers, at a port of their own, whether they have an
+// endpoint of the service.
+func NeedsHealthCheckNodePort(s *corev1.Service) bool { return needsHealthCheckNodePort(s.GetSpec()) }
+
+func needsHealthCheckNodePort(s *corev1.ServiceSpec) bool {
+	return s.GetType() == ServiceLoadBalancer && s.GetExternalTrafficPolicy() == TrafficLocal
 }
 
 func isExternal(s *corev1.ServiceSpec) bool {
@@ -215,6 +222,9 @@ func updateService(new, old *corev1.Service) {
 			s.ClusterIp, s.ClusterIps = was.GetClusterIp(), slices.Clone(was.GetClusterIps())
 		}
 	}
+	if needsHealthCheckNodePort(s) && s.GetHealthCheckNodePort() == 0 {
+		s.HealthCheckNodePort = was.GetHealthCheckNodePort()
+	}
 	if !needsNodePorts(s) {
 		return
 	}
@@ -241,6 +251,9 @@ func dropForType(s, was *corev1.ServiceSpec) {
 	}
 	if was.GetType() == ServiceLoadBalancer && s.GetType() != ServiceLoadBalancer {
 		s.AllocateLoadBalancerNodePorts, s.LoadBalancerClass = nil, nil
+	}
+	if needsHealthCheckNodePort(was) && !needsHealthCheckNodePort(s) && s.GetHealthCheckNodePort() == was.GetHealthCheckNodePort() {
+		s.HealthCheckNodePort = 0
 	}
 	if needsNodePorts(was) && !needsNodePorts(s) {
 		for _, p := range s.GetPorts() {
@@ -420,10 +433,11 @@ func (c *checker) servicePolicies(p *field.Path, s *corev1.ServiceSpec) {
 		c.oneOf(p.Child("trafficDistribution"), s.GetTrafficDistribution(), "PreferClose", "PreferSameNode", "PreferSameZone")
 	}
 	if n := s.GetHealthCheckNodePort(); n != 0 {
-		if s.GetType() != ServiceLoadBalancer || s.GetExternalTrafficPolicy() != TrafficLocal {
+		switch {
+		case !needsHealthCheckNodePort(s):
 			c.invalid(p.Child("healthCheckNodePort"), n, "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'")
-		} else {
-			c.portNumber(p.Child("healthCheckNodePort"), n)
+		case n < MinNodePort || n > MaxNodePort:
+			c.invalid(p.Child("healthCheckNodePort"), n, fmt.Sprintf("provided port is not in the valid range. The range of valid ports is %d-%d", MinNodePort, MaxNodePort))
 		}
 	}
 	if s.GetType() != ServiceLoadBalancer {
@@ -450,16 +464,10 @@ func checkServiceUpdate(new, old *corev1.Service, c *checker) {
 	if new.GetSpec().GetType() == ServiceExternalName || old.GetSpec().GetType() == ServiceExternalName {
 		return
 	}
+	if needsHealthCheckNodePort(new.GetSpec()) && needsHealthCheckNodePort(old.GetSpec()) && old.GetSpec().GetHealthCheckNodePort() != 0 {
+		unchanged(c, field.NewPath("spec", "healthCheckNodePort"), new.GetSpec().GetHealthCheckNodePort(), old.GetSpec().GetHealthCheckNodePort())
+	}
 	if was := old.GetSpec().GetClusterIp(); was != "" {
 		unchanged(c, field.NewPath("spec", "clusterIP"), new.GetSpec().GetClusterIp(), was)
 	}
-}
-
-// warnService tells of values, rather than fields, that have no effect yet.
-func warnService(s *corev1.Service) []string {
-	var out []string
-	if s.GetSpec().GetType() == ServiceLoadBalancer && len(s.GetStatus().GetLoadBalancer().GetIngress()) == 0 {
-		out = append(out, "spec.type: nobody allocates load balancers' addresses yet; the service is reachable by its cluster IP and node ports, and by the addresses that status.loadBalancer is given")
-	}
-	return out
 }

@@ -28,6 +28,10 @@ func (s Spec) serviceConfig(h Host, service Service) document {
 	case "nodes":
 		config["clusterCIDR"] = s.ClusterCIDR.String()
 		config["serviceCIDR"] = s.ServiceCIDR.String()
+	case "cloud":
+		config["pools"] = []string{s.LoadBalancerPool().String()}
+		config["clusterCIDR"] = s.ClusterCIDR.String()
+		config["serviceCIDR"] = s.ServiceCIDR.String()
 	}
 	return config
 }

@@ -24,6 +24,7 @@ var Services = []Service{
 	{"nodes", 7005},
 	{"endpoints", 7006},
 	{"collector", 7007},
+	{"cloud", 7008},
 }
 
 // Ports that others must know.

@@ -138,6 +138,9 @@ func (s Spec) Network() netip.Prefix {
 // Router is the address of the wire's own end, with the prefix.
 func (s Spec) Router() netip.Prefix { return netip.PrefixFrom(s.addr(1), 24) }
 
+// LoadBalancerPool holds the addresses on the wire that services of type LoadBalancer get, above those of all machines.
+func (s Spec) LoadBalancerPool() netip.Prefix { return netip.PrefixFrom(s.addr(224), 27) }
+
 func (s Spec) addr(host int) netip.Addr {
 	return netip.AddrFrom4([4]byte{10, 89, byte(s.Index), byte(host)})
 }

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/xebec-project/xebec/internal/apierr"
@@ -435,6 +436,39 @@ func TestNodePorts(t *testing.T) {
 		t.Errorf("a TCP port in use and a UDP one that is not: %v", err)
 	}
 	held("after a refusal", 78)
+
+	// Load balancers that keep traffic on its node have a port more, for the node's health.
+	balancer := func(name, policy string, health int32) *corev1.Service {
+		s := open(name, 0)
+		s.Spec.Type, s.Spec.ExternalTrafficPolicy, s.Spec.HealthCheckNodePort = "LoadBalancer", policy, health
+		return s
+	}
+	lb, err := client.Create(ctx, first, balancer("lb", "Local", 0))
+	if err != nil || lb.GetSpec().GetHealthCheckNodePort() == 0 {
+		t.Fatalf("no health-check port: %v, %v", lb.GetSpec(), err)
+	}
+	held("a load balancer", 80)
+	if svc, err := client.Update(ctx, second, balancer("lb", "Local", 0)); err != nil || svc.GetSpec().GetHealthCheckNodePort() != lb.GetSpec().GetHealthCheckNodePort() {
+		t.Errorf("applied again: %v, %v", svc.GetSpec(), err)
+	}
+	if _, err := client.Update(ctx, second, balancer("lb", "Local", wanted)); !apierr.IsInvalid(err) {
+		t.Errorf("another health-check port: %v", err)
+	}
+	for _, port := range []int32{lb.GetSpec().GetHealthCheckNodePort(), lb.GetSpec().GetPorts()[0].GetNodePort()} {
+		if _, err := client.Create(ctx, second, balancer("other", "Local", port)); !apierr.IsInvalid(err) || !strings.Contains(err.Error(), "spec.healthCheckNodePort") {
+			t.Errorf("health-check port %d, which is taken: %v", port, err)
+		}
+	}
+	if _, err := client.Update(ctx, first, balancer("lb", "Cluster", 0)); err != nil {
+		t.Error(err)
+	}
+	held("a load balancer that spreads its traffic", 79)
+	without := balancer("without", "Local", 0)
+	without.Spec.AllocateLoadBalancerNodePorts = proto.Bool(false)
+	if svc, err := client.Create(ctx, first, without); err != nil || svc.GetSpec().GetPorts()[0].GetNodePort() != 0 || svc.GetSpec().GetHealthCheckNodePort() == 0 {
+		t.Errorf("a load balancer without node ports: %v, %v", svc.GetSpec(), err)
+	}
+	held("a load balancer without node ports", 80)
 }
 
 // TestClusterIPs makes services at two apiservers at once and expects every address to be given once.

@@ -34,8 +34,8 @@ func newNodePorts(store *storage.Store) *nodePorts {
 }
 
 // allocate settles the node ports of a service that is created, or updated from old, and returns the writes that give it
-// those it has not and give back those it no longer wants. A port that the client names must be free; for the others
-// free ones are picked at random.
+// those it has not and give back those it no longer wants, the port of its health check included. A port that the client
+// names must be free; for the others free ones are picked at random.
 func (n *nodePorts) allocate(ctx context.Context, get reader, svc, old *corev1.Service) ([]storage.Write, error) {
 	had, wanted := n.keys(old), n.keys(svc)
 	var errs field.ErrorList
@@ -44,9 +44,15 @@ func (n *nodePorts) allocate(ctx context.Context, get reader, svc, old *corev1.S
 			continue
 		}
 		if p.NodePort = n.pick(p.GetProtocol(), wanted); p.NodePort == 0 {
-			return nil, apierr.FailedPrecondition("NODE_PORTS_FULL", n.ports.String(), "every node port of %s is allocated: delete services, or make some of type ClusterIP", n.ports)
+			return nil, n.full()
 		}
 		wanted[n.key(p)] = i
+	}
+	if kind.NeedsHealthCheckNodePort(svc) && svc.GetSpec().GetHealthCheckNodePort() == 0 {
+		if svc.Spec.HealthCheckNodePort = n.pick(kind.ProtocolTCP, wanted); svc.Spec.HealthCheckNodePort == 0 {
+			return nil, n.full()
+		}
+		wanted[n.healthCheckKey(svc)] = healthCheck
 	}
 	var writes []storage.Write
 	for key, i := range wanted {
@@ -56,8 +62,7 @@ func (n *nodePorts) allocate(ctx context.Context, get reader, svc, old *corev1.S
 		stored, err := get(ctx, key)
 		if err == nil {
 			if !n.owns(svc, stored) {
-				p := svc.GetSpec().GetPorts()[i]
-				errs = append(errs, field.Invalid(field.NewPath("spec", "ports").Index(i).Child("nodePort"), p.GetNodePort(), "is allocated to another service already"))
+				errs = append(errs, takenPort(svc, i))
 			}
 			continue
 		}
@@ -78,6 +83,21 @@ func (n *nodePorts) allocate(ctx context.Context, get reader, svc, old *corev1.S
 	}
 	released, err := n.releaseKeys(ctx, get, old, had)
 	return append(writes, released...), err
+}
+
+// healthCheck stands for the index of the port that load balancers ask for the node's health.
+const healthCheck = -1
+
+func takenPort(svc *corev1.Service, i int) *field.Error {
+	const why = "is allocated to another service already"
+	if i == healthCheck {
+		return field.Invalid(field.NewPath("spec", "healthCheckNodePort"), svc.GetSpec().GetHealthCheckNodePort(), why)
+	}
+	return field.Invalid(field.NewPath("spec", "ports").Index(i).Child("nodePort"), svc.GetSpec().GetPorts()[i].GetNodePort(), why)
+}
+
+func (n *nodePorts) full() error {
+	return apierr.FailedPrecondition("NODE_PORTS_FULL", n.ports.String(), "every node port of %s is allocated: delete services, or make some of type ClusterIP", n.ports)
 }
 
 // release returns the writes that give all of a service's ports back.
@@ -110,6 +130,9 @@ func (n *nodePorts) keys(svc *corev1.Service) map[storage.Key]int {
 			out[n.key(p)] = i
 		}
 	}
+	if kind.NeedsHealthCheckNodePort(svc) && n.ports.Contains(svc.GetSpec().GetHealthCheckNodePort()) {
+		out[n.healthCheckKey(svc)] = healthCheck
+	}
 	return out
 }
 
@@ -134,6 +157,10 @@ func (n *nodePorts) owns(svc *corev1.Service, stored *storage.Object) bool {
 
 func (n *nodePorts) key(p *corev1.ServicePort) storage.Key {
 	return keyOf(n.kind, "", kind.NodePortName(p.GetProtocol(), p.GetNodePort()))
+}
+
+func (n *nodePorts) healthCheckKey(svc *corev1.Service) storage.Key {
+	return keyOf(n.kind, "", kind.NodePortName(kind.ProtocolTCP, svc.GetSpec().GetHealthCheckNodePort()))
 }
 
 func (n *nodePorts) object(svc *corev1.Service, name string) *networkingv1.NodePort {

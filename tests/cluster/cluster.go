@@ -40,6 +40,7 @@ var Services = []struct {
 	{"nodes", 7005},
 	{"endpoints", 7006},
 	{"collector", 7007},
+	{"cloud", 7008},
 }
 
 // etcd's port for its own members, and for its metrics.

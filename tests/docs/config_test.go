@@ -13,6 +13,7 @@ import (
 	"github.com/xebec-project/xebec/agent"
 	"github.com/xebec-project/xebec/internal/daemon"
 	"github.com/xebec-project/xebec/services/apiserver"
+	"github.com/xebec-project/xebec/services/cloud"
 	"github.com/xebec-project/xebec/services/collector"
 	"github.com/xebec-project/xebec/services/endpoints"
 	"github.com/xebec-project/xebec/services/etcd"
@@ -35,6 +36,7 @@ func workloadsConfig(t *testing.T) string { return serviceConfig(t, workloads.Co
 func nodesConfig(t *testing.T) string     { return serviceConfig(t, nodes.DefaultConfig()) }
 func endpointsConfig(t *testing.T) string { return serviceConfig(t, endpoints.Config{}) }
 func collectorConfig(t *testing.T) string { return serviceConfig(t, collector.Config{}) }
+func cloudConfig(t *testing.T) string     { return serviceConfig(t, cloud.DefaultConfig()) }
 
 func etcdConfig(t *testing.T) string  { return standaloneConfig(t, etcd.DefaultConfig()) }
 func agentConfig(t *testing.T) string { return standaloneConfig(t, agent.DefaultConfig()) }

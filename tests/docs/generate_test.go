@@ -34,6 +34,7 @@ var generators = map[string]func(*testing.T) string{
 	"config nodes":     nodesConfig,
 	"config endpoints": endpointsConfig,
 	"config collector": collectorConfig,
+	"config cloud":     cloudConfig,
 	"metrics":          metricsTable,
 	"log keys":         logKeys,
 	"reasons":          reasons,

@@ -307,7 +307,7 @@ func (s *ship) status(ctx context.Context) (*clusterv1.StatusResponse, error) {
 }
 
 // elected are the services with one leader each.
-var elected = []string{"scheduler", "workloads", "nodes", "endpoints", "collector"}
+var elected = []string{"scheduler", "workloads", "nodes", "endpoints", "collector", "cloud"}
 
 // awaitWhole waits until every member of etcd and every instance of every service is healthy, each elected service has
 // a leader, and the nodes are ready.

@@ -271,7 +271,7 @@ func TestRefusedConfiguration(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"etcd", "apiserver", "gateway", "scheduler", "workloads", "nodes", "endpoints", "collector"} {
+	for _, name := range []string{"etcd", "apiserver", "gateway", "scheduler", "workloads", "nodes", "endpoints", "collector", "cloud"} {
 		file := filepath.Join(t.TempDir(), name+".yaml")
 		key, near := "listne: 10.0.0.1:7000", "listen"
 		if name == "etcd" {

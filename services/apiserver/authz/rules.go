@@ -52,6 +52,11 @@ var services = map[string][]rule{
 		{[]string{"endpointslices.discovery.k8s.io"}, write},
 		{[]string{"services"}, []Verb{Update, UpdateStatus, Patch}},
 	},
+	"cloud": {
+		{[]string{"services", "nodes", "ipaddresses.networking.k8s.io"}, read},
+		{[]string{"services"}, []Verb{UpdateStatus}},
+		{[]string{"ipaddresses.networking.k8s.io"}, []Verb{Create, Delete}},
+	},
 	"collector": {
 		{[]string{"*"}, append(slices.Clone(read), Update, UpdateStatus, Patch, Delete)},
 	},

@@ -105,7 +105,7 @@ type ServiceSpec struct {
 	SessionAffinity string `protobuf:"bytes,7,opt,name=session_affinity,json=sessionAffinity,proto3" json:"session_affinity,omitempty"`
 	// Wish for the outside address; whether it is granted is up to the provider.
 	LoadBalancerIp string `protobuf:"bytes,8,opt,name=load_balancer_ip,json=loadBalancerIP,proto3" json:"load_balancer_ip,omitempty"`
-	// Ranges of clients that the outside address serves; all when empty.
+	// Ranges of clients that the outside address serves; all when empty. Who is in the cluster is served in any case.
 	LoadBalancerSourceRanges []string `protobuf:"bytes,9,rep,name=load_balancer_source_ranges,json=loadBalancerSourceRanges,proto3" json:"load_balancer_source_ranges,omitempty"`
 	// DNS name that the Service is an alias of. For ExternalName.
 	ExternalName string `protobuf:"bytes,10,opt,name=external_name,json=externalName,proto3" json:"external_name,omitempty"`
@@ -735,7 +735,7 @@ const file_xebec_core_v1_service_proto_rawDesc = "" +
 	"\aService\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12.\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1a.xebec.core.v1.ServiceSpecR\x04spec\x124\n" +
-	"\x06status\x18\x03 \x01(\v2\x1c.xebec.core.v1.ServiceStatusR\x06status\"\xa1\v\n" +
+	"\x06status\x18\x03 \x01(\v2\x1c.xebec.core.v1.ServiceStatusR\x06status\"\xed\t\n" +
 	"\vServiceSpec\x12H\n" +
 	"\x05ports\x18\x01 \x03(\v2\x1a.xebec.core.v1.ServicePortB\x16\xc2\xda\x18\x12\x18\x02\"\x04port\"\bprotocolR\x05ports\x12L\n" +
 	"\bselector\x18\x02 \x03(\v2(.xebec.core.v1.ServiceSpec.SelectorEntryB\x06\xc2\xda\x18\x02(\x01R\bselector\x12\x1d\n" +
@@ -743,13 +743,13 @@ const file_xebec_core_v1_service_proto_rawDesc = "" +
 	"cluster_ip\x18\x03 \x01(\tR\tclusterIP\x12\x12\n" +
 	"\x04type\x18\x04 \x01(\tR\x04type\x12!\n" +
 	"\fexternal_ips\x18\x05 \x03(\tR\vexternalIPs\x12)\n" +
-	"\x10session_affinity\x18\a \x01(\tR\x0fsessionAffinity\x12O\n" +
-	"\x10load_balancer_ip\x18\b \x01(\tB%\xc2\xda\x18!:\x1fthere are no load balancers yetR\x0eloadBalancerIP\x12d\n" +
-	"\x1bload_balancer_source_ranges\x18\t \x03(\tB%\xc2\xda\x18!:\x1fthere are no load balancers yetR\x18loadBalancerSourceRanges\x12#\n" +
+	"\x10session_affinity\x18\a \x01(\tR\x0fsessionAffinity\x12(\n" +
+	"\x10load_balancer_ip\x18\b \x01(\tR\x0eloadBalancerIP\x12=\n" +
+	"\x1bload_balancer_source_ranges\x18\t \x03(\tR\x18loadBalancerSourceRanges\x12#\n" +
 	"\rexternal_name\x18\n" +
 	" \x01(\tR\fexternalName\x126\n" +
-	"\x17external_traffic_policy\x18\v \x01(\tR\x15externalTrafficPolicy\x12r\n" +
-	"\x16health_check_node_port\x18\f \x01(\x05B=\xc2\xda\x189:7nodes do not answer health checks of load balancers yetR\x13healthCheckNodePort\x12=\n" +
+	"\x17external_traffic_policy\x18\v \x01(\tR\x15externalTrafficPolicy\x123\n" +
+	"\x16health_check_node_port\x18\f \x01(\x05R\x13healthCheckNodePort\x12=\n" +
 	"\x1bpublish_not_ready_addresses\x18\r \x01(\bR\x18publishNotReadyAddresses\x12\\\n" +
 	"\x17session_affinity_config\x18\x0e \x01(\v2$.xebec.core.v1.SessionAffinityConfigR\x15sessionAffinityConfig\x12-\n" +
 	"\x10ip_family_policy\x18\x11 \x01(\tH\x00R\x0eipFamilyPolicy\x88\x01\x01\x12\x1f\n" +
@@ -757,8 +757,8 @@ const file_xebec_core_v1_service_proto_rawDesc = "" +
 	"clusterIPs\x12\x1f\n" +
 	"\vip_families\x18\x13 \x03(\tR\n" +
 	"ipFamilies\x12M\n" +
-	"!allocate_load_balancer_node_ports\x18\x14 \x01(\bH\x01R\x1dallocateLoadBalancerNodePorts\x88\x01\x01\x12Z\n" +
-	"\x13load_balancer_class\x18\x15 \x01(\tB%\xc2\xda\x18!:\x1fthere are no load balancers yetH\x02R\x11loadBalancerClass\x88\x01\x01\x12;\n" +
+	"!allocate_load_balancer_node_ports\x18\x14 \x01(\bH\x01R\x1dallocateLoadBalancerNodePorts\x88\x01\x01\x123\n" +
+	"\x13load_balancer_class\x18\x15 \x01(\tH\x02R\x11loadBalancerClass\x88\x01\x01\x12;\n" +
 	"\x17internal_traffic_policy\x18\x16 \x01(\tH\x03R\x15internalTrafficPolicy\x88\x01\x01\x126\n" +
 	"\x14traffic_distribution\x18\x17 \x01(\tH\x04R\x13trafficDistribution\x88\x01\x01\x1a;\n" +
 	"\rSelectorEntry\x12\x10\n" +
