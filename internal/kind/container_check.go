@@ -45,6 +45,7 @@ func (c *checker) containers(p *field.Path, s *corev1.PodSpec, volumes names) {
 			c.forbidden(at.Child("lifecycle"), why)
 		}
 	}
+	c.ephemeral(p.Child("ephemeralContainers"), s, volumes, seen)
 }
 
 func (c *checker) container(p *field.Path, x *corev1.Container, volumes, seen names) {

@@ -90,6 +90,9 @@ func (k *Kind) Default(o Object) { k.rules.fill(o) }
 // already.
 func (k *Kind) Validate(o Object) field.ErrorList { return k.rules.validate(k, o) }
 
+// ValidateNew checks a new object for what only one that exists already may have. Validate has to pass on it as well.
+func (k *Kind) ValidateNew(o Object) field.ErrorList { return k.rules.validateNew(o) }
+
 // ValidateUpdate checks what may not change between two versions, metadata included. Validate has to pass on the new
 // object as well.
 func (k *Kind) ValidateUpdate(new, old Object) field.ErrorList {

@@ -63,6 +63,7 @@ var (
 		name:        nameIsSubdomain,
 		defaults:    defaultPod,
 		check:       checkPod,
+		checkNew:    func(p *corev1.Pod, c *checker) { c.noEphemeral(field.NewPath("spec"), p.GetSpec()) },
 		checkUpdate: checkPodUpdate,
 		checkStatus: checkPodStatus,
 		create:      createPod,
@@ -322,7 +323,7 @@ func checkPod(p *corev1.Pod, c *checker) {
 
 // podIsImmutable lists what an update may change; the rest of a pod's spec is as it was made.
 const podIsImmutable = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`," +
-	"`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations)," +
+	"`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.ephemeralContainers` (only additions)," +
 	"`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
 
 func checkPodUpdate(new, old *corev1.Pod, c *checker) {
@@ -336,6 +337,7 @@ func checkPodUpdate(new, old *corev1.Pod, c *checker) {
 		c.forbidden(spec.Child("initContainers"), "pod updates may not add or remove containers")
 		return
 	}
+	c.ephemeralUpdate(spec.Child("ephemeralContainers"), new, old)
 	c.deadlineUpdate(spec.Child("activeDeadlineSeconds"), now, was)
 	for i, t := range was.GetTolerations() {
 		if !slices.ContainsFunc(now.GetTolerations(), func(n *corev1.Toleration) bool { return sameToleration(n, t) }) {
@@ -365,6 +367,7 @@ func checkPodUpdate(new, old *corev1.Pod, c *checker) {
 	same.ActiveDeadlineSeconds = was.ActiveDeadlineSeconds
 	same.Tolerations = was.GetTolerations()
 	same.SchedulingGates = was.GetSchedulingGates()
+	same.EphemeralContainers = was.GetEphemeralContainers()
 	if was.GetTerminationGracePeriodSeconds() < 0 && now.GetTerminationGracePeriodSeconds() == 1 {
 		same.TerminationGracePeriodSeconds = was.TerminationGracePeriodSeconds
 	}

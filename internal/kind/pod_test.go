@@ -243,7 +243,7 @@ func TestPodSpec(t *testing.T) {
 		{"gates", func(p *corev1.Pod) {
 			p.Spec.NodeName, p.Spec.SchedulingGates = "node-1", []*corev1.PodSchedulingGate{{Name: "a.b/c"}, {Name: "a.b/c"}}
 		}, []string{`spec.schedulingGates[1].name: Duplicate value: "a.b/c"`, "spec.nodeName: Forbidden"}},
-		{"ephemeral", func(p *corev1.Pod) { p.Spec.EphemeralContainers = []*corev1.EphemeralContainer{{}} }, []string{"spec.ephemeralContainers: Forbidden"}},
+		{"ephemeral", func(p *corev1.Pod) { p.Spec.EphemeralContainers = []*corev1.EphemeralContainer{{}} }, []string{"spec.ephemeralContainers[0].name: Required value", "spec.ephemeralContainers[0].image: Required value"}},
 		{"windows", func(p *corev1.Pod) { p.Spec.Os = &corev1.PodOS{Name: "windows"} }, []string{`spec.os.name: Unsupported value: "windows": nodes run Linux`}},
 		{"settings for windows", func(p *corev1.Pod) {
 			p.Spec.SecurityContext = &corev1.PodSecurityContext{WindowsOptions: &corev1.WindowsSecurityContextOptions{}}

@@ -67,9 +67,6 @@ func (c *checker) podSpec(p *field.Path, s *corev1.PodSpec) {
 	if len(s.GetResourceClaims()) > 0 {
 		c.notYet(p.Child("resourceClaims"), len(s.GetResourceClaims()), "dynamic resource allocation is not supported")
 	}
-	if len(s.GetEphemeralContainers()) > 0 {
-		c.forbidden(p.Child("ephemeralContainers"), "cannot be set on create")
-	}
 }
 
 // noWindows checks a pod that says that it is for Linux. In one that does not say it, settings for Windows are accepted and

@@ -70,6 +70,9 @@ func defaultPodSpec(at **corev1.PodSpec) {
 	for _, c := range s.GetContainers() {
 		defaultContainer(c, s.GetHostNetwork())
 	}
+	for _, e := range s.GetEphemeralContainers() {
+		defaultEphemeral(e)
+	}
 	for _, v := range s.GetVolumes() {
 		defaultVolume(v)
 	}

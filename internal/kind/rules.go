@@ -10,6 +10,7 @@ import (
 type rules interface {
 	fill(Object)
 	validate(*Kind, Object) field.ErrorList
+	validateNew(Object) field.ErrorList
 	validateUpdate(new, old Object) field.ErrorList
 	validateStatusUpdate(new, old Object) field.ErrorList
 	prepareCreate(Object)
@@ -27,6 +28,8 @@ type rulesOf[T Object] struct {
 	defaults func(T)
 	// check looks at everything but the metadata.
 	check func(T, *checker)
+	// checkNew looks at what only an object that exists already may have.
+	checkNew func(T, *checker)
 	// checkUpdate and checkStatus take the new object first.
 	checkUpdate func(new, old T, c *checker)
 	checkStatus func(new, old T, c *checker)
@@ -50,6 +53,14 @@ func (r rulesOf[T]) validate(k *Kind, o Object) field.ErrorList {
 	c.metadata(o.GetMetadata(), k.Namespaced, r.name)
 	if r.check != nil {
 		r.check(o.(T), c)
+	}
+	return c.list
+}
+
+func (r rulesOf[T]) validateNew(o Object) field.ErrorList {
+	c := &checker{}
+	if r.checkNew != nil {
+		r.checkNew(o.(T), c)
 	}
 	return c.list
 }

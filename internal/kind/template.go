@@ -41,6 +41,7 @@ func (c *checker) template(p *field.Path, t *corev1.PodTemplateSpec) {
 	c.annotations(p.Child("metadata", "annotations"), t.GetMetadata().GetAnnotations())
 	c.finalizers(p.Child("metadata", "finalizers"), t.GetMetadata().GetFinalizers())
 	c.podSpec(p.Child("spec"), t.GetSpec())
+	c.noEphemeral(p.Child("spec"), t.GetSpec())
 	if r := t.GetSpec().GetRestartPolicy(); r != RestartAlways && (r == RestartOnFailure || r == RestartNever) {
 		c.add(field.NotSupported(p.Child("spec", "restartPolicy"), r, []string{RestartAlways}))
 	}

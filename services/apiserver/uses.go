@@ -2,7 +2,9 @@ package apiserver
 
 import (
 	"context"
+	"slices"
 
+	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -105,5 +107,5 @@ func usesSecret(spec *corev1.PodSpec, name string) bool {
 }
 
 func containersOf(spec *corev1.PodSpec) []*corev1.Container {
-	return append(append([]*corev1.Container{}, spec.GetInitContainers()...), spec.GetContainers()...)
+	return slices.Concat(spec.GetInitContainers(), spec.GetContainers(), kind.EphemeralContainers(spec))
 }

@@ -137,7 +137,7 @@ func (s *Service) createChange(ctx context.Context, get reader, k *kind.Kind, o 
 	if err != nil {
 		return nil, err
 	}
-	if errs := k.Validate(o); len(errs) > 0 {
+	if errs := append(k.Validate(o), k.ValidateNew(o)...); len(errs) > 0 {
 		return nil, apierr.Invalid(k, meta.GetName(), errs)
 	}
 	key := keyOfObject(k, o)

@@ -169,7 +169,7 @@ func (t *transaction) create(req *apiv1.CreateRequest) (*anypb.Any, error) {
 	m.Generation = 1
 	t.server.stamp(obj)
 	k.Default(obj)
-	if err := apierr.Invalid(k, m.Name, k.Validate(obj)); err != nil {
+	if err := apierr.Invalid(k, m.Name, append(k.Validate(obj), k.ValidateNew(obj)...)); err != nil {
 		return nil, err
 	}
 	key := keyOf(obj)

@@ -1,0 +1,130 @@
+package kind
+
+import (
+	"fmt"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+// MirrorAnnotation marks a pod that stands in the API for a static pod, which a node runs by a file of its own. Its value
+// identifies the file's content.
+const MirrorAnnotation = "kubernetes.io/config.mirror"
+
+// IsMirrorPod reports that a pod only shows what a node runs by a file of its own.
+func IsMirrorPod(p *corev1.Pod) bool { return p.GetMetadata().GetAnnotations()[MirrorAnnotation] != "" }
+
+// EphemeralContainers are the pod's ephemeral containers as what they are beside their target: containers.
+func EphemeralContainers(s *corev1.PodSpec) []*corev1.Container {
+	out := make([]*corev1.Container, 0, len(s.GetEphemeralContainers()))
+	for _, e := range s.GetEphemeralContainers() {
+		c := &corev1.Container{}
+		convert(e.GetEphemeralContainerCommon(), c)
+		out = append(out, c)
+	}
+	return out
+}
+
+// NewEphemeralContainer makes an ephemeral container of a container.
+func NewEphemeralContainer(c *corev1.Container, target string) *corev1.EphemeralContainer {
+	e := &corev1.EphemeralContainer{EphemeralContainerCommon: &corev1.EphemeralContainerCommon{}, TargetContainerName: target}
+	convert(c, e.EphemeralContainerCommon)
+	return e
+}
+
+// convert copies between Container and EphemeralContainerCommon, whose fields have the same numbers and types.
+func convert(from, to proto.Message) {
+	b, err := proto.Marshal(from)
+	if err == nil {
+		err = proto.Unmarshal(b, to)
+	}
+	if err != nil {
+		// A name that is no UTF-8 can't have come by the wire; what is left out is then refused as missing.
+		proto.Reset(to)
+	}
+}
+
+func defaultEphemeral(e *corev1.EphemeralContainer) {
+	c := &corev1.Container{}
+	convert(e.GetEphemeralContainerCommon(), c)
+	defaultContainer(c, false)
+	e.EphemeralContainerCommon = &corev1.EphemeralContainerCommon{}
+	convert(c, e.EphemeralContainerCommon)
+}
+
+// ephemeral checks the pod's ephemeral containers; seen holds the names of the others.
+func (c *checker) ephemeral(p *field.Path, s *corev1.PodSpec, volumes, seen names) {
+	const why = "cannot be set for an Ephemeral Container"
+	targets := names{}
+	for _, x := range slices.Concat(s.GetInitContainers(), s.GetContainers()) {
+		targets[x.GetName()] = true
+	}
+	for i, x := range EphemeralContainers(s) {
+		at := p.Index(i)
+		c.container(at, x, volumes, seen)
+		r := x.GetResources()
+		for _, f := range []struct {
+			name string
+			set  bool
+		}{
+			{"ports", len(x.GetPorts()) > 0}, {"livenessProbe", x.GetLivenessProbe() != nil}, {"readinessProbe", x.GetReadinessProbe() != nil},
+			{"startupProbe", x.GetStartupProbe() != nil}, {"lifecycle", x.GetLifecycle() != nil}, {"resizePolicy", len(x.GetResizePolicy()) > 0},
+			{"resources", len(r.GetLimits())+len(r.GetRequests())+len(r.GetClaims()) > 0},
+			{"restartPolicy", x.RestartPolicy != nil}, {"restartPolicyRules", len(x.GetRestartPolicyRules()) > 0},
+		} {
+			if f.set {
+				c.forbidden(at.Child(f.name), why)
+			}
+		}
+		for j, m := range x.GetVolumeMounts() {
+			if m.GetSubPath() != "" {
+				c.forbidden(at.Child("volumeMounts").Index(j).Child("subPath"), why)
+			}
+			if m.GetSubPathExpr() != "" {
+				c.forbidden(at.Child("volumeMounts").Index(j).Child("subPathExpr"), why)
+			}
+		}
+		if target := s.GetEphemeralContainers()[i].GetTargetContainerName(); target != "" && !targets[target] {
+			c.add(field.NotFound(at.Child("targetContainerName"), target))
+		}
+	}
+}
+
+// noEphemeral checks a pod that does not exist yet.
+func (c *checker) noEphemeral(p *field.Path, s *corev1.PodSpec) {
+	if len(s.GetEphemeralContainers()) > 0 {
+		c.forbidden(p.Child("ephemeralContainers"), "cannot be set on create: they are added to pods that exist")
+	}
+}
+
+// ephemeralUpdate lets ephemeral containers be added, and nothing else.
+func (c *checker) ephemeralUpdate(p *field.Path, now, was *corev1.Pod) {
+	have := now.GetSpec().GetEphemeralContainers()
+	for _, old := range was.GetSpec().GetEphemeralContainers() {
+		name := old.GetEphemeralContainerCommon().GetName()
+		var same *corev1.EphemeralContainer
+		for _, e := range have {
+			if e.GetEphemeralContainerCommon().GetName() == name {
+				same = e
+			}
+		}
+		switch {
+		case same == nil:
+			c.forbidden(p, fmt.Sprintf("existing ephemeral containers %q may not be removed", name))
+		case !proto.Equal(same, old):
+			c.forbidden(p, fmt.Sprintf("existing ephemeral containers %q may not be changed", name))
+		}
+	}
+	if len(have) <= len(was.GetSpec().GetEphemeralContainers()) {
+		return
+	}
+	if IsMirrorPod(was) {
+		c.forbidden(p, "static pods do not support ephemeral containers")
+	}
+	if IsPodFinished(was) {
+		c.forbidden(p, "the pod has ended: it is "+was.GetStatus().GetPhase())
+	}
+}

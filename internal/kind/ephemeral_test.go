@@ -1,0 +1,70 @@
+package kind_test
+
+import (
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/xebec-project/xebec/internal/kind"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+func ephemeral(name, target string, edit ...func(*corev1.Container)) *corev1.EphemeralContainer {
+	c := &corev1.Container{Name: name, Image: "busybox:1"}
+	for _, e := range edit {
+		e(c)
+	}
+	return kind.NewEphemeralContainer(c, target)
+}
+
+func TestEphemeralContainers(t *testing.T) {
+	const at = "spec.ephemeralContainers[0]."
+	add := func(e *corev1.EphemeralContainer) func(*corev1.Pod) {
+		return func(p *corev1.Pod) { p.Spec.EphemeralContainers = append(p.Spec.EphemeralContainers, e) }
+	}
+	testValidate(t, pod, []badCase[*corev1.Pod]{
+		{"fine", add(ephemeral("debug", "web")), nil},
+		{"name and target", add(ephemeral("web", "wab")), []string{at + `name: Duplicate value: "web"`, at + `targetContainerName: Not found: "wab"`}},
+		{"what others have", add(ephemeral("debug", "", func(c *corev1.Container) {
+			c.Ports = []*corev1.ContainerPort{{ContainerPort: 80}}
+			c.LivenessProbe = probe(tcp(kind.Count(80)))
+			c.Resources = &corev1.ResourceRequirements{Limits: amounts("cpu", "1")}
+			c.Lifecycle = &corev1.Lifecycle{}
+		})), []string{at + "ports: Forbidden", at + "livenessProbe: Forbidden", at + "lifecycle: Forbidden", at + "resources: Forbidden"}},
+		{"volumes", func(p *corev1.Pod) {
+			p.Spec.Volumes = []*corev1.Volume{{Name: "data"}}
+			add(ephemeral("debug", "", func(c *corev1.Container) {
+				c.VolumeMounts = []*corev1.VolumeMount{{Name: "data", MountPath: "/data"}, {Name: "data", MountPath: "/x", SubPath: "x"}, {Name: "date", MountPath: "/y"}}
+			}))(p)
+		}, []string{at + `volumeMounts[2].name: Not found: "date"`, at + "volumeMounts[1].subPath: Forbidden"}},
+	})
+	testUpdate(t, func() *corev1.Pod {
+		p := pod()
+		add(ephemeral("first", ""))(p)
+		return p
+	}, []updateCase[*corev1.Pod]{
+		{"added", add(ephemeral("second", "web")), nil},
+		{"removed", func(p *corev1.Pod) { p.Spec.EphemeralContainers = nil }, []string{`spec.ephemeralContainers: Forbidden: existing ephemeral containers "first" may not be removed`}},
+		{"changed", func(p *corev1.Pod) { p.Spec.EphemeralContainers[0].EphemeralContainerCommon.Image = "other" },
+			[]string{`spec.ephemeralContainers: Forbidden: existing ephemeral containers "first" may not be changed`}},
+	})
+}
+
+func TestEphemeralContainersComeLater(t *testing.T) {
+	p := pod()
+	p.Spec.EphemeralContainers = []*corev1.EphemeralContainer{ephemeral("debug", "")}
+	k := kind.Of(p)
+	k.Default(p)
+	expect(t, k.Validate(p), nil)
+	expect(t, k.ValidateNew(p), []string{"spec.ephemeralContainers: Forbidden: cannot be set on create"})
+	if c := kind.EphemeralContainers(p.Spec)[0]; c.GetImagePullPolicy() != "IfNotPresent" || c.GetTerminationMessagePath() != kind.DefaultMessagePath {
+		t.Errorf("defaults of an ephemeral container: %v", c)
+	}
+	was, now := proto.CloneOf(p), proto.CloneOf(p)
+	was.Metadata.Annotations = map[string]string{kind.MirrorAnnotation: "x"}
+	was.Status = &corev1.PodStatus{Phase: "Failed"}
+	now.Metadata = proto.CloneOf(was.Metadata)
+	now.Spec.EphemeralContainers = append(now.Spec.EphemeralContainers, ephemeral("more", ""))
+	expect(t, k.ValidateUpdate(now, was), []string{"spec.ephemeralContainers: Forbidden: static pods do not support ephemeral containers",
+		"spec.ephemeralContainers: Forbidden: the pod has ended: it is Failed"})
+}
