@@ -29,6 +29,9 @@
 volatile const __be32 node_addr = 0;
 volatile const __be32 pod_net = 0;
 volatile const __be32 pod_mask = 0;
+// The node's address in the overlay, 0 where there is none. Programs are at the
+// overlay's interface as well, for the answers.
+volatile const __be32 overlay_addr = 0;
 
 // Source ports of translated packets: below those that the node's own connections
 // have, those that a client's direct connections to the same pod have, and those
@@ -239,17 +242,19 @@ static __always_inline int begin(const struct packet *p, struct flow *forth, str
 	return -1;
 }
 
-// send passes a packet of a flow on from the uplink's ingress.
+// send passes a packet of a flow on from the uplink's ingress, or the overlay's:
+// into a pod, or out, when it is to another node or comes back from there.
 static __always_inline int send(struct __sk_buff *skb, const struct packet *p, const struct flow *f)
 {
 	struct tuple to = f->becomes;
 	__u32 link = f->link;
+	int out = link == skb->ifindex || f->way == TO_CLIENT || (overlay_addr && to.saddr == overlay_addr);
 
 	if (rewrite(skb, p, &to))
 		return TC_ACT_SHOT;
 	if (link == 0)
 		return TC_ACT_UNSPEC;
-	if (link == skb->ifindex)
+	if (out)
 		return bpf_redirect_neigh(link, 0, 0, 0);
 	return bpf_redirect_peer(link, 0);
 }
@@ -295,9 +300,12 @@ static __always_inline int to_service(struct __sk_buff *skb, const struct packet
 	switch (bpf_fib_lookup(skb, &fib, sizeof(fib), 0)) {
 	case BPF_FIB_LKUP_RET_SUCCESS:
 	case BPF_FIB_LKUP_RET_NO_NEIGH:
+	case BPF_FIB_LKUP_RET_FRAG_NEEDED: // the overlay's own packets are fragmented then
 		forth.link = fib.ifindex;
 		if (forth.link == skb->ifindex)
 			forth.becomes.saddr = node_addr;
+		else if (overlay_addr && (chosen.backend.addr & pod_mask) != pod_net)
+			forth.becomes.saddr = overlay_addr;
 		break;
 	case BPF_FIB_LKUP_RET_NOT_FWDED: // the endpoint is the node itself
 		break;

@@ -108,6 +108,7 @@ const (
 	UplinkProgFromUplink     = "from_uplink"
 	UplinkProgToUplink       = "to_uplink"
 	UplinkVarNodeAddr        = "node_addr"
+	UplinkVarOverlayAddr     = "overlay_addr"
 	UplinkVarPodMask         = "pod_mask"
 	UplinkVarPodNet          = "pod_net"
 )
@@ -173,9 +174,10 @@ type UplinkMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type UplinkVariableSpecs struct {
-	NodeAddr *ebpf.VariableSpec `ebpf:"node_addr"`
-	PodMask  *ebpf.VariableSpec `ebpf:"pod_mask"`
-	PodNet   *ebpf.VariableSpec `ebpf:"pod_net"`
+	NodeAddr    *ebpf.VariableSpec `ebpf:"node_addr"`
+	OverlayAddr *ebpf.VariableSpec `ebpf:"overlay_addr"`
+	PodMask     *ebpf.VariableSpec `ebpf:"pod_mask"`
+	PodNet      *ebpf.VariableSpec `ebpf:"pod_net"`
 }
 
 // UplinkObjects contains all objects after they have been loaded into the kernel.
@@ -219,9 +221,10 @@ func (m *UplinkMaps) Close() error {
 //
 // It can be passed to LoadUplinkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type UplinkVariables struct {
-	NodeAddr *ebpf.Variable `ebpf:"node_addr"`
-	PodMask  *ebpf.Variable `ebpf:"pod_mask"`
-	PodNet   *ebpf.Variable `ebpf:"pod_net"`
+	NodeAddr    *ebpf.Variable `ebpf:"node_addr"`
+	OverlayAddr *ebpf.Variable `ebpf:"overlay_addr"`
+	PodMask     *ebpf.Variable `ebpf:"pod_mask"`
+	PodNet      *ebpf.Variable `ebpf:"pod_net"`
 }
 
 // UplinkPrograms contains all programs after they have been loaded into the kernel.

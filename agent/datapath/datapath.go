@@ -53,6 +53,11 @@ type Config struct {
 	// ClusterCIDR holds the pods of all nodes. It counts as named until
 	// SetClusterNetworks is called.
 	ClusterCIDR netip.Prefix
+	// OverlayLink is the interface through which packets to other networks' nodes
+	// are encapsulated, OverlayIP the node's address there, from which it sends
+	// what arrives for pods behind it. Empty: there is no overlay.
+	OverlayLink string
+	OverlayIP   netip.Addr
 	// ClassicTC attaches the uplink's programs as clsact filters, as is done on
 	// kernels before 6.6, also where the kernel has tcx.
 	ClassicTC bool

@@ -20,15 +20,23 @@ const (
 	filterHandle   = 1
 )
 
-// uplinkHooks are the programs on the interface with the node's address. The
-// way back comes first, as with the hooks of sockets.
-var uplinkHooks = []struct {
+// overlayPin names the link of the program that takes answers from the overlay.
+const overlayPin = "from_overlay"
+
+type uplinkHook struct {
 	program string
 	attach  ebpf.AttachType
 	parent  uint32 // where the kernel has no tcx
-}{
+}
+
+// fromUplink is the index of the hook for what arrives.
+const fromUplink = 1
+
+// uplinkHooks are the programs on the interface with the node's address. The
+// way back comes first, as with the hooks of sockets.
+var uplinkHooks = [...]uplinkHook{
 	{bpf.UplinkProgToUplink, ebpf.AttachTCXEgress, netlink.HANDLE_MIN_EGRESS},
-	{bpf.UplinkProgFromUplink, ebpf.AttachTCXIngress, netlink.HANDLE_MIN_INGRESS},
+	fromUplink: {bpf.UplinkProgFromUplink, ebpf.AttachTCXIngress, netlink.HANDLE_MIN_INGRESS},
 }
 
 // loadUplink loads the programs of the uplink, which share the maps of services.
@@ -41,6 +49,9 @@ func (d *Datapath) loadUplink(maps string) error {
 	if d.cfg.PodCIDR.IsValid() {
 		values[bpf.UplinkVarPodNet] = networkOrder(d.cfg.PodCIDR.Masked().Addr())
 		values[bpf.UplinkVarPodMask] = networkOrder(mask(d.cfg.PodCIDR))
+	}
+	if d.cfg.OverlayIP.IsValid() {
+		values[bpf.UplinkVarOverlayAddr] = networkOrder(d.cfg.OverlayIP)
 	}
 	for name, value := range values {
 		if err := spec.Variables[name].Set(value); err != nil {
@@ -122,17 +133,32 @@ func (d *Datapath) eachUplinkHook(renew bool) error {
 		return err
 	}
 	for _, h := range uplinkHooks {
-		program := d.uplink.Programs[h.program]
-		err := link.ErrNotSupported
-		if !d.cfg.ClassicTC {
-			err = d.ensureTCX(h.program, index, program, h.attach, renew)
+		if err := d.ensureHook(h.program, index, h, renew); err != nil {
+			return err
 		}
-		if errors.Is(err, link.ErrNotSupported) {
-			err = ensureFilter(index, h.program, program, h.parent)
-		}
-		if err != nil {
-			return fmt.Errorf("attaching %s to interface %d: %w", h.program, index, err)
-		}
+	}
+	if d.cfg.OverlayLink == "" {
+		return nil
+	}
+	overlay, err := netlink.LinkByName(d.cfg.OverlayLink)
+	if err != nil {
+		return fmt.Errorf("finding the overlay's interface: %w", err)
+	}
+	return d.ensureHook(overlayPin, overlay.Attrs().Index, uplinkHooks[fromUplink], renew)
+}
+
+// ensureHook attaches a program to an interface; the pin tells its places apart.
+func (d *Datapath) ensureHook(pin string, index int, h uplinkHook, renew bool) error {
+	program := d.uplink.Programs[h.program]
+	err := link.ErrNotSupported
+	if !d.cfg.ClassicTC {
+		err = d.ensureTCX(pin, index, program, h.attach, renew)
+	}
+	if errors.Is(err, link.ErrNotSupported) {
+		err = ensureFilter(index, h.program, program, h.parent)
+	}
+	if err != nil {
+		return fmt.Errorf("attaching %s to interface %d: %w", h.program, index, err)
 	}
 	return nil
 }

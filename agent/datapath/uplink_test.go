@@ -50,16 +50,23 @@ type wiredNode struct {
 const clientIP = "192.0.2.100"
 
 func newWire(t testing.TB, change ...func(*datapath.Config)) *wire {
-	w := &wire{t: t, lab: netlab.New(t)}
+	return newWireOf(t, netlab.New(t), []string{"192.0.2.1", "192.0.2.2"}, podnet.OverlayNever, change...)
+}
+
+func newWireOf(t testing.TB, lab *netlab.Lab, nodes []string, overlay podnet.Overlay, change ...func(*datapath.Config)) *wire {
+	w := &wire{t: t, lab: lab}
 	cgroup := netlab.JoinCgroup(t)
 	var routes []podnet.NodeRoute
 	cluster := []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}
-	for i := range byte(2) {
-		ip := netip.AddrFrom4([4]byte{192, 0, 2, i + 1})
-		pods := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, i, 0}), 24)
+	for i, text := range nodes {
+		ip := netip.MustParseAddr(text)
+		pods := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(i), 0}), 24)
 		n := &wiredNode{Namespace: w.lab.Host(netip.PrefixFrom(ip, 24)), cfg: datapath.Config{
 			PinPath: filepath.Join(netlab.BPFFS(t), "xebec"), CgroupPath: filepath.Join(cgroup, fmt.Sprint("node-", i)), NodeIP: ip, PodCIDR: pods,
 		}}
+		if overlay != podnet.OverlayNever {
+			n.cfg.OverlayLink, n.cfg.OverlayIP = podnet.OverlayLink, podnet.OverlayAddress(pods)
+		}
 		for _, f := range change {
 			f(&n.cfg)
 		}
@@ -71,10 +78,9 @@ func newWire(t testing.TB, change ...func(*datapath.Config)) *wire {
 				t.Error(err)
 			}
 		})
-		w.load(n)
 		err := n.Do(func() (err error) {
 			n.pods, err = podnet.New(podnet.Config{
-				PodCIDR: pods, ClusterCIDR: cluster[0], ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16"), NodeIP: ip, StateDir: t.TempDir(),
+				PodCIDR: pods, ClusterCIDR: cluster[0], ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16"), NodeIP: ip, Overlay: overlay, StateDir: t.TempDir(),
 			})
 			return err
 		})
@@ -82,12 +88,18 @@ func newWire(t testing.TB, change ...func(*datapath.Config)) *wire {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { n.pods.Close() })
+		w.load(n)
 		routes = append(routes, podnet.NodeRoute{PodCIDR: pods, NodeIP: ip})
-		cluster = append(cluster, netip.PrefixFrom(ip, 32))
 		w.nodes = append(w.nodes, n)
 	}
 	for _, n := range w.nodes {
-		if err := errors.Join(n.pods.SetNodes(routes), n.dp.SetClusterNetworks(cluster)); err != nil {
+		near := slices.Clone(cluster)
+		for _, other := range w.nodes {
+			if !n.pods.Encapsulates(other.cfg.NodeIP) {
+				near = append(near, netip.PrefixFrom(other.cfg.NodeIP, 32))
+			}
+		}
+		if err := errors.Join(n.pods.SetNodes(routes), n.dp.SetClusterNetworks(near)); err != nil {
 			t.Fatal(err)
 		}
 	}
