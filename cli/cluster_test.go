@@ -28,6 +28,7 @@ import (
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
 	controlv1 "github.com/xebec-project/xebec/proto/xebec/control/v1"
+	etcdv1 "github.com/xebec-project/xebec/proto/xebec/etcd/v1"
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 	schedulerv1 "github.com/xebec-project/xebec/proto/xebec/scheduler/v1"
 )
@@ -49,6 +50,8 @@ type fakeCluster struct {
 	nodev1.UnimplementedNodeServiceServer
 
 	connect func() (*grpc.ClientConn, error)
+
+	etcd *fakeEtcd
 
 	// owner holds a field that an apply without force conflicts with.
 	owner    string
@@ -181,7 +184,7 @@ func (c *fakeCluster) ImportImage(stream grpc.ClientStreamingServer[nodev1.Impor
 // startCluster serves a fake cluster over a connection in memory until the test ends.
 func startCluster(t *testing.T) *fakeCluster {
 	t.Helper()
-	c := &fakeCluster{Server: clienttest.NewServer(), loaded: map[string]string{}, status: &clusterv1.StatusResponse{}}
+	c := &fakeCluster{Server: clienttest.NewServer(), loaded: map[string]string{}, status: &clusterv1.StatusResponse{}, etcd: &fakeEtcd{}}
 	server := grpc.NewServer()
 	api := apiOnly{c.Server, c}
 	apiv1.RegisterResourceServiceServer(server, api)
@@ -190,6 +193,7 @@ func startCluster(t *testing.T) *fakeCluster {
 	controlv1.RegisterControllerServiceServer(server, c)
 	schedulerv1.RegisterSchedulerServiceServer(server, c)
 	nodev1.RegisterNodeServiceServer(server, c)
+	etcdv1.RegisterEtcdServiceServer(server, c.etcd)
 	listener := bufconn.Listen(1 << 20)
 	served := make(chan struct{})
 	go func() {

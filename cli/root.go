@@ -132,7 +132,7 @@ func (s *shell) root() *cobra.Command {
 	add(groupInspect, s.logsCommand(), s.execCommand(), s.cpCommand(), s.portForwardCommand(),
 		s.topCommand(), s.whyCommand(), s.netCommand())
 	add(groupCluster, s.clusterCommand(), s.controllersCommand(), s.nodeCommand(), s.imageCommand(), s.cordonCommand(true),
-		s.cordonCommand(false), s.drainCommand(), s.taintCommand(), s.pkiCommand())
+		s.cordonCommand(false), s.drainCommand(), s.taintCommand(), s.etcdCommand(), s.pkiCommand())
 	add(groupSettings, s.configCommand(), s.authCommand(), s.explainCommand(), s.apiResourcesCommand(), s.versionCommand())
 	root.SetHelpCommandGroupID(groupSettings)
 	root.SetCompletionCommandGroupID(groupSettings)

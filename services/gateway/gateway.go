@@ -22,6 +22,8 @@ import (
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
+	etcdv1 "github.com/xebec-project/xebec/proto/xebec/etcd/v1"
+	"github.com/xebec-project/xebec/services/gateway/etcd"
 
 	// Linked in so that reflection describes the objects that travel inside google.protobuf.Any.
 	_ "github.com/xebec-project/xebec/proto/xebec/apps/v1"
@@ -85,6 +87,7 @@ type Service struct {
 	nodes    *nodes
 	proxy    *proxy
 	cluster  *cluster
+	etcd     *etcd.Service
 }
 
 // New returns a gateway that connects to the services behind it when they are first called.
@@ -111,13 +114,15 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		nodes:    nodes,
 		proxy:    &proxy{},
 		cluster:  &cluster{tls: deps.TLS, etcd: deps.Etcd, directory: deps.Directory, objects: objects},
+		etcd:     etcd.New(deps.Etcd),
 	}, nil
 }
 
-// Register registers the gateway's own service and a forwarding handler for every method of the others, by which
+// Register registers the gateway's own services and a forwarding handler for every method of the others, by which
 // reflection shows the whole API.
 func (s *Service) Register(r grpc.ServiceRegistrar) {
 	clusterv1.RegisterClusterServiceServer(r, s.cluster)
+	etcdv1.RegisterEtcdServiceServer(r, s.etcd)
 	for _, route := range s.routes() {
 		r.RegisterService(s.proxy.serviceDesc(route), s.proxy)
 	}

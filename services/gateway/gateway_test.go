@@ -635,7 +635,7 @@ func TestReflectionShowsTheWholeAPI(t *testing.T) {
 	}
 	for _, want := range []string{
 		"xebec.api.v1.ResourceService", "xebec.api.v1.LeaseService", "xebec.scheduler.v1.SchedulerService",
-		"xebec.control.v1.ControllerService", "xebec.node.v1.NodeService", "xebec.cluster.v1.ClusterService", "grpc.health.v1.Health",
+		"xebec.endpoints.v1.EndpointsService", "xebec.control.v1.ControllerService", "xebec.node.v1.NodeService", "xebec.cluster.v1.ClusterService", "grpc.health.v1.Health",
 	} {
 		if !names[want] {
 			t.Errorf("%s is not listed", want)

@@ -15,6 +15,8 @@ import (
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
 	controlv1 "github.com/xebec-project/xebec/proto/xebec/control/v1"
+	endpointsv1 "github.com/xebec-project/xebec/proto/xebec/endpoints/v1"
+	etcdv1 "github.com/xebec-project/xebec/proto/xebec/etcd/v1"
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 	schedulerv1 "github.com/xebec-project/xebec/proto/xebec/scheduler/v1"
 )
@@ -32,6 +34,7 @@ func (s *Service) routes() []route {
 		{&apiv1.ResourceService_ServiceDesc, s.service("apiserver")},
 		{&apiv1.LeaseService_ServiceDesc, s.service("apiserver")},
 		{&schedulerv1.SchedulerService_ServiceDesc, s.service("scheduler")},
+		{&endpointsv1.EndpointsService_ServiceDesc, s.service("endpoints")},
 		{&controlv1.ControllerService_ServiceDesc, s.namedService},
 		{&nodev1.NodeService_ServiceDesc, s.node},
 	}
@@ -77,14 +80,21 @@ func authorize(ctx context.Context, id rpc.Identity, fullMethod string) error {
 		if !id.Member(pki.GroupMasters) {
 			return apierr.New(codes.PermissionDenied, apierr.ReasonForbidden, id.User+" may not call node agents: it needs group "+pki.GroupMasters)
 		}
+	case strings.HasPrefix(fullMethod, etcdMethods):
+		if !id.Member(pki.GroupMasters) {
+			return apierr.Denied("%s may not look at etcd's members or change them: it needs group %s", id.User, pki.GroupMasters)
+		}
 	case fullMethod == clusterv1.ClusterService_Status_FullMethodName:
 		return rpc.AuthorizeControlPlane(ctx, id, fullMethod)
 	}
 	return nil
 }
 
-// nodeMethods precedes the full names of NodeService's methods.
-const nodeMethods = "/xebec.node.v1.NodeService/"
+// What precedes the full names of services' methods.
+const (
+	nodeMethods = "/xebec.node.v1.NodeService/"
+	etcdMethods = "/xebec.etcd.v1.EtcdService/"
+)
 
 func isNodeCall(fullMethod string) bool { return strings.HasPrefix(fullMethod, nodeMethods) }
 
@@ -102,6 +112,13 @@ var writes = map[string]bool{
 	nodev1.NodeService_Exec_FullMethodName:                true,
 	nodev1.NodeService_ImportImage_FullMethodName:         true,
 	nodev1.NodeService_PortForward_FullMethodName:         true,
+	etcdv1.EtcdService_AddMember_FullMethodName:           true,
+	etcdv1.EtcdService_PromoteMember_FullMethodName:       true,
+	etcdv1.EtcdService_RemoveMember_FullMethodName:        true,
+	etcdv1.EtcdService_MoveLeader_FullMethodName:          true,
+	etcdv1.EtcdService_Defragment_FullMethodName:          true,
+	etcdv1.EtcdService_DisarmAlarms_FullMethodName:        true,
+	etcdv1.EtcdService_Snapshot_FullMethodName:            true,
 }
 
 func logLevel(fullMethod string, code codes.Code) zapcore.Level {
@@ -118,6 +135,9 @@ const peekBytes = 4096
 func object(fullMethod string, req any) string {
 	frame, ok := req.(*rpc.Frame)
 	if !ok {
+		if r, ok := req.(interface{ GetMember() string }); ok && r.GetMember() != "" {
+			return rpc.ObjectName("Member", "", r.GetMember())
+		}
 		return rpc.Object(req)
 	}
 	head := frame.Head(peekBytes)
@@ -134,6 +154,8 @@ func object(fullMethod string, req any) string {
 		return rpc.ObjectName(field(2), field(3), "")
 	case schedulerv1.SchedulerService_Explain_FullMethodName:
 		return rpc.ObjectName("Pod", field(1), field(2))
+	case endpointsv1.EndpointsService_Acknowledge_FullMethodName:
+		return rpc.ObjectName("Node", "", field(1))
 	case controlv1.ControllerService_ListControllers_FullMethodName, controlv1.ControllerService_Resync_FullMethodName:
 		return field(1)
 	}

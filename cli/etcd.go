@@ -1,0 +1,398 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/xebec-project/xebec/internal/codec/tree"
+	etcdv1 "github.com/xebec-project/xebec/proto/xebec/etcd/v1"
+)
+
+func (s *shell) etcdCommand() *cobra.Command {
+	c := family("etcd", "Look after the cluster's etcd: members, snapshots, space", s.etcdStatusCommand(), s.etcdMembersCommand(),
+		s.etcdSnapshotCommand(), s.etcdRestoreCommand(), s.etcdMoveLeaderCommand(), s.etcdDefragCommand(), s.etcdDisarmCommand())
+	c.Long = "Look after the cluster's etcd, through the gateway: no certificate of etcd's own is needed, and no way to its hosts.\n" +
+		"All of it is for administrators, the group system:masters."
+	return c
+}
+
+// etcdService connects to the gateway's EtcdService.
+func (s *shell) etcdService() (etcdv1.EtcdServiceClient, error) {
+	conn, err := s.connection()
+	if err != nil {
+		return nil, err
+	}
+	return etcdv1.NewEtcdServiceClient(conn), nil
+}
+
+// etcdLimit is the longest time for a call that waits for members, unless --request-timeout names another.
+const etcdLimit = 30 * time.Second
+
+func (s *shell) etcdBounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, cmp.Or(s.timeout, etcdLimit))
+}
+
+// message prints a message in a structured form, with every field.
+func (f form) message(w io.Writer, m proto.Message) error {
+	data, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(m)
+	if err != nil {
+		return err
+	}
+	n, err := tree.ParseJSON(data)
+	if err != nil {
+		return err
+	}
+	return f.printTree(w, n)
+}
+
+// etcdForm reads -o of a command that shows a table or a message.
+func etcdForm(output string) (form, error) {
+	f, err := parseForm(output)
+	if err == nil && f.name == formName {
+		err = usagef("-o name is for objects; there are json, yaml and jsonpath=TEMPLATE")
+	}
+	return f, err
+}
+
+func (s *shell) etcdStatusCommand() *cobra.Command {
+	var output string
+	var check bool
+	cmd := &cobra.Command{
+		Use: "status", Short: "Show how each member is: leader, size, raft, version, alarms",
+		Example: "  xebec etcd status\n  xebec etcd status --check", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			f, err := etcdForm(output)
+			if err != nil {
+				return err
+			}
+			service, err := s.etcdService()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := s.etcdBounded(cmd.Context())
+			defer cancel()
+			resp, err := service.Status(ctx, &etcdv1.StatusRequest{})
+			if err != nil {
+				return err
+			}
+			if f.structured() {
+				if err := f.message(s.Out, resp); err != nil {
+					return err
+				}
+			} else {
+				s.etcdStatus(resp.GetMembers())
+			}
+			for _, m := range resp.GetMembers() {
+				if check && m.GetError() != "" {
+					return &exitError{code: ExitError}
+				}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&check, "check", false, "end with exit code 1 when a member is not well")
+	cmd.Flags().StringVarP(&output, "output", "o", "", "json, yaml, or jsonpath=TEMPLATE")
+	return cmd
+}
+
+func (s *shell) etcdStatus(members []*etcdv1.MemberStatus) {
+	t := &table{heads: []string{"MEMBER", "ROLE", "DB SIZE", "IN USE", "QUOTA", "RAFT TERM", "RAFT INDEX", "APPLIED", "VERSION", "ALARMS", "ERROR"}, keep: 1}
+	for _, m := range members {
+		quota := "-"
+		if m.GetDbSizeQuotaBytes() > 0 {
+			quota = bytesText(m.GetDbSizeQuotaBytes())
+		}
+		t.add(memberName(m.GetMember()), memberRole(m), bytesText(m.GetDbSizeBytes()), bytesText(m.GetDbSizeInUseBytes()), quota,
+			fmt.Sprint(m.GetRaftTerm()), fmt.Sprint(m.GetRaftIndex()), fmt.Sprint(m.GetRaftAppliedIndex()), orText(m.GetVersion(), "-"),
+			strings.Join(m.GetAlarms(), ","), oneLine(m.GetError()))
+	}
+	t.print(s.Out)
+}
+
+func memberName(m *etcdv1.Member) string { return orText(m.GetName(), m.GetId()) }
+
+func memberRole(m *etcdv1.MemberStatus) string {
+	switch {
+	case m.GetLeader():
+		return "leader"
+	case m.GetMember().GetLearner():
+		return "learner"
+	case m.GetError() != "" && m.GetRaftTerm() == 0:
+		return ""
+	}
+	return "follower"
+}
+
+func (s *shell) etcdMembersCommand() *cobra.Command {
+	var output string
+	list := func(cmd *cobra.Command, _ []string) error {
+		f, err := etcdForm(output)
+		if err != nil {
+			return err
+		}
+		service, err := s.etcdService()
+		if err != nil {
+			return err
+		}
+		ctx, cancel := s.etcdBounded(cmd.Context())
+		defer cancel()
+		resp, err := service.ListMembers(ctx, &etcdv1.ListMembersRequest{})
+		if err != nil {
+			return err
+		}
+		if f.structured() {
+			return f.message(s.Out, resp)
+		}
+		t := &table{heads: []string{"MEMBER", "ID", "VOTES", "PEER URLS", "CLIENT URLS"}, keep: 2}
+		for _, m := range resp.GetMembers() {
+			votes := "yes"
+			if m.GetLearner() {
+				votes = "learner"
+			}
+			t.add(orText(m.GetName(), "(not started)"), m.GetId(), votes, strings.Join(m.GetPeerUrls(), ","), orText(strings.Join(m.GetClientUrls(), ","), "-"))
+		}
+		t.print(s.Out)
+		return nil
+	}
+	flags := func(c *cobra.Command) *cobra.Command {
+		c.Flags().StringVarP(&output, "output", "o", "", "json, yaml, or jsonpath=TEMPLATE")
+		return c
+	}
+	lister := flags(&cobra.Command{Use: "list", Short: "List the members", Example: "  xebec etcd members list", Args: cobra.NoArgs, RunE: list})
+	c := family("members", "List, add, promote and remove members", lister, flags(s.etcdAddCommand(&output)), s.etcdPromoteCommand(), s.etcdRemoveCommand())
+	flags(c)
+	help := c.RunE
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return list(cmd, args)
+		}
+		return help(cmd, args)
+	}
+	c.Example = "  xebec etcd members\n  xebec etcd members -o json"
+	return c
+}
+
+func (s *shell) etcdAddCommand(output *string) *cobra.Command {
+	var req etcdv1.AddMemberRequest
+	cmd := &cobra.Command{
+		Use: "add NAME --peer-url URL", Short: "Add a member, and print what to start it with",
+		Long: "Add a member to etcd, and print the settings that 'xebecd etcd' is to be started with on the new host. A learner follows\n" +
+			"without a vote until it is promoted: while it is not up, nothing depends on it.",
+		Example: "  xebec etcd members add master-3 --peer-url https://10.0.0.13:2380 --learner", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f, err := etcdForm(*output)
+			if err != nil {
+				return err
+			}
+			service, err := s.etcdService()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := s.etcdBounded(cmd.Context())
+			defer cancel()
+			resp, err := service.AddMember(ctx, &req)
+			if err != nil {
+				return err
+			}
+			added := struct {
+				ID             string   `json:"id"`
+				Name           string   `json:"name"`
+				Learner        bool     `json:"learner"`
+				Join           bool     `json:"join"`
+				InitialCluster []string `json:"initialCluster"`
+			}{ID: resp.GetMember().GetId(), Name: args[0], Learner: resp.GetMember().GetLearner(), Join: true}
+			for _, m := range resp.GetMembers() {
+				name := m.GetName()
+				if m.GetId() == added.ID {
+					name = args[0]
+				}
+				for _, u := range m.GetPeerUrls() {
+					added.InitialCluster = append(added.InitialCluster, orText(name, m.GetId())+"="+u)
+				}
+			}
+			if f.structured() {
+				return f.printValue(s.Out, added)
+			}
+			s.printf("member %s added as %s. Start it with\n\n  name: %s\n  join: true\n  initialCluster: [%s]\n",
+				args[0], added.ID, args[0], strings.Join(added.InitialCluster, ", "))
+			if added.Learner {
+				s.printf("\nand, once it runs: xebec etcd members promote %s\n", args[0])
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringSliceVar(&req.PeerUrls, "peer-url", nil, "where the other members reach it, such as https://10.0.0.13:2380")
+	cmd.Flags().BoolVar(&req.Learner, "learner", false, "without a vote until it is promoted")
+	return cmd
+}
+
+func (s *shell) etcdPromoteCommand() *cobra.Command {
+	var wait time.Duration
+	cmd := &cobra.Command{
+		Use: "promote MEMBER", Short: "Give a learner its vote", Args: cobra.ExactArgs(1),
+		Example: "  xebec etcd members promote master-3 --wait 1m",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			service, err := s.etcdService()
+			if err != nil {
+				return err
+			}
+			deadline := s.now().Add(wait)
+			for {
+				ctx, cancel := s.etcdBounded(cmd.Context())
+				_, err = service.PromoteMember(ctx, &etcdv1.PromoteMemberRequest{Member: args[0]})
+				cancel()
+				if err == nil {
+					s.printf("member %s votes now\n", args[0])
+					return nil
+				}
+				if cmd.Context().Err() != nil || !s.now().Before(deadline) {
+					return err
+				}
+				select {
+				case <-cmd.Context().Done():
+					return err
+				case <-time.After(time.Second):
+				}
+			}
+		},
+	}
+	cmd.Flags().DurationVar(&wait, "wait", 0, "how long to try again while it has not caught up")
+	return cmd
+}
+
+func (s *shell) etcdRemoveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "remove MEMBER", Short: "Take a member out for good, as one whose host is lost", Args: cobra.ExactArgs(1),
+		Long: "Take a member out of etcd, by name or id. Its data is of no use then: a host that comes back is added as a new member,\n" +
+			"with an empty data directory. Refused when the members left would have no quorum.",
+		Example: "  xebec etcd members remove master-3",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			service, err := s.etcdService()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := s.etcdBounded(cmd.Context())
+			defer cancel()
+			resp, err := service.RemoveMember(ctx, &etcdv1.RemoveMemberRequest{Member: args[0]})
+			if err != nil {
+				return err
+			}
+			s.printf("member %s removed, %d left\n", args[0], len(resp.GetMembers()))
+			return nil
+		},
+	}
+}
+
+func (s *shell) etcdMoveLeaderCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "move-leader [MEMBER]", Short: "Hand the leadership over, as before work on the leader's host", Args: cobra.MaximumNArgs(1),
+		Example: "  xebec etcd move-leader\n  xebec etcd move-leader master-2",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			service, err := s.etcdService()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := s.etcdBounded(cmd.Context())
+			defer cancel()
+			resp, err := service.MoveLeader(ctx, &etcdv1.MoveLeaderRequest{Member: strings.Join(args, "")})
+			if err != nil {
+				return err
+			}
+			s.printf("%s leads etcd\n", memberName(resp.GetLeader()))
+			return nil
+		},
+	}
+}
+
+func (s *shell) etcdDefragCommand() *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use: "defrag [MEMBER...]", Short: "Give the space of deleted revisions back, one member after the other",
+		Long: "Give the space of deleted revisions back to the file system. A member takes no calls while it works; the others do.\n" +
+			"With --all the leader comes last.",
+		Example: "  xebec etcd defrag --all",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if all == (len(args) > 0) {
+				return usagef("name members, or --all of them")
+			}
+			service, err := s.etcdService()
+			if err != nil {
+				return err
+			}
+			if all {
+				if args, err = etcdLeaderLast(cmd.Context(), service); err != nil {
+					return err
+				}
+			}
+			for _, member := range args {
+				ctx, cancel := context.WithTimeout(cmd.Context(), max(s.timeout, 10*time.Minute))
+				resp, err := service.Defragment(ctx, &etcdv1.DefragmentRequest{Member: member})
+				cancel()
+				if err != nil {
+					return err
+				}
+				s.printf("%s: %s before, %s now\n", member, bytesText(resp.GetBeforeBytes()), bytesText(resp.GetAfterBytes()))
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "all members")
+	return cmd
+}
+
+// etcdLeaderLast names all members.
+func etcdLeaderLast(ctx context.Context, service etcdv1.EtcdServiceClient) ([]string, error) {
+	status, err := service.Status(ctx, &etcdv1.StatusRequest{})
+	if err != nil {
+		return nil, err
+	}
+	var members, leader []string
+	for _, m := range status.GetMembers() {
+		switch {
+		case len(m.GetMember().GetClientUrls()) == 0:
+		case m.GetLeader():
+			leader = append(leader, memberName(m.GetMember()))
+		default:
+			members = append(members, memberName(m.GetMember()))
+		}
+	}
+	return append(members, leader...), nil
+}
+
+func (s *shell) etcdDisarmCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "disarm", Short: "End the alarms that members have raised, once their cause is gone", Args: cobra.NoArgs,
+		Example: "  xebec etcd defrag --all && xebec etcd disarm",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			service, err := s.etcdService()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := s.etcdBounded(cmd.Context())
+			defer cancel()
+			resp, err := service.DisarmAlarms(ctx, &etcdv1.DisarmAlarmsRequest{})
+			switch {
+			case err != nil:
+				return err
+			case len(resp.GetDisarmed()) == 0:
+				s.printf("no alarm is on\n")
+			}
+			for _, alarm := range resp.GetDisarmed() {
+				s.printf("disarmed %s\n", alarm)
+			}
+			return nil
+		},
+	}
+}
+
+// errSnapshot says that a file is no snapshot of etcd, or not all of one.
+var errSnapshot = errors.New("it is no whole snapshot of etcd")
