@@ -27,7 +27,10 @@ const maxMessage = 4 << 10
 type container struct {
 	spec *corev1.Container
 	init bool
-	rec  record
+	// ephemeral tells that it was added to look into the pod; target is the container whose processes it sees.
+	ephemeral bool
+	target    string
+	rec       record
 
 	running bool
 	status  runtime.Status
@@ -39,6 +42,9 @@ type container struct {
 	// failures counts failed attempts to make the container; the last was at failedAt, the next is due at retryAt.
 	failures          int
 	failedAt, retryAt time.Time
+
+	// entered is called when the coming attempt has started.
+	entered func()
 
 	// What follows is of the running attempt.
 	endedCh   chan struct{}
@@ -68,6 +74,7 @@ func (w *worker) view(pod *corev1.Pod, c *container) view {
 		v.started, v.ready, _ = c.health.get()
 		v.ready = v.ready && (c.stopping == nil || pod.GetMetadata().GetDeletionTimestamp() != nil)
 	}
+	v.ready = v.ready && !c.ephemeral
 	if c.init && !sidecar(c.spec) {
 		// One that has done its work is ready, as Kubernetes shows it.
 		v.ready = c.rec.Exit != nil && c.rec.Exit.Code == 0
@@ -81,6 +88,9 @@ func (w *worker) view(pod *corev1.Pod, c *container) view {
 
 // restarts tells whether a container that has ended is to be started again.
 func restarts(pod *corev1.Pod, c *container) bool {
+	if c.ephemeral {
+		return false
+	}
 	if c.init && !sidecar(c.spec) && c.rec.Exit.Code == 0 {
 		return false
 	}
@@ -272,6 +282,7 @@ func (w *worker) start(ctx context.Context, pod *corev1.Pod, c *container) (time
 	}
 	began := time.Now()
 	s, err := w.cfg.Runtime.Start(ctx, cfg)
+	c.entered()
 	switch {
 	case errors.Is(err, runtime.ErrCreate):
 		return w.makeFailed(pod, c, reasonCreateError, err, backoff(c.failures+1, w.cfg.BackoffInitial, w.cfg.BackoffMax)), nil

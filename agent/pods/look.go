@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/xebec-project/xebec/agent/runtime"
+	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -130,5 +131,5 @@ func (w *worker) stats() (Stats, error) {
 
 // containersOf returns all containers of a pod's spec.
 func containersOf(pod *corev1.Pod) []*corev1.Container {
-	return slices.Concat(pod.GetSpec().GetInitContainers(), pod.GetSpec().GetContainers())
+	return slices.Concat(pod.GetSpec().GetInitContainers(), pod.GetSpec().GetContainers(), kind.EphemeralContainers(pod.GetSpec()))
 }

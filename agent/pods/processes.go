@@ -21,9 +21,9 @@ func (w *worker) processes() reaper.Config {
 	}
 }
 
-// processNamespace returns the pin of the process namespace that the pod's containers share, and makes it when there is none;
+// sharedProcesses returns the pin of the process namespace that the pod's containers share, and makes it when there is none;
 // empty when each has its own.
-func (w *worker) processNamespace(pod *corev1.Pod) (string, error) {
+func (w *worker) sharedProcesses(pod *corev1.Pod) (string, error) {
 	if !pod.GetSpec().GetShareProcessNamespace() || pod.GetSpec().GetHostPid() {
 		return "", nil
 	}

@@ -35,10 +35,11 @@ func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *contai
 	if err != nil {
 		return runtime.ContainerConfig{}, err
 	}
-	pid, err := w.processNamespace(pod)
+	pid, entered, err := w.processNamespace(ctx, pod, c)
 	if err != nil {
 		return runtime.ContainerConfig{}, err
 	}
+	c.entered = entered
 	m := pod.GetMetadata()
 	return runtime.ContainerConfig{
 		PodUID: w.uid, PodNamespace: m.GetNamespace(), PodName: m.GetName(), Name: spec.GetName(), Attempt: c.rec.Attempt,

@@ -62,7 +62,7 @@ func sidecar(c *corev1.Container) bool { return c.GetRestartPolicy() == "Always"
 
 // seen is what a status is computed from.
 type seen struct {
-	init, main []view
+	init, main, ephemeral []view
 	// network tells that the sandbox is made and connected, ip its address.
 	network bool
 	ip      netip.Addr
@@ -98,6 +98,9 @@ func podStatus(pod *corev1.Pod, s seen) *corev1.PodStatus {
 	}
 	for _, v := range s.main {
 		st.ContainerStatuses = append(st.ContainerStatuses, containerStatus(v))
+	}
+	for _, v := range s.ephemeral {
+		st.EphemeralContainerStatuses = append(st.EphemeralContainerStatuses, containerStatus(v))
 	}
 	st.Phase = phase(pod, s)
 	if s.failed.reason != "" {
