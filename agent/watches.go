@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 
 	"go.uber.org/zap"
@@ -300,6 +301,11 @@ func (w *watches) runPods(ctx context.Context, set *pods.Set) error {
 		}
 		if now != nil {
 			set.Update(now)
+		}
+	})
+	w.pods.OnState(func() {
+		if revision, err := strconv.ParseInt(w.pods.Revision(), 10, 64); err == nil {
+			set.Restated(w.pods.List(), revision)
 		}
 	})
 	group, ctx := errgroup.WithContext(ctx)

@@ -44,7 +44,7 @@ func newPublisher(cluster Cluster, log *zap.Logger, gone func()) *publisher {
 // after that.
 func (p *publisher) publish(pod *corev1.Pod, status *corev1.PodStatus, final bool) {
 	p.mu.Lock()
-	p.pod, p.want, p.final = pod, status, p.final || final
+	p.pod, p.want, p.final = pod, status, final
 	p.mu.Unlock()
 	select {
 	case p.wake <- struct{}{}:
@@ -60,6 +60,18 @@ func (p *publisher) latest(pod *corev1.Pod) *corev1.Pod {
 		return p.stored
 	}
 	return pod
+}
+
+// restated compares what was written with the pod in a state of all pods that is complete up to a revision. It says
+// whether a write that the state should have was undone: the control plane went back to a backup.
+func (p *publisher) restated(pod *corev1.Pod, complete int64) (undone bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stored == nil || revision(p.stored) > complete || revision(pod) >= revision(p.stored) {
+		return false
+	}
+	p.stored, p.told = nil, nil
+	return true
 }
 
 func (p *publisher) run(ctx context.Context) {
@@ -117,8 +129,10 @@ func (p *publisher) step(ctx context.Context) error {
 		p.mu.Lock()
 		p.stored, p.told = stored, want
 		p.mu.Unlock()
+		pod = stored
 	}
-	if !final {
+	// A pod that is not being deleted any more was brought back by a backup, and the worker will hear of it.
+	if !final || pod.GetMetadata().GetDeletionTimestamp() == nil {
 		return nil
 	}
 	if err := p.cluster.Delete(ctx, pod); err != nil && !apierr.IsNotFound(err) {

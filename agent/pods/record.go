@@ -130,6 +130,14 @@ func (d dir) terminatingSince(now time.Time) (time.Time, error) {
 	return now, writeFile(d.termination(), []byte(now.Format(time.RFC3339Nano)), 0o600)
 }
 
+// forgetTermination lets the next termination begin anew.
+func (d dir) forgetTermination() error {
+	if err := os.Remove(d.termination()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
 // loadPods returns the pods that have a directory.
 func loadPods(stateDir string) (map[string]*corev1.Pod, []error) {
 	var errs []error

@@ -69,18 +69,32 @@ func (s *Set) Update(pod *corev1.Pod) {
 		return
 	}
 	if w, ok := s.workers[uid]; ok {
-		w.update(pod, false)
+		w.update(pod)
 		return
 	}
 	s.launch(pod, false)
 }
 
-// Remove tells that the control plane knows the pod no more. What runs of it is stopped within its grace period.
+// Remove tells that the control plane knows the pod no more. What runs of it is stopped within its grace period. A pod of
+// that uid may be asked for again: a backup that is restored may know it from before it was bound.
 func (s *Set) Remove(uid string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if w, ok := s.workers[uid]; ok {
-		w.update(nil, true)
+		w.remove()
+	}
+}
+
+// Restated tells of the state of all pods, complete up to a revision, that was read anew after Update and Remove told
+// what it changed. Where the control plane went back to a backup it lacks statuses that were written before; they are
+// written again.
+func (s *Set) Restated(known []*corev1.Pod, revision int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, pod := range known {
+		if w, ok := s.workers[pod.GetMetadata().GetUid()]; ok && w.publisher.restated(pod, revision) {
+			w.update(pod)
+		}
 	}
 }
 
@@ -97,7 +111,7 @@ func (s *Set) Synced(ctx context.Context, uids map[string]bool) error {
 	}
 	for uid, w := range s.workers {
 		if !uids[uid] {
-			w.update(nil, true)
+			w.remove()
 		}
 	}
 	for _, c := range containers {
@@ -134,8 +148,12 @@ func (s *Set) launch(pod *corev1.Pod, gone bool) {
 		w.run(s.ctx)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if w.finished {
-			delete(s.workers, uid)
+		if !w.finished {
+			return
+		}
+		delete(s.workers, uid)
+		if again := w.askedAgain(); again != nil && s.ctx.Err() == nil {
+			s.launch(again, false)
 		}
 	})
 }

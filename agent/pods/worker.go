@@ -52,6 +52,10 @@ type worker struct {
 	mu   sync.Mutex
 	pod  *corev1.Pod
 	gone bool
+	// removed tells that the control plane took the pod back, and again is the pod of the same uid that it asked for since:
+	// that one begins when this one has ended.
+	removed bool
+	again   *corev1.Pod
 	// newImages tells that a pull that failed is worth another try.
 	newImages bool
 	// stale tells that what projected volumes show may have changed.
@@ -73,7 +77,9 @@ type worker struct {
 	measuring bool
 	saved     *corev1.Pod
 	torn      bool
-	wg        sync.WaitGroup
+	// stays tells that no termination is noted, which an agent before this one may have done.
+	stays bool
+	wg    sync.WaitGroup
 }
 
 type seenInstance struct {
@@ -92,19 +98,44 @@ func newWorker(cfg *Config, pod *corev1.Pod, gone bool) *worker {
 		instances: map[string]seenInstance{}, volumes: map[string]string{},
 	}
 	w.ip, _ = netip.ParseAddr(pod.GetStatus().GetPodIp())
-	w.publisher = newPublisher(cfg.Cluster, w.log, func() { w.update(nil, true) })
+	w.publisher = newPublisher(cfg.Cluster, w.log, w.forgotten)
 	return w
 }
 
-// update changes what is asked of the pod. A nil pod leaves the spec as it was last known.
-func (w *worker) update(pod *corev1.Pod, gone bool) {
+// update changes what is asked of the pod.
+func (w *worker) update(pod *corev1.Pod) {
 	w.mu.Lock()
-	if pod != nil {
+	if w.removed {
+		w.again = pod
+	} else {
 		w.pod = pod
 	}
-	w.gone = w.gone || gone
 	w.mu.Unlock()
 	w.nudge()
+}
+
+// remove ends the pod; it is no longer asked for.
+func (w *worker) remove() {
+	w.mu.Lock()
+	w.gone, w.removed, w.again = true, true, nil
+	w.mu.Unlock()
+	w.nudge()
+}
+
+// forgotten ends the pod, for there was none by its name and uid when its status was to be written. Updates may be on
+// their way that were made before that.
+func (w *worker) forgotten() {
+	w.mu.Lock()
+	w.gone = true
+	w.mu.Unlock()
+	w.nudge()
+}
+
+// askedAgain returns the pod that is to follow this one under its uid, nil for none.
+func (w *worker) askedAgain() *corev1.Pod {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.again
 }
 
 func (w *worker) nudge() {
@@ -178,6 +209,11 @@ func (w *worker) sync(ctx context.Context) (time.Duration, error) {
 	}
 	w.adoptSpec(pod)
 	leaving := gone || pod.GetMetadata().GetDeletionTimestamp() != nil
+	if !leaving {
+		if err := w.stay(); err != nil {
+			return 0, err
+		}
+	}
 	if !leaving && !w.done(pod) && forbidden(pod).reason == "" {
 		// What runs already is probed at its address, so that this comes first; what fails here fails again below.
 		_ = w.ensureSandbox(ctx, pod)
@@ -303,7 +339,6 @@ func (w *worker) observe(ctx context.Context, pod *corev1.Pod, list []runtime.St
 			e := w.exitOf(c, s)
 			if err := w.ended(c, e); err != nil {
 				return err
-	w.adoptEphemeral(pod)
 			}
 			if err := w.cfg.Runtime.Remove(ctx, s.ID); err != nil {
 				return err
@@ -384,7 +419,7 @@ func (w *worker) bringUp(ctx context.Context, pod *corev1.Pod) (time.Duration, e
 	w.retryImages()
 	blocked := false
 	for _, c := range w.containers {
-		if blocked && !c.ephemeral {
+		if blocked {
 			c.waiting = cause{reason: reasonPodInitializing}
 			continue
 		}
@@ -462,25 +497,21 @@ func (w *worker) tearDown(ctx context.Context) error {
 	return nil
 }
 
-// views returns what was seen of the containers: those that initialize, those that do the pod's work, and ephemeral ones.
-func (w *worker) views(pod *corev1.Pod) (init, main, ephemeral []view) {
+// views returns what was seen of the containers, those that initialize and the others.
+func (w *worker) views(pod *corev1.Pod) (init, main []view) {
 	for _, c := range w.containers {
-		switch v := w.view(pod, c); {
-		case c.init:
-			init = append(init, v)
-		case c.ephemeral:
-			ephemeral = append(ephemeral, v)
-		default:
-			main = append(main, v)
+		if c.init {
+			init = append(init, w.view(pod, c))
+			continue
 		}
 		main = append(main, w.view(pod, c))
 	}
-	return init, main, ephemeral
+	return init, main
 }
 
 func (w *worker) publish(pod *corev1.Pod, failed cause, final bool) {
 	s := seen{network: w.connected, ip: w.ip, hostIP: w.cfg.HostIP, failed: failed, now: time.Now()}
-	s.init, s.main, s.ephemeral = w.views(pod)
+	s.init, s.main = w.views(pod)
 	if !s.ip.IsValid() {
 		s.ip, _ = netip.ParseAddr(pod.GetStatus().GetPodIp())
 	}
@@ -490,8 +521,25 @@ func (w *worker) publish(pod *corev1.Pod, failed cause, final bool) {
 	w.publisher.publish(known, podStatus(pod, s), final)
 }
 
+// stay takes a termination back that is not asked for any more: the pod was being deleted when the control plane went back
+// to a backup of before that.
+func (w *worker) stay() error {
+	if w.stays {
+		return nil
+	}
+	if err := w.dir.forgetTermination(); err != nil {
+		return fmt.Errorf("taking the termination back: %w", err)
+	}
+	for _, c := range w.containers {
+		c.stopping = nil
+	}
+	w.stays = true
+	return nil
+}
+
 // terminate brings the pod to its end and removes it.
 func (w *worker) terminate(ctx context.Context, pod *corev1.Pod, gone bool) (time.Duration, error) {
+	w.stays = false
 	now := time.Now()
 	since, err := w.dir.terminatingSince(now)
 	if err != nil {

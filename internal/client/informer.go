@@ -58,6 +58,7 @@ type Informer[T kind.Object] struct {
 	opts     InformerOptions[T]
 	store    *store[T]
 	handlers []func(old, new T)
+	states   []func()
 	synced   chan struct{}
 
 	mu       sync.Mutex
@@ -92,6 +93,19 @@ func (i *Informer[T]) OnChange(f func(old, new T)) {
 		panic("client: Informer.OnChange after Run")
 	}
 	i.handlers = append(i.handlers, f)
+}
+
+// OnState adds a function, before Run, that is called in Run's goroutine each time a whole state was read: at the start, and
+// anew when the server no longer knew the changes since, as after a restore of a backup. The store has the state then,
+// complete up to Revision, and the handlers were told what it changed. An object whose revision is older than one that a
+// write of Revision or before returned has gone back in time.
+func (i *Informer[T]) OnState(f func()) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.started {
+		panic("client: Informer.OnState after Run")
+	}
+	i.states = append(i.states, f)
 }
 
 // Get returns the object of this name. The namespace is empty for kinds that have none.
@@ -201,7 +215,8 @@ func (i *Informer[T]) follow(ctx context.Context, resume string) (string, error)
 		if err := i.handle(resp, seen); err != nil {
 			return resume, err
 		}
-		if seen != nil {
+		whole := seen != nil
+		if whole {
 			if !resp.GetInitialStateEnd() {
 				continue
 			}
@@ -216,7 +231,13 @@ func (i *Informer[T]) follow(ctx context.Context, resume string) (string, error)
 			return resume, err
 		}
 		i.advance(resp.GetResourceVersion())
-		if resp.GetInitialStateEnd() && !i.HasSynced() {
+		if !whole {
+			continue
+		}
+		for _, f := range i.states {
+			f()
+		}
+		if !i.HasSynced() {
 			close(i.synced)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -161,6 +162,35 @@ func TestInformerListsAnewWhenCompacted(t *testing.T) {
 		if i.Len() != 4 {
 			t.Errorf("%d objects, want 4", i.Len())
 		}
+	})
+}
+
+func TestInformerTellsOfStates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := clienttest.Start(t)
+		clienttest.Seed(s, configMap("a", "1"))
+		i := client.NewInformer(c, client.InformerOptions[*corev1.ConfigMap]{})
+		var revisions []string
+		i.OnState(func() { revisions = append(revisions, i.Revision()) })
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- i.Run(ctx) }()
+		if err := i.WaitForSync(ctx); err != nil {
+			t.Fatal(err)
+		}
+		want := []string{s.Revision()}
+		clienttest.Seed(s, configMap("a", "2"))
+		s.Disconnect()
+		time.Sleep(10 * time.Second)
+		expect(t, "states after a resumed watch", revisions, want...)
+		s.Compact()
+		s.Disconnect()
+		clienttest.Seed(s, configMap("a", "3"))
+		s.Compact()
+		time.Sleep(10 * time.Second)
+		expect(t, "states after compaction", revisions, append(want, s.Revision())...)
+		cancel()
+		<-done
 	})
 }
 
