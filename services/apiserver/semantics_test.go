@@ -361,6 +361,13 @@ func TestSemantics(t *testing.T) {
 			}
 			break
 		}
+		// One whose last revision has not come yet knew a cluster that was restored since.
+		for _, err := range client.Watch[*corev1.ConfigMap](ctx, other, client.WatchOptions{ResourceVersion: "99999999"}) {
+			if !apierr.IsTooOld(err) {
+				t.Errorf("a watch from a revision that does not exist: %v", err)
+			}
+			break
+		}
 	})
 
 	t.Run("leases", func(t *testing.T) {
