@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"strconv"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/kind"
@@ -26,11 +24,11 @@ func (s *Service) Get(ctx context.Context, req *apiv1.GetRequest) (*apiv1.GetRes
 		return nil, err
 	}
 	read := s.store.Get
-	revision, err := s.past(ctx, req)
-	if err != nil {
-		return nil, err
-	}
-	if revision != 0 {
+	if at := req.GetAtRevision(); at != "" {
+		revision, err := parseRevision("atRevision", at)
+		if err != nil {
+			return nil, err
+		}
 		read = func(ctx context.Context, key storage.Key) (*storage.Object, error) {
 			return s.store.GetAt(ctx, key, revision)
 		}
@@ -63,9 +61,8 @@ func (s *Service) List(ctx context.Context, req *apiv1.ListRequest) (*apiv1.List
 		return nil, apierr.BadField("limit", "must not be negative; 0 means no limit")
 	}
 	opts := storage.ListOptions{Group: sel.kind.Group, Kind: sel.kind.Name, Namespace: req.GetNamespace(), Match: sel.match, Limit: req.GetLimit(), Continue: req.GetContinue()}
-	// Further pages are of the revision that the token names.
-	if opts.Continue == "" {
-		if opts.AtRevision, err = s.past(ctx, req); err != nil {
+	if at := req.GetAtRevision(); at != "" {
+		if opts.AtRevision, err = parseRevision("atRevision", at); err != nil {
 			return nil, err
 		}
 	}
@@ -78,29 +75,6 @@ func (s *Service) List(ctx context.Context, req *apiv1.ListRequest) (*apiv1.List
 		resp.Objects[i] = o.Any()
 	}
 	return resp, nil
-}
-
-// past returns the revision that a request wants to read, 0 for now.
-func (s *Service) past(ctx context.Context, req interface {
-	GetAtRevision() string
-	GetAtTime() *timestamppb.Timestamp
-}) (int64, error) {
-	revision, at := req.GetAtRevision(), req.GetAtTime()
-	switch {
-	case revision != "" && at != nil:
-		return 0, apierr.BadField("atTime", "must not be set together with atRevision")
-	case revision != "":
-		return parseRevision("atRevision", revision)
-	case at == nil:
-		return 0, nil
-	case at.CheckValid() != nil:
-		return 0, apierr.BadField("atTime", "%v", at.CheckValid())
-	}
-	found, err := s.store.RevisionAt(ctx, at.AsTime())
-	if errors.Is(err, storage.ErrFutureTime) {
-		return 0, apierr.BadField("atTime", "%s is yet to come", at.AsTime().Format(time.RFC3339))
-	}
-	return found, storageError(err)
 }
 
 // Watch streams the state and then the changes. Events are sent in the encoding that all watchers share.
