@@ -137,7 +137,7 @@ func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
 		images:   func(ctx context.Context) ([]*corev1.ContainerImage, error) { return nodeImages(ctx, rt) },
 	}
 	recorded := events.NewRecorder(events.Config{Client: a.client, Component: "xebec-agent", Host: a.cfg.Node, Logger: a.log, Metrics: a.metrics})
-	watch := newWatches(a.client, a.cfg.Node, a.cfg.StateDir, a.log)
+	watch := newWatches(a.conn, a.client, a.cfg.Node, a.cfg.StateDir, a.log)
 	watch.doubted = registrar.nudge
 	group.Go(func() error { return registrar.run(ctx) })
 	group.Go(func() error {
@@ -160,6 +160,7 @@ func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
 	set := pods.New(pods.Config{
 		StateDir: filepath.Join(a.cfg.StateDir, "pods"), SeccompDir: filepath.Join(a.cfg.StateDir, "seccomp"), NodeName: a.cfg.Node, HostIP: netip.MustParseAddr(a.cfg.Address),
 		MemoryBytes: m.memoryBytes, MilliCPU: m.milliCPU, PodProcesses: a.cfg.PodPIDs, DNS: netip.MustParseAddr(a.cfg.ClusterDNS), ClusterDomain: a.cfg.ClusterDomain,
+		Drain: watch.drain, DrainTimeout: a.cfg.DrainTimeout,
 		Runtime: rt, Network: network{stack.pods}, Cluster: controlPlane{a.client}, Recorder: recorder{recorded}, Log: a.log,
 	})
 	if err := set.Start(ctx); err != nil {

@@ -52,6 +52,9 @@ type Config struct {
 	Labels  []string `yaml:"labels" help:"labels of the node, as key=value"`
 	MaxPods int      `yaml:"maxPods" help:"most pods on this node"`
 	PodPIDs int64    `yaml:"podPids" help:"most processes and threads of a pod (default: as many as the machine allows)"`
+	// DrainTimeout is how long a pod that is being deleted waits at most, before its containers are told to stop, for word
+	// that every node has taken it out of its service maps. It never takes more than half of the pod's grace period.
+	DrainTimeout time.Duration `yaml:"drainTimeout" help:"longest wait for all nodes to drop a pod before it is told to stop"`
 	// LeaseTTL is after what silence the node counts as lost.
 	LeaseTTL time.Duration `yaml:"leaseTTL" help:"how long after its last sign of life the node counts as lost"`
 
@@ -66,7 +69,7 @@ func DefaultConfig() Config {
 		StateDir: "/var/lib/xebec", Listen: ":10250", Metrics: "127.0.0.1:10255",
 		Containerd: "/run/containerd/containerd.sock", ContainerdNamespace: "xebec", Cgroup: "/", BPF: "/sys/fs/bpf/xebec",
 		ClusterCIDR: "10.244.0.0/16", ServiceCIDR: "10.96.0.0/16", ClusterDNS: "10.96.0.10", ClusterDomain: "cluster.local",
-		MaxPods: 110, LeaseTTL: 10 * time.Second, NamePrefix: "hollow-",
+		MaxPods: 110, DrainTimeout: 5 * time.Second, LeaseTTL: 10 * time.Second, NamePrefix: "hollow-",
 	}
 }
 
@@ -91,6 +94,9 @@ func (c *Config) Validate() error {
 	}
 	if c.LeaseTTL < 2*time.Second || c.LeaseTTL > time.Hour {
 		add("leaseTTL", "%v is not between 2s and 1h", c.LeaseTTL)
+	}
+	if c.DrainTimeout < 0 || c.DrainTimeout > time.Minute {
+		add("drainTimeout", "%v is not between 0 and 1m", c.DrainTimeout)
 	}
 	if c.MaxPods < 1 {
 		add("maxPods", "%d is less than 1", c.MaxPods)

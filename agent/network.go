@@ -122,9 +122,11 @@ func (s *stack) run(ctx context.Context, group *errgroup.Group, w *watches) {
 	group.Go(func() error { return w.runNeighbours(ctx, s) })
 	group.Go(func() error { return w.runServices(ctx, group, s) })
 }
+	s.syncer.OnProgrammed(w.drain.Programmed)
 
 // close lets go of what the kernel keeps at work.
 func (s *stack) close() {
+	group.Go(func() error { return w.drain.Run(ctx) })
 	var errs []error
 	if s.datapath != nil {
 		errs = append(errs, s.datapath.Close())

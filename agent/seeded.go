@@ -74,3 +74,30 @@ func ofKind[T kind.Object](objects []kind.Object) iter.Seq[T] {
 
 // slim drops what no agent reads and what is the larger part of a small object.
 func slim[T kind.Object](o T) { o.GetMetadata().ManagedFields = nil }
+
+// progress passes revisions on from when it is opened: what the kept objects were mistaken in is not mended before.
+type progress struct {
+	to func(revision int64)
+
+	mu     sync.Mutex
+	opened bool
+	latest int64
+}
+
+func (p *progress) tell(revision int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.latest = revision
+	if p.opened {
+		p.to(revision)
+	}
+}
+
+func (p *progress) open() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.opened = true
+	if p.latest > 0 {
+		p.to(p.latest)
+	}
+}

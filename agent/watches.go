@@ -13,9 +13,11 @@ import (
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/agent/datapath"
+	"github.com/xebec-project/xebec/agent/drain"
 	"github.com/xebec-project/xebec/agent/podnet"
 	"github.com/xebec-project/xebec/agent/pods"
 	"github.com/xebec-project/xebec/agent/snapshot"
@@ -23,6 +25,7 @@ import (
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
+	endpointsv1 "github.com/xebec-project/xebec/proto/xebec/endpoints/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
@@ -47,6 +50,8 @@ type watches struct {
 	keptPods     *seeded[*corev1.Pod]
 	keeper       *snapshot.Keeper
 
+	drain *drain.Coordinator
+
 	// changed is signalled when a node's address, pod CIDR or zone may have changed, cidr when this node's has one.
 	changed chan struct{}
 	cidr    chan netip.Prefix
@@ -58,7 +63,7 @@ type watches struct {
 // be on its way, nobody would believe it.
 const doubtDelay = time.Second
 
-func newWatches(c *client.Client, node, stateDir string, log *zap.Logger) *watches {
+func newWatches(conn grpc.ClientConnInterface, c *client.Client, node, stateDir string, log *zap.Logger) *watches {
 	failed := func(what string) func(error) {
 		return func(err error) { log.Debug("Watch ended, it is resumed", zap.String("watch", what), zap.Error(err)) }
 	}
@@ -76,6 +81,9 @@ func newWatches(c *client.Client, node, stateDir string, log *zap.Logger) *watch
 		changed:  make(chan struct{}, 1),
 		cidr:     make(chan netip.Prefix, 1),
 	}
+	w.drain = drain.New(drain.Config{
+		Node: node, Endpoints: endpointsv1.NewEndpointsServiceClient(conn), Services: w.services, Slices: w.slices, Log: log,
+	})
 	w.nodes.OnChange(w.onNode)
 	path := filepath.Join(stateDir, "cluster")
 	w.keeper = snapshot.NewKeeper(path, w.all, log)
@@ -268,12 +276,16 @@ func (w *watches) serveKept(s *stack) {
 func (w *watches) runServices(ctx context.Context, group *errgroup.Group, s *stack) error {
 	w.services.OnChange(func(old, now *corev1.Service) {
 		w.keptServices.onChange(old, now)
+		w.drain.OnService(old, now)
 		w.keeper.Changed()
 	})
 	w.slices.OnChange(func(old, now *discoveryv1.EndpointSlice) {
 		w.keptSlices.onChange(old, now)
+		w.drain.OnEndpointSlice(old, now)
 		w.keeper.Changed()
 	})
+	reached := &progress{to: s.syncer.Reached}
+	w.slices.OnProgress(reached.tell)
 	group.Go(func() error { return w.services.Run(ctx) })
 	group.Go(func() error { return w.slices.Run(ctx) })
 	if err := errors.Join(w.services.WaitForSync(ctx), w.slices.WaitForSync(ctx)); err != nil {
@@ -281,6 +293,7 @@ func (w *watches) runServices(ctx context.Context, group *errgroup.Group, s *sta
 	}
 	w.keptServices.forget()
 	w.keptSlices.forget()
+	reached.open()
 	// Pods that were kept stand in for those that are not known yet: containerd may be away.
 	s.syncer.Synced()
 	s.records.Synced()

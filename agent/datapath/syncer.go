@@ -43,10 +43,14 @@ type Syncer struct {
 	log      *zap.Logger
 	wake     chan struct{}
 
-	mu     sync.Mutex
-	table  *Table
-	synced bool
-	heard  time.Time // of the first event not yet written; zero: there is none
+	// programmed is told the revision that the maps have come to. May be nil.
+	programmed func(revision int64)
+
+	mu      sync.Mutex
+	table   *Table
+	synced  bool
+	heard   time.Time // of the first event not yet written; zero: there is none
+	reached int64     // the revision of the endpoint slices that the table has come to
 }
 
 // NewSyncer returns the syncer of the named node's datapath, whose metrics it
@@ -82,6 +86,23 @@ func (s *Syncer) OnEndpointSlice(old, now *discoveryv1.EndpointSlice) {
 	s.hear()
 	s.mu.Unlock()
 	s.signal()
+}
+
+// OnProgrammed makes f be told, before Run, up to which revision of the endpoint
+// slices the maps hold all there is to them: as Reached told, once that is written.
+// It must not block.
+func (s *Syncer) OnProgrammed(f func(revision int64)) { s.programmed = f }
+
+// Reached says that the events up to a revision of the endpoint slices have been
+// delivered.
+func (s *Syncer) Reached(revision int64) {
+	s.mu.Lock()
+	changed := s.reached != revision
+	s.reached = revision
+	s.mu.Unlock()
+	if changed {
+		s.signal()
+	}
 }
 
 // OnPod takes an informer's event of a pod on this node: old is nil when the pod
@@ -167,7 +188,7 @@ func (s *Syncer) write(replace bool) (bool, error) {
 		s.mu.Unlock()
 		return false, nil
 	}
-	change, heard := s.table.Flush(), s.heard
+	change, heard, reached := s.table.Flush(), s.heard, s.reached
 	s.heard = time.Time{}
 	var all []Service
 	if replace {
@@ -176,6 +197,7 @@ func (s *Syncer) write(replace bool) (bool, error) {
 	s.mu.Unlock()
 
 	if !replace && change.Empty() {
+		s.tell(reached)
 		return true, nil
 	}
 	began := time.Now()
@@ -194,7 +216,16 @@ func (s *Syncer) write(replace bool) (bool, error) {
 	if err == nil && (replace || change.has(UDP)) {
 		s.sever()
 	}
+	if err == nil {
+		s.tell(reached)
+	}
 	return true, err
+}
+
+func (s *Syncer) tell(reached int64) {
+	if s.programmed != nil && reached > 0 {
+		s.programmed(reached)
+	}
 }
 
 // sever parts connected sockets from endpoints that are gone. The next change,

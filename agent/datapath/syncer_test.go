@@ -133,6 +133,42 @@ func TestSyncer(t *testing.T) {
 	})
 }
 
+// A revision is told once the maps hold what it brought, and not before.
+func TestSyncerTellsWhatIsProgrammed(t *testing.T) {
+	f := &fakeDatapath{held: map[Frontend]Service{}}
+	synctest.Test(t, func(t *testing.T) {
+		s := newSyncer("me", f, NewMetrics(nil), zaptest.NewLogger(t))
+		var told []int64
+		s.OnProgrammed(func(revision int64) { told = append(told, revision) })
+		expect := func(what string, want ...int64) {
+			t.Helper()
+			synctest.Wait()
+			if got := slices.Compact(slices.Clone(told)); !slices.Equal(got, want) {
+				t.Errorf("%s: told %v, want %v", what, got, want)
+			}
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ran := make(chan error, 1)
+		go func() { ran <- s.Run(ctx) }()
+		s.OnService(nil, newService("a", spec("10.96.0.1")))
+		s.Reached(7)
+		expect("before all is known")
+		s.Synced()
+		expect("the first write", 7)
+		s.Reached(8)
+		expect("a revision that changes nothing here", 7, 8)
+		f.failWith(errors.New("no space"))
+		s.OnEndpointSlice(nil, newSlice("s", "a", 80, "10.244.0.5 rs"))
+		s.Reached(9)
+		expect("a write that fails", 7, 8)
+		f.failWith(nil)
+		wait(t.Context(), maxRetry)
+		expect("a write that succeeds after all", 7, 8, 9)
+		stop()
+		<-ran
+	})
+}
+
 // Connected sockets are looked through when a UDP service changes, and after everything was compared.
 func TestSyncerSevers(t *testing.T) {
 	f := &fakeDatapath{held: map[Frontend]Service{}}

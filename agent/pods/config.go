@@ -70,16 +70,18 @@ type Config struct {
 	ClusterDomain string
 	// MeasureEvery is how often the sizes of volumes with a limit are looked at; default 10 s.
 	MeasureEvery time.Duration
-	// DrainDelay is how long a pod that is being deleted goes on before its containers are told to stop, so that first
-	// every node stops sending it new connections. It counts as part of the grace period. Default 500 ms; negative for
-	// none.
-	DrainDelay time.Duration
+	// DrainTimeout is how long a pod that is being deleted goes on at most, before its containers are told to stop, until
+	// Drain says that no node sends it new connections. DrainDelay is how long it goes on after that, for connections on
+	// their way; default 100 ms, negative for none. Both count as part of the grace period and take no more than half of it.
+	DrainTimeout, DrainDelay time.Duration
 	// BackoffInitial and BackoffMax bound the wait before a container that keeps ending is started again and before a
 	// failed pull is tried again; default 10 s doubling to 5 min.
 	BackoffInitial, BackoffMax time.Duration
 
-	Runtime  *runtime.Runtime
-	Network  Network
+	Runtime *runtime.Runtime
+	Network Network
+	// Drain may be nil: then pods leave service maps in their own time.
+	Drain    Drain
 	Cluster  Cluster
 	Recorder Recorder
 	Log      *zap.Logger
@@ -89,7 +91,7 @@ type Config struct {
 
 func (c *Config) setDefaults() {
 	if c.DrainDelay == 0 {
-		c.DrainDelay = 500 * time.Millisecond
+		c.DrainDelay = 100 * time.Millisecond
 	}
 	if c.MeasureEvery == 0 {
 		c.MeasureEvery = 10 * time.Second

@@ -76,7 +76,9 @@ type worker struct {
 	// measuring tells that the volumes' sizes are watched.
 	measuring bool
 	saved     *corev1.Pod
-	torn      bool
+	// drained is closed when the pod has left the service maps, nil before it is to.
+	drained chan struct{}
+	torn    bool
 	// stays tells that no termination is noted, which an agent before this one may have done.
 	stays bool
 	wg    sync.WaitGroup
@@ -533,7 +535,7 @@ func (w *worker) stay() error {
 	for _, c := range w.containers {
 		c.stopping = nil
 	}
-	w.stays = true
+	w.stays, w.drained = true, nil
 	return nil
 }
 
@@ -549,8 +551,7 @@ func (w *worker) terminate(ctx context.Context, pod *corev1.Pod, gone bool) (tim
 	running := slices.ContainsFunc(w.containers, func(c *container) bool { return c.running })
 	if running {
 		w.publish(pod, cause{}, false)
-		drained := since.Add(min(w.cfg.DrainDelay, grace/2))
-		if wait := drained.Sub(now); wait > 0 {
+		if wait := w.drain(ctx, pod, gone, since, grace); wait > 0 {
 			return wait, nil
 		}
 		if next, err := w.stopAll(ctx, pod, since, grace); next > 0 || err != nil {

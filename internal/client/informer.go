@@ -59,6 +59,7 @@ type Informer[T kind.Object] struct {
 	store    *store[T]
 	handlers []func(old, new T)
 	states   []func()
+	reached  []func(revision int64)
 	synced   chan struct{}
 
 	mu       sync.Mutex
@@ -93,6 +94,18 @@ func (i *Informer[T]) OnChange(f func(old, new T)) {
 		panic("client: Informer.OnChange after Run")
 	}
 	i.handlers = append(i.handlers, f)
+}
+
+// OnProgress adds a handler, before Run, that is told a revision once the other handlers have been told of every change up
+// to it, from the end of the initial state on. Of a transaction that changed several objects some may still be to come. It
+// is called as they are, and may be told the same revision again. After a restore of the cluster revisions go back.
+func (i *Informer[T]) OnProgress(f func(revision int64)) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.started {
+		panic("client: Informer.OnProgress after Run")
+	}
+	i.reached = append(i.reached, f)
 }
 
 // OnState adds a function, before Run, that is called in Run's goroutine each time a whole state was read: at the start, and
@@ -231,6 +244,7 @@ func (i *Informer[T]) follow(ctx context.Context, resume string) (string, error)
 			return resume, err
 		}
 		i.advance(resp.GetResourceVersion())
+		i.progress(resp.GetResourceVersion())
 		if !whole {
 			continue
 		}
@@ -240,6 +254,19 @@ func (i *Informer[T]) follow(ctx context.Context, resume string) (string, error)
 		if !i.HasSynced() {
 			close(i.synced)
 		}
+	}
+}
+
+func (i *Informer[T]) progress(revision string) {
+	if len(i.reached) == 0 {
+		return
+	}
+	n, err := strconv.ParseInt(revision, 10, 64)
+	if err != nil {
+		return // A change's is a number, or the stream had failed; a bookmark's that is none says nothing.
+	}
+	for _, f := range i.reached {
+		f(n)
 	}
 }
 

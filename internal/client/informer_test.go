@@ -143,6 +143,41 @@ func TestInformerResumesWithoutListing(t *testing.T) {
 	})
 }
 
+// A revision is told after all its changes, and after a list made anew as well.
+func TestInformerTellsProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := clienttest.Start(t)
+		clienttest.Seed(s, configMap("a", "1"))
+		i := client.NewInformer(c, client.InformerOptions[*corev1.ConfigMap]{})
+		j := &journal{}
+		i.OnChange(j.note)
+		i.OnProgress(func(revision int64) {
+			j.mu.Lock()
+			defer j.mu.Unlock()
+			j.entries = append(j.entries, fmt.Sprint("at ", revision))
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- i.Run(ctx) }()
+		defer func() {
+			cancel()
+			<-done
+		}()
+		synctest.Wait()
+		expect(t, "state", j.take(), "+a=1", "at "+s.Revision())
+		clienttest.Seed(s, configMap("b", "1"))
+		first := s.Revision()
+		clienttest.Seed(s, configMap("a", "2"))
+		synctest.Wait()
+		expect(t, "changes", j.take(), "+b=1", "at "+first, "a=1>2", "at "+s.Revision())
+		s.Disconnect()
+		clienttest.Seed(s, configMap("a", "3"))
+		s.Compact()
+		clientSettles(t, j, 2)
+		expect(t, "a list made anew", j.take(), "a=2>3", "at "+s.Revision())
+	})
+}
+
 func TestInformerListsAnewWhenCompacted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := clienttest.Start(t)

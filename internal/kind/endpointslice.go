@@ -25,6 +25,8 @@ const (
 
 	LabelServiceName            = "kubernetes.io/service-name"
 	LabelEndpointSliceManagedBy = "endpointslice.kubernetes.io/managed-by"
+	// EndpointSliceController is the value of LabelEndpointSliceManagedBy on slices that the endpoints service makes.
+	EndpointSliceController = "endpointslice-controller.xebec"
 )
 
 var (

@@ -7,15 +7,22 @@
 package endpoints
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/elected"
+	"github.com/xebec-project/xebec/internal/pki"
+	"github.com/xebec-project/xebec/internal/rpc"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
+	endpointsv1 "github.com/xebec-project/xebec/proto/xebec/endpoints/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
 // Config is what an operator can set.
@@ -50,7 +57,8 @@ type Deps = elected.Deps
 type Service struct {
 	*elected.Service
 
-	cfg Config
+	cfg          Config
+	acknowledger *acknowledger
 }
 
 // New returns a service that does nothing until Run.
@@ -61,10 +69,26 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if cfg.MaxEndpointsPerSlice == 0 {
 		cfg.MaxEndpointsPerSlice = defaultMaxEndpoints
 	}
-	s := &Service{cfg: cfg}
+	s := &Service{cfg: cfg, acknowledger: &acknowledger{}}
 	var err error
 	s.Service, err = elected.New(elected.Config{Name: "endpoints", Component: "endpoint-slice-controller", LeaseTTL: cfg.LeaseTTL, Setup: s.setup}, deps)
 	return s, err
+}
+
+// Register adds the service's own RPCs and its ControllerService to a server.
+func (s *Service) Register(r grpc.ServiceRegistrar) {
+	s.Service.Register(r)
+	endpointsv1.RegisterEndpointsServiceServer(r, s.acknowledger)
+}
+
+// ConfigureServer lets nodes call what is theirs: which node calls, the handler checks.
+func (s *Service) ConfigureServer(cfg *rpc.ServerConfig) {
+	cfg.Authorize = func(ctx context.Context, id rpc.Identity, fullMethod string) error {
+		if fullMethod == endpointsv1.EndpointsService_Acknowledge_FullMethodName && id.Member(pki.GroupNodes) {
+			return nil
+		}
+		return rpc.AuthorizeControlPlane(ctx, id, fullMethod)
+	}
 }
 
 const (
@@ -104,6 +128,11 @@ func (s *Service) setup(t *controller.Term) error {
 		return []controller.Key{serviceOf(e)}
 	})
 
+	nodes := newRoll(controller.Informer(t, client.InformerOptions[*corev1.Node]{Transform: slimNode}))
+	t.Go("acknowledgements", func(ctx context.Context) error {
+		s.acknowledger.run(ctx, nodes)
+		return nil
+	})
 	a := &addresses{services: services, events: s.Events()}
 	t.Go("clusterip-audit", a.run)
 	return nil
@@ -111,6 +140,16 @@ func (s *Service) setup(t *controller.Term) error {
 
 // slimService drops what is not read.
 func slimService(s *corev1.Service) { s.Metadata.ManagedFields = nil }
+
+// slimNode drops what is not read: only whether the node counts is.
+func slimNode(n *corev1.Node) {
+	m := &metav1.ObjectMeta{Name: n.GetMetadata().GetName(), Uid: n.GetMetadata().GetUid(), ResourceVersion: n.GetMetadata().GetResourceVersion()}
+	if hollow := n.GetMetadata().GetLabels()[labelHollow]; hollow != "" {
+		m.Labels = map[string]string{labelHollow: hollow}
+	}
+	n.Metadata, n.Spec = m, nil
+	n.Status = &corev1.NodeStatus{Conditions: n.GetStatus().GetConditions()}
+}
 
 // slimPod drops what is not read, which is most of a pod.
 func slimPod(p *corev1.Pod) {

@@ -106,19 +106,20 @@ func orphans(have []*discoveryv1.EndpointSlice) []*discoveryv1.EndpointSlice {
 	return found
 }
 
-// write carries out a plan. New and fuller slices come before removals, so that no endpoint is missing in between.
+// write carries out a plan. What adds endpoints comes before what takes some away, so that none is
+// missing in between.
 func (r *reconciler) write(ctx context.Context, key controller.Key, p plan) error {
-	for _, e := range p.update {
-		stored, err := client.Update(ctx, r.client, e)
-		if err != nil {
-			return fmt.Errorf("update slice %s: %w", client.KeyOf(e), err)
-		}
-		r.wrote(key, stored)
-	}
 	for _, e := range p.create {
 		stored, err := client.Create(ctx, r.client, e)
 		if err != nil {
 			return fmt.Errorf("create a slice of %s: %w", key, err)
+		}
+		r.wrote(key, stored)
+	}
+	for _, e := range p.update {
+		stored, err := client.Update(ctx, r.client, e)
+		if err != nil {
+			return fmt.Errorf("update slice %s: %w", client.KeyOf(e), err)
 		}
 		r.wrote(key, stored)
 	}

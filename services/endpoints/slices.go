@@ -19,7 +19,7 @@ import (
 const (
 	labelServiceName = kind.LabelServiceName
 	labelManagedBy   = kind.LabelEndpointSliceManagedBy
-	managedBy        = "endpointslice-controller.xebec"
+	managedBy        = kind.EndpointSliceController
 	// labelHeadless marks the slices of services without a cluster IP, as Kubernetes does.
 	labelHeadless = "service.kubernetes.io/headless"
 
@@ -33,7 +33,8 @@ func serviceOf(e *discoveryv1.EndpointSlice) controller.Key {
 	return controller.Key{Namespace: m.GetNamespace(), Name: m.GetLabels()[labelServiceName]}
 }
 
-// plan is what has to be written to bring the slices of a service to what they should be.
+// plan is what has to be written to bring the slices of a service to what they should be: first what is created, then the
+// updates, those that take endpoints away last, then the removals.
 type plan struct {
 	create, update, remove []*discoveryv1.EndpointSlice
 }
@@ -58,7 +59,31 @@ func planSlices(svc *corev1.Service, pods []*corev1.Pod, have []*discoveryv1.End
 	for _, g := range slices.Sorted(maps.Keys(groups)) {
 		p.group(svc, groups[g], byGroup[g], most)
 	}
+	// A node that has heard of an endpoint's leaving has so heard of those that take its place.
+	slices.SortStableFunc(p.update, func(a, b *discoveryv1.EndpointSlice) int {
+		return cmp.Compare(lost(have, a), lost(have, b))
+	})
 	return p
+}
+
+// lost counts the endpoints that a slice's old version had ready and the new one has not.
+func lost(have []*discoveryv1.EndpointSlice, now *discoveryv1.EndpointSlice) int {
+	ready := map[string]bool{}
+	for _, e := range now.GetEndpoints() {
+		ready[endpointKey(e)] = e.GetConditions().GetReady()
+	}
+	n := 0
+	for _, old := range have {
+		if old.GetMetadata().GetName() != now.GetMetadata().GetName() {
+			continue
+		}
+		for _, e := range old.GetEndpoints() {
+			if e.GetConditions().GetReady() && !ready[endpointKey(e)] {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // group is the endpoints that can share slices: of one address family and with the same numbers for the ports.

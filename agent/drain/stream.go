@@ -1,0 +1,118 @@
+package drain
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+
+	endpointsv1 "github.com/xebec-project/xebec/proto/xebec/endpoints/v1"
+)
+
+// How soon the endpoints service is called again. Of its instances one leads, and a call reaches any.
+const (
+	minRetry = 10 * time.Millisecond
+	maxRetry = time.Second
+)
+
+// Run keeps the node joined to the endpoints service until ctx ends, and returns ctx's error.
+func (c *Coordinator) Run(ctx context.Context) error {
+	retry := minRetry
+	for {
+		began := time.Now()
+		err := c.join(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if time.Since(began) > maxRetry {
+			retry = minRetry
+		}
+		c.cfg.Log.Debug("Not joined to the endpoints service, trying again", zap.Error(err), zap.Duration("retryIn", retry))
+		timer := time.NewTimer(retry/2 + rand.N(retry))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-timer.C:
+		}
+		retry = min(2*retry, maxRetry)
+	}
+}
+
+// join tells and asks on one stream until that ends.
+func (c *Coordinator) join(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := c.cfg.Endpoints.Acknowledge(ctx, grpc.WaitForReady(true))
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	// Whoever leads now may be another than was asked, and other nodes wait for other things.
+	c.asked, c.wanted = 0, 0
+	c.mu.Unlock()
+	sent := c.request(nil)
+	sent.Node = c.cfg.Node
+	if err := stream.Send(sent); err != nil {
+		_, err = stream.Recv()
+		return err
+	}
+	received := make(chan error, 1)
+	// It ends with ctx.
+	go func() {
+		for {
+			news, err := stream.Recv()
+			if err != nil {
+				received <- err
+				return
+			}
+			c.take(news)
+		}
+	}()
+	for {
+		select {
+		case err := <-received:
+			return err
+		case <-c.wake:
+			if next := c.request(sent); next != nil {
+				if err := stream.Send(next); err != nil {
+					return <-received
+				}
+				sent = next
+			}
+		}
+	}
+}
+
+// request returns what is to be sent after what was sent last, nil for nothing.
+func (c *Coordinator) request(last *endpointsv1.AcknowledgeRequest) *endpointsv1.AcknowledgeRequest {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.asked <= c.everywhere {
+		c.asked = 0
+		if c.pending > c.everywhere {
+			c.asked = c.pending
+		}
+	}
+	next := &endpointsv1.AcknowledgeRequest{Programmed: c.programmed, Await: c.asked}
+	if last == nil || next.Await != last.GetAwait() || next.Programmed != last.GetProgrammed() && last.GetProgrammed() < c.wanted {
+		return next
+	}
+	return nil
+}
+
+// take notes what the endpoints service tells.
+func (c *Coordinator) take(news *endpointsv1.AcknowledgeResponse) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wanted = news.GetWanted()
+	if news.GetEverywhere() > c.everywhere || !slices.Equal(news.GetBehind(), c.behind) {
+		c.everywhere, c.behind = max(c.everywhere, news.GetEverywhere()), news.GetBehind()
+		close(c.changed)
+		c.changed = make(chan struct{})
+	}
+	signal(c.wake)
+}
