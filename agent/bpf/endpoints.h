@@ -13,6 +13,7 @@
 
 #pragma once
 
+#include "counters.h"
 #include "services.h"
 
 // How often a choice is begun anew when the endpoint set changed meanwhile.
@@ -47,7 +48,32 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } affinities SEC(".maps");
 
-enum verdict { PASS, REWRITE, REFUSE };
+// Which clients outside a restricted set is for.
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1 << 16);
+	__type(key, struct source_range);
+	__type(value, __u8);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} source_ranges SEC(".maps");
+
+// By set, for those that have a table.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH_OF_MAPS);
+	__uint(max_entries, 1 << 16);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+	__array(values, struct {
+		__uint(type, BPF_MAP_TYPE_ARRAY);
+		__uint(max_entries, 1);
+		__uint(key_size, sizeof(__u32));
+		__uint(value_size, sizeof(struct maglev_table));
+	});
+} maglev SEC(".maps");
+
+enum verdict { PASS, REWRITE, REFUSE, FORBID };
 
 static __always_inline __u64 word(const void *eight_bytes)
 {
@@ -76,12 +102,48 @@ static __always_inline int still_holds(__u32 set, __u32 count, const struct choi
 	return key.slot < count && read_backend(&key, &now) && word(&now) == word(&c->backend);
 }
 
+static __always_inline int admits(__u32 set, __be32 client)
+{
+	struct source_range key = { .bits = 64, .set = set, .addr = client };
+
+	return bpf_map_lookup_elem(&source_ranges, &key) != 0;
+}
+
+// mix spreads a number over 32 bits: the finalizer of MurmurHash3.
+static __always_inline __u32 mix(__u64 h)
+{
+	h ^= h >> 33;
+	h *= 0xff51afd7ed558ccdULL;
+	h ^= h >> 33;
+	h *= 0xc4ceb9fe1a85ec53ULL;
+	h ^= h >> 33;
+	return h >> 32;
+}
+
+// slot_for returns the slot in the set's table that belongs to the flow, or a slot
+// at random when there is no table.
+static __always_inline __u32 slot_for(__u32 set, __u32 count, __u64 flow)
+{
+	__u32 zero = 0, at = ((__u64)mix(flow) * MAGLEV_SIZE) >> 32;
+	struct maglev_table *table;
+	void *inner = bpf_map_lookup_elem(&maglev, &set);
+
+	if (inner) {
+		table = bpf_map_lookup_elem(inner, &zero);
+		if (table && at < MAGLEV_SIZE)
+			return table->slots[at];
+	}
+	return ((__u64)bpf_get_prandom_u32() * count) >> 32;
+}
+
 // choose picks an endpoint for the frontend. The earlier choice, if there is
 // one, is kept as long as it holds. The client is told apart from others by its
-// identity, or by the network namespace of its socket where that is 0.
-static __always_inline enum verdict choose(void *ctx, __u64 client, const struct frontend *frontend,
+// identity, or by the network namespace of its socket where that is 0. Flow
+// stands for the packets that are to have the same endpoint; 0: there are none.
+static __always_inline enum verdict choose(void *ctx, __u64 client, __u64 flow, const struct frontend *frontend,
 					   const struct choice *earlier, struct choice *chosen)
 {
+	__u32 forbidding = 0;
 	int i;
 
 #pragma unroll
@@ -90,19 +152,27 @@ static __always_inline enum verdict choose(void *ctx, __u64 client, const struct
 		struct affinity_key akey = { .frontend = *frontend };
 		struct affinity renewed = {};
 		struct backend_key key = {};
-		__u32 count, affinity_seconds;
+		__u32 count, affinity_seconds, flags;
 		__u64 set_and_count;
 
 		if (!s)
 			return PASS;
 		set_and_count = word(&s->set);
 		affinity_seconds = s->affinity_seconds;
+		flags = s->flags;
 		if (word(&s->frontend) != word(frontend))
 			continue;
 		key.set = (__u32)set_and_count;
 		count = set_and_count >> 32;
 		if (count == 0)
 			return REFUSE;
+		if (client && flags & SERVICE_RESTRICTED && !admits(key.set, client)) {
+			// The ranges of a set that was replaced meanwhile are gone as well.
+			if (forbidding == key.set)
+				return FORBID;
+			forbidding = key.set;
+			continue;
+		}
 
 		if (earlier && still_holds(key.set, count, earlier)) {
 			*chosen = *earlier;
@@ -124,7 +194,10 @@ static __always_inline enum verdict choose(void *ctx, __u64 client, const struct
 			}
 		}
 
-		key.slot = ((__u64)bpf_get_prandom_u32() * count) >> 32;
+		if (flow && flags & SERVICE_MAGLEV)
+			key.slot = slot_for(key.set, count, affinity_seconds ? client : flow);
+		else
+			key.slot = ((__u64)bpf_get_prandom_u32() * count) >> 32;
 		if (!read_backend(&key, &chosen->backend))
 			continue;
 		chosen->slot = key.slot;
@@ -134,5 +207,5 @@ static __always_inline enum verdict choose(void *ctx, __u64 client, const struct
 		}
 		return REWRITE;
 	}
-	return REFUSE;
+	return forbidding ? FORBID : REFUSE;
 }

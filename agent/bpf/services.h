@@ -36,7 +36,28 @@ struct service {
 	__u32 count;
 	struct frontend frontend;
 	__u32 affinity_seconds; // 0: none
-	__u32 zero;
+	__u32 flags;
+};
+
+// Of a service for clients outside: only those in source_ranges are served.
+#define SERVICE_RESTRICTED 1
+// The endpoint of a packet from outside is looked up in the set's table.
+#define SERVICE_MAGLEV 2
+
+// Clients of a set of endpoints that is restricted.
+struct source_range {
+	__u32 bits; // those of the set included
+	__u32 set;
+	__be32 addr;
+};
+
+// A prime. It is many times the number of endpoints that services commonly have.
+#define MAGLEV_SIZE 4093
+
+// The slots of a set's endpoints, each as often as any other, give or take one.
+struct maglev_table {
+	__u16 slots[MAGLEV_SIZE];
+	__u16 zero;
 };
 
 struct backend_key {

@@ -49,8 +49,13 @@ struct {
 // on). Where it does not, a service without endpoints gives EPERM.
 volatile const __u8 can_set_retval = 0;
 
+// The node's own network namespace. Only there do loopback addresses lead to
+// services: a pod's loopback is the pod's. 0: the kernel does not tell.
+volatile const __u64 host_netns = 0;
+
 static __always_inline int refuse(void)
 {
+	count(REFUSED);
 	if (can_set_retval)
 		bpf_set_retval(-ECONNREFUSED);
 	return DENY;
@@ -69,6 +74,14 @@ static __always_inline __u8 transport(const struct bpf_sock_addr *ctx)
 	}
 }
 
+// is_other_loopback tells whether the address is one that a service has on the
+// node's loopback, and the socket is not the node's.
+static __always_inline int is_other_loopback(struct bpf_sock_addr *ctx, const struct address *to)
+{
+	return (to->addr & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000) &&
+	       (!host_netns || bpf_get_netns_cookie(ctx) != host_netns);
+}
+
 // on_connect replaces a service's address by an endpoint's.
 static __always_inline enum verdict on_connect(struct bpf_sock_addr *ctx, struct address *to)
 {
@@ -76,13 +89,17 @@ static __always_inline enum verdict on_connect(struct bpf_sock_addr *ctx, struct
 	struct choice chosen = {};
 	struct peer peer = {};
 	struct bpf_sock *sk;
+	struct path path = {};
 	enum verdict verdict;
 
-	if (!frontend.protocol)
+	if (!frontend.protocol || is_other_loopback(ctx, to))
 		return PASS;
-	verdict = choose(ctx, 0, &frontend, 0, &chosen);
+	verdict = choose(ctx, 0, 0, &frontend, 0, &chosen);
 	if (verdict != REWRITE)
 		return verdict;
+	path.frontend = frontend;
+	path.backend = chosen.backend;
+	count_traffic(&path, 1, 0);
 
 	// A TCP application does not look at who answers, and remembering would cost
 	// each connection a twentieth of its time. It does matter for datagrams: a
@@ -112,18 +129,22 @@ static __always_inline enum verdict on_send(struct bpf_sock_addr *ctx, struct ad
 	enum verdict verdict;
 	__u64 *reply;
 
-	if (transport(ctx) != IPPROTO_UDP)
+	if (transport(ctx) != IPPROTO_UDP || is_other_loopback(ctx, to))
 		return PASS;
 	out.cookie = bpf_get_socket_cookie(ctx);
 	earlier = bpf_map_lookup_elem(&udp_flows, &out);
 	if (earlier)
 		copy = *earlier;
-	verdict = choose(ctx, 0, &frontend, earlier ? &copy : 0, &chosen);
+	verdict = choose(ctx, 0, 0, &frontend, earlier ? &copy : 0, &chosen);
 	if (verdict != REWRITE)
 		return verdict;
 
-	if (!earlier || word(&copy.backend) != word(&chosen.backend) || copy.slot != chosen.slot)
+	if (!earlier || word(&copy.backend) != word(&chosen.backend) || copy.slot != chosen.slot) {
+		struct path path = { .frontend = frontend, .backend = chosen.backend };
+
 		bpf_map_update_elem(&udp_flows, &out, &chosen, BPF_ANY);
+		count_traffic(&path, 1, 0);
+	}
 	back.cookie = out.cookie;
 	back.address = chosen.backend;
 	reply = bpf_map_lookup_elem(&udp_replies, &back);

@@ -65,6 +65,12 @@ type SocketLBFrontend struct {
 	Scope    uint8
 }
 
+type SocketLBPath struct {
+	_        structs.HostLayout
+	Frontend SocketLBFrontend
+	Backend  SocketLBAddress
+}
+
 type SocketLBPeer struct {
 	_        structs.HostLayout
 	Frontend SocketLBAddress
@@ -77,7 +83,20 @@ type SocketLBService struct {
 	Count           uint32
 	Frontend        SocketLBFrontend
 	AffinitySeconds uint32
-	Zero            uint32
+	Flags           uint32
+}
+
+type SocketLBSourceRange struct {
+	_    structs.HostLayout
+	Bits uint32
+	Set  uint32
+	Addr uint32
+}
+
+type SocketLBTraffic struct {
+	_           structs.HostLayout
+	Connections uint64
+	Packets     uint64
 }
 
 // Names of all BPF objects in the ELF.
@@ -86,8 +105,12 @@ type SocketLBService struct {
 const (
 	SocketLBMapAffinities    = "affinities"
 	SocketLBMapBackends      = "backends"
+	SocketLBMapCounters      = "counters"
+	SocketLBMapMaglev        = "maglev"
 	SocketLBMapPeers         = "peers"
 	SocketLBMapServices      = "services"
+	SocketLBMapSourceRanges  = "source_ranges"
+	SocketLBMapTraffic       = "traffic"
 	SocketLBMapUdpFlows      = "udp_flows"
 	SocketLBMapUdpReplies    = "udp_replies"
 	SocketLBProgConnect4     = "connect4"
@@ -99,6 +122,7 @@ const (
 	SocketLBProgSendmsg4     = "sendmsg4"
 	SocketLBProgSendmsg6     = "sendmsg6"
 	SocketLBVarCanSetRetval  = "can_set_retval"
+	SocketLBVarHostNetns     = "host_netns"
 )
 
 // LoadSocketLB returns the embedded CollectionSpec for SocketLB.
@@ -157,12 +181,16 @@ type SocketLBProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SocketLBMapSpecs struct {
-	Affinities *ebpf.MapSpec `ebpf:"affinities"`
-	Backends   *ebpf.MapSpec `ebpf:"backends"`
-	Peers      *ebpf.MapSpec `ebpf:"peers"`
-	Services   *ebpf.MapSpec `ebpf:"services"`
-	UdpFlows   *ebpf.MapSpec `ebpf:"udp_flows"`
-	UdpReplies *ebpf.MapSpec `ebpf:"udp_replies"`
+	Affinities   *ebpf.MapSpec `ebpf:"affinities"`
+	Backends     *ebpf.MapSpec `ebpf:"backends"`
+	Counters     *ebpf.MapSpec `ebpf:"counters"`
+	Maglev       *ebpf.MapSpec `ebpf:"maglev"`
+	Peers        *ebpf.MapSpec `ebpf:"peers"`
+	Services     *ebpf.MapSpec `ebpf:"services"`
+	SourceRanges *ebpf.MapSpec `ebpf:"source_ranges"`
+	Traffic      *ebpf.MapSpec `ebpf:"traffic"`
+	UdpFlows     *ebpf.MapSpec `ebpf:"udp_flows"`
+	UdpReplies   *ebpf.MapSpec `ebpf:"udp_replies"`
 }
 
 // SocketLBVariableSpecs contains global variables before they are loaded into the kernel.
@@ -170,6 +198,7 @@ type SocketLBMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type SocketLBVariableSpecs struct {
 	CanSetRetval *ebpf.VariableSpec `ebpf:"can_set_retval"`
+	HostNetns    *ebpf.VariableSpec `ebpf:"host_netns"`
 }
 
 // SocketLBObjects contains all objects after they have been loaded into the kernel.
@@ -192,20 +221,28 @@ func (o *SocketLBObjects) Close() error {
 //
 // It can be passed to LoadSocketLBObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SocketLBMaps struct {
-	Affinities *ebpf.Map `ebpf:"affinities"`
-	Backends   *ebpf.Map `ebpf:"backends"`
-	Peers      *ebpf.Map `ebpf:"peers"`
-	Services   *ebpf.Map `ebpf:"services"`
-	UdpFlows   *ebpf.Map `ebpf:"udp_flows"`
-	UdpReplies *ebpf.Map `ebpf:"udp_replies"`
+	Affinities   *ebpf.Map `ebpf:"affinities"`
+	Backends     *ebpf.Map `ebpf:"backends"`
+	Counters     *ebpf.Map `ebpf:"counters"`
+	Maglev       *ebpf.Map `ebpf:"maglev"`
+	Peers        *ebpf.Map `ebpf:"peers"`
+	Services     *ebpf.Map `ebpf:"services"`
+	SourceRanges *ebpf.Map `ebpf:"source_ranges"`
+	Traffic      *ebpf.Map `ebpf:"traffic"`
+	UdpFlows     *ebpf.Map `ebpf:"udp_flows"`
+	UdpReplies   *ebpf.Map `ebpf:"udp_replies"`
 }
 
 func (m *SocketLBMaps) Close() error {
 	return _SocketLBClose(
 		m.Affinities,
 		m.Backends,
+		m.Counters,
+		m.Maglev,
 		m.Peers,
 		m.Services,
+		m.SourceRanges,
+		m.Traffic,
 		m.UdpFlows,
 		m.UdpReplies,
 	)
@@ -216,6 +253,7 @@ func (m *SocketLBMaps) Close() error {
 // It can be passed to LoadSocketLBObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SocketLBVariables struct {
 	CanSetRetval *ebpf.Variable `ebpf:"can_set_retval"`
+	HostNetns    *ebpf.Variable `ebpf:"host_netns"`
 }
 
 // SocketLBPrograms contains all programs after they have been loaded into the kernel.

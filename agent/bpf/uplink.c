@@ -15,15 +15,10 @@
 // way there and the way back. Entries age by use; the table drops what was used
 // least recently when it is full.
 
+#include "announce.h"
 #include "endpoints.h"
 
-#include <linux/if_ether.h>
-#include <linux/ip.h>
-#include <linux/pkt_cls.h>
-
 #define AF_INET 2
-#define ICMP_ECHOREPLY 0
-#define ICMP_ECHO 8
 
 // The node's address, and the network of its pods. Set when loading.
 volatile const __be32 node_addr = 0;
@@ -73,7 +68,8 @@ struct flow {
 	__u32 link; // out by this interface; 0: up to the node itself
 	__u8 way;
 	__u8 closed; // a FIN or RST was seen
-	__u8 zero[2];
+	__u8 unanswered; // of a way back: nothing has come this way yet
+	__u8 zero;
 };
 
 struct {
@@ -104,6 +100,7 @@ struct packet {
 	__u32 l4; // offset
 	__u8 opens; // the first of a TCP connection
 	__u8 closes;
+	__u8 echo; // a ping
 };
 
 // parse tells whether the packet is one that may be translated. Fragments are
@@ -135,6 +132,7 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *p)
 		    bpf_skb_load_bytes(skb, p->l4 + 4, &p->tuple.sport, 2) < 0)
 			return 0;
 		p->tuple.dport = p->tuple.sport;
+		p->echo = type == ICMP_ECHO;
 		return 1;
 	default:
 		return 0;
@@ -187,11 +185,38 @@ static __always_inline struct tuple answers(const struct tuple *t)
 	return back;
 }
 
+// count_packet counts a packet of a flow, or its first, for the service that it is of.
+static __always_inline void count_packet(const struct flow *f, const struct packet *p, __u32 connections)
+{
+	struct path path = { .frontend = { .protocol = p->tuple.protocol, .scope = OUTSIDE } };
+
+	switch (f->way) {
+	case TO_BACKEND:
+		path.frontend.addr = p->tuple.daddr;
+		path.frontend.port = p->tuple.dport;
+		path.backend.addr = f->becomes.daddr;
+		path.backend.port = f->becomes.dport;
+		break;
+	case TO_CLIENT:
+		path.frontend.addr = f->becomes.saddr;
+		path.frontend.port = f->becomes.sport;
+		path.backend.addr = p->tuple.saddr;
+		path.backend.port = p->tuple.sport;
+		break;
+	default:
+		return;
+	}
+	count_traffic(&path, connections, 1);
+}
+
 // follow takes note of a packet of a flow.
 static __always_inline void follow(struct flow *f, const struct packet *p)
 {
 	__u32 now = seconds();
 
+	count_packet(f, p, 0);
+	if (f->unanswered)
+		f->unanswered = 0;
 	if (f->seen != now)
 		f->seen = now;
 	if (p->closes && !f->closed) {
@@ -211,6 +236,16 @@ static __always_inline int has_ended(const struct flow *f, __u8 protocol, __u32 
 	return seconds() - f->seen > idle;
 }
 
+// enter puts an entry into the table of flows, in the place of another if there is one.
+static __always_inline int enter(const struct tuple *key, const struct flow *f)
+{
+	if (bpf_map_update_elem(&flows, key, f, BPF_NOEXIST) == 0) {
+		count(FLOWS_ENTERED);
+		return 0;
+	}
+	return bpf_map_update_elem(&flows, key, f, BPF_ANY);
+}
+
 // begin enters a flow, both ways. The packet becomes forth->becomes, of which
 // the source port may still change: no two flows may have the same way back.
 static __always_inline int begin(const struct packet *p, struct flow *forth, struct flow *back)
@@ -220,6 +255,7 @@ static __always_inline int begin(const struct packet *p, struct flow *forth, str
 	int i;
 
 	forth->seen = back->seen = seconds();
+	back->unanswered = 1;
 	back->becomes = answers(&p->tuple);
 	if (bpf_ntohs(port) < FIRST_PORT || bpf_ntohs(port) >= FIRST_PORT + PORTS)
 		port = bpf_htons(FIRST_PORT + bpf_get_prandom_u32() % PORTS);
@@ -234,12 +270,21 @@ static __always_inline int begin(const struct packet *p, struct flow *forth, str
 		if (!other || has_ended(other, p->tuple.protocol, i < PORT_ATTEMPTS / 2 ? CLOSED_IDLE : CLOSED_IDLE_MIN) ||
 		    (other->becomes.saddr == back->becomes.saddr && other->becomes.daddr == back->becomes.daddr &&
 		     other->becomes.sport == back->becomes.sport && other->becomes.dport == back->becomes.dport)) {
-			if (bpf_map_update_elem(&flows, &key, back, other ? BPF_ANY : BPF_NOEXIST) == 0)
-				return bpf_map_update_elem(&flows, &p->tuple, forth, BPF_ANY);
+			if (bpf_map_update_elem(&flows, &key, back, other ? BPF_ANY : BPF_NOEXIST) == 0) {
+				if (!other)
+					count(FLOWS_ENTERED);
+				return enter(&p->tuple, forth);
+			}
 		}
 		port = bpf_htons(FIRST_PORT + bpf_get_prandom_u32() % PORTS);
 	}
 	return -1;
+}
+
+static __always_inline int drop(__u32 why)
+{
+	count(why);
+	return TC_ACT_SHOT;
 }
 
 // send passes a packet of a flow on from the uplink's ingress, or the overlay's:
@@ -251,12 +296,20 @@ static __always_inline int send(struct __sk_buff *skb, const struct packet *p, c
 	int out = link == skb->ifindex || f->way == TO_CLIENT || (overlay_addr && to.saddr == overlay_addr);
 
 	if (rewrite(skb, p, &to))
-		return TC_ACT_SHOT;
+		return drop(DROP_BROKEN);
 	if (link == 0)
 		return TC_ACT_UNSPEC;
 	if (out)
 		return bpf_redirect_neigh(link, 0, 0, 0);
 	return bpf_redirect_peer(link, 0);
+}
+
+// flow_of stands for a flow, the same on every node, and is not 0.
+static __always_inline __u64 flow_of(const struct tuple *t)
+{
+	__u64 ports = ((__u64)t->sport << 32) | ((__u64)t->dport << 16) | t->protocol;
+
+	return (((__u64)t->saddr << 32) | t->daddr) ^ (ports * 0x9e3779b97f4a7c15ULL) ?: 1;
 }
 
 // to_service sends a packet to one of the service's endpoints, if it is for a
@@ -275,10 +328,13 @@ static __always_inline int to_service(struct __sk_buff *skb, const struct packet
 		earlier.backend.port = known->becomes.dport;
 		earlier.slot = known->slot;
 	}
-	switch (choose(skb, OUTSIDER | p->tuple.saddr, &frontend, known ? &earlier : 0, &chosen)) {
+	switch (choose(skb, OUTSIDER | p->tuple.saddr, flow_of(&p->tuple), &frontend, known ? &earlier : 0, &chosen)) {
 	case PASS:
 		return TC_ACT_UNSPEC;
+	case FORBID:
+		return drop(DROP_SOURCE_RANGE);
 	case REFUSE:
+		count(DROP_NO_ENDPOINT);
 		// The node itself answers that nobody listens.
 		return p->tuple.daddr == node_addr ? TC_ACT_UNSPEC : TC_ACT_SHOT;
 	case REWRITE:
@@ -310,10 +366,11 @@ static __always_inline int to_service(struct __sk_buff *skb, const struct packet
 	case BPF_FIB_LKUP_RET_NOT_FWDED: // the endpoint is the node itself
 		break;
 	default:
-		return TC_ACT_SHOT;
+		return drop(DROP_NO_ROUTE);
 	}
 	if (begin(p, &forth, &back))
-		return TC_ACT_SHOT;
+		return drop(DROP_NO_PORT);
+	count_packet(&forth, p, 1);
 	return send(skb, p, &forth);
 }
 
@@ -331,6 +388,8 @@ int from_uplink(struct __sk_buff *skb)
 	struct flow *f;
 	int verdict;
 
+	if (skb->protocol == bpf_htons(ETH_P_ARP))
+		return answer_arp(skb);
 	if (!parse(skb, &p))
 		return TC_ACT_UNSPEC;
 	f = bpf_map_lookup_elem(&flows, &p.tuple);
@@ -351,6 +410,8 @@ int from_uplink(struct __sk_buff *skb)
 		if (verdict != TC_ACT_UNSPEC || f)
 			return verdict;
 	}
+	if (is_announced(p.tuple.daddr))
+		return p.echo ? answer_echo(skb, p.l4) : drop(DROP_NO_SERVICE);
 	// Who reaches a pod from outside by its own address gets answers from there.
 	if ((p.tuple.daddr & pod_mask) == pod_net && pod_mask && !in_cluster(p.tuple.saddr)) {
 		struct tuple back = answers(&p.tuple);
@@ -359,7 +420,7 @@ int from_uplink(struct __sk_buff *skb)
 		f = bpf_map_lookup_elem(&flows, &back);
 		if (!f || has_ended(f, p.tuple.protocol, CLOSED_IDLE_MIN)) {
 			inbound.seen = seconds();
-			bpf_map_update_elem(&flows, &back, &inbound, BPF_ANY);
+			enter(&back, &inbound);
 		} else if (f->way == INBOUND) {
 			follow(f, &p);
 		}
@@ -381,7 +442,7 @@ int to_uplink(struct __sk_buff *skb)
 	if (f && (f->way == TO_CLIENT || f->way == TO_WORLD)) {
 		follow(f, &p);
 		to = f->becomes;
-		return rewrite(skb, &p, &to) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+		return rewrite(skb, &p, &to) ? drop(DROP_BROKEN) : TC_ACT_UNSPEC;
 	}
 	if (f && f->way == INBOUND) {
 		follow(f, &p);
@@ -392,9 +453,9 @@ int to_uplink(struct __sk_buff *skb)
 	forth.becomes = p.tuple;
 	forth.becomes.saddr = node_addr;
 	if (begin(&p, &forth, &back))
-		return TC_ACT_SHOT;
+		return drop(DROP_NO_PORT);
 	to = forth.becomes;
-	return rewrite(skb, &p, &to) ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+	return rewrite(skb, &p, &to) ? drop(DROP_BROKEN) : TC_ACT_UNSPEC;
 }
 
 // Looking routes up is reserved to GPL programs.

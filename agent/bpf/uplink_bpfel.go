@@ -35,6 +35,13 @@ type UplinkAffinityKey struct {
 	Frontend UplinkFrontend
 }
 
+type UplinkAnnouncement struct {
+	_     structs.HostLayout
+	Until uint64
+	Mac   [6]uint8
+	Zero  [2]uint8
+}
+
 type UplinkBackend struct {
 	_       structs.HostLayout
 	Address struct {
@@ -53,14 +60,15 @@ type UplinkBackendKey struct {
 }
 
 type UplinkFlow struct {
-	_       structs.HostLayout
-	Becomes UplinkTuple
-	Seen    uint32
-	Slot    uint32
-	Link    uint32
-	Way     uint8
-	Closed  uint8
-	Zero    [2]uint8
+	_          structs.HostLayout
+	Becomes    UplinkTuple
+	Seen       uint32
+	Slot       uint32
+	Link       uint32
+	Way        uint8
+	Closed     uint8
+	Unanswered uint8
+	Zero       uint8
 }
 
 type UplinkFrontend struct {
@@ -77,13 +85,37 @@ type UplinkNetwork struct {
 	Addr uint32
 }
 
+type UplinkPath struct {
+	_        structs.HostLayout
+	Frontend UplinkFrontend
+	Backend  struct {
+		_    structs.HostLayout
+		Addr uint32
+		Port uint16
+		Zero uint16
+	}
+}
+
 type UplinkService struct {
 	_               structs.HostLayout
 	Set             uint32
 	Count           uint32
 	Frontend        UplinkFrontend
 	AffinitySeconds uint32
-	Zero            uint32
+	Flags           uint32
+}
+
+type UplinkSourceRange struct {
+	_    structs.HostLayout
+	Bits uint32
+	Set  uint32
+	Addr uint32
+}
+
+type UplinkTraffic struct {
+	_           structs.HostLayout
+	Connections uint64
+	Packets     uint64
 }
 
 type UplinkTuple struct {
@@ -101,10 +133,15 @@ type UplinkTuple struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	UplinkMapAffinities      = "affinities"
+	UplinkMapAnnounced       = "announced"
 	UplinkMapBackends        = "backends"
 	UplinkMapClusterNetworks = "cluster_networks"
+	UplinkMapCounters        = "counters"
 	UplinkMapFlows           = "flows"
+	UplinkMapMaglev          = "maglev"
 	UplinkMapServices        = "services"
+	UplinkMapSourceRanges    = "source_ranges"
+	UplinkMapTraffic         = "traffic"
 	UplinkProgFromUplink     = "from_uplink"
 	UplinkProgToUplink       = "to_uplink"
 	UplinkVarNodeAddr        = "node_addr"
@@ -164,10 +201,15 @@ type UplinkProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type UplinkMapSpecs struct {
 	Affinities      *ebpf.MapSpec `ebpf:"affinities"`
+	Announced       *ebpf.MapSpec `ebpf:"announced"`
 	Backends        *ebpf.MapSpec `ebpf:"backends"`
 	ClusterNetworks *ebpf.MapSpec `ebpf:"cluster_networks"`
+	Counters        *ebpf.MapSpec `ebpf:"counters"`
 	Flows           *ebpf.MapSpec `ebpf:"flows"`
+	Maglev          *ebpf.MapSpec `ebpf:"maglev"`
 	Services        *ebpf.MapSpec `ebpf:"services"`
+	SourceRanges    *ebpf.MapSpec `ebpf:"source_ranges"`
+	Traffic         *ebpf.MapSpec `ebpf:"traffic"`
 }
 
 // UplinkVariableSpecs contains global variables before they are loaded into the kernel.
@@ -201,19 +243,29 @@ func (o *UplinkObjects) Close() error {
 // It can be passed to LoadUplinkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type UplinkMaps struct {
 	Affinities      *ebpf.Map `ebpf:"affinities"`
+	Announced       *ebpf.Map `ebpf:"announced"`
 	Backends        *ebpf.Map `ebpf:"backends"`
 	ClusterNetworks *ebpf.Map `ebpf:"cluster_networks"`
+	Counters        *ebpf.Map `ebpf:"counters"`
 	Flows           *ebpf.Map `ebpf:"flows"`
+	Maglev          *ebpf.Map `ebpf:"maglev"`
 	Services        *ebpf.Map `ebpf:"services"`
+	SourceRanges    *ebpf.Map `ebpf:"source_ranges"`
+	Traffic         *ebpf.Map `ebpf:"traffic"`
 }
 
 func (m *UplinkMaps) Close() error {
 	return _UplinkClose(
 		m.Affinities,
+		m.Announced,
 		m.Backends,
 		m.ClusterNetworks,
+		m.Counters,
 		m.Flows,
+		m.Maglev,
 		m.Services,
+		m.SourceRanges,
+		m.Traffic,
 	)
 }
 
