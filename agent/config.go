@@ -15,6 +15,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/xebec-project/xebec/agent/podnet"
 	"github.com/xebec-project/xebec/internal/daemon"
 	"github.com/xebec-project/xebec/internal/pki"
 )
@@ -46,7 +47,10 @@ type Config struct {
 	ServiceCIDR   string `yaml:"serviceCIDR" help:"addresses of services"`
 	ClusterDNS    string `yaml:"clusterDNS" help:"address of the cluster's DNS, which the agent answers at"`
 	ClusterDomain string `yaml:"clusterDomain" help:"domain of the cluster's DNS names"`
-	MTU           int    `yaml:"mtu" help:"MTU of pods' interfaces (default: that of the node's)"`
+	// Overlay says when packets to pods of other nodes are encapsulated: auto, for nodes on another network than this one;
+	// always; or never, when all nodes are on one network.
+	Overlay string `yaml:"overlay" help:"when to encapsulate packets to other nodes' pods: auto (nodes on other networks), always or never"`
+	MTU     int    `yaml:"mtu" help:"MTU of pods' interfaces (default: that of the node's, less 50 for encapsulation unless overlay is never)"`
 
 	// Labels are given to the node when it registers, each "key=value".
 	Labels  []string `yaml:"labels" help:"labels of the node, as key=value"`
@@ -68,7 +72,7 @@ func DefaultConfig() Config {
 	return Config{
 		StateDir: "/var/lib/xebec", Listen: ":10250", Metrics: "127.0.0.1:10255",
 		Containerd: "/run/containerd/containerd.sock", ContainerdNamespace: "xebec", Cgroup: "/", BPF: "/sys/fs/bpf/xebec",
-		ClusterCIDR: "10.244.0.0/16", ServiceCIDR: "10.96.0.0/16", ClusterDNS: "10.96.0.10", ClusterDomain: "cluster.local",
+		ClusterCIDR: "10.244.0.0/16", ServiceCIDR: "10.96.0.0/16", ClusterDNS: "10.96.0.10", ClusterDomain: "cluster.local", Overlay: string(podnet.OverlayAuto),
 		MaxPods: 110, DrainTimeout: 5 * time.Second, LeaseTTL: 10 * time.Second, NamePrefix: "hollow-",
 	}
 }
@@ -147,6 +151,9 @@ func (c *Config) validateNode() error {
 	}
 	if a, err := netip.ParseAddr(c.ClusterDNS); err != nil || services.IsValid() && !services.Contains(a) {
 		add("clusterDNS", "%q is not an address of the service CIDR %s", c.ClusterDNS, c.ServiceCIDR)
+	}
+	if !podnet.Overlay(c.Overlay).Valid() {
+		add("overlay", "%q is none of %s, %s and %s", c.Overlay, podnet.OverlayAuto, podnet.OverlayAlways, podnet.OverlayNever)
 	}
 	if _, err := c.labels(); err != nil {
 		add("labels", "%v", err)

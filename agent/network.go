@@ -80,7 +80,7 @@ func (a *Agent) newStack(ctx context.Context, podCIDR netip.Prefix, m networkMet
 	clusterDNS := netip.MustParseAddr(a.cfg.ClusterDNS)
 	if s.pods, err = podnet.New(podnet.Config{
 		PodCIDR: podCIDR, ClusterCIDR: clusterCIDR, ServiceCIDR: serviceCIDR, NodeIP: netip.MustParseAddr(a.cfg.Address),
-		DNSIP: clusterDNS, MTU: a.cfg.MTU, StateDir: filepath.Join(a.cfg.StateDir, "podnet"), Metrics: m.pods,
+		DNSIP: clusterDNS, Overlay: podnet.Overlay(a.cfg.Overlay), MTU: a.cfg.MTU, StateDir: filepath.Join(a.cfg.StateDir, "podnet"), Metrics: m.pods,
 	}); err != nil {
 		return nil, fmt.Errorf("pod network: %w", err)
 	}
@@ -92,7 +92,13 @@ func (a *Agent) newStack(ctx context.Context, podCIDR netip.Prefix, m networkMet
 	if err != nil {
 		return nil, err
 	}
-	if s.datapath, err = datapath.Load(datapath.Config{PinPath: a.cfg.BPF, CgroupPath: cgroup, NodeIP: netip.MustParseAddr(a.cfg.Address), PodCIDR: podCIDR, ClusterCIDR: clusterCIDR, Metrics: m.datapath}); err != nil {
+	routing := datapath.Config{
+		PinPath: a.cfg.BPF, CgroupPath: cgroup, NodeIP: netip.MustParseAddr(a.cfg.Address), PodCIDR: podCIDR, ClusterCIDR: clusterCIDR, Metrics: m.datapath,
+	}
+	if podnet.Overlay(a.cfg.Overlay) != podnet.OverlayNever {
+		routing.OverlayLink, routing.OverlayIP = podnet.OverlayLink, podnet.OverlayAddress(podCIDR)
+	}
+	if s.datapath, err = datapath.Load(routing); err != nil {
 		return nil, fmt.Errorf("service maps: %w", err)
 	}
 	s.syncer = datapath.NewSyncer(a.cfg.Node, s.datapath, a.log)
@@ -139,11 +145,12 @@ func (s *stack) close() {
 	}
 }
 
-// setNodes tells the datapath whom pods reach by their own addresses.
+// setNodes tells the datapath whom pods reach by their own addresses: pods, and the nodes that are on this one's network.
+// To others, whose routers know nothing of pods, they come from their node.
 func (s *stack) setNodes(nodes iter.Seq[*corev1.Node]) error {
 	networks := []netip.Prefix{s.clusterCIDR}
 	for n := range nodes {
-		if addr, err := netip.ParseAddr(kind.NodeAddress(n, "InternalIP")); err == nil {
+		if addr, err := netip.ParseAddr(kind.NodeAddress(n, "InternalIP")); err == nil && !s.pods.Encapsulates(addr) {
 			networks = append(networks, netip.PrefixFrom(addr, addr.BitLen()))
 		}
 	}

@@ -43,6 +43,8 @@ type Options struct {
 	BinDir string
 	// Masters and Nodes count the machines. Zero masters are an error, zero nodes are not.
 	Masters, Nodes int
+	// Segments counts the networks that the nodes are spread over; 0 is 1.
+	Segments int
 	// ClusterCIDR and ServiceCIDR hold the addresses of pods and services.
 	ClusterCIDR, ServiceCIDR netip.Prefix
 	// Ephemeral keeps the machines' disks in memory: nothing of them outlives Down.
@@ -78,7 +80,7 @@ func (o Options) spec() (topology.Spec, error) {
 		o.ServiceCIDR = DefaultServiceCIDR
 	}
 	s := topology.Spec{
-		Name: o.Name, Masters: o.Masters, Nodes: o.Nodes, ClusterCIDR: o.ClusterCIDR, ServiceCIDR: o.ServiceCIDR,
+		Name: o.Name, Masters: o.Masters, Nodes: o.Nodes, Segments: o.Segments, ClusterCIDR: o.ClusterCIDR, ServiceCIDR: o.ServiceCIDR,
 		Ephemeral: o.Ephemeral, ContextFile: o.ContextFile,
 	}
 	for from, to := range map[string]*string{o.StateDir: &s.StateDir, o.BinDir: &s.BinDir} {
@@ -170,10 +172,10 @@ func resume(spec *topology.Spec) error {
 	if old.Ephemeral || spec.Ephemeral {
 		return nil
 	}
-	same := old.Name == spec.Name && old.Masters == spec.Masters && old.ClusterCIDR == spec.ClusterCIDR && old.ServiceCIDR == spec.ServiceCIDR
+	same := old.Name == spec.Name && old.Masters == spec.Masters && max(old.Segments, 1) == max(spec.Segments, 1) && old.ClusterCIDR == spec.ClusterCIDR && old.ServiceCIDR == spec.ServiceCIDR
 	if !same {
-		return fmt.Errorf("%s holds the data of lab %s with %d masters, pods in %s and services in %s; go on with those, or start afresh with: xebec lab down --purge --name %s --state-dir %s",
-			spec.StateDir, old.Name, old.Masters, old.ClusterCIDR, old.ServiceCIDR, old.Name, spec.StateDir)
+		return fmt.Errorf("%s holds the data of lab %s with %d masters, %d segments, pods in %s and services in %s; go on with those, or start afresh with: xebec lab down --purge --name %s --state-dir %s",
+			spec.StateDir, old.Name, old.Masters, max(old.Segments, 1), old.ClusterCIDR, old.ServiceCIDR, old.Name, spec.StateDir)
 	}
 	return nil
 }

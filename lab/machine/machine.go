@@ -32,8 +32,8 @@ type Config struct {
 	Name string
 	// Namespace is the name of its network namespace.
 	Namespace string
-	// Addr is its address on the wire.
-	Addr netip.Addr
+	// Addr is its address on the wire, Addr6 its IPv6 address there, if it is to have one.
+	Addr, Addr6 netip.Addr
 	// Cgroup is the path of its subtree in every cgroup hierarchy.
 	Cgroup string
 	// Keep are directories that must stay visible even when they lie on mounts of their own.
@@ -72,7 +72,7 @@ func (m *Machine) boot() error {
 	if m.net, err = CreateNamespace(m.cfg.Namespace); err != nil {
 		return err
 	}
-	if err := m.wire.plug(m.cfg.Name, m.net, m.cfg.Addr); err != nil {
+	if err := m.wire.plug(m.cfg.Name, m.net, m.cfg.Addr, m.cfg.Addr6); err != nil {
 		return err
 	}
 	return m.net.Do(func() error {

@@ -68,7 +68,7 @@ func TestMachines(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	wire, err := CreateWire(prefix+"-wire", netip.MustParsePrefix("10.89.250.1/24"))
+	wire, err := CreateWire(prefix+"-wire", Segment{Router: netip.MustParsePrefix("10.89.250.1/24")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,32 +7,43 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// bridgeName is the device on the wire's side that all machines are plugged into.
-const bridgeName = "wire"
+// bridgePrefix begins the names of the devices on the wire's side that machines are plugged into, one per segment.
+const bridgePrefix = "wire"
 
 // uplinkName is a machine's device on the wire.
 const uplinkName = "eth0"
 
-// Wire is an Ethernet segment in a network namespace of its own: a bridge that machines are plugged into, and a router
-// address on it that answers everything beyond the segment with "unreachable". Nothing connects it to the real network.
+// Wire is one or more Ethernet segments in a network namespace of its own: a bridge each that machines are plugged into.
+// The namespace routes between them and answers everything beyond with "unreachable". Nothing connects it to the real
+// network.
 type Wire struct {
-	ns     *Namespace
-	router netip.Prefix
+	ns       *Namespace
+	segments []Segment
 }
 
-// CreateWire makes the wire in a new network namespace of that name. router is the address of the wire's own end
-// together with the segment's prefix, such as 10.89.1.1/24.
-func CreateWire(name string, router netip.Prefix) (*Wire, error) {
+// Segment is one network of a wire, given by the addresses of the wire's own end together with the network's prefix.
+type Segment struct {
+	// Router is such as 10.89.1.1/24.
+	Router netip.Prefix
+	// Router6 is the same for IPv6; without, the segment has none.
+	Router6 netip.Prefix
+}
+
+// CreateWire makes the wire in a new network namespace of that name. Where there are several segments, the router
+// between them is a strict one: it drops what comes from addresses that are not on the segment it comes by, such as
+// those of pods.
+func CreateWire(name string, segments ...Segment) (*Wire, error) {
 	ns, err := CreateNamespace(name)
 	if err != nil {
 		return nil, err
 	}
-	w := &Wire{ns: ns, router: router}
+	w := &Wire{ns: ns, segments: segments}
 	if err := ns.Do(w.setUp); err != nil {
 		return nil, errors.Join(fmt.Errorf("set up wire %s: %w", name, err), w.Delete())
 	}
@@ -40,21 +51,59 @@ func CreateWire(name string, router netip.Prefix) (*Wire, error) {
 }
 
 func (w *Wire) setUp() error {
-	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeName}}
-	if err := netlink.LinkAdd(bridge); err != nil {
-		return fmt.Errorf("add bridge: %w", err)
+	for i, s := range w.segments {
+		bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeName(i)}}
+		if err := netlink.LinkAdd(bridge); err != nil {
+			return fmt.Errorf("add bridge: %w", err)
+		}
+		if err := s.addAddresses(bridge, s.Router.Addr(), s.Router6.Addr()); err != nil {
+			return err
+		}
+		if err := linkUp(bridge.Name); err != nil {
+			return err
+		}
 	}
-	if err := addAddress(bridge, w.router); err != nil {
-		return err
+	sysctls := map[string]string{"ipv4/ip_forward": "1"}
+	if len(w.segments) > 1 {
+		sysctls["ipv4/conf/all/rp_filter"] = "1"
 	}
-	if err := linkUp(bridgeName); err != nil {
-		return err
+	unreachable := []net.IPNet{{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}}
+	if slices.ContainsFunc(w.segments, func(s Segment) bool { return s.Router6.IsValid() }) {
+		sysctls["ipv6/conf/all/forwarding"] = "1"
+		unreachable = append(unreachable, net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)})
+	}
+	for file, value := range sysctls {
+		if err := os.WriteFile("/proc/sys/net/"+file, []byte(value), 0o644); err != nil {
+			return err
+		}
 	}
 	// An answer at once instead of silence: nothing in the lab should wait for an outside that does not exist.
-	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644); err != nil {
+	for _, all := range unreachable {
+		if err := netlink.RouteAdd(&netlink.Route{Dst: &all, Type: unix.RTN_UNREACHABLE}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func bridgeName(segment int) string { return fmt.Sprint(bridgePrefix, segment+1) }
+
+// segmentOf returns the segment with an address, and its bridge.
+func (w *Wire) segmentOf(addr netip.Addr) (Segment, string, error) {
+	for i, s := range w.segments {
+		if s.Router.Contains(addr) {
+			return s, bridgeName(i), nil
+		}
+	}
+	return Segment{}, "", fmt.Errorf("no segment of wire %s has the address %s", w.ns.Name, addr)
+}
+
+// addAddresses gives a device addresses of the segment; an invalid one is left out.
+func (s Segment) addAddresses(link netlink.Link, addr, addr6 netip.Addr) error {
+	if err := addAddress(link, netip.PrefixFrom(addr, s.Router.Bits())); err != nil || !addr6.IsValid() {
 		return err
 	}
-	return netlink.RouteAdd(&netlink.Route{Dst: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}, Type: unix.RTN_UNREACHABLE})
+	return addAddress(link, netip.PrefixFrom(addr6, s.Router6.Bits()))
 }
 
 // Delete removes the wire's namespace and with it all devices of the wire, also their ends in machines.
@@ -62,10 +111,15 @@ func (w *Wire) Delete() error {
 	return errors.Join(w.ns.Close(), DeleteNamespace(w.ns.Name))
 }
 
-// plug connects a namespace to the wire under port and gives its end the address and a default route to the router.
-func (w *Wire) plug(port string, ns *Namespace, addr netip.Addr) error {
-	err := w.ns.Do(func() error {
-		bridge, err := netlink.LinkByName(bridgeName)
+// plug connects a namespace to the segment with the address under port and gives its end the addresses, of which the
+// IPv6 one may be invalid, and default routes to the router.
+func (w *Wire) plug(port string, ns *Namespace, addr, addr6 netip.Addr) error {
+	segment, name, err := w.segmentOf(addr)
+	if err != nil {
+		return err
+	}
+	err = w.ns.Do(func() error {
+		bridge, err := netlink.LinkByName(name)
 		if err != nil {
 			return fmt.Errorf("find bridge: %w", err)
 		}
@@ -87,13 +141,22 @@ func (w *Wire) plug(port string, ns *Namespace, addr netip.Addr) error {
 		if err != nil {
 			return fmt.Errorf("find %s: %w", uplinkName, err)
 		}
-		if err := addAddress(link, netip.PrefixFrom(addr, w.router.Bits())); err != nil {
+		if err := segment.addAddresses(link, addr, addr6); err != nil {
 			return err
 		}
 		if err := linkUp(uplinkName); err != nil {
 			return err
 		}
-		return netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: w.router.Addr().AsSlice()})
+		routers := []netip.Addr{segment.Router.Addr()}
+		if addr6.IsValid() {
+			routers = append(routers, segment.Router6.Addr())
+		}
+		for _, r := range routers {
+			if err := netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: r.AsSlice()}); err != nil {
+				return fmt.Errorf("add default route via %s: %w", r, err)
+			}
+		}
+		return nil
 	})
 }
 
@@ -145,7 +208,12 @@ func (w *Wire) Dial(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, err
 
 func addAddress(link netlink.Link, addr netip.Prefix) error {
 	ipnet := &net.IPNet{IP: addr.Addr().AsSlice(), Mask: net.CIDRMask(addr.Bits(), addr.Addr().BitLen())}
-	if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: ipnet}); err != nil {
+	// Nobody else has it: looking for duplicates takes a second.
+	flags := 0
+	if addr.Addr().Is6() {
+		flags = unix.IFA_F_NODAD
+	}
+	if err := netlink.AddrAdd(link, &netlink.Addr{IPNet: ipnet, Flags: flags}); err != nil {
 		return fmt.Errorf("add address %s: %w", addr, err)
 	}
 	return nil

@@ -143,7 +143,7 @@ func (s *Supervisor) up(ctx context.Context, tasks *sync.WaitGroup) error {
 		return err
 	}
 	s.step("machines and the wire between them")
-	wire, err := machine.CreateWire(s.spec.WireNamespace(), s.spec.Router())
+	wire, err := machine.CreateWire(s.spec.WireNamespace(), s.spec.WireSegments()...)
 	if err != nil {
 		return err
 	}
@@ -208,7 +208,7 @@ func (s *Supervisor) openProxies(ctx context.Context, tasks *sync.WaitGroup) err
 // boot brings the machine of a host into being. The caller starts its processes.
 func (s *Supervisor) boot(h *host) error {
 	m, err := machine.Boot(s.hier, s.wire, machine.Config{
-		Name: h.Name, Namespace: h.Namespace, Addr: h.Addr, Cgroup: h.Cgroup,
+		Name: h.Name, Namespace: h.Namespace, Addr: h.Addr, Addr6: h.Addr6, Cgroup: h.Cgroup,
 		Keep:  []string{s.spec.StateDir, s.spec.DisksDir(), s.spec.BinDir},
 		Files: map[string]string{"/etc/hosts": h.HostsFile(), "/etc/resolv.conf": h.ResolverFile()},
 	})

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/xebec-project/xebec/internal/pki"
+	"github.com/xebec-project/xebec/lab/machine"
 )
 
 // Limits of a lab.
@@ -22,13 +23,16 @@ const (
 	MaxNodes   = 99
 	// MaxIndex is the highest Spec.Index.
 	MaxIndex = 250
+	// MaxSegments keeps a lab's networks apart from others that people use.
+	MaxSegments = 4
 )
 
 // Spec says what a lab is. Its JSON form is kept in the lab's state directory.
 type Spec struct {
 	// Name tells labs apart: lower-case letters and digits, at most 16.
 	Name string `json:"name"`
-	// Index numbers the labs on this machine from 1 to MaxIndex; the wire's addresses are 10.89.<index>.0/24.
+	// Index numbers the labs on this machine from 1 to MaxIndex; the wire's addresses are 10.89.<index>.0/24, those of its
+	// second segment 10.90.<index>.0/24, and so on.
 	Index int `json:"index"`
 	// StateDir holds everything that the lab writes to disk; absolute.
 	StateDir string `json:"stateDir"`
@@ -37,6 +41,9 @@ type Spec struct {
 	// Masters and Nodes count the machines.
 	Masters int `json:"masters"`
 	Nodes   int `json:"nodes"`
+	// Segments counts the networks that nodes are spread over, with a router between them; 0 is 1. Masters are on the
+	// first.
+	Segments int `json:"segments,omitempty"`
 	// ClusterCIDR and ServiceCIDR hold the addresses of pods and services.
 	ClusterCIDR netip.Prefix `json:"clusterCIDR"`
 	ServiceCIDR netip.Prefix `json:"serviceCIDR"`
@@ -61,17 +68,24 @@ func (s Spec) Validate() error {
 	if s.Nodes < 0 || s.Nodes > MaxNodes {
 		fail("nodes: %d is not from 0 to %d", s.Nodes, MaxNodes)
 	}
+	if s.Segments < 0 || s.Segments > MaxSegments {
+		fail("segments: %d is not from 1 to %d", s.Segments, MaxSegments)
+	}
 	if s.Index < 1 || s.Index > MaxIndex {
 		fail("index: %d is not from 1 to %d", s.Index, MaxIndex)
 	}
 	if !filepath.IsAbs(s.StateDir) || !filepath.IsAbs(s.BinDir) {
 		fail("state directory %q and program directory %q must be absolute", s.StateDir, s.BinDir)
 	}
-	cidrs := []struct {
+	type named struct {
 		name   string
 		prefix netip.Prefix
 		bits   int
-	}{{"cluster CIDR", s.ClusterCIDR, 24}, {"service CIDR", s.ServiceCIDR, 28}, {"lab network", s.Network(), 32}}
+	}
+	cidrs := []named{{"cluster CIDR", s.ClusterCIDR, 24}, {"service CIDR", s.ServiceCIDR, 28}}
+	for i := range s.segments() {
+		cidrs = append(cidrs, named{"lab network", s.network(i), 32})
+	}
 	for i, c := range cidrs {
 		if !c.prefix.IsValid() || !c.prefix.Addr().Is4() || c.prefix != c.prefix.Masked() {
 			fail("%s %s: must be an IPv4 prefix without host bits, such as 10.244.0.0/16", c.name, c.prefix)
@@ -130,19 +144,27 @@ func NamespacePrefix(lab string) string { return "xb-" + lab + "-" }
 // WireNamespace is the network namespace that holds the wire between the machines.
 func (s Spec) WireNamespace() string { return NamespacePrefix(s.Name) + "wire" }
 
-// Network is the wire's prefix.
-func (s Spec) Network() netip.Prefix {
-	return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 89, byte(s.Index), 0}), 24)
+// Network is the prefix of the wire's first segment, which the masters are on.
+func (s Spec) Network() netip.Prefix { return s.network(0) }
+
+func (s Spec) segments() int { return max(min(s.Segments, MaxSegments), 1) }
+
+func (s Spec) network(segment int) netip.Prefix { return netip.PrefixFrom(s.addr(segment, 0), 24) }
+
+// WireSegments are the networks that the wire consists of.
+func (s Spec) WireSegments() []machine.Segment {
+	var out []machine.Segment
+	for i := range s.segments() {
+		out = append(out, machine.Segment{Router: netip.PrefixFrom(s.addr(i, 1), 24)})
+	}
+	return out
 }
 
-// Router is the address of the wire's own end, with the prefix.
-func (s Spec) Router() netip.Prefix { return netip.PrefixFrom(s.addr(1), 24) }
-
 // LoadBalancerPool holds the addresses on the wire that services of type LoadBalancer get, above those of all machines.
-func (s Spec) LoadBalancerPool() netip.Prefix { return netip.PrefixFrom(s.addr(224), 27) }
+func (s Spec) LoadBalancerPool() netip.Prefix { return netip.PrefixFrom(s.addr(0, 224), 27) }
 
-func (s Spec) addr(host int) netip.Addr {
-	return netip.AddrFrom4([4]byte{10, 89, byte(s.Index), byte(host)})
+func (s Spec) addr(segment, host int) netip.Addr {
+	return netip.AddrFrom4([4]byte{10, byte(89 + segment), byte(s.Index), byte(host)})
 }
 
 // ContextName is the name of the lab's context in the command line's configuration: "lab", or "lab-<name>" for a lab
@@ -189,8 +211,8 @@ type Host struct {
 	Name string
 	// Role says what runs on it.
 	Role Role
-	// Addr is its address on the wire.
-	Addr netip.Addr
+	// Addr is its address on the wire, Addr6 its IPv6 address there, invalid unless the lab is dual-stack.
+	Addr, Addr6 netip.Addr
 	// Namespace names its network namespace.
 	Namespace string
 	// Cgroup is the path of its cgroup.
@@ -202,18 +224,18 @@ type Host struct {
 // Hosts returns the machines, masters first.
 func (s Spec) Hosts() []Host {
 	var hosts []Host
-	add := func(role Role, number, addr int) {
+	add := func(role Role, number, segment, addr int) {
 		name := fmt.Sprintf("%s-%d", role, number)
 		hosts = append(hosts, Host{
-			Name: name, Role: role, Addr: s.addr(addr), Namespace: NamespacePrefix(s.Name) + name,
+			Name: name, Role: role, Addr: s.addr(segment, addr), Namespace: NamespacePrefix(s.Name) + name,
 			Cgroup: Cgroup(s.Name) + "/" + name, Disk: filepath.Join(s.DisksDir(), name),
 		})
 	}
 	for i := range s.Masters {
-		add(Master, i+1, 11+i)
+		add(Master, i+1, 0, 11+i)
 	}
 	for i := range s.Nodes {
-		add(Node, i+1, 101+i)
+		add(Node, i+1, i%s.segments(), 101+i)
 	}
 	return hosts
 }

@@ -36,6 +36,8 @@ func TestValidate(t *testing.T) {
 		"many masters":     {func(s *Spec) { s.Masters = 10 }, "masters: 10"},
 		"negative nodes":   {func(s *Spec) { s.Nodes = -1 }, "nodes: -1"},
 		"many nodes":       {func(s *Spec) { s.Nodes = 100 }, "nodes: 100"},
+		"many segments":    {func(s *Spec) { s.Segments = 5 }, "segments: 5"},
+		"second segment":   {func(s *Spec) { s.Segments, s.ServiceCIDR = 2, netip.MustParsePrefix("10.90.0.0/16") }, "overlaps service CIDR"},
 		"relative":         {func(s *Spec) { s.StateDir = "x" }, "must be absolute"},
 		"no cluster CIDR":  {func(s *Spec) { s.ClusterCIDR = netip.Prefix{} }, "cluster CIDR invalid Prefix"},
 		"host bits":        {func(s *Spec) { s.ClusterCIDR = netip.MustParsePrefix("10.244.1.0/16") }, "without host bits"},
@@ -88,6 +90,23 @@ func TestHosts(t *testing.T) {
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("hosts:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// Nodes take turns with the segments; what is not a node is on the first.
+func TestSegments(t *testing.T) {
+	s := example("/x")
+	s.Segments, s.Nodes = 2, 3
+	var got []string
+	for _, h := range s.Hosts()[2:] {
+		got = append(got, fmt.Sprint(h.Name, " ", h.Addr))
+	}
+	want := "master-3 10.89.3.13, node-1 10.89.3.101, node-2 10.90.3.102, node-3 10.89.3.103"
+	if all := strings.Join(got, ", "); all != want {
+		t.Errorf("hosts: %s; want %s", all, want)
+	}
+	if segments := fmt.Sprint(s.WireSegments()); segments != "[{10.89.3.1/24 invalid Prefix} {10.90.3.1/24 invalid Prefix}]" {
+		t.Errorf("segments: %s", segments)
 	}
 }
 

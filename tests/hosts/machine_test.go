@@ -95,7 +95,7 @@ func newSite(t *testing.T) *site {
 			t.Errorf("leave nothing behind: %v", err)
 		}
 	})
-	if s.wire, err = machine.CreateWire(s.prefix+"-wire", netip.MustParsePrefix("10.91.7.1/24")); err != nil {
+	if s.wire, err = machine.CreateWire(s.prefix+"-wire", machine.Segment{Router: netip.MustParsePrefix("10.91.7.1/24")}); err != nil {
 		t.Fatal(err)
 	}
 	s.sshKey = filepath.Join(s.dir, "ssh-key")
