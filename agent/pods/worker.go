@@ -303,6 +303,7 @@ func (w *worker) adoptSpec(pod *corev1.Pod) {
 			waiting: cause{reason: reasonContainerCreating},
 		})
 	}
+	w.adoptEphemeral(pod)
 }
 
 // observe compares containerd's containers with the records. What has ended is recorded before it is removed.
@@ -421,7 +422,7 @@ func (w *worker) bringUp(ctx context.Context, pod *corev1.Pod) (time.Duration, e
 	w.retryImages()
 	blocked := false
 	for _, c := range w.containers {
-		if blocked {
+		if blocked && !c.ephemeral {
 			c.waiting = cause{reason: reasonPodInitializing}
 			continue
 		}
@@ -499,21 +500,25 @@ func (w *worker) tearDown(ctx context.Context) error {
 	return nil
 }
 
-// views returns what was seen of the containers, those that initialize and the others.
-func (w *worker) views(pod *corev1.Pod) (init, main []view) {
+// views returns what was seen of the containers: those that initialize, those that do the pod's work, and ephemeral ones.
+func (w *worker) views(pod *corev1.Pod) (init, main, ephemeral []view) {
 	for _, c := range w.containers {
-		if c.init {
-			init = append(init, w.view(pod, c))
-			continue
+		switch v := w.view(pod, c); {
+		case c.init:
+			init = append(init, v)
+		case c.ephemeral:
+			ephemeral = append(ephemeral, v)
+		default:
+			main = append(main, v)
 		}
 		main = append(main, w.view(pod, c))
 	}
-	return init, main
+	return init, main, ephemeral
 }
 
 func (w *worker) publish(pod *corev1.Pod, failed cause, final bool) {
 	s := seen{network: w.connected, ip: w.ip, hostIP: w.cfg.HostIP, failed: failed, now: time.Now()}
-	s.init, s.main = w.views(pod)
+	s.init, s.main, s.ephemeral = w.views(pod)
 	if !s.ip.IsValid() {
 		s.ip, _ = netip.ParseAddr(pod.GetStatus().GetPodIp())
 	}
