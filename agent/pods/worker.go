@@ -18,7 +18,6 @@ import (
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/agent/sandbox"
 	"github.com/xebec-project/xebec/agent/volumes"
-	"github.com/xebec-project/xebec/internal/apierr"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -306,66 +305,6 @@ func (w *worker) adoptSpec(pod *corev1.Pod) {
 	w.adoptEphemeral(pod)
 }
 
-// observe compares containerd's containers with the records. What has ended is recorded before it is removed.
-func (w *worker) observe(ctx context.Context, pod *corev1.Pod, list []runtime.Status) error {
-	for _, c := range w.containers {
-		c.running, c.status = false, runtime.Status{}
-		if c.rec.Attempt == 0 && c.rec.StartedAt.IsZero() && c.rec.Exit == nil {
-			// The record is lost, or was never written: containerd knows how far the container had come.
-			for _, s := range list {
-				if s.Name == c.spec.GetName() {
-					c.rec.Attempt = max(c.rec.Attempt, s.Attempt)
-				}
-			}
-		}
-	}
-	for _, s := range list {
-		c := w.container(s.Name)
-		if c == nil && s.State == runtime.Running {
-			// A pod of which nothing is left but labels: its containers are only to be stopped.
-			c = &container{spec: &corev1.Container{Name: s.Name}, rec: record{Attempt: s.Attempt, StartedAt: s.CreatedAt, Image: s.Image}}
-			w.containers = append(w.containers, c)
-		}
-		if c == nil || s.Attempt != c.rec.Attempt || c.rec.Exit != nil {
-			if err := w.cfg.Runtime.Remove(ctx, s.ID); err != nil {
-				return err
-			}
-			continue
-		}
-		switch s.State {
-		case runtime.Running:
-			c.status, c.running = s, true
-			if err := w.attend(ctx, pod, c); err != nil {
-				return err
-			}
-		case runtime.Exited:
-			e := w.exitOf(c, s)
-			if err := w.ended(c, e); err != nil {
-				return err
-			}
-			if err := w.cfg.Runtime.Remove(ctx, s.ID); err != nil {
-				return err
-			}
-		case runtime.Created:
-			if err := w.cfg.Runtime.Remove(ctx, s.ID); err != nil {
-				return err
-			}
-		}
-	}
-	for _, c := range w.containers {
-		if !c.running && !c.rec.StartedAt.IsZero() && c.rec.Exit == nil {
-			e := &exit{
-				ContainerID: runtime.ID(w.uid, c.spec.GetName(), c.rec.Attempt), Code: unknownCode, Reason: reasonUnknown,
-				Message: "the container's process was lost, as by a restart of the node", StartedAt: c.rec.StartedAt, FinishedAt: time.Now(),
-			}
-			if err := w.ended(c, e); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 func (w *worker) container(name string) *container {
 	for _, c := range w.containers {
 		if c.spec.GetName() == name {
@@ -394,7 +333,7 @@ func (w *worker) done(pod *corev1.Pod) bool {
 	if p == phaseSucceeded || p == phaseFailed {
 		return true
 	}
-	init, main := w.views(pod)
+	init, main, _ := w.views(pod)
 	for _, v := range init {
 		if !sidecar(v.spec) && v.over && v.rec.Exit != nil && v.rec.Exit.Code != 0 {
 			return true
@@ -511,7 +450,6 @@ func (w *worker) views(pod *corev1.Pod) (init, main, ephemeral []view) {
 		default:
 			main = append(main, v)
 		}
-		main = append(main, w.view(pod, c))
 	}
 	return init, main, ephemeral
 }
@@ -547,8 +485,7 @@ func (w *worker) stay() error {
 // terminate brings the pod to its end and removes it.
 func (w *worker) terminate(ctx context.Context, pod *corev1.Pod, gone bool) (time.Duration, error) {
 	w.stays = false
-	now := time.Now()
-	since, err := w.dir.terminatingSince(now)
+	since, err := w.dir.terminatingSince(time.Now())
 	if err != nil {
 		return 0, fmt.Errorf("noting the termination: %w", err)
 	}
@@ -610,41 +547,4 @@ func (w *worker) stopAll(ctx context.Context, pod *corev1.Pod, since time.Time, 
 		}
 	}
 	return next, errors.Join(errs...)
-}
-
-// objects reads config maps and secrets for the pod; it keeps a copy of each for times without a control plane.
-type podObjects struct{ w *worker }
-
-func (o podObjects) configMap(ctx context.Context, name string) (*corev1.ConfigMap, error) {
-	cm := &corev1.ConfigMap{}
-	err := o.read(ctx, "configmap", name, cm, func(ctx context.Context) (proto.Message, error) {
-		return o.w.cfg.Cluster.ConfigMap(ctx, o.w.namespace, name)
-	})
-	return cm, err
-}
-
-func (o podObjects) secret(ctx context.Context, name string) (*corev1.Secret, error) {
-	s := &corev1.Secret{}
-	err := o.read(ctx, "secret", name, s, func(ctx context.Context) (proto.Message, error) {
-		return o.w.cfg.Cluster.Secret(ctx, o.w.namespace, name)
-	})
-	return s, err
-}
-
-func (o podObjects) read(ctx context.Context, kind, name string, into proto.Message, get func(context.Context) (proto.Message, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	m, err := get(ctx)
-	switch {
-	case err == nil:
-		proto.Reset(into)
-		proto.Merge(into, m)
-		return saveMessage(o.w.dir.object(kind, name), m)
-	case apierr.IsNotFound(err):
-		return fmt.Errorf("%w: %s %q not found", errConfig, kind, name)
-	}
-	if loadMessage(o.w.dir.object(kind, name), into) == nil {
-		return nil
-	}
-	return fmt.Errorf("reading %s %s: %w", kind, name, err)
 }

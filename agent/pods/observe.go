@@ -1,0 +1,69 @@
+package pods
+
+import (
+	"context"
+	"time"
+
+	"github.com/xebec-project/xebec/agent/runtime"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+// observe compares containerd's containers with the records. What has ended is recorded before it is removed.
+func (w *worker) observe(ctx context.Context, pod *corev1.Pod, list []runtime.Status) error {
+	for _, c := range w.containers {
+		c.running, c.status = false, runtime.Status{}
+		if c.rec.Attempt == 0 && c.rec.StartedAt.IsZero() && c.rec.Exit == nil {
+			// The record is lost, or was never written: containerd knows how far the container had come.
+			for _, s := range list {
+				if s.Name == c.spec.GetName() {
+					c.rec.Attempt = max(c.rec.Attempt, s.Attempt)
+				}
+			}
+		}
+	}
+	for _, s := range list {
+		c := w.container(s.Name)
+		if c == nil && s.State == runtime.Running {
+			// A pod of which nothing is left but labels: its containers are only to be stopped.
+			c = &container{spec: &corev1.Container{Name: s.Name}, rec: record{Attempt: s.Attempt, StartedAt: s.CreatedAt, Image: s.Image}}
+			w.containers = append(w.containers, c)
+		}
+		if c == nil || s.Attempt != c.rec.Attempt || c.rec.Exit != nil {
+			if err := w.cfg.Runtime.Remove(ctx, s.ID); err != nil {
+				return err
+			}
+			continue
+		}
+		switch s.State {
+		case runtime.Running:
+			c.status, c.running = s, true
+			if err := w.attend(ctx, pod, c); err != nil {
+				return err
+			}
+		case runtime.Exited:
+			e := w.exitOf(c, s)
+			if err := w.ended(c, e); err != nil {
+				return err
+			}
+			if err := w.cfg.Runtime.Remove(ctx, s.ID); err != nil {
+				return err
+			}
+		case runtime.Created:
+			if err := w.cfg.Runtime.Remove(ctx, s.ID); err != nil {
+				return err
+			}
+		}
+	}
+	for _, c := range w.containers {
+		if !c.running && !c.rec.StartedAt.IsZero() && c.rec.Exit == nil {
+			e := &exit{
+				ContainerID: runtime.ID(w.uid, c.spec.GetName(), c.rec.Attempt), Code: unknownCode, Reason: reasonUnknown,
+				Message: "the container's process was lost, as by a restart of the node", StartedAt: c.rec.StartedAt, FinishedAt: time.Now(),
+			}
+			if err := w.ended(c, e); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
