@@ -19,15 +19,25 @@ func etcdCommand() *cobra.Command {
 		Defaults: etcd.DefaultConfig(),
 		New:      func(cfg etcd.Config, log *zap.Logger) (daemon.Runner, error) { return etcd.New(cfg, log) },
 	})
-	cmd.AddCommand(etcdFileCommand("snapshot", "Save the database of this host's member, which runs, into a new file", saveEtcd),
-		etcdFileCommand("restore", "Make the data directory of this host's member, which does not run, from a snapshot", restoreEtcd))
+	cmd.AddCommand(
+		etcdTask("snapshot", "Save the database of this host's member, which runs, into a new file",
+			snapshotConfig{Member: etcd.DefaultConfig()}, saveEtcd),
+		etcdTask("restore", "Make the data directory of this host's member, which does not run, from a snapshot",
+			restoreConfig{Member: etcd.DefaultConfig()}, restoreEtcd))
 	return cmd
 }
 
-// etcdFile is the member's own configuration and a snapshot's file.
-type etcdFile struct {
+// snapshotConfig is the member's own configuration and a snapshot's file.
+type snapshotConfig struct {
 	Member etcd.Config `yaml:",inline"`
 	File   string      `yaml:"file" help:"the snapshot"`
+}
+
+// restoreConfig says besides where revisions go on.
+type restoreConfig struct {
+	Member   etcd.Config `yaml:",inline"`
+	File     string      `yaml:"file" help:"the snapshot"`
+	Revision int64       `yaml:"revision" help:"revision to go on at, the same for all members and later than any that clients know, such as that of date +%s%6N (default: the snapshot's and a thousand million)"`
 }
 
 // task is a Runner that ends by itself.
@@ -36,19 +46,21 @@ type task func(context.Context) error
 // Run does it.
 func (t task) Run(ctx context.Context) error { return t(ctx) }
 
-func etcdFileCommand(name, short string, do func(context.Context, etcdFile, *zap.Logger) error) *cobra.Command {
-	return daemon.StandaloneCommand(daemon.Standalone[etcdFile]{
-		Name: name, Short: short, Defaults: etcdFile{Member: etcd.DefaultConfig()},
-		New: func(cfg etcdFile, log *zap.Logger) (daemon.Runner, error) {
-			if cfg.File == "" {
-				return nil, errors.New("--file says which snapshot")
-			}
+func etcdTask[C any](name, short string, defaults C, do func(context.Context, C, *zap.Logger) error) *cobra.Command {
+	return daemon.StandaloneCommand(daemon.Standalone[C]{
+		Name: name, Short: short, Defaults: defaults,
+		New: func(cfg C, log *zap.Logger) (daemon.Runner, error) {
 			return task(func(ctx context.Context) error { return do(ctx, cfg, log) }), nil
 		},
 	})
 }
 
-func saveEtcd(ctx context.Context, cfg etcdFile, log *zap.Logger) error {
+var errNoFile = errors.New("--file says which snapshot")
+
+func saveEtcd(ctx context.Context, cfg snapshotConfig, log *zap.Logger) error {
+	if cfg.File == "" {
+		return errNoFile
+	}
 	saved, err := etcd.Save(ctx, cfg.Member, cfg.File, log)
 	if err == nil {
 		fmt.Printf("%s: revision %d, %d keys, %d bytes\n", saved.File, saved.Revision, saved.Keys, saved.Size)
@@ -56,9 +68,9 @@ func saveEtcd(ctx context.Context, cfg etcdFile, log *zap.Logger) error {
 	return err
 }
 
-func restoreEtcd(_ context.Context, cfg etcdFile, log *zap.Logger) error {
-	if _, err := etcd.Inspect(cfg.File, log); err != nil {
-		return err
+func restoreEtcd(_ context.Context, cfg restoreConfig, log *zap.Logger) error {
+	if cfg.File == "" {
+		return errNoFile
 	}
-	return etcd.Restore(cfg.Member, cfg.File, log)
+	return etcd.Restore(cfg.Member, cfg.File, cfg.Revision, log)
 }

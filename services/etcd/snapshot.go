@@ -15,8 +15,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// revisionBump is how far a restored database's revision is put ahead. It has to be more than the writes since the
-// snapshot, so that no revision that a client has seen comes again with another content.
+// revisionBump is how far a restored database's revision is put ahead unless it is said to which. It has to be more than
+// the writes since the snapshot, so that no revision that a client has seen comes again with another content.
 const revisionBump = 1_000_000_000
 
 // Snapshot is a copy of the whole database at one revision, taken from a running member.
@@ -62,17 +62,30 @@ func Inspect(file string, log *zap.Logger) (Snapshot, error) {
 // of the cluster is restored from the same one; together they are a new cluster with the old data, whose revisions are
 // ahead of all that were. Watches and caches of the old one end as compacted, and clients read anew. A data directory
 // that exists is an error.
-func Restore(cfg Config, file string, log *zap.Logger) error {
+//
+// revision is where revisions go on: later than any that a client has seen, and the same for all members. 0 stands for a
+// thousand million after the snapshot's, which is not enough for a snapshot that was restored once before.
+func Restore(cfg Config, file string, revision int64, log *zap.Logger) error {
 	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("restore etcd: %w", err)
 	}
 	if _, err := os.Lstat(cfg.DataDir); err == nil {
 		return fmt.Errorf("restore etcd: %s: %w; move it away first", cfg.DataDir, fs.ErrExist)
 	}
-	err := snapshot.NewV3(log).Restore(snapshot.RestoreConfig{
+	saved, err := Inspect(file, log)
+	if err != nil {
+		return err
+	}
+	if revision == 0 {
+		revision = saved.Revision + revisionBump
+	}
+	if revision <= saved.Revision {
+		return fmt.Errorf("restore etcd from %s: revision %d is not after the snapshot's, %d", file, revision, saved.Revision)
+	}
+	err = snapshot.NewV3(log).Restore(snapshot.RestoreConfig{
 		SnapshotPath: file, Name: cfg.Name, OutputDataDir: cfg.DataDir, PeerURLs: []string{cfg.PeerURL},
 		InitialCluster: strings.Join(cfg.InitialCluster, ","), InitialClusterToken: cfg.Token,
-		RevisionBump: revisionBump, MarkCompacted: true,
+		RevisionBump: uint64(revision - saved.Revision), MarkCompacted: true,
 	})
 	if err != nil {
 		return fmt.Errorf("restore etcd from %s: %w", file, err)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -37,42 +38,61 @@ func TestSnapshotRestoresALostCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	if err := Restore(c.members[0].cfg, file, zap.NewNop()); !errors.Is(err, fs.ErrExist) {
+	if err := Restore(c.members[0].cfg, file, 0, zap.NewNop()); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("a member was restored over its data: %v", err)
 	}
+	// The second time the same snapshot is behind what the first restore put ahead, unless it is told.
+	for _, revision := range []int64{0, time.Now().UnixMicro()} {
+		c.restore(file, revision)
+		cli = c.client(c.trusted())
+		kept, err := cli.Get(ctx, "/kept")
+		if err != nil || len(kept.Kvs) != 1 {
+			t.Fatalf("what was saved reads as %v, %v", kept, err)
+		}
+		if lost, err := cli.Get(ctx, "/lost"); err != nil || len(lost.Kvs) != 0 {
+			t.Errorf("what came after the snapshot reads as %v, %v", lost, err)
+		}
+		written, err := cli.Put(ctx, "/lost", "2")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if written.Header.Revision <= later.Header.Revision {
+			t.Errorf("revision %d comes after %d, which clients have seen with other data", written.Header.Revision, later.Header.Revision)
+		}
+		// Whoever watched the old cluster must notice.
+		watch := <-cli.Watch(ctx, "/", clientv3.WithPrefix(), clientv3.WithRev(later.Header.Revision+1))
+		if !errors.Is(watch.Err(), rpctypes.ErrCompacted) {
+			t.Errorf("a watch of the old cluster goes on: %v, %v", watch.Events, watch.Err())
+		}
+		later = written
+	}
+	if err := c.members[0].stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(c.members[0].cfg.DataDir); err != nil {
+		t.Fatal(err)
+	}
+	if err := Restore(c.members[0].cfg, file, saved.Revision, zap.NewNop()); err == nil {
+		t.Error("revisions were not put ahead")
+	}
+}
+
+// restore makes all members anew from a snapshot.
+func (c *cluster) restore(file string, revision int64) {
+	c.t.Helper()
 	for _, m := range c.members {
 		if err := m.stop(); err != nil {
-			t.Fatal(err)
+			c.t.Fatal(err)
 		}
 		if err := os.RemoveAll(m.cfg.DataDir); err != nil {
-			t.Fatal(err)
+			c.t.Fatal(err)
 		}
-		if err := Restore(m.cfg, file, zap.NewNop()); err != nil {
-			t.Fatal(err)
+		if err := Restore(m.cfg, file, revision, zap.NewNop()); err != nil {
+			c.t.Fatal(err)
 		}
 	}
 	for _, m := range c.members {
 		c.start(m)
-	}
-	cli = c.client(c.trusted())
-	kept, err := cli.Get(ctx, "/kept")
-	if err != nil || len(kept.Kvs) != 1 {
-		t.Fatalf("what was saved reads as %v, %v", kept, err)
-	}
-	if lost, err := cli.Get(ctx, "/lost"); err != nil || len(lost.Kvs) != 0 {
-		t.Errorf("what came after the snapshot reads as %v, %v", lost, err)
-	}
-	written, err := cli.Put(ctx, "/new", "1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if written.Header.Revision <= later.Header.Revision {
-		t.Errorf("revision %d comes after %d, which clients have seen with other data", written.Header.Revision, later.Header.Revision)
-	}
-	// Whoever watched the old cluster must notice.
-	watch := <-cli.Watch(ctx, "/", clientv3.WithPrefix(), clientv3.WithRev(later.Header.Revision+1))
-	if !errors.Is(watch.Err(), rpctypes.ErrCompacted) {
-		t.Errorf("a watch of the old cluster goes on: %v, %v", watch.Events, watch.Err())
 	}
 }
 
