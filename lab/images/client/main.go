@@ -9,10 +9,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/signal"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -22,6 +24,9 @@ import (
 const usage = `usage:
   client get URL [--count N] [--interval D] [--timeout D]    print what the URL answers, on a connection of its own each time
   client load URL [--workers N] [--for D] [--keep]           call the URL as fast as it goes and print a summary
+  client storm IP:PORT [--tcp N] [--keep=N] [--udp N] [--hold N] [--for D] [--timeout D]
+                                                             count every failure of so many workers of each kind
+  client stop                                                end what the container runs
   client udp HOST:PORT TEXT [--timeout D]                    send a datagram and print the answer
   client dns NAME                                            print a name's addresses, or an address's names
   client sleep                                               do nothing until stopped
@@ -44,6 +49,22 @@ func main() {
 	}
 }
 
+// keepFlag is --keep for one of something, or --keep=N.
+type keepFlag int
+
+func (k *keepFlag) String() string   { return "" }
+func (k *keepFlag) IsBoolFlag() bool { return true }
+
+// Set takes a number, or true for 1.
+func (k *keepFlag) Set(text string) error {
+	n, err := strconv.Atoi(text)
+	if text == "true" {
+		n, err = 1, nil
+	}
+	*k = keepFlag(n)
+	return err
+}
+
 func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) == 0 {
 		return flag.ErrHelp
@@ -56,7 +77,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	timeout := flags.Duration("timeout", 5*time.Second, "")
 	workers := flags.Int("workers", 8, "")
 	duration := flags.Duration("for", 10*time.Second, "")
-	keep := flags.Bool("keep", false, "")
+	tcp, kept := flags.Int("tcp", 0, ""), new(keepFlag)
+	flags.Var(kept, "keep", "")
+	datagrams, hold := flags.Int("udp", 0, ""), flags.Int("hold", 0, "")
 	// Flags may stand before, between and after the arguments.
 	var rest []string
 	for left := args[1:]; ; {
@@ -72,7 +95,18 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	case args[0] == "get" && len(rest) == 1:
 		return get(ctx, out, rest[0], *count, *interval, *timeout)
 	case args[0] == "load" && len(rest) == 1 && *workers > 0 && *duration > 0:
-		return load(ctx, out, rest[0], *workers, *duration, *timeout, *keep)
+		return load(ctx, out, rest[0], *workers, *duration, *timeout, *kept > 0)
+	case args[0] == "storm" && len(rest) == 1 && *duration > 0:
+		address, err := netip.ParseAddrPort(rest[0])
+		if err != nil || !address.Addr().Is4() {
+			return fmt.Errorf("%q is not an IPv4 address and a port", rest[0])
+		}
+		ctx, cancel := context.WithTimeout(ctx, *duration)
+		defer cancel()
+		s := &storm{address: address, tcp: *tcp, keep: int(*kept), udp: *datagrams, hold: *hold, timeout: *timeout, breath: 100 * time.Millisecond}
+		return s.run(ctx, out)
+	case args[0] == "stop" && len(rest) == 0:
+		return stop()
 	case args[0] == "udp" && len(rest) == 2:
 		return udp(ctx, out, rest[0], rest[1], *timeout)
 	case args[0] == "dns" && len(rest) == 1:

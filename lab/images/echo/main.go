@@ -1,8 +1,8 @@
 // Command echo is the lab's sample server: over HTTP it says which pod answers and what it was asked, over UDP it sends
 // back what it gets, with the pod's name before it. Both listen on port 8080.
 //
-// On SIGTERM it says at /readyz that it is going, keeps answering for as long as $DRAIN says (default 1s), finishes what
-// it has begun and exits.
+// On SIGTERM it says at /readyz that it is going, keeps answering for as long as $DRAIN says (default 1s), with each answer
+// the last on its connection, finishes what it has begun and exits.
 package main
 
 import (
@@ -59,7 +59,7 @@ func run() error {
 	}
 	defer udp.Close()
 	go echoUDP(udp)
-	server := &http.Server{Addr: addr, Handler: handler(&going), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Addr: addr, Handler: lastAnswers(&going, handler(&going)), ReadHeaderTimeout: 10 * time.Second}
 	failed := make(chan error, 1)
 	go func() { failed <- server.ListenAndServe() }()
 	log.Printf("%s serves on %s", podName(), addr)
@@ -74,6 +74,17 @@ func run() error {
 	finish, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	return server.Shutdown(finish)
+}
+
+// lastAnswers closes connections with the answer once the server is going: a client that keeps one is told to leave before
+// the connection is cut under a request of its.
+func lastAnswers(going *atomic.Bool, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if going.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func handler(going *atomic.Bool) http.Handler {
