@@ -361,6 +361,10 @@ func TestCreate(t *testing.T) {
 	c.run(t, "create", "deployment", "web", "--image=reg/echo:1", "--replicas=3", "--", "serve", "-v").want(t, ExitOK, "deployment.apps/web created\n")
 	c.run(t, "get", "deploy/web", "-o", "jsonpath={.spec.replicas} {.spec.template.spec.containers[0].name} {.spec.template.spec.containers[0].command}").
 		want(t, ExitOK, `3 echo ["serve","-v"]`)
+	c.run(t, "get", "deploy/web", "--at", "1").want(t, ExitError, "", "not found")
+	c.run(t, "get", "deploy", "--at", "1", "-o", "name").want(t, ExitOK, "")
+	c.run(t, "get", "deploy", "--at", "yesterday").want(t, ExitUsage, "", "10m")
+	c.run(t, "get", "deploy", "-w", "--at", "1").want(t, ExitUsage, "", "leave one out")
 	c.run(t, "create", "deployment", "web").want(t, ExitUsage, "", "--image is required")
 	c.run(t, "create", "configmap", "x", "--from-literal=mode").want(t, ExitUsage, "", "not KEY=VALUE")
 	c.run(t, "create", "spaceship", "x").want(t, ExitUsage, "", "unknown command")

@@ -34,6 +34,8 @@ type getOptions struct {
 	sortBy         string
 	ignoreNotFound bool
 	managedFields  bool
+	atText         string
+	at             client.At
 }
 
 func (s *shell) getCommand() *cobra.Command {
@@ -46,6 +48,7 @@ func (s *shell) getCommand() *cobra.Command {
 			"  xebec get deployment/web -o yaml\n" +
 			"  xebec get pods -A --field-selector spec.nodeName=node-1\n" +
 			"  xebec get pods -w\n" +
+			"  xebec get deployment/web -o yaml --at 10m\n" +
 			"  xebec get nodes -o jsonpath='{range .items[*]}{.metadata.name}{\"\\n\"}{end}'",
 		ValidArgsFunction: s.completeKinds,
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
@@ -53,6 +56,9 @@ func (s *shell) getCommand() *cobra.Command {
 				return err
 			}
 			o.form.managedFields = o.managedFields
+			if o.at, err = parseAt(o.atText, time.Now()); err != nil {
+				return err
+			}
 			return s.get(cmd.Context(), args, o)
 		},
 	}
@@ -68,8 +74,26 @@ func (s *shell) getCommand() *cobra.Command {
 	flags.StringSliceVarP(&o.labelColumns, "label-columns", "L", nil, "labels to show as columns")
 	flags.StringVar(&o.sortBy, "sort-by", "", "field to sort by, such as .metadata.creationTimestamp")
 	flags.BoolVar(&o.ignoreNotFound, "ignore-not-found", false, "an object that does not exist is no error")
+	flags.StringVar(&o.atText, "at", "", "show what was: at a time such as 2026-11-21T15:04:05Z, so long ago such as 10m, or at a resourceVersion")
 	flags.BoolVar(&o.managedFields, "show-managed-fields", false, "with json and yaml, show who owns which field")
 	return cmd
+}
+
+// parseAt reads a moment of the past, the zero At when text is empty.
+func parseAt(text string, now time.Time) (client.At, error) {
+	if text == "" {
+		return client.At{}, nil
+	}
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil && n > 0 {
+		return client.At{Revision: text}, nil
+	}
+	if ago, err := time.ParseDuration(text); err == nil && ago > 0 {
+		return client.At{Time: now.Add(-ago)}, nil
+	}
+	if at, err := time.Parse(time.RFC3339, text); err == nil {
+		return client.At{Time: at}, nil
+	}
+	return client.At{}, usagef("--at %s is no moment of the past: write a time such as 2026-11-21T15:04:05Z, how long ago such as 10m, or a resourceVersion", text)
 }
 
 // found is what a get found of one kind.
@@ -126,13 +150,15 @@ func (s *shell) fetch(ctx context.Context, cl *client.Client, refs []reference, 
 		section := sections[at]
 		var err error
 		if r.name == "" {
-			section.objects, section.revision, err = client.ListKind(ctx, cl, r.kind, o.list(r))
+			list := o.list(r)
+			list.At = o.at
+			section.objects, section.revision, err = client.ListKind(ctx, cl, r.kind, list)
 			if r.kind.Name == "Event" && o.sortBy == "" {
 				sortEvents(section.objects)
 			}
 		} else {
 			var obj kind.Object
-			if obj, err = client.GetKind(ctx, cl, r.kind, r.namespace, r.name); err == nil {
+			if obj, err = client.GetKindAt(ctx, cl, r.kind, r.namespace, r.name, o.at); err == nil {
 				section.objects = append(section.objects, obj)
 			}
 		}
@@ -327,6 +353,9 @@ func pairs(m map[string]string, separator string) string {
 
 // watch shows the state and then every change until interrupted. It resumes after a lost connection.
 func (s *shell) watch(ctx context.Context, cl *client.Client, refs []reference, o getOptions) error {
+	if o.at != (client.At{}) {
+		return usagef("--at shows what was, and -w what is to come: leave one out")
+	}
 	if len(refs) != 1 {
 		return usagef("-w shows one kind, or one object, at a time")
 	}

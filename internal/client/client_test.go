@@ -85,7 +85,7 @@ func TestListPagesOneSnapshot(t *testing.T) {
 	if err != nil || len(some) != 12 || some[0].GetMetadata().GetName() != "m-01" {
 		t.Errorf("%d objects with a limit of 12: %v", len(some), err)
 	}
-	past, _, err := client.List[*corev1.ConfigMap](t.Context(), c, client.ListOptions{AtRevision: "5"})
+	past, _, err := client.List[*corev1.ConfigMap](t.Context(), c, client.ListOptions{At: client.At{Revision: "5"}})
 	if err != nil || len(past) != 4 {
 		t.Errorf("%d objects at revision 5, want 4: %v", len(past), err)
 	}

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/kind"
@@ -24,7 +27,23 @@ type ListOptions struct {
 	FieldSelector string // such as "spec.nodeName=node-1"
 	Limit         int64  // most objects to return in all; 0 for no limit
 	PageSize      int64  // objects per call; 0 for 500
-	AtRevision    string // reads this past revision; empty for now
+	At            At
+}
+
+// At names a moment of the past to read, as far back as etcd has not compacted: a revision or a time, not both. The zero
+// value is now.
+type At struct {
+	Revision string
+	Time     time.Time // to within two seconds
+}
+
+func (a At) isNow() bool { return a.Revision == "" && a.Time.IsZero() }
+
+func (a At) timestamp() *timestamppb.Timestamp {
+	if a.Time.IsZero() {
+		return nil
+	}
+	return timestamppb.New(a.Time)
 }
 
 // Get returns one object as it is now. The namespace is empty for kinds that have none.
@@ -34,33 +53,33 @@ func Get[T kind.Object](ctx context.Context, c *Client, namespace, name string) 
 		var zero T
 		return zero, err
 	}
-	return get[T](ctx, c, k, namespace, name, "")
+	return get[T](ctx, c, k, namespace, name, At{})
 }
 
 // GetKind is Get for a kind known at run time.
 func GetKind(ctx context.Context, c *Client, k *kind.Kind, namespace, name string) (kind.Object, error) {
-	return get[kind.Object](ctx, c, k, namespace, name, "")
+	return get[kind.Object](ctx, c, k, namespace, name, At{})
 }
 
-// GetAt returns an object as it was at a past revision, or fails with OUT_OF_RANGE when that is compacted.
-func GetAt[T kind.Object](ctx context.Context, c *Client, namespace, name, revision string) (T, error) {
+// GetAt returns an object as it was, or fails with OUT_OF_RANGE when that is compacted.
+func GetAt[T kind.Object](ctx context.Context, c *Client, namespace, name string, at At) (T, error) {
 	k, err := kindFor[T]()
 	if err != nil {
 		var zero T
 		return zero, err
 	}
-	return get[T](ctx, c, k, namespace, name, revision)
+	return get[T](ctx, c, k, namespace, name, at)
 }
 
 // GetKindAt is GetAt for a kind known at run time.
-func GetKindAt(ctx context.Context, c *Client, k *kind.Kind, namespace, name, revision string) (kind.Object, error) {
-	return get[kind.Object](ctx, c, k, namespace, name, revision)
+func GetKindAt(ctx context.Context, c *Client, k *kind.Kind, namespace, name string, at At) (kind.Object, error) {
+	return get[kind.Object](ctx, c, k, namespace, name, at)
 }
 
-func get[T kind.Object](ctx context.Context, c *Client, k *kind.Kind, namespace, name, revision string) (T, error) {
+func get[T kind.Object](ctx context.Context, c *Client, k *kind.Kind, namespace, name string, at At) (T, error) {
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
-	resp, err := c.resources.Get(ctx, &apiv1.GetRequest{Object: reference(k, namespace, name), AtRevision: revision})
+	resp, err := c.resources.Get(ctx, &apiv1.GetRequest{Object: reference(k, namespace, name), AtRevision: at.Revision, AtTime: at.timestamp()})
 	if err != nil {
 		var zero T
 		return zero, err
@@ -91,7 +110,7 @@ func list[T kind.Object](ctx context.Context, c *Client, k *kind.Kind, o ListOpt
 			return objects, revision, nil
 		}
 		// A compacted revision that the caller asked for stays compacted.
-		if !apierr.IsTooOld(err) || o.AtRevision != "" || attempt == listAttempts {
+		if !apierr.IsTooOld(err) || !o.At.isNow() || attempt == listAttempts {
 			return nil, "", err
 		}
 	}
@@ -104,7 +123,7 @@ func listOnce[T kind.Object](ctx context.Context, c *Client, k *kind.Kind, o Lis
 	}
 	req := &apiv1.ListRequest{
 		Group: k.Group, Kind: k.Name, Namespace: o.Namespace,
-		LabelSelector: o.LabelSelector, FieldSelector: o.FieldSelector, AtRevision: o.AtRevision,
+		LabelSelector: o.LabelSelector, FieldSelector: o.FieldSelector, AtRevision: o.At.Revision, AtTime: o.At.timestamp(),
 	}
 	var objects []T
 	for {

@@ -154,7 +154,7 @@ func DeleteKind(ctx context.Context, c *Client, k *kind.Kind, namespace, name st
 }
 
 // DeleteCollection deletes the objects of one namespace that both selectors match and returns how many. Limit,
-// PageSize and AtRevision of o must be zero.
+// PageSize and At of o must be zero.
 func DeleteCollection[T kind.Object](ctx context.Context, c *Client, o ListOptions, opts ...DeleteCollectionOption) (int64, error) {
 	k, err := kindFor[T]()
 	if err != nil {
@@ -165,7 +165,7 @@ func DeleteCollection[T kind.Object](ctx context.Context, c *Client, o ListOptio
 
 // DeleteCollectionKind is DeleteCollection for a kind known at run time.
 func DeleteCollectionKind(ctx context.Context, c *Client, k *kind.Kind, o ListOptions, opts ...DeleteCollectionOption) (int64, error) {
-	if o.Limit != 0 || o.PageSize != 0 || o.AtRevision != "" {
+	if o.Limit != 0 || o.PageSize != 0 || !o.At.isNow() {
 		return 0, errors.New("delete collection: limit, page size and revision cannot be set")
 	}
 	req := &apiv1.DeleteCollectionRequest{

@@ -3,11 +3,14 @@ package apiserver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/kind"
@@ -24,11 +27,11 @@ func (s *Service) Get(ctx context.Context, req *apiv1.GetRequest) (*apiv1.GetRes
 		return nil, err
 	}
 	read := s.store.Get
-	if at := req.GetAtRevision(); at != "" {
-		revision, err := parseRevision("atRevision", at)
-		if err != nil {
-			return nil, err
-		}
+	revision, err := s.past(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	if revision != 0 {
 		read = func(ctx context.Context, key storage.Key) (*storage.Object, error) {
 			return s.store.GetAt(ctx, key, revision)
 		}
@@ -61,8 +64,9 @@ func (s *Service) List(ctx context.Context, req *apiv1.ListRequest) (*apiv1.List
 		return nil, apierr.BadField("limit", "must not be negative; 0 means no limit")
 	}
 	opts := storage.ListOptions{Group: sel.kind.Group, Kind: sel.kind.Name, Namespace: req.GetNamespace(), Match: sel.match, Limit: req.GetLimit(), Continue: req.GetContinue()}
-	if at := req.GetAtRevision(); at != "" {
-		if opts.AtRevision, err = parseRevision("atRevision", at); err != nil {
+	// Further pages are of the revision that the token names.
+	if opts.Continue == "" {
+		if opts.AtRevision, err = s.past(ctx, req); err != nil {
 			return nil, err
 		}
 	}
@@ -75,6 +79,33 @@ func (s *Service) List(ctx context.Context, req *apiv1.ListRequest) (*apiv1.List
 		resp.Objects[i] = o.Any()
 	}
 	return resp, nil
+}
+
+// past returns the revision that a request wants to read, 0 for now.
+func (s *Service) past(ctx context.Context, req interface {
+	GetAtRevision() string
+	GetAtTime() *timestamppb.Timestamp
+}) (int64, error) {
+	revision, at := req.GetAtRevision(), req.GetAtTime()
+	switch {
+	case revision != "" && at != nil:
+		return 0, apierr.BadField("atTime", "must not be set together with atRevision")
+	case revision != "":
+		return parseRevision("atRevision", revision)
+	case at == nil:
+		return 0, nil
+	case at.CheckValid() != nil:
+		return 0, apierr.BadField("atTime", "%v", at.CheckValid())
+	}
+	found, err := s.store.RevisionAt(ctx, at.AsTime())
+	switch {
+	case errors.Is(err, storage.ErrFutureTime):
+		return 0, apierr.BadField("atTime", "%s is yet to come", at.AsTime().Format(time.RFC3339))
+	case errors.Is(err, storage.ErrCompacted):
+		return 0, apierr.New(codes.OutOfRange, apierr.ReasonTooOld,
+			fmt.Sprintf("what was at %s is not known any more: etcd compacts the past after its compactAfter", at.AsTime().Format(time.RFC3339)))
+	}
+	return found, storageError(err)
 }
 
 // Watch streams the state and then the changes. Events are sent in the encoding that all watchers share.

@@ -311,6 +311,40 @@ func TestSemantics(t *testing.T) {
 		}
 	})
 
+	t.Run("reads at a time", func(t *testing.T) {
+		// The clock that tells times ticks every two seconds.
+		shown := func(want bool) (at time.Time) {
+			t.Helper()
+			for {
+				at = time.Now()
+				_, err := client.GetAt[*corev1.ConfigMap](ctx, c, "default", "then", client.At{Time: at})
+				if err == nil && want || !want && apierr.IsNotFound(err) {
+					return at
+				}
+				if err != nil && !apierr.IsNotFound(err) && !apierr.IsTooOld(err) {
+					t.Fatal(err)
+				}
+			}
+		}
+		do[*corev1.ConfigMap](t)(client.Create(ctx, c, configMap("then")))
+		then := shown(true)
+		do[bool](t)(client.Delete[*corev1.ConfigMap](ctx, c, "default", "then"))
+		shown(false)
+		do[*corev1.ConfigMap](t)(client.GetAt[*corev1.ConfigMap](ctx, c, "default", "then", client.At{Time: then}))
+		past, _, err := client.List[*corev1.ConfigMap](ctx, c, client.ListOptions{Namespace: "default", FieldSelector: "metadata.name=then", At: client.At{Time: then}})
+		if err != nil || len(past) != 1 {
+			t.Errorf("listed %v, %v", past, err)
+		}
+		for name, at := range map[string]client.At{"future": {Time: time.Now().Add(time.Hour)}, "twice": {Time: then, Revision: "5"}} {
+			if _, err := client.GetAt[*corev1.ConfigMap](ctx, c, "default", "then", at); !apierr.IsBadRequest(err) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if _, err := client.GetAt[*corev1.ConfigMap](ctx, c, "default", "then", client.At{Time: then.Add(-time.Hour)}); !apierr.IsTooOld(err) {
+			t.Errorf("before the cluster was: %v", err)
+		}
+	})
+
 	t.Run("watches filter transitions", func(t *testing.T) {
 		labelled := func(value string) []byte { return fmt.Appendf(nil, `{"metadata":{"labels":{"show":%q}}}`, value) }
 		cm := do[*corev1.ConfigMap](t)(client.Create(ctx, c, configMap("shy")))
@@ -337,20 +371,20 @@ func TestSemantics(t *testing.T) {
 			t.Errorf("events %v, want %s", got, want)
 		}
 		// The past can be read as long as etcd has it.
-		if then := do[*corev1.ConfigMap](t)(client.GetAt[*corev1.ConfigMap](ctx, c, "default", "shy", revisions[1])); then.GetMetadata().GetLabels()["show"] != "no" {
+		if then := do[*corev1.ConfigMap](t)(client.GetAt[*corev1.ConfigMap](ctx, c, "default", "shy", client.At{Revision: revisions[1]})); then.GetMetadata().GetLabels()["show"] != "no" {
 			t.Errorf("at %s it was %v", revisions[1], then.GetMetadata())
 		}
 		for _, tt := range []struct {
 			revision string
 			is       func(error) bool
 		}{{"99999999", apierr.IsBadRequest}, {"-1", apierr.IsBadRequest}, {"yesterday", apierr.IsBadRequest}} {
-			if _, err := client.GetAt[*corev1.ConfigMap](ctx, c, "default", "shy", tt.revision); !tt.is(err) {
+			if _, err := client.GetAt[*corev1.ConfigMap](ctx, c, "default", "shy", client.At{Revision: tt.revision}); !tt.is(err) {
 				t.Errorf("at revision %s: %v", tt.revision, err)
 			}
 		}
 		now := do[*clientv3.GetResponse](t)(etcd.Client().Get(ctx, "x")).Header.Revision
 		do[*clientv3.CompactResponse](t)(etcd.Client().Compact(ctx, now))
-		if _, err := client.GetAt[*corev1.ConfigMap](ctx, c, "default", "shy", revisions[1]); !apierr.IsTooOld(err) {
+		if _, err := client.GetAt[*corev1.ConfigMap](ctx, c, "default", "shy", client.At{Revision: revisions[1]}); !apierr.IsTooOld(err) {
 			t.Errorf("at a compacted revision: %v", err)
 		}
 		// This apiserver still knows the changes itself; one that starts now does not.

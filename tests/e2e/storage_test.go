@@ -169,7 +169,7 @@ func TestCompactedRevision(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := client.GetAt[*corev1.ConfigMap](ctx, c, "default", "changing", old); err != nil {
+	if _, err := client.GetAt[*corev1.ConfigMap](ctx, c, "default", "changing", client.At{Revision: old}); err != nil {
 		t.Errorf("get at an old revision: %v", err)
 	}
 	etcd, err := plane.Etcd()
@@ -184,9 +184,9 @@ func TestCompactedRevision(t *testing.T) {
 	if _, err := etcd.Compact(ctx, now.Header.Revision); err != nil {
 		t.Fatal(err)
 	}
-	_, err = client.GetAt[*corev1.ConfigMap](ctx, c, "default", "changing", old)
+	_, err = client.GetAt[*corev1.ConfigMap](ctx, c, "default", "changing", client.At{Revision: old})
 	mustBe(t, "get at a compacted revision", err, apierr.ReasonTooOld)
-	_, _, err = client.List[*corev1.ConfigMap](ctx, c, client.ListOptions{AtRevision: old})
+	_, _, err = client.List[*corev1.ConfigMap](ctx, c, client.ListOptions{At: client.At{Revision: old}})
 	mustBe(t, "list at a compacted revision", err, apierr.ReasonTooOld)
 
 	// An apiserver that ran all the while may still know the changes; a new one can't.

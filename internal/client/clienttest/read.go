@@ -5,12 +5,16 @@ import (
 	"strings"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/kind"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
+
+// errNoTimes: this server does not know when its revisions were.
+var errNoTimes = apierr.New(codes.Unimplemented, apierr.ReasonUnsupported, "reads at a time are not served here")
 
 // Get implements apiv1.ResourceServiceServer.
 func (s *Server) Get(_ context.Context, req *apiv1.GetRequest) (*apiv1.GetResponse, error) {
@@ -23,6 +27,9 @@ func (s *Server) Get(_ context.Context, req *apiv1.GetRequest) (*apiv1.GetRespon
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if req.GetAtTime() != nil {
+		return nil, errNoTimes
+	}
 	revision := s.revision
 	if at := req.GetAtRevision(); at != "" {
 		if revision, err = parse(at); err != nil {
@@ -58,6 +65,8 @@ func (s *Server) List(_ context.Context, req *apiv1.ListRequest) (*apiv1.ListRes
 	defer s.mu.Unlock()
 	revision, after := s.revision, ""
 	switch {
+	case req.GetAtTime() != nil:
+		return nil, errNoTimes
 	case req.GetContinue() != "":
 		var at string
 		at, after, _ = strings.Cut(req.GetContinue(), " ")

@@ -19,6 +19,8 @@ var (
 	ErrCompacted = errors.New("revision is no longer known")
 	// ErrFutureRevision: the revision asked for does not exist yet.
 	ErrFutureRevision = errors.New("revision does not exist yet")
+	// ErrFutureTime: the time asked for is yet to come.
+	ErrFutureTime = errors.New("time is yet to come")
 	// ErrContinue: the continue token is malformed or belongs to another list.
 	ErrContinue = errors.New("continue token is not valid for this list")
 	// ErrSlowWatcher: the watcher did not keep up and was cut off; it may resume from the last revision it saw.

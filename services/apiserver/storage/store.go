@@ -9,6 +9,7 @@ package storage
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -107,9 +108,14 @@ func New(cfg Config, cli *clientv3.Client, log *zap.Logger) (*Store, error) {
 	return s, nil
 }
 
-// Run keeps the cache up to date until ctx ends, through every failure of etcd. It returns nil then.
+// Run keeps the cache up to date until ctx ends, through every failure of etcd, and the clock with it. It returns nil then.
 func (s *Store) Run(ctx context.Context) error {
+	var clock sync.WaitGroup
+	ticker := time.NewTicker(ClockPrecision)
+	defer ticker.Stop()
+	clock.Go(func() { s.runClock(ctx, ticker.C) })
 	s.runFeed(ctx)
+	clock.Wait()
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	anypb "google.golang.org/protobuf/types/known/anypb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -395,7 +396,9 @@ type GetRequest struct {
 	// The object.
 	Object *ObjectReference `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
 	// Reads the object as it was at this revision; empty for now. Fails with OUT_OF_RANGE once etcd has compacted it.
-	AtRevision    string `protobuf:"bytes,2,opt,name=at_revision,json=atRevision,proto3" json:"at_revision,omitempty"`
+	AtRevision string `protobuf:"bytes,2,opt,name=at_revision,json=atRevision,proto3" json:"at_revision,omitempty"`
+	// Reads the object as it was at this time, to within two seconds; instead of at_revision.
+	AtTime        *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at_time,json=atTime,proto3" json:"at_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -442,6 +445,13 @@ func (x *GetRequest) GetAtRevision() string {
 		return x.AtRevision
 	}
 	return ""
+}
+
+func (x *GetRequest) GetAtTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AtTime
+	}
+	return nil
 }
 
 // GetResponse holds the object.
@@ -508,7 +518,9 @@ type ListRequest struct {
 	// The continue token of the previous page; the other fields but limit must be as they were.
 	Continue string `protobuf:"bytes,7,opt,name=continue,proto3" json:"continue,omitempty"`
 	// Lists the objects as they were at this revision; empty for now.
-	AtRevision    string `protobuf:"bytes,8,opt,name=at_revision,json=atRevision,proto3" json:"at_revision,omitempty"`
+	AtRevision string `protobuf:"bytes,8,opt,name=at_revision,json=atRevision,proto3" json:"at_revision,omitempty"`
+	// Lists the objects as they were at this time, to within two seconds; instead of at_revision.
+	AtTime        *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=at_time,json=atTime,proto3" json:"at_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -597,6 +609,13 @@ func (x *ListRequest) GetAtRevision() string {
 		return x.AtRevision
 	}
 	return ""
+}
+
+func (x *ListRequest) GetAtTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AtTime
+	}
+	return nil
 }
 
 // ListResponse holds one page of objects.
@@ -2135,7 +2154,7 @@ var File_xebec_api_v1_resource_proto protoreflect.FileDescriptor
 
 const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"\n" +
-	"\x1bxebec/api/v1/resource.proto\x12\fxebec.api.v1\x1a\x19google/protobuf/any.proto\"m\n" +
+	"\x1bxebec/api/v1/resource.proto\x12\fxebec.api.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"m\n" +
 	"\x0fObjectReference\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +
@@ -2144,14 +2163,15 @@ const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"\x05Fence\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12'\n" +
-	"\x0fcreate_revision\x18\x03 \x01(\tR\x0ecreateRevision\"d\n" +
+	"\x0fcreate_revision\x18\x03 \x01(\tR\x0ecreateRevision\"\x99\x01\n" +
 	"\n" +
 	"GetRequest\x125\n" +
 	"\x06object\x18\x01 \x01(\v2\x1d.xebec.api.v1.ObjectReferenceR\x06object\x12\x1f\n" +
 	"\vat_revision\x18\x02 \x01(\tR\n" +
-	"atRevision\";\n" +
+	"atRevision\x123\n" +
+	"\aat_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06atTime\";\n" +
 	"\vGetResponse\x12,\n" +
-	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\"\xf6\x01\n" +
+	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\"\xab\x02\n" +
 	"\vListRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +
@@ -2161,7 +2181,8 @@ const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"\x05limit\x18\x06 \x01(\x03R\x05limit\x12\x1a\n" +
 	"\bcontinue\x18\a \x01(\tR\bcontinue\x12\x1f\n" +
 	"\vat_revision\x18\b \x01(\tR\n" +
-	"atRevision\"\x85\x01\n" +
+	"atRevision\x123\n" +
+	"\aat_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x06atTime\"\x85\x01\n" +
 	"\fListResponse\x12.\n" +
 	"\aobjects\x18\x01 \x03(\v2\x14.google.protobuf.AnyR\aobjects\x12)\n" +
 	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12\x1a\n" +
@@ -2343,71 +2364,74 @@ var file_xebec_api_v1_resource_proto_goTypes = []any{
 	(*Operation)(nil),                // 27: xebec.api.v1.Operation
 	(*TransactRequest)(nil),          // 28: xebec.api.v1.TransactRequest
 	(*TransactResponse)(nil),         // 29: xebec.api.v1.TransactResponse
-	(*anypb.Any)(nil),                // 30: google.protobuf.Any
+	(*timestamppb.Timestamp)(nil),    // 30: google.protobuf.Timestamp
+	(*anypb.Any)(nil),                // 31: google.protobuf.Any
 }
 var file_xebec_api_v1_resource_proto_depIdxs = []int32{
 	4,  // 0: xebec.api.v1.GetRequest.object:type_name -> xebec.api.v1.ObjectReference
-	30, // 1: xebec.api.v1.GetResponse.object:type_name -> google.protobuf.Any
-	30, // 2: xebec.api.v1.ListResponse.objects:type_name -> google.protobuf.Any
-	0,  // 3: xebec.api.v1.WatchResponse.type:type_name -> xebec.api.v1.EventType
-	30, // 4: xebec.api.v1.WatchResponse.object:type_name -> google.protobuf.Any
-	30, // 5: xebec.api.v1.CreateRequest.object:type_name -> google.protobuf.Any
-	5,  // 6: xebec.api.v1.CreateRequest.fence:type_name -> xebec.api.v1.Fence
-	30, // 7: xebec.api.v1.CreateResponse.object:type_name -> google.protobuf.Any
-	30, // 8: xebec.api.v1.UpdateRequest.object:type_name -> google.protobuf.Any
-	5,  // 9: xebec.api.v1.UpdateRequest.fence:type_name -> xebec.api.v1.Fence
-	30, // 10: xebec.api.v1.UpdateResponse.object:type_name -> google.protobuf.Any
-	30, // 11: xebec.api.v1.UpdateStatusRequest.object:type_name -> google.protobuf.Any
-	5,  // 12: xebec.api.v1.UpdateStatusRequest.fence:type_name -> xebec.api.v1.Fence
-	30, // 13: xebec.api.v1.UpdateStatusResponse.object:type_name -> google.protobuf.Any
-	30, // 14: xebec.api.v1.ApplyRequest.object:type_name -> google.protobuf.Any
-	30, // 15: xebec.api.v1.ApplyResponse.object:type_name -> google.protobuf.Any
-	1,  // 16: xebec.api.v1.ApplyResponse.result:type_name -> xebec.api.v1.ApplyResult
-	4,  // 17: xebec.api.v1.PatchRequest.object:type_name -> xebec.api.v1.ObjectReference
-	2,  // 18: xebec.api.v1.PatchRequest.type:type_name -> xebec.api.v1.PatchType
-	5,  // 19: xebec.api.v1.PatchRequest.fence:type_name -> xebec.api.v1.Fence
-	30, // 20: xebec.api.v1.PatchResponse.object:type_name -> google.protobuf.Any
-	4,  // 21: xebec.api.v1.DeleteRequest.object:type_name -> xebec.api.v1.ObjectReference
-	3,  // 22: xebec.api.v1.DeleteRequest.propagation_policy:type_name -> xebec.api.v1.PropagationPolicy
-	5,  // 23: xebec.api.v1.DeleteRequest.fence:type_name -> xebec.api.v1.Fence
-	30, // 24: xebec.api.v1.DeleteResponse.object:type_name -> google.protobuf.Any
-	3,  // 25: xebec.api.v1.DeleteCollectionRequest.propagation_policy:type_name -> xebec.api.v1.PropagationPolicy
-	5,  // 26: xebec.api.v1.DeleteCollectionRequest.fence:type_name -> xebec.api.v1.Fence
-	12, // 27: xebec.api.v1.Operation.create:type_name -> xebec.api.v1.CreateRequest
-	14, // 28: xebec.api.v1.Operation.update:type_name -> xebec.api.v1.UpdateRequest
-	16, // 29: xebec.api.v1.Operation.update_status:type_name -> xebec.api.v1.UpdateStatusRequest
-	22, // 30: xebec.api.v1.Operation.delete:type_name -> xebec.api.v1.DeleteRequest
-	26, // 31: xebec.api.v1.Operation.bind:type_name -> xebec.api.v1.BindOperation
-	27, // 32: xebec.api.v1.TransactRequest.operations:type_name -> xebec.api.v1.Operation
-	5,  // 33: xebec.api.v1.TransactRequest.fence:type_name -> xebec.api.v1.Fence
-	30, // 34: xebec.api.v1.TransactResponse.objects:type_name -> google.protobuf.Any
-	6,  // 35: xebec.api.v1.ResourceService.Get:input_type -> xebec.api.v1.GetRequest
-	8,  // 36: xebec.api.v1.ResourceService.List:input_type -> xebec.api.v1.ListRequest
-	10, // 37: xebec.api.v1.ResourceService.Watch:input_type -> xebec.api.v1.WatchRequest
-	12, // 38: xebec.api.v1.ResourceService.Create:input_type -> xebec.api.v1.CreateRequest
-	14, // 39: xebec.api.v1.ResourceService.Update:input_type -> xebec.api.v1.UpdateRequest
-	16, // 40: xebec.api.v1.ResourceService.UpdateStatus:input_type -> xebec.api.v1.UpdateStatusRequest
-	18, // 41: xebec.api.v1.ResourceService.Apply:input_type -> xebec.api.v1.ApplyRequest
-	20, // 42: xebec.api.v1.ResourceService.Patch:input_type -> xebec.api.v1.PatchRequest
-	22, // 43: xebec.api.v1.ResourceService.Delete:input_type -> xebec.api.v1.DeleteRequest
-	24, // 44: xebec.api.v1.ResourceService.DeleteCollection:input_type -> xebec.api.v1.DeleteCollectionRequest
-	28, // 45: xebec.api.v1.ResourceService.Transact:input_type -> xebec.api.v1.TransactRequest
-	7,  // 46: xebec.api.v1.ResourceService.Get:output_type -> xebec.api.v1.GetResponse
-	9,  // 47: xebec.api.v1.ResourceService.List:output_type -> xebec.api.v1.ListResponse
-	11, // 48: xebec.api.v1.ResourceService.Watch:output_type -> xebec.api.v1.WatchResponse
-	13, // 49: xebec.api.v1.ResourceService.Create:output_type -> xebec.api.v1.CreateResponse
-	15, // 50: xebec.api.v1.ResourceService.Update:output_type -> xebec.api.v1.UpdateResponse
-	17, // 51: xebec.api.v1.ResourceService.UpdateStatus:output_type -> xebec.api.v1.UpdateStatusResponse
-	19, // 52: xebec.api.v1.ResourceService.Apply:output_type -> xebec.api.v1.ApplyResponse
-	21, // 53: xebec.api.v1.ResourceService.Patch:output_type -> xebec.api.v1.PatchResponse
-	23, // 54: xebec.api.v1.ResourceService.Delete:output_type -> xebec.api.v1.DeleteResponse
-	25, // 55: xebec.api.v1.ResourceService.DeleteCollection:output_type -> xebec.api.v1.DeleteCollectionResponse
-	29, // 56: xebec.api.v1.ResourceService.Transact:output_type -> xebec.api.v1.TransactResponse
-	46, // [46:57] is the sub-list for method output_type
-	35, // [35:46] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	30, // 1: xebec.api.v1.GetRequest.at_time:type_name -> google.protobuf.Timestamp
+	31, // 2: xebec.api.v1.GetResponse.object:type_name -> google.protobuf.Any
+	30, // 3: xebec.api.v1.ListRequest.at_time:type_name -> google.protobuf.Timestamp
+	31, // 4: xebec.api.v1.ListResponse.objects:type_name -> google.protobuf.Any
+	0,  // 5: xebec.api.v1.WatchResponse.type:type_name -> xebec.api.v1.EventType
+	31, // 6: xebec.api.v1.WatchResponse.object:type_name -> google.protobuf.Any
+	31, // 7: xebec.api.v1.CreateRequest.object:type_name -> google.protobuf.Any
+	5,  // 8: xebec.api.v1.CreateRequest.fence:type_name -> xebec.api.v1.Fence
+	31, // 9: xebec.api.v1.CreateResponse.object:type_name -> google.protobuf.Any
+	31, // 10: xebec.api.v1.UpdateRequest.object:type_name -> google.protobuf.Any
+	5,  // 11: xebec.api.v1.UpdateRequest.fence:type_name -> xebec.api.v1.Fence
+	31, // 12: xebec.api.v1.UpdateResponse.object:type_name -> google.protobuf.Any
+	31, // 13: xebec.api.v1.UpdateStatusRequest.object:type_name -> google.protobuf.Any
+	5,  // 14: xebec.api.v1.UpdateStatusRequest.fence:type_name -> xebec.api.v1.Fence
+	31, // 15: xebec.api.v1.UpdateStatusResponse.object:type_name -> google.protobuf.Any
+	31, // 16: xebec.api.v1.ApplyRequest.object:type_name -> google.protobuf.Any
+	31, // 17: xebec.api.v1.ApplyResponse.object:type_name -> google.protobuf.Any
+	1,  // 18: xebec.api.v1.ApplyResponse.result:type_name -> xebec.api.v1.ApplyResult
+	4,  // 19: xebec.api.v1.PatchRequest.object:type_name -> xebec.api.v1.ObjectReference
+	2,  // 20: xebec.api.v1.PatchRequest.type:type_name -> xebec.api.v1.PatchType
+	5,  // 21: xebec.api.v1.PatchRequest.fence:type_name -> xebec.api.v1.Fence
+	31, // 22: xebec.api.v1.PatchResponse.object:type_name -> google.protobuf.Any
+	4,  // 23: xebec.api.v1.DeleteRequest.object:type_name -> xebec.api.v1.ObjectReference
+	3,  // 24: xebec.api.v1.DeleteRequest.propagation_policy:type_name -> xebec.api.v1.PropagationPolicy
+	5,  // 25: xebec.api.v1.DeleteRequest.fence:type_name -> xebec.api.v1.Fence
+	31, // 26: xebec.api.v1.DeleteResponse.object:type_name -> google.protobuf.Any
+	3,  // 27: xebec.api.v1.DeleteCollectionRequest.propagation_policy:type_name -> xebec.api.v1.PropagationPolicy
+	5,  // 28: xebec.api.v1.DeleteCollectionRequest.fence:type_name -> xebec.api.v1.Fence
+	12, // 29: xebec.api.v1.Operation.create:type_name -> xebec.api.v1.CreateRequest
+	14, // 30: xebec.api.v1.Operation.update:type_name -> xebec.api.v1.UpdateRequest
+	16, // 31: xebec.api.v1.Operation.update_status:type_name -> xebec.api.v1.UpdateStatusRequest
+	22, // 32: xebec.api.v1.Operation.delete:type_name -> xebec.api.v1.DeleteRequest
+	26, // 33: xebec.api.v1.Operation.bind:type_name -> xebec.api.v1.BindOperation
+	27, // 34: xebec.api.v1.TransactRequest.operations:type_name -> xebec.api.v1.Operation
+	5,  // 35: xebec.api.v1.TransactRequest.fence:type_name -> xebec.api.v1.Fence
+	31, // 36: xebec.api.v1.TransactResponse.objects:type_name -> google.protobuf.Any
+	6,  // 37: xebec.api.v1.ResourceService.Get:input_type -> xebec.api.v1.GetRequest
+	8,  // 38: xebec.api.v1.ResourceService.List:input_type -> xebec.api.v1.ListRequest
+	10, // 39: xebec.api.v1.ResourceService.Watch:input_type -> xebec.api.v1.WatchRequest
+	12, // 40: xebec.api.v1.ResourceService.Create:input_type -> xebec.api.v1.CreateRequest
+	14, // 41: xebec.api.v1.ResourceService.Update:input_type -> xebec.api.v1.UpdateRequest
+	16, // 42: xebec.api.v1.ResourceService.UpdateStatus:input_type -> xebec.api.v1.UpdateStatusRequest
+	18, // 43: xebec.api.v1.ResourceService.Apply:input_type -> xebec.api.v1.ApplyRequest
+	20, // 44: xebec.api.v1.ResourceService.Patch:input_type -> xebec.api.v1.PatchRequest
+	22, // 45: xebec.api.v1.ResourceService.Delete:input_type -> xebec.api.v1.DeleteRequest
+	24, // 46: xebec.api.v1.ResourceService.DeleteCollection:input_type -> xebec.api.v1.DeleteCollectionRequest
+	28, // 47: xebec.api.v1.ResourceService.Transact:input_type -> xebec.api.v1.TransactRequest
+	7,  // 48: xebec.api.v1.ResourceService.Get:output_type -> xebec.api.v1.GetResponse
+	9,  // 49: xebec.api.v1.ResourceService.List:output_type -> xebec.api.v1.ListResponse
+	11, // 50: xebec.api.v1.ResourceService.Watch:output_type -> xebec.api.v1.WatchResponse
+	13, // 51: xebec.api.v1.ResourceService.Create:output_type -> xebec.api.v1.CreateResponse
+	15, // 52: xebec.api.v1.ResourceService.Update:output_type -> xebec.api.v1.UpdateResponse
+	17, // 53: xebec.api.v1.ResourceService.UpdateStatus:output_type -> xebec.api.v1.UpdateStatusResponse
+	19, // 54: xebec.api.v1.ResourceService.Apply:output_type -> xebec.api.v1.ApplyResponse
+	21, // 55: xebec.api.v1.ResourceService.Patch:output_type -> xebec.api.v1.PatchResponse
+	23, // 56: xebec.api.v1.ResourceService.Delete:output_type -> xebec.api.v1.DeleteResponse
+	25, // 57: xebec.api.v1.ResourceService.DeleteCollection:output_type -> xebec.api.v1.DeleteCollectionResponse
+	29, // 58: xebec.api.v1.ResourceService.Transact:output_type -> xebec.api.v1.TransactResponse
+	48, // [48:59] is the sub-list for method output_type
+	37, // [37:48] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_xebec_api_v1_resource_proto_init() }
