@@ -18,7 +18,7 @@ TEST_FLAGS ?=
 
 # These install vagrant, ansible and debootstrap and take minutes, which is for whoever calls them to say: test and lint leave
 # them out, and .ci/run calls them.
-.PHONY: test-hosts lint-hosts
+.PHONY: test-hosts test-vm lint-hosts
 .PHONY: build images lab lab-down test conformance bench generate lint check-generated generate-deps install-deps clean
 
 build: images ## the three programs and the sample images, into bin/
@@ -40,6 +40,11 @@ test: install-deps ## every test; as root, for namespaces, containers and eBPF a
 test-hosts: install-deps ## a cluster by Ansible on hosts booted with systemd; as root, two to five minutes
 	hack/deps-hosts.sh
 	XEBEC_HOSTS=1 CI=true go test -count=1 -timeout $(TEST_TIMEOUT) -v ./tests/hosts/...
+
+# For more than the smallest cluster: XEBEC_VM_MASTERS=3 XEBEC_VM_NODES=2.
+test-vm: install-deps build ## `vagrant up` on emulated virtual machines; as root, ten minutes or more
+	hack/deps.sh vm
+	XEBEC_VM=1 go test -count=1 -timeout 90m -v ./tests/vm
 
 lint-hosts: ## playbooks, units and the Vagrantfile
 	hack/deps-hosts.sh

@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
-# Installs what building, testing and the lab need and what is missing, on Debian and Ubuntu. With the argument
-# "generate", also what compiling the eBPF programs anew needs: their objects are committed, so that nothing else does.
+# Installs what building, testing and the lab need and what is missing, on Debian and Ubuntu. With an argument also what
+# one thing more needs:
+#
+#   generate  compiling the eBPF programs anew; their objects are committed, so that nothing else does
+#   vm        `vagrant up` on machines that QEMU emulates
 set -euo pipefail
 
-# program package
+# program package; and, for packages without a program, path package
+files=()
 needs=(
   "containerd containerd"
   "runc runc"
@@ -13,9 +17,27 @@ needs=(
   "git git"
   "gcc gcc"
 )
-if [[ ${1-} == generate ]]; then
-  needs+=("clang-14 clang-14" "llvm-strip-14 llvm-14")
-fi
+case ${1-} in
+  "") ;;
+  generate)
+    needs+=("clang-14 clang-14" "llvm-strip-14 llvm-14")
+    files=("/usr/include/bpf/bpf_helpers.h libbpf-dev")
+    ;;
+  vm)
+    needs+=(
+      "debootstrap debootstrap" "mke2fs e2fsprogs" "sfdisk fdisk" "qemu-img qemu-utils" "qemu-system-x86_64 qemu-system-x86"
+      "libvirtd libvirt-daemon-system" "virsh libvirt-clients" "dnsmasq dnsmasq-base" "vagrant vagrant" "ssh openssh-client"
+      "ansible-playbook ansible-core"
+    )
+    # libvirt's networks between machines use iptables, in the test's own network namespace.
+    needs+=("iptables iptables" "unshare util-linux")
+    files=("/usr/share/rubygems-integration/all/specifications/vagrant-libvirt-*.gemspec vagrant-libvirt")
+    ;;
+  *)
+    echo "deps: there is no group $1; there are generate and vm" >&2
+    exit 2
+    ;;
+esac
 
 PATH=$PATH:/usr/sbin:/sbin
 missing=()
@@ -23,9 +45,10 @@ for need in "${needs[@]}"; do
   read -r program package <<<"$need"
   command -v "$program" >/dev/null || missing+=("$package")
 done
-if [[ ${1-} == generate && ! -e /usr/include/bpf/bpf_helpers.h ]]; then
-  missing+=(libbpf-dev)
-fi
+for file in "${files[@]}"; do
+  read -r pattern package <<<"$file"
+  compgen -G "$pattern" >/dev/null || missing+=("$package")
+done
 
 if ! command -v go >/dev/null; then
   echo "deps: Go is missing: install the version that go.mod names, from https://go.dev/dl/" >&2

@@ -86,7 +86,7 @@ class Lab
   def variables
     {
       "ansible_user" => "vagrant",
-      "ansible_ssh_private_key_file" => "~/.vagrant.d/insecure_private_key",
+      "ansible_ssh_private_key_file" => File.join(ENV.fetch("VAGRANT_HOME", "~/.vagrant.d"), "insecure_private_key"),
       # Machines are made anew under the same addresses.
       "ansible_ssh_common_args" => "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR",
       "xebec_cluster" => "vagrant",
