@@ -122,17 +122,17 @@ func (a *Agent) newStack(ctx context.Context, podCIDR netip.Prefix, m networkMet
 func (s *stack) run(ctx context.Context, group *errgroup.Group, w *watches) {
 	s.revision = w.services.Revision
 	w.serveKept(s)
+	s.syncer.OnProgrammed(w.drain.Programmed)
 	group.Go(func() error { return s.pods.Run(ctx, s.log) })
 	group.Go(func() error { return s.syncer.Run(ctx) })
 	group.Go(func() error { return s.dns.Serve(ctx) })
+	group.Go(func() error { return w.drain.Run(ctx) })
 	group.Go(func() error { return w.runNeighbours(ctx, s) })
 	group.Go(func() error { return w.runServices(ctx, group, s) })
 }
-	s.syncer.OnProgrammed(w.drain.Programmed)
 
 // close lets go of what the kernel keeps at work.
 func (s *stack) close() {
-	group.Go(func() error { return w.drain.Run(ctx) })
 	var errs []error
 	if s.datapath != nil {
 		errs = append(errs, s.datapath.Close())
