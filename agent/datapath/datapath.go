@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xebec-project/xebec/agent/bpf"
+	"github.com/xebec-project/xebec/agent/hook"
 )
 
 // layout names the directory of the pinned maps. It changes whenever a map's
@@ -177,11 +178,11 @@ func Remove(pinPath string) error {
 		return fmt.Errorf("listing the pinned links: %w", err)
 	}
 	for _, e := range entries {
-		if err := detach(filepath.Join(links, e.Name())); err != nil {
+		if err := hook.Detach(filepath.Join(links, e.Name())); err != nil {
 			return err
 		}
 	}
-	if err := removeFilters(); err != nil {
+	if err := hook.RemoveFilters(bpf.UplinkProgToUplink, bpf.UplinkProgFromUplink); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(pinPath); err != nil {

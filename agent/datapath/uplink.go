@@ -7,17 +7,11 @@ import (
 	"path/filepath"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/xebec-project/xebec/agent/bpf"
-)
-
-// filterPriority and filterHandle name our filters where the kernel has no tcx.
-const (
-	filterPriority = 88
-	filterHandle   = 1
+	"github.com/xebec-project/xebec/agent/hook"
 )
 
 // overlayPin names the link of the program that takes answers from the overlay.
@@ -25,8 +19,7 @@ const overlayPin = "from_overlay"
 
 type uplinkHook struct {
 	program string
-	attach  ebpf.AttachType
-	parent  uint32 // where the kernel has no tcx
+	egress  bool
 }
 
 // fromUplink is the index of the hook for what arrives.
@@ -35,8 +28,8 @@ const fromUplink = 1
 // uplinkHooks are the programs on the interface with the node's address. The
 // way back comes first, as with the hooks of sockets.
 var uplinkHooks = [...]uplinkHook{
-	{bpf.UplinkProgToUplink, ebpf.AttachTCXEgress, netlink.HANDLE_MIN_EGRESS},
-	fromUplink: {bpf.UplinkProgFromUplink, ebpf.AttachTCXIngress, netlink.HANDLE_MIN_INGRESS},
+	{bpf.UplinkProgToUplink, true},
+	fromUplink: {bpf.UplinkProgFromUplink, false},
 }
 
 // loadUplink loads the programs of the uplink, which share the maps of services.
@@ -149,71 +142,10 @@ func (d *Datapath) eachUplinkHook(renew bool) error {
 
 // ensureHook attaches a program to an interface; the pin tells its places apart.
 func (d *Datapath) ensureHook(pin string, index int, h uplinkHook, renew bool) error {
-	program := d.uplink.Programs[h.program]
-	err := link.ErrNotSupported
-	if !d.cfg.ClassicTC {
-		err = d.ensureTCX(pin, index, program, h.attach, renew)
-	}
-	if errors.Is(err, link.ErrNotSupported) {
-		err = ensureFilter(index, h.program, program, h.parent)
-	}
-	if err != nil {
-		return fmt.Errorf("attaching %s to interface %d: %w", h.program, index, err)
-	}
-	return nil
-}
-
-func (d *Datapath) ensureTCX(name string, index int, program *ebpf.Program, at ebpf.AttachType, renew bool) error {
-	return pinnedLink{
-		pin:     filepath.Join(d.cfg.PinPath, linksDir, name),
-		program: program,
-		belongs: func(i *link.Info) bool { return i.TCX() != nil && i.TCX().Ifindex == uint32(index) },
-		attach: func() (link.Link, error) {
-			return link.AttachTCX(link.TCXOptions{Interface: index, Program: program, Attach: at})
-		},
-	}.ensure(renew)
-}
-
-// ensureFilter does what tcx does, on kernels before 6.6: a filter stays with
-// its interface and needs no pin.
-func ensureFilter(index int, name string, program *ebpf.Program, parent uint32) error {
-	qdisc := &netlink.GenericQdisc{
-		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT},
-		QdiscType:  "clsact",
-	}
-	if err := netlink.QdiscAdd(qdisc); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("adding clsact: %w", err)
-	}
-	return netlink.FilterReplace(&netlink.BpfFilter{
-		FilterAttrs: netlink.FilterAttrs{
-			LinkIndex: index, Parent: parent, Handle: filterHandle, Priority: filterPriority, Protocol: unix.ETH_P_ALL,
-		},
-		Fd: program.FD(), Name: name, DirectAction: true,
-	})
-}
-
-// removeFilters removes our filters from all interfaces.
-func removeFilters() error {
-	links, err := netlink.LinkList()
-	if err != nil {
-		return fmt.Errorf("listing interfaces: %w", err)
-	}
-	for _, l := range links {
-		for _, h := range uplinkHooks {
-			filters, err := netlink.FilterList(l, h.parent)
-			if err != nil {
-				continue // without clsact there are none
-			}
-			for _, f := range filters {
-				if b, ok := f.(*netlink.BpfFilter); ok && b.Name == h.program && b.Priority == filterPriority {
-					if err := netlink.FilterDel(f); err != nil {
-						return fmt.Errorf("removing a filter from %s: %w", l.Attrs().Name, err)
-					}
-				}
-			}
-		}
-	}
-	return nil
+	return hook.Interface{
+		Pin: filepath.Join(d.cfg.PinPath, linksDir, pin), Name: h.program, Program: d.uplink.Programs[h.program],
+		Index: index, Egress: h.egress, Classic: d.cfg.ClassicTC,
+	}.Ensure(renew)
 }
 
 func interfaceWith(ip netip.Addr) (int, error) {
