@@ -112,6 +112,7 @@ func TestNode(t *testing.T) {
 		testControlPlaneAway(t, one)
 		n.agent, n.exited = one.agent, one.exited
 	}))
+	t.Run("forgotten", n.in(testForgotten))
 	t.Run("delete", func(t *testing.T) {
 		if _, err := client.Delete[*corev1.Pod](t.Context(), n.client, "default", "web"); err != nil {
 			t.Fatal(err)
@@ -355,6 +356,17 @@ func testControlPlaneAway(t *testing.T, n *node) {
 		resp, err := n.agentAPI.ListServices(admin(t.Context()), &nodev1.ListServicesRequest{})
 		return err == nil && len(resp.Services) > 0
 	})
+}
+
+// A control plane that was restored from a backup of before the node joined gets to know it anew, with the addresses that
+// its pods have.
+func testForgotten(t *testing.T, n *node) {
+	clienttest.Remove(n.api, &corev1.Node{Metadata: &metav1.ObjectMeta{Name: nodeName}})
+	n.until("the node registers again", func() bool {
+		now, err := client.Get[*corev1.Node](t.Context(), n.client, "", nodeName)
+		return err == nil && now.Spec.PodCidr == "10.244.7.0/24" && kind.NodeCondition(now, kind.NodeReady).GetStatus() == "True"
+	})
+	n.podUntil("web", "its pod runs on", kind.IsPodReady)
 }
 
 // lookup asks the node's DNS server.

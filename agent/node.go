@@ -160,7 +160,7 @@ func (r *registrar) sync(ctx context.Context, heartbeat bool) (wrote bool, err e
 	node, err := client.Get[*corev1.Node](ctx, r.client, "", r.cfg.Node)
 	if apierr.IsNotFound(err) {
 		node, err = client.Create(ctx, r.client, &corev1.Node{
-			Metadata: &metav1.ObjectMeta{Name: r.cfg.Node, Labels: r.labels()}, Spec: &corev1.NodeSpec{},
+			Metadata: &metav1.ObjectMeta{Name: r.cfg.Node, Labels: r.labels()}, Spec: &corev1.NodeSpec{PodCidr: r.podCIDR(ctx)},
 		})
 		if err == nil {
 			r.log.Info("Node registered")
@@ -194,6 +194,20 @@ func (r *registrar) sync(ctx context.Context, heartbeat bool) (wrote bool, err e
 		return false, fmt.Errorf("telling the node's status: %w", err)
 	}
 	return true, nil
+}
+
+// podCIDR returns the range that the node's pods have their addresses from, when the cluster has forgotten the node, as after
+// a restore of a backup. It is empty for a node that has none, or whose range is another's by now.
+func (r *registrar) podCIDR(ctx context.Context) string {
+	kept, err := loadNode(r.cfg.StateDir, r.cfg.Node)
+	if err != nil || kept.GetSpec().GetPodCidr() == "" {
+		return ""
+	}
+	others, _, err := client.List[*corev1.Node](ctx, r.client, client.ListOptions{})
+	if err != nil || slices.ContainsFunc(others, func(n *corev1.Node) bool { return n.GetSpec().GetPodCidr() == kept.GetSpec().GetPodCidr() }) {
+		return ""
+	}
+	return kept.GetSpec().GetPodCidr()
 }
 
 func (r *registrar) labels() map[string]string {

@@ -55,7 +55,7 @@ type watches struct {
 	// changed is signalled when a node's address, pod CIDR or zone may have changed, cidr when this node's has one.
 	changed chan struct{}
 	cidr    chan netip.Prefix
-	// doubted is called a while after others took this node for silent. Set before runNodes.
+	// doubted is called a while after others took this node for silent, and when its object is gone. Set before runNodes.
 	doubted func()
 }
 
@@ -133,7 +133,14 @@ func (w *watches) onNode(old, now *corev1.Node) {
 		}
 		w.keeper.Changed()
 	}
-	if now == nil || now.GetMetadata().GetName() != w.node {
+	if now == nil {
+		if old.GetMetadata().GetName() == w.node {
+			w.log.Warn("The cluster does not know this node any more")
+			w.doubted()
+		}
+		return
+	}
+	if now.GetMetadata().GetName() != w.node {
 		return
 	}
 	if kind.NodeCondition(now, kind.NodeReady).GetStatus() == "Unknown" {
