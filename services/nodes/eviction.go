@@ -25,6 +25,9 @@ type eviction struct {
 	pods   *client.Informer[*corev1.Pod]
 	events *events.Recorder
 	after  time.Duration
+	// notBefore is when the first pod is evicted from a node for being lost, in this term of leadership. A term begins with
+	// what the one before, or a backup that was restored, left behind: nodes that are back are heard of within seconds.
+	notBefore time.Time
 
 	mu sync.Mutex
 	// seen is, by node and taint, when a taint without a time was first seen, in this term of leadership.
@@ -43,7 +46,7 @@ func (e *eviction) reconcile(ctx context.Context, key controller.Key) (controlle
 		if p.GetMetadata().GetDeletionTimestamp() != nil || kind.IsPodFinished(p) {
 			continue
 		}
-		at, evicted := evictionTime(p.GetSpec().GetTolerations(), taints, e.after)
+		at, evicted := evictionTime(p.GetSpec().GetTolerations(), taints, e.after, e.notBefore)
 		if !evicted {
 			continue
 		}
@@ -119,10 +122,14 @@ func (e *eviction) timed(node string, taints []*corev1.Taint) []*corev1.Taint {
 
 // evictionTime is when a pod must leave a node with the given NoExecute taints: the earliest over the taints; false when
 // it tolerates all of them for good. A pod that names no toleration for a taint of this service stays for the default
-// time, as Kubernetes' admission would have written into it; any other untolerated taint evicts at once.
-func evictionTime(tolerations []*corev1.Toleration, taints []*corev1.Taint, byDefault time.Duration) (at time.Time, evicted bool) {
+// time, as Kubernetes' admission would have written into it; any other untolerated taint evicts at once. For a taint of
+// this service it is never before notBefore.
+func evictionTime(tolerations []*corev1.Toleration, taints []*corev1.Taint, byDefault time.Duration, notBefore time.Time) (at time.Time, evicted bool) {
 	for _, taint := range taints {
 		leave, forGood := leaveAt(tolerations, taint, byDefault)
+		if isOwn(taint) && leave.Before(notBefore) {
+			leave = notBefore
+		}
 		if !forGood && (!evicted || leave.Before(at)) {
 			at, evicted = leave, true
 		}
@@ -150,8 +157,13 @@ func leaveAt(tolerations []*corev1.Toleration, taint *corev1.Taint, byDefault ti
 		return taint.GetTimeAdded().AsTime().Add(shortest), false
 	case tolerated:
 		return time.Time{}, true
-	case taint.GetKey() == taintNotReady || taint.GetKey() == taintUnreachable:
+	case isOwn(taint):
 		return taint.GetTimeAdded().AsTime().Add(byDefault), false
 	}
 	return time.Time{}, false
+}
+
+// isOwn says whether a taint is one that this service gives to nodes.
+func isOwn(t *corev1.Taint) bool {
+	return t.GetKey() == taintNotReady || t.GetKey() == taintUnreachable
 }

@@ -33,7 +33,8 @@ type Config struct {
 	NodeMaskSize int `yaml:"nodeMaskSize" help:"prefix length of one node's pod range"`
 	// EvictAfter is how long pods that name no toleration of their own stay on a node that is not ready or unreachable.
 	EvictAfter time.Duration `yaml:"evictAfter" help:"how long pods that name no toleration stay on a node that is lost"`
-	// StartGrace is how long a node that has just been made may take until its first heartbeat.
+	// StartGrace is how long a node that has just been made may take until its first heartbeat, and how long nodes that were
+	// lost before this instance took the lead have to be heard of before their pods are evicted, unless EvictAfter is less.
 	StartGrace time.Duration `yaml:"startGrace"`
 	// OrphanGrace is how long a node must have been gone before its pods are: it may be registering anew.
 	OrphanGrace time.Duration `yaml:"orphanGrace"`
@@ -130,7 +131,7 @@ func (s *Service) setup(t *controller.Term) error {
 		return []controller.Key{{Name: l.GetMetadata().GetName()}}
 	})
 
-	evict := &eviction{client: t.Client(), nodes: nodes, pods: pods, events: s.Events(), after: s.cfg.EvictAfter, seen: map[string]map[string]time.Time{}}
+	evict := &eviction{client: t.Client(), nodes: nodes, pods: pods, events: s.Events(), after: s.cfg.EvictAfter, notBefore: time.Now().Add(min(s.cfg.StartGrace, s.cfg.EvictAfter)), seen: map[string]map[string]time.Time{}}
 	evictController := t.Controller("eviction", 0, evict.reconcile)
 	controller.For(evictController, nodes)
 	controller.Map(evictController, pods, func(p *corev1.Pod) []controller.Key {

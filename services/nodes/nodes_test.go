@@ -58,10 +58,18 @@ func TestEvictionTime(t *testing.T) {
 		{"the shorter of two tolerations", []*corev1.Toleration{{Operator: "Exists"}, {Key: taintUnreachable, Operator: "Exists", TolerationSeconds: &for10}}, []*corev1.Taint{unreachable}, added.Add(10 * time.Second), true},
 	}
 	for _, tt := range tests {
-		at, evicted := evictionTime(tt.tolerations, tt.taints, 30*time.Second)
+		at, evicted := evictionTime(tt.tolerations, tt.taints, 30*time.Second, time.Time{})
 		if evicted != tt.evicted || !at.Equal(tt.want) {
 			t.Errorf("%s: got %v, %v; want %v, %v", tt.name, at, evicted, tt.want, tt.evicted)
 		}
+	}
+	// A term that has just begun gives lost nodes the time to be heard of, and no pod any that a person's taint takes.
+	term := added.Add(time.Hour)
+	if at, evicted := evictionTime(nil, []*corev1.Taint{unreachable}, 30*time.Second, term); !evicted || !at.Equal(term) {
+		t.Errorf("a taint of before the term evicts at %v, %t; want %v", at, evicted, term)
+	}
+	if at, evicted := evictionTime(nil, []*corev1.Taint{unreachable, other}, 30*time.Second, term); !evicted || !at.IsZero() {
+		t.Errorf("a person's taint evicts at %v, %t; want at once", at, evicted)
 	}
 }
 
