@@ -59,21 +59,24 @@ const nodeName = "node-1"
 // node is a machine with an agent, and a control plane in memory on a machine beside it.
 type node struct {
 	*testing.T
-	api      *clienttest.Server
-	client   *client.Client
-	pki      *rpctest.Cluster
-	master   *netlab.Namespace
-	self     *netlab.Namespace
-	daemon   *containerdtest.Daemon
-	config   string
-	bpf      string
-	log      *os.File
+	api    *clienttest.Server
+	client *client.Client
+	pki    *rpctest.Cluster
+	master *netlab.Namespace
+	self   *netlab.Namespace
+	daemon *containerdtest.Daemon
+	config string
+	bpf    string
+	log    *os.File
+	// program is the agent, empty for this test program, and env its environment beside the test's.
+	program  string
+	env      []string
 	agent    *exec.Cmd
 	exited   chan struct{}
 	agentAPI nodev1.NodeServiceClient
 }
 
-func start(t *testing.T) *node {
+func start(t *testing.T, change ...func(*node)) *node {
 	t.Helper()
 	containerdtest.Need(t)
 	lab := netlab.New(t)
@@ -131,6 +134,9 @@ labels: [disk=fast]
 			t.Logf("the agent's last words:\n%s", b[max(0, len(b)-6000):])
 		}
 	})
+	for _, f := range change {
+		f(n)
+	}
 	n.run()
 
 	conn, err := rpc.Dial("10.99.0.2:10250", rpc.ClientConfig{
@@ -153,12 +159,16 @@ labels: [disk=fast]
 
 func (n *node) run() {
 	n.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		n.Fatal(err)
+	program := n.program
+	if program == "" {
+		self, err := os.Executable()
+		if err != nil {
+			n.Fatal(err)
+		}
+		program = self
 	}
-	n.agent = exec.Command(self, "--config", n.config)
-	n.agent.Env = append(os.Environ(), agentProgram+"=1")
+	n.agent = exec.Command(program, "--config", n.config)
+	n.agent.Env = append(append(os.Environ(), agentProgram+"=1"), n.env...)
 	n.agent.Stdout, n.agent.Stderr = n.log, n.log
 	if err := n.self.Do(n.agent.Start); err != nil {
 		n.Fatal(err)
@@ -277,7 +287,7 @@ func (n *node) logs(req *nodev1.LogsRequest) (string, error) {
 	}
 }
 
-func (n *node) pod(name, script string, change ...func(*corev1.Pod)) {
+func (n *node) pod(name, script string, change ...func(*corev1.Pod)) *corev1.Pod {
 	n.Helper()
 	p := &corev1.Pod{
 		Metadata: &metav1.ObjectMeta{Name: name, Namespace: "default"},
@@ -289,7 +299,9 @@ func (n *node) pod(name, script string, change ...func(*corev1.Pod)) {
 	for _, f := range change {
 		f(p)
 	}
-	if _, err := client.Create(n.Context(), n.client, p); err != nil {
+	p, err := client.Create(n.Context(), n.client, p)
+	if err != nil {
 		n.Fatal(err)
 	}
+	return p
 }

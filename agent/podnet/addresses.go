@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/xebec-project/xebec/internal/failpoint"
 )
 
 // ErrNoAddress says that every address of the pod CIDR is taken.
@@ -93,9 +95,11 @@ func (a *addresses) allocate(uid string) (netip.Addr, error) {
 	if err := os.WriteFile(temp, []byte(ip.String()+"\n"), 0o600); err != nil {
 		return netip.Addr{}, fmt.Errorf("writing an allocation: %w", err)
 	}
+	failpoint.Hit("address-written")
 	if err := os.Rename(temp, filepath.Join(a.dir, uid)); err != nil {
 		return netip.Addr{}, fmt.Errorf("writing an allocation: %w", err)
 	}
+	failpoint.Hit("address-recorded")
 	a.byUID[uid], a.taken[ip], a.last = ip, uid, ip
 	return ip, nil
 }
@@ -128,6 +132,7 @@ func (a *addresses) release(uid string) error {
 	if err := os.Remove(filepath.Join(a.dir, uid)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("releasing %v: %w", ip, err)
 	}
+	failpoint.Hit("address-released")
 	delete(a.byUID, uid)
 	delete(a.taken, ip)
 	return nil

@@ -28,6 +28,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"github.com/xebec-project/xebec/internal/failpoint"
 	"github.com/xebec-project/xebec/internal/osthread"
 )
 
@@ -290,9 +291,11 @@ func (n *Network) connect(ctx context.Context, podUID, netnsPath string, ip neti
 	if err := configurePod(pod, podSide, ip); err != nil {
 		return fmt.Errorf("inside the pod: %w", err)
 	}
+	failpoint.Hit("pod-interface-set-up")
 	if err := n.configureHost(hostSide, ip); err != nil {
 		return fmt.Errorf("on the node: %w", err)
 	}
+	failpoint.Hit("pod-routed")
 	for _, end := range []struct {
 		handle *netlink.Handle
 		link   netlink.Link
@@ -359,6 +362,7 @@ func (n *Network) ensurePair(name string, pod *netlink.Handle, ns netns.NsHandle
 	if err := n.node.LinkAdd(veth); err != nil {
 		return nil, nil, fmt.Errorf("making the veth pair: %w", err)
 	}
+	failpoint.Hit("veth-made")
 	if hostSide, err = n.node.LinkByName(name); err != nil {
 		return nil, nil, fmt.Errorf("finding %s: %w", name, err)
 	}
@@ -436,6 +440,7 @@ func (n *Network) Teardown(ctx context.Context, podUID string) error {
 	if err := n.deleteLink(linkName(podUID)); err != nil {
 		return fmt.Errorf("disconnecting pod %s: %w", podUID, err)
 	}
+	failpoint.Hit("veth-deleted")
 	defer n.cfg.Metrics.hold(n.addresses)
 	return n.addresses.release(podUID)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/xebec-project/xebec/agent/logs"
 	"github.com/xebec-project/xebec/agent/probe"
 	"github.com/xebec-project/xebec/agent/runtime"
+	"github.com/xebec-project/xebec/internal/failpoint"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -159,6 +160,7 @@ func (w *worker) nextAttempt(c *container) error {
 	if err := w.dir.saveRecord(c.spec.GetName(), rec); err != nil {
 		return err
 	}
+	failpoint.Hit("attempt-recorded")
 	c.rec, c.image = rec, nil
 	for _, path := range []string{w.dir.log(c.spec.GetName(), rec.Attempt-2), w.dir.message(c.spec.GetName(), rec.Attempt-1)} {
 		// What can't be removed now goes with the pod.
@@ -303,6 +305,7 @@ func (w *worker) start(ctx context.Context, pod *corev1.Pod, c *container) (time
 	if err := w.dir.saveRecord(c.spec.GetName(), c.rec); err != nil {
 		return 0, err
 	}
+	failpoint.Hit("start-recorded")
 	c.failures, c.running, c.status = 0, s.State == runtime.Running, s
 	w.cfg.Recorder.Event(pod, "Normal", "Created", "Created container "+c.spec.GetName())
 	w.cfg.Recorder.Event(pod, "Normal", "Started", "Started container "+c.spec.GetName())
@@ -450,6 +453,7 @@ func (w *worker) stopStep(ctx context.Context, pod *corev1.Pod, c *container) (t
 		if err := w.cfg.Runtime.Kill(ctx, c.status.ID, sig); err != nil {
 			return 0, err
 		}
+		failpoint.Hit("container-signaled")
 		s.signaled = true
 	}
 	return left, nil
@@ -503,6 +507,7 @@ func (w *worker) ended(c *container, e *exit) error {
 	if err := w.dir.saveRecord(c.spec.GetName(), rec); err != nil {
 		return err
 	}
+	failpoint.Hit("exit-recorded")
 	c.rec, c.running = rec, false
 	c.stopAttending()
 	w.log.Info("Container ended", zap.String("container", c.spec.GetName()), zap.Int("attempt", rec.Attempt), zap.Int32("code", e.Code), zap.String("reason", e.Reason))

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/failpoint"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -130,6 +131,7 @@ func (p *publisher) step(ctx context.Context) error {
 		p.stored, p.told = stored, want
 		p.mu.Unlock()
 		pod = stored
+		failpoint.Hit("status-told")
 	}
 	// A pod that is not being deleted any more was brought back by a backup, and the worker will hear of it.
 	if !final || pod.GetMetadata().GetDeletionTimestamp() == nil {
@@ -138,6 +140,7 @@ func (p *publisher) step(ctx context.Context) error {
 	if err := p.cluster.Delete(ctx, pod); err != nil && !apierr.IsNotFound(err) {
 		return err
 	}
+	failpoint.Hit("pod-removed-from-api")
 	p.gone()
 	return nil
 }

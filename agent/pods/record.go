@@ -10,10 +10,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/xebec-project/xebec/internal/failpoint"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -74,7 +76,12 @@ func writeFile(path string, content []byte, mode fs.FileMode) error {
 	if err := os.WriteFile(tmp, content, mode); err != nil {
 		return err
 	}
-	return os.Rename(tmp, path)
+	failpoint.Hit("pod-file-written")
+	if err := os.Rename(tmp, path); err != nil {
+		return err
+	}
+	failpoint.Hit("pod-file-replaced")
+	return nil
 }
 
 func (d dir) saveRecord(container string, r record) error {
@@ -138,6 +145,49 @@ func (d dir) forgetTermination() error {
 	return nil
 }
 
+// removedPrefix begins the names of pods' directories on their way out.
+const removedPrefix = ".removed-"
+
+// remove removes the pod's directory. It goes at once, as far as the next agent sees: half a directory might hold a pod that
+// is taken up again, or might not and stay for ever.
+func (d dir) remove() error {
+	aside := filepath.Join(filepath.Dir(string(d)), removedPrefix+filepath.Base(string(d)))
+	if err := os.Rename(string(d), aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	failpoint.Hit("pod-directory-aside")
+	return os.RemoveAll(aside)
+}
+
+// sweep finishes removals that were cut off.
+func sweep(stateDir string) error {
+	aside, err := filepath.Glob(filepath.Join(stateDir, removedPrefix+"*"))
+	if err != nil {
+		return err
+	}
+	for _, path := range aside {
+		if err := os.RemoveAll(path); err != nil {
+			return fmt.Errorf("removing what is left of a pod: %w", err)
+		}
+	}
+	return nil
+}
+
+// podDirs returns the uids of the pods that have a directory, whole or not.
+func podDirs(stateDir string) ([]string, error) {
+	entries, err := os.ReadDir(stateDir)
+	if err != nil {
+		return nil, err
+	}
+	var uids []string
+	for _, e := range entries {
+		if e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
+			uids = append(uids, e.Name())
+		}
+	}
+	return uids, nil
+}
+
 // loadPods returns the pods that have a directory.
 func loadPods(stateDir string) (map[string]*corev1.Pod, []error) {
 	var errs []error
@@ -147,6 +197,9 @@ func loadPods(stateDir string) (map[string]*corev1.Pod, []error) {
 		errs = append(errs, err)
 	}
 	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
 		pod := &corev1.Pod{}
 		err := loadMessage(dir(filepath.Join(stateDir, e.Name())).pod(), pod)
 		if err != nil || pod.GetMetadata().GetUid() != e.Name() {

@@ -37,6 +37,9 @@ func (s *Set) Start(ctx context.Context) error {
 	if err := os.MkdirAll(s.cfg.StateDir, 0o711); err != nil {
 		return fmt.Errorf("making the directory for pods: %w", err)
 	}
+	if err := sweep(s.cfg.StateDir); err != nil {
+		s.cfg.Log.Warn("What is left of removed pods stays", zap.Error(err))
+	}
 	known, errs := loadPods(s.cfg.StateDir)
 	for _, err := range errs {
 		s.cfg.Log.Warn("Pod could not be taken up", zap.Error(err))
@@ -123,6 +126,16 @@ func (s *Set) Synced(ctx context.Context, uids map[string]bool) error {
 			Metadata: &metav1.ObjectMeta{Uid: c.PodUID, Namespace: c.PodNamespace, Name: c.PodName},
 			Spec:     &corev1.PodSpec{},
 		}, true)
+	}
+	dirs, err := podDirs(s.cfg.StateDir)
+	if err != nil {
+		return fmt.Errorf("looking for orphans: %w", err)
+	}
+	for _, uid := range dirs {
+		if !uids[uid] && s.workers[uid] == nil {
+			// An agent died before it had written down whose directory it was. There may be mounts in it all the same.
+			s.launch(&corev1.Pod{Metadata: &metav1.ObjectMeta{Uid: uid}, Spec: &corev1.PodSpec{}}, true)
+		}
 	}
 	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/agent/sandbox"
 	"github.com/xebec-project/xebec/agent/volumes"
+	"github.com/xebec-project/xebec/internal/failpoint"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -416,6 +416,7 @@ func (w *worker) ensureSandbox(ctx context.Context, pod *corev1.Pod) error {
 	if err := writeEtc(w.dir, pod, w.ip, w.cfg.DNS, w.cfg.ClusterDomain); err != nil {
 		return fmt.Errorf("writing the pod's files: %w", err)
 	}
+	failpoint.Hit("pod-etc-written")
 	w.connected = true
 	return nil
 }
@@ -429,10 +430,11 @@ func (w *worker) tearDown(ctx context.Context) error {
 	if err := w.cfg.Network.Teardown(ctx, w.uid); err != nil {
 		errs = append(errs, fmt.Errorf("disconnecting the pod: %w", err))
 	}
-	errs = append(errs, reaper.End(w.processes()), sandbox.Remove(w.dir.sandbox()), w.cfg.Runtime.RemovePod(w.uid), volumes.Remove(w.dir.volume("")))
+	errs = append(errs, reaper.End(w.processes()), sandbox.Remove(w.dir.sandbox()), w.cfg.Runtime.RemovePod(ctx, w.uid), volumes.Remove(w.dir.volume("")))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	failpoint.Hit("pod-torn-down")
 	w.connected, w.torn = false, true
 	clear(w.volumes)
 	w.cfg.followers.follow(w, nil)
@@ -516,7 +518,7 @@ func (w *worker) terminate(ctx context.Context, pod *corev1.Pod, gone bool) (tim
 		w.publish(pod, cause{}, true)
 		return 0, nil
 	}
-	if err := os.RemoveAll(string(w.dir)); err != nil {
+	if err := w.dir.remove(); err != nil {
 		return 0, fmt.Errorf("removing the pod's directory: %w", err)
 	}
 	w.finished = true

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xebec-project/xebec/internal/failpoint"
 )
 
 // cgroupRoot is where the kernel's cgroup trees are mounted.
@@ -68,8 +70,7 @@ func (r *Runtime) OOMKilled(s Status) bool {
 	return false
 }
 
-// RemovePod removes a pod's cgroup, once its containers are removed.
-func (r *Runtime) RemovePod(uid string) error {
+func (r *Runtime) removePodCgroup(uid string) error {
 	roots, err := hierarchies()
 	if err != nil {
 		return fmt.Errorf("removing the cgroup of pod %s: %w", uid, err)
@@ -85,6 +86,7 @@ func (r *Runtime) RemovePod(uid string) error {
 			}
 		}
 		errs = append(errs, rmdir(dir))
+		failpoint.Hit("cgroup-removed")
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("removing the cgroup of pod %s: %w", uid, err)

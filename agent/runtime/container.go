@@ -22,6 +22,7 @@ import (
 	"github.com/containerd/errdefs/pkg/errgrpc"
 
 	"github.com/xebec-project/xebec/agent/logs"
+	"github.com/xebec-project/xebec/internal/failpoint"
 )
 
 // Labels by which a container is known as ours, and whose it is.
@@ -127,6 +128,7 @@ func (r *Runtime) Start(ctx context.Context, cfg ContainerConfig) (Status, error
 	if err != nil {
 		return Status{}, r.discard(ctx, id, classify(ErrCreate, cfg.Name, err))
 	}
+	failpoint.Hit("container-created")
 	if err := r.startTask(ctx, c, cfg); err != nil {
 		return Status{}, r.discard(ctx, id, classify(ErrStart, cfg.Name, err))
 	}
@@ -180,6 +182,10 @@ func (r *Runtime) create(ctx context.Context, id string, cfg ContainerConfig) (c
 		containerd.WithSnapshotter(r.cfg.Snapshotter),
 		containerd.WithImageName(img.Name()),
 		containerd.WithNewSnapshot(id, img, snapshot),
+		func(context.Context, *containerd.Client, *containers.Container) error {
+			failpoint.Hit("snapshot-made")
+			return nil
+		},
 		containerd.WithNewSpec(specOpts(cfg, image, cgroup)),
 		containerd.WithContainerLabels(labels),
 		containerd.WithRuntime(shim, &runcoptions.Options{Root: r.cfg.RuncRoot}),
@@ -204,7 +210,12 @@ func (r *Runtime) startTask(ctx context.Context, c containerd.Container, cfg Con
 	if err != nil {
 		return err
 	}
-	return t.Start(ctx)
+	failpoint.Hit("task-created")
+	if err := t.Start(ctx); err != nil {
+		return err
+	}
+	failpoint.Hit("task-started")
+	return nil
 }
 
 // Status returns what is known about a container; the error wraps ErrNotFound when nothing is.
@@ -310,13 +321,38 @@ func (r *Runtime) Remove(ctx context.Context, id string) error {
 	if err := r.removeTask(ctx, id); err != nil {
 		return fmt.Errorf("removing container %s: %w", id, err)
 	}
-	if err := r.client.ContainerService().Delete(ctx, id); err != nil && !errdefs.IsNotFound(err) {
-		return fmt.Errorf("removing container %s: %w", id, err)
-	}
+	failpoint.Hit("task-removed")
+	// The container goes last: without it nobody would look for its file system.
 	if err := r.removeSnapshot(ctx, id); err != nil {
 		return fmt.Errorf("removing container %s: %w", id, err)
 	}
+	failpoint.Hit("snapshot-removed")
+	if err := r.client.ContainerService().Delete(ctx, id); err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("removing container %s: %w", id, err)
+	}
+	failpoint.Hit("container-removed")
 	return nil
+}
+
+// RemovePod removes what is left of a pod once its containers are removed: its cgroup, and the file systems of containers
+// that were never made because the agent died in between.
+func (r *Runtime) RemovePod(ctx context.Context, uid string) error {
+	ctx, cancel := context.WithTimeout(r.ctx(ctx), callTimeout)
+	defer cancel()
+	var orphans []string
+	err := r.client.SnapshotService(r.cfg.Snapshotter).Walk(ctx, func(_ context.Context, info snapshots.Info) error {
+		orphans = append(orphans, info.Name)
+		return nil
+	}, fmt.Sprintf("labels.%q==%q", labelPodUID, uid))
+	if err != nil {
+		return fmt.Errorf("looking for file systems of pod %s: %w", uid, err)
+	}
+	for _, id := range orphans {
+		if err := r.removeSnapshot(ctx, id); err != nil {
+			return fmt.Errorf("removing file system %s: %w", id, err)
+		}
+	}
+	return r.removePodCgroup(uid)
 }
 
 func (r *Runtime) removeTask(ctx context.Context, id string) error {

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/xebec-project/xebec/internal/failpoint"
 )
 
 // SetUpPod makes a pod's cgroup, which holds those of its containers, and bounds what they use together. It is
@@ -33,6 +35,7 @@ func (r *Runtime) SetUpPod(uid string, bounds Resources, processes int64) error 
 			errs = append(errs, err)
 			continue
 		}
+		failpoint.Hit("cgroup-made")
 		for _, f := range files {
 			err := os.WriteFile(filepath.Join(dir, f.name), []byte(f.value), 0)
 			if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {

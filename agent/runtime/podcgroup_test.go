@@ -69,7 +69,7 @@ func testPodBounds(n *node) {
 			n.Error(err)
 		}
 	}
-	if err := n.rt.RemovePod(n.uid); err != nil {
+	if err := n.rt.RemovePod(n.Context(), n.uid); err != nil {
 		n.Error(err)
 	}
 	if _, err := n.rt.PodUsage(n.uid); !errors.Is(err, fs.ErrNotExist) {

@@ -62,7 +62,7 @@ func testPropagation(n *node) {
 			n.Error(err)
 		}
 	}
-	if err := n.rt.RemovePod(n.uid); err != nil {
+	if err := n.rt.RemovePod(n.Context(), n.uid); err != nil {
 		n.Error(err)
 	}
 }

@@ -175,7 +175,7 @@ func testLifecycle(n *node) {
 	if _, err := n.rt.Status(n.Context(), s.ID); !errors.Is(err, runtime.ErrNotFound) {
 		n.Errorf("after Remove: %v", err)
 	}
-	if err := n.rt.RemovePod(n.uid); err != nil {
+	if err := n.rt.RemovePod(n.Context(), n.uid); err != nil {
 		n.Error(err)
 	}
 	left, _ := filepath.Glob("/sys/fs/cgroup/*" + n.daemon.CgroupParent + "/pod" + n.uid)

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xebec-project/xebec/internal/failpoint"
 	"github.com/xebec-project/xebec/internal/osthread"
 )
 
@@ -116,6 +117,7 @@ func pin(cfg Config, kinds []kind) error {
 		if err := unix.Mount(source, target, "", unix.MS_BIND, ""); err != nil {
 			return fmt.Errorf("pinning the %s namespace: %w", k.name, err)
 		}
+		failpoint.Hit("namespace-pinned")
 	}
 	return nil
 }
@@ -151,6 +153,7 @@ func Remove(dir string) error {
 		for {
 			err := unix.Unmount(p, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 			if err == nil {
+				failpoint.Hit("namespace-unpinned")
 				continue
 			}
 			if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
@@ -186,6 +189,7 @@ func mountShm(dir string) error {
 	if err := unix.Mount("shm", dir, "tmpfs", unix.MS_NOEXEC|unix.MS_NOSUID|unix.MS_NODEV, "mode=1777,"+shmSize); err != nil {
 		return fmt.Errorf("mounting /dev/shm: %w", err)
 	}
+	failpoint.Hit("shm-mounted")
 	return nil
 }
 

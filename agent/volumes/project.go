@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/xebec-project/xebec/internal/failpoint"
 )
 
 // Names in a projected volume that are not its files: a link to the directory that holds the present ones, and what such
@@ -59,6 +61,7 @@ func Project(dir string, files map[string]File, group Group, inMemory bool) (cha
 	if err := write(next, files, group); err != nil {
 		return false, errors.Join(err, os.RemoveAll(next))
 	}
+	failpoint.Hit("volume-files-written")
 	temp := filepath.Join(dir, present+"-new")
 	_ = os.Remove(temp)
 	if err := os.Symlink(filepath.Base(next), temp); err != nil {
@@ -67,6 +70,7 @@ func Project(dir string, files map[string]File, group Group, inMemory bool) (cha
 	if err := os.Rename(temp, filepath.Join(dir, present)); err != nil {
 		return false, err
 	}
+	failpoint.Hit("volume-files-swapped")
 	return true, link(dir, files, filepath.Base(next), now)
 }
 

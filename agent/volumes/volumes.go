@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xebec-project/xebec/internal/failpoint"
 )
 
 // ErrUnfit wraps why a path of the node is not what a volume asks for.
@@ -55,6 +57,7 @@ func mountMemory(dir string, size int64) error {
 	if err := unix.Mount("xebec-volume", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
 		return fmt.Errorf("mounting memory at %s: %w", dir, err)
 	}
+	failpoint.Hit("memory-volume-mounted")
 	return nil
 }
 
@@ -120,6 +123,7 @@ func Remove(root string) error {
 		// A volume in memory is a mount. For the others this fails, and need not work.
 		_ = unix.Unmount(filepath.Join(root, e.Name()), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 	}
+	failpoint.Hit("volumes-unmounted")
 	return os.RemoveAll(root)
 }
 
