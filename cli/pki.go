@@ -15,7 +15,7 @@ import (
 )
 
 func (s *shell) pkiCommand() *cobra.Command {
-	c := family("pki", "Make a cluster's authorities and certificates", s.pkiInitCommand(), s.pkiIssueCommand())
+	c := family("pki", "Make a cluster's authorities and certificates", s.pkiInitCommand(), s.pkiIssueCommand(), s.pkiRotateCommand())
 	c.Long = "Make the authorities of a cluster and the certificates of its hosts, in a directory that stays on the host from\n" +
 		"which the cluster is installed."
 	return c
@@ -40,6 +40,36 @@ func (s *shell) pkiInitCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&dir, "dir", "", "directory of the authorities and certificates")
 	cmd.Flags().StringVar(&cluster, "cluster", "xebec", "name of the cluster, for people who look at a certificate")
+	return cmd
+}
+
+func (s *shell) pkiRotateCommand() *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use: "rotate prepare|switch|finish --dir DIR", Short: "Replace the two authorities, step by step",
+		Long: "Replace the authorities of the cluster and of its etcd by new ones, in three steps:\n\n" +
+			"  prepare  makes the new ones; they are trusted beside the old ones from then on\n" +
+			"  switch   lets the new ones sign; the old ones' keys are gone, and their certificates still trusted\n" +
+			"  finish   ends the trust in the old ones\n\n" +
+			"After each step run 'xebec pki issue' and bring what it changed to every host before you take the next one: then no host\n" +
+			"meets a certificate that it does not trust. A step that was taken already does nothing.",
+		Example: "  xebec pki rotate prepare --dir pki", Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			step := pki.RotationStep(args[0])
+			switch {
+			case dir == "":
+				return usagef("--dir says where the authorities are")
+			case !slices.Contains(pki.RotationSteps(), step):
+				return usagef("there is no step %q; there are prepare, switch and finish", args[0])
+			}
+			taken, err := pki.Rotate(dir, step)
+			for _, a := range taken {
+				s.printf("%s %s\n", step, filepath.Join(dir, string(a)+".crt"))
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", "", "directory that 'xebec pki init' made")
 	return cmd
 }
 

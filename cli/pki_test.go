@@ -57,6 +57,31 @@ func TestPKIIssuesForHostsOnce(t *testing.T) {
 	}
 }
 
+// Each step of a rotation changes what hosts have to be given: bundles, then certificates, then bundles again.
+func TestPKIRotates(t *testing.T) {
+	dir := t.TempDir()
+	pkiRun(t, "pki", "init", "--dir", dir)
+	issue := []string{"pki", "issue", "--dir", dir, "--node", "n1=10.0.0.9"}
+	pkiRun(t, issue...)
+	if code, _, errors := pkiRun(t, "pki", "rotate", "finsh", "--dir", dir); code != ExitUsage || !strings.Contains(errors, "prepare, switch and finish") {
+		t.Errorf("a step that does not exist: %d %s", code, errors)
+	}
+	for _, step := range []struct{ name, changes string }{
+		{"prepare", "wrote hosts/n1/agent/ca.crt\n"},
+		{"switch", "issued hosts/n1/agent/tls.crt: it was signed by another authority\n"},
+		{"finish", "wrote hosts/n1/agent/ca.crt\n"},
+	} {
+		for _, want := range []int{2, 0} { // taken again it does nothing
+			if code, out, errors := pkiRun(t, "pki", "rotate", step.name, "--dir", dir); code != ExitOK || strings.Count(out, "\n") != want {
+				t.Errorf("%s: %d %s%s", step.name, code, out, errors)
+			}
+		}
+		if code, out, errors := pkiRun(t, issue...); code != ExitOK || out != step.changes {
+			t.Errorf("issue after %s: %d %s\n%s", step.name, code, errors, out)
+		}
+	}
+}
+
 func TestPKIRefusesNonsense(t *testing.T) {
 	dir := t.TempDir()
 	for _, tt := range []struct {

@@ -98,10 +98,14 @@ func (s *Store) Ensure(name string, by Authority, req Request, renewal Renewal) 
 	return reason, pair.WriteFiles(certFile, keyFile)
 }
 
-// Trust makes sure that a file in the store's directory holds the authority's certificate, and says whether it had to
-// be written.
+// Trust makes sure that a file in the store's directory holds the authority's certificate, and those of the one before and
+// after it while authorities rotate. It says whether the file had to be written.
 func (s *Store) Trust(name string, authority Authority) (written bool, err error) {
-	file, want := filepath.Join(s.dir, name), s.authorities[authority].CertPEM()
+	want, err := s.trusted(authority)
+	if err != nil {
+		return false, err
+	}
+	file := filepath.Join(s.dir, name)
 	have, err := os.ReadFile(file)
 	if err == nil && bytes.Equal(have, want) {
 		return false, nil
