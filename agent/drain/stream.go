@@ -9,27 +9,31 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 
+	"github.com/xebec-project/xebec/internal/metrics"
 	endpointsv1 "github.com/xebec-project/xebec/proto/xebec/endpoints/v1"
 )
 
 // How soon the endpoints service is called again. Of its instances one leads, and a call reaches any.
 const (
 	minRetry = 10 * time.Millisecond
-	maxRetry = time.Second
+	maxRetry = 250 * time.Millisecond
+	// triesAtOnce is how many calls in a row are made without growing pauses: most that do not reach the leader are answered
+	// by an instance that does not lead.
+	triesAtOnce = 10
 )
 
 // Run keeps the node joined to the endpoints service until ctx ends, and returns ctx's error.
 func (c *Coordinator) Run(ctx context.Context) error {
-	retry := minRetry
-	for {
+	for failures := 0; ; failures++ {
 		began := time.Now()
 		err := c.join(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if time.Since(began) > maxRetry {
-			retry = minRetry
+		if time.Since(began) > time.Second {
+			failures = 0
 		}
+		retry := min(minRetry<<min(max(failures-triesAtOnce, 0), 10), maxRetry)
 		c.cfg.Log.Debug("Not joined to the endpoints service, trying again", zap.Error(err), zap.Duration("retryIn", retry))
 		timer := time.NewTimer(retry/2 + rand.N(retry))
 		select {
@@ -38,7 +42,6 @@ func (c *Coordinator) Run(ctx context.Context) error {
 			return ctx.Err()
 		case <-timer.C:
 		}
-		retry = min(2*retry, maxRetry)
 	}
 }
 
@@ -60,14 +63,17 @@ func (c *Coordinator) join(ctx context.Context) error {
 		_, err = stream.Recv()
 		return err
 	}
-	received := make(chan error, 1)
+	received, first := make(chan error, 1), sent
 	// It ends with ctx.
 	go func() {
-		for {
+		for joined := false; ; joined = true {
 			news, err := stream.Recv()
 			if err != nil {
 				received <- err
 				return
+			}
+			if !joined {
+				c.cfg.Log.Info("Joined the endpoints service", zap.Int64(metrics.KeyRevision, first.GetProgrammed()))
 			}
 			c.take(news)
 		}

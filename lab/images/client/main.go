@@ -103,7 +103,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		}
 		ctx, cancel := context.WithTimeout(ctx, *duration)
 		defer cancel()
-		s := &storm{address: address, tcp: *tcp, keep: int(*kept), udp: *datagrams, hold: *hold, timeout: *timeout, breath: 100 * time.Millisecond}
+		s := &storm{address: address, tcp: *tcp, keep: int(*kept), udp: *datagrams, hold: *hold, timeout: *timeout}
 		return s.run(ctx, out)
 	case args[0] == "stop" && len(rest) == 0:
 		return stop()

@@ -29,15 +29,17 @@ import (
 //	keep  requests one after the other on connections that are kept until the server ends them
 //	udp   datagrams from one socket that is never connected, each answered before the next
 //	hold  connections that stay open, with a request now and then, and are to break under no circumstances
+//
+// Only tcp goes as fast as it can.
 type storm struct {
-	address         netip.AddrPort
-	tcp, keep, udp  int
-	hold            int
-	timeout, breath time.Duration
-	kinds           [4]tally
-	began           time.Time
-	mu              sync.Mutex
-	failures        []string
+	address        netip.AddrPort
+	tcp, keep, udp int
+	hold           int
+	timeout        time.Duration
+	kinds          [4]tally
+	began          time.Time
+	mu             sync.Mutex
+	failures       []string
 }
 
 // Indexes of storm.kinds, and their names.
@@ -49,6 +51,21 @@ const (
 )
 
 var kindNames = [...]string{"tcp", "keep", "udp", "hold"}
+
+// How long workers rest after a request.
+const (
+	restKeep = 2 * time.Millisecond
+	restHold = 100 * time.Millisecond
+)
+
+func rest(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
 
 // mostFailures bounds how many failures are told in words.
 const mostFailures = 20
@@ -310,7 +327,7 @@ func (c *session) ask(timeout time.Duration) error {
 
 func (s *storm) runKeep(ctx context.Context) {
 	var c *session
-	for ctx.Err() == nil {
+	for ; ctx.Err() == nil; rest(ctx, restKeep) {
 		began := time.Now()
 		err := s.keepOne(ctx, &c)
 		if err != nil {
@@ -367,10 +384,7 @@ func (s *storm) runHold(ctx context.Context) {
 		} else {
 			s.kinds[kindHold].done(time.Since(began))
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(s.breath):
-		}
+		rest(ctx, restHold)
 	}
 }
 
@@ -383,6 +397,7 @@ func (s *storm) runUDP(ctx context.Context) {
 	defer conn.Close()
 	buf := make([]byte, 512)
 	for n := 0; ctx.Err() == nil; n++ {
+		rest(ctx, restKeep)
 		began := time.Now()
 		if err := s.oneDatagram(conn, buf, strconv.Itoa(n)); err != nil {
 			s.fail(kindUDP, began, err)
