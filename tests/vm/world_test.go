@@ -1,12 +1,15 @@
 package vm
 
 import (
+	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -150,12 +153,37 @@ func startLibvirt(t *testing.T, dir string) {
 		}
 		return err
 	})
+	probe(t)
 	pool := filepath.Join(dir, "pool")
 	for _, args := range [][]string{
 		{"pool-define-as", "default", "dir", "--target", pool}, {"pool-build", "default"}, {"pool-start", "default"},
 	} {
 		run(t, "", "virsh", append([]string{"-c", "qemu:///system", "-q"}, args...)...)
 	}
+}
+
+// probe has libvirt ask QEMU what it can do, which it would otherwise do when the first machine starts. On a busy machine
+// QEMU 7.2 may accept the connection for that in one thread and wait for it for ever in another: it is ended then, and
+// libvirt asks anew.
+func probe(t *testing.T) {
+	t.Helper()
+	await(t, 3*time.Minute, "an answer of QEMU", func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		out, err := exec.CommandContext(ctx, "virsh", "-c", "qemu:///system", "domcapabilities", "--virttype", "qemu").CombinedOutput()
+		if err == nil {
+			return nil
+		}
+		stuck, globErr := filepath.Glob("/var/lib/libvirt/qemu/qmp-*/qmp.pid")
+		for _, file := range stuck {
+			if text, err := os.ReadFile(file); err == nil {
+				if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && pid > 0 {
+					globErr = errors.Join(globErr, unix.Kill(pid, unix.SIGKILL))
+				}
+			}
+		}
+		return fmt.Errorf("domcapabilities: %w\n%s", errors.Join(err, globErr), out)
+	})
 }
 
 // run runs a program in a directory and returns what it printed; the test ends when it fails.
