@@ -15,6 +15,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/xebec-project/xebec/agent/datapath"
 	"github.com/xebec-project/xebec/agent/podnet"
 	"github.com/xebec-project/xebec/internal/daemon"
 	"github.com/xebec-project/xebec/internal/pki"
@@ -52,6 +53,13 @@ type Config struct {
 	Overlay string `yaml:"overlay" help:"when to encapsulate packets to other nodes' pods: auto (nodes on other networks), always or never"`
 	MTU     int    `yaml:"mtu" help:"MTU of pods' interfaces (default: that of the node's, less 50 for encapsulation unless overlay is never)"`
 
+	// BackendSelection is how packets from elsewhere are spread over a service's endpoints: "random", or "maglev", by lookup
+	// tables that are the same on all nodes. The annotation xebec.io/backend-selection on a service goes before it.
+	BackendSelection string `yaml:"backendSelection" help:"how traffic from outside is spread over a service's endpoints: random or maglev"`
+	// LoadBalancerClass is that of the services whose load balancers' addresses the nodes answer for, besides those that
+	// name no class. Empty: this node answers for none.
+	LoadBalancerClass string `yaml:"loadBalancerClass" help:"class of the load balancers whose addresses this node may answer for"`
+
 	// Labels are given to the node when it registers, each "key=value".
 	Labels  []string `yaml:"labels" help:"labels of the node, as key=value"`
 	MaxPods int      `yaml:"maxPods" help:"most pods on this node"`
@@ -73,6 +81,7 @@ func DefaultConfig() Config {
 		StateDir: "/var/lib/xebec", Listen: ":10250", Metrics: "127.0.0.1:10255",
 		Containerd: "/run/containerd/containerd.sock", ContainerdNamespace: "xebec", Cgroup: "/", BPF: "/sys/fs/bpf/xebec",
 		ClusterCIDR: "10.244.0.0/16", ServiceCIDR: "10.96.0.0/16", ClusterDNS: "10.96.0.10", ClusterDomain: "cluster.local", Overlay: string(podnet.OverlayAuto),
+		BackendSelection: "random", LoadBalancerClass: datapath.DefaultClass,
 		MaxPods: 110, DrainTimeout: 5 * time.Second, LeaseTTL: 10 * time.Second, NamePrefix: "hollow-",
 	}
 }
@@ -154,6 +163,9 @@ func (c *Config) validateNode() error {
 	}
 	if !podnet.Overlay(c.Overlay).Valid() {
 		add("overlay", "%q is none of %s, %s and %s", c.Overlay, podnet.OverlayAuto, podnet.OverlayAlways, podnet.OverlayNever)
+	}
+	if c.BackendSelection != "random" && c.BackendSelection != "maglev" {
+		add("backendSelection", "%q is neither random nor maglev", c.BackendSelection)
 	}
 	if _, err := c.labels(); err != nil {
 		add("labels", "%v", err)

@@ -102,6 +102,10 @@ func (a *Agent) newStack(ctx context.Context, podCIDR netip.Prefix, m networkMet
 		return nil, fmt.Errorf("service maps: %w", err)
 	}
 	s.syncer = datapath.NewSyncer(a.cfg.Node, s.datapath, a.log)
+	s.syncer.AnnounceClass(a.cfg.LoadBalancerClass)
+	if a.cfg.BackendSelection == "maglev" {
+		s.syncer.PreferMaglev()
+	}
 	host, err := dns.ReadHostResolvConf("/etc/resolv.conf")
 	if err != nil {
 		return nil, fmt.Errorf("the node's resolvers: %w", err)

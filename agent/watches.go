@@ -52,7 +52,7 @@ type watches struct {
 
 	drain *drain.Coordinator
 
-	// changed is signalled when a node's address, pod CIDR or zone may have changed, cidr when this node's has one.
+	// changed is signalled when a node's address, pod CIDR, zone or readiness may have changed, cidr when this node's has one.
 	changed chan struct{}
 	cidr    chan netip.Prefix
 	// doubted is called a while after others took this node for silent, and when its object is gone. Set before runNodes.
@@ -71,8 +71,8 @@ func newWatches(conn grpc.ClientConnInterface, c *client.Client, node, stateDir 
 		node: node, stateDir: stateDir, log: log,
 		nodes: client.NewInformer(c, client.InformerOptions[*corev1.Node]{OnError: failed("nodes"), Transform: func(n *corev1.Node) {
 			if n.GetMetadata().GetName() != node && n.Status != nil {
-				// Routes need addresses only.
-				n.Status = &corev1.NodeStatus{Addresses: n.Status.GetAddresses()}
+				// Routes need addresses, and who answers for load balancers depends on who is ready.
+				n.Status = &corev1.NodeStatus{Addresses: n.Status.GetAddresses(), Conditions: readiness(n)}
 			}
 		}}),
 		pods:     client.NewInformer(c, client.InformerOptions[*corev1.Pod]{FieldSelector: "spec.nodeName=" + node, OnError: failed("pods")}),
@@ -126,7 +126,7 @@ func (w *watches) all(yield func(kind.Object) bool) {
 func (w *watches) runNodes(ctx context.Context) error { return w.nodes.Run(ctx) }
 
 func (w *watches) onNode(old, now *corev1.Node) {
-	if old == nil || now == nil || routeOf(old) != routeOf(now) || zoneOf(old) != zoneOf(now) {
+	if old == nil || now == nil || routeOf(old) != routeOf(now) || zoneOf(old) != zoneOf(now) || !sameAnnouncer(old, now) {
 		select {
 		case w.changed <- struct{}{}:
 		default:
@@ -200,6 +200,20 @@ func zones(nodes iter.Seq[*corev1.Node]) map[string]string {
 	return out
 }
 
+// readiness is what others read of a node's conditions.
+func readiness(n *corev1.Node) []*corev1.NodeCondition {
+	if c := kind.NodeCondition(n, kind.NodeReady); c != nil {
+		return []*corev1.NodeCondition{{Type: c.GetType(), Status: c.GetStatus()}}
+	}
+	return nil
+}
+
+// sameAnnouncer tells whether two versions of a node are alike to who chooses those that answer for load balancers.
+func sameAnnouncer(a, b *corev1.Node) bool {
+	return slices.Equal(datapath.Announcers(slices.Values([]*corev1.Node{a})), datapath.Announcers(slices.Values([]*corev1.Node{b}))) &&
+		kind.NodeCondition(a, kind.NodeReady).GetStatus() == kind.NodeCondition(b, kind.NodeReady).GetStatus()
+}
+
 func zoneOf(n *corev1.Node) string { return n.GetMetadata().GetLabels()[zoneLabel] }
 
 // routes returns the routes to the pods of all nodes but this one.
@@ -239,6 +253,7 @@ func (w *watches) runNeighbours(ctx context.Context, s *stack) error {
 		}
 		nodes := w.nodes.List()
 		s.syncer.SetZones(zones(slices.Values(nodes)))
+		s.syncer.SetAnnouncers(datapath.Announcers(slices.Values(nodes)))
 		if err := s.setNodes(slices.Values(nodes)); err != nil {
 			w.log.Warn("Pods may not be known by their own addresses on other nodes", zap.Error(err))
 			retry.Reset(networkRetry)

@@ -24,13 +24,17 @@ type contents struct {
 	lastSet  uint32
 	// orphans are backends that no service names: a writer died halfway.
 	orphans []bpf.SocketLBBackendKey
+	// orphanSets have sources or tables, and no service names them.
+	orphanSets []uint32
 }
 
 type programmed struct {
 	set      uint32
 	affinity uint32
+	maglev   bool
+	sources  []netip.Prefix
 	backends []netip.AddrPort // by slot
-	damaged  bool             // a backend is missing in the kernel
+	damaged  bool             // a backend, or the table, is missing in the kernel
 }
 
 // newSet returns an identifier that no set in the kernel has. Identifiers are
@@ -49,10 +53,14 @@ func (c *contents) newSet() uint32 {
 type plan struct {
 	newBackendKeys  []bpf.SocketLBBackendKey
 	newBackends     []bpf.SocketLBBackend
+	newSources      []bpf.UplinkSourceRange
+	newTables       []setTable
 	serviceKeys     []bpf.SocketLBFrontend
 	services        []bpf.SocketLBService
 	deletedServices []bpf.SocketLBFrontend
 	oldBackends     []bpf.SocketLBBackendKey
+	oldSources      []bpf.UplinkSourceRange
+	oldTables       []uint32
 }
 
 // put plans the contents of one frontend and takes them into the mirror.
@@ -60,16 +68,25 @@ func (c *contents) put(p *plan, s *Service) {
 	k := frontendKey(s.Frontend)
 	affinity := uint32(min(s.Affinity/time.Second, 1<<31))
 	was, exists := c.services[k]
-	sameSet := exists && !was.damaged && sameBackends(was.backends, s.Backends)
+	now := programmed{set: was.set, affinity: affinity, backends: was.backends}
+	if len(s.Backends) > 0 && s.Frontend.Outside { // what has no endpoint refuses all
+		now.maglev, now.sources = s.Maglev, s.Sources
+	}
+	sameSet := exists && !was.damaged && was.maglev == now.maglev && slices.Equal(was.sources, now.sources) && sameBackends(was.backends, s.Backends)
 	if sameSet && was.affinity == affinity {
 		return
 	}
-	now := programmed{set: was.set, affinity: affinity, backends: was.backends}
 	if !sameSet {
 		c.retire(p, was)
 		now.set, now.backends = 0, assignSlots(was.backends, s.Backends)
 		if len(now.backends) > 0 {
 			now.set = c.newSet()
+		}
+		for _, n := range now.sources {
+			p.newSources = append(p.newSources, sourceKey(now.set, n))
+		}
+		if now.maglev {
+			p.newTables = append(p.newTables, setTable{now.set, maglevTable(now.backends)})
 		}
 		for slot, b := range now.backends {
 			bk := bpf.SocketLBBackendKey{Set: now.set, Slot: uint32(slot)}
@@ -84,7 +101,7 @@ func (c *contents) put(p *plan, s *Service) {
 	c.services[k] = now
 	p.serviceKeys = append(p.serviceKeys, k)
 	p.services = append(p.services, bpf.SocketLBService{
-		Set: now.set, Count: uint32(len(now.backends)), Frontend: k, AffinitySeconds: affinity,
+		Set: now.set, Count: uint32(len(now.backends)), Frontend: k, AffinitySeconds: affinity, Flags: now.flags(),
 	})
 }
 
@@ -107,6 +124,12 @@ func (c *contents) retire(p *plan, was programmed) {
 	delete(c.sets, was.set)
 	for slot := range was.backends {
 		p.oldBackends = append(p.oldBackends, bpf.SocketLBBackendKey{Set: was.set, Slot: uint32(slot)})
+	}
+	for _, n := range was.sources {
+		p.oldSources = append(p.oldSources, sourceKey(was.set, n))
+	}
+	if was.maglev {
+		p.oldTables = append(p.oldTables, was.set)
 	}
 }
 
@@ -136,6 +159,9 @@ func (d *Datapath) Replace(wanted []Service) error {
 		delete(d.contents.sets, k.Set)
 	}
 	d.contents.orphans = nil
+	if err := d.sweepSets(); err != nil {
+		return err
+	}
 	if err := d.write(&p); err != nil {
 		return err
 	}
@@ -200,6 +226,8 @@ func (d *Datapath) Dump() ([]Service, error) {
 		out = append(out, Service{
 			Frontend: frontendOf(k),
 			Affinity: time.Duration(p.affinity) * time.Second,
+			Maglev:   p.maglev,
+			Sources:  p.sources,
 			Backends: p.backends,
 		})
 	}
@@ -217,6 +245,9 @@ func (d *Datapath) write(p *plan) error {
 	if err := put(backends, p.newBackendKeys, p.newBackends); err != nil {
 		return fmt.Errorf("writing backends: %w", err)
 	}
+	if err := d.writeSets(p); err != nil {
+		return err
+	}
 	if err := put(services, p.serviceKeys, p.services); err != nil {
 		return fmt.Errorf("writing services: %w", err)
 	}
@@ -225,6 +256,9 @@ func (d *Datapath) write(p *plan) error {
 	}
 	if err := remove(backends, p.oldBackends); err != nil {
 		return fmt.Errorf("deleting backends: %w", err)
+	}
+	if err := d.dropSets(p.oldSources, p.oldTables); err != nil {
+		return err
 	}
 	d.reload = false
 	d.cfg.Metrics.hold(len(d.contents.services), d.contents.backends, d.objects.Maps)
@@ -283,16 +317,33 @@ func (d *Datapath) read() (contents, error) {
 	if err != nil {
 		return contents{}, fmt.Errorf("reading backends: %w", err)
 	}
+	sources, tables, err := d.readSets()
+	if err != nil {
+		return contents{}, err
+	}
 	c := contents{
 		services: make(map[bpf.SocketLBFrontend]programmed, len(services)),
 		sets:     make(map[uint32]struct{}, len(services)),
 	}
+	use := func(set uint32) {
+		c.sets[set] = struct{}{}
+		c.lastSet = max(c.lastSet, set)
+	}
 	for k := range backends {
-		c.sets[k.Set] = struct{}{}
-		c.lastSet = max(c.lastSet, k.Set)
+		use(k.Set)
+	}
+	for set := range sources {
+		use(set)
+	}
+	for set := range tables {
+		use(set)
 	}
 	for k, s := range services {
-		p := programmed{set: s.Set, affinity: s.AffinitySeconds, damaged: s.Frontend != k}
+		p := programmed{
+			set: s.Set, affinity: s.AffinitySeconds, damaged: s.Frontend != k,
+			maglev: s.Flags&flagMaglev != 0, sources: sources[s.Set],
+		}
+		p.damaged = p.damaged || p.maglev && !tables[s.Set] || s.Flags != p.flags()
 		for slot := range s.Count {
 			bk := bpf.SocketLBBackendKey{Set: s.Set, Slot: slot}
 			b, ok := backends[bk]
@@ -307,11 +358,15 @@ func (d *Datapath) read() (contents, error) {
 			for slot := range s.Count {
 				delete(backends, bpf.SocketLBBackendKey{Set: s.Set, Slot: slot})
 			}
+			delete(sources, s.Set)
+			delete(tables, s.Set)
 		}
 		c.services[k] = p
 		c.backends += len(p.backends)
 	}
 	c.orphans = slices.Collect(maps.Keys(backends))
+	maps.Copy(tables, boolsOf(sources))
+	c.orphanSets = slices.Collect(maps.Keys(tables))
 	return c, nil
 }
 

@@ -71,11 +71,13 @@ type Config struct {
 type Datapath struct {
 	cfg Config
 
-	mu       sync.Mutex
-	objects  *ebpf.Collection
-	uplink   *ebpf.Collection // nil: there is none
-	peers    *ebpf.Program    // nil: the kernel cannot
-	contents contents
+	mu        sync.Mutex
+	objects   *ebpf.Collection
+	uplink    *ebpf.Collection // nil: there is none
+	peers     *ebpf.Program    // nil: the kernel cannot
+	table     *ebpf.MapSpec    // of the lookup table of a set
+	contents  contents
+	announcer announcer
 	// reload is set while contents may differ from what the kernel holds.
 	reload bool
 	// attached is set once the programs are in place.
@@ -121,11 +123,14 @@ func Load(cfg Config) (*Datapath, error) {
 			return nil, fmt.Errorf("configuring the socket programs: %w", err)
 		}
 	}
+	if err := spec.Variables[bpf.SocketLBVarHostNetns].Set(netnsCookie()); err != nil {
+		return nil, fmt.Errorf("configuring the socket programs: %w", err)
+	}
 	objects, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: maps}})
 	if err != nil {
 		return nil, fmt.Errorf("loading the socket programs (maps pinned in %s): %w", maps, err)
 	}
-	d := &Datapath{cfg: cfg, objects: objects, reload: true, fresh: !found}
+	d := &Datapath{cfg: cfg, objects: objects, reload: true, fresh: !found, table: spec.Maps[bpf.SocketLBMapMaglev].InnerMap}
 	d.peers, err = loadPeers()
 	if err == nil && cfg.NodeIP.IsValid() {
 		err = d.loadUplink(maps)
@@ -229,6 +234,21 @@ func probe() error {
 		}
 	}
 	return nil
+}
+
+// netnsCookie tells the thread's network namespace apart from all others, as programs
+// do. It is 0 before Linux 5.14: node ports are not reached by loopback then.
+func netnsCookie() uint64 {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0
+	}
+	defer unix.Close(fd)
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return 0
+	}
+	return cookie
 }
 
 func checkFilesystem(path string, magic int64, what string) error {

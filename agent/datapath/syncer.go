@@ -29,6 +29,8 @@ type programmer interface {
 	Verify() error
 	Sever() (int, error)
 	Dump() ([]Service, error)
+	Announce([]netip.Addr) error
+	Renew() error
 }
 
 // Syncer keeps a Datapath equal to what the informers of services and endpoint
@@ -42,6 +44,10 @@ type Syncer struct {
 	metrics  *Metrics
 	log      *zap.Logger
 	wake     chan struct{}
+
+	// written is signalled when the maps have come to what is wanted.
+	written chan struct{}
+	outward outward
 
 	// programmed is told the revision that the maps have come to. May be nil.
 	programmed func(revision int64)
@@ -59,12 +65,13 @@ func NewSyncer(node string, d *Datapath, log *zap.Logger) *Syncer {
 	s := newSyncer(node, d, d.cfg.Metrics, log)
 	if d.cfg.NodeIP.IsValid() {
 		s.table = NewTable(node, d.cfg.NodeIP)
+		s.outward.health = newHealthServer(d.cfg.NodeIP, log)
 	}
 	return s
 }
 
 func newSyncer(node string, p programmer, m *Metrics, log *zap.Logger) *Syncer {
-	return &Syncer{datapath: p, metrics: m, log: log, wake: make(chan struct{}, 1), table: NewTable(node)}
+	return &Syncer{datapath: p, metrics: m, log: log, wake: make(chan struct{}, 1), written: make(chan struct{}, 1), table: NewTable(node)}
 }
 
 // OnService takes an informer's event: old is nil when the service was created,
@@ -125,6 +132,23 @@ func (s *Syncer) SetZones(zones map[string]string) {
 	s.signal()
 }
 
+// PreferMaglev makes services that do not say otherwise spread what arrives from
+// elsewhere by lookup tables. It comes before the first event.
+func (s *Syncer) PreferMaglev() { s.table.PreferMaglev() }
+
+// AnnounceClass makes the node answer for the addresses of load balancers that are of
+// the class, or of none, when it is the one to do so. It comes before the first event.
+func (s *Syncer) AnnounceClass(class string) { s.table.AnnounceClass(class) }
+
+// SetAnnouncers says which nodes may answer for load balancers' addresses, as Announcers
+// returns them. Until it is called what is answered for stays as it is. The slice is kept.
+func (s *Syncer) SetAnnouncers(nodes []string) {
+	s.mu.Lock()
+	s.table.SetAnnouncers(nodes)
+	s.mu.Unlock()
+	s.signal()
+}
+
 // Synced says that the first lists of both informers have been delivered.
 func (s *Syncer) Synced() {
 	s.mu.Lock()
@@ -150,6 +174,9 @@ func (s *Syncer) signal() {
 // Run writes changes until the context ends; it returns the context's error.
 // A failed write is logged and tried again, with all that is wanted.
 func (s *Syncer) Run(ctx context.Context) error {
+	var telling sync.WaitGroup
+	defer telling.Wait()
+	telling.Go(func() { s.runOutward(ctx) })
 	verify := time.NewTicker(verifyEvery)
 	defer verify.Stop()
 	replace := true // the first write compares everything
@@ -166,6 +193,10 @@ func (s *Syncer) Run(ctx context.Context) error {
 			continue
 		case done:
 			replace, retry = false, minRetry
+			select {
+			case s.written <- struct{}{}:
+			default:
+			}
 		}
 		select {
 		case <-ctx.Done():

@@ -3,7 +3,9 @@ package datapath
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"testing"
@@ -26,7 +28,30 @@ type fakeDatapath struct {
 	updated  int
 	verified int
 	severed  int
+	answers  []netip.Addr // for these addresses
+	renewals int
 	fail     error
+}
+
+func (f *fakeDatapath) Announce(addrs []netip.Addr) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.answers = addrs
+	f.renewals++
+	return nil
+}
+
+func (f *fakeDatapath) Renew() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.renewals++
+	return nil
+}
+
+func (f *fakeDatapath) announced() (string, int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return fmt.Sprint(f.answers), f.renewals
 }
 
 func (f *fakeDatapath) Replace(wanted []Service) error {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -78,13 +79,20 @@ type Service struct {
 	// Affinity is how long a client keeps its backend after its last
 	// connection; zero is none. The unit in the kernel is a second.
 	Affinity time.Duration
+	// Maglev says that packets from elsewhere are spread by a lookup table, the
+	// same on every node, instead of at random. It does not matter to sockets.
+	Maglev bool
+	// Sources are the IPv4 networks whose clients are served, sorted and without
+	// duplicates; none stands for all. They hold for packets from elsewhere.
+	Sources []netip.Prefix
 	// Backends are the IPv4 addresses that connections go to, sorted and without
 	// duplicates. A service without any refuses connections.
 	Backends []netip.AddrPort
 }
 
 func (s *Service) equal(o *Service) bool {
-	return s.Name == o.Name && s.Frontend == o.Frontend && s.Affinity == o.Affinity && slices.Equal(s.Backends, o.Backends)
+	return s.Name == o.Name && s.Frontend == o.Frontend && s.Affinity == o.Affinity && s.Maglev == o.Maglev &&
+		slices.Equal(s.Sources, o.Sources) && slices.Equal(s.Backends, o.Backends)
 }
 
 // Change is a difference between two states of the maps.
@@ -112,6 +120,7 @@ type Table struct {
 	node     string
 	nodeIPs  []netip.Addr
 	zones    map[string]string // by node
+	maglev   bool              // unless a service says otherwise
 	services map[key]*corev1.Service
 	slices   map[key]map[string]*discoveryv1.EndpointSlice // by service, then by the slice's name
 
@@ -122,6 +131,8 @@ type Table struct {
 	// Two services can claim one address for a moment, while one is replaced by
 	// the other. The first by name has it, so that all nodes agree.
 	claims map[Frontend][]*Service
+
+	balancers balancers
 }
 
 type key struct {
@@ -142,8 +153,15 @@ func NewTable(node string, nodeIPs ...netip.Addr) *Table {
 		dirty:    make(map[key]struct{}),
 		computed: make(map[key][]*Service),
 		claims:   make(map[Frontend][]*Service),
+		balancers: balancers{
+			known: make(map[key]*balancer),
+		},
 	}
 }
+
+// PreferMaglev makes services that do not say otherwise spread what arrives from
+// elsewhere by lookup tables. It comes before the first event.
+func (t *Table) PreferMaglev() { t.maglev = true }
 
 // OnService takes the event of a service: old is nil when it was created, now
 // is nil when it was deleted.
@@ -253,6 +271,7 @@ func (t *Table) compute(k key) []*Service {
 	}
 	svc := t.services[k]
 	spec := svc.GetSpec()
+	t.balance(k, svc)
 	if svc == nil || spec.GetType() == "ExternalName" {
 		return nil
 	}
@@ -267,29 +286,42 @@ func (t *Table) compute(k key) []*Service {
 		if !ok {
 			continue
 		}
-		add := func(addr netip.Addr, number int32, outside, local bool) {
+		add := func(addr netip.Addr, number int32, outside, local bool) *Service {
 			if number <= 0 || number >= 1<<16 {
-				return
+				return &Service{}
 			}
-			out = append(out, &Service{
+			s := &Service{
 				Name:     portName(k, port.GetName()),
 				Frontend: Frontend{AddrPort: netip.AddrPortFrom(addr, uint16(number)), Protocol: protocol, Outside: outside},
 				Affinity: affinity(spec),
+				Maglev:   outside && t.spreadsByMaglev(svc),
 				Backends: t.selectBackends(svc, port, endpoints, local),
-			})
+			}
+			out = append(out, s)
+			return s
 		}
 		for _, addr := range clusterIPs(spec) {
 			add(addr, port.GetPort(), false, local)
 		}
 		// Who is in the cluster reaches all pods by an address for the outside.
 		keep := spec.GetExternalTrafficPolicy() == "Local"
-		for _, addr := range externalIPs(svc) {
+		given := ingressIPs(svc)
+		for _, addr := range given {
 			add(addr, port.GetPort(), false, false)
-			add(addr, port.GetPort(), true, keep)
+			add(addr, port.GetPort(), true, keep).Sources = sources(spec)
+		}
+		for _, addr := range addresses(spec.GetExternalIps()) {
+			if !slices.Contains(given, addr) {
+				add(addr, port.GetPort(), false, false)
+				add(addr, port.GetPort(), true, keep)
+			}
 		}
 		for _, addr := range t.nodeIPs {
 			add(addr, port.GetNodePort(), false, false)
 			add(addr, port.GetNodePort(), true, keep)
+		}
+		if len(t.nodeIPs) > 0 {
+			add(loopback, port.GetNodePort(), false, false)
 		}
 	}
 	return out
@@ -328,19 +360,56 @@ func (t *Table) release(s *Service) {
 	t.claims[s.Frontend] = claims
 }
 
-// externalIPs returns the IPv4 addresses that lead to the service from outside of
-// the cluster: those it names itself and those of load balancers that pass
-// packets on as they are.
-func externalIPs(svc *corev1.Service) []netip.Addr {
-	texts := svc.GetSpec().GetExternalIps()
-	if svc.GetSpec().GetType() == "LoadBalancer" {
-		for _, in := range svc.GetStatus().GetLoadBalancer().GetIngress() {
-			if in.GetIpMode() != "Proxy" {
-				texts = append(slices.Clip(texts), in.GetIp())
-			}
+// loopback is where a node's own processes reach node ports as well.
+var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+
+// ingressIPs returns the IPv4 addresses of the service's load balancers that pass
+// packets on as they are. Packets from proxies come to other addresses.
+func ingressIPs(svc *corev1.Service) []netip.Addr {
+	if svc.GetSpec().GetType() != "LoadBalancer" {
+		return nil
+	}
+	var texts []string
+	for _, in := range svc.GetStatus().GetLoadBalancer().GetIngress() {
+		if in.GetIpMode() != "Proxy" {
+			texts = append(texts, in.GetIp())
 		}
 	}
 	return addresses(texts)
+}
+
+// sources returns the clients outside that load balancers are to serve, none for all.
+func sources(spec *corev1.ServiceSpec) []netip.Prefix {
+	var out []netip.Prefix
+	for _, text := range spec.GetLoadBalancerSourceRanges() {
+		if p, err := netip.ParsePrefix(strings.TrimSpace(text)); err == nil && p.Addr().Is4() {
+			out = append(out, p.Masked())
+		}
+	}
+	if len(out) == 0 && len(spec.GetLoadBalancerSourceRanges()) > 0 {
+		// Ranges of which none is of IPv4 are for no client of IPv4.
+		return []netip.Prefix{netip.PrefixFrom(loopback, 32)}
+	}
+	slices.SortFunc(out, netip.Prefix.Compare)
+	out = slices.Compact(out)
+	if len(out) > 0 && out[0].Bits() == 0 {
+		return nil
+	}
+	return out
+}
+
+// selectionAnnotation on a service says how what arrives from elsewhere is spread over
+// its endpoints: "random" or "maglev".
+const selectionAnnotation = "xebec.io/backend-selection"
+
+func (t *Table) spreadsByMaglev(svc *corev1.Service) bool {
+	switch svc.GetMetadata().GetAnnotations()[selectionAnnotation] {
+	case "maglev":
+		return true
+	case "random":
+		return false
+	}
+	return t.maglev
 }
 
 // clusterIPs returns the service's IPv4 addresses; a headless service has none.

@@ -160,13 +160,13 @@ func TestAddressesForTheOutside(t *testing.T) {
 	}{
 		"a node port": {
 			func(s *corev1.Service) { s.Spec.Type, s.Spec.Ports[0].NodePort = "NodePort", 30080 },
-			[]string{"192.0.2.1:30080/TCP -> all", "192.0.2.1:30080/TCP from outside -> all"},
+			[]string{"127.0.0.1:30080/TCP -> all", "192.0.2.1:30080/TCP -> all", "192.0.2.1:30080/TCP from outside -> all"},
 		},
 		"a node port for local traffic": {
 			func(s *corev1.Service) {
 				s.Spec.Type, s.Spec.Ports[0].NodePort, s.Spec.ExternalTrafficPolicy = "NodePort", 30080, "Local"
 			},
-			[]string{"192.0.2.1:30080/TCP -> all", "192.0.2.1:30080/TCP from outside -> here"},
+			[]string{"127.0.0.1:30080/TCP -> all", "192.0.2.1:30080/TCP -> all", "192.0.2.1:30080/TCP from outside -> here"},
 		},
 		"an external address": {
 			func(s *corev1.Service) {
