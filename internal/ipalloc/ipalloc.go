@@ -137,3 +137,33 @@ func CheckDisjoint(ranges ...Range) error {
 	}
 	return errors.Join(errs...)
 }
+
+// ParseFamilies reads a range of IPv4 addresses, such as "10.96.0.0/16", and, for a dual-stack cluster, one of IPv6
+// addresses after a comma, such as "10.96.0.0/16,fd00:10:96::/112". The error says what to write instead.
+func ParseFamilies(text string) ([]netip.Prefix, error) {
+	const want = "write an IPv4 range such as 10.96.0.0/16, for dual stack followed by an IPv6 one such as fd00:10:96::/112, after a comma"
+	var out []netip.Prefix
+	for part := range strings.SplitSeq(text, ",") {
+		p, err := netip.ParsePrefix(strings.TrimSpace(part))
+		if err != nil {
+			return nil, fmt.Errorf("%w; %s", err, want)
+		}
+		if p != p.Masked() {
+			return nil, fmt.Errorf("%s has bits beyond its prefix length: write %s", p, p.Masked())
+		}
+		out = append(out, p)
+	}
+	if len(out) > 2 || !out[0].Addr().Is4() || len(out) == 2 && (!out[1].Addr().Is6() || out[1].Addr().Is4In6()) {
+		return nil, fmt.Errorf("%q: %s", text, want)
+	}
+	return out, nil
+}
+
+// Named gives ranges a name in common, for CheckDisjoint.
+func Named(name string, cidrs []netip.Prefix) []Range {
+	out := make([]Range, 0, len(cidrs))
+	for _, c := range cidrs {
+		out = append(out, Range{Name: name, CIDR: c})
+	}
+	return out
+}

@@ -103,3 +103,34 @@ func TestCheckDisjoint(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestParseFamilies(t *testing.T) {
+	for text, want := range map[string]string{
+		"10.96.0.0/16":                        "[10.96.0.0/16]",
+		"10.96.0.0/16,fd00:10:96::/112":       "[10.96.0.0/16 fd00:10:96::/112]",
+		"10.96.0.0/16, fd00::/112":            "[10.96.0.0/16 fd00::/112]",
+		"":                                    "error",
+		"x":                                   "error",
+		"10.96.0.0":                           "error",
+		"10.96.0.1/16":                        "error",
+		"fd00::/112":                          "error",
+		"fd00::/112,10.96.0.0/16":             "error",
+		"10.96.0.0/16,10.97.0.0/16":           "error",
+		"10.96.0.0/16,fd00::/112,fd01::/112":  "error",
+		"10.96.0.0/16,::ffff:10.97.0.0/112":   "error",
+		"10.96.0.0/16,fd00:10:96::1/112":      "error",
+		"10.96.0.0/16,":                       "error",
+		"10.96.0.0/16,fd00:10:96::/112,fd::x": "error",
+	} {
+		got, err := ParseFamilies(text)
+		if err != nil {
+			if want != "error" {
+				t.Errorf("%q: %v", text, err)
+			}
+			continue
+		}
+		if fmt.Sprint(got) != want {
+			t.Errorf("%q: %v, want %s", text, got, want)
+		}
+	}
+}

@@ -170,7 +170,9 @@ func checkNodeStatus(s *corev1.NodeStatus, c *checker) {
 
 func checkNodeUpdate(new, old *corev1.Node, c *checker) {
 	spec := field.NewPath("spec")
-	if was := old.GetSpec().GetPodCidrs(); len(was) > 0 && !slices.Equal(was, new.GetSpec().GetPodCidrs()) {
+	// A second family may join the first when the cluster becomes dual-stack.
+	was, now := old.GetSpec().GetPodCidrs(), new.GetSpec().GetPodCidrs()
+	if len(was) > 0 && !slices.Equal(was, now[:min(len(was), len(now))]) {
 		c.forbidden(spec.Child("podCIDRs"), `node updates may not change podCIDR except from "" to valid`)
 	}
 	if was := old.GetSpec().GetProviderId(); was != "" && was != new.GetSpec().GetProviderId() {

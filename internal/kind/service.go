@@ -69,6 +69,7 @@ var (
 		check:       checkService,
 		checkUpdate: checkServiceUpdate,
 		update:      updateService,
+		warn:        warnFamilies,
 	}
 	serviceColumns = []Column{
 		column("TYPE", func(s *corev1.Service) string { return s.GetSpec().GetType() }),
@@ -195,12 +196,7 @@ func defaultService(o *corev1.Service) {
 	if s.InternalTrafficPolicy == nil {
 		s.InternalTrafficPolicy = proto.String(TrafficCluster)
 	}
-	if s.IpFamilyPolicy == nil {
-		s.IpFamilyPolicy = proto.String(SingleStack)
-	}
-	if len(s.GetIpFamilies()) == 0 {
-		s.IpFamilies = []string{FamilyIPv4}
-	}
+	// Families and their policy depend on what the cluster has: see SettleFamilies.
 	switch {
 	case s.GetClusterIp() == "" && len(s.GetClusterIps()) > 0:
 		s.ClusterIp = s.GetClusterIps()[0]
@@ -389,33 +385,9 @@ func (c *checker) serviceAddresses(p *field.Path, s *corev1.ServiceSpec) {
 }
 
 func (c *checker) clusterIPs(p *field.Path, s *corev1.ServiceSpec) {
-	if ip := s.GetClusterIp(); ip != "" && ip != ClusterIPNone {
-		if a := c.ip(p.Child("clusterIP"), ip); a.Is6() {
-			c.notYet(p.Child("clusterIP"), ip, "services have IPv4 addresses only")
-		}
-	}
-	if ips := s.GetClusterIps(); len(ips) > 0 {
-		if ips[0] != s.GetClusterIp() {
-			c.invalid(p.Child("clusterIPs"), ips, "first value must match `clusterIP`")
-		}
-		if len(ips) > 1 {
-			c.notYet(p.Child("clusterIPs"), ips, "a service has one address: dual stack is not supported")
-		}
-	}
+	c.families(p, s)
 	if s.GetClusterIp() == ClusterIPNone && isExternal(s) {
 		c.invalid(p.Child("clusterIP"), s.GetClusterIp(), fmt.Sprintf("may not be set to 'None' for %s services", s.GetType()))
-	}
-	for i, f := range s.GetIpFamilies() {
-		if at := p.Child("ipFamilies").Index(i); f == FamilyIPv6 {
-			c.notYet(at, f, "services have IPv4 addresses only")
-		} else {
-			c.oneOf(at, f, FamilyIPv4)
-		}
-	}
-	if s.GetIpFamilyPolicy() == RequireDualStack {
-		c.notYet(p.Child("ipFamilyPolicy"), RequireDualStack, "a service has one address: dual stack is not supported")
-	} else if s.IpFamilyPolicy != nil {
-		c.oneOf(p.Child("ipFamilyPolicy"), s.GetIpFamilyPolicy(), SingleStack, PreferDualStack)
 	}
 }
 
@@ -470,4 +442,5 @@ func checkServiceUpdate(new, old *corev1.Service, c *checker) {
 	if was := old.GetSpec().GetClusterIp(); was != "" {
 		unchanged(c, field.NewPath("spec", "clusterIP"), new.GetSpec().GetClusterIp(), was)
 	}
+	c.familiesUpdate(field.NewPath("spec"), new.GetSpec(), old.GetSpec())
 }

@@ -45,9 +45,6 @@ func TestService(t *testing.T) {
 		{"type", func(s *corev1.Service) { s.Spec.Type = "Ingress" },
 			[]string{`spec.type: Unsupported value: "Ingress": supported values: "ClusterIP", "ExternalName", "LoadBalancer", "NodePort"`}},
 		{"cluster IP", func(s *corev1.Service) { s.Spec.ClusterIp = "10.96.0.300" }, []string{`spec.clusterIP: Invalid value: "10.96.0.300": must be a valid IP address`}},
-		{"IPv6", func(s *corev1.Service) { s.Spec.ClusterIp, s.Spec.IpFamilies = "fd00::1", []string{"IPv6"} },
-			[]string{`spec.clusterIP: Unsupported value: "fd00::1"`, `spec.ipFamilies[0]: Unsupported value: "IPv6"`}},
-		{"dual stack", func(s *corev1.Service) { s.Spec.IpFamilyPolicy = proto.String("RequireDualStack") }, []string{"spec.ipFamilyPolicy: Unsupported value"}},
 		{"cluster IPs", func(s *corev1.Service) { s.Spec.ClusterIp, s.Spec.ClusterIps = "10.96.0.9", []string{"10.96.0.8"} },
 			[]string{"spec.clusterIPs: Invalid value"}},
 		{"headless node port", func(s *corev1.Service) { s.Spec.Type, s.Spec.ClusterIp = "NodePort", "None" },
@@ -84,7 +81,7 @@ func TestServiceDefaults(t *testing.T) {
 	want := &corev1.ServiceSpec{
 		Type: "ClusterIP", SessionAffinity: "None", Selector: map[string]string{"app": "web"},
 		Ports:                 []*corev1.ServicePort{{Port: 80, Protocol: "TCP", TargetPort: &metav1.IntOrString{IntVal: 80}}},
-		InternalTrafficPolicy: proto.String("Cluster"), IpFamilyPolicy: proto.String("SingleStack"), IpFamilies: []string{"IPv4"},
+		InternalTrafficPolicy: proto.String("Cluster"),
 	}
 	if !proto.Equal(s.GetSpec(), want) {
 		t.Errorf("defaults give\n%v\nwant\n%v", s.GetSpec(), want)

@@ -63,7 +63,7 @@ func restrictNode(ctx context.Context, node, old *corev1.Node) error {
 	switch {
 	case !slices.EqualFunc(node.GetSpec().GetTaints(), old.GetSpec().GetTaints(), func(a, b *corev1.Taint) bool { return proto.Equal(a, b) }):
 		return apierr.Forbidden(k, old.GetMetadata().GetName(), "a node may not change its own taints")
-	case node.GetSpec().GetPodCidr() != old.GetSpec().GetPodCidr():
+	case node.GetSpec().GetPodCidr() != old.GetSpec().GetPodCidr() || !slices.Equal(node.GetSpec().GetPodCidrs(), old.GetSpec().GetPodCidrs()):
 		return apierr.Forbidden(k, old.GetMetadata().GetName(), "a node may not change its own pod range")
 	}
 	return nil

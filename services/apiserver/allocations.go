@@ -1,9 +1,11 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -21,21 +23,22 @@ import (
 
 const clusterIPNone = "None"
 
-// allocations gives services their cluster IPs. An allocation is an IPAddress object named by the address, created in the
-// transaction that creates the service and deleted in the one that deletes it: etcd's comparison of keys, and nothing
-// else, keeps two services from one address.
+// allocations gives services their cluster IPs, of one family or two. An allocation is an IPAddress object named by the
+// address, created in the transaction that creates the service and deleted in the one that deletes it: etcd's comparison of
+// keys, and nothing else, keeps two services from one address.
 type allocations struct {
-	store  *storage.Store
-	cidr   netip.Prefix
+	store *storage.Store
+	// cidrs are the service CIDRs, of different families; services get addresses of the first unless they ask for more.
+	cidrs  []netip.Prefix
 	dns    netip.Addr
 	kind   *kind.Kind
 	parent *kind.Kind
 }
 
-func newAllocations(store *storage.Store, cidr netip.Prefix, dns netip.Addr) *allocations {
+func newAllocations(store *storage.Store, cidrs []netip.Prefix, dns netip.Addr) *allocations {
 	addresses, _ := kind.ByGroupKind("networking.k8s.io", "IPAddress")
 	services, _ := kind.ByGroupKind("", "Service")
-	return &allocations{store: store, cidr: cidr, dns: dns, kind: addresses, parent: services}
+	return &allocations{store: store, cidrs: cidrs, dns: dns, kind: addresses, parent: services}
 }
 
 // wantsAddress reports whether a service has a cluster IP.
@@ -43,59 +46,143 @@ func wantsAddress(svc *corev1.Service) bool {
 	return svc != nil && svc.GetSpec().GetType() != "ExternalName" && svc.GetSpec().GetClusterIp() != clusterIPNone
 }
 
-// allocate settles the cluster IP of a service that is created, or updated from old, and returns the writes of the
-// allocation. An address that the client names must be free; otherwise a free one is picked at random.
+// families are those that the cluster's services can have.
+func (a *allocations) families() []string {
+	var out []string
+	for _, c := range a.cidrs {
+		out = append(out, kind.FamilyOf(c.Addr().String()))
+	}
+	return out
+}
+
+// cidrOf returns the service CIDR of a family.
+func (a *allocations) cidrOf(family string) (netip.Prefix, bool) {
+	for _, c := range a.cidrs {
+		if kind.FamilyOf(c.Addr().String()) == family {
+			return c, true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+// allocate settles the families and the cluster IPs of a service that is created, or updated from old, and returns the
+// writes of the allocations. An address that the client names must be free; otherwise a free one is picked at random.
 func (a *allocations) allocate(ctx context.Context, get reader, svc, old *corev1.Service) ([]storage.Write, error) {
 	spec := svc.GetSpec()
 	if spec == nil {
 		return nil, nil // validation names the mistake
 	}
-	if old != nil && wantsAddress(old) {
-		if wantsAddress(svc) {
-			if spec.GetClusterIp() == "" { // left out means kept
-				spec.ClusterIp, spec.ClusterIps = old.GetSpec().GetClusterIp(), old.GetSpec().GetClusterIps()
-			}
-			return nil, nil // validation refuses a change of the address
+	if errs := kind.SettleFamilies(spec, old.GetSpec(), a.families()); len(errs) > 0 {
+		return nil, apierr.Invalid(a.parent, svc.GetMetadata().GetName(), errs)
+	}
+	had := addressesOf(old)
+	switch {
+	case wantsAddress(svc):
+		if len(spec.GetClusterIps()) > len(spec.GetIpFamilies()) || len(spec.GetIpFamilies()) > 2 {
+			return nil, nil // validation names the mistake
 		}
-		writes, err := a.release(ctx, get, old)
+	case spec.GetClusterIp() == clusterIPNone:
+		if len(spec.GetClusterIps()) == 0 {
+			spec.ClusterIps = []string{clusterIPNone}
+		}
+	case spec.GetType() == "ExternalName" && wantsAddress(old):
+		spec.ClusterIp, spec.ClusterIps = "", nil
+	}
+	var writes []storage.Write
+	if wantsAddress(svc) {
+		// A service whose first address changes keeps no other: validation refuses it, but for one that was a mere name.
+		for i, family := range spec.GetIpFamilies() {
+			addr, write, err := a.allocateOne(ctx, get, svc, i, family, had)
+			if err != nil {
+				return nil, err
+			}
+			if !addr.IsValid() {
+				return nil, nil // validation names the mistake
+			}
+			if i == len(spec.GetClusterIps()) {
+				spec.ClusterIps = append(slices.Clip(spec.GetClusterIps()), addr.String())
+			}
+			writes = append(writes, write...)
+		}
+		spec.ClusterIp = cmp.Or(spec.GetClusterIp(), spec.GetClusterIps()[0])
+	}
+	now := addressesOf(svc)
+	for _, addr := range had {
+		if slices.Contains(now, addr) {
+			continue
+		}
+		write, err := a.releaseOne(ctx, get, old, addr)
 		if err != nil {
 			return nil, err
 		}
-		if spec.GetType() == "ExternalName" {
-			spec.ClusterIp, spec.ClusterIps = "", nil
-		}
-		return writes, nil
+		writes = append(writes, write...)
 	}
-	if !wantsAddress(svc) {
-		if spec.GetClusterIp() == clusterIPNone {
-			spec.ClusterIps = []string{clusterIPNone}
-		}
-		return nil, nil
-	}
-	addr, err := a.choose(ctx, get, svc)
-	if err != nil || !addr.IsValid() {
-		return nil, err
-	}
-	spec.ClusterIp, spec.ClusterIps = addr.String(), []string{addr.String()}
-	b, err := encode(a.kind, a.object(svc, addr))
-	if err != nil {
-		return nil, err
-	}
-	return []storage.Write{{Key: a.key(addr), Bytes: b}}, nil
+	return writes, nil
 }
 
-// choose returns the address that the service names, if it can have it, or a free one. It returns none when what the
-// service names is not an address, which validation refuses.
-func (a *allocations) choose(ctx context.Context, get reader, svc *corev1.Service) (netip.Addr, error) {
-	path := field.NewPath("spec", "clusterIP")
+// allocateOne settles the i-th address of a service: one that it has, or names, or a free one of the family. It returns
+// the write of the allocation, unless the service has the address already, and no address when what the service names is
+// none.
+func (a *allocations) allocateOne(ctx context.Context, get reader, svc *corev1.Service, i int, family string, had []netip.Addr) (netip.Addr, []storage.Write, error) {
+	want := ""
+	if ips := svc.GetSpec().GetClusterIps(); i < len(ips) {
+		want = ips[i]
+	}
+	addr, err := netip.ParseAddr(want)
+	if want != "" && err != nil {
+		return netip.Addr{}, nil, nil
+	}
+	if slices.Contains(had, addr) {
+		return addr, nil, nil
+	}
+	addr, err = a.choose(ctx, get, svc, i, family)
+	if err != nil || !addr.IsValid() {
+		return addr, nil, err
+	}
+	b, err := encode(a.kind, a.object(svc, addr))
+	if err != nil {
+		return addr, nil, err
+	}
+	return addr, []storage.Write{{Key: a.key(addr), Bytes: b}}, nil
+}
+
+// addressesOf returns the cluster IPs that a service has.
+func addressesOf(svc *corev1.Service) []netip.Addr {
+	if !wantsAddress(svc) {
+		return nil
+	}
+	texts := svc.GetSpec().GetClusterIps()
+	if len(texts) == 0 {
+		texts = []string{svc.GetSpec().GetClusterIp()}
+	}
+	var out []netip.Addr
+	for _, text := range texts {
+		if addr, err := netip.ParseAddr(text); err == nil {
+			out = append(out, addr)
+		}
+	}
+	return out
+}
+
+// choose returns the address that the service names in the i-th place, if it can have it, or a free one of the family. It
+// returns none when validation will refuse the service.
+func (a *allocations) choose(ctx context.Context, get reader, svc *corev1.Service, i int, family string) (netip.Addr, error) {
+	cidr, ok := a.cidrOf(family)
+	if !ok {
+		return netip.Addr{}, nil
+	}
 	name := svc.GetMetadata().GetName()
-	if want := svc.GetSpec().GetClusterIp(); want != "" {
+	if ips := svc.GetSpec().GetClusterIps(); i < len(ips) {
+		want, path := ips[i], field.NewPath("spec", "clusterIP")
+		if i > 0 {
+			path = field.NewPath("spec", "clusterIPs").Index(i)
+		}
 		addr, err := netip.ParseAddr(want)
-		if err != nil {
+		if err != nil || kind.FamilyOf(want) != family {
 			return netip.Addr{}, nil
 		}
-		if !a.cidr.Contains(addr) {
-			return netip.Addr{}, apierr.Invalid(a.parent, name, field.ErrorList{field.Invalid(path, want, "must be in the service CIDR "+a.cidr.String())})
+		if !cidr.Contains(addr) {
+			return netip.Addr{}, apierr.Invalid(a.parent, name, field.ErrorList{field.Invalid(path, want, "must be in the service CIDR "+cidr.String())})
 		}
 		if addr == a.dns {
 			return netip.Addr{}, apierr.Invalid(a.parent, name, field.ErrorList{field.Invalid(path, want, "is the address that the nodes answer DNS on")})
@@ -107,21 +194,29 @@ func (a *allocations) choose(ctx context.Context, get reader, svc *corev1.Servic
 		}
 		return addr, nil
 	}
-	for addr := range ipalloc.Candidates(a.cidr, a.dns) {
+	for addr := range ipalloc.Candidates(cidr, a.dns) {
 		// The cache may be behind; then the commit finds the address taken and the plan is made again.
 		if _, taken := a.store.GetCached(a.key(addr)); !taken {
 			return addr, nil
 		}
 	}
-	return netip.Addr{}, apierr.FailedPrecondition("SERVICE_CIDR_FULL", a.cidr.String(), "every address of the service CIDR %s is allocated: delete services, or start the cluster with a larger range", a.cidr)
+	return netip.Addr{}, apierr.FailedPrecondition("SERVICE_CIDR_FULL", cidr.String(), "every address of the service CIDR %s is allocated: delete services, or start the cluster with a larger range", cidr)
 }
 
-// release returns the writes that give a service's address back.
+// release returns the writes that give a service's addresses back.
 func (a *allocations) release(ctx context.Context, get reader, svc *corev1.Service) ([]storage.Write, error) {
-	addr, err := netip.ParseAddr(svc.GetSpec().GetClusterIp())
-	if err != nil || !wantsAddress(svc) {
-		return nil, nil
+	var writes []storage.Write
+	for _, addr := range addressesOf(svc) {
+		write, err := a.releaseOne(ctx, get, svc, addr)
+		if err != nil {
+			return nil, err
+		}
+		writes = append(writes, write...)
 	}
+	return writes, nil
+}
+
+func (a *allocations) releaseOne(ctx context.Context, get reader, svc *corev1.Service, addr netip.Addr) ([]storage.Write, error) {
 	stored, err := get(ctx, a.key(addr))
 	if errors.Is(err, storage.ErrNotFound) {
 		// Nothing to give back is believed only of a linearizable read: no comparison at the commit would tell.

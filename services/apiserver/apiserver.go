@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/ipalloc"
 	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/rpc"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
@@ -40,9 +41,10 @@ const ownTxnOps = 10240
 
 // Config is what an operator can set.
 type Config struct {
-	// ServiceCIDR is the range that cluster IPs are allocated from.
-	ServiceCIDR string `yaml:"serviceCIDR" help:"addresses that services get"`
-	// ClusterDNS is the address in ServiceCIDR that nodes answer DNS on; it is given to no service.
+	// ServiceCIDR is the range that cluster IPs are allocated from; in a dual-stack cluster an IPv4 and an IPv6 range,
+	// with a comma between.
+	ServiceCIDR string `yaml:"serviceCIDR" help:"addresses that services get: an IPv4 range, for dual stack followed by a comma and an IPv6 range"`
+	// ClusterDNS is the IPv4 address in ServiceCIDR that nodes answer DNS on; it is given to no service.
 	ClusterDNS string `yaml:"clusterDNS" help:"address in serviceCIDR that nodes answer DNS at"`
 	// Storage tunes the watch cache.
 	Storage storage.Config `yaml:"storage"`
@@ -55,16 +57,16 @@ func DefaultConfig() Config {
 
 // Validate reports every setting that makes no sense.
 func (c Config) Validate() error {
-	cidr, err := netip.ParsePrefix(c.ServiceCIDR)
+	cidrs, err := ipalloc.ParseFamilies(c.ServiceCIDR)
 	if err != nil {
-		return fmt.Errorf("serviceCIDR: %w; write a range such as 10.96.0.0/16", err)
+		return fmt.Errorf("serviceCIDR: %w", err)
 	}
 	dns, err := netip.ParseAddr(c.ClusterDNS)
 	if err != nil {
 		return fmt.Errorf("clusterDNS: %w", err)
 	}
-	if !cidr.Contains(dns) {
-		return fmt.Errorf("clusterDNS: %s is not in serviceCIDR %s", dns, cidr)
+	if !cidrs[0].Contains(dns) {
+		return fmt.Errorf("clusterDNS: %s is not in serviceCIDR %s", dns, cidrs[0])
 	}
 	return nil
 }
@@ -99,12 +101,16 @@ func New(cfg Config, etcd *clientv3.Client, log *zap.Logger) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	cidrs, err := ipalloc.ParseFamilies(cfg.ServiceCIDR)
+	if err != nil {
+		return nil, err
+	}
 	pods, _ := kind.ByGroupKind("", "Pod")
 	nodeName, _ := pods.FieldPath("spec.nodeName")
 	return &Service{
 		store: store, etcd: etcd, maxTxnOps: cfg.Storage.MaxTxnOps, merger: merger, log: log, ready: make(chan struct{}),
 		authorizer:  &authz.Authorizer{Pods: &podIndex{store, nodeName}},
-		allocations: newAllocations(store, netip.MustParsePrefix(cfg.ServiceCIDR), netip.MustParseAddr(cfg.ClusterDNS)),
+		allocations: newAllocations(store, cidrs, netip.MustParseAddr(cfg.ClusterDNS)),
 		nodePorts:   newNodePorts(store),
 		leases:      &leaseService{store: store},
 	}, nil

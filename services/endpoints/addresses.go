@@ -64,15 +64,21 @@ func audit(services []*corev1.Service) []finding {
 		if spec.GetType() == kind.ServiceExternalName {
 			continue
 		}
-		switch ip := spec.GetClusterIp(); {
-		case ip == kind.ClusterIPNone:
-		case ip == "":
-			found = append(found, finding{s, "ClusterIPNotAllocated", "The service has no cluster IP; delete and create it to have one allocated"})
-		case addresses[ip] != nil:
-			found = append(found, finding{s, "ClusterIPAlreadyAllocated", "Cluster IP " + ip + " belongs to service " +
-				client.KeyOf(addresses[ip]).String() + " as well; delete and create this one to have another allocated"})
-		default:
-			addresses[ip] = s
+		ips := spec.GetClusterIps()
+		if len(ips) == 0 {
+			ips = []string{spec.GetClusterIp()}
+		}
+		for _, ip := range ips {
+			switch {
+			case ip == kind.ClusterIPNone:
+			case ip == "":
+				found = append(found, finding{s, "ClusterIPNotAllocated", "The service has no cluster IP; delete and create it to have one allocated"})
+			case addresses[ip] != nil:
+				found = append(found, finding{s, "ClusterIPAlreadyAllocated", "Cluster IP " + ip + " belongs to service " +
+					client.KeyOf(addresses[ip]).String() + " as well; delete and create this one to have another allocated"})
+			default:
+				addresses[ip] = s
+			}
 		}
 		for _, p := range spec.GetPorts() {
 			if p.GetNodePort() == 0 {

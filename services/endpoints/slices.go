@@ -93,8 +93,8 @@ type group struct {
 	endpoints   map[string]*discoveryv1.Endpoint // by uid of the pod and address
 }
 
-// wanted computes a service's endpoints. A service that has none yet has one empty group, so that there is a slice to
-// watch.
+// wanted computes a service's endpoints. A service that has none of a family yet has an empty group of it, so that there
+// is a slice to watch.
 func wanted(svc *corev1.Service, pods []*corev1.Pod) map[string]*group {
 	groups := map[string]*group{}
 	families := svc.GetSpec().GetIpFamilies()
@@ -116,13 +116,20 @@ func wanted(svc *corev1.Service, pods []*corev1.Pod) map[string]*group {
 			groups[key].endpoints[endpointKey(e)] = e
 		}
 	}
-	if len(groups) == 0 {
-		family := kind.AddressIPv4
-		if len(families) > 0 {
-			family = families[0]
+	if len(families) == 0 {
+		families = []string{kind.AddressIPv4}
+		if len(groups) > 0 {
+			return groups
 		}
-		ports := numberedPorts(svc)
-		groups[groupKey(family, ports)] = &group{addressType: family, ports: ports}
+	}
+	filled := map[string]bool{}
+	for _, g := range groups {
+		filled[g.addressType] = true
+	}
+	for _, family := range families {
+		if ports := numberedPorts(svc); !filled[family] {
+			groups[groupKey(family, ports)] = &group{addressType: family, ports: ports}
+		}
 	}
 	return groups
 }

@@ -208,6 +208,35 @@ func TestWritesAreFew(t *testing.T) {
 	}
 }
 
+// A service has slices of each of its families, whatever of them its pods have.
+func TestFamilies(t *testing.T) {
+	whole, half := pod(1, func(p *corev1.Pod) {
+		p.Status.PodIps = []*corev1.PodIP{{Ip: p.GetStatus().GetPodIp()}, {Ip: "fd00::1"}}
+	}), pod(2)
+	for _, test := range []struct {
+		families []string
+		pods     []*corev1.Pod
+		want     string
+	}{
+		{nil, nil, "IPv4:0"},
+		{nil, []*corev1.Pod{whole}, "IPv4:1 IPv6:1"},
+		{[]string{"IPv4"}, []*corev1.Pod{whole, half}, "IPv4:2"},
+		{[]string{"IPv6"}, []*corev1.Pod{whole, half}, "IPv6:1"},
+		{[]string{"IPv4", "IPv6"}, []*corev1.Pod{whole, half}, "IPv4:2 IPv6:1"},
+		{[]string{"IPv4", "IPv6"}, []*corev1.Pod{half}, "IPv4:1 IPv6:0"},
+		{[]string{"IPv4", "IPv6"}, nil, "IPv4:0 IPv6:0"},
+	} {
+		var got []string
+		for _, e := range planSlices(service(func(s *corev1.Service) { s.Spec.IpFamilies = test.families }), test.pods, nil, 100).create {
+			got = append(got, fmt.Sprint(e.GetAddressType(), ":", len(e.GetEndpoints())))
+		}
+		slices.Sort(got)
+		if all := strings.Join(got, " "); all != test.want {
+			t.Errorf("families %v of %d pods: slices %s, want %s", test.families, len(test.pods), all, test.want)
+		}
+	}
+}
+
 func TestEveryEndpointIsInExactlyOneSlice(t *testing.T) {
 	serial := 0
 	svc := service()
@@ -285,14 +314,20 @@ func TestAudit(t *testing.T) {
 			s.Spec.Ports[0].NodePort = nodePort
 		})
 	}
+	dual := func(name, ip, ip6 string, second int64) *corev1.Service {
+		s := at(name, ip, second, 0)
+		s.Spec.ClusterIps = []string{ip, ip6}
+		return s
+	}
 	var got []string
 	for _, f := range audit([]*corev1.Service{
 		at("younger", "10.96.0.1", 2, 30000), at("older", "10.96.0.1", 1, 30000),
+		dual("pair", "10.96.0.3", "fd00::3", 6), dual("second", "10.96.0.4", "fd00::3", 7),
 		at("bare", "", 3, 0), at("headless", "None", 4, 0), at("headless-2", "None", 4, 0), at("fine", "10.96.0.2", 5, 30001),
 	}) {
 		got = append(got, f.service.Metadata.Name+" "+f.reason)
 	}
-	want := []string{"younger ClusterIPAlreadyAllocated", "younger PortAlreadyAllocated", "bare ClusterIPNotAllocated"}
+	want := []string{"younger ClusterIPAlreadyAllocated", "younger PortAlreadyAllocated", "bare ClusterIPNotAllocated", "second ClusterIPAlreadyAllocated"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}

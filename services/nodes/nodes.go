@@ -25,12 +25,15 @@ const heartbeatNamespace = "kube-node-lease"
 
 // Config is what an operator can set.
 type Config struct {
-	// ClusterCIDR is the range that nodes' pod ranges are cut from.
-	ClusterCIDR string `yaml:"clusterCIDR" help:"addresses that nodes' pod ranges are cut from"`
-	// ServiceCIDR is the range of cluster IPs, which must be apart from ClusterCIDR.
+	// ClusterCIDR is the range that nodes' pod ranges are cut from; in a dual-stack cluster an IPv4 and an IPv6 range, with
+	// a comma between. A node that has a range of one family only gets one of the other when that is added.
+	ClusterCIDR string `yaml:"clusterCIDR" help:"addresses that nodes' pod ranges are cut from: an IPv4 range, for dual stack followed by a comma and an IPv6 range"`
+	// ServiceCIDR is the range of cluster IPs, or the two ranges, which must be apart from ClusterCIDR.
 	ServiceCIDR string `yaml:"serviceCIDR" help:"addresses of services, which clusterCIDR must not overlap"`
 	// NodeMaskSize is the prefix length of one node's pod range: 24 gives each node 256 addresses.
 	NodeMaskSize int `yaml:"nodeMaskSize" help:"prefix length of one node's pod range"`
+	// NodeMaskSizeIPv6 is the same for IPv6. A node must have as many addresses of either family.
+	NodeMaskSizeIPv6 int `yaml:"nodeMaskSizeIPv6" help:"prefix length of one node's IPv6 pod range"`
 	// EvictAfter is how long pods that name no toleration of their own stay on a node that is not ready or unreachable.
 	EvictAfter time.Duration `yaml:"evictAfter" help:"how long pods that name no toleration stay on a node that is lost"`
 	// StartGrace is how long a node that has just been made may take until its first heartbeat, and how long nodes that were
@@ -43,7 +46,7 @@ type Config struct {
 // DefaultConfig is the configuration of a new cluster.
 func DefaultConfig() Config {
 	return Config{
-		ClusterCIDR: "10.244.0.0/16", ServiceCIDR: "10.96.0.0/16", NodeMaskSize: 24, EvictAfter: 30 * time.Second,
+		ClusterCIDR: "10.244.0.0/16", ServiceCIDR: "10.96.0.0/16", NodeMaskSize: 24, NodeMaskSizeIPv6: 64, EvictAfter: 30 * time.Second,
 		StartGrace: 15 * time.Second, OrphanGrace: 20 * time.Second,
 	}
 }
@@ -51,20 +54,26 @@ func DefaultConfig() Config {
 // Validate reports every setting that makes no sense.
 func (c Config) Validate() error {
 	var problems []error
-	cluster, err := netip.ParsePrefix(c.ClusterCIDR)
+	cluster, err := ipalloc.ParseFamilies(c.ClusterCIDR)
 	if err != nil {
-		problems = append(problems, fmt.Errorf("clusterCIDR: %w; write a range such as 10.244.0.0/16", err))
+		problems = append(problems, fmt.Errorf("clusterCIDR: %w", err))
 	}
-	service, err := netip.ParsePrefix(c.ServiceCIDR)
+	service, err := ipalloc.ParseFamilies(c.ServiceCIDR)
 	if err != nil {
-		problems = append(problems, fmt.Errorf("serviceCIDR: %w; write a range such as 10.96.0.0/16", err))
+		problems = append(problems, fmt.Errorf("serviceCIDR: %w", err))
 	}
 	if len(problems) == 0 {
-		if err := ipalloc.CheckDisjoint(ipalloc.Range{Name: "clusterCIDR", CIDR: cluster}, ipalloc.Range{Name: "serviceCIDR", CIDR: service}); err != nil {
-			problems = append(problems, err)
+		problems = append(problems, ipalloc.CheckDisjoint(append(ipalloc.Named("clusterCIDR", cluster), ipalloc.Named("serviceCIDR", service)...)...))
+		if len(cluster) != len(service) {
+			problems = append(problems, fmt.Errorf("serviceCIDR: %s and clusterCIDR %s must be of the same families", c.ServiceCIDR, c.ClusterCIDR))
 		}
-		if c.NodeMaskSize < cluster.Bits() || c.NodeMaskSize > cluster.Addr().BitLen()-2 {
-			problems = append(problems, fmt.Errorf("nodeMaskSize: must be %d to %d for clusterCIDR %s, is %d", cluster.Bits(), cluster.Addr().BitLen()-2, cluster, c.NodeMaskSize))
+		// As many host bits as IPv4 has: see package podnet.
+		most := []int{30, 128 - (32 - c.NodeMaskSize)}
+		for i, cidr := range cluster {
+			key, bits := []string{"nodeMaskSize", "nodeMaskSizeIPv6"}[i], c.maskSizes()[i]
+			if bits < cidr.Bits() || bits > most[i] {
+				problems = append(problems, fmt.Errorf("%s: must be %d to %d for clusterCIDR %s, is %d", key, cidr.Bits(), most[i], cidr, bits))
+			}
 		}
 	}
 	for _, d := range []struct {
@@ -77,6 +86,8 @@ func (c Config) Validate() error {
 	}
 	return errors.Join(problems...)
 }
+
+func (c Config) maskSizes() []int { return []int{c.NodeMaskSize, c.NodeMaskSizeIPv6} }
 
 // Deps is what the service needs from its process.
 type Deps = elected.Deps
@@ -142,7 +153,11 @@ func (s *Service) setup(t *controller.Term) error {
 	})
 
 	// Ranges are handed out by one worker: two could pick the same.
-	cidrs := &podCIDRs{client: t.Client(), nodes: nodes, events: s.Events(), cluster: netip.MustParsePrefix(s.cfg.ClusterCIDR), bits: s.cfg.NodeMaskSize, given: map[netip.Prefix]string{}}
+	cluster, err := ipalloc.ParseFamilies(s.cfg.ClusterCIDR)
+	if err != nil {
+		return err
+	}
+	cidrs := &podCIDRs{client: t.Client(), nodes: nodes, events: s.Events(), cluster: cluster, bits: s.cfg.maskSizes(), given: map[netip.Prefix]string{}}
 	cidrController := t.Controller("podcidr", 1, cidrs.reconcile)
 	controller.For(cidrController, nodes)
 	nodes.OnChange(func(_, now *corev1.Node) {
@@ -150,7 +165,7 @@ func (s *Service) setup(t *controller.Term) error {
 			return
 		}
 		for _, n := range nodes.List() { // one that goes leaves its range to one that has none
-			if n.GetSpec().GetPodCidr() == "" {
+			if cidrs.lacks(n) {
 				cidrController.Enqueue(client.KeyOf(n))
 			}
 		}

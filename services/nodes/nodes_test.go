@@ -1,15 +1,20 @@
 package nodes
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/client/clienttest"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
 func TestConfig(t *testing.T) {
@@ -24,6 +29,12 @@ func TestConfig(t *testing.T) {
 		{"no range", func(c *Config) { c.ClusterCIDR = "10.244.0.0" }, "clusterCIDR"},
 		{"a mask wider than the range", func(c *Config) { c.NodeMaskSize = 15 }, "nodeMaskSize: must be 16 to 30"},
 		{"a mask without hosts", func(c *Config) { c.NodeMaskSize = 31 }, "nodeMaskSize"},
+		{"dual stack", dualStack, ""},
+		{"one family of services", func(c *Config) { dualStack(c); c.ServiceCIDR = "10.96.0.0/16" }, "same families"},
+		{"overlapping IPv6 ranges", func(c *Config) { dualStack(c); c.ServiceCIDR = "10.96.0.0/16,fd00:10:244:1::/112" }, "overlaps"},
+		{"IPv6 first", func(c *Config) { c.ClusterCIDR = "fd00:10:244::/56,10.244.0.0/16" }, "clusterCIDR"},
+		{"an IPv6 mask wider than the range", func(c *Config) { dualStack(c); c.NodeMaskSizeIPv6 = 48 }, "nodeMaskSizeIPv6: must be 56 to 120"},
+		{"fewer IPv6 addresses than IPv4", func(c *Config) { dualStack(c); c.NodeMaskSizeIPv6 = 121 }, "nodeMaskSizeIPv6"},
 		{"negative eviction", func(c *Config) { c.EvictAfter = -time.Second }, "evictAfter"},
 	}
 	for _, tt := range tests {
@@ -34,6 +45,58 @@ func TestConfig(t *testing.T) {
 			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
 		}
 	}
+}
+
+func dualStack(c *Config) {
+	c.ClusterCIDR, c.ServiceCIDR = "10.244.0.0/16,fd00:10:244::/56", "10.96.0.0/16,fd00:10:96::/112"
+}
+
+// Each node gets a range of each family, also when it has had one of the first for long, and no two share one.
+func TestDualStackRanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, c := clienttest.Start(t)
+		cfg := DefaultConfig()
+		dualStack(&cfg)
+		s, err := New(cfg, Deps{Host: "master-1", Client: c})
+		if err != nil {
+			t.Fatal(err)
+		}
+		node := func(name string, cidrs ...string) *corev1.Node {
+			n := &corev1.Node{Metadata: &metav1.ObjectMeta{Name: name}, Spec: &corev1.NodeSpec{PodCidrs: cidrs}}
+			if len(cidrs) > 0 {
+				n.Spec.PodCidr = cidrs[0]
+			}
+			return n
+		}
+		clienttest.Seed(server, node("old", "10.244.1.0/24"), node("whole", "10.244.0.0/24", "fd00:10:244::/64"), node("new-1"), node("new-2"))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.Run(ctx) }()
+		<-time.After(10 * time.Second)
+		synctest.Wait()
+		all, _, err := client.List[*corev1.Node](ctx, c, client.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := map[string]string{}
+		for _, n := range all {
+			name, cidrs := n.GetMetadata().GetName(), n.GetSpec().GetPodCidrs()
+			if len(cidrs) != 2 || n.GetSpec().GetPodCidr() != cidrs[0] || !strings.HasSuffix(cidrs[0], "/24") || !strings.HasSuffix(cidrs[1], "::/64") {
+				t.Errorf("%s has %q and %q", name, n.GetSpec().GetPodCidr(), cidrs)
+			}
+			for _, cidr := range cidrs {
+				if seen[cidr] != "" {
+					t.Errorf("%s and %s have %s", seen[cidr], name, cidr)
+				}
+				seen[cidr] = name
+			}
+		}
+		if seen["10.244.1.0/24"] != "old" || seen["fd00:10:244::/64"] != "whole" {
+			t.Errorf("nodes lost the ranges that they had: %v", seen)
+		}
+		cancel()
+		<-done
+	})
 }
 
 func TestEvictionTime(t *testing.T) {

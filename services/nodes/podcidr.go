@@ -16,54 +16,89 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// podCIDRs gives every node its range of pod addresses, once and for good. It runs with one worker under a fence, and
+// podCIDRs gives every node its range of pod addresses, one per family, once and for good. It runs with one worker under a fence, and
 // remembers what it gave before the informer shows it, so that no range is given twice.
 type podCIDRs struct {
 	client  *client.Client
 	nodes   *client.Informer[*corev1.Node]
 	events  *events.Recorder
-	cluster netip.Prefix
-	bits    int
+	cluster []netip.Prefix          // of different families
+	bits    []int                   // of a node's range of each
 	given   map[netip.Prefix]string // to the node of this name, in this term
 }
 
 func (c *podCIDRs) reconcile(ctx context.Context, key controller.Key) (controller.Result, error) {
 	node, ok := c.nodes.Get("", key.Name)
-	if !ok || node.GetSpec().GetPodCidr() != "" {
+	if !ok || !c.lacks(node) {
 		return controller.Result{}, nil
-	}
-	free, ok := c.choose(key.Name)
-	if !ok {
-		c.events.Event(node, events.Warning, "CIDRNotAvailable", "Every /%d of the cluster CIDR %s is given to a node: delete nodes, or start the cluster with a larger range", c.bits, c.cluster)
-		return controller.Result{}, fmt.Errorf("no /%d of %s is free", c.bits, c.cluster)
 	}
 	updated := proto.Clone(node).(*corev1.Node)
 	if updated.Spec == nil {
 		updated.Spec = &corev1.NodeSpec{}
 	}
-	updated.Spec.PodCidr, updated.Spec.PodCidrs = free.String(), []string{free.String()}
-	// Noted before the write: one whose answer is lost may have happened all the same.
-	c.given[free] = key.Name
+	ranges := rangesOf(node)
+	for i, cluster := range c.cluster {
+		if slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return sameFamily(p, cluster) }) {
+			continue
+		}
+		free, ok := c.choose(key.Name, i)
+		if !ok {
+			c.events.Event(node, events.Warning, "CIDRNotAvailable", "Every /%d of the cluster CIDR %s is given to a node: delete nodes, or start the cluster with a larger range", c.bits[i], cluster)
+			return controller.Result{}, fmt.Errorf("no /%d of %s is free", c.bits[i], cluster)
+		}
+		// Noted before the write: one whose answer is lost may have happened all the same.
+		c.given[free] = key.Name
+		ranges = append(ranges, free)
+	}
+	updated.Spec.PodCidr, updated.Spec.PodCidrs = ranges[0].String(), nil
+	for _, r := range ranges {
+		updated.Spec.PodCidrs = append(updated.Spec.PodCidrs, r.String())
+	}
 	if _, err := client.Update(ctx, c.client, updated); err != nil {
-		return controller.Result{}, fmt.Errorf("give node %s the pod range %s: %w", key.Name, free, err)
+		return controller.Result{}, fmt.Errorf("give node %s the pod ranges %s: %w", key.Name, ranges, err)
 	}
 	return controller.Result{}, nil
 }
 
-// choose returns the range for a node: the one that it was given a moment ago, or else the first that overlaps none.
-func (c *podCIDRs) choose(name string) (netip.Prefix, bool) {
+// lacks tells whether a node has no range of one of the cluster's families.
+func (c *podCIDRs) lacks(node *corev1.Node) bool {
+	has := rangesOf(node)
+	return slices.ContainsFunc(c.cluster, func(cluster netip.Prefix) bool {
+		return !slices.ContainsFunc(has, func(p netip.Prefix) bool { return sameFamily(p, cluster) })
+	})
+}
+
+func sameFamily(a, b netip.Prefix) bool { return a.Addr().Is4() == b.Addr().Is4() }
+
+// rangesOf returns the ranges that a node has, as it names them.
+func rangesOf(node *corev1.Node) []netip.Prefix {
+	texts := node.GetSpec().GetPodCidrs()
+	if len(texts) == 0 {
+		texts = []string{node.GetSpec().GetPodCidr()}
+	}
+	var out []netip.Prefix
+	for _, text := range texts {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// choose returns the range of the i-th family for a node: the one that it was given a moment ago, or else the first that
+// overlaps none.
+func (c *podCIDRs) choose(name string, i int) (netip.Prefix, bool) {
 	taken := map[netip.Prefix]bool{}
 	var odd []netip.Prefix // of another size, by hand or from before the size was changed
 	exists := map[string]bool{}
 	for _, n := range c.nodes.List() {
 		exists[n.GetMetadata().GetName()] = true
-		p, err := netip.ParsePrefix(n.GetSpec().GetPodCidr())
-		switch {
-		case err != nil:
-		case p.Bits() == c.bits:
-			taken[p.Masked()] = true
-		default:
-			odd = append(odd, p)
+		for _, p := range rangesOf(n) {
+			if sameFamily(p, c.cluster[i]) && p.Bits() == c.bits[i] {
+				taken[p.Masked()] = true
+			} else {
+				odd = append(odd, p)
+			}
 		}
 	}
 	var again netip.Prefix
@@ -71,7 +106,7 @@ func (c *podCIDRs) choose(name string) (netip.Prefix, bool) {
 		switch {
 		case !exists[to]:
 			delete(c.given, p)
-		case to == name && !taken[p]:
+		case to == name && !taken[p] && sameFamily(p, c.cluster[i]):
 			again = p
 		default:
 			taken[p] = true
@@ -80,7 +115,7 @@ func (c *podCIDRs) choose(name string) (netip.Prefix, bool) {
 	if again.IsValid() {
 		return again, true
 	}
-	return firstFree(c.cluster, c.bits, func(p netip.Prefix) bool { return taken[p] || slices.ContainsFunc(odd, p.Overlaps) })
+	return firstFree(c.cluster[i], c.bits[i], func(p netip.Prefix) bool { return taken[p] || slices.ContainsFunc(odd, p.Overlaps) })
 }
 
 // firstFree returns the lowest range of the given prefix length that is not taken.

@@ -1,0 +1,174 @@
+package kind
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+// FamilyOf returns an address's IP family, empty for what is no address.
+func FamilyOf(address string) string {
+	a, err := netip.ParseAddr(address)
+	switch {
+	case err != nil:
+		return ""
+	case a.Unmap().Is4():
+		return FamilyIPv4
+	}
+	return FamilyIPv6
+}
+
+// SettleFamilies completes a service's IP families and their policy, as Kubernetes does, for a cluster whose services
+// can have addresses of the families given, the first of which is what they have unless they ask for more. old is nil
+// for a new service. What an update leaves out stays, and changing the policy to SingleStack gives the second family and
+// its address up. It returns what the cluster cannot give, or what contradicts itself; validation does the rest.
+func SettleFamilies(s, old *corev1.ServiceSpec, cluster []string) field.ErrorList {
+	if s.GetType() == ServiceExternalName {
+		return nil
+	}
+	c := &checker{}
+	if old != nil && old.GetType() != ServiceExternalName {
+		keepFamilies(s, old)
+	}
+	if s.IpFamilyPolicy == nil {
+		policy := SingleStack
+		if len(s.GetIpFamilies()) > 1 || len(s.GetClusterIps()) > 1 {
+			policy = RequireDualStack
+		}
+		s.IpFamilyPolicy = &policy
+	}
+	for _, ip := range s.GetClusterIps()[min(len(s.GetIpFamilies()), len(s.GetClusterIps())):] {
+		if f := FamilyOf(ip); f != "" {
+			s.IpFamilies = append(s.IpFamilies, f)
+		}
+	}
+	if len(s.GetIpFamilies()) == 0 {
+		s.IpFamilies = []string{cluster[0]}
+	}
+	at := field.NewPath("spec")
+	for i, f := range s.GetIpFamilies() {
+		if (f == FamilyIPv4 || f == FamilyIPv6) && !slices.Contains(cluster, f) {
+			c.invalid(at.Child("ipFamilies").Index(i), f, "not configured on this cluster")
+		}
+	}
+	switch policy := s.GetIpFamilyPolicy(); {
+	case policy == RequireDualStack && len(cluster) < 2:
+		c.invalid(at.Child("ipFamilyPolicy"), policy, "this cluster is not configured for dual-stack services")
+	case policy == PreferDualStack && samePreference(s, old):
+		// A service does not change because the cluster did.
+	case policy == RequireDualStack || policy == PreferDualStack:
+		for _, f := range cluster {
+			if len(s.GetIpFamilies()) < 2 && !slices.Contains(s.GetIpFamilies(), f) {
+				s.IpFamilies = append(s.IpFamilies, f)
+			}
+		}
+	}
+	return c.list
+}
+
+// samePreference tells whether an update leaves alone what a service prefers and has.
+func samePreference(s, old *corev1.ServiceSpec) bool {
+	return old.GetIpFamilyPolicy() == PreferDualStack && slices.Equal(s.GetIpFamilies(), old.GetIpFamilies()) && slices.Equal(s.GetClusterIps(), old.GetClusterIps())
+}
+
+// keepFamilies takes what an update leaves out from what the service has.
+func keepFamilies(s, old *corev1.ServiceSpec) {
+	if s.IpFamilyPolicy == nil {
+		s.IpFamilyPolicy = old.IpFamilyPolicy
+	}
+	single := s.GetIpFamilyPolicy() == SingleStack
+	if len(s.GetIpFamilies()) == 0 {
+		s.IpFamilies = slices.Clone(old.GetIpFamilies())
+	}
+	// Naming the first address alone is leaving the second out.
+	if ips := old.GetClusterIps(); len(ips) == 2 && len(s.GetClusterIps()) == 1 && s.GetClusterIps()[0] == ips[0] && !single {
+		s.ClusterIps = slices.Clone(ips)
+	}
+	if single {
+		if slices.Equal(s.GetIpFamilies(), old.GetIpFamilies()) && len(s.GetIpFamilies()) == 2 {
+			s.IpFamilies = s.GetIpFamilies()[:1:1]
+		}
+		if slices.Equal(s.GetClusterIps(), old.GetClusterIps()) && len(s.GetClusterIps()) == 2 {
+			s.ClusterIps = s.GetClusterIps()[:1:1]
+		}
+	}
+}
+
+// families checks a service's addresses, their families and the policy against each other.
+func (c *checker) families(p *field.Path, s *corev1.ServiceSpec) {
+	ips, families := s.GetClusterIps(), s.GetIpFamilies()
+	at := p.Child("clusterIPs")
+	if s.IpFamilyPolicy != nil {
+		c.oneOf(p.Child("ipFamilyPolicy"), s.GetIpFamilyPolicy(), PreferDualStack, RequireDualStack, SingleStack)
+	}
+	seen := names{}
+	for i, f := range families {
+		c.oneOf(p.Child("ipFamilies").Index(i), f, FamilyIPv4, FamilyIPv6)
+		c.unique(p.Child("ipFamilies").Index(i), seen, f)
+	}
+	if ip := s.GetClusterIp(); ip != "" && ip != ClusterIPNone {
+		c.ip(p.Child("clusterIP"), ip)
+	}
+	if len(ips) > 0 && ips[0] != s.GetClusterIp() {
+		c.invalid(at, ips, "first value must match `clusterIP`")
+	}
+	if len(ips) > 2 {
+		c.add(field.TooMany(at, len(ips), 2))
+	}
+	if s.GetIpFamilyPolicy() == SingleStack && (len(ips) > 1 || len(families) > 1) {
+		c.invalid(p.Child("ipFamilyPolicy"), SingleStack, "must be RequireDualStack or PreferDualStack when multiple cluster IPs or IP families are specified")
+	}
+	for i, ip := range ips {
+		switch {
+		case ip == ClusterIPNone && len(ips) > 1:
+			c.invalid(at.Index(i), ip, "must be the only value, where the service is to have no address")
+		case ip == ClusterIPNone:
+		case i > 0 && !c.ip(at.Index(i), ip).IsValid():
+		case i < len(families) && FamilyOf(ip) != "" && FamilyOf(ip) != families[i]:
+			c.invalid(at.Index(i), ip, fmt.Sprintf("expected an %s value as indicated by `ipFamilies[%d]`", families[i], i))
+		case i == 1 && FamilyOf(ip) == FamilyOf(ips[0]):
+			c.invalid(at, ips, "may specify no more than one IP for each IP family")
+		}
+	}
+}
+
+// familiesUpdate checks what may not change of a service's addresses and families.
+func (c *checker) familiesUpdate(p *field.Path, s, old *corev1.ServiceSpec) {
+	single := s.GetIpFamilyPolicy() == SingleStack
+	for _, list := range []struct {
+		name     string
+		now, was []string
+	}{{"ipFamilies", s.GetIpFamilies(), old.GetIpFamilies()}, {"clusterIPs", s.GetClusterIps(), old.GetClusterIps()}} {
+		at := p.Child(list.name)
+		for i, was := range list.was {
+			switch {
+			case i >= len(list.now) && i == 1 && single: // given up
+			case i >= len(list.now) && i == 1:
+				c.invalid(p.Child("ipFamilyPolicy"), s.GetIpFamilyPolicy(), "must be SingleStack when the second of `"+list.name+"` is released")
+			case i >= len(list.now):
+				c.required(at, "")
+			case list.now[i] != was && !(i == 0 && list.name == "clusterIPs"): // clusterIP is said to be immutable already
+				c.invalid(at.Index(i), list.now[i], "may not change once set")
+			}
+		}
+	}
+}
+
+// warnFamilies tells where a service's IPv6 addresses have no effect yet.
+func warnFamilies(o *corev1.Service) []string {
+	var out []string
+	s := o.GetSpec()
+	if slices.Contains(s.GetIpFamilies(), FamilyIPv6) && isExternal(s) {
+		out = append(out, fmt.Sprintf("spec.type: from outside, services of type %s are reached by IPv4 only; IPv6 works for pods and nodes, by the cluster IP", s.GetType()))
+	}
+	for i, ip := range s.GetExternalIps() {
+		if FamilyOf(ip) == FamilyIPv6 {
+			out = append(out, fmt.Sprintf("spec.externalIPs[%d]: IPv6 addresses from outside are not served yet", i))
+		}
+	}
+	return out
+}
