@@ -10,7 +10,10 @@
 // writes. It holds one buffer for each stream, runs on one thread's worth of scheduler and allocates nothing per line.
 package logs
 
-import "time"
+import (
+	"io"
+	"time"
+)
 
 const (
 	// MaxBytes is the size at which a log file is put aside as its ".1", replacing the one before. A container's log
@@ -33,6 +36,8 @@ type Options struct {
 	Tail int64
 	// Since, when not zero, selects only lines written then or later.
 	Since time.Time
+	// Stderr, when not nil, gets what the container wrote to its stderr; otherwise that comes between the rest.
+	Stderr io.Writer
 	// Timestamps puts each line's time before it.
 	Timestamps bool
 }

@@ -19,6 +19,10 @@ const followEvery = 100 * time.Millisecond
 // was written by then has been read, or ctx is done. A log that does not exist (yet) is empty.
 func Read(ctx context.Context, path string, opts Options, ended <-chan struct{}, w io.Writer) error {
 	r := &reader{opts: opts, w: bufio.NewWriterSize(w, 32<<10)}
+	r.stderr = r.w
+	if opts.Stderr != nil {
+		r.stderr = bufio.NewWriterSize(opts.Stderr, 32<<10)
+	}
 	if opts.Tail >= 0 {
 		count := &reader{opts: opts}
 		if err := count.readAll(path); err != nil {
@@ -30,20 +34,27 @@ func Read(ctx context.Context, path string, opts Options, ended <-chan struct{},
 		}
 	}
 	if !opts.Follow {
-		return errors.Join(r.readAll(path), r.w.Flush())
+		return errors.Join(r.readAll(path), r.flush())
 	}
-	return errors.Join(r.follow(ctx, path, ended), r.w.Flush())
+	return errors.Join(r.follow(ctx, path, ended), r.flush())
 }
 
 // reader turns entries back into the lines that a container wrote.
 type reader struct {
 	opts Options
-	// w is nil when lines are only counted.
-	w *bufio.Writer
+	// w is nil when lines are only counted; stderr is the same where the streams are not told apart.
+	w, stderr *bufio.Writer
 	// lines is how many lines were selected so far, skip how many of them are not to be written.
 	lines, skip int64
 	// within is true while the entries read so far end in the middle of a line.
 	within bool
+}
+
+func (r *reader) flush() error {
+	if r.stderr == r.w {
+		return r.w.Flush()
+	}
+	return errors.Join(r.w.Flush(), r.stderr.Flush())
 }
 
 func (r *reader) readAll(path string) error {
@@ -94,7 +105,7 @@ func (r *reader) entry(line []byte) error {
 	if !ok {
 		return nil
 	}
-	_, line, ok = bytes.Cut(line, []byte(" "))
+	stream, line, ok := bytes.Cut(line, []byte(" "))
 	if !ok || len(line) < 3 {
 		return nil
 	}
@@ -116,12 +127,16 @@ func (r *reader) entry(line []byte) error {
 	if r.w == nil || r.lines <= r.skip {
 		return nil
 	}
+	w := r.w
+	if string(stream) == "stderr" {
+		w = r.stderr
+	}
 	if r.opts.Timestamps && first {
-		if _, err := r.w.Write(append(stamp, ' ')); err != nil {
+		if _, err := w.Write(append(stamp, ' ')); err != nil {
 			return err
 		}
 	}
-	_, err := r.w.Write(message)
+	_, err := w.Write(message)
 	return err
 }
 
@@ -165,7 +180,7 @@ func (r *reader) follow(ctx context.Context, path string, ended <-chan struct{})
 			if rest, err = r.drain(b, rest); err != nil {
 				return err
 			}
-			if err := r.w.Flush(); err != nil {
+			if err := r.flush(); err != nil {
 				return err
 			}
 			if moved {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -49,6 +50,7 @@ type container struct {
 
 	// What follows is of the running attempt.
 	endedCh   chan struct{}
+	exitCode  *atomic.Int32
 	attending context.CancelFunc
 	health    *health
 	stopping  *stopping
@@ -372,6 +374,11 @@ func (w *worker) attend(ctx context.Context, pod *corev1.Pod, c *container) erro
 			}
 		}
 	})
+	c.exitCode = &atomic.Int32{}
+	c.exitCode.Store(unknownExit)
+	if err := w.cfg.Runtime.RestoreStreams(ctx, id, w.streamConfig(c)); err != nil {
+		w.log.Warn("One can't attach to the container", zap.String("container", c.spec.GetName()), zap.Error(err))
+	}
 	c.health = &health{}
 	wasReady, wasStarted := w.knownHealth(pod, c)
 	c.health.started = c.spec.GetStartupProbe() == nil || wasStarted
@@ -509,6 +516,9 @@ func (w *worker) ended(c *container, e *exit) error {
 	}
 	failpoint.Hit("exit-recorded")
 	c.rec, c.running = rec, false
+	if c.exitCode != nil {
+		c.exitCode.Store(e.Code)
+	}
 	c.stopAttending()
 	w.log.Info("Container ended", zap.String("container", c.spec.GetName()), zap.Int("attempt", rec.Attempt), zap.Int32("code", e.Code), zap.String("reason", e.Reason))
 	return nil

@@ -87,7 +87,9 @@ func TestEphemeralContainerOfCrashingPod(t *testing.T) {
 	uid := n.create(pod("ill", "exit 1", func(p *corev1.Pod) {
 		p.Spec.InitContainers = []*corev1.Container{container("never", "exit 1")}
 	}))
-	n.until(uid, "it crashes", func(p *corev1.Pod) bool { return len(p.Status.InitContainerStatuses) > 0 && p.Status.InitContainerStatuses[0].RestartCount > 0 })
+	n.until(uid, "it crashes", func(p *corev1.Pod) bool {
+		return len(p.Status.InitContainerStatuses) > 0 && p.Status.InitContainerStatuses[0].RestartCount > 0
+	})
 	n.debug(uid, "", container("look", "exec sleep 3333"))
 	n.debug(uid, "main", container("wait", "exec sleep 3333"))
 	n.until(uid, "the ephemeral container runs", func(p *corev1.Pod) bool { return ephemeralStatus(p, "look").GetState().GetRunning() != nil })

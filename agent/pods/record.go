@@ -62,6 +62,9 @@ func (d dir) object(kind, name string) string {
 func (d dir) log(container string, n int) string {
 	return filepath.Join(string(d), "logs", container, strconv.Itoa(n)+".log")
 }
+func (d dir) streams(container string) string {
+	return filepath.Join(string(d), "streams", container)
+}
 func (d dir) message(container string, n int) string {
 	return filepath.Join(string(d), "messages", container+"-"+strconv.Itoa(n))
 }

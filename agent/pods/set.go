@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 
@@ -188,6 +189,11 @@ type Instance struct {
 	Running bool
 	// Ended is closed when the attempt ends. It is nil for one that has ended.
 	Ended <-chan struct{}
+
+	name       string
+	stdin, tty bool
+	// exitCode is that of the attempt once Ended is closed.
+	exitCode *atomic.Int32
 }
 
 // Container finds a container of a pod. An empty container name stands for the pod's only one, or, with first, for its
@@ -217,10 +223,9 @@ func (w *worker) instance(name string, first, previous bool) (Instance, error) {
 			name = names[0]
 		}
 	}
-	known := slices.ContainsFunc(containersOf(w.pod), func(c *corev1.Container) bool {
-		return c.GetName() == name
-	})
-	if !known {
+	all := containersOf(w.pod)
+	at := slices.IndexFunc(all, func(c *corev1.Container) bool { return c.GetName() == name })
+	if at < 0 {
 		return Instance{}, fmt.Errorf("%w: pod %s has no container %q", ErrNotFound, w.name, name)
 	}
 	in := w.instances[name]
@@ -232,7 +237,10 @@ func (w *worker) instance(name string, first, previous bool) (Instance, error) {
 		return Instance{LogPath: w.dir.log(name, n-1)}, nil
 	}
 	// A container that waits to be started again shows the log of the attempt that ended.
-	return Instance{ID: in.id, LogPath: w.dir.log(name, n), Running: in.running, Ended: in.ended}, nil
+	return Instance{
+		ID: in.id, LogPath: w.dir.log(name, n), Running: in.running, Ended: in.ended,
+		name: name, stdin: all[at].GetStdin(), tty: all[at].GetTty(), exitCode: in.exitCode,
+	}, nil
 }
 
 // podDir returns where a pod's state is.

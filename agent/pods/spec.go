@@ -46,6 +46,7 @@ func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *contai
 		Image: c.image.Name, Command: expandAll(spec.GetCommand(), values), Args: expandAll(spec.GetArgs(), values),
 		Env: append([]string{"HOSTNAME=" + hostname(pod, w.cfg.ClusterDomain)}, env...), WorkingDir: spec.GetWorkingDir(), Mounts: mounts,
 		Sandbox: w.sandbox, HostPID: pod.GetSpec().GetHostPid(), PIDNamespace: pid, TTY: spec.GetTty(),
+		Stdin: spec.GetStdin(), StdinOnce: spec.GetStdinOnce(), StreamDir: w.dir.streams(spec.GetName()),
 		Resources: resources(pod, spec, w.cfg.MemoryBytes), Security: security(pod, spec, w.cfg.SeccompDir),
 		LogPath: w.dir.log(spec.GetName(), c.rec.Attempt),
 	}, nil

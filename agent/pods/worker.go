@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -88,6 +89,8 @@ type seenInstance struct {
 	attempt int
 	running bool
 	ended   <-chan struct{}
+	// exitCode is that of the attempt once ended is closed.
+	exitCode *atomic.Int32
 }
 
 func newWorker(cfg *Config, pod *corev1.Pod, gone bool) *worker {
@@ -321,7 +324,7 @@ func (w *worker) note() {
 	for _, c := range w.containers {
 		in := seenInstance{id: runtime.ID(w.uid, c.spec.GetName(), c.rec.Attempt), attempt: c.rec.Attempt, running: c.running}
 		if c.running {
-			in.ended = c.endedCh
+			in.ended, in.exitCode = c.endedCh, c.exitCode
 		}
 		w.instances[c.spec.GetName()] = in
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/containerd/errdefs/pkg/errgrpc"
 
 	"github.com/xebec-project/xebec/agent/logs"
+	"github.com/xebec-project/xebec/agent/streams"
 	"github.com/xebec-project/xebec/internal/failpoint"
 )
 
@@ -202,13 +203,27 @@ func (r *Runtime) create(ctx context.Context, id string, cfg ContainerConfig) (c
 }
 
 func (r *Runtime) startTask(ctx context.Context, c containerd.Container, cfg ContainerConfig) error {
-	output := cio.BinaryIO
-	if cfg.TTY {
-		output = cio.TerminalBinaryIO
+	create := cio.BinaryIO(r.cfg.LogWriter, map[string]string{logs.Subcommand: cfg.LogPath})
+	var keeper *streams.Keeper
+	if cfg.attachable() {
+		var err error
+		if keeper, err = streams.Start(r.streams(cfg)); err != nil {
+			return err
+		}
+		create = r.pipesTo(r.streams(cfg))
 	}
 	t, err := c.NewTask(ctx, output(r.cfg.LogWriter, map[string]string{logs.Subcommand: cfg.LogPath}))
 	if err != nil {
+		if keeper != nil {
+			keeper.Abandon()
+		}
 		return err
+	}
+	if keeper != nil {
+		// It has the ends of the task's streams by now, and so ends with the task.
+		if err := keeper.Stay(); err != nil {
+			return err
+		}
 	}
 	failpoint.Hit("task-created")
 	if err := t.Start(ctx); err != nil {

@@ -22,20 +22,14 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/uuid"
 
+	// The test program serves as log writer too.
+	_ "github.com/xebec-project/xebec/agent/early"
 	"github.com/xebec-project/xebec/agent/images"
 	"github.com/xebec-project/xebec/agent/logs"
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
 	"github.com/xebec-project/xebec/agent/sandbox"
 )
-
-// TestMain lets the test program serve as log writer too.
-func TestMain(m *testing.M) {
-	if logs.Asked() {
-		os.Exit(logs.RunWriter(os.Args[2]))
-	}
-	os.Exit(m.Run())
-}
 
 const busybox = "docker.io/library/busybox:test"
 

@@ -41,8 +41,11 @@ type ContainerConfig struct {
 	HostPID bool
 	// PIDNamespace is the path of the PID namespace to enter, empty for one of the container's own.
 	PIDNamespace string
-	// TTY gives the container a terminal.
-	TTY       bool
+	// TTY gives the container a terminal, and Stdin a standard input, which with StdinOnce ends when the first who attached to it
+	// has gone. One can attach to a container with either; StreamDir is where its streams are then.
+	TTY, Stdin, StdinOnce bool
+	StreamDir             string
+
 	Resources Resources
 	Security  Security
 	// LogPath is the file that the output goes to.

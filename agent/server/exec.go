@@ -15,7 +15,7 @@ import (
 // execCall is the stream of one command. Its senders are several, its receiver is one.
 type execCall struct {
 	stream grpc.BidiStreamingServer[nodev1.ExecRequest, nodev1.ExecResponse]
-	sizes  chan runtime.Size
+	sizes  newestSize
 
 	mu sync.Mutex
 }
@@ -59,22 +59,7 @@ func (c *execCall) receive(cancel context.CancelFunc, stdin *io.PipeWriter) {
 				stdin.Close()
 			}
 		case *nodev1.ExecRequest_Resize:
-			c.resize(runtime.Size{Width: r.Resize.GetWidth(), Height: r.Resize.GetHeight()})
-		}
-	}
-}
-
-// resize keeps only the newest of the sizes that the terminal has not taken yet.
-func (c *execCall) resize(s runtime.Size) {
-	for {
-		select {
-		case c.sizes <- s:
-			return
-		default:
-		}
-		select {
-		case <-c.sizes:
-		default:
+			c.sizes.put(runtime.Size{Width: r.Resize.GetWidth(), Height: r.Resize.GetHeight()})
 		}
 	}
 }

@@ -32,6 +32,8 @@ const (
 	ReasonWaiting = "CONTAINER_WAITING"
 	// ReasonExecFailed: the command could not be started in the container.
 	ReasonExecFailed = "EXEC_FAILED"
+	// ReasonNoStdin: the container's spec asks for no standard input, so that nothing can be passed on to it.
+	ReasonNoStdin = "NO_STDIN"
 	// ReasonPortClosed: nothing in the pod listens at the port.
 	ReasonPortClosed = "PORT_CLOSED"
 )
@@ -252,9 +254,9 @@ func (s *Server) Exec(stream grpc.BidiStreamingServer[nodev1.ExecRequest, nodev1
 	}
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
-	call := &execCall{stream: stream, sizes: make(chan runtime.Size, 1)}
+	call := &execCall{stream: stream, sizes: newestSize{make(chan runtime.Size, 1)}}
 	cfg := runtime.ExecConfig{
-		Command: start.GetCommand(), TTY: start.GetTty(), Resize: call.sizes,
+		Command: start.GetCommand(), TTY: start.GetTty(), Resize: call.sizes.c,
 		Stdout: call.output(func(p []byte) *nodev1.ExecResponse {
 			return &nodev1.ExecResponse{Response: &nodev1.ExecResponse_Stdout{Stdout: p}}
 		}),
@@ -270,7 +272,7 @@ func (s *Server) Exec(stream grpc.BidiStreamingServer[nodev1.ExecRequest, nodev1
 		cfg.Stdin, stdin = r, w
 	}
 	if size := start.GetSize(); size != nil && start.GetTty() {
-		call.sizes <- runtime.Size{Width: size.GetWidth(), Height: size.GetHeight()}
+		call.sizes.put(runtime.Size{Width: size.GetWidth(), Height: size.GetHeight()})
 	}
 	// The receiver ends with the stream, which ends when this returns.
 	go call.receive(cancel, stdin)

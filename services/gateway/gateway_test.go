@@ -773,4 +773,5 @@ func FuzzObject(f *testing.F) {
 			object(method, rpc.NewFrame(data))
 		}
 	})
+		{nodev1.NodeService_Attach_FullMethodName, &nodev1.AttachRequest{Request: &nodev1.AttachRequest_Start{Start: &nodev1.AttachStart{Target: &nodev1.Target{Namespace: "a", Pod: "b"}}}}, "Pod a/b"},
 }

@@ -60,12 +60,12 @@ func (s *Service) namedService(ctx context.Context, _ string, first *rpc.Frame) 
 	return conn, nothing, err
 }
 
-// node sends a call to the agent of the node that its request's target names. The target is field 1, but for an exec,
-// whose first message holds a start, field 1, that holds it.
+// node sends a call to the agent of the node that its request's target names. The target is field 1, but for an exec or an
+// attachment, whose first message holds a start, field 1, that holds it.
 func (s *Service) node(ctx context.Context, fullMethod string, first *rpc.Frame) (*grpc.ClientConn, func(), error) {
 	message := first.Bytes()
 	target := rpc.BytesField(message, 1)
-	if fullMethod == nodev1.NodeService_Exec_FullMethodName {
+	if startsWithStart(fullMethod) {
 		target = rpc.BytesField(target, 1)
 	}
 	field := func(number protowire.Number) string { return string(rpc.BytesField(target, number)) }
@@ -98,6 +98,11 @@ const (
 
 func isNodeCall(fullMethod string) bool { return strings.HasPrefix(fullMethod, nodeMethods) }
 
+// startsWithStart tells whether a call's first message holds its target in a start.
+func startsWithStart(fullMethod string) bool {
+	return fullMethod == nodev1.NodeService_Exec_FullMethodName || fullMethod == nodev1.NodeService_Attach_FullMethodName
+}
+
 // writes are the methods whose every call is logged at Info, for an audit.
 var writes = map[string]bool{
 	apiv1.ResourceService_Create_FullMethodName:           true,
@@ -110,6 +115,7 @@ var writes = map[string]bool{
 	apiv1.ResourceService_Transact_FullMethodName:         true,
 	controlv1.ControllerService_Resync_FullMethodName:     true,
 	nodev1.NodeService_Exec_FullMethodName:                true,
+	nodev1.NodeService_Attach_FullMethodName:              true,
 	nodev1.NodeService_ImportImage_FullMethodName:         true,
 	nodev1.NodeService_PortForward_FullMethodName:         true,
 	etcdv1.EtcdService_AddMember_FullMethodName:           true,
@@ -163,7 +169,7 @@ func object(fullMethod string, req any) string {
 		return ""
 	}
 	target := rpc.BytesField(head, 1)
-	if fullMethod == nodev1.NodeService_Exec_FullMethodName {
+	if startsWithStart(fullMethod) {
 		target = rpc.BytesField(target, 1)
 	}
 	if node := rpc.BytesField(target, 1); len(node) > 0 {

@@ -603,6 +603,304 @@ func (*ExecResponse_Stderr) isExecResponse_Response() {}
 
 func (*ExecResponse_ExitCode) isExecResponse_Response() {}
 
+// AttachStart begins an attachment.
+type AttachStart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The pod.
+	Target *Target `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	// The container; empty for the pod's first.
+	Container string `protobuf:"bytes,2,opt,name=container,proto3" json:"container,omitempty"`
+	// Passes stdin on. The container must have asked for it.
+	Stdin bool `protobuf:"varint,3,opt,name=stdin,proto3" json:"stdin,omitempty"`
+	// The size of the terminal at the client's end; absent when there is none, or the container has none.
+	Size          *TerminalSize `protobuf:"bytes,4,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachStart) Reset() {
+	*x = AttachStart{}
+	mi := &file_xebec_node_v1_node_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachStart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachStart) ProtoMessage() {}
+
+func (x *AttachStart) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_node_v1_node_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachStart.ProtoReflect.Descriptor instead.
+func (*AttachStart) Descriptor() ([]byte, []int) {
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *AttachStart) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *AttachStart) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
+func (x *AttachStart) GetStdin() bool {
+	if x != nil {
+		return x.Stdin
+	}
+	return false
+}
+
+func (x *AttachStart) GetSize() *TerminalSize {
+	if x != nil {
+		return x.Size
+	}
+	return nil
+}
+
+// AttachRequest is one message to an attached container.
+type AttachRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The message.
+	//
+	// Types that are valid to be assigned to Request:
+	//
+	//	*AttachRequest_Start
+	//	*AttachRequest_Stdin
+	//	*AttachRequest_CloseStdin
+	//	*AttachRequest_Resize
+	Request       isAttachRequest_Request `protobuf_oneof:"request"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachRequest) Reset() {
+	*x = AttachRequest{}
+	mi := &file_xebec_node_v1_node_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachRequest) ProtoMessage() {}
+
+func (x *AttachRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_node_v1_node_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
+func (*AttachRequest) Descriptor() ([]byte, []int) {
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *AttachRequest) GetRequest() isAttachRequest_Request {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetStart() *AttachStart {
+	if x != nil {
+		if x, ok := x.Request.(*AttachRequest_Start); ok {
+			return x.Start
+		}
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetStdin() []byte {
+	if x != nil {
+		if x, ok := x.Request.(*AttachRequest_Stdin); ok {
+			return x.Stdin
+		}
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetCloseStdin() bool {
+	if x != nil {
+		if x, ok := x.Request.(*AttachRequest_CloseStdin); ok {
+			return x.CloseStdin
+		}
+	}
+	return false
+}
+
+func (x *AttachRequest) GetResize() *TerminalSize {
+	if x != nil {
+		if x, ok := x.Request.(*AttachRequest_Resize); ok {
+			return x.Resize
+		}
+	}
+	return nil
+}
+
+type isAttachRequest_Request interface {
+	isAttachRequest_Request()
+}
+
+type AttachRequest_Start struct {
+	// Begins; first and only once.
+	Start *AttachStart `protobuf:"bytes,1,opt,name=start,proto3,oneof"`
+}
+
+type AttachRequest_Stdin struct {
+	// Bytes for stdin.
+	Stdin []byte `protobuf:"bytes,2,opt,name=stdin,proto3,oneof"`
+}
+
+type AttachRequest_CloseStdin struct {
+	// The client has no more to say. The container's stdin ends by that only when it is one with stdinOnce.
+	CloseStdin bool `protobuf:"varint,3,opt,name=close_stdin,json=closeStdin,proto3,oneof"`
+}
+
+type AttachRequest_Resize struct {
+	// The terminal's new size.
+	Resize *TerminalSize `protobuf:"bytes,4,opt,name=resize,proto3,oneof"`
+}
+
+func (*AttachRequest_Start) isAttachRequest_Request() {}
+
+func (*AttachRequest_Stdin) isAttachRequest_Request() {}
+
+func (*AttachRequest_CloseStdin) isAttachRequest_Request() {}
+
+func (*AttachRequest_Resize) isAttachRequest_Request() {}
+
+// AttachResponse is one message from an attached container.
+type AttachResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The message.
+	//
+	// Types that are valid to be assigned to Response:
+	//
+	//	*AttachResponse_Stdout
+	//	*AttachResponse_Stderr
+	//	*AttachResponse_ExitCode
+	Response      isAttachResponse_Response `protobuf_oneof:"response"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachResponse) Reset() {
+	*x = AttachResponse{}
+	mi := &file_xebec_node_v1_node_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachResponse) ProtoMessage() {}
+
+func (x *AttachResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_node_v1_node_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
+func (*AttachResponse) Descriptor() ([]byte, []int) {
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *AttachResponse) GetResponse() isAttachResponse_Response {
+	if x != nil {
+		return x.Response
+	}
+	return nil
+}
+
+func (x *AttachResponse) GetStdout() []byte {
+	if x != nil {
+		if x, ok := x.Response.(*AttachResponse_Stdout); ok {
+			return x.Stdout
+		}
+	}
+	return nil
+}
+
+func (x *AttachResponse) GetStderr() []byte {
+	if x != nil {
+		if x, ok := x.Response.(*AttachResponse_Stderr); ok {
+			return x.Stderr
+		}
+	}
+	return nil
+}
+
+func (x *AttachResponse) GetExitCode() int32 {
+	if x != nil {
+		if x, ok := x.Response.(*AttachResponse_ExitCode); ok {
+			return x.ExitCode
+		}
+	}
+	return 0
+}
+
+type isAttachResponse_Response interface {
+	isAttachResponse_Response()
+}
+
+type AttachResponse_Stdout struct {
+	// Bytes of stdout. None in the first response.
+	Stdout []byte `protobuf:"bytes,1,opt,name=stdout,proto3,oneof"`
+}
+
+type AttachResponse_Stderr struct {
+	// Bytes of stderr.
+	Stderr []byte `protobuf:"bytes,2,opt,name=stderr,proto3,oneof"`
+}
+
+type AttachResponse_ExitCode struct {
+	// The container ended with this code; last.
+	ExitCode int32 `protobuf:"varint,3,opt,name=exit_code,json=exitCode,proto3,oneof"`
+}
+
+func (*AttachResponse_Stdout) isAttachResponse_Response() {}
+
+func (*AttachResponse_Stderr) isAttachResponse_Response() {}
+
+func (*AttachResponse_ExitCode) isAttachResponse_Response() {}
+
 // ImportImageRequest is a piece of an archive.
 type ImportImageRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -616,7 +914,7 @@ type ImportImageRequest struct {
 
 func (x *ImportImageRequest) Reset() {
 	*x = ImportImageRequest{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[7]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -628,7 +926,7 @@ func (x *ImportImageRequest) String() string {
 func (*ImportImageRequest) ProtoMessage() {}
 
 func (x *ImportImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[7]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -641,7 +939,7 @@ func (x *ImportImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportImageRequest.ProtoReflect.Descriptor instead.
 func (*ImportImageRequest) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ImportImageRequest) GetTarget() *Target {
@@ -669,7 +967,7 @@ type ImportImageResponse struct {
 
 func (x *ImportImageResponse) Reset() {
 	*x = ImportImageResponse{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[8]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -681,7 +979,7 @@ func (x *ImportImageResponse) String() string {
 func (*ImportImageResponse) ProtoMessage() {}
 
 func (x *ImportImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[8]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -694,7 +992,7 @@ func (x *ImportImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportImageResponse.ProtoReflect.Descriptor instead.
 func (*ImportImageResponse) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ImportImageResponse) GetImages() []*Image {
@@ -715,7 +1013,7 @@ type ListImagesRequest struct {
 
 func (x *ListImagesRequest) Reset() {
 	*x = ListImagesRequest{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[9]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -727,7 +1025,7 @@ func (x *ListImagesRequest) String() string {
 func (*ListImagesRequest) ProtoMessage() {}
 
 func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[9]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -740,7 +1038,7 @@ func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesRequest.ProtoReflect.Descriptor instead.
 func (*ListImagesRequest) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListImagesRequest) GetTarget() *Target {
@@ -761,7 +1059,7 @@ type ListImagesResponse struct {
 
 func (x *ListImagesResponse) Reset() {
 	*x = ListImagesResponse{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[10]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -773,7 +1071,7 @@ func (x *ListImagesResponse) String() string {
 func (*ListImagesResponse) ProtoMessage() {}
 
 func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[10]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -786,7 +1084,7 @@ func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesResponse.ProtoReflect.Descriptor instead.
 func (*ListImagesResponse) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListImagesResponse) GetImages() []*Image {
@@ -811,7 +1109,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[11]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -823,7 +1121,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[11]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -836,7 +1134,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Image) GetName() string {
@@ -871,7 +1169,7 @@ type ListServicesRequest struct {
 
 func (x *ListServicesRequest) Reset() {
 	*x = ListServicesRequest{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[12]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +1181,7 @@ func (x *ListServicesRequest) String() string {
 func (*ListServicesRequest) ProtoMessage() {}
 
 func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[12]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +1194,7 @@ func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
 func (*ListServicesRequest) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListServicesRequest) GetTarget() *Target {
@@ -919,7 +1217,7 @@ type ListServicesResponse struct {
 
 func (x *ListServicesResponse) Reset() {
 	*x = ListServicesResponse{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[13]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -931,7 +1229,7 @@ func (x *ListServicesResponse) String() string {
 func (*ListServicesResponse) ProtoMessage() {}
 
 func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[13]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -944,7 +1242,7 @@ func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
 func (*ListServicesResponse) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListServicesResponse) GetServices() []*ServiceEntry {
@@ -980,7 +1278,7 @@ type ServiceEntry struct {
 
 func (x *ServiceEntry) Reset() {
 	*x = ServiceEntry{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[14]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -992,7 +1290,7 @@ func (x *ServiceEntry) String() string {
 func (*ServiceEntry) ProtoMessage() {}
 
 func (x *ServiceEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[14]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1005,7 +1303,7 @@ func (x *ServiceEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceEntry.ProtoReflect.Descriptor instead.
 func (*ServiceEntry) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ServiceEntry) GetService() string {
@@ -1058,7 +1356,7 @@ type PortForwardRequest struct {
 
 func (x *PortForwardRequest) Reset() {
 	*x = PortForwardRequest{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[15]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1070,7 +1368,7 @@ func (x *PortForwardRequest) String() string {
 func (*PortForwardRequest) ProtoMessage() {}
 
 func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[15]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1083,7 +1381,7 @@ func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardRequest.ProtoReflect.Descriptor instead.
 func (*PortForwardRequest) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PortForwardRequest) GetTarget() *Target {
@@ -1120,7 +1418,7 @@ type PortForwardResponse struct {
 
 func (x *PortForwardResponse) Reset() {
 	*x = PortForwardResponse{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[16]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1132,7 +1430,7 @@ func (x *PortForwardResponse) String() string {
 func (*PortForwardResponse) ProtoMessage() {}
 
 func (x *PortForwardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[16]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1145,7 +1443,7 @@ func (x *PortForwardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardResponse.ProtoReflect.Descriptor instead.
 func (*PortForwardResponse) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PortForwardResponse) GetData() []byte {
@@ -1173,7 +1471,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[17]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1185,7 +1483,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[17]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1198,7 +1496,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StatsRequest) GetTarget() *Target {
@@ -1223,7 +1521,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[18]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1235,7 +1533,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[18]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1248,7 +1546,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StatsResponse) GetTime() *timestamppb.Timestamp {
@@ -1291,7 +1589,7 @@ type PodStats struct {
 
 func (x *PodStats) Reset() {
 	*x = PodStats{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[19]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1303,7 +1601,7 @@ func (x *PodStats) String() string {
 func (*PodStats) ProtoMessage() {}
 
 func (x *PodStats) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[19]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1316,7 +1614,7 @@ func (x *PodStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodStats.ProtoReflect.Descriptor instead.
 func (*PodStats) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PodStats) GetNamespace() string {
@@ -1367,7 +1665,7 @@ type ContainerStats struct {
 
 func (x *ContainerStats) Reset() {
 	*x = ContainerStats{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[20]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1379,7 +1677,7 @@ func (x *ContainerStats) String() string {
 func (*ContainerStats) ProtoMessage() {}
 
 func (x *ContainerStats) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[20]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1392,7 +1690,7 @@ func (x *ContainerStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerStats.ProtoReflect.Descriptor instead.
 func (*ContainerStats) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ContainerStats) GetName() string {
@@ -1424,7 +1722,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[21]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1436,7 +1734,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[21]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1449,7 +1747,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Usage) GetCpuNanoseconds() int64 {
@@ -1519,6 +1817,24 @@ const file_xebec_node_v1_node_proto_rawDesc = "" +
 	"\x06stderr\x18\x02 \x01(\fH\x00R\x06stderr\x12\x1d\n" +
 	"\texit_code\x18\x03 \x01(\x05H\x00R\bexitCodeB\n" +
 	"\n" +
+	"\bresponse\"\xa1\x01\n" +
+	"\vAttachStart\x12-\n" +
+	"\x06target\x18\x01 \x01(\v2\x15.xebec.node.v1.TargetR\x06target\x12\x1c\n" +
+	"\tcontainer\x18\x02 \x01(\tR\tcontainer\x12\x14\n" +
+	"\x05stdin\x18\x03 \x01(\bR\x05stdin\x12/\n" +
+	"\x04size\x18\x04 \x01(\v2\x1b.xebec.node.v1.TerminalSizeR\x04size\"\xc0\x01\n" +
+	"\rAttachRequest\x122\n" +
+	"\x05start\x18\x01 \x01(\v2\x1a.xebec.node.v1.AttachStartH\x00R\x05start\x12\x16\n" +
+	"\x05stdin\x18\x02 \x01(\fH\x00R\x05stdin\x12!\n" +
+	"\vclose_stdin\x18\x03 \x01(\bH\x00R\n" +
+	"closeStdin\x125\n" +
+	"\x06resize\x18\x04 \x01(\v2\x1b.xebec.node.v1.TerminalSizeH\x00R\x06resizeB\t\n" +
+	"\arequest\"o\n" +
+	"\x0eAttachResponse\x12\x18\n" +
+	"\x06stdout\x18\x01 \x01(\fH\x00R\x06stdout\x12\x18\n" +
+	"\x06stderr\x18\x02 \x01(\fH\x00R\x06stderr\x12\x1d\n" +
+	"\texit_code\x18\x03 \x01(\x05H\x00R\bexitCodeB\n" +
+	"\n" +
 	"\bresponse\"W\n" +
 	"\x12ImportImageRequest\x12-\n" +
 	"\x06target\x18\x01 \x01(\v2\x15.xebec.node.v1.TargetR\x06target\x12\x12\n" +
@@ -1572,10 +1888,11 @@ const file_xebec_node_v1_node_proto_rawDesc = "" +
 	"\x05Usage\x12'\n" +
 	"\x0fcpu_nanoseconds\x18\x01 \x01(\x03R\x0ecpuNanoseconds\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x03R\vmemoryBytes\x12\x1c\n" +
-	"\tprocesses\x18\x03 \x01(\x03R\tprocesses2\xb7\x04\n" +
+	"\tprocesses\x18\x03 \x01(\x03R\tprocesses2\x82\x05\n" +
 	"\vNodeService\x12A\n" +
 	"\x04Logs\x12\x1a.xebec.node.v1.LogsRequest\x1a\x1b.xebec.node.v1.LogsResponse0\x01\x12C\n" +
-	"\x04Exec\x12\x1a.xebec.node.v1.ExecRequest\x1a\x1b.xebec.node.v1.ExecResponse(\x010\x01\x12V\n" +
+	"\x04Exec\x12\x1a.xebec.node.v1.ExecRequest\x1a\x1b.xebec.node.v1.ExecResponse(\x010\x01\x12I\n" +
+	"\x06Attach\x12\x1c.xebec.node.v1.AttachRequest\x1a\x1d.xebec.node.v1.AttachResponse(\x010\x01\x12V\n" +
 	"\vImportImage\x12!.xebec.node.v1.ImportImageRequest\x1a\".xebec.node.v1.ImportImageResponse(\x01\x12Q\n" +
 	"\n" +
 	"ListImages\x12 .xebec.node.v1.ListImagesRequest\x1a!.xebec.node.v1.ListImagesResponse\x12W\n" +
@@ -1595,7 +1912,7 @@ func file_xebec_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_xebec_node_v1_node_proto_rawDescData
 }
 
-var file_xebec_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_xebec_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_xebec_node_v1_node_proto_goTypes = []any{
 	(*Target)(nil),                // 0: xebec.node.v1.Target
 	(*LogsRequest)(nil),           // 1: xebec.node.v1.LogsRequest
@@ -1604,63 +1921,72 @@ var file_xebec_node_v1_node_proto_goTypes = []any{
 	(*TerminalSize)(nil),          // 4: xebec.node.v1.TerminalSize
 	(*ExecRequest)(nil),           // 5: xebec.node.v1.ExecRequest
 	(*ExecResponse)(nil),          // 6: xebec.node.v1.ExecResponse
-	(*ImportImageRequest)(nil),    // 7: xebec.node.v1.ImportImageRequest
-	(*ImportImageResponse)(nil),   // 8: xebec.node.v1.ImportImageResponse
-	(*ListImagesRequest)(nil),     // 9: xebec.node.v1.ListImagesRequest
-	(*ListImagesResponse)(nil),    // 10: xebec.node.v1.ListImagesResponse
-	(*Image)(nil),                 // 11: xebec.node.v1.Image
-	(*ListServicesRequest)(nil),   // 12: xebec.node.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),  // 13: xebec.node.v1.ListServicesResponse
-	(*ServiceEntry)(nil),          // 14: xebec.node.v1.ServiceEntry
-	(*PortForwardRequest)(nil),    // 15: xebec.node.v1.PortForwardRequest
-	(*PortForwardResponse)(nil),   // 16: xebec.node.v1.PortForwardResponse
-	(*StatsRequest)(nil),          // 17: xebec.node.v1.StatsRequest
-	(*StatsResponse)(nil),         // 18: xebec.node.v1.StatsResponse
-	(*PodStats)(nil),              // 19: xebec.node.v1.PodStats
-	(*ContainerStats)(nil),        // 20: xebec.node.v1.ContainerStats
-	(*Usage)(nil),                 // 21: xebec.node.v1.Usage
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(*AttachStart)(nil),           // 7: xebec.node.v1.AttachStart
+	(*AttachRequest)(nil),         // 8: xebec.node.v1.AttachRequest
+	(*AttachResponse)(nil),        // 9: xebec.node.v1.AttachResponse
+	(*ImportImageRequest)(nil),    // 10: xebec.node.v1.ImportImageRequest
+	(*ImportImageResponse)(nil),   // 11: xebec.node.v1.ImportImageResponse
+	(*ListImagesRequest)(nil),     // 12: xebec.node.v1.ListImagesRequest
+	(*ListImagesResponse)(nil),    // 13: xebec.node.v1.ListImagesResponse
+	(*Image)(nil),                 // 14: xebec.node.v1.Image
+	(*ListServicesRequest)(nil),   // 15: xebec.node.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),  // 16: xebec.node.v1.ListServicesResponse
+	(*ServiceEntry)(nil),          // 17: xebec.node.v1.ServiceEntry
+	(*PortForwardRequest)(nil),    // 18: xebec.node.v1.PortForwardRequest
+	(*PortForwardResponse)(nil),   // 19: xebec.node.v1.PortForwardResponse
+	(*StatsRequest)(nil),          // 20: xebec.node.v1.StatsRequest
+	(*StatsResponse)(nil),         // 21: xebec.node.v1.StatsResponse
+	(*PodStats)(nil),              // 22: xebec.node.v1.PodStats
+	(*ContainerStats)(nil),        // 23: xebec.node.v1.ContainerStats
+	(*Usage)(nil),                 // 24: xebec.node.v1.Usage
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
 }
 var file_xebec_node_v1_node_proto_depIdxs = []int32{
 	0,  // 0: xebec.node.v1.LogsRequest.target:type_name -> xebec.node.v1.Target
-	22, // 1: xebec.node.v1.LogsRequest.since_time:type_name -> google.protobuf.Timestamp
+	25, // 1: xebec.node.v1.LogsRequest.since_time:type_name -> google.protobuf.Timestamp
 	0,  // 2: xebec.node.v1.ExecStart.target:type_name -> xebec.node.v1.Target
 	4,  // 3: xebec.node.v1.ExecStart.size:type_name -> xebec.node.v1.TerminalSize
 	3,  // 4: xebec.node.v1.ExecRequest.start:type_name -> xebec.node.v1.ExecStart
 	4,  // 5: xebec.node.v1.ExecRequest.resize:type_name -> xebec.node.v1.TerminalSize
-	0,  // 6: xebec.node.v1.ImportImageRequest.target:type_name -> xebec.node.v1.Target
-	11, // 7: xebec.node.v1.ImportImageResponse.images:type_name -> xebec.node.v1.Image
-	0,  // 8: xebec.node.v1.ListImagesRequest.target:type_name -> xebec.node.v1.Target
-	11, // 9: xebec.node.v1.ListImagesResponse.images:type_name -> xebec.node.v1.Image
-	0,  // 10: xebec.node.v1.ListServicesRequest.target:type_name -> xebec.node.v1.Target
-	14, // 11: xebec.node.v1.ListServicesResponse.services:type_name -> xebec.node.v1.ServiceEntry
-	0,  // 12: xebec.node.v1.PortForwardRequest.target:type_name -> xebec.node.v1.Target
-	0,  // 13: xebec.node.v1.StatsRequest.target:type_name -> xebec.node.v1.Target
-	22, // 14: xebec.node.v1.StatsResponse.time:type_name -> google.protobuf.Timestamp
-	21, // 15: xebec.node.v1.StatsResponse.node:type_name -> xebec.node.v1.Usage
-	19, // 16: xebec.node.v1.StatsResponse.pods:type_name -> xebec.node.v1.PodStats
-	21, // 17: xebec.node.v1.PodStats.usage:type_name -> xebec.node.v1.Usage
-	20, // 18: xebec.node.v1.PodStats.containers:type_name -> xebec.node.v1.ContainerStats
-	21, // 19: xebec.node.v1.ContainerStats.usage:type_name -> xebec.node.v1.Usage
-	1,  // 20: xebec.node.v1.NodeService.Logs:input_type -> xebec.node.v1.LogsRequest
-	5,  // 21: xebec.node.v1.NodeService.Exec:input_type -> xebec.node.v1.ExecRequest
-	7,  // 22: xebec.node.v1.NodeService.ImportImage:input_type -> xebec.node.v1.ImportImageRequest
-	9,  // 23: xebec.node.v1.NodeService.ListImages:input_type -> xebec.node.v1.ListImagesRequest
-	12, // 24: xebec.node.v1.NodeService.ListServices:input_type -> xebec.node.v1.ListServicesRequest
-	15, // 25: xebec.node.v1.NodeService.PortForward:input_type -> xebec.node.v1.PortForwardRequest
-	17, // 26: xebec.node.v1.NodeService.Stats:input_type -> xebec.node.v1.StatsRequest
-	2,  // 27: xebec.node.v1.NodeService.Logs:output_type -> xebec.node.v1.LogsResponse
-	6,  // 28: xebec.node.v1.NodeService.Exec:output_type -> xebec.node.v1.ExecResponse
-	8,  // 29: xebec.node.v1.NodeService.ImportImage:output_type -> xebec.node.v1.ImportImageResponse
-	10, // 30: xebec.node.v1.NodeService.ListImages:output_type -> xebec.node.v1.ListImagesResponse
-	13, // 31: xebec.node.v1.NodeService.ListServices:output_type -> xebec.node.v1.ListServicesResponse
-	16, // 32: xebec.node.v1.NodeService.PortForward:output_type -> xebec.node.v1.PortForwardResponse
-	18, // 33: xebec.node.v1.NodeService.Stats:output_type -> xebec.node.v1.StatsResponse
-	27, // [27:34] is the sub-list for method output_type
-	20, // [20:27] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	0,  // 6: xebec.node.v1.AttachStart.target:type_name -> xebec.node.v1.Target
+	4,  // 7: xebec.node.v1.AttachStart.size:type_name -> xebec.node.v1.TerminalSize
+	7,  // 8: xebec.node.v1.AttachRequest.start:type_name -> xebec.node.v1.AttachStart
+	4,  // 9: xebec.node.v1.AttachRequest.resize:type_name -> xebec.node.v1.TerminalSize
+	0,  // 10: xebec.node.v1.ImportImageRequest.target:type_name -> xebec.node.v1.Target
+	14, // 11: xebec.node.v1.ImportImageResponse.images:type_name -> xebec.node.v1.Image
+	0,  // 12: xebec.node.v1.ListImagesRequest.target:type_name -> xebec.node.v1.Target
+	14, // 13: xebec.node.v1.ListImagesResponse.images:type_name -> xebec.node.v1.Image
+	0,  // 14: xebec.node.v1.ListServicesRequest.target:type_name -> xebec.node.v1.Target
+	17, // 15: xebec.node.v1.ListServicesResponse.services:type_name -> xebec.node.v1.ServiceEntry
+	0,  // 16: xebec.node.v1.PortForwardRequest.target:type_name -> xebec.node.v1.Target
+	0,  // 17: xebec.node.v1.StatsRequest.target:type_name -> xebec.node.v1.Target
+	25, // 18: xebec.node.v1.StatsResponse.time:type_name -> google.protobuf.Timestamp
+	24, // 19: xebec.node.v1.StatsResponse.node:type_name -> xebec.node.v1.Usage
+	22, // 20: xebec.node.v1.StatsResponse.pods:type_name -> xebec.node.v1.PodStats
+	24, // 21: xebec.node.v1.PodStats.usage:type_name -> xebec.node.v1.Usage
+	23, // 22: xebec.node.v1.PodStats.containers:type_name -> xebec.node.v1.ContainerStats
+	24, // 23: xebec.node.v1.ContainerStats.usage:type_name -> xebec.node.v1.Usage
+	1,  // 24: xebec.node.v1.NodeService.Logs:input_type -> xebec.node.v1.LogsRequest
+	5,  // 25: xebec.node.v1.NodeService.Exec:input_type -> xebec.node.v1.ExecRequest
+	8,  // 26: xebec.node.v1.NodeService.Attach:input_type -> xebec.node.v1.AttachRequest
+	10, // 27: xebec.node.v1.NodeService.ImportImage:input_type -> xebec.node.v1.ImportImageRequest
+	12, // 28: xebec.node.v1.NodeService.ListImages:input_type -> xebec.node.v1.ListImagesRequest
+	15, // 29: xebec.node.v1.NodeService.ListServices:input_type -> xebec.node.v1.ListServicesRequest
+	18, // 30: xebec.node.v1.NodeService.PortForward:input_type -> xebec.node.v1.PortForwardRequest
+	20, // 31: xebec.node.v1.NodeService.Stats:input_type -> xebec.node.v1.StatsRequest
+	2,  // 32: xebec.node.v1.NodeService.Logs:output_type -> xebec.node.v1.LogsResponse
+	6,  // 33: xebec.node.v1.NodeService.Exec:output_type -> xebec.node.v1.ExecResponse
+	9,  // 34: xebec.node.v1.NodeService.Attach:output_type -> xebec.node.v1.AttachResponse
+	11, // 35: xebec.node.v1.NodeService.ImportImage:output_type -> xebec.node.v1.ImportImageResponse
+	13, // 36: xebec.node.v1.NodeService.ListImages:output_type -> xebec.node.v1.ListImagesResponse
+	16, // 37: xebec.node.v1.NodeService.ListServices:output_type -> xebec.node.v1.ListServicesResponse
+	19, // 38: xebec.node.v1.NodeService.PortForward:output_type -> xebec.node.v1.PortForwardResponse
+	21, // 39: xebec.node.v1.NodeService.Stats:output_type -> xebec.node.v1.StatsResponse
+	32, // [32:40] is the sub-list for method output_type
+	24, // [24:32] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_xebec_node_v1_node_proto_init() }
@@ -1680,13 +2006,24 @@ func file_xebec_node_v1_node_proto_init() {
 		(*ExecResponse_Stderr)(nil),
 		(*ExecResponse_ExitCode)(nil),
 	}
+	file_xebec_node_v1_node_proto_msgTypes[8].OneofWrappers = []any{
+		(*AttachRequest_Start)(nil),
+		(*AttachRequest_Stdin)(nil),
+		(*AttachRequest_CloseStdin)(nil),
+		(*AttachRequest_Resize)(nil),
+	}
+	file_xebec_node_v1_node_proto_msgTypes[9].OneofWrappers = []any{
+		(*AttachResponse_Stdout)(nil),
+		(*AttachResponse_Stderr)(nil),
+		(*AttachResponse_ExitCode)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xebec_node_v1_node_proto_rawDesc), len(file_xebec_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

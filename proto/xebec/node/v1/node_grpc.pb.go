@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	NodeService_Logs_FullMethodName         = "/xebec.node.v1.NodeService/Logs"
 	NodeService_Exec_FullMethodName         = "/xebec.node.v1.NodeService/Exec"
+	NodeService_Attach_FullMethodName       = "/xebec.node.v1.NodeService/Attach"
 	NodeService_ImportImage_FullMethodName  = "/xebec.node.v1.NodeService/ImportImage"
 	NodeService_ListImages_FullMethodName   = "/xebec.node.v1.NodeService/ListImages"
 	NodeService_ListServices_FullMethodName = "/xebec.node.v1.NodeService/ListServices"
@@ -40,6 +41,10 @@ type NodeServiceClient interface {
 	// Exec runs a command in a container. The first request holds start, later ones stdin or resize; the last response
 	// holds exit_code.
 	Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecRequest, ExecResponse], error)
+	// Attach joins the streams of a running container's own process. The first request holds start, later ones stdin or
+	// resize. The first response says that the streams are joined; the last holds exit_code, if the container ended and it is
+	// known how.
+	Attach(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AttachRequest, AttachResponse], error)
 	// ImportImage loads the images of a docker or OCI archive (tar) into the node's containerd. The first request holds
 	// the target, later ones data.
 	ImportImage(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportImageRequest, ImportImageResponse], error)
@@ -94,9 +99,22 @@ func (c *nodeServiceClient) Exec(ctx context.Context, opts ...grpc.CallOption) (
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type NodeService_ExecClient = grpc.BidiStreamingClient[ExecRequest, ExecResponse]
 
+func (c *nodeServiceClient) Attach(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AttachRequest, AttachResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[2], NodeService_Attach_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[AttachRequest, AttachResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NodeService_AttachClient = grpc.BidiStreamingClient[AttachRequest, AttachResponse]
+
 func (c *nodeServiceClient) ImportImage(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportImageRequest, ImportImageResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[2], NodeService_ImportImage_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[3], NodeService_ImportImage_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +147,7 @@ func (c *nodeServiceClient) ListServices(ctx context.Context, in *ListServicesRe
 
 func (c *nodeServiceClient) PortForward(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PortForwardRequest, PortForwardResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[3], NodeService_PortForward_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[4], NodeService_PortForward_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -162,6 +180,10 @@ type NodeServiceServer interface {
 	// Exec runs a command in a container. The first request holds start, later ones stdin or resize; the last response
 	// holds exit_code.
 	Exec(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error
+	// Attach joins the streams of a running container's own process. The first request holds start, later ones stdin or
+	// resize. The first response says that the streams are joined; the last holds exit_code, if the container ended and it is
+	// known how.
+	Attach(grpc.BidiStreamingServer[AttachRequest, AttachResponse]) error
 	// ImportImage loads the images of a docker or OCI archive (tar) into the node's containerd. The first request holds
 	// the target, later ones data.
 	ImportImage(grpc.ClientStreamingServer[ImportImageRequest, ImportImageResponse]) error
@@ -189,6 +211,9 @@ func (UnimplementedNodeServiceServer) Logs(*LogsRequest, grpc.ServerStreamingSer
 }
 func (UnimplementedNodeServiceServer) Exec(grpc.BidiStreamingServer[ExecRequest, ExecResponse]) error {
 	return status.Error(codes.Unimplemented, "method Exec not implemented")
+}
+func (UnimplementedNodeServiceServer) Attach(grpc.BidiStreamingServer[AttachRequest, AttachResponse]) error {
+	return status.Error(codes.Unimplemented, "method Attach not implemented")
 }
 func (UnimplementedNodeServiceServer) ImportImage(grpc.ClientStreamingServer[ImportImageRequest, ImportImageResponse]) error {
 	return status.Error(codes.Unimplemented, "method ImportImage not implemented")
@@ -243,6 +268,13 @@ func _NodeService_Exec_Handler(srv interface{}, stream grpc.ServerStream) error 
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type NodeService_ExecServer = grpc.BidiStreamingServer[ExecRequest, ExecResponse]
+
+func _NodeService_Attach_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(NodeServiceServer).Attach(&grpc.GenericServerStream[AttachRequest, AttachResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NodeService_AttachServer = grpc.BidiStreamingServer[AttachRequest, AttachResponse]
 
 func _NodeService_ImportImage_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(NodeServiceServer).ImportImage(&grpc.GenericServerStream[ImportImageRequest, ImportImageResponse]{ServerStream: stream})
@@ -341,6 +373,12 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Exec",
 			Handler:       _NodeService_Exec_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Attach",
+			Handler:       _NodeService_Attach_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
 		},

@@ -1,0 +1,93 @@
+package pods
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/xebec-project/xebec/agent/logs"
+	"github.com/xebec-project/xebec/agent/runtime"
+	"github.com/xebec-project/xebec/agent/streams"
+)
+
+// unknownExit stands for a code that is not known (yet).
+const unknownExit = -1
+
+// streamConfig says which streams of a container are to be attached to.
+func (w *worker) streamConfig(c *container) runtime.ContainerConfig {
+	return runtime.ContainerConfig{
+		TTY: c.spec.GetTty(), Stdin: c.spec.GetStdin(), StdinOnce: c.spec.GetStdinOnce(), StreamDir: w.dir.streams(c.spec.GetName()),
+		LogPath: w.dir.log(c.spec.GetName(), c.rec.Attempt),
+	}
+}
+
+// Attachment is what to join to a container's own streams.
+type Attachment struct {
+	// Stdin is passed on until its end when not nil.
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	// Resize brings sizes of the terminal, which a container without one does not have.
+	Resize <-chan runtime.Size
+	// Joined is called once, when the streams are joined.
+	Joined func() error
+}
+
+// ErrNoStdin is returned for a container that has no standard input to attach to.
+var ErrNoStdin = errors.New("the container has no standard input: its spec does not say stdin: true")
+
+// Attach joins streams to those of a container's own process until that ends or ctx does, and returns its exit code, or -1 where that is not known.
+// An empty container name stands for the pod's first.
+func (s *Set) Attach(ctx context.Context, namespace, pod, container string, a Attachment) (int32, error) {
+	w, err := s.find(namespace, pod)
+	if err != nil {
+		return unknownExit, err
+	}
+	in, err := w.instance(container, true, false)
+	if err != nil {
+		return unknownExit, err
+	}
+	if !in.Running {
+		return unknownExit, fmt.Errorf("container %s: %w", in.name, ErrNotRunning)
+	}
+	if a.Stdin != nil && !in.stdin {
+		return unknownExit, fmt.Errorf("container %s: %w", in.name, ErrNoStdin)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if in.tty {
+		go func() {
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case size := <-a.Resize:
+					_ = s.cfg.Runtime.Resize(ctx, in.ID, size)
+				}
+			}
+		}()
+	}
+	if in.stdin || in.tty {
+		err = streams.Attach(w.dir.streams(in.name), streams.Attachment{
+			Stdin: a.Stdin, Stdout: a.Stdout, Stderr: a.Stderr, Done: ctx.Done(), Joined: a.Joined,
+		})
+	} else {
+		// What it writes from now on is what comes into its log.
+		err = a.Joined()
+		if err == nil {
+			err = logs.Read(ctx, in.LogPath, logs.Options{Follow: true, Stderr: a.Stderr}, in.Ended, a.Stdout)
+		}
+	}
+	if ctx.Err() != nil {
+		return unknownExit, ctx.Err()
+	}
+	if err != nil && !errors.Is(err, streams.ErrGone) {
+		return unknownExit, err
+	}
+	select {
+	case <-ctx.Done():
+		return unknownExit, ctx.Err()
+	case <-in.Ended:
+		return in.exitCode.Load(), nil
+	}
+}
