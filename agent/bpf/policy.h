@@ -209,6 +209,30 @@ struct policy_packet {
 	__u8 zero;
 };
 
+// What a judgement needs room for: the stack, which callers share, has too little.
+struct policy_scratch {
+	struct policy_packet packet;
+	struct policy_flow_key key;
+	struct policy_flow opened;
+	struct policy_peer peer;
+	struct policy_port port;
+	struct bpf_fib_lookup fib;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct policy_scratch));
+} policy_room SEC(".maps");
+
+static __always_inline struct policy_scratch *policy_scratch(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&policy_room, &zero);
+}
+
 static __always_inline void policy_map_address(__u8 *to, __be32 addr)
 {
 	__u32 *words = (__u32 *)to;
@@ -251,22 +275,25 @@ static __always_inline int policy_of(__u32 ifindex, struct policy_pod *to)
 
 // policy_set_allows tells whether the set is good for the peer and port, -1 when
 // the set is gone.
-static __always_inline int policy_set_allows(__u32 set, const struct policy_packet *p, __be16 port)
+static __always_inline int policy_set_allows(struct policy_scratch *room, __u32 set, const struct policy_packet *p, __be16 port)
 {
-	struct policy_peer peer = { .bits = 160, .set = set };
-	struct policy_port at = { .bits = 64, .protocol = p->protocol, .port = port };
 	__u32 *class, *allowed;
 
 	if (set == 0)
 		return 1;
-	__builtin_memcpy(peer.addr, p->peer, sizeof(peer.addr));
-	class = bpf_map_lookup_elem(&policy_peers, &peer);
+	room->peer.bits = 160;
+	room->peer.set = set;
+	__builtin_memcpy(room->peer.addr, p->peer, sizeof(room->peer.addr));
+	class = bpf_map_lookup_elem(&policy_peers, &room->peer);
 	if (!class)
 		return -1;
-	at.class = *class;
-	if (at.class == 0)
+	if (*class == 0)
 		return 0;
-	allowed = bpf_map_lookup_elem(&policy_ports, &at);
+	room->port.bits = 64;
+	room->port.class = *class;
+	room->port.protocol = p->protocol;
+	room->port.port = port;
+	allowed = bpf_map_lookup_elem(&policy_ports, &room->port);
 	if (!allowed)
 		return -1;
 	return *allowed != 0;
@@ -274,23 +301,25 @@ static __always_inline int policy_set_allows(__u32 set, const struct policy_pack
 
 // policy_is_node tells whether the peer is the node itself, which a pod always
 // reaches.
-static __always_inline int policy_is_node(struct __sk_buff *skb, __u32 ifindex, const struct policy_packet *p)
+static __always_inline int policy_is_node(struct __sk_buff *skb, struct policy_scratch *room, __u32 ifindex, const struct policy_packet *p)
 {
-	struct bpf_fib_lookup fib = { .ifindex = ifindex };
 	const __u32 *words = (const __u32 *)p->peer;
+	struct bpf_fib_lookup *fib = &room->fib;
 
+	__builtin_memset(fib, 0, sizeof(*fib));
+	fib->ifindex = ifindex;
 	if (words[0] == 0 && words[1] == 0 && words[2] == bpf_htonl(0xffff)) {
-		fib.family = POLICY_AF_INET;
-		fib.ipv4_dst = words[3];
+		fib->family = POLICY_AF_INET;
+		fib->ipv4_dst = words[3];
 	} else {
-		fib.family = POLICY_AF_INET6;
-		__builtin_memcpy(fib.ipv6_dst, p->peer, sizeof(fib.ipv6_dst));
+		fib->family = POLICY_AF_INET6;
+		__builtin_memcpy(fib->ipv6_dst, p->peer, sizeof(fib->ipv6_dst));
 	}
-	return bpf_fib_lookup(skb, &fib, sizeof(fib), 0) == BPF_FIB_LKUP_RET_NOT_FWDED;
+	return bpf_fib_lookup(skb, fib, sizeof(*fib), 0) == BPF_FIB_LKUP_RET_NOT_FWDED;
 }
 
 // policy_judge judges a flow that was opened in a direction.
-static __always_inline int policy_judge(struct __sk_buff *skb, struct policy_pod *pod, __u32 ifindex, __u8 opened, const struct policy_packet *p)
+static __always_inline int policy_judge(struct __sk_buff *skb, struct policy_scratch *room, struct policy_pod *pod, __u32 ifindex, __u8 opened, const struct policy_packet *p)
 {
 	__u32 port = p->protocol != IPPROTO_TCP && p->protocol != IPPROTO_UDP ? 0 : opened == POLICY_INGRESS ? p->pod_port : p->peer_port;
 	int allowed = -1;
@@ -299,10 +328,10 @@ static __always_inline int policy_judge(struct __sk_buff *skb, struct policy_pod
 	for (i = 0; i < POLICY_ATTEMPTS && allowed < 0; i++) {
 		if (i > 0 && policy_of(ifindex, pod) <= 0)
 			break;
-		allowed = policy_set_allows(opened == POLICY_INGRESS ? pod->ingress : pod->egress, p, port);
+		allowed = policy_set_allows(room, opened == POLICY_INGRESS ? pod->ingress : pod->egress, p, port);
 	}
 	if (allowed <= 0 && opened == POLICY_EGRESS)
-		allowed = policy_is_node(skb, ifindex, p);
+		allowed = policy_is_node(skb, room, ifindex, p);
 	return allowed > 0;
 }
 
@@ -351,50 +380,53 @@ static __always_inline int policy_ended(const struct policy_flow *f, __u8 protoc
 	return now - f->seen > (f->closed ? POLICY_CLOSED_IDLE : protocol == IPPROTO_TCP ? POLICY_TCP_IDLE : POLICY_UDP_IDLE);
 }
 
-// policy_decide tells why a packet may not pass, 0 when it may.
-static __attribute__((noinline)) int policy_decide(struct __sk_buff *skb, __u32 ifindex, __u8 direction, const struct policy_packet *p)
+// policy_decide tells why a packet may not pass, 0 when it may. It is global so
+// that it is verified once, whoever calls it.
+__attribute__((noinline)) int policy_decide(struct __sk_buff *skb, __u32 ifindex, __u8 direction, const struct policy_packet *p)
 {
-	struct policy_flow_key key = { .ifindex = ifindex };
-	struct policy_flow opened = {}, *f;
-	struct policy_pod pod = {};
+	struct policy_scratch *room = policy_scratch();
 	__u32 now = bpf_ktime_get_ns() / 1000000000ULL;
+	struct policy_pod pod = {};
+	struct policy_flow *f;
 	int found;
 
+	if (!p || !room)
+		return POLICY_NOT_ALLOWED; // which they never are
 	found = policy_of(ifindex, &pod);
 	if (found == 0)
 		return POLICY_REASON_NONE;
 	if (found < 0)
 		return POLICY_NOT_ALLOWED;
-	__builtin_memcpy(key.peer, p->peer, sizeof(key.peer));
-	key.pod_port = p->pod_port;
-	key.peer_port = p->peer_port;
-	key.protocol = p->protocol;
-	f = bpf_map_lookup_elem(&policy_flows, &key);
+	room->key.ifindex = ifindex;
+	__builtin_memcpy(room->key.peer, p->peer, sizeof(room->key.peer));
+	room->key.pod_port = p->pod_port;
+	room->key.peer_port = p->peer_port;
+	room->key.protocol = p->protocol;
+	f = bpf_map_lookup_elem(&policy_flows, &room->key);
 	// A connection that is opened the other way, on the ports of an earlier one, is another.
 	if (f && !policy_ended(f, p->protocol, now) && !(p->opens && f->opened != direction)) {
 		if (f->revision != pod.revision) {
-			f->allowed = policy_judge(skb, &pod, ifindex, f->opened, p);
+			f->allowed = policy_judge(skb, room, &pod, ifindex, f->opened, p);
 			f->revision = pod.revision;
 		}
-		if (f->allowed) {
-			if (f->seen != now)
-				f->seen = now;
-			if (p->closes)
-				f->closed = 1;
-			else if (p->opens)
-				f->closed = 0;
-			return POLICY_REASON_NONE;
-		}
-		return POLICY_REVOKED;
+		if (!f->allowed)
+			return POLICY_REVOKED;
+		if (f->seen != now)
+			f->seen = now;
+		if (p->closes)
+			f->closed = 1;
+		else if (p->opens)
+			f->closed = 0;
+		return POLICY_REASON_NONE;
 	}
-	if (!policy_judge(skb, &pod, ifindex, direction, p))
+	if (!policy_judge(skb, room, &pod, ifindex, direction, p))
 		return POLICY_NOT_ALLOWED;
-	opened.seen = now;
-	opened.revision = pod.revision;
-	opened.opened = direction;
-	opened.allowed = 1;
-	opened.closed = p->closes;
-	bpf_map_update_elem(&policy_flows, &key, &opened, BPF_ANY);
+	room->opened.seen = now;
+	room->opened.revision = pod.revision;
+	room->opened.opened = direction;
+	room->opened.allowed = 1;
+	room->opened.closed = p->closes;
+	bpf_map_update_elem(&policy_flows, &room->key, &room->opened, BPF_ANY);
 	return POLICY_REASON_NONE;
 }
 
@@ -412,8 +444,6 @@ static __always_inline int policy_refuses(struct __sk_buff *skb, __u32 ifindex, 
 {
 	int reason;
 
-	if (!policy_selects(ifindex))
-		return 0;
 	reason = policy_decide(skb, ifindex, direction, p);
 	if (reason)
 		policy_count(ifindex, direction, reason, p);

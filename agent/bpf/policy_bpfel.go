@@ -123,6 +123,7 @@ const (
 	PolicyMapPolicyPeers         = "policy_peers"
 	PolicyMapPolicyPods          = "policy_pods"
 	PolicyMapPolicyPorts         = "policy_ports"
+	PolicyMapPolicyRoom          = "policy_room"
 	PolicyMapPolicyTelling       = "policy_telling"
 	PolicyProgFromPod            = "from_pod"
 	PolicyProgToPod              = "to_pod"
@@ -188,6 +189,7 @@ type PolicyMapSpecs struct {
 	PolicyPeers     *ebpf.MapSpec `ebpf:"policy_peers"`
 	PolicyPods      *ebpf.MapSpec `ebpf:"policy_pods"`
 	PolicyPorts     *ebpf.MapSpec `ebpf:"policy_ports"`
+	PolicyRoom      *ebpf.MapSpec `ebpf:"policy_room"`
 	PolicyTelling   *ebpf.MapSpec `ebpf:"policy_telling"`
 }
 
@@ -227,6 +229,7 @@ type PolicyMaps struct {
 	PolicyPeers     *ebpf.Map `ebpf:"policy_peers"`
 	PolicyPods      *ebpf.Map `ebpf:"policy_pods"`
 	PolicyPorts     *ebpf.Map `ebpf:"policy_ports"`
+	PolicyRoom      *ebpf.Map `ebpf:"policy_room"`
 	PolicyTelling   *ebpf.Map `ebpf:"policy_telling"`
 }
 
@@ -239,6 +242,7 @@ func (m *PolicyMaps) Close() error {
 		m.PolicyPeers,
 		m.PolicyPods,
 		m.PolicyPorts,
+		m.PolicyRoom,
 		m.PolicyTelling,
 	)
 }

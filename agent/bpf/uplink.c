@@ -17,6 +17,7 @@
 
 #include "announce.h"
 #include "endpoints.h"
+#include "policy.h"
 
 #define AF_INET 2
 
@@ -287,6 +288,23 @@ static __always_inline int drop(__u32 why)
 	return TC_ACT_SHOT;
 }
 
+// refused tells whether policies keep a packet from a pod. What goes into a pod
+// straight never passes the pod's interface on the node, where that is asked else.
+static __always_inline int refused(struct __sk_buff *skb, __u32 link, const struct packet *p, const struct tuple *to)
+{
+	struct policy_scratch *room;
+
+	if (!policy_selects(link) || !(room = policy_scratch()))
+		return 0;
+	policy_map_address(room->packet.peer, to->saddr);
+	room->packet.pod_port = to->dport;
+	room->packet.peer_port = to->sport;
+	room->packet.protocol = to->protocol;
+	room->packet.opens = p->opens;
+	room->packet.closes = p->closes != 0;
+	return policy_refuses(skb, link, POLICY_INGRESS, &room->packet);
+}
+
 // send passes a packet of a flow on from the uplink's ingress, or the overlay's:
 // into a pod, or out, when it is to another node or comes back from there.
 static __always_inline int send(struct __sk_buff *skb, const struct packet *p, const struct flow *f)
@@ -301,6 +319,8 @@ static __always_inline int send(struct __sk_buff *skb, const struct packet *p, c
 		return TC_ACT_UNSPEC;
 	if (out)
 		return bpf_redirect_neigh(link, 0, 0, 0);
+	if (refused(skb, link, p, &to))
+		return TC_ACT_SHOT;
 	return bpf_redirect_peer(link, 0);
 }
 

@@ -96,6 +96,74 @@ type UplinkPath struct {
 	}
 }
 
+type UplinkPolicyCountKey struct {
+	_         structs.HostLayout
+	Ifindex   uint32
+	Direction uint8
+	Reason    uint8
+	Zero      uint16
+}
+
+type UplinkPolicyFlow struct {
+	_        structs.HostLayout
+	Seen     uint32
+	Revision uint32
+	Opened   uint8
+	Allowed  uint8
+	Closed   uint8
+	Zero     uint8
+}
+
+type UplinkPolicyFlowKey struct {
+	_        structs.HostLayout
+	Ifindex  uint32
+	Peer     [16]uint8
+	PodPort  uint16
+	PeerPort uint16
+	Protocol uint8
+	Zero     [3]uint8
+}
+
+type UplinkPolicyFragment struct {
+	_         structs.HostLayout
+	Ifindex   uint32
+	Peer      uint32
+	Id        uint16
+	Protocol  uint8
+	Direction uint8
+}
+
+type UplinkPolicyPeer struct {
+	_    structs.HostLayout
+	Bits uint32
+	Set  uint32
+	Addr [16]uint8
+}
+
+type UplinkPolicyPod struct {
+	_        structs.HostLayout
+	Ifindex  uint32
+	Revision uint32
+	Ingress  uint32
+	Egress   uint32
+}
+
+type UplinkPolicyPort struct {
+	_        structs.HostLayout
+	Bits     uint32
+	Class    uint32
+	Protocol uint8
+	Zero     uint8
+	Port     uint16
+}
+
+type UplinkPolicyTold struct {
+	_       structs.HostLayout
+	Second  uint64
+	Told    uint32
+	Skipped uint32
+}
+
 type UplinkService struct {
 	_               structs.HostLayout
 	Set             uint32
@@ -139,6 +207,15 @@ const (
 	UplinkMapCounters        = "counters"
 	UplinkMapFlows           = "flows"
 	UplinkMapMaglev          = "maglev"
+	UplinkMapPolicyCounts    = "policy_counts"
+	UplinkMapPolicyDrops     = "policy_drops"
+	UplinkMapPolicyFlows     = "policy_flows"
+	UplinkMapPolicyFragments = "policy_fragments"
+	UplinkMapPolicyPeers     = "policy_peers"
+	UplinkMapPolicyPods      = "policy_pods"
+	UplinkMapPolicyPorts     = "policy_ports"
+	UplinkMapPolicyRoom      = "policy_room"
+	UplinkMapPolicyTelling   = "policy_telling"
 	UplinkMapServices        = "services"
 	UplinkMapSourceRanges    = "source_ranges"
 	UplinkMapTraffic         = "traffic"
@@ -207,6 +284,15 @@ type UplinkMapSpecs struct {
 	Counters        *ebpf.MapSpec `ebpf:"counters"`
 	Flows           *ebpf.MapSpec `ebpf:"flows"`
 	Maglev          *ebpf.MapSpec `ebpf:"maglev"`
+	PolicyCounts    *ebpf.MapSpec `ebpf:"policy_counts"`
+	PolicyDrops     *ebpf.MapSpec `ebpf:"policy_drops"`
+	PolicyFlows     *ebpf.MapSpec `ebpf:"policy_flows"`
+	PolicyFragments *ebpf.MapSpec `ebpf:"policy_fragments"`
+	PolicyPeers     *ebpf.MapSpec `ebpf:"policy_peers"`
+	PolicyPods      *ebpf.MapSpec `ebpf:"policy_pods"`
+	PolicyPorts     *ebpf.MapSpec `ebpf:"policy_ports"`
+	PolicyRoom      *ebpf.MapSpec `ebpf:"policy_room"`
+	PolicyTelling   *ebpf.MapSpec `ebpf:"policy_telling"`
 	Services        *ebpf.MapSpec `ebpf:"services"`
 	SourceRanges    *ebpf.MapSpec `ebpf:"source_ranges"`
 	Traffic         *ebpf.MapSpec `ebpf:"traffic"`
@@ -249,6 +335,15 @@ type UplinkMaps struct {
 	Counters        *ebpf.Map `ebpf:"counters"`
 	Flows           *ebpf.Map `ebpf:"flows"`
 	Maglev          *ebpf.Map `ebpf:"maglev"`
+	PolicyCounts    *ebpf.Map `ebpf:"policy_counts"`
+	PolicyDrops     *ebpf.Map `ebpf:"policy_drops"`
+	PolicyFlows     *ebpf.Map `ebpf:"policy_flows"`
+	PolicyFragments *ebpf.Map `ebpf:"policy_fragments"`
+	PolicyPeers     *ebpf.Map `ebpf:"policy_peers"`
+	PolicyPods      *ebpf.Map `ebpf:"policy_pods"`
+	PolicyPorts     *ebpf.Map `ebpf:"policy_ports"`
+	PolicyRoom      *ebpf.Map `ebpf:"policy_room"`
+	PolicyTelling   *ebpf.Map `ebpf:"policy_telling"`
 	Services        *ebpf.Map `ebpf:"services"`
 	SourceRanges    *ebpf.Map `ebpf:"source_ranges"`
 	Traffic         *ebpf.Map `ebpf:"traffic"`
@@ -263,6 +358,15 @@ func (m *UplinkMaps) Close() error {
 		m.Counters,
 		m.Flows,
 		m.Maglev,
+		m.PolicyCounts,
+		m.PolicyDrops,
+		m.PolicyFlows,
+		m.PolicyFragments,
+		m.PolicyPeers,
+		m.PolicyPods,
+		m.PolicyPorts,
+		m.PolicyRoom,
+		m.PolicyTelling,
 		m.Services,
 		m.SourceRanges,
 		m.Traffic,

@@ -62,6 +62,9 @@ type Config struct {
 	// ClassicTC attaches the uplink's programs as clsact filters, as is done on
 	// kernels before 6.6, also where the kernel has tcx.
 	ClassicTC bool
+	// PolicyMaps are those of the network policies of the node's pods, by which what
+	// goes into a pod straight from the uplink is judged. Nil: nothing is.
+	PolicyMaps map[string]*ebpf.Map
 	// Metrics tell what the maps hold. Nil: nobody is told.
 	Metrics *Metrics
 }

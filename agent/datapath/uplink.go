@@ -51,7 +51,13 @@ func (d *Datapath) loadUplink(maps string) error {
 			return fmt.Errorf("configuring the uplink's programs: %w", err)
 		}
 	}
-	d.uplink, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: maps}})
+	shared := map[string]*ebpf.Map{}
+	for name, m := range d.cfg.PolicyMaps {
+		if spec.Maps[name] != nil {
+			shared[name] = m
+		}
+	}
+	d.uplink, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: maps}, MapReplacements: shared})
 	if err != nil {
 		return fmt.Errorf("loading the uplink's programs (maps pinned in %s): %w", maps, err)
 	}

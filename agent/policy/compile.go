@@ -59,21 +59,38 @@ func (c *Cluster) selecting(pod *Pod, d Direction) []*policy {
 	return out
 }
 
-// owners returns the pod that has each address now: the youngest one, when an
-// address has been passed on and that is not known of both pods yet.
+// owners returns the pod that has each address now.
 func (c *Cluster) owners() map[netip.Addr]*Pod {
 	out := make(map[netip.Addr]*Pod, len(c.pods))
 	for _, p := range c.pods {
-		if p.HostNetwork || p.Finished {
-			continue
-		}
 		for _, a := range p.Addrs {
-			if o := out[a]; o == nil || p.created.After(o.created) || p.created.Equal(o.created) && p.UID > o.UID {
+			if p.owns(out[a]) {
 				out[a] = p
 			}
 		}
 	}
 	return out
+}
+
+// owner returns the pod that has the address now, nil when none has.
+func (c *Cluster) owner(a netip.Addr) *Pod {
+	var out *Pod
+	for _, p := range c.pods {
+		if slices.Contains(p.Addrs, a) && p.owns(out) {
+			out = p
+		}
+	}
+	return out
+}
+
+// owns tells whether the pod has its addresses to itself, and not the other one:
+// an address may have been passed on before that is known of both, and is the
+// younger one's.
+func (p *Pod) owns(other *Pod) bool {
+	if p.HostNetwork || p.Finished {
+		return false
+	}
+	return other == nil || p.created.After(other.created) || p.created.Equal(other.created) && p.UID > other.UID
 }
 
 type compilation struct {
