@@ -212,7 +212,7 @@ func (r *Runtime) startTask(ctx context.Context, c containerd.Container, cfg Con
 		}
 		create = r.pipesTo(r.streams(cfg))
 	}
-	t, err := c.NewTask(ctx, output(r.cfg.LogWriter, map[string]string{logs.Subcommand: cfg.LogPath}))
+	t, err := c.NewTask(ctx, create)
 	if err != nil {
 		if keeper != nil {
 			keeper.Abandon()
