@@ -3413,7 +3413,7 @@ var File_xebec_core_v1_container_proto protoreflect.FileDescriptor
 
 const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\n" +
-	"\x1dxebec/core/v1/container.proto\x12\rxebec.core.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/core/v1/volume.proto\x1a\x1fxebec/meta/v1/intorstring.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/quantity.proto\"\x84\r\n" +
+	"\x1dxebec/core/v1/container.proto\x12\rxebec.core.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/core/v1/volume.proto\x1a\x1fxebec/meta/v1/intorstring.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/quantity.proto\"\xe6\v\n" +
 	"\tContainer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x18\n" +
@@ -3431,10 +3431,10 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\tlifecycle\x18\f \x01(\v2\x18.xebec.core.v1.LifecycleR\tlifecycle\x128\n" +
 	"\x18termination_message_path\x18\r \x01(\tR\x16terminationMessagePath\x12*\n" +
 	"\x11image_pull_policy\x18\x0e \x01(\tR\x0fimagePullPolicy\x12I\n" +
-	"\x10security_context\x18\x0f \x01(\v2\x1e.xebec.core.v1.SecurityContextR\x0fsecurityContext\x12c\n" +
-	"\x05stdin\x18\x10 \x01(\bBM\xc2\xda\x18I:Gnothing can be attached to a container yet: its standard input is emptyR\x05stdin\x12l\n" +
+	"\x10security_context\x18\x0f \x01(\v2\x1e.xebec.core.v1.SecurityContextR\x0fsecurityContext\x12\x14\n" +
+	"\x05stdin\x18\x10 \x01(\bR\x05stdin\x12\x1d\n" +
 	"\n" +
-	"stdin_once\x18\x11 \x01(\bBM\xc2\xda\x18I:Gnothing can be attached to a container yet: its standard input is emptyR\tstdinOnce\x12\x10\n" +
+	"stdin_once\x18\x11 \x01(\bR\tstdinOnce\x12\x10\n" +
 	"\x03tty\x18\x12 \x01(\bR\x03tty\x127\n" +
 	"\benv_from\x18\x13 \x03(\v2\x1c.xebec.core.v1.EnvFromSourceR\aenvFrom\x12<\n" +
 	"\x1atermination_message_policy\x18\x14 \x01(\tR\x18terminationMessagePolicy\x12\x86\x01\n" +

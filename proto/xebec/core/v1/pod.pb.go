@@ -1900,7 +1900,7 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x03Pod\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12*\n" +
 	"\x04spec\x18\x02 \x01(\v2\x16.xebec.core.v1.PodSpecR\x04spec\x120\n" +
-	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\xac\x1b\n" +
+	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\xf2\x1a\n" +
 	"\aPodSpec\x12=\n" +
 	"\avolumes\x18\x01 \x03(\v2\x15.xebec.core.v1.VolumeB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\avolumes\x12F\n" +
 	"\n" +
@@ -1933,8 +1933,8 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x13priority_class_name\x18\x18 \x01(\tB'\xc2\xda\x18#:!there are no priority classes yetR\x11priorityClassName\x12\x1f\n" +
 	"\bpriority\x18\x19 \x01(\x05H\x03R\bpriority\x88\x01\x01\x12:\n" +
 	"\n" +
-	"dns_config\x18\x1a \x01(\v2\x1b.xebec.core.v1.PodDNSConfigR\tdnsConfig\x12u\n" +
-	"\x17share_process_namespace\x18\x1b \x01(\bB8\xc2\xda\x184:2every container has a process namespace of its ownH\x04R\x15shareProcessNamespace\x88\x01\x01\x12H\n" +
+	"dns_config\x18\x1a \x01(\v2\x1b.xebec.core.v1.PodDNSConfigR\tdnsConfig\x12;\n" +
+	"\x17share_process_namespace\x18\x1b \x01(\bH\x04R\x15shareProcessNamespace\x88\x01\x01\x12H\n" +
 	"\x0freadiness_gates\x18\x1c \x03(\v2\x1f.xebec.core.v1.PodReadinessGateR\x0ereadinessGates\x12c\n" +
 	"\x12runtime_class_name\x18\x1d \x01(\tB0\xc2\xda\x18,:*all pods run on the node's default runtimeH\x05R\x10runtimeClassName\x88\x01\x01\x125\n" +
 	"\x14enable_service_links\x18\x1e \x01(\bH\x06R\x12enableServiceLinks\x88\x01\x01\x12V\n" +
