@@ -153,19 +153,30 @@ func TestListeners(t *testing.T) {
 	}
 }
 
-func TestParseListener(t *testing.T) {
-	const head = "   0: "
-	const rest = " 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0 100 0 0 10 0"
-	addr, inode, ok := parseListener(head + "0100007F:1F90" + rest)
-	if !ok || addr.String() != "127.0.0.1:8080" || inode != "4711" {
-		t.Errorf("parsed %s, %s, %t", addr, inode, ok)
+// A socket that is connected, or of a process elsewhere, is none that this process listens on.
+func TestOnlyListeners(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, line := range []string{
-		"", "sl local_address", head + "xyz:1F90" + rest, head + "0100007F:FFFFF" + rest, head + "0100:1F90" + rest,
-		strings.Replace(head+"0100007F:1F90"+rest, " 0A ", " 01 ", 1),
-	} {
-		if addr, _, ok := parseListener(line); ok {
-			t.Errorf("%q is said to listen on %s", line, addr)
+	defer listener.Close()
+	conn, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if got := listeners(os.Getpid()); slices.Contains(got, conn.LocalAddr().String()) {
+		t.Errorf("listeners = %v, with a connection's %s", got, conn.LocalAddr())
+	}
+	if got := listeners(os.Getppid()); slices.Contains(got, listener.Addr().String()) {
+		t.Errorf("the parent's listeners = %v, with this process's %s", got, listener.Addr())
+	}
+	if got := listeners(1 << 30); got != nil {
+		t.Errorf("listeners of no process = %v", got)
+	}
+	for _, m := range [][]byte{nil, make([]byte, 71), make([]byte, 72)} {
+		if addr, _, ok := parseListener(m); ok {
+			t.Errorf("%d zero bytes are said to listen on %s", len(m), addr)
 		}
 	}
 }
