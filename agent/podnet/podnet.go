@@ -125,6 +125,8 @@ type Network struct {
 type Result struct {
 	// IP is the pod's address.
 	IP netip.Addr
+	// Index is the number of the interface on the node that leads to the pod.
+	Index int
 }
 
 // New prepares the network namespace that the calling thread is in as a node:
@@ -263,37 +265,38 @@ func (n *Network) setup(ctx context.Context, podUID, netnsPath string) (Result, 
 	if err != nil {
 		return Result{}, err
 	}
-	if err := n.connect(ctx, podUID, netnsPath, ip); err != nil {
+	index, err := n.connect(ctx, podUID, netnsPath, ip)
+	if err != nil {
 		return Result{}, fmt.Errorf("connecting pod %s (%v): %w", podUID, ip, err)
 	}
-	return Result{IP: ip}, nil
+	return Result{IP: ip, Index: index}, nil
 }
 
-func (n *Network) connect(ctx context.Context, podUID, netnsPath string, ip netip.Addr) error {
+func (n *Network) connect(ctx context.Context, podUID, netnsPath string, ip netip.Addr) (index int, err error) {
 	ns, err := netns.GetFromPath(netnsPath)
 	if err != nil {
-		return fmt.Errorf("opening the network namespace: %w", err)
+		return 0, fmt.Errorf("opening the network namespace: %w", err)
 	}
 	defer ns.Close()
 	pod, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
 	if err != nil {
-		return fmt.Errorf("entering the network namespace: %w", err)
+		return 0, fmt.Errorf("entering the network namespace: %w", err)
 	}
 	defer pod.Close()
 	if err := pod.SetSocketTimeout(netlinkTimeout); err != nil {
-		return fmt.Errorf("setting the netlink timeout: %w", err)
+		return 0, fmt.Errorf("setting the netlink timeout: %w", err)
 	}
 
 	hostSide, podSide, err := n.ensurePair(linkName(podUID), pod, ns, podMAC(ip))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if err := configurePod(pod, podSide, ip); err != nil {
-		return fmt.Errorf("inside the pod: %w", err)
+		return 0, fmt.Errorf("inside the pod: %w", err)
 	}
 	failpoint.Hit("pod-interface-set-up")
 	if err := n.configureHost(hostSide, ip); err != nil {
-		return fmt.Errorf("on the node: %w", err)
+		return 0, fmt.Errorf("on the node: %w", err)
 	}
 	failpoint.Hit("pod-routed")
 	for _, end := range []struct {
@@ -301,10 +304,10 @@ func (n *Network) connect(ctx context.Context, podUID, netnsPath string, ip neti
 		link   netlink.Link
 	}{{pod, podSide}, {n.node, hostSide}} {
 		if err := awaitUp(ctx, end.handle, end.link); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return nil
+	return hostSide.Attrs().Index, nil
 }
 
 // awaitUp waits until the kernel has noticed that the link's other end is up.

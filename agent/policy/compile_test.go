@@ -45,7 +45,7 @@ func (c *cluster) namespace(name, labels string) {
 func (c *cluster) pod(name, ip, labels, ports string) *corev1.Pod {
 	namespace, short, _ := strings.Cut(name, "/")
 	p := &corev1.Pod{
-		Metadata: &metav1.ObjectMeta{Namespace: namespace, Name: short, Uid: "uid-" + name, Labels: pairs(labels)},
+		Metadata: &metav1.ObjectMeta{Namespace: namespace, Name: short, Uid: "uid-" + strings.ReplaceAll(name, "/", "-"), Labels: pairs(labels)},
 		Spec:     &corev1.PodSpec{Containers: []*corev1.Container{{}}},
 		Status:   &corev1.PodStatus{PodIp: ip, Phase: "Running"},
 	}

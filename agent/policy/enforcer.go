@@ -164,9 +164,10 @@ func (e *Enforcer) signal() {
 }
 
 // Admit enforces policies on a pod of this node, before anything in it runs: it
-// waits until policies are known. The endpoint's sets are not looked at. Called
+// waits until policies are known. The pod has the addresses; the endpoint's sets are
+// not looked at. Called
 // again, as after the agent has started anew, it disturbs nothing.
-func (e *Enforcer) Admit(ctx context.Context, pod *corev1.Pod, addr netip.Addr, at Endpoint) error {
+func (e *Enforcer) Admit(ctx context.Context, pod *corev1.Pod, addrs []netip.Addr, at Endpoint) error {
 	for {
 		e.mu.Lock()
 		if e.kernel.Knows(at.Index) || e.knows != Nothing {
@@ -185,7 +186,7 @@ func (e *Enforcer) Admit(ctx context.Context, pod *corev1.Pod, addr netip.Addr, 
 	if known := e.cluster.pods[name{p.Namespace, p.Name}]; known != nil && known.UID == p.UID {
 		p = known
 	}
-	p.Addrs = []netip.Addr{addr}
+	p.Addrs = addrs
 	if before := e.locals[p.UID]; before != nil && before.endpoint.Index != at.Index {
 		if err := e.kernel.Forget(before.endpoint.Index); err != nil {
 			return err

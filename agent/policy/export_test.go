@@ -17,3 +17,21 @@ func Prefixes(r Range) []PortPrefix {
 	}
 	return out
 }
+
+// Settled tells whether all that is known has been written.
+func (e *Enforcer) Settled() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.knows == Everything && !e.dirty
+}
+
+// Held counts the entries of the maps.
+func (k *Kernel) Held() (pods, peers, ports int) {
+	for _, set := range k.sets {
+		peers += len(set)
+	}
+	for _, keys := range k.classes {
+		ports += len(keys)
+	}
+	return len(k.pods), peers, ports
+}
