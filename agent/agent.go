@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/xebec-project/xebec/agent/hollow"
+	"github.com/xebec-project/xebec/agent/images"
 	"github.com/xebec-project/xebec/agent/pods"
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/agent/server"
@@ -117,6 +118,7 @@ func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
 	rt, err := runtime.New(ctx, runtime.Config{
 		Address: a.cfg.Containerd, Namespace: a.cfg.ContainerdNamespace, Snapshotter: a.cfg.Snapshotter,
 		RuncRoot: filepath.Join(a.cfg.StateDir, "runc"), CgroupParent: path.Join("/", a.cfg.Cgroup, "xebec"), ScratchDir: filepath.Join(a.cfg.StateDir, "exec"),
+		Images: images.Config{RegistryDir: a.cfg.RegistryDir, Parallel: a.cfg.MaxParallelImagePulls},
 	})
 	if err != nil {
 		return err
@@ -167,6 +169,7 @@ func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
 		return err
 	}
 	defer set.Wait()
+	group.Go(func() error { return a.imageCollector(rt, set, recorded).Run(ctx) })
 	registrar.setNotReady("")
 	group.Go(func() error { return watch.runPods(ctx, set) })
 

@@ -67,6 +67,15 @@ type Config struct {
 	// DrainTimeout is how long a pod that is being deleted waits at most, before its containers are told to stop, for word
 	// that every node has taken it out of its service maps. It never takes more than half of the pod's grace period.
 	DrainTimeout time.Duration `yaml:"drainTimeout" help:"longest wait for all nodes to drop a pod before it is told to stop"`
+	// RegistryDir holds a directory for each registry, of its host's name, with a file hosts.toml as containerd reads it:
+	// mirrors to ask first, plain HTTP, certificates.
+	RegistryDir           string `yaml:"registryDir" help:"directory that says how registries are reached"`
+	MaxParallelImagePulls int    `yaml:"maxParallelImagePulls" help:"most images pulled at a time"`
+	// Images that nothing uses are removed when the disk they lie on is fuller than the high threshold, until it is no fuller
+	// than the low one.
+	ImageGCHighThresholdPercent int           `yaml:"imageGCHighThresholdPercent" help:"share of the disk in use from which unused images are removed; 100 for never"`
+	ImageGCLowThresholdPercent  int           `yaml:"imageGCLowThresholdPercent" help:"share of the disk in use at which that ends"`
+	ImageMinimumGCAge           time.Duration `yaml:"imageMinimumGCAge" help:"how long an image must have been unused to be removed"`
 	// LeaseTTL is after what silence the node counts as lost.
 	LeaseTTL time.Duration `yaml:"leaseTTL" help:"how long after its last sign of life the node counts as lost"`
 
@@ -82,6 +91,8 @@ func DefaultConfig() Config {
 		Containerd: "/run/containerd/containerd.sock", ContainerdNamespace: "xebec", Cgroup: "/", BPF: "/sys/fs/bpf/xebec",
 		ClusterCIDR: "10.244.0.0/16", ServiceCIDR: "10.96.0.0/16", ClusterDNS: "10.96.0.10", ClusterDomain: "cluster.local", Overlay: string(podnet.OverlayAuto),
 		BackendSelection: "random", LoadBalancerClass: datapath.DefaultClass,
+		RegistryDir: "/etc/containerd/certs.d", MaxParallelImagePulls: 5,
+		ImageGCHighThresholdPercent: 85, ImageGCLowThresholdPercent: 80, ImageMinimumGCAge: 2 * time.Minute,
 		MaxPods: 110, DrainTimeout: 5 * time.Second, LeaseTTL: 10 * time.Second, NamePrefix: "hollow-",
 	}
 }
@@ -140,6 +151,15 @@ func (c *Config) validateNode() error {
 	}
 	if !filepath.IsAbs(c.StateDir) {
 		add("stateDir", "%q is not an absolute path", c.StateDir)
+	}
+	if c.MaxParallelImagePulls < 1 {
+		add("maxParallelImagePulls", "%d is less than 1", c.MaxParallelImagePulls)
+	}
+	if c.ImageGCHighThresholdPercent < 1 || c.ImageGCHighThresholdPercent > 100 {
+		add("imageGCHighThresholdPercent", "%d is not between 1 and 100", c.ImageGCHighThresholdPercent)
+	}
+	if c.ImageGCLowThresholdPercent < 0 || c.ImageGCLowThresholdPercent >= c.ImageGCHighThresholdPercent {
+		add("imageGCLowThresholdPercent", "%d is not less than imageGCHighThresholdPercent", c.ImageGCLowThresholdPercent)
 	}
 	if !filepath.IsAbs(c.Cgroup) {
 		add("cgroup", "%q does not begin with a slash", c.Cgroup)

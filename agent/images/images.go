@@ -7,17 +7,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
 	ctrimages "github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/remotes"
-	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/singleflight"
 )
 
@@ -51,40 +50,54 @@ func Normalize(name string) (string, error) {
 	return ref.String(), nil
 }
 
+// Config says where images come from and how. The zero value stands for the registries that images name.
+type Config struct {
+	// RegistryDir holds a directory for each registry, of its host's name, with a file hosts.toml as containerd reads it:
+	// mirrors to ask first, plain HTTP, certificates. Empty, or without one for a registry: that is asked itself.
+	RegistryDir string
+	// Parallel is how many images are pulled at a time; default 5.
+	Parallel int
+	// ReportEvery is how often those who wait for a pull are told how far it is; default 10 s.
+	ReportEvery time.Duration
+}
+
 // Store is the images of one containerd namespace, unpacked for one snapshotter. It is safe for concurrent use.
 type Store struct {
 	client      *containerd.Client
 	snapshotter string
-	resolver    func(full string, c Credentials) remotes.Resolver
+	cfg         Config
 	pulls       singleflight.Group
+	// slots bounds the pulls.
+	slots chan struct{}
+
+	mu sync.Mutex
+	// running are the pulls on their way.
+	running map[string]*pull
+	// used is when an image was last asked for or seen in use, by digest.
+	used map[digest.Digest]time.Time
+	// root is where the snapshotter's file systems lie, once that is known.
+	root string
 }
 
 // New returns the store of the client's default namespace.
-func New(client *containerd.Client, snapshotter string) *Store {
+func New(client *containerd.Client, snapshotter string, cfg Config) *Store {
+	if cfg.Parallel < 1 {
+		cfg.Parallel = 5
+	}
+	if cfg.ReportEvery <= 0 {
+		cfg.ReportEvery = 10 * time.Second
+	}
 	return &Store{
-		client:      client,
-		snapshotter: snapshotter,
-		resolver: func(full string, c Credentials) remotes.Resolver {
-			// Only the registry itself learns the credentials, wherever it may send the client for the content.
-			auth := docker.NewDockerAuthorizer(docker.WithAuthCreds(func(host string) (string, string, error) {
-				if host != registryHost(full) {
-					return "", "", nil
-				}
-				return c.User, c.Password, nil
-			}))
-			return docker.NewResolver(docker.ResolverOptions{Hosts: docker.ConfigureDefaultRegistries(
-				docker.WithPlainHTTP(docker.MatchLocalhost),
-				docker.WithClient(&http.Client{Transport: http.DefaultTransport}),
-				docker.WithAuthorizer(auth),
-			)})
-		},
+		client: client, snapshotter: snapshotter, cfg: cfg, slots: make(chan struct{}, cfg.Parallel),
+		running: map[string]*pull{}, used: map[digest.Digest]time.Time{},
 	}
 }
 
 // Ensure makes sure that the image is on the node, unpacked, and returns it. The policy is one of Kubernetes': Always
 // asks the registry for a newer one each time, and takes an image that was imported when it gets none; IfNotPresent
-// pulls only an absent image; Never fails with ErrNeverPull when it is absent. Keys are what registries may ask for. Pulled tells whether a registry was asked.
-func (s *Store) Ensure(ctx context.Context, name, policy string, keys Keyring) (img Image, pulled bool, err error) {
+// pulls only an absent image; Never fails with ErrNeverPull when it is absent. Keys are what registries may ask for. Pulled
+// tells whether a registry was asked. Report, if any, is called every few seconds of a pull.
+func (s *Store) Ensure(ctx context.Context, name, policy string, keys Keyring, report ...func(Progress)) (img Image, pulled bool, err error) {
 	full, err := Normalize(name)
 	if err != nil {
 		return Image{}, false, err
@@ -102,7 +115,7 @@ func (s *Store) Ensure(ctx context.Context, name, policy string, keys Keyring) (
 			return Image{}, false, fmt.Errorf("%s: %w", full, ErrNeverPull)
 		}
 	}
-	img, err = s.pull(ctx, full, keys.For(full))
+	img, err = s.pull(ctx, full, keys.For(full), report)
 	if err != nil {
 		if own, ok := s.imported(ctx, full); ok {
 			return own, false, nil
@@ -125,46 +138,6 @@ func (s *Store) imported(ctx context.Context, full string) (Image, bool) {
 	return img, err == nil
 }
 
-// pull fetches an image once for all who ask for it at the same time.
-func (s *Store) pull(ctx context.Context, full string, keys []Credentials) (Image, error) {
-	ch := s.pulls.DoChan(fmt.Sprintf("%s %q", full, keys), func() (any, error) {
-		// The pull serves others too, so that it does not end with the first caller's context.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pullTimeout)
-		defer cancel()
-		if len(keys) == 0 {
-			keys = []Credentials{{}}
-		}
-		var img containerd.Image
-		var errs []error
-		for _, c := range keys {
-			var err error
-			img, err = s.client.Pull(ctx, full,
-				containerd.WithPullUnpack,
-				containerd.WithPullSnapshotter(s.snapshotter),
-				containerd.WithResolver(s.resolver(full, c)),
-			)
-			if err == nil {
-				errs = nil
-				break
-			}
-			errs = append(errs, err)
-		}
-		if err := errors.Join(errs...); err != nil {
-			return nil, fmt.Errorf("pulling image %s: %w; check the name, the registry and imagePullSecrets, or put it on the nodes by `xebec image load ARCHIVE`", full, err)
-		}
-		return s.unpacked(ctx, img)
-	})
-	select {
-	case <-ctx.Done():
-		return Image{}, ctx.Err()
-	case r := <-ch:
-		if r.Err != nil {
-			return Image{}, r.Err
-		}
-		return r.Val.(Image), nil
-	}
-}
-
 func (s *Store) unpacked(ctx context.Context, img containerd.Image) (Image, error) {
 	done, err := img.IsUnpacked(ctx, s.snapshotter)
 	if err != nil {
@@ -175,6 +148,7 @@ func (s *Store) unpacked(ctx context.Context, img containerd.Image) (Image, erro
 			return Image{}, fmt.Errorf("unpacking image %s: %w", img.Name(), err)
 		}
 	}
+	s.touch(img.Target().Digest, time.Now())
 	return Image{Name: img.Name(), Digest: img.Target().Digest.String()}, nil
 }
 

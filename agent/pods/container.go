@@ -58,9 +58,12 @@ type container struct {
 
 // pull is an image on its way.
 type pull struct {
-	done chan struct{}
-	img  images.Image
-	err  error
+	done  chan struct{}
+	began time.Time
+	img   images.Image
+	// pulled tells that the image came from its registry.
+	pulled bool
+	err    error
 }
 
 // stopping is a container on its way to its end.
@@ -195,11 +198,13 @@ func (w *worker) ensureImage(ctx context.Context, pod *corev1.Pod, c *container)
 		if err != nil {
 			w.cfg.Recorder.Event(pod, "Warning", "FailedToRetrieveImagePullSecret", err.Error())
 		}
-		p := &pull{done: make(chan struct{})}
+		p := &pull{done: make(chan struct{}), began: time.Now()}
 		c.pull = p
 		w.cfg.Recorder.Event(pod, "Normal", "Pulling", fmt.Sprintf("Pulling image %q", name))
 		w.wg.Go(func() {
-			p.img, _, p.err = store.Ensure(ctx, name, policy, keys)
+			p.img, p.pulled, p.err = store.Ensure(ctx, name, policy, keys, func(at images.Progress) {
+				w.cfg.Recorder.Event(pod, "Normal", "Pulling", pullProgress(name, at))
+			})
 			close(p.done)
 			w.nudge()
 		})
@@ -217,9 +222,21 @@ func (w *worker) ensureImage(ctx context.Context, pod *corev1.Pod, c *container)
 	if p.err != nil {
 		return false, w.imageFailed(pod, c, p.err)
 	}
-	w.cfg.Recorder.Event(pod, "Normal", "Pulled", fmt.Sprintf("Successfully pulled image %q", name))
+	message := fmt.Sprintf("Successfully pulled image %q in %v. Image size: %d bytes.", name, time.Since(p.began).Round(time.Millisecond), p.img.Size)
+	if !p.pulled {
+		message = fmt.Sprintf("Container image %q already present on machine", name)
+	}
+	w.cfg.Recorder.Event(pod, "Normal", "Pulled", message)
 	c.image, c.failures = &p.img, 0
 	return true, 0
+}
+
+// pullProgress says how far a pull is.
+func pullProgress(name string, at images.Progress) string {
+	if at.Queued {
+		return fmt.Sprintf("Image %q waits for other pulls to end", name)
+	}
+	return fmt.Sprintf("Pulling image %q: %d of %d MiB", name, at.Done>>20, at.Total>>20)
 }
 
 // keyring gathers the credentials that the pod's secrets hold. What can't be read is left out: the registry may do without.
@@ -289,6 +306,8 @@ func (w *worker) start(ctx context.Context, pod *corev1.Pod, c *container) (time
 	c.entered()
 	switch {
 	case errors.Is(err, runtime.ErrCreate):
+		// The image may have been removed meanwhile.
+		c.image = nil
 		return w.makeFailed(pod, c, reasonCreateError, err, backoff(c.failures+1, w.cfg.BackoffInitial, w.cfg.BackoffMax)), nil
 	case errors.Is(err, runtime.ErrStart):
 		w.cfg.Recorder.Event(pod, "Warning", "Failed", "Error: "+err.Error())

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/xebec-project/xebec/agent/images"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -151,6 +152,25 @@ func (s *Set) ImagesChanged() {
 		w.mu.Unlock()
 		w.nudge()
 	}
+}
+
+// Images returns the full names of the images that the node's pods need, also of containers that do not run now.
+func (s *Set) Images() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var names []string
+	for _, w := range s.workers {
+		pod, _ := w.desired()
+		if p := pod.GetStatus().GetPhase(); p == phaseSucceeded || p == phaseFailed {
+			continue
+		}
+		for _, c := range containersOf(pod) {
+			if full, err := images.Normalize(c.GetImage()); err == nil {
+				names = append(names, full)
+			}
+		}
+	}
+	return names
 }
 
 // launch starts a worker; s.mu is held.

@@ -51,6 +51,8 @@ type Config struct {
 	LogWriter string
 	// ScratchDir is where the pipes of running execs are made; default the directory for temporary files.
 	ScratchDir string
+	// Images says where images come from.
+	Images images.Config
 }
 
 // Runtime runs the containers of one node. It is safe for concurrent use.
@@ -97,7 +99,7 @@ func New(ctx context.Context, cfg Config) (*Runtime, error) {
 	if err := r.waitReady(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("asking containerd at %s: %w", cfg.Address, err), client.Close())
 	}
-	r.images = images.New(client, r.cfg.Snapshotter)
+	r.images = images.New(client, r.cfg.Snapshotter, r.cfg.Images)
 	return r, nil
 }
 

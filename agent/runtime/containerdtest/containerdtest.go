@@ -63,7 +63,10 @@ func Need(t *testing.T) {
 }
 
 // Start runs a daemon until the test ends.
-func Start(t *testing.T) *Daemon {
+func Start(t *testing.T) *Daemon { return StartOn(t, 0) }
+
+// StartOn is Start with a disk of so many bytes for images and containers, 0 for as many as the machine has.
+func StartOn(t *testing.T, disk int64) *Daemon {
 	t.Helper()
 	Need(t)
 	// Paths of unix sockets are short; so is this.
@@ -78,6 +81,14 @@ func Start(t *testing.T) *Daemon {
 		t:            t,
 	}
 	t.Cleanup(d.cleanUp)
+	if root := filepath.Join(dir, "root"); disk > 0 {
+		if err := os.Mkdir(root, 0o711); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount("xebec-test", root, "tmpfs", 0, fmt.Sprintf("size=%d", disk)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	config := fmt.Sprintf(`version = 2
 root = %q
 state = %q
