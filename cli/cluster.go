@@ -39,7 +39,7 @@ func (s *shell) clusterCommand() *cobra.Command {
 	}
 	status.Flags().BoolVar(&check, "check", false, "end with exit code 1 when anything is not healthy")
 	status.Flags().StringVarP(&output, "output", "o", "", "wide, json, yaml, or jsonpath=TEMPLATE")
-	return family("cluster", "Look at the cluster as a whole", status)
+	return family("cluster", "Look at the cluster as a whole", status, s.accessCommand())
 }
 
 func (s *shell) clusterStatus(ctx context.Context, f form, check bool) error {

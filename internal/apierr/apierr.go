@@ -52,6 +52,8 @@ const (
 	ReasonElectionLost = "ELECTION_LOST"
 	// ReasonNamespaceTerminating: nothing new may be made in a namespace that is being deleted.
 	ReasonNamespaceTerminating = "NAMESPACE_TERMINATING"
+	// ReasonLockout: the access list would cut off whoever writes it, or nodes.
+	ReasonLockout = "LOCKOUT"
 	// ReasonTooOld: the revision asked for is compacted, or no longer in the watch cache; list anew.
 	ReasonTooOld = "REVISION_TOO_OLD"
 	// ReasonOverloaded: more calls than the server takes; RetryInfo says when to come back.

@@ -5,6 +5,7 @@ import (
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
+	gatewayv1 "github.com/xebec-project/xebec/proto/xebec/gateway/v1"
 	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
 )
 
@@ -83,6 +84,11 @@ var table = []*Kind{
 		Namespaced: true,
 		New:        func() Object { return new(discoveryv1.EndpointSlice) },
 		Columns:    endpointSliceColumns, rules: endpointSliceRules,
+	},
+	{
+		Group: GroupGateway, Version: "v1", Name: "GatewayAccess", Plural: "gatewayaccesses", Singular: "gatewayaccess", ShortNames: []string{"gwa"},
+		New:     func() Object { return new(gatewayv1.GatewayAccess) },
+		Columns: gatewayAccessColumns, rules: gatewayAccessRules,
 	},
 	{
 		Group: "networking.k8s.io", Version: "v1", Name: "IPAddress", Plural: "ipaddresses", Singular: "ipaddress", ShortNames: []string{"ip"},

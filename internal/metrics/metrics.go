@@ -20,6 +20,11 @@ const (
 	BuildInfo = "xebec_build_info"
 	// GatewayNodeConnections is the number of agents the gateway is connected to.
 	GatewayNodeConnections = "xebec_gateway_node_connections"
+	// GatewayConnections counts the connections that callers made, by listener and result: admitted, denied by the access
+	// list, cut when the list changed, bad_proxy_header.
+	GatewayConnections = "xebec_gateway_connections_total"
+	// GatewayOpenConnections is the number of callers' connections that are open, by listener.
+	GatewayOpenConnections = "xebec_gateway_open_connections"
 )
 
 // Labels of metrics.
@@ -27,6 +32,8 @@ const (
 	LabelMethod = "method"
 	LabelCode   = "code"
 	LabelReason = "reason"
+	// LabelListener is public or private.
+	LabelListener = "listener"
 )
 
 // Keys of log fields.
@@ -40,6 +47,7 @@ const (
 	KeyCode       = "code"
 	KeyLatency    = "latency"
 	KeyPeer       = "peer"
+	KeyListener   = "listener"
 	KeyAddress    = "address"
 	KeyNode       = "node"
 	KeyController = "controller"

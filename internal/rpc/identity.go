@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"crypto/x509"
+	"net/netip"
 	"net/url"
 	"slices"
 
@@ -20,6 +21,10 @@ const (
 	HeaderUser      = "x-xebec-user"
 	HeaderGroup     = "x-xebec-group"
 	HeaderUserAgent = "x-xebec-user-agent"
+	// HeaderSource is the caller's address and HeaderListener the gateway's listener that it came in at; neither is sent
+	// for callers that access lists always admit.
+	HeaderSource   = "x-xebec-source"
+	HeaderListener = "x-xebec-listener"
 	// HeaderPrefix begins every header that only a trusted forwarder may send.
 	HeaderPrefix = "x-xebec-"
 )
@@ -111,6 +116,21 @@ func UserAgent(ctx context.Context) string {
 	return ""
 }
 
+// Source returns the address from which the caller reached a gateway, and at which of its listeners, as far as access
+// lists are about it: the zero address for one that they always admit, and for a call that came by no gateway.
+func Source(ctx context.Context) (source netip.Addr, listener string) {
+	// The headers are from a trusted forwarder, or authentication had refused the call.
+	values, listeners := metadata.ValueFromIncomingContext(ctx, HeaderSource), metadata.ValueFromIncomingContext(ctx, HeaderListener)
+	if len(values) != 1 || len(listeners) != 1 {
+		return netip.Addr{}, ""
+	}
+	source, err := netip.ParseAddr(values[0])
+	if err != nil {
+		return netip.Addr{}, ""
+	}
+	return source, listeners[0]
+}
+
 // CertificateIdentity returns whom a certificate names.
 func CertificateIdentity(cert *x509.Certificate) Identity {
 	return Identity{User: cert.Subject.CommonName, Groups: cert.Subject.Organization}
@@ -139,7 +159,9 @@ func (a authenticator) identify(ctx context.Context) (Identity, error) {
 	users := metadata.ValueFromIncomingContext(ctx, HeaderUser)
 	groups := metadata.ValueFromIncomingContext(ctx, HeaderGroup)
 	agents := metadata.ValueFromIncomingContext(ctx, HeaderUserAgent)
-	if users == nil && groups == nil && agents == nil {
+	sources := metadata.ValueFromIncomingContext(ctx, HeaderSource)
+	listeners := metadata.ValueFromIncomingContext(ctx, HeaderListener)
+	if users == nil && groups == nil && agents == nil && sources == nil && listeners == nil {
 		return id, nil
 	}
 	if !slices.Contains(a.forwarders, id.User) {

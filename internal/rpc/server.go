@@ -6,8 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
@@ -61,6 +63,12 @@ const bufferSize = 16 << 10
 type ServerConfig struct {
 	// Listen is the address to listen at, such as ":7001" or "127.0.0.1:0".
 	Listen string
+	// Listeners, when not nil, is given the listener at Listen and returns all that the server is to serve, that one
+	// among them or wrapped. The server closes them.
+	Listeners func(net.Listener) ([]net.Listener, error)
+	// Admit, when not nil, is asked about every connection before its TLS handshake, in a goroutine of the connection's
+	// own. An error closes the connection; Admit has told of it then.
+	Admit func(net.Conn) error
 	// TLS holds the server's certificate and the authorities of its clients'.
 	TLS *pki.Source
 	// TrustedForwarders are the users that may call on behalf of others by the headers in identity.go; nil is
@@ -105,13 +113,14 @@ const HealthInterval = time.Second
 
 // Server is a gRPC server that listens already. It implements grpc.ServiceRegistrar: register services before Serve.
 type Server struct {
-	cfg      ServerConfig
-	log      *zap.Logger
-	listener net.Listener
-	grpc     *grpc.Server
-	health   *health.Server
-	draining context.Context
-	drain    context.CancelFunc
+	cfg       ServerConfig
+	log       *zap.Logger
+	listener  net.Listener // at cfg.Listen
+	listeners []net.Listener
+	grpc      *grpc.Server
+	health    *health.Server
+	draining  context.Context
+	drain     context.CancelFunc
 }
 
 // NewServer listens and prepares a server with health and reflection. Close or Serve releases the listener.
@@ -161,6 +170,13 @@ func NewServer(cfg ServerConfig, log *zap.Logger) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rpc server: %w", err)
 	}
+	s.listeners = []net.Listener{s.listener}
+	if cfg.Listeners != nil {
+		if s.listeners, err = cfg.Listeners(s.listener); err != nil {
+			_ = s.listener.Close()
+			return nil, fmt.Errorf("rpc server: %w", err)
+		}
+	}
 	return s, nil
 }
 
@@ -176,7 +192,7 @@ func (s *Server) options(observer *observer, limiter *limiter) []grpc.ServerOpti
 	}
 	recover := recovery.WithRecoveryHandlerContext(observer.recovered)
 	options := []grpc.ServerOption{
-		grpc.Creds(loggingCredentials{credentials.NewTLS(s.cfg.TLS.ServerConfig()), s.log}),
+		grpc.Creds(watchedCredentials{credentials.NewTLS(s.cfg.TLS.ServerConfig()), s.cfg.Admit, s.log}),
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.MaxRecvMsgSize(s.cfg.MaxRecvBytes),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
@@ -222,18 +238,30 @@ func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.grpc.RegisterService(desc, impl)
 }
 
-// Addr returns the address the server listens at.
+// Addr returns the address the server listens at, of ServerConfig.Listen where it has several.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
-// Close releases the listener of a server that is never served.
-func (s *Server) Close() { _ = s.listener.Close() }
+// Close releases the listeners of a server that is never served.
+func (s *Server) Close() {
+	for _, listener := range s.listeners {
+		_ = listener.Close()
+	}
+}
 
 // Serve takes calls until ctx ends, then stops in order: health turns NOT_SERVING, calls are still taken for
 // DrainDelay, handlers that watch Draining are told, new calls are refused, running ones get DrainLimit to end, and
 // what is left is cut off. It returns nil after a stop by ctx, and when it returns no handler runs any more.
 func (s *Server) Serve(ctx context.Context) error {
-	failed := make(chan error, 1)
-	go func() { failed <- s.grpc.Serve(s.listener) }()
+	failed := make(chan error, len(s.listeners))
+	for _, listener := range s.listeners {
+		go func() {
+			err := s.grpc.Serve(listener)
+			if err != nil {
+				err = fmt.Errorf("serve %s: %w", listener.Addr(), err)
+			}
+			failed <- err
+		}()
+	}
 
 	ready := s.cfg.Ready
 	if ready == nil {
@@ -261,7 +289,10 @@ wait:
 			s.health.SetServingStatus("", status)
 		case err := <-failed:
 			s.grpc.Stop()
-			return fmt.Errorf("serve %s: %w", s.listener.Addr(), err)
+			for range len(s.listeners) - 1 {
+				<-failed
+			}
+			return err
 		case <-ctx.Done():
 			break wait
 		}
@@ -286,7 +317,9 @@ wait:
 		s.grpc.Stop()
 		<-stopped
 	}
-	<-failed
+	for range s.listeners {
+		<-failed
+	}
 	return nil
 }
 
@@ -314,20 +347,32 @@ func (s *Server) authorize(ctx context.Context, fullMethod string) error {
 // isPlumbing tells whether a method is gRPC's own: health checks and reflection.
 func isPlumbing(fullMethod string) bool { return strings.HasPrefix(fullMethod, "/grpc.") }
 
-// loggingCredentials logs which peers were refused at the handshake and why: gRPC keeps that to itself.
-type loggingCredentials struct {
+// watchedCredentials asks who may connect at all, and logs which peers were refused at the handshake and why: gRPC keeps
+// that to itself.
+type watchedCredentials struct {
 	credentials.TransportCredentials
-	log *zap.Logger
+	admit func(net.Conn) error
+	log   *zap.Logger
 }
 
-func (c loggingCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+func (c watchedCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	if c.admit != nil {
+		if err := c.admit(conn); err != nil {
+			return nil, nil, err
+		}
+	}
 	secure, info, err := c.TransportCredentials.ServerHandshake(conn)
 	if err != nil {
-		c.log.Info("Refused a connection", zap.Stringer(metrics.KeyPeer, conn.RemoteAddr()), zap.Error(err))
+		level := zapcore.InfoLevel
+		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+			// It went away without a word, as load balancers do every second that only look whether somebody listens.
+			level = zapcore.DebugLevel
+		}
+		c.log.Log(level, "Refused a connection", zap.Stringer(metrics.KeyPeer, conn.RemoteAddr()), zap.Error(err))
 	}
 	return secure, info, err
 }
 
-func (c loggingCredentials) Clone() credentials.TransportCredentials {
-	return loggingCredentials{c.TransportCredentials.Clone(), c.log}
+func (c watchedCredentials) Clone() credentials.TransportCredentials {
+	return watchedCredentials{c.TransportCredentials.Clone(), c.admit, c.log}
 }

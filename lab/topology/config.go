@@ -25,6 +25,11 @@ func (s Spec) serviceConfig(h Host, service Service) document {
 	case "apiserver":
 		config["serviceCIDR"] = s.ServiceCIDR.String()
 		config["clusterDNS"] = s.clusterDNS().String()
+	case "gateway":
+		config["access"] = document{
+			"public": document{"listen": h.addrPort(PublicPort)},
+			"keep":   filepath.Join(h.Disk, "gateway", "access.json"),
+		}
 	case "nodes":
 		config["clusterCIDR"] = s.ClusterCIDR.String()
 		config["serviceCIDR"] = s.ServiceCIDR.String()

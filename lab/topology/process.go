@@ -30,6 +30,7 @@ var Services = []Service{
 // Ports that others must know.
 const (
 	GatewayPort  = 6443
+	PublicPort   = 6444
 	EtcdPort     = 2379
 	EtcdPeerPort = 2380
 	AgentPort    = 10250

@@ -10,6 +10,7 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	gatewayv1 "github.com/xebec-project/xebec/proto/xebec/gateway/v1"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
@@ -49,6 +50,8 @@ func (s *Service) admit(ctx context.Context, get reader, o, old kind.Object) ([]
 	case *corev1.Node:
 		before, _ := old.(*corev1.Node)
 		return nil, restrictNode(ctx, o, before)
+	case *gatewayv1.GatewayAccess:
+		return nil, s.checkLockout(ctx, o)
 	}
 	return nil, nil
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/xebec-project/xebec/internal/client"
@@ -21,6 +22,7 @@ import (
 	"github.com/xebec-project/xebec/internal/version"
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
+	"github.com/xebec-project/xebec/services/gateway/door"
 )
 
 const (
@@ -39,12 +41,32 @@ type cluster struct {
 	etcd      *clientv3.Client
 	directory *discovery.Directory
 	objects   *client.Client
+	door      *door.Door
 }
 
 // WhoAmI returns the caller.
 func (c *cluster) WhoAmI(ctx context.Context, _ *clusterv1.WhoAmIRequest) (*clusterv1.WhoAmIResponse, error) {
 	id := rpc.IdentityFromContext(ctx)
 	return &clusterv1.WhoAmIResponse{User: id.User, Groups: id.Groups}, nil
+}
+
+// Access returns from where this gateway takes connections, and where the caller comes from.
+func (c *cluster) Access(ctx context.Context, _ *clusterv1.AccessRequest) (*clusterv1.AccessResponse, error) {
+	state := c.door.State()
+	resp := &clusterv1.AccessResponse{From: state.From, Private: listener(state.Private)}
+	if state.Listens {
+		resp.Public = listener(state.Public)
+	}
+	if p, ok := peer.FromContext(ctx); ok {
+		if source, ok := p.Addr.(door.Addr); ok {
+			resp.Source, resp.Listener, resp.AlwaysAdmitted = source.Addr().String(), source.Listener, source.Master
+		}
+	}
+	return resp, nil
+}
+
+func listener(r door.Rule) *clusterv1.Listener {
+	return &clusterv1.Listener{Closed: r.Closed, AllowedCidrs: r.Allowed.Strings()}
 }
 
 // Version returns the gateway's build.

@@ -23,6 +23,7 @@ import (
 	"github.com/xebec-project/xebec/internal/rpc"
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
 	etcdv1 "github.com/xebec-project/xebec/proto/xebec/etcd/v1"
+	"github.com/xebec-project/xebec/services/gateway/door"
 	"github.com/xebec-project/xebec/services/gateway/etcd"
 
 	// Linked in so that reflection describes the objects that travel inside google.protobuf.Any.
@@ -38,6 +39,8 @@ type Config struct {
 	SystemLimits rpc.Limits `yaml:"systemLimits"`
 	// MaxInFlight bounds the unary calls forwarded at once, over all callers; 0 for no bound.
 	MaxInFlight int `yaml:"maxInFlight" help:"unary calls forwarded at once, over all callers; 0 for no bound"`
+	// Access says from where connections are taken.
+	Access door.Config `yaml:"access"`
 }
 
 // DefaultConfig returns limits that hold off a runaway loop and nothing else.
@@ -63,6 +66,7 @@ func (c *Config) Validate() error {
 	if c.MaxInFlight < 0 {
 		problems = append(problems, errors.New("maxInFlight: must not be negative"))
 	}
+	problems = append(problems, c.Access.Validate())
 	return errors.Join(problems...)
 }
 
@@ -88,6 +92,10 @@ type Service struct {
 	proxy    *proxy
 	cluster  *cluster
 	etcd     *etcd.Service
+	door     *door.Door
+	objects  *client.Client
+	// directory finds the masters' addresses for the door.
+	directory *discovery.Directory
 }
 
 // New returns a gateway that connects to the services behind it when they are first called.
@@ -107,14 +115,19 @@ func New(cfg Config, deps Deps) (*Service, error) {
 			return nil, err
 		}
 	}
+	door, err := door.New(cfg.Access, deps.Log, deps.Metrics)
+	if err != nil {
+		return nil, err
+	}
 	return &Service{
 		cfg:      cfg,
 		log:      deps.Log,
 		backends: backends,
 		nodes:    nodes,
 		proxy:    &proxy{},
-		cluster:  &cluster{tls: deps.TLS, etcd: deps.Etcd, directory: deps.Directory, objects: objects},
+		cluster:  &cluster{tls: deps.TLS, etcd: deps.Etcd, directory: deps.Directory, objects: objects, door: door},
 		etcd:     etcd.New(deps.Etcd),
+		door:     door, objects: objects, directory: deps.Directory,
 	}, nil
 }
 
@@ -139,6 +152,8 @@ func (s *Service) ConfigureServer(cfg *rpc.ServerConfig) {
 	cfg.MaxStreams = 10000
 	cfg.LogLevel = logLevel
 	cfg.Object = object
+	cfg.Listeners = s.door.Listeners
+	cfg.Admit = s.door.Admit
 }
 
 func (s *Service) limits(id rpc.Identity) rpc.Limits {
@@ -148,8 +163,9 @@ func (s *Service) limits(id rpc.Identity) rpc.Limits {
 	return s.cfg.UserLimits
 }
 
-// Run holds the connections until ctx ends.
+// Run follows the access list and holds the connections until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
+	s.door.Run(ctx, s.objects, s.directory)
 	<-ctx.Done()
 	s.nodes.close()
 	s.backends.close()

@@ -100,8 +100,12 @@ func (b *backend) Create(ctx context.Context, req *apiv1.CreateRequest) (*apiv1.
 	}}, nil
 }
 
-// Watch sends an event and waits for the end.
-func (b *backend) Watch(_ *apiv1.WatchRequest, stream grpc.ServerStreamingServer[apiv1.WatchResponse]) error {
+// Watch sends an event and waits for the end. Of the access list, which the gateway itself watches, it has none.
+func (b *backend) Watch(req *apiv1.WatchRequest, stream grpc.ServerStreamingServer[apiv1.WatchResponse]) error {
+	if req.GetKind() == "GatewayAccess" {
+		<-stream.Context().Done()
+		return stream.Context().Err()
+	}
 	for i := range 3 {
 		if err := stream.Send(&apiv1.WatchResponse{ResourceVersion: strconv.Itoa(i)}); err != nil {
 			return err
@@ -199,6 +203,17 @@ func (f *fixture) serve(service, host string, register func(grpc.ServiceRegistra
 	}()
 	f.t.Cleanup(func() { cancel(); <-done })
 	<-listed
+	if service == "apiserver" {
+		// The gateway looks for it from the start, and hears of it a moment after it is registered.
+		known := apiv1.NewResourceServiceClient(f.dial(pki.AdminRequest("fixture")))
+		f.eventually(func() error {
+			_, err := known.Get(f.ctx, &apiv1.GetRequest{Object: &apiv1.ObjectReference{Kind: "Pod", Name: "none"}})
+			if status.Code(err) == codes.Unavailable {
+				return err
+			}
+			return nil
+		})
+	}
 	return stop
 }
 
@@ -758,6 +773,7 @@ func TestObject(t *testing.T) {
 		{apiv1.ResourceService_Watch_FullMethodName, &apiv1.WatchRequest{Kind: "Node"}, "Node"},
 		{nodev1.NodeService_ListImages_FullMethodName, &nodev1.ListImagesRequest{Target: &nodev1.Target{Node: "n"}}, "Node n"},
 		{nodev1.NodeService_Exec_FullMethodName, &nodev1.ExecRequest{Request: &nodev1.ExecRequest_Start{Start: &nodev1.ExecStart{Target: &nodev1.Target{Namespace: "a", Pod: "b"}}}}, "Pod a/b"},
+		{nodev1.NodeService_Attach_FullMethodName, &nodev1.AttachRequest{Request: &nodev1.AttachRequest_Start{Start: &nodev1.AttachStart{Target: &nodev1.Target{Namespace: "a", Pod: "b"}}}}, "Pod a/b"},
 		{controlv1.ControllerService_Resync_FullMethodName, &controlv1.ResyncRequest{Service: "workloads"}, "workloads"},
 	} {
 		if got := object(tt.method, rpc.NewFrame(encode(t, tt.req))); got != tt.want {
@@ -773,5 +789,4 @@ func FuzzObject(f *testing.F) {
 			object(method, rpc.NewFrame(data))
 		}
 	})
-		{nodev1.NodeService_Attach_FullMethodName, &nodev1.AttachRequest{Request: &nodev1.AttachRequest_Start{Start: &nodev1.AttachStart{Target: &nodev1.Target{Namespace: "a", Pod: "b"}}}}, "Pod a/b"},
 }

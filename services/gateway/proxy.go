@@ -9,10 +9,12 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/rpc"
+	"github.com/xebec-project/xebec/services/gateway/door"
 )
 
 // ReasonDraining, in the ErrorInfo of an Unavailable error: the gateway that carried the stream is stopping; called
@@ -218,6 +220,11 @@ func outgoing(ctx context.Context) (metadata.MD, error) {
 		}
 	}
 	id.Outgoing(out)
+	if p, ok := peer.FromContext(ctx); ok {
+		if source, ok := p.Addr.(door.Addr); ok && !source.Master {
+			out[rpc.HeaderSource], out[rpc.HeaderListener] = []string{source.Addr().String()}, []string{source.Listener}
+		}
+	}
 	return out, nil
 }
 

@@ -84,7 +84,7 @@ func authorize(ctx context.Context, id rpc.Identity, fullMethod string) error {
 		if !id.Member(pki.GroupMasters) {
 			return apierr.Denied("%s may not look at etcd's members or change them: it needs group %s", id.User, pki.GroupMasters)
 		}
-	case fullMethod == clusterv1.ClusterService_Status_FullMethodName:
+	case fullMethod == clusterv1.ClusterService_Status_FullMethodName, fullMethod == clusterv1.ClusterService_Access_FullMethodName:
 		return rpc.AuthorizeControlPlane(ctx, id, fullMethod)
 	}
 	return nil

@@ -28,7 +28,7 @@ var (
 // services is what each control-plane service needs, and no more.
 var services = map[string][]rule{
 	"gateway": {
-		{[]string{"pods", "nodes", "leases.coordination.k8s.io"}, read},
+		{[]string{"pods", "nodes", "leases.coordination.k8s.io", "gatewayaccesses.gateway.xebec.io"}, read},
 	},
 	"auth": {
 		{[]string{"serviceaccounts", "secrets", "pods", "nodes"}, read},

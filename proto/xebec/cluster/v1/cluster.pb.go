@@ -414,6 +414,189 @@ func (x *WhoAmIResponse) GetGroups() []string {
 	return nil
 }
 
+// AccessRequest is empty.
+type AccessRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccessRequest) Reset() {
+	*x = AccessRequest{}
+	mi := &file_xebec_cluster_v1_cluster_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccessRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccessRequest) ProtoMessage() {}
+
+func (x *AccessRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_cluster_v1_cluster_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccessRequest.ProtoReflect.Descriptor instead.
+func (*AccessRequest) Descriptor() ([]byte, []int) {
+	return file_xebec_cluster_v1_cluster_proto_rawDescGZIP(), []int{6}
+}
+
+// AccessResponse tells from where a gateway takes connections.
+type AccessResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the rules come from, in words: the GatewayAccess, the one seen last, or the gateway's configuration.
+	From string `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	// The listener for the cluster's own network.
+	Private *Listener `protobuf:"bytes,2,opt,name=private,proto3" json:"private,omitempty"`
+	// The listener for the world outside; absent when the gateway has none.
+	Public *Listener `protobuf:"bytes,3,opt,name=public,proto3" json:"public,omitempty"`
+	// The address that the caller's connection comes from, as the access list sees it.
+	Source string `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
+	// The listener that it came in at: public or private.
+	Listener string `protobuf:"bytes,5,opt,name=listener,proto3" json:"listener,omitempty"`
+	// True when the caller is admitted whatever the lists say, as the masters themselves are.
+	AlwaysAdmitted bool `protobuf:"varint,6,opt,name=always_admitted,json=alwaysAdmitted,proto3" json:"always_admitted,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *AccessResponse) Reset() {
+	*x = AccessResponse{}
+	mi := &file_xebec_cluster_v1_cluster_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccessResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccessResponse) ProtoMessage() {}
+
+func (x *AccessResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_cluster_v1_cluster_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccessResponse.ProtoReflect.Descriptor instead.
+func (*AccessResponse) Descriptor() ([]byte, []int) {
+	return file_xebec_cluster_v1_cluster_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *AccessResponse) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *AccessResponse) GetPrivate() *Listener {
+	if x != nil {
+		return x.Private
+	}
+	return nil
+}
+
+func (x *AccessResponse) GetPublic() *Listener {
+	if x != nil {
+		return x.Public
+	}
+	return nil
+}
+
+func (x *AccessResponse) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *AccessResponse) GetListener() string {
+	if x != nil {
+		return x.Listener
+	}
+	return ""
+}
+
+func (x *AccessResponse) GetAlwaysAdmitted() bool {
+	if x != nil {
+		return x.AlwaysAdmitted
+	}
+	return false
+}
+
+// Listener tells who is admitted at a listener.
+type Listener struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// True when nobody is but the masters themselves.
+	Closed bool `protobuf:"varint,1,opt,name=closed,proto3" json:"closed,omitempty"`
+	// The prefixes that are; empty for everywhere.
+	AllowedCidrs  []string `protobuf:"bytes,2,rep,name=allowed_cidrs,json=allowedCidrs,proto3" json:"allowed_cidrs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Listener) Reset() {
+	*x = Listener{}
+	mi := &file_xebec_cluster_v1_cluster_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Listener) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Listener) ProtoMessage() {}
+
+func (x *Listener) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_cluster_v1_cluster_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Listener.ProtoReflect.Descriptor instead.
+func (*Listener) Descriptor() ([]byte, []int) {
+	return file_xebec_cluster_v1_cluster_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Listener) GetClosed() bool {
+	if x != nil {
+		return x.Closed
+	}
+	return false
+}
+
+func (x *Listener) GetAllowedCidrs() []string {
+	if x != nil {
+		return x.AllowedCidrs
+	}
+	return nil
+}
+
 // VersionRequest is empty.
 type VersionRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -423,7 +606,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_xebec_cluster_v1_cluster_proto_msgTypes[6]
+	mi := &file_xebec_cluster_v1_cluster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -435,7 +618,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_cluster_v1_cluster_proto_msgTypes[6]
+	mi := &file_xebec_cluster_v1_cluster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -448,7 +631,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_xebec_cluster_v1_cluster_proto_rawDescGZIP(), []int{6}
+	return file_xebec_cluster_v1_cluster_proto_rawDescGZIP(), []int{9}
 }
 
 // VersionResponse is a build's identity.
@@ -466,7 +649,7 @@ type VersionResponse struct {
 
 func (x *VersionResponse) Reset() {
 	*x = VersionResponse{}
-	mi := &file_xebec_cluster_v1_cluster_proto_msgTypes[7]
+	mi := &file_xebec_cluster_v1_cluster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -478,7 +661,7 @@ func (x *VersionResponse) String() string {
 func (*VersionResponse) ProtoMessage() {}
 
 func (x *VersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_cluster_v1_cluster_proto_msgTypes[7]
+	mi := &file_xebec_cluster_v1_cluster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -491,7 +674,7 @@ func (x *VersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionResponse.ProtoReflect.Descriptor instead.
 func (*VersionResponse) Descriptor() ([]byte, []int) {
-	return file_xebec_cluster_v1_cluster_proto_rawDescGZIP(), []int{7}
+	return file_xebec_cluster_v1_cluster_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *VersionResponse) GetVersion() string {
@@ -546,16 +729,28 @@ const file_xebec_cluster_v1_cluster_proto_rawDesc = "" +
 	"\rWhoAmIRequest\"<\n" +
 	"\x0eWhoAmIResponse\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n" +
-	"\x06groups\x18\x02 \x03(\tR\x06groups\"\x10\n" +
+	"\x06groups\x18\x02 \x03(\tR\x06groups\"\x0f\n" +
+	"\rAccessRequest\"\xeb\x01\n" +
+	"\x0eAccessResponse\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\tR\x04from\x124\n" +
+	"\aprivate\x18\x02 \x01(\v2\x1a.xebec.cluster.v1.ListenerR\aprivate\x122\n" +
+	"\x06public\x18\x03 \x01(\v2\x1a.xebec.cluster.v1.ListenerR\x06public\x12\x16\n" +
+	"\x06source\x18\x04 \x01(\tR\x06source\x12\x1a\n" +
+	"\blistener\x18\x05 \x01(\tR\blistener\x12'\n" +
+	"\x0falways_admitted\x18\x06 \x01(\bR\x0ealwaysAdmitted\"G\n" +
+	"\bListener\x12\x16\n" +
+	"\x06closed\x18\x01 \x01(\bR\x06closed\x12#\n" +
+	"\rallowed_cidrs\x18\x02 \x03(\tR\fallowedCidrs\"\x10\n" +
 	"\x0eVersionRequest\"b\n" +
 	"\x0fVersionResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06commit\x18\x02 \x01(\tR\x06commit\x12\x1d\n" +
 	"\n" +
-	"go_version\x18\x03 \x01(\tR\tgoVersion2\xfa\x01\n" +
+	"go_version\x18\x03 \x01(\tR\tgoVersion2\xc7\x02\n" +
 	"\x0eClusterService\x12K\n" +
 	"\x06Status\x12\x1f.xebec.cluster.v1.StatusRequest\x1a .xebec.cluster.v1.StatusResponse\x12K\n" +
-	"\x06WhoAmI\x12\x1f.xebec.cluster.v1.WhoAmIRequest\x1a .xebec.cluster.v1.WhoAmIResponse\x12N\n" +
+	"\x06WhoAmI\x12\x1f.xebec.cluster.v1.WhoAmIRequest\x1a .xebec.cluster.v1.WhoAmIResponse\x12K\n" +
+	"\x06Access\x12\x1f.xebec.cluster.v1.AccessRequest\x1a .xebec.cluster.v1.AccessResponse\x12N\n" +
 	"\aVersion\x12 .xebec.cluster.v1.VersionRequest\x1a!.xebec.cluster.v1.VersionResponseBAZ?github.com/xebec-project/xebec/proto/xebec/cluster/v1;clusterv1b\x06proto3"
 
 var (
@@ -570,7 +765,7 @@ func file_xebec_cluster_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_xebec_cluster_v1_cluster_proto_rawDescData
 }
 
-var file_xebec_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_xebec_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_xebec_cluster_v1_cluster_proto_goTypes = []any{
 	(*StatusRequest)(nil),   // 0: xebec.cluster.v1.StatusRequest
 	(*StatusResponse)(nil),  // 1: xebec.cluster.v1.StatusResponse
@@ -578,23 +773,30 @@ var file_xebec_cluster_v1_cluster_proto_goTypes = []any{
 	(*ServiceInstance)(nil), // 3: xebec.cluster.v1.ServiceInstance
 	(*WhoAmIRequest)(nil),   // 4: xebec.cluster.v1.WhoAmIRequest
 	(*WhoAmIResponse)(nil),  // 5: xebec.cluster.v1.WhoAmIResponse
-	(*VersionRequest)(nil),  // 6: xebec.cluster.v1.VersionRequest
-	(*VersionResponse)(nil), // 7: xebec.cluster.v1.VersionResponse
+	(*AccessRequest)(nil),   // 6: xebec.cluster.v1.AccessRequest
+	(*AccessResponse)(nil),  // 7: xebec.cluster.v1.AccessResponse
+	(*Listener)(nil),        // 8: xebec.cluster.v1.Listener
+	(*VersionRequest)(nil),  // 9: xebec.cluster.v1.VersionRequest
+	(*VersionResponse)(nil), // 10: xebec.cluster.v1.VersionResponse
 }
 var file_xebec_cluster_v1_cluster_proto_depIdxs = []int32{
-	2, // 0: xebec.cluster.v1.StatusResponse.etcd_members:type_name -> xebec.cluster.v1.EtcdMember
-	3, // 1: xebec.cluster.v1.StatusResponse.services:type_name -> xebec.cluster.v1.ServiceInstance
-	0, // 2: xebec.cluster.v1.ClusterService.Status:input_type -> xebec.cluster.v1.StatusRequest
-	4, // 3: xebec.cluster.v1.ClusterService.WhoAmI:input_type -> xebec.cluster.v1.WhoAmIRequest
-	6, // 4: xebec.cluster.v1.ClusterService.Version:input_type -> xebec.cluster.v1.VersionRequest
-	1, // 5: xebec.cluster.v1.ClusterService.Status:output_type -> xebec.cluster.v1.StatusResponse
-	5, // 6: xebec.cluster.v1.ClusterService.WhoAmI:output_type -> xebec.cluster.v1.WhoAmIResponse
-	7, // 7: xebec.cluster.v1.ClusterService.Version:output_type -> xebec.cluster.v1.VersionResponse
-	5, // [5:8] is the sub-list for method output_type
-	2, // [2:5] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	2,  // 0: xebec.cluster.v1.StatusResponse.etcd_members:type_name -> xebec.cluster.v1.EtcdMember
+	3,  // 1: xebec.cluster.v1.StatusResponse.services:type_name -> xebec.cluster.v1.ServiceInstance
+	8,  // 2: xebec.cluster.v1.AccessResponse.private:type_name -> xebec.cluster.v1.Listener
+	8,  // 3: xebec.cluster.v1.AccessResponse.public:type_name -> xebec.cluster.v1.Listener
+	0,  // 4: xebec.cluster.v1.ClusterService.Status:input_type -> xebec.cluster.v1.StatusRequest
+	4,  // 5: xebec.cluster.v1.ClusterService.WhoAmI:input_type -> xebec.cluster.v1.WhoAmIRequest
+	6,  // 6: xebec.cluster.v1.ClusterService.Access:input_type -> xebec.cluster.v1.AccessRequest
+	9,  // 7: xebec.cluster.v1.ClusterService.Version:input_type -> xebec.cluster.v1.VersionRequest
+	1,  // 8: xebec.cluster.v1.ClusterService.Status:output_type -> xebec.cluster.v1.StatusResponse
+	5,  // 9: xebec.cluster.v1.ClusterService.WhoAmI:output_type -> xebec.cluster.v1.WhoAmIResponse
+	7,  // 10: xebec.cluster.v1.ClusterService.Access:output_type -> xebec.cluster.v1.AccessResponse
+	10, // 11: xebec.cluster.v1.ClusterService.Version:output_type -> xebec.cluster.v1.VersionResponse
+	8,  // [8:12] is the sub-list for method output_type
+	4,  // [4:8] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_xebec_cluster_v1_cluster_proto_init() }
@@ -608,7 +810,7 @@ func file_xebec_cluster_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xebec_cluster_v1_cluster_proto_rawDesc), len(file_xebec_cluster_v1_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

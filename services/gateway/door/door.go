@@ -1,0 +1,346 @@
+// Package door decides from where a gateway takes connections: at its listeners, public and private, by the
+// configuration or, while there is one, by the cluster's GatewayAccess. It asks before any handshake, so that those who
+// are not admitted learn nothing, and when the rules change it cuts the connections that they no longer admit.
+//
+// The masters themselves are always admitted: loopback, this host's own addresses, and the addresses at which the control
+// plane's services are registered. So nobody can lock a cluster up from itself.
+package door
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+
+	"github.com/xebec-project/xebec/internal/allowlist"
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/codec"
+	"github.com/xebec-project/xebec/internal/discovery"
+	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/metrics"
+	"github.com/xebec-project/xebec/internal/pki"
+	gatewayv1 "github.com/xebec-project/xebec/proto/xebec/gateway/v1"
+)
+
+// The listeners.
+const (
+	Private = "private"
+	Public  = "public"
+)
+
+// What rules come from, in the order in which they count.
+const (
+	FromObject = "GatewayAccess"
+	FromKept   = "the GatewayAccess seen last"
+	FromConfig = "the gateway's configuration"
+)
+
+// mastersInterval is how often the addresses of the control plane's services are read.
+const mastersInterval = 10 * time.Second
+
+// Rule says who is admitted at a listener.
+type Rule struct {
+	// Closed admits nobody but the masters.
+	Closed bool
+	// Allowed are the sources; the empty list admits everyone.
+	Allowed allowlist.List
+}
+
+// Admits tells whether a source is admitted, apart from the masters.
+func (r Rule) Admits(source netip.Addr) bool { return !r.Closed && r.Allowed.Contains(source) }
+
+// rules are those of all listeners at one time; immutable.
+type rules struct {
+	from            string
+	private, public Rule
+}
+
+func (r *rules) of(listener string) Rule {
+	if listener == Public {
+		return r.public
+	}
+	return r.private
+}
+
+// Door keeps a gateway's listeners. It is safe for concurrent use.
+type Door struct {
+	cfg     Config
+	log     *zap.Logger
+	proxies map[string]allowlist.List
+
+	mu      sync.Mutex
+	rules   *rules
+	masters []netip.Addr // this host's and those of registered services
+	open    map[*conn]struct{}
+
+	told       *rate.Limiter // bounds the log of denied connections
+	silenced   int           // denied since the log told of one
+	decided    *prometheus.CounterVec
+	openGauges *prometheus.GaugeVec
+}
+
+// Results of a connection, the label of its counter.
+const (
+	resultAdmitted = "admitted"
+	resultDenied   = "denied"
+	resultCut      = "cut"
+	resultProxy    = "bad_proxy_header"
+)
+
+// New returns a door that goes by the rules kept last, or by the configuration, which must be valid. Registerer may be
+// nil.
+func New(cfg Config, log *zap.Logger, registerer prometheus.Registerer) (*Door, error) {
+	d := &Door{
+		cfg: cfg, log: log, open: make(map[*conn]struct{}),
+		proxies: map[string]allowlist.List{Private: cfg.Private.proxies(), Public: cfg.Public.proxies()},
+		told:    rate.NewLimiter(1, 10),
+		decided: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: metrics.GatewayConnections, Help: "Connections by listener and result: admitted, denied by the access list, cut when the list changed, or with a bad PROXY header.",
+		}, []string{metrics.LabelListener, metrics.LabelResult}),
+		openGauges: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: metrics.GatewayOpenConnections, Help: "Connections that are open, by listener.",
+		}, []string{metrics.LabelListener}),
+	}
+	d.rules = d.configured()
+	if kept, err := d.load(); err != nil {
+		log.Warn("The GatewayAccess kept from before is of no use: going by the configuration", zap.String("file", cfg.Keep), zap.Error(err))
+	} else if kept != nil {
+		d.rules = d.from(kept, FromKept)
+	}
+	d.masters = ownAddresses(log)
+	for _, listener := range []string{Private, Public} {
+		d.openGauges.WithLabelValues(listener)
+		for _, result := range []string{resultAdmitted, resultDenied, resultCut, resultProxy} {
+			d.decided.WithLabelValues(listener, result)
+		}
+	}
+	if registerer == nil {
+		return d, nil
+	}
+	return d, errors.Join(registerer.Register(d.decided), registerer.Register(d.openGauges))
+}
+
+func (d *Door) configured() *rules {
+	return &rules{from: FromConfig, private: d.cfg.Private.rule(), public: d.cfg.Public.rule()}
+}
+
+// from returns the rules of a GatewayAccess; what it leaves out is the configuration's.
+func (d *Door) from(access *gatewayv1.GatewayAccess, from string) *rules {
+	r := d.configured()
+	r.from = from
+	for _, listener := range []struct {
+		rule   *Rule
+		access *gatewayv1.ListenerAccess
+	}{{&r.private, access.GetSpec().GetPrivate()}, {&r.public, access.GetSpec().GetPublic()}} {
+		if listener.access == nil {
+			continue
+		}
+		list, problems := allowlist.Parse(listener.access.GetAllowedCidrs())
+		for _, problem := range problems {
+			// The apiserver refuses such lists. What can be read of it counts; a list of nothing else admits nobody.
+			d.log.Error("An entry of the GatewayAccess is of no use", zap.Error(problem))
+		}
+		*listener.rule = Rule{
+			Closed:  listener.access.Enabled != nil && !listener.access.GetEnabled() || len(problems) > 0 && len(list) == 0,
+			Allowed: list,
+		}
+	}
+	return r
+}
+
+// Run follows the cluster's GatewayAccess and the addresses of the masters until ctx ends.
+func (d *Door) Run(ctx context.Context, objects *client.Client, directory *discovery.Directory) {
+	var following sync.WaitGroup
+	following.Go(func() { d.followMasters(ctx, directory) })
+	informer := client.NewInformer(objects, client.InformerOptions[*gatewayv1.GatewayAccess]{})
+	changed := func() {
+		for _, access := range informer.List() {
+			if access.GetMetadata().GetName() == kind.GatewayAccessName {
+				d.change(d.from(access, FromObject))
+				d.keep(access)
+				return
+			}
+		}
+		d.change(d.configured())
+		d.keep(nil)
+	}
+	// The whole state first, then each change: before the state is known, the rules kept from before count.
+	synced := false
+	informer.OnState(func() {
+		synced = true
+		changed()
+	})
+	informer.OnChange(func(_, _ *gatewayv1.GatewayAccess) {
+		if synced {
+			changed()
+		}
+	})
+	_ = informer.Run(ctx)
+	following.Wait()
+}
+
+// change puts rules into force, and cuts the connections that they do not admit.
+func (d *Door) change(next *rules) {
+	d.mu.Lock()
+	same := d.rules.from == next.from && d.rules.private.equal(next.private) && d.rules.public.equal(next.public)
+	d.rules = next
+	var cut []*conn
+	for c := range d.open {
+		if !d.admits(c) {
+			cut = append(cut, c)
+		}
+	}
+	d.mu.Unlock()
+	if !same {
+		d.log.Info("The access list changed", zap.String("from", next.from),
+			zap.Bool("private_closed", next.private.Closed), zap.Strings("private", next.private.Allowed.Strings()),
+			zap.Bool("public_closed", next.public.Closed), zap.Strings("public", next.public.Allowed.Strings()))
+	}
+	for _, c := range cut {
+		d.log.Info("Cut a connection that the access list no longer admits", zap.String(metrics.KeyListener, c.listener), zap.Stringer(metrics.KeyPeer, c.source))
+		d.decided.WithLabelValues(c.listener, resultCut).Inc()
+		_ = c.Close()
+	}
+}
+
+func (r Rule) equal(o Rule) bool { return r.Closed == o.Closed && slices.Equal(r.Allowed, o.Allowed) }
+
+// isMaster tells whether a source is always admitted. The caller holds d.mu.
+func (d *Door) isMaster(source netip.Addr) bool {
+	return source.IsLoopback() || slices.Contains(d.masters, source)
+}
+
+// admits tells whether a connection is admitted. The caller holds d.mu.
+func (d *Door) admits(c *conn) bool {
+	return c.proxysOwn || d.isMaster(c.source) || d.rules.of(c.listener).Admits(c.source)
+}
+
+// State is what a door goes by.
+type State struct {
+	// From tells what the rules come from.
+	From string
+	// Private and Public are the rules of the listeners.
+	Private, Public Rule
+	// Listens tells whether the gateway has a public listener.
+	Listens bool
+}
+
+// State returns what the door goes by now.
+func (d *Door) State() State {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return State{From: d.rules.from, Private: d.rules.private, Public: d.rules.public, Listens: d.cfg.Public.Listen != ""}
+}
+
+// deny counts and logs a connection that is not admitted; the log has ten at once and one a second, and how many it
+// left out.
+func (d *Door) deny(listener string, source netip.Addr) {
+	d.decided.WithLabelValues(listener, resultDenied).Inc()
+	d.mu.Lock()
+	if !d.told.Allow() {
+		d.silenced++
+		d.mu.Unlock()
+		return
+	}
+	silenced := d.silenced
+	d.silenced = 0
+	d.mu.Unlock()
+	d.log.Info("Denied a connection by the access list", zap.String(metrics.KeyListener, listener), zap.Stringer(metrics.KeyPeer, source),
+		zap.Int("denied_unlogged", silenced))
+}
+
+// followMasters reads the addresses of the masters now and then. While etcd does not answer those known last count.
+func (d *Door) followMasters(ctx context.Context, directory *discovery.Directory) {
+	ticker := time.NewTicker(mastersInterval)
+	defer ticker.Stop()
+	var registered []netip.Addr
+	for {
+		if instances, err := directory.Instances(ctx); err == nil {
+			registered = registered[:0]
+			for _, instance := range instances {
+				host, _, _ := net.SplitHostPort(instance.Addr)
+				if addr, err := netip.ParseAddr(host); err == nil {
+					registered = append(registered, addr.Unmap())
+				}
+			}
+		}
+		masters := append(ownAddresses(d.log), registered...)
+		d.mu.Lock()
+		d.masters = masters
+		d.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// ownAddresses returns the addresses of this host.
+func ownAddresses(log *zap.Logger) []netip.Addr {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		log.Warn("This host's own addresses could not be read", zap.Error(err))
+	}
+	var own []netip.Addr
+	for _, a := range all {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil {
+			own = append(own, prefix.Addr().Unmap())
+		}
+	}
+	return own
+}
+
+// load returns the GatewayAccess kept from before, nil when there is none.
+func (d *Door) load() (*gatewayv1.GatewayAccess, error) {
+	if d.cfg.Keep == "" {
+		return nil, nil
+	}
+	data, err := os.ReadFile(d.cfg.Keep)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	object, err := codec.Unmarshal(data)
+	if err != nil {
+		return nil, err
+	}
+	access, ok := object.(*gatewayv1.GatewayAccess)
+	if !ok {
+		return nil, errors.New("it holds another kind")
+	}
+	return access, nil
+}
+
+// keep writes the GatewayAccess down, or that there is none.
+func (d *Door) keep(access *gatewayv1.GatewayAccess) {
+	if d.cfg.Keep == "" {
+		return
+	}
+	var err error
+	if access == nil {
+		if err = os.Remove(d.cfg.Keep); errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+	} else {
+		var data []byte
+		if data, err = codec.Marshal(access); err == nil {
+			err = pki.WriteFile(d.cfg.Keep, data)
+		}
+	}
+	if err != nil {
+		d.log.Warn("The GatewayAccess could not be kept: a start while no apiserver answers would go by the configuration",
+			zap.String("file", d.cfg.Keep), zap.Error(err))
+	}
+}
