@@ -7,8 +7,11 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
 const (
@@ -41,6 +44,20 @@ func (c *checker) each(p *field.Path, value any, messages []string) {
 // notYet refuses what Kubernetes would accept and this version can't do.
 func (c *checker) notYet(p *field.Path, value any, detail string) {
 	c.add(&field.Error{Type: field.ErrorTypeNotSupported, Field: p.String(), BadValue: value, Detail: detail})
+}
+
+// refused refuses the fields that are set in a message and that its proto says are refused; it tells whether there were any.
+func (c *checker) refused(p *field.Path, m proto.Message) bool {
+	found := false
+	r := m.ProtoReflect()
+	for _, f := range fieldsOf(r) {
+		rules, _ := proto.GetExtension(f.Options(), metav1.E_Field).(*metav1.FieldRules)
+		if why := rules.GetRefused(); why != "" && r.Has(f) {
+			c.notYet(p.Child(f.JSONName()), f.JSONName(), why)
+			found = true
+		}
+	}
+	return found
 }
 
 // oneOf checks an enumeration; empty is an error too.

@@ -179,9 +179,7 @@ func (c *checker) envSource(p *field.Path, e *corev1.EnvVar) {
 	if r := s.GetSecretKeyRef(); r != nil {
 		key(p.Child("secretKeyRef"), r.GetLocalObjectReference().GetName(), r.GetKey())
 	}
-	if s.GetFileKeyRef() != nil {
-		c.notYet(p.Child("fileKeyRef"), s.GetFileKeyRef().GetPath(), "environment variables are not read from files yet")
-	}
+	c.refused(p, s)
 }
 
 func (c *checker) resourceField(p *field.Path, r *corev1.ResourceFieldSelector) {

@@ -64,9 +64,7 @@ func (c *checker) podSpec(p *field.Path, s *corev1.PodSpec) {
 			c.oneOf(p.Child("os", "name"), name, "linux", "windows")
 		}
 	}
-	if len(s.GetResourceClaims()) > 0 {
-		c.notYet(p.Child("resourceClaims"), len(s.GetResourceClaims()), "dynamic resource allocation is not supported")
-	}
+	c.refused(p, s)
 }
 
 // noWindows checks a pod that says that it is for Linux. In one that does not say it, settings for Windows are accepted and

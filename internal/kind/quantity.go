@@ -124,7 +124,5 @@ func (c *checker) resources(p *field.Path, r *corev1.ResourceRequirements) {
 			c.invalid(requests, r.GetRequests()[name].GetString_(), "must be equal to "+name+" limit of "+limit.GetString_())
 		}
 	}
-	if len(r.GetClaims()) > 0 {
-		c.notYet(p.Child("claims"), len(r.GetClaims()), "dynamic resource allocation is not supported")
-	}
+	c.refused(p, r)
 }

@@ -1,7 +1,6 @@
 package kind
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -11,10 +10,6 @@ import (
 
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
-
-// mountedVolumes are the sources that agents mount. A pod that asks for another is refused, since one that runs without
-// its files may lose what it writes.
-var mountedVolumes = []protoreflect.Name{"host_path", "empty_dir", "secret", "config_map", "downward_api", "projected"}
 
 // volumes checks the volumes and returns their names.
 func (c *checker) volumes(p *field.Path, volumes []*corev1.Volume) names {
@@ -60,12 +55,8 @@ func (c *checker) exactlyOne(p *field.Path, m proto.Message, missing, further st
 }
 
 func (c *checker) volumeSource(p *field.Path, s *corev1.VolumeSource) {
-	kind := c.exactlyOne(p, s, "must specify a volume type", "may not specify more than 1 volume type")
-	if kind == "" {
-		return
-	}
-	if f := s.ProtoReflect().Descriptor().Fields().ByName(kind); !slices.Contains(mountedVolumes, kind) {
-		c.notYet(p.Child(f.JSONName()), f.JSONName(), fmt.Sprintf("%s volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath are", f.JSONName()))
+	// A pod that asks for a volume that agents do not mount is refused: one that runs without its files may lose what it writes.
+	if c.exactlyOne(p, s, "must specify a volume type", "may not specify more than 1 volume type") == "" || c.refused(p, s) {
 		return
 	}
 	if e := s.GetEmptyDir(); e != nil {
@@ -129,19 +120,11 @@ func (c *checker) fileMode(p *field.Path, mode *int32) {
 	}
 }
 
-// projectedSources are what agents show in projected volumes.
-var projectedSources = []protoreflect.Name{"secret", "config_map", "downward_api"}
-
 func (c *checker) projected(p *field.Path, v *corev1.ProjectedVolumeSource) {
 	c.fileMode(p.Child("defaultMode"), v.DefaultMode)
 	for i, s := range v.GetSources() {
 		at := p.Child("sources").Index(i)
-		kind := c.exactlyOne(at, s, "must specify a source", "may not specify more than 1 source")
-		if kind == "" {
-			continue
-		}
-		if f := s.ProtoReflect().Descriptor().Fields().ByName(kind); !slices.Contains(projectedSources, kind) {
-			c.notYet(at.Child(f.JSONName()), f.JSONName(), fmt.Sprintf("%s is not projected yet; secret, configMap and downwardAPI are", f.JSONName()))
+		if c.exactlyOne(at, s, "must specify a source", "may not specify more than 1 source") == "" || c.refused(at, s) {
 			continue
 		}
 		if x := s.GetSecret(); x != nil {

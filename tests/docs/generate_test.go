@@ -35,6 +35,8 @@ var generators = map[string]func(*testing.T) string{
 	"config endpoints": endpointsConfig,
 	"config collector": collectorConfig,
 	"config cloud":     cloudConfig,
+	"fields pod":       podFields,
+	"fields service":   serviceFields,
 	"metrics":          metricsTable,
 	"log keys":         logKeys,
 	"reasons":          reasons,

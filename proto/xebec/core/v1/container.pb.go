@@ -3444,12 +3444,12 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\rresize_policy\x18\x17 \x03(\v2$.xebec.core.v1.ContainerResizePolicyB,\xc2\xda\x18(:&running containers are not resized yetR\fresizePolicy\x12*\n" +
 	"\x0erestart_policy\x18\x18 \x01(\tH\x00R\rrestartPolicy\x88\x01\x01\x12\x9d\x01\n" +
 	"\x14restart_policy_rules\x18\x19 \x03(\v2#.xebec.core.v1.ContainerRestartRuleBF\xc2\xda\x18B:@the restart policy of the container, or else of the pod, decidesR\x12restartPolicyRulesB\x11\n" +
-	"\x0f_restart_policy\"\xa9\x01\n" +
+	"\x0f_restart_policy\"\xaf\x01\n" +
 	"\rContainerPort\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\thost_port\x18\x02 \x01(\x05R\bhostPort\x12%\n" +
-	"\x0econtainer_port\x18\x03 \x01(\x05R\rcontainerPort\x12'\n" +
-	"\bprotocol\x18\x04 \x01(\tB\v\xc2\xda\x18\a2\x05\"TCP\"R\bprotocol\x12\x17\n" +
+	"\x0econtainer_port\x18\x03 \x01(\x05R\rcontainerPort\x12-\n" +
+	"\bprotocol\x18\x04 \x01(\tB\x11\xc2\xda\x18\r2\x05\"TCP\"J\x04SCTPR\bprotocol\x12\x17\n" +
 	"\ahost_ip\x18\x05 \x01(\tR\x06hostIP\"\xaf\x01\n" +
 	"\rEnvFromSource\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12G\n" +
@@ -3468,13 +3468,13 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12:\n" +
 	"\n" +
-	"value_from\x18\x03 \x01(\v2\x1b.xebec.core.v1.EnvVarSourceR\tvalueFrom\"\xff\x02\n" +
+	"value_from\x18\x03 \x01(\v2\x1b.xebec.core.v1.EnvVarSourceR\tvalueFrom\"\xb8\x03\n" +
 	"\fEnvVarSource\x12?\n" +
 	"\tfield_ref\x18\x01 \x01(\v2\".xebec.core.v1.ObjectFieldSelectorR\bfieldRef\x12R\n" +
 	"\x12resource_field_ref\x18\x02 \x01(\v2$.xebec.core.v1.ResourceFieldSelectorR\x10resourceFieldRef\x12P\n" +
 	"\x12config_map_key_ref\x18\x03 \x01(\v2#.xebec.core.v1.ConfigMapKeySelectorR\x0fconfigMapKeyRef\x12F\n" +
-	"\x0esecret_key_ref\x18\x04 \x01(\v2 .xebec.core.v1.SecretKeySelectorR\fsecretKeyRef\x12@\n" +
-	"\ffile_key_ref\x18\x05 \x01(\v2\x1e.xebec.core.v1.FileKeySelectorR\n" +
+	"\x0esecret_key_ref\x18\x04 \x01(\v2 .xebec.core.v1.SecretKeySelectorR\fsecretKeyRef\x12y\n" +
+	"\ffile_key_ref\x18\x05 \x01(\v2\x1e.xebec.core.v1.FileKeySelectorB7\xc2\xda\x183B1environment variables are not read from files yetR\n" +
 	"fileKeyRef\"\xc1\x01\n" +
 	"\x14ConfigMapKeySelector\x12a\n" +
 	"\x16local_object_reference\x18\x01 \x01(\v2#.xebec.core.v1.LocalObjectReferenceB\x06\xc2\xda\x18\x02\b\x01R\x14localObjectReference\x12\x10\n" +
@@ -3492,11 +3492,11 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x10\n" +
 	"\x03key\x18\x03 \x01(\tR\x03key\x12,\n" +
 	"\boptional\x18\x04 \x01(\bB\v\xc2\xda\x18\a2\x05falseH\x00R\boptional\x88\x01\x01:\x06\xc2\xda\x18\x02\x10\x01B\v\n" +
-	"\t_optional\"\x9c\x03\n" +
+	"\t_optional\"\xca\x03\n" +
 	"\x14ResourceRequirements\x12G\n" +
 	"\x06limits\x18\x01 \x03(\v2/.xebec.core.v1.ResourceRequirements.LimitsEntryR\x06limits\x12M\n" +
-	"\brequests\x18\x02 \x03(\v21.xebec.core.v1.ResourceRequirements.RequestsEntryR\brequests\x12B\n" +
-	"\x06claims\x18\x03 \x03(\v2\x1c.xebec.core.v1.ResourceClaimB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x06claims\x1aR\n" +
+	"\brequests\x18\x02 \x03(\v21.xebec.core.v1.ResourceRequirements.RequestsEntryR\brequests\x12p\n" +
+	"\x06claims\x18\x03 \x03(\v2\x1c.xebec.core.v1.ResourceClaimB:\xc2\xda\x186\x18\x02\"\x04nameB,dynamic resource allocation is not supportedR\x06claims\x1aR\n" +
 	"\vLimitsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12-\n" +
 	"\x05value\x18\x02 \x01(\v2\x17.xebec.meta.v1.QuantityR\x05value:\x028\x01\x1aT\n" +

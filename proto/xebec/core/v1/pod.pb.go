@@ -1900,7 +1900,7 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x03Pod\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12*\n" +
 	"\x04spec\x18\x02 \x01(\v2\x16.xebec.core.v1.PodSpecR\x04spec\x120\n" +
-	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\xf2\x1a\n" +
+	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\xa1\x1b\n" +
 	"\aPodSpec\x12=\n" +
 	"\avolumes\x18\x01 \x03(\v2\x15.xebec.core.v1.VolumeB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\avolumes\x12F\n" +
 	"\n" +
@@ -1946,8 +1946,8 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x02os\x18$ \x01(\v2\x14.xebec.core.v1.PodOSR\x02os\x12Z\n" +
 	"\n" +
 	"host_users\x18% \x01(\bB6\xc2\xda\x182:0pods do not get user namespaces of their own yetH\tR\thostUsers\x88\x01\x01\x12Y\n" +
-	"\x10scheduling_gates\x18& \x03(\v2 .xebec.core.v1.PodSchedulingGateB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x0fschedulingGates\x12V\n" +
-	"\x0fresource_claims\x18' \x03(\v2\x1f.xebec.core.v1.PodResourceClaimB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x0eresourceClaims\x12o\n" +
+	"\x10scheduling_gates\x18& \x03(\v2 .xebec.core.v1.PodSchedulingGateB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x0fschedulingGates\x12\x84\x01\n" +
+	"\x0fresource_claims\x18' \x03(\v2\x1f.xebec.core.v1.PodResourceClaimB:\xc2\xda\x186\x18\x02\"\x04nameB,dynamic resource allocation is not supportedR\x0eresourceClaims\x12o\n" +
 	"\tresources\x18( \x01(\v2#.xebec.core.v1.ResourceRequirementsB,\xc2\xda\x18(:&only the resources of containers countR\tresources\x120\n" +
 	"\x11hostname_override\x18) \x01(\tH\n" +
 	"R\x10hostnameOverride\x88\x01\x01\x12q\n" +
@@ -2005,9 +2005,9 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tH\x00R\x05value\x88\x01\x01B\b\n" +
 	"\x06_value\"9\n" +
 	"\x10PodReadinessGate\x12%\n" +
-	"\x0econdition_type\x18\x01 \x01(\tR\rconditionType\"\x1b\n" +
-	"\x05PodOS\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\xda\x01\n" +
+	"\x0econdition_type\x18\x01 \x01(\tR\rconditionType\"*\n" +
+	"\x05PodOS\x12!\n" +
+	"\x04name\x18\x01 \x01(\tB\r\xc2\xda\x18\tJ\awindowsR\x04name\"\xda\x01\n" +
 	"\x10PodResourceClaim\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
 	"\x13resource_claim_name\x18\x03 \x01(\tH\x00R\x11resourceClaimName\x88\x01\x01\x12D\n" +

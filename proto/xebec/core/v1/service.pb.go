@@ -768,10 +768,10 @@ const file_xebec_core_v1_service_proto_rawDesc = "" +
 	"\"_allocate_load_balancer_node_portsB\x16\n" +
 	"\x14_load_balancer_classB\x1a\n" +
 	"\x18_internal_traffic_policyB\x17\n" +
-	"\x15_traffic_distribution\"\xf1\x01\n" +
+	"\x15_traffic_distribution\"\xf7\x01\n" +
 	"\vServicePort\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12'\n" +
-	"\bprotocol\x18\x02 \x01(\tB\v\xc2\xda\x18\a2\x05\"TCP\"R\bprotocol\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12-\n" +
+	"\bprotocol\x18\x02 \x01(\tB\x11\xc2\xda\x18\r2\x05\"TCP\"J\x04SCTPR\bprotocol\x12\x12\n" +
 	"\x04port\x18\x03 \x01(\x05R\x04port\x12;\n" +
 	"\vtarget_port\x18\x04 \x01(\v2\x1a.xebec.meta.v1.IntOrStringR\n" +
 	"targetPort\x12\x1b\n" +

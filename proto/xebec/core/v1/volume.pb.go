@@ -3914,43 +3914,43 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\x1axebec/core/v1/volume.proto\x12\rxebec.core.v1\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/quantity.proto\x1a\x1cxebec/meta/v1/selector.proto\"f\n" +
 	"\x06Volume\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12H\n" +
-	"\rvolume_source\x18\x02 \x01(\v2\x1b.xebec.core.v1.VolumeSourceB\x06\xc2\xda\x18\x02\b\x01R\fvolumeSource\"\x99\x10\n" +
+	"\rvolume_source\x18\x02 \x01(\v2\x1b.xebec.core.v1.VolumeSourceB\x06\xc2\xda\x18\x02\b\x01R\fvolumeSource\"\xfe%\n" +
 	"\fVolumeSource\x12@\n" +
 	"\thost_path\x18\x01 \x01(\v2#.xebec.core.v1.HostPathVolumeSourceR\bhostPath\x12@\n" +
-	"\tempty_dir\x18\x02 \x01(\v2#.xebec.core.v1.EmptyDirVolumeSourceR\bemptyDir\x12\\\n" +
-	"\x13gce_persistent_disk\x18\x03 \x01(\v2,.xebec.core.v1.GCEPersistentDiskVolumeSourceR\x11gcePersistentDisk\x12f\n" +
-	"\x17aws_elastic_block_store\x18\x04 \x01(\v2/.xebec.core.v1.AWSElasticBlockStoreVolumeSourceR\x14awsElasticBlockStore\x12=\n" +
-	"\bgit_repo\x18\x05 \x01(\v2\".xebec.core.v1.GitRepoVolumeSourceR\agitRepo\x129\n" +
-	"\x06secret\x18\x06 \x01(\v2!.xebec.core.v1.SecretVolumeSourceR\x06secret\x120\n" +
-	"\x03nfs\x18\a \x01(\v2\x1e.xebec.core.v1.NFSVolumeSourceR\x03nfs\x126\n" +
-	"\x05iscsi\x18\b \x01(\v2 .xebec.core.v1.ISCSIVolumeSourceR\x05iscsi\x12B\n" +
-	"\tglusterfs\x18\t \x01(\v2$.xebec.core.v1.GlusterfsVolumeSourceR\tglusterfs\x12h\n" +
+	"\tempty_dir\x18\x02 \x01(\v2#.xebec.core.v1.EmptyDirVolumeSourceR\bemptyDir\x12\xd7\x01\n" +
+	"\x13gce_persistent_disk\x18\x03 \x01(\v2,.xebec.core.v1.GCEPersistentDiskVolumeSourceBy\xc2\xda\x18uBsgcePersistentDisk volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x11gcePersistentDisk\x12\xe4\x01\n" +
+	"\x17aws_elastic_block_store\x18\x04 \x01(\v2/.xebec.core.v1.AWSElasticBlockStoreVolumeSourceB|\xc2\xda\x18xBvawsElasticBlockStore volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x14awsElasticBlockStore\x12\xae\x01\n" +
+	"\bgit_repo\x18\x05 \x01(\v2\".xebec.core.v1.GitRepoVolumeSourceBo\xc2\xda\x18kBigitRepo volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\agitRepo\x129\n" +
+	"\x06secret\x18\x06 \x01(\v2!.xebec.core.v1.SecretVolumeSourceR\x06secret\x12\x9d\x01\n" +
+	"\x03nfs\x18\a \x01(\v2\x1e.xebec.core.v1.NFSVolumeSourceBk\xc2\xda\x18gBenfs volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x03nfs\x12\xa5\x01\n" +
+	"\x05iscsi\x18\b \x01(\v2 .xebec.core.v1.ISCSIVolumeSourceBm\xc2\xda\x18iBgiscsi volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x05iscsi\x12\xb5\x01\n" +
+	"\tglusterfs\x18\t \x01(\v2$.xebec.core.v1.GlusterfsVolumeSourceBq\xc2\xda\x18mBkglusterfs volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\tglusterfs\x12\xe7\x01\n" +
 	"\x17persistent_volume_claim\x18\n" +
-	" \x01(\v20.xebec.core.v1.PersistentVolumeClaimVolumeSourceR\x15persistentVolumeClaim\x120\n" +
-	"\x03rbd\x18\v \x01(\v2\x1e.xebec.core.v1.RBDVolumeSourceR\x03rbd\x12@\n" +
-	"\vflex_volume\x18\f \x01(\v2\x1f.xebec.core.v1.FlexVolumeSourceR\n" +
-	"flexVolume\x129\n" +
-	"\x06cinder\x18\r \x01(\v2!.xebec.core.v1.CinderVolumeSourceR\x06cinder\x129\n" +
-	"\x06cephfs\x18\x0e \x01(\v2!.xebec.core.v1.CephFSVolumeSourceR\x06cephfs\x12<\n" +
-	"\aflocker\x18\x0f \x01(\v2\".xebec.core.v1.FlockerVolumeSourceR\aflocker\x12I\n" +
-	"\fdownward_api\x18\x10 \x01(\v2&.xebec.core.v1.DownwardAPIVolumeSourceR\vdownwardAPI\x12-\n" +
-	"\x02fc\x18\x11 \x01(\v2\x1d.xebec.core.v1.FCVolumeSourceR\x02fc\x12C\n" +
+	" \x01(\v20.xebec.core.v1.PersistentVolumeClaimVolumeSourceB}\xc2\xda\x18yBwpersistentVolumeClaim volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x15persistentVolumeClaim\x12\x9d\x01\n" +
+	"\x03rbd\x18\v \x01(\v2\x1e.xebec.core.v1.RBDVolumeSourceBk\xc2\xda\x18gBerbd volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x03rbd\x12\xb4\x01\n" +
+	"\vflex_volume\x18\f \x01(\v2\x1f.xebec.core.v1.FlexVolumeSourceBr\xc2\xda\x18nBlflexVolume volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\n" +
+	"flexVolume\x12\xa9\x01\n" +
+	"\x06cinder\x18\r \x01(\v2!.xebec.core.v1.CinderVolumeSourceBn\xc2\xda\x18jBhcinder volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x06cinder\x12\xa9\x01\n" +
+	"\x06cephfs\x18\x0e \x01(\v2!.xebec.core.v1.CephFSVolumeSourceBn\xc2\xda\x18jBhcephfs volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x06cephfs\x12\xad\x01\n" +
+	"\aflocker\x18\x0f \x01(\v2\".xebec.core.v1.FlockerVolumeSourceBo\xc2\xda\x18kBiflocker volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\aflocker\x12I\n" +
+	"\fdownward_api\x18\x10 \x01(\v2&.xebec.core.v1.DownwardAPIVolumeSourceR\vdownwardAPI\x12\x99\x01\n" +
+	"\x02fc\x18\x11 \x01(\v2\x1d.xebec.core.v1.FCVolumeSourceBj\xc2\xda\x18fBdfc volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x02fc\x12\xb6\x01\n" +
 	"\n" +
-	"azure_file\x18\x12 \x01(\v2$.xebec.core.v1.AzureFileVolumeSourceR\tazureFile\x12C\n" +
+	"azure_file\x18\x12 \x01(\v2$.xebec.core.v1.AzureFileVolumeSourceBq\xc2\xda\x18mBkazureFile volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\tazureFile\x12C\n" +
 	"\n" +
-	"config_map\x18\x13 \x01(\v2$.xebec.core.v1.ConfigMapVolumeSourceR\tconfigMap\x12T\n" +
-	"\x0evsphere_volume\x18\x14 \x01(\v2-.xebec.core.v1.VsphereVirtualDiskVolumeSourceR\rvsphereVolume\x12<\n" +
-	"\aquobyte\x18\x15 \x01(\v2\".xebec.core.v1.QuobyteVolumeSourceR\aquobyte\x12C\n" +
+	"config_map\x18\x13 \x01(\v2$.xebec.core.v1.ConfigMapVolumeSourceR\tconfigMap\x12\xcb\x01\n" +
+	"\x0evsphere_volume\x18\x14 \x01(\v2-.xebec.core.v1.VsphereVirtualDiskVolumeSourceBu\xc2\xda\x18qBovsphereVolume volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\rvsphereVolume\x12\xad\x01\n" +
+	"\aquobyte\x18\x15 \x01(\v2\".xebec.core.v1.QuobyteVolumeSourceBo\xc2\xda\x18kBiquobyte volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\aquobyte\x12\xb6\x01\n" +
 	"\n" +
-	"azure_disk\x18\x16 \x01(\v2$.xebec.core.v1.AzureDiskVolumeSourceR\tazureDisk\x12e\n" +
-	"\x16photon_persistent_disk\x18\x17 \x01(\v2/.xebec.core.v1.PhotonPersistentDiskVolumeSourceR\x14photonPersistentDisk\x12L\n" +
-	"\x0fportworx_volume\x18\x18 \x01(\v2#.xebec.core.v1.PortworxVolumeSourceR\x0eportworxVolume\x12=\n" +
-	"\bscale_io\x18\x19 \x01(\v2\".xebec.core.v1.ScaleIOVolumeSourceR\ascaleIO\x12B\n" +
-	"\tprojected\x18\x1a \x01(\v2$.xebec.core.v1.ProjectedVolumeSourceR\tprojected\x12B\n" +
-	"\tstorageos\x18\x1b \x01(\v2$.xebec.core.v1.StorageOSVolumeSourceR\tstorageos\x120\n" +
-	"\x03csi\x18\x1c \x01(\v2\x1e.xebec.core.v1.CSIVolumeSourceR\x03csi\x12B\n" +
-	"\tephemeral\x18\x1d \x01(\v2$.xebec.core.v1.EphemeralVolumeSourceR\tephemeral\x126\n" +
-	"\x05image\x18\x1e \x01(\v2 .xebec.core.v1.ImageVolumeSourceR\x05image\"L\n" +
+	"azure_disk\x18\x16 \x01(\v2$.xebec.core.v1.AzureDiskVolumeSourceBq\xc2\xda\x18mBkazureDisk volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\tazureDisk\x12\xe3\x01\n" +
+	"\x16photon_persistent_disk\x18\x17 \x01(\v2/.xebec.core.v1.PhotonPersistentDiskVolumeSourceB|\xc2\xda\x18xBvphotonPersistentDisk volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x14photonPersistentDisk\x12\xc4\x01\n" +
+	"\x0fportworx_volume\x18\x18 \x01(\v2#.xebec.core.v1.PortworxVolumeSourceBv\xc2\xda\x18rBpportworxVolume volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x0eportworxVolume\x12\xae\x01\n" +
+	"\bscale_io\x18\x19 \x01(\v2\".xebec.core.v1.ScaleIOVolumeSourceBo\xc2\xda\x18kBiscaleIO volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\ascaleIO\x12B\n" +
+	"\tprojected\x18\x1a \x01(\v2$.xebec.core.v1.ProjectedVolumeSourceR\tprojected\x12\xb5\x01\n" +
+	"\tstorageos\x18\x1b \x01(\v2$.xebec.core.v1.StorageOSVolumeSourceBq\xc2\xda\x18mBkstorageos volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\tstorageos\x12\x9d\x01\n" +
+	"\x03csi\x18\x1c \x01(\v2\x1e.xebec.core.v1.CSIVolumeSourceBk\xc2\xda\x18gBecsi volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x03csi\x12\xb5\x01\n" +
+	"\tephemeral\x18\x1d \x01(\v2$.xebec.core.v1.EphemeralVolumeSourceBq\xc2\xda\x18mBkephemeral volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\tephemeral\x12\xa5\x01\n" +
+	"\x05image\x18\x1e \x01(\v2 .xebec.core.v1.ImageVolumeSourceBm\xc2\xda\x18iBgimage volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x05image\"L\n" +
 	"\x14HostPathVolumeSource\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x17\n" +
 	"\x04type\x18\x02 \x01(\tH\x00R\x04type\x88\x01\x01B\a\n" +
@@ -4131,15 +4131,15 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\fdefault_mode\x18\x02 \x01(\x05H\x00R\vdefaultMode\x88\x01\x01\x12&\n" +
 	"\fdefault_user\x18\x03 \x01(\x03H\x01R\vdefaultUser\x88\x01\x01B\x0f\n" +
 	"\r_default_modeB\x0f\n" +
-	"\r_default_user\"\xea\x03\n" +
+	"\r_default_user\"\xec\x05\n" +
 	"\x10VolumeProjection\x127\n" +
 	"\x06secret\x18\x01 \x01(\v2\x1f.xebec.core.v1.SecretProjectionR\x06secret\x12G\n" +
 	"\fdownward_api\x18\x02 \x01(\v2$.xebec.core.v1.DownwardAPIProjectionR\vdownwardAPI\x12A\n" +
 	"\n" +
-	"config_map\x18\x03 \x01(\v2\".xebec.core.v1.ConfigMapProjectionR\tconfigMap\x12`\n" +
-	"\x15service_account_token\x18\x04 \x01(\v2,.xebec.core.v1.ServiceAccountTokenProjectionR\x13serviceAccountToken\x12]\n" +
-	"\x14cluster_trust_bundle\x18\x05 \x01(\v2+.xebec.core.v1.ClusterTrustBundleProjectionR\x12clusterTrustBundle\x12P\n" +
-	"\x0fpod_certificate\x18\x06 \x01(\v2'.xebec.core.v1.PodCertificateProjectionR\x0epodCertificate\"\xd3\x01\n" +
+	"config_map\x18\x03 \x01(\v2\".xebec.core.v1.ConfigMapProjectionR\tconfigMap\x12\xb7\x01\n" +
+	"\x15service_account_token\x18\x04 \x01(\v2,.xebec.core.v1.ServiceAccountTokenProjectionBU\xc2\xda\x18QBOserviceAccountToken is not projected yet; secret, configMap and downwardAPI areR\x13serviceAccountToken\x12\xb3\x01\n" +
+	"\x14cluster_trust_bundle\x18\x05 \x01(\v2+.xebec.core.v1.ClusterTrustBundleProjectionBT\xc2\xda\x18PBNclusterTrustBundle is not projected yet; secret, configMap and downwardAPI areR\x12clusterTrustBundle\x12\xa2\x01\n" +
+	"\x0fpod_certificate\x18\x06 \x01(\v2'.xebec.core.v1.PodCertificateProjectionBP\xc2\xda\x18LBJpodCertificate is not projected yet; secret, configMap and downwardAPI areR\x0epodCertificate\"\xd3\x01\n" +
 	"\x10SecretProjection\x12a\n" +
 	"\x16local_object_reference\x18\x01 \x01(\v2#.xebec.core.v1.LocalObjectReferenceB\x06\xc2\xda\x18\x02\b\x01R\x14localObjectReference\x12.\n" +
 	"\x05items\x18\x02 \x03(\v2\x18.xebec.core.v1.KeyToPathR\x05items\x12\x1f\n" +

@@ -153,7 +153,11 @@ type FieldRules struct {
 	DefaultJson string `protobuf:"bytes,6,opt,name=default_json,json=defaultJson,proto3" json:"default_json,omitempty"`
 	// When not empty, the field is accepted and stored but has no effect in this version; the text says what to expect
 	// and is sent to the client as a warning.
-	NoEffect      string `protobuf:"bytes,7,opt,name=no_effect,json=noEffect,proto3" json:"no_effect,omitempty"`
+	NoEffect string `protobuf:"bytes,7,opt,name=no_effect,json=noEffect,proto3" json:"no_effect,omitempty"`
+	// When not empty, an object that sets the field is refused in this version; the text says why.
+	Refused string `protobuf:"bytes,8,opt,name=refused,proto3" json:"refused,omitempty"`
+	// Values of this string field that are refused in this version, though Kubernetes takes them.
+	RefusedValues []string `protobuf:"bytes,9,rep,name=refused_values,json=refusedValues,proto3" json:"refused_values,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -235,6 +239,20 @@ func (x *FieldRules) GetNoEffect() string {
 		return x.NoEffect
 	}
 	return ""
+}
+
+func (x *FieldRules) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
+func (x *FieldRules) GetRefusedValues() []string {
+	if x != nil {
+		return x.RefusedValues
+	}
+	return nil
 }
 
 // MessageRules tells the JSON codec and server-side apply about a whole message.
@@ -331,7 +349,7 @@ var File_xebec_meta_v1_options_proto protoreflect.FileDescriptor
 
 const file_xebec_meta_v1_options_proto_rawDesc = "" +
 	"\n" +
-	"\x1bxebec/meta/v1/options.proto\x12\rxebec.meta.v1\x1a google/protobuf/descriptor.proto\"\xf5\x01\n" +
+	"\x1bxebec/meta/v1/options.proto\x12\rxebec.meta.v1\x1a google/protobuf/descriptor.proto\"\xb6\x02\n" +
 	"\n" +
 	"FieldRules\x12\x16\n" +
 	"\x06inline\x18\x01 \x01(\bR\x06inline\x12\x1d\n" +
@@ -341,7 +359,9 @@ const file_xebec_meta_v1_options_proto_rawDesc = "" +
 	"\rlist_map_keys\x18\x04 \x03(\tR\vlistMapKeys\x12\x16\n" +
 	"\x06atomic\x18\x05 \x01(\bR\x06atomic\x12!\n" +
 	"\fdefault_json\x18\x06 \x01(\tR\vdefaultJson\x12\x1b\n" +
-	"\tno_effect\x18\a \x01(\tR\bnoEffect\"\\\n" +
+	"\tno_effect\x18\a \x01(\tR\bnoEffect\x12\x18\n" +
+	"\arefused\x18\b \x01(\tR\arefused\x12%\n" +
+	"\x0erefused_values\x18\t \x03(\tR\rrefusedValues\"\\\n" +
 	"\fMessageRules\x124\n" +
 	"\tjson_form\x18\x01 \x01(\x0e2\x17.xebec.meta.v1.JsonFormR\bjsonForm\x12\x16\n" +
 	"\x06atomic\x18\x02 \x01(\bR\x06atomic*K\n" +
