@@ -61,6 +61,7 @@ type fakeCluster struct {
 	services *nodev1.ListServicesResponse
 	control  *controlv1.ListControllersResponse
 	logs     func(*nodev1.LogsRequest, grpc.ServerStreamingServer[nodev1.LogsResponse]) error
+	attach   func(grpc.BidiStreamingServer[nodev1.AttachRequest, nodev1.AttachResponse]) error
 	exec     func(grpc.BidiStreamingServer[nodev1.ExecRequest, nodev1.ExecResponse]) error
 	stats    func(*nodev1.StatsRequest) (*nodev1.StatsResponse, error)
 
@@ -142,6 +143,10 @@ func (c *fakeCluster) ListServices(context.Context, *nodev1.ListServicesRequest)
 
 func (c *fakeCluster) Logs(req *nodev1.LogsRequest, stream grpc.ServerStreamingServer[nodev1.LogsResponse]) error {
 	return c.logs(req, stream)
+}
+
+func (c *fakeCluster) Attach(stream grpc.BidiStreamingServer[nodev1.AttachRequest, nodev1.AttachResponse]) error {
+	return c.attach(stream)
 }
 
 func (c *fakeCluster) Exec(stream grpc.BidiStreamingServer[nodev1.ExecRequest, nodev1.ExecResponse]) error {

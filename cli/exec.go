@@ -105,7 +105,16 @@ func (s *shell) exec(ctx context.Context, args, command []string, o execOptions)
 	if o.stdin {
 		go readInput(ctx, s.In, input)
 	}
-	go sendInput(ctx, stream, input, start.Tty, fd)
+	go sendInput(ctx, func(said said) error {
+		request := &nodev1.ExecRequest{Request: &nodev1.ExecRequest_Stdin{Stdin: said.data}}
+		switch {
+		case said.size != nil:
+			request.Request = &nodev1.ExecRequest_Resize{Resize: said.size}
+		case said.data == nil:
+			request.Request = &nodev1.ExecRequest_CloseStdin{CloseStdin: true}
+		}
+		return stream.Send(request)
+	}, input, start.Tty, fd)
 	return s.receiveExec(stream)
 }
 
@@ -131,31 +140,32 @@ func readInput(ctx context.Context, from io.Reader, to chan<- []byte) {
 	}
 }
 
-func sendInput(ctx context.Context, stream grpc.BidiStreamingClient[nodev1.ExecRequest, nodev1.ExecResponse], input <-chan []byte, tty bool, fd int) {
+// said is one thing to pass on: a new size of the terminal, input, or, with neither, the end of the input.
+type said struct {
+	data []byte
+	size *nodev1.TerminalSize
+}
+
+// sendInput passes on what is typed and how large the terminal is until ctx ends, or send fails: the receiving side learns why.
+func sendInput(ctx context.Context, send func(said) error, input <-chan []byte, tty bool, fd int) {
 	resized := make(chan os.Signal, 1)
 	if tty {
 		signal.Notify(resized, syscall.SIGWINCH)
 		defer signal.Stop(resized)
 	}
 	for {
-		request := &nodev1.ExecRequest{}
+		var next said
 		select {
 		case <-ctx.Done():
 			return
 		case <-resized:
-			size := terminalSize(fd)
-			if size == nil {
+			if next.size = terminalSize(fd); next.size == nil {
 				continue
 			}
-			request.Request = &nodev1.ExecRequest_Resize{Resize: size}
-		case data := <-input:
-			request.Request = &nodev1.ExecRequest_Stdin{Stdin: data}
-			if data == nil {
-				request.Request = &nodev1.ExecRequest_CloseStdin{CloseStdin: true}
-			}
+		case next.data = <-input:
 		}
-		if stream.Send(request) != nil {
-			return // The receiving side learns why.
+		if send(next) != nil {
+			return
 		}
 	}
 }

@@ -258,7 +258,7 @@ func podSelector(obj kind.Object) (string, error) {
 // containersOf chooses containers of a pod and says so when it had to guess.
 func (s *shell) containersOf(p *corev1.Pod, name string, all bool) ([]string, error) {
 	var names []string
-	for _, c := range slices.Concat(p.GetSpec().GetInitContainers(), p.GetSpec().GetContainers()) {
+	for _, c := range slices.Concat(p.GetSpec().GetInitContainers(), p.GetSpec().GetContainers(), kind.EphemeralContainers(p.GetSpec())) {
 		names = append(names, c.GetName())
 	}
 	pod := p.GetMetadata().GetName()

@@ -99,7 +99,7 @@ func (s *shell) root() *cobra.Command {
 		Short: "Run and use Xebec clusters",
 		Long: "Run and use Xebec clusters.\n\n" +
 			"Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 cluster unreachable, 4 timed out, 130 interrupted;\n" +
-			"exec ends with the code of the command it ran.",
+			"exec, attach, debug and run end with the code of what they ran.",
 		Version:       version.Version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -128,8 +128,8 @@ func (s *shell) root() *cobra.Command {
 	}
 	add(groupObjects, s.applyCommand(), s.createCommand(), s.getCommand(), s.describeCommand(), s.deleteCommand(),
 		s.patchCommand(), s.labelCommand(), s.annotateCommand(), s.waitCommand())
-	add(groupWorkload, s.scaleCommand(), s.rolloutCommand(), s.setCommand())
-	add(groupInspect, s.logsCommand(), s.execCommand(), s.cpCommand(), s.portForwardCommand(),
+	add(groupWorkload, s.runCommand(), s.scaleCommand(), s.rolloutCommand(), s.setCommand())
+	add(groupInspect, s.logsCommand(), s.execCommand(), s.attachCommand(), s.debugCommand(), s.cpCommand(), s.portForwardCommand(),
 		s.topCommand(), s.whyCommand(), s.netCommand())
 	add(groupCluster, s.clusterCommand(), s.controllersCommand(), s.nodeCommand(), s.imageCommand(), s.cordonCommand(true),
 		s.cordonCommand(false), s.drainCommand(), s.taintCommand(), s.etcdCommand(), s.pkiCommand())

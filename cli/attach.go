@@ -1,0 +1,232 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/kind"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
+)
+
+// attachOptions say how to join a container's streams.
+type attachOptions struct {
+	container  string
+	stdin, tty bool
+}
+
+func (o *attachOptions) flags(cmd *cobra.Command) {
+	cmd.Flags().BoolVarP(&o.stdin, "stdin", "i", false, "pass standard input on")
+	cmd.Flags().BoolVarP(&o.tty, "tty", "t", false, "use the container's terminal as this one's")
+}
+
+func (s *shell) attachCommand() *cobra.Command {
+	var o attachOptions
+	cmd := &cobra.Command{
+		Use:   "attach POD | KIND/NAME",
+		Short: "Join the streams of a running container",
+		Long: "Join the standard streams of the process that a container runs. It must have been made with stdin: true to be talked to,\n" +
+			"and with tty: true to have a terminal. The container goes on when this command ends; where the container ends first,\n" +
+			"xebec ends with its exit code.",
+		Example: "  xebec attach web-0\n" +
+			"  xebec attach -it shell -c main",
+		ValidArgsFunction: s.completeOf("pods"),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usagef("name one pod")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := s.client()
+			if err != nil {
+				return err
+			}
+			namespace, err := s.defaultNamespace()
+			if err != nil {
+				return err
+			}
+			pod, err := s.podOf(cmd.Context(), cl, args, namespace)
+			if err != nil {
+				return err
+			}
+			containers, err := s.containersOf(pod, o.container, false)
+			if err != nil {
+				return err
+			}
+			o.container = containers[0]
+			return s.attach(cmd.Context(), pod, o)
+		},
+	}
+	cmd.Flags().StringVarP(&o.container, "container", "c", "", "container (default the pod's first)")
+	o.flags(cmd)
+	return cmd
+}
+
+// attach joins the streams of a pod's container until one of both ends.
+func (s *shell) attach(ctx context.Context, pod *corev1.Pod, o attachOptions) error {
+	start := &nodev1.AttachStart{
+		Target:    &nodev1.Target{Namespace: pod.GetMetadata().GetNamespace(), Pod: pod.GetMetadata().GetName()},
+		Container: o.container, Stdin: o.stdin,
+	}
+	if o.tty && !containerOf(pod, o.container).GetTty() {
+		s.notef("%s container %s has no terminal: its spec does not say tty: true", s.paintErr(yellow, "Warning:"), o.container)
+		o.tty = false
+	}
+	fd, isTerminal := terminal(s.In)
+	if o.tty && !isTerminal {
+		s.notef("%s standard input is no terminal", s.paintErr(yellow, "Warning:"))
+		o.tty = false
+	}
+	if o.tty {
+		start.Size = terminalSize(fd)
+		if o.stdin {
+			s.notef("If there is no prompt, press Enter.")
+			// The terminal at this end passes everything through; the one at the other end makes sense of it.
+			state, err := term.MakeRaw(fd)
+			if err != nil {
+				return fmt.Errorf("prepare the terminal: %w", err)
+			}
+			defer term.Restore(fd, state)
+		}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := nodev1.NewNodeServiceClient(s.conn).Attach(ctx)
+	if err != nil {
+		return err
+	}
+	if err := stream.Send(&nodev1.AttachRequest{Request: &nodev1.AttachRequest_Start{Start: start}}); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	input := make(chan []byte)
+	if o.stdin {
+		go readInput(ctx, s.In, input)
+	}
+	go sendInput(ctx, func(said said) error {
+		request := &nodev1.AttachRequest{Request: &nodev1.AttachRequest_Stdin{Stdin: said.data}}
+		switch {
+		case said.size != nil:
+			request.Request = &nodev1.AttachRequest_Resize{Resize: said.size}
+		case said.data == nil:
+			request.Request = &nodev1.AttachRequest_CloseStdin{CloseStdin: true}
+		}
+		return stream.Send(request)
+	}, input, o.tty, fd)
+	for {
+		resp, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		switch r := resp.GetResponse().(type) {
+		case *nodev1.AttachResponse_Stdout:
+			_, err = s.Out.Write(r.Stdout)
+		case *nodev1.AttachResponse_Stderr:
+			_, err = s.Err.Write(r.Stderr)
+		case *nodev1.AttachResponse_ExitCode:
+			if r.ExitCode == 0 {
+				return nil
+			}
+			return &exitError{code: int(r.ExitCode)}
+		}
+		if err != nil {
+			return fmt.Errorf("write the container's output: %w", err)
+		}
+	}
+}
+
+// containerOf is the container of a name in a pod's spec, nil when there is none.
+func containerOf(pod *corev1.Pod, name string) *corev1.Container {
+	spec := pod.GetSpec()
+	for _, c := range slices.Concat(spec.GetContainers(), spec.GetInitContainers(), kind.EphemeralContainers(spec)) {
+		if c.GetName() == name {
+			return c
+		}
+	}
+	return nil
+}
+
+// attachWhenStarted waits until a container runs and joins its streams. One that has ended by then has left a log to print, and
+// its exit code.
+func (s *shell) attachWhenStarted(ctx context.Context, cl *client.Client, pod *corev1.Pod, o attachOptions) error {
+	ended, err := s.awaitStart(ctx, cl, pod, o.container)
+	if err != nil {
+		return err
+	}
+	if ended == nil {
+		if err = s.attach(ctx, pod, o); err == nil {
+			return nil
+		}
+		// It may have ended between the two.
+		var code *exitError
+		if errors.As(err, &code) || ctx.Err() != nil {
+			return err
+		}
+		if ended = s.ended(ctx, cl, pod, o.container); ended == nil {
+			return err
+		}
+	}
+	if err := s.logs(ctx, []string{pod.GetMetadata().GetName()}, logsOptions{container: o.container, tail: -1, maxParallel: 1}); err != nil {
+		return err
+	}
+	if code := ended.GetExitCode(); code != 0 {
+		return &exitError{code: int(code)}
+	}
+	return nil
+}
+
+// awaitStart waits until a container runs, or has ended: then it returns how. What keeps it from starting is told once.
+func (s *shell) awaitStart(ctx context.Context, cl *client.Client, pod *corev1.Pod, container string) (ended *corev1.ContainerStateTerminated, err error) {
+	told := ""
+	err = s.observe(ctx, cl, referenceOf(pod), func(obj kind.Object) (bool, error) {
+		now, ok := obj.(*corev1.Pod)
+		if !ok || now.GetMetadata().GetUid() != pod.GetMetadata().GetUid() {
+			return false, fmt.Errorf("pod %s was deleted", pod.GetMetadata().GetName())
+		}
+		state := stateOf(now, container)
+		if state.GetRunning() != nil {
+			return true, nil
+		}
+		if ended = state.GetTerminated(); ended != nil {
+			return true, nil
+		}
+		if kind.IsPodFinished(now) {
+			return false, fmt.Errorf("pod %s has ended: %s %s", pod.GetMetadata().GetName(), now.GetStatus().GetReason(), now.GetStatus().GetMessage())
+		}
+		if w := state.GetWaiting(); w.GetMessage() != "" && w.GetReason() != told {
+			told = w.GetReason()
+			s.notef("Waiting for container %s: %s: %s", container, w.GetReason(), w.GetMessage())
+		}
+		return false, nil
+	})
+	return ended, err
+}
+
+// ended is how a container ended, nil while it runs or is not known.
+func (s *shell) ended(ctx context.Context, cl *client.Client, pod *corev1.Pod, container string) *corev1.ContainerStateTerminated {
+	now, err := client.Get[*corev1.Pod](ctx, cl, pod.GetMetadata().GetNamespace(), pod.GetMetadata().GetName())
+	if err != nil {
+		return nil
+	}
+	return stateOf(now, container).GetTerminated()
+}
+
+func stateOf(pod *corev1.Pod, container string) *corev1.ContainerState {
+	st := pod.GetStatus()
+	for _, c := range slices.Concat(st.GetContainerStatuses(), st.GetInitContainerStatuses(), st.GetEphemeralContainerStatuses()) {
+		if c.GetName() == container {
+			return c.GetState()
+		}
+	}
+	return nil
+}

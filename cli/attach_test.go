@@ -1,0 +1,81 @@
+package cli
+
+import (
+	"testing"
+
+	"google.golang.org/grpc"
+
+	"github.com/xebec-project/xebec/internal/client/clienttest"
+	"github.com/xebec-project/xebec/internal/kind"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
+)
+
+// echoes is a container that repeats what it is told, with its name before it, and ends with a code.
+func echoes(code int32) func(grpc.BidiStreamingServer[nodev1.AttachRequest, nodev1.AttachResponse]) error {
+	return func(stream grpc.BidiStreamingServer[nodev1.AttachRequest, nodev1.AttachResponse]) error {
+		first, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		start := first.GetStart()
+		out := start.GetTarget().GetPod() + "/" + start.GetContainer() + ":"
+		for start.GetStdin() {
+			req, err := stream.Recv()
+			if err != nil {
+				return err
+			}
+			if req.GetCloseStdin() {
+				break
+			}
+			out += string(req.GetStdin())
+		}
+		_ = stream.Send(&nodev1.AttachResponse{Response: &nodev1.AttachResponse_Stdout{}})
+		_ = stream.Send(&nodev1.AttachResponse{Response: &nodev1.AttachResponse_Stdout{Stdout: []byte(out)}})
+		return stream.Send(&nodev1.AttachResponse{Response: &nodev1.AttachResponse_ExitCode{ExitCode: code}})
+	}
+}
+
+func TestAttach(t *testing.T) {
+	c := startCluster(t)
+	clienttest.Seed(c.Server, webPod("web-1", "node-1"))
+	c.attach = echoes(3)
+	c.runInput(t, "typed", "attach", "-i", "web-1").want(t, 3, "web-1/echo:typed")
+	c.attach = echoes(0)
+	c.run(t, "attach", "-t", "web-1").want(t, ExitOK, "web-1/echo:", "container echo has no terminal")
+	c.run(t, "attach", "gone").want(t, ExitError, "", `"gone" not found`)
+	c.run(t, "attach").want(t, ExitUsage, "", "name one pod")
+}
+
+// running tells that the containers of a pod run, as its node would.
+func running(names ...string) []*corev1.ContainerStatus {
+	var out []*corev1.ContainerStatus
+	for _, n := range names {
+		out = append(out, &corev1.ContainerStatus{Name: n, State: &corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}})
+	}
+	return out
+}
+
+func TestDebug(t *testing.T) {
+	c := startCluster(t)
+	pod := webPod("web-1", "node-1")
+	kind.Of(pod).Default(pod)
+	pod.Status.EphemeralContainerStatuses = running("look")
+	clienttest.Seed(c.Server, pod)
+	c.attach = echoes(4)
+	c.runInput(t, "typed", "debug", "-i", "web-1", "--image=box:1", "-c", "look", "--target", "echo", "--env", "A=b").want(t, 4, "web-1/look:typed", "Added container look to pod web-1")
+	c.run(t, "get", "pod", "web-1", "-o", "jsonpath={.spec.ephemeralContainers[0].targetContainerName} {.spec.ephemeralContainers[0].image} {.spec.ephemeralContainers[0].stdin}").
+		want(t, ExitOK, "echo box:1 true")
+	c.run(t, "debug", "web-1", "--image=box:1").want(t, ExitOK, "", "Added container debugger-")
+	c.run(t, "debug", "web-1", "--image=box:1", "-c", "look").want(t, ExitError, "", `Duplicate value: "look"`)
+	c.run(t, "debug", "web-1", "--image=box:1", "--target=wep").want(t, ExitError, "", `targetContainerName: Not found: "wep"`)
+	c.run(t, "debug", "web-1").want(t, ExitUsage, "", "--image is required")
+}
+
+func TestRun(t *testing.T) {
+	c := startCluster(t)
+	c.run(t, "run", "box", "--image=box:1", "--restart=Never", "--", "a", "b").want(t, ExitOK, "pod/box created\n")
+	c.run(t, "get", "pod", "box", "-o", "jsonpath={.spec.restartPolicy} {.spec.containers[0].args} {.metadata.labels.run}").want(t, ExitOK, `Never ["a","b"] box`)
+	c.run(t, "run", "box2", "--image=box:1", "--rm").want(t, ExitUsage, "", "add -i, -t or --attach")
+	c.run(t, "run", "box3").want(t, ExitUsage, "", "--image is required")
+}
