@@ -129,6 +129,7 @@ func (s *stack) run(ctx context.Context, group *errgroup.Group, w *watches) {
 	s.syncer.OnProgrammed(w.drain.Programmed)
 	group.Go(func() error { return s.pods.Run(ctx, s.log) })
 	group.Go(func() error { return s.syncer.Run(ctx) })
+	group.Go(func() error { return s.datapath.Tend(ctx, s.log) })
 	group.Go(func() error { return s.dns.Serve(ctx) })
 	group.Go(func() error { return w.drain.Run(ctx) })
 	group.Go(func() error { return w.runNeighbours(ctx, s) })

@@ -198,13 +198,8 @@ func (d *Datapath) Verify() error {
 	if err := d.refresh(); err != nil {
 		return err
 	}
-	if d.uplink != nil {
-		flows := d.uplink.Maps[bpf.UplinkMapFlows]
-		n, err := count[bpf.UplinkTuple, bpf.UplinkFlow](flows)
-		if err != nil {
-			return fmt.Errorf("counting flows: %w", err)
-		}
-		d.cfg.Metrics.press(bpf.UplinkMapFlows, n, d.uplink.Maps)
+	if err := d.Sweep(); err != nil {
+		return err
 	}
 	if !d.attached {
 		return nil
@@ -388,23 +383,6 @@ func readAll[K comparable, V any](m *ebpf.Map) (map[K]V, error) {
 		}
 		if err != nil { // the end
 			return out, nil
-		}
-	}
-}
-
-// count returns how many elements a map has.
-func count[K, V any](m *ebpf.Map) (int, error) {
-	total := 0
-	keys, values := make([]K, readChunk), make([]V, readChunk)
-	var cursor ebpf.MapBatchCursor
-	for {
-		n, err := m.BatchLookup(&cursor, keys, values, nil)
-		total += n
-		if errors.Is(err, ebpf.ErrKeyNotExist) { // the end
-			return total, nil
-		}
-		if err != nil {
-			return 0, err
 		}
 	}
 }

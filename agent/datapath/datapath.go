@@ -145,6 +145,7 @@ func Load(cfg Config) (*Datapath, error) {
 		d.Close()
 		return nil, err
 	}
+	cfg.Metrics.source.Store(d)
 	return d, nil
 }
 
@@ -168,6 +169,7 @@ func (d *Datapath) Fresh() bool { return d.fresh }
 
 // Close lets go of the maps and programs and leaves them at work.
 func (d *Datapath) Close() error {
+	d.cfg.Metrics.source.CompareAndSwap(d, nil)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.objects.Close()

@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -19,12 +20,27 @@ type Metrics struct {
 	writes   *prometheus.CounterVec
 	took     prometheus.Histogram
 	delay    prometheus.Histogram
+
+	flows    prometheus.Gauge
+	capacity prometheus.Gauge
+	evicted  atomic.Uint64
+
+	// source is the datapath that is at work; nil: none is.
+	source atomic.Pointer[Datapath]
+	// name names the service that has a frontend; nil: nobody knows.
+	name atomic.Pointer[func(Frontend) string]
 }
 
 // NewMetrics makes the metrics and registers them, unless the registry is nil.
 func NewMetrics(r prometheus.Registerer) *Metrics {
 	f := promauto.With(r)
-	return &Metrics{
+	m := &Metrics{
+		flows: f.NewGauge(prometheus.GaugeOpts{
+			Name: metrics.DatapathFlows, Help: "Entries in the uplink's table of flows, two for each flow.",
+		}),
+		capacity: f.NewGauge(prometheus.GaugeOpts{
+			Name: metrics.DatapathFlowsCapacity, Help: "The most entries that the table of flows holds.",
+		}),
 		services: f.NewGauge(prometheus.GaugeOpts{
 			Name: metrics.DatapathServices, Help: "Addresses that the service maps hold.",
 		}),
@@ -46,6 +62,99 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Buckets: prometheus.ExponentialBuckets(10e-6, 4, 12), // to 42 s
 		}),
 	}
+	if r != nil {
+		r.MustRegister((*counted)(m))
+	}
+	return m
+}
+
+// swept tells how full the table of flows is after it was looked through. A full table
+// forgets without counting, so that what was forgotten is what is missing.
+func (m *Metrics) swept(entries, capacity int, sums [countersTotal]uint64) {
+	m.flows.Set(float64(entries))
+	m.capacity.Set(float64(capacity))
+	m.pressure.WithLabelValues(bpf.UplinkMapFlows).Set(float64(entries) / float64(capacity))
+	if here := sums[countRemoved] + uint64(entries); sums[countEntered] > here {
+		m.evicted.Store(max(m.evicted.Load(), sums[countEntered]-here))
+	}
+}
+
+// counted are the metrics that the programs count, read when they are asked for.
+type counted Metrics
+
+var (
+	dropsDesc       = prometheus.NewDesc(metrics.DatapathDrops, "Packets from or to the outside that were dropped, and connections of sockets that were refused.", []string{metrics.LabelReason}, nil)
+	enteredDesc     = prometheus.NewDesc(metrics.DatapathFlowsEntered, "Entries that the table of flows took, since it was made.", nil, nil)
+	removedDesc     = prometheus.NewDesc(metrics.DatapathFlowsRemoved, "Entries of flows that had ended and were removed from the table, since it was made.", nil, nil)
+	evictedDesc     = prometheus.NewDesc(metrics.DatapathFlowsEvicted, "Entries that a full table forgot for new ones, since it was made.", nil, nil)
+	connectionsDesc = prometheus.NewDesc(metrics.DatapathConnections, "Connections and flows of datagrams to a service.", []string{metrics.LabelService, metrics.LabelBackend}, nil)
+	packetsDesc     = prometheus.NewDesc(metrics.DatapathPackets, "Packets between clients outside and a service, both ways.", []string{metrics.LabelService, metrics.LabelBackend}, nil)
+)
+
+// Describe is part of prometheus.Collector.
+func (c *counted) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{dropsDesc, enteredDesc, removedDesc, evictedDesc, connectionsDesc, packetsDesc} {
+		to <- d
+	}
+}
+
+// Collect is part of prometheus.Collector.
+func (c *counted) Collect(to chan<- prometheus.Metric) {
+	d := c.source.Load()
+	if d == nil {
+		return
+	}
+	send := func(desc *prometheus.Desc, value uint64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(value), labels...)
+	}
+	sums, err := d.counters()
+	if err != nil {
+		to <- prometheus.NewInvalidMetric(dropsDesc, err)
+		return
+	}
+	for i, reason := range dropReasons {
+		send(dropsDesc, sums[i], reason)
+	}
+	send(enteredDesc, sums[countEntered])
+	send(removedDesc, sums[countRemoved])
+	send(evictedDesc, c.evicted.Load())
+	traffic, err := d.Traffic()
+	if err != nil {
+		to <- prometheus.NewInvalidMetric(connectionsDesc, err)
+		return
+	}
+	for pair, sum := range c.sums(traffic) {
+		send(connectionsDesc, sum.Connections, pair.service, pair.backend)
+		send(packetsDesc, sum.Packets, pair.service, pair.backend)
+	}
+}
+
+// pair is what traffic is told by.
+type pair struct{ service, backend string }
+
+// maxPairs bounds the series of traffic.
+const maxPairs = 1000
+
+var otherPairs = pair{"other", "other"}
+
+// sums adds traffic up by service, whichever of its addresses it went to, and backend.
+func (c *counted) sums(all []Traffic) map[pair]Traffic {
+	name := c.name.Load()
+	out := make(map[pair]Traffic)
+	for _, t := range all {
+		p := pair{backend: t.Backend.String()}
+		if name != nil {
+			p.service = (*name)(t.Frontend)
+		}
+		if _, known := out[p]; p.service == "" || !known && len(out) >= maxPairs {
+			p = otherPairs // a service that is gone, or one too many
+		}
+		sum := out[p]
+		sum.Connections += t.Connections
+		sum.Packets += t.Packets
+		out[p] = sum
+	}
+	return out
 }
 
 // hold tells what the maps hold.

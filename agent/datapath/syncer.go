@@ -63,6 +63,8 @@ type Syncer struct {
 // shares.
 func NewSyncer(node string, d *Datapath, log *zap.Logger) *Syncer {
 	s := newSyncer(node, d, d.cfg.Metrics, log)
+	name := s.serviceAt
+	s.metrics.name.Store(&name)
 	if d.cfg.NodeIP.IsValid() {
 		s.table = NewTable(node, d.cfg.NodeIP)
 		s.outward.health = newHealthServer(d.cfg.NodeIP, log)
@@ -280,6 +282,16 @@ func wait(ctx context.Context, d time.Duration) bool {
 	case <-t.C:
 		return true
 	}
+}
+
+// serviceAt names the service that has a frontend, empty when none has.
+func (s *Syncer) serviceAt(f Frontend) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if owner := s.table.owner(f); owner != nil {
+		return owner.Name
+	}
+	return ""
 }
 
 // Entry compares what the maps should hold for a frontend with what they do.

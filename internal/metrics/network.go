@@ -15,6 +15,26 @@ const (
 	DatapathWriteSeconds = "xebec_datapath_write_seconds"
 	// DatapathDelaySeconds is the time from hearing of a change to having it in the service maps.
 	DatapathDelaySeconds = "xebec_datapath_delay_seconds"
+	// DatapathFlows is the number of entries in the uplink's table of flows, two for each flow, counted every 15 s.
+	DatapathFlows = "xebec_datapath_flows"
+	// DatapathFlowsCapacity is the most entries that the table of flows holds.
+	DatapathFlowsCapacity = "xebec_datapath_flows_capacity"
+	// DatapathFlowsEntered counts the entries that the table of flows took, since it was made.
+	DatapathFlowsEntered = "xebec_datapath_flows_entered_total"
+	// DatapathFlowsRemoved counts the entries of flows that had ended and were removed, since the table was made.
+	DatapathFlowsRemoved = "xebec_datapath_flows_removed_total"
+	// DatapathFlowsEvicted counts the entries that a full table forgot for new ones, since it was made.
+	DatapathFlowsEvicted = "xebec_datapath_flows_evicted_total"
+	// DatapathDrops counts the packets from or to the outside that were dropped, by reason: no_endpoint, source_range (the
+	// client is in none of the service's ranges), no_service (no service has this port of a load balancer's address),
+	// no_route, no_port (no source port was free), broken; and, as refused, the connections and datagrams of sockets on the
+	// node to services without endpoints.
+	DatapathDrops = "xebec_datapath_drops_total"
+	// DatapathConnections counts the connections and flows of datagrams to a service, by service and backend. The 1000 pairs
+	// with the most have a series each, all others are counted for the service and backend "other".
+	DatapathConnections = "xebec_datapath_service_connections_total"
+	// DatapathPackets counts the packets between clients outside and a service, both ways, by service and backend.
+	DatapathPackets = "xebec_datapath_service_packets_total"
 	// PodnetAddresses is the number of pod addresses in use on the node.
 	PodnetAddresses = "xebec_podnet_addresses"
 	// PodnetAddressesFree is the number of pod addresses that the node has left.
@@ -39,6 +59,14 @@ const (
 	LabelResult = "result"
 	// LabelRcode is a DNS response code, such as NXDOMAIN.
 	LabelRcode = "rcode"
+)
+
+// Labels of traffic to services.
+const (
+	// LabelService is "namespace/name[:port]".
+	LabelService = "service"
+	// LabelBackend is the address and port of an endpoint.
+	LabelBackend = "backend"
 )
 
 // Values of LabelResult.

@@ -1,0 +1,108 @@
+package datapath
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math/bits"
+	"net/netip"
+	"slices"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/xebec-project/xebec/agent/bpf"
+)
+
+// Places in the programs' array of counters, in the order of enum counter.
+const (
+	countRefused = iota
+	countNoEndpoint
+	countSourceRange
+	countNoService
+	countNoRoute
+	countNoPort
+	countBroken
+	countEntered
+	countRemoved
+	countersTotal
+)
+
+// dropReasons are the values of the label of dropped packets and refused connections, by
+// the place of their counter.
+var dropReasons = [...]string{
+	countRefused:     "refused",
+	countNoEndpoint:  "no_endpoint",
+	countSourceRange: "source_range",
+	countNoService:   "no_service",
+	countNoRoute:     "no_route",
+	countNoPort:      "no_port",
+	countBroken:      "broken",
+}
+
+// counters returns the sum over all CPUs of each counter.
+func (d *Datapath) counters() ([countersTotal]uint64, error) {
+	var sums [countersTotal]uint64
+	m := d.objects.Maps[bpf.SocketLBMapCounters]
+	for i := range sums {
+		var perCPU []uint64
+		if err := m.Lookup(uint32(i), &perCPU); err != nil {
+			return sums, fmt.Errorf("reading a counter: %w", err)
+		}
+		for _, n := range perCPU {
+			sums[i] += n
+		}
+	}
+	return sums, nil
+}
+
+// countRemoved adds to the count of flows that the agent removed. It is kept beside those
+// of the programs because it must live as long as they do.
+func (d *Datapath) countRemoved(n int) error {
+	m := d.objects.Maps[bpf.SocketLBMapCounters]
+	var perCPU []uint64
+	if err := m.Lookup(uint32(countRemoved), &perCPU); err != nil {
+		return fmt.Errorf("reading a counter: %w", err)
+	}
+	perCPU[0] += uint64(n)
+	if err := m.Put(uint32(countRemoved), perCPU); err != nil {
+		return fmt.Errorf("counting flows that were removed: %w", err)
+	}
+	return nil
+}
+
+// Traffic is what went from an address of a service to one of its endpoints.
+type Traffic struct {
+	Frontend Frontend
+	Backend  netip.AddrPort
+	// Connections counts connections, and flows of datagrams. Packets counts those of
+	// clients outside, both ways; what the node's own sockets send is not seen.
+	Connections, Packets uint64
+}
+
+// Traffic returns what was counted, most connections first. What was not used for long is
+// forgotten when there is much else.
+func (d *Datapath) Traffic() ([]Traffic, error) {
+	var out []Traffic
+	var k bpf.UplinkPath
+	var perCPU []bpf.UplinkTraffic
+	it := d.objects.Maps[bpf.SocketLBMapTraffic].Iterate()
+	for it.Next(&k, &perCPU) {
+		t := Traffic{
+			Frontend: frontendOf(bpf.SocketLBFrontend{Addr: k.Frontend.Addr, Port: k.Frontend.Port, Protocol: k.Frontend.Protocol, Scope: k.Frontend.Scope}),
+			Backend:  netip.AddrPortFrom(address(k.Backend.Addr), bits.ReverseBytes16(k.Backend.Port)),
+		}
+		for _, v := range perCPU {
+			t.Connections += v.Connections
+			t.Packets += v.Packets
+		}
+		out = append(out, t)
+	}
+	// Entries that come and go can end the walk early; what was seen counts.
+	if err := it.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+		return nil, fmt.Errorf("reading the counters of services: %w", err)
+	}
+	slices.SortFunc(out, func(a, b Traffic) int {
+		return cmp.Or(cmp.Compare(b.Connections, a.Connections), a.Frontend.compare(b.Frontend), a.Backend.Compare(b.Backend))
+	})
+	return out, nil
+}

@@ -1,0 +1,275 @@
+package e2e
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/osthread"
+	"github.com/xebec-project/xebec/lab"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
+)
+
+// bystander is a machine on the lab's wire that is no node: no program of ours is about its sockets.
+const bystander = "master-1"
+
+// onHost runs f in the network namespace of one of the lab's machines.
+func (s *ship) onHost(name string, f func() error) error {
+	return osthread.Do(func() error {
+		for _, h := range s.Spec.Hosts() {
+			if h.Name != name {
+				continue
+			}
+			ns, err := os.Open(filepath.Join("/run/netns", h.Namespace))
+			if err != nil {
+				return err
+			}
+			defer ns.Close()
+			if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+				return os.NewSyscallError("setns", err)
+			}
+			return f()
+		}
+		return fmt.Errorf("no host %s", name)
+	})
+}
+
+// wireAddr is a machine's address on the wire.
+func (s *ship) wireAddr(name string) netip.Addr {
+	for _, h := range s.Spec.Hosts() {
+		if h.Name == name {
+			return h.Addr
+		}
+	}
+	return netip.Addr{}
+}
+
+// fetch gets a URL from the bystander, on a connection of its own, and returns the status and the body.
+func (s *ship) fetch(url string) (status int, body string, err error) {
+	// Connections are made where the namespace is, and not on whatever thread the transport chooses.
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, addr string) (conn net.Conn, err error) {
+		err = s.onHost(bystander, func() error {
+			conn, err = (&net.Dialer{}).DialContext(ctx, network, addr)
+			return err
+		})
+		return conn, err
+	}}
+	defer transport.CloseIdleConnections()
+	resp, err := (&http.Client{Transport: transport, Timeout: 3 * time.Second}).Get(url)
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(b), err
+}
+
+// answering returns the node whose hardware address the bystander knows for an address.
+func (s *ship) answering(addr netip.Addr) (string, error) {
+	var mac string
+	err := s.onHost(bystander, func() error {
+		neighbours, err := netlink.NeighList(0, unix.AF_INET)
+		for _, n := range neighbours {
+			if a, ok := netip.AddrFromSlice(n.IP.To4()); ok && a == addr && n.State&(netlink.NUD_FAILED|netlink.NUD_INCOMPLETE) == 0 {
+				mac = n.HardwareAddr.String()
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	for _, h := range s.Spec.Hosts() {
+		found := false
+		_ = s.onHost(h.Name, func() error { // a machine that was killed has none
+			links, err := netlink.LinkList()
+			for _, l := range links {
+				found = found || l.Attrs().HardwareAddr.String() == mac
+			}
+			return err
+		})
+		if found {
+			return h.Name, nil
+		}
+	}
+	return "", fmt.Errorf("nobody has the hardware address %q that %s knows for %v", mac, bystander, addr)
+}
+
+// balancer is a service of type LoadBalancer in front of the sample's pods.
+func (p *person) balancer(t *testing.T, name, spec string) *corev1.Service {
+	t.Helper()
+	p.apply(t, `apiVersion: v1
+kind: Service
+metadata: {name: `+name+`}
+spec:
+  type: LoadBalancer
+  selector: {app: echo}
+  ports: [{name: http, port: 80, targetPort: http}]
+`+spec)
+	services := await(t, p.client, p.namespace, "an address for "+name, waitLimit, func(services []*corev1.Service) bool {
+		for _, s := range services {
+			if s.GetMetadata().GetName() == name && len(s.GetStatus().GetLoadBalancer().GetIngress()) == 1 {
+				return true
+			}
+		}
+		return false
+	})
+	for _, s := range services {
+		if s.GetMetadata().GetName() == name {
+			return s
+		}
+	}
+	return nil
+}
+
+func ingressOf(t *testing.T, s *corev1.Service) netip.Addr {
+	t.Helper()
+	addr, err := netip.ParseAddr(s.GetStatus().GetLoadBalancer().GetIngress()[0].GetIp())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return addr
+}
+
+// A machine on the wire calls services by addresses that no machine has. One node answers for each; when that node dies,
+// another one does.
+func TestLoadBalancers(t *testing.T) {
+	s := ownShip(t, lab.Options{Masters: 1, Nodes: 2})
+	s.loadImages(t)
+	p := s.inDefault()
+	p.apply(t, strings.Replace(sample(t, "echo.yaml"), "replicas: 3", "replicas: 2", 1))
+	pods := await(t, s.client, "default", "pods ready", waitLimit, func(pods []*corev1.Pod) bool { return allReady(pods, "echo", 2) })
+	if nodes := nodesOf(labelled(pods, "echo")); len(nodes) != 2 {
+		t.Fatalf("the pods are all on %v", nodes)
+	}
+
+	svc := p.balancer(t, "balanced", "  allocateLoadBalancerNodePorts: false\n")
+	addr := ingressOf(t, svc)
+	if !s.Spec.LoadBalancerPool().Contains(addr) {
+		t.Errorf("%v is not in the lab's pool %v", addr, s.Spec.LoadBalancerPool())
+	}
+	if port := svc.GetSpec().GetPorts()[0].GetNodePort(); port != 0 {
+		t.Errorf("node port %d, and none was wanted", port)
+	}
+	answers := func(path string) error {
+		status, body, err := s.fetch(fmt.Sprintf("http://%v/%s", addr, path))
+		if err == nil && (status != http.StatusOK || !strings.Contains(body, "echo-")) {
+			err = fmt.Errorf("%d %s", status, body)
+		}
+		return err
+	}
+	eventually(t, "the address answers", waitLimit, func() error { return answers("name") })
+	node, err := s.answering(addr)
+	if err != nil || !strings.HasPrefix(node, "node-") {
+		t.Fatalf("%q answers for %v: %v", node, addr, err)
+	}
+
+	t.Run("clients in ranges only", func(t *testing.T) {
+		p.do(t, "patch", "service", "balanced", "-p", `{"spec":{"loadBalancerSourceRanges":["192.0.2.0/24"]}}`)
+		eventually(t, "a client in no range is kept out", waitLimit, func() error {
+			if err := answers("name"); err == nil {
+				return fmt.Errorf("it is answered")
+			}
+			return nil
+		})
+		p.do(t, "patch", "service", "balanced", "-p", `{"spec":{"loadBalancerSourceRanges":["192.0.2.0/24","`+s.Spec.Network().String()+`"]}}`)
+		eventually(t, "a client in a range is let in", waitLimit, func() error { return answers("name") })
+	})
+	t.Run("traffic that stays on its node", func(t *testing.T) { p.localBalancer(t) })
+
+	// The node goes without a word.
+	if err := p.Kill(t.Context(), node, lab.KillOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	eventually(t, "another node answers", waitLimit, func() error {
+		if err := answers("name"); err != nil {
+			return err
+		}
+		if now, err := s.answering(addr); err != nil || now == node {
+			return cmp.Or(err, fmt.Errorf("%s, which was killed, answers", now))
+		}
+		return nil
+	})
+	t.Logf("%v was answered for again %.1f s after %s was killed", addr, time.Since(began).Seconds(), node)
+	if err := p.Start(t.Context(), node); err != nil {
+		t.Fatal(err)
+	}
+
+	p.do(t, "delete", "service", "balanced")
+	if err := awaitGone[*networkingv1.IPAddress](t.Context(), s.client, "", addr.String()); err != nil {
+		t.Errorf("the allocation of a service that was deleted: %v", err)
+	}
+	eventually(t, "the address of a service that was deleted is silent", waitLimit, func() error {
+		if err := answers("name"); err == nil {
+			return fmt.Errorf("it answers")
+		}
+		return nil
+	})
+}
+
+// localBalancer keeps a service's traffic on the node that it reaches, which has to be one with a pod, and asks the nodes
+// for their health as load balancers do.
+func (p *person) localBalancer(t *testing.T) {
+	svc := p.balancer(t, "local", "  externalTrafficPolicy: Local\n")
+	addr := ingressOf(t, svc)
+	port := svc.GetSpec().GetHealthCheckNodePort()
+	eventually(t, "the pod sees the client's address", waitLimit, func() error {
+		_, body, err := p.fetch(fmt.Sprintf("http://%v/", addr))
+		if err == nil && !strings.Contains(body, `"`+p.wireAddr(bystander).String()+`:`) {
+			err = fmt.Errorf("the pod, called from %v, saw %s", p.wireAddr(bystander), body)
+		}
+		return err
+	})
+	health := func(node string, status, endpoints int) error {
+		got, body, err := p.fetch(fmt.Sprintf("http://%v:%d/healthz", p.wireAddr(node), port))
+		if err != nil {
+			return err
+		}
+		var answer struct{ LocalEndpoints int }
+		if err := json.Unmarshal([]byte(body), &answer); err != nil || got != status || answer.LocalEndpoints != endpoints {
+			return fmt.Errorf("%s answers %d %s, want %d and %d endpoints", node, got, body, status, endpoints)
+		}
+		return nil
+	}
+	eventually(t, "node-1 is healthy", waitLimit, func() error { return health("node-1", 200, 1) })
+	eventually(t, "node-2 is healthy", waitLimit, func() error { return health("node-2", 200, 1) })
+
+	// With one pod left the address moves to its node, and the other one says that it has none.
+	p.do(t, "scale", "deployment", "echo", "--replicas=1")
+	pods := await(t, p.client, p.namespace, "one pod", waitLimit, func(pods []*corev1.Pod) bool { return allReady(pods, "echo", 1) })
+	with := labelled(pods, "echo")[0].GetSpec().GetNodeName()
+	without := map[string]string{"node-1": "node-2", "node-2": "node-1"}[with]
+	eventually(t, "the node without a pod says so", waitLimit, func() error { return health(without, 503, 0) })
+	eventually(t, "the node with the pod answers", waitLimit, func() error {
+		if _, _, err := p.fetch(fmt.Sprintf("http://%v/name", addr)); err != nil {
+			return err
+		}
+		if node, err := p.answering(addr); err != nil || node != with {
+			return fmt.Errorf("%s answers, the pod is on %s: %v", node, with, err)
+		}
+		return nil
+	})
+	p.do(t, "scale", "deployment", "echo", "--replicas=2")
+	await(t, p.client, p.namespace, "pods ready", waitLimit, func(pods []*corev1.Pod) bool {
+		return allReady(pods, "echo", 2) && len(nodesOf(labelled(pods, "echo"))) == 2
+	})
+	if _, err := client.Delete[*corev1.Service](t.Context(), p.client, p.namespace, "local"); err != nil {
+		t.Fatal(err)
+	}
+}
