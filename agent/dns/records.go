@@ -32,7 +32,7 @@ type key struct{ namespace, name string }
 
 // entry is a service as DNS sees it.
 type entry struct {
-	ip           netip.Addr // of a service that has a cluster IP
+	ips          []netip.Addr // of a service that has cluster IPs, one of each family
 	externalName string
 	ports        []port // of a service that has a cluster IP
 	endpoints    []endpoint
@@ -41,7 +41,7 @@ type entry struct {
 // exists tells whether the service's name has any record. As Kubernetes' DNS
 // specification has it, a headless service without ready endpoints has none.
 func (e *entry) exists() bool {
-	return e.ip.IsValid() || e.externalName != "" || len(e.endpoints) > 0
+	return len(e.ips) > 0 || e.externalName != "" || len(e.endpoints) > 0
 }
 
 // port is a named port: the others have no record. Both names are in lower case.
@@ -155,8 +155,10 @@ func (r *Records) rebuild(k key) {
 // for a cluster IP.
 func (e *entry) addresses() func(yield func(netip.Addr, string) bool) {
 	return func(yield func(netip.Addr, string) bool) {
-		if e.ip.IsValid() && !yield(e.ip, "") {
-			return
+		for _, ip := range e.ips {
+			if !yield(ip, "") {
+				return
+			}
 		}
 		for _, ep := range e.endpoints {
 			if !yield(ep.ip, ep.hostname) {
@@ -175,8 +177,14 @@ func newEntry(svc *corev1.Service, endpoints map[string]*discoveryv1.EndpointSli
 		return &entry{endpoints: headless(spec, endpoints)}
 	}
 	e := &entry{}
-	if ip, err := netip.ParseAddr(spec.GetClusterIp()); err == nil && ip.Is4() {
-		e.ip = ip
+	texts := spec.GetClusterIps()
+	if len(texts) == 0 {
+		texts = []string{spec.GetClusterIp()}
+	}
+	for _, text := range texts {
+		if ip, err := netip.ParseAddr(text); err == nil {
+			e.ips = append(e.ips, ip.Unmap())
+		}
 	}
 	for _, p := range spec.GetPorts() {
 		if p.GetName() != "" {
@@ -190,7 +198,7 @@ func newEntry(svc *corev1.Service, endpoints map[string]*discoveryv1.EndpointSli
 func headless(spec *corev1.ServiceSpec, from map[string]*discoveryv1.EndpointSlice) []endpoint {
 	byIP := make(map[netip.Addr]*endpoint)
 	for _, slice := range from {
-		if slice.GetAddressType() != "IPv4" {
+		if t := slice.GetAddressType(); t != "IPv4" && t != "IPv6" {
 			continue
 		}
 		var ports []port
@@ -206,7 +214,7 @@ func headless(spec *corev1.ServiceSpec, from map[string]*discoveryv1.EndpointSli
 			}
 			for _, text := range ep.GetAddresses() {
 				ip, err := netip.ParseAddr(text)
-				if err != nil || !ip.Is4() {
+				if err != nil || ip.Is4() != (slice.GetAddressType() == "IPv4") {
 					continue
 				}
 				known := byIP[ip]
@@ -231,7 +239,12 @@ func headless(spec *corev1.ServiceSpec, from map[string]*discoveryv1.EndpointSli
 }
 
 // dashed names an endpoint that has no hostname of its own.
-func dashed(ip netip.Addr) string { return strings.ReplaceAll(ip.String(), ".", "-") }
+func dashed(ip netip.Addr) string {
+	if ip.Is4() {
+		return strings.ReplaceAll(ip.String(), ".", "-")
+	}
+	return strings.ReplaceAll(ip.StringExpanded(), ":", "-")
+}
 
 func protocolName(s string) string { return cmp.Or(strings.ToLower(s), "tcp") }
 

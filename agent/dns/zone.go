@@ -90,15 +90,17 @@ func (e *entry) atService(name string, qtype uint16) answer {
 		}
 		return a
 	}
-	if qtype != miekg.TypeA && qtype != miekg.TypeANY {
+	if qtype != miekg.TypeA && qtype != miekg.TypeAAAA && qtype != miekg.TypeANY {
 		return nodata()
 	}
-	if e.ip.IsValid() {
-		return answer{answer: []miekg.RR{addressRecord(name, e.ip)}}
+	a := answer{answer: make([]miekg.RR, 0, len(e.ips)+len(e.endpoints))}
+	for ip := range e.addresses() {
+		if asksFor(qtype, ip) {
+			a.answer = append(a.answer, addressRecord(name, ip))
+		}
 	}
-	a := answer{answer: make([]miekg.RR, 0, len(e.endpoints))}
-	for _, ep := range e.endpoints {
-		a.answer = append(a.answer, addressRecord(name, ep.ip))
+	if len(e.ips) > 0 {
+		return a
 	}
 	// Most clients take the first.
 	rand.Shuffle(len(a.answer), func(i, j int) { a.answer[i], a.answer[j] = a.answer[j], a.answer[i] })
@@ -113,7 +115,7 @@ func (e *entry) atHost(hostname, name string, qtype uint16) answer {
 			continue
 		}
 		a.rcode = miekg.RcodeSuccess
-		if qtype == miekg.TypeA || qtype == miekg.TypeANY {
+		if asksFor(qtype, ep.ip) {
 			a.answer = append(a.answer, addressRecord(name, ep.ip))
 		}
 	}
@@ -124,19 +126,30 @@ func (e *entry) atHost(hostname, name string, qtype uint16) answer {
 func (e *entry) atPort(portName, protocol, name, base string, qtype uint16) answer {
 	a := nxdomain()
 	wanted := qtype == miekg.TypeSRV || qtype == miekg.TypeANY
+	// An endpoint with a hostname and addresses of both families is one target.
+	type place struct {
+		target string
+		number uint16
+	}
+	seen := map[place]bool{}
 	add := func(target string, ip netip.Addr, number uint16) {
 		a.rcode = miekg.RcodeSuccess
 		if !wanted {
 			return
 		}
-		a.answer = append(a.answer, &miekg.SRV{
-			Hdr: header(name, miekg.TypeSRV), Weight: 100, Port: number, Target: target,
-		})
+		if !seen[place{target, number}] {
+			seen[place{target, number}] = true
+			a.answer = append(a.answer, &miekg.SRV{
+				Hdr: header(name, miekg.TypeSRV), Weight: 100, Port: number, Target: target,
+			})
+		}
 		a.extra = append(a.extra, addressRecord(target, ip))
 	}
 	for _, p := range e.ports {
-		if p.name == portName && p.protocol == protocol && e.ip.IsValid() {
-			add(base, e.ip, p.number)
+		for _, ip := range e.ips {
+			if p.name == portName && p.protocol == protocol {
+				add(base, ip, p.number)
+			}
 		}
 	}
 	for _, ep := range e.endpoints {
@@ -174,8 +187,22 @@ func (r *Records) isSynced() bool {
 	return r.synced
 }
 
-// reverseAddress reads the address that a name below in-addr.arpa stands for.
+// asksFor tells whether an address answers a question of the type.
+func asksFor(qtype uint16, ip netip.Addr) bool {
+	switch qtype {
+	case miekg.TypeA:
+		return ip.Is4()
+	case miekg.TypeAAAA:
+		return ip.Is6()
+	}
+	return qtype == miekg.TypeANY
+}
+
+// reverseAddress reads the address that a name below in-addr.arpa or ip6.arpa stands for.
 func reverseAddress(name string) (netip.Addr, bool) {
+	if nibbles, ok := strings.CutSuffix(name, ".ip6.arpa."); ok {
+		return reverseAddress6(nibbles)
+	}
 	digits, ok := strings.CutSuffix(name, ".in-addr.arpa.")
 	if !ok {
 		return netip.Addr{}, false
@@ -195,11 +222,31 @@ func reverseAddress(name string) (netip.Addr, bool) {
 	return netip.AddrFrom4(b), true
 }
 
+// reverseAddress6 reads 32 nibbles, the last first.
+func reverseAddress6(nibbles string) (netip.Addr, bool) {
+	parts := strings.Split(nibbles, ".")
+	if len(parts) != 32 {
+		return netip.Addr{}, false
+	}
+	var b [16]byte
+	for i, p := range parts {
+		n, err := strconv.ParseUint(p, 16, 4)
+		if err != nil || len(p) != 1 {
+			return netip.Addr{}, false
+		}
+		b[15-i/2] |= byte(n) << (4 * (i % 2))
+	}
+	return netip.AddrFrom16(b), true
+}
+
 func header(name string, rrtype uint16) miekg.RR_Header {
 	return miekg.RR_Header{Name: name, Rrtype: rrtype, Class: miekg.ClassINET, Ttl: ttl}
 }
 
-func addressRecord(name string, ip netip.Addr) *miekg.A {
+func addressRecord(name string, ip netip.Addr) miekg.RR {
+	if ip.Is6() {
+		return &miekg.AAAA{Hdr: header(name, miekg.TypeAAAA), AAAA: net.IP(ip.AsSlice())}
+	}
 	return &miekg.A{Hdr: header(name, miekg.TypeA), A: net.IP(ip.AsSlice())}
 }
 

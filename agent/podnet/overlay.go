@@ -112,6 +112,13 @@ func (n *Network) ensureOverlay() error {
 	if err := n.node.AddrReplace(have, addr); err != nil {
 		return fmt.Errorf("adding the node's address %v to %s: %w", addr.IP, OverlayLink, err)
 	}
+	if n.cfg.dualStack() {
+		// Of global scope, which IPv6 has alone: a node without another IPv6 address reaches its own pods from it as well.
+		addr := &netlink.Addr{IPNet: ipNet(single(OverlayAddress(n.cfg.PodCIDR6))), Flags: unix.IFA_F_NODAD}
+		if err := n.node.AddrReplace(have, addr); err != nil {
+			return fmt.Errorf("adding the node's address %v to %s: %w", addr.IP, OverlayLink, err)
+		}
+	}
 	n.overlayIndex = have.Attrs().Index
 	return nil
 }
@@ -144,6 +151,9 @@ type peers map[int]map[peer]bool
 // wantedPeers follow from the routes.
 func (n *Network) wantedPeers() peers {
 	out := peers{unix.AF_INET: {}, unix.AF_BRIDGE: {}}
+	if n.cfg.dualStack() {
+		out[unix.AF_INET6] = map[peer]bool{}
+	}
 	for _, h := range n.routes {
 		if !h.overlay {
 			continue

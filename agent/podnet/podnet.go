@@ -62,8 +62,14 @@ type Config struct {
 	ClusterCIDR netip.Prefix
 	// ServiceCIDR holds the cluster IPs. Invalid: no route keeps strays in.
 	ServiceCIDR netip.Prefix
+	// PodCIDR6, ClusterCIDR6 and ServiceCIDR6 are the same for IPv6, which pods
+	// have beside IPv4. Invalid: they have not.
+	PodCIDR6, ClusterCIDR6, ServiceCIDR6 netip.Prefix
 	// NodeIP is the node's own address, on the network that joins the nodes.
 	NodeIP netip.Addr
+	// NodeIP6 is its IPv6 address. Invalid: it has none, and IPv6 packets to other
+	// nodes' pods go through the overlay.
+	NodeIP6 netip.Addr
 	// DNSIP is made an address of the node, so that the agent can answer DNS
 	// there. Invalid: none is.
 	DNSIP netip.Addr
@@ -97,7 +103,7 @@ func (c Config) validate() error {
 	case c.StateDir == "":
 		return errors.New("no state directory")
 	}
-	return nil
+	return c.validate6()
 }
 
 // Network is the pod network of one node. Its methods may be called
@@ -108,10 +114,11 @@ type Network struct {
 	namespace *os.File // the node's
 	addresses *addresses
 
-	// uplink is the network that the node's address is on, uplinkMTU that of the
-	// interface.
-	uplink    netip.Prefix
-	uplinkMTU int
+	// uplink is the network that the node's address is on, uplink6 that of its IPv6
+	// address; name and MTU are the interface's.
+	uplink, uplink6 netip.Prefix
+	uplinkName      string
+	uplinkMTU       int
 
 	mu sync.Mutex
 	// overlayIndex is of the overlay's interface, 0 where there is none.
@@ -123,8 +130,8 @@ type Network struct {
 
 // Result is what a pod's network came to.
 type Result struct {
-	// IP is the pod's address.
-	IP netip.Addr
+	// IP is the pod's address, IP6 its IPv6 address, invalid if it has none.
+	IP, IP6 netip.Addr
 	// Index is the number of the interface on the node that leads to the pod.
 	Index int
 }
@@ -181,6 +188,9 @@ func (n *Network) prepare() error {
 	if err := writeSysctl("net/ipv4/ip_forward", "1"); err != nil {
 		return err
 	}
+	if err := n.prepare6(); err != nil {
+		return err
+	}
 	if err := n.ensureBase(); err != nil {
 		return err
 	}
@@ -189,7 +199,7 @@ func (n *Network) prepare() error {
 
 // ensureBase puts what every pod needs in place: it is safe to repeat.
 func (n *Network) ensureBase() error {
-	for _, cidr := range []netip.Prefix{n.cfg.ClusterCIDR, n.cfg.ServiceCIDR} {
+	for _, cidr := range []netip.Prefix{n.cfg.ClusterCIDR, n.cfg.ServiceCIDR, n.cfg.ClusterCIDR6, n.cfg.ServiceCIDR6} {
 		if !cidr.IsValid() {
 			continue
 		}
@@ -234,8 +244,8 @@ func (n *Network) findUplink() error {
 			return fmt.Errorf("finding the interface with %v: %w", n.cfg.NodeIP, err)
 		}
 		bits, _ := a.Mask.Size()
-		n.uplink, n.uplinkMTU = netip.PrefixFrom(n.cfg.NodeIP, bits), link.Attrs().MTU
-		return nil
+		n.uplink, n.uplinkName, n.uplinkMTU = netip.PrefixFrom(n.cfg.NodeIP, bits), link.Attrs().Name, link.Attrs().MTU
+		return n.findUplink6()
 	}
 	return fmt.Errorf("no interface has the node's address %v", n.cfg.NodeIP)
 }
@@ -269,7 +279,7 @@ func (n *Network) setup(ctx context.Context, podUID, netnsPath string) (Result, 
 	if err != nil {
 		return Result{}, fmt.Errorf("connecting pod %s (%v): %w", podUID, ip, err)
 	}
-	return Result{IP: ip, Index: index}, nil
+	return Result{IP: ip, IP6: n.IP6(ip), Index: index}, nil
 }
 
 func (n *Network) connect(ctx context.Context, podUID, netnsPath string, ip netip.Addr) (index int, err error) {
@@ -291,7 +301,7 @@ func (n *Network) connect(ctx context.Context, podUID, netnsPath string, ip neti
 	if err != nil {
 		return 0, err
 	}
-	if err := configurePod(pod, podSide, ip); err != nil {
+	if err := n.configurePod(pod, int(ns), podSide, ip); err != nil {
 		return 0, fmt.Errorf("inside the pod: %w", err)
 	}
 	failpoint.Hit("pod-interface-set-up")
@@ -387,7 +397,13 @@ func (n *Network) setMTU(h *netlink.Handle, link netlink.Link) error {
 	return nil
 }
 
-func configurePod(pod *netlink.Handle, eth0 netlink.Link, ip netip.Addr) error {
+func (n *Network) configurePod(pod *netlink.Handle, ns int, eth0 netlink.Link, ip netip.Addr) error {
+	ip6 := n.IP6(ip)
+	if ip6.IsValid() {
+		if err := allowIPv6(ns); err != nil {
+			return err
+		}
+	}
 	lo, err := pod.LinkByName("lo")
 	if err != nil {
 		return fmt.Errorf("finding lo: %w", err)
@@ -412,6 +428,9 @@ func configurePod(pod *netlink.Handle, eth0 netlink.Link, ip netip.Addr) error {
 			return fmt.Errorf("adding the route to %v: %w", r.Dst, err)
 		}
 	}
+	if ip6.IsValid() {
+		return configurePod6(pod, eth0, ip6)
+	}
 	return nil
 }
 
@@ -430,6 +449,9 @@ func (n *Network) configureHost(veth netlink.Link, ip netip.Addr) error {
 	r := &netlink.Route{LinkIndex: index, Dst: ipNet(single(ip)), Scope: unix.RT_SCOPE_LINK, Protocol: routeProtocol}
 	if err := n.node.RouteReplace(r); err != nil {
 		return fmt.Errorf("adding the route to the pod: %w", err)
+	}
+	if ip6 := n.IP6(ip); ip6.IsValid() {
+		return n.configureHost6(veth, ip, ip6)
 	}
 	return nil
 }
@@ -528,7 +550,7 @@ func podMAC(ip netip.Addr) net.HardwareAddr {
 }
 
 func neighbour(link int, ip netip.Addr, mac net.HardwareAddr) *netlink.Neigh {
-	return &netlink.Neigh{LinkIndex: link, State: netlink.NUD_PERMANENT, Family: unix.AF_INET, IP: ip.AsSlice(), HardwareAddr: mac}
+	return &netlink.Neigh{LinkIndex: link, State: netlink.NUD_PERMANENT, Family: family(ip), IP: ip.AsSlice(), HardwareAddr: mac}
 }
 
 func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }

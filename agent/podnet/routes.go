@@ -80,6 +80,9 @@ func (n *Network) wanted(nodes []NodeRoute) (map[netip.Prefix]hop, error) {
 		if r.PodCIDR == n.cfg.PodCIDR || r.NodeIP == n.cfg.NodeIP || !r.PodCIDR.IsValid() || !r.NodeIP.Is4() {
 			continue
 		}
+		if r.PodCIDR.Addr().Is6() && !n.cfg.dualStack() {
+			continue // nobody here could answer
+		}
 		h, err := n.hopTo(r)
 		if err != nil {
 			errs = append(errs, err)
@@ -92,6 +95,9 @@ func (n *Network) wanted(nodes []NodeRoute) (map[netip.Prefix]hop, error) {
 
 // hopTo decides how a node's pods are reached.
 func (n *Network) hopTo(r NodeRoute) (hop, error) {
+	if r.PodCIDR.Addr().Is6() {
+		return n.hopTo6(r)
+	}
 	if n.Encapsulates(r.NodeIP) {
 		return hop{via: r.NodeIP, overlay: true, node: r.NodeIP}, nil
 	}
@@ -113,10 +119,18 @@ type kernelRoute struct {
 // nor through the overlay as we would have it has to go.
 func (n *Network) listRoutes() (map[netip.Prefix]kernelRoute, error) {
 	out := make(map[netip.Prefix]kernelRoute)
-	list, err := n.node.RouteListFiltered(unix.AF_INET, &netlink.Route{Protocol: routeProtocol, Table: unix.RT_TABLE_MAIN},
-		netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
-	if err != nil {
-		return nil, fmt.Errorf("listing routes: %w", err)
+	families := []int{unix.AF_INET}
+	if n.cfg.dualStack() {
+		families = append(families, unix.AF_INET6)
+	}
+	var list []netlink.Route
+	for _, family := range families {
+		routes, err := n.node.RouteListFiltered(family, &netlink.Route{Protocol: routeProtocol, Table: unix.RT_TABLE_MAIN},
+			netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+		if err != nil {
+			return nil, fmt.Errorf("listing routes: %w", err)
+		}
+		list = append(list, routes...)
 	}
 	for _, r := range list {
 		if r.Gw == nil || r.Dst == nil {
@@ -125,8 +139,12 @@ func (n *Network) listRoutes() (map[netip.Prefix]kernelRoute, error) {
 		via, _ := netip.AddrFromSlice(r.Gw)
 		via = via.Unmap()
 		k := kernelRoute{Route: r, hop: hop{via: via, node: via}}
+		if via.Is6() {
+			// A direct route does not say whose it is; by its next hop it is told from another.
+			k.hop.node = nodeOfGateway6(via)
+		}
 		if n.overlayIndex != 0 && r.LinkIndex == n.overlayIndex {
-			k.hop.overlay = n.isOurs(r)
+			k.hop.overlay = n.isOurs(r) && k.hop.node.IsValid()
 		} else {
 			k.direct = true
 		}
@@ -138,7 +156,7 @@ func (n *Network) listRoutes() (map[netip.Prefix]kernelRoute, error) {
 // isOurs tells whether a route through the overlay has the source that we give it.
 func (n *Network) isOurs(r netlink.Route) bool {
 	src, ok := netip.AddrFromSlice(r.Src)
-	return ok && src.Unmap() == OverlayAddress(n.cfg.PodCIDR)
+	return ok && src.Unmap() == n.overlaySource(prefix(r))
 }
 
 // repairRoutes writes what differs. The caller holds n.mu.
@@ -168,7 +186,7 @@ func (n *Network) repairRoutes() error {
 		}
 	}
 	for cidr, want := range n.routes {
-		if r, ok := have[cidr]; ok && r.hop == want && (r.direct || want.overlay) {
+		if r, ok := have[cidr]; ok && r.hop.via == want.via && r.hop.overlay == want.overlay && (r.direct || want.overlay) {
 			continue
 		}
 		if err := n.node.RouteReplace(n.route(cidr, want)); err != nil {
@@ -182,9 +200,17 @@ func (n *Network) route(cidr netip.Prefix, h hop) *netlink.Route {
 	r := &netlink.Route{Dst: ipNet(cidr), Gw: h.via.AsSlice(), Protocol: routeProtocol}
 	if h.overlay {
 		r.LinkIndex, r.Flags = n.overlayIndex, int(netlink.FLAG_ONLINK)
-		r.Src = OverlayAddress(n.cfg.PodCIDR).AsSlice()
+		r.Src = n.overlaySource(cidr).AsSlice()
 	}
 	return r
+}
+
+// overlaySource is the node's address in the overlay, of the family of a range.
+func (n *Network) overlaySource(cidr netip.Prefix) netip.Addr {
+	if cidr.Addr().Is6() {
+		return OverlayAddress(n.cfg.PodCIDR6)
+	}
+	return OverlayAddress(n.cfg.PodCIDR)
 }
 
 // Run puts back what others, or an interface that went down, took away: the
