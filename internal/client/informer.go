@@ -40,6 +40,8 @@ type InformerOptions[T kind.Object] struct {
 	Indexers map[string]func(T) []string
 	// Transform may change an object before it is stored, to drop what nobody reads.
 	Transform func(T)
+	// Outline asks for what WatchRequest's outline leaves of pods, which nodes may watch of all.
+	Outline bool
 	// MetadataOnly decodes nothing but the metadata: much cheaper than a Transform that drops the rest.
 	MetadataOnly bool
 	// OnError is told why a watch ended, before the informer tries again. It must not block. May be nil.
@@ -203,12 +205,14 @@ func (i *Informer[T]) Run(ctx context.Context) error {
 func (i *Informer[T]) follow(ctx context.Context, resume string) (string, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := i.client.resources.Watch(ctx, watchRequest(i.kind, WatchOptions{
+	req := watchRequest(i.kind, WatchOptions{
 		Namespace:       i.opts.Namespace,
 		LabelSelector:   i.opts.LabelSelector,
 		FieldSelector:   i.opts.FieldSelector,
 		ResourceVersion: resume,
-	}), grpc.WaitForReady(true))
+	})
+	req.Outline = i.opts.Outline
+	stream, err := i.client.resources.Watch(ctx, req, grpc.WaitForReady(true))
 	if err != nil {
 		return resume, err
 	}

@@ -112,7 +112,14 @@ func (s *Service) past(ctx context.Context, req interface {
 func (s *Service) Watch(req *apiv1.WatchRequest, stream grpc.ServerStreamingServer[apiv1.WatchResponse]) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
-	sel, err := s.selectFor(ctx, authz.Watch, req)
+	verb, encode := authz.Watch, wholeFrame
+	if req.GetOutline() {
+		if req.GetGroup() != "" || req.GetKind() != "Pod" {
+			return apierr.BadField("outline", "only pods have one")
+		}
+		verb, encode = authz.Outline, outlineFrame
+	}
+	sel, err := s.selectFor(ctx, verb, req)
 	if err != nil {
 		return err
 	}
@@ -126,7 +133,11 @@ func (s *Service) Watch(req *apiv1.WatchRequest, stream grpc.ServerStreamingServ
 	defer rpc.OnDraining(ctx, cancel)()
 	err = s.store.Watch(ctx, opts, func(events []storage.Event) error {
 		for i := range events {
-			if err := stream.SendMsg(rpc.NewFrame(events[i].Frame())); err != nil {
+			frame, err := encode(events[i])
+			if err != nil {
+				return err
+			}
+			if err := stream.SendMsg(rpc.NewFrame(frame)); err != nil {
 				return err
 			}
 		}

@@ -22,7 +22,8 @@ const (
 // Verb is what a caller wants to do.
 type Verb string
 
-// The verbs, as Kubernetes names them; Bind assigns a pod to a node.
+// The verbs, as Kubernetes names them; Bind assigns a pod to a node,
+// and Outline is to watch what WatchRequest's outline leaves of objects.
 const (
 	Get          Verb = "get"
 	List         Verb = "list"
@@ -33,6 +34,7 @@ const (
 	Patch        Verb = "patch"
 	Delete       Verb = "delete"
 	Bind         Verb = "bind"
+	Outline      Verb = "watch the outline of"
 )
 
 // Caller is who asks.

@@ -41,6 +41,11 @@ func TestAuthorize(t *testing.T) {
 
 		{"node lists its pods", Request{Caller: node, Verb: List, Resource: "pods", NodeName: "node-1"}, true},
 		{"node lists all pods", Request{Caller: node, Verb: List, Resource: "pods"}, false},
+		{"node watches all pods", Request{Caller: node, Verb: Watch, Resource: "pods"}, false},
+		{"node watches all pods in outline", Request{Caller: node, Verb: Outline, Resource: "pods"}, true},
+		{"a service watches no outlines", Request{Caller: scheduler, Verb: Outline, Resource: "pods"}, false},
+		{"node reads policies", Request{Caller: node, Verb: Watch, Resource: "networkpolicies.networking.k8s.io"}, true},
+		{"node writes no policies", Request{Caller: node, Verb: Delete, Resource: "networkpolicies.networking.k8s.io", Namespace: "a", Name: "p"}, false},
 		{"node lists another's pods", Request{Caller: node, Verb: Watch, Resource: "pods", NodeName: "node-2"}, false},
 		{"node writes its pod's status", Request{Caller: node, Verb: UpdateStatus, Resource: "pods", Namespace: "a", Name: "p", NodeName: "node-1"}, true},
 		{"node writes another's pod's status", Request{Caller: node, Verb: UpdateStatus, Resource: "pods", Namespace: "a", Name: "p", NodeName: "node-2"}, false},

@@ -698,8 +698,11 @@ type WatchRequest struct {
 	// Starts after this revision, without the initial state. Empty: the state first, as EVENT_TYPE_ADDED events, then a
 	// bookmark with initial_state_end. Fails with OUT_OF_RANGE when changes since then are no longer known: list anew.
 	ResourceVersion string `protobuf:"bytes,6,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Of pods, sends only what others have to know to tell traffic by: names, labels, node, addresses, phase and the ports
+	// that have names. Nodes may watch all pods so, and none but their own otherwise.
+	Outline       bool `protobuf:"varint,7,opt,name=outline,proto3" json:"outline,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchRequest) Reset() {
@@ -772,6 +775,13 @@ func (x *WatchRequest) GetResourceVersion() string {
 		return x.ResourceVersion
 	}
 	return ""
+}
+
+func (x *WatchRequest) GetOutline() bool {
+	if x != nil {
+		return x.Outline
+	}
+	return false
 }
 
 // WatchResponse is one event.
@@ -2186,14 +2196,15 @@ const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"\fListResponse\x12.\n" +
 	"\aobjects\x18\x01 \x03(\v2\x14.google.protobuf.AnyR\aobjects\x12)\n" +
 	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12\x1a\n" +
-	"\bcontinue\x18\x03 \x01(\tR\bcontinue\"\xcf\x01\n" +
+	"\bcontinue\x18\x03 \x01(\tR\bcontinue\"\xe9\x01\n" +
 	"\fWatchRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +
 	"\tnamespace\x18\x03 \x01(\tR\tnamespace\x12%\n" +
 	"\x0elabel_selector\x18\x04 \x01(\tR\rlabelSelector\x12%\n" +
 	"\x0efield_selector\x18\x05 \x01(\tR\rfieldSelector\x12)\n" +
-	"\x10resource_version\x18\x06 \x01(\tR\x0fresourceVersion\"\xc1\x01\n" +
+	"\x10resource_version\x18\x06 \x01(\tR\x0fresourceVersion\x12\x18\n" +
+	"\aoutline\x18\a \x01(\bR\aoutline\"\xc1\x01\n" +
 	"\rWatchResponse\x12+\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x17.xebec.api.v1.EventTypeR\x04type\x12,\n" +
 	"\x06object\x18\x02 \x01(\v2\x14.google.protobuf.AnyR\x06object\x12)\n" +

@@ -1,0 +1,66 @@
+package apiserver
+
+import (
+	"strconv"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+	"github.com/xebec-project/xebec/services/apiserver/storage"
+)
+
+// wholeFrame is an event as all watchers of whole objects share it.
+func wholeFrame(e storage.Event) ([]byte, error) { return e.Frame(), nil }
+
+// outlineFrame is an event with the outline of its pod, encoded. A pod that makes no sense has none: its event is sent
+// as if it had nothing but a name.
+func outlineFrame(e storage.Event) ([]byte, error) {
+	if e.Object == nil {
+		return e.Frame(), nil
+	}
+	var pod corev1.Pod
+	if proto.Unmarshal(e.Object.Value(), &pod) != nil {
+		pod = corev1.Pod{Metadata: e.Object.Meta()}
+	}
+	object, err := anypb.New(outline(&pod))
+	if err != nil {
+		return nil, err
+	}
+	return proto.Marshal(&apiv1.WatchResponse{Type: e.Type, Object: object, ResourceVersion: strconv.FormatInt(e.Revision, 10)})
+}
+
+// outline is what others have to know of a pod to tell its traffic by.
+func outline(p *corev1.Pod) *corev1.Pod {
+	m := p.GetMetadata()
+	out := &corev1.Pod{
+		Metadata: &metav1.ObjectMeta{
+			Name: m.GetName(), Namespace: m.GetNamespace(), Uid: m.GetUid(), Labels: m.GetLabels(), ResourceVersion: m.GetResourceVersion(),
+			CreationTimestamp: m.GetCreationTimestamp(), DeletionTimestamp: m.GetDeletionTimestamp(),
+		},
+		Spec:   &corev1.PodSpec{NodeName: p.GetSpec().GetNodeName(), HostNetwork: p.GetSpec().GetHostNetwork()},
+		Status: &corev1.PodStatus{Phase: p.GetStatus().GetPhase(), PodIp: p.GetStatus().GetPodIp(), PodIps: p.GetStatus().GetPodIps()},
+	}
+	out.Spec.Containers = outlines(p.GetSpec().GetContainers())
+	out.Spec.InitContainers = outlines(p.GetSpec().GetInitContainers())
+	return out
+}
+
+// outlines leaves the ports with names of containers that have any.
+func outlines(containers []*corev1.Container) []*corev1.Container {
+	var out []*corev1.Container
+	for _, c := range containers {
+		var ports []*corev1.ContainerPort
+		for _, p := range c.GetPorts() {
+			if p.GetName() != "" {
+				ports = append(ports, &corev1.ContainerPort{Name: p.GetName(), ContainerPort: p.GetContainerPort(), Protocol: p.GetProtocol()})
+			}
+		}
+		if len(ports) > 0 {
+			out = append(out, &corev1.Container{Name: c.GetName(), Ports: ports})
+		}
+	}
+	return out
+}
