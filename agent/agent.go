@@ -163,7 +163,7 @@ func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
 		StateDir: filepath.Join(a.cfg.StateDir, "pods"), SeccompDir: filepath.Join(a.cfg.StateDir, "seccomp"), NodeName: a.cfg.Node, HostIP: netip.MustParseAddr(a.cfg.Address),
 		MemoryBytes: m.memoryBytes, MilliCPU: m.milliCPU, PodProcesses: a.cfg.PodPIDs, DNS: netip.MustParseAddr(a.cfg.ClusterDNS), ClusterDomain: a.cfg.ClusterDomain,
 		Drain: watch.drain, DrainTimeout: a.cfg.DrainTimeout,
-		Runtime: rt, Network: network{stack.pods}, Cluster: controlPlane{a.client}, Recorder: recorder{recorded}, Log: a.log,
+		Runtime: rt, Network: network{stack.pods, stack.enforcer}, Cluster: controlPlane{a.client}, Recorder: recorder{recorded}, Log: a.log,
 	})
 	if err := set.Start(ctx); err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/xebec-project/xebec/agent/podnet"
+	"github.com/xebec-project/xebec/agent/policy"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/events"
@@ -81,12 +82,25 @@ func (r recorder) Event(pod *corev1.Pod, eventType, reason, message string) {
 	r.r.Event(pod, eventType, reason, "%s", message)
 }
 
-// network is pods.Network on podnet.
-type network struct{ n *podnet.Network }
-
-func (n network) Setup(ctx context.Context, uid, netns string) (netip.Addr, error) {
-	r, err := n.n.Setup(ctx, uid, netns)
-	return r.IP, err
+// network is pods.Network on podnet and the policies' enforcer.
+type network struct {
+	n        *podnet.Network
+	enforcer *policy.Enforcer
 }
 
-func (n network) Teardown(ctx context.Context, uid string) error { return n.n.Teardown(ctx, uid) }
+func (n network) Setup(ctx context.Context, pod *corev1.Pod, netns string) (netip.Addr, error) {
+	r, err := n.n.Setup(ctx, pod.GetMetadata().GetUid(), netns)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, policyPatience)
+	defer cancel()
+	return r.IP, n.enforcer.Admit(ctx, pod, []netip.Addr{r.IP}, policy.Endpoint{Index: r.Index, Netns: netns})
+}
+
+func (n network) Teardown(ctx context.Context, uid string) error {
+	if err := n.n.Teardown(ctx, uid); err != nil {
+		return err
+	}
+	return n.enforcer.Forget(uid)
+}

@@ -29,6 +29,8 @@ type stack struct {
 	log      *zap.Logger
 	pods     *podnet.Network
 	datapath *datapath.Datapath
+	policies *policy.Kernel
+	enforcer *policy.Enforcer
 	syncer   *datapath.Syncer
 	records  *dns.Records
 	dns      *dns.Server
@@ -43,9 +45,10 @@ type networkMetrics struct {
 	datapath *datapath.Metrics
 	dns      *dns.Metrics
 }
+	policy   *policy.Metrics
 
 func newNetworkMetrics(r prometheus.Registerer) networkMetrics {
-	return networkMetrics{podnet.NewMetrics(r), datapath.NewMetrics(r), dns.NewMetrics(r)}
+	return networkMetrics{podnet.NewMetrics(r), policy.NewMetrics(r), datapath.NewMetrics(r), dns.NewMetrics(r)}
 }
 
 // startNetwork sets the node's networking up, trying until it works, and tells the registrar what is in its way.
@@ -93,8 +96,13 @@ func (a *Agent) newStack(ctx context.Context, podCIDR netip.Prefix, m networkMet
 		return nil, err
 	}
 	routing := datapath.Config{
-		PinPath: a.cfg.BPF, CgroupPath: cgroup, NodeIP: netip.MustParseAddr(a.cfg.Address), PodCIDR: podCIDR, ClusterCIDR: clusterCIDR, Metrics: m.datapath,
+		PinPath: a.cfg.BPF, CgroupPath: cgroup, NodeIP: netip.MustParseAddr(a.cfg.Address), PodCIDR: podCIDR, ClusterCIDR: clusterCIDR,
+		PolicyMaps: s.policies.Maps(), Metrics: m.datapath,
 	}
+	if s.policies, err = policy.Load(policy.KernelConfig{PinPath: filepath.Join(a.cfg.BPF, "policy")}); err != nil {
+		return nil, fmt.Errorf("network policies: %w", err)
+	}
+	s.enforcer = policy.NewEnforcer(s.policies, m.policy, a.log)
 	if podnet.Overlay(a.cfg.Overlay) != podnet.OverlayNever {
 		routing.OverlayLink, routing.OverlayIP = podnet.OverlayLink, podnet.OverlayAddress(podCIDR)
 	}
@@ -131,6 +139,8 @@ func (s *stack) run(ctx context.Context, group *errgroup.Group, w *watches) {
 	group.Go(func() error { return s.syncer.Run(ctx) })
 	group.Go(func() error { return s.datapath.Tend(ctx, s.log) })
 	group.Go(func() error { return s.dns.Serve(ctx) })
+	group.Go(func() error { return s.enforcer.Run(ctx) })
+	group.Go(func() error { return w.policies.run(ctx, group, s.enforcer) })
 	group.Go(func() error { return w.drain.Run(ctx) })
 	group.Go(func() error { return w.runNeighbours(ctx, s) })
 	group.Go(func() error { return w.runServices(ctx, group, s) })
@@ -141,6 +151,9 @@ func (s *stack) close() {
 	var errs []error
 	if s.datapath != nil {
 		errs = append(errs, s.datapath.Close())
+	}
+	if s.policies != nil {
+		errs = append(errs, s.policies.Close())
 	}
 	if s.pods != nil {
 		errs = append(errs, s.pods.Close())

@@ -50,7 +50,8 @@ type watches struct {
 	keptPods     *seeded[*corev1.Pod]
 	keeper       *snapshot.Keeper
 
-	drain *drain.Coordinator
+	drain    *drain.Coordinator
+	policies *policyWatch
 
 	// changed is signalled when a node's address, pod CIDR, zone or readiness may have changed, cidr when this node's has one.
 	changed chan struct{}
@@ -84,6 +85,7 @@ func newWatches(conn grpc.ClientConnInterface, c *client.Client, node, stateDir 
 	w.drain = drain.New(drain.Config{
 		Node: node, Endpoints: endpointsv1.NewEndpointsServiceClient(conn), Services: w.services, Slices: w.slices, Log: log,
 	})
+	w.policies = newPolicyWatch(c, stateDir, log)
 	w.nodes.OnChange(w.onNode)
 	path := filepath.Join(stateDir, "cluster")
 	w.keeper = snapshot.NewKeeper(path, w.all, log)

@@ -24,8 +24,9 @@ import (
 // Network connects pods. Package podnet is the real one.
 type Network interface {
 	// Setup connects the pod whose network namespace is pinned at netns and returns its address. It is idempotent: for a
-	// pod that is connected already it returns the same address and disturbs no connection.
-	Setup(ctx context.Context, podUID, netns string) (netip.Addr, error)
+	// pod that is connected already it returns the same address and disturbs no connection. When it returns, network
+	// policies are enforced.
+	Setup(ctx context.Context, pod *corev1.Pod, netns string) (netip.Addr, error)
 	// Teardown disconnects the pod and frees its address. A pod that is not connected is no error.
 	Teardown(ctx context.Context, podUID string) error
 }

@@ -183,7 +183,8 @@ type wires struct {
 	n  int
 }
 
-func (w *wires) Setup(_ context.Context, uid, netns string) (netip.Addr, error) {
+func (w *wires) Setup(_ context.Context, pod *corev1.Pod, netns string) (netip.Addr, error) {
+	uid := pod.GetMetadata().GetUid()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if _, err := os.Stat(netns); err != nil {

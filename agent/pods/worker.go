@@ -412,7 +412,7 @@ func (w *worker) ensureSandbox(ctx context.Context, pod *corev1.Pod) error {
 	}
 	w.sandbox, w.ip = s, w.cfg.HostIP
 	if !spec.GetHostNetwork() {
-		if w.ip, err = w.cfg.Network.Setup(ctx, w.uid, s.Net); err != nil {
+		if w.ip, err = w.cfg.Network.Setup(ctx, pod, s.Net); err != nil {
 			return fmt.Errorf("connecting the pod: %w", err)
 		}
 	}

@@ -154,6 +154,17 @@ func (e *Enforcer) Know(k Knowledge) {
 	e.mu.Unlock()
 }
 
+// Unlearn says that there is more to know than everything that was known: nothing
+// is written, and pods that start wait, until it is.
+func (e *Enforcer) Unlearn() {
+	e.mu.Lock()
+	knew := e.knows
+	e.mu.Unlock()
+	if knew == Everything {
+		e.Know(Nothing)
+	}
+}
+
 // signal has what is wanted written. The caller holds e.mu.
 func (e *Enforcer) signal() {
 	e.dirty = true
