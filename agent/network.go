@@ -19,6 +19,7 @@ import (
 	"github.com/xebec-project/xebec/agent/dns"
 	"github.com/xebec-project/xebec/agent/podnet"
 	"github.com/xebec-project/xebec/agent/pods"
+	"github.com/xebec-project/xebec/agent/policy"
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
@@ -28,9 +29,9 @@ import (
 type stack struct {
 	log      *zap.Logger
 	pods     *podnet.Network
-	datapath *datapath.Datapath
 	policies *policy.Kernel
 	enforcer *policy.Enforcer
+	datapath *datapath.Datapath
 	syncer   *datapath.Syncer
 	records  *dns.Records
 	dns      *dns.Server
@@ -42,10 +43,10 @@ type stack struct {
 // networkMetrics outlive a network that could not be set up.
 type networkMetrics struct {
 	pods     *podnet.Metrics
+	policy   *policy.Metrics
 	datapath *datapath.Metrics
 	dns      *dns.Metrics
 }
-	policy   *policy.Metrics
 
 func newNetworkMetrics(r prometheus.Registerer) networkMetrics {
 	return networkMetrics{podnet.NewMetrics(r), policy.NewMetrics(r), datapath.NewMetrics(r), dns.NewMetrics(r)}
@@ -95,14 +96,14 @@ func (a *Agent) newStack(ctx context.Context, podCIDR netip.Prefix, m networkMet
 	if err != nil {
 		return nil, err
 	}
-	routing := datapath.Config{
-		PinPath: a.cfg.BPF, CgroupPath: cgroup, NodeIP: netip.MustParseAddr(a.cfg.Address), PodCIDR: podCIDR, ClusterCIDR: clusterCIDR,
-		PolicyMaps: s.policies.Maps(), Metrics: m.datapath,
-	}
 	if s.policies, err = policy.Load(policy.KernelConfig{PinPath: filepath.Join(a.cfg.BPF, "policy")}); err != nil {
 		return nil, fmt.Errorf("network policies: %w", err)
 	}
 	s.enforcer = policy.NewEnforcer(s.policies, m.policy, a.log)
+	routing := datapath.Config{
+		PinPath: a.cfg.BPF, CgroupPath: cgroup, NodeIP: netip.MustParseAddr(a.cfg.Address), PodCIDR: podCIDR, ClusterCIDR: clusterCIDR,
+		PolicyMaps: s.policies.Maps(), Metrics: m.datapath,
+	}
 	if podnet.Overlay(a.cfg.Overlay) != podnet.OverlayNever {
 		routing.OverlayLink, routing.OverlayIP = podnet.OverlayLink, podnet.OverlayAddress(podCIDR)
 	}
@@ -136,11 +137,11 @@ func (s *stack) run(ctx context.Context, group *errgroup.Group, w *watches) {
 	w.serveKept(s)
 	s.syncer.OnProgrammed(w.drain.Programmed)
 	group.Go(func() error { return s.pods.Run(ctx, s.log) })
+	group.Go(func() error { return s.enforcer.Run(ctx) })
+	group.Go(func() error { return w.policies.run(ctx, group, s.enforcer) })
 	group.Go(func() error { return s.syncer.Run(ctx) })
 	group.Go(func() error { return s.datapath.Tend(ctx, s.log) })
 	group.Go(func() error { return s.dns.Serve(ctx) })
-	group.Go(func() error { return s.enforcer.Run(ctx) })
-	group.Go(func() error { return w.policies.run(ctx, group, s.enforcer) })
 	group.Go(func() error { return w.drain.Run(ctx) })
 	group.Go(func() error { return w.runNeighbours(ctx, s) })
 	group.Go(func() error { return w.runServices(ctx, group, s) })
@@ -149,11 +150,11 @@ func (s *stack) run(ctx context.Context, group *errgroup.Group, w *watches) {
 // close lets go of what the kernel keeps at work.
 func (s *stack) close() {
 	var errs []error
-	if s.datapath != nil {
-		errs = append(errs, s.datapath.Close())
-	}
 	if s.policies != nil {
 		errs = append(errs, s.policies.Close())
+	}
+	if s.datapath != nil {
+		errs = append(errs, s.datapath.Close())
 	}
 	if s.pods != nil {
 		errs = append(errs, s.pods.Close())
