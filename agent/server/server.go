@@ -15,6 +15,7 @@ import (
 	"github.com/xebec-project/xebec/agent/images"
 	"github.com/xebec-project/xebec/agent/logs"
 	"github.com/xebec-project/xebec/agent/pods"
+	"github.com/xebec-project/xebec/agent/policy"
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/rpc"
@@ -48,8 +49,15 @@ type Config struct {
 	Cgroup string
 	// Services compares what the service maps hold with what they should; revision is that of the cluster state.
 	Services func() (entries []*nodev1.ServiceEntry, revision string, err error)
+	Network  Network
 	// Imported is called after images came onto the node.
 	Imported func()
+}
+
+// Network is what is known of the node's network.
+type Network struct {
+	// Drops returns what policies dropped of late and, until stop is called, what they drop.
+	Drops func() (last []policy.Drop, next <-chan policy.Drop, stop func())
 }
 
 // Server is a NodeService.

@@ -1570,6 +1570,197 @@ func (x *StatsResponse) GetPods() []*PodStats {
 	return nil
 }
 
+// DropsRequest names a node, or one pod on it.
+type DropsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node or the pod.
+	Target *Target `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	// Goes on with new drops.
+	Follow bool `protobuf:"varint,2,opt,name=follow,proto3" json:"follow,omitempty"`
+	// Only drops of pods in this namespace; empty for all.
+	Namespace     string `protobuf:"bytes,3,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropsRequest) Reset() {
+	*x = DropsRequest{}
+	mi := &file_xebec_node_v1_node_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropsRequest) ProtoMessage() {}
+
+func (x *DropsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_node_v1_node_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropsRequest.ProtoReflect.Descriptor instead.
+func (*DropsRequest) Descriptor() ([]byte, []int) {
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *DropsRequest) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *DropsRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+func (x *DropsRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+// DropsResponse is a packet that was dropped.
+type DropsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// The packet's direction, ingress or egress, as seen from the pod that policies select.
+	Direction string `protobuf:"bytes,2,opt,name=direction,proto3" json:"direction,omitempty"`
+	// Namespace and name of that pod.
+	Pod string `protobuf:"bytes,3,opt,name=pod,proto3" json:"pod,omitempty"`
+	// Namespace and name of the pod at the other end, empty when it is none or not known.
+	Peer string `protobuf:"bytes,4,opt,name=peer,proto3" json:"peer,omitempty"`
+	// Address, and port where the protocol has ports, that the packet came from and was to.
+	From string `protobuf:"bytes,5,opt,name=from,proto3" json:"from,omitempty"`
+	// Where it was to.
+	To string `protobuf:"bytes,6,opt,name=to,proto3" json:"to,omitempty"`
+	// TCP, UDP, ICMP or the protocol's number.
+	Protocol string `protobuf:"bytes,7,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// not-allowed, revoked or fragment.
+	Reason string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The reason in words: which policies select the pod.
+	Message string `protobuf:"bytes,9,opt,name=message,proto3" json:"message,omitempty"`
+	// How many more were dropped before this one that are only counted, since there were too many.
+	Skipped       int64 `protobuf:"varint,10,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropsResponse) Reset() {
+	*x = DropsResponse{}
+	mi := &file_xebec_node_v1_node_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropsResponse) ProtoMessage() {}
+
+func (x *DropsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_node_v1_node_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropsResponse.ProtoReflect.Descriptor instead.
+func (*DropsResponse) Descriptor() ([]byte, []int) {
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *DropsResponse) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *DropsResponse) GetDirection() string {
+	if x != nil {
+		return x.Direction
+	}
+	return ""
+}
+
+func (x *DropsResponse) GetPod() string {
+	if x != nil {
+		return x.Pod
+	}
+	return ""
+}
+
+func (x *DropsResponse) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *DropsResponse) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *DropsResponse) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *DropsResponse) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *DropsResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DropsResponse) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *DropsResponse) GetSkipped() int64 {
+	if x != nil {
+		return x.Skipped
+	}
+	return 0
+}
+
 // PodStats is what a pod uses.
 type PodStats struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1589,7 +1780,7 @@ type PodStats struct {
 
 func (x *PodStats) Reset() {
 	*x = PodStats{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[22]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1601,7 +1792,7 @@ func (x *PodStats) String() string {
 func (*PodStats) ProtoMessage() {}
 
 func (x *PodStats) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[22]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1614,7 +1805,7 @@ func (x *PodStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodStats.ProtoReflect.Descriptor instead.
 func (*PodStats) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{22}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PodStats) GetNamespace() string {
@@ -1665,7 +1856,7 @@ type ContainerStats struct {
 
 func (x *ContainerStats) Reset() {
 	*x = ContainerStats{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[23]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1677,7 +1868,7 @@ func (x *ContainerStats) String() string {
 func (*ContainerStats) ProtoMessage() {}
 
 func (x *ContainerStats) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[23]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1690,7 +1881,7 @@ func (x *ContainerStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerStats.ProtoReflect.Descriptor instead.
 func (*ContainerStats) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{23}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ContainerStats) GetName() string {
@@ -1722,7 +1913,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[24]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1734,7 +1925,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[24]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1747,7 +1938,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{24}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Usage) GetCpuNanoseconds() int64 {
@@ -1769,6 +1960,545 @@ func (x *Usage) GetProcesses() int64 {
 		return x.Processes
 	}
 	return 0
+}
+
+// ListConnectionsRequest selects connections.
+type ListConnectionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node.
+	Target *Target `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	// Only those of this service, namespace/name; empty for all.
+	Service       string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListConnectionsRequest) Reset() {
+	*x = ListConnectionsRequest{}
+	mi := &file_xebec_node_v1_node_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListConnectionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListConnectionsRequest) ProtoMessage() {}
+
+func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_node_v1_node_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListConnectionsRequest.ProtoReflect.Descriptor instead.
+func (*ListConnectionsRequest) Descriptor() ([]byte, []int) {
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ListConnectionsRequest) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *ListConnectionsRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+// ListConnectionsResponse holds connections.
+type ListConnectionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By service, then by source.
+	Connections []*Connection `protobuf:"bytes,1,rep,name=connections,proto3" json:"connections,omitempty"`
+	// How many more there are: the response is bounded.
+	LeftOut       int64 `protobuf:"varint,2,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListConnectionsResponse) Reset() {
+	*x = ListConnectionsResponse{}
+	mi := &file_xebec_node_v1_node_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListConnectionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListConnectionsResponse) ProtoMessage() {}
+
+func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_node_v1_node_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListConnectionsResponse.ProtoReflect.Descriptor instead.
+func (*ListConnectionsResponse) Descriptor() ([]byte, []int) {
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ListConnectionsResponse) GetConnections() []*Connection {
+	if x != nil {
+		return x.Connections
+	}
+	return nil
+}
+
+func (x *ListConnectionsResponse) GetLeftOut() int64 {
+	if x != nil {
+		return x.LeftOut
+	}
+	return 0
+}
+
+// Connection is a connection, or a flow of datagrams.
+type Connection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The way: in, from a client outside to a service; out, from a pod to the outside; direct, from a client outside to a
+	// pod's own address; socket, from a socket on the node to a service.
+	Way string `protobuf:"bytes,1,opt,name=way,proto3" json:"way,omitempty"`
+	// TCP, UDP or ICMP.
+	Protocol string `protobuf:"bytes,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	// Who began it, address and port. Of a socket that is not connected, "socket" and its number.
+	Source string `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
+	// Whom it is to, as the source has it.
+	Destination string `protobuf:"bytes,4,opt,name=destination,proto3" json:"destination,omitempty"`
+	// The source that it goes on with.
+	TranslatedSource string `protobuf:"bytes,5,opt,name=translated_source,json=translatedSource,proto3" json:"translated_source,omitempty"`
+	// Whom it goes on to: of a service, the endpoint.
+	TranslatedDestination string `protobuf:"bytes,6,opt,name=translated_destination,json=translatedDestination,proto3" json:"translated_destination,omitempty"`
+	// Namespace/name[:port] of the service, empty when there is none, or none any more.
+	Service string `protobuf:"bytes,7,opt,name=service,proto3" json:"service,omitempty"`
+	// open, closed, once an end was seen, or unanswered. Empty for sockets.
+	State string `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"`
+	// Time since the last packet, either way, in whole seconds. 0 for sockets.
+	IdleSeconds   int64 `protobuf:"varint,9,opt,name=idle_seconds,json=idleSeconds,proto3" json:"idle_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Connection) Reset() {
+	*x = Connection{}
+	mi := &file_xebec_node_v1_node_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Connection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Connection) ProtoMessage() {}
+
+func (x *Connection) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_node_v1_node_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Connection.ProtoReflect.Descriptor instead.
+func (*Connection) Descriptor() ([]byte, []int) {
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Connection) GetWay() string {
+	if x != nil {
+		return x.Way
+	}
+	return ""
+}
+
+func (x *Connection) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *Connection) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Connection) GetDestination() string {
+	if x != nil {
+		return x.Destination
+	}
+	return ""
+}
+
+func (x *Connection) GetTranslatedSource() string {
+	if x != nil {
+		return x.TranslatedSource
+	}
+	return ""
+}
+
+func (x *Connection) GetTranslatedDestination() string {
+	if x != nil {
+		return x.TranslatedDestination
+	}
+	return ""
+}
+
+func (x *Connection) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Connection) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Connection) GetIdleSeconds() int64 {
+	if x != nil {
+		return x.IdleSeconds
+	}
+	return 0
+}
+
+// TraceConnectionRequest describes a connection.
+type TraceConnectionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node where it begins or, when it comes from outside, arrives.
+	Target *Target `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	// Address that it comes from. Empty: the node itself.
+	Source string `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
+	// It arrives at the node from elsewhere; otherwise a socket on the node, or in a pod there, begins it.
+	Outside bool `protobuf:"varint,3,opt,name=outside,proto3" json:"outside,omitempty"`
+	// Address and port that it is to.
+	Destination string `protobuf:"bytes,4,opt,name=destination,proto3" json:"destination,omitempty"`
+	// TCP, the default, or UDP.
+	Protocol      string `protobuf:"bytes,5,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceConnectionRequest) Reset() {
+	*x = TraceConnectionRequest{}
+	mi := &file_xebec_node_v1_node_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceConnectionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceConnectionRequest) ProtoMessage() {}
+
+func (x *TraceConnectionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_node_v1_node_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceConnectionRequest.ProtoReflect.Descriptor instead.
+func (*TraceConnectionRequest) Descriptor() ([]byte, []int) {
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *TraceConnectionRequest) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *TraceConnectionRequest) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *TraceConnectionRequest) GetOutside() bool {
+	if x != nil {
+		return x.Outside
+	}
+	return false
+}
+
+func (x *TraceConnectionRequest) GetDestination() string {
+	if x != nil {
+		return x.Destination
+	}
+	return ""
+}
+
+func (x *TraceConnectionRequest) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+// TraceConnectionResponse says what would become of the connection.
+type TraceConnectionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is decided on the way, in order.
+	Steps []*TraceStep `protobuf:"bytes,1,rep,name=steps,proto3" json:"steps,omitempty"`
+	// Who may take the connection, when it is to a service.
+	Backends []*TraceBackend `protobuf:"bytes,2,rep,name=backends,proto3" json:"backends,omitempty"`
+	// forwarded, refused, which the client is told, or dropped. When it depends on the endpoint: some.
+	Verdict string `protobuf:"bytes,3,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	// What decides.
+	Decides string `protobuf:"bytes,4,opt,name=decides,proto3" json:"decides,omitempty"`
+	// The node that goes on answering where the trace ends here: an address may be answered for by another one. Else empty.
+	NextNode      string `protobuf:"bytes,5,opt,name=next_node,json=nextNode,proto3" json:"next_node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceConnectionResponse) Reset() {
+	*x = TraceConnectionResponse{}
+	mi := &file_xebec_node_v1_node_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceConnectionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceConnectionResponse) ProtoMessage() {}
+
+func (x *TraceConnectionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_node_v1_node_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceConnectionResponse.ProtoReflect.Descriptor instead.
+func (*TraceConnectionResponse) Descriptor() ([]byte, []int) {
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *TraceConnectionResponse) GetSteps() []*TraceStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *TraceConnectionResponse) GetBackends() []*TraceBackend {
+	if x != nil {
+		return x.Backends
+	}
+	return nil
+}
+
+func (x *TraceConnectionResponse) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
+}
+
+func (x *TraceConnectionResponse) GetDecides() string {
+	if x != nil {
+		return x.Decides
+	}
+	return ""
+}
+
+func (x *TraceConnectionResponse) GetNextNode() string {
+	if x != nil {
+		return x.NextNode
+	}
+	return ""
+}
+
+// TraceStep is one decision.
+type TraceStep struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where: address, service, clients, endpoint, policy, translation, route.
+	Stage string `protobuf:"bytes,1,opt,name=stage,proto3" json:"stage,omitempty"`
+	// What is found there, and why.
+	Finding       string `protobuf:"bytes,2,opt,name=finding,proto3" json:"finding,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceStep) Reset() {
+	*x = TraceStep{}
+	mi := &file_xebec_node_v1_node_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceStep) ProtoMessage() {}
+
+func (x *TraceStep) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_node_v1_node_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceStep.ProtoReflect.Descriptor instead.
+func (*TraceStep) Descriptor() ([]byte, []int) {
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *TraceStep) GetStage() string {
+	if x != nil {
+		return x.Stage
+	}
+	return ""
+}
+
+func (x *TraceStep) GetFinding() string {
+	if x != nil {
+		return x.Finding
+	}
+	return ""
+}
+
+// TraceBackend is an endpoint of a service.
+type TraceBackend struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Address and port.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// The part of new connections that it gets, 0 to 1.
+	Share float64 `protobuf:"fixed64,2,opt,name=share,proto3" json:"share,omitempty"`
+	// Where it is: the name of the interface, or this node.
+	Place string `protobuf:"bytes,3,opt,name=place,proto3" json:"place,omitempty"`
+	// What becomes of the addresses on the way to it.
+	Translation string `protobuf:"bytes,4,opt,name=translation,proto3" json:"translation,omitempty"`
+	// Whether it takes the connection: forwarded or dropped.
+	Verdict string `protobuf:"bytes,5,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	// Why it has its share, or none, and what decides.
+	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceBackend) Reset() {
+	*x = TraceBackend{}
+	mi := &file_xebec_node_v1_node_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceBackend) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceBackend) ProtoMessage() {}
+
+func (x *TraceBackend) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_node_v1_node_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceBackend.ProtoReflect.Descriptor instead.
+func (*TraceBackend) Descriptor() ([]byte, []int) {
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *TraceBackend) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *TraceBackend) GetShare() float64 {
+	if x != nil {
+		return x.Share
+	}
+	return 0
+}
+
+func (x *TraceBackend) GetPlace() string {
+	if x != nil {
+		return x.Place
+	}
+	return ""
+}
+
+func (x *TraceBackend) GetTranslation() string {
+	if x != nil {
+		return x.Translation
+	}
+	return ""
+}
+
+func (x *TraceBackend) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
+}
+
+func (x *TraceBackend) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 var File_xebec_node_v1_node_proto protoreflect.FileDescriptor
@@ -1873,7 +2603,23 @@ const file_xebec_node_v1_node_proto_rawDesc = "" +
 	"\rStatsResponse\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12(\n" +
 	"\x04node\x18\x02 \x01(\v2\x14.xebec.node.v1.UsageR\x04node\x12+\n" +
-	"\x04pods\x18\x03 \x03(\v2\x17.xebec.node.v1.PodStatsR\x04pods\"\xb9\x01\n" +
+	"\x04pods\x18\x03 \x03(\v2\x17.xebec.node.v1.PodStatsR\x04pods\"s\n" +
+	"\fDropsRequest\x12-\n" +
+	"\x06target\x18\x01 \x01(\v2\x15.xebec.node.v1.TargetR\x06target\x12\x16\n" +
+	"\x06follow\x18\x02 \x01(\bR\x06follow\x12\x1c\n" +
+	"\tnamespace\x18\x03 \x01(\tR\tnamespace\"\x8f\x02\n" +
+	"\rDropsResponse\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1c\n" +
+	"\tdirection\x18\x02 \x01(\tR\tdirection\x12\x10\n" +
+	"\x03pod\x18\x03 \x01(\tR\x03pod\x12\x12\n" +
+	"\x04peer\x18\x04 \x01(\tR\x04peer\x12\x12\n" +
+	"\x04from\x18\x05 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x06 \x01(\tR\x02to\x12\x1a\n" +
+	"\bprotocol\x18\a \x01(\tR\bprotocol\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\t \x01(\tR\amessage\x12\x18\n" +
+	"\askipped\x18\n" +
+	" \x01(\x03R\askipped\"\xb9\x01\n" +
 	"\bPodStats\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -1888,7 +2634,46 @@ const file_xebec_node_v1_node_proto_rawDesc = "" +
 	"\x05Usage\x12'\n" +
 	"\x0fcpu_nanoseconds\x18\x01 \x01(\x03R\x0ecpuNanoseconds\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x03R\vmemoryBytes\x12\x1c\n" +
-	"\tprocesses\x18\x03 \x01(\x03R\tprocesses2\x82\x05\n" +
+	"\tprocesses\x18\x03 \x01(\x03R\tprocesses\"a\n" +
+	"\x16ListConnectionsRequest\x12-\n" +
+	"\x06target\x18\x01 \x01(\v2\x15.xebec.node.v1.TargetR\x06target\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\"q\n" +
+	"\x17ListConnectionsResponse\x12;\n" +
+	"\vconnections\x18\x01 \x03(\v2\x19.xebec.node.v1.ConnectionR\vconnections\x12\x19\n" +
+	"\bleft_out\x18\x02 \x01(\x03R\aleftOut\"\xab\x02\n" +
+	"\n" +
+	"Connection\x12\x10\n" +
+	"\x03way\x18\x01 \x01(\tR\x03way\x12\x1a\n" +
+	"\bprotocol\x18\x02 \x01(\tR\bprotocol\x12\x16\n" +
+	"\x06source\x18\x03 \x01(\tR\x06source\x12 \n" +
+	"\vdestination\x18\x04 \x01(\tR\vdestination\x12+\n" +
+	"\x11translated_source\x18\x05 \x01(\tR\x10translatedSource\x125\n" +
+	"\x16translated_destination\x18\x06 \x01(\tR\x15translatedDestination\x12\x18\n" +
+	"\aservice\x18\a \x01(\tR\aservice\x12\x14\n" +
+	"\x05state\x18\b \x01(\tR\x05state\x12!\n" +
+	"\fidle_seconds\x18\t \x01(\x03R\vidleSeconds\"\xb7\x01\n" +
+	"\x16TraceConnectionRequest\x12-\n" +
+	"\x06target\x18\x01 \x01(\v2\x15.xebec.node.v1.TargetR\x06target\x12\x16\n" +
+	"\x06source\x18\x02 \x01(\tR\x06source\x12\x18\n" +
+	"\aoutside\x18\x03 \x01(\bR\aoutside\x12 \n" +
+	"\vdestination\x18\x04 \x01(\tR\vdestination\x12\x1a\n" +
+	"\bprotocol\x18\x05 \x01(\tR\bprotocol\"\xd3\x01\n" +
+	"\x17TraceConnectionResponse\x12.\n" +
+	"\x05steps\x18\x01 \x03(\v2\x18.xebec.node.v1.TraceStepR\x05steps\x127\n" +
+	"\bbackends\x18\x02 \x03(\v2\x1b.xebec.node.v1.TraceBackendR\bbackends\x12\x18\n" +
+	"\averdict\x18\x03 \x01(\tR\averdict\x12\x18\n" +
+	"\adecides\x18\x04 \x01(\tR\adecides\x12\x1b\n" +
+	"\tnext_node\x18\x05 \x01(\tR\bnextNode\";\n" +
+	"\tTraceStep\x12\x14\n" +
+	"\x05stage\x18\x01 \x01(\tR\x05stage\x12\x18\n" +
+	"\afinding\x18\x02 \x01(\tR\afinding\"\xa8\x01\n" +
+	"\fTraceBackend\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x14\n" +
+	"\x05share\x18\x02 \x01(\x01R\x05share\x12\x14\n" +
+	"\x05place\x18\x03 \x01(\tR\x05place\x12 \n" +
+	"\vtranslation\x18\x04 \x01(\tR\vtranslation\x12\x18\n" +
+	"\averdict\x18\x05 \x01(\tR\averdict\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason2\x8c\a\n" +
 	"\vNodeService\x12A\n" +
 	"\x04Logs\x12\x1a.xebec.node.v1.LogsRequest\x1a\x1b.xebec.node.v1.LogsResponse0\x01\x12C\n" +
 	"\x04Exec\x12\x1a.xebec.node.v1.ExecRequest\x1a\x1b.xebec.node.v1.ExecResponse(\x010\x01\x12I\n" +
@@ -1898,7 +2683,10 @@ const file_xebec_node_v1_node_proto_rawDesc = "" +
 	"ListImages\x12 .xebec.node.v1.ListImagesRequest\x1a!.xebec.node.v1.ListImagesResponse\x12W\n" +
 	"\fListServices\x12\".xebec.node.v1.ListServicesRequest\x1a#.xebec.node.v1.ListServicesResponse\x12X\n" +
 	"\vPortForward\x12!.xebec.node.v1.PortForwardRequest\x1a\".xebec.node.v1.PortForwardResponse(\x010\x01\x12B\n" +
-	"\x05Stats\x12\x1b.xebec.node.v1.StatsRequest\x1a\x1c.xebec.node.v1.StatsResponseB;Z9github.com/xebec-project/xebec/proto/xebec/node/v1;nodev1b\x06proto3"
+	"\x05Stats\x12\x1b.xebec.node.v1.StatsRequest\x1a\x1c.xebec.node.v1.StatsResponse\x12D\n" +
+	"\x05Drops\x12\x1b.xebec.node.v1.DropsRequest\x1a\x1c.xebec.node.v1.DropsResponse0\x01\x12`\n" +
+	"\x0fListConnections\x12%.xebec.node.v1.ListConnectionsRequest\x1a&.xebec.node.v1.ListConnectionsResponse\x12`\n" +
+	"\x0fTraceConnection\x12%.xebec.node.v1.TraceConnectionRequest\x1a&.xebec.node.v1.TraceConnectionResponseB;Z9github.com/xebec-project/xebec/proto/xebec/node/v1;nodev1b\x06proto3"
 
 var (
 	file_xebec_node_v1_node_proto_rawDescOnce sync.Once
@@ -1912,38 +2700,47 @@ func file_xebec_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_xebec_node_v1_node_proto_rawDescData
 }
 
-var file_xebec_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_xebec_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_xebec_node_v1_node_proto_goTypes = []any{
-	(*Target)(nil),                // 0: xebec.node.v1.Target
-	(*LogsRequest)(nil),           // 1: xebec.node.v1.LogsRequest
-	(*LogsResponse)(nil),          // 2: xebec.node.v1.LogsResponse
-	(*ExecStart)(nil),             // 3: xebec.node.v1.ExecStart
-	(*TerminalSize)(nil),          // 4: xebec.node.v1.TerminalSize
-	(*ExecRequest)(nil),           // 5: xebec.node.v1.ExecRequest
-	(*ExecResponse)(nil),          // 6: xebec.node.v1.ExecResponse
-	(*AttachStart)(nil),           // 7: xebec.node.v1.AttachStart
-	(*AttachRequest)(nil),         // 8: xebec.node.v1.AttachRequest
-	(*AttachResponse)(nil),        // 9: xebec.node.v1.AttachResponse
-	(*ImportImageRequest)(nil),    // 10: xebec.node.v1.ImportImageRequest
-	(*ImportImageResponse)(nil),   // 11: xebec.node.v1.ImportImageResponse
-	(*ListImagesRequest)(nil),     // 12: xebec.node.v1.ListImagesRequest
-	(*ListImagesResponse)(nil),    // 13: xebec.node.v1.ListImagesResponse
-	(*Image)(nil),                 // 14: xebec.node.v1.Image
-	(*ListServicesRequest)(nil),   // 15: xebec.node.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),  // 16: xebec.node.v1.ListServicesResponse
-	(*ServiceEntry)(nil),          // 17: xebec.node.v1.ServiceEntry
-	(*PortForwardRequest)(nil),    // 18: xebec.node.v1.PortForwardRequest
-	(*PortForwardResponse)(nil),   // 19: xebec.node.v1.PortForwardResponse
-	(*StatsRequest)(nil),          // 20: xebec.node.v1.StatsRequest
-	(*StatsResponse)(nil),         // 21: xebec.node.v1.StatsResponse
-	(*PodStats)(nil),              // 22: xebec.node.v1.PodStats
-	(*ContainerStats)(nil),        // 23: xebec.node.v1.ContainerStats
-	(*Usage)(nil),                 // 24: xebec.node.v1.Usage
-	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*Target)(nil),                  // 0: xebec.node.v1.Target
+	(*LogsRequest)(nil),             // 1: xebec.node.v1.LogsRequest
+	(*LogsResponse)(nil),            // 2: xebec.node.v1.LogsResponse
+	(*ExecStart)(nil),               // 3: xebec.node.v1.ExecStart
+	(*TerminalSize)(nil),            // 4: xebec.node.v1.TerminalSize
+	(*ExecRequest)(nil),             // 5: xebec.node.v1.ExecRequest
+	(*ExecResponse)(nil),            // 6: xebec.node.v1.ExecResponse
+	(*AttachStart)(nil),             // 7: xebec.node.v1.AttachStart
+	(*AttachRequest)(nil),           // 8: xebec.node.v1.AttachRequest
+	(*AttachResponse)(nil),          // 9: xebec.node.v1.AttachResponse
+	(*ImportImageRequest)(nil),      // 10: xebec.node.v1.ImportImageRequest
+	(*ImportImageResponse)(nil),     // 11: xebec.node.v1.ImportImageResponse
+	(*ListImagesRequest)(nil),       // 12: xebec.node.v1.ListImagesRequest
+	(*ListImagesResponse)(nil),      // 13: xebec.node.v1.ListImagesResponse
+	(*Image)(nil),                   // 14: xebec.node.v1.Image
+	(*ListServicesRequest)(nil),     // 15: xebec.node.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),    // 16: xebec.node.v1.ListServicesResponse
+	(*ServiceEntry)(nil),            // 17: xebec.node.v1.ServiceEntry
+	(*PortForwardRequest)(nil),      // 18: xebec.node.v1.PortForwardRequest
+	(*PortForwardResponse)(nil),     // 19: xebec.node.v1.PortForwardResponse
+	(*StatsRequest)(nil),            // 20: xebec.node.v1.StatsRequest
+	(*StatsResponse)(nil),           // 21: xebec.node.v1.StatsResponse
+	(*DropsRequest)(nil),            // 22: xebec.node.v1.DropsRequest
+	(*DropsResponse)(nil),           // 23: xebec.node.v1.DropsResponse
+	(*PodStats)(nil),                // 24: xebec.node.v1.PodStats
+	(*ContainerStats)(nil),          // 25: xebec.node.v1.ContainerStats
+	(*Usage)(nil),                   // 26: xebec.node.v1.Usage
+	(*ListConnectionsRequest)(nil),  // 27: xebec.node.v1.ListConnectionsRequest
+	(*ListConnectionsResponse)(nil), // 28: xebec.node.v1.ListConnectionsResponse
+	(*Connection)(nil),              // 29: xebec.node.v1.Connection
+	(*TraceConnectionRequest)(nil),  // 30: xebec.node.v1.TraceConnectionRequest
+	(*TraceConnectionResponse)(nil), // 31: xebec.node.v1.TraceConnectionResponse
+	(*TraceStep)(nil),               // 32: xebec.node.v1.TraceStep
+	(*TraceBackend)(nil),            // 33: xebec.node.v1.TraceBackend
+	(*timestamppb.Timestamp)(nil),   // 34: google.protobuf.Timestamp
 }
 var file_xebec_node_v1_node_proto_depIdxs = []int32{
 	0,  // 0: xebec.node.v1.LogsRequest.target:type_name -> xebec.node.v1.Target
-	25, // 1: xebec.node.v1.LogsRequest.since_time:type_name -> google.protobuf.Timestamp
+	34, // 1: xebec.node.v1.LogsRequest.since_time:type_name -> google.protobuf.Timestamp
 	0,  // 2: xebec.node.v1.ExecStart.target:type_name -> xebec.node.v1.Target
 	4,  // 3: xebec.node.v1.ExecStart.size:type_name -> xebec.node.v1.TerminalSize
 	3,  // 4: xebec.node.v1.ExecRequest.start:type_name -> xebec.node.v1.ExecStart
@@ -1960,33 +2757,46 @@ var file_xebec_node_v1_node_proto_depIdxs = []int32{
 	17, // 15: xebec.node.v1.ListServicesResponse.services:type_name -> xebec.node.v1.ServiceEntry
 	0,  // 16: xebec.node.v1.PortForwardRequest.target:type_name -> xebec.node.v1.Target
 	0,  // 17: xebec.node.v1.StatsRequest.target:type_name -> xebec.node.v1.Target
-	25, // 18: xebec.node.v1.StatsResponse.time:type_name -> google.protobuf.Timestamp
-	24, // 19: xebec.node.v1.StatsResponse.node:type_name -> xebec.node.v1.Usage
-	22, // 20: xebec.node.v1.StatsResponse.pods:type_name -> xebec.node.v1.PodStats
-	24, // 21: xebec.node.v1.PodStats.usage:type_name -> xebec.node.v1.Usage
-	23, // 22: xebec.node.v1.PodStats.containers:type_name -> xebec.node.v1.ContainerStats
-	24, // 23: xebec.node.v1.ContainerStats.usage:type_name -> xebec.node.v1.Usage
-	1,  // 24: xebec.node.v1.NodeService.Logs:input_type -> xebec.node.v1.LogsRequest
-	5,  // 25: xebec.node.v1.NodeService.Exec:input_type -> xebec.node.v1.ExecRequest
-	8,  // 26: xebec.node.v1.NodeService.Attach:input_type -> xebec.node.v1.AttachRequest
-	10, // 27: xebec.node.v1.NodeService.ImportImage:input_type -> xebec.node.v1.ImportImageRequest
-	12, // 28: xebec.node.v1.NodeService.ListImages:input_type -> xebec.node.v1.ListImagesRequest
-	15, // 29: xebec.node.v1.NodeService.ListServices:input_type -> xebec.node.v1.ListServicesRequest
-	18, // 30: xebec.node.v1.NodeService.PortForward:input_type -> xebec.node.v1.PortForwardRequest
-	20, // 31: xebec.node.v1.NodeService.Stats:input_type -> xebec.node.v1.StatsRequest
-	2,  // 32: xebec.node.v1.NodeService.Logs:output_type -> xebec.node.v1.LogsResponse
-	6,  // 33: xebec.node.v1.NodeService.Exec:output_type -> xebec.node.v1.ExecResponse
-	9,  // 34: xebec.node.v1.NodeService.Attach:output_type -> xebec.node.v1.AttachResponse
-	11, // 35: xebec.node.v1.NodeService.ImportImage:output_type -> xebec.node.v1.ImportImageResponse
-	13, // 36: xebec.node.v1.NodeService.ListImages:output_type -> xebec.node.v1.ListImagesResponse
-	16, // 37: xebec.node.v1.NodeService.ListServices:output_type -> xebec.node.v1.ListServicesResponse
-	19, // 38: xebec.node.v1.NodeService.PortForward:output_type -> xebec.node.v1.PortForwardResponse
-	21, // 39: xebec.node.v1.NodeService.Stats:output_type -> xebec.node.v1.StatsResponse
-	32, // [32:40] is the sub-list for method output_type
-	24, // [24:32] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	34, // 18: xebec.node.v1.StatsResponse.time:type_name -> google.protobuf.Timestamp
+	26, // 19: xebec.node.v1.StatsResponse.node:type_name -> xebec.node.v1.Usage
+	24, // 20: xebec.node.v1.StatsResponse.pods:type_name -> xebec.node.v1.PodStats
+	0,  // 21: xebec.node.v1.DropsRequest.target:type_name -> xebec.node.v1.Target
+	34, // 22: xebec.node.v1.DropsResponse.time:type_name -> google.protobuf.Timestamp
+	26, // 23: xebec.node.v1.PodStats.usage:type_name -> xebec.node.v1.Usage
+	25, // 24: xebec.node.v1.PodStats.containers:type_name -> xebec.node.v1.ContainerStats
+	26, // 25: xebec.node.v1.ContainerStats.usage:type_name -> xebec.node.v1.Usage
+	0,  // 26: xebec.node.v1.ListConnectionsRequest.target:type_name -> xebec.node.v1.Target
+	29, // 27: xebec.node.v1.ListConnectionsResponse.connections:type_name -> xebec.node.v1.Connection
+	0,  // 28: xebec.node.v1.TraceConnectionRequest.target:type_name -> xebec.node.v1.Target
+	32, // 29: xebec.node.v1.TraceConnectionResponse.steps:type_name -> xebec.node.v1.TraceStep
+	33, // 30: xebec.node.v1.TraceConnectionResponse.backends:type_name -> xebec.node.v1.TraceBackend
+	1,  // 31: xebec.node.v1.NodeService.Logs:input_type -> xebec.node.v1.LogsRequest
+	5,  // 32: xebec.node.v1.NodeService.Exec:input_type -> xebec.node.v1.ExecRequest
+	8,  // 33: xebec.node.v1.NodeService.Attach:input_type -> xebec.node.v1.AttachRequest
+	10, // 34: xebec.node.v1.NodeService.ImportImage:input_type -> xebec.node.v1.ImportImageRequest
+	12, // 35: xebec.node.v1.NodeService.ListImages:input_type -> xebec.node.v1.ListImagesRequest
+	15, // 36: xebec.node.v1.NodeService.ListServices:input_type -> xebec.node.v1.ListServicesRequest
+	18, // 37: xebec.node.v1.NodeService.PortForward:input_type -> xebec.node.v1.PortForwardRequest
+	20, // 38: xebec.node.v1.NodeService.Stats:input_type -> xebec.node.v1.StatsRequest
+	22, // 39: xebec.node.v1.NodeService.Drops:input_type -> xebec.node.v1.DropsRequest
+	27, // 40: xebec.node.v1.NodeService.ListConnections:input_type -> xebec.node.v1.ListConnectionsRequest
+	30, // 41: xebec.node.v1.NodeService.TraceConnection:input_type -> xebec.node.v1.TraceConnectionRequest
+	2,  // 42: xebec.node.v1.NodeService.Logs:output_type -> xebec.node.v1.LogsResponse
+	6,  // 43: xebec.node.v1.NodeService.Exec:output_type -> xebec.node.v1.ExecResponse
+	9,  // 44: xebec.node.v1.NodeService.Attach:output_type -> xebec.node.v1.AttachResponse
+	11, // 45: xebec.node.v1.NodeService.ImportImage:output_type -> xebec.node.v1.ImportImageResponse
+	13, // 46: xebec.node.v1.NodeService.ListImages:output_type -> xebec.node.v1.ListImagesResponse
+	16, // 47: xebec.node.v1.NodeService.ListServices:output_type -> xebec.node.v1.ListServicesResponse
+	19, // 48: xebec.node.v1.NodeService.PortForward:output_type -> xebec.node.v1.PortForwardResponse
+	21, // 49: xebec.node.v1.NodeService.Stats:output_type -> xebec.node.v1.StatsResponse
+	23, // 50: xebec.node.v1.NodeService.Drops:output_type -> xebec.node.v1.DropsResponse
+	28, // 51: xebec.node.v1.NodeService.ListConnections:output_type -> xebec.node.v1.ListConnectionsResponse
+	31, // 52: xebec.node.v1.NodeService.TraceConnection:output_type -> xebec.node.v1.TraceConnectionResponse
+	42, // [42:53] is the sub-list for method output_type
+	31, // [31:42] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_xebec_node_v1_node_proto_init() }
@@ -2023,7 +2833,7 @@ func file_xebec_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xebec_node_v1_node_proto_rawDesc), len(file_xebec_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,14 +19,17 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	NodeService_Logs_FullMethodName         = "/xebec.node.v1.NodeService/Logs"
-	NodeService_Exec_FullMethodName         = "/xebec.node.v1.NodeService/Exec"
-	NodeService_Attach_FullMethodName       = "/xebec.node.v1.NodeService/Attach"
-	NodeService_ImportImage_FullMethodName  = "/xebec.node.v1.NodeService/ImportImage"
-	NodeService_ListImages_FullMethodName   = "/xebec.node.v1.NodeService/ListImages"
-	NodeService_ListServices_FullMethodName = "/xebec.node.v1.NodeService/ListServices"
-	NodeService_PortForward_FullMethodName  = "/xebec.node.v1.NodeService/PortForward"
-	NodeService_Stats_FullMethodName        = "/xebec.node.v1.NodeService/Stats"
+	NodeService_Logs_FullMethodName            = "/xebec.node.v1.NodeService/Logs"
+	NodeService_Exec_FullMethodName            = "/xebec.node.v1.NodeService/Exec"
+	NodeService_Attach_FullMethodName          = "/xebec.node.v1.NodeService/Attach"
+	NodeService_ImportImage_FullMethodName     = "/xebec.node.v1.NodeService/ImportImage"
+	NodeService_ListImages_FullMethodName      = "/xebec.node.v1.NodeService/ListImages"
+	NodeService_ListServices_FullMethodName    = "/xebec.node.v1.NodeService/ListServices"
+	NodeService_PortForward_FullMethodName     = "/xebec.node.v1.NodeService/PortForward"
+	NodeService_Stats_FullMethodName           = "/xebec.node.v1.NodeService/Stats"
+	NodeService_Drops_FullMethodName           = "/xebec.node.v1.NodeService/Drops"
+	NodeService_ListConnections_FullMethodName = "/xebec.node.v1.NodeService/ListConnections"
+	NodeService_TraceConnection_FullMethodName = "/xebec.node.v1.NodeService/TraceConnection"
 )
 
 // NodeServiceClient is the client API for NodeService service.
@@ -57,6 +60,15 @@ type NodeServiceClient interface {
 	PortForward(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PortForwardRequest, PortForwardResponse], error)
 	// Stats tells what the node, its pods and their containers use.
 	Stats(ctx context.Context, in *StatsRequest, opts ...grpc.CallOption) (*StatsResponse, error)
+	// Drops tells of the packets that network policies kept from pods, or pods from sending: the last ones and, when asked to
+	// follow, those to come.
+	Drops(ctx context.Context, in *DropsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DropsResponse], error)
+	// ListConnections shows the flows that the node translates, and the sockets on it that talk to services by datagrams.
+	// Connections of sockets on the node go to their endpoint by themselves: nothing is kept of them.
+	ListConnections(ctx context.Context, in *ListConnectionsRequest, opts ...grpc.CallOption) (*ListConnectionsResponse, error)
+	// TraceConnection follows a connection that might be made through the node's maps, routes and policies, and says what
+	// would become of it and why. Nothing is sent.
+	TraceConnection(ctx context.Context, in *TraceConnectionRequest, opts ...grpc.CallOption) (*TraceConnectionResponse, error)
 }
 
 type nodeServiceClient struct {
@@ -168,6 +180,45 @@ func (c *nodeServiceClient) Stats(ctx context.Context, in *StatsRequest, opts ..
 	return out, nil
 }
 
+func (c *nodeServiceClient) Drops(ctx context.Context, in *DropsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DropsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[5], NodeService_Drops_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[DropsRequest, DropsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NodeService_DropsClient = grpc.ServerStreamingClient[DropsResponse]
+
+func (c *nodeServiceClient) ListConnections(ctx context.Context, in *ListConnectionsRequest, opts ...grpc.CallOption) (*ListConnectionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListConnectionsResponse)
+	err := c.cc.Invoke(ctx, NodeService_ListConnections_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeServiceClient) TraceConnection(ctx context.Context, in *TraceConnectionRequest, opts ...grpc.CallOption) (*TraceConnectionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TraceConnectionResponse)
+	err := c.cc.Invoke(ctx, NodeService_TraceConnection_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // NodeServiceServer is the server API for NodeService service.
 // All implementations must embed UnimplementedNodeServiceServer
 // for forward compatibility.
@@ -196,6 +247,15 @@ type NodeServiceServer interface {
 	PortForward(grpc.BidiStreamingServer[PortForwardRequest, PortForwardResponse]) error
 	// Stats tells what the node, its pods and their containers use.
 	Stats(context.Context, *StatsRequest) (*StatsResponse, error)
+	// Drops tells of the packets that network policies kept from pods, or pods from sending: the last ones and, when asked to
+	// follow, those to come.
+	Drops(*DropsRequest, grpc.ServerStreamingServer[DropsResponse]) error
+	// ListConnections shows the flows that the node translates, and the sockets on it that talk to services by datagrams.
+	// Connections of sockets on the node go to their endpoint by themselves: nothing is kept of them.
+	ListConnections(context.Context, *ListConnectionsRequest) (*ListConnectionsResponse, error)
+	// TraceConnection follows a connection that might be made through the node's maps, routes and policies, and says what
+	// would become of it and why. Nothing is sent.
+	TraceConnection(context.Context, *TraceConnectionRequest) (*TraceConnectionResponse, error)
 	mustEmbedUnimplementedNodeServiceServer()
 }
 
@@ -229,6 +289,15 @@ func (UnimplementedNodeServiceServer) PortForward(grpc.BidiStreamingServer[PortF
 }
 func (UnimplementedNodeServiceServer) Stats(context.Context, *StatsRequest) (*StatsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Stats not implemented")
+}
+func (UnimplementedNodeServiceServer) Drops(*DropsRequest, grpc.ServerStreamingServer[DropsResponse]) error {
+	return status.Error(codes.Unimplemented, "method Drops not implemented")
+}
+func (UnimplementedNodeServiceServer) ListConnections(context.Context, *ListConnectionsRequest) (*ListConnectionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListConnections not implemented")
+}
+func (UnimplementedNodeServiceServer) TraceConnection(context.Context, *TraceConnectionRequest) (*TraceConnectionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method TraceConnection not implemented")
 }
 func (UnimplementedNodeServiceServer) mustEmbedUnimplementedNodeServiceServer() {}
 func (UnimplementedNodeServiceServer) testEmbeddedByValue()                     {}
@@ -344,6 +413,53 @@ func _NodeService_Stats_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _NodeService_Drops_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(DropsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(NodeServiceServer).Drops(m, &grpc.GenericServerStream[DropsRequest, DropsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NodeService_DropsServer = grpc.ServerStreamingServer[DropsResponse]
+
+func _NodeService_ListConnections_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListConnectionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).ListConnections(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_ListConnections_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).ListConnections(ctx, req.(*ListConnectionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeService_TraceConnection_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TraceConnectionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).TraceConnection(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_TraceConnection_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).TraceConnection(ctx, req.(*TraceConnectionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // NodeService_ServiceDesc is the grpc.ServiceDesc for NodeService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -362,6 +478,14 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Stats",
 			Handler:    _NodeService_Stats_Handler,
+		},
+		{
+			MethodName: "ListConnections",
+			Handler:    _NodeService_ListConnections_Handler,
+		},
+		{
+			MethodName: "TraceConnection",
+			Handler:    _NodeService_TraceConnection_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
@@ -392,6 +516,11 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 			Handler:       _NodeService_PortForward_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "Drops",
+			Handler:       _NodeService_Drops_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "xebec/node/v1/node.proto",

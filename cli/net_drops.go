@@ -1,0 +1,191 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/client"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
+)
+
+type dropsOptions struct {
+	nodes      []string
+	follow     bool
+	namespaces bool // all
+}
+
+func (s *shell) netDropsCommand() *cobra.Command {
+	var o dropsOptions
+	cmd := &cobra.Command{
+		Use:   "drops [POD]",
+		Short: "Show what network policies dropped",
+		Long: "Show the packets that network policies kept from pods, or pods from sending: from where to where, and which\n" +
+			"policies select the pod. The node of each pod remembers the last ones, and counts all.",
+		Example: "  xebec net drops\n" +
+			"  xebec net drops web-0 -f\n" +
+			"  xebec net drops -A --node node-1",
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: s.completeOf("pods"),
+		RunE:              func(cmd *cobra.Command, args []string) error { return s.netDrops(cmd.Context(), args, o) },
+	}
+	flags := cmd.Flags()
+	flags.BoolVarP(&o.follow, "follow", "f", false, "go on with new drops, until interrupted")
+	flags.StringSliceVar(&o.nodes, "node", nil, "only of pods on these nodes")
+	flags.BoolVarP(&o.namespaces, "all-namespaces", "A", false, "of pods in all namespaces")
+	return cmd
+}
+
+func (s *shell) netDrops(ctx context.Context, args []string, o dropsOptions) error {
+	cl, err := s.client()
+	if err != nil {
+		return err
+	}
+	namespace, err := s.defaultNamespace()
+	if err != nil {
+		return err
+	}
+	var requests []*nodev1.DropsRequest
+	switch {
+	case len(args) == 1:
+		pod, err := s.podOf(ctx, cl, args, namespace)
+		if err != nil {
+			return err
+		}
+		requests = append(requests, &nodev1.DropsRequest{Target: &nodev1.Target{Namespace: namespace, Pod: pod.GetMetadata().GetName()}})
+	default:
+		if o.namespaces {
+			namespace = ""
+		}
+		names := o.nodes
+		if len(names) == 0 {
+			if names, err = s.nodeNames(ctx, cl); err != nil {
+				return err
+			}
+		}
+		for _, n := range names {
+			requests = append(requests, &nodev1.DropsRequest{Target: &nodev1.Target{Node: n}, Namespace: namespace})
+		}
+	}
+	if o.follow {
+		return s.followDrops(ctx, requests)
+	}
+	return s.lastDrops(ctx, requests)
+}
+
+func (s *shell) nodeNames(ctx context.Context, cl *client.Client) ([]string, error) {
+	bounded, cancel := s.bounded(ctx)
+	defer cancel()
+	nodes, _, err := client.List[*corev1.Node](bounded, cl, client.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, n := range nodes {
+		names = append(names, n.GetMetadata().GetName())
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// lastDrops shows what the nodes remember, of all of them in the order in which it happened.
+func (s *shell) lastDrops(ctx context.Context, requests []*nodev1.DropsRequest) error {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	var mu sync.Mutex
+	var all []*nodev1.DropsResponse
+	failures := s.eachDrop(ctx, requests, func(d *nodev1.DropsResponse) {
+		mu.Lock()
+		defer mu.Unlock()
+		all = append(all, d)
+	})
+	slices.SortStableFunc(all, func(a, b *nodev1.DropsResponse) int { return a.GetTime().AsTime().Compare(b.GetTime().AsTime()) })
+	t := &table{heads: []string{"TIME", "DIRECTION", "PROTOCOL", "FROM", "TO", "REASON"}, keep: 2}
+	for _, d := range all {
+		t.add(dropCells(d)...)
+	}
+	if len(all) > 0 {
+		t.print(s.Out)
+	} else if failures == nil {
+		s.notef("Nothing was dropped of late.")
+	}
+	return failures
+}
+
+// followDrops shows drops as they happen.
+func (s *shell) followDrops(ctx context.Context, requests []*nodev1.DropsRequest) error {
+	var mu sync.Mutex
+	for _, r := range requests {
+		r.Follow = true
+	}
+	return s.eachDrop(ctx, requests, func(d *nodev1.DropsResponse) {
+		mu.Lock()
+		defer mu.Unlock()
+		if d.GetSkipped() > 0 {
+			s.notef("%d more were dropped that are only counted.", d.GetSkipped())
+		}
+		s.printf("%s\n", strings.Join(dropCells(d), "  "))
+	})
+}
+
+// eachDrop asks all nodes at once. One that cannot be asked does not keep others from being shown.
+func (s *shell) eachDrop(ctx context.Context, requests []*nodev1.DropsRequest, show func(*nodev1.DropsResponse)) error {
+	var group errgroup.Group
+	for _, r := range requests {
+		group.Go(func() error {
+			err := s.dropsOf(ctx, r, show)
+			if err == nil || len(requests) == 1 || ctx.Err() != nil {
+				return err
+			}
+			s.notef("Node %s: %s", r.GetTarget().GetNode(), apierr.Message(err))
+			return errSome
+		})
+	}
+	return group.Wait()
+}
+
+func (s *shell) dropsOf(ctx context.Context, r *nodev1.DropsRequest, show func(*nodev1.DropsResponse)) error {
+	stream, err := nodev1.NewNodeServiceClient(s.conn).Drops(ctx, r)
+	if err != nil {
+		return err
+	}
+	for {
+		d, err := stream.Recv()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+		show(d)
+	}
+}
+
+func dropCells(d *nodev1.DropsResponse) []string {
+	from, to := d.GetFrom(), d.GetTo()
+	// The pod that policies select is one end, its peer the other.
+	source, target := d.GetPeer(), d.GetPod()
+	if d.GetDirection() == "egress" {
+		source, target = target, source
+	}
+	return []string{
+		d.GetTime().AsTime().Local().Format(time.TimeOnly), d.GetDirection(), d.GetProtocol(), named(from, source), named(to, target), d.GetMessage(),
+	}
+}
+
+// named is an address with the name of who has it, if that is known.
+func named(addr, name string) string {
+	if name == "" {
+		return addr
+	}
+	return addr + " (" + name + ")"
+}
