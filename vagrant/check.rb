@@ -32,6 +32,13 @@ failures << "the inventory has #{hosts}" unless hosts == { "masters" => names.fi
   { "network" => "192.168.56.1/24" } => "has host bits; write 192.168.56.0/24",
   { "cluster_cidr" => "10.300.0.0/16" } => "cluster_cidr: \"10.300.0.0/16\" is not an IPv4 prefix",
   { "cluster_cidr" => "10.96.0.0/12" } => "service_cidr: 10.96.0.0/16 overlaps cluster_cidr, 10.96.0.0/12",
+  { "access" => { "private" => { "open" => true, "allow" => [] } } } => "access.public: is missing",
+  { "access" => { "private" => { "open" => false, "allow" => [] }, "public" => { "open" => "no", "allow" => ["10.0.0.0/8"] * 41 } } } =>
+    ["access.public.open: \"no\" is neither", "has 41 prefixes, more than 40", "10.0.0.0/8 and 10.0.0.0/8 overlap"],
+  { "access" => { "private" => { "open" => true, "allow" => ["10.1.0.0/8"] }, "public" => { "open" => true, "allow" => [] } } } =>
+    "access.private.allow: 10.1.0.0/8 has host bits; write 10.0.0.0/8",
+  { "access" => { "private" => { "open" => true, "allow" => ["10.0.0.0/8"] }, "public" => { "open" => true, "allow" => [] } } } => "does not hold the machines' network",
+  { "access" => { "private" => { "open" => false, "allow" => [] }, "public" => { "open" => false, "allow" => [] } } } => "one of private and public must be open",
   { "programs" => 1 } => "programs: must be a directory",
 }.each do |change, wanted|
   Lab.new(good.merge(change), "lab.yaml")

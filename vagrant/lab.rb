@@ -14,8 +14,11 @@ class Lab
   # Machine is one virtual machine.
   Machine = Struct.new(:name, :group, :address, :cpus, :memory, keyword_init: true)
 
-  KEYS = %w[box box_version masters nodes network cluster_cidr service_cidr programs].freeze
+  KEYS = %w[box box_version masters nodes network cluster_cidr service_cidr access programs].freeze
   MACHINE_KEYS = %w[count cpus memory].freeze
+  ACCESS_KEYS = %w[open allow].freeze
+  # How many prefixes a gateway takes in one list.
+  MAX_PREFIXES = 40
   # What VirtualBox lets hosts use without a change of its own configuration.
   VIRTUALBOX_RANGE = IPAddr.new("192.168.56.0/21")
   PROGRAMS = %w[xebec xebecd xebec-agent].freeze
@@ -93,6 +96,7 @@ class Lab
       "xebec_vip" => virtual_ip,
       "xebec_cluster_cidr" => cluster_cidr,
       "xebec_service_cidr" => service_cidr,
+      "xebec_access" => %w[private public].to_h { |k| [k, { "closed" => !@settings["access"][k]["open"], "allow" => @settings["access"][k]["allow"] }] },
       "xebec_bin_dir" => programs,
       "xebec_user_context" => true,
     }
@@ -116,6 +120,7 @@ class Lab
     check_machines("masters", [1, 3, 5], "1, 3 or 5: an even number of etcd members bears no more losses than one less")
     check_machines("nodes", (0..50).to_a, "a number from 0 to 50")
     check_networks
+    check_access
   end
 
   def check_keys(prefix, given, known)
@@ -145,8 +150,46 @@ class Lab
     problem("network: #{@settings["network"]} is not within #{VIRTUALBOX_RANGE}/21, which is what VirtualBox allows")
   end
 
+  def check_access
+    access = @settings["access"]
+    return problem("access: must have private and public") unless access.is_a?(Hash)
+
+    check_keys("access.", access, %w[private public])
+    lists = %w[private public].to_h { |k| [k, check_endpoint(k, access[k])] }.compact
+    problem("access: one of private and public must be open") if lists.size == 2 && access.values.none? { |e| e["open"] }
+    network = parse("network")
+    return if network.nil? || !lists["private"] || lists["private"].empty? || lists["private"].any? { |p| p.include?(network) }
+
+    problem("access.private.allow: does not hold the machines' network, #{@settings["network"]}: the nodes could not join")
+  end
+
+  # Returns the prefixes that an endpoint admits, nil when something is wrong with them.
+  def check_endpoint(name, of)
+    return problem("access.#{name}: must have #{ACCESS_KEYS.join(" and ")}") && nil unless of.is_a?(Hash)
+
+    check_keys("access.#{name}.", of, ACCESS_KEYS)
+    problem("access.#{name}.open: #{of["open"].inspect} is neither true nor false") unless [true, false].include?(of["open"])
+    allow = of["allow"]
+    return problem("access.#{name}.allow: must be a list of prefixes, [] for everywhere") && nil unless allow.is_a?(Array)
+
+    problem("access.#{name}.allow: must be [] where it is not open") if of["open"] == false && !allow.empty?
+    problem("access.#{name}.allow: has #{allow.size} prefixes, more than #{MAX_PREFIXES}") if allow.size > MAX_PREFIXES
+    prefixes = allow.map { |text| parse_prefix("access.#{name}.allow", text) }
+    return nil unless prefixes.all?
+
+    prefixes.zip(allow).combination(2) do |(one, a), (two, b)|
+      problem("access.#{name}.allow: #{a} and #{b} overlap") if one.include?(two) || two.include?(one)
+    end
+    prefixes
+  end
+
+  # A network of the machines is said to be wrong once, by its first check.
   def parse(key)
-    text = @settings[key]
+    @parsed ||= {}
+    @parsed.fetch(key) { @parsed[key] = parse_prefix(key, @settings[key]) }
+  end
+
+  def parse_prefix(key, text)
     return problem("#{key}: #{text.inspect} is not an IPv4 prefix such as 10.244.0.0/16") && nil unless text.is_a?(String) && text.match?(%r{\A[0-9.]+/[0-9]+\z})
 
     prefix = IPAddr.new(text, Socket::AF_INET)

@@ -124,6 +124,14 @@ func (s *site) add(name string, addr netip.Addr) *host {
 	s.t.Helper()
 	h := &host{site: s, name: name, addr: addr, netns: s.prefix + "-" + name, dir: filepath.Join(s.dir, name)}
 	s.hosts = append(s.hosts, h)
+	h.install()
+	return h
+}
+
+// install makes the host's disks, with a fresh system.
+func (h *host) install() {
+	s, name, addr := h.site, h.name, h.addr
+	s.t.Helper()
 	upper := filepath.Join(h.dir, "upper")
 	for _, dir := range []string{"upper/etc/ssh", "upper/etc/systemd/system/sysinit.target.wants", "upper/root/.ssh", "work", "root", "containerd"} {
 		if err := os.MkdirAll(filepath.Join(h.dir, dir), 0o755); err != nil {
@@ -158,7 +166,18 @@ func (s *site) add(name string, addr netip.Addr) *host {
 	if err != nil {
 		s.t.Fatalf("mount the disk of %s: %v", name, err)
 	}
-	return h
+}
+
+// reinstall gives a host that is off empty disks and boots it: another machine under the same name.
+func (h *host) reinstall() error {
+	if err := h.remove(); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(h.dir); err != nil {
+		return err
+	}
+	h.install()
+	return h.boot()
 }
 
 // boot starts the host and returns once it takes ssh connections.
@@ -171,7 +190,7 @@ func (h *host) boot() error {
 	wire := h.site.prefix + "-wire"
 	for _, args := range [][]string{
 		{"-n", wire, "link", "add", h.name, "type", "veth", "peer", "name", "eth0", "netns", h.netns},
-		{"-n", wire, "link", "set", h.name, "master", "wire", "up"},
+		{"-n", wire, "link", "set", h.name, "master", "wire1", "up"},
 		{"-n", h.netns, "addr", "add", h.addr.String() + "/24", "dev", "eth0"},
 		{"-n", h.netns, "link", "set", "eth0", "up"},
 		{"-n", h.netns, "route", "add", "default", "via", "10.91.7.1"},
@@ -273,12 +292,17 @@ func (h *host) remove() error {
 
 // control runs a program where the person is who installs the cluster: on the wire, beside the hosts.
 func (s *site) control(ctx context.Context, env []string, name string, args ...string) (string, error) {
+	return s.controlIn(ctx, s.prefix+"-wire", env, name, args...)
+}
+
+// controlIn runs a program with the addresses of a network namespace.
+func (s *site) controlIn(ctx context.Context, netns string, env []string, name string, args ...string) (string, error) {
 	const group = "/control"
 	if err := s.hier.Create(s.prefix+group, false); err != nil {
 		return "", err
 	}
 	var out bytes.Buffer
-	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--net=/run/netns/" + s.prefix + "-wire", name}, args...)...)
+	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--net=/run/netns/" + netns, name}, args...)...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.WaitDelay = 5 * time.Second

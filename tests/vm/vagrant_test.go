@@ -154,6 +154,7 @@ nodes: {count: %d, cpus: 1, memory: 768}
 network: %s0/24
 cluster_cidr: 10.244.0.0/16
 service_cidr: 10.96.0.0/16
+access: {private: {open: true, allow: []}, public: {open: true, allow: []}}
 programs: %s
 `, masters, nodes, network, l.bin)
 	if err := os.WriteFile(filepath.Join(l.dir, "vagrant", "lab.yaml"), []byte(settings), 0o644); err != nil {

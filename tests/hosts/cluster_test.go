@@ -1,0 +1,481 @@
+package hosts
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// stepsVariable names the steps to run, as a regular expression, for those who work on one of them: the first always runs.
+const stepsVariable = "XEBEC_HOSTS_STEPS"
+
+// TestClusterOnBareHosts goes through the life of a cluster, each step on what the one before left.
+func TestClusterOnBareHosts(t *testing.T) {
+	needHosts(t)
+	c := bareHosts(t, group{"masters", "master", 3, 11}, group{"nodes", "node", 2, 101})
+	only := regexp.MustCompile(os.Getenv(stepsVariable))
+	for i, step := range []struct {
+		name string
+		do   func()
+	}{
+		{"install", c.checkInstall},
+		{"second run", c.checkSecondRun},
+		{"access", c.checkAccess},
+		{"upgrade", c.checkUpgrade},
+		{"certificates", c.checkCertificates},
+		{"restore", c.checkRestore},
+		{"lost master", c.checkLostMaster},
+		{"nodes", c.checkNodes},
+		{"reboot", c.checkReboot},
+		{"reset", c.checkReset},
+	} {
+		if i > 0 && !only.MatchString(step.name) {
+			continue
+		}
+		began := time.Now()
+		step.do()
+		t.Logf("=== %s took %.0f s", step.name, time.Since(began).Seconds())
+	}
+}
+
+// TestEveryRoleOnHostsOfItsOwn has etcd and the load balancer beside the masters instead of on them.
+func TestEveryRoleOnHostsOfItsOwn(t *testing.T) {
+	needHosts(t)
+	c := bareHosts(t, group{"etcd", "etcd", 1, 31}, group{"load_balancers", "balancer", 1, 21}, group{"masters", "master", 2, 11}, group{"nodes", "node", 1, 101})
+	c.checkInstall()
+	c.checkSecondRun()
+	for _, p := range c.services() {
+		if (p.service == "etcd") != strings.HasPrefix(p.host, "etcd") {
+			t.Errorf("%s runs on %s", p.service, p.host)
+		}
+	}
+	if h := c.holder(); h.name != "balancer-1" {
+		t.Errorf("the virtual IP is at %s", h.name)
+	}
+	// One master away, the other serves; and etcd's authorities are replaced where it is.
+	if err := c.host("master-1").cutPower(); err != nil {
+		t.Fatal(err)
+	}
+	c.until(time.Minute, "calls go to the other master", func() bool {
+		_, err := c.xebec(5*time.Second, "label", "--overwrite", "deployment/echo", "lost=master-1", "--request-timeout", "4s")
+		return err == nil
+	})
+	if err := c.host("master-1").boot(); err != nil {
+		t.Fatal(err)
+	}
+	c.mustPlaybook("rotate-ca.yml")
+	if shown := c.certificate("10.91.7.31:2379"); !strings.Contains(shown, "ca 2") {
+		t.Errorf("etcd shows %s", shown)
+	}
+	c.checkReset()
+}
+
+// checkInstall installs the cluster and runs a service and a pod that reaches it.
+func (c *installed) checkInstall() {
+	c.t.Helper()
+	c.mustPlaybook("site.yml")
+	c.t.Log(c.mustXebec(10*time.Second, "get", "nodes", "-o", "wide"))
+	for _, image := range []string{"echo", "client"} {
+		c.mustXebec(time.Minute, "image", "load", filepath.Join(c.binaries, "images", image+".tar"))
+	}
+	c.mustXebec(10*time.Second, "apply", "-f", filepath.Join(c.repository, "samples"))
+	c.mustXebec(2*time.Minute, "wait", "--for=condition=Available", "deployment/echo", "--timeout=110s")
+	c.mustXebec(2*time.Minute, "wait", "--for=condition=Ready", "pod/client", "--timeout=110s")
+	answers := c.reach("--count", "30", "--interval", "20ms")
+	pods := map[string]bool{}
+	for _, pod := range regexp.MustCompile(`echo-\w+-\w+`).FindAllString(answers, -1) {
+		pods[pod] = true
+	}
+	if len(pods) < 2 {
+		c.t.Errorf("30 calls of a service with three pods were answered by %v:\n%s", pods, answers)
+	}
+}
+
+// reach calls the service from the client pod and returns the answers.
+func (c *installed) reach(more ...string) string {
+	c.t.Helper()
+	return c.mustXebec(time.Minute, append([]string{"exec", "client", "--", "/client", "get", "http://echo/name"}, more...)...)
+}
+
+// running returns the containers of all pods, each with the time of its start.
+func (c *installed) running() []string {
+	c.t.Helper()
+	out := c.mustXebec(20*time.Second, "get", "pods", "-o",
+		`jsonpath={range .items[*]}{.metadata.name} {.status.containerStatuses[0].containerID} {.status.containerStatuses[0].state.running.startedAt}{"\n"}{end}`)
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	slices.Sort(lines)
+	return lines
+}
+
+// sameContainers checks that something left the pods alone.
+func (c *installed) sameContainers(what string, before []string) {
+	c.t.Helper()
+	if now := c.running(); !slices.Equal(now, before) {
+		c.t.Errorf("the pods did not run on through the %s:\n%s\nwere\n%s", what, strings.Join(now, "\n"), strings.Join(before, "\n"))
+	}
+}
+
+func (c *installed) checkSecondRun() {
+	c.t.Helper()
+	second := c.mustPlaybook("site.yml")
+	lines := recap.FindAllStringSubmatch(second, -1)
+	if len(lines) != len(c.hosts)+1 {
+		c.t.Errorf("the recap of the second run has %d hosts, want %d and the control host:\n%s", len(lines), len(c.hosts), lastLines([]byte(second), 40))
+	}
+	for _, line := range lines {
+		if line[2] != "0" {
+			c.t.Errorf("the second run changed %s things on %s:\n%s", line[2], line[1], changes(second))
+		}
+	}
+}
+
+// checkAccess restricts from where the cluster takes calls: through the load balancer too it is the client that counts.
+func (c *installed) checkAccess() {
+	c.t.Helper()
+	fromNode := func() (string, error) {
+		ctx, cancel := context.WithTimeout(c.t.Context(), 20*time.Second)
+		defer cancel()
+		return c.controlIn(ctx, c.host("node-1").netns, []string{"XEBECCONFIG=" + filepath.Join(c.state, "config")},
+			filepath.Join(c.binaries, "xebec"), "get", "nodes", "--request-timeout", "5s")
+	}
+	if out, err := fromNode(); err != nil {
+		c.t.Errorf("from a node, where nothing is restricted: %v\n%s", err, out)
+	}
+	c.mustXebec(20*time.Second, "cluster", "access", "set", "--public-cidrs", "10.91.7.1/32")
+	if out, err := fromNode(); err == nil {
+		c.t.Errorf("a node, which is not in the list, is served:\n%s", out)
+	}
+	c.mustXebec(20*time.Second, "get", "nodes")
+	c.mustXebec(20*time.Second, "cluster", "access", "reset")
+	if out, err := fromNode(); err != nil {
+		c.t.Errorf("from a node, where nothing is restricted again: %v\n%s", err, out)
+	}
+}
+
+// broken makes a service of a host fail to start.
+const broken = `[Service]
+ExecStartPre=/bin/sh -c "echo the wheel came off this host; exit 1"`
+
+// checkUpgrade puts other programs on every host while a client goes on calling. One host fails at first; when it is
+// mended, the run goes on where it was. In the end the programs of before are put back.
+func (c *installed) checkUpgrade() {
+	c.t.Helper()
+	next, before := c.nextPrograms(), c.running()
+	// The client pod has no controller; where agents are replaced under running pods, they are to stay.
+	upgrade := func(dir string) (string, error) {
+		return c.playbook("upgrade.yml", "-e", "xebec_bin_dir="+dir, "-e", "xebec_drain=false")
+	}
+	must := func(dir string) {
+		if out, err := upgrade(dir); err != nil {
+			c.t.Fatalf("upgrade: %v\n%s", err, lastLines([]byte(out), 60))
+		}
+		c.checkPrograms(dir)
+	}
+	c.calls("upgrade", func() {
+		dropIn := "/etc/systemd/system/xebec-scheduler.service.d"
+		c.ssh("master-2", fmt.Sprintf("mkdir %s; echo '%s' >%[1]s/broken.conf; systemctl daemon-reload", dropIn, broken))
+		out, err := upgrade(next)
+		if err == nil || !strings.Contains(out, "the wheel came off this host") {
+			c.t.Errorf("the run does not end with what is wrong on master-2: %v\n%s", err, lastLines([]byte(out), 60))
+		}
+		for _, p := range c.services() {
+			if runs := c.runs(p, next); runs && p.host != "master-1" && p.host != "master-2" {
+				c.t.Errorf("%s has the new %s although a host before it failed", p.host, p.service)
+			}
+		}
+		c.ssh("master-2", fmt.Sprintf("rm -r %s; systemctl daemon-reload", dropIn))
+		must(next)
+	})
+	c.calls("way back", func() { must(c.binaries) })
+	c.sameContainers("upgrade and the way back", before)
+}
+
+// nextPrograms returns a directory with programs that do the same in other files.
+func (c *installed) nextPrograms() string {
+	c.t.Helper()
+	next := filepath.Join(c.dir, "next")
+	if err := os.Mkdir(next, 0o755); err != nil {
+		c.t.Fatal(err)
+	}
+	for _, program := range []string{"xebec", "xebecd", "xebec-agent"} {
+		content, err := os.ReadFile(filepath.Join(c.binaries, program))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(next, program), append(content, "next"...), 0o755); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	return next
+}
+
+// runs tells whether a process runs its program from a directory.
+func (c *installed) runs(p process, dir string) bool {
+	c.t.Helper()
+	want, err := os.Stat(filepath.Join(dir, p.program))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	have, err := os.Stat(fmt.Sprintf("/proc/%d/exe", p.pid))
+	return err == nil && have.Size() == want.Size()
+}
+
+// checkPrograms checks that every service on every host runs the program from a directory.
+func (c *installed) checkPrograms(dir string) {
+	c.t.Helper()
+	found := c.services()
+	for _, p := range found {
+		if !c.runs(p, dir) {
+			c.t.Errorf("%s runs %s %s from another file", p.host, p.program, p.service)
+		}
+	}
+	units, err := filepath.Glob(filepath.Join(c.host("master-1").dir, "root/etc/systemd/system/xebec-*.service"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if want := 3*len(units) + 2; len(found) != want {
+		c.t.Errorf("%d services run on the hosts, want %d", len(found), want)
+	}
+}
+
+// checkCertificates replaces all certificates, and then the authorities as well, under a client that goes on calling.
+func (c *installed) checkCertificates() {
+	c.t.Helper()
+	before := c.running()
+	doors := []string{"10.91.7.11:6443", "10.91.7.12:7001", "10.91.7.13:2379", "10.91.7.13:2380", "10.91.7.101:10250"}
+	seen := map[string]string{}
+	for _, door := range doors {
+		seen[door] = c.certificate(door)
+	}
+	renewed := func(what, issuer string) {
+		c.t.Helper()
+		for _, door := range doors {
+			now := c.certificate(door)
+			if now == seen[door] || !strings.Contains(now, issuer) {
+				c.t.Errorf("after the %s %s shows %s, before it was %s", what, door, now, seen[door])
+			}
+			seen[door] = now
+		}
+	}
+	lived := c.services()
+	c.calls("rotation of certificates", func() { c.mustPlaybook("rotate-certificates.yml") })
+	renewed("rotation of certificates", "twin")
+	if now := c.services(); !slices.Equal(now, lived) {
+		c.t.Errorf("services were restarted for new certificates:\n%v\nwere\n%v", now, lived)
+	}
+	c.calls("rotation of authorities", func() { c.mustPlaybook("rotate-ca.yml") })
+	renewed("rotation of authorities", "ca 2")
+	notEtcd := func(all []process) []process {
+		return slices.DeleteFunc(all, func(p process) bool { return p.service == "etcd" })
+	}
+	if now := c.services(); !slices.Equal(notEtcd(now), notEtcd(lived)) {
+		c.t.Errorf("services were restarted for new authorities:\n%v\nwere\n%v", now, lived)
+	}
+	c.sameContainers("rotations", before)
+}
+
+// certificate returns serial number and issuer of what a server shows.
+func (c *installed) certificate(address string) string {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), 10*time.Second)
+	defer cancel()
+	conn, err := c.wire.Dial(ctx, netip.MustParseAddrPort(address))
+	if err != nil {
+		c.t.Fatalf("connect to %s: %v", address, err)
+	}
+	defer conn.Close()
+	// Whose it is gets looked at by the caller.
+	session := tls.Client(conn, &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"}, InsecureSkipVerify: true})
+	if err := session.HandshakeContext(ctx); err != nil {
+		c.t.Fatalf("handshake with %s: %v", address, err)
+	}
+	leaf := session.ConnectionState().PeerCertificates[0]
+	return fmt.Sprintf("%x of %s", leaf.SerialNumber, leaf.Issuer.CommonName)
+}
+
+// checkRestore loses all of etcd after a backup and has the cluster back with its pods, which ran on. A second restore of
+// the same backup finds clients that know later revisions than the first one's.
+func (c *installed) checkRestore() {
+	c.t.Helper()
+	c.mustPlaybook("backup.yml")
+	backups, err := filepath.Glob(filepath.Join(c.state, "backups", "*.db"))
+	if err != nil || len(backups) != 1 {
+		c.t.Fatalf("backups: %v, %v", backups, err)
+	}
+	before := c.running()
+	for range 2 {
+		c.mustXebec(20*time.Second, "label", "deployment/echo", "after=backup")
+		for _, h := range c.hosts {
+			if strings.HasPrefix(h.name, "master") {
+				if err := os.RemoveAll(filepath.Join(h.dir, "root/var/lib/xebec-etcd/data/member/snap")); err != nil {
+					c.t.Fatal(err)
+				}
+			}
+		}
+		c.mustPlaybook("restore.yml", "-e", "snapshot="+backups[0])
+		if labels := c.mustXebec(20*time.Second, "get", "deployment/echo", "-o", "jsonpath={.metadata.labels}"); strings.Contains(labels, "backup") {
+			c.t.Errorf("what came after the backup is there: %s", labels)
+		}
+		c.sameContainers("restore", before)
+		c.reach("--count", "10")
+	}
+	// What agents watch is the restored cluster: it makes and ends pods.
+	c.mustXebec(20*time.Second, "scale", "deployment/echo", "--replicas=4")
+	c.mustXebec(2*time.Minute, "rollout", "status", "deployment/echo", "--timeout=110s")
+	c.mustXebec(20*time.Second, "scale", "deployment/echo", "--replicas=3")
+	c.until(2*time.Minute, "the fourth pod is gone", func() bool { return len(c.running()) == len(before) })
+}
+
+// until waits for a condition, which it looks at ever so often.
+func (c *installed) until(limit time.Duration, what string, condition func() bool) {
+	c.t.Helper()
+	ticker := time.NewTicker(300 * time.Millisecond)
+	defer ticker.Stop()
+	for end := time.After(limit); !condition(); {
+		select {
+		case <-ticker.C:
+		case <-end:
+			c.t.Fatalf("not within %s: %s\n%s", limit, what, c.mustXebec(20*time.Second, "get", "pods,nodes", "-o", "wide"))
+		}
+	}
+}
+
+// checkLostMaster cuts the power of the master with the virtual IP and writes on through it; then an empty host takes the
+// lost one's place.
+func (c *installed) checkLostMaster() {
+	c.t.Helper()
+	lost := c.holder()
+	c.t.Logf("%s has the virtual IP and loses its power", lost.name)
+	if err := lost.cutPower(); err != nil {
+		c.t.Fatal(err)
+	}
+	since := time.Now()
+	for attempt := 0; ; attempt++ {
+		out, err := c.xebec(3*time.Second, "label", "--overwrite", "deployment/echo", fmt.Sprint("attempt=", attempt), "--request-timeout", "2s")
+		if err == nil {
+			break
+		}
+		if time.Since(since) > 2*time.Minute {
+			c.t.Fatalf("no write through the virtual IP within two minutes of the loss of %s: %v\n%s", lost.name, err, out)
+		}
+	}
+	c.t.Logf("the first write went through %.1f s after the loss of %s", time.Since(since).Seconds(), lost.name)
+	if now := c.holder(); now == lost {
+		c.t.Errorf("the virtual IP is still at %s", lost.name)
+	}
+	c.reach("--count", "10")
+
+	if err := lost.reinstall(); err != nil {
+		c.t.Fatal(err)
+	}
+	c.calls("replacement of a master", func() { c.mustPlaybook("replace-master.yml", "-e", "master="+lost.name) })
+	members := c.mustXebec(time.Minute, "etcd", "status", "--check")
+	if strings.Count(members, "follower")+strings.Count(members, "leader") != 3 || !strings.Contains(members, lost.name) {
+		c.t.Errorf("%s is no member with a vote:\n%s", lost.name, members)
+	}
+	c.checkSecondRun()
+}
+
+// checkNodes takes the node out that the client pod, which nobody would make again, is not on; and in again.
+func (c *installed) checkNodes() {
+	c.t.Helper()
+	node := "node-1"
+	if strings.Contains(c.mustXebec(20*time.Second, "get", "pod", "client", "-o", "wide"), node) {
+		node = "node-2"
+	}
+	c.mustPlaybook("remove-node.yml", "-e", "node="+node)
+	if nodes := c.mustXebec(20*time.Second, "get", "nodes"); strings.Contains(nodes, node) {
+		c.t.Errorf("%s was removed and is there:\n%s", node, nodes)
+	}
+	c.mustXebec(2*time.Minute, "wait", "--for=condition=Available", "deployment/echo", "--timeout=110s")
+	c.mustPlaybook("add-node.yml", "-e", "node="+node)
+	c.mustXebec(20*time.Second, "rollout", "restart", "deployment/echo")
+	c.mustXebec(2*time.Minute, "rollout", "status", "deployment/echo", "--timeout=110s")
+	if pods := c.mustXebec(20*time.Second, "get", "pods", "-o", "wide"); !strings.Contains(pods, node) {
+		c.t.Errorf("%s is back and gets no pods:\n%s", node, pods)
+	}
+	c.reach("--count", "10")
+}
+
+// checkReboot cuts the power of every host at once and has the cluster back by itself, with its pods.
+func (c *installed) checkReboot() {
+	c.t.Helper()
+	pods := func() string {
+		return c.mustXebec(20*time.Second, "get", "pods", "-o", `jsonpath={range .items[*]}{.metadata.name} {.metadata.uid}{"\n"}{end}`)
+	}
+	before, containers := pods(), c.running()
+	c.all("power cut", (*host).cutPower)
+	c.all("boot", (*host).boot)
+	since := time.Now()
+	for {
+		out, err := c.xebec(10*time.Second, "cluster", "status", "--check", "--request-timeout", "5s")
+		if err == nil {
+			break
+		}
+		if time.Since(since) > 4*time.Minute {
+			c.t.Fatalf("the cluster is not healthy four minutes after the power is back:\n%s", out)
+		}
+	}
+	c.t.Logf("the cluster is healthy %.1f s after the hosts are", time.Since(since).Seconds())
+	c.until(2*time.Minute, "every pod's container was started again", func() bool {
+		now := c.running()
+		same := slices.ContainsFunc(now, func(line string) bool { return slices.Contains(containers, line) || !strings.HasSuffix(line, "Z") })
+		return !same && len(now) == len(containers)
+	})
+	c.mustXebec(2*time.Minute, "wait", "--for=condition=Available", "deployment/echo", "--timeout=110s")
+	c.mustXebec(2*time.Minute, "wait", "--for=condition=Ready", "pod/client", "--timeout=110s")
+	if now := pods(); now != before {
+		c.t.Errorf("other pods are there after the power cut:\n%s\nwere\n%s", now, before)
+	}
+	c.reach("--count", "10")
+}
+
+// checkReset takes the installation off the hosts.
+func (c *installed) checkReset() {
+	c.t.Helper()
+	if out, err := c.playbook("reset.yml"); err == nil || !strings.Contains(out, "-e reset=twin") {
+		c.t.Errorf("a reset that nobody confirmed: %v\n%s", err, lastLines([]byte(out), 20))
+	}
+	c.mustPlaybook("reset.yml", "-e", "reset=twin")
+	if left := c.services(); len(left) > 0 {
+		c.t.Errorf("services run on: %v", left)
+	}
+	for _, h := range c.hosts {
+		upper := filepath.Join(h.dir, "upper")
+		err := filepath.WalkDir(upper, func(path string, entry os.DirEntry, err error) error {
+			name := strings.TrimPrefix(path, upper)
+			if err == nil && strings.Contains(filepath.Base(name), "xebec") && !strings.HasPrefix(name, "/var/log/journal") {
+				c.t.Errorf("%s keeps %s", h.name, name)
+			}
+			return err
+		})
+		if err != nil {
+			c.t.Error(err)
+		}
+		links, err := exec.Command("ip", "-n", h.netns, "-br", "link").Output()
+		if err != nil || strings.Contains(string(links), "xeb") {
+			c.t.Errorf("%s keeps interfaces: %s, %v", h.name, links, err)
+		}
+		pids, err := c.hier.Pids(h.cgroup())
+		if err != nil {
+			c.t.Error(err)
+		}
+		for _, pid := range pids {
+			if line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); strings.Contains(string(line), "containerd") || strings.Contains(string(line), "xebec") {
+				c.t.Errorf("%s runs on: %q", h.name, line)
+			}
+		}
+	}
+	if out, err := c.playbook("reset.yml", "-e", "reset=twin"); err != nil {
+		c.t.Errorf("a second reset: %v\n%s", err, lastLines([]byte(out), 20))
+	}
+}
