@@ -68,5 +68,8 @@ func (d *Datapath) eachHook(renew bool) error {
 			return fmt.Errorf("attaching %s to %s: %w", h.program, d.cfg.CgroupPath, err)
 		}
 	}
+	if err := d.six.attach(filepath.Join(d.cfg.PinPath, linksDir), dir, id, renew); err != nil {
+		return err
+	}
 	return d.eachUplinkHook(renew)
 }

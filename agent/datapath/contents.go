@@ -146,6 +146,9 @@ func (d *Datapath) Replace(wanted []Service) error {
 	var p plan
 	keep := make(map[bpf.SocketLBFrontend]struct{}, len(wanted))
 	for i := range wanted {
+		if wanted[i].Frontend.Addr().Is6() {
+			continue
+		}
 		keep[frontendKey(wanted[i].Frontend)] = struct{}{}
 		d.contents.put(&p, &wanted[i])
 	}
@@ -165,6 +168,9 @@ func (d *Datapath) Replace(wanted []Service) error {
 	if err := d.write(&p); err != nil {
 		return err
 	}
+	if err := d.six.replace(wanted); err != nil {
+		return err
+	}
 	if !d.attached {
 		return d.attach()
 	}
@@ -181,12 +187,19 @@ func (d *Datapath) Update(c Change) error {
 	}
 	var p plan
 	for i := range c.Put {
-		d.contents.put(&p, &c.Put[i])
+		if c.Put[i].Frontend.Addr().Is4() {
+			d.contents.put(&p, &c.Put[i])
+		}
 	}
 	for _, f := range c.Delete {
-		d.contents.remove(&p, frontendKey(f))
+		if f.Addr().Is4() {
+			d.contents.remove(&p, frontendKey(f))
+		}
 	}
-	return d.write(&p)
+	if err := d.write(&p); err != nil {
+		return err
+	}
+	return d.six.update(c)
 }
 
 // Verify reads the maps anew, so that the next Replace mends what others did to
@@ -195,6 +208,7 @@ func (d *Datapath) Verify() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.reload = true
+	d.six.doubt()
 	if err := d.refresh(); err != nil {
 		return err
 	}
@@ -216,7 +230,12 @@ func (d *Datapath) Dump() ([]Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := make([]Service, 0, len(now.services))
+	six, err := d.six.dump()
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Service, 0, len(now.services)+len(six))
+	out = append(out, six...)
 	for k, p := range now.services {
 		out = append(out, Service{
 			Frontend: frontendOf(k),

@@ -59,6 +59,9 @@ type Config struct {
 	// what arrives for pods behind it. Empty: there is no overlay.
 	OverlayLink string
 	OverlayIP   netip.Addr
+	// IPv6 balances sockets that talk IPv6 as well: the cluster is dual-stack.
+	// Without, frontends with IPv6 addresses are passed over.
+	IPv6 bool
 	// ClassicTC attaches the uplink's programs as clsact filters, as is done on
 	// kernels before 6.6, also where the kernel has tcx.
 	ClassicTC bool
@@ -77,6 +80,7 @@ type Datapath struct {
 	mu        sync.Mutex
 	objects   *ebpf.Collection
 	uplink    *ebpf.Collection // nil: there is none
+	six       *sockets6        // nil: there is none
 	peers     *ebpf.Program    // nil: the kernel cannot
 	table     *ebpf.MapSpec    // of the lookup table of a set
 	contents  contents
@@ -138,6 +142,9 @@ func Load(cfg Config) (*Datapath, error) {
 	if err == nil && cfg.NodeIP.IsValid() {
 		err = d.loadUplink(maps)
 	}
+	if err == nil && cfg.IPv6 {
+		d.six, err = loadSockets6(maps)
+	}
 	if err == nil {
 		err = d.start(found, links)
 	}
@@ -176,6 +183,7 @@ func (d *Datapath) Close() error {
 	if d.uplink != nil {
 		d.uplink.Close()
 	}
+	d.six.close()
 	return d.peers.Close()
 }
 

@@ -20,11 +20,16 @@ type candidate struct {
 // takes the ready endpoints and, when there is none, those that terminate but
 // still serve. With local only endpoints on the client's node count. Otherwise
 // those that the service prefers for the client are taken, if it prefers any.
-func (t *Table) selectBackends(svc *corev1.Service, port *corev1.ServicePort, endpoints []*discoveryv1.EndpointSlice, local bool) []netip.AddrPort {
+// All are of one family, IPv6 or IPv4.
+func (t *Table) selectBackends(svc *corev1.Service, port *corev1.ServicePort, endpoints []*discoveryv1.EndpointSlice, six, local bool) []netip.AddrPort {
 	publish := svc.GetSpec().GetPublishNotReadyAddresses()
+	family := "IPv4"
+	if six {
+		family = "IPv6"
+	}
 	var ready, draining []candidate
 	for _, slice := range endpoints {
-		if slice.GetAddressType() != "IPv4" {
+		if slice.GetAddressType() != family {
 			continue
 		}
 		target, ok := targetPort(slice, port)
@@ -40,7 +45,7 @@ func (t *Table) selectBackends(svc *corev1.Service, port *corev1.ServicePort, en
 			}
 			// All addresses of an endpoint are the same pod's: the first stands for it.
 			addr, err := netip.ParseAddr(ep.GetAddresses()[0])
-			if err != nil || !addr.Is4() {
+			if err != nil || addr.Is6() != six || addr.Is4In6() {
 				continue
 			}
 			c := conditionsOf(ep)

@@ -42,8 +42,8 @@ func (p Protocol) String() string {
 	}
 }
 
-// Frontend is an address that clients connect to. It is comparable. Only IPv4
-// addresses are supported.
+// Frontend is an address that clients connect to. It is comparable. From outside
+// only IPv4 addresses are served.
 type Frontend struct {
 	netip.AddrPort
 	Protocol Protocol
@@ -85,8 +85,8 @@ type Service struct {
 	// Sources are the IPv4 networks whose clients are served, sorted and without
 	// duplicates; none stands for all. They hold for packets from elsewhere.
 	Sources []netip.Prefix
-	// Backends are the IPv4 addresses that connections go to, sorted and without
-	// duplicates. A service without any refuses connections.
+	// Backends are the addresses, of the frontend's family, that connections go to,
+	// sorted and without duplicates. A service without any refuses connections.
 	Backends []netip.AddrPort
 }
 
@@ -295,7 +295,7 @@ func (t *Table) compute(k key) []*Service {
 				Frontend: Frontend{AddrPort: netip.AddrPortFrom(addr, uint16(number)), Protocol: protocol, Outside: outside},
 				Affinity: affinity(spec),
 				Maglev:   outside && t.spreadsByMaglev(svc),
-				Backends: t.selectBackends(svc, port, endpoints, local),
+				Backends: t.selectBackends(svc, port, endpoints, addr.Is6(), local),
 			}
 			out = append(out, s)
 			return s
@@ -412,23 +412,28 @@ func (t *Table) spreadsByMaglev(svc *corev1.Service) bool {
 	return t.maglev
 }
 
-// clusterIPs returns the service's IPv4 addresses; a headless service has none.
+// clusterIPs returns the service's addresses; a headless service has none.
 func clusterIPs(spec *corev1.ServiceSpec) []netip.Addr {
 	texts := spec.GetClusterIps()
 	if len(texts) == 0 {
 		texts = []string{spec.GetClusterIp()}
 	}
-	return addresses(texts)
+	return parse(texts)
 }
 
 // addresses returns the IPv4 addresses among the texts, each once, sorted.
 func addresses(texts []string) []netip.Addr {
+	return slices.DeleteFunc(parse(texts), func(a netip.Addr) bool { return !a.Is4() })
+}
+
+// parse returns the addresses among the texts, each once, sorted.
+func parse(texts []string) []netip.Addr {
 	if len(texts) == 0 {
 		return nil
 	}
 	out := make([]netip.Addr, 0, len(texts))
 	for _, text := range texts {
-		if addr, err := netip.ParseAddr(text); err == nil && addr.Is4() {
+		if addr, err := netip.ParseAddr(text); err == nil && !addr.Is4In6() {
 			out = append(out, addr)
 		}
 	}

@@ -21,6 +21,12 @@ func newService(name string, spec *corev1.ServiceSpec) *corev1.Service {
 
 // newSlice reads endpoints as "address flags [node]", flags being any of
 // r(eady), s(erving), t(erminating), or "-" for an endpoint that says nothing.
+func newSlice6(name, service string, port int32, endpoints ...string) *discoveryv1.EndpointSlice {
+	s := newSlice(name, service, port, endpoints...)
+	s.AddressType = "IPv6"
+	return s
+}
+
 func newSlice(name, service string, port int32, endpoints ...string) *discoveryv1.EndpointSlice {
 	s := &discoveryv1.EndpointSlice{
 		Metadata:    &metav1.ObjectMeta{Namespace: "ns", Name: name, Labels: map[string]string{serviceNameLabel: service}},
@@ -126,10 +132,18 @@ func TestTable(t *testing.T) {
 			}},
 			"ns/svc:dns 10.96.0.1:53/UDP -> [10.244.0.5:5353]\nns/svc:http 10.96.0.1:80/TCP -> [10.244.0.5:8080]",
 		},
-		"headless":               {spec("None"), []*discoveryv1.EndpointSlice{newSlice("a", "svc", 80, "10.244.0.5 rs")}, ""},
-		"external name":          {spec("10.96.0.1", func(s *corev1.ServiceSpec) { s.Type = "ExternalName" }), nil, ""},
-		"no address yet":         {spec(""), nil, ""},
-		"only IPv6":              {spec("fd00::1"), nil, ""},
+		"headless":       {spec("None"), []*discoveryv1.EndpointSlice{newSlice("a", "svc", 80, "10.244.0.5 rs")}, ""},
+		"external name":  {spec("10.96.0.1", func(s *corev1.ServiceSpec) { s.Type = "ExternalName" }), nil, ""},
+		"no address yet": {spec(""), nil, ""},
+		"only IPv6": {
+			spec("fd00::1"), []*discoveryv1.EndpointSlice{newSlice("a", "svc", 8080, "10.244.0.5 rs"), newSlice6("b", "svc", 8080, "fd00:1::5 rs")},
+			"ns/svc:http [fd00::1]:80/TCP -> [[fd00:1::5]:8080]",
+		},
+		"both families": {
+			spec("10.96.0.1", func(s *corev1.ServiceSpec) { s.ClusterIps = []string{"10.96.0.1", "fd00::1"} }),
+			[]*discoveryv1.EndpointSlice{newSlice("a", "svc", 8080, "10.244.0.5 rs"), newSlice6("b", "svc", 8080, "fd00:1::5 rs", "10.244.0.6 rs")},
+			"ns/svc:http 10.96.0.1:80/TCP -> [10.244.0.5:8080]\nns/svc:http [fd00::1]:80/TCP -> [[fd00:1::5]:8080]",
+		},
 		"another's slice":        {spec("10.96.0.1"), []*discoveryv1.EndpointSlice{newSlice("a", "other", 80, "10.244.0.5 rs")}, "ns/svc:http 10.96.0.1:80/TCP -> []"},
 		"an address of nonsense": {spec("10.96.0.1"), []*discoveryv1.EndpointSlice{newSlice("a", "svc", 80, "x rs", "fd00::2 rs")}, "ns/svc:http 10.96.0.1:80/TCP -> []"},
 	} {
