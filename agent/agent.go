@@ -132,6 +132,12 @@ func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
 	defer listen.Close()
 
 	m := readMachine(a.cfg.StateDir)
+	if err := m.configure(&a.cfg); err != nil {
+		return err
+	}
+	if err := rt.BoundPods(m.bounds()); err != nil {
+		return err
+	}
 	registrar := &registrar{
 		cfg: &a.cfg, client: a.client, log: a.log, machine: m, port: portOf(listen.Addr()), wake: make(chan struct{}, 1),
 		notReady: "the pod network is not up yet",
@@ -161,7 +167,7 @@ func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
 
 	set := pods.New(pods.Config{
 		StateDir: filepath.Join(a.cfg.StateDir, "pods"), SeccompDir: filepath.Join(a.cfg.StateDir, "seccomp"), NodeName: a.cfg.Node, HostIP: netip.MustParseAddr(a.cfg.Address),
-		MemoryBytes: m.memoryBytes, MilliCPU: m.milliCPU, PodProcesses: a.cfg.PodPIDs, DNS: netip.MustParseAddr(a.cfg.ClusterDNS), ClusterDomain: a.cfg.ClusterDomain,
+		MemoryBytes: m.memoryBytes, MilliCPU: m.milliCPU, PodProcesses: a.cfg.PodPIDs, Admit: registrar.admit, DNS: netip.MustParseAddr(a.cfg.ClusterDNS), ClusterDomain: a.cfg.ClusterDomain,
 		Drain: watch.drain, DrainTimeout: a.cfg.DrainTimeout,
 		Runtime: rt, Network: network{stack.pods, stack.enforcer}, Cluster: controlPlane{a.client}, Recorder: recorder{recorded}, Log: a.log,
 	})
@@ -169,7 +175,13 @@ func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
 		return err
 	}
 	defer set.Wait()
-	group.Go(func() error { return a.imageCollector(rt, set, recorded).Run(ctx) })
+	collector := a.imageCollector(rt, set, recorded)
+	group.Go(func() error { return collector.Run(ctx) })
+	evictor, err := a.evictor(m, rt, set, registrar, collector)
+	if err != nil {
+		return err
+	}
+	group.Go(func() error { return evictor.Run(ctx) })
 	registrar.setNotReady("")
 	group.Go(func() error { return watch.runPods(ctx, set) })
 

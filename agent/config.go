@@ -76,12 +76,36 @@ type Config struct {
 	ImageGCHighThresholdPercent int           `yaml:"imageGCHighThresholdPercent" help:"share of the disk in use from which unused images are removed; 100 for never"`
 	ImageGCLowThresholdPercent  int           `yaml:"imageGCLowThresholdPercent" help:"share of the disk in use at which that ends"`
 	ImageMinimumGCAge           time.Duration `yaml:"imageMinimumGCAge" help:"how long an image must have been unused to be removed"`
+	// Capacity replaces what the machine has, for machines that are shared: then what is left is what the node's pods leave of
+	// it. Each "resource=quantity", of cpu, memory, ephemeral-storage and pid.
+	Capacity []string `yaml:"capacity" help:"what the node has, as resource=quantity, where that is not all of the machine"`
+	// SystemReserved and KubeReserved are kept from pods, for the system and for the agent and containerd. The same
+	// resources.
+	SystemReserved []string `yaml:"systemReserved" help:"what is kept for the system, as resource=quantity"`
+	KubeReserved   []string `yaml:"kubeReserved" help:"what is kept for the agent and containerd, as resource=quantity"`
+	Eviction       Eviction `yaml:"eviction"`
 	// LeaseTTL is after what silence the node counts as lost.
 	LeaseTTL time.Duration `yaml:"leaseTTL" help:"how long after its last sign of life the node counts as lost"`
 
 	// Hollow, when not 0, runs so many simulated nodes instead of this one.
 	Hollow     int    `yaml:"hollow" help:"run so many simulated nodes, without containers, instead of this one"`
 	NamePrefix string `yaml:"namePrefix" help:"what simulated nodes' names begin with"`
+}
+
+// Eviction says when the node ends pods because it runs out of something. Signals are memory.available, nodefs.available,
+// nodefs.inodesFree, imagefs.available, imagefs.inodesFree and pid.available.
+type Eviction struct {
+	// Hard are the thresholds at which a pod is ended at once, each "signal<amount"; amounts are quantities or percentages.
+	Hard []string `yaml:"hard" help:"thresholds at which a pod is ended at once, as signal<amount"`
+	// Soft are those at which a pod is ended in order when they are crossed for as long as softGracePeriod says.
+	Soft            []string `yaml:"soft" help:"thresholds at which a pod is ended after a grace period, as signal<amount"`
+	SoftGracePeriod []string `yaml:"softGracePeriod" help:"grace periods of the soft thresholds, as signal=duration"`
+	// MinimumReclaim is what must be left on top of a threshold before all is well again, each "signal=amount".
+	MinimumReclaim []string `yaml:"minimumReclaim" help:"what must be left on top of a crossed threshold, as signal=amount"`
+	// PressureTransitionPeriod is how long a condition of the node stays after its last sign.
+	PressureTransitionPeriod time.Duration `yaml:"pressureTransitionPeriod" help:"how long a pressure condition stays after its last sign"`
+	// MaxPodGracePeriod bounds the time that a pod gets that is ended for a soft threshold.
+	MaxPodGracePeriod time.Duration `yaml:"maxPodGracePeriod" help:"most time for a pod that is ended for a soft threshold"`
 }
 
 // DefaultConfig returns the configuration that file and flags change.
@@ -93,6 +117,10 @@ func DefaultConfig() Config {
 		BackendSelection: "random", LoadBalancerClass: datapath.DefaultClass,
 		RegistryDir: "/etc/containerd/certs.d", MaxParallelImagePulls: 5,
 		ImageGCHighThresholdPercent: 85, ImageGCLowThresholdPercent: 80, ImageMinimumGCAge: 2 * time.Minute,
+		Eviction: Eviction{
+			Hard:                     []string{"memory.available<100Mi", "nodefs.available<10%", "nodefs.inodesFree<5%", "imagefs.available<15%", "imagefs.inodesFree<5%"},
+			PressureTransitionPeriod: 5 * time.Minute, MaxPodGracePeriod: 30 * time.Second,
+		},
 		MaxPods: 110, DrainTimeout: 5 * time.Second, LeaseTTL: 10 * time.Second, NamePrefix: "hollow-",
 	}
 }
@@ -160,6 +188,14 @@ func (c *Config) validateNode() error {
 	}
 	if c.ImageGCLowThresholdPercent < 0 || c.ImageGCLowThresholdPercent >= c.ImageGCHighThresholdPercent {
 		add("imageGCLowThresholdPercent", "%d is not less than imageGCHighThresholdPercent", c.ImageGCLowThresholdPercent)
+	}
+	if _, err := c.thresholds(); err != nil {
+		add("eviction", "%v", err)
+	}
+	for key, list := range map[string][]string{"capacity": c.Capacity, "systemReserved": c.SystemReserved, "kubeReserved": c.KubeReserved} {
+		if _, err := parseAmounts(list); err != nil {
+			add(key, "%v", err)
+		}
 	}
 	if !filepath.IsAbs(c.Cgroup) {
 		add("cgroup", "%q does not begin with a slash", c.Cgroup)

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/xebec-project/xebec/agent/eviction"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/kind"
@@ -44,7 +45,12 @@ type machine struct {
 	milliCPU    int64
 	memoryBytes int64
 	diskBytes   int64
-	info        *corev1.NodeSystemInfo
+	processes   int64
+	// shared tells of what the node has less than the machine, so that what is left is to be reckoned.
+	shared map[string]bool
+	// reserved is kept from pods, and evictAt is what must be left of it, by resource.
+	reserved, evictAt map[string]int64
+	info              *corev1.NodeSystemInfo
 }
 
 func readMachine(stateDir string) machine {
@@ -103,6 +109,8 @@ type registrar struct {
 	mu sync.Mutex
 	// notReady is why the node can't run pods, empty when it can.
 	notReady string
+	// pressures are the node's conditions of want; a map is never changed.
+	pressures map[eviction.Pressure]bool
 }
 
 // setNotReady changes why the node can't run pods; empty stands for that it can.
@@ -245,12 +253,12 @@ func (r *registrar) status(ctx context.Context, old *corev1.NodeStatus, now time
 		st = &corev1.NodeStatus{}
 	}
 	st.Capacity = capacity(r.machine.milliCPU, r.machine.memoryBytes, r.machine.diskBytes, int64(r.cfg.MaxPods))
-	st.Allocatable = st.Capacity
+	st.Allocatable = r.machine.allocatable(int64(r.cfg.MaxPods))
 	st.Addresses = []*corev1.NodeAddress{{Type: "InternalIP", Address: r.cfg.Address}, {Type: "Hostname", Address: r.cfg.Node}}
 	st.DaemonEndpoints = &corev1.NodeDaemonEndpoints{KubeletEndpoint: &corev1.DaemonEndpoint{Port: r.port}}
 	runtimeVersion := st.GetNodeInfo().GetContainerRuntimeVersion()
 	r.mu.Lock()
-	notReady := r.notReady
+	notReady, pressures := r.notReady, r.pressures
 	r.mu.Unlock()
 	v, err := r.runtime(ctx)
 	if err == nil {
@@ -264,7 +272,21 @@ func (r *registrar) status(ctx context.Context, old *corev1.NodeStatus, now time
 		st.Images = list
 	}
 	setCondition(st, kind.NodeReady, notReady == "", "AgentReady", "AgentNotReady", notReady, now)
+	for _, p := range eviction.Pressures {
+		setPressure(st, p, pressures[p], now)
+	}
 	return st
+}
+
+// setPressure sets a condition of want, whose good state is "False".
+func setPressure(st *corev1.NodeStatus, p eviction.Pressure, under bool, now time.Time) {
+	what := map[eviction.Pressure]string{eviction.MemoryPressure: "memory", eviction.DiskPressure: "disk space", eviction.PIDPressure: "process ids"}[p]
+	short := strings.ReplaceAll(string(p), "Pressure", "")
+	setCondition(st, string(p), under, "KubeletHasInsufficient"+short, "KubeletHasSufficient"+short, "the node has enough "+what, now)
+	if under {
+		c := st.Conditions[slices.IndexFunc(st.Conditions, func(c *corev1.NodeCondition) bool { return c.GetType() == string(p) })]
+		c.Message = "the node runs short of " + what
+	}
 }
 
 // setCondition sets a condition, whose time of transition changes only with its status.

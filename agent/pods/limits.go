@@ -60,7 +60,7 @@ func (w *worker) measure(ctx context.Context, pod *corev1.Pod) {
 					continue
 				}
 				if used > limit {
-					w.evict(fmt.Sprintf("Usage of EmptyDir volume %q exceeds the limit %q.", v.GetName(), v.GetVolumeSource().GetEmptyDir().GetSizeLimit().GetString_()))
+					w.evict(fmt.Sprintf("Usage of EmptyDir volume %q exceeds the limit %q.", v.GetName(), v.GetVolumeSource().GetEmptyDir().GetSizeLimit().GetString_()), 0)
 					return
 				}
 			}
@@ -68,12 +68,19 @@ func (w *worker) measure(ctx context.Context, pod *corev1.Pod) {
 	})
 }
 
-// evict makes the worker end the pod for good.
-func (w *worker) evict(message string) {
+// evict makes the worker end the pod for good. A pod that has taken more than its share already gets no grace.
+func (w *worker) evict(message string, grace time.Duration) {
 	w.mu.Lock()
-	w.evicted = cause{reasonEvicted, message}
+	w.evicted = eviction{cause: cause{reasonEvicted, message}, since: time.Now(), grace: grace}
 	w.mu.Unlock()
 	w.nudge()
+}
+
+// eviction is a pod's end by the node's decision; its reason is empty while there is none.
+type eviction struct {
+	cause
+	since time.Time
+	grace time.Duration
 }
 
 // endEvicted kills what runs of an evicted pod and then tells that it failed. It returns false for a pod that was not
@@ -85,11 +92,10 @@ func (w *worker) endEvicted(ctx context.Context, pod *corev1.Pod) (evicted bool,
 	if why.reason == "" {
 		return false, 0, nil
 	}
-	// It has taken more than its share already: it gets no grace.
-	next, err = w.stopAll(ctx, pod, time.Now(), 0)
+	next, err = w.stopAll(ctx, pod, why.since, why.grace)
 	if err == nil && next == 0 {
 		w.cfg.Recorder.Event(pod, "Warning", reasonEvicted, why.message)
-		w.publish(pod, why, false)
+		w.publish(pod, why.cause, false)
 	}
 	return true, next, err
 }

@@ -110,6 +110,11 @@ func podStatus(pod *corev1.Pod, s seen) *corev1.PodStatus {
 		st.Reason, st.Message = old.GetReason(), old.GetMessage()
 	}
 	st.Conditions = conditions(pod, s, st.Phase)
+	if s.failed.reason == reasonEvicted {
+		st.Conditions = append(st.Conditions, &corev1.PodCondition{
+			Type: "DisruptionTarget", Status: "True", Reason: "TerminationByKubelet", Message: s.failed.message, LastTransitionTime: stamp(s.now),
+		})
+	}
 	return st
 }
 

@@ -60,8 +60,8 @@ type worker struct {
 	newImages bool
 	// stale tells that what projected volumes show may have changed.
 	stale bool
-	// evicted is why the pod is ended for good, its reason empty while it is not.
-	evicted cause
+	// evicted is why and how the pod is ended for good.
+	evicted eviction
 	// instances is what the last round saw, by container name.
 	instances map[string]seenInstance
 
@@ -218,7 +218,7 @@ func (w *worker) sync(ctx context.Context) (time.Duration, error) {
 			return 0, err
 		}
 	}
-	if !leaving && !w.done(pod) && forbidden(pod).reason == "" {
+	if !leaving && !w.done(pod) && w.refused(pod).reason == "" {
 		// What runs already is probed at its address, so that this comes first; what fails here fails again below.
 		_ = w.ensureSandbox(ctx, pod)
 	}
@@ -253,7 +253,7 @@ func (w *worker) sync(ctx context.Context) (time.Duration, error) {
 	if evicted, next, err := w.endEvicted(ctx, pod); evicted {
 		return next, err
 	}
-	if why := forbidden(pod); why.reason != "" {
+	if why := w.refused(pod); why.reason != "" {
 		w.publish(pod, why, false)
 		return 0, nil
 	}

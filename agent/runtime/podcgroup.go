@@ -15,17 +15,32 @@ import (
 // SetUpPod makes a pod's cgroup, which holds those of its containers, and bounds what they use together. It is
 // idempotent, and changes the bounds of a pod that runs.
 func (r *Runtime) SetUpPod(uid string, bounds Resources, processes int64) error {
+	if err := r.setUpCgroup(r.podCgroup(uid), bounds, processes); err != nil {
+		return fmt.Errorf("bounding the cgroup of pod %s: %w", uid, err)
+	}
+	return nil
+}
+
+// BoundPods bounds what all pods use together. It is idempotent, and may be called while pods run.
+func (r *Runtime) BoundPods(bounds Resources, processes int64) error {
+	if err := r.setUpCgroup(filepath.Join("/", r.cfg.CgroupParent), bounds, processes); err != nil {
+		return fmt.Errorf("bounding the cgroup of all pods: %w", err)
+	}
+	return nil
+}
+
+func (r *Runtime) setUpCgroup(cgroup string, bounds Resources, processes int64) error {
 	roots, err := hierarchies()
 	if err != nil {
-		return fmt.Errorf("making the cgroup of pod %s: %w", uid, err)
+		return err
 	}
 	files := podFiles(bounds, processes)
 	var errs []error
 	for _, root := range roots {
-		dir := filepath.Join(root, r.podCgroup(uid))
+		dir := filepath.Join(root, cgroup)
 		if len(roots) == 1 {
 			if err := delegate(root, r.cfg.CgroupParent); err != nil {
-				return fmt.Errorf("making the cgroup of pod %s: %w", uid, err)
+				return err
 			}
 		} else if !controls(root, files) {
 			// A tree with none of the controllers is left to runc, which knows which of them it needs.
@@ -43,10 +58,7 @@ func (r *Runtime) SetUpPod(uid string, bounds Resources, processes int64) error 
 			}
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("bounding the cgroup of pod %s: %w", uid, err)
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // controllers are those whose files podFiles writes.

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
 )
 
 // Usage is what the processes of a cgroup use.
@@ -28,6 +32,38 @@ func (r *Runtime) PodUsage(uid string) (Usage, error) { return CgroupUsage(r.pod
 // ContainerUsage returns what one attempt of a container uses, by its id.
 func (r *Runtime) ContainerUsage(podUID, id string) (Usage, error) {
 	return CgroupUsage(filepath.Join(r.podCgroup(podUID), id))
+}
+
+// AllUsage returns what all pods use together.
+func (r *Runtime) AllUsage() (Usage, error) {
+	return CgroupUsage(filepath.Join("/", r.cfg.CgroupParent))
+}
+
+// PodDiskUsage returns the bytes that a pod's containers have written to their own file systems.
+func (r *Runtime) PodDiskUsage(ctx context.Context, uid string) (int64, error) {
+	ctx, cancel := context.WithTimeout(r.ctx(ctx), callTimeout)
+	defer cancel()
+	s := r.client.SnapshotService(r.cfg.Snapshotter)
+	var names []string
+	err := s.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
+		names = append(names, info.Name)
+		return nil
+	}, fmt.Sprintf("labels.%q==%q", labelPodUID, uid))
+	if err != nil {
+		return 0, fmt.Errorf("listing the file systems of pod %s: %w", uid, err)
+	}
+	var sum int64
+	for _, name := range names {
+		u, err := s.Usage(ctx, name)
+		if errdefs.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("measuring file system %s: %w", name, err)
+		}
+		sum += u.Size
+	}
+	return sum, nil
 }
 
 // CgroupUsage returns what the processes in a cgroup and those below it use, with cgroup v1 and v2. The error wraps
@@ -53,7 +89,7 @@ func usageV2(dir string) (Usage, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		// The root has none: it is the whole machine.
-		if u.Memory, err = machineMemory(); err != nil {
+		if u.Memory, err = MachineMemory(); err != nil {
 			return Usage{}, err
 		}
 	case err != nil:
@@ -92,7 +128,8 @@ func usageV1(cgroup string) (Usage, error) {
 	return Usage{CPU: time.Duration(cpu), Memory: max(used-stat["total_inactive_file"], 0), Processes: pids}, nil
 }
 
-func machineMemory() (int64, error) {
+// MachineMemory returns the bytes of the machine's memory that are in use and can't be dropped at once.
+func MachineMemory() (int64, error) {
 	info, err := fields("/proc/meminfo")
 	if err != nil {
 		return 0, err

@@ -21,6 +21,13 @@ const (
 	TaintNoExecute        = "NoExecute"
 )
 
+// Taints that tell what a node runs short of, as Kubernetes names them.
+const (
+	TaintMemoryPressure = "node.kubernetes.io/memory-pressure"
+	TaintDiskPressure   = "node.kubernetes.io/disk-pressure"
+	TaintPIDPressure    = "node.kubernetes.io/pid-pressure"
+)
+
 // States of a condition, of any kind.
 const (
 	ConditionTrue    = "True"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -133,7 +134,33 @@ func (l *liveness) markSilent(ctx context.Context, node *corev1.Node) (*corev1.N
 	return updated, nil
 }
 
-// taint keeps the taints that follow from the Ready condition, and leaves all others alone. While no node is heard of
+// shortages are the taints that follow from conditions of want: no further pods come to such a node.
+var shortages = map[string]string{
+	"MemoryPressure": kind.TaintMemoryPressure,
+	"DiskPressure":   kind.TaintDiskPressure,
+	"PIDPressure":    kind.TaintPIDPressure,
+}
+
+// taintShortages makes the taints of want follow their conditions.
+func taintShortages(node *corev1.Node, taints []*corev1.Taint) []*corev1.Taint {
+	for _, condition := range slices.Sorted(maps.Keys(shortages)) {
+		key := shortages[condition]
+		is := func(t *corev1.Taint) bool { return t.GetKey() == key && t.GetEffect() == noSchedule }
+		switch kind.NodeCondition(node, condition).GetStatus() {
+		case kind.ConditionTrue:
+			if !slices.ContainsFunc(taints, is) {
+				taints = append(taints, &corev1.Taint{Key: key, Effect: noSchedule})
+			}
+		case conditionUnknown:
+			// A silent node is as it was last.
+		default:
+			taints = slices.DeleteFunc(taints, is)
+		}
+	}
+	return taints
+}
+
+// taint keeps the taints that follow from the node's conditions, and leaves all others alone. While no node is heard of
 // none is tainted NoExecute, so that no pod is evicted; when the first is back, the time of the others counts anew.
 func (l *liveness) taint(ctx context.Context, node *corev1.Node) error {
 	want := ""
@@ -160,6 +187,7 @@ func (l *liveness) taint(ctx context.Context, node *corev1.Node) error {
 			}
 		}
 	}
+	kept = taintShortages(node, kept)
 	if len(kept) == len(node.GetSpec().GetTaints()) && slices.EqualFunc(kept, node.GetSpec().GetTaints(), func(a, b *corev1.Taint) bool { return proto.Equal(a, b) }) {
 		return nil
 	}

@@ -1,0 +1,161 @@
+package eviction
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// settle is how long an evicted pod may take to go before the next one is.
+const settle = 30 * time.Second
+
+// Observation is how much there is of something, and how much of it is left.
+type Observation struct{ Available, Capacity int64 }
+
+// Config says when to evict, and how.
+type Config struct {
+	Thresholds []Threshold
+	// Every is how often the node is looked at.
+	Every time.Duration
+	// Transition is how long a condition stays after its last sign, so that it does not flap.
+	Transition time.Duration
+	// MaxGrace bounds the time that a pod gets that is evicted for a soft threshold.
+	MaxGrace time.Duration
+
+	// Observe tells what is left on the node. A signal that is absent is not watched.
+	Observe func(context.Context) (map[Signal]Observation, error)
+	// Pods returns the pods that run, with what they use.
+	Pods func(context.Context, Signal) ([]Pod, error)
+	// Reclaim makes room on disks without ending a pod.
+	Reclaim func(context.Context) error
+	// Evict ends a pod for good.
+	Evict func(uid, message string, grace time.Duration)
+	// Changed is told the conditions of the node whenever they change, and at first.
+	Changed func(map[Pressure]bool)
+	Log     *zap.Logger
+}
+
+// Evictor watches a node. It is made by New and run once.
+type Evictor struct {
+	cfg Config
+	// since is when each threshold was first found to be crossed, last when each condition last was.
+	since map[int]time.Time
+	last  map[Pressure]time.Time
+	told  map[Pressure]bool
+	// going is the pod that was evicted last.
+	going   string
+	evicted time.Time
+}
+
+// New returns an evictor.
+func New(cfg Config) *Evictor {
+	return &Evictor{cfg: cfg, since: map[int]time.Time{}, last: map[Pressure]time.Time{}}
+}
+
+// Run works until ctx ends.
+func (e *Evictor) Run(ctx context.Context) error {
+	tick := time.NewTicker(e.cfg.Every)
+	defer tick.Stop()
+	for {
+		if err := e.step(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			e.cfg.Log.Warn("What is left on the node could not be looked at", zap.Error(err))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// step looks at the node once, and evicts at most one pod.
+func (e *Evictor) step(ctx context.Context, now time.Time) error {
+	seen, err := e.cfg.Observe(ctx)
+	if err != nil {
+		return err
+	}
+	due := e.crossed(seen, now)
+	e.tell(now)
+	if len(due) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(due, func(a, b int) int {
+		return slices.Index(signals, e.cfg.Thresholds[a].Signal) - slices.Index(signals, e.cfg.Thresholds[b].Signal)
+	})
+	t := e.cfg.Thresholds[due[0]]
+	if t.Signal.pressure() == DiskPressure && e.cfg.Reclaim != nil {
+		if err := e.cfg.Reclaim(ctx); err != nil {
+			e.cfg.Log.Warn("Room could not be made without evicting pods", zap.Error(err))
+		}
+		if seen, err = e.cfg.Observe(ctx); err != nil {
+			return err
+		}
+		if !slices.Contains(e.crossed(seen, now), due[0]) {
+			return nil
+		}
+	}
+	pods, err := e.cfg.Pods(ctx, t.Signal)
+	if err != nil {
+		return err
+	}
+	if e.going != "" && now.Sub(e.evicted) < settle && slices.ContainsFunc(pods, func(p Pod) bool { return p.GetMetadata().GetUid() == e.going }) {
+		// What it used is not free yet.
+		return nil
+	}
+	ranked := rank(slices.DeleteFunc(pods, func(p Pod) bool { return p.GetMetadata().GetUid() == e.going }), t.Signal)
+	if len(ranked) == 0 {
+		e.cfg.Log.Warn("The node is short of something and has no pod to evict", zap.String("signal", string(t.Signal)), zap.Int64("available", seen[t.Signal].Available))
+		return nil
+	}
+	victim := ranked[0]
+	why := message(victim, t, seen[t.Signal])
+	e.cfg.Log.Warn("Pod is evicted", zap.String("pod", victim.GetMetadata().GetNamespace()+"/"+victim.GetMetadata().GetName()), zap.String("why", why))
+	var grace time.Duration
+	if t.Grace > 0 {
+		grace = min(e.cfg.MaxGrace, time.Duration(victim.GetSpec().GetTerminationGracePeriodSeconds())*time.Second)
+	}
+	e.going, e.evicted = victim.GetMetadata().GetUid(), now
+	e.cfg.Evict(e.going, why, grace)
+	return nil
+}
+
+// crossed notes which thresholds are crossed and returns those that have been for their grace period. One that was crossed
+// is so until its minimum reclaim is left on top.
+func (e *Evictor) crossed(seen map[Signal]Observation, now time.Time) (due []int) {
+	for i, t := range e.cfg.Thresholds {
+		o, ok := seen[t.Signal]
+		least := t.Least.Of(o.Capacity)
+		if _, before := e.since[i]; before {
+			least += t.Reclaim.Of(o.Capacity)
+		}
+		if !ok || o.Available >= least {
+			delete(e.since, i)
+			continue
+		}
+		if e.since[i].IsZero() {
+			e.since[i] = now
+		}
+		e.last[t.Signal.pressure()] = now
+		if now.Sub(e.since[i]) >= t.Grace {
+			due = append(due, i)
+		}
+	}
+	return due
+}
+
+// tell tells the conditions when they have changed.
+func (e *Evictor) tell(now time.Time) {
+	is := map[Pressure]bool{}
+	for _, p := range Pressures {
+		at, ever := e.last[p]
+		is[p] = ever && (at.Equal(now) || now.Sub(at) < e.cfg.Transition)
+	}
+	if e.told != nil && maps.Equal(is, e.told) {
+		return
+	}
+	e.told = is
+	e.cfg.Changed(maps.Clone(is))
+}

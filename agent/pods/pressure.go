@@ -1,0 +1,74 @@
+package pods
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"time"
+
+	"github.com/xebec-project/xebec/agent/volumes"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+// Active returns the pods that run something and are not on their way out.
+func (s *Set) Active() []*corev1.Pod {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []*corev1.Pod
+	for _, w := range s.workers {
+		if pod := w.active(); pod != nil {
+			out = append(out, pod)
+		}
+	}
+	return out
+}
+
+func (w *worker) active() *corev1.Pod {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.gone || w.pod.GetMetadata().GetDeletionTimestamp() != nil {
+		return nil
+	}
+	for _, in := range w.instances {
+		if in.running {
+			return w.pod
+		}
+	}
+	return nil
+}
+
+// Evict ends a pod for good: it fails with reason Evicted. Its containers get so much time to stop. A pod that is not on
+// the node is no error.
+func (s *Set) Evict(uid, message string, grace time.Duration) {
+	s.mu.Lock()
+	w := s.workers[uid]
+	s.mu.Unlock()
+	if w != nil {
+		w.evict(message, grace)
+	}
+}
+
+// DiskUsage returns the bytes of disk that a pod's volumes, logs and containers take; those in memory do not count.
+func (s *Set) DiskUsage(ctx context.Context, uid string) (int64, error) {
+	own, err := volumes.Usage(string(s.cfg.podDir(uid)))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, err
+	}
+	layers, err := s.cfg.Runtime.PodDiskUsage(ctx, uid)
+	return own + layers, err
+}
+
+// refused returns why the node does not run a pod. What it did not take at first it does not take later either; what it has
+// taken it goes on with.
+func (w *worker) refused(pod *corev1.Pod) cause {
+	if why := forbidden(pod); why.reason != "" {
+		return why
+	}
+	if w.cfg.Admit == nil || pod.GetStatus().GetStartTime() != nil {
+		return cause{}
+	}
+	if why := w.cfg.Admit(pod); why != "" {
+		return cause{reasonEvicted, why}
+	}
+	return cause{}
+}
