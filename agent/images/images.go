@@ -45,7 +45,7 @@ type Image struct {
 func Normalize(name string) (string, error) {
 	ref, err := reference.ParseDockerRef(name)
 	if err != nil {
-		return "", fmt.Errorf("%w %q: %w", ErrInvalidName, name, err)
+		return "", fmt.Errorf("%w %q: %w: write it as [registry[:port]/]name[:tag][@digest]", ErrInvalidName, name, err)
 	}
 	return ref.String(), nil
 }

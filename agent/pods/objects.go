@@ -40,7 +40,7 @@ func (o podObjects) read(ctx context.Context, kind, name string, into proto.Mess
 		proto.Merge(into, m)
 		return saveMessage(o.w.dir.object(kind, name), m)
 	case apierr.IsNotFound(err):
-		return fmt.Errorf("%w: %s %q not found", errConfig, kind, name)
+		return fmt.Errorf("%w: %s %q not found: create it in namespace %s, or mark the reference optional", errConfig, kind, name, o.w.namespace)
 	}
 	if loadMessage(o.w.dir.object(kind, name), into) == nil {
 		return nil

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
@@ -41,6 +42,14 @@ type Target struct {
 
 // Check asks once. It returns nil when the answer is good, and an error that says why not otherwise.
 func Check(ctx context.Context, h *corev1.ProbeHandler, t Target) error {
+	err := check(ctx, h, t)
+	if errors.Is(err, unix.ECONNREFUSED) && h.GetHttpGet().GetHost() == "" && h.GetTcpSocket().GetHost() == "" {
+		return fmt.Errorf("%w: nothing in the pod listens there", err)
+	}
+	return err
+}
+
+func check(ctx context.Context, h *corev1.ProbeHandler, t Target) error {
 	switch {
 	case h.GetExec() != nil:
 		code, out, err := t.Exec(ctx, h.GetExec().GetCommand())
@@ -173,7 +182,7 @@ func address(host string, port *metav1.IntOrString, t Target) (string, error) {
 		}
 	}
 	if n < 1 || n > 65535 {
-		return "", fmt.Errorf("container %q has no port %q", t.Container.GetName(), port.GetStrVal())
+		return "", fmt.Errorf("container %q has no port %q: name one of its ports, or give a number", t.Container.GetName(), port.GetStrVal())
 	}
 	return net.JoinHostPort(host, strconv.Itoa(n)), nil
 }

@@ -93,7 +93,11 @@ func HostPath(path, sort string) error {
 			// Without a type nothing is asked of the path; a container runtime makes a directory of it.
 			return os.MkdirAll(path, 0o755)
 		}
-		return fmt.Errorf("%w: %w", ErrUnfit, err)
+		hint := "make it on the node"
+		if sort == "Directory" || sort == "File" {
+			hint += ", or have it made by type " + sort + "OrCreate"
+		}
+		return fmt.Errorf("%w: %w: %s", ErrUnfit, err, hint)
 	}
 	if err != nil {
 		return err
