@@ -470,8 +470,11 @@ func (c *installed) checkReset() {
 			c.t.Error(err)
 		}
 		for _, pid := range pids {
-			if line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); strings.Contains(string(line), "containerd") || strings.Contains(string(line), "xebec") {
-				c.t.Errorf("%s runs on: %q", h.name, line)
+			program, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+			for _, ours := range []string{"xebec", "containerd", "runc", "haproxy", "keepalived", "client", "echo"} {
+				if strings.HasPrefix(filepath.Base(program), ours) {
+					c.t.Errorf("%s runs on at %s", program, h.name)
+				}
 			}
 		}
 	}
