@@ -185,7 +185,7 @@ func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
 	registrar.setNotReady("")
 	group.Go(func() error { return watch.runPods(ctx, set) })
 
-	server.New(server.Config{Node: a.cfg.Node, Pods: set, Runtime: rt, Cgroup: a.cfg.Cgroup, Services: stack.entries, Network: server.Network{Drops: stack.enforcer.Drops}, Imported: registrar.nudge}).Register(listen)
+	server.New(server.Config{Node: a.cfg.Node, Pods: set, Runtime: rt, Cgroup: a.cfg.Cgroup, Services: stack.entries, Network: server.Network{Drops: stack.enforcer.Drops, Connections: stack.connections, Trace: stack.trace}, Imported: registrar.nudge}).Register(listen)
 	return listen.Serve(ctx)
 }
 

@@ -64,6 +64,7 @@ type fakeCluster struct {
 	attach   func(grpc.BidiStreamingServer[nodev1.AttachRequest, nodev1.AttachResponse]) error
 	exec     func(grpc.BidiStreamingServer[nodev1.ExecRequest, nodev1.ExecResponse]) error
 	stats    func(*nodev1.StatsRequest) (*nodev1.StatsResponse, error)
+	network  fakeNetwork
 
 	portForward func(grpc.BidiStreamingServer[nodev1.PortForwardRequest, nodev1.PortForwardResponse]) error
 

@@ -63,7 +63,7 @@ type Syncer struct {
 // shares.
 func NewSyncer(node string, d *Datapath, log *zap.Logger) *Syncer {
 	s := newSyncer(node, d, d.cfg.Metrics, log)
-	name := s.serviceAt
+	name := s.ServiceAt
 	s.metrics.name.Store(&name)
 	if d.cfg.NodeIP.IsValid() {
 		s.table = NewTable(node, d.cfg.NodeIP)
@@ -284,8 +284,8 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// serviceAt names the service that has a frontend, empty when none has.
-func (s *Syncer) serviceAt(f Frontend) string {
+// ServiceAt names the service that is to have a frontend, empty when none is.
+func (s *Syncer) ServiceAt(f Frontend) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if owner := s.table.owner(f); owner != nil {

@@ -49,15 +49,18 @@ type Config struct {
 	Cgroup string
 	// Services compares what the service maps hold with what they should; revision is that of the cluster state.
 	Services func() (entries []*nodev1.ServiceEntry, revision string, err error)
-	Network  Network
+	// Network looks into the node's datapath.
+	Network Network
 	// Imported is called after images came onto the node.
 	Imported func()
 }
 
-// Network is what is known of the node's network.
+// Network answers what is asked of the node's datapath.
 type Network struct {
 	// Drops returns what policies dropped of late and, until stop is called, what they drop.
-	Drops func() (last []policy.Drop, next <-chan policy.Drop, stop func())
+	Drops       func() (last []policy.Drop, next <-chan policy.Drop, stop func())
+	Connections func(*nodev1.ListConnectionsRequest) (*nodev1.ListConnectionsResponse, error)
+	Trace       func(*nodev1.TraceConnectionRequest) (*nodev1.TraceConnectionResponse, error)
 }
 
 // Server is a NodeService.

@@ -84,6 +84,13 @@ func instruments(file *ast.File, labels map[string]string) []namedInstrument {
 			if !ok || !strings.HasPrefix(fun.Sel.Name, "New") || len(n.Args) == 0 {
 				return true
 			}
+			if described, ok := n.Args[0].(*ast.SelectorExpr); ok && fun.Sel.Name == "NewDesc" && len(n.Args) > 2 {
+				// What is read when it is asked for; of these all are counters.
+				m := namedInstrument{name: described.Sel.Name, instrument: instrument{by: file.Name.Name, kind: "counter"}}
+				m.labels = labelsIn(n.Args[2], labels)
+				found = append(found, m)
+				return true
+			}
 			name := metricName(n.Args[0])
 			if name == "" {
 				return true

@@ -179,6 +179,7 @@ func TestLoadBalancers(t *testing.T) {
 		t.Fatalf("%q answers for %v: %v", node, addr, err)
 	}
 
+	t.Run("what is told of it", func(t *testing.T) { p.traced(t, addr, node) })
 	t.Run("clients in ranges only", func(t *testing.T) {
 		p.do(t, "patch", "service", "balanced", "-p", `{"spec":{"loadBalancerSourceRanges":["192.0.2.0/24"]}}`)
 		eventually(t, "a client in no range is kept out", waitLimit, func() error {
@@ -272,4 +273,37 @@ func (p *person) localBalancer(t *testing.T) {
 	if _, err := client.Delete[*corev1.Service](t.Context(), p.client, p.namespace, "local"); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// traced asks what becomes of connections, and what connections there are.
+func (p *person) traced(t *testing.T, addr netip.Addr, node string) {
+	p.apply(t, sample(t, "client.yaml"))
+	await(t, p.client, p.namespace, "the client is ready", waitLimit, func(pods []*corev1.Pod) bool { return allReady(pods, "client", 1) })
+	for args, want := range map[string][]string{
+		fmt.Sprintf("%v %v:80", p.wireAddr(bystander), addr): {"On node " + node, "this node answers for it on the wire", "default/balanced:http has", "with 2 endpoints", "50.0%", "Forwarded"},
+		fmt.Sprintf("%v %v:81", p.wireAddr(bystander), addr): {"no service has port 81", "Dropped"},
+		"client echo:http":                                          {"default/echo:http has", "with 2 endpoints", "a pod of this node", "another machine, by", "Forwarded"},
+		fmt.Sprintf("%s balanced", node):                            {"node " + node + " to service default/balanced", "Forwarded"},
+		"client 203.0.113.1:80":                                     {"no service has 203.0.113.1:80/TCP", "no route"},
+		"client " + p.Spec.Network().Addr().Next().String() + ":80": {"outside of the cluster", "the packet leaves with the node's address", "Forwarded"},
+	} {
+		out := p.do(t, append([]string{"net", "trace"}, strings.Fields(args)...)...)
+		for _, words := range want {
+			if !strings.Contains(out, words) {
+				t.Errorf("net trace %s lacks %q:\n%s", args, words, out)
+			}
+		}
+	}
+	eventually(t, "the bystander's calls are listed", waitLimit, func() error {
+		if _, _, err := p.fetch(fmt.Sprintf("http://%v/name", addr)); err != nil {
+			return err
+		}
+		out := p.do(t, "net", "connections", "--node", node, "--service", "balanced")
+		for _, words := range []string{p.wireAddr(bystander).String(), addr.String() + ":80", "default/balanced:http", "closed"} {
+			if !strings.Contains(out, words) {
+				return fmt.Errorf("%q is not in\n%s", words, out)
+			}
+		}
+		return nil
+	})
 }

@@ -1,0 +1,447 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/xebec-project/xebec/agent/bpf"
+	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
+)
+
+// Probe is a connection that might be made.
+type Probe struct {
+	// Source is who makes it; invalid: the node itself.
+	Source netip.Addr
+	// Outside says that it arrives at the node from elsewhere.
+	Outside     bool
+	Destination netip.AddrPort
+	Protocol    Protocol
+}
+
+// Judge tells what policies say of a connection between two ends, and by which rule.
+type Judge func(from, to netip.Addr, protocol Protocol, port uint16) (allowed bool, rule string)
+
+// Verdicts of a trace.
+const (
+	Forwarded = "forwarded"
+	Refused   = "refused"
+	Dropped   = "dropped"
+	// Some stands for what depends on the endpoint.
+	Some = "some"
+)
+
+// Step is one decision on the way of a connection.
+type Step struct{ Stage, Finding string }
+
+// TracedBackend is an endpoint that may take the connection.
+type TracedBackend struct {
+	Address netip.AddrPort
+	// Share is the part of new connections that it gets.
+	Share                               float64
+	Place, Translation, Verdict, Reason string
+}
+
+// Trace is what would become of a connection.
+type Trace struct {
+	Steps            []Step
+	Backends         []TracedBackend
+	Verdict, Decides string
+	// NextNode is the node that answers for the destination, when it is not this one.
+	NextNode string
+}
+
+func (t *Trace) say(stage, format string, args ...any) string {
+	finding := fmt.Sprintf(format, args...)
+	t.Steps = append(t.Steps, Step{stage, finding})
+	return finding
+}
+
+func (t *Trace) end(verdict, stage, format string, args ...any) *Trace {
+	t.Verdict, t.Decides = verdict, t.say(stage, format, args...)
+	return t
+}
+
+// Trace follows a connection through the maps as the kernel has them, the routes of the
+// calling thread's network namespace, and policies, which judge is asked for; nil: there
+// are none. It sends nothing.
+func (s *Syncer) Trace(d *Datapath, p Probe, judge Judge) (*Trace, error) {
+	t := &Trace{}
+	if judge == nil {
+		judge = func(netip.Addr, netip.Addr, Protocol, uint16) (bool, string) { return true, "no policies are enforced" }
+	}
+	from := p.Source
+	if !from.IsValid() {
+		from = d.cfg.NodeIP
+	}
+	if p.Outside {
+		s.mu.Lock()
+		announcer, balanced := s.table.Announcer(p.Destination.Addr()), s.table.isBalanced(p.Destination.Addr())
+		s.mu.Unlock()
+		if balanced {
+			switch announcer {
+			case s.table.node:
+				t.say("address", "%v is a load balancer's; this node answers for it on the wire", p.Destination.Addr())
+			case "":
+				return t.end(Dropped, "address", "%v is a load balancer's, and no node may answer for it: none is ready, or none has an endpoint of a service that keeps traffic on its node", p.Destination.Addr()), nil
+			default:
+				t.NextNode = announcer
+				return t.end(Forwarded, "address", "%v is a load balancer's; node %s answers for it on the wire", p.Destination.Addr(), announcer), nil
+			}
+		}
+	}
+	if p.Destination.Addr().IsLoopback() && p.Source.IsValid() {
+		return t.end(Forwarded, "address", "%v is the pod's own: it never leaves the pod", p.Destination.Addr()), nil
+	}
+	f := Frontend{AddrPort: p.Destination, Protocol: p.Protocol, Outside: p.Outside}
+	name := s.ServiceAt(f)
+	found, err := d.lookup(f)
+	if err != nil {
+		return nil, err
+	}
+	if found == nil {
+		return s.traceDirect(t, d, p, from, name, judge)
+	}
+	t.say("service", "%s has %v/%v in the maps, with %s", orUnknown(name), p.Destination, p.Protocol, plural(len(found.backends), "endpoint"))
+	if p.Outside && len(found.sources) > 0 {
+		i := slices.IndexFunc(found.sources, func(r netip.Prefix) bool { return r.Contains(p.Source) })
+		if i < 0 {
+			return t.end(Dropped, "clients", "%v is in none of the ranges of clients that the service is for: %s", p.Source, join(found.sources)), nil
+		}
+		t.say("clients", "%v is in %v, which the service is for", p.Source, found.sources[i])
+	}
+	for _, note := range s.leftOut(f, found.backends) {
+		t.say("endpoint", "%s", note)
+	}
+	if len(found.backends) == 0 {
+		if p.Outside && p.Destination.Addr() != d.cfg.NodeIP {
+			return t.end(Dropped, "endpoint", "the service has no endpoint for this node to use"), nil
+		}
+		return t.end(Refused, "endpoint", "the service has no endpoint for this node to use"), nil
+	}
+	shares, why, err := d.shares(t, f, p, found)
+	if err != nil {
+		return nil, err
+	}
+	for i, b := range found.backends {
+		out := TracedBackend{Address: b, Share: shares[i], Reason: why}
+		if err := d.traceBackend(&out, p, from, judge); err != nil {
+			return nil, err
+		}
+		t.Backends = append(t.Backends, out)
+	}
+	t.conclude()
+	return t, nil
+}
+
+// conclude sums the endpoints up.
+func (t *Trace) conclude() {
+	slices.SortStableFunc(t.Backends, func(a, b TracedBackend) int { return a.Address.Compare(b.Address) })
+	for _, b := range t.Backends {
+		switch {
+		case b.Share == 0:
+		case t.Verdict == "" || t.Verdict == b.Verdict:
+			t.Verdict, t.Decides = b.Verdict, fmt.Sprintf("endpoint %v: %s", b.Address, b.Reason)
+		default:
+			t.Verdict, t.Decides = Some, "the endpoint that is chosen"
+			return
+		}
+	}
+	if taking := slices.DeleteFunc(slices.Clone(t.Backends), func(b TracedBackend) bool { return b.Share == 0 }); len(taking) > 1 {
+		t.Decides = fmt.Sprintf("any of %d endpoints, all alike in that: %s", len(taking), taking[0].Reason)
+	}
+}
+
+// traceDirect follows a connection to an address that no service has here.
+func (s *Syncer) traceDirect(t *Trace, d *Datapath, p Probe, from netip.Addr, wanted string, judge Judge) (*Trace, error) {
+	to := p.Destination
+	switch {
+	case wanted != "":
+		t.say("service", "%s should have %v/%v, and the maps lack it: compare them by xebec node services", wanted, to, p.Protocol)
+	case p.Outside && d.announces(to.Addr()):
+		return t.end(Dropped, "service", "no service has port %d of the load balancer's address %v", to.Port(), to.Addr()), nil
+	default:
+		t.say("service", "no service has %v/%v: it is left as it is", to, p.Protocol)
+	}
+	place, err := d.place(from, to.Addr(), p.Outside)
+	if err != nil {
+		return t.end(Dropped, "route", "there is no route to %v: %v", to.Addr(), err), nil
+	}
+	t.say("route", "%v is at %s", to.Addr(), place.text)
+	translation, err := d.masquerades(p, from, to.Addr())
+	if err != nil {
+		return nil, err
+	}
+	t.say("translation", "%s", translation)
+	allowed, rule := judge(from, to.Addr(), p.Protocol, to.Port())
+	if !allowed {
+		return t.end(Dropped, "policy", "%s", rule), nil
+	}
+	return t.end(Forwarded, "policy", "%s", rule), nil
+}
+
+// traceBackend completes what is known of an endpoint.
+func (d *Datapath) traceBackend(b *TracedBackend, p Probe, from netip.Addr, judge Judge) error {
+	place, err := d.place(from, b.Address.Addr(), p.Outside)
+	if err != nil {
+		b.Verdict, b.Place = Dropped, "nowhere"
+		b.Reason = fmt.Sprintf("there is no route to it: %v", err)
+		return nil
+	}
+	b.Place = place.text
+	source := from
+	switch {
+	case !p.Outside:
+		b.Translation = "the socket connects to the endpoint itself"
+		if translation, err := d.masquerades(p, from, b.Address.Addr()); err != nil {
+			return err
+		} else if translation != untranslated {
+			b.Translation += "; " + translation
+		}
+	case place.remote:
+		source = d.cfg.NodeIP
+		if d.cfg.OverlayLink != "" && place.link == d.cfg.OverlayLink {
+			source = d.cfg.OverlayIP
+		}
+		b.Translation = fmt.Sprintf("to the endpoint, from the node's address %v: answers have to come back this way", source)
+	default:
+		b.Translation = "to the endpoint, with the client's address kept"
+	}
+	allowed, rule := judge(source, b.Address.Addr(), p.Protocol, b.Address.Port())
+	b.Verdict = Forwarded
+	if !allowed {
+		b.Verdict = Dropped
+	}
+	b.Reason += "; " + rule
+	return nil
+}
+
+const untranslated = "none: the addresses are kept"
+
+// masquerades tells what becomes of the source of what a pod, or the node, sends.
+func (d *Datapath) masquerades(p Probe, from, to netip.Addr) (string, error) {
+	if p.Outside || !d.cfg.PodCIDR.Contains(from) || d.uplink == nil || d.cfg.PodCIDR.Contains(to) {
+		return untranslated, nil
+	}
+	var v uint8
+	err := d.uplink.Maps[bpf.UplinkMapClusterNetworks].Lookup(networkKey(netip.PrefixFrom(to, to.BitLen())), &v)
+	switch {
+	case err == nil:
+		return untranslated, nil
+	case errors.Is(err, ebpf.ErrKeyNotExist):
+		return fmt.Sprintf("%v is outside of the cluster: the packet leaves with the node's address %v", to, d.cfg.NodeIP), nil
+	}
+	return "", fmt.Errorf("asking for the cluster's networks: %w", err)
+}
+
+// lookup reads one frontend from the maps; nil when they do not have it.
+func (d *Datapath) lookup(f Frontend) (*programmed, error) {
+	var v bpf.SocketLBService
+	err := d.objects.Maps[bpf.SocketLBMapServices].Lookup(frontendKey(f), &v)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading a service: %w", err)
+	}
+	found := &programmed{set: v.Set, affinity: v.AffinitySeconds, maglev: v.Flags&flagMaglev != 0}
+	for slot := range v.Count {
+		var b bpf.SocketLBBackend
+		if err := d.objects.Maps[bpf.SocketLBMapBackends].Lookup(bpf.SocketLBBackendKey{Set: v.Set, Slot: slot}, &b); err != nil {
+			return nil, fmt.Errorf("reading an endpoint: %w", err)
+		}
+		found.backends = append(found.backends, netip.AddrPortFrom(address(b.Address.Addr), bits.ReverseBytes16(b.Address.Port)))
+	}
+	if v.Flags&flagRestricted != 0 {
+		all, _, err := d.readSets()
+		if err != nil {
+			return nil, err
+		}
+		found.sources = all[v.Set]
+	}
+	return found, nil
+}
+
+// shares returns which part of new connections each endpoint gets, and why.
+func (d *Datapath) shares(t *Trace, f Frontend, p Probe, found *programmed) ([]float64, string, error) {
+	shares := make([]float64, len(found.backends))
+	if p.Outside && found.affinity > 0 {
+		kept, ago, err := d.keptFor(f, p.Source, found)
+		if err != nil {
+			return nil, "", err
+		}
+		if kept >= 0 {
+			shares[kept] = 1
+			t.say("endpoint", "%v keeps %v, its choice of %v ago, by sessionAffinity ClientIP", p.Source, found.backends[kept], ago)
+			return shares, "chosen by session affinity", nil
+		}
+	}
+	if !p.Outside || !found.maglev {
+		for i := range shares {
+			shares[i] = 1 / float64(len(shares))
+		}
+		t.say("endpoint", "one is chosen at random, all alike")
+		return shares, "chosen at random", nil
+	}
+	for _, slot := range maglevTable(found.backends) {
+		shares[slot] += 1.0 / maglevSize
+	}
+	t.say("endpoint", "one is chosen by Maglev's table: by the client's address and port, the same on every node")
+	return shares, "chosen by Maglev's table", nil
+}
+
+// keptFor returns the slot of the endpoint that a client outside keeps, -1 for none.
+func (d *Datapath) keptFor(f Frontend, client netip.Addr, found *programmed) (int, time.Duration, error) {
+	// The identity of clients that are known by their address, as the programs have it.
+	const outsider = 1 << 63
+	key := bpf.SocketLBAffinityKey{Client: outsider | uint64(networkOrder(client)), Frontend: frontendKey(f)}
+	var v bpf.SocketLBAffinity
+	err := d.objects.Maps[bpf.SocketLBMapAffinities].Lookup(key, &v)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return -1, 0, nil
+	}
+	if err != nil {
+		return -1, 0, fmt.Errorf("reading a client's choice: %w", err)
+	}
+	now, err := sinceBoot()
+	if err != nil {
+		return -1, 0, err
+	}
+	ago := (now - time.Duration(v.LastUsed)).Truncate(time.Second)
+	backend := netip.AddrPortFrom(address(v.Choice.Backend.Addr), bits.ReverseBytes16(v.Choice.Backend.Port))
+	slot := int(v.Choice.Slot)
+	if ago >= time.Duration(found.affinity)*time.Second || slot >= len(found.backends) || found.backends[slot] != backend {
+		return -1, 0, nil
+	}
+	return slot, ago, nil
+}
+
+func (d *Datapath) announces(addr netip.Addr) bool {
+	if d.uplink == nil || !addr.Is4() {
+		return false
+	}
+	var v bpf.UplinkAnnouncement
+	now, err := sinceBoot()
+	return err == nil && d.uplink.Maps[bpf.UplinkMapAnnounced].Lookup(networkOrder(addr), &v) == nil && v.Until > uint64(now)
+}
+
+// place is where an address is, as the node sees it.
+type place struct {
+	text, link string
+	remote     bool // on another machine
+}
+
+// place asks the kernel for the way to an address.
+func (d *Datapath) place(from, to netip.Addr, outside bool) (place, error) {
+	var options netlink.RouteGetOptions
+	if outside {
+		uplink, err := d.uplinkLink()
+		if err != nil {
+			return place{}, err
+		}
+		options = netlink.RouteGetOptions{Iif: uplink.Attrs().Name, SrcAddr: net.IP(from.AsSlice())}
+	}
+	routes, err := netlink.RouteGetWithOptions(net.IP(to.AsSlice()), &options)
+	if outside && err != nil {
+		// The kernel takes a client for one that cannot be where it is said to be. The way there is the same.
+		routes, err = netlink.RouteGet(net.IP(to.AsSlice()))
+	}
+	if err != nil {
+		return place{}, err
+	}
+	r := routes[0]
+	if r.Type == unix.RTN_LOCAL {
+		return place{text: "this node"}, nil
+	}
+	l, err := netlink.LinkByIndex(r.LinkIndex)
+	if err != nil {
+		return place{}, err
+	}
+	out := place{link: l.Attrs().Name, remote: !d.cfg.PodCIDR.Contains(to)}
+	switch {
+	case !out.remote:
+		out.text = "a pod of this node, by " + out.link
+	case r.Gw != nil:
+		out.text = fmt.Sprintf("another machine, by %s and %v", out.link, r.Gw)
+	default:
+		out.text = "another machine, by " + out.link
+	}
+	return out, nil
+}
+
+// isBalanced tells whether the address is one that a node is to answer for.
+func (t *Table) isBalanced(addr netip.Addr) bool {
+	for _, b := range t.balancers.known {
+		if slices.Contains(b.addrs, addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// leftOut says of endpoints of the service that has a frontend why they are not used.
+func (s *Syncer) leftOut(f Frontend, used []netip.AddrPort) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, owned := range s.table.computed {
+		if k.pod || !slices.ContainsFunc(owned, func(o *Service) bool { return o.Frontend == f }) {
+			continue
+		}
+		var out []string
+		for _, slice := range s.table.slices[k] {
+			for _, ep := range slice.GetEndpoints() {
+				if len(ep.GetAddresses()) == 0 || slices.ContainsFunc(used, func(b netip.AddrPort) bool { return b.Addr().String() == ep.GetAddresses()[0] }) {
+					continue
+				}
+				out = append(out, fmt.Sprintf("%s on node %s is not used: %s", ep.GetAddresses()[0], ep.GetNodeName(), s.table.whyNot(ep)))
+			}
+		}
+		slices.Sort(out)
+		return slices.Compact(out)
+	}
+	return nil
+}
+
+func (t *Table) whyNot(ep *discoveryv1.Endpoint) string {
+	c := conditionsOf(ep)
+	switch {
+	case c.terminating && c.serving:
+		return "it terminates, and is used only while no other is ready"
+	case !c.ready:
+		return "it is not ready"
+	case ep.GetNodeName() != t.node:
+		return "the service's policies or its traffic distribution prefer others to it for this node"
+	}
+	return "the service's port has no such endpoint, or the change is on its way to the maps"
+}
+
+func orUnknown(name string) string {
+	if name == "" {
+		return "a service that is not known any more"
+	}
+	return name
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func join(list []netip.Prefix) string {
+	var out []string
+	for _, p := range list {
+		out = append(out, p.String())
+	}
+	return strings.Join(out, ", ")
+}

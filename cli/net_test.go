@@ -1,0 +1,196 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/client/clienttest"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
+)
+
+// fakeNetwork is what agents know of their network.
+type fakeNetwork struct {
+	connections map[string][]*nodev1.Connection // by node
+	traced      []string                        // what was asked
+	next        map[string]string               // who goes on answering, by node
+	verdict     string
+}
+
+func (c *fakeCluster) ListConnections(_ context.Context, req *nodev1.ListConnectionsRequest) (*nodev1.ListConnectionsResponse, error) {
+	list, ok := c.network.connections[req.GetTarget().GetNode()]
+	if !ok {
+		return nil, apierr.Unavailable("the agent is away")
+	}
+	resp := &nodev1.ListConnectionsResponse{}
+	for _, c := range list {
+		if req.GetService() == "" || strings.HasPrefix(c.GetService(), req.GetService()) {
+			resp.Connections = append(resp.Connections, c)
+		}
+	}
+	return resp, nil
+}
+
+func (c *fakeCluster) TraceConnection(_ context.Context, req *nodev1.TraceConnectionRequest) (*nodev1.TraceConnectionResponse, error) {
+	node := req.GetTarget().GetNode()
+	c.network.traced = append(c.network.traced, fmt.Sprintf("%s: %q outside=%v to %s/%s", node, req.GetSource(), req.GetOutside(), req.GetDestination(), req.GetProtocol()))
+	if next := c.network.next[node]; next != "" {
+		return &nodev1.TraceConnectionResponse{
+			Steps: []*nodev1.TraceStep{{Stage: "address", Finding: "node " + next + " answers"}}, Verdict: "forwarded", Decides: "node " + next + " answers", NextNode: next,
+		}, nil
+	}
+	return &nodev1.TraceConnectionResponse{
+		Steps: []*nodev1.TraceStep{{Stage: "service", Finding: "default/web:http has 10.96.0.12:80/TCP in the maps, with 1 endpoint"}},
+		Backends: []*nodev1.TraceBackend{{
+			Address: "10.244.1.5:8080", Share: 1, Place: "a pod of this node, by xb1", Translation: "to the endpoint", Verdict: c.network.verdict, Reason: "chosen at random",
+		}},
+		Verdict: c.network.verdict, Decides: "endpoint 10.244.1.5:8080: chosen at random",
+	}, nil
+}
+
+// startNetwork is a cluster of two nodes, with a pod and services.
+func startNetwork(t *testing.T) *fakeCluster {
+	c := startCluster(t)
+	for i, ready := range []string{"Unknown", "True"} {
+		clienttest.Seed(c.Server, &corev1.Node{
+			Metadata: &metav1.ObjectMeta{Name: fmt.Sprint("node-", i+1)},
+			Status: &corev1.NodeStatus{
+				Addresses:  []*corev1.NodeAddress{{Type: "InternalIP", Address: fmt.Sprint("192.0.2.", i+1)}},
+				Conditions: []*corev1.NodeCondition{{Type: "Ready", Status: ready}},
+			},
+		})
+	}
+	pod := func(namespace, name, ip string) *corev1.Pod {
+		return &corev1.Pod{
+			Metadata: &metav1.ObjectMeta{Namespace: namespace, Name: name},
+			Spec:     &corev1.PodSpec{NodeName: "node-1", Containers: []*corev1.Container{{Name: "c", Ports: []*corev1.ContainerPort{{Name: "http", ContainerPort: 8080, Protocol: "TCP"}}}}},
+			Status:   &corev1.PodStatus{PodIp: ip, Phase: "Running"},
+		}
+	}
+	clienttest.Seed(c.Server, pod("default", "client", "10.244.0.7"), pod("other", "client", "10.244.0.8"), pod("default", "new", ""))
+	service := func(name string, change func(*corev1.Service)) *corev1.Service {
+		s := &corev1.Service{
+			Metadata: &metav1.ObjectMeta{Namespace: "default", Name: name},
+			Spec:     &corev1.ServiceSpec{Type: "ClusterIP", ClusterIp: "10.96.0.12", Ports: []*corev1.ServicePort{{Name: "http", Port: 80, Protocol: "TCP"}}},
+		}
+		change(s)
+		return s
+	}
+	clienttest.Seed(c.Server,
+		service("web", func(*corev1.Service) {}),
+		service("balanced", func(s *corev1.Service) {
+			s.Spec.Type = "LoadBalancer"
+			s.Spec.Ports = append(s.Spec.Ports, &corev1.ServicePort{Name: "dns", Port: 53, Protocol: "UDP"})
+			s.Status = &corev1.ServiceStatus{LoadBalancer: &corev1.LoadBalancerStatus{Ingress: []*corev1.LoadBalancerIngress{{Ip: "198.51.100.7", IpMode: proto.String("VIP")}}}}
+		}),
+		service("opened", func(s *corev1.Service) { s.Spec.Type, s.Spec.Ports[0].NodePort = "NodePort", 30080 }),
+		service("alias", func(s *corev1.Service) {
+			s.Spec = &corev1.ServiceSpec{Type: "ExternalName", ExternalName: "db.example.com"}
+		}),
+		service("headless", func(s *corev1.Service) { s.Spec.ClusterIp = "None" }))
+	c.network.verdict = "forwarded"
+	return c
+}
+
+func TestNetTraceAsksTheRightNode(t *testing.T) {
+	for args, want := range map[string]string{
+		"client web":                              `node-1: "10.244.0.7" outside=false to 10.96.0.12:80/TCP`,
+		"client web:http":                         `node-1: "10.244.0.7" outside=false to 10.96.0.12:80/TCP`,
+		"other/client web.default:80":             `node-1: "10.244.0.8" outside=false to 10.96.0.12:80/TCP`,
+		"10.244.0.8 web.default.svc":              `node-1: "10.244.0.8" outside=false to 10.96.0.12:80/TCP`,
+		"client web.default.svc.cluster.local.":   `node-1: "10.244.0.7" outside=false to 10.96.0.12:80/TCP`,
+		"node-2 service/balanced:53":              `node-2: "" outside=false to 10.96.0.12:53/UDP`,
+		"192.0.2.1 pod/client":                    `node-1: "" outside=false to 10.244.0.7:8080/TCP`,
+		"client pod/client:9000 --protocol udp":   `node-1: "10.244.0.7" outside=false to 10.244.0.7:9000/UDP`,
+		"203.0.113.5 balanced:http":               `node-2: "203.0.113.5" outside=true to 198.51.100.7:80/TCP`,
+		"203.0.113.5 opened":                      `node-1: "203.0.113.5" outside=true to 192.0.2.1:30080/TCP`,
+		"203.0.113.5 192.0.2.2:30080":             `node-2: "203.0.113.5" outside=true to 192.0.2.2:30080/TCP`,
+		"203.0.113.5 10.244.0.8:80":               `node-1: "203.0.113.5" outside=true to 10.244.0.8:80/TCP`,
+		"203.0.113.5 203.0.113.9:1 --node node-1": `node-1: "203.0.113.5" outside=true to 203.0.113.9:1/TCP`,
+	} {
+		c := startNetwork(t)
+		r := c.run(t, append([]string{"net", "trace"}, strings.Fields(args)...)...)
+		if got := strings.Join(c.network.traced, "; "); r.code != ExitOK || got != want {
+			t.Errorf("%s: asked %s, want %s (%d %s)", args, got, want, r.code, r.err)
+		}
+	}
+}
+
+func TestNetTraceRefusals(t *testing.T) {
+	c := startNetwork(t)
+	for args, want := range map[string]string{
+		"nobody web":              "neither a pod default/nobody nor a node nobody",
+		"new web":                 "pod default/new has no address yet",
+		"client nothing":          "neither a service default/nothing nor a pod",
+		"client web:81":           "service default/web has no port 81: it has http (80/TCP)",
+		"client balanced":         "has several ports, name one: http (80/TCP), dns (53/UDP)",
+		"client alias":            "another name for db.example.com",
+		"client headless":         "is headless",
+		"203.0.113.5 web":         "has no address for clients outside",
+		"client 10.96.0.12":       "needs the number of a port",
+		"client www.example.com":  "no name of this cluster",
+		"client web --protocol x": "neither TCP nor UDP",
+		"node/node-9 web":         "there is no node node-9",
+	} {
+		r := c.run(t, append([]string{"net", "trace"}, strings.Fields(args)...)...)
+		if r.code == ExitOK || !strings.Contains(r.err, want) {
+			t.Errorf("%s: %d %s, want %q", args, r.code, r.err, want)
+		}
+	}
+}
+
+func TestNetTraceShowsAll(t *testing.T) {
+	c := startNetwork(t)
+	c.network.next = map[string]string{"node-2": "node-1"}
+	c.network.verdict = "dropped"
+	c.run(t, "net", "trace", "203.0.113.5", "balanced:http").golden(t, "net-trace")
+	if r := c.run(t, "net", "trace", "203.0.113.5", "balanced:http", "--check"); r.code != ExitError {
+		t.Errorf("exit code %d of a check of what is dropped", r.code)
+	}
+	r := c.run(t, "net", "trace", "203.0.113.5", "balanced:http", "-o", "json")
+	var got struct {
+		Verdict, Decides, Destination string
+		Nodes                         []struct {
+			Node     string
+			Steps    []struct{ Stage, Finding string }
+			Backends []struct{ Address, Verdict string }
+		}
+	}
+	if err := json.Unmarshal([]byte(r.out), &got); err != nil {
+		t.Fatalf("%v: %s", err, r.out)
+	}
+	if got.Verdict != "dropped" || got.Destination != "198.51.100.7:80" || len(got.Nodes) != 2 || got.Nodes[1].Node != "node-1" || got.Nodes[1].Backends[0].Verdict != "dropped" {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestNetConnections(t *testing.T) {
+	c := startNetwork(t)
+	c.network.connections = map[string][]*nodev1.Connection{"node-1": {
+		{Way: "in", Protocol: "TCP", Source: "203.0.113.5:4000", Destination: "198.51.100.7:80", TranslatedSource: "192.0.2.1:4000", TranslatedDestination: "10.244.1.5:8080", Service: "default/balanced:http", State: "open", IdleSeconds: 75},
+		{Way: "out", Protocol: "UDP", Source: "10.244.0.7:5353", Destination: "203.0.113.9:53", TranslatedSource: "192.0.2.1:5353", TranslatedDestination: "203.0.113.9:53", State: "unanswered"},
+		{Way: "socket", Protocol: "UDP", Source: "socket 17", Destination: "10.96.0.12:53", TranslatedDestination: "10.244.1.9:53", Service: "default/dns"},
+	}}
+	r := c.run(t, "net", "connections")
+	r.golden(t, "net-connections")
+	if !strings.Contains(r.err, "node-2") {
+		t.Errorf("nothing is said of the node that is away: %s", r.err)
+	}
+	if r := c.run(t, "net", "connections", "--service", "dns"); strings.Count(r.out, "\n") != 2 || !strings.Contains(r.out, "socket 17") {
+		t.Errorf("of one service:\n%s", r.out)
+	}
+	if r := c.run(t, "net", "connections", "--node", "node-2"); r.code == ExitOK {
+		t.Errorf("the only node that was asked for is away, and the command succeeded:\n%s", r.out)
+	}
+	if r := c.run(t, "net", "connections", "--node", "node-1", "-o", "jsonpath={.connections[0].service}"); r.out != "default/balanced:http" {
+		t.Errorf("jsonpath gives %q", r.out)
+	}
+	c.run(t, "net", "connections", "-w", "-o", "json").want(t, ExitUsage, "", "--watch shows tables")
+}
