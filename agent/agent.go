@@ -165,11 +165,12 @@ func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
 	defer stack.close()
 	stack.run(ctx, group, watch)
 
+	files := a.newStaticPods(watch)
 	set := pods.New(pods.Config{
 		StateDir: filepath.Join(a.cfg.StateDir, "pods"), SeccompDir: filepath.Join(a.cfg.StateDir, "seccomp"), NodeName: a.cfg.Node, HostIP: netip.MustParseAddr(a.cfg.Address),
 		MemoryBytes: m.memoryBytes, MilliCPU: m.milliCPU, PodProcesses: a.cfg.PodPIDs, Admit: registrar.admit, DNS: netip.MustParseAddr(a.cfg.ClusterDNS), ClusterDomain: a.cfg.ClusterDomain,
 		Drain: watch.drain, DrainTimeout: a.cfg.DrainTimeout,
-		Runtime: rt, Network: network{stack.pods, stack.enforcer}, Cluster: controlPlane{a.client}, Recorder: recorder{recorded}, Log: a.log,
+		Runtime: rt, Network: network{stack.pods, stack.enforcer}, Cluster: cluster{controlPlane{a.client}, files}, Recorder: recorder{recorded}, Log: a.log,
 	})
 	if err := set.Start(ctx); err != nil {
 		return err
@@ -183,7 +184,10 @@ func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
 	}
 	group.Go(func() error { return evictor.Run(ctx) })
 	registrar.setNotReady("")
-	group.Go(func() error { return watch.runPods(ctx, set) })
+	if files != nil {
+		files.start(ctx, group, a, set, registrar, recorded, watch)
+	}
+	group.Go(func() error { return watch.runPods(ctx, set, files) })
 
 	server.New(server.Config{Node: a.cfg.Node, Pods: set, Runtime: rt, Cgroup: a.cfg.Cgroup, Services: stack.entries, Network: server.Network{Drops: stack.enforcer.Drops, Connections: stack.connections, Trace: stack.trace}, Imported: registrar.nudge}).Register(listen)
 	return listen.Serve(ctx)

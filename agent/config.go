@@ -61,9 +61,11 @@ type Config struct {
 	LoadBalancerClass string `yaml:"loadBalancerClass" help:"class of the load balancers whose addresses this node may answer for"`
 
 	// Labels are given to the node when it registers, each "key=value".
-	Labels  []string `yaml:"labels" help:"labels of the node, as key=value"`
-	MaxPods int      `yaml:"maxPods" help:"most pods on this node"`
-	PodPIDs int64    `yaml:"podPids" help:"most processes and threads of a pod (default: as many as the machine allows)"`
+	Labels []string `yaml:"labels" help:"labels of the node, as key=value"`
+	// StaticPods is a directory of manifests of pods that this node runs whatever the control plane says; empty for none.
+	StaticPods string `yaml:"staticPods" help:"directory of pods that this node runs by itself (default: none)"`
+	MaxPods    int    `yaml:"maxPods" help:"most pods on this node"`
+	PodPIDs    int64  `yaml:"podPids" help:"most processes and threads of a pod (default: as many as the machine allows)"`
 	// DrainTimeout is how long a pod that is being deleted waits at most, before its containers are told to stop, for word
 	// that every node has taken it out of its service maps. It never takes more than half of the pod's grace period.
 	DrainTimeout time.Duration `yaml:"drainTimeout" help:"longest wait for all nodes to drop a pod before it is told to stop"`
@@ -188,6 +190,9 @@ func (c *Config) validateNode() error {
 	}
 	if c.ImageGCLowThresholdPercent < 0 || c.ImageGCLowThresholdPercent >= c.ImageGCHighThresholdPercent {
 		add("imageGCLowThresholdPercent", "%d is not less than imageGCHighThresholdPercent", c.ImageGCLowThresholdPercent)
+	}
+	if c.StaticPods != "" && !filepath.IsAbs(c.StaticPods) {
+		add("staticPods", "%q is not an absolute path", c.StaticPods)
 	}
 	if _, err := c.thresholds(); err != nil {
 		add("eviction", "%v", err)

@@ -111,6 +111,16 @@ type registrar struct {
 	notReady string
 	// pressures are the node's conditions of want; a map is never changed.
 	pressures map[eviction.Pressure]bool
+	// staticProblems is what is wrong with the node's static pods, empty for nothing.
+	staticProblems string
+}
+
+// setStaticProblems changes what is wrong with the node's static pods.
+func (r *registrar) setStaticProblems(text string) {
+	r.mu.Lock()
+	r.staticProblems = text
+	r.mu.Unlock()
+	r.nudge()
 }
 
 // setNotReady changes why the node can't run pods; empty stands for that it can.
@@ -258,7 +268,7 @@ func (r *registrar) status(ctx context.Context, old *corev1.NodeStatus, now time
 	st.DaemonEndpoints = &corev1.NodeDaemonEndpoints{KubeletEndpoint: &corev1.DaemonEndpoint{Port: r.port}}
 	runtimeVersion := st.GetNodeInfo().GetContainerRuntimeVersion()
 	r.mu.Lock()
-	notReady, pressures := r.notReady, r.pressures
+	notReady, pressures, staticProblems := r.notReady, r.pressures, r.staticProblems
 	r.mu.Unlock()
 	v, err := r.runtime(ctx)
 	if err == nil {
@@ -274,6 +284,9 @@ func (r *registrar) status(ctx context.Context, old *corev1.NodeStatus, now time
 	setCondition(st, kind.NodeReady, notReady == "", "AgentReady", "AgentNotReady", notReady, now)
 	for _, p := range eviction.Pressures {
 		setPressure(st, p, pressures[p], now)
+	}
+	if r.cfg.StaticPods != "" {
+		setCondition(st, "StaticPodsValid", staticProblems == "", "StaticPodsRead", "InvalidStaticPod", staticProblems, now)
 	}
 	return st
 }

@@ -331,12 +331,12 @@ func (w *watches) runServices(ctx context.Context, group *errgroup.Group, s *sta
 }
 
 // runPods tells the set of the pods that are bound to this node.
-func (w *watches) runPods(ctx context.Context, set *pods.Set) error {
+func (w *watches) runPods(ctx context.Context, set *pods.Set, files *staticPods) error {
 	w.pods.OnChange(func(old, now *corev1.Pod) {
 		if old != nil && (now == nil || now.GetMetadata().GetUid() != old.GetMetadata().GetUid()) {
 			set.Remove(old.GetMetadata().GetUid())
 		}
-		if now != nil {
+		if now != nil && !files.mirrored(now) {
 			set.Update(now)
 		}
 	})
@@ -356,6 +356,7 @@ func (w *watches) runPods(ctx context.Context, set *pods.Set) error {
 			for _, p := range w.pods.List() {
 				uids[p.GetMetadata().GetUid()] = true
 			}
+			files.known(set, uids)
 			err := set.Synced(ctx, uids)
 			if err == nil {
 				w.log.Info("Pods are known", zap.Int("pods", len(uids)))

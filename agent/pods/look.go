@@ -33,6 +33,19 @@ func (s *Set) find(namespace, pod string) (*worker, error) {
 	return found, nil
 }
 
+// Pods returns the pods that are not gone yet, as they were last asked for.
+func (s *Set) Pods() []*corev1.Pod {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]*corev1.Pod, 0, len(s.workers))
+	for _, w := range s.workers {
+		w.mu.Lock()
+		out = append(out, w.pod)
+		w.mu.Unlock()
+	}
+	return out
+}
+
 // Netns returns the path that pins a pod's network namespace, empty for a pod in the node's network. The error wraps
 // ErrNotRunning when no container of the pod runs.
 func (s *Set) Netns(namespace, pod string) (string, error) {

@@ -124,7 +124,9 @@ func podGracePeriod(o Object) int64 {
 // defaultPod also gives the pod an account, which a template need not name.
 func defaultPod(p *corev1.Pod) {
 	defaultPodSpec(&p.Spec)
-	setDefault(&p.Spec.ServiceAccountName, DefaultServiceAccount)
+	if !IsMirrorPod(p) {
+		setDefault(&p.Spec.ServiceAccountName, DefaultServiceAccount)
+	}
 	p.Spec.ServiceAccount = p.Spec.GetServiceAccountName()
 }
 

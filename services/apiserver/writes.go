@@ -16,6 +16,7 @@ import (
 	"github.com/xebec-project/xebec/internal/codec"
 	"github.com/xebec-project/xebec/internal/kind"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	"github.com/xebec-project/xebec/services/apiserver/authz"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
@@ -106,7 +107,11 @@ func (s *Service) planCreate(ctx context.Context, get reader, req *apiv1.CreateR
 		return nil, err
 	}
 	meta := o.GetMetadata()
-	if err := s.authorize(ctx, authz.Request{Verb: authz.Create, Resource: k.Resource(), Namespace: meta.GetNamespace(), Name: meta.GetName()}); err != nil {
+	ask := authz.Request{Verb: authz.Create, Resource: k.Resource(), Namespace: meta.GetNamespace(), Name: meta.GetName()}
+	if p, ok := o.(*corev1.Pod); ok {
+		ask.NodeName = p.GetSpec().GetNodeName()
+	}
+	if err := s.authorize(ctx, ask); err != nil {
 		return nil, err
 	}
 	meta.ManagedFields = nil // the server's to keep; an exported object brings its own
@@ -139,6 +144,13 @@ func (s *Service) createChange(ctx context.Context, get reader, k *kind.Kind, o 
 	}
 	if errs := append(k.Validate(o), k.ValidateNew(o)...); len(errs) > 0 {
 		return nil, apierr.Invalid(k, meta.GetName(), errs)
+	}
+	if namespace, ok := o.(*corev1.Namespace); ok && namespace.GetMetadata().GetName() != "" {
+		account, err := accountWrite(namespace.GetMetadata().GetName())
+		if err != nil {
+			return nil, err
+		}
+		extra = append(extra, account)
 	}
 	key := keyOfObject(k, o)
 	if _, err := get(ctx, key); err == nil {

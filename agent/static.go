@@ -1,0 +1,108 @@
+package agent
+
+import (
+	"context"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/xebec-project/xebec/agent/pods"
+	"github.com/xebec-project/xebec/agent/static"
+	"github.com/xebec-project/xebec/internal/events"
+	"github.com/xebec-project/xebec/internal/kind"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+// staticPods are the pods that files of the node tell, and what shows them in the API.
+type staticPods struct {
+	set     *pods.Set
+	source  *static.Source
+	mirrors *static.Mirrors
+}
+
+// newStaticPods prepares the mirrors, which the set's statuses go by; start gives them their pods. It returns nil for a node
+// without a directory of static pods.
+func (a *Agent) newStaticPods(w *watches) *staticPods {
+	if a.cfg.StaticPods == "" {
+		return nil
+	}
+	return &staticPods{mirrors: &static.Mirrors{
+		Client: a.client, Node: a.cfg.Node, Log: a.log, Wake: make(chan struct{}, 1), Stored: w.pods.List,
+		NodeUID: func() string {
+			node, _ := w.nodes.Get("", a.cfg.Node)
+			return node.GetMetadata().GetUid()
+		},
+	}}
+}
+
+// start, which comes before the control plane's pods are heard of, runs the pods of the directory, and says what is wrong with it in the node's conditions and events.
+func (s *staticPods) start(ctx context.Context, group *errgroup.Group, a *Agent, set *pods.Set, r *registrar, recorded *events.Recorder, w *watches) {
+	node := &corev1.Node{Metadata: &metav1.ObjectMeta{Name: a.cfg.Node, Uid: a.cfg.Node}}
+	s.source = static.New(static.Config{
+		Dir: a.cfg.StaticPods, Node: a.cfg.Node, Pods: set, Changed: s.mirrors.Nudge, Log: a.log,
+		Problems: func(text string) {
+			r.setStaticProblems(text)
+			if text != "" {
+				recorded.Event(node, "Warning", "InvalidStaticPod", "%s", text)
+			}
+		},
+	})
+	s.set, s.mirrors.Source = set, s.source
+	group.Go(func() error { return s.source.Run(ctx) })
+	group.Go(func() error {
+		if err := w.pods.WaitForSync(ctx); err != nil {
+			return err
+		}
+		return s.mirrors.Run(ctx)
+	})
+}
+
+// cluster is pods.Cluster for pods of both origins.
+type cluster struct {
+	controlPlane
+	static *staticPods
+}
+
+// UpdateStatus implements pods.Cluster.
+func (c cluster) UpdateStatus(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, error) {
+	if c.static != nil && static.IsStatic(pod) {
+		return c.static.mirrors.UpdateStatus(ctx, pod)
+	}
+	return c.controlPlane.UpdateStatus(ctx, pod)
+}
+
+// Delete implements pods.Cluster.
+func (c cluster) Delete(ctx context.Context, pod *corev1.Pod) error {
+	if static.IsStatic(pod) {
+		return nil
+	}
+	return c.controlPlane.Delete(ctx, pod)
+}
+
+// mirrored tells whether a pod that the control plane knows only shows what runs here by a file.
+func (s *staticPods) mirrored(pod *corev1.Pod) bool {
+	if !kind.IsMirrorPod(pod) {
+		return false
+	}
+	if s == nil {
+		return true
+	}
+	s.mirrors.Nudge()
+	// A mirror that came again has lost the status, which is then told anew.
+	if shown := s.mirrors.Shown(pod); shown != nil && pod.GetMetadata().GetDeletionTimestamp() == nil {
+		s.set.Update(shown)
+	}
+	return true
+}
+
+// known adds the uids of static pods to those of the pods that are not to be stopped.
+func (s *staticPods) known(set *pods.Set, uids map[string]bool) {
+	if s == nil {
+		return
+	}
+	for _, p := range set.Pods() {
+		if static.IsStatic(p) {
+			uids[p.GetMetadata().GetUid()] = true
+		}
+	}
+}
