@@ -145,13 +145,6 @@ func (s *Service) createChange(ctx context.Context, get reader, k *kind.Kind, o 
 	if errs := append(k.Validate(o), k.ValidateNew(o)...); len(errs) > 0 {
 		return nil, apierr.Invalid(k, meta.GetName(), errs)
 	}
-	if namespace, ok := o.(*corev1.Namespace); ok && namespace.GetMetadata().GetName() != "" {
-		account, err := accountWrite(namespace.GetMetadata().GetName())
-		if err != nil {
-			return nil, err
-		}
-		extra = append(extra, account)
-	}
 	key := keyOfObject(k, o)
 	if _, err := get(ctx, key); err == nil {
 		return nil, apierr.AlreadyExists(k, key.Name)
