@@ -18,6 +18,7 @@ import (
 	"github.com/xebec-project/xebec/internal/kind"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
 )
 
 func (s *shell) describeCommand() *cobra.Command {
@@ -92,6 +93,8 @@ func (s *shell) describeOne(ctx context.Context, cl *client.Client, obj kind.Obj
 		r.replicaSet(o)
 	case *corev1.Service:
 		err = s.describeService(ctx, cl, r, o)
+	case *networkingv1.NetworkPolicy:
+		r.networkPolicy(o)
 	case *corev1.ConfigMap:
 		r.configMap(o)
 	case *corev1.Secret:
