@@ -22,7 +22,7 @@ func (s *shell) createCommand() *cobra.Command {
 	var c choice
 	o := &writeOptions{}
 	cmd := family("create", "Create objects from manifests or flags", s.createNamespaceCommand(), s.createConfigMapCommand(),
-		s.createSecretCommand(), s.createDeploymentCommand())
+		s.createSecretCommand(), s.createDeploymentCommand(), s.createTokenCommand())
 	cmd.Use = "create -f FILE | create KIND NAME"
 	cmd.Example = "  xebec create -f pod.yaml\n" +
 		"  xebec create deployment web --image=echo:1 --replicas=3"

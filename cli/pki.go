@@ -99,7 +99,7 @@ func (s *shell) pkiIssueCommand() *cobra.Command {
 	flags.StringArrayVar(&o.etcd, "etcd", nil, "host with a member of etcd, as name=address[,address]; may be repeated")
 	flags.StringArrayVar(&o.nodes, "node", nil, "node, as name=address[,address]; may be repeated")
 	flags.StringArrayVar(&o.admins, "admin", nil, "person who may do everything; may be repeated")
-	flags.StringSliceVar(&o.services, "services", []string{"apiserver", "gateway", "scheduler", "workloads", "nodes", "endpoints", "collector", "cloud"},
+	flags.StringSliceVar(&o.services, "services", []string{"apiserver", "auth", "gateway", "scheduler", "workloads", "nodes", "endpoints", "collector", "cloud"},
 		"services on every master")
 	flags.DurationVar(&o.renewal.Before, "renew-before", 30*24*time.Hour, "replace certificates that end sooner than this")
 	flags.BoolVar(&o.renewal.Always, "renew-all", false, "replace all certificates")

@@ -228,28 +228,6 @@ func (s *shell) configDeleteCommand() *cobra.Command {
 	}
 }
 
-func (s *shell) authCommand() *cobra.Command {
-	return family("auth", "See who you are to the cluster", &cobra.Command{
-		Use: "whoami", Short: "Print your user and groups as the cluster sees them", Example: "  xebec auth whoami", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			conn, err := s.connection()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := s.bounded(cmd.Context())
-			defer cancel()
-			who, err := clusterv1.NewClusterServiceClient(conn).WhoAmI(ctx, &clusterv1.WhoAmIRequest{})
-			if err != nil {
-				return err
-			}
-			t := &table{heads: []string{"USER", "GROUPS"}}
-			t.add(who.GetUser(), orNone(strings.Join(who.GetGroups(), ",")))
-			t.print(s.Out)
-			return nil
-		},
-	})
-}
-
 func (s *shell) versionCommand() *cobra.Command {
 	var client bool
 	var output string

@@ -17,6 +17,7 @@ import (
 var services = []func() *cobra.Command{
 	etcdCommand,
 	apiserverCommand,
+	authCommand,
 	gatewayCommand,
 	schedulerCommand,
 	workloadsCommand,

@@ -82,6 +82,16 @@ func NewMemorySource(caPEM []byte, pair *Pair) (*Source, error) {
 	return &Source{current: snap}, nil
 }
 
+// NewTrustSource serves a bundle of authorities in PEM and no certificate, for a client that proves who it is by a token. Its
+// Leaf is nil, and it is of no use to a server.
+func NewTrustSource(caPEM []byte) (*Source, error) {
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(caPEM) {
+		return nil, errors.New("certificates: the authorities' file holds no certificate")
+	}
+	return &Source{current: &snapshot{pool: pool}}, nil
+}
+
 // Leaf returns the own certificate in use, which must not be changed.
 func (s *Source) Leaf() *x509.Certificate { return s.load().leaf }
 
@@ -103,6 +113,19 @@ func (s *Source) ServerConfig() *tls.Config {
 	return config
 }
 
+// OptionalServerConfig is ServerConfig for a server that knows its callers by other means as well: a client need not show a
+// certificate, but one that it shows must be good.
+func (s *Source) OptionalServerConfig() *tls.Config {
+	optional := func() *tls.Config {
+		config := s.load().server.Clone()
+		config.ClientAuth = tls.VerifyClientCertIfGiven
+		return config
+	}
+	config := optional()
+	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return optional(), nil }
+	return config
+}
+
 // ClientConfig returns a TLS 1.3 configuration for a client. The server's certificate must be signed by one of the
 // authorities and pass verify, which checks whose it is.
 func (s *Source) ClientConfig(verify func(*x509.Certificate) error) *tls.Config {
@@ -111,6 +134,9 @@ func (s *Source) ClientConfig(verify func(*x509.Certificate) error) *tls.Config 
 		NextProtos: []string{"h2"},
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			snap := s.load()
+			if snap.cert == nil {
+				return &tls.Certificate{}, nil
+			}
 			if err := checkValidity(snap.leaf); err != nil {
 				return nil, fmt.Errorf("own %w", err)
 			}

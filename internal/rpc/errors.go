@@ -15,6 +15,8 @@ import (
 const (
 	// ReasonNoCertificate: the caller showed no certificate that names someone.
 	ReasonNoCertificate = "NO_CERTIFICATE"
+	// ReasonBadToken: the caller's bearer token is not good.
+	ReasonBadToken = "BAD_TOKEN"
 	// ReasonForgedIdentity: the caller claimed to act for someone else and is no trusted forwarder.
 	ReasonForgedIdentity = "FORGED_IDENTITY"
 	// ReasonRateLimited: the caller makes too many calls; RetryInfo says when to try again.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -139,6 +140,7 @@ func CertificateIdentity(cert *x509.Certificate) Identity {
 // authenticator finds out who calls.
 type authenticator struct {
 	forwarders []string
+	tokens     func(context.Context, string) (Identity, error)
 }
 
 // identify returns the caller: whom the verified certificate names or, when that is a trusted forwarder's, whom the
@@ -150,7 +152,7 @@ func (a authenticator) identify(ctx context.Context) (Identity, error) {
 	}
 	info, ok := p.AuthInfo.(credentials.TLSInfo)
 	if !ok || len(info.State.VerifiedChains) == 0 {
-		return Identity{}, refuse(codes.Unauthenticated, ReasonNoCertificate, "a client certificate is required")
+		return a.byToken(ctx)
 	}
 	id := CertificateIdentity(info.State.VerifiedChains[0][0])
 	if id.User == "" {
@@ -185,6 +187,35 @@ func (a authenticator) identify(ctx context.Context) (Identity, error) {
 		forwarded.Groups = append(forwarded.Groups, unescaped)
 	}
 	return forwarded, nil
+}
+
+// HeaderAuthorization carries a bearer token.
+const HeaderAuthorization = "authorization"
+
+// byToken returns whose token comes with a call without a certificate. Nobody who comes so acts for others.
+func (a authenticator) byToken(ctx context.Context) (Identity, error) {
+	if a.tokens == nil {
+		return Identity{}, refuse(codes.Unauthenticated, ReasonNoCertificate, "a client certificate is required")
+	}
+	md, _ := metadata.FromIncomingContext(ctx)
+	for key := range md {
+		if strings.HasPrefix(key, HeaderPrefix) {
+			return Identity{}, refuse(codes.PermissionDenied, ReasonForgedIdentity, "a caller with a token may not send header %s", key)
+		}
+	}
+	values := md[HeaderAuthorization]
+	if len(values) == 0 {
+		return Identity{}, refuse(codes.Unauthenticated, ReasonNoCertificate, "a client certificate or a token is required")
+	}
+	scheme, token, _ := strings.Cut(values[0], " ")
+	if len(values) > 1 || !strings.EqualFold(scheme, "bearer") || token == "" {
+		return Identity{}, refuse(codes.Unauthenticated, ReasonBadToken, "header %s must be one bearer token", HeaderAuthorization)
+	}
+	id, err := a.tokens(ctx, token)
+	if err == nil && id.User == "" {
+		err = refuse(codes.Unauthenticated, ReasonBadToken, "the token names nobody")
+	}
+	return id, err
 }
 
 // AuthorizeControlPlane lets administrators and control-plane services call every method and refuses everyone else.

@@ -74,6 +74,9 @@ type ServerConfig struct {
 	// TrustedForwarders are the users that may call on behalf of others by the headers in identity.go; nil is
 	// xebec:gateway alone. Empty but not nil: nobody.
 	TrustedForwarders []string
+	// Tokens, when not nil, says whose a bearer token is, of a caller that shows no certificate; its error goes to the
+	// caller. Nil: every caller needs a certificate.
+	Tokens func(ctx context.Context, token string) (Identity, error)
 	// Authorize decides whether a caller may call a method; its error goes to the caller. Nil is
 	// AuthorizeControlPlane. It is not asked about health and reflection, which every known caller may use.
 	Authorize func(ctx context.Context, id Identity, fullMethod string) error
@@ -181,7 +184,11 @@ func NewServer(cfg ServerConfig, log *zap.Logger) (*Server, error) {
 }
 
 func (s *Server) options(observer *observer, limiter *limiter) []grpc.ServerOption {
-	authenticator := authenticator{forwarders: s.cfg.TrustedForwarders}
+	authenticator := authenticator{forwarders: s.cfg.TrustedForwarders, tokens: s.cfg.Tokens}
+	secure := s.cfg.TLS.ServerConfig()
+	if s.cfg.Tokens != nil {
+		secure = s.cfg.TLS.OptionalServerConfig()
+	}
 	authenticate := func(ctx context.Context) (context.Context, error) {
 		id, err := authenticator.identify(ctx)
 		if err != nil {
@@ -192,7 +199,7 @@ func (s *Server) options(observer *observer, limiter *limiter) []grpc.ServerOpti
 	}
 	recover := recovery.WithRecoveryHandlerContext(observer.recovered)
 	options := []grpc.ServerOption{
-		grpc.Creds(watchedCredentials{credentials.NewTLS(s.cfg.TLS.ServerConfig()), s.cfg.Admit, s.log}),
+		grpc.Creds(watchedCredentials{credentials.NewTLS(secure), s.cfg.Admit, s.log}),
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.MaxRecvMsgSize(s.cfg.MaxRecvBytes),
 		grpc.KeepaliveParams(keepalive.ServerParameters{

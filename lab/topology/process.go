@@ -18,6 +18,7 @@ type Service struct {
 var Services = []Service{
 	{"etcd", 2379},
 	{"apiserver", 7001},
+	{"auth", 7002},
 	{"gateway", GatewayPort},
 	{"scheduler", 7003},
 	{"workloads", 7004},

@@ -26,6 +26,7 @@ import (
 	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/rpc"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	"github.com/xebec-project/xebec/services/apiserver/apply"
@@ -46,6 +47,8 @@ type Config struct {
 	ServiceCIDR string `yaml:"serviceCIDR" help:"addresses that services get: an IPv4 range, for dual stack followed by a comma and an IPv6 range"`
 	// ClusterDNS is the IPv4 address in ServiceCIDR that nodes answer DNS on; it is given to no service.
 	ClusterDNS string `yaml:"clusterDNS" help:"address in serviceCIDR that nodes answer DNS at"`
+	// ServiceAccounts gives service accounts rights, which have none otherwise.
+	ServiceAccounts AccountsConfig `yaml:"serviceAccounts"`
 	// Storage tunes the watch cache.
 	Storage storage.Config `yaml:"storage"`
 }
@@ -68,10 +71,10 @@ func (c Config) Validate() error {
 	if !cidrs[0].Contains(dns) {
 		return fmt.Errorf("clusterDNS: %s is not in serviceCIDR %s", dns, cidrs[0])
 	}
-	return nil
+	return c.ServiceAccounts.validate()
 }
 
-// Service implements ResourceService and LeaseService.
+// Service implements ResourceService, LeaseService and AccessService.
 type Service struct {
 	apiv1.UnimplementedResourceServiceServer
 
@@ -109,7 +112,7 @@ func New(cfg Config, etcd *clientv3.Client, log *zap.Logger) (*Service, error) {
 	nodeName, _ := pods.FieldPath("spec.nodeName")
 	return &Service{
 		store: store, etcd: etcd, maxTxnOps: cfg.Storage.MaxTxnOps, merger: merger, log: log, ready: make(chan struct{}),
-		authorizer:  &authz.Authorizer{Pods: &podIndex{store, nodeName}},
+		authorizer:  &authz.Authorizer{Pods: &podIndex{store, nodeName}, Readers: users(cfg.ServiceAccounts.Readers), Admins: users(cfg.ServiceAccounts.Admins)},
 		allocations: newAllocations(store, cidrs, netip.MustParseAddr(cfg.ClusterDNS)),
 		nodePorts:   newNodePorts(store),
 		leases:      &leaseService{store: store},
@@ -120,6 +123,7 @@ func New(cfg Config, etcd *clientv3.Client, log *zap.Logger) (*Service, error) {
 func (s *Service) Register(r grpc.ServiceRegistrar) {
 	apiv1.RegisterResourceServiceServer(r, s)
 	apiv1.RegisterLeaseServiceServer(r, s.leases)
+	authv1.RegisterAccessServiceServer(r, &accessService{authorizer: s.authorizer})
 }
 
 // Ready returns a channel that closes when the cache holds the cluster's state, so that calls can be answered.
@@ -140,7 +144,8 @@ func (s *Service) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// prepare waits for the cache, declares the service ready and creates the namespaces that every cluster has.
+// prepare waits for the cache, declares the service ready, creates the namespaces that every cluster has, and keeps their
+// default accounts until ctx ends.
 func (s *Service) prepare(ctx context.Context) error {
 	if err := s.store.WaitReady(ctx); err != nil {
 		return nil // ctx ended
@@ -164,6 +169,7 @@ func (s *Service) prepare(ctx context.Context) error {
 			}
 		}
 	}
+	s.keepAccounts(ctx)
 	return nil
 }
 

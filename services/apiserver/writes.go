@@ -138,9 +138,19 @@ func (s *Service) createChange(ctx context.Context, get reader, k *kind.Kind, o 
 		return nil, err
 	}
 	k.Default(o)
+	if err := s.checkAccount(ctx, get, o); err != nil {
+		return nil, err
+	}
 	extra, err := s.admit(ctx, get, o, nil)
 	if err != nil {
 		return nil, err
+	}
+	if namespace, ok := o.(*corev1.Namespace); ok && namespace.GetMetadata().GetName() != "" {
+		account, err := accountWrite(namespace.GetMetadata().GetName())
+		if err != nil {
+			return nil, err
+		}
+		extra = append(extra, account)
 	}
 	if errs := append(k.Validate(o), k.ValidateNew(o)...); len(errs) > 0 {
 		return nil, apierr.Invalid(k, meta.GetName(), errs)

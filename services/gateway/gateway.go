@@ -21,6 +21,7 @@ import (
 	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
+	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
 	etcdv1 "github.com/xebec-project/xebec/proto/xebec/etcd/v1"
 	"github.com/xebec-project/xebec/services/gateway/door"
@@ -93,6 +94,7 @@ type Service struct {
 	cluster  *cluster
 	etcd     *etcd.Service
 	door     *door.Door
+	tokens   *tokens
 	objects  *client.Client
 	// directory finds the masters' addresses for the door.
 	directory *discovery.Directory
@@ -119,7 +121,12 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	auth, err := backends.connection("auth")
+	if err != nil {
+		return nil, err
+	}
 	return &Service{
+		tokens:   newTokens(authv1.NewTokenServiceClient(auth)),
 		cfg:      cfg,
 		log:      deps.Log,
 		backends: backends,
@@ -141,7 +148,7 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 	}
 }
 
-// ConfigureServer adapts the server: identities are taken from certificates alone, everyone known gets in, calls are
+// ConfigureServer adapts the server: identities are taken from certificates and tokens, everyone known gets in, calls are
 // limited, and the log names the object of each.
 func (s *Service) ConfigureServer(cfg *rpc.ServerConfig) {
 	// Not nil: nobody calls a gateway on behalf of others, not even a gateway.
@@ -154,6 +161,7 @@ func (s *Service) ConfigureServer(cfg *rpc.ServerConfig) {
 	cfg.Object = object
 	cfg.Listeners = s.door.Listeners
 	cfg.Admit = s.door.Admit
+	cfg.Tokens = s.tokens.identify
 }
 
 func (s *Service) limits(id rpc.Identity) rpc.Limits {

@@ -214,6 +214,8 @@ func outgoing(ctx context.Context) (metadata.MD, error) {
 			return nil, apierr.New(codes.PermissionDenied, rpc.ReasonForgedIdentity, id.User+" may not send header "+key)
 		case key == "user-agent":
 			out[rpc.HeaderUserAgent] = values
+		case key == rpc.HeaderAuthorization:
+			// It has told who calls, and is nobody else's.
 		case key[0] == ':', key == "content-type", key == "te", strings.HasPrefix(key, "grpc-") && key != "grpc-trace-bin" && key != "grpc-tags-bin":
 		default:
 			out[key] = values

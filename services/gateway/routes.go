@@ -13,6 +13,7 @@ import (
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
 	controlv1 "github.com/xebec-project/xebec/proto/xebec/control/v1"
 	endpointsv1 "github.com/xebec-project/xebec/proto/xebec/endpoints/v1"
@@ -37,6 +38,8 @@ func (s *Service) routes() []route {
 		{&endpointsv1.EndpointsService_ServiceDesc, s.service("endpoints")},
 		{&controlv1.ControllerService_ServiceDesc, s.namedService},
 		{&nodev1.NodeService_ServiceDesc, s.node},
+		{&authv1.TokenService_ServiceDesc, s.service("auth")},
+		{&authv1.AccessService_ServiceDesc, s.service("apiserver")},
 	}
 }
 
@@ -118,6 +121,8 @@ var writes = map[string]bool{
 	nodev1.NodeService_Attach_FullMethodName:              true,
 	nodev1.NodeService_ImportImage_FullMethodName:         true,
 	nodev1.NodeService_PortForward_FullMethodName:         true,
+	authv1.TokenService_CreateToken_FullMethodName:        true,
+	authv1.TokenService_RotateKey_FullMethodName:          true,
 	etcdv1.EtcdService_AddMember_FullMethodName:           true,
 	etcdv1.EtcdService_PromoteMember_FullMethodName:       true,
 	etcdv1.EtcdService_RemoveMember_FullMethodName:        true,
@@ -162,6 +167,8 @@ func object(fullMethod string, req any) string {
 		return rpc.ObjectName("Pod", field(1), field(2))
 	case endpointsv1.EndpointsService_Acknowledge_FullMethodName:
 		return rpc.ObjectName("Node", "", field(1))
+	case authv1.TokenService_CreateToken_FullMethodName:
+		return rpc.ObjectName("ServiceAccount", field(1), field(2))
 	case controlv1.ControllerService_ListControllers_FullMethodName, controlv1.ControllerService_Resync_FullMethodName:
 		return field(1)
 	}

@@ -34,6 +34,7 @@ var Services = []struct {
 }{
 	{"etcd", 2379},
 	{"apiserver", 7001},
+	{"auth", 7002},
 	{"gateway", 6443},
 	{"scheduler", 7003},
 	{"workloads", 7004},

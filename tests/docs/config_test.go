@@ -13,6 +13,7 @@ import (
 	"github.com/xebec-project/xebec/agent"
 	"github.com/xebec-project/xebec/internal/daemon"
 	"github.com/xebec-project/xebec/services/apiserver"
+	"github.com/xebec-project/xebec/services/auth"
 	"github.com/xebec-project/xebec/services/cloud"
 	"github.com/xebec-project/xebec/services/collector"
 	"github.com/xebec-project/xebec/services/endpoints"
@@ -30,6 +31,7 @@ func commonConfig(t *testing.T) string {
 }
 
 func apiserverConfig(t *testing.T) string { return serviceConfig(t, apiserver.DefaultConfig()) }
+func authConfig(t *testing.T) string      { return serviceConfig(t, auth.DefaultConfig()) }
 func gatewayConfig(t *testing.T) string   { return serviceConfig(t, gateway.DefaultConfig()) }
 func schedulerConfig(t *testing.T) string { return serviceConfig(t, scheduler.DefaultConfig()) }
 func workloadsConfig(t *testing.T) string { return serviceConfig(t, workloads.Config{}) }

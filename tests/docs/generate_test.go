@@ -28,6 +28,7 @@ var generators = map[string]func(*testing.T) string{
 	"config agent":     agentConfig,
 	"config etcd":      etcdConfig,
 	"config apiserver": apiserverConfig,
+	"config auth":      authConfig,
 	"config gateway":   gatewayConfig,
 	"config scheduler": schedulerConfig,
 	"config workloads": workloadsConfig,

@@ -15,9 +15,15 @@ const (
 	GroupAdmins   = "system:masters"
 	GroupServices = "xebec:services"
 	GroupNodes    = "system:nodes"
+	GroupAccounts = "system:serviceaccounts"
 	servicePrefix = "xebec:"
 	nodePrefix    = "system:node:"
 )
+
+// AccountUser is the user that a service account's token stands for.
+func AccountUser(namespace, name string) string {
+	return "system:serviceaccount:" + namespace + ":" + name
+}
 
 // Verb is what a caller wants to do.
 type Verb string
@@ -101,6 +107,8 @@ type PodIndex interface {
 // Authorizer decides requests. The zero value refuses nodes what depends on their pods; set Pods.
 type Authorizer struct {
 	Pods PodIndex
+	// Readers and Admins are the users of service accounts that may read everything but secrets, and do everything.
+	Readers, Admins map[string]bool
 }
 
 // Authorize returns nil when the request is allowed, a *DeniedError when it is not, and another error when the decision
@@ -114,6 +122,9 @@ func (a *Authorizer) Authorize(ctx context.Context, r Request) error {
 	}
 	if node, ok := r.Caller.Node(); ok {
 		return a.authorizeNode(ctx, node, r)
+	}
+	if r.Caller.In(GroupAccounts) {
+		return a.authorizeAccount(r)
 	}
 	return &DeniedError{r, "it is in no group that has rights (administrators are in " + GroupAdmins + ")"}
 }

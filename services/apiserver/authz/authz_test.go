@@ -18,6 +18,7 @@ func TestAuthorize(t *testing.T) {
 	node := Caller{"system:node:node-1", []string{GroupNodes}}
 	scheduler := Caller{"xebec:scheduler", []string{GroupServices}}
 	workloads := Caller{"xebec:workloads", []string{GroupServices}}
+	account := func(name string) Caller { return Caller{AccountUser("a", name), []string{GroupAccounts}} }
 	tests := []struct {
 		name    string
 		r       Request
@@ -66,9 +67,15 @@ func TestAuthorize(t *testing.T) {
 		{"node lists configmaps", Request{Caller: node, Verb: List, Resource: "configmaps", Namespace: "default"}, false},
 		{"node watches services", Request{Caller: node, Verb: Watch, Resource: "services"}, true},
 		{"node writes services", Request{Caller: node, Verb: Update, Resource: "services", Namespace: "a", Name: "s"}, false},
+		{"an account", Request{Caller: account("web"), Verb: Get, Resource: "pods", Namespace: "a", Name: "p"}, false},
+		{"a reader reads", Request{Caller: account("reader"), Verb: Watch, Resource: "pods"}, true},
+		{"a reader reads no secrets", Request{Caller: account("reader"), Verb: Get, Resource: "secrets", Namespace: "a", Name: "s"}, false},
+		{"a reader writes", Request{Caller: account("reader"), Verb: Delete, Resource: "pods", Namespace: "a", Name: "p"}, false},
+		{"a listed account", Request{Caller: account("boss"), Verb: Delete, Resource: "secrets", Namespace: "a", Name: "s"}, true},
+		{"its name without the group", Request{Caller: Caller{User: AccountUser("a", "boss")}, Verb: Get, Resource: "pods", Namespace: "a", Name: "p"}, false},
 		{"node reads deployments", Request{Caller: node, Verb: List, Resource: "deployments.apps"}, false},
 	}
-	a := &Authorizer{Pods: uses{}}
+	a := &Authorizer{Pods: uses{}, Readers: map[string]bool{AccountUser("a", "reader"): true}, Admins: map[string]bool{AccountUser("a", "boss"): true}}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			err := a.Authorize(t.Context(), tt.r)

@@ -78,6 +78,19 @@ func authorizeService(service string, r Request) error {
 	return &DeniedError{r, "the service's job does not need it"}
 }
 
+// authorizeAccount gives a service account what the configuration says: there are no roles to grant it by.
+func (a *Authorizer) authorizeAccount(r Request) error {
+	switch {
+	case a.Admins[r.Caller.User]:
+		return nil
+	case a.Readers[r.Caller.User] && slices.Contains(read, r.Verb) && r.Resource != "secrets":
+		return nil
+	case a.Readers[r.Caller.User]:
+		return &DeniedError{r, "it only reads, and no secrets: the apiserver's configuration has it among serviceAccounts.readers"}
+	}
+	return &DeniedError{r, "a service account has no rights unless the apiserver's configuration names it (serviceAccounts.readers or admins)"}
+}
+
 // authorizeNode is the node's share: what it runs, and its own node, lease and pods.
 func (a *Authorizer) authorizeNode(ctx context.Context, node string, r Request) error {
 	reads := slices.Contains(read, r.Verb)

@@ -1,0 +1,126 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/kind"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+	"github.com/xebec-project/xebec/services/apiserver/authz"
+	"github.com/xebec-project/xebec/services/apiserver/storage"
+)
+
+// accountsInterval is how often it is looked whether every namespace has its default account.
+const accountsInterval = 30 * time.Second
+
+// AccountsConfig gives service accounts rights, as namespace/name each. There are no roles: who is in neither list may ask
+// who it is and what it may do, and nothing else.
+type AccountsConfig struct {
+	// Readers may get, list and watch everything but secrets.
+	Readers []string `yaml:"readers" help:"service accounts, as namespace/name, that may read everything but secrets"`
+	// Admins may do everything.
+	Admins []string `yaml:"admins" help:"service accounts, as namespace/name, that may do everything"`
+}
+
+func (c AccountsConfig) validate() error {
+	var problems []error
+	for key, accounts := range map[string][]string{"readers": c.Readers, "admins": c.Admins} {
+		for _, account := range accounts {
+			if namespace, name, ok := strings.Cut(account, "/"); !ok || namespace == "" || name == "" || strings.Contains(name, "/") {
+				problems = append(problems, fmt.Errorf("serviceAccounts.%s: %q is not namespace/name", key, account))
+			}
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// users are the accounts as the authorizer knows callers.
+func users(accounts []string) map[string]bool {
+	out := make(map[string]bool, len(accounts))
+	for _, account := range accounts {
+		namespace, name, _ := strings.Cut(account, "/")
+		out[authz.AccountUser(namespace, name)] = true
+	}
+	return out
+}
+
+// accountWrite makes a namespace's default account, in the transaction that makes the namespace: no pod ever finds the one
+// without the other.
+func accountWrite(namespace string) (storage.Write, error) {
+	k, _ := kind.ByGroupKind("", "ServiceAccount")
+	account := &corev1.ServiceAccount{Metadata: &metav1.ObjectMeta{Name: kind.DefaultServiceAccount, Namespace: namespace,
+		Uid: uuid.NewString(), CreationTimestamp: timestamppb.New(time.Now().Truncate(time.Second))}}
+	b, err := encode(k, account)
+	return storage.Write{Key: keyOf(k, namespace, kind.DefaultServiceAccount), Bytes: b}, err
+}
+
+// checkAccount refuses a pod whose service account does not exist, as Kubernetes does. The default one is made again when
+// somebody deleted it, and is not waited for.
+func (s *Service) checkAccount(ctx context.Context, get reader, o kind.Object) error {
+	pod, ok := o.(*corev1.Pod)
+	if !ok {
+		return nil
+	}
+	name, namespace := pod.GetSpec().GetServiceAccountName(), pod.GetMetadata().GetNamespace()
+	if name == "" || name == kind.DefaultServiceAccount || namespace == "" {
+		return nil
+	}
+	k, _ := kind.ByGroupKind("", "ServiceAccount")
+	_, err := get(ctx, keyOf(k, namespace, name))
+	if errors.Is(err, storage.ErrNotFound) {
+		return apierr.Forbidden(kind.Of(pod), pod.GetMetadata().GetName(),
+			fmt.Sprintf("error looking up service account %s/%s: serviceaccount %q not found", namespace, name, name))
+	}
+	if err != nil {
+		return storageError(err)
+	}
+	return nil
+}
+
+// keepAccounts makes the default account of every namespace that lost it, or is older than this, until ctx ends.
+func (s *Service) keepAccounts(ctx context.Context) {
+	for {
+		if err := s.makeAccounts(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("Default service accounts not made yet", zap.Error(err))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(accountsInterval):
+		}
+	}
+}
+
+func (s *Service) makeAccounts(ctx context.Context) error {
+	list, err := s.store.List(ctx, storage.ListOptions{Kind: "Namespace", Stale: true})
+	if err != nil {
+		return err
+	}
+	k, _ := kind.ByGroupKind("", "ServiceAccount")
+	var problems []error
+	for _, o := range list.Objects {
+		namespace := o.Key.Name
+		if _, has := s.store.GetCached(keyOf(k, namespace, kind.DefaultServiceAccount)); has || o.Meta().GetDeletionTimestamp() != nil {
+			continue
+		}
+		short, cancel := context.WithTimeout(ctx, 5*time.Second)
+		_, err := s.writeOne(short, nil, false, func(ctx context.Context, get reader) (*change, error) {
+			account := &corev1.ServiceAccount{Metadata: &metav1.ObjectMeta{Name: kind.DefaultServiceAccount, Namespace: namespace}}
+			return s.createChange(ctx, get, k, account, "", 0)
+		})
+		cancel()
+		if err != nil && !apierr.IsAlreadyExists(err) {
+			problems = append(problems, fmt.Errorf("%s: %w", namespace, err))
+		}
+	}
+	return errors.Join(problems...)
+}

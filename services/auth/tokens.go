@@ -1,0 +1,299 @@
+package auth
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/pki"
+	"github.com/xebec-project/xebec/internal/rpc"
+	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+const (
+	defaultLifetime = time.Hour
+	minLifetime     = 10 * time.Minute
+	// leeway is how far the clocks of masters may differ.
+	leeway = 10 * time.Second
+	// maxTokenBytes is more than any token has.
+	maxTokenBytes = 8 << 10
+	// maxAudiences bounds those of one token.
+	maxAudiences = 16
+)
+
+// claims are what a token says, in the form of Kubernetes' own.
+type claims struct {
+	jwt.Claims
+	Kubernetes bound `json:"kubernetes.io"`
+}
+
+// bound names what a token is bound to.
+type bound struct {
+	Namespace      string     `json:"namespace"`
+	ServiceAccount reference  `json:"serviceaccount"`
+	Pod            *reference `json:"pod,omitempty"`
+}
+
+type reference struct {
+	Name string `json:"name"`
+	UID  string `json:"uid"`
+}
+
+// CreateToken makes a token for an account that exists, bound to a pod of it where one is named.
+func (s *Service) CreateToken(ctx context.Context, req *authv1.CreateTokenRequest) (*authv1.CreateTokenResponse, error) {
+	if err := checkRequest(req); err != nil {
+		return nil, err
+	}
+	if err := s.mayCreate(ctx, req); err != nil {
+		return nil, err
+	}
+	account, err := client.Get[*corev1.ServiceAccount](ctx, s.client, req.GetNamespace(), req.GetServiceAccount())
+	if err != nil {
+		return nil, apierr.From(err)
+	}
+	about := bound{Namespace: req.GetNamespace(), ServiceAccount: reference{req.GetServiceAccount(), account.GetMetadata().GetUid()}}
+	if req.GetBoundPod() != nil {
+		if about.Pod, err = s.podOf(ctx, req); err != nil {
+			return nil, err
+		}
+	}
+	ring, err := s.keys.use()
+	if err != nil {
+		return nil, err
+	}
+	lifetime := min(cmp.Or(time.Duration(req.GetExpirationSeconds())*time.Second, defaultLifetime), s.cfg.MaxLifetime)
+	now := time.Now().Truncate(time.Second)
+	audiences := req.GetAudiences()
+	if len(audiences) == 0 {
+		audiences = []string{s.cfg.Issuer}
+	}
+	token, err := sign(ring.signing(now), claims{
+		Claims: jwt.Claims{
+			Issuer: s.cfg.Issuer, Subject: userOf(about), Audience: audiences, ID: uuid.NewString(),
+			IssuedAt: jwt.NewNumericDate(now), NotBefore: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(now.Add(lifetime)),
+		},
+		Kubernetes: about,
+	})
+	if err != nil {
+		return nil, apierr.Internal("sign token: %v", err)
+	}
+	return &authv1.CreateTokenResponse{Token: token, ExpirationTimestamp: timestamppb.New(now.Add(lifetime))}, nil
+}
+
+func checkRequest(req *authv1.CreateTokenRequest) error {
+	switch {
+	case req.GetNamespace() == "":
+		return apierr.BadField("namespace", "required")
+	case req.GetServiceAccount() == "":
+		return apierr.BadField("service_account", "required")
+	case req.GetExpirationSeconds() != 0 && req.GetExpirationSeconds() < int64(minLifetime/time.Second),
+		req.GetExpirationSeconds() > int64(100*365*24*time.Hour/time.Second):
+		return apierr.BadField("expiration_seconds", "must be %d at least, and of this century", int64(minLifetime/time.Second))
+	case len(req.GetAudiences()) > maxAudiences:
+		return apierr.BadField("audiences", "at most %d", maxAudiences)
+	case slices.Contains(req.GetAudiences(), ""):
+		return apierr.BadField("audiences", "must not be empty text")
+	case req.GetBoundPod() != nil && req.GetBoundPod().GetName() == "":
+		return apierr.BadField("bound_pod.name", "required")
+	}
+	return nil
+}
+
+// mayCreate holds nodes to the pods bound to them; who else comes here may.
+func (s *Service) mayCreate(ctx context.Context, req *authv1.CreateTokenRequest) error {
+	id := rpc.IdentityFromContext(ctx)
+	if id.Member(pki.GroupMasters) {
+		return nil
+	}
+	node, ok := strings.CutPrefix(id.User, pki.NodeUserPrefix)
+	if !ok || !id.Member(pki.GroupNodes) {
+		return apierr.Denied("%s may not make tokens: administrators and nodes may", id.User)
+	}
+	if req.GetBoundPod() == nil {
+		return apierr.Denied("node %s may only make tokens that are bound to a pod of its own", node)
+	}
+	pod, err := client.Get[*corev1.Pod](ctx, s.client, req.GetNamespace(), req.GetBoundPod().GetName())
+	// Whether the pod exists is none of the node's business unless it is bound to it.
+	if err != nil && !apierr.IsNotFound(err) {
+		return apierr.From(err)
+	}
+	if err != nil || pod.GetSpec().GetNodeName() != node || pod.GetSpec().GetServiceAccountName() != req.GetServiceAccount() {
+		return apierr.Denied("no pod %s/%s of service account %q is bound to node %s",
+			req.GetNamespace(), req.GetBoundPod().GetName(), req.GetServiceAccount(), node)
+	}
+	return nil
+}
+
+// podOf returns the pod that a request wants the token bound to.
+func (s *Service) podOf(ctx context.Context, req *authv1.CreateTokenRequest) (*reference, error) {
+	name := req.GetBoundPod().GetName()
+	pod, err := client.Get[*corev1.Pod](ctx, s.client, req.GetNamespace(), name)
+	if err != nil {
+		return nil, apierr.From(err)
+	}
+	if uid := req.GetBoundPod().GetUid(); uid != "" && uid != pod.GetMetadata().GetUid() {
+		return nil, apierr.Conflict(kind.Of(pod), name, "it has another uid than the one named")
+	}
+	if account := pod.GetSpec().GetServiceAccountName(); account != req.GetServiceAccount() {
+		return nil, apierr.BadField("bound_pod", "pod %s runs as service account %q, not %q", name, account, req.GetServiceAccount())
+	}
+	return &reference{name, pod.GetMetadata().GetUid()}, nil
+}
+
+func sign(k *key, c claims) (string, error) {
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: k.private, KeyID: k.id}},
+		(&jose.SignerOptions{}).WithType("JWT"))
+	if err != nil {
+		return "", err
+	}
+	return jwt.Signed(signer).Claims(c).Serialize()
+}
+
+func userOf(b bound) string {
+	return "system:serviceaccount:" + b.Namespace + ":" + b.ServiceAccount.Name
+}
+
+// ReviewToken says whose a token is.
+func (s *Service) ReviewToken(ctx context.Context, req *authv1.ReviewTokenRequest) (*authv1.ReviewTokenResponse, error) {
+	id := rpc.IdentityFromContext(ctx)
+	if !id.Member(pki.GroupMasters) && !id.Member(pki.GroupServices) && !id.Member(pki.GroupNodes) {
+		return nil, apierr.Denied("%s may not have tokens reviewed", id.User)
+	}
+	ring, err := s.keys.use()
+	if err != nil {
+		return nil, err
+	}
+	audiences := req.GetAudiences()
+	if len(audiences) == 0 {
+		audiences = []string{s.cfg.Issuer}
+	}
+	c, shared, err := s.verify(ring, req.GetToken(), audiences)
+	if err == nil {
+		err = s.stillBound(ctx, c.Kubernetes)
+	}
+	if bad := (*badTokenError)(nil); errors.As(err, &bad) {
+		return &authv1.ReviewTokenResponse{Error: bad.Error()}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	b := c.Kubernetes
+	resp := &authv1.ReviewTokenResponse{
+		Authenticated: true, User: userOf(b), Uid: b.ServiceAccount.UID, Audiences: shared, ExpirationTimestamp: timestamppb.New(c.Expiry.Time()),
+		Groups: []string{"system:serviceaccounts", "system:serviceaccounts:" + b.Namespace, "system:authenticated"},
+	}
+	if b.Pod != nil {
+		resp.BoundPod = &authv1.BoundPod{Name: b.Pod.Name, Uid: b.Pod.UID}
+	}
+	return resp, nil
+}
+
+// badTokenError says what is wrong with a token.
+type badTokenError struct{ reason string }
+
+func (e *badTokenError) Error() string { return e.reason }
+
+func badToken(format string, args ...any) error { return &badTokenError{fmt.Sprintf(format, args...)} }
+
+// verify checks what a token says by itself, and returns the audiences that it shares with those given.
+func (s *Service) verify(ring *ring, token string, audiences []string) (*claims, []string, error) {
+	if len(token) > maxTokenBytes {
+		return nil, nil, badToken("it is no token: it is too long")
+	}
+	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256})
+	if err != nil || len(parsed.Headers) != 1 {
+		return nil, nil, badToken("it is no token of a service account")
+	}
+	k := ring.find(parsed.Headers[0].KeyID)
+	if k == nil {
+		return nil, nil, badToken("it is signed with a key that this cluster does not have, or no longer")
+	}
+	c := &claims{}
+	if err := parsed.Claims(k.private.Public(), c); err != nil {
+		return nil, nil, badToken("its signature is wrong")
+	}
+	if c.Issuer != s.cfg.Issuer || c.Expiry == nil || c.Kubernetes.Namespace == "" || c.Subject != userOf(c.Kubernetes) {
+		return nil, nil, badToken("it does not say what a token of a service account says")
+	}
+	now := time.Now()
+	if now.After(c.Expiry.Time().Add(leeway)) {
+		return nil, nil, badToken("it expired on %s", c.Expiry.Time().UTC().Format(time.RFC3339))
+	}
+	if c.NotBefore != nil && now.Add(leeway).Before(c.NotBefore.Time()) {
+		return nil, nil, badToken("it is good only from %s: check the clocks", c.NotBefore.Time().UTC().Format(time.RFC3339))
+	}
+	shared := slices.DeleteFunc(slices.Clone(audiences), func(a string) bool { return !slices.Contains(c.Audience, a) })
+	if len(shared) == 0 {
+		return nil, nil, badToken("it is for %s", strings.Join(c.Audience, ", "))
+	}
+	return c, shared, nil
+}
+
+// stillBound refuses a token whose account or pod is gone, or was made anew under the same name.
+func (s *Service) stillBound(ctx context.Context, b bound) error {
+	if err := exists(ctx, s, s.accounts, b.Namespace, b.ServiceAccount); err != nil || b.Pod == nil {
+		return err
+	}
+	return exists(ctx, s, s.pods, b.Namespace, *b.Pod)
+}
+
+// exists looks into the mirror first, and asks the apiserver about what the mirror does not have: it may be too new.
+func exists[T kind.Object](ctx context.Context, s *Service, mirror *client.Informer[T], namespace string, ref reference) error {
+	object, ok := mirror.Get(namespace, ref.Name)
+	if !ok || object.GetMetadata().GetUid() != ref.UID {
+		var err error
+		if object, err = client.Get[T](ctx, s.client, namespace, ref.Name); apierr.IsNotFound(err) {
+			return badToken("%s %s/%s is gone", strings.ToLower(mirror.Kind().Name), namespace, ref.Name)
+		} else if err != nil {
+			return apierr.From(err)
+		}
+	}
+	if object.GetMetadata().GetUid() != ref.UID {
+		return badToken("%s %s/%s is another one now", strings.ToLower(mirror.Kind().Name), namespace, ref.Name)
+	}
+	return nil
+}
+
+// ListKeys returns the public keys.
+func (s *Service) ListKeys(context.Context, *authv1.ListKeysRequest) (*authv1.ListKeysResponse, error) {
+	ring, err := s.keys.use()
+	if err != nil {
+		return nil, err
+	}
+	set, err := json.Marshal(ring.public())
+	if err != nil {
+		return nil, apierr.Internal("write the key set: %v", err)
+	}
+	resp := &authv1.ListKeysResponse{Jwks: string(set), Issuer: s.cfg.Issuer}
+	signing := ring.signing(time.Now())
+	for _, k := range ring.keys {
+		resp.Keys = append(resp.Keys, &authv1.TokenKey{Id: k.id, CreationTimestamp: timestamppb.New(k.created), Signing: k.id == signing.id})
+	}
+	return resp, nil
+}
+
+// RotateKey makes a new key.
+func (s *Service) RotateKey(ctx context.Context, _ *authv1.RotateKeyRequest) (*authv1.RotateKeyResponse, error) {
+	id, err := s.keys.rotate(ctx)
+	switch {
+	case errors.Is(err, errManyKeys):
+		return nil, apierr.FailedPrecondition(apierr.ReasonOverloaded, "keys", "%v", err)
+	case err != nil:
+		return nil, apierr.Unavailable("rotate the keys for tokens: %v", err)
+	}
+	return &authv1.RotateKeyResponse{Id: id}, nil
+}
