@@ -87,7 +87,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		group.Go(func() error { return a.runNode(ctx, group) })
 	}
 	err := group.Wait()
-	if errors.Is(err, context.Canceled) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, errShutdown) {
 		return nil
 	}
 	return err
@@ -189,6 +189,7 @@ func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
 	}
 	group.Go(func() error { return watch.runPods(ctx, set, files) })
 
+	group.Go(func() error { return a.awaitShutdown(ctx, set, registrar) })
 	server.New(server.Config{Node: a.cfg.Node, Pods: set, Runtime: rt, Cgroup: a.cfg.Cgroup, Services: stack.entries, Network: server.Network{Drops: stack.enforcer.Drops, Connections: stack.connections, Trace: stack.trace}, Imported: registrar.nudge}).Register(listen)
 	return listen.Serve(ctx)
 }

@@ -86,6 +86,10 @@ type Config struct {
 	SystemReserved []string `yaml:"systemReserved" help:"what is kept for the system, as resource=quantity"`
 	KubeReserved   []string `yaml:"kubeReserved" help:"what is kept for the agent and containerd, as resource=quantity"`
 	Eviction       Eviction `yaml:"eviction"`
+	// ShutdownGracePeriod is how long all pods together have to end when the machine goes down; the last ShutdownGracePeriodCriticalPods
+	// of it are for critical pods alone.
+	ShutdownGracePeriod             time.Duration `yaml:"shutdownGracePeriod" help:"how long pods have to end when the machine goes down"`
+	ShutdownGracePeriodCriticalPods time.Duration `yaml:"shutdownGracePeriodCriticalPods" help:"how much of that is for critical pods alone"`
 	// LeaseTTL is after what silence the node counts as lost.
 	LeaseTTL time.Duration `yaml:"leaseTTL" help:"how long after its last sign of life the node counts as lost"`
 
@@ -123,7 +127,8 @@ func DefaultConfig() Config {
 			Hard:                     []string{"memory.available<100Mi", "nodefs.available<10%", "nodefs.inodesFree<5%", "imagefs.available<15%", "imagefs.inodesFree<5%"},
 			PressureTransitionPeriod: 5 * time.Minute, MaxPodGracePeriod: 30 * time.Second,
 		},
-		MaxPods: 110, DrainTimeout: 5 * time.Second, LeaseTTL: 10 * time.Second, NamePrefix: "hollow-",
+		MaxPods: 110, DrainTimeout: 5 * time.Second, LeaseTTL: 10 * time.Second,
+		ShutdownGracePeriod: 30 * time.Second, ShutdownGracePeriodCriticalPods: 10 * time.Second, NamePrefix: "hollow-",
 	}
 }
 
@@ -154,6 +159,9 @@ func (c *Config) Validate() error {
 	}
 	if c.MaxPods < 1 {
 		add("maxPods", "%d is less than 1", c.MaxPods)
+	}
+	if c.ShutdownGracePeriod < 0 || c.ShutdownGracePeriodCriticalPods < 0 || c.ShutdownGracePeriodCriticalPods > c.ShutdownGracePeriod {
+		add("shutdownGracePeriodCriticalPods", "%v is not between 0 and shutdownGracePeriod, %v", c.ShutdownGracePeriodCriticalPods, c.ShutdownGracePeriod)
 	}
 	if c.PodPIDs < 0 {
 		add("podPids", "%d is less than 0", c.PodPIDs)

@@ -75,6 +75,25 @@ func (p *publisher) restated(pod *corev1.Pod, complete int64) (undone bool) {
 	return true
 }
 
+// settle returns when the newest status has been told, or ctx is done.
+func (p *publisher) settle(ctx context.Context) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		p.mu.Lock()
+		settled := p.want == nil || p.told != nil && proto.Equal(p.told, p.want) || proto.Equal(p.pod.GetStatus(), p.want)
+		p.mu.Unlock()
+		if settled {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
 func (p *publisher) run(ctx context.Context) {
 	retry := time.NewTimer(0)
 	defer retry.Stop()

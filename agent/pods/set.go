@@ -24,7 +24,9 @@ type Set struct {
 	mu      sync.Mutex
 	ctx     context.Context
 	workers map[string]*worker
-	wg      sync.WaitGroup
+	// closed tells that no pod is begun any more.
+	closed bool
+	wg     sync.WaitGroup
 }
 
 // New returns a set without pods. Only Run starts anything.
@@ -77,7 +79,9 @@ func (s *Set) Update(pod *corev1.Pod) {
 		w.update(pod)
 		return
 	}
-	s.launch(pod, false)
+	if !s.closed {
+		s.launch(pod, false)
+	}
 }
 
 // Remove tells that the control plane knows the pod no more. What runs of it is stopped within its grace period. A pod of

@@ -62,6 +62,8 @@ type worker struct {
 	stale bool
 	// evicted is why and how the pod is ended for good.
 	evicted eviction
+	// ending is set when the node goes down.
+	ending *shutdown
 	// instances is what the last round saw, by container name.
 	instances map[string]seenInstance
 
@@ -249,6 +251,9 @@ func (w *worker) sync(ctx context.Context) (time.Duration, error) {
 		return next, err
 	} else if left > 0 {
 		defer w.after(left)
+	}
+	if ending, next, err := w.endForShutdown(ctx, pod); ending {
+		return next, err
 	}
 	if evicted, next, err := w.endEvicted(ctx, pod); evicted {
 		return next, err

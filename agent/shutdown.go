@@ -1,0 +1,36 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/xebec-project/xebec/agent/pods"
+)
+
+// errShutdown ends the agent of a machine that goes down.
+var errShutdown = errors.New("the machine goes down")
+
+// awaitShutdown waits for SIGPWR, by which the machine, or who runs it, says that it goes down: the node says that it is not ready, its
+// pods end, and then the agent. What is to run on the node runs again with the next agent.
+func (a *Agent) awaitShutdown(ctx context.Context, set *pods.Set, r *registrar) error {
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, unix.SIGPWR)
+	defer signal.Stop(asked)
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-asked:
+	}
+	began := time.Now()
+	a.log.Info("The machine goes down", zap.Int("pods", set.Len()), zap.Duration("gracePeriod", a.cfg.ShutdownGracePeriod))
+	r.setNotReady("node is shutting down")
+	set.Shutdown(ctx, a.cfg.ShutdownGracePeriod, a.cfg.ShutdownGracePeriodCriticalPods)
+	a.log.Info("Pods have ended", zap.Duration("took", time.Since(began)))
+	return errShutdown
+}
