@@ -69,18 +69,20 @@ func TestRefusedManifests(t *testing.T) {
 	}{
 		"unknown field": {deployment("image: xebec", "imagee: xebec"),
 			[]string{"FILE:17: spec.template.spec.containers[0].imagee: unknown field", "did you mean image"}},
-		"unknown kind":     {"apiVersion: v1\nkind: Pood\nmetadata: {name: a}\n", []string{"FILE:2", "Pood"}},
-		"wrong type":       {deployment("replicas: 2", "replicas: two"), []string{"FILE:6: spec.replicas", "two"}},
-		"not YAML":         {"apiVersion: v1\nkind: [", []string{"FILE:3: not valid YAML"}},
-		"missing name":     {"apiVersion: v1\nkind: ConfigMap\nmetadata: {}\n", []string{"FILE:3: metadata.name: required"}},
-		"name too long":    {configMap(strings.Repeat("a", 254)), []string{"FILE:1", "metadata.name", "253"}},
-		"selector":         {deployment("app: web\n    spec", "app: other\n    spec"), []string{"FILE:1", "spec.template.metadata.labels", "selector"}},
-		"negative":         {deployment("replicas: 2", "replicas: -1"), []string{"FILE:1", "spec.replicas", "-1"}},
-		"port 0":           {service("0"), []string{"FILE:1", "spec.ports[0].port", "65535"}},
-		"port 65536":       {service("65536"), []string{"FILE:1", "spec.ports[0].port", "65535"}},
-		"container port":   {deployment("8080", "65536"), []string{"FILE:1", "spec.template.spec.containers[0].ports[0].containerPort", "65535"}},
-		"several at once":  {deployment("replicas: 2", "replicas: -1", "8080", "0"), []string{"spec.replicas", "containerPort"}},
-		"second document":  {configMap("good") + "---\n" + deployment("image:", "imagee:"), []string{"FILE:22:", "imagee"}},
+		"unknown kind":    {"apiVersion: v1\nkind: Pood\nmetadata: {name: a}\n", []string{"FILE:2", "Pood"}},
+		"wrong type":      {deployment("replicas: 2", "replicas: two"), []string{"FILE:6: spec.replicas", "two"}},
+		"not YAML":        {"apiVersion: v1\nkind: [", []string{"FILE:3: not valid YAML"}},
+		"missing name":    {"apiVersion: v1\nkind: ConfigMap\nmetadata: {}\n", []string{"FILE:3: metadata.name: required"}},
+		"name too long":   {configMap(strings.Repeat("a", 254)), []string{"FILE:1", "metadata.name", "253"}},
+		"selector":        {deployment("app: web\n    spec", "app: other\n    spec"), []string{"FILE:1", "spec.template.metadata.labels", "selector"}},
+		"negative":        {deployment("replicas: 2", "replicas: -1"), []string{"FILE:1", "spec.replicas", "-1"}},
+		"port 0":          {service("0"), []string{"FILE:1", "spec.ports[0].port", "65535"}},
+		"port 65536":      {service("65536"), []string{"FILE:1", "spec.ports[0].port", "65535"}},
+		"container port":  {deployment("8080", "65536"), []string{"FILE:1", "spec.template.spec.containers[0].ports[0].containerPort", "65535"}},
+		"several at once": {deployment("replicas: 2", "replicas: -1", "8080", "0"), []string{"spec.replicas", "containerPort"}},
+		"second document": {configMap("good") + "---\n" + deployment("image:", "imagee:"), []string{"FILE:22:", "imagee"}},
+		"bad network": {configMap("before") + "---\n" + netpol("bad", "  podSelector: {}\n  ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/33}}]}]"),
+			[]string{"FILE:6", "spec.ingress[0].from[0].ipBlock.cidr", "10.0.0.0/33", "must be a valid CIDR value, (e.g. 10.9.8.0/24"}},
 		"second at server": {configMap("good-too") + "---\n" + service("0"), []string{"FILE:6", "spec.ports[0].port"}},
 	}
 	for name, test := range tests {
@@ -209,20 +211,20 @@ func TestCallersWithoutRights(t *testing.T) {
 
 	mallory := s.dialAs(t, ours.CertPEM(), issue(ours, pki.Request{CommonName: "mallory", Client: true}))
 	t.Run("nobody's friend", func(t *testing.T) {
-	t.Run("none", func(t *testing.T) {
-		// One may come with a token instead, so it is the call that is refused.
-		trust, err := pki.NewTrustSource(ours.CertPEM())
-		if err != nil {
-			t.Fatal(err)
-		}
-		conn, err := rpc.Dial(s.Spec.LoadEndpoints()[0].String(), rpc.ClientConfig{TLS: trust, Options: []grpc.DialOption{grpc.WithDisableHealthCheck()}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		_, err = clusterv1.NewClusterServiceClient(conn).WhoAmI(ctx, &clusterv1.WhoAmIRequest{})
-		mustBe(t, "whoami", err, rpc.ReasonNoCertificate)
-	})
+		t.Run("none", func(t *testing.T) {
+			// One may come with a token instead, so it is the call that is refused.
+			trust, err := pki.NewTrustSource(ours.CertPEM())
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn, err := rpc.Dial(s.Spec.LoadEndpoints()[0].String(), rpc.ClientConfig{TLS: trust, Options: []grpc.DialOption{grpc.WithDisableHealthCheck()}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_, err = clusterv1.NewClusterServiceClient(conn).WhoAmI(ctx, &clusterv1.WhoAmIRequest{})
+			mustBe(t, "whoami", err, rpc.ReasonNoCertificate)
+		})
 
 		_, err := client.Get[*corev1.Namespace](ctx, client.New(mallory), "", "default")
 		mustBe(t, "get", err, apierr.ReasonForbidden)
