@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/xebec-project/xebec/internal/client"
@@ -79,23 +80,33 @@ func measurePods(ctx context.Context, b *bench) (result, error) {
 			}
 		}
 		slices.Sort(took)
-		r.figure = fmt.Sprintf("p50 %d, p99 %d ms", took[len(took)/2].Milliseconds(), took[len(took)*99/100].Milliseconds())
+		r.figure = fiftyAndNinetyNine(took)
 		return nil
 	})
 	return r, err
 }
 
-// loadImages builds the sample images into dir and loads the server's as a user would.
+// loadImages builds the sample images into dir and loads them as a user would.
 func loadImages(ctx context.Context, binaries, config, dir string) error {
 	if out, err := exec.CommandContext(ctx, "go", "run", "github.com/xebec-project/xebec/lab/images/build", "-dir", dir).CombinedOutput(); err != nil {
 		return fmt.Errorf("build images: %w\n%s", err, out)
 	}
-	load := exec.CommandContext(ctx, filepath.Join(binaries, "xebec"), "image", "load", filepath.Join(dir, "client.tar"))
-	load.Env = append(os.Environ(), "XEBECCONFIG="+config)
-	if out, err := load.CombinedOutput(); err != nil {
-		return fmt.Errorf("load image: %w\n%s", err, out)
+	_, err := xebec(ctx, binaries, config, "image", "load", filepath.Join(dir, "client.tar"), filepath.Join(dir, "echo.tar"))
+	return err
+}
+
+// xebec runs the command line and returns its output.
+func xebec(ctx context.Context, binaries, config string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(binaries, "xebec"), args...)
+	cmd.Env = append(os.Environ(), "XEBECCONFIG="+config)
+	out, err := cmd.Output()
+	if err != nil {
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+			err = fmt.Errorf("%w\n%s", err, exit.Stderr)
+		}
+		return "", fmt.Errorf("xebec %s: %w", strings.Join(args, " "), err)
 	}
-	return nil
+	return string(out), nil
 }
 
 // startPod creates a pod and returns the time from its binding to its container running.

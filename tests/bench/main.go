@@ -52,6 +52,9 @@ var rows = []row{
 	{"endpoint", "then one endpoint changes", "0.94 s (nftables), 0.29 s (iptables)", "20 ms", datapath("BenchmarkOneEndpoint", wallTime)},
 	{"connect", "new connection by cluster IP at 10,000 services, against direct", "0.46 (iptables-nft), 0.87 (nft)", "0.97", datapath("BenchmarkConnect", metric("direct/cluster-ip"))},
 	{"pods", "bind to container running and ready, image present, one pod after the other", "-", "p50 150 ms", measurePods},
+	{"burst", "the same, 100 pods at 50 per second on one node", "-", "-", measureBurst},
+	{"full", "a node's agent with 110 pods: RSS; CPU while idle", "-", "60 MiB", measureFull},
+	{"reach", "pod ready to reached from every node; deleted to reached from none", "-", "p99 50 ms both", measureReach},
 	{"up", "lab up from built binaries to all of 3 masters and 2 nodes ready", "-", "15 s", measureUp},
 }
 

@@ -211,12 +211,20 @@ func (p *Process) Usage() (Usage, error) {
 	if p.cmd == nil {
 		return u, nil
 	}
-	root := fmt.Sprintf("/proc/%d/", p.cmd.Process.Pid)
+	now, err := UsageOf(p.cmd.Process.Pid)
+	now.CPU += p.past
+	return now, err
+}
+
+// UsageOf returns what a process of this machine has used.
+func UsageOf(pid int) (Usage, error) {
+	var u Usage
+	root := fmt.Sprintf("/proc/%d/", pid)
 	ticks, err := cpuTicks(root + "stat")
 	if err != nil {
 		return u, err
 	}
-	u.CPU += ticks
+	u.CPU = ticks
 	memory, err := os.ReadFile(root + "smaps_rollup")
 	if err != nil {
 		return u, err

@@ -26,6 +26,7 @@ const usage = `usage:
   client load URL [--workers N] [--for D] [--keep]           call the URL as fast as it goes and print a summary
   client storm IP:PORT [--tcp N] [--keep=N] [--udp N] [--hold N] [--for D] [--timeout D]
                                                              count every failure of so many workers of each kind
+  client names IP:PORT [--for D] [--interval D]              tell when each pod behind the address answered first and last
   client stop                                                end what the container runs
   client udp HOST:PORT TEXT [--timeout D]                    send a datagram and print the answer
   client dns NAME                                            print a name's addresses, or an address's names
@@ -105,6 +106,14 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		defer cancel()
 		s := &storm{address: address, tcp: *tcp, keep: int(*kept), udp: *datagrams, hold: *hold, timeout: *timeout}
 		return s.run(ctx, out)
+	case args[0] == "names" && len(rest) == 1 && *duration > 0:
+		address, err := netip.ParseAddrPort(rest[0])
+		if err != nil {
+			return fmt.Errorf("%q is not an address and a port", rest[0])
+		}
+		ctx, cancel := context.WithTimeout(ctx, *duration)
+		defer cancel()
+		return names(ctx, out, address, *interval, *timeout)
 	case args[0] == "stop" && len(rest) == 0:
 		return stop()
 	case args[0] == "udp" && len(rest) == 2:

@@ -30,6 +30,7 @@ func TestRun(t *testing.T) {
 		"get fails":   {[]string{"get", server.URL + "/bad"}, "", "503"},
 		"load":        {[]string{"load", "-workers", "2", "-for", "50ms", server.URL}, " 0 failed\n", ""},
 		"load fails":  {[]string{"load", "-workers", "2", "-for", "50ms", server.URL + "/bad"}, "503 Service Unavailable", "calls failed"},
+		"names":       {[]string{"names", strings.TrimPrefix(server.URL, "http://"), "--for", "100ms", "--interval", "1ms"}, `{"pod-1":{"first":`, ""},
 		"dns":         {[]string{"dns", "localhost"}, "127.0.0.1", ""},
 		"no command":  {nil, "", "help requested"},
 		"bad command": {[]string{"fetch", "x"}, "", "help requested"},
