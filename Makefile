@@ -37,9 +37,9 @@ lab-down: ## remove the cluster and its data
 test: install-deps ## every test; as root, for namespaces, containers and eBPF are real
 	go test -count=1 -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) $(TEST_FLAGS) ./...
 
-test-hosts: install-deps ## a cluster by Ansible on hosts booted with systemd; as root, two to five minutes
+test-hosts: install-deps ## clusters by Ansible on hosts booted with systemd; as root, about ten minutes
 	hack/deps-hosts.sh
-	XEBEC_HOSTS=1 CI=true go test -count=1 -timeout $(TEST_TIMEOUT) -v ./tests/hosts/...
+	XEBEC_HOSTS=1 CI=true go test -count=1 -timeout 40m -v ./tests/hosts/...
 
 # For more than the smallest cluster: XEBEC_VM_MASTERS=3 XEBEC_VM_NODES=2.
 test-vm: install-deps build ## `vagrant up` on emulated virtual machines; as root, ten minutes or more
@@ -56,6 +56,7 @@ conformance: ## manifests that others wrote for Kubernetes, of the directory COR
 	CORPUS=$(abspath $(CORPUS)) go test -count=1 -timeout $(TEST_TIMEOUT) $(TEST_FLAGS) -run 'TestCorpus|TestDocumentation' ./tests/conformance $(if $(UPDATE),-update)
 
 bench: ## figures, printed beside Kubernetes'; BENCH='-run gets' for some of them, as root for the datapath's
+	hack/deps.sh bench
 	CGO_ENABLED=0 go run ./tests/bench $(BENCH)
 
 generate: generate-deps ## Go from the protos and from the eBPF sources; committed

@@ -58,7 +58,7 @@ if grep -qs 'installation of Xebec' /etc/keepalived/keepalived.conf; then
 fi
 
 rm -rf "$state" /var/lib/xebec-* /etc/xebec /run/xebec-etcd.env
-rm -f "${units[@]}" /etc/sysctl.d/9[01]-xebec*.conf /etc/sysusers.d/xebec-*.conf /usr/local/bin/{xebec,xebecd,xebec-agent}
+rm -f "${units[@]}" /etc/sysctl.d/90-xebec.conf /etc/sysusers.d/xebec-*.conf /usr/local/bin/{xebec,xebecd,xebec-agent}
 systemctl daemon-reload
 for user in $(sed -n 's/^\(xebec-[a-z]*\):.*/\1/p' /etc/passwd); do
   userdel "$user"

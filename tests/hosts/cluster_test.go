@@ -166,24 +166,24 @@ const broken = `[Service]
 ExecStartPre=/bin/sh -c "echo the wheel came off this host; exit 1"`
 
 // checkUpgrade puts other programs on every host while a client goes on calling. One host fails at first; when it is
-// mended, the run goes on where it was. In the end the programs of before are put back.
+// mended, the run goes on where it was. In the end the programs of before are put back on a master and on a node, which is
+// drained for that.
 func (c *installed) checkUpgrade() {
 	c.t.Helper()
 	next, before := c.nextPrograms(), c.running()
-	// The client pod has no controller; where agents are replaced under running pods, they are to stay.
-	upgrade := func(dir string) (string, error) {
-		return c.playbook("upgrade.yml", "-e", "xebec_bin_dir="+dir, "-e", "xebec_drain=false")
+	upgrade := func(dir string, more ...string) (string, error) {
+		return c.playbook("upgrade.yml", append([]string{"-e", "xebec_bin_dir=" + dir}, more...)...)
 	}
-	must := func(dir string) {
-		if out, err := upgrade(dir); err != nil {
+	must := func(dir string, more ...string) {
+		c.t.Helper()
+		if out, err := upgrade(dir, more...); err != nil {
 			c.t.Fatalf("upgrade: %v\n%s", err, lastLines([]byte(out), 60))
 		}
-		c.checkPrograms(dir)
 	}
 	c.calls("upgrade", func() {
 		dropIn := "/etc/systemd/system/xebec-scheduler.service.d"
 		c.ssh("master-2", fmt.Sprintf("mkdir %s; echo '%s' >%[1]s/broken.conf; systemctl daemon-reload", dropIn, broken))
-		out, err := upgrade(next)
+		out, err := upgrade(next, "-e", "xebec_drain=false")
 		if err == nil || !strings.Contains(out, "the wheel came off this host") {
 			c.t.Errorf("the run does not end with what is wrong on master-2: %v\n%s", err, lastLines([]byte(out), 60))
 		}
@@ -193,10 +193,33 @@ func (c *installed) checkUpgrade() {
 			}
 		}
 		c.ssh("master-2", fmt.Sprintf("rm -r %s; systemctl daemon-reload", dropIn))
-		must(next)
+		must(next, "-e", "xebec_drain=false")
 	})
-	c.calls("way back", func() { must(c.binaries) })
-	c.sameContainers("upgrade and the way back", before)
+	c.checkPrograms(next, func(process) bool { return true })
+	// Where agents are replaced under running pods, those stay.
+	c.sameContainers("upgrade", before)
+
+	node := c.otherNode()
+	c.calls("way back", func() { must(c.binaries, "--limit", "localhost,master-1,"+node) })
+	back := func(p process) bool { return p.host == "master-1" || p.host == node }
+	c.checkPrograms(c.binaries, back)
+	c.checkPrograms(next, func(p process) bool { return !back(p) })
+	if nodes := c.mustXebec(20*time.Second, "get", "nodes"); strings.Contains(nodes, "SchedulingDisabled") {
+		c.t.Errorf("a node that was drained gets no pods:\n%s", nodes)
+	}
+	if pods := c.mustXebec(20*time.Second, "get", "pods", "-o", "wide"); strings.Contains(pods, node) {
+		c.t.Errorf("%s was not drained:\n%s", node, pods)
+	}
+	c.mustXebec(2*time.Minute, "wait", "--for=condition=Available", "deployment/echo", "--timeout=110s")
+}
+
+// otherNode returns the node that the client pod, which nobody would make again, is not on.
+func (c *installed) otherNode() string {
+	c.t.Helper()
+	if strings.Contains(c.mustXebec(20*time.Second, "get", "pod", "client", "-o", "wide"), "node-1") {
+		return "node-2"
+	}
+	return "node-1"
 }
 
 // nextPrograms returns a directory with programs that do the same in other files.
@@ -229,12 +252,12 @@ func (c *installed) runs(p process, dir string) bool {
 	return err == nil && have.Size() == want.Size()
 }
 
-// checkPrograms checks that every service on every host runs the program from a directory.
-func (c *installed) checkPrograms(dir string) {
+// checkPrograms checks that all services are there, and that some run their programs from a directory.
+func (c *installed) checkPrograms(dir string, some func(process) bool) {
 	c.t.Helper()
 	found := c.services()
 	for _, p := range found {
-		if !c.runs(p, dir) {
+		if some(p) && !c.runs(p, dir) {
 			c.t.Errorf("%s runs %s %s from another file", p.host, p.program, p.service)
 		}
 	}
@@ -385,13 +408,10 @@ func (c *installed) checkLostMaster() {
 	c.checkSecondRun()
 }
 
-// checkNodes takes the node out that the client pod, which nobody would make again, is not on; and in again.
+// checkNodes takes a node out, and in again.
 func (c *installed) checkNodes() {
 	c.t.Helper()
-	node := "node-1"
-	if strings.Contains(c.mustXebec(20*time.Second, "get", "pod", "client", "-o", "wide"), node) {
-		node = "node-2"
-	}
+	node := c.otherNode()
 	c.mustPlaybook("remove-node.yml", "-e", "node="+node)
 	if nodes := c.mustXebec(20*time.Second, "get", "nodes"); strings.Contains(nodes, node) {
 		c.t.Errorf("%s was removed and is there:\n%s", node, nodes)

@@ -76,22 +76,16 @@ func newSite(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	mounted := machine.NetnsDirMounted()
+	stopReaper, err := s.startReaper(mounted)
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), stopLimit)
-		defer cancel()
-		errs := []error{s.hier.Kill(ctx, s.prefix)}
-		for _, h := range s.hosts {
-			errs = append(errs, h.remove())
-		}
-		errs = append(errs, s.hier.Remove(ctx, s.prefix))
+		err := removeSite(s.hier, s.prefix, s.dir, mounted)
 		if s.wire != nil {
-			errs = append(errs, s.wire.Delete())
+			err = errors.Join(err, s.wire.Delete())
 		}
-		if !mounted {
-			errs = append(errs, machine.ReleaseNetnsDir())
-		}
-		errs = append(errs, os.RemoveAll(s.dir))
-		if err := errors.Join(errs...); err != nil {
+		if err := errors.Join(err, stopReaper()); err != nil {
 			t.Errorf("leave nothing behind: %v", err)
 		}
 	})

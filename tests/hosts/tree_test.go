@@ -25,10 +25,11 @@ var packages = []string{
 }
 
 // prepare makes a fresh tree a host's: nothing that the roles are to start is enabled, and nothing runs that would
-// change the kernel that all hosts here share with the real machine.
+// change the kernel that all hosts here share with the real machine. Of kernel settings a host can change only those of its
+// own network.
 const prepare = `set -e
 cd "$1"
-for unit in systemd-sysctl.service systemd-modules-load.service systemd-random-seed.service systemd-udevd.service \
+for unit in systemd-modules-load.service systemd-random-seed.service systemd-udevd.service \
     systemd-udev-trigger.service systemd-udevd-kernel.socket systemd-udevd-control.socket sys-kernel-debug.mount \
     sys-kernel-tracing.mount sys-kernel-config.mount sys-fs-fuse-connections.mount dev-hugepages.mount dev-mqueue.mount \
     apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer fstrim.timer dpkg-db-backup.timer man-db.timer console-getty.service; do
