@@ -394,6 +394,79 @@ static __always_inline int to_service(struct __sk_buff *skb, const struct packet
 	return send(skb, p, &forth);
 }
 
+#define ICMP_UNREACHABLE 3
+#define ICMP_TIME_EXCEEDED 11
+#define ICMP_PARAMETER_PROBLEM 12
+
+// to_sender passes an ICMP error on to who sent the packet that it is about, which was
+// translated on its way out: the packet quoted in it becomes what its sender sent. The
+// quoted packet's own checksum is left: who gets the error does not look at it, and it is
+// not always quoted.
+static __attribute__((noinline)) int to_sender(struct __sk_buff *skb)
+{
+	struct tuple key = {}, becomes;
+	struct iphdr ip, quoted;
+	__be32 addrs[2], sender[2];
+	__u32 icmp, inner, ports_at, link;
+	struct flow *f;
+	__be16 ports[2], original[2];
+	__u8 type;
+	__s64 diff;
+	int out;
+
+	if (skb->protocol != bpf_htons(ETH_P_IP) || bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) < 0 ||
+	    ip.protocol != IPPROTO_ICMP || ip.frag_off & bpf_htons(0x3fff) || ip.ihl < 5)
+		return TC_ACT_UNSPEC;
+	icmp = ETH_HLEN + ip.ihl * 4;
+	inner = icmp + 8;
+	if (bpf_skb_load_bytes(skb, icmp, &type, 1) < 0 ||
+	    (type != ICMP_UNREACHABLE && type != ICMP_TIME_EXCEEDED && type != ICMP_PARAMETER_PROBLEM) ||
+	    bpf_skb_load_bytes(skb, inner, &quoted, sizeof(quoted)) < 0 || quoted.ihl < 5 ||
+	    (quoted.protocol != IPPROTO_TCP && quoted.protocol != IPPROTO_UDP))
+		return TC_ACT_UNSPEC;
+	ports_at = inner + quoted.ihl * 4;
+	if (bpf_skb_load_bytes(skb, ports_at, ports, sizeof(ports)) < 0)
+		return TC_ACT_UNSPEC;
+	key.saddr = quoted.daddr;
+	key.daddr = quoted.saddr;
+	key.sport = ports[1];
+	key.dport = ports[0];
+	key.protocol = quoted.protocol;
+	f = bpf_map_lookup_elem(&flows, &key);
+	if (!f || f->way == INBOUND)
+		return TC_ACT_UNSPEC;
+	becomes = f->becomes;
+	link = f->link;
+	out = link == skb->ifindex || f->way == TO_CLIENT || (overlay_addr && becomes.saddr == overlay_addr);
+
+	addrs[0] = quoted.saddr;
+	addrs[1] = quoted.daddr;
+	sender[0] = becomes.daddr;
+	sender[1] = becomes.saddr;
+	original[0] = becomes.dport;
+	original[1] = becomes.sport;
+	// The header's own checksum makes up for its addresses, so that the error's counts
+	// the ports only.
+	diff = bpf_csum_diff(addrs, sizeof(addrs), sender, sizeof(sender), 0);
+	if (bpf_l3_csum_replace(skb, inner + __builtin_offsetof(struct iphdr, check), 0, diff, 0) < 0 ||
+	    bpf_skb_store_bytes(skb, inner + __builtin_offsetof(struct iphdr, saddr), sender, sizeof(sender), 0) < 0 ||
+	    bpf_l4_csum_replace(skb, icmp + 2, *(__u32 *)ports, *(__u32 *)original, sizeof(__u32)) < 0 ||
+	    bpf_skb_store_bytes(skb, ports_at, original, sizeof(original), 0) < 0)
+		return drop(DROP_BROKEN);
+
+	addrs[0] = ip.saddr;
+	addrs[1] = ip.daddr;
+	sender[0] = ip.saddr == quoted.daddr ? becomes.saddr : ip.saddr;
+	sender[1] = becomes.daddr;
+	diff = bpf_csum_diff(addrs, sizeof(addrs), sender, sizeof(sender), 0);
+	if (bpf_l3_csum_replace(skb, ETH_HLEN + __builtin_offsetof(struct iphdr, check), 0, diff, 0) < 0 ||
+	    bpf_skb_store_bytes(skb, ETH_HLEN + __builtin_offsetof(struct iphdr, saddr), sender, sizeof(sender), 0) < 0)
+		return drop(DROP_BROKEN);
+	if (link == 0)
+		return TC_ACT_UNSPEC;
+	return out ? bpf_redirect_neigh(link, 0, 0, 0) : bpf_redirect_peer(link, 0);
+}
+
 static __always_inline int in_cluster(__be32 addr)
 {
 	struct network key = { .bits = 32, .addr = addr };
@@ -411,7 +484,7 @@ int from_uplink(struct __sk_buff *skb)
 	if (skb->protocol == bpf_htons(ETH_P_ARP))
 		return answer_arp(skb);
 	if (!parse(skb, &p))
-		return TC_ACT_UNSPEC;
+		return to_sender(skb);
 	f = bpf_map_lookup_elem(&flows, &p.tuple);
 	if (f && (f->way == TO_CLIENT || f->way == TO_POD)) {
 		follow(f, &p);
