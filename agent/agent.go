@@ -154,11 +154,11 @@ func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
 	group.Go(func() error { return recorded.Run(ctx) })
 	group.Go(func() error { return watch.runNodes(ctx) })
 
-	podCIDR, err := watch.podCIDR(ctx, known)
+	podCIDRs, err := watch.podCIDRs(ctx, known, a.dualStack())
 	if err != nil {
 		return err
 	}
-	stack, err := a.startNetwork(ctx, podCIDR, registrar)
+	stack, err := a.startNetwork(ctx, podCIDRs, registrar)
 	if err != nil {
 		return err
 	}
@@ -167,7 +167,7 @@ func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
 
 	files := a.newStaticPods(watch)
 	set := pods.New(pods.Config{
-		StateDir: filepath.Join(a.cfg.StateDir, "pods"), SeccompDir: filepath.Join(a.cfg.StateDir, "seccomp"), NodeName: a.cfg.Node, HostIP: netip.MustParseAddr(a.cfg.Address),
+		StateDir: filepath.Join(a.cfg.StateDir, "pods"), SeccompDir: filepath.Join(a.cfg.StateDir, "seccomp"), NodeName: a.cfg.Node, HostIP: stack.nodeIP, IPv6: stack.ipv6,
 		MemoryBytes: m.memoryBytes, MilliCPU: m.milliCPU, PodProcesses: a.cfg.PodPIDs, Admit: registrar.admit, DNS: netip.MustParseAddr(a.cfg.ClusterDNS), ClusterDomain: a.cfg.ClusterDomain,
 		Drain: watch.drain, DrainTimeout: a.cfg.DrainTimeout,
 		Runtime: rt, Network: network{stack.pods, stack.enforcer}, Cluster: cluster{controlPlane{a.client}, files}, Recorder: recorder{recorded}, Log: a.log,

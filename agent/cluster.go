@@ -95,7 +95,11 @@ func (n network) Setup(ctx context.Context, pod *corev1.Pod, netns string) (neti
 	}
 	ctx, cancel := context.WithTimeout(ctx, policyPatience)
 	defer cancel()
-	return r.IP, n.enforcer.Admit(ctx, pod, []netip.Addr{r.IP}, policy.Endpoint{Index: r.Index, Netns: netns})
+	own := []netip.Addr{r.IP}
+	if r.IP6.IsValid() {
+		own = append(own, r.IP6)
+	}
+	return r.IP, n.enforcer.Admit(ctx, pod, own, policy.Endpoint{Index: r.Index, Netns: netns})
 }
 
 func (n network) Teardown(ctx context.Context, uid string) error {

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"path/filepath"
 	"strings"
 	"time"
@@ -25,8 +24,9 @@ import (
 type Config struct {
 	// Node is the node's name, which its certificate must bear out.
 	Node string `yaml:"node" help:"name of this node"`
-	// Address is where other nodes and the gateways reach it.
-	Address string `yaml:"address" help:"IP address of this node on the cluster's network"`
+	// Address is where other nodes and the gateways reach it: an IPv4 address, in a dual-stack cluster followed by a comma and
+	// an IPv6 address, if it has one. Without, IPv6 between nodes' pods takes the overlay.
+	Address string `yaml:"address" help:"IPv4 address of this node on the cluster's network, and after a comma its IPv6 address if it has one"`
 	// Gateways are the addresses of all masters' gateways; calls go round robin over those that answer.
 	Gateways []string  `yaml:"gateways" help:"addresses (host:port) of the gateways"`
 	TLS      pki.Files `yaml:"tls"`
@@ -44,9 +44,9 @@ type Config struct {
 	// BPF is on a bpf file system; what is pinned there outlives the agent.
 	BPF string `yaml:"bpf" help:"directory on a bpf file system for the service maps"`
 
-	ClusterCIDR   string `yaml:"clusterCIDR" help:"addresses of all pods"`
-	ServiceCIDR   string `yaml:"serviceCIDR" help:"addresses of services"`
-	ClusterDNS    string `yaml:"clusterDNS" help:"address of the cluster's DNS, which the agent answers at"`
+	ClusterCIDR   string `yaml:"clusterCIDR" help:"addresses of all pods: an IPv4 range, for dual stack followed by a comma and an IPv6 range"`
+	ServiceCIDR   string `yaml:"serviceCIDR" help:"addresses of services: an IPv4 range, for dual stack followed by a comma and an IPv6 range"`
+	ClusterDNS    string `yaml:"clusterDNS" help:"IPv4 address of the cluster's DNS, which the agent answers at"`
 	ClusterDomain string `yaml:"clusterDomain" help:"domain of the cluster's DNS names"`
 	// Overlay says when packets to pods of other nodes are encapsulated: auto, for nodes on another network than this one;
 	// always; or never, when all nodes are on one network.
@@ -184,9 +184,6 @@ func (c *Config) validateNode() error {
 	if errs := validation.IsDNS1123Subdomain(c.Node); len(errs) > 0 {
 		add("node", "%q: %s", c.Node, strings.Join(errs, ", "))
 	}
-	if a, err := netip.ParseAddr(c.Address); err != nil || !a.Is4() {
-		add("address", "%q is not an IPv4 address", c.Address)
-	}
 	if !filepath.IsAbs(c.StateDir) {
 		add("stateDir", "%q is not an absolute path", c.StateDir)
 	}
@@ -216,20 +213,7 @@ func (c *Config) validateNode() error {
 	if !filepath.IsAbs(c.BPF) {
 		add("bpf", "%q is not an absolute path", c.BPF)
 	}
-	cluster, err := netip.ParsePrefix(c.ClusterCIDR)
-	if err != nil {
-		add("clusterCIDR", "%v", err)
-	}
-	services, err := netip.ParsePrefix(c.ServiceCIDR)
-	if err != nil {
-		add("serviceCIDR", "%v", err)
-	}
-	if cluster.IsValid() && services.IsValid() && cluster.Overlaps(services) {
-		add("clusterCIDR", "%s overlaps the service CIDR %s", cluster, services)
-	}
-	if a, err := netip.ParseAddr(c.ClusterDNS); err != nil || services.IsValid() && !services.Contains(a) {
-		add("clusterDNS", "%q is not an address of the service CIDR %s", c.ClusterDNS, c.ServiceCIDR)
-	}
+	c.validateRanges(add)
 	if !podnet.Overlay(c.Overlay).Valid() {
 		add("overlay", "%q is none of %s, %s and %s", c.Overlay, podnet.OverlayAuto, podnet.OverlayAlways, podnet.OverlayNever)
 	}

@@ -37,7 +37,8 @@ type stack struct {
 	dns      *dns.Server
 	revision func() string
 
-	clusterCIDR netip.Prefix
+	nodeIP, nodeIP6 netip.Addr
+	clusterCIDR     netip.Prefix
 }
 
 // networkMetrics outlive a network that could not be set up.
@@ -53,10 +54,10 @@ func newNetworkMetrics(r prometheus.Registerer) networkMetrics {
 }
 
 // startNetwork sets the node's networking up, trying until it works, and tells the registrar what is in its way.
-func (a *Agent) startNetwork(ctx context.Context, podCIDR netip.Prefix, r *registrar) (*stack, error) {
+func (a *Agent) startNetwork(ctx context.Context, podCIDRs ranges, r *registrar) (*stack, error) {
 	m := newNetworkMetrics(a.metrics)
 	for {
-		s, err := a.newStack(ctx, podCIDR, m)
+		s, err := a.newStack(ctx, podCIDRs, m)
 		if err == nil {
 			return s, nil
 		}
@@ -72,18 +73,25 @@ func (a *Agent) startNetwork(ctx context.Context, podCIDR netip.Prefix, r *regis
 	}
 }
 
-func (a *Agent) newStack(ctx context.Context, podCIDR netip.Prefix, m networkMetrics) (_ *stack, err error) {
+func (a *Agent) newStack(ctx context.Context, podCIDRs ranges, m networkMetrics) (_ *stack, err error) {
 	s := &stack{log: a.log, records: dns.NewRecords()}
 	defer func() {
 		if err != nil {
 			s.close()
 		}
 	}()
-	clusterCIDR, serviceCIDR := netip.MustParsePrefix(a.cfg.ClusterCIDR), netip.MustParsePrefix(a.cfg.ServiceCIDR)
-	s.clusterCIDR = clusterCIDR
+	clusterCIDRs, err1 := parseRanges(a.cfg.ClusterCIDR)
+	serviceCIDRs, err2 := parseRanges(a.cfg.ServiceCIDR)
+	var err3 error
+	s.nodeIP, s.nodeIP6, err3 = a.cfg.addresses()
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return nil, err
+	}
+	s.clusterCIDR = clusterCIDRs.four
 	clusterDNS := netip.MustParseAddr(a.cfg.ClusterDNS)
 	if s.pods, err = podnet.New(podnet.Config{
-		PodCIDR: podCIDR, ClusterCIDR: clusterCIDR, ServiceCIDR: serviceCIDR, NodeIP: netip.MustParseAddr(a.cfg.Address),
+		PodCIDR: podCIDRs.four, ClusterCIDR: clusterCIDRs.four, ServiceCIDR: serviceCIDRs.four, NodeIP: s.nodeIP,
+		PodCIDR6: podCIDRs.six, ClusterCIDR6: clusterCIDRs.six, ServiceCIDR6: serviceCIDRs.six, NodeIP6: s.nodeIP6,
 		DNSIP: clusterDNS, Overlay: podnet.Overlay(a.cfg.Overlay), MTU: a.cfg.MTU, StateDir: filepath.Join(a.cfg.StateDir, "podnet"), Metrics: m.pods,
 	}); err != nil {
 		return nil, fmt.Errorf("pod network: %w", err)
@@ -101,11 +109,11 @@ func (a *Agent) newStack(ctx context.Context, podCIDR netip.Prefix, m networkMet
 	}
 	s.enforcer = policy.NewEnforcer(s.policies, m.policy, a.log)
 	routing := datapath.Config{
-		PinPath: a.cfg.BPF, CgroupPath: cgroup, NodeIP: netip.MustParseAddr(a.cfg.Address), PodCIDR: podCIDR, ClusterCIDR: clusterCIDR,
+		PinPath: a.cfg.BPF, CgroupPath: cgroup, NodeIP: s.nodeIP, PodCIDR: podCIDRs.four, ClusterCIDR: clusterCIDRs.four, IPv6: podCIDRs.six.IsValid(),
 		PolicyMaps: s.policies.Maps(), Metrics: m.datapath,
 	}
 	if podnet.Overlay(a.cfg.Overlay) != podnet.OverlayNever {
-		routing.OverlayLink, routing.OverlayIP = podnet.OverlayLink, podnet.OverlayAddress(podCIDR)
+		routing.OverlayLink, routing.OverlayIP = podnet.OverlayLink, podnet.OverlayAddress(podCIDRs.four)
 	}
 	if s.datapath, err = datapath.Load(routing); err != nil {
 		return nil, fmt.Errorf("service maps: %w", err)
@@ -120,7 +128,7 @@ func (a *Agent) newStack(ctx context.Context, podCIDR netip.Prefix, m networkMet
 		return nil, fmt.Errorf("the node's resolvers: %w", err)
 	}
 	if s.dns, err = dns.New(dns.Config{
-		Domain: a.cfg.ClusterDomain, Address: netip.AddrPortFrom(clusterDNS, 53), Upstreams: host.Upstreams(), CIDRs: []netip.Prefix{clusterCIDR, serviceCIDR},
+		Domain: a.cfg.ClusterDomain, Address: netip.AddrPortFrom(clusterDNS, 53), Upstreams: host.Upstreams(), CIDRs: append(clusterCIDRs.list(), serviceCIDRs.list()...),
 		Metrics: m.dns,
 	}, s.records, a.log); err != nil {
 		return nil, fmt.Errorf("DNS: %w", err)
@@ -162,6 +170,14 @@ func (s *stack) close() {
 	if err := errors.Join(errs...); err != nil {
 		s.log.Warn("Network could not be let go of", zap.Error(err))
 	}
+}
+
+// ipv6 returns the IPv6 address that goes with a pod's IPv4 address, or with the node's; invalid if there is none.
+func (s *stack) ipv6(ip netip.Addr) netip.Addr {
+	if ip == s.nodeIP {
+		return s.nodeIP6
+	}
+	return s.pods.IP6(ip)
 }
 
 // setNodes tells the datapath whom pods reach by their own addresses: pods, and the nodes that are on this one's network.

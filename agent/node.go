@@ -178,7 +178,7 @@ func (r *registrar) sync(ctx context.Context, heartbeat bool) (wrote bool, err e
 	node, err := client.Get[*corev1.Node](ctx, r.client, "", r.cfg.Node)
 	if apierr.IsNotFound(err) {
 		node, err = client.Create(ctx, r.client, &corev1.Node{
-			Metadata: &metav1.ObjectMeta{Name: r.cfg.Node, Labels: r.labels()}, Spec: &corev1.NodeSpec{PodCidr: r.podCIDR(ctx)},
+			Metadata: &metav1.ObjectMeta{Name: r.cfg.Node, Labels: r.labels()}, Spec: r.podCIDRs(ctx),
 		})
 		if err == nil {
 			r.log.Info("Node registered")
@@ -214,18 +214,18 @@ func (r *registrar) sync(ctx context.Context, heartbeat bool) (wrote bool, err e
 	return true, nil
 }
 
-// podCIDR returns the range that the node's pods have their addresses from, when the cluster has forgotten the node, as after
-// a restore of a backup. It is empty for a node that has none, or whose range is another's by now.
-func (r *registrar) podCIDR(ctx context.Context) string {
+// podCIDRs returns the ranges that the node's pods have their addresses from, when the cluster has forgotten the node, as after
+// a restore of a backup. It has none for a node that has none, or whose range is another's by now.
+func (r *registrar) podCIDRs(ctx context.Context) *corev1.NodeSpec {
 	kept, err := loadNode(r.cfg.StateDir, r.cfg.Node)
 	if err != nil || kept.GetSpec().GetPodCidr() == "" {
-		return ""
+		return nil
 	}
 	others, _, err := client.List[*corev1.Node](ctx, r.client, client.ListOptions{})
 	if err != nil || slices.ContainsFunc(others, func(n *corev1.Node) bool { return n.GetSpec().GetPodCidr() == kept.GetSpec().GetPodCidr() }) {
-		return ""
+		return nil
 	}
-	return kept.GetSpec().GetPodCidr()
+	return &corev1.NodeSpec{PodCidr: kept.GetSpec().GetPodCidr(), PodCidrs: kept.GetSpec().GetPodCidrs()}
 }
 
 func (r *registrar) labels() map[string]string {
@@ -264,7 +264,14 @@ func (r *registrar) status(ctx context.Context, old *corev1.NodeStatus, now time
 	}
 	st.Capacity = capacity(r.machine.milliCPU, r.machine.memoryBytes, r.machine.diskBytes, int64(r.cfg.MaxPods))
 	st.Allocatable = r.machine.allocatable(int64(r.cfg.MaxPods))
-	st.Addresses = []*corev1.NodeAddress{{Type: "InternalIP", Address: r.cfg.Address}, {Type: "Hostname", Address: r.cfg.Node}}
+	st.Addresses = nil
+	if four, six, err := r.cfg.addresses(); err == nil {
+		st.Addresses = append(st.Addresses, &corev1.NodeAddress{Type: "InternalIP", Address: four.String()})
+		if six.IsValid() {
+			st.Addresses = append(st.Addresses, &corev1.NodeAddress{Type: "InternalIP", Address: six.String()})
+		}
+	}
+	st.Addresses = append(st.Addresses, &corev1.NodeAddress{Type: "Hostname", Address: r.cfg.Node})
 	st.DaemonEndpoints = &corev1.NodeDaemonEndpoints{KubeletEndpoint: &corev1.DaemonEndpoint{Port: r.port}}
 	runtimeVersion := st.GetNodeInfo().GetContainerRuntimeVersion()
 	r.mu.Lock()

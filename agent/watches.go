@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"net/netip"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -53,9 +52,10 @@ type watches struct {
 	drain    *drain.Coordinator
 	policies *policyWatch
 
-	// changed is signalled when a node's address, pod CIDR, zone or readiness may have changed, cidr when this node's has one.
+	// changed is signalled when a node's address, pod CIDRs, zone or readiness may have changed; cidrs has those of this node
+	// that were heard of last.
 	changed chan struct{}
-	cidr    chan netip.Prefix
+	cidrs   chan ranges
 	// doubted is called a while after others took this node for silent, and when its object is gone. Set before runNodes.
 	doubted func()
 }
@@ -80,7 +80,7 @@ func newWatches(conn grpc.ClientConnInterface, c *client.Client, node, stateDir 
 		services: client.NewInformer(c, client.InformerOptions[*corev1.Service]{OnError: failed("services"), Transform: slim[*corev1.Service]}),
 		slices:   client.NewInformer(c, client.InformerOptions[*discoveryv1.EndpointSlice]{OnError: failed("endpointslices"), Transform: slim[*discoveryv1.EndpointSlice]}),
 		changed:  make(chan struct{}, 1),
-		cidr:     make(chan netip.Prefix, 1),
+		cidrs:    make(chan ranges, 1),
 	}
 	w.drain = drain.New(drain.Config{
 		Node: node, Endpoints: endpointsv1.NewEndpointsServiceClient(conn), Services: w.services, Slices: w.slices, Log: log,
@@ -101,7 +101,7 @@ func (w *watches) all(yield func(kind.Object) bool) {
 	for _, n := range w.nodes.List() {
 		route := &corev1.Node{
 			Metadata: &metav1.ObjectMeta{Name: n.GetMetadata().GetName(), Labels: map[string]string{zoneLabel: zoneOf(n)}},
-			Spec:     &corev1.NodeSpec{PodCidr: n.GetSpec().GetPodCidr()},
+			Spec:     &corev1.NodeSpec{PodCidr: n.GetSpec().GetPodCidr(), PodCidrs: n.GetSpec().GetPodCidrs()},
 			Status:   &corev1.NodeStatus{Addresses: n.GetStatus().GetAddresses()},
 		}
 		if !yield(route) {
@@ -128,7 +128,7 @@ func (w *watches) all(yield func(kind.Object) bool) {
 func (w *watches) runNodes(ctx context.Context) error { return w.nodes.Run(ctx) }
 
 func (w *watches) onNode(old, now *corev1.Node) {
-	if old == nil || now == nil || routeOf(old) != routeOf(now) || zoneOf(old) != zoneOf(now) || !sameAnnouncer(old, now) {
+	if old == nil || now == nil || !slices.Equal(routesOf(old), routesOf(now)) || zoneOf(old) != zoneOf(now) || !sameAnnouncer(old, now) {
 		select {
 		case w.changed <- struct{}{}:
 		default:
@@ -151,44 +151,21 @@ func (w *watches) onNode(old, now *corev1.Node) {
 	if now.GetSpec().GetPodCidr() == "" {
 		return
 	}
-	prefix, err := netip.ParsePrefix(now.GetSpec().GetPodCidr())
+	cidrs, err := podRanges(now)
 	if err != nil {
 		w.log.Error("Node's pod CIDR makes no sense", zap.Error(err))
 		return
 	}
-	if old == nil || old.GetSpec().GetPodCidr() != now.GetSpec().GetPodCidr() || !proto.Equal(old.GetMetadata(), now.GetMetadata()) {
+	if old == nil || !slices.Equal(old.GetSpec().GetPodCidrs(), now.GetSpec().GetPodCidrs()) || !proto.Equal(old.GetMetadata(), now.GetMetadata()) {
 		if err := keepNode(w.stateDir, now); err != nil {
 			w.log.Error("Node could not be kept for times without a control plane", zap.Error(err))
 		}
 	}
 	select {
-	case w.cidr <- prefix:
+	case <-w.cidrs: // was overtaken
 	default:
 	}
-}
-
-// podCIDR returns where this node's pods get their addresses from, as soon as that is known, from the last time or from
-// the control plane.
-func (w *watches) podCIDR(ctx context.Context, known *corev1.Node) (netip.Prefix, error) {
-	if cidr := known.GetSpec().GetPodCidr(); cidr != "" {
-		return netip.ParsePrefix(cidr)
-	}
-	select {
-	case <-ctx.Done():
-		return netip.Prefix{}, ctx.Err()
-	case p := <-w.cidr:
-		return p, nil
-	}
-}
-
-// routeOf returns what routes to a node depend on.
-func routeOf(n *corev1.Node) podnet.NodeRoute {
-	cidr, err1 := netip.ParsePrefix(n.GetSpec().GetPodCidr())
-	addr, err2 := netip.ParseAddr(kind.NodeAddress(n, "InternalIP"))
-	if errors.Join(err1, err2) != nil {
-		return podnet.NodeRoute{}
-	}
-	return podnet.NodeRoute{PodCIDR: cidr, NodeIP: addr}
+	w.cidrs <- cidrs
 }
 
 // zones returns the zone of each node that has one.
@@ -222,8 +199,8 @@ func zoneOf(n *corev1.Node) string { return n.GetMetadata().GetLabels()[zoneLabe
 func (w *watches) routes(nodes iter.Seq[*corev1.Node]) []podnet.NodeRoute {
 	var routes []podnet.NodeRoute
 	for node := range nodes {
-		if r := routeOf(node); r.PodCIDR.IsValid() && node.GetMetadata().GetName() != w.node {
-			routes = append(routes, r)
+		if node.GetMetadata().GetName() != w.node {
+			routes = append(routes, routesOf(node)...)
 		}
 	}
 	return routes

@@ -79,6 +79,7 @@ func upCommand(name *string) *cobra.Command {
 	flags.IntVar(&options.Masters, "masters", 3, "number of masters")
 	flags.IntVar(&options.Nodes, "nodes", 2, "number of nodes")
 	flags.IntVar(&options.Segments, "segments", 1, "number of networks that the nodes are spread over, with a router between")
+	flags.BoolVar(&options.DualStack, "dual-stack", false, "give machines, pods and services IPv6 addresses beside IPv4")
 	flags.StringVar(&options.StateDir, "state-dir", "", "directory for everything the lab writes (default "+DefaultStateDir("NAME")+")")
 	flags.StringVar(&options.BinDir, "bin", "", "directory of xebec, xebecd and xebec-agent (default that of this program)")
 	flags.BoolVar(&options.Ephemeral, "ephemeral", false, "keep the machines' disks in memory: faster, and gone with the lab")

@@ -45,6 +45,8 @@ type Options struct {
 	Masters, Nodes int
 	// Segments counts the networks that the nodes are spread over; 0 is 1.
 	Segments int
+	// DualStack gives machines, pods and services IPv6 addresses beside IPv4.
+	DualStack bool
 	// ClusterCIDR and ServiceCIDR hold the addresses of pods and services.
 	ClusterCIDR, ServiceCIDR netip.Prefix
 	// Ephemeral keeps the machines' disks in memory: nothing of them outlives Down.
@@ -80,7 +82,7 @@ func (o Options) spec() (topology.Spec, error) {
 		o.ServiceCIDR = DefaultServiceCIDR
 	}
 	s := topology.Spec{
-		Name: o.Name, Masters: o.Masters, Nodes: o.Nodes, Segments: o.Segments, ClusterCIDR: o.ClusterCIDR, ServiceCIDR: o.ServiceCIDR,
+		Name: o.Name, Masters: o.Masters, Nodes: o.Nodes, Segments: o.Segments, DualStack: o.DualStack, ClusterCIDR: o.ClusterCIDR, ServiceCIDR: o.ServiceCIDR,
 		Ephemeral: o.Ephemeral, ContextFile: o.ContextFile,
 	}
 	for from, to := range map[string]*string{o.StateDir: &s.StateDir, o.BinDir: &s.BinDir} {
@@ -172,10 +174,10 @@ func resume(spec *topology.Spec) error {
 	if old.Ephemeral || spec.Ephemeral {
 		return nil
 	}
-	same := old.Name == spec.Name && old.Masters == spec.Masters && max(old.Segments, 1) == max(spec.Segments, 1) && old.ClusterCIDR == spec.ClusterCIDR && old.ServiceCIDR == spec.ServiceCIDR
+	same := old.Name == spec.Name && old.Masters == spec.Masters && max(old.Segments, 1) == max(spec.Segments, 1) && old.DualStack == spec.DualStack && old.ClusterCIDR == spec.ClusterCIDR && old.ServiceCIDR == spec.ServiceCIDR
 	if !same {
-		return fmt.Errorf("%s holds the data of lab %s with %d masters, %d segments, pods in %s and services in %s; go on with those, or start afresh with: xebec lab down --purge --name %s --state-dir %s",
-			spec.StateDir, old.Name, old.Masters, max(old.Segments, 1), old.ClusterCIDR, old.ServiceCIDR, old.Name, spec.StateDir)
+		return fmt.Errorf("%s holds the data of lab %s with %d masters, %d segments, dual stack %t, pods in %s and services in %s; go on with those, or start afresh with: xebec lab down --purge --name %s --state-dir %s",
+			spec.StateDir, old.Name, old.Masters, max(old.Segments, 1), old.DualStack, old.ClusterCIDR, old.ServiceCIDR, old.Name, spec.StateDir)
 	}
 	return nil
 }

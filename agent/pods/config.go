@@ -60,6 +60,9 @@ type Config struct {
 	NodeName string
 	// HostIP is the node's address, and that of pods in its network.
 	HostIP netip.Addr
+	// IPv6 returns the IPv6 address that goes with a pod's IPv4 address, or with HostIP; invalid if there is none. Nil:
+	// there are none.
+	IPv6 func(netip.Addr) netip.Addr
 	// MemoryBytes is the node's memory, from which the order in which containers are killed when it runs out follows.
 	MemoryBytes int64
 	// MilliCPU is the node's number of CPUs in thousandths, which containers without a limit are told.
@@ -115,6 +118,22 @@ func (c *Config) setDefaults() {
 		c.Recorder = noEvents{}
 	}
 	c.followers = &followers{cluster: c.Cluster, of: map[reference]*follower{}}
+}
+
+// ipv6 returns the IPv6 address that goes with an IPv4 address, invalid if there is none.
+func (c *Config) ipv6(ip netip.Addr) netip.Addr {
+	if c.IPv6 == nil || !ip.IsValid() {
+		return netip.Addr{}
+	}
+	return c.IPv6(ip)
+}
+
+// both writes an address and the IPv6 address that goes with it, as the downward API has them.
+func (c *Config) both(ip netip.Addr) string {
+	if six := c.ipv6(ip); six.IsValid() {
+		return ip.String() + "," + six.String()
+	}
+	return ip.String()
 }
 
 type noEvents struct{}

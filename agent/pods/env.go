@@ -1,6 +1,7 @@
 package pods
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,12 +30,14 @@ type objects interface {
 
 // surroundings is what the environment of a container may tell about the pod and the node.
 type surroundings struct {
-	pod         *corev1.Pod
-	podIP       string
-	hostIP      string
-	nodeName    string
-	milliCPU    int64
-	memoryBytes int64
+	pod    *corev1.Pod
+	podIP  string
+	hostIP string
+	// podIPs and hostIPs are of both families, with a comma between.
+	podIPs, hostIPs string
+	nodeName        string
+	milliCPU        int64
+	memoryBytes     int64
 }
 
 // environment computes a container's variables, in order and each name once. The error wraps errConfig when the spec asks
@@ -156,10 +159,14 @@ func fieldValue(path string, s surroundings) (string, error) {
 		return s.nodeName, nil
 	case "spec.serviceAccountName":
 		return s.pod.GetSpec().GetServiceAccountName(), nil
-	case "status.podIP", "status.podIPs":
+	case "status.podIP":
 		return s.podIP, nil
-	case "status.hostIP", "status.hostIPs":
+	case "status.podIPs":
+		return cmp.Or(s.podIPs, s.podIP), nil
+	case "status.hostIP":
 		return s.hostIP, nil
+	case "status.hostIPs":
+		return cmp.Or(s.hostIPs, s.hostIP), nil
 	case "metadata.labels":
 		return formatMap(m.GetLabels()), nil
 	case "metadata.annotations":

@@ -36,13 +36,13 @@ func fqdn(pod *corev1.Pod, host, domain string) string {
 }
 
 // writeEtc writes the files below /etc that all containers of the pod share.
-func writeEtc(d dir, pod *corev1.Pod, ip, server netip.Addr, domain string) error {
+func writeEtc(d dir, pod *corev1.Pod, ip, ip6, server netip.Addr, domain string) error {
 	resolv, err := resolvConf(pod, server, domain)
 	if err != nil {
 		return err
 	}
 	host := hostname(pod, domain)
-	hosts, err := hostsFile(pod, ip, host, domain)
+	hosts, err := hostsFile(pod, ip, ip6, host, domain)
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func writeEtc(d dir, pod *corev1.Pod, ip, server netip.Addr, domain string) erro
 	return nil
 }
 
-func hostsFile(pod *corev1.Pod, ip netip.Addr, host, domain string) (string, error) {
+func hostsFile(pod *corev1.Pod, ip, ip6 netip.Addr, host, domain string) (string, error) {
 	var b strings.Builder
 	if pod.GetSpec().GetHostNetwork() {
 		own, err := os.ReadFile("/etc/hosts")
@@ -86,6 +86,9 @@ func hostsFile(pod *corev1.Pod, ip netip.Addr, host, domain string) (string, err
 				names = fqdn(pod, short, domain) + "\t" + short
 			}
 			fmt.Fprintf(&b, "%s\t%s\n", ip, names)
+			if ip6.IsValid() {
+				fmt.Fprintf(&b, "%s\t%s\n", ip6, names)
+			}
 		}
 	}
 	for _, a := range pod.GetSpec().GetHostAliases() {

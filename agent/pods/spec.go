@@ -54,7 +54,7 @@ func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *contai
 
 func (w *worker) surroundings(pod *corev1.Pod) surroundings {
 	return surroundings{
-		pod: pod, podIP: w.ip.String(), hostIP: w.cfg.HostIP.String(), nodeName: w.cfg.NodeName,
+		pod: pod, podIP: w.ip.String(), hostIP: w.cfg.HostIP.String(), podIPs: w.cfg.both(w.ip), hostIPs: w.cfg.both(w.cfg.HostIP), nodeName: w.cfg.NodeName,
 		milliCPU: w.cfg.MilliCPU, memoryBytes: w.cfg.MemoryBytes,
 	}
 }

@@ -67,6 +67,8 @@ type seen struct {
 	network bool
 	ip      netip.Addr
 	hostIP  netip.Addr
+	// ip6 and hostIP6 are the IPv6 addresses, invalid if there are none.
+	ip6, hostIP6 netip.Addr
 	// failed, when its reason is not empty, is why the pod as a whole failed.
 	failed cause
 	now    time.Time
@@ -88,10 +90,16 @@ func podStatus(pod *corev1.Pod, s seen) *corev1.PodStatus {
 	if s.hostIP.IsValid() {
 		st.HostIp = s.hostIP.String()
 		st.HostIps = []*corev1.HostIP{{Ip: st.HostIp}}
+		if s.hostIP6.IsValid() {
+			st.HostIps = append(st.HostIps, &corev1.HostIP{Ip: s.hostIP6.String()})
+		}
 	}
 	if s.ip.IsValid() {
 		st.PodIp = s.ip.String()
 		st.PodIps = []*corev1.PodIP{{Ip: st.PodIp}}
+		if s.ip6.IsValid() {
+			st.PodIps = append(st.PodIps, &corev1.PodIP{Ip: s.ip6.String()})
+		}
 	}
 	for _, v := range s.init {
 		st.InitContainerStatuses = append(st.InitContainerStatuses, containerStatus(v))

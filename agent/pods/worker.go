@@ -421,7 +421,7 @@ func (w *worker) ensureSandbox(ctx context.Context, pod *corev1.Pod) error {
 			return fmt.Errorf("connecting the pod: %w", err)
 		}
 	}
-	if err := writeEtc(w.dir, pod, w.ip, w.cfg.DNS, w.cfg.ClusterDomain); err != nil {
+	if err := writeEtc(w.dir, pod, w.ip, w.cfg.ipv6(w.ip), w.cfg.DNS, w.cfg.ClusterDomain); err != nil {
 		return fmt.Errorf("writing the pod's files: %w", err)
 	}
 	failpoint.Hit("pod-etc-written")
@@ -470,6 +470,7 @@ func (w *worker) publish(pod *corev1.Pod, failed cause, final bool) {
 	if !s.ip.IsValid() {
 		s.ip, _ = netip.ParseAddr(pod.GetStatus().GetPodIp())
 	}
+	s.ip6, s.hostIP6 = w.cfg.ipv6(s.ip), w.cfg.ipv6(s.hostIP)
 	w.mu.Lock()
 	known := w.pod
 	w.mu.Unlock()

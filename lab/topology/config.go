@@ -23,7 +23,7 @@ func (s Spec) serviceConfig(h Host, service Service) document {
 	}
 	switch service.Name {
 	case "apiserver":
-		config["serviceCIDR"] = s.ServiceCIDR.String()
+		config["serviceCIDR"] = s.families(s.ServiceCIDR, ServiceCIDR6)
 		config["clusterDNS"] = s.clusterDNS().String()
 	case "gateway":
 		config["access"] = document{
@@ -31,8 +31,8 @@ func (s Spec) serviceConfig(h Host, service Service) document {
 			"keep":   filepath.Join(h.Disk, "gateway", "access.json"),
 		}
 	case "nodes":
-		config["clusterCIDR"] = s.ClusterCIDR.String()
-		config["serviceCIDR"] = s.ServiceCIDR.String()
+		config["clusterCIDR"] = s.families(s.ClusterCIDR, ClusterCIDR6)
+		config["serviceCIDR"] = s.families(s.ServiceCIDR, ServiceCIDR6)
 	case "cloud":
 		config["pools"] = []string{s.LoadBalancerPool().String()}
 		config["clusterCIDR"] = s.ClusterCIDR.String()
@@ -86,16 +86,20 @@ func (s Spec) agentConfig(h Host) document {
 	for _, m := range s.MasterHosts() {
 		gateways = append(gateways, m.GatewayAddr().String())
 	}
+	address := h.Addr.String()
+	if h.Addr6.IsValid() {
+		address += "," + h.Addr6.String()
+	}
 	return document{
 		"node":        h.Name,
-		"address":     h.Addr.String(),
+		"address":     address,
 		"gateways":    gateways,
 		"tls":         h.tlsFiles("ca", "agent"),
 		"stateDir":    filepath.Join(h.Disk, "agent"),
 		"cgroup":      "/" + h.Cgroup,
 		"containerd":  containerdSocket,
-		"clusterCIDR": s.ClusterCIDR.String(),
-		"serviceCIDR": s.ServiceCIDR.String(),
+		"clusterCIDR": s.families(s.ClusterCIDR, ClusterCIDR6),
+		"serviceCIDR": s.families(s.ServiceCIDR, ServiceCIDR6),
 		"clusterDNS":  s.clusterDNS().String(),
 	}
 }

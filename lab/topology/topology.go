@@ -44,6 +44,9 @@ type Spec struct {
 	// Segments counts the networks that nodes are spread over, with a router between them; 0 is 1. Masters are on the
 	// first.
 	Segments int `json:"segments,omitempty"`
+	// DualStack gives machines, pods and services IPv6 addresses beside IPv4: of fd89:<index>:<segment>::/64 and of
+	// ClusterCIDR6 and ServiceCIDR6.
+	DualStack bool `json:"dualStack,omitempty"`
 	// ClusterCIDR and ServiceCIDR hold the addresses of pods and services.
 	ClusterCIDR netip.Prefix `json:"clusterCIDR"`
 	ServiceCIDR netip.Prefix `json:"serviceCIDR"`
@@ -52,6 +55,12 @@ type Spec struct {
 	// ContextFile is the command line's configuration that has the lab's context; empty when none was written.
 	ContextFile string `json:"contextFile,omitempty"`
 }
+
+// The IPv6 addresses of pods and services in dual-stack labs.
+var (
+	ClusterCIDR6 = netip.MustParsePrefix("fd00:10:244::/56")
+	ServiceCIDR6 = netip.MustParsePrefix("fd00:10:96::/112")
+)
 
 var nameRule = regexp.MustCompile(`^[a-z][a-z0-9]{0,15}$`)
 
@@ -155,7 +164,11 @@ func (s Spec) network(segment int) netip.Prefix { return netip.PrefixFrom(s.addr
 func (s Spec) WireSegments() []machine.Segment {
 	var out []machine.Segment
 	for i := range s.segments() {
-		out = append(out, machine.Segment{Router: netip.PrefixFrom(s.addr(i, 1), 24)})
+		segment := machine.Segment{Router: netip.PrefixFrom(s.addr(i, 1), 24)}
+		if s.DualStack {
+			segment.Router6 = netip.PrefixFrom(s.addr6(i, 1), 64)
+		}
+		out = append(out, segment)
 	}
 	return out
 }
@@ -165,6 +178,22 @@ func (s Spec) LoadBalancerPool() netip.Prefix { return netip.PrefixFrom(s.addr(0
 
 func (s Spec) addr(segment, host int) netip.Addr {
 	return netip.AddrFrom4([4]byte{10, byte(89 + segment), byte(s.Index), byte(host)})
+}
+
+// addr6 is the IPv6 address of a host in a dual-stack lab, and invalid in another.
+func (s Spec) addr6(segment, host int) netip.Addr {
+	if !s.DualStack {
+		return netip.Addr{}
+	}
+	return netip.AddrFrom16([16]byte{0xfd, 0x89, 0, byte(s.Index), 0, byte(segment), 15: byte(host)})
+}
+
+// families writes ranges as configurations have them: that of IPv4, and in a dual-stack lab the one of IPv6 after it.
+func (s Spec) families(four, six netip.Prefix) string {
+	if s.DualStack {
+		return four.String() + "," + six.String()
+	}
+	return four.String()
 }
 
 // ContextName is the name of the lab's context in the command line's configuration: "lab", or "lab-<name>" for a lab
@@ -227,7 +256,7 @@ func (s Spec) Hosts() []Host {
 	add := func(role Role, number, segment, addr int) {
 		name := fmt.Sprintf("%s-%d", role, number)
 		hosts = append(hosts, Host{
-			Name: name, Role: role, Addr: s.addr(segment, addr), Namespace: NamespacePrefix(s.Name) + name,
+			Name: name, Role: role, Addr: s.addr(segment, addr), Addr6: s.addr6(segment, addr), Namespace: NamespacePrefix(s.Name) + name,
 			Cgroup: Cgroup(s.Name) + "/" + name, Disk: filepath.Join(s.DisksDir(), name),
 		})
 	}

@@ -110,6 +110,33 @@ func TestSegments(t *testing.T) {
 	}
 }
 
+// A dual-stack lab has IPv6 addresses everywhere, and its processes are told.
+func TestDualStack(t *testing.T) {
+	s := example("/x")
+	s.Segments, s.DualStack = 2, true
+	if segments := fmt.Sprint(s.WireSegments()); segments != "[{10.89.3.1/24 fd89:3::1/64} {10.90.3.1/24 fd89:3:1::1/64}]" {
+		t.Errorf("segments: %s", segments)
+	}
+	node := s.Hosts()[4]
+	const pods, services = "10.244.0.0/16,fd00:10:244::/56", "10.96.0.0/16,fd00:10:96::/112"
+	for what, test := range map[string]struct{ got, want any }{
+		"address of the agent":   {s.agentConfig(node)["address"], "10.90.3.102,fd89:3:1::66"},
+		"pods of the agent":      {s.agentConfig(node)["clusterCIDR"], pods},
+		"services of the agent":  {s.agentConfig(node)["serviceCIDR"], services},
+		"pods of nodes":          {s.serviceConfig(s.Hosts()[0], Service{Name: "nodes"})["clusterCIDR"], pods},
+		"services of nodes":      {s.serviceConfig(s.Hosts()[0], Service{Name: "nodes"})["serviceCIDR"], services},
+		"services of apiservers": {s.serviceConfig(s.Hosts()[0], Service{Name: "apiserver"})["serviceCIDR"], services},
+		"DNS":                    {s.agentConfig(node)["clusterDNS"], "10.96.0.10"},
+	} {
+		if test.got != test.want {
+			t.Errorf("%s: %v, want %v", what, test.got, test.want)
+		}
+	}
+	if plain := example("/x"); plain.Hosts()[4].Addr6.IsValid() || plain.agentConfig(plain.Hosts()[4])["address"] != "10.89.3.102" {
+		t.Error("a lab of one family has IPv6 addresses")
+	}
+}
+
 func TestParseTarget(t *testing.T) {
 	for target, want := range map[string]string{
 		"node-1": "node-1|", "master-2/scheduler": "master-2|scheduler",

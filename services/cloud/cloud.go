@@ -9,7 +9,6 @@ package cloud
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -56,12 +55,12 @@ func (c *Config) parse() ([]pool, error) {
 	}
 	var others []ipalloc.Range
 	for _, r := range []struct{ name, text string }{{"clusterCIDR", c.ClusterCIDR}, {"serviceCIDR", c.ServiceCIDR}} {
-		cidr, err := netip.ParsePrefix(r.text)
+		cidrs, err := ipalloc.ParseFamilies(r.text)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w; write a range such as 10.96.0.0/16", r.name, err))
+			errs = append(errs, fmt.Errorf("%s: %w", r.name, err))
 			continue
 		}
-		others = append(others, ipalloc.Range{Name: r.name, CIDR: cidr})
+		others = append(others, ipalloc.Named(r.name, cidrs)...)
 	}
 	pools, err := parsePools(c.Pools, others...)
 	return pools, errors.Join(append(errs, err)...)
