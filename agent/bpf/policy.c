@@ -239,7 +239,7 @@ static __always_inline int judge(struct __sk_buff *skb, __u8 direction)
 	else if (to.error)
 		reason = belongs(ifindex, &to.packet) ? POLICY_REASON_NONE : POLICY_NOT_ALLOWED;
 	else
-		reason = policy_decide(skb, ifindex, direction, &to.packet);
+		reason = policy_decide(ifindex, direction, &to.packet);
 	if (reason) {
 		policy_count(ifindex, direction, reason, &to.packet);
 		return TC_ACT_SHOT;
@@ -271,5 +271,4 @@ const struct policy_drop *policy_drop_type __attribute__((unused));
 enum policy_direction policy_direction_type __attribute__((unused));
 enum policy_reason policy_reason_type __attribute__((unused));
 
-// Looking routes up is reserved to GPL programs.
 char programs_license[] SEC("license") = "GPL";

@@ -23,9 +23,6 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#define POLICY_AF_INET 2
-#define POLICY_AF_INET6 10
-
 // How often a judgement is begun anew when sets were swapped meanwhile.
 #define POLICY_ATTEMPTS 3
 
@@ -102,6 +99,19 @@ struct {
 	__type(value, __u32);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } policy_ports SEC(".maps");
+
+struct policy_address {
+	__u8 addr[16];
+};
+
+// The node's own addresses.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1 << 12);
+	__type(key, struct policy_address);
+	__type(value, __u8);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} policy_node SEC(".maps");
 
 // A flow of a pod that policies select. Of an ICMP echo, both ports are its
 // identifier.
@@ -216,7 +226,6 @@ struct policy_scratch {
 	struct policy_flow opened;
 	struct policy_peer peer;
 	struct policy_port port;
-	struct bpf_fib_lookup fib;
 };
 
 struct {
@@ -301,25 +310,13 @@ static __always_inline int policy_set_allows(struct policy_scratch *room, __u32 
 
 // policy_is_node tells whether the peer is the node itself, which a pod always
 // reaches.
-static __always_inline int policy_is_node(struct __sk_buff *skb, struct policy_scratch *room, __u32 ifindex, const struct policy_packet *p)
+static __always_inline int policy_is_node(const struct policy_packet *p)
 {
-	const __u32 *words = (const __u32 *)p->peer;
-	struct bpf_fib_lookup *fib = &room->fib;
-
-	__builtin_memset(fib, 0, sizeof(*fib));
-	fib->ifindex = ifindex;
-	if (words[0] == 0 && words[1] == 0 && words[2] == bpf_htonl(0xffff)) {
-		fib->family = POLICY_AF_INET;
-		fib->ipv4_dst = words[3];
-	} else {
-		fib->family = POLICY_AF_INET6;
-		__builtin_memcpy(fib->ipv6_dst, p->peer, sizeof(fib->ipv6_dst));
-	}
-	return bpf_fib_lookup(skb, fib, sizeof(*fib), 0) == BPF_FIB_LKUP_RET_NOT_FWDED;
+	return bpf_map_lookup_elem(&policy_node, p->peer) != 0;
 }
 
 // policy_judge judges a flow that was opened in a direction.
-static __always_inline int policy_judge(struct __sk_buff *skb, struct policy_scratch *room, struct policy_pod *pod, __u32 ifindex, __u8 opened, const struct policy_packet *p)
+static __always_inline int policy_judge(struct policy_scratch *room, struct policy_pod *pod, __u32 ifindex, __u8 opened, const struct policy_packet *p)
 {
 	__u32 port = p->protocol != IPPROTO_TCP && p->protocol != IPPROTO_UDP ? 0 : opened == POLICY_INGRESS ? p->pod_port : p->peer_port;
 	int allowed = -1;
@@ -331,7 +328,7 @@ static __always_inline int policy_judge(struct __sk_buff *skb, struct policy_scr
 		allowed = policy_set_allows(room, opened == POLICY_INGRESS ? pod->ingress : pod->egress, p, port);
 	}
 	if (allowed <= 0 && opened == POLICY_EGRESS)
-		allowed = policy_is_node(skb, room, ifindex, p);
+		allowed = policy_is_node(p);
 	return allowed > 0;
 }
 
@@ -382,7 +379,7 @@ static __always_inline int policy_ended(const struct policy_flow *f, __u8 protoc
 
 // policy_decide tells why a packet may not pass, 0 when it may. It is global so
 // that it is verified once, whoever calls it.
-__attribute__((noinline)) int policy_decide(struct __sk_buff *skb, __u32 ifindex, __u8 direction, const struct policy_packet *p)
+__attribute__((noinline)) int policy_decide(__u32 ifindex, __u8 direction, const struct policy_packet *p)
 {
 	struct policy_scratch *room = policy_scratch();
 	__u32 now = bpf_ktime_get_ns() / 1000000000ULL;
@@ -406,7 +403,7 @@ __attribute__((noinline)) int policy_decide(struct __sk_buff *skb, __u32 ifindex
 	// A connection that is opened the other way, on the ports of an earlier one, is another.
 	if (f && !policy_ended(f, p->protocol, now) && !(p->opens && f->opened != direction)) {
 		if (f->revision != pod.revision) {
-			f->allowed = policy_judge(skb, room, &pod, ifindex, f->opened, p);
+			f->allowed = policy_judge(room, &pod, ifindex, f->opened, p);
 			f->revision = pod.revision;
 		}
 		if (!f->allowed)
@@ -419,7 +416,7 @@ __attribute__((noinline)) int policy_decide(struct __sk_buff *skb, __u32 ifindex
 			f->closed = 0;
 		return POLICY_REASON_NONE;
 	}
-	if (!policy_judge(skb, room, &pod, ifindex, direction, p))
+	if (!policy_judge(room, &pod, ifindex, direction, p))
 		return POLICY_NOT_ALLOWED;
 	room->opened.seen = now;
 	room->opened.revision = pod.revision;
@@ -440,11 +437,11 @@ static __always_inline int policy_selects(__u32 ifindex)
 
 // policy_refuses tells whether a packet may not pass, and counts it then. Programs
 // that send a packet into a pod past its interface on the node have to ask.
-static __always_inline int policy_refuses(struct __sk_buff *skb, __u32 ifindex, __u8 direction, const struct policy_packet *p)
+static __always_inline int policy_refuses(__u32 ifindex, __u8 direction, const struct policy_packet *p)
 {
 	int reason;
 
-	reason = policy_decide(skb, ifindex, direction, p);
+	reason = policy_decide(ifindex, direction, p);
 	if (reason)
 		policy_count(ifindex, direction, reason, p);
 	return reason;

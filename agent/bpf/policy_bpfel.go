@@ -13,6 +13,11 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type PolicyPolicyAddress struct {
+	_    structs.HostLayout
+	Addr [16]uint8
+}
+
 type PolicyPolicyCountKey struct {
 	_         structs.HostLayout
 	Ifindex   uint32
@@ -120,6 +125,7 @@ const (
 	PolicyMapPolicyDrops         = "policy_drops"
 	PolicyMapPolicyFlows         = "policy_flows"
 	PolicyMapPolicyFragments     = "policy_fragments"
+	PolicyMapPolicyNode          = "policy_node"
 	PolicyMapPolicyPeers         = "policy_peers"
 	PolicyMapPolicyPods          = "policy_pods"
 	PolicyMapPolicyPorts         = "policy_ports"
@@ -186,6 +192,7 @@ type PolicyMapSpecs struct {
 	PolicyDrops     *ebpf.MapSpec `ebpf:"policy_drops"`
 	PolicyFlows     *ebpf.MapSpec `ebpf:"policy_flows"`
 	PolicyFragments *ebpf.MapSpec `ebpf:"policy_fragments"`
+	PolicyNode      *ebpf.MapSpec `ebpf:"policy_node"`
 	PolicyPeers     *ebpf.MapSpec `ebpf:"policy_peers"`
 	PolicyPods      *ebpf.MapSpec `ebpf:"policy_pods"`
 	PolicyPorts     *ebpf.MapSpec `ebpf:"policy_ports"`
@@ -226,6 +233,7 @@ type PolicyMaps struct {
 	PolicyDrops     *ebpf.Map `ebpf:"policy_drops"`
 	PolicyFlows     *ebpf.Map `ebpf:"policy_flows"`
 	PolicyFragments *ebpf.Map `ebpf:"policy_fragments"`
+	PolicyNode      *ebpf.Map `ebpf:"policy_node"`
 	PolicyPeers     *ebpf.Map `ebpf:"policy_peers"`
 	PolicyPods      *ebpf.Map `ebpf:"policy_pods"`
 	PolicyPorts     *ebpf.Map `ebpf:"policy_ports"`
@@ -239,6 +247,7 @@ func (m *PolicyMaps) Close() error {
 		m.PolicyDrops,
 		m.PolicyFlows,
 		m.PolicyFragments,
+		m.PolicyNode,
 		m.PolicyPeers,
 		m.PolicyPods,
 		m.PolicyPorts,

@@ -290,7 +290,7 @@ static __always_inline int drop(__u32 why)
 
 // refused tells whether policies keep a packet from a pod. What goes into a pod
 // straight never passes the pod's interface on the node, where that is asked else.
-static __always_inline int refused(struct __sk_buff *skb, __u32 link, const struct packet *p, const struct tuple *to)
+static __always_inline int refused(__u32 link, const struct packet *p, const struct tuple *to)
 {
 	struct policy_scratch *room;
 
@@ -302,7 +302,7 @@ static __always_inline int refused(struct __sk_buff *skb, __u32 link, const stru
 	room->packet.protocol = to->protocol;
 	room->packet.opens = p->opens;
 	room->packet.closes = p->closes != 0;
-	return policy_refuses(skb, link, POLICY_INGRESS, &room->packet);
+	return policy_refuses(link, POLICY_INGRESS, &room->packet);
 }
 
 // send passes a packet of a flow on from the uplink's ingress, or the overlay's:
@@ -319,7 +319,7 @@ static __always_inline int send(struct __sk_buff *skb, const struct packet *p, c
 		return TC_ACT_UNSPEC;
 	if (out)
 		return bpf_redirect_neigh(link, 0, 0, 0);
-	if (refused(skb, link, p, &to))
+	if (refused(link, p, &to))
 		return TC_ACT_SHOT;
 	return bpf_redirect_peer(link, 0);
 }

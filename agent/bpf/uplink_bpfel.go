@@ -96,6 +96,11 @@ type UplinkPath struct {
 	}
 }
 
+type UplinkPolicyAddress struct {
+	_    structs.HostLayout
+	Addr [16]uint8
+}
+
 type UplinkPolicyCountKey struct {
 	_         structs.HostLayout
 	Ifindex   uint32
@@ -211,6 +216,7 @@ const (
 	UplinkMapPolicyDrops     = "policy_drops"
 	UplinkMapPolicyFlows     = "policy_flows"
 	UplinkMapPolicyFragments = "policy_fragments"
+	UplinkMapPolicyNode      = "policy_node"
 	UplinkMapPolicyPeers     = "policy_peers"
 	UplinkMapPolicyPods      = "policy_pods"
 	UplinkMapPolicyPorts     = "policy_ports"
@@ -288,6 +294,7 @@ type UplinkMapSpecs struct {
 	PolicyDrops     *ebpf.MapSpec `ebpf:"policy_drops"`
 	PolicyFlows     *ebpf.MapSpec `ebpf:"policy_flows"`
 	PolicyFragments *ebpf.MapSpec `ebpf:"policy_fragments"`
+	PolicyNode      *ebpf.MapSpec `ebpf:"policy_node"`
 	PolicyPeers     *ebpf.MapSpec `ebpf:"policy_peers"`
 	PolicyPods      *ebpf.MapSpec `ebpf:"policy_pods"`
 	PolicyPorts     *ebpf.MapSpec `ebpf:"policy_ports"`
@@ -339,6 +346,7 @@ type UplinkMaps struct {
 	PolicyDrops     *ebpf.Map `ebpf:"policy_drops"`
 	PolicyFlows     *ebpf.Map `ebpf:"policy_flows"`
 	PolicyFragments *ebpf.Map `ebpf:"policy_fragments"`
+	PolicyNode      *ebpf.Map `ebpf:"policy_node"`
 	PolicyPeers     *ebpf.Map `ebpf:"policy_peers"`
 	PolicyPods      *ebpf.Map `ebpf:"policy_pods"`
 	PolicyPorts     *ebpf.Map `ebpf:"policy_ports"`
@@ -362,6 +370,7 @@ func (m *UplinkMaps) Close() error {
 		m.PolicyDrops,
 		m.PolicyFlows,
 		m.PolicyFragments,
+		m.PolicyNode,
 		m.PolicyPeers,
 		m.PolicyPods,
 		m.PolicyPorts,

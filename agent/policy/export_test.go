@@ -1,5 +1,7 @@
 package policy
 
+import "github.com/cilium/ebpf"
+
 // PortsOf is for tests.
 var PortsOf = portsOf
 
@@ -34,4 +36,12 @@ func (k *Kernel) Held() (pods, peers, ports int) {
 		ports += len(keys)
 	}
 	return len(k.pods), peers, ports
+}
+
+// Program is one of the programs, to be run by hand.
+func (k *Kernel) Program(name string) *ebpf.Program { return k.objects.Programs[name] }
+
+// Run runs a program by hand on a packet, with a struct __sk_buff.
+func (k *Kernel) Run(name string, packet, context []byte) (uint32, error) {
+	return k.objects.Programs[name].Run(&ebpf.RunOptions{Data: packet, Context: context})
 }

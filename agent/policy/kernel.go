@@ -117,7 +117,7 @@ func (k *Kernel) start() error {
 		return err
 	}
 	return k.inside(func() error {
-		if err := k.dropGone(); err != nil {
+		if err := errors.Join(k.dropGone(), k.writeAddresses()); err != nil {
 			return err
 		}
 		return k.attachAll(true)
@@ -531,7 +531,46 @@ func (k *Kernel) Verify() error {
 		same = same && len(seen.classes[number]) == len(keys)
 	}
 	k.reload = k.reload || !same
-	return k.inside(func() error { return k.attachAll(false) })
+	return k.inside(func() error { return errors.Join(k.writeAddresses(), k.attachAll(false)) })
+}
+
+// writeAddresses tells the programs the node's own addresses. It runs inside.
+func (k *Kernel) writeAddresses() error {
+	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("listing the node's addresses: %w", err)
+	}
+	m := k.objects.Maps[bpf.PolicyMapPolicyNode]
+	now := map[bpf.PolicyPolicyAddress]bool{}
+	for _, a := range addrs {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok {
+			now[bpf.PolicyPolicyAddress{Addr: ip.As16()}] = true
+		}
+	}
+	var stale []bpf.PolicyPolicyAddress
+	var key bpf.PolicyPolicyAddress
+	var value uint8
+	it := m.Iterate()
+	for it.Next(&key, &value) {
+		if !now[key] {
+			stale = append(stale, key)
+		}
+		delete(now, key)
+	}
+	if err := it.Err(); err != nil {
+		return fmt.Errorf("reading the node's addresses: %w", err)
+	}
+	for key := range now {
+		if err := m.Put(key, uint8(1)); err != nil {
+			return fmt.Errorf("adding an address of the node: %w", err)
+		}
+	}
+	for _, key := range stale {
+		if err := m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("removing an address of the node: %w", err)
+		}
+	}
+	return nil
 }
 
 func peerKey(set uint32, p netip.Prefix) bpf.PolicyPolicyPeer {
