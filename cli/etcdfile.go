@@ -163,12 +163,13 @@ func (s *shell) etcdRestoreCommand() *cobra.Command {
   By hand, with the same file on every master; each step on all of them before the next:
   1. systemctl stop 'xebec-*'
   2. mv /var/lib/xebec-etcd/data /var/lib/xebec-etcd/data.before
-  3. xebecd etcd restore --config /etc/xebec/etcd/config.yaml --file %[1]s
+  3. xebecd etcd restore --config /etc/xebec/etcd/config.yaml --file %[1]s --revision %[2]d
   4. chown -R xebec-etcd: /var/lib/xebec-etcd/data
   5. systemctl start xebec-etcd, and then the other services
 
-  Pods go on meanwhile. Revisions jump ahead, so that no client takes the past for the present.
-`, args[0])
+  Pods go on meanwhile. Revisions jump ahead, so that no client takes the past for the present; to which one has to be the
+  same on every master.
+`, args[0], s.now().UnixMicro())
 			return nil
 		},
 	}
