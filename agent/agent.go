@@ -32,6 +32,7 @@ import (
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
 	"github.com/xebec-project/xebec/internal/version"
+	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -170,7 +171,7 @@ func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
 		StateDir: filepath.Join(a.cfg.StateDir, "pods"), SeccompDir: filepath.Join(a.cfg.StateDir, "seccomp"), NodeName: a.cfg.Node, HostIP: stack.nodeIP, IPv6: stack.ipv6,
 		MemoryBytes: m.memoryBytes, MilliCPU: m.milliCPU, PodProcesses: a.cfg.PodPIDs, Admit: registrar.admit, DNS: netip.MustParseAddr(a.cfg.ClusterDNS), ClusterDomain: a.cfg.ClusterDomain,
 		Drain: watch.drain, DrainTimeout: a.cfg.DrainTimeout,
-		Runtime: rt, Network: network{stack.pods, stack.enforcer}, Cluster: cluster{controlPlane{a.client}, files}, Recorder: recorder{recorded}, Log: a.log,
+		Runtime: rt, Network: network{stack.pods, stack.enforcer}, Cluster: cluster{controlPlane{a.client, authv1.NewTokenServiceClient(a.conn)}, files}, Recorder: recorder{recorded}, Log: a.log,
 	})
 	if err := set.Start(ctx); err != nil {
 		return err

@@ -3,18 +3,38 @@ package agent
 import (
 	"context"
 	"net/netip"
+	"time"
 
 	"github.com/xebec-project/xebec/agent/podnet"
+	"github.com/xebec-project/xebec/agent/pods"
 	"github.com/xebec-project/xebec/agent/policy"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/events"
 	"github.com/xebec-project/xebec/internal/kind"
+	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
 // controlPlane is pods.Cluster on the API.
-type controlPlane struct{ c *client.Client }
+type controlPlane struct {
+	c      *client.Client
+	tokens authv1.TokenServiceClient
+}
+
+// Token implements pods.Cluster.
+func (p controlPlane) Token(ctx context.Context, pod *corev1.Pod, r pods.TokenRequest) (string, time.Time, error) {
+	m := pod.GetMetadata()
+	req := &authv1.CreateTokenRequest{
+		Namespace: m.GetNamespace(), ServiceAccount: pod.GetSpec().GetServiceAccountName(), ExpirationSeconds: r.Seconds,
+		BoundPod: &authv1.BoundPod{Name: m.GetName(), Uid: m.GetUid()},
+	}
+	if r.Audience != "" {
+		req.Audiences = []string{r.Audience}
+	}
+	resp, err := p.tokens.CreateToken(ctx, req)
+	return resp.GetToken(), resp.GetExpirationTimestamp().AsTime(), err
+}
 
 func (p controlPlane) UpdateStatus(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, error) {
 	stored, err := client.UpdateStatus(ctx, p.c, pod)

@@ -41,6 +41,8 @@ type Cluster interface {
 	Delete(ctx context.Context, pod *corev1.Pod) error
 	ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error)
 	Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error)
+	// Token makes a token for the service account of a pod, which is good only as long as the pod exists.
+	Token(ctx context.Context, pod *corev1.Pod, r TokenRequest) (text string, expires time.Time, err error)
 	// Follow calls changed whenever the ConfigMap or Secret, as kind says, may have changed, until ctx ends.
 	Follow(ctx context.Context, kind, namespace, name string, changed func())
 }

@@ -44,6 +44,7 @@ type cluster struct {
 	follows  map[string]func()
 	set      *pods.Set
 	away     bool
+	tokens   int
 	statuses int
 	events   []string
 	// history is every state that a container was told to be in, by pod.
@@ -124,6 +125,17 @@ func (c *cluster) Secret(_ context.Context, namespace, name string) (*corev1.Sec
 		return s, nil
 	}
 	return nil, apierr.NotFound(kind.Of(&corev1.Secret{}), name)
+}
+
+// Token makes tokens that are good for two seconds.
+func (c *cluster) Token(_ context.Context, pod *corev1.Pod, r pods.TokenRequest) (string, time.Time, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.away {
+		return "", time.Time{}, apierr.Unavailable("no master")
+	}
+	c.tokens++
+	return fmt.Sprintf("%s for %s, %ds, %d", pod.GetMetadata().GetName(), r.Audience, r.Seconds, c.tokens), time.Now().Add(2 * time.Second), nil
 }
 
 func (c *cluster) Follow(ctx context.Context, kind, namespace, name string, changed func()) {

@@ -107,7 +107,10 @@ func (w *worker) refreshVolumes(ctx context.Context, pod *corev1.Pod) time.Durat
 	var errs []error
 	for _, v := range pod.GetSpec().GetVolumes() {
 		_, made := w.volumes[v.GetName()]
-		if !made || !projected(v.GetVolumeSource()) || !stale && (!renamed || !tellsOfPod(v.GetVolumeSource())) {
+		if !made || !projected(v.GetVolumeSource()) {
+			continue
+		}
+		if _, due := w.renewalDue(v); !stale && !due && (!renamed || !tellsOfPod(v.GetVolumeSource())) {
 			continue
 		}
 		changed, err := w.project(ctx, pod, v)
@@ -123,7 +126,20 @@ func (w *worker) refreshVolumes(ctx context.Context, pod *corev1.Pod) time.Durat
 		w.outdated()
 		return configRetry
 	}
-	return 0
+	var next time.Duration
+	for _, v := range pod.GetSpec().GetVolumes() {
+		wait, due := w.renewalDue(v)
+		if _, made := w.volumes[v.GetName()]; !made {
+			continue
+		}
+		if due {
+			wait = configRetry
+		}
+		if wait > 0 && (next == 0 || wait < next) {
+			next = wait
+		}
+	}
+	return next
 }
 
 // outdated tells that the files of volumes may no longer be what the objects say.
@@ -159,6 +175,11 @@ func (w *worker) projection(ctx context.Context, pod *corev1.Pod, src *corev1.Vo
 			err = p.secret(ctx, s.GetSecret().GetLocalObjectReference().GetName(), s.GetSecret().GetItems(), s.GetSecret().GetOptional())
 		case s.GetDownwardApi() != nil:
 			err = p.downward(s.GetDownwardApi().GetItems())
+		case s.GetServiceAccountToken() != nil:
+			var text string
+			if text, err = w.token(ctx, pod, request(s.GetServiceAccountToken())); err == nil {
+				p.add(s.GetServiceAccountToken().GetPath(), []byte(text), nil)
+			}
 		default:
 			err = fmt.Errorf("%w: a source is of a kind that this agent does not support", errConfig)
 		}

@@ -75,6 +75,8 @@ type worker struct {
 	// volumes are the paths of the volumes that are made, shown is the metadata that their files tell of.
 	volumes map[string]string
 	shown   *metav1.ObjectMeta
+	// tokens are those of the pod's service account that its volumes show.
+	tokens map[TokenRequest]token
 	// measuring tells that the volumes' sizes are watched.
 	measuring bool
 	saved     *corev1.Pod

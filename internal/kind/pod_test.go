@@ -132,7 +132,7 @@ func TestPodContainers(t *testing.T) {
 				}}}},
 				{Name: "b", VolumeSource: &corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []*corev1.VolumeProjection{
 					{}, {ConfigMap: &corev1.ConfigMapProjection{}}, {Secret: &corev1.SecretProjection{LocalObjectReference: &corev1.LocalObjectReference{Name: "s"}, Items: []*corev1.KeyToPath{{Path: "k"}}}},
-					{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token"}},
+					{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "../token", ExpirationSeconds: proto.Int64(599)}},
 				}}}},
 			}
 			p.Spec.Containers[0].VolumeMounts = []*corev1.VolumeMount{{Name: "a", MountPath: "/a", SubPathExpr: "$(X)/../b"}}
@@ -144,7 +144,8 @@ func TestPodContainers(t *testing.T) {
 			`spec.volumes[0].downwardAPI.items[4].resourceFieldRef.resource: Unsupported value: "limits.disk"`,
 			"spec.volumes[1].projected.sources[0]: Required value", "spec.volumes[1].projected.sources[1].configMap.name: Required value",
 			"spec.volumes[1].projected.sources[2].secret.items[0].key: Required value",
-			`spec.volumes[1].projected.sources[3].serviceAccountToken: Unsupported value: "serviceAccountToken": serviceAccountToken is not projected yet`,
+			`spec.volumes[1].projected.sources[3].serviceAccountToken.path: Invalid value: "../token": must not contain '..'`,
+			"spec.volumes[1].projected.sources[3].serviceAccountToken.expirationSeconds: Invalid value: 599",
 			at + `volumeMounts[0].subPathExpr: Invalid value: "$(X)/../b": must not contain '..'`,
 		}},
 		{"resources", first(func(c *corev1.Container) {

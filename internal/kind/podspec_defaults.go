@@ -197,6 +197,11 @@ func defaultVolume(v *corev1.Volume) {
 		}
 	case s.GetProjected() != nil:
 		mode(&s.Projected.DefaultMode)
+		for _, source := range s.Projected.GetSources() {
+			if t := source.GetServiceAccountToken(); t != nil && t.ExpirationSeconds == nil {
+				t.ExpirationSeconds = proto.Int64(3600)
+			}
+		}
 	case s.GetHostPath() != nil && s.HostPath.Type == nil:
 		s.HostPath.Type = proto.String("")
 	}

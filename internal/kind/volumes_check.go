@@ -138,6 +138,24 @@ func (c *checker) projected(p *field.Path, v *corev1.ProjectedVolumeSource) {
 		if d := s.GetDownwardApi(); d != nil {
 			c.podFiles(at.Child("downwardAPI", "items"), d.GetItems())
 		}
+		if t := s.GetServiceAccountToken(); t != nil {
+			c.token(at.Child("serviceAccountToken"), t)
+		}
+	}
+}
+
+// token checks a token that is shown as a file.
+func (c *checker) token(p *field.Path, t *corev1.ServiceAccountTokenProjection) {
+	if t.GetPath() == "" {
+		c.required(p.Child("path"), "")
+	}
+	c.subPath(p.Child("path"), t.GetPath())
+	switch seconds := t.GetExpirationSeconds(); {
+	case t.ExpirationSeconds == nil:
+	case seconds < 600:
+		c.invalid(p.Child("expirationSeconds"), seconds, "may not specify a duration less than 10 minutes")
+	case seconds > 1<<32:
+		c.invalid(p.Child("expirationSeconds"), seconds, "may not specify a duration larger than 2^32 seconds")
 	}
 }
 

@@ -4131,15 +4131,15 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\fdefault_mode\x18\x02 \x01(\x05H\x00R\vdefaultMode\x88\x01\x01\x12&\n" +
 	"\fdefault_user\x18\x03 \x01(\x03H\x01R\vdefaultUser\x88\x01\x01B\x0f\n" +
 	"\r_default_modeB\x0f\n" +
-	"\r_default_user\"\xec\x05\n" +
+	"\r_default_user\"\xbe\x05\n" +
 	"\x10VolumeProjection\x127\n" +
 	"\x06secret\x18\x01 \x01(\v2\x1f.xebec.core.v1.SecretProjectionR\x06secret\x12G\n" +
 	"\fdownward_api\x18\x02 \x01(\v2$.xebec.core.v1.DownwardAPIProjectionR\vdownwardAPI\x12A\n" +
 	"\n" +
-	"config_map\x18\x03 \x01(\v2\".xebec.core.v1.ConfigMapProjectionR\tconfigMap\x12\xb7\x01\n" +
-	"\x15service_account_token\x18\x04 \x01(\v2,.xebec.core.v1.ServiceAccountTokenProjectionBU\xc2\xda\x18QBOserviceAccountToken is not projected yet; secret, configMap and downwardAPI areR\x13serviceAccountToken\x12\xb3\x01\n" +
-	"\x14cluster_trust_bundle\x18\x05 \x01(\v2+.xebec.core.v1.ClusterTrustBundleProjectionBT\xc2\xda\x18PBNclusterTrustBundle is not projected yet; secret, configMap and downwardAPI areR\x12clusterTrustBundle\x12\xa2\x01\n" +
-	"\x0fpod_certificate\x18\x06 \x01(\v2'.xebec.core.v1.PodCertificateProjectionBP\xc2\xda\x18LBJpodCertificate is not projected yet; secret, configMap and downwardAPI areR\x0epodCertificate\"\xd3\x01\n" +
+	"config_map\x18\x03 \x01(\v2\".xebec.core.v1.ConfigMapProjectionR\tconfigMap\x12`\n" +
+	"\x15service_account_token\x18\x04 \x01(\v2,.xebec.core.v1.ServiceAccountTokenProjectionR\x13serviceAccountToken\x12\xc8\x01\n" +
+	"\x14cluster_trust_bundle\x18\x05 \x01(\v2+.xebec.core.v1.ClusterTrustBundleProjectionBi\xc2\xda\x18eBcclusterTrustBundle is not projected yet; secret, configMap, downwardAPI and serviceAccountToken areR\x12clusterTrustBundle\x12\xb7\x01\n" +
+	"\x0fpod_certificate\x18\x06 \x01(\v2'.xebec.core.v1.PodCertificateProjectionBe\xc2\xda\x18aB_podCertificate is not projected yet; secret, configMap, downwardAPI and serviceAccountToken areR\x0epodCertificate\"\xd3\x01\n" +
 	"\x10SecretProjection\x12a\n" +
 	"\x16local_object_reference\x18\x01 \x01(\v2#.xebec.core.v1.LocalObjectReferenceB\x06\xc2\xda\x18\x02\b\x01R\x14localObjectReference\x12.\n" +
 	"\x05items\x18\x02 \x03(\v2\x18.xebec.core.v1.KeyToPathR\x05items\x12\x1f\n" +
