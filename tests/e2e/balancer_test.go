@@ -110,6 +110,24 @@ func (s *ship) answering(addr netip.Addr) (string, error) {
 	return "", fmt.Errorf("nobody has the hardware address %q that %s knows for %v", mac, bystander, addr)
 }
 
+// echoOn runs one of the sample's pods on this node and no other.
+func (p *person) echoOn(t *testing.T, node string) {
+	t.Helper()
+	p.apply(t, strings.ReplaceAll(`apiVersion: v1
+kind: Pod
+metadata: {name: echo-NODE, labels: {app: echo}}
+spec:
+  nodeName: NODE
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: echo
+    image: xebec/echo:1
+    imagePullPolicy: IfNotPresent
+    ports: [{name: http, containerPort: 8080}, {name: udp, containerPort: 8080, protocol: UDP}]
+    readinessProbe: {httpGet: {path: /readyz, port: http}, periodSeconds: 1}
+`, "NODE", node))
+}
+
 // balancer is a service of type LoadBalancer in front of the sample's pods.
 func (p *person) balancer(t *testing.T, name, spec string) *corev1.Service {
 	t.Helper()
@@ -152,11 +170,11 @@ func TestLoadBalancers(t *testing.T) {
 	s := ownShip(t, lab.Options{Masters: 1, Nodes: 2})
 	s.loadImages(t)
 	p := s.inDefault()
-	p.apply(t, strings.Replace(sample(t, "echo.yaml"), "replicas: 3", "replicas: 2", 1))
-	pods := await(t, s.client, "default", "pods ready", waitLimit, func(pods []*corev1.Pod) bool { return allReady(pods, "echo", 2) })
-	if nodes := nodesOf(labelled(pods, "echo")); len(nodes) != 2 {
-		t.Fatalf("the pods are all on %v", nodes)
-	}
+	_, service, _ := strings.Cut(sample(t, "echo.yaml"), "\n---\n")
+	p.apply(t, service)
+	p.echoOn(t, "node-1")
+	p.echoOn(t, "node-2")
+	await(t, s.client, "default", "pods ready", waitLimit, func(pods []*corev1.Pod) bool { return allReady(pods, "echo", 2) })
 
 	svc := p.balancer(t, "balanced", "  allocateLoadBalancerNodePorts: false\n")
 	addr := ingressOf(t, svc)
@@ -252,10 +270,12 @@ func (p *person) localBalancer(t *testing.T) {
 	eventually(t, "node-2 is healthy", waitLimit, func() error { return health("node-2", 200, 1) })
 
 	// With one pod left the address moves to its node, and the other one says that it has none.
-	p.do(t, "scale", "deployment", "echo", "--replicas=1")
-	pods := await(t, p.client, p.namespace, "one pod", waitLimit, func(pods []*corev1.Pod) bool { return allReady(pods, "echo", 1) })
-	with := labelled(pods, "echo")[0].GetSpec().GetNodeName()
-	without := map[string]string{"node-1": "node-2", "node-2": "node-1"}[with]
+	without, err := p.answering(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := map[string]string{"node-1": "node-2", "node-2": "node-1"}[without]
+	p.do(t, "delete", "pod", "echo-"+without)
 	eventually(t, "the node without a pod says so", waitLimit, func() error { return health(without, 503, 0) })
 	eventually(t, "the node with the pod answers", waitLimit, func() error {
 		if _, _, err := p.fetch(fmt.Sprintf("http://%v/name", addr)); err != nil {
@@ -266,10 +286,8 @@ func (p *person) localBalancer(t *testing.T) {
 		}
 		return nil
 	})
-	p.do(t, "scale", "deployment", "echo", "--replicas=2")
-	await(t, p.client, p.namespace, "pods ready", waitLimit, func(pods []*corev1.Pod) bool {
-		return allReady(pods, "echo", 2) && len(nodesOf(labelled(pods, "echo"))) == 2
-	})
+	p.echoOn(t, without)
+	await(t, p.client, p.namespace, "pods ready", waitLimit, func(pods []*corev1.Pod) bool { return allReady(pods, "echo", 2) })
 	if _, err := client.Delete[*corev1.Service](t.Context(), p.client, p.namespace, "local"); err != nil {
 		t.Fatal(err)
 	}
@@ -284,7 +302,7 @@ func (p *person) traced(t *testing.T, addr netip.Addr, node string) {
 		fmt.Sprintf("%v %v:81", p.wireAddr(bystander), addr): {"no service has port 81", "Dropped"},
 		"client echo:http":                                          {"default/echo:http has", "with 2 endpoints", "a pod of this node", "another machine, by", "Forwarded"},
 		fmt.Sprintf("%s balanced", node):                            {"node " + node + " to service default/balanced", "Forwarded"},
-		"client 203.0.113.1:80":                                     {"no service has 203.0.113.1:80/TCP", "no route"},
+		"client 203.0.113.1:80":                                     {"no service has 203.0.113.1:80/TCP", "outside of the cluster"},
 		"client " + p.Spec.Network().Addr().Next().String() + ":80": {"outside of the cluster", "the packet leaves with the node's address", "Forwarded"},
 	} {
 		out := p.do(t, append([]string{"net", "trace"}, strings.Fields(args)...)...)
