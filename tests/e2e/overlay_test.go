@@ -10,13 +10,15 @@ import (
 
 	"github.com/xebec-project/xebec/agent/podnet"
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/lab"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// TestSegments runs a service on nodes whose networks are joined by a router that lets no pod's packet through.
+// TestSegments runs a service on nodes whose networks are joined by a router that lets no pod's packet through, by IPv4 and
+// by IPv6.
 func TestSegments(t *testing.T) {
-	s := ownShip(t, lab.Options{Masters: 1, Nodes: 2, Segments: 2})
+	s := ownShip(t, lab.Options{Masters: 1, Nodes: 2, Segments: 2, DualStack: true})
 	s.loadImages(t)
 	p := s.inDefault()
 	p.apply(t, sample(t, "echo.yaml")+"\n---\n"+strings.Replace(sample(t, "client.yaml"), "spec:\n", "spec:\n  nodeName: node-1\n", 1))
@@ -60,6 +62,8 @@ func TestSegments(t *testing.T) {
 		}
 	}
 
+	p.checkDualStack(t)
+
 	// Agents come and go: nobody notices.
 	p.apply(t, fmt.Sprintf(loader, url+"/name"))
 	await(t, s.client, "default", "the load is on", waitLimit, func(pods []*corev1.Pod) bool {
@@ -77,6 +81,52 @@ func TestSegments(t *testing.T) {
 		t.Errorf("while agents were killed: %s", out)
 	} else {
 		t.Logf("while agents were killed: %s", out)
+	}
+}
+
+// checkDualStack asks for a second address for the service and calls it, by address and by name, across the networks.
+func (p *person) checkDualStack(t *testing.T) {
+	p.apply(t, strings.Replace(sample(t, "echo.yaml"), "  selector:\n    app: echo\n  ports:\n    - name: http\n      port: 80", "  ipFamilyPolicy: RequireDualStack\n  selector:\n    app: echo\n  ports:\n    - name: http\n      port: 80", 1))
+	service, err := client.Get[*corev1.Service](t.Context(), p.client, "default", "echo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ips := service.GetSpec().GetClusterIps()
+	if len(ips) != 2 || kind.FamilyOf(ips[1]) != kind.FamilyIPv6 {
+		t.Fatalf("the service has the addresses %q", ips)
+	}
+	pods, _, err := client.List[*corev1.Pod](t.Context(), p.client, client.ListOptions{Namespace: "default"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := "http://[" + ips[1] + "]"
+	for _, pod := range labelled(pods, "echo") {
+		name, own := pod.GetMetadata().GetName(), pod.GetStatus().GetPodIps()
+		if len(own) != 2 || kind.FamilyOf(own[1].GetIp()) != kind.FamilyIPv6 {
+			t.Fatalf("%s has the addresses %v", name, own)
+		}
+		eventually(t, name+" answers for the service by IPv6", waitLimit, func() error { return p.reaches(t, url+"/name", name) })
+		if err := p.reaches(t, "http://["+own[1].GetIp()+"]:8080/name", name); err != nil {
+			t.Error(err)
+		}
+	}
+	eventually(t, "the service's name has both addresses", waitLimit, func() error {
+		out := p.do(t, "exec", "client", "--", "/client", "dns", "echo")
+		if !strings.Contains(out, ips[0]) || !strings.Contains(out, ips[1]) {
+			return fmt.Errorf("echo is %s", out)
+		}
+		return nil
+	})
+	if out := p.do(t, "exec", "client", "--", "/client", "dns", ips[1]); !strings.Contains(out, "echo.default.svc.cluster.local") {
+		t.Errorf("%s is %s", ips[1], out)
+	}
+	if out := p.do(t, "exec", "client", "--", "/client", "udp", "["+ips[1]+"]:80", "six"); !strings.Contains(out, "six") {
+		t.Errorf("a datagram by IPv6: %s", out)
+	}
+	for _, node := range []string{"node-1", "node-2"} {
+		if out := p.do(t, "lab", "shell", "--name", p.Spec.Name, node, "--", "ip", "-6", "route"); !strings.Contains(out, "dev "+podnet.OverlayLink) {
+			t.Errorf("no IPv6 route of %s leads through the overlay:\n%s", node, out)
+		}
 	}
 }
 
