@@ -15,9 +15,14 @@ type figures map[string]float64
 
 // datapath measures by one of the datapath's own benchmarks, which need root.
 func datapath(benchmark string, figure func(figures) (string, bool)) func(context.Context, *bench) (result, error) {
+	return benchmarkOf("agent/datapath", benchmark, figure)
+}
+
+// benchmarkOf measures by a benchmark of a package.
+func benchmarkOf(of, benchmark string, figure func(figures) (string, bool)) func(context.Context, *bench) (result, error) {
 	return func(ctx context.Context, _ *bench) (result, error) {
 		cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", "^"+benchmark+"$", "-benchtime", "2s", "-count", "1",
-			"github.com/xebec-project/xebec/agent/datapath")
+			"github.com/xebec-project/xebec/"+of)
 		output, err := cmd.CombinedOutput()
 		if err != nil {
 			return result{}, fmt.Errorf("%s: %w\n%s", benchmark, err, output)

@@ -51,6 +51,7 @@ var rows = []row{
 	{"program", "5,000 services x 2 endpoints programmed on a node", "3.6 s (nftables), 8.5 s (iptables)", "50 ms", datapath("BenchmarkProgram5000", wallTime)},
 	{"endpoint", "then one endpoint changes", "0.94 s (nftables), 0.29 s (iptables)", "20 ms", datapath("BenchmarkOneEndpoint", wallTime)},
 	{"connect", "new connection by cluster IP at 10,000 services, against direct", "0.46 (iptables-nft), 0.87 (nft)", "0.97", datapath("BenchmarkConnect", metric("direct/cluster-ip"))},
+	{"policy", "a packet of a pod that no policy selects; of a known flow, and judged, under 10 rules; under 1,000", "-", "-", benchmarkOf("agent/policy", "BenchmarkPacket", packets)},
 	{"pods", "bind to container running and ready, image present, one pod after the other", "-", "p50 150 ms", measurePods},
 	{"burst", "the same, 100 pods at 50 per second on one node", "-", "-", measureBurst},
 	{"full", "a node's agent with 110 pods: RSS; CPU while idle", "-", "60 MiB", measureFull},

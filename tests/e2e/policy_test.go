@@ -63,6 +63,8 @@ func TestNetworkPolicies(t *testing.T) {
 	}
 	said := inside.namespace + "/default-deny-all selects " + inside.namespace + "/client for egress; no rule of it allows this"
 	eventually(t, "drops are told of", waitLimit, func() error {
+		// Whichever end's node heard of the policy first has dropped what was tried so far.
+		inside.try(t, "exec", "client", "--", "/client", "get", toServer, "--timeout", "1s")
 		if o := inside.try(t, "net", "drops", "client"); !strings.Contains(o.stdout, said) || !strings.Contains(o.stdout, servers[0].GetStatus().GetPodIp()+":8080") {
 			return fmt.Errorf("%s", o)
 		}
