@@ -57,6 +57,7 @@ conformance: ## manifests that others wrote for Kubernetes, of the directory COR
 
 bench: ## figures, printed beside Kubernetes'; BENCH='-run gets' for some of them, as root for the datapath's
 	hack/deps.sh bench
+	hack/deps.sh bench
 	CGO_ENABLED=0 go run ./tests/bench $(BENCH)
 
 generate: generate-deps ## Go from the protos and from the eBPF sources; committed

@@ -3,6 +3,7 @@
 # one thing more needs:
 #
 #   generate  compiling the eBPF programs anew; their objects are committed, so that nothing else does
+#   bench     the rules that `make bench` measures the datapath beside
 #   vm        `vagrant up` on machines that QEMU emulates
 set -euo pipefail
 
@@ -23,6 +24,9 @@ case ${1-} in
     needs+=("clang-14 clang-14" "llvm-strip-14 llvm-14")
     files=("/usr/include/bpf/bpf_helpers.h libbpf-dev")
     ;;
+  bench)
+    needs+=("iptables-restore iptables" "nft nftables")
+    ;;
   vm)
     needs+=(
       "debootstrap debootstrap" "mke2fs e2fsprogs" "sfdisk fdisk" "qemu-img qemu-utils" "qemu-system-x86_64 qemu-system-x86"
@@ -34,7 +38,7 @@ case ${1-} in
     files=("/usr/share/rubygems-integration/all/specifications/vagrant-libvirt-*.gemspec vagrant-libvirt")
     ;;
   *)
-    echo "deps: there is no group $1; there are generate and vm" >&2
+    echo "deps: there is no group $1; there are generate, bench and vm" >&2
     exit 2
     ;;
 esac

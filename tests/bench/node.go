@@ -159,7 +159,7 @@ func measureFull(ctx context.Context, b *bench) (result, error) {
 // are ready answer on the later node, and until when pods that were deleted do on the last.
 func measureReach(ctx context.Context, b *bench) (result, error) {
 	var r result
-	err := withClient(ctx, b, 3, 2, func(_ *lab.Lab, c *client.Client, config string) error {
+	err := withClient(ctx, b, 1, 2, func(_ *lab.Lab, c *client.Client, config string) error {
 		svc, err := client.Create(ctx, c, &corev1.Service{
 			Metadata: &metav1.ObjectMeta{Name: "target", Namespace: "default"},
 			Spec:     &corev1.ServiceSpec{Selector: map[string]string{"app": "target"}, Ports: []*corev1.ServicePort{{Port: 80, TargetPort: &metav1.IntOrString{IntVal: 8080}}}},

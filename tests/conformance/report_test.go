@@ -40,6 +40,7 @@ func body(all []finding) string {
 	section("Accepted, although the documentation has them refused", []string{"file", "by a kind that is not served yet"}, pairs(lenient))
 	section("Kinds that are not served", []string{"kind", "objects", "files"}, unservedKinds(all))
 	section("Run on a cluster", []string{"files", "what is checked"}, played())
+	section("Not run", []string{"files of pods, service and policy", "why"}, left())
 	return b.String()
 }
 
