@@ -26,6 +26,7 @@ import (
 	"github.com/xebec-project/xebec/internal/codec"
 	"github.com/xebec-project/xebec/internal/kind"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
 	controlv1 "github.com/xebec-project/xebec/proto/xebec/control/v1"
 	etcdv1 "github.com/xebec-project/xebec/proto/xebec/etcd/v1"
@@ -51,7 +52,9 @@ type fakeCluster struct {
 
 	connect func() (*grpc.ClientConn, error)
 
-	etcd *fakeEtcd
+	etcd   *fakeEtcd
+	auth   *fakeAuth
+	access *clusterv1.AccessResponse
 
 	// owner holds a field that an apply without force conflicts with.
 	owner    string
@@ -122,6 +125,10 @@ func (c *fakeCluster) WhoAmI(context.Context, *clusterv1.WhoAmIRequest) (*cluste
 	return &clusterv1.WhoAmIResponse{User: "ann", Groups: []string{"system:masters"}}, nil
 }
 
+func (c *fakeCluster) Access(context.Context, *clusterv1.AccessRequest) (*clusterv1.AccessResponse, error) {
+	return c.access, nil
+}
+
 func (c *fakeCluster) Version(context.Context, *clusterv1.VersionRequest) (*clusterv1.VersionResponse, error) {
 	return &clusterv1.VersionResponse{Version: "v0.1.0", Commit: "0123456789abcdef", GoVersion: "go1.26"}, nil
 }
@@ -190,7 +197,7 @@ func (c *fakeCluster) ImportImage(stream grpc.ClientStreamingServer[nodev1.Impor
 // startCluster serves a fake cluster over a connection in memory until the test ends.
 func startCluster(t *testing.T) *fakeCluster {
 	t.Helper()
-	c := &fakeCluster{Server: clienttest.NewServer(), loaded: map[string]string{}, status: &clusterv1.StatusResponse{}, etcd: &fakeEtcd{}}
+	c := &fakeCluster{Server: clienttest.NewServer(), loaded: map[string]string{}, status: &clusterv1.StatusResponse{}, etcd: &fakeEtcd{}, auth: &fakeAuth{}}
 	server := grpc.NewServer()
 	api := apiOnly{c.Server, c}
 	apiv1.RegisterResourceServiceServer(server, api)
@@ -200,6 +207,8 @@ func startCluster(t *testing.T) *fakeCluster {
 	schedulerv1.RegisterSchedulerServiceServer(server, c)
 	nodev1.RegisterNodeServiceServer(server, c)
 	etcdv1.RegisterEtcdServiceServer(server, c.etcd)
+	authv1.RegisterTokenServiceServer(server, c.auth)
+	authv1.RegisterAccessServiceServer(server, c.auth)
 	listener := bufconn.Listen(1 << 20)
 	served := make(chan struct{})
 	go func() {
