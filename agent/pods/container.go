@@ -194,9 +194,13 @@ func (w *worker) ensureImage(ctx context.Context, pod *corev1.Pod, c *container)
 		}
 	}
 	if c.pull == nil {
+		if _, err := images.Normalize(name); err != nil {
+			return false, w.imageFailed(pod, c, err)
+		}
 		keys, err := w.keyring(ctx, pod)
 		if err != nil {
-			w.cfg.Recorder.Event(pod, "Warning", "FailedToRetrieveImagePullSecret", err.Error())
+			text := strings.ReplaceAll(err.Error(), errConfig.Error()+": ", "")
+			w.cfg.Recorder.Event(pod, "Warning", "FailedToRetrieveImagePullSecret", "Pulling without some of the image pull secrets, which may fail: "+text)
 		}
 		p := &pull{done: make(chan struct{}), began: time.Now()}
 		c.pull = p

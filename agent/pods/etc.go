@@ -63,6 +63,10 @@ func writeEtc(d dir, pod *corev1.Pod, ip, ip6, server netip.Addr, domain string)
 		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
 			return err
 		}
+		// All users in the containers read it, whatever the agent was started with as its umask.
+		if err := errors.Join(os.Chmod(filepath.Dir(path), 0o755), os.Chmod(path, 0o644)); err != nil {
+			return err
+		}
 	}
 	return nil
 }

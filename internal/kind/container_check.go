@@ -64,6 +64,11 @@ func (c *checker) container(p *field.Path, x *corev1.Container, volumes, seen na
 	c.env(p.Child("env"), x.GetEnv())
 	c.envFrom(p.Child("envFrom"), x.GetEnvFrom())
 	c.mounts(p.Child("volumeMounts"), x.GetVolumeMounts(), volumes)
+	for i, m := range x.GetVolumeMounts() {
+		if m.GetMountPropagation() == "Bidirectional" && !x.GetSecurityContext().GetPrivileged() {
+			c.forbidden(p.Child("volumeMounts").Index(i).Child("mountPropagation"), "Bidirectional mount propagation is available only to privileged containers")
+		}
+	}
 	c.resources(p.Child("resources"), x.GetResources())
 
 	c.probe(p.Child("livenessProbe"), x.GetLivenessProbe(), true)

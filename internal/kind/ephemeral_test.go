@@ -68,3 +68,17 @@ func TestEphemeralContainersComeLater(t *testing.T) {
 	expect(t, k.ValidateUpdate(now, was), []string{"spec.ephemeralContainers: Forbidden: static pods do not support ephemeral containers",
 		"spec.ephemeralContainers: Forbidden: the pod has ended: it is Failed"})
 }
+
+func TestBidirectionalMountsNeedPrivilege(t *testing.T) {
+	mount := func(privileged bool) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			p.Spec.Volumes = []*corev1.Volume{{Name: "data"}}
+			p.Spec.Containers[0].VolumeMounts = []*corev1.VolumeMount{{Name: "data", MountPath: "/data", MountPropagation: proto.String("Bidirectional")}}
+			p.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{Privileged: &privileged}
+		}
+	}
+	testValidate(t, pod, []badCase[*corev1.Pod]{
+		{"privileged", mount(true), nil},
+		{"not privileged", mount(false), []string{"spec.containers[0].volumeMounts[0].mountPropagation: Forbidden: Bidirectional mount propagation is available only to privileged containers"}},
+	})
+}

@@ -54,7 +54,7 @@ var meant = map[string]string{
 	"kubernetes-website/application/mysql/mysql-deployment.yaml":                     "no persistent volumes yet",
 	"kubernetes-website/application/wordpress/mysql-deployment.yaml":                 "no persistent volumes yet",
 	"kubernetes-website/application/wordpress/wordpress-deployment.yaml":             "no persistent volumes yet",
-	"kubernetes-website/pods/pod-projected-svc-token.yaml":                           "no service account tokens yet",
+	"kubernetes-website/pods/pod-projected-svc-token.yaml":                           "it names a service account that is not there",
 	"kubernetes-website/pods/security/seccomp/profiles/audit.json":                   "no object: a file for nodes",
 	"kubernetes-website/pods/security/seccomp/profiles/fine-grained.json":            "no object: a file for nodes",
 	"kubernetes-website/pods/security/seccomp/profiles/violation.json":               "no object: a file for nodes",
