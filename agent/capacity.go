@@ -89,6 +89,14 @@ func (m *machine) allocatable(maxPods int64) map[string]*metav1.Quantity {
 	return capacity(left(resourceCPU, m.milliCPU), left(resourceMemory, m.memoryBytes), left(resourceDisk, m.diskBytes), maxPods)
 }
 
+// grantable is allocatable, as pods' requests are reckoned.
+func (m *machine) grantable() runtime.Resources {
+	return runtime.Resources{
+		MilliCPURequest: max(m.milliCPU-m.reserved[resourceCPU], 0),
+		MemoryRequest:   max(m.memoryBytes-m.reserved[resourceMemory]-m.evictAt[resourceMemory], 0),
+	}
+}
+
 // bounds is what all pods together get from the kernel: the capacity without what is reserved. It is more than is
 // allocatable, so that eviction comes before the kernel's killer does.
 func (m *machine) bounds() (bounds runtime.Resources, processes int64) {

@@ -94,7 +94,12 @@ type Config struct {
 	Recorder Recorder
 	Log      *zap.Logger
 
+	// Allocatable is what the node can grant to pods: of CPU MilliCPURequest, of memory MemoryRequest.
+	Allocatable runtime.Resources
+
 	followers *followers
+	// room returns why the node can't grant a pod more, nil where nothing is counted.
+	room func(uid string, want runtime.Resources) cause
 }
 
 func (c *Config) setDefaults() {

@@ -54,6 +54,8 @@ type container struct {
 	attending context.CancelFunc
 	health    *health
 	stopping  *stopping
+	// resized tells that it has to be restarted for a change of its resources.
+	resized bool
 }
 
 // pull is an image on its way.
@@ -76,6 +78,9 @@ type stopping struct {
 
 func (w *worker) view(pod *corev1.Pod, c *container) view {
 	v := view{spec: c.spec, rec: c.rec, running: c.running, waiting: c.waiting, id: runtime.ID(w.uid, c.spec.GetName(), c.rec.Attempt)}
+	if a, ok := w.resize.allotted[c.spec.GetName()]; ok {
+		v.allotted = &a
+	}
 	if c.running {
 		v.started, v.ready, _ = c.health.get()
 		v.ready = v.ready && (c.stopping == nil || pod.GetMetadata().GetDeletionTimestamp() != nil)
@@ -327,6 +332,9 @@ func (w *worker) start(ctx context.Context, pod *corev1.Pod, c *container) (time
 		return 0, err
 	}
 	c.rec.Image, c.rec.ImageID, c.rec.Asked, c.rec.StartedAt = c.image.Name, c.image.Digest, c.spec.GetImage(), time.Now()
+	if a, ok := w.resize.allotted[c.spec.GetName()]; ok {
+		c.rec.Applied = &a
+	}
 	if err := w.dir.saveRecord(c.spec.GetName(), c.rec); err != nil {
 		return 0, err
 	}
@@ -429,6 +437,8 @@ func (w *worker) watchOver(ctx context.Context, pod *corev1.Pod, c *container) (
 			w.cfg.Recorder.Event(pod, "Normal", "Killing", fmt.Sprintf("Container %s %v, will be restarted", c.spec.GetName(), failed))
 		case c.rec.Asked != "" && c.rec.Asked != c.spec.GetImage():
 			w.cfg.Recorder.Event(pod, "Normal", "Killing", fmt.Sprintf("Container %s definition changed, will be restarted", c.spec.GetName()))
+		case c.resized:
+			w.cfg.Recorder.Event(pod, "Normal", "Killing", fmt.Sprintf("Container %s resize requires restart", c.spec.GetName()))
 		default:
 			return 0, nil
 		}
@@ -552,7 +562,7 @@ func (c *container) stopAttending() {
 		c.attending()
 		close(c.endedCh)
 	}
-	c.attending, c.health, c.stopping = nil, nil, nil
+	c.attending, c.health, c.stopping, c.resized = nil, nil, nil, false
 }
 
 func (w *worker) stopAttending() {

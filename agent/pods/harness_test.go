@@ -223,14 +223,19 @@ type node struct {
 	wires   *wires
 	rt      *runtime.Runtime
 	set     *pods.Set
-	stop    func()
+	// allocatable is what the node can grant; nothing is counted when it is zero.
+	allocatable runtime.Resources
+	stop        func()
 }
 
-func start(t *testing.T) *node {
+func start(t *testing.T, change ...func(*node)) *node {
 	t.Helper()
 	d := containerdtest.Start(t)
 	n := &node{T: t, daemon: d, wires: &wires{up: map[string]netip.Addr{}}}
 	n.cluster = &cluster{pods: map[string]*corev1.Pod{}, maps: map[string]*corev1.ConfigMap{}, secrets: map[string]*corev1.Secret{}, follows: map[string]func(){}, history: map[string][]string{}}
+	for _, f := range change {
+		f(n)
+	}
 	n.agent()
 	t.Cleanup(func() { n.stop() })
 	if _, err := n.rt.Images().Import(t.Context(), containerdtest.Archive(t, "busybox:test", containerdtest.Busybox(t))); err != nil {
@@ -255,7 +260,8 @@ func (n *node) agent() {
 		log = zaptest.NewLogger(n)
 	}
 	n.set = pods.New(pods.Config{
-		StateDir: filepath.Join(n.daemon.Dir, "pods"), SeccompDir: filepath.Join(n.daemon.Dir, "seccomp"), NodeName: "node-1", HostIP: netip.MustParseAddr("127.0.0.1"),
+		Allocatable: n.allocatable,
+		StateDir:    filepath.Join(n.daemon.Dir, "pods"), SeccompDir: filepath.Join(n.daemon.Dir, "seccomp"), NodeName: "node-1", HostIP: netip.MustParseAddr("127.0.0.1"),
 		MemoryBytes: 4 << 30, MilliCPU: 2000, DNS: netip.MustParseAddr("10.96.0.10"),
 		DrainDelay: 20 * time.Millisecond, MeasureEvery: 200 * time.Millisecond, BackoffInitial: 300 * time.Millisecond, BackoffMax: time.Second,
 		Runtime: rt, Network: n.wires, Cluster: n.cluster, Recorder: n.cluster, Log: log,

@@ -43,6 +43,8 @@ type record struct {
 	Last *exit
 	// Crashes counts the restarts since the container last ran for long.
 	Crashes int
+	// Applied is what the current attempt is bounded to.
+	Applied *allotment
 }
 
 // dir is a pod's directory.

@@ -55,6 +55,7 @@ func security(pod *corev1.Pod, c *corev1.Container, profiles string) runtime.Sec
 	default:
 		out.DefaultSeccomp = true
 	}
+	out.AppArmor = appArmor(pod, c)
 	return out
 }
 
@@ -75,6 +76,9 @@ func forbidden(pod *corev1.Pod) cause {
 		if !slices.Contains(safeSysctls, name) || shared {
 			return cause{"SysctlForbidden", fmt.Sprintf("kernel parameter %q is not among those that a pod may set, or is the node's own", y.GetName())}
 		}
+	}
+	if !runtime.HasAppArmor() {
+		return withoutAppArmor(pod)
 	}
 	return cause{}
 }

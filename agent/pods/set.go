@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/xebec-project/xebec/agent/images"
+	"github.com/xebec-project/xebec/agent/runtime"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -32,7 +33,11 @@ type Set struct {
 // New returns a set without pods. Only Run starts anything.
 func New(cfg Config) *Set {
 	cfg.setDefaults()
-	return &Set{cfg: cfg, workers: map[string]*worker{}}
+	s := &Set{cfg: cfg, workers: map[string]*worker{}}
+	if cfg.Allocatable != (runtime.Resources{}) {
+		s.cfg.room = s.room
+	}
+	return s
 }
 
 // Start takes up the pods that an agent before this one ran, and lets Update and its like begin work. The workers end with

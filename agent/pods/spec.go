@@ -47,7 +47,7 @@ func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *contai
 		Env: append([]string{"HOSTNAME=" + hostname(pod, w.cfg.ClusterDomain)}, env...), WorkingDir: spec.GetWorkingDir(), Mounts: mounts,
 		Sandbox: w.sandbox, HostPID: pod.GetSpec().GetHostPid(), PIDNamespace: pid, TTY: spec.GetTty(),
 		Stdin: spec.GetStdin(), StdinOnce: spec.GetStdinOnce(), StreamDir: w.dir.streams(spec.GetName()),
-		Resources: resources(pod, spec, w.cfg.MemoryBytes), Security: security(pod, spec, w.cfg.SeccompDir),
+		Resources: resources(pod, find(w.allotted(pod), spec.GetName()), w.cfg.MemoryBytes), Security: security(pod, spec, w.cfg.SeccompDir),
 		LogPath: w.dir.log(spec.GetName(), c.rec.Attempt),
 	}, nil
 }
@@ -68,9 +68,9 @@ func resources(pod *corev1.Pod, c *corev1.Container, nodeMemory int64) runtime.R
 	if memory == nil {
 		memory = limits["memory"]
 	}
-	request, limit, mem := quantity(cpu), quantity(limits["cpu"]), quantity(limits["memory"])
+	request, limit, asked, mem := quantity(cpu), quantity(limits["cpu"]), quantity(memory), quantity(limits["memory"])
 	return runtime.Resources{
-		MilliCPURequest: request.MilliValue(), MilliCPULimit: limit.MilliValue(), MemoryLimit: mem.Value(),
+		MilliCPURequest: request.MilliValue(), MilliCPULimit: limit.MilliValue(), MemoryLimit: mem.Value(), MemoryRequest: asked.Value(),
 		OOMScoreAdj: oomScoreAdj(kind.PodQOS(pod.GetSpec()), memory, nodeMemory),
 	}
 }
@@ -89,6 +89,7 @@ func podResources(pod *corev1.Pod) runtime.Resources {
 	for _, c := range pod.GetSpec().GetContainers() {
 		r := resources(pod, c, 0)
 		sum.MilliCPURequest += r.MilliCPURequest
+		sum.MemoryRequest += r.MemoryRequest
 		bounded(&sum.MilliCPULimit, r.MilliCPULimit)
 		bounded(&sum.MemoryLimit, r.MemoryLimit)
 	}
@@ -98,20 +99,22 @@ func podResources(pod *corev1.Pod) runtime.Resources {
 		r := resources(pod, c, 0)
 		now := side
 		now.MilliCPURequest += r.MilliCPURequest
+		now.MemoryRequest += r.MemoryRequest
 		bounded(&now.MilliCPULimit, r.MilliCPULimit)
 		bounded(&now.MemoryLimit, r.MemoryLimit)
 		if sidecar(c) {
 			side = now
 		}
-		most.MilliCPURequest = max(most.MilliCPURequest, now.MilliCPURequest)
+		most.MilliCPURequest, most.MemoryRequest = max(most.MilliCPURequest, now.MilliCPURequest), max(most.MemoryRequest, now.MemoryRequest)
 		most.MilliCPULimit, most.MemoryLimit = larger(most.MilliCPULimit, now.MilliCPULimit), larger(most.MemoryLimit, now.MemoryLimit)
 	}
-	sum.MilliCPURequest += side.MilliCPURequest
+	sum.MilliCPURequest, sum.MemoryRequest = sum.MilliCPURequest+side.MilliCPURequest, sum.MemoryRequest+side.MemoryRequest
 	sum.MilliCPULimit, sum.MemoryLimit = both(sum.MilliCPULimit, side.MilliCPULimit), both(sum.MemoryLimit, side.MemoryLimit)
 	overhead := pod.GetSpec().GetOverhead()
 	cpu, memory := quantity(overhead["cpu"]), quantity(overhead["memory"])
 	out := runtime.Resources{
 		MilliCPURequest: max(sum.MilliCPURequest, most.MilliCPURequest) + cpu.MilliValue(),
+		MemoryRequest:   max(sum.MemoryRequest, most.MemoryRequest) + memory.Value(),
 		MilliCPULimit:   larger(sum.MilliCPULimit, most.MilliCPULimit), MemoryLimit: larger(sum.MemoryLimit, most.MemoryLimit),
 	}
 	if out.MilliCPULimit > 0 {

@@ -30,14 +30,14 @@ func TestPodResources(t *testing.T) {
 		want       runtime.Resources
 	}{
 		"nothing":          {main: []*corev1.Container{asks("", "", "")}, want: runtime.Resources{MilliCPULimit: -1, MemoryLimit: -1}},
-		"sum":              {main: []*corev1.Container{asks("100m", "1", "1Mi"), asks("", "500m", "2Mi")}, want: runtime.Resources{MilliCPURequest: 600, MilliCPULimit: 1500, MemoryLimit: 3 << 20}},
-		"one is unlimited": {main: []*corev1.Container{asks("100m", "1", ""), asks("100m", "1", "1Mi")}, want: runtime.Resources{MilliCPURequest: 200, MilliCPULimit: 2000, MemoryLimit: -1}},
-		"larger init":      {init: []*corev1.Container{asks("1", "2", "8Mi")}, main: []*corev1.Container{asks("100m", "1", "1Mi")}, want: runtime.Resources{MilliCPURequest: 1000, MilliCPULimit: 2000, MemoryLimit: 8 << 20}},
-		"unlimited init":   {init: []*corev1.Container{asks("", "", "")}, main: []*corev1.Container{asks("100m", "1", "1Mi")}, want: runtime.Resources{MilliCPURequest: 100, MilliCPULimit: -1, MemoryLimit: -1}},
+		"sum":              {main: []*corev1.Container{asks("100m", "1", "1Mi"), asks("", "500m", "2Mi")}, want: runtime.Resources{MilliCPURequest: 600, MilliCPULimit: 1500, MemoryRequest: 3 << 20, MemoryLimit: 3 << 20}},
+		"one is unlimited": {main: []*corev1.Container{asks("100m", "1", ""), asks("100m", "1", "1Mi")}, want: runtime.Resources{MilliCPURequest: 200, MilliCPULimit: 2000, MemoryRequest: 1 << 20, MemoryLimit: -1}},
+		"larger init":      {init: []*corev1.Container{asks("1", "2", "8Mi")}, main: []*corev1.Container{asks("100m", "1", "1Mi")}, want: runtime.Resources{MilliCPURequest: 1000, MilliCPULimit: 2000, MemoryRequest: 8 << 20, MemoryLimit: 8 << 20}},
+		"unlimited init":   {init: []*corev1.Container{asks("", "", "")}, main: []*corev1.Container{asks("100m", "1", "1Mi")}, want: runtime.Resources{MilliCPURequest: 100, MilliCPULimit: -1, MemoryRequest: 1 << 20, MemoryLimit: -1}},
 		"sidecar": {init: []*corev1.Container{side, asks("1", "2", "8Mi")}, main: []*corev1.Container{asks("100m", "1", "1Mi")},
-			want: runtime.Resources{MilliCPURequest: 1100, MilliCPULimit: 2200, MemoryLimit: 9 << 20}},
+			want: runtime.Resources{MilliCPURequest: 1100, MilliCPULimit: 2200, MemoryRequest: 9 << 20, MemoryLimit: 9 << 20}},
 		"overhead": {main: []*corev1.Container{asks("100m", "1", "1Mi")}, overhead: map[string]*metav1.Quantity{"cpu": {String_: "10m"}, "memory": {String_: "1Mi"}},
-			want: runtime.Resources{MilliCPURequest: 110, MilliCPULimit: 1010, MemoryLimit: 2 << 20}},
+			want: runtime.Resources{MilliCPURequest: 110, MilliCPULimit: 1010, MemoryRequest: 2 << 20, MemoryLimit: 2 << 20}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pod := &corev1.Pod{Spec: &corev1.PodSpec{InitContainers: c.init, Containers: c.main, Overhead: c.overhead}}

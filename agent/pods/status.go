@@ -54,7 +54,9 @@ type view struct {
 	// over tells that it ended and is not to be started again.
 	over           bool
 	ready, started bool
-	id             string
+	// allotted is what the node has granted it, nil while that is not known.
+	allotted *allotment
+	id       string
 }
 
 // sidecar tells whether an init container is one that runs along with the others.
@@ -71,6 +73,8 @@ type seen struct {
 	ip6, hostIP6 netip.Addr
 	// failed, when its reason is not empty, is why the pod as a whole failed.
 	failed cause
+	// resize are the conditions that tell of a change of resources.
+	resize []*corev1.PodCondition
 	now    time.Time
 }
 
@@ -117,7 +121,7 @@ func podStatus(pod *corev1.Pod, s seen) *corev1.PodStatus {
 	if st.Phase == old.GetPhase() && st.Reason == "" && (st.Phase == phaseFailed || st.Phase == phaseSucceeded) {
 		st.Reason, st.Message = old.GetReason(), old.GetMessage()
 	}
-	st.Conditions = conditions(pod, s, st.Phase)
+	st.Conditions = append(conditions(pod, s, st.Phase), s.resize...)
 	if s.failed.reason == reasonEvicted {
 		st.Conditions = append(st.Conditions, &corev1.PodCondition{
 			Type: "DisruptionTarget", Status: "True", Reason: "TerminationByKubelet", Message: s.failed.message, LastTransitionTime: stamp(s.now),
@@ -140,6 +144,12 @@ func containerStatus(v view) *corev1.ContainerStatus {
 	}
 	if v.id != "" && !v.rec.StartedAt.IsZero() {
 		cs.ContainerId = "containerd://" + v.id
+	}
+	if v.allotted != nil && (len(v.allotted.Requests) > 0 || len(v.allotted.Limits) > 0) {
+		cs.AllocatedResources = v.allotted.requirements().Requests
+		if v.running && v.rec.Applied != nil {
+			cs.Resources = v.rec.Applied.requirements()
+		}
 	}
 	switch {
 	case v.running:
@@ -225,7 +235,7 @@ func phase(pod *corev1.Pod, s seen) string {
 }
 
 // ownConditions are the conditions that the agent decides.
-var ownConditions = []string{"PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"}
+var ownConditions = []string{"PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", resizePending, resizeInProgress}
 
 func conditions(pod *corev1.Pod, s seen, phase string) []*corev1.PodCondition {
 	old := pod.GetStatus().GetConditions()

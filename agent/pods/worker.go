@@ -67,7 +67,11 @@ type worker struct {
 	// instances is what the last round saw, by container name.
 	instances map[string]seenInstance
 
+	// claimed is what the pod has been granted of the node.
+	claimed runtime.Resources
+
 	// What follows belongs to the worker's goroutine.
+	resize     resize
 	containers []*container
 	sandbox    sandbox.Sandbox
 	connected  bool
@@ -216,6 +220,10 @@ func (w *worker) sync(ctx context.Context) (time.Duration, error) {
 		return 0, err
 	}
 	w.adoptSpec(pod)
+	regrant, err := w.grant(pod)
+	if err != nil {
+		return 0, err
+	}
 	leaving := gone || pod.GetMetadata().GetDeletionTimestamp() != nil
 	if !leaving {
 		if err := w.stay(); err != nil {
@@ -264,8 +272,17 @@ func (w *worker) sync(ctx context.Context) (time.Duration, error) {
 		w.publish(pod, why, false)
 		return 0, nil
 	}
+	reapply, err := w.apply(ctx, pod)
+	if err != nil {
+		return 0, err
+	}
 	next, err := w.bringUp(ctx, pod)
 	w.publish(pod, cause{}, false)
+	for _, d := range []time.Duration{regrant, reapply} {
+		if d > 0 && (next == 0 || d < next) {
+			next = d
+		}
+	}
 	return next, err
 }
 
@@ -408,9 +425,11 @@ func (w *worker) ensureSandbox(ctx context.Context, pod *corev1.Pod) error {
 		return nil
 	}
 	spec := pod.GetSpec()
-	if err := w.cfg.Runtime.SetUpPod(w.uid, podResources(pod), w.cfg.PodProcesses); err != nil {
+	bounds := podResources(w.allotted(pod))
+	if err := w.cfg.Runtime.SetUpPod(w.uid, bounds, w.cfg.PodProcesses); err != nil {
 		return err
 	}
+	w.resize.bounds = bounds
 	s, _, err := sandbox.Create(sandbox.Config{
 		Dir: w.dir.sandbox(), Hostname: hostname(pod, w.cfg.ClusterDomain), HostNetwork: spec.GetHostNetwork(), HostIPC: spec.GetHostIpc(),
 	})
@@ -468,6 +487,7 @@ func (w *worker) views(pod *corev1.Pod) (init, main, ephemeral []view) {
 
 func (w *worker) publish(pod *corev1.Pod, failed cause, final bool) {
 	s := seen{network: w.connected, ip: w.ip, hostIP: w.cfg.HostIP, failed: failed, now: time.Now()}
+	s.resize = w.resize.conditions(pod, s.now)
 	s.init, s.main, s.ephemeral = w.views(pod)
 	if !s.ip.IsValid() {
 		s.ip, _ = netip.ParseAddr(pod.GetStatus().GetPodIp())

@@ -45,6 +45,12 @@ func hierarchies() ([]string, error) {
 	return out, nil
 }
 
+// unifiedCgroups tells whether the machine has cgroup v2 alone.
+func unifiedCgroups() bool {
+	roots, err := hierarchies()
+	return err == nil && len(roots) == 1
+}
+
 // OOMKilled reports whether the kernel killed a process of the container because the container had used up its memory.
 // It is known until the container is removed.
 func (r *Runtime) OOMKilled(s Status) bool {

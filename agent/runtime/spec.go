@@ -76,6 +76,8 @@ type Resources struct {
 	MilliCPURequest int64
 	// MilliCPULimit is the most CPU time used, in thousandths of a CPU.
 	MilliCPULimit int64
+	// MemoryRequest is in bytes. Nothing is bounded by it.
+	MemoryRequest int64
 	// MemoryLimit is in bytes.
 	MemoryLimit int64
 	// OOMScoreAdj, when positive, makes the kernel kill the container rather than others when the node's memory runs
@@ -102,6 +104,7 @@ type Security struct {
 	// SeccompProfile is the path of a filter as the OCI runtime specification has it, which applies instead. Without
 	// either there is none.
 	SeccompProfile string
+	AppArmor       AppArmor
 	// StrictGroups leaves the groups out that the image's /etc/group gives the user.
 	StrictGroups bool
 	// UnmaskedProc shows all of /proc.
@@ -121,6 +124,7 @@ func specOpts(cfg ContainerConfig, image ocispec.Image, cgroup string) oci.SpecO
 		oci.WithDefaultUnixDevices,
 		withMounts(cfg),
 		withSecurity(cfg.Security),
+		withAppArmor(cfg.Security.AppArmor),
 	}
 	return oci.Compose(opts...)
 }
@@ -244,6 +248,10 @@ func withResources(r Resources) oci.SpecOpts {
 		s.Linux.Resources.CPU = cpu
 		if r.MemoryLimit > 0 {
 			s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &r.MemoryLimit}
+			if unifiedCgroups() {
+				// All of the container ends when its memory is used up, not one process of it, with which the rest can't do.
+				s.Linux.Resources.Unified = map[string]string{"memory.oom.group": "1"}
+			}
 		}
 		if r.OOMScoreAdj > 0 {
 			s.Process.OOMScoreAdj = &r.OOMScoreAdj

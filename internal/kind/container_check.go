@@ -70,6 +70,7 @@ func (c *checker) container(p *field.Path, x *corev1.Container, volumes, seen na
 		}
 	}
 	c.resources(p.Child("resources"), x.GetResources())
+	c.resizePolicy(p.Child("resizePolicy"), x.GetResizePolicy())
 
 	c.probe(p.Child("livenessProbe"), x.GetLivenessProbe(), true)
 	c.probe(p.Child("readinessProbe"), x.GetReadinessProbe(), false)

@@ -325,7 +325,7 @@ func checkPod(p *corev1.Pod, c *checker) {
 
 // podIsImmutable lists what an update may change; the rest of a pod's spec is as it was made.
 const podIsImmutable = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`," +
-	"`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.ephemeralContainers` (only additions)," +
+	"`spec.containers[*].resources` (cpu and memory),`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.ephemeralContainers` (only additions)," +
 	"`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
 
 func checkPodUpdate(new, old *corev1.Pod, c *checker) {
@@ -340,6 +340,7 @@ func checkPodUpdate(new, old *corev1.Pod, c *checker) {
 		return
 	}
 	c.ephemeralUpdate(spec.Child("ephemeralContainers"), new, old)
+	c.resize(spec, now, was)
 	c.deadlineUpdate(spec.Child("activeDeadlineSeconds"), now, was)
 	for i, t := range was.GetTolerations() {
 		if !slices.ContainsFunc(now.GetTolerations(), func(n *corev1.Toleration) bool { return sameToleration(n, t) }) {
@@ -362,9 +363,11 @@ func checkPodUpdate(new, old *corev1.Pod, c *checker) {
 	same := proto.CloneOf(now)
 	for i := range same.GetContainers() {
 		same.Containers[i].Image = was.GetContainers()[i].GetImage()
+		same.Containers[i].Resources = was.GetContainers()[i].GetResources()
 	}
 	for i := range same.GetInitContainers() {
 		same.InitContainers[i].Image = was.GetInitContainers()[i].GetImage()
+		same.InitContainers[i].Resources = was.GetInitContainers()[i].GetResources()
 	}
 	same.ActiveDeadlineSeconds = was.ActiveDeadlineSeconds
 	same.Tolerations = was.GetTolerations()

@@ -372,6 +372,48 @@ func TestPodUpdate(t *testing.T) {
 	expect(t, kind.Of(free).ValidateUpdate(free, gated), nil)
 }
 
+// TestPodResize changes the resources of a pod that exists.
+func TestPodResize(t *testing.T) {
+	list := func(pairs ...string) map[string]*metav1.Quantity {
+		out := map[string]*metav1.Quantity{}
+		for i := 0; i < len(pairs); i += 2 {
+			out[pairs[i]] = &metav1.Quantity{String_: pairs[i+1]}
+		}
+		return out
+	}
+	base := func() *corev1.Pod {
+		p := pod()
+		p.Spec.Containers[0].Resources = &corev1.ResourceRequirements{Requests: list("cpu", "1", "memory", "1Gi", "ephemeral-storage", "1Gi"), Limits: list("memory", "2Gi")}
+		p.Spec.InitContainers = []*corev1.Container{
+			{Name: "first", Image: "b:1", Resources: &corev1.ResourceRequirements{Requests: list("cpu", "1")}},
+			{Name: "side", Image: "b:1", RestartPolicy: proto.String("Always"), Resources: &corev1.ResourceRequirements{Requests: list("cpu", "1")}},
+		}
+		return p
+	}
+	requests := func(name, value string) func(*corev1.Pod) {
+		return first(func(c *corev1.Container) { c.Resources.Requests[name] = &metav1.Quantity{String_: value} })
+	}
+	testUpdate(t, base, []updateCase[*corev1.Pod]{
+		{"more cpu", requests("cpu", "2"), nil},
+		{"a limit where there was none", first(func(c *corev1.Container) { c.Resources.Limits["cpu"] = &metav1.Quantity{String_: "3"} }), nil},
+		{"a sidecar", func(p *corev1.Pod) { p.Spec.InitContainers[1].Resources.Requests = list("cpu", "2") }, nil},
+		{"an init container", func(p *corev1.Pod) { p.Spec.InitContainers[0].Resources.Requests = list("cpu", "2") }, []string{"spec.initContainers[0].resources: Forbidden: resources of non-sidecar"}},
+		{"another resource", requests("ephemeral-storage", "2Gi"), []string{"spec.containers[0].resources.requests[ephemeral-storage]: Forbidden: only cpu and memory"}},
+		{"no limit any more", first(func(c *corev1.Container) { c.Resources.Limits = nil }), []string{"spec.containers[0].resources.limits[memory]: Forbidden: resource limits cannot be removed"}},
+	})
+	guaranteed := func() *corev1.Pod {
+		p := pod()
+		p.Spec.Containers[0].Resources = &corev1.ResourceRequirements{Requests: list("cpu", "1", "memory", "1Gi"), Limits: list("cpu", "1", "memory", "1Gi")}
+		return p
+	}
+	testUpdate(t, guaranteed, []updateCase[*corev1.Pod]{
+		{"both", first(func(c *corev1.Container) {
+			c.Resources.Requests, c.Resources.Limits = list("cpu", "2", "memory", "1Gi"), list("cpu", "2", "memory", "1Gi")
+		}), nil},
+		{"another class of service", requests("cpu", "500m"), []string{"spec: Invalid value: \"Burstable\": Pod QOS Class may not change"}},
+	})
+}
+
 func TestPodStatusUpdate(t *testing.T) {
 	old, updated := pod(), pod()
 	old.Status, updated.Status = &corev1.PodStatus{Phase: "Succeeded"}, &corev1.PodStatus{Phase: "Running"}

@@ -90,5 +90,12 @@ func slim(p *corev1.Pod) {
 		*c = corev1.Container{Name: c.GetName(), Image: c.GetImage(), Ports: c.GetPorts(), Resources: c.GetResources()}
 	}
 	p.Spec.Volumes = nil
-	p.Status = &corev1.PodStatus{Phase: p.GetStatus().GetPhase(), Conditions: p.GetStatus().GetConditions()}
+	// What a node has granted differs from what the spec asks for while a pod is resized.
+	var granted []*corev1.ContainerStatus
+	for _, c := range p.GetStatus().GetContainerStatuses() {
+		if len(c.GetAllocatedResources()) > 0 {
+			granted = append(granted, &corev1.ContainerStatus{Name: c.GetName(), AllocatedResources: c.GetAllocatedResources()})
+		}
+	}
+	p.Status = &corev1.PodStatus{ContainerStatuses: granted, Phase: p.GetStatus().GetPhase(), Conditions: p.GetStatus().GetConditions()}
 }

@@ -77,7 +77,7 @@ func NewPod(p *corev1.Pod) (*Pod, error) {
 		selector: spec.GetNodeSelector(), tolerations: spec.GetTolerations(),
 	}
 	var err error
-	if out.requests, err = podRequests(spec); err != nil {
+	if out.requests, err = podRequests(p); err != nil {
 		return nil, err
 	}
 	for _, c := range spec.GetContainers() {
@@ -100,13 +100,29 @@ func NewPod(p *corev1.Pod) (*Pod, error) {
 }
 
 // podRequests is what a pod asks for: its containers together, or its largest init container if that is more, and its
-// overhead, as Kubernetes counts.
-func podRequests(spec *corev1.PodSpec) (Resources, error) {
+// overhead, as Kubernetes counts. A container that is being resized counts for what it asks for or for what its node has
+// granted it, whichever is more; only for the latter where the node can never grant the former.
+func podRequests(p *corev1.Pod) (Resources, error) {
+	spec := p.GetSpec()
+	granted := map[string]map[string]*metav1.Quantity{}
+	for _, c := range p.GetStatus().GetContainerStatuses() {
+		granted[c.GetName()] = c.GetAllocatedResources()
+	}
+	infeasible := kind.PodCondition(p, "PodResizePending").GetReason() == "Infeasible"
 	total := Resources{kind.ResourcePods: 1}
 	for _, c := range spec.GetContainers() {
 		r, err := amounts(c.GetResources().GetRequests())
 		if err != nil {
 			return nil, fmt.Errorf("container %s: %w", c.GetName(), err)
+		}
+		has, err := amounts(granted[c.GetName()])
+		if err != nil {
+			return nil, fmt.Errorf("container %s: %w", c.GetName(), err)
+		}
+		for name, n := range has {
+			if n > r[name] || infeasible {
+				r[name] = n
+			}
 		}
 		total.add(r, 1)
 	}

@@ -3413,7 +3413,7 @@ var File_xebec_core_v1_container_proto protoreflect.FileDescriptor
 
 const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\n" +
-	"\x1dxebec/core/v1/container.proto\x12\rxebec.core.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/core/v1/volume.proto\x1a\x1fxebec/meta/v1/intorstring.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/quantity.proto\"\xe6\v\n" +
+	"\x1dxebec/core/v1/container.proto\x12\rxebec.core.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/core/v1/volume.proto\x1a\x1fxebec/meta/v1/intorstring.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/quantity.proto\"\xb8\v\n" +
 	"\tContainer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x18\n" +
@@ -3440,8 +3440,8 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\x1atermination_message_policy\x18\x14 \x01(\tR\x18terminationMessagePolicy\x12\x86\x01\n" +
 	"\x0evolume_devices\x18\x15 \x03(\v2\x1b.xebec.core.v1.VolumeDeviceBB\xc2\xda\x18>\x18\x02\"\n" +
 	"devicePath:.block devices are not passed to containers yetR\rvolumeDevices\x129\n" +
-	"\rstartup_probe\x18\x16 \x01(\v2\x14.xebec.core.v1.ProbeR\fstartupProbe\x12w\n" +
-	"\rresize_policy\x18\x17 \x03(\v2$.xebec.core.v1.ContainerResizePolicyB,\xc2\xda\x18(:&running containers are not resized yetR\fresizePolicy\x12*\n" +
+	"\rstartup_probe\x18\x16 \x01(\v2\x14.xebec.core.v1.ProbeR\fstartupProbe\x12I\n" +
+	"\rresize_policy\x18\x17 \x03(\v2$.xebec.core.v1.ContainerResizePolicyR\fresizePolicy\x12*\n" +
 	"\x0erestart_policy\x18\x18 \x01(\tH\x00R\rrestartPolicy\x88\x01\x01\x12\x9d\x01\n" +
 	"\x14restart_policy_rules\x18\x19 \x03(\v2#.xebec.core.v1.ContainerRestartRuleBF\xc2\xda\x18B:@the restart policy of the container, or else of the pod, decidesR\x12restartPolicyRulesB\x11\n" +
 	"\x0f_restart_policy\"\xaf\x01\n" +
@@ -3571,7 +3571,7 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"tcp_socket\x18\x03 \x01(\v2\x1e.xebec.core.v1.TCPSocketActionR\ttcpSocket\x120\n" +
 	"\x05sleep\x18\x04 \x01(\v2\x1a.xebec.core.v1.SleepActionR\x05sleep\"'\n" +
 	"\vSleepAction\x12\x18\n" +
-	"\aseconds\x18\x01 \x01(\x03R\aseconds\"\xeb\a\n" +
+	"\aseconds\x18\x01 \x01(\x03R\aseconds\"\xae\a\n" +
 	"\x0fSecurityContext\x12?\n" +
 	"\fcapabilities\x18\x01 \x01(\v2\x1b.xebec.core.v1.CapabilitiesR\fcapabilities\x12#\n" +
 	"\n" +
@@ -3588,8 +3588,8 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"proc_mount\x18\t \x01(\tH\x06R\tprocMount\x88\x01\x01\x12l\n" +
 	"\x0fwindows_options\x18\n" +
 	" \x01(\v2,.xebec.core.v1.WindowsSecurityContextOptionsB\x15\xc2\xda\x18\x11:\x0fnodes run LinuxR\x0ewindowsOptions\x12F\n" +
-	"\x0fseccomp_profile\x18\v \x01(\v2\x1d.xebec.core.v1.SeccompProfileR\x0eseccompProfile\x12\x86\x01\n" +
-	"\x11app_armor_profile\x18\f \x01(\v2\x1e.xebec.core.v1.AppArmorProfileB:\xc2\xda\x186:4this part of the security context is not applied yetR\x0fappArmorProfileB\r\n" +
+	"\x0fseccomp_profile\x18\v \x01(\v2\x1d.xebec.core.v1.SeccompProfileR\x0eseccompProfile\x12J\n" +
+	"\x11app_armor_profile\x18\f \x01(\v2\x1e.xebec.core.v1.AppArmorProfileR\x0fappArmorProfileB\r\n" +
 	"\v_privilegedB\x0e\n" +
 	"\f_run_as_userB\x12\n" +
 	"\x10_run_as_non_rootB\x1c\n" +

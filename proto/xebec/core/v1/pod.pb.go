@@ -1969,7 +1969,7 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x12_preemption_policyB\x17\n" +
 	"\x15_set_hostname_as_fqdnB\r\n" +
 	"\v_host_usersB\x14\n" +
-	"\x12_hostname_override\"\x99\t\n" +
+	"\x12_hostname_override\"\xdc\b\n" +
 	"\x12PodSecurityContext\x12\x83\x01\n" +
 	"\x10se_linux_options\x18\x01 \x01(\v2\x1d.xebec.core.v1.SELinuxOptionsB:\xc2\xda\x186:4this part of the security context is not applied yetR\x0eseLinuxOptions\x12#\n" +
 	"\vrun_as_user\x18\x02 \x01(\x03H\x00R\trunAsUser\x88\x01\x01\x12*\n" +
@@ -1982,8 +1982,8 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x0fwindows_options\x18\b \x01(\v2,.xebec.core.v1.WindowsSecurityContextOptionsB\x15\xc2\xda\x18\x11:\x0fnodes run LinuxR\x0ewindowsOptions\x12t\n" +
 	"\x16fs_group_change_policy\x18\t \x01(\tB:\xc2\xda\x186:4this part of the security context is not applied yetH\x04R\x13fsGroupChangePolicy\x88\x01\x01\x12F\n" +
 	"\x0fseccomp_profile\x18\n" +
-	" \x01(\v2\x1d.xebec.core.v1.SeccompProfileR\x0eseccompProfile\x12\x86\x01\n" +
-	"\x11app_armor_profile\x18\v \x01(\v2\x1e.xebec.core.v1.AppArmorProfileB:\xc2\xda\x186:4this part of the security context is not applied yetR\x0fappArmorProfile\x12A\n" +
+	" \x01(\v2\x1d.xebec.core.v1.SeccompProfileR\x0eseccompProfile\x12J\n" +
+	"\x11app_armor_profile\x18\v \x01(\v2\x1e.xebec.core.v1.AppArmorProfileR\x0fappArmorProfile\x12A\n" +
 	"\x1asupplemental_groups_policy\x18\f \x01(\tH\x05R\x18supplementalGroupsPolicy\x88\x01\x01\x12t\n" +
 	"\x16se_linux_change_policy\x18\r \x01(\tB:\xc2\xda\x186:4this part of the security context is not applied yetH\x06R\x13seLinuxChangePolicy\x88\x01\x01B\x0e\n" +
 	"\f_run_as_userB\x12\n" +

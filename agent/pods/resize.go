@@ -1,0 +1,343 @@
+package pods
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/xebec-project/xebec/agent/runtime"
+	"github.com/xebec-project/xebec/internal/failpoint"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+// Conditions of a pod whose resources are being changed, and why a change waits, as in Kubernetes.
+const (
+	resizePending    = "PodResizePending"
+	resizeInProgress = "PodResizeInProgress"
+
+	reasonInfeasible = "Infeasible"
+	reasonDeferred   = "Deferred"
+)
+
+// resizeRetry is how soon a change that found no room, or that the kernel refused, is tried again.
+const resizeRetry = 5 * time.Second
+
+// allotment is a container's resources as they are kept on disk.
+type allotment struct {
+	Requests, Limits map[string]string
+}
+
+func allotmentOf(r *corev1.ResourceRequirements) allotment {
+	text := func(in map[string]*metav1.Quantity) map[string]string {
+		out := map[string]string{}
+		for name, q := range in {
+			out[name] = q.GetString_()
+		}
+		return out
+	}
+	return allotment{Requests: text(r.GetRequests()), Limits: text(r.GetLimits())}
+}
+
+func (a allotment) requirements() *corev1.ResourceRequirements {
+	amounts := func(in map[string]string) map[string]*metav1.Quantity {
+		if len(in) == 0 {
+			return nil
+		}
+		out := map[string]*metav1.Quantity{}
+		for name, text := range in {
+			out[name] = &metav1.Quantity{String_: text}
+		}
+		return out
+	}
+	return &corev1.ResourceRequirements{Requests: amounts(a.Requests), Limits: amounts(a.Limits)}
+}
+
+func (a allotment) equal(b allotment) bool {
+	return maps.Equal(a.Requests, b.Requests) && maps.Equal(a.Limits, b.Limits)
+}
+
+// changes returns which of cpu and memory differ.
+func (a allotment) changes(b allotment) []string {
+	var out []string
+	for _, name := range []string{"cpu", "memory"} {
+		if a.Requests[name] != b.Requests[name] || a.Limits[name] != b.Limits[name] {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// resize is how far the change of a pod's resources is.
+type resize struct {
+	// allotted is what the node has granted to each container. It is what its containers are bounded to, whatever the spec
+	// says, and survives the agent.
+	allotted map[string]allotment
+	// pending is why the node does not grant what the spec asks for now; its reason is empty when it does.
+	pending cause
+	// failed is why what was granted is not in effect, and underway tells that it is not yet, or not everywhere.
+	underway bool
+	failed   string
+	// bounds is what the pod's cgroup is bounded to.
+	bounds runtime.Resources
+}
+
+func (d dir) allotted() string { return filepath.Join(string(d), "allotted.json") }
+
+// loadAllotted takes up what the agent before granted. What it did not know yet gets what the spec asks for.
+func (w *worker) loadAllotted(pod *corev1.Pod) error {
+	fresh := w.resize.allotted == nil
+	if fresh {
+		w.resize.allotted = map[string]allotment{}
+		b, err := os.ReadFile(w.dir.allotted())
+		if err == nil {
+			err = json.Unmarshal(b, &w.resize.allotted)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("reading what was granted to the pod: %w", err)
+		}
+	}
+	missing := false
+	for _, c := range containersOf(pod) {
+		if _, ok := w.resize.allotted[c.GetName()]; !ok {
+			w.resize.allotted[c.GetName()] = allotmentOf(c.GetResources())
+			missing = true
+		}
+	}
+	if !missing {
+		return nil
+	}
+	return w.saveAllotted()
+}
+
+func (w *worker) saveAllotted() error {
+	b, err := json.Marshal(w.resize.allotted)
+	if err == nil {
+		err = writeFile(w.dir.allotted(), b, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("saving what is granted to the pod: %w", err)
+	}
+	failpoint.Hit("allotment-recorded")
+	return nil
+}
+
+// allotted is the pod with the resources that the node has granted it.
+func (w *worker) allotted(pod *corev1.Pod) *corev1.Pod {
+	spec := proto.CloneOf(pod.GetSpec())
+	for _, c := range slices.Concat(spec.GetInitContainers(), spec.GetContainers()) {
+		if a, ok := w.resize.allotted[c.GetName()]; ok {
+			c.Resources = a.requirements()
+		}
+	}
+	return &corev1.Pod{Metadata: pod.GetMetadata(), Spec: spec, Status: pod.GetStatus()}
+}
+
+// grant gives the pod what its spec asks for, if the node has room for that. It returns when to ask again.
+func (w *worker) grant(pod *corev1.Pod) (time.Duration, error) {
+	if err := w.loadAllotted(pod); err != nil {
+		return 0, err
+	}
+	w.resize.pending = cause{}
+	next := maps.Clone(w.resize.allotted)
+	for _, c := range containersOf(pod) {
+		next[c.GetName()] = allotmentOf(c.GetResources())
+	}
+	if maps.EqualFunc(next, w.resize.allotted, allotment.equal) {
+		w.claim(pod)
+		return 0, nil
+	}
+	want, has := podResources(pod), podResources(w.allotted(pod))
+	// What shrinks always fits.
+	if w.cfg.room != nil && (want.MilliCPURequest > has.MilliCPURequest || want.MemoryRequest > has.MemoryRequest) {
+		if why := w.cfg.room(w.uid, want); why.reason != "" {
+			w.resize.pending = why
+			w.claim(w.allotted(pod))
+			return resizeRetry, nil
+		}
+	}
+	w.resize.allotted = next
+	if err := w.saveAllotted(); err != nil {
+		return 0, err
+	}
+	w.claim(pod)
+	w.cfg.Recorder.Event(pod, "Normal", "ResizeStarted", "The node has granted the pod the resources that it asks for now")
+	return 0, nil
+}
+
+// claim makes known what the pod has been granted, which others can't have.
+func (w *worker) claim(pod *corev1.Pod) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.claimed = podResources(pod)
+}
+
+// apply brings running containers to what was granted: in place, or by a restart where the container asks for that.
+func (w *worker) apply(ctx context.Context, pod *corev1.Pod) (time.Duration, error) {
+	granted := w.allotted(pod)
+	bounds := podResources(granted)
+	before := w.resize.underway
+	w.resize.underway, w.resize.failed = false, ""
+	var todo []*container
+	for _, c := range w.containers {
+		if _, known := w.resize.allotted[c.spec.GetName()]; !known || !c.running {
+			continue
+		}
+		if c.rec.Applied == nil {
+			// An agent that knew no resizing started it.
+			a := w.resize.allotted[c.spec.GetName()]
+			c.rec.Applied = &a
+		}
+		if !c.rec.Applied.equal(w.resize.allotted[c.spec.GetName()]) {
+			todo = append(todo, c)
+		}
+	}
+	if len(todo) > 0 || w.resize.bounds != bounds {
+		// Before what is in the pod grows, the pod does.
+		if err := w.cfg.Runtime.SetUpPod(w.uid, wider(w.resize.bounds, bounds), w.cfg.PodProcesses); err != nil {
+			return 0, err
+		}
+	}
+	for _, c := range todo {
+		w.resize.underway = true
+		want := w.resize.allotted[c.spec.GetName()]
+		if restartsFor(c.spec, c.rec.Applied.changes(want)) {
+			c.resized = true
+			continue
+		}
+		if err := w.cfg.Runtime.Update(ctx, c.status.ID, resources(granted, find(granted, c.spec.GetName()), w.cfg.MemoryBytes)); err != nil {
+			w.resize.failed = err.Error()
+			continue
+		}
+		c.rec.Applied = &want
+		if err := w.dir.saveRecord(c.spec.GetName(), c.rec); err != nil {
+			return 0, err
+		}
+		failpoint.Hit("resize-recorded")
+	}
+	if w.resize.failed != "" {
+		if !before {
+			w.cfg.Recorder.Event(pod, "Warning", "ResizeError", w.resize.failed)
+		}
+		return resizeRetry, nil
+	}
+	w.resize.underway = slices.ContainsFunc(todo, func(c *container) bool { return c.resized })
+	if w.resize.underway {
+		return 0, nil
+	}
+	if w.resize.bounds != bounds {
+		if err := w.cfg.Runtime.SetUpPod(w.uid, bounds, w.cfg.PodProcesses); err != nil {
+			// The kernel does not take a bound below what is in use.
+			w.resize.underway, w.resize.failed = true, err.Error()
+			return resizeRetry, nil
+		}
+		w.resize.bounds = bounds
+	}
+	if len(todo) > 0 || before {
+		w.cfg.Recorder.Event(pod, "Normal", "ResizeCompleted", "The pod's containers have the resources that it asks for")
+	}
+	return 0, nil
+}
+
+// wider is a bound that neither of two is beyond.
+func wider(a, b runtime.Resources) runtime.Resources {
+	limit := func(x, y int64) int64 {
+		if x <= 0 || y <= 0 {
+			return 0
+		}
+		return max(x, y)
+	}
+	return runtime.Resources{
+		MilliCPURequest: max(a.MilliCPURequest, b.MilliCPURequest),
+		MilliCPULimit:   limit(a.MilliCPULimit, b.MilliCPULimit), MemoryLimit: limit(a.MemoryLimit, b.MemoryLimit),
+	}
+}
+
+func find(pod *corev1.Pod, name string) *corev1.Container {
+	for _, c := range containersOf(pod) {
+		if c.GetName() == name {
+			return c
+		}
+	}
+	return nil
+}
+
+// restartsFor tells whether a container wants to be restarted when one of the resources changes.
+func restartsFor(c *corev1.Container, changed []string) bool {
+	return slices.ContainsFunc(c.GetResizePolicy(), func(p *corev1.ContainerResizePolicy) bool {
+		return p.GetRestartPolicy() == "RestartContainer" && slices.Contains(changed, p.GetResourceName())
+	})
+}
+
+// conditions tells how far a change of the pod's resources is.
+func (r *resize) conditions(pod *corev1.Pod, now time.Time) []*corev1.PodCondition {
+	var out []*corev1.PodCondition
+	add := func(name, reason, message string) {
+		c := &corev1.PodCondition{
+			Type: name, Status: "True", Reason: reason, Message: message, LastTransitionTime: stamp(now), ObservedGeneration: pod.GetMetadata().GetGeneration(),
+		}
+		for _, o := range pod.GetStatus().GetConditions() {
+			if o.GetType() == name && o.GetStatus() == "True" {
+				c.LastTransitionTime = o.GetLastTransitionTime()
+			}
+		}
+		out = append(out, c)
+	}
+	if r.pending.reason != "" {
+		add(resizePending, r.pending.reason, r.pending.message)
+	}
+	switch {
+	case r.failed != "":
+		add(resizeInProgress, "Error", r.failed)
+	case r.underway:
+		add(resizeInProgress, "", "")
+	}
+	return out
+}
+
+// room returns why the node can't grant a pod so much; its reason is empty when it can.
+func (s *Set) room(uid string, want runtime.Resources) cause {
+	cpu, memory := s.cfg.Allocatable.MilliCPURequest, s.cfg.Allocatable.MemoryRequest
+	var short []string
+	if want.MilliCPURequest > cpu {
+		short = append(short, fmt.Sprintf("cpu, requested: %dm, capacity: %dm", want.MilliCPURequest, cpu))
+	}
+	if want.MemoryRequest > memory {
+		short = append(short, fmt.Sprintf("memory, requested: %d, capacity: %d", want.MemoryRequest, memory))
+	}
+	if len(short) > 0 {
+		return cause{reasonInfeasible, "Node didn't have enough capacity: " + strings.Join(short, "; ")}
+	}
+	s.mu.Lock()
+	for other, w := range s.workers {
+		if other == uid {
+			continue
+		}
+		w.mu.Lock()
+		if p := w.pod.GetStatus().GetPhase(); p != phaseSucceeded && p != phaseFailed {
+			cpu, memory = cpu-w.claimed.MilliCPURequest, memory-w.claimed.MemoryRequest
+		}
+		w.mu.Unlock()
+	}
+	s.mu.Unlock()
+	if want.MilliCPURequest > cpu {
+		short = append(short, "cpu")
+	}
+	if want.MemoryRequest > memory {
+		short = append(short, "memory")
+	}
+	if len(short) > 0 {
+		return cause{reasonDeferred, "Node didn't have enough resource: " + strings.Join(short, ", ")}
+	}
+	return cause{}
+}

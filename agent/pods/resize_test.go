@@ -1,0 +1,143 @@
+package pods_test
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/xebec-project/xebec/agent/runtime"
+	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
+	"github.com/xebec-project/xebec/internal/kind"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+func amounts(cpu, memory string) map[string]*metav1.Quantity {
+	return map[string]*metav1.Quantity{"cpu": {String_: cpu}, "memory": {String_: memory}}
+}
+
+func sized(cpu, memory string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Spec.Containers[0].Resources = &corev1.ResourceRequirements{Requests: amounts(cpu, memory), Limits: amounts(cpu, memory)}
+	}
+}
+
+// bounds reads the memory limit and the CPU quota of a cgroup below the test's.
+func (n *node) bounds(cgroup string) string {
+	var out []string
+	for _, file := range []string{"memory/%/memory.limit_in_bytes", "cpu/%/cpu.cfs_quota_us", "%/memory.max", "%/cpu.max"} {
+		b, err := os.ReadFile(filepath.Join("/sys/fs/cgroup", strings.ReplaceAll(file, "%", n.daemon.CgroupParent+"/"+cgroup)))
+		if err == nil {
+			text, _, _ := strings.Cut(strings.TrimSpace(string(b)), " ")
+			out = append(out, text)
+		}
+	}
+	return strings.Join(out, " ")
+}
+
+func (n *node) change(uid string, f func(*corev1.Pod)) {
+	n.cluster.mu.Lock()
+	defer n.cluster.mu.Unlock()
+	p := proto.CloneOf(n.cluster.pods[uid])
+	f(p)
+	p.Metadata.Generation++
+	n.cluster.put(p)
+}
+
+// TestResize changes the resources of running containers.
+func TestResize(t *testing.T) {
+	n := start(t, func(n *node) { n.allocatable = runtime.Resources{MilliCPURequest: 1000, MemoryRequest: 400 << 20} })
+	uid := n.create(pod("app", "sleep 3600", sized("200m", "64Mi")))
+	other := n.create(pod("other", "sleep 3600", sized("500m", "100Mi")))
+	before := n.until(uid, "it runs", kind.IsPodReady)
+	n.until(other, "it runs", kind.IsPodReady)
+	ctr := "pod" + uid + "/" + runtime.ID(uid, "main", 0)
+	if got := n.bounds(ctr); got != "67108864 20000" {
+		t.Fatalf("bounds are %q", got)
+	}
+	if s := status(before); s.GetAllocatedResources()["memory"].GetString_() != "64Mi" || s.GetResources().GetLimits()["cpu"].GetString_() != "200m" {
+		t.Errorf("status is %v", s)
+	}
+	is := func(cpu, memory string) func(*corev1.Pod) bool {
+		return func(p *corev1.Pod) bool {
+			s := status(p)
+			return s.GetResources().GetLimits()["memory"].GetString_() == memory && s.GetResources().GetLimits()["cpu"].GetString_() == cpu &&
+				s.GetAllocatedResources()["memory"].GetString_() == memory && kind.PodCondition(p, "PodResizeInProgress") == nil && kind.PodCondition(p, "PodResizePending") == nil
+		}
+	}
+	n.change(uid, sized("300m", "128Mi"))
+	after := n.until(uid, "it has grown", is("300m", "128Mi"))
+	if got, pod := n.bounds(ctr), n.bounds("pod"+uid); got != "134217728 30000" || pod != got {
+		t.Errorf("bounds are %q, the pod's %q", got, pod)
+	}
+	n.change(uid, sized("100m", "32Mi"))
+	n.until(uid, "it has shrunk", is("100m", "32Mi"))
+	containerdtest.Eventually(t, 10*time.Second, "the pod's own bounds have shrunk", func() bool { return n.bounds("pod"+uid) == "33554432 10000" })
+	if got := n.bounds(ctr); got != "33554432 10000" {
+		t.Errorf("bounds are %q", got)
+	}
+	if a, b := status(before), status(after); a.ContainerId != b.ContainerId || b.RestartCount != 0 || !proto.Equal(a.State, b.State) {
+		t.Errorf("the container was %v and is %v", a, b)
+	}
+
+	// Too much for the node, and too much beside the other one.
+	pending := func(reason string) func(*corev1.Pod) bool {
+		return func(p *corev1.Pod) bool { return kind.PodCondition(p, "PodResizePending").GetReason() == reason }
+	}
+	n.change(uid, sized("2", "32Mi"))
+	n.until(uid, "no node would have room", pending("Infeasible"))
+	n.change(uid, sized("100m", "350Mi"))
+	p := n.until(uid, "there is no room now", pending("Deferred"))
+	if got := n.bounds(ctr); got != "33554432 10000" || status(p).GetAllocatedResources()["memory"].GetString_() != "32Mi" {
+		t.Errorf("bounds are %q, status %v", got, status(p))
+	}
+
+	// The agent dies meanwhile, and the other pod leaves.
+	n.stop()
+	n.agent()
+	n.until(uid, "still no room", pending("Deferred"))
+	if got := n.bounds(ctr); got != "33554432 10000" {
+		t.Errorf("after the agent's restart bounds are %q", got)
+	}
+	n.delete(other)
+	n.untilGone(other)
+	n.until(uid, "there is room", is("100m", "350Mi"))
+	if got := n.bounds(ctr); got != "367001600 10000" {
+		t.Errorf("bounds are %q", got)
+	}
+	if s := status(n.cluster.get(uid)); s.GetRestartCount() != 0 {
+		t.Errorf("the container is %v", s)
+	}
+	n.cluster.mu.Lock()
+	if !slices.ContainsFunc(n.cluster.events, func(e string) bool { return strings.HasPrefix(e, "app Normal ResizeCompleted") }) {
+		t.Errorf("events are %v", n.cluster.events)
+	}
+	n.cluster.mu.Unlock()
+}
+
+// TestResizeByRestart changes a resource for which the container wants to be restarted.
+func TestResizeByRestart(t *testing.T) {
+	n := start(t)
+	uid := n.create(pod("app", `trap "exit 0" TERM; sleep 3600 & wait`, sized("200m", "64Mi"), func(p *corev1.Pod) {
+		p.Spec.Containers[0].ResizePolicy = []*corev1.ContainerResizePolicy{{ResourceName: "memory", RestartPolicy: "RestartContainer"}, {ResourceName: "cpu", RestartPolicy: "NotRequired"}}
+	}))
+	n.until(uid, "it runs", kind.IsPodReady)
+	n.change(uid, sized("300m", "64Mi"))
+	n.until(uid, "its CPU has changed", func(p *corev1.Pod) bool { return status(p).GetResources().GetLimits()["cpu"].GetString_() == "300m" })
+	if s := status(n.cluster.get(uid)); s.GetRestartCount() != 0 {
+		t.Errorf("restarted for CPU: %v", s)
+	}
+	n.change(uid, sized("300m", "128Mi"))
+	n.until(uid, "it was restarted with more memory", func(p *corev1.Pod) bool {
+		s := status(p)
+		return s.GetRestartCount() == 1 && s.GetState().GetRunning() != nil && s.GetResources().GetLimits()["memory"].GetString_() == "128Mi" && kind.PodCondition(p, "PodResizeInProgress") == nil
+	})
+	if got := n.bounds("pod" + uid + "/" + runtime.ID(uid, "main", 1)); got != "134217728 30000" {
+		t.Errorf("bounds are %q", got)
+	}
+}
