@@ -77,7 +77,7 @@ func BenchmarkPacket(b *testing.B) {
 		var took time.Duration
 		var err error
 		n.must(n.host.Do(func() error {
-			result, took, err = n.kernel.Program(bpf.PolicyProgFromPod).Benchmark(packet, max(b.N, 1000), nil)
+			result, took, err = n.kernel.Program(bpf.PolicyProgFromPod).Benchmark(packet, max(b.N, 100_000), nil)
 			return err
 		}))
 		if result != want {
