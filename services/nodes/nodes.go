@@ -32,8 +32,8 @@ type Config struct {
 	ServiceCIDR string `yaml:"serviceCIDR" help:"addresses of services, which clusterCIDR must not overlap"`
 	// NodeMaskSize is the prefix length of one node's pod range: 24 gives each node 256 addresses.
 	NodeMaskSize int `yaml:"nodeMaskSize" help:"prefix length of one node's pod range"`
-	// NodeMaskSizeIPv6 is the same for IPv6. A node must have as many addresses of either family.
-	NodeMaskSizeIPv6 int `yaml:"nodeMaskSizeIPv6" help:"prefix length of one node's IPv6 pod range"`
+	// NodeMaskSize6 is the same for IPv6. A node must have as many addresses of either family.
+	NodeMaskSize6 int `yaml:"nodeMaskSize6" help:"prefix length of one node's IPv6 pod range"`
 	// EvictAfter is how long pods that name no toleration of their own stay on a node that is not ready or unreachable.
 	EvictAfter time.Duration `yaml:"evictAfter" help:"how long pods that name no toleration stay on a node that is lost"`
 	// StartGrace is how long a node that has just been made may take until its first heartbeat, and how long nodes that were
@@ -46,7 +46,7 @@ type Config struct {
 // DefaultConfig is the configuration of a new cluster.
 func DefaultConfig() Config {
 	return Config{
-		ClusterCIDR: "10.244.0.0/16", ServiceCIDR: "10.96.0.0/16", NodeMaskSize: 24, NodeMaskSizeIPv6: 64, EvictAfter: 30 * time.Second,
+		ClusterCIDR: "10.244.0.0/16", ServiceCIDR: "10.96.0.0/16", NodeMaskSize: 24, NodeMaskSize6: 64, EvictAfter: 30 * time.Second,
 		StartGrace: 15 * time.Second, OrphanGrace: 20 * time.Second,
 	}
 }
@@ -70,7 +70,7 @@ func (c Config) Validate() error {
 		// As many host bits as IPv4 has: see package podnet.
 		most := []int{30, 128 - (32 - c.NodeMaskSize)}
 		for i, cidr := range cluster {
-			key, bits := []string{"nodeMaskSize", "nodeMaskSizeIPv6"}[i], c.maskSizes()[i]
+			key, bits := []string{"nodeMaskSize", "nodeMaskSize6"}[i], c.maskSizes()[i]
 			if bits < cidr.Bits() || bits > most[i] {
 				problems = append(problems, fmt.Errorf("%s: must be %d to %d for clusterCIDR %s, is %d", key, cidr.Bits(), most[i], cidr, bits))
 			}
@@ -87,7 +87,7 @@ func (c Config) Validate() error {
 	return errors.Join(problems...)
 }
 
-func (c Config) maskSizes() []int { return []int{c.NodeMaskSize, c.NodeMaskSizeIPv6} }
+func (c Config) maskSizes() []int { return []int{c.NodeMaskSize, c.NodeMaskSize6} }
 
 // Deps is what the service needs from its process.
 type Deps = elected.Deps

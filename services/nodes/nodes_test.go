@@ -33,8 +33,8 @@ func TestConfig(t *testing.T) {
 		{"one family of services", func(c *Config) { dualStack(c); c.ServiceCIDR = "10.96.0.0/16" }, "same families"},
 		{"overlapping IPv6 ranges", func(c *Config) { dualStack(c); c.ServiceCIDR = "10.96.0.0/16,fd00:10:244:1::/112" }, "overlaps"},
 		{"IPv6 first", func(c *Config) { c.ClusterCIDR = "fd00:10:244::/56,10.244.0.0/16" }, "clusterCIDR"},
-		{"an IPv6 mask wider than the range", func(c *Config) { dualStack(c); c.NodeMaskSizeIPv6 = 48 }, "nodeMaskSizeIPv6: must be 56 to 120"},
-		{"fewer IPv6 addresses than IPv4", func(c *Config) { dualStack(c); c.NodeMaskSizeIPv6 = 121 }, "nodeMaskSizeIPv6"},
+		{"an IPv6 mask wider than the range", func(c *Config) { dualStack(c); c.NodeMaskSize6 = 48 }, "nodeMaskSize6: must be 56 to 120"},
+		{"fewer IPv6 addresses than IPv4", func(c *Config) { dualStack(c); c.NodeMaskSize6 = 121 }, "nodeMaskSize6"},
 		{"negative eviction", func(c *Config) { c.EvictAfter = -time.Second }, "evictAfter"},
 	}
 	for _, tt := range tests {
