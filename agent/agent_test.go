@@ -98,6 +98,7 @@ func TestNode(t *testing.T) {
 	}
 	t.Run("logs", n.in(testLogs))
 	t.Run("exec", n.in(testExec))
+	t.Run("attach", n.in(testAttach))
 	t.Run("port", n.in(testPort))
 	t.Run("stats", n.in(testStats))
 	t.Run("memory", n.in(testMemory))

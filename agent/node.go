@@ -219,11 +219,11 @@ func (r *registrar) sync(ctx context.Context, heartbeat bool) (wrote bool, err e
 func (r *registrar) podCIDRs(ctx context.Context) *corev1.NodeSpec {
 	kept, err := loadNode(r.cfg.StateDir, r.cfg.Node)
 	if err != nil || kept.GetSpec().GetPodCidr() == "" {
-		return nil
+		return &corev1.NodeSpec{}
 	}
 	others, _, err := client.List[*corev1.Node](ctx, r.client, client.ListOptions{})
 	if err != nil || slices.ContainsFunc(others, func(n *corev1.Node) bool { return n.GetSpec().GetPodCidr() == kept.GetSpec().GetPodCidr() }) {
-		return nil
+		return &corev1.NodeSpec{}
 	}
 	return &corev1.NodeSpec{PodCidr: kept.GetSpec().GetPodCidr(), PodCidrs: kept.GetSpec().GetPodCidrs()}
 }
