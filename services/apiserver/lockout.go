@@ -30,6 +30,9 @@ func (s *Service) checkLockout(ctx context.Context, access *gatewayv1.GatewayAcc
 		return nil
 	}
 	k := kind.Of(access)
+	if len(k.Validate(access)) > 0 {
+		return nil // validation names the mistake
+	}
 	refuse := func(format string, args ...any) error {
 		return apierr.FailedPrecondition(apierr.ReasonLockout, access.GetMetadata().GetName(),
 			"%s %q would lock out %s; add it to the list, or force the change if it is meant",
