@@ -21,7 +21,8 @@ func datapath(benchmark string, figure func(figures) (string, bool)) func(contex
 // benchmarkOf measures by a benchmark of a package.
 func benchmarkOf(of, benchmark string, figure func(figures) (string, bool)) func(context.Context, *bench) (result, error) {
 	return func(ctx context.Context, _ *bench) (result, error) {
-		cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", "^"+benchmark+"$", "-benchtime", "2s", "-count", "1",
+		pattern := "^" + strings.ReplaceAll(benchmark, "/", "$/^") + "$"
+		cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", pattern, "-benchtime", "2s", "-count", "1",
 			"github.com/xebec-project/xebec/"+of)
 		output, err := cmd.CombinedOutput()
 		if err != nil {
@@ -64,4 +65,20 @@ func metric(unit string) func(figures) (string, bool) {
 		value, ok := f[unit]
 		return fmt.Sprintf("%.2f", value), ok
 	}
+}
+
+// shapes prints connections per second and their 99th percentile by each way that was measured.
+func shapes(f figures) (string, bool) {
+	var parts []string
+	for _, way := range []string{"direct", "cluster-ip", "iptables", "nft"} {
+		if rate, ok := f[way+"/s"]; ok {
+			parts = append(parts, fmt.Sprintf("%s %.0f/s, %.0f us", way, rate, f[way+"-p99-us"]))
+		}
+	}
+	return strings.Join(parts, "; "), len(parts) > 1
+}
+
+func nodePorts(f figures) (string, bool) {
+	_, ok := f["remote-us"]
+	return fmt.Sprintf("%.0f us; %.0f us; %.0f us", f["direct-us"], f["local-us"], f["remote-us"]), ok
 }
