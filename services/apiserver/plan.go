@@ -95,7 +95,8 @@ func (s *Service) write(ctx context.Context, fence *apiv1.Fence, dryRun bool, pl
 		}
 		revision, err := s.store.Commit(ctx, txn)
 		if conflict := (*storage.ConflictError)(nil); errors.As(err, &conflict) {
-			if fresh && ownerOf(changes, conflict.Index).expected {
+			// What was deleted since is not found, rather than changed: the next plan tells.
+			if fresh && conflict.Exists && ownerOf(changes, conflict.Index).expected {
 				return nil, 0, conflictOf(ownerOf(changes, conflict.Index))
 			}
 			continue
