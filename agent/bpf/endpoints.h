@@ -8,8 +8,8 @@
 // value and finds the old set gone reads the value again.
 //
 // Hash map elements are recycled without waiting for the programs that still
-// hold a pointer to them. Each value therefore repeats its key after the word
-// that matters: a value whose key is another's has been recycled.
+// hold a pointer to them. Each value therefore begins with its key, which is
+// written first and read last: a value whose key is another's has been recycled.
 
 #pragma once
 

@@ -32,9 +32,9 @@ struct address {
 };
 
 struct service {
+	struct frontend frontend;
 	__u32 set;
 	__u32 count;
-	struct frontend frontend;
 	__u32 affinity_seconds; // 0: none
 	__u32 flags;
 };
@@ -66,8 +66,8 @@ struct backend_key {
 };
 
 struct backend {
-	struct address address;
 	struct backend_key key;
+	struct address address;
 };
 
 // The service that a connected UDP socket believes to be talking to.

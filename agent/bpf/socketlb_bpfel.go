@@ -34,8 +34,8 @@ type SocketLBAffinityKey struct {
 
 type SocketLBBackend struct {
 	_       structs.HostLayout
-	Address SocketLBAddress
 	Key     SocketLBBackendKey
+	Address SocketLBAddress
 }
 
 type SocketLBBackendKey struct {
@@ -79,9 +79,9 @@ type SocketLBPeer struct {
 
 type SocketLBService struct {
 	_               structs.HostLayout
+	Frontend        SocketLBFrontend
 	Set             uint32
 	Count           uint32
-	Frontend        SocketLBFrontend
 	AffinitySeconds uint32
 	Flags           uint32
 }

@@ -44,13 +44,13 @@ type UplinkAnnouncement struct {
 
 type UplinkBackend struct {
 	_       structs.HostLayout
+	Key     UplinkBackendKey
 	Address struct {
 		_    structs.HostLayout
 		Addr uint32
 		Port uint16
 		Zero uint16
 	}
-	Key UplinkBackendKey
 }
 
 type UplinkBackendKey struct {
@@ -171,9 +171,9 @@ type UplinkPolicyTold struct {
 
 type UplinkService struct {
 	_               structs.HostLayout
+	Frontend        UplinkFrontend
 	Set             uint32
 	Count           uint32
-	Frontend        UplinkFrontend
 	AffinitySeconds uint32
 	Flags           uint32
 }
