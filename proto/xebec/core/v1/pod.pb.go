@@ -1900,7 +1900,7 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x03Pod\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12*\n" +
 	"\x04spec\x18\x02 \x01(\v2\x16.xebec.core.v1.PodSpecR\x04spec\x120\n" +
-	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\xa1\x1b\n" +
+	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\x83\x1c\n" +
 	"\aPodSpec\x12=\n" +
 	"\avolumes\x18\x01 \x03(\v2\x15.xebec.core.v1.VolumeB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\avolumes\x12F\n" +
 	"\n" +
@@ -1925,8 +1925,8 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\tsubdomain\x18\x11 \x01(\tR\tsubdomain\x12f\n" +
 	"\baffinity\x18\x12 \x01(\v2\x17.xebec.core.v1.AffinityB1\xc2\xda\x18-:+the scheduler does not look at affinity yetR\baffinity\x12%\n" +
 	"\x0escheduler_name\x18\x13 \x01(\tR\rschedulerName\x12O\n" +
-	"\x0finit_containers\x18\x14 \x03(\v2\x18.xebec.core.v1.ContainerB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x0einitContainers\x12J\n" +
-	"\x1fautomount_service_account_token\x18\x15 \x01(\bH\x02R\x1cautomountServiceAccountToken\x88\x01\x01\x12;\n" +
+	"\x0finit_containers\x18\x14 \x03(\v2\x18.xebec.core.v1.ContainerB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x0einitContainers\x12\xab\x01\n" +
+	"\x1fautomount_service_account_token\x18\x15 \x01(\bB_\xc2\xda\x18[:Yno token is mounted unasked: ask for one by a projected volume with a serviceAccountTokenH\x02R\x1cautomountServiceAccountToken\x88\x01\x01\x12;\n" +
 	"\vtolerations\x18\x16 \x03(\v2\x19.xebec.core.v1.TolerationR\vtolerations\x12G\n" +
 	"\fhost_aliases\x18\x17 \x03(\v2\x18.xebec.core.v1.HostAliasB\n" +
 	"\xc2\xda\x18\x06\x18\x02\"\x02ipR\vhostAliases\x12W\n" +
