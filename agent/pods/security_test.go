@@ -86,7 +86,7 @@ func testMissingPullSecret(n *node) {
 	containerdtest.Eventually(n.T, 5*time.Second, "the missing secret is told", func() bool {
 		n.cluster.mu.Lock()
 		defer n.cluster.mu.Unlock()
-		return strings.Contains(strings.Join(n.cluster.events, "\n"), `keyless Warning FailedToRetrieveImagePullSecret: invalid container config: secret "nokeys" not found`)
+		return strings.Contains(strings.Join(n.cluster.events, "\n"), `keyless Warning FailedToRetrieveImagePullSecret: Pulling without some of the image pull secrets, which may fail: secret "nokeys" not found`)
 	})
 	n.delete(uid)
 	n.untilGone(uid)

@@ -20,7 +20,7 @@ import (
 
 // mirrored are the kinds that Kubernetes has too.
 func mirrored() []*kind.Kind {
-	return slices.DeleteFunc(slices.Clone(kind.All()), func(k *kind.Kind) bool { return k.Group == kind.GroupNetworking })
+	return slices.DeleteFunc(slices.Clone(kind.All()), func(k *kind.Kind) bool { return strings.HasSuffix(k.Group, ".xebec.io") })
 }
 
 // TestFieldCoverage compares every field of every Kubernetes type that our kinds reach with our descriptors: number,
