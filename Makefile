@@ -38,7 +38,7 @@ test: install-deps ## every test; as root, for namespaces, containers and eBPF a
 	go test -count=1 -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) $(TEST_FLAGS) ./...
 
 test-hosts: install-deps ## clusters by Ansible on hosts booted with systemd; as root, about ten minutes
-	hack/deps-hosts.sh
+	hack/deps.sh hosts
 	XEBEC_HOSTS=1 CI=true go test -count=1 -timeout 40m -v ./tests/hosts/...
 
 # For more than the smallest cluster: XEBEC_VM_MASTERS=3 XEBEC_VM_NODES=2.
@@ -47,7 +47,7 @@ test-vm: install-deps build ## `vagrant up` on emulated virtual machines; as roo
 	XEBEC_VM=1 go test -count=1 -timeout 90m -v ./tests/vm
 
 lint-hosts: ## playbooks, units and the Vagrantfile
-	hack/deps-hosts.sh
+	hack/deps.sh hosts
 	hack/lint-hosts.sh
 
 # UPDATE=1 writes the tables of docs/conformance.md anew.
@@ -56,7 +56,6 @@ conformance: ## manifests that others wrote for Kubernetes, of the directory COR
 	CORPUS=$(abspath $(CORPUS)) go test -count=1 -timeout $(TEST_TIMEOUT) $(TEST_FLAGS) -run 'TestCorpus|TestDocumentation' ./tests/conformance $(if $(UPDATE),-update)
 
 bench: ## figures, printed beside Kubernetes'; BENCH='-run gets' for some of them, as root for the datapath's
-	hack/deps.sh bench
 	hack/deps.sh bench
 	CGO_ENABLED=0 go run ./tests/bench $(BENCH)
 

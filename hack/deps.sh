@@ -4,6 +4,7 @@
 #
 #   generate  compiling the eBPF programs anew; their objects are committed, so that nothing else does
 #   bench     the rules that `make bench` measures the datapath beside
+#   hosts     booting hosts with systemd, installing clusters on them, and checking what does that
 #   vm        `vagrant up` on machines that QEMU emulates
 set -euo pipefail
 
@@ -27,6 +28,12 @@ case ${1-} in
   bench)
     needs+=("iptables-restore iptables" "nft nftables")
     ;;
+  hosts)
+    needs+=(
+      "debootstrap debootstrap" "systemd-nspawn systemd-container" "ansible-playbook ansible-core" "ansible-lint ansible-lint"
+      "yamllint yamllint" "ssh openssh-client" "nsenter util-linux" "vagrant vagrant"
+    )
+    ;;
   vm)
     needs+=(
       "debootstrap debootstrap" "mke2fs e2fsprogs" "sfdisk fdisk" "qemu-img qemu-utils" "qemu-system-x86_64 qemu-system-x86"
@@ -38,7 +45,7 @@ case ${1-} in
     files=("/usr/share/rubygems-integration/all/specifications/vagrant-libvirt-*.gemspec vagrant-libvirt")
     ;;
   *)
-    echo "deps: there is no group $1; there are generate, bench and vm" >&2
+    echo "deps: there is no group $1; there are generate, bench, hosts and vm" >&2
     exit 2
     ;;
 esac
