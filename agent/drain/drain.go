@@ -9,7 +9,6 @@ package drain
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -255,21 +254,10 @@ func selects(s *corev1.Service, pod *corev1.Pod) bool {
 			return false
 		}
 	}
-	return len(spec.GetIpFamilies()) == 0 || slices.Contains(spec.GetIpFamilies(), family(pod.GetStatus().GetPodIp())) ||
+	return len(spec.GetIpFamilies()) == 0 || slices.Contains(spec.GetIpFamilies(), kind.AddressTypeOf(pod.GetStatus().GetPodIp())) ||
 		slices.ContainsFunc(pod.GetStatus().GetPodIps(), func(ip *corev1.PodIP) bool {
-			return slices.Contains(spec.GetIpFamilies(), family(ip.GetIp()))
+			return slices.Contains(spec.GetIpFamilies(), kind.AddressTypeOf(ip.GetIp()))
 		})
-}
-
-func family(address string) string {
-	a, err := netip.ParseAddr(address)
-	switch {
-	case err != nil:
-		return ""
-	case a.Unmap().Is4():
-		return kind.AddressIPv4
-	}
-	return kind.AddressIPv6
 }
 
 // serviceOf returns the key of the service that the endpoints service made a slice for, the zero key of other slices.

@@ -46,6 +46,18 @@ var (
 	}
 )
 
+// AddressTypeOf returns the type that slices of an IP address have, empty for what is no IP address.
+func AddressTypeOf(address string) string {
+	a, err := netip.ParseAddr(address)
+	switch {
+	case err != nil:
+		return ""
+	case a.Unmap().Is4():
+		return AddressIPv4
+	}
+	return AddressIPv6
+}
+
 func endpointSlicePorts(s *discoveryv1.EndpointSlice) string {
 	var ports []string
 	for _, p := range s.GetPorts() {

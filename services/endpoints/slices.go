@@ -3,7 +3,6 @@ package endpoints
 import (
 	"cmp"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -104,7 +103,7 @@ func wanted(svc *corev1.Service, pods []*corev1.Pod) map[string]*group {
 		}
 		ports := portsFor(svc, pod)
 		for _, address := range addressesOf(pod) {
-			family := familyOf(address)
+			family := kind.AddressTypeOf(address)
 			if family == "" || len(families) > 0 && !slices.Contains(families, family) {
 				continue
 			}
@@ -151,18 +150,6 @@ func addressesOf(pod *corev1.Pod) []string {
 		}
 	}
 	return addresses
-}
-
-// familyOf returns the address type of slices for an address, empty for what is no address.
-func familyOf(address string) string {
-	a, err := netip.ParseAddr(address)
-	switch {
-	case err != nil:
-		return ""
-	case a.Unmap().Is4():
-		return kind.AddressIPv4
-	}
-	return kind.AddressIPv6
 }
 
 // endpoint describes one address of a pod. As in Kubernetes: serving is the pod's readiness alone, ready is that unless
