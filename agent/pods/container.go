@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -77,7 +78,10 @@ type stopping struct {
 }
 
 func (w *worker) view(pod *corev1.Pod, c *container) view {
-	v := view{spec: c.spec, rec: c.rec, running: c.running, waiting: c.waiting, id: runtime.ID(w.uid, c.spec.GetName(), c.rec.Attempt)}
+	v := view{
+		spec: c.spec, rec: c.rec, running: c.running, waiting: c.waiting, passed: w.passed(c),
+		id: runtime.ID(w.uid, c.spec.GetName(), c.rec.Attempt),
+	}
 	if a, ok := w.resize.allotted[c.spec.GetName()]; ok {
 		v.allotted = &a
 	}
@@ -95,6 +99,12 @@ func (w *worker) view(pod *corev1.Pod, c *container) view {
 		v.over = !restarts(pod, c) || phase == phaseSucceeded || phase == phaseFailed || pod.GetMetadata().GetDeletionTimestamp() != nil
 	}
 	return v
+}
+
+// passed tells whether a container that waits for an init container has begun at some time.
+func (w *worker) passed(c *container) bool {
+	at := slices.Index(w.containers, c)
+	return c.init && slices.ContainsFunc(w.containers[at+1:], func(after *container) bool { return !after.ephemeral && after.rec.begun() })
 }
 
 // restarts tells whether a container that has ended is to be started again.

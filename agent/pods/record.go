@@ -47,6 +47,9 @@ type record struct {
 	Applied *allotment
 }
 
+// begun tells whether the container was ever started, or tried to.
+func (r record) begun() bool { return r.Attempt > 0 || !r.StartedAt.IsZero() || r.Exit != nil }
+
 // dir is a pod's directory.
 type dir string
 

@@ -54,6 +54,8 @@ type view struct {
 	// over tells that it ended and is not to be started again.
 	over           bool
 	ready, started bool
+	// passed tells that a container that waits for this one has begun at some time.
+	passed bool
 	// allotted is what the node has granted it, nil while that is not known.
 	allotted *allotment
 	id       string
@@ -186,12 +188,13 @@ func stamp(t time.Time) *timestamppb.Timestamp {
 	return timestamppb.New(t.Truncate(time.Second))
 }
 
-// initialized tells whether the main containers may run.
+// initialized tells whether the main containers may run. A sidecar that ended once they had is not waited for again: the
+// pod may have come to its end with it.
 func initialized(init []view) bool {
 	for _, v := range init {
 		done := v.over && v.rec.Exit != nil && v.rec.Exit.Code == 0
 		if sidecar(v.spec) {
-			done = v.started || v.rec.Attempt > 0
+			done = v.started || v.passed
 		}
 		if !done {
 			return false

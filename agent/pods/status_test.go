@@ -38,6 +38,9 @@ func TestPhaseAndReadiness(t *testing.T) {
 	side.spec = &corev1.Container{Name: "side", RestartPolicy: &always}
 	sideStarting := created
 	sideStarting.spec = side.spec
+	sideRestarts := view{spec: side.spec, waiting: cause{reason: reasonCrashLoop}, rec: record{Attempt: 1, Exit: ended(1)}}
+	sideCrashed, sideEnded := sideRestarts, view{spec: side.spec, rec: record{Exit: ended(0)}, passed: true}
+	sideCrashed.passed = true
 	for name, c := range map[string]struct {
 		init, main  []view
 		deleted     bool
@@ -58,6 +61,9 @@ func TestPhaseAndReadiness(t *testing.T) {
 		"init failed":                    {init: []view{bad}, main: []view{created}, phase: phaseFailed},
 		"sidecar starts":                 {init: []view{sideStarting}, main: []view{created}, phase: phasePending},
 		"sidecar runs":                   {init: []view{side}, main: []view{running}, phase: phaseRunning, ready: true, initialized: true},
+		"sidecar fails before it starts": {init: []view{sideRestarts}, main: []view{created}, phase: phasePending},
+		"sidecar crashes beside others":  {init: []view{sideCrashed}, main: []view{running}, phase: phaseRunning, initialized: true},
+		"done, and so is the sidecar":    {init: []view{sideEnded}, main: []view{good}, phase: phaseSucceeded, initialized: true},
 		"being deleted and serving":      {main: []view{running}, deleted: true, phase: phaseRunning, ready: true, initialized: true},
 		"being deleted and unready":      {main: []view{unready}, deleted: true, phase: phaseRunning, initialized: true},
 		"done while sidecar goes on":     {init: []view{side}, main: []view{good}, phase: phaseSucceeded, initialized: true},
