@@ -32,6 +32,7 @@ type Directory struct {
 
 	mu        sync.Mutex
 	instances map[string]Instance // by key
+	revision  int64               // etcd's, of which instances are
 	listed    bool                // whether instances was read at least once
 	err       error               // why the last read failed
 	resolvers map[*follower]struct{}
@@ -58,13 +59,20 @@ func (d *Directory) Close() {
 	<-d.done
 }
 
-// Instances reads the instances of all services from etcd, by service and host.
+// Instances reads the instances of all services from etcd, by service and host. Targets that are resolved later know at
+// least these.
 func (d *Directory) Instances(ctx context.Context) ([]Instance, error) {
-	instances, _, err := d.read(ctx)
+	instances, revision, err := d.read(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return sorted(instances), nil
+	list := sorted(instances)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if revision > d.revision {
+		d.replace(instances, revision)
+	}
+	return list, nil
 }
 
 func sorted(instances map[string]Instance) []Instance {
@@ -108,7 +116,10 @@ func (d *Directory) follow() {
 	for d.ctx.Err() == nil {
 		instances, revision, err := d.read(d.ctx)
 		if err == nil {
-			d.replace(instances)
+			// Whatever was known before: etcd may have gone back to a backup, and its revisions with it.
+			d.mu.Lock()
+			d.replace(instances, revision)
+			d.mu.Unlock()
 			backoff.reset()
 			err = d.watch(revision + 1)
 		}
@@ -131,11 +142,17 @@ func (d *Directory) watch(revision int64) error {
 		}
 		d.mu.Lock()
 		for _, event := range resp.Events {
+			if event.Kv.ModRevision <= d.revision {
+				continue
+			}
 			if event.Type == clientv3.EventTypeDelete {
 				delete(d.instances, string(event.Kv.Key))
 			} else {
 				d.put(d.instances, event.Kv.Key, event.Kv.Value)
 			}
+		}
+		if n := len(resp.Events); n > 0 {
+			d.revision = max(d.revision, resp.Events[n-1].Kv.ModRevision)
 		}
 		d.tellAll()
 		d.mu.Unlock()
@@ -143,10 +160,9 @@ func (d *Directory) watch(revision int64) error {
 	return errors.New("watch the instances of services in etcd: the watch ended")
 }
 
-func (d *Directory) replace(instances map[string]Instance) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.instances, d.listed, d.err = instances, true, nil
+// replace makes instances, as they were at a revision of etcd, the ones that are known. Callers hold d.mu.
+func (d *Directory) replace(instances map[string]Instance, revision int64) {
+	d.instances, d.revision, d.listed, d.err = instances, revision, true, nil
 	d.tellAll()
 }
 

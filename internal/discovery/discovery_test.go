@@ -2,12 +2,14 @@ package discovery_test
 
 import (
 	"context"
+	"net/url"
 	"testing"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap/zaptest"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/resolver"
 
 	"github.com/xebec-project/xebec/internal/discovery"
 	"github.com/xebec-project/xebec/internal/etcdtest"
@@ -123,6 +125,44 @@ func TestResolverFollowsInstances(t *testing.T) {
 		if _, err := ask(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// told is a connection that keeps what its resolver says.
+type told struct {
+	resolver.ClientConn
+	addresses []string
+	err       error
+}
+
+func (c *told) UpdateState(s resolver.State) error {
+	for _, e := range s.Endpoints {
+		c.addresses = append(c.addresses, e.Addresses[0].Addr)
+	}
+	return nil
+}
+
+func (c *told) ReportError(err error) { c.err = err }
+
+// TestListedIsResolved resolves a service that was registered after the directory last heard of a change.
+func TestListedIsResolved(t *testing.T) {
+	client := etcdtest.New(t, 1).Client()
+	directory := discovery.New(client, zaptest.NewLogger(t))
+	t.Cleanup(directory.Close)
+	register(t, client, discovery.Instance{Service: "nodes", Host: "master-1", Addr: "127.0.0.1:7005", Version: "v1"})
+	if instances, err := directory.Instances(t.Context()); err != nil || len(instances) != 1 {
+		t.Fatal(instances, err)
+	}
+	conn := &told{}
+	target, err := url.Parse("xebec:///nodes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := directory.Build(resolver.Target{URL: *target}, conn, resolver.BuildOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if len(conn.addresses) != 1 || conn.err != nil {
+		t.Errorf("told %v, %v", conn.addresses, conn.err)
 	}
 }
 
