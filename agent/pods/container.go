@@ -20,6 +20,7 @@ import (
 	"github.com/xebec-project/xebec/agent/probe"
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/internal/failpoint"
+	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -86,6 +87,7 @@ func (w *worker) view(pod *corev1.Pod, c *container) view {
 		v.allotted = &a
 	}
 	if c.running {
+		v.mounts = mountStatuses(c.spec, w.cfg.Runtime.ReadOnlyBelow)
 		v.started, v.ready, _ = c.health.get()
 		v.ready = v.ready && (c.stopping == nil || pod.GetMetadata().GetDeletionTimestamp() != nil)
 	}
@@ -114,6 +116,10 @@ func restarts(pod *corev1.Pod, c *container) bool {
 	}
 	if c.init && !sidecar(c.spec) && c.rec.Exit.Code == 0 {
 		return false
+	}
+	if kind.RestartRule(c.spec, c.rec.Exit.Code) != nil {
+		// All there is to do by a rule is to restart.
+		return true
 	}
 	policy := cmp.Or(pod.GetSpec().GetRestartPolicy(), "Always")
 	if c.spec.RestartPolicy != nil {

@@ -27,8 +27,8 @@ func TestPods(t *testing.T) {
 	}{
 		{"runs", testRuns}, {"crash loop", testCrashLoop}, {"completes", testCompletes}, {"missing config", testMissingConfig},
 		{"missing image", testMissingImage}, {"missing command", testMissingCommand}, {"readiness", testReadiness},
-		{"liveness", testLiveness}, {"out of memory", testOOM}, {"ignores SIGTERM", testIgnoresTerm}, {"hooks", testHooks},
-		{"init containers", testInit}, {"sidecar", testSidecar}, {"volumes", testVolumes}, {"volume limit", testVolumeLimit}, {"security", testSecurity},
+		{"liveness", testLiveness}, {"out of memory", testOOM}, {"init container out of memory", testInitOOM}, {"ignores SIGTERM", testIgnoresTerm}, {"hooks", testHooks},
+		{"init containers", testInit}, {"sidecar", testSidecar}, {"restart rules", testRestartRules}, {"volumes", testVolumes}, {"volume limit", testVolumeLimit}, {"security", testSecurity},
 		{"missing pull secret", testMissingPullSecret}, {"surroundings", testSurroundings},
 		{"deleted before it starts", testDeletedEarly}, {"force", testForce}, {"host network", testHostNetwork},
 		{"deadline", testDeadline}, {"burst", testBurst},

@@ -1,8 +1,10 @@
 package pods_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
 // TestAgentKilled checks what an agent finds after one before it ended without notice.
@@ -115,5 +118,53 @@ func TestContainerdKilled(t *testing.T) {
 	for _, uid := range []string{steady, ends, new} {
 		n.delete(uid)
 		n.untilGone(uid)
+	}
+}
+
+// TestEndsWithoutContainerd lets containers end while containerd is down, and the agent too: how they ended is known to
+// their shims and to the kernel, and told as soon as both are back.
+func TestEndsWithoutContainerd(t *testing.T) {
+	n := start(t)
+	never := func(p *corev1.Pod) { p.Spec.RestartPolicy = "Never" }
+	wait := "until test -e /dev/shm/go; do sleep 0.02; done; "
+	fails := n.create(pod("fails", wait+"echo seven >/dev/termination-log; exit 7", never))
+	done := n.create(pod("done", wait+"exit 0", never))
+	hog := n.create(pod("hog", wait+"x=0123456789abcdef; while true; do x=$x$x; done", never, func(p *corev1.Pod) {
+		p.Spec.Containers[0].Resources = &corev1.ResourceRequirements{Limits: map[string]*metav1.Quantity{"memory": {String_: "16Mi"}}}
+	}))
+	pids := map[string]uint32{}
+	for _, uid := range []string{fails, done, hog} {
+		n.until(uid, "it runs", kind.IsPodReady)
+		list, err := n.rt.List(t.Context(), uid)
+		if err != nil || len(list) != 1 {
+			t.Fatalf("containers of %s: %+v, %v", uid, list, err)
+		}
+		pids[uid] = list[0].Pid
+	}
+	n.daemon.Kill()
+	n.stop()
+	for uid, pid := range pids {
+		if err := os.WriteFile(filepath.Join(n.daemon.Dir, "pods", uid, "ns/shm/go"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		containerdtest.Eventually(t, 20*time.Second, "the container ends while nobody looks", func() bool {
+			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+			return err != nil || strings.Contains(string(stat), ") Z")
+		})
+	}
+	n.daemon.Run()
+	n.agent()
+	for _, c := range []struct {
+		uid, phase, reason, message string
+		code                        int32
+	}{
+		{fails, "Failed", "Error", "seven\n", 7}, {done, "Succeeded", "Completed", "", 0}, {hog, "Failed", "OOMKilled", "", 137},
+	} {
+		p := n.until(c.uid, "its end is told", func(p *corev1.Pod) bool { return p.Status.Phase == c.phase })
+		if e := status(p).GetState().GetTerminated(); e.GetExitCode() != c.code || e.GetReason() != c.reason || e.GetMessage() != c.message || e.GetFinishedAt() == nil {
+			t.Errorf("%s ended as %v", p.Metadata.Name, e)
+		}
+		n.delete(c.uid)
+		n.untilGone(c.uid)
 	}
 }

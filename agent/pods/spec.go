@@ -31,7 +31,7 @@ func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *contai
 	if err := os.Chmod(message, 0o666); err != nil {
 		return runtime.ContainerConfig{}, err
 	}
-	mounts, err := mounts(pod, spec, w.dir, w.volumes, values, message)
+	mounts, err := mounts(pod, spec, w.dir, w.volumes, values, message, w.cfg.Runtime.ReadOnlyBelow)
 	if err != nil {
 		return runtime.ContainerConfig{}, err
 	}

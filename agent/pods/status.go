@@ -58,7 +58,9 @@ type view struct {
 	passed bool
 	// allotted is what the node has granted it, nil while that is not known.
 	allotted *allotment
-	id       string
+	// mounts tells how volumes are mounted, where that depends on the node.
+	mounts []*corev1.VolumeMountStatus
+	id     string
 }
 
 // sidecar tells whether an init container is one that runs along with the others.
@@ -140,6 +142,7 @@ func containerStatus(v view) *corev1.ContainerStatus {
 		Ready:        v.ready,
 		Started:      proto.Bool(v.started),
 		State:        &corev1.ContainerState{},
+		VolumeMounts: v.mounts,
 	}
 	if v.rec.Image != "" {
 		cs.Image, cs.ImageId = v.rec.Image, v.rec.ImageID

@@ -59,6 +59,7 @@ func (w *worker) makeVolumes(ctx context.Context, pod *corev1.Pod) error {
 func (w *worker) makeVolume(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) (string, error) {
 	src, path := v.GetVolumeSource(), w.dir.volume(v.GetName())
 	group := volumes.Group(fsGroup(pod))
+	always := pod.GetSpec().GetSecurityContext().GetFsGroupChangePolicy() == "Always"
 	switch {
 	case src.GetHostPath() != nil:
 		err := volumes.HostPath(src.GetHostPath().GetPath(), src.GetHostPath().GetType())
@@ -68,9 +69,9 @@ func (w *worker) makeVolume(ctx context.Context, pod *corev1.Pod, v *corev1.Volu
 		return src.GetHostPath().GetPath(), err
 	case src.GetEmptyDir().GetMedium() == "Memory":
 		size := quantity(src.GetEmptyDir().GetSizeLimit())
-		return path, volumes.Memory(path, size.Value(), group)
+		return path, volumes.Memory(path, size.Value(), group, always)
 	case src.GetEmptyDir() != nil:
-		return path, volumes.Empty(path, group)
+		return path, volumes.Empty(path, group, always)
 	case projected(src):
 		_, err := w.project(ctx, pod, v)
 		return path, err

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	eventtypes "github.com/containerd/containerd/api/services/introspection/v1"
@@ -60,6 +61,8 @@ type Runtime struct {
 	cfg    Config
 	client *containerd.Client
 	images *images.Store
+	// readOnlyBelow is asked of the machine when it is first needed.
+	readOnlyBelow func() bool
 }
 
 // New connects to containerd and fails when it does not answer before ctx is done.
@@ -95,7 +98,7 @@ func New(ctx context.Context, cfg Config) (*Runtime, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting to containerd at %s: %w", cfg.Address, err)
 	}
-	r := &Runtime{cfg: cfg, client: client}
+	r := &Runtime{cfg: cfg, client: client, readOnlyBelow: sync.OnceValue(readOnlyBelow)}
 	if err := r.waitReady(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("asking containerd at %s: %w", cfg.Address, err), client.Close())
 	}

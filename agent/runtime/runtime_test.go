@@ -126,6 +126,7 @@ func TestRuntime(t *testing.T) {
 		"cpu":               testResources,
 		"pod's bounds":      testPodBounds,
 		"propagation":       testPropagation,
+		"read-only below":   testReadOnlyBelow,
 		"command not found": testCommandNotFound,
 		"missing image":     testMissingImage,
 		"idempotence":       testStartTwice,

@@ -56,7 +56,11 @@ type ContainerConfig struct {
 type Mount struct {
 	Source, Target string
 	ReadOnly       bool
-	Propagation    Propagation
+	// ReadOnlyBelow makes what is mounted below the source read-only as well; see Runtime.ReadOnlyBelow.
+	ReadOnlyBelow bool
+	// Options are further ones of the mount itself: noexec, nodev, nosuid.
+	Options     []string
+	Propagation Propagation
 }
 
 // Propagation says which mounts made later on one side of a mount appear on the other, as Kubernetes names it. Empty is
@@ -286,7 +290,10 @@ func withMounts(cfg ContainerConfig) oci.SpecOpts {
 		})
 		for _, m := range own {
 			mode := "rw"
-			if m.ReadOnly {
+			switch {
+			case m.ReadOnlyBelow:
+				mode = "rro"
+			case m.ReadOnly:
 				mode = "ro"
 			}
 			propagation := "rprivate"
@@ -300,7 +307,7 @@ func withMounts(cfg ContainerConfig) oci.SpecOpts {
 				propagation, s.Linux.RootfsPropagation = "rshared", "rshared"
 			}
 			s.Mounts = append(s.Mounts, specs.Mount{
-				Destination: m.Target, Type: "bind", Source: m.Source, Options: []string{"rbind", propagation, mode},
+				Destination: m.Target, Type: "bind", Source: m.Source, Options: append([]string{"rbind", propagation, mode}, m.Options...),
 			})
 		}
 		return nil

@@ -23,20 +23,30 @@ var ErrUnfit = errors.New("unfit host path")
 // Group is the group that owns a volume's files beside their user; nil for none.
 type Group *int64
 
-// Empty makes a directory that all containers of the pod may write to.
-func Empty(dir string, group Group) error {
+// Empty makes a directory that all containers of the pod may write to. What is in it already is given to the group anew
+// where that is always to be done.
+func Empty(dir string, group Group, always bool) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return err
+	}
+	return open(dir, group, always)
+}
+
+// open lets everybody write to a directory.
+func open(dir string, group Group, always bool) error {
+	if err := Own(dir, group, always); err != nil {
 		return err
 	}
 	return ownRoot(dir, 0o777, group)
 }
 
-// Memory makes a file system in memory, of at most so many bytes; 0 stands for half of the machine's.
-func Memory(dir string, size int64, group Group) error {
+// Memory makes a file system in memory, of at most so many bytes; 0 stands for half of the machine's. Otherwise it is as
+// Empty.
+func Memory(dir string, size int64, group Group, always bool) error {
 	if err := mountMemory(dir, size); err != nil {
 		return err
 	}
-	return ownRoot(dir, 0o777, group)
+	return open(dir, group, always)
 }
 
 func mountMemory(dir string, size int64) error {

@@ -164,7 +164,7 @@ func TestMemory(t *testing.T) {
 	group := int64(2000)
 	dir := filepath.Join(root, "m")
 	for range 2 {
-		if err := volumes.Memory(dir, 1<<20, &group); err != nil {
+		if err := volumes.Memory(dir, 1<<20, &group, false); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -21,13 +21,12 @@ func (c *checker) containers(p *field.Path, s *corev1.PodSpec, volumes names) {
 		at := p.Child("containers").Index(i)
 		c.container(at, container, volumes, seen)
 		c.hostPorts(at.Child("ports"), container.GetPorts(), hostPorts)
-		if container.RestartPolicy != nil {
-			c.oneOf(at.Child("restartPolicy"), container.GetRestartPolicy(), RestartAlways, RestartNever, RestartOnFailure)
-		}
+		c.restartPolicy(at, container)
 	}
 	for i, container := range s.GetInitContainers() {
 		at := p.Child("initContainers").Index(i)
 		c.container(at, container, volumes, seen)
+		c.restartPolicy(at, container)
 		if container.GetRestartPolicy() == RestartAlways {
 			continue
 		}
@@ -280,6 +279,30 @@ func (c *checker) mounts(p *field.Path, mounts []*corev1.VolumeMount, volumes na
 		if m.MountPropagation != nil {
 			c.oneOf(at.Child("mountPropagation"), m.GetMountPropagation(), "Bidirectional", "HostToContainer", "None")
 		}
+		c.recursiveReadOnly(at.Child("recursiveReadOnly"), m)
+		options := names{}
+		for j, o := range m.GetBindMountOptions() {
+			if p := at.Child("bindMountOptions").Index(j); c.oneOf(p, o, "noexec", "nodev", "nosuid") {
+				c.unique(p, options, o)
+			}
+		}
+	}
+}
+
+// recursiveReadOnly checks what is asked for the mounts below a read-only one. Those that come later by propagation would
+// be as they are, so that nothing could be promised for them.
+func (c *checker) recursiveReadOnly(p *field.Path, m *corev1.VolumeMount) {
+	if m.RecursiveReadOnly == nil || !c.oneOf(p, m.GetRecursiveReadOnly(), ReadOnlyBelowDisabled, ReadOnlyBelowEnabled, ReadOnlyBelowIfPossible) {
+		return
+	}
+	if m.GetRecursiveReadOnly() == ReadOnlyBelowDisabled {
+		return
+	}
+	if !m.GetReadOnly() {
+		c.forbidden(p, "may only be specified when readOnly is true")
+	}
+	if m.MountPropagation != nil && m.GetMountPropagation() != "None" {
+		c.forbidden(p, "may only be specified when mountPropagation is None or not specified")
 	}
 }
 

@@ -98,6 +98,41 @@ func TestPodContainers(t *testing.T) {
 			at + "volumeMounts[3].mountPath: Required value", at + `volumeMounts[4].subPath: Invalid value: "a/../../b": must not contain '..'`,
 			at + `volumeMounts[5].subPath: Invalid value: "/etc": must be a relative path`,
 		}},
+		{"mount options", func(p *corev1.Pod) {
+			p.Spec.Volumes = []*corev1.Volume{{Name: "data"}}
+			p.Spec.Containers[0].VolumeMounts = []*corev1.VolumeMount{
+				{Name: "data", MountPath: "/a", RecursiveReadOnly: proto.String("Enabled"), ReadOnly: true, BindMountOptions: []string{"noexec", "nodev"}},
+				{Name: "data", MountPath: "/b", RecursiveReadOnly: proto.String("Disabled"), MountPropagation: proto.String("HostToContainer")},
+				{Name: "data", MountPath: "/c", RecursiveReadOnly: proto.String("IfPossible"), MountPropagation: proto.String("HostToContainer")},
+				{Name: "data", MountPath: "/d", RecursiveReadOnly: proto.String("Maybe"), BindMountOptions: []string{"exec", "nosuid", "nosuid"}},
+			}
+		}, []string{
+			at + "volumeMounts[2].recursiveReadOnly: Forbidden: may only be specified when readOnly is true",
+			at + "volumeMounts[2].recursiveReadOnly: Forbidden: may only be specified when mountPropagation is None or not specified",
+			at + `volumeMounts[3].recursiveReadOnly: Unsupported value: "Maybe": supported values: "Disabled", "Enabled", "IfPossible"`,
+			at + `volumeMounts[3].bindMountOptions[0]: Unsupported value: "exec": supported values: "noexec", "nodev", "nosuid"`,
+			at + `volumeMounts[3].bindMountOptions[2]: Duplicate value: "nosuid"`,
+		}},
+		{"restart rules", first(func(c *corev1.Container) {
+			c.RestartPolicyRules = []*corev1.ContainerRestartRule{
+				{Action: "Restart", ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: "In", Values: []int32{42, 0}}}, {Action: "Stop"},
+				{Action: "Restart", ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: "Exists", Values: []int32{256, 1, 1}}},
+				{Action: "Restart", ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: "NotIn"}},
+			}
+		}), []string{
+			at + "restartPolicy: Required value: must be specified when `restartPolicyRules` are",
+			at + `restartPolicyRules[1].action: Unsupported value: "Stop": supported values: "Restart"`, at + "restartPolicyRules[1].exitCodes: Required value: must be specified",
+			at + `restartPolicyRules[2].exitCodes.operator: Unsupported value: "Exists": supported values: "In", "NotIn"`,
+			at + "restartPolicyRules[2].exitCodes.values[0]: Invalid value: 256: must be between 0 and 255, inclusive",
+			at + "restartPolicyRules[2].exitCodes.values[2]: Duplicate value: 1", at + "restartPolicyRules[3].exitCodes.values: Required value: at least one exit code must be specified",
+		}},
+		{"too many restart rules", first(func(c *corev1.Container) {
+			c.RestartPolicy = proto.String("Never")
+			for range 21 {
+				c.RestartPolicyRules = append(c.RestartPolicyRules, &corev1.ContainerRestartRule{
+					Action: "Restart", ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: "In", Values: []int32{1}}})
+			}
+		}), []string{at + "restartPolicyRules: Too many: 21: must have at most 20 items"}},
 		{"volumes", func(p *corev1.Pod) {
 			p.Spec.Volumes = []*corev1.Volume{
 				{}, {Name: "a"}, {Name: "a"},

@@ -21,6 +21,11 @@ const (
 
 	SchemeHTTP  = "HTTP"
 	SchemeHTTPS = "HTTPS"
+
+	// What a mount's recursiveReadOnly says of the mounts below it.
+	ReadOnlyBelowDisabled   = "Disabled"
+	ReadOnlyBelowIfPossible = "IfPossible"
+	ReadOnlyBelowEnabled    = "Enabled"
 )
 
 // DNS policies of pods.

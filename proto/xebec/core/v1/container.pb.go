@@ -78,7 +78,8 @@ type Container struct {
 	// Restart policy of this container: Always makes an init container a sidecar, which is started in its turn and then
 	// runs on beside the others. The pod's own when absent.
 	RestartPolicy *string `protobuf:"bytes,24,opt,name=restart_policy,json=restartPolicy,proto3,oneof" json:"restart_policy,omitempty"`
-	// Exceptions from restartPolicy by exit code; the first that matches counts. At most 20.
+	// Exceptions from restartPolicy by exit code; the first that matches counts. At most 20, and only with a restartPolicy of
+	// the container's own.
 	RestartPolicyRules []*ContainerRestartRule `protobuf:"bytes,25,rep,name=restart_policy_rules,json=restartPolicyRules,proto3" json:"restart_policy_rules,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
@@ -2413,7 +2414,8 @@ type EphemeralContainerCommon struct {
 	// Restart policy of this container: Always makes an init container a sidecar, which is started in its turn and then
 	// runs on beside the others. The pod's own when absent.
 	RestartPolicy *string `protobuf:"bytes,24,opt,name=restart_policy,json=restartPolicy,proto3,oneof" json:"restart_policy,omitempty"`
-	// Exceptions from restartPolicy by exit code; the first that matches counts. At most 20.
+	// Exceptions from restartPolicy by exit code; the first that matches counts. At most 20, and only with a restartPolicy of
+	// the container's own.
 	RestartPolicyRules []*ContainerRestartRule `protobuf:"bytes,25,rep,name=restart_policy_rules,json=restartPolicyRules,proto3" json:"restart_policy_rules,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
@@ -3413,7 +3415,8 @@ var File_xebec_core_v1_container_proto protoreflect.FileDescriptor
 
 const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\n" +
-	"\x1dxebec/core/v1/container.proto\x12\rxebec.core.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/core/v1/volume.proto\x1a\x1fxebec/meta/v1/intorstring.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/quantity.proto\"\xb8\v\n" +
+	"\x1dxebec/core/v1/container.proto\x12\rxebec.core.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/core/v1/volume.proto\x1a\x1fxebec/meta/v1/intorstring.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/quantity.proto\"\xef\n" +
+	"\n" +
 	"\tContainer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x18\n" +
@@ -3442,8 +3445,8 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"devicePath:.block devices are not passed to containers yetR\rvolumeDevices\x129\n" +
 	"\rstartup_probe\x18\x16 \x01(\v2\x14.xebec.core.v1.ProbeR\fstartupProbe\x12I\n" +
 	"\rresize_policy\x18\x17 \x03(\v2$.xebec.core.v1.ContainerResizePolicyR\fresizePolicy\x12*\n" +
-	"\x0erestart_policy\x18\x18 \x01(\tH\x00R\rrestartPolicy\x88\x01\x01\x12\x9d\x01\n" +
-	"\x14restart_policy_rules\x18\x19 \x03(\v2#.xebec.core.v1.ContainerRestartRuleBF\xc2\xda\x18B:@the restart policy of the container, or else of the pod, decidesR\x12restartPolicyRulesB\x11\n" +
+	"\x0erestart_policy\x18\x18 \x01(\tH\x00R\rrestartPolicy\x88\x01\x01\x12U\n" +
+	"\x14restart_policy_rules\x18\x19 \x03(\v2#.xebec.core.v1.ContainerRestartRuleR\x12restartPolicyRulesB\x11\n" +
 	"\x0f_restart_policy\"\xaf\x01\n" +
 	"\rContainerPort\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +

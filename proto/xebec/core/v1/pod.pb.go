@@ -1969,7 +1969,7 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x12_preemption_policyB\x17\n" +
 	"\x15_set_hostname_as_fqdnB\r\n" +
 	"\v_host_usersB\x14\n" +
-	"\x12_hostname_override\"\xdc\b\n" +
+	"\x12_hostname_override\"\xa0\b\n" +
 	"\x12PodSecurityContext\x12\x83\x01\n" +
 	"\x10se_linux_options\x18\x01 \x01(\v2\x1d.xebec.core.v1.SELinuxOptionsB:\xc2\xda\x186:4this part of the security context is not applied yetR\x0eseLinuxOptions\x12#\n" +
 	"\vrun_as_user\x18\x02 \x01(\x03H\x00R\trunAsUser\x88\x01\x01\x12*\n" +
@@ -1979,8 +1979,8 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\frun_as_group\x18\x06 \x01(\x03H\x03R\n" +
 	"runAsGroup\x88\x01\x01\x12/\n" +
 	"\asysctls\x18\a \x03(\v2\x15.xebec.core.v1.SysctlR\asysctls\x12l\n" +
-	"\x0fwindows_options\x18\b \x01(\v2,.xebec.core.v1.WindowsSecurityContextOptionsB\x15\xc2\xda\x18\x11:\x0fnodes run LinuxR\x0ewindowsOptions\x12t\n" +
-	"\x16fs_group_change_policy\x18\t \x01(\tB:\xc2\xda\x186:4this part of the security context is not applied yetH\x04R\x13fsGroupChangePolicy\x88\x01\x01\x12F\n" +
+	"\x0fwindows_options\x18\b \x01(\v2,.xebec.core.v1.WindowsSecurityContextOptionsB\x15\xc2\xda\x18\x11:\x0fnodes run LinuxR\x0ewindowsOptions\x128\n" +
+	"\x16fs_group_change_policy\x18\t \x01(\tH\x04R\x13fsGroupChangePolicy\x88\x01\x01\x12F\n" +
 	"\x0fseccomp_profile\x18\n" +
 	" \x01(\v2\x1d.xebec.core.v1.SeccompProfileR\x0eseccompProfile\x12J\n" +
 	"\x11app_armor_profile\x18\v \x01(\v2\x1e.xebec.core.v1.AppArmorProfileR\x0fappArmorProfile\x12A\n" +

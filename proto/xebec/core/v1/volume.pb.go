@@ -3584,7 +3584,8 @@ type VolumeMount struct {
 	MountPropagation *string `protobuf:"bytes,5,opt,name=mount_propagation,json=mountPropagation,proto3,oneof" json:"mount_propagation,omitempty"`
 	// As subPath, with $(NAME) for variables of the container. Not with subPath.
 	SubPathExpr string `protobuf:"bytes,6,opt,name=sub_path_expr,json=subPathExpr,proto3" json:"sub_path_expr,omitempty"`
-	// Whether mounts below a read-only one are read-only too: Disabled, the default, IfPossible or Enabled.
+	// Whether mounts below a read-only one are read-only too: Disabled, the default, IfPossible or Enabled. A node that
+	// can't do it does not take a pod with Enabled.
 	RecursiveReadOnly *string `protobuf:"bytes,7,opt,name=recursive_read_only,json=recursiveReadOnly,proto3,oneof" json:"recursive_read_only,omitempty"`
 	// Further mount options: noexec, nodev and nosuid.
 	BindMountOptions []string `protobuf:"bytes,8,rep,name=bind_mount_options,json=bindMountOptions,proto3" json:"bind_mount_options,omitempty"`
@@ -4259,7 +4260,7 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\x11ImageVolumeSource\x12\x1c\n" +
 	"\treference\x18\x01 \x01(\tR\treference\x12\x1f\n" +
 	"\vpull_policy\x18\x02 \x01(\tR\n" +
-	"pullPolicy\"\xe9\x03\n" +
+	"pullPolicy\"\xe7\x02\n" +
 	"\vVolumeMount\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\tread_only\x18\x02 \x01(\bR\breadOnly\x12\x1d\n" +
@@ -4267,9 +4268,9 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"mount_path\x18\x03 \x01(\tR\tmountPath\x12\x19\n" +
 	"\bsub_path\x18\x04 \x01(\tR\asubPath\x120\n" +
 	"\x11mount_propagation\x18\x05 \x01(\tH\x00R\x10mountPropagation\x88\x01\x01\x12\"\n" +
-	"\rsub_path_expr\x18\x06 \x01(\tR\vsubPathExpr\x12w\n" +
-	"\x13recursive_read_only\x18\a \x01(\tBB\xc2\xda\x18>:<submounts are as they are: mount options are not applied yetH\x01R\x11recursiveReadOnly\x88\x01\x01\x12r\n" +
-	"\x12bind_mount_options\x18\b \x03(\tBD\xc2\xda\x18@\x18\x01:<submounts are as they are: mount options are not applied yetR\x10bindMountOptionsB\x14\n" +
+	"\rsub_path_expr\x18\x06 \x01(\tR\vsubPathExpr\x123\n" +
+	"\x13recursive_read_only\x18\a \x01(\tH\x01R\x11recursiveReadOnly\x88\x01\x01\x124\n" +
+	"\x12bind_mount_options\x18\b \x03(\tB\x06\xc2\xda\x18\x02\x18\x01R\x10bindMountOptionsB\x14\n" +
 	"\x12_mount_propagationB\x16\n" +
 	"\x14_recursive_read_only\"C\n" +
 	"\fVolumeDevice\x12\x12\n" +
