@@ -30,6 +30,7 @@ func TestClusterOnBareHosts(t *testing.T) {
 		{"install", c.checkInstall},
 		{"second run", c.checkSecondRun},
 		{"access", c.checkAccess},
+		{"tokens", c.checkTokens},
 		{"upgrade", c.checkUpgrade},
 		{"certificates", c.checkCertificates},
 		{"restore", c.checkRestore},
@@ -361,6 +362,7 @@ func (c *installed) checkRestore() {
 		c.sameContainers("restore", before)
 		c.reach("--count", "10")
 	}
+	c.checkTokens()
 	// What agents watch is the restored cluster: it makes and ends pods.
 	c.mustXebec(20*time.Second, "scale", "deployment/echo", "--replicas=4")
 	c.mustXebec(2*time.Minute, "rollout", "status", "deployment/echo", "--timeout=110s")
@@ -416,6 +418,7 @@ func (c *installed) checkLostMaster() {
 		c.t.Errorf("%s is no member with a vote:\n%s", lost.name, members)
 	}
 	c.checkUnchanged(lost.name)
+	c.checkTokens()
 }
 
 // checkNodes takes a node out, and in again.

@@ -29,6 +29,7 @@ type installed struct {
 	binaries   string
 	state      string
 	inventory  string
+	token      string // of the default account, made once
 }
 
 func needHosts(t *testing.T) {
@@ -253,6 +254,11 @@ func (c *installed) services() []process {
 func (c *installed) host(name string) *host {
 	i := slices.IndexFunc(c.hosts, func(h *host) bool { return h.name == name })
 	return c.hosts[i]
+}
+
+// named returns the hosts whose names begin with a word.
+func (c *installed) named(word string) []*host {
+	return slices.DeleteFunc(slices.Clone(c.hosts), func(h *host) bool { return !strings.HasPrefix(h.name, word) })
 }
 
 // all does something to every host at once.
