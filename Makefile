@@ -53,7 +53,7 @@ lint-hosts: ## playbooks, units and the Vagrantfile
 # UPDATE=1 writes the tables of docs/conformance.md anew.
 conformance: ## manifests that others wrote for Kubernetes, of the directory CORPUS; as root, to run them too
 	@[[ -d "$(CORPUS)" ]] || { echo "name a directory of manifests: make conformance CORPUS=DIR" >&2; exit 1; }
-	CORPUS=$(abspath $(CORPUS)) go test -count=1 -timeout $(TEST_TIMEOUT) $(TEST_FLAGS) -run 'TestCorpus|TestDocumentation' ./tests/conformance $(if $(UPDATE),-update)
+	CORPUS=$(abspath $(CORPUS)) go test -count=1 -timeout $(TEST_TIMEOUT) $(TEST_FLAGS) -run 'TestCorpus|TestDocumentation|TestEveryExample' ./tests/conformance $(if $(UPDATE),-update)
 
 bench: ## figures, printed beside Kubernetes'; BENCH='-run gets' for some of them, as root for the datapath's
 	hack/deps.sh bench

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -332,15 +333,31 @@ func endpoints(service string, ready int) check {
 	}}
 }
 
-// singleStack checks that a service has one address, of IPv4, and says so.
-func singleStack(service string) check {
-	return check{what: service + " has an IPv4 address", is: func(ctx context.Context, s *stage) error {
+// families checks that a service has an address of each family, in that order.
+func families(service string, want ...string) check {
+	return check{what: service + " has addresses of " + strings.Join(want, " and "), is: func(ctx context.Context, s *stage) error {
 		svc, err := client.Get[*corev1.Service](ctx, s.api, s.namespace, service)
 		if err != nil {
 			return err
 		}
-		if spec := svc.GetSpec(); len(spec.GetClusterIps()) != 1 || !slices.Equal(spec.GetIpFamilies(), []string{"IPv4"}) {
+		if spec := svc.GetSpec(); len(spec.GetClusterIps()) != len(want) || !slices.Equal(spec.GetIpFamilies(), want) {
 			return fmt.Errorf("its spec is %s", prototext.MarshalOptions{}.Format(spec))
+		}
+		return nil
+	}}
+}
+
+// answers calls a service by each of its addresses from the pod caller.
+func answers(service string) check {
+	return check{what: service + " is called by each of its addresses", is: func(ctx context.Context, s *stage) error {
+		svc, err := client.Get[*corev1.Service](ctx, s.api, s.namespace, service)
+		if err != nil {
+			return err
+		}
+		for _, address := range svc.GetSpec().GetClusterIps() {
+			if err := calls("http://"+net.JoinHostPort(address, "80"), "Welcome to nginx").is(ctx, s); err != nil {
+				return err
+			}
 		}
 		return nil
 	}}

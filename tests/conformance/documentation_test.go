@@ -36,8 +36,8 @@ func TestDocumentation(t *testing.T) {
 		t.Skip("a lab needs root")
 	}
 	launched := launch(t)
-	for _, trial := range trials {
-		t.Run(strings.TrimSuffix(trial.files[0], ".yaml"), func(t *testing.T) {
+	for _, trial := range allTrials() {
+		t.Run(trial.name(), func(t *testing.T) {
 			t.Parallel()
 			s := *launched
 			if s.namespace = trial.namespace; s.namespace == "" {
@@ -81,6 +81,11 @@ func (s *stage) run(ctx context.Context, dir string, trial trial) error {
 			return err
 		}
 	}
+	for _, check := range trial.first {
+		if err := check.await(ctx, s); err != nil {
+			return fmt.Errorf("before the manifests: %w", err)
+		}
+	}
 	if err := s.apply(ctx, dir, trial.files); err != nil {
 		return err
 	}
@@ -114,7 +119,7 @@ func launch(t *testing.T) *stage {
 	buildImages(t, archive)
 	options := lab.Options{
 		Name: "conf" + strings.ToLower(rand.Text()[:6]), StateDir: filepath.Join(dir, "lab"), BinDir: binaries,
-		Masters: 1, Nodes: 2, Ephemeral: true, ContextFile: filepath.Join(dir, "config"),
+		Masters: 1, Nodes: 2, DualStack: true, Ephemeral: true, ContextFile: filepath.Join(dir, "config"),
 	}
 	t.Cleanup(func() {
 		if err := lab.Down(context.Background(), lab.DownOptions{Name: options.Name, Purge: true}); err != nil {
@@ -141,5 +146,11 @@ func launch(t *testing.T) *stage {
 		t.Fatal(err)
 	}
 	fmt.Printf("%d images loaded in %.1f s\n", len(images), time.Since(began).Seconds())
+	around := *s
+	around.namespace = beyond
+	needNamespace(t, s.api, beyond)
+	if _, err := around.xebec(ctx, neighbours, "apply", "-f", "-"); err != nil {
+		t.Fatal(err)
+	}
 	return s
 }

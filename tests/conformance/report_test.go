@@ -134,12 +134,18 @@ func unservedKinds(all []finding) [][]string {
 // played is a row per trial of TestDocumentation.
 func played() [][]string {
 	var rows [][]string
-	for _, trial := range trials {
+	whats := func(checks []check) string {
 		var what []string
-		for _, check := range trial.checks {
+		for _, check := range checks {
 			what = append(what, strings.NewReplacer("\n", " ", "<", "&lt;").Replace(check.what))
 		}
-		cell := strings.Join(what, "; ")
+		return strings.Join(what, "; ")
+	}
+	for _, trial := range allTrials() {
+		cell := whats(trial.checks)
+		if len(trial.first) > 0 {
+			cell = "before: " + whats(trial.first) + "<br>then: " + cell
+		}
 		if trial.gap != "" {
 			cell = "**not yet: " + trial.gap + "** " + cell
 		}

@@ -1,5 +1,11 @@
 package conformance_test
 
+import (
+	"path"
+	"slices"
+	"strings"
+)
+
 // trial is a manifest, or several that belong together, with what its page of the documentation says of it.
 type trial struct {
 	// files are relative to the corpus for podinfo, and to its examples of the documentation for all others.
@@ -9,7 +15,9 @@ type trial struct {
 	// before are commands that the page has its reader run first.
 	before [][]string
 	// setup is a manifest of ours with what the page takes for granted.
-	setup  string
+	setup string
+	// first are checked before the files are applied.
+	first  []check
 	checks []check
 	// gap says why it does not work yet; empty when it works.
 	gap string
@@ -19,7 +27,23 @@ type trial struct {
 const (
 	// caller is a pod from which services are called.
 	caller = `{apiVersion: v1, kind: Pod, metadata: {name: caller}, spec: {terminationGracePeriodSeconds: 0, containers: [{name: caller, image: busybox, command: [sleep, "3600"]}]}}`
+	// myApp is behind the services of the pages on dual-stack.
+	myApp = caller + `
+---
+{apiVersion: v1, kind: Pod, metadata: {name: my-app, labels: {app: MyApp}}, spec: {terminationGracePeriodSeconds: 0, containers: [{name: nginx, image: "nginx:1.14.2"}]}}`
 )
+
+// allTrials are those of every file.
+func allTrials() []trial { return slices.Concat(trials, policyTrials) }
+
+// name is the trial's name among tests.
+func (t trial) name() string {
+	name := strings.TrimSuffix(t.files[0], ".yaml")
+	for _, file := range t.files[1:] {
+		name += "+" + strings.TrimSuffix(path.Base(file), ".yaml")
+	}
+	return name
+}
 
 func command(words ...string) []string { return words }
 
@@ -70,6 +94,8 @@ var trials = []trial{
 	{files: []string{"pods/storage/projected.yaml"}, before: [][]string{command("create", "secret", "generic", "user", "--from-literal=username=admin"),
 		command("create", "secret", "generic", "pass", "--from-literal=password=1f2d1e2e67df")},
 		checks: []check{ready("test-projected-volume"), runs("test-projected-volume", "", "ls /projected-volume", "password\nusername")}},
+	{files: []string{"pods/pod-projected-svc-token.yaml"}, setup: `{apiVersion: v1, kind: ServiceAccount, metadata: {name: build-robot}}`,
+		checks: []check{ready("nginx"), runs("nginx", "", "cut -d. -f2 /var/run/secrets/tokens/vault-token | tr _- /+ | base64 -d 2>/dev/null", `"aud":["vault"]`, ":build-robot")}},
 
 	// Values from the pod itself and from secrets.
 	{files: []string{"pods/inject/dapi-envars-container.yaml"}, checks: []check{logs("dapi-envars-resourcefieldref", "1\n1\n33554432\n67108864")}},
@@ -131,7 +157,11 @@ var trials = []trial{
 	{files: []string{"service/networking/run-my-nginx.yaml", "service/networking/nginx-svc.yaml"}, setup: caller, checks: []check{available("my-nginx", 2), calls("http://my-nginx", "Welcome to nginx"), endpoints("my-nginx", 2)}},
 	{files: []string{"service/networking/nginx-secure-app.yaml", "service/networking/curlpod.yaml"}, setup: caller, before: [][]string{nginxSecret, nginxConfig},
 		checks: []check{available("my-nginx", 1), available("curl-deployment", 1), calls("http://my-nginx:8080", "Welcome to nginx")}},
-	{files: []string{"service/networking/dual-stack-preferred-svc.yaml"}, checks: []check{singleStack("my-service")}},
+	{files: []string{"service/networking/dual-stack-default-svc.yaml"}, setup: myApp, checks: []check{families("my-service", "IPv4"), answers("my-service")}},
+	{files: []string{"service/networking/dual-stack-preferred-svc.yaml"}, setup: myApp, checks: []check{families("my-service", "IPv4", "IPv6"), answers("my-service")}},
+	{files: []string{"service/networking/dual-stack-preferred-ipfamilies-svc.yaml"}, setup: myApp, checks: []check{families("my-service", "IPv6", "IPv4"), answers("my-service")}},
+	{files: []string{"service/networking/dual-stack-ipfamilies-ipv6.yaml"}, setup: myApp, checks: []check{families("my-service", "IPv6"), answers("my-service")}},
+	{files: []string{"service/networking/dual-stack-prefer-ipv6-lb-svc.yaml"}, setup: myApp, checks: []check{families("my-service", "IPv6", "IPv4"), answers("my-service")}},
 	{files: []string{"application/deployment.yaml", "application/deployment-update.yaml", "application/deployment-scale.yaml"}, checks: []check{available("nginx-deployment", 4), count("app=nginx", 4)}},
 	{files: []string{"application/simple_deployment.yaml", "application/update_deployment.yaml"}, checks: []check{available("nginx-deployment", 1)}},
 	{files: []string{"application/deployment-patch.yaml"}, checks: []check{available("patch-demo", 2),
