@@ -95,10 +95,8 @@ func (r *report) podsOnNode(n *corev1.Node, pods []*corev1.Pod) {
 	sum := map[string]*resource.Quantity{}
 	request := func(p *corev1.Pod, name string) string {
 		var total resource.Quantity
-		for _, c := range p.GetSpec().GetContainers() {
-			if q, err := kind.Amount(c.GetResources().GetRequests()[name]); err == nil {
-				total.Add(q)
-			}
+		if all, err := kind.PodRequests(p.GetSpec()); err == nil {
+			total = all[name]
 		}
 		if sum[name] == nil {
 			sum[name] = &resource.Quantity{}

@@ -61,6 +61,8 @@ func (r *report) pod(p *corev1.Pod) {
 	})
 	conditions(r, status.GetConditions())
 	r.volumes(spec.GetVolumes())
+	r.quantities("Limits of the Pod", spec.GetResources().GetLimits())
+	r.quantities("Requests of the Pod", spec.GetResources().GetRequests())
 	r.field("QoS Class", orNone(status.GetQosClass()))
 	r.list("Node-Selectors", lines(spec.GetNodeSelector(), "="))
 	var tolerations []string

@@ -51,6 +51,12 @@ func pod(name string, priority int32, used int64, requests map[string]string) Po
 	}, used}
 }
 
+// whole makes a pod that asks for memory as a whole.
+func whole(p Pod, memory string) Pod {
+	p.Spec.Resources = &corev1.ResourceRequirements{Requests: map[string]*metav1.Quantity{"memory": {String_: memory}}}
+	return p
+}
+
 func TestRank(t *testing.T) {
 	const mi = 1 << 20
 	for _, tt := range []struct {
@@ -68,6 +74,9 @@ func TestRank(t *testing.T) {
 		{"then by what is used beyond the requests", MemoryAvailable, []Pod{
 			pod("a", 0, 100*mi, map[string]string{"memory": "90Mi"}), pod("b", 0, 50*mi, map[string]string{"memory": "10Mi"}), pod("c", 0, 30*mi, nil),
 		}, "b c a"},
+		{"what a pod asks for as a whole counts", MemoryAvailable, []Pod{
+			whole(pod("whole", 0, 500*mi, map[string]string{"memory": "1Mi"}), "600Mi"), pod("beyond", 0, 20*mi, map[string]string{"memory": "10Mi"}),
+		}, "beyond whole"},
 		{"critical pods never", MemoryAvailable, []Pod{pod("critical", criticalPriority, 900*mi, nil), pod("other", 0, 1*mi, nil)}, "other"},
 		{"processes: by priority and number", PIDAvailable, []Pod{pod("few", 0, 3, nil), pod("many", 0, 90, nil), pod("dear", 10, 200, nil)}, "many few dear"},
 		{"disk: by requests too", NodeFSAvailable, []Pod{

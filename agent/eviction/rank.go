@@ -7,8 +7,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
-	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
 // criticalPriority is the least priority of pods that are never evicted: the node would be worth nothing without them.
@@ -45,27 +45,14 @@ func sign(over int64) int {
 	return 0
 }
 
-// requested is what a pod's containers that run at the same time ask for.
+// requested is what a pod asks for of a resource.
 func requested(spec *corev1.PodSpec, name string) int64 {
-	var sum, most, side int64
-	for _, c := range spec.GetContainers() {
-		sum += value(c.GetResources().GetRequests()[name])
-	}
-	for _, c := range spec.GetInitContainers() {
-		most = max(most, side+value(c.GetResources().GetRequests()[name]))
-		if c.GetRestartPolicy() == "Always" {
-			side += value(c.GetResources().GetRequests()[name])
-		}
-	}
-	return max(sum+side, most) + value(spec.GetOverhead()[name])
-}
-
-func value(q *metav1.Quantity) int64 {
-	v, err := resource.ParseQuantity(q.GetString_())
+	all, err := kind.PodRequests(spec)
 	if err != nil {
 		return 0
 	}
-	return v.Value()
+	q := all[name]
+	return q.Value()
 }
 
 // message says why a pod was evicted.

@@ -219,6 +219,9 @@ func resourceValue(ref *corev1.ResourceFieldSelector, c *corev1.Container, s sur
 	}
 	q := quantity(list[name])
 	if q.IsZero() && sort == "limits" {
+		q = quantity(limitOf(s.pod, c, name))
+	}
+	if q.IsZero() && sort == "limits" {
 		switch name {
 		case "cpu":
 			q = *resource.NewMilliQuantity(s.milliCPU, resource.DecimalSI)

@@ -120,6 +120,37 @@ func TestResize(t *testing.T) {
 	n.cluster.mu.Unlock()
 }
 
+// TestPodLevelResources bounds a pod as a whole: its containers share what there is, and one that takes too much ends.
+func TestPodLevelResources(t *testing.T) {
+	n := start(t)
+	uid := n.create(pod("whole", "until test -e /dev/shm/go; do sleep 0.02; done; x=0123456789abcdef; while true; do x=$x$x; done", func(p *corev1.Pod) {
+		p.Spec.RestartPolicy = "Never"
+		p.Spec.Containers = append(p.Spec.Containers, container("small", "sleep 3600"))
+		p.Spec.Containers[1].Resources = &corev1.ResourceRequirements{Limits: amounts("100m", "16Mi")}
+		p.Spec.Resources = &corev1.ResourceRequirements{Limits: amounts("500m", "64Mi"), Requests: amounts("500m", "64Mi")}
+	}))
+	p := n.until(uid, "it runs", kind.IsPodReady)
+	if p.Status.QosClass != "Guaranteed" {
+		t.Errorf("its class is %s", p.Status.QosClass)
+	}
+	for cgroup, want := range map[string]string{
+		"": "67108864 50000", "/" + runtime.ID(uid, "main", 0): "67108864 50000", "/" + runtime.ID(uid, "small", 0): "16777216 10000",
+	} {
+		if got := n.bounds("pod" + uid + cgroup); got != want {
+			t.Errorf("bounds of %q are %q, not %q", cgroup, got, want)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(n.daemon.Dir, "pods", uid, "ns/shm/go"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p = n.until(uid, "the container that took too much has ended", func(p *corev1.Pod) bool { return status(p).GetState().GetTerminated() != nil })
+	if e := status(p).GetState().GetTerminated(); e.GetReason() != "OOMKilled" || p.Status.ContainerStatuses[1].GetState().GetRunning() == nil {
+		t.Errorf("status is %v", p.Status)
+	}
+	n.delete(uid)
+	n.untilGone(uid)
+}
+
 // TestResizeByRestart changes a resource for which the container wants to be restarted.
 func TestResizeByRestart(t *testing.T) {
 	n := start(t)

@@ -5,9 +5,12 @@ import (
 	"os"
 	"path/filepath"
 
+	"k8s.io/apimachinery/pkg/api/resource"
+
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
 // containerConfig is the coming attempt as the runtime wants it. The error wraps errConfig when the spec refers to what
@@ -68,15 +71,46 @@ func resources(pod *corev1.Pod, c *corev1.Container, nodeMemory int64) runtime.R
 	if memory == nil {
 		memory = limits["memory"]
 	}
-	request, limit, asked, mem := quantity(cpu), quantity(limits["cpu"]), quantity(memory), quantity(limits["memory"])
+	request, asked := quantity(cpu), quantity(memory)
+	limit, mem := quantity(limitOf(pod, c, "cpu")), quantity(limitOf(pod, c, "memory"))
 	return runtime.Resources{
 		MilliCPURequest: request.MilliValue(), MilliCPULimit: limit.MilliValue(), MemoryLimit: mem.Value(), MemoryRequest: asked.Value(),
-		OOMScoreAdj: oomScoreAdj(kind.PodQOS(pod.GetSpec()), memory, nodeMemory),
+		OOMScoreAdj: oomScoreAdj(kind.PodQOS(pod.GetSpec()), asked.Value()+spareMemory(pod), nodeMemory),
 	}
 }
 
-// podResources bounds what all of a pod's containers use together: the sum of those that run at the same time. Where one
-// of them has no limit the pod has none.
+// limitOf is what a container may use of a resource: what it says, or else all that the pod as a whole may. It is nil when
+// neither says anything.
+func limitOf(pod *corev1.Pod, c *corev1.Container, name string) *metav1.Quantity {
+	if own := c.GetResources().GetLimits()[name]; own != nil {
+		return own
+	}
+	return pod.GetSpec().GetResources().GetLimits()[name]
+}
+
+// spareMemory is each container's share of the memory that the pod as a whole asks for beyond what its containers do.
+func spareMemory(pod *corev1.Pod) int64 {
+	spec := pod.GetSpec()
+	whole, n := quantity(spec.GetResources().GetRequests()["memory"]), int64(len(spec.GetContainers()))
+	spare := whole.Value()
+	for _, c := range spec.GetInitContainers() {
+		if sidecar(c) {
+			q := quantity(c.GetResources().GetRequests()["memory"])
+			spare, n = spare-q.Value(), n+1
+		}
+	}
+	for _, c := range spec.GetContainers() {
+		q := quantity(c.GetResources().GetRequests()["memory"])
+		spare -= q.Value()
+	}
+	if n == 0 {
+		return 0
+	}
+	return max(spare, 0) / n
+}
+
+// podResources bounds what all of a pod's containers use together: by what the pod says of itself, or else by the sum of
+// those that run at the same time. Where one of them has no limit the pod has none.
 func podResources(pod *corev1.Pod) runtime.Resources {
 	var sum, most runtime.Resources
 	bounded := func(total *int64, limit int64) {
@@ -110,13 +144,23 @@ func podResources(pod *corev1.Pod) runtime.Resources {
 	}
 	sum.MilliCPURequest, sum.MemoryRequest = sum.MilliCPURequest+side.MilliCPURequest, sum.MemoryRequest+side.MemoryRequest
 	sum.MilliCPULimit, sum.MemoryLimit = both(sum.MilliCPULimit, side.MilliCPULimit), both(sum.MemoryLimit, side.MemoryLimit)
-	overhead := pod.GetSpec().GetOverhead()
-	cpu, memory := quantity(overhead["cpu"]), quantity(overhead["memory"])
 	out := runtime.Resources{
-		MilliCPURequest: max(sum.MilliCPURequest, most.MilliCPURequest) + cpu.MilliValue(),
-		MemoryRequest:   max(sum.MemoryRequest, most.MemoryRequest) + memory.Value(),
-		MilliCPULimit:   larger(sum.MilliCPULimit, most.MilliCPULimit), MemoryLimit: larger(sum.MemoryLimit, most.MemoryLimit),
+		MilliCPURequest: max(sum.MilliCPURequest, most.MilliCPURequest), MemoryRequest: max(sum.MemoryRequest, most.MemoryRequest),
+		MilliCPULimit: larger(sum.MilliCPULimit, most.MilliCPULimit), MemoryLimit: larger(sum.MemoryLimit, most.MemoryLimit),
 	}
+	whole := pod.GetSpec().GetResources()
+	said := func(bound *int64, q *metav1.Quantity, value func(*resource.Quantity) int64) {
+		if q != nil {
+			v := quantity(q)
+			*bound = value(&v)
+		}
+	}
+	said(&out.MilliCPURequest, whole.GetRequests()["cpu"], (*resource.Quantity).MilliValue)
+	said(&out.MemoryRequest, whole.GetRequests()["memory"], (*resource.Quantity).Value)
+	said(&out.MilliCPULimit, whole.GetLimits()["cpu"], (*resource.Quantity).MilliValue)
+	said(&out.MemoryLimit, whole.GetLimits()["memory"], (*resource.Quantity).Value)
+	cpu, memory := quantity(pod.GetSpec().GetOverhead()["cpu"]), quantity(pod.GetSpec().GetOverhead()["memory"])
+	out.MilliCPURequest, out.MemoryRequest = out.MilliCPURequest+cpu.MilliValue(), out.MemoryRequest+memory.Value()
 	if out.MilliCPULimit > 0 {
 		out.MilliCPULimit += cpu.MilliValue()
 	}

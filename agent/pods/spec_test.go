@@ -27,6 +27,7 @@ func TestPodResources(t *testing.T) {
 	for name, c := range map[string]struct {
 		init, main []*corev1.Container
 		overhead   map[string]*metav1.Quantity
+		whole      *corev1.ResourceRequirements
 		want       runtime.Resources
 	}{
 		"nothing":          {main: []*corev1.Container{asks("", "", "")}, want: runtime.Resources{MilliCPULimit: -1, MemoryLimit: -1}},
@@ -38,12 +39,44 @@ func TestPodResources(t *testing.T) {
 			want: runtime.Resources{MilliCPURequest: 1100, MilliCPULimit: 2200, MemoryRequest: 9 << 20, MemoryLimit: 9 << 20}},
 		"overhead": {main: []*corev1.Container{asks("100m", "1", "1Mi")}, overhead: map[string]*metav1.Quantity{"cpu": {String_: "10m"}, "memory": {String_: "1Mi"}},
 			want: runtime.Resources{MilliCPURequest: 110, MilliCPULimit: 1010, MemoryRequest: 2 << 20, MemoryLimit: 2 << 20}},
+		"as a whole": {main: []*corev1.Container{asks("100m", "", ""), asks("", "", "")}, whole: asks("1", "2", "8Mi").Resources,
+			want: runtime.Resources{MilliCPURequest: 1000, MilliCPULimit: 2000, MemoryLimit: 8 << 20}},
+		"partly as a whole": {main: []*corev1.Container{asks("100m", "1", "1Mi")}, whole: asks("", "", "8Mi").Resources,
+			overhead: map[string]*metav1.Quantity{"cpu": {String_: "10m"}, "memory": {String_: "1Mi"}},
+			want:     runtime.Resources{MilliCPURequest: 110, MilliCPULimit: 1010, MemoryRequest: 2 << 20, MemoryLimit: 9 << 20}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			pod := &corev1.Pod{Spec: &corev1.PodSpec{InitContainers: c.init, Containers: c.main, Overhead: c.overhead}}
+			pod := &corev1.Pod{Spec: &corev1.PodSpec{InitContainers: c.init, Containers: c.main, Overhead: c.overhead, Resources: c.whole}}
 			if got := podResources(pod); got != c.want {
 				t.Errorf("got %+v, want %+v", got, c.want)
 			}
 		})
+	}
+}
+
+// TestWithinPod looks at what containers get of what the pod as a whole may use and asks for.
+func TestWithinPod(t *testing.T) {
+	list := func(cpu, memory string) map[string]*metav1.Quantity {
+		return map[string]*metav1.Quantity{"cpu": {String_: cpu}, "memory": {String_: memory}}
+	}
+	own := &corev1.Container{Name: "own", Resources: &corev1.ResourceRequirements{Requests: list("100m", "256Mi"), Limits: list("500m", "512Mi")}}
+	none := &corev1.Container{Name: "none"}
+	pod := &corev1.Pod{Spec: &corev1.PodSpec{
+		Containers: []*corev1.Container{own, none}, Resources: &corev1.ResourceRequirements{Requests: list("1", "512Mi"), Limits: list("2", "1Gi")},
+	}}
+	for c, want := range map[*corev1.Container]runtime.Resources{
+		// Each has half of the 256Mi that are asked for beyond what containers ask for.
+		own:  {MilliCPURequest: 100, MilliCPULimit: 500, MemoryRequest: 256 << 20, MemoryLimit: 512 << 20, OOMScoreAdj: 625},
+		none: {MilliCPULimit: 2000, MemoryLimit: 1 << 30, OOMScoreAdj: 875},
+	} {
+		if got := resources(pod, c, 1<<30); got != want {
+			t.Errorf("%s: %+v, want %+v", c.GetName(), got, want)
+		}
+	}
+	for c, want := range map[*corev1.Container]string{own: "512", none: "1024"} {
+		got, err := resourceValue(&corev1.ResourceFieldSelector{Resource: "limits.memory", Divisor: &metav1.Quantity{String_: "1Mi"}}, c, surroundings{pod: pod, memoryBytes: 4 << 30})
+		if err != nil || got != want {
+			t.Errorf("%s is told a limit of %s Mi, %v", c.GetName(), got, err)
+		}
 	}
 }

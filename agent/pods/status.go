@@ -10,7 +10,6 @@ import (
 
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
-	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
 // Phases and reasons, as Kubernetes names them.
@@ -313,13 +312,12 @@ func formatList(names []string) string {
 
 // oomScoreAdj orders containers for the kernel when the node's memory runs out: those without requests go first, then
 // those that asked for the smallest share. The score is never below 0.
-func oomScoreAdj(qos string, request *metav1.Quantity, nodeMemory int64) int {
+func oomScoreAdj(qos string, request, nodeMemory int64) int {
 	switch {
 	case qos == "BestEffort":
 		return 1000
 	case qos == "Guaranteed" || nodeMemory <= 0:
 		return 0
 	}
-	q := quantity(request)
-	return int(min(max(1000-1000*q.Value()/nodeMemory, 2), 999))
+	return int(min(max(1000-1000*request/nodeMemory, 2), 999))
 }

@@ -137,11 +137,12 @@ func TestStatusIsStable(t *testing.T) {
 
 func TestOOMScore(t *testing.T) {
 	for _, c := range []struct {
-		class, request string
-		want           int
-	}{{"BestEffort", "", 1000}, {"Guaranteed", "1Gi", 0}, {"Burstable", "1Gi", 500}, {"Burstable", "2Gi", 2}, {"Burstable", "", 999}} {
-		if got := oomScoreAdj(c.class, &metav1.Quantity{String_: c.request}, 2<<30); got != c.want {
-			t.Errorf("%s requesting %q: %d, want %d", c.class, c.request, got, c.want)
+		class   string
+		request int64
+		want    int
+	}{{"BestEffort", 0, 1000}, {"Guaranteed", 1 << 30, 0}, {"Burstable", 1 << 30, 500}, {"Burstable", 2 << 30, 2}, {"Burstable", 0, 999}} {
+		if got := oomScoreAdj(c.class, c.request, 2<<30); got != c.want {
+			t.Errorf("%s requesting %d: %d, want %d", c.class, c.request, got, c.want)
 		}
 	}
 }

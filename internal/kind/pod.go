@@ -67,7 +67,9 @@ var (
 		checkUpdate: checkPodUpdate,
 		checkStatus: checkPodStatus,
 		create:      createPod,
-		warn:        func(p *corev1.Pod) []string { return warnPod(nil, p.GetMetadata()) },
+		// An applied manifest does not name what was added at first.
+		update: func(p, _ *corev1.Pod) { copeWithPressure(p) },
+		warn:   func(p *corev1.Pod) []string { return warnPod(nil, p.GetMetadata()) },
 	}
 	podColumns = []Column{
 		column("READY", podReady),
@@ -131,6 +133,7 @@ func defaultPod(p *corev1.Pod) {
 }
 
 func createPod(p *corev1.Pod) {
+	copeWithPressure(p)
 	p.Status = &corev1.PodStatus{Phase: PodPending, QosClass: PodQOS(p.GetSpec())}
 	if len(p.GetSpec().GetSchedulingGates()) > 0 {
 		p.Status.Conditions = []*corev1.PodCondition{{
@@ -138,38 +141,6 @@ func createPod(p *corev1.Pod) {
 			LastTransitionTime: p.GetMetadata().GetCreationTimestamp(),
 		}}
 	}
-}
-
-// PodQOS is the pod's quality of service: Guaranteed when every container has a limit of CPU and memory and requests as
-// much, BestEffort when none asks for anything, Burstable otherwise. Requests that are left out count as the limits, so
-// it may be asked before defaulting.
-func PodQOS(s *corev1.PodSpec) string {
-	guaranteed, any := true, false
-	for _, c := range slices.Concat(s.GetInitContainers(), s.GetContainers()) {
-		limits, requests := c.GetResources().GetLimits(), c.GetResources().GetRequests()
-		for _, name := range []string{ResourceCPU, ResourceMemory} {
-			limit, err1 := Amount(limits[name])
-			request, err2 := Amount(requests[name])
-			if requests[name] == nil {
-				request = limit
-			}
-			if err1 != nil || err2 != nil {
-				guaranteed = false
-				continue
-			}
-			any = any || !limit.IsZero() || !request.IsZero()
-			if limit.IsZero() || limit.Cmp(request) != 0 {
-				guaranteed = false
-			}
-		}
-	}
-	switch {
-	case !any:
-		return QOSBestEffort
-	case guaranteed:
-		return QOSGuaranteed
-	}
-	return QOSBurstable
 }
 
 func podReady(p *corev1.Pod) string {

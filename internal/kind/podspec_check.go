@@ -30,6 +30,7 @@ func (c *checker) podSpec(p *field.Path, s *corev1.PodSpec) {
 	}
 	volumes := c.volumes(p.Child("volumes"), s.GetVolumes())
 	c.containers(p, s, volumes)
+	c.podResources(p, s)
 
 	c.oneOf(p.Child("restartPolicy"), s.GetRestartPolicy(), RestartAlways, RestartOnFailure, RestartNever)
 	c.notNegative(p.Child("terminationGracePeriodSeconds"), s.GetTerminationGracePeriodSeconds())

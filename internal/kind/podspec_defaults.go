@@ -75,6 +75,7 @@ func defaultPodSpec(at **corev1.PodSpec) {
 	for _, c := range s.GetContainers() {
 		defaultContainer(c, s.GetHostNetwork())
 	}
+	defaultPodResources(s)
 	for _, e := range s.GetEphemeralContainers() {
 		defaultEphemeral(e)
 	}

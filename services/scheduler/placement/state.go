@@ -5,6 +5,7 @@ package placement
 
 import (
 	"fmt"
+	"maps"
 
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -99,8 +100,8 @@ func NewPod(p *corev1.Pod) (*Pod, error) {
 	return out, nil
 }
 
-// podRequests is what a pod asks for: its containers together, or its largest init container if that is more, and its
-// overhead, as Kubernetes counts. A container that is being resized counts for what it asks for or for what its node has
+// podRequests is what a pod asks for, as Kubernetes counts: what it says itself, or else its containers and sidecars
+// together, or its largest init container if that is more; and its overhead. A container that is being resized counts for what it asks for or for what its node has
 // granted it, whichever is more; only for the latter where the node can never grant the former.
 func podRequests(p *corev1.Pod) (Resources, error) {
 	spec := p.GetSpec()
@@ -126,15 +127,30 @@ func podRequests(p *corev1.Pod) (Resources, error) {
 		}
 		total.add(r, 1)
 	}
+	// An init container runs beside the sidecars before it; sidecars run on beside the others.
+	side, most := Resources{}, Resources{}
 	for _, c := range spec.GetInitContainers() {
 		r, err := amounts(c.GetResources().GetRequests())
 		if err != nil {
 			return nil, fmt.Errorf("init container %s: %w", c.GetName(), err)
 		}
+		r.add(side, 1)
 		for name, n := range r {
-			total[name] = max(total[name], n)
+			most[name] = max(most[name], n)
+		}
+		if c.GetRestartPolicy() == kind.RestartAlways {
+			side = r
 		}
 	}
+	total.add(side, 1)
+	for name, n := range most {
+		total[name] = max(total[name], n)
+	}
+	whole, err := amounts(spec.GetResources().GetRequests())
+	if err != nil {
+		return nil, fmt.Errorf("resources of the pod: %w", err)
+	}
+	maps.Copy(total, whole)
 	overhead, err := amounts(spec.GetOverhead())
 	if err != nil {
 		return nil, fmt.Errorf("overhead: %w", err)

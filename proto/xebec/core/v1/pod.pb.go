@@ -169,7 +169,8 @@ type PodSpec struct {
 	SchedulingGates []*PodSchedulingGate `protobuf:"bytes,38,rep,name=scheduling_gates,json=schedulingGates,proto3" json:"scheduling_gates,omitempty"`
 	// Claims for devices that containers can use.
 	ResourceClaims []*PodResourceClaim `protobuf:"bytes,39,rep,name=resource_claims,json=resourceClaims,proto3" json:"resource_claims,omitempty"`
-	// Resources for the pod as a whole, shared by its containers: cpu, memory and hugepages.
+	// Resources for the pod as a whole, shared by its containers: cpu, memory and hugepages. What is said here counts, not
+	// the sum of what the containers say; their requests together and each one's limit keep within it.
 	Resources *ResourceRequirements `protobuf:"bytes,40,opt,name=resources,proto3" json:"resources,omitempty"`
 	// Host name that the pod sees, over hostname and subdomain, without an effect on DNS. At most 64 characters. Not with
 	// hostNetwork or setHostnameAsFQDN.
@@ -1900,7 +1901,7 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x03Pod\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12*\n" +
 	"\x04spec\x18\x02 \x01(\v2\x16.xebec.core.v1.PodSpecR\x04spec\x120\n" +
-	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\x83\x1c\n" +
+	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\xd5\x1b\n" +
 	"\aPodSpec\x12=\n" +
 	"\avolumes\x18\x01 \x03(\v2\x15.xebec.core.v1.VolumeB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\avolumes\x12F\n" +
 	"\n" +
@@ -1947,8 +1948,8 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\n" +
 	"host_users\x18% \x01(\bB6\xc2\xda\x182:0pods do not get user namespaces of their own yetH\tR\thostUsers\x88\x01\x01\x12Y\n" +
 	"\x10scheduling_gates\x18& \x03(\v2 .xebec.core.v1.PodSchedulingGateB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x0fschedulingGates\x12\x84\x01\n" +
-	"\x0fresource_claims\x18' \x03(\v2\x1f.xebec.core.v1.PodResourceClaimB:\xc2\xda\x186\x18\x02\"\x04nameB,dynamic resource allocation is not supportedR\x0eresourceClaims\x12o\n" +
-	"\tresources\x18( \x01(\v2#.xebec.core.v1.ResourceRequirementsB,\xc2\xda\x18(:&only the resources of containers countR\tresources\x120\n" +
+	"\x0fresource_claims\x18' \x03(\v2\x1f.xebec.core.v1.PodResourceClaimB:\xc2\xda\x186\x18\x02\"\x04nameB,dynamic resource allocation is not supportedR\x0eresourceClaims\x12A\n" +
+	"\tresources\x18( \x01(\v2#.xebec.core.v1.ResourceRequirementsR\tresources\x120\n" +
 	"\x11hostname_override\x18) \x01(\tH\n" +
 	"R\x10hostnameOverride\x88\x01\x01\x12q\n" +
 	"\x10scheduling_group\x18+ \x01(\v2!.xebec.core.v1.PodSchedulingGroupB#\xc2\xda\x18\x1f:\x1dpods are scheduled one by oneR\x0fschedulingGroup\x12y\n" +

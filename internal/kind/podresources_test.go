@@ -1,0 +1,128 @@
+package kind_test
+
+import (
+	"maps"
+	"slices"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/xebec-project/xebec/internal/kind"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+func asks(requests, limits map[string]*metav1.Quantity) *corev1.ResourceRequirements {
+	return &corev1.ResourceRequirements{Requests: requests, Limits: limits}
+}
+
+func TestPodResourcesChecks(t *testing.T) {
+	const at = "spec.resources."
+	testValidate(t, pod, []badCase[*corev1.Pod]{
+		{"names and amounts", func(p *corev1.Pod) {
+			p.Spec.Resources = asks(amounts("cpu", "2", "example.com/gpu", "1", "memory", "-1"), amounts("cpu", "1", "ephemeral-storage", "1Gi", "example.com/gpu", "1"))
+		}, []string{
+			at + `limits[ephemeral-storage]: Unsupported value: "ephemeral-storage": supported values: "cpu", "memory", "hugepages-<size>"`,
+			at + "limits[example.com/gpu]: Unsupported value", at + "requests[example.com/gpu]: Unsupported value",
+			at + `requests[memory]: Invalid value: "-1"`, at + `requests: Invalid value: "2": must be less than or equal to cpu limit of 1`,
+		}},
+		{"containers keep within it", func(p *corev1.Pod) {
+			p.Spec.Resources = asks(amounts("cpu", "1", "memory", "1Gi"), amounts("cpu", "2"))
+			side := &corev1.Container{Name: "side", Image: "i", RestartPolicy: proto.String("Always"), Resources: asks(amounts("cpu", "600m"), amounts("cpu", "3"))}
+			p.Spec.InitContainers = []*corev1.Container{side}
+			p.Spec.Containers[0].Resources = asks(amounts("cpu", "500m", "memory", "1Gi"), amounts("cpu", "2500m", "memory", "2Gi"))
+		}, []string{
+			at + `requests[cpu]: Invalid value: "1": must be greater than or equal to aggregate container requests of 1100m`,
+			`spec.initContainers[0].resources.limits[cpu]: Invalid value: "3": must be less than or equal to pod limits of 2`,
+			`spec.containers[0].resources.limits[cpu]: Invalid value: "2500m": must be less than or equal to pod limits of 2`,
+		}},
+	})
+}
+
+func TestPodResourcesDefaults(t *testing.T) {
+	for name, c := range map[string]struct {
+		whole, container, want *corev1.ResourceRequirements
+		class                  string
+		copes                  bool
+	}{
+		"nothing is said": {container: asks(amounts("cpu", "1"), nil), class: "Burstable", copes: true},
+		"limits alone":    {whole: asks(nil, amounts("cpu", "1", "memory", "1Gi")), want: asks(amounts("cpu", "1", "memory", "1Gi"), amounts("cpu", "1", "memory", "1Gi")), class: "Guaranteed", copes: true},
+		"containers ask": {whole: asks(nil, amounts("cpu", "1", "memory", "1Gi")), container: asks(amounts("cpu", "300m", "ephemeral-storage", "1Gi"), nil),
+			want: asks(amounts("cpu", "300m", "memory", "1Gi"), amounts("cpu", "1", "memory", "1Gi")), class: "Burstable", copes: true},
+		"requests alone": {whole: asks(amounts("cpu", "1"), nil), container: asks(amounts("memory", "64Mi"), nil), want: asks(amounts("cpu", "1", "memory", "64Mi"), nil), class: "Burstable", copes: true},
+		"empty":          {whole: asks(nil, nil), want: asks(nil, nil), class: "BestEffort"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := pod()
+			p.Spec.Resources, p.Spec.Containers[0].Resources = c.whole, c.container
+			k := kind.Of(p)
+			k.PrepareCreate(p)
+			k.Default(p)
+			if !proto.Equal(p.Spec.Resources, c.want) {
+				t.Errorf("%v, want %v", p.Spec.Resources, c.want)
+			}
+			if got := kind.PodQOS(p.Spec); got != c.class || p.Status.QosClass != got {
+				t.Errorf("class %s, in the status %s, want %s", got, p.Status.QosClass, c.class)
+			}
+			if errs := k.Validate(p); len(errs) > 0 {
+				t.Error(errs)
+			}
+			copes := func(p *corev1.Pod) int {
+				return len(slices.DeleteFunc(slices.Clone(p.Spec.Tolerations), func(t *corev1.Toleration) bool { return t.GetKey() != kind.TaintMemoryPressure }))
+			}
+			if got := copes(p); got > 1 || c.copes != (got == 1) {
+				t.Errorf("tolerations %v", p.Spec.Tolerations)
+			}
+			// An update that names no tolerations does not take it away, and another one does not add it twice.
+			for range 2 {
+				next := proto.CloneOf(p)
+				next.Spec.Tolerations = next.Spec.Tolerations[:0]
+				k.PrepareUpdate(next, p)
+				if got := copes(next); got != copes(p) {
+					t.Errorf("after an update tolerations %v", next.Spec.Tolerations)
+				}
+				if errs := k.ValidateUpdate(next, p); len(errs) > 0 {
+					t.Error(errs)
+				}
+				p = next
+			}
+			grown := proto.CloneOf(p)
+			grown.Spec.Resources = asks(amounts("cpu", "4"), nil)
+			if errs := k.ValidateUpdate(grown, p); len(errs) == 0 {
+				t.Error("resources of a pod as a whole were changed")
+			}
+		})
+	}
+}
+
+func TestPodRequests(t *testing.T) {
+	p := pod()
+	p.Spec.InitContainers = []*corev1.Container{
+		{Resources: asks(amounts("cpu", "900m"), nil)}, {RestartPolicy: proto.String("Always"), Resources: asks(amounts("cpu", "200m", "memory", "1Mi"), nil)},
+		{Resources: asks(amounts("cpu", "500m", "memory", "8Mi"), nil)},
+	}
+	p.Spec.Containers[0].Resources = asks(amounts("cpu", "300m"), nil)
+	p.Spec.Overhead = amounts("cpu", "10m")
+	text := func() map[string]string {
+		got, err := kind.PodRequests(p.Spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := map[string]string{}
+		for name, q := range got {
+			out[name] = q.String()
+		}
+		return out
+	}
+	if got := text(); !maps.Equal(got, map[string]string{"cpu": "910m", "memory": "9Mi"}) {
+		t.Error(got)
+	}
+	p.Spec.Resources = asks(amounts("cpu", "2"), nil)
+	if got := text(); !maps.Equal(got, map[string]string{"cpu": "2010m", "memory": "9Mi"}) {
+		t.Error(got)
+	}
+	p.Spec.Containers[0].Resources.Requests["cpu"].String_ = "much"
+	if _, err := kind.PodRequests(p.Spec); err == nil {
+		t.Error("a quantity that does not parse")
+	}
+}
