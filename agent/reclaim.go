@@ -43,7 +43,7 @@ func (a *Agent) evictor(m machine, rt *runtime.Runtime, set *pods.Set, r *regist
 	o := observer{machine: m, runtime: rt, set: set, stateDir: a.cfg.StateDir}
 	return eviction.New(eviction.Config{
 		Thresholds: thresholds, Every: evictEvery, Transition: a.cfg.Eviction.PressureTransitionPeriod, MaxGrace: a.cfg.Eviction.MaxPodGracePeriod,
-		Observe: o.observe, Pods: o.pods, Evict: set.Evict, Changed: r.setPressures, Log: a.log,
+		Observe: o.observe, Pods: o.pods, Evict: set.Evict, Changed: r.setPressures, Metrics: eviction.NewMetrics(a.metrics), Log: a.log,
 		Reclaim: func(ctx context.Context) error {
 			freed, err := collector.FreeUnused(ctx)
 			a.log.Info("Unused images were removed", zap.Int64("freed", freed))

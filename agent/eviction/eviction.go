@@ -35,6 +35,7 @@ type Config struct {
 	Evict func(uid, message string, grace time.Duration)
 	// Changed is told the conditions of the node whenever they change, and at first.
 	Changed func(map[Pressure]bool)
+	Metrics *Metrics
 	Log     *zap.Logger
 }
 
@@ -119,6 +120,7 @@ func (e *Evictor) step(ctx context.Context, now time.Time) error {
 	}
 	e.going, e.evicted = victim.GetMetadata().GetUid(), now
 	e.cfg.Evict(e.going, why, grace)
+	e.cfg.Metrics.evictions.WithLabelValues(string(t.Signal)).Inc()
 	return nil
 }
 

@@ -6,8 +6,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/xebec-project/xebec/internal/metrics"
+	"github.com/xebec-project/xebec/internal/metrics/metricstest"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -108,7 +111,9 @@ func TestSteps(t *testing.T) {
 	var graces []time.Duration
 	var pressures map[Pressure]bool
 	reclaimed := 0
+	registry := prometheus.NewRegistry()
 	e := New(Config{
+		Metrics:    NewMetrics(registry),
 		Thresholds: thresholds, Transition: time.Minute, MaxGrace: 7 * time.Second, Log: zap.NewNop(),
 		Observe: func(context.Context) (map[Signal]Observation, error) { return left, nil },
 		Pods:    func(context.Context, Signal) ([]Pod, error) { return append([]Pod(nil), pods...), nil },
@@ -162,4 +167,8 @@ func TestSteps(t *testing.T) {
 	expect("just before the transition period ends", "big small disk", true, true)
 	step(20*time.Second, 500, 500)
 	expect("after the transition period", "big small disk", false, false)
+	counted := metricstest.Values(t, registry, metrics.Evictions)
+	if counted["memory.available"] != 2 || counted["nodefs.available"] != 1 || counted["pid.available"] != 0 || len(counted) != len(signals) {
+		t.Errorf("counted %v", counted)
+	}
 }
