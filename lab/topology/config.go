@@ -96,6 +96,7 @@ func (s Spec) agentConfig(h Host) document {
 		"gateways":    gateways,
 		"tls":         h.tlsFiles("ca", "agent"),
 		"stateDir":    filepath.Join(h.Disk, "agent"),
+		"staticPods":  h.StaticPods(),
 		"cgroup":      "/" + h.Cgroup,
 		"containerd":  containerdSocket,
 		"clusterCIDR": s.families(s.ClusterCIDR, ClusterCIDR6),

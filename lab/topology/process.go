@@ -90,4 +90,7 @@ func (h Host) keyFile(name string) string       { return filepath.Join(h.etc(), 
 func (h Host) HostsFile() string    { return filepath.Join(h.etc(), "hosts") }
 func (h Host) ResolverFile() string { return filepath.Join(h.etc(), "resolv.conf") }
 
+// StaticPods is the directory of manifests that the machine, if it is a node, runs by itself. Who uses it makes it.
+func (h Host) StaticPods() string { return filepath.Join(h.Disk, "static-pods") }
+
 func (h Host) addrPort(port int) string { return h.Addr.String() + ":" + strconv.Itoa(port) }
