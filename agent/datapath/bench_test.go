@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/xebec-project/xebec/agent/datapath"
@@ -170,49 +169,4 @@ func threadTime() time.Duration {
 		panic(err)
 	}
 	return time.Duration(ts.Nano())
-}
-
-// BenchmarkNodePort makes TCP connections from a machine outside of the cluster,
-// in turns: to a pod's own address by its node, to a node port whose pod is on
-// that node, and to one whose pod is on another. Each asks one question. It
-// reports the medians.
-func BenchmarkNodePort(b *testing.B) {
-	w := newWire(b)
-	_, here := w.pod(0, "here")
-	_, there := w.pod(1, "there")
-	w.replace(0, outside("192.0.2.1:30080", datapath.TCP, here+":8080"), outside("192.0.2.1:30081", datapath.TCP, there+":8080"))
-	err := w.client.Do(func() error {
-		return netlink.RouteAdd(&netlink.Route{Dst: &net.IPNet{IP: net.IPv4(10, 244, 0, 0), Mask: net.CIDRMask(24, 32)}, Gw: net.IPv4(192, 0, 2, 1)})
-	})
-	if err != nil {
-		b.Fatal(err)
-	}
-	ways := []struct{ name, addr string }{{"direct", here + ":8080"}, {"local", "192.0.2.1:30080"}, {"remote", "192.0.2.1:30081"}}
-	took := make([][]time.Duration, len(ways))
-	err = w.client.Do(func() error {
-		for b.Loop() {
-			for i, way := range ways {
-				began := time.Now()
-				c, err := net.Dial("tcp4", way.addr)
-				if err != nil {
-					return err
-				}
-				_, err = askOn(c)
-				c.Close()
-				if err != nil {
-					return err
-				}
-				took[i] = append(took[i], time.Since(began))
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		b.Fatal(err)
-	}
-	for i, way := range ways {
-		slices.Sort(took[i])
-		b.ReportMetric(float64(took[i][len(took[i])/2].Microseconds()), way.name+"-us")
-		b.ReportMetric(float64(took[i][len(took[i])-1].Microseconds()), way.name+"-max-us")
-	}
 }

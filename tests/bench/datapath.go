@@ -15,15 +15,26 @@ type figures map[string]float64
 
 // datapath measures by one of the datapath's own benchmarks, which need root.
 func datapath(benchmark string, figure func(figures) (string, bool)) func(context.Context, *bench) (result, error) {
-	return benchmarkOf("agent/datapath", benchmark, figure)
+	return benchmarkOf("agent/datapath", benchmark, "2s", figure)
 }
 
-// benchmarkOf measures by a benchmark of a package.
-func benchmarkOf(of, benchmark string, figure func(figures) (string, bool)) func(context.Context, *bench) (result, error) {
+// once is datapath for a benchmark that makes as many calls as its figures need each time it runs.
+func once(benchmark string, figure func(figures) (string, bool)) func(context.Context, *bench) (result, error) {
+	return benchmarkOf("agent/datapath", benchmark, "1x", figure)
+}
+
+// benchmarkOf measures by a benchmark of a package that runs for a time, or as often as "1x" says.
+func benchmarkOf(of, benchmark, length string, figure func(figures) (string, bool)) func(context.Context, *bench) (result, error) {
 	return func(ctx context.Context, _ *bench) (result, error) {
 		pattern := "^" + strings.ReplaceAll(benchmark, "/", "$/^") + "$"
-		cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", pattern, "-benchtime", "2s", "-count", "1",
-			"github.com/xebec-project/xebec/"+of)
+		// The benchmark ends by itself before it is killed, which would leave its child running.
+		timeout := limit - 10*time.Second
+		if end, ok := ctx.Deadline(); ok {
+			timeout = max(time.Until(end)-10*time.Second, time.Second)
+		}
+		cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", pattern, "-benchtime", length, "-count", "1",
+			"-timeout", timeout.String(), "github.com/xebec-project/xebec/"+of)
+		cmd.WaitDelay = 5 * time.Second
 		output, err := cmd.CombinedOutput()
 		if err != nil {
 			return result{}, fmt.Errorf("%s: %w\n%s", benchmark, err, output)
@@ -33,7 +44,14 @@ func benchmarkOf(of, benchmark string, figure func(figures) (string, bool)) func
 		if !ok {
 			return result{}, fmt.Errorf("%s reported no figure:\n%s", benchmark, output)
 		}
-		return result{figure: text, notes: []string{line}}, nil
+		notes := []string{line}
+		for line := range strings.Lines(string(output)) {
+			if _, log, ok := strings.Cut(line, "_test.go:"); ok {
+				_, log, _ = strings.Cut(log, ": ")
+				notes = append(notes, log)
+			}
+		}
+		return result{figure: text, notes: notes}, nil
 	}
 }
 
@@ -67,18 +85,20 @@ func metric(unit string) func(figures) (string, bool) {
 	}
 }
 
-// shapes prints connections per second and their 99th percentile by each way that was measured.
-func shapes(f figures) (string, bool) {
-	var parts []string
-	for _, way := range []string{"direct", "cluster-ip", "iptables", "nft"} {
-		if rate, ok := f[way+"/s"]; ok {
-			parts = append(parts, fmt.Sprintf("%s %.0f/s, %.0f us", way, rate, f[way+"-p99-us"]))
+// ways prints calls or connections per second, and their 99th percentile, by each of some ways that was measured.
+func ways(names ...string) func(figures) (string, bool) {
+	return func(f figures) (string, bool) {
+		var parts []string
+		for _, way := range names {
+			if rate, ok := f[way+"/s"]; ok {
+				parts = append(parts, fmt.Sprintf("%s %.0f/s, %.0f us", strings.ReplaceAll(way, "-", " "), rate, f[way+"-p99-us"]))
+			}
 		}
+		return strings.Join(parts, "; "), len(parts) > 1
 	}
-	return strings.Join(parts, "; "), len(parts) > 1
 }
 
-func nodePorts(f figures) (string, bool) {
-	_, ok := f["remote-us"]
-	return fmt.Sprintf("%.0f us; %.0f us; %.0f us", f["direct-us"], f["local-us"], f["remote-us"]), ok
-}
+var (
+	connectWays  = ways("direct", "cluster-ip", "iptables", "nft")
+	nodePortWays = ways("direct", "maps-local", "maps-remote", "iptables-local", "iptables-remote", "nft-local", "nft-remote")
+)
