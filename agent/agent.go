@@ -170,8 +170,8 @@ func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
 	set := pods.New(pods.Config{
 		StateDir: filepath.Join(a.cfg.StateDir, "pods"), SeccompDir: filepath.Join(a.cfg.StateDir, "seccomp"), NodeName: a.cfg.Node, HostIP: stack.nodeIP, IPv6: stack.ipv6,
 		MemoryBytes: m.memoryBytes, MilliCPU: m.milliCPU, PodProcesses: a.cfg.PodPIDs, Admit: registrar.admit, Allocatable: m.grantable(), DNS: netip.MustParseAddr(a.cfg.ClusterDNS), ClusterDomain: a.cfg.ClusterDomain,
-		Drain: watch.drain, DrainTimeout: a.cfg.DrainTimeout,
-		Runtime: rt, Network: network{stack.pods, stack.enforcer}, Cluster: cluster{controlPlane{a.client, authv1.NewTokenServiceClient(a.conn)}, files}, Recorder: recorder{recorded}, Log: a.log,
+		Drain: watch.drain, DrainTimeout: a.cfg.DrainTimeout, Services: watch.servicesIn,
+		Runtime: rt, Network: network{stack.pods, stack.enforcer}, Cluster: cluster{controlPlane{a.client, authv1.NewTokenServiceClient(a.conn), rootCA{a.tls}}, files}, Recorder: recorder{recorded}, Log: a.log,
 	})
 	if err := set.Start(ctx); err != nil {
 		return err

@@ -20,6 +20,7 @@ import (
 type controlPlane struct {
 	c      *client.Client
 	tokens authv1.TokenServiceClient
+	root   rootCA
 }
 
 // Token implements pods.Cluster.
@@ -72,6 +73,9 @@ func (p controlPlane) Delete(ctx context.Context, pod *corev1.Pod) error {
 }
 
 func (p controlPlane) ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error) {
+	if name == kind.RootCAConfigMap {
+		return p.root.configMap(namespace), nil
+	}
 	return client.Get[*corev1.ConfigMap](ctx, p.c, namespace, name)
 }
 
@@ -82,6 +86,10 @@ func (p controlPlane) Secret(ctx context.Context, namespace, name string) (*core
 // Follow implements pods.Cluster. A watch that is refused, as when the pod is not yet known to be this node's, is tried
 // again by the informer.
 func (p controlPlane) Follow(ctx context.Context, kind, namespace, name string, changed func()) {
+	if isRootCA(kind, name) {
+		p.root.follow(ctx, changed)
+		return
+	}
 	if kind == "Secret" {
 		follow[*corev1.Secret](ctx, p.c, namespace, name, changed)
 		return

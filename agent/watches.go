@@ -76,11 +76,13 @@ func newWatches(conn grpc.ClientConnInterface, c *client.Client, node, stateDir 
 				n.Status = &corev1.NodeStatus{Addresses: n.Status.GetAddresses(), Conditions: readiness(n)}
 			}
 		}}),
-		pods:     client.NewInformer(c, client.InformerOptions[*corev1.Pod]{FieldSelector: "spec.nodeName=" + node, OnError: failed("pods")}),
-		services: client.NewInformer(c, client.InformerOptions[*corev1.Service]{OnError: failed("services"), Transform: slim[*corev1.Service]}),
-		slices:   client.NewInformer(c, client.InformerOptions[*discoveryv1.EndpointSlice]{OnError: failed("endpointslices"), Transform: slim[*discoveryv1.EndpointSlice]}),
-		changed:  make(chan struct{}, 1),
-		cidrs:    make(chan ranges, 1),
+		pods: client.NewInformer(c, client.InformerOptions[*corev1.Pod]{FieldSelector: "spec.nodeName=" + node, OnError: failed("pods")}),
+		services: client.NewInformer(c, client.InformerOptions[*corev1.Service]{
+			OnError: failed("services"), Transform: slim[*corev1.Service], Indexers: map[string]func(*corev1.Service) []string{byNamespace: namespaceOf},
+		}),
+		slices:  client.NewInformer(c, client.InformerOptions[*discoveryv1.EndpointSlice]{OnError: failed("endpointslices"), Transform: slim[*discoveryv1.EndpointSlice]}),
+		changed: make(chan struct{}, 1),
+		cidrs:   make(chan ranges, 1),
 	}
 	w.drain = drain.New(drain.Config{
 		Node: node, Endpoints: endpointsv1.NewEndpointsServiceClient(conn), Services: w.services, Slices: w.slices, Log: log,

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/xebec-project/xebec/internal/ipalloc"
 	"github.com/xebec-project/xebec/internal/pki"
 )
 
@@ -78,6 +79,7 @@ type issueOptions struct {
 	dir                          string
 	masters, etcd, nodes, admins []string
 	services                     []string
+	domain, serviceCIDR          string
 	renewal                      pki.Renewal
 }
 
@@ -101,6 +103,8 @@ func (s *shell) pkiIssueCommand() *cobra.Command {
 	flags.StringArrayVar(&o.admins, "admin", nil, "person who may do everything; may be repeated")
 	flags.StringSliceVar(&o.services, "services", []string{"apiserver", "auth", "gateway", "scheduler", "workloads", "nodes", "endpoints", "collector", "cloud"},
 		"services on every master")
+	flags.StringVar(&o.serviceCIDR, "service-cidr", "10.96.0.0/16", "addresses that services get: pods call the gateways at the first")
+	flags.StringVar(&o.domain, "cluster-domain", "cluster.local", "DNS domain of the cluster's services")
 	flags.DurationVar(&o.renewal.Before, "renew-before", 30*24*time.Hour, "replace certificates that end sooner than this")
 	flags.BoolVar(&o.renewal.Always, "renew-all", false, "replace all certificates")
 	return cmd
@@ -152,6 +156,13 @@ func (s *shell) issue(o issueOptions) error {
 	if err != nil {
 		return err
 	}
+	cidrs, err := ipalloc.ParseFamilies(o.serviceCIDR)
+	if err != nil {
+		return usagef("--service-cidr: %v", err)
+	}
+	if problems := validation.IsDNS1123Subdomain(o.domain); len(problems) > 0 {
+		return usagef("--cluster-domain %q: %s", o.domain, problems[0])
+	}
 	store, err := pki.OpenStore(o.dir)
 	if err != nil {
 		return fmt.Errorf("%w; 'xebec pki init' makes the authorities", err)
@@ -160,7 +171,11 @@ func (s *shell) issue(o issueOptions) error {
 	for _, h := range masters {
 		for _, service := range o.services {
 			dir, request := filepath.Join("hosts", h.name, service), pki.ServiceRequest(service, h.name, h.ips...)
-			i.pair(dir, "ca.crt", "tls", pki.ClusterAuthority, request)
+			own := request
+			if service == "gateway" {
+				own = pki.GatewayRequest(h.name, o.domain, ipalloc.First(cidrs[0]), h.ips...)
+			}
+			i.pair(dir, "ca.crt", "tls", pki.ClusterAuthority, own)
 			// Towards etcd every service is a client with a certificate of etcd's own authority.
 			i.pair(dir, "etcd-ca.crt", "etcd", pki.EtcdAuthority, request)
 		}

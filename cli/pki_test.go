@@ -48,6 +48,14 @@ func TestPKIIssuesForHostsOnce(t *testing.T) {
 			t.Errorf("%s is for %q, want %q", directory, user, want.user)
 		}
 	}
+	if code, out, errors := pkiRun(t, append(issue, "--service-cidr", "10.97.0.0/16")...); code != ExitOK || out != "issued hosts/m1/gateway/tls.crt: it was for other names\n" {
+		t.Errorf("issue for another range of services: %d\n%s%s", code, out, errors)
+	}
+	for flag, want := range map[string]string{"--service-cidr=10.97.0.0": "--service-cidr", "--cluster-domain=a_b": "--cluster-domain"} {
+		if code, _, errors := pkiRun(t, append(issue, flag)...); code != ExitUsage || !strings.Contains(errors, want) {
+			t.Errorf("%s: %d %s", flag, code, errors)
+		}
+	}
 	keys, _ := filepath.Glob(filepath.Join(dir, "hosts/*/*/*ca.key"))
 	if len(keys) > 0 {
 		t.Errorf("authorities' keys are meant for hosts: %v", keys)

@@ -86,6 +86,10 @@ type Config struct {
 	// failed pull is tried again; default 10 s doubling to 5 min.
 	BackoffInitial, BackoffMax time.Duration
 
+	// Services returns the services of a namespace, whose addresses containers are told by variables; it may wait a moment
+	// for the first ones to be known. Nil: containers are told of none.
+	Services func(ctx context.Context, namespace string) []*corev1.Service
+
 	Runtime *runtime.Runtime
 	Network Network
 	// Drain may be nil: then pods leave service maps in their own time.

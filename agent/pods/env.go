@@ -40,9 +40,10 @@ type surroundings struct {
 	memoryBytes     int64
 }
 
-// environment computes a container's variables, in order and each name once. The error wraps errConfig when the spec asks
+// environment computes a container's variables, in order and each name once; what its spec says comes after the links to
+// services and counts before them. The error wraps errConfig when the spec asks
 // for what does not exist; apart from that it is that of reading objects.
-func environment(ctx context.Context, c *corev1.Container, s surroundings, objs objects) ([]string, map[string]string, error) {
+func environment(ctx context.Context, c *corev1.Container, s surroundings, links []variable, objs objects) ([]string, map[string]string, error) {
 	values := map[string]string{}
 	var order []string
 	set := func(name, value string) {
@@ -50,6 +51,9 @@ func environment(ctx context.Context, c *corev1.Container, s surroundings, objs 
 			order = append(order, name)
 		}
 		values[name] = value
+	}
+	for _, v := range links {
+		set(v.name, v.value)
 	}
 	for _, from := range c.GetEnvFrom() {
 		data, err := envFrom(ctx, from, objs)

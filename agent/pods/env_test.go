@@ -124,7 +124,7 @@ func TestEnvironment(t *testing.T) {
 		"other resource": {container: res("size", "1"), err: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, _, err := environment(t.Context(), c.container, s, objs)
+			got, _, err := environment(t.Context(), c.container, s, nil, objs)
 			if c.err != errors.Is(err, errConfig) || (err != nil) != c.err || !slices.Equal(got, c.want) {
 				t.Errorf("got %q, %v; want %q", got, err, c.want)
 			}

@@ -17,7 +17,7 @@ import (
 // does not exist.
 func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *container) (runtime.ContainerConfig, error) {
 	spec := c.spec
-	env, values, err := environment(ctx, spec, w.surroundings(pod), podObjects{w})
+	env, values, err := environment(ctx, spec, w.surroundings(pod), w.links(ctx, pod), podObjects{w})
 	if err != nil {
 		return runtime.ContainerConfig{}, err
 	}

@@ -35,7 +35,7 @@ type Directory struct {
 	revision  int64               // etcd's, of which instances are
 	listed    bool                // whether instances was read at least once
 	err       error               // why the last read failed
-	resolvers map[*follower]struct{}
+	followers map[*follower]struct{}
 }
 
 // New returns a directory that reads through client. Close releases it.
@@ -48,7 +48,7 @@ func New(client *clientv3.Client, log *zap.Logger) *Directory {
 		cancel:    cancel,
 		done:      make(chan struct{}),
 		instances: make(map[string]Instance),
-		resolvers: make(map[*follower]struct{}),
+		followers: make(map[*follower]struct{}),
 	}
 }
 
@@ -174,12 +174,12 @@ func (d *Directory) fail(err error) {
 }
 
 func (d *Directory) tellAll() {
-	for f := range d.resolvers {
+	for f := range d.followers {
 		d.tell(f)
 	}
 }
 
-// tell hands a connection the addresses of its service. Callers hold d.mu, which puts the updates in order.
+// tell hands a follower the addresses of its service. Callers hold d.mu, which puts the updates in order.
 func (d *Directory) tell(f *follower) {
 	var addresses []string
 	for _, instance := range d.instances {
@@ -194,18 +194,13 @@ func (d *Directory) tell(f *follower) {
 			return
 		}
 		f.addresses = addresses
-		state := resolver.State{Endpoints: make([]resolver.Endpoint, len(addresses))}
-		for i, address := range addresses {
-			state.Endpoints[i].Addresses = []resolver.Address{{Addr: address}}
-		}
-		// The balancer's complaint shows in the calls; there is nothing to do about it here.
-		_ = f.conn.UpdateState(state)
+		f.found(addresses)
 	case len(f.addresses) > 0:
 		// The addresses known last stay.
 	case d.err != nil:
-		f.conn.ReportError(d.err)
+		f.failed(d.err)
 	case d.listed:
-		f.conn.ReportError(fmt.Errorf("no instance of service %q is registered", f.service))
+		f.failed(fmt.Errorf("no instance of service %q is registered", f.service))
 	}
 }
 
@@ -218,20 +213,40 @@ func (d *Directory) Build(target resolver.Target, conn resolver.ClientConn, _ re
 	if service == "" || strings.Contains(service, "/") {
 		return nil, fmt.Errorf("target %q does not name a service as xebec:///service does", target.URL.String())
 	}
-	f := &follower{directory: d, service: service, conn: conn}
+	found := func(addresses []string) {
+		state := resolver.State{Endpoints: make([]resolver.Endpoint, len(addresses))}
+		for i, address := range addresses {
+			state.Endpoints[i].Addresses = []resolver.Address{{Addr: address}}
+		}
+		// The balancer's complaint shows in the calls; there is nothing to do about it here.
+		_ = conn.UpdateState(state)
+	}
+	return d.add(&follower{directory: d, service: service, found: found, failed: conn.ReportError}), nil
+}
+
+// Follow calls found with the addresses of a service's instances, sorted, when they are known and whenever they change, until
+// ctx ends. The calls come one after the other; found must not block, nor call the directory.
+func (d *Directory) Follow(ctx context.Context, service string, found func(addresses []string)) {
+	f := d.add(&follower{directory: d, service: service, found: found, failed: func(error) {}})
+	<-ctx.Done()
+	f.Close()
+}
+
+func (d *Directory) add(f *follower) *follower {
 	d.mu.Lock()
-	d.resolvers[f] = struct{}{}
+	d.followers[f] = struct{}{}
 	d.tell(f)
 	d.mu.Unlock()
 	d.start.Do(func() { go d.follow() })
-	return f, nil
+	return f
 }
 
-// follower is the resolver of one connection.
+// follower is told of the instances of one service. It is the resolver of one connection, or a call of Follow.
 type follower struct {
 	directory *Directory
 	service   string
-	conn      resolver.ClientConn
+	found     func(addresses []string)
+	failed    func(error)
 	addresses []string // told last; guarded by directory.mu
 }
 
@@ -241,5 +256,5 @@ func (f *follower) ResolveNow(resolver.ResolveNowOptions) {}
 func (f *follower) Close() {
 	f.directory.mu.Lock()
 	defer f.directory.mu.Unlock()
-	delete(f.directory.resolvers, f)
+	delete(f.directory.followers, f)
 }

@@ -38,6 +38,10 @@ func Candidates(cidr netip.Prefix, reserved ...netip.Addr) iter.Seq[netip.Addr] 
 	}
 }
 
+// First returns the first address of a range that may be allocated. Of the range of services it is that of the service
+// default/kubernetes, by which pods reach the cluster.
+func First(cidr netip.Prefix) netip.Addr { return nth(cidr, 1) }
+
 // usable is how many addresses of a range may be allocated, the reserved ones included.
 func usable(cidr netip.Prefix) uint64 {
 	if !cidr.IsValid() {

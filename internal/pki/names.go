@@ -1,6 +1,10 @@
 package pki
 
-import "net"
+import (
+	"net"
+	"net/netip"
+	"slices"
+)
 
 // Groups and users that certificates name. They are Kubernetes' own where it has them.
 const (
@@ -37,6 +41,14 @@ func NodeRequest(node string, ips ...net.IP) Request {
 		Server:        true,
 		Client:        true,
 	}
+}
+
+// GatewayRequest asks for the certificate of one gateway. It is also good for the names and the address by which pods reach
+// the gateways: those of the service default/kubernetes, at cluster, in the cluster's DNS domain.
+func GatewayRequest(host, domain string, cluster netip.Addr, ips ...net.IP) Request {
+	r := ServiceRequest("gateway", host, slices.Concat(ips, []net.IP{cluster.AsSlice()})...)
+	r.DNSNames = append(r.DNSNames, "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc."+domain)
+	return r
 }
 
 // ServiceRequest asks for the certificate of one instance of a control-plane service, which both serves and calls.

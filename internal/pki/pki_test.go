@@ -3,7 +3,9 @@ package pki
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -194,6 +196,30 @@ func TestHandshake(t *testing.T) {
 				t.Fatalf("client got %v, want %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// Pods call a gateway by the names and the address of a service, and some tools by the master's own.
+func TestGatewayNames(t *testing.T) {
+	pair := issue(t, newTestCA(t, "ca"), GatewayRequest("master-1", "cluster.local", netip.MustParseAddr("10.96.0.1"), net.IPv4(10, 0, 0, 11)))
+	block, _ := pem.Decode(pair.CertPEM)
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cert.Subject.CommonName != ServiceUser("gateway") {
+		t.Errorf("it is for %s", cert.Subject.CommonName)
+	}
+	for _, name := range []string{"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local",
+		"master-1", "localhost", "10.96.0.1", "10.0.0.11", "127.0.0.1"} {
+		if err := cert.VerifyHostname(name); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, name := range []string{"kubernetes.shop.svc", "10.96.0.2"} {
+		if cert.VerifyHostname(name) == nil {
+			t.Errorf("it is good for %s", name)
+		}
 	}
 }
 

@@ -46,10 +46,11 @@ type stamp struct {
 
 // snapshot is one generation of certificates; immutable.
 type snapshot struct {
-	cert   *tls.Certificate
-	leaf   *x509.Certificate
-	pool   *x509.CertPool
-	server *tls.Config
+	cert    *tls.Certificate
+	leaf    *x509.Certificate
+	pool    *x509.CertPool
+	poolPEM []byte
+	server  *tls.Config
 }
 
 // NewSource reads the files once. It fails when one can't be read, when certificate and key do not belong together,
@@ -89,11 +90,14 @@ func NewTrustSource(caPEM []byte) (*Source, error) {
 	if !pool.AppendCertsFromPEM(caPEM) {
 		return nil, errors.New("certificates: the authorities' file holds no certificate")
 	}
-	return &Source{current: &snapshot{pool: pool}}, nil
+	return &Source{current: &snapshot{pool: pool, poolPEM: caPEM}}, nil
 }
 
 // Leaf returns the own certificate in use, which must not be changed.
 func (s *Source) Leaf() *x509.Certificate { return s.load().leaf }
+
+// Authorities returns the certificates of the authorities in use, in PEM, which must not be changed.
+func (s *Source) Authorities() []byte { return s.load().poolPEM }
 
 // Err returns why the last attempt to reload failed, nil when the files are in use as they are.
 func (s *Source) Err() error {
@@ -248,7 +252,7 @@ func parse(caPEM, certPEM, keyPEM []byte) (*snapshot, error) {
 	if _, err := leaf.Verify(opts); err != nil {
 		return nil, fmt.Errorf("own certificate %q: %w", leaf.Subject.CommonName, explain(leaf, err))
 	}
-	return &snapshot{cert: &cert, leaf: leaf, pool: pool, server: &tls.Config{
+	return &snapshot{cert: &cert, leaf: leaf, pool: pool, poolPEM: caPEM, server: &tls.Config{
 		MinVersion:   tls.VersionTLS13,
 		NextProtos:   []string{"h2"},
 		Certificates: []tls.Certificate{cert},

@@ -12,8 +12,12 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/xebec-project/xebec/internal/ipalloc"
 	"github.com/xebec-project/xebec/internal/pki"
 )
+
+// clusterDomain is the DNS domain of the lab's services, which is that of agents whose configuration names none.
+const clusterDomain = "cluster.local"
 
 // PKI files of the lab itself.
 func (s Spec) pkiFile(name string) string { return filepath.Join(s.StateDir, "pki", name) }
@@ -87,7 +91,11 @@ func (s Spec) writeHost(h Host, cluster, etcd *pki.CA) error {
 		for _, service := range Services {
 			// Towards etcd every service is a client with a certificate of etcd's own authority; etcd's member is a server too.
 			errs = append(errs, issue(etcd, etcdIdentity(service.Name), pki.ServiceRequest(service.Name, h.Name, ip)))
-			if service.Name != "etcd" {
+			switch service.Name {
+			case "etcd":
+			case "gateway":
+				errs = append(errs, issue(cluster, service.Name, pki.GatewayRequest(h.Name, clusterDomain, ipalloc.First(s.ServiceCIDR), ip)))
+			default:
 				errs = append(errs, issue(cluster, service.Name, pki.ServiceRequest(service.Name, h.Name, ip)))
 			}
 			config, err := yaml.Marshal(s.serviceConfig(h, service))

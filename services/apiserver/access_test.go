@@ -3,12 +3,16 @@ package apiserver
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/etcdtest"
+	"github.com/xebec-project/xebec/internal/kind"
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -41,6 +45,62 @@ func TestAccounts(t *testing.T) {
 		do[*corev1.Pod](t)(client.Create(ctx, c, p))
 		if made := do[*corev1.Pod](t)(client.Create(ctx, c, pod("plain"))); made.GetSpec().GetServiceAccountName() != "default" {
 			t.Errorf("runs as %q", made.GetSpec().GetServiceAccountName())
+		}
+	})
+	t.Run("a pod gets what its account gives", func(t *testing.T) {
+		do[*corev1.ServiceAccount](t)(client.Create(ctx, c, &corev1.ServiceAccount{
+			Metadata:         &metav1.ObjectMeta{Name: "puller", Namespace: "default"},
+			ImagePullSecrets: []*corev1.LocalObjectReference{{Name: "registry"}}, AutomountServiceAccountToken: proto.Bool(false),
+		}))
+		made := do[*corev1.Pod](t)(client.Create(ctx, c, pod("mounts"))).GetSpec()
+		if len(made.GetVolumes()) != 1 || !strings.HasPrefix(made.GetVolumes()[0].GetName(), kind.AccountVolumePrefix) ||
+			made.GetContainers()[0].GetVolumeMounts()[0].GetMountPath() != kind.AccountMountPath {
+			t.Errorf("a plain pod has volumes %v, mounts %v", made.GetVolumes(), made.GetContainers()[0].GetVolumeMounts())
+		}
+		p := pod("pulls")
+		p.Spec.ServiceAccountName = "puller"
+		made = do[*corev1.Pod](t)(client.Create(ctx, c, p)).GetSpec()
+		if len(made.GetVolumes()) != 0 || len(made.GetImagePullSecrets()) != 1 || made.GetImagePullSecrets()[0].GetName() != "registry" {
+			t.Errorf("of an account that mounts nothing and pulls: %v", made)
+		}
+		p = pod("pulls-itself")
+		p.Spec.ServiceAccountName, p.Spec.AutomountServiceAccountToken = "puller", proto.Bool(true)
+		p.Spec.ImagePullSecrets = []*corev1.LocalObjectReference{{Name: "own"}}
+		made = do[*corev1.Pod](t)(client.Create(ctx, c, p)).GetSpec()
+		if len(made.GetVolumes()) != 1 || made.GetImagePullSecrets()[0].GetName() != "own" {
+			t.Errorf("of a pod that says it itself: %v", made)
+		}
+		applier := client.New(as{ClientConnInterface: conn, User: "admin", Group: authz.GroupAdmins}, client.WithFieldManager("applier"))
+		// What was applied can be applied again: the volume is none of the applier's.
+		for _, want := range []apiv1.ApplyResult{apiv1.ApplyResult_APPLY_RESULT_CREATED, apiv1.ApplyResult_APPLY_RESULT_UNCHANGED} {
+			applied, result, err := client.Apply(ctx, applier, pod("applied"))
+			if err != nil || result != want || len(applied.GetSpec().GetVolumes()) != 1 {
+				t.Errorf("applied: %v, %v, volumes %v", result, err, applied.GetSpec().GetVolumes())
+			}
+		}
+	})
+	t.Run("a default account that was deleted", func(t *testing.T) {
+		do[*corev1.Namespace](t)(client.Create(ctx, c, &corev1.Namespace{Metadata: &metav1.ObjectMeta{Name: "bare"}}))
+		if _, err := client.Delete[*corev1.ServiceAccount](ctx, c, "bare", "default"); err != nil {
+			t.Fatal(err)
+		}
+		p := pod("waits")
+		p.Metadata.Namespace = "bare"
+		if made := do[*corev1.Pod](t)(client.Create(ctx, c, p)); len(made.GetSpec().GetVolumes()) != 1 {
+			t.Errorf("the pod has volumes %v", made.GetSpec().GetVolumes())
+		}
+		// Sooner than by itself: the pod asked for it.
+		limit := time.After(accountsInterval / 2)
+		for {
+			_, err := client.Get[*corev1.ServiceAccount](ctx, c, "bare", "default")
+			if err == nil {
+				break
+			}
+			select {
+			case <-limit:
+				t.Fatalf("the account is not made again: %v", err)
+			case <-time.After(10 * time.Millisecond):
+			}
 		}
 	})
 	t.Run("may I", func(t *testing.T) {

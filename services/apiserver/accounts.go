@@ -63,30 +63,58 @@ func accountWrite(namespace string) (storage.Write, error) {
 	return storage.Write{Key: keyOf(k, namespace, kind.DefaultServiceAccount), Bytes: b}, err
 }
 
-// checkAccount refuses a pod whose service account does not exist, as Kubernetes does. The default one is made again when
-// somebody deleted it, and is not waited for.
-func (s *Service) checkAccount(ctx context.Context, get reader, o kind.Object) error {
+// admitAccount refuses a new pod whose service account does not exist, as Kubernetes does, and gives the others what comes with
+// theirs: the secrets for pulling images where the pod names none, and its token as a volume. The default account is made
+// together with its namespace; where somebody deleted it, the pod is taken, and starts when it is made again.
+func (s *Service) admitAccount(ctx context.Context, get reader, o kind.Object) error {
 	pod, ok := o.(*corev1.Pod)
 	if !ok {
 		return nil
 	}
-	name, namespace := pod.GetSpec().GetServiceAccountName(), pod.GetMetadata().GetNamespace()
-	if name == "" || name == kind.DefaultServiceAccount || namespace == "" {
-		return nil
+	spec, namespace := pod.GetSpec(), pod.GetMetadata().GetNamespace()
+	name := spec.GetServiceAccountName()
+	if name == "" || namespace == "" {
+		return nil // a mirror has no account; that the namespace is missing, validation tells
 	}
 	k, _ := kind.ByGroupKind("", "ServiceAccount")
-	_, err := get(ctx, keyOf(k, namespace, name))
-	if errors.Is(err, storage.ErrNotFound) {
+	var account *corev1.ServiceAccount
+	stored, err := get(ctx, keyOf(k, namespace, name))
+	switch {
+	case errors.Is(err, storage.ErrNotFound) && name != kind.DefaultServiceAccount:
 		return apierr.Forbidden(kind.Of(pod), pod.GetMetadata().GetName(),
 			fmt.Sprintf("error looking up service account %s/%s: serviceaccount %q not found", namespace, name, name))
-	}
-	if err != nil {
+	case errors.Is(err, storage.ErrNotFound):
+		s.accountsLost.notify()
+	case err != nil:
 		return storageError(err)
+	default:
+		decoded, err := decodeStored(k, stored)
+		if err != nil {
+			return err
+		}
+		account = decoded.(*corev1.ServiceAccount)
+	}
+	if len(spec.GetImagePullSecrets()) == 0 {
+		spec.ImagePullSecrets = account.GetImagePullSecrets()
+	}
+	if kind.Automounts(spec, account) {
+		kind.MountAccountToken(spec, nameSuffix())
 	}
 	return nil
 }
 
-// keepAccounts makes the default account of every namespace that lost it, or is older than this, until ctx ends.
+// signal wakes one that waits, however often it is given before that.
+type signal chan struct{}
+
+func (s signal) notify() {
+	select {
+	case s <- struct{}{}:
+	default:
+	}
+}
+
+// keepAccounts makes the default account of every namespace that lost it, or is older than this, until ctx ends. A pod that
+// lacks it hastens that.
 func (s *Service) keepAccounts(ctx context.Context) {
 	for {
 		if err := s.makeAccounts(ctx); err != nil && ctx.Err() == nil {
@@ -95,6 +123,7 @@ func (s *Service) keepAccounts(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-s.accountsLost:
 		case <-time.After(accountsInterval):
 		}
 	}

@@ -29,16 +29,23 @@ const clusterIPNone = "None"
 type allocations struct {
 	store *storage.Store
 	// cidrs are the service CIDRs, of different families; services get addresses of the first unless they ask for more.
-	cidrs  []netip.Prefix
-	dns    netip.Addr
-	kind   *kind.Kind
-	parent *kind.Kind
+	cidrs []netip.Prefix
+	dns   netip.Addr
+	// kubernetes is the address of the service default/kubernetes.
+	kubernetes netip.Addr
+	kind       *kind.Kind
+	parent     *kind.Kind
 }
 
 func newAllocations(store *storage.Store, cidrs []netip.Prefix, dns netip.Addr) *allocations {
 	addresses, _ := kind.ByGroupKind("networking.k8s.io", "IPAddress")
 	services, _ := kind.ByGroupKind("", "Service")
-	return &allocations{store: store, cidrs: cidrs, dns: dns, kind: addresses, parent: services}
+	return &allocations{store: store, cidrs: cidrs, dns: dns, kubernetes: ipalloc.First(cidrs[0]), kind: addresses, parent: services}
+}
+
+// isKubernetes tells whether a service is the one by which pods reach the cluster.
+func isKubernetes(svc *corev1.Service) bool {
+	return svc.GetMetadata().GetNamespace() == kind.KubernetesNamespace && svc.GetMetadata().GetName() == kind.KubernetesService
 }
 
 // wantsAddress reports whether a service has a cluster IP.
@@ -187,6 +194,9 @@ func (a *allocations) choose(ctx context.Context, get reader, svc *corev1.Servic
 		if addr == a.dns {
 			return netip.Addr{}, apierr.Invalid(a.parent, name, field.ErrorList{field.Invalid(path, want, "is the address that the nodes answer DNS on")})
 		}
+		if addr == a.kubernetes && !isKubernetes(svc) {
+			return netip.Addr{}, apierr.Invalid(a.parent, name, field.ErrorList{field.Invalid(path, want, "is the address of service default/kubernetes")})
+		}
 		if _, err := get(ctx, a.key(addr)); err == nil {
 			return netip.Addr{}, apierr.Invalid(a.parent, name, field.ErrorList{field.Invalid(path, want, "is allocated to another service already")})
 		} else if !errors.Is(err, storage.ErrNotFound) {
@@ -194,7 +204,7 @@ func (a *allocations) choose(ctx context.Context, get reader, svc *corev1.Servic
 		}
 		return addr, nil
 	}
-	for addr := range ipalloc.Candidates(cidr, a.dns) {
+	for addr := range ipalloc.Candidates(cidr, a.dns, a.kubernetes) {
 		// The cache may be behind; then the commit finds the address taken and the plan is made again.
 		if _, taken := a.store.GetCached(a.key(addr)); !taken {
 			return addr, nil

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -71,6 +72,9 @@ func (c Config) Validate() error {
 	if !cidrs[0].Contains(dns) {
 		return fmt.Errorf("clusterDNS: %s is not in serviceCIDR %s", dns, cidrs[0])
 	}
+	if dns == ipalloc.First(cidrs[0]) {
+		return fmt.Errorf("clusterDNS: %s, the first address of serviceCIDR, is that of service default/kubernetes: choose another", dns)
+	}
 	return c.ServiceAccounts.validate()
 }
 
@@ -88,6 +92,8 @@ type Service struct {
 	leases      *leaseService
 	ready       chan struct{}
 	log         *zap.Logger
+	// accountsLost is given when a namespace without its default account was met.
+	accountsLost signal
 }
 
 // New makes a service over an etcd client. The client stays the caller's to close, after Run has returned.
@@ -111,7 +117,7 @@ func New(cfg Config, etcd *clientv3.Client, log *zap.Logger) (*Service, error) {
 	pods, _ := kind.ByGroupKind("", "Pod")
 	nodeName, _ := pods.FieldPath("spec.nodeName")
 	return &Service{
-		store: store, etcd: etcd, maxTxnOps: cfg.Storage.MaxTxnOps, merger: merger, log: log, ready: make(chan struct{}),
+		store: store, etcd: etcd, maxTxnOps: cfg.Storage.MaxTxnOps, merger: merger, log: log, ready: make(chan struct{}), accountsLost: make(signal, 1),
 		authorizer:  &authz.Authorizer{Pods: &podIndex{store, nodeName}, Readers: users(cfg.ServiceAccounts.Readers), Admins: users(cfg.ServiceAccounts.Admins)},
 		allocations: newAllocations(store, cidrs, netip.MustParseAddr(cfg.ClusterDNS)),
 		nodePorts:   newNodePorts(store),
@@ -145,7 +151,7 @@ func (s *Service) Run(ctx context.Context) error {
 }
 
 // prepare waits for the cache, declares the service ready, creates the namespaces that every cluster has, and keeps their
-// default accounts until ctx ends.
+// default accounts and the service for pods until ctx ends.
 func (s *Service) prepare(ctx context.Context) error {
 	if err := s.store.WaitReady(ctx); err != nil {
 		return nil // ctx ended
@@ -169,7 +175,10 @@ func (s *Service) prepare(ctx context.Context) error {
 			}
 		}
 	}
-	s.keepAccounts(ctx)
+	var keeping sync.WaitGroup
+	keeping.Go(func() { s.keepAccounts(ctx) })
+	keeping.Go(func() { s.keepKubernetes(ctx) })
+	keeping.Wait()
 	return nil
 }
 

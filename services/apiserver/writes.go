@@ -138,7 +138,7 @@ func (s *Service) createChange(ctx context.Context, get reader, k *kind.Kind, o 
 		return nil, err
 	}
 	k.Default(o)
-	if err := s.checkAccount(ctx, get, o); err != nil {
+	if err := s.admitAccount(ctx, get, o); err != nil {
 		return nil, err
 	}
 	extra, err := s.admit(ctx, get, o, nil)

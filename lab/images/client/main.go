@@ -30,6 +30,7 @@ const usage = `usage:
   client stop                                                end what the container runs
   client udp HOST:PORT TEXT [--timeout D]                    send a datagram and print the answer
   client dns NAME                                            print a name's addresses, or an address's names
+  client whoami [HOST:PORT] [--timeout D]                    print whose token the pod has, as the cluster at the address tells
   client sleep                                               do nothing until stopped
 `
 
@@ -120,6 +121,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return udp(ctx, out, rest[0], rest[1], *timeout)
 	case args[0] == "dns" && len(rest) == 1:
 		return dns(ctx, out, rest[0])
+	case args[0] == "whoami" && len(rest) <= 1:
+		address := "kubernetes.default.svc:443"
+		if len(rest) == 1 {
+			address = rest[0]
+		}
+		return whoami(ctx, out, address, accountDir, *timeout)
 	case args[0] == "sleep" && len(rest) == 0:
 		<-ctx.Done()
 		return nil

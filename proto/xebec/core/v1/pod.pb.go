@@ -131,7 +131,8 @@ type PodSpec struct {
 	SchedulerName string `protobuf:"bytes,19,opt,name=scheduler_name,json=schedulerName,proto3" json:"scheduler_name,omitempty"`
 	// Containers that run to success one after the other before the others start.
 	InitContainers []*Container `protobuf:"bytes,20,rep,name=init_containers,json=initContainers,proto3" json:"init_containers,omitempty"`
-	// Mounts a token of the ServiceAccount in all containers. The ServiceAccount decides when absent.
+	// Mounts a token of the ServiceAccount, with the cluster's authority, in all containers that mount nothing else at
+	// /var/run/secrets/kubernetes.io/serviceaccount. The ServiceAccount decides when absent.
 	AutomountServiceAccountToken *bool `protobuf:"varint,21,opt,name=automount_service_account_token,json=automountServiceAccountToken,proto3,oneof" json:"automount_service_account_token,omitempty"`
 	// Taints that do not keep the pod off a node.
 	Tolerations []*Toleration `protobuf:"bytes,22,rep,name=tolerations,proto3" json:"tolerations,omitempty"`
@@ -149,7 +150,8 @@ type PodSpec struct {
 	ReadinessGates []*PodReadinessGate `protobuf:"bytes,28,rep,name=readiness_gates,json=readinessGates,proto3" json:"readiness_gates,omitempty"`
 	// RuntimeClass that says how to run the containers; the node's default when absent.
 	RuntimeClassName *string `protobuf:"bytes,29,opt,name=runtime_class_name,json=runtimeClassName,proto3,oneof" json:"runtime_class_name,omitempty"`
-	// Gives the containers variables with the addresses of the namespace's Services. True when absent.
+	// Gives the containers variables with the addresses of the namespace's Services. True when absent. Those of the cluster
+	// itself, KUBERNETES_SERVICE_HOST and the like, are given in any case.
 	EnableServiceLinks *bool `protobuf:"varint,30,opt,name=enable_service_links,json=enableServiceLinks,proto3,oneof" json:"enable_service_links,omitempty"`
 	// PreemptLowerPriority, the default, or Never.
 	PreemptionPolicy *string `protobuf:"bytes,31,opt,name=preemption_policy,json=preemptionPolicy,proto3,oneof" json:"preemption_policy,omitempty"`
@@ -1901,7 +1903,7 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x03Pod\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12*\n" +
 	"\x04spec\x18\x02 \x01(\v2\x16.xebec.core.v1.PodSpecR\x04spec\x120\n" +
-	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\xd5\x1b\n" +
+	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\xf3\x1a\n" +
 	"\aPodSpec\x12=\n" +
 	"\avolumes\x18\x01 \x03(\v2\x15.xebec.core.v1.VolumeB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\avolumes\x12F\n" +
 	"\n" +
@@ -1926,8 +1928,8 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\tsubdomain\x18\x11 \x01(\tR\tsubdomain\x12f\n" +
 	"\baffinity\x18\x12 \x01(\v2\x17.xebec.core.v1.AffinityB1\xc2\xda\x18-:+the scheduler does not look at affinity yetR\baffinity\x12%\n" +
 	"\x0escheduler_name\x18\x13 \x01(\tR\rschedulerName\x12O\n" +
-	"\x0finit_containers\x18\x14 \x03(\v2\x18.xebec.core.v1.ContainerB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x0einitContainers\x12\xab\x01\n" +
-	"\x1fautomount_service_account_token\x18\x15 \x01(\bB_\xc2\xda\x18[:Yno token is mounted unasked: ask for one by a projected volume with a serviceAccountTokenH\x02R\x1cautomountServiceAccountToken\x88\x01\x01\x12;\n" +
+	"\x0finit_containers\x18\x14 \x03(\v2\x18.xebec.core.v1.ContainerB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x0einitContainers\x12J\n" +
+	"\x1fautomount_service_account_token\x18\x15 \x01(\bH\x02R\x1cautomountServiceAccountToken\x88\x01\x01\x12;\n" +
 	"\vtolerations\x18\x16 \x03(\v2\x19.xebec.core.v1.TolerationR\vtolerations\x12G\n" +
 	"\fhost_aliases\x18\x17 \x03(\v2\x18.xebec.core.v1.HostAliasB\n" +
 	"\xc2\xda\x18\x06\x18\x02\"\x02ipR\vhostAliases\x12W\n" +

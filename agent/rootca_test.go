@@ -1,0 +1,73 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/pki"
+)
+
+// TestRootCA shows the authorities to pods, and tells of new ones.
+func TestRootCA(t *testing.T) {
+	dir := t.TempDir()
+	files := pki.Files{CA: filepath.Join(dir, "ca.crt"), Cert: filepath.Join(dir, "n.crt"), Key: filepath.Join(dir, "n.key")}
+	synctest.Test(t, func(t *testing.T) {
+		ca, err := pki.CreateCA("one", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pair, err := ca.Issue(pki.NodeRequest("node-1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		next, err := pki.CreateCA("two", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write := func(authorities []byte) {
+			if err := pki.WriteFile(files.CA, authorities); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write(ca.CertPEM())
+		if err := pair.WriteFiles(files.Cert, files.Key); err != nil {
+			t.Fatal(err)
+		}
+		source, err := pki.NewSource(files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		plane := controlPlane{root: rootCA{source}}
+		shown := func() []byte {
+			cm, err := plane.ConfigMap(t.Context(), "shop", kind.RootCAConfigMap)
+			if err != nil || cm.GetMetadata().GetNamespace() != "shop" {
+				t.Errorf("got %v, %v", cm, err)
+			}
+			return []byte(cm.GetData()[kind.RootCAKey])
+		}
+		if !bytes.Equal(shown(), ca.CertPEM()) {
+			t.Errorf("pods are shown %s", shown())
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		told := 0
+		go plane.Follow(ctx, "ConfigMap", "shop", kind.RootCAConfigMap, func() { told++ })
+		<-time.After(3 * rootCAInterval)
+		synctest.Wait()
+		if told != 0 {
+			t.Errorf("told %d times of no change", told)
+		}
+		both := append(bytes.Clone(ca.CertPEM()), next.CertPEM()...)
+		write(both)
+		<-time.After(2 * rootCAInterval)
+		synctest.Wait()
+		if told != 1 || !bytes.Equal(shown(), both) {
+			t.Errorf("told %d times of a new authority, pods are shown %s", told, shown())
+		}
+	})
+}

@@ -1,0 +1,214 @@
+package apiserver
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/discovery"
+	"github.com/xebec-project/xebec/internal/kind"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+	"github.com/xebec-project/xebec/services/apiserver/storage"
+)
+
+const (
+	// kubernetesPort is where pods find the gateways at the address of the service, which names it kubernetesPortName.
+	kubernetesPort     = 443
+	kubernetesPortName = "https"
+	// kubernetesManager marks the service's slices as those of the apiservers.
+	kubernetesManager = "apiserver.xebec"
+	// kubernetesInterval is how often it is looked whether somebody changed or deleted them, and kubernetesRetry how soon
+	// what failed is tried again.
+	kubernetesInterval = 30 * time.Second
+	kubernetesRetry    = 2 * time.Second
+)
+
+// keepKubernetes keeps the service default/kubernetes, by which pods reach the cluster: behind it are the gateways that are
+// registered. Every instance does it, for all want the same and only what differs is written. Where no gateway was ever
+// registered there is nothing to serve, and no service is made. It returns when ctx ends.
+func (s *Service) keepKubernetes(ctx context.Context) {
+	directory := discovery.New(s.etcd, s.log)
+	defer directory.Close()
+	latest := make(chan []string, 1)
+	var following sync.WaitGroup
+	defer following.Wait()
+	following.Go(func() {
+		directory.Follow(ctx, "gateway", func(addresses []string) {
+			select {
+			case <-latest: // was overtaken
+			default:
+			}
+			latest <- addresses
+		})
+	})
+	again := time.NewTimer(kubernetesInterval)
+	defer again.Stop()
+	var gateways []string
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case gateways = <-latest:
+		case <-again.C:
+		}
+		next := kubernetesInterval
+		if err := s.makeKubernetes(ctx, kubernetesSlices(gateways)); err != nil && ctx.Err() == nil {
+			s.log.Warn("The service default/kubernetes is not as it should be", zap.Error(err))
+			next = kubernetesRetry
+		}
+		again.Reset(next)
+	}
+}
+
+// makeKubernetes makes the service, if it is not there, and these its slices.
+func (s *Service) makeKubernetes(ctx context.Context, wanted []*discoveryv1.EndpointSlice) error {
+	if len(wanted) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	services, _ := kind.ByGroupKind("", "Service")
+	if _, ok := s.store.GetCached(keyOf(services, kind.KubernetesNamespace, kind.KubernetesService)); !ok {
+		_, err := s.writeOne(ctx, nil, false, func(ctx context.Context, get reader) (*change, error) {
+			return s.createChange(ctx, get, services, s.allocations.kubernetesService(), "", 0)
+		})
+		if err != nil && !apierr.IsAlreadyExists(err) {
+			return err
+		}
+	}
+	k, _ := kind.ByGroupKind("discovery.k8s.io", "EndpointSlice")
+	list, err := s.store.List(ctx, storage.ListOptions{Group: k.Group, Kind: k.Name, Namespace: kind.KubernetesNamespace, Stale: true,
+		Match: func(o *storage.Object) bool {
+			return o.Meta().GetLabels()[kind.LabelEndpointSliceManagedBy] == kubernetesManager
+		}})
+	if err != nil {
+		return err
+	}
+	var problems []error
+	for _, o := range list.Objects {
+		if !slices.ContainsFunc(wanted, func(w *discoveryv1.EndpointSlice) bool { return w.GetMetadata().GetName() == o.Key.Name }) {
+			problems = append(problems, s.deleteSlice(ctx, k, o.Key))
+		}
+	}
+	for _, w := range wanted {
+		problems = append(problems, s.writeSlice(ctx, k, w))
+	}
+	return errors.Join(problems...)
+}
+
+// writeSlice makes a slice what is wanted; what it is already costs no read and no write.
+func (s *Service) writeSlice(ctx context.Context, k *kind.Kind, wanted *discoveryv1.EndpointSlice) error {
+	key := keyOfObject(k, wanted)
+	if stored, ok := s.store.GetCached(key); ok {
+		have, err := decodeStored(k, stored)
+		if err == nil && sameSlice(have.(*discoveryv1.EndpointSlice), wanted) {
+			return nil
+		}
+	}
+	_, err := s.writeOne(ctx, nil, false, func(ctx context.Context, get reader) (*change, error) {
+		stored, old, err := current(ctx, get, k, key)
+		if apierr.IsNotFound(err) {
+			return s.createChange(ctx, get, k, proto.CloneOf(wanted), "", 0)
+		}
+		if err != nil {
+			return nil, err
+		}
+		next := proto.CloneOf(old.(*discoveryv1.EndpointSlice))
+		next.Metadata.Labels, next.Metadata.ResourceVersion = wanted.GetMetadata().GetLabels(), ""
+		next.Endpoints, next.Ports = wanted.GetEndpoints(), wanted.GetPorts()
+		return s.updateChange(ctx, get, k, stored, old, next, "")
+	})
+	if err != nil && !apierr.IsAlreadyExists(err) {
+		return fmt.Errorf("write endpoint slice %s: %w", key.Name, err)
+	}
+	return nil
+}
+
+func (s *Service) deleteSlice(ctx context.Context, k *kind.Kind, key storage.Key) error {
+	_, err := s.writeOne(ctx, nil, false, func(ctx context.Context, get reader) (*change, error) {
+		stored, old, err := current(ctx, get, k, key)
+		if err != nil {
+			return nil, err
+		}
+		return &change{kind: k, object: old, removed: true, writes: []storage.Write{{Key: key, Delete: true, Expect: stored.Revision}}}, nil
+	})
+	if err != nil && !apierr.IsNotFound(err) {
+		return fmt.Errorf("delete endpoint slice %s: %w", key.Name, err)
+	}
+	return nil
+}
+
+func sameSlice(have, want *discoveryv1.EndpointSlice) bool {
+	content := func(e *discoveryv1.EndpointSlice) *discoveryv1.EndpointSlice {
+		return &discoveryv1.EndpointSlice{Metadata: &metav1.ObjectMeta{Labels: e.GetMetadata().GetLabels()}, Endpoints: e.GetEndpoints(), Ports: e.GetPorts()}
+	}
+	return proto.Equal(content(have), content(want))
+}
+
+// kubernetesService is the service as it is made. Its address is the first of the range, which no other service gets: the
+// gateways' certificates hold it.
+func (a *allocations) kubernetesService() *corev1.Service {
+	return &corev1.Service{
+		Metadata: &metav1.ObjectMeta{
+			Namespace: kind.KubernetesNamespace, Name: kind.KubernetesService,
+			Labels: map[string]string{"component": "apiserver", "provider": "kubernetes"},
+		},
+		Spec: &corev1.ServiceSpec{
+			ClusterIp: a.kubernetes.String(),
+			Ports:     []*corev1.ServicePort{{Name: kubernetesPortName, Port: kubernetesPort, Protocol: kind.ProtocolTCP}},
+		},
+	}
+}
+
+// kubernetesSlices are the slices for gateways at these addresses, host:port each: one for each family and port, named by
+// them. What pods could not call, a name or a loopback address, is left out.
+func kubernetesSlices(gateways []string) []*discoveryv1.EndpointSlice {
+	type group struct {
+		family string
+		port   uint16
+	}
+	backends := map[group][]*discoveryv1.Endpoint{}
+	for _, text := range gateways {
+		at, err := netip.ParseAddrPort(text)
+		if err != nil || at.Addr().IsLoopback() || at.Addr().IsUnspecified() {
+			continue
+		}
+		address := at.Addr().Unmap().String()
+		g := group{kind.AddressTypeOf(address), at.Port()}
+		backends[g] = append(backends[g], &discoveryv1.Endpoint{
+			Addresses:  []string{address},
+			Conditions: &discoveryv1.EndpointConditions{Ready: proto.Bool(true)},
+		})
+	}
+	var out []*discoveryv1.EndpointSlice
+	for g, endpoints := range backends {
+		slices.SortFunc(endpoints, func(a, b *discoveryv1.Endpoint) int { return cmp.Compare(a.GetAddresses()[0], b.GetAddresses()[0]) })
+		out = append(out, &discoveryv1.EndpointSlice{
+			Metadata: &metav1.ObjectMeta{
+				Namespace: kind.KubernetesNamespace, Name: fmt.Sprintf("%s-%s-%d", kind.KubernetesService, strings.ToLower(g.family), g.port),
+				Labels: map[string]string{kind.LabelServiceName: kind.KubernetesService, kind.LabelEndpointSliceManagedBy: kubernetesManager},
+			},
+			AddressType: g.family,
+			Endpoints:   endpoints,
+			Ports: []*discoveryv1.EndpointPort{{
+				Name: proto.String(kubernetesPortName), Port: proto.Int32(int32(g.port)), Protocol: proto.String(kind.ProtocolTCP),
+			}},
+		})
+	}
+	slices.SortFunc(out, func(a, b *discoveryv1.EndpointSlice) int {
+		return cmp.Compare(a.GetMetadata().GetName(), b.GetMetadata().GetName())
+	})
+	return out
+}
