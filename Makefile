@@ -37,14 +37,15 @@ lab-down: ## remove the cluster and its data
 test: install-deps ## every test; as root, for namespaces, containers and eBPF are real
 	go test -count=1 -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) $(TEST_FLAGS) ./...
 
+# Hosts of another release of Debian: SUITE=trixie.
 test-hosts: install-deps ## clusters by Ansible on hosts booted with systemd; as root, about ten minutes
 	hack/deps.sh hosts
-	XEBEC_HOSTS=1 CI=true go test -count=1 -timeout 40m -v ./tests/hosts/...
+	XEBEC_HOSTS=1 XEBEC_HOSTS_SUITE=$(SUITE) CI=true go test -count=1 -timeout 40m -v ./tests/hosts/...
 
-# For more than the smallest cluster: XEBEC_VM_MASTERS=3 XEBEC_VM_NODES=2.
+# For more than the smallest cluster: XEBEC_VM_MASTERS=3 XEBEC_VM_NODES=2. SUITE=trixie is here too.
 test-vm: install-deps build ## `vagrant up` on emulated virtual machines; as root, ten minutes or more
 	hack/deps.sh vm
-	XEBEC_VM=1 go test -count=1 -timeout 90m -v ./tests/vm
+	XEBEC_VM=1 XEBEC_VM_SUITE=$(SUITE) go test -count=1 -timeout 90m -v ./tests/vm
 
 lint-hosts: ## playbooks, units and the Vagrantfile
 	hack/deps.sh hosts

@@ -1,6 +1,7 @@
 package hosts
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"os"
@@ -15,8 +16,11 @@ import (
 // cacheDir holds the tree between runs.
 const cacheDir = "/var/cache/xebec"
 
-// suite is the Debian release that the hosts run.
-const suite = "bookworm"
+// suiteVariable names the Debian release that the hosts run, in place of the usual one.
+const (
+	suiteVariable = "XEBEC_HOSTS_SUITE"
+	usualSuite    = "bookworm"
+)
 
 // packages are what a server has, and what the roles install: hosts on the test's wire reach no mirror.
 var packages = []string{
@@ -47,6 +51,7 @@ rm -rf var/cache/apt/archives/*.deb var/lib/apt/lists/* usr/share/doc usr/share/
 // tree returns the directory of a Debian tree to boot hosts from, which it makes when it is not in the cache.
 func tree(t *testing.T) string {
 	t.Helper()
+	suite := cmp.Or(os.Getenv(suiteVariable), usualSuite)
 	recipe := sha256.Sum256([]byte(suite + strings.Join(packages, ",") + prepare))
 	dir := filepath.Join(cacheDir, fmt.Sprintf("hosts-%s-%x", suite, recipe[:6]))
 	if err := os.MkdirAll(cacheDir, 0o755); err != nil {
@@ -64,7 +69,7 @@ func tree(t *testing.T) string {
 		return dir
 	}
 	// Trees by older recipes are of no use any more.
-	old, err := filepath.Glob(filepath.Join(cacheDir, "hosts-*"))
+	old, err := filepath.Glob(filepath.Join(cacheDir, "hosts-"+suite+"-*"))
 	if err != nil {
 		t.Fatal(err)
 	}

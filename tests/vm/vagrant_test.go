@@ -67,7 +67,6 @@ func TestVagrantUp(t *testing.T) {
 	l.vagrant("box", "add", "--name", "xebec/debian", filepath.Join(dir, "debian.box"))
 	l.vagrant("up")
 	l.ready(nodes)
-	// The machines' kernel is from before tcx.
 	t.Logf("node-1 runs Linux %s", strings.TrimSpace(l.vagrant("ssh", "node-1", "-c", "uname -r")))
 
 	images, err := filepath.Glob(filepath.Join(l.bin, "images", "*.tar"))

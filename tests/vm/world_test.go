@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -20,8 +21,10 @@ import (
 const (
 	// cacheDir holds the box between runs.
 	cacheDir = "/var/cache/xebec"
-	// suite is the Debian release that the machines run: its kernel has no tcx, so that the datapath takes to clsact.
-	suite = "bookworm"
+	// suiteVariable names the Debian release that the machines run. The usual one's kernel has no tcx, so that the datapath
+	// takes to clsact.
+	suiteVariable = "XEBEC_VM_SUITE"
+	usualSuite    = "bookworm"
 	// worldDir names the directory of the run to the process in the namespaces, and tells it that it is there.
 	worldDir = "XEBEC_VM_WORLD"
 )
@@ -37,7 +40,7 @@ func box(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum := sha256.Sum256(recipe)
+	sum, suite := sha256.Sum256(recipe), cmp.Or(os.Getenv(suiteVariable), usualSuite)
 	path := filepath.Join(cacheDir, fmt.Sprintf("vm-%s-%x.box", suite, sum[:6]))
 	if _, err := os.Stat(path); err == nil {
 		return path

@@ -20,7 +20,7 @@ if ((EUID != 0)); then
 fi
 for program in debootstrap mke2fs qemu-img sfdisk; do
   PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null || {
-    echo "build.sh: $program is missing: hack/deps-vm.sh installs it" >&2
+    echo "build.sh: $program is missing: hack/deps.sh vm installs it" >&2
     exit 1
   }
 done
