@@ -39,6 +39,7 @@ type stack struct {
 
 	nodeIP, nodeIP6 netip.Addr
 	clusterCIDR     netip.Prefix
+	clusterCIDRs    []netip.Prefix
 }
 
 // networkMetrics outlive a network that could not be set up.
@@ -87,7 +88,7 @@ func (a *Agent) newStack(ctx context.Context, podCIDRs ranges, m networkMetrics)
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, err
 	}
-	s.clusterCIDR = clusterCIDRs.four
+	s.clusterCIDR, s.clusterCIDRs = clusterCIDRs.four, clusterCIDRs.list()
 	clusterDNS := netip.MustParseAddr(a.cfg.ClusterDNS)
 	if s.pods, err = podnet.New(podnet.Config{
 		PodCIDR: podCIDRs.four, ClusterCIDR: clusterCIDRs.four, ServiceCIDR: serviceCIDRs.four, NodeIP: s.nodeIP,

@@ -243,6 +243,8 @@ func (w *watches) runNeighbours(ctx context.Context, s *stack) error {
 			w.log.Warn("Routes to other nodes are not complete", zap.Error(err))
 			retry.Reset(networkRetry)
 		}
+		// Endpoints on a node that has just joined may have been heard of before the node.
+		s.syncer.SetRoutes(s.clusterCIDRs, s.pods.Reached())
 	}
 }
 

@@ -45,7 +45,7 @@ func (t *Table) selectBackends(svc *corev1.Service, port *corev1.ServicePort, en
 			}
 			// All addresses of an endpoint are the same pod's: the first stands for it.
 			addr, err := netip.ParseAddr(ep.GetAddresses()[0])
-			if err != nil || addr.Is6() != six || addr.Is4In6() {
+			if err != nil || addr.Is6() != six || addr.Is4In6() || !t.reach.covers(addr) {
 				continue
 			}
 			c := conditionsOf(ep)

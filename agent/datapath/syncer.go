@@ -134,6 +134,15 @@ func (s *Syncer) SetZones(zones map[string]string) {
 	s.signal()
 }
 
+// SetRoutes says from which networks pods have their addresses, and to which parts
+// of these, the node's own included, there are routes: see Table.SetRoutes.
+func (s *Syncer) SetRoutes(pods, routed []netip.Prefix) {
+	s.mu.Lock()
+	s.table.SetRoutes(pods, routed)
+	s.mu.Unlock()
+	s.signal()
+}
+
 // PreferMaglev makes services that do not say otherwise spread what arrives from
 // elsewhere by lookup tables. It comes before the first event.
 func (s *Syncer) PreferMaglev() { s.table.PreferMaglev() }

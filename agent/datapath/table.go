@@ -120,7 +120,8 @@ type Table struct {
 	node     string
 	nodeIPs  []netip.Addr
 	zones    map[string]string // by node
-	maglev   bool              // unless a service says otherwise
+	reach    reach
+	maglev   bool // unless a service says otherwise
 	services map[key]*corev1.Service
 	slices   map[key]map[string]*discoveryv1.EndpointSlice // by service, then by the slice's name
 

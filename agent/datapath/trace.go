@@ -418,6 +418,8 @@ func (t *Table) whyNot(ep *discoveryv1.Endpoint) string {
 		return "it terminates, and is used only while no other is ready"
 	case !c.ready:
 		return "it is not ready"
+	case !t.reach.coversEndpoint(ep):
+		return "this node has no route to its node's pods: that node has just joined or is gone"
 	case ep.GetNodeName() != t.node:
 		return "the service's policies or its traffic distribution prefer others to it for this node"
 	}

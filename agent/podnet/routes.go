@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,6 +48,20 @@ func (n *Network) SetNodes(nodes []NodeRoute) error {
 	routes, err := n.wanted(nodes)
 	n.routes, n.known = routes, true
 	return errors.Join(err, n.repairRoutes())
+}
+
+// Reached returns the networks of the pods that the node has a way to: its own and those of the nodes that SetNodes could
+// make routes to.
+func (n *Network) Reached() []netip.Prefix {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	reached := slices.Collect(maps.Keys(n.routes))
+	for _, own := range []netip.Prefix{n.cfg.PodCIDR, n.cfg.PodCIDR6} {
+		if own.IsValid() {
+			reached = append(reached, own.Masked())
+		}
+	}
+	return reached
 }
 
 // RestoreNodes adds the routes that are missing and removes none: those that an
