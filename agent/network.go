@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,7 +39,6 @@ type stack struct {
 	revision func() string
 
 	nodeIP, nodeIP6 netip.Addr
-	clusterCIDR     netip.Prefix
 	clusterCIDRs    []netip.Prefix
 }
 
@@ -88,7 +88,7 @@ func (a *Agent) newStack(ctx context.Context, podCIDRs ranges, m networkMetrics)
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, err
 	}
-	s.clusterCIDR, s.clusterCIDRs = clusterCIDRs.four, clusterCIDRs.list()
+	s.clusterCIDRs = clusterCIDRs.list()
 	clusterDNS := netip.MustParseAddr(a.cfg.ClusterDNS)
 	if s.pods, err = podnet.New(podnet.Config{
 		PodCIDR: podCIDRs.four, ClusterCIDR: clusterCIDRs.four, ServiceCIDR: serviceCIDRs.four, NodeIP: s.nodeIP,
@@ -111,10 +111,14 @@ func (a *Agent) newStack(ctx context.Context, podCIDRs ranges, m networkMetrics)
 	s.enforcer = policy.NewEnforcer(s.policies, m.policy, a.log)
 	routing := datapath.Config{
 		PinPath: a.cfg.BPF, CgroupPath: cgroup, NodeIP: s.nodeIP, PodCIDR: podCIDRs.four, ClusterCIDR: clusterCIDRs.four, IPv6: podCIDRs.six.IsValid(),
+		NodeIP6: s.nodeIP6, PodCIDR6: podCIDRs.six, ClusterCIDR6: clusterCIDRs.six,
 		PolicyMaps: s.policies.Maps(), Metrics: m.datapath,
 	}
 	if podnet.Overlay(a.cfg.Overlay) != podnet.OverlayNever {
 		routing.OverlayLink, routing.OverlayIP = podnet.OverlayLink, podnet.OverlayAddress(podCIDRs.four)
+		if podCIDRs.six.IsValid() {
+			routing.OverlayIP6 = podnet.OverlayAddress(podCIDRs.six)
+		}
 	}
 	if s.datapath, err = datapath.Load(routing); err != nil {
 		return nil, fmt.Errorf("service maps: %w", err)
@@ -184,10 +188,17 @@ func (s *stack) ipv6(ip netip.Addr) netip.Addr {
 // setNodes tells the datapath whom pods reach by their own addresses: pods, and the nodes that are on this one's network.
 // To others, whose routers know nothing of pods, they come from their node.
 func (s *stack) setNodes(nodes iter.Seq[*corev1.Node]) error {
-	networks := []netip.Prefix{s.clusterCIDR}
+	networks := slices.Clone(s.clusterCIDRs)
 	for n := range nodes {
-		if addr, err := netip.ParseAddr(kind.NodeAddress(n, "InternalIP")); err == nil && !s.pods.Encapsulates(addr) {
+		addr, err := netip.ParseAddr(kind.NodeAddress(n, "InternalIP"))
+		if err != nil {
+			continue
+		}
+		if !s.pods.Encapsulates(addr) {
 			networks = append(networks, netip.PrefixFrom(addr, addr.BitLen()))
+		}
+		if six := nodeAddress6(n); six.IsValid() && !s.pods.Encapsulates6(addr, six) {
+			networks = append(networks, netip.PrefixFrom(six, six.BitLen()))
 		}
 	}
 	return s.datapath.SetClusterNetworks(networks)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 
-// What the programs count, for the agent's metrics.
+// What the programs count, for the agent's metrics. Counters are of both families
+// together.
 
 #pragma once
 
@@ -13,7 +14,8 @@ enum counter {
 	DROP_SOURCE_RANGE, // the client is in none of the ranges that the service is for
 	DROP_NO_SERVICE, // to a load balancer's address, where no service has the port
 	DROP_NO_ROUTE, // the node does not know the way to the endpoint
-	DROP_NO_PORT, // no source port was free, or the table of flows took no more
+	DROP_NO_PORT, // no source port was free
+	DROP_TABLE_FULL, // the table of flows took no more
 	DROP_BROKEN, // the packet is too short for its headers
 	FLOWS_ENTERED, // entries that the table of flows took
 	FLOWS_REMOVED, // entries that the agent removed from it; the programs do not count these
@@ -54,17 +56,17 @@ struct {
 	__type(key, struct path);
 	__type(value, struct traffic);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} traffic SEC(".maps");
+} NAMED(traffic) SEC(".maps");
 
 static __always_inline void count_traffic(const struct path *path, __u32 connections, __u32 packets)
 {
-	struct traffic *t = bpf_map_lookup_elem(&traffic, path);
+	struct traffic *t = bpf_map_lookup_elem(&NAMED(traffic), path);
 	struct traffic first = { .connections = connections, .packets = packets };
 
 	if (t) {
 		t->connections += connections;
 		t->packets += packets;
 	} else {
-		bpf_map_update_elem(&traffic, path, &first, BPF_NOEXIST);
+		bpf_map_update_elem(&NAMED(traffic), path, &first, BPF_NOEXIST);
 	}
 }

@@ -14,6 +14,7 @@
 #pragma once
 
 #include "counters.h"
+#include "drops.h"
 #include "services.h"
 
 // How often a choice is begun anew when the endpoint set changed meanwhile.
@@ -22,6 +23,9 @@
 // Set in the identity of a client that is known by its address.
 #define OUTSIDER (1ULL << 63)
 
+// An odd number whose products spread over all bits: 2^64 by the golden ratio.
+#define SPREAD 0x9e3779b97f4a7c15ULL
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -29,7 +33,7 @@ struct {
 	__type(key, struct frontend);
 	__type(value, struct service);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} services SEC(".maps");
+} NAMED(services) SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -38,7 +42,7 @@ struct {
 	__type(key, struct backend_key);
 	__type(value, struct backend);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} backends SEC(".maps");
+} NAMED(backends) SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -46,7 +50,7 @@ struct {
 	__type(key, struct affinity_key);
 	__type(value, struct affinity);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} affinities SEC(".maps");
+} NAMED(affinities) SEC(".maps");
 
 // Which clients outside a restricted set is for.
 struct {
@@ -56,7 +60,7 @@ struct {
 	__type(key, struct source_range);
 	__type(value, __u8);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} source_ranges SEC(".maps");
+} NAMED(source_ranges) SEC(".maps");
 
 // By set, for those that have a table.
 struct {
@@ -71,27 +75,18 @@ struct {
 		__uint(key_size, sizeof(__u32));
 		__uint(value_size, sizeof(struct maglev_table));
 	});
-} maglev SEC(".maps");
+} NAMED(maglev) SEC(".maps");
 
 enum verdict { PASS, REWRITE, REFUSE, FORBID };
 
-static __always_inline __u64 word(const void *eight_bytes)
-{
-	return *(const volatile __u64 *)eight_bytes;
-}
-
 static __always_inline int read_backend(const struct backend_key *key, struct address *to)
 {
-	struct backend *b = bpf_map_lookup_elem(&backends, key);
-	__u64 found;
+	struct backend *b = bpf_map_lookup_elem(&NAMED(backends), key);
 
 	if (!b)
 		return 0;
-	found = word(&b->address);
-	if (word(&b->key) != word(key))
-		return 0;
-	*(__u64 *)to = found;
-	return 1;
+	copy(to, &b->address);
+	return same(&b->key, key);
 }
 
 static __always_inline int still_holds(__u32 set, __u32 count, const struct choice *c)
@@ -99,14 +94,33 @@ static __always_inline int still_holds(__u32 set, __u32 count, const struct choi
 	struct backend_key key = { .set = set, .slot = c->slot };
 	struct address now = {};
 
-	return key.slot < count && read_backend(&key, &now) && word(&now) == word(&c->backend);
+	return key.slot < count && read_backend(&key, &now) && same(&now, &c->backend);
 }
 
-static __always_inline int admits(__u32 set, __be32 client)
-{
-	struct source_range key = { .bits = 64, .set = set, .addr = client };
+// A client of packets from outside, by its address. None: it is a socket.
+struct client {
+	const __u32 *addr;
+	__u64 flow; // stands for the packets that are to have the same endpoint
+};
 
-	return bpf_map_lookup_elem(&source_ranges, &key) != 0;
+// identity stands for a client outside among those that keep an endpoint. Two
+// IPv6 addresses may have the same, and an endpoint in common then.
+static __always_inline __u64 identity(const struct client *c)
+{
+	__u64 all = 0;
+	int i;
+
+	for (i = 0; i < WORDS; i++)
+		all = all * SPREAD ^ c->addr[i];
+	return all | OUTSIDER;
+}
+
+static __always_inline int admits(__u32 set, const struct client *c)
+{
+	struct source_range key = { .bits = 32 + 32 * WORDS, .set = set };
+
+	copy_ip(key.addr, c->addr);
+	return bpf_map_lookup_elem(&NAMED(source_ranges), &key) != 0;
 }
 
 // mix spreads a number over 32 bits: the finalizer of MurmurHash3.
@@ -126,7 +140,7 @@ static __always_inline __u32 slot_for(__u32 set, __u32 count, __u64 flow)
 {
 	__u32 zero = 0, at = ((__u64)mix(flow) * MAGLEV_SIZE) >> 32;
 	struct maglev_table *table;
-	void *inner = bpf_map_lookup_elem(&maglev, &set);
+	void *inner = bpf_map_lookup_elem(&NAMED(maglev), &set);
 
 	if (inner) {
 		table = bpf_map_lookup_elem(inner, &zero);
@@ -136,11 +150,10 @@ static __always_inline __u32 slot_for(__u32 set, __u32 count, __u64 flow)
 	return ((__u64)bpf_get_prandom_u32() * count) >> 32;
 }
 
-// choose picks an endpoint for the frontend. The earlier choice, if there is
-// one, is kept as long as it holds. The client is told apart from others by its
-// identity, or by the network namespace of its socket where that is 0. Flow
-// stands for the packets that are to have the same endpoint; 0: there are none.
-static __always_inline enum verdict choose(void *ctx, __u64 client, __u64 flow, const struct frontend *frontend,
+// choose picks an endpoint for the frontend. The earlier choice, if there is one,
+// is kept as long as it holds. A socket is told apart from others by its network
+// namespace, a client outside by its address.
+static __always_inline enum verdict choose(void *ctx, const struct client *client, const struct frontend *frontend,
 					   const struct choice *earlier, struct choice *chosen)
 {
 	__u32 forbidding = 0;
@@ -148,22 +161,23 @@ static __always_inline enum verdict choose(void *ctx, __u64 client, __u64 flow, 
 
 #pragma unroll
 	for (i = 0; i < ATTEMPTS; i++) {
-		struct service *s = bpf_map_lookup_elem(&services, frontend);
+		struct service *s = bpf_map_lookup_elem(&NAMED(services), frontend);
 		struct affinity_key akey = { .frontend = *frontend };
 		struct affinity renewed = {};
 		struct backend_key key = {};
+		__u64 set_and_count, affinity_and_flags;
 		__u32 count, affinity_seconds, flags;
-		__u64 set_and_count;
 
 		if (!s)
 			return PASS;
 		set_and_count = word(&s->set);
-		affinity_seconds = s->affinity_seconds;
-		flags = s->flags;
-		if (word(&s->frontend) != word(frontend))
+		affinity_and_flags = word(&s->affinity_seconds);
+		if (!same(&s->frontend, frontend))
 			continue;
 		key.set = (__u32)set_and_count;
 		count = set_and_count >> 32;
+		affinity_seconds = (__u32)affinity_and_flags;
+		flags = affinity_and_flags >> 32;
 		if (count == 0)
 			return REFUSE;
 		if (client && flags & SERVICE_RESTRICTED && !admits(key.set, client)) {
@@ -181,9 +195,9 @@ static __always_inline enum verdict choose(void *ctx, __u64 client, __u64 flow, 
 		if (affinity_seconds) {
 			struct affinity *a;
 
-			akey.client = client ? client : bpf_get_netns_cookie(ctx);
+			akey.client = client ? identity(client) : bpf_get_netns_cookie(ctx);
 			renewed.last_used = bpf_ktime_get_ns();
-			a = bpf_map_lookup_elem(&affinities, &akey);
+			a = bpf_map_lookup_elem(&NAMED(affinities), &akey);
 			if (a && renewed.last_used - a->last_used < affinity_seconds * 1000000000ULL) {
 				renewed.choice = a->choice;
 				if (still_holds(key.set, count, &renewed.choice)) {
@@ -194,8 +208,8 @@ static __always_inline enum verdict choose(void *ctx, __u64 client, __u64 flow, 
 			}
 		}
 
-		if (flow && flags & SERVICE_MAGLEV)
-			key.slot = slot_for(key.set, count, affinity_seconds ? client : flow);
+		if (client && flags & SERVICE_MAGLEV)
+			key.slot = slot_for(key.set, count, affinity_seconds ? identity(client) : client->flow);
 		else
 			key.slot = ((__u64)bpf_get_prandom_u32() * count) >> 32;
 		if (!read_backend(&key, &chosen->backend))
@@ -203,7 +217,7 @@ static __always_inline enum verdict choose(void *ctx, __u64 client, __u64 flow, 
 		chosen->slot = key.slot;
 		if (affinity_seconds) {
 			renewed.choice = *chosen;
-			bpf_map_update_elem(&affinities, &akey, &renewed, BPF_ANY);
+			bpf_map_update_elem(&NAMED(affinities), &akey, &renewed, BPF_ANY);
 		}
 		return REWRITE;
 	}

@@ -13,72 +13,99 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type SocketLB6Address6 struct {
+type SocketLB6Address struct {
 	_    structs.HostLayout
 	Addr [4]uint32
 	Port uint16
 	Zero uint16
+	Fill uint32
 }
 
-type SocketLB6Affinity6 struct {
+type SocketLB6Affinity struct {
 	_        structs.HostLayout
 	LastUsed uint64
-	Choice   SocketLB6Choice6
+	Choice   SocketLB6Choice
 }
 
-type SocketLB6AffinityKey6 struct {
+type SocketLB6AffinityKey struct {
 	_        structs.HostLayout
-	Netns    uint64
-	Frontend SocketLB6Frontend6
-	Zero     uint32
+	Client   uint64
+	Frontend SocketLB6Frontend
 }
 
-type SocketLB6Backend6 struct {
+type SocketLB6Backend struct {
 	_       structs.HostLayout
-	Key     SocketLB6BackendKey6
-	Address SocketLB6Address6
-	Zero    uint32
+	Key     SocketLB6BackendKey
+	Address SocketLB6Address
 }
 
-type SocketLB6BackendKey6 struct {
+type SocketLB6BackendKey struct {
 	_    structs.HostLayout
 	Set  uint32
 	Slot uint32
 }
 
-type SocketLB6Choice6 struct {
+type SocketLB6Choice struct {
 	_       structs.HostLayout
-	Backend SocketLB6Address6
+	Backend SocketLB6Address
 	Slot    uint32
-}
-
-type SocketLB6FlowKey6 struct {
-	_       structs.HostLayout
-	Cookie  uint64
-	Address SocketLB6Address6
 	Zero    uint32
 }
 
-type SocketLB6Frontend6 struct {
+type SocketLB6FlowKey struct {
+	_       structs.HostLayout
+	Cookie  uint64
+	Address SocketLB6Address
+}
+
+type SocketLB6Frontend struct {
 	_        structs.HostLayout
 	Addr     [4]uint32
 	Port     uint16
 	Protocol uint8
-	Zero     uint8
+	Scope    uint8
+	Fill     uint32
 }
 
-type SocketLB6Peer6 struct {
+type SocketLB6Path struct {
 	_        structs.HostLayout
-	Frontend SocketLB6Address6
-	Backend  SocketLB6Address6
+	Frontend SocketLB6Frontend
+	Backend  SocketLB6Address
 }
 
-type SocketLB6Service6 struct {
+type SocketLB6Peer struct {
+	_        structs.HostLayout
+	Frontend SocketLB6Address
+	Backend  SocketLB6Address
+}
+
+type SocketLB6Service struct {
 	_               structs.HostLayout
-	Frontend        SocketLB6Frontend6
-	AffinitySeconds uint32
+	Frontend        SocketLB6Frontend
 	Set             uint32
 	Count           uint32
+	AffinitySeconds uint32
+	Flags           uint32
+}
+
+type SocketLB6SourceRange struct {
+	_    structs.HostLayout
+	Bits uint32
+	Set  uint32
+	Addr [4]uint32
+}
+
+type SocketLB6Telling struct {
+	_       structs.HostLayout
+	Second  uint64
+	Told    uint32
+	Skipped uint32
+}
+
+type SocketLB6Traffic struct {
+	_           structs.HostLayout
+	Connections uint64
+	Packets     uint64
 }
 
 // Names of all BPF objects in the ELF.
@@ -87,15 +114,22 @@ type SocketLB6Service6 struct {
 const (
 	SocketLB6MapAffinities6     = "affinities6"
 	SocketLB6MapBackends6       = "backends6"
+	SocketLB6MapCounters        = "counters"
+	SocketLB6MapDrops           = "drops"
+	SocketLB6MapDropsTelling    = "drops_telling"
+	SocketLB6MapMaglev6         = "maglev6"
 	SocketLB6MapPeers6          = "peers6"
 	SocketLB6MapServices6       = "services6"
+	SocketLB6MapSourceRanges6   = "source_ranges6"
+	SocketLB6MapTraffic6        = "traffic6"
 	SocketLB6MapUdpFlows6       = "udp_flows6"
 	SocketLB6MapUdpReplies6     = "udp_replies6"
 	SocketLB6ProgConnectIp6     = "connect_ip6"
 	SocketLB6ProgGetpeernameIp6 = "getpeername_ip6"
 	SocketLB6ProgRecvmsgIp6     = "recvmsg_ip6"
 	SocketLB6ProgSendmsgIp6     = "sendmsg_ip6"
-	SocketLB6VarCanSetRetval6   = "can_set_retval6"
+	SocketLB6VarCanSetRetval    = "can_set_retval"
+	SocketLB6VarHostNetns       = "host_netns"
 )
 
 // LoadSocketLB6 returns the embedded CollectionSpec for SocketLB6.
@@ -150,19 +184,26 @@ type SocketLB6ProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SocketLB6MapSpecs struct {
-	Affinities6 *ebpf.MapSpec `ebpf:"affinities6"`
-	Backends6   *ebpf.MapSpec `ebpf:"backends6"`
-	Peers6      *ebpf.MapSpec `ebpf:"peers6"`
-	Services6   *ebpf.MapSpec `ebpf:"services6"`
-	UdpFlows6   *ebpf.MapSpec `ebpf:"udp_flows6"`
-	UdpReplies6 *ebpf.MapSpec `ebpf:"udp_replies6"`
+	Affinities6   *ebpf.MapSpec `ebpf:"affinities6"`
+	Backends6     *ebpf.MapSpec `ebpf:"backends6"`
+	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Drops         *ebpf.MapSpec `ebpf:"drops"`
+	DropsTelling  *ebpf.MapSpec `ebpf:"drops_telling"`
+	Maglev6       *ebpf.MapSpec `ebpf:"maglev6"`
+	Peers6        *ebpf.MapSpec `ebpf:"peers6"`
+	Services6     *ebpf.MapSpec `ebpf:"services6"`
+	SourceRanges6 *ebpf.MapSpec `ebpf:"source_ranges6"`
+	Traffic6      *ebpf.MapSpec `ebpf:"traffic6"`
+	UdpFlows6     *ebpf.MapSpec `ebpf:"udp_flows6"`
+	UdpReplies6   *ebpf.MapSpec `ebpf:"udp_replies6"`
 }
 
 // SocketLB6VariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SocketLB6VariableSpecs struct {
-	CanSetRetval6 *ebpf.VariableSpec `ebpf:"can_set_retval6"`
+	CanSetRetval *ebpf.VariableSpec `ebpf:"can_set_retval"`
+	HostNetns    *ebpf.VariableSpec `ebpf:"host_netns"`
 }
 
 // SocketLB6Objects contains all objects after they have been loaded into the kernel.
@@ -185,20 +226,32 @@ func (o *SocketLB6Objects) Close() error {
 //
 // It can be passed to LoadSocketLB6Objects or ebpf.CollectionSpec.LoadAndAssign.
 type SocketLB6Maps struct {
-	Affinities6 *ebpf.Map `ebpf:"affinities6"`
-	Backends6   *ebpf.Map `ebpf:"backends6"`
-	Peers6      *ebpf.Map `ebpf:"peers6"`
-	Services6   *ebpf.Map `ebpf:"services6"`
-	UdpFlows6   *ebpf.Map `ebpf:"udp_flows6"`
-	UdpReplies6 *ebpf.Map `ebpf:"udp_replies6"`
+	Affinities6   *ebpf.Map `ebpf:"affinities6"`
+	Backends6     *ebpf.Map `ebpf:"backends6"`
+	Counters      *ebpf.Map `ebpf:"counters"`
+	Drops         *ebpf.Map `ebpf:"drops"`
+	DropsTelling  *ebpf.Map `ebpf:"drops_telling"`
+	Maglev6       *ebpf.Map `ebpf:"maglev6"`
+	Peers6        *ebpf.Map `ebpf:"peers6"`
+	Services6     *ebpf.Map `ebpf:"services6"`
+	SourceRanges6 *ebpf.Map `ebpf:"source_ranges6"`
+	Traffic6      *ebpf.Map `ebpf:"traffic6"`
+	UdpFlows6     *ebpf.Map `ebpf:"udp_flows6"`
+	UdpReplies6   *ebpf.Map `ebpf:"udp_replies6"`
 }
 
 func (m *SocketLB6Maps) Close() error {
 	return _SocketLB6Close(
 		m.Affinities6,
 		m.Backends6,
+		m.Counters,
+		m.Drops,
+		m.DropsTelling,
+		m.Maglev6,
 		m.Peers6,
 		m.Services6,
+		m.SourceRanges6,
+		m.Traffic6,
 		m.UdpFlows6,
 		m.UdpReplies6,
 	)
@@ -208,7 +261,8 @@ func (m *SocketLB6Maps) Close() error {
 //
 // It can be passed to LoadSocketLB6Objects or ebpf.CollectionSpec.LoadAndAssign.
 type SocketLB6Variables struct {
-	CanSetRetval6 *ebpf.Variable `ebpf:"can_set_retval6"`
+	CanSetRetval *ebpf.Variable `ebpf:"can_set_retval"`
+	HostNetns    *ebpf.Variable `ebpf:"host_netns"`
 }
 
 // SocketLB6Programs contains all programs after they have been loaded into the kernel.

@@ -15,7 +15,7 @@ import (
 
 type SocketLBAddress struct {
 	_    structs.HostLayout
-	Addr uint32
+	Addr [1]uint32
 	Port uint16
 	Zero uint16
 }
@@ -59,7 +59,7 @@ type SocketLBFlowKey struct {
 
 type SocketLBFrontend struct {
 	_        structs.HostLayout
-	Addr     uint32
+	Addr     [1]uint32
 	Port     uint16
 	Protocol uint8
 	Scope    uint8
@@ -90,7 +90,14 @@ type SocketLBSourceRange struct {
 	_    structs.HostLayout
 	Bits uint32
 	Set  uint32
-	Addr uint32
+	Addr [1]uint32
+}
+
+type SocketLBTelling struct {
+	_       structs.HostLayout
+	Second  uint64
+	Told    uint32
+	Skipped uint32
 }
 
 type SocketLBTraffic struct {
@@ -106,6 +113,8 @@ const (
 	SocketLBMapAffinities    = "affinities"
 	SocketLBMapBackends      = "backends"
 	SocketLBMapCounters      = "counters"
+	SocketLBMapDrops         = "drops"
+	SocketLBMapDropsTelling  = "drops_telling"
 	SocketLBMapMaglev        = "maglev"
 	SocketLBMapPeers         = "peers"
 	SocketLBMapServices      = "services"
@@ -184,6 +193,8 @@ type SocketLBMapSpecs struct {
 	Affinities   *ebpf.MapSpec `ebpf:"affinities"`
 	Backends     *ebpf.MapSpec `ebpf:"backends"`
 	Counters     *ebpf.MapSpec `ebpf:"counters"`
+	Drops        *ebpf.MapSpec `ebpf:"drops"`
+	DropsTelling *ebpf.MapSpec `ebpf:"drops_telling"`
 	Maglev       *ebpf.MapSpec `ebpf:"maglev"`
 	Peers        *ebpf.MapSpec `ebpf:"peers"`
 	Services     *ebpf.MapSpec `ebpf:"services"`
@@ -224,6 +235,8 @@ type SocketLBMaps struct {
 	Affinities   *ebpf.Map `ebpf:"affinities"`
 	Backends     *ebpf.Map `ebpf:"backends"`
 	Counters     *ebpf.Map `ebpf:"counters"`
+	Drops        *ebpf.Map `ebpf:"drops"`
+	DropsTelling *ebpf.Map `ebpf:"drops_telling"`
 	Maglev       *ebpf.Map `ebpf:"maglev"`
 	Peers        *ebpf.Map `ebpf:"peers"`
 	Services     *ebpf.Map `ebpf:"services"`
@@ -238,6 +251,8 @@ func (m *SocketLBMaps) Close() error {
 		m.Affinities,
 		m.Backends,
 		m.Counters,
+		m.Drops,
+		m.DropsTelling,
 		m.Maglev,
 		m.Peers,
 		m.Services,

@@ -19,26 +19,26 @@ type StalePeersConnectedPeer struct {
 		_        structs.HostLayout
 		Frontend struct {
 			_    structs.HostLayout
-			Addr uint32
+			Addr [1]uint32
 			Port uint16
 			Zero uint16
 		}
 		Backend struct {
 			_    structs.HostLayout
-			Addr uint32
+			Addr [1]uint32
 			Port uint16
 			Zero uint16
 		}
 	}
 	Local struct {
 		_    structs.HostLayout
-		Addr uint32
+		Addr [1]uint32
 		Port uint16
 		Zero uint16
 	}
 	Remote struct {
 		_    structs.HostLayout
-		Addr uint32
+		Addr [1]uint32
 		Port uint16
 		Zero uint16
 	}

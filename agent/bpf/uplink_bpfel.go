@@ -20,7 +20,7 @@ type UplinkAffinity struct {
 		_       structs.HostLayout
 		Backend struct {
 			_    structs.HostLayout
-			Addr uint32
+			Addr [1]uint32
 			Port uint16
 			Zero uint16
 		}
@@ -47,7 +47,7 @@ type UplinkBackend struct {
 	Key     UplinkBackendKey
 	Address struct {
 		_    structs.HostLayout
-		Addr uint32
+		Addr [1]uint32
 		Port uint16
 		Zero uint16
 	}
@@ -57,6 +57,20 @@ type UplinkBackendKey struct {
 	_    structs.HostLayout
 	Set  uint32
 	Slot uint32
+}
+
+type UplinkDropped struct {
+	_        structs.HostLayout
+	Time     uint64
+	Saddr    [16]uint8
+	Daddr    [16]uint8
+	Sport    uint16
+	Dport    uint16
+	Protocol uint8
+	Reason   uint8
+	Zero     uint16
+	Skipped  uint32
+	Fill     uint32
 }
 
 type UplinkFlow struct {
@@ -71,9 +85,18 @@ type UplinkFlow struct {
 	Zero       uint8
 }
 
+type UplinkFragment struct {
+	_        structs.HostLayout
+	Saddr    [1]uint32
+	Daddr    [1]uint32
+	Id       uint32
+	Protocol uint8
+	Zero     [3]uint8
+}
+
 type UplinkFrontend struct {
 	_        structs.HostLayout
-	Addr     uint32
+	Addr     [1]uint32
 	Port     uint16
 	Protocol uint8
 	Scope    uint8
@@ -82,7 +105,7 @@ type UplinkFrontend struct {
 type UplinkNetwork struct {
 	_    structs.HostLayout
 	Bits uint32
-	Addr uint32
+	Addr [1]uint32
 }
 
 type UplinkPath struct {
@@ -90,7 +113,7 @@ type UplinkPath struct {
 	Frontend UplinkFrontend
 	Backend  struct {
 		_    structs.HostLayout
-		Addr uint32
+		Addr [1]uint32
 		Port uint16
 		Zero uint16
 	}
@@ -169,6 +192,12 @@ type UplinkPolicyTold struct {
 	Skipped uint32
 }
 
+type UplinkPorts struct {
+	_     structs.HostLayout
+	Sport uint16
+	Dport uint16
+}
+
 type UplinkService struct {
 	_               structs.HostLayout
 	Frontend        UplinkFrontend
@@ -182,7 +211,14 @@ type UplinkSourceRange struct {
 	_    structs.HostLayout
 	Bits uint32
 	Set  uint32
-	Addr uint32
+	Addr [1]uint32
+}
+
+type UplinkTelling struct {
+	_       structs.HostLayout
+	Second  uint64
+	Told    uint32
+	Skipped uint32
 }
 
 type UplinkTraffic struct {
@@ -193,8 +229,8 @@ type UplinkTraffic struct {
 
 type UplinkTuple struct {
 	_        structs.HostLayout
-	Saddr    uint32
-	Daddr    uint32
+	Saddr    [1]uint32
+	Daddr    [1]uint32
 	Sport    uint16
 	Dport    uint16
 	Protocol uint8
@@ -210,7 +246,10 @@ const (
 	UplinkMapBackends        = "backends"
 	UplinkMapClusterNetworks = "cluster_networks"
 	UplinkMapCounters        = "counters"
+	UplinkMapDrops           = "drops"
+	UplinkMapDropsTelling    = "drops_telling"
 	UplinkMapFlows           = "flows"
+	UplinkMapFragments       = "fragments"
 	UplinkMapMaglev          = "maglev"
 	UplinkMapPolicyCounts    = "policy_counts"
 	UplinkMapPolicyDrops     = "policy_drops"
@@ -222,11 +261,13 @@ const (
 	UplinkMapPolicyPorts     = "policy_ports"
 	UplinkMapPolicyRoom      = "policy_room"
 	UplinkMapPolicyTelling   = "policy_telling"
+	UplinkMapRoom            = "room"
 	UplinkMapServices        = "services"
 	UplinkMapSourceRanges    = "source_ranges"
 	UplinkMapTraffic         = "traffic"
 	UplinkProgFromUplink     = "from_uplink"
 	UplinkProgToUplink       = "to_uplink"
+	UplinkVarDroppedType     = "dropped_type"
 	UplinkVarNodeAddr        = "node_addr"
 	UplinkVarOverlayAddr     = "overlay_addr"
 	UplinkVarPodMask         = "pod_mask"
@@ -288,7 +329,10 @@ type UplinkMapSpecs struct {
 	Backends        *ebpf.MapSpec `ebpf:"backends"`
 	ClusterNetworks *ebpf.MapSpec `ebpf:"cluster_networks"`
 	Counters        *ebpf.MapSpec `ebpf:"counters"`
+	Drops           *ebpf.MapSpec `ebpf:"drops"`
+	DropsTelling    *ebpf.MapSpec `ebpf:"drops_telling"`
 	Flows           *ebpf.MapSpec `ebpf:"flows"`
+	Fragments       *ebpf.MapSpec `ebpf:"fragments"`
 	Maglev          *ebpf.MapSpec `ebpf:"maglev"`
 	PolicyCounts    *ebpf.MapSpec `ebpf:"policy_counts"`
 	PolicyDrops     *ebpf.MapSpec `ebpf:"policy_drops"`
@@ -300,6 +344,7 @@ type UplinkMapSpecs struct {
 	PolicyPorts     *ebpf.MapSpec `ebpf:"policy_ports"`
 	PolicyRoom      *ebpf.MapSpec `ebpf:"policy_room"`
 	PolicyTelling   *ebpf.MapSpec `ebpf:"policy_telling"`
+	Room            *ebpf.MapSpec `ebpf:"room"`
 	Services        *ebpf.MapSpec `ebpf:"services"`
 	SourceRanges    *ebpf.MapSpec `ebpf:"source_ranges"`
 	Traffic         *ebpf.MapSpec `ebpf:"traffic"`
@@ -309,6 +354,7 @@ type UplinkMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type UplinkVariableSpecs struct {
+	DroppedType *ebpf.VariableSpec `ebpf:"dropped_type"`
 	NodeAddr    *ebpf.VariableSpec `ebpf:"node_addr"`
 	OverlayAddr *ebpf.VariableSpec `ebpf:"overlay_addr"`
 	PodMask     *ebpf.VariableSpec `ebpf:"pod_mask"`
@@ -340,7 +386,10 @@ type UplinkMaps struct {
 	Backends        *ebpf.Map `ebpf:"backends"`
 	ClusterNetworks *ebpf.Map `ebpf:"cluster_networks"`
 	Counters        *ebpf.Map `ebpf:"counters"`
+	Drops           *ebpf.Map `ebpf:"drops"`
+	DropsTelling    *ebpf.Map `ebpf:"drops_telling"`
 	Flows           *ebpf.Map `ebpf:"flows"`
+	Fragments       *ebpf.Map `ebpf:"fragments"`
 	Maglev          *ebpf.Map `ebpf:"maglev"`
 	PolicyCounts    *ebpf.Map `ebpf:"policy_counts"`
 	PolicyDrops     *ebpf.Map `ebpf:"policy_drops"`
@@ -352,6 +401,7 @@ type UplinkMaps struct {
 	PolicyPorts     *ebpf.Map `ebpf:"policy_ports"`
 	PolicyRoom      *ebpf.Map `ebpf:"policy_room"`
 	PolicyTelling   *ebpf.Map `ebpf:"policy_telling"`
+	Room            *ebpf.Map `ebpf:"room"`
 	Services        *ebpf.Map `ebpf:"services"`
 	SourceRanges    *ebpf.Map `ebpf:"source_ranges"`
 	Traffic         *ebpf.Map `ebpf:"traffic"`
@@ -364,7 +414,10 @@ func (m *UplinkMaps) Close() error {
 		m.Backends,
 		m.ClusterNetworks,
 		m.Counters,
+		m.Drops,
+		m.DropsTelling,
 		m.Flows,
+		m.Fragments,
 		m.Maglev,
 		m.PolicyCounts,
 		m.PolicyDrops,
@@ -376,6 +429,7 @@ func (m *UplinkMaps) Close() error {
 		m.PolicyPorts,
 		m.PolicyRoom,
 		m.PolicyTelling,
+		m.Room,
 		m.Services,
 		m.SourceRanges,
 		m.Traffic,
@@ -386,6 +440,7 @@ func (m *UplinkMaps) Close() error {
 //
 // It can be passed to LoadUplinkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type UplinkVariables struct {
+	DroppedType *ebpf.Variable `ebpf:"dropped_type"`
 	NodeAddr    *ebpf.Variable `ebpf:"node_addr"`
 	OverlayAddr *ebpf.Variable `ebpf:"overlay_addr"`
 	PodMask     *ebpf.Variable `ebpf:"pod_mask"`

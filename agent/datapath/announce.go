@@ -38,10 +38,10 @@ type announcer struct {
 func (d *Datapath) Announce(addrs []netip.Addr) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.uplink == nil || len(addrs) == 0 && len(d.announcer.told) == 0 && d.announcer.told != nil {
+	m := d.announced()
+	if m == nil || len(addrs) == 0 && len(d.announcer.told) == 0 && d.announcer.told != nil {
 		return nil
 	}
-	m := d.uplink.Maps[bpf.UplinkMapAnnounced]
 	if err := withdraw(m, addrs); err != nil {
 		return err
 	}
@@ -56,7 +56,7 @@ func (d *Datapath) Announce(addrs []netip.Addr) error {
 	if len(addrs) == 0 {
 		return nil
 	}
-	uplink, err := d.uplinkLink()
+	uplink, err := uplinkLink(d.cfg.NodeIP)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func (d *Datapath) Announce(addrs []netip.Addr) error {
 	copy(value.Mac[:], uplink.Attrs().HardwareAddr)
 	var errs []error
 	for _, addr := range addrs {
-		if err := m.Put(networkOrder(addr), value); err != nil {
+		if err := m.Put(words(addr)[0], value); err != nil {
 			errs = append(errs, fmt.Errorf("announcing %v: %w", addr, err))
 			continue
 		}
@@ -89,14 +89,14 @@ func (d *Datapath) Announce(addrs []netip.Addr) error {
 func (d *Datapath) Renew() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.uplink == nil {
+	m := d.announced()
+	if m == nil {
 		return nil
 	}
 	now, err := sinceBoot()
 	if err != nil {
 		return err
 	}
-	m := d.uplink.Maps[bpf.UplinkMapAnnounced]
 	var k uint32
 	var v bpf.UplinkAnnouncement
 	renewed := make(map[uint32]bpf.UplinkAnnouncement)
@@ -112,7 +112,7 @@ func (d *Datapath) Renew() error {
 	}
 	for k, v := range renewed {
 		if err := m.Put(k, v); err != nil {
-			return fmt.Errorf("announcing %v: %w", address(k), err)
+			return fmt.Errorf("announcing %v: %w", address([]uint32{k}), err)
 		}
 	}
 	return nil
@@ -125,7 +125,7 @@ func withdraw(m *ebpf.Map, keep []netip.Addr) error {
 	var old []uint32
 	it := m.Iterate()
 	for it.Next(&k, &v) {
-		if !slices.Contains(keep, address(k)) {
+		if !slices.Contains(keep, address([]uint32{k})) {
 			old = append(old, k)
 		}
 	}
@@ -134,15 +134,24 @@ func withdraw(m *ebpf.Map, keep []netip.Addr) error {
 	}
 	for _, k := range old {
 		if err := m.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("withdrawing %v: %w", address(k), err)
+			return fmt.Errorf("withdrawing %v: %w", address([]uint32{k}), err)
 		}
 	}
 	return nil
 }
 
+// announced is the map of the addresses that the node answers for, which are of IPv4;
+// nil: there is none.
+func (d *Datapath) announced() *ebpf.Map {
+	if f := d.families[0]; f.uplink != nil {
+		return f.uplink.Maps[bpf.UplinkMapAnnounced]
+	}
+	return nil
+}
+
 // uplinkLink is the interface that has the node's address.
-func (d *Datapath) uplinkLink() (netlink.Link, error) {
-	index, err := interfaceWith(d.cfg.NodeIP)
+func uplinkLink(node netip.Addr) (netlink.Link, error) {
+	index, err := interfaceWith(node)
 	if err != nil {
 		return nil, err
 	}

@@ -98,7 +98,8 @@ func (t *Table) balance(k key, svc *corev1.Service) {
 	}
 	now := &balancer{}
 	if b.class != "" && (spec.LoadBalancerClass == nil || spec.GetLoadBalancerClass() == b.class) {
-		now.addrs = ingressIPs(svc)
+		// Nodes answer for IPv4 addresses only: others have to be routed to them.
+		now.addrs = slices.DeleteFunc(ingressIPs(svc), netip.Addr.Is6)
 	}
 	if kind.NeedsHealthCheckNodePort(svc) {
 		ready := t.readyEndpoints(k, spec.GetPublishNotReadyAddresses())

@@ -66,7 +66,7 @@ func TestAnnouncedAddress(t *testing.T) {
 
 	// An agent that died long ago answers for nothing.
 	n := w.nodes[1]
-	announced, err := ebpf.LoadPinnedMap(filepath.Join(n.cfg.PinPath, "maps-v1", bpf.UplinkMapAnnounced), nil)
+	announced, err := ebpf.LoadPinnedMap(filepath.Join(n.cfg.PinPath, "maps-v2", bpf.UplinkMapAnnounced), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +181,7 @@ func TestSourceRanges(t *testing.T) {
 			t.Errorf("%v is for %s, want %s", held[i].Frontend, got, want)
 		}
 	}
-	ranges, err := ebpf.LoadPinnedMap(filepath.Join(n.cfg.PinPath, "maps-v1", bpf.UplinkMapSourceRanges), nil)
+	ranges, err := ebpf.LoadPinnedMap(filepath.Join(n.cfg.PinPath, "maps-v2", bpf.UplinkMapSourceRanges), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +262,7 @@ func TestMaglev(t *testing.T) {
 	n := w.nodes[0]
 	n.dp.Close()
 	w.load(n)
-	tables, err := ebpf.LoadPinnedMap(filepath.Join(n.cfg.PinPath, "maps-v1", bpf.UplinkMapMaglev), nil)
+	tables, err := ebpf.LoadPinnedMap(filepath.Join(n.cfg.PinPath, "maps-v2", bpf.UplinkMapMaglev), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

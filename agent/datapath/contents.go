@@ -1,24 +1,19 @@
 package datapath
 
 import (
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"maps"
-	"math/bits"
 	"net/netip"
 	"slices"
 	"time"
 
-	"github.com/cilium/ebpf"
-
 	"github.com/xebec-project/xebec/agent/bpf"
 )
 
-// contents mirrors the maps of services and backends, so that a change is
+// contents mirrors one family's maps of services and backends, so that a change is
 // computed without asking the kernel.
 type contents struct {
-	services map[bpf.SocketLBFrontend]programmed
+	services map[Frontend]programmed
 	sets     map[uint32]struct{} // in use
 	backends int                 // in all sets
 	lastSet  uint32
@@ -51,23 +46,32 @@ func (c *contents) newSet() uint32 {
 
 // plan is what is written to the kernel, in this order.
 type plan struct {
-	newBackendKeys  []bpf.SocketLBBackendKey
-	newBackends     []bpf.SocketLBBackend
-	newSources      []bpf.UplinkSourceRange
+	newBackends     []placedBackend
+	newSources      []sourceRange
 	newTables       []setTable
-	serviceKeys     []bpf.SocketLBFrontend
-	services        []bpf.SocketLBService
-	deletedServices []bpf.SocketLBFrontend
+	services        []servedFrontend
+	deletedServices []Frontend
 	oldBackends     []bpf.SocketLBBackendKey
-	oldSources      []bpf.UplinkSourceRange
+	oldSources      []sourceRange
 	oldTables       []uint32
+}
+
+// placedBackend is a backend at its place in a set.
+type placedBackend struct {
+	at      bpf.SocketLBBackendKey
+	address netip.AddrPort
+}
+
+// servedFrontend is a frontend and what it is to have.
+type servedFrontend struct {
+	frontend Frontend
+	programmed
 }
 
 // put plans the contents of one frontend and takes them into the mirror.
 func (c *contents) put(p *plan, s *Service) {
-	k := frontendKey(s.Frontend)
 	affinity := uint32(min(s.Affinity/time.Second, 1<<31))
-	was, exists := c.services[k]
+	was, exists := c.services[s.Frontend]
 	now := programmed{set: was.set, affinity: affinity, backends: was.backends}
 	if len(s.Backends) > 0 && s.Frontend.Outside { // what has no endpoint refuses all
 		now.maglev, now.sources = s.Maglev, s.Sources
@@ -83,38 +87,30 @@ func (c *contents) put(p *plan, s *Service) {
 			now.set = c.newSet()
 		}
 		for _, n := range now.sources {
-			p.newSources = append(p.newSources, sourceKey(now.set, n))
+			p.newSources = append(p.newSources, sourceRange{now.set, n})
 		}
 		if now.maglev {
 			p.newTables = append(p.newTables, setTable{now.set, maglevTable(now.backends)})
 		}
 		for slot, b := range now.backends {
-			bk := bpf.SocketLBBackendKey{Set: now.set, Slot: uint32(slot)}
-			p.newBackendKeys = append(p.newBackendKeys, bk)
-			p.newBackends = append(p.newBackends, bpf.SocketLBBackend{
-				Address: bpf.SocketLBAddress{Addr: networkOrder(b.Addr()), Port: bits.ReverseBytes16(b.Port())},
-				Key:     bk,
-			})
+			p.newBackends = append(p.newBackends, placedBackend{bpf.SocketLBBackendKey{Set: now.set, Slot: uint32(slot)}, b})
 		}
 	}
 	c.backends += len(now.backends) - len(was.backends)
-	c.services[k] = now
-	p.serviceKeys = append(p.serviceKeys, k)
-	p.services = append(p.services, bpf.SocketLBService{
-		Set: now.set, Count: uint32(len(now.backends)), Frontend: k, AffinitySeconds: affinity, Flags: now.flags(),
-	})
+	c.services[s.Frontend] = now
+	p.services = append(p.services, servedFrontend{s.Frontend, now})
 }
 
 // remove plans that a frontend goes.
-func (c *contents) remove(p *plan, k bpf.SocketLBFrontend) {
-	was, exists := c.services[k]
+func (c *contents) remove(p *plan, f Frontend) {
+	was, exists := c.services[f]
 	if !exists {
 		return
 	}
 	c.retire(p, was)
 	c.backends -= len(was.backends)
-	delete(c.services, k)
-	p.deletedServices = append(p.deletedServices, k)
+	delete(c.services, f)
+	p.deletedServices = append(p.deletedServices, f)
 }
 
 func (c *contents) retire(p *plan, was programmed) {
@@ -126,11 +122,61 @@ func (c *contents) retire(p *plan, was programmed) {
 		p.oldBackends = append(p.oldBackends, bpf.SocketLBBackendKey{Set: was.set, Slot: uint32(slot)})
 	}
 	for _, n := range was.sources {
-		p.oldSources = append(p.oldSources, sourceKey(was.set, n))
+		p.oldSources = append(p.oldSources, sourceRange{was.set, n})
 	}
 	if was.maglev {
 		p.oldTables = append(p.oldTables, was.set)
 	}
+}
+
+// replace makes the services among those wanted that are of the family the whole
+// contents of its maps, writing only what differs.
+func (f *family) replace(wanted []Service) error {
+	if err := f.refresh(); err != nil {
+		return err
+	}
+	var p plan
+	c := &f.contents
+	keep := make(map[Frontend]struct{}, len(wanted))
+	for i := range wanted {
+		if f.has(wanted[i].Frontend.Addr()) {
+			keep[wanted[i].Frontend] = struct{}{}
+			c.put(&p, &wanted[i])
+		}
+	}
+	for k := range c.services {
+		if _, ok := keep[k]; !ok {
+			c.remove(&p, k)
+		}
+	}
+	p.oldBackends = append(p.oldBackends, c.orphans...)
+	for _, k := range c.orphans {
+		delete(c.sets, k.Set)
+	}
+	c.orphans = nil
+	if err := f.sweepSets(); err != nil {
+		return err
+	}
+	return f.write(&p)
+}
+
+// update writes what a change says of the family's services.
+func (f *family) update(c Change) error {
+	if err := f.refresh(); err != nil {
+		return err
+	}
+	var p plan
+	for i := range c.Put {
+		if f.has(c.Put[i].Frontend.Addr()) {
+			f.contents.put(&p, &c.Put[i])
+		}
+	}
+	for _, k := range c.Delete {
+		if f.has(k.Addr()) {
+			f.contents.remove(&p, k)
+		}
+	}
+	return f.write(&p)
 }
 
 // Replace makes the wanted services the whole contents of the maps, writing
@@ -140,37 +186,12 @@ func (c *contents) retire(p *plan, was programmed) {
 func (d *Datapath) Replace(wanted []Service) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.refresh(); err != nil {
-		return err
-	}
-	var p plan
-	keep := make(map[bpf.SocketLBFrontend]struct{}, len(wanted))
-	for i := range wanted {
-		if wanted[i].Frontend.Addr().Is6() {
-			continue
-		}
-		keep[frontendKey(wanted[i].Frontend)] = struct{}{}
-		d.contents.put(&p, &wanted[i])
-	}
-	for k := range d.contents.services {
-		if _, ok := keep[k]; !ok {
-			d.contents.remove(&p, k)
+	for _, f := range d.families {
+		if err := f.replace(wanted); err != nil {
+			return err
 		}
 	}
-	p.oldBackends = append(p.oldBackends, d.contents.orphans...)
-	for _, k := range d.contents.orphans {
-		delete(d.contents.sets, k.Set)
-	}
-	d.contents.orphans = nil
-	if err := d.sweepSets(); err != nil {
-		return err
-	}
-	if err := d.write(&p); err != nil {
-		return err
-	}
-	if err := d.six.replace(wanted); err != nil {
-		return err
-	}
+	d.cfg.Metrics.hold(d.families)
 	if !d.attached {
 		return d.attach()
 	}
@@ -182,24 +203,13 @@ func (d *Datapath) Replace(wanted []Service) error {
 func (d *Datapath) Update(c Change) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.refresh(); err != nil {
-		return err
-	}
-	var p plan
-	for i := range c.Put {
-		if c.Put[i].Frontend.Addr().Is4() {
-			d.contents.put(&p, &c.Put[i])
+	for _, f := range d.families {
+		if err := f.update(c); err != nil {
+			return err
 		}
 	}
-	for _, f := range c.Delete {
-		if f.Addr().Is4() {
-			d.contents.remove(&p, frontendKey(f))
-		}
-	}
-	if err := d.write(&p); err != nil {
-		return err
-	}
-	return d.six.update(c)
+	d.cfg.Metrics.hold(d.families)
+	return nil
 }
 
 // Verify reads the maps anew, so that the next Replace mends what others did to
@@ -207,10 +217,11 @@ func (d *Datapath) Update(c Change) error {
 func (d *Datapath) Verify() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.reload = true
-	d.six.doubt()
-	if err := d.refresh(); err != nil {
-		return err
+	for _, f := range d.families {
+		f.reload = true
+		if err := f.refresh(); err != nil {
+			return err
+		}
 	}
 	if err := d.Sweep(); err != nil {
 		return err
@@ -226,24 +237,21 @@ func (d *Datapath) Verify() error {
 func (d *Datapath) Dump() ([]Service, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	now, err := d.read()
-	if err != nil {
-		return nil, err
-	}
-	six, err := d.six.dump()
-	if err != nil {
-		return nil, err
-	}
-	out := make([]Service, 0, len(now.services)+len(six))
-	out = append(out, six...)
-	for k, p := range now.services {
-		out = append(out, Service{
-			Frontend: frontendOf(k),
-			Affinity: time.Duration(p.affinity) * time.Second,
-			Maglev:   p.maglev,
-			Sources:  p.sources,
-			Backends: p.backends,
-		})
+	var out []Service
+	for _, f := range d.families {
+		now, err := f.read()
+		if err != nil {
+			return nil, err
+		}
+		for k, p := range now.services {
+			out = append(out, Service{
+				Frontend: k,
+				Affinity: time.Duration(p.affinity) * time.Second,
+				Maglev:   p.maglev,
+				Sources:  p.sources,
+				Backends: p.backends,
+			})
+		}
 	}
 	slices.SortFunc(out, func(a, b Service) int {
 		return a.Frontend.compare(b.Frontend)
@@ -253,90 +261,63 @@ func (d *Datapath) Dump() ([]Service, error) {
 
 // write carries the plan out. The mirror is ahead of the kernel while it does,
 // and no longer to be trusted when it fails.
-func (d *Datapath) write(p *plan) error {
-	backends, services := d.objects.Maps[bpf.SocketLBMapBackends], d.objects.Maps[bpf.SocketLBMapServices]
-	d.reload = true
-	if err := put(backends, p.newBackendKeys, p.newBackends); err != nil {
+func (f *family) write(p *plan) error {
+	backends, services := f.table(bpf.SocketLBMapBackends), f.table(bpf.SocketLBMapServices)
+	f.reload = true
+	if err := f.form.putBackends(backends, p.newBackends); err != nil {
 		return fmt.Errorf("writing backends: %w", err)
 	}
-	if err := d.writeSets(p); err != nil {
+	if err := f.writeSets(p); err != nil {
 		return err
 	}
-	if err := put(services, p.serviceKeys, p.services); err != nil {
+	if err := f.form.putServices(services, p.services); err != nil {
 		return fmt.Errorf("writing services: %w", err)
 	}
-	if err := remove(services, p.deletedServices); err != nil {
+	if err := f.form.removeServices(services, p.deletedServices); err != nil {
 		return fmt.Errorf("deleting services: %w", err)
 	}
 	if err := remove(backends, p.oldBackends); err != nil {
 		return fmt.Errorf("deleting backends: %w", err)
 	}
-	if err := d.dropSets(p.oldSources, p.oldTables); err != nil {
+	if err := f.dropSets(p.oldSources, p.oldTables); err != nil {
 		return err
 	}
-	d.reload = false
-	d.cfg.Metrics.hold(len(d.contents.services), d.contents.backends, d.objects.Maps)
+	f.reload = false
 	return nil
 }
 
-func put[K, V any](m *ebpf.Map, keys []K, values []V) error {
-	if len(keys) == 0 {
+// refresh reads the mirror anew, if need be.
+func (f *family) refresh() error {
+	if !f.reload {
 		return nil
 	}
-	_, err := m.BatchUpdate(keys, values, nil)
-	return err
-}
-
-func remove[K any](m *ebpf.Map, keys []K) error {
-	for len(keys) > 0 {
-		n, err := m.BatchDelete(keys, nil)
-		if err == nil {
-			return nil
-		}
-		// A batch stops at a key that somebody else has deleted.
-		if !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return err
-		}
-		keys = keys[min(n+1, len(keys)):]
-	}
-	return nil
-}
-
-func (d *Datapath) refresh() error {
-	if !d.reload {
-		return nil
-	}
-	return d.readContents()
-}
-
-func (d *Datapath) readContents() error {
-	now, err := d.read()
+	now, err := f.read()
 	if err != nil {
 		return err
 	}
 	// An identifier just retired must not come back at once.
-	now.lastSet = max(now.lastSet, d.contents.lastSet)
-	d.contents = now
-	d.reload = false
+	now.lastSet = max(now.lastSet, f.contents.lastSet)
+	f.contents = now
+	f.reload = false
 	return nil
 }
 
 // read builds a mirror of what the kernel holds.
-func (d *Datapath) read() (contents, error) {
-	services, err := readAll[bpf.SocketLBFrontend, bpf.SocketLBService](d.objects.Maps[bpf.SocketLBMapServices])
+func (f *family) read() (contents, error) {
+	services, err := f.form.services(f.table(bpf.SocketLBMapServices))
 	if err != nil {
 		return contents{}, fmt.Errorf("reading services: %w", err)
 	}
-	backends, err := readAll[bpf.SocketLBBackendKey, bpf.SocketLBBackend](d.objects.Maps[bpf.SocketLBMapBackends])
+	backends, err := f.form.backends(f.table(bpf.SocketLBMapBackends))
 	if err != nil {
 		return contents{}, fmt.Errorf("reading backends: %w", err)
 	}
-	sources, tables, err := d.readSets()
+	sources, tables, err := f.readSets()
 	if err != nil {
 		return contents{}, err
 	}
 	c := contents{
-		services: make(map[bpf.SocketLBFrontend]programmed, len(services)),
+		services: make(map[Frontend]programmed, len(services)),
 		sets:     make(map[uint32]struct{}, len(services)),
 	}
 	use := func(set uint32) {
@@ -353,27 +334,19 @@ func (d *Datapath) read() (contents, error) {
 		use(set)
 	}
 	for k, s := range services {
-		p := programmed{
-			set: s.Set, affinity: s.AffinitySeconds, damaged: s.Frontend != k,
-			maglev: s.Flags&flagMaglev != 0, sources: sources[s.Set],
-		}
-		p.damaged = p.damaged || p.maglev && !tables[s.Set] || s.Flags != p.flags()
-		for slot := range s.Count {
-			bk := bpf.SocketLBBackendKey{Set: s.Set, Slot: slot}
-			b, ok := backends[bk]
-			if !ok || b.Key != bk {
-				p.damaged = true
-				p.backends = append(p.backends, netip.AddrPort{})
-				continue
-			}
-			p.backends = append(p.backends, netip.AddrPortFrom(address(b.Address.Addr), bits.ReverseBytes16(b.Address.Port)))
+		p := programmed{set: s.set, affinity: s.affinity, damaged: s.damaged, maglev: s.flags&flagMaglev != 0, sources: sources[s.set]}
+		p.damaged = p.damaged || p.maglev && !tables[s.set] || s.flags != p.flags()
+		for slot := range s.count {
+			b := backends[bpf.SocketLBBackendKey{Set: s.set, Slot: slot}]
+			p.damaged = p.damaged || !b.IsValid()
+			p.backends = append(p.backends, b)
 		}
 		if !p.damaged {
-			for slot := range s.Count {
-				delete(backends, bpf.SocketLBBackendKey{Set: s.Set, Slot: slot})
+			for slot := range s.count {
+				delete(backends, bpf.SocketLBBackendKey{Set: s.set, Slot: slot})
 			}
-			delete(sources, s.Set)
-			delete(tables, s.Set)
+			delete(sources, s.set)
+			delete(tables, s.set)
 		}
 		c.services[k] = p
 		c.backends += len(p.backends)
@@ -382,28 +355,6 @@ func (d *Datapath) read() (contents, error) {
 	maps.Copy(tables, boolsOf(sources))
 	c.orphanSets = slices.Collect(maps.Keys(tables))
 	return c, nil
-}
-
-// readChunk is how many elements one system call reads. It has to hold the
-// fullest hash bucket.
-const readChunk = 4096
-
-func readAll[K comparable, V any](m *ebpf.Map) (map[K]V, error) {
-	out := make(map[K]V)
-	keys, values := make([]K, readChunk), make([]V, readChunk)
-	var cursor ebpf.MapBatchCursor
-	for {
-		n, err := m.BatchLookup(&cursor, keys, values, nil)
-		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return nil, err
-		}
-		for i := range n {
-			out[keys[i]] = values[i]
-		}
-		if err != nil { // the end
-			return out, nil
-		}
-	}
 }
 
 // sameBackends tells whether the slots hold exactly the wanted backends.
@@ -417,36 +368,4 @@ func sameBackends(slots, wanted []netip.AddrPort) bool {
 		}
 	}
 	return true
-}
-
-// outside is the scope of frontends for packets from elsewhere, as the programs
-// have it.
-const outside = 1
-
-func frontendKey(f Frontend) bpf.SocketLBFrontend {
-	k := bpf.SocketLBFrontend{Addr: networkOrder(f.Addr()), Port: bits.ReverseBytes16(f.Port()), Protocol: uint8(f.Protocol)}
-	if f.Outside {
-		k.Scope = outside
-	}
-	return k
-}
-
-func frontendOf(k bpf.SocketLBFrontend) Frontend {
-	return Frontend{AddrPort: netip.AddrPortFrom(address(k.Addr), bits.ReverseBytes16(k.Port)), Protocol: Protocol(k.Protocol), Outside: k.Scope == outside}
-}
-
-// networkOrder returns the address as four bytes in memory, which is how the
-// kernel has it. The zero address stands for none.
-func networkOrder(a netip.Addr) uint32 {
-	if !a.Is4() {
-		return 0
-	}
-	b := a.As4()
-	return binary.NativeEndian.Uint32(b[:])
-}
-
-func address(v uint32) netip.Addr {
-	var b [4]byte
-	binary.NativeEndian.PutUint32(b[:], v)
-	return netip.AddrFrom4(b)
 }

@@ -2,9 +2,7 @@ package datapath
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
-	"math/bits"
 	"net/netip"
 	"slices"
 
@@ -21,6 +19,7 @@ const (
 	countNoService
 	countNoRoute
 	countNoPort
+	countTableFull
 	countBroken
 	countEntered
 	countRemoved
@@ -36,13 +35,19 @@ var dropReasons = [...]string{
 	countNoService:   "no_service",
 	countNoRoute:     "no_route",
 	countNoPort:      "no_port",
+	countTableFull:   "table_full",
 	countBroken:      "broken",
+}
+
+// counterMap has the counters of all families.
+func (d *Datapath) counterMap() *ebpf.Map {
+	return d.families[0].sockets.Maps[bpf.SocketLBMapCounters]
 }
 
 // counters returns the sum over all CPUs of each counter.
 func (d *Datapath) counters() ([countersTotal]uint64, error) {
 	var sums [countersTotal]uint64
-	m := d.objects.Maps[bpf.SocketLBMapCounters]
+	m := d.counterMap()
 	for i := range sums {
 		var perCPU []uint64
 		if err := m.Lookup(uint32(i), &perCPU); err != nil {
@@ -58,7 +63,7 @@ func (d *Datapath) counters() ([countersTotal]uint64, error) {
 // countRemoved adds to the count of flows that the agent removed. It is kept beside those
 // of the programs because it must live as long as they do.
 func (d *Datapath) countRemoved(n int) error {
-	m := d.objects.Maps[bpf.SocketLBMapCounters]
+	m := d.counterMap()
 	var perCPU []uint64
 	if err := m.Lookup(uint32(countRemoved), &perCPU); err != nil {
 		return fmt.Errorf("reading a counter: %w", err)
@@ -83,23 +88,12 @@ type Traffic struct {
 // forgotten when there is much else.
 func (d *Datapath) Traffic() ([]Traffic, error) {
 	var out []Traffic
-	var k bpf.UplinkPath
-	var perCPU []bpf.UplinkTraffic
-	it := d.objects.Maps[bpf.SocketLBMapTraffic].Iterate()
-	for it.Next(&k, &perCPU) {
-		t := Traffic{
-			Frontend: frontendOf(bpf.SocketLBFrontend{Addr: k.Frontend.Addr, Port: k.Frontend.Port, Protocol: k.Frontend.Protocol, Scope: k.Frontend.Scope}),
-			Backend:  netip.AddrPortFrom(address(k.Backend.Addr), bits.ReverseBytes16(k.Backend.Port)),
+	for _, f := range d.families {
+		traffic, err := f.form.traffic(f.table(bpf.SocketLBMapTraffic))
+		if err != nil {
+			return nil, fmt.Errorf("reading the counters of services: %w", err)
 		}
-		for _, v := range perCPU {
-			t.Connections += v.Connections
-			t.Packets += v.Packets
-		}
-		out = append(out, t)
-	}
-	// Entries that come and go can end the walk early; what was seen counts.
-	if err := it.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
-		return nil, fmt.Errorf("reading the counters of services: %w", err)
+		out = append(out, traffic...)
 	}
 	slices.SortFunc(out, func(a, b Traffic) int {
 		return cmp.Or(cmp.Compare(b.Connections, a.Connections), a.Frontend.compare(b.Frontend), a.Backend.Compare(b.Backend))

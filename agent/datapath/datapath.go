@@ -30,7 +30,7 @@ import (
 // layout names the directory of the pinned maps. It changes whenever a map's
 // key, value, type or size does: the new agent then fills maps of its own and
 // switches the programs over once they are full.
-const layout = "maps-v1"
+const layout = "maps-v2"
 
 // linksDir holds the pinned links, which outlive a change of layout.
 const linksDir = "links"
@@ -62,6 +62,11 @@ type Config struct {
 	// IPv6 balances sockets that talk IPv6 as well: the cluster is dual-stack.
 	// Without, frontends with IPv6 addresses are passed over.
 	IPv6 bool
+	// NodeIP6, PodCIDR6, ClusterCIDR6 and OverlayIP6 are for IPv6 what those above are
+	// for IPv4.
+	NodeIP6                netip.Addr
+	PodCIDR6, ClusterCIDR6 netip.Prefix
+	OverlayIP6             netip.Addr
 	// ClassicTC attaches the uplink's programs as clsact filters, as is done on
 	// kernels before 6.6, also where the kernel has tcx.
 	ClassicTC bool
@@ -77,16 +82,11 @@ type Config struct {
 type Datapath struct {
 	cfg Config
 
+	// families has IPv4 first, and IPv6 where the cluster has it.
+	families []*family
+
 	mu        sync.Mutex
-	objects   *ebpf.Collection
-	uplink    *ebpf.Collection // nil: there is none
-	six       *sockets6        // nil: there is none
-	peers     *ebpf.Program    // nil: the kernel cannot
-	table     *ebpf.MapSpec    // of the lookup table of a set
-	contents  contents
 	announcer announcer
-	// reload is set while contents may differ from what the kernel holds.
-	reload bool
 	// attached is set once the programs are in place.
 	attached bool
 	fresh    bool
@@ -121,29 +121,19 @@ func Load(cfg Config) (*Datapath, error) {
 		return nil, err
 	}
 
-	spec, err := bpf.LoadSocketLB()
-	if err != nil {
-		return nil, fmt.Errorf("reading the socket programs: %w", err)
+	d := &Datapath{cfg: cfg, fresh: !found}
+	d.families = append(d.families, &family{
+		programs: programs4, node: cfg.NodeIP, overlay: cfg.OverlayIP, pods: cfg.PodCIDR, cluster: cfg.ClusterCIDR, reload: true,
+	})
+	if cfg.IPv6 {
+		d.families = append(d.families, &family{
+			programs: programs6, node: cfg.NodeIP6, overlay: cfg.OverlayIP6, pods: cfg.PodCIDR6, cluster: cfg.ClusterCIDR6, reload: true,
+		})
 	}
-	if features.HaveProgramHelper(ebpf.CGroupSockAddr, asm.FnSetRetval) == nil {
-		if err := spec.Variables[bpf.SocketLBVarCanSetRetval].Set(uint8(1)); err != nil {
-			return nil, fmt.Errorf("configuring the socket programs: %w", err)
+	for _, f := range d.families {
+		if err = f.load(maps, cfg.PolicyMaps); err != nil {
+			break
 		}
-	}
-	if err := spec.Variables[bpf.SocketLBVarHostNetns].Set(netnsCookie()); err != nil {
-		return nil, fmt.Errorf("configuring the socket programs: %w", err)
-	}
-	objects, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: maps}})
-	if err != nil {
-		return nil, fmt.Errorf("loading the socket programs (maps pinned in %s): %w", maps, err)
-	}
-	d := &Datapath{cfg: cfg, objects: objects, reload: true, fresh: !found, table: spec.Maps[bpf.SocketLBMapMaglev].InnerMap}
-	d.peers, err = loadPeers()
-	if err == nil && cfg.NodeIP.IsValid() {
-		err = d.loadUplink(maps)
-	}
-	if err == nil && cfg.IPv6 {
-		d.six, err = loadSockets6(maps)
 	}
 	if err == nil {
 		err = d.start(found, links)
@@ -157,8 +147,10 @@ func Load(cfg Config) (*Datapath, error) {
 }
 
 func (d *Datapath) start(foundMaps bool, links string) error {
-	if err := d.readContents(); err != nil {
-		return err
+	for _, f := range d.families {
+		if err := f.refresh(); err != nil {
+			return err
+		}
 	}
 	pinned, err := os.ReadDir(links)
 	if err != nil {
@@ -179,12 +171,10 @@ func (d *Datapath) Close() error {
 	d.cfg.Metrics.source.CompareAndSwap(d, nil)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.objects.Close()
-	if d.uplink != nil {
-		d.uplink.Close()
+	for _, f := range d.families {
+		f.close()
 	}
-	d.six.close()
-	return d.peers.Close()
+	return nil
 }
 
 // Remove detaches the programs pinned under the path and removes all pins.
@@ -200,11 +190,21 @@ func Remove(pinPath string) error {
 			return err
 		}
 	}
-	if err := hook.RemoveFilters(bpf.UplinkProgToUplink, bpf.UplinkProgFromUplink); err != nil {
+	if err := hook.RemoveFilters(programs4.toUplink, programs4.fromUplink, programs6.toUplink, programs6.fromUplink); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(pinPath); err != nil {
 		return fmt.Errorf("removing the pins: %w", err)
+	}
+	return nil
+}
+
+// familyOf returns the family of an address, nil if the node has it not.
+func (d *Datapath) familyOf(a netip.Addr) *family {
+	for _, f := range d.families {
+		if f.has(a) {
+			return f
+		}
 	}
 	return nil
 }

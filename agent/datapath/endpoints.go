@@ -23,10 +23,7 @@ type candidate struct {
 // All are of one family, IPv6 or IPv4.
 func (t *Table) selectBackends(svc *corev1.Service, port *corev1.ServicePort, endpoints []*discoveryv1.EndpointSlice, six, local bool) []netip.AddrPort {
 	publish := svc.GetSpec().GetPublishNotReadyAddresses()
-	family := "IPv4"
-	if six {
-		family = "IPv6"
-	}
+	family := familyName(six)
 	var ready, draining []candidate
 	for _, slice := range endpoints {
 		if slice.GetAddressType() != family {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/bits"
 	"net/netip"
 	"time"
 
@@ -53,34 +52,25 @@ func (d *Datapath) Tend(ctx context.Context, log *zap.Logger) error {
 	}
 }
 
-// Sweep removes the flows that have ended, and tells the metrics how full the table is.
+// Sweep removes the flows that have ended, and tells the metrics how full the tables are.
 func (d *Datapath) Sweep() error {
-	if d.uplink == nil {
-		return nil
-	}
 	now, err := sinceBoot()
 	if err != nil {
 		return err
 	}
-	flows := d.uplink.Maps[bpf.UplinkMapFlows]
-	total := 0
-	var ended []bpf.UplinkTuple
-	err = eachFlow(flows, func(k bpf.UplinkTuple, f bpf.UplinkFlow) {
-		total++
-		if hasEnded(k.Protocol, f, now) {
-			ended = append(ended, k)
-		}
-	})
-	if err != nil {
-		return fmt.Errorf("reading the table of flows: %w", err)
-	}
 	removed := 0
-	for _, k := range ended {
-		n, err := removeEnded(flows, k, now)
+	fill := make(map[string]fill)
+	for _, f := range d.families {
+		if f.uplink == nil {
+			continue
+		}
+		m := f.uplinkTable(bpf.UplinkMapFlows)
+		total, n, err := f.form.sweep(m, now)
 		removed += n
 		if err != nil {
-			return fmt.Errorf("removing a flow: %w", err)
+			return fmt.Errorf("sweeping the table of flows: %w", err)
 		}
+		fill[bpf.UplinkMapFlows+f.suffix] = fillOf(total-n, m)
 	}
 	if removed > 0 {
 		if err := d.countRemoved(removed); err != nil {
@@ -91,37 +81,59 @@ func (d *Datapath) Sweep() error {
 	if err != nil {
 		return err
 	}
-	d.cfg.Metrics.swept(total-removed, int(flows.MaxEntries()), sums)
+	d.cfg.Metrics.swept(fill, sums)
 	return nil
+}
+
+// sweep removes the flows that have ended.
+func (x formOf[F, A, T]) sweep(m *ebpf.Map, now time.Duration) (total, removed int, err error) {
+	var ended []T
+	err = eachEntry(m, func(k T, f kernelFlow[T]) {
+		total++
+		if f.hasEnded(x.tupleOf(k).protocol, now) {
+			ended = append(ended, k)
+		}
+	})
+	if err != nil {
+		return total, 0, err
+	}
+	for _, k := range ended {
+		n, err := x.removeEnded(m, k, now)
+		removed += n
+		if err != nil {
+			return total, removed, err
+		}
+	}
+	return total, removed, nil
 }
 
 // removeEnded removes the flow of an entry that had ended when it was read, unless either
 // of its entries was used since. It returns how many entries went.
-func removeEnded(flows *ebpf.Map, k bpf.UplinkTuple, now time.Duration) (int, error) {
-	var f, other bpf.UplinkFlow
-	if err := flows.Lookup(k, &f); errors.Is(err, ebpf.ErrKeyNotExist) {
+func (x formOf[F, A, T]) removeEnded(m *ebpf.Map, k T, now time.Duration) (int, error) {
+	var f, other kernelFlow[T]
+	if err := m.Lookup(k, &f); errors.Is(err, ebpf.ErrKeyNotExist) {
 		return 0, nil
 	} else if err != nil {
 		return 0, err
 	}
-	keys := []bpf.UplinkTuple{k}
-	back := answerTo(f.Becomes)
-	err := flows.Lookup(back, &other)
+	keys := []T{k}
+	back := x.answerTo(f.Becomes)
+	err := m.Lookup(back, &other)
 	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return 0, err
 	}
-	if err == nil && back != k && other.Becomes == answerTo(k) {
+	if err == nil && back != k && other.Becomes == x.answerTo(k) {
 		keys = append(keys, back)
 		f.Seen = max(f.Seen, other.Seen)
 		f.Closed |= other.Closed
 		f.Unanswered |= other.Unanswered
 	}
-	if !hasEnded(k.Protocol, f, now) {
+	if !f.hasEnded(x.tupleOf(k).protocol, now) {
 		return 0, nil
 	}
 	removed := 0
 	for _, k := range keys {
-		err := flows.Delete(k)
+		err := m.Delete(k)
 		if err == nil {
 			removed++
 		} else if !errors.Is(err, ebpf.ErrKeyNotExist) {
@@ -132,45 +144,21 @@ func removeEnded(flows *ebpf.Map, k bpf.UplinkTuple, now time.Duration) (int, er
 }
 
 // hasEnded tells whether an entry, or a flow, has been idle for so long that it is over.
-func hasEnded(protocol uint8, f bpf.UplinkFlow, now time.Duration) bool {
+func (f kernelFlow[T]) hasEnded(protocol Protocol, now time.Duration) bool {
 	idle := udpIdle
 	switch {
 	case f.Closed != 0:
 		idle = closedIdle
 	case f.Unanswered != 0:
 		idle = unansweredIdle
-	case Protocol(protocol) == TCP:
+	case protocol == TCP:
 		idle = tcpIdle
 	}
-	return idleOf(f, now) > idle
+	return f.idle(now) > idle
 }
 
-func idleOf(f bpf.UplinkFlow, now time.Duration) time.Duration {
+func (f kernelFlow[T]) idle(now time.Duration) time.Duration {
 	return max(now-time.Duration(f.Seen)*time.Second, 0)
-}
-
-// answerTo is the tuple of the packets that answer to what the tuple is of.
-func answerTo(t bpf.UplinkTuple) bpf.UplinkTuple {
-	return bpf.UplinkTuple{Saddr: t.Daddr, Daddr: t.Saddr, Sport: t.Dport, Dport: t.Sport, Protocol: t.Protocol}
-}
-
-// eachFlow calls f for every entry of the table. What is entered or removed meanwhile may
-// be missed, or come twice.
-func eachFlow(m *ebpf.Map, f func(bpf.UplinkTuple, bpf.UplinkFlow)) error {
-	keys, values := make([]bpf.UplinkTuple, readChunk), make([]bpf.UplinkFlow, readChunk)
-	var cursor ebpf.MapBatchCursor
-	for {
-		n, err := m.BatchLookup(&cursor, keys, values, nil)
-		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return err
-		}
-		for i := range n {
-			f(keys[i], values[i])
-		}
-		if err != nil { // the end
-			return nil
-		}
-	}
 }
 
 // Flow is a flow that the uplink translates, or knows to leave alone, as the packets that
@@ -190,41 +178,50 @@ type Flow struct {
 	Idle time.Duration
 }
 
-// Flows returns what the table of flows holds, in no order.
+// Flows returns what the tables of flows hold, in no order.
 func (d *Datapath) Flows() ([]Flow, error) {
-	if d.uplink == nil {
-		return nil, nil
-	}
 	now, err := sinceBoot()
 	if err != nil {
 		return nil, err
 	}
-	forth := make(map[bpf.UplinkTuple]bpf.UplinkFlow)
-	back := make(map[bpf.UplinkTuple]bpf.UplinkFlow) // by the tuple of the packets they answer to
-	err = eachFlow(d.uplink.Maps[bpf.UplinkMapFlows], func(k bpf.UplinkTuple, f bpf.UplinkFlow) {
-		switch f.Way {
-		case wayToClient, wayToPod:
-			back[answerTo(f.Becomes)] = f
-		default:
-			forth[k] = f
+	var out []Flow
+	for _, f := range d.families {
+		if f.uplink == nil {
+			continue
 		}
-	})
-	if err != nil {
-		return nil, fmt.Errorf("reading the table of flows: %w", err)
-	}
-	out := make([]Flow, 0, len(forth))
-	for k, f := range forth {
-		out = append(out, flowOf(k, f, back[k], now))
+		flows, err := f.form.flows(f.uplinkTable(bpf.UplinkMapFlows), now)
+		if err != nil {
+			return nil, fmt.Errorf("reading the table of flows: %w", err)
+		}
+		out = append(out, flows...)
 	}
 	return out, nil
 }
 
+func (x formOf[F, A, T]) flows(m *ebpf.Map, now time.Duration) ([]Flow, error) {
+	forth := make(map[T]kernelFlow[T])
+	back := make(map[T]kernelFlow[T]) // by the tuple of the packets they answer to
+	err := eachEntry(m, func(k T, f kernelFlow[T]) {
+		switch f.Way {
+		case wayToClient, wayToPod:
+			back[x.answerTo(f.Becomes)] = f
+		default:
+			forth[k] = f
+		}
+	})
+	out := make([]Flow, 0, len(forth))
+	for k, f := range forth {
+		out = append(out, x.flowOf(k, f, back[k], now))
+	}
+	return out, err
+}
+
 // flowOf describes a flow by its two entries; that of the way back may be missing.
-func flowOf(k bpf.UplinkTuple, f, back bpf.UplinkFlow, now time.Duration) Flow {
+func (x formOf[F, A, T]) flowOf(k T, f, back kernelFlow[T], now time.Duration) Flow {
+	packet, becomes := x.tupleOf(k), x.tupleOf(f.Becomes)
 	flow := Flow{
-		Protocol: Protocol(k.Protocol), Direction: "out", State: "open", Idle: idleOf(f, now),
-		Source: addrPort(k.Saddr, k.Sport), Destination: addrPort(k.Daddr, k.Dport),
-		TranslatedSource: addrPort(f.Becomes.Saddr, f.Becomes.Sport), TranslatedDestination: addrPort(f.Becomes.Daddr, f.Becomes.Dport),
+		Protocol: packet.protocol, Direction: "out", State: "open", Idle: f.idle(now),
+		Source: packet.from, Destination: packet.to, TranslatedSource: becomes.from, TranslatedDestination: becomes.to,
 	}
 	switch f.Way {
 	case wayToBackend:
@@ -235,7 +232,7 @@ func flowOf(k bpf.UplinkTuple, f, back bpf.UplinkFlow, now time.Duration) Flow {
 		flow.TranslatedSource, flow.TranslatedDestination = flow.Source, flow.Destination
 	}
 	if back.Way != 0 {
-		flow.Idle = min(flow.Idle, idleOf(back, now))
+		flow.Idle = min(flow.Idle, back.idle(now))
 	}
 	switch {
 	case f.Closed != 0:
@@ -244,8 +241,4 @@ func flowOf(k bpf.UplinkTuple, f, back bpf.UplinkFlow, now time.Duration) Flow {
 		flow.State = "unanswered"
 	}
 	return flow
-}
-
-func addrPort(addr uint32, port uint16) netip.AddrPort {
-	return netip.AddrPortFrom(address(addr), bits.ReverseBytes16(port))
 }

@@ -18,7 +18,7 @@ import (
 // agedFlows opens the table of flows and makes those that match look as if nothing had passed since the machine started.
 func (w *wire) agedFlows(node int, match func(bpf.UplinkTuple, bpf.UplinkFlow) bool) {
 	w.t.Helper()
-	flows, err := ebpf.LoadPinnedMap(filepath.Join(w.nodes[node].cfg.PinPath, "maps-v1", bpf.UplinkMapFlows), nil)
+	flows, err := ebpf.LoadPinnedMap(filepath.Join(w.nodes[node].cfg.PinPath, "maps-v2", bpf.UplinkMapFlows), nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -57,29 +57,42 @@ func (t *Table) OnPod(old, now *corev1.Pod) {
 // their only endpoint.
 func (t *Table) computeHostPorts(k key) []*Service {
 	pod := t.pods[k]
-	ip, err := netip.ParseAddr(pod.GetStatus().GetPodIp())
-	if phase := pod.GetStatus().GetPhase(); err != nil || !ip.Is4() || phase == "Succeeded" || phase == "Failed" {
+	if phase := pod.GetStatus().GetPhase(); phase == "Succeeded" || phase == "Failed" {
 		return nil
 	}
 	var out []*Service
-	for p := range hostPorts(pod) {
-		protocol, ok := protocolOf(p)
-		if !ok || p.GetHostPort() < 0 || p.GetHostPort() >= 1<<16 || p.GetContainerPort() <= 0 || p.GetContainerPort() >= 1<<16 {
-			continue
-		}
-		at := t.nodeIPs
-		if own, err := netip.ParseAddr(p.GetHostIp()); err == nil && own.Is4() && !own.IsUnspecified() {
-			at = []netip.Addr{own}
-		}
-		for _, addr := range at {
-			for _, outside := range []bool{false, true} {
-				out = append(out, &Service{
-					Name:     portName(k, p.GetName()),
-					Frontend: Frontend{AddrPort: netip.AddrPortFrom(addr, uint16(p.GetHostPort())), Protocol: protocol, Outside: outside},
-					Backends: []netip.AddrPort{netip.AddrPortFrom(ip, uint16(p.GetContainerPort()))},
-				})
+	for _, ip := range podIPs(pod) {
+		for p := range hostPorts(pod) {
+			protocol, ok := protocolOf(p)
+			if !ok || p.GetHostPort() < 0 || p.GetHostPort() >= 1<<16 || p.GetContainerPort() <= 0 || p.GetContainerPort() >= 1<<16 {
+				continue
+			}
+			at := t.nodeIPs
+			if own, err := netip.ParseAddr(p.GetHostIp()); err == nil && !own.IsUnspecified() {
+				at = []netip.Addr{own}
+			}
+			for _, addr := range at {
+				if addr.Is6() != ip.Is6() {
+					continue
+				}
+				for _, outside := range []bool{false, true} {
+					out = append(out, &Service{
+						Name:     portName(k, p.GetName()),
+						Frontend: Frontend{AddrPort: netip.AddrPortFrom(addr, uint16(p.GetHostPort())), Protocol: protocol, Outside: outside},
+						Backends: []netip.AddrPort{netip.AddrPortFrom(ip, uint16(p.GetContainerPort()))},
+					})
+				}
 			}
 		}
 	}
 	return out
+}
+
+// podIPs returns the pod's addresses, of both families where it has them.
+func podIPs(pod *corev1.Pod) []netip.Addr {
+	texts := []string{pod.GetStatus().GetPodIp()}
+	for _, ip := range pod.GetStatus().GetPodIps() {
+		texts = append(texts, ip.GetIp())
+	}
+	return parse(texts)
 }

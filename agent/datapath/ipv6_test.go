@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -176,7 +177,7 @@ func TestIPv6(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	var key bpf.SocketLB6BackendKey6
+	var key bpf.SocketLB6BackendKey
 	if err := m.NextKey(nil, &key); err != nil {
 		t.Fatal(err)
 	}
@@ -285,5 +286,53 @@ func TestIPv6IsOptional(t *testing.T) {
 	list, err := h.dp.Dump()
 	if err != nil || len(list) != 1 {
 		t.Errorf("the maps hold %v, %v", list, err)
+	}
+}
+
+// A socket that is connected by IPv6 is closed when its endpoint goes; others stay. What went to a service is counted.
+func TestIPv6Sever(t *testing.T) {
+	h := newHost6(t)
+	goes, stays := service(service6, datapath.UDP, one6), service("[fd00:10:96::2]:80", datapath.UDP, one6)
+	h.replace(goes, stays)
+	sockets := make(map[string]int)
+	h.do(func() error {
+		for name, to := range map[string]string{"stale": service6, "of another service": stays.Frontend.String(), "direct": one6} {
+			fd, err := connectUDP(unix.AF_INET6, netip.MustParseAddrPort(to))
+			if err != nil {
+				return err
+			}
+			t.Cleanup(func() { unix.Close(fd) })
+			sockets[name] = fd
+		}
+		return nil
+	})
+	traffic, err := h.dp.Traffic()
+	if err != nil || len(traffic) != 2 || traffic[0].Frontend != goes.Frontend || traffic[0].Backend.String() != one6 || traffic[0].Connections != 1 {
+		t.Errorf("counted: %+v, %v", traffic, err)
+	}
+	known, err := h.dp.Sockets()
+	if err != nil || len(known) != 2 || known[0].Backend.String() != one6 || !known[0].Local.Addr().Is6() {
+		t.Errorf("sockets that are known: %+v, %v", known, err)
+	}
+	// Entering the namespace takes a process in it.
+	hold := exec.Command("sleep", "60")
+	h.do(hold.Start)
+	t.Cleanup(func() { hold.Process.Kill(); hold.Wait() })
+	for _, want := range []int{0, 1, 0} {
+		if n, err := h.dp.Sever(); n != want || err != nil {
+			t.Errorf("severed %d, %v; want %d", n, err, want)
+		}
+		h.replace(service(service6, datapath.UDP, two6), stays)
+	}
+	for name, fd := range sockets {
+		_, writeErr := unix.Write(fd, []byte("who"))
+		_, readErr := unix.Read(fd, make([]byte, 64))
+		want := [2]error{}
+		if name == "stale" {
+			want = [2]error{unix.EDESTADDRREQ, unix.ECONNABORTED}
+		}
+		if writeErr != want[0] || readErr != want[1] {
+			t.Errorf("the socket that is %s: %v and %v, want %v", name, writeErr, readErr, want)
+		}
 	}
 }

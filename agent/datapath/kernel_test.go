@@ -475,9 +475,9 @@ func connectUDP(family int, to netip.AddrPort) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	var addr unix.Sockaddr = &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}
-	if family == unix.AF_INET6 {
-		addr = &unix.SockaddrInet6{Addr: to.Addr().As16(), Port: int(to.Port())}
+	var addr unix.Sockaddr = &unix.SockaddrInet6{Addr: to.Addr().As16(), Port: int(to.Port())}
+	if family == unix.AF_INET {
+		addr = &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}
 	}
 	return fd, errors.Join(unix.Connect(fd, addr), unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 3}))
 }
@@ -563,7 +563,7 @@ func TestSessionAffinityEnds(t *testing.T) {
 // ageAffinities makes every client's last connection so much longer ago.
 func (h *host) ageAffinities(by time.Duration) {
 	h.t.Helper()
-	m, err := ebpf.LoadPinnedMap(filepath.Join(h.cfg.PinPath, "maps-v1", "affinities"), nil)
+	m, err := ebpf.LoadPinnedMap(filepath.Join(h.cfg.PinPath, "maps-v2", "affinities"), nil)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -712,7 +712,7 @@ func TestRestart(t *testing.T) {
 
 func setIDs(t *testing.T, cfg datapath.Config) map[string]bool {
 	t.Helper()
-	m, err := ebpf.LoadPinnedMap(filepath.Join(cfg.PinPath, "maps-v1", "backends"), nil)
+	m, err := ebpf.LoadPinnedMap(filepath.Join(cfg.PinPath, "maps-v2", "backends"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -732,7 +732,7 @@ func TestMends(t *testing.T) {
 	services := []datapath.Service{service("10.96.0.1:80", datapath.TCP, "127.0.0.2:80")}
 	h.replace(services...)
 
-	m, err := ebpf.LoadPinnedMap(filepath.Join(h.cfg.PinPath, "maps-v1", "backends"), nil)
+	m, err := ebpf.LoadPinnedMap(filepath.Join(h.cfg.PinPath, "maps-v2", "backends"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -68,13 +68,22 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	return m
 }
 
-// swept tells how full the table of flows is after it was looked through. A full table
+// fill is how many entries a map has, and how many it takes.
+type fill struct{ entries, capacity int }
+
+func fillOf(entries int, m *ebpf.Map) fill { return fill{entries, int(m.MaxEntries())} }
+
+// swept tells how full the tables of flows are after they were looked through. A full table
 // forgets without counting, so that what was forgotten is what is missing.
-func (m *Metrics) swept(entries, capacity int, sums [countersTotal]uint64) {
-	m.flows.Set(float64(entries))
-	m.capacity.Set(float64(capacity))
-	m.pressure.WithLabelValues(bpf.UplinkMapFlows).Set(float64(entries) / float64(capacity))
-	if here := sums[countRemoved] + uint64(entries); sums[countEntered] > here {
+func (m *Metrics) swept(tables map[string]fill, sums [countersTotal]uint64) {
+	var all fill
+	for name, t := range tables {
+		all.entries, all.capacity = all.entries+t.entries, all.capacity+t.capacity
+		m.press(name, t)
+	}
+	m.flows.Set(float64(all.entries))
+	m.capacity.Set(float64(all.capacity))
+	if here := sums[countRemoved] + uint64(all.entries); sums[countEntered] > here {
 		m.evicted.Store(max(m.evicted.Load(), sums[countEntered]-here))
 	}
 }
@@ -158,15 +167,20 @@ func (c *counted) sums(all []Traffic) map[pair]Traffic {
 }
 
 // hold tells what the maps hold.
-func (m *Metrics) hold(services, backends int, maps map[string]*ebpf.Map) {
+func (m *Metrics) hold(families []*family) {
+	services, backends := 0, 0
+	for _, f := range families {
+		c := &f.contents
+		services, backends = services+len(c.services), backends+c.backends
+		m.press(bpf.SocketLBMapServices+f.suffix, fillOf(len(c.services), f.table(bpf.SocketLBMapServices)))
+		m.press(bpf.SocketLBMapBackends+f.suffix, fillOf(c.backends, f.table(bpf.SocketLBMapBackends)))
+	}
 	m.services.Set(float64(services))
 	m.backends.Set(float64(backends))
-	m.press(bpf.SocketLBMapServices, services, maps)
-	m.press(bpf.SocketLBMapBackends, backends, maps)
 }
 
-func (m *Metrics) press(name string, n int, maps map[string]*ebpf.Map) {
-	m.pressure.WithLabelValues(name).Set(float64(n) / float64(maps[name].MaxEntries()))
+func (m *Metrics) press(name string, f fill) {
+	m.pressure.WithLabelValues(name).Set(float64(f.entries) / float64(f.capacity))
 }
 
 // wrote tells of a write and, when it brought changes that were heard of at a

@@ -35,57 +35,68 @@ type setTable struct {
 	slots []uint16
 }
 
+// sourceRange is a network of clients that a set is for.
+type sourceRange struct {
+	set     uint32
+	network netip.Prefix
+}
+
 // setBits is how many bits of a source's key are the set's.
 const setBits = 32
 
-func sourceKey(set uint32, n netip.Prefix) bpf.UplinkSourceRange {
-	return bpf.UplinkSourceRange{Bits: uint32(setBits + n.Bits()), Set: set, Addr: networkOrder(n.Masked().Addr())}
+// key is struct source_range.
+func (r sourceRange) key() []byte {
+	b := binary.NativeEndian.AppendUint32(nil, uint32(setBits+r.network.Bits()))
+	b = binary.NativeEndian.AppendUint32(b, r.set)
+	return append(b, r.network.Masked().Addr().AsSlice()...)
 }
 
-func sourceOf(k bpf.UplinkSourceRange) netip.Prefix {
-	return netip.PrefixFrom(address(k.Addr), int(k.Bits)-setBits)
+// sourceRangeOf is the inverse of key.
+func sourceRangeOf(b []byte) sourceRange {
+	addr, _ := netip.AddrFromSlice(b[8:])
+	return sourceRange{binary.NativeEndian.Uint32(b[4:]), netip.PrefixFrom(addr, int(binary.NativeEndian.Uint32(b))-setBits)}
 }
 
 // writeSets writes what belongs to new sets besides their backends.
-func (d *Datapath) writeSets(p *plan) error {
-	for _, k := range p.newSources {
-		if err := d.objects.Maps[bpf.SocketLBMapSourceRanges].Put(k, uint8(1)); err != nil {
+func (f *family) writeSets(p *plan) error {
+	for _, r := range p.newSources {
+		if err := f.table(bpf.SocketLBMapSourceRanges).Put(r.key(), uint8(1)); err != nil {
 			return fmt.Errorf("writing the clients of a service: %w", err)
 		}
 	}
 	for _, t := range p.newTables {
-		if err := d.writeTable(t); err != nil {
+		if err := f.writeTable(t); err != nil {
 			return fmt.Errorf("writing a lookup table: %w", err)
 		}
 	}
 	return nil
 }
 
-func (d *Datapath) writeTable(t setTable) error {
-	inner, err := ebpf.NewMap(d.table)
+func (f *family) writeTable(t setTable) error {
+	inner, err := ebpf.NewMap(f.maglev)
 	if err != nil {
 		return err
 	}
 	defer inner.Close()
-	value := make([]byte, d.table.ValueSize)
+	value := make([]byte, f.maglev.ValueSize)
 	for i, slot := range t.slots {
 		binary.NativeEndian.PutUint16(value[2*i:], slot)
 	}
 	if err := inner.Put(uint32(0), value); err != nil {
 		return err
 	}
-	return d.objects.Maps[bpf.SocketLBMapMaglev].Put(t.set, inner)
+	return f.table(bpf.SocketLBMapMaglev).Put(t.set, inner)
 }
 
 // dropSets removes what belonged to old sets besides their backends.
-func (d *Datapath) dropSets(sources []bpf.UplinkSourceRange, tables []uint32) error {
-	for _, k := range sources {
-		if err := d.objects.Maps[bpf.SocketLBMapSourceRanges].Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+func (f *family) dropSets(sources []sourceRange, tables []uint32) error {
+	for _, r := range sources {
+		if err := f.table(bpf.SocketLBMapSourceRanges).Delete(r.key()); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("deleting the clients of a service: %w", err)
 		}
 	}
 	for _, set := range tables {
-		if err := d.objects.Maps[bpf.SocketLBMapMaglev].Delete(set); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		if err := f.table(bpf.SocketLBMapMaglev).Delete(set); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("deleting a lookup table: %w", err)
 		}
 	}
@@ -93,35 +104,36 @@ func (d *Datapath) dropSets(sources []bpf.UplinkSourceRange, tables []uint32) er
 }
 
 // sweepSets removes what a writer that died halfway left.
-func (d *Datapath) sweepSets() error {
-	orphans := d.contents.orphanSets
+func (f *family) sweepSets() error {
+	orphans := f.contents.orphanSets
 	if len(orphans) == 0 {
 		return nil
 	}
-	all, _, err := d.readSets()
+	all, _, err := f.readSets()
 	if err != nil {
 		return err
 	}
-	var sources []bpf.UplinkSourceRange
+	var sources []sourceRange
 	for _, set := range orphans {
 		for _, n := range all[set] {
-			sources = append(sources, sourceKey(set, n))
+			sources = append(sources, sourceRange{set, n})
 		}
-		delete(d.contents.sets, set)
+		delete(f.contents.sets, set)
 	}
-	d.contents.orphanSets = nil
-	return d.dropSets(sources, orphans)
+	f.contents.orphanSets = nil
+	return f.dropSets(sources, orphans)
 }
 
 // readSets returns the sources of each set that is restricted, sorted, and which sets
 // have a table.
-func (d *Datapath) readSets() (map[uint32][]netip.Prefix, map[uint32]bool, error) {
+func (f *family) readSets() (map[uint32][]netip.Prefix, map[uint32]bool, error) {
 	sources, tables := make(map[uint32][]netip.Prefix), make(map[uint32]bool)
-	var k bpf.UplinkSourceRange
+	var k []byte
 	var v uint8
-	it := d.objects.Maps[bpf.SocketLBMapSourceRanges].Iterate()
+	it := f.table(bpf.SocketLBMapSourceRanges).Iterate()
 	for it.Next(&k, &v) {
-		sources[k.Set] = append(sources[k.Set], sourceOf(k))
+		r := sourceRangeOf(k)
+		sources[r.set] = append(sources[r.set], r.network)
 	}
 	if err := it.Err(); err != nil {
 		return nil, nil, fmt.Errorf("reading the clients of services: %w", err)
@@ -130,7 +142,7 @@ func (d *Datapath) readSets() (map[uint32][]netip.Prefix, map[uint32]bool, error
 		slices.SortFunc(list, netip.Prefix.Compare)
 	}
 	var set, id uint32
-	it = d.objects.Maps[bpf.SocketLBMapMaglev].Iterate()
+	it = f.table(bpf.SocketLBMapMaglev).Iterate()
 	for it.Next(&set, &id) {
 		tables[set] = true
 	}

@@ -1,18 +1,13 @@
 package datapath
 
 import (
-	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"math/bits"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 
-	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -20,21 +15,6 @@ import (
 	"github.com/xebec-project/xebec/agent/bpf"
 	"github.com/xebec-project/xebec/internal/osthread"
 )
-
-// loadPeers loads the iterator over connected sockets. Nil means that the kernel
-// has none, or does not describe its types: connected UDP sockets then keep
-// endpoints that are gone, and all else works.
-func loadPeers() (*ebpf.Program, error) {
-	spec, err := bpf.LoadStalePeers()
-	if err != nil {
-		return nil, fmt.Errorf("reading the iterator over connected sockets: %w", err)
-	}
-	p, err := ebpf.NewProgram(spec.Programs[bpf.StalePeersProgConnectedPeers])
-	if err != nil {
-		return nil, nil
-	}
-	return p, nil
-}
 
 // Sever closes the connected UDP sockets, in all network namespaces, whose
 // endpoint is no longer one of its service's, and returns how many those were.
@@ -44,59 +24,53 @@ func loadPeers() (*ebpf.Program, error) {
 func (d *Datapath) Sever() (int, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.peers == nil {
-		return 0, nil
-	}
-	if err := d.refresh(); err != nil {
-		return 0, err
-	}
-	all, err := d.connectedPeers()
-	if err != nil {
-		return 0, fmt.Errorf("listing the connected sockets: %w", err)
-	}
-	stale := make(map[uint32][]bpf.StalePeersConnectedPeer) // by namespace
-	for _, p := range all {
-		if p.Remote == p.Peer.Backend && !d.contents.serves(p) {
-			stale[p.Netns] = append(stale[p.Netns], p)
+	stale := make(map[uint32][]connectedPeer) // by namespace
+	for _, f := range d.families {
+		if err := f.refresh(); err != nil {
+			return 0, err
+		}
+		all, err := f.connectedPeers()
+		if err != nil {
+			return 0, fmt.Errorf("listing the connected sockets: %w", err)
+		}
+		for _, p := range all {
+			if !f.contents.serves(p) {
+				stale[p.netns] = append(stale[p.netns], p)
+			}
 		}
 	}
 	return severIn(stale)
 }
 
 // serves tells whether the socket's endpoint is one of its service's.
-func (c *contents) serves(p bpf.StalePeersConnectedPeer) bool {
-	service, exists := c.services[bpf.SocketLBFrontend{Addr: p.Peer.Frontend.Addr, Port: p.Peer.Frontend.Port, Protocol: uint8(UDP)}]
-	return exists && slices.Contains(service.backends, netip.AddrPortFrom(address(p.Peer.Backend.Addr), bits.ReverseBytes16(p.Peer.Backend.Port)))
+func (c *contents) serves(p connectedPeer) bool {
+	service, exists := c.services[Frontend{AddrPort: p.frontend, Protocol: UDP}]
+	return exists && slices.Contains(service.backends, p.backend)
 }
 
-func (d *Datapath) connectedPeers() ([]bpf.StalePeersConnectedPeer, error) {
-	it, err := link.AttachIter(link.IterOptions{Program: d.peers, Map: d.objects.Maps[bpf.SocketLBMapPeers]})
+// connectedPeers returns the sockets that are connected by way of a service, and have not
+// been connected elsewhere since.
+func (f *family) connectedPeers() ([]connectedPeer, error) {
+	if f.peers == nil {
+		return nil, nil
+	}
+	it, err := link.AttachIter(link.IterOptions{Program: f.peers, Map: f.table(bpf.SocketLBMapPeers)})
 	if err != nil {
 		return nil, err
 	}
 	defer it.Close()
-	f, err := it.Open()
+	file, err := it.Open()
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	var out []bpf.StalePeersConnectedPeer
-	for r := bufio.NewReaderSize(f, 1<<16); ; {
-		var p bpf.StalePeersConnectedPeer
-		err := binary.Read(r, binary.NativeEndian, &p)
-		if errors.Is(err, io.EOF) {
-			return out, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, p)
-	}
+	defer file.Close()
+	all, err := f.form.peers(file)
+	return slices.DeleteFunc(all, func(p connectedPeer) bool { return p.remote != p.backend }), err
 }
 
 // severIn closes sockets by network namespace. A namespace is entered by way of
 // a process in it: a socket without one has nobody to tell.
-func severIn(stale map[uint32][]bpf.StalePeersConnectedPeer) (int, error) {
+func severIn(stale map[uint32][]connectedPeer) (int, error) {
 	if len(stale) == 0 {
 		return 0, nil
 	}
@@ -127,7 +101,7 @@ func severIn(stale map[uint32][]bpf.StalePeersConnectedPeer) (int, error) {
 }
 
 // destroy closes sockets of one network namespace.
-func destroy(ns *os.File, list []bpf.StalePeersConnectedPeer) (int, error) {
+func destroy(ns *os.File, list []connectedPeer) (int, error) {
 	severed := 0
 	err := osthread.Do(func() error {
 		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
@@ -150,7 +124,7 @@ func destroy(ns *os.File, list []bpf.StalePeersConnectedPeer) (int, error) {
 }
 
 // destroyRequest asks for the end of one socket: struct inet_diag_req_v2.
-type destroyRequest bpf.StalePeersConnectedPeer
+type destroyRequest connectedPeer
 
 // Len is part of nl.NetlinkRequestData.
 func (r *destroyRequest) Len() int { return 56 }
@@ -159,12 +133,15 @@ func (r *destroyRequest) Len() int { return 56 }
 func (r *destroyRequest) Serialize() []byte {
 	b := make([]byte, r.Len())
 	b[0], b[1] = unix.AF_INET, unix.IPPROTO_UDP
+	if r.local.Addr().Is6() {
+		b[0] = unix.AF_INET6
+	}
 	binary.NativeEndian.PutUint32(b[4:], ^uint32(0)) // any state
-	binary.NativeEndian.PutUint16(b[8:], r.Local.Port)
-	binary.NativeEndian.PutUint16(b[10:], r.Remote.Port)
-	binary.NativeEndian.PutUint32(b[12:], r.Local.Addr)
-	binary.NativeEndian.PutUint32(b[28:], r.Remote.Addr)
-	binary.NativeEndian.PutUint32(b[48:], uint32(r.Cookie))
-	binary.NativeEndian.PutUint32(b[52:], uint32(r.Cookie>>32))
+	binary.BigEndian.PutUint16(b[8:], r.local.Port())
+	binary.BigEndian.PutUint16(b[10:], r.remote.Port())
+	copy(b[12:28], r.local.Addr().AsSlice())
+	copy(b[28:44], r.remote.Addr().AsSlice())
+	binary.NativeEndian.PutUint32(b[48:], uint32(r.cookie))
+	binary.NativeEndian.PutUint32(b[52:], uint32(r.cookie>>32))
 	return b
 }

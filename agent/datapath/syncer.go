@@ -66,7 +66,11 @@ func NewSyncer(node string, d *Datapath, log *zap.Logger) *Syncer {
 	name := s.ServiceAt
 	s.metrics.name.Store(&name)
 	if d.cfg.NodeIP.IsValid() {
-		s.table = NewTable(node, d.cfg.NodeIP)
+		at := []netip.Addr{d.cfg.NodeIP}
+		if d.cfg.IPv6 && d.cfg.NodeIP6.IsValid() {
+			at = append(at, d.cfg.NodeIP6)
+		}
+		s.table = NewTable(node, at...)
 		s.outward.health = newHealthServer(d.cfg.NodeIP, log)
 	}
 	return s

@@ -42,8 +42,7 @@ func (p Protocol) String() string {
 	}
 }
 
-// Frontend is an address that clients connect to. It is comparable. From outside
-// only IPv4 addresses are served.
+// Frontend is an address that clients connect to. It is comparable.
 type Frontend struct {
 	netip.AddrPort
 	Protocol Protocol
@@ -82,8 +81,9 @@ type Service struct {
 	// Maglev says that packets from elsewhere are spread by a lookup table, the
 	// same on every node, instead of at random. It does not matter to sockets.
 	Maglev bool
-	// Sources are the IPv4 networks whose clients are served, sorted and without
-	// duplicates; none stands for all. They hold for packets from elsewhere.
+	// Sources are the networks, of the frontend's family, whose clients are served,
+	// sorted and without duplicates; none stands for all. They hold for packets from
+	// elsewhere.
 	Sources []netip.Prefix
 	// Backends are the addresses, of the frontend's family, that connections go to,
 	// sorted and without duplicates. A service without any refuses connections.
@@ -309,20 +309,21 @@ func (t *Table) compute(k key) []*Service {
 		given := ingressIPs(svc)
 		for _, addr := range given {
 			add(addr, port.GetPort(), false, false)
-			add(addr, port.GetPort(), true, keep).Sources = sources(spec)
+			add(addr, port.GetPort(), true, keep).Sources = sources(spec, addr.Is6())
 		}
-		for _, addr := range addresses(spec.GetExternalIps()) {
-			if !slices.Contains(given, addr) {
+		for _, addr := range parse(spec.GetExternalIps()) {
+			if !slices.Contains(given, addr) && hasFamily(spec, addr.Is6()) {
 				add(addr, port.GetPort(), false, false)
 				add(addr, port.GetPort(), true, keep)
 			}
 		}
 		for _, addr := range t.nodeIPs {
+			if !hasFamily(spec, addr.Is6()) {
+				continue
+			}
 			add(addr, port.GetNodePort(), false, false)
 			add(addr, port.GetNodePort(), true, keep)
-		}
-		if len(t.nodeIPs) > 0 {
-			add(loopback, port.GetNodePort(), false, false)
+			add(loopbackOf(addr), port.GetNodePort(), false, false)
 		}
 	}
 	return out
@@ -361,10 +362,32 @@ func (t *Table) release(s *Service) {
 	t.claims[s.Frontend] = claims
 }
 
-// loopback is where a node's own processes reach node ports as well.
-var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+// hasFamily tells whether a service has addresses of a family. One that is headless, or
+// older than its families, has those of its cluster IPs, or IPv4.
+func hasFamily(spec *corev1.ServiceSpec, six bool) bool {
+	if families := spec.GetIpFamilies(); len(families) > 0 {
+		return slices.Contains(families, familyName(six))
+	}
+	addrs := clusterIPs(spec)
+	return len(addrs) == 0 && !six || slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Is6() == six })
+}
 
-// ingressIPs returns the IPv4 addresses of the service's load balancers that pass
+func familyName(six bool) string {
+	if six {
+		return "IPv6"
+	}
+	return "IPv4"
+}
+
+// loopbackOf is where a node's own processes reach node ports as well.
+func loopbackOf(node netip.Addr) netip.Addr {
+	if node.Is6() {
+		return netip.IPv6Loopback()
+	}
+	return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+}
+
+// ingressIPs returns the addresses of the service's load balancers that pass
 // packets on as they are. Packets from proxies come to other addresses.
 func ingressIPs(svc *corev1.Service) []netip.Addr {
 	if svc.GetSpec().GetType() != "LoadBalancer" {
@@ -376,20 +399,24 @@ func ingressIPs(svc *corev1.Service) []netip.Addr {
 			texts = append(texts, in.GetIp())
 		}
 	}
-	return addresses(texts)
+	return parse(texts)
 }
 
-// sources returns the clients outside that load balancers are to serve, none for all.
-func sources(spec *corev1.ServiceSpec) []netip.Prefix {
+// sources returns the clients outside, of one family, that load balancers are to serve, none for all.
+func sources(spec *corev1.ServiceSpec, six bool) []netip.Prefix {
 	var out []netip.Prefix
 	for _, text := range spec.GetLoadBalancerSourceRanges() {
-		if p, err := netip.ParsePrefix(strings.TrimSpace(text)); err == nil && p.Addr().Is4() {
+		if p, err := netip.ParsePrefix(strings.TrimSpace(text)); err == nil && p.Addr().Is6() == six {
 			out = append(out, p.Masked())
 		}
 	}
 	if len(out) == 0 && len(spec.GetLoadBalancerSourceRanges()) > 0 {
-		// Ranges of which none is of IPv4 are for no client of IPv4.
-		return []netip.Prefix{netip.PrefixFrom(loopback, 32)}
+		// Ranges of which none is of the family are for no client of the family.
+		nobody := netip.IPv6Loopback()
+		if !six {
+			nobody = loopbackOf(netip.IPv4Unspecified())
+		}
+		return []netip.Prefix{netip.PrefixFrom(nobody, nobody.BitLen())}
 	}
 	slices.SortFunc(out, netip.Prefix.Compare)
 	out = slices.Compact(out)
@@ -420,11 +447,6 @@ func clusterIPs(spec *corev1.ServiceSpec) []netip.Addr {
 		texts = []string{spec.GetClusterIp()}
 	}
 	return parse(texts)
-}
-
-// addresses returns the IPv4 addresses among the texts, each once, sorted.
-func addresses(texts []string) []netip.Addr {
-	return slices.DeleteFunc(parse(texts), func(a netip.Addr) bool { return !a.Is4() })
 }
 
 // parse returns the addresses among the texts, each once, sorted.

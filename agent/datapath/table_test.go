@@ -226,6 +226,47 @@ func TestAddressesForTheOutside(t *testing.T) {
 	}
 }
 
+// A service has the addresses of the node that are of its families, each with the endpoints of that family.
+func TestAddressesOfBothFamilies(t *testing.T) {
+	for name, test := range map[string]struct {
+		families []string
+		ips      []string
+		want     []string
+	}{
+		"both": {[]string{"IPv4", "IPv6"}, []string{"10.96.0.1", "fd00:96::1"}, []string{
+			"10.96.0.1:80/TCP -> four", "127.0.0.1:30080/TCP -> four", "192.0.2.1:30080/TCP -> four", "192.0.2.1:30080/TCP from outside -> here4",
+			"[2001:db8:7::7]:80/TCP -> six", "[2001:db8:7::7]:80/TCP from outside -> here6", "[2001:db8::1]:30080/TCP -> six",
+			"[2001:db8::1]:30080/TCP from outside -> here6", "[::1]:30080/TCP -> six", "[fd00:96::1]:80/TCP -> six",
+		}},
+		"IPv4 alone": {nil, []string{"10.96.0.1"}, []string{
+			"10.96.0.1:80/TCP -> four", "127.0.0.1:30080/TCP -> four", "192.0.2.1:30080/TCP -> four", "192.0.2.1:30080/TCP from outside -> here4",
+		}},
+		"IPv6 alone": {[]string{"IPv6"}, []string{"fd00:96::1"}, []string{
+			"[2001:db8:7::7]:80/TCP -> six", "[2001:db8:7::7]:80/TCP from outside -> here6", "[2001:db8::1]:30080/TCP -> six",
+			"[2001:db8::1]:30080/TCP from outside -> here6", "[::1]:30080/TCP -> six", "[fd00:96::1]:80/TCP -> six",
+		}},
+	} {
+		svc := newService("svc", spec(test.ips[0], func(s *corev1.ServiceSpec) {
+			s.ClusterIps, s.IpFamilies, s.Type, s.ExternalTrafficPolicy = test.ips, test.families, "NodePort", "Local"
+			s.ExternalIps, s.Ports[0].NodePort = []string{"2001:db8:7::7"}, 30080
+		}))
+		table := NewTable("me", netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1"))
+		table.OnService(nil, svc)
+		table.OnEndpointSlice(nil, newSlice("a", "svc", 8080, "10.244.0.5 rs me", "10.244.0.6 rs other"))
+		table.OnEndpointSlice(nil, newSlice6("b", "svc", 8080, "fd00:244::5 rs me", "fd00:244::6 rs other"))
+		places := strings.NewReplacer("-> four", "-> [10.244.0.5:8080 10.244.0.6:8080]", "-> here4", "-> [10.244.0.5:8080]",
+			"-> six", "-> [[fd00:244::5]:8080 [fd00:244::6]:8080]", "-> here6", "-> [[fd00:244::5]:8080]")
+		var want []string
+		for _, w := range test.want {
+			want = append(want, "ns/svc:http "+places.Replace(w))
+		}
+		slices.Sort(want)
+		if got := describe(table.Flush().Put); got != strings.Join(want, "\n") {
+			t.Errorf("%s: got\n%s\nwant\n%s", name, got, strings.Join(want, "\n"))
+		}
+	}
+}
+
 func TestHostPorts(t *testing.T) {
 	table := NewTable("me", netip.MustParseAddr("192.0.2.1"))
 	pod := func(change ...func(*corev1.Pod)) *corev1.Pod {

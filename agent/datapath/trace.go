@@ -3,7 +3,6 @@ package datapath
 import (
 	"errors"
 	"fmt"
-	"math/bits"
 	"net"
 	"net/netip"
 	"slices"
@@ -81,7 +80,7 @@ func (s *Syncer) Trace(d *Datapath, p Probe, judge Judge) (*Trace, error) {
 	}
 	from := p.Source
 	if !from.IsValid() {
-		from = d.cfg.NodeIP
+		from = d.nodeAddress(p.Destination.Addr())
 	}
 	if p.Outside {
 		s.mu.Lock()
@@ -123,7 +122,7 @@ func (s *Syncer) Trace(d *Datapath, p Probe, judge Judge) (*Trace, error) {
 		t.say("endpoint", "%s", note)
 	}
 	if len(found.backends) == 0 {
-		if p.Outside && p.Destination.Addr() != d.cfg.NodeIP {
+		if p.Outside && p.Destination.Addr() != d.nodeAddress(p.Destination.Addr()) {
 			return t.end(Dropped, "endpoint", "the service has no endpoint for this node to use"), nil
 		}
 		return t.end(Refused, "endpoint", "the service has no endpoint for this node to use"), nil
@@ -208,9 +207,9 @@ func (d *Datapath) traceBackend(b *TracedBackend, p Probe, from netip.Addr, judg
 			b.Translation += "; " + translation
 		}
 	case place.remote:
-		source = d.cfg.NodeIP
+		source = d.nodeAddress(b.Address.Addr())
 		if d.cfg.OverlayLink != "" && place.link == d.cfg.OverlayLink {
-			source = d.cfg.OverlayIP
+			source = d.familyOf(b.Address.Addr()).overlay
 		}
 		b.Translation = fmt.Sprintf("to the endpoint, from the node's address %v: answers have to come back this way", source)
 	default:
@@ -227,46 +226,64 @@ func (d *Datapath) traceBackend(b *TracedBackend, p Probe, from netip.Addr, judg
 
 const untranslated = "none: the addresses are kept"
 
+// nodeAddress is the node's address of the family of another, invalid if it has none.
+func (d *Datapath) nodeAddress(other netip.Addr) netip.Addr {
+	if f := d.familyOf(other); f != nil {
+		return f.node
+	}
+	return netip.Addr{}
+}
+
+// isPod tells whether the address is one of the node's pods.
+func (d *Datapath) isPod(a netip.Addr) bool {
+	f := d.familyOf(a)
+	return f != nil && f.pods.Contains(a)
+}
+
 // masquerades tells what becomes of the source of what a pod, or the node, sends.
 func (d *Datapath) masquerades(p Probe, from, to netip.Addr) (string, error) {
-	if p.Outside || !d.cfg.PodCIDR.Contains(from) || d.uplink == nil || d.cfg.PodCIDR.Contains(to) {
+	f := d.familyOf(from)
+	if p.Outside || f == nil || f.uplink == nil || !f.pods.Contains(from) || f.pods.Contains(to) {
 		return untranslated, nil
 	}
 	var v uint8
-	err := d.uplink.Maps[bpf.UplinkMapClusterNetworks].Lookup(networkKey(netip.PrefixFrom(to, to.BitLen())), &v)
+	err := f.uplinkTable(bpf.UplinkMapClusterNetworks).Lookup(networkKey(netip.PrefixFrom(to, to.BitLen())), &v)
 	switch {
 	case err == nil:
 		return untranslated, nil
 	case errors.Is(err, ebpf.ErrKeyNotExist):
-		return fmt.Sprintf("%v is outside of the cluster: the packet leaves with the node's address %v", to, d.cfg.NodeIP), nil
+		return fmt.Sprintf("%v is outside of the cluster: the packet leaves with the node's address %v", to, f.node), nil
 	}
 	return "", fmt.Errorf("asking for the cluster's networks: %w", err)
 }
 
 // lookup reads one frontend from the maps; nil when they do not have it.
-func (d *Datapath) lookup(f Frontend) (*programmed, error) {
-	var v bpf.SocketLBService
-	err := d.objects.Maps[bpf.SocketLBMapServices].Lookup(frontendKey(f), &v)
+func (d *Datapath) lookup(at Frontend) (*programmed, error) {
+	f := d.familyOf(at.Addr())
+	if f == nil {
+		return nil, nil
+	}
+	v, err := f.form.service(f.table(bpf.SocketLBMapServices), at)
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading a service: %w", err)
 	}
-	found := &programmed{set: v.Set, affinity: v.AffinitySeconds, maglev: v.Flags&flagMaglev != 0}
-	for slot := range v.Count {
-		var b bpf.SocketLBBackend
-		if err := d.objects.Maps[bpf.SocketLBMapBackends].Lookup(bpf.SocketLBBackendKey{Set: v.Set, Slot: slot}, &b); err != nil {
+	found := &programmed{set: v.set, affinity: v.affinity, maglev: v.flags&flagMaglev != 0}
+	for slot := range v.count {
+		b, err := f.form.backend(f.table(bpf.SocketLBMapBackends), bpf.SocketLBBackendKey{Set: v.set, Slot: slot})
+		if err != nil {
 			return nil, fmt.Errorf("reading an endpoint: %w", err)
 		}
-		found.backends = append(found.backends, netip.AddrPortFrom(address(b.Address.Addr), bits.ReverseBytes16(b.Address.Port)))
+		found.backends = append(found.backends, b)
 	}
-	if v.Flags&flagRestricted != 0 {
-		all, _, err := d.readSets()
+	if v.flags&flagRestricted != 0 {
+		all, _, err := f.readSets()
 		if err != nil {
 			return nil, err
 		}
-		found.sources = all[v.Set]
+		found.sources = all[v.set]
 	}
 	return found, nil
 }
@@ -300,12 +317,12 @@ func (d *Datapath) shares(t *Trace, f Frontend, p Probe, found *programmed) ([]f
 }
 
 // keptFor returns the slot of the endpoint that a client outside keeps, -1 for none.
-func (d *Datapath) keptFor(f Frontend, client netip.Addr, found *programmed) (int, time.Duration, error) {
-	// The identity of clients that are known by their address, as the programs have it.
-	const outsider = 1 << 63
-	key := bpf.SocketLBAffinityKey{Client: outsider | uint64(networkOrder(client)), Frontend: frontendKey(f)}
-	var v bpf.SocketLBAffinity
-	err := d.objects.Maps[bpf.SocketLBMapAffinities].Lookup(key, &v)
+func (d *Datapath) keptFor(at Frontend, client netip.Addr, found *programmed) (int, time.Duration, error) {
+	f := d.familyOf(client)
+	if f == nil || !f.has(at.Addr()) {
+		return -1, 0, nil
+	}
+	backend, slot, used, err := f.form.kept(f.table(bpf.SocketLBMapAffinities), client, at)
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
 		return -1, 0, nil
 	}
@@ -316,9 +333,7 @@ func (d *Datapath) keptFor(f Frontend, client netip.Addr, found *programmed) (in
 	if err != nil {
 		return -1, 0, err
 	}
-	ago := (now - time.Duration(v.LastUsed)).Truncate(time.Second)
-	backend := netip.AddrPortFrom(address(v.Choice.Backend.Addr), bits.ReverseBytes16(v.Choice.Backend.Port))
-	slot := int(v.Choice.Slot)
+	ago := (now - used).Truncate(time.Second)
 	if ago >= time.Duration(found.affinity)*time.Second || slot >= len(found.backends) || found.backends[slot] != backend {
 		return -1, 0, nil
 	}
@@ -326,12 +341,13 @@ func (d *Datapath) keptFor(f Frontend, client netip.Addr, found *programmed) (in
 }
 
 func (d *Datapath) announces(addr netip.Addr) bool {
-	if d.uplink == nil || !addr.Is4() {
+	m := d.announced()
+	if m == nil || !addr.Is4() {
 		return false
 	}
 	var v bpf.UplinkAnnouncement
 	now, err := sinceBoot()
-	return err == nil && d.uplink.Maps[bpf.UplinkMapAnnounced].Lookup(networkOrder(addr), &v) == nil && v.Until > uint64(now)
+	return err == nil && m.Lookup(words(addr)[0], &v) == nil && v.Until > uint64(now)
 }
 
 // place is where an address is, as the node sees it.
@@ -344,7 +360,7 @@ type place struct {
 func (d *Datapath) place(from, to netip.Addr, outside bool) (place, error) {
 	var options netlink.RouteGetOptions
 	if outside {
-		uplink, err := d.uplinkLink()
+		uplink, err := uplinkLink(d.nodeAddress(to))
 		if err != nil {
 			return place{}, err
 		}
@@ -366,7 +382,7 @@ func (d *Datapath) place(from, to netip.Addr, outside bool) (place, error) {
 	if err != nil {
 		return place{}, err
 	}
-	out := place{link: l.Attrs().Name, remote: !d.cfg.PodCIDR.Contains(to)}
+	out := place{link: l.Attrs().Name, remote: !d.isPod(to)}
 	switch {
 	case !out.remote:
 		out.text = "a pod of this node, by " + out.link

@@ -22,6 +22,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/xebec-project/xebec/agent/datapath"
 	"github.com/xebec-project/xebec/agent/internal/netlab"
@@ -47,7 +48,33 @@ type wiredNode struct {
 	dp   *datapath.Datapath
 }
 
-const clientIP = "192.0.2.100"
+const (
+	clientIP  = "192.0.2.100"
+	clientIP6 = "2001:db8::100"
+)
+
+// dualStack gives the nodes, their pods and the client IPv6 addresses too.
+func dualStack(c *datapath.Config) { c.IPv6 = true }
+
+// addAddress gives a host's interface an address that nobody else has.
+func addAddress(t testing.TB, ns *netlab.Namespace, addr string) {
+	t.Helper()
+	err := ns.Do(func() error {
+		l, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		a, err := netlink.ParseAddr(addr)
+		if err != nil {
+			return err
+		}
+		a.Flags = unix.IFA_F_NODAD
+		return netlink.AddrAdd(l, a)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
 
 func newWire(t testing.TB, change ...func(*datapath.Config)) *wire {
 	return newWireOf(t, netlab.New(t), []string{"192.0.2.1", "192.0.2.2"}, podnet.OverlayNever, change...)
@@ -57,7 +84,8 @@ func newWireOf(t testing.TB, lab *netlab.Lab, nodes []string, overlay podnet.Ove
 	w := &wire{t: t, lab: lab}
 	cgroup := netlab.JoinCgroup(t)
 	var routes []podnet.NodeRoute
-	cluster := []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}
+	cluster6 := netip.MustParsePrefix("fd00:10:244::/48")
+	cluster := []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), cluster6}
 	for i, text := range nodes {
 		ip := netip.MustParseAddr(text)
 		pods := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 244, byte(i), 0}), 24)
@@ -70,6 +98,19 @@ func newWireOf(t testing.TB, lab *netlab.Lab, nodes []string, overlay podnet.Ove
 		for _, f := range change {
 			f(&n.cfg)
 		}
+		cidrs := podnet.Config{
+			PodCIDR: pods, ClusterCIDR: cluster[0], ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16"), NodeIP: ip, Overlay: overlay, StateDir: t.TempDir(),
+		}
+		if n.cfg.IPv6 {
+			cidrs.PodCIDR6, cidrs.ClusterCIDR6 = netip.MustParsePrefix(fmt.Sprintf("fd00:10:244:%d::/64", i)), cluster6
+			cidrs.NodeIP6 = netip.MustParseAddr(fmt.Sprint("2001:db8::", i+1))
+			addAddress(t, n.Namespace, cidrs.NodeIP6.String()+"/64")
+			n.cfg.NodeIP6, n.cfg.PodCIDR6 = cidrs.NodeIP6, cidrs.PodCIDR6
+			if overlay != podnet.OverlayNever {
+				n.cfg.OverlayIP6 = podnet.OverlayAddress(cidrs.PodCIDR6)
+			}
+			routes = append(routes, podnet.NodeRoute{PodCIDR: cidrs.PodCIDR6, NodeIP: ip, NodeIP6: cidrs.NodeIP6})
+		}
 		if err := os.Mkdir(n.cfg.CgroupPath, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -79,9 +120,7 @@ func newWireOf(t testing.TB, lab *netlab.Lab, nodes []string, overlay podnet.Ove
 			}
 		})
 		err := n.Do(func() (err error) {
-			n.pods, err = podnet.New(podnet.Config{
-				PodCIDR: pods, ClusterCIDR: cluster[0], ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16"), NodeIP: ip, Overlay: overlay, StateDir: t.TempDir(),
-			})
+			n.pods, err = podnet.New(cidrs)
 			return err
 		})
 		if err != nil {
@@ -97,6 +136,9 @@ func newWireOf(t testing.TB, lab *netlab.Lab, nodes []string, overlay podnet.Ove
 		for _, other := range w.nodes {
 			if !n.pods.Encapsulates(other.cfg.NodeIP) {
 				near = append(near, netip.PrefixFrom(other.cfg.NodeIP, 32))
+				if other.cfg.IPv6 {
+					near = append(near, netip.PrefixFrom(other.cfg.NodeIP6, 128))
+				}
 			}
 		}
 		if err := errors.Join(n.pods.SetNodes(routes), n.dp.SetClusterNetworks(near)); err != nil {
@@ -104,6 +146,9 @@ func newWireOf(t testing.TB, lab *netlab.Lab, nodes []string, overlay podnet.Ove
 		}
 	}
 	w.client = w.lab.Host(netip.MustParsePrefix(clientIP + "/24"))
+	if w.nodes[0].cfg.IPv6 {
+		addAddress(t, w.client, clientIP6+"/64")
+	}
 	return w
 }
 
@@ -135,15 +180,27 @@ func (w *wire) pod(node int, name string) (*netlab.Namespace, string) {
 	return ns, result.IP.String()
 }
 
+// pod6 is pod by IPv6.
+func (w *wire) pod6(node int, name string) (*netlab.Namespace, string) {
+	w.t.Helper()
+	ns := w.lab.Namespace()
+	result, err := w.nodes[node].pods.Setup(w.t.Context(), name, ns.Path())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	serveSeen(w.t, ns, result.IP6.String())
+	return ns, result.IP6.String()
+}
+
 func serveSeen(t testing.TB, ns *netlab.Namespace, ip string) {
 	t.Helper()
 	var l net.Listener
 	var conn net.PacketConn
 	err := ns.Do(func() (err error) {
-		if l, err = net.Listen("tcp4", ip+":8080"); err != nil {
+		if l, err = net.Listen("tcp", net.JoinHostPort(ip, "8080")); err != nil {
 			return err
 		}
-		conn, err = net.ListenPacket("udp4", ip+":5353")
+		conn, err = net.ListenPacket("udp", net.JoinHostPort(ip, "5353"))
 		return err
 	})
 	if err != nil {
@@ -200,54 +257,83 @@ func (w *wire) expect(from *netlab.Namespace, network, addr, want string) {
 	}
 }
 
-func testNodePorts(t *testing.T, change ...func(*datapath.Config)) {
+// ends are the addresses that a test of one family is about.
+type ends struct {
+	tcp, udp                      string // networks
+	self, other, external, client string
+	pod                           func(*wire, int, string) (*netlab.Namespace, string)
+}
+
+var (
+	ends4 = ends{"tcp4", "udp4", "192.0.2.1", "192.0.2.2", "198.51.100.7", clientIP, (*wire).pod}
+	ends6 = ends{"tcp6", "udp6", "2001:db8::1", "2001:db8::2", "2001:db8:7::7", clientIP6, (*wire).pod6}
+)
+
+// hostPort is an address with a port.
+func hostPort(ip string, port int) string { return net.JoinHostPort(ip, fmt.Sprint(port)) }
+
+func testNodePorts(t *testing.T, e ends, change ...func(*datapath.Config)) {
 	w := newWire(t, change...)
-	_, here := w.pod(0, "here")
-	_, there := w.pod(1, "there")
-	const self, other = "192.0.2.1", "192.0.2.2"
-	serveSeen(t, w.nodes[0].Namespace, self)
-	serveSeen(t, w.nodes[1].Namespace, other)
-	err := w.client.Do(func() error {
-		return netlink.RouteAdd(&netlink.Route{Dst: &net.IPNet{IP: net.IPv4(198, 51, 100, 7), Mask: net.CIDRMask(32, 32)}, Gw: net.ParseIP(self)})
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, here := e.pod(w, 0, "here")
+	_, there := e.pod(w, 1, "there")
+	serveSeen(t, w.nodes[0].Namespace, e.self)
+	serveSeen(t, w.nodes[1].Namespace, e.other)
+	w.route(w.client, netip.MustParseAddr(e.external), e.self)
 	var services []datapath.Service
-	for i, backend := range []string{here, there, self, other} {
+	for i, backend := range []string{here, there, e.self, e.other} {
 		services = append(services,
-			outside(fmt.Sprint(self, ":", 30080+i), datapath.TCP, backend+":8080"),
-			outside(fmt.Sprint(self, ":", 30080+i), datapath.UDP, backend+":5353"),
-			outside(fmt.Sprint("198.51.100.7:", 80+i), datapath.TCP, backend+":8080"),
-			outside(fmt.Sprint("198.51.100.7:", 80+i), datapath.UDP, backend+":5353"))
+			outside(hostPort(e.self, 30080+i), datapath.TCP, hostPort(backend, 8080)),
+			outside(hostPort(e.self, 30080+i), datapath.UDP, hostPort(backend, 5353)),
+			outside(hostPort(e.external, 80+i), datapath.TCP, hostPort(backend, 8080)),
+			outside(hostPort(e.external, 80+i), datapath.UDP, hostPort(backend, 5353)))
 	}
-	services = append(services, outside(self+":30090", datapath.TCP), service(self+":30091", datapath.TCP, here+":8080"))
+	services = append(services, outside(hostPort(e.self, 30090), datapath.TCP), service(hostPort(e.self, 30091), datapath.TCP, hostPort(here, 8080)))
 	w.replace(0, services...)
 	for i, want := range []string{
-		here + " saw " + clientIP, // the client's address is kept
-		there + " saw " + self,    // answers have to come back this way
-		self + " saw " + clientIP,
-		other + " saw " + self,
+		here + " saw " + e.client, // the client's address is kept
+		there + " saw " + e.self,  // answers have to come back this way
+		e.self + " saw " + e.client,
+		e.other + " saw " + e.self,
 	} {
-		for _, network := range []string{"tcp4", "udp4"} {
+		for _, network := range []string{e.tcp, e.udp} {
 			for range 3 {
-				w.expect(w.client, network, fmt.Sprint(self, ":", 30080+i), want)
-				w.expect(w.client, network, fmt.Sprint("198.51.100.7:", 80+i), want)
+				w.expect(w.client, network, hostPort(e.self, 30080+i), want)
+				w.expect(w.client, network, hostPort(e.external, 80+i), want)
 			}
+		}
+		if t.Failed() {
+			return // each that fails takes seconds
 		}
 	}
 	// A pod elsewhere, whose own node has a part in the way back.
-	clientPod, clientPodIP := w.pod(1, "client")
-	w.expect(clientPod, "tcp4", self+":30080", here+" saw "+clientPodIP)
-	w.expect(clientPod, "tcp4", self+":30081", there+" saw "+self)
+	clientPod, clientPodIP := e.pod(w, 1, "client")
+	w.expect(clientPod, e.tcp, hostPort(e.self, 30080), here+" saw "+clientPodIP)
+	w.expect(clientPod, e.tcp, hostPort(e.self, 30081), there+" saw "+e.self)
 
-	for port, why := range map[string]string{"30090": "no endpoint", "30091": "for sockets on the node only"} {
-		if _, err := ask(w.client, "tcp4", self+":"+port); !errors.Is(err, syscall.ECONNREFUSED) {
+	for port, why := range map[int]string{30090: "no endpoint", 30091: "for sockets on the node only"} {
+		if _, err := ask(w.client, e.tcp, hostPort(e.self, port)); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("%s: %v, want connection refused", why, err)
 		}
 	}
 	for i := range 4 {
-		w.transfer(fmt.Sprint(self, ":", 30080+i))
+		w.transfer(hostPort(e.self, 30080+i))
+	}
+}
+
+// route leads an address to another one on the wire.
+func (w *wire) route(from *netlab.Namespace, to netip.Addr, via string) {
+	w.t.Helper()
+	w.routeNetwork(from, netip.PrefixFrom(to, to.BitLen()), via)
+}
+
+func (w *wire) routeNetwork(from *netlab.Namespace, to netip.Prefix, via string) {
+	w.t.Helper()
+	err := from.Do(func() error {
+		dst := &net.IPNet{IP: to.Addr().AsSlice(), Mask: net.CIDRMask(to.Bits(), to.Addr().BitLen())}
+		return netlink.RouteAdd(&netlink.Route{Dst: dst, Gw: net.ParseIP(via)})
+	})
+	if err != nil {
+		w.t.Fatal(err)
 	}
 }
 
@@ -260,7 +346,7 @@ func (w *wire) transfer(addr string) {
 	for i := 0; i < size; i += 8 {
 		binary.NativeEndian.PutUint64(data[i:], rand.Uint64())
 	}
-	c, err := dial(w.client, "tcp4", addr)
+	c, err := dial(w.client, "tcp", addr)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -280,12 +366,12 @@ func (w *wire) transfer(addr string) {
 	}
 }
 
-func TestNodePorts(t *testing.T) { testNodePorts(t) }
+func TestNodePorts(t *testing.T) { testNodePorts(t, ends4) }
 
 // As on kernels before 6.6.
-func TestNodePortsByClassicTC(t *testing.T) {
-	testNodePorts(t, func(c *datapath.Config) { c.ClassicTC = true })
-}
+func classicTC(c *datapath.Config) { c.ClassicTC = true }
+
+func TestNodePortsByClassicTC(t *testing.T) { testNodePorts(t, ends4, classicTC) }
 
 // Connections from outside live through restarts of the agent and through what
 // becomes of other endpoints; datagrams leave an endpoint that goes.
@@ -475,14 +561,16 @@ func TestMasquerade(t *testing.T) {
 }
 
 // ping sends an ICMP echo request and waits for the reply to it.
-func ping(to string) error {
-	c, err := net.DialIP("ip4:icmp", nil, &net.IPAddr{IP: net.ParseIP(to)})
+func ping(to string) error { return pingBy("ip4:icmp", 8, 0, to) }
+
+func pingBy(network string, ask, answer byte, to string) error {
+	c, err := net.DialIP(network, nil, &net.IPAddr{IP: net.ParseIP(to)})
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(3 * time.Second))
-	request := []byte{8, 0, 0, 0, 0x12, 0x34, 0, 1, 'x', 'e', 'b', 'e', 'c', '!'}
+	request := []byte{ask, 0, 0, 0, 0x12, 0x34, 0, 1, 'x', 'e', 'b', 'e', 'c', '!'}
 	var sum uint32
 	for i := 0; i < len(request); i += 2 {
 		sum += uint32(binary.BigEndian.Uint16(request[i:]))
@@ -497,7 +585,7 @@ func ping(to string) error {
 		if err != nil {
 			return err
 		}
-		if n == len(request) && reply[0] == 0 && bytes.Equal(reply[4:n], request[4:]) {
+		if n == len(request) && reply[0] == answer && bytes.Equal(reply[4:n], request[4:]) {
 			return nil
 		}
 	}

@@ -85,11 +85,8 @@ func Detach(pin string) error {
 	return nil
 }
 
-// filterPriority and filterHandle name our filters where the kernel has no tcx.
-const (
-	filterPriority = 88
-	filterHandle   = 1
-)
+// filterPriority tells our filters from others' where the kernel has no tcx.
+const filterPriority = 88
 
 // Interface is a program on an interface of the calling thread's network
 // namespace.
@@ -103,6 +100,8 @@ type Interface struct {
 	Index int
 	// Egress is for packets that leave by the interface, rather than come in.
 	Egress bool
+	// Filter tells filters on one side of an interface apart. Zero is 1.
+	Filter uint32
 	// Classic makes it a filter also where the kernel has tcx.
 	Classic bool
 }
@@ -145,7 +144,7 @@ func (i Interface) ensureFilter() error {
 	}
 	return netlink.FilterReplace(&netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{
-			LinkIndex: i.Index, Parent: i.parent(), Handle: filterHandle, Priority: filterPriority, Protocol: unix.ETH_P_ALL,
+			LinkIndex: i.Index, Parent: i.parent(), Handle: max(i.Filter, 1), Priority: filterPriority, Protocol: unix.ETH_P_ALL,
 		},
 		Fd: i.Program.FD(), Name: i.Name, DirectAction: true,
 	})

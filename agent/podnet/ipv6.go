@@ -156,12 +156,17 @@ func nodeOfGateway6(via netip.Addr) netip.Addr {
 	return node
 }
 
+// Encapsulates6 is Encapsulates for IPv6: it tells whether packets to the pods of the node with these addresses are
+// encapsulated, or cannot be sent at all.
+func (n *Network) Encapsulates6(nodeIP, nodeIP6 netip.Addr) bool {
+	return !n.uplink6.IsValid() || !n.uplink6.Contains(nodeIP6) || n.Encapsulates(nodeIP)
+}
+
 // hopTo6 is hopTo for IPv6 pods. Where the nodes have no IPv6 network in common, the overlay is the way, unless there is
 // none.
 func (n *Network) hopTo6(r NodeRoute) (hop, error) {
-	shared := n.uplink6.IsValid() && n.uplink6.Contains(r.NodeIP6) && !n.Encapsulates(r.NodeIP)
 	switch {
-	case shared:
+	case !n.Encapsulates6(r.NodeIP, r.NodeIP6):
 		return hop{via: r.NodeIP6, node: r.NodeIP}, nil
 	case n.cfg.Overlay != OverlayNever:
 		return hop{via: overlayGateway6(r.NodeIP), overlay: true, node: r.NodeIP}, nil

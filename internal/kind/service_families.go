@@ -160,15 +160,9 @@ func (c *checker) familiesUpdate(p *field.Path, s, old *corev1.ServiceSpec) {
 
 // warnFamilies tells where a service's IPv6 addresses have no effect yet.
 func warnFamilies(o *corev1.Service) []string {
-	var out []string
 	s := o.GetSpec()
-	if slices.Contains(s.GetIpFamilies(), FamilyIPv6) && isExternal(s) {
-		out = append(out, fmt.Sprintf("spec.type: from outside, services of type %s are reached by IPv4 only; IPv6 works for pods and nodes, by the cluster IP", s.GetType()))
+	if slices.Contains(s.GetIpFamilies(), FamilyIPv6) && s.GetType() == ServiceLoadBalancer {
+		return []string{"spec.type: load balancers are given IPv4 addresses only; from outside, IPv6 reaches the service by node ports and external IPs"}
 	}
-	for i, ip := range s.GetExternalIps() {
-		if FamilyOf(ip) == FamilyIPv6 {
-			out = append(out, fmt.Sprintf("spec.externalIPs[%d]: IPv6 addresses from outside are not served yet", i))
-		}
-	}
-	return out
+	return nil
 }

@@ -1,0 +1,8 @@
+//go:build ignore
+
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+
+// Sockets that are connected to services by UDP over IPv6.
+
+#define IPV6
+#include "stalepeers.h"
