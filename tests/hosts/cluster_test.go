@@ -18,66 +18,86 @@ import (
 // stepsVariable names the steps to run, as a regular expression, for those who work on one of them: the first always runs.
 const stepsVariable = "XEBEC_HOSTS_STEPS"
 
-// TestClusterOnBareHosts goes through the life of a cluster, each step on what the one before left.
-func TestClusterOnBareHosts(t *testing.T) {
-	needHosts(t)
-	c := bareHosts(t, group{"masters", "master", 3, 11}, group{"nodes", "node", 2, 101})
+// step is a part of a cluster's life.
+type step struct {
+	name string
+	do   func()
+}
+
+// through goes through the steps, each on what the one before left, or through those that were picked.
+func (c *installed) through(steps ...step) {
+	c.t.Helper()
 	only := regexp.MustCompile(os.Getenv(stepsVariable))
-	for i, step := range []struct {
-		name string
-		do   func()
-	}{
-		{"install", c.checkInstall},
-		{"second run", c.checkSecondRun},
-		{"access", c.checkAccess},
-		{"tokens", c.checkTokens},
-		{"upgrade", c.checkUpgrade},
-		{"certificates", c.checkCertificates},
-		{"restore", c.checkRestore},
-		{"lost master", c.checkLostMaster},
-		{"nodes", c.checkNodes},
-		{"reboot", c.checkReboot},
-		{"reset", c.checkReset},
-	} {
+	for i, step := range steps {
 		if i > 0 && !only.MatchString(step.name) {
 			continue
 		}
 		began := time.Now()
 		step.do()
-		t.Logf("=== %s took %.0f s", step.name, time.Since(began).Seconds())
+		c.t.Logf("=== %s took %.0f s", step.name, time.Since(began).Seconds())
 	}
 }
 
-// TestEveryRoleOnHostsOfItsOwn has etcd and the load balancer beside the masters instead of on them.
+func TestClusterOnBareHosts(t *testing.T) {
+	needHosts(t)
+	c := bareHosts(t, group{"masters", "master", 3, 11}, group{"nodes", "node", 2, 101})
+	c.through(
+		step{"install", c.checkInstall},
+		step{"second run", c.checkSecondRun},
+		step{"access", c.checkAccess},
+		step{"tokens", c.checkTokens},
+		step{"upgrade", c.checkUpgrade},
+		step{"certificates", c.checkCertificates},
+		step{"restore", c.checkRestore},
+		step{"lost master", c.checkLostMaster},
+		step{"nodes", c.checkNodes},
+		step{"reboot", c.checkReboot},
+		step{"reset", c.checkReset},
+	)
+}
+
+// TestEveryRoleOnHostsOfItsOwn has etcd and the load balancer beside the masters instead of on them, and in the end an etcd
+// that is not the roles' at all.
 func TestEveryRoleOnHostsOfItsOwn(t *testing.T) {
 	needHosts(t)
 	c := bareHosts(t, group{"etcd", "etcd", 1, 31}, group{"load_balancers", "balancer", 1, 21}, group{"masters", "master", 2, 11}, group{"nodes", "node", 1, 101})
-	c.checkInstall()
-	c.checkSecondRun()
+	c.through(
+		step{"install", c.checkInstall},
+		step{"second run", c.checkSecondRun},
+		step{"roles", c.checkRoles},
+		step{"external etcd", func() {
+			c.checkReset()
+			c.checkExternalEtcd()
+		}},
+	)
+}
+
+// checkRoles checks that every role is where it should be and nowhere else, and that one master does while the other is
+// away. Then etcd's authorities are replaced where it is.
+func (c *installed) checkRoles() {
+	c.t.Helper()
 	for _, p := range c.services() {
 		if (p.service == "etcd") != strings.HasPrefix(p.host, "etcd") {
-			t.Errorf("%s runs on %s", p.service, p.host)
+			c.t.Errorf("%s runs on %s", p.service, p.host)
 		}
 	}
 	if h := c.holder(); h.name != "balancer-1" {
-		t.Errorf("the virtual IP is at %s", h.name)
+		c.t.Errorf("the virtual IP is at %s", h.name)
 	}
-	// One master away, the other serves; and etcd's authorities are replaced where it is.
 	if err := c.host("master-1").cutPower(); err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	c.until(time.Minute, "calls go to the other master", func() bool {
 		_, err := c.xebec(5*time.Second, "label", "--overwrite", "deployment/echo", "lost=master-1", "--request-timeout", "4s")
 		return err == nil
 	})
 	if err := c.host("master-1").boot(); err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	c.mustPlaybook("rotate-ca.yml")
 	if shown := c.certificate("10.91.7.31:2379"); !strings.Contains(shown, "ca 2") {
-		t.Errorf("etcd shows %s", shown)
+		c.t.Errorf("etcd shows %s", shown)
 	}
-	c.checkReset()
 }
 
 // checkInstall installs the cluster and runs a service and a pod that reaches it.

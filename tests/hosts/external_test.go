@@ -1,0 +1,116 @@
+package hosts
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// theirEtcd configures a member of etcd that no role installs.
+const theirEtcd = `
+name: theirs
+dataDir: /srv/etcd/data
+peerURL: https://%[1]s:2380
+clientURL: https://%[1]s:2379
+initialCluster: [theirs=https://%[1]s:2380]
+peer: {ca: /srv/etcd/ca.crt, cert: /srv/etcd/tls.crt, key: /srv/etcd/tls.key}
+client: {ca: /srv/etcd/ca.crt, cert: /srv/etcd/tls.crt, key: /srv/etcd/tls.key}
+`
+
+// checkExternalEtcd installs a control plane on the masters, which are bare, beside an etcd that somebody else looks after:
+// another authority, a host that is not in the inventory, a program that no role has brought there.
+func (c *installed) checkExternalEtcd() {
+	c.t.Helper()
+	h, theirs := c.host("etcd-1"), filepath.Join(c.dir, "theirs")
+	c.mustXebec(20*time.Second, "pki", "init", "--dir", theirs, "--cluster", "theirs")
+	c.mustXebec(20*time.Second, "pki", "issue", "--dir", theirs, "--etcd", "member="+h.addr.String(), "--etcd", "client=10.91.7.1")
+	for name, from := range map[string]string{
+		"ca.crt": filepath.Join(theirs, "hosts/member/etcd/ca.crt"), "tls.crt": filepath.Join(theirs, "hosts/member/etcd/tls.crt"),
+		"tls.key": filepath.Join(theirs, "hosts/member/etcd/tls.key"), "xebecd": filepath.Join(c.binaries, "xebecd"),
+	} {
+		content, err := os.ReadFile(from)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		c.put(h, "srv/etcd/"+name, content)
+	}
+	c.put(h, "srv/etcd/config.yaml", fmt.Appendf(nil, theirEtcd, h.addr))
+	c.ssh(h.name, "systemd-run --quiet --unit=their-etcd /srv/etcd/xebecd etcd --config /srv/etcd/config.yaml")
+
+	client := filepath.Join(theirs, "hosts/client/etcd")
+	c.writeExternalInventory(map[string]any{
+		"endpoints": []string{fmt.Sprintf("https://%s:2379", h.addr)},
+		"ca":        filepath.Join(client, "ca.crt"), "cert": filepath.Join(client, "tls.crt"), "key": filepath.Join(client, "tls.key"),
+	})
+	wrong := fmt.Sprintf(`{"xebec_etcd_external": {"endpoints": ["http://10.91.7.31"], "ca": "/nowhere/ca.crt", "cert": "%s/tls.key"}}`, client)
+	out, err := c.playbook("site.yml", "-e", wrong)
+	for _, want := range []string{
+		"it needs endpoints, ca, cert and key", "must be addresses such as https://192.0.2.31:2379: http://10.91.7.31",
+		"there is no file /nowhere/ca.crt on the control host", "tls.key holds no certificate in PEM",
+	} {
+		if err == nil || !strings.Contains(strings.Join(strings.Fields(out), " "), want) {
+			c.t.Errorf("a wrong xebec_etcd_external is not told %q: %v\n%s", want, err, lastLines([]byte(out), 60))
+		}
+	}
+
+	c.mustPlaybook("site.yml")
+	for _, p := range c.services() {
+		if p.service == "etcd" {
+			c.t.Errorf("an etcd of the roles runs on %s", p.host)
+		}
+	}
+	if members := c.mustXebec(20*time.Second, "etcd", "status", "--check"); !strings.Contains(members, "theirs") {
+		c.t.Errorf("the members of somebody else's etcd:\n%s", members)
+	}
+	c.mustXebec(20*time.Second, "label", "namespace/default", "kept=elsewhere")
+	c.checkUnchanged("master-1", "master-2")
+	c.mustPlaybook("backup.yml")
+	if backups, err := filepath.Glob(filepath.Join(c.state, "backups", "*.db")); err != nil || len(backups) != 1 {
+		c.t.Errorf("backups through the gateway: %v, %v", backups, err)
+	}
+	if out, err := c.playbook("restore.yml", "-e", "snapshot=any"); err == nil || !strings.Contains(out, "Somebody else runs etcd") {
+		c.t.Errorf("a restore of somebody else's etcd: %v\n%s", err, lastLines([]byte(out), 20))
+	}
+}
+
+// writeExternalInventory writes another inventory of the masters alone, without a load balancer.
+func (c *installed) writeExternalInventory(etcd map[string]any) {
+	c.t.Helper()
+	content, err := os.ReadFile(c.inventory)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	var inventory struct {
+		All struct {
+			Vars     map[string]any `json:"vars"`
+			Children map[string]any `json:"children"`
+		} `json:"all"`
+	}
+	if err := json.Unmarshal(content, &inventory); err != nil {
+		c.t.Fatal(err)
+	}
+	inventory.All.Vars["xebec_vip"], inventory.All.Vars["xebec_etcd_external"] = "", etcd
+	inventory.All.Children = map[string]any{"masters": inventory.All.Children["masters"]}
+	if content, err = json.MarshalIndent(inventory, "", "  "); err != nil {
+		c.t.Fatal(err)
+	}
+	c.inventory = filepath.Join(c.dir, "external.json")
+	if err := os.WriteFile(c.inventory, content, 0o600); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// put writes a file that may be run onto a host's disk.
+func (c *installed) put(h *host, path string, content []byte) {
+	c.t.Helper()
+	file := filepath.Join(h.dir, "root", path)
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		c.t.Fatal(err)
+	}
+	if err := os.WriteFile(file, content, 0o700); err != nil {
+		c.t.Fatal(err)
+	}
+}
