@@ -87,7 +87,7 @@ func (b *bench) calls(ctx context.Context, name string, objects int, call func(c
 	if err != nil {
 		return result{}, err
 	}
-	stop := b.profile(ctx, c, name)
+	stop := b.profile(ctx, c, name, b.length)
 	began := time.Now()
 	latencies, err := load(ctx, b.length, callers, call)
 	took := time.Since(began)

@@ -59,9 +59,10 @@ func measureIdle(ctx context.Context, b *bench) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
+	stop := b.profile(ctx, c, "idle", b.idle)
 	pause(ctx, b.idle)
 	total, note, err := m.read()
-	if err != nil {
+	if err := errors.Join(err, stop()); err != nil {
 		return result{}, err
 	}
 	var rss, pss int64

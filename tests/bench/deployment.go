@@ -68,7 +68,7 @@ func measureDeployment(ctx context.Context, b *bench) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	stop := b.profile(ctx, c, "deployment")
+	stop := b.profile(ctx, c, "deployment", b.length)
 	began := time.Now()
 	if _, err := client.Create(ctx, api, deployment()); err != nil {
 		return result{}, err

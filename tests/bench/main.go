@@ -77,7 +77,7 @@ func main() {
 	run := flag.String("run", "", "regular expression: measure the rows whose names match")
 	length := flag.Duration("length", 8*time.Second, "how long to make calls for a figure")
 	idle := flag.Duration("idle", time.Minute, "how long to be idle for a figure")
-	profiles := flag.String("profiles", "", "directory for CPU profiles of the services during creates, gets and deployment; none when empty")
+	profiles := flag.String("profiles", "", "directory for CPU profiles of the services during idle, creates, gets and deployment; none when empty")
 	list := flag.Bool("list", false, "print the names of the rows")
 	flag.Parse()
 	if *list {

@@ -16,7 +16,7 @@ import (
 
 // profile takes CPU profiles of a cluster's services while something is measured, when they are asked for, and returns a
 // function that waits for them. etcd serves none.
-func (b *bench) profile(ctx context.Context, c *cluster.Cluster, name string) (wait func() error) {
+func (b *bench) profile(ctx context.Context, c *cluster.Cluster, name string, length time.Duration) (wait func() error) {
 	if b.profiles == "" {
 		return func() error { return nil }
 	}
@@ -26,7 +26,7 @@ func (b *bench) profile(ctx context.Context, c *cluster.Cluster, name string) (w
 			continue
 		}
 		group.Go(func() error {
-			url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", p.Diagnostics(), int(max(time.Second, b.length-time.Second)/time.Second))
+			url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", p.Diagnostics(), int(max(time.Second, length-time.Second)/time.Second))
 			return fetch(ctx, url, filepath.Join(b.profiles, name+"-"+p.Service+".pprof"))
 		})
 	}
