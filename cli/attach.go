@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -168,8 +170,7 @@ func (s *shell) attachWhenStarted(ctx context.Context, cl *client.Client, pod *c
 			return nil
 		}
 		// It may have ended between the two.
-		var code *exitError
-		if errors.As(err, &code) || ctx.Err() != nil {
+		if apierr.Reason(err) != reasonNotRunning || ctx.Err() != nil {
 			return err
 		}
 		if ended = s.ended(ctx, cl, pod, o.container); ended == nil {
@@ -212,13 +213,31 @@ func (s *shell) awaitStart(ctx context.Context, cl *client.Client, pod *corev1.P
 	return ended, err
 }
 
-// ended is how a container ended, nil while it runs or is not known.
+// reasonNotRunning is the agent's word for a container that one can't attach to because it does not run.
+const reasonNotRunning = "CONTAINER_NOT_RUNNING"
+
+// endLimit is how long the node may take to tell how a container ended that does not run any more.
+const endLimit = 10 * time.Second
+
+// ended waits until it is told how a container ended; nil when that does not come.
 func (s *shell) ended(ctx context.Context, cl *client.Client, pod *corev1.Pod, container string) *corev1.ContainerStateTerminated {
-	now, err := client.Get[*corev1.Pod](ctx, cl, pod.GetMetadata().GetNamespace(), pod.GetMetadata().GetName())
+	ctx, cancel := context.WithTimeout(ctx, endLimit)
+	defer cancel()
+	var ended *corev1.ContainerStateTerminated
+	err := s.observe(ctx, cl, referenceOf(pod), func(obj kind.Object) (bool, error) {
+		now, ok := obj.(*corev1.Pod)
+		if !ok {
+			return true, nil
+		}
+		state := stateOf(now, container)
+		// One that is restarted has ended too, and no longer shows how.
+		ended = state.GetTerminated()
+		return ended != nil || state.GetWaiting() != nil, nil
+	})
 	if err != nil {
 		return nil
 	}
-	return stateOf(now, container).GetTerminated()
+	return ended
 }
 
 func stateOf(pod *corev1.Pod, container string) *corev1.ContainerState {

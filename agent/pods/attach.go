@@ -37,6 +37,7 @@ type Attachment struct {
 var ErrNoStdin = errors.New("the container has no standard input: its spec does not say stdin: true")
 
 // Attach joins streams to those of a container's own process until that ends or ctx does, and returns its exit code, or -1 where that is not known.
+// The error wraps ErrNotRunning when the container has ended before that, or while the streams were being joined.
 // An empty container name stands for the pod's first.
 func (s *Set) Attach(ctx context.Context, namespace, pod, container string, a Attachment) (int32, error) {
 	w, err := s.find(namespace, pod)
@@ -67,10 +68,13 @@ func (s *Set) Attach(ctx context.Context, namespace, pod, container string, a At
 			}
 		}()
 	}
+	missed := false
 	if in.stdin || in.tty {
+		seen := &passed{}
 		err = streams.Attach(w.dir.streams(in.name), streams.Attachment{
-			Stdin: a.Stdin, Stdout: a.Stdout, Stderr: a.Stderr, Done: ctx.Done(), Joined: a.Joined,
+			Stdin: a.Stdin, Stdout: seen.by(a.Stdout), Stderr: seen.by(a.Stderr), Done: ctx.Done(), Joined: a.Joined,
 		})
+		missed = errors.Is(err, streams.ErrGone) && !seen.any
 	} else {
 		// What it writes from now on is what comes into its log.
 		err = a.Joined()
@@ -88,6 +92,26 @@ func (s *Set) Attach(ctx context.Context, namespace, pod, container string, a At
 	case <-ctx.Done():
 		return unknownExit, ctx.Err()
 	case <-in.Ended:
-		return in.exitCode.Load(), nil
 	}
+	if missed {
+		// It ended just before the streams could be joined: what it wrote is in its log.
+		return unknownExit, fmt.Errorf("container %s: %w", in.name, ErrNotRunning)
+	}
+	return in.exitCode.Load(), nil
+}
+
+// passed notes whether anything was written.
+type passed struct{ any bool }
+
+// by returns a writer that passes on to another one.
+func (p *passed) by(to io.Writer) io.Writer { return notedWriter{p, to} }
+
+type notedWriter struct {
+	*passed
+	to io.Writer
+}
+
+func (n notedWriter) Write(b []byte) (int, error) {
+	n.any = true
+	return n.to.Write(b)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -222,4 +223,34 @@ func TestAttachToOutput(t *testing.T) {
 	if a.code != 4 || a.failed != nil || a.said() != "out\n" || a.err.String() != "err\n" {
 		t.Errorf("ended with %d, %v after %q and, on stderr, %q", a.code, a.failed, a.said(), a.err.String())
 	}
+}
+
+// TestAttachAtTheEnd attaches to containers that end at once: it gets all that they wrote, or is told that it comes too late,
+// and never the exit code alone.
+func TestAttachAtTheEnd(t *testing.T) {
+	n := start(t)
+	joined := 0
+	for i := range 10 {
+		name := fmt.Sprintf("brief-%d", i)
+		uid := n.create(pod(name, "echo quick; exit 3", interactive(true, false), func(p *corev1.Pod) { p.Spec.RestartPolicy = "Never" }))
+		containerdtest.Eventually(t, 20*time.Second, "the container has been attached to, or has ended", func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			var out bytes.Buffer
+			code, err := n.set.Attach(ctx, "default", name, "", pods.Attachment{
+				Stdin: strings.NewReader(""), Stdout: &out, Stderr: io.Discard, Joined: func() error { return nil },
+			})
+			switch {
+			case err == nil && code == 3 && out.String() == "quick\n":
+				joined++
+				return true
+			case err == nil || ctx.Err() != nil || out.Len() > 0:
+				t.Fatalf("%s: ended with %d, %v after %q", name, code, err, &out)
+			}
+			return kind.IsPodFinished(n.cluster.get(uid))
+		})
+		n.delete(uid)
+		n.untilGone(uid)
+	}
+	t.Logf("%d of 10 came in time", joined)
 }

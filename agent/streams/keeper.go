@@ -41,7 +41,7 @@ func Run() int {
 	mode, dir, logPath := os.Args[2], os.Args[3], os.Args[4]
 	link := os.NewFile(3, "agent")
 	k := &keeper{
-		Config:   Config{Dir: dir, LogPath: logPath, Stdin: strings.Contains(mode, "i"), Once: strings.Contains(mode, "o"), TTY: strings.Contains(mode, "t")},
+		Config:   Config{Dir: dir, LogPath: logPath, Stdin: strings.Contains(mode, "i"), Once: strings.Contains(mode, "o"), TTY: strings.Contains(mode, "t"), restored: strings.Contains(mode, "r")},
 		attached: map[*client]bool{},
 	}
 	if err := k.run(link); err != nil {
@@ -62,6 +62,10 @@ type keeper struct {
 	early    []frame
 	earlyLen int
 	met      bool
+	// over tells that the container's output has ended.
+	over bool
+	// visits are those who are being served.
+	visits sync.WaitGroup
 }
 
 type frame struct {
@@ -108,15 +112,23 @@ func (k *keeper) run(link *os.File) error {
 		}
 		link.Close()
 	}()
-	go k.serve(listener)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		k.serve(listener)
+	}()
 	var wg sync.WaitGroup
 	for path, kind := range map[string]byte{stdout: frameStdout, stderr: frameStderr} {
 		if path == "" {
 			continue
 		}
 		wg.Go(func() {
-			// This waits until the container has its end.
-			f, err := os.Open(path)
+			// This waits until the container has its end. One that had it already may be gone: then there is none to wait for.
+			flags := os.O_RDONLY
+			if k.restored {
+				flags |= unix.O_NONBLOCK
+			}
+			f, err := os.OpenFile(path, flags, 0)
 			if err != nil {
 				return
 			}
@@ -126,6 +138,10 @@ func (k *keeper) run(link *os.File) error {
 	}
 	wg.Wait()
 	k.end()
+	// Who has come gets all of it; who comes later finds nobody.
+	listener.Close()
+	<-served
+	k.visits.Wait()
 	return nil
 }
 
@@ -149,7 +165,7 @@ func (k *keeper) serve(l net.Listener) {
 		if err != nil {
 			return
 		}
-		go k.attend(&client{conn: conn})
+		k.visits.Go(func() { k.attend(&client{conn: conn}) })
 	}
 }
 
@@ -157,8 +173,11 @@ func (k *keeper) serve(l net.Listener) {
 func (k *keeper) attend(c *client) {
 	defer c.conn.Close()
 	in := bufio.NewReaderSize(c.conn, maxFrame)
+	if err := c.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		return
+	}
 	kind, data, err := readFrame(in)
-	if err != nil || kind != frameHello || len(data) != 1 {
+	if err != nil || kind != frameHello || len(data) != 1 || c.conn.SetReadDeadline(time.Time{}) != nil {
 		return
 	}
 	speaks := data[0] == 1 && k.input != nil
@@ -195,6 +214,9 @@ func (k *keeper) join(c *client) {
 	}
 	k.early, k.met = nil, true
 	k.attached[c] = true
+	if k.over {
+		c.last()
+	}
 }
 
 func (k *keeper) leave(c *client) {
@@ -243,7 +265,14 @@ func (o output) Write(p []byte) (int, error) {
 func (k *keeper) end() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.over = true
 	for c := range k.attached {
-		c.send(frameEnd, nil)
+		c.last()
 	}
+}
+
+// last tells a client that there is no more, and waits only a while for him to leave.
+func (c *client) last() {
+	c.send(frameEnd, nil)
+	_ = c.conn.SetReadDeadline(time.Now().Add(patience))
 }

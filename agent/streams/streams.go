@@ -53,6 +53,8 @@ type Config struct {
 	TTY bool
 	// Program is started as the keeper.
 	Program string
+	// restored tells that the container has its ends of the pipes already, or has ended.
+	restored bool
 }
 
 // Paths are those of the pipes, as containerd wants them; empty for streams that are not there.
@@ -73,7 +75,7 @@ func (c Config) mode() string {
 	for _, f := range []struct {
 		set  bool
 		flag string
-	}{{c.Stdin, "i"}, {c.Once, "o"}, {c.TTY, "t"}} {
+	}{{c.Stdin, "i"}, {c.Once, "o"}, {c.TTY, "t"}, {c.restored, "r"}} {
 		if f.set {
 			mode += f.flag
 		}
@@ -154,6 +156,7 @@ func Restore(cfg Config) error {
 	if _, err := os.Stat(filepath.Join(cfg.Dir, stdoutName)); err != nil {
 		return fmt.Errorf("restoring the container's streams: %w", err)
 	}
+	cfg.restored = true
 	k, err := start(cfg)
 	if err != nil {
 		return err
