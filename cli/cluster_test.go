@@ -25,6 +25,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client/clienttest"
 	"github.com/xebec-project/xebec/internal/codec"
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/rpc"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
@@ -121,7 +122,10 @@ func (c *fakeCluster) Status(context.Context, *clusterv1.StatusRequest) (*cluste
 	return c.status, nil
 }
 
-func (c *fakeCluster) WhoAmI(context.Context, *clusterv1.WhoAmIRequest) (*clusterv1.WhoAmIResponse, error) {
+func (c *fakeCluster) WhoAmI(ctx context.Context, _ *clusterv1.WhoAmIRequest) (*clusterv1.WhoAmIResponse, error) {
+	if id := rpc.IdentityFromContext(ctx); id.User != "" {
+		return &clusterv1.WhoAmIResponse{User: id.User, Groups: id.Groups}, nil
+	}
 	return &clusterv1.WhoAmIResponse{User: "ann", Groups: []string{"system:masters"}}, nil
 }
 

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net"
 	"strings"
@@ -9,7 +10,9 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"google.golang.org/grpc/codes"
 
+	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/cliconfig"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
@@ -49,7 +52,14 @@ func gateway(t *testing.T, ca *pki.CA) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := rpc.NewServer(rpc.ServerConfig{Listen: "127.0.0.1:0", TLS: source, DrainDelay: -1}, zap.NewNop())
+	tokens := func(_ context.Context, token string) (rpc.Identity, error) {
+		if token != "good.robot.token" {
+			return rpc.Identity{}, apierr.New(codes.Unauthenticated, rpc.ReasonBadToken, "the token is not good: it is another")
+		}
+		return rpc.Identity{User: "system:serviceaccount:shop:robot", Groups: []string{"system:serviceaccounts"}}, nil
+	}
+	everyone := func(context.Context, rpc.Identity, string) error { return nil }
+	server, err := rpc.NewServer(rpc.ServerConfig{Listen: "127.0.0.1:0", TLS: source, DrainDelay: -1, Tokens: tokens, Authorize: everyone}, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,6 +102,50 @@ func TestRealConnection(t *testing.T) {
 	me.Endpoints = []string{dead, me.Endpoints[0]}
 	runReal(t, me, "auth", "whoami").want(t, ExitOK, "USER   GROUPS\nann    system:masters\n")
 	runReal(t, me, "auth", "whoami", "--endpoints", dead).want(t, ExitUnreachable, "", "cannot reach", dead)
+}
+
+// TestTokens is known by a token, of the command line or of a file, which counts in place of a certificate.
+func TestTokens(t *testing.T) {
+	ca := authority(t)
+	me := person(t, ca, gateway(t, ca), time.Hour)
+	const robot = "USER                               GROUPS\nsystem:serviceaccount:shop:robot   system:serviceaccounts\n"
+	runReal(t, me, "auth", "whoami", "--token", "good.robot.token").want(t, ExitOK, robot)
+	runReal(t, me, "auth", "whoami", "--token", "bad.robot.token").want(t, ExitError, "", "the token is not good", "xebec create token")
+	runReal(t, me, "auth", "whoami", "--token", "robot.token").want(t, ExitUsage, "", "--token: that is no token", "tokenFile")
+
+	file := writeFile(t, "token", "good.robot.token\n")
+	byFile := cliconfig.Context{Name: "real", Endpoints: me.Endpoints, CA: me.CA, TokenFile: file}
+	runReal(t, byFile, "auth", "whoami").want(t, ExitOK, robot)
+	runReal(t, byFile, "auth", "whoami", "--token", "bad.robot.token").want(t, ExitError, "", "the token is not good")
+	byFile.TokenFile = writeFile(t, "token", "")
+	runReal(t, byFile, "auth", "whoami").want(t, ExitError, "", `context "real"`, "token file "+byFile.TokenFile, "that is no token")
+	byFile.TokenFile = "/nonexistent/token"
+	runReal(t, byFile, "auth", "whoami").want(t, ExitError, "", "read token /nonexistent/token: no such file")
+
+	// What speaks plain text never sees a token.
+	plain, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	heard := make(chan string, 64)
+	go func() {
+		for {
+			conn, err := plain.Accept()
+			if err != nil {
+				return
+			}
+			buffer := make([]byte, 4096)
+			n, _ := conn.Read(buffer)
+			heard <- string(buffer[:n])
+			_, _ = conn.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"))
+			_ = conn.Close()
+		}
+	}()
+	runReal(t, me, "auth", "whoami", "--token", "good.robot.token", "--endpoints", plain.Addr().String()).want(t, ExitUnreachable, "", "speaks plain text", "TLS")
+	if got := <-heard; strings.Contains(got, "robot") {
+		t.Errorf("plain text was sent %q", got)
+	}
 }
 
 // deadAddress is one where nothing listens.
@@ -143,6 +197,12 @@ func TestConfig(t *testing.T) {
 	if r := run("view"); r.code != ExitOK || !strings.Contains(r.out, "cert: /c/cert") {
 		t.Errorf("view: code %d\n%s", r.code, r.out)
 	}
+	run("set-context", "prod", "--token-file=/c/token", "--cert=/c/cert").want(t, ExitUsage, "", "or --token-file")
+	run("set-context", "prod", "--token-file=/c/token").want(t, ExitOK, "Context \"prod\" modified.\n")
+	if r := run("view"); r.code != ExitOK || !strings.Contains(r.out, "tokenFile: /c/token") || strings.Contains(r.out, "cert:") {
+		t.Errorf("view: code %d\n%s", r.code, r.out)
+	}
+	run("set-context", "prod", "--cert=/c/cert", "--key=/c/key").want(t, ExitOK, "Context \"prod\" modified.\n")
 	run("delete-context", "prod").want(t, ExitOK, "Context \"prod\" deleted.\n")
 	run("delete-context", "prod").want(t, ExitError, "", `no context "prod"`)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/manifest"
+	"github.com/xebec-project/xebec/internal/rpc"
 )
 
 // usageError is a command line that makes no sense.
@@ -91,6 +92,8 @@ func (s *shell) printError(err error) {
 		text += "\n  --force-conflicts takes the fields over."
 	case apierr.ReasonTimeout:
 		text += "\n  Whether a write happened is not known; --request-timeout allows more time."
+	case rpc.ReasonBadToken:
+		text += "\n  'xebec create token SERVICEACCOUNT' makes another."
 	case apierr.ReasonUnauthenticated:
 		text += fmt.Sprintf("\n  Check the certificate that context %q names: xebec config view", s.contextName())
 	}
@@ -122,6 +125,7 @@ func connectionCause(err error) string {
 		{"no such host", "the host name is not known"},
 		{"certificate has expired", "a certificate has expired"},
 		{"signed by unknown authority", "the server's certificate is signed by another authority: this context belongs to another cluster, or to an older one at the same address"},
+		{"first record does not look like a TLS handshake", "what listens there speaks plain text: nothing was sent to it, for gateways speak TLS only"},
 		{"leads to another service", "the address leads to another service"},
 	} {
 		if strings.Contains(text, known.mark) {

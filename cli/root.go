@@ -53,6 +53,7 @@ type shell struct {
 	context   string
 	namespace string
 	endpoints []string
+	token     string
 	timeout   time.Duration
 	verbosity int
 
@@ -110,6 +111,7 @@ func (s *shell) root() *cobra.Command {
 	flags.StringVarP(&s.namespace, "namespace", "n", "", "namespace (default that of the context)")
 	flags.StringSliceVar(&s.endpoints, "endpoints", nil, "gateways to use instead of the context's, host:port,...")
 	flags.StringSliceVar(&s.endpoints, "server", nil, "same as --endpoints")
+	flags.StringVar(&s.token, "token", "", "token of a service account to act as, instead of with the context's certificate")
 	flags.DurationVar(&s.timeout, "request-timeout", 0, "longest time for one call to the cluster (default 10s)")
 	flags.CountVarP(&s.verbosity, "verbose", "v", "print every call to the cluster on standard error")
 	_ = flags.MarkHidden("server")

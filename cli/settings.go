@@ -37,8 +37,13 @@ func (s *shell) configViewCommand() *cobra.Command {
 				return fmt.Sprintf("inline, %d bytes", len(p.Data))
 			}
 			for _, c := range config.Contexts {
-				s.printf("  - name: %s\n    endpoints: [%s]\n    namespace: %s\n    ca: %s\n    cert: %s\n    key: %s\n", c.Name,
-					strings.Join(c.Endpoints, ", "), orText(c.Namespace, cliconfig.DefaultNamespace), pem(c.CA), pem(c.Cert), pem(c.Key))
+				s.printf("  - name: %s\n    endpoints: [%s]\n    namespace: %s\n    ca: %s\n", c.Name,
+					strings.Join(c.Endpoints, ", "), orText(c.Namespace, cliconfig.DefaultNamespace), pem(c.CA))
+				if c.ByToken() {
+					s.printf("    tokenFile: %s\n", c.TokenFile)
+					continue
+				}
+				s.printf("    cert: %s\n    key: %s\n", pem(c.Cert), pem(c.Key))
 			}
 			return nil
 		},
@@ -146,12 +151,13 @@ func (s *shell) configUseCommand() *cobra.Command {
 
 func (s *shell) configSetCommand() *cobra.Command {
 	var current bool
-	var ca, cert, key string
+	var ca, cert, key, tokenFile string
 	cmd := &cobra.Command{
 		Use:   "set-context NAME",
 		Short: "Add or change a context",
 		Long:  "Add or change a context. What is not given stays as it is. The global flags --endpoints and -n are those of the context.",
 		Example: "  xebec config set-context prod --endpoints 10.0.0.1:8443,10.0.0.2:8443 --ca ca.pem --cert me.pem --key me.key\n" +
+			"  xebec config set-context robot --endpoints 10.0.0.1:8443 --ca ca.pem --token-file robot.token\n" +
 			"  xebec config set-context --current -n test",
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: s.completeContexts,
@@ -192,6 +198,19 @@ func (s *shell) configSetCommand() *cobra.Command {
 						*p.pem = cliconfig.PEM{File: absolute}
 					}
 				}
+				// One of the two: what is given takes the other's place.
+				switch {
+				case tokenFile != "" && (cert != "" || key != ""):
+					return usagef("give --cert and --key, or --token-file")
+				case tokenFile != "":
+					absolute, err := filepath.Abs(tokenFile)
+					if err != nil {
+						return err
+					}
+					next.TokenFile, next.Cert, next.Key = absolute, cliconfig.PEM{}, cliconfig.PEM{}
+				case cert != "" || key != "":
+					next.TokenFile = ""
+				}
 				c.Set(next)
 				return nil
 			})
@@ -206,6 +225,7 @@ func (s *shell) configSetCommand() *cobra.Command {
 	flags.StringVar(&ca, "ca", "", "file with the authority that signed the gateways' certificates")
 	flags.StringVar(&cert, "cert", "", "file with your certificate")
 	flags.StringVar(&key, "key", "", "file with its private key")
+	flags.StringVar(&tokenFile, "token-file", "", "file with a service account's token, to act as it instead of with a certificate")
 	return cmd
 }
 

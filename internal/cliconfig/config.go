@@ -44,8 +44,13 @@ type Context struct {
 	// CA holds the authorities that the gateways' certificates are signed by.
 	CA PEM `yaml:"ca"`
 	// Cert and Key are the person's certificate and private key.
-	Cert PEM `yaml:"cert"`
-	Key  PEM `yaml:"key"`
+	Cert PEM `yaml:"cert,omitempty"`
+	Key  PEM `yaml:"key,omitempty"`
+	// TokenFile is a file with the token of a service account, as which the client acts instead of as a person with a
+	// certificate. It is read for every call, so that a token may be renewed in it.
+	TokenFile string `yaml:"tokenFile,omitempty"`
+	// Token is such a token itself, of a command line; no file holds it.
+	Token string `yaml:"-"`
 	// Namespace is used by commands that are given none; empty for "default".
 	Namespace string `yaml:"namespace,omitempty"`
 }
@@ -137,9 +142,9 @@ func parse(path string, data []byte) (*Config, error) {
 	}
 	for i := range config.Contexts {
 		c := &config.Contexts[i]
-		for _, p := range []*PEM{&c.CA, &c.Cert, &c.Key} {
-			if p.File != "" && !filepath.IsAbs(p.File) {
-				p.File = filepath.Join(filepath.Dir(path), p.File)
+		for _, file := range []*string{&c.CA.File, &c.Cert.File, &c.Key.File, &c.TokenFile} {
+			if *file != "" && !filepath.IsAbs(*file) {
+				*file = filepath.Join(filepath.Dir(path), *file)
 			}
 		}
 	}
@@ -181,16 +186,23 @@ func (c *Context) check() error {
 			return fmt.Errorf("context %q: endpoint %q: port is not a number from 1 to 65535", c.Name, endpoint)
 		}
 	}
-	for _, p := range []struct {
-		key string
-		pem PEM
-	}{{"ca", c.CA}, {"cert", c.Cert}, {"key", c.Key}} {
-		if p.pem.IsZero() {
-			return fmt.Errorf("context %q has no %s", c.Name, p.key)
-		}
+	switch {
+	case c.CA.IsZero():
+		return fmt.Errorf("context %q has no ca", c.Name)
+	case c.TokenFile != "" && !(c.Cert.IsZero() && c.Key.IsZero()):
+		return fmt.Errorf("context %q has a certificate and a tokenFile: keep one of the two", c.Name)
+	case c.TokenFile != "":
+		return nil
+	case c.Cert.IsZero():
+		return fmt.Errorf("context %q has no cert: it needs cert and key, or tokenFile", c.Name)
+	case c.Key.IsZero():
+		return fmt.Errorf("context %q has no key", c.Name)
 	}
 	return nil
 }
+
+// ByToken tells whether the client is known by a token instead of a certificate.
+func (c *Context) ByToken() bool { return c.Token != "" || c.TokenFile != "" }
 
 // located rewrites the yaml package's errors, which say "line N: ...", to begin with file:N.
 func located(path string, err error) error {

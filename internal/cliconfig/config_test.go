@@ -37,6 +37,23 @@ func TestLoad(t *testing.T) {
 	}
 }
 
+// TestTokenFile reads a context by token, whose file is relative to the configuration's folder, and writes it back.
+func TestTokenFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config")
+	config := &Config{Contexts: []Context{{Name: "robot", Endpoints: []string{"h:1"}, CA: PEM{File: "ca.crt"}, TokenFile: "robot.token", Token: "a.b.c"}}}
+	if err := config.Save(path); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := got.Contexts[0]
+	if c.TokenFile != filepath.Join(filepath.Dir(path), "robot.token") || !c.ByToken() || c.Token != "" || !c.Cert.IsZero() {
+		t.Errorf("read %+v", c)
+	}
+}
+
 func TestLoadWithoutFile(t *testing.T) {
 	config, err := Load(filepath.Join(t.TempDir(), "none"))
 	if err != nil {
@@ -57,6 +74,8 @@ func TestErrorsNameTheLine(t *testing.T) {
 		"no endpoints":     {context(rest), `config:2: context "a" has no endpoints`},
 		"bad endpoint":     {context("    endpoints: [nowhere]\n" + rest), `config:2: context "a": endpoint "nowhere" is not host:port`},
 		"port 65536":       {context("    endpoints: ['h:65536']\n" + rest), "config:2: "},
+		"no cert":          {context("    endpoints: ['h:1']\n    ca: a\n"), `context "a" has no cert: it needs cert and key, or tokenFile`},
+		"cert and token":   {context("    endpoints: ['h:1']\n    ca: a\n    cert: b\n    tokenFile: c\n"), `context "a" has a certificate and a tokenFile`},
 		"no key":           {context("    endpoints: ['h:1']\n    ca: a\n    cert: b\n"), `context "a" has no key`},
 		"twice":            {context("    endpoints: ['h:1']\n"+rest) + "  - name: a\n    endpoints: ['h:1']\n" + rest, `config:7: context "a" is there twice`},
 		"unknown current":  {"current-context: b\n" + context("    endpoints: ['h:1']\n"+rest), `config:1: current-context: no context "b": there are a`},
