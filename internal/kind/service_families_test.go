@@ -123,7 +123,11 @@ func TestFamiliesWarn(t *testing.T) {
 		t.Errorf("cluster IPs of both families warn: %q", w)
 	}
 	s.Spec.Type, s.Spec.ExternalIps = "NodePort", []string{"198.51.100.1", "2001:db8::1"}
-	if w := kind.Of(s).Warnings(s); len(w) != 2 || !strings.Contains(w[0], "NodePort") || !strings.Contains(w[1], "externalIPs[1]") {
-		t.Errorf("a node port and an external address: %q", w)
+	if w := kind.Of(s).Warnings(s); len(w) != 0 {
+		t.Errorf("a node port and an external address of both families warn: %q", w)
+	}
+	s.Spec.Type = "LoadBalancer"
+	if w := kind.Of(s).Warnings(s); len(w) != 1 || !strings.Contains(w[0], "IPv4 addresses only") {
+		t.Errorf("a load balancer for both families: %q", w)
 	}
 }
