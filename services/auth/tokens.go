@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -58,18 +59,13 @@ func (s *Service) CreateToken(ctx context.Context, req *authv1.CreateTokenReques
 	if err := checkRequest(req); err != nil {
 		return nil, err
 	}
-	if err := s.mayCreate(ctx, req); err != nil {
+	account, pod, err := s.holders(ctx, req)
+	if err != nil {
 		return nil, err
 	}
-	account, err := client.Get[*corev1.ServiceAccount](ctx, s.client, req.GetNamespace(), req.GetServiceAccount())
-	if err != nil {
-		return nil, apierr.From(err)
-	}
 	about := bound{Namespace: req.GetNamespace(), ServiceAccount: reference{req.GetServiceAccount(), account.GetMetadata().GetUid()}}
-	if req.GetBoundPod() != nil {
-		if about.Pod, err = s.podOf(ctx, req); err != nil {
-			return nil, err
-		}
+	if pod != nil {
+		about.Pod = &reference{pod.GetMetadata().GetName(), pod.GetMetadata().GetUid()}
 	}
 	ring, err := s.keys.use()
 	if err != nil {
@@ -113,45 +109,53 @@ func checkRequest(req *authv1.CreateTokenRequest) error {
 	return nil
 }
 
-// mayCreate holds nodes to the pods bound to them; who else comes here may.
-func (s *Service) mayCreate(ctx context.Context, req *authv1.CreateTokenRequest) error {
+// holders returns the account that a token is to be made for and the pod that it is to be bound to, nil where none is named, if
+// the caller may have such a token: an administrator any, a node those of the pods bound to it.
+func (s *Service) holders(ctx context.Context, req *authv1.CreateTokenRequest) (*corev1.ServiceAccount, *corev1.Pod, error) {
 	id := rpc.IdentityFromContext(ctx)
-	if id.Member(pki.GroupMasters) {
-		return nil
+	node, isNode := strings.CutPrefix(id.User, pki.NodeUserPrefix)
+	isNode = isNode && id.Member(pki.GroupNodes)
+	named := req.GetBoundPod().GetName()
+	switch {
+	case id.Member(pki.GroupMasters):
+		isNode = false
+	case !isNode:
+		return nil, nil, apierr.Denied("%s may not make tokens: administrators and nodes may", id.User)
+	case named == "":
+		return nil, nil, apierr.Denied("node %s may only make tokens that are bound to a pod of its own", node)
 	}
-	node, ok := strings.CutPrefix(id.User, pki.NodeUserPrefix)
-	if !ok || !id.Member(pki.GroupNodes) {
-		return apierr.Denied("%s may not make tokens: administrators and nodes may", id.User)
+	// A pod waits for this to start: both are read at once.
+	var (
+		reads              sync.WaitGroup
+		account            *corev1.ServiceAccount
+		pod                *corev1.Pod
+		noAccount, failure error
+	)
+	reads.Go(func() {
+		account, noAccount = client.Get[*corev1.ServiceAccount](ctx, s.client, req.GetNamespace(), req.GetServiceAccount())
+	})
+	if named != "" {
+		pod, failure = client.Get[*corev1.Pod](ctx, s.client, req.GetNamespace(), named)
 	}
-	if req.GetBoundPod() == nil {
-		return apierr.Denied("node %s may only make tokens that are bound to a pod of its own", node)
-	}
-	pod, err := client.Get[*corev1.Pod](ctx, s.client, req.GetNamespace(), req.GetBoundPod().GetName())
+	reads.Wait()
+	gone := apierr.IsNotFound(failure)
 	// Whether the pod exists is none of the node's business unless it is bound to it.
-	if err != nil && !apierr.IsNotFound(err) {
-		return apierr.From(err)
+	if isNode && (gone || failure == nil && (pod.GetSpec().GetNodeName() != node || pod.GetSpec().GetServiceAccountName() != req.GetServiceAccount())) {
+		return nil, nil, apierr.Denied("no pod %s/%s of service account %q is bound to node %s", req.GetNamespace(), named, req.GetServiceAccount(), node)
 	}
-	if err != nil || pod.GetSpec().GetNodeName() != node || pod.GetSpec().GetServiceAccountName() != req.GetServiceAccount() {
-		return apierr.Denied("no pod %s/%s of service account %q is bound to node %s",
-			req.GetNamespace(), req.GetBoundPod().GetName(), req.GetServiceAccount(), node)
+	if err := cmp.Or(failure, noAccount); err != nil {
+		return nil, nil, apierr.From(err)
 	}
-	return nil
-}
-
-// podOf returns the pod that a request wants the token bound to.
-func (s *Service) podOf(ctx context.Context, req *authv1.CreateTokenRequest) (*reference, error) {
-	name := req.GetBoundPod().GetName()
-	pod, err := client.Get[*corev1.Pod](ctx, s.client, req.GetNamespace(), name)
-	if err != nil {
-		return nil, apierr.From(err)
+	if pod == nil {
+		return account, nil, nil
 	}
 	if uid := req.GetBoundPod().GetUid(); uid != "" && uid != pod.GetMetadata().GetUid() {
-		return nil, apierr.Conflict(kind.Of(pod), name, "it has another uid than the one named")
+		return nil, nil, apierr.Conflict(kind.Of(pod), named, "it has another uid than the one named")
 	}
-	if account := pod.GetSpec().GetServiceAccountName(); account != req.GetServiceAccount() {
-		return nil, apierr.BadField("bound_pod", "pod %s runs as service account %q, not %q", name, account, req.GetServiceAccount())
+	if runsAs := pod.GetSpec().GetServiceAccountName(); runsAs != req.GetServiceAccount() {
+		return nil, nil, apierr.BadField("bound_pod", "pod %s runs as service account %q, not %q", named, runsAs, req.GetServiceAccount())
 	}
-	return &reference{name, pod.GetMetadata().GetUid()}, nil
+	return account, pod, nil
 }
 
 func sign(k *key, c claims) (string, error) {
