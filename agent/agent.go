@@ -142,8 +142,8 @@ func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
 	registrar := &registrar{
 		cfg: &a.cfg, client: a.client, log: a.log, machine: m, port: portOf(listen.Addr()), wake: make(chan struct{}, 1),
 		notReady: "the pod network is not up yet",
-		runtime:  rt.Version,
-		images:   func(ctx context.Context) ([]*corev1.ContainerImage, error) { return nodeImages(ctx, rt) },
+		runtime:  rt.Version, readOnlyBelow: rt.ReadOnlyBelow,
+		images: func(ctx context.Context) ([]*corev1.ContainerImage, error) { return nodeImages(ctx, rt) },
 	}
 	recorded := events.NewRecorder(events.Config{Client: a.client, Component: "xebec-agent", Host: a.cfg.Node, Logger: a.log, Metrics: a.metrics})
 	watch := newWatches(a.conn, a.client, a.cfg.Node, a.cfg.StateDir, a.log)

@@ -55,6 +55,9 @@ func TestNode(t *testing.T) {
 		registered.Metadata.Labels["kubernetes.io/hostname"] != nodeName || registered.Metadata.Labels["disk"] != "fast" {
 		t.Errorf("the node registered as %v", registered)
 	}
+	if h := registered.Status.RuntimeHandlers; len(h) != 1 || h[0].GetName() != "" || !h[0].GetFeatures().GetRecursiveReadOnlyMounts() {
+		t.Errorf("the node's runtime can do %v", h)
+	}
 	registered = client.Clone(registered)
 	registered.Spec.PodCidr = "10.244.7.0/24"
 	registered.Metadata.ResourceVersion = ""

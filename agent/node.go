@@ -104,7 +104,9 @@ type registrar struct {
 	// images lists the node's images and runtime gives the runtime's version; an error means that containerd is away.
 	images  func(context.Context) ([]*corev1.ContainerImage, error)
 	runtime func(context.Context) (string, error)
-	wake    chan struct{}
+	// readOnlyBelow tells what the runtime can do for read-only mounts.
+	readOnlyBelow func() bool
+	wake          chan struct{}
 
 	mu sync.Mutex
 	// notReady is why the node can't run pods, empty when it can.
@@ -285,6 +287,7 @@ func (r *registrar) status(ctx context.Context, old *corev1.NodeStatus, now time
 	}
 	st.NodeInfo = proto.CloneOf(r.machine.info)
 	st.NodeInfo.ContainerRuntimeVersion = runtimeVersion
+	st.RuntimeHandlers = []*corev1.NodeRuntimeHandler{{Features: &corev1.NodeRuntimeHandlerFeatures{RecursiveReadOnlyMounts: proto.Bool(r.readOnlyBelow())}}}
 	if list, err := r.images(ctx); err == nil {
 		st.Images = list
 	}
