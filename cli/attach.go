@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
@@ -47,23 +46,11 @@ func (s *shell) attachCommand() *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := s.client()
+			pod, container, err := s.containerNamed(cmd.Context(), args, o.container)
 			if err != nil {
 				return err
 			}
-			namespace, err := s.defaultNamespace()
-			if err != nil {
-				return err
-			}
-			pod, err := s.podOf(cmd.Context(), cl, args, namespace)
-			if err != nil {
-				return err
-			}
-			containers, err := s.containersOf(pod, o.container, false)
-			if err != nil {
-				return err
-			}
-			o.container = containers[0]
+			o.container = container
 			return s.attach(cmd.Context(), pod, o)
 		},
 	}
@@ -82,23 +69,15 @@ func (s *shell) attach(ctx context.Context, pod *corev1.Pod, o attachOptions) er
 		s.notef("%s container %s has no terminal: its spec does not say tty: true", s.paintErr(yellow, "Warning:"), o.container)
 		o.tty = false
 	}
-	fd, isTerminal := terminal(s.In)
-	if o.tty && !isTerminal {
-		s.notef("%s standard input is no terminal", s.paintErr(yellow, "Warning:"))
-		o.tty = false
+	if _, isTerminal := terminal(s.In); isTerminal && o.tty && o.stdin {
+		s.notef("If there is no prompt, press Enter.")
 	}
-	if o.tty {
-		start.Size = terminalSize(fd)
-		if o.stdin {
-			s.notef("If there is no prompt, press Enter.")
-			// The terminal at this end passes everything through; the one at the other end makes sense of it.
-			state, err := term.MakeRaw(fd)
-			if err != nil {
-				return fmt.Errorf("prepare the terminal: %w", err)
-			}
-			defer term.Restore(fd, state)
-		}
+	end, err := s.openEnd(o.stdin, o.tty, "standard input is no terminal")
+	if err != nil {
+		return err
 	}
+	defer end.close()
+	start.Size = end.size()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := nodev1.NewNodeServiceClient(s.conn).Attach(ctx)
@@ -108,11 +87,7 @@ func (s *shell) attach(ctx context.Context, pod *corev1.Pod, o attachOptions) er
 	if err := stream.Send(&nodev1.AttachRequest{Request: &nodev1.AttachRequest_Start{Start: start}}); err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
-	input := make(chan []byte)
-	if o.stdin {
-		go readInput(ctx, s.In, input)
-	}
-	go sendInput(ctx, func(said said) error {
+	end.pass(ctx, func(said said) error {
 		request := &nodev1.AttachRequest{Request: &nodev1.AttachRequest_Stdin{Stdin: said.data}}
 		switch {
 		case said.size != nil:
@@ -121,7 +96,7 @@ func (s *shell) attach(ctx context.Context, pod *corev1.Pod, o attachOptions) er
 			request.Request = &nodev1.AttachRequest_CloseStdin{CloseStdin: true}
 		}
 		return stream.Send(request)
-	}, input, o.tty, fd)
+	})
 	for {
 		resp, err := stream.Recv()
 		if errors.Is(err, io.EOF) {

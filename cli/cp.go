@@ -67,24 +67,12 @@ type remote struct {
 }
 
 func (s *shell) remote(ctx context.Context, pod, container string) (*remote, error) {
-	cl, err := s.client()
+	p, name, err := s.containerNamed(ctx, []string{pod}, container)
 	if err != nil {
 		return nil, err
 	}
-	namespace, err := s.defaultNamespace()
-	if err != nil {
-		return nil, err
-	}
-	p, err := s.podOf(ctx, cl, []string{pod}, namespace)
-	if err != nil {
-		return nil, err
-	}
-	containers, err := s.containersOf(p, container, false)
-	if err != nil {
-		return nil, err
-	}
-	target := &nodev1.Target{Namespace: namespace, Pod: p.GetMetadata().GetName()}
-	return &remote{service: nodev1.NewNodeServiceClient(s.conn), target: target, container: containers[0]}, nil
+	target := &nodev1.Target{Namespace: p.GetMetadata().GetNamespace(), Pod: p.GetMetadata().GetName()}
+	return &remote{service: nodev1.NewNodeServiceClient(s.conn), target: target, container: name}, nil
 }
 
 // run runs a command to its end. A command that fails is an error that holds what it complained of.
