@@ -154,6 +154,7 @@ func (s *stack) run(ctx context.Context, group *errgroup.Group, w *watches) {
 	group.Go(func() error { return w.policies.run(ctx, group, s.enforcer) })
 	group.Go(func() error { return s.syncer.Run(ctx) })
 	group.Go(func() error { return s.datapath.Tend(ctx, s.log) })
+	group.Go(func() error { return s.syncer.WatchDrops(ctx, s.datapath) })
 	group.Go(func() error { return s.dns.Serve(ctx) })
 	group.Go(func() error { return w.drain.Run(ctx) })
 	group.Go(func() error { return w.runNeighbours(ctx, s) })

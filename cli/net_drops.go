@@ -28,9 +28,10 @@ func (s *shell) netDropsCommand() *cobra.Command {
 	var o dropsOptions
 	cmd := &cobra.Command{
 		Use:   "drops [POD]",
-		Short: "Show what network policies dropped",
+		Short: "Show what network policies, and the routing of services, dropped",
 		Long: "Show the packets that network policies kept from pods, or pods from sending: from where to where, and which\n" +
-			"policies select the pod. The node of each pod remembers the last ones, and counts all.",
+			"policies select the pod; and those that the routing of services dropped or refused, and why. Each node remembers\n" +
+			"the last ones, and counts all.",
 		Example: "  xebec net drops\n" +
 			"  xebec net drops web-0 -f\n" +
 			"  xebec net drops -A --node node-1",
@@ -40,8 +41,8 @@ func (s *shell) netDropsCommand() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.BoolVarP(&o.follow, "follow", "f", false, "go on with new drops, until interrupted")
-	flags.StringSliceVar(&o.nodes, "node", nil, "only of pods on these nodes")
-	flags.BoolVarP(&o.namespaces, "all-namespaces", "A", false, "of pods in all namespaces")
+	flags.StringSliceVar(&o.nodes, "node", nil, "only of these nodes")
+	flags.BoolVarP(&o.namespaces, "all-namespaces", "A", false, "of pods and services in all namespaces, and of addresses that are no service's")
 	return cmd
 }
 
@@ -177,8 +178,11 @@ func dropCells(d *nodev1.DropsResponse) []string {
 	if d.GetDirection() == "egress" {
 		source, target = target, source
 	}
+	if d.GetService() != "" {
+		target = d.GetService()
+	}
 	return []string{
-		d.GetTime().AsTime().Local().Format(time.TimeOnly), d.GetDirection(), d.GetProtocol(), named(from, source), named(to, target), d.GetMessage(),
+		d.GetTime().AsTime().Local().Format(time.TimeOnly), orText(d.GetDirection(), "-"), d.GetProtocol(), named(from, source), named(to, target), d.GetMessage(),
 	}
 }
 

@@ -48,6 +48,7 @@ type Syncer struct {
 	// written is signalled when the maps have come to what is wanted.
 	written chan struct{}
 	outward outward
+	drops   drops
 
 	// programmed is told the revision that the maps have come to. May be nil.
 	programmed func(revision int64)

@@ -7,7 +7,6 @@ import (
 	"math/bits"
 	"net/netip"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -15,9 +14,6 @@ import (
 
 	"github.com/xebec-project/xebec/agent/bpf"
 )
-
-// remembered is how many drops are kept for those who ask later.
-const remembered = 512
 
 // reasons are why packets are dropped, by the numbers that the programs have for
 // them.
@@ -64,44 +60,6 @@ func (d Drop) From() netip.AddrPort {
 func (d Drop) To() netip.AddrPort {
 	d.Direction = Ingress + Egress - d.Direction
 	return d.From()
-}
-
-// feed hands drops to whoever listens, and remembers the last ones.
-type feed struct {
-	mu        sync.Mutex
-	last      []Drop
-	listeners map[chan Drop]bool
-}
-
-func newFeed() *feed { return &feed{listeners: map[chan Drop]bool{}} }
-
-func (f *feed) add(d Drop) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if len(f.last) == remembered {
-		f.last = append(f.last[:0], f.last[1:]...)
-	}
-	f.last = append(f.last, d)
-	for l := range f.listeners {
-		select {
-		case l <- d:
-		default: // who does not keep up misses some
-		}
-	}
-}
-
-// listen returns the drops remembered and, until stop is called, a channel of
-// those to come.
-func (f *feed) listen() (last []Drop, next <-chan Drop, stop func()) {
-	c := make(chan Drop, remembered)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.listeners[c] = true
-	return append([]Drop(nil), f.last...), c, func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		delete(f.listeners, c)
-	}
 }
 
 // watchDrops passes on what the programs tell of drops, until the reader is closed.

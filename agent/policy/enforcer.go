@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/xebec-project/xebec/agent/bpf"
+	"github.com/xebec-project/xebec/agent/internal/feed"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
 )
@@ -48,7 +49,7 @@ const (
 type Enforcer struct {
 	log     *zap.Logger
 	metrics *Metrics
-	feed    *feed
+	drops   feed.Feed[Drop]
 	wake    chan struct{}
 
 	mu      sync.Mutex
@@ -64,6 +65,9 @@ type Enforcer struct {
 	counted map[bpf.PolicyPolicyCountKey]uint64
 	logged  map[loggedDrop]bool
 }
+
+// maxLogged is how many kinds of drops are told apart in the log within its time.
+const maxLogged = 512
 
 // local is a pod of this node.
 type local struct {
@@ -86,7 +90,7 @@ func NewEnforcer(k *Kernel, m *Metrics, log *zap.Logger) *Enforcer {
 		m = NewMetrics(nil)
 	}
 	return &Enforcer{
-		kernel: k, metrics: m, log: log, feed: newFeed(), wake: make(chan struct{}, 1), cluster: NewCluster(), locals: map[string]*local{},
+		kernel: k, metrics: m, log: log, wake: make(chan struct{}, 1), cluster: NewCluster(), locals: map[string]*local{},
 		learned: make(chan struct{}), wanted: map[string]Sets{}, sets: map[string]*Set{}, logged: map[loggedDrop]bool{},
 		counted: map[bpf.PolicyPolicyCountKey]uint64{},
 	}
@@ -404,7 +408,7 @@ func (e *Enforcer) onDrop(told bpf.PolicyPolicyDrop) {
 	d.Rule = e.ruleOf(pod, d)
 	once := loggedDrop{d.Pod, d.PeerAddr, d.Direction, d.Protocol, d.To().Port()}
 	seen := e.logged[once]
-	if len(e.logged) < remembered {
+	if len(e.logged) < maxLogged {
 		e.logged[once] = true
 	}
 	e.mu.Unlock()
@@ -412,7 +416,7 @@ func (e *Enforcer) onDrop(told bpf.PolicyPolicyDrop) {
 		e.log.Info("A network policy dropped a packet", zap.String("pod", d.Pod), zap.Stringer("direction", d.Direction),
 			zap.Stringer("from", d.From()), zap.Stringer("to", d.To()), zap.Stringer("protocol", d.Protocol), zap.String("reason", d.Reason), zap.String("rule", d.Rule))
 	}
-	e.feed.add(d)
+	e.drops.Add(d)
 }
 
 // ruleOf says why a packet was dropped. The caller holds e.mu.
@@ -434,7 +438,7 @@ func (e *Enforcer) ruleOf(pod *Pod, d Drop) string {
 
 // Drops returns the drops of late, the oldest first, and, until stop is called, a
 // channel of those to come. Who does not keep up misses some.
-func (e *Enforcer) Drops() (last []Drop, next <-chan Drop, stop func()) { return e.feed.listen() }
+func (e *Enforcer) Drops() (last []Drop, next <-chan Drop, stop func()) { return e.drops.Listen() }
 
 // Verdict is Cluster's, of what is known now.
 func (e *Enforcer) Verdict(from, to netip.Addr, protocol Protocol, port uint16) (allowed bool, rule string) {

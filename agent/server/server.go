@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
+	"github.com/xebec-project/xebec/agent/datapath"
 	"github.com/xebec-project/xebec/agent/images"
 	"github.com/xebec-project/xebec/agent/logs"
 	"github.com/xebec-project/xebec/agent/pods"
@@ -58,7 +59,9 @@ type Config struct {
 // Network answers what is asked of the node's datapath.
 type Network struct {
 	// Drops returns what policies dropped of late and, until stop is called, what they drop.
-	Drops       func() (last []policy.Drop, next <-chan policy.Drop, stop func())
+	Drops func() (last []policy.Drop, next <-chan policy.Drop, stop func())
+	// Unrouted returns likewise what the routing of services dropped.
+	Unrouted    func() (last []datapath.Drop, next <-chan datapath.Drop, stop func())
 	Connections func(*nodev1.ListConnectionsRequest) (*nodev1.ListConnectionsResponse, error)
 	Trace       func(*nodev1.TraceConnectionRequest) (*nodev1.TraceConnectionResponse, error)
 }

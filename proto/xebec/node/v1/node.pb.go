@@ -1577,7 +1577,7 @@ type DropsRequest struct {
 	Target *Target `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
 	// Goes on with new drops.
 	Follow bool `protobuf:"varint,2,opt,name=follow,proto3" json:"follow,omitempty"`
-	// Only drops of pods in this namespace; empty for all.
+	// Only drops of pods, or for services, in this namespace; empty for all.
 	Namespace     string `protobuf:"bytes,3,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1639,24 +1639,27 @@ type DropsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When.
 	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
-	// The packet's direction, ingress or egress, as seen from the pod that policies select.
+	// The packet's direction, ingress or egress, as seen from the pod that policies select; empty when they did not drop it.
 	Direction string `protobuf:"bytes,2,opt,name=direction,proto3" json:"direction,omitempty"`
-	// Namespace and name of that pod.
+	// Namespace and name of that pod, empty likewise.
 	Pod string `protobuf:"bytes,3,opt,name=pod,proto3" json:"pod,omitempty"`
 	// Namespace and name of the pod at the other end, empty when it is none or not known.
 	Peer string `protobuf:"bytes,4,opt,name=peer,proto3" json:"peer,omitempty"`
-	// Address, and port where the protocol has ports, that the packet came from and was to.
+	// Address, and port where the protocol has ports, that the packet came from; "a socket" for one on the node.
 	From string `protobuf:"bytes,5,opt,name=from,proto3" json:"from,omitempty"`
 	// Where it was to.
 	To string `protobuf:"bytes,6,opt,name=to,proto3" json:"to,omitempty"`
 	// TCP, UDP, ICMP or the protocol's number.
 	Protocol string `protobuf:"bytes,7,opt,name=protocol,proto3" json:"protocol,omitempty"`
-	// not-allowed, revoked or fragment.
+	// Of policies: not-allowed, revoked or fragment. Else what xebec_datapath_drops_total has as its reason.
 	Reason string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
-	// The reason in words: which policies select the pod.
+	// The reason in words, such as which policies select the pod.
 	Message string `protobuf:"bytes,9,opt,name=message,proto3" json:"message,omitempty"`
 	// How many more were dropped before this one that are only counted, since there were too many.
-	Skipped       int64 `protobuf:"varint,10,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	Skipped int64 `protobuf:"varint,10,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	// The service that a packet was for which policies did not drop, as namespace/name or namespace/name:port; empty when none
+	// is known.
+	Service       string `protobuf:"bytes,11,opt,name=service,proto3" json:"service,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1759,6 +1762,13 @@ func (x *DropsResponse) GetSkipped() int64 {
 		return x.Skipped
 	}
 	return 0
+}
+
+func (x *DropsResponse) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
 }
 
 // PodStats is what a pod uses.
@@ -2607,7 +2617,7 @@ const file_xebec_node_v1_node_proto_rawDesc = "" +
 	"\fDropsRequest\x12-\n" +
 	"\x06target\x18\x01 \x01(\v2\x15.xebec.node.v1.TargetR\x06target\x12\x16\n" +
 	"\x06follow\x18\x02 \x01(\bR\x06follow\x12\x1c\n" +
-	"\tnamespace\x18\x03 \x01(\tR\tnamespace\"\x8f\x02\n" +
+	"\tnamespace\x18\x03 \x01(\tR\tnamespace\"\xa9\x02\n" +
 	"\rDropsResponse\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1c\n" +
 	"\tdirection\x18\x02 \x01(\tR\tdirection\x12\x10\n" +
@@ -2619,7 +2629,8 @@ const file_xebec_node_v1_node_proto_rawDesc = "" +
 	"\x06reason\x18\b \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\t \x01(\tR\amessage\x12\x18\n" +
 	"\askipped\x18\n" +
-	" \x01(\x03R\askipped\"\xb9\x01\n" +
+	" \x01(\x03R\askipped\x12\x18\n" +
+	"\aservice\x18\v \x01(\tR\aservice\"\xb9\x01\n" +
 	"\bPodStats\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +

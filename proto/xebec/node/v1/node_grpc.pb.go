@@ -60,8 +60,8 @@ type NodeServiceClient interface {
 	PortForward(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PortForwardRequest, PortForwardResponse], error)
 	// Stats tells what the node, its pods and their containers use.
 	Stats(ctx context.Context, in *StatsRequest, opts ...grpc.CallOption) (*StatsResponse, error)
-	// Drops tells of the packets that network policies kept from pods, or pods from sending: the last ones and, when asked to
-	// follow, those to come.
+	// Drops tells of the packets that network policies kept from pods, or pods from sending, and of those that the routing of
+	// services dropped or refused: the last ones and, when asked to follow, those to come.
 	Drops(ctx context.Context, in *DropsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DropsResponse], error)
 	// ListConnections shows the flows that the node translates, and the sockets on it that talk to services by datagrams.
 	// Connections of sockets on the node go to their endpoint by themselves: nothing is kept of them.
@@ -247,8 +247,8 @@ type NodeServiceServer interface {
 	PortForward(grpc.BidiStreamingServer[PortForwardRequest, PortForwardResponse]) error
 	// Stats tells what the node, its pods and their containers use.
 	Stats(context.Context, *StatsRequest) (*StatsResponse, error)
-	// Drops tells of the packets that network policies kept from pods, or pods from sending: the last ones and, when asked to
-	// follow, those to come.
+	// Drops tells of the packets that network policies kept from pods, or pods from sending, and of those that the routing of
+	// services dropped or refused: the last ones and, when asked to follow, those to come.
 	Drops(*DropsRequest, grpc.ServerStreamingServer[DropsResponse]) error
 	// ListConnections shows the flows that the node translates, and the sockets on it that talk to services by datagrams.
 	// Connections of sockets on the node go to their endpoint by themselves: nothing is kept of them.
