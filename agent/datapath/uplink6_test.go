@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/xebec-project/xebec/agent/datapath"
+	"github.com/xebec-project/xebec/agent/internal/netlab"
+	"github.com/xebec-project/xebec/agent/podnet"
 )
 
 func TestNodePortsByIPv6(t *testing.T) { testNodePorts(t, ends6, dualStack) }
@@ -98,3 +100,20 @@ func TestChoiceByIPv6(t *testing.T) {
 
 // ping6 is ping by IPv6; the kernel fills the checksum in.
 func ping6(to string) error { return pingBy("ip6:ipv6-icmp", 128, 129, to) }
+
+// A pod that only the overlay leads to is reached through it, from the node's IPv6 address there.
+func TestNodePortsByIPv6ThroughOverlay(t *testing.T) {
+	lab := netlab.New(t)
+	lab.Segments(netip.MustParsePrefix("192.0.2.254/24"), netip.MustParsePrefix("203.0.113.254/24"))
+	w := newWireOf(t, lab, []string{"192.0.2.1", "203.0.113.1"}, podnet.OverlayAuto, dualStack)
+	_, there := w.pod6(1, "there")
+	w.replace(0, outside(hostPort(ends6.self, 30080), datapath.TCP, hostPort(there, 8080)), outside(hostPort(ends6.self, 30080), datapath.UDP, hostPort(there, 5353)))
+	for _, network := range []string{"tcp6", "udp6"} {
+		for range 3 {
+			w.expect(w.client, network, hostPort(ends6.self, 30080), there+" saw "+w.nodes[0].cfg.OverlayIP6.String())
+		}
+	}
+	if !t.Failed() {
+		w.transfer(hostPort(ends6.self, 30080))
+	}
+}
