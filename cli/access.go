@@ -19,7 +19,7 @@ import (
 )
 
 func (s *shell) accessCommand() *cobra.Command {
-	var output string
+	var output messageOutput
 	get := func(cmd *cobra.Command, _ []string) error { return s.showAccess(cmd.Context(), output) }
 	getter := &cobra.Command{
 		Use: "get", Short: "Show from where the gateways take connections, and where you come from", Args: cobra.NoArgs,
@@ -38,13 +38,13 @@ func (s *shell) accessCommand() *cobra.Command {
 		return help(cmd, args)
 	}
 	for _, cmd := range []*cobra.Command{c, getter} {
-		cmd.Flags().StringVarP(&output, "output", "o", "", "json, yaml, or jsonpath=TEMPLATE")
+		output.flag(cmd)
 	}
 	return c
 }
 
-func (s *shell) showAccess(ctx context.Context, output string) error {
-	f, err := etcdForm(output)
+func (s *shell) showAccess(ctx context.Context, output messageOutput) error {
+	f, err := output.form()
 	if err != nil {
 		return err
 	}

@@ -5,15 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
+	"google.golang.org/grpc"
 
-	"github.com/xebec-project/xebec/internal/codec/tree"
 	etcdv1 "github.com/xebec-project/xebec/proto/xebec/etcd/v1"
 )
 
@@ -37,50 +34,30 @@ func (s *shell) etcdService() (etcdv1.EtcdServiceClient, error) {
 // etcdLimit is the longest time for a call that waits for members, unless --request-timeout names another.
 const etcdLimit = 30 * time.Second
 
-func (s *shell) etcdBounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, cmp.Or(s.timeout, etcdLimit))
-}
-
-// message prints a message in a structured form, with every field.
-func (f form) message(w io.Writer, m proto.Message) error {
-	data, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(m)
+// etcdCall makes one call of the gateway's EtcdService, of a method such as etcdv1.EtcdServiceClient.Status.
+func etcdCall[Req, Resp any](ctx context.Context, s *shell, method func(etcdv1.EtcdServiceClient, context.Context, Req, ...grpc.CallOption) (Resp, error), req Req) (Resp, error) {
+	service, err := s.etcdService()
 	if err != nil {
-		return err
+		var none Resp
+		return none, err
 	}
-	n, err := tree.ParseJSON(data)
-	if err != nil {
-		return err
-	}
-	return f.printTree(w, n)
-}
-
-// etcdForm reads -o of a command that shows a table or a message.
-func etcdForm(output string) (form, error) {
-	f, err := parseForm(output)
-	if err == nil && f.name == formName {
-		err = usagef("-o name is for objects; there are json, yaml and jsonpath=TEMPLATE")
-	}
-	return f, err
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(s.timeout, etcdLimit))
+	defer cancel()
+	return method(service, ctx, req)
 }
 
 func (s *shell) etcdStatusCommand() *cobra.Command {
-	var output string
+	var output messageOutput
 	var check bool
 	cmd := &cobra.Command{
 		Use: "status", Short: "Show how each member is: leader, size, raft, version, alarms",
 		Example: "  xebec etcd status\n  xebec etcd status --check", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			f, err := etcdForm(output)
+			f, err := output.form()
 			if err != nil {
 				return err
 			}
-			service, err := s.etcdService()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := s.etcdBounded(cmd.Context())
-			defer cancel()
-			resp, err := service.Status(ctx, &etcdv1.StatusRequest{})
+			resp, err := etcdCall(cmd.Context(), s, etcdv1.EtcdServiceClient.Status, &etcdv1.StatusRequest{})
 			if err != nil {
 				return err
 			}
@@ -100,7 +77,7 @@ func (s *shell) etcdStatusCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&check, "check", false, "end with exit code 1 when a member is not well")
-	cmd.Flags().StringVarP(&output, "output", "o", "", "json, yaml, or jsonpath=TEMPLATE")
+	output.flag(cmd)
 	return cmd
 }
 
@@ -133,19 +110,13 @@ func memberRole(m *etcdv1.MemberStatus) string {
 }
 
 func (s *shell) etcdMembersCommand() *cobra.Command {
-	var output string
+	var output messageOutput
 	list := func(cmd *cobra.Command, _ []string) error {
-		f, err := etcdForm(output)
+		f, err := output.form()
 		if err != nil {
 			return err
 		}
-		service, err := s.etcdService()
-		if err != nil {
-			return err
-		}
-		ctx, cancel := s.etcdBounded(cmd.Context())
-		defer cancel()
-		resp, err := service.ListMembers(ctx, &etcdv1.ListMembersRequest{})
+		resp, err := etcdCall(cmd.Context(), s, etcdv1.EtcdServiceClient.ListMembers, &etcdv1.ListMembersRequest{})
 		if err != nil {
 			return err
 		}
@@ -164,7 +135,7 @@ func (s *shell) etcdMembersCommand() *cobra.Command {
 		return nil
 	}
 	flags := func(c *cobra.Command) *cobra.Command {
-		c.Flags().StringVarP(&output, "output", "o", "", "json, yaml, or jsonpath=TEMPLATE")
+		output.flag(c)
 		return c
 	}
 	lister := flags(&cobra.Command{Use: "list", Short: "List the members", Example: "  xebec etcd members list", Args: cobra.NoArgs, RunE: list})
@@ -181,7 +152,7 @@ func (s *shell) etcdMembersCommand() *cobra.Command {
 	return c
 }
 
-func (s *shell) etcdAddCommand(output *string) *cobra.Command {
+func (s *shell) etcdAddCommand(output *messageOutput) *cobra.Command {
 	var req etcdv1.AddMemberRequest
 	cmd := &cobra.Command{
 		Use: "add NAME --peer-url URL", Short: "Add a member, and print what to start it with",
@@ -189,17 +160,11 @@ func (s *shell) etcdAddCommand(output *string) *cobra.Command {
 			"without a vote until it is promoted: while it is not up, nothing depends on it.",
 		Example: "  xebec etcd members add master-3 --peer-url https://10.0.0.13:2380 --learner", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			f, err := etcdForm(*output)
+			f, err := output.form()
 			if err != nil {
 				return err
 			}
-			service, err := s.etcdService()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := s.etcdBounded(cmd.Context())
-			defer cancel()
-			resp, err := service.AddMember(ctx, &req)
+			resp, err := etcdCall(cmd.Context(), s, etcdv1.EtcdServiceClient.AddMember, &req)
 			if err != nil {
 				return err
 			}
@@ -241,15 +206,9 @@ func (s *shell) etcdPromoteCommand() *cobra.Command {
 		Use: "promote MEMBER", Short: "Give a learner its vote", Args: cobra.ExactArgs(1),
 		Example: "  xebec etcd members promote master-3 --wait 1m",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			service, err := s.etcdService()
-			if err != nil {
-				return err
-			}
 			deadline := s.now().Add(wait)
 			for {
-				ctx, cancel := s.etcdBounded(cmd.Context())
-				_, err = service.PromoteMember(ctx, &etcdv1.PromoteMemberRequest{Member: args[0]})
-				cancel()
+				_, err := etcdCall(cmd.Context(), s, etcdv1.EtcdServiceClient.PromoteMember, &etcdv1.PromoteMemberRequest{Member: args[0]})
 				if err == nil {
 					s.printf("member %s votes now\n", args[0])
 					return nil
@@ -276,13 +235,7 @@ func (s *shell) etcdRemoveCommand() *cobra.Command {
 			"with an empty data directory. Refused when the members left would have no quorum.",
 		Example: "  xebec etcd members remove master-3",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			service, err := s.etcdService()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := s.etcdBounded(cmd.Context())
-			defer cancel()
-			resp, err := service.RemoveMember(ctx, &etcdv1.RemoveMemberRequest{Member: args[0]})
+			resp, err := etcdCall(cmd.Context(), s, etcdv1.EtcdServiceClient.RemoveMember, &etcdv1.RemoveMemberRequest{Member: args[0]})
 			if err != nil {
 				return err
 			}
@@ -297,13 +250,7 @@ func (s *shell) etcdMoveLeaderCommand() *cobra.Command {
 		Use: "move-leader [MEMBER]", Short: "Hand the leadership over, as before work on the leader's host", Args: cobra.MaximumNArgs(1),
 		Example: "  xebec etcd move-leader\n  xebec etcd move-leader master-2",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			service, err := s.etcdService()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := s.etcdBounded(cmd.Context())
-			defer cancel()
-			resp, err := service.MoveLeader(ctx, &etcdv1.MoveLeaderRequest{Member: strings.Join(args, "")})
+			resp, err := etcdCall(cmd.Context(), s, etcdv1.EtcdServiceClient.MoveLeader, &etcdv1.MoveLeaderRequest{Member: strings.Join(args, "")})
 			if err != nil {
 				return err
 			}
@@ -373,13 +320,7 @@ func (s *shell) etcdDisarmCommand() *cobra.Command {
 		Use: "disarm", Short: "End the alarms that members have raised, once their cause is gone", Args: cobra.NoArgs,
 		Example: "  xebec etcd defrag --all && xebec etcd disarm",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			service, err := s.etcdService()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := s.etcdBounded(cmd.Context())
-			defer cancel()
-			resp, err := service.DisarmAlarms(ctx, &etcdv1.DisarmAlarmsRequest{})
+			resp, err := etcdCall(cmd.Context(), s, etcdv1.EtcdServiceClient.DisarmAlarms, &etcdv1.DisarmAlarmsRequest{})
 			switch {
 			case err != nil:
 				return err

@@ -8,6 +8,10 @@ import (
 	"os"
 	"strings"
 
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/codec"
 	"github.com/xebec-project/xebec/internal/codec/tree"
@@ -133,4 +137,32 @@ func (f form) printValue(w io.Writer, v any) error {
 		return err
 	}
 	return f.printTree(w, n)
+}
+
+// message prints a message in a structured form, with every field.
+func (f form) message(w io.Writer, m proto.Message) error {
+	data, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(m)
+	if err != nil {
+		return err
+	}
+	n, err := tree.ParseJSON(data)
+	if err != nil {
+		return err
+	}
+	return f.printTree(w, n)
+}
+
+// messageOutput is -o of a command that shows a table or a message.
+type messageOutput string
+
+func (o *messageOutput) flag(cmd *cobra.Command) {
+	cmd.Flags().StringVarP((*string)(o), "output", "o", "", "json, yaml, or jsonpath=TEMPLATE")
+}
+
+func (o *messageOutput) form() (form, error) {
+	f, err := parseForm(string(*o))
+	if err == nil && f.name == formName {
+		err = usagef("-o name is for objects; there are json, yaml and jsonpath=TEMPLATE")
+	}
+	return f, err
 }
