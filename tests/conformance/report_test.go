@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/xebec-project/xebec/tests/markdown"
 )
 
 // The generated part of the page stands between these lines.
@@ -32,7 +34,7 @@ func body(all []finding) string {
 	b.WriteString("\n" + counts(all))
 	section := func(title string, headings []string, rows [][]string) {
 		if len(rows) > 0 {
-			fmt.Fprintf(&b, "\n### %s\n\n%s", title, table(headings, rows))
+			fmt.Fprintf(&b, "\n### %s\n\n%s", title, markdown.Table(headings, rows))
 		}
 	}
 	section("Refused", []string{"file", "object", "why", "message"}, list(all, refused, func(f finding) string { return meant[f.file] }))
@@ -80,7 +82,7 @@ func counts(all []finding) string {
 	for _, folder := range slices.Sorted(maps.Keys(folders)) {
 		rows = append(rows, row(folder, folders[folder]))
 	}
-	return table(headings, append(rows, row("**all**", total)))
+	return markdown.Table(headings, append(rows, row("**all**", total)))
 }
 
 // list is a row per finding of a class, with a column by extra when it is given.
@@ -152,21 +154,4 @@ func played() [][]string {
 		rows = append(rows, []string{strings.Join(trial.files, "<br>"), cell})
 	}
 	return rows
-}
-
-func table(headings []string, rows [][]string) string {
-	var b strings.Builder
-	line := func(cells []string) {
-		b.WriteString("|")
-		for _, c := range cells {
-			b.WriteString(" " + strings.ReplaceAll(c, "|", `\|`) + " |")
-		}
-		b.WriteString("\n")
-	}
-	line(headings)
-	b.WriteString("|" + strings.Repeat("---|", len(headings)) + "\n")
-	for _, r := range rows {
-		line(r)
-	}
-	return b.String()
 }

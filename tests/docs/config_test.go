@@ -22,6 +22,7 @@ import (
 	"github.com/xebec-project/xebec/services/nodes"
 	"github.com/xebec-project/xebec/services/scheduler"
 	"github.com/xebec-project/xebec/services/workloads"
+	"github.com/xebec-project/xebec/tests/markdown"
 )
 
 func commonConfig(t *testing.T) string {
@@ -131,5 +132,5 @@ func configTable(t *testing.T, flags []*pflag.Flag, of reflect.Type) string {
 	for i, k := range keys {
 		rows[i] = []string{code(k.name), code("--" + flags[i].Name), code(flags[i].DefValue), k.doc}
 	}
-	return table([]string{"key", "flag", "default", ""}, rows)
+	return markdown.Table([]string{"key", "flag", "default", ""}, rows)
 }

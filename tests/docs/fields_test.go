@@ -14,6 +14,7 @@ import (
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+	"github.com/xebec-project/xebec/tests/markdown"
 )
 
 func podFields(*testing.T) string     { return fieldTables(&corev1.Pod{}) }
@@ -72,7 +73,7 @@ func fieldTables(of kind.Object) string {
 				below = append(below, b)
 			}
 		}
-		fmt.Fprintf(&out, "**%s**\n\n%s\n", m.Name(), table([]string{"field", ""}, rows))
+		fmt.Fprintf(&out, "**%s**\n\n%s\n", m.Name(), markdown.Table([]string{"field", ""}, rows))
 		for _, b := range below {
 			visit(b)
 		}

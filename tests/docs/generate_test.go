@@ -100,24 +100,6 @@ func TestGenerated(t *testing.T) {
 	}
 }
 
-// table writes a Markdown table.
-func table(headings []string, rows [][]string) string {
-	var b strings.Builder
-	line := func(cells []string) {
-		b.WriteString("|")
-		for _, c := range cells {
-			b.WriteString(" " + strings.ReplaceAll(c, "|", `\|`) + " |")
-		}
-		b.WriteString("\n")
-	}
-	line(headings)
-	b.WriteString("|" + strings.Repeat("---|", len(headings)) + "\n")
-	for _, r := range rows {
-		line(r)
-	}
-	return b.String()
-}
-
 // code puts a text into back quotes, unless it is empty.
 func code(s string) string {
 	if s == "" {

@@ -11,6 +11,7 @@ import (
 	"github.com/xebec-project/xebec/cli"
 	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/lab"
+	"github.com/xebec-project/xebec/tests/markdown"
 )
 
 // instrument is a metric as the code makes it.
@@ -47,7 +48,7 @@ func metricsTable(t *testing.T) string {
 		}
 		rows = append(rows, []string{code(c.value), m.kind, strings.Join(m.labels, ", "), describe(c), code(m.by)})
 	}
-	return table([]string{"metric", "kind", "labels", "", "made in package"}, rows)
+	return markdown.Table([]string{"metric", "kind", "labels", "", "made in package"}, rows)
 }
 
 // describe is a constant's comment without the constant's name before it.
@@ -173,7 +174,7 @@ func reasons(t *testing.T) string {
 			}
 		}
 	}
-	return table([]string{"reason", "from", ""}, rows)
+	return markdown.Table([]string{"reason", "from", ""}, rows)
 }
 
 // kinds lists the kinds of the table.
@@ -191,7 +192,7 @@ func kinds(*testing.T) string {
 			k.Name, code(k.APIVersion()), code(k.Plural), strings.Join(k.ShortNames, ", "), yes[k.Namespaced], yes[k.HasStatus], strings.Join(fields, ", "),
 		})
 	}
-	return table([]string{"kind", "apiVersion", "plural", "short", "in a namespace", "status", "field selectors, besides metadata.name and .namespace"}, rows)
+	return markdown.Table([]string{"kind", "apiVersion", "plural", "short", "in a namespace", "status", "field selectors, besides metadata.name and .namespace"}, rows)
 }
 
 // rights lists what services may do, from the table in services/apiserver/authz/rules.go.
@@ -260,7 +261,7 @@ func rights(t *testing.T) string {
 		kv := element.(*ast.KeyValueExpr)
 		add(list(kv.Key)[0], kv.Value)
 	}
-	return table([]string{"service", "may", "on"}, rows)
+	return markdown.Table([]string{"service", "may", "on"}, rows)
 }
 
 // labCommands lists what `xebec lab` can do.
@@ -271,7 +272,7 @@ func labCommands(*testing.T) string {
 			rows = append(rows, []string{code("xebec lab " + c.Use), c.Short})
 		}
 	}
-	return table([]string{"command", ""}, rows)
+	return markdown.Table([]string{"command", ""}, rows)
 }
 
 // helpLine is a command in the help of xebec.
@@ -297,5 +298,5 @@ func commands(t *testing.T) string {
 	if len(rows) < 10 {
 		t.Fatalf("the help of xebec has another form than this generator reads:\n%s", out.String())
 	}
-	return table([]string{"", "command", ""}, rows)
+	return markdown.Table([]string{"", "command", ""}, rows)
 }
