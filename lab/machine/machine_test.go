@@ -3,6 +3,7 @@ package machine
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -184,6 +185,19 @@ func TestMachines(t *testing.T) {
 	}
 	eventually(t, "the healed machine is reached", func() bool { return reach(time.Second) == nil })
 
+	// Others go on sending to a machine's card for a while when it is started again: it must be the same one.
+	card := run(t, two, "cat", "/sys/class/net/eth0/address")
+	if other := run(t, one, "cat", "/sys/class/net/eth0/address"); other == card {
+		t.Errorf("two machines have the card %s", card)
+	}
+	if err := errors.Join(listener.Close(), two.Kill(t.Context()), two.Close()); err != nil {
+		t.Fatal(err)
+	}
+	two = boot("two", "10.89.250.12")
+	if again := run(t, two, "cat", "/sys/class/net/eth0/address"); again != card {
+		t.Errorf("started again, the machine has the card %s instead of %s", again, card)
+	}
+
 	refs := one.References()
 	var out bytes.Buffer
 	inside := exec.Command("hostname")
@@ -215,7 +229,6 @@ func TestMachines(t *testing.T) {
 	if err := <-ended; err == nil {
 		t.Error("the sleeper ended well")
 	}
-	listener.Close()
 	shutDown()
 	eventually(t, "everything is gone", func() bool { return snapshot(t).holds(prefix) == "" })
 	after := snapshot(t)

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
@@ -111,6 +112,14 @@ func (w *Wire) Delete() error {
 	return errors.Join(w.ns.Close(), DeleteNamespace(w.ns.Name))
 }
 
+// hardwareAddr is the address of the card in a machine, which keeps it when it is started again as a real one does: others
+// on the wire send to it for seconds before they ask whose it is.
+func hardwareAddr(wire, port string) net.HardwareAddr {
+	sum := sha256.Sum256([]byte(wire + "/" + port))
+	// Locally administered, of one card.
+	return append(net.HardwareAddr{sum[0]&^1 | 2}, sum[1:6]...)
+}
+
 // plug connects a namespace to the segment with the address under port and gives its end the addresses, of which the
 // IPv6 one may be invalid, and default routes to the router.
 func (w *Wire) plug(port string, ns *Namespace, addr, addr6 netip.Addr) error {
@@ -127,6 +136,8 @@ func (w *Wire) plug(port string, ns *Namespace, addr, addr6 netip.Addr) error {
 			LinkAttrs:     netlink.LinkAttrs{Name: port, MasterIndex: bridge.Attrs().Index},
 			PeerName:      uplinkName,
 			PeerNamespace: netlink.NsFd(int(ns.file.Fd())),
+
+			PeerHardwareAddr: hardwareAddr(w.ns.Name, port),
 		}
 		if err := netlink.LinkAdd(pair); err != nil {
 			return fmt.Errorf("add veth pair: %w", err)
