@@ -309,13 +309,14 @@ static __always_inline int policy_set_allows(struct policy_scratch *room, __u32 
 }
 
 // policy_is_node tells whether the peer is the node itself, which a pod always
-// reaches.
-static __always_inline int policy_is_node(const struct policy_packet *p)
+// reaches. The key lies in the scratch: kernels before 6.2 take none from what a
+// global function was given.
+static __always_inline int policy_is_node(struct policy_scratch *room)
 {
-	return bpf_map_lookup_elem(&policy_node, p->peer) != 0;
+	return bpf_map_lookup_elem(&policy_node, room->key.peer) != 0;
 }
 
-// policy_judge judges a flow that was opened in a direction.
+// policy_judge judges the flow of room->key, which was opened in a direction.
 static __always_inline int policy_judge(struct policy_scratch *room, struct policy_pod *pod, __u32 ifindex, __u8 opened, const struct policy_packet *p)
 {
 	__u32 port = p->protocol != IPPROTO_TCP && p->protocol != IPPROTO_UDP ? 0 : opened == POLICY_INGRESS ? p->pod_port : p->peer_port;
@@ -328,7 +329,7 @@ static __always_inline int policy_judge(struct policy_scratch *room, struct poli
 		allowed = policy_set_allows(room, opened == POLICY_INGRESS ? pod->ingress : pod->egress, p, port);
 	}
 	if (allowed <= 0 && opened == POLICY_EGRESS)
-		allowed = policy_is_node(p);
+		allowed = policy_is_node(room);
 	return allowed > 0;
 }
 
