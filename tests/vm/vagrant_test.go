@@ -94,6 +94,8 @@ func TestVagrantUp(t *testing.T) {
 	l.vagrant("up", fmt.Sprint("node-", nodes))
 	l.ready(nodes)
 	l.answered(nodes)
+	// Machines that go down end their pods, and those that follow may come to the new node: it has no registry to ask.
+	l.xebec("", append([]string{"image", "load"}, images...)...)
 
 	t.Log("All machines off and on")
 	l.vagrant("halt")
