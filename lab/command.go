@@ -85,7 +85,7 @@ func upCommand(name *string) *cobra.Command {
 	flags.BoolVar(&options.Ephemeral, "ephemeral", false, "keep the machines' disks in memory: faster, and gone with the lab")
 	flags.Var(prefixFlag{&options.ClusterCIDR}, "cluster-cidr", "addresses of pods")
 	flags.Var(prefixFlag{&options.ServiceCIDR}, "service-cidr", "addresses of services")
-	flags.BoolVar(&wait, "wait", true, "wait until all nodes are ready")
+	flags.BoolVar(&wait, "wait", true, "wait until all services and nodes are ready")
 	flags.DurationVar(&timeout, "timeout", 2*time.Minute, "longest time to wait")
 	return cmd
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -149,12 +150,16 @@ func (l *Lab) LogFile(target string) (string, error) {
 
 // Dial connects to the lab's gateways as its administrator. The caller closes the connection.
 func (l *Lab) Dial() (*grpc.ClientConn, error) {
-	endpoints := l.Spec.LoadEndpoints()
-	if len(endpoints) == 0 {
+	return l.dial(l.Spec.LoadEndpoints())
+}
+
+// dial connects to some of the lab's gateways.
+func (l *Lab) dial(gateways []netip.AddrPort) (*grpc.ClientConn, error) {
+	if len(gateways) == 0 {
 		return nil, fmt.Errorf("lab %s has no endpoints yet", l.Spec.Name)
 	}
 	var addrs []string
-	for _, e := range endpoints {
+	for _, e := range gateways {
 		addrs = append(addrs, e.String())
 	}
 	source, err := pki.NewSource(l.Spec.AdminFiles())

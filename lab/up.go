@@ -14,10 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
-
-	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
-
 	"github.com/xebec-project/xebec/internal/cliconfig"
 	"github.com/xebec-project/xebec/lab/control"
 	"github.com/xebec-project/xebec/lab/supervisor"
@@ -54,7 +50,7 @@ type Options struct {
 	// ContextFile is the command line's configuration that gets a context for the lab, which becomes the current one;
 	// empty for none.
 	ContextFile string
-	// NoWait returns once the processes are started, without waiting for the nodes to be ready.
+	// NoWait returns once the processes are started, without waiting for the services and the nodes.
 	NoWait bool
 	// Progress, when not nil, is told what is being done, in a few words, and again while that goes on.
 	Progress func(step string)
@@ -95,7 +91,7 @@ func (o Options) spec() (topology.Spec, error) {
 	return s, nil
 }
 
-// Up brings a lab up and returns when all its nodes are ready, or with an error that says what is missing. What failed
+// Up brings a lab up and returns when all its services are found and all its nodes are ready, or with an error that says what is missing. What failed
 // before any process was started is cleaned up; later the lab stays for its logs to be read, and Down removes it.
 func Up(ctx context.Context, options Options) (*Lab, error) {
 	if options.Progress == nil {
@@ -124,7 +120,7 @@ func Up(ctx context.Context, options Options) (*Lab, error) {
 	if options.NoWait {
 		return lab, nil
 	}
-	return lab, lab.AwaitNodes(ctx, options.Progress)
+	return lab, lab.awaitReady(ctx, options.Progress)
 }
 
 // launch registers the lab and starts its supervisor.
@@ -251,59 +247,6 @@ func tail(path string) string {
 		return text
 	}
 	return "it wrote nothing to " + path
-}
-
-// AwaitNodes returns when every node of the lab has registered and is ready.
-func (l *Lab) AwaitNodes(ctx context.Context, progress func(string)) error {
-	conn, err := l.Dial()
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	api := apiv1.NewResourceServiceClient(conn)
-	ticker := time.NewTicker(pollEvery)
-	defer ticker.Stop()
-	for {
-		ready, err := readyNodes(ctx, api)
-		if err == nil && ready >= l.Spec.Nodes {
-			return nil
-		}
-		if err != nil {
-			progress("the API to answer")
-		} else {
-			progress(fmt.Sprintf("nodes to be ready: %d of %d", ready, l.Spec.Nodes))
-		}
-		select {
-		case <-ctx.Done():
-			if err == nil {
-				err = fmt.Errorf("%d of %d nodes are ready", ready, l.Spec.Nodes)
-			}
-			return fmt.Errorf("lab %s runs but is not ready: %w; look at: xebec lab status --name %s", l.Spec.Name, err, l.Spec.Name)
-		case <-ticker.C:
-		}
-	}
-}
-
-func readyNodes(ctx context.Context, api apiv1.ResourceServiceClient) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	list, err := api.List(ctx, &apiv1.ListRequest{Kind: "Node"})
-	if err != nil {
-		return 0, err
-	}
-	ready := 0
-	for _, object := range list.GetObjects() {
-		var node corev1.Node
-		if err := object.UnmarshalTo(&node); err != nil {
-			return 0, err
-		}
-		for _, c := range node.GetStatus().GetConditions() {
-			if c.GetType() == "Ready" && c.GetStatus() == "True" {
-				ready++
-			}
-		}
-	}
-	return ready, nil
 }
 
 // writeContext adds the lab's context to the command line's configuration and makes it the current one.

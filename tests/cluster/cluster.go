@@ -348,13 +348,24 @@ func (c *Cluster) Identity(name string, request pki.Request) (pki.Files, error) 
 	return (&authorities{dir: filepath.Join(c.dir, "pki"), cluster: c.authority}).files(c.authority, name, request)
 }
 
-// WaitServing waits until every process that was started takes calls.
+// WaitServing waits until every process that was started takes calls, and every gateway knows of all of them: an instance
+// that serves is listed a moment later.
 func (c *Cluster) WaitServing(ctx context.Context) error {
+	var running []*Process
 	for _, p := range c.Processes() {
 		if !p.Running() {
 			continue
 		}
 		if err := p.WaitServing(ctx); err != nil {
+			return err
+		}
+		running = append(running, p)
+	}
+	for _, p := range running {
+		if p.Service != "gateway" {
+			continue
+		}
+		if err := p.waitKnows(ctx, running); err != nil {
 			return err
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,6 +22,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/xebec-project/xebec/internal/pki"
+	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
 )
 
 // Process is one service on one master, whether it runs at the moment or not. Its methods may be called by several
@@ -190,6 +192,36 @@ func (p *Process) askEtcd(ctx context.Context) error {
 		cancel()
 		if err == nil || ctx.Err() != nil {
 			return err
+		}
+	}
+}
+
+// waitKnows waits until the process, a gateway, finds others well. To ask it for the cluster's status makes it read who is
+// there, and use what it reads.
+func (p *Process) waitKnows(ctx context.Context, others []*Process) error {
+	conn, err := p.cluster.Dial(p.Service, p.Master)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	gateway := clusterv1.NewClusterServiceClient(conn)
+	for {
+		status, err := gateway.Status(ctx, &clusterv1.StatusRequest{}, grpc.WaitForReady(true))
+		if err != nil {
+			return fmt.Errorf("ask %s for the cluster's status: %w", p.Name(), err)
+		}
+		well := make(map[string]bool)
+		for _, s := range status.GetServices() {
+			well[s.GetService()+"@"+s.GetHost()] = s.GetHealthy()
+		}
+		missing := slices.IndexFunc(others, func(o *Process) bool { return o.Service != "etcd" && !well[o.Name()] })
+		if missing < 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s does not find %s: %w\n%s", p.Name(), others[missing].Name(), ctx.Err(), others[missing].tail())
+		case <-time.After(10 * time.Millisecond):
 		}
 	}
 }
