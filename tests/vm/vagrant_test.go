@@ -102,6 +102,11 @@ func TestVagrantUp(t *testing.T) {
 	l.vagrant("up")
 	l.ready(nodes)
 	l.xebec("", "wait", "--for=condition=Available", "deployment/echo", "--timeout=5m")
+	// Nobody makes a pod anew that stands by itself: it has ended with its node.
+	t.Logf("the pod client has ended: %s", l.xebec("", "get", "pod", "client", "-o", "jsonpath={.status.phase} {.status.reason}"))
+	l.xebec("", "delete", "pod", "client")
+	l.xebec("", "apply", "-f", filepath.Join(l.dir, "samples"))
+	l.xebec("", "wait", "--for=condition=Ready", "pod/client", "--timeout=5m")
 	l.answered(nodes)
 	l.vagrant("destroy", "--force")
 }
