@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -138,6 +139,28 @@ func credentials(t *cliconfig.Context) (*pki.Source, error) {
 		}
 		return pki.NewTrustSource(data)
 	}
+	return steadySource(func() ([]byte, *pki.Pair, error) { return ownPair(t) })
+}
+
+// replacedWithin is how long a certificate and a key that do not belong together may be so because they are being replaced.
+const replacedWithin = time.Second
+
+// steadySource returns what read finds: certificates of authorities and a pair. Of a pair that is being replaced one half may be
+// the old one and the other the new; then it reads again.
+func steadySource(read func() ([]byte, *pki.Pair, error)) (*pki.Source, error) {
+	for end := time.Now().Add(replacedWithin); ; <-time.After(replacedWithin / 20) {
+		trusted, pair, err := read()
+		if err != nil {
+			return nil, err
+		}
+		if _, unfit := tls.X509KeyPair(pair.CertPEM, pair.KeyPEM); unfit == nil || time.Now().After(end) {
+			return pki.NewMemorySource(trusted, pair)
+		}
+	}
+}
+
+// ownPair reads the certificates of the context's authorities, and its own.
+func ownPair(t *cliconfig.Context) ([]byte, *pki.Pair, error) {
 	var pem [3][]byte
 	for i, p := range []struct {
 		what string
@@ -145,11 +168,11 @@ func credentials(t *cliconfig.Context) (*pki.Source, error) {
 	}{{"authority", t.CA}, {"certificate", t.Cert}, {"key", t.Key}} {
 		data, err := p.pem.Load()
 		if err != nil {
-			return nil, fileError("read "+p.what, err)
+			return nil, nil, fileError("read "+p.what, err)
 		}
 		pem[i] = data
 	}
-	return pki.NewMemorySource(pem[0], &pki.Pair{CertPEM: pem[1], KeyPEM: pem[2]})
+	return pem[0], &pki.Pair{CertPEM: pem[1], KeyPEM: pem[2]}, nil
 }
 
 func (s *shell) contextName() string {

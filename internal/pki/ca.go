@@ -219,24 +219,44 @@ func (ca *CA) sign(req Request, public crypto.PublicKey) ([]byte, error) {
 }
 
 // WriteFiles stores the pair in two files, readable by the owner only, making their folders when absent. Each file is
-// replaced atomically, the certificate last: a Source keeps the old pair until both match.
+// replaced atomically, the certificate last: a Source keeps the old pair until both match. Both are on the disk before either is
+// replaced, so that they do not match for a moment alone.
 func (p *Pair) WriteFiles(certFile, keyFile string) error {
-	if err := WriteFile(keyFile, p.KeyPEM); err != nil {
+	key, err := stage(keyFile, p.KeyPEM)
+	if err != nil {
 		return err
 	}
-	return WriteFile(certFile, p.CertPEM)
+	cert, err := stage(certFile, p.CertPEM)
+	if err != nil {
+		_ = os.Remove(key)
+		return err
+	}
+	if err := put(key, keyFile); err != nil {
+		_ = os.Remove(cert)
+		return err
+	}
+	return put(cert, certFile)
 }
 
 // WriteFile replaces a file atomically with data readable by the owner only, making its folder when absent.
 func WriteFile(name string, data []byte) error {
+	staged, err := stage(name, data)
+	if err != nil {
+		return err
+	}
+	return put(staged, name)
+}
+
+// stage writes data to the disk beside a file that it is to replace, and returns where.
+func stage(name string, data []byte) (string, error) {
 	dir := filepath.Dir(name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
+		return "", err
 	}
 	// CreateTemp makes the file with mode 0600.
 	tmp, err := os.CreateTemp(dir, "."+filepath.Base(name)+".*")
 	if err != nil {
-		return err
+		return "", err
 	}
 	_, err = tmp.Write(data)
 	if err == nil {
@@ -245,11 +265,17 @@ func WriteFile(name string, data []byte) error {
 	if closeErr := tmp.Close(); err == nil {
 		err = closeErr
 	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), name)
-	}
 	if err != nil {
 		_ = os.Remove(tmp.Name())
+		return "", fmt.Errorf("write %s: %w", name, err)
+	}
+	return tmp.Name(), nil
+}
+
+// put replaces a file by one that was staged for it.
+func put(staged, name string) error {
+	if err := os.Rename(staged, name); err != nil {
+		_ = os.Remove(staged)
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	return nil
