@@ -121,9 +121,14 @@ func dial(t *cliconfig.Context, options ...grpc.DialOption) (*grpc.ClientConn, e
 	if err != nil {
 		return nil, fmt.Errorf("context %q: %w", t.Name, err)
 	}
+	if t.ByToken() || len(t.Endpoints) == 1 {
+		// Where the token is not good, watching a gateway's health fails for that, and the gateway would pass for unreachable. And
+		// with a single address, as of load balancers, there is nobody to turn to when a gateway says that it is about to stop,
+		// which serves what it has until then.
+		options = append(options, grpc.WithDisableHealthCheck())
+	}
 	if t.ByToken() {
-		// Where the token is not good, watching a gateway's health fails for that, and the gateway would pass for unreachable.
-		options = append(options, grpc.WithPerRPCCredentials(bearer{t}), grpc.WithDisableHealthCheck())
+		options = append(options, grpc.WithPerRPCCredentials(bearer{t}))
 	}
 	return rpc.Dial(rpc.SchemeStatic+":///"+strings.Join(t.Endpoints, ","), rpc.ClientConfig{TLS: source, Options: options})
 }

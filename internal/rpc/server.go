@@ -97,6 +97,9 @@ type ServerConfig struct {
 	// Healthy, when not nil, is asked every HealthInterval after that; while it says no, health is NOT_SERVING, and
 	// clients that know other instances call those.
 	Healthy func() bool
+	// Leave, when not nil, is called when the server is to stop, before anything else of it stops, and returns when those
+	// who send it connections without looking at its health know that it does.
+	Leave func()
 	// DrainDelay is how long a stopping server still takes calls after its health says NOT_SERVING, for clients to
 	// notice; 0 is DefaultDrainDelay, less than 0 none. DrainLimit bounds the wait for calls to end after that; 0 is
 	// DefaultDrainLimit.
@@ -255,7 +258,7 @@ func (s *Server) Close() {
 	}
 }
 
-// Serve takes calls until ctx ends, then stops in order: health turns NOT_SERVING, calls are still taken for
+// Serve takes calls until ctx ends, then stops in order: Leave returns, health turns NOT_SERVING, calls are still taken for
 // DrainDelay, handlers that watch Draining are told, new calls are refused, running ones get DrainLimit to end, and
 // what is left is cut off. It returns nil after a stop by ctx, and when it returns no handler runs any more.
 func (s *Server) Serve(ctx context.Context) error {
@@ -305,6 +308,9 @@ wait:
 		}
 	}
 
+	if s.cfg.Leave != nil {
+		s.cfg.Leave()
+	}
 	s.health.Shutdown()
 	if s.cfg.DrainDelay > 0 {
 		time.Sleep(s.cfg.DrainDelay)

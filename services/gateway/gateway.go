@@ -161,6 +161,7 @@ func (s *Service) ConfigureServer(cfg *rpc.ServerConfig) {
 	cfg.Object = object
 	cfg.Listeners = s.door.Listeners
 	cfg.Admit = s.door.Admit
+	cfg.Leave = s.door.Leave
 	cfg.Tokens = s.tokens.identify
 }
 

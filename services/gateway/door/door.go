@@ -81,6 +81,8 @@ type Door struct {
 	rules   *rules
 	masters []netip.Addr // this host's and those of registered services
 	open    map[*conn]struct{}
+	checks  map[netip.Addr]*checks // by load balancer
+	left    chan struct{}          // not nil: the gateway leaves; closed when all load balancers have noticed
 
 	told       *rate.Limiter // bounds the log of denied connections
 	silenced   int           // denied since the log told of one
@@ -100,7 +102,7 @@ const (
 // nil.
 func New(cfg Config, log *zap.Logger, registerer prometheus.Registerer) (*Door, error) {
 	d := &Door{
-		cfg: cfg, log: log, open: make(map[*conn]struct{}),
+		cfg: cfg, log: log, open: make(map[*conn]struct{}), checks: make(map[netip.Addr]*checks),
 		proxies: map[string]allowlist.List{Private: cfg.Private.proxies(), Public: cfg.Public.proxies()},
 		told:    rate.NewLimiter(1, 10),
 		decided: prometheus.NewCounterVec(prometheus.CounterOpts{

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pires/go-proxyproto"
@@ -274,6 +275,75 @@ func TestChangeCuts(t *testing.T) {
 		t.Error("the master was cut off")
 	}
 	s.await("one connection open per living client", func() bool { return s.open(Public) <= 4 })
+}
+
+// TestLeave: load balancers notice before anything changes for their clients.
+func TestLeave(t *testing.T) {
+	s := newSite(t, Config{})
+	if err := s.check(s.dial("")); err != nil {
+		t.Fatal("a load balancer's check: ", err)
+	}
+	left := make(chan struct{})
+	go func() {
+		defer close(left)
+		s.door.Leave()
+	}()
+	s.await("it begins to leave", func() bool {
+		s.door.mu.Lock()
+		defer s.door.mu.Unlock()
+		return s.door.left != nil
+	})
+	for failed := range enoughChecks {
+		select {
+		case <-left:
+			t.Fatalf("it left after %d failed checks", failed)
+		default:
+		}
+		if err := s.check(s.dial("203.0.113.9")); err != nil {
+			t.Fatal("a client's call meanwhile: ", err)
+		}
+		conn, err := net.Dial("tcp", s.public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.header("").WriteTo(conn); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := conn.Read(make([]byte, 1)); n != 0 || err == nil {
+			t.Errorf("a check while it leaves reads %d bytes, %v", n, err)
+		}
+		_ = conn.Close()
+	}
+	select {
+	case <-left:
+	case <-s.ctx.Done():
+		t.Fatal("it does not leave although the load balancer has noticed")
+	}
+	if err := s.check(s.dial("203.0.113.9")); err != nil {
+		t.Error("a client that comes late: ", err)
+	}
+}
+
+func TestLeaveWaitsForThoseThatAreThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, tt := range []struct {
+			ago, want time.Duration
+		}{{-1, 0}, {recently + time.Second, 0}, {time.Second, leaveLimit}} {
+			d, err := New(Config{}, zap.NewNop(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tt.ago >= 0 {
+				d.checkFails(netip.MustParseAddr("192.0.2.21"))
+				<-time.After(tt.ago)
+			}
+			began := time.Now()
+			d.Leave()
+			if took := time.Since(began); took != tt.want {
+				t.Errorf("%s after the last check it took %s, want %s", tt.ago, took, tt.want)
+			}
+		}
+	})
 }
 
 func TestKeep(t *testing.T) {

@@ -28,6 +28,9 @@ const headerBytes = 536
 // errDenied ends a connection that the access list does not admit.
 var errDenied = errors.New("the access list does not admit this source")
 
+// errLeaving ends a load balancer's check while the gateway leaves.
+var errLeaving = errors.New("the gateway is about to stop")
+
 // errSilent ends a connection that a load balancer opened and sent nothing on.
 var errSilent = errors.New("nothing came")
 
@@ -140,6 +143,9 @@ func (d *Door) Admit(connection net.Conn) error {
 			source = client
 		} else {
 			c.proxysOwn = true
+			if d.checkFails(c.peer.Addr()) {
+				return errLeaving
+			}
 		}
 	}
 	d.mu.Lock()

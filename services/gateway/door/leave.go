@@ -1,0 +1,79 @@
+package door
+
+import (
+	"net/netip"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	// enoughChecks is one more than the failed checks that a load balancer takes a server out for: the last shows that it has.
+	enoughChecks = 3
+	// recently is how long ago the last check may be of a load balancer that is there, and leaveLimit how long one is waited
+	// for that ends itself meanwhile.
+	recently   = 6 * time.Second
+	leaveLimit = 6 * time.Second
+)
+
+// checks are those by which a load balancer looks whether the gateway is well.
+type checks struct {
+	last   time.Time
+	failed int // since the gateway leaves
+}
+
+// Leave fails the checks of load balancers from now on, and returns when each of them has noticed. Connections are taken and
+// served as ever meanwhile: so none is sent to a gateway that takes no more, and none is lost. Without load balancers it
+// returns at once.
+func (d *Door) Leave() {
+	d.mu.Lock()
+	d.left = make(chan struct{})
+	noticed := d.allNoticed()
+	d.mu.Unlock()
+	if noticed {
+		return
+	}
+	limit := time.NewTimer(leaveLimit)
+	defer limit.Stop()
+	select {
+	case <-d.left:
+	case <-limit.C:
+		d.log.Info("Stopping although a load balancer does not look any more whether to send connections", zap.Duration("waited", leaveLimit))
+	}
+}
+
+// checkFails notes a load balancer's check, and tells whether it is to fail.
+func (d *Door) checkFails(source netip.Addr) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := time.Now()
+	c := d.checks[source]
+	if c == nil {
+		for other, c := range d.checks {
+			if now.Sub(c.last) > recently {
+				delete(d.checks, other)
+			}
+		}
+		c = &checks{}
+		d.checks[source] = c
+	}
+	c.last = now
+	if d.left == nil {
+		return false
+	}
+	c.failed++
+	if c.failed == enoughChecks && d.allNoticed() {
+		close(d.left)
+	}
+	return true
+}
+
+// allNoticed tells whether no load balancer that is there takes the gateway for well. The caller holds d.mu.
+func (d *Door) allNoticed() bool {
+	for _, c := range d.checks {
+		if c.failed < enoughChecks && time.Since(c.last) < recently {
+			return false
+		}
+	}
+	return true
+}
