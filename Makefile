@@ -18,7 +18,7 @@ TEST_FLAGS ?=
 
 # These install vagrant, ansible and debootstrap and take minutes, which is for whoever calls them to say: test and lint leave
 # them out, and .ci/run calls them.
-.PHONY: test-hosts test-vm lint-hosts
+.PHONY: test-hosts test-vm test-kernels lint-hosts
 .PHONY: build images lab lab-down test conformance bench generate lint check-generated generate-deps install-deps clean
 
 build: images ## the three programs and the sample images, into bin/
@@ -46,6 +46,13 @@ test-hosts: install-deps ## clusters by Ansible on hosts booted with systemd; as
 test-vm: install-deps build ## `vagrant up` on emulated virtual machines; as root, ten minutes or more
 	hack/deps.sh vm
 	XEBEC_VM=1 XEBEC_VM_SUITE=$(SUITE) go test -count=1 -timeout 90m -v ./tests/vm
+
+# KERNELS=6.1 for one of them; RUN=TestPrograms for whether all programs load, without the packages' own tests.
+KERNELS ?= 5.10 6.1 6.12
+RUN ?= .
+test-kernels: install-deps ## the eBPF programs on emulated machines with Debian's kernels; ten minutes
+	hack/deps.sh kernels
+	XEBEC_KERNELS='$(KERNELS)' go test -count=1 -timeout 90m -v -run '$(RUN)' ./tests/kernels
 
 lint-hosts: ## playbooks, units and the Vagrantfile
 	hack/deps.sh hosts

@@ -6,6 +6,7 @@
 #   bench     the rules that `make bench` measures the datapath beside
 #   hosts     booting hosts with systemd, installing clusters on them, and checking what does that
 #   vm        `vagrant up` on machines that QEMU emulates
+#   kernels   Debian's kernels on machines that QEMU emulates
 set -euo pipefail
 
 # program package; and, for packages without a program, path package
@@ -44,8 +45,12 @@ case ${1-} in
     needs+=("iptables iptables" "unshare util-linux")
     files=("/usr/share/rubygems-integration/all/specifications/vagrant-libvirt-*.gemspec vagrant-libvirt")
     ;;
+  kernels)
+    needs+=("qemu-system-x86_64 qemu-system-x86" "xz xz-utils" "debootstrap debootstrap")
+    files=("/usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring")
+    ;;
   *)
-    echo "deps: there is no group $1; there are generate, bench, hosts and vm" >&2
+    echo "deps: there is no group $1; there are generate, bench, hosts, vm and kernels" >&2
     exit 2
     ;;
 esac
