@@ -17,18 +17,22 @@ func newPoolMetrics(r prometheus.Registerer, pools []pool) *poolMetrics {
 	f := promauto.With(r)
 	m := &poolMetrics{
 		allocated: f.NewGaugeVec(prometheus.GaugeOpts{
-			Name: metrics.CloudPoolAllocated, Help: "Addresses of a pool that services have, as the leader knows.",
-		}, []string{metrics.LabelPool}),
+			Name: metrics.CloudPoolAllocated, Help: "Addresses of a pool that services have, by family, as the leader knows.",
+		}, []string{metrics.LabelPool, metrics.LabelFamily}),
 		failures: f.NewCounter(prometheus.CounterOpts{
 			Name: metrics.CloudAllocationFailures, Help: "Times that a service's wish for an address could not be granted.",
 		}),
 	}
 	size := f.NewGaugeVec(prometheus.GaugeOpts{
-		Name: metrics.CloudPoolAddresses, Help: "Addresses that a pool has in all.",
-	}, []string{metrics.LabelPool})
+		Name: metrics.CloudPoolAddresses, Help: "Addresses that a pool has in all, by family.",
+	}, []string{metrics.LabelPool, metrics.LabelFamily})
 	for _, p := range pools {
-		size.WithLabelValues(p.name).Set(float64(p.size()))
-		m.allocated.WithLabelValues(p.name).Set(0)
+		for _, family := range families {
+			if p.has(family) {
+				size.WithLabelValues(p.name, family).Set(float64(p.size(family)))
+				m.allocated.WithLabelValues(p.name, family).Set(0)
+			}
+		}
 	}
 	return m
 }

@@ -11,19 +11,20 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/xebec-project/xebec/internal/ipalloc"
+	"github.com/xebec-project/xebec/internal/kind"
 )
 
 // defaultPool is the name of a pool that has none, and the pool of services that ask for none.
 const defaultPool = "default"
 
-// pool is a set of addresses with a name.
+// pool is a set of addresses with a name, of one family or of both.
 type pool struct {
 	name   string
 	ranges []netip.Prefix
 }
 
 // parsePools reads what the configuration says of pools: each item is a range, or a name, "=" and a range. Items of one
-// name are one pool. No two ranges may overlap, nor one of the others, which are named for the error.
+// name are one pool, of whichever family they are. No two ranges may overlap, nor one of the others, which are named for the error.
 func parsePools(items []string, others ...ipalloc.Range) ([]pool, error) {
 	var pools []pool
 	var errs []error
@@ -45,10 +46,10 @@ func parsePools(items []string, others ...ipalloc.Range) ([]pool, error) {
 		case cidr != cidr.Masked():
 			errs = append(errs, fmt.Errorf("pools: %q: the range begins at %s: write %s", item, cidr.Masked().Addr(), cidr.Masked()))
 			continue
-		case !cidr.Addr().Is4():
-			errs = append(errs, fmt.Errorf("pools: %q: load balancers have IPv4 addresses only", item))
+		case cidr.Addr().Is4In6():
+			errs = append(errs, fmt.Errorf("pools: %q: write IPv4 addresses as such", item))
 			continue
-		case cidr.Bits() < minPoolBits:
+		case hostBits(cidr) > maxHostBits:
 			errs = append(errs, fmt.Errorf("pools: %q: a pool of more than 65536 addresses is not supported: write smaller ranges", item))
 			continue
 		}
@@ -65,14 +66,17 @@ func parsePools(items []string, others ...ipalloc.Range) ([]pool, error) {
 	return pools, errors.Join(errs...)
 }
 
-// minPoolBits bounds the size of a range: every address may be looked at when a pool is nearly full.
-const minPoolBits = 16
+// maxHostBits bounds the size of a range: every address may be looked at when a pool is nearly full.
+const maxHostBits = 16
 
-// addresses yields the pool's addresses in order. A range that has room for them leaves its first and last address out,
-// which are a network's own and its broadcast address where the range is a whole network.
-func (p pool) addresses() iter.Seq[netip.Addr] {
+func hostBits(r netip.Prefix) int { return r.Addr().BitLen() - r.Bits() }
+
+// addresses yields the pool's addresses of a family, in order. A range that has room for it leaves out its first address,
+// which is a network's own (RFC 4291 gives it to a network's routers) where the range is a whole network, and of IPv4 its
+// last one, which is the broadcast address there.
+func (p pool) addresses(family string) iter.Seq[netip.Addr] {
 	return func(yield func(netip.Addr) bool) {
-		for _, r := range p.ranges {
+		for r := range p.of(family) {
 			for addr := r.Addr(); r.Contains(addr); addr = addr.Next() {
 				if usable(r, addr) && !yield(addr) {
 					return
@@ -82,13 +86,35 @@ func (p pool) addresses() iter.Seq[netip.Addr] {
 	}
 }
 
-// size is how many addresses the pool has.
-func (p pool) size() int {
+// of yields the pool's ranges of a family.
+func (p pool) of(family string) iter.Seq[netip.Prefix] {
+	return func(yield func(netip.Prefix) bool) {
+		for _, r := range p.ranges {
+			if familyOf(r.Addr()) == family && !yield(r) {
+				return
+			}
+		}
+	}
+}
+
+// has tells whether any of the pool's addresses is of the family.
+func (p pool) has(family string) bool {
+	for range p.of(family) {
+		return true
+	}
+	return false
+}
+
+// size is how many addresses of a family the pool has.
+func (p pool) size(family string) int {
 	n := 0
-	for _, r := range p.ranges {
-		n += 1 << (r.Addr().BitLen() - r.Bits())
-		if r.Bits() < r.Addr().BitLen()-1 {
-			n -= 2
+	for r := range p.of(family) {
+		n += 1 << hostBits(r)
+		if hostBits(r) > 1 {
+			n--
+			if r.Addr().Is4() {
+				n--
+			}
 		}
 	}
 	return n
@@ -100,8 +126,18 @@ func (p pool) contains(addr netip.Addr) bool {
 }
 
 func usable(r netip.Prefix, addr netip.Addr) bool {
-	if r.Bits() >= r.Addr().BitLen()-1 {
+	if hostBits(r) <= 1 {
 		return true
 	}
-	return addr != r.Addr() && r.Contains(addr.Next())
+	return addr != r.Addr() && (addr.Is6() || r.Contains(addr.Next()))
+}
+
+// families are the names of the families of addresses, as services have them.
+var families = []string{kind.FamilyIPv4, kind.FamilyIPv6}
+
+func familyOf(addr netip.Addr) string {
+	if addr.Is4() {
+		return kind.FamilyIPv4
+	}
+	return kind.FamilyIPv6
 }

@@ -2,8 +2,8 @@ package cloud
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -18,7 +18,6 @@ import (
 	"github.com/xebec-project/xebec/internal/events"
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
-	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
 )
 
@@ -28,8 +27,6 @@ const (
 	managedBy      = "xebec-cloud"
 	// annotationOwner holds the uid of the service that has an address.
 	annotationOwner = "xebec.io/service-uid"
-	// annotationPool on a service names the pool that its address is to be from.
-	annotationPool = "xebec.io/load-balancer-pool"
 
 	// behindPause is how long a service waits for the informer to catch up with what was written, at most.
 	behindPause = 100 * time.Millisecond
@@ -37,7 +34,7 @@ const (
 	retryDenied = time.Minute
 )
 
-// reconciler gives one service at a time the address that it should have. It has one worker.
+// reconciler gives one service at a time the addresses that it should have. It has one worker.
 type reconciler struct {
 	client    *client.Client
 	services  *client.Informer[*corev1.Service]
@@ -53,7 +50,26 @@ type reconciler struct {
 	written map[controller.Key]int64
 }
 
-// serves tells whether the service is to have an address from here.
+// holding is what is allocated in a service's name.
+type holding struct {
+	keep    map[string]*networkingv1.IPAddress // by family
+	release []*networkingv1.IPAddress          // is to be given back
+}
+
+func (h holding) clone() holding { return holding{maps.Clone(h.keep), slices.Clone(h.release)} }
+
+// keepMeanwhile keeps an address of the family that the service has and that is not what it asks for.
+func (h *holding) keepMeanwhile(svc *corev1.Service, family string) {
+	i := slices.IndexFunc(h.release, func(a *networkingv1.IPAddress) bool {
+		return owns(svc, a) && kind.FamilyOf(a.GetMetadata().GetName()) == family
+	})
+	if i >= 0 {
+		h.keep[family] = h.release[i]
+		h.release = slices.Delete(h.release, i, i+1)
+	}
+}
+
+// serves tells whether the service is to have addresses from here.
 func (r *reconciler) serves(svc *corev1.Service) bool {
 	spec := svc.GetSpec()
 	return spec.GetType() == kind.ServiceLoadBalancer && (spec.LoadBalancerClass == nil || spec.GetLoadBalancerClass() == r.class)
@@ -66,8 +82,8 @@ func (r *reconciler) reconcile(ctx context.Context, key controller.Key) (control
 	defer r.count()
 	svc, _ := r.services.Get(key.Namespace, key.Name)
 	held := r.addresses.ByIndex(byService, key.String())
-	keep, release := r.split(svc, held)
-	if len(release) > 0 {
+	has := r.split(svc, held)
+	if len(has.release) > 0 {
 		// The informer of services may be behind that of addresses, and nothing at the commit would tell that a service is
 		// there after all.
 		var err error
@@ -76,176 +92,57 @@ func (r *reconciler) reconcile(ctx context.Context, key controller.Key) (control
 		} else if err != nil {
 			return controller.Result{}, fmt.Errorf("read service %s: %w", key, err)
 		}
-		keep, release = r.split(svc, held)
+		has = r.split(svc, held)
 	}
 	if svc == nil || !r.serves(svc) {
-		return controller.Result{}, r.write(ctx, key, svc, nil, nil, release)
+		return controller.Result{}, r.write(ctx, key, svc, has)
 	}
-	if keep != nil {
-		return controller.Result{}, r.write(ctx, key, svc, keep, nil, release)
-	}
-	err := r.allocate(ctx, key, svc, release)
-	if denied := (*deniedError)(nil); errors.As(err, &denied) {
+	denials, err := r.allocate(ctx, key, svc, has)
+	if len(denials) > 0 {
 		r.metrics.failures.Inc()
-		r.events.Event(svc, events.Warning, "SyncLoadBalancerFailed", "No address: %s", denied.why)
-		// What it has stays until the wish is granted; what a former service by its name had does not.
-		former := slices.DeleteFunc(release, func(a *networkingv1.IPAddress) bool { return owns(svc, a) })
-		return controller.Result{RequeueAfter: retryDenied}, r.write(ctx, key, nil, nil, nil, former)
+		r.events.Event(svc, events.Warning, "SyncLoadBalancerFailed", "No address: %s", why(denials))
+		return controller.Result{RequeueAfter: retryDenied}, err
 	}
 	return controller.Result{}, err
 }
 
-// split tells which of the addresses that are allocated in the service's name it keeps, nil for none, and which are to be
-// given back. svc is nil when there is no such service any more.
-func (r *reconciler) split(svc *corev1.Service, held []*networkingv1.IPAddress) (keep *networkingv1.IPAddress, release []*networkingv1.IPAddress) {
+// split tells which of the addresses that are allocated in the service's name it keeps, and which are to be given back. svc
+// is nil when there is no such service any more.
+func (r *reconciler) split(svc *corev1.Service, held []*networkingv1.IPAddress) holding {
 	slices.SortFunc(held, func(a, b *networkingv1.IPAddress) int {
 		return strings.Compare(a.GetMetadata().GetName(), b.GetMetadata().GetName())
 	})
+	h := holding{keep: map[string]*networkingv1.IPAddress{}}
 	for _, a := range held {
-		if svc != nil && r.serves(svc) && owns(svc, a) && keep == nil && r.suits(svc, a.GetMetadata().GetName()) {
-			keep = a
+		addr, err := netip.ParseAddr(a.GetMetadata().GetName())
+		if err == nil && svc != nil && r.serves(svc) && owns(svc, a) && h.keep[familyOf(addr)] == nil &&
+			slices.Contains(familiesOf(svc), familyOf(addr)) && r.suits(svc, addr) {
+			h.keep[familyOf(addr)] = a
 		} else {
-			release = append(release, a)
+			h.release = append(h.release, a)
 		}
 	}
-	return keep, release
+	return h
 }
 
 func owns(svc *corev1.Service, a *networkingv1.IPAddress) bool {
 	return a.GetMetadata().GetAnnotations()[annotationOwner] == svc.GetMetadata().GetUid()
 }
 
-// suits tells whether an address that the service has is the one, or of the pool, that it asks for. Without a wish it
-// keeps what it has, even if no pool has that address any more.
-func (r *reconciler) suits(svc *corev1.Service, name string) bool {
-	addr, err := netip.ParseAddr(name)
-	if err != nil {
-		return false
-	}
-	if wish := svc.GetSpec().GetLoadBalancerIp(); wish != "" {
-		return name == wish
-	}
-	wish := svc.GetMetadata().GetAnnotations()[annotationPool]
-	return wish == "" || slices.ContainsFunc(r.pools, func(p pool) bool { return p.name == wish && p.contains(addr) })
-}
-
-// deniedError says why a service gets no address, to whoever made the service or the pools.
-type deniedError struct{ why string }
-
-func (e *deniedError) Error() string { return e.why }
-
-func denied(format string, args ...any) error { return &deniedError{fmt.Sprintf(format, args...)} }
-
-// allocate gives the service a new address, and gives others back in the same transaction.
-func (r *reconciler) allocate(ctx context.Context, key controller.Key, svc *corev1.Service, release []*networkingv1.IPAddress) error {
-	candidates, err := r.candidates(svc)
-	if err != nil {
-		return err
-	}
-	for _, addr := range candidates {
-		if _, taken := r.addresses.Get("", addr.String()); taken {
-			continue
-		}
-		err := r.write(ctx, key, svc, nil, allocation(svc, addr), release)
-		if apierr.IsAlreadyExists(err) {
-			continue // an allocation that the informer does not show yet, or one that is not a load balancer's
-		}
-		if err == nil {
-			r.events.Event(svc, events.Normal, "EnsuredLoadBalancer", "Allocated address %s", addr)
-		}
-		return err
-	}
-	if wish := svc.GetSpec().GetLoadBalancerIp(); wish != "" {
-		return denied("spec.loadBalancerIP %s is allocated already", wish)
-	}
-	return denied("every address of pool %q is allocated: delete load balancers, or give the pool more addresses", poolOf(svc))
-}
-
-func poolOf(svc *corev1.Service) string {
-	if wish := svc.GetMetadata().GetAnnotations()[annotationPool]; wish != "" {
-		return wish
-	}
-	return defaultPool
-}
-
-// candidates returns the addresses that the service may have, free or not, in the order in which to try them.
-func (r *reconciler) candidates(svc *corev1.Service) ([]netip.Addr, error) {
-	if len(r.pools) == 0 {
-		return nil, denied("no pool of addresses is configured: set pools in the configuration of the cloud service")
-	}
-	if wish := svc.GetSpec().GetLoadBalancerIp(); wish != "" {
-		addr, err := netip.ParseAddr(wish)
-		if err != nil {
-			return nil, denied("spec.loadBalancerIP %q is not an address", wish)
-		}
-		if !slices.ContainsFunc(r.pools, func(p pool) bool { return p.contains(addr) }) {
-			return nil, denied("spec.loadBalancerIP %s is in no pool; there are %s", addr, r.describe())
-		}
-		return []netip.Addr{addr}, nil
-	}
-	name := poolOf(svc)
-	i := slices.IndexFunc(r.pools, func(p pool) bool { return p.name == name })
-	if i < 0 {
-		return nil, denied("there is no pool %q; there are %s", name, r.describe())
-	}
-	nodes := r.nodeAddresses()
-	var out []netip.Addr
-	for addr := range r.pools[i].addresses() {
-		if !nodes[addr] {
-			out = append(out, addr)
-		}
-	}
-	return out, nil
-}
-
-// nodeAddresses are those that machines have already, should a pool hold them by mistake.
-func (r *reconciler) nodeAddresses() map[netip.Addr]bool {
-	out := map[netip.Addr]bool{}
-	for _, n := range r.nodes.List() {
-		for _, a := range n.GetStatus().GetAddresses() {
-			if addr, err := netip.ParseAddr(a.GetAddress()); err == nil {
-				out[addr] = true
-			}
-		}
-	}
-	return out
-}
-
-// describe lists the pools for people.
-func (r *reconciler) describe() string {
-	var out []string
-	for _, p := range r.pools {
-		for _, c := range p.ranges {
-			out = append(out, p.name+"="+c.String())
-		}
-	}
-	return strings.Join(out, ", ")
-}
-
-func allocation(svc *corev1.Service, addr netip.Addr) *networkingv1.IPAddress {
-	m := svc.GetMetadata()
-	return &networkingv1.IPAddress{
-		Metadata: &metav1.ObjectMeta{
-			Name: addr.String(), Labels: map[string]string{labelManagedBy: managedBy}, Annotations: map[string]string{annotationOwner: m.GetUid()},
-		},
-		Spec: &networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{Resource: "services", Namespace: m.GetNamespace(), Name: m.GetName()}},
-	}
-}
-
-// write makes the service's status show the address that it keeps or gets, and no other of ours, and changes allocations
-// accordingly, in one transaction. It writes nothing when all is as it should be.
-func (r *reconciler) write(ctx context.Context, key controller.Key, svc *corev1.Service, keep, add *networkingv1.IPAddress, release []*networkingv1.IPAddress) error {
+// write makes the service's status show the addresses that it keeps, and no other of ours, and changes allocations
+// accordingly, in one transaction: those created are among what is kept. It writes nothing when all is as it should be. svc
+// is nil when there is no such service.
+func (r *reconciler) write(ctx context.Context, key controller.Key, svc *corev1.Service, has holding, created ...*networkingv1.IPAddress) error {
 	var ops []client.Operation
-	if add != nil {
-		ops = append(ops, client.OpCreate(add))
-		keep = add
+	for _, a := range created {
+		ops = append(ops, client.OpCreate(a))
 	}
-	for _, a := range release {
+	for _, a := range has.release {
 		m := a.GetMetadata()
 		ops = append(ops, client.OpDelete(kind.Of(a), "", m.GetName(), client.IfUID(m.GetUid())))
 	}
 	if svc != nil {
-		if ingress := r.ingress(svc, keep, release); !slices.EqualFunc(ingress, svc.GetStatus().GetLoadBalancer().GetIngress(), func(a, b *corev1.LoadBalancerIngress) bool { return proto.Equal(a, b) }) {
+		if ingress := ingress(svc, has); !slices.EqualFunc(ingress, svc.GetStatus().GetLoadBalancer().GetIngress(), func(a, b *corev1.LoadBalancerIngress) bool { return proto.Equal(a, b) }) {
 			now := client.Clone(svc)
 			if now.Status == nil {
 				now.Status = &corev1.ServiceStatus{}
@@ -261,20 +158,29 @@ func (r *reconciler) write(ctx context.Context, key controller.Key, svc *corev1.
 	if err != nil {
 		return fmt.Errorf("write addresses of service %s: %w", key, err)
 	}
-	if revision, err := strconv.ParseInt(done.Revision, 10, 64); err == nil && (add != nil || len(release) > 0) {
+	for _, a := range created {
+		r.events.Event(svc, events.Normal, "EnsuredLoadBalancer", "Allocated address %s", a.GetMetadata().GetName())
+	}
+	if revision, err := strconv.ParseInt(done.Revision, 10, 64); err == nil && len(created)+len(has.release) > 0 {
 		r.written[key] = revision
 	}
 	return nil
 }
 
-// ingress is what the status of a service should show. What others wrote into the status of a service that is not served
-// from here is left alone.
-func (r *reconciler) ingress(svc *corev1.Service, keep *networkingv1.IPAddress, release []*networkingv1.IPAddress) []*corev1.LoadBalancerIngress {
-	if keep != nil {
-		return []*corev1.LoadBalancerIngress{{Ip: keep.GetMetadata().GetName(), IpMode: proto.String("VIP")}}
+// ingress is what the status of a service should show: its addresses in the order of its families. What others wrote into
+// the status of a service that has none from here is left alone.
+func ingress(svc *corev1.Service, has holding) []*corev1.LoadBalancerIngress {
+	if len(has.keep) > 0 {
+		var out []*corev1.LoadBalancerIngress
+		for _, family := range familiesOf(svc) {
+			if a := has.keep[family]; a != nil {
+				out = append(out, &corev1.LoadBalancerIngress{Ip: a.GetMetadata().GetName(), IpMode: proto.String("VIP")})
+			}
+		}
+		return out
 	}
 	return slices.DeleteFunc(slices.Clone(svc.GetStatus().GetLoadBalancer().GetIngress()), func(in *corev1.LoadBalancerIngress) bool {
-		return slices.ContainsFunc(release, func(a *networkingv1.IPAddress) bool { return a.GetMetadata().GetName() == in.GetIp() })
+		return slices.ContainsFunc(has.release, func(a *networkingv1.IPAddress) bool { return a.GetMetadata().GetName() == in.GetIp() })
 	})
 }
 
@@ -295,7 +201,7 @@ func (r *reconciler) behind(key controller.Key) bool {
 // offer has the services looked at that wait for an address: one came free.
 func (r *reconciler) offer(c *controller.Controller) {
 	for _, svc := range r.services.List() {
-		if r.serves(svc) && len(svc.GetStatus().GetLoadBalancer().GetIngress()) == 0 {
+		if r.serves(svc) && len(svc.GetStatus().GetLoadBalancer().GetIngress()) < len(familiesOf(svc)) {
 			c.Enqueue(client.KeyOf(svc))
 		}
 	}
@@ -305,12 +211,16 @@ func (r *reconciler) offer(c *controller.Controller) {
 func (r *reconciler) count() {
 	all := r.addresses.List()
 	for _, p := range r.pools {
-		n := 0
+		n := map[string]int{}
 		for _, a := range all {
 			if addr, err := netip.ParseAddr(a.GetMetadata().GetName()); err == nil && p.contains(addr) {
-				n++
+				n[familyOf(addr)]++
 			}
 		}
-		r.metrics.allocated.WithLabelValues(p.name).Set(float64(n))
+		for _, family := range families {
+			if p.has(family) {
+				r.metrics.allocated.WithLabelValues(p.name, family).Set(float64(n[family]))
+			}
+		}
 	}
 }
