@@ -191,7 +191,7 @@ func readiness(n *corev1.Node) []*corev1.NodeCondition {
 
 // sameAnnouncer tells whether two versions of a node are alike to who chooses those that answer for load balancers.
 func sameAnnouncer(a, b *corev1.Node) bool {
-	return slices.Equal(datapath.Announcers(slices.Values([]*corev1.Node{a})), datapath.Announcers(slices.Values([]*corev1.Node{b}))) &&
+	return datapath.NewAnnouncers(slices.Values([]*corev1.Node{a})).Equal(datapath.NewAnnouncers(slices.Values([]*corev1.Node{b}))) &&
 		kind.NodeCondition(a, kind.NodeReady).GetStatus() == kind.NodeCondition(b, kind.NodeReady).GetStatus()
 }
 
@@ -234,7 +234,7 @@ func (w *watches) runNeighbours(ctx context.Context, s *stack) error {
 		}
 		nodes := w.nodes.List()
 		s.syncer.SetZones(zones(slices.Values(nodes)))
-		s.syncer.SetAnnouncers(datapath.Announcers(slices.Values(nodes)))
+		s.syncer.SetAnnouncers(datapath.NewAnnouncers(slices.Values(nodes)))
 		if err := s.setNodes(slices.Values(nodes)); err != nil {
 			w.log.Warn("Pods may not be known by their own addresses on other nodes", zap.Error(err))
 			retry.Reset(networkRetry)

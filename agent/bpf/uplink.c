@@ -4,8 +4,9 @@
 
 // The uplink for IPv4, and the addresses of load balancers.
 
-#include "announce.h"
 #include "flows.h"
+
+#include <linux/ip.h>
 
 #define AF_INET 2
 #define ADDRESSES_AT (ETH_HLEN + __builtin_offsetof(struct iphdr, saddr))
@@ -13,8 +14,57 @@
 #define MORE_FRAGMENTS 0x2000
 
 #define PING IPPROTO_ICMP
-#define PING_REQUEST ICMP_ECHO
-#define PING_REPLY ICMP_ECHOREPLY
+#define PING_REQUEST 8
+#define PING_REPLY 0
+
+#include "announce.h"
+
+#define ARPHRD_ETHER 1
+#define ARPOP_REQUEST 1
+#define ARPOP_REPLY 2
+
+// ARP for IPv4 on Ethernet.
+struct arp_packet {
+	__be16 hardware;
+	__be16 protocol;
+	__u8 hardware_size;
+	__u8 protocol_size;
+	__be16 operation;
+	__u8 sender_mac[ETH_ALEN];
+	__be32 sender;
+	__u8 target_mac[ETH_ALEN];
+	__be32 target;
+} __attribute__((packed));
+
+// answer_neighbour tells who asks by ARP for an address that is announced.
+static __always_inline int answer_neighbour(struct __sk_buff *skb)
+{
+	struct announcement *a;
+	struct arp_packet arp;
+	struct ethhdr eth;
+	__be32 addr;
+
+	if (skb->protocol != bpf_htons(ETH_P_ARP) ||
+	    bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)) < 0 || bpf_skb_load_bytes(skb, ETH_HLEN, &arp, sizeof(arp)) < 0)
+		return TC_ACT_UNSPEC;
+	if (arp.hardware != bpf_htons(ARPHRD_ETHER) || arp.protocol != bpf_htons(ETH_P_IP) ||
+	    arp.operation != bpf_htons(ARPOP_REQUEST))
+		return TC_ACT_UNSPEC;
+	addr = arp.target;
+	a = announcement_of(&addr);
+	if (!a || arp.sender == addr)
+		return TC_ACT_UNSPEC;
+	__builtin_memcpy(eth.h_dest, arp.sender_mac, ETH_ALEN);
+	__builtin_memcpy(eth.h_source, a->mac, ETH_ALEN);
+	__builtin_memcpy(arp.target_mac, arp.sender_mac, ETH_ALEN);
+	__builtin_memcpy(arp.sender_mac, a->mac, ETH_ALEN);
+	arp.target = arp.sender;
+	arp.sender = addr;
+	arp.operation = bpf_htons(ARPOP_REPLY);
+	if (bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0) < 0 || bpf_skb_store_bytes(skb, ETH_HLEN, &arp, sizeof(arp), 0) < 0)
+		return TC_ACT_SHOT;
+	return bpf_redirect(skb->ifindex, 0);
+}
 
 static __always_inline int headers(struct __sk_buff *skb, struct packet *p)
 {
@@ -54,14 +104,6 @@ static __always_inline long find_way(struct __sk_buff *skb, struct room *r)
 	r->fib.ipv4_src = r->packet.tuple.saddr[0];
 	r->fib.ipv4_dst = r->forth.becomes.daddr[0];
 	return bpf_fib_lookup(skb, &r->fib, sizeof(r->fib), 0);
-}
-
-// to_announced is for what comes to the address of a load balancer, and to no service there.
-static __always_inline int to_announced(struct __sk_buff *skb, const struct packet *p)
-{
-	if (!is_announced(p->tuple.daddr[0]))
-		return TC_ACT_UNSPEC;
-	return p->echo && !p->first ? answer_echo(skb, p->l4) : drop(p, DROP_NO_SERVICE);
 }
 
 #define ICMP_UNREACHABLE 3
@@ -124,7 +166,7 @@ static __always_inline int rewrite_error(struct __sk_buff *skb, struct quote *q,
 SEC("tc")
 int from_uplink(struct __sk_buff *skb)
 {
-	return skb->protocol == bpf_htons(ETH_P_ARP) ? answer_arp(skb) : arrive(skb);
+	return arrive(skb);
 }
 
 SEC("tc")

@@ -10,7 +10,7 @@
 // node's address as well.
 //
 // Who includes this has said, of its family of addresses: headers, rewrite_header,
-// rewrite_ping, find_way, to_announced, quoted and rewrite_error.
+// rewrite_ping, find_way, answer_neighbour, quoted and rewrite_error.
 
 #pragma once
 
@@ -288,6 +288,14 @@ static __attribute__((noinline)) int to_sender(struct __sk_buff *skb)
 	return out ? bpf_redirect_neigh(link, 0, 0, 0) : bpf_redirect_peer(link, 0);
 }
 
+// to_announced is for what comes to the address of a load balancer, and to no service there.
+static __always_inline int to_announced(struct __sk_buff *skb, const struct packet *p)
+{
+	if (!announcement_of(p->tuple.daddr))
+		return TC_ACT_UNSPEC;
+	return p->echo && !p->first ? answer_echo(skb, p->l4) : drop(p, DROP_NO_SERVICE);
+}
+
 // arrive is for what comes in by the uplink, or by the overlay.
 static __always_inline int arrive(struct __sk_buff *skb)
 {
@@ -299,8 +307,10 @@ static __always_inline int arrive(struct __sk_buff *skb)
 	if (!r)
 		return TC_ACT_UNSPEC; // which it never is
 	p = &r->packet;
-	if (!parse(skb, r))
-		return to_sender(skb);
+	if (!parse(skb, r)) {
+		verdict = answer_neighbour(skb);
+		return verdict == TC_ACT_UNSPEC ? to_sender(skb) : verdict;
+	}
 	f = bpf_map_lookup_elem(&NAMED(flows), &p->tuple);
 	if (f && (f->way == TO_CLIENT || f->way == TO_POD)) {
 		follow(r, f);

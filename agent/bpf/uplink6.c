@@ -21,6 +21,83 @@
 #define PING_REQUEST ICMPV6_ECHO_REQUEST
 #define PING_REPLY ICMPV6_ECHO_REPLY
 
+#include "announce.h"
+
+#define SOLICITATION 135
+#define ADVERTISEMENT 136
+#define SOLICITED 0x40000000
+#define OVERRIDE 0x20000000
+#define TARGET_ADDRESS 2
+#define NDP_HOPS 255
+
+// Neighbour discovery (RFC 4861), without options.
+struct neighbour {
+	__u8 type;
+	__u8 code;
+	__be16 checksum;
+	__be32 flags;
+	__u32 target[WORDS];
+};
+
+struct advertisement {
+	struct neighbour n;
+	__u8 option; // the target's hardware address, in a unit of 8 bytes
+	__u8 units;
+	__u8 mac[ETH_ALEN];
+};
+
+// answer_neighbour tells who asks by neighbour discovery for an address that is
+// announced. The answer takes the question's place, whatever options that has. One
+// without a source is about to use the address, which all are told then.
+static __attribute__((noinline)) int answer_neighbour(struct __sk_buff *skb)
+{
+	struct advertisement answer = {};
+	struct announcement *a;
+	struct ipv6hdr ip;
+	struct ethhdr eth;
+	__s64 sum;
+
+	if (skb->protocol != bpf_htons(ETH_P_IPV6) || bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) < 0 ||
+	    ip.nexthdr != IPPROTO_ICMPV6 || ip.hop_limit != NDP_HOPS ||
+	    bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)) < 0 ||
+	    bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(ip), &answer.n, sizeof(answer.n)) < 0 ||
+	    answer.n.type != SOLICITATION || answer.n.code != 0)
+		return TC_ACT_UNSPEC;
+	a = announcement_of(answer.n.target);
+	if (!a)
+		return TC_ACT_UNSPEC;
+	__builtin_memcpy(eth.h_dest, eth.h_source, ETH_ALEN);
+	__builtin_memcpy(eth.h_source, a->mac, ETH_ALEN);
+	__builtin_memcpy(answer.mac, a->mac, ETH_ALEN);
+	answer.n.type = ADVERTISEMENT;
+	answer.n.checksum = 0;
+	answer.n.flags = bpf_htonl(SOLICITED | OVERRIDE);
+	answer.option = TARGET_ADDRESS;
+	answer.units = 1;
+	ip.payload_len = bpf_htons(sizeof(answer));
+	ip.daddr = ip.saddr;
+	if (!(ip.saddr.s6_addr32[0] | ip.saddr.s6_addr32[1] | ip.saddr.s6_addr32[2] | ip.saddr.s6_addr32[3])) {
+		const __u8 all[ETH_ALEN] = { 0x33, 0x33, 0, 0, 0, 1 };
+
+		answer.n.flags = bpf_htonl(OVERRIDE);
+		ip.daddr.s6_addr32[0] = bpf_htonl(0xff020000);
+		ip.daddr.s6_addr32[3] = bpf_htonl(1);
+		__builtin_memcpy(eth.h_dest, all, ETH_ALEN);
+	}
+	copy_ip(ip.saddr.s6_addr32, answer.n.target);
+	sum = bpf_csum_diff(0, 0, (__be32 *)&ip.saddr, 32, bpf_htons(sizeof(answer) + IPPROTO_ICMPV6));
+	sum = bpf_csum_diff(0, 0, (__be32 *)&answer, sizeof(answer), sum);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	answer.n.checksum = ~sum;
+	if (bpf_skb_change_tail(skb, ETH_HLEN + sizeof(ip) + sizeof(answer), 0) < 0 ||
+	    bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0) < 0 ||
+	    bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0) < 0 ||
+	    bpf_skb_store_bytes(skb, ETH_HLEN + sizeof(ip), &answer, sizeof(answer), 0) < 0)
+		return TC_ACT_SHOT;
+	return bpf_redirect(skb->ifindex, 0);
+}
+
 #define FRAGMENT_OFFSET 0xfff8
 #define MORE_FRAGMENTS 0x0001
 
@@ -73,12 +150,6 @@ static __always_inline long find_way(struct __sk_buff *skb, struct room *r)
 	copy_ip(r->fib.ipv6_src, r->packet.tuple.saddr);
 	copy_ip(r->fib.ipv6_dst, r->forth.becomes.daddr);
 	return bpf_fib_lookup(skb, &r->fib, sizeof(r->fib), 0);
-}
-
-// No node answers for IPv6 addresses that are not its own.
-static __always_inline int to_announced(struct __sk_buff *skb, const struct packet *p)
-{
-	return TC_ACT_UNSPEC;
 }
 
 // A packet that an ICMPv6 error is about, and the error's own addresses.

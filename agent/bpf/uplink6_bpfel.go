@@ -36,6 +36,13 @@ type Uplink6AffinityKey struct {
 	Frontend Uplink6Frontend
 }
 
+type Uplink6Announcement struct {
+	_     structs.HostLayout
+	Until uint64
+	Mac   [6]uint8
+	Zero  [2]uint8
+}
+
 type Uplink6Backend struct {
 	_       structs.HostLayout
 	Key     Uplink6BackendKey
@@ -225,6 +232,7 @@ type Uplink6Tuple struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	Uplink6MapAffinities6      = "affinities6"
+	Uplink6MapAnnounced6       = "announced6"
 	Uplink6MapBackends6        = "backends6"
 	Uplink6MapClusterNetworks6 = "cluster_networks6"
 	Uplink6MapCounters         = "counters"
@@ -306,6 +314,7 @@ type Uplink6ProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type Uplink6MapSpecs struct {
 	Affinities6      *ebpf.MapSpec `ebpf:"affinities6"`
+	Announced6       *ebpf.MapSpec `ebpf:"announced6"`
 	Backends6        *ebpf.MapSpec `ebpf:"backends6"`
 	ClusterNetworks6 *ebpf.MapSpec `ebpf:"cluster_networks6"`
 	Counters         *ebpf.MapSpec `ebpf:"counters"`
@@ -361,6 +370,7 @@ func (o *Uplink6Objects) Close() error {
 // It can be passed to LoadUplink6Objects or ebpf.CollectionSpec.LoadAndAssign.
 type Uplink6Maps struct {
 	Affinities6      *ebpf.Map `ebpf:"affinities6"`
+	Announced6       *ebpf.Map `ebpf:"announced6"`
 	Backends6        *ebpf.Map `ebpf:"backends6"`
 	ClusterNetworks6 *ebpf.Map `ebpf:"cluster_networks6"`
 	Counters         *ebpf.Map `ebpf:"counters"`
@@ -388,6 +398,7 @@ type Uplink6Maps struct {
 func (m *Uplink6Maps) Close() error {
 	return _Uplink6Close(
 		m.Affinities6,
+		m.Announced6,
 		m.Backends6,
 		m.ClusterNetworks6,
 		m.Counters,

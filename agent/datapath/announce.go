@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"os"
 	"slices"
 	"time"
 
@@ -30,6 +32,15 @@ const (
 type announcer struct {
 	// told is how often the wire was told of an address since this node has it.
 	told map[netip.Addr]int
+	// asked are the groups that this process is a member of, to be sent the questions
+	// for IPv6 addresses.
+	asked map[membership]int // a socket
+}
+
+// membership is of an interface in a group.
+type membership struct {
+	link  int
+	group netip.Addr
 }
 
 // Announce makes the node answer for these addresses on the uplink's wire, and for no
@@ -38,12 +49,15 @@ type announcer struct {
 func (d *Datapath) Announce(addrs []netip.Addr) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	m := d.announced()
-	if m == nil || len(addrs) == 0 && len(d.announcer.told) == 0 && d.announcer.told != nil {
+	if len(addrs) == 0 && len(d.announcer.told) == 0 && d.announcer.told != nil {
 		return nil
 	}
-	if err := withdraw(m, addrs); err != nil {
-		return err
+	for _, f := range d.families {
+		if m := f.announced(); m != nil {
+			if err := withdraw(m, addrs); err != nil {
+				return err
+			}
+		}
 	}
 	if d.announcer.told == nil {
 		d.announcer.told = make(map[netip.Addr]int)
@@ -53,10 +67,24 @@ func (d *Datapath) Announce(addrs []netip.Addr) error {
 			delete(d.announcer.told, addr)
 		}
 	}
-	if len(addrs) == 0 {
-		return nil
+	var errs []error
+	asked := make(map[membership]bool)
+	for _, f := range d.families {
+		if mine := slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return !f.has(a) }); len(mine) > 0 {
+			errs = append(errs, d.announce(f, mine, asked))
+		}
 	}
-	uplink, err := uplinkLink(d.cfg.NodeIP)
+	errs = append(errs, d.announcer.leave(asked))
+	return errors.Join(errs...)
+}
+
+// announce makes the node answer for addresses of a family, and adds how it is asked.
+func (d *Datapath) announce(f *family, addrs []netip.Addr, asked map[membership]bool) error {
+	m := f.announced()
+	if m == nil {
+		return nil // no uplink, and nobody to answer
+	}
+	uplink, err := uplinkLink(f.node)
 	if err != nil {
 		return err
 	}
@@ -68,7 +96,7 @@ func (d *Datapath) Announce(addrs []netip.Addr) error {
 	copy(value.Mac[:], uplink.Attrs().HardwareAddr)
 	var errs []error
 	for _, addr := range addrs {
-		if err := m.Put(words(addr)[0], value); err != nil {
+		if err := errors.Join(d.announcer.hear(uplink.Attrs().Index, addr, asked), m.Put(addr.AsSlice(), value)); err != nil {
 			errs = append(errs, fmt.Errorf("announcing %v: %w", addr, err))
 			continue
 		}
@@ -89,64 +117,132 @@ func (d *Datapath) Announce(addrs []netip.Addr) error {
 func (d *Datapath) Renew() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	m := d.announced()
-	if m == nil {
-		return nil
-	}
 	now, err := sinceBoot()
 	if err != nil {
 		return err
 	}
-	var k uint32
-	var v bpf.UplinkAnnouncement
-	renewed := make(map[uint32]bpf.UplinkAnnouncement)
-	it := m.Iterate()
-	for it.Next(&k, &v) {
-		if v.Until > uint64(now) {
-			v.Until = uint64(now + announceFor)
-			renewed[k] = v
+	var errs []error
+	asked := make(map[membership]bool)
+	for _, f := range d.families {
+		if m := f.announced(); m != nil {
+			errs = append(errs, d.renew(f, m, now, asked))
 		}
 	}
-	if err := it.Err(); err != nil {
-		return fmt.Errorf("listing the addresses that are announced: %w", err)
+	errs = append(errs, d.announcer.leave(asked))
+	return errors.Join(errs...)
+}
+
+func (d *Datapath) renew(f *family, m *ebpf.Map, now time.Duration, asked map[membership]bool) error {
+	held, err := announcements(m)
+	if err != nil {
+		return err
 	}
-	for k, v := range renewed {
-		if err := m.Put(k, v); err != nil {
-			return fmt.Errorf("announcing %v: %w", address([]uint32{k}), err)
+	maps.DeleteFunc(held, func(_ netip.Addr, v bpf.UplinkAnnouncement) bool { return v.Until <= uint64(now) })
+	if len(held) == 0 {
+		return nil
+	}
+	index, err := interfaceWith(f.node)
+	if err != nil {
+		return err
+	}
+	for addr, v := range held {
+		v.Until = uint64(now + announceFor)
+		if err := errors.Join(d.announcer.hear(index, addr, asked), m.Put(addr.AsSlice(), v)); err != nil {
+			return fmt.Errorf("announcing %v: %w", addr, err)
 		}
 	}
 	return nil
+}
+
+// announcements returns what a map of addresses holds.
+func announcements(m *ebpf.Map) (map[netip.Addr]bpf.UplinkAnnouncement, error) {
+	out := make(map[netip.Addr]bpf.UplinkAnnouncement)
+	var k []byte
+	var v bpf.UplinkAnnouncement
+	it := m.Iterate()
+	for it.Next(&k, &v) {
+		if addr, ok := netip.AddrFromSlice(k); ok {
+			out[addr] = v
+		}
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("listing the addresses that are announced: %w", err)
+	}
+	return out, nil
 }
 
 // withdraw removes all addresses from the map but these.
 func withdraw(m *ebpf.Map, keep []netip.Addr) error {
-	var k uint32
-	var v bpf.UplinkAnnouncement
-	var old []uint32
-	it := m.Iterate()
-	for it.Next(&k, &v) {
-		if !slices.Contains(keep, address([]uint32{k})) {
-			old = append(old, k)
+	held, err := announcements(m)
+	if err != nil {
+		return err
+	}
+	for addr := range held {
+		if slices.Contains(keep, addr) {
+			continue
 		}
-	}
-	if err := it.Err(); err != nil {
-		return fmt.Errorf("listing the addresses that are announced: %w", err)
-	}
-	for _, k := range old {
-		if err := m.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("withdrawing %v: %w", address([]uint32{k}), err)
+		if err := m.Delete(addr.AsSlice()); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("withdrawing %v: %w", addr, err)
 		}
 	}
 	return nil
 }
 
-// announced is the map of the addresses that the node answers for, which are of IPv4;
-// nil: there is none.
-func (d *Datapath) announced() *ebpf.Map {
-	if f := d.families[0]; f.uplink != nil {
-		return f.uplink.Maps[bpf.UplinkMapAnnounced]
+// announced is the map of the addresses of the family that the node answers for; nil:
+// there is none.
+func (f *family) announced() *ebpf.Map {
+	if f.uplink == nil {
+		return nil
 	}
+	return f.uplinkTable(bpf.UplinkMapAnnounced)
+}
+
+// hear makes sure that the interface is sent what is asked about the address, and adds by
+// what. For IPv4 that is what is sent to all; for IPv6 it is a group of addresses that end
+// alike, of which switches and interfaces pass on only what somebody is a member for. The
+// agent is one for as long as it lives: who has the address already asks without the group.
+func (a *announcer) hear(link int, addr netip.Addr, asked map[membership]bool) error {
+	if addr.Is4() {
+		return nil
+	}
+	m := membership{link, solicitedNode(addr)}
+	asked[m] = true
+	if _, is := a.asked[m]; is {
+		return nil
+	}
+	// One for each group: a socket has room for few.
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	if err := unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP, &unix.IPv6Mreq{Multiaddr: m.group.As16(), Interface: uint32(link)}); err != nil {
+		unix.Close(fd)
+		return fmt.Errorf("joining %v: %w", m.group, err)
+	}
+	if a.asked == nil {
+		a.asked = make(map[membership]int)
+	}
+	a.asked[m] = fd
 	return nil
+}
+
+// leave ends all memberships but these.
+func (a *announcer) leave(keep map[membership]bool) error {
+	var errs []error
+	for m, fd := range a.asked {
+		if !keep[m] {
+			errs = append(errs, os.NewSyscallError("close", unix.Close(fd)))
+			delete(a.asked, m)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// solicitedNode is the group that is asked for an IPv6 address (RFC 4291, 2.7.1).
+func solicitedNode(addr netip.Addr) netip.Addr {
+	group, b := netip.MustParseAddr("ff02::1:ff00:0").As16(), addr.As16()
+	copy(group[13:], b[13:])
+	return netip.AddrFrom16(group)
 }
 
 // uplinkLink is the interface that has the node's address.
@@ -171,8 +267,7 @@ func sinceBoot() (time.Duration, error) {
 	return time.Duration(ts.Nano()), nil
 }
 
-// tellWire broadcasts that the address is at the interface: an ARP announcement (RFC
-// 5227), once as a request and once as a reply, since caches heed the one or the other.
+// tellWire tells all that the address is at the interface.
 func tellWire(l netlink.Link, addr netip.Addr) error {
 	mac := l.Attrs().HardwareAddr
 	if len(mac) != 6 {
@@ -184,27 +279,73 @@ func tellWire(l netlink.Link, addr netip.Addr) error {
 	}
 	defer unix.Close(fd)
 	to := &unix.SockaddrLinklayer{Ifindex: l.Attrs().Index}
-	for _, operation := range []uint16{1, 2} {
-		if err := unix.Sendto(fd, arpAnnouncement(mac, addr, operation), 0, to); err != nil {
+	for _, frame := range takeover([6]byte(mac), addr) {
+		if err := unix.Sendto(fd, frame, 0, to); err != nil {
 			return fmt.Errorf("sending: %w", err)
 		}
 	}
 	return nil
 }
 
+// takeover are the frames that tell a wire whose an address is: for IPv4 an ARP
+// announcement (RFC 5227), once as a request and once as a reply, since caches heed the
+// one or the other, for IPv6 an unsolicited advertisement (RFC 4861, 7.2.6).
+func takeover(mac [6]byte, addr netip.Addr) [][]byte {
+	if addr.Is6() {
+		return [][]byte{advertisement(mac, addr)}
+	}
+	return [][]byte{arpAnnouncement(mac, addr, 1), arpAnnouncement(mac, addr, 2)}
+}
+
 // arpAnnouncement is a frame that says whose the address is: operation 1 is a request,
 // 2 a reply.
-func arpAnnouncement(mac []byte, addr netip.Addr, operation uint16) []byte {
+func arpAnnouncement(mac [6]byte, addr netip.Addr, operation uint16) []byte {
 	const broadcast = "\xff\xff\xff\xff\xff\xff"
 	ip := addr.As4()
 	frame := make([]byte, 0, 42)
 	frame = append(frame, broadcast...)
-	frame = append(frame, mac...)
+	frame = append(frame, mac[:]...)
 	frame = binary.BigEndian.AppendUint16(frame, unix.ETH_P_ARP)
 	frame = binary.BigEndian.AppendUint16(frame, unix.ARPHRD_ETHER)
 	frame = binary.BigEndian.AppendUint16(frame, unix.ETH_P_IP)
 	frame = append(frame, 6, 4) // bytes of the two kinds of address
 	frame = binary.BigEndian.AppendUint16(frame, operation)
-	frame = append(append(frame, mac...), ip[:]...)
+	frame = append(append(frame, mac[:]...), ip[:]...)
 	return append(append(frame, broadcast...), ip[:]...)
+}
+
+// advertisement is a frame to all nodes of the wire that puts this hardware address in the
+// place of the one that they have for the address.
+func advertisement(mac [6]byte, addr netip.Addr) []byte {
+	const (
+		neighbourAdvertisement = 136
+		override               = 1 << 29
+		targetAddress          = 2 // an option
+		hops                   = 255
+	)
+	ip, all := addr.As16(), netip.IPv6LinkLocalAllNodes().As16()
+	message := binary.BigEndian.AppendUint32([]byte{neighbourAdvertisement, 0, 0, 0}, override)
+	message = append(append(message, ip[:]...), targetAddress, 1)
+	message = append(message, mac[:]...)
+	header := append(append([]byte(nil), ip[:]...), all[:]...)
+	binary.BigEndian.PutUint16(message[2:], checksum(header, []byte{0, byte(len(message)), 0, unix.IPPROTO_ICMPV6}, message))
+
+	frame := append([]byte{0x33, 0x33, 0, 0, 0, 1}, mac[:]...)
+	frame = binary.BigEndian.AppendUint16(frame, unix.ETH_P_IPV6)
+	frame = append(frame, 6<<4, 0, 0, 0, 0, byte(len(message)), unix.IPPROTO_ICMPV6, hops)
+	return append(append(frame, header...), message...)
+}
+
+// checksum is the Internet's (RFC 1071), of parts that are each of an even length.
+func checksum(parts ...[]byte) uint16 {
+	var sum uint32
+	for _, p := range parts {
+		for ; len(p) > 0; p = p[2:] {
+			sum += uint32(binary.BigEndian.Uint16(p))
+		}
+	}
+	for sum > 0xffff {
+		sum = sum&0xffff + sum>>16
+	}
+	return ^uint16(sum)
 }

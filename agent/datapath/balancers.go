@@ -22,9 +22,8 @@ const excludeLabel = "node.kubernetes.io/exclude-from-external-load-balancers"
 
 // balancers are the services with addresses that one of the nodes answers for.
 type balancers struct {
-	class string // none are answered for when it is empty
-	// announcers are the nodes that may answer, sorted; nil while they are not known.
-	announcers []string
+	class      string      // none are answered for when it is empty
+	announcers *Announcers // nil while they are not known
 	known      map[key]*balancer
 	// changed is set when who answers, or the health of a service, may have changed.
 	changed bool
@@ -33,9 +32,27 @@ type balancers struct {
 // balancer is what of a service of type LoadBalancer concerns more than the maps.
 type balancer struct {
 	addrs []netip.Addr
-	// nodes are those with ready endpoints; nil when it does not matter who answers.
-	nodes []string
+	// nodes are those with ready endpoints of an address's family, which are then the only
+	// ones that may answer; nil when it does not matter who answers.
+	nodes *byFamily
 	check HealthCheck
+}
+
+// byFamily are nodes for addresses of either family, sorted.
+type byFamily struct{ four, six []string }
+
+func (n *byFamily) of(addr netip.Addr) []string {
+	if addr.Is6() {
+		return n.six
+	}
+	return n.four
+}
+
+func (n *byFamily) equal(other *byFamily) bool {
+	if n == nil || other == nil {
+		return n == other
+	}
+	return slices.Equal(n.four, other.four) && slices.Equal(n.six, other.six)
 }
 
 // HealthCheck is what a node tells load balancers of a service that keeps traffic on
@@ -49,37 +66,65 @@ type HealthCheck struct {
 	Endpoints int
 }
 
-// Announcers returns the nodes that may answer for load balancers' addresses, sorted:
-// those that are ready and not excluded by their label. When no node is ready, which
-// says more of who looks after nodes than of them, all do that are not excluded.
-func Announcers(nodes iter.Seq[*corev1.Node]) []string {
-	var ready, others []string
+// Announcers are the nodes that may answer for load balancers' addresses.
+type Announcers struct{ nodes byFamily }
+
+// NewAnnouncers chooses them: those that are ready and not excluded by their label, for
+// IPv6 addresses those that have one. When no node is ready, which says more of who looks
+// after nodes than of them, all do that are not excluded.
+func NewAnnouncers(nodes iter.Seq[*corev1.Node]) *Announcers {
+	type candidates struct{ ready, others []string }
+	var four, six candidates
 	for n := range nodes {
-		m := n.GetMetadata()
-		if _, excluded := m.GetLabels()[excludeLabel]; excluded {
+		if _, excluded := n.GetMetadata().GetLabels()[excludeLabel]; excluded {
 			continue
 		}
-		if kind.NodeCondition(n, kind.NodeReady).GetStatus() == "True" {
-			ready = append(ready, m.GetName())
-		} else {
-			others = append(others, m.GetName())
+		ready := kind.NodeCondition(n, kind.NodeReady).GetStatus() == "True"
+		for _, c := range []struct {
+			to  *candidates
+			may bool
+		}{{&four, true}, {&six, hasIPv6(n)}} {
+			switch {
+			case !c.may:
+			case ready:
+				c.to.ready = append(c.to.ready, n.GetMetadata().GetName())
+			default:
+				c.to.others = append(c.to.others, n.GetMetadata().GetName())
+			}
 		}
 	}
-	if len(ready) == 0 {
-		ready = others
+	choose := func(c candidates) []string {
+		if len(c.ready) == 0 {
+			c.ready = c.others
+		}
+		slices.Sort(c.ready)
+		return c.ready
 	}
-	slices.Sort(ready)
-	return append([]string{}, ready...) // not nil: it is known that there is none
+	return &Announcers{byFamily{choose(four), choose(six)}}
+}
+
+// hasIPv6 tells whether a node has an IPv6 address on the wire.
+func hasIPv6(n *corev1.Node) bool {
+	return slices.ContainsFunc(n.GetStatus().GetAddresses(), func(a *corev1.NodeAddress) bool {
+		return a.GetType() == kind.NodeInternalIP && kind.FamilyOf(a.GetAddress()) == kind.FamilyIPv6
+	})
+}
+
+// Equal tells whether the same nodes may answer for the same addresses.
+func (a *Announcers) Equal(other *Announcers) bool {
+	if a == nil || other == nil {
+		return a == other
+	}
+	return a.nodes.equal(&other.nodes)
 }
 
 // AnnounceClass makes nodes answer for the addresses of load balancers that are of the
 // class, or of none. It comes before the first event.
 func (t *Table) AnnounceClass(class string) { t.balancers.class = class }
 
-// SetAnnouncers says which nodes may answer for addresses, as Announcers returns them.
-// The slice is kept.
-func (t *Table) SetAnnouncers(nodes []string) {
-	if t.balancers.announcers == nil || !slices.Equal(t.balancers.announcers, nodes) {
+// SetAnnouncers says which nodes may answer for addresses.
+func (t *Table) SetAnnouncers(nodes *Announcers) {
+	if !t.balancers.announcers.Equal(nodes) {
 		t.balancers.announcers, t.balancers.changed = nodes, true
 	}
 }
@@ -98,41 +143,38 @@ func (t *Table) balance(k key, svc *corev1.Service) {
 	}
 	now := &balancer{}
 	if b.class != "" && (spec.LoadBalancerClass == nil || spec.GetLoadBalancerClass() == b.class) {
-		// Nodes answer for IPv4 addresses only: others have to be routed to them.
-		now.addrs = slices.DeleteFunc(ingressIPs(svc), netip.Addr.Is6)
+		now.addrs = ingressIPs(svc)
 	}
 	if kind.NeedsHealthCheckNodePort(svc) {
-		ready := t.readyEndpoints(k, spec.GetPublishNotReadyAddresses())
-		now.nodes = slices.Sorted(maps.Keys(ready))
-		if now.nodes == nil {
-			now.nodes = []string{}
-		}
-		now.check = HealthCheck{Port: uint16(spec.GetHealthCheckNodePort()), Namespace: k.namespace, Name: k.name, Endpoints: ready[t.node]}
+		four, six := t.readyEndpoints(k, spec.GetPublishNotReadyAddresses())
+		now.nodes = &byFamily{slices.Sorted(maps.Keys(four)), slices.Sorted(maps.Keys(six))}
+		// A pod of both families is one endpoint.
+		now.check = HealthCheck{Port: uint16(spec.GetHealthCheckNodePort()), Namespace: k.namespace, Name: k.name, Endpoints: max(four[t.node], six[t.node])}
 	}
-	if was := b.known[k]; was == nil || !slices.Equal(was.addrs, now.addrs) || !slices.Equal(was.nodes, now.nodes) || was.check != now.check {
+	if was := b.known[k]; was == nil || !slices.Equal(was.addrs, now.addrs) || !was.nodes.equal(now.nodes) || was.check != now.check {
 		b.changed = true
 	}
 	b.known[k] = now
 }
 
-// readyEndpoints counts the service's ready endpoints by node.
-func (t *Table) readyEndpoints(k key, publish bool) map[string]int {
-	seen := make(map[string]map[string]bool) // addresses, by node
+// readyEndpoints counts the service's ready endpoints of either family by node.
+func (t *Table) readyEndpoints(k key, publish bool) (four, six map[string]int) {
+	four, six = make(map[string]int), make(map[string]int)
+	seen := make(map[string]bool)
 	for _, slice := range t.slices[k] {
+		count := four
+		if slice.GetAddressType() == "IPv6" {
+			count = six
+		}
 		for _, ep := range slice.GetEndpoints() {
-			if node := ep.GetNodeName(); len(ep.GetAddresses()) > 0 && (publish || conditionsOf(ep).ready) {
-				if seen[node] == nil {
-					seen[node] = make(map[string]bool)
-				}
-				seen[node][ep.GetAddresses()[0]] = true
+			if len(ep.GetAddresses()) == 0 || seen[ep.GetAddresses()[0]] || !publish && !conditionsOf(ep).ready {
+				continue
 			}
+			seen[ep.GetAddresses()[0]] = true
+			count[ep.GetNodeName()]++
 		}
 	}
-	out := make(map[string]int, len(seen))
-	for node, addrs := range seen {
-		out[node] = len(addrs)
-	}
-	return out
+	return four, six
 }
 
 // Balancers returns, when that may have changed since the last call, the addresses that
@@ -146,7 +188,7 @@ func (t *Table) Balancers() (mine []netip.Addr, checks []HealthCheck, changed bo
 	b.changed = false
 	for _, known := range b.known {
 		for _, addr := range known.addrs {
-			if elect(addr, b.announcers, known.nodes) == t.node {
+			if b.elect(addr, known) == t.node {
 				mine = append(mine, addr)
 			}
 		}
@@ -164,24 +206,35 @@ func (t *Table) Balancers() (mine []netip.Addr, checks []HealthCheck, changed bo
 func (t *Table) Announcer(addr netip.Addr) string {
 	for _, known := range t.balancers.known {
 		if slices.Contains(known.addrs, addr) {
-			return elect(addr, t.balancers.announcers, known.nodes)
+			return t.balancers.elect(addr, known)
 		}
 	}
 	return ""
 }
 
-// elect returns the node that answers for the address: of those that may, and, unless
-// only is nil, are among those, the one that weighs most for this address (highest
-// random weight: Thaler and Ravishankar, 1998). All nodes come to the same, and when one
-// is lost no address moves but its own. Empty: no node may.
-func elect(addr netip.Addr, announcers, only []string) string {
+// elect returns the node that answers for an address of a balancer; empty: no node may, or
+// they are not known.
+func (b *balancers) elect(addr netip.Addr, of *balancer) string {
+	if b.announcers == nil {
+		return ""
+	}
+	may := b.announcers.nodes.of(addr)
+	if of.nodes != nil {
+		may = slices.DeleteFunc(slices.Clone(may), func(node string) bool {
+			_, has := slices.BinarySearch(of.nodes.of(addr), node)
+			return !has
+		})
+	}
+	return elect(addr, may)
+}
+
+// elect returns the node that answers for the address: of those that may, the one that
+// weighs most for this address (highest random weight: Thaler and Ravishankar, 1998). All
+// nodes come to the same, and when one is lost no address moves but its own. Empty: no node
+// may.
+func elect(addr netip.Addr, nodes []string) string {
 	best, most := "", uint64(0)
-	for _, node := range announcers {
-		if only != nil {
-			if _, ok := slices.BinarySearch(only, node); !ok {
-				continue
-			}
-		}
+	for _, node := range nodes {
 		h := fnv.New64a()
 		b := addr.As16()
 		h.Write(b[:])

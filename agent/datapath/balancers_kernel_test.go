@@ -35,30 +35,41 @@ func (w *wire) announce(node int, addrs ...string) {
 
 // The wire has an address no machine has. Who announces it is asked for it, and when
 // another node takes over, clients follow without waiting for their caches.
-func TestAnnouncedAddress(t *testing.T) {
-	w := newWire(t)
-	_, here := w.pod(0, "here")
-	_, there := w.pod(1, "there")
+func TestAnnouncedAddress(t *testing.T) { testAnnouncedAddress(t, ends4, balancerIP, ping) }
+
+func TestAnnouncedAddressByIPv6(t *testing.T) {
+	testAnnouncedAddress(t, ends6, "2001:db8::200", ping6, dualStack)
+}
+
+func testAnnouncedAddress(t *testing.T, e ends, ip string, ping func(string) error, change ...func(*datapath.Config)) {
+	const shortly = 500 * time.Millisecond // what is not to be answered
+	w := newWire(t, change...)
+	_, here := e.pod(w, 0, "here")
+	_, there := e.pod(w, 1, "there")
+	web, names := hostPort(ip, 80), hostPort(ip, 53)
 	for i, backend := range []string{here, there} {
-		w.replace(i, outside(balancerIP+":80", datapath.TCP, backend+":8080"), outside(balancerIP+":53", datapath.UDP, backend+":5353"))
+		w.replace(i, outside(web, datapath.TCP, hostPort(backend, 8080)), outside(names, datapath.UDP, hostPort(backend, 5353)))
 	}
-	if _, err := ask(w.client, "tcp4", balancerIP+":80"); err == nil {
+	if _, err := askFor(w.client, e.tcp, web, shortly); err == nil {
 		t.Error("an address that nobody answers for was reached")
 	}
-	w.announce(0, balancerIP, "192.0.2.201")
-	w.expect(w.client, "tcp4", balancerIP+":80", here+" saw "+clientIP)
-	w.expect(w.client, "udp4", balancerIP+":53", here+" saw "+clientIP)
-	if err := w.client.Do(func() error { return ping(balancerIP) }); err != nil {
+	w.announce(0, ip, netip.MustParseAddr(ip).Next().String())
+	w.expect(w.client, e.tcp, web, here+" saw "+e.client)
+	w.expect(w.client, e.udp, names, here+" saw "+e.client)
+	if err := w.client.Do(func() error { return ping(ip) }); err != nil {
 		t.Errorf("ping: %v", err)
 	}
-	w.transfer(balancerIP + ":80")
+	w.transfer(web)
+	if _, err := askFor(w.client, e.tcp, hostPort(ip, 81), shortly); err == nil {
+		t.Error("a port that no service has was reached")
+	}
 
 	// The old node is gone, as the client's cache has it still.
 	w.announce(0)
 	await(t, "the client follows", func() error {
-		w.announce(1, balancerIP)
-		got, err := ask(w.client, "tcp4", balancerIP+":80")
-		if want := there + " saw " + clientIP; err != nil || got != want {
+		w.announce(1, ip)
+		got, err := ask(w.client, e.tcp, web)
+		if want := there + " saw " + e.client; err != nil || got != want {
 			return fmt.Errorf("%q, %v; want %q", got, err, want)
 		}
 		return nil
@@ -66,12 +77,17 @@ func TestAnnouncedAddress(t *testing.T) {
 
 	// An agent that died long ago answers for nothing.
 	n := w.nodes[1]
-	announced, err := ebpf.LoadPinnedMap(filepath.Join(n.cfg.PinPath, "maps-v2", bpf.UplinkMapAnnounced), nil)
+	addr := netip.MustParseAddr(ip)
+	name := bpf.UplinkMapAnnounced
+	if addr.Is6() {
+		name = bpf.Uplink6MapAnnounced6
+	}
+	announced, err := ebpf.LoadPinnedMap(filepath.Join(n.cfg.PinPath, "maps-v2", name), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer announced.Close()
-	key := netip.MustParseAddr(balancerIP).As4()
+	key := addr.AsSlice()
 	var value bpf.UplinkAnnouncement
 	if err := announced.Lookup(key, &value); err != nil {
 		t.Fatal(err)
@@ -81,7 +97,12 @@ func TestAnnouncedAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	stranger := w.lab.Host(netip.MustParsePrefix("192.0.2.101/24"))
-	if _, err := ask(stranger, "tcp4", balancerIP+":80"); err == nil {
+	strangerIP := "192.0.2.101"
+	if addr.Is6() {
+		strangerIP = "2001:db8::101"
+		addAddress(t, stranger, strangerIP+"/64")
+	}
+	if _, err := askFor(stranger, e.tcp, web, shortly); err == nil {
 		t.Error("the announcement of an agent that died is still answered")
 	}
 	if err := n.Do(n.dp.Renew); err != nil {
@@ -90,7 +111,7 @@ func TestAnnouncedAddress(t *testing.T) {
 	if err := announced.Lookup(key, &value); err != nil || value.Until != 1 {
 		t.Errorf("an announcement that has lapsed came back to life: %+v, %v", value, err)
 	}
-	w.announce(1, balancerIP)
+	w.announce(1, ip)
 	if err := announced.Lookup(key, &value); err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +122,7 @@ func TestAnnouncedAddress(t *testing.T) {
 	if err := announced.Lookup(key, &value); err != nil || value.Until <= until {
 		t.Errorf("not renewed: %d, was %d, %v", value.Until, until, err)
 	}
-	w.expect(stranger, "tcp4", balancerIP+":80", there+" saw 192.0.2.101")
+	w.expect(stranger, e.tcp, web, there+" saw "+strangerIP)
 }
 
 // await tries until it works, with a limit.

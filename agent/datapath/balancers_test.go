@@ -38,47 +38,58 @@ func TestAnnouncers(t *testing.T) {
 		}
 		return n
 	}
+	six := func(n *corev1.Node) *corev1.Node {
+		n.Status.Addresses = []*corev1.NodeAddress{{Type: "InternalIP", Address: "192.0.2.1"}, {Type: "InternalIP", Address: "2001:db8::1"}}
+		return n
+	}
 	for name, c := range map[string]struct {
-		nodes []*corev1.Node
-		want  []string
+		nodes     []*corev1.Node
+		four, six []string
 	}{
-		"ready ones":              {[]*corev1.Node{node("c", "True"), node("b", "Unknown"), node("a", "True")}, []string{"a", "c"}},
-		"none is ready":           {[]*corev1.Node{node("b", "Unknown"), node("a", "False")}, []string{"a", "b"}},
-		"one excluded":            {[]*corev1.Node{node("b", "True"), node("a", "True", excludeLabel)}, []string{"b"}},
-		"the ready one excluded":  {[]*corev1.Node{node("b", "False"), node("a", "True", excludeLabel)}, []string{"b"}},
-		"there are none, as said": {nil, []string{}},
+		"ready ones":              {[]*corev1.Node{node("c", "True"), node("b", "Unknown"), node("a", "True")}, []string{"a", "c"}, nil},
+		"some have IPv6":          {[]*corev1.Node{six(node("c", "True")), node("b", "True"), six(node("a", "Unknown"))}, []string{"b", "c"}, []string{"c"}},
+		"none with IPv6 is ready": {[]*corev1.Node{node("b", "True"), six(node("a", "Unknown"))}, []string{"b"}, []string{"a"}},
+		"none is ready":           {[]*corev1.Node{node("b", "Unknown"), node("a", "False")}, []string{"a", "b"}, nil},
+		"one excluded":            {[]*corev1.Node{six(node("b", "True")), six(node("a", "True", excludeLabel))}, []string{"b"}, []string{"b"}},
+		"the ready one excluded":  {[]*corev1.Node{node("b", "False"), node("a", "True", excludeLabel)}, []string{"b"}, nil},
+		"there are none":          {nil, nil, nil},
 	} {
-		if got := Announcers(slices.Values(c.nodes)); !slices.Equal(got, c.want) || got == nil {
-			t.Errorf("%s: %v, want %v", name, got, c.want)
+		got := NewAnnouncers(slices.Values(c.nodes))
+		if !slices.Equal(got.nodes.four, c.four) || !slices.Equal(got.nodes.six, c.six) {
+			t.Errorf("%s: %v, want %v and %v", name, got, c.four, c.six)
+		}
+		if !got.Equal(announcers(c.four, c.six)) || got.Equal(nil) || got.Equal(announcers(c.four, []string{"x"})) || got.Equal(announcers([]string{"x"}, c.six)) {
+			t.Errorf("%s: %v is equal to others, or not to itself", name, got)
 		}
 	}
 }
 
+func announcers(four, six []string) *Announcers { return &Announcers{byFamily{four, six}} }
+
 // Exactly one node answers for each address, and the loss of one moves no address of others.
 func TestElection(t *testing.T) {
 	nodes := []string{"a", "b", "c", "d"}
-	shares := map[string]int{}
-	for i := range 200 {
-		addr := netip.AddrFrom4([4]byte{192, 0, 2, byte(i)})
-		before := elect(addr, nodes, nil)
-		shares[before]++
-		for gone := range nodes {
-			left := slices.Delete(slices.Clone(nodes), gone, gone+1)
-			if now := elect(addr, left, nil); before != nodes[gone] && now != before {
-				t.Errorf("%v went from %s to %s when %s was lost", addr, before, now, nodes[gone])
+	for _, pool := range []string{"192.0.2.0", "2001:db8::100"} {
+		shares := map[string]int{}
+		addr := netip.MustParseAddr(pool)
+		for range 200 {
+			before := elect(addr, nodes)
+			shares[before]++
+			for gone := range nodes {
+				left := slices.Delete(slices.Clone(nodes), gone, gone+1)
+				if now := elect(addr, left); before != nodes[gone] && now != before {
+					t.Errorf("%v went from %s to %s when %s was lost", addr, before, now, nodes[gone])
+				}
+			}
+			addr = addr.Next()
+		}
+		for _, n := range nodes {
+			if shares[n] < 20 {
+				t.Errorf("of 200 addresses from %s on %s answers for %d", pool, n, shares[n])
 			}
 		}
 	}
-	for _, n := range nodes {
-		if shares[n] < 20 {
-			t.Errorf("of 200 addresses %s answers for %d", n, shares[n])
-		}
-	}
-	addr := netip.MustParseAddr("192.0.2.1")
-	if got := elect(addr, nodes, []string{"c"}); got != "c" {
-		t.Errorf("%q answers, want the only one with endpoints", got)
-	}
-	if got := elect(addr, nodes, []string{}) + elect(addr, nodes, []string{"lost"}) + elect(addr, nil, nil); got != "" {
+	if got := elect(netip.MustParseAddr("192.0.2.1"), nil); got != "" {
 		t.Errorf("%q answers where nobody may", got)
 	}
 }
@@ -103,7 +114,7 @@ func TestBalancers(t *testing.T) {
 	}
 	table.OnService(nil, newBalancer("a", "198.51.100.1"))
 	check("before the nodes are known", "unchanged")
-	table.SetAnnouncers([]string{"me"})
+	table.SetAnnouncers(announcers([]string{"me"}, nil))
 	check("the only node", "[198.51.100.1]")
 	check("nothing new", "unchanged")
 	table.OnService(nil, newService("plain", spec("10.96.0.1")))
@@ -124,17 +135,59 @@ func TestBalancers(t *testing.T) {
 	if got := table.Announcer(netip.MustParseAddr("198.51.100.5")); got != "" {
 		t.Errorf("%q answers, and only a node that is not ready has endpoints", got)
 	}
-	table.SetAnnouncers([]string{"me", "other"})
+	table.SetAnnouncers(announcers([]string{"me", "other"}, nil))
 	if got := table.Announcer(netip.MustParseAddr("198.51.100.5")); got != "other" {
 		t.Errorf("%q answers, want the node with endpoints", got)
 	}
-	table.SetAnnouncers([]string{"other"})
+	table.SetAnnouncers(announcers([]string{"other"}, nil))
 	check("this node is not ready", "[] 31000:ns/local=0")
 	svc := newBalancer("local", "198.51.100.5", localOnly)
 	changed := proto.CloneOf(svc)
 	changed.Spec.Type, changed.Spec.HealthCheckNodePort = "ClusterIP", 0
 	table.OnService(svc, changed)
 	check("no load balancer any more", "[]")
+}
+
+// A service of both families has an address of each, which different nodes may answer for.
+func TestBalancersOfBothFamilies(t *testing.T) {
+	table := NewTable("me", netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1"))
+	table.AnnounceClass(DefaultClass)
+	four, six := netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("2001:db8:7::1")
+	both := func(s *corev1.Service) {
+		s.Spec.IpFamilies = []string{"IPv4", "IPv6"}
+		s.Status.LoadBalancer.Ingress = append(s.Status.LoadBalancer.Ingress, &corev1.LoadBalancerIngress{Ip: six.String(), IpMode: ptr("VIP")})
+	}
+	check := func(what, want4, want6 string, endpoints int) {
+		t.Helper()
+		table.Flush()
+		mine, checks, _ := table.Balancers()
+		if got4, got6 := table.Announcer(four), table.Announcer(six); got4 != want4 || got6 != want6 {
+			t.Errorf("%s: %q answers by IPv4, %q by IPv6; want %q, %q", what, got4, got6, want4, want6)
+		}
+		if slices.Contains(mine, four) != (want4 == "me") || slices.Contains(mine, six) != (want6 == "me") {
+			t.Errorf("%s: this node answers for %v", what, mine)
+		}
+		if len(checks) != 1 || checks[0].Endpoints != endpoints {
+			t.Errorf("%s: health is %v, want %d endpoints", what, checks, endpoints)
+		}
+	}
+	table.OnService(nil, newBalancer("svc", four.String(), both, localOnly))
+	table.OnEndpointSlice(nil, newSlice("s4", "svc", 8080, "10.244.0.1 rs me", "10.244.0.2 rs me", "10.244.1.1 rs other"))
+	table.OnEndpointSlice(nil, newSlice6("s6", "svc", 8080, "fd00:10:244::1 rs me", "fd00:10:244::2 rs me"))
+	table.SetAnnouncers(announcers([]string{"other"}, []string{"me", "other"}))
+	check("pods of both families are counted once", "other", "me", 2)
+	table.SetAnnouncers(announcers([]string{"me"}, nil))
+	check("no node has an IPv6 address", "me", "", 2)
+
+	keptLocal := map[string]bool{}
+	for s := range table.All() {
+		if s.Frontend.Outside {
+			keptLocal[s.Frontend.Addr().String()] = len(s.Backends) == 2 && s.Backends[0].Addr().Is6() == s.Frontend.Addr().Is6()
+		}
+	}
+	if !keptLocal[four.String()] || !keptLocal[six.String()] {
+		t.Errorf("each address leads to this node's two endpoints of its family: %v", keptLocal)
+	}
 }
 
 func TestLoadBalancersInTheMaps(t *testing.T) {
@@ -217,7 +270,7 @@ func TestSyncerAnnounces(t *testing.T) {
 		}
 		svc := newBalancer("svc", "198.51.100.1")
 		s.OnService(nil, svc)
-		s.SetAnnouncers([]string{"me"})
+		s.SetAnnouncers(announcers([]string{"me"}, nil))
 		<-time.After(announceFor)
 		expect("[]")
 		if _, renewals := f.announced(); renewals < 4 {
@@ -231,9 +284,9 @@ func TestSyncerAnnounces(t *testing.T) {
 		if _, now := f.announced(); now-before < 2 {
 			t.Errorf("renewed %d times in %v", now-before, 3*announceEvery)
 		}
-		s.SetAnnouncers([]string{"other"})
+		s.SetAnnouncers(announcers([]string{"other"}, nil))
 		expect("[]")
-		s.SetAnnouncers([]string{"me", "other"})
+		s.SetAnnouncers(announcers([]string{"me", "other"}, nil))
 		s.OnService(svc, nil)
 		expect("[]")
 	})

@@ -174,7 +174,7 @@ func (d *Datapath) Close() error {
 	for _, f := range d.families {
 		f.close()
 	}
-	return nil
+	return d.announcer.leave(nil)
 }
 
 // Remove detaches the programs pinned under the path and removes all pins.

@@ -156,9 +156,9 @@ func (s *Syncer) PreferMaglev() { s.table.PreferMaglev() }
 // the class, or of none, when it is the one to do so. It comes before the first event.
 func (s *Syncer) AnnounceClass(class string) { s.table.AnnounceClass(class) }
 
-// SetAnnouncers says which nodes may answer for load balancers' addresses, as Announcers
-// returns them. Until it is called what is answered for stays as it is. The slice is kept.
-func (s *Syncer) SetAnnouncers(nodes []string) {
+// SetAnnouncers says which nodes may answer for load balancers' addresses. Until it is
+// called what is answered for stays as it is.
+func (s *Syncer) SetAnnouncers(nodes *Announcers) {
 	s.mu.Lock()
 	s.table.SetAnnouncers(nodes)
 	s.mu.Unlock()

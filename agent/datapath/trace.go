@@ -341,13 +341,13 @@ func (d *Datapath) keptFor(at Frontend, client netip.Addr, found *programmed) (i
 }
 
 func (d *Datapath) announces(addr netip.Addr) bool {
-	m := d.announced()
-	if m == nil || !addr.Is4() {
+	f := d.familyOf(addr)
+	if f == nil || f.announced() == nil {
 		return false
 	}
 	var v bpf.UplinkAnnouncement
 	now, err := sinceBoot()
-	return err == nil && m.Lookup(words(addr)[0], &v) == nil && v.Until > uint64(now)
+	return err == nil && f.announced().Lookup(addr.AsSlice(), &v) == nil && v.Until > uint64(now)
 }
 
 // place is where an address is, as the node sees it.

@@ -108,7 +108,7 @@ func TestTrace(t *testing.T) {
 		AddressType: "IPv4", Ports: []*discoveryv1.EndpointPort{{Name: new(string), Port: new(int32)}},
 		Endpoints: []*discoveryv1.Endpoint{{Addresses: []string{"10.244.9.9"}, NodeName: &node, Conditions: &discoveryv1.EndpointConditions{Ready: &no}}},
 	})
-	syncer.SetAnnouncers([]string{"node-9"})
+	syncer.SetAnnouncers(datapath.NewAnnouncers(slices.Values([]*corev1.Node{{Metadata: &metav1.ObjectMeta{Name: "node-9"}}})))
 	syncer.Settle()
 	var elsewhere, unready *datapath.Trace
 	err := n.Do(func() (err error) {

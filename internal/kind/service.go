@@ -69,7 +69,6 @@ var (
 		check:       checkService,
 		checkUpdate: checkServiceUpdate,
 		update:      updateService,
-		warn:        warnFamilies,
 	}
 	serviceColumns = []Column{
 		column("TYPE", func(s *corev1.Service) string { return s.GetSpec().GetType() }),

@@ -157,12 +157,3 @@ func (c *checker) familiesUpdate(p *field.Path, s, old *corev1.ServiceSpec) {
 		}
 	}
 }
-
-// warnFamilies tells where a service's IPv6 addresses have no effect yet.
-func warnFamilies(o *corev1.Service) []string {
-	s := o.GetSpec()
-	if slices.Contains(s.GetIpFamilies(), FamilyIPv6) && s.GetType() == ServiceLoadBalancer {
-		return []string{"spec.type: load balancers are given IPv4 addresses only; from outside, IPv6 reaches the service by node ports and external IPs"}
-	}
-	return nil
-}

@@ -34,9 +34,13 @@ func (s Spec) serviceConfig(h Host, service Service) document {
 		config["clusterCIDR"] = s.families(s.ClusterCIDR, ClusterCIDR6)
 		config["serviceCIDR"] = s.families(s.ServiceCIDR, ServiceCIDR6)
 	case "cloud":
-		config["pools"] = []string{s.LoadBalancerPool().String()}
-		config["clusterCIDR"] = s.ClusterCIDR.String()
-		config["serviceCIDR"] = s.ServiceCIDR.String()
+		pools := []string{s.LoadBalancerPool().String()}
+		if s.DualStack {
+			pools = append(pools, s.LoadBalancerPool6().String())
+		}
+		config["pools"] = pools
+		config["clusterCIDR"] = s.families(s.ClusterCIDR, ClusterCIDR6)
+		config["serviceCIDR"] = s.families(s.ServiceCIDR, ServiceCIDR6)
 	}
 	return config
 }

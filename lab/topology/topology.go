@@ -176,6 +176,16 @@ func (s Spec) WireSegments() []machine.Segment {
 // LoadBalancerPool holds the addresses on the wire that services of type LoadBalancer get, above those of all machines.
 func (s Spec) LoadBalancerPool() netip.Prefix { return netip.PrefixFrom(s.addr(0, 224), 27) }
 
+// LoadBalancerPool6 holds the IPv6 addresses that they get in a dual-stack lab; in another it is invalid.
+func (s Spec) LoadBalancerPool6() netip.Prefix {
+	if !s.DualStack {
+		return netip.Prefix{}
+	}
+	base := s.addr6(0, 0).As16()
+	base[14] = 1 // apart from those of machines, which have a number in the last byte only
+	return netip.PrefixFrom(netip.AddrFrom16(base), 120)
+}
+
 func (s Spec) addr(segment, host int) netip.Addr {
 	return netip.AddrFrom4([4]byte{10, byte(89 + segment), byte(s.Index), byte(host)})
 }

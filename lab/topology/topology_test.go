@@ -126,13 +126,15 @@ func TestDualStack(t *testing.T) {
 		"pods of nodes":          {s.serviceConfig(s.Hosts()[0], Service{Name: "nodes"})["clusterCIDR"], pods},
 		"services of nodes":      {s.serviceConfig(s.Hosts()[0], Service{Name: "nodes"})["serviceCIDR"], services},
 		"services of apiservers": {s.serviceConfig(s.Hosts()[0], Service{Name: "apiserver"})["serviceCIDR"], services},
+		"services of cloud":      {s.serviceConfig(s.Hosts()[0], Service{Name: "cloud"})["serviceCIDR"], services},
+		"load balancers":         {fmt.Sprint(s.serviceConfig(s.Hosts()[0], Service{Name: "cloud"})["pools"]), "[10.89.3.224/27 fd89:3::100/120]"},
 		"DNS":                    {s.agentConfig(node)["clusterDNS"], "10.96.0.10"},
 	} {
 		if test.got != test.want {
 			t.Errorf("%s: %v, want %v", what, test.got, test.want)
 		}
 	}
-	if plain := example("/x"); plain.Hosts()[4].Addr6.IsValid() || plain.agentConfig(plain.Hosts()[4])["address"] != "10.89.3.102" {
+	if plain := example("/x"); plain.Hosts()[4].Addr6.IsValid() || plain.LoadBalancerPool6().IsValid() || plain.agentConfig(plain.Hosts()[4])["address"] != "10.89.3.102" {
 		t.Error("a lab of one family has IPv6 addresses")
 	}
 }
