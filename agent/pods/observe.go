@@ -41,11 +41,7 @@ func (w *worker) observe(ctx context.Context, pod *corev1.Pod, list []runtime.St
 				return err
 			}
 		case runtime.Exited:
-			e := w.exitOf(c, s)
-			if err := w.ended(c, e); err != nil {
-				return err
-			}
-			if err := w.cfg.Runtime.Remove(ctx, s.ID); err != nil {
+			if err := w.bury(ctx, c, s); err != nil {
 				return err
 			}
 		case runtime.Created:
@@ -64,6 +60,31 @@ func (w *worker) observe(ctx context.Context, pod *corev1.Pod, list []runtime.St
 				return err
 			}
 		}
+		if !c.running {
+			// Not before the container was removed: until then lines of its log may still be on their way.
+			c.part()
+		}
+	}
+	return nil
+}
+
+// bury records how an attempt ended and removes it.
+func (w *worker) bury(ctx context.Context, c *container, s runtime.Status) error {
+	e := w.exitOf(c, s)
+	silent := e.Message == ""
+	if silent {
+		e.Message = w.lastWords(c, e.Code)
+	}
+	if err := w.ended(c, e); err != nil {
+		return err
+	}
+	if err := w.cfg.Runtime.Remove(ctx, s.ID); err != nil {
+		return err
+	}
+	// The removal waits for who writes the log: only now are all lines in it.
+	if words := w.lastWords(c, e.Code); silent && words != e.Message {
+		e.Message = words
+		return w.dir.saveRecord(c.spec.GetName(), c.rec)
 	}
 	return nil
 }
