@@ -217,7 +217,7 @@ func (w *worker) start(ctx context.Context, pod *corev1.Pod, c *container) (time
 	}
 	c.rec.Image, c.rec.ImageID, c.rec.Asked, c.rec.StartedAt = c.image.Name, c.image.Digest, c.spec.GetImage(), time.Now()
 	if a, ok := w.resize.allotted[c.spec.GetName()]; ok {
-		c.rec.Applied = &a
+		c.rec.Applied, c.rec.Shared = &a, w.shared(c.spec.GetName())
 	}
 	if err := w.dir.saveRecord(c.spec.GetName(), c.rec); err != nil {
 		return 0, err
@@ -390,22 +390,16 @@ func (w *worker) exitOf(c *container, s runtime.Status) *exit {
 	if err == nil {
 		e.Message = string(bytes.ToValidUTF8(b, []byte("?")))
 	}
+	if e.Message == "" && e.Code != 0 && c.spec.GetTerminationMessagePolicy() == "FallbackToLogsOnError" {
+		var tail bytes.Buffer
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if err := logs.Read(ctx, w.dir.log(c.spec.GetName(), c.rec.Attempt), logs.Options{Tail: 80}, nil, &tail); err == nil {
+			b := tail.Bytes()
+			e.Message = string(bytes.ToValidUTF8(b[max(0, len(b)-maxMessage/2):], []byte("?")))
+		}
+	}
 	return e
-}
-
-// lastWords is the end of an attempt's log, for a pod that asks to be told that of a container that failed.
-func (w *worker) lastWords(c *container, code int32) string {
-	if code == 0 || c.spec.GetTerminationMessagePolicy() != "FallbackToLogsOnError" {
-		return ""
-	}
-	var tail bytes.Buffer
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	if err := logs.Read(ctx, w.dir.log(c.spec.GetName(), c.rec.Attempt), logs.Options{Tail: 80}, nil, &tail); err != nil {
-		return ""
-	}
-	b := tail.Bytes()
-	return string(bytes.ToValidUTF8(b[max(0, len(b)-maxMessage/2):], []byte("?")))
 }
 
 func readHead(path string) ([]byte, error) {
@@ -419,7 +413,7 @@ func readHead(path string) ([]byte, error) {
 	return b[:n], err
 }
 
-// ended records how the current attempt ended. Who follows its log is told later, by part.
+// ended records how the current attempt ended.
 func (w *worker) ended(c *container, e *exit) error {
 	rec := c.rec
 	rec.Exit = e
@@ -431,30 +425,17 @@ func (w *worker) ended(c *container, e *exit) error {
 	if c.exitCode != nil {
 		c.exitCode.Store(e.Code)
 	}
-	c.detach()
+	c.stopAttending()
 	w.log.Info("Container ended", zap.String("container", c.spec.GetName()), zap.Int("attempt", rec.Attempt), zap.Int32("code", e.Code), zap.String("reason", e.Reason))
 	return nil
 }
 
-// detach ends what goes on about the running attempt.
-func (c *container) detach() {
+func (c *container) stopAttending() {
 	if c.attending != nil {
 		c.attending()
-	}
-	c.attending, c.health, c.stopping, c.resized = nil, nil, nil, false
-}
-
-// part tells those who follow the attempt's log that there is no more to come.
-func (c *container) part() {
-	if c.endedCh != nil {
 		close(c.endedCh)
 	}
-	c.endedCh = nil
-}
-
-func (c *container) stopAttending() {
-	c.detach()
-	c.part()
+	c.attending, c.health, c.stopping, c.resized = nil, nil, nil, false
 }
 
 func (w *worker) stopAttending() {

@@ -43,8 +43,10 @@ type record struct {
 	Last *exit
 	// Crashes counts the restarts since the container last ran for long.
 	Crashes int
-	// Applied is what the current attempt is bounded to.
+	// Applied is what the current attempt is bounded to, and Shared what it is by the pod's limits where it has none of its own;
+	// both are nil where the agent that started it did not write that down.
 	Applied *allotment
+	Shared  map[string]string
 }
 
 // begun tells whether the container was ever started, or tried to.

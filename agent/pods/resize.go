@@ -17,6 +17,7 @@ import (
 
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/internal/failpoint"
+	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -30,10 +31,13 @@ const (
 	reasonDeferred   = "Deferred"
 )
 
+// wholePod is the name by which what the pod as a whole has been granted is kept. No container has it.
+const wholePod = ""
+
 // resizeRetry is how soon a change that found no room, or that the kernel refused, is tried again.
 const resizeRetry = 5 * time.Second
 
-// allotment is a container's resources as they are kept on disk.
+// allotment is the resources of a container, or of a pod as a whole, as they are kept on disk.
 type allotment struct {
 	Requests, Limits map[string]string
 }
@@ -63,8 +67,15 @@ func (a allotment) requirements() *corev1.ResourceRequirements {
 	return &corev1.ResourceRequirements{Requests: amounts(a.Requests), Limits: amounts(a.Limits)}
 }
 
+func (a allotment) empty() bool { return len(a.Requests)+len(a.Limits) == 0 }
+
 func (a allotment) equal(b allotment) bool {
 	return maps.Equal(a.Requests, b.Requests) && maps.Equal(a.Limits, b.Limits)
+}
+
+// limitChanges returns which of cpu and memory have different limits.
+func limitChanges(a, b map[string]string) []string {
+	return slices.DeleteFunc([]string{"cpu", "memory"}, func(name string) bool { return a[name] == b[name] })
 }
 
 // changes returns which of cpu and memory differ.
@@ -80,14 +91,16 @@ func (a allotment) changes(b allotment) []string {
 
 // resize is how far the change of a pod's resources is.
 type resize struct {
-	// allotted is what the node has granted to each container. It is what its containers are bounded to, whatever the spec
-	// says, and survives the agent.
+	// allotted is what the node has granted to each container, and to the pod as a whole under wholePod. It is what they are
+	// bounded to, whatever the spec says, and survives the agent.
 	allotted map[string]allotment
 	// pending is why the node does not grant what the spec asks for now; its reason is empty when it does.
 	pending cause
 	// failed is why what was granted is not in effect, and underway tells that it is not yet, or not everywhere.
 	underway bool
 	failed   string
+	// granted tells that something was granted of which it has not been told yet that it is in effect.
+	granted bool
 	// bounds is what the pod's cgroup is bounded to.
 	bounds runtime.Resources
 }
@@ -108,9 +121,9 @@ func (w *worker) loadAllotted(pod *corev1.Pod) error {
 		}
 	}
 	missing := false
-	for _, c := range containersOf(pod) {
-		if _, ok := w.resize.allotted[c.GetName()]; !ok {
-			w.resize.allotted[c.GetName()] = allotmentOf(c.GetResources())
+	for name, asked := range allotments(pod) {
+		if _, ok := w.resize.allotted[name]; !ok {
+			w.resize.allotted[name] = asked
 			missing = true
 		}
 	}
@@ -118,6 +131,26 @@ func (w *worker) loadAllotted(pod *corev1.Pod) error {
 		return nil
 	}
 	return w.saveAllotted()
+}
+
+// allotments is what a pod asks for, by container, and as a whole.
+func allotments(pod *corev1.Pod) map[string]allotment {
+	out := map[string]allotment{wholePod: allotmentOf(pod.GetSpec().GetResources())}
+	for _, c := range containersOf(pod) {
+		out[c.GetName()] = allotmentOf(c.GetResources())
+	}
+	return out
+}
+
+// shared is what bounds a container by the pod's limits, where it has none of its own.
+func (w *worker) shared(name string) map[string]string {
+	out := map[string]string{}
+	for resource, limit := range w.resize.allotted[wholePod].Limits {
+		if _, own := w.resize.allotted[name].Limits[resource]; !own {
+			out[resource] = limit
+		}
+	}
+	return out
 }
 
 func (w *worker) saveAllotted() error {
@@ -140,6 +173,11 @@ func (w *worker) allotted(pod *corev1.Pod) *corev1.Pod {
 			c.Resources = a.requirements()
 		}
 	}
+	if whole := w.resize.allotted[wholePod]; whole.empty() {
+		spec.Resources = nil
+	} else {
+		spec.Resources = whole.requirements()
+	}
 	return &corev1.Pod{Metadata: pod.GetMetadata(), Spec: spec, Status: pod.GetStatus()}
 }
 
@@ -150,9 +188,7 @@ func (w *worker) grant(pod *corev1.Pod) (time.Duration, error) {
 	}
 	w.resize.pending = cause{}
 	next := maps.Clone(w.resize.allotted)
-	for _, c := range containersOf(pod) {
-		next[c.GetName()] = allotmentOf(c.GetResources())
-	}
+	maps.Copy(next, allotments(pod))
 	if maps.EqualFunc(next, w.resize.allotted, allotment.equal) {
 		w.claim(pod)
 		return 0, nil
@@ -171,6 +207,7 @@ func (w *worker) grant(pod *corev1.Pod) (time.Duration, error) {
 		return 0, err
 	}
 	w.claim(pod)
+	w.resize.granted = true
 	w.cfg.Recorder.Event(pod, "Normal", "ResizeStarted", "The node has granted the pod the resources that it asks for now")
 	return 0, nil
 }
@@ -186,7 +223,7 @@ func (w *worker) claim(pod *corev1.Pod) {
 func (w *worker) apply(ctx context.Context, pod *corev1.Pod) (time.Duration, error) {
 	granted := w.allotted(pod)
 	bounds := podResources(granted)
-	before := w.resize.underway
+	before, failure := w.resize.underway, w.resize.failed
 	w.resize.underway, w.resize.failed = false, ""
 	var todo []*container
 	for _, c := range w.containers {
@@ -198,7 +235,7 @@ func (w *worker) apply(ctx context.Context, pod *corev1.Pod) (time.Duration, err
 			a := w.resize.allotted[c.spec.GetName()]
 			c.rec.Applied = &a
 		}
-		if !c.rec.Applied.equal(w.resize.allotted[c.spec.GetName()]) {
+		if !c.rec.Applied.equal(w.resize.allotted[c.spec.GetName()]) || !maps.Equal(c.rec.Shared, w.shared(c.spec.GetName())) {
 			todo = append(todo, c)
 		}
 	}
@@ -210,8 +247,12 @@ func (w *worker) apply(ctx context.Context, pod *corev1.Pod) (time.Duration, err
 	}
 	for _, c := range todo {
 		w.resize.underway = true
-		want := w.resize.allotted[c.spec.GetName()]
-		if restartsFor(c.spec, c.rec.Applied.changes(want)) {
+		want, shared := w.resize.allotted[c.spec.GetName()], w.shared(c.spec.GetName())
+		changed := c.rec.Applied.changes(want)
+		if c.rec.Shared != nil {
+			changed = append(changed, limitChanges(c.rec.Shared, shared)...)
+		}
+		if restartsFor(c.spec, changed) {
 			c.resized = true
 			continue
 		}
@@ -219,34 +260,75 @@ func (w *worker) apply(ctx context.Context, pod *corev1.Pod) (time.Duration, err
 			w.resize.failed = err.Error()
 			continue
 		}
-		c.rec.Applied = &want
+		c.rec.Applied, c.rec.Shared = &want, shared
 		if err := w.dir.saveRecord(c.spec.GetName(), c.rec); err != nil {
 			return 0, err
 		}
 		failpoint.Hit("resize-recorded")
 	}
+	if w.resize.failed == "" {
+		w.resize.underway = slices.ContainsFunc(todo, func(c *container) bool { return c.resized })
+		if w.resize.underway {
+			return 0, nil
+		}
+		if w.resize.bounds != bounds {
+			if err := w.cfg.Runtime.SetUpPod(w.uid, bounds, w.cfg.PodProcesses); err != nil {
+				w.resize.underway, w.resize.failed = true, err.Error()
+			} else {
+				w.resize.bounds = bounds
+			}
+		}
+	}
 	if w.resize.failed != "" {
-		if !before {
+		if failure == "" {
 			w.cfg.Recorder.Event(pod, "Warning", "ResizeError", w.resize.failed)
 		}
 		return resizeRetry, nil
 	}
-	w.resize.underway = slices.ContainsFunc(todo, func(c *container) bool { return c.resized })
-	if w.resize.underway {
-		return 0, nil
-	}
-	if w.resize.bounds != bounds {
-		if err := w.cfg.Runtime.SetUpPod(w.uid, bounds, w.cfg.PodProcesses); err != nil {
-			// The kernel does not take a bound below what is in use.
-			w.resize.underway, w.resize.failed = true, err.Error()
-			return resizeRetry, nil
-		}
-		w.resize.bounds = bounds
-	}
-	if len(todo) > 0 || before {
-		w.cfg.Recorder.Event(pod, "Normal", "ResizeCompleted", "The pod's containers have the resources that it asks for")
+	if len(todo) > 0 || before || w.resize.granted {
+		w.cfg.Recorder.Event(pod, "Normal", "ResizeCompleted", "The pod has the resources that it asks for")
+		w.resize.granted = false
 	}
 	return 0, nil
+}
+
+// bound gives the pod its cgroup. One that is there already may have larger bounds, and an agent that died on the way from
+// these to what was granted since: they stay until what runs in the pod keeps within the new ones.
+func (w *worker) bound(pod *corev1.Pod) error {
+	bounds := podResources(w.allotted(pod))
+	has, err := w.cfg.Runtime.PodLimits(w.uid)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err == nil {
+		bounds = wider(has, bounds)
+	}
+	if err := w.cfg.Runtime.SetUpPod(w.uid, bounds, w.cfg.PodProcesses); err != nil {
+		return err
+	}
+	w.resize.bounds = bounds
+	return nil
+}
+
+// inForce is what the node has set aside for the pod, and what is in force for the pod as a whole, nil if it says nothing
+// of that.
+func (w *worker) inForce(pod *corev1.Pod) (map[string]*metav1.Quantity, *corev1.ResourceRequirements) {
+	granted := w.allotted(pod)
+	bounds := podResources(granted)
+	whole := granted.GetSpec().GetResources()
+	if w.resize.bounds != bounds || w.resize.underway {
+		whole = pod.GetStatus().GetResources()
+	}
+	granted.Spec.Overhead = nil
+	requests, err := kind.PodRequests(granted.GetSpec())
+	if err != nil || len(requests) == 0 {
+		return nil, whole
+	}
+	allocated := map[string]*metav1.Quantity{}
+	for name, q := range requests {
+		allocated[name] = &metav1.Quantity{String_: q.String()}
+	}
+	return allocated, whole
 }
 
 // wider is a bound that neither of two is beyond.

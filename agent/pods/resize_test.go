@@ -151,6 +151,85 @@ func TestPodLevelResources(t *testing.T) {
 	n.untilGone(uid)
 }
 
+// whole bounds a pod as a whole.
+func whole(cpu, memory string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Spec.Resources = &corev1.ResourceRequirements{Limits: amounts(cpu, memory), Requests: amounts(cpu, memory)}
+	}
+}
+
+// TestResizePodLevel changes the resources of a pod as a whole, and with them those of its containers that have none of
+// their own.
+func TestResizePodLevel(t *testing.T) {
+	n := start(t)
+	uid := n.create(pod("whole", "dd if=/dev/zero of=/dev/shm/held bs=1M count=24 2>/dev/null; touch /dev/shm/filled; sleep 3600", whole("500m", "64Mi"), func(p *corev1.Pod) {
+		small, anew := container("small", "sleep 3600"), container("anew", `trap "exit 0" TERM; sleep 3600 & wait`)
+		small.Resources = &corev1.ResourceRequirements{Limits: amounts("100m", "16Mi"), Requests: amounts("100m", "16Mi")}
+		anew.ResizePolicy = []*corev1.ContainerResizePolicy{{ResourceName: "memory", RestartPolicy: "RestartContainer"}}
+		p.Spec.Containers = append(p.Spec.Containers, small, anew)
+	}))
+	n.until(uid, "it runs", kind.IsPodReady)
+	shm := filepath.Join(n.daemon.Dir, "pods", uid, "ns/shm")
+	containerdtest.Eventually(t, 20*time.Second, "it holds memory", func() bool { _, err := os.Stat(filepath.Join(shm, "filled")); return err == nil })
+	bounds := func(attempt int) string {
+		var out []string
+		for _, c := range []string{"", "/" + runtime.ID(uid, "main", 0), "/" + runtime.ID(uid, "small", 0), "/" + runtime.ID(uid, "anew", attempt)} {
+			out = append(out, n.bounds("pod"+uid+c))
+		}
+		return strings.Join(out, ", ")
+	}
+	if got := bounds(0); got != "67108864 50000, 67108864 50000, 16777216 10000, 67108864 50000" {
+		t.Fatalf("bounds are %s", got)
+	}
+	// is tells whether the change is in force, with the container anew restarted so many times.
+	is := func(cpu, memory string, restarts int32) func(*corev1.Pod) bool {
+		return func(p *corev1.Pod) bool {
+			s := p.GetStatus()
+			return s.GetResources().GetLimits()["memory"].GetString_() == memory && s.GetResources().GetRequests()["cpu"].GetString_() == cpu &&
+				s.GetAllocatedResources()["memory"].GetString_() == memory && kind.PodCondition(p, "PodResizeInProgress") == nil && kind.PodCondition(p, "PodResizePending") == nil &&
+				s.GetContainerStatuses()[0].GetRestartCount()+s.GetContainerStatuses()[1].GetRestartCount() == 0 && s.GetContainerStatuses()[2].GetRestartCount() == restarts && kind.IsPodReady(p)
+		}
+	}
+	n.change(uid, whole("800m", "64Mi"))
+	n.until(uid, "it has more CPU", is("800m", "64Mi", 0))
+	if got := bounds(0); got != "67108864 80000, 67108864 80000, 16777216 10000, 67108864 80000" {
+		t.Errorf("bounds are %s", got)
+	}
+	n.change(uid, whole("800m", "128Mi"))
+	n.until(uid, "it has more memory", is("800m", "128Mi", 1))
+	if got := bounds(1); got != "134217728 80000, 134217728 80000, 16777216 10000, 134217728 80000" {
+		t.Errorf("bounds are %s", got)
+	}
+
+	// Less than it holds is not to be had, whatever the agent does.
+	n.change(uid, whole("300m", "16Mi"))
+	stuck := func(p *corev1.Pod) bool {
+		c := kind.PodCondition(p, "PodResizeInProgress")
+		return c.GetReason() == "Error" && strings.Contains(c.GetMessage(), "more is in use")
+	}
+	p := n.until(uid, "it can't shrink", stuck)
+	if s := p.Status; s.GetResources().GetLimits()["memory"].GetString_() != "128Mi" || s.GetAllocatedResources()["memory"].GetString_() != "16Mi" {
+		t.Errorf("status is %v", s)
+	}
+	n.stop()
+	n.agent()
+	n.change(uid, func(p *corev1.Pod) { p.Metadata.Annotations = map[string]string{"seen": "yes"} })
+	n.until(uid, "it still can't shrink", func(p *corev1.Pod) bool { return stuck(p) && p.Status.ObservedGeneration == p.Metadata.Generation })
+	if got := n.bounds("pod" + uid); got != "134217728 80000" {
+		t.Errorf("the pod has shrunk before what is in it: %s", got)
+	}
+	if err := os.Remove(filepath.Join(shm, "held")); err != nil {
+		t.Fatal(err)
+	}
+	n.change(uid, func(p *corev1.Pod) { p.Metadata.Annotations = nil })
+	n.until(uid, "it has shrunk", is("300m", "16Mi", 2))
+	containerdtest.Eventually(t, 10*time.Second, "the pod's own bounds have shrunk", func() bool {
+		return bounds(2) == "16777216 30000, 16777216 30000, 16777216 10000, 16777216 30000"
+	})
+	n.delete(uid)
+	n.untilGone(uid)
+}
+
 // TestResizeByRestart changes a resource for which the container wants to be restarted.
 func TestResizeByRestart(t *testing.T) {
 	n := start(t)

@@ -43,14 +43,14 @@ func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *contai
 		return runtime.ContainerConfig{}, err
 	}
 	c.entered = entered
-	m := pod.GetMetadata()
+	m, granted := pod.GetMetadata(), w.allotted(pod)
 	return runtime.ContainerConfig{
 		PodUID: w.uid, PodNamespace: m.GetNamespace(), PodName: m.GetName(), Name: spec.GetName(), Attempt: c.rec.Attempt,
 		Image: c.image.Name, Command: expandAll(spec.GetCommand(), values), Args: expandAll(spec.GetArgs(), values),
 		Env: append([]string{"HOSTNAME=" + hostname(pod, w.cfg.ClusterDomain)}, env...), WorkingDir: spec.GetWorkingDir(), Mounts: mounts,
 		Sandbox: w.sandbox, HostPID: pod.GetSpec().GetHostPid(), PIDNamespace: pid, TTY: spec.GetTty(),
 		Stdin: spec.GetStdin(), StdinOnce: spec.GetStdinOnce(), StreamDir: w.dir.streams(spec.GetName()),
-		Resources: resources(pod, find(w.allotted(pod), spec.GetName()), w.cfg.MemoryBytes), Security: security(pod, spec, w.cfg.SeccompDir),
+		Resources: resources(granted, find(granted, spec.GetName()), w.cfg.MemoryBytes), Security: security(pod, spec, w.cfg.SeccompDir),
 		LogPath: w.dir.log(spec.GetName(), c.rec.Attempt),
 	}, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
 // Phases and reasons, as Kubernetes names them.
@@ -78,7 +79,11 @@ type seen struct {
 	failed cause
 	// resize are the conditions that tell of a change of resources.
 	resize []*corev1.PodCondition
-	now    time.Time
+	// allocated is what the node has set aside for the pod, and resources what is in force for the pod as a whole, nil if it
+	// says nothing of that.
+	allocated map[string]*metav1.Quantity
+	resources *corev1.ResourceRequirements
+	now       time.Time
 }
 
 // podStatus computes a pod's status. It takes from the status before only what the agent does not decide (conditions of
@@ -90,6 +95,8 @@ func podStatus(pod *corev1.Pod, s seen) *corev1.PodStatus {
 		StartTime:          old.GetStartTime(),
 		QosClass:           kind.PodQOS(pod.GetSpec()),
 		ObservedGeneration: pod.GetMetadata().GetGeneration(),
+		AllocatedResources: s.allocated,
+		Resources:          s.resources,
 	}
 	if st.StartTime == nil {
 		st.StartTime = timestamppb.New(s.now.Truncate(time.Second))

@@ -425,11 +425,9 @@ func (w *worker) ensureSandbox(ctx context.Context, pod *corev1.Pod) error {
 		return nil
 	}
 	spec := pod.GetSpec()
-	bounds := podResources(w.allotted(pod))
-	if err := w.cfg.Runtime.SetUpPod(w.uid, bounds, w.cfg.PodProcesses); err != nil {
+	if err := w.bound(pod); err != nil {
 		return err
 	}
-	w.resize.bounds = bounds
 	s, _, err := sandbox.Create(sandbox.Config{
 		Dir: w.dir.sandbox(), Hostname: hostname(pod, w.cfg.ClusterDomain), HostNetwork: spec.GetHostNetwork(), HostIPC: spec.GetHostIpc(),
 	})
@@ -488,6 +486,7 @@ func (w *worker) views(pod *corev1.Pod) (init, main, ephemeral []view) {
 func (w *worker) publish(pod *corev1.Pod, failed cause, final bool) {
 	s := seen{network: w.connected, ip: w.ip, hostIP: w.cfg.HostIP, failed: failed, now: time.Now()}
 	s.resize = w.resize.conditions(pod, s.now)
+	s.allocated, s.resources = w.inForce(pod)
 	s.init, s.main, s.ephemeral = w.views(pod)
 	if !s.ip.IsValid() {
 		s.ip, _ = netip.ParseAddr(pod.GetStatus().GetPodIp())

@@ -12,13 +12,86 @@ import (
 	"github.com/xebec-project/xebec/internal/failpoint"
 )
 
+// ErrInUse is returned for a limit below what is in use already. With cgroup v1 the kernel would refuse it; with v2 it
+// would kill.
+var ErrInUse = errors.New("more is in use")
+
+// fits tells whether what a cgroup uses of memory is within a limit, 0 for none.
+func fits(cgroup string, limit int64) error {
+	if limit <= 0 {
+		return nil
+	}
+	used, err := CgroupUsage(cgroup)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil && used.Memory > limit {
+		err = fmt.Errorf("limiting memory to %d bytes: %w: %d bytes", limit, ErrInUse, used.Memory)
+	}
+	return err
+}
+
 // SetUpPod makes a pod's cgroup, which holds those of its containers, and bounds what they use together. It is
-// idempotent, and changes the bounds of a pod that runs.
+// idempotent, and changes the bounds of a pod that runs; the error wraps ErrInUse for a memory limit below what is in use.
 func (r *Runtime) SetUpPod(uid string, bounds Resources, processes int64) error {
-	if err := r.setUpCgroup(r.podCgroup(uid), bounds, processes); err != nil {
+	err := fits(r.podCgroup(uid), bounds.MemoryLimit)
+	if err == nil {
+		err = r.setUpCgroup(r.podCgroup(uid), bounds, processes)
+	}
+	if err != nil {
 		return fmt.Errorf("bounding the cgroup of pod %s: %w", uid, err)
 	}
 	return nil
+}
+
+// PodLimits returns what a pod's cgroup limits CPU and memory to, 0 for no limit. The error wraps fs.ErrNotExist when the pod
+// has none.
+func (r *Runtime) PodLimits(uid string) (Resources, error) {
+	cgroup := r.podCgroup(uid)
+	limits, err := limitsV2(filepath.Join(cgroupRoot, cgroup))
+	if errors.Is(err, fs.ErrNotExist) {
+		limits, err = limitsV1(cgroup)
+	}
+	if err != nil {
+		return Resources{}, fmt.Errorf("reading the limits of pod %s: %w", uid, err)
+	}
+	return limits, nil
+}
+
+func limitsV2(dir string) (Resources, error) {
+	cpu, err := os.ReadFile(filepath.Join(dir, "cpu.max"))
+	if err != nil {
+		return Resources{}, err
+	}
+	memory, err := os.ReadFile(filepath.Join(dir, "memory.max"))
+	if err != nil {
+		return Resources{}, err
+	}
+	// "max" is no number, and no limit.
+	var out Resources
+	var quota, period int64
+	if n, _ := fmt.Sscan(string(cpu), &quota, &period); n == 2 && period > 0 {
+		out.MilliCPULimit = quota * 1000 / period
+	}
+	_, _ = fmt.Sscan(string(memory), &out.MemoryLimit)
+	return out, nil
+}
+
+func limitsV1(cgroup string) (Resources, error) {
+	quota, err := number(filepath.Join(cgroupRoot, "cpu", cgroup, "cpu.cfs_quota_us"))
+	if err != nil {
+		return Resources{}, err
+	}
+	memory, err := number(filepath.Join(cgroupRoot, "memory", cgroup, "memory.limit_in_bytes"))
+	if err != nil {
+		return Resources{}, err
+	}
+	out := Resources{MilliCPULimit: max(quota, 0) * 1000 / cfsPeriod}
+	// Where there is no limit the kernel shows the most pages that it can count.
+	if memory < 1<<62 {
+		out.MemoryLimit = memory
+	}
+	return out, nil
 }
 
 // BoundPods bounds what all pods use together. It is idempotent, and may be called while pods run.

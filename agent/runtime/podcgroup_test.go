@@ -18,9 +18,16 @@ import (
 func testPodBounds(n *node) {
 	n.uid = uuid.NewString()
 	bounds := runtime.Resources{MilliCPURequest: 500, MilliCPULimit: 1500, MemoryLimit: 32 << 20}
-	for range 2 {
-		if err := n.rt.SetUpPod(n.uid, bounds, 20); err != nil {
+	if _, err := n.rt.PodLimits(n.uid); !errors.Is(err, fs.ErrNotExist) {
+		n.Errorf("a pod that is not set up: %v", err)
+	}
+	for _, set := range []runtime.Resources{{MilliCPURequest: 500}, bounds, bounds} {
+		if err := n.rt.SetUpPod(n.uid, set, 20); err != nil {
 			n.Fatal(err)
+		}
+		set.MilliCPURequest = 0
+		if got, err := n.rt.PodLimits(n.uid); err != nil || got != set {
+			n.Errorf("limits are %+v, want %+v: %v", got, set, err)
 		}
 	}
 	pod := filepath.Join(n.daemon.CgroupParent, "pod"+n.uid)
@@ -63,6 +70,12 @@ func testPodBounds(n *node) {
 	all, err := n.rt.PodUsage(n.uid)
 	if err != nil || all.CPU < container.CPU || all.Memory < container.Memory/2 {
 		n.Errorf("the pod uses %+v, its container %+v: %v", all, container, err)
+	}
+	if err := n.rt.SetUpPod(n.uid, runtime.Resources{MemoryLimit: 4 << 10}, 20); !errors.Is(err, runtime.ErrInUse) {
+		n.Errorf("a limit below what is in use: %v", err)
+	}
+	if err := n.rt.Update(n.Context(), busy.ID, runtime.Resources{MemoryLimit: 4 << 10}); !errors.Is(err, runtime.ErrInUse) {
+		n.Errorf("a container's limit below what is in use: %v", err)
 	}
 	for _, id := range []string{s.ID, busy.ID} {
 		if err := n.rt.Remove(n.Context(), id); err != nil {

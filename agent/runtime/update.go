@@ -8,7 +8,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Update changes the bounds of a running container. Limits that are 0 stay as they are. The kernel may refuse a memory
+// Update changes the bounds of a running container. Limits that are 0 stay as they are. The error wraps ErrInUse for a memory
 // limit below what is in use.
 func (r *Runtime) Update(ctx context.Context, id string, bounds Resources) error {
 	ctx, cancel := context.WithTimeout(r.ctx(ctx), callTimeout)
@@ -25,6 +25,13 @@ func (r *Runtime) Update(ctx context.Context, id string, bounds Resources) error
 	}
 	c, err := r.client.LoadContainer(ctx, id)
 	if err != nil {
+		return fmt.Errorf("changing the bounds of container %s: %w", id, err)
+	}
+	labels, err := c.Labels(ctx)
+	if err != nil {
+		return fmt.Errorf("changing the bounds of container %s: %w", id, err)
+	}
+	if err := fits(labels[labelCgroup], bounds.MemoryLimit); err != nil {
 		return fmt.Errorf("changing the bounds of container %s: %w", id, err)
 	}
 	task, err := c.Task(ctx, nil)

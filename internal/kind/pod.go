@@ -296,7 +296,7 @@ func checkPod(p *corev1.Pod, c *checker) {
 
 // podIsImmutable lists what an update may change; the rest of a pod's spec is as it was made.
 const podIsImmutable = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`," +
-	"`spec.containers[*].resources` (cpu and memory),`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.ephemeralContainers` (only additions)," +
+	"`spec.containers[*].resources` and `spec.resources` (cpu and memory),`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.ephemeralContainers` (only additions)," +
 	"`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
 
 func checkPodUpdate(new, old *corev1.Pod, c *checker) {
@@ -340,6 +340,7 @@ func checkPodUpdate(new, old *corev1.Pod, c *checker) {
 		same.InitContainers[i].Image = was.GetInitContainers()[i].GetImage()
 		same.InitContainers[i].Resources = was.GetInitContainers()[i].GetResources()
 	}
+	same.Resources = was.GetResources()
 	same.ActiveDeadlineSeconds = was.ActiveDeadlineSeconds
 	same.Tolerations = was.GetTolerations()
 	same.SchedulingGates = was.GetSchedulingGates()

@@ -436,6 +436,37 @@ func TestPodResize(t *testing.T) {
 		{"another resource", requests("ephemeral-storage", "2Gi"), []string{"spec.containers[0].resources.requests[ephemeral-storage]: Forbidden: only cpu and memory"}},
 		{"no limit any more", first(func(c *corev1.Container) { c.Resources.Limits = nil }), []string{"spec.containers[0].resources.limits[memory]: Forbidden: resource limits cannot be removed"}},
 	})
+	whole := func() *corev1.Pod {
+		p := base()
+		p.Spec.Resources = &corev1.ResourceRequirements{Requests: list("cpu", "3", "memory", "2Gi", "hugepages-2Mi", "4Mi"), Limits: list("memory", "4Gi", "hugepages-2Mi", "4Mi")}
+		return p
+	}
+	of := func(f func(*corev1.ResourceRequirements)) func(*corev1.Pod) {
+		return func(p *corev1.Pod) { f(p.Spec.Resources) }
+	}
+	testUpdate(t, whole, []updateCase[*corev1.Pod]{
+		{"the pod as a whole", of(func(r *corev1.ResourceRequirements) {
+			r.Requests["cpu"], r.Limits["memory"] = &metav1.Quantity{String_: "4"}, &metav1.Quantity{String_: "2Gi"}
+		}), nil},
+		{"a limit of the pod where there was none", of(func(r *corev1.ResourceRequirements) { r.Limits["cpu"] = &metav1.Quantity{String_: "4"} }), nil},
+		{"pages of the pod", of(func(r *corev1.ResourceRequirements) {
+			r.Limits["hugepages-2Mi"], r.Requests["hugepages-2Mi"] = &metav1.Quantity{String_: "2Mi"}, &metav1.Quantity{String_: "2Mi"}
+		}), []string{
+			"spec.resources.requests[hugepages-2Mi]: Forbidden: only cpu and memory", "spec.resources.limits[hugepages-2Mi]: Forbidden: only cpu and memory"}},
+		{"no limit of the pod any more", of(func(r *corev1.ResourceRequirements) { delete(r.Limits, "memory") }), []string{"spec.resources.limits[memory]: Forbidden: resource limits cannot be removed"}},
+		{"nothing of the pod any more", func(p *corev1.Pod) { p.Spec.Resources = nil }, []string{
+			"spec.resources.requests[cpu]: Forbidden: resource requests cannot be removed", "spec.resources.requests[hugepages-2Mi]: Forbidden: only cpu and memory",
+			"spec.resources.requests[memory]: Forbidden: resource requests cannot be removed", "spec.resources.limits[hugepages-2Mi]: Forbidden: only cpu and memory",
+			"spec.resources.limits[memory]: Forbidden: resource limits cannot be removed"}},
+		{"another class of service of the pod", of(func(r *corev1.ResourceRequirements) {
+			r.Limits["cpu"], r.Limits["memory"] = &metav1.Quantity{String_: "3"}, &metav1.Quantity{String_: "2Gi"}
+		}), []string{"spec: Invalid value: \"Guaranteed\": Pod QOS Class may not change"}},
+	})
+	testUpdate(t, base, []updateCase[*corev1.Pod]{
+		{"a pod that said nothing as a whole", func(p *corev1.Pod) {
+			p.Spec.Resources = &corev1.ResourceRequirements{Requests: list("cpu", "4", "memory", "2Gi")}
+		}, nil},
+	})
 	guaranteed := func() *corev1.Pod {
 		p := pod()
 		p.Spec.Containers[0].Resources = &corev1.ResourceRequirements{Requests: list("cpu", "1", "memory", "1Gi"), Limits: list("cpu", "1", "memory", "1Gi")}

@@ -26,39 +26,48 @@ func (c *checker) resizePolicy(p *field.Path, list []*corev1.ContainerResizePoli
 	}
 }
 
-// resize checks how the resources of a pod's containers change, and returns whether they may at all. Only cpu and memory
-// may, and a pod stays in its class of service, which decides what the node does when it runs short.
+// resize checks how the resources of a pod and of its containers change, and returns whether they may at all. Only cpu and
+// memory may, and a pod stays in its class of service, which decides what the node does when it runs short.
 func (c *checker) resize(p *field.Path, now, was *corev1.PodSpec) {
-	changed := false
-	each := func(p *field.Path, now, was []*corev1.Container, may func(*corev1.Container) bool) {
-		for i := range now {
-			n, w := now[i].GetResources(), was[i].GetResources()
-			at := p.Index(i).Child("resources")
-			for _, list := range []struct {
-				name     string
-				now, was map[string]*metav1.Quantity
-			}{{"requests", n.GetRequests(), w.GetRequests()}, {"limits", n.GetLimits(), w.GetLimits()}} {
-				for _, name := range slices.Sorted(maps.Keys(union(list.now, list.was))) {
-					switch x, y := list.now[name], list.was[name]; {
-					case x != nil && y != nil && x.GetString_() == y.GetString_():
-					case name != ResourceCPU && name != ResourceMemory:
-						c.forbidden(at.Child(list.name).Key(name), "only cpu and memory resources are mutable")
-					case x == nil:
-						c.forbidden(at.Child(list.name).Key(name), "resource "+list.name+" cannot be removed")
-					case !may(now[i]):
-						c.forbidden(at, "resources of non-sidecar init containers are immutable")
-					default:
-						changed = true
-					}
-				}
-			}
-		}
+	changed := c.resizeOf(p.Child("resources"), now.GetResources(), was.GetResources(), "")
+	for i, x := range now.GetContainers() {
+		at := p.Child("containers").Index(i).Child("resources")
+		changed = c.resizeOf(at, x.GetResources(), was.GetContainers()[i].GetResources(), "") || changed
 	}
-	each(p.Child("containers"), now.GetContainers(), was.GetContainers(), func(*corev1.Container) bool { return true })
-	each(p.Child("initContainers"), now.GetInitContainers(), was.GetInitContainers(), func(x *corev1.Container) bool { return x.GetRestartPolicy() == RestartAlways })
+	for i, x := range now.GetInitContainers() {
+		at, refused := p.Child("initContainers").Index(i).Child("resources"), ""
+		if x.GetRestartPolicy() != RestartAlways {
+			refused = "resources of non-sidecar init containers are immutable"
+		}
+		changed = c.resizeOf(at, x.GetResources(), was.GetInitContainers()[i].GetResources(), refused) || changed
+	}
 	if changed && PodQOS(now) != PodQOS(was) {
 		c.invalid(p, PodQOS(now), "Pod QOS Class may not change as a result of resizing: it is "+PodQOS(was))
 	}
+}
+
+// resizeOf checks how the resources of one of them change, and returns whether they do and may. With refused, which says
+// why, none of them may.
+func (c *checker) resizeOf(at *field.Path, now, was *corev1.ResourceRequirements, refused string) (changed bool) {
+	for _, list := range []struct {
+		name     string
+		now, was map[string]*metav1.Quantity
+	}{{"requests", now.GetRequests(), was.GetRequests()}, {"limits", now.GetLimits(), was.GetLimits()}} {
+		for _, name := range slices.Sorted(maps.Keys(union(list.now, list.was))) {
+			switch x, y := list.now[name], list.was[name]; {
+			case x != nil && y != nil && x.GetString_() == y.GetString_():
+			case name != ResourceCPU && name != ResourceMemory:
+				c.forbidden(at.Child(list.name).Key(name), "only cpu and memory resources are mutable")
+			case x == nil:
+				c.forbidden(at.Child(list.name).Key(name), "resource "+list.name+" cannot be removed")
+			case refused != "":
+				c.forbidden(at, refused)
+			default:
+				changed = true
+			}
+		}
+	}
+	return changed
 }
 
 func union(a, b map[string]*metav1.Quantity) map[string]*metav1.Quantity {

@@ -97,5 +97,9 @@ func slim(p *corev1.Pod) {
 			granted = append(granted, &corev1.ContainerStatus{Name: c.GetName(), AllocatedResources: c.GetAllocatedResources()})
 		}
 	}
-	p.Status = &corev1.PodStatus{ContainerStatuses: granted, Phase: p.GetStatus().GetPhase(), Conditions: p.GetStatus().GetConditions()}
+	st := &corev1.PodStatus{ContainerStatuses: granted, Phase: p.GetStatus().GetPhase(), Conditions: p.GetStatus().GetConditions()}
+	if p.GetSpec().GetResources() != nil {
+		st.AllocatedResources = p.GetStatus().GetAllocatedResources()
+	}
+	p.Status = st
 }

@@ -212,3 +212,26 @@ func BenchmarkChoose100Nodes(b *testing.B) {
 		}
 	}
 }
+
+// TestResized counts a pod whose resources are being changed for what it asks for or has been granted, whichever is more.
+func TestResized(t *testing.T) {
+	whole := func(conditions string) string {
+		return `"resources":{"requests":{"cpu":"2","memory":"1Gi"}},"containers":[{"name":"a","image":"a","resources":{"requests":{"cpu":"1","memory":"1Gi"}}}]},
+			"status":{"allocatedResources":{"cpu":"1500m","memory":"3Gi"},"conditions":[` + conditions + `]`
+	}
+	container := func(conditions string) string {
+		return `"containers":[{"name":"a","image":"a","resources":{"requests":{"cpu":"2","memory":"1Gi"}}}]},
+			"status":{"containerStatuses":[{"name":"a","allocatedResources":{"cpu":"1500m","memory":"3Gi"}}],"conditions":[` + conditions + `]`
+	}
+	const infeasible = `{"type":"PodResizePending","status":"True","reason":"Infeasible"}`
+	for name, c := range map[string]struct {
+		spec string
+		cpu  int64
+	}{
+		"the pod": {whole(""), 2000}, "the pod, in vain": {whole(infeasible), 1500}, "a container": {container(""), 2000}, "a container, in vain": {container(infeasible), 1500},
+	} {
+		if got := newPod(t, "a", "n", c.spec).requests; got["cpu"] != c.cpu || got["memory"] != 3<<30 {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

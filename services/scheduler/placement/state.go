@@ -5,7 +5,6 @@ package placement
 
 import (
 	"fmt"
-	"maps"
 
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -101,8 +100,9 @@ func NewPod(p *corev1.Pod) (*Pod, error) {
 }
 
 // podRequests is what a pod asks for, as Kubernetes counts: what it says itself, or else its containers and sidecars
-// together, or its largest init container if that is more; and its overhead. A container that is being resized counts for what it asks for or for what its node has
-// granted it, whichever is more; only for the latter where the node can never grant the former.
+// together, or its largest init container if that is more; and its overhead. What is being resized, the pod as a whole or a
+// container, counts for what it asks for or for what its node has granted it, whichever is more; only for the latter where
+// the node can never grant the former.
 func podRequests(p *corev1.Pod) (Resources, error) {
 	spec := p.GetSpec()
 	granted := map[string]map[string]*metav1.Quantity{}
@@ -150,7 +150,16 @@ func podRequests(p *corev1.Pod) (Resources, error) {
 	if err != nil {
 		return nil, fmt.Errorf("resources of the pod: %w", err)
 	}
-	maps.Copy(total, whole)
+	has, err := amounts(p.GetStatus().GetAllocatedResources())
+	if err != nil {
+		return nil, fmt.Errorf("resources of the pod: %w", err)
+	}
+	for name, n := range whole {
+		if got, known := has[name]; known && (got > n || infeasible) {
+			n = got
+		}
+		total[name] = n
+	}
 	overhead, err := amounts(spec.GetOverhead())
 	if err != nil {
 		return nil, fmt.Errorf("overhead: %w", err)

@@ -172,7 +172,8 @@ type PodSpec struct {
 	// Claims for devices that containers can use.
 	ResourceClaims []*PodResourceClaim `protobuf:"bytes,39,rep,name=resource_claims,json=resourceClaims,proto3" json:"resource_claims,omitempty"`
 	// Resources for the pod as a whole, shared by its containers: cpu, memory and hugepages. What is said here counts, not
-	// the sum of what the containers say; their requests together and each one's limit keep within it.
+	// the sum of what the containers say; their requests together and each one's limit keep within it. Cpu and memory may
+	// change while the pod runs, but not so that its class of service does.
 	Resources *ResourceRequirements `protobuf:"bytes,40,opt,name=resources,proto3" json:"resources,omitempty"`
 	// Host name that the pod sees, over hostname and subdomain, without an effect on DNS. At most 64 characters. Not with
 	// hostNetwork or setHostnameAsFQDN.
@@ -1141,9 +1142,9 @@ type PodStatus struct {
 	ObservedGeneration int64 `protobuf:"varint,17,opt,name=observed_generation,json=observedGeneration,proto3" json:"observed_generation,omitempty"`
 	// Claim made for extended resources that devices serve.
 	ExtendedResourceClaimStatus *PodExtendedResourceClaimStatus `protobuf:"bytes,18,opt,name=extended_resource_claim_status,json=extendedResourceClaimStatus,proto3" json:"extended_resource_claim_status,omitempty"`
-	// Requests that the node has set aside for the pod as a whole.
+	// Requests that the node has set aside for the pod: its own, or else those of its containers together.
 	AllocatedResources map[string]*v1.Quantity `protobuf:"bytes,19,rep,name=allocated_resources,json=allocatedResources,proto3" json:"allocated_resources,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Requests and limits in force for the pod as a whole.
+	// Requests and limits in force for the pod as a whole; absent when it says nothing of its resources.
 	Resources *ResourceRequirements `protobuf:"bytes,20,opt,name=resources,proto3" json:"resources,omitempty"`
 	// Amounts of the node's own resources that claims stand for.
 	NodeAllocatableResourceClaimStatuses []*NodeAllocatableResourceClaimStatus `protobuf:"bytes,21,rep,name=node_allocatable_resource_claim_statuses,json=nodeAllocatableResourceClaimStatuses,proto3" json:"node_allocatable_resource_claim_statuses,omitempty"`
