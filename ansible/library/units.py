@@ -3,6 +3,7 @@
 
 import os
 import socket
+import ssl
 import time
 
 from ansible.module_utils.basic import AnsibleModule
@@ -20,8 +21,9 @@ description:
 options:
   units:
     description:
-      - Units, each with name; listen (host:port or the path of a socket) when others connect to it; files (paths) that it
-        reads only when it starts.
+      - Units, each with name; listen (host:port or the path of a socket) when others connect to it; cert and key (paths) to
+        show there, when it takes TLS; files (paths) that it reads only when it starts.
+      - Many listen long before they serve, etcd until it has found its leader. A TLS handshake tells, a connection alone does not.
     type: list
     elements: dict
     required: true
@@ -49,7 +51,8 @@ restarted:
 
 EXAMPLES = r"""
 - units:
-    units: [{name: xebec-etcd.service, listen: "10.0.0.1:2379", files: [/etc/xebec/etcd/config.yaml]}]
+    units:
+      - {name: xebec-etcd.service, listen: "10.0.0.1:2379", cert: /etc/xebec/etcd/tls.crt, key: /etc/xebec/etcd/tls.key, files: [/etc/xebec/etcd/config.yaml]}
 """
 
 FIELDS = ["ActiveState", "SubState", "UnitFileState", "NRestarts", "LoadState", "NeedDaemonReload", "FragmentPath", "MainPID", "ExecMainStartTimestamp"]
@@ -83,12 +86,15 @@ class Systemd:
         return dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
 
     def log(self, name):
+        # What a unit said last may still be on its way into the journal.
+        self.module.run_command(["journalctl", "--sync"])
         _code, out, _err = self.module.run_command(["journalctl", "--unit", name, "--lines", "15", "--no-pager", "--output", "cat"])
         return out.strip()
 
 
-def serves(listen):
-    """Say whether somebody accepts connections at an address or a socket's path."""
+def serves(unit):
+    """Say whether a unit answers where it listens: accepts a connection or, when it takes TLS, makes a handshake."""
+    listen = unit["listen"]
     if listen.startswith("/"):
         if not os.path.exists(listen):
             return False
@@ -97,14 +103,27 @@ def serves(listen):
         host, port = listen.rsplit(":", 1)
         family, address = socket.AF_INET, (host, int(port))
     probe = socket.socket(family, socket.SOCK_STREAM)
-    probe.settimeout(1)
+    probe.settimeout(2)
     try:
         probe.connect(address)
+        if "cert" in unit:
+            with handshake(unit).wrap_socket(probe):
+                return True
     except OSError:
         return False
     finally:
         probe.close()
     return True
+
+
+def handshake(unit):
+    """Return what a TLS handshake with a unit takes. Whose certificate it shows is looked at by those who have calls for it."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    context.load_cert_chain(unit["cert"], unit["key"])
+    return context
 
 
 def stale(unit, state):
@@ -127,7 +146,7 @@ def wait_for(systemd, unit, seconds):
         state = systemd.show(name)
         if state["NRestarts"] != restarts or state["ActiveState"] in ("failed", "inactive"):
             raise Failed("%s does not stay up (%s, %s). Its log ends with:\n%s" % (name, state["ActiveState"], state["SubState"], systemd.log(name)))
-        if state["ActiveState"] == "active" and (not listen or serves(listen)):
+        if state["ActiveState"] == "active" and (not listen or serves(unit)):
             return
         if time.monotonic() > deadline:
             raise Failed("%s runs but did not answer at %s within %d s. Its log ends with:\n%s" % (name, listen, seconds, systemd.log(name)))
