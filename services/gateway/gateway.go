@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -96,6 +97,9 @@ type Service struct {
 	door     *door.Door
 	tokens   *tokens
 	objects  *client.Client
+	// apiserver is the connection that objects are read by; ready is closed once it is good.
+	apiserver *grpc.ClientConn
+	ready     chan struct{}
 	// directory finds the masters' addresses for the door.
 	directory *discovery.Directory
 }
@@ -135,6 +139,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		cluster:  &cluster{tls: deps.TLS, etcd: deps.Etcd, directory: deps.Directory, objects: objects, door: door},
 		etcd:     etcd.New(deps.Etcd),
 		door:     door, objects: objects, directory: deps.Directory,
+		apiserver: apiserver, ready: make(chan struct{}),
 	}, nil
 }
 
@@ -174,6 +179,9 @@ func (s *Service) limits(id rpc.Identity) rpc.Limits {
 
 // Run follows the access list and holds the connections until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
+	var reaching sync.WaitGroup
+	reaching.Go(func() { s.reach(ctx, s.apiserver) })
+	defer reaching.Wait()
 	s.door.Run(ctx, s.objects, s.directory)
 	<-ctx.Done()
 	s.nodes.close()

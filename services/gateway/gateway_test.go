@@ -146,9 +146,12 @@ type fixture struct {
 	t       testing.TB
 	cluster *rpctest.Cluster
 	etcd    *clientv3.Client
-	address string
-	stop    func()
-	ctx     context.Context
+	// directory is where the gateway looks instances up.
+	directory *discovery.Directory
+	service   *Service
+	address   string
+	stop      func()
+	ctx       context.Context
 }
 
 func newFixture(t testing.TB, cfg Config) *fixture {
@@ -157,13 +160,14 @@ func newFixture(t testing.TB, cfg Config) *fixture {
 	var cancel context.CancelFunc
 	f.ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
-	directory := discovery.New(f.etcd, zaptest.NewLogger(t))
-	t.Cleanup(directory.Close)
+	f.directory = discovery.New(f.etcd, zaptest.NewLogger(t))
+	t.Cleanup(f.directory.Close)
 	tls := f.cluster.Service(t, "gateway")
-	service, err := New(cfg, Deps{Log: zaptest.NewLogger(t), TLS: tls, Etcd: f.etcd, Directory: directory})
+	service, err := New(cfg, Deps{Log: zaptest.NewLogger(t), TLS: tls, Etcd: f.etcd, Directory: f.directory})
 	if err != nil {
 		t.Fatal(err)
 	}
+	f.service = service
 	runCtx, end := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- service.Run(runCtx) }()
@@ -188,13 +192,16 @@ func (f *fixture) serve(service, host string, register func(grpc.ServiceRegistra
 		DrainLimit: 50 * time.Millisecond,
 	}, register)
 	ctx, cancel := context.WithCancel(context.Background())
-	listed, done := make(chan struct{}), make(chan struct{})
+	listed, done := make(chan struct{}, 1), make(chan struct{})
 	go func() {
 		defer close(done)
 		instance := discovery.Instance{Service: service, Host: host, Addr: address, Version: "v1"}
 		err := discovery.Register(ctx, f.etcd, instance, zaptest.NewLogger(f.t), func(on bool) {
 			if on {
-				close(listed)
+				select {
+				case listed <- struct{}{}:
+				default: // again, after it lapsed
+				}
 			}
 		})
 		if err != nil {
@@ -203,8 +210,12 @@ func (f *fixture) serve(service, host string, register func(grpc.ServiceRegistra
 	}()
 	f.t.Cleanup(func() { cancel(); <-done })
 	<-listed
+	// The gateway hears of it a moment later, or, with this, now.
+	if _, err := f.directory.Instances(f.ctx); err != nil {
+		f.t.Fatal(err)
+	}
 	if service == "apiserver" {
-		// The gateway looks for it from the start, and hears of it a moment after it is registered.
+		// The gateway keeps a connection to it from the start, which may take a moment to be made.
 		known := apiv1.NewResourceServiceClient(f.dial(pki.AdminRequest("fixture")))
 		f.eventually(func() error {
 			_, err := known.Get(f.ctx, &apiv1.GetRequest{Object: &apiv1.ObjectReference{Kind: "Pod", Name: "none"}})
