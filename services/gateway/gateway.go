@@ -129,6 +129,8 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	ready := make(chan struct{})
+	door.OpenWhen(ready)
 	return &Service{
 		tokens:   newTokens(authv1.NewTokenServiceClient(auth)),
 		cfg:      cfg,
@@ -139,7 +141,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		cluster:  &cluster{tls: deps.TLS, etcd: deps.Etcd, directory: deps.Directory, objects: objects, door: door},
 		etcd:     etcd.New(deps.Etcd),
 		door:     door, objects: objects, directory: deps.Directory,
-		apiserver: apiserver, ready: make(chan struct{}),
+		apiserver: apiserver, ready: ready,
 	}, nil
 }
 

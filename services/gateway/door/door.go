@@ -82,6 +82,7 @@ type Door struct {
 	masters []netip.Addr // this host's and those of registered services
 	open    map[*conn]struct{}
 	checks  map[netip.Addr]*checks // by load balancer
+	ready   <-chan struct{}        // closed when the gateway takes calls; nil: from the beginning
 	left    chan struct{}          // not nil: the gateway leaves; closed when all load balancers have noticed
 
 	told       *rate.Limiter // bounds the log of denied connections

@@ -324,6 +324,23 @@ func TestLeave(t *testing.T) {
 	}
 }
 
+func TestChecksFailBeforeTheGatewayTakesCalls(t *testing.T) {
+	d, err := New(Config{}, zap.NewNop(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	balancer := netip.MustParseAddr("192.0.2.21")
+	ready := make(chan struct{})
+	d.OpenWhen(ready)
+	if !d.checkFails(balancer) {
+		t.Error("a gateway that starts looks well to a load balancer")
+	}
+	close(ready)
+	if d.checkFails(balancer) {
+		t.Error("a gateway that takes calls does not")
+	}
+}
+
 func TestLeaveWaitsForThoseThatAreThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, tt := range []struct {

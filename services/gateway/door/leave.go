@@ -22,6 +22,13 @@ type checks struct {
 	failed int // since the gateway leaves
 }
 
+// OpenWhen fails the checks of load balancers until ready is closed. Connections that come all the same are taken.
+func (d *Door) OpenWhen(ready <-chan struct{}) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ready = ready
+}
+
 // Leave fails the checks of load balancers from now on, and returns when each of them has noticed. Connections are taken and
 // served as ever meanwhile: so none is sent to a gateway that takes no more, and none is lost. Without load balancers it
 // returns at once.
@@ -59,13 +66,26 @@ func (d *Door) checkFails(source netip.Addr) bool {
 	}
 	c.last = now
 	if d.left == nil {
-		return false
+		return !d.isOpen()
 	}
 	c.failed++
 	if c.failed == enoughChecks && d.allNoticed() {
 		close(d.left)
 	}
 	return true
+}
+
+// isOpen tells whether the gateway takes calls. The caller holds d.mu.
+func (d *Door) isOpen() bool {
+	if d.ready == nil {
+		return true
+	}
+	select {
+	case <-d.ready:
+		return true
+	default:
+		return false
+	}
 }
 
 // allNoticed tells whether no load balancer that is there takes the gateway for well. The caller holds d.mu.

@@ -28,8 +28,8 @@ const headerBytes = 536
 // errDenied ends a connection that the access list does not admit.
 var errDenied = errors.New("the access list does not admit this source")
 
-// errLeaving ends a load balancer's check while the gateway leaves.
-var errLeaving = errors.New("the gateway is about to stop")
+// errNotOpen ends a load balancer's check while the gateway starts or is about to stop.
+var errNotOpen = errors.New("the gateway takes no new clients")
 
 // errSilent ends a connection that a load balancer opened and sent nothing on.
 var errSilent = errors.New("nothing came")
@@ -144,7 +144,7 @@ func (d *Door) Admit(connection net.Conn) error {
 		} else {
 			c.proxysOwn = true
 			if d.checkFails(c.peer.Addr()) {
-				return errLeaving
+				return errNotOpen
 			}
 		}
 	}
