@@ -390,16 +390,22 @@ func (w *worker) exitOf(c *container, s runtime.Status) *exit {
 	if err == nil {
 		e.Message = string(bytes.ToValidUTF8(b, []byte("?")))
 	}
-	if e.Message == "" && e.Code != 0 && c.spec.GetTerminationMessagePolicy() == "FallbackToLogsOnError" {
-		var tail bytes.Buffer
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		if err := logs.Read(ctx, w.dir.log(c.spec.GetName(), c.rec.Attempt), logs.Options{Tail: 80}, nil, &tail); err == nil {
-			b := tail.Bytes()
-			e.Message = string(bytes.ToValidUTF8(b[max(0, len(b)-maxMessage/2):], []byte("?")))
-		}
-	}
 	return e
+}
+
+// lastWords is the end of an attempt's log, for a pod that asks to be told that of a container that failed.
+func (w *worker) lastWords(c *container, code int32) string {
+	if code == 0 || c.spec.GetTerminationMessagePolicy() != "FallbackToLogsOnError" {
+		return ""
+	}
+	var tail bytes.Buffer
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := logs.Read(ctx, w.dir.log(c.spec.GetName(), c.rec.Attempt), logs.Options{Tail: 80}, nil, &tail); err != nil {
+		return ""
+	}
+	b := tail.Bytes()
+	return string(bytes.ToValidUTF8(b[max(0, len(b)-maxMessage/2):], []byte("?")))
 }
 
 func readHead(path string) ([]byte, error) {
@@ -413,7 +419,7 @@ func readHead(path string) ([]byte, error) {
 	return b[:n], err
 }
 
-// ended records how the current attempt ended.
+// ended records how the current attempt ended. Who follows its log is told later, by part.
 func (w *worker) ended(c *container, e *exit) error {
 	rec := c.rec
 	rec.Exit = e
@@ -425,17 +431,30 @@ func (w *worker) ended(c *container, e *exit) error {
 	if c.exitCode != nil {
 		c.exitCode.Store(e.Code)
 	}
-	c.stopAttending()
+	c.detach()
 	w.log.Info("Container ended", zap.String("container", c.spec.GetName()), zap.Int("attempt", rec.Attempt), zap.Int32("code", e.Code), zap.String("reason", e.Reason))
 	return nil
 }
 
-func (c *container) stopAttending() {
+// detach ends what goes on about the running attempt.
+func (c *container) detach() {
 	if c.attending != nil {
 		c.attending()
-		close(c.endedCh)
 	}
 	c.attending, c.health, c.stopping, c.resized = nil, nil, nil, false
+}
+
+// part tells those who follow the attempt's log that there is no more to come.
+func (c *container) part() {
+	if c.endedCh != nil {
+		close(c.endedCh)
+	}
+	c.endedCh = nil
+}
+
+func (c *container) stopAttending() {
+	c.detach()
+	c.part()
 }
 
 func (w *worker) stopAttending() {
