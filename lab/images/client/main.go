@@ -194,7 +194,8 @@ func load(ctx context.Context, out io.Writer, url string, workers int, duration,
 	began := time.Now()
 	for range workers {
 		group.Go(func() {
-			for ctx.Err() == nil {
+			// One at the least, however short the time.
+			for first := true; first || ctx.Err() == nil; first = false {
 				start := time.Now()
 				// A call that was begun is finished beyond the end, else the end itself would look like a failure.
 				_, err := call(context.WithoutCancel(ctx), client, url)

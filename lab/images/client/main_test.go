@@ -31,6 +31,7 @@ func TestRun(t *testing.T) {
 		"load":        {[]string{"load", "-workers", "2", "-for", "50ms", server.URL}, " 0 failed\n", ""},
 		"load fails":  {[]string{"load", "-workers", "2", "-for", "50ms", server.URL + "/bad"}, "503 Service Unavailable", "calls failed"},
 		"names":       {[]string{"names", strings.TrimPrefix(server.URL, "http://"), "--for", "100ms", "--interval", "1ms"}, `{"pod-1":{"first":`, ""},
+		"storm":       {[]string{"storm", strings.TrimPrefix(server.URL, "http://"), "--tcp", "1", "--for", "100ms"}, `"final":true`, ""},
 		"dns":         {[]string{"dns", "localhost"}, "127.0.0.1", ""},
 		"no command":  {nil, "", "help requested"},
 		"bad command": {[]string{"fetch", "x"}, "", "help requested"},

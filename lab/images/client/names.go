@@ -23,7 +23,7 @@ func names(ctx context.Context, out io.Writer, address netip.AddrPort, interval,
 	seen := map[string]Answered{}
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	for ctx.Err() == nil {
+	for first := true; first || ctx.Err() == nil; first = false {
 		began := time.Now().UnixNano()
 		if name, err := call(context.WithoutCancel(ctx), client, "http://"+address.String()+"/name"); err == nil {
 			a := seen[strings.TrimSpace(string(name))]

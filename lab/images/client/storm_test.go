@@ -4,25 +4,26 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // server answers requests like the echo image, on TCP and UDP ports of the same number.
 func server(t *testing.T, handler http.Handler) string {
 	t.Helper()
-	s := httptest.NewServer(handler)
+	udp, tcp := samePort(t)
+	s := &httptest.Server{Listener: tcp, Config: &http.Server{Handler: handler}}
+	s.Start()
 	t.Cleanup(s.Close)
-	address := s.Listener.Addr().String()
-	udp, err := net.ListenPacket("udp4", address)
-	if err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() { udp.Close() })
 	go func() {
 		buf := make([]byte, 512)
@@ -34,16 +35,46 @@ func server(t *testing.T, handler http.Handler) string {
 			_, _ = udp.WriteTo(fmt.Appendf(nil, "pod-1 %s", buf[:n]), from)
 		}
 	}()
-	return address
+	return tcp.Addr().String()
 }
 
-// stormed runs a storm of all kinds and returns its last word.
-func stormed(t *testing.T, address string) (Summary, error) {
+// samePort finds a port that is free for TCP and for UDP: others on this machine use ports too.
+func samePort(t *testing.T) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for {
+		tcp, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		udp, err := net.ListenPacket("udp4", tcp.Addr().String())
+		if err == nil {
+			return udp, tcp
+		}
+		_ = tcp.Close()
+		if !errors.Is(err, unix.EADDRINUSE) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// stormed runs a storm of all kinds until each has seen enough, and returns its last word.
+func stormed(t *testing.T, address string, enough func(kind int, seen *tally) bool) (Summary, error) {
 	t.Helper()
 	var out bytes.Buffer
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	err := run(ctx, []string{"storm", address, "--tcp", "1", "--keep=1", "--udp", "1", "--hold", "1", "--for", "300ms", "--timeout", "5s"}, &out)
+	s := &storm{address: netip.MustParseAddrPort(address), tcp: 1, keep: 1, udp: 1, hold: 1, timeout: 5 * time.Second}
+	over := make(chan error, 1)
+	go func() { over <- s.run(ctx, &out) }()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for kind := range s.kinds {
+		for ctx.Err() == nil && !enough(kind, &s.kinds[kind]) {
+			<-tick.C
+		}
+	}
+	cancel()
+	err := <-over
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	var last Summary
 	if jsonErr := json.Unmarshal([]byte(lines[len(lines)-1]), &last); jsonErr != nil || !last.Final {
@@ -53,7 +84,9 @@ func stormed(t *testing.T, address string) (Summary, error) {
 }
 
 func TestStorm(t *testing.T) {
-	last, err := stormed(t, server(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "pod-1") })))
+	last, err := stormed(t, server(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "pod-1") })), func(_ int, seen *tally) bool {
+		return seen.requests.Load() > 0
+	})
 	if err != nil {
 		t.Errorf("%v: %+v", err, last)
 	}
@@ -75,7 +108,15 @@ func TestStormCountsFailures(t *testing.T) {
 			fmt.Fprint(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nx\n")
 		}
 		conn.Close()
-	})))
+	})), func(kind int, seen *tally) bool {
+		switch kind {
+		case kindTCP, kindHold:
+			return seen.failed.Load() > 0
+		case kindKeep:
+			return seen.reopened.Load() > 0
+		}
+		return true
+	})
 	if err == nil {
 		t.Error("the storm succeeded")
 	}

@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
 
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
 )
@@ -55,9 +57,17 @@ func whoami(ctx context.Context, out io.Writer, address, dir string, timeout tim
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	who, err := clusterv1.NewClusterServiceClient(conn).WhoAmI(ctx, &clusterv1.WhoAmIRequest{}, grpc.WaitForReady(true))
-	if err == nil {
-		_, err = fmt.Fprintln(out, who.GetUser())
+	cluster := clusterv1.NewClusterServiceClient(conn)
+	for {
+		who, err := cluster.WhoAmI(ctx, &clusterv1.WhoAmIRequest{}, grpc.WaitForReady(true))
+		if status.Code(err) == codes.Unavailable && ctx.Err() == nil {
+			// By its meaning it is asked again: the cluster is there and can't tell at the moment.
+			rest(ctx, restHold)
+			continue
+		}
+		if err == nil {
+			_, err = fmt.Fprintln(out, who.GetUser())
+		}
+		return err
 	}
-	return err
 }
