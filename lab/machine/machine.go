@@ -42,8 +42,8 @@ type Config struct {
 	Files map[string]string
 }
 
-// closeTimeout bounds how long Close waits for processes that are still leaving their cgroups.
-const closeTimeout = 5 * time.Second
+// closeTimeout bounds how long Close waits for processes that are still leaving their cgroups, on a busy machine.
+const closeTimeout = 30 * time.Second
 
 // Machine is a running machine. Its methods may be called concurrently, but for Close and Kill.
 type Machine struct {

@@ -28,8 +28,9 @@ import (
 // same: they retry, and a status that shows them is worth more than silence.
 const stageLimit = 15 * time.Second
 
-// stopLimit bounds the orderly part of stopping the lab.
-const stopLimit = stopGrace + 3*time.Second
+// killLimit bounds how long a machine's processes may take to be gone after SIGKILL. The kernel takes its time to free what they
+// held when many go at once and others want the processors.
+const killLimit = 30 * time.Second
 
 // Supervisor owns a running lab. Create it with New.
 type Supervisor struct {
@@ -316,23 +317,28 @@ func (h *host) halt(cause error) error {
 	if h.machine == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), stopLimit)
-	defer cancel()
 	if h.cancel != nil {
 		h.cancel(cause)
 	}
 	if cause != nil {
 		// At once, before a process's end can be noticed by the others.
-		if err := h.machine.Kill(ctx); err != nil {
+		if err := h.kill(); err != nil {
 			return err
 		}
 	}
 	h.running.Wait()
 	// What outlives its daemon: containers, their shims, shells.
-	err := h.machine.Kill(ctx)
+	err := h.kill()
 	err = errors.Join(err, h.machine.Close())
 	h.machine, h.cancel, h.cut = nil, nil, false
 	return err
+}
+
+// kill ends what still runs in the machine.
+func (h *host) kill() error {
+	ctx, cancel := context.WithTimeout(context.Background(), killLimit)
+	defer cancel()
+	return h.machine.Kill(ctx)
 }
 
 // find returns the host and, when the target names one, the process.
