@@ -123,10 +123,18 @@ struct packet {
 	__u8 zero[3];
 };
 
+// A packet that an ICMP error is about, and the error's own addresses.
+struct quote {
+	struct tuple packet;
+	__u32 addrs[2 * WORDS];
+	__u32 icmp, inner, ports; // offsets
+};
+
 // What a packet needs room for: the stack has too little. No other packet is
 // looked at on this CPU meanwhile.
 struct room {
 	struct packet packet;
+	struct quote quote;
 	struct fragment fragment;
 	struct flow forth, back;
 	struct tuple becomes, key;

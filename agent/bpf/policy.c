@@ -26,8 +26,8 @@
 // Seconds in which the rest of a packet has to follow its first fragment.
 #define FRAGMENTS_TIME 30
 
+// What is known of a packet besides what is judged.
 struct parsed {
-	struct policy_packet packet;
 	struct policy_fragment fragment; // IPv4 only
 	__u8 first; // of several fragments
 	__u8 later; // fragment, without the ports
@@ -115,9 +115,8 @@ static __always_inline int inner6(struct __sk_buff *skb, __u32 at, int to_pod, s
 	return 0;
 }
 
-static __always_inline enum outcome parse4(struct __sk_buff *skb, int to_pod, struct parsed *to)
+static __always_inline enum outcome parse4(struct __sk_buff *skb, int to_pod, struct policy_packet *p, struct parsed *to)
 {
-	struct policy_packet *p = &to->packet;
 	struct iphdr ip;
 	__u32 at;
 	__u8 type;
@@ -151,9 +150,8 @@ static __always_inline enum outcome parse4(struct __sk_buff *skb, int to_pod, st
 	return IS_JUDGED;
 }
 
-static __always_inline enum outcome parse6(struct __sk_buff *skb, int to_pod, struct parsed *to)
+static __always_inline enum outcome parse6(struct __sk_buff *skb, int to_pod, struct policy_packet *p, struct parsed *to)
 {
-	struct policy_packet *p = &to->packet;
 	__u32 at = ETH_HLEN + sizeof(struct ipv6hdr);
 	struct ipv6hdr ip;
 	__u8 type;
@@ -185,13 +183,13 @@ static __always_inline enum outcome parse6(struct __sk_buff *skb, int to_pod, st
 	return IS_JUDGED;
 }
 
-static __always_inline enum outcome parse(struct __sk_buff *skb, int to_pod, struct parsed *to)
+static __always_inline enum outcome parse(struct __sk_buff *skb, int to_pod, struct policy_packet *p, struct parsed *to)
 {
 	switch (skb->protocol) {
 	case bpf_htons(ETH_P_IP):
-		return parse4(skb, to_pod, to);
+		return parse4(skb, to_pod, p, to);
 	case bpf_htons(ETH_P_IPV6):
-		return parse6(skb, to_pod, to);
+		return parse6(skb, to_pod, p, to);
 	default:
 		return PASSES;
 	}
@@ -218,13 +216,17 @@ static __always_inline int follows(const struct policy_fragment *f)
 
 static __always_inline int judge(struct __sk_buff *skb, __u8 direction)
 {
-	struct parsed to = {};
+	struct policy_scratch *room = policy_scratch();
 	__u32 ifindex = skb->ifindex, now;
+	struct policy_packet *p;
+	struct parsed to = {};
 	int reason;
 
-	if (!policy_selects(ifindex))
+	if (!room || !policy_selects(ifindex)) // there is always room
 		return TC_ACT_UNSPEC;
-	switch (parse(skb, direction == POLICY_INGRESS, &to)) {
+	p = &room->packet;
+	__builtin_memset(p, 0, sizeof(*p));
+	switch (parse(skb, direction == POLICY_INGRESS, p, &to)) {
 	case PASSES:
 		return TC_ACT_UNSPEC;
 	case IS_BROKEN:
@@ -237,11 +239,11 @@ static __always_inline int judge(struct __sk_buff *skb, __u8 direction)
 	if (to.later)
 		reason = follows(&to.fragment) ? POLICY_REASON_NONE : POLICY_FRAGMENT;
 	else if (to.error)
-		reason = belongs(ifindex, &to.packet) ? POLICY_REASON_NONE : POLICY_NOT_ALLOWED;
+		reason = belongs(ifindex, p) ? POLICY_REASON_NONE : POLICY_NOT_ALLOWED;
 	else
-		reason = policy_decide(ifindex, direction, &to.packet);
+		reason = policy_decide(ifindex, direction);
 	if (reason) {
-		policy_count(ifindex, direction, reason, &to.packet);
+		policy_count(ifindex, direction, reason, p);
 		return TC_ACT_SHOT;
 	}
 	if (to.first) {

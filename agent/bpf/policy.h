@@ -309,8 +309,7 @@ static __always_inline int policy_set_allows(struct policy_scratch *room, __u32 
 }
 
 // policy_is_node tells whether the peer is the node itself, which a pod always
-// reaches. The key lies in the scratch: kernels before 6.2 take none from what a
-// global function was given.
+// reaches.
 static __always_inline int policy_is_node(struct policy_scratch *room)
 {
 	return bpf_map_lookup_elem(&policy_node, room->key.peer) != 0;
@@ -378,18 +377,22 @@ static __always_inline int policy_ended(const struct policy_flow *f, __u8 protoc
 	return now - f->seen > (f->closed ? POLICY_CLOSED_IDLE : protocol == IPPROTO_TCP ? POLICY_TCP_IDLE : POLICY_UDP_IDLE);
 }
 
-// policy_decide tells why a packet may not pass, 0 when it may. It is global so
-// that it is verified once, whoever calls it.
-__attribute__((noinline)) int policy_decide(__u32 ifindex, __u8 direction, const struct policy_packet *p)
+// policy_decide tells why the packet in the scratch may not pass, 0 when it may. It is
+// global so that it is verified once, whoever calls it. It is given no pointer to the
+// packet: kernels before 5.12 know of none in global functions, and those before 6.2
+// take no map's key from there.
+__attribute__((noinline)) int policy_decide(__u32 ifindex, __u8 direction)
 {
 	struct policy_scratch *room = policy_scratch();
 	__u32 now = bpf_ktime_get_ns() / 1000000000ULL;
+	const struct policy_packet *p;
 	struct policy_pod pod = {};
 	struct policy_flow *f;
 	int found;
 
-	if (!p || !room)
-		return POLICY_NOT_ALLOWED; // which they never are
+	if (!room)
+		return POLICY_NOT_ALLOWED; // which it never is
+	p = &room->packet;
 	found = policy_of(ifindex, &pod);
 	if (found == 0)
 		return POLICY_REASON_NONE;
@@ -436,14 +439,15 @@ static __always_inline int policy_selects(__u32 ifindex)
 	return pod && policy_word(&pod->ingress);
 }
 
-// policy_refuses tells whether a packet may not pass, and counts it then. Programs
-// that send a packet into a pod past its interface on the node have to ask.
-static __always_inline int policy_refuses(__u32 ifindex, __u8 direction, const struct policy_packet *p)
+// policy_refuses tells whether the packet in the scratch may not pass, and counts it
+// then. Programs that send a packet into a pod past its interface on the node have to
+// ask.
+static __always_inline int policy_refuses(const struct policy_scratch *room, __u32 ifindex, __u8 direction)
 {
 	int reason;
 
-	reason = policy_decide(ifindex, direction, p);
+	reason = policy_decide(ifindex, direction);
 	if (reason)
-		policy_count(ifindex, direction, reason, p);
+		policy_count(ifindex, direction, reason, &room->packet);
 	return reason;
 }

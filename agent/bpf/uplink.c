@@ -110,13 +110,6 @@ static __always_inline long find_way(struct __sk_buff *skb, struct room *r)
 #define ICMP_TIME_EXCEEDED 11
 #define ICMP_PARAMETER_PROBLEM 12
 
-// A packet that an ICMP error is about, and the error's own addresses.
-struct quote {
-	struct tuple packet;
-	__be32 saddr, daddr;
-	__u32 icmp, inner, ports; // offsets
-};
-
 static __always_inline int quoted(struct __sk_buff *skb, struct quote *q)
 {
 	struct iphdr ip;
@@ -125,8 +118,8 @@ static __always_inline int quoted(struct __sk_buff *skb, struct quote *q)
 	if (skb->protocol != bpf_htons(ETH_P_IP) || bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) < 0 ||
 	    ip.protocol != IPPROTO_ICMP || ip.frag_off & bpf_htons(FRAGMENT_OFFSET | MORE_FRAGMENTS) || ip.ihl < 5)
 		return 0;
-	q->saddr = ip.saddr;
-	q->daddr = ip.daddr;
+	q->addrs[0] = ip.saddr;
+	q->addrs[1] = ip.daddr;
 	q->icmp = ETH_HLEN + ip.ihl * 4;
 	q->inner = q->icmp + 8;
 	if (bpf_skb_load_bytes(skb, q->icmp, &type, 1) < 0 ||
@@ -144,10 +137,10 @@ static __always_inline int quoted(struct __sk_buff *skb, struct quote *q)
 // the error to that.
 static __always_inline int rewrite_error(struct __sk_buff *skb, struct quote *q, struct tuple *sent)
 {
-	__be32 addrs[2] = { q->saddr, q->daddr }, now[2] = { q->saddr, sent->saddr[0] };
+	__be32 now[2] = { q->addrs[0], sent->saddr[0] };
 	__s64 diff;
 
-	if (q->saddr == q->packet.daddr[0])
+	if (q->addrs[0] == q->packet.daddr[0])
 		now[0] = sent->daddr[0];
 	// The header's own checksum makes up for its addresses, so that the error's counts
 	// the ports only.
@@ -157,7 +150,7 @@ static __always_inline int rewrite_error(struct __sk_buff *skb, struct quote *q,
 	    bpf_l4_csum_replace(skb, q->icmp + 2, *(__u32 *)&q->packet.sport, *(__u32 *)&sent->sport, sizeof(__u32)) < 0 ||
 	    bpf_skb_store_bytes(skb, q->ports, &sent->sport, 4, 0) < 0)
 		return -1;
-	diff = bpf_csum_diff(addrs, sizeof(addrs), now, sizeof(now), 0);
+	diff = bpf_csum_diff(q->addrs, sizeof(q->addrs), now, sizeof(now), 0);
 	return rewrite_header(skb, now, diff);
 }
 

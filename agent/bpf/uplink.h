@@ -153,7 +153,7 @@ static __always_inline int refused(__u32 link, const struct packet *p, const str
 	scratch->packet.protocol = to->protocol;
 	scratch->packet.opens = p->opens;
 	scratch->packet.closes = p->closes;
-	return policy_refuses(link, POLICY_INGRESS, &scratch->packet);
+	return policy_refuses(scratch, link, POLICY_INGRESS);
 }
 
 static __always_inline int goes_out(const struct __sk_buff *skb, const struct flow *f)
@@ -264,22 +264,26 @@ static __always_inline int to_service(struct __sk_buff *skb, struct room *r, str
 // not always quoted.
 static __attribute__((noinline)) int to_sender(struct __sk_buff *skb)
 {
-	struct quote q = {};
 	struct room *r = enter_room();
+	struct quote *q;
 	__u32 link;
 	struct flow *f;
 	int out;
 
-	if (!r || !quoted(skb, &q))
+	if (!r)
+		return TC_ACT_UNSPEC; // which it never is
+	q = &r->quote;
+	__builtin_memset(q, 0, sizeof(*q));
+	if (!quoted(skb, q))
 		return TC_ACT_UNSPEC;
-	answers(&r->key, &q.packet);
+	answers(&r->key, &q->packet);
 	f = bpf_map_lookup_elem(&NAMED(flows), &r->key);
 	if (!f || f->way == INBOUND)
 		return TC_ACT_UNSPEC;
 	answers(&r->becomes, &f->becomes); // what the sender sent
 	link = f->link;
 	out = goes_out(skb, f);
-	if (rewrite_error(skb, &q, &r->becomes)) {
+	if (rewrite_error(skb, q, &r->becomes)) {
 		count(DROP_BROKEN);
 		return TC_ACT_SHOT;
 	}

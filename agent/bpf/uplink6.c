@@ -152,13 +152,6 @@ static __always_inline long find_way(struct __sk_buff *skb, struct room *r)
 	return bpf_fib_lookup(skb, &r->fib, sizeof(r->fib), 0);
 }
 
-// A packet that an ICMPv6 error is about, and the error's own addresses.
-struct quote {
-	struct tuple packet;
-	__u32 addrs[2 * WORDS];
-	__u32 icmp, inner, ports; // offsets
-};
-
 static __always_inline int quoted(struct __sk_buff *skb, struct quote *q)
 {
 	__u8 next, type;
