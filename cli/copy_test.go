@@ -217,6 +217,40 @@ func TestPortForward(t *testing.T) {
 			}
 		})
 	}
+	t.Run("the pod goes away", func(t *testing.T) {
+		c.portForward = func(stream grpc.BidiStreamingServer[nodev1.PortForwardRequest, nodev1.PortForwardResponse]) error {
+			if _, err := stream.Recv(); err != nil {
+				return err
+			}
+			return errors.Join(stream.Send(&nodev1.PortForwardResponse{}), stream.Send(&nodev1.PortForwardResponse{Data: []byte("bye")}))
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		out, w := io.Pipe()
+		s := newShell(Streams{In: strings.NewReader(""), Out: w, Err: io.Discard})
+		s.dial = c.dialer()
+		done := make(chan int, 1)
+		go func() { done <- s.run(ctx, []string{"port-forward", "web-1", ":8080"}) }()
+		line := make([]byte, 100)
+		n, err := out.Read(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		address, _, _ := strings.Cut(strings.TrimPrefix(string(line[:n]), "Forwarding from "), " -> ")
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+		if got, err := io.ReadAll(conn); string(got) != "bye" || err != nil {
+			t.Errorf("the connection to a pod that has gone: %q, %v", got, err)
+		}
+		cancel()
+		if code := <-done; code != ExitOK {
+			t.Errorf("it ended with %d", code)
+		}
+	})
 	c.run(t, "port-forward", "web-1", "nonesuch").want(t, ExitUsage, "", `"nonesuch" is neither`)
 	c.run(t, "port-forward", "service/web", "81").want(t, ExitError, "", `service "web" has no port 81`)
 }

@@ -69,7 +69,8 @@ func (s *shell) portForward(ctx context.Context, args []string, address string) 
 		if err != nil {
 			return fmt.Errorf("listen for connections: %w", err)
 		}
-		defer context.AfterFunc(ctx, func() { l.Close() })()
+		// Never called off: who waits below waits for what this ends.
+		context.AfterFunc(ctx, func() { l.Close() })
 		fmt.Fprintf(s.Out, "Forwarding from %s -> %d\n", l.Addr(), remote)
 		f := &forwarder{
 			service: nodev1.NewNodeServiceClient(s.conn), port: remote,
@@ -176,8 +177,8 @@ func (f *forwarder) carry(ctx context.Context, conn *net.TCPConn) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	// Whatever ends the call ends the reading from the connection as well.
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	// Whatever ends the call ends the reading from the connection as well. That is never called off.
+	context.AfterFunc(ctx, func() { conn.Close() })
 	stream, err := f.service.PortForward(ctx)
 	if err != nil {
 		return err
