@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -93,12 +94,17 @@ func (p *Process) Start() error {
 	cmd.Stderr = log
 	// It ends with the test, however that ends. A group of its own keeps an interrupt from the terminal to the test alone.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start %s: %w", p.Name(), err)
-	}
-	done := make(chan struct{})
-	p.cmd, p.done = cmd, done
+	started, done := make(chan error), make(chan struct{})
 	go func() {
+		// The kernel takes the end of the thread that started a process for its parent's. Threads end where a test enters
+		// namespaces by them: this one is kept for as long as the process runs.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err != nil {
+			return
+		}
 		_ = cmd.Wait()
 		p.mu.Lock()
 		p.past += cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
@@ -106,6 +112,10 @@ func (p *Process) Start() error {
 		p.mu.Unlock()
 		close(done)
 	}()
+	if err := <-started; err != nil {
+		return fmt.Errorf("start %s: %w", p.Name(), err)
+	}
+	p.cmd, p.done = cmd, done
 	return nil
 }
 
@@ -204,11 +214,13 @@ func (p *Process) waitKnows(ctx context.Context, others []*Process) error {
 		return err
 	}
 	defer conn.Close()
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("not within a minute"))
+	defer cancel()
 	gateway := clusterv1.NewClusterServiceClient(conn)
 	for {
 		status, err := gateway.Status(ctx, &clusterv1.StatusRequest{}, grpc.WaitForReady(true))
-		if err != nil {
-			return fmt.Errorf("ask %s for the cluster's status: %w", p.Name(), err)
+		if err != nil && ctx.Err() != nil {
+			return fmt.Errorf("ask %s for the cluster's status: %w (%w)\n%s", p.Name(), err, context.Cause(ctx), p.tail())
 		}
 		well := make(map[string]bool)
 		for _, s := range status.GetServices() {
