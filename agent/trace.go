@@ -88,14 +88,17 @@ func (s *stack) trace(req *nodev1.TraceConnectionRequest) (*nodev1.TraceConnecti
 	p := datapath.Probe{Outside: req.GetOutside(), Protocol: datapath.TCP}
 	var err error
 	if req.GetSource() != "" {
-		if p.Source, err = netip.ParseAddr(req.GetSource()); err != nil || !p.Source.Is4() {
-			return nil, apierr.BadField("source", "%q is not an IPv4 address", req.GetSource())
+		if p.Source, err = netip.ParseAddr(req.GetSource()); err != nil || p.Source.Is4In6() {
+			return nil, apierr.BadField("source", "%q is not an address", req.GetSource())
 		}
 	} else if req.GetOutside() {
 		return nil, apierr.BadField("source", "who comes from outside has an address")
 	}
-	if p.Destination, err = netip.ParseAddrPort(req.GetDestination()); err != nil || !p.Destination.Addr().Is4() {
-		return nil, apierr.BadField("destination", "%q is not an IPv4 address and a port", req.GetDestination())
+	if p.Destination, err = netip.ParseAddrPort(req.GetDestination()); err != nil || p.Destination.Addr().Is4In6() {
+		return nil, apierr.BadField("destination", "%q is not an address and a port", req.GetDestination())
+	}
+	if p.Source.IsValid() && p.Source.Is4() != p.Destination.Addr().Is4() {
+		return nil, apierr.BadField("source", "%v and the destination %v are of different families", p.Source, p.Destination.Addr())
 	}
 	switch req.GetProtocol() {
 	case "", "TCP":

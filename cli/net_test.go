@@ -133,7 +133,7 @@ func TestNetTraceRefusals(t *testing.T) {
 		"client balanced":         "has several ports, name one: http (80/TCP), dns (53/UDP)",
 		"client alias":            "another name for db.example.com",
 		"client headless":         "is headless",
-		"203.0.113.5 web":         "has no address for clients outside",
+		"203.0.113.5 web":         "has no IPv4 address for clients outside",
 		"client 10.96.0.12":       "needs the number of a port",
 		"client www.example.com":  "no name of this cluster",
 		"client web --protocol x": "neither TCP nor UDP",
@@ -142,6 +142,52 @@ func TestNetTraceRefusals(t *testing.T) {
 		r := c.run(t, append([]string{"net", "trace"}, strings.Fields(args)...)...)
 		if r.code == ExitOK || !strings.Contains(r.err, want) {
 			t.Errorf("%s: %d %s, want %q", args, r.code, r.err, want)
+		}
+	}
+}
+
+// Both ends are of one family: that of the address that is named, or of the first that a service has.
+func TestNetTraceByIPv6(t *testing.T) {
+	for args, want := range map[string]string{
+		"six both":                         `node-3: "10.244.2.7" outside=false to 10.96.0.13:80/TCP`,
+		"six [fd00:10:96::13]:80":          `node-3: "fd00:10:244::7" outside=false to [fd00:10:96::13]:80/TCP`,
+		"fd00:10:244::7 both:http":         `node-3: "fd00:10:244::7" outside=false to [fd00:10:96::13]:80/TCP`,
+		"fd00:10:244::7 pod/six":           `node-3: "fd00:10:244::7" outside=false to [fd00:10:244::7]:8080/TCP`,
+		"2001:db8::3 both":                 `node-3: "" outside=false to [fd00:10:96::13]:80/TCP`,
+		"2001:db8::99 both":                `node-2: "2001:db8::99" outside=true to [2001:db8::101]:80/TCP`,
+		"203.0.113.5 both":                 `node-2: "203.0.113.5" outside=true to 198.51.100.8:80/TCP`,
+		"2001:db8::99 opened":              `node-3: "2001:db8::99" outside=true to [2001:db8::3]:30080/TCP`,
+		"2001:db8::99 [2001:db8::3]:30080": `node-3: "2001:db8::99" outside=true to [2001:db8::3]:30080/TCP`,
+		"2001:db8::99 [fd00:10:244::7]:1":  `node-3: "2001:db8::99" outside=true to [fd00:10:244::7]:1/TCP`,
+		"fd00:10:244::7 web":               "service default/web has no IPv6 address",
+		"2001:db8::99 balanced:80":         "service default/balanced has no IPv6 address for clients outside",
+		"client [fd00:10:96::13]:80":       "pod default/client has no IPv6 address to reach fd00:10:96::13 from",
+		"2001:db8::99 10.244.2.7:80":       "client 2001:db8::99 outside has no IPv4 address",
+		"fd00:10:244::7 pod/client":        "pod default/client has no IPv6 address",
+		"six fd00:10:96::13":               "as in [fd00:10:96::13]:80",
+		"six [fd00:10:96::13]":             "as in [fd00:10:96::13]:80",
+		"six [fd00:10:96::13]:0":           "as in [fd00:10:96::13]:80",
+	} {
+		c := startNetwork(t)
+		clienttest.Seed(c.Server, &corev1.Node{
+			Metadata: &metav1.ObjectMeta{Name: "node-3"},
+			Status:   &corev1.NodeStatus{Addresses: []*corev1.NodeAddress{{Type: "InternalIP", Address: "192.0.2.3"}, {Type: "InternalIP", Address: "2001:db8::3"}}},
+		})
+		clienttest.Seed(c.Server, &corev1.Pod{
+			Metadata: &metav1.ObjectMeta{Namespace: "default", Name: "six"},
+			Spec:     &corev1.PodSpec{NodeName: "node-3", Containers: []*corev1.Container{{Name: "c", Ports: []*corev1.ContainerPort{{Name: "http", ContainerPort: 8080, Protocol: "TCP"}}}}},
+			Status:   &corev1.PodStatus{PodIp: "10.244.2.7", PodIps: []*corev1.PodIP{{Ip: "10.244.2.7"}, {Ip: "fd00:10:244::7"}}, Phase: "Running"},
+		})
+		clienttest.Seed(c.Server, &corev1.Service{
+			Metadata: &metav1.ObjectMeta{Namespace: "default", Name: "both"},
+			Spec: &corev1.ServiceSpec{
+				Type: "LoadBalancer", ClusterIp: "10.96.0.13", ClusterIps: []string{"10.96.0.13", "fd00:10:96::13"}, Ports: []*corev1.ServicePort{{Name: "http", Port: 80, Protocol: "TCP"}},
+			},
+			Status: &corev1.ServiceStatus{LoadBalancer: &corev1.LoadBalancerStatus{Ingress: []*corev1.LoadBalancerIngress{{Ip: "198.51.100.8"}, {Ip: "2001:db8::101"}}}},
+		})
+		r := c.run(t, append([]string{"net", "trace"}, strings.Fields(args)...)...)
+		if got := strings.Join(c.network.traced, "; "); got != want && (r.code == ExitOK || !strings.Contains(r.err, want)) {
+			t.Errorf("%s: asked %s, want %s (%d %s)", args, got, want, r.code, r.err)
 		}
 	}
 }

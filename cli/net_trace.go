@@ -36,6 +36,7 @@ func (s *shell) netTraceCommand() *cobra.Command {
 		Example: "  xebec net trace client echo\n" +
 			"  xebec net trace client echo.default.svc.cluster.local:80\n" +
 			"  xebec net trace node-1 10.96.0.12:80\n" +
+			"  xebec net trace 2001:db8::7 [2001:db8::101]:80\n" +
 			"  xebec net trace 192.0.2.7 service/echo -o json",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error { return s.netTrace(cmd.Context(), args[0], args[1], o) },
@@ -58,10 +59,37 @@ type tracer struct {
 
 // origin is where a connection begins.
 type origin struct {
-	text    string // for people
-	node    string // where it begins, or arrives; empty: not known yet
-	addr    string // empty: the node itself
+	text    string   // for people
+	node    string   // where it begins, or arrives; empty: not known yet
+	addrs   []string // one of a family; none: the node itself
+	family  string   // that of the address by which it was named; empty: either will do
 	outside bool
+}
+
+// toward chooses the address from which the connection goes to another; empty: the node itself.
+func (o *origin) toward(to netip.Addr) (string, error) {
+	if len(o.addrs) == 0 {
+		return "", nil
+	}
+	family := kind.FamilyOf(to.String())
+	from := ofFamily(family, o.addrs)
+	if from == "" {
+		return "", fmt.Errorf("%s has no %s address to reach %v from", o.text, family, to)
+	}
+	if !o.outside {
+		o.text += " (" + from + ")"
+	}
+	return from, nil
+}
+
+// ofFamily returns the first address of a family, or of any when it is empty; empty: there is none.
+func ofFamily(family string, addrs []string) string {
+	for _, a := range addrs {
+		if a != "" && (family == "" || kind.FamilyOf(a) == family) {
+			return a
+		}
+	}
+	return ""
 }
 
 // traceGoal is where a connection is to go.
@@ -109,7 +137,11 @@ func (s *shell) netTrace(ctx context.Context, from, to string, o traceOptions) e
 	if err != nil {
 		return err
 	}
-	end, err := t.goal(ctx, to, o.protocol, begin.outside)
+	end, err := t.goal(ctx, to, o.protocol, begin)
+	if err != nil {
+		return err
+	}
+	source, err := begin.toward(end.addr.Addr())
 	if err != nil {
 		return err
 	}
@@ -121,7 +153,7 @@ func (s *shell) netTrace(ctx context.Context, from, to string, o traceOptions) e
 	var traced []tracedNode
 	for node := begin.node; node != "" && len(traced) < maxTraced; {
 		resp, err := nodev1.NewNodeServiceClient(s.conn).TraceConnection(ctx, &nodev1.TraceConnectionRequest{
-			Target: &nodev1.Target{Node: node}, Source: begin.addr, Outside: begin.outside, Destination: end.addr.String(), Protocol: end.protocol,
+			Target: &nodev1.Target{Node: node}, Source: source, Outside: begin.outside, Destination: end.addr.String(), Protocol: end.protocol,
 		})
 		if err != nil {
 			return err
@@ -168,7 +200,9 @@ func (s *shell) printTrace(begin origin, end traceGoal, traced []tracedNode) {
 // origin finds out who begins the connection.
 func (t *tracer) origin(ctx context.Context, text string) (origin, error) {
 	if addr, err := netip.ParseAddr(text); err == nil {
-		return t.originAt(ctx, addr)
+		o, err := t.originAt(ctx, addr)
+		o.family = kind.FamilyOf(text)
+		return o, err
 	}
 	namespace, name := t.namespace, text
 	if before, after, ok := strings.Cut(text, "/"); ok {
@@ -205,20 +239,43 @@ func (t *tracer) originNode(name string) (origin, error) {
 
 func originPod(pod *corev1.Pod) (origin, error) {
 	name := pod.GetMetadata().GetNamespace() + "/" + pod.GetMetadata().GetName()
-	ip := pod.GetStatus().GetPodIp()
 	if pod.GetSpec().GetHostNetwork() {
 		return origin{text: "pod " + name + ", in its node's network", node: pod.GetSpec().GetNodeName()}, nil
 	}
-	if ip == "" {
+	addrs := podAddresses(pod)
+	if len(addrs) == 0 {
 		return origin{}, fmt.Errorf("pod %s has no address yet: it is %s", name, orText(pod.GetStatus().GetPhase(), "new"))
 	}
-	return origin{text: fmt.Sprintf("pod %s (%s)", name, ip), node: pod.GetSpec().GetNodeName(), addr: ip}, nil
+	return origin{text: "pod " + name, node: pod.GetSpec().GetNodeName(), addrs: addrs}, nil
+}
+
+// podAddresses are a pod's addresses, the main one first.
+func podAddresses(pod *corev1.Pod) []string {
+	var out []string
+	for _, ip := range pod.GetStatus().GetPodIps() {
+		out = append(out, ip.GetIp())
+	}
+	if ip := pod.GetStatus().GetPodIp(); len(out) == 0 && ip != "" {
+		out = append(out, ip)
+	}
+	return out
+}
+
+// nodeAddresses are those at which others reach a node.
+func nodeAddresses(n *corev1.Node) []string {
+	var out []string
+	for _, a := range n.GetStatus().GetAddresses() {
+		if a.GetType() == kind.NodeInternalIP {
+			out = append(out, a.GetAddress())
+		}
+	}
+	return out
 }
 
 // originAt finds out whose an address is.
 func (t *tracer) originAt(ctx context.Context, addr netip.Addr) (origin, error) {
 	for _, n := range t.nodes {
-		if kind.NodeAddress(n, "InternalIP") == addr.String() {
+		if slices.Contains(nodeAddresses(n), addr.String()) {
 			return t.originNode(n.GetMetadata().GetName())
 		}
 	}
@@ -229,7 +286,7 @@ func (t *tracer) originAt(ctx context.Context, addr netip.Addr) (origin, error) 
 	if pod != nil {
 		return originPod(pod)
 	}
-	return origin{text: fmt.Sprintf("client %v outside", addr), addr: addr.String(), outside: true}, nil
+	return origin{text: fmt.Sprintf("client %v outside", addr), addrs: []string{addr.String()}, outside: true}, nil
 }
 
 // podAt returns the pod that has an address, nil when none has.
@@ -239,7 +296,7 @@ func (t *tracer) podAt(ctx context.Context, addr netip.Addr) (*corev1.Pod, error
 		return nil, err
 	}
 	for _, p := range pods {
-		if p.GetStatus().GetPodIp() == addr.String() && !p.GetSpec().GetHostNetwork() && p.GetStatus().GetPhase() == "Running" {
+		if slices.Contains(podAddresses(p), addr.String()) && !p.GetSpec().GetHostNetwork() && p.GetStatus().GetPhase() == "Running" {
 			return p, nil
 		}
 	}
@@ -253,7 +310,7 @@ func (t *tracer) arrival(ctx context.Context, addr netip.Addr, named string) (st
 		return named, err
 	}
 	for _, n := range t.nodes {
-		if kind.NodeAddress(n, "InternalIP") == addr.String() {
+		if slices.Contains(nodeAddresses(n), addr.String()) {
 			return n.GetMetadata().GetName(), nil
 		}
 	}
@@ -274,23 +331,24 @@ func (t *tracer) arrival(ctx context.Context, addr netip.Addr, named string) (st
 }
 
 // goal finds out where the connection is to go.
-func (t *tracer) goal(ctx context.Context, text, protocol string, outside bool) (traceGoal, error) {
+func (t *tracer) goal(ctx context.Context, text, protocol string, begin origin) (traceGoal, error) {
+	if to, err := netip.ParseAddrPort(text); err == nil && to.Port() > 0 {
+		return traceGoal{text: to.Addr().String(), addr: to, protocol: orText(protocol, kind.ProtocolTCP)}, nil
+	}
 	name, port := text, ""
 	if i := strings.LastIndex(text, ":"); i >= 0 {
 		name, port = text[:i], text[i+1:]
 	}
-	if addr, err := netip.ParseAddr(name); err == nil {
-		n, err := strconv.ParseUint(port, 10, 16)
-		if err != nil || n == 0 {
-			return traceGoal{}, usagef("%s: an address needs the number of a port, as in %v:80", text, addr)
+	for _, only := range []string{strings.Trim(text, "[]"), strings.Trim(name, "[]")} {
+		if addr, err := netip.ParseAddr(only); err == nil {
+			return traceGoal{}, usagef("%s: an address needs the number of a port, as in %v", text, netip.AddrPortFrom(addr, 80))
 		}
-		return traceGoal{text: name, addr: netip.AddrPortFrom(addr, uint16(n)), protocol: orText(protocol, kind.ProtocolTCP)}, nil
 	}
 	namespace := t.namespace
 	if before, after, ok := strings.Cut(name, "/"); ok {
 		switch before {
 		case "pod", "pods", "po":
-			return t.podGoal(ctx, namespace, after, port, protocol)
+			return t.podGoal(ctx, namespace, after, port, protocol, begin)
 		case "service", "services", "svc":
 			name = after
 		default:
@@ -304,7 +362,7 @@ func (t *tracer) goal(ctx context.Context, text, protocol string, outside bool) 
 	}
 	svc, err := client.Get[*corev1.Service](ctx, t.cl, namespace, name)
 	if apierr.IsNotFound(err) {
-		if g, podErr := t.podGoal(ctx, namespace, name, port, protocol); podErr == nil {
+		if g, podErr := t.podGoal(ctx, namespace, name, port, protocol, begin); podErr == nil {
 			return g, nil
 		}
 		return traceGoal{}, fmt.Errorf("there is neither a service %s/%s nor a pod with a port of that name", namespace, name)
@@ -312,10 +370,10 @@ func (t *tracer) goal(ctx context.Context, text, protocol string, outside bool) 
 	if err != nil {
 		return traceGoal{}, err
 	}
-	return t.serviceGoal(svc, port, protocol, outside)
+	return t.serviceGoal(svc, port, protocol, begin)
 }
 
-func (t *tracer) serviceGoal(svc *corev1.Service, port, protocol string, outside bool) (traceGoal, error) {
+func (t *tracer) serviceGoal(svc *corev1.Service, port, protocol string, begin origin) (traceGoal, error) {
 	spec := svc.GetSpec()
 	name := svc.GetMetadata().GetNamespace() + "/" + svc.GetMetadata().GetName()
 	switch {
@@ -335,35 +393,41 @@ func (t *tracer) serviceGoal(svc *corev1.Service, port, protocol string, outside
 		return traceGoal{}, usagef("service %s has several ports, name one: %s", name, portsText(matches))
 	}
 	g := traceGoal{text: fmt.Sprintf("service %s", name), protocol: p.GetProtocol()}
-	text, number := spec.GetClusterIp(), p.GetPort()
-	if outside {
-		switch ingress := svc.GetStatus().GetLoadBalancer().GetIngress(); {
-		case len(ingress) > 0 && ingress[0].GetIp() != "":
-			text = ingress[0].GetIp()
-		case len(spec.GetExternalIps()) > 0:
-			text = spec.GetExternalIps()[0]
-		case p.GetNodePort() > 0 && len(t.nodes) > 0:
-			text, number = kind.NodeAddress(t.nodes[0], "InternalIP"), p.GetNodePort()
-		default:
-			return traceGoal{}, fmt.Errorf("service %s has no address for clients outside: no load balancer, node port or external IP", name)
+	text, number := ofFamily(begin.family, append(slices.Clone(spec.GetClusterIps()), spec.GetClusterIp())), p.GetPort()
+	if begin.outside {
+		var given, nodes []string
+		for _, in := range svc.GetStatus().GetLoadBalancer().GetIngress() {
+			given = append(given, in.GetIp())
+		}
+		if text = ofFamily(begin.family, append(given, spec.GetExternalIps()...)); text == "" && p.GetNodePort() > 0 {
+			for _, n := range t.nodes {
+				nodes = append(nodes, nodeAddresses(n)...)
+			}
+			text, number = ofFamily(begin.family, nodes), p.GetNodePort()
+		}
+		if text == "" {
+			return traceGoal{}, fmt.Errorf("service %s has no %s address for clients outside: no load balancer, node port or external IP", name, begin.family)
 		}
 	}
 	addr, err := netip.ParseAddr(text)
 	if err != nil {
-		return traceGoal{}, fmt.Errorf("service %s has no address: %w", name, err)
+		return traceGoal{}, fmt.Errorf("service %s has no %s address", name, begin.family)
 	}
 	g.addr = netip.AddrPortFrom(addr, uint16(number))
 	return g, nil
 }
 
-func (t *tracer) podGoal(ctx context.Context, namespace, name, port, protocol string) (traceGoal, error) {
+func (t *tracer) podGoal(ctx context.Context, namespace, name, port, protocol string, begin origin) (traceGoal, error) {
 	pod, err := client.Get[*corev1.Pod](ctx, t.cl, namespace, name)
 	if err != nil {
 		return traceGoal{}, err
 	}
-	addr, err := netip.ParseAddr(pod.GetStatus().GetPodIp())
-	if err != nil {
+	if len(podAddresses(pod)) == 0 {
 		return traceGoal{}, fmt.Errorf("pod %s/%s has no address yet: it is %s", namespace, name, orText(pod.GetStatus().GetPhase(), "new"))
+	}
+	addr, err := netip.ParseAddr(ofFamily(begin.family, podAddresses(pod)))
+	if err != nil {
+		return traceGoal{}, fmt.Errorf("pod %s/%s has no %s address", namespace, name, begin.family)
 	}
 	var found []*corev1.ContainerPort
 	for _, c := range pod.GetSpec().GetContainers() {

@@ -414,6 +414,9 @@ func (s *Syncer) leftOut(f Frontend, used []netip.AddrPort) []string {
 		}
 		var out []string
 		for _, slice := range s.table.slices[k] {
+			if slice.GetAddressType() != familyName(f.Addr().Is6()) {
+				continue
+			}
 			for _, ep := range slice.GetEndpoints() {
 				if len(ep.GetAddresses()) == 0 || slices.ContainsFunc(used, func(b netip.AddrPort) bool { return b.Addr().String() == ep.GetAddresses()[0] }) {
 					continue

@@ -131,5 +131,52 @@ func TestTrace(t *testing.T) {
 	}
 }
 
+// The same is told of IPv6.
+func TestTraceByIPv6(t *testing.T) {
+	w := newWire(t, dualStack)
+	_, here := w.pod6(0, "here")
+	_, there := w.pod6(1, "there")
+	n := w.nodes[0]
+	const balancer = "2001:db8::200"
+	w.replace(0,
+		service("[fd00:10:96::1]:80", datapath.TCP, hostPort(here, 8080), hostPort(there, 8080)),
+		outside(hostPort(ends6.self, 30080), datapath.TCP, hostPort(here, 8080), hostPort(there, 8080)), outside(hostPort(balancer, 80), datapath.TCP, hostPort(here, 8080)))
+	w.announce(0, balancer)
+	var syncer *datapath.Syncer
+	if err := n.Do(func() error { syncer = datapath.NewSyncer("node-0", n.dp, zaptest.NewLogger(t)); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	client := addr(clientIP6)
+	for name, c := range map[string]struct {
+		probe   datapath.Probe
+		verdict string
+		words   []string
+	}{
+		"a pod to a cluster IP": {datapath.Probe{Source: addr(here), Destination: at("[fd00:10:96::1]:80")}, datapath.Forwarded, []string{"2 endpoints", "a pod of this node", "another machine"}},
+		"a pod to the outside":  {datapath.Probe{Source: addr(here), Destination: at(hostPort(clientIP6, 80))}, datapath.Forwarded, []string{"the node's address " + ends6.self}},
+		"a client to a node port": {datapath.Probe{Source: client, Outside: true, Destination: at(hostPort(ends6.self, 30080))}, datapath.Forwarded,
+			[]string{"a pod of this node", "the client's address kept", "from the node's address " + ends6.self}},
+		"a client to a load balancer": {datapath.Probe{Source: client, Outside: true, Destination: at(hostPort(balancer, 80))}, datapath.Forwarded, []string{"1 endpoint", "the client's address kept"}},
+		"a port that no service has":  {datapath.Probe{Source: client, Outside: true, Destination: at(hostPort(balancer, 81))}, datapath.Dropped, []string{"no service has port 81"}},
+	} {
+		c.probe.Protocol = datapath.TCP
+		var got *datapath.Trace
+		err := n.Do(func() (err error) { got, err = syncer.Trace(n.dp, c.probe, nil); return err })
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		told := fmt.Sprintf("%+v", *got)
+		for _, words := range c.words {
+			if !strings.Contains(told, words) {
+				t.Errorf("%s: %q is not told: %s", name, words, told)
+			}
+		}
+		if got.Verdict != c.verdict {
+			t.Errorf("%s: %s, want %s: %s", name, got.Verdict, c.verdict, told)
+		}
+	}
+}
+
 func addr(s string) netip.Addr   { return netip.MustParseAddr(s) }
 func at(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
