@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -103,6 +104,24 @@ func eventually(t *testing.T, what string, limit time.Duration, cond func() erro
 			t.Fatalf("%s: not within %s: %v", what, limit, err)
 		}
 	}
+}
+
+// says waits until a command succeeds and prints all of these words, for what is told of a moment after it has happened:
+// events, and what nodes make of endpoints.
+func (p *person) says(t *testing.T, words []string, args ...string) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%q in xebec %s", words, strings.Join(args, " ")), waitLimit, func() error {
+		o := p.try(t, args...)
+		if o.code != 0 {
+			return fmt.Errorf("%s", o)
+		}
+		for _, w := range words {
+			if !strings.Contains(o.stdout, w) {
+				return fmt.Errorf("no %q in\n%s", w, o.stdout)
+			}
+		}
+		return nil
+	})
 }
 
 // ready tells whether a pod is ready.

@@ -89,12 +89,19 @@ func TestAccessList(t *testing.T) {
 				}
 			}
 		}()
-		<-began
+		select {
+		case <-began:
+		case err := <-c.cut:
+			t.Fatalf("%s: the watch ended before it began: %v", master, err)
+		case <-ctx.Done():
+			t.Fatalf("%s: the watch does not begin: %v", master, ctx.Err())
+		}
 		callers = append(callers, c)
 	}
 
 	p.do(t, "cluster", "access", "set", "--public-cidrs", "203.0.113.0/24")
 	for _, c := range callers {
+		// Each gateway hears of the list in its own time.
 		if err := <-c.cut; !apierr.IsUnavailable(err) {
 			t.Errorf("%s: the watch of a caller that is denied now ended with %v", c.master, err)
 		}
@@ -198,24 +205,29 @@ func TestServiceAccountTokens(t *testing.T) {
 	if o := p.try(t, "create", "token", "robot"); o.code == 0 || !strings.Contains(o.stderr, "not found") {
 		t.Errorf("a token for nobody: %s", o)
 	}
-	if out := p.do(t, "get", "serviceaccount", "default", "-o", "name"); out != "serviceaccount/default\n" {
-		t.Errorf("the namespace has %q", out)
-	}
+	p.says(t, []string{"serviceaccount/default\n"}, "get", "serviceaccount", "default", "-o", "name")
 }
 
 // TestEtcdThroughTheGateway looks after etcd as an administrator does.
 func TestEtcdThroughTheGateway(t *testing.T) {
 	s := sharedShip(t)
 	p := s.inDefault()
-	if out := p.do(t, "etcd", "status", "--check"); strings.Count(out, "\n") != sharedMasters+1 || strings.Count(out, "leader") != 1 {
-		t.Errorf("status:\n%s", out)
-	}
+	// On a busy machine members lose their leader now and then, and elect another.
+	eventually(t, "etcd is well", waitLimit, func() error {
+		if o := p.try(t, "etcd", "status", "--check"); o.code != 0 || strings.Count(o.stdout, "\n") != sharedMasters+1 || strings.Count(o.stdout, "leader") != 1 {
+			return fmt.Errorf("%s", o)
+		}
+		return nil
+	})
 	if out := p.do(t, "etcd", "members", "-o", "jsonpath={.members[*].name}"); out != "master-1 master-2 master-3" {
 		t.Errorf("members: %q", out)
 	}
-	if out := p.do(t, "etcd", "move-leader", "master-2"); out != "master-2 leads etcd\n" {
-		t.Errorf("move-leader: %q", out)
-	}
+	eventually(t, "the lead is handed over", waitLimit, func() error {
+		if o := p.try(t, "etcd", "move-leader", "master-2"); o.code != 0 || o.stdout != "master-2 leads etcd\n" {
+			return fmt.Errorf("%s", o)
+		}
+		return nil
+	})
 	file := filepath.Join(t.TempDir(), "backup.db")
 	if out := p.do(t, "etcd", "snapshot", file); !strings.Contains(out, "sum checked") {
 		t.Errorf("snapshot: %q", out)

@@ -49,10 +49,7 @@ func (p *person) loadEcho(t *testing.T) *corev1.Service {
 	manifest = strings.Replace(manifest, "maxSurge: 1", "maxSurge: 2", 1)
 	manifest = strings.Replace(manifest, "          env:\n", "          env:\n            - {name: DRAIN, value: 300ms}\n", 1)
 	p.apply(t, manifest)
-	pods := p.awaitEcho(t, 4)
-	if nodes := nodesOf(pods); len(nodes) != 2 {
-		t.Fatalf("the pods are on %v", nodes)
-	}
+	p.spread(t, 4)
 	svc, err := client.Get[*corev1.Service](t.Context(), p.client, p.namespace, "echo")
 	if err != nil {
 		t.Fatal(err)
@@ -213,6 +210,9 @@ func TestLoadKills(t *testing.T) {
 		t.Logf("killed %s %d times in %.0f s", harm.process, harm.times, time.Since(began).Seconds())
 	}
 	p.awaitWhole(t)
+	for _, storm := range storms {
+		p.reachable(t, storm)
+	}
 	before.same(t, p.crew(t, "node-1", "node-2"))
 	sum := p.calm(t, storms)
 	for what, n := range sum {
@@ -220,6 +220,18 @@ func TestLoadKills(t *testing.T) {
 			t.Errorf("%s: %d requests, %d connections broke", what, n.Requests, n.Reopened)
 		}
 	}
+}
+
+// reachable waits until the daemons of a pod's node are at work again: the agent can be asked, through the gateways, to run
+// something in the pod, and knows the image's program from one that is not there.
+func (p *person) reachable(t *testing.T, pod string) {
+	t.Helper()
+	eventually(t, "exec in "+pod, waitLimit, func() error {
+		if o := p.try(t, "exec", pod, "--", "/no/such/program"); !strings.Contains(o.stderr, "/no/such/program") {
+			return fmt.Errorf("%s", o)
+		}
+		return nil
+	})
 }
 
 // killOnce kills a process and waits until another has taken its place.

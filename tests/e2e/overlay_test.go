@@ -22,12 +22,10 @@ func TestSegments(t *testing.T) {
 	s.loadImages(t)
 	p := s.inDefault()
 	p.apply(t, sample(t, "echo.yaml")+"\n---\n"+strings.Replace(sample(t, "client.yaml"), "spec:\n", "spec:\n  nodeName: node-1\n", 1))
+	p.spread(t, 3)
 	pods := await(t, s.client, "default", "pods ready", waitLimit, func(pods []*corev1.Pod) bool {
 		return allReady(pods, "echo", 3) && allReady(pods, "client", 1)
 	})
-	if nodes := nodesOf(labelled(pods, "echo")); len(nodes) != 2 {
-		t.Fatalf("the pods are on %v", nodes)
-	}
 	service, err := client.Get[*corev1.Service](t.Context(), s.client, "default", "echo")
 	if err != nil {
 		t.Fatal(err)
@@ -53,9 +51,13 @@ func TestSegments(t *testing.T) {
 	}
 	// A datagram that takes several packets.
 	long := strings.Repeat("x", 4000)
-	if out := p.do(t, "exec", "client", "--", "/client", "udp", strings.TrimPrefix(url, "http://")+":80", long); !strings.Contains(out, long) {
-		t.Errorf("a long datagram came back as %.100q", out)
-	}
+	// On a busy machine a datagram may get lost.
+	eventually(t, "a long datagram comes back", waitLimit, func() error {
+		if o := p.try(t, "exec", "client", "--", "/client", "udp", strings.TrimPrefix(url, "http://")+":80", long); !strings.Contains(o.stdout, long) {
+			return fmt.Errorf("%.300s", o)
+		}
+		return nil
+	})
 	for _, node := range []string{"node-1", "node-2"} {
 		if out := p.do(t, "lab", "shell", "--name", s.Spec.Name, node, "--", "ip", "route"); !strings.Contains(out, "dev "+podnet.OverlayLink) {
 			t.Errorf("no route of %s leads through the overlay:\n%s", node, out)
@@ -117,12 +119,8 @@ func (p *person) checkDualStack(t *testing.T) {
 		}
 		return nil
 	})
-	if out := p.do(t, "exec", "client", "--", "/client", "dns", ips[1]); !strings.Contains(out, "echo.default.svc.cluster.local") {
-		t.Errorf("%s is %s", ips[1], out)
-	}
-	if out := p.do(t, "exec", "client", "--", "/client", "udp", "["+ips[1]+"]:80", "six"); !strings.Contains(out, "six") {
-		t.Errorf("a datagram by IPv6: %s", out)
-	}
+	p.says(t, []string{"echo.default.svc.cluster.local"}, "exec", "client", "--", "/client", "dns", ips[1])
+	p.says(t, []string{"six"}, "exec", "client", "--", "/client", "udp", "["+ips[1]+"]:80", "six")
 	for _, node := range []string{"node-1", "node-2"} {
 		if out := p.do(t, "lab", "shell", "--name", p.Spec.Name, node, "--", "ip", "-6", "route"); !strings.Contains(out, "dev "+podnet.OverlayLink) {
 			t.Errorf("no IPv6 route of %s leads through the overlay:\n%s", node, out)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -52,9 +53,7 @@ func TestStaticPod(t *testing.T) {
 	if !kind.IsMirrorPod(mirror) || mirror.GetSpec().GetNodeName() != "node-1" {
 		t.Errorf("the mirror is %v", mirror)
 	}
-	if out := p.do(t, "logs", "own-node-1"); !strings.Contains(out, "own-node-1 serves on :8080") {
-		t.Errorf("its log is %q", out)
-	}
+	p.says(t, []string{"own-node-1 serves on :8080"}, "logs", "own-node-1")
 
 	put(strings.Replace(manifest, "image:", "imgae:", 1))
 	eventually(t, "describe tells of the typo", waitLimit, func() error {
@@ -107,17 +106,21 @@ spec:
   containers:
     - name: main
       image: %s
-      command: [sh, -c, "trap 'sleep 2; exit 0' TERM; while true; do sleep 0.1; done"]
+      command: [sh, -c, "trap 'sleep 2; exit 0' TERM; echo prepared; while true; do sleep 0.1; done"]
 `, name, []int{0, 1000, 2_000_000_000}[i], shellImage))
 	}
 	for _, name := range order {
 		p.podIs(t, name, "it is ready", ready)
+		// It would ignore the signal before it has said what to do then.
+		p.says(t, []string{"prepared"}, "logs", name)
 	}
-	told := make(chan error, 1)
+	watching, told := make(chan struct{}), make(chan error, 1)
 	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	go func() {
+		var once sync.Once
 		_, err := awaitObjects(ctx, s.client, "", waitLimit, func(nodes []*corev1.Node) bool {
+			once.Do(func() { close(watching) })
 			return slices.ContainsFunc(nodes, func(n *corev1.Node) bool {
 				c := kind.NodeCondition(n, kind.NodeReady)
 				return n.GetMetadata().GetName() == "node-2" && c.GetStatus() == kind.ConditionFalse && strings.Contains(c.GetMessage(), "shutting down")
@@ -125,6 +128,11 @@ spec:
 		})
 		told <- err
 	}()
+	select {
+	case <-watching:
+	case err := <-told:
+		t.Fatal(err)
+	}
 	agent := s.process(t, "node-2/agent").PID
 	if err := syscall.Kill(agent, syscall.SIGPWR); err != nil {
 		t.Fatal(err)
