@@ -94,6 +94,8 @@ func (p *person) debugs(t *testing.T) {
 	}
 	stored = client.Clone(stored)
 	stored.Spec.EphemeralContainers = nil
+	// Whatever has become of its status meanwhile.
+	stored.Metadata.ResourceVersion = ""
 	if _, err := client.Update(t.Context(), p.client, stored); err == nil || !strings.Contains(fmt.Sprint(err), "may not be removed") {
 		t.Errorf("taking it away: %v", err)
 	}
