@@ -22,7 +22,8 @@ options:
   units:
     description:
       - Units, each with name; listen (host:port or the path of a socket) when others connect to it; cert and key (paths) to
-        show there, when it takes TLS; files (paths) that it reads only when it starts.
+        show there, when it takes TLS; files (paths) that it reads only when it starts; reload, whether it reads them again when it
+        is told to, and goes on serving meanwhile.
       - Many listen long before they serve, etcd until it has found its leader. A TLS handshake tells, a connection alone does not.
     type: list
     elements: dict
@@ -44,7 +45,7 @@ started:
   type: list
   returned: always
 restarted:
-  description: Units that did.
+  description: Units that did, and were restarted or told to read their files again.
   type: list
   returned: always
 """
@@ -55,7 +56,8 @@ EXAMPLES = r"""
       - {name: xebec-etcd.service, listen: "10.0.0.1:2379", cert: /etc/xebec/etcd/tls.crt, key: /etc/xebec/etcd/tls.key, files: [/etc/xebec/etcd/config.yaml]}
 """
 
-FIELDS = ["ActiveState", "SubState", "UnitFileState", "NRestarts", "LoadState", "NeedDaemonReload", "FragmentPath", "MainPID", "ExecMainStartTimestamp"]
+FIELDS = ["ActiveState", "SubState", "UnitFileState", "NRestarts", "LoadState", "NeedDaemonReload", "FragmentPath", "MainPID", "ExecMainStartTimestamp",
+          "StateChangeTimestamp"]
 
 
 class Failed(Exception):
@@ -127,14 +129,25 @@ def handshake(unit):
 
 
 def stale(unit, state):
-    """Say whether a running unit's program or one of its files was replaced since it started."""
+    """Say how a running unit is brought up to date, restart or reload, or None when it is."""
     try:
         if os.readlink("/proc/%s/exe" % state["MainPID"]).endswith(" (deleted)"):
-            return True
+            return "restart"
     except OSError:
-        return False
-    since = int(state["ExecMainStartTimestamp"].lstrip("@") or 0)
-    return any(int(os.stat(path).st_mtime) > since for path in [state["FragmentPath"]] + unit.get("files", []))
+        return None
+    if newer([state["FragmentPath"]], state["ExecMainStartTimestamp"]):
+        return "restart"
+    files = unit.get("files", [])
+    if unit.get("reload"):
+        # The state changes to reloading and back.
+        return "reload" if newer(files, state["StateChangeTimestamp"]) else None
+    return "restart" if newer(files, state["ExecMainStartTimestamp"]) else None
+
+
+def newer(files, timestamp):
+    """Say whether a file was replaced after a time that systemd tells."""
+    since = int(timestamp.lstrip("@") or 0)
+    return any(int(os.stat(path).st_mtime) > since for path in files)
 
 
 def wait_for(systemd, unit, seconds):
@@ -154,7 +167,7 @@ def wait_for(systemd, unit, seconds):
 
 
 def apply(systemd, params, check):
-    started, restarted, enabled = [], [], []
+    started, restarted, enabled = [], {}, []
     units = params["units"]
     states = [systemd.show(unit["name"]) for unit in units]
     if not check and any(state["NeedDaemonReload"] == "yes" or state["LoadState"] == "not-found" for state in states):
@@ -168,7 +181,7 @@ def apply(systemd, params, check):
         if state["ActiveState"] not in ("active", "activating", "reloading"):
             started.append(unit["name"])
         elif params["restart"] and stale(unit, state):
-            restarted.append(unit["name"])
+            restarted[unit["name"]] = stale(unit, state)
     if not check:
         if enabled:
             systemd.run("enable", *enabled)
@@ -178,13 +191,13 @@ def apply(systemd, params, check):
             systemd.bring("start", started)
         for unit in units:
             if unit["name"] in restarted:
-                systemd.bring("restart", [unit["name"]])
+                systemd.bring(restarted[unit["name"]], [unit["name"]])
                 if params["wait"]:
                     wait_for(systemd, unit, params["wait"])
         if params["wait"]:
             for unit in units:
                 wait_for(systemd, unit, params["wait"])
-    return {"changed": bool(started or restarted or enabled), "started": started, "restarted": restarted}
+    return {"changed": bool(started or restarted or enabled), "started": started, "restarted": sorted(restarted)}
 
 
 def main():
