@@ -14,6 +14,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/cliconfig"
+	"github.com/xebec-project/xebec/internal/loopbacktest"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
@@ -151,12 +152,7 @@ func TestTokens(t *testing.T) {
 // deadAddress is one where nothing listens.
 func deadAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
+	return loopbacktest.Address(t).String()
 }
 
 func TestUnreachable(t *testing.T) {

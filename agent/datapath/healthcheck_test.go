@@ -6,28 +6,21 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"testing"
 
 	"go.uber.org/zap/zaptest"
+
+	"github.com/xebec-project/xebec/internal/loopbacktest"
 )
 
-func freePort(t *testing.T) uint16 {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return netip.MustParseAddrPort(l.Addr().String()).Port()
-}
-
 func TestHealthChecks(t *testing.T) {
-	h := newHealthServer(netip.MustParseAddr("127.0.0.1"), zaptest.NewLogger(t))
+	own, other := loopbacktest.Address(t), loopbacktest.Address(t)
+	ip, one, two := own.Addr(), own.Port(), other.Port()
+	h := newHealthServer(ip, zaptest.NewLogger(t))
 	t.Cleanup(h.close)
 	ask := func(port uint16, status, endpoints int, name string) {
 		t.Helper()
-		resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/healthz", port))
+		resp, err := http.Get(fmt.Sprintf("http://%v:%d/healthz", ip, port))
 		if err != nil {
 			t.Error(err)
 			return
@@ -53,7 +46,6 @@ func TestHealthChecks(t *testing.T) {
 			t.Errorf("weight %q, want %d", weight, endpoints)
 		}
 	}
-	one, two := freePort(t), freePort(t)
 	check := func(port uint16, name string, endpoints int) HealthCheck {
 		return HealthCheck{Port: port, Namespace: "ns", Name: name, Endpoints: endpoints}
 	}
@@ -66,7 +58,7 @@ func TestHealthChecks(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask(two, http.StatusOK, 1, "b")
-	l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", one))
+	l, err := net.Listen("tcp", own.String())
 	if err != nil {
 		t.Fatalf("a port that is no longer asked at is not free: %v", err)
 	}

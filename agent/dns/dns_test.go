@@ -15,6 +15,7 @@ import (
 	miekg "github.com/miekg/dns"
 	"go.uber.org/zap/zaptest"
 
+	"github.com/xebec-project/xebec/internal/loopbacktest"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -68,7 +69,7 @@ func newServer(t testing.TB, records *Records, upstreams ...netip.AddrPort) *Ser
 	t.Helper()
 	s, err := New(Config{
 		Domain:    "cluster.local",
-		Address:   netip.MustParseAddrPort("127.0.0.1:0"),
+		Address:   loopbacktest.Address(t),
 		Upstreams: upstreams,
 		CIDRs:     []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("10.96.0.0/16")},
 	}, records, zaptest.NewLogger(t))
@@ -301,7 +302,7 @@ func TestTruncation(t *testing.T) {
 		if test.edns > 0 {
 			req.SetEdns0(test.edns, false)
 		}
-		client := miekg.Client{Net: test.network, Timeout: 3 * time.Second}
+		client := miekg.Client{Net: test.network, Timeout: 20 * time.Second}
 		resp, _, err := client.Exchange(req, addr)
 		if err != nil {
 			t.Fatalf("%s: %v", test.network, err)
@@ -315,7 +316,8 @@ func TestTruncation(t *testing.T) {
 // upstream is a resolver with a behaviour of the test's own.
 func upstream(t *testing.T, handle miekg.HandlerFunc) netip.AddrPort {
 	t.Helper()
-	tcp, err := net.Listen("tcp4", "127.0.0.1:0")
+	// A port that is free for the one need not be for the other.
+	tcp, err := net.Listen("tcp4", loopbacktest.Address(t).String())
 	if err != nil {
 		t.Fatal(err)
 	}

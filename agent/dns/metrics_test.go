@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap/zaptest"
 
+	"github.com/xebec-project/xebec/internal/loopbacktest"
 	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/metrics/metricstest"
 )
@@ -19,13 +20,13 @@ func TestMetrics(t *testing.T) {
 	good := upstream(t, func(w miekg.ResponseWriter, req *miekg.Msg) { reply(w, req, miekg.RcodeSuccess) })
 	registry := prometheus.NewPedanticRegistry()
 	s, err := New(Config{
-		Domain: "cluster.local", Address: netip.MustParseAddrPort("127.0.0.1:0"), Upstreams: []netip.AddrPort{broken, good}, Metrics: NewMetrics(registry),
+		Domain: "cluster.local", Address: loopbacktest.Address(t), Upstreams: []netip.AddrPort{broken, good}, Metrics: NewMetrics(registry),
 	}, exampleRecords(), zaptest.NewLogger(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	addr := start(t, s)
-	client := miekg.Client{Timeout: 3 * time.Second}
+	client := miekg.Client{Timeout: 20 * time.Second}
 	for _, name := range []string{"web.default.svc.cluster.local.", "none.default.svc.cluster.local.", "none.default.svc.cluster.local.", "www.example.org."} {
 		if _, _, err := client.Exchange(question(name, miekg.TypeA).SetEdns0(1232, false), addr); err != nil {
 			t.Fatal(err)

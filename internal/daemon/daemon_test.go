@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"github.com/xebec-project/xebec/internal/daemon"
 	"github.com/xebec-project/xebec/internal/discovery"
 	"github.com/xebec-project/xebec/internal/etcdtest"
+	"github.com/xebec-project/xebec/internal/loopbacktest"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
 	"github.com/xebec-project/xebec/internal/rpc/rpctest"
@@ -76,7 +76,7 @@ func start(t *testing.T, ctx context.Context, cluster *rpctest.Cluster, etcd *et
 	config = daemon.Config{
 		Host:    "master-1",
 		Listen:  "127.0.0.1:0",
-		Metrics: freeAddress(t),
+		Metrics: loopbacktest.Address(t).String(),
 		TLS:     files,
 		Etcd:    daemon.EtcdConfig{Endpoints: etcd.Endpoints()},
 		Log:     daemon.LogConfig{Level: "error", Format: "json"},
@@ -93,16 +93,6 @@ func start(t *testing.T, ctx context.Context, cluster *rpctest.Cluster, etcd *et
 		}, config, testConfig{})
 	}()
 	return config, result
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
 }
 
 func TestRun(t *testing.T) {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -20,6 +19,8 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+
+	"github.com/xebec-project/xebec/internal/loopbacktest"
 )
 
 const (
@@ -67,7 +68,7 @@ func New(tb testing.TB, members int, options ...Option) *Cluster {
 	for i := range members {
 		name := fmt.Sprintf("member-%d", i+1)
 		c.members = append(c.members, &Member{
-			cluster: c, name: name, dir: filepath.Join(root, name), peer: freeURL(tb), client: freeURL(tb),
+			cluster: c, name: name, dir: filepath.Join(root, name), peer: newURL(tb), client: newURL(tb),
 		})
 	}
 	tb.Cleanup(func() {
@@ -100,15 +101,10 @@ func dataDir(tb testing.TB) string {
 	return dir
 }
 
-// freeURL returns a URL on loopback whose port was free a moment ago.
-func freeURL(tb testing.TB) string {
+// newURL returns a URL on loopback that stays the member's while it is down.
+func newURL(tb testing.TB) string {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer l.Close()
-	return "http://" + l.Addr().String()
+	return "http://" + loopbacktest.Address(tb).String()
 }
 
 func (m *Member) start() error {
@@ -172,7 +168,7 @@ func (s brokenStream) Context() context.Context { return s.ctx }
 func urls(s string) []url.URL {
 	u, err := url.Parse(s)
 	if err != nil {
-		panic(err) // made by freeURL
+		panic(err) // made by newURL
 	}
 	return []url.URL{*u}
 }
