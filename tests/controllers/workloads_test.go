@@ -233,15 +233,16 @@ func TestDeployments(t *testing.T) {
 
 	t.Run("minReadySeconds", func(t *testing.T) {
 		d := deployment("default", "careful", 1)
-		d.Spec.MinReadySeconds = 1
-		create(t, c, d)
+		// Long enough to be seen in between, on a busy machine too.
+		d.Spec.MinReadySeconds = 3
 		begun := time.Now()
+		create(t, c, d)
 		eventually(t, "ready and not available", func() bool {
 			s := get[*appsv1.Deployment](t, c, "default", "careful").GetStatus()
 			return s.GetReadyReplicas() == 1 && s.GetAvailableReplicas() == 0
 		})
 		rolledOut(t, c, "careful")
-		if d := time.Since(begun); d < time.Second {
+		if d := time.Since(begun); d < 3*time.Second {
 			t.Errorf("available after %v", d)
 		}
 	})
