@@ -18,6 +18,8 @@ import (
 	"github.com/anishathalye/porcupine"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
@@ -142,16 +144,26 @@ func (r *run) work(ctx context.Context, length time.Duration) []recorded {
 			return err
 		}
 		// What was left unanswered may happen even later. Nobody sees it then, so that it need not be explained.
-		_, err := client.Create(ctx, r.replicas[0], &corev1.ConfigMap{Metadata: &metav1.ObjectMeta{Namespace: namespace, Name: last}})
-		if err != nil {
-			return fmt.Errorf("create the last object: %w", err)
-		}
-		return nil
+		return r.end(ctx)
 	})
 	if err := all.Wait(); err != nil {
 		r.t.Fatal(err)
 	}
 	return truth
+}
+
+// end creates the last object. The apiservers are well again by now, but a connection to one may be about to be made anew.
+func (r *run) end(ctx context.Context) error {
+	for i := 0; ; i++ {
+		replica := r.replicas[i%len(r.replicas)]
+		_, err := client.Create(ctx, replica, &corev1.ConfigMap{Metadata: &metav1.ObjectMeta{Namespace: namespace, Name: last}})
+		if err == nil || apierr.IsAlreadyExists(err) {
+			return nil
+		}
+		if status.Code(err) != codes.Unavailable || !sleep(ctx, 20*time.Millisecond) {
+			return fmt.Errorf("create the last object: %w", err)
+		}
+	}
 }
 
 // disturb runs the callers and the faults, and begins a watch of the state now and then.
