@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/lab/topology"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
@@ -113,11 +114,17 @@ func readyNodes(ctx context.Context, api apiv1.ResourceServiceClient) (int, erro
 		if err := object.UnmarshalTo(&node); err != nil {
 			return 0, err
 		}
-		for _, c := range node.GetStatus().GetConditions() {
-			if c.GetType() == "Ready" && c.GetStatus() == "True" {
-				ready++
-			}
+		if usable(&node) {
+			ready++
 		}
 	}
 	return ready, nil
+}
+
+// usable tells whether a node is ready, and no longer marked for not having been: until the mark is gone pods go elsewhere.
+func usable(node *corev1.Node) bool {
+	marked := slices.ContainsFunc(node.GetSpec().GetTaints(), func(t *corev1.Taint) bool {
+		return t.GetKey() == "node.kubernetes.io/not-ready" || t.GetKey() == "node.kubernetes.io/unreachable"
+	})
+	return !marked && kind.NodeCondition(node, kind.NodeReady).GetStatus() == kind.ConditionTrue
 }

@@ -154,17 +154,12 @@ func nodesOf(pods []*corev1.Pod) []string {
 	return slices.Compact(nodes)
 }
 
-// nodeReady tells what a node's Ready condition says.
-func nodeReady(nodes []*corev1.Node, name string) string {
-	for _, n := range nodes {
-		if n.GetMetadata().GetName() != name {
-			continue
-		}
-		for _, c := range n.GetStatus().GetConditions() {
-			if c.GetType() == "Ready" {
-				return c.GetStatus()
-			}
-		}
-	}
-	return ""
+// usable tells whether a node is ready, and no longer marked for not having been.
+func usable(nodes []*corev1.Node, name string) bool {
+	return slices.ContainsFunc(nodes, func(n *corev1.Node) bool {
+		marked := slices.ContainsFunc(n.GetSpec().GetTaints(), func(t *corev1.Taint) bool {
+			return t.GetKey() == "node.kubernetes.io/not-ready" || t.GetKey() == "node.kubernetes.io/unreachable"
+		})
+		return n.GetMetadata().GetName() == name && !marked && kind.NodeCondition(n, kind.NodeReady).GetStatus() == kind.ConditionTrue
+	})
 }

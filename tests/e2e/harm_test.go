@@ -353,7 +353,7 @@ func (s *ship) awaitWhole(t *testing.T) {
 	})
 	await(t, s.client, "", "the nodes are ready", waitLimit, func(nodes []*corev1.Node) bool {
 		for _, h := range s.Spec.Hosts()[s.Spec.Masters:] {
-			if nodeReady(nodes, h.Name) != "True" {
+			if !usable(nodes, h.Name) {
 				return false
 			}
 		}
