@@ -14,11 +14,14 @@ import (
 	"sync"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
 	"github.com/xebec-project/xebec/internal/failpoint"
+	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -43,12 +46,17 @@ type crash struct {
 	nth   int
 	// orphan tells that the pod is removed from the API while the agent is dead.
 	orphan bool
+	// anew tells that the pod is one all of whose containers are restarted by the end of one.
+	anew bool
 }
 
 func (c crash) String() string {
 	s := fmt.Sprintf("%s-%d", c.point, c.nth)
 	if c.orphan {
 		s += "-orphan"
+	}
+	if c.anew {
+		s += "-anew"
 	}
 	return s
 }
@@ -64,6 +72,7 @@ func TestCrashes(t *testing.T) {
 		labs = append(labs, newCrashLab(t, program))
 	}
 	crashes := labs[0].crashes(t)
+	crashes = append(crashes, crashesAnew...)
 	t.Logf("%d crashes: %v", len(crashes), crashes)
 	if len(crashes) < 40 {
 		t.Errorf("a pod's life passes few failpoints: is the program built with them?")
@@ -140,14 +149,18 @@ func (l *crashLab) crash(t *testing.T, c crash) {
 			l.run()
 		}
 	}()
-	pod := l.create(n, name)
-	l.untilUp(n, name)
+	create, untilUp := l.create, l.untilUp
+	if c.anew {
+		create, untilUp = l.createAnew, l.untilAnew
+	}
+	pod := create(n, name)
+	untilUp(n, name)
 	l.end(n, name)
 	l.untilGone(n, pod)
 	close(over)
 	<-restarted
 	// How often a point is passed varies with how much is told and seen to at once.
-	if err := os.Remove(armed); err == nil && c.nth == 1 {
+	if err := os.Remove(armed); err == nil && (c.nth == 1 || c.anew) {
 		t.Error("the agent did not come by")
 	}
 }
@@ -228,10 +241,10 @@ func (l *crashLab) crashes(t *testing.T) []crash {
 		}
 		// The last passing may come a little after the pod is seen to be up.
 		if lastUp > 0 {
-			out = append(out, crash{point, 1, true})
+			out = append(out, crash{point: point, nth: 1, orphan: true})
 		}
 		if lastUp > 2 {
-			out = append(out, crash{point, lastUp - 1, true})
+			out = append(out, crash{point: point, nth: lastUp - 1, orphan: true})
 		}
 	}
 	return out
@@ -278,6 +291,67 @@ func (l *crashLab) untilUp(n *node, name string) {
 	}
 }
 
+// crashesAnew are where the agent can die while it restarts all containers of a pod: as it learns of the end of the one by which
+// that is asked for and of the other's, which it kills, once it has decided, between the three's attempts and after them, and
+// when all is done.
+var crashesAnew = []crash{
+	{point: "exit-recorded", nth: 2, anew: true}, {point: "renewal-recorded", nth: 1, anew: true}, {point: "exit-recorded", nth: 3, anew: true},
+	{point: "attempt-recorded", nth: 2, anew: true}, {point: "attempt-recorded", nth: 3, anew: true},
+	{point: "renewal-over", nth: 1, anew: true},
+}
+
+// createAnew makes a pod of an init container, a sidecar and a container. When that has begun, the sidecar ends so that all
+// three are to be restarted.
+func (l *crashLab) createAnew(n *node, name string) *corev1.Pod {
+	return n.pod(name, "", func(p *corev1.Pod) {
+		p.Spec.Volumes = []*corev1.Volume{
+			{Name: "data", VolumeSource: &corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
+			{Name: "starts", VolumeSource: &corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: l.starts}}},
+		}
+		p.Spec.RestartPolicy = "Never"
+		says := func(container, then string) *corev1.Container {
+			return &corev1.Container{
+				Name: container, Image: "busybox:test", Command: []string{"sh", "-c", "echo " + container + " >> /starts/" + name + "; " + then},
+				VolumeMounts: []*corev1.VolumeMount{{Name: "data", MountPath: "/data"}, {Name: "starts", MountPath: "/starts"}},
+			}
+		}
+		const serves = `trap "exit 0" TERM; sleep 3600 & wait`
+		side := says("side", "test -e /data/been || { until test -e /data/main; do sleep 0.02; done; touch /data/been; exit 3; }; "+serves)
+		side.RestartPolicy = proto.String("Always")
+		side.RestartPolicyRules = []*corev1.ContainerRestartRule{
+			{Action: "RestartAllContainers", ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: "In", Values: []int32{3}}},
+		}
+		p.Spec.InitContainers = []*corev1.Container{says("first", "true"), side}
+		p.Spec.Containers = []*corev1.Container{says("main", "touch /data/main; "+serves)}
+	})
+}
+
+// untilAnew waits until the pod runs for the second time, and checks that each container was started twice.
+func (l *crashLab) untilAnew(n *node, name string) {
+	n.Helper()
+	pod := n.podUntil(name, "it runs after its restart", func(p *corev1.Pod) bool {
+		for _, s := range slices.Concat(p.GetStatus().GetInitContainerStatuses(), p.GetStatus().GetContainerStatuses()) {
+			if s.GetRestartCount() != 1 {
+				return false
+			}
+		}
+		return kind.IsPodReady(p)
+	})
+	side, main := pod.Status.InitContainerStatuses[1].GetLastState().GetTerminated(), pod.Status.ContainerStatuses[0].GetLastState().GetTerminated()
+	if side.GetExitCode() != 3 || main.GetExitCode() != 137 {
+		n.Errorf("the first attempts are told to have ended as %v and %v", side, main)
+	}
+	var starts []string
+	n.until("the containers have told that they were started", func() bool {
+		b, _ := os.ReadFile(filepath.Join(l.starts, name))
+		starts = strings.Fields(string(b))
+		return len(starts) >= 6
+	})
+	if slices.Sort(starts); !slices.Equal(starts, []string{"first", "first", "main", "main", "side", "side"}) {
+		n.Errorf("started were %q: each is asked for twice", starts)
+	}
+}
+
 func (l *crashLab) end(n *node, name string) {
 	n.Helper()
 	if _, err := client.Delete[*corev1.Pod](n.Context(), n.client, "default", name); err != nil {
@@ -302,7 +376,7 @@ func (l *crashLab) untilGone(n *node, pod *corev1.Pod) {
 		left = n.traces(pod.Metadata.Uid)
 		return len(left) == 0
 	})
-	if starts, _ := os.ReadFile(filepath.Join(l.starts, pod.Metadata.Name)); bytes.Count(starts, []byte("\n")) > 3 {
+	if starts, _ := os.ReadFile(filepath.Join(l.starts, pod.Metadata.Name)); bytes.Count(starts, []byte("\n")) > 3*len(pod.Spec.InitContainers) {
 		n.Errorf("started were %q in all", starts)
 	}
 }

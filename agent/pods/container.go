@@ -87,7 +87,8 @@ func (w *worker) view(pod *corev1.Pod, c *container) view {
 	}
 	if c.rec.Exit != nil && !c.running {
 		phase := pod.GetStatus().GetPhase()
-		v.over = !restarts(pod, c) || phase == phaseSucceeded || phase == phaseFailed || pod.GetMetadata().GetDeletionTimestamp() != nil
+		again := restarts(pod, c) || w.renewal != nil && !c.ephemeral
+		v.over = !again || phase == phaseSucceeded || phase == phaseFailed || pod.GetMetadata().GetDeletionTimestamp() != nil
 	}
 	return v
 }
@@ -107,7 +108,7 @@ func restarts(pod *corev1.Pod, c *container) bool {
 		return false
 	}
 	if kind.RestartRule(c.spec, c.rec.Exit.Code) != nil {
-		// All there is to do by a rule is to restart.
+		// By a rule it is restarted, alone or with all others.
 		return true
 	}
 	policy := cmp.Or(pod.GetSpec().GetRestartPolicy(), "Always")
@@ -138,7 +139,9 @@ func (w *worker) advance(ctx context.Context, pod *corev1.Pod, c *container) (ti
 			}
 			return wait, nil
 		}
-		if err := w.nextAttempt(c); err != nil {
+		next := c.rec.next()
+		next.Crashes++
+		if err := w.turn(c, next); err != nil {
 			return 0, err
 		}
 	}
@@ -163,15 +166,8 @@ func (w *worker) restartIn(c *container) time.Duration {
 	return time.Until(c.rec.Exit.FinishedAt.Add(w.crashBackoff(c)))
 }
 
-// nextAttempt turns to the container's next attempt. From here on the attempt before is history.
-func (w *worker) nextAttempt(c *container) error {
-	rec := c.rec
-	if rec.Exit.FinishedAt.Sub(rec.Exit.StartedAt) >= stableAfter {
-		rec.Crashes = 0
-	}
-	rec.Crashes++
-	rec.Last, rec.Exit, rec.StartedAt = rec.Exit, nil, time.Time{}
-	rec.Attempt++
+// turn turns to the container's next attempt, the record of which it is given. From here on the attempt before is history.
+func (w *worker) turn(c *container, rec record) error {
 	if err := w.dir.saveRecord(c.spec.GetName(), rec); err != nil {
 		return err
 	}

@@ -31,8 +31,9 @@ type exit struct {
 
 // record is what must be known of a container after a crash of the agent and can't be asked of containerd.
 type record struct {
-	// Attempt is the number of the current attempt, which is also the count of restarts.
-	Attempt int
+	// Attempt is the number of the current attempt, which is also the count of restarts. Renewed is the one with which the pod
+	// last began anew.
+	Attempt, Renewed int
 	// Image and ImageID are the full name and digest of the image of the current attempt, Asked the name in the spec.
 	Image, ImageID, Asked string
 	// StartedAt is when the current attempt was started, zero before.
@@ -49,8 +50,18 @@ type record struct {
 	Shared  map[string]string
 }
 
-// begun tells whether the container was ever started, or tried to.
-func (r record) begun() bool { return r.Attempt > 0 || !r.StartedAt.IsZero() || r.Exit != nil }
+// begun tells whether the container was started, or tried to, since the pod began.
+func (r record) begun() bool { return r.Attempt > r.Renewed || !r.StartedAt.IsZero() || r.Exit != nil }
+
+// next is the record of the attempt after one that has ended.
+func (r record) next() record {
+	if r.Exit.FinishedAt.Sub(r.Exit.StartedAt) >= stableAfter {
+		r.Crashes = 0
+	}
+	r.Last, r.Exit, r.StartedAt = r.Exit, nil, time.Time{}
+	r.Attempt++
+	return r
+}
 
 // dir is a pod's directory.
 type dir string

@@ -365,15 +365,9 @@ func restartsFor(c *corev1.Container, changed []string) bool {
 func (r *resize) conditions(pod *corev1.Pod, now time.Time) []*corev1.PodCondition {
 	var out []*corev1.PodCondition
 	add := func(name, reason, message string) {
-		c := &corev1.PodCondition{
+		out = append(out, lasting(&corev1.PodCondition{
 			Type: name, Status: "True", Reason: reason, Message: message, LastTransitionTime: stamp(now), ObservedGeneration: pod.GetMetadata().GetGeneration(),
-		}
-		for _, o := range pod.GetStatus().GetConditions() {
-			if o.GetType() == name && o.GetStatus() == "True" {
-				c.LastTransitionTime = o.GetLastTransitionTime()
-			}
-		}
-		out = append(out, c)
+		}, pod.GetStatus().GetConditions()))
 	}
 	if r.pending.reason != "" {
 		add(resizePending, r.pending.reason, r.pending.message)

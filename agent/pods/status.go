@@ -77,8 +77,10 @@ type seen struct {
 	ip6, hostIP6 netip.Addr
 	// failed, when its reason is not empty, is why the pod as a whole failed.
 	failed cause
-	// resize are the conditions that tell of a change of resources.
-	resize []*corev1.PodCondition
+	// renewing tells that all containers are to be started anew.
+	renewing bool
+	// more are the conditions that not every pod has: those of a change of resources, and of all containers' restart.
+	more []*corev1.PodCondition
 	// allocated is what the node has set aside for the pod, and resources what is in force for the pod as a whole, nil if it
 	// says nothing of that.
 	allocated map[string]*metav1.Quantity
@@ -131,7 +133,7 @@ func podStatus(pod *corev1.Pod, s seen) *corev1.PodStatus {
 	if st.Phase == old.GetPhase() && st.Reason == "" && (st.Phase == phaseFailed || st.Phase == phaseSucceeded) {
 		st.Reason, st.Message = old.GetReason(), old.GetMessage()
 	}
-	st.Conditions = append(conditions(pod, s, st.Phase), s.resize...)
+	st.Conditions = append(conditions(pod, s, st.Phase), s.more...)
 	if s.failed.reason == reasonEvicted {
 		st.Conditions = append(st.Conditions, &corev1.PodCondition{
 			Type: "DisruptionTarget", Status: "True", Reason: "TerminationByKubelet", Message: s.failed.message, LastTransitionTime: stamp(s.now),
@@ -221,7 +223,7 @@ func phase(pod *corev1.Pod, s seen) string {
 			return phaseFailed
 		}
 	}
-	if !initialized(s.init) {
+	if s.renewing || !initialized(s.init) {
 		return phasePending
 	}
 	over, good := 0, 0
@@ -232,8 +234,8 @@ func phase(pod *corev1.Pod, s seen) string {
 			if v.rec.Exit != nil && v.rec.Exit.Code == 0 {
 				good++
 			}
-		case !v.running && v.rec.Attempt == 0 && v.rec.Exit == nil:
-			// One that has never started keeps the pod pending.
+		case !v.running && !v.rec.begun():
+			// One that has not started yet keeps the pod pending.
 			return phasePending
 		}
 	}
@@ -247,7 +249,7 @@ func phase(pod *corev1.Pod, s seen) string {
 }
 
 // ownConditions are the conditions that the agent decides.
-var ownConditions = []string{"PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", resizePending, resizeInProgress}
+var ownConditions = []string{"PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", resizePending, resizeInProgress, allRestarting}
 
 func conditions(pod *corev1.Pod, s seen, phase string) []*corev1.PodCondition {
 	old := pod.GetStatus().GetConditions()
@@ -263,12 +265,7 @@ func conditions(pod *corev1.Pod, s seen, phase string) []*corev1.PodCondition {
 		if phase == phaseSucceeded && (name == "Ready" || name == "ContainersReady") {
 			c.Reason = "PodCompleted"
 		}
-		for _, o := range old {
-			if o.GetType() == name && o.GetStatus() == c.Status && o.GetLastTransitionTime() != nil {
-				c.LastTransitionTime = o.GetLastTransitionTime()
-			}
-		}
-		out = append(out, c)
+		out = append(out, lasting(c, old))
 	}
 	var unready []string
 	for _, v := range slices.Concat(s.init, s.main) {
@@ -304,6 +301,16 @@ func conditions(pod *corev1.Pod, s seen, phase string) []*corev1.PodCondition {
 		}
 	}
 	return out
+}
+
+// lasting is a condition with the time since which it has been as it is, by what it was before.
+func lasting(c *corev1.PodCondition, old []*corev1.PodCondition) *corev1.PodCondition {
+	for _, o := range old {
+		if o.GetType() == c.GetType() && o.GetStatus() == c.GetStatus() && o.GetLastTransitionTime() != nil {
+			c.LastTransitionTime = o.GetLastTransitionTime()
+		}
+	}
+	return c
 }
 
 func formatList(names []string) string {

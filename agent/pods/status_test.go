@@ -44,6 +44,7 @@ func TestPhaseAndReadiness(t *testing.T) {
 	for name, c := range map[string]struct {
 		init, main  []view
 		deleted     bool
+		renewing    bool
 		phase       string
 		ready       bool
 		initialized bool
@@ -67,6 +68,9 @@ func TestPhaseAndReadiness(t *testing.T) {
 		"being deleted and serving":      {main: []view{running}, deleted: true, phase: phaseRunning, ready: true, initialized: true},
 		"being deleted and unready":      {main: []view{unready}, deleted: true, phase: phaseRunning, initialized: true},
 		"done while sidecar goes on":     {init: []view{side}, main: []view{good}, phase: phaseSucceeded, initialized: true},
+		"all are to be restarted":        {init: []view{side}, main: []view{running}, renewing: true, phase: phasePending, initialized: true},
+		"all were, and begin":            {init: []view{good}, main: []view{{rec: record{Attempt: 2, Renewed: 2, Last: ended(0)}}}, phase: phasePending, initialized: true},
+		"all were, and one restarts":     {main: []view{{rec: record{Attempt: 3, Renewed: 2, Last: ended(0)}}}, phase: phaseRunning, initialized: true},
 		"no more than what was asked of": {main: []view{running}, phase: phaseRunning, ready: true, initialized: true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -84,7 +88,7 @@ func TestPhaseAndReadiness(t *testing.T) {
 			if c.deleted {
 				pod.Metadata.DeletionTimestamp = timestamppb.New(noon)
 			}
-			st := podStatus(pod, seen{init: c.init, main: c.main, now: noon, network: true})
+			st := podStatus(pod, seen{init: c.init, main: c.main, now: noon, network: true, renewing: c.renewing})
 			if st.GetPhase() != c.phase {
 				t.Errorf("phase %s, want %s", st.GetPhase(), c.phase)
 			}
@@ -96,6 +100,29 @@ func TestPhaseAndReadiness(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRenewing checks when a pod has the condition that all its containers are restarted, and since when.
+func TestRenewing(t *testing.T) {
+	pod := &corev1.Pod{Spec: &corev1.PodSpec{Containers: []*corev1.Container{{Name: "web"}}}, Status: &corev1.PodStatus{Phase: phaseRunning}}
+	w := &worker{}
+	if got := w.renewing(pod, noon); got != nil {
+		t.Errorf("a pod without rules has %v", got)
+	}
+	pod.Spec.Containers[0].RestartPolicyRules = []*corev1.ContainerRestartRule{{Action: "RestartAllContainers"}}
+	is := func(status, reason string, since time.Time) {
+		t.Helper()
+		got := w.renewing(pod, noon.Add(time.Hour))
+		if got.GetStatus() != status || got.GetReason() != reason || !got.GetLastTransitionTime().AsTime().Equal(since) {
+			t.Errorf("%v, want %s %s since %v", got, status, reason, since)
+		}
+	}
+	pod.Status.Conditions = []*corev1.PodCondition{w.renewing(pod, noon)}
+	is("False", "", noon)
+	w.renewal = &renewal{Container: "web", Code: 7}
+	is("True", reasonContainerExited, noon.Add(time.Hour))
+	pod.Status.Phase = phaseFailed
+	is("False", "", noon)
 }
 
 // TestStatusIsStable checks that the same sight gives the same status later, so that nothing is written in vain, and that

@@ -81,6 +81,8 @@ type worker struct {
 	shown   *metav1.ObjectMeta
 	// tokens are those of the pod's service account that its volumes show.
 	tokens map[TokenRequest]token
+	// renewal is set while all containers are to be started anew.
+	renewal *renewal
 	// measuring tells that the volumes' sizes are watched.
 	measuring bool
 	saved     *corev1.Pod
@@ -109,6 +111,7 @@ func newWorker(cfg *Config, pod *corev1.Pod, gone bool) *worker {
 		wake: make(chan struct{}, 1), pod: pod, gone: gone,
 		instances: map[string]seenInstance{}, volumes: map[string]string{},
 	}
+	w.renewal = w.dir.loadRenewal()
 	w.ip, _ = netip.ParseAddr(pod.GetStatus().GetPodIp())
 	w.publisher = newPublisher(cfg.Cluster, w.log, w.forgotten)
 	return w
@@ -271,6 +274,10 @@ func (w *worker) sync(ctx context.Context) (time.Duration, error) {
 	if why := w.refused(pod); why.reason != "" {
 		w.publish(pod, why, false)
 		return 0, nil
+	}
+	if renewing, next, err := w.renew(ctx, pod); renewing {
+		w.publish(pod, cause{}, false)
+		return next, err
 	}
 	reapply, err := w.apply(ctx, pod)
 	if err != nil {
@@ -485,7 +492,10 @@ func (w *worker) views(pod *corev1.Pod) (init, main, ephemeral []view) {
 
 func (w *worker) publish(pod *corev1.Pod, failed cause, final bool) {
 	s := seen{network: w.connected, ip: w.ip, hostIP: w.cfg.HostIP, failed: failed, now: time.Now()}
-	s.resize = w.resize.conditions(pod, s.now)
+	s.renewing, s.more = w.renewal != nil, w.resize.conditions(pod, s.now)
+	if c := w.renewing(pod, s.now); c != nil {
+		s.more = append(s.more, c)
+	}
 	s.allocated, s.resources = w.inForce(pod)
 	s.init, s.main, s.ephemeral = w.views(pod)
 	if !s.ip.IsValid() {

@@ -116,15 +116,16 @@ func TestPodContainers(t *testing.T) {
 		{"restart rules", first(func(c *corev1.Container) {
 			c.RestartPolicyRules = []*corev1.ContainerRestartRule{
 				{Action: "Restart", ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: "In", Values: []int32{42, 0}}}, {Action: "Stop"},
+				{Action: "RestartAllContainers", ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: "In", Values: []int32{88}}},
 				{Action: "Restart", ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: "Exists", Values: []int32{256, 1, 1}}},
 				{Action: "Restart", ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: "NotIn"}},
 			}
 		}), []string{
 			at + "restartPolicy: Required value: must be specified when `restartPolicyRules` are",
-			at + `restartPolicyRules[1].action: Unsupported value: "Stop": supported values: "Restart"`, at + "restartPolicyRules[1].exitCodes: Required value: must be specified",
-			at + `restartPolicyRules[2].exitCodes.operator: Unsupported value: "Exists": supported values: "In", "NotIn"`,
-			at + "restartPolicyRules[2].exitCodes.values[0]: Invalid value: 256: must be between 0 and 255, inclusive",
-			at + "restartPolicyRules[2].exitCodes.values[2]: Duplicate value: 1", at + "restartPolicyRules[3].exitCodes.values: Required value: at least one exit code must be specified",
+			at + `restartPolicyRules[1].action: Unsupported value: "Stop": supported values: "Restart", "RestartAllContainers"`, at + "restartPolicyRules[1].exitCodes: Required value: must be specified",
+			at + `restartPolicyRules[3].exitCodes.operator: Unsupported value: "Exists": supported values: "In", "NotIn"`,
+			at + "restartPolicyRules[3].exitCodes.values[0]: Invalid value: 256: must be between 0 and 255, inclusive",
+			at + "restartPolicyRules[3].exitCodes.values[2]: Duplicate value: 1", at + "restartPolicyRules[4].exitCodes.values: Required value: at least one exit code must be specified",
 		}},
 		{"too many restart rules", first(func(c *corev1.Container) {
 			c.RestartPolicy = proto.String("Never")

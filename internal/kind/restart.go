@@ -10,9 +10,10 @@ import (
 
 // What rules about restarts say.
 const (
-	RestartRuleRestart = "Restart"
-	ExitCodeIn         = "In"
-	ExitCodeNotIn      = "NotIn"
+	RestartRuleRestart    = "Restart"
+	RestartRuleRestartAll = "RestartAllContainers"
+	ExitCodeIn            = "In"
+	ExitCodeNotIn         = "NotIn"
 )
 
 const (
@@ -46,7 +47,7 @@ func (c *checker) restartPolicy(p *field.Path, x *corev1.Container) {
 	}
 	for i, r := range x.GetRestartPolicyRules() {
 		at := rules.Index(i)
-		c.oneOf(at.Child("action"), r.GetAction(), RestartRuleRestart)
+		c.oneOf(at.Child("action"), r.GetAction(), RestartRuleRestart, RestartRuleRestartAll)
 		codes := at.Child("exitCodes")
 		if r.GetExitCodes() == nil {
 			c.required(codes, "must be specified")

@@ -1070,7 +1070,8 @@ func (x *ContainerResizePolicy) GetRestartPolicy() string {
 // ContainerRestartRule is one exception from a container's restart policy.
 type ContainerRestartRule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What to do when the rule matches: Restart.
+	// What to do when the rule matches: Restart starts the container again, RestartAllContainers all of the pod's, the init
+	// containers too and in their order. They keep sandbox and volumes; what runs is killed without grace or preStop hooks.
 	Action string `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
 	// Exit codes that the rule matches.
 	ExitCodes     *ContainerRestartRuleOnExitCodes `protobuf:"bytes,2,opt,name=exit_codes,json=exitCodes,proto3" json:"exit_codes,omitempty"`

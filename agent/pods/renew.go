@@ -1,0 +1,152 @@
+package pods
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/xebec-project/xebec/internal/failpoint"
+	"github.com/xebec-project/xebec/internal/kind"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+const (
+	// allRestarting is the condition that tells whether all containers of a pod are on their way to their next attempts.
+	allRestarting         = "AllContainersRestarting"
+	reasonContainerExited = "ContainerExited"
+)
+
+// renewal is the decision to start all of a pod's containers anew, the initializing ones too, in the sandbox and with the
+// volumes that there are. It is written down before anything is ended for it: how the containers end then would otherwise
+// be taken for how they ended by themselves, and the pod for one that has failed.
+type renewal struct {
+	// Container and Code are who asked for it, and the exit code by which it did.
+	Container string
+	Code      int32
+}
+
+func (r *renewal) String() string {
+	return fmt.Sprintf("Container %s exited with code %d: all containers are restarted", r.Container, r.Code)
+}
+
+func (d dir) renewal() string { return filepath.Join(string(d), "renewing.json") }
+
+// loadRenewal returns nil where there is none.
+func (d dir) loadRenewal() *renewal {
+	var r renewal
+	b, err := os.ReadFile(d.renewal())
+	if err != nil || json.Unmarshal(b, &r) != nil {
+		return nil
+	}
+	return &r
+}
+
+func (d dir) saveRenewal(r *renewal) error {
+	b, err := json.Marshal(r)
+	if err == nil {
+		err = writeFile(d.renewal(), b, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("noting that all containers are restarted: %w", err)
+	}
+	failpoint.Hit("renewal-recorded")
+	return nil
+}
+
+func (d dir) forgetRenewal() error {
+	if err := os.Remove(d.renewal()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("noting that all containers were restarted: %w", err)
+	}
+	failpoint.Hit("renewal-over")
+	return nil
+}
+
+// asked returns the renewal that a container asks for by its end, nil when none does.
+func (w *worker) asked() *renewal {
+	for _, c := range w.containers {
+		e := c.rec.Exit
+		if e == nil || c.ephemeral || c.init && !sidecar(c.spec) && e.Code == 0 {
+			continue
+		}
+		if kind.RestartRule(c.spec, e.Code).GetAction() == kind.RestartRuleRestartAll {
+			return &renewal{Container: c.spec.GetName(), Code: e.Code}
+		}
+	}
+	return nil
+}
+
+// renew ends what runs of a pod all of whose containers are to be started anew, and turns each to its next attempt. It
+// returns false when that is not asked for, or done.
+func (w *worker) renew(ctx context.Context, pod *corev1.Pod) (renewing bool, next time.Duration, err error) {
+	if w.renewal == nil {
+		r := w.asked()
+		if r == nil {
+			return false, 0, nil
+		}
+		if err := w.dir.saveRenewal(r); err != nil {
+			return true, 0, err
+		}
+		w.renewal = r
+		w.cfg.Recorder.Event(pod, "Normal", allRestarting, r.String())
+	}
+	// As in Kubernetes there is neither time nor a hook for what ends so: it begins again at once.
+	if next, err := w.stopAll(ctx, pod, time.Now(), 0); next > 0 || err != nil {
+		return true, next, err
+	}
+	by := w.container(w.renewal.Container)
+	if by != nil && by.rec.Exit != nil {
+		if wait := w.restartIn(by); wait > 0 {
+			for _, c := range w.containers {
+				c.waiting = cause{reasonCrashLoop, fmt.Sprintf("back-off %v restarting all containers: %s exited with code %d", w.crashBackoff(by), w.renewal.Container, w.renewal.Code)}
+			}
+			return true, wait, nil
+		}
+	}
+	for _, c := range w.containers {
+		if c.ephemeral {
+			continue
+		}
+		rec := c.rec
+		switch {
+		case rec.Exit != nil:
+			rec = rec.next()
+			if c == by {
+				rec.Crashes++
+			}
+		case rec.Renewed == rec.Attempt:
+			// It has not started, or an agent died after it was its turn.
+			continue
+		}
+		rec.Renewed = rec.Attempt
+		if err := w.turn(c, rec); err != nil {
+			return true, 0, err
+		}
+		c.waiting = cause{reason: reasonContainerCreating}
+	}
+	if err := w.dir.forgetRenewal(); err != nil {
+		return true, 0, err
+	}
+	w.renewal = nil
+	return true, time.Millisecond, nil
+}
+
+// renewing is the condition that tells of a renewal, nil for a pod of which no container can ask for one.
+func (w *worker) renewing(pod *corev1.Pod, now time.Time) *corev1.PodCondition {
+	asks := func(c *corev1.Container) bool {
+		return slices.ContainsFunc(c.GetRestartPolicyRules(), func(r *corev1.ContainerRestartRule) bool { return r.GetAction() == kind.RestartRuleRestartAll })
+	}
+	if !slices.ContainsFunc(slices.Concat(pod.GetSpec().GetInitContainers(), pod.GetSpec().GetContainers()), asks) {
+		return nil
+	}
+	c := &corev1.PodCondition{Type: allRestarting, Status: "False", LastTransitionTime: stamp(now), ObservedGeneration: pod.GetMetadata().GetGeneration()}
+	if p := pod.GetStatus().GetPhase(); w.renewal != nil && p != phaseSucceeded && p != phaseFailed {
+		c.Status, c.Reason, c.Message = "True", reasonContainerExited, w.renewal.String()
+	}
+	return lasting(c, pod.GetStatus().GetConditions())
+}
