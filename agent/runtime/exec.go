@@ -67,7 +67,11 @@ func (r *Runtime) Exec(ctx context.Context, id string, cfg ExecConfig) (uint32, 
 	}
 	streams = append(streams, cio.WithStreams(in, orDiscard(cfg.Stdout), orDiscard(cfg.Stderr)))
 	execID := "exec-" + uuid.NewString()
-	p, err := t.Exec(ctx, execID, &process, cio.NewCreator(streams...))
+	// What is begun is finished before the end of ctx counts: a command that is just being started can't be killed, and would
+	// go on without anybody who knows of it.
+	begin, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+	defer cancel()
+	p, err := t.Exec(begin, execID, &process, cio.NewCreator(streams...))
 	if err != nil {
 		return 0, execError(id, err)
 	}
@@ -83,7 +87,7 @@ func (r *Runtime) Exec(ctx context.Context, id string, cfg ExecConfig) (uint32, 
 	if err != nil {
 		return 0, execError(id, err)
 	}
-	if err := p.Start(ctx); err != nil {
+	if err := p.Start(begin); err != nil {
 		return 0, fmt.Errorf("%w: %w", ErrStart, err)
 	}
 	var wg sync.WaitGroup
