@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -106,7 +107,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.b
 	return d
 }
 
-// Run starts the process, after Kill or at first, and returns when its socket is there.
+// Run starts the process, after Kill or at first, and returns when it takes connections.
 func (d *Daemon) Run() {
 	d.t.Helper()
 	os.Remove(d.Address)
@@ -121,7 +122,10 @@ func (d *Daemon) Run() {
 		_ = cmd.Wait()
 	}(d.cmd, d.done)
 	Eventually(d.t, 20*time.Second, "containerd listens", func() bool {
-		_, err := os.Stat(d.Address)
+		c, err := net.Dial("unix", d.Address)
+		if err == nil {
+			c.Close()
+		}
 		return err == nil
 	})
 }
@@ -151,7 +155,11 @@ func (d *Daemon) cleanUp() {
 			<-d.done
 		}
 	}
-	d.killShims()
+	// What was just being started when the others were killed is there now.
+	Eventually(d.t, 20*time.Second, "the test's processes are gone", func() bool {
+		d.killCgroup()
+		return !d.killOthers()
+	})
 	d.unmountAll()
 	d.removeCgroups()
 	if err := os.RemoveAll(d.Dir); err != nil {
@@ -172,19 +180,23 @@ func (d *Daemon) killCgroup() {
 	}
 }
 
-// killShims ends the shims that belong to this daemon's socket.
-func (d *Daemon) killShims() {
+// killOthers ends shims, writers of logs and whatever else has the test's directory among its arguments, and reports
+// whether there was any.
+func (d *Daemon) killOthers() bool {
+	found := false
 	cmdlines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, c := range cmdlines {
 		b, err := os.ReadFile(c)
-		if err != nil || !bytes.Contains(b, []byte("containerd-shim")) || !bytes.Contains(b, []byte(d.Address)) {
+		if err != nil || !bytes.Contains(b, []byte(d.Dir+"/")) {
 			continue
 		}
 		var pid int
-		if _, err := fmt.Sscanf(c, "/proc/%d/cmdline", &pid); err == nil {
+		if _, err := fmt.Sscanf(c, "/proc/%d/cmdline", &pid); err == nil && pid != os.Getpid() {
+			found = true
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 	}
+	return found
 }
 
 func (d *Daemon) unmountAll() {
