@@ -446,7 +446,7 @@ func TestRollout(t *testing.T) {
 	c.run(t, "rollout", "resume", "deployment/web").want(t, ExitOK, "deployment.apps/web resumed\n")
 	c.run(t, "rollout", "restart", "deployment/web").want(t, ExitOK, "deployment.apps/web restarted\n")
 	c.run(t, "rollout", "status", "deployment/web", "--watch=false").want(t, ExitOK, "Waiting for deployment spec update to be observed...\n")
-	c.run(t, "rollout", "status", "deployment/web", "--timeout=50ms").want(t, ExitTimeout, "Waiting for deployment spec update to be observed...\n", "timed out")
+	c.run(t, "rollout", "status", "deployment/web", "--timeout=1s").want(t, ExitTimeout, "Waiting for deployment spec update to be observed...\n", "timed out")
 	stuck := webDeployment()
 	stuck.Metadata.Name = "stuck"
 	stuck.Status.Conditions[0] = &appsv1.DeploymentCondition{Type: kind.DeploymentProgressing, Status: kind.ConditionFalse, Reason: deadlineExceeded}
