@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -25,8 +26,8 @@ client: {ca: /srv/etcd/ca.crt, cert: /srv/etcd/tls.crt, key: /srv/etcd/tls.key}
 func (c *installed) checkExternalEtcd() {
 	c.t.Helper()
 	h, theirs := c.host("etcd-1"), filepath.Join(c.dir, "theirs")
-	c.mustXebec(20*time.Second, "pki", "init", "--dir", theirs, "--cluster", "theirs")
-	c.mustXebec(20*time.Second, "pki", "issue", "--dir", theirs, "--etcd", "member="+h.addr.String(), "--etcd", "client=10.91.7.1")
+	c.mustXebec(callLimit, "pki", "init", "--dir", theirs, "--cluster", "theirs")
+	c.mustXebec(callLimit, "pki", "issue", "--dir", theirs, "--etcd", "member="+h.addr.String(), "--etcd", "client=10.91.7.1")
 	for name, from := range map[string]string{
 		"ca.crt": filepath.Join(theirs, "hosts/member/etcd/ca.crt"), "tls.crt": filepath.Join(theirs, "hosts/member/etcd/tls.crt"),
 		"tls.key": filepath.Join(theirs, "hosts/member/etcd/tls.key"), "xebecd": filepath.Join(c.binaries, "xebecd"),
@@ -38,7 +39,12 @@ func (c *installed) checkExternalEtcd() {
 		c.put(h, "srv/etcd/"+name, content)
 	}
 	c.put(h, "srv/etcd/config.yaml", fmt.Appendf(nil, theirEtcd, h.addr))
-	c.ssh(h.name, "systemd-run --quiet --unit=their-etcd /srv/etcd/xebecd etcd --config /srv/etcd/config.yaml")
+	const start = "systemd-run --quiet --collect --unit=their-etcd /srv/etcd/xebecd etcd --config /srv/etcd/config.yaml"
+	c.ssh(h.name, start)
+	c.until(time.Minute, "their etcd serves", func() bool {
+		_, err := c.handshake(h.addr.String() + ":2379")
+		return err == nil
+	})
 
 	client := filepath.Join(theirs, "hosts/client/etcd")
 	c.writeExternalInventory(map[string]any{
@@ -62,11 +68,26 @@ func (c *installed) checkExternalEtcd() {
 			c.t.Errorf("an etcd of the roles runs on %s", p.host)
 		}
 	}
-	if members := c.mustXebec(20*time.Second, "etcd", "status", "--check"); !strings.Contains(members, "theirs") {
+	if members := c.mustXebec(callLimit, "etcd", "status", "--check"); !strings.Contains(members, "theirs") {
 		c.t.Errorf("the members of somebody else's etcd:\n%s", members)
 	}
-	c.mustXebec(20*time.Second, "label", "namespace/default", "kept=elsewhere")
+	c.mustXebec(callLimit, "label", "namespace/default", "kept=elsewhere")
 	c.checkUnchanged("master-1", "master-2")
+
+	lived := c.services()
+	c.ssh(h.name, "systemctl stop their-etcd")
+	if out, err := c.xebec(callLimit, "label", "--overwrite", "namespace/default", "kept=nowhere", "--request-timeout", "3s"); err == nil {
+		c.t.Errorf("without etcd this was written: %s", out)
+	}
+	c.ssh(h.name, start)
+	c.until(2*time.Minute, "all of it is well when their etcd is back", func() bool {
+		_, err := c.xebec(callLimit, "cluster", "status", "--check", "--request-timeout", "5s")
+		return err == nil
+	})
+	c.mustXebec(callLimit, "label", "--overwrite", "namespace/default", "kept=again")
+	if now := c.services(); !slices.Equal(now, lived) {
+		c.t.Errorf("services were restarted because their etcd was away:\n%v\nwere\n%v", now, lived)
+	}
 	c.mustPlaybook("backup.yml")
 	if backups, err := filepath.Glob(filepath.Join(c.state, "backups", "*.db")); err != nil || len(backups) != 1 {
 		c.t.Errorf("backups through the gateway: %v, %v", backups, err)

@@ -20,6 +20,8 @@ import (
 const (
 	virtualIP    = "10.91.7.10"
 	playbookTime = 8 * time.Minute
+	// callLimit bounds a command, so that one that hangs is told of; how long a call may take it knows by itself.
+	callLimit = 30 * time.Second
 )
 
 // installed is a site with a cluster on it, as the person who installed it sees it.
@@ -85,7 +87,7 @@ func bareHosts(t *testing.T, groups ...group) *installed {
 			"xebec_cluster":           "twin", "xebec_vip": virtualIP,
 			"xebec_bin_dir": c.binaries, "xebec_state_dir": c.state,
 			// The kernel, its clock included, is the real machine's.
-			"xebec_time_sync": false, "xebec_start_timeout": 30, "common_sysctls": map[string]int{"net.ipv4.ip_forward": 1},
+			"xebec_time_sync": false, "common_sysctls": map[string]int{"net.ipv4.ip_forward": 1},
 		},
 		"children": children,
 	}}, "", "  ")
@@ -163,12 +165,16 @@ func (c *installed) ssh(name, command string) string {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
 	defer cancel()
-	out, err := c.control(ctx, nil, "ssh", "-i", c.sshKey, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
-		"root@"+c.host(name).addr.String(), command)
+	out, err := c.onHost(ctx, c.host(name), command)
 	if err != nil {
 		c.t.Fatalf("%s: %s: %v\n%s", name, command, err, out)
 	}
 	return out
+}
+
+func (c *installed) onHost(ctx context.Context, h *host, command string) (string, error) {
+	return c.control(ctx, nil, "ssh", "-i", c.sshKey, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
+		"root@"+h.addr.String(), command)
 }
 
 var recap = regexp.MustCompile(`(?m)^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)`)
@@ -206,7 +212,7 @@ func (c *installed) calls(what string, during func()) {
 			if made%2 == 0 {
 				call = []string{"label", "--overwrite", "deployment/echo", fmt.Sprint("call=", made)}
 			}
-			if out, err := c.xebec(20*time.Second, call...); err != nil {
+			if out, err := c.xebec(callLimit, call...); err != nil {
 				failures = append(failures, fmt.Sprintf("%s %s: %v: %s", time.Now().Format("15:04:05.0"), call[0], err, strings.TrimSpace(out)))
 			}
 		}
@@ -216,10 +222,22 @@ func (c *installed) calls(what string, during func()) {
 		<-stopped
 		c.t.Logf("%d of %d calls failed during the %s", len(failures), made, what)
 		if len(failures) > 0 {
-			c.t.Errorf("calls failed during the %s:\n%s", what, strings.Join(failures, "\n"))
+			c.t.Errorf("calls failed during the %s:\n%s\n%s", what, strings.Join(failures, "\n"), c.loadBalancers())
 		}
 	}()
 	during()
+}
+
+// loadBalancers returns what the load balancers said last.
+func (c *installed) loadBalancers() string {
+	var said strings.Builder
+	for _, h := range c.hosts {
+		ctx, cancel := context.WithTimeout(c.t.Context(), callLimit)
+		out, _ := c.onHost(ctx, h, "journalctl --no-pager --lines 40 --output short-precise --unit keepalived --unit haproxy")
+		cancel()
+		fmt.Fprintf(&said, "%s:\n%s\n", h.name, out)
+	}
+	return said.String()
 }
 
 // process is a service's main process on a host, seen from the real machine.

@@ -20,8 +20,9 @@ import (
 )
 
 const (
-	bootLimit = time.Minute
-	stopLimit = 30 * time.Second
+	// All hosts of a site boot at once, which takes one machine's processors: five of them some seven seconds of two idle ones.
+	bootLimit = 3 * time.Minute
+	stopLimit = time.Minute
 )
 
 // kernelFileSystems mounts what a real host has when it boots, and a container does not: a bpf file system, and cgroups

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"google.golang.org/grpc"
 
@@ -38,13 +37,13 @@ func (c *installed) checkTokens() {
 
 func (c *installed) createToken() string {
 	c.t.Helper()
-	return strings.TrimSpace(c.mustXebec(20*time.Second, "create", "token", "default", "--duration", "3h"))
+	return strings.TrimSpace(c.mustXebec(callLimit, "create", "token", "default", "--duration", "3h"))
 }
 
 // recognised calls a gateway with nothing but a token of the default account.
 func (c *installed) recognised(door, token string) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(c.t.Context(), callLimit)
 	defer cancel()
 	trusted, err := os.ReadFile(filepath.Join(c.state, "pki/admins/admin/ca.crt"))
 	if err != nil {
