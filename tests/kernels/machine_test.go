@@ -127,8 +127,10 @@ func (b *builder) boot(t *testing.T, k *debian, limit time.Duration, tests []Tes
 	b.archive(t, archive, k, tests)
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
+	// QEMU 7.2's cmpxchg16b now and then leaves wrong flags behind, which is the end of Linux 6.12. Without, kernels do the
+	// same by other means. Of several processors nothing here is the faster for it.
 	machine := exec.CommandContext(ctx, "qemu-system-x86_64",
-		"-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "1536", "-nodefaults", "-nic", "none", "-display", "none", "-no-reboot",
+		"-accel", "tcg", "-cpu", "qemu64,+rdrand,-cx16", "-smp", "1", "-m", "1536", "-nodefaults", "-nic", "none", "-display", "none", "-no-reboot",
 		"-kernel", k.image, "-initrd", archive, "-append", commandLine, "-serial", "file:"+console, "-serial", "file:"+report)
 	machine.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	began := time.Now()

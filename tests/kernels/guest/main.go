@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/xebec-project/xebec/tests/kernels"
@@ -67,6 +68,9 @@ func run(report io.Writer) error {
 			return err
 		}
 	}
+	if err := raiseLoopback(); err != nil {
+		return fmt.Errorf("setting lo up: %w", err)
+	}
 	for _, test := range plan.Tests {
 		cmd := exec.Command(test.Path, test.Args...)
 		cmd.Dir = "/tmp"
@@ -81,6 +85,14 @@ func run(report io.Writer) error {
 		fmt.Fprintln(report, test.Name+verdict)
 	}
 	return nil
+}
+
+func raiseLoopback() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(lo)
 }
 
 func loadModule(path string) error {
