@@ -42,6 +42,8 @@ func start(t *testing.T, etcd *etcdtest.Cluster) grpc.ClientConnInterface {
 
 func startConfigured(t *testing.T, cfg Config, etcd *etcdtest.Cluster) grpc.ClientConnInterface {
 	t.Helper()
+	// The only member of etcd is busy when it does not answer at once: to try again would leave some outcomes unknown.
+	cfg.Storage.WriteAttempt = 10 * time.Second
 	svc, err := New(cfg, etcd.Client(), zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel)))
 	if err != nil {
 		t.Fatal(err)
