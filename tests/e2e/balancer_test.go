@@ -83,9 +83,9 @@ func (s *ship) fetch(url string) (status int, body string, err error) {
 func (s *ship) answering(addr netip.Addr) (string, error) {
 	var mac string
 	err := s.onHost(bystander, func() error {
-		neighbours, err := netlink.NeighList(0, unix.AF_INET)
+		neighbours, err := netlink.NeighList(0, netlink.FAMILY_ALL)
 		for _, n := range neighbours {
-			if a, ok := netip.AddrFromSlice(n.IP.To4()); ok && a == addr && n.State&(netlink.NUD_FAILED|netlink.NUD_INCOMPLETE) == 0 {
+			if a, ok := netip.AddrFromSlice(n.IP); ok && a.Unmap() == addr && n.State&(netlink.NUD_FAILED|netlink.NUD_INCOMPLETE) == 0 {
 				mac = n.HardwareAddr.String()
 			}
 		}
