@@ -77,7 +77,7 @@ func TestPathMTU(t *testing.T) {
 	if _, err := c.Write([]byte("hello")); err != nil {
 		t.Fatal(err)
 	}
-	server.SetDeadline(time.Now().Add(5 * time.Second))
+	server.SetDeadline(time.Now().Add(patience))
 	_, from, err := server.ReadFrom(make([]byte, 64))
 	if err != nil {
 		t.Fatal(err)

@@ -155,7 +155,7 @@ func (c *cluster) synced() {
 // settle waits until the maps hold what is wanted.
 func (c *cluster) settle() {
 	c.t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		entries, err := c.syncer.Entries()
 		if err != nil {
@@ -218,9 +218,8 @@ func TestTwoNodes(t *testing.T) {
 			if len(answered) != len(ips) {
 				t.Errorf("%s from node %d: only %v of %v answered", network, i, answered, ips)
 			}
-			began := time.Now()
-			if _, err := ask(client, network, "10.96.0.21:"+port); !errors.Is(err, syscall.ECONNREFUSED) || time.Since(began) > time.Second {
-				t.Errorf("%s to a service without pods: %v after %v", network, err, time.Since(began))
+			if _, err := ask(client, network, "10.96.0.21:"+port); !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("%s to a service without pods: %v", network, err)
 			}
 		}
 	}

@@ -89,7 +89,7 @@ func TestChoiceByIPv6(t *testing.T) {
 		t.Errorf("40 flows were sent to %v only", got)
 	}
 	endpoints(30082)
-	if _, err := ask(w.client, "tcp6", hostPort(ends6.self, 30083)); err == nil {
+	if _, err := askBriefly(w.client, "tcp6", hostPort(ends6.self, 30083)); err == nil {
 		t.Error("a client of another range is served")
 	}
 	list, err := w.nodes[0].dp.Dump()

@@ -529,7 +529,7 @@ func TestMasquerade(t *testing.T) {
 	second, _ := w.pod(0, "second")
 	for _, ns := range []*netlab.Namespace{pod, second} {
 		err := ns.Do(func() error {
-			d := net.Dialer{LocalAddr: &net.TCPAddr{Port: 20000}, Timeout: 3 * time.Second}
+			d := net.Dialer{LocalAddr: &net.TCPAddr{Port: 20000}, Timeout: patience}
 			c, err := d.Dial("tcp4", clientIP+":8080")
 			if err != nil {
 				return err
@@ -569,7 +569,7 @@ func pingBy(network string, ask, answer byte, to string) error {
 		return err
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(3 * time.Second))
+	c.SetDeadline(time.Now().Add(patience))
 	request := []byte{ask, 0, 0, 0, 0x12, 0x34, 0, 1, 'x', 'e', 'b', 'e', 'c', '!'}
 	var sum uint32
 	for i := 0; i < len(request); i += 2 {
