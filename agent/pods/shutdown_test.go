@@ -26,7 +26,7 @@ func TestShutdown(t *testing.T) {
 	}
 	began := time.Now()
 	n.set.Shutdown(t.Context(), 3*time.Second, 2*time.Second)
-	if took := time.Since(began); took > 15*time.Second {
+	if took := time.Since(began); took > time.Minute { // and not the ten of who does not heed it
 		t.Errorf("ending took %v", took)
 	}
 	for _, uid := range []string{plain, stubborn, critical} {
