@@ -24,6 +24,7 @@ import (
 
 	"github.com/xebec-project/xebec/agent/hollow"
 	"github.com/xebec-project/xebec/agent/images"
+	"github.com/xebec-project/xebec/agent/eviction"
 	"github.com/xebec-project/xebec/agent/pods"
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/agent/server"
@@ -167,9 +168,10 @@ func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
 	stack.run(ctx, group, watch)
 
 	files := a.newStaticPods(watch)
+	evictions := eviction.NewMetrics(a.metrics)
 	set := pods.New(pods.Config{
 		StateDir: filepath.Join(a.cfg.StateDir, "pods"), SeccompDir: filepath.Join(a.cfg.StateDir, "seccomp"), NodeName: a.cfg.Node, HostIP: stack.nodeIP, IPv6: stack.ipv6,
-		MemoryBytes: m.memoryBytes, MilliCPU: m.milliCPU, PodProcesses: a.cfg.PodPIDs, Admit: registrar.admit, Allocatable: m.grantable(), DNS: netip.MustParseAddr(a.cfg.ClusterDNS), ClusterDomain: a.cfg.ClusterDomain,
+		MemoryBytes: m.memoryBytes, MilliCPU: m.milliCPU, PodProcesses: a.cfg.PodPIDs, Admit: registrar.admit, Allocatable: m.grantable(), Evictions: evictions, DNS: netip.MustParseAddr(a.cfg.ClusterDNS), ClusterDomain: a.cfg.ClusterDomain,
 		Drain: watch.drain, DrainTimeout: a.cfg.DrainTimeout, Services: watch.servicesIn,
 		Runtime: rt, Network: network{stack.pods, stack.enforcer}, Cluster: cluster{controlPlane{a.client, authv1.NewTokenServiceClient(a.conn), rootCA{a.tls}}, files}, Recorder: recorder{recorded}, Log: a.log,
 	})
@@ -179,7 +181,7 @@ func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
 	defer set.Wait()
 	collector := a.imageCollector(rt, set, recorded)
 	group.Go(func() error { return collector.Run(ctx) })
-	evictor, err := a.evictor(m, rt, set, registrar, collector)
+	evictor, err := a.evictor(m, rt, set, registrar, collector, evictions)
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ func (a *Agent) imageCollector(rt *runtime.Runtime, set *pods.Set, recorded *eve
 const evictEvery = 2 * time.Second
 
 // evictor ends pods before the node runs out of something.
-func (a *Agent) evictor(m machine, rt *runtime.Runtime, set *pods.Set, r *registrar, collector *images.Collector) (*eviction.Evictor, error) {
+func (a *Agent) evictor(m machine, rt *runtime.Runtime, set *pods.Set, r *registrar, collector *images.Collector, counted *eviction.Metrics) (*eviction.Evictor, error) {
 	thresholds, err := a.cfg.thresholds()
 	if err != nil {
 		return nil, err
@@ -43,7 +43,7 @@ func (a *Agent) evictor(m machine, rt *runtime.Runtime, set *pods.Set, r *regist
 	o := observer{machine: m, runtime: rt, set: set, stateDir: a.cfg.StateDir}
 	return eviction.New(eviction.Config{
 		Thresholds: thresholds, Every: evictEvery, Transition: a.cfg.Eviction.PressureTransitionPeriod, MaxGrace: a.cfg.Eviction.MaxPodGracePeriod,
-		Observe: o.observe, Pods: o.pods, Evict: set.Evict, Changed: r.setPressures, Metrics: eviction.NewMetrics(a.metrics), Log: a.log,
+		Observe: o.observe, Pods: o.pods, Evict: set.Evict, Changed: r.setPressures, Metrics: counted, Log: a.log,
 		Reclaim: func(ctx context.Context) error {
 			freed, err := collector.FreeUnused(ctx)
 			a.log.Info("Unused images were removed", zap.Int64("freed", freed))

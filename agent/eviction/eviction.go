@@ -120,7 +120,7 @@ func (e *Evictor) step(ctx context.Context, now time.Time) error {
 	}
 	e.going, e.evicted = victim.GetMetadata().GetUid(), now
 	e.cfg.Evict(e.going, why, grace)
-	e.cfg.Metrics.evictions.WithLabelValues(string(t.Signal)).Inc()
+	e.cfg.Metrics.Count(t.Signal)
 	return nil
 }
 

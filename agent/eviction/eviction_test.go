@@ -168,7 +168,7 @@ func TestSteps(t *testing.T) {
 	step(20*time.Second, 500, 500)
 	expect("after the transition period", "big small disk", false, false)
 	counted := metricstest.Values(t, registry, metrics.Evictions)
-	if counted["memory.available"] != 2 || counted["nodefs.available"] != 1 || counted["pid.available"] != 0 || len(counted) != len(signals) {
+	if counted["memory.available"] != 2 || counted["nodefs.available"] != 1 || counted["pid.available"] != 0 || len(counted) != len(signals)+len(limits) {
 		t.Errorf("counted %v", counted)
 	}
 }

@@ -28,6 +28,17 @@ const (
 	PIDAvailable      Signal = "pid.available"
 )
 
+// What a pod may exceed though the node has enough: its own limits, of a volume, of what a container writes and logs, and of
+// all containers together. There are no thresholds for them; Kubernetes' metrics name them so.
+const (
+	EmptyDirLimit  Signal = "emptydirfs.limit"
+	ContainerLimit Signal = "ephemeralcontainerfs.limit"
+	PodLimit       Signal = "ephemeralpodfs.limit"
+)
+
+// limits are all of those.
+var limits = []Signal{EmptyDirLimit, ContainerLimit, PodLimit}
+
 // signals in the order in which they are acted on: what the kernel would kill for comes first.
 var signals = []Signal{MemoryAvailable, PIDAvailable, NodeFSAvailable, NodeFSInodesFree, ImageFSAvailable, ImageFSInodesFree}
 

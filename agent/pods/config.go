@@ -17,6 +17,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/xebec-project/xebec/agent/eviction"
 	"github.com/xebec-project/xebec/agent/runtime"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -76,8 +77,10 @@ type Config struct {
 	// DNS is the address of the cluster's name server and ClusterDomain the domain it serves, such as "cluster.local".
 	DNS           netip.Addr
 	ClusterDomain string
-	// MeasureEvery is how often the sizes of volumes with a limit are looked at; default 10 s.
+	// MeasureEvery is how often it is looked at what pods with limits of their own use of the disk; default 10 s. Evictions
+	// counts those beyond their limits, which are ended; nil for no count.
 	MeasureEvery time.Duration
+	Evictions    *eviction.Metrics
 	// DrainTimeout is how long a pod that is being deleted goes on at most, before its containers are told to stop, until
 	// Drain says that no node sends it new connections. DrainDelay is how long it goes on after that, for connections on
 	// their way; default 100 ms, negative for none. Both count as part of the grace period and take no more than half of it.

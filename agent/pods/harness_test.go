@@ -24,6 +24,7 @@ import (
 
 	// The test program serves as log writer and reaper too.
 	_ "github.com/xebec-project/xebec/agent/early"
+	"github.com/xebec-project/xebec/agent/eviction"
 	"github.com/xebec-project/xebec/agent/logs"
 	"github.com/xebec-project/xebec/agent/pods"
 	"github.com/xebec-project/xebec/agent/runtime"
@@ -225,7 +226,9 @@ type node struct {
 	set     *pods.Set
 	// allocatable is what the node can grant; nothing is counted when it is zero.
 	allocatable runtime.Resources
-	stop        func()
+	// evictions count pods beyond their limits, nil for no count.
+	evictions *eviction.Metrics
+	stop      func()
 }
 
 func start(t *testing.T, change ...func(*node)) *node {
@@ -260,8 +263,8 @@ func (n *node) agent() {
 		log = zaptest.NewLogger(n)
 	}
 	n.set = pods.New(pods.Config{
-		Allocatable: n.allocatable,
-		StateDir:    filepath.Join(n.daemon.Dir, "pods"), SeccompDir: filepath.Join(n.daemon.Dir, "seccomp"), NodeName: "node-1", HostIP: netip.MustParseAddr("127.0.0.1"),
+		Allocatable: n.allocatable, Evictions: n.evictions,
+		StateDir: filepath.Join(n.daemon.Dir, "pods"), SeccompDir: filepath.Join(n.daemon.Dir, "seccomp"), NodeName: "node-1", HostIP: netip.MustParseAddr("127.0.0.1"),
 		MemoryBytes: 4 << 30, MilliCPU: 2000, DNS: netip.MustParseAddr("10.96.0.10"),
 		DrainDelay: 20 * time.Millisecond, MeasureEvery: 200 * time.Millisecond, BackoffInitial: 300 * time.Millisecond, BackoffMax: time.Second,
 		Runtime: rt, Network: n.wires, Cluster: n.cluster, Recorder: n.cluster, Log: log,

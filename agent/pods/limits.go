@@ -5,34 +5,67 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"path/filepath"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
+	"k8s.io/apimachinery/pkg/api/resource"
 
+	"github.com/xebec-project/xebec/agent/eviction"
 	"github.com/xebec-project/xebec/agent/volumes"
+	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
 // reasonEvicted is why a pod failed that used more of the node than it may.
 const reasonEvicted = "Evicted"
 
-// limited returns the pod's volumes on disk that have a limit, and the limits. The kernel itself bounds those in memory.
-func limited(pod *corev1.Pod) map[string]int64 {
-	out := map[string]int64{}
+// diskLimits are the bytes of disk that a pod may use, where it says so.
+type diskLimits struct {
+	// volumes are those of emptyDir volumes, by name. The kernel itself bounds those in memory.
+	volumes map[string]*metav1.Quantity
+	// containers are those of what a container writes to its own file system and its log, by name.
+	containers map[string]*metav1.Quantity
+	// total is that of all of this together, nil for none: as in Kubernetes the containers' together, as far as they have any.
+	total *resource.Quantity
+}
+
+func diskLimitsOf(pod *corev1.Pod) diskLimits {
+	out := diskLimits{volumes: map[string]*metav1.Quantity{}, containers: map[string]*metav1.Quantity{}}
 	for _, v := range pod.GetSpec().GetVolumes() {
 		e := v.GetVolumeSource().GetEmptyDir()
 		if q := quantity(e.GetSizeLimit()); e != nil && e.GetMedium() != "Memory" && !q.IsZero() {
-			out[v.GetName()] = q.Value()
+			out.volumes[v.GetName()] = e.GetSizeLimit()
 		}
+	}
+	var together, most resource.Quantity
+	for _, c := range slices.Concat(pod.GetSpec().GetContainers(), pod.GetSpec().GetInitContainers()) {
+		limit := c.GetResources().GetLimits()[kind.ResourceEphemeralStorage]
+		if limit == nil {
+			continue
+		}
+		out.containers[c.GetName()] = limit
+		q := quantity(limit)
+		if slices.Contains(pod.GetSpec().GetContainers(), c) || sidecar(c) {
+			together.Add(q)
+		} else if q.Cmp(most) > 0 {
+			most = q
+		}
+		out.total = &together
+	}
+	if out.total != nil && most.Cmp(together) > 0 {
+		out.total = &most
 	}
 	return out
 }
 
-// measure watches the sizes of the pod's limited volumes until one is too large or ctx ends. It is started once the
-// volumes are made.
+// measure watches what the pod uses of the disk until that is more than it may or ctx ends.
 func (w *worker) measure(ctx context.Context, pod *corev1.Pod) {
-	limits := limited(pod)
-	if len(limits) == 0 || w.measuring {
+	limits := diskLimitsOf(pod)
+	if w.measuring || len(limits.volumes)+len(limits.containers) == 0 {
 		return
 	}
 	w.measuring = true
@@ -45,40 +78,86 @@ func (w *worker) measure(ctx context.Context, pod *corev1.Pod) {
 				return
 			case <-tick.C:
 			}
-			for _, v := range pod.GetSpec().GetVolumes() {
-				limit, ok := limits[v.GetName()]
-				if !ok {
-					continue
-				}
-				used, err := volumes.Usage(w.dir.volume(v.GetName()))
-				if errors.Is(err, fs.ErrNotExist) {
-					// The pod has ended, and its volumes are gone.
-					return
-				}
-				if err != nil {
-					w.log.Debug("Volume not measured", zap.String("volume", v.GetName()), zap.Error(err))
-					continue
-				}
-				if used > limit {
-					w.evict(fmt.Sprintf("Usage of EmptyDir volume %q exceeds the limit %q.", v.GetName(), v.GetVolumeSource().GetEmptyDir().GetSizeLimit().GetString_()), 0)
-					return
-				}
+			limit, message, err := w.beyond(ctx, limits)
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+				// The volumes are not made yet, or the pod has ended and they are gone.
+			case err != nil:
+				w.log.Debug("What the pod uses of the disk was not measured", zap.Error(err))
+			case message != "":
+				w.evict(limit, message, 0)
+				return
 			}
 		}
 	})
 }
 
-// evict makes the worker end the pod for good. A pod that has taken more than its share already gets no grace.
-func (w *worker) evict(message string, grace time.Duration) {
+// beyond returns which limit the pod exceeds, and what to say to that; nothing when it keeps them all. The error wraps
+// fs.ErrNotExist while the pod has no volumes.
+func (w *worker) beyond(ctx context.Context, limits diskLimits) (eviction.Signal, string, error) {
+	for _, name := range slices.Sorted(maps.Keys(limits.volumes)) {
+		used, err := volumes.Usage(w.dir.volume(name))
+		if err != nil {
+			return "", "", fmt.Errorf("measuring volume %s: %w", name, err)
+		}
+		if q := quantity(limits.volumes[name]); used > q.Value() {
+			return eviction.EmptyDirLimit, fmt.Sprintf("Usage of EmptyDir volume %q exceeds the limit %q.", name, limits.volumes[name].GetString_()), nil
+		}
+	}
+	if limits.total == nil {
+		return "", "", nil
+	}
+	written, err := w.cfg.Runtime.DiskUsage(ctx, w.uid)
+	if err != nil {
+		return "", "", err
+	}
+	total, err := usage(w.dir.volume(""))
+	if err != nil {
+		return "", "", err
+	}
 	w.mu.Lock()
-	w.evicted = eviction{cause: cause{reasonEvicted, message}, since: time.Now(), grace: grace}
+	instances := maps.Clone(w.instances)
+	w.mu.Unlock()
+	var over string
+	for _, name := range slices.Sorted(maps.Keys(instances)) {
+		used, err := usage(filepath.Dir(w.dir.log(name, 0)))
+		if err != nil {
+			return "", "", err
+		}
+		used += written[instances[name].id]
+		total += used
+		if q := quantity(limits.containers[name]); over == "" && limits.containers[name] != nil && used > q.Value() {
+			over = fmt.Sprintf("Container %s exceeded its local ephemeral storage limit %q.", name, limits.containers[name].GetString_())
+		}
+	}
+	if total > limits.total.Value() {
+		return eviction.PodLimit, fmt.Sprintf("Pod ephemeral local storage usage exceeds the total limit of containers %s.", limits.total), nil
+	}
+	return eviction.ContainerLimit, over, nil
+}
+
+// usage is the disk that a directory takes, none if there is none.
+func usage(dir string) (int64, error) {
+	used, err := volumes.Usage(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	return used, err
+}
+
+// evict makes the worker end the pod for good. A pod that has taken more than its share already gets no grace. The limit is
+// that of its own which it exceeds, empty for none.
+func (w *worker) evict(limit eviction.Signal, message string, grace time.Duration) {
+	w.mu.Lock()
+	w.evicted = evicted{cause: cause{reasonEvicted, message}, limit: limit, since: time.Now(), grace: grace}
 	w.mu.Unlock()
 	w.nudge()
 }
 
-// eviction is a pod's end by the node's decision; its reason is empty while there is none.
-type eviction struct {
+// evicted is a pod's end by the node's decision; its reason is empty while there is none.
+type evicted struct {
 	cause
+	limit eviction.Signal
 	since time.Time
 	grace time.Duration
 }
@@ -91,6 +170,10 @@ func (w *worker) endEvicted(ctx context.Context, pod *corev1.Pod) (evicted bool,
 	w.mu.Unlock()
 	if why.reason == "" {
 		return false, 0, nil
+	}
+	if why.limit != "" && !w.counted {
+		w.counted = true
+		w.cfg.Evictions.Count(why.limit)
 	}
 	next, err = w.stopAll(ctx, pod, why.since, why.grace)
 	if err == nil && next == 0 {

@@ -44,7 +44,7 @@ func (s *Set) Evict(uid, message string, grace time.Duration) {
 	w := s.workers[uid]
 	s.mu.Unlock()
 	if w != nil {
-		w.evict(message, grace)
+		w.evict("", message, grace)
 	}
 }
 
@@ -54,8 +54,11 @@ func (s *Set) DiskUsage(ctx context.Context, uid string) (int64, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, err
 	}
-	layers, err := s.cfg.Runtime.PodDiskUsage(ctx, uid)
-	return own + layers, err
+	written, err := s.cfg.Runtime.DiskUsage(ctx, uid)
+	for _, n := range written {
+		own += n
+	}
+	return own, err
 }
 
 // refused returns why the node does not run a pod. What it did not take at first it does not take later either; what it has

@@ -61,7 +61,7 @@ type worker struct {
 	// stale tells that what projected volumes show may have changed.
 	stale bool
 	// evicted is why and how the pod is ended for good.
-	evicted eviction
+	evicted evicted
 	// ending is set when the node goes down.
 	ending *shutdown
 	// instances is what the last round saw, by container name.
@@ -83,9 +83,10 @@ type worker struct {
 	tokens map[TokenRequest]token
 	// renewal is set while all containers are to be started anew.
 	renewal *renewal
-	// measuring tells that the volumes' sizes are watched.
-	measuring bool
-	saved     *corev1.Pod
+	// measuring tells that what the pod uses of the disk is watched, counted that it was counted as one beyond its limits.
+	measuring, counted bool
+	// saved is the pod as it was last written down.
+	saved *corev1.Pod
 	// drained is closed when the pod has left the service maps, nil before it is to.
 	drained chan struct{}
 	torn    bool

@@ -147,6 +147,9 @@ func (r *Runtime) waitReady(ctx context.Context) error {
 	}
 }
 
+// copying is the snapshotter that needs no overlay: each of its file systems is a copy.
+const copying = "native"
+
 func (r *Runtime) chooseSnapshotter(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -162,7 +165,7 @@ func (r *Runtime) chooseSnapshotter(ctx context.Context) error {
 		}
 		return fmt.Errorf("containerd has no snapshotter %q", r.cfg.Snapshotter)
 	}
-	r.cfg.Snapshotter = "native"
+	r.cfg.Snapshotter = copying
 	for _, p := range resp.Plugins {
 		if p.ID == "overlayfs" && p.InitErr == nil && !onOverlay(p.Exports["root"]) {
 			r.cfg.Snapshotter = "overlayfs"

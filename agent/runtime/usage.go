@@ -39,31 +39,37 @@ func (r *Runtime) AllUsage() (Usage, error) {
 	return CgroupUsage(filepath.Join("/", r.cfg.CgroupParent))
 }
 
-// PodDiskUsage returns the bytes that a pod's containers have written to their own file systems.
-func (r *Runtime) PodDiskUsage(ctx context.Context, uid string) (int64, error) {
+// DiskUsage returns the bytes that a pod's containers have written to their own file systems, by the ids of their attempts.
+func (r *Runtime) DiskUsage(ctx context.Context, uid string) (map[string]int64, error) {
 	ctx, cancel := context.WithTimeout(r.ctx(ctx), callTimeout)
 	defer cancel()
 	s := r.client.SnapshotService(r.cfg.Snapshotter)
-	var names []string
+	var all []snapshots.Info
 	err := s.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
-		names = append(names, info.Name)
+		all = append(all, info)
 		return nil
 	}, fmt.Sprintf("labels.%q==%q", labelPodUID, uid))
 	if err != nil {
-		return 0, fmt.Errorf("listing the file systems of pod %s: %w", uid, err)
+		return nil, fmt.Errorf("listing the file systems of pod %s: %w", uid, err)
 	}
-	var sum int64
-	for _, name := range names {
-		u, err := s.Usage(ctx, name)
+	out := map[string]int64{}
+	for _, info := range all {
+		u, err := s.Usage(ctx, info.Name)
+		if err == nil && r.cfg.Snapshotter == copying {
+			// What it holds begins as a copy of the image's.
+			var image snapshots.Usage
+			image, err = s.Usage(ctx, info.Parent)
+			u.Size = max(u.Size-image.Size, 0)
+		}
 		if errdefs.IsNotFound(err) {
 			continue
 		}
 		if err != nil {
-			return 0, fmt.Errorf("measuring file system %s: %w", name, err)
+			return nil, fmt.Errorf("measuring file system %s: %w", info.Name, err)
 		}
-		sum += u.Size
+		out[info.Name] = u.Size
 	}
-	return sum, nil
+	return out, nil
 }
 
 // CgroupUsage returns what the processes in a cgroup and those below it use, with cgroup v1 and v2. The error wraps
