@@ -159,11 +159,27 @@ func testLogs(t *testing.T, n *node) {
 	if _, err := n.logs(&nodev1.LogsRequest{Target: target, Container: "other"}); !apierr.IsNotFound(err) {
 		t.Errorf("another container: %v", err)
 	}
-	n.pod("brief", "for i in 1 2 3; do echo $i; sleep 0.2; done", func(p *corev1.Pod) { p.Spec.RestartPolicy = "Never" })
+	n.pod("brief", "echo 1; until test -e /dev/shm/go; do sleep 0.05; done; echo 2; echo 3", func(p *corev1.Pod) { p.Spec.RestartPolicy = "Never" })
 	n.podUntil("brief", "it has started", func(p *corev1.Pod) bool { return p.Status.GetPhase() == "Running" })
-	got, err := n.logs(&nodev1.LogsRequest{Target: &nodev1.Target{Namespace: "default", Pod: "brief"}, Follow: true})
-	if err != nil || got != "1\n2\n3\n" {
-		t.Errorf("followed %q, %v", got, err)
+	stream, err := n.agentAPI.Logs(admin(t.Context()), &nodev1.LogsRequest{Target: &nodev1.Target{Namespace: "default", Pod: "brief"}, Follow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var followed strings.Builder
+	for {
+		resp, err := stream.Recv()
+		if err != nil {
+			if !errors.Is(err, io.EOF) || followed.String() != "1\n2\n3\n" {
+				t.Errorf("followed %q, %v", &followed, err)
+			}
+			break
+		}
+		followed.Write(resp.Data)
+		if followed.String() == "1\n" {
+			if _, _, err := n.exec("brief", "", "touch", "/dev/shm/go"); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	n.podUntil("brief", "it has succeeded", func(p *corev1.Pod) bool { return p.Status.GetPhase() == "Succeeded" })
 	if _, _, err := n.exec("brief", "", "true"); apierr.Reason(err) != "CONTAINER_NOT_RUNNING" {
@@ -274,7 +290,7 @@ func testCallers(t *testing.T, n *node) {
 
 func testAgentKilled(t *testing.T, n *node, web *corev1.Pod) {
 	before := n.podUntil("web", "it is there", kind.IsPodReady)
-	lease := n.lease()
+	lease, killed := n.lease(), time.Now()
 	n.kill()
 	// Without an agent the pods reach each other, and services, all the same; the next one disturbs nothing.
 	n.pod("meanwhile", "sleep 3600")
@@ -288,8 +304,10 @@ func testAgentKilled(t *testing.T, n *node, web *corev1.Pod) {
 		out, code, err := n.exec("client", "", "sh", "-c", request)
 		return err == nil && code == 0 && strings.HasSuffix(out, "hello from web\n")
 	})
-	// The node was there all the time: the next agent renews the lease of the one before.
-	if now := n.lease(); now.Metadata.Uid != lease.Metadata.Uid || now.Metadata.ResourceVersion != lease.Metadata.ResourceVersion {
+	// The node was there all the time: the next agent renews the lease of the one before, which it has some six seconds for.
+	if now := n.lease(); time.Since(killed) > 6*time.Second {
+		t.Logf("it took %v until the next agent was there", time.Since(killed)) // a busy machine
+	} else if now.Metadata.Uid != lease.Metadata.Uid || now.Metadata.ResourceVersion != lease.Metadata.ResourceVersion {
 		t.Errorf("the node's lease object was replaced: it was\n%v\nand is\n%v", lease, now)
 	}
 }

@@ -77,8 +77,9 @@ eviction: {hard: [memory.available<100Mi, pid.available<100, nodefs.available<10
 	}
 	n.pod("greedy", "dd if=/dev/zero of=/memory/x bs=1M count=250; sleep 3600", memory)
 	n.until("memory is short", func() bool { return condition("MemoryPressure") == "True" })
-	evicted("greedy", "memory", "100Mi")
+	// At once: memory is short for some seconds only.
 	n.pod("late", "sleep 3600")
+	evicted("greedy", "memory", "100Mi")
 	late := n.podUntil("late", "a pod without requests is refused", func(p *corev1.Pod) bool { return p.GetStatus().GetPhase() == "Failed" })
 	if late.Status.GetReason() != "Evicted" || !strings.Contains(late.Status.GetMessage(), "MemoryPressure") {
 		t.Errorf("it failed as %q: %q", late.Status.GetReason(), late.Status.GetMessage())

@@ -37,7 +37,7 @@ func TestUpgrade(t *testing.T) {
 	// A clock's ticks show a gap in the log, and its number of starts a restart.
 	for i := range 3 {
 		n.pod(fmt.Sprint("clock-", i), "i=0; while true; do echo tick $i; i=$((i+1)); sleep 0.1; done", func(p *corev1.Pod) {
-			p.Spec.Containers[0].ReadinessProbe = &corev1.Probe{PeriodSeconds: 1, Handler: &corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"true"}}}}
+			p.Spec.Containers[0].ReadinessProbe = &corev1.Probe{PeriodSeconds: 1, TimeoutSeconds: 10, FailureThreshold: 100, Handler: &corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"true"}}}}
 		})
 	}
 	before, pids := map[string]*corev1.Pod{}, map[string]string{}
