@@ -539,6 +539,32 @@ func TestUpErrors(t *testing.T) {
 	})
 }
 
+// A supervisor that can't begin is told of at once, with what it said; one that only takes its time is waited for.
+func TestSlowSupervisor(t *testing.T) {
+	for name, test := range map[string]struct{ script, want string }{
+		"broken": {"echo broken; exit 1", "supervisor ended: broken"},
+		"slow":   {`sleep 3; exec "$(dirname "$0")/slow/xebec" "$@"`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bin, state := binDir(t), scratch(t)
+			// What stands in for the program goes by its name.
+			program, slow := filepath.Join(bin, "xebec"), filepath.Join(bin, "slow", "xebec")
+			err := errors.Join(os.Mkdir(filepath.Dir(slow), 0o755), os.Rename(program, slow), os.WriteFile(program, []byte("#!/bin/sh\n"+test.script+"\n"), 0o755))
+			if err != nil {
+				t.Fatal(err)
+			}
+			options := Options{Name: labName("s"), Masters: 1, BinDir: bin, StateDir: state, NoWait: true, Ephemeral: true}
+			_, err = Up(t.Context(), options)
+			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+				t.Errorf("%v, want %q", err, test.want)
+			}
+			if err := Down(t.Context(), DownOptions{Name: options.Name}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 func TestPurgeSparesOtherDirectories(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "thesis.txt"), nil, 0o600); err != nil {

@@ -107,11 +107,11 @@ func Up(ctx context.Context, options Options) (*Lab, error) {
 	if err := errors.Join(trial.Validate(), Check(spec)); err != nil {
 		return nil, err
 	}
-	lab, err := launch(&spec)
+	lab, ended, err := launch(&spec)
 	if err != nil {
 		return nil, err
 	}
-	if err := lab.awaitRunning(ctx, options.Progress); err != nil {
+	if err := lab.awaitRunning(ctx, ended, options.Progress); err != nil {
 		return nil, errors.Join(err, Down(context.WithoutCancel(ctx), DownOptions{Name: spec.Name}))
 	}
 	if err := lab.writeContext(); err != nil {
@@ -123,37 +123,37 @@ func Up(ctx context.Context, options Options) (*Lab, error) {
 	return lab, lab.awaitReady(ctx, options.Progress)
 }
 
-// launch registers the lab and starts its supervisor.
-func launch(spec *topology.Spec) (*Lab, error) {
+// launch registers the lab and starts its supervisor. It returns a channel that is closed when that has ended.
+func launch(spec *topology.Spec) (lab *Lab, ended <-chan struct{}, err error) {
 	unlock, err := lockRegistry()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer unlock()
 	if dir, err := registered(spec.Name); err == nil {
 		old, loadErr := topology.Load(dir)
 		if loadErr == nil {
 			if alive, err := supervised(old); err == nil && alive {
-				return nil, fmt.Errorf("lab %s is up already; take it down with: xebec lab down --name %s", spec.Name, spec.Name)
+				return nil, nil, fmt.Errorf("lab %s is up already; take it down with: xebec lab down --name %s", spec.Name, spec.Name)
 			}
 		}
-		return nil, fmt.Errorf("lab %s was not taken down, its supervisor is gone; clean up with: xebec lab down --name %s", spec.Name, spec.Name)
+		return nil, nil, fmt.Errorf("lab %s was not taken down, its supervisor is gone; clean up with: xebec lab down --name %s", spec.Name, spec.Name)
 	} else if !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := resume(spec); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := register(spec); err != nil {
-		return nil, errors.Join(fmt.Errorf("register lab: %w", err), unregister(spec.Name))
+		return nil, nil, errors.Join(fmt.Errorf("register lab: %w", err), unregister(spec.Name))
 	}
 	if err := errors.Join(spec.Validate(), spec.Save()); err != nil {
-		return nil, errors.Join(err, unregister(spec.Name))
+		return nil, nil, errors.Join(err, unregister(spec.Name))
 	}
-	if err := startSupervisor(*spec); err != nil {
-		return nil, errors.Join(fmt.Errorf("start supervisor: %w", err), sweep(context.Background(), spec.Name, spec.StateDir), unregister(spec.Name))
+	if ended, err = startSupervisor(*spec); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("start supervisor: %w", err), sweep(context.Background(), spec.Name, spec.StateDir), unregister(spec.Name))
 	}
-	return &Lab{Spec: *spec, client: control.NewClient(spec.Socket())}, nil
+	return &Lab{Spec: *spec, client: control.NewClient(spec.Socket())}, ended, nil
 }
 
 // resume takes over the index of a lab that ran in the state directory before, and refuses a lab that its data do not
@@ -178,13 +178,13 @@ func resume(spec *topology.Spec) error {
 	return nil
 }
 
-func startSupervisor(spec topology.Spec) error {
+func startSupervisor(spec topology.Spec) (ended <-chan struct{}, err error) {
 	if err := os.MkdirAll(filepath.Dir(spec.SupervisorLog()), 0o755); err != nil {
-		return err
+		return nil, err
 	}
 	out, err := os.OpenFile(spec.SupervisorLog(), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer out.Close()
 	cmd := exec.Command(filepath.Join(spec.BinDir, "xebec"), "lab", "supervise", spec.StateDir)
@@ -192,19 +192,22 @@ func startSupervisor(spec topology.Spec) error {
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := supervisor.Launch(spec.Name, cmd); err != nil {
-		return err
+		return nil, err
 	}
+	over := make(chan struct{})
 	// Reaped while we live; the system's init reaps it afterwards.
-	go func() { _ = cmd.Wait() }()
-	return nil
+	go func() {
+		defer close(over)
+		_ = cmd.Wait()
+	}()
+	return over, nil
 }
 
-// awaitRunning returns once the supervisor has started everything.
-func (l *Lab) awaitRunning(ctx context.Context, progress func(string)) error {
+// awaitRunning returns once the supervisor has started everything, or has ended.
+func (l *Lab) awaitRunning(ctx context.Context, ended <-chan struct{}, progress func(string)) error {
 	ticker := time.NewTicker(pollEvery)
 	defer ticker.Stop()
-	seen := false
-	for began := time.Now(); ; {
+	for {
 		status, err := l.client.Status(ctx)
 		switch {
 		case err == nil && status.Phase == control.Running:
@@ -212,18 +215,13 @@ func (l *Lab) awaitRunning(ctx context.Context, progress func(string)) error {
 		case err == nil && status.Phase == control.Failed:
 			return fmt.Errorf("lab %s failed to come up: %s", l.Spec.Name, status.Error)
 		case err == nil:
-			seen = true
 			progress(status.Step)
 		case !errors.Is(err, control.ErrNotRunning):
 			return err
-		case seen || time.Since(began) > 10*time.Second:
-			return fmt.Errorf("the lab's supervisor ended: %s", tail(l.Spec.SupervisorLog()))
-		default:
-			if alive, lockErr := supervised(l.Spec); lockErr == nil && !alive && time.Since(began) > 2*time.Second {
-				return fmt.Errorf("the lab's supervisor ended: %s", tail(l.Spec.SupervisorLog()))
-			}
 		}
 		select {
+		case <-ended:
+			return fmt.Errorf("the lab's supervisor ended: %s", tail(l.Spec.SupervisorLog()))
 		case <-ctx.Done():
 			return fmt.Errorf("bring up lab %s: %w", l.Spec.Name, ctx.Err())
 		case <-ticker.C:
