@@ -50,7 +50,7 @@ test-vm: install-deps build ## `vagrant up` on emulated virtual machines; as roo
 # KERNELS=6.1 for one of them; RUN=TestPrograms for whether all programs load, without the packages' own tests.
 KERNELS ?= 5.10 6.1 6.12
 RUN := .
-test-kernels: install-deps ## the eBPF programs on emulated machines with Debian's kernels; ten minutes
+test-kernels: install-deps ## the eBPF programs on emulated machines with Debian's kernels; half an hour
 	hack/deps.sh kernels
 	XEBEC_KERNELS='$(KERNELS)' go test -count=1 -timeout 90m -v -run '$(RUN)' ./tests/kernels
 

@@ -21,8 +21,19 @@ func TestPackages(t *testing.T) {
 	try(t, 40*time.Minute, "datapath", "policy", "podnet")
 }
 
-// notOn are tests of what a kernel has not, each with the reason.
-var notOn = map[string]string{}
+// notOn are tests of what a kernel has not.
+var notOn = map[string][]string{
+	"5.10": {
+		// From 5.18 on, programs choose the error by which a service without endpoints refuses.
+		"TestCgroupMadeAnew", "TestIPv6", "TestMends", "TestNoEndpoint", "TestRemove", "TestTwoNodes",
+		// From 5.14 on, a process is told its network namespace's cookie.
+		"TestLoopbackIsTheNodes",
+		// From 5.12 on, an iterator tells the cookies of sockets.
+		"TestIPv6Sever", "TestSever",
+		// Debian 11 has no MPTCP.
+		"TestTCP",
+	},
+}
 
 // try runs the tests of the agent's packages on each kernel.
 func try(t *testing.T, limit time.Duration, packages ...string) {
@@ -43,8 +54,8 @@ func try(t *testing.T, limit time.Duration, packages ...string) {
 			var tests []Test
 			for _, name := range packages {
 				args := []string{"-test.v", "-test.timeout", (limit - time.Minute).String()}
-				if skip := notOn[linux]; skip != "" {
-					args = append(args, "-test.skip", skip)
+				if skip := notOn[linux]; skip != nil {
+					args = append(args, "-test.skip", "^("+strings.Join(skip, "|")+")$")
 				}
 				tests = append(tests, Test{Name: name, Path: "/tests/" + name, Args: args})
 			}

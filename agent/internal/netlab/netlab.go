@@ -6,6 +6,7 @@ package netlab
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -235,7 +237,7 @@ func JoinCgroup(t testing.TB) string {
 		if err := move(filepath.Join(root, own)); err != nil {
 			t.Errorf("leaving the cgroup: %v", err)
 		}
-		if err := os.Remove(dir); err != nil {
+		if err := removeCgroup(dir); err != nil {
 			t.Errorf("removing the cgroup: %v", err)
 		}
 	})
@@ -243,6 +245,19 @@ func JoinCgroup(t testing.TB) string {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+// removeCgroup removes a cgroup that has been left. Threads that were ending then do not
+// leave it with the others, and it is busy until they are gone.
+func removeCgroup(dir string) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); ; <-tick.C {
+		err := os.Remove(dir)
+		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
+			return err
+		}
+	}
 }
 
 // BPFFS mounts a bpf file system until the test ends.
