@@ -14,7 +14,7 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// The longest time that writes may stop for when one master dies. A quiet machine needs one second; tests share theirs. What
+// The longest time that writes may stop for when one master dies. A quiet machine needs two seconds; tests share theirs. What
 // nobody notices but by a connection's keepalive takes longer than this: 12 s for etcd's clients, 15 s for all others.
 const writeGap = 10 * time.Second
 
