@@ -27,7 +27,7 @@ func TestDiskLimits(t *testing.T) {
 	}
 	// Lines, for the log is kept by lines.
 	logs := "yes 0123456789abcdef | head -n 100000; "
-	const stays = "touch /data/wrote; sleep 3600"
+	const stays = "trap 'exit 0' TERM; sleep 3600 & wait"
 	made := func(name string, containers ...*corev1.Container) string {
 		return n.create(pod(name, "", func(p *corev1.Pod) {
 			p.Spec.Containers = containers

@@ -117,11 +117,9 @@ func TestRestartAllContainers(t *testing.T) {
 	}
 
 	// A pod whose work is done has ended, whatever a sidecar says to that.
-	over := n.create(pod("over", "exit 0", func(p *corev1.Pod) {
+	over := n.create(pod("over", "until test -e /data/heeds; do sleep 0.02; done", func(p *corev1.Pod) {
 		p.Spec.RestartPolicy = "Never"
 		p.Spec.InitContainers = []*corev1.Container{restartAll(container("side", "trap 'exit 88' TERM; touch /data/heeds; sleep 3600 & wait"), "Always", 88)}
-		p.Spec.InitContainers[0].StartupProbe = execProbe("test -e /data/heeds")
-		p.Spec.InitContainers[0].StartupProbe.FailureThreshold = 100
 		p.Spec.TerminationGracePeriodSeconds = proto.Int64(600)
 		scratch(p)
 	}))

@@ -162,8 +162,8 @@ func whole(cpu, memory string) func(*corev1.Pod) {
 // their own.
 func TestResizePodLevel(t *testing.T) {
 	n := start(t)
-	uid := n.create(pod("whole", "dd if=/dev/zero of=/dev/shm/held bs=1M count=24 2>/dev/null; touch /dev/shm/filled; sleep 3600", whole("500m", "64Mi"), func(p *corev1.Pod) {
-		small, anew := container("small", "sleep 3600"), container("anew", `trap "exit 0" TERM; sleep 3600 & wait`)
+	uid := n.create(pod("whole", "trap 'exit 0' TERM; dd if=/dev/zero of=/dev/shm/held bs=1M count=24 2>/dev/null; touch /dev/shm/filled; sleep 3600 & wait", whole("500m", "64Mi"), func(p *corev1.Pod) {
+		small, anew := container("small", `trap "exit 0" TERM; sleep 3600 & wait`), container("anew", `trap "exit 0" TERM; sleep 3600 & wait`)
 		small.Resources = &corev1.ResourceRequirements{Limits: amounts("100m", "16Mi"), Requests: amounts("100m", "16Mi")}
 		anew.ResizePolicy = []*corev1.ContainerResizePolicy{{ResourceName: "memory", RestartPolicy: "RestartContainer"}}
 		p.Spec.Containers = append(p.Spec.Containers, small, anew)
