@@ -32,7 +32,9 @@ func TestLastLines(t *testing.T) {
 	}
 	var followed bytes.Buffer
 	over := make(chan error, 1)
-	go func() { over <- logs.Read(t.Context(), in.LogPath, logs.Options{Follow: true, Tail: -1}, in.Ended, &followed) }()
+	go func() {
+		over <- logs.Read(t.Context(), in.LogPath, logs.Options{Follow: true, Tail: -1}, in.Ended, &followed)
+	}()
 
 	writer := writerOf(t, in.LogPath)
 	if err := unix.Kill(writer, unix.SIGSTOP); err != nil {
