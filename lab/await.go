@@ -37,9 +37,8 @@ func (l *Lab) await(ctx context.Context, gateways []netip.AddrPort, progress fun
 		return err
 	}
 	defer conn.Close()
-	ticker := time.NewTicker(pollEvery)
-	defer ticker.Stop()
 	for {
+		began := time.Now()
 		what, err := within(ctx, conn, missing)
 		switch {
 		case err != nil:
@@ -55,7 +54,8 @@ func (l *Lab) await(ctx context.Context, gateways []netip.AddrPort, progress fun
 				err = fmt.Errorf("still waiting for %s", what)
 			}
 			return fmt.Errorf("lab %s runs but is not ready: %w; look at: xebec lab status --name %s", l.Spec.Name, err, l.Spec.Name)
-		case <-ticker.C:
+		// The answer costs a handshake with every service: where processors are scarce, asking must leave them to those who start.
+		case <-time.After(max(pollEvery, time.Since(began))):
 		}
 	}
 }

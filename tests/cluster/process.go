@@ -218,6 +218,7 @@ func (p *Process) waitKnows(ctx context.Context, others []*Process) error {
 	defer cancel()
 	gateway := clusterv1.NewClusterServiceClient(conn)
 	for {
+		began := time.Now()
 		status, err := gateway.Status(ctx, &clusterv1.StatusRequest{}, grpc.WaitForReady(true))
 		if err != nil && ctx.Err() != nil {
 			return fmt.Errorf("ask %s for the cluster's status: %w (%w)\n%s", p.Name(), err, context.Cause(ctx), p.tail())
@@ -233,7 +234,7 @@ func (p *Process) waitKnows(ctx context.Context, others []*Process) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%s does not find %s: %w\n%s", p.Name(), others[missing].Name(), ctx.Err(), others[missing].tail())
-		case <-time.After(10 * time.Millisecond):
+		case <-time.After(max(10*time.Millisecond, time.Since(began))):
 		}
 	}
 }
