@@ -68,6 +68,11 @@ func run(report io.Writer) error {
 			return err
 		}
 	}
+	// Before Linux 5.11 maps count as locked memory.
+	unlimited := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unlimited); err != nil {
+		return fmt.Errorf("lifting the limit of locked memory: %w", err)
+	}
 	if err := raiseLoopback(); err != nil {
 		return fmt.Errorf("setting lo up: %w", err)
 	}
