@@ -22,9 +22,9 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
+	"github.com/xebec-project/xebec/agent/eviction"
 	"github.com/xebec-project/xebec/agent/hollow"
 	"github.com/xebec-project/xebec/agent/images"
-	"github.com/xebec-project/xebec/agent/eviction"
 	"github.com/xebec-project/xebec/agent/pods"
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/agent/server"

@@ -245,7 +245,7 @@ func TestAttachAtTheEnd(t *testing.T) {
 				joined++
 				return true
 			case err == nil || ctx.Err() != nil || out.Len() > 0:
-				t.Fatalf("%s: ended with %d, %v after %q", name, code, err, &out)
+				t.Fatalf("%s: ended with %d, %v after %q; its log: %q", name, code, err, &out, n.log(n.cluster.get(uid), false))
 			}
 			return kind.IsPodFinished(n.cluster.get(uid))
 		})

@@ -37,7 +37,7 @@ func (r *Runtime) pipesTo(cfg streams.Config) cio.Creator {
 }
 
 // RestoreStreams makes a running container's streams as they are to be when Start, or the agent, was cut off, or their keeper was
-// lost. Containers that one can't attach to have none.
+// lost. Containers that one can't attach to have none, nor has one that has ended meanwhile.
 func (r *Runtime) RestoreStreams(ctx context.Context, id string, cfg ContainerConfig) error {
 	if !cfg.attachable() {
 		return nil
@@ -51,7 +51,10 @@ func (r *Runtime) RestoreStreams(ctx context.Context, id string, cfg ContainerCo
 			return fmt.Errorf("leaving stdin of container %s to its keeper: %w", id, err)
 		}
 	}
-	return streams.Restore(r.streams(cfg))
+	if err := streams.Restore(r.streams(cfg)); !errors.Is(err, streams.ErrGone) {
+		return err
+	}
+	return nil
 }
 
 // Resize changes the size of the terminal of a container's first process. One that has just ended is no error.

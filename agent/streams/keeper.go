@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -26,6 +27,8 @@ const (
 	// patience is how long one who is attached may take to read what there is, before he is left behind: the container waits for
 	// him meanwhile.
 	patience = 10 * time.Second
+	// ended is what a keeper says that finds nobody who writes any more.
+	ended = "the container has ended"
 )
 
 // Asked reports whether the process was started to keep streams.
@@ -99,6 +102,22 @@ func (k *keeper) run(link *os.File) error {
 			return err
 		}
 	}
+	// Before the container starts: what one that ends soon wrote is gone with its ends of the pipes, unless this end is open by then.
+	var outputs []*source
+	for path, kind := range map[string]byte{stdout: frameStdout, stderr: frameStderr} {
+		if path == "" {
+			continue
+		}
+		s, err := openSource(path, kind)
+		if err != nil {
+			return err
+		}
+		defer s.pipe.Close()
+		outputs = append(outputs, s)
+	}
+	if k.restored && !slices.ContainsFunc(outputs, (*source).written) {
+		return errors.New(ended)
+	}
 	listener, err := k.listen()
 	if err != nil {
 		return err
@@ -118,22 +137,11 @@ func (k *keeper) run(link *os.File) error {
 		k.serve(listener)
 	}()
 	var wg sync.WaitGroup
-	for path, kind := range map[string]byte{stdout: frameStdout, stderr: frameStderr} {
-		if path == "" {
-			continue
-		}
+	for _, s := range outputs {
 		wg.Go(func() {
-			// This waits until the container has its end. One that had it already may be gone: then there is none to wait for.
-			flags := os.O_RDONLY
-			if k.restored {
-				flags |= unix.O_NONBLOCK
+			if k.restored || s.awaitWriter() == nil {
+				log.Copy(filepath.Base(s.pipe.Name()), io.TeeReader(s, output{k, s.kind}))
 			}
-			f, err := os.OpenFile(path, flags, 0)
-			if err != nil {
-				return
-			}
-			defer f.Close()
-			log.Copy(filepath.Base(path), io.TeeReader(f, output{k, kind}))
 		})
 	}
 	wg.Wait()
@@ -143,6 +151,57 @@ func (k *keeper) run(link *os.File) error {
 	<-served
 	k.visits.Wait()
 	return nil
+}
+
+// source is this process' end of a pipe that the container writes to.
+type source struct {
+	pipe *os.File
+	kind byte
+	// first was read to see whether anybody writes.
+	first []byte
+}
+
+func openSource(path string, kind byte) (*source, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	return &source{pipe: f, kind: kind}, err
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	if len(s.first) > 0 {
+		n := copy(p, s.first)
+		s.first = s.first[n:]
+		return n, nil
+	}
+	return s.pipe.Read(p)
+}
+
+// written tells whether somebody has the other end: a pipe without is at its end, and one with is at most empty.
+func (s *source) written() bool {
+	raw, err := s.pipe.SyscallConn()
+	if err != nil {
+		return false
+	}
+	there := false
+	_ = raw.Control(func(fd uintptr) {
+		b := make([]byte, maxFrame)
+		n, err := unix.Read(int(fd), b)
+		there = n > 0 || err == unix.EAGAIN
+		s.first = append(s.first, b[:max(n, 0)]...)
+	})
+	return there
+}
+
+// awaitWriter returns when somebody has, or had, the other end: before, a read would find the end. The kernel tells of a
+// hang-up only once there was a writer.
+func (s *source) awaitWriter() error {
+	raw, err := s.pipe.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Read(func(fd uintptr) bool {
+		n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return n > 0
+	})
 }
 
 func (k *keeper) listen() (net.Listener, error) {

@@ -131,6 +131,10 @@ func start(cfg Config) (*Keeper, error) {
 		return nil, err
 	}
 	n, err := own.Read(said)
+	if string(said[:n]) == ended+"\n" {
+		k.Abandon()
+		return nil, ErrGone
+	}
 	if n != 1 || err != nil {
 		k.Abandon()
 		return nil, fmt.Errorf("starting the keeper of the container's streams: it ended at once: %s (%v)", said[:n], err)
@@ -147,7 +151,7 @@ func (k *Keeper) Stay() error {
 // Abandon ends a keeper that is not to stay.
 func (k *Keeper) Abandon() { _ = k.link.Close() }
 
-// Restore starts a keeper for a running container whose own was lost.
+// Restore starts a keeper for a running container whose own was lost. The error wraps ErrGone when the container has ended.
 func Restore(cfg Config) error {
 	conn, err := dial(cfg.Dir)
 	if err == nil {
