@@ -79,6 +79,11 @@ func fetch(t *testing.T, suite, tree string) {
 	if err := os.WriteFile(filepath.Join(dir, "sources.list"), []byte(sources), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	for _, part := range []string{"lists/partial", "archives/partial"} {
+		if err := os.MkdirAll(filepath.Join(dir, part), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
 	apt := func(program string, args ...string) string {
 		t.Helper()
 		options := []string{
