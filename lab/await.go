@@ -96,29 +96,24 @@ func (l *Lab) missingServices(ctx context.Context, conn *grpc.ClientConn) (strin
 
 // missingNodes tells how many nodes have not registered or are not ready.
 func (l *Lab) missingNodes(ctx context.Context, conn *grpc.ClientConn) (string, error) {
-	ready, err := readyNodes(ctx, apiv1.NewResourceServiceClient(conn))
-	if err != nil || ready >= l.Spec.Nodes {
-		return "", err
-	}
-	return fmt.Sprintf("nodes to be ready: %d of %d", ready, l.Spec.Nodes), nil
-}
-
-func readyNodes(ctx context.Context, api apiv1.ResourceServiceClient) (int, error) {
-	list, err := api.List(ctx, &apiv1.ListRequest{Kind: "Node"})
+	list, err := apiv1.NewResourceServiceClient(conn).List(ctx, &apiv1.ListRequest{Kind: "Node"})
 	if err != nil {
-		return 0, err
+		return "", err
 	}
 	ready := 0
 	for _, object := range list.GetObjects() {
 		var node corev1.Node
 		if err := object.UnmarshalTo(&node); err != nil {
-			return 0, err
+			return "", err
 		}
 		if usable(&node) {
 			ready++
 		}
 	}
-	return ready, nil
+	if ready >= l.Spec.Nodes {
+		return "", nil
+	}
+	return fmt.Sprintf("nodes to be ready: %d of %d", ready, l.Spec.Nodes), nil
 }
 
 // usable tells whether a node is ready, and no longer marked for not having been: until the mark is gone pods go elsewhere.

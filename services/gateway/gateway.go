@@ -182,7 +182,7 @@ func (s *Service) limits(id rpc.Identity) rpc.Limits {
 // Run follows the access list and holds the connections until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
 	var reaching sync.WaitGroup
-	reaching.Go(func() { s.reach(ctx, s.apiserver) })
+	reaching.Go(func() { s.reach(ctx) })
 	defer reaching.Wait()
 	s.door.Run(ctx, s.objects, s.directory)
 	<-ctx.Done()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 )
 
@@ -17,14 +16,14 @@ const readyLimit = 5 * time.Second
 func (s *Service) Ready() <-chan struct{} { return s.ready }
 
 // reach closes ready.
-func (s *Service) reach(ctx context.Context, apiserver *grpc.ClientConn) {
+func (s *Service) reach(ctx context.Context) {
 	defer close(s.ready)
 	ctx, cancel := context.WithTimeout(ctx, readyLimit)
 	defer cancel()
 	for {
-		apiserver.Connect()
-		state := apiserver.GetState()
-		if state == connectivity.Ready || !apiserver.WaitForStateChange(ctx, state) {
+		s.apiserver.Connect()
+		state := s.apiserver.GetState()
+		if state == connectivity.Ready || !s.apiserver.WaitForStateChange(ctx, state) {
 			return
 		}
 	}

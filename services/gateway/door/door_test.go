@@ -323,6 +323,12 @@ func TestLeave(t *testing.T) {
 	if err := s.check(s.dial("203.0.113.9")); err != nil {
 		t.Error("a client that comes late: ", err)
 	}
+	// A load balancer that comes now is told as well.
+	for range enoughChecks {
+		if !s.door.checkFails(netip.MustParseAddr("192.0.2.22")) {
+			t.Error("a late load balancer finds a gateway that is well")
+		}
+	}
 }
 
 func TestChecksFailBeforeTheGatewayTakesCalls(t *testing.T) {

@@ -69,19 +69,19 @@ func (d *Door) checkFails(source netip.Addr) bool {
 		return !d.isOpen()
 	}
 	c.failed++
-	if c.failed == enoughChecks && d.allNoticed() {
+	if c.failed == enoughChecks && d.allNoticed() && !closed(d.left) {
 		close(d.left)
 	}
 	return true
 }
 
 // isOpen tells whether the gateway takes calls. The caller holds d.mu.
-func (d *Door) isOpen() bool {
-	if d.ready == nil {
-		return true
-	}
+func (d *Door) isOpen() bool { return d.ready == nil || closed(d.ready) }
+
+// closed tells whether a channel that nothing is sent on is closed.
+func closed(c <-chan struct{}) bool {
 	select {
-	case <-d.ready:
+	case <-c:
 		return true
 	default:
 		return false
