@@ -242,23 +242,11 @@ func originPod(pod *corev1.Pod) (origin, error) {
 	if pod.GetSpec().GetHostNetwork() {
 		return origin{text: "pod " + name + ", in its node's network", node: pod.GetSpec().GetNodeName()}, nil
 	}
-	addrs := podAddresses(pod)
+	addrs := kind.PodAddresses(pod)
 	if len(addrs) == 0 {
 		return origin{}, fmt.Errorf("pod %s has no address yet: it is %s", name, orText(pod.GetStatus().GetPhase(), "new"))
 	}
 	return origin{text: "pod " + name, node: pod.GetSpec().GetNodeName(), addrs: addrs}, nil
-}
-
-// podAddresses are a pod's addresses, the main one first.
-func podAddresses(pod *corev1.Pod) []string {
-	var out []string
-	for _, ip := range pod.GetStatus().GetPodIps() {
-		out = append(out, ip.GetIp())
-	}
-	if ip := pod.GetStatus().GetPodIp(); len(out) == 0 && ip != "" {
-		out = append(out, ip)
-	}
-	return out
 }
 
 // nodeAddresses are those at which others reach a node.
@@ -296,7 +284,7 @@ func (t *tracer) podAt(ctx context.Context, addr netip.Addr) (*corev1.Pod, error
 		return nil, err
 	}
 	for _, p := range pods {
-		if slices.Contains(podAddresses(p), addr.String()) && !p.GetSpec().GetHostNetwork() && p.GetStatus().GetPhase() == "Running" {
+		if slices.Contains(kind.PodAddresses(p), addr.String()) && !p.GetSpec().GetHostNetwork() && p.GetStatus().GetPhase() == "Running" {
 			return p, nil
 		}
 	}
@@ -422,10 +410,10 @@ func (t *tracer) podGoal(ctx context.Context, namespace, name, port, protocol st
 	if err != nil {
 		return traceGoal{}, err
 	}
-	if len(podAddresses(pod)) == 0 {
+	if len(kind.PodAddresses(pod)) == 0 {
 		return traceGoal{}, fmt.Errorf("pod %s/%s has no address yet: it is %s", namespace, name, orText(pod.GetStatus().GetPhase(), "new"))
 	}
-	addr, err := netip.ParseAddr(ofFamily(begin.family, podAddresses(pod)))
+	addr, err := netip.ParseAddr(ofFamily(begin.family, kind.PodAddresses(pod)))
 	if err != nil {
 		return traceGoal{}, fmt.Errorf("pod %s/%s has no %s address", namespace, name, begin.family)
 	}

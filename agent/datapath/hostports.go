@@ -3,6 +3,7 @@ package datapath
 import (
 	"net/netip"
 
+	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -61,7 +62,7 @@ func (t *Table) computeHostPorts(k key) []*Service {
 		return nil
 	}
 	var out []*Service
-	for _, ip := range podIPs(pod) {
+	for _, ip := range parse(kind.PodAddresses(pod)) {
 		for p := range hostPorts(pod) {
 			protocol, ok := protocolOf(p)
 			if !ok || p.GetHostPort() < 0 || p.GetHostPort() >= 1<<16 || p.GetContainerPort() <= 0 || p.GetContainerPort() >= 1<<16 {
@@ -86,13 +87,4 @@ func (t *Table) computeHostPorts(k key) []*Service {
 		}
 	}
 	return out
-}
-
-// podIPs returns the pod's addresses, of both families where it has them.
-func podIPs(pod *corev1.Pod) []netip.Addr {
-	texts := []string{pod.GetStatus().GetPodIp()}
-	for _, ip := range pod.GetStatus().GetPodIps() {
-		texts = append(texts, ip.GetIp())
-	}
-	return parse(texts)
 }

@@ -65,11 +65,7 @@ func PodOf(p *corev1.Pod) *Pod {
 		Namespace: m.GetNamespace(), Name: m.GetName(), UID: m.GetUid(), Labels: m.GetLabels(),
 		HostNetwork: p.GetSpec().GetHostNetwork(), Finished: kind.IsPodFinished(p), created: m.GetCreationTimestamp().AsTime(),
 	}
-	addrs := []string{p.GetStatus().GetPodIp()}
-	for _, ip := range p.GetStatus().GetPodIps() {
-		addrs = append(addrs, ip.GetIp())
-	}
-	for _, text := range addrs {
+	for _, text := range kind.PodAddresses(p) {
 		if a, err := netip.ParseAddr(text); err == nil && !slices.Contains(out.Addrs, a.Unmap()) {
 			out.Addrs = append(out.Addrs, a.Unmap())
 		}

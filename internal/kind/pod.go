@@ -111,6 +111,21 @@ func IsPodFinished(p *corev1.Pod) bool {
 	return p.GetStatus().GetPhase() == PodSucceeded || p.GetStatus().GetPhase() == PodFailed
 }
 
+// PodAddresses are the pod's IP addresses as they are written, the main one first; none while it has none.
+func PodAddresses(p *corev1.Pod) []string {
+	var out []string
+	add := func(ip string) {
+		if ip != "" && !slices.Contains(out, ip) {
+			out = append(out, ip)
+		}
+	}
+	add(p.GetStatus().GetPodIp())
+	for _, ip := range p.GetStatus().GetPodIps() {
+		add(ip.GetIp())
+	}
+	return out
+}
+
 // podGracePeriod is 0 where there is nothing left, or never was anything, that could use the time.
 func podGracePeriod(o Object) int64 {
 	p := o.(*corev1.Pod)

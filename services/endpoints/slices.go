@@ -102,7 +102,7 @@ func wanted(svc *corev1.Service, pods []*corev1.Pod) map[string]*group {
 			continue
 		}
 		ports := portsFor(svc, pod)
-		for _, address := range addressesOf(pod) {
+		for _, address := range kind.PodAddresses(pod) {
 			family := kind.AddressTypeOf(address)
 			if family == "" || len(families) > 0 && !slices.Contains(families, family) {
 				continue
@@ -140,16 +140,6 @@ func eligible(svc *corev1.Service, pod *corev1.Pod) bool {
 	}
 	phase := pod.GetStatus().GetPhase()
 	return phase != podFailed && phase != podSucceeded
-}
-
-func addressesOf(pod *corev1.Pod) []string {
-	addresses := []string{pod.GetStatus().GetPodIp()}
-	for _, ip := range pod.GetStatus().GetPodIps() {
-		if !slices.Contains(addresses, ip.GetIp()) {
-			addresses = append(addresses, ip.GetIp())
-		}
-	}
-	return addresses
 }
 
 // endpoint describes one address of a pod. As in Kubernetes: serving is the pod's readiness alone, ready is that unless
