@@ -19,7 +19,7 @@ TEST_FLAGS ?=
 # These install vagrant, ansible and debootstrap and take minutes, which is for whoever calls them to say: test and lint leave
 # them out, and .ci/run calls them.
 .PHONY: test-hosts test-vm test-kernels lint-hosts
-.PHONY: build images lab lab-down test conformance bench generate lint check-generated generate-deps install-deps clean
+.PHONY: build images lab lab-down test conformance cases bench generate lint check-generated generate-deps install-deps clean
 
 build: images ## the three programs and the sample images, into bin/
 	@mkdir -p bin
@@ -35,7 +35,7 @@ lab-down: ## remove the cluster and its data
 	$(SUDO) bin/xebec lab down --purge
 
 test: install-deps ## every test; as root, for namespaces, containers and eBPF are real
-	go test -count=1 -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) $(TEST_FLAGS) ./...
+	hack/test.sh ./... -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) $(TEST_FLAGS)
 
 # Hosts of another release of Debian: SUITE=trixie.
 test-hosts: install-deps ## clusters by Ansible on hosts booted with systemd; as root, about ten minutes
@@ -62,6 +62,9 @@ lint-hosts: ## playbooks, units and the Vagrantfile
 conformance: ## manifests that others wrote for Kubernetes, of the directory CORPUS; as root, to run them too
 	@[[ -d "$(CORPUS)" ]] || { echo "name a directory of manifests: make conformance CORPUS=DIR" >&2; exit 1; }
 	CORPUS=$(abspath $(CORPUS)) go test -count=1 -timeout $(TEST_TIMEOUT) $(TEST_FLAGS) -run 'TestCorpus|TestDocumentation|TestEveryExample' ./tests/conformance $(if $(UPDATE),-update)
+
+cases: build ## scripts and manifests of the directory CASES that failed once, on a lab of their own; as root
+	@if [[ ! -d "$(CASES)" ]]; then echo "no directory of cases: skipped (make cases CASES=DIR)"; else hack/cases.sh "$(CASES)"; fi
 
 bench: ## figures, printed beside Kubernetes'; BENCH='-run gets' for some of them, as root for the datapath's
 	hack/deps.sh bench
