@@ -75,7 +75,9 @@ func New(cfg Config, log *zap.Logger) (*Agent, error) {
 }
 
 func (a *Agent) dial() (*grpc.ClientConn, error) {
-	return rpc.Dial("static:///"+strings.Join(a.cfg.Gateways, ","), rpc.ClientConfig{TLS: a.tls, UserAgent: "xebec-agent/" + version.Version()})
+	return rpc.Dial("static:///"+strings.Join(a.cfg.Gateways, ","), rpc.ClientConfig{
+		TLS: a.tls, UserAgent: "xebec-agent/" + version.Version(), Silence: rpc.NodeSilence,
+	})
 }
 
 // Run runs the node until ctx ends. Its pods, service maps and routes stay as they are then, for the next agent to take up.

@@ -130,7 +130,7 @@ func dial(t *cliconfig.Context, options ...grpc.DialOption) (*grpc.ClientConn, e
 	if t.ByToken() {
 		options = append(options, grpc.WithPerRPCCredentials(bearer{t}))
 	}
-	return rpc.Dial(rpc.SchemeStatic+":///"+strings.Join(t.Endpoints, ","), rpc.ClientConfig{TLS: source, Options: options})
+	return rpc.Dial(rpc.SchemeStatic+":///"+strings.Join(t.Endpoints, ","), rpc.ClientConfig{TLS: source, Silence: rpc.PatientSilence, Options: options})
 }
 
 func credentials(t *cliconfig.Context) (*pki.Source, error) {

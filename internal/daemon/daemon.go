@@ -251,8 +251,9 @@ func dialEtcd(cfg EtcdConfig, log *zap.Logger) (*clientv3.Client, error) {
 		Endpoints:         cfg.Endpoints,
 		TLS:               config,
 		DialKeepAliveTime: 10 * time.Second,
-		// Also how long sent data may stay unacknowledged: a host that vanished is noticed by it.
-		DialKeepAliveTimeout: 2 * time.Second,
+		// A member that hangs is given up by this; one whose host vanished, by the dialer.
+		DialKeepAliveTimeout: 5 * time.Second,
+		DialOptions:          []grpc.DialOption{grpc.WithContextDialer(rpc.ContextDialer(rpc.DefaultSilence))},
 		MaxCallSendMsgSize:   8 << 20,
 		MaxCallRecvMsgSize:   64 << 20,
 		Logger:               log.Named("etcd").WithOptions(zap.IncreaseLevel(zap.WarnLevel)),

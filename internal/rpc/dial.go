@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -31,22 +32,43 @@ const (
 // maxResponseBytes bounds one received message; a list is one.
 const maxResponseBytes = 128 << 20
 
-// serviceConfig balances over the instances whose health is SERVING, and repeats reads that no instance answered.
-// Writes are not repeated: whether they happened is unknown. gRPC by itself repeats any call that never left.
-var serviceConfig = fmt.Sprintf(`{
+// repeatable are the unary calls that change nothing, by service: one that no instance answered goes to another. Writes
+// are not repeated: whether they happened is unknown.
+var repeatable = map[string][]string{
+	"xebec.api.v1.ResourceService":        {"Get", "List"},
+	"xebec.auth.v1.AccessService":         {"CheckAccess"},
+	"xebec.auth.v1.TokenService":          {"ListKeys", "ReviewToken"},
+	"xebec.cluster.v1.ClusterService":     {"Access", "Status", "Version", "WhoAmI"},
+	"xebec.control.v1.ControllerService":  {"ListControllers"},
+	"xebec.etcd.v1.EtcdService":           {"ListMembers", "Status"},
+	"xebec.scheduler.v1.SchedulerService": {"Explain"},
+}
+
+// serviceConfig returns gRPC's configuration of a connection: balance over the instances whose health is SERVING, and
+// repeat what is repeatable. gRPC by itself repeats any call that never left.
+func serviceConfig() string {
+	var names []map[string]string
+	for service, methods := range repeatable {
+		for _, method := range methods {
+			names = append(names, map[string]string{"service": service, "method": method})
+		}
+	}
+	list, err := json.Marshal(names)
+	if err != nil {
+		panic(err) // strings always marshal
+	}
+	return fmt.Sprintf(`{
   "loadBalancingConfig": [{%q: {}}],
   "healthCheckConfig": {"serviceName": ""},
   "methodConfig": [{
-    "name": [
-      {"service": "xebec.api.v1.ResourceService", "method": "Get"},
-      {"service": "xebec.api.v1.ResourceService", "method": "List"}
-    ],
+    "name": %s,
     "retryPolicy": {
       "maxAttempts": 4, "initialBackoff": "0.03s", "maxBackoff": "0.5s", "backoffMultiplier": 3,
       "retryableStatusCodes": ["UNAVAILABLE"]
     }
   }]
-}`, roundrobin.Name)
+}`, roundrobin.Name, list)
+}
 
 // ClientConfig says how a connection is to be. TLS is required.
 type ClientConfig struct {
@@ -59,6 +81,9 @@ type ClientConfig struct {
 	Discovery resolver.Builder
 	// UserAgent names the program; empty is "xebec/" and the version.
 	UserAgent string
+	// Silence is how long the kernel of the peer may be silent before the connection is given up and calls go to another
+	// instance; 0 is DefaultSilence.
+	Silence time.Duration
 	// Options are added last.
 	Options []grpc.DialOption
 }
@@ -94,6 +119,10 @@ func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
 	if userAgent == "" {
 		userAgent = "xebec/" + version.Version()
 	}
+	silence := cfg.Silence
+	if silence == 0 {
+		silence = DefaultSilence
+	}
 	resolvers := []resolver.Builder{staticBuilder{}}
 	if cfg.Discovery != nil {
 		resolvers = append(resolvers, cfg.Discovery)
@@ -104,7 +133,8 @@ func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
 		grpc.WithAuthority("xebec"),
 		grpc.WithResolvers(resolvers...),
 		grpc.WithNoProxy(),
-		grpc.WithDefaultServiceConfig(serviceConfig),
+		grpc.WithContextDialer(ContextDialer(silence)),
+		grpc.WithDefaultServiceConfig(serviceConfig()),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newCodec()), grpc.MaxCallRecvMsgSize(maxResponseBytes)),
 		grpc.WithUserAgent(userAgent),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: clientPingInterval, Timeout: clientPingTimeout}),

@@ -113,6 +113,7 @@ func (n *nodes) connect(node, address string) (*grpc.ClientConn, func(), error) 
 		TLS:        n.tls,
 		ServerUser: pki.NodeUser(node),
 		UserAgent:  userAgent,
+		Silence:    rpc.PatientSilence,
 		Options:    []grpc.DialOption{grpc.WithIdleTimeout(agentIdleTimeout)},
 	})
 	if err != nil {

@@ -1,0 +1,220 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/xebec-project/xebec/internal/osthread"
+)
+
+// silenceSlack is how much later than its limit a connection may fail on a busy machine. Without a limit it takes gRPC's
+// keepalive (10 s and more, set to an hour here) or the kernel's own patience, which is 15 minutes for data and 10 for
+// Go's keepalive probes of idle connections.
+const silenceSlack = time.Minute
+
+// TestSilentPeer cuts off a peer without its kernel ending the connection.
+func TestSilentPeer(t *testing.T) {
+	for name, busy := range map[string]bool{"idle": false, "busy": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWire(t)
+			conn, accepted := w.connect(t)
+			w.cut(t)
+			if busy {
+				if _, err := conn.Write([]byte("unacknowledged")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := conn.SetReadDeadline(time.Now().Add(silenceSlack)); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			_, err := conn.Read(make([]byte, 1))
+			if !errors.Is(err, unix.ETIMEDOUT) {
+				t.Fatalf("after %s: error %v, want %v: the connection outlives the peer", time.Since(began), err, unix.ETIMEDOUT)
+			}
+			_ = accepted.Close()
+		})
+	}
+}
+
+// TestSilentPeerOfGRPC checks that gRPC does not replace the limit by its keepalive's.
+func TestSilentPeerOfGRPC(t *testing.T) {
+	t.Parallel()
+	w := newWire(t)
+	server := grpc.NewServer()
+	go func() { _ = server.Serve(w.listener) }()
+	t.Cleanup(server.Stop)
+	dial := ContextDialer(DefaultSilence)
+	conn, err := grpc.NewClient("passthrough:///"+w.listener.Addr().String(),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: time.Hour, Timeout: time.Hour, PermitWithoutStream: true}),
+		grpc.WithContextDialer(func(ctx context.Context, addr string) (conn net.Conn, err error) {
+			err = w.inClient(func() error {
+				conn, err = dial(ctx, addr)
+				return err
+			})
+			return conn, err
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	ctx, cancel := context.WithTimeout(t.Context(), silenceSlack)
+	defer cancel()
+	conn.Connect()
+	awaitState(ctx, t, conn, connectivity.Ready, true)
+	w.cut(t)
+	awaitState(ctx, t, conn, connectivity.Ready, false)
+}
+
+func awaitState(ctx context.Context, t *testing.T, conn *grpc.ClientConn, state connectivity.State, want bool) {
+	t.Helper()
+	for {
+		now := conn.GetState()
+		if (now == state) == want {
+			return
+		}
+		if !conn.WaitForStateChange(ctx, now) {
+			t.Fatalf("the connection is still %s", now)
+		}
+	}
+}
+
+// wire is two network namespaces with a veth pair between them, and a listener in the second.
+type wire struct {
+	client, server int
+	listener       net.Listener
+	link           *netlink.Handle // of the server's namespace
+	address        *netlink.Addr
+}
+
+func newWire(t *testing.T) *wire {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("needs root")
+		}
+		t.Skip("needs root")
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := &wire{client: newNamespace(t), server: newNamespace(t)}
+	handles := map[int]*netlink.Handle{}
+	for _, namespace := range []int{w.client, w.server} {
+		h, err := netlink.NewHandleAt(netns.NsHandle(namespace), unix.NETLINK_ROUTE)
+		must(err)
+		t.Cleanup(h.Close)
+		handles[namespace] = h
+	}
+	must(handles[w.client].LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "eth0", PeerNamespace: netlink.NsFd(w.server)}))
+	var mac net.HardwareAddr
+	for namespace, h := range handles {
+		link, err := h.LinkByName("eth0")
+		must(err)
+		host := 1
+		if namespace == w.server {
+			host, mac = 2, link.Attrs().HardwareAddr
+		}
+		addr, err := netlink.ParseAddr(fmt.Sprintf("192.0.2.%d/24", host))
+		must(err)
+		must(h.AddrAdd(link, addr))
+		must(h.LinkSetUp(link))
+		if namespace == w.server {
+			w.link, w.address = h, addr
+		}
+	}
+	link, err := handles[w.client].LinkByName("eth0")
+	must(err)
+	// Resolution must not be what notices that the peer is gone.
+	must(handles[w.client].NeighSet(&netlink.Neigh{
+		LinkIndex: link.Attrs().Index, State: netlink.NUD_PERMANENT, IP: net.IPv4(192, 0, 2, 2), HardwareAddr: mac,
+	}))
+	must(inNamespace(w.server, func() (err error) {
+		w.listener, err = net.Listen("tcp", "192.0.2.2:0")
+		return err
+	}))
+	t.Cleanup(func() { _ = w.listener.Close() })
+	return w
+}
+
+func newNamespace(t *testing.T) int {
+	t.Helper()
+	fd := -1
+	err := osthread.Do(func() (err error) {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return os.NewSyscallError("unshare", err)
+		}
+		fd, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		t.Fatalf("make a network namespace: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	return fd
+}
+
+func inNamespace(fd int, f func() error) error {
+	return osthread.Do(func() error {
+		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+			return os.NewSyscallError("setns", err)
+		}
+		return f()
+	})
+}
+
+func (w *wire) inClient(f func() error) error { return inNamespace(w.client, f) }
+
+// connect connects by ContextDialer and exchanges a byte, so that nothing is unacknowledged.
+func (w *wire) connect(t *testing.T) (conn, accepted net.Conn) {
+	t.Helper()
+	err := w.inClient(func() (err error) {
+		conn, err = ContextDialer(DefaultSilence)(t.Context(), w.listener.Addr().String())
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	if accepted, err = w.listener.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := accepted.Write([]byte{1}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	return conn, accepted
+}
+
+// cut takes the server's address away: its kernel drops what comes for it, without an answer.
+func (w *wire) cut(t *testing.T) {
+	t.Helper()
+	link, err := w.link.LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.link.AddrDel(link, w.address); err != nil {
+		t.Fatal(err)
+	}
+}
