@@ -12,11 +12,13 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -26,6 +28,7 @@ import (
 	"github.com/xebec-project/xebec/agent/hollow"
 	"github.com/xebec-project/xebec/agent/images"
 	"github.com/xebec-project/xebec/agent/pods"
+	"github.com/xebec-project/xebec/agent/resolver"
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/agent/server"
 	"github.com/xebec-project/xebec/internal/client"
@@ -48,6 +51,8 @@ type Agent struct {
 	conn    *grpc.ClientConn
 	client  *client.Client
 	metrics *prometheus.Registry
+	// dns has the metrics of the node's DNS process, once the network is set up.
+	dns atomic.Pointer[resolver.Resolver]
 }
 
 // New checks the configuration and prepares an agent. It does not wait for the network.
@@ -223,6 +228,14 @@ func lock(dir string) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
+// gatherDNS returns the metrics of the node's DNS process.
+func (a *Agent) gatherDNS() ([]*dto.MetricFamily, error) {
+	if dns := a.dns.Load(); dns != nil {
+		return dns.Gather()
+	}
+	return nil, nil
+}
+
 func (a *Agent) serveMetrics(ctx context.Context) error {
 	if a.cfg.Metrics == "off" || a.cfg.Metrics == "" {
 		return nil
@@ -232,7 +245,7 @@ func (a *Agent) serveMetrics(ctx context.Context) error {
 		return fmt.Errorf("serving metrics: %w", err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(prometheus.Gatherers{a.metrics, prometheus.GathererFunc(a.gatherDNS)}, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}

@@ -23,6 +23,7 @@ import (
 	"github.com/xebec-project/xebec/agent"
 	_ "github.com/xebec-project/xebec/agent/early"
 	"github.com/xebec-project/xebec/agent/internal/netlab"
+	"github.com/xebec-project/xebec/agent/resolver"
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
@@ -40,6 +41,9 @@ import (
 const agentProgram = "XEBEC_TEST_AGENT"
 
 func TestMain(m *testing.M) {
+	if resolver.Asked() {
+		os.Exit(resolver.Run())
+	}
 	if os.Getenv(agentProgram) != "" {
 		cmd := daemon.StandaloneCommand(daemon.Standalone[agent.Config]{
 			Name: "xebec-agent", Defaults: agent.DefaultConfig(),

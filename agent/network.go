@@ -21,7 +21,9 @@ import (
 	"github.com/xebec-project/xebec/agent/podnet"
 	"github.com/xebec-project/xebec/agent/pods"
 	"github.com/xebec-project/xebec/agent/policy"
+	"github.com/xebec-project/xebec/agent/resolver"
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/version"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 )
@@ -34,8 +36,7 @@ type stack struct {
 	enforcer *policy.Enforcer
 	datapath *datapath.Datapath
 	syncer   *datapath.Syncer
-	records  *dns.Records
-	dns      *dns.Server
+	resolver *resolver.Resolver
 	revision func() string
 
 	nodeIP, nodeIP6 netip.Addr
@@ -47,11 +48,10 @@ type networkMetrics struct {
 	pods     *podnet.Metrics
 	policy   *policy.Metrics
 	datapath *datapath.Metrics
-	dns      *dns.Metrics
 }
 
 func newNetworkMetrics(r prometheus.Registerer) networkMetrics {
-	return networkMetrics{podnet.NewMetrics(r), policy.NewMetrics(r), datapath.NewMetrics(r), dns.NewMetrics(r)}
+	return networkMetrics{podnet.NewMetrics(r), policy.NewMetrics(r), datapath.NewMetrics(r)}
 }
 
 // startNetwork sets the node's networking up, trying until it works, and tells the registrar what is in its way.
@@ -75,7 +75,7 @@ func (a *Agent) startNetwork(ctx context.Context, podCIDRs ranges, r *registrar)
 }
 
 func (a *Agent) newStack(ctx context.Context, podCIDRs ranges, m networkMetrics) (_ *stack, err error) {
-	s := &stack{log: a.log, records: dns.NewRecords()}
+	s := &stack{log: a.log}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -132,15 +132,19 @@ func (a *Agent) newStack(ctx context.Context, podCIDRs ranges, m networkMetrics)
 	if err != nil {
 		return nil, fmt.Errorf("the node's resolvers: %w", err)
 	}
-	if s.dns, err = dns.New(dns.Config{
-		Domain: a.cfg.ClusterDomain, Address: netip.AddrPortFrom(clusterDNS, 53), Upstreams: host.Upstreams(), CIDRs: append(clusterCIDRs.list(), serviceCIDRs.list()...),
-		Metrics: m.dns,
-	}, s.records, a.log); err != nil {
+	if s.resolver, err = resolver.New(resolver.Config{
+		Settings: resolver.Settings{
+			Version: version.Version() + " " + version.Commit(), Domain: a.cfg.ClusterDomain, Address: netip.AddrPortFrom(clusterDNS, 53),
+			Upstreams: host.Upstreams(), CIDRs: append(clusterCIDRs.list(), serviceCIDRs.list()...),
+		},
+		Dir: filepath.Join(a.cfg.StateDir, "dns"), Log: a.log,
+	}); err != nil {
 		return nil, fmt.Errorf("DNS: %w", err)
 	}
-	if err := s.dns.Listen(ctx); err != nil {
-		return nil, fmt.Errorf("DNS: %w", err)
+	if err := s.resolver.Start(ctx); err != nil {
+		return nil, err
 	}
+	a.dns.Store(s.resolver)
 	return s, nil
 }
 
@@ -155,7 +159,7 @@ func (s *stack) run(ctx context.Context, group *errgroup.Group, w *watches) {
 	group.Go(func() error { return s.syncer.Run(ctx) })
 	group.Go(func() error { return s.datapath.Tend(ctx, s.log) })
 	group.Go(func() error { return s.syncer.WatchDrops(ctx, s.datapath) })
-	group.Go(func() error { return s.dns.Serve(ctx) })
+	group.Go(func() error { return s.resolver.Run(ctx) })
 	group.Go(func() error { return w.drain.Run(ctx) })
 	group.Go(func() error { return w.runNeighbours(ctx, s) })
 	group.Go(func() error { return w.runServices(ctx, group, s) })

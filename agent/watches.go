@@ -253,11 +253,11 @@ func (w *watches) runNeighbours(ctx context.Context, s *stack) error {
 func (w *watches) serveKept(s *stack) {
 	w.keptServices = newSeeded(ofKind[*corev1.Service](w.kept), func(old, now *corev1.Service) {
 		s.syncer.OnService(old, now)
-		s.records.OnService(old, now)
+		s.resolver.OnService(old, now)
 	})
 	w.keptSlices = newSeeded(ofKind[*discoveryv1.EndpointSlice](w.kept), func(old, now *discoveryv1.EndpointSlice) {
 		s.syncer.OnEndpointSlice(old, now)
-		s.records.OnEndpointSlice(old, now)
+		s.resolver.OnEndpointSlice(old, now)
 	})
 	w.keptPods = newSeeded(ofKind[*corev1.Pod](w.kept), s.syncer.OnPod)
 	w.pods.OnChange(func(old, now *corev1.Pod) {
@@ -270,7 +270,7 @@ func (w *watches) serveKept(s *stack) {
 		return
 	}
 	s.syncer.SetZones(zones(ofKind[*corev1.Node](w.kept)))
-	s.records.Synced()
+	s.resolver.Restored()
 	if s.datapath.Fresh() {
 		s.syncer.Synced() // otherwise the maps are newer than the file
 	}
@@ -301,7 +301,7 @@ func (w *watches) runServices(ctx context.Context, group *errgroup.Group, s *sta
 	reached.open()
 	// Pods that were kept stand in for those that are not known yet: containerd may be away.
 	s.syncer.Synced()
-	s.records.Synced()
+	s.resolver.Synced()
 	// Before all is known, the file knows more.
 	if err := errors.Join(w.nodes.WaitForSync(ctx), w.pods.WaitForSync(ctx)); err != nil {
 		return err

@@ -10,8 +10,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	miekg "github.com/miekg/dns"
@@ -47,7 +49,7 @@ type Config struct {
 type Server struct {
 	cfg     Config
 	domain  string // in lower case, with the final dot
-	records *Records
+	records atomic.Pointer[Records]
 	forward *forwarder
 	log     *zap.Logger
 
@@ -67,13 +69,33 @@ func New(cfg Config, records *Records, log *zap.Logger) (*Server, error) {
 		cfg.Metrics = NewMetrics(nil)
 	}
 	upstreams := slices.DeleteFunc(slices.Clone(cfg.Upstreams), func(u netip.AddrPort) bool { return u == cfg.Address })
-	return &Server{
+	s := &Server{
 		cfg:     cfg,
 		domain:  strings.ToLower(miekg.Fqdn(cfg.Domain)),
-		records: records,
 		forward: newForwarder(upstreams, cfg.Metrics),
 		log:     log,
-	}, nil
+	}
+	s.records.Store(records)
+	return s, nil
+}
+
+// SetRecords makes the server answer from other records from now on.
+func (s *Server) SetRecords(records *Records) { s.records.Store(records) }
+
+// Adopt takes bound sockets in place of Listen: a UDP socket and a listening TCP socket at the same address. The files stay
+// the caller's.
+func (s *Server) Adopt(udp, tcp *os.File) error {
+	listener, err := net.FileListener(tcp)
+	if err != nil {
+		return fmt.Errorf("DNS by TCP: %w", err)
+	}
+	packets, err := net.FilePacketConn(udp)
+	if err != nil {
+		listener.Close()
+		return fmt.Errorf("DNS by UDP: %w", err)
+	}
+	s.tcp, s.udp = listener, packets
+	return nil
 }
 
 // Listen binds the address for UDP and TCP in the network namespace of the
@@ -202,7 +224,7 @@ func (s *Server) respond(ctx context.Context, req *miekg.Msg) *miekg.Msg {
 
 // fromZone answers for the cluster domain, and follows aliases out of it.
 func (s *Server) fromZone(ctx context.Context, req, resp *miekg.Msg) {
-	if !s.records.isSynced() {
+	if !s.records.Load().isSynced() {
 		resp.Rcode = miekg.RcodeServerFailure
 		return
 	}
@@ -235,7 +257,7 @@ func (s *Server) lookup(name string, qtype uint16) answer {
 	if len(labels) == 0 && (qtype == miekg.TypeSOA || qtype == miekg.TypeANY) {
 		return answer{answer: []miekg.RR{soa(s.domain)}}
 	}
-	return s.records.lookup(labels, name, s.domain, qtype)
+	return s.records.Load().lookup(labels, name, s.domain, qtype)
 }
 
 // follow asks upstream for what an alias stands for. Without an upstream the
@@ -259,12 +281,12 @@ func (s *Server) follow(ctx context.Context, req, resp *miekg.Msg, target string
 
 // fromReverse answers for an address. It tells whether that was ours to answer.
 func (s *Server) fromReverse(ip netip.Addr, q miekg.Question, resp *miekg.Msg) bool {
-	names := s.records.names(ip, s.domain)
+	names := s.records.Load().names(ip, s.domain)
 	inside := slices.ContainsFunc(s.cfg.CIDRs, func(p netip.Prefix) bool { return p.Contains(ip) })
 	switch {
 	case len(names) == 0 && !inside:
 		return false
-	case len(names) == 0 && !s.records.isSynced():
+	case len(names) == 0 && !s.records.Load().isSynced():
 		resp.Rcode = miekg.RcodeServerFailure
 		return true
 	case len(names) == 0:

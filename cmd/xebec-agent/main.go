@@ -13,11 +13,15 @@ import (
 	"github.com/xebec-project/xebec/agent"
 	// This program is also the small processes beside containers, such as the writers of their logs.
 	_ "github.com/xebec-project/xebec/agent/early"
+	"github.com/xebec-project/xebec/agent/resolver"
 	"github.com/xebec-project/xebec/internal/daemon"
 	"github.com/xebec-project/xebec/internal/version"
 )
 
 func main() {
+	if resolver.Asked() {
+		os.Exit(resolver.Run())
+	}
 	cmd := daemon.StandaloneCommand(daemon.Standalone[agent.Config]{
 		Name:     "xebec-agent",
 		Short:    "Run this machine as a node of a Xebec cluster",

@@ -49,6 +49,8 @@ const (
 	DNSQueries = "xebec_dns_queries_total"
 	// DNSUpstreamSeconds is how long questions to the node's resolvers took, by result: ok, failed.
 	DNSUpstreamSeconds = "xebec_dns_upstream_seconds"
+	// DNSUp is 1 while the node's DNS process answers its agent, else 0.
+	DNSUp = "xebec_dns_up"
 )
 
 // Labels of the network's metrics.

@@ -3,6 +3,7 @@ package topology
 import (
 	"net/netip"
 	"path/filepath"
+	"time"
 )
 
 // document is a configuration file before it is written as YAML.
@@ -54,6 +55,10 @@ func (s Spec) clusterDNS() netip.Addr {
 	return addr
 }
 
+// EtcdElection is the silence after which etcd's members replace their leader. They share this machine's processors, which
+// may be busy for longer than members on machines of their own are silent: that is no reason to replace a leader.
+const EtcdElection = 1500 * time.Millisecond
+
 func (s Spec) etcdConfig(h Host) document {
 	var members []string
 	for _, m := range s.MasterHosts() {
@@ -69,9 +74,7 @@ func (s Spec) etcdConfig(h Host) document {
 		"token":          "xebec-lab-" + s.Name,
 		"peer":           files,
 		"client":         files,
-		// The members share this machine's processors, which may be busy for longer than members on machines of their own are
-		// silent: a leader is not to be replaced for that.
-		"election": "1500ms",
+		"election":       EtcdElection.String(),
 	}
 }
 

@@ -48,6 +48,8 @@ var rows = []row{
 	{"watch", "create to the last of 100 watchers", "p50 6.5, p99 15 ms", "p50 3, p99 8 ms", measureWatch},
 	{"deployment", "Deployment of 1,000 pods on 100 simulated nodes, all bound", "49.5 s by default; 2.7 s, 5.1 CPU-s with limits raised", "1 s, 1.5 CPU-s", measureDeployment},
 	{"failover", "kill -9 of the etcd leader's master: longest gap in acknowledged writes", "1.05 s with client timeouts of 250 ms; 7 s with 30 s", "1 s whatever the timeout", measureFailover},
+	{"silence", "the etcd leader's master loses its wire, or its power: longest gap in writes from a node; election timeout", "-", "2 x election timeout + 1 s", measureSilence},
+	{"names", "100 kills of agents under 200 look-ups per second on each of two nodes, by UDP and TCP: failed", "-", "0", measureNames},
 	{"program", "5,000 services x 2 endpoints programmed on a node", "3.6 s (nftables), 8.5 s (iptables)", "50 ms", datapath("BenchmarkProgram5000", wallTime)},
 	{"endpoint", "then one endpoint changes", "0.94 s (nftables), 0.29 s (iptables)", "20 ms", datapath("BenchmarkOneEndpoint", wallTime)},
 	{"connect", "new connection by cluster IP at 10,000 services, against direct", "0.46 (iptables-nft), 0.87 (nft)", "0.97", datapath("BenchmarkConnect", metric("direct/cluster-ip"))},
