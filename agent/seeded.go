@@ -35,7 +35,11 @@ func (s *seeded[T]) onChange(old, now T) {
 	var none T
 	if any(old) == any(none) {
 		if o, ok := s.kept[keyOf(now)]; ok {
-			old = o
+			if o.GetMetadata().GetUid() == now.GetMetadata().GetUid() {
+				old = o
+			} else {
+				s.on(o, none) // replaced under its name while no agent watched
+			}
 		}
 	}
 	if any(now) == any(none) {

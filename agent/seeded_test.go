@@ -34,6 +34,12 @@ func TestSeeded(t *testing.T) {
 	s.forget()
 	expect("when it has synced", "goes: 1 -> ")
 	s.forget()
+	again := newSeeded(slices.Values([]*corev1.Service{service("replaced", "1")}), s.on)
+	got = nil
+	other := service("replaced", "2")
+	other.Metadata.Uid = "another"
+	again.onChange(nil, other)
+	expect("another object of the name", "replaced: 1 -> ", "replaced:  -> 2")
 	s.onChange(nil, service("goes", "3"))
 	s.onChange(service("stays", "2"), service("stays", "3"))
 	expect("later", "goes:  -> 3", "staysstays: 2 -> 3")

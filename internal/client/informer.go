@@ -87,8 +87,9 @@ func (i *Informer[T]) Kind() *kind.Kind { return i.kind }
 
 // OnChange adds a handler, before Run. Handlers are called one after the other, from Run's goroutine, in the order of
 // the changes, after the store has the change: a handler that reads the informer sees at least this change. An addition
-// has the zero T as old, a removal as new. A handler may be told of an update that changed nothing it can see, and must
-// return quickly: it holds up all that follows.
+// has the zero T as old, a removal as new. In an update both are the same object, with one uid: an object that was
+// replaced under its name while the watch was interrupted is reported as a removal and an addition. A handler may be told
+// of an update that changed nothing it can see, and must return quickly: it holds up all that follows.
 func (i *Informer[T]) OnChange(f func(old, new T)) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -311,6 +312,12 @@ func (i *Informer[T]) handle(resp *apiv1.WatchResponse, seen map[Key]struct{}) e
 		if old, ok := i.store.get(k); ok && sameVersion(old, obj) {
 			return nil
 		}
+		// The removal of the object that had this name before was missed, or belongs to a state that was skipped.
+		if old, ok := i.store.get(k); ok && !sameObject(old, obj) {
+			var zero T
+			i.store.remove(k)
+			i.notify(old, zero)
+		}
 		old, _ := i.store.put(k, obj)
 		if seen == nil {
 			i.advance(resp.GetResourceVersion())
@@ -324,24 +331,29 @@ func (i *Informer[T]) handle(resp *apiv1.WatchResponse, seen map[Key]struct{}) e
 		}
 		k := KeyOf(obj)
 		delete(seen, k)
-		if _, existed := i.store.remove(k); !existed {
+		old, existed := i.store.remove(k)
+		if !existed {
 			return nil
 		}
 		if seen == nil {
 			i.advance(resp.GetResourceVersion())
 		}
-		// The handlers get the last state, which may be newer than what was stored.
+		// The handlers get the last state, which may be newer than what was stored, but only of the object that they know.
+		if sameObject(old, obj) {
+			old = obj
+		}
 		var zero T
-		i.notify(obj, zero)
+		i.notify(old, zero)
 		return nil
 	default:
 		return fmt.Errorf("the server sent an event of unknown type %v", t)
 	}
 }
 
+func sameObject(a, b kind.Object) bool { return a.GetMetadata().GetUid() == b.GetMetadata().GetUid() }
+
 func sameVersion(a, b kind.Object) bool {
-	return a.GetMetadata().GetResourceVersion() == b.GetMetadata().GetResourceVersion() &&
-		a.GetMetadata().GetUid() == b.GetMetadata().GetUid()
+	return a.GetMetadata().GetResourceVersion() == b.GetMetadata().GetResourceVersion() && sameObject(a, b)
 }
 
 func (i *Informer[T]) notify(old, new T) {
