@@ -139,7 +139,9 @@ func (l *loop) podChanged(old, new *corev1.Pod) {
 		l.queue.remove(p.UID)
 		delete(l.assumed, p.UID)
 		delete(l.refused, p.UID)
-		l.state.Place(p, p.Node)
+		if l.state.Place(p, p.Node) {
+			l.queue.wake(now, "NodeResources", "HostPorts")
+		}
 	case !l.serves(new):
 		l.queue.remove(p.UID)
 	case l.assumed[p.UID] == "":
@@ -326,6 +328,12 @@ func (l *loop) unbind(a assignment, err error) {
 	now := time.Now()
 	delete(l.assumed, a.pod.UID)
 	l.state.Remove(a.pod.UID)
+	// Changes of the pod were not looked at while its binding was under way.
+	if seen, ok := l.pods.Get(a.pod.Namespace, a.pod.Name); ok && seen.GetMetadata().GetUid() == a.pod.UID {
+		if p, err := placement.NewPod(seen); err == nil {
+			a.waiting.pod = p
+		}
+	}
 	l.queue.retry(a.waiting, now)
 	l.queue.wake(now, "NodeResources", "HostPorts")
 }

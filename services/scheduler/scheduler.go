@@ -90,16 +90,23 @@ func slim(p *corev1.Pod) {
 		*c = corev1.Container{Name: c.GetName(), Image: c.GetImage(), Ports: c.GetPorts(), Resources: c.GetResources()}
 	}
 	p.Spec.Volumes = nil
-	// What a node has granted differs from what the spec asks for while a pod is resized.
-	var granted []*corev1.ContainerStatus
-	for _, c := range p.GetStatus().GetContainerStatuses() {
-		if len(c.GetAllocatedResources()) > 0 {
-			granted = append(granted, &corev1.ContainerStatus{Name: c.GetName(), AllocatedResources: c.GetAllocatedResources()})
-		}
+	// What a node has granted, and what is in force, differ from what the spec asks for while a pod is resized.
+	st := &corev1.PodStatus{
+		ContainerStatuses: slimStatuses(p.GetStatus().GetContainerStatuses()), InitContainerStatuses: slimStatuses(p.GetStatus().GetInitContainerStatuses()),
+		Phase: p.GetStatus().GetPhase(), Conditions: p.GetStatus().GetConditions(),
 	}
-	st := &corev1.PodStatus{ContainerStatuses: granted, Phase: p.GetStatus().GetPhase(), Conditions: p.GetStatus().GetConditions()}
 	if p.GetSpec().GetResources() != nil {
-		st.AllocatedResources = p.GetStatus().GetAllocatedResources()
+		st.AllocatedResources, st.Resources = p.GetStatus().GetAllocatedResources(), p.GetStatus().GetResources()
 	}
 	p.Status = st
+}
+
+func slimStatuses(all []*corev1.ContainerStatus) []*corev1.ContainerStatus {
+	var kept []*corev1.ContainerStatus
+	for _, c := range all {
+		if len(c.GetAllocatedResources())+len(c.GetResources().GetRequests()) > 0 {
+			kept = append(kept, &corev1.ContainerStatus{Name: c.GetName(), AllocatedResources: c.GetAllocatedResources(), Resources: c.GetResources()})
+		}
+	}
+	return kept
 }

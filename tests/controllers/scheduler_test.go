@@ -127,6 +127,15 @@ func TestSchedulerWakes(t *testing.T) {
 					t.Fatal(err)
 				}
 			}},
+		{"pod resized", "1 Insufficient cpu",
+			func() { create(t, c, asking("shrinking", "1500m")); nodeOf(t, c, "shrinking") }, asking("grateful", "1"),
+			func() {
+				p := get[*corev1.Pod](t, c, "default", "shrinking")
+				p.Spec.Containers[0].Resources.Requests["cpu"] = &metav1.Quantity{String_: "100m"}
+				if _, err := client.Update(t.Context(), c, p); err != nil {
+					t.Fatal(err)
+				}
+			}},
 		{"pod finished", "1 node(s) didn't have free ports for the requested pod ports",
 			func() { create(t, c, asking("door", "100m", onHostPort(80))); nodeOf(t, c, "door") }, asking("door-2", "100m", onHostPort(80)),
 			func() {

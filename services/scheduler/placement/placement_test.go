@@ -223,15 +223,46 @@ func TestResized(t *testing.T) {
 		return `"containers":[{"name":"a","image":"a","resources":{"requests":{"cpu":"2","memory":"1Gi"}}}]},
 			"status":{"containerStatuses":[{"name":"a","allocatedResources":{"cpu":"1500m","memory":"3Gi"}}],"conditions":[` + conditions + `]`
 	}
+	sidecar := func(conditions string) string {
+		return `"containers":[{"name":"a","image":"a"}],"initContainers":[{"name":"s","image":"a","restartPolicy":"Always","resources":{"requests":{"cpu":"2","memory":"1Gi"}}}]},
+			"status":{"initContainerStatuses":[{"name":"s","allocatedResources":{"cpu":"1","memory":"1Gi"},"resources":{"requests":{"cpu":"1500m","memory":"3Gi"}}}],"conditions":[` + conditions + `]`
+	}
+	inForce := func(conditions string) string {
+		return `"containers":[{"name":"a","image":"a","resources":{"requests":{"cpu":"2","memory":"1Gi"}}}]},
+			"status":{"containerStatuses":[{"name":"a","allocatedResources":{"cpu":"1","memory":"1Gi"},"resources":{"requests":{"cpu":"1500m","memory":"3Gi"}}}],"conditions":[` + conditions + `]`
+	}
 	const infeasible = `{"type":"PodResizePending","status":"True","reason":"Infeasible"}`
 	for name, c := range map[string]struct {
 		spec string
 		cpu  int64
 	}{
 		"the pod": {whole(""), 2000}, "the pod, in vain": {whole(infeasible), 1500}, "a container": {container(""), 2000}, "a container, in vain": {container(infeasible), 1500},
+		"a sidecar": {sidecar(""), 2000}, "a sidecar, in vain": {sidecar(infeasible), 1500},
+		"a container that is still larger": {inForce(""), 2000}, "a container that is still larger, in vain": {inForce(infeasible), 1500},
 	} {
 		if got := newPod(t, "a", "n", c.spec).requests; got["cpu"] != c.cpu || got["memory"] != 3<<30 {
 			t.Errorf("%s: %v", name, got)
 		}
+	}
+}
+
+// TestPlaceFollowsResizes counts a bound pod anew when its resources change, and reports when that makes room.
+func TestPlaceFollowsResizes(t *testing.T) {
+	s := NewState()
+	if err := s.SetNode(newNode(t, "n", small)); err != nil {
+		t.Fatal(err)
+	}
+	of := func(cpu string) *Pod { return newPod(t, "a", "n", container(`"cpu":"`+cpu+`"`)) }
+	for _, step := range []struct {
+		cpu   string
+		used  int64
+		freed bool
+	}{{"600m", 600, false}, {"900m", 900, false}, {"900m", 900, false}, {"200m", 200, true}} {
+		if freed := s.Place(of(step.cpu), "n"); freed != step.freed || s.nodes["n"].used["cpu"] != step.used || s.nodes["n"].used["pods"] != 1 {
+			t.Errorf("%s: used %v, freed %t; want %d, %t", step.cpu, s.nodes["n"].used, freed, step.used, step.freed)
+		}
+	}
+	if _, err := s.Choose(newPod(t, "b", "", container(`"cpu":"800m"`))); err != nil {
+		t.Errorf("the room that the smaller pod left is not found: %v", err)
 	}
 }

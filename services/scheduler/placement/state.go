@@ -5,6 +5,8 @@ package placement
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -100,30 +102,24 @@ func NewPod(p *corev1.Pod) (*Pod, error) {
 }
 
 // podRequests is what a pod asks for, as Kubernetes counts: what it says itself, or else its containers and sidecars
-// together, or its largest init container if that is more; and its overhead. What is being resized, the pod as a whole or a
-// container, counts for what it asks for or for what its node has granted it, whichever is more; only for the latter where
-// the node can never grant the former.
+// together, or its largest init container if that is more; and its overhead. What is being resized, the pod as a whole, a
+// container or a sidecar, counts for the most of what it asks for, what its node has granted it and what is in force; without
+// the first where the node can never grant it.
 func podRequests(p *corev1.Pod) (Resources, error) {
 	spec := p.GetSpec()
-	granted := map[string]map[string]*metav1.Quantity{}
-	for _, c := range p.GetStatus().GetContainerStatuses() {
-		granted[c.GetName()] = c.GetAllocatedResources()
+	statuses := map[string]*corev1.ContainerStatus{}
+	for _, c := range slices.Concat(p.GetStatus().GetContainerStatuses(), p.GetStatus().GetInitContainerStatuses()) {
+		statuses[c.GetName()] = c
 	}
 	infeasible := kind.PodCondition(p, "PodResizePending").GetReason() == "Infeasible"
 	total := Resources{kind.ResourcePods: 1}
 	for _, c := range spec.GetContainers() {
 		r, err := amounts(c.GetResources().GetRequests())
+		if err == nil {
+			err = r.resized(infeasible, statuses[c.GetName()])
+		}
 		if err != nil {
 			return nil, fmt.Errorf("container %s: %w", c.GetName(), err)
-		}
-		has, err := amounts(granted[c.GetName()])
-		if err != nil {
-			return nil, fmt.Errorf("container %s: %w", c.GetName(), err)
-		}
-		for name, n := range has {
-			if n > r[name] || infeasible {
-				r[name] = n
-			}
 		}
 		total.add(r, 1)
 	}
@@ -131,6 +127,9 @@ func podRequests(p *corev1.Pod) (Resources, error) {
 	side, most := Resources{}, Resources{}
 	for _, c := range spec.GetInitContainers() {
 		r, err := amounts(c.GetResources().GetRequests())
+		if err == nil && c.GetRestartPolicy() == kind.RestartAlways {
+			err = r.resized(infeasible, statuses[c.GetName()])
+		}
 		if err != nil {
 			return nil, fmt.Errorf("init container %s: %w", c.GetName(), err)
 		}
@@ -147,25 +146,41 @@ func podRequests(p *corev1.Pod) (Resources, error) {
 		total[name] = max(total[name], n)
 	}
 	whole, err := amounts(spec.GetResources().GetRequests())
+	if err == nil {
+		err = whole.resized(infeasible, p.GetStatus())
+	}
 	if err != nil {
 		return nil, fmt.Errorf("resources of the pod: %w", err)
 	}
-	has, err := amounts(p.GetStatus().GetAllocatedResources())
-	if err != nil {
-		return nil, fmt.Errorf("resources of the pod: %w", err)
-	}
-	for name, n := range whole {
-		if got, known := has[name]; known && (got > n || infeasible) {
-			n = got
-		}
-		total[name] = n
-	}
+	maps.Copy(total, whole)
 	overhead, err := amounts(spec.GetOverhead())
 	if err != nil {
 		return nil, fmt.Errorf("overhead: %w", err)
 	}
 	total.add(overhead, 1)
 	return total, nil
+}
+
+// resized makes requests that are being changed in place what they count for, given the status of what they are of.
+func (r Resources) resized(infeasible bool, status interface {
+	GetAllocatedResources() map[string]*metav1.Quantity
+	GetResources() *corev1.ResourceRequirements
+}) error {
+	granted, err := amounts(status.GetAllocatedResources())
+	if err != nil {
+		return fmt.Errorf("allocated: %w", err)
+	}
+	inForce, err := amounts(status.GetResources().GetRequests())
+	if err != nil {
+		return fmt.Errorf("in force: %w", err)
+	}
+	ignored := infeasible && len(granted)+len(inForce) > 0
+	for name := range r {
+		if has := max(granted[name], inForce[name]); has > r[name] || ignored {
+			r[name] = has
+		}
+	}
+	return nil
 }
 
 // node is a node and what its pods take of it.
@@ -245,11 +260,13 @@ func (s *State) reorder() {
 	sortNodes(s.order)
 }
 
-// Place counts a pod on a node; it moves one that was counted elsewhere.
-func (s *State) Place(p *Pod, on string) {
+// Place counts a pod on a node as it is now: it replaces what was counted of the same pod before, there or elsewhere. It
+// reports whether the pod takes less of something than before, so that another may find room.
+func (s *State) Place(p *Pod, on string) (freed bool) {
 	if was := s.pods[p.UID]; was != nil {
-		if was.Node == on {
-			return
+		freed = was.Node != on || !slices.Equal(was.ports, p.ports)
+		for name, n := range was.requests {
+			freed = freed || p.requests[name] < n
 		}
 		s.Remove(p.UID)
 	}
@@ -257,6 +274,7 @@ func (s *State) Place(p *Pod, on string) {
 	placed.Node = on
 	s.pods[p.UID] = &placed
 	s.count(&placed, 1)
+	return freed
 }
 
 // Remove stops counting a pod. It does nothing for one that is not on a node.
