@@ -155,6 +155,49 @@ func TestForeground(t *testing.T) {
 	})
 }
 
+func TestForegroundDeletionBreaksOwnerCycles(t *testing.T) {
+	held := configMap("held", blocking("c"))
+	held.Metadata.Finalizers = []string{"example.com/hold"}
+	for _, tt := range []struct {
+		name    string
+		objects []kind.Object
+		left    string
+	}{
+		{"of two", []kind.Object{configMap("a", blocking("b")), configMap("b", blocking("a"))}, ""},
+		{"of itself", []kind.Object{configMap("a", blocking("a"))}, ""},
+		{"of three, each with a dependent", []kind.Object{
+			configMap("a", blocking("c")), configMap("b", blocking("a")), configMap("c", blocking("b")),
+			configMap("x", blocking("a")), configMap("y", blocking("b")), configMap("z", blocking("c")),
+		}, ""},
+		{"of two, above another that nothing deletes", []kind.Object{
+			configMap("a", blocking("b")), configMap("b", blocking("a")), configMap("c", blocking("b"), blocking("d")), configMap("d", blocking("c")),
+		}, "c d"},
+		{"above what goes later", []kind.Object{
+			configMap("a", blocking("b")), configMap("b", blocking("a")), configMap("c", blocking("b")), held,
+		}, "a b c held"},
+		{"with an owner outside", []kind.Object{configMap("a", blocking("b")), configMap("b", blocking("a"), blocking("o")), configMap("o")}, "b o"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				_, c := start(t, Config{}, tt.objects...)
+				remove(t, c, "a", client.Foreground)
+				settle()
+				expectNames(t, c, "after the deletion of one", tt.left)
+				m, err := client.Get[*corev1.ConfigMap](t.Context(), c, "default", "held")
+				if err != nil {
+					return
+				}
+				m.Metadata.Finalizers = nil
+				if _, err := client.Update(t.Context(), c, m); err != nil {
+					t.Fatal(err)
+				}
+				settle()
+				expectNames(t, c, "in the end", "")
+			})
+		})
+	}
+}
+
 func TestOrphan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, c := start(t, Config{}, configMap("a"), configMap("b", blocking("a")))

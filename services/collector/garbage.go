@@ -151,11 +151,9 @@ func (g *garbage) foreground(ctx context.Context, k *kind.Kind, obj kind.Object)
 		if d.object.GetMetadata().GetDeletionTimestamp() == nil {
 			g.graph.enqueue(d.kind, client.KeyOf(d.object))
 		}
-		for _, ref := range d.object.GetMetadata().GetOwnerReferences() {
-			blocked = blocked || ref.GetUid() == uid && ref.GetBlockOwnerDeletion()
-		}
+		blocked = blocked || blocks(d.object, uid)
 	}
-	if blocked {
+	if blocked && !g.graph.cyclic(obj) {
 		return nil
 	}
 	return g.dropFinalizer(ctx, k, obj, kind.FinalizerForeground)

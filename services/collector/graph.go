@@ -6,6 +6,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/kind"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
 // byOwner indexes objects by the uids of their owners.
@@ -91,6 +92,51 @@ func (g *graph) changed(k *kind.Kind, old, now kind.Object) {
 			g.enqueue(owner, key)
 		}
 	}
+}
+
+// blocks reports whether an object holds up the foreground deletion of the owner with this uid.
+func blocks(o kind.Object, uid string) bool {
+	return slices.ContainsFunc(o.GetMetadata().GetOwnerReferences(), func(r *metav1.OwnerReference) bool {
+		return r.GetUid() == uid && r.GetBlockOwnerDeletion()
+	})
+}
+
+// cyclic reports whether an object that waits for its dependents waits for itself: all that it waits for, directly or not,
+// waits for it in turn, so that none of them would ever go. When something else is waited for as well, which can still go,
+// the answer is no; its removal brings the owners that wait for it back here.
+func (g *graph) cyclic(o kind.Object) bool {
+	start := o.GetMetadata().GetUid()
+	awaited := map[string][]string{} // by the uid of an object, those that wait for it
+	reached := map[string]bool{start: true}
+	for todo := []string{start}; len(todo) > 0; {
+		owner := todo[0]
+		todo = todo[1:]
+		for _, d := range g.dependents(owner) {
+			if !blocks(d.object, owner) {
+				continue
+			}
+			if !waits(d.object) {
+				return false
+			}
+			uid := d.object.GetMetadata().GetUid()
+			awaited[uid] = append(awaited[uid], owner)
+			if !reached[uid] {
+				reached[uid] = true
+				todo = append(todo, uid)
+			}
+		}
+	}
+	// Those that wait for the object, directly or not, must be all that were reached.
+	for todo := []string{start}; len(todo) > 0; {
+		for _, owner := range awaited[todo[0]] {
+			if reached[owner] {
+				delete(reached, owner)
+				todo = append(todo, owner)
+			}
+		}
+		todo = todo[1:]
+	}
+	return len(reached) == 0
 }
 
 // waits reports whether an object is being deleted and waits for its dependents to go first.
