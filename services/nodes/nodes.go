@@ -3,7 +3,7 @@
 //
 // A node's heartbeat is a Lease object under an etcd lease: it costs no disk write, and its disappearance is the alarm.
 // liveness.go turns that into conditions and taints, eviction.go taints into deletions, podcidr.go hands out ranges,
-// orphans.go deletes pods whose node is gone.
+// outofservice.go removes the pods of nodes that a person has declared to be off, orphans.go those of nodes that are gone.
 package nodes
 
 import (
@@ -147,6 +147,16 @@ func (s *Service) setup(t *controller.Term) error {
 	controller.For(evictController, nodes)
 	controller.Map(evictController, pods, func(p *corev1.Pod) []controller.Key {
 		if p.GetSpec().GetNodeName() == "" {
+			return nil
+		}
+		return []controller.Key{{Name: p.GetSpec().GetNodeName()}}
+	})
+
+	fenced := &outOfService{client: t.Client(), nodes: nodes, pods: pods, events: s.Events()}
+	fencedController := t.Controller("out-of-service", 0, fenced.reconcile)
+	controller.For(fencedController, nodes)
+	controller.Map(fencedController, pods, func(p *corev1.Pod) []controller.Key {
+		if !awaitsAgent(p) || p.GetSpec().GetNodeName() == "" {
 			return nil
 		}
 		return []controller.Key{{Name: p.GetSpec().GetNodeName()}}

@@ -254,6 +254,58 @@ func TestOtherTaints(t *testing.T) {
 	}
 }
 
+// TestOutOfService has a person vouch that a node is off: only then are pods removed that its agent cannot confirm.
+func TestOutOfService(t *testing.T) {
+	h := newHouse(t)
+	c := h.admin()
+	for _, name := range []string{"node-1", "node-2"} {
+		node(t, c, name)
+	}
+	beat(t, h, "node-2")
+	silence := beat(t, h, "node-1")
+	runNodes(t, h, "master-1", nil)
+	exists := func(key string) *corev1.Toleration { return &corev1.Toleration{Key: key, Operator: "Exists"} }
+	held := on(t, c, "node-1", "held")
+	held.Metadata.Finalizers = []string{"example.com/hold"}
+	if _, err := client.Update(t.Context(), c, held); err != nil {
+		t.Fatal(err)
+	}
+	on(t, c, "node-1", "evicted")
+	on(t, c, "node-1", "patient", exists("node.kubernetes.io/unreachable"))
+	on(t, c, "node-1", "tolerant", exists(""))
+	on(t, c, "node-2", "elsewhere")
+	const taint = `{"spec":{"taints":[{"key":"node.kubernetes.io/out-of-service","value":"nodeshutdown","effect":"NoExecute"}]}}`
+	// A node that is ready keeps what its agent still has to end, taint or not.
+	patch[*corev1.Node](t, c, "", "node-2", taint)
+	eventually(t, "the pod of the ready node is evicted", func() bool { return leaving(t, c, "elsewhere") })
+
+	silence()
+	eventually(t, "evicted is", func() bool { return leaving(t, c, "evicted") && leaving(t, c, "held") })
+	throughout(t, time.Second, "nothing is removed that no agent has confirmed", func() error {
+		for _, name := range []string{"evicted", "patient", "elsewhere"} {
+			if gone[*corev1.Pod](t, c, "default", name) {
+				return fmt.Errorf("%s is gone", name)
+			}
+		}
+		return nil
+	})
+	n := get[*corev1.Node](t, c, "", "node-1")
+	n.Spec.Taints = append(n.Spec.Taints, &corev1.Taint{Key: "node.kubernetes.io/out-of-service", Value: "nodeshutdown", Effect: "NoExecute"})
+	if _, err := client.Update(t.Context(), c, n); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the pods of the node are removed", func() bool {
+		return gone[*corev1.Pod](t, c, "default", "evicted") && gone[*corev1.Pod](t, c, "default", "patient")
+	})
+	expectEvent(t, c, "default", "evicted", "Warning NodeOutOfService: Removed without a confirmation: node node-1 has the taint node.kubernetes.io/out-of-service")
+	eventually(t, "one that a finalizer holds has failed", func() bool {
+		return get[*corev1.Pod](t, c, "default", "held").GetStatus().GetPhase() == "Failed"
+	})
+	if leaving(t, c, "tolerant") || gone[*corev1.Pod](t, c, "default", "elsewhere") {
+		t.Error("a pod was removed that tolerates the taint, or whose node is ready")
+	}
+}
+
 func TestStartGrace(t *testing.T) {
 	h := newHouse(t)
 	c := h.admin()
