@@ -66,7 +66,7 @@ func (s *shell) attach(ctx context.Context, pod *corev1.Pod, o attachOptions) er
 		Container: o.container, Stdin: o.stdin,
 	}
 	if o.tty && !containerOf(pod, o.container).GetTty() {
-		s.notef("%s container %s has no terminal: its spec does not say tty: true", s.paintErr(yellow, "Warning:"), o.container)
+		s.labelf(yellow, "Warning:", "container %s has no terminal: its spec does not say tty: true", o.container)
 		o.tty = false
 	}
 	if _, isTerminal := terminal(s.In); isTerminal && o.tty && o.stdin {
@@ -107,9 +107,9 @@ func (s *shell) attach(ctx context.Context, pod *corev1.Pod, o attachOptions) er
 		}
 		switch r := resp.GetResponse().(type) {
 		case *nodev1.AttachResponse_Stdout:
-			_, err = s.Out.Write(r.Stdout)
+			_, err = raw(s.Out).Write(r.Stdout)
 		case *nodev1.AttachResponse_Stderr:
-			_, err = s.Err.Write(r.Stderr)
+			_, err = raw(s.Err).Write(r.Stderr)
 		case *nodev1.AttachResponse_ExitCode:
 			if r.ExitCode == 0 {
 				return nil

@@ -275,7 +275,7 @@ func (r *report) configMap(c *corev1.ConfigMap) {
 		r.line(key + ":")
 		r.line("----")
 		_ = r.w.Flush()
-		fmt.Fprintf(r.w, "%s\n\n", strings.TrimRight(strings.ReplaceAll(c.GetData()[key], "\t", "    "), "\n"))
+		fmt.Fprintf(r.w, "%s\n\n", escape(strings.TrimRight(strings.ReplaceAll(c.GetData()[key], "\t", "    "), "\n")))
 	}
 	for _, key := range sortedKeys(c.GetBinaryData()) {
 		r.field(key, fmt.Sprintf("%d bytes", len(c.GetBinaryData()[key])))

@@ -73,15 +73,15 @@ func (s *shell) report(command *cobra.Command, err error) int {
 
 // printError prints an error as people read it, with what to do about it where that is known.
 func (s *shell) printError(err error) {
-	prefix := s.paintErr(red, "error:")
+	const prefix = "error:"
 	if all, ok := errors.AsType[manifest.Errors](err); ok {
 		for _, e := range all {
-			s.notef("%s %v", prefix, e)
+			s.labelf(red, prefix, "%v", e)
 		}
 		return
 	}
 	if s.unreachable(err) {
-		s.notef("%s cannot reach %s: %s", prefix, s.destination(), connectionCause(err))
+		s.labelf(red, prefix, "cannot reach %s: %s", s.destination(), connectionCause(err))
 		s.notef("  Is it up? A lab says so by 'sudo xebec lab status' and comes up by 'sudo xebec lab up'.")
 		s.notef("  Contexts are listed by 'xebec config get-contexts' and chosen by --context or 'xebec config use-context'.")
 		return
@@ -100,10 +100,10 @@ func (s *shell) printError(err error) {
 	violations := apierr.Violations(err)
 	object, _, ok := strings.Cut(text, " is invalid: ")
 	if !ok || len(violations) < 2 || !apierr.IsInvalid(err) {
-		s.notef("%s %s", prefix, text)
+		s.labelf(red, prefix, "%s", text)
 		return
 	}
-	s.notef("%s %s is invalid:", prefix, object)
+	s.labelf(red, prefix, "%s is invalid:", object)
 	for _, v := range violations {
 		s.notef("  %s", v)
 	}

@@ -97,9 +97,9 @@ func (s *shell) receiveExec(stream grpc.BidiStreamingClient[nodev1.ExecRequest, 
 		}
 		switch r := resp.GetResponse().(type) {
 		case *nodev1.ExecResponse_Stdout:
-			_, err = s.Out.Write(r.Stdout)
+			_, err = raw(s.Out).Write(r.Stdout)
 		case *nodev1.ExecResponse_Stderr:
-			_, err = s.Err.Write(r.Stderr)
+			_, err = raw(s.Err).Write(r.Stderr)
 		case *nodev1.ExecResponse_ExitCode:
 			if r.ExitCode == 0 {
 				return nil

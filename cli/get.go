@@ -297,7 +297,7 @@ func (s *shell) objectTable(f *found, o getOptions, mixed bool) *table {
 	for _, obj := range f.objects {
 		row := make([]string, len(columns))
 		for i, c := range columns {
-			row[i] = oneLine(c.Value(obj, now))
+			row[i] = c.Value(obj, now)
 		}
 		t.add(row...)
 	}
@@ -332,11 +332,6 @@ func columnsOf(k *kind.Kind, o getOptions, mixed bool) []kind.Column {
 		add("LABELS", func(obj kind.Object) string { return pairs(obj.GetMetadata().GetLabels(), ",") })
 	}
 	return columns
-}
-
-// oneLine keeps a cell in its row.
-func oneLine(text string) string {
-	return strings.NewReplacer("\n", " ", "\t", " ", "\r", "").Replace(strings.TrimSpace(text))
 }
 
 // pairs writes a map as key=value, sorted; <none> when it is empty.
@@ -465,7 +460,7 @@ func (s *shell) follow(ctx context.Context, cl *client.Client, k *kind.Kind, o c
 			return failure
 		case s.unreachable(failure) && !lost:
 			lost = true
-			s.notef("%s the connection is lost, trying again: %s", s.paintErr(yellow, "Warning:"), connectionCause(failure))
+			s.labelf(yellow, "Warning:", "the connection is lost, trying again: %s", connectionCause(failure))
 		}
 		select {
 		case <-ctx.Done():

@@ -197,10 +197,10 @@ func (p *progress) run() {
 	for {
 		select {
 		case <-p.stop:
-			fmt.Fprint(p.s.Err, "\r\x1b[K")
+			fmt.Fprint(raw(p.s.Err), "\r\x1b[K")
 			return
 		case <-ticker.C:
-			fmt.Fprintf(p.s.Err, "\r\x1b[K%s… %s of %s", p.what, bytesText(p.done.Load()), bytesText(p.total))
+			fmt.Fprintf(raw(p.s.Err), "\r\x1b[K%s… %s of %s", oneLine(p.what), bytesText(p.done.Load()), bytesText(p.total))
 		}
 	}
 }

@@ -117,9 +117,9 @@ func (s *shell) logs(ctx context.Context, args []string, o logsOptions) error {
 	}
 	var mu sync.Mutex
 	for _, src := range sources {
-		out := &lineWriter{to: s.Out, mu: &mu}
+		out := &lineWriter{to: raw(s.Out), mu: &mu}
 		if o.prefix {
-			out.prefix = fmt.Sprintf("[pod/%s/%s] ", src.pod, src.container)
+			out.prefix = oneLine(fmt.Sprintf("[pod/%s/%s]", src.pod, src.container)) + " "
 		}
 		group.Go(func() error {
 			defer out.flush()

@@ -102,7 +102,7 @@ func (f form) print(w io.Writer, objects []kind.Object, single bool) error {
 	return f.printTree(w, root)
 }
 
-// printTree writes a tree in the form.
+// printTree writes a tree in the form, for programs: nothing is escaped but by the form's own rules, as with kubectl.
 func (f form) printTree(w io.Writer, n *tree.Node) error {
 	var out []byte
 	var err error
@@ -122,7 +122,7 @@ func (f form) printTree(w io.Writer, n *tree.Node) error {
 	if err != nil {
 		return err
 	}
-	_, err = w.Write(out)
+	_, err = raw(w).Write(out)
 	return err
 }
 

@@ -75,7 +75,7 @@ func (s *shell) portForward(ctx context.Context, args []string, address string) 
 		f := &forwarder{
 			service: nodev1.NewNodeServiceClient(s.conn), port: remote,
 			target: &nodev1.Target{Namespace: namespace, Pod: pod.GetMetadata().GetName()},
-			failed: func(err error) { s.notef("%s %v", s.paintErr(red, "Error:"), err) },
+			failed: func(err error) { s.labelf(red, "Error:", "%v", err) },
 		}
 		wg.Go(func() { f.serve(ctx, l) })
 	}

@@ -48,7 +48,9 @@ func Run(ctx context.Context, args []string, streams Streams, more ...*cobra.Com
 
 // shell is what all commands share: streams, global flags, and the way to the cluster.
 type shell struct {
-	Streams
+	// In is what the command reads. Out and Err are what people read: raw(Out) is for programs.
+	In       io.Reader
+	Out, Err *screen
 
 	context   string
 	namespace string
@@ -66,7 +68,7 @@ type shell struct {
 }
 
 func newShell(streams Streams) *shell {
-	return &shell{Streams: streams, dial: dial, now: time.Now}
+	return &shell{In: streams.In, Out: &screen{streams.Out}, Err: &screen{streams.Err}, dial: dial, now: time.Now}
 }
 
 func (s *shell) run(ctx context.Context, args []string, more ...*cobra.Command) int {
@@ -75,8 +77,9 @@ func (s *shell) run(ctx context.Context, args []string, more ...*cobra.Command) 
 	strict(root)
 	root.SetArgs(args)
 	root.SetIn(s.In)
-	root.SetOut(s.Out)
-	root.SetErr(s.Err)
+	// The help is this program's own text, and commands of other packages may pass streams on.
+	root.SetOut(raw(s.Out))
+	root.SetErr(raw(s.Err))
 	command, err := root.ExecuteContextC(ctx)
 	code := s.report(command, err)
 	if s.conn != nil {
@@ -180,9 +183,17 @@ func (s *shell) printf(format string, args ...any) { fmt.Fprintf(s.Out, format, 
 // notef writes a line to standard error.
 func (s *shell) notef(format string, args ...any) { fmt.Fprintf(s.Err, format+"\n", args...) }
 
+// labelf writes a line to standard error that begins with a coloured word.
+func (s *shell) labelf(c colour, word, format string, args ...any) {
+	if colourful(s.Err) {
+		word = paint(c, word)
+	}
+	fmt.Fprintf(raw(s.Err), "%s %s\n", word, escape(fmt.Sprintf(format, args...)))
+}
+
 // warn prints what the server wants the user told.
 func (s *shell) warn(warnings []string) {
 	for _, w := range warnings {
-		fmt.Fprintf(s.Err, "%s %s\n", s.paintErr(yellow, "Warning:"), w)
+		s.labelf(yellow, "Warning:", "%s", w)
 	}
 }

@@ -53,7 +53,7 @@ func (s *shell) openEnd(stdin, tty bool, lacks string) (*end, error) {
 	fd, isTerminal := terminal(s.In)
 	switch {
 	case tty && !isTerminal:
-		s.notef("%s %s", s.paintErr(yellow, "Warning:"), lacks)
+		s.labelf(yellow, "Warning:", "%s", lacks)
 	case tty:
 		e.tty, e.fd = true, fd
 	}

@@ -25,8 +25,18 @@ type table struct {
 
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
 
+// tidy keeps cells in their rows and control characters from the terminal. Cells that are tidy stay as they are.
+func (t *table) tidy() {
+	for _, row := range append([][]string{t.heads}, t.rows...) {
+		for i, cell := range row {
+			row[i] = oneLine(cell)
+		}
+	}
+}
+
 // widths are those of the columns, at most limit in all unless it is 0.
 func (t *table) widths(limit int) []int {
+	t.tidy()
 	widths := make([]int, len(t.heads))
 	measure := func(cells []string) {
 		for i, cell := range cells {
@@ -70,6 +80,7 @@ func (t *table) print(w io.Writer) {
 }
 
 func (t *table) printWidths(w io.Writer, widths []int) {
+	t.tidy()
 	colours := colourful(w)
 	var b strings.Builder
 	line := func(cells []string, style func(string) colour) {
@@ -96,7 +107,8 @@ func (t *table) printWidths(w io.Writer, widths []int) {
 	for _, row := range t.rows {
 		line(row, mood)
 	}
-	io.WriteString(w, b.String())
+	// What is left of control characters are the colours.
+	io.WriteString(raw(w), b.String())
 }
 
 // shorten cuts a text to a number of characters.

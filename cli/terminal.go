@@ -21,6 +21,9 @@ const (
 
 // terminal returns the file descriptor of a stream that is a terminal.
 func terminal(stream any) (int, bool) {
+	if s, ok := stream.(*screen); ok {
+		stream = s.to
+	}
 	f, ok := stream.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return 0, false
@@ -52,14 +55,6 @@ func paint(c colour, text string) string {
 		return text
 	}
 	return "\x1b[" + string(c) + "m" + text + "\x1b[0m"
-}
-
-// paintErr colours a word for standard error.
-func (s *shell) paintErr(c colour, text string) string {
-	if !colourful(s.Err) {
-		return text
-	}
-	return paint(c, text)
 }
 
 // moods are the words that tell good from bad, whatever the table.
