@@ -24,7 +24,8 @@ func (s *shell) cpCommand() *cobra.Command {
 		Use:   "cp SOURCE DESTINATION",
 		Short: "Copy files from and to containers",
 		Long: "Copy a file or a directory from a container to this machine, or the other way. The one that is in a container is\n" +
-			"given as POD:PATH. The container's image must have tar.",
+			"given as POD:PATH. The container's image must have tar. From a container nothing is written but the destination:\n" +
+			"devices, and links that lead out of it, are left out with a warning.",
 		Example: "  xebec cp web-0:/var/log/web.log .\n" +
 			"  xebec cp ./site web-0:/srv/www -c nginx",
 		Args: cobra.ExactArgs(2),
@@ -64,6 +65,7 @@ type remote struct {
 	service   nodev1.NodeServiceClient
 	target    *nodev1.Target
 	container string
+	warn      func(format string, args ...any)
 }
 
 func (s *shell) remote(ctx context.Context, pod, container string) (*remote, error) {
@@ -72,7 +74,8 @@ func (s *shell) remote(ctx context.Context, pod, container string) (*remote, err
 		return nil, err
 	}
 	target := &nodev1.Target{Namespace: p.GetMetadata().GetNamespace(), Pod: p.GetMetadata().GetName()}
-	return &remote{service: nodev1.NewNodeServiceClient(s.conn), target: target, container: name}, nil
+	warn := func(format string, args ...any) { s.labelf(yellow, "Warning:", format, args...) }
+	return &remote{service: nodev1.NewNodeServiceClient(s.conn), target: target, container: name, warn: warn}, nil
 }
 
 // run runs a command to its end. A command that fails is an error that holds what it complained of.
@@ -150,14 +153,23 @@ func (r *remote) tar(ctx context.Context, in io.Reader, out io.Writer, args ...s
 // download copies source into the directory destination, or as it when that is none.
 func (r *remote) download(ctx context.Context, source, destination string) error {
 	base := slash.Base(source)
-	if base == "/" || base == ".." {
+	if base == "/" || base == ".." || base == "." {
 		return usagef("%s has no name of its own: name a file or a directory in it", source)
 	}
 	name, dir := filepath.Base(destination), filepath.Dir(destination)
-	if st, err := os.Stat(destination); err == nil && st.IsDir() {
+	switch st, err := os.Stat(destination); {
+	case err == nil && st.IsDir():
 		name, dir = base, destination
-	} else if strings.HasSuffix(destination, "/") {
+	case strings.HasSuffix(destination, "/"):
 		return fmt.Errorf("there is no directory %s", destination)
+	case err == nil && !st.Mode().IsRegular():
+		return fmt.Errorf("%s is no file: 'xebec exec %s -- cat %s' prints a file", destination, r.target.GetPod(), source)
+	case err == nil:
+		// A link of the user's own that leads to a file means that file.
+		if destination, err = filepath.EvalSymlinks(destination); err != nil {
+			return fileError("destination", err)
+		}
+		name, dir = filepath.Base(destination), filepath.Dir(destination)
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -167,10 +179,12 @@ func (r *remote) download(ctx context.Context, source, destination string) error
 	reader, pipe := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
-		err := unpack(root, base, name, reader)
-		if err == nil {
-			// An archive is padded; what follows its end must not hold up the sender.
-			_, err = io.Copy(io.Discard, reader)
+		u := &unpacker{dir: root, base: base, name: name, warn: r.warn}
+		err := u.unpack(reader)
+		if err == nil || errors.Is(err, errNothingSent) {
+			// An archive is padded; what follows its end must not hold up the sender, which may also have a better reason.
+			_, broken := io.Copy(io.Discard, reader)
+			err = errors.Join(err, broken)
 		}
 		reader.CloseWithError(err)
 		done <- err
@@ -183,51 +197,6 @@ func (r *remote) download(ctx context.Context, source, destination string) error
 		return err
 	}
 	return unpacked
-}
-
-// unpack writes an archive's files below root. The first part of their names, which must be base, becomes name. A name or
-// link that leads out of root is an error: what is in the archive is the container's word.
-func unpack(root *os.Root, base, name string, from io.Reader) error {
-	archive := tar.NewReader(from)
-	for {
-		h, err := archive.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("read what the container sends: %w", err)
-		}
-		rest, ok := strings.CutPrefix(slash.Clean(h.Name), base)
-		if !ok || rest != "" && rest[0] != '/' {
-			return fmt.Errorf("the container sends %q instead of %q", h.Name, base)
-		}
-		at, mode := name+rest, fs.FileMode(h.Mode).Perm()
-		switch h.Typeflag {
-		case tar.TypeDir:
-			err = root.MkdirAll(at, mode|0o700)
-		case tar.TypeReg:
-			err = unpackFile(root, at, mode, archive)
-		case tar.TypeSymlink:
-			if err = root.Remove(at); err == nil || errors.Is(err, fs.ErrNotExist) {
-				err = root.Symlink(h.Linkname, at)
-			}
-		default:
-			// Devices and the like make no sense elsewhere.
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("write %s: %w", at, err)
-		}
-	}
-}
-
-func unpackFile(root *os.Root, name string, mode fs.FileMode, from io.Reader) error {
-	f, err := root.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, mode)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, from)
-	return errors.Join(err, f.Close())
 }
 
 // upload copies source into the directory destination of the container, or as it when that is none.
