@@ -67,7 +67,8 @@ func New() (*Merger, error) {
 	for _, f := range []string{"name", "namespace", "generateName", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"} {
 		unowned.Insert(fieldpath.MakePathOrDie("metadata", f))
 	}
-	for _, f := range []string{"apiVersion", "kind", "metadata", "status"} {
+	// What is excluded is so with all that is in it: metadata itself must not be, for its labels have owners.
+	for _, f := range []string{"apiVersion", "kind", "status"} {
 		unowned.Insert(fieldpath.MakePathOrDie(f))
 	}
 	filters := map[fieldpath.APIVersion]fieldpath.Filter{}

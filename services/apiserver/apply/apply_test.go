@@ -112,6 +112,31 @@ func TestApplyRemovesWhatItNoLongerNames(t *testing.T) {
 	}
 }
 
+func TestLabelsHaveOwners(t *testing.T) {
+	m := merger(t)
+	config := func(labels, annotations string) kind.Object {
+		return object(t, `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","namespace":"default","labels":{`+labels+`},"annotations":{`+annotations+`}}}`)
+	}
+	live, err := m.Apply(nil, config(`"x":"1","y":"2"`, `"k":"v"`), "alice", false, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var conflict *ConflictError
+	if _, err := m.Apply(live, config(`"y":"3"`, ``), "bob", false, noon); !errors.As(err, &conflict) || conflict.Conflicts[0] != (Conflict{"alice", ".metadata.labels.y"}) {
+		t.Errorf("got %v, want a conflict with alice over the label y", err)
+	}
+	if live, err = m.Apply(live, config(`"z":"3"`, ``), "bob", false, noon); err != nil {
+		t.Fatal(err)
+	}
+	if live, err = m.Apply(live, config(`"x":"1"`, ``), "alice", false, noon); err != nil {
+		t.Fatal(err)
+	}
+	meta := live.GetMetadata()
+	if len(meta.GetLabels()) != 2 || meta.GetLabels()["x"] != "1" || meta.GetLabels()["z"] != "3" || len(meta.GetAnnotations()) != 0 {
+		t.Errorf("labels %v and annotations %v, want x, z and none: what its only owner no longer applies is removed", meta.GetLabels(), meta.GetAnnotations())
+	}
+}
+
 func TestUpdateTakesOwnership(t *testing.T) {
 	m := merger(t)
 	live, err := m.Apply(nil, object(t, deployment), "alice", false, noon)
