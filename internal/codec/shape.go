@@ -40,6 +40,11 @@ type member struct {
 	field    protoreflect.FieldDescriptor
 	micro    bool
 	noEffect string
+	// list is how elements of a list are told apart when lists are merged, and keys by which of their members.
+	list metav1.ListType
+	keys []string
+	// absent is what the member counts as, when it is not set, as part of such a key.
+	absent string
 }
 
 // shapes caches shapes by descriptor. A descriptor determines its shape, so that the cache cannot go stale.
@@ -74,6 +79,9 @@ func (s *shape) add(desc protoreflect.MessageDescriptor, inline []protoreflect.F
 			field:    field,
 			micro:    rules.GetMicroTime(),
 			noEffect: rules.GetNoEffect(),
+			list:     rules.GetListType(),
+			keys:     rules.GetListMapKeys(),
+			absent:   rules.GetDefaultJson(),
 		})
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 
 	"github.com/xebec-project/xebec/internal/codec"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
@@ -76,5 +77,24 @@ func TestWarnings(t *testing.T) {
 		if diff := cmp.Diff(tt.want, codec.Warnings(m)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.json, diff)
 		}
+	}
+}
+
+func TestWarningsOfDuplicates(t *testing.T) {
+	pod := new(corev1.Pod)
+	text := `{"metadata":{"finalizers":["a/b","a/b"]},"spec":{"containers":[{"name":"m",
+		"env":[{"name":"A","value":"1"},{"name":"B"},{"name":"A","value":"2"}],
+		"ports":[{"name":"web","containerPort":80},{"name":"admin","containerPort":80,"protocol":"TCP"},{"containerPort":80,"protocol":"UDP"}]}],
+		"tolerations":[{"key":"a"},{"key":"a"}]}}`
+	if err := codec.UnmarshalInto([]byte(text), pod); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		`metadata.finalizers[1]: the same value as metadata.finalizers[0]`,
+		`spec.containers[0].env[2]: the same name "A" as spec.containers[0].env[0]: both are kept, and where only one can have effect it is the last`,
+		`spec.containers[0].ports[1]: the same containerPort 80 and protocol "TCP" as spec.containers[0].ports[0]: both are kept, and where only one can have effect it is the last`,
+	}
+	if diff := cmp.Diff(want, codec.Warnings(pod)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -46,6 +47,31 @@ func defaultSecret(s *corev1.Secret) {
 	if s.GetType() == "" {
 		s.Type = SecretOpaque
 	}
+	foldStringData(s)
+}
+
+// FoldWriteOnly returns o, or a copy in which fields that exist only for writing stand where they are stored: a Secret's
+// stringData in its data, over keys that are in both. Owners of applied fields are recorded of what is stored.
+func FoldWriteOnly(o Object) Object {
+	s, ok := o.(*corev1.Secret)
+	if !ok || len(s.GetStringData()) == 0 {
+		return o
+	}
+	s = proto.Clone(s).(*corev1.Secret)
+	foldStringData(s)
+	return s
+}
+
+// StoredAs names the member of objects of a kind that exists only for writing, and the one that it is stored as; both are
+// empty for most kinds.
+func StoredAs(k *Kind) (stored, written string) {
+	if k.Group == "" && k.Name == "Secret" {
+		return "data", "stringData"
+	}
+	return "", ""
+}
+
+func foldStringData(s *corev1.Secret) {
 	for key, value := range s.GetStringData() {
 		if s.Data == nil {
 			s.Data = map[string][]byte{}

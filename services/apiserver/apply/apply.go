@@ -81,21 +81,22 @@ func New() (*Merger, error) {
 
 // Apply merges config, the fields that manager wants, into live and returns the result with its managedFields brought up
 // to date. live is nil when the object does not exist; neither argument is changed. config's status and server-set
-// metadata are ignored. Without force, fields of other managers that would change are a *ConflictError.
+// metadata are ignored. Elements of a list that have their keys in common are merged in their order, and all kept, but equal
+// elements of a set are kept once. Without force, fields of other managers that would change are a *ConflictError.
 func (m *Merger) Apply(live, config kind.Object, manager string, force bool, now time.Time) (kind.Object, error) {
 	k := kind.Of(config)
 	managers := fieldpath.ManagedFields{}
 	var err error
 	if live == nil {
 		live = k.New()
-	} else if managers, err = decodeManagers(live.GetMetadata().GetManagedFields()); err != nil {
+	} else if managers, err = decodeManagers(k, live.GetMetadata().GetManagedFields()); err != nil {
 		return nil, err
 	}
-	liveTyped, err := m.typed(k, live)
+	liveTyped, err := m.typed(k, live, false)
 	if err != nil {
 		return nil, err
 	}
-	configTyped, err := m.typed(k, config)
+	configTyped, err := m.typed(k, kind.FoldWriteOnly(config), true)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +104,7 @@ func (m *Merger) Apply(live, config kind.Object, manager string, force bool, now
 	if err != nil {
 		return nil, conflictError(err)
 	}
-	out, err := untyped(k, merged)
+	out, err := m.untyped(k, merged)
 	if err != nil {
 		return nil, err
 	}
@@ -122,15 +123,15 @@ func (m *Merger) Update(live, updated kind.Object, manager string, now time.Time
 		live = k.New()
 	}
 	recorded := live.GetMetadata().GetManagedFields()
-	managers, err := decodeManagers(recorded)
+	managers, err := decodeManagers(k, recorded)
 	if err != nil {
 		return err
 	}
-	liveTyped, err := m.typed(k, live)
+	liveTyped, err := m.typed(k, live, false)
 	if err != nil {
 		return err
 	}
-	updatedTyped, err := m.typed(k, updated)
+	updatedTyped, err := m.typed(k, updated, false)
 	if err != nil {
 		return err
 	}
@@ -156,8 +157,9 @@ func timeless(o kind.Object) proto.Message {
 	return c
 }
 
-// typed is the object as the merge library sees it, without managedFields, which describe it and are no part of it.
-func (m *Merger) typed(k *kind.Kind, o kind.Object) (*typed.TypedValue, error) {
+// typed is the object as the merge library sees it, without managedFields, which describe it and are no part of it. With
+// once, equal elements of sets are taken once.
+func (m *Merger) typed(k *kind.Kind, o kind.Object, once bool) (*typed.TypedValue, error) {
 	v, err := codec.Value(o)
 	if err != nil {
 		return nil, fmt.Errorf("%s as JSON: %w", k.Name, err)
@@ -169,17 +171,21 @@ func (m *Merger) typed(k *kind.Kind, o kind.Object) (*typed.TypedValue, error) {
 	if meta, ok := obj["metadata"].(map[string]any); ok {
 		delete(meta, "managedFields")
 	}
-	name := string(o.ProtoReflect().Descriptor().FullName())
-	t := typed.ParseableType{TypeRef: schema.TypeRef{NamedType: &name}, Schema: m.schema}
-	// Kubernetes accepts duplicate set and map elements in stored objects; an apply of them is refused by validation.
-	tv, err := t.FromUnstructured(obj, typed.AllowDuplicates)
+	t := typed.ParseableType{TypeRef: typeOf(o), Schema: m.schema}
+	// Sets of stored objects may hold equal elements, as in Kubernetes.
+	tv, err := t.FromUnstructured(number(m.schema, t.TypeRef, obj, once), typed.AllowDuplicates)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", k.Name, err)
 	}
 	return tv, nil
 }
 
-func untyped(k *kind.Kind, tv *typed.TypedValue) (kind.Object, error) {
+func typeOf(o kind.Object) schema.TypeRef {
+	name := string(o.ProtoReflect().Descriptor().FullName())
+	return schema.TypeRef{NamedType: &name}
+}
+
+func (m *Merger) untyped(k *kind.Kind, tv *typed.TypedValue) (kind.Object, error) {
 	obj, ok := tv.AsValue().Unstructured().(map[string]any)
 	if !ok {
 		return nil, fmt.Errorf("merged %s is not an object", k.Name)
@@ -187,6 +193,7 @@ func untyped(k *kind.Kind, tv *typed.TypedValue) (kind.Object, error) {
 	delete(obj, "apiVersion")
 	delete(obj, "kind")
 	out := k.New()
+	unnumber(m.schema, typeOf(out), obj)
 	if err := codec.FromValue(obj, out); err != nil {
 		return nil, fmt.Errorf("merged %s: %w", k.Name, err)
 	}
@@ -201,7 +208,7 @@ func splitManagerKey(key string) (name, operation string) {
 	return name, operation
 }
 
-func decodeManagers(entries []*metav1.ManagedFieldsEntry) (fieldpath.ManagedFields, error) {
+func decodeManagers(k *kind.Kind, entries []*metav1.ManagedFieldsEntry) (fieldpath.ManagedFields, error) {
 	managers := fieldpath.ManagedFields{}
 	for _, e := range entries {
 		if e.GetSubresource() != "" {
@@ -211,9 +218,26 @@ func decodeManagers(entries []*metav1.ManagedFieldsEntry) (fieldpath.ManagedFiel
 		if err := set.FromJSON(bytes.NewReader(e.GetFieldsV1().GetRaw())); err != nil {
 			return nil, fmt.Errorf("managedFields of %q: %w", e.GetManager(), err)
 		}
+		if stored, written := kind.StoredAs(k); written != "" {
+			set = renamed(set, written, stored)
+		}
 		managers[managerKey(e.GetManager(), e.GetOperation())] = fieldpath.NewVersionedSet(set, fieldpath.APIVersion(e.GetApiVersion()), e.GetOperation() == operationApply)
 	}
 	return managers, nil
+}
+
+// renamed makes the owner of fields below one member of an object the owner of the same fields below another. Version 0.1.0
+// recorded the owners of a field that is stored as another.
+func renamed(set *fieldpath.Set, from, to string) *fieldpath.Set {
+	out := fieldpath.NewSet()
+	set.Iterate(func(p fieldpath.Path) {
+		p = p.Copy()
+		if len(p) > 0 && p[0].FieldName != nil && *p[0].FieldName == from {
+			p[0] = fieldpath.PathElement{FieldName: &to}
+		}
+		out.Insert(p)
+	})
+	return out
 }
 
 // encodeManagers writes the owners in a stable order: by operation and name. An entry whose fields did not change keeps

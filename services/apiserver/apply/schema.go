@@ -3,6 +3,7 @@ package apply
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -66,6 +67,7 @@ func (b *schemaBuilder) addMessage(md protoreflect.MessageDescriptor) error {
 		if err := b.addFields(def.Map, md); err != nil {
 			return err
 		}
+		def.Map.Fields = append(def.Map.Fields, schema.StructField{Name: occurrence, Type: scalarRef(schema.Numeric)})
 	}
 	b.types = append(b.types, def)
 	return nil
@@ -118,7 +120,7 @@ func (b *schemaBuilder) fieldRef(fd protoreflect.FieldDescriptor, rules *metav1.
 		case metav1.ListType_LIST_TYPE_SET:
 			l.ElementRelationship = schema.Associative
 		case metav1.ListType_LIST_TYPE_MAP:
-			l.ElementRelationship, l.Keys = schema.Associative, rules.GetListMapKeys()
+			l.ElementRelationship, l.Keys = schema.Associative, append(slices.Clip(rules.GetListMapKeys()), occurrence)
 		}
 		return schema.TypeRef{Inlined: schema.Atom{List: l}}, nil
 	}
