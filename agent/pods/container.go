@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -57,14 +56,6 @@ type container struct {
 	stopping  *stopping
 	// resized tells that it has to be restarted for a change of its resources.
 	resized bool
-}
-
-// stopping is a container on its way to its end.
-type stopping struct {
-	deadline time.Time
-	// hook is closed when the preStop hook is over.
-	hook     chan struct{}
-	signaled bool
 }
 
 func (w *worker) view(pod *corev1.Pod, c *container) view {
@@ -315,57 +306,9 @@ func (w *worker) watchOver(ctx context.Context, pod *corev1.Pod, c *container) (
 		if p := c.spec.GetLivenessProbe(); failed != nil && p.GetTerminationGracePeriodSeconds() > 0 {
 			grace = p.GetTerminationGracePeriodSeconds()
 		}
-		w.beginStop(ctx, pod, c, time.Now().Add(time.Duration(grace)*time.Second))
+		w.beginStop(ctx, pod, c, time.Now(), time.Duration(grace)*time.Second)
 	}
-	return w.stopStep(ctx, pod, c)
-}
-
-// beginStop starts a container's way to its end: preStop, signal, kill.
-func (w *worker) beginStop(ctx context.Context, pod *corev1.Pod, c *container, deadline time.Time) {
-	s := &stopping{deadline: deadline, hook: make(chan struct{})}
-	c.stopping = s
-	hook := c.spec.GetLifecycle().GetPreStop()
-	if hook == nil || !time.Now().Before(deadline) {
-		close(s.hook)
-		return
-	}
-	spec, id := c.spec, c.status.ID
-	w.wg.Go(func() {
-		ctx, cancel := context.WithDeadline(ctx, deadline)
-		defer cancel()
-		if err := probe.Lifecycle(ctx, hook, w.target(spec, id)); err != nil {
-			w.cfg.Recorder.Event(pod, "Warning", "FailedPreStopHook", err.Error())
-		}
-		close(s.hook)
-		w.nudge()
-	})
-}
-
-// stopStep takes the next step to a container's end and returns when the one after it is due.
-func (w *worker) stopStep(ctx context.Context, pod *corev1.Pod, c *container) (time.Duration, error) {
-	s := c.stopping
-	left := time.Until(s.deadline)
-	if left <= 0 {
-		// Its end wakes the worker; until then the kill is repeated, in case it was lost.
-		return retryMax, w.cfg.Runtime.Kill(ctx, c.status.ID, syscall.SIGKILL)
-	}
-	select {
-	case <-s.hook:
-	default:
-		return left, nil
-	}
-	if !s.signaled {
-		sig := c.status.StopSignal
-		if name := c.spec.GetLifecycle().GetStopSignal(); name != "" {
-			sig = runtime.ParseSignal(name)
-		}
-		if err := w.cfg.Runtime.Kill(ctx, c.status.ID, sig); err != nil {
-			return 0, err
-		}
-		failpoint.Hit("container-signaled")
-		s.signaled = true
-	}
-	return left, nil
+	return w.stopStep(ctx, c, true)
 }
 
 // exitOf reads how an attempt ended, before what tells is removed.
@@ -437,6 +380,7 @@ func (c *container) detach() {
 	if c.attending != nil {
 		c.attending()
 	}
+	c.stopping.cancel()
 	c.attending, c.health, c.stopping, c.resized = nil, nil, nil, false
 }
 

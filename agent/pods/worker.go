@@ -519,6 +519,7 @@ func (w *worker) stay() error {
 		return fmt.Errorf("taking the termination back: %w", err)
 	}
 	for _, c := range w.containers {
+		c.stopping.cancel()
 		c.stopping = nil
 	}
 	w.stays, w.drained = true, nil
@@ -564,30 +565,4 @@ func (w *worker) terminate(ctx context.Context, pod *corev1.Pod, gone bool) (tim
 	}
 	w.finished = true
 	return 0, nil
-}
-
-// stopAll asks what runs to stop, and kills what still runs when the grace period since then is over. It returns 0 when
-// nothing runs.
-func (w *worker) stopAll(ctx context.Context, pod *corev1.Pod, since time.Time, grace time.Duration) (time.Duration, error) {
-	var next time.Duration
-	var errs []error
-	for _, c := range w.containers {
-		if !c.running {
-			continue
-		}
-		if c.stopping == nil {
-			w.cfg.Recorder.Event(pod, "Normal", "Killing", "Stopping container "+c.spec.GetName())
-			w.beginStop(ctx, pod, c, since.Add(grace))
-		}
-		// The grace period may have been cut short since.
-		if d := since.Add(grace); d.Before(c.stopping.deadline) {
-			c.stopping.deadline = d
-		}
-		d, err := w.stopStep(ctx, pod, c)
-		errs = append(errs, err)
-		if next == 0 || d < next {
-			next = d
-		}
-	}
-	return next, errors.Join(errs...)
 }
