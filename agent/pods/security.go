@@ -27,7 +27,7 @@ func security(pod *corev1.Pod, c *corev1.Container, profiles string) runtime.Sec
 			if out.Sysctls == nil {
 				out.Sysctls = map[string]string{}
 			}
-			out.Sysctls[y.GetName()] = y.GetValue()
+			out.Sysctls[sysctlName(y)] = y.GetValue()
 		}
 	}
 	if s := c.GetSecurityContext(); s != nil {
@@ -59,6 +59,16 @@ func security(pod *corev1.Pod, c *corev1.Container, profiles string) runtime.Sec
 	return out
 }
 
+// sysctlName returns the name of a kernel parameter with dots between its parts, as the runtime wants it. As in sysctl(8) the
+// separator that comes first decides how the name is written: with slashes, a dot belongs to a part, and becomes a slash.
+func sysctlName(y *corev1.Sysctl) string {
+	name := y.GetName()
+	if i := strings.IndexAny(name, "./"); i < 0 || name[i] == '.' {
+		return name
+	}
+	return strings.NewReplacer(".", "/", "/", ".").Replace(name)
+}
+
 // safeSysctls are the kernel parameters that a pod may set: they are its namespaces' own and harm nobody else. They are
 // those that Kubernetes holds to be safe.
 var safeSysctls = []string{
@@ -71,7 +81,7 @@ var safeSysctls = []string{
 func forbidden(pod *corev1.Pod) cause {
 	spec := pod.GetSpec()
 	for _, y := range spec.GetSecurityContext().GetSysctls() {
-		name := strings.ReplaceAll(y.GetName(), "/", ".")
+		name := sysctlName(y)
 		shared := spec.GetHostNetwork() && strings.HasPrefix(name, "net.") || spec.GetHostIpc() && strings.HasPrefix(name, "kernel.")
 		if !slices.Contains(safeSysctls, name) || shared {
 			return cause{"SysctlForbidden", fmt.Sprintf("kernel parameter %q is not among those that a pod may set, or is the node's own", y.GetName())}

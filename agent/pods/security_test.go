@@ -48,9 +48,12 @@ func testSecurity(n *node) {
 		}, "Seccomp:\t2\n", "made\n"},
 		{"sysctls", "cat /proc/sys/net/ipv4/ip_local_port_range /proc/sys/kernel/shm_rmid_forced", func(p *corev1.Pod) {
 			p.Spec.SecurityContext = &corev1.PodSecurityContext{Sysctls: []*corev1.Sysctl{
-				{Name: "net.ipv4.ip_local_port_range", Value: "4000 5000"}, {Name: "kernel.shm_rmid_forced", Value: "1"},
+				{Name: "net/ipv4/ip_local_port_range", Value: "4000 5000"}, {Name: "kernel.shm_rmid_forced", Value: "1"},
 			}}
 		}, "4000\t5000\n1\n", "-"},
+		{"dropped", "grep CapEff /proc/self/status", func(p *corev1.Pod) {
+			p.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Drop: []string{"all"}, Add: []string{"Cap_Net_Bind_Service"}}}
+		}, "CapEff:\t0000000000000400\n", "-"},
 		{"proc-masked", "mount | grep -c ' /proc/'", func(*corev1.Pod) {}, "", "0\n"},
 		{"proc-unmasked", "mount | grep -c ' /proc/'", func(p *corev1.Pod) {
 			p.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{ProcMount: proto.String("Unmasked")}
@@ -65,7 +68,16 @@ func testSecurity(n *node) {
 		}
 	}
 
-	uid := n.create(pod("forbids", "sleep 1", func(p *corev1.Pod) {
+	uid := n.create(pod("unknown-capability", "sleep 3600", func(p *corev1.Pod) {
+		p.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Drop: []string{"NO_SUCH"}}}
+	}))
+	if p := n.until(uid, "it is not started", waitingFor("CreateContainerError")); !strings.Contains(status(p).State.Waiting.Message, `securityContext.capabilities.drop: unknown capability "NO_SUCH"`) {
+		n.Errorf("status is %v", p.Status)
+	}
+	n.delete(uid)
+	n.untilGone(uid)
+
+	uid = n.create(pod("forbids", "sleep 1", func(p *corev1.Pod) {
 		p.Spec.SecurityContext = &corev1.PodSecurityContext{Sysctls: []*corev1.Sysctl{{Name: "vm.swappiness", Value: "1"}}}
 	}))
 	p := n.until(uid, "it is refused", func(p *corev1.Pod) bool { return p.Status.Phase == "Failed" })

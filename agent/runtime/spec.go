@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/xebec-project/xebec/agent/sandbox"
+	"github.com/xebec-project/xebec/internal/kind"
 )
 
 // cfsPeriod is the period of CPU limits, in microseconds.
@@ -97,7 +98,8 @@ type Security struct {
 	Groups []int64
 	// NonRoot refuses to run as user 0.
 	NonRoot bool
-	// AddCapabilities and DropCapabilities change Docker's default set; names go without "CAP_", "ALL" stands for all.
+	// AddCapabilities and DropCapabilities change Docker's default set. Names are in any case, with or without "CAP_"; "ALL"
+	// stands for all. A name that is unknown is an error.
 	AddCapabilities, DropCapabilities []string
 	Privileged                        bool
 	ReadOnlyRoot                      bool
@@ -326,17 +328,10 @@ func withSecurity(sec Security) oci.SpecOpts {
 		if sec.Privileged {
 			return oci.Compose(oci.WithPrivileged, oci.WithAllDevicesAllowed, oci.WithHostDevices, oci.WithNewPrivileges)(ctx, client, c, s)
 		}
-		var opts []oci.SpecOpts
-		// "drop ALL" comes before what is added, so that "drop all but" can be said.
-		if slices.Contains(sec.DropCapabilities, "ALL") {
-			opts = append(opts, oci.WithCapabilities(nil))
+		opts, err := withCapabilities(sec)
+		if err != nil {
+			return err
 		}
-		if slices.Contains(sec.AddCapabilities, "ALL") {
-			opts = append(opts, oci.WithAllKnownCapabilities)
-		}
-		opts = append(opts,
-			oci.WithAddedCapabilities(capabilities(sec.AddCapabilities)),
-			oci.WithDroppedCapabilities(capabilities(sec.DropCapabilities)))
 		switch {
 		case sec.SeccompProfile != "":
 			opts = append(opts, seccomp.WithProfile(sec.SeccompProfile))
@@ -347,12 +342,39 @@ func withSecurity(sec Security) oci.SpecOpts {
 	}
 }
 
-func capabilities(names []string) []string {
-	var out []string
+// withCapabilities changes the default set as containerd's CRI does: all are added first, then all are dropped, so that
+// "drop ALL" wins and "all but" can be said by naming some.
+func withCapabilities(sec Security) ([]oci.SpecOpts, error) {
+	add, addAll, err := capabilities("add", sec.AddCapabilities)
+	if err != nil {
+		return nil, err
+	}
+	drop, dropAll, err := capabilities("drop", sec.DropCapabilities)
+	if err != nil {
+		return nil, err
+	}
+	var opts []oci.SpecOpts
+	if addAll {
+		opts = append(opts, oci.WithAllCurrentCapabilities)
+	}
+	if dropAll {
+		opts = append(opts, oci.WithCapabilities(nil))
+	}
+	return append(opts, oci.WithAddedCapabilities(add), oci.WithDroppedCapabilities(drop)), nil
+}
+
+// capabilities returns the full names of a list of capabilities, and whether all of them are in it.
+func capabilities(list string, names []string) (full []string, all bool, err error) {
 	for _, n := range names {
-		if n = strings.ToUpper(n); n != "ALL" {
-			out = append(out, "CAP_"+strings.TrimPrefix(n, "CAP_"))
+		short, known := kind.Capability(n)
+		switch {
+		case !known:
+			return nil, false, fmt.Errorf("securityContext.capabilities.%s: unknown capability %q: want a name of capabilities(7), such as NET_ADMIN, or ALL", list, n)
+		case short == "ALL":
+			all = true
+		default:
+			full = append(full, "CAP_"+short)
 		}
 	}
-	return out
+	return full, all, nil
 }

@@ -412,4 +412,5 @@ func (c *checker) containerSecurity(p *field.Path, s *corev1.SecurityContext) {
 		c.oneOf(p.Child("procMount"), s.GetProcMount(), "Default", "Unmasked")
 	}
 	c.seccomp(p.Child("seccompProfile"), s.GetSeccompProfile())
+	c.appArmor(p.Child("appArmorProfile"), s.GetAppArmorProfile())
 }

@@ -34,7 +34,8 @@ var (
 		},
 		checkStatus: func(new, _ *appsv1.Deployment, c *checker) { checkDeploymentStatus(new.GetStatus(), c) },
 		warn: func(d *appsv1.Deployment) []string {
-			return warnPod(field.NewPath("spec", "template"), d.GetSpec().GetTemplate().GetMetadata())
+			t := d.GetSpec().GetTemplate()
+			return warnPod(field.NewPath("spec", "template"), t.GetMetadata(), t.GetSpec())
 		},
 	}
 	deploymentColumns = []Column{

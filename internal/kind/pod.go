@@ -69,7 +69,7 @@ var (
 		create:      createPod,
 		// An applied manifest does not name what was added at first.
 		update: func(p, _ *corev1.Pod) { copeWithPressure(p) },
-		warn:   func(p *corev1.Pod) []string { return warnPod(nil, p.GetMetadata()) },
+		warn:   func(p *corev1.Pod) []string { return warnPod(nil, p.GetMetadata(), p.GetSpec()) },
 	}
 	podColumns = []Column{
 		column("READY", podReady),

@@ -282,6 +282,33 @@ func TestPodSpec(t *testing.T) {
 		}, []string{`spec.schedulingGates[1].name: Duplicate value: "a.b/c"`, "spec.nodeName: Forbidden"}},
 		{"ephemeral", func(p *corev1.Pod) { p.Spec.EphemeralContainers = []*corev1.EphemeralContainer{{}} }, []string{"spec.ephemeralContainers[0].name: Required value", "spec.ephemeralContainers[0].image: Required value"}},
 		{"windows", func(p *corev1.Pod) { p.Spec.Os = &corev1.PodOS{Name: "windows"} }, []string{`spec.os.name: Unsupported value: "windows": nodes run Linux`}},
+		{"security", func(p *corev1.Pod) {
+			p.Spec.SecurityContext = &corev1.PodSecurityContext{
+				SeccompProfile: &corev1.SeccompProfile{Type: "runtimeDefault"}, AppArmorProfile: &corev1.AppArmorProfile{Type: "unconfined"},
+				SupplementalGroupsPolicy: proto.String("strict"), FsGroupChangePolicy: proto.String("always"),
+				Sysctls: []*corev1.Sysctl{{Name: "Kernel.x", Value: "1"}, {Name: "net/ipv4/ip_local_port_range", Value: "1"}},
+			}
+			p.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{ProcMount: proto.String("unmasked"), AppArmorProfile: &corev1.AppArmorProfile{Type: "Localhost", LocalhostProfile: proto.String(" x")}}
+		}, []string{
+			`spec.containers[0].securityContext.procMount: Unsupported value: "unmasked"`, `spec.containers[0].securityContext.appArmorProfile.localhostProfile: Invalid value: " x": must not be padded with whitespace`,
+			`spec.securityContext.fsGroupChangePolicy: Unsupported value: "always"`, `spec.securityContext.sysctls[0].name: Invalid value: "Kernel.x": must have at most 253 characters`,
+			`spec.securityContext.supplementalGroupsPolicy: Unsupported value: "strict": supported values: "Merge", "Strict"`, `spec.securityContext.seccompProfile.type: Unsupported value: "runtimeDefault"`,
+			`spec.securityContext.appArmorProfile.type: Unsupported value: "unconfined": supported values: "Localhost", "RuntimeDefault", "Unconfined"`,
+		}},
+		{"AppArmor profiles", func(p *corev1.Pod) {
+			p.Spec.SecurityContext = &corev1.PodSecurityContext{AppArmorProfile: &corev1.AppArmorProfile{Type: "Localhost"}}
+			p.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{AppArmorProfile: &corev1.AppArmorProfile{Type: "RuntimeDefault", LocalhostProfile: proto.String("x")}}
+		}, []string{
+			`spec.containers[0].securityContext.appArmorProfile.localhostProfile: Invalid value: "x": can only be set when AppArmor type is Localhost`,
+			"spec.securityContext.appArmorProfile.localhostProfile: Required value: must be set when AppArmor type is Localhost",
+		}},
+		{"the node's kernel parameters", func(p *corev1.Pod) {
+			p.Spec.HostNetwork, p.Spec.HostIpc = true, true
+			p.Spec.SecurityContext = &corev1.PodSecurityContext{Sysctls: []*corev1.Sysctl{{Name: "net.ipv4.ping_group_range"}, {Name: "kernel/shm_rmid_forced"}, {Name: "vm.swappiness"}}}
+		}, []string{
+			`spec.securityContext.sysctls[0].name: Invalid value: "net.ipv4.ping_group_range": may not be specified when 'hostNetwork' is true`,
+			`spec.securityContext.sysctls[1].name: Invalid value: "kernel/shm_rmid_forced": may not be specified when 'hostIPC' is true`,
+		}},
 		{"settings for windows", func(p *corev1.Pod) {
 			p.Spec.SecurityContext = &corev1.PodSecurityContext{WindowsOptions: &corev1.WindowsSecurityContextOptions{}}
 		}, nil},
@@ -633,5 +660,31 @@ func TestPodWarnings(t *testing.T) {
 	}
 	if got := kind.Of(pod).Warnings(&corev1.Pod{}); len(got) != 0 {
 		t.Errorf("a plain pod warns %q", got)
+	}
+}
+
+func TestCapabilityWarnings(t *testing.T) {
+	caps := func(add, drop []string) *corev1.SecurityContext {
+		return &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Add: add, Drop: drop}}
+	}
+	privileged := caps([]string{"SYS_ADMINS"}, nil)
+	privileged.Privileged = proto.Bool(true)
+	spec := &corev1.PodSpec{
+		InitContainers: []*corev1.Container{{Name: "init", SecurityContext: caps([]string{"net_admin", "CAP_CHOWN"}, []string{"all"})}},
+		Containers:     []*corev1.Container{{Name: "main", SecurityContext: caps([]string{"NET_ADMIN", "NO_SUCH"}, []string{"MKNODE"})}, {Name: "side", SecurityContext: privileged}},
+	}
+	const hint = ": want a name of capabilities(7), such as NET_ADMIN, or ALL"
+	want := []string{
+		`spec.containers[0].securityContext.capabilities.add[1]: unknown capability "NO_SUCH": the container will not start` + hint,
+		`spec.containers[0].securityContext.capabilities.drop[0]: unknown capability "MKNODE": the container will not start` + hint,
+		`spec.containers[1].securityContext.capabilities.add[0]: unknown capability "SYS_ADMINS": it has no effect on a privileged container` + hint,
+	}
+	p := &corev1.Pod{Spec: spec}
+	if got := kind.Of(p).Warnings(p); !slices.Equal(got, want) {
+		t.Errorf("a pod warns %q, want %q", got, want)
+	}
+	d := &appsv1.Deployment{Spec: &appsv1.DeploymentSpec{Template: &corev1.PodTemplateSpec{Spec: spec}}}
+	if got := kind.Of(d).Warnings(d); len(got) != len(want) || got[0] != "spec.template."+want[0] {
+		t.Errorf("a template warns %q", got)
 	}
 }

@@ -176,9 +176,14 @@ func (c *checker) podSecurity(p *field.Path, s *corev1.PodSpec) {
 			c.required(at, "")
 			continue
 		}
+		c.sysctl(at, y.GetName(), s)
 		c.unique(at, seen, y.GetName())
 	}
+	if sc.SupplementalGroupsPolicy != nil {
+		c.oneOf(p.Child("supplementalGroupsPolicy"), sc.GetSupplementalGroupsPolicy(), "Merge", "Strict")
+	}
 	c.seccomp(p.Child("seccompProfile"), sc.GetSeccompProfile())
+	c.appArmor(p.Child("appArmorProfile"), sc.GetAppArmorProfile())
 }
 
 func (c *checker) seccomp(p *field.Path, s *corev1.SeccompProfile) {

@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
@@ -27,11 +28,12 @@ var annotationFields = map[string]string{
 	"pod.beta.kubernetes.io/subdomain":                "subdomain",
 }
 
-// warnPod tells of annotations that have no effect, of a pod or of the template at p; nil for a pod itself.
-func warnPod(p *field.Path, m *metav1.ObjectMeta) []string {
-	annotations := field.NewPath("metadata", "annotations")
+// warnPod tells of annotations that have no effect, and of capabilities that no node knows, of a pod or of the template at p;
+// nil for a pod itself.
+func warnPod(p *field.Path, m *metav1.ObjectMeta, spec *corev1.PodSpec) []string {
+	annotations, at := field.NewPath("metadata", "annotations"), field.NewPath("spec")
 	if p != nil {
-		annotations = p.Child("metadata", "annotations")
+		annotations, at = p.Child("metadata", "annotations"), p.Child("spec")
 	}
 	var out []string
 	for _, name := range slices.Sorted(maps.Keys(m.GetAnnotations())) {
@@ -41,6 +43,36 @@ func warnPod(p *field.Path, m *metav1.ObjectMeta) []string {
 		}
 		if instead != "" {
 			out = append(out, fmt.Sprintf("%s: this annotation has no effect: use the field %s", annotations.Key(name), instead))
+		}
+	}
+	for _, list := range []struct {
+		field string
+		of    []*corev1.Container
+	}{{"initContainers", spec.GetInitContainers()}, {"containers", spec.GetContainers()}, {"ephemeralContainers", EphemeralContainers(spec)}} {
+		for i, c := range list.of {
+			out = append(out, warnCapabilities(at.Child(list.field).Index(i).Child("securityContext", "capabilities"), c)...)
+		}
+	}
+	return out
+}
+
+// warnCapabilities tells of capabilities that no node knows, with which the container does not start.
+func warnCapabilities(p *field.Path, c *corev1.Container) []string {
+	caps := c.GetSecurityContext().GetCapabilities()
+	var out []string
+	for _, list := range []struct {
+		field string
+		names []string
+	}{{"add", caps.GetAdd()}, {"drop", caps.GetDrop()}} {
+		for i, name := range list.names {
+			if _, known := Capability(name); known {
+				continue
+			}
+			effect := "the container will not start"
+			if c.GetSecurityContext().GetPrivileged() {
+				effect = "it has no effect on a privileged container"
+			}
+			out = append(out, fmt.Sprintf("%s: unknown capability %q: %s: want a name of capabilities(7), such as NET_ADMIN, or ALL", p.Child(list.field).Index(i), name, effect))
 		}
 	}
 	return out

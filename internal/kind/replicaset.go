@@ -19,7 +19,8 @@ var (
 		},
 		checkStatus: func(new, _ *appsv1.ReplicaSet, c *checker) { checkReplicaSetStatus(new.GetStatus(), c) },
 		warn: func(r *appsv1.ReplicaSet) []string {
-			return warnPod(field.NewPath("spec", "template"), r.GetSpec().GetTemplate().GetMetadata())
+			t := r.GetSpec().GetTemplate()
+			return warnPod(field.NewPath("spec", "template"), t.GetMetadata(), t.GetSpec())
 		},
 	}
 	replicaSetColumns = []Column{
