@@ -103,7 +103,7 @@ func (s *Store) Ensure(ctx context.Context, name, policy string, keys Keyring, r
 		return Image{}, false, err
 	}
 	if policy != "Always" {
-		local, err := s.client.GetImage(ctx, full)
+		local, _, err := s.find(ctx, full)
 		if err == nil {
 			img, err := s.unpacked(ctx, local)
 			return img, false, err
@@ -117,8 +117,12 @@ func (s *Store) Ensure(ctx context.Context, name, policy string, keys Keyring, r
 	}
 	img, err = s.pull(ctx, full, keys.For(full), report)
 	if err != nil {
-		if own, ok := s.imported(ctx, full); ok {
-			return own, false, nil
+		// An image that was put on the node by hand stands in for the registry that does not have it: most manifests name images
+		// without a tag, which asks for a pull, and a cluster without a registry should run them unchanged.
+		if local, imported, ferr := s.find(ctx, full); ferr == nil && imported {
+			if own, uerr := s.unpacked(ctx, local); uerr == nil {
+				return own, false, nil
+			}
 		}
 	}
 	return img, true, err
@@ -127,15 +131,45 @@ func (s *Store) Ensure(ctx context.Context, name, policy string, keys Keyring, r
 // labelImported marks images that were put on the node by hand.
 const labelImported = "xebec.io/imported"
 
-// imported returns an image that was put on the node by hand. It stands in for the registry that does not have it: most
-// manifests name images without a tag, which asks for a pull, and a cluster without a registry should run them unchanged.
-func (s *Store) imported(ctx context.Context, full string) (Image, bool) {
-	local, err := s.client.GetImage(ctx, full)
-	if err != nil || local.Labels()[labelImported] == "" {
-		return Image{}, false
+// find returns an image of the node by its full name, and whether it was put there by hand. A name with a digest also finds
+// the image of that digest that has only a tag of the same repository, as those from archives have; it gets the name with
+// the digest too, which stays when the tag is given to another image.
+func (s *Store) find(ctx context.Context, full string) (img containerd.Image, imported bool, err error) {
+	img, err = s.client.GetImage(ctx, full)
+	if err == nil && img.Labels()[labelImported] != "" {
+		return img, true, nil
 	}
-	img, err := s.unpacked(ctx, local)
-	return img, err == nil
+	if err != nil && !errdefs.IsNotFound(err) {
+		return nil, false, err
+	}
+	named, perr := reference.ParseNormalizedNamed(full)
+	digested, ok := named.(reference.Digested)
+	if perr != nil || !ok {
+		return img, false, err
+	}
+	same, lerr := s.client.ImageService().List(ctx, "target.digest=="+digested.Digest().String())
+	if lerr != nil {
+		return nil, false, lerr
+	}
+	for _, other := range same {
+		tagged, perr := reference.ParseNormalizedNamed(other.Name)
+		if perr != nil || tagged.Name() != named.Name() {
+			continue
+		}
+		imported = imported || other.Labels[labelImported] != ""
+		if img != nil {
+			continue
+		}
+		made, cerr := s.client.ImageService().Create(ctx, ctrimages.Image{Name: full, Target: other.Target})
+		if errdefs.IsAlreadyExists(cerr) {
+			made, cerr = s.client.ImageService().Get(ctx, full)
+		}
+		if cerr != nil {
+			return nil, false, fmt.Errorf("naming image %s by its digest: %w", other.Name, cerr)
+		}
+		img, err = containerd.NewImage(s.client, made), nil
+	}
+	return img, imported, err
 }
 
 func (s *Store) unpacked(ctx context.Context, img containerd.Image) (Image, error) {
