@@ -278,7 +278,7 @@ func (w *worker) attend(ctx context.Context, pod *corev1.Pod, c *container) erro
 	if hook := c.spec.GetLifecycle().GetPostStart(); hook != nil && !wasStarted {
 		h, spec := c.health, c.spec
 		w.wg.Go(func() {
-			if err := probe.Lifecycle(ctx, hook, w.target(spec, id)); err != nil && ctx.Err() == nil {
+			if err := probe.Lifecycle(ctx, hook, w.target(spec, id, false)); err != nil && ctx.Err() == nil {
 				w.cfg.Recorder.Event(pod, "Warning", "FailedPostStartHook", err.Error())
 				h.set(func(h *health) { h.failed = fmt.Errorf("postStart hook failed: %w", err) })
 				w.nudge()

@@ -47,14 +47,15 @@ func (w *worker) knownHealth(pod *corev1.Pod, c *container) (ready, started bool
 	return false, false
 }
 
-func (w *worker) target(spec *corev1.Container, id string) probe.Target {
+// target is a running container for its probes and hooks. With alone, what a command leaves running ends with it.
+func (w *worker) target(spec *corev1.Container, id string, alone bool) probe.Target {
 	return probe.Target{
 		Host: w.ip.String(), Container: spec,
 		Exec: func(ctx context.Context, command []string) (int, []byte, error) {
 			var out bytes.Buffer
 			var mu sync.Mutex
 			sink := lockedWriter{&mu, &out}
-			code, err := w.cfg.Runtime.Exec(ctx, id, runtime.ExecConfig{Command: command, Stdout: sink, Stderr: sink})
+			code, err := w.cfg.Runtime.Exec(ctx, id, runtime.ExecConfig{Command: command, Stdout: sink, Stderr: sink, Alone: alone})
 			mu.Lock()
 			defer mu.Unlock()
 			return int(code), bytes.Clone(out.Bytes()), err
@@ -79,7 +80,8 @@ func (l lockedWriter) Write(p []byte) (int, error) {
 
 // probe runs the container's probes until ctx ends: the startup probe first, then the others together.
 func (w *worker) probe(ctx context.Context, pod *corev1.Pod, spec *corev1.Container, id string, startedAt time.Time, h *health) {
-	target := w.target(spec, id)
+	// A probe runs again and again: what it left behind would pile up.
+	target := w.target(spec, id, true)
 	check := func(p *corev1.Probe) func(context.Context) error {
 		return func(ctx context.Context) error { return probe.Check(ctx, p.GetHandler(), target) }
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/xebec-project/xebec/agent/runtime"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -37,6 +39,11 @@ func (w *worker) observe(ctx context.Context, pod *corev1.Pod, list []runtime.St
 		switch s.State {
 		case runtime.Running:
 			c.status, c.running = s, true
+			if c.attending == nil {
+				if err := w.cfg.Runtime.EndCommands(ctx, s); err != nil {
+					w.log.Warn("Commands of the agent before may go on", zap.String("container", s.Name), zap.Error(err))
+				}
+			}
 			if err := w.attend(ctx, pod, c); err != nil {
 				return err
 			}

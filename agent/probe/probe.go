@@ -27,6 +27,9 @@ import (
 // maxOutput is how much of an answer is quoted in an error.
 const maxOutput = 1 << 10
 
+// maxAnswer bounds what is read of an answer at all, but for the output of commands, which is read and dropped.
+const maxAnswer = 64 << 10
+
 // ErrUnhealthy wraps the answer of a container that says it is not well, as opposed to a failure to ask.
 var ErrUnhealthy = errors.New("unhealthy")
 
@@ -115,7 +118,8 @@ func httpGet(ctx context.Context, a *corev1.HTTPGetAction, t Target) error {
 	}
 	client := &http.Client{
 		Transport: &http.Transport{
-			DisableKeepAlives: true,
+			DisableKeepAlives:      true,
+			MaxResponseHeaderBytes: maxAnswer,
 			// The pod proves nothing by its certificate: it is asked for its health, at its own address.
 			TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
 		},
@@ -148,7 +152,8 @@ func tcpSocket(ctx context.Context, a *corev1.TCPSocketAction, t Target) error {
 
 func grpcHealth(ctx context.Context, a *corev1.GRPCAction, t Target) error {
 	conn, err := grpc.NewClient("passthrough:///"+net.JoinHostPort(t.Host, strconv.Itoa(int(a.GetPort()))),
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUserAgent("xebec-probe"))
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUserAgent("xebec-probe"),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)))
 	if err != nil {
 		return err
 	}

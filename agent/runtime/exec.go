@@ -33,10 +33,13 @@ type ExecConfig struct {
 	TTY            bool
 	// Resize brings the terminal's sizes; it may be nil.
 	Resize <-chan Size
+	// Alone ends what the command leaves running when it ends by itself.
+	Alone bool
 }
 
-// Exec runs a command in a running container and returns its exit code. The command is killed when ctx is done. The
-// error wraps ErrNotFound when the container does not run, and ErrStart when the command can't be started.
+// Exec runs a command in a running container and returns its exit code. The command is killed when ctx is done, with all that
+// it has started, but for what has left both its session and its parent. Processes that it leaves running when it ends by
+// itself go on, unless Alone is set. The error wraps ErrNotFound when the container does not run, and ErrStart when the command can't be started.
 func (r *Runtime) Exec(ctx context.Context, id string, cfg ExecConfig) (uint32, error) {
 	ctx = r.ctx(ctx)
 	c, err := r.client.LoadContainer(ctx, id)
@@ -51,6 +54,11 @@ func (r *Runtime) Exec(ctx context.Context, id string, cfg ExecConfig) (uint32, 
 	if err != nil {
 		return 0, execError(id, err)
 	}
+	info, err := c.Info(ctx, containerd.WithoutRefreshedMetadata)
+	if err != nil {
+		return 0, execError(id, err)
+	}
+	cgroup := info.Labels[labelCgroup]
 	process := *spec.Process
 	process.Args, process.Terminal = cfg.Command, cfg.TTY
 	// The container's score was set when it started; it can't be lowered to it again.
@@ -66,7 +74,7 @@ func (r *Runtime) Exec(ctx context.Context, id string, cfg ExecConfig) (uint32, 
 		in = stdin
 	}
 	streams = append(streams, cio.WithStreams(in, orDiscard(cfg.Stdout), orDiscard(cfg.Stderr)))
-	execID := "exec-" + uuid.NewString()
+	execID := execPrefix + uuid.NewString()
 	// What is begun is finished before the end of ctx counts: a command that is just being started can't be killed, and would
 	// go on without anybody who knows of it.
 	begin, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
@@ -102,18 +110,24 @@ func (r *Runtime) Exec(ctx context.Context, id string, cfg ExecConfig) (uint32, 
 		if err != nil {
 			return 0, execError(id, err)
 		}
+		if cfg.Alone {
+			if err := endCommand(cgroup, int(p.Pid())); err != nil {
+				return 0, execError(id, err)
+			}
+		}
 		drain(p.IO())
 		return code, nil
 	case <-ctx.Done():
 		kill, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 		defer cancel()
+		left := endCommand(cgroup, int(p.Pid()))
 		if err := p.Kill(kill, syscall.SIGKILL); err == nil {
 			select {
 			case <-exited:
 			case <-kill.Done():
 			}
 		}
-		return 0, fmt.Errorf("command in container %s: %w", id, ctx.Err())
+		return 0, errors.Join(fmt.Errorf("command in container %s: %w", id, ctx.Err()), left)
 	}
 }
 
