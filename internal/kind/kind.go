@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/xebec-project/xebec/internal/wire"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
@@ -147,6 +148,12 @@ func (k *Kind) TypeURL() string { return typeURLPrefix + string(k.MessageName())
 func (k *Kind) AllowsField(path string) bool {
 	_, ok := k.FieldPath(path)
 	return ok
+}
+
+// Field returns a selectable field, by which it can be read from encoded objects of this kind.
+func (k *Kind) Field(path string) (wire.Field, bool) {
+	f, ok := index().fields[k][path]
+	return f, ok
 }
 
 // FieldPath returns the field numbers that lead to a selectable field, metadata.name and metadata.namespace included.

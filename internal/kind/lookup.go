@@ -7,6 +7,8 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/xebec-project/xebec/internal/wire"
 )
 
 const typeURLPrefix = "type.googleapis.com/"
@@ -25,7 +27,7 @@ type lookups struct {
 	versions  map[groupKind]*Kind
 	resources map[groupKind]*Kind
 	messages  map[protoreflect.FullName]*Kind
-	fields    map[*Kind]map[string]wireField
+	fields    map[*Kind]map[string]wire.Field
 }
 
 // index is built on first use, so that importing the package costs nothing.
@@ -36,7 +38,7 @@ var index = sync.OnceValue(func() *lookups {
 		versions:  map[groupKind]*Kind{},
 		resources: map[groupKind]*Kind{},
 		messages:  map[protoreflect.FullName]*Kind{},
-		fields:    map[*Kind]map[string]wireField{},
+		fields:    map[*Kind]map[string]wire.Field{},
 	}
 	for _, k := range table {
 		names := append([]string{k.Plural, k.Singular}, k.ShortNames...)
@@ -52,7 +54,7 @@ var index = sync.OnceValue(func() *lookups {
 		l.versions[groupKind{k.APIVersion(), k.Name}] = k
 		l.resources[groupKind{k.Group, k.Plural}] = k
 		l.messages[k.MessageName()] = k
-		l.fields[k] = map[string]wireField{}
+		l.fields[k] = map[string]wire.Field{}
 		for _, name := range k.SelectableFields() {
 			path, _ := k.FieldPath(name)
 			l.fields[k][name] = resolve(k, path)

@@ -115,7 +115,7 @@ func New(cfg Config, etcd *clientv3.Client, log *zap.Logger) (*Service, error) {
 		return nil, err
 	}
 	pods, _ := kind.ByGroupKind("", "Pod")
-	nodeName, _ := pods.FieldPath("spec.nodeName")
+	nodeName, _ := pods.Field("spec.nodeName")
 	return &Service{
 		store: store, etcd: etcd, maxTxnOps: cfg.Storage.MaxTxnOps, merger: merger, log: log, ready: make(chan struct{}), accountsLost: make(signal, 1),
 		authorizer:  &authz.Authorizer{Pods: &podIndex{store, nodeName}, Readers: users(cfg.ServiceAccounts.Readers), Admins: users(cfg.ServiceAccounts.Admins)},

@@ -3,13 +3,13 @@ package apiserver
 import (
 	"strings"
 
-	"google.golang.org/protobuf/encoding/protowire"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/wire"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
@@ -25,14 +25,14 @@ func parseSelectors(k *kind.Kind, labelSelector, fieldSelector string) (storage.
 		return nil, nil, apierr.BadField("fieldSelector", "%v", err)
 	}
 	type requirement struct {
-		path  []protowire.Number
+		field wire.Field
 		value string
 		equal bool
 	}
 	var required []requirement
 	exact := map[string]string{}
 	for _, r := range byField.Requirements() {
-		path, ok := k.FieldPath(r.Field)
+		field, ok := k.Field(r.Field)
 		if !ok {
 			return nil, nil, apierr.BadField("fieldSelector", "%s cannot be selected by %q; selectable are %s", k.Plural, r.Field, strings.Join(k.SelectableFields(), ", "))
 		}
@@ -40,14 +40,14 @@ func parseSelectors(k *kind.Kind, labelSelector, fieldSelector string) (storage.
 		if equal {
 			exact[r.Field] = r.Value
 		}
-		required = append(required, requirement{path, r.Value, equal})
+		required = append(required, requirement{field, r.Value, equal})
 	}
 	if byLabel.Empty() && len(required) == 0 {
 		return nil, exact, nil
 	}
 	match := func(o *storage.Object) bool {
 		for _, r := range required {
-			if (o.Field(r.path) == r.value) != r.equal {
+			if (o.Field(r.field) == r.value) != r.equal {
 				return false
 			}
 		}
@@ -61,6 +61,6 @@ func nodeOf(k *kind.Kind, o *storage.Object) string {
 	if k.Name != "Pod" || k.Group != "" {
 		return ""
 	}
-	path, _ := k.FieldPath("spec.nodeName")
-	return o.Field(path)
+	field, _ := k.Field("spec.nodeName")
+	return o.Field(field)
 }

@@ -5,16 +5,16 @@ import (
 	"slices"
 
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/wire"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 )
 
 // podIndex answers the authorizer's questions from the watch cache.
 type podIndex struct {
 	store    *storage.Store
-	nodeName []protowire.Number
+	nodeName wire.Field
 }
 
 // NodeUses reports whether a pod bound to the node refers to the object. It looks at the pods of one namespace; a cache

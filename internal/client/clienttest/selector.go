@@ -2,11 +2,9 @@ package clienttest
 
 import (
 	"cmp"
-	"fmt"
 	"strings"
 
-	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -47,28 +45,17 @@ func (s *selector) matches(obj kind.Object) bool {
 	if !s.labels.Matches(labels.Set(m.GetLabels())) {
 		return false
 	}
+	raw, err := proto.Marshal(obj)
+	if err != nil {
+		return false
+	}
 	values := fields.Set{}
 	for _, r := range s.fields.Requirements() {
-		path, _ := s.kind.FieldPath(r.Field)
-		values[r.Field] = valueAt(obj.ProtoReflect(), path)
+		if values[r.Field], err = kind.FieldString(raw, s.kind, r.Field); err != nil {
+			return false
+		}
 	}
 	return s.fields.Matches(values)
-}
-
-// valueAt returns the scalar at a path of field numbers as text, empty where it is not set.
-func valueAt(m protoreflect.Message, path []protowire.Number) string {
-	for i, number := range path {
-		f := m.Descriptor().Fields().ByNumber(number)
-		if i < len(path)-1 {
-			m = m.Get(f).Message()
-			continue
-		}
-		if f.HasPresence() && !m.Has(f) {
-			return ""
-		}
-		return fmt.Sprint(m.Get(f).Interface())
-	}
-	return ""
 }
 
 func compare(a, b kind.Object) int {

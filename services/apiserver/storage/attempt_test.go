@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protowire"
-
 	"github.com/xebec-project/xebec/internal/etcdtest"
 )
 
@@ -149,7 +147,7 @@ func TestNothingHappensTwice(t *testing.T) {
 					}
 					continue
 				}
-				count, _ := strconv.Atoi(o.Field([]protowire.Number{2, 10}))
+				count, _ := strconv.Atoi(o.Field(podField("spec.nodeName")))
 				_, err = s.Commit(ctx, Txn{Writes: []Write{{
 					// The label makes every raise one of its own.
 					Key: key, Expect: o.Revision,
@@ -191,7 +189,7 @@ func TestNothingHappensTwice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	count, _ := strconv.ParseInt(o.Field([]protowire.Number{2, 10}), 10, 64)
+	count, _ := strconv.ParseInt(o.Field(podField("spec.nodeName")), 10, 64)
 	if a, u := acknowledged.Load(), unknown.Load(); count < a || count > a+u {
 		t.Errorf("the counter is at %d, but %d raises were acknowledged and %d are unknown", count, a, u)
 	}

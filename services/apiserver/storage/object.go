@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/xebec-project/xebec/internal/wire"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -137,17 +138,18 @@ func (o *Object) Meta() *metav1.ObjectMeta {
 	}
 	m := new(metav1.ObjectMeta)
 	var lean []byte
-	eachField(o.Value(), objectMetadata, func(part []byte) {
+	_ = wire.Each(o.Value(), objectMetadata, func(part []byte) error {
 		for len(part) > 0 {
 			num, _, n := protowire.ConsumeField(part)
 			if n < 0 {
-				return
+				return wire.ErrMalformed
 			}
 			if num != metaManagedFields {
 				lean = append(lean, part[:n]...)
 			}
 			part = part[n:]
 		}
+		return nil
 	})
 	if err := proto.Unmarshal(lean, m); err != nil {
 		m = &metav1.ObjectMeta{
@@ -160,77 +162,9 @@ func (o *Object) Meta() *metav1.ObjectMeta {
 	return m
 }
 
-// Field returns the scalar at a path of field numbers as selectors compare it: strings as they are, numbers in decimal,
-// booleans as 0 and 1; empty when it is not set. It walks the wire form and decodes nothing else. In a repeated field
-// the last element counts.
-func (o *Object) Field(path []protowire.Number) string { return wireField(o.Value(), path) }
-
-func wireField(b []byte, path []protowire.Number) string {
-	if len(path) == 0 {
-		return ""
-	}
-	var out string
-	for len(b) > 0 {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return out
-		}
-		b = b[n:]
-		if num != path[0] {
-			if n = protowire.ConsumeFieldValue(num, typ, b); n < 0 {
-				return out
-			}
-			b = b[n:]
-			continue
-		}
-		switch typ {
-		case protowire.BytesType:
-			v, n := protowire.ConsumeBytes(b)
-			if n < 0 {
-				return out
-			}
-			b = b[n:]
-			if len(path) == 1 {
-				out = string(v)
-			} else if s := wireField(v, path[1:]); s != "" {
-				// Repeated occurrences of an embedded message merge: one that lacks the field does not clear it.
-				out = s
-			}
-		case protowire.VarintType:
-			v, n := protowire.ConsumeVarint(b)
-			if n < 0 {
-				return out
-			}
-			b = b[n:]
-			if len(path) == 1 {
-				out = strconv.FormatInt(int64(v), 10)
-			}
-		default:
-			if n = protowire.ConsumeFieldValue(num, typ, b); n < 0 {
-				return out
-			}
-			b = b[n:]
-		}
-	}
-	return out
-}
-
-// eachField calls f with the contents of every occurrence of a length-delimited field.
-func eachField(b []byte, field protowire.Number, f func([]byte)) {
-	for len(b) > 0 {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return
-		}
-		b = b[n:]
-		m := protowire.ConsumeFieldValue(num, typ, b)
-		if m < 0 {
-			return
-		}
-		if num == field && typ == protowire.BytesType {
-			v, _ := protowire.ConsumeBytes(b)
-			f(v)
-		}
-		b = b[m:]
-	}
+// Field reads a field as selectors compare it, without decoding the rest; see wire.Field's Text. What is not set reads as
+// its zero value, and so does everything behind a fault in the bytes.
+func (o *Object) Field(f wire.Field) string {
+	text, _ := f.Text(o.Value())
+	return text
 }

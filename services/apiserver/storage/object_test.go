@@ -8,6 +8,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
+	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/wire"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -114,28 +116,29 @@ func TestObjectOfGarbage(t *testing.T) {
 	if m := o.Meta(); m == nil {
 		t.Error("no metadata")
 	}
-	if got := o.Field([]protowire.Number{1, 1}); got != "" {
+	if got := o.Field(podField("metadata.name")); got != "" {
 		t.Errorf("field is %q", got)
 	}
 }
 
+func podField(path string) wire.Field {
+	pods, _ := kind.ByGroupKind("", "Pod")
+	f, _ := pods.Field(path)
+	return f
+}
+
 func TestField(t *testing.T) {
 	o := testObject(t, testPod(), 42)
-	for name, tc := range map[string]struct {
-		path []protowire.Number
-		want string
-	}{
-		"string":           {[]protowire.Number{2, 10}, "node-1"},
-		"status.phase":     {[]protowire.Number{3, 1}, "Running"},
-		"bool":             {[]protowire.Number{2, 11}, "1"},
-		"resource version": {[]protowire.Number{1, 6}, "42"},
-		"in both metadata": {[]protowire.Number{1, 1}, "web-0"},
-		"absent":           {[]protowire.Number{3, 3}, ""},
-		"absent message":   {[]protowire.Number{4, 1}, ""},
-		"no path":          {nil, ""},
+	for path, want := range map[string]string{
+		"spec.nodeName":            "node-1",
+		"status.phase":             "Running",
+		"spec.hostNetwork":         "true",
+		"metadata.name":            "web-0", // in both occurrences of the metadata
+		"status.nominatedNodeName": "",
+		"not a field":              "",
 	} {
-		if got := o.Field(tc.path); got != tc.want {
-			t.Errorf("%s: Field(%v) = %q, want %q", name, tc.path, got, tc.want)
+		if got := o.Field(podField(path)); got != want {
+			t.Errorf("Field(%s) = %q, want %q", path, got, want)
 		}
 	}
 }
@@ -145,7 +148,7 @@ func TestFrame(t *testing.T) {
 	before := testObject(t, pod, 10)
 	pod.Status.Phase = "Failed"
 	after := testObject(t, pod, 99)
-	running := Match(func(o *Object) bool { return o.Field([]protowire.Number{3, 1}) == "Running" })
+	running := Match(func(o *Object) bool { return o.Field(podField("status.phase")) == "Running" })
 
 	at := func(p *corev1.Pod, version string) *corev1.Pod {
 		p = proto.CloneOf(p)

@@ -12,7 +12,6 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
-	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/xebec-project/xebec/internal/etcdtest"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -70,7 +69,7 @@ func podBytes(t testing.TB, key Key, node string, labels map[string]string) []by
 }
 
 func onNode(node string) Match {
-	return func(o *Object) bool { return o.Field([]protowire.Number{2, 10}) == node }
+	return func(o *Object) bool { return o.Field(podField("spec.nodeName")) == node }
 }
 
 func mustCommit(t testing.TB, s *Store, writes ...Write) int64 {
