@@ -2,12 +2,9 @@ package apiserver
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
-
-	jsonpatch "github.com/evanphx/json-patch/v5"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/codec"
@@ -16,12 +13,19 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	"github.com/xebec-project/xebec/services/apiserver/apply"
 	"github.com/xebec-project/xebec/services/apiserver/authz"
+	"github.com/xebec-project/xebec/services/apiserver/patch"
 )
 
 // Apply merges the caller's fields into the object, creating it when absent.
 func (s *Service) Apply(ctx context.Context, req *apiv1.ApplyRequest) (*apiv1.ApplyResponse, error) {
 	if req.GetFieldManager() == "" {
 		return nil, apierr.BadField("fieldManager", "is required: it names who owns the applied fields")
+	}
+	if err := s.preauthorizeObject(ctx, authz.Patch, req.GetObject()); err != nil {
+		return nil, err
+	}
+	if err := checkManager(req.GetFieldManager()); err != nil {
+		return nil, err
 	}
 	c, err := s.writeOne(ctx, nil, req.GetDryRun(), func(ctx context.Context, get reader) (*change, error) {
 		return s.planApply(ctx, get, req)
@@ -34,6 +38,18 @@ func (s *Service) Apply(ctx context.Context, req *apiv1.ApplyRequest) (*apiv1.Ap
 }
 
 func (s *Service) planApply(ctx context.Context, get reader, req *apiv1.ApplyRequest) (*change, error) {
+	t, err := targetOf(req.GetObject())
+	if err != nil {
+		return nil, err
+	}
+	stored, err := s.storedForWrite(ctx, get, authz.Patch, t)
+	missing := apierr.IsNotFound(err)
+	if missing {
+		err = s.authorize(ctx, t.ask(authz.Create))
+	}
+	if err != nil {
+		return nil, err
+	}
 	k, config, err := decodeAny(req.GetObject())
 	if err != nil {
 		return nil, err
@@ -46,10 +62,10 @@ func (s *Service) planApply(ctx context.Context, get reader, req *apiv1.ApplyReq
 		return nil, apierr.BadField("metadata.name", "is required: generateName cannot be applied")
 	}
 	warn := warnings(k, config)
-	stored, live, err := s.currentForWrite(ctx, get, authz.Patch, k, meta)
-	if apierr.IsNotFound(err) {
+	if missing {
 		return s.applyNew(ctx, get, k, config, req, warn)
 	}
+	live, err := decodeWanted(k, stored, meta)
 	if err != nil {
 		return nil, err
 	}
@@ -82,9 +98,6 @@ func (s *Service) applyNew(ctx context.Context, get reader, k *kind.Kind, config
 	if meta.GetUid() != "" || meta.GetResourceVersion() != "" {
 		return nil, apierr.Conflict(k, meta.GetName(), "it names a uid or resourceVersion but does not exist")
 	}
-	if err := s.authorize(ctx, authz.Request{Verb: authz.Create, Resource: k.Resource(), Namespace: meta.GetNamespace(), Name: meta.GetName()}); err != nil {
-		return nil, err
-	}
 	merged, err := s.merge(k, nil, config, req)
 	if err != nil {
 		return nil, err
@@ -114,6 +127,12 @@ func (s *Service) merge(k *kind.Kind, live, config kind.Object, req *apiv1.Apply
 
 // Patch changes part of an object by a JSON merge patch (RFC 7386) or a JSON patch (RFC 6902).
 func (s *Service) Patch(ctx context.Context, req *apiv1.PatchRequest) (*apiv1.PatchResponse, error) {
+	if err := s.preauthorizeReference(ctx, authz.Patch, req.GetObject()); err != nil {
+		return nil, err
+	}
+	if err := checkManager(req.GetFieldManager()); err != nil {
+		return nil, err
+	}
 	patch, err := parsePatch(req)
 	if err != nil {
 		return nil, err
@@ -128,30 +147,23 @@ func (s *Service) Patch(ctx context.Context, req *apiv1.PatchRequest) (*apiv1.Pa
 	return &apiv1.PatchResponse{Object: out, Warnings: c.warnings}, err
 }
 
-// patchFunc changes an object's JSON.
-type patchFunc func(doc []byte) ([]byte, error)
-
-func parsePatch(req *apiv1.PatchRequest) (patchFunc, error) {
+func parsePatch(req *apiv1.PatchRequest) (patch.Patch, error) {
+	parse := patch.ParseMerge
 	switch req.GetType() {
 	case apiv1.PatchType_PATCH_TYPE_MERGE:
-		var m map[string]any
-		if err := json.Unmarshal(req.GetPatch(), &m); err != nil {
-			return nil, apierr.BadField("patch", "a merge patch is a JSON object: %v", err)
-		}
-		return func(doc []byte) ([]byte, error) { return jsonpatch.MergePatch(doc, req.GetPatch()) }, nil
 	case apiv1.PatchType_PATCH_TYPE_JSON:
-		p, err := jsonpatch.DecodePatch(req.GetPatch())
-		if err != nil {
-			return nil, apierr.BadField("patch", "a JSON patch is an array of operations: %v", err)
-		}
-		options := jsonpatch.NewApplyOptions()
-		options.AccumulatedCopySizeLimit = maxObjectBytes // a few copies of copies would fill the memory
-		return func(doc []byte) ([]byte, error) { return p.ApplyWithOptions(doc, options) }, nil
+		parse = patch.ParseJSON
+	default:
+		return nil, apierr.BadField("type", "is required: PATCH_TYPE_MERGE or PATCH_TYPE_JSON")
 	}
-	return nil, apierr.BadField("type", "is required: PATCH_TYPE_MERGE or PATCH_TYPE_JSON")
+	p, err := parse(req.GetPatch())
+	if err != nil {
+		return nil, apierr.BadField("patch", "%v", err)
+	}
+	return p, nil
 }
 
-func (s *Service) planPatch(ctx context.Context, get reader, req *apiv1.PatchRequest, patch patchFunc) (*change, error) {
+func (s *Service) planPatch(ctx context.Context, get reader, req *apiv1.PatchRequest, p patch.Patch) (*change, error) {
 	k, key, err := resolveReference(req.GetObject())
 	if err != nil {
 		return nil, err
@@ -164,7 +176,10 @@ func (s *Service) planPatch(ctx context.Context, get reader, req *apiv1.PatchReq
 	if err != nil {
 		return nil, fmt.Errorf("%s %q as JSON: %w", k.Name, key.Name, err)
 	}
-	patched, err := patch(doc)
+	patched, err := p.Apply(ctx, doc)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	if err != nil {
 		return nil, apierr.BadField("patch", "does not apply to %s %q: %v", k.Name, key.Name, err)
 	}
@@ -179,7 +194,7 @@ func (s *Service) planPatch(ctx context.Context, get reader, req *apiv1.PatchReq
 		return nil, apierr.Conflict(k, key.Name, "the patch names a resourceVersion that is not the current one")
 	}
 	if uid := updated.GetMetadata().GetUid(); uid != old.GetMetadata().GetUid() {
-		return nil, apierr.Conflict(k, key.Name, fmt.Sprintf("its uid is %s, not %s as in the patch: it was deleted and created anew", old.GetMetadata().GetUid(), uid))
+		return nil, apierr.Conflict(k, key.Name, fmt.Sprintf("its uid is %s, not %s as in the patch: it was deleted and created again", old.GetMetadata().GetUid(), uid))
 	}
 	// A patch of what was just read is conditional only when the patch itself names a version; a conflict in between is
 	// this server's to redo.

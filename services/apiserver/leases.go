@@ -27,25 +27,36 @@ type leaseService struct {
 
 // Grant makes a lease owned by the caller.
 func (l *leaseService) Grant(ctx context.Context, req *apiv1.GrantRequest) (*apiv1.GrantResponse, error) {
-	caller := callerOf(ctx)
-	_, node := caller.Node()
-	_, service := caller.Service()
-	if !node && !service && !caller.In(authz.GroupAdmins) {
-		return nil, apierr.Denied("user %q may not hold leases: it is neither a node, a service nor an administrator", caller.User)
+	if err := checkHolder(ctx); err != nil {
+		return nil, err
 	}
 	if ttl := req.GetTtlSeconds(); ttl < minLeaseSeconds || ttl > maxLeaseSeconds {
 		return nil, apierr.BadField("ttlSeconds", "must be %d to %d, is %d", minLeaseSeconds, maxLeaseSeconds, ttl)
 	}
-	id, ttl, err := l.store.LeaseGrant(ctx, req.GetTtlSeconds(), caller.User)
+	id, ttl, err := l.store.LeaseGrant(ctx, req.GetTtlSeconds(), callerOf(ctx).User)
 	if err != nil {
 		return nil, storageError(err)
 	}
 	return &apiv1.GrantResponse{LeaseId: id, TtlSeconds: ttl}, nil
 }
 
+// checkHolder refuses a caller that can have no lease, before etcd is asked whose a lease is.
+func checkHolder(ctx context.Context) error {
+	caller := callerOf(ctx)
+	_, node := caller.Node()
+	_, service := caller.Service()
+	if !node && !service && !caller.In(authz.GroupAdmins) {
+		return apierr.Denied("user %q may not hold leases: it is neither a node, a service nor an administrator", caller.User)
+	}
+	return nil
+}
+
 // KeepAlive renews leases, once per request.
 func (l *leaseService) KeepAlive(stream grpc.BidiStreamingServer[apiv1.KeepAliveRequest, apiv1.KeepAliveResponse]) error {
 	ctx := stream.Context()
+	if err := checkHolder(ctx); err != nil {
+		return err
+	}
 	owned := map[int64]bool{}
 	for {
 		req, err := stream.Recv()
@@ -74,6 +85,9 @@ func (l *leaseService) KeepAlive(stream grpc.BidiStreamingServer[apiv1.KeepAlive
 
 // Revoke ends a lease and removes the objects under it.
 func (l *leaseService) Revoke(ctx context.Context, req *apiv1.RevokeRequest) (*apiv1.RevokeResponse, error) {
+	if err := checkHolder(ctx); err != nil {
+		return nil, err
+	}
 	if err := l.checkOwner(ctx, req.GetLeaseId()); err != nil {
 		return nil, err
 	}

@@ -182,7 +182,7 @@ func (s *Service) readCurrent() reader {
 	}
 }
 
-// current reads and decodes the object of a write.
+// current reads and decodes an object that the server itself writes.
 func current(ctx context.Context, get reader, k *kind.Kind, key storage.Key) (*storage.Object, kind.Object, error) {
 	stored, err := get(ctx, key)
 	if errors.Is(err, storage.ErrNotFound) {
@@ -253,19 +253,21 @@ func parseRevision(field, s string) (int64, error) {
 
 // decodeAny unpacks an object of a request.
 func decodeAny(a *anypb.Any) (*kind.Kind, kind.Object, error) {
-	if a == nil {
-		return nil, nil, apierr.BadField("object", "is required")
+	t, err := targetOf(a)
+	if err != nil {
+		return nil, nil, err
 	}
-	k, ok := kind.OfTypeURL(a.GetTypeUrl())
-	if !ok {
-		return nil, nil, apierr.BadField("object.typeUrl", "no kind has the type %q; xebec api-resources lists the kinds", a.GetTypeUrl())
-	}
+	k := t.kind
 	o := k.New()
 	if err := proto.Unmarshal(a.GetValue(), o); err != nil {
 		return nil, nil, apierr.BadField("object.value", "does not decode as %s: %v", k.MessageName(), err)
 	}
 	if o.GetMetadata() == nil {
 		return nil, nil, apierr.BadField("metadata", "is required")
+	}
+	if keyOfObject(k, o) != t.key {
+		// Rights were checked for t.
+		return nil, nil, apierr.Internal("%s decodes as %v, its encoded form as %v", k.MessageName(), keyOfObject(k, o), t.key)
 	}
 	return k, o, nil
 }
@@ -283,7 +285,7 @@ func encodeAny(k *kind.Kind, o kind.Object) (*anypb.Any, error) {
 func resolve(group, name string) (*kind.Kind, error) {
 	k, ok := kind.ByGroupKind(group, name)
 	if !ok {
-		return nil, apierr.BadField("kind", "no kind %q in group %q; xebec api-resources lists the kinds", name, group)
+		return nil, apierr.BadField("kind", "no kind %q in group %q; xebec api-resources lists the kinds", shortened(name), shortened(group))
 	}
 	return k, nil
 }

@@ -26,6 +26,11 @@ func (s *Service) Get(ctx context.Context, req *apiv1.GetRequest) (*apiv1.GetRes
 	if err != nil {
 		return nil, err
 	}
+	// A caller without the right learns nothing, not even whether the object exists.
+	ask := authz.Request{Verb: authz.Get, Resource: k.Resource(), Namespace: key.Namespace, Name: key.Name}
+	if err := s.preauthorize(ctx, ask); err != nil {
+		return nil, err
+	}
 	read := s.store.Get
 	revision, err := s.past(ctx, req)
 	if err != nil {
@@ -40,8 +45,6 @@ func (s *Service) Get(ctx context.Context, req *apiv1.GetRequest) (*apiv1.GetRes
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
 		return nil, storageError(err)
 	}
-	// A caller without the right learns nothing, not even whether the object exists.
-	ask := authz.Request{Verb: authz.Get, Resource: k.Resource(), Namespace: key.Namespace, Name: key.Name}
 	if o != nil {
 		ask.NodeName = nodeOf(k, o)
 	}
@@ -179,14 +182,27 @@ func (s *Service) selectFor(ctx context.Context, verb authz.Verb, req selector) 
 	if !k.Namespaced && req.GetNamespace() != "" {
 		return selected{}, apierr.BadField("namespace", "must be empty: %s live in no namespace", k.Plural)
 	}
-	match, exact, err := parseSelectors(k, req.GetLabelSelector(), req.GetFieldSelector())
+	ask := authz.Request{Verb: verb, Resource: k.Resource(), Namespace: req.GetNamespace()}
+	denied := s.authorize(ctx, ask)
+	if denied != nil && !callerOf(ctx).Narrows() {
+		return selected{}, denied
+	}
+	byField, exact, err := parseFieldSelector(k, req.GetFieldSelector())
 	if err != nil {
 		return selected{}, err
 	}
-	name, node := exact["metadata.name"], ""
-	if k.Name == "Pod" {
-		node = exact["spec.nodeName"]
+	if denied != nil {
+		ask.Name = exact["metadata.name"]
+		if isPod(k) {
+			ask.NodeName = exact["spec.nodeName"]
+		}
+		if err := s.authorize(ctx, ask); err != nil {
+			return selected{}, err
+		}
 	}
-	err = s.authorize(ctx, authz.Request{Verb: verb, Resource: k.Resource(), Namespace: req.GetNamespace(), Name: name, NodeName: node})
-	return selected{k, match}, err
+	byLabel, err := parseLabelSelector(req.GetLabelSelector())
+	if err != nil {
+		return selected{}, err
+	}
+	return selected{k, matchAll(byField, byLabel)}, nil
 }

@@ -13,28 +13,37 @@ import (
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
-// parseSelectors returns the filter that both selectors ask for, nil when they select all, and the values that the field
-// selector demands of fields.
-func parseSelectors(k *kind.Kind, labelSelector, fieldSelector string) (storage.Match, map[string]string, error) {
-	byLabel, err := labels.Parse(labelSelector)
-	if err != nil {
-		return nil, nil, apierr.BadField("labelSelector", "%v", err)
+// Bounds of a selector: of its length in bytes, and of the conditions in it, which are all looked at for every object.
+const (
+	maxSelectorBytes = 64 << 10
+	maxRequirements  = 1000
+)
+
+// requirement is one condition of a field selector.
+type requirement struct {
+	field wire.Field
+	value string
+	equal bool
+}
+
+// parseFieldSelector returns the conditions of a field selector, and the values that it demands of fields.
+func parseFieldSelector(k *kind.Kind, text string) ([]requirement, map[string]string, error) {
+	if err := checkSelector("fieldSelector", text); err != nil {
+		return nil, nil, err
 	}
-	byField, err := fields.ParseSelector(fieldSelector)
+	parsed, err := fields.ParseSelector(text)
 	if err != nil {
 		return nil, nil, apierr.BadField("fieldSelector", "%v", err)
 	}
-	type requirement struct {
-		field wire.Field
-		value string
-		equal bool
+	if n := len(parsed.Requirements()); n > maxRequirements {
+		return nil, nil, tooManyRequirements("fieldSelector", n)
 	}
 	var required []requirement
 	exact := map[string]string{}
-	for _, r := range byField.Requirements() {
+	for _, r := range parsed.Requirements() {
 		field, ok := k.Field(r.Field)
 		if !ok {
-			return nil, nil, apierr.BadField("fieldSelector", "%s cannot be selected by %q; selectable are %s", k.Plural, r.Field, strings.Join(k.SelectableFields(), ", "))
+			return nil, nil, apierr.BadField("fieldSelector", "%s cannot be selected by %q; selectable are %s", k.Plural, shortened(r.Field), strings.Join(k.SelectableFields(), ", "))
 		}
 		equal := r.Operator != selection.NotEquals
 		if equal {
@@ -42,10 +51,40 @@ func parseSelectors(k *kind.Kind, labelSelector, fieldSelector string) (storage.
 		}
 		required = append(required, requirement{field, r.Value, equal})
 	}
-	if byLabel.Empty() && len(required) == 0 {
-		return nil, exact, nil
+	return required, exact, nil
+}
+
+func parseLabelSelector(text string) (labels.Selector, error) {
+	if err := checkSelector("labelSelector", text); err != nil {
+		return nil, err
 	}
-	match := func(o *storage.Object) bool {
+	parsed, err := labels.Parse(text)
+	if err != nil {
+		return nil, apierr.BadField("labelSelector", "%v", err)
+	}
+	if all, _ := parsed.Requirements(); len(all) > maxRequirements {
+		return nil, tooManyRequirements("labelSelector", len(all))
+	}
+	return parsed, nil
+}
+
+func checkSelector(name, text string) error {
+	if len(text) > maxSelectorBytes {
+		return apierr.BadField(name, "must not be longer than %d bytes, has %d: select by fewer values, or in several calls", maxSelectorBytes, len(text))
+	}
+	return nil
+}
+
+func tooManyRequirements(name string, n int) error {
+	return apierr.BadField(name, "must not have more than %d conditions, has %d", maxRequirements, n)
+}
+
+// matchAll returns the filter for objects that meet all conditions, nil when there are none.
+func matchAll(required []requirement, byLabel labels.Selector) storage.Match {
+	if byLabel.Empty() && len(required) == 0 {
+		return nil
+	}
+	return func(o *storage.Object) bool {
 		for _, r := range required {
 			if (o.Field(r.field) == r.value) != r.equal {
 				return false
@@ -53,12 +92,11 @@ func parseSelectors(k *kind.Kind, labelSelector, fieldSelector string) (storage.
 		}
 		return byLabel.Empty() || byLabel.Matches(labels.Set(o.Meta().GetLabels()))
 	}
-	return match, exact, nil
 }
 
 // nodeOf is the node that an object belongs to for authorization: a pod's.
 func nodeOf(k *kind.Kind, o *storage.Object) string {
-	if k.Name != "Pod" || k.Group != "" {
+	if !isPod(k) {
 		return ""
 	}
 	field, _ := k.Field("spec.nodeName")

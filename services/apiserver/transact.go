@@ -25,10 +25,22 @@ func (s *Service) Transact(ctx context.Context, req *apiv1.TransactRequest) (*ap
 	if n := len(req.GetOperations()); n == 0 || n > maxOperations {
 		return nil, apierr.BadField("operations", "must hold 1 to %d operations, holds %d", maxOperations, n)
 	}
+	for i, op := range req.GetOperations() {
+		t, verb, err := targetOfOperation(op)
+		if err == nil {
+			err = s.preauthorize(ctx, t.ask(verb))
+		}
+		if err != nil {
+			return nil, apierr.AtOperation(err, i)
+		}
+	}
 	changes, revision, err := s.write(ctx, req.GetFence(), req.GetDryRun(), func(ctx context.Context, get reader) ([]*change, error) {
 		changes := make([]*change, len(req.GetOperations()))
 		seen := map[storage.Key]int{}
 		for i, op := range req.GetOperations() {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
 			c, err := s.planOperation(ctx, get, op)
 			if err != nil {
 				return nil, apierr.AtOperation(err, i)
@@ -80,7 +92,7 @@ func (s *Service) planBind(ctx context.Context, get reader, op *apiv1.BindOperat
 	if op.GetNodeName() == "" {
 		return nil, apierr.BadField("nodeName", "is required")
 	}
-	k, key, err := resolveReference(&apiv1.ObjectReference{Kind: "Pod", Namespace: op.GetNamespace(), Name: op.GetName()})
+	k, key, err := resolveReference(podReference(op))
 	if err != nil {
 		return nil, err
 	}

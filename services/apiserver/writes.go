@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
@@ -24,6 +25,9 @@ import (
 
 // Create stores a new object.
 func (s *Service) Create(ctx context.Context, req *apiv1.CreateRequest) (*apiv1.CreateResponse, error) {
+	if err := s.preauthorizeObject(ctx, authz.Create, req.GetObject()); err != nil {
+		return nil, err
+	}
 	c, err := s.writeOne(ctx, req.GetFence(), req.GetDryRun(), func(ctx context.Context, get reader) (*change, error) {
 		return s.planCreate(ctx, get, req)
 	})
@@ -36,6 +40,9 @@ func (s *Service) Create(ctx context.Context, req *apiv1.CreateRequest) (*apiv1.
 
 // Update replaces an object but for its status.
 func (s *Service) Update(ctx context.Context, req *apiv1.UpdateRequest) (*apiv1.UpdateResponse, error) {
+	if err := s.preauthorizeObject(ctx, authz.Update, req.GetObject()); err != nil {
+		return nil, err
+	}
 	c, err := s.writeOne(ctx, req.GetFence(), req.GetDryRun(), func(ctx context.Context, get reader) (*change, error) {
 		return s.planUpdate(ctx, get, req)
 	})
@@ -48,6 +55,9 @@ func (s *Service) Update(ctx context.Context, req *apiv1.UpdateRequest) (*apiv1.
 
 // UpdateStatus replaces only the object's status.
 func (s *Service) UpdateStatus(ctx context.Context, req *apiv1.UpdateStatusRequest) (*apiv1.UpdateStatusResponse, error) {
+	if err := s.preauthorizeObject(ctx, authz.UpdateStatus, req.GetObject()); err != nil {
+		return nil, err
+	}
 	c, err := s.writeOne(ctx, req.GetFence(), false, func(ctx context.Context, get reader) (*change, error) {
 		return s.planUpdateStatus(ctx, get, req)
 	})
@@ -60,6 +70,9 @@ func (s *Service) UpdateStatus(ctx context.Context, req *apiv1.UpdateStatusReque
 
 // Delete removes an object or marks it for deletion.
 func (s *Service) Delete(ctx context.Context, req *apiv1.DeleteRequest) (*apiv1.DeleteResponse, error) {
+	if err := s.preauthorizeReference(ctx, authz.Delete, req.GetObject()); err != nil {
+		return nil, err
+	}
 	c, err := s.writeOne(ctx, req.GetFence(), req.GetDryRun(), func(ctx context.Context, get reader) (*change, error) {
 		return s.planDelete(ctx, get, req)
 	})
@@ -102,19 +115,23 @@ func (s *Service) DeleteCollection(ctx context.Context, req *apiv1.DeleteCollect
 }
 
 func (s *Service) planCreate(ctx context.Context, get reader, req *apiv1.CreateRequest) (*change, error) {
+	t, err := targetOf(req.GetObject())
+	if err != nil {
+		return nil, err
+	}
+	ask := t.ask(authz.Create)
+	ask.NodeName = t.node
+	if err := s.authorize(ctx, ask); err != nil {
+		return nil, err
+	}
+	if err := checkManager(req.GetFieldManager()); err != nil {
+		return nil, err
+	}
 	k, o, err := decodeAny(req.GetObject())
 	if err != nil {
 		return nil, err
 	}
-	meta := o.GetMetadata()
-	ask := authz.Request{Verb: authz.Create, Resource: k.Resource(), Namespace: meta.GetNamespace(), Name: meta.GetName()}
-	if p, ok := o.(*corev1.Pod); ok {
-		ask.NodeName = p.GetSpec().GetNodeName()
-	}
-	if err := s.authorize(ctx, ask); err != nil {
-		return nil, err
-	}
-	meta.ManagedFields = nil // the server's to keep; an exported object brings its own
+	o.GetMetadata().ManagedFields = nil // the server's to keep; an exported object brings its own
 	return s.createChange(ctx, get, k, o, req.GetFieldManager(), req.GetLeaseId())
 }
 
@@ -175,41 +192,79 @@ func (s *Service) createChange(ctx context.Context, get reader, k *kind.Kind, o 
 }
 
 func (s *Service) planUpdate(ctx context.Context, get reader, req *apiv1.UpdateRequest) (*change, error) {
+	stored, err := s.storedForUpdate(ctx, get, authz.Update, req.GetObject())
+	if err != nil {
+		return nil, err
+	}
+	if err := checkManager(req.GetFieldManager()); err != nil {
+		return nil, err
+	}
 	k, o, err := decodeAny(req.GetObject())
 	if err != nil {
 		return nil, err
 	}
-	stored, old, err := s.currentForWrite(ctx, get, authz.Update, k, o.GetMetadata())
+	old, err := decodeWanted(k, stored, o.GetMetadata())
 	if err != nil {
 		return nil, err
 	}
 	return s.updateChange(ctx, get, k, stored, old, o, req.GetFieldManager())
 }
 
-// currentForWrite reads the object that a request would change and checks the caller's right to it and the version that
-// the request names, if it does.
-func (s *Service) currentForWrite(ctx context.Context, get reader, verb authz.Verb, k *kind.Kind, want *metav1.ObjectMeta) (*storage.Object, kind.Object, error) {
-	ask := authz.Request{Verb: verb, Resource: k.Resource(), Namespace: want.GetNamespace(), Name: want.GetName()}
-	stored, old, err := current(ctx, get, k, keyOf(k, want.GetNamespace(), want.GetName()))
+// storedForWrite reads the object that a request would change and checks the caller's right to it.
+func (s *Service) storedForWrite(ctx context.Context, get reader, verb authz.Verb, t target) (*storage.Object, error) {
+	ask := t.ask(verb)
+	stored, err := get(ctx, t.key)
+	missing := errors.Is(err, storage.ErrNotFound)
 	if stored != nil {
-		ask.NodeName = nodeOf(k, stored)
+		ask.NodeName = nodeOf(t.kind, stored)
 	}
-	if denied := s.authorize(ctx, ask); denied != nil && !(apierr.IsNotFound(err) && s.mayMiss(ctx, ask)) {
-		return nil, nil, denied
+	if denied := s.authorize(ctx, ask); denied != nil && !(missing && s.mayMiss(ctx, ask)) {
+		return nil, denied
 	}
+	if missing {
+		return nil, apierr.NotFound(t.kind, t.key.Name)
+	}
+	return stored, storageError(err)
+}
+
+// storedForUpdate is storedForWrite for the object that a request holds a new state of.
+func (s *Service) storedForUpdate(ctx context.Context, get reader, verb authz.Verb, object *anypb.Any) (*storage.Object, error) {
+	t, err := targetOf(object)
+	if err != nil {
+		return nil, err
+	}
+	return s.storedForWrite(ctx, get, verb, t)
+}
+
+// currentForWrite is storedForWrite, with the object decoded and the version that the request names, if it does, checked.
+func (s *Service) currentForWrite(ctx context.Context, get reader, verb authz.Verb, k *kind.Kind, want *metav1.ObjectMeta) (*storage.Object, kind.Object, error) {
+	stored, err := s.storedForWrite(ctx, get, verb, target{kind: k, key: keyOf(k, want.GetNamespace(), want.GetName())})
 	if err != nil {
 		return nil, nil, err
 	}
-	if v := want.GetResourceVersion(); v != "" && v != old.GetMetadata().GetResourceVersion() {
-		if _, err := parseRevision("metadata.resourceVersion", v); err != nil {
-			return nil, nil, err
-		}
-		return nil, nil, apierr.Conflict(k, want.GetName(), fmt.Sprintf("it is at resourceVersion %s, not %s; read it again and redo the change", old.GetMetadata().GetResourceVersion(), v))
-	}
-	if uid := want.GetUid(); uid != "" && uid != old.GetMetadata().GetUid() {
-		return nil, nil, apierr.Conflict(k, want.GetName(), fmt.Sprintf("its uid is %s, not %s: it was deleted and created anew", old.GetMetadata().GetUid(), uid))
+	old, err := decodeWanted(k, stored, want)
+	if err != nil {
+		return nil, nil, err
 	}
 	return stored, old, nil
+}
+
+// decodeWanted decodes a stored object, which must be of the version and uid that a request names, if it does.
+func decodeWanted(k *kind.Kind, stored *storage.Object, want *metav1.ObjectMeta) (kind.Object, error) {
+	old, err := decodeStored(k, stored)
+	if err != nil {
+		return nil, err
+	}
+	if v := want.GetResourceVersion(); v != "" && v != old.GetMetadata().GetResourceVersion() {
+		if _, err := parseRevision("metadata.resourceVersion", v); err != nil {
+			return nil, err
+		}
+		return nil, apierr.Conflict(k, want.GetName(), fmt.Sprintf("it is at resourceVersion %s, not %s; read it again and redo the change", old.GetMetadata().GetResourceVersion(), v))
+	}
+	if uid := want.GetUid(); uid != "" && uid != old.GetMetadata().GetUid() {
+		return nil, apierr.Conflict(k, want.GetName(), fmt.Sprintf("its uid is %s, not %s: it was deleted and created again", old.GetMetadata().GetUid(), uid))
+	}
+	return old, nil
 }
 
 // updateChange plans replacing old, stored as it is, by updated.
@@ -256,6 +311,10 @@ func (s *Service) completeUpdate(ctx context.Context, get reader, k *kind.Kind, 
 }
 
 func (s *Service) planUpdateStatus(ctx context.Context, get reader, req *apiv1.UpdateStatusRequest) (*change, error) {
+	stored, err := s.storedForUpdate(ctx, get, authz.UpdateStatus, req.GetObject())
+	if err != nil {
+		return nil, err
+	}
 	k, o, err := decodeAny(req.GetObject())
 	if err != nil {
 		return nil, err
@@ -265,7 +324,7 @@ func (s *Service) planUpdateStatus(ctx context.Context, get reader, req *apiv1.U
 	}
 	meta := o.GetMetadata()
 	expected := meta.GetResourceVersion() != ""
-	stored, old, err := s.currentForWrite(ctx, get, authz.UpdateStatus, k, meta)
+	old, err := decodeWanted(k, stored, meta)
 	if err != nil {
 		return nil, err
 	}

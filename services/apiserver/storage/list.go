@@ -14,6 +14,9 @@ type Match func(*Object) bool
 
 func (m Match) ok(o *Object) bool { return m == nil || m(o) }
 
+// visitsPerCheck is how many objects are held against a filter between two looks at whether the caller still waits.
+const visitsPerCheck = 64
+
 // ListOptions selects the objects to list.
 type ListOptions struct {
 	// Group and Kind name the kind.
@@ -56,7 +59,7 @@ func (s *Store) List(ctx context.Context, opts ListOptions) (ListResult, error) 
 			return ListResult{}, err
 		}
 		if snap, ok := s.cache.paged(k, token.revision); ok {
-			return s.listSnapshot(k, snap, token.revision, token.last, opts), nil
+			return s.listSnapshot(ctx, k, snap, token.revision, token.last, opts)
 		}
 		return s.listEtcd(ctx, prefix, token, opts)
 	}
@@ -72,19 +75,23 @@ func (s *Store) List(ctx context.Context, opts ListOptions) (ListResult, error) 
 	if revision == 0 {
 		return ListResult{}, fmt.Errorf("list %s: %w: the cache is not filled yet", prefix, ErrUnavailable)
 	}
-	return s.listSnapshot(k, snap, revision, Key{}, opts), nil
+	return s.listSnapshot(ctx, k, snap, revision, Key{}, opts)
 }
 
 // listSnapshot reads a page from a snapshot of the cache, after the key last unless that is zero.
 func (s *Store) listSnapshot(
-	k *kindCache, snap *btree.BTree[*Object], revision int64, last Key, opts ListOptions,
-) ListResult {
+	ctx context.Context, k *kindCache, snap *btree.BTree[*Object], revision int64, last Key, opts ListOptions,
+) (ListResult, error) {
 	result := ListResult{Revision: revision}
 	if opts.Limit <= 0 && opts.Match == nil && opts.Namespace == "" && last == (Key{}) {
 		result.Objects = make([]*Object, 0, snap.Len())
 	}
 	var previous *Object // the last one looked at
+	visited := 0
 	visit := func(o *Object) bool {
+		if visited++; visited%visitsPerCheck == 0 && ctx.Err() != nil {
+			return false
+		}
 		if opts.Namespace != "" && o.Key.Namespace != opts.Namespace {
 			return false
 		}
@@ -109,10 +116,13 @@ func (s *Store) listSnapshot(
 	default:
 		snap.Ascend(visit)
 	}
+	if err := ctx.Err(); err != nil {
+		return ListResult{}, fmt.Errorf("list %s/%s: %w", opts.Group, opts.Kind, err)
+	}
 	if result.Continue != "" {
 		s.cache.keepPaged(k, snap, revision)
 	}
-	return result
+	return result, nil
 }
 
 // listEtcd reads a page from etcd.

@@ -428,6 +428,37 @@ func TestList(t *testing.T) {
 }
 
 // What one store acknowledged, every other store's reads must see at once.
+// TestFiltersHonourCancellation stops lists and watches whose filters take long when their callers have gone.
+func TestFiltersHonourCancellation(t *testing.T) {
+	c := etcdtest.New(t, 1)
+	s, _ := openStore(t, c.Client(), Config{})
+	var writes []Write
+	for i := range 300 {
+		writes = append(writes, put(t, podKey("a", fmt.Sprintf("p-%d", i)), "node-1", ExpectAbsent))
+	}
+	mustCommit(t, s, writes...)
+	for name, read := range map[string]func(context.Context, Match) error{
+		"list": func(ctx context.Context, m Match) error {
+			_, err := s.List(ctx, ListOptions{Kind: "Pod", Match: m})
+			return err
+		},
+		"watch": func(ctx context.Context, m Match) error {
+			return s.Watch(ctx, WatchOptions{Kind: "Pod", Match: m}, func([]Event) error { return nil })
+		},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		looked := 0
+		err := read(ctx, func(*Object) bool {
+			cancel()
+			looked++
+			return false
+		})
+		if !errors.Is(err, context.Canceled) || looked > visitsPerCheck {
+			t.Errorf("%s: looked at %d objects after the caller had gone: %v", name, looked, err)
+		}
+	}
+}
+
 func TestReadsAreLinearizable(t *testing.T) {
 	c := etcdtest.New(t, 1)
 	a, _ := openStore(t, c.Client(), Config{})

@@ -53,7 +53,7 @@ func (s *Store) Watch(ctx context.Context, opts WatchOptions, send func([]Event)
 
 	switch {
 	case opts.FromRevision == 0:
-		err = start.sendState(opts, send)
+		err = start.sendState(ctx, opts, send)
 	case opts.FromRevision < start.floor:
 		if err = s.sendPast(ctx, opts, start.floor, send); err == nil {
 			err = sendChanges(start.recent, opts, send)
@@ -118,10 +118,16 @@ func (k *kindCache) deliver(c *change) {
 const sendChunk = 256
 
 // sendState sends the initial state and the bookmark that ends it.
-func (start watchStart) sendState(opts WatchOptions, send func([]Event) error) error {
+func (start watchStart) sendState(ctx context.Context, opts WatchOptions, send func([]Event) error) error {
 	var err error
 	events := make([]Event, 0, min(start.state.Len()+1, sendChunk))
+	visited := 0
 	visit := func(o *Object) bool {
+		if visited++; visited%visitsPerCheck == 0 {
+			if err = ctx.Err(); err != nil {
+				return false
+			}
+		}
 		if opts.Namespace != "" && o.Key.Namespace != opts.Namespace {
 			return false
 		}

@@ -1,0 +1,139 @@
+package apiserver
+
+import (
+	"context"
+	"strings"
+	"unicode"
+
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/wire"
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+	"github.com/xebec-project/xebec/services/apiserver/authz"
+	"github.com/xebec-project/xebec/services/apiserver/storage"
+)
+
+// A caller's right is checked before anything is done whose cost the caller chooses: selectors parsed, objects and patches
+// decoded, the past read from etcd. What the check needs of an object, target reads from its encoded form.
+
+// target is what a write is about.
+type target struct {
+	kind *kind.Kind
+	key  storage.Key
+	// node is the node that a pod of the request is bound to.
+	node string
+}
+
+func (t target) ask(verb authz.Verb) authz.Request {
+	return authz.Request{Verb: verb, Resource: t.kind.Resource(), Namespace: t.key.Namespace, Name: t.key.Name}
+}
+
+// targetOf tells what an object of a request is, without decoding it.
+func targetOf(a *anypb.Any) (target, error) {
+	if a == nil {
+		return target{}, apierr.BadField("object", "is required")
+	}
+	k, ok := kind.OfTypeURL(a.GetTypeUrl())
+	if !ok {
+		return target{}, apierr.BadField("object.typeUrl", "no kind has the type %q; xebec api-resources lists the kinds", shortened(a.GetTypeUrl()))
+	}
+	texts := make([]string, 0, 3)
+	for _, path := range []string{"metadata.namespace", "metadata.name", "spec.nodeName"} {
+		if path == "spec.nodeName" && !isPod(k) {
+			break
+		}
+		text, err := kind.FieldString(a.GetValue(), k, path)
+		if err != nil {
+			return target{}, apierr.BadField("object.value", "does not decode as %s: %v", k.MessageName(), wire.ErrMalformed)
+		}
+		texts = append(texts, text)
+	}
+	t := target{kind: k, key: keyOf(k, texts[0], texts[1])}
+	if isPod(k) {
+		t.node = texts[2]
+	}
+	return t, nil
+}
+
+func isPod(k *kind.Kind) bool { return k.Name == "Pod" && k.Group == "" }
+
+// shortened is a text of a request as an error repeats it.
+func shortened(s string) string {
+	const most = 256
+	if len(s) <= most {
+		return s
+	}
+	return s[:most] + "..."
+}
+
+// maxManager is how long the name of a field manager may be, as in Kubernetes.
+const maxManager = 128
+
+// checkManager refuses names of field managers that Kubernetes refuses.
+func checkManager(name string) error {
+	if len(name) > maxManager {
+		return apierr.BadField("fieldManager", "must not be longer than %d bytes, has %d", maxManager, len(name))
+	}
+	if i := strings.IndexFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }); i >= 0 {
+		return apierr.BadField("fieldManager", "must hold printable characters only, has another at byte %d: %q", i, name)
+	}
+	return nil
+}
+
+// targetOfOperation tells what an operation of a transaction is about, and the verb that it needs.
+func targetOfOperation(op *apiv1.Operation) (target, authz.Verb, error) {
+	referred := func(ref *apiv1.ObjectReference, verb authz.Verb) (target, authz.Verb, error) {
+		k, key, err := resolveReference(ref)
+		return target{kind: k, key: key}, verb, err
+	}
+	held := func(a *anypb.Any, verb authz.Verb) (target, authz.Verb, error) {
+		t, err := targetOf(a)
+		return t, verb, err
+	}
+	switch op := op.GetOperation().(type) {
+	case *apiv1.Operation_Create:
+		return held(op.Create.GetObject(), authz.Create)
+	case *apiv1.Operation_Update:
+		return held(op.Update.GetObject(), authz.Update)
+	case *apiv1.Operation_UpdateStatus:
+		return held(op.UpdateStatus.GetObject(), authz.UpdateStatus)
+	case *apiv1.Operation_Delete:
+		return referred(op.Delete.GetObject(), authz.Delete)
+	case *apiv1.Operation_Bind:
+		return referred(podReference(op.Bind), authz.Bind)
+	}
+	return target{}, "", apierr.BadField("operation", "is required: one of create, update, updateStatus, delete, bind")
+}
+
+func podReference(op *apiv1.BindOperation) *apiv1.ObjectReference {
+	return &apiv1.ObjectReference{Kind: "Pod", Namespace: op.GetNamespace(), Name: op.GetName()}
+}
+
+// preauthorize refuses a caller whose right does not depend on the stored object. The right of a node to a pod does: that
+// is checked when the pod has been read.
+func (s *Service) preauthorize(ctx context.Context, ask authz.Request) error {
+	if _, node := callerOf(ctx).Node(); node && ask.Resource == "pods" {
+		return nil
+	}
+	return s.authorize(ctx, ask)
+}
+
+// preauthorizeObject is preauthorize for a request that holds an object.
+func (s *Service) preauthorizeObject(ctx context.Context, verb authz.Verb, object *anypb.Any) error {
+	t, err := targetOf(object)
+	if err != nil {
+		return err
+	}
+	return s.preauthorize(ctx, t.ask(verb))
+}
+
+// preauthorizeReference is preauthorize for a request that names an object.
+func (s *Service) preauthorizeReference(ctx context.Context, verb authz.Verb, ref *apiv1.ObjectReference) error {
+	k, key, err := resolveReference(ref)
+	if err != nil {
+		return err
+	}
+	return s.preauthorize(ctx, target{kind: k, key: key}.ask(verb))
+}
