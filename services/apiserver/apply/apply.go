@@ -6,7 +6,9 @@ package apply
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -139,6 +141,7 @@ func (m *Merger) Update(live, updated kind.Object, manager string, now time.Time
 	if err != nil {
 		return conflictError(err)
 	}
+	mergeOldest(managers, recorded)
 	updated.GetMetadata().ManagedFields, err = encodeManagers(managers, recorded, apiVersion(k), now)
 	return err
 }
@@ -244,6 +247,7 @@ func renamed(set *fieldpath.Set, from, to string) *fieldpath.Set {
 // its time, so that an apply without effect leaves the object as it is.
 func encodeManagers(managers fieldpath.ManagedFields, before []*metav1.ManagedFieldsEntry, version fieldpath.APIVersion, now time.Time) ([]*metav1.ManagedFieldsEntry, error) {
 	entries := make([]*metav1.ManagedFieldsEntry, 0, len(managers))
+	recorded := byManager(before)
 	for key, vs := range managers {
 		raw, err := vs.Set().ToJSON()
 		if err != nil {
@@ -251,10 +255,8 @@ func encodeManagers(managers fieldpath.ManagedFields, before []*metav1.ManagedFi
 		}
 		name, operation := splitManagerKey(key)
 		e := &metav1.ManagedFieldsEntry{Manager: name, Operation: operation, ApiVersion: string(version), FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: raw}, Time: timestamppb.New(now.Truncate(time.Second))}
-		for _, b := range before {
-			if b.GetManager() == name && b.GetOperation() == operation && bytes.Equal(b.GetFieldsV1().GetRaw(), raw) {
-				e.Time = b.GetTime()
-			}
+		if b := recorded[key]; b != nil && bytes.Equal(b.GetFieldsV1().GetRaw(), raw) {
+			e.Time = b.GetTime()
 		}
 		entries = append(entries, e)
 	}
@@ -262,6 +264,55 @@ func encodeManagers(managers fieldpath.ManagedFields, before []*metav1.ManagedFi
 		return strings.Compare(managerKey(a.GetManager(), a.GetOperation()), managerKey(b.GetManager(), b.GetOperation()))
 	})
 	return entries, nil
+}
+
+func byManager(entries []*metav1.ManagedFieldsEntry) map[string]*metav1.ManagedFieldsEntry {
+	out := make(map[string]*metav1.ManagedFieldsEntry, len(entries))
+	for _, e := range entries {
+		out[managerKey(e.GetManager(), e.GetOperation())] = e
+	}
+	return out
+}
+
+const (
+	// maxUpdateManagers is how many managers of one object are known by name besides those that apply, as in Kubernetes.
+	maxUpdateManagers = 10
+	// oldestManager owns what those owned that are no longer known by name.
+	oldestManager = "ancient-changes"
+)
+
+// mergeOldest makes one manager of those whose updates are the longest ago, so that an object that many write under
+// different names does not grow without end. before are the entries that managers were read from.
+func mergeOldest(managers fieldpath.ManagedFields, before []*metav1.ManagedFieldsEntry) {
+	var updaters []string
+	for key := range managers {
+		if _, operation := splitManagerKey(key); operation == operationUpdate {
+			updaters = append(updaters, key)
+		}
+	}
+	if len(updaters) <= maxUpdateManagers {
+		return
+	}
+	recorded, oldest := byManager(before), managerKey(oldestManager, operationUpdate)
+	// One that is not recorded yet is the newest; the bucket itself is the oldest.
+	at := func(key string) int64 {
+		switch e := recorded[key]; {
+		case key == oldest:
+			return math.MinInt64
+		case e == nil:
+			return math.MaxInt64
+		default:
+			return e.GetTime().GetSeconds()
+		}
+	}
+	slices.SortFunc(updaters, func(a, b string) int { return cmp.Or(cmp.Compare(at(a), at(b)), strings.Compare(a, b)) })
+	merged := managers[updaters[0]]
+	set := merged.Set()
+	for _, key := range updaters[:len(updaters)-maxUpdateManagers+1] {
+		set = set.Union(managers[key].Set())
+		delete(managers, key)
+	}
+	managers[oldest] = fieldpath.NewVersionedSet(set, merged.APIVersion(), false)
 }
 
 func conflictError(err error) error {

@@ -1,9 +1,14 @@
 package apply
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/internal/codec"
 	"github.com/xebec-project/xebec/internal/kind"
@@ -134,6 +139,40 @@ func TestLabelsHaveOwners(t *testing.T) {
 	meta := live.GetMetadata()
 	if len(meta.GetLabels()) != 2 || meta.GetLabels()["x"] != "1" || meta.GetLabels()["z"] != "3" || len(meta.GetAnnotations()) != 0 {
 		t.Errorf("labels %v and annotations %v, want x, z and none: what its only owner no longer applies is removed", meta.GetLabels(), meta.GetAnnotations())
+	}
+}
+
+// TestManyManagers updates an object under ever new names: the ten latest are kept, and all fields stay owned.
+func TestManyManagers(t *testing.T) {
+	m := merger(t)
+	live, err := m.Apply(nil, object(t, `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","namespace":"default"},"data":{"a":"1"}}`), "alice", false, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 25 {
+		next := proto.CloneOf(live.(*corev1.ConfigMap))
+		next.Data[fmt.Sprintf("l%d", i)] = "x"
+		if err := m.Update(live, next, fmt.Sprintf("manager-%02d", i), noon.Add(time.Duration(i)*time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		live = next
+	}
+	owned := map[string]string{}
+	var names []string
+	for _, e := range live.GetMetadata().GetManagedFields() {
+		names = append(names, e.GetManager())
+		for i := range 25 {
+			if key := fmt.Sprintf("l%d", i); bytes.Contains(e.GetFieldsV1().GetRaw(), fmt.Appendf(nil, "%q", "f:"+key)) {
+				owned[key] = e.GetManager()
+			}
+		}
+	}
+	want := "alice ancient-changes manager-16 manager-17 manager-18 manager-19 manager-20 manager-21 manager-22 manager-23 manager-24"
+	if got := strings.Join(names, " "); got != want {
+		t.Errorf("the managers are %s, want %s", got, want)
+	}
+	if len(owned) != 25 || owned["l0"] != "ancient-changes" || owned["l15"] != "ancient-changes" || owned["l24"] != "manager-24" {
+		t.Errorf("the keys are owned by %v", owned)
 	}
 }
 
