@@ -172,6 +172,7 @@ func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
 		return err
 	}
 	defer stack.close()
+	registrar.setFeatures(stack.datapath.Features())
 	stack.run(ctx, group, watch)
 
 	files := a.newStaticPods(watch)
@@ -200,7 +201,7 @@ func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
 	group.Go(func() error { return watch.runPods(ctx, set, files) })
 
 	group.Go(func() error { return a.awaitShutdown(ctx, set, registrar) })
-	server.New(server.Config{Node: a.cfg.Node, Pods: set, Runtime: rt, Cgroup: a.cfg.Cgroup, Services: stack.entries, Network: server.Network{Drops: stack.enforcer.Drops, Unrouted: stack.syncer.Drops, Connections: stack.connections, Trace: stack.trace}, Imported: registrar.nudge}).Register(listen)
+	server.New(server.Config{Node: a.cfg.Node, Pods: set, Runtime: rt, Cgroup: a.cfg.Cgroup, Services: stack.entries, Features: stack.features, Network: server.Network{Drops: stack.enforcer.Drops, Unrouted: stack.syncer.Drops, Connections: stack.connections, Trace: stack.trace}, Imported: registrar.nudge}).Register(listen)
 	return listen.Serve(ctx)
 }
 

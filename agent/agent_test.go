@@ -237,6 +237,23 @@ func testService(t *testing.T, n *node, web *corev1.Pod) {
 		!slices.Equal(s.WantedBackends, []string{backend}) || !slices.Equal(s.ActualBackends, []string{backend}) {
 		t.Errorf("the service is %v", s)
 	}
+	if len(resp.GetFeatures()) != 3 {
+		t.Errorf("features that depend on the kernel: %v, want 3", resp.GetFeatures())
+	}
+	for _, f := range resp.GetFeatures() {
+		if f.GetMethod() == "none" || f.GetMissing() != "" {
+			t.Errorf("the node's network lacks %v", f)
+		}
+	}
+	condition := &corev1.NodeCondition{}
+	n.until("the node says that its kernel has what the datapath needs", func() bool {
+		now, err := client.Get[*corev1.Node](t.Context(), n.client, "", nodeName)
+		condition = kind.NodeCondition(now, "KernelFeaturesAvailable")
+		return err == nil && condition.GetStatus() == "True"
+	})
+	if !strings.Contains(condition.GetMessage(), "stale_sockets by ") {
+		t.Errorf("the condition says %q, want the methods", condition.GetMessage())
+	}
 }
 
 // pageFrom reads the page from a machine that is no node.

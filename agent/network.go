@@ -123,6 +123,14 @@ func (a *Agent) newStack(ctx context.Context, podCIDRs ranges, m networkMetrics)
 	if s.datapath, err = datapath.Load(routing); err != nil {
 		return nil, fmt.Errorf("service maps: %w", err)
 	}
+	for _, f := range s.datapath.Features() {
+		switch {
+		case f.Missing != "":
+			a.log.Warn("The kernel lacks a feature of the datapath", zap.String("feature", f.Name), zap.String("method", f.Method), zap.String("missing", f.Missing), zap.Error(f.Reason))
+		case f.Reason != nil:
+			a.log.Info("The datapath uses a fallback", zap.String("feature", f.Name), zap.String("method", f.Method), zap.NamedError("reason", f.Reason))
+		}
+	}
 	s.syncer = datapath.NewSyncer(a.cfg.Node, s.datapath, a.log)
 	s.syncer.AnnounceClass(a.cfg.LoadBalancerClass)
 	if a.cfg.BackendSelection == "maglev" {
@@ -223,6 +231,19 @@ func (s *stack) entries() ([]*nodev1.ServiceEntry, string, error) {
 		})
 	}
 	return out, s.revision(), nil
+}
+
+// features tells how the node provides what depends on its kernel.
+func (s *stack) features() []*nodev1.KernelFeature {
+	var out []*nodev1.KernelFeature
+	for _, f := range s.datapath.Features() {
+		k := &nodev1.KernelFeature{Name: f.Name, Method: f.Method, Missing: f.Missing}
+		if f.Reason != nil {
+			k.Reason = f.Reason.Error()
+		}
+		out = append(out, k)
+	}
+	return out
 }
 
 func texts(list []netip.AddrPort) []string {

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/xebec-project/xebec/agent/datapath"
 	"github.com/xebec-project/xebec/agent/eviction"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
@@ -38,6 +39,8 @@ const (
 	statusEvery    = time.Minute
 	heartbeatEvery = 5 * time.Minute
 	maxImages      = 50
+	// kernelFeatures is the type of the condition that is false while the datapath lacks a feature because of the kernel.
+	kernelFeatures = "KernelFeaturesAvailable"
 )
 
 // machine is what is known of the hardware and the operating system.
@@ -115,6 +118,16 @@ type registrar struct {
 	pressures map[eviction.Pressure]bool
 	// staticProblems is what is wrong with the node's static pods, empty for nothing.
 	staticProblems string
+	// features are those of the datapath that depend on the kernel; nil: they are not known yet.
+	features []datapath.Feature
+}
+
+// setFeatures says how the node provides what depends on its kernel.
+func (r *registrar) setFeatures(all []datapath.Feature) {
+	r.mu.Lock()
+	r.features = all
+	r.mu.Unlock()
+	r.nudge()
 }
 
 // setStaticProblems changes what is wrong with the node's static pods.
@@ -277,7 +290,7 @@ func (r *registrar) status(ctx context.Context, old *corev1.NodeStatus, now time
 	st.DaemonEndpoints = &corev1.NodeDaemonEndpoints{KubeletEndpoint: &corev1.DaemonEndpoint{Port: r.port}}
 	runtimeVersion := st.GetNodeInfo().GetContainerRuntimeVersion()
 	r.mu.Lock()
-	notReady, pressures, staticProblems := r.notReady, r.pressures, r.staticProblems
+	notReady, pressures, staticProblems, features := r.notReady, r.pressures, r.staticProblems, r.features
 	r.mu.Unlock()
 	v, err := r.runtime(ctx)
 	if err == nil {
@@ -298,7 +311,31 @@ func (r *registrar) status(ctx context.Context, old *corev1.NodeStatus, now time
 	if r.cfg.StaticPods != "" {
 		setCondition(st, "StaticPodsValid", staticProblems == "", "StaticPodsRead", "InvalidStaticPod", staticProblems, now)
 	}
+	if features != nil {
+		setKernelFeatures(st, features, now)
+	}
 	return st
+}
+
+// setKernelFeatures sets the condition that tells what the node's kernel keeps the datapath from.
+func setKernelFeatures(st *corev1.NodeStatus, all []datapath.Feature, now time.Time) {
+	var methods, missing []string
+	for _, f := range all {
+		methods = append(methods, f.Name+" by "+f.Method)
+		if f.Missing != "" {
+			missing = append(missing, f.Missing)
+		}
+	}
+	message := strings.Join(methods, ", ")
+	if len(missing) > 0 {
+		message = strings.Join(missing, "; ") + " (" + message + ")"
+	}
+	setCondition(st, kernelFeatures, len(missing) == 0, "AllAvailable", "SomeMissing", message, now)
+	conditionOf(st, kernelFeatures).Message = message
+}
+
+func conditionOf(st *corev1.NodeStatus, name string) *corev1.NodeCondition {
+	return st.Conditions[slices.IndexFunc(st.Conditions, func(c *corev1.NodeCondition) bool { return c.GetType() == name })]
 }
 
 // setPressure sets a condition of want, whose good state is "False".
@@ -307,8 +344,7 @@ func setPressure(st *corev1.NodeStatus, p eviction.Pressure, under bool, now tim
 	short := strings.ReplaceAll(string(p), "Pressure", "")
 	setCondition(st, string(p), under, "KubeletHasInsufficient"+short, "KubeletHasSufficient"+short, "the node has enough "+what, now)
 	if under {
-		c := st.Conditions[slices.IndexFunc(st.Conditions, func(c *corev1.NodeCondition) bool { return c.GetType() == string(p) })]
-		c.Message = "the node runs short of " + what
+		conditionOf(st, string(p)).Message = "the node runs short of " + what
 	}
 }
 

@@ -650,6 +650,19 @@ func TestNodeServices(t *testing.T) {
 	}
 }
 
+func TestNodeFeatures(t *testing.T) {
+	c := startCluster(t)
+	c.services = &nodev1.ListServicesResponse{ResourceVersion: "42", Features: []*nodev1.KernelFeature{
+		{Name: "stale_sockets", Method: "none", Missing: "UDP sockets stay connected", Reason: "closing a socket: operation not supported"},
+		{Name: "refusal_error", Method: "ECONNREFUSED"},
+	}}
+	c.run(t, "node", "features", "node-1").golden(t, "node-features")
+	// What is missing is also told to whoever looks at the maps.
+	c.run(t, "node", "services", "node-1").want(t, ExitOK, "", "UDP sockets stay connected (closing a socket: operation not supported)")
+	c.services.Features = nil
+	c.run(t, "node", "features", "node-1").want(t, ExitOK, "", "does not tell")
+}
+
 func TestExplain(t *testing.T) {
 	c := startCluster(t)
 	r := c.run(t, "explain", "deployment.spec.strategy")

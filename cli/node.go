@@ -11,7 +11,7 @@ import (
 )
 
 func (s *shell) nodeCommand() *cobra.Command {
-	return family("node", "Look into a node", s.nodeServicesCommand(), s.nodeImagesCommand())
+	return family("node", "Look into a node", s.nodeServicesCommand(), s.nodeFeaturesCommand(), s.nodeImagesCommand())
 }
 
 func (s *shell) nodeServicesCommand() *cobra.Command {
@@ -43,6 +43,11 @@ func (s *shell) nodeServices(ctx context.Context, node string, check bool) error
 		return err
 	}
 	t := &table{heads: []string{"SERVICE", "FRONTEND", "PROTOCOL", "STATE", "WANTED", "ACTUAL"}, keep: 2}
+	for _, f := range resp.GetFeatures() {
+		if f.GetMissing() != "" {
+			s.notef("Node %s: %s (%s).", node, f.GetMissing(), f.GetReason())
+		}
+	}
 	differs := false
 	for _, e := range resp.GetServices() {
 		state := comparison(e)
@@ -61,6 +66,36 @@ func (s *shell) nodeServices(ctx context.Context, node string, check bool) error
 		return errSome
 	}
 	return nil
+}
+
+func (s *shell) nodeFeaturesCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "features NODE", Short: "Show how a node's network provides what depends on its kernel", Example: "  xebec node features node-1",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: s.completeOf("nodes"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			conn, err := s.connection()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := s.bounded(cmd.Context())
+			defer cancel()
+			resp, err := nodev1.NewNodeServiceClient(conn).ListServices(ctx, &nodev1.ListServicesRequest{Target: &nodev1.Target{Node: args[0]}})
+			if err != nil {
+				return err
+			}
+			if len(resp.GetFeatures()) == 0 {
+				s.notef("The agent of node %s does not tell.", args[0])
+				return nil
+			}
+			t := &table{heads: []string{"FEATURE", "METHOD", "MISSING", "REASON"}, keep: 2}
+			for _, f := range resp.GetFeatures() {
+				t.add(f.GetName(), f.GetMethod(), orText(f.GetMissing(), "-"), orText(f.GetReason(), "-"))
+			}
+			t.print(s.Out)
+			return nil
+		},
+	}
 }
 
 // comparison says how the maps differ from what is wanted of a frontend.

@@ -114,6 +114,7 @@ type SocketLB6Traffic struct {
 const (
 	SocketLB6MapAffinities6     = "affinities6"
 	SocketLB6MapBackends6       = "backends6"
+	SocketLB6MapConnected6      = "connected6"
 	SocketLB6MapCounters        = "counters"
 	SocketLB6MapDrops           = "drops"
 	SocketLB6MapDropsTelling    = "drops_telling"
@@ -130,6 +131,7 @@ const (
 	SocketLB6ProgSendmsgIp6     = "sendmsg_ip6"
 	SocketLB6VarCanSetRetval    = "can_set_retval"
 	SocketLB6VarHostNetns       = "host_netns"
+	SocketLB6VarKeepConnected   = "keep_connected"
 )
 
 // LoadSocketLB6 returns the embedded CollectionSpec for SocketLB6.
@@ -186,6 +188,7 @@ type SocketLB6ProgramSpecs struct {
 type SocketLB6MapSpecs struct {
 	Affinities6   *ebpf.MapSpec `ebpf:"affinities6"`
 	Backends6     *ebpf.MapSpec `ebpf:"backends6"`
+	Connected6    *ebpf.MapSpec `ebpf:"connected6"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
 	Drops         *ebpf.MapSpec `ebpf:"drops"`
 	DropsTelling  *ebpf.MapSpec `ebpf:"drops_telling"`
@@ -202,8 +205,9 @@ type SocketLB6MapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SocketLB6VariableSpecs struct {
-	CanSetRetval *ebpf.VariableSpec `ebpf:"can_set_retval"`
-	HostNetns    *ebpf.VariableSpec `ebpf:"host_netns"`
+	CanSetRetval  *ebpf.VariableSpec `ebpf:"can_set_retval"`
+	HostNetns     *ebpf.VariableSpec `ebpf:"host_netns"`
+	KeepConnected *ebpf.VariableSpec `ebpf:"keep_connected"`
 }
 
 // SocketLB6Objects contains all objects after they have been loaded into the kernel.
@@ -228,6 +232,7 @@ func (o *SocketLB6Objects) Close() error {
 type SocketLB6Maps struct {
 	Affinities6   *ebpf.Map `ebpf:"affinities6"`
 	Backends6     *ebpf.Map `ebpf:"backends6"`
+	Connected6    *ebpf.Map `ebpf:"connected6"`
 	Counters      *ebpf.Map `ebpf:"counters"`
 	Drops         *ebpf.Map `ebpf:"drops"`
 	DropsTelling  *ebpf.Map `ebpf:"drops_telling"`
@@ -244,6 +249,7 @@ func (m *SocketLB6Maps) Close() error {
 	return _SocketLB6Close(
 		m.Affinities6,
 		m.Backends6,
+		m.Connected6,
 		m.Counters,
 		m.Drops,
 		m.DropsTelling,
@@ -261,8 +267,9 @@ func (m *SocketLB6Maps) Close() error {
 //
 // It can be passed to LoadSocketLB6Objects or ebpf.CollectionSpec.LoadAndAssign.
 type SocketLB6Variables struct {
-	CanSetRetval *ebpf.Variable `ebpf:"can_set_retval"`
-	HostNetns    *ebpf.Variable `ebpf:"host_netns"`
+	CanSetRetval  *ebpf.Variable `ebpf:"can_set_retval"`
+	HostNetns     *ebpf.Variable `ebpf:"host_netns"`
+	KeepConnected *ebpf.Variable `ebpf:"keep_connected"`
 }
 
 // SocketLB6Programs contains all programs after they have been loaded into the kernel.

@@ -112,6 +112,7 @@ type SocketLBTraffic struct {
 const (
 	SocketLBMapAffinities    = "affinities"
 	SocketLBMapBackends      = "backends"
+	SocketLBMapConnected     = "connected"
 	SocketLBMapCounters      = "counters"
 	SocketLBMapDrops         = "drops"
 	SocketLBMapDropsTelling  = "drops_telling"
@@ -132,6 +133,7 @@ const (
 	SocketLBProgSendmsg6     = "sendmsg6"
 	SocketLBVarCanSetRetval  = "can_set_retval"
 	SocketLBVarHostNetns     = "host_netns"
+	SocketLBVarKeepConnected = "keep_connected"
 )
 
 // LoadSocketLB returns the embedded CollectionSpec for SocketLB.
@@ -192,6 +194,7 @@ type SocketLBProgramSpecs struct {
 type SocketLBMapSpecs struct {
 	Affinities   *ebpf.MapSpec `ebpf:"affinities"`
 	Backends     *ebpf.MapSpec `ebpf:"backends"`
+	Connected    *ebpf.MapSpec `ebpf:"connected"`
 	Counters     *ebpf.MapSpec `ebpf:"counters"`
 	Drops        *ebpf.MapSpec `ebpf:"drops"`
 	DropsTelling *ebpf.MapSpec `ebpf:"drops_telling"`
@@ -208,8 +211,9 @@ type SocketLBMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SocketLBVariableSpecs struct {
-	CanSetRetval *ebpf.VariableSpec `ebpf:"can_set_retval"`
-	HostNetns    *ebpf.VariableSpec `ebpf:"host_netns"`
+	CanSetRetval  *ebpf.VariableSpec `ebpf:"can_set_retval"`
+	HostNetns     *ebpf.VariableSpec `ebpf:"host_netns"`
+	KeepConnected *ebpf.VariableSpec `ebpf:"keep_connected"`
 }
 
 // SocketLBObjects contains all objects after they have been loaded into the kernel.
@@ -234,6 +238,7 @@ func (o *SocketLBObjects) Close() error {
 type SocketLBMaps struct {
 	Affinities   *ebpf.Map `ebpf:"affinities"`
 	Backends     *ebpf.Map `ebpf:"backends"`
+	Connected    *ebpf.Map `ebpf:"connected"`
 	Counters     *ebpf.Map `ebpf:"counters"`
 	Drops        *ebpf.Map `ebpf:"drops"`
 	DropsTelling *ebpf.Map `ebpf:"drops_telling"`
@@ -250,6 +255,7 @@ func (m *SocketLBMaps) Close() error {
 	return _SocketLBClose(
 		m.Affinities,
 		m.Backends,
+		m.Connected,
 		m.Counters,
 		m.Drops,
 		m.DropsTelling,
@@ -267,8 +273,9 @@ func (m *SocketLBMaps) Close() error {
 //
 // It can be passed to LoadSocketLBObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SocketLBVariables struct {
-	CanSetRetval *ebpf.Variable `ebpf:"can_set_retval"`
-	HostNetns    *ebpf.Variable `ebpf:"host_netns"`
+	CanSetRetval  *ebpf.Variable `ebpf:"can_set_retval"`
+	HostNetns     *ebpf.Variable `ebpf:"host_netns"`
+	KeepConnected *ebpf.Variable `ebpf:"keep_connected"`
 }
 
 // SocketLBPrograms contains all programs after they have been loaded into the kernel.

@@ -27,6 +27,16 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } NAMED(peers) SEC(".maps");
 
+// The same by the cookies of sockets, for an agent that the kernel lets not iterate
+// over peers. It has room only where keep_connected is set.
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1 << 16);
+	__type(key, __u64);
+	__type(value, struct peer);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} NAMED(connected) SEC(".maps");
+
 // Unconnected UDP, the way out: socket and service address to endpoint.
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -48,6 +58,9 @@ struct {
 // Whether the kernel lets a program choose the error that the caller sees (5.18
 // on). Where it does not, a service without endpoints gives EPERM.
 volatile const __u8 can_set_retval = 0;
+
+// Whether connected UDP sockets are noted by their cookies as well.
+volatile const __u8 keep_connected = 0;
 
 // The node's own network namespace. Only there do loopback addresses lead to
 // services: a pod's loopback is the pod's. 0: the kernel does not tell.
@@ -124,6 +137,11 @@ static __always_inline enum verdict on_connect(struct bpf_sock_addr *ctx, struct
 
 		if (kept)
 			*kept = peer; // the socket may have been connected before
+		if (keep_connected) {
+			__u64 cookie = bpf_get_socket_cookie(ctx);
+
+			bpf_map_update_elem(&NAMED(connected), &cookie, &peer, BPF_ANY);
+		}
 	}
 	*to = chosen.backend;
 	return REWRITE;

@@ -70,6 +70,9 @@ type Config struct {
 	// ClassicTC attaches the uplink's programs as clsact filters, as is done on
 	// kernels before 6.6, also where the kernel has tcx.
 	ClassicTC bool
+	// Listing is how connected UDP sockets are found. Empty: by the best method that the
+	// kernel allows.
+	Listing Listing
 	// PolicyMaps are those of the network policies of the node's pods, by which what
 	// goes into a pod straight from the uplink is judged. Nil: nothing is.
 	PolicyMaps map[string]*ebpf.Map
@@ -80,7 +83,8 @@ type Config struct {
 // Datapath is the loaded datapath of a node. Its methods may be called
 // concurrently. Only one Datapath at a time may use a PinPath.
 type Datapath struct {
-	cfg Config
+	cfg     Config
+	support *support
 
 	// families has IPv4 first, and IPv6 where the cluster has it.
 	families []*family
@@ -130,10 +134,12 @@ func Load(cfg Config) (*Datapath, error) {
 			programs: programs6, node: cfg.NodeIP6, overlay: cfg.OverlayIP6, pods: cfg.PodCIDR6, cluster: cfg.ClusterCIDR6, reload: true,
 		})
 	}
+	d.support, err = probeSupport(cfg.Listing, d.families)
 	for _, f := range d.families {
-		if err = f.load(maps, cfg.PolicyMaps); err != nil {
+		if err != nil {
 			break
 		}
+		err = f.load(maps, cfg.PolicyMaps, d.support)
 	}
 	if err == nil {
 		err = d.start(found, links)
@@ -142,6 +148,7 @@ func Load(cfg Config) (*Datapath, error) {
 		d.Close()
 		return nil, err
 	}
+	cfg.Metrics.provide(d.Features())
 	cfg.Metrics.source.Store(d)
 	return d, nil
 }
@@ -250,18 +257,18 @@ func probe() error {
 }
 
 // netnsCookie tells the thread's network namespace apart from all others, as programs
-// do. It is 0 before Linux 5.14: node ports are not reached by loopback then.
-func netnsCookie() uint64 {
+// do. Before Linux 5.14 there is none: node ports are not reached by loopback then.
+func netnsCookie() (uint64, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return 0
+		return 0, fmt.Errorf("opening a socket: %w", err)
 	}
 	defer unix.Close(fd)
 	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 	if err != nil {
-		return 0
+		return 0, fmt.Errorf("asking for the network namespace's cookie: %w", err)
 	}
-	return cookie
+	return cookie, nil
 }
 
 func checkFilesystem(path string, magic int64, what string) error {

@@ -1,14 +1,14 @@
 package datapath
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 
 	"github.com/xebec-project/xebec/agent/bpf"
@@ -25,8 +25,13 @@ type family struct {
 
 	sockets *ebpf.Collection
 	uplink  *ebpf.Collection // nil: nothing is done to what arrives from elsewhere or leaves
-	peers   *ebpf.Program    // nil: the kernel cannot
+	peers   *ebpf.Program    // the iterator over connected sockets; nil: it is not in use
 	maglev  *ebpf.MapSpec    // the lookup table of a set
+
+	// diag is set where connected sockets are listed by sock_diag. missed are the stale ones
+	// that the last listing did not find.
+	diag   bool
+	missed map[uint64]bool
 
 	contents contents
 	// reload is set while contents may differ from what the kernel holds.
@@ -90,17 +95,12 @@ func (f *family) uplinkTable(name string) *ebpf.Map { return f.uplink.Maps[name+
 
 // load loads the programs, with maps pinned in a directory. Policies are the maps
 // that they have in common with those of network policies.
-func (f *family) load(maps string, policies map[string]*ebpf.Map) error {
+func (f *family) load(maps string, policies map[string]*ebpf.Map, kernel *support) error {
 	spec, err := f.loadSockets()
 	if err != nil {
 		return fmt.Errorf("reading the socket programs: %w", err)
 	}
-	if features.HaveProgramHelper(ebpf.CGroupSockAddr, asm.FnSetRetval) == nil {
-		if err := spec.Variables[bpf.SocketLBVarCanSetRetval].Set(uint8(1)); err != nil {
-			return fmt.Errorf("configuring the socket programs: %w", err)
-		}
-	}
-	if err := spec.Variables[bpf.SocketLBVarHostNetns].Set(netnsCookie()); err != nil {
+	if err := f.configureSockets(spec, maps, kernel); err != nil {
 		return fmt.Errorf("configuring the socket programs: %w", err)
 	}
 	f.maglev = spec.Maps[bpf.SocketLBMapMaglev+f.suffix].InnerMap
@@ -108,16 +108,27 @@ func (f *family) load(maps string, policies map[string]*ebpf.Map) error {
 	if err != nil {
 		return fmt.Errorf("loading the socket programs (maps pinned in %s): %w", maps, err)
 	}
-	if spec, err = f.loadPeers(); err != nil {
-		return fmt.Errorf("reading the iterator over connected sockets: %w", err)
-	}
-	// Where the kernel has no such iterator, or does not describe its types, connected
-	// UDP sockets keep endpoints that are gone, and all else works.
-	f.peers, _ = ebpf.NewProgram(spec.Programs[bpf.StalePeersProgConnectedPeers])
 	if f.node.IsValid() {
 		return f.loadUplinkPrograms(maps, policies)
 	}
 	return nil
+}
+
+func (f *family) configureSockets(spec *ebpf.CollectionSpec, maps string, kernel *support) error {
+	set := func(name string, value any) error { return spec.Variables[name].Set(value) }
+	err := set(bpf.SocketLBVarHostNetns, kernel.netns)
+	if kernel.retval == nil {
+		err = errors.Join(err, set(bpf.SocketLBVarCanSetRetval, uint8(1)))
+	}
+	if f.diag {
+		return errors.Join(err, set(bpf.SocketLBVarKeepConnected, uint8(1)))
+	}
+	name := bpf.SocketLBMapConnected + f.suffix
+	spec.Maps[name].MaxEntries, spec.Maps[name].Pinning = 1, ebpf.PinNone
+	if removed := os.Remove(filepath.Join(maps, name)); !errors.Is(removed, fs.ErrNotExist) {
+		err = errors.Join(err, removed)
+	}
+	return err
 }
 
 func (f *family) close() {

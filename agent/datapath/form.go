@@ -29,6 +29,8 @@ type form interface {
 	// kept is the choice of a client outside, and when it was used last.
 	kept(*ebpf.Map, netip.Addr, Frontend) (backend netip.AddrPort, slot int, used time.Duration, err error)
 	peers(io.Reader) ([]connectedPeer, error)
+	// noted are the sockets that the programs noted, without their addresses and namespaces.
+	noted(*ebpf.Map) ([]connectedPeer, error)
 	datagrams(*ebpf.Map) ([]Socket, error)
 	traffic(*ebpf.Map) ([]Traffic, error)
 	sweep(*ebpf.Map, time.Duration) (total, removed int, err error)
@@ -229,6 +231,17 @@ func (x formOf[F, A, T]) peers(from io.Reader) ([]connectedPeer, error) {
 			cookie: p.Cookie, netns: p.Netns,
 		})
 	}
+}
+
+func (x formOf[F, A, T]) noted(m *ebpf.Map) ([]connectedPeer, error) {
+	var out []connectedPeer
+	var cookie uint64
+	var peer struct{ Frontend, Backend A }
+	it := m.Iterate()
+	for it.Next(&cookie, &peer) {
+		out = append(out, connectedPeer{frontend: x.addressOf(peer.Frontend), backend: x.addressOf(peer.Backend), cookie: cookie})
+	}
+	return out, ended(it)
 }
 
 func (x formOf[F, A, T]) datagrams(m *ebpf.Map) ([]Socket, error) {

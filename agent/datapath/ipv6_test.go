@@ -30,7 +30,9 @@ const (
 )
 
 // newHost6 is a host of a dual-stack cluster, with two endpoints that serve TCP and UDP.
-func newHost6(t *testing.T) *host {
+func newHost6(t *testing.T) *host { return newHost6With(t, "") }
+
+func newHost6With(t *testing.T, listing datapath.Listing) *host {
 	h := &host{Namespace: netlab.New(t).Namespace(), t: t}
 	h.do(func() error {
 		lo, err := netlink.LinkByName("lo")
@@ -45,7 +47,7 @@ func newHost6(t *testing.T) *host {
 		}
 		return nil
 	})
-	h.cfg = datapath.Config{PinPath: filepath.Join(netlab.BPFFS(t), "xebec"), CgroupPath: netlab.JoinCgroup(t), IPv6: true}
+	h.cfg = datapath.Config{PinPath: filepath.Join(netlab.BPFFS(t), "xebec"), CgroupPath: netlab.JoinCgroup(t), IPv6: true, Listing: listing}
 	h.load()
 	t.Cleanup(func() {
 		h.dp.Close()
@@ -291,7 +293,10 @@ func TestIPv6IsOptional(t *testing.T) {
 
 // A socket that is connected by IPv6 is closed when its endpoint goes; others stay. What went to a service is counted.
 func TestIPv6Sever(t *testing.T) {
-	h := newHost6(t)
+	eachListing(t, func(t *testing.T, listing datapath.Listing) { testIPv6Sever(t, newHost6With(t, listing)) })
+}
+
+func testIPv6Sever(t *testing.T, h *host) {
 	goes, stays := service(service6, datapath.UDP, one6), service("[fd00:10:96::2]:80", datapath.UDP, one6)
 	h.replace(goes, stays)
 	sockets := make(map[string]int)
@@ -306,6 +311,10 @@ func TestIPv6Sever(t *testing.T) {
 		}
 		return nil
 	})
+	// Entering the namespace takes a process in it.
+	hold := exec.Command("sleep", "60")
+	h.do(hold.Start)
+	t.Cleanup(func() { hold.Process.Kill(); hold.Wait() })
 	traffic, err := h.dp.Traffic()
 	if err != nil || len(traffic) != 2 || traffic[0].Frontend != goes.Frontend || traffic[0].Backend.String() != one6 || traffic[0].Connections != 1 {
 		t.Errorf("counted: %+v, %v", traffic, err)
@@ -314,10 +323,6 @@ func TestIPv6Sever(t *testing.T) {
 	if err != nil || len(known) != 2 || known[0].Backend.String() != one6 || !known[0].Local.Addr().Is6() {
 		t.Errorf("sockets that are known: %+v, %v", known, err)
 	}
-	// Entering the namespace takes a process in it.
-	hold := exec.Command("sleep", "60")
-	h.do(hold.Start)
-	t.Cleanup(func() { hold.Process.Kill(); hold.Wait() })
 	for _, want := range []int{0, 1, 0} {
 		if n, err := h.dp.Sever(); n != want || err != nil {
 			t.Errorf("severed %d, %v; want %d", n, err, want)

@@ -10,9 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -38,10 +36,13 @@ type host struct {
 	dp  *datapath.Datapath
 }
 
-func newHost(t testing.TB) *host {
+func newHost(t testing.TB) *host { return newHostWith(t, datapath.Config{}) }
+
+// newHostWith makes a host whose datapath is configured as given, but for its places.
+func newHostWith(t testing.TB, cfg datapath.Config) *host {
 	lab := netlab.New(t)
-	h := &host{Namespace: lab.Namespace(), t: t}
-	h.cfg = datapath.Config{PinPath: filepath.Join(netlab.BPFFS(t), "xebec"), CgroupPath: netlab.JoinCgroup(t)}
+	h := &host{Namespace: lab.Namespace(), t: t, cfg: cfg}
+	h.cfg.PinPath, h.cfg.CgroupPath = filepath.Join(netlab.BPFFS(t), "xebec"), netlab.JoinCgroup(t)
 	h.load()
 	t.Cleanup(func() {
 		h.dp.Close()
@@ -413,91 +414,6 @@ func TestUDPSticksToAnEndpoint(t *testing.T) {
 			t.Errorf("a datagram went to %s, which is gone", gone)
 		}
 	}
-}
-
-// A connected socket whose endpoint goes is closed, in whatever namespace it is and of whatever family; all others stay.
-func TestSever(t *testing.T) {
-	h := newHost(t)
-	for _, b := range []string{"127.0.0.2:5353", "127.0.0.3:5353"} {
-		serveUDP(t, h.Namespace, b, b)
-	}
-	goes := service("10.96.0.1:53", datapath.UDP, "127.0.0.2:5353")
-	stays := service("10.96.0.2:53", datapath.UDP, "127.0.0.2:5353")
-	h.replace(goes, stays)
-	sockets := make(map[string]int)
-	h.do(func() error {
-		for name, to := range map[string]string{"stale": "10.96.0.1:53", "of another service": "10.96.0.2:53", "direct": "127.0.0.2:5353"} {
-			for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-				fd, err := connectUDP(family, netip.MustParseAddrPort(to))
-				if err != nil {
-					return err
-				}
-				t.Cleanup(func() { unix.Close(fd) })
-				sockets[fmt.Sprint(name, " ", family)] = fd
-			}
-		}
-		// This one goes elsewhere by now.
-		fd, err := connectUDP(unix.AF_INET, netip.MustParseAddrPort("10.96.0.1:53"))
-		if err != nil {
-			return err
-		}
-		t.Cleanup(func() { unix.Close(fd) })
-		sockets["connected anew"] = fd
-		return unix.Connect(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 3}, Port: 5353})
-	})
-	sever := func(want int) {
-		t.Helper()
-		if n, err := h.dp.Sever(); n != want || err != nil {
-			t.Errorf("severed %d, %v; want %d", n, err, want)
-		}
-	}
-	sever(0)
-	goes.Backends[0] = netip.MustParseAddrPort("127.0.0.3:5353")
-	h.replace(goes, stays)
-	// Entering the namespace takes a process in it.
-	hold := exec.Command("sleep", "60")
-	h.do(hold.Start)
-	t.Cleanup(func() { hold.Process.Kill(); hold.Wait() })
-	sever(2)
-	sever(0)
-	for name, fd := range sockets {
-		_, writeErr := unix.Write(fd, []byte("who"))
-		_, readErr := unix.Read(fd, make([]byte, 64))
-		want := [2]error{}
-		if strings.HasPrefix(name, "stale") {
-			want = [2]error{unix.EDESTADDRREQ, unix.ECONNABORTED}
-		}
-		if writeErr != want[0] || readErr != want[1] {
-			t.Errorf("the socket that is %s: %v and %v, want %v", name, writeErr, readErr, want)
-		}
-	}
-	h.do(func() error {
-		fd := sockets[fmt.Sprint("stale ", unix.AF_INET)]
-		if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: [4]byte{10, 96, 0, 1}, Port: 53}); err != nil {
-			return err
-		}
-		if _, err := unix.Write(fd, []byte("who")); err != nil {
-			return err
-		}
-		buf := make([]byte, 64)
-		n, err := unix.Read(fd, buf)
-		if err == nil && string(buf[:n]) != "127.0.0.3:5353" {
-			err = fmt.Errorf("%q answered", buf[:n])
-		}
-		return err
-	})
-}
-
-func connectUDP(family int, to netip.AddrPort) (int, error) {
-	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return -1, err
-	}
-	var addr unix.Sockaddr = &unix.SockaddrInet6{Addr: to.Addr().As16(), Port: int(to.Port())}
-	if family == unix.AF_INET {
-		addr = &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}
-	}
-	return fd, errors.Join(unix.Connect(fd, addr), unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: int64(patience.Seconds())}))
 }
 
 func TestNoEndpoint(t *testing.T) {

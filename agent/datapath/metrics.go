@@ -20,6 +20,8 @@ type Metrics struct {
 	writes   *prometheus.CounterVec
 	took     prometheus.Histogram
 	delay    prometheus.Histogram
+	closed   prometheus.Counter
+	features *prometheus.GaugeVec
 
 	flows    prometheus.Gauge
 	capacity prometheus.Gauge
@@ -61,6 +63,12 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: metrics.DatapathDelaySeconds, Help: "Time from hearing of a change to having it in the service maps.",
 			Buckets: prometheus.ExponentialBuckets(10e-6, 4, 12), // to 42 s
 		}),
+		closed: f.NewCounter(prometheus.CounterOpts{
+			Name: metrics.DatapathSocketsClosed, Help: "Connected UDP sockets that were closed because their endpoint had been removed.",
+		}),
+		features: f.NewGaugeVec(prometheus.GaugeOpts{
+			Name: metrics.DatapathFeature, Help: "1 for the method by which the node provides a feature that depends on its kernel.",
+		}, []string{metrics.LabelFeature, metrics.LabelMethod}),
 	}
 	if r != nil {
 		r.MustRegister((*counted)(m))
@@ -72,6 +80,14 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 type fill struct{ entries, capacity int }
 
 func fillOf(entries int, m *ebpf.Map) fill { return fill{entries, int(m.MaxEntries())} }
+
+// provide tells how the node provides what depends on its kernel.
+func (m *Metrics) provide(all []Feature) {
+	m.features.Reset()
+	for _, f := range all {
+		m.features.WithLabelValues(f.Name, f.Method).Set(1)
+	}
+}
 
 // swept tells how full the tables of flows are after they were looked through. A full table
 // forgets without counting, so that what was forgotten is what is missing.

@@ -4,42 +4,54 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/xebec-project/xebec/agent/bpf"
-	"github.com/xebec-project/xebec/internal/osthread"
+)
+
+// Listing is a way to find the UDP sockets that are connected to services.
+type Listing string
+
+const (
+	// ListByIterator reads the sockets' storage by a BPF iterator, which is a tracing program.
+	ListByIterator Listing = "iterator"
+	// ListByDiag asks sock_diag in each network namespace, for sockets that the programs noted.
+	ListByDiag Listing = "sock_diag"
 )
 
 // Sever closes the connected UDP sockets, in all network namespaces, whose
 // endpoint is no longer one of its service's, and returns how many those were.
 // The application's next read fails with ECONNABORTED, and writes with
 // EDESTADDRREQ until it connects the socket again. Sockets that are connected past services are let be, and those
-// that are not connected leave an endpoint by themselves.
+// that are not connected leave an endpoint by themselves. Where the kernel closes no
+// sockets, as Features tells, Sever does nothing.
 func (d *Datapath) Sever() (int, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if !d.support.closes() {
+		return 0, nil
+	}
 	stale := make(map[uint32][]connectedPeer) // by namespace
 	for _, f := range d.families {
 		if err := f.refresh(); err != nil {
 			return 0, err
 		}
-		all, err := f.connectedPeers()
+		found, err := f.stalePeers()
 		if err != nil {
 			return 0, fmt.Errorf("listing the connected sockets: %w", err)
 		}
-		for _, p := range all {
-			if !f.contents.serves(p) {
-				stale[p.netns] = append(stale[p.netns], p)
-			}
+		for _, p := range found {
+			stale[p.netns] = append(stale[p.netns], p)
 		}
 	}
-	return severIn(stale)
+	n, err := severIn(stale)
+	d.cfg.Metrics.closed.Add(float64(n))
+	return n, err
 }
 
 // serves tells whether the socket's endpoint is one of its service's.
@@ -51,10 +63,74 @@ func (c *contents) serves(p connectedPeer) bool {
 // connectedPeers returns the sockets that are connected by way of a service, and have not
 // been connected elsewhere since.
 func (f *family) connectedPeers() ([]connectedPeer, error) {
+	if f.diag {
+		noted, err := f.noted()
+		if err != nil {
+			return nil, err
+		}
+		return connectedOf(noted)
+	}
+	return f.iterate()
+}
+
+// stalePeers returns those of them whose endpoint is no longer one of the service's.
+func (f *family) stalePeers() ([]connectedPeer, error) {
+	if !f.diag {
+		all, err := f.iterate()
+		return slices.DeleteFunc(all, f.contents.serves), err
+	}
+	noted, err := f.noted()
+	if err != nil {
+		return nil, err
+	}
+	// Only what is stale is worth looking through all namespaces.
+	stale := slices.DeleteFunc(noted, f.contents.serves)
+	found, err := connectedOf(stale)
+	if err != nil {
+		return found, err
+	}
+	return found, f.forgetMissing(stale, found)
+}
+
+// forgetMissing removes the notes of stale sockets that two listings in a row did not find: a
+// socket that was just about to connect is in the second.
+func (f *family) forgetMissing(stale, found []connectedPeer) error {
+	missing := make(map[uint64]bool)
+	for _, p := range stale {
+		missing[p.cookie] = true
+	}
+	for _, p := range found {
+		delete(missing, p.cookie)
+	}
+	var errs []error
+	for cookie := range missing {
+		if !f.missed[cookie] {
+			continue
+		}
+		if err := f.table(bpf.SocketLBMapConnected).Delete(cookie); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			errs = append(errs, fmt.Errorf("forgetting a socket: %w", err))
+		}
+		delete(missing, cookie)
+	}
+	f.missed = missing
+	return errors.Join(errs...)
+}
+
+// noted returns the sockets that the programs noted, without their addresses and namespaces.
+func (f *family) noted() ([]connectedPeer, error) {
+	return f.form.noted(f.table(bpf.SocketLBMapConnected))
+}
+
+func (f *family) iterate() ([]connectedPeer, error) {
 	if f.peers == nil {
 		return nil, nil
 	}
-	it, err := link.AttachIter(link.IterOptions{Program: f.peers, Map: f.table(bpf.SocketLBMapPeers)})
+	all, err := readIterator(f.peers, f.table(bpf.SocketLBMapPeers), f.form)
+	return slices.DeleteFunc(all, func(p connectedPeer) bool { return p.remote != p.backend }), err
+}
+
+func readIterator(program *ebpf.Program, peers *ebpf.Map, form form) ([]connectedPeer, error) {
+	it, err := link.AttachIter(link.IterOptions{Program: program, Map: peers})
 	if err != nil {
 		return nil, err
 	}
@@ -64,8 +140,31 @@ func (f *family) connectedPeers() ([]connectedPeer, error) {
 		return nil, err
 	}
 	defer file.Close()
-	all, err := f.form.peers(file)
-	return slices.DeleteFunc(all, func(p connectedPeer) bool { return p.remote != p.backend }), err
+	return form.peers(file)
+}
+
+// loadIterator loads the iterator over connected sockets and has it run once, over a map of its own.
+func (f *family) loadIterator() error {
+	spec, err := f.loadPeers()
+	if err != nil {
+		return fmt.Errorf("reading the iterator over connected sockets: %w", err)
+	}
+	sockets, err := f.loadSockets()
+	if err != nil {
+		return fmt.Errorf("reading the socket programs: %w", err)
+	}
+	if f.peers, err = ebpf.NewProgram(spec.Programs[bpf.StalePeersProgConnectedPeers]); err != nil {
+		return err
+	}
+	scratch := sockets.Maps[bpf.SocketLBMapPeers+f.suffix].Copy()
+	scratch.Pinning = ebpf.PinNone
+	m, err := ebpf.NewMap(scratch)
+	if err != nil {
+		return fmt.Errorf("making a map to try the iterator on: %w", err)
+	}
+	defer m.Close()
+	_, err = readIterator(f.peers, m, f.form)
+	return err
 }
 
 // severIn closes sockets by network namespace. A namespace is entered by way of
@@ -74,53 +173,30 @@ func severIn(stale map[uint32][]connectedPeer) (int, error) {
 	if len(stale) == 0 {
 		return 0, nil
 	}
-	paths, err := filepath.Glob("/proc/[0-9]*/ns/net")
-	if err != nil {
-		return 0, err
-	}
 	severed := 0
-	var errs []error
-	for _, path := range paths {
-		if len(stale) == 0 {
-			break
-		}
-		var st unix.Stat_t
-		if unix.Stat(path, &st) != nil || stale[uint32(st.Ino)] == nil {
-			continue
-		}
-		ns, err := os.Open(path)
-		if err != nil {
-			continue // the process has ended; another one may be there
-		}
-		n, err := destroy(ns, stale[uint32(st.Ino)])
+	err := inNamespaces(func(netns uint32) bool { return stale[netns] != nil }, func(netns uint32) error {
+		n, err := destroy(stale[netns])
 		severed += n
-		errs = append(errs, err, ns.Close())
-		delete(stale, uint32(st.Ino))
-	}
-	return severed, errors.Join(errs...)
-}
-
-// destroy closes sockets of one network namespace.
-func destroy(ns *os.File, list []connectedPeer) (int, error) {
-	severed := 0
-	err := osthread.Do(func() error {
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			return os.NewSyscallError("setns", err)
-		}
-		var errs []error
-		for _, p := range list {
-			req := nl.NewNetlinkRequest(nl.SOCK_DESTROY, unix.NLM_F_ACK)
-			req.AddData((*destroyRequest)(&p))
-			switch _, err := req.Execute(unix.NETLINK_INET_DIAG, 0); {
-			case err == nil:
-				severed++
-			case !errors.Is(err, unix.ENOENT): // it was closed meanwhile
-				errs = append(errs, fmt.Errorf("closing a socket: %w", err))
-			}
-		}
-		return errors.Join(errs...)
+		return err
 	})
 	return severed, err
+}
+
+// destroy closes sockets of the thread's network namespace.
+func destroy(list []connectedPeer) (int, error) {
+	severed := 0
+	var errs []error
+	for _, p := range list {
+		req := nl.NewNetlinkRequest(nl.SOCK_DESTROY, unix.NLM_F_ACK)
+		req.AddData((*destroyRequest)(&p))
+		switch _, err := req.Execute(unix.NETLINK_INET_DIAG, 0); {
+		case err == nil:
+			severed++
+		case !errors.Is(err, unix.ENOENT): // it was closed meanwhile
+			errs = append(errs, fmt.Errorf("closing a socket: %w", err))
+		}
+	}
+	return severed, errors.Join(errs...)
 }
 
 // destroyRequest asks for the end of one socket: struct inet_diag_req_v2.

@@ -50,6 +50,8 @@ type Config struct {
 	Cgroup string
 	// Services compares what the service maps hold with what they should; revision is that of the cluster state.
 	Services func() (entries []*nodev1.ServiceEntry, revision string, err error)
+	// Features tells how the node provides what depends on its kernel. Nil: nothing is known.
+	Features func() []*nodev1.KernelFeature
 	// Network looks into the node's datapath.
 	Network Network
 	// Imported is called after images came onto the node.
@@ -241,7 +243,11 @@ func (s *Server) ListServices(_ context.Context, req *nodev1.ListServicesRequest
 	if err != nil {
 		return nil, apierr.Unavailable("reading the service maps: %v", err)
 	}
-	return &nodev1.ListServicesResponse{Services: entries, ResourceVersion: revision}, nil
+	resp := &nodev1.ListServicesResponse{Services: entries, ResourceVersion: revision}
+	if s.cfg.Features != nil {
+		resp.Features = s.cfg.Features()
+	}
+	return resp, nil
 }
 
 // Exec implements nodev1.NodeServiceServer.

@@ -35,6 +35,13 @@ const (
 	DatapathConnections = "xebec_datapath_service_connections_total"
 	// DatapathPackets counts the packets between clients outside and a service, both ways, by service and backend.
 	DatapathPackets = "xebec_datapath_service_packets_total"
+	// DatapathSocketsClosed counts the connected UDP sockets that were closed because their endpoint had been removed.
+	DatapathSocketsClosed = "xebec_datapath_sockets_closed_total"
+	// DatapathFeature is 1 for the method by which a node provides a feature that depends on its kernel, by feature and method:
+	// stale_sockets (closing connected UDP sockets of endpoints that were removed) by iterator, sock_diag or none;
+	// refusal_error (what a socket of a service without endpoints gets) by ECONNREFUSED or EPERM; loopback_node_ports by
+	// netns_cookie or none.
+	DatapathFeature = "xebec_datapath_feature_info"
 	// PodnetAddresses is the number of pod addresses in use on the node.
 	PodnetAddresses = "xebec_podnet_addresses"
 	// PodnetAddressesFree is the number of pod addresses that the node has left.
@@ -59,6 +66,8 @@ const (
 	LabelMap = "map"
 	// LabelResult is ResultOK or ResultFailed.
 	LabelResult = "result"
+	// LabelFeature names a feature that depends on a node's kernel.
+	LabelFeature = "feature"
 	// LabelRcode is a DNS response code, such as NXDOMAIN.
 	LabelRcode = "rcode"
 )

@@ -1211,8 +1211,10 @@ type ListServicesResponse struct {
 	Services []*ServiceEntry `protobuf:"bytes,1,rep,name=services,proto3" json:"services,omitempty"`
 	// The revision of the cluster state that the wanted contents come from.
 	ResourceVersion string `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// How the node provides what depends on its kernel.
+	Features      []*KernelFeature `protobuf:"bytes,3,rep,name=features,proto3" json:"features,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListServicesResponse) Reset() {
@@ -1259,6 +1261,86 @@ func (x *ListServicesResponse) GetResourceVersion() string {
 	return ""
 }
 
+func (x *ListServicesResponse) GetFeatures() []*KernelFeature {
+	if x != nil {
+		return x.Features
+	}
+	return nil
+}
+
+// KernelFeature is a part of the node's network that depends on its kernel.
+type KernelFeature struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name, such as "stale_sockets", which closes connected UDP sockets whose endpoint was removed.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Method by which the node provides it, such as "iterator" or "sock_diag"; "none" if it does not.
+	Method string `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
+	// What does not work as it should on this node; empty when all does.
+	Missing string `protobuf:"bytes,3,opt,name=missing,proto3" json:"missing,omitempty"`
+	// Why the preferred method is not in use; empty when it is.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KernelFeature) Reset() {
+	*x = KernelFeature{}
+	mi := &file_xebec_node_v1_node_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KernelFeature) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KernelFeature) ProtoMessage() {}
+
+func (x *KernelFeature) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_node_v1_node_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KernelFeature.ProtoReflect.Descriptor instead.
+func (*KernelFeature) Descriptor() ([]byte, []int) {
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *KernelFeature) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *KernelFeature) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *KernelFeature) GetMissing() string {
+	if x != nil {
+		return x.Missing
+	}
+	return ""
+}
+
+func (x *KernelFeature) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // ServiceEntry is one frontend of a service.
 type ServiceEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1278,7 +1360,7 @@ type ServiceEntry struct {
 
 func (x *ServiceEntry) Reset() {
 	*x = ServiceEntry{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[17]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1290,7 +1372,7 @@ func (x *ServiceEntry) String() string {
 func (*ServiceEntry) ProtoMessage() {}
 
 func (x *ServiceEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[17]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1303,7 +1385,7 @@ func (x *ServiceEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceEntry.ProtoReflect.Descriptor instead.
 func (*ServiceEntry) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ServiceEntry) GetService() string {
@@ -1356,7 +1438,7 @@ type PortForwardRequest struct {
 
 func (x *PortForwardRequest) Reset() {
 	*x = PortForwardRequest{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[18]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1368,7 +1450,7 @@ func (x *PortForwardRequest) String() string {
 func (*PortForwardRequest) ProtoMessage() {}
 
 func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[18]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1381,7 +1463,7 @@ func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardRequest.ProtoReflect.Descriptor instead.
 func (*PortForwardRequest) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PortForwardRequest) GetTarget() *Target {
@@ -1418,7 +1500,7 @@ type PortForwardResponse struct {
 
 func (x *PortForwardResponse) Reset() {
 	*x = PortForwardResponse{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[19]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1430,7 +1512,7 @@ func (x *PortForwardResponse) String() string {
 func (*PortForwardResponse) ProtoMessage() {}
 
 func (x *PortForwardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[19]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1443,7 +1525,7 @@ func (x *PortForwardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardResponse.ProtoReflect.Descriptor instead.
 func (*PortForwardResponse) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PortForwardResponse) GetData() []byte {
@@ -1471,7 +1553,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[20]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +1565,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[20]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +1578,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StatsRequest) GetTarget() *Target {
@@ -1521,7 +1603,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[21]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1533,7 +1615,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[21]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1546,7 +1628,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StatsResponse) GetTime() *timestamppb.Timestamp {
@@ -1585,7 +1667,7 @@ type DropsRequest struct {
 
 func (x *DropsRequest) Reset() {
 	*x = DropsRequest{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[22]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1597,7 +1679,7 @@ func (x *DropsRequest) String() string {
 func (*DropsRequest) ProtoMessage() {}
 
 func (x *DropsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[22]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1610,7 +1692,7 @@ func (x *DropsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropsRequest.ProtoReflect.Descriptor instead.
 func (*DropsRequest) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{22}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DropsRequest) GetTarget() *Target {
@@ -1666,7 +1748,7 @@ type DropsResponse struct {
 
 func (x *DropsResponse) Reset() {
 	*x = DropsResponse{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[23]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1678,7 +1760,7 @@ func (x *DropsResponse) String() string {
 func (*DropsResponse) ProtoMessage() {}
 
 func (x *DropsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[23]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1691,7 +1773,7 @@ func (x *DropsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropsResponse.ProtoReflect.Descriptor instead.
 func (*DropsResponse) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{23}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DropsResponse) GetTime() *timestamppb.Timestamp {
@@ -1790,7 +1872,7 @@ type PodStats struct {
 
 func (x *PodStats) Reset() {
 	*x = PodStats{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[24]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1802,7 +1884,7 @@ func (x *PodStats) String() string {
 func (*PodStats) ProtoMessage() {}
 
 func (x *PodStats) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[24]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1815,7 +1897,7 @@ func (x *PodStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodStats.ProtoReflect.Descriptor instead.
 func (*PodStats) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{24}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PodStats) GetNamespace() string {
@@ -1866,7 +1948,7 @@ type ContainerStats struct {
 
 func (x *ContainerStats) Reset() {
 	*x = ContainerStats{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[25]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1878,7 +1960,7 @@ func (x *ContainerStats) String() string {
 func (*ContainerStats) ProtoMessage() {}
 
 func (x *ContainerStats) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[25]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1891,7 +1973,7 @@ func (x *ContainerStats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerStats.ProtoReflect.Descriptor instead.
 func (*ContainerStats) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{25}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ContainerStats) GetName() string {
@@ -1923,7 +2005,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[26]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1935,7 +2017,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[26]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1948,7 +2030,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{26}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Usage) GetCpuNanoseconds() int64 {
@@ -1985,7 +2067,7 @@ type ListConnectionsRequest struct {
 
 func (x *ListConnectionsRequest) Reset() {
 	*x = ListConnectionsRequest{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[27]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1997,7 +2079,7 @@ func (x *ListConnectionsRequest) String() string {
 func (*ListConnectionsRequest) ProtoMessage() {}
 
 func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[27]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2010,7 +2092,7 @@ func (x *ListConnectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsRequest.ProtoReflect.Descriptor instead.
 func (*ListConnectionsRequest) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{27}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListConnectionsRequest) GetTarget() *Target {
@@ -2040,7 +2122,7 @@ type ListConnectionsResponse struct {
 
 func (x *ListConnectionsResponse) Reset() {
 	*x = ListConnectionsResponse{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[28]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2052,7 +2134,7 @@ func (x *ListConnectionsResponse) String() string {
 func (*ListConnectionsResponse) ProtoMessage() {}
 
 func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[28]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2065,7 +2147,7 @@ func (x *ListConnectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConnectionsResponse.ProtoReflect.Descriptor instead.
 func (*ListConnectionsResponse) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{28}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListConnectionsResponse) GetConnections() []*Connection {
@@ -2110,7 +2192,7 @@ type Connection struct {
 
 func (x *Connection) Reset() {
 	*x = Connection{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[29]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2122,7 +2204,7 @@ func (x *Connection) String() string {
 func (*Connection) ProtoMessage() {}
 
 func (x *Connection) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[29]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2135,7 +2217,7 @@ func (x *Connection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connection.ProtoReflect.Descriptor instead.
 func (*Connection) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{29}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Connection) GetWay() string {
@@ -2220,7 +2302,7 @@ type TraceConnectionRequest struct {
 
 func (x *TraceConnectionRequest) Reset() {
 	*x = TraceConnectionRequest{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[30]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2232,7 +2314,7 @@ func (x *TraceConnectionRequest) String() string {
 func (*TraceConnectionRequest) ProtoMessage() {}
 
 func (x *TraceConnectionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[30]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2245,7 +2327,7 @@ func (x *TraceConnectionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceConnectionRequest.ProtoReflect.Descriptor instead.
 func (*TraceConnectionRequest) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{30}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *TraceConnectionRequest) GetTarget() *Target {
@@ -2302,7 +2384,7 @@ type TraceConnectionResponse struct {
 
 func (x *TraceConnectionResponse) Reset() {
 	*x = TraceConnectionResponse{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[31]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2314,7 +2396,7 @@ func (x *TraceConnectionResponse) String() string {
 func (*TraceConnectionResponse) ProtoMessage() {}
 
 func (x *TraceConnectionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[31]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2327,7 +2409,7 @@ func (x *TraceConnectionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceConnectionResponse.ProtoReflect.Descriptor instead.
 func (*TraceConnectionResponse) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{31}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TraceConnectionResponse) GetSteps() []*TraceStep {
@@ -2378,7 +2460,7 @@ type TraceStep struct {
 
 func (x *TraceStep) Reset() {
 	*x = TraceStep{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[32]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2390,7 +2472,7 @@ func (x *TraceStep) String() string {
 func (*TraceStep) ProtoMessage() {}
 
 func (x *TraceStep) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[32]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2403,7 +2485,7 @@ func (x *TraceStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceStep.ProtoReflect.Descriptor instead.
 func (*TraceStep) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{32}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TraceStep) GetStage() string {
@@ -2441,7 +2523,7 @@ type TraceBackend struct {
 
 func (x *TraceBackend) Reset() {
 	*x = TraceBackend{}
-	mi := &file_xebec_node_v1_node_proto_msgTypes[33]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2453,7 +2535,7 @@ func (x *TraceBackend) String() string {
 func (*TraceBackend) ProtoMessage() {}
 
 func (x *TraceBackend) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_node_v1_node_proto_msgTypes[33]
+	mi := &file_xebec_node_v1_node_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2466,7 +2548,7 @@ func (x *TraceBackend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TraceBackend.ProtoReflect.Descriptor instead.
 func (*TraceBackend) Descriptor() ([]byte, []int) {
-	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{33}
+	return file_xebec_node_v1_node_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TraceBackend) GetAddress() string {
@@ -2591,10 +2673,16 @@ const file_xebec_node_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"size_bytes\x18\x03 \x01(\x03R\tsizeBytes\"D\n" +
 	"\x13ListServicesRequest\x12-\n" +
-	"\x06target\x18\x01 \x01(\v2\x15.xebec.node.v1.TargetR\x06target\"z\n" +
+	"\x06target\x18\x01 \x01(\v2\x15.xebec.node.v1.TargetR\x06target\"\xb4\x01\n" +
 	"\x14ListServicesResponse\x127\n" +
 	"\bservices\x18\x01 \x03(\v2\x1b.xebec.node.v1.ServiceEntryR\bservices\x12)\n" +
-	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\"\xb2\x01\n" +
+	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x128\n" +
+	"\bfeatures\x18\x03 \x03(\v2\x1c.xebec.node.v1.KernelFeatureR\bfeatures\"m\n" +
+	"\rKernelFeature\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06method\x18\x02 \x01(\tR\x06method\x12\x18\n" +
+	"\amissing\x18\x03 \x01(\tR\amissing\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xb2\x01\n" +
 	"\fServiceEntry\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x1a\n" +
 	"\bfrontend\x18\x02 \x01(\tR\bfrontend\x12\x1a\n" +
@@ -2711,7 +2799,7 @@ func file_xebec_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_xebec_node_v1_node_proto_rawDescData
 }
 
-var file_xebec_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_xebec_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_xebec_node_v1_node_proto_goTypes = []any{
 	(*Target)(nil),                  // 0: xebec.node.v1.Target
 	(*LogsRequest)(nil),             // 1: xebec.node.v1.LogsRequest
@@ -2730,28 +2818,29 @@ var file_xebec_node_v1_node_proto_goTypes = []any{
 	(*Image)(nil),                   // 14: xebec.node.v1.Image
 	(*ListServicesRequest)(nil),     // 15: xebec.node.v1.ListServicesRequest
 	(*ListServicesResponse)(nil),    // 16: xebec.node.v1.ListServicesResponse
-	(*ServiceEntry)(nil),            // 17: xebec.node.v1.ServiceEntry
-	(*PortForwardRequest)(nil),      // 18: xebec.node.v1.PortForwardRequest
-	(*PortForwardResponse)(nil),     // 19: xebec.node.v1.PortForwardResponse
-	(*StatsRequest)(nil),            // 20: xebec.node.v1.StatsRequest
-	(*StatsResponse)(nil),           // 21: xebec.node.v1.StatsResponse
-	(*DropsRequest)(nil),            // 22: xebec.node.v1.DropsRequest
-	(*DropsResponse)(nil),           // 23: xebec.node.v1.DropsResponse
-	(*PodStats)(nil),                // 24: xebec.node.v1.PodStats
-	(*ContainerStats)(nil),          // 25: xebec.node.v1.ContainerStats
-	(*Usage)(nil),                   // 26: xebec.node.v1.Usage
-	(*ListConnectionsRequest)(nil),  // 27: xebec.node.v1.ListConnectionsRequest
-	(*ListConnectionsResponse)(nil), // 28: xebec.node.v1.ListConnectionsResponse
-	(*Connection)(nil),              // 29: xebec.node.v1.Connection
-	(*TraceConnectionRequest)(nil),  // 30: xebec.node.v1.TraceConnectionRequest
-	(*TraceConnectionResponse)(nil), // 31: xebec.node.v1.TraceConnectionResponse
-	(*TraceStep)(nil),               // 32: xebec.node.v1.TraceStep
-	(*TraceBackend)(nil),            // 33: xebec.node.v1.TraceBackend
-	(*timestamppb.Timestamp)(nil),   // 34: google.protobuf.Timestamp
+	(*KernelFeature)(nil),           // 17: xebec.node.v1.KernelFeature
+	(*ServiceEntry)(nil),            // 18: xebec.node.v1.ServiceEntry
+	(*PortForwardRequest)(nil),      // 19: xebec.node.v1.PortForwardRequest
+	(*PortForwardResponse)(nil),     // 20: xebec.node.v1.PortForwardResponse
+	(*StatsRequest)(nil),            // 21: xebec.node.v1.StatsRequest
+	(*StatsResponse)(nil),           // 22: xebec.node.v1.StatsResponse
+	(*DropsRequest)(nil),            // 23: xebec.node.v1.DropsRequest
+	(*DropsResponse)(nil),           // 24: xebec.node.v1.DropsResponse
+	(*PodStats)(nil),                // 25: xebec.node.v1.PodStats
+	(*ContainerStats)(nil),          // 26: xebec.node.v1.ContainerStats
+	(*Usage)(nil),                   // 27: xebec.node.v1.Usage
+	(*ListConnectionsRequest)(nil),  // 28: xebec.node.v1.ListConnectionsRequest
+	(*ListConnectionsResponse)(nil), // 29: xebec.node.v1.ListConnectionsResponse
+	(*Connection)(nil),              // 30: xebec.node.v1.Connection
+	(*TraceConnectionRequest)(nil),  // 31: xebec.node.v1.TraceConnectionRequest
+	(*TraceConnectionResponse)(nil), // 32: xebec.node.v1.TraceConnectionResponse
+	(*TraceStep)(nil),               // 33: xebec.node.v1.TraceStep
+	(*TraceBackend)(nil),            // 34: xebec.node.v1.TraceBackend
+	(*timestamppb.Timestamp)(nil),   // 35: google.protobuf.Timestamp
 }
 var file_xebec_node_v1_node_proto_depIdxs = []int32{
 	0,  // 0: xebec.node.v1.LogsRequest.target:type_name -> xebec.node.v1.Target
-	34, // 1: xebec.node.v1.LogsRequest.since_time:type_name -> google.protobuf.Timestamp
+	35, // 1: xebec.node.v1.LogsRequest.since_time:type_name -> google.protobuf.Timestamp
 	0,  // 2: xebec.node.v1.ExecStart.target:type_name -> xebec.node.v1.Target
 	4,  // 3: xebec.node.v1.ExecStart.size:type_name -> xebec.node.v1.TerminalSize
 	3,  // 4: xebec.node.v1.ExecRequest.start:type_name -> xebec.node.v1.ExecStart
@@ -2765,49 +2854,50 @@ var file_xebec_node_v1_node_proto_depIdxs = []int32{
 	0,  // 12: xebec.node.v1.ListImagesRequest.target:type_name -> xebec.node.v1.Target
 	14, // 13: xebec.node.v1.ListImagesResponse.images:type_name -> xebec.node.v1.Image
 	0,  // 14: xebec.node.v1.ListServicesRequest.target:type_name -> xebec.node.v1.Target
-	17, // 15: xebec.node.v1.ListServicesResponse.services:type_name -> xebec.node.v1.ServiceEntry
-	0,  // 16: xebec.node.v1.PortForwardRequest.target:type_name -> xebec.node.v1.Target
-	0,  // 17: xebec.node.v1.StatsRequest.target:type_name -> xebec.node.v1.Target
-	34, // 18: xebec.node.v1.StatsResponse.time:type_name -> google.protobuf.Timestamp
-	26, // 19: xebec.node.v1.StatsResponse.node:type_name -> xebec.node.v1.Usage
-	24, // 20: xebec.node.v1.StatsResponse.pods:type_name -> xebec.node.v1.PodStats
-	0,  // 21: xebec.node.v1.DropsRequest.target:type_name -> xebec.node.v1.Target
-	34, // 22: xebec.node.v1.DropsResponse.time:type_name -> google.protobuf.Timestamp
-	26, // 23: xebec.node.v1.PodStats.usage:type_name -> xebec.node.v1.Usage
-	25, // 24: xebec.node.v1.PodStats.containers:type_name -> xebec.node.v1.ContainerStats
-	26, // 25: xebec.node.v1.ContainerStats.usage:type_name -> xebec.node.v1.Usage
-	0,  // 26: xebec.node.v1.ListConnectionsRequest.target:type_name -> xebec.node.v1.Target
-	29, // 27: xebec.node.v1.ListConnectionsResponse.connections:type_name -> xebec.node.v1.Connection
-	0,  // 28: xebec.node.v1.TraceConnectionRequest.target:type_name -> xebec.node.v1.Target
-	32, // 29: xebec.node.v1.TraceConnectionResponse.steps:type_name -> xebec.node.v1.TraceStep
-	33, // 30: xebec.node.v1.TraceConnectionResponse.backends:type_name -> xebec.node.v1.TraceBackend
-	1,  // 31: xebec.node.v1.NodeService.Logs:input_type -> xebec.node.v1.LogsRequest
-	5,  // 32: xebec.node.v1.NodeService.Exec:input_type -> xebec.node.v1.ExecRequest
-	8,  // 33: xebec.node.v1.NodeService.Attach:input_type -> xebec.node.v1.AttachRequest
-	10, // 34: xebec.node.v1.NodeService.ImportImage:input_type -> xebec.node.v1.ImportImageRequest
-	12, // 35: xebec.node.v1.NodeService.ListImages:input_type -> xebec.node.v1.ListImagesRequest
-	15, // 36: xebec.node.v1.NodeService.ListServices:input_type -> xebec.node.v1.ListServicesRequest
-	18, // 37: xebec.node.v1.NodeService.PortForward:input_type -> xebec.node.v1.PortForwardRequest
-	20, // 38: xebec.node.v1.NodeService.Stats:input_type -> xebec.node.v1.StatsRequest
-	22, // 39: xebec.node.v1.NodeService.Drops:input_type -> xebec.node.v1.DropsRequest
-	27, // 40: xebec.node.v1.NodeService.ListConnections:input_type -> xebec.node.v1.ListConnectionsRequest
-	30, // 41: xebec.node.v1.NodeService.TraceConnection:input_type -> xebec.node.v1.TraceConnectionRequest
-	2,  // 42: xebec.node.v1.NodeService.Logs:output_type -> xebec.node.v1.LogsResponse
-	6,  // 43: xebec.node.v1.NodeService.Exec:output_type -> xebec.node.v1.ExecResponse
-	9,  // 44: xebec.node.v1.NodeService.Attach:output_type -> xebec.node.v1.AttachResponse
-	11, // 45: xebec.node.v1.NodeService.ImportImage:output_type -> xebec.node.v1.ImportImageResponse
-	13, // 46: xebec.node.v1.NodeService.ListImages:output_type -> xebec.node.v1.ListImagesResponse
-	16, // 47: xebec.node.v1.NodeService.ListServices:output_type -> xebec.node.v1.ListServicesResponse
-	19, // 48: xebec.node.v1.NodeService.PortForward:output_type -> xebec.node.v1.PortForwardResponse
-	21, // 49: xebec.node.v1.NodeService.Stats:output_type -> xebec.node.v1.StatsResponse
-	23, // 50: xebec.node.v1.NodeService.Drops:output_type -> xebec.node.v1.DropsResponse
-	28, // 51: xebec.node.v1.NodeService.ListConnections:output_type -> xebec.node.v1.ListConnectionsResponse
-	31, // 52: xebec.node.v1.NodeService.TraceConnection:output_type -> xebec.node.v1.TraceConnectionResponse
-	42, // [42:53] is the sub-list for method output_type
-	31, // [31:42] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	18, // 15: xebec.node.v1.ListServicesResponse.services:type_name -> xebec.node.v1.ServiceEntry
+	17, // 16: xebec.node.v1.ListServicesResponse.features:type_name -> xebec.node.v1.KernelFeature
+	0,  // 17: xebec.node.v1.PortForwardRequest.target:type_name -> xebec.node.v1.Target
+	0,  // 18: xebec.node.v1.StatsRequest.target:type_name -> xebec.node.v1.Target
+	35, // 19: xebec.node.v1.StatsResponse.time:type_name -> google.protobuf.Timestamp
+	27, // 20: xebec.node.v1.StatsResponse.node:type_name -> xebec.node.v1.Usage
+	25, // 21: xebec.node.v1.StatsResponse.pods:type_name -> xebec.node.v1.PodStats
+	0,  // 22: xebec.node.v1.DropsRequest.target:type_name -> xebec.node.v1.Target
+	35, // 23: xebec.node.v1.DropsResponse.time:type_name -> google.protobuf.Timestamp
+	27, // 24: xebec.node.v1.PodStats.usage:type_name -> xebec.node.v1.Usage
+	26, // 25: xebec.node.v1.PodStats.containers:type_name -> xebec.node.v1.ContainerStats
+	27, // 26: xebec.node.v1.ContainerStats.usage:type_name -> xebec.node.v1.Usage
+	0,  // 27: xebec.node.v1.ListConnectionsRequest.target:type_name -> xebec.node.v1.Target
+	30, // 28: xebec.node.v1.ListConnectionsResponse.connections:type_name -> xebec.node.v1.Connection
+	0,  // 29: xebec.node.v1.TraceConnectionRequest.target:type_name -> xebec.node.v1.Target
+	33, // 30: xebec.node.v1.TraceConnectionResponse.steps:type_name -> xebec.node.v1.TraceStep
+	34, // 31: xebec.node.v1.TraceConnectionResponse.backends:type_name -> xebec.node.v1.TraceBackend
+	1,  // 32: xebec.node.v1.NodeService.Logs:input_type -> xebec.node.v1.LogsRequest
+	5,  // 33: xebec.node.v1.NodeService.Exec:input_type -> xebec.node.v1.ExecRequest
+	8,  // 34: xebec.node.v1.NodeService.Attach:input_type -> xebec.node.v1.AttachRequest
+	10, // 35: xebec.node.v1.NodeService.ImportImage:input_type -> xebec.node.v1.ImportImageRequest
+	12, // 36: xebec.node.v1.NodeService.ListImages:input_type -> xebec.node.v1.ListImagesRequest
+	15, // 37: xebec.node.v1.NodeService.ListServices:input_type -> xebec.node.v1.ListServicesRequest
+	19, // 38: xebec.node.v1.NodeService.PortForward:input_type -> xebec.node.v1.PortForwardRequest
+	21, // 39: xebec.node.v1.NodeService.Stats:input_type -> xebec.node.v1.StatsRequest
+	23, // 40: xebec.node.v1.NodeService.Drops:input_type -> xebec.node.v1.DropsRequest
+	28, // 41: xebec.node.v1.NodeService.ListConnections:input_type -> xebec.node.v1.ListConnectionsRequest
+	31, // 42: xebec.node.v1.NodeService.TraceConnection:input_type -> xebec.node.v1.TraceConnectionRequest
+	2,  // 43: xebec.node.v1.NodeService.Logs:output_type -> xebec.node.v1.LogsResponse
+	6,  // 44: xebec.node.v1.NodeService.Exec:output_type -> xebec.node.v1.ExecResponse
+	9,  // 45: xebec.node.v1.NodeService.Attach:output_type -> xebec.node.v1.AttachResponse
+	11, // 46: xebec.node.v1.NodeService.ImportImage:output_type -> xebec.node.v1.ImportImageResponse
+	13, // 47: xebec.node.v1.NodeService.ListImages:output_type -> xebec.node.v1.ListImagesResponse
+	16, // 48: xebec.node.v1.NodeService.ListServices:output_type -> xebec.node.v1.ListServicesResponse
+	20, // 49: xebec.node.v1.NodeService.PortForward:output_type -> xebec.node.v1.PortForwardResponse
+	22, // 50: xebec.node.v1.NodeService.Stats:output_type -> xebec.node.v1.StatsResponse
+	24, // 51: xebec.node.v1.NodeService.Drops:output_type -> xebec.node.v1.DropsResponse
+	29, // 52: xebec.node.v1.NodeService.ListConnections:output_type -> xebec.node.v1.ListConnectionsResponse
+	32, // 53: xebec.node.v1.NodeService.TraceConnection:output_type -> xebec.node.v1.TraceConnectionResponse
+	43, // [43:54] is the sub-list for method output_type
+	32, // [32:43] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_xebec_node_v1_node_proto_init() }
@@ -2844,7 +2934,7 @@ func file_xebec_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xebec_node_v1_node_proto_rawDesc), len(file_xebec_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
