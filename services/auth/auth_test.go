@@ -20,6 +20,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client/clienttest"
 	"github.com/xebec-project/xebec/internal/etcdtest"
 	"github.com/xebec-project/xebec/internal/rpc"
+	jwtoken "github.com/xebec-project/xebec/internal/token"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -253,21 +254,21 @@ func testForged(t *testing.T, f *fixture, s *Service) {
 		t.Fatal(err)
 	}
 	now := time.Now()
-	honest := func() claims {
-		b := bound{Namespace: "default", ServiceAccount: reference{"web", account.GetMetadata().GetUid()}}
-		return claims{Kubernetes: b, Claims: jwt.Claims{Issuer: s.cfg.Issuer, Subject: userOf(b), Audience: []string{s.cfg.Issuer},
+	honest := func() jwtoken.Claims {
+		b := jwtoken.Bound{Namespace: "default", ServiceAccount: jwtoken.Reference{Name: "web", UID: account.GetMetadata().GetUid()}}
+		return jwtoken.Claims{Kubernetes: b, Claims: jwt.Claims{Issuer: s.cfg.Issuer, Subject: b.User(), Audience: []string{s.cfg.Issuer},
 			Expiry: jwt.NewNumericDate(now.Add(time.Hour))}}
 	}
-	signed := func(k *key, change func(*claims)) string {
+	signed := func(k *key, change func(*jwtoken.Claims)) string {
 		c := honest()
 		change(&c)
-		token, err := sign(k, c)
+		token, err := jwtoken.Sign(k.id, k.private, c)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return token
 	}
-	if got := f.review(s, signed(own, func(*claims) {})); !got.GetAuthenticated() {
+	if got := f.review(s, signed(own, func(*jwtoken.Claims) {})); !got.GetAuthenticated() {
 		t.Fatalf("an honest one is refused: %v", got)
 	}
 	stored, err := prepended(nil, now)
@@ -288,23 +289,23 @@ func testForged(t *testing.T, f *fixture, s *Service) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good := signed(own, func(*claims) {})
+	good := signed(own, func(*jwtoken.Claims) {})
 	for name, token := range map[string]string{
 		"empty":              "",
 		"no token":           "a.b.c",
-		"huge":               strings.Repeat("x", maxTokenBytes+1),
+		"huge":               strings.Repeat("x", jwtoken.MaxBytes+1),
 		"no algorithm":       "eyJhbGciOiJub25lIn0." + strings.Split(good, ".")[1] + ".",
 		"another algorithm":  confused,
-		"another's key":      signed(&foreign, func(*claims) {}),
-		"an unknown key":     signed(&key{id: "none", private: foreign.private}, func(*claims) {}),
+		"another's key":      signed(&foreign, func(*jwtoken.Claims) {}),
+		"an unknown key":     signed(&key{id: "none", private: foreign.private}, func(*jwtoken.Claims) {}),
 		"cut":                good[:len(good)-4],
-		"expired":            signed(own, func(c *claims) { c.Expiry = jwt.NewNumericDate(now.Add(-time.Minute)) }),
-		"without an end":     signed(own, func(c *claims) { c.Expiry = nil }),
-		"not yet good":       signed(own, func(c *claims) { c.NotBefore = jwt.NewNumericDate(now.Add(time.Hour)) }),
-		"another issuer":     signed(own, func(c *claims) { c.Issuer = "https://elsewhere" }),
-		"another subject":    signed(own, func(c *claims) { c.Subject = "system:serviceaccount:kube-system:admin" }),
-		"another's uid":      signed(own, func(c *claims) { c.Kubernetes.ServiceAccount.UID = "x" }),
-		"an account of none": signed(own, func(c *claims) { c.Kubernetes = bound{}; c.Subject = userOf(c.Kubernetes) }),
+		"expired":            signed(own, func(c *jwtoken.Claims) { c.Expiry = jwt.NewNumericDate(now.Add(-time.Minute)) }),
+		"without an end":     signed(own, func(c *jwtoken.Claims) { c.Expiry = nil }),
+		"not yet good":       signed(own, func(c *jwtoken.Claims) { c.NotBefore = jwt.NewNumericDate(now.Add(time.Hour)) }),
+		"another issuer":     signed(own, func(c *jwtoken.Claims) { c.Issuer = "https://elsewhere" }),
+		"another subject":    signed(own, func(c *jwtoken.Claims) { c.Subject = "system:serviceaccount:kube-system:admin" }),
+		"another's uid":      signed(own, func(c *jwtoken.Claims) { c.Kubernetes.ServiceAccount.UID = "x" }),
+		"an account of none": signed(own, func(c *jwtoken.Claims) { c.Kubernetes = jwtoken.Bound{}; c.Subject = c.Kubernetes.User() }),
 	} {
 		if got := f.review(s, token); got.GetAuthenticated() || got.GetError() == "" || got.GetUser() != "" {
 			t.Errorf("%s: %v", name, got)

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/token"
 )
 
 // keysKey holds all keys in one value, so that a change of them is one write that etcd compares.
@@ -57,6 +58,7 @@ type ring struct {
 	revision int64
 	stored   []storedKey
 	keys     []key
+	public   *token.Keys // by which tokens are verified
 }
 
 // signing returns the key to sign with: the newest that everyone knows, or the oldest when none is that old.
@@ -69,18 +71,8 @@ func (r *ring) signing(now time.Time) *key {
 	return &r.keys[len(r.keys)-1]
 }
 
-// find returns the key with an id, nil when there is none.
-func (r *ring) find(id string) *key {
-	for i := range r.keys {
-		if r.keys[i].id == id {
-			return &r.keys[i]
-		}
-	}
-	return nil
-}
-
-// public returns the key set that others check tokens with.
-func (r *ring) public() jose.JSONWebKeySet {
+// keySet returns the key set that others check tokens with.
+func (r *ring) keySet() jose.JSONWebKeySet {
 	var set jose.JSONWebKeySet
 	for _, k := range r.keys {
 		set.Keys = append(set.Keys, jose.JSONWebKey{Key: k.private.Public(), KeyID: k.id, Algorithm: string(jose.ES256), Use: "sig"})
@@ -205,12 +197,14 @@ func (k *keyring) read(ctx context.Context) (*ring, error) {
 	if err := json.Unmarshal(resp.Kvs[0].Value, &r.stored); err != nil {
 		return nil, fmt.Errorf("%s: %w", keysKey, err)
 	}
+	r.public = &token.Keys{Issuer: k.cfg.Issuer, ByID: make(map[string]*ecdsa.PublicKey, len(r.stored))}
 	for _, stored := range r.stored {
 		parsed, err := parseKey(stored)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", keysKey, err)
 		}
 		r.keys = append(r.keys, parsed)
+		r.public.ByID[parsed.id] = &parsed.private.PublicKey
 	}
 	return r, nil
 }

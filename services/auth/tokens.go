@@ -5,13 +5,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -21,6 +19,7 @@ import (
 	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
+	"github.com/xebec-project/xebec/internal/token"
 	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -28,31 +27,9 @@ import (
 const (
 	defaultLifetime = time.Hour
 	minLifetime     = 10 * time.Minute
-	// leeway is how far the clocks of masters may differ.
-	leeway = 10 * time.Second
-	// maxTokenBytes is more than any token has.
-	maxTokenBytes = 8 << 10
 	// maxAudiences bounds those of one token.
 	maxAudiences = 16
 )
-
-// claims are what a token says, in the form of Kubernetes' own.
-type claims struct {
-	jwt.Claims
-	Kubernetes bound `json:"kubernetes.io"`
-}
-
-// bound names what a token is bound to.
-type bound struct {
-	Namespace      string     `json:"namespace"`
-	ServiceAccount reference  `json:"serviceaccount"`
-	Pod            *reference `json:"pod,omitempty"`
-}
-
-type reference struct {
-	Name string `json:"name"`
-	UID  string `json:"uid"`
-}
 
 // CreateToken makes a token for an account that exists, bound to a pod of it where one is named.
 func (s *Service) CreateToken(ctx context.Context, req *authv1.CreateTokenRequest) (*authv1.CreateTokenResponse, error) {
@@ -63,9 +40,9 @@ func (s *Service) CreateToken(ctx context.Context, req *authv1.CreateTokenReques
 	if err != nil {
 		return nil, err
 	}
-	about := bound{Namespace: req.GetNamespace(), ServiceAccount: reference{req.GetServiceAccount(), account.GetMetadata().GetUid()}}
+	about := token.Bound{Namespace: req.GetNamespace(), ServiceAccount: token.Reference{Name: req.GetServiceAccount(), UID: account.GetMetadata().GetUid()}}
 	if pod != nil {
-		about.Pod = &reference{pod.GetMetadata().GetName(), pod.GetMetadata().GetUid()}
+		about.Pod = &token.Reference{Name: pod.GetMetadata().GetName(), UID: pod.GetMetadata().GetUid()}
 	}
 	ring, err := s.keys.use()
 	if err != nil {
@@ -77,9 +54,10 @@ func (s *Service) CreateToken(ctx context.Context, req *authv1.CreateTokenReques
 	if len(audiences) == 0 {
 		audiences = []string{s.cfg.Issuer}
 	}
-	token, err := sign(ring.signing(now), claims{
+	key := ring.signing(now)
+	signed, err := token.Sign(key.id, key.private, token.Claims{
 		Claims: jwt.Claims{
-			Issuer: s.cfg.Issuer, Subject: userOf(about), Audience: audiences, ID: uuid.NewString(),
+			Issuer: s.cfg.Issuer, Subject: about.User(), Audience: audiences, ID: uuid.NewString(),
 			IssuedAt: jwt.NewNumericDate(now), NotBefore: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(now.Add(lifetime)),
 		},
 		Kubernetes: about,
@@ -87,7 +65,7 @@ func (s *Service) CreateToken(ctx context.Context, req *authv1.CreateTokenReques
 	if err != nil {
 		return nil, apierr.Internal("sign token: %v", err)
 	}
-	return &authv1.CreateTokenResponse{Token: token, ExpirationTimestamp: timestamppb.New(now.Add(lifetime))}, nil
+	return &authv1.CreateTokenResponse{Token: signed, ExpirationTimestamp: timestamppb.New(now.Add(lifetime))}, nil
 }
 
 func checkRequest(req *authv1.CreateTokenRequest) error {
@@ -158,19 +136,6 @@ func (s *Service) holders(ctx context.Context, req *authv1.CreateTokenRequest) (
 	return account, pod, nil
 }
 
-func sign(k *key, c claims) (string, error) {
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: k.private, KeyID: k.id}},
-		(&jose.SignerOptions{}).WithType("JWT"))
-	if err != nil {
-		return "", err
-	}
-	return jwt.Signed(signer).Claims(c).Serialize()
-}
-
-func userOf(b bound) string {
-	return "system:serviceaccount:" + b.Namespace + ":" + b.ServiceAccount.Name
-}
-
 // ReviewToken says whose a token is.
 func (s *Service) ReviewToken(ctx context.Context, req *authv1.ReviewTokenRequest) (*authv1.ReviewTokenResponse, error) {
 	id := rpc.IdentityFromContext(ctx)
@@ -181,15 +146,11 @@ func (s *Service) ReviewToken(ctx context.Context, req *authv1.ReviewTokenReques
 	if err != nil {
 		return nil, err
 	}
-	audiences := req.GetAudiences()
-	if len(audiences) == 0 {
-		audiences = []string{s.cfg.Issuer}
-	}
-	c, shared, err := s.verify(ring, req.GetToken(), audiences)
+	c, shared, err := ring.public.Verify(req.GetToken(), req.GetAudiences())
 	if err == nil {
 		err = s.stillBound(ctx, c.Kubernetes)
 	}
-	if bad := (*badTokenError)(nil); errors.As(err, &bad) {
+	if bad := (*token.InvalidError)(nil); errors.As(err, &bad) {
 		return &authv1.ReviewTokenResponse{Error: bad.Error()}, nil
 	}
 	if err != nil {
@@ -197,8 +158,8 @@ func (s *Service) ReviewToken(ctx context.Context, req *authv1.ReviewTokenReques
 	}
 	b := c.Kubernetes
 	resp := &authv1.ReviewTokenResponse{
-		Authenticated: true, User: userOf(b), Uid: b.ServiceAccount.UID, Audiences: shared, ExpirationTimestamp: timestamppb.New(c.Expiry.Time()),
-		Groups: []string{"system:serviceaccounts", "system:serviceaccounts:" + b.Namespace, "system:authenticated"},
+		Authenticated: true, User: b.User(), Uid: b.ServiceAccount.UID, Audiences: shared, ExpirationTimestamp: timestamppb.New(c.Expiry.Time()),
+		Groups: b.Groups(),
 	}
 	if b.Pod != nil {
 		resp.BoundPod = &authv1.BoundPod{Name: b.Pod.Name, Uid: b.Pod.UID}
@@ -206,49 +167,8 @@ func (s *Service) ReviewToken(ctx context.Context, req *authv1.ReviewTokenReques
 	return resp, nil
 }
 
-// badTokenError says what is wrong with a token.
-type badTokenError struct{ reason string }
-
-func (e *badTokenError) Error() string { return e.reason }
-
-func badToken(format string, args ...any) error { return &badTokenError{fmt.Sprintf(format, args...)} }
-
-// verify checks what a token says by itself, and returns the audiences that it shares with those given.
-func (s *Service) verify(ring *ring, token string, audiences []string) (*claims, []string, error) {
-	if len(token) > maxTokenBytes {
-		return nil, nil, badToken("it is no token: it is too long")
-	}
-	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256})
-	if err != nil || len(parsed.Headers) != 1 {
-		return nil, nil, badToken("it is no token of a service account")
-	}
-	k := ring.find(parsed.Headers[0].KeyID)
-	if k == nil {
-		return nil, nil, badToken("it is signed with a key that this cluster does not have, or no longer")
-	}
-	c := &claims{}
-	if err := parsed.Claims(k.private.Public(), c); err != nil {
-		return nil, nil, badToken("its signature is wrong")
-	}
-	if c.Issuer != s.cfg.Issuer || c.Expiry == nil || c.Kubernetes.Namespace == "" || c.Subject != userOf(c.Kubernetes) {
-		return nil, nil, badToken("it does not say what a token of a service account says")
-	}
-	now := time.Now()
-	if now.After(c.Expiry.Time().Add(leeway)) {
-		return nil, nil, badToken("it expired on %s", c.Expiry.Time().UTC().Format(time.RFC3339))
-	}
-	if c.NotBefore != nil && now.Add(leeway).Before(c.NotBefore.Time()) {
-		return nil, nil, badToken("it is good only from %s: check the clocks", c.NotBefore.Time().UTC().Format(time.RFC3339))
-	}
-	shared := slices.DeleteFunc(slices.Clone(audiences), func(a string) bool { return !slices.Contains(c.Audience, a) })
-	if len(shared) == 0 {
-		return nil, nil, badToken("it is for %s", strings.Join(c.Audience, ", "))
-	}
-	return c, shared, nil
-}
-
 // stillBound refuses a token whose account or pod is gone, or was made anew under the same name.
-func (s *Service) stillBound(ctx context.Context, b bound) error {
+func (s *Service) stillBound(ctx context.Context, b token.Bound) error {
 	if err := exists(ctx, s, s.accounts, b.Namespace, b.ServiceAccount); err != nil || b.Pod == nil {
 		return err
 	}
@@ -256,18 +176,18 @@ func (s *Service) stillBound(ctx context.Context, b bound) error {
 }
 
 // exists looks into the mirror first, and asks the apiserver about what the mirror does not have: it may be too new.
-func exists[T kind.Object](ctx context.Context, s *Service, mirror *client.Informer[T], namespace string, ref reference) error {
+func exists[T kind.Object](ctx context.Context, s *Service, mirror *client.Informer[T], namespace string, ref token.Reference) error {
 	object, ok := mirror.Get(namespace, ref.Name)
 	if !ok || object.GetMetadata().GetUid() != ref.UID {
 		var err error
 		if object, err = client.Get[T](ctx, s.client, namespace, ref.Name); apierr.IsNotFound(err) {
-			return badToken("%s %s/%s is gone", strings.ToLower(mirror.Kind().Name), namespace, ref.Name)
+			return token.Invalid("%s %s/%s is gone", strings.ToLower(mirror.Kind().Name), namespace, ref.Name)
 		} else if err != nil {
 			return apierr.From(err)
 		}
 	}
 	if object.GetMetadata().GetUid() != ref.UID {
-		return badToken("%s %s/%s is another one now", strings.ToLower(mirror.Kind().Name), namespace, ref.Name)
+		return token.Invalid("%s %s/%s is another one now", strings.ToLower(mirror.Kind().Name), namespace, ref.Name)
 	}
 	return nil
 }
@@ -278,7 +198,7 @@ func (s *Service) ListKeys(context.Context, *authv1.ListKeysRequest) (*authv1.Li
 	if err != nil {
 		return nil, err
 	}
-	set, err := json.Marshal(ring.public())
+	set, err := json.Marshal(ring.keySet())
 	if err != nil {
 		return nil, apierr.Internal("write the key set: %v", err)
 	}
