@@ -17,6 +17,7 @@ import (
 	"github.com/xebec-project/xebec/internal/loopbacktest"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
+	"github.com/xebec-project/xebec/internal/rpc/rpctest"
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
 )
 
@@ -53,12 +54,12 @@ func gateway(t *testing.T, ca *pki.CA) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tokens := func(_ context.Context, token string) (rpc.Identity, error) {
+	tokens := &rpctest.Tokens{Known: func(token string) (rpc.Identity, time.Time, error) {
 		if token != "good.robot.token" {
-			return rpc.Identity{}, apierr.New(codes.Unauthenticated, rpc.ReasonBadToken, "the token is not good: it is another")
+			return rpc.Identity{}, time.Time{}, apierr.New(codes.Unauthenticated, rpc.ReasonBadToken, "invalid token: it is another")
 		}
-		return rpc.Identity{User: "system:serviceaccount:shop:robot", Groups: []string{"system:serviceaccounts"}}, nil
-	}
+		return rpc.Identity{User: "system:serviceaccount:shop:robot", Groups: []string{"system:serviceaccounts"}}, time.Time{}, nil
+	}}
 	everyone := func(context.Context, rpc.Identity, string) error { return nil }
 	server, err := rpc.NewServer(rpc.ServerConfig{Listen: "127.0.0.1:0", TLS: source, DrainDelay: -1, Tokens: tokens, Authorize: everyone}, zap.NewNop())
 	if err != nil {
@@ -111,13 +112,13 @@ func TestTokens(t *testing.T) {
 	me := person(t, ca, gateway(t, ca), time.Hour)
 	const robot = "USER                               GROUPS\nsystem:serviceaccount:shop:robot   system:serviceaccounts\n"
 	runReal(t, me, "auth", "whoami", "--token", "good.robot.token").want(t, ExitOK, robot)
-	runReal(t, me, "auth", "whoami", "--token", "bad.robot.token").want(t, ExitError, "", "the token is not good", "xebec create token")
+	runReal(t, me, "auth", "whoami", "--token", "bad.robot.token").want(t, ExitError, "", "invalid token", "xebec create token")
 	runReal(t, me, "auth", "whoami", "--token", "robot.token").want(t, ExitUsage, "", "--token: that is no token", "tokenFile")
 
 	file := writeFile(t, "token", "good.robot.token\n")
 	byFile := cliconfig.Context{Name: "real", Endpoints: me.Endpoints, CA: me.CA, TokenFile: file}
 	runReal(t, byFile, "auth", "whoami").want(t, ExitOK, robot)
-	runReal(t, byFile, "auth", "whoami", "--token", "bad.robot.token").want(t, ExitError, "", "the token is not good")
+	runReal(t, byFile, "auth", "whoami", "--token", "bad.robot.token").want(t, ExitError, "", "invalid token")
 	byFile.TokenFile = writeFile(t, "token", "")
 	runReal(t, byFile, "auth", "whoami").want(t, ExitError, "", `context "real"`, "token file "+byFile.TokenFile, "that is no token")
 	byFile.TokenFile = "/nonexistent/token"

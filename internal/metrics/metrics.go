@@ -12,6 +12,12 @@ const (
 	RPCInFlight = "xebec_rpc_server_in_flight"
 	// RPCRefused counts the calls refused before they reached a handler, by reason.
 	RPCRefused = "xebec_rpc_server_refused_total"
+	// RPCConnectionsClosed counts the connections that a server's limits refused or closed, by reason: pending (too many that
+	// have not authenticated), rate (the source connects too often without authenticating), timeout (it did not authenticate
+	// in time), failures (too many of its calls failed to authenticate), expired (so has its caller's certificate).
+	RPCConnectionsClosed = "xebec_rpc_server_connections_closed_total"
+	// RPCPendingConnections is the number of connections whose callers have not authenticated yet.
+	RPCPendingConnections = "xebec_rpc_server_pending_connections"
 	// CertificateExpiry is the Unix time at which the process's own certificate expires.
 	CertificateExpiry = "xebec_certificate_expiry_timestamp_seconds"
 	// DiscoveryRegistered is 1 while this instance is registered, else 0.

@@ -17,10 +17,16 @@ const (
 	ReasonNoCertificate = "NO_CERTIFICATE"
 	// ReasonBadToken: the caller's bearer token is not good.
 	ReasonBadToken = "BAD_TOKEN"
+	// ReasonExpired: the caller's certificate or token has expired, before the call or while it was open.
+	ReasonExpired = "CREDENTIAL_EXPIRED"
 	// ReasonForgedIdentity: the caller claimed to act for someone else and is no trusted forwarder.
 	ReasonForgedIdentity = "FORGED_IDENTITY"
 	// ReasonRateLimited: the caller makes too many calls; RetryInfo says when to try again.
 	ReasonRateLimited = "RATE_LIMITED"
+	// ReasonConnections: the caller has too many connections open.
+	ReasonConnections = "TOO_MANY_CONNECTIONS"
+	// ReasonSlowRequest: the request did not arrive in time.
+	ReasonSlowRequest = "SLOW_REQUEST"
 	// ReasonPanic: the handler failed in a way its author did not foresee.
 	ReasonPanic = "PANIC"
 )

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/pki"
 )
 
@@ -61,6 +63,12 @@ type call struct {
 	identity Identity
 	object   string
 	draining context.Context
+	// token is the bearer token that the caller showed, empty with a certificate.
+	token string
+	// expiry is when the caller's certificate or token expires.
+	expiry time.Time
+	// end ends the call as if the caller had given up; the cause is what the caller gets for an answer.
+	end context.CancelCauseFunc
 }
 
 type callKey struct{}
@@ -140,82 +148,115 @@ func CertificateIdentity(cert *x509.Certificate) Identity {
 // authenticator finds out who calls.
 type authenticator struct {
 	forwarders []string
-	tokens     func(context.Context, string) (Identity, error)
+	tokens     TokenAuthenticator
 }
 
-// identify returns the caller: whom the verified certificate names or, when that is a trusted forwarder's, whom the
-// forwarder names.
-func (a authenticator) identify(ctx context.Context) (Identity, error) {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return Identity{}, refuse(codes.Unauthenticated, ReasonNoCertificate, "the connection has no peer")
+// identify returns the caller from a call's headers: whom the verified certificate names or, when that is a trusted
+// forwarder's, whom the forwarder names. It waits for nothing. owner is whose connection it is.
+func (a authenticator) identify(p *peer.Peer, md metadata.MD) (c call, owner string, err error) {
+	var visitor *edge.Visitor
+	var leaf *x509.Certificate
+	switch info := p.AuthInfo.(type) {
+	case connectionInfo:
+		visitor = info.visitor
+		leaf = info.leaf()
+	case credentials.TLSInfo:
+		leaf = connectionInfo{TLSInfo: info}.leaf()
 	}
-	info, ok := p.AuthInfo.(credentials.TLSInfo)
-	if !ok || len(info.State.VerifiedChains) == 0 {
-		return a.byToken(ctx)
+	if leaf == nil {
+		c, err = a.byToken(visitor, md)
+		return c, c.identity.User, err
 	}
-	id := CertificateIdentity(info.State.VerifiedChains[0][0])
+	id := CertificateIdentity(leaf)
+	c = call{identity: id, expiry: leaf.NotAfter}
 	if id.User == "" {
-		return Identity{}, refuse(codes.Unauthenticated, ReasonNoCertificate, "the client certificate has no common name, so it names nobody")
+		return c, "", refuse(codes.Unauthenticated, ReasonNoCertificate, "the client certificate has no common name, so it names nobody")
 	}
-	users := metadata.ValueFromIncomingContext(ctx, HeaderUser)
-	groups := metadata.ValueFromIncomingContext(ctx, HeaderGroup)
-	agents := metadata.ValueFromIncomingContext(ctx, HeaderUserAgent)
-	sources := metadata.ValueFromIncomingContext(ctx, HeaderSource)
-	listeners := metadata.ValueFromIncomingContext(ctx, HeaderListener)
-	if users == nil && groups == nil && agents == nil && sources == nil && listeners == nil {
-		return id, nil
+	if !time.Now().Before(leaf.NotAfter) {
+		return c, id.User, expiredCertificate(id.User, leaf.NotAfter)
 	}
+	users, groups := md[HeaderUser], md[HeaderGroup]
+	if users == nil && groups == nil && md[HeaderUserAgent] == nil && md[HeaderSource] == nil && md[HeaderListener] == nil {
+		return c, id.User, nil
+	}
+	c.identity, err = a.forwarded(id, users, groups)
+	return c, id.User, err
+}
+
+// forwarded returns the identity that a certificate's holder hands on.
+func (a authenticator) forwarded(id Identity, users, groups []string) (Identity, error) {
 	if !slices.Contains(a.forwarders, id.User) {
-		return Identity{}, refuse(codes.PermissionDenied, ReasonForgedIdentity,
+		return id, refuse(codes.PermissionDenied, ReasonForgedIdentity,
 			"%q may not act on behalf of others: remove the %s* headers from the call", id.User, HeaderPrefix)
 	}
 	if len(users) != 1 || users[0] == "" {
-		return Identity{}, refuse(codes.PermissionDenied, ReasonForgedIdentity,
+		return id, refuse(codes.PermissionDenied, ReasonForgedIdentity,
 			"%q handed on %d users, want one in %s", id.User, len(users), HeaderUser)
 	}
 	forwarded := Identity{Forwarder: id.User}
 	var err error
 	if forwarded.User, err = url.PathUnescape(users[0]); err != nil {
-		return Identity{}, refuse(codes.PermissionDenied, ReasonForgedIdentity, "header %s: %v", HeaderUser, err)
+		return id, refuse(codes.PermissionDenied, ReasonForgedIdentity, "header %s: %v", HeaderUser, err)
 	}
 	for _, group := range groups {
 		unescaped, err := url.PathUnescape(group)
 		if err != nil {
-			return Identity{}, refuse(codes.PermissionDenied, ReasonForgedIdentity, "header %s: %v", HeaderGroup, err)
+			return id, refuse(codes.PermissionDenied, ReasonForgedIdentity, "header %s: %v", HeaderGroup, err)
 		}
 		forwarded.Groups = append(forwarded.Groups, unescaped)
 	}
 	return forwarded, nil
 }
 
+func expiredCertificate(user string, at time.Time) error {
+	return refuse(codes.Unauthenticated, ReasonExpired, "the client certificate of %q expired on %s: connect again with a new one",
+		user, at.UTC().Format(time.RFC3339))
+}
+
 // HeaderAuthorization carries a bearer token.
 const HeaderAuthorization = "authorization"
 
+// TokenAuthenticator knows callers by their bearer tokens.
+type TokenAuthenticator interface {
+	// Verify returns whose a token is and until when it is good, from the token itself and what is known of it. It is called
+	// while the connection waits, before any of the call's messages is read, and must not wait for anything. When fresh is
+	// false too many tokens of the caller's address were wrong: a token that is not known yet is refused without a look. The
+	// error goes to the caller.
+	Verify(token string, fresh bool) (Identity, time.Time, error)
+	// Review says whether a token that was verified is still good or has been revoked; it may ask over the network. The error
+	// goes to the caller.
+	Review(ctx context.Context, token string) error
+	// Hold calls end, with what the caller is to get, when the token is revoked before release is called. It serves streams,
+	// which last.
+	Hold(token string, end func(error)) (release func())
+}
+
 // byToken returns whose token comes with a call without a certificate. Nobody who comes so acts for others.
-func (a authenticator) byToken(ctx context.Context) (Identity, error) {
+func (a authenticator) byToken(visitor *edge.Visitor, md metadata.MD) (call, error) {
 	if a.tokens == nil {
-		return Identity{}, refuse(codes.Unauthenticated, ReasonNoCertificate, "a client certificate is required")
+		return call{}, refuse(codes.Unauthenticated, ReasonNoCertificate, "a client certificate is required")
 	}
-	md, _ := metadata.FromIncomingContext(ctx)
 	for key := range md {
 		if strings.HasPrefix(key, HeaderPrefix) {
-			return Identity{}, refuse(codes.PermissionDenied, ReasonForgedIdentity, "a caller with a token may not send header %s", key)
+			return call{}, refuse(codes.PermissionDenied, ReasonForgedIdentity, "a caller with a token may not send header %s", key)
 		}
 	}
 	values := md[HeaderAuthorization]
 	if len(values) == 0 {
-		return Identity{}, refuse(codes.Unauthenticated, ReasonNoCertificate, "a client certificate or a token is required")
+		return call{}, refuse(codes.Unauthenticated, ReasonNoCertificate, "a client certificate or a token is required")
 	}
 	scheme, token, _ := strings.Cut(values[0], " ")
 	if len(values) > 1 || !strings.EqualFold(scheme, "bearer") || token == "" {
-		return Identity{}, refuse(codes.Unauthenticated, ReasonBadToken, "header %s must be one bearer token", HeaderAuthorization)
+		return call{}, refuse(codes.Unauthenticated, ReasonBadToken, "header %s must be one bearer token", HeaderAuthorization)
 	}
-	id, err := a.tokens(ctx, token)
+	id, expiry, err := a.tokens.Verify(token, visitor.MayTry())
 	if err == nil && id.User == "" {
 		err = refuse(codes.Unauthenticated, ReasonBadToken, "the token names nobody")
 	}
-	return id, err
+	if err != nil {
+		return call{}, err
+	}
+	return call{identity: id, token: token, expiry: expiry}, nil
 }
 
 // AuthorizeControlPlane lets administrators and control-plane services call every method and refuses everyone else.

@@ -110,26 +110,14 @@ func (l *limiter) gauge() prometheus.Collector {
 	}, func() float64 { return float64(l.inFlight.Load()) })
 }
 
+// unary counts a call in. The caller's rate was looked at before the request was read.
 func (l *limiter) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	if isPlumbing(info.FullMethod) {
 		return handler(ctx, req)
-	}
-	if err := l.admit(IdentityFromContext(ctx)); err != nil {
-		return nil, err
 	}
 	if err := l.enter(); err != nil {
 		return nil, err
 	}
 	defer l.leave()
 	return handler(ctx, req)
-}
-
-// stream limits how often streams begin, not how many are open: watches are many, long and mostly silent.
-func (l *limiter) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	if !isPlumbing(info.FullMethod) {
-		if err := l.admit(IdentityFromContext(ss.Context())); err != nil {
-			return err
-		}
-	}
-	return handler(srv, ss)
 }

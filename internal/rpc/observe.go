@@ -20,22 +20,25 @@ import (
 
 // observer counts and logs every call once, when it ends.
 type observer struct {
-	log      *zap.Logger
-	level    func(fullMethod string, code codes.Code) zapcore.Level
-	object   func(fullMethod string, req any) string
-	draining context.Context
+	log       *zap.Logger
+	level     func(fullMethod string, code codes.Code) zapcore.Level
+	object    func(fullMethod string, req any) string
+	draining  context.Context
+	strangers *sampler // bounds the log of those who did not authenticate
 
 	handled *prometheus.CounterVec
 	seconds *prometheus.HistogramVec
 	refused *prometheus.CounterVec
+	closed  *prometheus.CounterVec
 }
 
 func newObserver(cfg ServerConfig, log *zap.Logger, draining context.Context) (*observer, error) {
 	o := &observer{
-		log:      log,
-		level:    cfg.LogLevel,
-		object:   cfg.Object,
-		draining: draining,
+		log:       log,
+		level:     cfg.LogLevel,
+		object:    cfg.Object,
+		draining:  draining,
+		strangers: newSampler(),
 		handled: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: metrics.RPCHandled, Help: "Calls that the server ended, by method and code.",
 		}, []string{metrics.LabelMethod, metrics.LabelCode}),
@@ -45,6 +48,9 @@ func newObserver(cfg ServerConfig, log *zap.Logger, draining context.Context) (*
 		}, []string{metrics.LabelMethod}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: metrics.RPCRefused, Help: "Calls refused before they reached a handler, by reason.",
+		}, []string{metrics.LabelReason}),
+		closed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: metrics.RPCConnectionsClosed, Help: "Connections refused or closed by the limits, by reason.",
 		}, []string{metrics.LabelReason}),
 	}
 	if o.level == nil {
@@ -56,7 +62,7 @@ func newObserver(cfg ServerConfig, log *zap.Logger, draining context.Context) (*
 	if cfg.Metrics == nil {
 		return o, nil
 	}
-	for _, c := range []prometheus.Collector{o.handled, o.seconds, o.refused} {
+	for _, c := range []prometheus.Collector{o.handled, o.seconds, o.refused, o.closed} {
 		if err := cfg.Metrics.Register(c); err != nil {
 			return nil, err
 		}
@@ -79,6 +85,9 @@ func failuresAtInfo(_ string, code codes.Code) zapcore.Level {
 func (o *observer) ServerReporter(ctx context.Context, meta interceptors.CallMeta) (interceptors.Reporter, context.Context) {
 	method, _ := grpc.Method(ctx) // meta would put its copy together anew at each look
 	r := &report{observer: o, ctx: ctx, method: method, unary: meta.Typ == interceptors.Unary, req: meta.ReqOrNil}
+	if c := callFrom(ctx); c != nil {
+		r.call = *c
+	}
 	r.call.draining = o.draining
 	return r, context.WithValue(ctx, callKey{}, &r.call)
 }
@@ -92,6 +101,8 @@ type report struct {
 	method string
 	unary  bool
 	req    any
+	// unlogged is how many calls the log left out before this one.
+	unlogged int
 }
 
 // PostMsgReceive keeps the first message's object of a stream; the message itself may be gone when the stream ends.
@@ -102,6 +113,23 @@ func (r *report) PostMsgReceive(req any, err error, _ time.Duration) {
 	r.req = struct{}{}
 	r.call.object = r.observer.object(r.method, req)
 }
+
+// early observes a call that is refused before any of it is read. Of callers that did not authenticate the log holds a
+// sample, or they could fill the disk.
+func (o *observer) early(ctx context.Context, c *call, method string, err error) {
+	fields := 0
+	if c.identity.IsZero() {
+		var ok bool
+		if fields, ok = o.strangers.take(); !ok {
+			o.handled.WithLabelValues(method, apierr.Code(err).String()).Inc()
+			return
+		}
+	}
+	r := &report{observer: o, ctx: ctx, method: method, call: *c, unlogged: fields}
+	r.PostCall(err, 0)
+}
+
+func (o *observer) countClosed(reason string) { o.closed.WithLabelValues(reason).Inc() }
 
 func (r *report) PostCall(err error, took time.Duration) {
 	// As the caller sees it: gRPC turns the ends of contexts into codes only after this.
@@ -134,6 +162,9 @@ func (r *report) PostCall(err error, took time.Duration) {
 	}
 	if r.identity.Forwarder != "" {
 		fields = append(fields, zap.String(metrics.KeyForwarder, r.identity.Forwarder))
+	}
+	if r.unlogged > 0 {
+		fields = append(fields, zap.Int("unlogged", r.unlogged))
 	}
 	if err != nil {
 		fields = append(fields, zap.String("error", status.Convert(err).Message()))

@@ -6,14 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
-	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/auth"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -27,13 +24,14 @@ import (
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/stats"
 
-	"github.com/xebec-project/xebec/internal/metrics"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/pki"
 )
 
 // Defaults of a ServerConfig.
 const (
 	DefaultMaxRecvBytes     = 4 << 20
+	DefaultMaxStreams       = 100_000
 	DefaultMaxConnectionAge = 30 * time.Minute
 	DefaultDrainDelay       = 300 * time.Millisecond
 	DefaultDrainLimit       = 5 * time.Second
@@ -50,11 +48,16 @@ const (
 )
 
 // Fixed flow-control windows. With them gRPC does not probe the bandwidth with a ping per burst of data, and a slow
-// reader holds no more than this.
+// reader holds no more than this. A server's is smaller: it has many callers, and what they send is unread until it is
+// their turn. While it reads a message, gRPC widens the window to all of that message.
 const (
-	streamWindow     = 512 << 10
-	connectionWindow = 4 << 20
+	streamWindow       = 512 << 10
+	serverStreamWindow = 64 << 10
+	connectionWindow   = 4 << 20
 )
+
+// maxHeaderListBytes bounds the headers of one call as they are when decoded. A token has at most 8 KiB.
+const maxHeaderListBytes = 32 << 10
 
 // bufferSize is that of each connection's read buffer; writes share pooled buffers.
 const bufferSize = 16 << 10
@@ -74,19 +77,24 @@ type ServerConfig struct {
 	// TrustedForwarders are the users that may call on behalf of others by the headers in identity.go; nil is
 	// xebec:gateway alone. Empty but not nil: nobody.
 	TrustedForwarders []string
-	// Tokens, when not nil, says whose a bearer token is, of a caller that shows no certificate; its error goes to the
-	// caller. Nil: every caller needs a certificate.
-	Tokens func(ctx context.Context, token string) (Identity, error)
+	// Tokens, when not nil, says whose a bearer token is, of a caller that shows no certificate. Nil: every caller needs a
+	// certificate.
+	Tokens TokenAuthenticator
+	// Edge limits what callers cost before they are known, and while their requests are received; zero fields are
+	// edge.DefaultLimits.
+	Edge edge.Limits
 	// Authorize decides whether a caller may call a method; its error goes to the caller. Nil is
 	// AuthorizeControlPlane. It is not asked about health and reflection, which every known caller may use.
 	Authorize func(ctx context.Context, id Identity, fullMethod string) error
-	// Limits returns the limits of a caller when it is first seen. Nil: no limits.
+	// Limits returns the limits of a caller when it is first seen: they bound the rate at which calls begin, not how many
+	// streams are open, since watches are many, long and mostly silent. Nil: no limits.
 	Limits func(Identity) Limits
 	// MaxInFlight bounds the unary calls worked on at once; more are refused. 0: no bound.
 	MaxInFlight int
 	// MaxRecvBytes bounds one received message; 0 is DefaultMaxRecvBytes.
 	MaxRecvBytes int
-	// MaxStreams bounds the calls open at once on one connection; 0: no bound.
+	// MaxStreams bounds the calls open at once on one connection, which a client's further calls wait for; 0 is
+	// DefaultMaxStreams. A gateway has one connection to each service for all of its callers.
 	MaxStreams uint32
 	// MaxConnectionAge is after how long, give or take a tenth, a client is asked to connect anew, so that
 	// connections spread over instances and rotated certificates come into use; 0 is DefaultMaxConnectionAge. Streams
@@ -127,6 +135,14 @@ type Server struct {
 	health    *health.Server
 	draining  context.Context
 	drain     context.CancelFunc
+
+	authenticator authenticator
+	observer      *observer
+	limiter       *limiter
+	guard         *edge.Guard
+	gate          *edge.Gate
+	// methods are the full names of all that are registered; it does not change once the server serves.
+	methods map[string]bool
 }
 
 // NewServer listens and prepares a server with health and reflection. Close or Serve releases the listener.
@@ -152,22 +168,34 @@ func NewServer(cfg ServerConfig, log *zap.Logger) (*Server, error) {
 	if cfg.DrainLimit == 0 {
 		cfg.DrainLimit = DefaultDrainLimit
 	}
-	s := &Server{cfg: cfg, log: log, health: health.NewServer()}
+	if cfg.MaxStreams == 0 {
+		cfg.MaxStreams = DefaultMaxStreams
+	}
+	cfg.Edge = cfg.Edge.WithDefaults()
+	s := &Server{
+		cfg: cfg, log: log, health: health.NewServer(), methods: make(map[string]bool),
+		authenticator: authenticator{forwarders: cfg.TrustedForwarders, tokens: cfg.Tokens},
+		gate:          edge.NewGate(cfg.Edge.ReceivingPerCaller),
+	}
 	s.draining, s.drain = context.WithCancel(context.Background())
 	observer, err := newObserver(cfg, log, s.draining)
 	if err != nil {
 		return nil, fmt.Errorf("rpc server: %w", err)
 	}
-	limiter := newLimiter(cfg.Limits, cfg.MaxInFlight, observer.countRefusal)
+	s.observer = observer
+	s.limiter = newLimiter(cfg.Limits, cfg.MaxInFlight, observer.countRefusal)
+	s.guard = edge.NewGuard(cfg.Edge, observer.countClosed)
 	if cfg.Metrics != nil {
-		if err := cfg.Metrics.Register(limiter.gauge()); err != nil {
-			return nil, fmt.Errorf("rpc server: %w", err)
+		for _, gauge := range []prometheus.Collector{s.limiter.gauge(), pendingGauge(s.guard)} {
+			if err := cfg.Metrics.Register(gauge); err != nil {
+				return nil, fmt.Errorf("rpc server: %w", err)
+			}
 		}
 	}
-	s.grpc = grpc.NewServer(s.options(observer, limiter)...)
+	s.grpc = grpc.NewServer(s.options(observer, s.limiter)...)
 	s.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
-	healthpb.RegisterHealthServer(s.grpc, s.health)
-	reflection.Register(s.grpc)
+	healthpb.RegisterHealthServer(s, s.health)
+	reflection.Register(s)
 
 	// Go would listen with MPTCP, which costs every connection for a gain that no cluster's own network has.
 	var listen net.ListenConfig
@@ -187,22 +215,15 @@ func NewServer(cfg ServerConfig, log *zap.Logger) (*Server, error) {
 }
 
 func (s *Server) options(observer *observer, limiter *limiter) []grpc.ServerOption {
-	authenticator := authenticator{forwarders: s.cfg.TrustedForwarders, tokens: s.cfg.Tokens}
 	secure := s.cfg.TLS.ServerConfig()
 	if s.cfg.Tokens != nil {
 		secure = s.cfg.TLS.OptionalServerConfig()
 	}
-	authenticate := func(ctx context.Context) (context.Context, error) {
-		id, err := authenticator.identify(ctx)
-		if err != nil {
-			return nil, err
-		}
-		callFrom(ctx).identity = id
-		return ctx, nil
-	}
 	recover := recovery.WithRecoveryHandlerContext(observer.recovered)
 	options := []grpc.ServerOption{
-		grpc.Creds(watchedCredentials{credentials.NewTLS(secure), s.cfg.Admit, s.log}),
+		grpc.Creds(watchedCredentials{credentials.NewTLS(secure), s.cfg.Admit, s.guard, s.cfg.Edge.HandshakeTimeout, s.log, newSampler()}),
+		grpc.ConnectionTimeout(s.cfg.Edge.HandshakeTimeout),
+		grpc.MaxHeaderListSize(maxHeaderListBytes),
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.MaxRecvMsgSize(s.cfg.MaxRecvBytes),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
@@ -212,26 +233,24 @@ func (s *Server) options(observer *observer, limiter *limiter) []grpc.ServerOpti
 			Timeout:               serverPingTimeout,
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: clientPingInterval / 2, PermitWithoutStream: true}),
-		grpc.StaticStreamWindowSize(streamWindow),
+		grpc.StaticStreamWindowSize(serverStreamWindow),
 		grpc.StaticConnWindowSize(connectionWindow),
 		grpc.ReadBufferSize(bufferSize),
 		grpc.WaitForHandlers(true),
-		// The order, outermost first. Observation is outside of all, so that refused and panicked calls are counted
-		// and logged too. Recovery is outside of all that could panic. Authentication precedes the limits, which are
-		// per caller; the limits precede authorization, so that a flood of forbidden calls is limited as well.
+		// Callers are identified by their headers, before anything else of a call is read: see entry.go.
+		grpc.InTapHandle(s.tap),
+		// The order, outermost first. Observation is outside of all, so that failed and panicked calls are counted and
+		// logged too. Recovery is outside of all that could panic. What a call's headers decide was decided for a unary call
+		// before these see it, since they see it with its request; a stream's interceptors come before its first message.
 		grpc.ChainUnaryInterceptor(
 			interceptors.UnaryServerInterceptor(observer),
 			recovery.UnaryServerInterceptor(recover),
-			auth.UnaryServerInterceptor(authenticate),
 			limiter.unary,
-			s.authorizeUnary,
 		),
 		grpc.ChainStreamInterceptor(
 			interceptors.StreamServerInterceptor(observer),
 			recovery.StreamServerInterceptor(recover),
-			auth.StreamServerInterceptor(authenticate),
-			limiter.stream,
-			s.authorizeStream,
+			s.enterStream,
 		),
 	}
 	if s.cfg.MaxStreams > 0 {
@@ -245,7 +264,17 @@ func (s *Server) options(observer *observer, limiter *limiter) []grpc.ServerOpti
 
 // RegisterService registers an implementation of a service, for generated Register functions.
 func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
-	s.grpc.RegisterService(desc, impl)
+	guarded := *desc
+	guarded.Methods = make([]grpc.MethodDesc, len(desc.Methods))
+	for i, method := range desc.Methods {
+		fullMethod := "/" + desc.ServiceName + "/" + method.MethodName
+		guarded.Methods[i] = grpc.MethodDesc{MethodName: method.MethodName, Handler: s.enterUnary(fullMethod, method.Handler)}
+		s.methods[fullMethod] = true
+	}
+	for _, stream := range desc.Streams {
+		s.methods["/"+desc.ServiceName+"/"+stream.StreamName] = true
+	}
+	s.grpc.RegisterService(&guarded, impl)
 }
 
 // Addr returns the address the server listens at, of ServerConfig.Listen where it has several.
@@ -336,20 +365,6 @@ wait:
 	return nil
 }
 
-func (s *Server) authorizeUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	if err := s.authorize(ctx, info.FullMethod); err != nil {
-		return nil, err
-	}
-	return handler(ctx, req)
-}
-
-func (s *Server) authorizeStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	if err := s.authorize(ss.Context(), info.FullMethod); err != nil {
-		return err
-	}
-	return handler(srv, ss)
-}
-
 func (s *Server) authorize(ctx context.Context, fullMethod string) error {
 	if isPlumbing(fullMethod) {
 		return nil
@@ -360,32 +375,5 @@ func (s *Server) authorize(ctx context.Context, fullMethod string) error {
 // isPlumbing tells whether a method is gRPC's own: health checks and reflection.
 func isPlumbing(fullMethod string) bool { return strings.HasPrefix(fullMethod, "/grpc.") }
 
-// watchedCredentials asks who may connect at all, and logs which peers were refused at the handshake and why: gRPC keeps
-// that to itself.
-type watchedCredentials struct {
-	credentials.TransportCredentials
-	admit func(net.Conn) error
-	log   *zap.Logger
-}
-
-func (c watchedCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	if c.admit != nil {
-		if err := c.admit(conn); err != nil {
-			return nil, nil, err
-		}
-	}
-	secure, info, err := c.TransportCredentials.ServerHandshake(conn)
-	if err != nil {
-		level := zapcore.InfoLevel
-		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
-			// It went away without a word, as load balancers do every second that only look whether somebody listens.
-			level = zapcore.DebugLevel
-		}
-		c.log.Log(level, "Refused a connection", zap.Stringer(metrics.KeyPeer, conn.RemoteAddr()), zap.Error(err))
-	}
-	return secure, info, err
-}
-
-func (c watchedCredentials) Clone() credentials.TransportCredentials {
-	return watchedCredentials{c.TransportCredentials.Clone(), c.admit, c.log}
-}
+// GetServiceInfo lists the registered services, for reflection.
+func (s *Server) GetServiceInfo() map[string]grpc.ServiceInfo { return s.grpc.GetServiceInfo() }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/discovery"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
@@ -41,6 +42,10 @@ type Config struct {
 	SystemLimits rpc.Limits `yaml:"systemLimits"`
 	// MaxInFlight bounds the unary calls forwarded at once, over all callers; 0 for no bound.
 	MaxInFlight int `yaml:"maxInFlight" help:"unary calls forwarded at once, over all callers; 0 for no bound"`
+	// MaxStreams bounds the calls open at once on one connection; the client's further calls wait.
+	MaxStreams int `yaml:"maxStreams" help:"calls open at once on one connection; the client's further calls wait"`
+	// Edge bounds what callers cost before they are known, and while their requests are received. 0 is the default.
+	Edge edge.Limits `yaml:"limits"`
 	// Access says from where connections are taken.
 	Access door.Config `yaml:"access"`
 }
@@ -51,6 +56,8 @@ func DefaultConfig() Config {
 		UserLimits:   rpc.Limits{PerSecond: 2000, Burst: 4000},
 		SystemLimits: rpc.Limits{PerSecond: 20000, Burst: 40000},
 		MaxInFlight:  10000,
+		MaxStreams:   1000,
+		Edge:         edge.DefaultLimits(),
 	}
 }
 
@@ -68,7 +75,10 @@ func (c *Config) Validate() error {
 	if c.MaxInFlight < 0 {
 		problems = append(problems, errors.New("maxInFlight: must not be negative"))
 	}
-	problems = append(problems, c.Access.Validate())
+	if c.MaxStreams < 1 {
+		problems = append(problems, errors.New("maxStreams: must be at least 1"))
+	}
+	problems = append(problems, c.Edge.Validate("limits"), c.Access.Validate())
 	return errors.Join(problems...)
 }
 
@@ -163,13 +173,14 @@ func (s *Service) ConfigureServer(cfg *rpc.ServerConfig) {
 	cfg.Authorize = authorize
 	cfg.Limits = s.limits
 	cfg.MaxInFlight = s.cfg.MaxInFlight
-	cfg.MaxStreams = 10000
+	cfg.MaxStreams = uint32(s.cfg.MaxStreams)
+	cfg.Edge = s.cfg.Edge
 	cfg.LogLevel = logLevel
 	cfg.Object = object
 	cfg.Listeners = s.door.Listeners
 	cfg.Admit = s.door.Admit
 	cfg.Leave = s.door.Leave
-	cfg.Tokens = s.tokens.identify
+	cfg.Tokens = s.tokens
 }
 
 func (s *Service) limits(id rpc.Identity) rpc.Limits {
@@ -183,6 +194,7 @@ func (s *Service) limits(id rpc.Identity) rpc.Limits {
 func (s *Service) Run(ctx context.Context) error {
 	var reaching sync.WaitGroup
 	reaching.Go(func() { s.reach(ctx) })
+	reaching.Go(func() { s.tokens.run(ctx) })
 	defer reaching.Wait()
 	s.door.Run(ctx, s.objects, s.directory)
 	<-ctx.Done()

@@ -1,0 +1,140 @@
+package edge
+
+import (
+	"container/list"
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+// Visitor is one connection. Its methods may be called by several goroutines; a nil visitor may do everything, for servers
+// without a guard.
+type Visitor struct {
+	guard   *Guard
+	source  *source
+	entered time.Time
+	cut     func()
+	timer   *time.Timer
+
+	caller   atomic.Pointer[string] // who authenticated on it
+	failures atomic.Int32
+
+	// ofAll and ofSource are its places among those that have not authenticated, nil once it has or has left; the guard's
+	// mu protects them, and left.
+	ofAll, ofSource *list.Element
+	left            bool
+}
+
+// settle takes the visitor out of those that have not authenticated, and tells whether it was among them. The caller holds
+// the guard's mu.
+func (v *Visitor) settle() bool {
+	if v.ofAll == nil {
+		return false
+	}
+	v.guard.pending.Remove(v.ofAll)
+	v.source.pending.Remove(v.ofSource)
+	v.ofAll, v.ofSource = nil, nil
+	v.timer.Stop()
+	return true
+}
+
+// Authenticated notes that the connection's caller has proved to be caller, and returns an error when that one has too
+// many connections: the call is to be refused then, and the connection counts as not authenticated. Of several callers on
+// one connection the first counts. It is cheap when repeated.
+func (v *Visitor) Authenticated(caller string) error {
+	if v == nil || v.caller.Load() != nil {
+		return nil
+	}
+	g := v.guard
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if v.left || v.caller.Load() != nil {
+		return nil
+	}
+	if n := g.callers[caller]; n >= g.limits.ConnectionsPerCaller {
+		return fmt.Errorf("%q has %d connections open already", caller, n)
+	}
+	g.callers[caller]++
+	v.caller.Store(&caller)
+	v.settle()
+	// It is none of those that the rate holds off: give back what Enter took.
+	v.source.connections.AllowN(time.Now(), -1)
+	return nil
+}
+
+// MayTry tells whether an unknown credential of this source is worth a look: not while too many have failed.
+func (v *Visitor) MayTry() bool {
+	return v == nil || v.source.failures.Tokens() >= 1
+}
+
+// Failed notes that a call failed to authenticate. After too many of the connection, or of its source, the connection is
+// closed, a moment later so that the caller can read why.
+func (v *Visitor) Failed() {
+	if v == nil {
+		return
+	}
+	if v.source.failures.Allow() && v.failures.Add(1) != failuresPerConnection {
+		return
+	}
+	time.AfterFunc(closeDelay, func() { v.cutFor(ReasonFailures) })
+}
+
+// closeDelay is what a caller gets to read why its connection is closed.
+const closeDelay = 100 * time.Millisecond
+
+// ExpireAt closes the connection at a time, when the certificate of its caller expires, and a moment later, so that calls
+// end with a proper status first. The zero time does nothing. It may be called once, and stop when the visitor has left.
+func (v *Visitor) ExpireAt(at time.Time) {
+	if v == nil || at.IsZero() {
+		return
+	}
+	g := v.guard
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if v.left {
+		return
+	}
+	v.timer.Stop()
+	v.timer = time.AfterFunc(time.Until(at)+time.Second, func() { v.cutFor(ReasonExpired) })
+}
+
+// Leave counts the connection out, when it is closed. It may be called again.
+func (v *Visitor) Leave() {
+	if v == nil {
+		return
+	}
+	g := v.guard
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if v.left {
+		return
+	}
+	v.left = true
+	v.settle()
+	v.timer.Stop()
+	if caller := v.caller.Load(); caller != nil {
+		if g.callers[*caller]--; g.callers[*caller] <= 0 {
+			delete(g.callers, *caller)
+		}
+	}
+}
+
+// timeout closes the connection when it has not authenticated.
+func (v *Visitor) timeout() {
+	v.guard.mu.Lock()
+	pending := v.settle()
+	v.guard.mu.Unlock()
+	if pending {
+		v.cutFor(ReasonTimeout)
+	}
+}
+
+func (v *Visitor) cutFor(reason string) {
+	v.guard.mu.Lock()
+	left := v.left
+	v.guard.mu.Unlock()
+	if !left {
+		v.guard.closed(reason)
+		v.cut()
+	}
+}

@@ -1,0 +1,158 @@
+package rpc
+
+import (
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
+
+	"github.com/xebec-project/xebec/internal/edge"
+	"github.com/xebec-project/xebec/internal/metrics"
+)
+
+// connectionInfo is what a server knows of a connection.
+type connectionInfo struct {
+	credentials.TLSInfo
+	visitor *edge.Visitor
+}
+
+// leaf returns the verified certificate of the client, nil when it showed none.
+func (i connectionInfo) leaf() *x509.Certificate {
+	if len(i.State.VerifiedChains) == 0 {
+		return nil
+	}
+	return i.State.VerifiedChains[0][0]
+}
+
+// visitorOf returns the visitor that a peer is, nil for one of another kind of connection.
+func visitorOf(p *peer.Peer) *edge.Visitor {
+	info, _ := p.AuthInfo.(connectionInfo)
+	return info.visitor
+}
+
+// watchedCredentials asks who may connect at all, limits those who have not authenticated, and logs which peers were
+// refused at the handshake and why: gRPC keeps that to itself.
+type watchedCredentials struct {
+	credentials.TransportCredentials
+	admit   func(net.Conn) error
+	guard   *edge.Guard
+	timeout time.Duration
+	log     *zap.Logger
+	sampled *sampler
+}
+
+// ServerHandshake implements credentials.TransportCredentials.
+func (c watchedCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	if c.admit != nil {
+		if err := c.admit(conn); err != nil {
+			return nil, nil, err
+		}
+	}
+	visitor, err := c.guard.Enter(addressOf(conn.RemoteAddr()), func() { _ = conn.Close() })
+	if err != nil {
+		c.tell(conn, zapcore.InfoLevel, err)
+		return nil, nil, err
+	}
+	// gRPC lifts it when the connection is ready; from then on the visitor is watched.
+	if err := conn.SetDeadline(time.Now().Add(c.timeout)); err != nil {
+		visitor.Leave()
+		return nil, nil, err
+	}
+	secure, info, err := c.TransportCredentials.ServerHandshake(conn)
+	if err != nil {
+		visitor.Leave()
+		level := zapcore.InfoLevel
+		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+			// It went away without a word, as load balancers do every second that only look whether somebody listens.
+			level = zapcore.DebugLevel
+		}
+		c.tell(conn, level, err)
+		return nil, nil, err
+	}
+	known := connectionInfo{visitor: visitor}
+	known.TLSInfo, _ = info.(credentials.TLSInfo)
+	if leaf := known.leaf(); leaf != nil && leaf.Subject.CommonName != "" {
+		// One that has too many connections may wait here for the end of another, for as long as a stranger may.
+		if visitor.Authenticated(leaf.Subject.CommonName) == nil {
+			visitor.ExpireAt(leaf.NotAfter)
+		}
+	}
+	return &visitorConn{secure, visitor}, known, nil
+}
+
+// Clone implements credentials.TransportCredentials.
+func (c watchedCredentials) Clone() credentials.TransportCredentials {
+	c.TransportCredentials = c.TransportCredentials.Clone()
+	return c
+}
+
+// tell logs a sample of the connections that were refused.
+func (c watchedCredentials) tell(conn net.Conn, level zapcore.Level, err error) {
+	unlogged, ok := 0, true
+	if level > zapcore.DebugLevel {
+		unlogged, ok = c.sampled.take()
+	}
+	if ok {
+		c.log.Log(level, "Refused a connection", zap.Stringer(metrics.KeyPeer, conn.RemoteAddr()), zap.Error(err), zap.Int("unlogged", unlogged))
+	}
+}
+
+// addressOf returns the address of a connection's other end, the zero one when it has none.
+func addressOf(addr net.Addr) netip.Addr {
+	from, err := netip.ParseAddrPort(addr.String())
+	if err != nil {
+		return netip.Addr{}
+	}
+	return from.Addr()
+}
+
+// visitorConn counts its visitor out when it is closed.
+type visitorConn struct {
+	net.Conn
+	visitor *edge.Visitor
+}
+
+// Close implements net.Conn.
+func (c *visitorConn) Close() error {
+	c.visitor.Leave()
+	return c.Conn.Close()
+}
+
+// pendingGauge exports the connections that have not authenticated.
+func pendingGauge(guard *edge.Guard) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: metrics.RPCPendingConnections, Help: "Connections whose callers have not authenticated yet.",
+	}, func() float64 { return float64(guard.Pending()) })
+}
+
+// sampler lets the log have ten entries at once and one a second of what strangers can cause any number of.
+type sampler struct {
+	mu      sync.Mutex
+	limiter *rate.Limiter
+	left    int
+}
+
+func newSampler() *sampler { return &sampler{limiter: rate.NewLimiter(1, 10)} }
+
+// take tells whether to log, and how many entries were left out before.
+func (s *sampler) take() (leftOut int, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.limiter.Allow() {
+		s.left++
+		return 0, false
+	}
+	leftOut, s.left = s.left, 0
+	return leftOut, true
+}
