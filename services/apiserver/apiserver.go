@@ -94,6 +94,8 @@ type Service struct {
 	log         *zap.Logger
 	// accountsLost is given when a namespace without its default account was met.
 	accountsLost signal
+	// watchAge is minWatchAge and recheck recheckInterval, but in tests.
+	watchAge, recheck time.Duration
 }
 
 // New makes a service over an etcd client. The client stays the caller's to close, after Run has returned.
@@ -122,6 +124,7 @@ func New(cfg Config, etcd *clientv3.Client, log *zap.Logger) (*Service, error) {
 		allocations: newAllocations(store, cidrs, netip.MustParseAddr(cfg.ClusterDNS)),
 		nodePorts:   newNodePorts(store),
 		leases:      &leaseService{store: store},
+		watchAge:    minWatchAge, recheck: recheckInterval,
 	}, nil
 }
 

@@ -42,12 +42,19 @@ func start(t *testing.T, etcd *etcdtest.Cluster) grpc.ClientConnInterface {
 
 func startConfigured(t *testing.T, cfg Config, etcd *etcdtest.Cluster) grpc.ClientConnInterface {
 	t.Helper()
+	return startChanged(t, cfg, etcd, func(*Service) {})
+}
+
+// startChanged is startConfigured with a service that change has changed.
+func startChanged(t *testing.T, cfg Config, etcd *etcdtest.Cluster, change func(*Service)) grpc.ClientConnInterface {
+	t.Helper()
 	// The only member of etcd is busy when it does not answer at once: to try again would leave some outcomes unknown.
 	cfg.Storage.WriteAttempt = 10 * time.Second
 	svc, err := New(cfg, etcd.Client(), zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel)))
 	if err != nil {
 		t.Fatal(err)
 	}
+	change(svc)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- svc.Run(ctx) }()

@@ -113,8 +113,8 @@ func (s *Service) past(ctx context.Context, req interface {
 
 // Watch streams the state and then the changes. Events are sent in the encoding that all watchers share.
 func (s *Service) Watch(req *apiv1.WatchRequest, stream grpc.ServerStreamingServer[apiv1.WatchResponse]) error {
-	ctx, cancel := context.WithCancel(stream.Context())
-	defer cancel()
+	ctx, end := context.WithCancelCause(stream.Context())
+	defer end(nil)
 	verb, encode := authz.Watch, wholeFrame
 	if req.GetOutline() {
 		if req.GetGroup() != "" || req.GetKind() != "Pod" {
@@ -132,8 +132,12 @@ func (s *Service) Watch(req *apiv1.WatchRequest, stream grpc.ServerStreamingServ
 			return err
 		}
 	}
-	// A watch goes on for as long as the client likes; a server that stops ends it, and the client resumes elsewhere.
-	defer rpc.OnDraining(ctx, cancel)()
+	// A server that stops ends its watches, and the clients resume elsewhere.
+	defer rpc.OnDraining(ctx, func() { end(nil) })()
+	defer s.boundWatch(ctx, end, func() error {
+		_, err := s.selectFor(ctx, verb, req)
+		return err
+	})()
 	err = s.store.Watch(ctx, opts, func(events []storage.Event) error {
 		for i := range events {
 			frame, err := encode(events[i])
@@ -149,6 +153,10 @@ func (s *Service) Watch(req *apiv1.WatchRequest, stream grpc.ServerStreamingServ
 	switch {
 	case stream.Context().Err() != nil:
 		return stream.Context().Err()
+	case errors.Is(context.Cause(ctx), errWatchAge):
+		return nil
+	case apierr.IsForbidden(context.Cause(ctx)):
+		return context.Cause(ctx)
 	case ctx.Err() != nil:
 		return apierr.Unavailable("this apiserver is stopping: resume the watch from the last resourceVersion it sent")
 	case errors.Is(err, storage.ErrFutureRevision):
