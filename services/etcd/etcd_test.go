@@ -69,7 +69,7 @@ func newCluster(t testing.TB, n int, change func(*Config)) *cluster {
 		cfg := DefaultConfig()
 		cfg.Name, cfg.DataDir = fmt.Sprint("m", i), filepath.Join(c.dir, fmt.Sprint("m", i))
 		cfg.PeerURL, cfg.ClientURL = "https://"+loopbacktest.Address(t).String(), "https://"+loopbacktest.Address(t).String()
-		cfg.MetricsURL = "http://" + loopbacktest.Address(t).String()
+		cfg.MetricsURL = "https://" + loopbacktest.Address(t).String()
 		cfg.Peer, cfg.Client = files, files
 		initial = append(initial, cfg.Name+"="+cfg.PeerURL)
 		if change != nil {
@@ -353,6 +353,7 @@ func TestRegister(t *testing.T) {
 	cfg := DefaultConfig()
 	cfg.Name, cfg.DataDir, cfg.PeerURL, cfg.ClientURL = "m", "/x", "http://127.0.0.1:1", "http://127.0.0.1:2"
 	cfg.InitialCluster = []string{"m=http://127.0.0.1:1"}
+	cfg.MetricsURL = ""
 	s, err := New(cfg, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)

@@ -233,7 +233,7 @@ func (c *Cluster) settings(a *authorities, m *Master, service string, port int) 
 		return map[string]any{
 			"name": m.Name, "dataDir": filepath.Join(c.dir, m.Name, "etcd"),
 			"peerURL": "https://" + at(etcdPeerPort), "clientURL": "https://" + at(port),
-			"metricsURL": "http://" + at(etcdMetricsPort), "initialCluster": members,
+			"metricsURL": "https://" + at(etcdMetricsPort), "initialCluster": members,
 			"peer": section(etcd), "client": section(etcd),
 		}, nil
 	}
