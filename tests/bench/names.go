@@ -48,11 +48,13 @@ func measureNames(ctx context.Context, b *bench) (result, error) {
 		began := time.Now()
 		var err error
 		for i := range agentKills {
-			// An agent that was just killed is not there to be killed until the lab has started it again.
+			agent := nodes[i%len(nodes)] + "/agent"
 			for ctx.Err() == nil {
-				if err = l.Kill(ctx, nodes[i%len(nodes)]+"/agent", lab.KillOptions{}); err == nil {
+				if err = l.Kill(ctx, agent, lab.KillOptions{}); err == nil {
 					break
 				}
+				// It was just killed: the lab waits longer before each start, which this ends.
+				err = l.Start(ctx, agent)
 				pause(ctx, 50*time.Millisecond)
 			}
 			pause(ctx, 100*time.Millisecond)
