@@ -38,7 +38,7 @@ func (s *Service) planDelete(ctx context.Context, get reader, req *apiv1.DeleteR
 	grace := int64(0)
 	if k.GracePeriod != nil {
 		grace = k.GracePeriod(o)
-		if req.GracePeriodSeconds != nil && grace > 0 {
+		if req.GracePeriodSeconds != nil && (grace > 0 || agentEnds(o)) {
 			grace = req.GetGracePeriodSeconds()
 		}
 	}
@@ -66,6 +66,12 @@ func (s *Service) planDelete(ctx context.Context, get reader, req *apiv1.DeleteR
 	}
 	c.expected = req.GetResourceVersion() != ""
 	return c, nil
+}
+
+// agentEnds reports whether an object is a pod that a node's agent runs and confirms the end of.
+func agentEnds(o kind.Object) bool {
+	p, ok := o.(*corev1.Pod)
+	return ok && p.GetSpec().GetNodeName() != "" && !kind.IsPodFinished(p)
 }
 
 // finished reports whether an object is marked for deletion and nothing holds it any more.
