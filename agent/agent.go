@@ -38,6 +38,7 @@ import (
 	"github.com/xebec-project/xebec/internal/version"
 	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 )
 
 // networkRetry is how soon a network that could not be set up is tried again.
@@ -202,6 +203,7 @@ func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
 
 	group.Go(func() error { return a.awaitShutdown(ctx, set, registrar) })
 	server.New(server.Config{Node: a.cfg.Node, Pods: set, Runtime: rt, Cgroup: a.cfg.Cgroup, Services: stack.entries, Features: stack.features, Network: server.Network{Drops: stack.enforcer.Drops, Unrouted: stack.syncer.Drops, Connections: stack.connections, Trace: stack.trace}, Imported: registrar.nudge}).Register(listen)
+	nodev1.RegisterReachabilityServiceServer(listen, &peers{tls: a.tls, nodes: watch.nodes})
 	return listen.Serve(ctx)
 }
 

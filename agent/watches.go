@@ -72,8 +72,9 @@ func newWatches(conn grpc.ClientConnInterface, c *client.Client, node, stateDir 
 		node: node, stateDir: stateDir, log: log,
 		nodes: client.NewInformer(c, client.InformerOptions[*corev1.Node]{OnError: failed("nodes"), Transform: func(n *corev1.Node) {
 			if n.GetMetadata().GetName() != node && n.Status != nil {
-				// Routes need addresses, and who answers for load balancers depends on who is ready.
-				n.Status = &corev1.NodeStatus{Addresses: n.Status.GetAddresses(), Conditions: readiness(n)}
+				// Routes need addresses, and who answers for load balancers depends on who is ready. Agents are asked whether
+				// they reach each other.
+				n.Status = &corev1.NodeStatus{Addresses: n.Status.GetAddresses(), Conditions: readiness(n), DaemonEndpoints: n.Status.GetDaemonEndpoints()}
 			}
 		}}),
 		pods: client.NewInformer(c, client.InformerOptions[*corev1.Pod]{FieldSelector: "spec.nodeName=" + node, OnError: failed("pods")}),

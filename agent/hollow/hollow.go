@@ -123,7 +123,7 @@ func retry(ctx context.Context, f func() error) error {
 
 func (n *node) register(ctx context.Context) error {
 	object, err := client.Create(ctx, n.client, &corev1.Node{
-		Metadata: &metav1.ObjectMeta{Name: n.name, Labels: map[string]string{"kubernetes.io/hostname": n.name, "kubernetes.io/os": "linux", "xebec.io/hollow": "true"}},
+		Metadata: &metav1.ObjectMeta{Name: n.name, Labels: map[string]string{"kubernetes.io/hostname": n.name, "kubernetes.io/os": "linux", kind.LabelHollow: "true"}},
 		Spec:     &corev1.NodeSpec{},
 	})
 	if apierr.IsAlreadyExists(err) {

@@ -19,6 +19,7 @@ import (
 	"github.com/xebec-project/xebec/agent/policy"
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 )
@@ -80,8 +81,15 @@ func New(cfg Config) *Server { return &Server{cfg: cfg} }
 // Register registers the service's handlers.
 func (s *Server) Register(r grpc.ServiceRegistrar) { nodev1.RegisterNodeServiceServer(r, s) }
 
-// Authorize lets administrators call, and only through the gateway, which has checked and logged who they are.
+// Authorize lets administrators call, and only through the gateway, which has checked and logged who they are. The nodes
+// service asks by itself, and only whether the node reaches others.
 func Authorize(_ context.Context, id rpc.Identity, fullMethod string) error {
+	if fullMethod == nodev1.ReachabilityService_Reach_FullMethodName {
+		if id.Forwarder == "" && id.User == pki.ServiceUser("nodes") && id.Member(pki.GroupServices) {
+			return nil
+		}
+		return apierr.Denied("%s: only %s may ask, not %s", fullMethod, pki.ServiceUser("nodes"), id.User)
+	}
 	if id.Forwarder == "" {
 		return apierr.Denied("%s: agents are called through the gateway, not by %s itself", fullMethod, id.User)
 	}

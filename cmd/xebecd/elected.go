@@ -25,7 +25,12 @@ func workloadsCommand() *cobra.Command {
 }
 
 func nodesCommand() *cobra.Command {
-	return electedCommand("nodes", 7005, "Node liveness, eviction, pod address ranges", nodes.DefaultConfig(), nodes.New)
+	return daemon.Command(daemon.Spec[nodes.Config]{
+		Name: "nodes", Short: "Node liveness, eviction, pod address ranges", Port: 7005, Defaults: nodes.DefaultConfig(),
+		New: func(_ context.Context, cfg nodes.Config, deps *daemon.Deps) (daemon.Service, error) {
+			return nodes.New(cfg, nodes.Deps{Host: deps.Host, Client: client.New(deps.APIServer), TLS: deps.TLS, Logger: deps.Log, Metrics: deps.Metrics})
+		},
+	})
 }
 
 func endpointsCommand() *cobra.Command {

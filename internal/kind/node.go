@@ -1,8 +1,10 @@
 package kind
 
 import (
+	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -80,6 +82,25 @@ func NodeAddress(n *corev1.Node, typ string) string {
 		}
 	}
 	return ""
+}
+
+// LabelHollow marks nodes that are simulated: they have no agent to call and no service maps.
+const LabelHollow = "xebec.io/hollow"
+
+// defaultAgentPort is the agent's when its node's status names none.
+const defaultAgentPort = 10250
+
+// AgentAddress is where a node's agent takes calls, as host:port; false when the node has no internal address yet.
+func AgentAddress(n *corev1.Node) (string, bool) {
+	host := NodeAddress(n, "InternalIP")
+	if host == "" {
+		return "", false
+	}
+	port := int(n.GetStatus().GetDaemonEndpoints().GetKubeletEndpoint().GetPort())
+	if port == 0 {
+		port = defaultAgentPort
+	}
+	return net.JoinHostPort(host, strconv.Itoa(port)), true
 }
 
 // NodeCondition is the node's condition of a type, nil when it has none.

@@ -27,8 +27,6 @@ const (
 	tellBehindAfter = 500 * time.Millisecond
 	// mostBehind is how many nodes are named.
 	mostBehind = 10
-	// labelHollow marks nodes that are simulated: they have no service maps.
-	labelHollow = "xebec.io/hollow"
 )
 
 // acknowledger is the EndpointsService of an instance: it answers while there is a term of leadership.
@@ -158,7 +156,7 @@ func newRoll(nodes *client.Informer[*corev1.Node]) *roll {
 
 // counts tells whether others wait for a node: one that is silent may never answer.
 func counts(n *corev1.Node) bool {
-	return n != nil && n.GetMetadata().GetLabels()[labelHollow] == "" && kind.NodeCondition(n, kind.NodeReady).GetStatus() == "True"
+	return n != nil && n.GetMetadata().GetLabels()[kind.LabelHollow] == "" && kind.NodeCondition(n, kind.NodeReady).GetStatus() == "True"
 }
 
 func (r *roll) join(first *endpointsv1.AcknowledgeRequest) *member {

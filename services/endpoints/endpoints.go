@@ -17,6 +17,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/elected"
+	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -144,8 +145,8 @@ func slimService(s *corev1.Service) { s.Metadata.ManagedFields = nil }
 // slimNode drops what is not read: only whether the node counts is.
 func slimNode(n *corev1.Node) {
 	m := &metav1.ObjectMeta{Name: n.GetMetadata().GetName(), Uid: n.GetMetadata().GetUid(), ResourceVersion: n.GetMetadata().GetResourceVersion()}
-	if hollow := n.GetMetadata().GetLabels()[labelHollow]; hollow != "" {
-		m.Labels = map[string]string{labelHollow: hollow}
+	if hollow := n.GetMetadata().GetLabels()[kind.LabelHollow]; hollow != "" {
+		m.Labels = map[string]string{kind.LabelHollow: hollow}
 	}
 	n.Metadata, n.Spec = m, nil
 	n.Status = &corev1.NodeStatus{Conditions: n.GetStatus().GetConditions()}

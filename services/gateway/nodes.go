@@ -3,8 +3,6 @@ package gateway
 import (
 	"container/list"
 	"context"
-	"net"
-	"strconv"
 	"sync"
 	"time"
 
@@ -12,14 +10,13 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
 const (
-	// defaultAgentPort is the agent's when its node's status names none.
-	defaultAgentPort = 10250
 	// maxIdleAgents bounds the connections kept to agents that no call uses.
 	maxIdleAgents = 128
 	// lookupTimeout bounds finding out where an agent is.
@@ -74,24 +71,11 @@ func (n *nodes) agent(ctx context.Context, node, namespace, pod string) (*grpc.C
 	if err != nil {
 		return nil, nil, err
 	}
-	address, ok := agentAddress(object)
+	address, ok := kind.AgentAddress(object)
 	if !ok {
 		return nil, nil, apierr.FailedPrecondition("NO_ADDRESS", node, "node %s has no internal address yet: its agent has not registered", node)
 	}
 	return n.connect(node, address)
-}
-
-func agentAddress(node *corev1.Node) (string, bool) {
-	port := int(node.GetStatus().GetDaemonEndpoints().GetKubeletEndpoint().GetPort())
-	if port == 0 {
-		port = defaultAgentPort
-	}
-	for _, address := range node.GetStatus().GetAddresses() {
-		if address.GetType() == "InternalIP" {
-			return net.JoinHostPort(address.GetAddress(), strconv.Itoa(port)), true
-		}
-	}
-	return "", false
 }
 
 func (n *nodes) connect(node, address string) (*grpc.ClientConn, func(), error) {

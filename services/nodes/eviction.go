@@ -18,13 +18,17 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// eviction deletes pods from nodes with NoExecute taints, when their toleration runs out.
+// eviction deletes pods from nodes with NoExecute taints, when their toleration runs out. From a node that is unreachable it
+// does so only when a second opinion agrees.
 type eviction struct {
 	client *client.Client
 	nodes  *client.Informer[*corev1.Node]
 	pods   *client.Informer[*corev1.Pod]
 	events *events.Recorder
-	after  time.Duration
+	after  patience
+	// reach has the second opinions, which doubt asks for. Both are nil when there are none to be had.
+	reach *reachability
+	doubt func(controller.Key)
 	// notBefore is when the first pod is evicted from a node for being lost, in this term of leadership. A term begins with
 	// what the one before, or a backup that was restored, left behind: nodes that are back are heard of within seconds.
 	notBefore time.Time
@@ -37,6 +41,9 @@ type eviction struct {
 func (e *eviction) reconcile(ctx context.Context, key controller.Key) (controller.Result, error) {
 	node, _ := e.nodes.Get("", key.Name)
 	taints := e.timed(key.Name, noExecuteTaints(node))
+	if e.reach != nil && !slices.ContainsFunc(taints, isUnreachable) {
+		e.reach.forget(key.Name)
+	}
 	if len(taints) == 0 {
 		return controller.Result{}, nil
 	}
@@ -46,11 +53,11 @@ func (e *eviction) reconcile(ctx context.Context, key controller.Key) (controlle
 		if p.GetMetadata().GetDeletionTimestamp() != nil || kind.IsPodFinished(p) {
 			continue
 		}
-		at, evicted := evictionTime(p.GetSpec().GetTolerations(), taints, e.after, e.notBefore)
+		left, evicted := e.left(node, taints, p)
 		if !evicted {
 			continue
 		}
-		if left := time.Until(at); left > 0 {
+		if left > 0 {
 			if next == 0 || left < next {
 				next = left
 			}
@@ -68,7 +75,12 @@ func (e *eviction) reconcile(ctx context.Context, key controller.Key) (controlle
 			sure = true
 		}
 		m := p.GetMetadata()
-		_, err := client.Delete[*corev1.Pod](ctx, e.client, m.GetNamespace(), m.GetName(), client.IfUID(m.GetUid()))
+		opts := []client.DeleteOption{client.IfUID(m.GetUid())}
+		if s := p.GetSpec(); s.TerminationGracePeriodSeconds != nil && s.GetTerminationGracePeriodSeconds() == 0 {
+			// Without any grace the object would be gone at once, and its name free while the pod may still run.
+			opts = append(opts, client.GracePeriod(1))
+		}
+		_, err := client.Delete[*corev1.Pod](ctx, e.client, m.GetNamespace(), m.GetName(), opts...)
 		switch {
 		case apierr.IsNotFound(err) || apierr.IsConflict(err):
 		case err != nil:
@@ -79,6 +91,42 @@ func (e *eviction) reconcile(ctx context.Context, key controller.Key) (controlle
 	}
 	return controller.Result{RequeueAfter: next}, nil
 }
+
+// left returns how long a pod stays on a node with these NoExecute taints, or until there is more to know; false when it
+// tolerates them for good. It has others asked about a node whose being unreachable is all that there is against it.
+func (e *eviction) left(node *corev1.Node, taints []*corev1.Taint, p *corev1.Pod) (left time.Duration, evicted bool) {
+	tolerations := p.GetSpec().GetTolerations()
+	at, evicted := evictionTime(tolerations, taints, e.after, e.notBefore)
+	if !evicted || e.reach == nil || !canAsk(node) {
+		return time.Until(at), evicted
+	}
+	name := node.GetMetadata().GetName()
+	o := e.reach.of(name)
+	if renewed := o.answered.Add(heartbeatTTL + e.after.unreachable); !o.answered.IsZero() && at.Before(renewed) {
+		at = renewed
+	}
+	left = time.Until(at)
+	ask := left - answerWindow
+	if !o.answered.IsZero() {
+		ask = min(ask, time.Until(o.ended.Add(askAgain)))
+	}
+	switch {
+	case ask > time.Second:
+		left = ask
+	case o.asked.After(at.Add(-answerWindow-2*time.Second)) && time.Since(o.asked) < opinionLife:
+		// It answers nobody.
+	default:
+		e.doubt(controller.Key{Name: name})
+		left = opinionLife // what is found out brings the node back here before that
+	}
+	others := slices.DeleteFunc(slices.Clone(taints), isUnreachable)
+	if by, evicted := evictionTime(tolerations, others, e.after, e.notBefore); evicted {
+		left = min(left, time.Until(by))
+	}
+	return left, true
+}
+
+func isUnreachable(t *corev1.Taint) bool { return t.GetKey() == taintUnreachable }
 
 func noExecuteTaints(node *corev1.Node) []*corev1.Taint {
 	var taints []*corev1.Taint
@@ -120,13 +168,23 @@ func (e *eviction) timed(node string, taints []*corev1.Taint) []*corev1.Taint {
 	return timed
 }
 
+// patience is how long pods that name no toleration stay on a node with a taint of this service.
+type patience struct{ unreachable, notReady time.Duration }
+
+func (p patience) with(taint *corev1.Taint) time.Duration {
+	if isUnreachable(taint) {
+		return p.unreachable
+	}
+	return p.notReady
+}
+
 // evictionTime is when a pod must leave a node with the given NoExecute taints: the earliest over the taints; false when
 // it tolerates all of them for good. A pod that names no toleration for a taint of this service stays for the default
 // time, as Kubernetes' admission would have written into it; any other untolerated taint evicts at once. For a taint of
 // this service it is never before notBefore.
-func evictionTime(tolerations []*corev1.Toleration, taints []*corev1.Taint, byDefault time.Duration, notBefore time.Time) (at time.Time, evicted bool) {
+func evictionTime(tolerations []*corev1.Toleration, taints []*corev1.Taint, byDefault patience, notBefore time.Time) (at time.Time, evicted bool) {
 	for _, taint := range taints {
-		leave, forGood := leaveAt(tolerations, taint, byDefault)
+		leave, forGood := leaveAt(tolerations, taint, byDefault.with(taint))
 		if isOwn(taint) && leave.Before(notBefore) {
 			leave = notBefore
 		}

@@ -2,20 +2,26 @@
 // away, gives each its range of pod addresses, and clears up after those that vanished.
 //
 // A node's heartbeat is a Lease object under an etcd lease: it costs no disk write, and its disappearance is the alarm.
-// liveness.go turns that into conditions and taints, eviction.go taints into deletions, podcidr.go hands out ranges,
+// liveness.go turns that into conditions and taints, reachability.go asks others about a node before eviction.go turns
+// taints into deletions, podcidr.go hands out ranges,
 // outofservice.go removes the pods of nodes that a person has declared to be off, orphans.go those of nodes that are gone.
 package nodes
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/elected"
 	"github.com/xebec-project/xebec/internal/ipalloc"
+	"github.com/xebec-project/xebec/internal/pki"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -34,8 +40,11 @@ type Config struct {
 	NodeMaskSize int `yaml:"nodeMaskSize" help:"prefix length of one node's pod range"`
 	// NodeMaskSize6 is the same for IPv6. A node must have as many addresses of either family.
 	NodeMaskSize6 int `yaml:"nodeMaskSize6" help:"prefix length of one node's IPv6 pod range"`
-	// EvictAfter is how long pods that name no toleration of their own stay on a node that is not ready or unreachable.
-	EvictAfter time.Duration `yaml:"evictAfter" help:"how long pods that name no toleration stay on a node that is lost"`
+	// EvictAfter is how long pods that name no toleration of their own stay on a node that does not renew its lease and
+	// answers nobody.
+	EvictAfter time.Duration `yaml:"evictAfter" help:"how long pods that name no toleration stay on a node that is unreachable"`
+	// EvictNotReadyAfter is how long they stay on a node that says itself that it is not ready.
+	EvictNotReadyAfter time.Duration `yaml:"evictNotReadyAfter" help:"how long pods that name no toleration stay on a node that is not ready"`
 	// StartGrace is how long a node that has just been made may take until its first heartbeat, and how long nodes that were
 	// lost before this instance took the lead have to be heard of before their pods are evicted, unless EvictAfter is less.
 	StartGrace time.Duration `yaml:"startGrace"`
@@ -46,8 +55,8 @@ type Config struct {
 // DefaultConfig is the configuration of a new cluster.
 func DefaultConfig() Config {
 	return Config{
-		ClusterCIDR: "10.244.0.0/16", ServiceCIDR: "10.96.0.0/16", NodeMaskSize: 24, NodeMaskSize6: 64, EvictAfter: 30 * time.Second,
-		StartGrace: 15 * time.Second, OrphanGrace: 20 * time.Second,
+		ClusterCIDR: "10.244.0.0/16", ServiceCIDR: "10.96.0.0/16", NodeMaskSize: 24, NodeMaskSize6: 64, EvictAfter: 10 * time.Second,
+		EvictNotReadyAfter: 30 * time.Second, StartGrace: 15 * time.Second, OrphanGrace: 20 * time.Second,
 	}
 }
 
@@ -79,7 +88,7 @@ func (c Config) Validate() error {
 	for _, d := range []struct {
 		name string
 		d    time.Duration
-	}{{"evictAfter", c.EvictAfter}, {"startGrace", c.StartGrace}, {"orphanGrace", c.OrphanGrace}} {
+	}{{"evictAfter", c.EvictAfter}, {"evictNotReadyAfter", c.EvictNotReadyAfter}, {"startGrace", c.StartGrace}, {"orphanGrace", c.OrphanGrace}} {
 		if d.d < 0 {
 			problems = append(problems, fmt.Errorf("%s: must not be negative, is %s", d.name, d.d))
 		}
@@ -90,13 +99,28 @@ func (c Config) Validate() error {
 func (c Config) maskSizes() []int { return []int{c.NodeMaskSize, c.NodeMaskSize6} }
 
 // Deps is what the service needs from its process.
-type Deps = elected.Deps
+type Deps struct {
+	// Host is the machine, such as "master-1".
+	Host string
+	// Client reaches the API.
+	Client *client.Client
+	// TLS is the service's identity towards agents, which it asks whether they answer. Nil: nobody is asked, and a node
+	// whose lease has lapsed counts as lost.
+	TLS *pki.Source
+	// Logger may be nil.
+	Logger *zap.Logger
+	// Metrics is where metrics are registered; nil for nowhere.
+	Metrics prometheus.Registerer
+}
 
 // Service looks after the nodes while it leads.
 type Service struct {
 	*elected.Service
 
 	cfg Config
+	log *zap.Logger
+	// ask is nil when nobody is asked; see reachability.
+	ask func(ctx context.Context, from, node *corev1.Node) error
 }
 
 // New returns a service that does nothing until Run.
@@ -104,9 +128,16 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Service{cfg: cfg}
+	s := &Service{cfg: cfg, log: deps.Logger}
+	if s.log == nil {
+		s.log = zap.NewNop()
+	}
+	if deps.TLS != nil {
+		s.ask = asker{deps.TLS}.ask
+	}
 	var err error
-	s.Service, err = elected.New(elected.Config{Name: "nodes", Component: "node-controller", Setup: s.setup}, deps)
+	s.Service, err = elected.New(elected.Config{Name: "nodes", Component: "node-controller", Setup: s.setup},
+		elected.Deps{Host: deps.Host, Client: deps.Client, Logger: deps.Logger, Metrics: deps.Metrics})
 	return s, err
 }
 
@@ -142,8 +173,15 @@ func (s *Service) setup(t *controller.Term) error {
 		return []controller.Key{{Name: l.GetMetadata().GetName()}}
 	})
 
-	evict := &eviction{client: t.Client(), nodes: nodes, pods: pods, events: s.Events(), after: s.cfg.EvictAfter, notBefore: time.Now().Add(min(s.cfg.StartGrace, s.cfg.EvictAfter)), seen: map[string]map[string]time.Time{}}
+	evict := &eviction{
+		client: t.Client(), nodes: nodes, pods: pods, events: s.Events(), after: patience{unreachable: s.cfg.EvictAfter, notReady: s.cfg.EvictNotReadyAfter},
+		notBefore: time.Now().Add(min(s.cfg.StartGrace, s.cfg.EvictAfter)), seen: map[string]map[string]time.Time{},
+	}
 	evictController := t.Controller("eviction", 0, evict.reconcile)
+	if s.ask != nil {
+		reach := &reachability{nodes: nodes, events: s.Events(), log: s.log, ask: s.ask, known: evictController.Enqueue, opinions: map[string]opinion{}}
+		evict.reach, evict.doubt = reach, t.Controller("reachability", reachWorkers, reach.reconcile).Enqueue
+	}
 	controller.For(evictController, nodes)
 	controller.Map(evictController, pods, func(p *corev1.Pod) []controller.Key {
 		if p.GetSpec().GetNodeName() == "" {
@@ -196,6 +234,8 @@ func (s *Service) setup(t *controller.Term) error {
 // slimPod drops what the controllers never read.
 func slimPod(p *corev1.Pod) {
 	p.Metadata.ManagedFields = nil
-	p.Spec = &corev1.PodSpec{NodeName: p.GetSpec().GetNodeName(), Tolerations: p.GetSpec().GetTolerations()}
+	p.Spec = &corev1.PodSpec{
+		NodeName: p.GetSpec().GetNodeName(), Tolerations: p.GetSpec().GetTolerations(), TerminationGracePeriodSeconds: p.GetSpec().TerminationGracePeriodSeconds,
+	}
 	p.Status = &corev1.PodStatus{Phase: p.GetStatus().GetPhase(), Conditions: p.GetStatus().GetConditions()}
 }

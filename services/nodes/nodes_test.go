@@ -102,8 +102,10 @@ func TestDualStackRanges(t *testing.T) {
 func TestEvictionTime(t *testing.T) {
 	added := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	unreachable := &corev1.Taint{Key: taintUnreachable, Effect: noExecute, TimeAdded: timestamppb.New(added)}
+	notReady := &corev1.Taint{Key: taintNotReady, Effect: noExecute, TimeAdded: timestamppb.New(added)}
+	byDefault := patience{unreachable: 10 * time.Second, notReady: 30 * time.Second}
 	other := &corev1.Taint{Key: "drained", Effect: noExecute, TimeAdded: timestamppb.New(added)}
-	for10 := int64(10)
+	for15 := int64(15)
 	now := int64(-1)
 	tests := []struct {
 		name        string
@@ -112,26 +114,27 @@ func TestEvictionTime(t *testing.T) {
 		want        time.Time
 		evicted     bool
 	}{
-		{"none named: the default", nil, []*corev1.Taint{unreachable}, added.Add(30 * time.Second), true},
-		{"a time of its own", []*corev1.Toleration{{Key: taintUnreachable, Operator: "Exists", Effect: noExecute, TolerationSeconds: &for10}}, []*corev1.Taint{unreachable}, added.Add(10 * time.Second), true},
+		{"none named: the default", nil, []*corev1.Taint{unreachable}, added.Add(10 * time.Second), true},
+		{"none named: the default of a node that is there", nil, []*corev1.Taint{notReady}, added.Add(30 * time.Second), true},
+		{"a time of its own", []*corev1.Toleration{{Key: taintUnreachable, Operator: "Exists", Effect: noExecute, TolerationSeconds: &for15}}, []*corev1.Taint{unreachable}, added.Add(15 * time.Second), true},
 		{"for good", []*corev1.Toleration{{Key: taintUnreachable, Operator: "Exists"}}, []*corev1.Taint{unreachable}, time.Time{}, false},
 		{"everything for good", []*corev1.Toleration{{Operator: "Exists"}}, []*corev1.Taint{unreachable, other}, time.Time{}, false},
 		{"negative is at once", []*corev1.Toleration{{Key: taintUnreachable, Operator: "Exists", TolerationSeconds: &now}}, []*corev1.Taint{unreachable}, added, true},
 		{"another taint evicts at once", nil, []*corev1.Taint{unreachable, other}, time.Time{}, true},
-		{"the shorter of two tolerations", []*corev1.Toleration{{Operator: "Exists"}, {Key: taintUnreachable, Operator: "Exists", TolerationSeconds: &for10}}, []*corev1.Taint{unreachable}, added.Add(10 * time.Second), true},
+		{"the shorter of two tolerations", []*corev1.Toleration{{Operator: "Exists"}, {Key: taintUnreachable, Operator: "Exists", TolerationSeconds: &for15}}, []*corev1.Taint{unreachable}, added.Add(15 * time.Second), true},
 	}
 	for _, tt := range tests {
-		at, evicted := evictionTime(tt.tolerations, tt.taints, 30*time.Second, time.Time{})
+		at, evicted := evictionTime(tt.tolerations, tt.taints, byDefault, time.Time{})
 		if evicted != tt.evicted || !at.Equal(tt.want) {
 			t.Errorf("%s: got %v, %v; want %v, %v", tt.name, at, evicted, tt.want, tt.evicted)
 		}
 	}
 	// A term that has just begun gives lost nodes the time to be heard of, and no pod any that a person's taint takes.
 	term := added.Add(time.Hour)
-	if at, evicted := evictionTime(nil, []*corev1.Taint{unreachable}, 30*time.Second, term); !evicted || !at.Equal(term) {
+	if at, evicted := evictionTime(nil, []*corev1.Taint{unreachable}, byDefault, term); !evicted || !at.Equal(term) {
 		t.Errorf("a taint of before the term evicts at %v, %t; want %v", at, evicted, term)
 	}
-	if at, evicted := evictionTime(nil, []*corev1.Taint{unreachable, other}, 30*time.Second, term); !evicted || !at.IsZero() {
+	if at, evicted := evictionTime(nil, []*corev1.Taint{unreachable, other}, byDefault, term); !evicted || !at.IsZero() {
 		t.Errorf("a person's taint evicts at %v, %t; want at once", at, evicted)
 	}
 }

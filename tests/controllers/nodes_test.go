@@ -121,6 +121,12 @@ func TestSilentNode(t *testing.T) {
 	on(t, c, "node-1", "plain")
 	on(t, c, "node-1", "long", tolerating(proto.Int64(3)))
 	on(t, c, "node-1", "forever", tolerating(nil))
+	instant := pod("default", "instant")
+	instant.Spec.TerminationGracePeriodSeconds = proto.Int64(0)
+	create(t, c, instant)
+	if _, err := client.Transact(t.Context(), c, client.OpBind("default", "instant", "", "node-1")); err != nil {
+		t.Fatal(err)
+	}
 	on(t, c, "node-2", "elsewhere")
 	eventually(t, "ranges are given, so the controllers work", func() bool { return get[*corev1.Node](t, c, "", "node-1").GetSpec().GetPodCidr() != "" })
 
@@ -142,6 +148,14 @@ func TestSilentNode(t *testing.T) {
 	eventually(t, "long is evicted", func() bool { return leaving(t, c, "long") })
 	if d := time.Since(begun); d < 3*time.Second {
 		t.Errorf("long was evicted after %v, it tolerates for 3 s", d)
+	}
+
+	// Whether they have ended only the node's agent can say, also of one that has no grace period.
+	for _, name := range []string{"plain", "long", "instant"} {
+		eventually(t, name+" is evicted", func() bool { return leaving(t, c, name) })
+		if gone[*corev1.Pod](t, c, "default", name) {
+			t.Errorf("%s is gone, though its node has not confirmed its end", name)
+		}
 	}
 
 	beat(t, h, "node-1")

@@ -1,0 +1,43 @@
+package rpc
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+)
+
+// Reach finds out whether the server at an address answers. It asks for the server's health over a connection of its own,
+// and tries again until ctx ends, which must have a deadline. Any answer of the server that cfg.ServerUser names counts,
+// also that it is not serving, and gives nil.
+func Reach(ctx context.Context, address string, cfg ClientConfig) error {
+	cfg.Options = append(slices.Clone(cfg.Options),
+		grpc.WithDisableHealthCheck(),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.3, MaxDelay: 500 * time.Millisecond},
+			MinConnectTimeout: 3 * time.Second,
+		}))
+	conn, err := Dial(address, cfg)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	for {
+		_, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true))
+		switch status.Code(err) {
+		case codes.Unavailable:
+			if ctx.Err() == nil {
+				continue
+			}
+		case codes.DeadlineExceeded, codes.Canceled:
+		default:
+			return nil // an answer, be it a refusal
+		}
+		return err
+	}
+}
