@@ -263,7 +263,7 @@ func selects(s *corev1.Service, pod *corev1.Pod) bool {
 // serviceOf returns the key of the service that the endpoints service made a slice for, the zero key of other slices.
 func serviceOf(s *discoveryv1.EndpointSlice) client.Key {
 	m := s.GetMetadata()
-	if m.GetLabels()[kind.LabelEndpointSliceManagedBy] != kind.EndpointSliceController {
+	if !kind.IsServiceSlice(s) {
 		return client.Key{}
 	}
 	return client.Key{Namespace: m.GetNamespace(), Name: m.GetLabels()[kind.LabelServiceName]}

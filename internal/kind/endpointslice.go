@@ -25,9 +25,18 @@ const (
 
 	LabelServiceName            = "kubernetes.io/service-name"
 	LabelEndpointSliceManagedBy = "endpointslice.kubernetes.io/managed-by"
-	// EndpointSliceController is the value of LabelEndpointSliceManagedBy on slices that the endpoints service makes.
-	EndpointSliceController = "endpointslice-controller.xebec"
+	// EndpointSliceController is the value of LabelEndpointSliceManagedBy on slices that the endpoints service makes: that of
+	// Kubernetes, by which tools tell them from slices that people or other controllers make.
+	EndpointSliceController = "endpointslice-controller.k8s.io"
+	// FormerEndpointSliceController is the value that v0.1.0 gave them. The endpoints service takes such slices over.
+	FormerEndpointSliceController = "endpointslice-controller.xebec"
 )
+
+// IsServiceSlice reports whether the endpoints service makes a slice.
+func IsServiceSlice(e *discoveryv1.EndpointSlice) bool {
+	by := e.GetMetadata().GetLabels()[LabelEndpointSliceManagedBy]
+	return by == EndpointSliceController || by == FormerEndpointSliceController
+}
 
 var (
 	endpointSliceRules = rulesOf[*discoveryv1.EndpointSlice]{

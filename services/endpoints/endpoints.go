@@ -109,7 +109,8 @@ func (s *Service) setup(t *controller.Term) error {
 		},
 	})
 	slices := controller.Informer(t, client.InformerOptions[*discoveryv1.EndpointSlice]{
-		LabelSelector: labelManagedBy + "=" + managedBy,
+		// A slice with the former label gets the present one when its service is reconciled, which every start does.
+		LabelSelector: labelManagedBy + " in (" + managedBy + "," + kind.FormerEndpointSliceController + ")",
 		Transform:     func(e *discoveryv1.EndpointSlice) { e.Metadata.ManagedFields = nil },
 		Indexers: map[string]func(*discoveryv1.EndpointSlice) []string{
 			byService: func(e *discoveryv1.EndpointSlice) []string { return []string{serviceOf(e).String()} },

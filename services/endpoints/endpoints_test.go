@@ -2,6 +2,7 @@ package endpoints
 
 import (
 	"context"
+	"maps"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -90,5 +91,42 @@ func TestServiceFollowsPods(t *testing.T) {
 		if all := slicesOf(t, c); len(all) != 0 {
 			t.Errorf("slices of a service without a selector: %v", all)
 		}
+	})
+}
+
+// TestFormerSlicesAreTakenOver starts beside slices that carry the label of v0.1.0, and slices of others.
+func TestFormerSlicesAreTakenOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := clienttest.Start(t)
+		clienttest.Seed(s, service())
+		clienttest.Seed(s, pods(3)...)
+		former := planSlices(service(), pods(3), nil, 100).create[0]
+		former.Metadata.Name, former.Metadata.Labels[labelManagedBy] = "web-former", "endpointslice-controller.xebec"
+		others := client.Clone(former)
+		others.Metadata.Name, others.Metadata.Labels[labelManagedBy], others.Metadata.OwnerReferences = "web-others", "somebody", nil
+		clienttest.Seed(s, former, others)
+		svc, err := New(Config{}, Deps{Host: "master-1", Client: c})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_ = svc.Run(ctx)
+		}()
+		<-time.After(2 * time.Second)
+		got := map[string]string{}
+		for _, e := range slicesOf(t, c) {
+			got[e.Metadata.Name] = e.Metadata.Labels[labelManagedBy]
+			if len(e.Endpoints) != 3 {
+				t.Errorf("%s has %d endpoints", e.Metadata.Name, len(e.Endpoints))
+			}
+		}
+		if want := map[string]string{"web-former": "endpointslice-controller.k8s.io", "web-others": "somebody"}; !maps.Equal(got, want) {
+			t.Errorf("slices %v, want %v", got, want)
+		}
+		cancel()
+		<-done
 	})
 }

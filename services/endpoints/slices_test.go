@@ -128,7 +128,7 @@ func TestSliceHead(t *testing.T) {
 	}), pods(1), nil, 100).create[0]
 	for label, want := range map[string]string{
 		"kubernetes.io/service-name":             "web",
-		"endpointslice.kubernetes.io/managed-by": "endpointslice-controller.xebec",
+		"endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
 		"service.kubernetes.io/headless":         "",
 		"team":                                   "a",
 	} {
