@@ -47,6 +47,9 @@ type Config struct {
 	Setup func(*Term) error
 	// LeaseTTL is the time to live of the leader's lease; 0 means DefaultLeaseTTL. The least is 2 seconds.
 	LeaseTTL time.Duration
+	// Instances returns on which hosts each service has a live instance; nothing when that is not known at present. A
+	// leader steps down by it when its host leads more services than others. Nil: none ever does.
+	Instances func() map[string][]string
 	// Logger may be nil.
 	Logger *zap.Logger
 	// Metrics is where the metrics are registered; nil for nowhere.
@@ -66,7 +69,10 @@ type Group struct {
 	holder string // holderIdentity of the present Lease
 	exists bool
 	uid    string // of the present Lease
-	term   *Term  // nil while following
+	// successor is whom the last leader made way for, empty for nobody, and vacant since when there is none.
+	successor string
+	vacant    time.Time
+	term      *Term // nil while following
 }
 
 // NewGroup returns a group that does nothing until Run.
@@ -146,7 +152,11 @@ func (g *Group) Run(ctx context.Context) error {
 			failures = 1
 		} else if errors.Is(err, errTermOver) {
 			failures = 1
-			g.log.Warn("Leadership ended, standing again", zap.Error(err))
+			log := g.log.Warn
+			if errors.Is(err, errSteppedDown) {
+				log = g.log.Info
+			}
+			log("Leadership ended, standing again", zap.Error(err))
 		} else {
 			failures++
 			g.log.Warn("Candidacy failed, trying again", zap.Error(err))
@@ -170,6 +180,11 @@ func (g *Group) observe(l *coordinationv1.Lease) {
 	g.exists = l != nil
 	g.holder = l.GetSpec().GetHolderIdentity()
 	g.uid = l.GetMetadata().GetUid()
+	if l != nil {
+		g.successor = l.GetMetadata().GetAnnotations()[annotationSuccessor]
+	} else {
+		g.vacant = time.Now()
+	}
 	g.mu.Unlock()
 	select {
 	case g.changed <- struct{}{}:
@@ -184,12 +199,19 @@ func (g *Group) vacancy(ctx context.Context) bool {
 	for {
 		g.mu.Lock()
 		taken, own, uid := g.exists, g.holder == g.identity, g.uid
-		g.mu.Unlock()
-		if !taken {
-			return ctx.Err() == nil
+		var yield time.Duration
+		if g.successor != "" && g.successor != g.identity {
+			yield = time.Until(g.vacant.Add(yieldPause))
 		}
+		g.mu.Unlock()
 		var again <-chan time.Time
-		if own {
+		if !taken {
+			if yield <= 0 {
+				return ctx.Err() == nil
+			}
+			again = time.After(yield)
+		}
+		if own && taken {
 			_, err := client.Delete[*coordinationv1.Lease](ctx, g.cfg.Client, electionNamespace, g.cfg.Service, client.IfUID(uid))
 			if err != nil && !apierr.IsNotFound(err) && ctx.Err() == nil {
 				g.log.Warn("Could not take away the Lease of this instance's former run", zap.Error(err))
@@ -257,6 +279,9 @@ func (g *Group) serve(ctx context.Context, end context.CancelCauseFunc, fence *a
 	var guarding sync.WaitGroup
 	defer guarding.Wait()
 	guarding.Go(func() { g.guard(ctx, end, uid) })
+	if g.cfg.Instances != nil {
+		guarding.Go(func() { g.balance(ctx, end, t.client) })
+	}
 	return t.run()
 }
 

@@ -75,6 +75,21 @@ func (d *Directory) Instances(ctx context.Context) ([]Instance, error) {
 	return list, nil
 }
 
+// Hosts returns on which hosts each service has an instance, as it is known without asking etcd; nil while what is known may
+// be out of date.
+func (d *Directory) Hosts() map[string][]string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.listed || d.err != nil {
+		return nil
+	}
+	hosts := map[string][]string{}
+	for _, instance := range sorted(d.instances) {
+		hosts[instance.Service] = append(hosts[instance.Service], instance.Host)
+	}
+	return hosts
+}
+
 func sorted(instances map[string]Instance) []Instance {
 	list := make([]Instance, 0, len(instances))
 	for _, instance := range instances {

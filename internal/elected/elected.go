@@ -22,6 +22,8 @@ type Deps struct {
 	Host string
 	// Client reaches the API.
 	Client *client.Client
+	// Instances returns on which hosts each service has a live instance; see controller.Config. May be nil.
+	Instances func() map[string][]string
 	// Logger may be nil.
 	Logger *zap.Logger
 	// Metrics is where metrics are registered; nil for nowhere.
@@ -50,7 +52,7 @@ type Service struct {
 func New(cfg Config, deps Deps) (*Service, error) {
 	group, err := controller.NewGroup(controller.Config{
 		Service: cfg.Name, Host: deps.Host, Client: deps.Client, Setup: cfg.Setup, LeaseTTL: cfg.LeaseTTL,
-		Logger: deps.Logger, Metrics: deps.Metrics,
+		Instances: deps.Instances, Logger: deps.Logger, Metrics: deps.Metrics,
 	})
 	if err != nil {
 		return nil, err

@@ -107,6 +107,8 @@ type Deps struct {
 	// TLS is the service's identity towards agents, which it asks whether they answer. Nil: nobody is asked, and a node
 	// whose lease has lapsed counts as lost.
 	TLS *pki.Source
+	// Instances returns on which hosts each service has a live instance; see controller.Config. May be nil.
+	Instances func() map[string][]string
 	// Logger may be nil.
 	Logger *zap.Logger
 	// Metrics is where metrics are registered; nil for nowhere.
@@ -137,7 +139,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	}
 	var err error
 	s.Service, err = elected.New(elected.Config{Name: "nodes", Component: "node-controller", Setup: s.setup},
-		elected.Deps{Host: deps.Host, Client: deps.Client, Logger: deps.Logger, Metrics: deps.Metrics})
+		elected.Deps{Host: deps.Host, Client: deps.Client, Instances: deps.Instances, Logger: deps.Logger, Metrics: deps.Metrics})
 	return s, err
 }
 

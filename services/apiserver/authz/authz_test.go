@@ -34,6 +34,8 @@ func TestAuthorize(t *testing.T) {
 		{"scheduler deletes no pods", Request{Caller: scheduler, Verb: Delete, Resource: "pods", Namespace: "a", Name: "p"}, false},
 		{"scheduler reads no secrets", Request{Caller: scheduler, Verb: Get, Resource: "secrets", Namespace: "a", Name: "s"}, false},
 		{"scheduler holds its election", Request{Caller: scheduler, Verb: Create, Resource: "leases.coordination.k8s.io", Namespace: "kube-system", Name: "scheduler"}, true},
+		{"scheduler sees who leads", Request{Caller: scheduler, Verb: List, Resource: "leases.coordination.k8s.io", Namespace: "kube-system"}, true},
+		{"scheduler sees no heartbeats", Request{Caller: scheduler, Verb: List, Resource: "leases.coordination.k8s.io", Namespace: "kube-node-lease"}, false},
 		{"scheduler holds no other election", Request{Caller: scheduler, Verb: Create, Resource: "leases.coordination.k8s.io", Namespace: "kube-system", Name: "workloads"}, false},
 		{"scheduler records events", Request{Caller: scheduler, Verb: Create, Resource: "events", Namespace: "a", Name: "e"}, true},
 		{"workloads binds nothing", Request{Caller: workloads, Verb: Bind, Resource: "pods", Namespace: "a", Name: "p"}, false},
