@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
@@ -32,6 +33,7 @@ type Directory struct {
 
 	mu        sync.Mutex
 	instances map[string]Instance // by key
+	lapsed    map[string]Lapsed   // by key
 	revision  int64               // etcd's, of which instances are
 	listed    bool                // whether instances was read at least once
 	err       error               // why the last read failed
@@ -48,6 +50,7 @@ func New(client *clientv3.Client, log *zap.Logger) *Directory {
 		cancel:    cancel,
 		done:      make(chan struct{}),
 		instances: make(map[string]Instance),
+		lapsed:    make(map[string]Lapsed),
 		followers: make(map[*follower]struct{}),
 	}
 }
@@ -73,6 +76,41 @@ func (d *Directory) Instances(ctx context.Context) ([]Instance, error) {
 		d.replace(instances, revision)
 	}
 	return list, nil
+}
+
+// lapsedFor is how long instances are remembered that are listed no more.
+const lapsedFor = 10 * time.Minute
+
+// Lapsed is an instance that was listed and is no more: it has stopped, or etcd has not heard from it.
+type Lapsed struct {
+	Instance
+	// Since is when that was noticed.
+	Since time.Time
+}
+
+// lapse remembers an instance that is about to be forgotten. Callers hold d.mu.
+func (d *Directory) lapse(key string) {
+	if instance, ok := d.instances[key]; ok {
+		d.lapsed[key] = Lapsed{instance, time.Now()}
+	}
+}
+
+// Lapsed returns the instances that were listed within the last ten minutes and are no more, by service and host.
+func (d *Directory) Lapsed() []Lapsed {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var list []Lapsed
+	for key, l := range d.lapsed {
+		if time.Since(l.Since) > lapsedFor {
+			delete(d.lapsed, key)
+			continue
+		}
+		list = append(list, l)
+	}
+	slices.SortFunc(list, func(a, b Lapsed) int {
+		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Host, b.Host))
+	})
+	return list
 }
 
 // Hosts returns on which hosts each service has an instance, as it is known without asking etcd; nil while what is known may
@@ -160,10 +198,13 @@ func (d *Directory) watch(revision int64) error {
 			if event.Kv.ModRevision <= d.revision {
 				continue
 			}
+			key := string(event.Kv.Key)
 			if event.Type == clientv3.EventTypeDelete {
-				delete(d.instances, string(event.Kv.Key))
+				d.lapse(key)
+				delete(d.instances, key)
 			} else {
 				d.put(d.instances, event.Kv.Key, event.Kv.Value)
+				delete(d.lapsed, key)
 			}
 		}
 		if n := len(resp.Events); n > 0 {
@@ -177,6 +218,14 @@ func (d *Directory) watch(revision int64) error {
 
 // replace makes instances, as they were at a revision of etcd, the ones that are known. Callers hold d.mu.
 func (d *Directory) replace(instances map[string]Instance, revision int64) {
+	for key := range d.instances {
+		if _, still := instances[key]; !still {
+			d.lapse(key)
+		}
+	}
+	for key := range instances {
+		delete(d.lapsed, key)
+	}
 	d.instances, d.revision, d.listed, d.err = instances, revision, true, nil
 	d.tellAll()
 }

@@ -81,7 +81,9 @@ func Register(ctx context.Context, client *clientv3.Client, instance Instance, l
 
 // list puts the key under a new lease, replacing one that an earlier process left.
 func list(ctx context.Context, client *clientv3.Client, manager endpoints.Manager, instance Instance) (clientv3.LeaseID, error) {
-	short, cancel := context.WithTimeout(ctx, callTimeout)
+	// A member that has no leader refuses at once: while a cut master heals, a call that hangs there would keep the
+	// instance off the list for longer than the master needs.
+	short, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), callTimeout)
 	defer cancel()
 	grant, err := client.Grant(short, TTL)
 	if err != nil {
@@ -122,7 +124,7 @@ func decode(key, value []byte) (Instance, error) {
 	return instance, nil
 }
 
-// backoff waits longer from failure to failure, up to two seconds.
+// backoff waits longer from failure to failure, up to a second.
 type backoff struct {
 	delay time.Duration
 }
@@ -130,7 +132,7 @@ type backoff struct {
 func (b *backoff) reset() { b.delay = 0 }
 
 func (b *backoff) wait(ctx context.Context) {
-	b.delay = min(max(2*b.delay, 100*time.Millisecond), 2*time.Second)
+	b.delay = min(max(2*b.delay, 100*time.Millisecond), time.Second)
 	timer := time.NewTimer(b.delay/2 + rand.N(b.delay/2))
 	defer timer.Stop()
 	select {

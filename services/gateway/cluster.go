@@ -81,6 +81,9 @@ func (c *cluster) Status(ctx context.Context, _ *clusterv1.StatusRequest) (*clus
 		mu      sync.Mutex // of resp.Problems
 		leaders map[string]string
 		group   errgroup.Group
+		// unregistered are instances that were listed a while ago. On masters they are missing; elsewhere nobody can tell whether
+		// they should be there.
+		unregistered map[*clusterv1.ServiceInstance]bool
 	)
 	problem := func(err error) {
 		mu.Lock()
@@ -94,7 +97,7 @@ func (c *cluster) Status(ctx context.Context, _ *clusterv1.StatusRequest) (*clus
 		return nil
 	})
 	group.Go(func() (err error) {
-		if resp.Services, err = c.instances(ctx); err != nil {
+		if resp.Services, unregistered, err = c.instances(ctx); err != nil {
 			problem(err)
 		}
 		return nil
@@ -106,6 +109,9 @@ func (c *cluster) Status(ctx context.Context, _ *clusterv1.StatusRequest) (*clus
 		return nil
 	})
 	_ = group.Wait()
+	resp.Services = slices.DeleteFunc(resp.Services, func(i *clusterv1.ServiceInstance) bool {
+		return unregistered[i] && !slices.ContainsFunc(resp.EtcdMembers, func(m *clusterv1.EtcdMember) bool { return m.Name == i.Host })
+	})
 	for _, instance := range resp.Services {
 		instance.Leader = leaders[instance.Service] == instance.Service+"@"+instance.Host
 	}
@@ -160,29 +166,47 @@ func (c *cluster) members(ctx context.Context) ([]*clusterv1.EtcdMember, error) 
 	return members, nil
 }
 
-// instances returns the registered instances, each with its health.
-func (c *cluster) instances(ctx context.Context) ([]*clusterv1.ServiceInstance, error) {
+// instances returns the registered instances, each with its health, and those that were registered a while ago, which are not
+// healthy: nobody calls them. An instance whose host was cut off registers some seconds after its host is back.
+func (c *cluster) instances(ctx context.Context) ([]*clusterv1.ServiceInstance, map[*clusterv1.ServiceInstance]bool, error) {
 	registered, err := c.directory.Instances(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	instances := make([]*clusterv1.ServiceInstance, len(registered))
+	lapsed := slices.DeleteFunc(c.directory.Lapsed(), func(l discovery.Lapsed) bool {
+		return slices.ContainsFunc(registered, func(r discovery.Instance) bool { return r.Service == l.Service && r.Host == l.Host })
+	})
+	instances := make([]*clusterv1.ServiceInstance, 0, len(registered)+len(lapsed))
+	unregistered := map[*clusterv1.ServiceInstance]bool{}
 	var group errgroup.Group
 	group.SetLimit(askParallel)
-	for i, r := range registered {
+	add := func(r discovery.Instance, answer func(*clusterv1.ServiceInstance, error)) *clusterv1.ServiceInstance {
 		instance := &clusterv1.ServiceInstance{Service: r.Service, Host: r.Host, Endpoint: r.Addr, Version: r.Version}
-		instances[i] = instance
+		instances = append(instances, instance)
 		group.Go(func() error {
-			if err := c.check(ctx, r); err != nil {
-				instance.Error = status.Convert(err).Message()
-				return nil
-			}
-			instance.Healthy = true
+			answer(instance, c.check(ctx, r))
 			return nil
 		})
+		return instance
+	}
+	for _, r := range registered {
+		add(r, func(i *clusterv1.ServiceInstance, err error) {
+			if i.Healthy = err == nil; err != nil {
+				i.Error = status.Convert(err).Message()
+			}
+		})
+	}
+	for _, l := range lapsed {
+		unregistered[add(l.Instance, func(i *clusterv1.ServiceInstance, err error) {
+			what := "but it answers"
+			if err != nil {
+				what = status.Convert(err).Message()
+			}
+			i.Error = fmt.Sprintf("not registered for %d s: %s", int(time.Since(l.Since).Seconds()), what)
+		})] = true
 	}
 	_ = group.Wait()
-	return instances, nil
+	return instances, unregistered, nil
 }
 
 // check asks one instance for its health, over a connection of its own: what is asked is whether it can be reached.
