@@ -168,7 +168,7 @@ func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
 	if err != nil {
 		return err
 	}
-	stack, err := a.startNetwork(ctx, podCIDRs, registrar)
+	stack, err := a.startNetwork(ctx, podCIDRs, ofKind[*corev1.Node](watch.kept), registrar)
 	if err != nil {
 		return err
 	}
@@ -182,7 +182,7 @@ func (a *Agent) runNode(ctx context.Context, group *errgroup.Group) error {
 		StateDir: filepath.Join(a.cfg.StateDir, "pods"), SeccompDir: filepath.Join(a.cfg.StateDir, "seccomp"), NodeName: a.cfg.Node, HostIP: stack.nodeIP, IPv6: stack.ipv6,
 		MemoryBytes: m.memoryBytes, MilliCPU: m.milliCPU, PodProcesses: a.cfg.PodPIDs, Admit: registrar.admit, Allocatable: m.grantable(), Evictions: evictions, DNS: netip.MustParseAddr(a.cfg.ClusterDNS), ClusterDomain: a.cfg.ClusterDomain,
 		Drain: watch.drain, DrainTimeout: a.cfg.DrainTimeout, Services: watch.servicesIn,
-		Runtime: rt, Network: network{stack.pods, stack.enforcer}, Cluster: cluster{controlPlane{a.client, authv1.NewTokenServiceClient(a.conn), rootCA{a.tls}}, files}, Recorder: recorder{recorded}, Log: a.log,
+		Runtime: rt, Network: network{stack.pods, stack.datapath, stack.enforcer}, Cluster: cluster{controlPlane{a.client, authv1.NewTokenServiceClient(a.conn), rootCA{a.tls}}, files}, Recorder: recorder{recorded}, Log: a.log,
 	})
 	if err := set.Start(ctx); err != nil {
 		return err

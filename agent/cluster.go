@@ -2,9 +2,11 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"time"
 
+	"github.com/xebec-project/xebec/agent/datapath"
 	"github.com/xebec-project/xebec/agent/podnet"
 	"github.com/xebec-project/xebec/agent/pods"
 	"github.com/xebec-project/xebec/agent/policy"
@@ -113,6 +115,7 @@ func (r recorder) Event(pod *corev1.Pod, eventType, reason, message string) {
 // network is pods.Network on podnet and the policies' enforcer.
 type network struct {
 	n        *podnet.Network
+	datapath *datapath.Datapath
 	enforcer *policy.Enforcer
 }
 
@@ -120,6 +123,9 @@ func (n network) Setup(ctx context.Context, pod *corev1.Pod, netns string) (neti
 	r, err := n.n.Setup(ctx, pod.GetMetadata().GetUid(), netns)
 	if err != nil {
 		return netip.Addr{}, err
+	}
+	if err := n.datapath.GuardPod(r.Index); err != nil {
+		return netip.Addr{}, fmt.Errorf("guarding the overlay: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, policyPatience)
 	defer cancel()

@@ -54,11 +54,12 @@ func newNetworkMetrics(r prometheus.Registerer) networkMetrics {
 	return networkMetrics{podnet.NewMetrics(r), policy.NewMetrics(r), datapath.NewMetrics(r)}
 }
 
-// startNetwork sets the node's networking up, trying until it works, and tells the registrar what is in its way.
-func (a *Agent) startNetwork(ctx context.Context, podCIDRs ranges, r *registrar) (*stack, error) {
+// startNetwork sets the node's networking up, trying until it works, and tells the registrar what is in its way. Kept are the
+// nodes that the agent before knew.
+func (a *Agent) startNetwork(ctx context.Context, podCIDRs ranges, kept iter.Seq[*corev1.Node], r *registrar) (*stack, error) {
 	m := newNetworkMetrics(a.metrics)
 	for {
-		s, err := a.newStack(ctx, podCIDRs, m)
+		s, err := a.newStack(ctx, podCIDRs, kept, m)
 		if err == nil {
 			return s, nil
 		}
@@ -74,7 +75,7 @@ func (a *Agent) startNetwork(ctx context.Context, podCIDRs ranges, r *registrar)
 	}
 }
 
-func (a *Agent) newStack(ctx context.Context, podCIDRs ranges, m networkMetrics) (_ *stack, err error) {
+func (a *Agent) newStack(ctx context.Context, podCIDRs ranges, kept iter.Seq[*corev1.Node], m networkMetrics) (_ *stack, err error) {
 	s := &stack{log: a.log}
 	defer func() {
 		if err != nil {
@@ -112,10 +113,11 @@ func (a *Agent) newStack(ctx context.Context, podCIDRs ranges, m networkMetrics)
 	routing := datapath.Config{
 		PinPath: a.cfg.BPF, CgroupPath: cgroup, NodeIP: s.nodeIP, PodCIDR: podCIDRs.four, ClusterCIDR: clusterCIDRs.four, IPv6: podCIDRs.six.IsValid(),
 		NodeIP6: s.nodeIP6, PodCIDR6: podCIDRs.six, ClusterCIDR6: clusterCIDRs.six,
-		PolicyMaps: s.policies.Maps(), Metrics: m.datapath,
+		PolicyMaps: s.policies.Maps(), Metrics: m.datapath, PodLinkPrefix: podnet.LinkPrefix,
 	}
 	if podnet.Overlay(a.cfg.Overlay) != podnet.OverlayNever {
-		routing.OverlayLink, routing.OverlayIP = podnet.OverlayLink, podnet.OverlayAddress(podCIDRs.four)
+		routing.OverlayLink, routing.OverlayIP, routing.OverlayPort = podnet.OverlayLink, podnet.OverlayAddress(podCIDRs.four), podnet.OverlayPort
+		routing.OverlayNodes = nodeAddresses(kept)
 		if podCIDRs.six.IsValid() {
 			routing.OverlayIP6 = podnet.OverlayAddress(podCIDRs.six)
 		}
@@ -198,9 +200,12 @@ func (s *stack) ipv6(ip netip.Addr) netip.Addr {
 	return s.pods.IP6(ip)
 }
 
-// setNodes tells the datapath whom pods reach by their own addresses: pods, and the nodes that are on this one's network.
+// setNodes tells the datapath which nodes may send encapsulated packets, and whom pods reach by their own addresses: pods, and the nodes that are on this one's network.
 // To others, whose routers know nothing of pods, they come from their node.
 func (s *stack) setNodes(nodes iter.Seq[*corev1.Node]) error {
+	if err := s.datapath.SetOverlayNodes(nodeAddresses(nodes)); err != nil {
+		return err
+	}
 	networks := slices.Clone(s.clusterCIDRs)
 	for n := range nodes {
 		addr, err := netip.ParseAddr(kind.NodeAddress(n, "InternalIP"))
@@ -215,6 +220,17 @@ func (s *stack) setNodes(nodes iter.Seq[*corev1.Node]) error {
 		}
 	}
 	return s.datapath.SetClusterNetworks(networks)
+}
+
+// nodeAddresses returns the IPv4 addresses of nodes, by which they send encapsulated packets.
+func nodeAddresses(nodes iter.Seq[*corev1.Node]) []netip.Addr {
+	var out []netip.Addr
+	for n := range nodes {
+		if addr, err := netip.ParseAddr(kind.NodeAddress(n, "InternalIP")); err == nil {
+			out = append(out, addr)
+		}
+	}
+	return out
 }
 
 // entries compares what the service maps hold with what they should.

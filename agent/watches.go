@@ -216,6 +216,9 @@ func (w *watches) runNeighbours(ctx context.Context, s *stack) error {
 	if err := s.pods.RestoreNodes(w.routes(kept)); err != nil {
 		w.log.Warn("Routes to other nodes could not be restored", zap.Error(err))
 	}
+	if err := s.datapath.AttachOverlay(); err != nil {
+		w.log.Warn("Services may not reach endpoints through the overlay", zap.Error(err))
+	}
 	if s.datapath.Fresh() {
 		if err := s.setNodes(kept); err != nil {
 			return err
@@ -242,6 +245,10 @@ func (w *watches) runNeighbours(ctx context.Context, s *stack) error {
 		}
 		if err := s.pods.SetNodes(w.routes(slices.Values(nodes))); err != nil {
 			w.log.Warn("Routes to other nodes are not complete", zap.Error(err))
+			retry.Reset(networkRetry)
+		}
+		if err := s.datapath.AttachOverlay(); err != nil {
+			w.log.Warn("Services may not reach endpoints through the overlay", zap.Error(err))
 			retry.Reset(networkRetry)
 		}
 		// Endpoints on a node that has just joined may have been heard of before the node.

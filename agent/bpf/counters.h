@@ -17,10 +17,13 @@ enum counter {
 	DROP_NO_PORT, // no source port was free
 	DROP_TABLE_FULL, // the table of flows took no more
 	DROP_BROKEN, // the packet is too short for its headers
+	DROP_ENCAPSULATED, // it is of the overlay, and not from another node
 	FLOWS_ENTERED, // entries that the table of flows took
 	FLOWS_REMOVED, // entries that the agent removed from it; the programs do not count these
-	COUNTERS,
 };
+
+// With room for more, so that the map stays what it is when some are added.
+#define COUNTERS 32
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -28,11 +31,11 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} counters SEC(".maps");
+} counts SEC(".maps");
 
 static __always_inline void count(__u32 what)
 {
-	__u64 *n = bpf_map_lookup_elem(&counters, &what);
+	__u64 *n = bpf_map_lookup_elem(&counts, &what);
 
 	if (n)
 		(*n)++;

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "endpoints.h"
+#include "overlay.h"
 #include "policy.h"
 
 #include <linux/if_ether.h>

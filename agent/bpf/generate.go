@@ -12,4 +12,5 @@ package bpf
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel -go-package bpf -cflags "-O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu" StalePeers6 stalepeers6.c
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel -go-package bpf -cflags "-O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu" -type dropped Uplink uplink.c
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel -go-package bpf -cflags "-O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu" Uplink6 uplink6.c
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel -go-package bpf -cflags "-O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu" Overlay overlay.c
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel -go-package bpf -cflags "-O2 -g -Wall -Werror -I/usr/include/x86_64-linux-gnu" -type policy_drop Policy policy.c

@@ -37,14 +37,14 @@ func TestPrograms(t *testing.T) {
 		{name: "sockets", sockets: true, want: []load{bpf.LoadSocketLB}},
 		{name: "sockets of both families", sockets: true, ipv6: true, want: []load{bpf.LoadSocketLB, bpf.LoadSocketLB6}},
 		{name: "node", want: []load{bpf.LoadSocketLB, bpf.LoadUplink, bpf.LoadPolicy}},
-		{name: "node with overlay", overlay: true, want: []load{bpf.LoadSocketLB, bpf.LoadUplink, bpf.LoadPolicy}},
+		{name: "node with overlay", overlay: true, want: []load{bpf.LoadSocketLB, bpf.LoadUplink, bpf.LoadPolicy, bpf.LoadOverlay}},
 		{
 			name: "node of both families with overlay", ipv6: true, overlay: true,
-			want: []load{bpf.LoadSocketLB, bpf.LoadSocketLB6, bpf.LoadUplink, bpf.LoadUplink6, bpf.LoadPolicy},
+			want: []load{bpf.LoadSocketLB, bpf.LoadSocketLB6, bpf.LoadUplink, bpf.LoadUplink6, bpf.LoadPolicy, bpf.LoadOverlay},
 		},
 		{
 			name: "clsact", ipv6: true, overlay: true, classic: true,
-			want: []load{bpf.LoadSocketLB, bpf.LoadSocketLB6, bpf.LoadUplink, bpf.LoadUplink6, bpf.LoadPolicy},
+			want: []load{bpf.LoadSocketLB, bpf.LoadSocketLB6, bpf.LoadUplink, bpf.LoadUplink6, bpf.LoadPolicy, bpf.LoadOverlay},
 		},
 	}
 	for _, tt := range nodes {
@@ -178,7 +178,8 @@ func (n *node) connect(cfg *datapath.Config, overlay bool) {
 	}
 	if overlay {
 		pods.Overlay = podnet.OverlayAlways
-		cfg.OverlayLink, cfg.OverlayIP = podnet.OverlayLink, podnet.OverlayAddress(pods.PodCIDR)
+		cfg.OverlayLink, cfg.OverlayIP, cfg.OverlayPort = podnet.OverlayLink, podnet.OverlayAddress(pods.PodCIDR), podnet.OverlayPort
+		cfg.PodLinkPrefix = podnet.LinkPrefix
 		if n.ipv6 {
 			cfg.OverlayIP6 = podnet.OverlayAddress(pods.PodCIDR6)
 		}
@@ -189,6 +190,9 @@ func (n *node) connect(cfg *datapath.Config, overlay bool) {
 	var network *podnet.Network
 	n.do(func() (err error) { network, err = podnet.New(pods); return err })
 	n.t.Cleanup(func() { network.Close() })
+	if overlay {
+		n.must(network.SetNodes([]podnet.NodeRoute{{PodCIDR: netip.MustParsePrefix("10.244.1.0/24"), NodeIP: netip.MustParseAddr("192.0.2.2")}}))
+	}
 	pod, err := network.Setup(n.t.Context(), "pod", n.pod.Path())
 	n.must(err)
 

@@ -115,7 +115,7 @@ const (
 	SocketLB6MapAffinities6     = "affinities6"
 	SocketLB6MapBackends6       = "backends6"
 	SocketLB6MapConnected6      = "connected6"
-	SocketLB6MapCounters        = "counters"
+	SocketLB6MapCounts          = "counts"
 	SocketLB6MapDrops           = "drops"
 	SocketLB6MapDropsTelling    = "drops_telling"
 	SocketLB6MapMaglev6         = "maglev6"
@@ -189,7 +189,7 @@ type SocketLB6MapSpecs struct {
 	Affinities6   *ebpf.MapSpec `ebpf:"affinities6"`
 	Backends6     *ebpf.MapSpec `ebpf:"backends6"`
 	Connected6    *ebpf.MapSpec `ebpf:"connected6"`
-	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Counts        *ebpf.MapSpec `ebpf:"counts"`
 	Drops         *ebpf.MapSpec `ebpf:"drops"`
 	DropsTelling  *ebpf.MapSpec `ebpf:"drops_telling"`
 	Maglev6       *ebpf.MapSpec `ebpf:"maglev6"`
@@ -233,7 +233,7 @@ type SocketLB6Maps struct {
 	Affinities6   *ebpf.Map `ebpf:"affinities6"`
 	Backends6     *ebpf.Map `ebpf:"backends6"`
 	Connected6    *ebpf.Map `ebpf:"connected6"`
-	Counters      *ebpf.Map `ebpf:"counters"`
+	Counts        *ebpf.Map `ebpf:"counts"`
 	Drops         *ebpf.Map `ebpf:"drops"`
 	DropsTelling  *ebpf.Map `ebpf:"drops_telling"`
 	Maglev6       *ebpf.Map `ebpf:"maglev6"`
@@ -250,7 +250,7 @@ func (m *SocketLB6Maps) Close() error {
 		m.Affinities6,
 		m.Backends6,
 		m.Connected6,
-		m.Counters,
+		m.Counts,
 		m.Drops,
 		m.DropsTelling,
 		m.Maglev6,

@@ -113,7 +113,7 @@ const (
 	SocketLBMapAffinities    = "affinities"
 	SocketLBMapBackends      = "backends"
 	SocketLBMapConnected     = "connected"
-	SocketLBMapCounters      = "counters"
+	SocketLBMapCounts        = "counts"
 	SocketLBMapDrops         = "drops"
 	SocketLBMapDropsTelling  = "drops_telling"
 	SocketLBMapMaglev        = "maglev"
@@ -195,7 +195,7 @@ type SocketLBMapSpecs struct {
 	Affinities   *ebpf.MapSpec `ebpf:"affinities"`
 	Backends     *ebpf.MapSpec `ebpf:"backends"`
 	Connected    *ebpf.MapSpec `ebpf:"connected"`
-	Counters     *ebpf.MapSpec `ebpf:"counters"`
+	Counts       *ebpf.MapSpec `ebpf:"counts"`
 	Drops        *ebpf.MapSpec `ebpf:"drops"`
 	DropsTelling *ebpf.MapSpec `ebpf:"drops_telling"`
 	Maglev       *ebpf.MapSpec `ebpf:"maglev"`
@@ -239,7 +239,7 @@ type SocketLBMaps struct {
 	Affinities   *ebpf.Map `ebpf:"affinities"`
 	Backends     *ebpf.Map `ebpf:"backends"`
 	Connected    *ebpf.Map `ebpf:"connected"`
-	Counters     *ebpf.Map `ebpf:"counters"`
+	Counts       *ebpf.Map `ebpf:"counts"`
 	Drops        *ebpf.Map `ebpf:"drops"`
 	DropsTelling *ebpf.Map `ebpf:"drops_telling"`
 	Maglev       *ebpf.Map `ebpf:"maglev"`
@@ -256,7 +256,7 @@ func (m *SocketLBMaps) Close() error {
 		m.Affinities,
 		m.Backends,
 		m.Connected,
-		m.Counters,
+		m.Counts,
 		m.Drops,
 		m.DropsTelling,
 		m.Maglev,

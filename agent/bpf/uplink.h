@@ -222,6 +222,11 @@ static __always_inline int to_service(struct __sk_buff *skb, struct room *r, str
 	case REWRITE:
 		break;
 	}
+#ifndef IPV6
+	// A service must not make a packet from elsewhere one of this node's to the overlay.
+	if (is_encapsulated(p->tuple.protocol, r->chosen.backend.port))
+		return drop(p, DROP_ENCAPSULATED);
+#endif
 	if (known && same_ip(known->becomes.daddr, r->chosen.backend.addr) && known->becomes.dport == r->chosen.backend.port && !known->closed) {
 		follow(r, known);
 		return send(skb, r, known);
@@ -315,6 +320,11 @@ static __always_inline int arrive(struct __sk_buff *skb)
 		verdict = answer_neighbour(skb);
 		return verdict == TC_ACT_UNSPEC ? to_sender(skb) : verdict;
 	}
+#ifndef IPV6
+	// The overlay's packets are for the node, whatever services it has at the port.
+	if (is_encapsulated(p->tuple.protocol, p->tuple.dport))
+		return is_other_node(p->tuple.saddr[0]) ? TC_ACT_UNSPEC : drop(p, DROP_ENCAPSULATED);
+#endif
 	f = bpf_map_lookup_elem(&NAMED(flows), &p->tuple);
 	if (f && (f->way == TO_CLIENT || f->way == TO_POD)) {
 		follow(r, f);

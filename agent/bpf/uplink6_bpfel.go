@@ -235,12 +235,13 @@ const (
 	Uplink6MapAnnounced6       = "announced6"
 	Uplink6MapBackends6        = "backends6"
 	Uplink6MapClusterNetworks6 = "cluster_networks6"
-	Uplink6MapCounters         = "counters"
+	Uplink6MapCounts           = "counts"
 	Uplink6MapDrops            = "drops"
 	Uplink6MapDropsTelling     = "drops_telling"
 	Uplink6MapFlows6           = "flows6"
 	Uplink6MapFragments6       = "fragments6"
 	Uplink6MapMaglev6          = "maglev6"
+	Uplink6MapOverlayNodes     = "overlay_nodes"
 	Uplink6MapPolicyCounts     = "policy_counts"
 	Uplink6MapPolicyDrops      = "policy_drops"
 	Uplink6MapPolicyFlows      = "policy_flows"
@@ -259,6 +260,7 @@ const (
 	Uplink6ProgToUplink6       = "to_uplink6"
 	Uplink6VarNodeAddr         = "node_addr"
 	Uplink6VarOverlayAddr      = "overlay_addr"
+	Uplink6VarOverlayPort      = "overlay_port"
 	Uplink6VarPodMask          = "pod_mask"
 	Uplink6VarPodNet           = "pod_net"
 )
@@ -317,12 +319,13 @@ type Uplink6MapSpecs struct {
 	Announced6       *ebpf.MapSpec `ebpf:"announced6"`
 	Backends6        *ebpf.MapSpec `ebpf:"backends6"`
 	ClusterNetworks6 *ebpf.MapSpec `ebpf:"cluster_networks6"`
-	Counters         *ebpf.MapSpec `ebpf:"counters"`
+	Counts           *ebpf.MapSpec `ebpf:"counts"`
 	Drops            *ebpf.MapSpec `ebpf:"drops"`
 	DropsTelling     *ebpf.MapSpec `ebpf:"drops_telling"`
 	Flows6           *ebpf.MapSpec `ebpf:"flows6"`
 	Fragments6       *ebpf.MapSpec `ebpf:"fragments6"`
 	Maglev6          *ebpf.MapSpec `ebpf:"maglev6"`
+	OverlayNodes     *ebpf.MapSpec `ebpf:"overlay_nodes"`
 	PolicyCounts     *ebpf.MapSpec `ebpf:"policy_counts"`
 	PolicyDrops      *ebpf.MapSpec `ebpf:"policy_drops"`
 	PolicyFlows      *ebpf.MapSpec `ebpf:"policy_flows"`
@@ -345,6 +348,7 @@ type Uplink6MapSpecs struct {
 type Uplink6VariableSpecs struct {
 	NodeAddr    *ebpf.VariableSpec `ebpf:"node_addr"`
 	OverlayAddr *ebpf.VariableSpec `ebpf:"overlay_addr"`
+	OverlayPort *ebpf.VariableSpec `ebpf:"overlay_port"`
 	PodMask     *ebpf.VariableSpec `ebpf:"pod_mask"`
 	PodNet      *ebpf.VariableSpec `ebpf:"pod_net"`
 }
@@ -373,12 +377,13 @@ type Uplink6Maps struct {
 	Announced6       *ebpf.Map `ebpf:"announced6"`
 	Backends6        *ebpf.Map `ebpf:"backends6"`
 	ClusterNetworks6 *ebpf.Map `ebpf:"cluster_networks6"`
-	Counters         *ebpf.Map `ebpf:"counters"`
+	Counts           *ebpf.Map `ebpf:"counts"`
 	Drops            *ebpf.Map `ebpf:"drops"`
 	DropsTelling     *ebpf.Map `ebpf:"drops_telling"`
 	Flows6           *ebpf.Map `ebpf:"flows6"`
 	Fragments6       *ebpf.Map `ebpf:"fragments6"`
 	Maglev6          *ebpf.Map `ebpf:"maglev6"`
+	OverlayNodes     *ebpf.Map `ebpf:"overlay_nodes"`
 	PolicyCounts     *ebpf.Map `ebpf:"policy_counts"`
 	PolicyDrops      *ebpf.Map `ebpf:"policy_drops"`
 	PolicyFlows      *ebpf.Map `ebpf:"policy_flows"`
@@ -401,12 +406,13 @@ func (m *Uplink6Maps) Close() error {
 		m.Announced6,
 		m.Backends6,
 		m.ClusterNetworks6,
-		m.Counters,
+		m.Counts,
 		m.Drops,
 		m.DropsTelling,
 		m.Flows6,
 		m.Fragments6,
 		m.Maglev6,
+		m.OverlayNodes,
 		m.PolicyCounts,
 		m.PolicyDrops,
 		m.PolicyFlows,
@@ -430,6 +436,7 @@ func (m *Uplink6Maps) Close() error {
 type Uplink6Variables struct {
 	NodeAddr    *ebpf.Variable `ebpf:"node_addr"`
 	OverlayAddr *ebpf.Variable `ebpf:"overlay_addr"`
+	OverlayPort *ebpf.Variable `ebpf:"overlay_port"`
 	PodMask     *ebpf.Variable `ebpf:"pod_mask"`
 	PodNet      *ebpf.Variable `ebpf:"pod_net"`
 }

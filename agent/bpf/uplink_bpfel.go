@@ -245,12 +245,13 @@ const (
 	UplinkMapAnnounced       = "announced"
 	UplinkMapBackends        = "backends"
 	UplinkMapClusterNetworks = "cluster_networks"
-	UplinkMapCounters        = "counters"
+	UplinkMapCounts          = "counts"
 	UplinkMapDrops           = "drops"
 	UplinkMapDropsTelling    = "drops_telling"
 	UplinkMapFlows           = "flows"
 	UplinkMapFragments       = "fragments"
 	UplinkMapMaglev          = "maglev"
+	UplinkMapOverlayNodes    = "overlay_nodes"
 	UplinkMapPolicyCounts    = "policy_counts"
 	UplinkMapPolicyDrops     = "policy_drops"
 	UplinkMapPolicyFlows     = "policy_flows"
@@ -270,6 +271,7 @@ const (
 	UplinkVarDroppedType     = "dropped_type"
 	UplinkVarNodeAddr        = "node_addr"
 	UplinkVarOverlayAddr     = "overlay_addr"
+	UplinkVarOverlayPort     = "overlay_port"
 	UplinkVarPodMask         = "pod_mask"
 	UplinkVarPodNet          = "pod_net"
 )
@@ -328,12 +330,13 @@ type UplinkMapSpecs struct {
 	Announced       *ebpf.MapSpec `ebpf:"announced"`
 	Backends        *ebpf.MapSpec `ebpf:"backends"`
 	ClusterNetworks *ebpf.MapSpec `ebpf:"cluster_networks"`
-	Counters        *ebpf.MapSpec `ebpf:"counters"`
+	Counts          *ebpf.MapSpec `ebpf:"counts"`
 	Drops           *ebpf.MapSpec `ebpf:"drops"`
 	DropsTelling    *ebpf.MapSpec `ebpf:"drops_telling"`
 	Flows           *ebpf.MapSpec `ebpf:"flows"`
 	Fragments       *ebpf.MapSpec `ebpf:"fragments"`
 	Maglev          *ebpf.MapSpec `ebpf:"maglev"`
+	OverlayNodes    *ebpf.MapSpec `ebpf:"overlay_nodes"`
 	PolicyCounts    *ebpf.MapSpec `ebpf:"policy_counts"`
 	PolicyDrops     *ebpf.MapSpec `ebpf:"policy_drops"`
 	PolicyFlows     *ebpf.MapSpec `ebpf:"policy_flows"`
@@ -357,6 +360,7 @@ type UplinkVariableSpecs struct {
 	DroppedType *ebpf.VariableSpec `ebpf:"dropped_type"`
 	NodeAddr    *ebpf.VariableSpec `ebpf:"node_addr"`
 	OverlayAddr *ebpf.VariableSpec `ebpf:"overlay_addr"`
+	OverlayPort *ebpf.VariableSpec `ebpf:"overlay_port"`
 	PodMask     *ebpf.VariableSpec `ebpf:"pod_mask"`
 	PodNet      *ebpf.VariableSpec `ebpf:"pod_net"`
 }
@@ -385,12 +389,13 @@ type UplinkMaps struct {
 	Announced       *ebpf.Map `ebpf:"announced"`
 	Backends        *ebpf.Map `ebpf:"backends"`
 	ClusterNetworks *ebpf.Map `ebpf:"cluster_networks"`
-	Counters        *ebpf.Map `ebpf:"counters"`
+	Counts          *ebpf.Map `ebpf:"counts"`
 	Drops           *ebpf.Map `ebpf:"drops"`
 	DropsTelling    *ebpf.Map `ebpf:"drops_telling"`
 	Flows           *ebpf.Map `ebpf:"flows"`
 	Fragments       *ebpf.Map `ebpf:"fragments"`
 	Maglev          *ebpf.Map `ebpf:"maglev"`
+	OverlayNodes    *ebpf.Map `ebpf:"overlay_nodes"`
 	PolicyCounts    *ebpf.Map `ebpf:"policy_counts"`
 	PolicyDrops     *ebpf.Map `ebpf:"policy_drops"`
 	PolicyFlows     *ebpf.Map `ebpf:"policy_flows"`
@@ -413,12 +418,13 @@ func (m *UplinkMaps) Close() error {
 		m.Announced,
 		m.Backends,
 		m.ClusterNetworks,
-		m.Counters,
+		m.Counts,
 		m.Drops,
 		m.DropsTelling,
 		m.Flows,
 		m.Fragments,
 		m.Maglev,
+		m.OverlayNodes,
 		m.PolicyCounts,
 		m.PolicyDrops,
 		m.PolicyFlows,
@@ -443,6 +449,7 @@ type UplinkVariables struct {
 	DroppedType *ebpf.Variable `ebpf:"dropped_type"`
 	NodeAddr    *ebpf.Variable `ebpf:"node_addr"`
 	OverlayAddr *ebpf.Variable `ebpf:"overlay_addr"`
+	OverlayPort *ebpf.Variable `ebpf:"overlay_port"`
 	PodMask     *ebpf.Variable `ebpf:"pod_mask"`
 	PodNet      *ebpf.Variable `ebpf:"pod_net"`
 }

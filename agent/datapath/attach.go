@@ -19,7 +19,7 @@ func (d *Datapath) attach() error {
 }
 
 // eachHook makes sure that each hook's link is pinned and attached to the
-// cgroup, or the uplink. With renew, it also puts this agent's program into a link that is.
+// cgroup, the uplink, or what guards the overlay. With renew, it also puts this agent's program into a link that is.
 func (d *Datapath) eachHook(renew bool) error {
 	dir, err := os.Open(d.cfg.CgroupPath)
 	if err != nil {
@@ -42,5 +42,5 @@ func (d *Datapath) eachHook(renew bool) error {
 			return err
 		}
 	}
-	return nil
+	return d.overlay.attach(links, renew)
 }

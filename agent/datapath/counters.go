@@ -21,6 +21,7 @@ const (
 	countNoPort
 	countTableFull
 	countBroken
+	countEncapsulated
 	countEntered
 	countRemoved
 	countersTotal
@@ -29,19 +30,20 @@ const (
 // dropReasons are the values of the label of dropped packets and refused connections, by
 // the place of their counter.
 var dropReasons = [...]string{
-	countRefused:     "refused",
-	countNoEndpoint:  "no_endpoint",
-	countSourceRange: "source_range",
-	countNoService:   "no_service",
-	countNoRoute:     "no_route",
-	countNoPort:      "no_port",
-	countTableFull:   "table_full",
-	countBroken:      "broken",
+	countRefused:      "refused",
+	countNoEndpoint:   "no_endpoint",
+	countSourceRange:  "source_range",
+	countNoService:    "no_service",
+	countNoRoute:      "no_route",
+	countNoPort:       "no_port",
+	countTableFull:    "table_full",
+	countBroken:       "broken",
+	countEncapsulated: "encapsulated",
 }
 
 // counterMap has the counters of all families.
 func (d *Datapath) counterMap() *ebpf.Map {
-	return d.families[0].sockets.Maps[bpf.SocketLBMapCounters]
+	return d.families[0].sockets.Maps[bpf.SocketLBMapCounts]
 }
 
 // counters returns the sum over all CPUs of each counter.

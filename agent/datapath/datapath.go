@@ -55,10 +55,19 @@ type Config struct {
 	// SetClusterNetworks is called.
 	ClusterCIDR netip.Prefix
 	// OverlayLink is the interface through which packets to other networks' nodes
-	// are encapsulated, OverlayIP the node's address there, from which it sends
-	// what arrives for pods behind it. Empty: there is no overlay.
+	// are encapsulated, which is there only while there are such nodes. OverlayIP is
+	// the node's address there, from which it sends what arrives for pods behind it.
+	// Empty: there is no overlay.
 	OverlayLink string
 	OverlayIP   netip.Addr
+	// OverlayPort is the UDP port of encapsulated packets, which are taken from other
+	// nodes only: see SetOverlayNodes.
+	OverlayPort uint16
+	// OverlayNodes are the addresses of the other nodes as far as they are known before
+	// SetOverlayNodes is called. They are used if no earlier agent left any.
+	OverlayNodes []netip.Addr
+	// PodLinkPrefix begins the names of the pods' interfaces on the node.
+	PodLinkPrefix string
 	// IPv6 balances sockets that talk IPv6 as well: the cluster is dual-stack.
 	// Without, frontends with IPv6 addresses are passed over.
 	IPv6 bool
@@ -88,6 +97,7 @@ type Datapath struct {
 
 	// families has IPv4 first, and IPv6 where the cluster has it.
 	families []*family
+	overlay  *overlay // nil: there is none
 
 	mu        sync.Mutex
 	announcer announcer
@@ -139,7 +149,10 @@ func Load(cfg Config) (*Datapath, error) {
 		if err != nil {
 			break
 		}
-		err = f.load(maps, cfg.PolicyMaps, d.support)
+		err = f.load(maps, cfg.PolicyMaps, d.support, cfg.overlayPort())
+	}
+	if err == nil {
+		d.overlay, err = loadOverlay(&d.cfg, maps)
 	}
 	if err == nil {
 		err = d.start(found, links)
@@ -181,6 +194,7 @@ func (d *Datapath) Close() error {
 	for _, f := range d.families {
 		f.close()
 	}
+	d.overlay.close()
 	return d.announcer.leave(nil)
 }
 
@@ -197,7 +211,7 @@ func Remove(pinPath string) error {
 			return err
 		}
 	}
-	if err := hook.RemoveFilters(programs4.toUplink, programs4.fromUplink, programs6.toUplink, programs6.fromUplink); err != nil {
+	if err := hook.RemoveFilters(programs4.toUplink, programs4.fromUplink, programs6.toUplink, programs6.fromUplink, bpf.OverlayProgPodOverlay); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(pinPath); err != nil {
@@ -216,8 +230,16 @@ func (d *Datapath) familyOf(a netip.Addr) *family {
 	return nil
 }
 
-// removeOtherLayouts drops the maps of agents whose layout was another.
+// retired are maps that earlier agents had in the same layout.
+var retired = []string{"counters"}
+
+// removeOtherLayouts drops the maps of earlier agents that this one has not.
 func (d *Datapath) removeOtherLayouts() error {
+	for _, name := range retired {
+		if err := os.Remove(filepath.Join(d.cfg.PinPath, layout, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("removing a map that is not used any more: %w", err)
+		}
+	}
 	entries, err := os.ReadDir(d.cfg.PinPath)
 	if err != nil {
 		return fmt.Errorf("listing the pins: %w", err)

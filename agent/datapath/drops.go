@@ -34,14 +34,15 @@ type Drop struct {
 
 // dropSentences say of each reason what it means, by the place of its counter.
 var dropSentences = [...]string{
-	countRefused:     "the service has no endpoint for this node to use: the socket was refused",
-	countNoEndpoint:  "the service has no endpoint for this node to use",
-	countSourceRange: "the client is in none of the ranges that the service is for",
-	countNoService:   "no service has this port of the load balancer's address",
-	countNoRoute:     "the node has no route to the endpoint that was chosen",
-	countNoPort:      "no source port was free for the way back",
-	countTableFull:   "the table of flows took no more",
-	countBroken:      "the packet is too short for its headers",
+	countRefused:      "the service has no endpoint for this node to use: the socket was refused",
+	countNoEndpoint:   "the service has no endpoint for this node to use",
+	countSourceRange:  "the client is in none of the ranges that the service is for",
+	countNoService:    "no service has this port of the load balancer's address",
+	countNoRoute:      "the node has no route to the endpoint that was chosen",
+	countNoPort:       "no source port was free for the way back",
+	countTableFull:    "the table of flows took no more",
+	countBroken:       "the packet is too short for its headers",
+	countEncapsulated: "the packet is to the overlay's port, and is not from another node",
 }
 
 // drops are those of a node, read and named by its Syncer.

@@ -95,7 +95,7 @@ func (f *family) uplinkTable(name string) *ebpf.Map { return f.uplink.Maps[name+
 
 // load loads the programs, with maps pinned in a directory. Policies are the maps
 // that they have in common with those of network policies.
-func (f *family) load(maps string, policies map[string]*ebpf.Map, kernel *support) error {
+func (f *family) load(maps string, policies map[string]*ebpf.Map, kernel *support, overlayPort uint16) error {
 	spec, err := f.loadSockets()
 	if err != nil {
 		return fmt.Errorf("reading the socket programs: %w", err)
@@ -109,7 +109,7 @@ func (f *family) load(maps string, policies map[string]*ebpf.Map, kernel *suppor
 		return fmt.Errorf("loading the socket programs (maps pinned in %s): %w", maps, err)
 	}
 	if f.node.IsValid() {
-		return f.loadUplinkPrograms(maps, policies)
+		return f.loadUplinkPrograms(maps, policies, overlayPort)
 	}
 	return nil
 }

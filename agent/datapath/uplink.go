@@ -15,8 +15,9 @@ import (
 	"github.com/xebec-project/xebec/agent/hook"
 )
 
-// loadUplinkPrograms loads the programs of the uplink, which share the maps of services.
-func (f *family) loadUplinkPrograms(maps string, policies map[string]*ebpf.Map) error {
+// loadUplinkPrograms loads the programs of the uplink, which share the maps of services. Port is
+// the overlay's.
+func (f *family) loadUplinkPrograms(maps string, policies map[string]*ebpf.Map, port uint16) error {
 	spec, err := f.loadUplink()
 	if err != nil {
 		return fmt.Errorf("reading the uplink's programs: %w", err)
@@ -32,6 +33,9 @@ func (f *family) loadUplinkPrograms(maps string, policies map[string]*ebpf.Map) 
 		if err := spec.Variables[name].Set(words(value)); err != nil {
 			return fmt.Errorf("configuring the uplink's programs: %w", err)
 		}
+	}
+	if err := spec.Variables[bpf.UplinkVarOverlayPort].Set(port); err != nil {
+		return fmt.Errorf("configuring the uplink's programs: %w", err)
 	}
 	shared := map[string]*ebpf.Map{}
 	for name, m := range policies {
@@ -137,14 +141,28 @@ func (d *Datapath) attachUplink(f *family, links string, renew bool) error {
 	if err := ensure(f.toUplink, f.toUplink, index, true); err != nil {
 		return err
 	}
-	if err := ensure(f.fromUplink, f.fromUplink, index, false); err != nil || d.cfg.OverlayLink == "" {
+	if err := ensure(f.fromUplink, f.fromUplink, index, false); err != nil {
 		return err
 	}
+	return d.attachOverlay(f, links, renew)
+}
+
+// attachOverlay does the same for the overlay's interface, if there is one now.
+func (d *Datapath) attachOverlay(f *family, links string, renew bool) error {
+	if f.uplink == nil || d.cfg.OverlayLink == "" {
+		return nil
+	}
 	overlay, err := netlink.LinkByName(d.cfg.OverlayLink)
+	if _, missing := errors.AsType[netlink.LinkNotFoundError](err); missing {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("finding the overlay's interface: %w", err)
 	}
-	return ensure(f.overlayPin, f.fromUplink, overlay.Attrs().Index, false)
+	return hook.Interface{
+		Pin: filepath.Join(links, f.overlayPin), Name: f.fromUplink, Program: f.uplink.Programs[f.fromUplink], Filter: f.filter,
+		Index: overlay.Attrs().Index, Classic: d.cfg.ClassicTC,
+	}.Ensure(renew)
 }
 
 func interfaceWith(ip netip.Addr) (int, error) {

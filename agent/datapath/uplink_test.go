@@ -93,7 +93,8 @@ func newWireOf(t testing.TB, lab *netlab.Lab, nodes []string, overlay podnet.Ove
 			PinPath: filepath.Join(netlab.BPFFS(t), "xebec"), CgroupPath: filepath.Join(cgroup, fmt.Sprint("node-", i)), NodeIP: ip, PodCIDR: pods,
 		}}
 		if overlay != podnet.OverlayNever {
-			n.cfg.OverlayLink, n.cfg.OverlayIP = podnet.OverlayLink, podnet.OverlayAddress(pods)
+			n.cfg.OverlayLink, n.cfg.OverlayIP, n.cfg.OverlayPort = podnet.OverlayLink, podnet.OverlayAddress(pods), podnet.OverlayPort
+			n.cfg.PodLinkPrefix = podnet.LinkPrefix
 		}
 		for _, f := range change {
 			f(&n.cfg)
@@ -133,7 +134,9 @@ func newWireOf(t testing.TB, lab *netlab.Lab, nodes []string, overlay podnet.Ove
 	}
 	for _, n := range w.nodes {
 		near := slices.Clone(cluster)
+		var all []netip.Addr
 		for _, other := range w.nodes {
+			all = append(all, other.cfg.NodeIP)
 			if !n.pods.Encapsulates(other.cfg.NodeIP) {
 				near = append(near, netip.PrefixFrom(other.cfg.NodeIP, 32))
 				if other.cfg.IPv6 {
@@ -141,7 +144,7 @@ func newWireOf(t testing.TB, lab *netlab.Lab, nodes []string, overlay podnet.Ove
 				}
 			}
 		}
-		if err := errors.Join(n.pods.SetNodes(routes), n.dp.SetClusterNetworks(near)); err != nil {
+		if err := errors.Join(n.pods.SetNodes(routes), n.dp.SetClusterNetworks(near), n.dp.SetOverlayNodes(all), n.Do(n.dp.AttachOverlay)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -173,6 +176,9 @@ func (w *wire) pod(node int, name string) (*netlab.Namespace, string) {
 	w.t.Helper()
 	ns := w.lab.Namespace()
 	result, err := w.nodes[node].pods.Setup(w.t.Context(), name, ns.Path())
+	if err == nil {
+		err = w.nodes[node].Do(func() error { return w.nodes[node].dp.GuardPod(result.Index) })
+	}
 	if err != nil {
 		w.t.Fatal(err)
 	}

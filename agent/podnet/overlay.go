@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -30,6 +31,8 @@ const (
 	OverlayLink = "xebec-vxlan"
 	// OverlayPort is the UDP port that nodes exchange encapsulated packets at.
 	OverlayPort = 8472
+	// overlayGrace is how long the overlay's interface outlives its use, unless configured.
+	overlayGrace = 10 * time.Minute
 	// overlayNetwork tells our packets from those of other overlays.
 	overlayNetwork = 88
 	// overlayBytes is what encapsulation adds: Ethernet, VXLAN, UDP and IPv4.
@@ -60,19 +63,39 @@ func (n *Network) Encapsulates(nodeIP netip.Addr) bool {
 	}
 }
 
-// ensureOverlay makes the overlay's interface what it should be, or removes it.
-// It is safe to repeat. Routes through an interface that is made anew have to be
-// set again.
+// needsOverlay tells whether anything goes through the overlay: a route to another node,
+// or what the node itself sends to its pods by IPv6, for which it has no other address.
+func (n *Network) needsOverlay() bool {
+	if n.cfg.Overlay == OverlayNever {
+		return false
+	}
+	for _, h := range n.routes {
+		if h.overlay {
+			return true
+		}
+	}
+	return n.cfg.dualStack() && !n.cfg.NodeIP6.IsValid()
+}
+
+// ensureOverlay makes the overlay's interface what it should be, if there is to be
+// one. It is safe to repeat. Routes through an interface that is made anew have to
+// be set again. As long as the other nodes are not known, the interface that an
+// earlier agent made stays.
 func (n *Network) ensureOverlay() error {
 	have, err := find(n.node, OverlayLink)
 	if err != nil {
 		return err
 	}
+	n.overlayIndex = 0
+	if have != nil {
+		n.overlayIndex = have.Attrs().Index
+	}
 	if n.cfg.Overlay == OverlayNever {
-		if have == nil {
-			return nil
-		}
+		n.overlayIndex = 0
 		return n.deleteLink(OverlayLink)
+	}
+	if !n.needsOverlay() && (n.known || have == nil) {
+		return nil
 	}
 	want := &netlink.Vxlan{
 		LinkAttrs: netlink.LinkAttrs{Name: OverlayLink, MTU: n.uplinkMTU - overlayBytes, HardwareAddr: overlayMAC(n.cfg.NodeIP)},
@@ -121,6 +144,24 @@ func (n *Network) ensureOverlay() error {
 	}
 	n.overlayIndex = have.Attrs().Index
 	return nil
+}
+
+// dropOverlay removes the overlay's interface some time after nothing goes through it any more:
+// an interface that takes encapsulated packets is a way in. Until then, nodes whose agents were
+// not configured anew yet are still heard.
+func (n *Network) dropOverlay() error {
+	if n.overlayIndex == 0 || n.needsOverlay() {
+		n.unneeded = time.Time{}
+		return nil
+	}
+	if n.unneeded.IsZero() {
+		n.unneeded = time.Now()
+	}
+	if time.Since(n.unneeded) < n.cfg.OverlayGrace {
+		return nil
+	}
+	n.overlayIndex = 0
+	return n.deleteLink(OverlayLink)
 }
 
 // sameTunnel compares what cannot be changed of an interface.

@@ -361,6 +361,73 @@ func TestOverlayIsMended(t *testing.T) {
 	}
 }
 
+// The overlay's interface is there as long as a node is on another network, and not otherwise.
+func TestOverlayOnlyWhereNeeded(t *testing.T) {
+	lab := segments(t)
+	soon := func(c *podnet.Config) { c.Overlay, c.OverlayGrace = podnet.OverlayAuto, time.Nanosecond }
+	one, two := newNode(t, lab, 1, soon), newNode(t, lab, 2, soon)
+	far := newNode(t, lab, 3, overlay(podnet.OverlayAuto), at("198.51.100.3"))
+	h, err := one.Handle()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	check := func(when string, want bool) {
+		t.Helper()
+		_, err := h.LinkByName(podnet.OverlayLink)
+		if _, missing := errors.AsType[netlink.LinkNotFoundError](err); err != nil && !missing || missing == want {
+			t.Errorf("%s: %v; want an interface: %v", when, err, want)
+		}
+	}
+	repair := func() {
+		t.Helper()
+		ctx, stop := context.WithCancel(t.Context())
+		stop()
+		if err := one.Run(ctx, zaptest.NewLogger(t)); !errors.Is(err, context.Canceled) { // one round
+			t.Fatal(err)
+		}
+	}
+	check("alone", false)
+	near := introduce(t, one, two)
+	check("all nodes on one network", false)
+	repair()
+	check("after a repair", false)
+	all := introduce(t, one, two, far)
+	check("a node on another network", true)
+	a, c := lab.Namespace(), lab.Namespace()
+	one.setup(t, "a", a)
+	ip := far.setup(t, "c", c)
+	listen(t, c, ":80")
+	if _, err := reach(a, ip.String()+":80"); err != nil {
+		t.Errorf("a pod on another network: %v", err)
+	}
+	one.restart(t)
+	check("after a restart", true)
+	if err := one.RestoreNodes(near); err != nil {
+		t.Fatal(err)
+	}
+	check("before the nodes are known", true)
+	if err := one.SetNodes(all); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := reach(a, ip.String()+":80"); err != nil {
+		t.Errorf("a pod on another network, after a restart: %v", err)
+	}
+	for range 2 { // the first round finds that it is not needed any more
+		if err := one.SetNodes(near); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("the node on another network has gone", false)
+	if got, want := nextHops(t, one), []string{"10.244.2.0/24 via 192.0.2.2 dev eth0"}; !slices.Equal(got, want) {
+		t.Errorf("next hops %q, want %q", got, want)
+	}
+	if err := one.SetNodes(all); err != nil {
+		t.Fatal(err)
+	}
+	check("it is back", true)
+}
+
 func TestOverlayAlways(t *testing.T) {
 	lab := netlab.New(t)
 	one, two := newNode(t, lab, 1, overlay(podnet.OverlayAlways)), newNode(t, lab, 2, overlay(podnet.OverlayAlways))

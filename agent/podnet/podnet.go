@@ -32,13 +32,14 @@ import (
 	"github.com/xebec-project/xebec/internal/osthread"
 )
 
+// LinkPrefix begins the names of the pods' interfaces on the node.
+const LinkPrefix = "xeb-"
+
 const (
 	// routeProtocol marks the routes that are ours; nobody else has this number.
 	routeProtocol = 88
 	// podLink is the name of a pod's interface.
 	podLink = "eth0"
-	// linkPrefix begins the names of the node's ends.
-	linkPrefix = "xeb-"
 	// dnsLabel marks the cluster DNS address on lo.
 	dnsLabel = "lo:xebec-dns"
 
@@ -76,6 +77,9 @@ type Config struct {
 	// Overlay says when packets to other nodes' pods are encapsulated. Empty is
 	// OverlayNever.
 	Overlay Overlay
+	// OverlayGrace is how long the overlay's interface stays when it is not needed any
+	// more. Zero is ten minutes.
+	OverlayGrace time.Duration
 	// MTU of the pods' interfaces. Zero is that of the interface with NodeIP, less
 	// what encapsulation adds where there is an overlay.
 	MTU int
@@ -123,6 +127,7 @@ type Network struct {
 	mu sync.Mutex
 	// overlayIndex is of the overlay's interface, 0 where there is none.
 	overlayIndex int
+	unneeded     time.Time            // since when nothing needs the overlay; zero: something does
 	routes       map[netip.Prefix]hop // wanted, by pod CIDR
 	// known is set once the routes are: until then those in the kernel are an earlier agent's, and stay.
 	known bool
@@ -146,7 +151,7 @@ func New(cfg Config) (*Network, error) {
 	if cfg.Metrics == nil {
 		cfg.Metrics = NewMetrics(nil)
 	}
-	cfg.Overlay = cmp.Or(cfg.Overlay, OverlayNever)
+	cfg.Overlay, cfg.OverlayGrace = cmp.Or(cfg.Overlay, OverlayNever), cmp.Or(cfg.OverlayGrace, overlayGrace)
 	runtime.LockOSThread() // one namespace, from opening it to using it
 	defer runtime.UnlockOSThread()
 	namespace, err := os.Open("/proc/thread-self/ns/net")
@@ -489,7 +494,7 @@ func (n *Network) Retain(ctx context.Context, podUIDs []string) error {
 		return fmt.Errorf("listing interfaces: %w", err)
 	}
 	for _, l := range links {
-		if name := l.Attrs().Name; strings.HasPrefix(name, linkPrefix) && !keep[name] {
+		if name := l.Attrs().Name; strings.HasPrefix(name, LinkPrefix) && !keep[name] {
 			errs = append(errs, n.deleteLink(name))
 		}
 	}
@@ -540,7 +545,7 @@ func find(h *netlink.Handle, name string) (netlink.Link, error) {
 
 // linkName fits the kernel's limit of 15 characters.
 func linkName(podUID string) string {
-	return fmt.Sprintf("%s%x", linkPrefix, sha256.Sum256([]byte(podUID)))[:15]
+	return fmt.Sprintf("%s%x", LinkPrefix, sha256.Sum256([]byte(podUID)))[:15]
 }
 
 // podMAC is a locally administered address that carries the pod's own.

@@ -181,11 +181,11 @@ func (n *Network) repairRoutes() error {
 		return nil
 	}
 	n.cfg.Metrics.routes.Set(float64(len(n.routes)))
+	errs := []error{n.ensureOverlay()}
 	have, err := n.listRoutes()
 	if err != nil {
 		return err
 	}
-	var errs []error
 	wantPeers, havePeers := n.wantedPeers(), peers{}
 	if n.overlayIndex != 0 {
 		if havePeers, err = n.listPeers(wantPeers); err != nil {
@@ -209,7 +209,10 @@ func (n *Network) repairRoutes() error {
 			errs = append(errs, fmt.Errorf("adding the route to %v via %v: %w", cidr, want.via, err))
 		}
 	}
-	return errors.Join(append(errs, n.removePeers(havePeers, wantPeers))...)
+	if err := errors.Join(append(errs, n.removePeers(havePeers, wantPeers))...); err != nil {
+		return err
+	}
+	return n.dropOverlay()
 }
 
 func (n *Network) route(cidr netip.Prefix, h hop) *netlink.Route {
@@ -265,7 +268,7 @@ func (n *Network) Run(ctx context.Context, log *zap.Logger) error {
 				case name == OverlayLink:
 					// Gone, or down: nobody but us brings it back.
 					waiting = u.Header.Type != unix.RTM_DELLINK && u.Flags&unix.IFF_UP != 0
-				case strings.HasPrefix(name, linkPrefix):
+				case strings.HasPrefix(name, LinkPrefix):
 				default:
 					waiting = u.Flags&unix.IFF_RUNNING == 0
 				}

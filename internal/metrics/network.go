@@ -27,8 +27,9 @@ const (
 	DatapathFlowsEvicted = "xebec_datapath_flows_evicted_total"
 	// DatapathDrops counts the packets from or to the outside that were dropped, by reason: no_endpoint, source_range (the
 	// client is in none of the service's ranges), no_service (no service has this port of a load balancer's address),
-	// no_route, no_port (no source port was free), table_full (the table of flows took no more), broken; and, as refused,
-	// the connections and datagrams of sockets on the node to services without endpoints.
+	// no_route, no_port (no source port was free), table_full (the table of flows took no more), broken, encapsulated (a
+	// packet to the overlay's port that is not from another node); and, as refused, the connections
+	// and datagrams of sockets on the node to services without endpoints.
 	DatapathDrops = "xebec_datapath_drops_total"
 	// DatapathConnections counts the connections and flows of datagrams to a service, by service and backend. The 1000 pairs
 	// with the most have a series each, all others are counted for the service and backend "other".
