@@ -4,8 +4,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"iter"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,21 +25,35 @@ const maxErrors = 50
 
 // Decode reads one object, whose apiVersion and kind say what it is. Errors are of type Errors.
 func Decode(n *tree.Node) (kind.Object, error) {
+	o, _, err := decode(n, &decoder{})
+	return o, err
+}
+
+// DecodeLenient is Decode for what people write: of members with the same key the last counts, as with Kubernetes, and the
+// others are returned as warnings.
+func DecodeLenient(n *tree.Node) (kind.Object, Errors, error) {
+	return decode(n, &decoder{lenient: true})
+}
+
+func decode(n *tree.Node, d *decoder) (kind.Object, Errors, error) {
 	k, err := kindOf(n)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	o := k.New()
-	if err := DecodeInto(n, o); err != nil {
-		return nil, err
+	if err := d.into(n, o); err != nil {
+		return nil, d.warnings, err
 	}
-	return o, nil
+	return o, d.warnings, nil
 }
 
 // DecodeInto reads a tree into m as UnmarshalInto does.
 func DecodeInto(n *tree.Node, m proto.Message) error {
+	return (&decoder{}).into(n, m)
+}
+
+func (d *decoder) into(n *tree.Node, m proto.Message) error {
 	proto.Reset(m)
-	d := &decoder{}
 	msg := m.ProtoReflect()
 	if n.Kind == tree.Null {
 		d.errorf(nil, n.Line, "must be %s, not null", article(shapeOf(msg.Descriptor()).form))
@@ -52,7 +66,12 @@ func DecodeInto(n *tree.Node, m proto.Message) error {
 	return nil
 }
 
-type decoder struct{ errs Errors }
+type decoder struct {
+	errs Errors
+	// lenient makes duplicate keys warnings.
+	lenient  bool
+	warnings Errors
+}
 
 func (d *decoder) errorf(at *path, line int, format string, args ...any) {
 	switch {
@@ -116,13 +135,7 @@ func (d *decoder) object(n *tree.Node, msg protoreflect.Message, s *shape, at *p
 		return
 	}
 	k, isKind := kind.ByMessage(msg.Descriptor().FullName())
-	seen := make(map[string]int, len(n.Members))
-	for _, nm := range n.Members {
-		if line, ok := seen[nm.Key]; ok {
-			d.duplicate(at.field(nm.Key), nm.Line, line)
-			continue
-		}
-		seen[nm.Key] = nm.Line
+	for nm := range d.members(n, at.field) {
 		m, ok := s.byName[nm.Key]
 		switch {
 		case ok:
@@ -137,12 +150,43 @@ func (d *decoder) object(n *tree.Node, msg protoreflect.Message, s *shape, at *p
 	}
 }
 
-func (d *decoder) duplicate(at *path, line, first int) {
-	if first == 0 {
-		d.errorf(at, line, "duplicate key")
-		return
+// members are the members of a map, of those with the same key the last alone, as Kubernetes has it. The others are
+// reported.
+func (d *decoder) members(n *tree.Node, at func(string) *path) iter.Seq[tree.Member] {
+	last := make(map[string]int, len(n.Members))
+	for i, m := range n.Members {
+		last[m.Key] = i
 	}
-	d.errorf(at, line, "duplicate key, first written on line %d", first)
+	return func(yield func(tree.Member) bool) {
+		lines := map[string]int{}
+		for i, m := range n.Members {
+			if first, twice := lines[m.Key]; twice {
+				d.duplicate(at(m.Key), m.Line, first)
+			}
+			if last[m.Key] != i {
+				if _, twice := lines[m.Key]; !twice {
+					lines[m.Key] = m.Line
+				}
+				continue
+			}
+			if !yield(m) {
+				return
+			}
+		}
+	}
+}
+
+func (d *decoder) duplicate(at *path, line, first int) {
+	message := "duplicate key"
+	if first > 0 {
+		message = fmt.Sprintf("duplicate key, first written on line %d", first)
+	}
+	switch {
+	case !d.lenient:
+		d.errorf(at, line, "%s", message)
+	case len(d.warnings) < maxErrors:
+		d.warnings = append(d.warnings, &FieldError{Path: at.String(), Line: line, Message: message + ": the last one counts"})
+	}
 }
 
 func (d *decoder) unknown(nm tree.Member, s *shape, isKind bool, at *path) {
@@ -221,13 +265,7 @@ func (d *decoder) mapping(n *tree.Node, m *member, holder protoreflect.Message, 
 		return
 	}
 	values := holder.Mutable(m.field).Map()
-	seen := make(map[string]int, len(n.Members))
-	for _, nm := range n.Members {
-		if line, ok := seen[nm.Key]; ok {
-			d.duplicate(at.key(nm.Key), nm.Line, line)
-			continue
-		}
-		seen[nm.Key] = nm.Line
+	for nm := range d.members(n, at.key) {
 		key, ok := d.mapKey(nm, m.field.MapKey(), at)
 		if !ok {
 			continue
@@ -455,26 +493,24 @@ func kindOf(n *tree.Node) (*kind.Kind, error) {
 	if k, ok := kind.ByAPIVersionKind(apiVersion, name); ok {
 		return k, nil
 	}
-	group, _, grouped := strings.Cut(apiVersion, "/")
-	if !grouped {
-		group = ""
+	if k, ok := kind.Served(apiVersion, name); ok {
+		d.errorf((*path)(nil).field("apiVersion"), apiLine, "%s is not served in %q: write %s", name, apiVersion, k.APIVersion())
+	} else {
+		d.errorf((*path)(nil).field("kind"), nameLine, "%s", kind.WhyNot(apiVersion, name))
 	}
-	i := slices.IndexFunc(kind.All(), func(k *kind.Kind) bool { return k.Name == name })
-	switch {
-	case i < 0:
-		d.errorf((*path)(nil).field("kind"), nameLine, "no kind %q in apiVersion %q%s", name, apiVersion, knownKinds(name))
-	case kind.All()[i].Group == group || group == "extensions" || group == "apps":
-		d.errorf((*path)(nil).field("apiVersion"), apiLine, "%s is not served in %q: write %s", name, apiVersion, kind.All()[i].APIVersion())
-	default:
-		d.errorf((*path)(nil).field("apiVersion"), apiLine, "no kind %q in apiVersion %q; did you mean the one in %s?", name, apiVersion, kind.All()[i].APIVersion())
-	}
+	d.errs[0].Kind = name + " of " + apiVersion
 	return nil, d.errs
 }
 
 // typeMember returns the text and line of apiVersion or kind, and reports one that is missing.
 func (d *decoder) typeMember(n *tree.Node, name, example string) (string, int) {
 	at := (*path)(nil).field(name)
-	i := slices.IndexFunc(n.Members, func(m tree.Member) bool { return m.Key == name })
+	i := -1
+	for j, m := range n.Members {
+		if m.Key == name {
+			i = j // of duplicates the last counts
+		}
+	}
 	switch {
 	case i < 0 || n.Members[i].Value.Kind == tree.Null || n.Members[i].Value.Kind == tree.String && n.Members[i].Value.Text == "":
 		d.errorf(at, n.Line, "required, such as %s", example)
@@ -483,18 +519,4 @@ func (d *decoder) typeMember(n *tree.Node, name, example string) (string, int) {
 		d.wrong(n.Members[i].Value, "a string", at)
 	}
 	return n.Members[i].Value.Text, n.Members[i].Value.Line
-}
-
-// knownKinds names the kind that name most likely stands for, or else all kinds there are.
-func knownKinds(name string) string {
-	s := &shape{}
-	var all []string
-	for _, k := range kind.All() {
-		all = append(all, k.Name)
-	}
-	if near := s.nearest(name, all...); near != "" {
-		return fmt.Sprintf(", did you mean %s?", near)
-	}
-	slices.Sort(all)
-	return "; known kinds: " + strings.Join(slices.Compact(all), ", ")
 }

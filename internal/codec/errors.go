@@ -15,6 +15,8 @@ type FieldError struct {
 	Line int
 	// Message says what is wrong and, where it can, how to mend it.
 	Message string
+	// Kind is, for an object of a kind that there is not, the kind with its apiVersion, and else empty.
+	Kind string
 }
 
 // Error returns the path and the message. The line is left to who knows the name of the text.

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/xebec-project/xebec/internal/codec"
@@ -23,6 +25,47 @@ type Document struct {
 	// Source is the name of the text that the object comes from, and Line where it starts, counted from 1.
 	Source string
 	Line   int
+	// Warnings are what was taken although it can't be meant: keys that are written twice, of which the last counts.
+	Warnings Errors
+
+	text *tree.Node
+}
+
+// LineOf returns the line of the field at a path such as spec.containers[0].env[2], or of the innermost one on the way to it
+// that the text has.
+func (d Document) LineOf(path string) int {
+	n, line := d.text, d.Line
+	for n != nil && path != "" {
+		step := path
+		if path[0] == '[' {
+			key, rest, ok := strings.Cut(path[1:], "]")
+			if !ok {
+				return line
+			}
+			step, path = key, rest
+			if n.Kind == tree.List {
+				i, err := strconv.Atoi(key)
+				if err != nil || i < 0 || i >= len(n.Items) {
+					return line
+				}
+				n = n.Items[i]
+				line = n.Line
+				path = strings.TrimPrefix(path, ".")
+				continue
+			}
+		} else if i := strings.IndexAny(path, ".["); i >= 0 {
+			step, path = path[:i], path[i:]
+		} else {
+			path = ""
+		}
+		path = strings.TrimPrefix(path, ".")
+		i := slices.IndexFunc(n.Members, func(m tree.Member) bool { return m.Key == step })
+		if i < 0 {
+			return line
+		}
+		n, line = n.Members[i].Value, n.Members[i].Line
+	}
+	return line
 }
 
 // Error says what is wrong at one place of a manifest.
@@ -72,8 +115,7 @@ func (e Errors) Unwrap() []error {
 // Decode reads the objects of one manifest; name is what errors call it. The text is a stream of YAML documents or of
 // JSON values. Empty documents are skipped, and objects of kind List are replaced by their items.
 //
-// It returns the objects that are in order even when there are errors, which are of type Errors. A caller that writes
-// should then write nothing.
+// It returns the objects that are in order even when there are errors, which are of type Errors.
 func Decode(name string, r io.Reader) ([]Document, error) {
 	data, err := io.ReadAll(io.LimitReader(r, MaxSize+1))
 	if err != nil {
@@ -140,7 +182,7 @@ func (d *decoder) document(n *tree.Node, at string, depth int) {
 		}
 		return
 	}
-	object, err := codec.Decode(n)
+	object, warnings, err := codec.DecodeLenient(n)
 	if err != nil {
 		d.fieldErrors(n, at, err)
 		return
@@ -154,7 +196,7 @@ func (d *decoder) document(n *tree.Node, at string, depth int) {
 			Path: at + "metadata.name", Line: line, Message: "required, unless generateName is given"}})
 		return
 	}
-	d.docs = append(d.docs, Document{Object: object, Source: d.source, Line: n.Line})
+	d.docs = append(d.docs, Document{Object: object, Source: d.source, Line: n.Line, Warnings: d.placed(at, warnings), text: n})
 }
 
 func (d *decoder) fieldErrors(n *tree.Node, at string, err error) {
@@ -163,10 +205,17 @@ func (d *decoder) fieldErrors(n *tree.Node, at string, err error) {
 		d.errs = append(d.errs, &Error{Source: d.source, Line: n.Line, Err: err})
 		return
 	}
+	d.errs = append(d.errs, d.placed(at, errs)...)
+}
+
+// placed gives what the codec found its place in the manifest.
+func (d *decoder) placed(at string, errs codec.Errors) Errors {
+	var out Errors
 	for _, fe := range errs {
 		fe.Path = strings.TrimSuffix(at+fe.Path, ".")
-		d.errs = append(d.errs, &Error{Source: d.source, Line: fe.Line, Err: fe})
+		out = append(out, &Error{Source: d.source, Line: fe.Line, Err: fe})
 	}
+	return out
 }
 
 // listItems returns the items of a v1 List or of a typed list such as PodList, as `kubectl get -o yaml` writes them.

@@ -127,15 +127,14 @@ func TestDecodeErrors(t *testing.T) {
 				`m.yaml:13: apiVersion: required, such as v1 or apps/v1`,
 				`m.yaml:18: metadata.nmae: unknown field, did you mean name?`,
 			}},
-		{"unknown kind", "apiVersion: x/v1\nmetadata: {}\nkind: Foo\n", []string{`m.yaml:3: kind: no kind "Foo" in apiVersion "x/v1"; known kinds: ConfigMap, Deployment, `}},
+		{"unknown kind", "apiVersion: x/v1\nmetadata: {}\nkind: Foo\n", []string{`m.yaml:3: kind: Foo of x/v1 is a kind neither of Kubernetes nor of Xebec`}},
 		{"old apiVersion", "apiVersion: apps/v1beta2\nkind: Deployment\n", []string{`m.yaml:1: apiVersion: Deployment is not served in "apps/v1beta2": write apps/v1`}},
 		{"no name", "apiVersion: v1\nkind: Pod\nmetadata:\n  labels: {}\n", []string{`m.yaml:4: metadata.name: required, unless generateName is given`}},
 		{"no metadata", "\napiVersion: v1\nkind: Pod\n", []string{`m.yaml:2: metadata.name: required, unless generateName is given`}},
 		{"in a list", "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Pod\n  spec: 1\n- hello\n",
 			[]string{`m.yaml:6: items[0].spec: must be an object, not the number 1`, `m.yaml:7: items[1]: must be an object with apiVersion, kind and metadata, not the string "hello"`}},
-		{"items that are no list", "apiVersion: v1\nkind: List\nitems: {}\n", []string{`m.yaml:2: kind: no kind "List" in apiVersion "v1"`}},
+		{"items that are no list", "apiVersion: v1\nkind: List\nitems: {}\n", []string{`m.yaml:2: kind: v1 has no List: its kinds are Binding, `}},
 		{"not an object", "hello\n", []string{`m.yaml:1: must be an object with apiVersion, kind and metadata, not the string "hello"`}},
-		{"duplicate key", "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  name: b\n", []string{`m.yaml:5: metadata.name: duplicate key, first written on line 4`}},
 		{"syntax", "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n b: c\n", []string{`m.yaml:5: not valid YAML: did not find expected key`}},
 		{"tab", "apiVersion: v1\nkind: Pod\nmetadata:\n\tname: a\n", []string{`m.yaml:4: not valid YAML: found character that cannot start any token`}},
 		{"JSON syntax", "{\n\"apiVersion\": \"v1\",\n\"kind\": ]}", []string{`m.yaml:3: not valid JSON: `}},
@@ -161,6 +160,64 @@ func TestDecodeErrors(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestDuplicateKeys(t *testing.T) {
+	docs, err := manifest.Decode("m.yaml", strings.NewReader(`apiVersion: v1
+kind: Pod
+kind: ConfigMap
+metadata:
+  name: a
+  name: b
+  labels: {x: "1", x: "2",
+    x: "3"}
+data: {a: 1}
+data: {a: one}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := docs[0].Object.(*corev1.ConfigMap)
+	if c.GetMetadata().GetName() != "b" || c.GetMetadata().GetLabels()["x"] != "3" || c.GetData()["a"] != "one" {
+		t.Errorf("the object is %v: the last of each key counts", c)
+	}
+	want := `m.yaml:3: kind: duplicate key, first written on line 2: the last one counts
+m.yaml:6: metadata.name: duplicate key, first written on line 5: the last one counts
+m.yaml:7: metadata.labels[x]: duplicate key, first written on line 7: the last one counts
+m.yaml:8: metadata.labels[x]: duplicate key, first written on line 7: the last one counts
+m.yaml:10: data: duplicate key, first written on line 9: the last one counts`
+	if diff := cmp.Diff(want, docs[0].Warnings.Error()); diff != "" {
+		t.Errorf("warnings (-want +got):\n%s", diff)
+	}
+}
+
+func TestLineOf(t *testing.T) {
+	docs, err := manifest.Decode("m.yaml", strings.NewReader(`apiVersion: v1
+kind: Pod
+metadata:
+  name: a
+  annotations:
+    a.b/c: x
+    d: y
+spec:
+  containers:
+  - name: a
+    env:
+    - {name: A}
+    - name: B
+      value: c
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]int{
+		"": 1, "metadata.name": 4, "metadata.annotations[a.b/c]": 6, "spec.containers[0].env[1].value": 14, "spec.containers[0].env[0]": 12,
+		"spec.containers[0].image": 10, "spec.containers[5]": 9, "spec.containers[x": 9, "nothing.at[0].all": 1,
+	} {
+		if got := docs[0].LineOf(path); got != want {
+			t.Errorf("%s is on line %d, want %d", path, got, want)
+		}
 	}
 }
 

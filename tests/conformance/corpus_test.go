@@ -235,9 +235,7 @@ func unread(file string, errs manifest.Errors) []finding {
 	var found []finding
 	for _, e := range errs {
 		f := finding{file: file, line: e.Line, class: refused, messages: []string{e.Err.Error()}}
-		if fe, ok := errors.AsType[*codec.FieldError](e.Err); ok && fe.Path == "kind" && strings.HasPrefix(fe.Message, "no kind") {
-			// The list of the known ones is the same for all.
-			fe.Message, _, _ = strings.Cut(fe.Message, "; known kinds")
+		if fe, ok := errors.AsType[*codec.FieldError](e.Err); ok && fe.Path == "kind" && fe.Kind != "" {
 			f.class, f.messages = unserved, []string{fe.Message}
 		}
 		if n := len(found); n > 0 && f.class == refused && found[n-1].class == refused && found[n-1].line == f.line {

@@ -63,16 +63,17 @@ type Member struct {
 	Line int
 }
 
-// Get returns the value of the member named key, nil when n is no Map or has no such member.
+// Get returns the value of the member named key, of duplicates the last, nil when n is no Map or has no such member.
 func (n *Node) Get(key string) *Node {
 	if n == nil {
 		return nil
 	}
-	i := slices.IndexFunc(n.Members, func(m Member) bool { return m.Key == key })
-	if i < 0 {
-		return nil
+	for _, m := range slices.Backward(n.Members) {
+		if m.Key == key {
+			return m.Value
+		}
 	}
-	return n.Members[i].Value
+	return nil
 }
 
 // Describe names the value for an error message: its kind, and a scalar's text, shortened.
