@@ -30,6 +30,22 @@ func OpCreate(obj kind.Object, opts ...CreateOption) Operation {
 	}
 }
 
+// OpApply merges the fields set in obj into the stored object as Apply does; of the options only Force has an effect in a
+// transaction.
+func OpApply(obj kind.Object, opts ...ApplyOption) Operation {
+	return func(c *Client) (*apiv1.Operation, error) {
+		a, err := encode(obj)
+		if err != nil {
+			return nil, err
+		}
+		call := &applyCall{ApplyRequest: &apiv1.ApplyRequest{Object: a, FieldManager: c.manager}}
+		for _, o := range opts {
+			o.applyApply(call)
+		}
+		return &apiv1.Operation{Operation: &apiv1.Operation_Apply{Apply: call.ApplyRequest}}, nil
+	}
+}
+
 // OpUpdate replaces obj but for its status.
 func OpUpdate(obj kind.Object) Operation {
 	return func(c *Client) (*apiv1.Operation, error) {
@@ -80,6 +96,7 @@ func OpBind(namespace, name, uid, node string) Operation {
 type Result struct {
 	Revision string // of the transaction
 	objects  []*anypb.Any
+	results  []*apiv1.OperationResult
 }
 
 // Len returns the number of operations done.
@@ -95,10 +112,27 @@ func (r *Result) Object(i int) (kind.Object, error) {
 	return m.(kind.Object), nil
 }
 
+// Applied tells what the apply that is operation i did, and the warnings of that operation.
+func (r *Result) Applied(i int) (apiv1.ApplyResult, []string) {
+	if i >= len(r.results) {
+		return 0, nil // of a server that does not tell
+	}
+	return r.results[i].GetApplied(), r.results[i].GetWarnings()
+}
+
 // Transact makes all the writes at one revision, or none of them. There may be at most MaxOperations, on different
 // objects. The client's fence covers them all.
 func Transact(ctx context.Context, c *Client, ops ...Operation) (*Result, error) {
-	req := &apiv1.TransactRequest{Fence: c.fence, Operations: make([]*apiv1.Operation, 0, len(ops))}
+	return transact(ctx, c, false, ops)
+}
+
+// TryTransact is Transact that checks everything and stores nothing.
+func TryTransact(ctx context.Context, c *Client, ops ...Operation) (*Result, error) {
+	return transact(ctx, c, true, ops)
+}
+
+func transact(ctx context.Context, c *Client, dryRun bool, ops []Operation) (*Result, error) {
+	req := &apiv1.TransactRequest{Fence: c.fence, DryRun: dryRun, Operations: make([]*apiv1.Operation, 0, len(ops))}
 	for _, op := range ops {
 		o, err := op(c)
 		if err != nil {
@@ -112,5 +146,5 @@ func Transact(ctx context.Context, c *Client, ops ...Operation) (*Result, error)
 	if err != nil {
 		return nil, err
 	}
-	return &Result{Revision: resp.GetResourceVersion(), objects: resp.GetObjects()}, nil
+	return &Result{Revision: resp.GetResourceVersion(), objects: resp.GetObjects(), results: resp.GetResults()}, nil
 }

@@ -266,6 +266,49 @@ func TestObjects(t *testing.T) {
 		}
 	})
 
+	t.Run("a transaction applies", func(t *testing.T) {
+		alice := c.WithFieldManager("alice")
+		env := configMap("ta")
+		env.Metadata.Finalizers = []string{"a.b/c", "a.b/c"}
+		apply := func(objects ...kind.Object) (*client.Result, error) {
+			ops := make([]client.Operation, len(objects))
+			for i, o := range objects {
+				ops[i] = client.OpApply(o)
+			}
+			return client.Transact(ctx, alice, ops...)
+		}
+		changed := configMap("tb")
+		changed.Data = map[string]string{"k": "w"}
+		for _, step := range []struct {
+			second kind.Object
+			want   []apiv1.ApplyResult
+		}{
+			{configMap("tb"), []apiv1.ApplyResult{apiv1.ApplyResult_APPLY_RESULT_CREATED, apiv1.ApplyResult_APPLY_RESULT_CREATED}},
+			{changed, []apiv1.ApplyResult{apiv1.ApplyResult_APPLY_RESULT_UNCHANGED, apiv1.ApplyResult_APPLY_RESULT_CONFIGURED}},
+			{changed, []apiv1.ApplyResult{apiv1.ApplyResult_APPLY_RESULT_UNCHANGED, apiv1.ApplyResult_APPLY_RESULT_UNCHANGED}},
+		} {
+			result, err := apply(env, step.second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, want := range step.want {
+				got, warnings := result.Applied(i)
+				if got != want || (i == 0) != (len(warnings) == 1) {
+					t.Errorf("operation %d: %v with warnings %q, want %v", i, got, warnings, want)
+				}
+			}
+		}
+		if _, err := apply(configMap("tc"), configMap("")); err == nil || !strings.Contains(apierr.Message(err), "operations[1]") {
+			t.Errorf("got %v, want an error that names operations[1]", err)
+		}
+		if _, err := client.Get[*corev1.ConfigMap](ctx, c, "default", "tc"); !apierr.IsNotFound(err) {
+			t.Errorf("a part of a failed transaction was done: %v", err)
+		}
+		if _, err := client.Transact(ctx, c.WithFieldManager("bob"), client.OpApply(configMap("tb"))); apierr.Reason(err) != apierr.ReasonApplyConflict {
+			t.Errorf("got %v, want a conflict with alice", err)
+		}
+	})
+
 	t.Run("a transaction holds as many writes as it may", func(t *testing.T) {
 		ops := make([]client.Operation, maxOperations)
 		for i := range ops {

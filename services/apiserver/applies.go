@@ -18,13 +18,7 @@ import (
 
 // Apply merges the caller's fields into the object, creating it when absent.
 func (s *Service) Apply(ctx context.Context, req *apiv1.ApplyRequest) (*apiv1.ApplyResponse, error) {
-	if req.GetFieldManager() == "" {
-		return nil, apierr.BadField("fieldManager", "is required: it names who owns the applied fields")
-	}
 	if err := s.preauthorizeObject(ctx, authz.Patch, req.GetObject()); err != nil {
-		return nil, err
-	}
-	if err := checkManager(req.GetFieldManager()); err != nil {
 		return nil, err
 	}
 	c, err := s.writeOne(ctx, nil, req.GetDryRun(), func(ctx context.Context, get reader) (*change, error) {
@@ -38,6 +32,12 @@ func (s *Service) Apply(ctx context.Context, req *apiv1.ApplyRequest) (*apiv1.Ap
 }
 
 func (s *Service) planApply(ctx context.Context, get reader, req *apiv1.ApplyRequest) (*change, error) {
+	if req.GetFieldManager() == "" {
+		return nil, apierr.BadField("fieldManager", "is required: it names who owns the applied fields")
+	}
+	if err := checkManager(req.GetFieldManager()); err != nil {
+		return nil, err
+	}
 	t, err := targetOf(req.GetObject())
 	if err != nil {
 		return nil, err

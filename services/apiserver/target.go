@@ -103,8 +103,10 @@ func targetOfOperation(op *apiv1.Operation) (target, authz.Verb, error) {
 		return referred(op.Delete.GetObject(), authz.Delete)
 	case *apiv1.Operation_Bind:
 		return referred(podReference(op.Bind), authz.Bind)
+	case *apiv1.Operation_Apply:
+		return held(op.Apply.GetObject(), authz.Patch)
 	}
-	return target{}, "", apierr.BadField("operation", "is required: one of create, update, updateStatus, delete, bind")
+	return target{}, "", apierr.BadField("operation", "is required: one of create, update, updateStatus, delete, bind, apply")
 }
 
 func podReference(op *apiv1.BindOperation) *apiv1.ObjectReference {

@@ -59,7 +59,7 @@ func (s *Service) Transact(ctx context.Context, req *apiv1.TransactRequest) (*ap
 	if err != nil {
 		return nil, err
 	}
-	resp := &apiv1.TransactResponse{Objects: make([]*anypb.Any, len(changes))}
+	resp := &apiv1.TransactResponse{Objects: make([]*anypb.Any, len(changes)), Results: make([]*apiv1.OperationResult, len(changes))}
 	if revision > 0 {
 		resp.ResourceVersion = strconv.FormatInt(revision, 10)
 	}
@@ -67,6 +67,7 @@ func (s *Service) Transact(ctx context.Context, req *apiv1.TransactRequest) (*ap
 		if resp.Objects[i], err = encodeAny(c.kind, c.object); err != nil {
 			return nil, err
 		}
+		resp.Results[i] = &apiv1.OperationResult{Warnings: c.warnings, Applied: c.applied}
 	}
 	return resp, nil
 }
@@ -83,8 +84,10 @@ func (s *Service) planOperation(ctx context.Context, get reader, op *apiv1.Opera
 		return s.planDelete(ctx, get, op.Delete)
 	case *apiv1.Operation_Bind:
 		return s.planBind(ctx, get, op.Bind)
+	case *apiv1.Operation_Apply:
+		return s.planApply(ctx, get, op.Apply)
 	}
-	return nil, apierr.BadField("operation", "is required: one of create, update, updateStatus, delete, bind")
+	return nil, apierr.BadField("operation", "is required: one of create, update, updateStatus, delete, bind, apply")
 }
 
 // planBind assigns a pod that has no node to one, as Kubernetes' binding subresource does.

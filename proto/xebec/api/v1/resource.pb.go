@@ -1914,6 +1914,7 @@ type Operation struct {
 	//	*Operation_UpdateStatus
 	//	*Operation_Delete
 	//	*Operation_Bind
+	//	*Operation_Apply
 	Operation     isOperation_Operation `protobuf_oneof:"operation"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2001,6 +2002,15 @@ func (x *Operation) GetBind() *BindOperation {
 	return nil
 }
 
+func (x *Operation) GetApply() *ApplyRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*Operation_Apply); ok {
+			return x.Apply
+		}
+	}
+	return nil
+}
+
 type isOperation_Operation interface {
 	isOperation_Operation()
 }
@@ -2030,6 +2040,11 @@ type Operation_Bind struct {
 	Bind *BindOperation `protobuf:"bytes,5,opt,name=bind,proto3,oneof"`
 }
 
+type Operation_Apply struct {
+	// Merges fields into an object.
+	Apply *ApplyRequest `protobuf:"bytes,6,opt,name=apply,proto3,oneof"`
+}
+
 func (*Operation_Create) isOperation_Operation() {}
 
 func (*Operation_Update) isOperation_Operation() {}
@@ -2039,6 +2054,8 @@ func (*Operation_UpdateStatus) isOperation_Operation() {}
 func (*Operation_Delete) isOperation_Operation() {}
 
 func (*Operation_Bind) isOperation_Operation() {}
+
+func (*Operation_Apply) isOperation_Operation() {}
 
 // TransactRequest holds the writes, at most 500.
 type TransactRequest struct {
@@ -2112,8 +2129,10 @@ type TransactResponse struct {
 	Objects []*anypb.Any `protobuf:"bytes,1,rep,name=objects,proto3" json:"objects,omitempty"`
 	// The revision of the transaction.
 	ResourceVersion string `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// What else there is to say of each write, in the order of the operations.
+	Results       []*OperationResult `protobuf:"bytes,3,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TransactResponse) Reset() {
@@ -2158,6 +2177,68 @@ func (x *TransactResponse) GetResourceVersion() string {
 		return x.ResourceVersion
 	}
 	return ""
+}
+
+func (x *TransactResponse) GetResults() []*OperationResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+// OperationResult is what a write of a transaction answers beside its object.
+type OperationResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the client should tell its user.
+	Warnings []string `protobuf:"bytes,1,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// What an apply did; unspecified for other writes.
+	Applied       ApplyResult `protobuf:"varint,2,opt,name=applied,proto3,enum=xebec.api.v1.ApplyResult" json:"applied,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OperationResult) Reset() {
+	*x = OperationResult{}
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OperationResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OperationResult) ProtoMessage() {}
+
+func (x *OperationResult) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OperationResult.ProtoReflect.Descriptor instead.
+func (*OperationResult) Descriptor() ([]byte, []int) {
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *OperationResult) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+func (x *OperationResult) GetApplied() ApplyResult {
+	if x != nil {
+		return x.Applied
+	}
+	return ApplyResult_APPLY_RESULT_UNSPECIFIED
 }
 
 var File_xebec_api_v1_resource_proto protoreflect.FileDescriptor
@@ -2280,23 +2361,28 @@ const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x03 \x01(\tR\x03uid\x12\x1b\n" +
-	"\tnode_name\x18\x04 \x01(\tR\bnodeName\"\xba\x02\n" +
+	"\tnode_name\x18\x04 \x01(\tR\bnodeName\"\xee\x02\n" +
 	"\tOperation\x125\n" +
 	"\x06create\x18\x01 \x01(\v2\x1b.xebec.api.v1.CreateRequestH\x00R\x06create\x125\n" +
 	"\x06update\x18\x02 \x01(\v2\x1b.xebec.api.v1.UpdateRequestH\x00R\x06update\x12H\n" +
 	"\rupdate_status\x18\x03 \x01(\v2!.xebec.api.v1.UpdateStatusRequestH\x00R\fupdateStatus\x125\n" +
 	"\x06delete\x18\x04 \x01(\v2\x1b.xebec.api.v1.DeleteRequestH\x00R\x06delete\x121\n" +
-	"\x04bind\x18\x05 \x01(\v2\x1b.xebec.api.v1.BindOperationH\x00R\x04bindB\v\n" +
+	"\x04bind\x18\x05 \x01(\v2\x1b.xebec.api.v1.BindOperationH\x00R\x04bind\x122\n" +
+	"\x05apply\x18\x06 \x01(\v2\x1a.xebec.api.v1.ApplyRequestH\x00R\x05applyB\v\n" +
 	"\toperation\"\x8e\x01\n" +
 	"\x0fTransactRequest\x127\n" +
 	"\n" +
 	"operations\x18\x01 \x03(\v2\x17.xebec.api.v1.OperationR\n" +
 	"operations\x12)\n" +
 	"\x05fence\x18\x02 \x01(\v2\x13.xebec.api.v1.FenceR\x05fence\x12\x17\n" +
-	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"m\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"\xa6\x01\n" +
 	"\x10TransactResponse\x12.\n" +
 	"\aobjects\x18\x01 \x03(\v2\x14.google.protobuf.AnyR\aobjects\x12)\n" +
-	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion*\x87\x01\n" +
+	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x127\n" +
+	"\aresults\x18\x03 \x03(\v2\x1d.xebec.api.v1.OperationResultR\aresults\"b\n" +
+	"\x0fOperationResult\x12\x1a\n" +
+	"\bwarnings\x18\x01 \x03(\tR\bwarnings\x123\n" +
+	"\aapplied\x18\x02 \x01(\x0e2\x19.xebec.api.v1.ApplyResultR\aapplied*\x87\x01\n" +
 	"\tEventType\x12\x1a\n" +
 	"\x16EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10EVENT_TYPE_ADDED\x10\x01\x12\x17\n" +
@@ -2343,7 +2429,7 @@ func file_xebec_api_v1_resource_proto_rawDescGZIP() []byte {
 }
 
 var file_xebec_api_v1_resource_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_xebec_api_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_xebec_api_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_xebec_api_v1_resource_proto_goTypes = []any{
 	(EventType)(0),                   // 0: xebec.api.v1.EventType
 	(ApplyResult)(0),                 // 1: xebec.api.v1.ApplyResult
@@ -2375,37 +2461,38 @@ var file_xebec_api_v1_resource_proto_goTypes = []any{
 	(*Operation)(nil),                // 27: xebec.api.v1.Operation
 	(*TransactRequest)(nil),          // 28: xebec.api.v1.TransactRequest
 	(*TransactResponse)(nil),         // 29: xebec.api.v1.TransactResponse
-	(*timestamppb.Timestamp)(nil),    // 30: google.protobuf.Timestamp
-	(*anypb.Any)(nil),                // 31: google.protobuf.Any
+	(*OperationResult)(nil),          // 30: xebec.api.v1.OperationResult
+	(*timestamppb.Timestamp)(nil),    // 31: google.protobuf.Timestamp
+	(*anypb.Any)(nil),                // 32: google.protobuf.Any
 }
 var file_xebec_api_v1_resource_proto_depIdxs = []int32{
 	4,  // 0: xebec.api.v1.GetRequest.object:type_name -> xebec.api.v1.ObjectReference
-	30, // 1: xebec.api.v1.GetRequest.at_time:type_name -> google.protobuf.Timestamp
-	31, // 2: xebec.api.v1.GetResponse.object:type_name -> google.protobuf.Any
-	30, // 3: xebec.api.v1.ListRequest.at_time:type_name -> google.protobuf.Timestamp
-	31, // 4: xebec.api.v1.ListResponse.objects:type_name -> google.protobuf.Any
+	31, // 1: xebec.api.v1.GetRequest.at_time:type_name -> google.protobuf.Timestamp
+	32, // 2: xebec.api.v1.GetResponse.object:type_name -> google.protobuf.Any
+	31, // 3: xebec.api.v1.ListRequest.at_time:type_name -> google.protobuf.Timestamp
+	32, // 4: xebec.api.v1.ListResponse.objects:type_name -> google.protobuf.Any
 	0,  // 5: xebec.api.v1.WatchResponse.type:type_name -> xebec.api.v1.EventType
-	31, // 6: xebec.api.v1.WatchResponse.object:type_name -> google.protobuf.Any
-	31, // 7: xebec.api.v1.CreateRequest.object:type_name -> google.protobuf.Any
+	32, // 6: xebec.api.v1.WatchResponse.object:type_name -> google.protobuf.Any
+	32, // 7: xebec.api.v1.CreateRequest.object:type_name -> google.protobuf.Any
 	5,  // 8: xebec.api.v1.CreateRequest.fence:type_name -> xebec.api.v1.Fence
-	31, // 9: xebec.api.v1.CreateResponse.object:type_name -> google.protobuf.Any
-	31, // 10: xebec.api.v1.UpdateRequest.object:type_name -> google.protobuf.Any
+	32, // 9: xebec.api.v1.CreateResponse.object:type_name -> google.protobuf.Any
+	32, // 10: xebec.api.v1.UpdateRequest.object:type_name -> google.protobuf.Any
 	5,  // 11: xebec.api.v1.UpdateRequest.fence:type_name -> xebec.api.v1.Fence
-	31, // 12: xebec.api.v1.UpdateResponse.object:type_name -> google.protobuf.Any
-	31, // 13: xebec.api.v1.UpdateStatusRequest.object:type_name -> google.protobuf.Any
+	32, // 12: xebec.api.v1.UpdateResponse.object:type_name -> google.protobuf.Any
+	32, // 13: xebec.api.v1.UpdateStatusRequest.object:type_name -> google.protobuf.Any
 	5,  // 14: xebec.api.v1.UpdateStatusRequest.fence:type_name -> xebec.api.v1.Fence
-	31, // 15: xebec.api.v1.UpdateStatusResponse.object:type_name -> google.protobuf.Any
-	31, // 16: xebec.api.v1.ApplyRequest.object:type_name -> google.protobuf.Any
-	31, // 17: xebec.api.v1.ApplyResponse.object:type_name -> google.protobuf.Any
+	32, // 15: xebec.api.v1.UpdateStatusResponse.object:type_name -> google.protobuf.Any
+	32, // 16: xebec.api.v1.ApplyRequest.object:type_name -> google.protobuf.Any
+	32, // 17: xebec.api.v1.ApplyResponse.object:type_name -> google.protobuf.Any
 	1,  // 18: xebec.api.v1.ApplyResponse.result:type_name -> xebec.api.v1.ApplyResult
 	4,  // 19: xebec.api.v1.PatchRequest.object:type_name -> xebec.api.v1.ObjectReference
 	2,  // 20: xebec.api.v1.PatchRequest.type:type_name -> xebec.api.v1.PatchType
 	5,  // 21: xebec.api.v1.PatchRequest.fence:type_name -> xebec.api.v1.Fence
-	31, // 22: xebec.api.v1.PatchResponse.object:type_name -> google.protobuf.Any
+	32, // 22: xebec.api.v1.PatchResponse.object:type_name -> google.protobuf.Any
 	4,  // 23: xebec.api.v1.DeleteRequest.object:type_name -> xebec.api.v1.ObjectReference
 	3,  // 24: xebec.api.v1.DeleteRequest.propagation_policy:type_name -> xebec.api.v1.PropagationPolicy
 	5,  // 25: xebec.api.v1.DeleteRequest.fence:type_name -> xebec.api.v1.Fence
-	31, // 26: xebec.api.v1.DeleteResponse.object:type_name -> google.protobuf.Any
+	32, // 26: xebec.api.v1.DeleteResponse.object:type_name -> google.protobuf.Any
 	3,  // 27: xebec.api.v1.DeleteCollectionRequest.propagation_policy:type_name -> xebec.api.v1.PropagationPolicy
 	5,  // 28: xebec.api.v1.DeleteCollectionRequest.fence:type_name -> xebec.api.v1.Fence
 	12, // 29: xebec.api.v1.Operation.create:type_name -> xebec.api.v1.CreateRequest
@@ -2413,36 +2500,39 @@ var file_xebec_api_v1_resource_proto_depIdxs = []int32{
 	16, // 31: xebec.api.v1.Operation.update_status:type_name -> xebec.api.v1.UpdateStatusRequest
 	22, // 32: xebec.api.v1.Operation.delete:type_name -> xebec.api.v1.DeleteRequest
 	26, // 33: xebec.api.v1.Operation.bind:type_name -> xebec.api.v1.BindOperation
-	27, // 34: xebec.api.v1.TransactRequest.operations:type_name -> xebec.api.v1.Operation
-	5,  // 35: xebec.api.v1.TransactRequest.fence:type_name -> xebec.api.v1.Fence
-	31, // 36: xebec.api.v1.TransactResponse.objects:type_name -> google.protobuf.Any
-	6,  // 37: xebec.api.v1.ResourceService.Get:input_type -> xebec.api.v1.GetRequest
-	8,  // 38: xebec.api.v1.ResourceService.List:input_type -> xebec.api.v1.ListRequest
-	10, // 39: xebec.api.v1.ResourceService.Watch:input_type -> xebec.api.v1.WatchRequest
-	12, // 40: xebec.api.v1.ResourceService.Create:input_type -> xebec.api.v1.CreateRequest
-	14, // 41: xebec.api.v1.ResourceService.Update:input_type -> xebec.api.v1.UpdateRequest
-	16, // 42: xebec.api.v1.ResourceService.UpdateStatus:input_type -> xebec.api.v1.UpdateStatusRequest
-	18, // 43: xebec.api.v1.ResourceService.Apply:input_type -> xebec.api.v1.ApplyRequest
-	20, // 44: xebec.api.v1.ResourceService.Patch:input_type -> xebec.api.v1.PatchRequest
-	22, // 45: xebec.api.v1.ResourceService.Delete:input_type -> xebec.api.v1.DeleteRequest
-	24, // 46: xebec.api.v1.ResourceService.DeleteCollection:input_type -> xebec.api.v1.DeleteCollectionRequest
-	28, // 47: xebec.api.v1.ResourceService.Transact:input_type -> xebec.api.v1.TransactRequest
-	7,  // 48: xebec.api.v1.ResourceService.Get:output_type -> xebec.api.v1.GetResponse
-	9,  // 49: xebec.api.v1.ResourceService.List:output_type -> xebec.api.v1.ListResponse
-	11, // 50: xebec.api.v1.ResourceService.Watch:output_type -> xebec.api.v1.WatchResponse
-	13, // 51: xebec.api.v1.ResourceService.Create:output_type -> xebec.api.v1.CreateResponse
-	15, // 52: xebec.api.v1.ResourceService.Update:output_type -> xebec.api.v1.UpdateResponse
-	17, // 53: xebec.api.v1.ResourceService.UpdateStatus:output_type -> xebec.api.v1.UpdateStatusResponse
-	19, // 54: xebec.api.v1.ResourceService.Apply:output_type -> xebec.api.v1.ApplyResponse
-	21, // 55: xebec.api.v1.ResourceService.Patch:output_type -> xebec.api.v1.PatchResponse
-	23, // 56: xebec.api.v1.ResourceService.Delete:output_type -> xebec.api.v1.DeleteResponse
-	25, // 57: xebec.api.v1.ResourceService.DeleteCollection:output_type -> xebec.api.v1.DeleteCollectionResponse
-	29, // 58: xebec.api.v1.ResourceService.Transact:output_type -> xebec.api.v1.TransactResponse
-	48, // [48:59] is the sub-list for method output_type
-	37, // [37:48] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	18, // 34: xebec.api.v1.Operation.apply:type_name -> xebec.api.v1.ApplyRequest
+	27, // 35: xebec.api.v1.TransactRequest.operations:type_name -> xebec.api.v1.Operation
+	5,  // 36: xebec.api.v1.TransactRequest.fence:type_name -> xebec.api.v1.Fence
+	32, // 37: xebec.api.v1.TransactResponse.objects:type_name -> google.protobuf.Any
+	30, // 38: xebec.api.v1.TransactResponse.results:type_name -> xebec.api.v1.OperationResult
+	1,  // 39: xebec.api.v1.OperationResult.applied:type_name -> xebec.api.v1.ApplyResult
+	6,  // 40: xebec.api.v1.ResourceService.Get:input_type -> xebec.api.v1.GetRequest
+	8,  // 41: xebec.api.v1.ResourceService.List:input_type -> xebec.api.v1.ListRequest
+	10, // 42: xebec.api.v1.ResourceService.Watch:input_type -> xebec.api.v1.WatchRequest
+	12, // 43: xebec.api.v1.ResourceService.Create:input_type -> xebec.api.v1.CreateRequest
+	14, // 44: xebec.api.v1.ResourceService.Update:input_type -> xebec.api.v1.UpdateRequest
+	16, // 45: xebec.api.v1.ResourceService.UpdateStatus:input_type -> xebec.api.v1.UpdateStatusRequest
+	18, // 46: xebec.api.v1.ResourceService.Apply:input_type -> xebec.api.v1.ApplyRequest
+	20, // 47: xebec.api.v1.ResourceService.Patch:input_type -> xebec.api.v1.PatchRequest
+	22, // 48: xebec.api.v1.ResourceService.Delete:input_type -> xebec.api.v1.DeleteRequest
+	24, // 49: xebec.api.v1.ResourceService.DeleteCollection:input_type -> xebec.api.v1.DeleteCollectionRequest
+	28, // 50: xebec.api.v1.ResourceService.Transact:input_type -> xebec.api.v1.TransactRequest
+	7,  // 51: xebec.api.v1.ResourceService.Get:output_type -> xebec.api.v1.GetResponse
+	9,  // 52: xebec.api.v1.ResourceService.List:output_type -> xebec.api.v1.ListResponse
+	11, // 53: xebec.api.v1.ResourceService.Watch:output_type -> xebec.api.v1.WatchResponse
+	13, // 54: xebec.api.v1.ResourceService.Create:output_type -> xebec.api.v1.CreateResponse
+	15, // 55: xebec.api.v1.ResourceService.Update:output_type -> xebec.api.v1.UpdateResponse
+	17, // 56: xebec.api.v1.ResourceService.UpdateStatus:output_type -> xebec.api.v1.UpdateStatusResponse
+	19, // 57: xebec.api.v1.ResourceService.Apply:output_type -> xebec.api.v1.ApplyResponse
+	21, // 58: xebec.api.v1.ResourceService.Patch:output_type -> xebec.api.v1.PatchResponse
+	23, // 59: xebec.api.v1.ResourceService.Delete:output_type -> xebec.api.v1.DeleteResponse
+	25, // 60: xebec.api.v1.ResourceService.DeleteCollection:output_type -> xebec.api.v1.DeleteCollectionResponse
+	29, // 61: xebec.api.v1.ResourceService.Transact:output_type -> xebec.api.v1.TransactResponse
+	51, // [51:62] is the sub-list for method output_type
+	40, // [40:51] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_xebec_api_v1_resource_proto_init() }
@@ -2458,6 +2548,7 @@ func file_xebec_api_v1_resource_proto_init() {
 		(*Operation_UpdateStatus)(nil),
 		(*Operation_Delete)(nil),
 		(*Operation_Bind)(nil),
+		(*Operation_Apply)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2465,7 +2556,7 @@ func file_xebec_api_v1_resource_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xebec_api_v1_resource_proto_rawDesc), len(file_xebec_api_v1_resource_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
