@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc/codes"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
@@ -70,6 +69,7 @@ func (s *shell) happened(dry bool, r reference, what string) {
 type applyOptions struct {
 	choice
 	writeOptions
+	manifestOptions
 	force      bool
 	serverSide bool
 	manager    string
@@ -81,8 +81,9 @@ func (s *shell) applyCommand() *cobra.Command {
 		Use:   "apply -f FILE",
 		Short: "Create or change objects to be as in manifests",
 		Long: "Create or change objects to be as in manifests. The server merges what the manifest says into the object and\n" +
-			"remembers who owns which field: fields of others stay, and a field that both set is a conflict. Nothing is\n" +
-			"written when a manifest has errors.",
+			"remembers who owns which field: fields of others stay, and a field that both set is a conflict.\n\n" +
+			"Each object is written by itself, namespaces first. What can't be read or is refused is listed with its file and\n" +
+			"line, the others are written, and the exit code is 1. With --atomic all are written in one transaction, or none.",
 		Example: "  xebec apply -f web.yaml\n" +
 			"  xebec apply -R -f manifests/\n" +
 			"  cat web.yaml | xebec apply -f -\n" +
@@ -100,6 +101,7 @@ func (s *shell) applyCommand() *cobra.Command {
 	}
 	o.fileFlags(cmd, "to apply")
 	o.writeOptions.flags(cmd)
+	o.manifestOptions.flags(cmd)
 	cmd.Flags().BoolVar(&o.force, "force-conflicts", false, "take fields over that others own")
 	cmd.Flags().BoolVar(&o.serverSide, "server-side", true, "the only way there is; accepted for kubectl's sake")
 	cmd.Flags().StringVar(&o.manager, "field-manager", fieldManager, "who owns the applied fields")
@@ -110,22 +112,54 @@ func (s *shell) apply(ctx context.Context, o applyOptions) error {
 	if !o.serverSide {
 		return usagef("every apply is a server-side one: leave --server-side=false out")
 	}
-	docs, err := s.load(o.files, o.recursive)
-	if err != nil {
-		return err
+	docs, wrong := s.manifests(o.choice, o.manifestOptions)
+	if wrong != nil && (len(docs) == 0 || o.atomic) {
+		return wrong
 	}
 	cl, err := s.client()
 	if err != nil {
 		return err
 	}
 	cl = cl.WithFieldManager(o.manager)
-	return s.each(docs, func(d manifest.Document) error {
-		obj, result, err := s.applyOne(ctx, cl, d.Object, o)
+	if o.atomic {
+		return s.applyTogether(ctx, cl, docs, o)
+	}
+	return s.each(docs, wrong, func(d manifest.Document) error {
+		obj, result, warnings, err := s.applyOne(ctx, cl, d.Object, o)
+		s.warnings(d, warnings)
 		if err != nil {
 			return err
 		}
 		return s.wrote(&o.writeOptions, obj, applied[result])
 	})
+}
+
+// applyTogether applies all objects in one transaction.
+func (s *shell) applyTogether(ctx context.Context, cl *client.Client, docs []manifest.Document, o applyOptions) error {
+	forced := map[int]bool{}
+	return s.together(ctx, cl, docs, o.dry(),
+		func(i int, d manifest.Document) client.Operation {
+			if o.force || forced[i] {
+				return client.OpApply(d.Object, client.Force)
+			}
+			return client.OpApply(d.Object)
+		},
+		func(i int, err error) bool {
+			if forced[i] || !onlyOwnConflicts(err, o.manager) {
+				return false
+			}
+			forced[i] = true
+			return true
+		},
+		func(i int, d manifest.Document, r *client.Result) error {
+			result, warnings := r.Applied(i)
+			s.warnings(d, warnings)
+			obj, err := r.Object(i)
+			if err != nil {
+				return err
+			}
+			return s.wrote(&o.writeOptions, obj, applied[result])
+		})
 }
 
 // applied are the results as kubectl words them.
@@ -135,7 +169,8 @@ var applied = map[apiv1.ApplyResult]string{
 	apiv1.ApplyResult_APPLY_RESULT_UNCHANGED:  "unchanged",
 }
 
-func (s *shell) applyOne(ctx context.Context, cl *client.Client, obj kind.Object, o applyOptions) (kind.Object, apiv1.ApplyResult, error) {
+// applyOne applies an object by itself. It returns the server's warnings also with an error.
+func (s *shell) applyOne(ctx context.Context, cl *client.Client, obj kind.Object, o applyOptions) (kind.Object, apiv1.ApplyResult, []string, error) {
 	var warnings []string
 	options := []client.ApplyOption{client.Warnings(&warnings)}
 	if o.dry() {
@@ -148,8 +183,7 @@ func (s *shell) applyOne(ctx context.Context, cl *client.Client, obj kind.Object
 	if !o.force && onlyOwnConflicts(err, o.manager) {
 		stored, result, err = client.Apply(ctx, cl, obj, append(options, client.Force)...)
 	}
-	s.warn(warnings)
-	return stored, result, err
+	return stored, result, warnings, err
 }
 
 // onlyOwnConflicts tells whether an apply met nothing but fields that the same person's other commands, such as scale,
@@ -165,30 +199,4 @@ func onlyOwnConflicts(err error, manager string) bool {
 		}
 	}
 	return true
-}
-
-// each does something with every document, namespaces first so that what lives in them finds them. It goes on after
-// objects that the server refuses, which it prints with their place, but not after a cluster that it can't reach.
-func (s *shell) each(docs []manifest.Document, do func(manifest.Document) error) error {
-	failed := false
-	for _, first := range []bool{true, false} {
-		for _, d := range docs {
-			if (kind.Of(d.Object).Name == "Namespace") != first {
-				continue
-			}
-			err := do(d)
-			if err == nil {
-				continue
-			}
-			if apierr.IsUnavailable(err) || apierr.IsUnauthenticated(err) || apierr.Code(err) == codes.Canceled {
-				return err
-			}
-			failed = true
-			s.printError(fmt.Errorf("%s:%d: %w", d.Source, d.Line, err))
-		}
-	}
-	if failed {
-		return errSome
-	}
-	return nil
 }

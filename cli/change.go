@@ -53,7 +53,7 @@ func update[T kind.Object](ctx context.Context, s *shell, cl *client.Client, r r
 		options = append(options, client.DryRun)
 	}
 	obj, err := modify(ctx, cl, r, change, options...)
-	s.warn(warnings)
+	s.warn(r, warnings)
 	return obj, err
 }
 
@@ -287,7 +287,7 @@ func (s *shell) patch(ctx context.Context, args []string, o *writeOptions, data 
 		options = append(options, client.DryRun)
 	}
 	obj, err := client.PatchKind(ctx, cl, r.kind, r.namespace, r.name, data, options...)
-	s.warn(warnings)
+	s.warn(r, warnings)
 	if err != nil {
 		return err
 	}

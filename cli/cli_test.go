@@ -151,7 +151,19 @@ func TestApply(t *testing.T) {
 
 	c.warnings = []string{"spec.x: has no effect yet"}
 	c.runInput(t, "apiVersion: v1\nkind: Namespace\nmetadata: {name: b}\n", "apply", "-f", "-").
-		want(t, ExitOK, "namespace/b created\n", "Warning: spec.x: has no effect yet")
+		want(t, ExitOK, "namespace/b created\n", "Warning: stdin:1: namespace/b: spec.x: has no effect yet")
+	c.warnings = []string{"spec.replicas: says little", "spec.replicas: says little"}
+	r := c.runInput(t, strings.Replace(webManifest, "name: web}", "name: other}", 1), "apply", "-f", "-")
+	r.want(t, ExitOK, "namespace/shop unchanged\ndeployment.apps/other created\n", "Warning: stdin:5: deployment.apps/other: spec.replicas: says little\n")
+	if strings.Count(r.err, "Warning:") != 1 {
+		t.Errorf("a warning was repeated:\n%s", r.err)
+	}
+	twice := "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: twice}\ndata: {a: '1'}\ndata: {a: '2'}\n"
+	c.warnings = nil
+	c.runInput(t, twice, "create", "-f", "-").want(t, ExitOK, "configmap/twice created\n", "Warning: stdin:5: configmap/twice: data: duplicate key, first written on line 4: the last one counts\n")
+	c.run(t, "get", "cm/twice", "-o", "jsonpath={.data.a}").want(t, ExitOK, "2")
+	c.runInput(t, twice, "apply", "-f", "-", "--validate=strict").want(t, ExitError, "", "error: stdin:5: data: duplicate key")
+	c.runInput(t, twice, "apply", "-f", "-", "--validate=maybe").want(t, ExitUsage, "", "--validate is true or strict")
 }
 
 // TestEventOrder lists events of the same second in the order in which they were written.
@@ -171,6 +183,51 @@ func TestEventOrder(t *testing.T) {
 	}
 }
 
+// TestSomeManifestsAreBad writes what is good, as kubectl does, and lists the rest; with --atomic it writes nothing.
+func TestSomeManifestsAreBad(t *testing.T) {
+	good := func(name string) string {
+		return "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: " + name + "}\ndata: {a: b}\n---\n"
+	}
+	other := func(apiVersion, kind string) string {
+		return "apiVersion: " + apiVersion + "\nkind: " + kind + "\nmetadata: {name: x}\n---\n"
+	}
+	text := good("a") + other("apps/v1", "StatefulSet") + other("cert-manager.io/v1", "Certificate") + strings.Replace(good("typo"), "\ndata", "\ndta", 1) +
+		other("apps/v1", "StatefulSet") + other("policy/v1beta1", "PodSecurityPolicy") + strings.Replace(good("Bad_Name"), "{a: b}", "{}", 1) + good("b")
+	errs := []string{
+		"error: stdin:7: kind: Xebec does not serve StatefulSet of apps/v1 yet (also at stdin:20)\n",
+		"error: stdin:11: kind: Certificate of cert-manager.io/v1 is a custom kind",
+		"error: stdin:17: dta: unknown field, did you mean data?\n",
+		"error: stdin:24: kind: PodSecurityPolicy of policy/v1beta1 was removed in Kubernetes 1.25",
+	}
+	for _, verb := range []string{"create", "apply"} {
+		c := startCluster(t)
+		r := c.runInput(t, text, verb, "-f", "-")
+		r.want(t, ExitError, "configmap/a created\nconfigmap/b created\n", append(errs, "error: stdin:29: ", "metadata.name")...)
+		if n := strings.Count(r.err, "StatefulSet"); n != 1 {
+			t.Errorf("a kind is named %d times:\n%s", n, r.err)
+		}
+		c.run(t, "get", "cm", "-o", "name").want(t, ExitOK, "configmap/a\nconfigmap/b\n")
+
+		c = startCluster(t)
+		c.runInput(t, text, verb, "-f", "-", "--atomic").want(t, ExitError, "", errs...)
+		c.run(t, "get", "cm").want(t, ExitOK, "", "No resources found")
+		c.runInput(t, good("a")+good("Bad_Name")+good("b"), verb, "-f", "-", "--atomic").
+			want(t, ExitError, "", "error: stdin:8: ", "metadata.name", "Nothing was written, because of --atomic.")
+		c.run(t, "get", "cm").want(t, ExitOK, "", "No resources found")
+		c.runInput(t, good("a")+good("b"), verb, "-f", "-", "--atomic", "--dry-run=server").
+			want(t, ExitOK, "configmap/a created (server dry run)\nconfigmap/b created (server dry run)\n")
+		c.runInput(t, good("a")+good("b"), verb, "-f", "-", "--atomic").want(t, ExitOK, "configmap/a created\nconfigmap/b created\n")
+		if n := c.Calls("Create") + c.Calls("Apply"); n > 0 {
+			t.Errorf("%d objects were written by themselves", n)
+		}
+	}
+	// Commands that take the objects from manifests go on as well.
+	c := startCluster(t)
+	c.runInput(t, text, "apply", "-f", "-")
+	c.runInput(t, good("a")+other("apps/v1", "StatefulSet"), "delete", "-f", "-").want(t, ExitError, "configmap/a deleted\n", "does not serve StatefulSet")
+	c.run(t, "get", "ingresses").want(t, ExitUsage, "", "Xebec does not serve Ingress.networking.k8s.io yet")
+}
+
 func TestApplyConflicts(t *testing.T) {
 	c := startCluster(t)
 	file := writeFile(t, "web.yaml", webManifest)
@@ -185,17 +242,15 @@ func TestApplyConflicts(t *testing.T) {
 func TestBadManifests(t *testing.T) {
 	c := startCluster(t)
 	typo := writeFile(t, "web.yaml", strings.Replace(webManifest, `image: "echo:1"`, `imagee: "echo:1"`, 1)+"---\nkind: Nonsense\napiVersion: v1\n")
-	c.run(t, "apply", "-f", typo).want(t, ExitError, "", `web.yaml:9: spec.template.spec.containers[0].imagee: unknown field`, `did you mean`, "web.yaml:")
-	if c.Calls("Create")+c.Calls("Patch") > 0 {
-		t.Error("something was written although a manifest has errors")
-	}
+	c.run(t, "apply", "-f", typo).want(t, ExitError, "namespace/shop created\n", `web.yaml:9: spec.template.spec.containers[0].imagee: unknown field`, `did you mean`, "web.yaml:")
+	c.run(t, "get", "ns", "-o", "name").want(t, ExitOK, "namespace/shop\n")
 	c.run(t, "apply", "-f", "nowhere.yaml").want(t, ExitError, "", "nowhere.yaml: no such file")
 	c.run(t, "apply").want(t, ExitUsage, "", "-f is required")
 	c.run(t, "apply", "-f", typo, "--dry-run=client").want(t, ExitUsage, "", "--dry-run=server")
 	c.runInput(t, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c, namespace: a}\n", "apply", "-n", "b", "-f", "-").
 		want(t, ExitError, "", "stdin:1: ", "in namespace a by its manifest and in b by -n")
 	invalid := strings.Replace(webManifest, "replicas: 2", "replicas: -2", 1)
-	c.runInput(t, invalid, "apply", "-f", "-").want(t, ExitError, "namespace/shop created\n", "stdin:1: ", "spec.replicas")
+	c.runInput(t, invalid, "apply", "-f", "-").want(t, ExitError, "namespace/shop unchanged\n", "stdin:5: ", "spec.replicas")
 	c.runInput(t, strings.Replace(invalid, "app: web}}}", "app: other}}}", 1)+"---\napiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {ports: [{port: 0}, {port: 65536}]}\n", "create", "-f", "-").
 		want(t, ExitError, "", `Service "s" is invalid:`+"\n  spec.ports[0].name", "\n  spec.ports[0].port", "\n  spec.ports[1].port")
 }

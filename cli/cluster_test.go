@@ -198,6 +198,35 @@ func (c *fakeCluster) ImportImage(stream grpc.ClientStreamingServer[nodev1.Impor
 	return stream.SendAndClose(&nodev1.ImportImageResponse{Images: []*nodev1.Image{{Name: "docker.io/library/echo:1"}}})
 }
 
+// Transact makes creates and updates of applies, which are without owners here.
+func (a apiOnly) Transact(ctx context.Context, req *apiv1.TransactRequest) (*apiv1.TransactResponse, error) {
+	results := make([]*apiv1.OperationResult, len(req.GetOperations()))
+	for i, op := range req.GetOperations() {
+		results[i] = &apiv1.OperationResult{}
+		apply := op.GetApply()
+		if apply == nil {
+			continue
+		}
+		k, _ := kind.OfTypeURL(apply.GetObject().GetTypeUrl())
+		obj := k.New()
+		if err := apply.GetObject().UnmarshalTo(obj); err != nil {
+			return nil, err
+		}
+		ref := &apiv1.ObjectReference{Group: k.Group, Kind: k.Name, Namespace: obj.GetMetadata().GetNamespace(), Name: obj.GetMetadata().GetName()}
+		results[i].Applied = apiv1.ApplyResult_APPLY_RESULT_CONFIGURED
+		op.Operation = &apiv1.Operation_Update{Update: &apiv1.UpdateRequest{Object: apply.GetObject()}}
+		if _, err := a.Get(ctx, &apiv1.GetRequest{Object: ref}); apierr.IsNotFound(err) {
+			results[i].Applied = apiv1.ApplyResult_APPLY_RESULT_CREATED
+			op.Operation = &apiv1.Operation_Create{Create: &apiv1.CreateRequest{Object: apply.GetObject()}}
+		}
+	}
+	resp, err := a.Server.Transact(ctx, req)
+	if err == nil {
+		resp.Results = results
+	}
+	return resp, err
+}
+
 // startCluster serves a fake cluster over a connection in memory until the test ends.
 func startCluster(t *testing.T) *fakeCluster {
 	t.Helper()

@@ -20,6 +20,7 @@ import (
 
 func (s *shell) createCommand() *cobra.Command {
 	var c choice
+	var m manifestOptions
 	o := &writeOptions{}
 	cmd := family("create", "Create objects from manifests or flags", s.createNamespaceCommand(), s.createConfigMapCommand(),
 		s.createSecretCommand(), s.createDeploymentCommand(), s.createTokenCommand())
@@ -34,15 +35,45 @@ func (s *shell) createCommand() *cobra.Command {
 		if err := o.parse(); err != nil {
 			return err
 		}
-		docs, err := s.load(c.files, c.recursive)
-		if err != nil {
-			return err
-		}
-		return s.each(docs, func(d manifest.Document) error { return s.create(cmd.Context(), d.Object, o) })
+		return s.createAll(cmd.Context(), c, m, o)
 	}
 	c.fileFlags(cmd, "to create")
 	o.flags(cmd)
+	m.flags(cmd)
 	return cmd
+}
+
+// createAll stores the objects of manifests as apply does, each by itself or all together.
+func (s *shell) createAll(ctx context.Context, c choice, m manifestOptions, o *writeOptions) error {
+	docs, wrong := s.manifests(c, m)
+	if wrong != nil && (len(docs) == 0 || m.atomic) {
+		return wrong
+	}
+	cl, err := s.client()
+	if err != nil {
+		return err
+	}
+	if m.atomic {
+		return s.together(ctx, cl, docs, o.dry(), func(_ int, d manifest.Document) client.Operation { return client.OpCreate(d.Object) },
+			func(int, error) bool { return false },
+			func(i int, d manifest.Document, r *client.Result) error {
+				_, warnings := r.Applied(i)
+				s.warnings(d, warnings)
+				obj, err := r.Object(i)
+				if err != nil {
+					return err
+				}
+				return s.wrote(o, obj, "created")
+			})
+	}
+	return s.each(docs, wrong, func(d manifest.Document) error {
+		stored, warnings, err := createOne(ctx, cl, d.Object, o)
+		s.warnings(d, warnings)
+		if err != nil {
+			return err
+		}
+		return s.wrote(o, stored, "created")
+	})
 }
 
 // create stores one new object and says so.
@@ -51,21 +82,27 @@ func (s *shell) create(ctx context.Context, obj kind.Object, o *writeOptions) er
 	if err != nil {
 		return err
 	}
-	var warnings []string
-	options := []client.CreateOption{client.Warnings(&warnings)}
-	if o.dry() {
-		options = append(options, client.DryRun)
-	}
-	stored, err := client.Create(ctx, cl, obj, options...)
-	s.warn(warnings)
+	stored, warnings, err := createOne(ctx, cl, obj, o)
+	s.warn(referenceOf(obj), warnings)
 	if err != nil {
 		return err
 	}
 	return s.wrote(o, stored, "created")
 }
 
-// createOne makes a subcommand that creates one object of the given name, in the namespace in use.
-func (s *shell) createOne(use, short, example string, make func(name, namespace string) (kind.Object, error)) *cobra.Command {
+// createOne stores one new object. It returns the server's warnings also with an error.
+func createOne(ctx context.Context, cl *client.Client, obj kind.Object, o *writeOptions) (kind.Object, []string, error) {
+	var warnings []string
+	options := []client.CreateOption{client.Warnings(&warnings)}
+	if o.dry() {
+		options = append(options, client.DryRun)
+	}
+	stored, err := client.Create(ctx, cl, obj, options...)
+	return stored, warnings, err
+}
+
+// creator makes a subcommand that creates one object of the given name, in the namespace in use.
+func (s *shell) creator(use, short, example string, make func(name, namespace string) (kind.Object, error)) *cobra.Command {
 	o := &writeOptions{}
 	cmd := &cobra.Command{
 		Use: use, Short: short, Example: example,
@@ -95,7 +132,7 @@ func (s *shell) createOne(use, short, example string, make func(name, namespace 
 }
 
 func (s *shell) createNamespaceCommand() *cobra.Command {
-	cmd := s.createOne("namespace NAME", "Create a namespace", "  xebec create namespace test",
+	cmd := s.creator("namespace NAME", "Create a namespace", "  xebec create namespace test",
 		func(name, _ string) (kind.Object, error) {
 			return &corev1.Namespace{Metadata: &metav1.ObjectMeta{Name: name}}, nil
 		})
@@ -105,7 +142,7 @@ func (s *shell) createNamespaceCommand() *cobra.Command {
 
 func (s *shell) createConfigMapCommand() *cobra.Command {
 	var values data
-	cmd := s.createOne("configmap NAME", "Create a ConfigMap",
+	cmd := s.creator("configmap NAME", "Create a ConfigMap",
 		"  xebec create configmap settings --from-literal=mode=fast\n"+
 			"  xebec create configmap site --from-file=index.html --from-file=conf=nginx.conf",
 		func(name, namespace string) (kind.Object, error) {
@@ -137,7 +174,7 @@ func (s *shell) createConfigMapCommand() *cobra.Command {
 func (s *shell) createSecretCommand() *cobra.Command {
 	var values data
 	typ := kind.SecretOpaque
-	generic := s.createOne("generic NAME", "Create a secret of any keys",
+	generic := s.creator("generic NAME", "Create a secret of any keys",
 		"  xebec create secret generic db --from-literal=password=s3cret\n"+
 			"  xebec create secret generic tls-files --from-file=cert.pem --from-file=key.pem",
 		func(name, namespace string) (kind.Object, error) {
@@ -247,7 +284,7 @@ func (s *shell) createDeploymentCommand() *cobra.Command {
 	var images []string
 	replicas, port := int32(1), int32(0)
 	var command []string
-	cmd := s.createOne("deployment NAME --image=IMAGE [-- COMMAND [ARGUMENT...]]", "Create a deployment",
+	cmd := s.creator("deployment NAME --image=IMAGE [-- COMMAND [ARGUMENT...]]", "Create a deployment",
 		"  xebec create deployment web --image=echo:1 --replicas=3 --port=8080\n"+
 			"  xebec create deployment box --image=client:1 -- sleep 1h",
 		func(name, namespace string) (kind.Object, error) {

@@ -134,8 +134,9 @@ func (s *shell) runCommand() *cobra.Command {
 			if w.dry() {
 				options = append(options, client.DryRun)
 			}
+			about := referenceOf(pod)
 			pod, err = client.Create(ctx, cl, pod, options...)
-			s.warn(warnings)
+			s.warn(about, warnings)
 			if err != nil {
 				return err
 			}

@@ -109,7 +109,7 @@ func (s *shell) delete(ctx context.Context, args []string, o deleteOptions) erro
 		return nil
 	}
 	if o.force && o.grace == 0 {
-		s.warn([]string{"removed at once: what runs on a node may go on there until the node notices"})
+		s.warnOnce("removed at once: what runs on a node may go on there until the node notices")
 	}
 	var gone []doomed
 	failed := false

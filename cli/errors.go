@@ -75,9 +75,7 @@ func (s *shell) report(command *cobra.Command, err error) int {
 func (s *shell) printError(err error) {
 	const prefix = "error:"
 	if all, ok := errors.AsType[manifest.Errors](err); ok {
-		for _, e := range all {
-			s.labelf(red, prefix, "%v", e)
-		}
+		s.printManifestErrors(all)
 		return
 	}
 	if s.unreachable(err) {

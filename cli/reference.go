@@ -47,6 +47,9 @@ func parseKind(name string) (*kind.Kind, error) {
 		return k, nil
 	}
 	var known []string
+	if unserved, group, ok := kind.Unserved(name); ok {
+		return nil, usagef("Xebec does not serve %s yet; 'xebec api-resources' lists what it does", strings.Trim(unserved+"."+group, "."))
+	}
 	for _, k := range kind.All() {
 		known = append(append(known, k.Plural, k.Singular), k.ShortNames...)
 	}
@@ -160,26 +163,28 @@ func (c *choice) allFlag(cmd *cobra.Command) {
 }
 
 // load reads the manifests that the files hold. It gives every object that lives in a namespace one: what it says, else
-// the flag's, else the context's.
+// the flag's, else the context's. When some objects are not in order it returns the others with manifest.Errors.
 func (s *shell) load(files []string, recursive bool) ([]manifest.Document, error) {
 	for _, f := range files {
 		if f == "" {
 			return nil, usagef("-f needs a file, a directory, or - for standard input")
 		}
 	}
-	docs, err := manifest.Load(files, recursive, s.In)
-	if err != nil {
+	all, err := manifest.Load(files, recursive, s.In)
+	errs, bad := errors.AsType[manifest.Errors](err)
+	switch {
+	case err != nil && !bad:
 		return nil, err
-	}
-	if len(docs) == 0 {
+	case len(all) == 0 && len(errs) == 0:
 		return nil, fmt.Errorf("no objects in %s", strings.Join(files, ", "))
 	}
-	var errs manifest.Errors
-	for _, d := range docs {
+	var docs []manifest.Document
+	for _, d := range all {
 		meta, k := d.Object.GetMetadata(), kind.Of(d.Object)
 		switch {
 		case meta == nil:
 			errs = append(errs, &manifest.Error{Source: d.Source, Line: d.Line, Err: errors.New("the object has no metadata: metadata.name is required")})
+			continue
 		case !k.Namespaced:
 		case meta.GetNamespace() == "":
 			if meta.Namespace, err = s.defaultNamespace(); err != nil {
@@ -188,10 +193,12 @@ func (s *shell) load(files []string, recursive bool) ([]manifest.Document, error
 		case s.namespace != "" && meta.GetNamespace() != s.namespace:
 			errs = append(errs, &manifest.Error{Source: d.Source, Line: d.Line, Err: fmt.Errorf(
 				"%s is in namespace %s by its manifest and in %s by -n: leave one of them out", referenceOf(d.Object), meta.GetNamespace(), s.namespace)})
+			continue
 		}
+		docs = append(docs, d)
 	}
 	if len(errs) > 0 {
-		return nil, errs
+		return docs, errs
 	}
 	return docs, nil
 }
@@ -204,8 +211,12 @@ func (s *shell) references(args []string, c choice) ([]reference, error) {
 			return nil, usagef("-f takes the objects from files: leave kinds, names, -l and --all out")
 		}
 		docs, err := s.load(c.files, c.recursive)
-		if err != nil {
+		if err != nil && len(docs) == 0 {
 			return nil, err
+		}
+		if err != nil {
+			s.printError(err)
+			s.partial = true
 		}
 		refs := make([]reference, len(docs))
 		for i, d := range docs {

@@ -63,12 +63,16 @@ type shell struct {
 	dial func(*cliconfig.Context, ...grpc.DialOption) (*grpc.ClientConn, error)
 	now  func() time.Time
 
+	// warned are the warnings that were printed, partial tells that the objects of some manifests were left out.
+	warned  map[string]bool
+	partial bool
+
 	resolved *cliconfig.Context
 	conn     *grpc.ClientConn
 }
 
 func newShell(streams Streams) *shell {
-	return &shell{In: streams.In, Out: &screen{streams.Out}, Err: &screen{streams.Err}, dial: dial, now: time.Now}
+	return &shell{In: streams.In, Out: &screen{streams.Out}, Err: &screen{streams.Err}, dial: dial, now: time.Now, warned: map[string]bool{}}
 }
 
 func (s *shell) run(ctx context.Context, args []string, more ...*cobra.Command) int {
@@ -82,6 +86,9 @@ func (s *shell) run(ctx context.Context, args []string, more ...*cobra.Command) 
 	root.SetErr(raw(s.Err))
 	command, err := root.ExecuteContextC(ctx)
 	code := s.report(command, err)
+	if code == ExitOK && s.partial {
+		code = ExitError
+	}
 	if s.conn != nil {
 		s.conn.Close()
 	}
@@ -191,9 +198,17 @@ func (s *shell) labelf(c colour, word, format string, args ...any) {
 	fmt.Fprintf(raw(s.Err), "%s %s\n", word, escape(fmt.Sprintf(format, args...)))
 }
 
-// warn prints what the server wants the user told.
-func (s *shell) warn(warnings []string) {
+// warn prints what the server says of an object that it stored.
+func (s *shell) warn(r reference, warnings []string) {
 	for _, w := range warnings {
-		s.labelf(yellow, "Warning:", "%s", w)
+		s.warnOnce(r.String() + ": " + w)
+	}
+}
+
+// warnOnce prints a warning, unless it did so before.
+func (s *shell) warnOnce(text string) {
+	if !s.warned[text] {
+		s.warned[text] = true
+		s.labelf(yellow, "Warning:", "%s", text)
 	}
 }
