@@ -211,7 +211,7 @@ func sortObjects(sections []*found, by string) error {
 		}
 		rows := make([]keyed, len(f.objects))
 		for i, o := range f.objects {
-			value, err := codec.Value(o)
+			value, err := codec.ValueWhole(o)
 			if err != nil {
 				return err
 			}

@@ -85,7 +85,7 @@ func (f form) print(w io.Writer, objects []kind.Object, single bool) error {
 			o = client.Clone(o)
 			o.GetMetadata().ManagedFields = nil
 		}
-		n, err := codec.Encode(o)
+		n, err := codec.EncodeWhole(o)
 		if err != nil {
 			return fmt.Errorf("%s: %w", referenceOf(o), err)
 		}

@@ -94,7 +94,7 @@ func parsePathGoal(text string) (goal, error) {
 		if o == nil {
 			return false, nil
 		}
-		value, err := codec.Value(o)
+		value, err := codec.ValueWhole(o)
 		if err != nil {
 			return false, err
 		}
@@ -103,7 +103,7 @@ func parsePathGoal(text string) (goal, error) {
 			return false, nil // A list that is still too short may grow.
 		}
 		for _, v := range found {
-			if !given || scalar(v) == want {
+			if v != nil && (!given || scalar(v) == want) {
 				return true, nil
 			}
 		}

@@ -2,7 +2,7 @@
 // (xebec.meta.v1.field, xebec.meta.v1.message) alone and knows no kind of object by name.
 //
 // What it writes and reads is Kubernetes' JSON, not protobuf's: 64-bit integers are numbers, fields with implicit
-// presence are left out at their zero value, null counts as absent, times have whole seconds, quantities and
+// presence are left out at their zero value, but for EncodeWhole where Kubernetes' types do not, null counts as absent, times have whole seconds, quantities and
 // int-or-string values are bare. Reading is strict: an unknown field, a duplicate key, a wrong type or a number out of
 // range is an error, and all errors of a document are reported together, as Errors.
 //
@@ -41,6 +41,15 @@ func MarshalYAML(m proto.Message) ([]byte, error) {
 // bool, int64 and float64. An object has its apiVersion and kind.
 func Value(m proto.Message) (any, error) {
 	n, err := Encode(m)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", m.ProtoReflect().Descriptor().Name(), err)
+	}
+	return n.Value(), nil
+}
+
+// ValueWhole is Value of what EncodeWhole returns: null, as nil, is among the values.
+func ValueWhole(m proto.Message) (any, error) {
+	n, err := EncodeWhole(m)
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w", m.ProtoReflect().Descriptor().Name(), err)
 	}

@@ -20,13 +20,33 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// Encode returns the message as a tree. Objects begin with apiVersion, kind and metadata; all other members are
-// sorted by name, the keys of maps as well.
+// unset is how Kubernetes' JSON shows a field that is not set, which its types decide one by one.
+type unset uint8
+
+const (
+	// unsetNone leaves the field out.
+	unsetNone unset = iota
+	// unsetZero writes false, 0, an empty string or an object of fields that are not set.
+	unsetZero
+	// unsetNull writes null.
+	unsetNull
+)
+
+// Encode returns what is set in the message as a tree. Objects begin with apiVersion, kind and metadata; all other members
+// are sorted by name, the keys of maps as well.
 //
 // It fails only on what cannot be written as JSON: a time outside the years 1 to 9999, or raw bytes that are no JSON.
-func Encode(m proto.Message) (*tree.Node, error) {
+func Encode(m proto.Message) (*tree.Node, error) { return encode(&encoder{}, m) }
+
+// EncodeWhole is Encode as Kubernetes writes objects: with false, 0, null or an empty object for those fields which its types
+// write whether they are set or not. Reading it makes another message, in which such objects are set; it is for output.
+func EncodeWhole(m proto.Message) (*tree.Node, error) { return encode(&encoder{whole: true}, m) }
+
+type encoder struct{ whole bool }
+
+func encode(e *encoder, m proto.Message) (*tree.Node, error) {
 	msg := m.ProtoReflect()
-	n, err := encodeMessage(msg, false, nil)
+	n, err := e.message(msg, false, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +64,7 @@ func Encode(m proto.Message) (*tree.Node, error) {
 	return n, nil
 }
 
-func encodeMessage(msg protoreflect.Message, micro bool, at *path) (*tree.Node, error) {
+func (e *encoder) message(msg protoreflect.Message, micro bool, at *path) (*tree.Node, error) {
 	s := shapeOf(msg.Descriptor())
 	switch s.form {
 	case formQuantity:
@@ -67,21 +87,27 @@ func encodeMessage(msg protoreflect.Message, micro bool, at *path) (*tree.Node, 
 		}
 		return n, nil
 	case formList:
-		return encodeField(msg, &member{field: msg.Descriptor().Fields().ByNumber(1)}, at)
+		return e.field(msg, &member{field: msg.Descriptor().Fields().ByNumber(1)}, at)
 	case formTimestamp:
 		return encodeTime(msg.Interface().(*timestamppb.Timestamp), micro, at)
 	}
 	n := &tree.Node{Kind: tree.Map}
 	for _, m := range s.members {
 		holder, ok := m.get(msg)
-		if !ok {
+		value := &tree.Node{}
+		var err error
+		switch {
+		case ok:
+			value, err = e.field(holder, m, at.field(m.name))
+		case !e.whole || m.unset == unsetNone:
 			continue
+		case m.unset == unsetZero:
+			value, err = e.field(m.holder(msg), m, at.field(m.name))
 		}
-		value, err := encodeField(holder, m, at.field(m.name))
 		if err != nil {
 			return nil, err
 		}
-		if value.Kind == tree.Null {
+		if value.Kind == tree.Null && (!e.whole || m.unset != unsetNull) {
 			continue
 		}
 		n.Members = append(n.Members, tree.Member{Key: m.name, Value: value})
@@ -89,30 +115,30 @@ func encodeMessage(msg protoreflect.Message, micro bool, at *path) (*tree.Node, 
 	return n, nil
 }
 
-func encodeField(holder protoreflect.Message, m *member, at *path) (*tree.Node, error) {
+func (e *encoder) field(holder protoreflect.Message, m *member, at *path) (*tree.Node, error) {
 	value := holder.Get(m.field)
 	switch {
 	case m.field.IsMap():
-		return encodeMap(value.Map(), m, at)
+		return e.mapping(value.Map(), m, at)
 	case m.field.IsList():
 		list := value.List()
 		n := &tree.Node{Kind: tree.List, Items: make([]*tree.Node, list.Len())}
 		for i := range list.Len() {
 			var err error
-			if n.Items[i], err = encodeValue(m.field, list.Get(i), m.micro, at.item(i)); err != nil {
+			if n.Items[i], err = e.value(m.field, list.Get(i), m.micro, at.item(i)); err != nil {
 				return nil, err
 			}
 		}
 		return n, nil
 	}
-	return encodeValue(m.field, value, m.micro, at)
+	return e.value(m.field, value, m.micro, at)
 }
 
-func encodeMap(values protoreflect.Map, m *member, at *path) (*tree.Node, error) {
+func (e *encoder) mapping(values protoreflect.Map, m *member, at *path) (*tree.Node, error) {
 	n := &tree.Node{Kind: tree.Map, Members: make([]tree.Member, 0, values.Len())}
 	for key, value := range sortedMap(values) {
 		name := key.String()
-		encoded, err := encodeValue(m.field.MapValue(), value, m.micro, at.key(name))
+		encoded, err := e.value(m.field.MapValue(), value, m.micro, at.key(name))
 		if err != nil {
 			return nil, err
 		}
@@ -137,10 +163,10 @@ func sortedMap(values protoreflect.Map) iter.Seq2[protoreflect.MapKey, protorefl
 	}
 }
 
-func encodeValue(field protoreflect.FieldDescriptor, value protoreflect.Value, micro bool, at *path) (*tree.Node, error) {
+func (e *encoder) value(field protoreflect.FieldDescriptor, value protoreflect.Value, micro bool, at *path) (*tree.Node, error) {
 	switch field.Kind() {
 	case protoreflect.MessageKind:
-		return encodeMessage(value.Message(), micro, at)
+		return e.message(value.Message(), micro, at)
 	case protoreflect.BoolKind:
 		return &tree.Node{Kind: tree.Bool, Text: strconv.FormatBool(value.Bool())}, nil
 	case protoreflect.StringKind:

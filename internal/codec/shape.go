@@ -43,6 +43,8 @@ type member struct {
 	// list is how elements of a list are told apart when lists are merged, and keys by which of their members.
 	list metav1.ListType
 	keys []string
+	// unset is how Kubernetes writes the member when it is not set.
+	unset unset
 	// absent is what the member counts as, when it is not set, as part of such a key.
 	absent string
 }
@@ -82,6 +84,7 @@ func (s *shape) add(desc protoreflect.MessageDescriptor, inline []protoreflect.F
 			list:     rules.GetListType(),
 			keys:     rules.GetListMapKeys(),
 			absent:   rules.GetDefaultJson(),
+			unset:    unsetFields[field.FullName()],
 		})
 	}
 }
@@ -113,6 +116,15 @@ func (m *member) get(msg protoreflect.Message) (protoreflect.Message, bool) {
 		msg = msg.Get(field).Message()
 	}
 	return msg, msg.Has(m.field)
+}
+
+// holder returns the message that holds the member's field, which is empty and not to be written to when an inline message on
+// the way is not set.
+func (m *member) holder(msg protoreflect.Message) protoreflect.Message {
+	for _, field := range m.inline {
+		msg = msg.Get(field).Message()
+	}
+	return msg
 }
 
 // mutable returns the message that holds the member's field, with the inline messages on the way set.

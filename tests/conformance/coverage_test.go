@@ -27,7 +27,7 @@ func mirrored() []*kind.Kind {
 // type, presence and JSON name. All have to be there, and none more.
 func TestFieldCoverage(t *testing.T) {
 	s := scheme(t)
-	c := &coverage{seen: map[reflect.Type]bool{}}
+	c := newCoverage()
 	for _, k := range mirrored() {
 		c.message(reflect.TypeOf(counterpart(t, s, k)).Elem(), k.New().ProtoReflect().Descriptor())
 	}
@@ -38,10 +38,16 @@ func TestFieldCoverage(t *testing.T) {
 	}
 }
 
+func newCoverage() *coverage {
+	return &coverage{seen: map[reflect.Type]bool{}, unset: map[protoreflect.FullName]string{}}
+}
+
 type coverage struct {
 	seen           map[reflect.Type]bool
 	total, covered int
 	wrong          []string
+	// unset has how Kubernetes' JSON shows the fields that it does not just leave out when they are not set.
+	unset map[protoreflect.FullName]string
 }
 
 // message compares the fields of a Kubernetes struct with those of our message.
@@ -92,6 +98,9 @@ func (c *coverage) field(theirs reflect.StructField, tag string, message protore
 		return 0, fmt.Errorf("inline is %v, Kubernetes has %v", rules.GetInline(), inline)
 	} else if !inline && name != ours.JSONName() {
 		return 0, fmt.Errorf("the JSON name is %s, Kubernetes has %s", ours.JSONName(), name)
+	}
+	if form := unsetForm(theirs); form != "" {
+		c.unset[ours.FullName()] = form
 	}
 	typ := theirs.Type
 	switch {
