@@ -15,6 +15,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/google/uuid"
 	"go.uber.org/zap"
@@ -48,6 +49,8 @@ type cluster struct {
 	tokens   int
 	statuses int
 	events   []string
+	// removed are the pods that the agent removed, in their last versions, as long as anything refers to them.
+	removed map[string]weak.Pointer[corev1.Pod]
 	// history is every state that a container was told to be in, by pod.
 	history map[string][]string
 }
@@ -99,6 +102,7 @@ func (c *cluster) Delete(_ context.Context, pod *corev1.Pod) error {
 	if c.away {
 		return apierr.Unavailable("no master")
 	}
+	c.removed[pod.Metadata.Uid] = weak.Make(c.pods[pod.Metadata.Uid])
 	delete(c.pods, pod.Metadata.Uid)
 	c.set.Remove(pod.Metadata.Uid)
 	return nil
@@ -235,7 +239,7 @@ func start(t *testing.T, change ...func(*node)) *node {
 	t.Helper()
 	d := containerdtest.Start(t)
 	n := &node{T: t, daemon: d, wires: &wires{up: map[string]netip.Addr{}}}
-	n.cluster = &cluster{pods: map[string]*corev1.Pod{}, maps: map[string]*corev1.ConfigMap{}, secrets: map[string]*corev1.Secret{}, follows: map[string]func(){}, history: map[string][]string{}}
+	n.cluster = &cluster{pods: map[string]*corev1.Pod{}, maps: map[string]*corev1.ConfigMap{}, secrets: map[string]*corev1.Secret{}, follows: map[string]func(){}, removed: map[string]weak.Pointer[corev1.Pod]{}, history: map[string][]string{}}
 	for _, f := range change {
 		f(n)
 	}

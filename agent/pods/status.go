@@ -85,7 +85,8 @@ type seen struct {
 	// says nothing of that.
 	allocated map[string]*metav1.Quantity
 	resources *corev1.ResourceRequirements
-	now       time.Time
+	// began is when the pod came to the node.
+	began, now time.Time
 }
 
 // podStatus computes a pod's status. It takes from the status before only what the agent does not decide (conditions of
@@ -101,7 +102,7 @@ func podStatus(pod *corev1.Pod, s seen) *corev1.PodStatus {
 		Resources:          s.resources,
 	}
 	if st.StartTime == nil {
-		st.StartTime = timestamppb.New(s.now.Truncate(time.Second))
+		st.StartTime = stamp(s.began)
 	}
 	if s.hostIP.IsValid() {
 		st.HostIp = s.hostIP.String()

@@ -46,6 +46,8 @@ type worker struct {
 	log             *zap.Logger
 	publisher       *publisher
 	wake            chan struct{}
+	// began is when the pod came to the node, which is its start time once the control plane is told.
+	began time.Time
 	// finished is set before run returns when nothing of the pod is left.
 	finished bool
 
@@ -112,6 +114,7 @@ func newWorker(cfg *Config, pod *corev1.Pod, gone bool) *worker {
 		wake: make(chan struct{}, 1), pod: pod, gone: gone,
 		instances: map[string]seenInstance{}, volumes: map[string]string{},
 	}
+	w.began = w.dir.loadBegan(pod)
 	w.renewal = w.dir.loadRenewal()
 	w.ip, _ = netip.ParseAddr(pod.GetStatus().GetPodIp())
 	w.publisher = newPublisher(cfg.Cluster, w.log, w.forgotten)
@@ -257,15 +260,20 @@ func (w *worker) sync(ctx context.Context) (time.Duration, error) {
 		w.publish(pod, cause{}, false)
 		return next, err
 	}
-	if failed, left := deadline(pod); failed {
+	failed, left := w.deadline(pod)
+	if failed {
 		next, err := w.stopAll(ctx, pod, time.Now(), time.Duration(graceSeconds(pod))*time.Second)
 		if err == nil && next == 0 {
 			w.publish(pod, cause{"DeadlineExceeded", "Pod was active on the node longer than the specified deadline"}, false)
 		}
 		return next, err
-	} else if left > 0 {
-		defer w.after(left)
 	}
+	next, err := w.goOn(ctx, pod)
+	return sooner(sooner(next, regrant), left), err
+}
+
+// goOn does what can be done now for a pod that is to run, and returns after what time there is more to do, 0 for none.
+func (w *worker) goOn(ctx context.Context, pod *corev1.Pod) (time.Duration, error) {
 	if ending, next, err := w.endForShutdown(ctx, pod); ending {
 		return next, err
 	}
@@ -286,25 +294,7 @@ func (w *worker) sync(ctx context.Context) (time.Duration, error) {
 	}
 	next, err := w.bringUp(ctx, pod)
 	w.publish(pod, cause{}, false)
-	for _, d := range []time.Duration{regrant, reapply} {
-		if d > 0 && (next == 0 || d < next) {
-			next = d
-		}
-	}
-	return next, err
-}
-
-// after wakes the worker in a while.
-func (w *worker) after(d time.Duration) { time.AfterFunc(d, w.nudge) }
-
-// deadline tells whether the pod has been active longer than it may, and otherwise how long it still may.
-func deadline(pod *corev1.Pod) (failed bool, left time.Duration) {
-	limit, start := pod.GetSpec().ActiveDeadlineSeconds, pod.GetStatus().GetStartTime()
-	if limit == nil || start == nil {
-		return false, 0
-	}
-	left = time.Until(start.AsTime().Add(time.Duration(*limit) * time.Second))
-	return left <= 0, max(left, 0)
+	return sooner(next, reapply), err
 }
 
 // save keeps what is asked of the pod for an agent that can't ask the control plane.
@@ -317,6 +307,9 @@ func (w *worker) save(pod *corev1.Pod) error {
 		return nil
 	}
 	if err := saveMessage(w.dir.pod(), pod); err != nil {
+		return err
+	}
+	if err := w.saveBegan(pod); err != nil {
 		return err
 	}
 	w.saved = pod
@@ -384,13 +377,7 @@ func (w *worker) bringUp(ctx context.Context, pod *corev1.Pod) (time.Duration, e
 		return 0, err
 	}
 	w.torn = false
-	var next time.Duration
-	sooner := func(d time.Duration) {
-		if d > 0 && (next == 0 || d < next) {
-			next = d
-		}
-	}
-	sooner(w.refreshVolumes(ctx, pod))
+	next := w.refreshVolumes(ctx, pod)
 	w.measure(ctx, pod)
 	var errs []error
 	w.retryImages()
@@ -402,7 +389,7 @@ func (w *worker) bringUp(ctx context.Context, pod *corev1.Pod) (time.Duration, e
 		}
 		d, err := w.advance(ctx, pod, c)
 		errs = append(errs, err)
-		sooner(d)
+		next = sooner(next, d)
 		if c.init {
 			// The next one waits for this one's end, or, when it is to run on, for its start.
 			v := w.view(pod, c)
@@ -492,7 +479,7 @@ func (w *worker) views(pod *corev1.Pod) (init, main, ephemeral []view) {
 }
 
 func (w *worker) publish(pod *corev1.Pod, failed cause, final bool) {
-	s := seen{network: w.connected, ip: w.ip, hostIP: w.cfg.HostIP, failed: failed, now: time.Now()}
+	s := seen{network: w.connected, ip: w.ip, hostIP: w.cfg.HostIP, failed: failed, began: w.began, now: time.Now()}
 	s.renewing, s.more = w.renewal != nil, w.resize.conditions(pod, s.now)
 	if c := w.renewing(pod, s.now); c != nil {
 		s.more = append(s.more, c)
