@@ -40,7 +40,8 @@ func New(cfg Config) *Set {
 	return s
 }
 
-// Start takes up the pods that an agent before this one ran, and lets Update and its like begin work. The workers end with
+// Start takes up the pods that an agent before this one ran, and lets Update and its like begin work. Of those of which nothing
+// runs any more, as after a restart of the machine, nothing is started before Update or Confirm. The workers end with
 // ctx, and leave the containers running; Wait waits for them.
 func (s *Set) Start(ctx context.Context) error {
 	if err := os.MkdirAll(s.cfg.StateDir, 0o711); err != nil {
@@ -59,8 +60,10 @@ func (s *Set) Start(ctx context.Context) error {
 	s.cfg.followers.mu.Lock()
 	s.cfg.followers.ctx = ctx
 	s.cfg.followers.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, pod := range known {
-		s.Update(pod)
+		s.launch(pod, false, true)
 	}
 	return nil
 }
@@ -85,7 +88,7 @@ func (s *Set) Update(pod *corev1.Pod) {
 		return
 	}
 	if !s.closed {
-		s.launch(pod, false)
+		s.launch(pod, false, false)
 	}
 }
 
@@ -136,7 +139,7 @@ func (s *Set) Synced(ctx context.Context, uids map[string]bool) error {
 		s.launch(&corev1.Pod{
 			Metadata: &metav1.ObjectMeta{Uid: c.PodUID, Namespace: c.PodNamespace, Name: c.PodName},
 			Spec:     &corev1.PodSpec{},
-		}, true)
+		}, true, false)
 	}
 	dirs, err := podDirs(s.cfg.StateDir)
 	if err != nil {
@@ -145,7 +148,7 @@ func (s *Set) Synced(ctx context.Context, uids map[string]bool) error {
 	for _, uid := range dirs {
 		if !uids[uid] && s.workers[uid] == nil {
 			// An agent died before it had written down whose directory it was. There may be mounts in it all the same.
-			s.launch(&corev1.Pod{Metadata: &metav1.ObjectMeta{Uid: uid}, Spec: &corev1.PodSpec{}}, true)
+			s.launch(&corev1.Pod{Metadata: &metav1.ObjectMeta{Uid: uid}, Spec: &corev1.PodSpec{}}, true, false)
 		}
 	}
 	return nil
@@ -183,9 +186,10 @@ func (s *Set) Images() []string {
 }
 
 // launch starts a worker; s.mu is held.
-func (s *Set) launch(pod *corev1.Pod, gone bool) {
+func (s *Set) launch(pod *corev1.Pod, gone, unconfirmed bool) {
 	uid := pod.GetMetadata().GetUid()
 	w := newWorker(&s.cfg, pod, gone)
+	w.unconfirmed = unconfirmed
 	s.workers[uid] = w
 	s.wg.Go(func() {
 		w.run(s.ctx)
@@ -196,7 +200,7 @@ func (s *Set) launch(pod *corev1.Pod, gone bool) {
 		}
 		delete(s.workers, uid)
 		if again := w.askedAgain(); again != nil && s.ctx.Err() == nil {
-			s.launch(again, false)
+			s.launch(again, false, false)
 		}
 	})
 }

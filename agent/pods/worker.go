@@ -58,6 +58,8 @@ type worker struct {
 	// that one begins when this one has ended.
 	removed bool
 	again   *corev1.Pod
+	// unconfirmed tells that the pod is known from an agent before this one alone.
+	unconfirmed bool
 	// newImages tells that a pull that failed is worth another try.
 	newImages bool
 	// stale tells that what projected volumes show may have changed.
@@ -78,6 +80,8 @@ type worker struct {
 	sandbox    sandbox.Sandbox
 	connected  bool
 	ip         netip.Addr
+	// lives tells that something of an unconfirmed pod was there when the agent started.
+	lives bool
 	// volumes are the paths of the volumes that are made, shown is the metadata that their files tell of.
 	volumes map[string]string
 	shown   *metav1.ObjectMeta
@@ -129,6 +133,7 @@ func (w *worker) update(pod *corev1.Pod) {
 	} else {
 		w.pod = pod
 	}
+	w.unconfirmed = false
 	w.mu.Unlock()
 	w.nudge()
 }
@@ -237,7 +242,11 @@ func (w *worker) sync(ctx context.Context) (time.Duration, error) {
 			return 0, err
 		}
 	}
-	if !leaving && !w.done(pod) && w.refused(pod).reason == "" {
+	held, err := w.held()
+	if err != nil {
+		return 0, err
+	}
+	if !leaving && !held && !w.done(pod) && w.refused(pod).reason == "" {
 		// What runs already is probed at its address, so that this comes first; what fails here fails again below.
 		_ = w.ensureSandbox(ctx, pod)
 	}
@@ -245,6 +254,7 @@ func (w *worker) sync(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
+	held = held && w.heldBack(list)
 	if err := w.observe(ctx, pod, list); err != nil {
 		return 0, err
 	}
@@ -268,12 +278,13 @@ func (w *worker) sync(ctx context.Context) (time.Duration, error) {
 		}
 		return next, err
 	}
-	next, err := w.goOn(ctx, pod)
+	next, err := w.goOn(ctx, pod, held)
 	return sooner(sooner(next, regrant), left), err
 }
 
-// goOn does what can be done now for a pod that is to run, and returns after what time there is more to do, 0 for none.
-func (w *worker) goOn(ctx context.Context, pod *corev1.Pod) (time.Duration, error) {
+// goOn does what can be done now for a pod that is to run, and returns after what time there is more to do, 0 for none. With
+// held nothing is started.
+func (w *worker) goOn(ctx context.Context, pod *corev1.Pod, held bool) (time.Duration, error) {
 	if ending, next, err := w.endForShutdown(ctx, pod); ending {
 		return next, err
 	}
@@ -282,6 +293,10 @@ func (w *worker) goOn(ctx context.Context, pod *corev1.Pod) (time.Duration, erro
 	}
 	if why := w.refused(pod); why.reason != "" {
 		w.publish(pod, why, false)
+		return 0, nil
+	}
+	if held {
+		w.wait(pod)
 		return 0, nil
 	}
 	if renewing, next, err := w.renew(ctx, pod); renewing {

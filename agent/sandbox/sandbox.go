@@ -86,6 +86,16 @@ func Create(cfg Config) (s Sandbox, created bool, err error) {
 	return s, created, nil
 }
 
+// Exists tells whether dir pins any namespace. After a restart of the machine it does not.
+func Exists(dir string) (bool, error) {
+	for _, name := range []string{"net", "uts", "ipc"} {
+		if pinned, err := isPinned(filepath.Join(dir, name)); pinned || err != nil {
+			return pinned, err
+		}
+	}
+	return false, nil
+}
+
 func pin(cfg Config, kinds []kind) error {
 	flags := 0
 	for _, k := range kinds {

@@ -43,6 +43,8 @@ func IsStatic(pod *corev1.Pod) bool {
 type Runner interface {
 	Update(pod *corev1.Pod)
 	Remove(uid string)
+	// Confirm tells that a pod which an agent before this one ran is still to run.
+	Confirm(uid string)
 	// Pods returns all pods that are not gone yet, those included that an agent before this one ran.
 	Pods() []*corev1.Pod
 }
@@ -178,7 +180,11 @@ func (s *Source) run(wanted map[string]*corev1.Pod, sure bool) {
 		}
 	}
 	for uid, pod := range wanted {
-		if name := pod.GetMetadata().GetNamespace() + "/" + pod.GetMetadata().GetName(); !running[uid] && !names[name] {
+		if running[uid] {
+			s.cfg.Pods.Confirm(uid)
+			continue
+		}
+		if name := pod.GetMetadata().GetNamespace() + "/" + pod.GetMetadata().GetName(); !names[name] {
 			s.cfg.Log.Info("Static pod starts", zap.String("pod", name))
 			s.cfg.Pods.Update(pod)
 		}

@@ -23,11 +23,16 @@ import (
 type pods struct {
 	all     map[string]*corev1.Pod
 	removed map[string]bool
+	// confirmed are those that were confirmed.
+	confirmed []string
 }
 
 func (p *pods) Update(pod *corev1.Pod) { p.all[pod.GetMetadata().GetUid()] = pod }
 func (p *pods) Remove(uid string)      { p.removed[uid] = true }
-func (p *pods) Pods() []*corev1.Pod    { return slices.Collect(maps.Values(p.all)) }
+func (p *pods) Confirm(uid string) {
+	p.confirmed = append(p.confirmed, p.all[uid].GetMetadata().GetName())
+}
+func (p *pods) Pods() []*corev1.Pod { return slices.Collect(maps.Values(p.all)) }
 
 // end ends what was removed.
 func (p *pods) end() {
@@ -123,13 +128,22 @@ func TestDirectory(t *testing.T) {
 	// Neither is one for the next agent, which has never read the file when it was right.
 	d.restart()
 	d.expect("default/web-node-1=web:2 kube-system/two-node-1=two:1", "imag: unknown field, did you mean image?")
+	slices.Sort(d.pods.confirmed)
+	if got := slices.Compact(d.pods.confirmed); !slices.Equal(got, []string{"two-node-1", "web-node-1"}) {
+		t.Errorf("confirmed are %q", got)
+	}
 	d.write("web.yaml", manifestOf("web", "web:2"))
 	d.expect("default/web-node-1=web:2 kube-system/two-node-1=two:1", "")
 
 	if err := os.Remove(filepath.Join(d.dir, "two.json")); err != nil {
 		t.Fatal(err)
 	}
+	d.restart()
+	d.pods.confirmed = nil
 	d.expect("default/web-node-1=web:2 kube-system/two-node-1=two:1-ending", "")
+	if slices.Contains(d.pods.confirmed, "two-node-1") {
+		t.Error("a pod was confirmed whose file is gone")
+	}
 	d.pods.end()
 	d.expect("default/web-node-1=web:2", "")
 }
