@@ -397,10 +397,23 @@ func testControlPlaneAway(t *testing.T, n *node) {
 	})
 }
 
-// A control plane that was restored from a backup of before the node joined gets to know it anew, with the addresses that
-// its pods have.
+// A control plane that was restored from a backup of before the node joined gets to know it again, and is asked for the
+// range that its pods have addresses of.
 func testForgotten(t *testing.T, n *node) {
 	clienttest.Remove(n.api, &corev1.Node{Metadata: &metav1.ObjectMeta{Name: nodeName}})
+	n.until("the node asks for the range that it had", func() bool {
+		now, err := client.Get[*corev1.Node](t.Context(), n.client, "", nodeName)
+		if err != nil || now.GetMetadata().GetAnnotations()[kind.AnnotationPodCIDRs] != "10.244.7.0/24" {
+			return false
+		}
+		if now.GetSpec().GetPodCidr() != "" {
+			t.Errorf("the node chose its range %s itself", now.GetSpec().GetPodCidr())
+		}
+		now = client.Clone(now)
+		now.Spec = &corev1.NodeSpec{PodCidr: "10.244.7.0/24", PodCidrs: []string{"10.244.7.0/24"}}
+		_, err = client.Update(t.Context(), n.client, now)
+		return err == nil
+	})
 	n.until("the node registers again", func() bool {
 		now, err := client.Get[*corev1.Node](t.Context(), n.client, "", nodeName)
 		return err == nil && now.Spec.PodCidr == "10.244.7.0/24" && kind.NodeCondition(now, kind.NodeReady).GetStatus() == "True"
@@ -452,6 +465,22 @@ func (n *node) deleteRoute(cidr string) error {
 		return fmt.Errorf("routes to %s: %v", cidr, list)
 	}
 	return h.RouteDel(&list[0])
+}
+
+// TestLabelsOfAdministrators refuses labels that the apiserver would refuse the node, with what to do instead.
+func TestLabelsOfAdministrators(t *testing.T) {
+	for label, ok := range map[string]bool{
+		"disk=ssd": true, "example.com/disk=ssd": true, "topology.kubernetes.io/zone=a": true, "node.kubernetes.io/instance-type=small": true,
+		"node-role.kubernetes.io/worker=": false, "node-restriction.kubernetes.io/tier=a": false, "kubernetes.io/role=db": false, "k8s.io/x=y": false,
+	} {
+		cfg := agent.DefaultConfig()
+		cfg.Node, cfg.Labels = "node-1", []string{label}
+		err := cfg.Validate()
+		told := err != nil && strings.Contains(err.Error(), "xebec label node node-1 "+label)
+		if told == ok || err != nil && strings.Contains(err.Error(), "labels:") == ok {
+			t.Errorf("%s: %v", label, err)
+		}
+	}
 }
 
 func TestConfigProblemsAreAllNamed(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 	"github.com/xebec-project/xebec/agent/datapath"
 	"github.com/xebec-project/xebec/agent/podnet"
 	"github.com/xebec-project/xebec/internal/daemon"
+	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/pki"
 )
 
@@ -60,7 +61,8 @@ type Config struct {
 	// name no class. Empty: this node answers for none.
 	LoadBalancerClass string `yaml:"loadBalancerClass" help:"class of the load balancers whose addresses this node may answer for"`
 
-	// Labels are given to the node when it registers, each "key=value".
+	// Labels are given to the node when it registers, each "key=value". Of the labels under kubernetes.io and k8s.io a node
+	// sets only those that kubelets set; an administrator sets the others, such as roles: xebec label node NAME KEY=VALUE.
 	Labels []string `yaml:"labels" help:"labels of the node, as key=value"`
 	// StaticPods is a directory of manifests of pods that this node runs whatever the control plane says; empty for none.
 	StaticPods string `yaml:"staticPods" help:"directory of pods that this node runs by itself (default: none)"`
@@ -232,6 +234,9 @@ func (c *Config) labels() (map[string]string, error) {
 		key, value, ok := strings.Cut(l, "=")
 		if errs := append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...); !ok || len(errs) > 0 {
 			return nil, fmt.Errorf("%q is not key=value: %s", l, strings.Join(errs, ", "))
+		}
+		if !kind.NodeMaySetLabel(key) {
+			return nil, fmt.Errorf("%q may not be set by the node itself: remove it here, and have an administrator run xebec label node %s %s", key, c.Node, l)
 		}
 		out[key] = value
 	}

@@ -193,7 +193,7 @@ func (r *registrar) sync(ctx context.Context, heartbeat bool) (wrote bool, err e
 	node, err := client.Get[*corev1.Node](ctx, r.client, "", r.cfg.Node)
 	if apierr.IsNotFound(err) {
 		node, err = client.Create(ctx, r.client, &corev1.Node{
-			Metadata: &metav1.ObjectMeta{Name: r.cfg.Node, Labels: r.labels()}, Spec: r.podCIDRs(ctx),
+			Metadata: &metav1.ObjectMeta{Name: r.cfg.Node, Labels: r.labels(), Annotations: r.formerRanges()}, Spec: &corev1.NodeSpec{},
 		})
 		if err == nil {
 			r.log.Info("Node registered")
@@ -229,18 +229,18 @@ func (r *registrar) sync(ctx context.Context, heartbeat bool) (wrote bool, err e
 	return true, nil
 }
 
-// podCIDRs returns the ranges that the node's pods have their addresses from, when the cluster has forgotten the node, as after
-// a restore of a backup. It has none for a node that has none, or whose range is another's by now.
-func (r *registrar) podCIDRs(ctx context.Context) *corev1.NodeSpec {
+// formerRanges names the pod ranges that the node had when the cluster knew it last, in an annotation: after a restore of a
+// backup the node is unknown, and its pods have addresses of them. The nodes service gives them to it again if they are free.
+func (r *registrar) formerRanges() map[string]string {
 	kept, err := loadNode(r.cfg.StateDir, r.cfg.Node)
 	if err != nil || kept.GetSpec().GetPodCidr() == "" {
-		return &corev1.NodeSpec{}
+		return nil
 	}
-	others, _, err := client.List[*corev1.Node](ctx, r.client, client.ListOptions{})
-	if err != nil || slices.ContainsFunc(others, func(n *corev1.Node) bool { return n.GetSpec().GetPodCidr() == kept.GetSpec().GetPodCidr() }) {
-		return &corev1.NodeSpec{}
+	ranges := kept.GetSpec().GetPodCidrs()
+	if len(ranges) == 0 {
+		ranges = []string{kept.GetSpec().GetPodCidr()}
 	}
-	return &corev1.NodeSpec{PodCidr: kept.GetSpec().GetPodCidr(), PodCidrs: kept.GetSpec().GetPodCidrs()}
+	return map[string]string{kind.AnnotationPodCIDRs: strings.Join(ranges, ",")}
 }
 
 func (r *registrar) labels() map[string]string {

@@ -49,6 +49,36 @@ const (
 	LabelNodeRole       = "kubernetes.io/role"
 )
 
+// AnnotationPodCIDRs holds, on a node that registers, the pod ranges that it had before the cluster forgot it, with commas
+// between: pods have addresses of them. The nodes service gives it those that are free.
+const AnnotationPodCIDRs = "xebec.io/pod-cidrs"
+
+// The labels of Kubernetes' own domains that a node may set on itself, and the domains of which it may set any.
+var (
+	nodeOwnLabels = []string{
+		"kubernetes.io/hostname", "kubernetes.io/arch", "kubernetes.io/os", "beta.kubernetes.io/arch", "beta.kubernetes.io/os",
+		"node.kubernetes.io/instance-type", "beta.kubernetes.io/instance-type",
+		"topology.kubernetes.io/zone", "topology.kubernetes.io/region",
+		"failure-domain.beta.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/region",
+	}
+	nodeOwnDomains = []string{"kubelet.kubernetes.io", "node.kubernetes.io"}
+)
+
+// NodeMaySetLabel reports whether a node may set a label on itself, as Kubernetes' NodeRestriction has it: any but those
+// under kubernetes.io and k8s.io, node-restriction.kubernetes.io among them, and of those the ones that kubelets set.
+// Administrators set the others, such as node-role.kubernetes.io/worker.
+func NodeMaySetLabel(key string) bool {
+	domain, _, prefixed := strings.Cut(key, "/")
+	within := func(parent string) bool { return domain == parent || strings.HasSuffix(domain, "."+parent) }
+	switch {
+	case !prefixed || !within("kubernetes.io") && !within("k8s.io"):
+		return true
+	case within("node-restriction.kubernetes.io"):
+		return false
+	}
+	return slices.Contains(nodeOwnLabels, key) || slices.ContainsFunc(nodeOwnDomains, within)
+}
+
 var (
 	nodeRules = rulesOf[*corev1.Node]{
 		name:        nameIsSubdomain,

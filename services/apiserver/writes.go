@@ -329,6 +329,9 @@ func (s *Service) planUpdateStatus(ctx context.Context, get reader, req *apiv1.U
 		return nil, err
 	}
 	k.PrepareStatusUpdate(o, old)
+	if err := s.restrictStatus(ctx, get, o, old); err != nil {
+		return nil, err
+	}
 	if errs := k.ValidateStatusUpdate(o, old); len(errs) > 0 {
 		return nil, apierr.Invalid(k, stored.Key.Name, errs)
 	}

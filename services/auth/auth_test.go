@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
@@ -71,7 +72,9 @@ func (f *fixture) create(account *corev1.ServiceAccount) *corev1.ServiceAccount 
 func (f *fixture) pod() *corev1.Pod {
 	f.t.Helper()
 	made, err := client.Create(f.ctx, f.api, &corev1.Pod{Metadata: &metav1.ObjectMeta{Name: "web-1", Namespace: "default"},
-		Spec: &corev1.PodSpec{NodeName: "node-1", ServiceAccountName: "web", Containers: []*corev1.Container{{Name: "c", Image: "i"}}}})
+		Spec: &corev1.PodSpec{NodeName: "node-1", ServiceAccountName: "web", Containers: []*corev1.Container{{Name: "c", Image: "i"}},
+			Volumes: []*corev1.Volume{{Name: "vault", VolumeSource: &corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+				Sources: []*corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Audience: "vault", Path: "token"}}}}}}}}})
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -218,12 +221,22 @@ func TestTokens(t *testing.T) {
 	t.Run("rights", func(t *testing.T) {
 		bound := web()
 		bound.BoundPod = &authv1.BoundPod{Name: "web-1"}
+		to := func(audiences ...string) *authv1.CreateTokenRequest {
+			req := proto.CloneOf(bound)
+			req.Audiences = audiences
+			return req
+		}
 		for _, tt := range []struct {
 			user, group string
 			req         *authv1.CreateTokenRequest
 			want        codes.Code
 		}{
 			{"system:node:node-1", "system:nodes", bound, codes.OK},
+			{"system:node:node-1", "system:nodes", to("vault"), codes.OK},
+			{"system:node:node-1", "system:nodes", to(DefaultConfig().Issuer, "vault"), codes.OK},
+			{"system:node:node-1", "system:nodes", to("shop"), codes.PermissionDenied},
+			{"system:node:node-1", "system:nodes", to("vault", "shop"), codes.PermissionDenied},
+			{"ann", "system:masters", to("shop"), codes.OK},
 			{"system:node:node-1", "system:nodes", web(), codes.PermissionDenied},
 			{"system:node:node-2", "system:nodes", bound, codes.PermissionDenied},
 			{"system:node:node-1", "", bound, codes.PermissionDenied},

@@ -124,6 +124,11 @@ func (s *Service) holders(ctx context.Context, req *authv1.CreateTokenRequest) (
 	if err := cmp.Or(failure, noAccount); err != nil {
 		return nil, nil, apierr.From(err)
 	}
+	if isNode {
+		if err := s.checkAudiences(node, pod, req.GetAudiences()); err != nil {
+			return nil, nil, err
+		}
+	}
 	if pod == nil {
 		return account, nil, nil
 	}
@@ -134,6 +139,23 @@ func (s *Service) holders(ctx context.Context, req *authv1.CreateTokenRequest) (
 		return nil, nil, apierr.BadField("bound_pod", "pod %s runs as service account %q, not %q", named, runsAs, req.GetServiceAccount())
 	}
 	return account, pod, nil
+}
+
+// checkAudiences refuses a node tokens for audiences that the pod has no projected volume for, as Kubernetes'
+// ServiceAccountNodeAudienceRestriction does: a node that was broken into could act towards any service outside the cluster
+// otherwise. Tokens for the apiserver itself are always given.
+func (s *Service) checkAudiences(node string, pod *corev1.Pod, audiences []string) error {
+	for _, audience := range audiences {
+		if audience != s.cfg.Issuer && !slices.ContainsFunc(pod.GetSpec().GetVolumes(), func(v *corev1.Volume) bool {
+			return slices.ContainsFunc(v.GetVolumeSource().GetProjected().GetSources(), func(p *corev1.VolumeProjection) bool {
+				return p.GetServiceAccountToken() != nil && p.GetServiceAccountToken().GetAudience() == audience
+			})
+		}) {
+			return apierr.Denied("node %s may not make a token for audience %q: no projected volume of pod %s/%s asks for it",
+				node, audience, pod.GetMetadata().GetNamespace(), pod.GetMetadata().GetName())
+		}
+	}
+	return nil
 }
 
 // ReviewToken says whose a token is.

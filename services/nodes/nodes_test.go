@@ -13,6 +13,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
+	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -93,6 +94,58 @@ func TestDualStackRanges(t *testing.T) {
 		}
 		if seen["10.244.1.0/24"] != "old" || seen["fd00:10:244::/64"] != "whole" {
 			t.Errorf("nodes lost the ranges that they had: %v", seen)
+		}
+		cancel()
+		<-done
+	})
+}
+
+// A node that the cluster forgot gets the ranges again that its pods have addresses of, unless they are another's or none
+// that a node can have.
+func TestFormerRanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, c := clienttest.Start(t)
+		cfg := DefaultConfig()
+		dualStack(&cfg)
+		s, err := New(cfg, Deps{Host: "master-1", Client: c})
+		if err != nil {
+			t.Fatal(err)
+		}
+		node := func(name, former string) *corev1.Node {
+			return &corev1.Node{Metadata: &metav1.ObjectMeta{Name: name, Annotations: map[string]string{kind.AnnotationPodCIDRs: former}}, Spec: &corev1.NodeSpec{}}
+		}
+		holder := node("holder", "")
+		holder.Spec.PodCidr, holder.Spec.PodCidrs = "10.244.9.0/24", []string{"10.244.9.0/24", "fd00:10:244:9::/64"}
+		clienttest.Seed(server, holder, node("back", "10.244.7.0/24,fd00:10:244:7::/64"), node("thief", "10.244.9.0/24,fd00:10:244:9::/64"),
+			node("outside", "10.96.7.0/24"), node("greedy", "10.244.0.0/16"), node("odd", "10.244.8.5/24"), node("wrong", "nonsense,,"))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.Run(ctx) }()
+		<-time.After(10 * time.Second)
+		synctest.Wait()
+		all, _, err := client.List[*corev1.Node](ctx, c, client.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := map[string]string{}
+		for _, n := range all {
+			name, cidrs := n.GetMetadata().GetName(), n.GetSpec().GetPodCidrs()
+			if len(cidrs) != 2 {
+				t.Errorf("%s has %q", name, cidrs)
+			}
+			for _, cidr := range cidrs {
+				if !strings.HasPrefix(cidr, "10.244.") && !strings.HasPrefix(cidr, "fd00:10:244:") || seen[cidr] != "" {
+					t.Errorf("%s has %s, which %q has", name, cidr, seen[cidr])
+				}
+				seen[cidr] = name
+			}
+		}
+		for cidr, want := range map[string]string{
+			"10.244.7.0/24": "back", "fd00:10:244:7::/64": "back", "10.244.9.0/24": "holder", "fd00:10:244:9::/64": "holder", "10.244.8.0/24": "", "10.244.0.0/16": "",
+		} {
+			if seen[cidr] != want {
+				t.Errorf("%s is given to %q, want %q", cidr, seen[cidr], want)
+			}
 		}
 		cancel()
 		<-done

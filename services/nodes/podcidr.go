@@ -7,12 +7,14 @@ import (
 	"math/big"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/events"
+	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -41,7 +43,7 @@ func (c *podCIDRs) reconcile(ctx context.Context, key controller.Key) (controlle
 		if slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return sameFamily(p, cluster) }) {
 			continue
 		}
-		free, ok := c.choose(key.Name, i)
+		free, ok := c.choose(node, i)
 		if !ok {
 			c.events.Event(node, events.Warning, "CIDRNotAvailable", "Every /%d of the cluster CIDR %s is given to a node: delete nodes, or start the cluster with a larger range", c.bits[i], cluster)
 			return controller.Result{}, fmt.Errorf("no /%d of %s is free", c.bits[i], cluster)
@@ -85,9 +87,10 @@ func rangesOf(node *corev1.Node) []netip.Prefix {
 	return out
 }
 
-// choose returns the range of the i-th family for a node: the one that it was given a moment ago, or else the first that
-// overlaps none.
-func (c *podCIDRs) choose(name string, i int) (netip.Prefix, bool) {
+// choose returns the range of the i-th family for a node: the one that it was given a moment ago, the one that it had before
+// the cluster forgot it, or else the first; one that overlaps no other's.
+func (c *podCIDRs) choose(node *corev1.Node, i int) (netip.Prefix, bool) {
+	name := node.GetMetadata().GetName()
 	taken := map[netip.Prefix]bool{}
 	var odd []netip.Prefix // of another size, by hand or from before the size was changed
 	exists := map[string]bool{}
@@ -115,7 +118,22 @@ func (c *podCIDRs) choose(name string, i int) (netip.Prefix, bool) {
 	if again.IsValid() {
 		return again, true
 	}
-	return firstFree(c.cluster[i], c.bits[i], func(p netip.Prefix) bool { return taken[p] || slices.ContainsFunc(odd, p.Overlaps) })
+	isTaken := func(p netip.Prefix) bool { return taken[p] || slices.ContainsFunc(odd, p.Overlaps) }
+	if former, ok := c.former(node, i); ok && !isTaken(former) {
+		return former, true
+	}
+	return firstFree(c.cluster[i], c.bits[i], isTaken)
+}
+
+// former returns the range of the i-th family that a node says it had, if it is one that a node can be given.
+func (c *podCIDRs) former(node *corev1.Node, i int) (netip.Prefix, bool) {
+	for text := range strings.SplitSeq(node.GetMetadata().GetAnnotations()[kind.AnnotationPodCIDRs], ",") {
+		p, err := netip.ParsePrefix(text)
+		if err == nil && p == p.Masked() && p.Bits() == c.bits[i] && sameFamily(p, c.cluster[i]) && c.cluster[i].Contains(p.Addr()) {
+			return p, true
+		}
+	}
+	return netip.Prefix{}, false
 }
 
 // firstFree returns the lowest range of the given prefix length that is not taken.
