@@ -54,13 +54,19 @@ func users(accounts []string) map[string]bool {
 }
 
 // accountWrite makes a namespace's default account, in the transaction that makes the namespace: no pod ever finds the one
-// without the other.
-func accountWrite(namespace string) (storage.Write, error) {
+// without the other. It is no write when there is one left of a former namespace of the name.
+func accountWrite(ctx context.Context, get reader, namespace string) ([]storage.Write, error) {
 	k, _ := kind.ByGroupKind("", "ServiceAccount")
+	key := keyOf(k, namespace, kind.DefaultServiceAccount)
+	if _, err := get(ctx, key); err == nil {
+		return nil, nil
+	} else if !errors.Is(err, storage.ErrNotFound) {
+		return nil, storageError(err)
+	}
 	account := &corev1.ServiceAccount{Metadata: &metav1.ObjectMeta{Name: kind.DefaultServiceAccount, Namespace: namespace,
 		Uid: uuid.NewString(), CreationTimestamp: timestamppb.New(time.Now().Truncate(time.Second))}}
 	b, err := encode(k, account)
-	return storage.Write{Key: keyOf(k, namespace, kind.DefaultServiceAccount), Bytes: b}, err
+	return []storage.Write{{Key: key, Bytes: b}}, err
 }
 
 // admitAccount refuses a new pod whose service account does not exist, as Kubernetes does, and gives the others what comes with

@@ -11,25 +11,26 @@ import (
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
-// checkNamespace refuses a new object in a namespace that does not exist or is being deleted. The namespace may begin to
-// go between the check and the commit; its deletion ends only when the collector finds nothing left in it.
-func (s *Service) checkNamespace(ctx context.Context, get reader, k *kind.Kind, o kind.Object) error {
+// checkNamespace refuses a new object in a namespace that does not exist or is being deleted. It returns the condition that
+// the namespace is still as it was seen: when it has begun to go before the commit, or was changed in any other way, the
+// plan is made again. Without it an object could come after the collector has found nothing left.
+func (s *Service) checkNamespace(ctx context.Context, get reader, k *kind.Kind, o kind.Object) ([]storage.Condition, error) {
 	namespace := o.GetMetadata().GetNamespace()
 	if !k.Namespaced || namespace == "" {
-		return nil // validation names the mistake
+		return nil, nil // validation names the mistake
 	}
 	namespaces, _ := kind.ByGroupKind("", "Namespace")
 	stored, err := get(ctx, keyOf(namespaces, "", namespace))
 	if errors.Is(err, storage.ErrNotFound) {
-		return apierr.NotFound(namespaces, namespace)
+		return nil, apierr.NotFound(namespaces, namespace)
 	}
 	if err != nil {
-		return storageError(err)
+		return nil, storageError(err)
 	}
 	if stored.Meta().GetDeletionTimestamp() != nil {
-		return apierr.NamespaceTerminating(k, o.GetMetadata().GetName(), namespace)
+		return nil, apierr.NamespaceTerminating(k, o.GetMetadata().GetName(), namespace)
 	}
-	return nil
+	return []storage.Condition{{Key: stored.Key, Revision: stored.Revision}}, nil
 }
 
 // admit completes an object with what depends on other objects, and returns the writes that must go with it. old is nil

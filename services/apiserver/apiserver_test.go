@@ -42,11 +42,12 @@ func start(t *testing.T, etcd *etcdtest.Cluster) grpc.ClientConnInterface {
 
 func startConfigured(t *testing.T, cfg Config, etcd *etcdtest.Cluster) grpc.ClientConnInterface {
 	t.Helper()
-	return startChanged(t, cfg, etcd, func(*Service) {})
+	_, conn := startService(t, cfg, etcd)
+	return conn
 }
 
-// startChanged is startConfigured with a service that change has changed.
-func startChanged(t *testing.T, cfg Config, etcd *etcdtest.Cluster, change func(*Service)) grpc.ClientConnInterface {
+// startService returns also the service, which each change has changed before it ran.
+func startService(t *testing.T, cfg Config, etcd *etcdtest.Cluster, changes ...func(*Service)) (*Service, grpc.ClientConnInterface) {
 	t.Helper()
 	// The only member of etcd is busy when it does not answer at once: to try again would leave some outcomes unknown.
 	cfg.Storage.WriteAttempt = 10 * time.Second
@@ -54,7 +55,9 @@ func startChanged(t *testing.T, cfg Config, etcd *etcdtest.Cluster, change func(
 	if err != nil {
 		t.Fatal(err)
 	}
-	change(svc)
+	for _, change := range changes {
+		change(svc)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- svc.Run(ctx) }()
@@ -83,7 +86,7 @@ func startChanged(t *testing.T, cfg Config, etcd *etcdtest.Cluster, change func(
 	case <-time.After(30 * time.Second):
 		t.Fatal("the apiserver is not ready after 30 s")
 	}
-	return conn
+	return svc, conn
 }
 
 func admin(conn grpc.ClientConnInterface) *client.Client {

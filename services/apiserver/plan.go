@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"google.golang.org/grpc/codes"
@@ -28,6 +29,8 @@ type change struct {
 	kind   *kind.Kind
 	object kind.Object
 	writes []storage.Write
+	// conditions are the objects that the change depends on without writing them.
+	conditions []storage.Condition
 	// same, where an update changes nothing, is the write that stores the object again: within a transaction it holds the
 	// object to the version that the plan saw.
 	same *storage.Write
@@ -75,6 +78,12 @@ func (s *Service) write(ctx context.Context, fence *apiv1.Fence, dryRun bool, pl
 		for _, c := range changes {
 			idle = idle || len(c.writes) == 0
 			txn.Writes = append(txn.Writes, c.writes...)
+			for _, condition := range c.conditions {
+				// Many objects of a transaction may live in one namespace.
+				if !slices.Contains(txn.Conditions, condition) {
+					txn.Conditions = append(txn.Conditions, condition)
+				}
+			}
 		}
 		// That nothing has to change, or what a dry run would do, is believed only of a linearizable read: no comparison at
 		// the commit would tell.
@@ -90,14 +99,16 @@ func (s *Service) write(ctx context.Context, fence *apiv1.Fence, dryRun bool, pl
 			return changes, 0, nil
 		}
 		// Each write is a condition too, and attempts and fences have theirs.
-		if n := len(txn.Writes) + 2; n > s.maxTxnOps {
-			return nil, 0, apierr.BadRequest("%d writes in one transaction are more than this cluster's etcd takes, which is %d: make fewer at once, or raise etcd's --max-txn-ops and the apiserver's storage.maxTxnOps", len(txn.Writes), s.maxTxnOps-2)
+		others := len(txn.Conditions) + 2
+		if n := len(txn.Writes) + others; n > s.maxTxnOps {
+			return nil, 0, apierr.BadRequest("%d writes in one transaction are more than this cluster's etcd takes, which is %d: make fewer at once, or raise etcd's --max-txn-ops and the apiserver's storage.maxTxnOps", len(txn.Writes), s.maxTxnOps-others)
 		}
 		revision, err := s.store.Commit(ctx, txn)
 		if conflict := (*storage.ConflictError)(nil); errors.As(err, &conflict) {
-			// What was deleted since is not found, rather than changed: the next plan tells.
-			if fresh && conflict.Exists && ownerOf(changes, conflict.Index).expected {
-				return nil, 0, conflictOf(ownerOf(changes, conflict.Index))
+			// What was deleted since is not found, rather than changed: the next plan tells. And only the object itself is the
+			// caller's: a namespace that changed, or an address that was allocated to another, the next plan takes into account.
+			if c := writer(changes, conflict.Index); c != nil && c.expected && fresh && conflict.Exists {
+				return nil, 0, conflictOf(c)
 			}
 			continue
 		}
@@ -144,15 +155,19 @@ func (s *Service) writeOne(ctx context.Context, fence *apiv1.Fence, dryRun bool,
 	return changes[0], nil
 }
 
-// ownerOf finds the change that a write, by its index in the whole transaction, belongs to.
-func ownerOf(changes []*change, index int) *change {
+// writer finds the change whose object the write of this index in the whole transaction stores, nil when that write goes with
+// a change, such as an allocation, or is none.
+func writer(changes []*change, index int) *change {
 	for _, c := range changes {
-		if index < len(c.writes) {
+		if index < 0 {
+			return nil
+		}
+		if index == 0 && len(c.writes) > 0 {
 			return c
 		}
 		index -= len(c.writes)
 	}
-	return changes[len(changes)-1]
+	return nil
 }
 
 func conflictOf(c *change) error {

@@ -18,7 +18,7 @@ import (
 // TestWatchesEndAtTheirAge keeps an informer over many ends of its watch: it resumes each time, sees every change and never
 // reads the whole state again.
 func TestWatchesEndAtTheirAge(t *testing.T) {
-	conn := startChanged(t, DefaultConfig(), etcdtest.New(t, 1), func(s *Service) { s.watchAge = 100 * time.Millisecond })
+	_, conn := startService(t, DefaultConfig(), etcdtest.New(t, 1), func(s *Service) { s.watchAge = 100 * time.Millisecond })
 	c := admin(conn)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -68,7 +68,7 @@ func TestWatchesEndAtTheirAge(t *testing.T) {
 
 // TestWatchEndsWithTheRight lets a node watch a secret until no pod of its refers to it.
 func TestWatchEndsWithTheRight(t *testing.T) {
-	conn := startChanged(t, DefaultConfig(), etcdtest.New(t, 1), func(s *Service) { s.recheck = 20 * time.Millisecond })
+	_, conn := startService(t, DefaultConfig(), etcdtest.New(t, 1), func(s *Service) { s.recheck = 20 * time.Millisecond })
 	c := admin(conn)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

@@ -148,7 +148,8 @@ func (s *Service) createChange(ctx context.Context, get reader, k *kind.Kind, o 
 	meta.Uid, meta.CreationTimestamp = uuid.NewString(), timestamppb.New(now.Truncate(time.Second))
 	meta.DeletionTimestamp, meta.DeletionGracePeriodSeconds = nil, nil
 	k.PrepareCreate(o)
-	if err := s.checkNamespace(ctx, get, k, o); err != nil {
+	conditions, err := s.checkNamespace(ctx, get, k, o)
+	if err != nil {
 		return nil, err
 	}
 	if err := s.checkLease(ctx, lease); err != nil {
@@ -163,11 +164,11 @@ func (s *Service) createChange(ctx context.Context, get reader, k *kind.Kind, o 
 		return nil, err
 	}
 	if namespace, ok := o.(*corev1.Namespace); ok && namespace.GetMetadata().GetName() != "" {
-		account, err := accountWrite(namespace.GetMetadata().GetName())
+		account, err := accountWrite(ctx, get, namespace.GetMetadata().GetName())
 		if err != nil {
 			return nil, err
 		}
-		extra = append(extra, account)
+		extra = append(extra, account...)
 	}
 	if errs := append(k.Validate(o), k.ValidateNew(o)...); len(errs) > 0 {
 		return nil, apierr.Invalid(k, meta.GetName(), errs)
@@ -188,7 +189,7 @@ func (s *Service) createChange(ctx context.Context, get reader, k *kind.Kind, o 
 		return nil, err
 	}
 	writes := append([]storage.Write{{Key: key, Bytes: b, Lease: lease}}, extra...)
-	return &change{kind: k, object: o, writes: writes, warnings: warnings(k, o)}, nil
+	return &change{kind: k, object: o, writes: writes, conditions: conditions, warnings: warnings(k, o)}, nil
 }
 
 func (s *Service) planUpdate(ctx context.Context, get reader, req *apiv1.UpdateRequest) (*change, error) {

@@ -107,6 +107,9 @@ func (s *Service) setup(t *controller.Term) error {
 		}
 	}
 
+	o := &orphans{client: t.Client(), namespaces: n.informer, graph: g, log: t.Logger()}
+	t.Go("orphans", o.run)
+
 	if s.cfg.FinishedPods > 0 {
 		f := &finishedPods{client: t.Client(), informer: g.members[podKind].informer, keep: s.cfg.FinishedPods, log: t.Logger()}
 		t.Go("finished-pods", f.run)

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -230,6 +231,48 @@ func TestMirrorBehind(t *testing.T) {
 		clienttest.Seed(s, configMap("x", &metav1.OwnerReference{ApiVersion: "v1", Kind: "Event", Name: "e", Uid: "uid-e"}))
 		settle()
 		expectNames(t, c, "with an owner the mirror lacks", "x")
+	})
+}
+
+// TestOrphans deletes what is left of namespaces that do not exist, and nothing of those that do.
+func TestOrphans(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in := func(namespace, name string, finalizers ...string) *corev1.ConfigMap {
+			m := configMap(name)
+			m.Metadata.Namespace, m.Metadata.Finalizers = namespace, finalizers
+			return m
+		}
+		s, c := start(t, Config{}, &corev1.Namespace{Metadata: &metav1.ObjectMeta{Name: "team"}},
+			in("team", "kept"), in("gone", "left-1"), in("gone", "left-2"), in("past", "held", "example.com/hold"))
+		clienttest.Seed(s, &appsv1.ReplicaSet{Metadata: &metav1.ObjectMeta{Namespace: "gone", Name: "rs", Uid: "uid-rs"}})
+		expectNames(t, c, "before the first look", "left-1 left-2 held kept")
+		<-time.After(orphansInterval)
+		settle()
+		expectNames(t, c, "after it", "held kept")
+		if _, err := client.Get[*appsv1.ReplicaSet](t.Context(), c, "gone", "rs"); !apierr.IsNotFound(err) {
+			t.Errorf("the replica set is still there: %v", err)
+		}
+		held, err := client.Get[*corev1.ConfigMap](t.Context(), c, "past", "held")
+		if err != nil || held.GetMetadata().GetDeletionTimestamp() == nil {
+			t.Errorf("what a finalizer holds is not marked: %v, %v", held, err)
+		}
+		// A namespace that the mirror does not have yet is looked for.
+		clienttest.Seed(s, &corev1.Namespace{Metadata: &metav1.ObjectMeta{Name: "new"}})
+		clienttest.Seed(s, in("new", "young"))
+		g := newGraph(c)
+		mirror := client.NewInformer(c, client.InformerOptions[kind.Object]{Kind: kind.Of(held)})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- mirror.Run(ctx) }()
+		settle()
+		g.add(kind.Of(held), mirror, nil)
+		o := &orphans{client: c, namespaces: client.NewInformer(c, client.InformerOptions[*corev1.Namespace]{}), graph: g, log: zap.NewNop()}
+		if err := o.sweep(t.Context()); err != nil {
+			t.Error(err)
+		}
+		cancel()
+		<-done
+		expectNames(t, c, "after a look with a stale mirror", "young held kept")
 	})
 }
 

@@ -40,11 +40,15 @@ var (
 	ErrUnknownOutcome = errors.New("the outcome of the write is unknown")
 )
 
-// ConflictError says which write of a transaction met a key in another state than expected. Nothing was written.
+// NotWritten is the Index of a ConflictError over a key that the transaction does not write: that of a condition.
+const NotWritten = -1
+
+// ConflictError says which write or condition of a transaction met a key in another state than expected. Nothing was
+// written.
 type ConflictError struct {
-	// Index is the write's place in Txn.Writes.
+	// Index is the write's place in Txn.Writes, or NotWritten.
 	Index int
-	// Key is the write's key.
+	// Key is the key of the write or the condition.
 	Key Key
 	// Exists says whether the key exists now.
 	Exists bool
@@ -54,10 +58,14 @@ type ConflictError struct {
 
 // Error describes the conflict.
 func (e *ConflictError) Error() string {
-	if !e.Exists {
-		return fmt.Sprintf("write %d: %s does not exist", e.Index, e.Key)
+	what := "condition"
+	if e.Index != NotWritten {
+		what = fmt.Sprintf("write %d", e.Index)
 	}
-	return fmt.Sprintf("write %d: %s exists at revision %d", e.Index, e.Key, e.Revision)
+	if !e.Exists {
+		return fmt.Sprintf("%s: %s does not exist", what, e.Key)
+	}
+	return fmt.Sprintf("%s: %s exists at revision %d", what, e.Key, e.Revision)
 }
 
 // readError maps an error of etcd's client to this package's.

@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,9 +20,11 @@ const (
 	groupCommits = 64
 	groupBytes   = 256 << 10
 	groupWrites  = 4
-	// groupOpsEach bounds the operations that one such commit brings to a group: writes or reads, a fence and the
-	// nested transaction itself, counted by etcd per branch.
-	groupOpsEach = groupWrites + 2
+	// groupConditions is how many conditions such a commit may have: the objects that it makes live in one namespace.
+	groupConditions = 1
+	// groupOpsEach bounds the operations that one such commit brings to a group: writes or reads, conditions, a fence and
+	// the nested transaction itself, counted by etcd per branch.
+	groupOpsEach = groupWrites + groupConditions + 2
 )
 
 // groups gathers small commits that come at the same time into one etcd transaction of nested ones, of which each
@@ -47,7 +50,7 @@ type groupMember struct {
 
 // groupable reports whether a transaction may be put into a group.
 func groupable(txn Txn) bool {
-	if len(txn.Writes) > groupWrites {
+	if len(txn.Writes) > groupWrites || len(txn.Conditions) > groupConditions {
 		return false
 	}
 	return txn.size() <= groupBytes/4
@@ -127,8 +130,8 @@ func (g *groups) take(maxOps int) []*groupMember {
 		for _, w := range m.txn.Writes {
 			writes[w.Key] = true
 		}
-		if m.txn.Fence != nil {
-			reads[m.txn.Fence.Key] = true
+		for _, key := range m.txn.reads() {
+			reads[key] = true
 		}
 	}
 	g.waiting = left
@@ -141,7 +144,19 @@ func (m *groupMember) overlaps(writes, reads map[Key]bool) bool {
 			return true
 		}
 	}
-	return m.txn.Fence != nil && writes[m.txn.Fence.Key]
+	return slices.ContainsFunc(m.txn.reads(), func(key Key) bool { return writes[key] })
+}
+
+// reads are the keys that the transaction depends on without writing them.
+func (t Txn) reads() []Key {
+	keys := make([]Key, 0, groupConditions+1)
+	for _, c := range t.Conditions {
+		keys = append(keys, c.Key)
+	}
+	if t.Fence != nil {
+		keys = append(keys, t.Fence.Key)
+	}
+	return keys
 }
 
 // sendGroup makes the attempts of a group and tells its members what came of them.

@@ -40,10 +40,19 @@ type Fence struct {
 	CreateRevision int64
 }
 
-// Txn is a set of writes that happen all at one revision, or not at all. No key may occur twice.
+// Condition makes a transaction conditional on a key that it need not write: what was planned on it still holds.
+type Condition struct {
+	// Key is the key.
+	Key Key
+	// Revision is the revision at which the key must have been modified last.
+	Revision int64
+}
+
+// Txn is a set of writes that happen all at one revision, or not at all. No key may be written twice.
 type Txn struct {
-	Writes []Write
-	Fence  *Fence
+	Writes     []Write
+	Conditions []Condition
+	Fence      *Fence
 }
 
 // Commit makes the writes of a transaction and returns their revision. When a key is not as expected it returns a
@@ -58,6 +67,11 @@ func (s *Store) Commit(ctx context.Context, txn Txn) (int64, error) {
 	for i, w := range txn.Writes {
 		if !w.Key.valid() {
 			return 0, fmt.Errorf("write %d: key %+v is malformed", i, w.Key)
+		}
+	}
+	for i, c := range txn.Conditions {
+		if !c.Key.valid() {
+			return 0, fmt.Errorf("condition %d: key %+v is malformed", i, c.Key)
 		}
 	}
 	ops := newTxnOps(txn)
@@ -99,8 +113,9 @@ type txnOps struct {
 
 func newTxnOps(txn Txn) txnOps {
 	n := len(txn.Writes)
+	reads := n + len(txn.Conditions) + 2
 	ops := txnOps{
-		ifs: make([]clientv3.Cmp, 1, n+2), then: make([]clientv3.Op, 0, n), otherwise: make([]clientv3.Op, 0, n+2),
+		ifs: make([]clientv3.Cmp, 1, reads), then: make([]clientv3.Op, 0, n), otherwise: make([]clientv3.Op, 0, reads),
 	}
 	ops.otherwise = append(ops.otherwise, clientv3.OpGet(epochKey, clientv3.WithKeysOnly()))
 	for _, w := range txn.Writes {
@@ -116,6 +131,11 @@ func newTxnOps(txn Txn) txnOps {
 		} else {
 			ops.then = append(ops.then, clientv3.OpPut(key, string(w.Bytes), clientv3.WithLease(clientv3.LeaseID(w.Lease))))
 		}
+		ops.otherwise = append(ops.otherwise, clientv3.OpGet(key, clientv3.WithKeysOnly()))
+	}
+	for _, c := range txn.Conditions {
+		key := c.Key.String()
+		ops.ifs = append(ops.ifs, clientv3.Compare(clientv3.ModRevision(key), "=", c.Revision))
 		ops.otherwise = append(ops.otherwise, clientv3.OpGet(key, clientv3.WithKeysOnly()))
 	}
 	if f := txn.Fence; f != nil {
@@ -135,7 +155,7 @@ func (t Txn) explain(responses []*pb.ResponseOp) error {
 		return false, 0, 0
 	}
 	if t.Fence != nil {
-		if _, create, _ := read(len(t.Writes)); create != t.Fence.CreateRevision {
+		if _, create, _ := read(len(t.Writes) + len(t.Conditions)); create != t.Fence.CreateRevision {
 			return fmt.Errorf("%w: %s", ErrFence, t.Fence.Key)
 		}
 	}
@@ -143,6 +163,11 @@ func (t Txn) explain(responses []*pb.ResponseOp) error {
 		exists, _, mod := read(i)
 		if ok := w.Expect == mod || w.Expect == ExpectExists && exists; !ok {
 			return &ConflictError{Index: i, Key: w.Key, Exists: exists, Revision: mod}
+		}
+	}
+	for i, c := range t.Conditions {
+		if exists, _, mod := read(len(t.Writes) + i); mod != c.Revision {
+			return &ConflictError{Index: NotWritten, Key: c.Key, Exists: exists, Revision: mod}
 		}
 	}
 	return errors.New("etcd: transaction failed though all its conditions hold")
