@@ -59,7 +59,7 @@ func (r *reader) flush() error {
 
 func (r *reader) readAll(path string) error {
 	for _, p := range []string{rotated(path), path} {
-		f, err := os.Open(p)
+		f, err := openPath(p, os.O_RDONLY)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -152,7 +152,7 @@ func (r *reader) follow(ctx context.Context, path string, ended <-chan struct{})
 			f.Close()
 		}
 	}()
-	if old, err := os.Open(rotated(path)); err == nil {
+	if old, err := openPath(rotated(path), os.O_RDONLY); err == nil {
 		b.Reset(old)
 		_, err = r.drain(b, nil)
 		if err = errors.Join(err, old.Close()); err != nil {
@@ -164,7 +164,7 @@ func (r *reader) follow(ctx context.Context, path string, ended <-chan struct{})
 	for last := false; ; {
 		moved := false
 		if f == nil {
-			next, err := os.Open(path)
+			next, err := openPath(path, os.O_RDONLY)
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return fmt.Errorf("reading the log: %w", err)
 			}
@@ -209,6 +209,6 @@ func movedAside(f *os.File, path string) bool {
 	if err != nil {
 		return false
 	}
-	now, err := os.Stat(path)
+	now, err := os.Lstat(path)
 	return err == nil && !os.SameFile(mine, now)
 }

@@ -68,7 +68,7 @@ func openFile(path string, max int64) (*file, error) {
 }
 
 func (f *file) open() error {
-	w, err := os.OpenFile(f.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_CLOEXEC, 0o640)
+	w, err := openPath(f.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE)
 	if err != nil {
 		return fmt.Errorf("opening the log: %w", err)
 	}

@@ -88,6 +88,8 @@ type Config struct {
 	// BackoffInitial and BackoffMax bound the wait before a container that keeps ending is started again and before a
 	// failed pull is tried again; default 10 s doubling to 5 min.
 	BackoffInitial, BackoffMax time.Duration
+	// ConfigRetry is how soon what a container refers to, and is not there or not as it should be, is looked for again; default 3 s.
+	ConfigRetry time.Duration
 
 	// Services returns the services of a namespace, whose addresses containers are told by variables; it may wait a moment
 	// for the first ones to be known. Nil: containers are told of none.
@@ -121,6 +123,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.BackoffMax == 0 {
 		c.BackoffMax = 5 * time.Minute
+	}
+	if c.ConfigRetry == 0 {
+		c.ConfigRetry = 3 * time.Second
 	}
 	if c.ClusterDomain == "" {
 		c.ClusterDomain = "cluster.local"

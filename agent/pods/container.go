@@ -179,7 +179,7 @@ func (w *worker) start(ctx context.Context, pod *corev1.Pod, c *container) (time
 		if !errors.Is(err, errConfig) {
 			return 0, err
 		}
-		return w.makeFailed(pod, c, reasonConfigError, err, configRetry), nil
+		return w.makeFailed(pod, c, reasonConfigError, err, w.cfg.ConfigRetry), nil
 	}
 	began := time.Now()
 	s, err := w.cfg.Runtime.Start(ctx, cfg)
@@ -348,7 +348,8 @@ func (w *worker) lastWords(c *container, code int32) string {
 }
 
 func readHead(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	// A link, or a pipe that nobody writes to, is no message.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -251,6 +251,16 @@ func quantity(q *metav1.Quantity) resource.Quantity {
 
 // expand replaces $(NAME) by the variable's value. What has no such variable stays as it is, and $$ stands for one $.
 func expand(s string, values map[string]string) string {
+	return expandBy(s, func(name string) string {
+		if v, ok := values[name]; ok {
+			return v
+		}
+		return "$(" + name + ")"
+	})
+}
+
+// expandBy is expand by what a function says of each variable.
+func expandBy(s string, value func(name string) string) string {
 	var b strings.Builder
 	for {
 		before, after, found := strings.Cut(s, "$")
@@ -268,11 +278,7 @@ func expand(s string, values map[string]string) string {
 				b.WriteString("$" + after)
 				return b.String()
 			}
-			if v, ok := values[name]; ok {
-				b.WriteString(v)
-			} else {
-				b.WriteString("$(" + name + ")")
-			}
+			b.WriteString(value(name))
 			s = rest
 		default:
 			b.WriteByte('$')

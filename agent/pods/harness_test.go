@@ -233,6 +233,9 @@ type node struct {
 	// evictions count pods beyond their limits, nil for no count.
 	evictions *eviction.Metrics
 	stop      func()
+	// configRetry is how soon what is missing is looked for again, and processes the most of a pod; 0 for the defaults.
+	configRetry time.Duration
+	processes   int64
 }
 
 func start(t *testing.T, change ...func(*node)) *node {
@@ -271,6 +274,7 @@ func (n *node) agent() {
 		StateDir: filepath.Join(n.daemon.Dir, "pods"), SeccompDir: filepath.Join(n.daemon.Dir, "seccomp"), NodeName: "node-1", HostIP: netip.MustParseAddr("127.0.0.1"),
 		MemoryBytes: 4 << 30, MilliCPU: 2000, DNS: netip.MustParseAddr("10.96.0.10"),
 		DrainDelay: 20 * time.Millisecond, MeasureEvery: 200 * time.Millisecond, BackoffInitial: 300 * time.Millisecond, BackoffMax: time.Second,
+		ConfigRetry: n.configRetry, PodProcesses: n.processes,
 		Runtime: rt, Network: n.wires, Cluster: n.cluster, Recorder: n.cluster, Log: log,
 	})
 	ctx, cancel := context.WithCancel(context.Background())

@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -15,43 +17,211 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// mounts returns a container's mounts in terms of paths on the node; values are the container's variables, and deep tells
-// whether the node can make mounts below a read-only one read-only too.
-func mounts(pod *corev1.Pod, c *corev1.Container, d dir, paths, values map[string]string, messageFile string, deep func() bool) ([]runtime.Mount, error) {
-	out := []runtime.Mount{
-		{Source: d.etc("hosts"), Target: "/etc/hosts"},
-		{Source: d.etc("resolv.conf"), Target: "/etc/resolv.conf"},
-		{Source: d.etc("hostname"), Target: "/etc/hostname"},
-		{Source: messageFile, Target: cmp.Or(c.GetTerminationMessagePath(), "/dev/termination-log")},
+// mounts returns a container's mounts; values are the container's variables. What they have open is to be closed once the
+// container is made, also after an error.
+func (w *worker) mounts(pod *corev1.Pod, c *corev1.Container, values map[string]string, messageFile string) (out []runtime.Mount, err error) {
+	out = []runtime.Mount{
+		{Source: w.dir.etc("hosts"), Target: "/etc/hosts"},
+		{Source: w.dir.etc("resolv.conf"), Target: "/etc/resolv.conf"},
+		{Source: w.dir.etc("hostname"), Target: "/etc/hostname"},
+		{Source: messageFile, Target: messageTarget(c)},
 	}
 	for _, m := range c.GetVolumeMounts() {
-		source, ok := paths[m.GetName()]
-		if !ok {
-			return nil, fmt.Errorf("%w: the pod has no volume %q", errConfig, m.GetName())
+		below, err := readOnlyBelow(m, w.cfg.Runtime.ReadOnlyBelow)
+		if err != nil {
+			return out, err
 		}
-		if sub := cmp.Or(m.GetSubPath(), expand(m.GetSubPathExpr(), values)); sub != "" {
-			var err error
-			if source, err = volumes.Within(source, sub); errors.Is(err, volumes.ErrUnfit) {
-				return nil, fmt.Errorf("%w: subPath of volume %s: %w", errConfig, m.GetName(), err)
-			} else if err != nil {
-				return nil, err
+		one := runtime.Mount{
+			Target: target(m.GetMountPath()), Propagation: runtime.Propagation(m.GetMountPropagation()),
+			ReadOnly: m.GetReadOnly() || readOnlyVolume(pod, m.GetName()), ReadOnlyBelow: below, Options: m.GetBindMountOptions(),
+		}
+		if one.Source, one.File, err = w.source(pod, m, values); err != nil {
+			return out, err
+		}
+		out = slices.DeleteFunc(out, func(o runtime.Mount) bool { return o.Target == one.Target })
+		out = append(out, one)
+	}
+	return out, makePoints(pod, c, out)
+}
+
+// closeFiles closes what mounts have open.
+func closeFiles(mounts []runtime.Mount) {
+	for _, m := range mounts {
+		if m.File != nil {
+			m.File.Close()
+		}
+	}
+}
+
+// source returns what a container is to have mounted: the path of a volume that the agent made, which no container can change,
+// or else what is open.
+func (w *worker) source(pod *corev1.Pod, m *corev1.VolumeMount, values map[string]string) (string, *os.File, error) {
+	path, ok := w.volumes[m.GetName()]
+	if !ok {
+		return "", nil, fmt.Errorf("%w: the pod has no volume %q", errConfig, m.GetName())
+	}
+	sub, err := subPath(m, values)
+	if err != nil {
+		return "", nil, err
+	}
+	var volume *os.File
+	switch host := hostPath(pod, m.GetName()); {
+	case host != nil:
+		volume, err = openHostPath(host)
+	case sub == "":
+		return path, nil, nil
+	default:
+		volume, err = volumes.Open(path)
+	}
+	if err != nil {
+		return "", nil, fmt.Errorf("volume %s: %w", m.GetName(), err)
+	}
+	if sub == "" {
+		return path, volume, nil
+	}
+	defer volume.Close()
+	f, err := volumes.Within(volume, sub)
+	if errors.Is(err, volumes.ErrUnfit) {
+		err = fmt.Errorf("%w: subPath of volume %s: %w", errConfig, m.GetName(), err)
+	}
+	return path, f, err
+}
+
+// subPath returns the path in the volume that is mounted, empty for all of the volume. The error wraps errConfig when it
+// refers to a variable that the container does not have: what is mounted then would be something else than was meant.
+func subPath(m *corev1.VolumeMount, values map[string]string) (string, error) {
+	if m.GetSubPathExpr() == "" {
+		return m.GetSubPath(), nil
+	}
+	var missing []string
+	sub := expandBy(m.GetSubPathExpr(), func(name string) string {
+		if values[name] == "" {
+			missing = append(missing, name)
+		}
+		return values[name]
+	})
+	if len(missing) > 0 {
+		return "", fmt.Errorf("%w: subPathExpr %q of volume %s: the container has no value for %s", errConfig, m.GetSubPathExpr(), m.GetName(), strings.Join(missing, ", "))
+	}
+	return sub, nil
+}
+
+// hostPath returns the path of the node that a volume stands for, nil for another volume.
+func hostPath(pod *corev1.Pod, volume string) *corev1.HostPathVolumeSource {
+	for _, v := range pod.GetSpec().GetVolumes() {
+		if v.GetName() == volume {
+			return v.GetVolumeSource().GetHostPath()
+		}
+	}
+	return nil
+}
+
+// openHostPath opens a path of the node, which is made where its type says so. The error wraps errConfig when it is not of its
+// type.
+func openHostPath(src *corev1.HostPathVolumeSource) (*os.File, error) {
+	f, err := volumes.HostPath(src.GetPath(), src.GetType())
+	if errors.Is(err, volumes.ErrUnfit) {
+		err = fmt.Errorf("%w: %w", errConfig, err)
+	}
+	return f, err
+}
+
+// target is where in a container something is mounted.
+func target(path string) string { return filepath.Clean("/" + path) }
+
+func messageTarget(c *corev1.Container) string {
+	return target(cmp.Or(c.GetTerminationMessagePath(), "/dev/termination-log"))
+}
+
+// targets are all paths at which the agent mounts something in a container.
+func targets(c *corev1.Container) []string {
+	out := []string{"/etc/hosts", "/etc/resolv.conf", "/etc/hostname", messageTarget(c)}
+	for _, m := range c.GetVolumeMounts() {
+		out = append(out, target(m.GetMountPath()))
+	}
+	return out
+}
+
+// mountedIn returns at which of the targets a path is: the deepest one above it, empty for none.
+func mountedIn(path string, targets []string) string {
+	for above := filepath.Dir(path); above != "/"; above = filepath.Dir(above) {
+		if slices.Contains(targets, above) {
+			return above
+		}
+	}
+	return ""
+}
+
+// pointsIn returns the paths in a volume at which containers of the pod have something else mounted.
+func pointsIn(pod *corev1.Pod, volume string) []string {
+	var out []string
+	for _, c := range containersOf(pod) {
+		all := targets(c)
+		for _, m := range c.GetVolumeMounts() {
+			if m.GetName() != volume || m.GetSubPath() != "" || m.GetSubPathExpr() != "" {
+				continue
+			}
+			at := target(m.GetMountPath())
+			for _, t := range all {
+				if point, err := filepath.Rel(at, t); err == nil && mountedIn(t, all) == at && !slices.Contains(out, point) {
+					out = append(out, point)
+				}
 			}
 		}
-		target := m.GetMountPath()
-		if !filepath.IsAbs(target) {
-			target = "/" + target
-		}
-		below, err := readOnlyBelow(m, deep)
-		if err != nil {
-			return nil, err
-		}
-		out = slices.DeleteFunc(out, func(o runtime.Mount) bool { return o.Target == target })
-		out = append(out, runtime.Mount{
-			Source: source, Target: target, Propagation: runtime.Propagation(m.GetMountPropagation()),
-			ReadOnly: m.GetReadOnly() || readOnlyVolume(pod, m.GetName()), ReadOnlyBelow: below, Options: m.GetBindMountOptions(),
-		})
 	}
-	return out, nil
+	slices.Sort(out)
+	return out
+}
+
+// makePoints makes the mount points that runc can't make, for they are in volumes that it has mounted read-only by then. Those
+// in paths of the node are the node's affair. The error wraps errConfig when one can't be made.
+func makePoints(pod *corev1.Pod, c *corev1.Container, mounts []runtime.Mount) error {
+	at, all := map[string]runtime.Mount{}, make([]string, 0, len(mounts))
+	for _, m := range mounts {
+		at[m.Target], all = m, append(all, m.Target)
+	}
+	volumeAt := map[string]string{}
+	for _, m := range c.GetVolumeMounts() {
+		volumeAt[target(m.GetMountPath())] = m.GetName()
+	}
+	for _, m := range mounts {
+		in := mountedIn(m.Target, all)
+		name := volumeAt[in]
+		if name == "" || !at[in].ReadOnly || hostPath(pod, name) != nil {
+			continue
+		}
+		if err := makePoint(at[in], m); errors.Is(err, volumes.ErrUnfit) {
+			return fmt.Errorf("%w: volume %s: %w", errConfig, name, err)
+		} else if err != nil {
+			return fmt.Errorf("volume %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// makePoint makes the mount point for one mount in another.
+func makePoint(in, m runtime.Mount) error {
+	volume := in.File
+	if volume == nil {
+		var err error
+		if volume, err = volumes.Open(in.Source); err != nil {
+			return err
+		}
+		defer volume.Close()
+	}
+	stat := func() (os.FileInfo, error) { return os.Stat(m.Source) }
+	if m.File != nil {
+		stat = m.File.Stat
+	}
+	info, err := stat()
+	if err != nil {
+		return err
+	}
+	point, err := filepath.Rel(in.Target, m.Target)
+	if err != nil {
+		return err
+	}
+	return volumes.MountPoint(volume, point, info.IsDir())
 }
 
 // readOnlyBelow tells whether what is mounted below a volume is read-only to the container too. The error wraps errConfig

@@ -34,15 +34,20 @@ func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *contai
 	if err := os.Chmod(message, 0o666); err != nil {
 		return runtime.ContainerConfig{}, err
 	}
-	mounts, err := mounts(pod, spec, w.dir, w.volumes, values, message, w.cfg.Runtime.ReadOnlyBelow)
+	mounts, err := w.mounts(pod, spec, values, message)
 	if err != nil {
+		closeFiles(mounts)
 		return runtime.ContainerConfig{}, err
 	}
 	pid, entered, err := w.processNamespace(ctx, pod, c)
 	if err != nil {
+		closeFiles(mounts)
 		return runtime.ContainerConfig{}, err
 	}
-	c.entered = entered
+	c.entered = func() {
+		entered()
+		closeFiles(mounts)
+	}
 	m, granted := pod.GetMetadata(), w.allotted(pod)
 	return runtime.ContainerConfig{
 		PodUID: w.uid, PodNamespace: m.GetNamespace(), PodName: m.GetName(), Name: spec.GetName(), Attempt: c.rec.Attempt,

@@ -62,11 +62,12 @@ func (w *worker) makeVolume(ctx context.Context, pod *corev1.Pod, v *corev1.Volu
 	always := pod.GetSpec().GetSecurityContext().GetFsGroupChangePolicy() == "Always"
 	switch {
 	case src.GetHostPath() != nil:
-		err := volumes.HostPath(src.GetHostPath().GetPath(), src.GetHostPath().GetType())
-		if errors.Is(err, volumes.ErrUnfit) {
-			err = fmt.Errorf("%w: %w", errConfig, err)
+		f, err := openHostPath(src.GetHostPath())
+		if err != nil {
+			return "", err
 		}
-		return src.GetHostPath().GetPath(), err
+		// Each container's mount opens and checks it again: that may be much later.
+		return src.GetHostPath().GetPath(), f.Close()
 	case src.GetEmptyDir().GetMedium() == "Memory":
 		size := quantity(src.GetEmptyDir().GetSizeLimit())
 		return path, volumes.Memory(path, size.Value(), group, always)
@@ -88,7 +89,7 @@ func (w *worker) project(ctx context.Context, pod *corev1.Pod, v *corev1.Volume)
 	group := volumes.Group(fsGroup(pod))
 	// What may be secret never reaches a disk.
 	inMemory := v.GetVolumeSource().GetConfigMap() == nil
-	changed, err = volumes.Project(w.dir.volume(v.GetName()), files, group, inMemory)
+	changed, err = volumes.Project(w.dir.volume(v.GetName()), files, pointsIn(pod, v.GetName()), group, inMemory)
 	if errors.Is(err, volumes.ErrUnfit) {
 		err = fmt.Errorf("%w: %w", errConfig, err)
 	}
@@ -125,7 +126,7 @@ func (w *worker) refreshVolumes(ctx context.Context, pod *corev1.Pod) time.Durat
 		// The containers go on with the files as they were.
 		w.cfg.Recorder.Event(pod, "Warning", "FailedMount", err.Error())
 		w.outdated()
-		return configRetry
+		return w.cfg.ConfigRetry
 	}
 	var next time.Duration
 	for _, v := range pod.GetSpec().GetVolumes() {
@@ -134,7 +135,7 @@ func (w *worker) refreshVolumes(ctx context.Context, pod *corev1.Pod) time.Durat
 			continue
 		}
 		if due {
-			wait = configRetry
+			wait = w.cfg.ConfigRetry
 		}
 		if wait > 0 && (next == 0 || wait < next) {
 			next = wait

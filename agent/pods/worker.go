@@ -33,8 +33,6 @@ var (
 const (
 	retryMin = 200 * time.Millisecond
 	retryMax = 5 * time.Second
-	// configRetry is how soon what a container refers to is looked for again.
-	configRetry = 3 * time.Second
 )
 
 // worker runs one pod.

@@ -125,6 +125,18 @@ func (r *Runtime) Start(ctx context.Context, cfg ContainerConfig) (Status, error
 	case !errors.Is(err, ErrNotFound):
 		return Status{}, err
 	}
+	var release func() error
+	if cfg.Mounts, release, err = r.attach(id, cfg.Mounts); err != nil {
+		return Status{}, classify(ErrCreate, cfg.Name, err)
+	}
+	have, err = r.make(ctx, id, cfg)
+	if left := release(); left != nil {
+		err = errors.Join(err, left, r.Remove(ctx, id))
+	}
+	return have, err
+}
+
+func (r *Runtime) make(ctx context.Context, id string, cfg ContainerConfig) (Status, error) {
 	c, err := r.create(ctx, id, cfg)
 	if err != nil {
 		return Status{}, r.discard(ctx, id, classify(ErrCreate, cfg.Name, err))

@@ -52,6 +52,9 @@ type Config struct {
 	LogWriter string
 	// ScratchDir is where the pipes of running execs are made; default the directory for temporary files.
 	ScratchDir string
+	// MountDir is where files that containers mount have paths while a container is made; containerd must see mounts below it.
+	// What is there belongs to one agent, which removes what one before it left; default "mounts" in ScratchDir.
+	MountDir string
 	// Images says where images come from.
 	Images images.Config
 }
@@ -75,6 +78,12 @@ func New(ctx context.Context, cfg Config) (*Runtime, error) {
 	}
 	if cfg.ScratchDir == "" {
 		cfg.ScratchDir = os.TempDir()
+	}
+	if cfg.MountDir == "" {
+		cfg.MountDir = filepath.Join(cfg.ScratchDir, "mounts")
+	}
+	if err := detachAll(cfg.MountDir); err != nil {
+		return nil, err
 	}
 	if cfg.LogWriter == "" {
 		self, err := os.Executable()

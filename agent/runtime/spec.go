@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,7 +57,10 @@ type ContainerConfig struct {
 // Mount binds a path of the node into the container.
 type Mount struct {
 	Source, Target string
-	ReadOnly       bool
+	// File, when not nil, is what is bound instead of Source: an open file or directory, also one opened with O_PATH. A source
+	// that a container can change, or a part of its path, must be given so. It stays open until Start has returned.
+	File     *os.File
+	ReadOnly bool
 	// ReadOnlyBelow makes what is mounted below the source read-only as well; see Runtime.ReadOnlyBelow.
 	ReadOnlyBelow bool
 	// Options are further ones of the mount itself: noexec, nodev, nosuid.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,24 +31,33 @@ func Own(dir string, group Group, always bool) error {
 	if !always && at.Gid == gid && at.Mode&unix.S_ISGID != 0 && at.Mode&groupDir == groupDir {
 		return nil
 	}
-	// Containers may swap a directory for a link while this goes on; a root does not follow it out.
+	// Containers may swap a directory for a link while this goes on. It is not followed out, and what is changed is what was
+	// looked at.
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
+	base, err := Open(dir)
+	if err != nil {
+		return err
+	}
+	defer base.Close()
 	// The root comes last: a volume that this was cut off in shows by it.
 	err = fs.WalkDir(root.FS(), ".", func(path string, e fs.DirEntry, err error) error {
 		if err == nil && path != "." {
-			err = ownOne(root, path, gid, at.Dev)
+			err = ownOne(base, path, gid, at.Dev)
 		}
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.SkipDir) {
+			return err
+		}
+		if path != "." && (gone(err) || errors.Is(err, unix.EXDEV)) {
 			return nil
 		}
 		return err
 	})
 	if err == nil {
-		err = ownOne(root, ".", gid, at.Dev)
+		err = ownOne(base, ".", gid, at.Dev)
 	}
 	if err != nil {
 		return fmt.Errorf("giving %s to group %d: %w", dir, gid, err)
@@ -57,28 +65,39 @@ func Own(dir string, group Group, always bool) error {
 	return nil
 }
 
-func ownOne(root *os.Root, path string, gid uint32, dev uint64) error {
-	info, err := root.Lstat(path)
+func ownOne(base *os.File, path string, gid uint32, dev uint64) error {
+	f, err := lookup(base, path, unix.O_PATH|unix.O_NOFOLLOW, inVolume)
 	if err != nil {
 		return err
 	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Dev != dev {
-		if info.IsDir() {
+	defer f.Close()
+	fd := int(f.Fd())
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return &os.PathError{Op: "stat", Path: f.Name(), Err: err}
+	}
+	sort := st.Mode & unix.S_IFMT
+	if st.Dev != dev {
+		if sort == unix.S_IFDIR {
 			return fs.SkipDir
 		}
 		return nil
 	}
-	if err := root.Lchown(path, -1, int(gid)); err != nil {
-		return err
+	if err := unix.Fchownat(fd, "", -1, int(gid), unix.AT_EMPTY_PATH); err != nil {
+		return &os.PathError{Op: "chown", Path: f.Name(), Err: err}
 	}
-	mode := info.Mode()
-	switch {
-	case mode&fs.ModeSymlink != 0:
+	mode := st.Mode & 0o7777
+	switch sort {
+	case unix.S_IFLNK:
 		return nil
-	case mode.IsDir():
-		mode |= groupDir | fs.ModeSetgid
+	case unix.S_IFDIR:
+		mode |= groupDir | unix.S_ISGID
 	default:
 		mode |= groupFile
 	}
-	return root.Chmod(path, mode&(fs.ModePerm|fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky))
+	// By what is open: the path may lead elsewhere by now.
+	if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), mode); err != nil {
+		return &os.PathError{Op: "chmod", Path: f.Name(), Err: err}
+	}
+	return nil
 }

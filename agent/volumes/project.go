@@ -31,20 +31,21 @@ type File struct {
 // Project makes dir hold exactly these files, by their paths, and reports whether that changed anything. A reader sees all
 // the old files or all the new ones: they are made in a directory of their own, to which one link leads, and that is
 // replaced at once. The old directory stays until the next call: whoever has read the link may be about to follow it. With
-// inMemory nothing reaches a disk.
-func Project(dir string, files map[string]File, group Group, inMemory bool) (changed bool, err error) {
+// inMemory nothing reaches a disk, not even by swapping where Linux can prevent that (6.4).
+//
+// Points are paths in the volume at which containers have something else mounted (see MountPoint). What is there is never
+// replaced, nor any directory above it, so that the mounts outlive changes of the files. Files at or below a point are hidden.
+func Project(dir string, files map[string]File, points []string, group Group, inMemory bool) (changed bool, err error) {
 	if inMemory {
-		err = mountMemory(dir, 0)
+		err = mountUnswapped(dir)
 	} else {
 		err = os.MkdirAll(dir, 0o755)
 	}
 	if err != nil {
 		return false, err
 	}
-	for name := range files {
-		if !filepath.IsLocal(name) || filepath.Clean(name) == "." || strings.HasPrefix(name, prefix) {
-			return false, fmt.Errorf("%w: %q leaves the volume", ErrUnfit, name)
-		}
+	if err := checkPaths(files, points); err != nil {
+		return false, err
 	}
 	if err := ownRoot(dir, 0o755, group); err != nil {
 		return false, err
@@ -52,7 +53,7 @@ func Project(dir string, files map[string]File, group Group, inMemory bool) (cha
 	now, _ := os.Readlink(filepath.Join(dir, present))
 	if now != "" && same(filepath.Join(dir, now), files, group) {
 		// Links may be missing of a turn that was cut off.
-		return false, link(dir, files, now)
+		return false, link(dir, files, points, group, now)
 	}
 	next, err := os.MkdirTemp(dir, prefix+"data-")
 	if err != nil {
@@ -71,7 +72,40 @@ func Project(dir string, files map[string]File, group Group, inMemory bool) (cha
 		return false, err
 	}
 	failpoint.Hit("volume-files-swapped")
-	return true, link(dir, files, filepath.Base(next), now)
+	return true, link(dir, files, points, group, filepath.Base(next), now)
+}
+
+// checkPaths refuses files that can't be in a volume, or not together.
+func checkPaths(files map[string]File, points []string) error {
+	clean := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		path := filepath.Clean(name)
+		if !filepath.IsLocal(name) || path == "." || strings.HasPrefix(name, prefix) {
+			return fmt.Errorf("%w: %q leaves the volume", ErrUnfit, name)
+		}
+		if other, ok := clean[path]; ok {
+			return fmt.Errorf("%w: %q and %q are one file", ErrUnfit, other, name)
+		}
+		clean[path] = name
+	}
+	for _, path := range slices.Sorted(maps.Keys(clean)) {
+		for above := filepath.Dir(path); above != "."; above = filepath.Dir(above) {
+			if other, ok := clean[above]; ok {
+				return fmt.Errorf("%w: %q can't be both a file and the directory of %q", ErrUnfit, other, clean[path])
+			}
+		}
+	}
+	for _, point := range points {
+		if first, _, _ := strings.Cut(point, "/"); !filepath.IsLocal(point) || strings.HasPrefix(first, prefix) {
+			return fmt.Errorf("%w: nothing can be mounted at %q", ErrUnfit, point)
+		}
+		for above := filepath.Dir(point); above != "."; above = filepath.Dir(above) {
+			if other, ok := clean[above]; ok {
+				return fmt.Errorf("%w: nothing can be mounted at %q: %q is a file", ErrUnfit, point, other)
+			}
+		}
+	}
+	return nil
 }
 
 // write makes the files in a new directory.
@@ -146,15 +180,41 @@ func same(dir string, files map[string]File, group Group) bool {
 	return err == nil && n == len(files)
 }
 
-// link makes the volume's root lead to the files in the present directory, and removes what is neither that nor kept.
-func link(dir string, files map[string]File, keep ...string) error {
-	tops := map[string]bool{}
-	for name := range files {
-		top, _, _ := strings.Cut(filepath.Clean(name), "/")
-		tops[top] = true
+// link makes the volume's root lead to the files in the present directory, and removes what is neither that nor kept. A
+// directory in which something is mounted is a directory in the root itself, and what leads to the files is in it.
+func link(dir string, files map[string]File, points []string, group Group, keep ...string) error {
+	links, dirs, kept := map[string]bool{}, map[string]bool{}, map[string]bool{present: true}
+	for _, name := range keep {
+		kept[name] = true
 	}
-	for top := range tops {
-		path, to := filepath.Join(dir, top), filepath.Join(present, top)
+	for _, point := range points {
+		kept[point] = true
+		for above := filepath.Dir(point); above != "."; above = filepath.Dir(above) {
+			dirs[above] = true
+		}
+	}
+	for name := range files {
+		path := filepath.Clean(name)
+		for i := range len(path) + 1 {
+			if i < len(path) && path[i] != '/' {
+				continue
+			}
+			if part := path[:i]; !dirs[part] {
+				links[part] = !kept[part]
+				break
+			}
+		}
+	}
+	for _, sub := range slices.Sorted(maps.Keys(dirs)) {
+		if err := makeRealDir(filepath.Join(dir, sub), group); err != nil {
+			return err
+		}
+	}
+	for name, shown := range links {
+		if !shown {
+			continue
+		}
+		path, to := filepath.Join(dir, name), strings.Repeat("../", strings.Count(name, "/"))+filepath.Join(present, name)
 		if have, err := os.Readlink(path); err == nil && have == to {
 			continue
 		}
@@ -166,14 +226,40 @@ func link(dir string, files map[string]File, keep ...string) error {
 			return err
 		}
 	}
-	entries, err := os.ReadDir(dir)
+	return tidy(dir, "", func(path string) (stays, inside bool) { return kept[path] || links[path] || dirs[path], dirs[path] }, kept)
+}
+
+// makeRealDir makes a directory, in place of the link that may have been there.
+func makeRealDir(path string, group Group) error {
+	info, err := os.Lstat(path)
+	if err == nil && !info.IsDir() {
+		err = os.Remove(path)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return err
+	}
+	return ownRoot(path, 0o755, group)
+}
+
+// tidy removes what does not stay of the directory sub of a volume, and the links at points, which are those kept: what is
+// mounted there is to be seen in the volume and not in its present files.
+func tidy(dir, sub string, known func(path string) (stays, inside bool), kept map[string]bool) error {
+	entries, err := os.ReadDir(filepath.Join(dir, sub))
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, e := range entries {
-		if name := e.Name(); name != present && !slices.Contains(keep, name) && !tops[name] {
-			errs = append(errs, os.RemoveAll(filepath.Join(dir, name)))
+		path := filepath.Join(sub, e.Name())
+		stays, inside := known(path)
+		switch {
+		case !stays, kept[path] && path != present && e.Type() == fs.ModeSymlink:
+			errs = append(errs, os.RemoveAll(filepath.Join(dir, path)))
+		case inside && !kept[path]:
+			errs = append(errs, tidy(dir, path, known, kept))
 		}
 	}
 	return errors.Join(errs...)

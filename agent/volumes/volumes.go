@@ -10,15 +10,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/xebec-project/xebec/internal/failpoint"
 )
 
-// ErrUnfit wraps why a path of the node is not what a volume asks for.
-var ErrUnfit = errors.New("unfit host path")
+// ErrUnfit wraps why a path is not what a volume, or a mount of it, asks for.
+var ErrUnfit = errors.New("unfit path")
 
 // Group is the group that owns a volume's files beside their user; nil for none.
 type Group *int64
@@ -43,13 +43,37 @@ func open(dir string, group Group, always bool) error {
 // Memory makes a file system in memory, of at most so many bytes; 0 stands for half of the machine's. Otherwise it is as
 // Empty.
 func Memory(dir string, size int64, group Group, always bool) error {
-	if err := mountMemory(dir, size); err != nil {
+	options := "mode=0755"
+	if size > 0 {
+		options += fmt.Sprintf(",size=%d", size)
+	}
+	if err := mountMemory(dir, options); err != nil {
 		return err
 	}
 	return open(dir, group, always)
 }
 
-func mountMemory(dir string, size int64) error {
+// Secret makes a directory that only root may enter and that lies in memory: nothing in it reaches a disk, nor, where Linux can
+// prevent it (6.4), the swap space. It stays until the machine restarts.
+func Secret(dir string) error {
+	if err := mountUnswapped(dir); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o700)
+}
+
+// mountUnswapped is mountMemory for what is never to reach a disk.
+func mountUnswapped(dir string) error {
+	err := mountMemory(dir, "mode=0755,noswap")
+	if errors.Is(err, unix.EINVAL) {
+		// Before 6.4 the option is unknown.
+		err = mountMemory(dir, "mode=0755")
+	}
+	return err
+}
+
+// mountMemory mounts a file system in memory, unless there is one.
+func mountMemory(dir, options string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -59,10 +83,6 @@ func mountMemory(dir string, size int64) error {
 	}
 	if st.Dev != parent.Dev {
 		return nil
-	}
-	options := "mode=0755"
-	if size > 0 {
-		options += fmt.Sprintf(",size=%d", size)
 	}
 	if err := unix.Mount("xebec-volume", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
 		return fmt.Errorf("mounting memory at %s: %w", dir, err)
@@ -80,47 +100,6 @@ func ownRoot(dir string, mode fs.FileMode, group Group) error {
 		}
 	}
 	return os.Chmod(dir, mode)
-}
-
-// HostPath checks a path of the node, or makes it, by its type: one of Kubernetes', or empty for anything that exists.
-// The error wraps ErrUnfit when the path is not of the type.
-func HostPath(path, sort string) error {
-	switch sort {
-	case "DirectoryOrCreate":
-		if err := os.MkdirAll(path, 0o755); err != nil {
-			return err
-		}
-	case "FileOrCreate":
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o644)
-		if err != nil {
-			return err
-		}
-		f.Close()
-	}
-	st, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		if sort == "" {
-			// Without a type nothing is asked of the path; a container runtime makes a directory of it.
-			return os.MkdirAll(path, 0o755)
-		}
-		hint := "make it on the node"
-		if sort == "Directory" || sort == "File" {
-			hint += ", or have it made by type " + sort + "OrCreate"
-		}
-		return fmt.Errorf("%w: %w: %s", ErrUnfit, err, hint)
-	}
-	if err != nil {
-		return err
-	}
-	fits := map[string]bool{
-		"": true, "DirectoryOrCreate": st.IsDir(), "Directory": st.IsDir(), "FileOrCreate": st.Mode().IsRegular(), "File": st.Mode().IsRegular(),
-		"Socket": st.Mode().Type() == fs.ModeSocket, "BlockDevice": st.Mode().Type() == fs.ModeDevice,
-		"CharDevice": st.Mode().Type() == fs.ModeDevice|fs.ModeCharDevice,
-	}
-	if !fits[sort] {
-		return fmt.Errorf("%w: %s is no %s but %v", ErrUnfit, path, sort, st.Mode())
-	}
-	return nil
 }
 
 // Remove removes all volumes in a directory with all that is in them; paths of the node are not in it. A directory that
@@ -141,28 +120,34 @@ func Remove(root string) error {
 	return os.RemoveAll(root)
 }
 
-// Usage returns the bytes of disk that the files below dir take, without those of other file systems.
+// Usage returns the bytes of disk that the files below dir take, without those of other file systems. Containers may change
+// what is there meanwhile: no link is followed.
 func Usage(dir string) (int64, error) {
-	var root unix.Stat_t
-	if err := unix.Lstat(dir, &root); err != nil {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return 0, err
+	}
+	defer root.Close()
+	own, err := lstat(root, ".")
+	if err != nil {
 		return 0, err
 	}
 	var sum int64
 	counted := map[uint64]bool{}
-	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
+	err = fs.WalkDir(root.FS(), ".", func(path string, e fs.DirEntry, err error) error {
+		if gone(err) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		var st unix.Stat_t
-		switch err := unix.Lstat(path, &st); {
-		case errors.Is(err, unix.ENOENT):
+		st, err := lstat(root, path)
+		switch {
+		case gone(err):
 			return nil
 		case err != nil:
 			return err
-		case st.Dev != root.Dev && e.IsDir():
+		case st.Dev != own.Dev && e.IsDir():
 			return fs.SkipDir
 		}
 		if st.Nlink > 1 && !e.IsDir() {
@@ -177,35 +162,21 @@ func Usage(dir string) (int64, error) {
 	return sum, err
 }
 
-// Within returns where a path inside a volume is on the node, and makes a directory there when there is nothing. The
-// error wraps ErrUnfit when the path leads out of the volume, as by a link that a container made.
-func Within(volume, sub string) (string, error) {
-	if !filepath.IsLocal(sub) {
-		return "", fmt.Errorf("%w: %q leaves the volume", ErrUnfit, sub)
-	}
-	root, err := os.OpenRoot(volume)
+// gone tells whether an error says that a file, or a directory on the way to it, was removed or replaced meanwhile. That it was
+// replaced by a link out of the directory is no error of the system's.
+func gone(err error) bool {
+	var number syscall.Errno
+	return err != nil && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) || !errors.As(err, &number))
+}
+
+func lstat(root *os.Root, path string) (*syscall.Stat_t, error) {
+	info, err := root.Lstat(path)
 	if err != nil {
-		// A volume that is a single file has no paths in it.
-		return "", fmt.Errorf("%w: %w", ErrUnfit, err)
+		return nil, err
 	}
-	defer root.Close()
-	if _, err := root.Stat(sub); errors.Is(err, fs.ErrNotExist) {
-		if err := root.MkdirAll(sub, 0o755); err != nil {
-			return "", fmt.Errorf("%w: making %q: %w", ErrUnfit, sub, err)
-		}
-	} else if err != nil {
-		return "", fmt.Errorf("%w: %w", ErrUnfit, err)
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return nil, &os.PathError{Op: "lstat", Path: path, Err: errors.ErrUnsupported}
 	}
-	base, err := filepath.EvalSymlinks(volume)
-	if err != nil {
-		return "", err
-	}
-	real, err := filepath.EvalSymlinks(filepath.Join(volume, sub))
-	if err != nil {
-		return "", err
-	}
-	if !strings.HasPrefix(real+"/", strings.TrimSuffix(base, "/")+"/") {
-		return "", fmt.Errorf("%w: %q leaves the volume", ErrUnfit, sub)
-	}
-	return real, nil
+	return st, nil
 }

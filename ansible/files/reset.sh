@@ -28,6 +28,8 @@ if [[ -e /etc/xebec/agent ]]; then
   rm -f /etc/containerd/config.toml
 fi
 awk -v top="$state/" 'index($2, top) == 1 {print $2}' /proc/mounts | sort -r | while read -r mount; do
+  # A bind mount shares what is mounted below it with the mount it was made of, which must keep it.
+  mount --make-rprivate "$mount" 2>/dev/null || true
   umount -l "$mount"
 done
 
