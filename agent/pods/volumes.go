@@ -99,6 +99,14 @@ func (w *worker) project(ctx context.Context, pod *corev1.Pod, v *corev1.Volume)
 // refreshVolumes brings the files of running containers up to date, when what they show may have changed. It returns after
 // what time to try again, 0 when all is well.
 func (w *worker) refreshVolumes(ctx context.Context, pod *corev1.Pod) time.Duration {
+	runs := func(c *container) bool { return c.running }
+	if len(w.volumes) < len(pod.GetSpec().GetVolumes()) && slices.ContainsFunc(w.containers, runs) {
+		// An agent before this one made them. From now on this one follows what they show.
+		if err := w.makeVolumes(ctx, pod); err != nil {
+			w.cfg.Recorder.Event(pod, "Warning", "FailedMount", err.Error())
+			return w.cfg.ConfigRetry
+		}
+	}
 	w.mu.Lock()
 	stale := w.stale
 	w.stale = false
