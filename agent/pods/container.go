@@ -176,10 +176,7 @@ func (w *worker) turn(c *container, rec record) error {
 func (w *worker) start(ctx context.Context, pod *corev1.Pod, c *container) (time.Duration, error) {
 	cfg, err := w.containerConfig(ctx, pod, c)
 	if err != nil {
-		if !errors.Is(err, errConfig) {
-			return 0, err
-		}
-		return w.makeFailed(pod, c, reasonConfigError, err, w.cfg.ConfigRetry), nil
+		return w.configFailed(ctx, pod, c, err)
 	}
 	began := time.Now()
 	s, err := w.cfg.Runtime.Start(ctx, cfg)
@@ -210,7 +207,7 @@ func (w *worker) start(ctx context.Context, pod *corev1.Pod, c *container) (time
 		return 0, err
 	}
 	failpoint.Hit("start-recorded")
-	c.failures, c.running, c.status = 0, s.State == runtime.Running, s
+	c.failures, c.running, c.status, c.waiting = 0, s.State == runtime.Running, s, cause{reason: reasonContainerCreating}
 	w.cfg.Recorder.Event(pod, "Normal", "Created", "Created container "+c.spec.GetName())
 	w.cfg.Recorder.Event(pod, "Normal", "Started", "Started container "+c.spec.GetName())
 	w.log.Info("Container started", zap.String("container", c.spec.GetName()), zap.Int("attempt", c.rec.Attempt), zap.Duration("took", time.Since(began)))
@@ -225,7 +222,7 @@ func (w *worker) makeFailed(pod *corev1.Pod, c *container, reason string, err er
 	c.failures++
 	c.retryAt = time.Now().Add(wait)
 	c.waiting = cause{reason, err.Error()}
-	w.cfg.Recorder.Event(pod, "Warning", "Failed", "Error: "+err.Error())
+	w.cfg.Recorder.Event(pod, "Warning", eventReason(err), eventMessage(err))
 	return wait
 }
 

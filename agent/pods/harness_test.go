@@ -3,6 +3,7 @@ package pods_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -198,14 +199,22 @@ type wires struct {
 	mu sync.Mutex
 	up map[string]netip.Addr
 	n  int
+	// cut is what keeps pods from being connected, nil for nothing.
+	cut error
+}
+
+func (w *wires) setCut(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cut = err
 }
 
 func (w *wires) Setup(_ context.Context, pod *corev1.Pod, netns string) (netip.Addr, error) {
 	uid := pod.GetMetadata().GetUid()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if _, err := os.Stat(netns); err != nil {
-		return netip.Addr{}, err
+	if _, err := os.Stat(netns); err != nil || w.cut != nil {
+		return netip.Addr{}, errors.Join(err, w.cut)
 	}
 	if _, ok := w.up[uid]; !ok {
 		w.n++

@@ -74,7 +74,7 @@ func (w *worker) source(pod *corev1.Pod, m *corev1.VolumeMount, values map[strin
 		volume, err = volumes.Open(path)
 	}
 	if err != nil {
-		return "", nil, fmt.Errorf("volume %s: %w", m.GetName(), err)
+		return "", nil, volumeError(m.GetName(), err)
 	}
 	if sub == "" {
 		return path, volume, nil
@@ -191,9 +191,9 @@ func makePoints(pod *corev1.Pod, c *corev1.Container, mounts []runtime.Mount) er
 			continue
 		}
 		if err := makePoint(at[in], m); errors.Is(err, volumes.ErrUnfit) {
-			return fmt.Errorf("%w: volume %s: %w", errConfig, name, err)
+			return volumeError(name, fmt.Errorf("%w: %w", errConfig, err))
 		} else if err != nil {
-			return fmt.Errorf("volume %s: %w", name, err)
+			return volumeError(name, err)
 		}
 	}
 	return nil

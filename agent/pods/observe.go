@@ -72,6 +72,7 @@ func (w *worker) observe(ctx context.Context, pod *corev1.Pod, list []runtime.St
 			c.part()
 		}
 	}
+	w.observed = true
 	return nil
 }
 

@@ -134,6 +134,9 @@ func podStatus(pod *corev1.Pod, s seen) *corev1.PodStatus {
 	if st.Phase == old.GetPhase() && st.Reason == "" && (st.Phase == phaseFailed || st.Phase == phaseSucceeded) {
 		st.Reason, st.Message = old.GetReason(), old.GetMessage()
 	}
+	if st.Phase == phaseFailed && st.Reason != "" {
+		neverBegun(st)
+	}
 	st.Conditions = append(conditions(pod, s, st.Phase), s.more...)
 	if s.failed.reason == reasonEvicted {
 		st.Conditions = append(st.Conditions, &corev1.PodCondition{

@@ -47,7 +47,7 @@ func (w *worker) makeVolumes(ctx context.Context, pod *corev1.Pod) error {
 		}
 		path, err := w.makeVolume(ctx, pod, v)
 		if err != nil {
-			return fmt.Errorf("volume %s: %w", v.GetName(), err)
+			return volumeError(v.GetName(), err)
 		}
 		w.volumes[v.GetName()] = path
 	}

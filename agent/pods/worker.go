@@ -96,7 +96,9 @@ type worker struct {
 	torn    bool
 	// stays tells that no termination is noted, which an agent before this one may have done.
 	stays bool
-	wg    sync.WaitGroup
+	// observed tells that what runs has been seen, failed that the event of the pod's failure was recorded.
+	observed, failed bool
+	wg               sync.WaitGroup
 }
 
 type seenInstance struct {
@@ -207,6 +209,7 @@ func (w *worker) run(ctx context.Context) {
 			return
 		case err != nil:
 			w.log.Warn("Pod could not be brought to what is asked", zap.Error(err), zap.Duration("retryIn", retry))
+			w.tell(err)
 			next = retry + rand.N(retry/2)
 			retry = min(2*retry, retryMax)
 		default:
@@ -272,7 +275,7 @@ func (w *worker) sync(ctx context.Context) (time.Duration, error) {
 	if failed {
 		next, err := w.stopAll(ctx, pod, time.Now(), time.Duration(graceSeconds(pod))*time.Second)
 		if err == nil && next == 0 {
-			w.publish(pod, cause{"DeadlineExceeded", "Pod was active on the node longer than the specified deadline"}, false)
+			w.fail(pod, cause{"DeadlineExceeded", "Pod was active on the node longer than the specified deadline"})
 		}
 		return next, err
 	}
@@ -290,7 +293,7 @@ func (w *worker) goOn(ctx context.Context, pod *corev1.Pod, held bool) (time.Dur
 		return next, err
 	}
 	if why := w.refused(pod); why.reason != "" {
-		w.publish(pod, why, false)
+		w.fail(pod, why)
 		return 0, nil
 	}
 	if held {
@@ -386,8 +389,7 @@ func (w *worker) done(pod *corev1.Pod) bool {
 // bringUp makes the sandbox and starts what is to run.
 func (w *worker) bringUp(ctx context.Context, pod *corev1.Pod) (time.Duration, error) {
 	if err := w.ensureSandbox(ctx, pod); err != nil {
-		w.cfg.Recorder.Event(pod, "Warning", "FailedCreatePodSandBox", err.Error())
-		return 0, err
+		return 0, problem{"FailedCreatePodSandBox", err}
 	}
 	w.torn = false
 	next := w.refreshVolumes(ctx, pod)

@@ -169,16 +169,7 @@ func (c *checker) podSecurity(p *field.Path, s *corev1.PodSpec) {
 	if sc.FsGroupChangePolicy != nil {
 		c.oneOf(p.Child("fsGroupChangePolicy"), sc.GetFsGroupChangePolicy(), "Always", "OnRootMismatch")
 	}
-	seen := names{}
-	for i, y := range sc.GetSysctls() {
-		at := p.Child("sysctls").Index(i).Child("name")
-		if y.GetName() == "" {
-			c.required(at, "")
-			continue
-		}
-		c.sysctl(at, y.GetName(), s)
-		c.unique(at, seen, y.GetName())
-	}
+	c.sysctls(p.Child("sysctls"), s)
 	if sc.SupplementalGroupsPolicy != nil {
 		c.oneOf(p.Child("supplementalGroupsPolicy"), sc.GetSupplementalGroupsPolicy(), "Merge", "Strict")
 	}

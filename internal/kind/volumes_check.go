@@ -122,6 +122,18 @@ func (c *checker) fileMode(p *field.Path, mode *int32) {
 
 func (c *checker) projected(p *field.Path, v *corev1.ProjectedVolumeSource) {
 	c.fileMode(p.Child("defaultMode"), v.DefaultMode)
+	paths := names{}
+	once := func(at *field.Path, path string) {
+		if path != "" && paths[path] {
+			c.invalid(at, path, "conflicting duplicate paths")
+		}
+		paths[path] = true
+	}
+	items := func(at *field.Path, items []*corev1.KeyToPath) {
+		for i, item := range items {
+			once(at.Child("items").Index(i).Child("path"), item.GetPath())
+		}
+	}
 	for i, s := range v.GetSources() {
 		at := p.Child("sources").Index(i)
 		if c.exactlyOne(at, s, "must specify a source", "may not specify more than 1 source") == "" || c.refused(at, s) {
@@ -130,16 +142,22 @@ func (c *checker) projected(p *field.Path, v *corev1.ProjectedVolumeSource) {
 		if x := s.GetSecret(); x != nil {
 			c.objectName(at.Child("secret", "name"), x.GetLocalObjectReference().GetName())
 			c.files(at.Child("secret"), x.GetItems(), nil)
+			items(at.Child("secret"), x.GetItems())
 		}
 		if m := s.GetConfigMap(); m != nil {
 			c.objectName(at.Child("configMap", "name"), m.GetLocalObjectReference().GetName())
 			c.files(at.Child("configMap"), m.GetItems(), nil)
+			items(at.Child("configMap"), m.GetItems())
 		}
 		if d := s.GetDownwardApi(); d != nil {
 			c.podFiles(at.Child("downwardAPI", "items"), d.GetItems())
+			for j, item := range d.GetItems() {
+				once(at.Child("downwardAPI", "items").Index(j).Child("path"), item.GetPath())
+			}
 		}
 		if t := s.GetServiceAccountToken(); t != nil {
 			c.token(at.Child("serviceAccountToken"), t)
+			once(at.Child("serviceAccountToken", "path"), t.GetPath())
 		}
 	}
 }

@@ -1,0 +1,118 @@
+package pods
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+// Reasons of events that tell why a pod does not get on, as Kubernetes names them.
+const (
+	eventFailed      = "Failed"
+	eventFailedMount = "FailedMount"
+	eventFailedSync  = "FailedSync"
+	eventFailedKill  = "FailedKillPod"
+)
+
+// problem is an error with the reason of the event that tells it.
+type problem struct {
+	reason string
+	error
+}
+
+func (p problem) Unwrap() error { return p.error }
+
+// volumeError is why a volume can't be made or mounted.
+func volumeError(name string, err error) error {
+	return problem{eventFailedMount, fmt.Errorf("volume %s: %w", name, err)}
+}
+
+// eventReason is the reason of the event that tells why a container was not made.
+func eventReason(err error) string {
+	var p problem
+	if errors.As(err, &p) {
+		return p.reason
+	}
+	return eventFailed
+}
+
+// eventMessage is what that event says.
+func eventMessage(err error) string {
+	if eventReason(err) == eventFailedMount {
+		return "MountVolume.SetUp failed for " + err.Error()
+	}
+	return "Error: " + err.Error()
+}
+
+// tell makes known why the pod could not be brought to what is asked: by an event, and by the message of its containers that
+// wait to be created. What is not known of the pod is not told: while nothing has been seen yet of one that ran before, its status
+// stays.
+func (w *worker) tell(err error) {
+	pod, gone := w.desired()
+	if gone {
+		return
+	}
+	leaving := pod.GetMetadata().GetDeletionTimestamp() != nil
+	reason := eventFailedSync
+	var p problem
+	switch {
+	case errors.As(err, &p):
+		reason = p.reason
+	case leaving:
+		reason = eventFailedKill
+	}
+	w.cfg.Recorder.Event(pod, "Warning", reason, err.Error())
+	if phase := pod.GetStatus().GetPhase(); leaving || !w.observed && phase != phasePending && phase != "" {
+		return
+	}
+	w.adoptSpec(pod)
+	for _, c := range w.containers {
+		if !c.running && c.pull == nil && c.waiting == (cause{reason: reasonContainerCreating}) {
+			c.waiting.message = err.Error()
+		}
+	}
+	w.publish(pod, cause{}, false)
+}
+
+// fail makes known that the pod as a whole failed, and why.
+func (w *worker) fail(pod *corev1.Pod, why cause) {
+	if !w.failed {
+		w.failed = true
+		w.cfg.Recorder.Event(pod, "Warning", why.reason, why.message)
+	}
+	w.publish(pod, why, false)
+}
+
+// configFailed puts off a container of which something is missing, or not as it should be. What may be a passing trouble of the
+// node or the control plane is tried again sooner.
+func (w *worker) configFailed(ctx context.Context, pod *corev1.Pod, c *container, err error) (time.Duration, error) {
+	if ctx.Err() != nil {
+		return 0, err
+	}
+	if errors.Is(err, errConfig) {
+		return w.makeFailed(pod, c, reasonConfigError, err, w.cfg.ConfigRetry), nil
+	}
+	reason, wait := reasonConfigError, min(backoff(c.failures+1, retryMin, retryMax), w.cfg.ConfigRetry)
+	if eventReason(err) == eventFailedMount {
+		// As in Kubernetes a pod is still being created while its volumes are.
+		reason = reasonContainerCreating
+	}
+	w.log.Warn("Container can't be made yet", zap.String("container", c.spec.GetName()), zap.Error(err), zap.Duration("retryIn", wait))
+	return w.makeFailed(pod, c, reason, err, wait), nil
+}
+
+// neverBegun gives the containers of a pod that failed as a whole, and that will never be created, the pod's own reason:
+// otherwise it would look as if they were about to be.
+func neverBegun(st *corev1.PodStatus) {
+	for _, cs := range slices.Concat(st.GetInitContainerStatuses(), st.GetContainerStatuses()) {
+		if w := cs.GetState().GetWaiting(); w.GetReason() == reasonContainerCreating || w.GetReason() == reasonPodInitializing {
+			w.Reason, w.Message = st.GetReason(), st.GetMessage()
+		}
+	}
+}
