@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
-	"net/http/pprof"
 	"net/netip"
 	"os"
 	"path"
@@ -17,7 +14,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -32,6 +28,7 @@ import (
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/agent/server"
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/diagnostics"
 	"github.com/xebec-project/xebec/internal/events"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
@@ -240,21 +237,12 @@ func (a *Agent) gatherDNS() ([]*dto.MetricFamily, error) {
 }
 
 func (a *Agent) serveMetrics(ctx context.Context) error {
-	if a.cfg.Metrics == "off" || a.cfg.Metrics == "" {
-		return nil
-	}
-	l, err := net.Listen("tcp", a.cfg.Metrics)
+	s, err := diagnostics.Listen(a.cfg.Metrics, diagnostics.Config{
+		Gatherer: prometheus.Gatherers{a.metrics, prometheus.GathererFunc(a.gatherDNS)}, TLS: a.tls, Profiles: a.cfg.Profiles,
+	})
 	if err != nil {
-		return fmt.Errorf("serving metrics: %w", err)
+		return err
 	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(prometheus.Gatherers{a.metrics, prometheus.GathererFunc(a.gatherDNS)}, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
-	defer context.AfterFunc(ctx, func() { _ = s.Close() })()
-	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serving metrics: %w", err)
-	}
-	return nil
+	defer s.Close()
+	return s.Serve(ctx)
 }

@@ -34,7 +34,9 @@ type Config struct {
 	// StateDir must not be on a file system that is emptied at boot.
 	StateDir string `yaml:"stateDir" help:"directory of the agent's state and of the pods' volumes and logs"`
 	Listen   string `yaml:"listen" help:"address to serve the gateways' calls at"`
-	Metrics  string `yaml:"metrics" help:"address to serve metrics and profiles at, or off"`
+	Metrics  string `yaml:"metrics" help:"address to serve metrics at by HTTPS with a client certificate, or off"`
+	// Profiles serves /debug/pprof/ at the address of the metrics, to administrators.
+	Profiles bool `yaml:"profiles" help:"serve Go's profiles where the metrics are, to administrators"`
 
 	Containerd          string `yaml:"containerd" help:"socket of containerd"`
 	ContainerdNamespace string `yaml:"containerdNamespace" help:"containerd namespace for the node's containers and images"`

@@ -76,17 +76,17 @@ func (s *shell) pkiRotateCommand() *cobra.Command {
 
 // issueOptions say for whom `xebec pki issue` makes certificates.
 type issueOptions struct {
-	dir                          string
-	masters, etcd, nodes, admins []string
-	services                     []string
-	domain, serviceCIDR          string
-	renewal                      pki.Renewal
+	dir                                    string
+	masters, etcd, nodes, admins, monitors []string
+	services                               []string
+	domain, serviceCIDR                    string
+	renewal                                pki.Renewal
 }
 
 func (s *shell) pkiIssueCommand() *cobra.Command {
 	var o issueOptions
 	cmd := &cobra.Command{
-		Use: "issue --dir DIR", Short: "Issue the certificates of hosts and administrators",
+		Use: "issue --dir DIR", Short: "Issue the certificates of hosts, administrators and monitors",
 		Long: "Issue every certificate that the named hosts need: for each master one per service towards the cluster and one\n" +
 			"towards etcd, for each etcd member one, for each node one. Below DIR, hosts/<host>/<service>/ is what belongs into\n" +
 			"that host's /etc/xebec/<service>/. Certificates that are as they should be are kept, so that a second run does\n" +
@@ -101,6 +101,7 @@ func (s *shell) pkiIssueCommand() *cobra.Command {
 	flags.StringArrayVar(&o.etcd, "etcd", nil, "host with a member of etcd, as name=address[,address]; may be repeated")
 	flags.StringArrayVar(&o.nodes, "node", nil, "node, as name=address[,address]; may be repeated")
 	flags.StringArrayVar(&o.admins, "admin", nil, "person who may do everything; may be repeated")
+	flags.StringArrayVar(&o.monitors, "monitor", nil, "program that may read the metrics of every process and nothing else; may be repeated")
 	flags.StringSliceVar(&o.services, "services", []string{"apiserver", "auth", "gateway", "scheduler", "workloads", "nodes", "endpoints", "collector", "cloud"},
 		"services on every master")
 	flags.StringVar(&o.serviceCIDR, "service-cidr", "10.96.0.0/16", "addresses that services get: pods call the gateways at the first")
@@ -188,6 +189,9 @@ func (s *shell) issue(o issueOptions) error {
 	}
 	for _, name := range o.admins {
 		i.pair(filepath.Join("admins", name), "ca.crt", "tls", pki.ClusterAuthority, pki.AdminRequest(name))
+	}
+	for _, name := range o.monitors {
+		i.pair(filepath.Join("monitors", name), "ca.crt", "tls", pki.ClusterAuthority, pki.MonitorRequest(name))
 	}
 	return i.err
 }

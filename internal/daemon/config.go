@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/zap/zapcore"
 
+	"github.com/xebec-project/xebec/internal/diagnostics"
 	"github.com/xebec-project/xebec/internal/pki"
 )
 
@@ -27,9 +28,11 @@ type Config struct {
 	TLS pki.Files `yaml:"tls"`
 	// Etcd is the cluster's etcd.
 	Etcd EtcdConfig `yaml:"etcd"`
-	// Metrics is the loopback address of /metrics and /debug/pprof/; empty is 127.0.0.1 and the service's port plus
+	// Metrics is the address of /metrics, by HTTPS with a client certificate; empty is 127.0.0.1 and the service's port plus
 	// 1000, "off" is none.
-	Metrics string `yaml:"metrics" help:"address to serve metrics and profiles at, or off (default: 127.0.0.1, the service's port plus 1000)"`
+	Metrics string `yaml:"metrics" help:"address to serve metrics at, or off (default: 127.0.0.1, the service's port plus 1000)"`
+	// Profiles serves /debug/pprof/ at the address of the metrics, to administrators.
+	Profiles bool `yaml:"profiles" help:"serve Go's profiles where the metrics are, to administrators"`
 	// Log says what is logged, and how.
 	Log LogConfig `yaml:"log"`
 	// Drain says how to stop.
@@ -114,12 +117,9 @@ func (c *Config) Validate() error {
 	} else if c.Advertise == "" && (host == "" || net.ParseIP(host).IsUnspecified()) {
 		add("advertise", "required, for listen (%s) names no address of this machine", c.Listen)
 	}
-	if c.Metrics != "off" {
-		host, _, err := net.SplitHostPort(c.Metrics)
-		if err != nil {
+	if c.Metrics != diagnostics.Off {
+		if _, _, err := net.SplitHostPort(c.Metrics); err != nil {
 			add("metrics", "%v", err)
-		} else if host != "localhost" && !net.ParseIP(host).IsLoopback() {
-			add("metrics", "%s is not a loopback address: metrics and profiles are served without authentication", c.Metrics)
 		}
 	}
 	for _, file := range []struct{ key, name string }{{"tls.ca", c.TLS.CA}, {"tls.cert", c.TLS.Cert}, {"tls.key", c.TLS.Key}} {

@@ -25,9 +25,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
-	"net/http/pprof"
 	"os"
 	"reflect"
 	"runtime/debug"
@@ -36,13 +33,13 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"github.com/xebec-project/xebec/internal/diagnostics"
 	"github.com/xebec-project/xebec/internal/discovery"
 	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/pki"
@@ -305,10 +302,11 @@ func run(ctx context.Context, common Config, service Service, deps *Deps) error 
 	}
 	defer server.Close()
 	service.Register(server)
-	diagnostics, err := listenDiagnostics(common.Metrics)
+	own, err := diagnostics.Listen(common.Metrics, diagnostics.Config{Gatherer: deps.Metrics, TLS: deps.TLS, Profiles: common.Profiles})
 	if err != nil {
 		return err
 	}
+	defer own.Close()
 
 	group, ctx := errgroup.WithContext(ctx)
 	// The service outlives the server's drain, so that the last calls still find it at work.
@@ -329,7 +327,7 @@ func run(ctx context.Context, common Config, service Service, deps *Deps) error 
 		return fmt.Errorf("run %s: %w", deps.Service, err)
 	})
 	group.Go(func() error { return register(ctx, common.advertised(server.Addr()), ready, deps) })
-	group.Go(func() error { return serveDiagnostics(ctx, diagnostics, deps.Metrics) })
+	group.Go(func() error { return own.Serve(ctx) })
 	deps.Log.Info("Started", zap.Stringer(metrics.KeyAddress, server.Addr()), zap.String("version", version.Version()))
 	err = group.Wait()
 	deps.Log.Info("Stopped", zap.Error(err))
@@ -362,35 +360,4 @@ func register(ctx context.Context, address string, ready <-chan struct{}, deps *
 		registered.Set(value)
 		deps.Log.Info("Registration changed", zap.Bool("registered", on), zap.String(metrics.KeyAddress, address))
 	})
-}
-
-// listenDiagnostics returns nil for "off".
-func listenDiagnostics(address string) (net.Listener, error) {
-	if address == "off" {
-		return nil, nil
-	}
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("serve metrics: %w", err)
-	}
-	return listener, nil
-}
-
-// serveDiagnostics serves metrics and profiles until ctx ends.
-func serveDiagnostics(ctx context.Context, listener net.Listener, registry *prometheus.Registry) error {
-	if listener == nil {
-		return nil
-	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
-	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve metrics: %w", err)
-	}
-	return nil
 }

@@ -121,7 +121,9 @@ func TestRun(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	resp, err := http.Get("http://" + config.Metrics + "/metrics")
+	reader := cluster.Source(t, pki.MonitorRequest("prometheus")).ClientConfig(pki.AnyServer)
+	reader.NextProtos = nil
+	resp, err := (&http.Client{Transport: &http.Transport{TLSClientConfig: reader}}).Get("https://" + config.Metrics + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -118,12 +118,12 @@ func TestValidateTellsEveryProblem(t *testing.T) {
 	if err := cfg.complete(7003); err != nil {
 		t.Fatal(err)
 	}
-	cfg.Log.Level, cfg.Metrics = "loud", "0.0.0.0:8003"
+	cfg.Log.Level, cfg.Metrics = "loud", "8003"
 	err := cfg.Validate()
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, want := range []string{"advertise: required", "tls.ca: required", "tls.key: required", "etcd.endpoints: required", `log.level: "loud"`, "not a loopback address"} {
+	for _, want := range []string{"advertise: required", "tls.ca: required", "tls.key: required", "etcd.endpoints: required", `log.level: "loud"`, "metrics: address 8003: missing port"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not told in:\n%v", want, err)
 		}

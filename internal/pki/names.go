@@ -14,6 +14,8 @@ const (
 	GroupNodes = "system:nodes"
 	// GroupServices holds the control-plane services.
 	GroupServices = "xebec:services"
+	// GroupMonitors may read the metrics of every process, and nothing else.
+	GroupMonitors = "xebec:monitors"
 	// NodeUserPrefix precedes a node's name in its agent's user name.
 	NodeUserPrefix = "system:node:"
 	// ServiceUserPrefix precedes a service's name in its user name.
@@ -29,6 +31,11 @@ func ServiceUser(service string) string { return ServiceUserPrefix + service }
 // AdminRequest asks for the certificate of a person who may do everything.
 func AdminRequest(name string) Request {
 	return Request{CommonName: name, Organizations: []string{GroupMasters}, Client: true}
+}
+
+// MonitorRequest asks for the certificate of a program that may read the metrics of every process and nothing else.
+func MonitorRequest(name string) Request {
+	return Request{CommonName: name, Organizations: []string{GroupMonitors}, Client: true}
 }
 
 // NodeRequest asks for the certificate of a node's agent, which both serves and calls.

@@ -17,6 +17,9 @@ import (
 // made.
 func (b *bench) start(ctx context.Context, masters int) (*cluster.Cluster, error) {
 	c, err := cluster.Start(ctx, cluster.Config{Binaries: b.binaries, Masters: masters, Settings: func(service string, settings map[string]any) {
+		if service != "etcd" {
+			settings["profiles"] = b.profiles != ""
+		}
 		if service == "gateway" {
 			settings["userLimits"] = map[string]any{"perSecond": 1e6, "burst": 1000000}
 		}

@@ -26,19 +26,19 @@ func (b *bench) profile(ctx context.Context, c *cluster.Cluster, name string, le
 			continue
 		}
 		group.Go(func() error {
-			url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", p.Diagnostics(), int(max(time.Second, length-time.Second)/time.Second))
-			return fetch(ctx, url, filepath.Join(b.profiles, name+"-"+p.Service+".pprof"))
+			url := fmt.Sprintf("https://%s/debug/pprof/profile?seconds=%d", p.Diagnostics(), int(max(time.Second, length-time.Second)/time.Second))
+			return fetch(ctx, c.HTTPClient(), url, filepath.Join(b.profiles, name+"-"+p.Service+".pprof"))
 		})
 	}
 	return group.Wait
 }
 
-func fetch(ctx context.Context, url, file string) error {
+func fetch(ctx context.Context, client *http.Client, url, file string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -319,6 +320,13 @@ func (c *Cluster) DialAs(identity *pki.Source, service string, masters ...*Maste
 			MinConnectTimeout: 2 * time.Second,
 		})},
 	})
+}
+
+// HTTPClient returns a client that reads metrics and profiles as an administrator.
+func (c *Cluster) HTTPClient() *http.Client {
+	config := c.admin.ClientConfig(pki.AnyServer)
+	config.NextProtos = nil
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}}
 }
 
 // StartHollow starts a process that simulates nodes: they register, keep their leases and run every pod at once, without

@@ -57,7 +57,7 @@ type Usage struct {
 // Address is where the process serves gRPC.
 func (p *Process) Address() string { return net.JoinHostPort(p.Master.Address, strconv.Itoa(p.port)) }
 
-// Diagnostics is where it serves metrics and profiles.
+// Diagnostics is where it serves metrics, and profiles if its settings say so, to Cluster.HTTPClient.
 func (p *Process) Diagnostics() string {
 	return net.JoinHostPort(p.Master.Address, strconv.Itoa(p.port+1000))
 }
