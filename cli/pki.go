@@ -171,18 +171,17 @@ func (s *shell) issue(o issueOptions) error {
 	i := &issuer{shell: s, store: store, options: o}
 	for _, h := range masters {
 		for _, service := range o.services {
-			dir, request := filepath.Join("hosts", h.name, service), pki.ServiceRequest(service, h.name, h.ips...)
-			own := request
+			dir, own := filepath.Join("hosts", h.name, service), pki.ServiceRequest(service, h.name, h.ips...)
 			if service == "gateway" {
 				own = pki.GatewayRequest(h.name, o.domain, ipalloc.First(cidrs[0]), h.ips...)
 			}
 			i.pair(dir, "ca.crt", "tls", pki.ClusterAuthority, own)
 			// Towards etcd every service is a client with a certificate of etcd's own authority.
-			i.pair(dir, "etcd-ca.crt", "etcd", pki.EtcdAuthority, request)
+			i.pair(dir, "etcd-ca.crt", "etcd", pki.EtcdAuthority, pki.EtcdClientRequest(service, h.name))
 		}
 	}
 	for _, h := range members {
-		i.pair(filepath.Join("hosts", h.name, "etcd"), "ca.crt", "tls", pki.EtcdAuthority, pki.ServiceRequest("etcd", h.name, h.ips...))
+		i.pair(filepath.Join("hosts", h.name, "etcd"), "ca.crt", "tls", pki.EtcdAuthority, pki.EtcdMemberRequest(h.name, h.ips...))
 	}
 	for _, h := range nodes {
 		i.pair(filepath.Join("hosts", h.name, "agent"), "ca.crt", "tls", pki.ClusterAuthority, pki.NodeRequest(h.name, h.ips...))

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"crypto/x509"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,6 +48,15 @@ func TestPKIIssuesForHostsOnce(t *testing.T) {
 		if user := source.Leaf().Subject.CommonName; user != want.user {
 			t.Errorf("%s is for %q, want %q", directory, user, want.user)
 		}
+	}
+	// A service is a client of etcd, whose place it must not be able to take.
+	file := filepath.Join(dir, "hosts/m1/gateway/etcd")
+	source, err := pki.NewSource(pki.Files{CA: filepath.Join(dir, "hosts/m1/gateway/etcd-ca.crt"), Cert: file + ".crt", Key: file + ".key"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := source.Leaf().ExtKeyUsage; source.Leaf().Subject.CommonName != "xebec:gateway" || len(got) != 1 || got[0] != x509.ExtKeyUsageClientAuth {
+		t.Errorf("towards etcd the gateway is %v, with usages %v", source.Leaf().Subject, got)
 	}
 	if code, out, errors := pkiRun(t, append(issue, "--service-cidr", "10.97.0.0/16")...); code != ExitOK || out != "issued hosts/m1/gateway/tls.crt: it was for other names\n" {
 		t.Errorf("issue for another range of services: %d\n%s%s", code, out, errors)

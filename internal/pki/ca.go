@@ -208,12 +208,7 @@ func (ca *CA) sign(req Request, public crypto.PublicKey) ([]byte, error) {
 		BasicConstraintsValid: true,
 		DNSNames:              req.DNSNames,
 		IPAddresses:           req.IPs,
-	}
-	if req.Server {
-		template.ExtKeyUsage = append(template.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
-	}
-	if req.Client {
-		template.ExtKeyUsage = append(template.ExtKeyUsage, x509.ExtKeyUsageClientAuth)
+		ExtKeyUsage:           usages(req),
 	}
 	return x509.CreateCertificate(rand.Reader, template, ca.cert, public, ca.key)
 }

@@ -20,6 +20,8 @@ const (
 	NodeUserPrefix = "system:node:"
 	// ServiceUserPrefix precedes a service's name in its user name.
 	ServiceUserPrefix = "xebec:"
+	// EtcdMember is the service that etcd's members are instances of.
+	EtcdMember = "etcd"
 )
 
 // NodeUser returns the user that the agent of a node acts as.
@@ -68,4 +70,16 @@ func ServiceRequest(service, host string, ips ...net.IP) Request {
 		Server:        true,
 		Client:        true,
 	}
+}
+
+// EtcdClientRequest asks for the certificate, of etcd's authority, by which one instance of a control-plane service calls etcd.
+// It is valid for clients only, so that a service can't serve in place of a member.
+func EtcdClientRequest(service, host string) Request {
+	return Request{CommonName: ServiceUser(service), Organizations: []string{GroupServices}, DNSNames: []string{host}, Client: true}
+}
+
+// EtcdMemberRequest asks for the certificate, of etcd's authority, of one member of etcd, which serves clients and members, and
+// calls members.
+func EtcdMemberRequest(host string, ips ...net.IP) Request {
+	return ServiceRequest(EtcdMember, host, ips...)
 }

@@ -130,8 +130,10 @@ func (s *Store) unfit(certFile, keyFile string, ca *CA, req Request, renewal Ren
 	switch {
 	case leaf.CheckSignatureFrom(ca.cert) != nil:
 		return "it was signed by another authority", nil
-	case !matches(leaf, req):
+	case !namesMatch(leaf, req):
 		return "it was for other names", nil
+	case !slices.Equal(leaf.ExtKeyUsage, usages(req)):
+		return "it was for other uses", nil
 	case renewal.Always:
 		return "renewal was asked for", nil
 	// An authority at its own end can't sign for longer: renewing early would be for nothing.
@@ -156,18 +158,22 @@ func loadLeaf(certFile, keyFile string) (*x509.Certificate, error) {
 	return leaf, nil
 }
 
-// matches says whether a certificate holds what the request asks for, no more and no less.
-func matches(leaf *x509.Certificate, req Request) bool {
-	var usage []x509.ExtKeyUsage
-	if req.Server {
-		usage = append(usage, x509.ExtKeyUsageServerAuth)
-	}
-	if req.Client {
-		usage = append(usage, x509.ExtKeyUsageClientAuth)
-	}
+// namesMatch says whether a certificate holds the names that the request asks for, no more and no less.
+func namesMatch(leaf *x509.Certificate, req Request) bool {
 	return leaf.Subject.CommonName == req.CommonName &&
 		slices.Equal(leaf.Subject.Organization, req.Organizations) &&
 		slices.Equal(leaf.DNSNames, req.DNSNames) &&
-		slices.EqualFunc(leaf.IPAddresses, req.IPs, net.IP.Equal) &&
-		slices.Equal(leaf.ExtKeyUsage, usage)
+		slices.EqualFunc(leaf.IPAddresses, req.IPs, net.IP.Equal)
+}
+
+// usages are the extended key usages of a certificate as requested.
+func usages(req Request) []x509.ExtKeyUsage {
+	var out []x509.ExtKeyUsage
+	if req.Server {
+		out = append(out, x509.ExtKeyUsageServerAuth)
+	}
+	if req.Client {
+		out = append(out, x509.ExtKeyUsageClientAuth)
+	}
+	return out
 }

@@ -59,6 +59,7 @@ func TestEnsure(t *testing.T) {
 		{"near its end", ClusterAuthority, func() {}, Renewal{Before: 366 * 24 * time.Hour}, "it ends on"},
 		{"always", ClusterAuthority, func() {}, Renewal{Always: true}, "renewal was asked for"},
 		{"another address", ClusterAuthority, func() { request.IPs[0] = net.IPv4(10, 0, 0, 8) }, Renewal{}, "other names"},
+		{"another use", ClusterAuthority, func() { request.Server = false }, Renewal{}, "other uses"},
 		{"another authority", EtcdAuthority, func() {}, Renewal{}, "another authority"},
 		{"damaged", EtcdAuthority, func() {
 			if err := os.WriteFile(filepath.Join(dir, name+".crt"), []byte("x"), 0o600); err != nil {

@@ -89,14 +89,17 @@ func (s Spec) writeHost(h Host, cluster, etcd *pki.CA) error {
 	case Master:
 		errs = append(errs, write(h.certFile("etcd-ca"), etcd.CertPEM()))
 		for _, service := range Services {
-			// Towards etcd every service is a client with a certificate of etcd's own authority; etcd's member is a server too.
-			errs = append(errs, issue(etcd, etcdIdentity(service.Name), pki.ServiceRequest(service.Name, h.Name, ip)))
 			switch service.Name {
-			case "etcd":
+			case pki.EtcdMember:
+				errs = append(errs, issue(etcd, etcdIdentity(service.Name), pki.EtcdMemberRequest(h.Name, ip)))
 			case "gateway":
 				errs = append(errs, issue(cluster, service.Name, pki.GatewayRequest(h.Name, clusterDomain, ipalloc.First(s.ServiceCIDR), ip)))
 			default:
 				errs = append(errs, issue(cluster, service.Name, pki.ServiceRequest(service.Name, h.Name, ip)))
+			}
+			if service.Name != pki.EtcdMember {
+				// Towards etcd every service is a client with a certificate of etcd's own authority.
+				errs = append(errs, issue(etcd, etcdIdentity(service.Name), pki.EtcdClientRequest(service.Name, h.Name)))
 			}
 			config, err := yaml.Marshal(s.serviceConfig(h, service))
 			errs = append(errs, err, write(h.configFile(service.Name), config))
@@ -111,8 +114,8 @@ func (s Spec) writeHost(h Host, cluster, etcd *pki.CA) error {
 
 // etcdIdentity names the certificate with which a service calls etcd.
 func etcdIdentity(service string) string {
-	if service == "etcd" {
-		return "etcd"
+	if service == pki.EtcdMember {
+		return service
 	}
 	return service + "-etcd"
 }

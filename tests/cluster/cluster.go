@@ -222,11 +222,15 @@ func (c *Cluster) settings(a *authorities, m *Master, service string, port int) 
 	ip := net.ParseIP(m.Address)
 	at := func(port int) string { return net.JoinHostPort(m.Address, strconv.Itoa(port)) }
 	name := m.Name + "-" + service
-	etcd, err := a.files(a.etcd, name+"-etcd", pki.ServiceRequest(service, m.Name, ip))
+	request := pki.EtcdClientRequest(service, m.Name)
+	if service == pki.EtcdMember {
+		request = pki.EtcdMemberRequest(m.Name, ip)
+	}
+	etcd, err := a.files(a.etcd, name+"-etcd", request)
 	if err != nil {
 		return nil, err
 	}
-	if service == "etcd" {
+	if service == pki.EtcdMember {
 		var members []string
 		for _, m := range c.masters {
 			members = append(members, fmt.Sprintf("%s=https://%s:%d", m.Name, m.Address, etcdPeerPort))
