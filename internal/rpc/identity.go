@@ -151,6 +151,18 @@ type authenticator struct {
 	tokens     TokenAuthenticator
 }
 
+// Identify returns the caller of a call that a server of another make handles, such as etcd's: whom the verified certificate names
+// or, when that is one of forwarders', whom the forwarder names. A certificate that has expired names nobody.
+func Identify(ctx context.Context, forwarders ...string) (Identity, error) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return Identity{}, refuse(codes.Unauthenticated, ReasonNoCertificate, "the connection has no peer")
+	}
+	md, _ := metadata.FromIncomingContext(ctx)
+	c, _, err := authenticator{forwarders: forwarders}.identify(p, md)
+	return c.identity, err
+}
+
 // identify returns the caller from a call's headers: whom the verified certificate names or, when that is a trusted
 // forwarder's, whom the forwarder names. It waits for nothing. owner is whose connection it is.
 func (a authenticator) identify(p *peer.Peer, md metadata.MD) (c call, owner string, err error) {

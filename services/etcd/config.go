@@ -43,6 +43,32 @@ func tlsInfo(f pki.Files) transport.TLSInfo {
 	return transport.TLSInfo{CertFile: f.Cert, KeyFile: f.Key, TrustedCAFile: f.CA, ClientCertAuth: true}
 }
 
+// peerTLSInfo demands a member's certificate of the other side: a member reads and writes everything.
+func peerTLSInfo(f pki.Files) transport.TLSInfo {
+	info := tlsInfo(f)
+	if !f.IsZero() {
+		info.AllowedCNs = []string{pki.ServiceUser(pki.EtcdMember)}
+	}
+	return info
+}
+
+// checkIdentity returns an error when an own certificate is not a member's: the other members would refuse it.
+func (c *Config) checkIdentity() error {
+	for key, f := range map[string]pki.Files{"peer": c.Peer, "client": c.Client} {
+		if f.IsZero() {
+			continue
+		}
+		source, err := pki.NewSource(f)
+		if err != nil {
+			return fmt.Errorf("%s: %w", key, err)
+		}
+		if got, want := source.Leaf().Subject.CommonName, pki.ServiceUser(pki.EtcdMember); got != want {
+			return fmt.Errorf("%s.cert: %s belongs to %q, want %q: other members accept no other certificate", key, f.Cert, got, want)
+		}
+	}
+	return nil
+}
+
 // Config configures a member. Start from DefaultConfig.
 type Config struct {
 	// Name is the member's name, one of those in InitialCluster.
@@ -64,9 +90,9 @@ type Config struct {
 	Join bool `yaml:"join" help:"join a cluster that exists already"`
 	// Token keeps clusters apart that were made from the same addresses.
 	Token string `yaml:"token" help:"name of the cluster, the same for all members"`
-	// Peer and Client are the identities toward members and clients, both on etcd's authority, of which the other side
-	// must have a certificate as well. Without files the connections are neither encrypted nor authenticated, which is
-	// only for tests.
+	// Peer and Client are the identities toward members and clients, both xebec:etcd on etcd's authority. Members accept
+	// no other certificate of a member. A client's certificate decides what the client may do. Without files the
+	// connections are neither encrypted nor authenticated, which is only for tests.
 	Peer   pki.Files `yaml:"peer"`
 	Client pki.Files `yaml:"client"`
 	// QuotaBytes is the size of the database at which writes are refused.
@@ -219,9 +245,9 @@ func (c *Config) embedded(log *zap.Logger, options ...grpc.ServerOption) (*embed
 	if c.Join {
 		cfg.ClusterState = embed.ClusterStateFlagExisting
 	}
-	// etcd's JSON API calls with the member's own certificate whatever its callers show.
+	// etcd's JSON API would call with the member's own certificate whatever its callers show.
 	cfg.EnableGRPCGateway = false
-	cfg.PeerTLSInfo, cfg.ClientTLSInfo = tlsInfo(c.Peer), tlsInfo(c.Client)
+	cfg.PeerTLSInfo, cfg.ClientTLSInfo = peerTLSInfo(c.Peer), tlsInfo(c.Client)
 
 	cfg.TickMs, cfg.ElectionMs = uint(c.Heartbeat.Milliseconds()), uint(c.Election.Milliseconds())
 	cfg.PreVote = true // a member that comes back does not unseat the leader

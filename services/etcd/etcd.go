@@ -1,6 +1,6 @@
 // Package etcd runs a member of the cluster's etcd inside this process, set up the way the apiserver needs it: mutual
-// TLS for peers and clients, automatic compaction, a quota, large transactions, and elections that bring writes back
-// within a second of a crash.
+// TLS for peers and clients, a role for each client by its certificate, automatic compaction, a quota, large transactions,
+// and elections that bring writes back within a second of a crash.
 package etcd
 
 import (
@@ -12,12 +12,16 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/xebec-project/xebec/internal/etcdadmin"
+	etcdv1 "github.com/xebec-project/xebec/proto/xebec/etcd/v1"
 )
 
 // checkInterval is how often the member's state is looked at.
@@ -69,16 +73,31 @@ func (s *Service) Run(ctx context.Context) error {
 	if !log.Core().Enabled(zapcore.DebugLevel) {
 		log = log.WithOptions(zap.IncreaseLevel(zapcore.WarnLevel))
 	}
-	cfg, err := s.cfg.embedded(log, grpc.ChainStreamInterceptor(endWith(streams)))
+	options := []grpc.ServerOption{grpc.ChainStreamInterceptor(endWith(streams))}
+	guard := newGuard(s.log)
+	if !s.cfg.Client.IsZero() {
+		options = append(options, grpc.ChainUnaryInterceptor(guard.unary), grpc.ChainStreamInterceptor(guard.stream))
+	}
+	if err := s.cfg.checkIdentity(); err != nil {
+		return fmt.Errorf("etcd: %w", err)
+	}
+	cfg, err := s.cfg.embedded(log, options...)
 	if err != nil {
 		return fmt.Errorf("etcd: %w", err)
 	}
+	own, err := s.ownClient(log)
+	if err != nil {
+		return fmt.Errorf("etcd: %w", err)
+	}
+	defer own.Close()
+	cfg.ServiceRegister = func(r *grpc.Server) { etcdv1.RegisterEtcdServiceServer(r, etcdadmin.New(own)) }
 	s.log.Info("Starting etcd", zap.String("member", s.cfg.Name), zap.String("data_dir", s.cfg.DataDir),
 		zap.String("peer_url", s.cfg.PeerURL), zap.String("client_url", s.cfg.ClientURL))
 	member, err := embed.StartEtcd(cfg)
 	if err != nil {
 		return fmt.Errorf("start etcd: %w", err)
 	}
+	guard.serve(member.Server)
 	defer func() {
 		s.health.Shutdown()
 		// Before the clients are cut off, so that they find the new leader at once.
@@ -90,6 +109,16 @@ func (s *Service) Run(ctx context.Context) error {
 		s.log.Info("Stopped etcd", zap.String("member", s.cfg.Name))
 	}()
 	return s.watch(ctx, member)
+}
+
+// ownClient returns a client of this very member, with its own certificate. It connects when it is used.
+func (s *Service) ownClient(log *zap.Logger) (*clientv3.Client, error) {
+	config, err := s.cfg.client()
+	if err != nil {
+		return nil, err
+	}
+	config.Logger = log.WithOptions(zap.IncreaseLevel(zapcore.ErrorLevel))
+	return clientv3.New(config)
 }
 
 // watch follows the member's state until ctx ends or the member fails.

@@ -44,6 +44,7 @@ type cluster struct {
 	dir     string
 	ca      *pki.CA
 	members []*member
+	clients int
 }
 
 type member struct {
@@ -63,7 +64,7 @@ func newCluster(t testing.TB, n int, change func(*Config)) *cluster {
 	if err := c.ca.WriteFiles(filepath.Join(c.dir, "ca.crt"), filepath.Join(c.dir, "ca.key")); err != nil {
 		t.Fatal(err)
 	}
-	files := c.files("member")
+	files := c.files("member", pki.EtcdMemberRequest("localhost", loopbacktest.Address(t).Addr().AsSlice()))
 	var initial []string
 	for i := range n {
 		cfg := DefaultConfig()
@@ -91,10 +92,10 @@ func newCluster(t testing.TB, n int, change func(*Config)) *cluster {
 	return c
 }
 
-// files issues a certificate for loopback.
-func (c *cluster) files(name string) pki.Files {
+// files issues a certificate.
+func (c *cluster) files(name string, request pki.Request) pki.Files {
 	c.t.Helper()
-	pair, err := c.ca.Issue(pki.ServiceRequest(name, "localhost", loopbacktest.Address(c.t).Addr().AsSlice()))
+	pair, err := c.ca.Issue(request)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -143,7 +144,14 @@ func (c *cluster) client(tlsConfig *tls.Config) *clientv3.Client {
 
 func (c *cluster) trusted() *tls.Config {
 	c.t.Helper()
-	source, err := pki.NewSource(c.files("client"))
+	return c.as(pki.AdminRequest("admin"))
+}
+
+// as is how a client with a certificate connects.
+func (c *cluster) as(request pki.Request) *tls.Config {
+	c.t.Helper()
+	c.clients++
+	source, err := pki.NewSource(c.files(fmt.Sprint("client-", c.clients), request))
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -15,7 +15,7 @@ import (
 func TestHTTPNeedsACertificate(t *testing.T) {
 	c := newCluster(t, 1, nil)
 	url := c.members[0].cfg.MetricsURL
-	source, err := pki.NewSource(c.files("reader"))
+	source, err := pki.NewSource(c.files("reader", pki.ServiceRequest("cloud", "m")))
 	if err != nil {
 		t.Fatal(err)
 	}

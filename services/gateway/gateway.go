@@ -27,7 +27,6 @@ import (
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
 	etcdv1 "github.com/xebec-project/xebec/proto/xebec/etcd/v1"
 	"github.com/xebec-project/xebec/services/gateway/door"
-	"github.com/xebec-project/xebec/services/gateway/etcd"
 
 	// Linked in so that reflection describes the objects that travel inside google.protobuf.Any.
 	_ "github.com/xebec-project/xebec/proto/xebec/apps/v1"
@@ -87,7 +86,7 @@ type Deps struct {
 	Log *zap.Logger
 	// TLS is the gateway's own identity, by which services and agents know that it may call for others.
 	TLS *pki.Source
-	// Etcd is asked about the state of its members.
+	// Etcd is asked about the state of its members, and carries administrators' calls to them.
 	Etcd *clientv3.Client
 	// Directory finds the instances of services.
 	Directory *discovery.Directory
@@ -103,7 +102,7 @@ type Service struct {
 	nodes    *nodes
 	proxy    *proxy
 	cluster  *cluster
-	etcd     *etcd.Service
+	etcd     *etcdProxy
 	door     *door.Door
 	tokens   *tokens
 	objects  *client.Client
@@ -149,7 +148,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		nodes:    nodes,
 		proxy:    &proxy{},
 		cluster:  &cluster{tls: deps.TLS, etcd: deps.Etcd, directory: deps.Directory, objects: objects, door: door},
-		etcd:     etcd.New(deps.Etcd),
+		etcd:     newEtcdProxy(deps.Etcd),
 		door:     door, objects: objects, directory: deps.Directory,
 		apiserver: apiserver, ready: ready,
 	}, nil

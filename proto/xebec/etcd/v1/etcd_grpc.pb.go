@@ -34,9 +34,9 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// EtcdService shows and steers the members of the cluster's etcd. The gateway serves it, with its own certificate as
-// etcd's client, for callers in system:masters alone. Members are named by their name, or by their id in hexadecimal
-// where they have no name yet.
+// EtcdService shows and steers the members of the cluster's etcd. The members serve it, through the gateway, for
+// callers in system:masters alone. Members are named by their name, or by their id in hexadecimal where they have no
+// name yet.
 type EtcdServiceClient interface {
 	// ListMembers returns the members as etcd has them, without asking each how it is. Without a quorum it answers with
 	// what one member knows.
@@ -174,9 +174,9 @@ type EtcdService_SnapshotClient = grpc.ServerStreamingClient[SnapshotResponse]
 // All implementations must embed UnimplementedEtcdServiceServer
 // for forward compatibility.
 //
-// EtcdService shows and steers the members of the cluster's etcd. The gateway serves it, with its own certificate as
-// etcd's client, for callers in system:masters alone. Members are named by their name, or by their id in hexadecimal
-// where they have no name yet.
+// EtcdService shows and steers the members of the cluster's etcd. The members serve it, through the gateway, for
+// callers in system:masters alone. Members are named by their name, or by their id in hexadecimal where they have no
+// name yet.
 type EtcdServiceServer interface {
 	// ListMembers returns the members as etcd has them, without asking each how it is. Without a quorum it answers with
 	// what one member knows.

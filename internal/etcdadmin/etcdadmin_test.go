@@ -1,4 +1,4 @@
-package etcd_test
+package etcdadmin_test
 
 import (
 	"context"
@@ -19,9 +19,9 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/etcdadmin"
 	"github.com/xebec-project/xebec/internal/etcdtest"
 	etcdv1 "github.com/xebec-project/xebec/proto/xebec/etcd/v1"
-	"github.com/xebec-project/xebec/services/gateway/etcd"
 )
 
 // serve returns a client of the service over a loopback connection.
@@ -32,7 +32,7 @@ func serve(t *testing.T, client *clientv3.Client) etcdv1.EtcdServiceClient {
 		t.Fatal(err)
 	}
 	server := grpc.NewServer()
-	etcdv1.RegisterEtcdServiceServer(server, etcd.New(client))
+	etcdv1.RegisterEtcdServiceServer(server, etcdadmin.New(client))
 	done := make(chan struct{})
 	go func() { defer close(done); _ = server.Serve(listener) }()
 	t.Cleanup(func() { server.Stop(); <-done })
@@ -112,7 +112,7 @@ func TestMembers(t *testing.T) {
 		_, err = service.AddMember(ctx, &etcdv1.AddMemberRequest{PeerUrls: status.GetMembers()[0].GetMember().GetPeerUrls()})
 		wantRefusal(t, err, codes.AlreadyExists, apierr.ReasonAlreadyExists)
 		_, err = service.PromoteMember(ctx, &etcdv1.PromoteMemberRequest{Member: was.GetMember().GetName()})
-		wantRefusal(t, err, codes.FailedPrecondition, etcd.ReasonEtcd)
+		wantRefusal(t, err, codes.FailedPrecondition, etcdadmin.ReasonEtcd)
 	})
 
 	t.Run("a lost member is removed and a learner added", func(t *testing.T) {
@@ -120,7 +120,7 @@ func TestMembers(t *testing.T) {
 		lost.Kill()
 		// Another one gone would leave no quorum.
 		_, err := service.RemoveMember(ctx, &etcdv1.RemoveMemberRequest{Member: cluster.Members()[0].Name()})
-		wantRefusal(t, err, codes.FailedPrecondition, etcd.ReasonEtcd)
+		wantRefusal(t, err, codes.FailedPrecondition, etcdadmin.ReasonEtcd)
 		var left *etcdv1.RemoveMemberResponse
 		for {
 			// Its own leader may be elected first.
@@ -136,7 +136,7 @@ func TestMembers(t *testing.T) {
 			t.Fatalf("added %v, %v", added, err)
 		}
 		_, err = service.PromoteMember(ctx, &etcdv1.PromoteMemberRequest{Member: added.GetMember().GetId()})
-		wantRefusal(t, err, codes.FailedPrecondition, etcd.ReasonEtcd)
+		wantRefusal(t, err, codes.FailedPrecondition, etcdadmin.ReasonEtcd)
 		members, err := service.ListMembers(ctx, &etcdv1.ListMembersRequest{})
 		if err != nil || !slices.ContainsFunc(members.GetMembers(), func(m *etcdv1.Member) bool { return m.GetLearner() && m.GetName() == "" }) {
 			t.Errorf("members %v, %v", members, err)

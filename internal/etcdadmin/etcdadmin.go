@@ -1,7 +1,7 @@
-// Package etcd serves EtcdService: what an administrator does to the cluster's etcd, through the gateway. It uses the
-// gateway's own certificate as etcd's client, so that people need none, and it goes on without the apiserver, which etcd
-// may be the reason for. What etcd refuses keeps etcd's own words and gets what to do about it.
-package etcd
+// Package etcdadmin implements EtcdService, by which an administrator inspects and changes the members of etcd, on a client of
+// etcd. The members serve it to the gateways. With an external etcd, which does not, a gateway serves it with its own client. It
+// needs no apiserver. An error of etcd keeps etcd's own text and gets a hint what to do.
+package etcdadmin
 
 import (
 	"cmp"

@@ -1,0 +1,166 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/lease"
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/metrics"
+	"github.com/xebec-project/xebec/internal/pki"
+	"github.com/xebec-project/xebec/internal/rpc"
+)
+
+// guard lets the clients of a member do what their roles allow. It checks every call from the network. A role follows from the
+// client's certificate; nothing of it is stored in etcd.
+type guard struct {
+	log *zap.Logger
+	// leases answers for the keys of a lease; nil until the member runs.
+	leases atomic.Pointer[lessor]
+	// refused bounds what is logged of calls that were refused.
+	refused rate.Sometimes
+}
+
+// lessor is the part of a member that knows leases.
+type lessor interface {
+	LeaseTimeToLive(context.Context, *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error)
+}
+
+func newGuard(log *zap.Logger) *guard {
+	return &guard{log: log, refused: rate.Sometimes{First: 20, Interval: time.Second}}
+}
+
+// serve tells the guard which member it guards.
+func (g *guard) serve(member lessor) { g.leases.Store(&member) }
+
+// admit returns who calls a method and the role, or an error when the role does not allow it.
+func (g *guard) admit(ctx context.Context, method string) (rpc.Identity, role, error) {
+	// A gateway's call on behalf of an administrator names both; the role is the gateway's.
+	id, err := rpc.Identify(ctx, pki.ServiceUser("gateway"))
+	if err != nil {
+		return id, role{}, err
+	}
+	caller := id
+	if id.Forwarder != "" {
+		caller = rpc.Identity{User: id.Forwarder, Groups: []string{pki.GroupServices}}
+	}
+	r := roleOf(caller)
+	if err := r.mayCall(caller, method); err != nil {
+		return caller, r, g.refuse(caller, method, err)
+	}
+	if strings.HasPrefix(method, adminPrefix) {
+		if !id.Member(pki.GroupMasters) && !r.all {
+			return id, r, g.refuse(id, method, apierr.Denied("%q may not look at etcd's members or change them: it needs group %s", id.User, pki.GroupMasters))
+		}
+		g.log.Info("Administrator's call", zap.String(metrics.KeyCaller, id.User), zap.String(metrics.KeyForwarder, id.Forwarder),
+			zap.String(metrics.KeyMethod, method))
+	}
+	return caller, r, nil
+}
+
+// refuse logs, within bounds, that a call was refused, and returns why.
+func (g *guard) refuse(id rpc.Identity, method string, err error) error {
+	g.refused.Do(func() {
+		g.log.Warn("Refused a call", zap.String(metrics.KeyCaller, id.User), zap.String(metrics.KeyMethod, method), zap.Error(err))
+	})
+	return err
+}
+
+// ask returns an error unless the role allows what a message is about.
+func (g *guard) ask(ctx context.Context, id rpc.Identity, r role, method string, message any) error {
+	err := r.mayAsk(id, message)
+	if err == nil && !r.all && !r.leases {
+		for _, leaseID := range leasesOf(message) {
+			if err = g.owns(ctx, id, r, leaseID); err != nil {
+				break
+			}
+		}
+	}
+	if err != nil {
+		return g.refuse(id, method, err)
+	}
+	return nil
+}
+
+// owns returns an error when a lease holds keys that the role may not write. To revoke the lease would delete them, to renew it
+// would keep them, and to put another key under it would prevent their owner from using it.
+func (g *guard) owns(ctx context.Context, id rpc.Identity, r role, leaseID int64) error {
+	leases := g.leases.Load()
+	if leases == nil {
+		return apierr.Unavailable("this member of etcd has just started")
+	}
+	resp, err := (*leases).LeaseTimeToLive(ctx, &pb.LeaseTimeToLiveRequest{ID: leaseID, Keys: true})
+	switch {
+	case errors.Is(err, lease.ErrLeaseNotFound):
+		return nil // etcd answers so itself
+	case err != nil:
+		return apierr.Unavailable("the keys of lease %x are not known: %v", leaseID, err)
+	}
+	for _, key := range resp.GetKeys() {
+		if permit(id, "write", r.write, key, nil) != nil {
+			return apierr.Denied("etcd: %q may not use lease %x, which holds %.200q", id.User, leaseID, key)
+		}
+	}
+	return nil
+}
+
+// unary checks calls of one request.
+func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	id, r, err := g.admit(ctx, info.FullMethod)
+	if err == nil {
+		err = g.ask(ctx, id, r, info.FullMethod, req)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return handler(ctx, req)
+}
+
+// stream checks calls of many requests, and each of those.
+func (g *guard) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	id, r, err := g.admit(stream.Context(), info.FullMethod)
+	if err != nil {
+		return err
+	}
+	if r.all {
+		return handler(srv, stream)
+	}
+	return handler(srv, &guardedStream{ServerStream: stream, guard: g, id: id, role: r, method: info.FullMethod})
+}
+
+// guardedStream checks what it receives.
+type guardedStream struct {
+	grpc.ServerStream
+	guard  *guard
+	id     rpc.Identity
+	role   role
+	method string
+	// renews is the lease that was last looked at: a stream of renewals is about the same one, again and again.
+	renews int64
+}
+
+// RecvMsg receives a message that the role allows, or ends the stream.
+func (s *guardedStream) RecvMsg(message any) error {
+	if err := s.ServerStream.RecvMsg(message); err != nil {
+		return err
+	}
+	keepAlive, ok := message.(*pb.LeaseKeepAliveRequest)
+	if ok && keepAlive.GetID() == s.renews && s.renews != 0 {
+		return nil
+	}
+	if err := s.guard.ask(s.Context(), s.id, s.role, s.method, message); err != nil {
+		return err
+	}
+	if ok {
+		s.renews = keepAlive.GetID()
+	}
+	return nil
+}
