@@ -32,6 +32,16 @@ const (
 	operationUpdate = "Update"
 )
 
+// identity is what says who an object is and what only the server writes: it has no owners. While objects are merged it
+// has, as in Kubernetes: a manager's last label would take the name along.
+func identity() *fieldpath.Set {
+	s := fieldpath.NewSet(fieldpath.MakePathOrDie("metadata"))
+	for _, f := range []string{"name", "namespace", "generateName", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"} {
+		s.Insert(fieldpath.MakePathOrDie("metadata", f))
+	}
+	return s
+}
+
 // Conflict is a field that the apply would change while another manager owns it.
 type Conflict struct {
 	Manager string // the owner's name
@@ -64,12 +74,7 @@ func New() (*Merger, error) {
 			return nil, fmt.Errorf("merge schema of %s: %w", k.Name, err)
 		}
 	}
-	// Who the object is and what only the server writes is nobody's to own.
 	unowned := fieldpath.NewSet()
-	for _, f := range []string{"name", "namespace", "generateName", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"} {
-		unowned.Insert(fieldpath.MakePathOrDie("metadata", f))
-	}
-	// What is excluded is so with all that is in it: metadata itself must not be, for its labels have owners.
 	for _, f := range []string{"apiVersion", "kind", "status"} {
 		unowned.Insert(fieldpath.MakePathOrDie(f))
 	}
@@ -249,7 +254,11 @@ func encodeManagers(managers fieldpath.ManagedFields, before []*metav1.ManagedFi
 	entries := make([]*metav1.ManagedFieldsEntry, 0, len(managers))
 	recorded := byManager(before)
 	for key, vs := range managers {
-		raw, err := vs.Set().ToJSON()
+		owned := vs.Set().Difference(identity())
+		if owned.Empty() {
+			continue
+		}
+		raw, err := owned.ToJSON()
 		if err != nil {
 			return nil, fmt.Errorf("managedFields of %q: %w", key, err)
 		}

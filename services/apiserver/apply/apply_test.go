@@ -136,9 +136,22 @@ func TestLabelsHaveOwners(t *testing.T) {
 	if live, err = m.Apply(live, config(`"x":"1"`, ``), "alice", false, noon); err != nil {
 		t.Fatal(err)
 	}
+	if text := string(live.GetMetadata().GetManagedFields()[0].GetFieldsV1().GetRaw()); strings.Contains(text, "f:name") {
+		t.Errorf("the name has an owner: %s", text)
+	}
 	meta := live.GetMetadata()
 	if len(meta.GetLabels()) != 2 || meta.GetLabels()["x"] != "1" || meta.GetLabels()["z"] != "3" || len(meta.GetAnnotations()) != 0 {
 		t.Errorf("labels %v and annotations %v, want x, z and none: what its only owner no longer applies is removed", meta.GetLabels(), meta.GetAnnotations())
+	}
+	// The last of a manager's labels goes, and nothing else does.
+	for _, manager := range []string{"alice", "bob"} {
+		bare := object(t, `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","namespace":"default"}}`)
+		if live, err = m.Apply(live, bare, manager, false, noon); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if meta := live.GetMetadata(); len(meta.GetLabels()) != 0 || meta.GetName() != "a" || meta.GetNamespace() != "default" {
+		t.Errorf("metadata is %v, want the name and no labels", meta)
 	}
 }
 
