@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/resource"
-	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -60,10 +59,9 @@ func environment(ctx context.Context, c *corev1.Container, s surroundings, links
 		if err != nil {
 			return nil, nil, err
 		}
+		// Every key makes a name of printable characters without "=", which is all that a name has to be.
 		for _, key := range slices.Sorted(maps.Keys(data)) {
-			if name := from.GetPrefix() + key; len(validation.IsEnvVarName(name)) == 0 {
-				set(name, data[key])
-			}
+			set(from.GetPrefix()+key, data[key])
 		}
 	}
 	for _, e := range c.GetEnv() {

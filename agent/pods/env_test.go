@@ -74,7 +74,7 @@ func TestEnvironment(t *testing.T) {
 		podIP: "10.244.1.7", hostIP: "10.0.0.1", nodeName: "node-1", milliCPU: 2500, memoryBytes: 1 << 30,
 	}
 	objs := known{
-		maps:    map[string]map[string]string{"settings": {"COLOR": "blue", "not a name": "x"}},
+		maps:    map[string]map[string]string{"settings": {"COLOR": "blue"}, "keys": {"data-1": "a dash", "1st": "a digit", "..x": "two dots"}},
 		secrets: map[string]map[string][]byte{"login": {"password": []byte("hush")}},
 	}
 	for name, c := range map[string]struct {
@@ -85,6 +85,12 @@ func TestEnvironment(t *testing.T) {
 		"values in order, later ones refer to earlier ones": {
 			container: &corev1.Container{Env: []*corev1.EnvVar{{Name: "A", Value: "1"}, {Name: "B", Value: "$(A)2"}, {Name: "A", Value: "3"}}},
 			want:      []string{"A=3", "B=12"},
+		},
+		"keys of any kind": {
+			container: &corev1.Container{EnvFrom: []*corev1.EnvFromSource{
+				{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: ref("keys")}}, {Prefix: "p-", ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: ref("keys")}},
+			}},
+			want: []string{"..x=two dots", "1st=a digit", "data-1=a dash", "p-..x=two dots", "p-1st=a digit", "p-data-1=a dash"},
 		},
 		"from a config map with prefix, overridden": {
 			container: &corev1.Container{
