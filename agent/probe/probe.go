@@ -152,7 +152,7 @@ func tcpSocket(ctx context.Context, a *corev1.TCPSocketAction, t Target) error {
 
 func grpcHealth(ctx context.Context, a *corev1.GRPCAction, t Target) error {
 	conn, err := grpc.NewClient("passthrough:///"+net.JoinHostPort(t.Host, strconv.Itoa(int(a.GetPort()))),
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUserAgent("xebec-probe"),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUserAgent("xebec-probe"), grpc.WithNoProxy(),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)))
 	if err != nil {
 		return err

@@ -31,6 +31,7 @@ const usage = `usage:
   client udp HOST:PORT TEXT [--timeout D]                    send a datagram and print the answer
   client dns NAME                                            print a name's addresses, or an address's names
   client whoami [HOST:PORT] [--timeout D]                    print whose token the pod has, as the cluster at the address tells
+  client health ADDR [--after D] [--until D]                 serve gRPC health: good after D, for the whole and service "client", until D
   client sleep                                               do nothing until stopped
 `
 
@@ -79,6 +80,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	timeout := flags.Duration("timeout", 5*time.Second, "")
 	workers := flags.Int("workers", 8, "")
 	duration := flags.Duration("for", 10*time.Second, "")
+	after, until := flags.Duration("after", 0, ""), flags.Duration("until", 0, "")
 	tcp, kept := flags.Int("tcp", 0, ""), new(keepFlag)
 	flags.Var(kept, "keep", "")
 	datagrams, hold := flags.Int("udp", 0, ""), flags.Int("hold", 0, "")
@@ -127,6 +129,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 			address = rest[0]
 		}
 		return whoami(ctx, out, address, accountDir, *timeout)
+	case args[0] == "health" && len(rest) == 1:
+		return serveHealth(ctx, out, rest[0], *after, *until)
 	case args[0] == "sleep" && len(rest) == 0:
 		<-ctx.Done()
 		return nil
