@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -29,7 +30,14 @@ type renewalStream struct {
 
 	mu      sync.Mutex
 	waiting []chan<- renewal
+	answers int64 // so far
 	err     error // once the stream has ended
+}
+
+func (s *renewalStream) answered() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.answers
 }
 
 // renewal is the answer to one renewal.
@@ -43,20 +51,35 @@ const maxRenewals = 10000
 
 var errTooManyRenewals = errors.New("too many renewals wait for etcd")
 
-// renew asks for one renewal and waits for its answer, a time to live of 0 when there is no such lease.
-func (r *renewals) renew(ctx context.Context, id int64) (int64, error) {
+// errSilent says that a member answered nothing at all for the whole patience. It is transient.
+var errSilent = fmt.Errorf("a member of etcd answers no renewals: %w", context.DeadlineExceeded)
+
+// renew asks for one renewal and waits for its answer, a time to live of 0 when there is no such lease. A caller that gives
+// up leaves the stream to the others. Only a member that answers nobody for as long as patience is given up, and all that
+// wait for it fail; one that is slow keeps its stream.
+func (r *renewals) renew(ctx context.Context, id int64, patience time.Duration) (int64, error) {
 	answer := make(chan renewal, 1)
 	stream, err := r.ask(id, answer)
 	if err != nil {
 		return 0, err
 	}
-	select {
-	case a := <-answer:
-		return a.ttl, a.err
-	case <-ctx.Done():
-		// A member that does not answer in time may never do: whoever comes next tries another.
-		r.drop(stream)
-		return 0, ctx.Err()
+	silence := time.NewTimer(patience)
+	defer silence.Stop()
+	for before := stream.answered(); ; {
+		select {
+		case a := <-answer:
+			return a.ttl, a.err
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-silence.C:
+			now := stream.answered()
+			if now == before {
+				r.drop(stream)
+				return 0, errSilent
+			}
+			before = now
+			silence.Reset(patience)
+		}
 	}
 }
 
@@ -117,6 +140,7 @@ func (r *renewals) receive(s *renewalStream) {
 		if len(s.waiting) > 0 {
 			w, s.waiting = s.waiting[0], s.waiting[1:]
 		}
+		s.answers++
 		s.mu.Unlock()
 		if w != nil {
 			w <- renewal{ttl: resp.TTL}
@@ -141,9 +165,7 @@ func (s *Store) LeaseKeepAlive(ctx context.Context, id int64) (int64, error) {
 	defer cancel()
 	for {
 		// Renewing is idempotent, so it is tried again. A member that hangs must not hold it up.
-		attempt, cancel := context.WithTimeout(ctx, s.cfg.AttemptTimeout)
-		ttl, err := s.renewals.renew(attempt, id)
-		cancel()
+		ttl, err := s.renewals.renew(ctx, id, s.cfg.AttemptTimeout)
 		switch {
 		case err == nil && ttl <= 0:
 			return 0, fmt.Errorf("renew lease: %w", ErrLeaseNotFound)

@@ -1,0 +1,183 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/xebec-project/xebec/internal/etcdtest"
+)
+
+func (r *renewals) current() *renewalStream {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.stream
+}
+
+// TestCancelledRenewals has callers give up while etcd is asked: the others keep their stream, and their answers.
+func TestCancelledRenewals(t *testing.T) {
+	c := etcdtest.New(t, 1)
+	s, _ := openStore(t, c.Client(), Config{AttemptTimeout: time.Minute})
+	ctx := deadline(t, 30*time.Second)
+	var ids []int64
+	for i := range 3 {
+		id, _, err := s.LeaseGrant(ctx, int64(100+i), "me")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
+	if _, err := s.LeaseKeepAlive(ctx, ids[0]); err != nil {
+		t.Fatal(err)
+	}
+	stream := s.renewals.current()
+	gone, cancel := context.WithCancel(ctx)
+	cancel()
+	var wg sync.WaitGroup
+	for i, id := range ids {
+		wg.Go(func() {
+			for range 100 {
+				_, _ = s.LeaseKeepAlive(gone, id) // answered or not: which is chance
+				if ttl, err := s.LeaseKeepAlive(ctx, id); err != nil || ttl != int64(100+i) {
+					t.Errorf("lease %d: renewal gives %d, %v, want %d", i, ttl, err, 100+i)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if s.renewals.current() != stream {
+		t.Error("a caller that gave up ended the stream of all")
+	}
+}
+
+// TestSlowRenewals puts a slow line before etcd: a member that answers late, but answers, keeps its stream. When the line is
+// silent the stream is given up.
+func TestSlowRenewals(t *testing.T) {
+	c := etcdtest.New(t, 1)
+	s, _ := openStore(t, c.Client(), Config{})
+	ctx := deadline(t, 60*time.Second)
+	id, _, err := s.LeaseGrant(ctx, 100, "me")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const patience, delay, every = 3 * time.Second, 4 * time.Second, 100 * time.Millisecond
+	line := newSlowLine(t, strings.TrimPrefix(c.Endpoints()[0], "http://"), delay)
+	cli, err := clientv3.New(clientv3.Config{Endpoints: []string{line.address}, Context: ctx})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cli.Close() })
+	r := renewals{cli: cli}
+	first, err := r.renew(ctx, id, 20*time.Second) // the connection is made
+	if err != nil || first != 100 {
+		t.Fatalf("got %d, %v", first, err)
+	}
+	stream := r.current()
+	var wg sync.WaitGroup
+	var silenced atomic.Bool
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for i := range 120 {
+		<-tick.C
+		wg.Go(func() {
+			// Each answer takes longer than patience. Others come meanwhile, but for the first.
+			with := patience
+			if i*int(every) < 2*int(delay) {
+				with = time.Minute
+			}
+			// What is under way when the line falls silent fails, in a way that is tried again.
+			if ttl, err := r.renew(ctx, id, with); err != nil && (!silenced.Load() || !transient(err)) || err == nil && ttl != 100 {
+				t.Errorf("got %d, %v", ttl, err)
+			}
+		})
+	}
+	if r.current() != stream {
+		t.Error("a member that is slow lost its stream")
+	}
+	silenced.Store(true)
+	line.silence()
+	wg.Wait()
+	if _, err := r.renew(ctx, id, patience); !errors.Is(err, errSilent) || !transient(err) {
+		t.Errorf("a silent member: %v", err)
+	}
+	if r.current() == stream {
+		t.Error("a silent member keeps its stream")
+	}
+}
+
+// slowLine passes bytes on, those of the server after a delay.
+type slowLine struct {
+	address string
+	silent  chan struct{}
+	once    sync.Once
+}
+
+func (l *slowLine) silence() { l.once.Do(func() { close(l.silent) }) }
+
+func newSlowLine(t *testing.T, server string, delay time.Duration) *slowLine {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &slowLine{address: listener.Addr().String(), silent: make(chan struct{})}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			up, err := net.Dial("tcp", server)
+			if err != nil {
+				client.Close()
+				continue
+			}
+			t.Cleanup(func() { client.Close(); up.Close() })
+			all.Go(func() { pass(client, up, 0, nil) })
+			all.Go(func() { pass(up, client, delay, l.silent) })
+		}
+	})
+	t.Cleanup(all.Wait)
+	t.Cleanup(func() { listener.Close() })
+	return l
+}
+
+// pass copies what one side sends after a delay, until silent is closed.
+func pass(from, to net.Conn, delay time.Duration, silent <-chan struct{}) {
+	type chunk struct {
+		bytes []byte
+		due   time.Time
+	}
+	chunks := make(chan chunk, 4096)
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		for c := range chunks {
+			select {
+			case <-silent:
+				continue
+			case <-time.After(time.Until(c.due)):
+			}
+			_, _ = to.Write(c.bytes)
+		}
+	})
+	for {
+		b := make([]byte, 4096)
+		n, err := from.Read(b)
+		if n > 0 {
+			chunks <- chunk{b[:n], time.Now().Add(delay)}
+		}
+		if err != nil {
+			close(chunks)
+			writing.Wait()
+			return
+		}
+	}
+}
