@@ -60,6 +60,12 @@ const (
 	ReasonOverloaded = "OVERLOADED"
 	// ReasonStorageFull: etcd has no space left and takes no writes.
 	ReasonStorageFull = "STORAGE_FULL"
+	// ReasonTooManyKeys: there are as many keys for tokens as there may be; the oldest have to be forgotten first.
+	ReasonTooManyKeys = "TOO_MANY_KEYS"
+	// ReasonServiceCIDRFull: every cluster IP is allocated.
+	ReasonServiceCIDRFull = "SERVICE_CIDR_FULL"
+	// ReasonNodePortsFull: every node port is allocated.
+	ReasonNodePortsFull = "NODE_PORTS_FULL"
 	// ReasonUnavailable: the server, or what it depends on, can't serve just now; a retry may pass.
 	ReasonUnavailable = "UNAVAILABLE"
 	// ReasonTimeout: the call's time ran out; whether a write happened is not known.

@@ -1,6 +1,7 @@
 package kind_test
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -43,6 +44,8 @@ func TestDeployment(t *testing.T) {
 		{"no selector", func(d *appsv1.Deployment) { d.Spec.Selector = nil }, []string{"spec.selector: Required value"}},
 		{"empty selector", func(d *appsv1.Deployment) { d.Spec.Selector = &metav1.LabelSelector{} },
 			[]string{"spec.selector: Invalid value: \"{}\": empty selector is invalid for deployment"}},
+		{"deadline", func(d *appsv1.Deployment) { d.Spec.Template.Spec.ActiveDeadlineSeconds = proto.Int64(5) },
+			[]string{"spec.template.spec.activeDeadlineSeconds: Forbidden: activeDeadlineSeconds in Deployment is not Supported"}},
 		{"selector that does not match", func(d *appsv1.Deployment) { d.Spec.Selector.MatchLabels["app"] = "db" },
 			[]string{"spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: `selector` does not match template `labels`"}},
 		{"selector operator", func(d *appsv1.Deployment) {
@@ -114,6 +117,10 @@ func TestReplicaSet(t *testing.T) {
 	testValidate(t, replicaSet, []badCase[*appsv1.ReplicaSet]{
 		{"no spec", func(r *appsv1.ReplicaSet) { r.Spec = nil }, []string{"spec.selector: Required value", "spec.template: Required value"}},
 		{"negative replicas", func(r *appsv1.ReplicaSet) { r.Spec.Replicas = proto.Int32(-1) }, []string{"spec.replicas: Invalid value: -1"}},
+		{"empty selector", func(r *appsv1.ReplicaSet) { r.Spec.Selector = &metav1.LabelSelector{} },
+			[]string{"spec.selector: Invalid value: \"{}\": empty selector is invalid for replicaset"}},
+		{"deadline", func(r *appsv1.ReplicaSet) { r.Spec.Template.Spec.ActiveDeadlineSeconds = proto.Int64(5) },
+			[]string{"spec.template.spec.activeDeadlineSeconds: Forbidden: activeDeadlineSeconds in ReplicaSet is not Supported"}},
 		{"selector that does not match", func(r *appsv1.ReplicaSet) { r.Spec.Template.Metadata = nil },
 			[]string{"spec.template.metadata.labels: Invalid value"}},
 	})
@@ -147,6 +154,7 @@ func TestScaledValue(t *testing.T) {
 	}{
 		{nil, 10, true, 0}, {kind.Count(3), 10, true, 3}, {kind.Text("25%"), 10, true, 3}, {kind.Text("25%"), 10, false, 2},
 		{kind.Text("100%"), 7, false, 7}, {kind.Text("0%"), 7, true, 0}, {kind.Text("150%"), 1 << 30, false, 1610612736},
+		{kind.Text("999999999%"), 1 << 30, true, math.MaxInt32},
 	}
 	for _, tt := range tests {
 		if got, err := kind.ScaledValue(tt.v, tt.total, tt.up); err != nil || got != tt.want {

@@ -91,7 +91,7 @@ func checkDeployment(d *appsv1.Deployment, c *checker) {
 		return
 	}
 	c.notNegative(p.Child("replicas"), int64(s.GetReplicas()))
-	c.selectorAndTemplate(p, s.GetSelector(), s.GetTemplate())
+	c.selectorAndTemplate("Deployment", p, s.GetSelector(), s.GetTemplate())
 	c.strategy(p.Child("strategy"), s.GetStrategy())
 	c.notNegative(p.Child("minReadySeconds"), int64(s.GetMinReadySeconds()))
 	if s.RevisionHistoryLimit != nil {

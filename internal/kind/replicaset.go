@@ -52,7 +52,7 @@ func checkReplicaSet(r *appsv1.ReplicaSet, c *checker) {
 	}
 	c.notNegative(p.Child("replicas"), int64(s.GetReplicas()))
 	c.notNegative(p.Child("minReadySeconds"), int64(s.GetMinReadySeconds()))
-	c.selectorAndTemplate(p, s.GetSelector(), s.GetTemplate())
+	c.selectorAndTemplate("ReplicaSet", p, s.GetSelector(), s.GetTemplate())
 }
 
 func checkReplicaSetStatus(s *appsv1.ReplicaSetStatus, c *checker) {

@@ -2,6 +2,7 @@ package kind
 
 import (
 	"fmt"
+	"math"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/labels"
@@ -13,13 +14,14 @@ import (
 
 // selectorAndTemplate checks what a Deployment and a ReplicaSet share: a selector that chooses the pods of their own
 // template and nothing beyond their reach.
-func (c *checker) selectorAndTemplate(p *field.Path, s *metav1.LabelSelector, t *corev1.PodTemplateSpec) {
+// The errors name the kind of the owner.
+func (c *checker) selectorAndTemplate(owner string, p *field.Path, s *metav1.LabelSelector, t *corev1.PodTemplateSpec) {
 	selector := p.Child("selector")
 	switch {
 	case s == nil:
 		c.required(selector, "")
 	case len(s.GetMatchLabels()) == 0 && len(s.GetMatchExpressions()) == 0:
-		c.invalid(selector, "{}", "empty selector is invalid for deployment")
+		c.invalid(selector, "{}", "empty selector is invalid for "+strings.ToLower(owner))
 	default:
 		c.labelSelector(selector, s)
 	}
@@ -33,10 +35,10 @@ func (c *checker) selectorAndTemplate(p *field.Path, s *metav1.LabelSelector, t 
 	if err == nil && !sel.Empty() && s != nil && !sel.Matches(labels.Set(t.GetMetadata().GetLabels())) {
 		c.invalid(at.Child("metadata", "labels"), t.GetMetadata().GetLabels(), "`selector` does not match template `labels`")
 	}
-	c.template(at, t)
+	c.template(owner, at, t)
 }
 
-func (c *checker) template(p *field.Path, t *corev1.PodTemplateSpec) {
+func (c *checker) template(owner string, p *field.Path, t *corev1.PodTemplateSpec) {
 	c.labels(p.Child("metadata", "labels"), t.GetMetadata().GetLabels())
 	c.annotations(p.Child("metadata", "annotations"), t.GetMetadata().GetAnnotations())
 	c.finalizers(p.Child("metadata", "finalizers"), t.GetMetadata().GetFinalizers())
@@ -46,7 +48,7 @@ func (c *checker) template(p *field.Path, t *corev1.PodTemplateSpec) {
 		c.add(field.NotSupported(p.Child("spec", "restartPolicy"), r, []string{RestartAlways}))
 	}
 	if t.GetSpec().GetActiveDeadlineSeconds() != 0 {
-		c.forbidden(p.Child("spec", "activeDeadlineSeconds"), "activeDeadlineSeconds in ReplicaSet is not Supported")
+		c.forbidden(p.Child("spec", "activeDeadlineSeconds"), "activeDeadlineSeconds in "+owner+" is not Supported")
 	}
 }
 
@@ -91,7 +93,7 @@ func percentOrCount(v *metav1.IntOrString) (n int32, percent, ok bool) {
 }
 
 // ScaledValue is a count, or a percentage of total, rounded up or down; what neither is gives an error. A value that is
-// not set is 0.
+// not set is 0. What is more than fits is the largest number that does.
 func ScaledValue(v *metav1.IntOrString, total int32, roundUp bool) (int32, error) {
 	n, percent, ok := percentOrCount(v)
 	if !ok {
@@ -104,7 +106,7 @@ func ScaledValue(v *metav1.IntOrString, total int32, roundUp bool) (int32, error
 	if roundUp {
 		scaled += 99
 	}
-	return int32(scaled / 100), nil
+	return int32(min(scaled/100, math.MaxInt32)), nil
 }
 
 // Count makes an IntOrString of a number.

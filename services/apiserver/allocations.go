@@ -210,7 +210,7 @@ func (a *allocations) choose(ctx context.Context, get reader, svc *corev1.Servic
 			return addr, nil
 		}
 	}
-	return netip.Addr{}, apierr.FailedPrecondition("SERVICE_CIDR_FULL", cidr.String(), "every address of the service CIDR %s is allocated: delete services, or start the cluster with a larger range", cidr)
+	return netip.Addr{}, apierr.FailedPrecondition(apierr.ReasonServiceCIDRFull, cidr.String(), "every address of the service CIDR %s is allocated: delete services, or start the cluster with a larger range", cidr)
 }
 
 // release returns the writes that give a service's addresses back.

@@ -185,7 +185,7 @@ func TestDualStack(t *testing.T) {
 				mu.Lock()
 				switch {
 				case err == nil:
-				case apierr.Reason(err) == "SERVICE_CIDR_FULL":
+				case apierr.Reason(err) == apierr.ReasonServiceCIDRFull:
 					full++
 				default:
 					t.Error(err)

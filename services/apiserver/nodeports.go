@@ -97,7 +97,7 @@ func takenPort(svc *corev1.Service, i int) *field.Error {
 }
 
 func (n *nodePorts) full() error {
-	return apierr.FailedPrecondition("NODE_PORTS_FULL", n.ports.String(), "every node port of %s is allocated: delete services, or make some of type ClusterIP", n.ports)
+	return apierr.FailedPrecondition(apierr.ReasonNodePortsFull, n.ports.String(), "every node port of %s is allocated: delete services, or make some of type ClusterIP", n.ports)
 }
 
 // release returns the writes that give all of a service's ports back.

@@ -362,7 +362,7 @@ func TestRotation(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := one.RotateKey(f.admin(), &authv1.RotateKeyRequest{}); apierr.Code(err) != codes.FailedPrecondition {
+	if _, err := one.RotateKey(f.admin(), &authv1.RotateKeyRequest{}); apierr.Code(err) != codes.FailedPrecondition || apierr.Reason(err) != apierr.ReasonTooManyKeys {
 		t.Errorf("one key too many: %v", err)
 	}
 }

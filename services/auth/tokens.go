@@ -27,6 +27,8 @@ import (
 const (
 	defaultLifetime = time.Hour
 	minLifetime     = 10 * time.Minute
+	// maxAsked is the longest lifetime that may be asked for; what is given is bounded by the configuration.
+	maxAsked = 100 * 365 * 24 * time.Hour
 	// maxAudiences bounds those of one token.
 	maxAudiences = 16
 )
@@ -71,18 +73,18 @@ func (s *Service) CreateToken(ctx context.Context, req *authv1.CreateTokenReques
 func checkRequest(req *authv1.CreateTokenRequest) error {
 	switch {
 	case req.GetNamespace() == "":
-		return apierr.BadField("namespace", "required")
+		return apierr.BadField("namespace", "is required")
 	case req.GetServiceAccount() == "":
-		return apierr.BadField("service_account", "required")
+		return apierr.BadField("serviceAccount", "is required")
 	case req.GetExpirationSeconds() != 0 && req.GetExpirationSeconds() < int64(minLifetime/time.Second),
-		req.GetExpirationSeconds() > int64(100*365*24*time.Hour/time.Second):
-		return apierr.BadField("expiration_seconds", "must be %d at least, and of this century", int64(minLifetime/time.Second))
+		req.GetExpirationSeconds() > int64(maxAsked/time.Second):
+		return apierr.BadField("expirationSeconds", "must be %d to %d, is %d", int64(minLifetime/time.Second), int64(maxAsked/time.Second), req.GetExpirationSeconds())
 	case len(req.GetAudiences()) > maxAudiences:
-		return apierr.BadField("audiences", "at most %d", maxAudiences)
+		return apierr.BadField("audiences", "must not have more than %d, has %d", maxAudiences, len(req.GetAudiences()))
 	case slices.Contains(req.GetAudiences(), ""):
-		return apierr.BadField("audiences", "must not be empty text")
+		return apierr.BadField("audiences", "must not have an empty one: leave audiences out for tokens for the apiserver")
 	case req.GetBoundPod() != nil && req.GetBoundPod().GetName() == "":
-		return apierr.BadField("bound_pod.name", "required")
+		return apierr.BadField("boundPod.name", "is required")
 	}
 	return nil
 }
@@ -136,7 +138,7 @@ func (s *Service) holders(ctx context.Context, req *authv1.CreateTokenRequest) (
 		return nil, nil, apierr.Conflict(kind.Of(pod), named, "it has another uid than the one named")
 	}
 	if runsAs := pod.GetSpec().GetServiceAccountName(); runsAs != req.GetServiceAccount() {
-		return nil, nil, apierr.BadField("bound_pod", "pod %s runs as service account %q, not %q", named, runsAs, req.GetServiceAccount())
+		return nil, nil, apierr.BadField("boundPod", "pod %s runs as service account %q, not %q", named, runsAs, req.GetServiceAccount())
 	}
 	return account, pod, nil
 }
@@ -237,7 +239,7 @@ func (s *Service) RotateKey(ctx context.Context, _ *authv1.RotateKeyRequest) (*a
 	id, err := s.keys.rotate(ctx)
 	switch {
 	case errors.Is(err, errManyKeys):
-		return nil, apierr.FailedPrecondition(apierr.ReasonOverloaded, "keys", "%v", err)
+		return nil, apierr.FailedPrecondition(apierr.ReasonTooManyKeys, "keys", "%v", err)
 	case err != nil:
 		return nil, apierr.Unavailable("rotate the keys for tokens: %v", err)
 	}
