@@ -50,6 +50,9 @@ var rows = []row{
 	{"failover", "kill -9 of the etcd leader's master: longest gap in acknowledged writes", "1.05 s with client timeouts of 250 ms; 7 s with 30 s", "1 s whatever the timeout", measureFailover},
 	{"silence", "the etcd leader's master loses its wire, or its power: longest gap in writes from a node; election timeout", "-", "2 x election timeout + 1 s", measureSilence},
 	{"names", "100 kills of agents under 200 look-ups per second on each of two nodes, by UDP and TCP: failed", "-", "0", measureNames},
+	{"attack-requests", "a stranger leaves 150 requests of 4 MiB unfinished, again and again: gateway's memory, p99 of others", "-", "+64 MiB, twice the p99", attack(unfinishedRequests)},
+	{"attack-connections", "a stranger opens up to 3,000 TLS connections and leaves them idle", "-", "+64 MiB, twice the p99", attack(idleConnections)},
+	{"attack-tokens", "a stranger calls with 2,000 invalid tokens a second", "-", "+64 MiB, twice the p99", attack(invalidTokens)},
 	{"program", "5,000 services x 2 endpoints programmed on a node", "3.6 s (nftables), 8.5 s (iptables)", "50 ms", datapath("BenchmarkProgram5000", wallTime)},
 	{"endpoint", "then one endpoint changes", "0.94 s (nftables), 0.29 s (iptables)", "20 ms", datapath("BenchmarkOneEndpoint", wallTime)},
 	{"connect", "new connection by cluster IP at 10,000 services, against direct", "0.46 (iptables-nft), 0.87 (nft)", "0.97", datapath("BenchmarkConnect", metric("direct/cluster-ip"))},
@@ -72,6 +75,7 @@ type bench struct {
 	binaries string
 	length   time.Duration
 	idle     time.Duration
+	attack   time.Duration
 	profiles string
 }
 
@@ -79,6 +83,7 @@ func main() {
 	run := flag.String("run", "", "regular expression: measure the rows whose names match")
 	length := flag.Duration("length", 8*time.Second, "how long to make calls for a figure")
 	idle := flag.Duration("idle", time.Minute, "how long to be idle for a figure")
+	attackFor := flag.Duration("attack", time.Minute, "how long an attack lasts")
 	profiles := flag.String("profiles", "", "directory for CPU profiles of the services during idle, creates, gets and deployment; none when empty")
 	list := flag.Bool("list", false, "print the names of the rows")
 	flag.Parse()
@@ -90,7 +95,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := measure(ctx, *run, bench{length: *length, idle: *idle, profiles: *profiles}); err != nil {
+	if err := measure(ctx, *run, bench{length: *length, idle: *idle, attack: *attackFor, profiles: *profiles}); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
