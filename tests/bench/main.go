@@ -67,6 +67,7 @@ var rows = []row{
 	{"burst", "the same, 100 pods at 50 per second on one node", "-", "-", measureBurst},
 	{"full", "a node's agent with 110 pods: RSS; CPU while idle", "-", "60 MiB", measureFull},
 	{"reach", "pod ready to reached from every node; deleted to reached from none", "-", "p99 50 ms both", measureReach},
+	{"lost", "power off of a node: as many pods as before ready elsewhere", "350 s by default", "20 s", measureLost},
 	{"up", "lab up from built binaries to all of 3 masters and 2 nodes ready", "-", "15 s", measureUp},
 }
 
