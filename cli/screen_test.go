@@ -246,6 +246,7 @@ func commandLines(t *testing.T) map[string][][]string {
 		"cluster access set":     {{"--public-cidrs=127.0.0.0/8"}},
 		"cluster access reset":   {{}},
 		"controllers":            {{}},
+		"node features":          {{"a"}},
 		"node services":          {{"a"}},
 		"node images":            {{"a"}},
 		"image load":             {{manifests}},

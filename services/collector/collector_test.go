@@ -246,7 +246,7 @@ func TestOrphans(t *testing.T) {
 			in("team", "kept"), in("gone", "left-1"), in("gone", "left-2"), in("past", "held", "example.com/hold"))
 		clienttest.Seed(s, &appsv1.ReplicaSet{Metadata: &metav1.ObjectMeta{Namespace: "gone", Name: "rs", Uid: "uid-rs"}})
 		expectNames(t, c, "before the first look", "left-1 left-2 held kept")
-		<-time.After(orphansInterval)
+		<-time.After(2 * orphansInterval) // the first interval begins once the election is won
 		settle()
 		expectNames(t, c, "after it", "held kept")
 		if _, err := client.Get[*appsv1.ReplicaSet](t.Context(), c, "gone", "rs"); !apierr.IsNotFound(err) {

@@ -1,7 +1,6 @@
 package etcd
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -182,32 +181,6 @@ func TestServicesAreNoMembers(t *testing.T) {
 	for _, request := range []pki.Request{pki.EtcdClientRequest("cloud", "m"), pki.ServiceRequest("cloud", "localhost"), pki.ServiceRequest("apiserver", "localhost")} {
 		if err := get(request); err == nil || !strings.Contains(err.Error(), "bad certificate") {
 			t.Errorf("as %s: %v", request.CommonName, err)
-		}
-	}
-}
-
-// TestNoKeysWithoutCertificate asks the port for metrics, which every process of the host reaches, for keys.
-func TestNoKeysWithoutCertificate(t *testing.T) {
-	c := newCluster(t, 1, nil)
-	client := http.Client{Timeout: patience}
-	metrics, err := client.Get(c.members[0].cfg.MetricsURL + "/metrics")
-	if err != nil || metrics.StatusCode != http.StatusOK {
-		t.Fatalf("metrics: %v, %v", metrics, err)
-	}
-	metrics.Body.Close()
-	for path, body := range map[string]string{
-		"/v3/kv/range":             `{"key":"AA==","range_end":"AA=="}`,
-		"/v3/maintenance/snapshot": `{}`,
-		"/v3/cluster/member/list":  `{}`,
-	} {
-		resp, err := client.Post(c.members[0].cfg.MetricsURL+path, "application/json", bytes.NewBufferString(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		answer, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
-		resp.Body.Close()
-		if resp.StatusCode != http.StatusNotFound {
-			t.Errorf("%s: %s %s", path, resp.Status, answer)
 		}
 	}
 }

@@ -29,13 +29,15 @@ func TestHTTPNeedsACertificate(t *testing.T) {
 		{"metrics, by a certificate", url, "/metrics", known, http.StatusOK},
 		{"health, by a certificate", url, "/health", known, http.StatusOK},
 		{"keys, by a certificate", url, "/v3/kv/range", known, http.StatusNotFound},
+		{"a snapshot, by a certificate", url, "/v3/maintenance/snapshot", known, http.StatusNotFound},
+		{"the members, by a certificate", url, "/v3/cluster/member/list", known, http.StatusNotFound},
 		{"metrics, without", url, "/metrics", &tls.Config{InsecureSkipVerify: true}, 0},
 		{"keys, without", url, "/v3/kv/range", &tls.Config{InsecureSkipVerify: true}, 0},
 		{"keys, in plain text", "http" + strings.TrimPrefix(url, "https"), "/v3/kv/range", nil, http.StatusBadRequest},
 	} {
 		client := &http.Client{Transport: &http.Transport{TLSClientConfig: tt.tls, DisableKeepAlives: true}}
 		resp, err := client.Post(tt.url+tt.path, "application/json", strings.NewReader(`{"key":"AA==","range_end":"AA=="}`))
-		if tt.path != "/v3/kv/range" {
+		if !strings.HasPrefix(tt.path, "/v3/") {
 			resp, err = client.Get(tt.url + tt.path)
 		}
 		if err != nil {

@@ -185,7 +185,8 @@ func judge(t *testing.T, all []finding) {
 		case accepted, warned:
 			wasAccepted[f.file] = true
 		case unserved:
-			if !strings.Contains(f.messages[0], `"`) {
+			name, _, _ := strings.Cut(f.object, " of ")
+			if !strings.Contains(f.messages[0], name) {
 				t.Errorf("%s:%d: the error does not name the kind: %s", f.file, f.line, f.messages[0])
 			}
 		}
@@ -236,7 +237,7 @@ func unread(file string, errs manifest.Errors) []finding {
 	for _, e := range errs {
 		f := finding{file: file, line: e.Line, class: refused, messages: []string{e.Err.Error()}}
 		if fe, ok := errors.AsType[*codec.FieldError](e.Err); ok && fe.Path == "kind" && fe.Kind != "" {
-			f.class, f.messages = unserved, []string{fe.Message}
+			f.class, f.object, f.messages = unserved, fe.Kind, []string{fe.Message}
 		}
 		if n := len(found); n > 0 && f.class == refused && found[n-1].class == refused && found[n-1].line == f.line {
 			found[n-1].messages = append(found[n-1].messages, f.messages...)

@@ -116,12 +116,7 @@ func unservedKinds(all []finding) [][]string {
 		if f.class != unserved {
 			continue
 		}
-		parts := strings.Split(f.messages[0], `"`)
-		if len(parts) < 5 {
-			continue
-		}
-		name := parts[1] + " of " + parts[3]
-		files[name] = append(files[name], f.file)
+		files[f.object] = append(files[f.object], f.file)
 	}
 	names := slices.SortedFunc(maps.Keys(files), func(a, b string) int {
 		return cmp.Or(len(files[b])-len(files[a]), strings.Compare(a, b))
