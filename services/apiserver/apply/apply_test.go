@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -152,6 +153,47 @@ func TestLabelsHaveOwners(t *testing.T) {
 	}
 	if meta := live.GetMetadata(); len(meta.GetLabels()) != 0 || meta.GetName() != "a" || meta.GetNamespace() != "default" {
 		t.Errorf("metadata is %v, want the name and no labels", meta)
+	}
+}
+
+// TestMetadataIsOwned removes labels, annotations, finalizers and owners that are no longer applied, and keeps those of others.
+func TestMetadataIsOwned(t *testing.T) {
+	m := merger(t)
+	config := func(metadata string) kind.Object {
+		return object(t, `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","namespace":"default",`+metadata+`}}`)
+	}
+	live, err := m.Apply(nil, config(`"labels":{"x":"1","y":"2"},"annotations":{"n":"1"},"finalizers":["example.com/a"],
+		"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"o","uid":"u"}]`), "alice", false, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	live.GetMetadata().Uid, live.GetMetadata().ResourceVersion, live.GetMetadata().Generation = "uid", "7", 3
+	others := proto.CloneOf(live.(*corev1.ConfigMap))
+	others.Metadata.Labels["theirs"] = "z"
+	if err := m.Update(live, others, "controller", noon); err != nil {
+		t.Fatal(err)
+	}
+	var conflict *ConflictError
+	if _, err := m.Apply(others, config(`"labels":{"theirs":"mine"}`), "alice", false, noon); !errors.As(err, &conflict) || conflict.Conflicts[0] != (Conflict{"controller", ".metadata.labels.theirs"}) {
+		t.Errorf("got %v, want a conflict with controller", err)
+	}
+	got, err := m.Apply(others, config(`"labels":{"x":"1"}`), "alice", false, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	meta := got.GetMetadata()
+	if !maps.Equal(meta.GetLabels(), map[string]string{"x": "1", "theirs": "z"}) || len(meta.GetAnnotations())+len(meta.GetFinalizers())+len(meta.GetOwnerReferences()) != 0 {
+		t.Errorf("left are labels %v, annotations %v, finalizers %v, owners %v", meta.GetLabels(), meta.GetAnnotations(), meta.GetFinalizers(), meta.GetOwnerReferences())
+	}
+	if meta.GetUid() != "uid" || meta.GetGeneration() != 3 || meta.GetName() != "a" {
+		t.Errorf("what the server writes is lost: %v", meta)
+	}
+	for _, e := range meta.GetManagedFields() {
+		for _, field := range []string{"f:uid", "f:name", "f:resourceVersion", "f:generation", "f:creationTimestamp"} {
+			if bytes.Contains(e.GetFieldsV1().GetRaw(), []byte(`"`+field+`"`)) {
+				t.Errorf("%s owns %s", e.GetManager(), field)
+			}
+		}
 	}
 }
 
