@@ -19,6 +19,16 @@ const (
 	fieldImmutable = "field is immutable"
 )
 
+// setOf is the set of the keys of a list. Lists of objects are as long as clients make them: to look for each element of
+// one in another takes minutes.
+func setOf[T any, K comparable](list []T, key func(T) K) map[K]bool {
+	out := make(map[K]bool, len(list))
+	for _, x := range list {
+		out[key(x)] = true
+	}
+	return out
+}
+
 // checker collects what is wrong with an object.
 type checker struct {
 	list field.ErrorList

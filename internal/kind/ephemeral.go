@@ -103,14 +103,13 @@ func (c *checker) noEphemeral(p *field.Path, s *corev1.PodSpec) {
 // ephemeralUpdate lets ephemeral containers be added, and nothing else.
 func (c *checker) ephemeralUpdate(p *field.Path, now, was *corev1.Pod) {
 	have := now.GetSpec().GetEphemeralContainers()
+	byName := make(map[string]*corev1.EphemeralContainer, len(have))
+	for _, e := range have {
+		byName[e.GetEphemeralContainerCommon().GetName()] = e
+	}
 	for _, old := range was.GetSpec().GetEphemeralContainers() {
 		name := old.GetEphemeralContainerCommon().GetName()
-		var same *corev1.EphemeralContainer
-		for _, e := range have {
-			if e.GetEphemeralContainerCommon().GetName() == name {
-				same = e
-			}
-		}
+		same := byName[name]
 		switch {
 		case same == nil:
 			c.forbidden(p, fmt.Sprintf("existing ephemeral containers %q may not be removed", name))

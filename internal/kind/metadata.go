@@ -136,8 +136,9 @@ func (c *checker) metadataUpdate(new, old *metav1.ObjectMeta) {
 	if old.GetDeletionTimestamp() == nil {
 		return
 	}
+	had := setOf(old.GetFinalizers(), func(f string) string { return f })
 	for i, f := range new.GetFinalizers() {
-		if !slices.Contains(old.GetFinalizers(), f) {
+		if !had[f] {
 			c.forbidden(p.Child("finalizers").Index(i), fmt.Sprintf("no new finalizers can be added if the object is being deleted, found new finalizer %q", f))
 		}
 	}

@@ -328,13 +328,15 @@ func checkPodUpdate(new, old *corev1.Pod, c *checker) {
 	c.ephemeralUpdate(spec.Child("ephemeralContainers"), new, old)
 	c.resize(spec, now, was)
 	c.deadlineUpdate(spec.Child("activeDeadlineSeconds"), now, was)
+	kept := setOf(now.GetTolerations(), tolerationKey)
 	for i, t := range was.GetTolerations() {
-		if !slices.ContainsFunc(now.GetTolerations(), func(n *corev1.Toleration) bool { return sameToleration(n, t) }) {
+		if !kept[tolerationKey(t)] {
 			c.forbidden(spec.Child("tolerations"), fmt.Sprintf("existing toleration at index %d can not be modified except its tolerationSeconds", i))
 		}
 	}
+	gates := setOf(was.GetSchedulingGates(), (*corev1.PodSchedulingGate).GetName)
 	for i, g := range now.GetSchedulingGates() {
-		if !slices.ContainsFunc(was.GetSchedulingGates(), func(w *corev1.PodSchedulingGate) bool { return w.GetName() == g.GetName() }) {
+		if !gates[g.GetName()] {
 			c.forbidden(spec.Child("schedulingGates").Index(i), fmt.Sprintf("only deletion is allowed, but found new scheduling gate '%s'", g.GetName()))
 		}
 	}
@@ -390,8 +392,9 @@ func (c *checker) deadlineUpdate(p *field.Path, now, was *corev1.PodSpec) {
 	}
 }
 
-func sameToleration(a, b *corev1.Toleration) bool {
-	return a.GetKey() == b.GetKey() && a.GetOperator() == b.GetOperator() && a.GetValue() == b.GetValue() && a.GetEffect() == b.GetEffect()
+// tolerationKey is what of a toleration may not change: all but its seconds.
+func tolerationKey(t *corev1.Toleration) [4]string {
+	return [4]string{t.GetKey(), t.GetOperator(), t.GetValue(), t.GetEffect()}
 }
 
 // checkPodStatus keeps a pod that has ended from coming back to life, which would run its work twice.
