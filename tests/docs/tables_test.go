@@ -249,10 +249,14 @@ func rights(t *testing.T) string {
 			for i, name := range resources {
 				resources[i] = strings.Replace(code(name), "`*`", "everything", 1)
 			}
-			rows = append(rows, []string{service, strings.Join(list(parts[1]), ", "), strings.Join(resources, ", ")})
+			on := strings.Join(resources, ", ")
+			if namespace := list(parts[2])[0]; namespace != "" {
+				on += " in " + namespace
+			}
+			rows = append(rows, []string{service, strings.Join(list(parts[1]), ", "), on})
 		}
 	}
-	add("every service", variables["common"])
+	add("every elected service", variables["common"])
 	services, ok := variables["services"].(*ast.CompositeLit)
 	if !ok {
 		t.Fatal("services/apiserver/authz has no table of services")

@@ -12,53 +12,63 @@ const (
 	heartbeatNamespace = "kube-node-lease"
 )
 
-// rule allows verbs on resources; "*" stands for every resource.
+// rule allows verbs on resources; "*" stands for every resource. A namespace limits it to that one.
 type rule struct {
 	resources []string
 	verbs     []Verb
+	namespace string
 }
 
 var (
-	read  = []Verb{Get, List, Watch}
-	write = []Verb{Create, Update, UpdateStatus, Patch, Delete}
-	// common is what every service may do besides its own rules; elections are checked apart.
-	common = []rule{{[]string{"events"}, []Verb{Get, Create, Update, Patch}}}
+	read = []Verb{Get, List, Watch}
+	// common is what every service that stands for election may do besides its own rules: record events, and see who leads the
+	// other services, which tells a leader whether its host leads more than its share.
+	common = []rule{
+		{[]string{"events"}, []Verb{Get, Create, Patch}, ""},
+		{[]string{"leases.coordination.k8s.io"}, []Verb{List}, electionNamespace},
+	}
+	// election is what such a service may do with the Lease of its own election.
+	election = []Verb{Watch, Create, Delete}
+	// unelected are the services of which all instances serve.
+	unelected = []string{"gateway", "auth"}
 )
 
-// services is what each control-plane service needs, and no more.
+// services is what the code of each control-plane service does, and no more: TestRightsAreUsed holds it against that.
 var services = map[string][]rule{
 	"gateway": {
-		{[]string{"pods", "nodes", "leases.coordination.k8s.io", "gatewayaccesses.gateway.xebec.io"}, read},
+		{[]string{"pods", "nodes"}, []Verb{Get}, ""},
+		{[]string{"gatewayaccesses.gateway.xebec.io"}, []Verb{Watch}, ""},
+		{[]string{"leases.coordination.k8s.io"}, []Verb{List}, electionNamespace},
 	},
 	"auth": {
-		{[]string{"serviceaccounts", "secrets", "pods", "nodes"}, read},
+		{[]string{"serviceaccounts", "pods"}, []Verb{Get, Watch}, ""},
 	},
 	"scheduler": {
-		{[]string{"pods", "nodes", "namespaces", "services", "replicasets.apps"}, read},
-		{[]string{"pods"}, []Verb{Bind, UpdateStatus}},
+		{[]string{"pods"}, []Verb{Get, List, Watch, Bind, UpdateStatus}, ""},
+		{[]string{"nodes"}, []Verb{List, Watch}, ""},
 	},
 	"workloads": {
-		{[]string{"deployments.apps", "replicasets.apps", "pods", "nodes", "namespaces"}, read},
-		{[]string{"replicasets.apps", "pods"}, write},
-		{[]string{"deployments.apps"}, []Verb{Update, UpdateStatus, Patch}},
+		{[]string{"deployments.apps"}, []Verb{Get, Watch, UpdateStatus, Patch}, ""},
+		{[]string{"replicasets.apps"}, []Verb{Get, Watch, Create, Update, UpdateStatus, Delete}, ""},
+		{[]string{"pods"}, []Verb{List, Watch, Create, Patch, Delete}, ""},
 	},
 	"nodes": {
-		{[]string{"nodes", "pods", "leases.coordination.k8s.io"}, read},
-		{[]string{"nodes"}, []Verb{Update, UpdateStatus, Patch}},
-		{[]string{"pods"}, []Verb{UpdateStatus, Patch, Delete}},
+		{[]string{"nodes"}, []Verb{Get, Watch, Update, UpdateStatus}, ""},
+		{[]string{"pods"}, []Verb{Get, List, Watch, UpdateStatus, Delete}, ""},
+		{[]string{"leases.coordination.k8s.io"}, []Verb{Get, Watch}, heartbeatNamespace},
 	},
 	"endpoints": {
-		{[]string{"services", "pods", "nodes", "namespaces", "endpointslices.discovery.k8s.io"}, read},
-		{[]string{"endpointslices.discovery.k8s.io"}, write},
-		{[]string{"services"}, []Verb{Update, UpdateStatus, Patch}},
+		{[]string{"services", "pods", "nodes"}, []Verb{Watch}, ""},
+		{[]string{"endpointslices.discovery.k8s.io"}, []Verb{Watch, Create, Update, Delete}, ""},
 	},
 	"cloud": {
-		{[]string{"services", "nodes", "ipaddresses.networking.k8s.io"}, read},
-		{[]string{"services"}, []Verb{UpdateStatus}},
-		{[]string{"ipaddresses.networking.k8s.io"}, []Verb{Create, Delete}},
+		{[]string{"services"}, []Verb{Get, Watch, UpdateStatus}, ""},
+		{[]string{"nodes"}, []Verb{Watch}, ""},
+		{[]string{"ipaddresses.networking.k8s.io"}, []Verb{Get, Watch, Create, Delete}, ""},
 	},
 	"collector": {
-		{[]string{"*"}, append(slices.Clone(read), Update, UpdateStatus, Patch, Delete)},
+		{[]string{"*"}, []Verb{Get, List, Watch, Update, Delete}, ""},
+		{[]string{"namespaces"}, []Verb{UpdateStatus}, ""},
 	},
 }
 
@@ -67,12 +77,15 @@ func authorizeService(service string, r Request) error {
 	if !known {
 		return &DeniedError{r, fmt.Sprintf("no service is called %q", service)}
 	}
-	// Who leads the other services tells a leader whether its host leads more than its share.
-	if r.Resource == "leases.coordination.k8s.io" && r.Namespace == electionNamespace && (r.Name == service || r.Verb == List) {
-		return nil
+	if !slices.Contains(unelected, service) {
+		if r.Resource == "leases.coordination.k8s.io" && r.Namespace == electionNamespace && r.Name == service && slices.Contains(election, r.Verb) {
+			return nil
+		}
+		rules = slices.Concat(common, rules)
 	}
-	for _, rule := range append(slices.Clone(common), rules...) {
-		if slices.Contains(rule.verbs, r.Verb) && (slices.Contains(rule.resources, r.Resource) || rule.resources[0] == "*") {
+	for _, rule := range rules {
+		if slices.Contains(rule.verbs, r.Verb) && (slices.Contains(rule.resources, r.Resource) || rule.resources[0] == "*") &&
+			(rule.namespace == "" || rule.namespace == r.Namespace) {
 			return nil
 		}
 	}
