@@ -93,7 +93,7 @@ func parseAt(text string, now time.Time) (client.At, error) {
 	if at, err := time.Parse(time.RFC3339, text); err == nil {
 		return client.At{Time: at}, nil
 	}
-	return client.At{}, usagef("--at %s is no moment of the past: write a time such as 2026-11-21T15:04:05Z, how long ago such as 10m, or a resourceVersion", text)
+	return client.At{}, usagef("invalid --at %q: want an RFC 3339 time such as 2026-11-21T15:04:05Z, how long ago such as 10m, or a resourceVersion", text)
 }
 
 // found is what a get found of one kind.

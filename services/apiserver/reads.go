@@ -43,7 +43,7 @@ func (s *Service) Get(ctx context.Context, req *apiv1.GetRequest) (*apiv1.GetRes
 	}
 	o, err := read(ctx, key)
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
-		return nil, storageError(err)
+		return nil, s.readError(ctx, err, revision)
 	}
 	if o != nil {
 		ask.NodeName = nodeOf(k, o)
@@ -75,7 +75,7 @@ func (s *Service) List(ctx context.Context, req *apiv1.ListRequest) (*apiv1.List
 	}
 	result, err := s.store.List(ctx, opts)
 	if err != nil {
-		return nil, storageError(err)
+		return nil, s.readError(ctx, err, opts.AtRevision)
 	}
 	resp := &apiv1.ListResponse{Objects: make([]*anypb.Any, len(result.Objects)), ResourceVersion: strconv.FormatInt(result.Revision, 10), Continue: result.Continue}
 	for i, o := range result.Objects {
@@ -105,10 +105,28 @@ func (s *Service) past(ctx context.Context, req interface {
 	case errors.Is(err, storage.ErrFutureTime):
 		return 0, apierr.BadField("atTime", "%s is yet to come", at.AsTime().Format(time.RFC3339))
 	case errors.Is(err, storage.ErrCompacted):
-		return 0, apierr.New(codes.OutOfRange, apierr.ReasonTooOld,
-			fmt.Sprintf("what was at %s is not known any more: etcd compacts the past after its compactAfter", at.AsTime().Format(time.RFC3339)))
+		return 0, tooOld(err, "what was at "+at.AsTime().Format(time.RFC3339))
 	}
 	return found, storageError(err)
+}
+
+// readError is storageError for a read at a revision, 0 for none: when it is not known any more the error says how far back
+// there is something to read.
+func (s *Service) readError(ctx context.Context, err error, revision int64) error {
+	if revision == 0 || !errors.Is(err, storage.ErrCompacted) {
+		return storageError(err)
+	}
+	oldest, _ := s.store.Oldest(ctx)
+	return tooOld(&storage.PastError{Oldest: oldest}, fmt.Sprintf("revision %d", revision))
+}
+
+// tooOld says that something is not known any more, and how far back the past can be read.
+func tooOld(err error, what string) error {
+	text := what + " is not known any more"
+	if past, ok := errors.AsType[*storage.PastError](err); ok && !past.Oldest.IsZero() {
+		text += fmt.Sprintf(": the oldest moment that can be read is %s", past.Oldest.UTC().Format(time.RFC3339))
+	}
+	return apierr.New(codes.OutOfRange, apierr.ReasonTooOld, text+"; the apiserver's storage.keepPast says how much is kept")
 }
 
 // Watch streams the state and then the changes. Events are sent in the encoding that all watchers share.

@@ -97,8 +97,8 @@ type Config struct {
 	Client pki.Files `yaml:"client"`
 	// QuotaBytes is the size of the database at which writes are refused.
 	QuotaBytes int64 `yaml:"quotaBytes" help:"size of the database at which writes are refused"`
-	// CompactAfter is how long old revisions are kept: how far back reads and watches reach.
-	CompactAfter time.Duration `yaml:"compactAfter" help:"how long old revisions are kept"`
+	// CompactAfter is how long old revisions are kept where no apiserver compacts them sooner, as its storage.keepPast says.
+	CompactAfter time.Duration `yaml:"compactAfter" help:"how long old revisions are kept if no apiserver compacts them sooner"`
 	// Heartbeat and Election are the raft timings, which must be the same on all members.
 	//
 	// A leader that falls silent is replaced after one to two times Election. The defaults, 100 ms and 500 ms, bring
@@ -115,7 +115,7 @@ func DefaultConfig() Config {
 		MetricsURL:   "https://127.0.0.1:2381",
 		Token:        "xebec",
 		QuotaBytes:   8 << 30,
-		CompactAfter: 5 * time.Minute,
+		CompactAfter: 2 * time.Hour,
 		Heartbeat:    100 * time.Millisecond,
 		Election:     500 * time.Millisecond,
 	}

@@ -41,6 +41,11 @@ type Config struct {
 	// HistoryPreload is how many revisions back the cache starts when it is filled, so that watches that were served by
 	// another store can resume here. Default 1000; negative for none.
 	HistoryPreload int64 `yaml:"historyPreload" help:"revisions back at which the cache starts; negative for none"`
+	// KeepPast is how far back objects can be read: what was before is compacted away. Default 30 min, at least 1 min.
+	KeepPast time.Duration `yaml:"keepPast" help:"how far back objects can be read"`
+	// KeepPastBytes is the part of etcd's database in use, past and present together, above which less of the past is kept,
+	// down to a minute. Default 1 GiB; a cluster whose objects alone are larger needs more.
+	KeepPastBytes int64 `yaml:"keepPastBytes" help:"bytes in use of etcd's database above which less of the past is kept"`
 	// WatchChanges and WatchBytes bound what is buffered for one watcher before it is cut off as too slow. Default 8192
 	// and 16 MiB.
 	WatchChanges int `yaml:"watchChanges" help:"events buffered for a watcher before it is cut off"`
@@ -59,6 +64,8 @@ func (c *Config) setDefaults() {
 	setDefault(&c.HistoryChanges, 4096)
 	setDefault(&c.HistoryBytes, 8<<20)
 	setDefault(&c.HistoryPreload, 1000)
+	setDefault(&c.KeepPast, 30*time.Minute)
+	setDefault(&c.KeepPastBytes, 1<<30)
 	setDefault(&c.WatchChanges, 8192)
 	setDefault(&c.WatchBytes, 16<<20)
 	setDefault(&c.BookmarkInterval, 30*time.Second)
@@ -69,11 +76,14 @@ func (c *Config) validate() error {
 		"MaxTxnOps": int64(c.MaxTxnOps), "ReadTimeout": int64(c.ReadTimeout), "AttemptTimeout": int64(c.AttemptTimeout),
 		"WriteAttempt": int64(c.WriteAttempt), "WriteTimeout": int64(c.WriteTimeout), "PageSize": c.PageSize, "HistoryChanges": int64(c.HistoryChanges),
 		"HistoryBytes": int64(c.HistoryBytes), "WatchChanges": int64(c.WatchChanges), "WatchBytes": int64(c.WatchBytes),
-		"BookmarkInterval": int64(c.BookmarkInterval),
+		"BookmarkInterval": int64(c.BookmarkInterval), "KeepPastBytes": c.KeepPastBytes,
 	} {
 		if v < 0 {
 			return fmt.Errorf("storage: %s must not be negative", name)
 		}
+	}
+	if c.KeepPast < leastPast {
+		return fmt.Errorf("storage: KeepPast must be at least %s, is %s", leastPast, c.KeepPast)
 	}
 	return nil
 }
@@ -108,14 +118,17 @@ func New(cfg Config, cli *clientv3.Client, log *zap.Logger) (*Store, error) {
 	return s, nil
 }
 
-// Run keeps the cache up to date until ctx ends, through every failure of etcd, and the clock with it. It returns nil then.
+// Run keeps the cache up to date until ctx ends, through every failure of etcd, and with it the clock, and cuts the past. It
+// returns nil then.
 func (s *Store) Run(ctx context.Context) error {
-	var clock sync.WaitGroup
-	ticker := time.NewTicker(ClockPrecision)
-	defer ticker.Stop()
-	clock.Go(func() { s.runClock(ctx, ticker.C) })
+	var beside sync.WaitGroup
+	clock, compaction := time.NewTicker(ClockPrecision), time.NewTicker(compactEvery)
+	defer clock.Stop()
+	defer compaction.Stop()
+	beside.Go(func() { s.runClock(ctx, clock.C) })
+	beside.Go(func() { s.runCompaction(ctx, compaction.C) })
 	s.runFeed(ctx)
-	clock.Wait()
+	beside.Wait()
 	return nil
 }
 
