@@ -27,7 +27,7 @@ func (c *installed) checkExternalEtcd() {
 	c.t.Helper()
 	h, theirs := c.host("etcd-1"), filepath.Join(c.dir, "theirs")
 	c.mustXebec(callLimit, "pki", "init", "--dir", theirs, "--cluster", "theirs")
-	c.mustXebec(callLimit, "pki", "issue", "--dir", theirs, "--etcd", "member="+h.addr.String(), "--etcd", "client=10.91.7.1")
+	c.mustXebec(callLimit, "pki", "issue", "--dir", theirs, "--etcd", "member="+h.addr.String(), "--master", "client=10.91.7.1")
 	for name, from := range map[string]string{
 		"ca.crt": filepath.Join(theirs, "hosts/member/etcd/ca.crt"), "tls.crt": filepath.Join(theirs, "hosts/member/etcd/tls.crt"),
 		"tls.key": filepath.Join(theirs, "hosts/member/etcd/tls.key"), "xebecd": filepath.Join(c.binaries, "xebecd"),
@@ -46,16 +46,27 @@ func (c *installed) checkExternalEtcd() {
 		return err == nil
 	})
 
-	client := filepath.Join(theirs, "hosts/client/etcd")
-	c.writeExternalInventory(map[string]any{
-		"endpoints": []string{fmt.Sprintf("https://%s:2379", h.addr)},
-		"ca":        filepath.Join(client, "ca.crt"), "cert": filepath.Join(client, "tls.crt"), "key": filepath.Join(client, "tls.key"),
-	})
-	wrong := fmt.Sprintf(`{"xebec_etcd_external": {"endpoints": ["http://10.91.7.31"], "ca": "/nowhere/ca.crt", "cert": "%s/tls.key"}}`, client)
+	// Each service has a certificate of its own, and a role by it; what is there for all of them is cloud's.
+	client := filepath.Join(theirs, "hosts/client")
+	pair := func(service string) map[string]any {
+		return map[string]any{"cert": filepath.Join(client, service, "etcd.crt"), "key": filepath.Join(client, service, "etcd.key")}
+	}
+	external := pair("cloud")
+	external["endpoints"], external["ca"] = []string{fmt.Sprintf("https://%s:2379", h.addr)}, filepath.Join(client, "cloud", "etcd-ca.crt")
+	services := map[string]any{}
+	for _, service := range []string{"apiserver", "auth", "gateway", "scheduler", "workloads", "nodes", "endpoints", "collector"} {
+		services[service] = pair(service)
+	}
+	external["services"] = services
+	c.writeExternalInventory(external)
+	wrong := fmt.Sprintf(`{"xebec_etcd_external": {"endpoints": ["http://10.91.7.31"], "ca": "/nowhere/ca.crt", "cert": "%s/cloud/etcd.key",
+		"services": {"nobody": {"cert": "%[1]s/cloud/etcd.crt"}, "auth": {"cert": "/nowhere/auth.crt", "key": "%[1]s/auth/etcd.key"}}}}`, client)
 	out, err := c.playbook("site.yml", "-e", wrong)
 	for _, want := range []string{
 		"it needs endpoints, ca, cert and key", "must be addresses such as https://192.0.2.31:2379: http://10.91.7.31",
-		"there is no file /nowhere/ca.crt on the control host", "tls.key holds no certificate in PEM",
+		"there is no file /nowhere/ca.crt on the control host", "etcd.key holds no certificate in PEM",
+		"xebec_etcd_external.services has nobody", "every entry of xebec_etcd_external.services needs cert and key",
+		"services.auth.cert: there is no file /nowhere/auth.crt",
 	} {
 		if err == nil || !strings.Contains(strings.Join(strings.Fields(out), " "), want) {
 			c.t.Errorf("a wrong xebec_etcd_external is not told %q: %v\n%s", want, err, lastLines([]byte(out), 60))
@@ -66,6 +77,12 @@ func (c *installed) checkExternalEtcd() {
 	for _, p := range c.services() {
 		if p.service == "etcd" {
 			c.t.Errorf("an etcd of the roles runs on %s", p.host)
+		}
+	}
+	for _, service := range []string{"cloud", "auth"} {
+		want, err := os.ReadFile(filepath.Join(client, service, "etcd.crt"))
+		if have := c.ssh("master-1", "cat /etc/xebec/"+service+"/etcd.crt"); err != nil || strings.TrimSpace(have) != strings.TrimSpace(string(want)) {
+			c.t.Errorf("the certificate of %s towards somebody else's etcd: %v\n%s", service, err, have)
 		}
 	}
 	if members := c.mustXebec(callLimit, "etcd", "status", "--check"); !strings.Contains(members, "theirs") {
