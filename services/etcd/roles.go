@@ -66,7 +66,8 @@ func roleOf(id rpc.Identity) role {
 		r.read = []string{root}
 		r.write = append(r.write, registryKeys, leaseKeys, epochKey, clockKey)
 		r.leases = true
-		r.methods = append(slices.Clone(keyMethods), pb.Lease_LeaseTimeToLive_FullMethodName)
+		// It compacts the past, after a look at how much etcd uses.
+		r.methods = append(slices.Clone(keyMethods), pb.Lease_LeaseTimeToLive_FullMethodName, pb.KV_Compact_FullMethodName, pb.Maintenance_Status_FullMethodName)
 	case "auth":
 		r.read, r.write = append(r.read, authKeys), append(r.write, authKeys)
 	case "gateway":

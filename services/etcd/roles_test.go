@@ -42,8 +42,11 @@ func TestRolesOfCertificates(t *testing.T) {
 		if err := r.mayCall(tt.id, pb.KV_Range_FullMethodName); (err == nil) != tt.some {
 			t.Errorf("%+v may read: %v", tt.id, err)
 		}
+		if err := r.mayCall(tt.id, pb.KV_Compact_FullMethodName); (err == nil) != (tt.all || tt.id.User == pki.ServiceUser("apiserver") && tt.some) {
+			t.Errorf("%+v may compact the past: %v", tt.id, err)
+		}
 		for _, method := range []string{
-			pb.KV_Compact_FullMethodName, pb.Lease_LeaseLeases_FullMethodName, pb.Cluster_MemberAdd_FullMethodName, pb.Maintenance_Snapshot_FullMethodName,
+			pb.Lease_LeaseLeases_FullMethodName, pb.Cluster_MemberAdd_FullMethodName, pb.Maintenance_Snapshot_FullMethodName,
 			pb.Maintenance_Defragment_FullMethodName, pb.Auth_AuthEnable_FullMethodName, pb.Auth_Authenticate_FullMethodName, "/v3lockpb.Lock/Lock",
 			"/v3electionpb.Election/Campaign", "/no.such.Service/Method",
 		} {

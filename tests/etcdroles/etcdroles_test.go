@@ -67,7 +67,7 @@ func check(t *testing.T, cfg etcd.Config, authority *pki.CA, services map[string
 	t.Helper()
 	at := func() string { return "https://" + loopbacktest.Address(t).String() }
 	cfg.DataDir, cfg.PeerURL, cfg.ClientURL, cfg.ListenPeer, cfg.ListenClient = filepath.Join(t.TempDir(), "data"), at(), at(), "", ""
-	cfg.MetricsURL = "http://" + loopbacktest.Address(t).String()
+	cfg.MetricsURL = "https://" + loopbacktest.Address(t).String()
 	cfg.InitialCluster = []string{cfg.Name + "=" + cfg.PeerURL}
 	start(t, cfg)
 	pair, err := authority.Issue(pki.AdminRequest("admin"))

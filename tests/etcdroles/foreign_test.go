@@ -162,7 +162,7 @@ func BenchmarkWrites(b *testing.B) {
 	xebec := func(tb testing.TB, f *foreign, data string) {
 		cfg := etcd.DefaultConfig()
 		cfg.Name, cfg.DataDir, cfg.Peer, cfg.Client, cfg.ClientURL = "m", data, f.files, f.files, f.endpoint
-		cfg.PeerURL, cfg.MetricsURL = "https://"+loopbacktest.Address(tb).String(), "http://"+loopbacktest.Address(tb).String()
+		cfg.PeerURL, cfg.MetricsURL = "https://"+loopbacktest.Address(tb).String(), "https://"+loopbacktest.Address(tb).String()
 		cfg.InitialCluster = []string{"m=" + cfg.PeerURL}
 		start(tb, cfg)
 	}

@@ -38,7 +38,7 @@ func (e *PastError) Unwrap() error { return ErrCompacted }
 // runCompaction cuts etcd's past at each of ticks until ctx ends. All stores on one etcd do: it keeps what the most modest
 // of them would.
 func (s *Store) runCompaction(ctx context.Context, ticks <-chan time.Time) {
-	span := s.cfg.KeepPast
+	span, failing := s.cfg.KeepPast, false
 	for {
 		select {
 		case <-ctx.Done():
@@ -50,9 +50,13 @@ func (s *Store) runCompaction(ctx context.Context, ticks <-chan time.Time) {
 			span = s.span(span, used)
 			err = s.compact(ctx, time.Now().Add(-span))
 		}
-		if err != nil && ctx.Err() == nil {
-			s.log.Debug("The past was not compacted", zap.Error(err))
+		switch {
+		case err != nil && ctx.Err() == nil && !failing:
+			s.log.Warn("The past was not compacted: etcd grows unless it compacts by itself", zap.Error(err))
+		case err == nil && failing:
+			s.log.Info("The past is compacted again")
 		}
+		failing = err != nil
 	}
 }
 
