@@ -485,12 +485,16 @@ func TestLabelsOfAdministrators(t *testing.T) {
 
 func TestConfigProblemsAreAllNamed(t *testing.T) {
 	cfg := agent.DefaultConfig()
+	if cfg.PodPIDs != 4096 {
+		t.Errorf("a pod may have %d processes by default, want 4096", cfg.PodPIDs)
+	}
 	cfg.Node, cfg.Address, cfg.ClusterCIDR, cfg.ClusterDNS, cfg.Labels = "No_Name", "nowhere", "10.96.0.0/12", "10.1.1.1", []string{"a b=c"}
+	cfg.PodPIDs = 0
 	err := cfg.Validate()
 	if err == nil {
 		t.Fatal("nonsense passes")
 	}
-	for _, want := range []string{"node:", "address:", "gateways: required", "tls.ca: required", "overlaps", "clusterDNS:", "labels:"} {
+	for _, want := range []string{"node:", "address:", "gateways: required", "tls.ca: required", "overlaps", "clusterDNS:", "labels:", "podPids: 0 is neither at least 1 nor -1"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in:\n%v", want, err)
 		}

@@ -69,7 +69,7 @@ type Config struct {
 	// StaticPods is a directory of manifests of pods that this node runs whatever the control plane says; empty for none.
 	StaticPods string `yaml:"staticPods" help:"directory of pods that this node runs by itself (default: none)"`
 	MaxPods    int    `yaml:"maxPods" help:"most pods on this node"`
-	PodPIDs    int64  `yaml:"podPids" help:"most processes and threads of a pod (default: as many as the machine allows)"`
+	PodPIDs    int64  `yaml:"podPids" help:"most processes and threads of a pod; -1 for as many as the machine allows"`
 	// DrainTimeout is how long a pod that is being deleted waits at most, before its containers are told to stop, for word
 	// that every node has taken it out of its service maps. It never takes more than half of the pod's grace period.
 	DrainTimeout time.Duration `yaml:"drainTimeout" help:"longest wait for all nodes to drop a pod before it is told to stop"`
@@ -131,7 +131,7 @@ func DefaultConfig() Config {
 			Hard:                     []string{"memory.available<100Mi", "nodefs.available<10%", "nodefs.inodesFree<5%", "imagefs.available<15%", "imagefs.inodesFree<5%"},
 			PressureTransitionPeriod: 5 * time.Minute, MaxPodGracePeriod: 30 * time.Second,
 		},
-		MaxPods: 110, DrainTimeout: 5 * time.Second, LeaseTTL: 10 * time.Second,
+		MaxPods: 110, PodPIDs: 4096, DrainTimeout: 5 * time.Second, LeaseTTL: 10 * time.Second,
 		ShutdownGracePeriod: 30 * time.Second, ShutdownGracePeriodCriticalPods: 10 * time.Second, NamePrefix: "hollow-",
 	}
 }
@@ -167,8 +167,8 @@ func (c *Config) Validate() error {
 	if c.ShutdownGracePeriod < 0 || c.ShutdownGracePeriodCriticalPods < 0 || c.ShutdownGracePeriodCriticalPods > c.ShutdownGracePeriod {
 		add("shutdownGracePeriodCriticalPods", "%v is not between 0 and shutdownGracePeriod, %v", c.ShutdownGracePeriodCriticalPods, c.ShutdownGracePeriod)
 	}
-	if c.PodPIDs < 0 {
-		add("podPids", "%d is less than 0", c.PodPIDs)
+	if c.PodPIDs < 1 && c.PodPIDs != -1 {
+		add("podPids", "%d is neither at least 1 nor -1, for no limit", c.PodPIDs)
 	}
 	if c.Hollow < 0 {
 		add("hollow", "%d is less than 0", c.Hollow)

@@ -72,7 +72,7 @@ type Config struct {
 	MilliCPU int64
 	// Admit, when not nil, returns why the node does not take a pod that it has just been given; empty when it does.
 	Admit func(*corev1.Pod) string
-	// PodProcesses is the most processes and threads of a pod, 0 for no bound.
+	// PodProcesses is the most processes and threads of a pod, 0 or less for no bound.
 	PodProcesses int64
 	// DNS is the address of the cluster's name server and ClusterDomain the domain it serves, such as "cluster.local".
 	DNS           netip.Addr

@@ -11,12 +11,13 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// podObjects reads config maps and secrets for the pod; it keeps a copy of each for times without a control plane.
+// podObjects reads config maps and secrets for the pod; it keeps a copy of each for times without a control plane, of secrets in
+// memory only.
 type podObjects struct{ w *worker }
 
 func (o podObjects) configMap(ctx context.Context, name string) (*corev1.ConfigMap, error) {
 	cm := &corev1.ConfigMap{}
-	err := o.read(ctx, "configmap", name, cm, func(ctx context.Context) (proto.Message, error) {
+	err := o.read(ctx, configMapObject, name, cm, func(ctx context.Context) (proto.Message, error) {
 		return o.w.cfg.Cluster.ConfigMap(ctx, o.w.namespace, name)
 	})
 	return cm, err

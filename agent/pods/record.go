@@ -74,9 +74,6 @@ func (d dir) volume(name string) string { return filepath.Join(string(d), "volum
 func (d dir) record(container string) string {
 	return filepath.Join(string(d), "containers", container+".json")
 }
-func (d dir) object(kind, name string) string {
-	return filepath.Join(string(d), "objects", kind+"-"+name+".pb")
-}
 func (d dir) log(container string, n int) string {
 	return filepath.Join(string(d), "logs", container, strconv.Itoa(n)+".log")
 }
@@ -172,6 +169,9 @@ const removedPrefix = ".removed-"
 // remove removes the pod's directory. It goes at once, as far as the next agent sees: half a directory might hold a pod that
 // is taken up again, or might not and stay for ever.
 func (d dir) remove() error {
+	if err := os.RemoveAll(d.secrets()); err != nil {
+		return err
+	}
 	aside := filepath.Join(filepath.Dir(string(d)), removedPrefix+filepath.Base(string(d)))
 	if err := os.Rename(string(d), aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

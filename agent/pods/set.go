@@ -50,6 +50,12 @@ func (s *Set) Start(ctx context.Context) error {
 	if err := sweep(s.cfg.StateDir); err != nil {
 		s.cfg.Log.Warn("What is left of removed pods stays", zap.Error(err))
 	}
+	if err := makeSecretsDir(s.cfg.StateDir); err != nil {
+		return err
+	}
+	if err := tidySecrets(s.cfg.StateDir); err != nil {
+		s.cfg.Log.Warn("Secrets of an agent before this one stay where they are", zap.Error(err))
+	}
 	known, errs := loadPods(s.cfg.StateDir)
 	for _, err := range errs {
 		s.cfg.Log.Warn("Pod could not be taken up", zap.Error(err))
