@@ -92,6 +92,10 @@ func (s *shell) printError(err error) {
 		text += "\n  Whether a write happened is not known; --request-timeout allows more time."
 	case rpc.ReasonBadToken:
 		text += "\n  'xebec create token SERVICEACCOUNT' makes another."
+	case rpc.ReasonExpired:
+		if strings.Contains(text, "token") {
+			text += "\n  'xebec create token SERVICEACCOUNT' makes another."
+		}
 	case apierr.ReasonUnauthenticated:
 		text += fmt.Sprintf("\n  Check the certificate that context %q names: xebec config view", s.contextName())
 	}

@@ -81,6 +81,8 @@ func ParseKeys(jwks, issuer string) (*Keys, error) {
 type InvalidError struct {
 	// Reason is a sentence without its subject, such as "its signature is wrong".
 	Reason string
+	// Expired is set when nothing else is wrong than that the token has expired.
+	Expired bool
 	// UnknownKey is set when the key is not among those known: there may be newer ones.
 	UnknownKey bool
 }
@@ -125,7 +127,7 @@ func (k *Keys) Verify(token string, audiences []string) (*Claims, []string, erro
 	}
 	now := time.Now()
 	if now.After(c.Expiry.Time().Add(leeway)) {
-		return nil, nil, Invalid("it expired on %s", c.Expiry.Time().UTC().Format(time.RFC3339))
+		return nil, nil, &InvalidError{Reason: "it expired on " + c.Expiry.Time().UTC().Format(time.RFC3339), Expired: true}
 	}
 	if c.NotBefore != nil && now.Add(leeway).Before(c.NotBefore.Time()) {
 		return nil, nil, Invalid("it is good only from %s: check the clocks", c.NotBefore.Time().UTC().Format(time.RFC3339))

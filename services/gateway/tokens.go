@@ -106,7 +106,11 @@ func (t *tokens) Verify(bearer string, fresh bool) (rpc.Identity, time.Time, err
 	}
 	claims, err := t.keys.verify(bearer)
 	if wrong := (*token.InvalidError)(nil); errors.As(err, &wrong) {
-		err = invalid(wrong.Reason)
+		reason := rpc.ReasonBadToken
+		if wrong.Expired {
+			reason = rpc.ReasonExpired
+		}
+		err = apierr.New(codes.Unauthenticated, reason, "invalid token: "+wrong.Reason)
 		t.mu.Lock()
 		t.bad.put(sum, badToken{err, now.Add(refusedFor)})
 		t.mu.Unlock()

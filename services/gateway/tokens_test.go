@@ -188,6 +188,8 @@ func TestTokens(t *testing.T) {
 		_, err = who(s.ctx, s.as(s.trust, bad))
 		s.refused(name, err, codes.Unauthenticated, rpc.ReasonBadToken)
 	}
+	_, err = who(s.ctx, s.as(s.trust, s.issuer.token(func(c *token.Claims) { c.Expiry = jwt.NewNumericDate(time.Now().Add(-time.Hour)) })))
+	s.refused("an expired one", err, codes.Unauthenticated, rpc.ReasonExpired)
 	if after, _ := s.issuer.counts(); after != reviewed {
 		t.Errorf("auth was asked about tokens that are wrong by themselves")
 	}
