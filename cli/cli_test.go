@@ -3,17 +3,20 @@ package cli
 import (
 	"context"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
 	"github.com/xebec-project/xebec/internal/kind"
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
 	controlv1 "github.com/xebec-project/xebec/proto/xebec/control/v1"
@@ -371,6 +374,38 @@ func TestDescribe(t *testing.T) {
 		})
 	}
 	c.run(t, "describe", "pod", "gone").want(t, ExitError, "", "not found")
+
+	ending := webPod("ending", "node-1")
+	ending.Metadata.DeletionTimestamp, ending.Metadata.DeletionGracePeriodSeconds = ago(5*time.Second), proto.Int64(30)
+	clienttest.Seed(c.Server, ending)
+	if r := c.run(t, "describe", "pod", "ending"); !regexp.MustCompile(`Status: +Terminating \(lasts 5s\)\nTermination Grace Period: +30s\n`).MatchString(r.out) {
+		t.Errorf("a pod that ends is described as\n%s%s", r.out, r.err)
+	}
+	c.Intercept(func(_ string, req proto.Message) error {
+		if list, ok := req.(*apiv1.ListRequest); ok && list.GetKind() == "Event" {
+			return apierr.New(codes.PermissionDenied, apierr.ReasonForbidden, "no right to it")
+		}
+		return nil
+	})
+	if r := c.run(t, "describe", "pod", "web-1"); r.code != ExitOK || !strings.Contains(r.out, "<no right to list events>") {
+		t.Errorf("without a right to events a pod is described as\n%s%s", r.out, r.err)
+	}
+	// Only the absence of its lease says that a node is silent.
+	for want, refuse := range map[string]error{
+		"Alive: +yes: its lease is held\n":                           nil,
+		"Alive: +unknown: its lease can't be read: no right to it\n": apierr.New(codes.PermissionDenied, apierr.ReasonForbidden, "no right to it"),
+		"Alive: +no: its lease has lapsed\n":                         apierr.NotFound(kind.Of(&coordinationv1.Lease{}), "node-1"),
+	} {
+		c.Intercept(func(_ string, req proto.Message) error {
+			if get, ok := req.(*apiv1.GetRequest); ok && get.GetObject().GetKind() == "Lease" {
+				return refuse
+			}
+			return nil
+		})
+		if r := c.run(t, "describe", "node", "node-1"); !regexp.MustCompile(want).MatchString(r.out) {
+			t.Errorf("a node is described as\n%s%s\nwant %s", r.out, r.err, want)
+		}
+	}
 }
 
 func TestDelete(t *testing.T) {
@@ -507,6 +542,40 @@ func TestRollout(t *testing.T) {
 	stuck.Status.Conditions[0] = &appsv1.DeploymentCondition{Type: kind.DeploymentProgressing, Status: kind.ConditionFalse, Reason: deadlineExceeded}
 	clienttest.Seed(c.Server, stuck)
 	c.run(t, "rollout", "status", "deployment/stuck").want(t, ExitError, "", "exceeded its progress deadline")
+	// A rollout that hangs tells what its newest pod waits for.
+	pulling := webDeployment()
+	pulling.Metadata.Name, pulling.Metadata.Uid, pulling.Status.AvailableReplicas = "pulling", "uid-pulling", 1
+	set := webSet("2", "none:1", 2, pulling)
+	set.Metadata.Name, set.Metadata.Uid = "pulling-2", "uid-pulling-2"
+	healthy, hangs := webPod("pulling-2-a", "node-1"), webPod("pulling-2-b", "node-1")
+	for _, p := range []*corev1.Pod{healthy, hangs} {
+		p.Metadata.OwnerReferences = []*metav1.OwnerReference{kind.NewControllerRef(set)}
+		p.Metadata.Labels = set.GetSpec().GetSelector().GetMatchLabels()
+	}
+	hangs.Status.Conditions[0].Status = kind.ConditionFalse
+	hangs.Status.ContainerStatuses[0].Ready = false
+	hangs.Status.ContainerStatuses[0].LastState = nil
+	hangs.Status.ContainerStatuses[0].State = &corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: `back-off pulling image "none:1"`}}
+	clienttest.Seed(c.Server, pulling)
+	clienttest.Seed(c.Server, set)
+	clienttest.Seed(c.Server, healthy, hangs)
+	const waits = `pod pulling-2-b: container echo waits: ImagePullBackOff: back-off pulling image "none:1"`
+	const state = "Waiting for deployment \"pulling\" rollout to finish: 1 of 2 updated replicas are available...\n  " + waits + "\n"
+	c.run(t, "rollout", "status", "deployment/pulling", "--watch=false").want(t, ExitOK, state)
+	c.run(t, "rollout", "status", "deployment/pulling", "--timeout=500ms").want(t, ExitTimeout, state, "timed out waiting for the rollout of deployment.apps/pulling: "+waits)
+	c.run(t, "rollout", "status", "deployment/pulling", "--timeout=5s").want(t, ExitTimeout, state, waits)
+	c.verdict = &schedulerv1.ExplainResponse{NodeName: "node-1"}
+	c.run(t, "why", "deployment/pulling").want(t, ExitOK, "Waiting for deployment \"pulling\" rollout to finish: 1 of 2 updated replicas are available...\n"+
+		"pod/pulling-2-b is ImagePullBackOff on node node-1.\n  container echo waits: ImagePullBackOff: back-off pulling image \"none:1\"\n", "explaining pod/pulling-2-b, which is not ready")
+	refused := webDeployment()
+	refused.Metadata.Name, refused.Status = "refused", &appsv1.DeploymentStatus{ObservedGeneration: 2, Conditions: []*appsv1.DeploymentCondition{
+		{Type: kind.DeploymentReplicaFailure, Status: kind.ConditionTrue, Reason: "FailedCreate", Message: "no service account"}}}
+	refused.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "refused"}}
+	clienttest.Seed(c.Server, refused)
+	c.run(t, "rollout", "status", "deployment/refused", "--watch=false").want(t, ExitOK,
+		"Waiting for deployment \"refused\" rollout to finish: 0 out of 2 new replicas have been updated...\n  pods can't be created: FailedCreate: no service account\n")
+	c.run(t, "why", "deployment/refused").want(t, ExitError,
+		"Waiting for deployment \"refused\" rollout to finish: 0 out of 2 new replicas have been updated...\n", "has no pods: pods can't be created: FailedCreate")
 	c.run(t, "rollout", "status", "pod/x").want(t, ExitUsage, "", "only deployments")
 }
 
@@ -649,6 +718,15 @@ func TestWhy(t *testing.T) {
 	c.run(t, "why", "waits").golden(t, "why-waits")
 	c.verdict.NodeName, c.verdict.WaitsFor = "node-1", ""
 	c.run(t, "why", "pod/crashing").golden(t, "why-crashing")
+	gated := webPod("gated", "node-1")
+	gated.Spec.ReadinessGates = []*corev1.PodReadinessGate{{ConditionType: "example.com/lb"}, {ConditionType: "example.com/dns"}, {ConditionType: "example.com/ok"}}
+	gated.Status.Conditions = []*corev1.PodCondition{{Type: kind.PodReady, Status: kind.ConditionFalse, Reason: "ReadinessGatesNotReady"},
+		{Type: "example.com/dns", Status: kind.ConditionFalse, Reason: "NoRecord", Message: "not there yet"}, {Type: "example.com/ok", Status: kind.ConditionTrue}}
+	clienttest.Seed(c.Server, gated)
+	c.verdict.Nodes = nil
+	c.run(t, "why", "gated").want(t, ExitOK, "pod/gated is Running on node node-1.\n"+
+		"  readiness gate example.com/lb is not met: the pod has no such condition yet\n"+
+		"  readiness gate example.com/dns is not met: the condition is False: NoRecord: not there yet\n")
 }
 
 func TestClusterStatus(t *testing.T) {

@@ -106,11 +106,14 @@ func (s *shell) describeOne(ctx context.Context, cl *client.Client, obj kind.Obj
 		return err
 	}
 	if events && kind.Of(obj).Name != "Event" {
-		found, err := eventsOf(ctx, cl, obj)
-		if err != nil {
+		switch found, err := eventsOf(ctx, cl, obj); {
+		case apierr.IsForbidden(err):
+			r.field("Events", "<no right to list events>")
+		case err != nil:
 			return err
+		default:
+			r.events(found)
 		}
-		r.events(found)
 	}
 	return r.flush()
 }
@@ -129,9 +132,6 @@ func eventsOf(ctx context.Context, cl *client.Client, obj kind.Object) ([]kind.O
 	}
 	eventKind, _ := kind.ByName("events")
 	found, _, err := client.ListKind(ctx, cl, eventKind, client.ListOptions{Namespace: meta.GetNamespace(), FieldSelector: selector})
-	if apierr.IsForbidden(err) {
-		return nil, nil
-	}
 	sortEvents(found)
 	return found, err
 }

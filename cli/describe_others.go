@@ -9,6 +9,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/kind"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
@@ -28,8 +29,11 @@ func (s *shell) describeNode(ctx context.Context, cl *client.Client, r *report, 
 	}
 	lease, err := client.Get[*coordinationv1.Lease](ctx, cl, leaseNamespace, n.GetMetadata().GetName())
 	alive := "yes: its lease is held"
-	if err != nil {
+	switch {
+	case apierr.IsNotFound(err):
 		alive = "no: its lease has lapsed"
+	case err != nil:
+		alive = "unknown: its lease can't be read: " + apierr.Message(err)
 	}
 	r.metadata(n)
 	var roles []string

@@ -35,12 +35,12 @@ func (r *report) pod(p *corev1.Pod) {
 	r.field("Node", orNone(node))
 	r.time("Start Time", status.GetStartTime())
 	r.labels(p)
-	state := kind.PodStatus(p)
+	state, terminating := kind.PodStatus(p), p.GetMetadata().GetDeletionTimestamp() != nil
 	if state == "Terminating" {
 		state = fmt.Sprintf("Terminating (lasts %s)", kind.Age(p.GetMetadata().GetDeletionTimestamp(), r.now))
 	}
 	r.field("Status", state)
-	if state == "Terminating" && p.GetMetadata().DeletionGracePeriodSeconds != nil {
+	if terminating && p.GetMetadata().DeletionGracePeriodSeconds != nil {
 		r.field("Termination Grace Period", fmt.Sprintf("%ds", p.GetMetadata().GetDeletionGracePeriodSeconds()))
 	}
 	r.optional("Reason", status.GetReason())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -126,7 +127,7 @@ func (s *shell) rolloutStatusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status deployment/NAME",
 		Short: "Wait until a rollout is done",
-		Long: "Wait until a rollout is done. Ends with exit code 0 when it is, 1 when it exceeded its progress deadline, and 4\n" +
+		Long: "Wait until a rollout is done, and say what it waits for. Ends with exit code 0 when it is, 1 when it exceeded its progress deadline, and 4\n" +
 			"when --timeout passed.",
 		Example:           "  xebec rollout status deployment/web --timeout=2m",
 		Args:              cobra.RangeArgs(1, 2),
@@ -154,22 +155,110 @@ func (s *shell) rolloutStatus(ctx context.Context, r reference, watch bool, time
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
-	said := ""
+	reasons := s.newReasons(cl)
+	reporting, stop := context.WithCancel(ctx)
+	defer stop()
+	if watch {
+		reasons.every(reporting, reasonInterval)
+	}
 	err = s.observe(ctx, cl, r, func(obj kind.Object) (bool, error) {
 		if obj == nil {
 			return false, apierr.NotFound(r.kind, r.name)
 		}
-		text, done, err := rolloutState(obj.(*appsv1.Deployment))
-		if err == nil && text != said {
-			s.printf("%s\n", text)
-			said = text
+		d := obj.(*appsv1.Deployment)
+		text, done, err := rolloutState(d)
+		if done {
+			d = nil
 		}
-		return done || !watch, err
+		reasons.of(d, text)
+		if done {
+			return true, nil
+		}
+		if err != nil || !watch {
+			reasons.look(ctx)
+		}
+		return !watch, err
 	})
+	stop()
+	reasons.wait()
 	if errors.Is(err, context.DeadlineExceeded) {
-		return timedOut("the rollout of %s", r)
+		last, cancel := s.bounded(context.WithoutCancel(ctx))
+		defer cancel()
+		reasons.look(last)
+		return timedOut("the rollout of %s%s", r, reasons.because())
 	}
 	return err
+}
+
+// reasonInterval is how often a rollout that goes on is asked what it waits for.
+const reasonInterval = 2 * time.Second
+
+// reasons prints what a rollout waits for, whenever that changes. Its pods tell, which change without the deployment.
+type reasons struct {
+	s  *shell
+	cl *client.Client
+
+	running sync.WaitGroup
+	mu      sync.Mutex
+	now     *appsv1.Deployment // nil before the first and after the last look
+	state   string
+	last    string
+}
+
+func (s *shell) newReasons(cl *client.Client) *reasons { return &reasons{s: s, cl: cl} }
+
+// of sets the deployment as it is now, nil when there is nothing to wait for, and prints how far it is when that changed.
+func (r *reasons) of(d *appsv1.Deployment, state string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.now = d
+	if state != "" && state != r.state {
+		r.state = state
+		r.s.printf("%s\n", state)
+	}
+}
+
+// look asks once. What can't be read is not told: the rollout itself is what counts.
+func (r *reasons) look(ctx context.Context) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.now == nil {
+		return
+	}
+	text, err := rolloutWaits(ctx, r.cl, r.now)
+	if err != nil || text == "" || text == r.last {
+		return
+	}
+	r.last = text
+	r.s.printf("  %s\n", text)
+}
+
+// every looks at intervals until ctx ends.
+func (r *reasons) every(ctx context.Context, interval time.Duration) {
+	r.running.Go(func() {
+		ticker := time.NewTicker(interval)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+				r.look(ctx)
+			}
+		}
+	})
+}
+
+func (r *reasons) wait() { r.running.Wait() }
+
+// because is the last reason as the end of a sentence.
+func (r *reasons) because() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.last == "" {
+		return ""
+	}
+	return ": " + r.last
 }
 
 // rolloutState says how far a rollout is, in kubectl's words, which scripts look for.

@@ -2,13 +2,16 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/kind"
+	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	schedulerv1 "github.com/xebec-project/xebec/proto/xebec/scheduler/v1"
 )
@@ -18,7 +21,8 @@ func (s *shell) whyCommand() *cobra.Command {
 		Use:   "why POD",
 		Short: "Explain where a pod runs or why it waits",
 		Long: "Explain where a pod runs or why it waits: how the scheduler judges every node for it now, with the filter that\n" +
-			"refuses a node or the scores, 0 to 10, that it gets; and what the pod's containers wait for.",
+			"refuses a node or the scores, 0 to 10, that it gets; and what the pod's containers and readiness gates wait for.\n" +
+			"Of a deployment or another owner of pods it explains the pod that holds it up, if there is one.",
 		Example: "  xebec why web-6d5f9c7b8-x2k4q\n" +
 			"  xebec why deployment/web",
 		Args:              cobra.RangeArgs(1, 2),
@@ -39,7 +43,7 @@ func (s *shell) why(ctx context.Context, args []string) error {
 	if len(args) == 2 {
 		args = []string{args[0] + "/" + args[1]}
 	}
-	pod, err := s.podOf(ctx, cl, args, namespace)
+	pod, err := s.podToExplain(ctx, cl, args, namespace)
 	if err != nil {
 		return err
 	}
@@ -55,7 +59,7 @@ func (s *shell) why(ctx context.Context, args []string) error {
 	} else {
 		s.printf("pod/%s waits for %s.\n", name, strings.TrimSuffix(answer.GetWaitsFor(), "."))
 	}
-	for _, line := range containerWaits(pod) {
+	for _, line := range podWaits(pod) {
 		s.printf("  %s\n", line)
 	}
 	if answer.GetNodeName() != "" && !kind.IsPodReady(pod) {
@@ -70,30 +74,56 @@ func (s *shell) why(ctx context.Context, args []string) error {
 	return nil
 }
 
-// containerWaits says what each container that does not run waits for or ended by.
-func containerWaits(p *corev1.Pod) []string {
-	var out []string
-	for _, c := range append(p.GetStatus().GetInitContainerStatuses(), p.GetStatus().GetContainerStatuses()...) {
-		waiting, ended, last := c.GetState().GetWaiting(), c.GetState().GetTerminated(), c.GetLastState().GetTerminated()
-		switch {
-		case waiting != nil:
-			line := fmt.Sprintf("container %s waits: %s", c.GetName(), strings.TrimSuffix(waiting.GetReason()+": "+waiting.GetMessage(), ": "))
-			if last != nil {
-				line += fmt.Sprintf(" (its last run ended with exit code %d)", last.GetExitCode())
-			}
-			out = append(out, oneLine(line))
-		case ended != nil && ended.GetExitCode() != 0:
-			out = append(out, oneLine(fmt.Sprintf("container %s ended with exit code %d: %s", c.GetName(), ended.GetExitCode(), orText(ended.GetMessage(), ended.GetReason()))))
-		case c.GetState().GetRunning() != nil && !c.GetReady():
-			out = append(out, fmt.Sprintf("container %s runs and is not ready: its readiness probe has not passed", c.GetName()))
+// podToExplain finds the pod that a command line means: of several that one object has, the one that holds it up.
+func (s *shell) podToExplain(ctx context.Context, cl *client.Client, args []string, namespace string) (*corev1.Pod, error) {
+	podKind, _ := kind.ByName("pods")
+	r, err := parseOne(args, podKind)
+	if err != nil {
+		return nil, err
+	}
+	if r.kind == podKind {
+		return client.Get[*corev1.Pod](ctx, cl, namespace, r.name)
+	}
+	obj, err := client.GetKind(ctx, cl, r.kind, namespace, r.name)
+	if err != nil {
+		return nil, err
+	}
+	if d, ok := obj.(*appsv1.Deployment); ok {
+		text, done, err := rolloutState(d)
+		if err != nil {
+			text, done = err.Error(), false
+		}
+		if !done {
+			s.printf("%s\n", text)
 		}
 	}
-	return out
+	selector, err := podSelector(obj)
+	if err != nil {
+		return nil, err
+	}
+	pods, _, err := client.List[*corev1.Pod](ctx, cl, client.ListOptions{Namespace: namespace, LabelSelector: selector})
+	if err != nil {
+		return nil, err
+	}
+	if chosen := troubled(pods); chosen != nil {
+		s.notef("Found %d pods, explaining pod/%s, which is not ready", len(pods), chosen.GetMetadata().GetName())
+		return chosen, nil
+	}
+	if d, ok := obj.(*appsv1.Deployment); ok && len(pods) == 0 {
+		if waits, err := rolloutWaits(ctx, cl, d); err != nil || waits != "" {
+			return nil, errors.Join(err, fmt.Errorf("%s has no pods: %s", r, waits))
+		}
+	}
+	return s.podOf(ctx, cl, args, namespace)
 }
 
 // latestWarning prints the last warning about the pod.
 func (s *shell) latestWarning(ctx context.Context, cl *client.Client, pod *corev1.Pod) error {
 	events, err := eventsOf(ctx, cl, pod)
+	if apierr.IsForbidden(err) {
+		s.notef("The pod's events are left out: %s", apierr.Message(err))
+		return nil
+	}
 	if err != nil {
 		return err
 	}
