@@ -223,7 +223,7 @@ func (p *process) listen(ctx context.Context) error {
 		group.Go(func() error {
 			defer conn.Close()
 			defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-			if err := p.converse(conn); err != nil && ctx.Err() == nil && !errors.Is(err, io.EOF) {
+			if err := p.converse(conn); ctx.Err() == nil && !errors.Is(err, io.EOF) {
 				p.log.Warn("Control connection ended", zap.Error(err))
 			}
 			return nil
