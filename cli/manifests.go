@@ -108,13 +108,18 @@ func namespacesFirst(docs []manifest.Document) []manifest.Document {
 	return append(first, rest...)
 }
 
-// lineOfError is the line of the one field that an error is about, and else that of the object. prefix is what stands before
-// the field's path.
+// lineOfError is the line of the fields that an error is about, or, when they are on several or on none, that of the object.
+// prefix is what stands before their paths.
 func lineOfError(d manifest.Document, err error, prefix string) int {
-	if violations := apierr.Violations(err); len(violations) == 1 {
-		return d.LineOf(strings.TrimPrefix(violations[0].Field, prefix))
+	line := 0
+	for _, v := range apierr.Violations(err) {
+		at := d.LineOf(strings.TrimPrefix(v.Field, prefix))
+		if line != 0 && at != line {
+			return d.Line
+		}
+		line = at
 	}
-	return d.Line
+	return max(line, d.Line)
 }
 
 // together makes one write of every document in one transaction, and calls done with each and its place in the result.

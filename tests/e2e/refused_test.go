@@ -73,17 +73,17 @@ func TestRefusedManifests(t *testing.T) {
 		"wrong type":      {deployment("replicas: 2", "replicas: two"), []string{"FILE:6: spec.replicas", "two"}},
 		"not YAML":        {"apiVersion: v1\nkind: [", []string{"FILE:3: not valid YAML"}},
 		"missing name":    {"apiVersion: v1\nkind: ConfigMap\nmetadata: {}\n", []string{"FILE:3: metadata.name: required"}},
-		"name too long":   {configMap(strings.Repeat("a", 254)), []string{"FILE:1", "metadata.name", "253"}},
-		"selector":        {deployment("app: web\n    spec", "app: other\n    spec"), []string{"FILE:1", "spec.template.metadata.labels", "selector"}},
-		"negative":        {deployment("replicas: 2", "replicas: -1"), []string{"FILE:1", "spec.replicas", "-1"}},
-		"port 0":          {service("0"), []string{"FILE:1", "spec.ports[0].port", "65535"}},
-		"port 65536":      {service("65536"), []string{"FILE:1", "spec.ports[0].port", "65535"}},
-		"container port":  {deployment("8080", "65536"), []string{"FILE:1", "spec.template.spec.containers[0].ports[0].containerPort", "65535"}},
+		"name too long":   {configMap(strings.Repeat("a", 254)), []string{"FILE:4: ", "metadata.name", "253"}},
+		"selector":        {deployment("app: web\n    spec", "app: other\n    spec"), []string{"FILE:12: ", "spec.template.metadata.labels", "selector"}},
+		"negative":        {deployment("replicas: 2", "replicas: -1"), []string{"FILE:6: ", "spec.replicas", "-1"}},
+		"port 0":          {service("0"), []string{"FILE:8: ", "spec.ports[0].port", "65535"}},
+		"port 65536":      {service("65536"), []string{"FILE:8: ", "spec.ports[0].port", "65535"}},
+		"container port":  {deployment("8080", "65536"), []string{"FILE:19: ", "spec.template.spec.containers[0].ports[0].containerPort", "65535"}},
 		"several at once": {deployment("replicas: 2", "replicas: -1", "8080", "0"), []string{"spec.replicas", "containerPort"}},
 		"second document": {configMap("good") + "---\n" + deployment("image:", "imagee:"), []string{"FILE:22:", "imagee"}},
 		"bad network": {configMap("before") + "---\n" + netpol("bad", "  podSelector: {}\n  ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/33}}]}]"),
-			[]string{"FILE:6", "spec.ingress[0].from[0].ipBlock.cidr", "10.0.0.0/33", "must be a valid CIDR value, (e.g. 10.9.8.0/24"}},
-		"second at server": {configMap("good-too") + "---\n" + service("0"), []string{"FILE:6", "spec.ports[0].port"}},
+			[]string{"FILE:11: ", "spec.ingress[0].from[0].ipBlock.cidr", "10.0.0.0/33", "must be a valid CIDR value, (e.g. 10.9.8.0/24"}},
+		"second at server": {configMap("good-too") + "---\n" + service("0"), []string{"FILE:13: ", "spec.ports[0].port"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -102,13 +102,22 @@ func TestRefusedManifests(t *testing.T) {
 			}
 		})
 	}
-	// A manifest that can't be read whole is not applied by half.
+	// What is in order is applied, unless all of it is to be applied together.
+	file := filepath.Join(t.TempDir(), "together.yaml")
+	if err := os.WriteFile(file, []byte(configMap("together")+"---\n"+service("0")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if o := p.try(t, "apply", "-f", file, "--atomic"); o.code != 1 || !strings.Contains(o.stderr, file+":13: ") || !strings.Contains(o.stderr, "Nothing was written") {
+		t.Errorf("with --atomic: %s", o)
+	}
 	names, _, err := client.List[*corev1.ConfigMap](t.Context(), p.client, client.ListOptions{Namespace: p.namespace})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if slices.ContainsFunc(names, func(c *corev1.ConfigMap) bool { return c.GetMetadata().GetName() == "good" }) {
-		t.Error("the first document of a manifest with an unreadable second one was applied")
+	for name, want := range map[string]bool{"good": true, "good-too": true, "before": true, "together": false} {
+		if got := slices.ContainsFunc(names, func(c *corev1.ConfigMap) bool { return c.GetMetadata().GetName() == name }); got != want {
+			t.Errorf("configmap %s is there: %v, want %v", name, got, want)
+		}
 	}
 }
 
