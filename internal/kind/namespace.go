@@ -11,6 +11,9 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
+// PermanentNamespaces are those that the apiserver makes, and makes again. They cannot be deleted.
+var PermanentNamespaces = []string{"default", "kube-system", "kube-public", "kube-node-lease"}
+
 // Phases of a namespace, and the label that carries its name so that selectors can choose it.
 const (
 	NamespaceActive      = "Active"

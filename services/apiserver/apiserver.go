@@ -35,9 +35,6 @@ import (
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
-// permanentNamespaces exist from the start and cannot be deleted.
-var permanentNamespaces = []string{"default", "kube-system", "kube-public", "kube-node-lease"}
-
 // ownTxnOps is the max-txn-ops of the etcd that xebecd runs; an external one is often left at etcd's own default of 128.
 const ownTxnOps = 10240
 
@@ -164,7 +161,7 @@ func (s *Service) prepare(ctx context.Context) error {
 	}
 	close(s.ready)
 	k, _ := kind.ByGroupKind("", "Namespace")
-	for _, name := range permanentNamespaces {
+	for _, name := range kind.PermanentNamespaces {
 		for {
 			err := s.makeNamespace(ctx, k, name)
 			if err == nil || apierr.IsAlreadyExists(err) {

@@ -31,7 +31,7 @@ func (s *Service) planDelete(ctx context.Context, get reader, req *apiv1.DeleteR
 	if err != nil {
 		return nil, err
 	}
-	if k.Name == "Namespace" && slices.Contains(permanentNamespaces, key.Name) {
+	if k.Name == "Namespace" && slices.Contains(kind.PermanentNamespaces, key.Name) {
 		return nil, apierr.Forbidden(k, key.Name, "the cluster cannot do without this namespace")
 	}
 	meta := o.GetMetadata()

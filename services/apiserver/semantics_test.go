@@ -209,7 +209,7 @@ func TestSemantics(t *testing.T) {
 		if _, err := client.Delete[*corev1.ConfigMap](ctx, c, "default", "pre", client.IfUID(cm.Metadata.Uid), client.IfResourceVersion(cm.Metadata.ResourceVersion)); err != nil {
 			t.Error(err)
 		}
-		for _, ns := range permanentNamespaces {
+		for _, ns := range kind.PermanentNamespaces {
 			if _, err := client.Delete[*corev1.Namespace](ctx, c, "", ns); !apierr.IsForbidden(err) {
 				t.Errorf("deletion of namespace %s: %v", ns, err)
 			}

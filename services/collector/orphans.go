@@ -2,12 +2,14 @@ package collector
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -56,6 +58,9 @@ func (o *orphans) sweep(ctx context.Context) error {
 		}
 	}
 	for namespace, objects := range suspects {
+		if slices.Contains(kind.PermanentNamespaces, namespace) {
+			continue // about to be made: the collector's own election is in one of them
+		}
 		// The mirror may be behind.
 		_, err := client.Get[*corev1.Namespace](ctx, o.client, "", namespace)
 		switch {
