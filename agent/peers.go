@@ -23,7 +23,7 @@ const (
 	reachReserve = 500 * time.Millisecond
 )
 
-// peers is the ReachabilityService: it tells whether this node reaches another.
+// peers is the ReachabilityService: it reports whether this node reaches another.
 type peers struct {
 	nodev1.UnimplementedReachabilityServiceServer
 	tls   *pki.Source

@@ -790,7 +790,7 @@ func TestNodeFeatures(t *testing.T) {
 		{Name: "refusal_error", Method: "ECONNREFUSED"},
 	}}
 	c.run(t, "node", "features", "node-1").golden(t, "node-features")
-	// What is missing is also told to whoever looks at the maps.
+	// What is missing is also reported with the maps.
 	c.run(t, "node", "services", "node-1").want(t, ExitOK, "", "UDP sockets stay connected (closing a socket: operation not supported)")
 	c.services.Features = nil
 	c.run(t, "node", "features", "node-1").want(t, ExitOK, "", "does not tell")

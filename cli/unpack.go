@@ -219,7 +219,7 @@ func makeRoom(root *os.Root, at string) error {
 	return root.Remove(at)
 }
 
-// staysBelow tells whether a link at a place below a directory, all of whose parents are directories, leads to one below that
+// staysBelow reports whether a link at a place below a directory, all of whose parents are directories, leads to one below that
 // directory again, whatever else is there, as long as the same holds for other links: the way may go up at its beginning
 // only.
 func staysBelow(at, target string) bool {

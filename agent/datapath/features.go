@@ -80,7 +80,7 @@ func probeSupport(want Listing, families []*family) (*support, error) {
 	return s, nil
 }
 
-// closes tells whether sockets whose endpoint was removed can be closed.
+// closes reports whether sockets whose endpoint was removed can be closed.
 func (s *support) closes() bool { return s.listing != "" && s.closing == nil }
 
 func (s *support) features() []Feature {

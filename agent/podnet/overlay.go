@@ -63,7 +63,7 @@ func (n *Network) Encapsulates(nodeIP netip.Addr) bool {
 	}
 }
 
-// needsOverlay tells whether anything goes through the overlay: a route to another node,
+// needsOverlay reports whether anything goes through the overlay: a route to another node,
 // or what the node itself sends to its pods by IPv6, for which it has no other address.
 func (n *Network) needsOverlay() bool {
 	if n.cfg.Overlay == OverlayNever {
@@ -78,7 +78,7 @@ func (n *Network) needsOverlay() bool {
 }
 
 // ensureOverlay makes the overlay's interface what it should be, if there is to be
-// one. It is safe to repeat. Routes through an interface that is made anew have to
+// one. It is safe to repeat. Routes through an interface that is recreated have to
 // be set again. As long as the other nodes are not known, the interface that an
 // earlier agent made stays.
 func (n *Network) ensureOverlay() error {
@@ -148,7 +148,7 @@ func (n *Network) ensureOverlay() error {
 
 // dropOverlay removes the overlay's interface some time after nothing goes through it any more:
 // an interface that takes encapsulated packets is a way in. Until then, nodes whose agents were
-// not configured anew yet are still heard.
+// not reconfigured yet are still heard.
 func (n *Network) dropOverlay() error {
 	if n.overlayIndex == 0 || n.needsOverlay() {
 		n.unneeded = time.Time{}

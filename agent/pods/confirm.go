@@ -38,7 +38,7 @@ func (w *worker) confirm() {
 	}
 }
 
-// held tells whether the pod must not start anything yet, before the first container of it is looked for.
+// held reports whether the pod must not start anything yet, before the first container of it is looked for.
 func (w *worker) held() (bool, error) {
 	w.mu.Lock()
 	unconfirmed := w.unconfirmed
@@ -51,7 +51,7 @@ func (w *worker) held() (bool, error) {
 	return !w.lives, err
 }
 
-// heldBack tells whether that is so now that the pod's containers are known: those of a pod that has no namespaces of its
+// heldBack reports whether that is so now that the pod's containers are known: those of a pod that has no namespaces of its
 // own are all that can tell that it lives. One that has just ended tells it too, for its shim is there.
 func (w *worker) heldBack(list []runtime.Status) bool {
 	w.lives = slices.ContainsFunc(list, func(s runtime.Status) bool { return s.State != runtime.Created })

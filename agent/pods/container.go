@@ -346,7 +346,7 @@ func (w *worker) lastWords(c *container, code int32) string {
 }
 
 func readHead(path string) ([]byte, error) {
-	// A link, or a pipe that nobody writes to, is no message.
+	// A link, or a pipe without a writer, is no message.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err

@@ -31,7 +31,7 @@ func TestDeadlineLeavesNothing(t *testing.T) {
 	})
 }
 
-// TestDeadlineWithoutControlPlane starts an agent anew while the control plane was never told when the pod began.
+// TestDeadlineWithoutControlPlane restarts an agent while the control plane was never told when the pod began.
 func TestDeadlineWithoutControlPlane(t *testing.T) {
 	n := start(t)
 	n.cluster.setAway(true)

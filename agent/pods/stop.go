@@ -71,7 +71,7 @@ func (w *worker) stopAll(ctx context.Context, pod *corev1.Pod, since time.Time, 
 	return next, errors.Join(errs...)
 }
 
-// inTurn tells whether a container of a pod that ends may get its stop signal: a sidecar serves the containers after it
+// inTurn reports whether a container of a pod that ends may get its stop signal: a sidecar serves the containers after it
 // until they have ended. Ephemeral containers are not waited for.
 func (w *worker) inTurn(c *container) bool {
 	if !c.init || !sidecar(c.spec) {

@@ -470,7 +470,7 @@ func (r *Resolver) start(udp, tcp, predecessor *os.File) error {
 	}
 	// Its end is for the agent to collect, as long as there is the agent that started it.
 	go func() { _ = cmd.Wait() }()
-	// The process closes its end when agents find it, and also when it ends; then nobody answers at the control socket.
+	// The process closes its end when agents find it, and also when it ends; then nothing answers at the control socket.
 	if err := ready.SetReadDeadline(time.Now().Add(answerTimeout)); err != nil {
 		return err
 	}

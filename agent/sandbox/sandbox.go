@@ -86,7 +86,7 @@ func Create(cfg Config) (s Sandbox, created bool, err error) {
 	return s, created, nil
 }
 
-// Exists tells whether dir pins any namespace. After a restart of the machine it does not.
+// Exists reports whether dir pins any namespace. After a restart of the machine it does not.
 func Exists(dir string) (bool, error) {
 	for _, name := range []string{"net", "uts", "ipc"} {
 		if pinned, err := isPinned(filepath.Join(dir, name)); pinned || err != nil {

@@ -22,7 +22,7 @@ const (
 // lookupTries bounds how often a look-up is repeated that containers interfere with.
 const lookupTries = 100
 
-// Open opens a directory that the agent made for a volume. Whoever has the descriptor has the directory, whatever becomes of
+// Open opens a directory that the agent made for a volume. The holder of the descriptor has the directory, whatever becomes of
 // its path.
 func Open(dir string) (*os.File, error) {
 	return os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)

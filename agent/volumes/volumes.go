@@ -162,7 +162,7 @@ func Usage(dir string) (int64, error) {
 	return sum, err
 }
 
-// gone tells whether an error says that a file, or a directory on the way to it, was removed or replaced meanwhile. That it was
+// gone reports whether an error says that a file, or a directory on the way to it, was removed or replaced meanwhile. That it was
 // replaced by a link out of the directory is no error of the system's.
 func gone(err error) bool {
 	var number syscall.Errno

@@ -25,7 +25,7 @@ type Visitor struct {
 	left            bool
 }
 
-// settle takes the visitor out of those that have not authenticated, and tells whether it was among them. The caller holds
+// settle takes the visitor out of those that have not authenticated, and reports whether it was among them. The caller holds
 // the guard's mu.
 func (v *Visitor) settle() bool {
 	if v.ofAll == nil {
@@ -62,7 +62,7 @@ func (v *Visitor) Authenticated(caller string) error {
 	return nil
 }
 
-// MayTry tells whether an unknown credential of this source is worth a look: not while too many have failed.
+// MayTry reports whether an unknown credential of this source is worth a look: not while too many have failed.
 func (v *Visitor) MayTry() bool {
 	return v == nil || v.source.failures.Tokens() >= 1
 }

@@ -171,7 +171,7 @@ func expired(c *call) error {
 	return refuse(codes.Unauthenticated, ReasonExpired, "the token expired on %s", c.expiry.UTC().Format(time.RFC3339))
 }
 
-// enteredStream receives its first message when it is the caller's turn. Later ones wait for nobody: they come when they
+// enteredStream receives its first message when it is the caller's turn. Later ones do not wait: they come when they
 // come, and the services that take many of them demand rights.
 type enteredStream struct {
 	grpc.ServerStream

@@ -145,7 +145,7 @@ type sampler struct {
 
 func newSampler() *sampler { return &sampler{limiter: rate.NewLimiter(1, 10)} }
 
-// take tells whether to log, and how many entries were left out before.
+// take reports whether to log, and how many entries were left out before.
 func (s *sampler) take() (leftOut int, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

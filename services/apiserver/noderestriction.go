@@ -293,7 +293,7 @@ func restrictEvent(ctx context.Context, get reader, event, old *corev1.Event) er
 	return nil
 }
 
-// reportedBy tells whether an event names a node as its reporter, in at least one of its two places and no other in either.
+// reportedBy reports whether an event names a node as its reporter, in at least one of its two places and no other in either.
 func reportedBy(event *corev1.Event, node string) bool {
 	host, instance := event.GetSource().GetHost(), event.GetReportingInstance()
 	return (host == node || host == "") && (instance == node || instance == "") && host+instance != ""

@@ -114,7 +114,7 @@ func (e *eviction) left(node *corev1.Node, taints []*corev1.Taint, p *corev1.Pod
 	case ask > time.Second:
 		left = ask
 	case o.asked.After(at.Add(-answerWindow-2*time.Second)) && time.Since(o.asked) < opinionLife:
-		// It answers nobody.
+		// It does not answer.
 	default:
 		e.doubt(controller.Key{Name: name})
 		left = opinionLife // what is found out brings the node back here before that

@@ -41,7 +41,7 @@ type Config struct {
 	// NodeMaskSize6 is the same for IPv6. A node must have as many addresses of either family.
 	NodeMaskSize6 int `yaml:"nodeMaskSize6" help:"prefix length of one node's IPv6 pod range"`
 	// EvictAfter is how long pods that name no toleration of their own stay on a node that does not renew its lease and
-	// answers nobody.
+	// does not answer.
 	EvictAfter time.Duration `yaml:"evictAfter" help:"how long pods that name no toleration stay on a node that is unreachable"`
 	// EvictNotReadyAfter is how long they stay on a node that says itself that it is not ready.
 	EvictNotReadyAfter time.Duration `yaml:"evictNotReadyAfter" help:"how long pods that name no toleration stay on a node that is not ready"`
@@ -104,7 +104,7 @@ type Deps struct {
 	Host string
 	// Client reaches the API.
 	Client *client.Client
-	// TLS is the service's identity towards agents, which it asks whether they answer. Nil: nobody is asked, and a node
+	// TLS is the service's identity towards agents, which it asks whether they answer. Nil: none is asked, and a node
 	// whose lease has lapsed counts as lost.
 	TLS *pki.Source
 	// Instances returns on which hosts each service has a live instance; see controller.Config. May be nil.
@@ -121,7 +121,7 @@ type Service struct {
 
 	cfg Config
 	log *zap.Logger
-	// ask is nil when nobody is asked; see reachability.
+	// ask is nil when no agent is asked; see reachability.
 	ask func(ctx context.Context, from, node *corev1.Node) error
 }
 

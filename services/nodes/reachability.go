@@ -101,7 +101,7 @@ func (r *reachability) reconcile(ctx context.Context, key controller.Key) (contr
 	if problem == nil {
 		r.events.Event(node, events.Normal, "NodeReachable", "Node %s does not renew its lease but answers %s: its pods stay", key.Name, by)
 	} else {
-		r.log.Info("Node answers nobody", zap.String("node", key.Name), zap.Error(problem))
+		r.log.Info("Node does not answer", zap.String("node", key.Name), zap.Error(problem))
 	}
 	r.known(key)
 	return controller.Result{}, nil

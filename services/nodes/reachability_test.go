@@ -23,7 +23,7 @@ type machines struct {
 	work   sync.WaitGroup
 
 	mu sync.Mutex
-	// mute agents answer nobody; cut ones answer other nodes only. Neither renews its lease.
+	// mute agents do not answer; cut ones answer other nodes only. Neither renews its lease.
 	mute, cut map[string]bool
 	changed   chan struct{} // closed at each change of mute and cut
 }

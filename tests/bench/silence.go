@@ -72,8 +72,8 @@ func measureSilence(ctx context.Context, b *bench) (result, error) {
 
 		var figures []string
 		for _, way := range []struct {
-			name       string
-			harm, mend func(context.Context, string) error
+			name         string
+			harm, repair func(context.Context, string) error
 		}{
 			{"wire", l.Cut, l.Heal},
 			{"power", func(ctx context.Context, host string) error {
@@ -93,7 +93,7 @@ func measureSilence(ctx context.Context, b *bench) (result, error) {
 				}
 				pause(ctx, 3*around)
 				gaps = append(gaps, w.gap(began))
-				if err := way.mend(ctx, leader); err != nil {
+				if err := way.repair(ctx, leader); err != nil {
 					return err
 				}
 				pause(ctx, around)

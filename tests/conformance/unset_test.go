@@ -75,7 +75,7 @@ var unsetFields = map[protoreflect.FullName]unset{
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(b.String(), string(got)); diff != "" {
-		t.Errorf("go test ./tests/conformance -run TestUnsetFields -update writes it anew (-want +got):\n%s", diff)
+		t.Errorf("go test ./tests/conformance -run TestUnsetFields -update regenerates it (-want +got):\n%s", diff)
 	}
 }
 

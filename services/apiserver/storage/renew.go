@@ -55,7 +55,7 @@ var errTooManyRenewals = errors.New("too many renewals wait for etcd")
 var errSilent = fmt.Errorf("a member of etcd answers no renewals: %w", context.DeadlineExceeded)
 
 // renew asks for one renewal and waits for its answer, a time to live of 0 when there is no such lease. A caller that gives
-// up leaves the stream to the others. Only a member that answers nobody for as long as patience is given up, and all that
+// up leaves the stream to the others. Only a member that does not answer for as long as patience is given up, and all that
 // wait for it fail; one that is slow keeps its stream.
 func (r *renewals) renew(ctx context.Context, id int64, patience time.Duration) (int64, error) {
 	answer := make(chan renewal, 1)

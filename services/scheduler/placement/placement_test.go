@@ -246,7 +246,7 @@ func TestResized(t *testing.T) {
 	}
 }
 
-// TestPlaceFollowsResizes counts a bound pod anew when its resources change, and reports when that makes room.
+// TestPlaceFollowsResizes counts a bound pod again when its resources change, and reports when that makes room.
 func TestPlaceFollowsResizes(t *testing.T) {
 	s := NewState()
 	if err := s.SetNode(newNode(t, "n", small)); err != nil {
