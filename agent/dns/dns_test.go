@@ -266,9 +266,11 @@ func TestBadRequests(t *testing.T) {
 // start serves on a loopback port until the test ends.
 func start(t *testing.T, s *Server) string {
 	t.Helper()
-	if err := s.Listen(t.Context()); err != nil {
+	tcp, udp, err := Bind(t.Context(), s.cfg.Address)
+	if err != nil {
 		t.Fatal(err)
 	}
+	s.tcp, s.udp = tcp, udp
 	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(ctx) }()

@@ -82,7 +82,7 @@ func New(cfg Config, records *Records, log *zap.Logger) (*Server, error) {
 // SetRecords makes the server answer from other records from now on.
 func (s *Server) SetRecords(records *Records) { s.records.Store(records) }
 
-// Adopt takes bound sockets in place of Listen: a UDP socket and a listening TCP socket at the same address. The files stay
+// Adopt takes bound sockets, as Bind makes them: a UDP socket and a listening TCP socket at the same address. The files stay
 // the caller's.
 func (s *Server) Adopt(udp, tcp *os.File) error {
 	listener, err := net.FileListener(tcp)
@@ -98,31 +98,31 @@ func (s *Server) Adopt(udp, tcp *os.File) error {
 	return nil
 }
 
-// Listen binds the address for UDP and TCP in the network namespace of the
-// calling thread. With port 0 both get the same free port.
-func (s *Server) Listen(ctx context.Context) error {
+// Bind binds an address for TCP and UDP in the network namespace of the calling thread. With port 0 both get the same free
+// port.
+func Bind(ctx context.Context, address netip.AddrPort) (*net.TCPListener, *net.UDPConn, error) {
 	var lc net.ListenConfig
+	lc.SetMultipathTCP(false)
 	// TCP first: it is the one that leaves ports in use behind.
-	tcp, err := lc.Listen(ctx, "tcp4", s.cfg.Address.String())
+	tcp, err := lc.Listen(ctx, "tcp4", address.String())
 	if err != nil {
-		return fmt.Errorf("listening for DNS: %w", err)
+		return nil, nil, fmt.Errorf("listening for DNS: %w", err)
 	}
 	udp, err := lc.ListenPacket(ctx, "udp4", tcp.Addr().String())
 	if err != nil {
 		tcp.Close()
-		return fmt.Errorf("listening for DNS: %w", err)
+		return nil, nil, fmt.Errorf("listening for DNS: %w", err)
 	}
-	s.tcp, s.udp = tcp, udp
-	return nil
+	return tcp.(*net.TCPListener), udp.(*net.UDPConn), nil
 }
 
-// Addr is where the server listens, once Listen has returned.
+// Addr is where the server listens, once Adopt has returned.
 func (s *Server) Addr() netip.AddrPort {
 	return s.udp.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
 // Serve answers until the context ends, then finishes what is under way and
-// returns the context's error. Listen comes first.
+// returns the context's error. Adopt comes first.
 func (s *Server) Serve(ctx context.Context) error {
 	servers := []*miekg.Server{
 		{PacketConn: s.udp, Handler: s, UDPSize: bufferSize},

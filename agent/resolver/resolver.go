@@ -402,25 +402,18 @@ func (r *Resolver) startFresh(ctx context.Context) error {
 	if err := r.endStuck(); err != nil {
 		return err
 	}
-	var lc net.ListenConfig
-	lc.SetMultipathTCP(false)
-	address := r.cfg.Settings.Address.String()
-	tcp, err := lc.Listen(ctx, "tcp4", address)
+	tcp, udp, err := dns.Bind(ctx, r.cfg.Settings.Address)
 	if err != nil {
 		return err
 	}
 	defer tcp.Close()
-	udp, err := lc.ListenPacket(ctx, "udp4", address)
-	if err != nil {
-		return err
-	}
 	defer udp.Close()
-	tcpFile, err := tcp.(*net.TCPListener).File()
+	tcpFile, err := tcp.File()
 	if err != nil {
 		return err
 	}
 	defer tcpFile.Close()
-	udpFile, err := udp.(*net.UDPConn).File()
+	udpFile, err := udp.File()
 	if err != nil {
 		return err
 	}

@@ -152,7 +152,7 @@ type authenticator struct {
 }
 
 // Identify returns the caller of a call that a server of another make handles, such as etcd's: whom the verified certificate names
-// or, when that is one of forwarders', whom the forwarder names. A certificate that has expired names nobody.
+// or, when that is one of forwarders', whom the forwarder names. An expired certificate is refused.
 func Identify(ctx context.Context, forwarders ...string) (Identity, error) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
