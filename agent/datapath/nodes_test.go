@@ -69,7 +69,13 @@ func newCluster(t *testing.T) *cluster {
 				return err
 			}
 			c.nodes = append(c.nodes, n)
-			return server.Listen(t.Context())
+			udp, tcp, err := dns.Bind(t.Context(), clusterDNS)
+			if err != nil {
+				return err
+			}
+			defer udp.Close()
+			defer tcp.Close()
+			return server.Adopt(udp, tcp)
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -266,11 +266,15 @@ func TestBadRequests(t *testing.T) {
 // start serves on a loopback port until the test ends.
 func start(t *testing.T, s *Server) string {
 	t.Helper()
-	tcp, udp, err := Bind(t.Context(), s.cfg.Address)
+	udp, tcp, err := Bind(t.Context(), s.cfg.Address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.tcp, s.udp = tcp, udp
+	defer udp.Close()
+	defer tcp.Close()
+	if err := s.Adopt(udp, tcp); err != nil {
+		t.Fatal(err)
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(ctx) }()

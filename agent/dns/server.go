@@ -54,7 +54,7 @@ type Server struct {
 	log     *zap.Logger
 
 	udp net.PacketConn
-	tcp net.Listener
+	tcp *net.TCPListener
 }
 
 // New returns a server that answers from the records. It does not listen yet.
@@ -94,26 +94,36 @@ func (s *Server) Adopt(udp, tcp *os.File) error {
 		listener.Close()
 		return fmt.Errorf("DNS by UDP: %w", err)
 	}
-	s.tcp, s.udp = listener, packets
+	s.tcp, s.udp = listener.(*net.TCPListener), packets
 	return nil
 }
 
-// Bind binds an address for TCP and UDP in the network namespace of the calling thread. With port 0 both get the same free
-// port.
-func Bind(ctx context.Context, address netip.AddrPort) (*net.TCPListener, *net.UDPConn, error) {
+// Bind binds an address for UDP and TCP in the network namespace of the calling thread and returns both sockets, for Adopt.
+// With port 0 both get the same free port.
+func Bind(ctx context.Context, address netip.AddrPort) (udp, tcp *os.File, err error) {
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false)
 	// TCP first: it is the one that leaves ports in use behind.
-	tcp, err := lc.Listen(ctx, "tcp4", address.String())
+	listener, err := lc.Listen(ctx, "tcp4", address.String())
 	if err != nil {
 		return nil, nil, fmt.Errorf("listening for DNS: %w", err)
 	}
-	udp, err := lc.ListenPacket(ctx, "udp4", tcp.Addr().String())
+	defer listener.Close()
+	packets, err := lc.ListenPacket(ctx, "udp4", listener.Addr().String())
+	if err != nil {
+		return nil, nil, fmt.Errorf("listening for DNS: %w", err)
+	}
+	defer packets.Close()
+	tcp, err = listener.(*net.TCPListener).File()
+	if err != nil {
+		return nil, nil, fmt.Errorf("listening for DNS: %w", err)
+	}
+	udp, err = packets.(*net.UDPConn).File()
 	if err != nil {
 		tcp.Close()
 		return nil, nil, fmt.Errorf("listening for DNS: %w", err)
 	}
-	return tcp.(*net.TCPListener), udp.(*net.UDPConn), nil
+	return udp, tcp, nil
 }
 
 // Addr is where the server listens, once Adopt has returned.
@@ -124,38 +134,42 @@ func (s *Server) Addr() netip.AddrPort {
 // Serve answers until the context ends, then finishes what is under way and
 // returns the context's error. Adopt comes first.
 func (s *Server) Serve(ctx context.Context) error {
-	servers := []*miekg.Server{
-		{PacketConn: s.udp, Handler: s, UDPSize: bufferSize},
-		{Listener: s.tcp, Handler: s, IdleTimeout: func() time.Duration { return tcpIdle }},
-	}
+	listener := newDrainingListener(s.tcp)
+	udp := &miekg.Server{PacketConn: s.udp, Handler: s, UDPSize: bufferSize}
+	tcp := &miekg.Server{Listener: listener, Handler: s, IdleTimeout: func() time.Duration { return tcpIdle }}
 	g, ctx := errgroup.WithContext(ctx)
-	for _, srv := range servers {
-		started := make(chan struct{})
-		srv.NotifyStartedFunc = func() { close(started) }
-		failed := make(chan struct{})
-		g.Go(func() error {
-			defer close(failed)
-			if err := srv.ActivateAndServe(); err != nil {
-				return fmt.Errorf("serving DNS: %w", err)
-			}
-			return nil
-		})
-		g.Go(func() error {
-			select {
-			case <-started:
-			case <-failed:
-				return nil
-			}
-			<-ctx.Done()
-			limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownLimit)
-			defer cancel()
-			if err := srv.ShutdownContext(limit); err != nil && !errors.Is(err, context.DeadlineExceeded) {
-				return fmt.Errorf("stopping DNS: %w", err)
-			}
-			return ctx.Err()
-		})
-	}
+	serve(g, ctx, udp, func(context.Context) {})
+	serve(g, ctx, tcp, listener.drain)
 	return g.Wait()
+}
+
+// serve adds a server to the group, which ends with ctx after it was drained.
+func serve(g *errgroup.Group, ctx context.Context, srv *miekg.Server, drain func(context.Context)) {
+	started := make(chan struct{})
+	srv.NotifyStartedFunc = func() { close(started) }
+	ended := make(chan struct{})
+	g.Go(func() error {
+		defer close(ended)
+		if err := srv.ActivateAndServe(); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("serving DNS: %w", err)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		select {
+		case <-started:
+		case <-ended:
+			return nil
+		}
+		<-ctx.Done()
+		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownLimit)
+		defer cancel()
+		drain(limit)
+		if err := srv.ShutdownContext(limit); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("stopping DNS: %w", err)
+		}
+		return ctx.Err()
+	})
 }
 
 // ServeDNS answers one request.

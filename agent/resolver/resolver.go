@@ -402,23 +402,13 @@ func (r *Resolver) startFresh(ctx context.Context) error {
 	if err := r.endStuck(); err != nil {
 		return err
 	}
-	tcp, udp, err := dns.Bind(ctx, r.cfg.Settings.Address)
+	udp, tcp, err := dns.Bind(ctx, r.cfg.Settings.Address)
 	if err != nil {
 		return err
 	}
-	defer tcp.Close()
 	defer udp.Close()
-	tcpFile, err := tcp.File()
-	if err != nil {
-		return err
-	}
-	defer tcpFile.Close()
-	udpFile, err := udp.File()
-	if err != nil {
-		return err
-	}
-	defer udpFile.Close()
-	return r.start(udpFile, tcpFile, nil)
+	defer tcp.Close()
+	return r.start(udp, tcp, nil)
 }
 
 // start starts a process with the sockets and returns once agents find it. Predecessor, when not nil, is a pidfd of the
