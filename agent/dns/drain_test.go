@@ -41,7 +41,11 @@ func TestConnectedBeforeTheEnd(t *testing.T) {
 		stop()
 		began := time.Now()
 		if asks {
-			time.Sleep(shutdownLimit / 4) // the server knows by now that it is to end
+			// The server knows that it is to end once it answers no new connection.
+			late := &miekg.Client{Net: "tcp", Timeout: 20 * time.Millisecond}
+			for err == nil {
+				_, _, err = late.Exchange(question, s.Addr().String())
+			}
 			answer, _, err := (&miekg.Client{Net: "tcp"}).ExchangeWithConn(question, &miekg.Conn{Conn: conn})
 			if err != nil || answer.Rcode != miekg.RcodeSuccess {
 				t.Errorf("asked after the end began: %v, %v", answer, err)
