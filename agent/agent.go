@@ -31,6 +31,7 @@ import (
 	"github.com/xebec-project/xebec/internal/diagnostics"
 	"github.com/xebec-project/xebec/internal/events"
 	"github.com/xebec-project/xebec/internal/pki"
+	"github.com/xebec-project/xebec/internal/retry"
 	"github.com/xebec-project/xebec/internal/rpc"
 	"github.com/xebec-project/xebec/internal/version"
 	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
@@ -59,7 +60,7 @@ func New(cfg Config, log *zap.Logger) (*Agent, error) {
 		return nil, fmt.Errorf("the configuration is not valid:\n%w", err)
 	}
 	a := &Agent{cfg: cfg, log: log, metrics: prometheus.NewRegistry()}
-	a.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	a.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), retry.Process)
 	var err error
 	if a.tls, err = pki.NewSource(cfg.TLS); err != nil {
 		return nil, err

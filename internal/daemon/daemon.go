@@ -22,14 +22,12 @@ package daemon
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
 	"reflect"
 	"runtime/debug"
 	"strings"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -43,6 +41,7 @@ import (
 	"github.com/xebec-project/xebec/internal/discovery"
 	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/pki"
+	"github.com/xebec-project/xebec/internal/retry"
 	"github.com/xebec-project/xebec/internal/rpc"
 	"github.com/xebec-project/xebec/internal/version"
 )
@@ -179,7 +178,7 @@ func Run[C any](ctx context.Context, spec Spec[C], common Config, cfg C) error {
 	if os.Getenv("GOGC") == "" && common.GCPercent > 0 {
 		debug.SetGCPercent(common.GCPercent)
 	}
-	log, err := newLogger(common.Log, os.Stderr)
+	log, leftOut, err := newLogger(common.Log, os.Stderr)
 	if err != nil {
 		return err
 	}
@@ -191,6 +190,7 @@ func Run[C any](ctx context.Context, spec Spec[C], common Config, cfg C) error {
 		return err
 	}
 	defer release()
+	deps.Metrics.MustRegister(leftOut)
 	service, err := spec.New(ctx, cfg, deps)
 	if err != nil {
 		return fmt.Errorf("start %s: %w", spec.Name, err)
@@ -219,7 +219,7 @@ func connect(name string, common Config, log *zap.Logger) (deps *Deps, release f
 		return nil, nil, fmt.Errorf("certificate %s belongs to %q, want %q: others would refuse this service",
 			common.TLS.Cert, deps.TLS.Leaf().Subject.CommonName, user)
 	}
-	if deps.Etcd, err = dialEtcd(common.Etcd, log); err != nil {
+	if deps.Etcd, err = dialEtcd(common.Etcd, log, deps.Metrics); err != nil {
 		return nil, nil, err
 	}
 	closers = append(closers, func() { _ = deps.Etcd.Close() })
@@ -233,39 +233,12 @@ func connect(name string, common Config, log *zap.Logger) (deps *Deps, release f
 	return deps, release, nil
 }
 
-// dialEtcd makes a client that connects in the background.
-func dialEtcd(cfg EtcdConfig, log *zap.Logger) (*clientv3.Client, error) {
-	var config *tls.Config
-	if !cfg.Files.IsZero() {
-		source, err := pki.NewSource(cfg.Files)
-		if err != nil {
-			return nil, fmt.Errorf("etcd: %w", err)
-		}
-		// etcd's authority signs servers' certificates for its members alone.
-		config = source.ClientConfig(pki.AnyServer)
-	}
-	client, err := clientv3.New(clientv3.Config{
-		Endpoints:         cfg.Endpoints,
-		TLS:               config,
-		DialKeepAliveTime: 10 * time.Second,
-		// A member that hangs is given up by this; one whose host vanished, by the dialer.
-		DialKeepAliveTimeout: 5 * time.Second,
-		DialOptions:          []grpc.DialOption{grpc.WithContextDialer(rpc.ContextDialer(rpc.DefaultSilence))},
-		MaxCallSendMsgSize:   8 << 20,
-		MaxCallRecvMsgSize:   64 << 20,
-		Logger:               log.Named("etcd").WithOptions(zap.IncreaseLevel(zap.WarnLevel)),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("etcd: %w", err)
-	}
-	return client, nil
-}
-
 // registerProcess adds the metrics that every process has.
 func registerProcess(deps *Deps) {
 	deps.Metrics.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		retry.Process,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: metrics.CertificateExpiry, Help: "Unix time at which the process's own certificate expires.",
 		}, func() float64 { return float64(deps.TLS.Leaf().NotAfter.Unix()) }),

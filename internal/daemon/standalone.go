@@ -45,7 +45,7 @@ func StandaloneCommand[C any](spec Standalone[C]) *cobra.Command {
 		if os.Getenv("GOGC") == "" && cfg.GCPercent > 0 {
 			debug.SetGCPercent(cfg.GCPercent)
 		}
-		log, err := newLogger(cfg.Log, os.Stderr)
+		log, _, err := newLogger(cfg.Log, os.Stderr)
 		if err != nil {
 			return err
 		}

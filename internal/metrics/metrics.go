@@ -20,6 +20,18 @@ const (
 	RPCPendingConnections = "xebec_rpc_server_pending_connections"
 	// CertificateExpiry is the Unix time at which the process's own certificate expires.
 	CertificateExpiry = "xebec_certificate_expiry_timestamp_seconds"
+	// RetriesTotal counts the calls that this process made again because an attempt failed.
+	RetriesTotal = "xebec_retries_total"
+	// RetriesRefusedTotal counts the calls that were not made again because the process's budget of repetitions was used up.
+	RetriesRefusedTotal = "xebec_retries_refused_total"
+	// EtcdLimit is how many requests to etcd this process has under way at most, as etcd's latency allows.
+	EtcdLimit = "xebec_etcd_client_limit"
+	// EtcdInFlight is how many requests to etcd this process has under way.
+	EtcdInFlight = "xebec_etcd_client_in_flight"
+	// EtcdWaiting is how many requests to etcd wait for their turn.
+	EtcdWaiting = "xebec_etcd_client_waiting"
+	// LogLinesLeftOut counts the lines that were not logged because there were too many of the same message, by level.
+	LogLinesLeftOut = "xebec_log_lines_left_out_total"
 	// DiscoveryRegistered is 1 while this instance is registered, else 0.
 	DiscoveryRegistered = "xebec_discovery_registered"
 	// BuildInfo is 1, labelled with version, commit and Go version.
@@ -38,9 +50,13 @@ const (
 	LabelMethod = "method"
 	LabelCode   = "code"
 	LabelReason = "reason"
+	LabelLevel  = "level"
 	// LabelListener is public or private.
 	LabelListener = "listener"
 )
+
+// MessageCall is the message of a log line about a call that succeeded. Those of a gateway about writes are an audit.
+const MessageCall = "Call"
 
 // Keys of log fields.
 const (

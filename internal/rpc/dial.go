@@ -3,14 +3,12 @@ package rpc
 import (
 	"context"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/balancer/roundrobin"
 	"google.golang.org/grpc/credentials"
 	_ "google.golang.org/grpc/health" // lets clients check the health that the service config asks for
@@ -18,6 +16,7 @@ import (
 	"google.golang.org/grpc/resolver"
 
 	"github.com/xebec-project/xebec/internal/pki"
+	"github.com/xebec-project/xebec/internal/retry"
 	"github.com/xebec-project/xebec/internal/version"
 )
 
@@ -32,43 +31,9 @@ const (
 // maxResponseBytes bounds one received message; a list is one.
 const maxResponseBytes = 128 << 20
 
-// repeatable are the unary calls that change nothing, by service: one that no instance answered goes to another. Writes
-// are not repeated: whether they happened is unknown.
-var repeatable = map[string][]string{
-	"xebec.api.v1.ResourceService":        {"Get", "List"},
-	"xebec.auth.v1.AccessService":         {"CheckAccess"},
-	"xebec.auth.v1.TokenService":          {"ListKeys", "ReviewToken"},
-	"xebec.cluster.v1.ClusterService":     {"Access", "Status", "Version", "WhoAmI"},
-	"xebec.control.v1.ControllerService":  {"ListControllers"},
-	"xebec.etcd.v1.EtcdService":           {"ListMembers", "Status"},
-	"xebec.scheduler.v1.SchedulerService": {"Explain"},
-}
-
-// serviceConfig returns gRPC's configuration of a connection: balance over the instances whose health is SERVING, and
-// repeat what is repeatable. gRPC by itself repeats any call that never left.
-func serviceConfig() string {
-	var names []map[string]string
-	for service, methods := range repeatable {
-		for _, method := range methods {
-			names = append(names, map[string]string{"service": service, "method": method})
-		}
-	}
-	list, err := json.Marshal(names)
-	if err != nil {
-		panic(err) // strings always marshal
-	}
-	return fmt.Sprintf(`{
-  "loadBalancingConfig": [{%q: {}}],
-  "healthCheckConfig": {"serviceName": ""},
-  "methodConfig": [{
-    "name": %s,
-    "retryPolicy": {
-      "maxAttempts": 4, "initialBackoff": "0.03s", "maxBackoff": "0.5s", "backoffMultiplier": 3,
-      "retryableStatusCodes": ["UNAVAILABLE"]
-    }
-  }]
-}`, roundrobin.Name, list)
-}
+// serviceConfig is gRPC's configuration of a connection: balance over the instances whose health is SERVING. What is repeated is
+// decided in retry.go. gRPC by itself repeats any call that never left.
+var serviceConfig = fmt.Sprintf(`{"loadBalancingConfig": [{%q: {}}], "healthCheckConfig": {"serviceName": ""}}`, roundrobin.Name)
 
 // ClientConfig says how a connection is to be. TLS is required.
 type ClientConfig struct {
@@ -84,6 +49,9 @@ type ClientConfig struct {
 	// Silence is how long the kernel of the peer may be silent before the connection is given up and calls go to another
 	// instance; 0 is DefaultSilence.
 	Silence time.Duration
+	// ForOthers says that the connection carries the calls of others, who decide themselves what to do about a server that has
+	// too much to do.
+	ForOthers bool
 	// Options are added last.
 	Options []grpc.DialOption
 }
@@ -128,21 +96,18 @@ func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
 		resolvers = append(resolvers, cfg.Discovery)
 	}
 	options := []grpc.DialOption{
-		grpc.WithTransportCredentials(credentials.NewTLS(cfg.TLS.ClientConfig(expectUser(serverUser)))),
+		grpc.WithTransportCredentials(PatientCredentials(credentials.NewTLS(cfg.TLS.ClientConfig(expectUser(serverUser))))),
 		// Who the server is follows from its certificate's user; the authority only has to be well formed.
 		grpc.WithAuthority("xebec"),
 		grpc.WithResolvers(resolvers...),
 		grpc.WithNoProxy(),
 		grpc.WithContextDialer(ContextDialer(silence)),
-		grpc.WithDefaultServiceConfig(serviceConfig()),
+		grpc.WithDefaultServiceConfig(serviceConfig),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newCodec()), grpc.MaxCallRecvMsgSize(maxResponseBytes)),
 		grpc.WithUserAgent(userAgent),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: clientPingInterval, Timeout: clientPingTimeout}),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			// A master that comes back should be in use again within moments.
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.3, MaxDelay: 1500 * time.Millisecond},
-			MinConnectTimeout: 3 * time.Second,
-		}),
+		grpc.WithConnectParams(ConnectParams()),
+		grpc.WithUnaryInterceptor(repeat(retry.Process, !cfg.ForOthers)),
 		grpc.WithStaticStreamWindowSize(streamWindow),
 		grpc.WithStaticConnWindowSize(connectionWindow),
 		grpc.WithReadBufferSize(bufferSize),

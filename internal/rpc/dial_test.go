@@ -1,12 +1,24 @@
 package rpc
 
 import (
+	"context"
+	"errors"
+	"net"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
-	_ "github.com/xebec-project/xebec/proto/xebec/api/v1"
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/retry"
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	_ "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	_ "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
 	_ "github.com/xebec-project/xebec/proto/xebec/control/v1"
@@ -14,22 +26,100 @@ import (
 	_ "github.com/xebec-project/xebec/proto/xebec/scheduler/v1"
 )
 
-// TestRepeatableMethodsExist guards the table against names that no service has: gRPC ignores those.
+// TestRepeatableMethodsExist guards the table against names that no service has, and against streams.
 func TestRepeatableMethodsExist(t *testing.T) {
-	for service, methods := range repeatable {
-		descriptor, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(service))
+	for name := range repeatable {
+		full := protoreflect.FullName(strings.ReplaceAll(strings.TrimPrefix(name, "/"), "/", "."))
+		descriptor, err := protoregistry.GlobalFiles.FindDescriptorByName(full)
 		if err != nil {
-			t.Errorf("%s: %v", service, err)
+			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		for _, name := range methods {
-			method := descriptor.(protoreflect.ServiceDescriptor).Methods().ByName(protoreflect.Name(name))
-			switch {
-			case method == nil:
-				t.Errorf("%s has no method %s", service, name)
-			case method.IsStreamingClient() || method.IsStreamingServer():
-				t.Errorf("%s.%s is a stream: gRPC repeats it only before its first answer", service, name)
-			}
+		if method := descriptor.(protoreflect.MethodDescriptor); method.IsStreamingClient() || method.IsStreamingServer() {
+			t.Errorf("%s is a stream", name)
 		}
 	}
+}
+
+// TestRepeat counts the attempts at calls that fail.
+func TestRepeat(t *testing.T) {
+	const get, create = apiv1.ResourceService_Get_FullMethodName, apiv1.ResourceService_Create_FullMethodName
+	unavailable := apierr.Unavailable("no instance answers")
+	overloaded := apierr.Overloaded(time.Second, "too much to do")
+	for name, tt := range map[string]struct {
+		method   string
+		err      error
+		others   bool
+		budget   float64
+		attempts int
+	}{
+		"a read that nobody answered":         {get, unavailable, false, 10, 4},
+		"a write that nobody answered":        {create, unavailable, false, 10, 1},
+		"a read, with an empty budget":        {get, unavailable, false, 0, 1},
+		"a read, with a small budget":         {get, unavailable, false, 2, 3},
+		"a write that was refused":            {create, overloaded, false, 10, 4},
+		"another's write that was refused":    {create, overloaded, true, 10, 1},
+		"another's read that nobody answered": {get, unavailable, true, 10, 4},
+		"a message that is too large":         {create, status.Error(codes.ResourceExhausted, "larger than max"), false, 10, 1},
+		"a full store":                        {create, apierr.StorageFull(time.Minute), false, 10, 1},
+		"a missing object":                    {get, status.Error(codes.NotFound, "no"), false, 10, 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			attempts := 0
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			err := repeat(retry.NewBudget(tt.budget, 0, 0), !tt.others)(ctx, tt.method, nil, nil, nil,
+				func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
+					attempts++
+					return tt.err
+				})
+			if !errors.Is(err, tt.err) || attempts != tt.attempts {
+				t.Errorf("%s: %v after %d attempts, want %d", name, err, attempts, tt.attempts)
+			}
+		})
+	}
+}
+
+// slowPeer takes a time of its own for each handshake.
+type slowPeer struct {
+	credentials.TransportCredentials
+	takes time.Duration
+}
+
+func (s *slowPeer) ClientHandshake(ctx context.Context, _ string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	select {
+	case <-time.After(s.takes):
+		return raw, nil, nil
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+}
+
+// TestPatientHandshakes connects to a peer that is slow, then quick, then hangs.
+func TestPatientHandshakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		peer := &slowPeer{}
+		c := PatientCredentials(peer)
+		for i, tt := range []struct {
+			takes, wait time.Duration
+			succeeds    bool
+		}{
+			{time.Second, time.Second, true},
+			{10 * time.Second, 3 * time.Second, false},
+			{10 * time.Second, 6 * time.Second, false},
+			{10 * time.Second, 10 * time.Second, true}, // it has 12 s
+			{time.Hour, 3 * time.Second, false},
+			{time.Hour, 6 * time.Second, false},
+			{time.Hour, 12 * time.Second, false},
+			{time.Hour, 20 * time.Second, false},
+			{time.Hour, 20 * time.Second, false},
+		} {
+			peer.takes = tt.takes
+			began := time.Now()
+			_, _, err := c.ClientHandshake(t.Context(), "xebec", nil)
+			if took := time.Since(began); (err == nil) != tt.succeeds || took != tt.wait {
+				t.Errorf("handshake %d: %v after %s, want %s", i, err, took, tt.wait)
+			}
+		}
+	})
 }

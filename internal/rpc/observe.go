@@ -143,7 +143,11 @@ func (r *report) PostCall(err error, took time.Duration) {
 		// Health and reflection streams end in Canceled as a rule.
 		level = zapcore.DebugLevel
 	}
-	entry := r.log.Check(level, "Call")
+	message := metrics.MessageCall
+	if code != codes.OK {
+		message = "Call failed"
+	}
+	entry := r.log.Check(level, message)
 	if entry == nil {
 		return
 	}

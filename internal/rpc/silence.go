@@ -32,6 +32,7 @@ const probeInterval = time.Second
 // grpc.WithContextDialer. The connections fail with ETIMEDOUT, or with the error that the network reported meanwhile.
 func ContextDialer(silence time.Duration) func(ctx context.Context, addr string) (net.Conn, error) {
 	dialer := net.Dialer{
+		Timeout: max(connectTimeout, silence),
 		KeepAliveConfig: net.KeepAliveConfig{
 			Enable: true,
 			// The user timeout decides when the probes have gone unanswered for too long, so that their count does not matter.

@@ -39,7 +39,7 @@ func (b *backends) connection(service string) (*grpc.ClientConn, error) {
 	if conn := b.conns[service]; conn != nil {
 		return conn, nil
 	}
-	conn, err := rpc.Dial(rpc.SchemeDiscovery+":///"+service, rpc.ClientConfig{TLS: b.tls, Discovery: b.directory, UserAgent: userAgent})
+	conn, err := rpc.Dial(rpc.SchemeDiscovery+":///"+service, rpc.ClientConfig{TLS: b.tls, Discovery: b.directory, UserAgent: userAgent, ForOthers: true})
 	if err != nil {
 		return nil, err
 	}

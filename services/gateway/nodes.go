@@ -98,6 +98,7 @@ func (n *nodes) connect(node, address string) (*grpc.ClientConn, func(), error) 
 		ServerUser: pki.NodeUser(node),
 		UserAgent:  userAgent,
 		Silence:    rpc.PatientSilence,
+		ForOthers:  true,
 		Options:    []grpc.DialOption{grpc.WithIdleTimeout(agentIdleTimeout)},
 	})
 	if err != nil {

@@ -1,0 +1,136 @@
+// Package retry bounds how often a process repeats calls that failed. One budget is shared by everything in the process that
+// repeats calls by itself: when a server is overloaded, repetitions by several layers would multiply its work just when it has
+// too much.
+package retry
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/xebec-project/xebec/internal/metrics"
+)
+
+// The process's budget: a tenth of all calls may be repeated for long. A full budget is enough for the calls that are under way
+// when one instance of a service goes, and an idle process gains a few repetitions per second.
+const (
+	budgetRatio     = 0.1
+	budgetMax       = 500
+	budgetPerSecond = 5
+)
+
+// Process is the budget of this process.
+var Process = NewBudget(budgetMax, budgetRatio, budgetPerSecond)
+
+// Budget is a token bucket that calls fill and repetitions empty, as Finagle's RetryBudget and the retry throttling of gRPC
+// (gRFC A6) are. It is safe for concurrent use.
+type Budget struct {
+	most, ratio, perSecond float64
+	repeated, refused      prometheus.Counter
+
+	mu     sync.Mutex
+	tokens float64
+	at     time.Time
+}
+
+// NewBudget returns a full budget for most repetitions. Each call adds ratio of a repetition, and each second perSecond.
+func NewBudget(most, ratio, perSecond float64) *Budget {
+	return &Budget{
+		most: most, ratio: ratio, perSecond: perSecond, tokens: most, at: time.Now(),
+		repeated: prometheus.NewCounter(prometheus.CounterOpts{Name: metrics.RetriesTotal, Help: "Calls that were repeated because the first attempt failed."}),
+		refused:  prometheus.NewCounter(prometheus.CounterOpts{Name: metrics.RetriesRefusedTotal, Help: "Calls that were not repeated because the process's budget of repetitions was used up."}),
+	}
+}
+
+// Called counts a call that is made for the first time.
+func (b *Budget) Called() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.tokens = min(b.most, b.tokens+b.ratio)
+}
+
+// Take takes one repetition out of the budget, or returns false when there is none.
+func (b *Budget) Take() bool {
+	b.mu.Lock()
+	now := time.Now()
+	b.tokens = min(b.most, b.tokens+b.perSecond*now.Sub(b.at).Seconds())
+	b.at = now
+	ok := b.tokens >= 1
+	if ok {
+		b.tokens--
+	}
+	b.mu.Unlock()
+	if ok {
+		b.repeated.Inc()
+	} else {
+		b.refused.Inc()
+	}
+	return ok
+}
+
+// Describe implements prometheus.Collector.
+func (b *Budget) Describe(out chan<- *prometheus.Desc) {
+	b.repeated.Describe(out)
+	b.refused.Describe(out)
+}
+
+// Collect implements prometheus.Collector.
+func (b *Budget) Collect(out chan<- prometheus.Metric) {
+	b.repeated.Collect(out)
+	b.refused.Collect(out)
+}
+
+// Policy says how often a call is made and how long the pauses between are.
+type Policy struct {
+	// Attempts is how often the call is made at most, the first time included.
+	Attempts int
+	// First is the longest pause after the first attempt. It doubles from attempt to attempt, up to Longest. The pauses are
+	// random between half of that and all of it.
+	First, Longest time.Duration
+}
+
+// Verdict says what to do about an error.
+type Verdict struct {
+	// Repeat says that the call may be made again.
+	Repeat bool
+	// After is the least pause before, as the server asked for it; 0 for none.
+	After time.Duration
+}
+
+// Do makes a call until it succeeds, judge says that its error is final, the attempts or the budget are used up, or ctx would end
+// before the next attempt. It returns the last error.
+func (b *Budget) Do(ctx context.Context, p Policy, judge func(error) Verdict, call func() error) error {
+	b.Called()
+	pause := p.First
+	for attempt := 1; ; attempt++ {
+		err := call()
+		if err == nil || attempt >= p.Attempts || ctx.Err() != nil {
+			return err
+		}
+		verdict := judge(err)
+		if !verdict.Repeat {
+			return err
+		}
+		wait := pause/2 + rand.N(pause/2+1)
+		if verdict.After > 0 {
+			wait = verdict.After + rand.N(verdict.After/4+1)
+		}
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait {
+			return err
+		}
+		if !b.Take() {
+			return err
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return err
+		}
+		pause = min(2*pause, p.Longest)
+	}
+}
