@@ -15,12 +15,14 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	pace "github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/kind"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
 const (
-	// watchBackoffMin and watchBackoffMax bound the pause between two attempts to watch.
+	// watchBackoffMin and watchBackoffMax are the limits of the pause between two attempts to watch, which is longer when the
+	// server asks for more.
 	watchBackoffMin = 20 * time.Millisecond
 	watchBackoffMax = 5 * time.Second
 	// watchHealthy is how long a stream must have lived for the next attempt to count as the first.
@@ -178,7 +180,7 @@ func (i *Informer[T]) Run(ctx context.Context) error {
 	i.started = true
 	i.mu.Unlock()
 
-	b := backoff{min: watchBackoffMin, max: watchBackoffMax}
+	b := pace.Backoff{Min: watchBackoffMin, Max: watchBackoffMax}
 	resume := ""
 	for ctx.Err() == nil {
 		begun := time.Now()
@@ -193,10 +195,10 @@ func (i *Informer[T]) Run(ctx context.Context) error {
 			reached = ""
 		}
 		if time.Since(begun) >= watchHealthy || reached != resume {
-			b.reset()
+			b.Reset()
 		}
 		resume = reached
-		b.wait(ctx)
+		_ = b.Wait(ctx, err)
 	}
 	return ctx.Err()
 }
@@ -393,7 +395,7 @@ func onlyMetadata(b []byte) []byte {
 	return kept
 }
 
-// backoff doubles a pause from min to max and spreads it by jitter.
+// backoff is the pace of a lease's renewals: it doubles a pause from min to max and spreads it by jitter.
 type backoff struct {
 	min, max, next time.Duration
 }

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
 	"github.com/xebec-project/xebec/internal/kind"
@@ -321,4 +322,31 @@ func clientSettles(t *testing.T, j *journal, n int) {
 		tick(t)
 	}
 	t.Fatalf("waited in vain for %d changes, got %q", n, j.take())
+}
+
+func TestInformerHonoursRetryInfo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := clienttest.Start(t)
+		clienttest.Seed(s, configMap("a", "1"))
+		began, tries := time.Now(), 0
+		s.Intercept(func(method string, _ proto.Message) error {
+			if method != "Watch" {
+				return nil
+			}
+			if tries++; tries <= 3 {
+				return apierr.Overloaded(20*time.Second, "busy")
+			}
+			return nil
+		})
+		i := client.NewInformer(c, client.InformerOptions[*corev1.ConfigMap]{})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() { _ = i.Run(ctx) }()
+		if err := i.WaitForSync(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took < time.Minute || tries != 4 {
+			t.Errorf("watched %d times within %v, want 3 pauses of at least the 20 s that the server asks for", tries, took)
+		}
+	})
 }
