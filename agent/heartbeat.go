@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/client"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -42,65 +43,101 @@ type heartbeat struct {
 // keptLease is where the number of the node's lease is kept.
 func keptLease(stateDir string) string { return filepath.Join(stateDir, "lease") }
 
+// heartbeatMin and heartbeatMax are the limits of the pause before a lease is taken again, which is longer when the server
+// asks for more.
+const (
+	heartbeatMin = 250 * time.Millisecond
+	heartbeatMax = 5 * time.Second
+)
+
 func (h heartbeat) run(ctx context.Context) error {
-	retry := 50 * time.Millisecond
+	pace := backoff.Backoff{Min: heartbeatMin, Max: heartbeatMax}
+	var pending *client.Lease
 	for {
-		lost, err := h.beat(ctx)
+		kept, err := h.beat(ctx, pending)
+		pending = nil
 		if err == nil {
-			retry = 50 * time.Millisecond
+			pace.Reset()
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
-			case <-lost:
-				h.log.Warn("The node's lease was lost, it is taken anew")
-				continue
+			case <-kept.Done():
 			}
+			// An outage loses the leases of all nodes at once: they come back one by one.
+			pause := pace.Next(nil)
+			h.log.Warn("The node's lease was lost, a new one is taken", zap.NamedError("lost", kept.Err()), zap.Duration("retryIn", pause))
+			if err := backoff.Sleep(ctx, pause); err != nil {
+				return err
+			}
+			continue
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		h.log.Warn("The node's lease could not be taken", zap.Error(err), zap.Duration("retryIn", retry))
-		timer := time.NewTimer(retry)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		case <-timer.C:
+		pending = kept
+		pause := pace.Next(err)
+		h.log.Warn("The node's lease could not be taken", zap.Error(err), zap.Duration("retryIn", pause))
+		if err := backoff.Sleep(ctx, pause); err != nil {
+			return err
 		}
-		retry = min(2*retry, 2*time.Second)
 	}
 }
 
-// beat makes the object and keeps its lease. The channel closes when the lease is lost.
-func (h heartbeat) beat(ctx context.Context) (<-chan struct{}, error) {
-	if lost, err := h.adopt(ctx); lost != nil || err != nil {
-		return lost, err
+// beat makes the object and keeps its lease. When the object cannot be made it returns the lease, which is kept all the same,
+// along with the error, for the next call: a lease granted for each attempt would burden a server that is overloaded
+// already. pending is what the call before returned in that case, nil for none.
+func (h heartbeat) beat(ctx context.Context, pending *client.Lease) (*client.Lease, error) {
+	lease := pending
+	if lease != nil && lease.Err() != nil {
+		lease = nil
 	}
-	lease, err := client.KeepLease(ctx, h.client, h.ttl, nil)
-	if err != nil {
-		return nil, err
-	}
-	if err = h.create(ctx, lease); apierr.IsAlreadyExists(err) {
-		// It stands under a lease that nobody is known to renew.
-		_, err = client.Delete[*coordinationv1.Lease](ctx, h.client, heartbeatNamespace, h.node)
-		if err == nil || apierr.IsNotFound(err) {
-			err = h.create(ctx, lease)
+	if lease == nil {
+		adopted, err := h.adopt(ctx)
+		if adopted != nil || err != nil {
+			return adopted, err
+		}
+		if lease, err = client.KeepLease(ctx, h.client, h.ttl, nil); err != nil {
+			return nil, err
 		}
 	}
+	err := h.create(ctx, lease)
+	if apierr.IsAlreadyExists(err) {
+		err = h.replace(ctx, lease)
+	}
 	if err != nil {
-		h.revoke(ctx, lease)
-		return nil, err
+		return lease, err
 	}
 	if h.keep != "" {
 		if err := os.WriteFile(h.keep, []byte(strconv.FormatInt(lease.ID(), 10)), 0o600); err != nil {
 			h.log.Warn("The node's lease could not be written down for the next agent", zap.Error(err))
 		}
 	}
-	return lease.Done(), nil
+	return lease, nil
 }
 
-// adopt goes on with the lease that was written down. It returns nil when there is none to go on with.
-func (h heartbeat) adopt(ctx context.Context) (<-chan struct{}, error) {
+// replace makes the object in the place of one that exists, unless that stands under the lease already: an earlier attempt made
+// it and its answer was lost. Of any other lease nobody is known to renew it.
+func (h heartbeat) replace(ctx context.Context, lease *client.Lease) error {
+	object, err := client.Get[*coordinationv1.Lease](ctx, h.client, heartbeatNamespace, h.node)
+	if err == nil {
+		if standsUnder(object, lease) {
+			return nil
+		}
+		_, err = client.Delete[*coordinationv1.Lease](ctx, h.client, heartbeatNamespace, h.node, client.IfUID(object.GetMetadata().GetUid()))
+	}
+	if err != nil && !apierr.IsNotFound(err) {
+		return err
+	}
+	return h.create(ctx, lease)
+}
+
+func standsUnder(object *coordinationv1.Lease, lease *client.Lease) bool {
+	return object.GetMetadata().GetAnnotations()[annotationLease] == strconv.FormatInt(lease.ID(), 10)
+}
+
+// adopt goes on with the lease that was written down. It returns nil when there is none to go on with, and the lease along
+// with the error when its object cannot be made.
+func (h heartbeat) adopt(ctx context.Context) (*client.Lease, error) {
 	if h.keep == "" {
 		return nil, nil
 	}
@@ -123,15 +160,11 @@ func (h heartbeat) adopt(ctx context.Context) (<-chan struct{}, error) {
 	switch {
 	case apierr.IsNotFound(err):
 		// Somebody deleted it: it comes back under the same lease.
-		if err := h.create(ctx, lease); err != nil {
-			h.revoke(ctx, lease)
-			return nil, err
-		}
-		return lease.Done(), nil
+		return lease, h.create(ctx, lease)
 	case err != nil:
-		return nil, err
-	case object.GetMetadata().GetAnnotations()[annotationLease] == strconv.FormatInt(id, 10) && lease.TTL() == h.ttl.Truncate(time.Second):
-		return lease.Done(), nil
+		return lease, err
+	case standsUnder(object, lease) && lease.TTL() == h.ttl.Truncate(time.Second):
+		return lease, nil
 	}
 	// The object belongs to another lease, or the configuration asks for another time to live.
 	h.revoke(ctx, lease)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -25,6 +26,7 @@ import (
 	"github.com/xebec-project/xebec/agent/datapath"
 	"github.com/xebec-project/xebec/agent/eviction"
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/metrics"
@@ -34,7 +36,7 @@ import (
 )
 
 const (
-	// statusEvery is how often an unchanged status is looked at, heartbeatEvery how often it is written all the same. The
+	// statusEvery is about how often an unchanged status is looked at, heartbeatEvery how often it is written all the same. The
 	// lease, not the status, says that the node lives.
 	statusEvery    = time.Minute
 	heartbeatEvery = 5 * time.Minute
@@ -159,7 +161,7 @@ func (r *registrar) nudge() {
 // run keeps the object until ctx ends.
 func (r *registrar) run(ctx context.Context) error {
 	var written time.Time
-	retry := 100 * time.Millisecond
+	pace := backoff.Backoff{Min: 100 * time.Millisecond, Max: 5 * time.Second}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -174,15 +176,22 @@ func (r *registrar) run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil:
-			r.log.Warn("Node not told", zap.Error(err), zap.Duration("retryIn", retry))
-			timer.Reset(retry)
-			retry = min(2*retry, 5*time.Second)
+			pause := pace.Next(err)
+			r.log.Warn("Failed to update the node's object", zap.Error(err), zap.Duration("retryIn", pause))
+			if _, asked := apierr.RetryAfter(err); asked {
+				// What changes meanwhile waits as well.
+				if err := backoff.Sleep(ctx, pause); err != nil {
+					return err
+				}
+				pause = 0
+			}
+			timer.Reset(pause)
 			continue
 		case wrote:
 			written = time.Now()
 		}
-		retry = 100 * time.Millisecond
-		timer.Reset(statusEvery)
+		pace.Reset()
+		timer.Reset(statusEvery*9/10 + rand.N(statusEvery/5))
 	}
 }
 

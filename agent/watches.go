@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -60,8 +61,9 @@ type watches struct {
 	doubted func()
 }
 
-// doubtDelay is how long a node that is back after a silence waits before it says so: without its lease, which may still
-// be on its way, nobody would believe it.
+// doubtDelay is how long a node that is back after a silence waits at least before it says so: without its lease, which may
+// still be on its way, nobody would believe it. It waits at most twice as long, so that the nodes that an outage made silent
+// do not all write at once.
 const doubtDelay = time.Second
 
 func newWatches(conn grpc.ClientConnInterface, c *client.Client, node, stateDir string, log *zap.Logger) *watches {
@@ -149,7 +151,7 @@ func (w *watches) onNode(old, now *corev1.Node) {
 		return
 	}
 	if kind.NodeCondition(now, kind.NodeReady).GetStatus() == "Unknown" {
-		time.AfterFunc(doubtDelay, w.doubted)
+		time.AfterFunc(doubtDelay+rand.N(doubtDelay), w.doubted)
 	}
 	if now.GetSpec().GetPodCidr() == "" {
 		return

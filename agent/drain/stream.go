@@ -2,21 +2,22 @@ package drain
 
 import (
 	"context"
-	"math/rand/v2"
 	"slices"
 	"time"
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 
+	"github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/metrics"
 	endpointsv1 "github.com/xebec-project/xebec/proto/xebec/endpoints/v1"
 )
 
-// How soon the endpoints service is called again. Of its instances one leads, and a call reaches any.
+// minRetry and maxRetry are the limits of the pause before the endpoints service is called again, which is longer when that
+// asks for more. Of its instances one leads, and a call reaches any. While none leads, all nodes call.
 const (
 	minRetry = 10 * time.Millisecond
-	maxRetry = 250 * time.Millisecond
+	maxRetry = time.Second
 	// triesAtOnce is how many calls in a row are made without growing pauses: most that do not reach the leader are answered
 	// by an instance that does not lead.
 	triesAtOnce = 10
@@ -24,6 +25,7 @@ const (
 
 // Run keeps the node joined to the endpoints service until ctx ends, and returns ctx's error.
 func (c *Coordinator) Run(ctx context.Context) error {
+	pace := backoff.Backoff{Min: minRetry, Max: maxRetry}
 	for failures := 0; ; failures++ {
 		began := time.Now()
 		err := c.join(ctx)
@@ -33,14 +35,13 @@ func (c *Coordinator) Run(ctx context.Context) error {
 		if time.Since(began) > time.Second {
 			failures = 0
 		}
-		retry := min(minRetry<<min(max(failures-triesAtOnce, 0), 10), maxRetry)
-		c.cfg.Log.Debug("Not joined to the endpoints service, trying again", zap.Error(err), zap.Duration("retryIn", retry))
-		timer := time.NewTimer(retry/2 + rand.N(retry))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		case <-timer.C:
+		if failures < triesAtOnce {
+			pace.Reset()
+		}
+		pause := pace.Next(err)
+		c.cfg.Log.Debug("Not joined to the endpoints service, trying again", zap.Error(err), zap.Duration("retryIn", pause))
+		if err := backoff.Sleep(ctx, pause); err != nil {
+			return err
 		}
 	}
 }

@@ -10,12 +10,14 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	pacing "github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/failpoint"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
 const (
 	publishTimeout  = 10 * time.Second
+	publishRetryMin = 100 * time.Millisecond
 	publishRetryMax = 10 * time.Second
 )
 
@@ -97,7 +99,7 @@ func (p *publisher) settle(ctx context.Context) {
 func (p *publisher) run(ctx context.Context) {
 	retry := time.NewTimer(0)
 	defer retry.Stop()
-	delay := 100 * time.Millisecond
+	pace := pacing.Backoff{Min: publishRetryMin, Max: publishRetryMax}
 	for {
 		select {
 		case <-ctx.Done():
@@ -107,14 +109,21 @@ func (p *publisher) run(ctx context.Context) {
 		}
 		err := p.step(ctx)
 		if err == nil {
-			delay = 100 * time.Millisecond
+			pace.Reset()
 			continue
 		}
+		pause := pace.Next(err)
 		if ctx.Err() == nil {
-			p.log.Debug("Pod status not told", zap.Error(err), zap.Duration("retryIn", delay))
+			p.log.Debug("Failed to update the pod's status", zap.Error(err), zap.Duration("retryIn", pause))
 		}
-		retry.Reset(delay)
-		delay = min(2*delay, publishRetryMax)
+		if _, asked := apierr.RetryAfter(err); asked {
+			// A status that changes meanwhile waits as well.
+			if pacing.Sleep(ctx, pause) != nil {
+				return
+			}
+			pause = 0
+		}
+		retry.Reset(pause)
 	}
 }
 

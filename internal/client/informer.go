@@ -15,7 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
-	pace "github.com/xebec-project/xebec/internal/backoff"
+	pacing "github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/kind"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
@@ -180,7 +180,7 @@ func (i *Informer[T]) Run(ctx context.Context) error {
 	i.started = true
 	i.mu.Unlock()
 
-	b := pace.Backoff{Min: watchBackoffMin, Max: watchBackoffMax}
+	b := pacing.Backoff{Min: watchBackoffMin, Max: watchBackoffMax}
 	resume := ""
 	for ctx.Err() == nil {
 		begun := time.Now()

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/metrics"
@@ -262,6 +263,7 @@ func (r *Recorder) writeTogether(ctx context.Context, waiting []occurrence) (lef
 
 // write stores an occurrence, trying again after a pause when the API is out of reach.
 func (r *Recorder) write(ctx context.Context, o occurrence) error {
+	pace := backoff.Backoff{Min: time.Second, Max: attempts * time.Second}
 	for attempt := 1; ; attempt++ {
 		err := r.store(ctx, o)
 		if err == nil || !apierr.IsRetryable(err) || attempt == attempts {
@@ -270,10 +272,8 @@ func (r *Recorder) write(ctx context.Context, o occurrence) error {
 			}
 			return err
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(time.Duration(attempt) * time.Second):
+		if err := pace.Wait(ctx, err); err != nil {
+			return err
 		}
 	}
 }
