@@ -21,7 +21,6 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/xebec-project/xebec/agent/eviction"
-	"github.com/xebec-project/xebec/agent/hollow"
 	"github.com/xebec-project/xebec/agent/images"
 	"github.com/xebec-project/xebec/agent/pods"
 	"github.com/xebec-project/xebec/agent/resolver"
@@ -44,12 +43,14 @@ const networkRetry = 3 * time.Second
 
 // Agent is one node's agent, or one process of simulated nodes.
 type Agent struct {
-	cfg     Config
-	log     *zap.Logger
-	tls     *pki.Source
-	conn    *grpc.ClientConn
-	client  *client.Client
-	metrics *prometheus.Registry
+	cfg Config
+	log *zap.Logger
+	tls *pki.Source
+	// conn and client are nil for simulated nodes, and authorities is nil for a real one.
+	conn        *grpc.ClientConn
+	client      *client.Client
+	authorities *authorities
+	metrics     *prometheus.Registry
 	// dns has the metrics of the node's DNS process, once the network is set up.
 	dns atomic.Pointer[resolver.Resolver]
 }
@@ -62,31 +63,38 @@ func New(cfg Config, log *zap.Logger) (*Agent, error) {
 	a := &Agent{cfg: cfg, log: log, metrics: prometheus.NewRegistry()}
 	a.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), retry.Process)
 	var err error
+	if cfg.Hollow > 0 {
+		if err = a.prepareHollow(); err != nil {
+			return nil, err
+		}
+		return a, nil
+	}
 	if a.tls, err = pki.NewSource(cfg.TLS); err != nil {
 		return nil, err
 	}
-	if cfg.Hollow == 0 {
-		a.log = log.With(logKey(cfg.Node))
-		if have, want := a.tls.Leaf().Subject.CommonName, pki.NodeUser(cfg.Node); have != want {
-			return nil, fmt.Errorf("certificate %s belongs to %q, want %q: the gateway would not let this node be %s", cfg.TLS.Cert, have, want, cfg.Node)
-		}
+	a.log = log.With(logKey(cfg.Node))
+	if have, want := a.tls.Leaf().Subject.CommonName, pki.NodeUser(cfg.Node); have != want {
+		return nil, fmt.Errorf("certificate %s belongs to %q, want %q: the gateway would not let this node be %s", cfg.TLS.Cert, have, want, cfg.Node)
 	}
-	if a.conn, err = a.dial(); err != nil {
+	if a.conn, err = a.dial(a.tls); err != nil {
 		return nil, err
 	}
 	a.client = client.New(a.conn, client.WithFieldManager("xebec-agent"))
 	return a, nil
 }
 
-func (a *Agent) dial() (*grpc.ClientConn, error) {
+// dial returns a connection to the gateways as the user of a certificate.
+func (a *Agent) dial(identity *pki.Source, options ...grpc.DialOption) (*grpc.ClientConn, error) {
 	return rpc.Dial("static:///"+strings.Join(a.cfg.Gateways, ","), rpc.ClientConfig{
-		TLS: a.tls, UserAgent: "xebec-agent/" + version.Version(), Silence: rpc.NodeSilence,
+		TLS: identity, UserAgent: "xebec-agent/" + version.Version(), Silence: rpc.NodeSilence, Options: options,
 	})
 }
 
 // Run runs the node until ctx ends. Its pods, service maps and routes stay as they are then, for the next agent to take up.
 func (a *Agent) Run(ctx context.Context) error {
-	defer a.conn.Close()
+	if a.conn != nil {
+		defer a.conn.Close()
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.serveMetrics(ctx) })
 	if a.cfg.Hollow > 0 {
@@ -99,13 +107,6 @@ func (a *Agent) Run(ctx context.Context) error {
 		return nil
 	}
 	return err
-}
-
-func (a *Agent) runHollow(ctx context.Context) error {
-	return hollow.Run(ctx, hollow.Config{
-		Count: a.cfg.Hollow, NamePrefix: a.cfg.NamePrefix, MaxPods: a.cfg.MaxPods, LeaseTTL: a.cfg.LeaseTTL,
-		Dial: a.dial, Heartbeat: Heartbeat, Log: a.log,
-	})
 }
 
 // runNode brings the node up, in the order in which its parts need each other, and starts them in group.

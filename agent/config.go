@@ -15,8 +15,10 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/xebec-project/xebec/agent/datapath"
+	"github.com/xebec-project/xebec/agent/hollow"
 	"github.com/xebec-project/xebec/agent/podnet"
 	"github.com/xebec-project/xebec/internal/daemon"
+	"github.com/xebec-project/xebec/internal/diagnostics"
 	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/pki"
 )
@@ -97,9 +99,15 @@ type Config struct {
 	// LeaseTTL is after what silence the node counts as lost.
 	LeaseTTL time.Duration `yaml:"leaseTTL" help:"how long after its last sign of life the node counts as lost"`
 
-	// Hollow, when not 0, runs so many simulated nodes instead of this one.
+	// Hollow, when not 0, runs so many simulated nodes instead of this one. tls.cert and tls.key serve the metrics then.
 	Hollow     int    `yaml:"hollow" help:"run so many simulated nodes, without containers, instead of this one"`
 	NamePrefix string `yaml:"namePrefix" help:"what simulated nodes' names begin with"`
+	// HollowCACert and HollowCAKey are those of the cluster's authority, which issues each simulated node its certificate. The
+	// key makes anyone an administrator of the cluster: it is for measurements only, and an agent of a real node refuses it.
+	HollowCACert string `yaml:"hollowCACert" help:"file with the certificate of the cluster's authority, which issues simulated nodes' certificates"`
+	HollowCAKey  string `yaml:"hollowCAKey" help:"file with the key of that authority; simulated nodes alone take one, for measurements"`
+	// HollowStartsPerSecond is how many simulated nodes start in a second.
+	HollowStartsPerSecond float64 `yaml:"hollowStartsPerSecond" help:"how many simulated nodes start in a second"`
 }
 
 // Eviction says when the node ends pods because it runs out of something. Signals are memory.available, nodefs.available,
@@ -132,7 +140,7 @@ func DefaultConfig() Config {
 			PressureTransitionPeriod: 5 * time.Minute, MaxPodGracePeriod: 30 * time.Second,
 		},
 		MaxPods: 110, PodPIDs: 4096, DrainTimeout: 5 * time.Second, LeaseTTL: 10 * time.Second,
-		ShutdownGracePeriod: 30 * time.Second, ShutdownGracePeriodCriticalPods: 10 * time.Second, NamePrefix: "hollow-",
+		ShutdownGracePeriod: 30 * time.Second, ShutdownGracePeriodCriticalPods: 10 * time.Second, NamePrefix: "hollow-", HollowStartsPerSecond: 100,
 	}
 }
 
@@ -150,7 +158,11 @@ func (c *Config) Validate() error {
 			add("gateways", "%v", err)
 		}
 	}
-	for _, file := range []struct{ key, name string }{{"tls.ca", c.TLS.CA}, {"tls.cert", c.TLS.Cert}, {"tls.key", c.TLS.Key}} {
+	files := []struct{ key, name string }{{"tls.ca", c.TLS.CA}}
+	if c.Hollow == 0 || c.Metrics != diagnostics.Off {
+		files = append(files, []struct{ key, name string }{{"tls.cert", c.TLS.Cert}, {"tls.key", c.TLS.Key}}...)
+	}
+	for _, file := range files {
 		if file.name == "" {
 			add(file.key, "required")
 		}
@@ -175,6 +187,31 @@ func (c *Config) Validate() error {
 	}
 	if c.Hollow == 0 {
 		problems = append(problems, c.validateNode())
+	} else {
+		problems = append(problems, c.validateHollow())
+	}
+	return errors.Join(problems...)
+}
+
+// validateHollow checks what only simulated nodes need.
+func (c *Config) validateHollow() error {
+	var problems []error
+	add := func(key, format string, args ...any) {
+		problems = append(problems, daemon.Problem(key, format, args...))
+	}
+	if c.Hollow > hollow.MaxCount {
+		add("hollow", "%d is more than %d", c.Hollow, hollow.MaxCount)
+	}
+	if errs := validation.IsDNS1123Subdomain(c.NamePrefix + "0"); len(errs) > 0 {
+		add("namePrefix", "%q followed by a number is not a node's name: %s", c.NamePrefix, strings.Join(errs, ", "))
+	}
+	for _, file := range []struct{ key, name, what string }{{"hollowCACert", c.HollowCACert, "certificate"}, {"hollowCAKey", c.HollowCAKey, "key"}} {
+		if file.name == "" {
+			add(file.key, "required with hollow: each simulated node has a certificate of its own, which the cluster's authority issues; name the file of its %s", file.what)
+		}
+	}
+	if !(c.HollowStartsPerSecond > 0) || c.HollowStartsPerSecond > 1e6 {
+		add("hollowStartsPerSecond", "%v is not more than 0 and at most 1000000", c.HollowStartsPerSecond)
 	}
 	return errors.Join(problems...)
 }
@@ -184,6 +221,11 @@ func (c *Config) validateNode() error {
 	var problems []error
 	add := func(key, format string, args ...any) {
 		problems = append(problems, daemon.Problem(key, format, args...))
+	}
+	for key, file := range map[string]string{"hollowCACert": c.HollowCACert, "hollowCAKey": c.HollowCAKey} {
+		if file != "" {
+			add(key, "%s: for simulated nodes only: a node must not have the key of an authority; remove this, or set hollow", file)
+		}
 	}
 	if errs := validation.IsDNS1123Subdomain(c.Node); len(errs) > 0 {
 		add("node", "%q: %s", c.Node, strings.Join(errs, ", "))

@@ -1,204 +1,308 @@
 // Package hollow simulates nodes: they register, keep their leases and make every pod that is bound to them run at once,
-// without a container. The API traffic is real, so that a control plane can be measured with a thousand nodes on one
-// machine.
+// without a container. To the control plane they are as real as many nodes of one process can be: each has a connection, a
+// certificate and watches of its own, and answers to nothing else than a real node's agent does.
 package hollow
 
 import (
 	"context"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"net/netip"
+	"slices"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/kind"
-	"github.com/xebec-project/xebec/internal/version"
+	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
-	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// nodesPerConnection is how many simulated nodes share a connection.
-const nodesPerConnection = 50
+// MaxCount is how many nodes one process simulates at most: each has an address of its own.
+const MaxCount = 1<<17 - 1
 
 // Config says what to simulate.
 type Config struct {
-	// Count nodes are called NamePrefix and their number, from 0.
+	// Count nodes are called NamePrefix and their number, from 0. It is at most MaxCount.
 	Count      int
 	NamePrefix string
+	// StartsPerSecond is how many nodes start in a second, evenly spread.
+	StartsPerSecond float64
 	// MaxPods is what each node has room for; CPU and memory are ample.
 	MaxPods  int
 	LeaseTTL time.Duration
-	// Dial makes a connection to the control plane.
-	Dial func() (*grpc.ClientConn, error)
+	// Dial makes the connection of a node to the control plane, as that node.
+	Dial func(node string) (*grpc.ClientConn, error)
 	// Heartbeat keeps a node's lease until ctx ends.
 	Heartbeat func(ctx context.Context, c *client.Client, node string, ttl time.Duration, log *zap.Logger) error
 	Log       *zap.Logger
 }
 
-// Run simulates until ctx ends.
+// retryMin and retryMax are the limits of the pause after a failure of a node, as those of a real one.
+const (
+	retryMin = 100 * time.Millisecond
+	retryMax = 5 * time.Second
+)
+
+// Run simulates until ctx ends, and returns ctx's error. It fails when a connection cannot be prepared.
 func Run(ctx context.Context, cfg Config) error {
+	// Many nodes fail alike when one thing fails: of each message ten in a second are enough.
+	log := cfg.Log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(core, time.Second, 10, 0)
+	}))
+	began := time.Now()
 	group, ctx := errgroup.WithContext(ctx)
-	var c *client.Client
 	for i := range cfg.Count {
-		if i%nodesPerConnection == 0 {
-			conn, err := cfg.Dial()
-			if err != nil {
+		name := fmt.Sprintf("%s%d", cfg.NamePrefix, i)
+		n := &node{cfg: &cfg, name: name, address: address(i), log: log.With(zap.String(metrics.KeyNode, name)), wake: make(chan struct{}, 1)}
+		// Nodes that start together would go on in step: each starts at a random moment of its share of the time.
+		start := began.Add(time.Duration((float64(i) + rand.Float64()) / cfg.StartsPerSecond * float64(time.Second)))
+		group.Go(func() error {
+			if err := backoff.Sleep(ctx, time.Until(start)); err != nil {
 				return err
 			}
-			defer conn.Close()
-			c = client.New(conn, client.WithFieldManager("xebec-agent"))
-		}
-		n := &node{cfg: &cfg, client: c, name: fmt.Sprintf("%s%d", cfg.NamePrefix, i), number: i, queue: make(chan *corev1.Pod, 1024)}
-		n.log = cfg.Log.With(zap.String("node", n.name))
-		group.Go(func() error { return n.run(ctx) })
+			return n.run(ctx)
+		})
 	}
 	return group.Wait()
 }
 
+// address returns the i-th node's address, from a range kept for benchmarks (RFC 2544), where no simulated node can be mistaken
+// for a real one.
+func address(i int) netip.Addr {
+	i++
+	return netip.AddrFrom4([4]byte{198, 18 + byte(i>>16&1), byte(i >> 8), byte(i)})
+}
+
+// node is one simulated node.
 type node struct {
-	cfg    *Config
-	client *client.Client
-	name   string
-	number int
-	log    *zap.Logger
-	queue  chan *corev1.Pod
-	// given counts the addresses given to pods.
-	given uint16
+	cfg     *Config
+	name    string
+	address netip.Addr
+	log     *zap.Logger
+	client  *client.Client
+	// wake is signalled when the node's object has to be looked at.
+	wake chan struct{}
+
+	mu sync.Mutex
+	// ranges are the node's pod ranges, nil until it is given them.
+	ranges []netip.Prefix
+	// addresses are those of the pods, by uid.
+	addresses map[string][]netip.Addr
+	// waiting are the pods that are to run or to go, by uid; working tells whether work looks after them.
+	waiting map[string]*corev1.Pod
+	working bool
 }
 
 func (n *node) run(ctx context.Context) error {
-	if err := retry(ctx, func() error { return n.register(ctx) }); err != nil {
-		return err
+	conn, err := n.cfg.Dial(n.name)
+	if err != nil {
+		return fmt.Errorf("node %s: %w", n.name, err)
 	}
+	defer conn.Close()
+	n.client = client.New(conn, client.WithFieldManager("xebec-agent"))
+	n.addresses, n.waiting = map[string][]netip.Addr{}, map[string]*corev1.Pod{}
+
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return n.register(ctx) })
 	group.Go(func() error { return n.cfg.Heartbeat(ctx, n.client, n.name, n.cfg.LeaseTTL, n.log) })
-	pods := client.NewInformer(n.client, client.InformerOptions[*corev1.Pod]{FieldSelector: "spec.nodeName=" + n.name})
-	pods.OnChange(func(_, pod *corev1.Pod) {
-		if pod == nil || settled(pod) {
-			return
-		}
-		select {
-		case n.queue <- pod:
-		case <-ctx.Done():
-		}
-	})
-	group.Go(func() error { return pods.Run(ctx) })
-	group.Go(func() error {
-		for {
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case pod := <-n.queue:
-				if err := retry(ctx, func() error { return n.settle(ctx, pod) }); err != nil {
-					return err
-				}
-			}
-		}
-	})
+	own := follower{client: n.client, kind: "Node", field: "metadata.name=" + n.name, log: n.log}
+	group.Go(func() error { return own.run(ctx, &ownNode{node: n}) })
+	pods := follower{client: n.client, kind: "Pod", field: "spec.nodeName=" + n.name, log: n.log}
+	group.Go(func() error { return pods.run(ctx, &ownPods{node: n, group: group, ctx: ctx}) })
+	// What a real node makes service maps of. Nothing is kept here.
+	services := follower{client: n.client, kind: "Service", log: n.log}
+	group.Go(func() error { return services.run(ctx, nothing{}) })
+	slices := follower{client: n.client, group: "discovery.k8s.io", kind: "EndpointSlice", log: n.log}
+	group.Go(func() error { return slices.run(ctx, nothing{}) })
 	return group.Wait()
 }
 
-// retry repeats f until it succeeds or ctx ends.
-func retry(ctx context.Context, f func() error) error {
-	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
-		err := f()
-		if err == nil {
-			return nil
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		case <-timer.C:
-		}
+func (n *node) nudge() {
+	select {
+	case n.wake <- struct{}{}:
+	default:
 	}
 }
 
-func (n *node) register(ctx context.Context) error {
-	object, err := client.Create(ctx, n.client, &corev1.Node{
-		Metadata: &metav1.ObjectMeta{Name: n.name, Labels: map[string]string{"kubernetes.io/hostname": n.name, "kubernetes.io/os": "linux", kind.LabelHollow: "true"}},
-		Spec:     &corev1.NodeSpec{},
-	})
-	if apierr.IsAlreadyExists(err) {
-		object, err = client.Get[*corev1.Node](ctx, n.client, "", n.name)
-	}
-	if err != nil {
+// ownNode hears of the node's own object.
+type ownNode struct{ *node }
+
+// doubtDelay is how long a node waits at least before it contradicts others who take it for silent, and at most twice of it.
+const doubtDelay = time.Second
+
+func (o *ownNode) changed(b []byte) error {
+	object := &corev1.Node{}
+	if err := unmarshal(b, object); err != nil {
 		return err
 	}
-	now := timestamppb.New(time.Now().Truncate(time.Second))
-	room := map[string]*metav1.Quantity{
-		"cpu": {String_: "64"}, "memory": {String_: "256Gi"}, "ephemeral-storage": {String_: "1Ti"}, "pods": {String_: fmt.Sprint(n.cfg.MaxPods)},
-	}
-	object = client.Clone(object)
-	object.Status = &corev1.NodeStatus{
-		Capacity: room, Allocatable: room,
-		Conditions: []*corev1.NodeCondition{{Type: kind.NodeReady, Status: "True", Reason: "AgentReady", LastHeartbeatTime: now, LastTransitionTime: now}},
-		Addresses:  []*corev1.NodeAddress{{Type: "InternalIP", Address: n.address(0).String()}, {Type: "Hostname", Address: n.name}},
-		NodeInfo:   &corev1.NodeSystemInfo{KubeletVersion: version.Version(), OperatingSystem: "linux", OsImage: "hollow", ContainerRuntimeVersion: "hollow://0"},
-	}
-	object.Metadata.ResourceVersion = ""
-	_, err = client.UpdateStatus(ctx, n.client, object)
-	return err
-}
-
-// address returns one of a node's addresses, from a range kept for benchmarks (RFC 2544), where no simulated pod can be
-// mistaken for a real one.
-func (n *node) address(k uint16) netip.Addr {
-	return netip.AddrFrom4([4]byte{198, 18 + byte(n.number>>8&1), byte(n.number), byte(k)})
-}
-
-// settled tells whether nothing is to be done for a pod.
-func settled(pod *corev1.Pod) bool {
-	if pod.GetMetadata().GetDeletionTimestamp() != nil {
-		return false
-	}
-	return pod.GetStatus().GetPhase() != "" && pod.GetStatus().GetPhase() != kind.PodPending
-}
-
-// settle makes a pod run, or go when it is being deleted.
-func (n *node) settle(ctx context.Context, pod *corev1.Pod) error {
-	m := pod.GetMetadata()
-	if m.GetDeletionTimestamp() != nil {
-		_, err := client.Delete[*corev1.Pod](ctx, n.client, m.GetNamespace(), m.GetName(), client.GracePeriod(0), client.IfUID(m.GetUid()))
-		if apierr.IsNotFound(err) || apierr.IsConflict(err) {
-			return nil
+	var ranges []netip.Prefix
+	for _, text := range object.GetSpec().GetPodCidrs() {
+		r, err := netip.ParsePrefix(text)
+		if err != nil {
+			return fmt.Errorf("pod range of node %s: %w", o.name, err)
 		}
+		ranges = append(ranges, r)
+	}
+	o.mu.Lock()
+	o.ranges = ranges
+	o.mu.Unlock()
+	if ready := kind.NodeCondition(object, kind.NodeReady); ready != nil && ready.GetStatus() != kind.ConditionTrue {
+		time.AfterFunc(doubtDelay+rand.N(doubtDelay), o.nudge)
+	}
+	return nil
+}
+
+func (o *ownNode) removed([]byte) error {
+	time.AfterFunc(rand.N(doubtDelay), o.nudge)
+	return nil
+}
+
+func (o *ownNode) begin() {}
+func (o *ownNode) whole() {}
+
+// ownPods hears of the node's pods.
+type ownPods struct {
+	*node
+	group *errgroup.Group
+	ctx   context.Context
+	// seen are the uids of a state that is being read, nil otherwise.
+	seen map[string]bool
+}
+
+func (o *ownPods) begin() { o.seen = map[string]bool{} }
+
+// whole forgets the pods that the state does not have.
+func (o *ownPods) whole() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	gone := func(uid string) bool { return !o.seen[uid] }
+	maps.DeleteFunc(o.addresses, func(uid string, _ []netip.Addr) bool { return gone(uid) })
+	maps.DeleteFunc(o.waiting, func(uid string, _ *corev1.Pod) bool { return gone(uid) })
+	o.seen = nil
+}
+
+func (o *ownPods) removed(b []byte) error {
+	pod := &corev1.Pod{}
+	if err := unmarshal(b, pod); err != nil {
 		return err
 	}
-	pod = client.Clone(pod)
-	n.given++
-	pod.Status = runningStatus(pod, n.address(n.given), n.address(0), time.Now())
-	_, err := client.UpdateStatus(ctx, n.client, pod)
-	if apierr.IsNotFound(err) || apierr.IsConflict(err) {
-		// It changed or went; the informer brings what it is now.
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.addresses, pod.GetMetadata().GetUid())
+	delete(o.waiting, pod.GetMetadata().GetUid())
+	return nil
+}
+
+func (o *ownPods) changed(b []byte) error {
+	pod := &corev1.Pod{}
+	if err := unmarshal(b, pod); err != nil {
+		return err
+	}
+	uid := pod.GetMetadata().GetUid()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.seen != nil {
+		o.seen[uid] = true
+	}
+	o.remember(pod)
+	if settled(pod) {
+		delete(o.waiting, uid)
 		return nil
 	}
-	return err
+	o.waiting[uid] = pod
+	if !o.working {
+		o.working = true
+		o.group.Go(func() error { return o.work(o.ctx) })
+	}
+	return nil
 }
 
-func runningStatus(pod *corev1.Pod, ip, host netip.Addr, at time.Time) *corev1.PodStatus {
-	now := timestamppb.New(at.Truncate(time.Second))
-	st := &corev1.PodStatus{
-		Phase: "Running", StartTime: now, QosClass: kind.PodQOS(pod.GetSpec()), HostIp: host.String(), PodIp: ip.String(),
-		HostIps: []*corev1.HostIP{{Ip: host.String()}}, PodIps: []*corev1.PodIP{{Ip: ip.String()}},
-		ObservedGeneration: pod.GetMetadata().GetGeneration(),
+// remember notes the addresses that a pod has already, as those that a process before this one gave. The caller holds n.mu.
+func (n *node) remember(pod *corev1.Pod) {
+	uid := pod.GetMetadata().GetUid()
+	if len(n.addresses[uid]) > 0 || pod.GetSpec().GetHostNetwork() {
+		return
 	}
-	for _, name := range []string{"PodScheduled", "PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"} {
-		st.Conditions = append(st.Conditions, &corev1.PodCondition{Type: name, Status: "True", LastTransitionTime: now})
+	for _, ip := range pod.GetStatus().GetPodIps() {
+		if addr, err := netip.ParseAddr(ip.GetIp()); err == nil {
+			n.addresses[uid] = append(n.addresses[uid], addr)
+		}
 	}
-	for _, c := range pod.GetSpec().GetContainers() {
-		st.ContainerStatuses = append(st.ContainerStatuses, &corev1.ContainerStatus{
-			Name: c.GetName(), Image: c.GetImage(), Ready: true, Started: proto.Bool(true),
-			ContainerId: "hollow://" + pod.GetMetadata().GetUid() + "-" + c.GetName(),
-			State:       &corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: now}},
-		})
+}
+
+// work settles the pods that wait, until none does or ctx ends.
+func (n *node) work(ctx context.Context) error {
+	pace := backoff.Backoff{Min: retryMin, Max: retryMax}
+	for {
+		n.mu.Lock()
+		var pod *corev1.Pod
+		for _, pod = range n.waiting {
+			break
+		}
+		if n.working = pod != nil; !n.working {
+			n.mu.Unlock()
+			return nil
+		}
+		n.mu.Unlock()
+		err := n.settle(ctx, pod)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			n.log.Warn("Failed to settle a pod", zap.String(metrics.KeyObject, pod.GetMetadata().GetNamespace()+"/"+pod.GetMetadata().GetName()), zap.Error(err))
+			if err := pace.Wait(ctx, err); err != nil {
+				return err
+			}
+			continue
+		}
+		pace.Reset()
+		n.mu.Lock()
+		if uid := pod.GetMetadata().GetUid(); n.waiting[uid] == pod {
+			delete(n.waiting, uid)
+		}
+		n.mu.Unlock()
 	}
-	return st
+}
+
+// podAddresses returns the addresses of a pod: one of each of the node's ranges that no other pod has.
+func (n *node) podAddresses(pod *corev1.Pod) ([]netip.Addr, error) {
+	if pod.GetSpec().GetHostNetwork() {
+		return []netip.Addr{n.address}, nil
+	}
+	uid := pod.GetMetadata().GetUid()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if own := n.addresses[uid]; len(own) > 0 {
+		return own, nil
+	}
+	if len(n.ranges) == 0 {
+		return nil, fmt.Errorf("node %s has no pod range yet", n.name)
+	}
+	taken := map[netip.Addr]bool{}
+	for other := range maps.Values(n.addresses) {
+		for _, addr := range other {
+			taken[addr] = true
+		}
+	}
+	var own []netip.Addr
+	for _, r := range n.ranges {
+		// As on a real node, the first two addresses are the network's and the gateway's.
+		addr := r.Masked().Addr().Next().Next()
+		for ; taken[addr]; addr = addr.Next() {
+		}
+		if !r.Contains(addr.Next()) {
+			return nil, fmt.Errorf("the range %s of node %s has no free address", r, n.name)
+		}
+		own = append(own, addr)
+	}
+	n.addresses[uid] = slices.Clip(own)
+	return own, nil
 }

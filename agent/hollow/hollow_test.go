@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,10 +31,20 @@ func TestSimulatedNodes(t *testing.T) {
 	c := client.New(clienttest.Serve(t, api))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
+	var mu sync.Mutex
+	dialed := map[string]bool{}
 	go func() {
 		done <- hollow.Run(ctx, hollow.Config{
-			Count: 60, NamePrefix: "hollow-", MaxPods: 20, LeaseTTL: 10 * time.Second, Heartbeat: agent.Heartbeat, Log: zaptest.NewLogger(t),
-			Dial: func() (*grpc.ClientConn, error) { return clienttest.Serve(t, api), nil },
+			Count: 60, NamePrefix: "hollow-", StartsPerSecond: 200, MaxPods: 20, LeaseTTL: 10 * time.Second, Heartbeat: agent.Heartbeat, Log: zaptest.NewLogger(t),
+			Dial: func(node string) (*grpc.ClientConn, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				if dialed[node] {
+					return nil, fmt.Errorf("node %s makes a second connection", node)
+				}
+				dialed[node] = true
+				return clienttest.Serve(t, api), nil
+			},
 		})
 	}()
 	eventually := func(what string, f func() bool) {
@@ -48,8 +62,17 @@ func TestSimulatedNodes(t *testing.T) {
 		}
 		return errors.Join(err, err2) == nil && ready == 60 && len(leases) == 60
 	})
+	if len(dialed) != 60 {
+		t.Errorf("60 nodes made %d connections", len(dialed))
+	}
+	hosts := map[string]bool{}
 	for i := range 60 {
-		_, err := client.Create(t.Context(), c, &corev1.Pod{
+		node, err := client.Get[*corev1.Node](t.Context(), c, "", fmt.Sprintf("hollow-%d", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		hosts[kind.NodeAddress(node, kind.NodeInternalIP)] = true
+		_, err = client.Create(t.Context(), c, &corev1.Pod{
 			Metadata: &metav1.ObjectMeta{Name: fmt.Sprintf("p%d", i), Namespace: "default"},
 			Spec: &corev1.PodSpec{
 				NodeName: fmt.Sprintf("hollow-%d", i), TerminationGracePeriodSeconds: proto.Int64(5),
@@ -59,6 +82,19 @@ func TestSimulatedNodes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+	if len(hosts) != 60 {
+		t.Errorf("60 nodes have %d addresses", len(hosts))
+	}
+	// Without a pod range a node has no addresses for its pods.
+	for i := range 60 {
+		node, err := client.Get[*corev1.Node](t.Context(), c, "", fmt.Sprintf("hollow-%d", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		node.Spec.PodCidr = fmt.Sprintf("10.0.%d.0/24", i)
+		node.Spec.PodCidrs = []string{node.Spec.PodCidr, fmt.Sprintf("fd00:0:0:%x::/64", i)}
+		clienttest.Seed(api, node)
 	}
 	var pods []*corev1.Pod
 	eventually("all pods are ready", func() bool {
@@ -75,6 +111,13 @@ func TestSimulatedNodes(t *testing.T) {
 	})
 	addresses := map[string]bool{}
 	for _, p := range pods {
+		number := strings.TrimPrefix(p.Spec.NodeName, "hollow-")
+		hex, _ := strconv.Atoi(number)
+		for i, r := range []string{"10.0." + number + ".0/24", fmt.Sprintf("fd00:0:0:%x::/64", hex)} {
+			if addr, err := netip.ParseAddr(p.Status.PodIps[i].Ip); err != nil || !netip.MustParsePrefix(r).Contains(addr) {
+				t.Errorf("a pod of %s has the address %s, want one of %s", p.Spec.NodeName, p.Status.PodIps[i].Ip, r)
+			}
+		}
 		addresses[p.Status.PodIp] = true
 		if _, err := client.Delete[*corev1.Pod](t.Context(), c, "default", p.Metadata.Name); err != nil {
 			t.Error(err)
@@ -86,6 +129,23 @@ func TestSimulatedNodes(t *testing.T) {
 	eventually("deleted pods go", func() bool {
 		left, _, err := client.List[*corev1.Pod](t.Context(), c, client.ListOptions{Namespace: "default"})
 		return err == nil && len(left) == 0
+	})
+	// Others take a node for silent, and delete another: both say that they are there.
+	silent, err := client.Get[*corev1.Node](t.Context(), c, "", "hollow-3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kind.NodeCondition(silent, kind.NodeReady).Status = "Unknown"
+	clienttest.Seed(api, silent)
+	clienttest.Remove(api, &corev1.Node{Metadata: &metav1.ObjectMeta{Name: "hollow-4"}})
+	eventually("both are ready again", func() bool {
+		for _, name := range []string{"hollow-3", "hollow-4"} {
+			n, err := client.Get[*corev1.Node](t.Context(), c, "", name)
+			if err != nil || kind.NodeCondition(n, kind.NodeReady).GetStatus() != "True" {
+				return false
+			}
+		}
+		return true
 	})
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {

@@ -25,7 +25,7 @@ func main() {
 	cmd := daemon.StandaloneCommand(daemon.Standalone[agent.Config]{
 		Name:     "xebec-agent",
 		Short:    "Run this machine as a node of a Xebec cluster",
-		Long:     "Runs the pods bound to this node on containerd, connects them, and routes services to them by eBPF.\nWith --hollow N it simulates N nodes instead.",
+		Long:     "Runs the pods bound to this node on containerd, connects them, and routes services to them by eBPF.\nWith --hollow N it simulates N nodes instead, for measurements; only then it takes the key of the cluster's authority,\nby which it issues each of them a certificate.",
 		Defaults: agent.DefaultConfig(),
 		New:      func(cfg agent.Config, log *zap.Logger) (daemon.Runner, error) { return agent.New(cfg, log) },
 	})

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -273,6 +274,48 @@ func TestSourceFollowsFiles(t *testing.T) {
 		}
 		if err := source.Err(); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// TestIssuedSource issues certificates in memory, and a new one before one expires.
+func TestIssuedSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca, err := CreateCA("cluster", 30*24*time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request := NodeRequest("a")
+		request.Validity = 12 * time.Hour
+		source, err := NewIssuedSource(ca.CertPEM(), ca, request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := source.Leaf()
+		if first.Subject.CommonName != "system:node:a" || !slices.Equal(first.Subject.Organization, []string{GroupNodes}) {
+			t.Errorf("issued for %s", first.Subject)
+		}
+		time.Sleep(6 * time.Hour)
+		if !source.Leaf().Equal(first) {
+			t.Error("another certificate after half of the validity")
+		}
+		time.Sleep(4 * time.Hour)
+		if next := source.Leaf(); next.Equal(first) || next.Subject.CommonName != "system:node:a" || time.Until(next.NotAfter) != 12*time.Hour {
+			t.Errorf("certificate %s until %s, want a new one", next.Subject, next.NotAfter)
+		}
+		// An authority that has expired issues nothing: what there is stays.
+		last := source.Leaf()
+		time.Sleep(40 * 24 * time.Hour)
+		if source.Leaf() == nil || source.Err() == nil || !strings.Contains(source.Err().Error(), "expired") {
+			t.Errorf("certificate %v, %v, want an error that says that the authority has expired", last.NotAfter, source.Err())
+		}
+
+		other, err := CreateCA("other", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := NewIssuedSource(other.CertPEM(), ca, request); err == nil {
+			t.Error("issued by an authority that is not trusted")
 		}
 	})
 }

@@ -31,6 +31,8 @@ const checkInterval = time.Second
 // last good content stays in use. It is safe for concurrent use.
 type Source struct {
 	files Files // zero for a source in memory
+	// issue makes the next generation of a source that NewIssuedSource returned, nil for others.
+	issue func() (*snapshot, error)
 
 	mu      sync.Mutex
 	checked time.Time
@@ -81,6 +83,24 @@ func NewMemorySource(caPEM []byte, pair *Pair) (*Source, error) {
 		return nil, fmt.Errorf("certificates: %w", err)
 	}
 	return &Source{current: snap}, nil
+}
+
+// NewIssuedSource serves certificates that ca issues in memory as req asks, and trusts a bundle of authorities in PEM. A
+// handshake in the last third of a certificate's validity uses a new one. It is for programs that act as many users, such as
+// simulated nodes: all others get their certificates and never see the key of an authority.
+func NewIssuedSource(caPEM []byte, ca *CA, req Request) (*Source, error) {
+	s := &Source{issue: func() (*snapshot, error) {
+		pair, err := ca.Issue(req)
+		if err != nil {
+			return nil, err
+		}
+		return parse(caPEM, pair.CertPEM, pair.KeyPEM)
+	}}
+	var err error
+	if s.current, err = s.issue(); err != nil {
+		return nil, fmt.Errorf("certificates: %w", err)
+	}
+	return s, nil
 }
 
 // NewTrustSource serves a bundle of authorities in PEM and no certificate, for a client that proves who it is by a token. Its
@@ -179,6 +199,10 @@ func AnyServer(*x509.Certificate) error { return nil }
 func (s *Source) load() *snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.issue != nil {
+		s.reissue()
+		return s.current
+	}
 	if s.files.IsZero() || time.Since(s.checked) < checkInterval {
 		return s.current
 	}
@@ -199,6 +223,19 @@ func (s *Source) load() *snapshot {
 	}
 	s.current, s.stamps, s.lastErr = next, stamps, nil
 	return s.current
+}
+
+// reissue replaces a certificate in the last third of its validity, and keeps it when that fails. The caller holds s.mu.
+func (s *Source) reissue() {
+	leaf, now := s.current.leaf, time.Now()
+	if left := leaf.NotAfter.Sub(now); left > leaf.NotAfter.Sub(leaf.NotBefore)/3 || now.Sub(s.checked) < checkInterval {
+		return
+	}
+	s.checked = now
+	next, err := s.issue()
+	if s.lastErr = err; err == nil {
+		s.current = next
+	}
 }
 
 func (s *Source) stat() (stamps [3]stamp, err error) {

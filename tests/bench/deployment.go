@@ -44,7 +44,7 @@ func measureDeployment(ctx context.Context, b *bench) (result, error) {
 		return result{}, err
 	}
 	defer c.Close()
-	agent, err := c.StartHollow(simulatedNodes)
+	agent, err := c.StartHollow(simulatedNodes, nil)
 	if err != nil {
 		return result{}, err
 	}

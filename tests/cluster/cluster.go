@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -334,12 +335,9 @@ func (c *Cluster) HTTPClient() *http.Client {
 }
 
 // StartHollow starts a process that simulates nodes: they register, keep their leases and run every pod at once, without
-// containers. It needs the program xebec-agent among the binaries.
-func (c *Cluster) StartHollow(nodes int) (*Process, error) {
-	files, err := c.Identity("hollow", pki.AdminRequest("hollow"))
-	if err != nil {
-		return nil, err
-	}
+// containers. Each has a connection and a certificate of its own. It needs the program xebec-agent among the binaries.
+// settings, which may be nil, are further keys of its configuration.
+func (c *Cluster) StartHollow(nodes int, settings map[string]any) (*Process, error) {
 	var gateways []string
 	for _, m := range c.masters {
 		gateways = append(gateways, m.Process("gateway").Address())
@@ -348,7 +346,13 @@ func (c *Cluster) StartHollow(nodes int) (*Process, error) {
 		Service: "agent", Master: c.masters[0], cluster: c, dir: filepath.Join(c.dir, "hollow"),
 		program: []string{filepath.Join(c.binaries, "xebec-agent")},
 	}
-	if err := p.configure(map[string]any{"gateways": gateways, "tls": section(files), "hollow": nodes, "metrics": "off"}); err != nil {
+	authority := filepath.Join(c.dir, "pki", "ca")
+	all := map[string]any{
+		"gateways": gateways, "tls": map[string]any{"ca": authority + ".crt"}, "metrics": "off",
+		"hollow": nodes, "hollowCACert": authority + ".crt", "hollowCAKey": authority + ".key",
+	}
+	maps.Copy(all, settings)
+	if err := p.configure(all); err != nil {
 		return nil, err
 	}
 	c.agents = append(c.agents, p)

@@ -1,0 +1,89 @@
+package hollow
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/client/clienttest"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+// record writes down what a follower tells.
+type record struct{ told []string }
+
+func (r *record) begin() { r.told = append(r.told, "begin") }
+func (r *record) whole() { r.told = append(r.told, "whole") }
+
+func (r *record) changed(b []byte) error { return r.tell("+", b) }
+func (r *record) removed(b []byte) error { return r.tell("-", b) }
+
+func (r *record) tell(what string, b []byte) error {
+	object := &corev1.ConfigMap{}
+	err := unmarshal(b, object)
+	r.told = append(r.told, what+object.GetMetadata().GetName())
+	return err
+}
+
+func TestFollowerResumes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := clienttest.Start(t)
+		named := func(name string) *corev1.ConfigMap {
+			return &corev1.ConfigMap{Metadata: &metav1.ObjectMeta{Namespace: "default", Name: name}}
+		}
+		clienttest.Seed(s, named("a"))
+		ctx, cancel := context.WithCancel(t.Context())
+		seen := &record{}
+		ended := make(chan error, 1)
+		go func() {
+			ended <- follower{client: c, kind: "ConfigMap", log: zap.NewNop()}.run(ctx, seen)
+		}()
+		step := func(what string, want string) {
+			t.Helper()
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			if got := strings.Join(seen.told, " "); got != want {
+				t.Errorf("%s: told %q, want %q", what, got, want)
+			}
+			seen.told = nil
+		}
+		step("state", "begin +a whole")
+		clienttest.Seed(s, named("b"))
+		clienttest.Remove(s, named("a"))
+		step("changes", "+b -a")
+		s.Disconnect()
+		clienttest.Seed(s, named("c"))
+		step("after a cut", "-a +c")
+		s.Disconnect()
+		clienttest.Seed(s, named("d"))
+		s.Compact()
+		step("after compaction", "begin +b +c +d whole")
+
+		var calls []time.Duration
+		began := time.Now()
+		s.Intercept(func(method string, _ proto.Message) error {
+			if method == "Watch" {
+				if calls = append(calls, time.Since(began)); len(calls) < 3 {
+					return apierr.Overloaded(time.Minute, "busy")
+				}
+			}
+			return nil
+		})
+		s.Disconnect()
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if len(calls) != 3 || !slices.IsSorted(calls) || calls[1]-calls[0] < time.Minute || calls[2]-calls[1] < time.Minute {
+			t.Errorf("watched at %v where the server asks for pauses of a minute", calls)
+		}
+		cancel()
+		<-ended
+	})
+}
