@@ -96,10 +96,8 @@ var etcdReads = map[string]bool{
 // waits for its turn is not made.
 func etcdRequests(limiter adaptivelimiter.AdaptiveLimiter[any], budget *retry.Budget) grpc.UnaryClientInterceptor {
 	return func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-		judge := func(err error) retry.Verdict {
-			return retry.Verdict{Repeat: etcdReads[method] && status.Code(err) == codes.Unavailable}
-		}
-		return budget.Do(ctx, etcdAttempts, judge, func() error {
+		again := func(err error) bool { return etcdReads[method] && status.Code(err) == codes.Unavailable }
+		return budget.Do(ctx, etcdAttempts, again, func() error {
 			permit, err := limiter.AcquirePermit(ctx)
 			if err != nil {
 				return status.FromContextError(err).Err()

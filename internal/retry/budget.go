@@ -5,12 +5,12 @@ package retry
 
 import (
 	"context"
-	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/metrics"
 )
 
@@ -87,50 +87,27 @@ func (b *Budget) Collect(out chan<- prometheus.Metric) {
 type Policy struct {
 	// Attempts is how often the call is made at most, the first time included.
 	Attempts int
-	// First is the longest pause after the first attempt. It doubles from attempt to attempt, up to Longest. The pauses are
-	// random between half of that and all of it.
+	// First and Longest bound the pauses, as Min and Max of a backoff.Backoff do.
 	First, Longest time.Duration
 }
 
-// Verdict says what to do about an error.
-type Verdict struct {
-	// Repeat says that the call may be made again.
-	Repeat bool
-	// After is the least pause before, as the server asked for it; 0 for none.
-	After time.Duration
-}
-
-// Do makes a call until it succeeds, judge says that its error is final, the attempts or the budget are used up, or ctx would end
-// before the next attempt. It returns the last error.
-func (b *Budget) Do(ctx context.Context, p Policy, judge func(error) Verdict, call func() error) error {
+// Do makes a call until it succeeds, repeatable says that its error is final, the attempts or the budget are used up, or ctx
+// would end before the next attempt. The pauses are those of package backoff, and never shorter than the error asks for. Do
+// returns the last error.
+func (b *Budget) Do(ctx context.Context, p Policy, repeatable func(error) bool, call func() error) error {
 	b.Called()
-	pause := p.First
+	pauses := backoff.Backoff{Min: p.First, Max: p.Longest}
 	for attempt := 1; ; attempt++ {
 		err := call()
-		if err == nil || attempt >= p.Attempts || ctx.Err() != nil {
+		if err == nil || attempt >= p.Attempts || ctx.Err() != nil || !repeatable(err) {
 			return err
 		}
-		verdict := judge(err)
-		if !verdict.Repeat {
+		pause := pauses.Next(err)
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= pause {
 			return err
 		}
-		wait := pause/2 + rand.N(pause/2+1)
-		if verdict.After > 0 {
-			wait = verdict.After + rand.N(verdict.After/4+1)
-		}
-		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait {
+		if !b.Take() || backoff.Sleep(ctx, pause) != nil {
 			return err
 		}
-		if !b.Take() {
-			return err
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return err
-		}
-		pause = min(2*pause, p.Longest)
 	}
 }

@@ -6,11 +6,13 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/xebec-project/xebec/internal/apierr"
 )
 
-var errDown = errors.New("down")
+var errDown, errFinal = errors.New("down"), errors.New("refused")
 
-func again(error) Verdict { return Verdict{Repeat: true} }
+func again(error) bool { return true }
 
 // TestBudget makes calls to a server that fails all of them: the repetitions end up at the budget's share of the calls.
 func TestBudget(t *testing.T) {
@@ -43,28 +45,29 @@ func TestBudget(t *testing.T) {
 func TestDo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		policy := Policy{Attempts: 4, First: 100 * time.Millisecond, Longest: 200 * time.Millisecond}
+		overloaded := apierr.Overloaded(2*time.Second, "too much to do")
 		for name, tt := range map[string]struct {
-			judge        func(error) Verdict
+			err          error
 			deadline     time.Duration
 			succeedsAt   int
 			attempts     int
 			least, most  time.Duration
 			wantsSuccess bool
 		}{
-			"first attempt":        {again, time.Minute, 1, 1, 0, 0, true},
-			"third attempt":        {again, time.Minute, 3, 3, 150 * time.Millisecond, 300 * time.Millisecond, true},
-			"never":                {again, time.Minute, 9, 4, 250 * time.Millisecond, 500 * time.Millisecond, false},
-			"final error":          {func(error) Verdict { return Verdict{} }, time.Minute, 9, 1, 0, 0, false},
-			"as the server asks":   {func(error) Verdict { return Verdict{Repeat: true, After: 2 * time.Second} }, time.Minute, 2, 2, 2 * time.Second, 2500 * time.Millisecond, true},
-			"longer than there is": {func(error) Verdict { return Verdict{Repeat: true, After: 2 * time.Second} }, time.Second, 2, 1, 0, 0, false},
+			"first attempt":        {errDown, time.Minute, 1, 1, 0, 0, true},
+			"third attempt":        {errDown, time.Minute, 3, 3, 0, 300 * time.Millisecond, true},
+			"never":                {errDown, time.Minute, 9, 4, 0, 500 * time.Millisecond, false},
+			"final error":          {errFinal, time.Minute, 9, 1, 0, 0, false},
+			"as the server asks":   {overloaded, time.Minute, 2, 2, 2 * time.Second, 4 * time.Second, true},
+			"longer than there is": {overloaded, time.Second, 2, 1, 0, 0, false},
 		} {
 			ctx, cancel := context.WithTimeout(t.Context(), tt.deadline)
 			attempts, began := 0, time.Now()
-			err := NewBudget(10, 0, 0).Do(ctx, policy, tt.judge, func() error {
+			err := NewBudget(10, 0, 0).Do(ctx, policy, func(err error) bool { return err != errFinal }, func() error {
 				if attempts++; attempts == tt.succeedsAt {
 					return nil
 				}
-				return errDown
+				return tt.err
 			})
 			cancel()
 			if took := time.Since(began); (err == nil) != tt.wantsSuccess || attempts != tt.attempts || took < tt.least || took > tt.most {

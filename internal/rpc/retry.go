@@ -31,22 +31,22 @@ var repeatable = map[string]bool{
 
 // attempts is how often a call is made: once per instance of a service on three masters, and once more for an instance that
 // comes back.
-var attempts = retry.Policy{Attempts: 4, First: 60 * time.Millisecond, Longest: 500 * time.Millisecond}
+var attempts = retry.Policy{Attempts: 4, First: 100 * time.Millisecond, Longest: 500 * time.Millisecond}
 
 // repeat returns an interceptor that makes a call again, within the budget, when no instance answered it and it changes nothing,
 // and, with overloaded, when the server refused it because it has too much to do: such a call has not happened, whatever it is.
 func repeat(budget *retry.Budget, overloaded bool) grpc.UnaryClientInterceptor {
 	return func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-		judge := func(err error) retry.Verdict {
+		again := func(err error) bool {
 			switch apierr.Code(err) {
 			case codes.Unavailable:
-				return retry.Verdict{Repeat: repeatable[method]}
+				return repeatable[method]
 			case codes.ResourceExhausted:
-				after, asked := apierr.RetryAfter(err)
-				return retry.Verdict{Repeat: overloaded && asked && apierr.IsOverloaded(err), After: after}
+				_, asked := apierr.RetryAfter(err)
+				return overloaded && asked && apierr.IsOverloaded(err)
 			}
-			return retry.Verdict{}
+			return false
 		}
-		return budget.Do(ctx, attempts, judge, func() error { return invoke(ctx, method, req, reply, conn, opts...) })
+		return budget.Do(ctx, attempts, again, func() error { return invoke(ctx, method, req, reply, conn, opts...) })
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -122,15 +123,20 @@ func (s signal) notify() {
 // keepAccounts makes the default account of every namespace that lost it, or is older than this, until ctx ends. A pod that
 // lacks it hastens that.
 func (s *Service) keepAccounts(ctx context.Context) {
+	pauses := backoff.Backoff{Min: time.Second, Max: accountsInterval}
 	for {
-		if err := s.makeAccounts(ctx); err != nil && ctx.Err() == nil {
-			s.log.Warn("Default service accounts not made yet", zap.Error(err))
+		next := accountsInterval
+		if err := s.makeAccounts(ctx); err == nil {
+			pauses.Reset()
+		} else if ctx.Err() == nil {
+			next = pauses.Next(err)
+			s.log.Warn("Default service accounts not made yet", zap.Error(err), zap.Duration("retryIn", next))
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.accountsLost:
-		case <-time.After(accountsInterval):
+		case <-time.After(next):
 		}
 	}
 }
