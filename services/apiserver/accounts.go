@@ -120,8 +120,8 @@ func (s signal) notify() {
 	}
 }
 
-// keepAccounts makes the default account of every namespace that lost it, or is older than this, until ctx ends. A pod that
-// lacks it hastens that.
+// keepAccounts makes the default account of every namespace that lost it, or is older than this, until ctx ends: at once where it
+// is deleted here and where a pod lacks it.
 func (s *Service) keepAccounts(ctx context.Context) {
 	pauses := backoff.Backoff{Min: time.Second, Max: accountsInterval}
 	for {
@@ -141,8 +141,14 @@ func (s *Service) keepAccounts(ctx context.Context) {
 	}
 }
 
+func isDefaultAccount(o kind.Object) bool {
+	_, ok := o.(*corev1.ServiceAccount)
+	return ok && o.GetMetadata().GetName() == kind.DefaultServiceAccount
+}
+
+// makeAccounts reads linearizably, so that it sees the deletion that it was told of.
 func (s *Service) makeAccounts(ctx context.Context) error {
-	list, err := s.store.List(ctx, storage.ListOptions{Kind: "Namespace", Stale: true})
+	list, err := s.store.List(ctx, storage.ListOptions{Kind: "Namespace"})
 	if err != nil {
 		return err
 	}

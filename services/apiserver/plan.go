@@ -119,6 +119,9 @@ func (s *Service) write(ctx context.Context, fence *apiv1.Fence, dryRun bool, pl
 			if len(c.writes) > 0 {
 				c.object.GetMetadata().ResourceVersion = strconv.FormatInt(revision, 10)
 			}
+			if c.removed && isDefaultAccount(c.object) {
+				s.accountsLost.notify()
+			}
 		}
 		return changes, revision, nil
 	}
