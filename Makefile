@@ -18,7 +18,7 @@ TEST_FLAGS ?=
 
 # These install vagrant, ansible and debootstrap and take minutes, which is for whoever calls them to say: test and lint leave
 # them out, and .ci/run calls them.
-.PHONY: test-hosts test-vm test-kernels lint-hosts
+.PHONY: test-hosts test-vm test-kernels test-overload lint-hosts
 .PHONY: build images lab lab-down test conformance cases bench generate lint check-generated generate-deps install-deps clean
 
 build: images ## the three programs and the sample images, into bin/
@@ -41,6 +41,9 @@ test: install-deps ## every test; as root, for namespaces, containers and eBPF a
 test-hosts: install-deps ## clusters by Ansible on hosts booted with systemd; as root, about ten minutes
 	hack/deps.sh hosts
 	XEBEC_HOSTS=1 XEBEC_HOSTS_SUITE=$(SUITE) CI=true go test -count=1 -timeout 40m -v ./tests/hosts/...
+
+test-overload: install-deps ## a cluster that gets too little processor time, for minutes; as root, ten minutes
+	XEBEC_OVERLOAD=1 CI=true go test -count=1 -timeout 30m -v -run TestOverload ./tests/e2e
 
 # For more than the smallest cluster: XEBEC_VM_MASTERS=3 XEBEC_VM_NODES=2. SUITE=trixie is here too.
 test-vm: install-deps build ## `vagrant up` on emulated virtual machines; as root, ten minutes or more

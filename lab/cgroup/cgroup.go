@@ -86,6 +86,24 @@ func (h Hierarchies) Create(path string, delegate bool) error {
 	return nil
 }
 
+// Weigh gives path so many times the processor time that its siblings get when there is not enough for all.
+func (h Hierarchies) Weigh(path string, times int) error {
+	files := map[string]int{filepath.Join(h.Unified, path, "cpu.weight"): 100 * times}
+	for _, l := range h.Legacy {
+		files[filepath.Join(l, path, "cpu.shares")] = 1024 * times
+	}
+	for file, weight := range files {
+		// The controller is in one of the hierarchies.
+		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err := os.WriteFile(file, []byte(strconv.Itoa(weight)), 0o644); err != nil {
+			return fmt.Errorf("weigh cgroup: %w", err)
+		}
+	}
+	return nil
+}
+
 // prefixes yields "", "a", "a/b" for the path "a/b".
 func prefixes(path string) func(func(string) bool) {
 	return func(yield func(string) bool) {

@@ -1,12 +1,16 @@
 package cgroup
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -33,6 +37,12 @@ func needRoot(t *testing.T) Hierarchies {
 func start(t *testing.T, h Hierarchies, path string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command("sleep", "300")
+	startCommand(t, h, path, cmd)
+	return cmd
+}
+
+func startCommand(t *testing.T, h Hierarchies, path string, cmd *exec.Cmd) {
+	t.Helper()
 	err := osthread.Do(func() error {
 		if err := h.JoinThread(path); err != nil {
 			return err
@@ -49,7 +59,6 @@ func start(t *testing.T, h Hierarchies, path string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill() })
-	return cmd
 }
 
 func TestSubtreeLife(t *testing.T) {
@@ -141,5 +150,46 @@ func TestPrefixes(t *testing.T) {
 	}
 	if want := []string{"", "a", "a/b", "a/b/c"}; !slices.Equal(got, want) {
 		t.Errorf("prefixes = %q, want %q", got, want)
+	}
+}
+
+// TestWeigh lets two processes compete for one processor: the one with eight times the weight gets most of it.
+func TestWeigh(t *testing.T) {
+	h := needRoot(t)
+	top := fmt.Sprintf("xbtest-weigh-%d", os.Getpid())
+	t.Cleanup(func() {
+		if err := errors.Join(h.Kill(context.Background(), top), h.Remove(context.Background(), top)); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := h.Create(top, true); err != nil {
+		t.Fatal(err)
+	}
+	used := map[string]func() time.Duration{}
+	for name, weight := range map[string]int{"light": 1, "heavy": 8} {
+		path := filepath.Join(top, name)
+		if err := errors.Join(h.Create(path, false), h.Weigh(path, weight)); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("taskset", "-c", "0", "sh", "-c", "while :; do :; done")
+		startCommand(t, h, path, cmd)
+		used[name] = func() time.Duration {
+			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", cmd.Process.Pid))
+			if err != nil {
+				t.Fatal(err)
+			}
+			fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+			ticks, err := strconv.Atoi(fields[11]) // utime
+			if err != nil {
+				t.Fatal(err)
+			}
+			return time.Duration(ticks) * 10 * time.Millisecond
+		}
+	}
+	for used["light"]()+used["heavy"]() < 2*time.Second {
+		<-time.After(50 * time.Millisecond)
+	}
+	if light, heavy := used["light"](), used["heavy"](); heavy < 3*light {
+		t.Errorf("the heavy one got %s, the light one %s", heavy, light)
 	}
 }

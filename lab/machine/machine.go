@@ -36,6 +36,8 @@ type Config struct {
 	Addr, Addr6 netip.Addr
 	// Cgroup is the path of its subtree in every cgroup hierarchy.
 	Cgroup string
+	// Weight is how many times the processor time of another machine this one gets when there is not enough; 0 is 1.
+	Weight int
 	// Keep are directories that must stay visible even when they lie on mounts of their own.
 	Keep []string
 	// Files are single files put over others: target path to source path. Both exist.
@@ -66,6 +68,9 @@ func Boot(hier cgroup.Hierarchies, wire *Wire, cfg Config) (*Machine, error) {
 
 func (m *Machine) boot() error {
 	if err := m.hier.Create(m.cfg.Cgroup, true); err != nil {
+		return err
+	}
+	if err := m.hier.Weigh(m.cfg.Cgroup, max(m.cfg.Weight, 1)); err != nil {
 		return err
 	}
 	var err error
@@ -193,11 +198,14 @@ func within(path, top string) bool {
 	return path == top || top == "/" || strings.HasPrefix(path, top+"/")
 }
 
-// Start starts cmd inside the machine, in the cgroup of that name below the machine's own. The caller waits for it.
-// cmd's CgroupFD is set here; its environment gets a TMPDIR of the machine.
-func (m *Machine) Start(cmd *exec.Cmd, group string) error {
+// Start starts cmd inside the machine, in the cgroup of that name below the machine's own, which gets weight times the processor
+// time of others there. The caller waits for it. cmd's CgroupFD is set here; its environment gets a TMPDIR of the machine.
+func (m *Machine) Start(cmd *exec.Cmd, group string, weight int) error {
 	path := filepath.Join(m.cfg.Cgroup, group)
 	if err := m.hier.Create(path, false); err != nil {
+		return err
+	}
+	if err := m.hier.Weigh(path, weight); err != nil {
 		return err
 	}
 	cmd.Env = append(cmd.Environ(), "TMPDIR=/run/tmp")
@@ -285,7 +293,7 @@ func (r References) Start(hier cgroup.Hierarchies, cmd *exec.Cmd, group string) 
 		return err
 	}
 	defer m.mnt.Close()
-	return m.Start(cmd, group)
+	return m.Start(cmd, group, 1)
 }
 
 // Kill ends every process of the machine with SIGKILL, containers included, and returns once none is left.

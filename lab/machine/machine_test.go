@@ -39,7 +39,7 @@ func run(t *testing.T, m *Machine, name string, args ...string) string {
 	var out bytes.Buffer
 	cmd := exec.Command(name, args...)
 	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := m.Start(cmd, "test"); err != nil {
+	if err := m.Start(cmd, "test", 1); err != nil {
 		t.Fatal(err)
 	}
 	if err := cmd.Wait(); err != nil {
@@ -216,7 +216,7 @@ func TestMachines(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := one.Start(sleeper, "sleeper"); err != nil {
+	if err := one.Start(sleeper, "sleeper", 1); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := ready.Read(make([]byte, 16)); err != nil {

@@ -34,7 +34,7 @@ var errKilled = errors.New("machine killed")
 
 // starter starts a command in the right place; machine.Machine is one.
 type starter interface {
-	Start(cmd *exec.Cmd, group string) error
+	Start(cmd *exec.Cmd, group string, weight int) error
 }
 
 // process keeps one program running.
@@ -133,7 +133,7 @@ func (p *process) once(ctx context.Context, where starter, again bool) error {
 		p.mu.Unlock()
 		return errors.New("held")
 	}
-	if err := where.Start(cmd, p.def.Name); err != nil {
+	if err := where.Start(cmd, p.def.Name, max(p.def.Weight, 1)); err != nil {
 		p.mu.Unlock()
 		return fmt.Errorf("start %s: %w", p.def.Args[0], err)
 	}

@@ -20,7 +20,7 @@ import (
 // here starts commands where the test runs.
 type here struct{}
 
-func (here) Start(cmd *exec.Cmd, _ string) error { return cmd.Start() }
+func (here) Start(cmd *exec.Cmd, _ string, _ int) error { return cmd.Start() }
 
 // launch runs a shell script as a supervised process until the test ends or stop is called.
 func launch(t *testing.T, script string) (p *process, log string, stop func(cause error)) {

@@ -209,7 +209,7 @@ func (s *Supervisor) openProxies(ctx context.Context, tasks *sync.WaitGroup) err
 // boot brings the machine of a host into being. The caller starts its processes.
 func (s *Supervisor) boot(h *host) error {
 	m, err := machine.Boot(s.hier, s.wire, machine.Config{
-		Name: h.Name, Namespace: h.Namespace, Addr: h.Addr, Addr6: h.Addr6, Cgroup: h.Cgroup,
+		Name: h.Name, Namespace: h.Namespace, Addr: h.Addr, Addr6: h.Addr6, Cgroup: h.Cgroup, Weight: h.Weight(),
 		Keep:  []string{s.spec.StateDir, s.spec.DisksDir(), s.spec.BinDir},
 		Files: map[string]string{"/etc/hosts": h.HostsFile(), "/etc/resolv.conf": h.ResolverFile()},
 	})
@@ -513,6 +513,9 @@ func Launch(lab string, cmd *exec.Cmd) error {
 	}
 	path := topology.Cgroup(lab) + "/supervisor"
 	if err := hier.Create(topology.Cgroup(lab), true); err != nil {
+		return err
+	}
+	if err := hier.Weigh(topology.Cgroup(lab), topology.LabWeight); err != nil {
 		return err
 	}
 	if err := hier.Create(path, false); err != nil {

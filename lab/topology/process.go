@@ -48,8 +48,27 @@ type Process struct {
 	// Ready is where a process of an early stage listens once it is ready: an address, or a socket's path inside the
 	// machine. Empty for processes that nothing waits for.
 	Ready string
+	// Weight is how many times the processor time of another process of its host it gets when there is not enough; 0 is 1.
+	Weight int
 	// Log is the file for its output.
 	Log string
+}
+
+// Weights of a lab's parts where there is not enough processor time for all: how many times that of a sibling a part gets. etcd
+// loses its leader when it waits for a processor too long, and with it the whole cluster waits, so that it comes first on each
+// master, masters come before nodes, and the lab comes before another program of the machine.
+const (
+	LabWeight    = 4
+	masterWeight = 4
+	etcdWeight   = 8
+)
+
+// Weight is how many times the processor time of a node the host gets.
+func (h Host) Weight() int {
+	if h.Role == Master {
+		return masterWeight
+	}
+	return 1
 }
 
 // containerdSocket is the same on every node: /run is each machine's own.
@@ -69,6 +88,9 @@ func (s Spec) Processes(h Host) []Process {
 				stage, ready = 0, netip.AddrPortFrom(h.Addr, uint16(service.Port)).String()
 			}
 			add(service.Name, stage, ready, filepath.Join(s.BinDir, "xebecd"), service.Name, "--config", h.configFile(service.Name))
+			if service.Name == "etcd" {
+				processes[len(processes)-1].Weight = etcdWeight
+			}
 		}
 	case Node:
 		add("containerd", 0, containerdSocket, "containerd", "--config", h.containerdConfigFile())
