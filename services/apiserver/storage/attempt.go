@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -14,51 +15,75 @@ import (
 // on its way. So every transaction is conditional on the epoch, a key that all stores share, being unchanged. When an
 // attempt is not answered in time, the store changes the epoch: from then on the attempt can't happen any more. What
 // it did before that is in the history, and if it did nothing it is safe to try again.
+//
+// A slow etcd must not be taken for a dead leader, for each change of the epoch makes the writes of all stores fail that are
+// under way, and be tried again. So the time for an attempt follows that which etcd takes (patience), an attempt whose time
+// is over is listened to until the epoch has changed, all attempts of one epoch share one change of it, and a change is
+// conditional on that epoch: however many stores ask for it and however often, it happens once.
 
-const (
-	// epochKey's modification revision is the epoch. Absent, it is 0.
-	epochKey = Root + "epoch"
+// epochKey's modification revision is the epoch. Absent, it is 0.
+const epochKey = Root + "epoch"
 
-	// bumpTimeout bounds one attempt to change the epoch. That is idempotent, and tried until it works: short, for
-	// until a new leader is elected every attempt may be lost.
-	bumpTimeout = 250 * time.Millisecond
-	// retryPause is the time between attempts that failed at once.
-	retryPause = 25 * time.Millisecond
-)
-
-// attempt makes one attempt at a transaction, in the given time. done is false when the epoch had changed: then nothing
-// was written.
-func (s *Store) attempt(ctx context.Context, txn Txn, ops txnOps, timeout time.Duration) (revision int64, done bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	epoch := s.epoch.Load()
-	ops.ifs[0] = clientv3.Compare(clientv3.ModRevision(epochKey), "=", epoch)
-	resp, err := s.cli.Txn(ctx).If(ops.ifs...).Then(ops.then...).Else(ops.otherwise...).Commit()
-	if err != nil {
-		return 0, true, writeError(err)
-	}
-	if resp.Succeeded {
-		return resp.Header.Revision, true, nil
-	}
-	if s.learnEpoch(epoch, resp.Responses[0]) {
-		return 0, false, nil
-	}
-	return 0, true, txn.explain(resp.Responses[1:])
+// outcome is what came of one attempt at a transaction.
+type outcome struct {
+	epoch    int64 // on which the attempt was conditional
+	revision int64 // of the writes, when err is nil
+	stale    bool  // the epoch had changed: nothing was written
+	err      error
 }
 
-// settle makes sure that attempts at a transaction that have not been answered can't happen any more, and finds out
-// whether one did, at a revision after since. The error is ErrUnknownOutcome when that can't be told.
-func (s *Store) settle(ctx context.Context, txn Txn, since int64, cause error) (revision int64, happened bool, err error) {
-	epoch, err := s.bumpEpoch(ctx)
+// attempt makes one attempt at a transaction.
+func (s *Store) attempt(ctx context.Context, txn Txn, ops txnOps) outcome {
+	epoch := s.epoch.Load()
+	ops.ifs[0] = clientv3.Compare(clientv3.ModRevision(epochKey), "=", epoch)
+	resp, err := s.request(ctx, epoch, func(ctx context.Context) (*clientv3.TxnResponse, error) {
+		return s.cli.Txn(ctx).If(ops.ifs...).Then(ops.then...).Else(ops.otherwise...).Commit()
+	})
+	switch {
+	case err != nil:
+		return outcome{epoch: epoch, err: writeError(err)}
+	case resp.Succeeded:
+		return outcome{epoch: epoch, revision: resp.Header.Revision}
+	case s.learnEpoch(epoch, resp.Responses[0]):
+		return outcome{epoch: epoch, stale: true}
+	}
+	return outcome{epoch: epoch, err: txn.explain(resp.Responses[1:])}
+}
+
+// request makes a request to etcd that is conditional on an epoch. When it is not answered in time, the epoch is changed while
+// the request is still listened to; once it has changed, the request is given up.
+func (s *Store) request(ctx context.Context, epoch int64, txn func(context.Context) (*clientv3.TxnResponse, error)) (*clientv3.TxnResponse, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	limit := s.writes.limit()
+	overdue := time.AfterFunc(limit, func() {
+		s.writes.exceeded(limit)
+		if _, err := s.changeEpoch(ctx, epoch); err == nil {
+			cancel()
+		}
+	})
+	defer overdue.Stop()
+	sent := time.Now()
+	resp, err := txn(ctx)
+	if err == nil {
+		s.writes.answered(time.Since(sent))
+	}
+	return resp, err
+}
+
+// settle makes sure that an attempt at a transaction that has not been answered can't happen any more, and finds out
+// whether it did, at a revision after since. The error is ErrUnknownOutcome when that can't be told.
+func (s *Store) settle(ctx context.Context, txn Txn, since int64, lost outcome) (revision int64, happened bool, err error) {
+	epoch, err := s.changeEpoch(ctx, lost.epoch)
 	if err == nil {
 		err = s.awaitRevision(ctx, epoch)
 	}
 	if err != nil {
-		return 0, false, fmt.Errorf("%w: %w", cause, err)
+		return 0, false, fmt.Errorf("%w: %w", lost.err, err)
 	}
 	revision, happened, known := s.cache.trace(txn, since)
 	if !known {
-		return 0, false, cause
+		return 0, false, lost.err
 	}
 	return revision, happened, nil
 }
@@ -76,35 +101,103 @@ func (s *Store) settleNoSpace(ctx context.Context, txn Txn, since int64, cause e
 	return 0, cause
 }
 
-// bumpEpoch changes the epoch and returns the new one.
-func (s *Store) bumpEpoch(ctx context.Context) (int64, error) {
-	for {
-		attempt, cancel := context.WithTimeout(ctx, bumpTimeout)
-		resp, err := s.cli.Put(attempt, epochKey, "")
-		cancel()
-		if err == nil {
-			// A later epoch may be there already, made by another store or by an attempt that was thought lost. The
-			// next transaction will tell.
-			s.epoch.Store(resp.Header.Revision)
-			return resp.Header.Revision, nil
-		}
-		if !transient(err) {
-			return 0, writeError(err)
-		}
-		if !pause(ctx, retryPause) {
-			return 0, writeError(err)
-		}
+// epochChanges lets all who need a change of the same epoch share it.
+type epochChanges struct {
+	mu      sync.Mutex
+	current *epochChange // nil while there is none
+}
+
+// epochChange is a change of the epoch that is under way.
+type epochChange struct {
+	from    int64
+	cancel  context.CancelFunc
+	waiting int // how many wait for it; guarded by epochChanges.mu
+
+	done  chan struct{}
+	epoch int64 // valid once done
+	err   error
+}
+
+// changeEpoch makes sure that the epoch is another than from, and returns the one that came after it: what was conditional on
+// from can't happen any more at a later revision.
+func (s *Store) changeEpoch(ctx context.Context, from int64) (int64, error) {
+	if now := s.epoch.Load(); now != from {
+		return now, nil
+	}
+	e := &s.epochs
+	e.mu.Lock()
+	c := e.current
+	if c == nil || c.from != from {
+		c = &epochChange{from: from, done: make(chan struct{})}
+		// Bounded by itself and not by any of those that share it.
+		var own context.Context
+		own, c.cancel = context.WithTimeout(context.Background(), s.cfg.WriteTimeout)
+		e.current = c
+		go s.makeEpoch(own, c)
+	}
+	c.waiting++
+	e.mu.Unlock()
+	defer e.leave(c)
+	select {
+	case <-c.done:
+		return c.epoch, c.err
+	case <-ctx.Done():
+		return 0, writeError(ctx.Err())
 	}
 }
 
-// pause waits, and returns false when ctx ended before.
-func pause(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
+// leave ends a change that nobody waits for any more.
+func (e *epochChanges) leave(c *epochChange) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if c.waiting--; c.waiting == 0 {
+		c.cancel()
+		e.forget(c)
 	}
+}
+
+// forget makes the next who needs a change begin another. Callers hold e.mu.
+func (e *epochChanges) forget(c *epochChange) {
+	if e.current == c {
+		e.current = nil
+	}
+}
+
+// makeEpoch changes the epoch. Until a new leader is elected every request for it may be lost, so requests follow each other
+// faster than the patience is; only one of them changes anything.
+func (s *Store) makeEpoch(ctx context.Context, c *epochChange) {
+	defer c.cancel()
+	pause := s.writes.floor / 2
+	next := func() (time.Duration, func()) {
+		d := jittered(max(s.writes.estimate()/2, pause))
+		pause = min(pause*3/2, s.writes.floor)
+		return d, func() {}
+	}
+	resp, err := hedgedBy(ctx, s.writes, next, func(ctx context.Context) (*clientv3.TxnResponse, error) {
+		return s.cli.Txn(ctx).
+			If(clientv3.Compare(clientv3.ModRevision(epochKey), "=", c.from)).
+			Then(clientv3.OpPut(epochKey, "")).
+			Else(clientv3.OpGet(epochKey, clientv3.WithKeysOnly())).
+			Commit()
+	})
+	switch {
+	case err != nil:
+		c.err = writeError(err)
+	case resp.Succeeded:
+		c.epoch = resp.Header.Revision
+	default:
+		if kvs := resp.Responses[0].GetResponseRange().GetKvs(); len(kvs) > 0 {
+			c.epoch = kvs[0].ModRevision
+		}
+	}
+	if err == nil {
+		// A later one may be known already, from an attempt that failed for it.
+		s.epoch.CompareAndSwap(c.from, c.epoch)
+	}
+	s.epochs.mu.Lock()
+	s.epochs.forget(c)
+	s.epochs.mu.Unlock()
+	close(c.done)
 }
 
 // trace looks for a transaction among the changes after a revision. known is false when the history does not tell

@@ -72,17 +72,18 @@ func TestSettle(t *testing.T) {
 			since := s.cache.at()
 			// The epoch changes with every case: learn it, as Commit does.
 			ops := newTxnOps(tc.txn)
-			var want int64
-			for done := false; tc.attempt && !done; {
-				var err error
-				if want, done, err = s.attempt(ctx, tc.txn, ops, time.Second*5); err != nil {
-					t.Fatal(err)
+			attempted := outcome{epoch: s.epoch.Load()}
+			for again := tc.attempt; again; again = attempted.stale {
+				if attempted = s.attempt(ctx, tc.txn, ops); attempted.err != nil {
+					t.Fatal(attempted.err)
 				}
 			}
+			want := attempted.revision
+			attempted.err = lost
 			for _, w := range tc.then {
 				mustCommit(t, other, w)
 			}
-			rev, happened, err := s.settle(ctx, tc.txn, since, lost)
+			rev, happened, err := s.settle(ctx, tc.txn, since, attempted)
 			if happened != tc.happened || happened && rev != want {
 				t.Errorf("settle gives %d, %t, want %d, %t", rev, happened, want, tc.happened)
 			}
@@ -100,11 +101,11 @@ func TestSettledAttemptIsFenced(t *testing.T) {
 	late, _ := openStore(t, c.Client(), Config{}) // knows the old epoch, as a message on its way does
 	ctx := deadline(t, 30*time.Second)
 	txn := Txn{Writes: []Write{put(t, podKey("default", "a"), "", ExpectAbsent)}}
-	if _, happened, err := s.settle(ctx, txn, s.cache.at(), ErrUnavailable); happened || err != nil {
+	if _, happened, err := s.settle(ctx, txn, s.cache.at(), outcome{epoch: s.epoch.Load(), err: ErrUnavailable}); happened || err != nil {
 		t.Fatalf("settle gives %t, %v", happened, err)
 	}
-	if _, done, err := late.attempt(ctx, txn, newTxnOps(txn), 5*time.Second); done || err != nil {
-		t.Fatalf("the late attempt gives %t, %v, want that it was refused", done, err)
+	if made := late.attempt(ctx, txn, newTxnOps(txn)); !made.stale || made.err != nil {
+		t.Fatalf("the late attempt gives %+v, want that it was refused", made)
 	}
 	if _, err := s.Get(ctx, txn.Writes[0].Key); !errors.Is(err, ErrNotFound) {
 		t.Errorf("the late attempt happened: %v", err)

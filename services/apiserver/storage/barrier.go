@@ -74,20 +74,14 @@ func (s *Store) fly(f *flight) {
 
 // etcdRevision asks a quorum of etcd for the current revision.
 func (s *Store) etcdRevision(ctx context.Context) (int64, error) {
-	for {
-		// A member may hang; the next attempt goes to another one.
-		attempt, cancel := context.WithTimeout(ctx, s.cfg.AttemptTimeout)
+	resp, err := hedged(ctx, s.reads, func(ctx context.Context) (*clientv3.GetResponse, error) {
 		// No such key: the answer is a header, which the client, as with every get, has only after a quorum confirmed it.
-		resp, err := s.cli.Get(attempt, RegistryPrefix, clientv3.WithKeysOnly())
-		timedOut := attempt.Err() != nil
-		cancel()
-		if err == nil {
-			return resp.Header.Revision, nil
-		}
-		if !timedOut || ctx.Err() != nil {
-			return 0, readError(err)
-		}
+		return s.cli.Get(ctx, RegistryPrefix, clientv3.WithKeysOnly())
+	})
+	if err != nil {
+		return 0, readError(err)
 	}
+	return resp.Header.Revision, nil
 }
 
 // awaitRevision waits until the cache has reached a revision.

@@ -41,13 +41,15 @@ func (s *Store) runClock(ctx context.Context, ticks <-chan time.Time) {
 
 // tick writes the clock unless another store has since revision told, and returns the clock's revision.
 func (s *Store) tick(ctx context.Context, told int64) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.AttemptTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.WriteTimeout)
 	defer cancel()
-	resp, err := s.cli.Txn(ctx).
-		If(clientv3.Compare(clientv3.ModRevision(clockKey), "=", told)).
-		Then(clientv3.OpPut(clockKey, time.Now().UTC().Format(time.RFC3339Nano))).
-		Else(clientv3.OpGet(clockKey, clientv3.WithKeysOnly())).
-		Commit()
+	resp, err := hedged(ctx, s.writes, func(ctx context.Context) (*clientv3.TxnResponse, error) {
+		return s.cli.Txn(ctx).
+			If(clientv3.Compare(clientv3.ModRevision(clockKey), "=", told)).
+			Then(clientv3.OpPut(clockKey, time.Now().UTC().Format(time.RFC3339Nano))).
+			Else(clientv3.OpGet(clockKey, clientv3.WithKeysOnly())).
+			Commit()
+	})
 	if err != nil {
 		return 0, err
 	}

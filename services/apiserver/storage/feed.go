@@ -24,8 +24,12 @@ const (
 	progressDelay = 5 * time.Millisecond
 	// etcd drops the question while a watch catches up, so it is repeated.
 	progressInterval = 50 * time.Millisecond
-	// When readers wait and etcd says nothing for so long, the member that serves the watch hangs: try another.
+	// When readers wait and etcd says nothing for so long, and for longer than it usually does, the member that serves the
+	// watch hangs: try another.
 	stallLimit = time.Second
+
+	// maxPageTimeouts bounds the time for a page of all objects, in ReadTimeouts.
+	maxPageTimeouts = 8
 
 	backoffFirst = 50 * time.Millisecond
 	backoffMost  = 3 * time.Second
@@ -36,10 +40,12 @@ type feed struct {
 	filled chan struct{} // closed when the cache has been filled for the first time
 	live   atomic.Bool   // the cache is filled and the watch runs
 	lag    chan struct{} // holds a token when a reader began to wait
+	// silence is for how long etcd may say nothing while readers wait.
+	silence *patience
 }
 
-func newFeed() feed {
-	return feed{filled: make(chan struct{}), lag: make(chan struct{}, 1)}
+func newFeed(silence *patience) feed {
+	return feed{filled: make(chan struct{}), lag: make(chan struct{}, 1), silence: silence}
 }
 
 // prod tells the feed that a reader waits.
@@ -118,6 +124,9 @@ func (s *Store) follow(ctx context.Context, fill bool) error {
 			}
 			s.applyResponse(resp)
 			s.setLive(target)
+			if asking {
+				s.feed.silence.answered(time.Since(quiet))
+			}
 			quiet = time.Now()
 		case <-s.feed.lag:
 			if !asking {
@@ -128,7 +137,8 @@ func (s *Store) follow(ctx context.Context, fill bool) error {
 			if asking = s.cache.awaited() || s.cache.at() < target; !asking {
 				continue
 			}
-			if time.Since(quiet) > stallLimit {
+			if limit := s.feed.silence.limit(); time.Since(quiet) > limit {
+				s.feed.silence.exceeded(limit)
 				return errStalled
 			}
 			if err := s.requestProgress(watching); err != nil {
@@ -146,10 +156,12 @@ func (s *Store) follow(ctx context.Context, fill bool) error {
 // requestProgress asks for a progress notification on the stream that watching belongs to.
 func (s *Store) requestProgress(watching context.Context) error {
 	// The client blocks while it has no connection for the stream.
-	ctx, cancel := context.WithTimeout(watching, stallLimit)
+	limit := s.feed.silence.limit()
+	ctx, cancel := context.WithTimeout(watching, limit)
 	defer cancel()
 	err := s.cli.RequestProgress(ctx)
 	if err != nil && ctx.Err() != nil && watching.Err() == nil {
+		s.feed.silence.exceeded(limit)
 		return errStalled
 	}
 	if err != nil {
@@ -235,14 +247,21 @@ func (s *Store) fill(ctx context.Context) (int64, error) {
 	return now, nil
 }
 
-// readAll reads all objects as they were at a revision.
+// readAll reads all objects as they were at a revision. A page that takes too long is asked for again with more time: what was
+// read before it is not read again.
 func (s *Store) readAll(ctx context.Context, revision int64) (map[*kindCache][]*Object, error) {
 	objects := make(map[*kindCache][]*Object)
 	start, end := RegistryPrefix, clientv3.GetPrefixRangeEnd(RegistryPrefix)
+	limit := s.cfg.ReadTimeout
 	for {
-		page, cancel := context.WithTimeout(ctx, s.cfg.ReadTimeout)
+		page, cancel := context.WithTimeout(ctx, limit)
 		resp, err := s.cli.Get(page, start, clientv3.WithRange(end), clientv3.WithRev(revision), clientv3.WithLimit(s.cfg.PageSize))
+		late := page.Err() != nil && ctx.Err() == nil
 		cancel()
+		if err != nil && late && limit < maxPageTimeouts*s.cfg.ReadTimeout {
+			limit *= 2
+			continue
+		}
 		if err != nil {
 			return nil, readError(err)
 		}

@@ -3,9 +3,9 @@ package storage
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
-	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -37,15 +37,14 @@ type groups struct {
 
 // groupMember is one attempt at a commit that waits for its group.
 type groupMember struct {
-	txn     Txn
-	ops     txnOps
-	size    int
-	timeout time.Duration
-	done    chan struct{}
+	ctx  context.Context // the caller's
+	txn  Txn
+	ops  txnOps
+	size int
+	done chan struct{}
 
-	revision int64 // valid once done
-	fits     bool  // false when the epoch had changed
-	err      error
+	left    bool    // not sent, for the caller had left; guarded by groups.mu
+	outcome outcome // valid once done
 }
 
 // groupable reports whether a transaction may be put into a group.
@@ -65,11 +64,8 @@ func (t Txn) size() int {
 }
 
 // attemptGrouped is attempt for a groupable transaction.
-func (s *Store) attemptGrouped(ctx context.Context, txn Txn, ops txnOps, timeout time.Duration) (revision int64, done bool, err error) {
-	if deadline, ok := ctx.Deadline(); ok {
-		timeout = min(timeout, time.Until(deadline))
-	}
-	m := &groupMember{txn: txn, ops: ops, size: txn.size(), timeout: timeout, done: make(chan struct{})}
+func (s *Store) attemptGrouped(ctx context.Context, txn Txn, ops txnOps) outcome {
+	m := &groupMember{ctx: ctx, txn: txn, ops: ops, size: txn.size(), done: make(chan struct{})}
 	g := &s.groups
 	g.mu.Lock()
 	if g.inFlight < groupsInFlight {
@@ -82,14 +78,27 @@ func (s *Store) attemptGrouped(ctx context.Context, txn Txn, ops txnOps, timeout
 		g.waiting = append(g.waiting, m)
 		g.mu.Unlock()
 	}
-	// The group's request is not the caller's to cancel, and its outcome is known within the attempt's time and that of
-	// the one before.
+	// The group's request is not the caller's to cancel.
 	select {
 	case <-m.done:
-		return m.revision, m.fits, m.err
+		return m.outcome
 	case <-ctx.Done():
-		return 0, true, writeError(ctx.Err())
+		if g.leave(m) {
+			return outcome{err: fmt.Errorf("%w: the write waited for others and was not sent to etcd: %w", ErrUnavailable, ctx.Err())}
+		}
+		return outcome{err: writeError(ctx.Err())}
 	}
+}
+
+// leave takes out a member whose caller has gone, and reports whether it was not sent.
+func (g *groups) leave(m *groupMember) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if i := slices.Index(g.waiting, m); i >= 0 {
+		g.waiting = slices.Delete(g.waiting, i, i+1)
+		m.left = true
+	}
+	return m.left
 }
 
 // nextGroup sends what has gathered meanwhile, or frees the place.
@@ -109,13 +118,17 @@ func (s *Store) nextGroup() {
 	}()
 }
 
-// take removes from those who wait, in their order, as many as fit into one group. Two that touch the same key never
+// take removes from those who wait, in their order, as many as fit into one group, and those whose caller has gone. Two that touch the same key never
 // share a group, unless both only read it: etcd refuses two writes of a key, and what one writes the other must see.
 func (g *groups) take(maxOps int) []*groupMember {
 	var group, left []*groupMember
 	size := 0
 	writes, reads := make(map[Key]bool), make(map[Key]bool)
 	for i, m := range g.waiting {
+		if m.ctx.Err() != nil {
+			m.left = true
+			continue
+		}
 		if len(group) == groupCommits || len(group) > 0 && (len(group)+1)*groupOpsEach > maxOps {
 			left = append(left, g.waiting[i:]...)
 			break
@@ -166,29 +179,40 @@ func (s *Store) sendGroup(group []*groupMember) {
 	}
 	// One alone, or one that etcd refuses spoils the group: nothing was written, each is tried by itself.
 	for _, m := range group {
-		m.revision, m.fits, m.err = s.attempt(context.Background(), m.txn, m.ops, m.timeout)
+		if len(group) > 1 && m.ctx.Err() != nil {
+			close(m.done) // the caller has gone
+			continue
+		}
+		ctx, cancel := s.groupContext()
+		m.outcome = s.attempt(ctx, m.txn, m.ops)
+		cancel()
 		close(m.done)
 	}
+}
+
+// groupContext bounds a group's request, which is none of its members' to cancel.
+func (s *Store) groupContext() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), s.cfg.WriteTimeout)
 }
 
 // sendNested makes the attempts in one transaction. It returns false when etcd refused it for what may be one member's
 // fault.
 func (s *Store) sendNested(group []*groupMember) bool {
-	timeout := time.Duration(0)
 	nested := make([]clientv3.Op, 0, len(group))
 	for _, m := range group {
-		timeout = max(timeout, m.timeout)
 		// The epoch is the outer transaction's condition.
 		nested = append(nested, clientv3.OpTxn(m.ops.ifs[1:], m.ops.then, m.ops.otherwise[1:]))
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	ctx, cancel := s.groupContext()
 	defer cancel()
 	epoch := s.epoch.Load()
-	resp, err := s.cli.Txn(ctx).
-		If(clientv3.Compare(clientv3.ModRevision(epochKey), "=", epoch)).
-		Then(nested...).
-		Else(clientv3.OpGet(epochKey, clientv3.WithKeysOnly())).
-		Commit()
+	resp, err := s.request(ctx, epoch, func(ctx context.Context) (*clientv3.TxnResponse, error) {
+		return s.cli.Txn(ctx).
+			If(clientv3.Compare(clientv3.ModRevision(epochKey), "=", epoch)).
+			Then(nested...).
+			Else(clientv3.OpGet(epochKey, clientv3.WithKeysOnly())).
+			Commit()
+	})
 	if err = writeError(err); err != nil && !errors.Is(err, ErrUnavailable) {
 		return false
 	}
@@ -196,16 +220,17 @@ func (s *Store) sendNested(group []*groupMember) bool {
 		s.learnEpoch(epoch, resp.Responses[0])
 	}
 	for i, m := range group {
+		m.outcome.epoch = epoch
 		switch {
 		case err != nil:
-			m.fits, m.err = true, err
+			m.outcome.err = err
 		case !resp.Succeeded:
+			m.outcome.stale = true
 		default:
-			m.fits = true
 			if own := resp.Responses[i].GetResponseTxn(); own.GetSucceeded() {
-				m.revision = resp.Header.Revision
+				m.outcome.revision = resp.Header.Revision
 			} else {
-				m.err = m.txn.explain(own.GetResponses())
+				m.outcome.err = m.txn.explain(own.GetResponses())
 			}
 		}
 		close(m.done)

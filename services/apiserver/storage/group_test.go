@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -12,13 +13,19 @@ import (
 
 func TestTake(t *testing.T) {
 	member := func(size int, fence string, keys ...string) *groupMember {
-		m := &groupMember{size: size}
+		m := &groupMember{ctx: t.Context(), size: size}
 		for _, k := range keys {
 			m.txn.Writes = append(m.txn.Writes, Write{Key: podKey("d", k)})
 		}
 		if fence != "" {
 			m.txn.Fence = &Fence{Key: podKey("d", fence)}
 		}
+		return m
+	}
+	gone := func(m *groupMember) *groupMember {
+		ended, end := context.WithCancel(t.Context())
+		end()
+		m.ctx = ended
 		return m
 	}
 	many := make([]*groupMember, groupCommits+5)
@@ -32,6 +39,7 @@ func TestTake(t *testing.T) {
 	}{
 		"nobody":         {nil, 10000, nil},
 		"strangers":      {[]*groupMember{member(1, "", "a"), member(1, "", "b"), member(1, "", "c", "d")}, 10000, []int{3}},
+		"gone":           {[]*groupMember{gone(member(1, "", "a")), member(1, "", "a"), gone(member(1, "", "b"))}, 10000, []int{1}},
 		"the same key":   {[]*groupMember{member(1, "", "a"), member(1, "", "a"), member(1, "", "b")}, 10000, []int{2, 1}},
 		"no overtaking":  {[]*groupMember{member(1, "", "a"), member(1, "", "a", "b"), member(1, "", "b")}, 10000, []int{1, 1, 1}},
 		"the same fence": {[]*groupMember{member(1, "f", "a"), member(1, "f", "b")}, 10000, []int{2}},
@@ -100,4 +108,64 @@ func TestGroupedCommits(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// TestCommitOfACallerWhoLeft has callers give up while their commits wait for a place: these are not sent.
+func TestCommitOfACallerWhoLeft(t *testing.T) {
+	c := etcdtest.New(t, 1)
+	etcd := newSlowEtcd(t, c)
+	s, _ := openStore(t, etcd.Client, Config{})
+	mustCommit(t, s, put(t, podKey("default", "first"), "", ExpectAbsent))
+	etcd.slow(time.Second)
+	var all sync.WaitGroup
+	commit := func(ctx context.Context, name string) error {
+		_, err := s.Commit(ctx, Txn{Writes: []Write{put(t, podKey("default", name), "", ExpectAbsent)}})
+		return err
+	}
+	for i := range groupsInFlight {
+		all.Go(func() {
+			if err := commit(deadline(t, 30*time.Second), fmt.Sprint("sent-", i)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	eventuallyTrue(t, func() bool {
+		s.groups.mu.Lock()
+		defer s.groups.mu.Unlock()
+		return s.groups.inFlight == groupsInFlight
+	})
+	leaving, leave := context.WithCancel(t.Context())
+	for i := range 20 {
+		all.Go(func() {
+			if err := commit(leaving, fmt.Sprint("left-", i)); !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUnknownOutcome) {
+				t.Errorf("a commit that was not sent: %v, want that nothing was written", err)
+			}
+		})
+	}
+	eventuallyTrue(t, func() bool {
+		s.groups.mu.Lock()
+		defer s.groups.mu.Unlock()
+		return len(s.groups.waiting) == 20
+	})
+	leave()
+	all.Wait()
+	etcd.slow(0)
+	if err := commit(deadline(t, 30*time.Second), "last"); err != nil {
+		t.Fatal(err)
+	}
+	list, err := s.List(deadline(t, 30*time.Second), ListOptions{Kind: "Pod"})
+	if err != nil || len(list.Objects) != groupsInFlight+2 {
+		t.Errorf("the objects are %v, %v; want none of a caller who left", names(list.Objects), err)
+	}
+}
+
+func eventuallyTrue(t *testing.T, condition func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for ctx := deadline(t, 30*time.Second); !condition(); <-tick.C {
+		if ctx.Err() != nil {
+			t.Fatal("the condition did not come true in 30 s")
+		}
+	}
 }

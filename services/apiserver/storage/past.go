@@ -76,7 +76,7 @@ func (s *Store) span(span time.Duration, used int64) time.Duration {
 func (s *Store) usedBytes(ctx context.Context) (int64, error) {
 	var errs []error
 	for _, endpoint := range s.cli.Endpoints() {
-		attempt, cancel := context.WithTimeout(ctx, s.cfg.AttemptTimeout)
+		attempt, cancel := context.WithTimeout(ctx, s.reads.limit())
 		status, err := s.cli.Status(attempt, endpoint)
 		cancel()
 		if err == nil {

@@ -17,7 +17,8 @@ import (
 //
 // etcd answers in the order in which it is asked.
 type renewals struct {
-	cli *clientv3.Client
+	cli      *clientv3.Client
+	patience *patience
 
 	mu     sync.Mutex
 	stream *renewalStream // nil while there is none
@@ -29,7 +30,7 @@ type renewalStream struct {
 	cancel context.CancelFunc
 
 	mu      sync.Mutex
-	waiting []chan<- renewal
+	waiting []waitingRenewal
 	answers int64 // so far
 	err     error // once the stream has ended
 }
@@ -38,6 +39,12 @@ func (s *renewalStream) answered() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.answers
+}
+
+// waitingRenewal is a renewal that was sent.
+type waitingRenewal struct {
+	answer chan<- renewal
+	sent   time.Time
 }
 
 // renewal is the answer to one renewal.
@@ -55,15 +62,16 @@ var errTooManyRenewals = errors.New("too many renewals wait for etcd")
 var errSilent = fmt.Errorf("a member of etcd answers no renewals: %w", context.DeadlineExceeded)
 
 // renew asks for one renewal and waits for its answer, a time to live of 0 when there is no such lease. A caller that gives
-// up leaves the stream to the others. Only a member that does not answer for as long as patience is given up, and all that
-// wait for it fail; one that is slow keeps its stream.
-func (r *renewals) renew(ctx context.Context, id int64, patience time.Duration) (int64, error) {
+// up leaves the stream to the others. Only a member that answers nothing for longer than members usually take is given up, and
+// all that wait for it fail; one that is slow keeps its stream.
+func (r *renewals) renew(ctx context.Context, id int64) (int64, error) {
 	answer := make(chan renewal, 1)
 	stream, err := r.ask(id, answer)
 	if err != nil {
 		return 0, err
 	}
-	silence := time.NewTimer(patience)
+	limit := r.patience.limit()
+	silence := time.NewTimer(limit)
 	defer silence.Stop()
 	for before := stream.answered(); ; {
 		select {
@@ -74,11 +82,12 @@ func (r *renewals) renew(ctx context.Context, id int64, patience time.Duration) 
 		case <-silence.C:
 			now := stream.answered()
 			if now == before {
+				r.patience.exceeded(limit)
 				r.drop(stream)
 				return 0, errSilent
 			}
-			before = now
-			silence.Reset(patience)
+			before, limit = now, r.patience.limit()
+			silence.Reset(limit)
 		}
 	}
 }
@@ -107,7 +116,7 @@ func (r *renewals) ask(id int64, answer chan<- renewal) (*renewalStream, error) 
 	case len(s.waiting) >= maxRenewals:
 		err = errTooManyRenewals
 	default:
-		s.waiting = append(s.waiting, answer)
+		s.waiting = append(s.waiting, waitingRenewal{answer, time.Now()})
 	}
 	s.mu.Unlock()
 	if err != nil {
@@ -132,18 +141,19 @@ func (r *renewals) receive(s *renewalStream) {
 			s.mu.Unlock()
 			r.drop(s)
 			for _, w := range waiting {
-				w <- renewal{err: err}
+				w.answer <- renewal{err: err}
 			}
 			return
 		}
-		var w chan<- renewal
+		var w waitingRenewal
 		if len(s.waiting) > 0 {
 			w, s.waiting = s.waiting[0], s.waiting[1:]
 		}
 		s.answers++
 		s.mu.Unlock()
-		if w != nil {
-			w <- renewal{ttl: resp.TTL}
+		if w.answer != nil {
+			r.patience.answered(time.Since(w.sent))
+			w.answer <- renewal{ttl: resp.TTL}
 		}
 	}
 }
@@ -163,9 +173,10 @@ func (r *renewals) drop(s *renewalStream) {
 func (s *Store) LeaseKeepAlive(ctx context.Context, id int64) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ReadTimeout)
 	defer cancel()
+	pauses := newBackoff()
 	for {
 		// Renewing is idempotent, so it is tried again. A member that hangs must not hold it up.
-		ttl, err := s.renewals.renew(ctx, id, s.cfg.AttemptTimeout)
+		ttl, err := s.renewals.renew(ctx, id)
 		switch {
 		case err == nil && ttl <= 0:
 			return 0, fmt.Errorf("renew lease: %w", ErrLeaseNotFound)
@@ -174,7 +185,7 @@ func (s *Store) LeaseKeepAlive(ctx context.Context, id int64) (int64, error) {
 		case ctx.Err() != nil || !transient(err):
 			return 0, fmt.Errorf("renew lease: %w", readError(err))
 		}
-		if !pause(ctx, retryPause) {
+		if pauses.Wait(ctx, err) != nil {
 			return 0, fmt.Errorf("renew lease: %w", readError(err))
 		}
 	}

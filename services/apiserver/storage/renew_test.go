@@ -3,7 +3,6 @@ package storage
 import (
 	"context"
 	"errors"
-	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -67,15 +66,15 @@ func TestSlowRenewals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const patience, delay, every = 3 * time.Second, 4 * time.Second, 100 * time.Millisecond
+	const limit, delay, every = 3 * time.Second, 4 * time.Second, 100 * time.Millisecond
 	line := newSlowLine(t, strings.TrimPrefix(c.Endpoints()[0], "http://"), delay)
 	cli, err := clientv3.New(clientv3.Config{Endpoints: []string{line.address}, Context: ctx})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cli.Close() })
-	r := renewals{cli: cli}
-	first, err := r.renew(ctx, id, 20*time.Second) // the connection is made
+	r := renewals{cli: cli, patience: newPatience(20*time.Second, time.Minute)}
+	first, err := r.renew(ctx, id) // the connection is made
 	if err != nil || first != 100 {
 		t.Fatalf("got %d, %v", first, err)
 	}
@@ -86,14 +85,15 @@ func TestSlowRenewals(t *testing.T) {
 	defer tick.Stop()
 	for i := range 120 {
 		<-tick.C
+		if i*int(every) == 2*int(delay) {
+			// Each answer takes longer than this. Others come meanwhile.
+			r.patience.mu.Lock()
+			r.patience.floor, r.patience.ceiling = limit, limit
+			r.patience.mu.Unlock()
+		}
 		wg.Go(func() {
-			// Each answer takes longer than patience. Others come meanwhile, but for the first.
-			with := patience
-			if i*int(every) < 2*int(delay) {
-				with = time.Minute
-			}
 			// What is under way when the line falls silent fails, in a way that is tried again.
-			if ttl, err := r.renew(ctx, id, with); err != nil && (!silenced.Load() || !transient(err)) || err == nil && ttl != 100 {
+			if ttl, err := r.renew(ctx, id); err != nil && (!silenced.Load() || !transient(err)) || err == nil && ttl != 100 {
 				t.Errorf("got %d, %v", ttl, err)
 			}
 		})
@@ -104,80 +104,10 @@ func TestSlowRenewals(t *testing.T) {
 	silenced.Store(true)
 	line.silence()
 	wg.Wait()
-	if _, err := r.renew(ctx, id, patience); !errors.Is(err, errSilent) || !transient(err) {
+	if _, err := r.renew(ctx, id); !errors.Is(err, errSilent) || !transient(err) {
 		t.Errorf("a silent member: %v", err)
 	}
 	if r.current() == stream {
 		t.Error("a silent member keeps its stream")
-	}
-}
-
-// slowLine passes bytes on, those of the server after a delay.
-type slowLine struct {
-	address string
-	silent  chan struct{}
-	once    sync.Once
-}
-
-func (l *slowLine) silence() { l.once.Do(func() { close(l.silent) }) }
-
-func newSlowLine(t *testing.T, server string, delay time.Duration) *slowLine {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := &slowLine{address: listener.Addr().String(), silent: make(chan struct{})}
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			up, err := net.Dial("tcp", server)
-			if err != nil {
-				client.Close()
-				continue
-			}
-			t.Cleanup(func() { client.Close(); up.Close() })
-			all.Go(func() { pass(client, up, 0, nil) })
-			all.Go(func() { pass(up, client, delay, l.silent) })
-		}
-	})
-	t.Cleanup(all.Wait)
-	t.Cleanup(func() { listener.Close() })
-	return l
-}
-
-// pass copies what one side sends after a delay, until silent is closed.
-func pass(from, to net.Conn, delay time.Duration, silent <-chan struct{}) {
-	type chunk struct {
-		bytes []byte
-		due   time.Time
-	}
-	chunks := make(chan chunk, 4096)
-	var writing sync.WaitGroup
-	writing.Go(func() {
-		for c := range chunks {
-			select {
-			case <-silent:
-				continue
-			case <-time.After(time.Until(c.due)):
-			}
-			_, _ = to.Write(c.bytes)
-		}
-	})
-	for {
-		b := make([]byte, 4096)
-		n, err := from.Read(b)
-		if n > 0 {
-			chunks <- chunk{b[:n], time.Now().Add(delay)}
-		}
-		if err != nil {
-			close(chunks)
-			writing.Wait()
-			return
-		}
 	}
 }

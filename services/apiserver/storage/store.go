@@ -25,11 +25,12 @@ type Config struct {
 	MaxTxnOps int `yaml:"maxTxnOps" help:"etcd's limit on the operations of a transaction, its max-txn-ops"`
 	// ReadTimeout bounds a read, the wait for the cache included. Default 5 s.
 	ReadTimeout time.Duration `yaml:"readTimeout" help:"longest time for a read"`
-	// AttemptTimeout bounds one request of a read to one member of etcd, so that a member that hangs does not use up
-	// ReadTimeout. Default 1 s.
-	AttemptTimeout time.Duration `yaml:"attemptTimeout" help:"longest time for one member of etcd to answer a read"`
-	// WriteAttempt bounds the first attempt at a write; each further one has twice the time. Default 500 ms.
-	WriteAttempt time.Duration `yaml:"writeAttempt" help:"longest time for the first attempt at a write"`
+	// AttemptTimeout is how long one member of etcd gets to answer a read or a renewal before another one is asked as well, so
+	// that a member that hangs does not use up ReadTimeout. While etcd answers more slowly than that, it gets more. Default 1 s.
+	AttemptTimeout time.Duration `yaml:"attemptTimeout" help:"least time for one member of etcd to answer a read"`
+	// WriteAttempt is how long etcd gets to answer a write before its leader is taken for dead. While etcd answers more slowly
+	// than that, it gets more, up to a third of WriteTimeout. Default 500 ms.
+	WriteAttempt time.Duration `yaml:"writeAttempt" help:"least time for etcd to answer a write before its leader is taken for dead"`
 	// WriteTimeout bounds a write, all attempts included. Default 10 s.
 	WriteTimeout time.Duration `yaml:"writeTimeout" help:"longest time for a write"`
 	// PageSize is how many objects a read from etcd asks for at a time. Default 500.
@@ -106,6 +107,9 @@ type Store struct {
 	groups   groups
 	renewals renewals
 	epoch    atomic.Int64 // as far as known; see attempt.go
+	epochs   epochChanges
+	reads    *patience // for requests that write nothing to etcd's log
+	writes   *patience
 }
 
 // New returns a store on etcd. Reads and watches need Run.
@@ -114,7 +118,14 @@ func New(cfg Config, cli *clientv3.Client, log *zap.Logger) (*Store, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	s := &Store{cfg: cfg, cli: cli, log: log, cache: newCache(cfg), feed: newFeed(), renewals: renewals{cli: cli}}
+	s := &Store{
+		cfg: cfg, cli: cli, log: log, cache: newCache(cfg),
+		reads:  newPatience(cfg.AttemptTimeout, cfg.ReadTimeout/2),
+		writes: newPatience(cfg.WriteAttempt, cfg.WriteTimeout/3),
+		feed:   newFeed(newPatience(stallLimit, cfg.ReadTimeout*4/5)),
+		// After ReadTimeout no caller is left who could notice that a member is silent.
+		renewals: renewals{cli: cli, patience: newPatience(cfg.AttemptTimeout, cfg.ReadTimeout*4/5)},
+	}
 	return s, nil
 }
 

@@ -81,25 +81,24 @@ func (s *Store) Commit(ctx context.Context, txn Txn) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.WriteTimeout)
 	defer cancel()
 	since := s.cache.at() // the transaction can only happen after it
-	timeout, attempt := s.cfg.WriteAttempt, s.attempt
+	attempt := s.attempt
 	if groupable(txn) {
 		attempt = s.attemptGrouped
 	}
 	for {
-		revision, done, err := attempt(ctx, txn, ops, timeout)
+		made := attempt(ctx, txn, ops)
 		switch {
-		case !done:
+		case made.stale:
 			continue
-		case errors.Is(err, ErrNoSpace):
-			return s.settleNoSpace(ctx, txn, since, err)
-		case !errors.Is(err, ErrUnknownOutcome), ctx.Err() != nil:
-			return revision, err
+		case errors.Is(made.err, ErrNoSpace):
+			return s.settleNoSpace(ctx, txn, since, made.err)
+		case !errors.Is(made.err, ErrUnknownOutcome), ctx.Err() != nil:
+			return made.revision, made.err
 		}
-		revision, happened, err := s.settle(ctx, txn, since, err)
+		revision, happened, err := s.settle(ctx, txn, since, made)
 		if happened || err != nil {
 			return revision, err
 		}
-		timeout *= 2 // etcd is slow rather than without a leader
 	}
 }
 
