@@ -4,7 +4,9 @@
 //
 // All limits are per source address or per caller, so that one of them cannot use up what is there for the others. An IPv6
 // source is its /64 prefix, since one host owns that many addresses. Callers that authenticate do not count against the
-// limits of their source: many nodes or people may share one address behind NAT or a load balancer.
+// limits of their source: many nodes or people may share one address behind NAT or a load balancer. When thousands of them
+// connect at once, after a restart of the server, a bounded number authenticates at a time, in the order in which they came,
+// and the others wait: see queue.go.
 package edge
 
 import (
@@ -23,11 +25,19 @@ type Limits struct {
 	// HandshakeTimeout is how long a connection may take until its caller has authenticated: by the certificate of the
 	// handshake, or by the token of its first call. It is closed then.
 	HandshakeTimeout time.Duration `yaml:"handshakeTimeout" help:"how long a connection may take to authenticate"`
-	// PendingConnections bounds the connections that have not authenticated yet.
-	PendingConnections int `yaml:"pendingConnections" help:"connections that have not authenticated yet, at once"`
-	// PendingConnectionsPerSource bounds those of one source address. A new one takes the place of the oldest when that is
-	// older than a second, else it is refused.
-	PendingConnectionsPerSource int `yaml:"pendingConnectionsPerSource" help:"connections of one source address that have not authenticated yet, at once"`
+	// PendingConnections bounds the connections that are authenticating: what the server spends on them, processor time and
+	// memory, is bounded by it. Further ones wait.
+	PendingConnections int `yaml:"pendingConnections" help:"connections that are authenticating at once; further ones wait"`
+	// PendingConnectionsPerSource bounds those of one source address. One that waits takes the place of one whose client has
+	// been silent for a second, or that takes longer than half of HandshakeTimeout.
+	PendingConnectionsPerSource int `yaml:"pendingConnectionsPerSource" help:"connections of one source address that are authenticating at once; further ones wait"`
+	// WaitingConnections bounds the connections that wait to authenticate. More are refused.
+	WaitingConnections int `yaml:"waitingConnections" help:"connections that wait to authenticate; more are refused"`
+	// WaitingConnectionsPerSource bounds those of one source address.
+	WaitingConnectionsPerSource int `yaml:"waitingConnectionsPerSource" help:"connections of one source address that wait to authenticate; more are refused"`
+	// WaitTimeout is how long a connection waits at most; it is refused then. It should be less than clients are patient:
+	// Xebec's give up after 3 s.
+	WaitTimeout time.Duration `yaml:"waitTimeout" help:"how long a connection waits to authenticate; it is refused then"`
 	// ConnectionsPerSecond bounds the connections of one source address that never authenticate; those that do are not
 	// counted.
 	ConnectionsPerSecond float64 `yaml:"connectionsPerSecond" help:"connections per second of one source address that do not authenticate"`
@@ -53,6 +63,9 @@ func DefaultLimits() Limits {
 		HandshakeTimeout:            10 * time.Second,
 		PendingConnections:          1024,
 		PendingConnectionsPerSource: 128,
+		WaitingConnections:          16384,
+		WaitingConnectionsPerSource: 8192,
+		WaitTimeout:                 2 * time.Second,
 		ConnectionsPerSecond:        100,
 		ConnectionsBurst:            500,
 		FailuresPerSecond:           20,
@@ -69,6 +82,9 @@ func (l Limits) WithDefaults() Limits {
 	fill(&l.HandshakeTimeout, d.HandshakeTimeout)
 	fill(&l.PendingConnections, d.PendingConnections)
 	fill(&l.PendingConnectionsPerSource, d.PendingConnectionsPerSource)
+	fill(&l.WaitingConnections, d.WaitingConnections)
+	fill(&l.WaitingConnectionsPerSource, d.WaitingConnectionsPerSource)
+	fill(&l.WaitTimeout, d.WaitTimeout)
 	fill(&l.ConnectionsPerSecond, d.ConnectionsPerSecond)
 	fill(&l.ConnectionsBurst, d.ConnectionsBurst)
 	fill(&l.FailuresPerSecond, d.FailuresPerSecond)
@@ -94,7 +110,9 @@ func (l Limits) Validate(key string) error {
 		value float64
 	}{
 		{"handshakeTimeout", float64(l.HandshakeTimeout)}, {"pendingConnections", float64(l.PendingConnections)},
-		{"pendingConnectionsPerSource", float64(l.PendingConnectionsPerSource)}, {"connectionsPerSecond", l.ConnectionsPerSecond},
+		{"pendingConnectionsPerSource", float64(l.PendingConnectionsPerSource)}, {"waitingConnections", float64(l.WaitingConnections)},
+		{"waitingConnectionsPerSource", float64(l.WaitingConnectionsPerSource)}, {"waitTimeout", float64(l.WaitTimeout)},
+		{"connectionsPerSecond", l.ConnectionsPerSecond},
 		{"connectionsBurst", float64(l.ConnectionsBurst)}, {"failuresPerSecond", l.FailuresPerSecond},
 		{"failuresBurst", float64(l.FailuresBurst)}, {"connectionsPerCaller", float64(l.ConnectionsPerCaller)},
 		{"receivingPerCaller", float64(l.ReceivingPerCaller)}, {"receiveTimeout", float64(l.ReceiveTimeout)},
@@ -108,7 +126,7 @@ func (l Limits) Validate(key string) error {
 
 // Reasons why a connection is refused or closed, the label of the counter.
 const (
-	// ReasonPending: too many connections that have not authenticated.
+	// ReasonPending: too many connections that have not authenticated, or it waited too long for its turn.
 	ReasonPending = "pending"
 	// ReasonRate: the source connects too often without authenticating.
 	ReasonRate = "rate"
@@ -130,7 +148,8 @@ type RefusedError struct {
 func (e *RefusedError) Error() string { return e.text }
 
 const (
-	// yieldAge is how old a connection that has not authenticated is when it makes room for a new one.
+	// yieldAge is after what silence of its client a connection that has not authenticated makes room for one that waits. The
+	// time that the server takes itself, when it is busy, is no silence.
 	yieldAge = time.Second
 	// failuresPerConnection is how many calls of one connection may fail to authenticate before it is closed.
 	failuresPerConnection = 20
@@ -149,12 +168,23 @@ type Guard struct {
 	sources map[netip.Prefix]*list.Element
 	recent  list.List // of *source, most recently used first
 	callers map[string]int
+	// connections is the sum of callers.
+	connections int
+	// turns are the sources of which connections wait, in the order of their turns, and waiting is how many connections wait.
+	turns   list.List
+	waiting int
+	// retry looks for room while connections wait.
+	retry *time.Timer
+	// began is what the times of silences count from.
+	began time.Time
 }
 
 // source is one address that connections come from.
 type source struct {
 	prefix      netip.Prefix
 	pending     list.List // of *Visitor, oldest first
+	waiting     list.List // of *waiter, oldest first
+	turn        *list.Element
 	connections *rate.Limiter
 	failures    *rate.Limiter
 }
@@ -164,7 +194,31 @@ func NewGuard(limits Limits, closed func(reason string)) *Guard {
 	if closed == nil {
 		closed = func(string) {}
 	}
-	return &Guard{limits: limits.WithDefaults(), closed: closed, sources: make(map[netip.Prefix]*list.Element), callers: make(map[string]int)}
+	g := &Guard{limits: limits.WithDefaults(), closed: closed, sources: make(map[netip.Prefix]*list.Element), callers: make(map[string]int), began: time.Now()}
+	g.retry = time.AfterFunc(time.Hour, g.admitLater)
+	g.retry.Stop()
+	return g
+}
+
+// Waiting returns how many connections wait to authenticate.
+func (g *Guard) Waiting() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.waiting
+}
+
+// Connections returns how many connections are open whose callers have authenticated.
+func (g *Guard) Connections() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.connections
+}
+
+// Callers returns how many callers those connections are of.
+func (g *Guard) Callers() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.callers)
 }
 
 // Pending returns how many connections have not authenticated.
@@ -186,52 +240,6 @@ func prefixOf(addr netip.Addr) netip.Prefix {
 		return netip.Prefix{} // no address: all such connections are one source
 	}
 	return prefix
-}
-
-// Enter counts a connection in, before its handshake, and returns a *RefusedError when the connection is not to be taken.
-// cut closes it: Enter arranges that it is called when the connection does not authenticate in time, has to make room or
-// fails too often. Every visitor must leave.
-func (g *Guard) Enter(addr netip.Addr, cut func()) (*Visitor, error) {
-	v, evicted, err := g.enter(addr, cut)
-	if evicted != nil {
-		evicted.cutFor(ReasonPending)
-	}
-	if err != nil {
-		g.closed(err.Reason)
-		return nil, err
-	}
-	return v, nil
-}
-
-func (g *Guard) enter(addr netip.Addr, cut func()) (*Visitor, *Visitor, *RefusedError) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	now := time.Now()
-	s := g.source(prefixOf(addr))
-	if !s.connections.AllowN(now, 1) {
-		return nil, nil, &RefusedError{ReasonRate, fmt.Sprintf("%s makes more than %g connections per second that do not authenticate", s.prefix, g.limits.ConnectionsPerSecond)}
-	}
-	var evicted *Visitor
-	var full *list.List
-	switch {
-	case s.pending.Len() >= g.limits.PendingConnectionsPerSource:
-		full = &s.pending
-	case g.pending.Len() >= g.limits.PendingConnections:
-		full = &g.pending
-	}
-	if full != nil {
-		oldest := full.Front().Value.(*Visitor)
-		if now.Sub(oldest.entered) < yieldAge {
-			return nil, nil, &RefusedError{ReasonPending, fmt.Sprintf("%d connections have not authenticated yet, %d of them of %s",
-				g.pending.Len(), s.pending.Len(), s.prefix)}
-		}
-		oldest.settle()
-		evicted = oldest
-	}
-	v := &Visitor{guard: g, source: s, entered: now, cut: cut}
-	v.ofAll, v.ofSource = g.pending.PushBack(v), s.pending.PushBack(v)
-	v.timer = time.AfterFunc(g.limits.HandshakeTimeout, v.timeout)
-	return v, evicted, nil
 }
 
 // source returns what is known of a source, and forgets the one used longest ago when there are too many. The caller

@@ -19,7 +19,7 @@ func nothing() {}
 // enter takes a connection that must be taken.
 func enter(t *testing.T, g *Guard, addr netip.Addr, cut func()) *Visitor {
 	t.Helper()
-	v, err := g.Enter(addr, cut)
+	v, err := g.Enter(t.Context(), addr, cut)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,15 +39,26 @@ func TestPendingConnections(t *testing.T) {
 		cut := make(map[string]bool)
 		first := enter(t, g, one, func() { cut["first"] = true })
 		second := enter(t, g, one, func() { cut["second"] = true })
-		_, err := g.Enter(one, nothing)
-		refusedFor(t, err, ReasonPending)
+		// The first is silent, and the server works on the second.
+		first.Reading()
+		second.Reading()
+		second.Read()
+		began := time.Now()
+		waits := make(chan *Visitor)
+		go func() { waits <- enter(t, g, one, nothing) }()
+		synctest.Wait()
+		if cut["first"] || g.Pending() != 2 || g.Waiting() != 1 {
+			t.Errorf("cut %v, %d pending, %d waiting: want that the third waits", cut, g.Pending(), g.Waiting())
+		}
 
 		// A source that is at its limit takes nothing from others.
 		third := enter(t, g, another, nothing)
 
-		// After a second the oldest makes room.
-		time.Sleep(2 * time.Second)
-		fourth := enter(t, g, one, nothing)
+		// After a second of silence the first makes room.
+		fourth := <-waits
+		if waited := time.Since(began); waited < time.Second || waited > time.Second+lookInterval || g.Waiting() != 0 {
+			t.Errorf("waited %v, %d are waiting", waited, g.Waiting())
+		}
 		if !cut["first"] || cut["second"] {
 			t.Errorf("cut %v, want the oldest alone", cut)
 		}
@@ -92,7 +103,7 @@ func TestConnectionRate(t *testing.T) {
 		for range 5 {
 			enter(t, g, one, nothing).Leave()
 		}
-		_, err := g.Enter(one, nothing)
+		_, err := g.Enter(t.Context(), one, nothing)
 		refusedFor(t, err, ReasonRate)
 		enter(t, g, another, nothing).Leave()
 		time.Sleep(1500 * time.Millisecond)

@@ -18,6 +18,8 @@ type Visitor struct {
 
 	caller   atomic.Pointer[string] // who authenticated on it
 	failures atomic.Int32
+	// silent is since when the server waits for bytes of the client, from the guard's beginning and not 0; 0 while it does not.
+	silent atomic.Int64
 
 	// ofAll and ofSource are its places among those that have not authenticated, nil once it has or has left; the guard's
 	// mu protects them, and left.
@@ -38,6 +40,30 @@ func (v *Visitor) settle() bool {
 	return true
 }
 
+// Reading notes that the server waits for bytes of the client, and Read that they have come. Both cost next to nothing once
+// the caller has authenticated.
+func (v *Visitor) Reading() {
+	if v != nil && v.caller.Load() == nil {
+		v.silent.Store(max(1, int64(time.Since(v.guard.began))))
+	}
+}
+
+// Read is the end of Reading.
+func (v *Visitor) Read() {
+	if v != nil && v.caller.Load() == nil {
+		v.silent.Store(0)
+	}
+}
+
+// silence returns how long the server has been waiting for bytes of the client.
+func (v *Visitor) silence(now time.Time) time.Duration {
+	since := v.silent.Load()
+	if since == 0 {
+		return 0
+	}
+	return now.Sub(v.guard.began) - time.Duration(since)
+}
+
 // Authenticated notes that the connection's caller has proved to be caller, and returns an error when that one has too
 // many connections: the call is to be refused then, and the connection counts as not authenticated. Of several callers on
 // one connection the first counts. It is cheap when repeated.
@@ -47,20 +73,40 @@ func (v *Visitor) Authenticated(caller string) error {
 	}
 	g := v.guard
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	if v.left || v.caller.Load() != nil {
+		g.mu.Unlock()
 		return nil
 	}
 	if n := g.callers[caller]; n >= g.limits.ConnectionsPerCaller {
+		g.mu.Unlock()
 		return fmt.Errorf("%q has %d connections open already", caller, n)
 	}
 	g.callers[caller]++
+	g.connections++
 	v.caller.Store(&caller)
-	v.settle()
-	// It is none of those that the rate holds off: give back what Enter took.
-	v.source.connections.AllowN(time.Now(), -1)
+	evicted := v.settleAndAdmit(true)
+	g.mu.Unlock()
+	cutAll(evicted)
 	return nil
 }
+
+// settleAndAdmit takes the visitor out of those that have not authenticated and admits who waits for its place. A visitor that
+// is none of those that the rate holds off gives back what it took of that. What it returns is for cutAll. The caller holds the
+// guard's mu.
+func (v *Visitor) settleAndAdmit(giveBack bool) []*Visitor {
+	if !v.settle() {
+		return nil
+	}
+	now := time.Now()
+	if giveBack {
+		v.source.connections.AllowN(now, -1)
+	}
+	return v.guard.admit(now)
+}
+
+// Withdraw counts out a connection whose client gave up before its turn came. It does not count against the rate of its
+// source. The connection must not be used any more.
+func (v *Visitor) Withdraw() { v.leave(true) }
 
 // MayTry reports whether an unknown credential of this source is worth a look: not while too many have failed.
 func (v *Visitor) MayTry() bool {
@@ -99,31 +145,38 @@ func (v *Visitor) ExpireAt(at time.Time) {
 }
 
 // Leave counts the connection out, when it is closed. It may be called again.
-func (v *Visitor) Leave() {
+func (v *Visitor) Leave() { v.leave(false) }
+
+func (v *Visitor) leave(giveBack bool) {
 	if v == nil {
 		return
 	}
 	g := v.guard
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	if v.left {
+		g.mu.Unlock()
 		return
 	}
 	v.left = true
-	v.settle()
+	evicted := v.settleAndAdmit(giveBack)
 	v.timer.Stop()
 	if caller := v.caller.Load(); caller != nil {
+		g.connections--
 		if g.callers[*caller]--; g.callers[*caller] <= 0 {
 			delete(g.callers, *caller)
 		}
 	}
+	g.mu.Unlock()
+	cutAll(evicted)
 }
 
 // timeout closes the connection when it has not authenticated.
 func (v *Visitor) timeout() {
 	v.guard.mu.Lock()
-	pending := v.settle()
+	pending := v.ofAll != nil
+	evicted := v.settleAndAdmit(false)
 	v.guard.mu.Unlock()
+	cutAll(evicted)
 	if pending {
 		v.cutFor(ReasonTimeout)
 	}

@@ -16,8 +16,14 @@ const (
 	// have not authenticated), rate (the source connects too often without authenticating), timeout (it did not authenticate
 	// in time), failures (too many of its calls failed to authenticate), expired (so has its caller's certificate).
 	RPCConnectionsClosed = "xebec_rpc_server_connections_closed_total"
-	// RPCPendingConnections is the number of connections whose callers have not authenticated yet.
+	// RPCPendingConnections is the number of connections whose callers are authenticating.
 	RPCPendingConnections = "xebec_rpc_server_pending_connections"
+	// RPCWaitingConnections is the number of connections that wait for others to authenticate first.
+	RPCWaitingConnections = "xebec_rpc_server_waiting_connections"
+	// RPCConnections is the number of open connections whose callers have authenticated.
+	RPCConnections = "xebec_rpc_server_connections"
+	// RPCCallers is the number of callers that have authenticated and have connections open.
+	RPCCallers = "xebec_rpc_server_callers"
 	// CertificateExpiry is the Unix time at which the process's own certificate expires.
 	CertificateExpiry = "xebec_certificate_expiry_timestamp_seconds"
 	// RetriesTotal counts the calls that this process made again because an attempt failed.

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
@@ -45,11 +47,13 @@ func visitorOf(p *peer.Peer) *edge.Visitor {
 // refused at the handshake and why: gRPC keeps that to itself.
 type watchedCredentials struct {
 	credentials.TransportCredentials
-	admit   func(net.Conn) error
-	guard   *edge.Guard
-	timeout time.Duration
-	log     *zap.Logger
-	sampled *sampler
+	admit func(net.Conn) error
+	guard *edge.Guard
+	// draining ends when the server stops: connections that wait for their turn are refused then.
+	draining context.Context
+	timeout  time.Duration
+	log      *zap.Logger
+	sampled  *sampler
 }
 
 // ServerHandshake implements credentials.TransportCredentials.
@@ -59,17 +63,22 @@ func (c watchedCredentials) ServerHandshake(conn net.Conn) (net.Conn, credential
 			return nil, nil, err
 		}
 	}
-	visitor, err := c.guard.Enter(addressOf(conn.RemoteAddr()), func() { _ = conn.Close() })
+	visitor, err := c.guard.Enter(c.draining, addressOf(conn.RemoteAddr()), func() { _ = conn.Close() })
 	if err != nil {
 		c.tell(conn, zapcore.InfoLevel, err)
 		return nil, nil, err
+	}
+	if hungUp(conn) {
+		// Its client has lost patience. What it sent would be read, and answered at the cost of a signature.
+		visitor.Withdraw()
+		return nil, nil, io.EOF
 	}
 	// gRPC lifts it when the connection is ready; from then on the visitor is watched.
 	if err := conn.SetDeadline(time.Now().Add(c.timeout)); err != nil {
 		visitor.Leave()
 		return nil, nil, err
 	}
-	secure, info, err := c.TransportCredentials.ServerHandshake(conn)
+	secure, info, err := c.TransportCredentials.ServerHandshake(readConn{conn, visitor})
 	if err != nil {
 		visitor.Leave()
 		level := zapcore.InfoLevel
@@ -89,6 +98,25 @@ func (c watchedCredentials) ServerHandshake(conn net.Conn) (net.Conn, credential
 		}
 	}
 	return &visitorConn{secure, visitor}, known, nil
+}
+
+// hungUp reports whether the other end of a connection has closed it. It does not wait, and says no of what is no socket.
+func hungUp(conn net.Conn) bool {
+	socket, ok := conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return false
+	}
+	gone := false
+	err = raw.Control(func(fd uintptr) {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		n, err := unix.Poll(poll, 0)
+		gone = err == nil && n > 0 && poll[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0
+	})
+	return err == nil && gone
 }
 
 // Clone implements credentials.TransportCredentials.
@@ -117,6 +145,19 @@ func addressOf(addr net.Addr) netip.Addr {
 	return from.Addr()
 }
 
+// readConn tells its visitor when the server waits for the client.
+type readConn struct {
+	net.Conn
+	visitor *edge.Visitor
+}
+
+// Read implements net.Conn.
+func (c readConn) Read(b []byte) (int, error) {
+	c.visitor.Reading()
+	defer c.visitor.Read()
+	return c.Conn.Read(b)
+}
+
 // visitorConn counts its visitor out when it is closed.
 type visitorConn struct {
 	net.Conn
@@ -129,11 +170,23 @@ func (c *visitorConn) Close() error {
 	return c.Conn.Close()
 }
 
-// pendingGauge exports the connections that have not authenticated.
-func pendingGauge(guard *edge.Guard) prometheus.Collector {
-	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: metrics.RPCPendingConnections, Help: "Connections whose callers have not authenticated yet.",
-	}, func() float64 { return float64(guard.Pending()) })
+// connectionGauges export how many connections there are, before and after their callers have authenticated.
+func connectionGauges(guard *edge.Guard) []prometheus.Collector {
+	read := func(f func() int) func() float64 { return func() float64 { return float64(f()) } }
+	return []prometheus.Collector{
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: metrics.RPCPendingConnections, Help: "Connections whose callers are authenticating.",
+		}, read(guard.Pending)),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: metrics.RPCWaitingConnections, Help: "Connections that wait for others to authenticate first.",
+		}, read(guard.Waiting)),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: metrics.RPCConnections, Help: "Open connections whose callers have authenticated.",
+		}, read(guard.Connections)),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: metrics.RPCCallers, Help: "Callers that have authenticated and have connections open.",
+		}, read(guard.Callers)),
+	}
 }
 
 // sampler lets the log have ten entries at once and one a second of what strangers can cause any number of.

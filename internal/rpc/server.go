@@ -186,7 +186,7 @@ func NewServer(cfg ServerConfig, log *zap.Logger) (*Server, error) {
 	s.limiter = newLimiter(cfg.Limits, cfg.MaxInFlight, observer.countRefusal)
 	s.guard = edge.NewGuard(cfg.Edge, observer.countClosed)
 	if cfg.Metrics != nil {
-		for _, gauge := range []prometheus.Collector{s.limiter.gauge(), pendingGauge(s.guard)} {
+		for _, gauge := range append(connectionGauges(s.guard), s.limiter.gauge()) {
 			if err := cfg.Metrics.Register(gauge); err != nil {
 				return nil, fmt.Errorf("rpc server: %w", err)
 			}
@@ -221,7 +221,7 @@ func (s *Server) options(observer *observer, limiter *limiter) []grpc.ServerOpti
 	}
 	recover := recovery.WithRecoveryHandlerContext(observer.recovered)
 	options := []grpc.ServerOption{
-		grpc.Creds(watchedCredentials{credentials.NewTLS(secure), s.cfg.Admit, s.guard, s.cfg.Edge.HandshakeTimeout, s.log, newSampler()}),
+		grpc.Creds(watchedCredentials{credentials.NewTLS(secure), s.cfg.Admit, s.guard, s.draining, s.cfg.Edge.HandshakeTimeout, s.log, newSampler()}),
 		grpc.ConnectionTimeout(s.cfg.Edge.HandshakeTimeout),
 		grpc.MaxHeaderListSize(maxHeaderListBytes),
 		grpc.ForceServerCodecV2(newCodec()),
