@@ -19,11 +19,15 @@ import (
 func TestManyNodesBehindOneAddress(t *testing.T) {
 	const nodes, cost, patience = 5000, 5 * time.Millisecond, 3 * time.Second
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		refused := map[string]int{}
-		g := NewGuard(Limits{}, func(reason string) { refused[reason]++ })
+		g := NewGuard(Limits{}, func(reason string) {
+			mu.Lock()
+			defer mu.Unlock()
+			refused[reason]++
+		})
 		processor := make(chan struct{}, 1)
 		began := time.Now()
-		var mu sync.Mutex
 		tries, wasted, most := 0, 0, 0
 		var took []time.Duration
 		connect := func(node string) bool {
@@ -172,6 +176,7 @@ func TestSlowServersCutNobody(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		third := enter(t, g, another, nothing)
+		synctest.Wait() // for the goroutine that cut the first
 		if at := cut["first"]; len(cut) != 1 || at < 10*time.Second || at > 10*time.Second+lookInterval {
 			t.Errorf("cut at %v, want the first alone after 10 s", cut)
 		}
