@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -149,20 +150,20 @@ func TestFailures(t *testing.T) {
 func TestExpiry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := NewGuard(Limits{}, nil)
-		cut := false
-		v := enter(t, g, one, func() { cut = true })
+		var cut atomic.Bool
+		v := enter(t, g, one, func() { cut.Store(true) })
 		if err := v.Authenticated("ann"); err != nil {
 			t.Fatal(err)
 		}
 		v.ExpireAt(time.Now().Add(time.Hour))
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if cut {
+		if cut.Load() {
 			t.Error("cut at once: its calls get no answer")
 		}
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if !cut {
+		if !cut.Load() {
 			t.Error("not cut")
 		}
 		v.Leave()
