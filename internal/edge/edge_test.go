@@ -57,6 +57,7 @@ func TestPendingConnections(t *testing.T) {
 
 		// After a second of silence the first makes room.
 		fourth := <-waits
+		synctest.Wait() // for the goroutine that cuts the first
 		if waited := time.Since(began); waited < time.Second || waited > time.Second+lookInterval || g.Waiting() != 0 {
 			t.Errorf("waited %v, %d are waiting", waited, g.Waiting())
 		}
@@ -124,6 +125,7 @@ func TestFailures(t *testing.T) {
 			v.Failed()
 		}
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if cut != 1 {
 			t.Errorf("cut %d times, want once after %d failures", cut, failuresPerConnection)
 		}
