@@ -49,7 +49,7 @@ func TestSimulatedNodes(t *testing.T) {
 	}()
 	eventually := func(what string, f func() bool) {
 		t.Helper()
-		containerdtest.Eventually(t, 20*time.Second, what, f)
+		containerdtest.Eventually(t, 60*time.Second, what, f)
 	}
 	eventually("all nodes are ready and live", func() bool {
 		nodes, _, err := client.List[*corev1.Node](t.Context(), c, client.ListOptions{})

@@ -270,7 +270,7 @@ func TestParallelPulls(t *testing.T) {
 			}
 		})
 	}
-	containerdtest.Eventually(t, 10*time.Second, "two pulls are on their way, and two wait", func() bool {
+	containerdtest.Eventually(t, 60*time.Second, "two pulls are on their way, and two wait", func() bool {
 		return now.Load() == 2 && queued.Load() > 1 && running.Load() > 1
 	})
 	close(release)

@@ -73,7 +73,7 @@ func (n *node) attach(podName, container string, stdin bool) *terminal {
 // knows waits until an agent that has just started has seen that the pod runs.
 func (n *node) knows(podName string) {
 	n.Helper()
-	containerdtest.Eventually(n.T, 10*time.Second, "the agent has taken the pod up", func() bool {
+	containerdtest.Eventually(n.T, 60*time.Second, "the agent has taken the pod up", func() bool {
 		in, err := n.set.Container("default", podName, "", true, false)
 		return err == nil && in.Running
 	})
@@ -81,7 +81,7 @@ func (n *node) knows(podName string) {
 
 func (t *terminal) says(tt *testing.T, what string) {
 	tt.Helper()
-	containerdtest.Eventually(tt, 10*time.Second, "the container says "+what, func() bool { return strings.Contains(t.said(), what) })
+	containerdtest.Eventually(tt, 60*time.Second, "the container says "+what, func() bool { return strings.Contains(t.said(), what) })
 }
 
 func (t *terminal) said() string {
@@ -106,7 +106,7 @@ func TestAttachShell(t *testing.T) {
 	io.WriteString(first.in, "X=kept; echo got-$((40+2))\n")
 	first.says(t, "got-42")
 	first.resize <- runtime.Size{Width: 101, Height: 33}
-	containerdtest.Eventually(t, 10*time.Second, "the terminal has the size", func() bool {
+	containerdtest.Eventually(t, 60*time.Second, "the terminal has the size", func() bool {
 		io.WriteString(first.in, "stty size\n")
 		return strings.Contains(first.said(), "33 101")
 	})
@@ -147,7 +147,7 @@ func TestAttachShell(t *testing.T) {
 	fourth.says(t, "new-.")
 	n.delete(uid)
 	n.untilGone(uid)
-	containerdtest.Eventually(t, 10*time.Second, "no keeper is left", func() bool { return len(keepers(filepath.Join(n.daemon.Dir, "pods", uid))) == 0 })
+	containerdtest.Eventually(t, 60*time.Second, "no keeper is left", func() bool { return len(keepers(filepath.Join(n.daemon.Dir, "pods", uid))) == 0 })
 }
 
 // keepers returns the processes that keep streams below a directory.
@@ -176,7 +176,7 @@ func killKeepers(t *testing.T, dir string) {
 	if err := unix.Kill(all[0], unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	containerdtest.Eventually(t, 10*time.Second, "the keeper is gone", func() bool { return len(keepers(dir)) == 0 })
+	containerdtest.Eventually(t, 60*time.Second, "the keeper is gone", func() bool { return len(keepers(dir)) == 0 })
 }
 
 // TestAttachOnce pipes data through a container whose stdin ends with the first who attaches.
@@ -184,7 +184,7 @@ func TestAttachOnce(t *testing.T) {
 	n := start(t)
 	uid := n.create(pod("sum", "echo early; echo aside >&2; wc -c; echo done", interactive(true, false), func(p *corev1.Pod) { p.Spec.RestartPolicy = "Never" }))
 	n.until(uid, "it runs", kind.IsPodReady)
-	containerdtest.Eventually(t, 10*time.Second, "it has spoken", func() bool { return strings.Contains(n.log(n.cluster.get(uid), false), "early") })
+	containerdtest.Eventually(t, 60*time.Second, "it has spoken", func() bool { return strings.Contains(n.log(n.cluster.get(uid), false), "early") })
 	a := n.attach("sum", "", true)
 	io.WriteString(a.in, strings.Repeat("0123456789", 20_000))
 	a.in.Close()
@@ -210,7 +210,7 @@ func TestAttachToOutput(t *testing.T) {
 	n := start(t)
 	uid := n.create(pod("plain", "echo before; until test -e /dev/shm/go; do sleep 0.02; done; echo out; echo err >&2; exit 4"))
 	n.until(uid, "it runs", kind.IsPodReady)
-	containerdtest.Eventually(t, 10*time.Second, "it has spoken", func() bool { return strings.Contains(n.log(n.cluster.get(uid), false), "before") })
+	containerdtest.Eventually(t, 60*time.Second, "it has spoken", func() bool { return strings.Contains(n.log(n.cluster.get(uid), false), "before") })
 	refused := n.attach("plain", "", true)
 	if <-refused.over; !errors.Is(refused.failed, pods.ErrNoStdin) {
 		t.Errorf("passing stdin to a container without: %v", refused.failed)
@@ -233,7 +233,7 @@ func TestAttachAtTheEnd(t *testing.T) {
 	for i := range 10 {
 		name := fmt.Sprintf("brief-%d", i)
 		uid := n.create(pod(name, "echo quick; exit 3", interactive(true, false), func(p *corev1.Pod) { p.Spec.RestartPolicy = "Never" }))
-		containerdtest.Eventually(t, 20*time.Second, "the container has been attached to, or has ended", func() bool {
+		containerdtest.Eventually(t, 60*time.Second, "the container has been attached to, or has ended", func() bool {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
 			var out bytes.Buffer

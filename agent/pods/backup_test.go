@@ -76,7 +76,7 @@ func TestBackupRestored(t *testing.T) {
 
 	bound := n.cluster.get(unbound)
 	n.cluster.restore(backup, func(uid string) bool { return uid != silent.Metadata.Uid })
-	containerdtest.Eventually(t, 10*time.Second, "the pod that is not bound is told to stop", func() bool { return n.stopping(bound) })
+	containerdtest.Eventually(t, 60*time.Second, "the pod that is not bound is told to stop", func() bool { return n.stopping(bound) })
 	n.create(bound)
 
 	for _, uid := range []string{fresh.Metadata.Uid, silent.Metadata.Uid, kept} {
@@ -85,7 +85,7 @@ func TestBackupRestored(t *testing.T) {
 			t.Errorf("pod %s was started anew", n.cluster.get(uid).Metadata.Name)
 		}
 	}
-	containerdtest.Eventually(t, 20*time.Second, "the pod that was bound again runs again", func() bool {
+	containerdtest.Eventually(t, 60*time.Second, "the pod that was bound again runs again", func() bool {
 		list, err := n.rt.List(t.Context(), unbound)
 		return err == nil && len(list) == 1 && list[0].Pid != 0 && list[0].Pid != before[unbound]
 	})

@@ -22,7 +22,7 @@ func TestDeadlineLeavesNothing(t *testing.T) {
 	n.until(uid, "it runs", kind.IsPodReady)
 	n.delete(uid)
 	n.untilGone(uid)
-	containerdtest.Eventually(t, 20*time.Second, "nothing refers to the pod", func() bool {
+	containerdtest.Eventually(t, 60*time.Second, "nothing refers to the pod", func() bool {
 		goruntime.GC()
 		n.cluster.mu.Lock()
 		defer n.cluster.mu.Unlock()
@@ -42,15 +42,15 @@ func TestDeadlineWithoutControlPlane(t *testing.T) {
 		list, err := n.rt.List(t.Context(), uid)
 		return err == nil && len(list) == 1 && list[0].State == runtime.Running
 	}
-	containerdtest.Eventually(t, 20*time.Second, "it runs", running)
+	containerdtest.Eventually(t, 60*time.Second, "it runs", running)
 	n.stop()
 	n.agent()
-	containerdtest.Eventually(t, 20*time.Second, "it runs on", running)
+	containerdtest.Eventually(t, 60*time.Second, "it runs on", running)
 	restarted := time.Now()
 	changed := proto.CloneOf(n.cluster.get(uid))
 	changed.Spec.ActiveDeadlineSeconds = proto.Int64(int64(restarted.Sub(began).Seconds()) + 1)
 	n.set.Update(changed)
-	containerdtest.Eventually(t, 20*time.Second, "its deadline ends it", func() bool { return !running() })
+	containerdtest.Eventually(t, 60*time.Second, "its deadline ends it", func() bool { return !running() })
 	n.cluster.setAway(false)
 	got := n.until(uid, "the control plane learns of it", func(p *corev1.Pod) bool { return p.Status.Phase == "Failed" && p.Status.Reason == "DeadlineExceeded" })
 	if start := got.Status.StartTime.AsTime(); start.After(restarted) {

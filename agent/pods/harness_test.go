@@ -361,7 +361,7 @@ func (n *node) until(uid, what string, condition func(*corev1.Pod) bool) *corev1
 			n.Logf("events:\n%s", strings.Join(n.cluster.events[max(0, len(n.cluster.events)-12):], "\n"))
 		}
 	}()
-	containerdtest.Eventually(n.T, 20*time.Second, what, func() bool {
+	containerdtest.Eventually(n.T, 60*time.Second, what, func() bool {
 		last = n.cluster.get(uid)
 		return last != nil && condition(last)
 	})
@@ -379,8 +379,8 @@ func (n *node) stopping(p *corev1.Pod) bool {
 
 func (n *node) untilGone(uid string) {
 	n.Helper()
-	containerdtest.Eventually(n.T, 20*time.Second, "the pod is gone", func() bool { return n.cluster.get(uid) == nil })
-	containerdtest.Eventually(n.T, 20*time.Second, "the pod has left nothing", func() bool {
+	containerdtest.Eventually(n.T, 60*time.Second, "the pod is gone", func() bool { return n.cluster.get(uid) == nil })
+	containerdtest.Eventually(n.T, 60*time.Second, "the pod has left nothing", func() bool {
 		_, err := os.Stat(filepath.Join(n.daemon.Dir, "pods", uid))
 		cgroups, _ := filepath.Glob("/sys/fs/cgroup/*" + n.daemon.CgroupParent + "/pod" + uid)
 		mounts, _ := os.ReadFile("/proc/self/mountinfo")

@@ -45,7 +45,7 @@ func TestLastLines(t *testing.T) {
 		t.Fatal(err)
 	}
 	record := filepath.Join(n.daemon.Dir, "pods", uid, "containers", "main.json")
-	containerdtest.Eventually(t, 20*time.Second, "the end is recorded", func() bool {
+	containerdtest.Eventually(t, 60*time.Second, "the end is recorded", func() bool {
 		content, err := os.ReadFile(record)
 		return err == nil && strings.Contains(string(content), `"Code":3`)
 	})

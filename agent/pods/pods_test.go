@@ -39,7 +39,7 @@ func TestPods(t *testing.T) {
 			c.f(&one)
 		})
 	}
-	containerdtest.Eventually(t, 20*time.Second, "only pods that the tests left are there", func() bool {
+	containerdtest.Eventually(t, 60*time.Second, "only pods that the tests left are there", func() bool {
 		n.cluster.mu.Lock()
 		defer n.cluster.mu.Unlock()
 		return n.set.Len() == len(n.cluster.pods)

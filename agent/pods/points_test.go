@@ -44,7 +44,7 @@ func TestMountsBelowReadOnlyVolumes(t *testing.T) {
 	want := func(what, command, text string) {
 		n.Helper()
 		var got string
-		containerdtest.Eventually(t, 10*time.Second, what, func() bool {
+		containerdtest.Eventually(t, 60*time.Second, what, func() bool {
 			if got = n.run(p, command); got != text {
 				t.Logf("%s: %q", what, got)
 			}

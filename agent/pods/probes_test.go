@@ -96,11 +96,11 @@ func TestCommandsOfAnAgentThatIsGone(t *testing.T) {
 		}
 		return strings.Count(out.String(), "\nsleep 100")
 	}
-	containerdtest.Eventually(t, 20*time.Second, "the command runs", func() bool { return count() == 2 })
+	containerdtest.Eventually(t, 60*time.Second, "the command runs", func() bool { return count() == 2 })
 	n.stop()
 	n.agent()
 	n.until(uid, "it runs on", kind.IsPodReady)
-	containerdtest.Eventually(t, 20*time.Second, "the command has ended", func() bool { return count() == 0 })
+	containerdtest.Eventually(t, 60*time.Second, "the command has ended", func() bool { return count() == 0 })
 	n.until(uid, "the container goes on", func(p *corev1.Pod) bool { return kind.IsPodReady(p) && status(p).RestartCount == 0 })
 	<-over
 	n.delete(uid)

@@ -64,7 +64,7 @@ func TestSharedProcesses(t *testing.T) {
 		t.Errorf("the first process runs as %s, %v", st, err)
 	}
 	n.in("shared", "main", "(sleep 0.05 & exec true) & for i in 1 2 3; do (sleep 0.0$i &) ; done")
-	containerdtest.Eventually(t, 20*time.Second, "orphans are collected", func() bool { return !strings.Contains(n.in("shared", "other", "ps"), "Z") })
+	containerdtest.Eventually(t, 60*time.Second, "orphans are collected", func() bool { return !strings.Contains(n.in("shared", "other", "ps"), "Z") })
 
 	keeper := n.first(uid)
 	n.stop()

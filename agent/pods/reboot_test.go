@@ -102,7 +102,7 @@ func TestNodeReturns(t *testing.T) {
 		if err := n.rt.Kill(t.Context(), runtime.ID(uid, "main", 0), 9); err != nil {
 			t.Fatal(err)
 		}
-		containerdtest.Eventually(t, 20*time.Second, "its container comes again", func() bool { return attempt(uid) == 1 })
+		containerdtest.Eventually(t, 60*time.Second, "its container comes again", func() bool { return attempt(uid) == 1 })
 	}
 
 	n.powerOff(all...)
@@ -111,7 +111,7 @@ func TestNodeReturns(t *testing.T) {
 	n.cluster.mu.Unlock()
 	n.powerOn()
 	n.set.Confirm(own)
-	containerdtest.Eventually(t, 20*time.Second, "the static pod starts without a control plane", func() bool { return attempt(own) == 1 })
+	containerdtest.Eventually(t, 60*time.Second, "the static pod starts without a control plane", func() bool { return attempt(own) == 1 })
 	for _, uid := range []string{kept, deleted, host} {
 		if got := attempt(uid); got >= 0 {
 			t.Errorf("attempt %d of a container of pod %s runs, which nothing has confirmed", got, uid)

@@ -77,7 +77,7 @@ func TestResize(t *testing.T) {
 	}
 	n.change(uid, sized("100m", "32Mi"))
 	n.until(uid, "it has shrunk", is("100m", "32Mi"))
-	containerdtest.Eventually(t, 10*time.Second, "the pod's own bounds have shrunk", func() bool { return n.bounds("pod"+uid) == "33554432 10000" })
+	containerdtest.Eventually(t, 60*time.Second, "the pod's own bounds have shrunk", func() bool { return n.bounds("pod"+uid) == "33554432 10000" })
 	if got := n.bounds(ctr); got != "33554432 10000" {
 		t.Errorf("bounds are %q", got)
 	}
@@ -170,7 +170,7 @@ func TestResizePodLevel(t *testing.T) {
 	}))
 	n.until(uid, "it runs", kind.IsPodReady)
 	shm := filepath.Join(n.daemon.Dir, "pods", uid, "ns/shm")
-	containerdtest.Eventually(t, 20*time.Second, "it holds memory", func() bool { _, err := os.Stat(filepath.Join(shm, "filled")); return err == nil })
+	containerdtest.Eventually(t, 60*time.Second, "it holds memory", func() bool { _, err := os.Stat(filepath.Join(shm, "filled")); return err == nil })
 	bounds := func(attempt int) string {
 		var out []string
 		for _, c := range []string{"", "/" + runtime.ID(uid, "main", 0), "/" + runtime.ID(uid, "small", 0), "/" + runtime.ID(uid, "anew", attempt)} {
@@ -223,7 +223,7 @@ func TestResizePodLevel(t *testing.T) {
 	}
 	n.change(uid, func(p *corev1.Pod) { p.Metadata.Annotations = nil })
 	n.until(uid, "it has shrunk", is("300m", "16Mi", 2))
-	containerdtest.Eventually(t, 10*time.Second, "the pod's own bounds have shrunk", func() bool {
+	containerdtest.Eventually(t, 60*time.Second, "the pod's own bounds have shrunk", func() bool {
 		return bounds(2) == "16777216 30000, 16777216 30000, 16777216 10000, 16777216 30000"
 	})
 	n.delete(uid)

@@ -86,11 +86,11 @@ func TestAgentKilled(t *testing.T) {
 	if err := n.rt.Kill(t.Context(), long+"-main-0", 9); err != nil {
 		t.Fatal(err)
 	}
-	containerdtest.Eventually(t, 20*time.Second, "the container comes again without a control plane", func() bool {
+	containerdtest.Eventually(t, 60*time.Second, "the container comes again without a control plane", func() bool {
 		list, err := n.rt.List(t.Context(), long)
 		return err == nil && len(list) == 1 && list[0].Attempt == 1 && list[0].State == runtime.Running
 	})
-	containerdtest.Eventually(t, 20*time.Second, "it has its config", func() bool { return n.log(after, false) == "from blue\n" })
+	containerdtest.Eventually(t, 60*time.Second, "it has its config", func() bool { return n.log(after, false) == "from blue\n" })
 	n.cluster.setAway(false)
 	n.until(long, "the control plane learns of the restart", func(p *corev1.Pod) bool {
 		return status(p).GetRestartCount() == 1 && status(p).GetLastState().GetTerminated().GetExitCode() == 137 && kind.IsPodReady(p)
@@ -149,7 +149,7 @@ func TestEndsWithoutContainerd(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(n.daemon.Dir, "pods", uid, "ns/shm/go"), nil, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		containerdtest.Eventually(t, 20*time.Second, "the container ends while nobody looks", func() bool {
+		containerdtest.Eventually(t, 60*time.Second, "the container ends while nobody looks", func() bool {
 			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 			return err != nil || strings.Contains(string(stat), ") Z")
 		})

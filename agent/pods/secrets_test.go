@@ -136,7 +136,7 @@ func TestSecretsStayInMemory(t *testing.T) {
 	if err := n.rt.Kill(t.Context(), uid+"-main-0", 9); err != nil {
 		t.Fatal(err)
 	}
-	containerdtest.Eventually(t, 20*time.Second, "it comes again without a master", func() bool { return runs(1) })
+	containerdtest.Eventually(t, 60*time.Second, "it comes again without a master", func() bool { return runs(1) })
 
 	// After a restart of the machine nothing is in memory any more.
 	n.stop()
@@ -147,15 +147,15 @@ func TestSecretsStayInMemory(t *testing.T) {
 	if err := n.rt.Kill(t.Context(), uid+"-main-1", 9); err != nil {
 		t.Fatal(err)
 	}
-	containerdtest.Eventually(t, 20*time.Second, "it says that it waits for a master", func() bool {
+	containerdtest.Eventually(t, 60*time.Second, "it says that it waits for a master", func() bool {
 		n.cluster.mu.Lock()
 		defer n.cluster.mu.Unlock()
 		return strings.Contains(strings.Join(n.cluster.events, "\n"), "reading secret keys: ")
 	})
 	n.cluster.setAway(false)
-	containerdtest.Eventually(t, 20*time.Second, "it comes again with a master", func() bool { return runs(2) })
+	containerdtest.Eventually(t, 60*time.Second, "it comes again with a master", func() bool { return runs(2) })
 	p = n.until(uid, "it is ready", kind.IsPodReady)
-	containerdtest.Eventually(t, 10*time.Second, "it has the secret", func() bool { return strings.Contains(n.log(p, false), secret) })
+	containerdtest.Eventually(t, 60*time.Second, "it has the secret", func() bool { return strings.Contains(n.log(p, false), secret) })
 	n.delete(uid)
 	n.untilGone(uid)
 	if left, err := os.ReadDir(memory); err != nil || len(left) > 0 {

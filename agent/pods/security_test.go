@@ -95,7 +95,7 @@ func testMissingPullSecret(n *node) {
 		p.Spec.ImagePullSecrets = []*corev1.LocalObjectReference{local("nokeys")}
 	}))
 	n.until(uid, "the pull fails", waitingFor("ImagePullBackOff"))
-	containerdtest.Eventually(n.T, 5*time.Second, "the missing secret is told", func() bool {
+	containerdtest.Eventually(n.T, 60*time.Second, "the missing secret is told", func() bool {
 		n.cluster.mu.Lock()
 		defer n.cluster.mu.Unlock()
 		return strings.Contains(strings.Join(n.cluster.events, "\n"), `keyless Warning FailedToRetrieveImagePullSecret: Pulling without some of the image pull secrets, which may fail: secret "nokeys" not found`)

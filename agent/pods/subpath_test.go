@@ -98,7 +98,7 @@ func TestSubPathRace(t *testing.T) {
 func (n *node) noBindsLeft() {
 	n.Helper()
 	dir := filepath.Join(n.daemon.Dir, "mounts")
-	containerdtest.Eventually(n.T, 20*time.Second, "no binds are left", func() bool {
+	containerdtest.Eventually(n.T, 60*time.Second, "no binds are left", func() bool {
 		entries, err := os.ReadDir(dir)
 		mounts, merr := os.ReadFile("/proc/self/mountinfo")
 		return (err == nil || os.IsNotExist(err)) && merr == nil && len(entries) == 0 && !bytes.Contains(mounts, []byte(dir+"/"))
@@ -137,7 +137,7 @@ func TestSubPaths(t *testing.T) {
 	uid := n.create(pod("paths", "touch /sub/mine; sleep 3600", change))
 	p := n.until(uid, "it runs", kind.IsPodReady)
 	var got string
-	containerdtest.Eventually(t, 10*time.Second, "all is mounted", func() bool {
+	containerdtest.Eventually(t, 60*time.Second, "all is mounted", func() bool {
 		got = n.run(p, "cat /file /host/deep/file /mode; ls /empty/a/b/c")
 		return got == "of the nodeof the nodeof the mapmine\n"
 	})

@@ -30,7 +30,7 @@ func TestTokens(t *testing.T) {
 	if !strings.HasPrefix(vault, "who for vault, 7200s, ") || !strings.HasPrefix(own, "who for , 3600s, ") {
 		t.Errorf("the tokens are %q and %q", vault, own)
 	}
-	containerdtest.Eventually(t, 20*time.Second, "the tokens are renewed", func() bool { return read("vault/token") != vault && read("token") != own })
+	containerdtest.Eventually(t, 60*time.Second, "the tokens are renewed", func() bool { return read("vault/token") != vault && read("token") != own })
 
 	// The next agent has them at hand; it asks again only when they are due.
 	n.cluster.setAway(true)

@@ -103,7 +103,7 @@ func (n *node) untilTold(name, uid, reason, message, event string) {
 		w := status(p).GetState().GetWaiting()
 		return w.GetReason() == reason && strings.Contains(w.GetMessage(), message)
 	})
-	containerdtest.Eventually(n.T, 10*time.Second, name+" has an event", func() bool {
+	containerdtest.Eventually(n.T, 60*time.Second, name+" has an event", func() bool {
 		n.cluster.mu.Lock()
 		defer n.cluster.mu.Unlock()
 		return strings.Contains(strings.Join(n.cluster.events, "\n"), name+" Warning "+event)

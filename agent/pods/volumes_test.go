@@ -65,7 +65,7 @@ func testVolumes(n *node) {
 	want := func(what, command, text string) {
 		n.Helper()
 		var got string
-		containerdtest.Eventually(n.T, 10*time.Second, what, func() bool {
+		containerdtest.Eventually(n.T, 60*time.Second, what, func() bool {
 			got = n.run(p, command)
 			return got == text
 		})
@@ -88,7 +88,7 @@ func testVolumes(n *node) {
 	n.cluster.mu.Unlock()
 	n.delete(uid)
 	n.untilGone(uid)
-	containerdtest.Eventually(n.T, 5*time.Second, "nothing is followed any more", func() bool {
+	containerdtest.Eventually(n.T, 60*time.Second, "nothing is followed any more", func() bool {
 		n.cluster.mu.Lock()
 		defer n.cluster.mu.Unlock()
 		return len(n.cluster.follows) == 0

@@ -37,7 +37,7 @@ func TestLeftovers(t *testing.T) {
 	}
 	expect := func(what string, want ...string) {
 		t.Helper()
-		containerdtest.Eventually(t, 20*time.Second, what, func() bool { return slices.Equal(sleeps(), append(slices.Clone(want), "7000")) })
+		containerdtest.Eventually(t, 60*time.Second, what, func() bool { return slices.Equal(sleeps(), append(slices.Clone(want), "7000")) })
 	}
 	run := func(ctx context.Context, alone bool, script string) (uint32, error) {
 		return n.rt.Exec(ctx, s.ID, runtime.ExecConfig{Command: []string{"sh", "-c", script}, Alone: alone})

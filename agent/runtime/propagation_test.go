@@ -46,7 +46,7 @@ func testPropagation(n *node) {
 		cfg.Mounts = []runtime.Mount{{File: file, Target: "/v", Propagation: p}}
 		ids[p] = n.start(cfg).ID
 	}
-	containerdtest.Eventually(n.T, 10*time.Second, "the node sees the container's mount", func() bool {
+	containerdtest.Eventually(n.T, 60*time.Second, "the node sees the container's mount", func() bool {
 		_, err := os.Stat(filepath.Join(dir, "inside", "of-container"))
 		return err == nil
 	})

@@ -102,7 +102,7 @@ func (n *node) wait(rt *runtime.Runtime, id string) runtime.Exit {
 func (n *node) output(cfg runtime.ContainerConfig, want string) string {
 	n.Helper()
 	var got string
-	containerdtest.Eventually(n.T, 10*time.Second, fmt.Sprintf("the log of %s holds %q", cfg.Name, want), func() bool {
+	containerdtest.Eventually(n.T, 60*time.Second, fmt.Sprintf("the log of %s holds %q", cfg.Name, want), func() bool {
 		var b bytes.Buffer
 		if err := logs.Read(n.Context(), cfg.LogPath, logs.Options{Tail: -1}, nil, &b); err != nil {
 			n.Fatal(err)
@@ -534,7 +534,7 @@ func TestContainerdKilled(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(n.sandbox.Shm, "go"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	containerdtest.Eventually(t, 20*time.Second, "the container ends", func() bool {
+	containerdtest.Eventually(t, 60*time.Second, "the container ends", func() bool {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", dying.Pid))
 		return err != nil || strings.Contains(string(stat), ") Z")
 	})
@@ -543,7 +543,7 @@ func TestContainerdKilled(t *testing.T) {
 	}
 
 	n.daemon.Run()
-	containerdtest.Eventually(t, 10*time.Second, "containerd answers", func() bool {
+	containerdtest.Eventually(t, 60*time.Second, "containerd answers", func() bool {
 		_, err := n.rt.Version(deadline(t, time.Second))
 		return err == nil
 	})
