@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
 	"github.com/xebec-project/xebec/agent/hollow"
@@ -35,8 +36,27 @@ func (a *authorities) source(node string) (*pki.Source, error) {
 	return pki.NewIssuedSource(a.trusted, a.issuer, request)
 }
 
+// spareDescriptors are those that a process of simulated nodes needs besides its connections.
+const spareDescriptors = 64
+
+// enoughDescriptors tells what is missing when the process may not have as many connections as its nodes make.
+func (a *Agent) enoughDescriptors() error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("read the limit of open files: %w", err)
+	}
+	if need := uint64(a.cfg.Hollow*len(a.cfg.Gateways) + spareDescriptors); limit.Cur < need {
+		return fmt.Errorf("hollow: %d nodes with a connection to each of %d gateways need %d open files, and the limit is %d: raise it (ulimit -n) or start fewer nodes per process",
+			a.cfg.Hollow, len(a.cfg.Gateways), need, limit.Cur)
+	}
+	return nil
+}
+
 // prepareHollow reads what simulated nodes need, and tries it.
 func (a *Agent) prepareHollow() error {
+	if err := a.enoughDescriptors(); err != nil {
+		return err
+	}
 	var err error
 	if a.cfg.Metrics != diagnostics.Off {
 		if a.tls, err = pki.NewSource(a.cfg.TLS); err != nil {

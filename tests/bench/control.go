@@ -16,7 +16,13 @@ import (
 // start brings up a control plane whose gateway does not hold off its one administrator, and waits until objects can be
 // made.
 func (b *bench) start(ctx context.Context, masters int) (*cluster.Cluster, error) {
+	return b.startWith(ctx, masters, func(string, map[string]any) {})
+}
+
+// startWith is start with changes to the services' configurations.
+func (b *bench) startWith(ctx context.Context, masters int, change func(service string, settings map[string]any)) (*cluster.Cluster, error) {
 	c, err := cluster.Start(ctx, cluster.Config{Binaries: b.binaries, Masters: masters, Settings: func(service string, settings map[string]any) {
+		change(service, settings)
 		if service != "etcd" {
 			settings["profiles"] = b.profiles != ""
 		}

@@ -14,20 +14,20 @@ import (
 	"github.com/xebec-project/xebec/tests/cluster"
 )
 
-// profile takes CPU profiles of a cluster's services while something is measured, when they are asked for, and returns a
+// profile takes CPU profiles of a cluster's services, and of others, while something is measured, when they are asked for, and returns a
 // function that waits for them. etcd serves none.
-func (b *bench) profile(ctx context.Context, c *cluster.Cluster, name string, length time.Duration) (wait func() error) {
+func (b *bench) profile(ctx context.Context, c *cluster.Cluster, name string, length time.Duration, others ...*cluster.Process) (wait func() error) {
 	if b.profiles == "" {
 		return func() error { return nil }
 	}
 	var group errgroup.Group
-	for _, p := range c.Processes() {
+	for _, p := range append(c.Processes(), others...) {
 		if p.Service == "etcd" {
 			continue
 		}
 		group.Go(func() error {
 			url := fmt.Sprintf("https://%s/debug/pprof/profile?seconds=%d", p.Diagnostics(), int(max(time.Second, length-time.Second)/time.Second))
-			return fetch(ctx, c.HTTPClient(), url, filepath.Join(b.profiles, name+"-"+p.Service+".pprof"))
+			return fetch(ctx, c.HTTPClient(), url, filepath.Join(b.profiles, name+"-"+p.Name()+".pprof"))
 		})
 	}
 	return group.Wait

@@ -52,6 +52,9 @@ const (
 	etcdMetricsPort = 2381
 )
 
+// hollowPort is that of simulated nodes, which serve their metrics alone.
+const hollowPort = 7099
+
 // Config says what to run.
 type Config struct {
 	// Binaries is a directory with the programs; see Build.
@@ -343,12 +346,16 @@ func (c *Cluster) StartHollow(nodes int, settings map[string]any) (*Process, err
 		gateways = append(gateways, m.Process("gateway").Address())
 	}
 	p := &Process{
-		Service: "agent", Master: c.masters[0], cluster: c, dir: filepath.Join(c.dir, "hollow"),
+		Service: "agent", Master: c.masters[0], cluster: c, port: hollowPort, dir: filepath.Join(c.dir, "hollow"),
 		program: []string{filepath.Join(c.binaries, "xebec-agent")},
+	}
+	files, err := c.Identity("hollow", pki.ServiceRequest("hollow", c.masters[0].Name))
+	if err != nil {
+		return nil, err
 	}
 	authority := filepath.Join(c.dir, "pki", "ca")
 	all := map[string]any{
-		"gateways": gateways, "tls": map[string]any{"ca": authority + ".crt"}, "metrics": "off",
+		"gateways": gateways, "tls": section(files), "metrics": p.Diagnostics(),
 		"hollow": nodes, "hollowCACert": authority + ".crt", "hollowCAKey": authority + ".key",
 	}
 	maps.Copy(all, settings)
