@@ -31,6 +31,11 @@ const (
 	// maxPageTimeouts bounds the time for a page of all objects, in ReadTimeouts.
 	maxPageTimeouts = 8
 
+	// The store counts as ready until no watch on etcd could be had for so long. A slow etcd, a stall or an election of its
+	// leader interrupts the watch for less; and while etcd is slow, the other apiservers have the same etcd: were all of them
+	// taken out of rotation, a control plane that is slow would be down.
+	brokenLimit = 10 * time.Second
+
 	backoffFirst = 50 * time.Millisecond
 	backoffMost  = 3 * time.Second
 )
@@ -39,6 +44,7 @@ const (
 type feed struct {
 	filled chan struct{} // closed when the cache has been filled for the first time
 	live   atomic.Bool   // the cache is filled and the watch runs
+	lost   atomic.Int64  // when live ended, in Unix nanoseconds; 0 while it is live and before it has been for the first time
 	lag    chan struct{} // holds a token when a reader began to wait
 	// silence is for how long etcd may say nothing while readers wait.
 	silence *patience
@@ -46,6 +52,22 @@ type feed struct {
 
 func newFeed(silence *patience) feed {
 	return feed{filled: make(chan struct{}), lag: make(chan struct{}, 1), silence: silence}
+}
+
+// interrupted notes that the watch does not run.
+func (f *feed) interrupted() {
+	if f.live.Swap(false) {
+		f.lost.Store(time.Now().UnixNano())
+	}
+}
+
+// usable reports whether the watch runs, or ran a short while ago and may be resumed.
+func (f *feed) usable() bool {
+	if f.live.Load() {
+		return true
+	}
+	lost := f.lost.Load()
+	return lost != 0 && time.Since(time.Unix(0, lost)) < brokenLimit
 }
 
 // prod tells the feed that a reader waits.
@@ -66,7 +88,7 @@ func (s *Store) runFeed(ctx context.Context) {
 	for ctx.Err() == nil {
 		started := time.Now()
 		err := s.follow(ctx, fill)
-		s.feed.live.Store(false)
+		s.feed.interrupted()
 		if ctx.Err() != nil {
 			return
 		}
@@ -176,6 +198,7 @@ func (s *Store) setLive(target int64) {
 		return
 	}
 	s.feed.live.Store(true)
+	s.feed.lost.Store(0)
 	select {
 	case <-s.feed.filled:
 	default:

@@ -153,8 +153,9 @@ func (s *Store) WaitReady(ctx context.Context) error {
 	}
 }
 
-// Ready reports whether the store can serve reads: its cache has been filled and is fed by etcd.
-func (s *Store) Ready() bool { return s.feed.live.Load() }
+// Ready reports whether the store is worth calling: its cache has been filled, and is fed by etcd or was until a few seconds
+// ago. It does not depend on how fast etcd is.
+func (s *Store) Ready() bool { return s.feed.usable() }
 
 // Get returns an object; ErrNotFound when there is none. The read is linearizable: it sees every write that was
 // acknowledged, by any store, before Get was called.
