@@ -31,21 +31,44 @@ func NewGate(perCaller int) *Gate {
 // Enter waits for the caller's turn and returns what ends it, or ctx's error.
 func (g *Gate) Enter(ctx context.Context, caller string) (leave func(), err error) {
 	g.mu.Lock()
+	t := g.join(caller)
+	g.mu.Unlock()
+	if err := t.free.Acquire(ctx, 1); err != nil {
+		g.forget(caller, t)
+		return nil, err
+	}
+	return g.leaver(caller, t), nil
+}
+
+// TryEnter is Enter for a caller that does not wait; false when it would have to.
+func (g *Gate) TryEnter(caller string) (leave func(), ok bool) {
+	g.mu.Lock()
+	t := g.join(caller)
+	g.mu.Unlock()
+	if !t.free.TryAcquire(1) {
+		g.forget(caller, t)
+		return nil, false
+	}
+	return g.leaver(caller, t), true
+}
+
+// join returns the turns of a caller, with one user more. The caller holds g.mu.
+func (g *Gate) join(caller string) *turns {
 	t := g.callers[caller]
 	if t == nil {
 		t = &turns{free: semaphore.NewWeighted(g.perCaller)}
 		g.callers[caller] = t
 	}
 	t.users++
-	g.mu.Unlock()
-	if err := t.free.Acquire(ctx, 1); err != nil {
-		g.forget(caller, t)
-		return nil, err
-	}
+	return t
+}
+
+// leaver returns what ends a turn.
+func (g *Gate) leaver(caller string, t *turns) func() {
 	return func() {
 		t.free.Release(1)
 		g.forget(caller, t)
-	}, nil
+	}
 }
 
 func (g *Gate) forget(caller string, t *turns) {

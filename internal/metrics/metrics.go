@@ -56,7 +56,6 @@ const (
 	LabelMethod = "method"
 	LabelCode   = "code"
 	LabelReason = "reason"
-	LabelLevel  = "level"
 	// LabelListener is public or private.
 	LabelListener = "listener"
 )

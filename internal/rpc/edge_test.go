@@ -41,6 +41,11 @@ type tokenSite struct {
 }
 
 func newTokenSite(t *testing.T, limits edge.Limits, api *testAPI) *tokenSite {
+	return newTokenSiteWith(t, rpc.ServerConfig{Edge: limits}, api)
+}
+
+// newTokenSiteWith is newTokenSite for a server of this configuration.
+func newTokenSiteWith(t *testing.T, cfg rpc.ServerConfig, api *testAPI) *tokenSite {
 	s := &tokenSite{t: t, cluster: rpctest.NewCluster(t), metrics: prometheus.NewRegistry()}
 	s.tokens = &rpctest.Tokens{Known: func(token string) (rpc.Identity, time.Time, error) {
 		if token != "a.good.token" {
@@ -48,10 +53,8 @@ func newTokenSite(t *testing.T, limits edge.Limits, api *testAPI) *tokenSite {
 		}
 		return rpc.Identity{User: "system:serviceaccount:default:web"}, s.expiry, nil
 	}}
-	s.address, _ = s.cluster.Serve(t, rpc.ServerConfig{
-		Tokens: s.tokens, Edge: limits, Metrics: s.metrics, DrainLimit: 50 * time.Millisecond,
-		Authorize: func(context.Context, rpc.Identity, string) error { return nil },
-	}, api.register)
+	cfg.Tokens, cfg.Metrics, cfg.DrainLimit, cfg.Authorize = s.tokens, s.metrics, 50*time.Millisecond, everyone
+	s.address, _ = s.cluster.Serve(t, cfg, api.register)
 	return s
 }
 

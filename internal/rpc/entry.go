@@ -77,19 +77,23 @@ func (s *Server) admit(ctx context.Context, fullMethod string) error {
 
 // enterUnary returns the handler of a method with what comes before its request is read.
 func (s *Server) enterUnary(fullMethod string, handler grpc.MethodHandler) grpc.MethodHandler {
+	plumbing := isPlumbing(fullMethod)
 	return func(srv any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
-		if err := s.admitObserved(ctx, fullMethod); err != nil {
+		seat, err := s.admitObserved(ctx, fullMethod)
+		if err != nil {
 			return nil, err
 		}
+		defer seat.release()
 		receive := func(message any) error {
-			return s.receive(ctx, func() error { return decode(message) })
+			return s.receive(ctx, plumbing, seat, func() error { return decode(message) })
 		}
 		return handler(srv, ctx, receive, interceptor)
 	}
 }
 
-// admitObserved is admit for unary calls, which are observed later.
-func (s *Server) admitObserved(ctx context.Context, fullMethod string) (err error) {
+// admitObserved is admit for unary calls, which are observed later. It returns the call's seat, nil for health and
+// reflection, which need none.
+func (s *Server) admitObserved(ctx context.Context, fullMethod string) (held *seat, err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			err = s.observer.recovered(ctx, cause)
@@ -103,15 +107,33 @@ func (s *Server) admitObserved(ctx context.Context, fullMethod string) (err erro
 		}
 		s.observer.early(ctx, c, fullMethod, err)
 	}()
-	return s.admit(ctx, fullMethod)
+	if err := s.admit(ctx, fullMethod); err != nil || isPlumbing(fullMethod) {
+		return nil, err
+	}
+	held = s.seats.seat(ctx, IdentityFromContext(ctx), fullMethod)
+	return held, held.take(ctx)
 }
 
-// receive reads a call's first message when it is the caller's turn, and gives up when it does not arrive in time.
-func (s *Server) receive(ctx context.Context, read func() error) error {
+// receive reads a call's first message when it is the caller's turn, and gives up when it does not arrive in time. While it
+// waits for its turn the call holds no seat: requests that do not arrive keep no more seats than the caller has turns.
+func (s *Server) receive(ctx context.Context, plumbing bool, seat *seat, read func() error) error {
 	c := callFrom(ctx)
-	leave, err := s.gate.Enter(ctx, c.identity.User)
-	if err != nil {
-		return ended(ctx, err)
+	user := c.identity.User
+	if plumbing {
+		// Health checks do not wait for the caller's other requests.
+		user = "health of " + user
+	}
+	leave, ok := s.gate.TryEnter(user)
+	if !ok {
+		seat.release()
+		var err error
+		if leave, err = s.gate.Enter(ctx, user); err != nil {
+			return ended(ctx, err)
+		}
+		if err := seat.take(ctx); err != nil {
+			leave()
+			return err
+		}
 	}
 	defer leave()
 	late := time.AfterFunc(s.cfg.Edge.ReceiveTimeout, func() {
@@ -156,7 +178,16 @@ func (s *Server) enterStream(srv any, ss grpc.ServerStream, info *grpc.StreamSer
 	if c.token != "" {
 		defer s.cfg.Tokens.Hold(c.token, func(err error) { c.cut(ctx, err) })()
 	}
-	return ended(ctx, handler(srv, &enteredStream{ServerStream: ss, server: s}))
+	plumbing := isPlumbing(info.FullMethod)
+	if !plumbing && s.cfg.Starts != nil && s.cfg.Starts(info.FullMethod) {
+		c.start = s.seats.seat(ctx, c.identity, info.FullMethod)
+		c.start.limit = startLimit
+		if err := c.start.take(ctx); err != nil {
+			return err
+		}
+		defer c.start.release()
+	}
+	return ended(ctx, handler(srv, &enteredStream{ServerStream: ss, server: s, plumbing: plumbing, start: c.start}))
 }
 
 // expired says what expired while a stream was open.
@@ -175,8 +206,10 @@ func expired(c *call) error {
 // come, and the services that take many of them demand rights.
 type enteredStream struct {
 	grpc.ServerStream
-	server *Server
-	begun  bool
+	server   *Server
+	plumbing bool
+	start    *seat
+	begun    bool
 }
 
 // RecvMsg receives a message; one goroutine at a time calls it.
@@ -185,5 +218,5 @@ func (e *enteredStream) RecvMsg(message any) error {
 		return e.ServerStream.RecvMsg(message)
 	}
 	e.begun = true
-	return e.server.receive(e.Context(), func() error { return e.ServerStream.RecvMsg(message) })
+	return e.server.receive(e.Context(), e.plumbing, e.start, func() error { return e.ServerStream.RecvMsg(message) })
 }

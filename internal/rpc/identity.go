@@ -67,6 +67,8 @@ type call struct {
 	token string
 	// expiry is when the caller's certificate or token expires.
 	expiry time.Time
+	// start is the seat of a stream that has not sent what it begins with.
+	start *seat
 	// end ends the call as if the caller had given up; the cause is what the caller gets for an answer.
 	end context.CancelCauseFunc
 }

@@ -2,17 +2,10 @@ package rpc
 
 import (
 	"container/list"
-	"context"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
-	"google.golang.org/grpc"
-
-	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/internal/metrics"
 )
 
 // Limits bounds what one caller may ask of a server.
@@ -26,15 +19,10 @@ type Limits struct {
 // maxCallers bounds the memory for callers' buckets. A forgotten caller starts over with a full bucket.
 const maxCallers = 4096
 
-// overloadDelay is when a caller should try again that met a server with too much to do.
-const overloadDelay = 250 * time.Millisecond
-
-// limiter keeps a token bucket per caller, for those seen last, and counts the calls in flight.
+// limiter keeps a token bucket per caller, for those seen last.
 type limiter struct {
-	limits      func(Identity) Limits
-	maxInFlight int64
-	inFlight    atomic.Int64
-	refused     func(reason string)
+	limits  func(Identity) Limits
+	refused func(reason string)
 
 	mu      sync.Mutex
 	buckets map[string]*list.Element // of *bucket
@@ -46,8 +34,8 @@ type bucket struct {
 	tokens *rate.Limiter
 }
 
-func newLimiter(limits func(Identity) Limits, maxInFlight int, refused func(reason string)) *limiter {
-	return &limiter{limits: limits, maxInFlight: int64(maxInFlight), refused: refused, buckets: make(map[string]*list.Element)}
+func newLimiter(limits func(Identity) Limits, refused func(reason string)) *limiter {
+	return &limiter{limits: limits, refused: refused, buckets: make(map[string]*list.Element)}
 }
 
 // admit takes a token from the caller's bucket or says when there will be one.
@@ -89,35 +77,4 @@ func (l *limiter) bucket(id Identity) *rate.Limiter {
 		delete(l.buckets, oldest.Value.(*bucket).user)
 	}
 	return tokens
-}
-
-// enter counts a call in, or refuses it when too many are in flight. Every call that enters must leave.
-func (l *limiter) enter() error {
-	if n := l.inFlight.Add(1); l.maxInFlight > 0 && n > l.maxInFlight {
-		l.inFlight.Add(-1)
-		l.refused(apierr.ReasonOverloaded)
-		return refuseFor(overloadDelay, apierr.ReasonOverloaded, "the server works on %d calls already: try again in %s", l.maxInFlight, overloadDelay)
-	}
-	return nil
-}
-
-func (l *limiter) leave() { l.inFlight.Add(-1) }
-
-// gauge exports the calls in flight.
-func (l *limiter) gauge() prometheus.Collector {
-	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: metrics.RPCInFlight, Help: "Unary calls that the server works on now.",
-	}, func() float64 { return float64(l.inFlight.Load()) })
-}
-
-// unary counts a call in. The caller's rate was looked at before the request was read.
-func (l *limiter) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	if isPlumbing(info.FullMethod) {
-		return handler(ctx, req)
-	}
-	if err := l.enter(); err != nil {
-		return nil, err
-	}
-	defer l.leave()
-	return handler(ctx, req)
 }

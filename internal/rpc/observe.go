@@ -25,6 +25,7 @@ type observer struct {
 	object    func(fullMethod string, req any) string
 	draining  context.Context
 	strangers *sampler // bounds the log of those who did not authenticate
+	refusals  *sampler // bounds the log of calls that were too many
 
 	handled *prometheus.CounterVec
 	seconds *prometheus.HistogramVec
@@ -39,6 +40,7 @@ func newObserver(cfg ServerConfig, log *zap.Logger, draining context.Context) (*
 		object:    cfg.Object,
 		draining:  draining,
 		strangers: newSampler(),
+		refusals:  newSampler(),
 		handled: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: metrics.RPCHandled, Help: "Calls that the server ended, by method and code.",
 		}, []string{metrics.LabelMethod, metrics.LabelCode}),
@@ -150,6 +152,13 @@ func (r *report) PostCall(err error, took time.Duration) {
 	entry := r.log.Check(level, message)
 	if entry == nil {
 		return
+	}
+	if code == codes.ResourceExhausted {
+		// Most of them come when the server has the least time to write them down. The metrics count all.
+		var ok bool
+		if r.unlogged, ok = r.refusals.take(); !ok {
+			return
+		}
 	}
 	fields := make([]zap.Field, 0, 8)
 	fields = append(fields,

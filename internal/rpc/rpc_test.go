@@ -29,6 +29,7 @@ import (
 type testAPI struct {
 	clusterv1.UnimplementedClusterServiceServer
 	apiv1.UnimplementedResourceServiceServer
+	apiv1.UnimplementedLeaseServiceServer
 	get   func(context.Context, *apiv1.GetRequest) (*apiv1.GetResponse, error)
 	watch func(grpc.ServerStreamingServer[apiv1.WatchResponse]) error
 }
@@ -36,6 +37,7 @@ type testAPI struct {
 func (a *testAPI) register(r grpc.ServiceRegistrar) {
 	clusterv1.RegisterClusterServiceServer(r, a)
 	apiv1.RegisterResourceServiceServer(r, a)
+	apiv1.RegisterLeaseServiceServer(r, a)
 }
 
 func (a *testAPI) WhoAmI(ctx context.Context, _ *clusterv1.WhoAmIRequest) (*clusterv1.WhoAmIResponse, error) {
@@ -59,7 +61,6 @@ func testContext(t *testing.T) context.Context {
 
 func TestIdentity(t *testing.T) {
 	cluster := rpctest.NewCluster(t)
-	everyone := func(context.Context, rpc.Identity, string) error { return nil }
 	address, _ := cluster.Serve(t, rpc.ServerConfig{Authorize: everyone}, (&testAPI{}).register)
 	admin, gateway, scheduler := cluster.Admin(t), cluster.Service(t, "gateway"), cluster.Service(t, "scheduler")
 
@@ -195,32 +196,6 @@ func TestRateLimitIsPerCaller(t *testing.T) {
 		if err := call(cluster.Service(t, "scheduler")); err != nil {
 			t.Fatal(err)
 		}
-	}
-}
-
-func TestMaxInFlight(t *testing.T) {
-	cluster := rpctest.NewCluster(t)
-	entered, release := make(chan struct{}), make(chan struct{})
-	api := &testAPI{get: func(context.Context, *apiv1.GetRequest) (*apiv1.GetResponse, error) {
-		entered <- struct{}{}
-		<-release
-		return &apiv1.GetResponse{}, nil
-	}}
-	address, _ := cluster.Serve(t, rpc.ServerConfig{MaxInFlight: 1}, api.register)
-	client := apiv1.NewResourceServiceClient(cluster.Dial(t, address, cluster.Admin(t), rpc.ClientConfig{}))
-	ctx := testContext(t)
-	first := make(chan error, 1)
-	go func() {
-		_, err := client.Get(ctx, &apiv1.GetRequest{})
-		first <- err
-	}()
-	<-entered
-	if _, err := client.Get(ctx, &apiv1.GetRequest{}); apierr.Reason(err) != apierr.ReasonOverloaded {
-		t.Errorf("the second call of one allowed: %v", err)
-	}
-	close(release)
-	if err := <-first; err != nil {
-		t.Error(err)
 	}
 }
 

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/grpc/stats"
 
 	"github.com/xebec-project/xebec/internal/edge"
+	"github.com/xebec-project/xebec/internal/fairness"
 	"github.com/xebec-project/xebec/internal/pki"
 )
 
@@ -89,8 +90,12 @@ type ServerConfig struct {
 	// Limits returns the limits of a caller when it is first seen: they bound the rate at which calls begin, not how many
 	// streams are open, since watches are many, long and mostly silent. Nil: no limits.
 	Limits func(Identity) Limits
-	// MaxInFlight bounds the unary calls worked on at once; more are refused. 0: no bound.
-	MaxInFlight int
+	// Fairness says how many calls are worked on at once, and how many wait for their turn: see package fairness. Unary
+	// calls count, and the starts of streams that Starts names, but not health and reflection.
+	Fairness fairness.Config
+	// Starts, when not nil, tells whether a stream's start costs as much as a call. Its handler calls EndOfStart when that
+	// is done.
+	Starts func(fullMethod string) bool
 	// MaxRecvBytes bounds one received message; 0 is DefaultMaxRecvBytes.
 	MaxRecvBytes int
 	// MaxStreams bounds the calls open at once on one connection, which a client's further calls wait for; 0 is
@@ -139,6 +144,7 @@ type Server struct {
 	authenticator authenticator
 	observer      *observer
 	limiter       *limiter
+	seats         *seats
 	guard         *edge.Guard
 	gate          *edge.Gate
 	// methods are the full names of all that are registered; it does not change once the server serves.
@@ -183,16 +189,17 @@ func NewServer(cfg ServerConfig, log *zap.Logger) (*Server, error) {
 		return nil, fmt.Errorf("rpc server: %w", err)
 	}
 	s.observer = observer
-	s.limiter = newLimiter(cfg.Limits, cfg.MaxInFlight, observer.countRefusal)
+	s.limiter = newLimiter(cfg.Limits, observer.countRefusal)
+	s.seats = newSeats(cfg.Fairness, observer.countRefusal)
 	s.guard = edge.NewGuard(cfg.Edge, observer.countClosed)
 	if cfg.Metrics != nil {
-		for _, gauge := range append(connectionGauges(s.guard), s.limiter.gauge()) {
-			if err := cfg.Metrics.Register(gauge); err != nil {
+		for _, collector := range append(s.seats.collectors(), connectionGauges(s.guard)...) {
+			if err := cfg.Metrics.Register(collector); err != nil {
 				return nil, fmt.Errorf("rpc server: %w", err)
 			}
 		}
 	}
-	s.grpc = grpc.NewServer(s.options(observer, s.limiter)...)
+	s.grpc = grpc.NewServer(s.options(observer)...)
 	s.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
 	healthpb.RegisterHealthServer(s, s.health)
 	reflection.Register(s)
@@ -214,7 +221,7 @@ func NewServer(cfg ServerConfig, log *zap.Logger) (*Server, error) {
 	return s, nil
 }
 
-func (s *Server) options(observer *observer, limiter *limiter) []grpc.ServerOption {
+func (s *Server) options(observer *observer) []grpc.ServerOption {
 	secure := s.cfg.TLS.ServerConfig()
 	if s.cfg.Tokens != nil {
 		secure = s.cfg.TLS.OptionalServerConfig()
@@ -245,7 +252,6 @@ func (s *Server) options(observer *observer, limiter *limiter) []grpc.ServerOpti
 		grpc.ChainUnaryInterceptor(
 			interceptors.UnaryServerInterceptor(observer),
 			recovery.UnaryServerInterceptor(recover),
-			limiter.unary,
 		),
 		grpc.ChainStreamInterceptor(
 			interceptors.StreamServerInterceptor(observer),

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/fairness"
 	"github.com/xebec-project/xebec/internal/ipalloc"
 	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/rpc"
@@ -47,13 +48,21 @@ type Config struct {
 	ClusterDNS string `yaml:"clusterDNS" help:"address in serviceCIDR that nodes answer DNS at"`
 	// ServiceAccounts gives service accounts rights, which have none otherwise.
 	ServiceAccounts AccountsConfig `yaml:"serviceAccounts"`
+	// MaxInFlight bounds the calls worked on at once, over all callers, with the watches that send their initial state;
+	// further ones wait. They are divided among the priority levels. 0 is 64 for each processor, at least 256.
+	MaxInFlight int `yaml:"maxInFlight" help:"calls worked on at once, over all callers; 0 is 64 for each processor, at least 256"`
+	// Queues bounds the calls that wait. 0 is the default.
+	Queues fairness.Queues `yaml:"queues"`
 	// Storage tunes the watch cache.
 	Storage storage.Config `yaml:"storage"`
 }
 
 // DefaultConfig is the configuration of a new cluster.
 func DefaultConfig() Config {
-	return Config{ServiceCIDR: "10.96.0.0/16", ClusterDNS: "10.96.0.10", Storage: storage.Config{MaxTxnOps: ownTxnOps}}
+	return Config{
+		ServiceCIDR: "10.96.0.0/16", ClusterDNS: "10.96.0.10",
+		Queues: fairness.DefaultQueues(), Storage: storage.Config{MaxTxnOps: ownTxnOps},
+	}
 }
 
 // Validate reports every setting that makes no sense.
@@ -72,7 +81,7 @@ func (c Config) Validate() error {
 	if dns == ipalloc.First(cidrs[0]) {
 		return fmt.Errorf("clusterDNS: %s, the first address of serviceCIDR, is that of service default/kubernetes: choose another", dns)
 	}
-	return c.ServiceAccounts.validate()
+	return errors.Join(c.ServiceAccounts.validate(), fairness.ValidateSeats("maxInFlight", c.MaxInFlight), c.Queues.Validate("queues"))
 }
 
 // Service implements ResourceService, LeaseService and AccessService.
@@ -88,6 +97,7 @@ type Service struct {
 	nodePorts   *nodePorts
 	leases      *leaseService
 	ready       chan struct{}
+	fairness    fairness.Config
 	log         *zap.Logger
 	// accountsLost is given when a namespace without its default account was met.
 	accountsLost signal
@@ -121,6 +131,7 @@ func New(cfg Config, etcd *clientv3.Client, log *zap.Logger) (*Service, error) {
 		allocations: newAllocations(store, cidrs, netip.MustParseAddr(cfg.ClusterDNS)),
 		nodePorts:   newNodePorts(store),
 		leases:      &leaseService{store: store},
+		fairness:    fairness.Config{Seats: cfg.MaxInFlight, Queues: cfg.Queues},
 		watchAge:    minWatchAge, recheck: recheckInterval,
 	}, nil
 }
@@ -140,6 +151,8 @@ func (s *Service) Ready() <-chan struct{} { return s.ready }
 func (s *Service) ConfigureServer(cfg *rpc.ServerConfig) {
 	cfg.Authorize = func(context.Context, rpc.Identity, string) error { return nil }
 	cfg.Healthy = s.store.Ready
+	cfg.Fairness = s.fairness
+	cfg.Starts = func(fullMethod string) bool { return fullMethod == apiv1.ResourceService_Watch_FullMethodName }
 }
 
 // Run keeps the cache until ctx ends. Requests are answered only while it runs.

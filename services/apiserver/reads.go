@@ -144,7 +144,10 @@ func (s *Service) Watch(req *apiv1.WatchRequest, stream grpc.ServerStreamingServ
 	if err != nil {
 		return err
 	}
-	opts := storage.WatchOptions{Group: sel.kind.Group, Kind: sel.kind.Name, Namespace: req.GetNamespace(), Match: sel.match}
+	opts := storage.WatchOptions{
+		Group: sel.kind.Group, Kind: sel.kind.Name, Namespace: req.GetNamespace(), Match: sel.match,
+		Started: func() { rpc.EndOfStart(ctx) },
+	}
 	if from := req.GetResourceVersion(); from != "" {
 		if opts.FromRevision, err = parseRevision("resourceVersion", from); err != nil {
 			return err

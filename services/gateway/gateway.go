@@ -7,6 +7,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/discovery"
 	"github.com/xebec-project/xebec/internal/edge"
+	"github.com/xebec-project/xebec/internal/fairness"
 	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
@@ -39,8 +41,11 @@ type Config struct {
 	UserLimits rpc.Limits `yaml:"userLimits"`
 	// SystemLimits holds for each node agent and control-plane service.
 	SystemLimits rpc.Limits `yaml:"systemLimits"`
-	// MaxInFlight bounds the unary calls forwarded at once, over all callers; 0 for no bound.
-	MaxInFlight int `yaml:"maxInFlight" help:"unary calls forwarded at once, over all callers; 0 for no bound"`
+	// MaxInFlight bounds the unary calls forwarded at once, over all callers; further ones wait. They are divided among the
+	// priority levels. 0 is the default.
+	MaxInFlight int `yaml:"maxInFlight" help:"unary calls forwarded at once, over all callers; further ones wait"`
+	// Queues bounds the calls that wait. 0 is the default.
+	Queues fairness.Queues `yaml:"queues"`
 	// MaxStreams bounds the calls open at once on one connection; the client's further calls wait.
 	MaxStreams int `yaml:"maxStreams" help:"calls open at once on one connection; the client's further calls wait"`
 	// Edge bounds what callers cost before they are known, and while their requests are received. 0 is the default.
@@ -49,12 +54,16 @@ type Config struct {
 	Access door.Config `yaml:"access"`
 }
 
+// defaultInFlight is many: a call that is forwarded costs little here, and waits for its turn at the service that answers.
+const defaultInFlight = 10000
+
 // DefaultConfig returns limits that hold off a runaway loop and nothing else.
 func DefaultConfig() Config {
 	return Config{
 		UserLimits:   rpc.Limits{PerSecond: 2000, Burst: 4000},
 		SystemLimits: rpc.Limits{PerSecond: 20000, Burst: 40000},
-		MaxInFlight:  10000,
+		MaxInFlight:  defaultInFlight,
+		Queues:       fairness.DefaultQueues(),
 		MaxStreams:   1000,
 		Edge:         edge.DefaultLimits(),
 	}
@@ -71,12 +80,10 @@ func (c *Config) Validate() error {
 			problems = append(problems, fmt.Errorf("%s.burst: must be at least 1 where perSecond is set", key))
 		}
 	}
-	if c.MaxInFlight < 0 {
-		problems = append(problems, errors.New("maxInFlight: must not be negative"))
-	}
 	if c.MaxStreams < 1 {
 		problems = append(problems, errors.New("maxStreams: must be at least 1"))
 	}
+	problems = append(problems, fairness.ValidateSeats("maxInFlight", c.MaxInFlight), c.Queues.Validate("queues"))
 	problems = append(problems, c.Edge.Validate("limits"), c.Access.Validate())
 	return errors.Join(problems...)
 }
@@ -171,7 +178,7 @@ func (s *Service) ConfigureServer(cfg *rpc.ServerConfig) {
 	cfg.TrustedForwarders = []string{}
 	cfg.Authorize = authorize
 	cfg.Limits = s.limits
-	cfg.MaxInFlight = s.cfg.MaxInFlight
+	cfg.Fairness = fairness.Config{Seats: cmp.Or(s.cfg.MaxInFlight, defaultInFlight), Queues: s.cfg.Queues}
 	cfg.MaxStreams = uint32(s.cfg.MaxStreams)
 	cfg.Edge = s.cfg.Edge
 	cfg.LogLevel = logLevel

@@ -24,6 +24,9 @@ type WatchOptions struct {
 	Match Match
 	// FromRevision is the revision after which events start; 0 for the state first.
 	FromRevision int64
+	// Started, when not nil, is called once the state, or the changes since FromRevision, have been sent: from then on the
+	// watch costs no more than what changes.
+	Started func()
 }
 
 // Watch sends the events of one kind, in order, until ctx ends, send fails, or the watch can't go on; it always returns
@@ -63,6 +66,9 @@ func (s *Store) Watch(ctx context.Context, opts WatchOptions, send func([]Event)
 	}
 	if err != nil {
 		return err
+	}
+	if opts.Started != nil {
+		opts.Started()
 	}
 	return s.sendLive(ctx, w, start.revision, send)
 }

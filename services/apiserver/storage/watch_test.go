@@ -197,6 +197,28 @@ func TestWatchResumesOnANewStore(t *testing.T) {
 	}
 }
 
+// TestWatchTellsThatItHasStarted notes what was sent before Started was called: the whole state, or all that was missed.
+func TestWatchTellsThatItHasStarted(t *testing.T) {
+	s, _ := openStore(t, etcdtest.New(t, 1).Client(), Config{})
+	first := mustCommit(t, s, put(t, podKey("default", "a"), "", ExpectAbsent))
+	last := mustCommit(t, s, put(t, podKey("default", "b"), "", ExpectAbsent))
+	for _, tt := range []struct {
+		from int64
+		sent int // events
+	}{{0, 3}, {first, 1}, {last, 0}} {
+		ctx, cancel := context.WithCancel(deadline(t, 15*time.Second))
+		sent, started := 0, -1
+		_ = s.Watch(ctx, WatchOptions{Kind: "Pod", FromRevision: tt.from, Started: func() { started = sent; cancel() }}, func(events []Event) error {
+			sent += len(events)
+			return nil
+		})
+		cancel()
+		if started != tt.sent {
+			t.Errorf("from revision %d: started after %d events, want %d", tt.from, started, tt.sent)
+		}
+	}
+}
+
 func TestNewStoreAfterCompaction(t *testing.T) {
 	c := etcdtest.New(t, 1)
 	s, stop := openStore(t, c.Client(), Config{})
