@@ -215,7 +215,7 @@ func (i *Informer[T]) follow(ctx context.Context, resume string) (string, error)
 		ResourceVersion: resume,
 	})
 	req.Outline = i.opts.Outline
-	stream, err := i.client.resources.Watch(ctx, req, grpc.WaitForReady(true))
+	stream, err := i.client.resources.Watch(prioritize(ctx, i.kind), req, grpc.WaitForReady(true))
 	if err != nil {
 		return resume, err
 	}
@@ -403,9 +403,12 @@ type backoff struct {
 func (b *backoff) reset() { b.next = 0 }
 
 // wait pauses for between half and the whole of the next pause, or until ctx ends.
-func (b *backoff) wait(ctx context.Context) {
+func (b *backoff) wait(ctx context.Context) { b.waitAtLeast(ctx, 0) }
+
+// waitAtLeast is wait for a pause that is not shorter than what the server asked for, which is spread by jitter already.
+func (b *backoff) waitAtLeast(ctx context.Context, asked time.Duration) {
 	b.next = max(b.min, min(2*b.next, b.max))
-	t := time.NewTimer(b.next/2 + rand.N(b.next/2))
+	t := time.NewTimer(max(asked, b.next/2+rand.N(b.next/2)))
 	defer t.Stop()
 	select {
 	case <-ctx.Done():

@@ -10,7 +10,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -18,7 +20,9 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/rpc"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -142,6 +146,82 @@ func TestInformerResumesWithoutListing(t *testing.T) {
 		expect(t, "changes missed", j.take(), "a=1>2", "-a=2", "+a=3")
 		expect(t, "watches begun at", from, "", at)
 	})
+}
+
+// A server that refuses a watch because it is busy is left alone for as long as it asks.
+func TestInformerWaitsAsLongAsTheServerAsks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := clienttest.Start(t)
+		clienttest.Seed(s, configMap("a", "1"))
+		var begun []time.Time
+		s.Intercept(func(method string, req proto.Message) error {
+			if _, ok := req.(*apiv1.WatchRequest); !ok {
+				return nil
+			}
+			if begun = append(begun, time.Now()); len(begun) <= 3 {
+				return apierr.Overloaded(7*time.Second, "busy")
+			}
+			return nil
+		})
+		_, j := informed(t, c, client.InformerOptions[*corev1.ConfigMap]{})
+		expect(t, "the state", j.take(), "+a=1")
+		for i := range begun[1:] {
+			if pause := begun[i+1].Sub(begun[i]); pause < 7*time.Second || pause > 8*time.Second {
+				t.Errorf("pause %d lasted %s, want the 7 s that the server asked for", i, pause)
+			}
+		}
+		if len(begun) != 4 {
+			t.Errorf("%d watches were begun, want 4", len(begun))
+		}
+	})
+}
+
+// Calls about Lease objects are marked, so that busy servers take them first.
+func TestLeaseObjectsHavePriority(t *testing.T) {
+	marked := map[string]bool{}
+	note := func(ctx context.Context, method string) {
+		md, _ := metadata.FromOutgoingContext(ctx)
+		marked[method] = len(md.Get(rpc.HeaderLease)) > 0
+	}
+	conn := notingConn{clienttest.Serve(t, clienttest.NewServer()), note}
+	c := client.New(conn)
+	lease := &coordinationv1.Lease{Metadata: &metav1.ObjectMeta{Namespace: "kube-system", Name: "scheduler"}}
+	for _, obj := range []kind.Object{lease, configMap("a", "1")} {
+		clear(marked)
+		k, _ := kind.ByMessage(obj.ProtoReflect().Descriptor().FullName())
+		stored, err := client.Create(t.Context(), c, obj)
+		if err == nil {
+			_, err = client.Update(t.Context(), c, stored)
+		}
+		if err == nil {
+			_, err = client.GetKind(t.Context(), c, k, obj.GetMetadata().GetNamespace(), obj.GetMetadata().GetName())
+		}
+		if err == nil {
+			_, err = client.DeleteKind(t.Context(), c, k, obj.GetMetadata().GetNamespace(), obj.GetMetadata().GetName())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, method := range []string{
+			apiv1.ResourceService_Create_FullMethodName, apiv1.ResourceService_Update_FullMethodName,
+			apiv1.ResourceService_Get_FullMethodName, apiv1.ResourceService_Delete_FullMethodName,
+		} {
+			if got, called := marked[method]; !called || got != (obj == lease) {
+				t.Errorf("%s of a %s: called %t, marked %t", method, k.Name, called, got)
+			}
+		}
+	}
+}
+
+// notingConn notes the contexts of unary calls.
+type notingConn struct {
+	grpc.ClientConnInterface
+	note func(ctx context.Context, method string)
+}
+
+func (c notingConn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	c.note(ctx, method)
+	return c.ClientConnInterface.Invoke(ctx, method, args, reply, opts...)
 }
 
 // A revision is told after all its changes, and after a list made anew as well.

@@ -22,7 +22,7 @@ func Create[T kind.Object](ctx context.Context, c *Client, obj T, opts ...Create
 	for _, o := range opts {
 		o.applyCreate(call)
 	}
-	ctx, cancel := c.bounded(ctx)
+	ctx, cancel := c.bounded(prioritizeObject(ctx, obj))
 	defer cancel()
 	resp, err := c.resources.Create(ctx, call.CreateRequest)
 	if err != nil {
@@ -44,7 +44,7 @@ func Update[T kind.Object](ctx context.Context, c *Client, obj T, opts ...Update
 	for _, o := range opts {
 		o.applyUpdate(call)
 	}
-	ctx, cancel := c.bounded(ctx)
+	ctx, cancel := c.bounded(prioritizeObject(ctx, obj))
 	defer cancel()
 	resp, err := c.resources.Update(ctx, call.UpdateRequest)
 	if err != nil {
@@ -147,7 +147,7 @@ func DeleteKind(ctx context.Context, c *Client, k *kind.Kind, namespace, name st
 	for _, o := range opts {
 		o.applyDelete(req)
 	}
-	ctx, cancel := c.bounded(ctx)
+	ctx, cancel := c.bounded(prioritize(ctx, k))
 	defer cancel()
 	resp, err := c.resources.Delete(ctx, req)
 	return resp.GetRemoved(), err

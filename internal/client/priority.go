@@ -1,0 +1,25 @@
+package client
+
+import (
+	"context"
+
+	"google.golang.org/grpc/metadata"
+
+	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/rpc"
+)
+
+// prioritize marks a call about Lease objects, which elections and the signs of life of nodes depend on, so that busy
+// servers take it before other calls.
+func prioritize(ctx context.Context, k *kind.Kind) context.Context {
+	if k == nil || k.Name != "Lease" || k.Group != "coordination.k8s.io" {
+		return ctx
+	}
+	return metadata.AppendToOutgoingContext(ctx, rpc.HeaderLease, "true")
+}
+
+// prioritizeObject is prioritize for a call about an object.
+func prioritizeObject(ctx context.Context, obj kind.Object) context.Context {
+	k, _ := kind.ByMessage(obj.ProtoReflect().Descriptor().FullName())
+	return prioritize(ctx, k)
+}
