@@ -89,7 +89,7 @@ func (s *shell) connection() (*grpc.ClientConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	var options []grpc.DialOption
+	options := []grpc.DialOption{grpc.WithChainUnaryInterceptor(patient)}
 	if s.verbosity > 0 {
 		options = append(options, grpc.WithChainUnaryInterceptor(s.traceCall), grpc.WithChainStreamInterceptor(s.traceStream))
 	}

@@ -450,13 +450,14 @@ func (s *shell) follow(ctx context.Context, cl *client.Client, k *kind.Kind, o c
 				return err
 			}
 		}
+		asked, busy := busyFor(failure)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case apierr.IsTooOld(failure):
 			o.ResourceVersion = ""
 			continue
-		case !apierr.IsRetryable(failure):
+		case !apierr.IsRetryable(failure) && !busy:
 			return failure
 		case s.unreachable(failure) && !lost:
 			lost = true
@@ -465,7 +466,7 @@ func (s *shell) follow(ctx context.Context, cl *client.Client, k *kind.Kind, o c
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(wait):
+		case <-time.After(max(wait, asked)):
 			wait = min(2*wait, maxRetry)
 		}
 	}
