@@ -89,7 +89,7 @@ func (s *shell) connection() (*grpc.ClientConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	options := []grpc.DialOption{grpc.WithChainUnaryInterceptor(patient)}
+	var options []grpc.DialOption
 	if s.verbosity > 0 {
 		options = append(options, grpc.WithChainUnaryInterceptor(s.traceCall), grpc.WithChainStreamInterceptor(s.traceStream))
 	}

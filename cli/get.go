@@ -450,7 +450,7 @@ func (s *shell) follow(ctx context.Context, cl *client.Client, k *kind.Kind, o c
 				return err
 			}
 		}
-		asked, busy := busyFor(failure)
+		asked, busy := apierr.Busy(failure)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()

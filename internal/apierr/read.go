@@ -145,6 +145,14 @@ func IsElectionLost(err error) bool { return Reason(err) == ReasonElectionLost }
 // IsOverloaded reports that the server takes no more just now; see RetryAfter.
 func IsOverloaded(err error) bool { return Reason(err) == ReasonOverloaded }
 
+// Busy reports that a server refused a call before it did any of it, a write too, and how long it asks the caller to wait.
+func Busy(err error) (wait time.Duration, ok bool) {
+	if Code(err) != codes.ResourceExhausted || Reason(err) == ReasonStorageFull {
+		return 0, false
+	}
+	return RetryAfter(err)
+}
+
 // IsUnavailable reports that the call could not be served just now.
 func IsUnavailable(err error) bool { return Code(err) == codes.Unavailable }
 

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"google.golang.org/grpc"
@@ -29,24 +30,28 @@ var repeatable = map[string]bool{
 	"/xebec.scheduler.v1.SchedulerService/Explain":        true,
 }
 
-// attempts is how often a call is made: once per instance of a service on three masters, and once more for an instance that
-// comes back.
-var attempts = retry.Policy{Attempts: 4, First: 100 * time.Millisecond, Longest: 500 * time.Millisecond}
+// attempts is how often a call is made that no instance answers: once per instance of a service on three masters, and once more
+// for an instance that comes back.
+const attempts = 4
 
-// repeat returns an interceptor that makes a call again, within the budget, when no instance answered it and it changes nothing,
-// and, with overloaded, when the server refused it because it has too much to do: such a call has not happened, whatever it is.
-func repeat(budget *retry.Budget, overloaded bool) grpc.UnaryClientInterceptor {
+// pauses are those between attempts; how many there are is decided below.
+var pauses = retry.Policy{Attempts: math.MaxInt, First: 100 * time.Millisecond, Longest: 500 * time.Millisecond}
+
+// repeat returns an interceptor that makes a call again, within the budget, when no instance answered it and it changes nothing.
+// With busy it also makes a call again that a server refused because it has too much to do, whatever the call is, when the server
+// asks for that and for as long as the call's deadline allows: what was refused so did not happen.
+func repeat(budget *retry.Budget, busy bool) grpc.UnaryClientInterceptor {
 	return func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		_, bounded := ctx.Deadline()
+		unanswered := 0
 		again := func(err error) bool {
-			switch apierr.Code(err) {
-			case codes.Unavailable:
-				return repeatable[method]
-			case codes.ResourceExhausted:
-				_, asked := apierr.RetryAfter(err)
-				return overloaded && asked && apierr.IsOverloaded(err)
+			if apierr.Code(err) == codes.Unavailable {
+				unanswered++
+				return repeatable[method] && unanswered < attempts
 			}
-			return false
+			_, refused := apierr.Busy(err)
+			return refused && busy && bounded
 		}
-		return budget.Do(ctx, attempts, again, func() error { return invoke(ctx, method, req, reply, conn, opts...) })
+		return budget.Do(ctx, pauses, again, func() error { return invoke(ctx, method, req, reply, conn, opts...) })
 	}
 }
