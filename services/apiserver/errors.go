@@ -32,6 +32,8 @@ func storageError(err error) error {
 		return apierr.Unavailable("this watch fell too far behind and was ended: resume it from the last resourceVersion it sent")
 	case errors.Is(err, storage.ErrLeaseNotFound):
 		return apierr.New(codes.NotFound, apierr.ReasonNotFound, "the lease lapsed, was revoked or never was: grant another")
+	case errors.Is(err, storage.ErrLeaseTaken):
+		return apierr.New(codes.AlreadyExists, apierr.ReasonAlreadyExists, "a lease with this id exists and is not the caller's: choose another leaseId at random")
 	case errors.Is(err, storage.ErrNoSpace):
 		return apierr.StorageFull(spaceRetry)
 	case errors.Is(err, rpctypes.ErrTooManyOps):

@@ -25,7 +25,7 @@ type leaseService struct {
 	store *storage.Store
 }
 
-// Grant makes a lease owned by the caller.
+// Grant makes a lease owned by the caller, or renews the one that the caller was granted under the same id.
 func (l *leaseService) Grant(ctx context.Context, req *apiv1.GrantRequest) (*apiv1.GrantResponse, error) {
 	if err := checkHolder(ctx); err != nil {
 		return nil, err
@@ -33,7 +33,10 @@ func (l *leaseService) Grant(ctx context.Context, req *apiv1.GrantRequest) (*api
 	if ttl := req.GetTtlSeconds(); ttl < minLeaseSeconds || ttl > maxLeaseSeconds {
 		return nil, apierr.BadField("ttlSeconds", "must be %d to %d, is %d", minLeaseSeconds, maxLeaseSeconds, ttl)
 	}
-	id, ttl, err := l.store.LeaseGrant(ctx, req.GetTtlSeconds(), callerOf(ctx).User)
+	if id := req.GetLeaseId(); id < 0 {
+		return nil, apierr.BadField("leaseId", "must be a random positive number, or 0 for the server to choose, is %d", id)
+	}
+	id, ttl, err := l.store.LeaseGrant(ctx, req.GetLeaseId(), req.GetTtlSeconds(), callerOf(ctx).User)
 	if err != nil {
 		return nil, storageError(err)
 	}

@@ -165,7 +165,7 @@ func BenchmarkList(b *testing.B) {
 
 func BenchmarkLeaseKeepAlive(b *testing.B) {
 	s, _ := openStore(b, etcdtest.New(b, 1).Client(), Config{})
-	id, _, err := s.LeaseGrant(context.Background(), 60, "bench")
+	id, _, err := s.LeaseGrant(context.Background(), 0, 60, "bench")
 	if err != nil {
 		b.Fatal(err)
 	}

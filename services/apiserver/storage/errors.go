@@ -29,6 +29,8 @@ var (
 	ErrFence = errors.New("fence does not hold")
 	// ErrLeaseNotFound: the lease lapsed, was revoked, or never was.
 	ErrLeaseNotFound = errors.New("lease not found")
+	// ErrLeaseTaken: the id chosen for a lease is that of a lease of somebody else.
+	ErrLeaseTaken = errors.New("the lease's id is taken")
 	// ErrNoSpace: etcd has reached its quota. Compact, defragment, and disarm the alarm, or raise the quota.
 	ErrNoSpace = errors.New("etcd is out of space")
 	// ErrTooLarge: the write exceeds what etcd takes in one request, in bytes or in operations.

@@ -2,37 +2,118 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
 	"strconv"
+	"sync/atomic"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // leaseKey names the owner of a lease. It is attached to the lease itself and vanishes with it.
 func leaseKey(id int64) string { return leasePrefix + strconv.FormatInt(id, 16) }
 
-// LeaseGrant makes a lease of ttl seconds that belongs to owner, and returns its id and the time to live granted,
-// which etcd may have raised to its own least.
-func (s *Store) LeaseGrant(ctx context.Context, ttl int64, owner string) (id, granted int64, err error) {
+// LeaseGrant makes a lease of ttl seconds that belongs to owner, and returns its id and the time to live granted, which etcd
+// may have raised to its own least. The caller may choose the id, a random positive number; 0 makes the store choose it. To
+// grant a lease again under the id and owner of one that exists is to renew it: a caller that got no answer asks again under
+// the same id, and has one lease in the end. ErrLeaseTaken when the lease with this id is not owner's.
+func (s *Store) LeaseGrant(ctx context.Context, id, ttl int64, owner string) (granted, ttlGranted int64, err error) {
+	if id == 0 {
+		id = 1 + rand.Int64N(math.MaxInt64)
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.WriteTimeout)
 	defer cancel()
-	lease, err := s.cli.Grant(ctx, ttl)
-	if err != nil {
-		return 0, 0, fmt.Errorf("grant lease: %w", writeError(err))
+	pauses := newBackoff()
+	for {
+		ttlGranted, err = s.grantOwned(ctx, id, ttl, owner)
+		// It lapsed after it was found: from the beginning.
+		if !errors.Is(err, ErrLeaseNotFound) || pauses.Wait(ctx, err) != nil {
+			break
+		}
 	}
-	// Should this fail, the lease lapses unused.
-	_, err = s.cli.Put(ctx, leaseKey(int64(lease.ID)), owner, clientv3.WithLease(lease.ID))
 	if err != nil {
-		return 0, 0, fmt.Errorf("record owner of lease: %w", writeError(err))
+		return 0, 0, fmt.Errorf("grant lease: %w", err)
 	}
-	return int64(lease.ID), lease.TTL, nil
+	return id, ttlGranted, nil
+}
+
+// grantOwned makes a lease and records its owner, as far as that has not happened yet. ErrLeaseNotFound when the lease lapsed
+// meanwhile.
+func (s *Store) grantOwned(ctx context.Context, id, ttl int64, owner string) (int64, error) {
+	leases := pb.NewLeaseClient(s.cli.ActiveConnection())
+	lease, err := hedged(ctx, s.writes, func(ctx context.Context) (*pb.LeaseGrantResponse, error) {
+		resp, err := leases.LeaseGrant(ctx, &pb.LeaseGrantRequest{ID: id, TTL: ttl})
+		return resp, rpctypes.Error(err)
+	})
+	exists := errors.Is(err, rpctypes.ErrLeaseExist)
+	switch {
+	case exists:
+		if err := s.checkUnused(ctx, id); err != nil {
+			return 0, err
+		}
+	case err != nil:
+		return 0, writeError(err)
+	}
+	// Should this fail, the next attempt finds the lease, or it lapses unused.
+	key := leaseKey(id)
+	resp, err := hedged(ctx, s.writes, func(ctx context.Context) (*clientv3.TxnResponse, error) {
+		return s.cli.Txn(ctx).
+			If(clientv3.Compare(clientv3.CreateRevision(key), "=", 0)).
+			Then(clientv3.OpPut(key, owner, clientv3.WithLease(clientv3.LeaseID(id)))).
+			Else(clientv3.OpGet(key)).
+			Commit()
+	})
+	if err != nil {
+		return 0, fmt.Errorf("record its owner: %w", writeError(err))
+	}
+	if !resp.Succeeded {
+		if kvs := resp.Responses[0].GetResponseRange().GetKvs(); string(kvs[0].Value) != owner {
+			return 0, ErrLeaseTaken
+		}
+	}
+	if exists {
+		// What is left of its time counts from an earlier request.
+		return s.LeaseKeepAlive(ctx, id)
+	}
+	return lease.GetTTL(), nil
+}
+
+// checkUnused returns ErrLeaseTaken when a lease that exists has no recorded owner but other keys: it was not granted by this
+// API, and whoever records an owner for it would come to own them.
+func (s *Store) checkUnused(ctx context.Context, id int64) error {
+	resp, err := hedged(ctx, s.reads, func(ctx context.Context) (*clientv3.LeaseTimeToLiveResponse, error) {
+		return s.cli.TimeToLive(ctx, clientv3.LeaseID(id), clientv3.WithAttachedKeys())
+	})
+	if err != nil {
+		return readError(err)
+	}
+	owned := slices.ContainsFunc(resp.Keys, func(key []byte) bool { return string(key) == leaseKey(id) })
+	if len(resp.Keys) > 0 && !owned {
+		return ErrLeaseTaken
+	}
+	return nil
 }
 
 // LeaseRevoke ends a lease and removes the objects under it; ErrLeaseNotFound when it is gone already.
 func (s *Store) LeaseRevoke(ctx context.Context, id int64) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.WriteTimeout)
 	defer cancel()
-	if _, err := s.cli.Revoke(ctx, clientv3.LeaseID(id)); err != nil {
+	leases := pb.NewLeaseClient(s.cli.ActiveConnection())
+	var requests atomic.Int32
+	_, err := hedged(ctx, s.writes, func(ctx context.Context) (*pb.LeaseRevokeResponse, error) {
+		requests.Add(1)
+		resp, err := leases.LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: id})
+		return resp, rpctypes.Error(err)
+	})
+	if errors.Is(err, rpctypes.ErrLeaseNotFound) && requests.Load() > 1 {
+		return nil // by a request that was not answered
+	}
+	if err != nil {
 		return fmt.Errorf("revoke lease: %w", writeError(err))
 	}
 	return nil
@@ -42,7 +123,9 @@ func (s *Store) LeaseRevoke(ctx context.Context, id int64) error {
 func (s *Store) LeaseOwner(ctx context.Context, id int64) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ReadTimeout)
 	defer cancel()
-	resp, err := s.cli.Get(ctx, leaseKey(id))
+	resp, err := hedged(ctx, s.reads, func(ctx context.Context) (*clientv3.GetResponse, error) {
+		return s.cli.Get(ctx, leaseKey(id))
+	})
 	if err != nil {
 		return "", fmt.Errorf("read owner of lease: %w", readError(err))
 	}

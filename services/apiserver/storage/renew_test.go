@@ -3,7 +3,6 @@ package storage
 import (
 	"context"
 	"errors"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -27,7 +26,7 @@ func TestCancelledRenewals(t *testing.T) {
 	ctx := deadline(t, 30*time.Second)
 	var ids []int64
 	for i := range 3 {
-		id, _, err := s.LeaseGrant(ctx, int64(100+i), "me")
+		id, _, err := s.LeaseGrant(ctx, 0, int64(100+i), "me")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -62,13 +61,14 @@ func TestSlowRenewals(t *testing.T) {
 	c := etcdtest.New(t, 1)
 	s, _ := openStore(t, c.Client(), Config{})
 	ctx := deadline(t, 60*time.Second)
-	id, _, err := s.LeaseGrant(ctx, 100, "me")
+	id, _, err := s.LeaseGrant(ctx, 0, 100, "me")
 	if err != nil {
 		t.Fatal(err)
 	}
 	const limit, delay, every = 3 * time.Second, 4 * time.Second, 100 * time.Millisecond
-	line := newSlowLine(t, strings.TrimPrefix(c.Endpoints()[0], "http://"), delay)
-	cli, err := clientv3.New(clientv3.Config{Endpoints: []string{line.address}, Context: ctx})
+	line := etcdtest.NewLine(t, c.Endpoints()[0])
+	line.Delay(delay)
+	cli, err := clientv3.New(clientv3.Config{Endpoints: []string{line.Endpoint()}, Context: ctx})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestSlowRenewals(t *testing.T) {
 		t.Error("a member that is slow lost its stream")
 	}
 	silenced.Store(true)
-	line.silence()
+	line.Silence()
 	wg.Wait()
 	if _, err := r.renew(ctx, id); !errors.Is(err, errSilent) || !transient(err) {
 		t.Errorf("a silent member: %v", err)

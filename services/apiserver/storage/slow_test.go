@@ -3,11 +3,8 @@ package storage
 import (
 	"context"
 	"fmt"
-	"net"
 	"slices"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,7 +18,7 @@ import (
 // slowEtcd is a client of etcd over slow lines, one to each member, that counts its requests by method.
 type slowEtcd struct {
 	*clientv3.Client
-	lines []*slowLine
+	lines []*etcdtest.Line
 
 	mu       sync.Mutex
 	requests map[string]int
@@ -32,9 +29,9 @@ func newSlowEtcd(t *testing.T, c *etcdtest.Cluster) *slowEtcd {
 	e := &slowEtcd{requests: map[string]int{}}
 	var addresses []string
 	for _, endpoint := range c.Endpoints() {
-		line := newSlowLine(t, strings.TrimPrefix(endpoint, "http://"), 0)
+		line := etcdtest.NewLine(t, endpoint)
 		e.lines = append(e.lines, line)
-		addresses = append(addresses, line.address)
+		addresses = append(addresses, line.Endpoint())
 	}
 	cli, err := clientv3.New(clientv3.Config{
 		Endpoints: addresses, Logger: zap.NewNop(), Context: context.Background(),
@@ -66,7 +63,7 @@ func (e *slowEtcd) counted(method string) int {
 // slow delays every answer.
 func (e *slowEtcd) slow(delay time.Duration) {
 	for _, l := range e.lines {
-		l.delay.Store(int64(delay))
+		l.Delay(delay)
 	}
 }
 
@@ -161,46 +158,6 @@ func TestSlowEtcdIsWaitedFor(t *testing.T) {
 	}
 }
 
-// slowLine passes bytes on, those of the server after a delay.
-type slowLine struct {
-	address string
-	delay   atomic.Int64 // in nanoseconds
-	silent  chan struct{}
-	once    sync.Once
-}
-
-func (l *slowLine) silence() { l.once.Do(func() { close(l.silent) }) }
-
-func newSlowLine(t *testing.T, server string, delay time.Duration) *slowLine {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := &slowLine{address: listener.Addr().String(), silent: make(chan struct{})}
-	l.delay.Store(int64(delay))
-	var all sync.WaitGroup
-	all.Go(func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			up, err := net.Dial("tcp", server)
-			if err != nil {
-				client.Close()
-				continue
-			}
-			t.Cleanup(func() { client.Close(); up.Close() })
-			all.Go(func() { pass(client, up, &atomic.Int64{}, nil) })
-			all.Go(func() { pass(up, client, &l.delay, l.silent) })
-		}
-	})
-	t.Cleanup(all.Wait)
-	t.Cleanup(func() { listener.Close() })
-	return l
-}
-
 // TestDeadMemberIsNoticedAfterSlowTimes has etcd be slow for a while, and then its leader answer its clients no more.
 func TestDeadMemberIsNoticedAfterSlowTimes(t *testing.T) {
 	c := etcdtest.New(t, 3)
@@ -231,7 +188,7 @@ func TestDeadMemberIsNoticedAfterSlowTimes(t *testing.T) {
 	}
 	// The balancer takes turns, so some of these meet the member that answers no more.
 	leader := slices.Index(c.Members(), c.Leader())
-	etcd.lines[leader].silence()
+	etcd.lines[leader].Silence()
 	longest := time.Duration(0)
 	for range 9 {
 		began := time.Now()
@@ -241,41 +198,5 @@ func TestDeadMemberIsNoticedAfterSlowTimes(t *testing.T) {
 	t.Logf("the longest write beside a dead member took %v", longest)
 	if longest > 2500*time.Millisecond {
 		t.Errorf("the longest write beside a dead member took %v, which is as if etcd was still slow", longest)
-	}
-}
-
-// pass copies what one side sends after a delay, until silent is closed.
-func pass(from, to net.Conn, delay *atomic.Int64, silent <-chan struct{}) {
-	type chunk struct {
-		bytes []byte
-		due   time.Time
-	}
-	chunks := make(chan chunk, 4096)
-	var writing sync.WaitGroup
-	writing.Go(func() {
-		for c := range chunks {
-			select {
-			case <-silent:
-				continue
-			case <-time.After(time.Until(c.due)):
-			}
-			select {
-			case <-silent: // since both were due
-			default:
-				_, _ = to.Write(c.bytes)
-			}
-		}
-	})
-	for {
-		b := make([]byte, 4096)
-		n, err := from.Read(b)
-		if n > 0 {
-			chunks <- chunk{b[:n], time.Now().Add(time.Duration(delay.Load()))}
-		}
-		if err != nil {
-			close(chunks)
-			writing.Wait()
-			return
-		}
 	}
 }

@@ -242,7 +242,7 @@ func TestTransactionIsOneRevision(t *testing.T) {
 func TestLeases(t *testing.T) {
 	s, _ := openStore(t, etcdtest.New(t, 1).Client(), Config{})
 	ctx := deadline(t, 30*time.Second)
-	id, ttl, err := s.LeaseGrant(ctx, 60, "system:node:node-1")
+	id, ttl, err := s.LeaseGrant(ctx, 0, 60, "system:node:node-1")
 	if err != nil || id == 0 || ttl != 60 {
 		t.Fatalf("LeaseGrant gives %d, %d, %v", id, ttl, err)
 	}
@@ -301,7 +301,7 @@ func TestConcurrentRenewals(t *testing.T) {
 	}
 	var ids []int64
 	for i := range leases {
-		id, _, err := s.LeaseGrant(ctx, int64(100+i), "me")
+		id, _, err := s.LeaseGrant(ctx, 0, int64(100+i), "me")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -323,7 +323,7 @@ func TestObjectVanishesWithLapsedLease(t *testing.T) {
 	w := startWatch(t, s, WatchOptions{Kind: "Pod"})
 	w.expect("BOOKMARK end")
 	// Long enough that even a machine that stands still for a moment writes the object in time.
-	id, _, err := s.LeaseGrant(ctx, 3, "me")
+	id, _, err := s.LeaseGrant(ctx, 0, 3, "me")
 	if err != nil {
 		t.Fatal(err)
 	}

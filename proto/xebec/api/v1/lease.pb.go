@@ -25,7 +25,10 @@ const (
 type GrantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Seconds after the last renewal at which the lease lapses: 2 to 3600.
-	TtlSeconds    int64 `protobuf:"varint,1,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
+	TtlSeconds int64 `protobuf:"varint,1,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
+	// The lease's id, a random positive number; 0: the server chooses it. When the caller has a lease of this id, that is
+	// renewed, with the time to live that it was granted.
+	LeaseId       int64 `protobuf:"varint,2,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -63,6 +66,13 @@ func (*GrantRequest) Descriptor() ([]byte, []int) {
 func (x *GrantRequest) GetTtlSeconds() int64 {
 	if x != nil {
 		return x.TtlSeconds
+	}
+	return 0
+}
+
+func (x *GrantRequest) GetLeaseId() int64 {
+	if x != nil {
+		return x.LeaseId
 	}
 	return 0
 }
@@ -310,10 +320,11 @@ var File_xebec_api_v1_lease_proto protoreflect.FileDescriptor
 
 const file_xebec_api_v1_lease_proto_rawDesc = "" +
 	"\n" +
-	"\x18xebec/api/v1/lease.proto\x12\fxebec.api.v1\"/\n" +
+	"\x18xebec/api/v1/lease.proto\x12\fxebec.api.v1\"J\n" +
 	"\fGrantRequest\x12\x1f\n" +
 	"\vttl_seconds\x18\x01 \x01(\x03R\n" +
-	"ttlSeconds\"K\n" +
+	"ttlSeconds\x12\x19\n" +
+	"\blease_id\x18\x02 \x01(\x03R\aleaseId\"K\n" +
 	"\rGrantResponse\x12\x19\n" +
 	"\blease_id\x18\x01 \x01(\x03R\aleaseId\x12\x1f\n" +
 	"\vttl_seconds\x18\x02 \x01(\x03R\n" +

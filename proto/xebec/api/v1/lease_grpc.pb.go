@@ -31,7 +31,8 @@ const (
 // LeaseService grants leases: promises that lapse unless they are kept alive. An object created under a lease
 // (CreateRequest.lease_id) vanishes with it, so that a heartbeat writes nothing to disk.
 type LeaseServiceClient interface {
-	// Grant makes a lease owned by the caller.
+	// Grant makes a lease owned by the caller. It is idempotent for a caller that chooses the lease's id: a call that was not
+	// answered is repeated with the same id, and there is one lease in the end. The id of a lease of another user: ALREADY_EXISTS.
 	Grant(ctx context.Context, in *GrantRequest, opts ...grpc.CallOption) (*GrantResponse, error)
 	// KeepAlive renews a lease once per request. The stream ends with NOT_FOUND when the lease has lapsed.
 	KeepAlive(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[KeepAliveRequest, KeepAliveResponse], error)
@@ -87,7 +88,8 @@ func (c *leaseServiceClient) Revoke(ctx context.Context, in *RevokeRequest, opts
 // LeaseService grants leases: promises that lapse unless they are kept alive. An object created under a lease
 // (CreateRequest.lease_id) vanishes with it, so that a heartbeat writes nothing to disk.
 type LeaseServiceServer interface {
-	// Grant makes a lease owned by the caller.
+	// Grant makes a lease owned by the caller. It is idempotent for a caller that chooses the lease's id: a call that was not
+	// answered is repeated with the same id, and there is one lease in the end. The id of a lease of another user: ALREADY_EXISTS.
 	Grant(context.Context, *GrantRequest) (*GrantResponse, error)
 	// KeepAlive renews a lease once per request. The stream ends with NOT_FOUND when the lease has lapsed.
 	KeepAlive(grpc.BidiStreamingServer[KeepAliveRequest, KeepAliveResponse]) error
