@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"strconv"
 	"sync"
 	"time"
@@ -393,25 +392,4 @@ func onlyMetadata(b []byte) []byte {
 		rest = rest[n:]
 	}
 	return kept
-}
-
-// backoff is the pace of a lease's renewals: it doubles a pause from min to max and spreads it by jitter.
-type backoff struct {
-	min, max, next time.Duration
-}
-
-func (b *backoff) reset() { b.next = 0 }
-
-// wait pauses for between half and the whole of the next pause, or until ctx ends.
-func (b *backoff) wait(ctx context.Context) { b.waitAtLeast(ctx, 0) }
-
-// waitAtLeast is wait for a pause that is not shorter than what the server asked for, which is spread by jitter already.
-func (b *backoff) waitAtLeast(ctx context.Context, asked time.Duration) {
-	b.next = max(b.min, min(2*b.next, b.max))
-	t := time.NewTimer(max(asked, b.next/2+rand.N(b.next/2)))
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
 }

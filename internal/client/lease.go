@@ -4,12 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/backoff"
+	"github.com/xebec-project/xebec/internal/renewal"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
@@ -17,8 +22,15 @@ import (
 var ErrLeaseLost = errors.New("lease lost")
 
 const (
-	leaseBackoffMin = 20 * time.Millisecond
-	leaseBackoffMax = 500 * time.Millisecond
+	// grantTimeout bounds the first call for a lease, and each further one that follows because it was not answered has twice
+	// the time. grantLimit bounds all of them where the context has no deadline.
+	grantTimeout = 3 * time.Second
+	grantLimit   = 30 * time.Second
+	// Pauses between calls that failed at once.
+	grantPauseMin = 100 * time.Millisecond
+	grantPauseMax = 3 * time.Second
+	// leastPatience is the least time for the answer to a renewal, however short the lease is.
+	leastPatience = 500 * time.Millisecond
 )
 
 // Lease is a lease that is being kept alive. All methods may be called concurrently.
@@ -35,25 +47,58 @@ type Lease struct {
 }
 
 // KeepLease grants a lease of about ttl, which is rounded up to whole seconds, and renews it until ctx ends, Revoke is
-// called, or it is lost. The grant itself is tried once; its failure is returned.
+// called, or it is lost. A grant that is not answered, or that an overloaded server refuses, is tried again until ctx ends or
+// 30 s have passed, under the same id: whatever became of the earlier attempts, there is one lease. Other failures are returned
+// at once.
 //
 // The lease counts as lost when the server says that it is gone, or when ttl has passed since the sending of the last
 // renewal that was confirmed: at that moment, by this machine's monotonic clock, it may lapse at the server. Then
-// onLost, unless nil, is called once from the keeper's goroutine. Renewals that fail are tried again within the ttl
-// over new streams, which the connection's balancer spreads over the servers.
+// onLost, unless nil, is called once from the keeper's goroutine. Renewals that fail or are not answered soon are tried again
+// within the ttl over new streams, which the connection's balancer spreads over the servers; late answers count.
 //
 // When ctx ends the lease is left to lapse by itself; Revoke ends it at once.
 func KeepLease(ctx context.Context, c *Client, ttl time.Duration, onLost func(error)) (*Lease, error) {
 	seconds := int64((ttl + time.Second - 1) / time.Second)
-	sent := time.Now()
-	grantCtx, cancel := c.bounded(ctx)
-	resp, err := c.leases.Grant(grantCtx, &apiv1.GrantRequest{TtlSeconds: seconds})
-	cancel()
+	granted, sent, err := c.grant(ctx, seconds)
 	if err != nil {
 		return nil, fmt.Errorf("grant a lease: %w", err)
 	}
-	return c.keep(ctx, resp.GetLeaseId(), resp.GetTtlSeconds(), sent, onLost), nil
+	return c.keep(ctx, granted.GetLeaseId(), granted.GetTtlSeconds(), sent, onLost), nil
 }
+
+// grant asks for a lease until there is an answer, and returns when the call that was answered was sent.
+func (c *Client) grant(ctx context.Context, seconds int64) (*apiv1.GrantResponse, time.Time, error) {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, grantLimit)
+		defer cancel()
+	}
+	req := &apiv1.GrantRequest{TtlSeconds: seconds, LeaseId: newLeaseID()}
+	pauses := backoff.Backoff{Min: grantPauseMin, Max: grantPauseMax}
+	for timeout := grantTimeout; ; {
+		attempt, cancel := context.WithTimeout(ctx, timeout)
+		sent := time.Now()
+		granted, err := c.leases.Grant(attempt, req)
+		late := attempt.Err() != nil
+		cancel()
+		switch {
+		case err == nil:
+			return granted, sent, nil
+		case apierr.IsAlreadyExists(err):
+			req.LeaseId = newLeaseID() // the id is another user's
+		case !apierr.IsRetryable(err):
+			return nil, sent, err
+		case late:
+			timeout *= 2
+		}
+		if pauses.Wait(ctx, err) != nil {
+			return nil, sent, err
+		}
+	}
+}
+
+// newLeaseID returns a random id, so that no two callers choose the same and none guesses another's.
+func newLeaseID() int64 { return 1 + rand.Int64N(math.MaxInt64) }
 
 // AdoptLease goes on with a lease that the same caller was granted before, as by a process that this one takes over from.
 // It renews the lease once before it returns; otherwise it is KeepLease. The error wraps ErrLeaseLost when the lease has
@@ -147,108 +192,43 @@ func (l *Lease) keep(ctx context.Context, onLost func(error)) {
 	}
 }
 
-// renewals opens stream after stream until ctx ends or the lease is lost.
+// renewals renews the lease until ctx ends or the lease is lost.
 func (l *Lease) renewals(ctx context.Context) error {
-	b := backoff{min: leaseBackoffMin, max: leaseBackoffMax}
-	// The first renewal is due a third into the lease; after a failure the next is due at once.
-	due := time.Now().Add(l.interval())
-	var last error
-	for {
-		deadline := l.Deadline()
-		if !time.Now().Before(deadline) {
-			return fmt.Errorf("%w: not renewed within %v: %w", ErrLeaseLost, l.ttl, orUnknown(last))
-		}
-		bounded, cancel := context.WithDeadline(ctx, deadline)
-		if !sleepUntil(bounded, due) {
-			cancel()
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			continue
-		}
-		renewed, err := l.stream(bounded, ctx)
-		cancel()
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case status.Code(err) == codes.NotFound:
-			return fmt.Errorf("%w: %w", ErrLeaseLost, err)
-		}
-		last = err
-		if renewed {
-			b.reset()
-		}
-		due = time.Time{}
-		pause, cancel := context.WithDeadline(ctx, l.Deadline())
-		b.wait(pause)
-		cancel()
+	deadline, interval := l.Deadline(), l.ttl/3
+	err := renewal.Keep(ctx, renewal.Lease{
+		Deadline: deadline,
+		Due:      deadline.Add(interval - l.ttl),
+		Interval: interval,
+		Patience: max(l.ttl/5, leastPatience),
+		Open:     l.open,
+		Renewed: func(deadline time.Time) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.deadline = deadline
+		},
+	})
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, renewal.ErrGone):
+		return fmt.Errorf("%w: %w", ErrLeaseLost, err)
 	}
+	return fmt.Errorf("%w: not renewed within %v: %w", ErrLeaseLost, l.ttl, err)
 }
 
-func orUnknown(err error) error {
-	if err == nil {
-		return errors.New("no renewal was tried in time")
-	}
-	return err
-}
-
-// interval is the time from one renewal to the next.
-func (l *Lease) interval() time.Duration { return l.ttl / 3 }
-
-// patience is how long one renewal may take before another stream is tried.
-func (l *Lease) patience() time.Duration { return max(l.ttl/5, 500*time.Millisecond) }
-
-// stream renews over one stream, at once and then at every interval, until that fails. The bound holds only until the
-// first renewal moved the deadline; after it, each one's own patience does.
-func (l *Lease) stream(bound, ctx context.Context) (renewed bool, err error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	// The watchdog ends the stream when an answer is overdue: neither Send nor Recv takes a deadline of its own.
-	overdue := fmt.Errorf("no answer to a renewal within %v", l.patience())
-	watchdog := time.AfterFunc(l.patience(), func() { cancel(overdue) })
-	defer watchdog.Stop()
-	unbind := context.AfterFunc(bound, func() { cancel(context.Cause(bound)) })
-	defer unbind()
-	explain := func(err error) error {
-		if cause := context.Cause(ctx); errors.Is(cause, overdue) {
-			return fmt.Errorf("%w: %w", overdue, err)
-		}
-		return err
-	}
-
+// open opens a stream of renewals.
+func (l *Lease) open(ctx context.Context) (renewal.Renew, error) {
 	s, err := l.client.leases.KeepAlive(ctx)
 	if err != nil {
-		return false, explain(err)
+		return nil, err
 	}
-	for {
-		sent := time.Now()
+	return func() (time.Duration, error) {
 		// A failed Send says only that the stream ended: Recv says why.
 		_ = s.Send(&apiv1.KeepAliveRequest{LeaseId: l.id})
 		resp, err := s.Recv()
-		if err != nil {
-			return renewed, explain(err)
+		if status.Code(err) == codes.NotFound {
+			err = fmt.Errorf("%w: %w", renewal.ErrGone, err)
 		}
-		watchdog.Stop()
-		unbind()
-		renewed = true
-		l.mu.Lock()
-		l.deadline = sent.Add(time.Duration(resp.GetTtlSeconds()) * time.Second)
-		l.mu.Unlock()
-		if !sleepUntil(ctx, sent.Add(l.interval())) {
-			return renewed, context.Cause(ctx)
-		}
-		watchdog.Reset(l.patience())
-	}
-}
-
-// sleepUntil waits for t and reports whether it came before ctx's end.
-func sleepUntil(ctx context.Context, t time.Time) bool {
-	timer := time.NewTimer(time.Until(t))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return ctx.Err() == nil
-	case <-ctx.Done():
-		return false
-	}
+		return time.Duration(resp.GetTtlSeconds()) * time.Second, err
+	}, nil
 }

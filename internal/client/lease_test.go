@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -118,6 +120,90 @@ func TestLeaseIsLostWhenNoServerAnswers(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestSlowRenewalsKeepTheLease has every answer take longer than an answer is waited for at first.
+func TestSlowRenewalsKeepTheLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := clienttest.Start(t)
+		s.Intercept(func(method string, _ proto.Message) error {
+			if method == "Renew" {
+				<-time.After(1500 * time.Millisecond)
+			}
+			return nil
+		})
+		l, err := client.KeepLease(t.Context(), c, 5*time.Second, func(err error) { t.Errorf("lost: %v", err) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		after(t, time.Minute)
+		if l.Err() != nil {
+			t.Errorf("the lease is lost: %v", l.Err())
+		}
+		if n, streams := s.Calls("Renew"), s.Calls("KeepAlive"); n > 40 || streams > 4 {
+			t.Errorf("%d renewals over %d streams in a minute", n, streams)
+		}
+		if err := l.Revoke(t.Context()); err != nil {
+			t.Error(err)
+		}
+		after(t, 2*time.Second) // what is under way at the server
+	})
+}
+
+// TestGrantIsRepeatedUnderItsID has the answers to grants be lost, or come too late.
+func TestGrantIsRepeatedUnderItsID(t *testing.T) {
+	for name, lost := range map[string]func() error{
+		"lost":       func() error { return status.Error(codes.Unavailable, "connection lost") },
+		"late":       func() error { <-time.After(4 * time.Second); return nil },
+		"overloaded": func() error { return apierr.Overloaded(time.Second, "busy") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, c := clienttest.Start(t)
+				ids := map[int64]int{}
+				var mu sync.Mutex
+				s.Intercept(func(method string, req proto.Message) error {
+					if method != "Grant" {
+						return nil
+					}
+					mu.Lock()
+					ids[req.(*apiv1.GrantRequest).GetLeaseId()]++
+					n := s.Calls("Grant")
+					mu.Unlock()
+					if n <= 2 {
+						return lost()
+					}
+					return nil
+				})
+				l, err := client.KeepLease(t.Context(), c, 5*time.Second, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := l.Revoke(t.Context()); err != nil {
+					t.Error(err)
+				}
+				after(t, 5*time.Second) // what is under way at the server
+				mu.Lock()
+				defer mu.Unlock()
+				if len(ids) != 1 || ids[l.ID()] < 2 || ids[l.ID()] > 3 || l.ID() <= 0 {
+					t.Errorf("the ids asked for are %v, and %d was granted", ids, l.ID())
+				}
+			})
+		})
+	}
+}
+
+func TestRefusedGrantIsReturned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := clienttest.Start(t)
+		s.Intercept(func(method string, _ proto.Message) error { return apierr.Denied("no") })
+		if _, err := client.KeepLease(t.Context(), c, 5*time.Second, nil); !apierr.IsForbidden(err) {
+			t.Errorf("the error is %v", err)
+		}
+		if n := s.Calls("Grant"); n != 1 {
+			t.Errorf("%d calls", n)
+		}
+	})
 }
 
 func TestLeaseIsLostWhenServerForgetsIt(t *testing.T) {

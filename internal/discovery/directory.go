@@ -65,7 +65,9 @@ func (d *Directory) Close() {
 // Instances reads the instances of all services from etcd, by service and host. Targets that are resolved later know at
 // least these.
 func (d *Directory) Instances(ctx context.Context) ([]Instance, error) {
-	instances, revision, err := d.read(ctx)
+	bounded, cancel := context.WithTimeout(ctx, instancesTimeout)
+	defer cancel()
+	instances, revision, err := d.read(bounded)
 	if err != nil {
 		return nil, err
 	}
@@ -140,8 +142,6 @@ func sorted(instances map[string]Instance) []Instance {
 }
 
 func (d *Directory) read(ctx context.Context) (map[string]Instance, int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
 	resp, err := d.client.Get(ctx, Prefix, clientv3.WithPrefix())
 	if err != nil {
 		return nil, 0, fmt.Errorf("list the instances of services in etcd: %w", err)
@@ -165,15 +165,18 @@ func (d *Directory) put(instances map[string]Instance, key, value []byte) {
 // follow keeps instances up to date until Close.
 func (d *Directory) follow() {
 	defer close(d.done)
-	var backoff backoff
+	pauses, limit := newBackoff(), timeout(0)
 	for d.ctx.Err() == nil {
-		instances, revision, err := d.read(d.ctx)
+		short, end := limit.with(d.ctx)
+		instances, revision, err := d.read(short)
+		end()
 		if err == nil {
 			// Whatever was known before: etcd may have gone back to a backup, and its revisions with it.
 			d.mu.Lock()
 			d.replace(instances, revision)
 			d.mu.Unlock()
-			backoff.reset()
+			pauses.Reset()
+			limit.reset()
 			err = d.watch(revision + 1)
 		}
 		if d.ctx.Err() != nil {
@@ -181,7 +184,7 @@ func (d *Directory) follow() {
 		}
 		d.log.Info("Service discovery is interrupted; the instances known last stay in use", zap.Error(err))
 		d.fail(err)
-		backoff.wait(d.ctx)
+		_ = pauses.Wait(d.ctx, err) // the loop sees that d.ctx has ended
 	}
 }
 

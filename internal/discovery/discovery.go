@@ -7,14 +7,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strings"
+	"sync"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/naming/endpoints"
 	"go.uber.org/zap"
 
+	"github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/metrics"
 )
 
@@ -25,8 +27,37 @@ const Prefix = "/xebec/services/"
 // long before.
 const TTL = 5
 
-// callTimeout bounds one request to etcd.
-const callTimeout = 3 * time.Second
+const (
+	// firstTimeout bounds the first request to etcd. While requests take longer each has twice the time of the one before, up
+	// to lastTimeout: to give up what etcd is slow to answer, and to ask again, is more work for it.
+	firstTimeout = 3 * time.Second
+	lastTimeout  = 20 * time.Second
+	// instancesTimeout bounds Instances, for whose answer a person or a call may be waiting.
+	instancesTimeout = 5 * time.Second
+
+	// Pauses between attempts that failed.
+	pauseMin = 100 * time.Millisecond
+	pauseMax = 3 * time.Second
+)
+
+func newBackoff() backoff.Backoff { return backoff.Backoff{Min: pauseMin, Max: pauseMax} }
+
+// timeout is the time for a request.
+type timeout time.Duration
+
+// with returns a context with this time, and a function that ends it and grows the time when it was over.
+func (t *timeout) with(ctx context.Context) (context.Context, func()) {
+	now := max(firstTimeout, time.Duration(*t))
+	short, cancel := context.WithTimeout(ctx, now)
+	return short, func() {
+		if short.Err() != nil && ctx.Err() == nil {
+			*t = timeout(min(2*now, lastTimeout))
+		}
+		cancel()
+	}
+}
+
+func (t *timeout) reset() { *t = 0 }
 
 // Instance is one process of a service.
 type Instance struct {
@@ -56,52 +87,88 @@ func Register(ctx context.Context, client *clientv3.Client, instance Instance, l
 	if err != nil {
 		return fmt.Errorf("register %s: %w", instance.Service, err)
 	}
-	var backoff backoff
+	log = log.With(zap.String(metrics.KeyService, instance.Service))
+	r := &registration{lease: newLease(client), manager: manager, instance: instance, pauses: newBackoff(), log: log}
+	defer r.lease.revoke(ctx)
 	for ctx.Err() == nil {
-		lease, err := list(ctx, client, manager, instance)
-		if err != nil {
-			if ctx.Err() == nil {
-				log.Warn("Registration failed", zap.String(metrics.KeyService, instance.Service), zap.Error(err))
-				backoff.wait(ctx)
-			}
-			continue
+		listed, err := r.hold(ctx, changed)
+		if ctx.Err() != nil {
+			break
 		}
-		backoff.reset()
-		changed(true)
-		keepAlive(ctx, client, lease)
-		changed(false)
-		if ctx.Err() == nil {
-			log.Warn("Registration lapsed", zap.String(metrics.KeyService, instance.Service))
-			continue
+		what := msgFailed
+		if listed {
+			what = "Registration lapsed"
 		}
-		revoke(ctx, client, lease)
+		log.Warn(what, zap.Error(err))
+		_ = r.pauses.Wait(ctx, err) // the loop sees that ctx has ended
 	}
 	return nil
 }
 
-// list puts the key under a new lease, replacing one that an earlier process left.
-func list(ctx context.Context, client *clientv3.Client, manager endpoints.Manager, instance Instance) (clientv3.LeaseID, error) {
-	// A member that has no leader refuses at once: while a cut master heals, a call that hangs there would keep the
-	// instance off the list for longer than the master needs.
-	short, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), callTimeout)
-	defer cancel()
-	grant, err := client.Grant(short, TTL)
-	if err != nil {
-		return 0, fmt.Errorf("grant lease: %w", err)
-	}
-	endpoint := endpoints.Endpoint{Addr: instance.Addr, Metadata: instance}
-	if err = manager.AddEndpoint(short, instance.key(), endpoint, clientv3.WithLease(grant.ID)); err != nil {
-		revoke(ctx, client, grant.ID)
-		return 0, fmt.Errorf("put %s: %w", instance.key(), err)
-	}
-	return grant.ID, nil
+// registration lists an instance.
+type registration struct {
+	lease    *lease
+	manager  endpoints.Manager
+	instance Instance
+	limit    timeout
+	pauses   backoff.Backoff
+	log      *zap.Logger
 }
 
-// revoke gives a lease up soon rather than by waiting; failing that, it lapses.
-func revoke(ctx context.Context, client *clientv3.Client, lease clientv3.LeaseID) {
-	short, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-	defer cancel()
-	_, _ = client.Revoke(short, lease)
+const msgFailed = "Registration failed"
+
+// hold takes the lease, lists the instance under it and keeps it until that fails or ctx ends. The lease is renewed from the time at
+// which it is there: to list the instance may take longer than the lease lasts. listed says whether the instance was listed.
+func (r *registration) hold(ctx context.Context, changed func(registered bool)) (listed bool, err error) {
+	// A member that has no leader refuses at once: while a cut master heals, a call that hangs there would keep the
+	// instance off the list for longer than the master needs.
+	short, end := r.limit.with(clientv3.WithRequireLeader(ctx))
+	sent := time.Now()
+	existed, err := r.lease.grant(short)
+	end()
+	if err != nil {
+		return false, fmt.Errorf("grant lease: %w", err)
+	}
+	if existed {
+		sent = time.Time{}
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var keeping sync.WaitGroup
+	defer keeping.Wait()
+	keeping.Go(func() { cancel(r.lease.keepAlive(ctx, sent)) })
+	for {
+		err := r.list(ctx)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return false, context.Cause(ctx)
+		}
+		if errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			cancel(err)
+			return false, err
+		}
+		r.log.Warn(msgFailed, zap.Error(err))
+		_ = r.pauses.Wait(ctx, err) // the next attempt sees that ctx has ended
+	}
+	r.pauses.Reset()
+	r.limit.reset()
+	changed(true)
+	<-ctx.Done()
+	changed(false)
+	return true, context.Cause(ctx)
+}
+
+// list puts the key under the lease, replacing one that an earlier process left.
+func (r *registration) list(ctx context.Context) error {
+	short, end := r.limit.with(clientv3.WithRequireLeader(ctx))
+	defer end()
+	endpoint := endpoints.Endpoint{Addr: r.instance.Addr, Metadata: r.instance}
+	if err := r.manager.AddEndpoint(short, r.instance.key(), endpoint, clientv3.WithLease(clientv3.LeaseID(r.lease.id))); err != nil {
+		return fmt.Errorf("put %s: %w", r.instance.key(), err)
+	}
+	return nil
 }
 
 // decode returns the instance that a key and its value list.
@@ -122,21 +189,4 @@ func decode(key, value []byte) (Instance, error) {
 		return Instance{}, fmt.Errorf("the value belongs to key %s", got)
 	}
 	return instance, nil
-}
-
-// backoff waits longer from failure to failure, up to a second.
-type backoff struct {
-	delay time.Duration
-}
-
-func (b *backoff) reset() { b.delay = 0 }
-
-func (b *backoff) wait(ctx context.Context) {
-	b.delay = min(max(2*b.delay, 100*time.Millisecond), time.Second)
-	timer := time.NewTimer(b.delay/2 + rand.N(b.delay/2))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }

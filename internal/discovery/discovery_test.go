@@ -7,6 +7,7 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/resolver"
@@ -197,4 +198,45 @@ func TestAddressesOutliveEtcd(t *testing.T) {
 	if err := ask(); err != nil {
 		t.Errorf("after etcd came back: %v", err)
 	}
+}
+
+// TestSlowRegistration registers an instance where every answer of etcd takes so long that the first attempt's time is over in its
+// middle.
+func TestSlowRegistration(t *testing.T) {
+	etcd := etcdtest.New(t, 1)
+	line := etcdtest.NewLine(t, etcd.Endpoints()[0])
+	client, err := clientv3.New(clientv3.Config{Endpoints: []string{line.Endpoint()}, Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	if _, err := client.Get(t.Context(), "/"); err != nil {
+		t.Fatal(err) // connects
+	}
+	line.Delay(1700 * time.Millisecond)
+	changes, _ := register(t, client, discovery.Instance{Service: "apiserver", Host: "master-1", Addr: "127.0.0.1:7001"})
+	leases := func() int {
+		t.Helper()
+		resp, err := etcd.Client().Leases(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(resp.Leases)
+	}
+	if n := leases(); n != 1 {
+		t.Errorf("etcd holds %d leases of one registration", n)
+	}
+	// Each renewal takes longer than a member has at first.
+	select {
+	case on := <-changes:
+		t.Errorf("the registration became %v", on)
+	case <-time.After(3 * discovery.TTL * time.Second):
+	}
+	if resp, err := etcd.Client().Get(t.Context(), discovery.Prefix, clientv3.WithPrefix()); err != nil || len(resp.Kvs) != 1 {
+		t.Errorf("the registrations are %v, %v", resp, err)
+	}
+	if n := leases(); n != 1 {
+		t.Errorf("then etcd holds %d leases", n)
+	}
+	line.Delay(0)
 }

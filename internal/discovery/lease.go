@@ -2,71 +2,94 @@ package discovery
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/xebec-project/xebec/internal/renewal"
 )
 
 const (
 	// renewInterval leaves room for another attempt, at another member, before the lease lapses.
 	renewInterval = 2 * time.Second
-	// renewTimeout is how long one member gets to answer.
-	renewTimeout = time.Second
+	// renewPatience is how long one member gets at least to answer.
+	renewPatience = time.Second
 )
 
-// keepAlive renews a lease until it has lapsed, or until ctx ends. It holds one stream and wakes once per renewal;
-// etcd's own lease client looks at its leases four times a second, which an idle control plane of many processes
-// would feel.
-func keepAlive(ctx context.Context, client *clientv3.Client, lease clientv3.LeaseID) {
-	leases := pb.NewLeaseClient(client.ActiveConnection())
-	lapses := time.Now().Add(TTL * time.Second)
-	var backoff backoff
-	for ctx.Err() == nil && time.Now().Before(lapses) {
-		renewed := renew(ctx, leases, lease, func(at time.Time, ttl time.Duration) {
-			lapses = at.Add(ttl)
-			backoff.reset()
-		})
-		if !renewed {
-			return
-		}
-		backoff.wait(ctx)
-	}
+// lease is the lease of a registration. Its id is chosen here and stays the same: however many requests for it are not answered,
+// etcd has one lease of this instance at most.
+type lease struct {
+	client *clientv3.Client
+	rpc    pb.LeaseClient
+	id     int64
+	// granted says whether etcd may have the lease.
+	granted bool
 }
 
-// renew renews a lease over one stream until the stream fails. It returns false when etcd says that the lease is gone.
-func renew(ctx context.Context, leases pb.LeaseClient, lease clientv3.LeaseID, done func(at time.Time, ttl time.Duration)) bool {
-	// A member that has lost its leader refuses at once, and one that hangs is given up by cancel.
-	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
-	defer cancel()
-	stream, err := leases.LeaseKeepAlive(ctx)
+func newLease(client *clientv3.Client) *lease {
+	// etcd's own client retries each request by itself, grants too, a hundred times without growing pauses.
+	return &lease{client: client, rpc: pb.NewLeaseClient(client.ActiveConnection()), id: 1 + rand.Int64N(math.MaxInt64)}
+}
+
+// grant makes the lease, unless there is one left of an earlier attempt.
+func (l *lease) grant(ctx context.Context) (existed bool, err error) {
+	l.granted = true
+	_, err = l.rpc.LeaseGrant(ctx, &pb.LeaseGrantRequest{ID: l.id, TTL: TTL})
+	if err = rpctypes.Error(err); errors.Is(err, rpctypes.ErrLeaseExist) {
+		return true, nil
+	}
+	return false, err
+}
+
+// keepAlive renews the lease until it has lapsed, and returns why, or until ctx ends. It holds one stream while etcd is quick and
+// wakes once per renewal; etcd's own lease client looks at its leases four times a second, which an idle control plane of many
+// processes would feel. sent is when the lease was asked for, zero when it is an older one.
+func (l *lease) keepAlive(ctx context.Context, sent time.Time) error {
+	due := sent.Add(renewInterval)
+	if sent.IsZero() {
+		// It may have little time left.
+		sent = time.Now()
+		due = sent
+	}
+	err := renewal.Keep(ctx, renewal.Lease{
+		Deadline: sent.Add(TTL * time.Second), Due: due, Interval: renewInterval, Patience: renewPatience, Open: l.open,
+	})
+	if errors.Is(err, renewal.ErrGone) {
+		l.granted = false
+	}
+	return err
+}
+
+// open opens a stream of renewals.
+func (l *lease) open(ctx context.Context) (renewal.Renew, error) {
+	// A member that has lost its leader refuses at once.
+	stream, err := l.rpc.LeaseKeepAlive(clientv3.WithRequireLeader(ctx))
 	if err != nil {
-		return true
+		return nil, err
 	}
-	hangs := time.AfterFunc(renewTimeout, cancel)
-	defer hangs.Stop()
-	next := time.NewTimer(renewInterval)
-	defer next.Stop()
-	for {
-		at := time.Now()
-		if err := stream.Send(&pb.LeaseKeepAliveRequest{ID: int64(lease)}); err != nil {
-			return true
-		}
+	return func() (time.Duration, error) {
+		// A failed Send says only that the stream ended: Recv says why.
+		_ = stream.Send(&pb.LeaseKeepAliveRequest{ID: l.id})
 		resp, err := stream.Recv()
-		if err != nil {
-			return true
+		if err == nil && resp.GetTTL() <= 0 {
+			err = fmt.Errorf("lease %x: %w", l.id, renewal.ErrGone)
 		}
-		if resp.GetTTL() <= 0 {
-			return false
-		}
-		hangs.Stop()
-		done(at, time.Duration(resp.GetTTL())*time.Second)
-		next.Reset(renewInterval)
-		select {
-		case <-next.C:
-		case <-ctx.Done():
-			return true
-		}
-		hangs.Reset(renewTimeout)
+		return time.Duration(resp.GetTTL()) * time.Second, err
+	}, nil
+}
+
+// revoke gives the lease up soon rather than by waiting; failing that, it lapses.
+func (l *lease) revoke(ctx context.Context) {
+	if !l.granted {
+		return
 	}
+	short, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_, _ = l.client.Revoke(short, clientv3.LeaseID(l.id))
 }

@@ -3,14 +3,58 @@ package apiserver
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/etcdtest"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	"github.com/xebec-project/xebec/services/apiserver/authz"
 )
+
+// lossy loses the answers to the first grants: the server made them, and the client does not hear of it.
+type lossy struct {
+	grpc.ClientConnInterface
+	left  atomic.Int32
+	calls atomic.Int32
+}
+
+func (l *lossy) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	err := l.ClientConnInterface.Invoke(ctx, method, args, reply, opts...)
+	if method == apiv1.LeaseService_Grant_FullMethodName {
+		l.calls.Add(1)
+		if err == nil && l.left.Add(-1) >= 0 {
+			return apierr.Unavailable("the answer was lost")
+		}
+	}
+	return err
+}
+
+// TestGrantWhoseAnswerWasLost repeats grants, and expects one lease.
+func TestGrantWhoseAnswerWasLost(t *testing.T) {
+	etcd := etcdtest.New(t, 1)
+	conn := start(t, etcd)
+	l := &lossy{ClientConnInterface: as{ClientConnInterface: conn, User: "alice", Group: authz.GroupAdmins}}
+	l.left.Store(2)
+	lease, err := client.KeepLease(t.Context(), client.New(l), 30*time.Second, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.calls.Load() != 3 {
+		t.Errorf("%d calls", l.calls.Load())
+	}
+	resp, err := etcd.Client().Leases(t.Context())
+	if err != nil || len(resp.Leases) != 1 || int64(resp.Leases[0].ID) != lease.ID() {
+		t.Errorf("etcd's leases are %v, %v; want %x alone", resp.Leases, err, lease.ID())
+	}
+	if err := lease.Revoke(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
 
 func TestGrantByID(t *testing.T) {
 	conn := start(t, etcdtest.New(t, 1))

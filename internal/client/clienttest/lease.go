@@ -34,8 +34,15 @@ func (s *Server) Grant(_ context.Context, req *apiv1.GrantRequest) (*apiv1.Grant
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.nextLease++
-	id, ttl := s.nextLease, time.Duration(req.GetTtlSeconds())*time.Second
+	id, ttl := req.GetLeaseId(), time.Duration(req.GetTtlSeconds())*time.Second
+	switch l := s.leases[id]; {
+	case l != nil:
+		l.lapse.Reset(l.ttl)
+		return &apiv1.GrantResponse{LeaseId: id, TtlSeconds: int64(l.ttl / time.Second)}, nil
+	case id == 0:
+		s.nextLease++
+		id = s.nextLease
+	}
 	s.leases[id] = &lease{ttl: ttl, lapse: time.AfterFunc(ttl, func() { s.EndLease(id) }), objects: map[objectKey]struct{}{}}
 	return &apiv1.GrantResponse{LeaseId: id, TtlSeconds: req.GetTtlSeconds()}, nil
 }
