@@ -201,11 +201,14 @@ func (r *registrar) sync(ctx context.Context, heartbeat bool) (wrote bool, err e
 	defer cancel()
 	node, err := client.Get[*corev1.Node](ctx, r.client, "", r.cfg.Node)
 	if apierr.IsNotFound(err) {
-		node, err = client.Create(ctx, r.client, &corev1.Node{
+		// With its status, as kubelets do: a write of it would clash with that of the node's pod range.
+		_, err = client.Create(ctx, r.client, &corev1.Node{
 			Metadata: &metav1.ObjectMeta{Name: r.cfg.Node, Labels: r.labels(), Annotations: r.formerRanges()}, Spec: &corev1.NodeSpec{},
+			Status: r.status(ctx, nil, time.Now()),
 		})
 		if err == nil {
 			r.log.Info("Node registered")
+			return true, nil
 		}
 	}
 	if err != nil {

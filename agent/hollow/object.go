@@ -54,16 +54,19 @@ func (n *node) register(ctx context.Context) error {
 	}
 }
 
-// sync creates the object when there is none, and brings its status up to date.
+// sync creates the object, with its status, when there is none, and brings its status up to date.
 func (n *node) sync(ctx context.Context, heartbeat bool) (wrote bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	object, err := client.Get[*corev1.Node](ctx, n.client, "", n.name)
 	if apierr.IsNotFound(err) {
-		object, err = client.Create(ctx, n.client, &corev1.Node{
+		_, err = client.Create(ctx, n.client, &corev1.Node{
 			Metadata: &metav1.ObjectMeta{Name: n.name, Labels: map[string]string{"kubernetes.io/hostname": n.name, "kubernetes.io/os": "linux", kind.LabelHollow: "true"}},
-			Spec:     &corev1.NodeSpec{},
+			Spec:     &corev1.NodeSpec{}, Status: n.status(nil, time.Now()),
 		})
+		if err == nil {
+			return true, nil
+		}
 	}
 	if err != nil {
 		return false, fmt.Errorf("register the node: %w", err)

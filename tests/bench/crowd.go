@@ -2,11 +2,13 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -98,6 +100,7 @@ func measureCrowd(ctx context.Context, b *bench) (result, error) {
 	}
 
 	r := result{}
+	defer func() { b.keepLogs(append(c.Processes(), w.agent...), "crowd") }()
 	before, err := usages(c.Processes())
 	if err != nil {
 		return result{}, err
@@ -112,6 +115,7 @@ func measureCrowd(ctx context.Context, b *bench) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
+	w.agent = append(w.agent, agent)
 	profiled := b.profile(ctx, c, "crowd-start", 30*time.Second)
 	if err := w.await(ctx, o.starts()+crowdPatience, "all nodes are Ready", func() bool { return w.ready() == o.nodes }); err != nil {
 		r.notes = append(r.notes, w.notes()...)
@@ -122,7 +126,11 @@ func measureCrowd(ctx context.Context, b *bench) (result, error) {
 	if err := errors.Join(err, profiled()); err != nil {
 		return r, err
 	}
-	r.notes = append(r.notes, fmt.Sprintf("registration: %.1f CPU-s without the nodes' own; %s", total.Seconds(), note))
+	calls, err := callsPerNode(ctx, c, o.nodes)
+	if err != nil {
+		return r, err
+	}
+	r.notes = append(r.notes, fmt.Sprintf("registration: %.1f CPU-s without the nodes' own; %s; calls per node: %s", total.Seconds(), note, calls))
 
 	held := append(slices.Clone(c.Processes()), agent)
 	if m, err = newMeter(held); err != nil {
@@ -173,6 +181,8 @@ type crowdWatch struct {
 	want   int
 	nodes  *client.Informer[*corev1.Node]
 	leases *client.Informer[*coordinationv1.Lease]
+	// agent is the process of the nodes, once it was started.
+	agent []*cluster.Process
 
 	mu      sync.Mutex
 	current string
@@ -379,22 +389,60 @@ func (m *meter) costs(before map[string]cluster.Usage, o crowdOptions) (string, 
 
 // gauge reads a metric without labels of a process.
 func gauge(ctx context.Context, web *http.Client, p *cluster.Process, name string) (float64, error) {
+	values, err := scrape(ctx, web, p, name)
+	if value, ok := values[""]; ok || err != nil {
+		return value, err
+	}
+	return 0, fmt.Errorf("%s has no metric %s", p.Name(), name)
+}
+
+// scrape reads a metric of a process: its value for each combination of labels, as they are written.
+func scrape(ctx context.Context, web *http.Client, p *cluster.Process, name string) (map[string]float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+p.Diagnostics()+"/metrics", nil)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	resp, err := web.Do(req)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer resp.Body.Close()
+	values := map[string]float64{}
 	lines := bufio.NewScanner(resp.Body)
 	for lines.Scan() {
-		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
-			return strconv.ParseFloat(value, 64)
+		rest, ok := strings.CutPrefix(lines.Text(), name)
+		i := strings.LastIndexByte(rest, ' ')
+		if !ok || i < 0 || i > 0 && rest[0] != '{' {
+			continue
+		}
+		if values[rest[:i]], err = strconv.ParseFloat(rest[i+1:], 64); err != nil {
+			return nil, err
 		}
 	}
-	return 0, errors.Join(lines.Err(), fmt.Errorf("%s has no metric %s", p.Name(), name))
+	return values, lines.Err()
 }
+
+// callsPerNode tells which calls the apiservers have answered most often, and how often for each node.
+func callsPerNode(ctx context.Context, c *cluster.Cluster, nodes int) (string, error) {
+	calls := map[string]float64{}
+	for _, m := range c.Masters() {
+		values, err := scrape(ctx, c.HTTPClient(), m.Process("apiserver"), metrics.RPCHandled)
+		if err != nil {
+			return "", err
+		}
+		for labels, n := range values {
+			calls[handledLabels.ReplaceAllString(labels, "$2 $1")] += n
+		}
+	}
+	most := slices.SortedFunc(maps.Keys(calls), func(a, b string) int { return cmp.Compare(calls[b], calls[a]) })
+	var parts []string
+	for _, name := range most[:min(len(most), 16)] {
+		parts = append(parts, fmt.Sprintf("%s %.2f", name, calls[name]/float64(nodes)))
+	}
+	return strings.Join(parts, ", "), nil
+}
+
+// handledLabels finds the code and the method of a call in the labels of its metric.
+var handledLabels = regexp.MustCompile(`^{code="([^"]*)",.*method="(?:[^"]*/)?([^"/]*)".*}$`)

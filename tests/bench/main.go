@@ -89,7 +89,7 @@ func main() {
 	length := flag.Duration("length", 8*time.Second, "how long to make calls for a figure")
 	idle := flag.Duration("idle", time.Minute, "how long to be idle for a figure")
 	attackFor := flag.Duration("attack", time.Minute, "how long an attack lasts")
-	profiles := flag.String("profiles", "", "directory for CPU profiles of the services during idle, creates, gets and deployment; none when empty")
+	profiles := flag.String("profiles", "", "directory for CPU profiles of the services during idle, creates, gets, deployment and crowd, whose logs are kept there too; none when empty")
 	crowd := crowdOptions{}
 	flag.IntVar(&crowd.nodes, "crowd", 5000, "how many simulated nodes make a crowd")
 	flag.IntVar(&crowd.masters, "crowd-masters", 1, "how many masters a crowd has, 1 or 3")

@@ -56,3 +56,19 @@ func fetch(ctx context.Context, client *http.Client, url, file string) error {
 	}
 	return f.Close()
 }
+
+// keepLogs copies what processes logged to where profiles are kept, for a look at what went wrong. It keeps what it can.
+func (b *bench) keepLogs(processes []*cluster.Process, name string) {
+	if b.profiles == "" {
+		return
+	}
+	for _, p := range processes {
+		data, err := os.ReadFile(p.Log())
+		if err == nil {
+			err = os.WriteFile(filepath.Join(b.profiles, name+"-"+p.Name()+".log"), data, 0o644)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench: log of", p.Name(), "is lost:", err)
+		}
+	}
+}
