@@ -28,13 +28,16 @@ const silenceSlack = time.Minute
 
 // TestSilentPeer cuts off a peer without its kernel ending the connection.
 func TestSilentPeer(t *testing.T) {
-	for name, busy := range map[string]bool{"idle": false, "busy": true} {
+	for _, name := range []string{"idle", "busy", "full"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWire(t)
 			conn, accepted := w.connect(t)
+			if name == "full" {
+				fillWindow(t, conn)
+			}
 			w.cut(t)
-			if busy {
+			if name == "busy" {
 				if _, err := conn.Write([]byte("unacknowledged")); err != nil {
 					t.Fatal(err)
 				}
@@ -49,6 +52,46 @@ func TestSilentPeer(t *testing.T) {
 			}
 			_ = accepted.Close()
 		})
+	}
+}
+
+// fillWindow writes until the peer, which does not read, takes no more, and returns how many bytes it took.
+func fillWindow(t *testing.T, conn net.Conn) int {
+	t.Helper()
+	written := 0
+	for {
+		if err := conn.SetWriteDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		n, err := conn.Write(make([]byte, 64<<10))
+		written += n
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return written
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestBusyPeer has a peer that reads nothing for several times the limit, as an overloaded server does: its kernel answers, and
+// the connection lives on.
+func TestBusyPeer(t *testing.T) {
+	t.Parallel()
+	w := newWire(t)
+	conn, accepted := w.connect(t)
+	written := fillWindow(t, conn)
+	if err := conn.SetReadDeadline(time.Now().Add(4 * DefaultSilence)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("the connection to a peer that does not read ended: %v", err)
+	}
+	if err := accepted.SetReadDeadline(time.Now().Add(silenceSlack)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := io.CopyN(io.Discard, accepted, int64(written)); err != nil {
+		t.Errorf("read %d of %d bytes: %v", n, written, err)
 	}
 }
 
