@@ -189,7 +189,7 @@ func (c *Controller) one(ctx context.Context, k Key) {
 }
 
 func (c *Controller) failed(k Key, err error) {
-	pause := c.queue.retry(k)
+	pause := c.queue.retry(k, err)
 	c.observe.failures.Inc()
 	c.observe.retries.Inc()
 	c.mu.Lock()

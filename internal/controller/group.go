@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/metrics"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
@@ -138,8 +138,11 @@ func (g *Group) Run(ctx context.Context) error {
 	if election.WaitForSync(ctx) != nil || !pause(ctx, g.startDelay()) {
 		return ctx.Err()
 	}
-	failures := 0
+	pauses := backoff.Backoff{Min: candidacyPauseMin, Max: candidacyPauseMax}
 	for {
+		if g.taken() {
+			pauses.Reset()
+		}
 		if !g.vacancy(ctx) {
 			return ctx.Err()
 		}
@@ -147,25 +150,31 @@ func (g *Group) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if apierr.IsAlreadyExists(err) {
-			// Another was faster. Its Lease shows up in the watch; until then the vacancy seems to last.
-			failures = 1
-		} else if errors.Is(err, errTermOver) {
-			failures = 1
+		switch {
+		case apierr.IsAlreadyExists(err):
+			// Another was faster. Its Lease shows up in the watch; until then the vacancy seems to last. While the watch is
+			// slow, each further candidacy is in vain and costs etcd a lease, so the pauses grow.
+		case errors.Is(err, errTermOver):
+			pauses.Reset()
 			log := g.log.Warn
 			if errors.Is(err, errSteppedDown) {
 				log = g.log.Info
 			}
 			log("Leadership ended, standing again", zap.Error(err))
-		} else {
-			failures++
+		default:
 			g.log.Warn("Candidacy failed, trying again", zap.Error(err))
 		}
-		d := min(candidacyPauseMin<<min(failures-1, 10), candidacyPauseMax)
-		if !pause(ctx, d/2+rand.N(d/2)) {
+		if pauses.Wait(ctx, err) != nil {
 			return ctx.Err()
 		}
 	}
+}
+
+// taken reports whether the election has a Lease, as far as is known.
+func (g *Group) taken() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.exists
 }
 
 func (g *Group) startDelay() time.Duration {

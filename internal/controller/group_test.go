@@ -248,6 +248,36 @@ func TestGroupStepsDownAndComesBack(t *testing.T) {
 	}
 }
 
+// TestCandidaciesInVainBecomeRare has every candidacy fail, for what the watch of the election does not show yet, or because the
+// server is overloaded.
+func TestCandidaciesInVainBecomeRare(t *testing.T) {
+	for name, tc := range map[string]struct {
+		err  error
+		most int // candidacies in a minute
+	}{
+		"another was faster": {status.Error(codes.AlreadyExists, "exists"), 120},
+		"unavailable":        {apierr.Unavailable("no"), 120},
+		"overloaded":         {apierr.Overloaded(5*time.Second, "busy"), 12},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, c := clienttest.Start(t)
+				s.Intercept(func(method string, _ proto.Message) error {
+					if method == "Create" {
+						return tc.err
+					}
+					return nil
+				})
+				startCopier(t, c, "master-1", &atomic.Int64{})
+				<-time.After(time.Minute)
+				if n := s.Calls("Create"); n == 0 || n > tc.most {
+					t.Errorf("%d candidacies in a minute, want 1 to %d", n, tc.most)
+				}
+			})
+		})
+	}
+}
+
 func TestGroupRemembersFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := clienttest.Start(t)

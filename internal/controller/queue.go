@@ -5,6 +5,9 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/backoff"
 )
 
 const (
@@ -77,8 +80,9 @@ func (q *queue) addAfter(k Key, d time.Duration) {
 	q.arm()
 }
 
-// retry makes k due after a pause that doubles with each failure since the last forget, and returns the pause.
-func (q *queue) retry(k Key) time.Duration {
+// retry makes k due after a pause that doubles with each failure since the last forget, and is not shorter than err's RetryInfo
+// asks for. It returns the pause.
+func (q *queue) retry(k Key, err error) time.Duration {
 	q.mu.Lock()
 	n := q.failures[k]
 	q.failures[k] = n + 1
@@ -87,6 +91,9 @@ func (q *queue) retry(k Key) time.Duration {
 	// Beyond this shift the pause is at its maximum anyway, and the shift would overflow.
 	if n < 14 {
 		pause = min(retryMin<<n, retryMax)
+	}
+	if asked, ok := apierr.RetryAfter(err); ok {
+		pause = max(pause, 2*min(asked, backoff.MaxRetryAfter))
 	}
 	pause = pause/2 + rand.N(pause/2)
 	q.addAfter(k, pause)

@@ -5,6 +5,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/backoff"
 )
 
 func key(name string) Key { return Key{Namespace: "default", Name: name} }
@@ -88,7 +91,7 @@ func TestQueueBacksOff(t *testing.T) {
 		k := key("a")
 		want := retryMin
 		for n := range 40 {
-			pause := q.retry(k)
+			pause := q.retry(k, nil)
 			if pause < want/2 || pause >= want {
 				t.Errorf("failure %d: a pause of %v, want within [%v, %v)", n, pause, want/2, want)
 			}
@@ -97,7 +100,7 @@ func TestQueueBacksOff(t *testing.T) {
 			q.done(taken)
 		}
 		q.forget(k)
-		if pause := q.retry(k); pause >= retryMin {
+		if pause := q.retry(k, nil); pause >= retryMin {
 			t.Errorf("after forget: a pause of %v", pause)
 		}
 	})
@@ -122,4 +125,16 @@ func TestQueueCloseReleasesTakers(t *testing.T) {
 			t.Error(got)
 		}
 	})
+}
+
+func TestRetryHonoursRetryInfo(t *testing.T) {
+	q := newQueue()
+	defer q.close()
+	k := Key{Name: "a"}
+	if pause := q.retry(k, apierr.Overloaded(3*time.Second, "busy")); pause < 3*time.Second || pause > 6*time.Second {
+		t.Errorf("the pause is %v where the server asked for 3 s", pause)
+	}
+	if pause := q.retry(k, apierr.Overloaded(24*time.Hour, "broken clock")); pause > 2*backoff.MaxRetryAfter {
+		t.Errorf("a server keeps a key away for %v", pause)
+	}
 }
