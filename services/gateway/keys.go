@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/token"
 	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 )
@@ -19,8 +20,9 @@ const (
 	// keysPause is the least time between two fetches, whatever tokens come: one with a key that is not known causes a fetch
 	// when the last is older.
 	keysPause = 2 * time.Second
-	// firstPause is that until the first fetch has succeeded.
-	firstPause = 250 * time.Millisecond
+	// firstPause and firstPauseMax bound the pauses until the first fetch has succeeded.
+	firstPause    = 250 * time.Millisecond
+	firstPauseMax = 2 * time.Second
 	// keysTimeout bounds a fetch.
 	keysTimeout = 5 * time.Second
 )
@@ -63,9 +65,10 @@ func (k *keys) want() {
 
 // run fetches the keys until ctx ends.
 func (k *keys) run(ctx context.Context) {
+	pauses := backoff.Backoff{Min: firstPause, Max: firstPauseMax}
 	for ctx.Err() == nil {
 		if err := k.fetch(ctx); err != nil && k.current.Load() == nil {
-			wait(ctx, firstPause, nil)
+			wait(ctx, pauses.Next(err), nil)
 			continue
 		}
 		wait(ctx, keysPause, nil)

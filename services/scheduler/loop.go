@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/events"
 	"github.com/xebec-project/xebec/internal/kind"
@@ -275,16 +275,13 @@ func (l *loop) bind(ctx context.Context, batch []assignment) {
 	for i, a := range batch {
 		ops[i] = client.OpBind(a.pod.Namespace, a.pod.Name, a.pod.UID, a.node)
 	}
-	pause := unansweredMin
+	pauses := backoff.Backoff{Min: unansweredMin, Max: unansweredMax}
 	_, err := client.Transact(ctx, l.client, ops...)
 	for apierr.IsRetryable(err) {
 		l.log.Warn("Binding not answered, trying again", zap.Int("pods", len(batch)), zap.Error(err))
-		select {
-		case <-ctx.Done():
+		if pauses.Wait(ctx, err) != nil {
 			return
-		case <-time.After(pause/2 + rand.N(pause/2)):
 		}
-		pause = min(2*pause, unansweredMax)
 		_, err = client.Transact(ctx, l.client, ops...)
 	}
 	switch {
