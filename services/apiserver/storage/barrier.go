@@ -74,14 +74,17 @@ func (s *Store) fly(f *flight) {
 
 // etcdRevision asks a quorum of etcd for the current revision.
 func (s *Store) etcdRevision(ctx context.Context) (int64, error) {
-	resp, err := hedged(ctx, s.reads, func(ctx context.Context) (*clientv3.GetResponse, error) {
-		// No such key: the answer is a header, which the client, as with every get, has only after a quorum confirmed it.
-		return s.cli.Get(ctx, RegistryPrefix, clientv3.WithKeysOnly())
-	})
+	// No such key: the answer is a header, which the client, as with every get, has only after a quorum confirmed it.
+	resp, err := s.read(ctx, RegistryPrefix, clientv3.WithKeysOnly())
 	if err != nil {
 		return 0, readError(err)
 	}
 	return resp.Header.Revision, nil
+}
+
+// read reads from etcd.
+func (s *Store) read(ctx context.Context, key string, options ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	return hedged(ctx, s.reads, func(ctx context.Context) (*clientv3.GetResponse, error) { return s.cli.Get(ctx, key, options...) })
 }
 
 // awaitRevision waits until the cache has reached a revision.

@@ -270,18 +270,17 @@ func (s *Store) fill(ctx context.Context) (int64, error) {
 	return now, nil
 }
 
-// readAll reads all objects as they were at a revision. A page that takes too long is asked for again with more time: what was
-// read before it is not read again.
+// readAll reads all objects as they were at a revision. A page that etcd could not answer, or not in time, is asked for again, with
+// more time: what was read before it is not read again.
 func (s *Store) readAll(ctx context.Context, revision int64) (map[*kindCache][]*Object, error) {
 	objects := make(map[*kindCache][]*Object)
 	start, end := RegistryPrefix, clientv3.GetPrefixRangeEnd(RegistryPrefix)
-	limit := s.cfg.ReadTimeout
+	limit, pauses := s.cfg.ReadTimeout, newBackoff()
 	for {
 		page, cancel := context.WithTimeout(ctx, limit)
 		resp, err := s.cli.Get(page, start, clientv3.WithRange(end), clientv3.WithRev(revision), clientv3.WithLimit(s.cfg.PageSize))
-		late := page.Err() != nil && ctx.Err() == nil
 		cancel()
-		if err != nil && late && limit < maxPageTimeouts*s.cfg.ReadTimeout {
+		if err != nil && transient(err) && limit < maxPageTimeouts*s.cfg.ReadTimeout && pauses.Wait(ctx, err) == nil {
 			limit *= 2
 			continue
 		}

@@ -123,9 +123,7 @@ func (s *Store) LeaseRevoke(ctx context.Context, id int64) error {
 func (s *Store) LeaseOwner(ctx context.Context, id int64) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ReadTimeout)
 	defer cancel()
-	resp, err := hedged(ctx, s.reads, func(ctx context.Context) (*clientv3.GetResponse, error) {
-		return s.cli.Get(ctx, leaseKey(id))
-	})
+	resp, err := s.read(ctx, leaseKey(id))
 	if err != nil {
 		return "", fmt.Errorf("read owner of lease: %w", readError(err))
 	}

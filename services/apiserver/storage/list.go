@@ -136,7 +136,7 @@ func (s *Store) listEtcd(ctx context.Context, prefix string, token pageToken, op
 		start = token.last.String() + "\x00"
 	}
 	for {
-		resp, err := s.cli.Get(ctx, start, clientv3.WithRange(end), clientv3.WithRev(result.Revision), clientv3.WithLimit(s.cfg.PageSize))
+		resp, err := s.read(ctx, start, clientv3.WithRange(end), clientv3.WithRev(result.Revision), clientv3.WithLimit(s.cfg.PageSize))
 		if err != nil {
 			return ListResult{}, fmt.Errorf("list %s: %w", prefix, readError(err))
 		}

@@ -151,10 +151,10 @@ func (s *Store) Oldest(ctx context.Context) (time.Time, error) {
 
 // clockAt reads the clock as it was at a revision: the time it told, and the revision at which that was written.
 func (s *Store) clockAt(ctx context.Context, revision int64) (time.Time, int64, error) {
-	resp, err := s.cli.Get(ctx, clockKey, clientv3.WithRev(revision), clientv3.WithSerializable())
+	resp, err := s.read(ctx, clockKey, clientv3.WithRev(revision), clientv3.WithSerializable())
 	if errors.Is(err, rpctypes.ErrFutureRev) {
 		// A member that lags behind the one that named the newest revision; a quorum knows.
-		resp, err = s.cli.Get(ctx, clockKey, clientv3.WithRev(revision))
+		resp, err = s.read(ctx, clockKey, clientv3.WithRev(revision))
 	}
 	if err != nil {
 		return time.Time{}, 0, readError(err)

@@ -180,7 +180,7 @@ func (s *Store) GetAt(ctx context.Context, key Key, revision int64) (*Object, er
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ReadTimeout)
 	defer cancel()
-	resp, err := s.cli.Get(ctx, key.String(), clientv3.WithRev(revision))
+	resp, err := s.read(ctx, key.String(), clientv3.WithRev(revision))
 	if err != nil {
 		return nil, fmt.Errorf("get %s: %w", key, readError(err))
 	}
