@@ -145,7 +145,7 @@ func (s *Service) Watch(req *apiv1.WatchRequest, stream grpc.ServerStreamingServ
 		return err
 	}
 	opts := storage.WatchOptions{
-		Group: sel.kind.Group, Kind: sel.kind.Name, Namespace: req.GetNamespace(), Match: sel.match,
+		Group: sel.kind.Group, Kind: sel.kind.Name, Namespace: req.GetNamespace(), Match: sel.match, Exact: sel.exact,
 		Started: func() { rpc.EndOfStart(ctx) },
 	}
 	if from := req.GetResourceVersion(); from != "" {
@@ -191,6 +191,8 @@ func (s *Service) Watch(req *apiv1.WatchRequest, stream grpc.ServerStreamingServ
 type selected struct {
 	kind  *kind.Kind
 	match storage.Match
+	// exact is a value of a field that all of it has, nil for none.
+	exact *storage.Exact
 }
 
 // selector is what List, Watch and DeleteCollection requests share.
@@ -233,5 +235,5 @@ func (s *Service) selectFor(ctx context.Context, verb authz.Verb, req selector) 
 	if err != nil {
 		return selected{}, err
 	}
-	return selected{k, matchAll(byField, byLabel)}, nil
+	return selected{k, matchAll(byField, byLabel), exactly(byField)}, nil
 }

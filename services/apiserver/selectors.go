@@ -21,6 +21,7 @@ const (
 
 // requirement is one condition of a field selector.
 type requirement struct {
+	name  string // such as "spec.nodeName"
 	field wire.Field
 	value string
 	equal bool
@@ -49,7 +50,7 @@ func parseFieldSelector(k *kind.Kind, text string) ([]requirement, map[string]st
 		if equal {
 			exact[r.Field] = r.Value
 		}
-		required = append(required, requirement{field, r.Value, equal})
+		required = append(required, requirement{r.Field, field, r.Value, equal})
 	}
 	return required, exact, nil
 }
@@ -77,6 +78,16 @@ func checkSelector(name, text string) error {
 
 func tooManyRequirements(name string, n int) error {
 	return apierr.BadField(name, "must not have more than %d conditions, has %d", maxRequirements, n)
+}
+
+// exactly returns a value that all conditions together demand of a field, nil when they demand none.
+func exactly(required []requirement) *storage.Exact {
+	for _, r := range required {
+		if r.equal {
+			return &storage.Exact{Name: r.name, Field: r.field, Value: r.value}
+		}
+	}
+	return nil
 }
 
 // matchAll returns the filter for objects that meet all conditions, nil when there are none.

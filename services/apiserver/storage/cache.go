@@ -53,7 +53,7 @@ type kindCache struct {
 	paged  []pagedSnapshot
 
 	watchMu  sync.Mutex // taken after cache.mu
-	watchers map[*watcher]struct{}
+	watchers watchers
 }
 
 type nsName struct{ namespace, name string }
@@ -73,7 +73,7 @@ func newCache(cfg Config) *cache {
 			byName:   make(map[nsName]*Object),
 			ordered:  newTree(),
 			history:  history{maxChanges: cfg.HistoryChanges, maxBytes: cfg.HistoryBytes},
-			watchers: make(map[*watcher]struct{}),
+			watchers: newWatchers(),
 		}
 	}
 	return c

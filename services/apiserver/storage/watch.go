@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"k8s.io/utils/third_party/forked/golang/btree"
 
+	"github.com/xebec-project/xebec/internal/wire"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
@@ -22,11 +23,24 @@ type WatchOptions struct {
 	Namespace string
 	// Match selects among them. An object that comes to match is reported as ADDED, one that ceases to as DELETED.
 	Match Match
+	// Exact, when not nil, is a value of a field that every object has which Match selects: then the watch costs nothing when
+	// others change.
+	Exact *Exact
 	// FromRevision is the revision after which events start; 0 for the state first.
 	FromRevision int64
 	// Started, when not nil, is called once the state, or the changes since FromRevision, have been sent: from then on the
 	// watch costs no more than what changes.
 	Started func()
+}
+
+// Exact is the value of a field.
+type Exact struct {
+	// Name names the field among those of the kind, such as "spec.nodeName".
+	Name string
+	// Field reads it.
+	Field wire.Field
+	// Value is what Field reads.
+	Value string
 }
 
 // Watch sends the events of one kind, in order, until ctx ends, send fails, or the watch can't go on; it always returns
@@ -98,14 +112,14 @@ func (c *cache) register(k *kindCache, w *watcher, from int64) (watchStart, erro
 	}
 	w.after = c.revision
 	k.watchMu.Lock()
-	k.watchers[w] = struct{}{}
+	k.watchers.add(w)
 	k.watchMu.Unlock()
 	return start, nil
 }
 
 func (k *kindCache) unregister(w *watcher) {
 	k.watchMu.Lock()
-	delete(k.watchers, w)
+	k.watchers.remove(w)
 	k.watchMu.Unlock()
 }
 
@@ -113,7 +127,7 @@ func (k *kindCache) unregister(w *watcher) {
 func (k *kindCache) deliver(c *change) {
 	k.watchMu.Lock()
 	defer k.watchMu.Unlock()
-	for w := range k.watchers {
+	for w := range k.watchers.concerned(c) {
 		if e, ok := w.sees(c); ok {
 			w.push(e)
 		}
@@ -308,6 +322,7 @@ func (s *Store) sendLive(ctx context.Context, w *watcher, revision int64, send f
 type watcher struct {
 	namespace string
 	match     Match
+	exact     *Exact
 	after     int64 // only changes after this revision are for the buffer
 
 	filled chan struct{} // holds one token when the buffer is not empty or has overflowed
@@ -322,7 +337,7 @@ type watcher struct {
 
 func newWatcher(opts WatchOptions, maxEvents, maxBytes int) *watcher {
 	return &watcher{
-		namespace: opts.Namespace, match: opts.Match, filled: make(chan struct{}, 1),
+		namespace: opts.Namespace, match: opts.Match, exact: opts.Exact, filled: make(chan struct{}, 1),
 		maxEvents: maxEvents, maxBytes: maxBytes,
 	}
 }

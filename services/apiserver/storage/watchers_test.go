@@ -1,0 +1,54 @@
+package storage
+
+import (
+	"fmt"
+	"sync/atomic"
+	"testing"
+
+	"github.com/xebec-project/xebec/internal/etcdtest"
+	"github.com/xebec-project/xebec/internal/kind"
+)
+
+// TestWatchesOfOneValue moves a pod from node to node beneath the watches of many nodes: each sees what concerns it, and the
+// change is held against no other watch's filter.
+func TestWatchesOfOneValue(t *testing.T) {
+	s, _ := openStore(t, etcdtest.New(t, 1).Client(), Config{})
+	pods, _ := kind.ByGroupKind("", "Pod")
+	nodeName, ok := pods.Field("spec.nodeName")
+	if !ok {
+		t.Fatal("pods have no field spec.nodeName")
+	}
+	var held [5]atomic.Int64
+	var watches [5]*testWatch
+	for i := range watches {
+		node := fmt.Sprintf("node-%d", i)
+		matches := onNode(node)
+		watches[i] = startWatch(t, s, WatchOptions{Kind: "Pod", Exact: &Exact{"spec.nodeName", nodeName, node}, Match: func(o *Object) bool {
+			held[i].Add(1)
+			return matches(o)
+		}})
+		watches[i].expect("BOOKMARK end")
+	}
+	key := podKey("default", "a")
+	mustCommit(t, s, put(t, key, "", ExpectAbsent))
+	mustCommit(t, s, put(t, key, "node-1", ExpectExists))
+	mustCommit(t, s, put(t, key, "node-1", ExpectExists))
+	mustCommit(t, s, put(t, key, "node-2", ExpectExists))
+	mustCommit(t, s, Write{Key: key, Delete: true, Expect: ExpectExists})
+	watches[1].expect("ADDED default/a", "MODIFIED default/a", "DELETED default/a")
+	watches[2].expect("ADDED default/a", "DELETED default/a")
+	for _, i := range []int{0, 3, 4} {
+		if n := held[i].Load(); n != 0 {
+			t.Errorf("the watch of node-%d looked at %d objects of others", i, n)
+		}
+	}
+	for _, w := range watches {
+		w.stop()
+		<-w.ended
+	}
+	s.cache.mu.RLock()
+	defer s.cache.mu.RUnlock()
+	if ws := s.cache.kinds[groupKind{"", "Pod"}].watchers; len(ws.all) != 0 || len(ws.exact) != 0 {
+		t.Errorf("watches that have ended are left: %v", ws)
+	}
+}
