@@ -48,23 +48,32 @@ func keptLease(stateDir string) string { return filepath.Join(stateDir, "lease")
 const (
 	heartbeatMin = 250 * time.Millisecond
 	heartbeatMax = 5 * time.Second
+	// heartbeatLost bounds the pause after a lease that was lost soon after it was taken, in less than heartbeatKept: the control
+	// plane cannot keep up with the leases that there are, and nodes that come back at once would take what others need.
+	heartbeatLost = 30 * time.Second
+	heartbeatKept = time.Minute
 )
 
 func (h heartbeat) run(ctx context.Context) error {
 	pace := backoff.Backoff{Min: heartbeatMin, Max: heartbeatMax}
+	losses := backoff.Backoff{Min: heartbeatMin, Max: heartbeatLost}
 	var pending *client.Lease
 	for {
 		kept, err := h.beat(ctx, pending)
 		pending = nil
 		if err == nil {
 			pace.Reset()
+			taken := time.Now()
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
 			case <-kept.Done():
 			}
+			if time.Since(taken) >= heartbeatKept {
+				losses.Reset()
+			}
 			// An outage loses the leases of all nodes at once: they come back one by one.
-			pause := pace.Next(nil)
+			pause := losses.Next(nil)
 			h.log.Warn("The node's lease was lost, a new one is taken", zap.NamedError("lost", kept.Err()), zap.Duration("retryIn", pause))
 			if err := backoff.Sleep(ctx, pause); err != nil {
 				return err
@@ -163,7 +172,7 @@ func (h heartbeat) adopt(ctx context.Context) (*client.Lease, error) {
 		return lease, h.create(ctx, lease)
 	case err != nil:
 		return lease, err
-	case standsUnder(object, lease) && lease.TTL() == h.ttl.Truncate(time.Second):
+	case standsUnder(object, lease) && lease.TTL() >= h.ttl.Truncate(time.Second):
 		return lease, nil
 	}
 	// The object belongs to another lease, or the configuration asks for another time to live.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -95,8 +96,16 @@ func TestHeartbeatsComeBackSpread(t *testing.T) {
 			}
 			return nil
 		})
-		for id := range nodes {
-			s.EndLease(int64(id + 1))
+		kept, _, err := client.List[*coordinationv1.Lease](ctx, c, client.ListOptions{})
+		if err != nil || len(kept) != nodes {
+			t.Fatalf("%d leases: %v", len(kept), err)
+		}
+		for _, lease := range kept {
+			id, err := strconv.ParseInt(lease.GetMetadata().GetAnnotations()[annotationLease], 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.EndLease(id)
 		}
 		// They find out at their next renewals, a third into the time to live.
 		time.Sleep(20 * time.Second)
@@ -172,5 +181,47 @@ func TestRegistrarHonoursRetryInfo(t *testing.T) {
 		if _, err := client.Get[*corev1.Node](t.Context(), c, "", "a"); err != nil {
 			t.Error(err)
 		}
+	})
+}
+
+// TestLeasesThatAreLostAgain are taken after ever longer pauses, until one is kept for a while.
+func TestLeasesThatAreLostAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := clienttest.Start(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- Heartbeat(ctx, c, "n", 10*time.Second, zap.NewNop()) }()
+		lose := func() {
+			leases, _, err := client.List[*coordinationv1.Lease](ctx, c, client.ListOptions{})
+			if err != nil || len(leases) > 1 {
+				t.Fatalf("%d leases: %v", len(leases), err)
+			}
+			for _, lease := range leases {
+				id, err := strconv.ParseInt(lease.GetMetadata().GetAnnotations()[annotationLease], 10, 64)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.EndLease(id)
+			}
+		}
+		// A control plane that keeps no lease for longer than 5 s.
+		began := s.Calls("Grant")
+		for range 10 * 12 {
+			time.Sleep(5 * time.Second)
+			lose()
+		}
+		// A lease that is lost is taken anew at the next renewal, after 5 s or so: without ever longer pauses 100 times and more.
+		if n := s.Calls("Grant") - began; n < 10 || n > 60 {
+			t.Errorf("%d leases in ten minutes", n)
+		}
+		time.Sleep(3 * heartbeatKept)
+		lose()
+		before := s.Calls("Grant")
+		time.Sleep(10*time.Second/3 + time.Second)
+		if n := s.Calls("Grant") - before; n != 1 {
+			t.Errorf("%d leases after the first loss in a while, want 1 soon", n)
+		}
+		cancel()
+		<-ended
 	})
 }

@@ -35,8 +35,8 @@ type Limits struct {
 	WaitingConnections int `yaml:"waitingConnections" help:"connections that wait to authenticate; more are refused"`
 	// WaitingConnectionsPerSource bounds those of one source address.
 	WaitingConnectionsPerSource int `yaml:"waitingConnectionsPerSource" help:"connections of one source address that wait to authenticate; more are refused"`
-	// WaitTimeout is how long a connection waits at most; it is refused then. It should be less than clients are patient:
-	// Xebec's give up after 3 s.
+	// WaitTimeout is how long a connection waits at most; it is refused then. It should be well below what clients are patient:
+	// Xebec's are for 20 s.
 	WaitTimeout time.Duration `yaml:"waitTimeout" help:"how long a connection waits to authenticate; it is refused then"`
 	// ConnectionsPerSecond bounds the connections of one source address that never authenticate; those that do are not
 	// counted.
@@ -65,7 +65,7 @@ func DefaultLimits() Limits {
 		PendingConnectionsPerSource: 128,
 		WaitingConnections:          16384,
 		WaitingConnectionsPerSource: 8192,
-		WaitTimeout:                 2 * time.Second,
+		WaitTimeout:                 8 * time.Second,
 		ConnectionsPerSecond:        100,
 		ConnectionsBurst:            500,
 		FailuresPerSecond:           20,

@@ -16,8 +16,9 @@ import (
 // that give up early never meet.
 const (
 	connectTimeout = 3 * time.Second
-	// firstHandshake is how long the first handshake may take. It doubles when one took longer, up to longestHandshake.
-	firstHandshake   = 3 * time.Second
+	// firstHandshake is how long the first handshake may take: longer than a server lets connections wait for their turn. It
+	// doubles when one took longer, up to longestHandshake.
+	firstHandshake   = 10 * time.Second
 	longestHandshake = 20 * time.Second
 )
 

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/kind"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	"github.com/xebec-project/xebec/services/apiserver/authz"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
@@ -18,6 +19,19 @@ const (
 	minLeaseSeconds = 2
 	maxLeaseSeconds = 3600
 )
+
+// Leases of nodes live longer the more there are, so that all nodes together renew no more often than so many times a second
+// when each renews three times in its lease's time: that is what 1,000 nodes with leases of 10 s do. No node is noticed later than
+// with Kubernetes' 40 s.
+const (
+	nodeRenewalsPerSecond = 300
+	maxNodeLeaseSeconds   = 40
+)
+
+// nodeLeaseSeconds is the time to live of the lease of a node that asks for so much, among so many others.
+func nodeLeaseSeconds(asked int64, leases int) int64 {
+	return max(asked, min(3*int64(leases)/nodeRenewalsPerSecond, maxNodeLeaseSeconds))
+}
 
 // leaseService implements LeaseService on etcd's leases.
 type leaseService struct {
@@ -36,7 +50,12 @@ func (l *leaseService) Grant(ctx context.Context, req *apiv1.GrantRequest) (*api
 	if id := req.GetLeaseId(); id < 0 {
 		return nil, apierr.BadField("leaseId", "must be a random positive number, or 0 for the server to choose, is %d", id)
 	}
-	id, ttl, err := l.store.LeaseGrant(ctx, req.GetLeaseId(), req.GetTtlSeconds(), callerOf(ctx).User)
+	seconds := req.GetTtlSeconds()
+	if _, node := callerOf(ctx).Node(); node {
+		k, _ := kind.ByGroupKind("coordination.k8s.io", "Lease")
+		seconds = nodeLeaseSeconds(seconds, l.store.CountCached(k.Group, k.Name))
+	}
+	id, ttl, err := l.store.LeaseGrant(ctx, req.GetLeaseId(), seconds, callerOf(ctx).User)
 	if err != nil {
 		return nil, storageError(err)
 	}

@@ -82,3 +82,16 @@ func TestGrantByID(t *testing.T) {
 		t.Errorf("chosen by the server: %v, %v, %v", first, second, err)
 	}
 }
+
+// TestNodeLeasesOfLargeClusters are longer the more there are.
+func TestNodeLeasesOfLargeClusters(t *testing.T) {
+	for _, tt := range []struct {
+		asked  int64
+		leases int
+		want   int64
+	}{{10, 0, 10}, {10, 1000, 10}, {10, 1200, 12}, {10, 3000, 30}, {10, 5000, 40}, {60, 5000, 60}} {
+		if got := nodeLeaseSeconds(tt.asked, tt.leases); got != tt.want {
+			t.Errorf("%d s asked for among %d leases: %d s, want %d", tt.asked, tt.leases, got, tt.want)
+		}
+	}
+}

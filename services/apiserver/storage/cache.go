@@ -129,6 +129,16 @@ func (c *cache) get(key Key) (*Object, bool) {
 	return o, ok
 }
 
+func (c *cache) count(group, kind string) int {
+	k, ok := c.kinds[groupKind{group, kind}]
+	if !ok {
+		return 0
+	}
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return len(k.byName)
+}
+
 // snapshot returns the objects of a kind and their revision, 0 when the cache has not been filled. The tree must not be
 // written to.
 func (c *cache) snapshot(k *kindCache) (*btree.BTree[*Object], int64) {

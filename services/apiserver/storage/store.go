@@ -172,6 +172,9 @@ func (s *Store) Get(ctx context.Context, key Key) (*Object, error) {
 // GetCached returns an object as the cache holds it now, which may be stale. It does no I/O.
 func (s *Store) GetCached(key Key) (*Object, bool) { return s.cache.get(key) }
 
+// CountCached returns how many objects of a kind the cache holds now.
+func (s *Store) CountCached(group, kind string) int { return s.cache.count(group, kind) }
+
 // GetAt returns an object as it was at a revision; ErrNotFound when there was none, ErrCompacted when it is not known
 // any more, ErrFutureRevision when there is no such revision yet. Revision 0 is now.
 func (s *Store) GetAt(ctx context.Context, key Key, revision int64) (*Object, error) {
