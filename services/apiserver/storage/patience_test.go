@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -90,11 +91,10 @@ func TestHedged(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				defer cancel()
 				p := newPatience(time.Second, 4*time.Second)
-				requests := 0
+				var requests atomic.Int32
 				began := time.Now()
 				_, err := hedged(ctx, p, func(ctx context.Context) (int, error) {
-					n := requests
-					requests++
+					n := int(requests.Add(1)) - 1
 					var err error
 					if len(tc.errs) > 0 {
 						err = tc.errs[min(n, len(tc.errs)-1)]
@@ -110,8 +110,8 @@ func TestHedged(t *testing.T) {
 				if !errors.Is(err, tc.want) {
 					t.Errorf("the error is %v, want %v", err, tc.want)
 				}
-				if took := time.Since(began); took > tc.took || requests > tc.requests {
-					t.Errorf("took %v and %d requests, want at most %v and %d", took, requests, tc.took, tc.requests)
+				if took, n := time.Since(began), int(requests.Load()); took > tc.took || n > tc.requests {
+					t.Errorf("took %v and %d requests, want at most %v and %d", took, n, tc.took, tc.requests)
 				}
 			})
 		})
