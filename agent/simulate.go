@@ -85,7 +85,7 @@ func (a *Agent) runHollow(ctx context.Context) error {
 				return nil, err
 			}
 			// Thousands of connections that are mostly silent should not hold buffers.
-			return a.dial(source, grpc.WithSharedWriteBuffer(true), grpc.WithReadBufferSize(hollowReadBuffer))
+			return a.dial(source, grpc.WithReadBufferSize(hollowReadBuffer))
 		},
 		Heartbeat: Heartbeat, Log: a.log,
 	})
