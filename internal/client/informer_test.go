@@ -166,8 +166,8 @@ func TestInformerWaitsAsLongAsTheServerAsks(t *testing.T) {
 		_, j := informed(t, c, client.InformerOptions[*corev1.ConfigMap]{})
 		expect(t, "the state", j.take(), "+a=1")
 		for i := range begun[1:] {
-			if pause := begun[i+1].Sub(begun[i]); pause < 7*time.Second || pause > 8*time.Second {
-				t.Errorf("pause %d lasted %s, want the 7 s that the server asked for", i, pause)
+			if pause := begun[i+1].Sub(begun[i]); pause < 7*time.Second || pause > 14*time.Second {
+				t.Errorf("pause %d lasted %s, want the 7 s that the server asked for and up to as much at random", i, pause)
 			}
 		}
 		if len(begun) != 4 {
