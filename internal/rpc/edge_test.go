@@ -174,9 +174,10 @@ func TestUnfinishedRequestsOfCallers(t *testing.T) {
 	if _, err := admin.Get(testContext(t), &apiv1.GetRequest{}); err != nil {
 		t.Errorf("another caller: %v", err)
 	}
-	answer, err := c.Answer(testContext(t), 1)
+	// Which four are received is not said: on a busy machine they are not the first that were sent.
+	answer, err := c.AnyAnswer(testContext(t))
 	if err != nil || answer["grpc-status"] != "4" || !strings.Contains(answer["grpc-message"], "did not arrive within") {
-		t.Errorf("the first request was answered by %v, %v", answer, err)
+		t.Errorf("the first answer is %v, %v", answer, err)
 	}
 }
 

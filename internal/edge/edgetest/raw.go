@@ -213,6 +213,21 @@ func (c *Conn) data(ctx context.Context, stream uint32, data []byte) error {
 
 // Answer waits until the server ends a call and returns its trailers, or "rst" with the code of a reset.
 func (c *Conn) Answer(ctx context.Context, stream uint32) (map[string]string, error) {
+	return c.await(ctx, func() map[string]string { return c.ended[stream] })
+}
+
+// AnyAnswer is Answer for the first call that the server ends, whichever it is.
+func (c *Conn) AnyAnswer(ctx context.Context) (map[string]string, error) {
+	return c.await(ctx, func() map[string]string {
+		for _, answer := range c.ended {
+			return answer
+		}
+		return nil
+	})
+}
+
+// await waits until there is an answer.
+func (c *Conn) await(ctx context.Context, answer func() map[string]string) (map[string]string, error) {
 	defer context.AfterFunc(ctx, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -220,7 +235,7 @@ func (c *Conn) Answer(ctx context.Context, stream uint32) (map[string]string, er
 	})()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for c.ended[stream] == nil {
+	for answer() == nil {
 		if c.err != nil {
 			return nil, c.err
 		}
@@ -229,7 +244,7 @@ func (c *Conn) Answer(ctx context.Context, stream uint32) (map[string]string, er
 		}
 		c.changed.Wait()
 	}
-	return c.ended[stream], nil
+	return answer(), nil
 }
 
 // Answered returns how many calls the server has ended.
