@@ -73,6 +73,18 @@ func TestHeartbeatHonoursRetryInfo(t *testing.T) {
 	}
 }
 
+// endLeases ends the leases that the objects stand under.
+func endLeases(t *testing.T, s *clienttest.Server, objects []*coordinationv1.Lease) {
+	t.Helper()
+	for _, object := range objects {
+		id, err := strconv.ParseInt(object.GetMetadata().GetAnnotations()[annotationLease], 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.EndLease(id)
+	}
+}
+
 // TestHeartbeatsComeBackSpread loses the leases of many nodes at once, as an outage does.
 func TestHeartbeatsComeBackSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -100,13 +112,7 @@ func TestHeartbeatsComeBackSpread(t *testing.T) {
 		if err != nil || len(kept) != nodes {
 			t.Fatalf("%d leases: %v", len(kept), err)
 		}
-		for _, lease := range kept {
-			id, err := strconv.ParseInt(lease.GetMetadata().GetAnnotations()[annotationLease], 10, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			s.EndLease(id)
-		}
+		endLeases(t, s, kept)
 		// They find out at their next renewals, a third into the time to live.
 		time.Sleep(20 * time.Second)
 		synctest.Wait()
@@ -196,13 +202,7 @@ func TestLeasesThatAreLostAgain(t *testing.T) {
 			if err != nil || len(leases) > 1 {
 				t.Fatalf("%d leases: %v", len(leases), err)
 			}
-			for _, lease := range leases {
-				id, err := strconv.ParseInt(lease.GetMetadata().GetAnnotations()[annotationLease], 10, 64)
-				if err != nil {
-					t.Fatal(err)
-				}
-				s.EndLease(id)
-			}
+			endLeases(t, s, leases)
 		}
 		// A control plane that keeps no lease for longer than 5 s.
 		began := s.Calls("Grant")
@@ -210,7 +210,7 @@ func TestLeasesThatAreLostAgain(t *testing.T) {
 			time.Sleep(5 * time.Second)
 			lose()
 		}
-		// A lease that is lost is taken anew at the next renewal, after 5 s or so: without ever longer pauses 100 times and more.
+		// A new lease is taken at the renewal after a loss, after 5 s or so: without ever longer pauses 100 times and more.
 		if n := s.Calls("Grant") - began; n < 10 || n > 60 {
 			t.Errorf("%d leases in ten minutes", n)
 		}

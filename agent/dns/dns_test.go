@@ -263,8 +263,8 @@ func TestBadRequests(t *testing.T) {
 	}
 }
 
-// start serves on a loopback port until the test ends.
-func start(t *testing.T, s *Server) string {
+// bind gives the server its sockets.
+func bind(t *testing.T, s *Server) {
 	t.Helper()
 	udp, tcp, err := Bind(t.Context(), s.cfg.Address)
 	if err != nil {
@@ -275,6 +275,12 @@ func start(t *testing.T, s *Server) string {
 	if err := s.Adopt(udp, tcp); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// start serves on a loopback port until the test ends.
+func start(t *testing.T, s *Server) string {
+	t.Helper()
+	bind(t, s)
 	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(ctx) }()

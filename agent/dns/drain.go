@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// drainingListener hands out TCP connections until it is drained. Whoever shares the socket accepts those that come later,
+// drainingListener hands out TCP connections until it is drained. Another process that has the socket accepts those that come later,
 // while the connections taken before get their first answer: a client that connected a moment before the end has not
 // asked yet, and closing its connection would fail its query.
 type drainingListener struct {
@@ -18,7 +18,7 @@ type drainingListener struct {
 	draining bool
 	// unanswered is how many open connections have had no answer yet.
 	unanswered int
-	// changed is closed and made anew when unanswered falls.
+	// changed is closed and replaced when unanswered falls.
 	changed chan struct{}
 }
 

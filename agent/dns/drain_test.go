@@ -15,15 +15,7 @@ import (
 func TestConnectedBeforeTheEnd(t *testing.T) {
 	for _, asks := range []bool{true, false} {
 		s := newServer(t, exampleRecords())
-		udp, tcp, err := Bind(t.Context(), s.cfg.Address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer udp.Close()
-		defer tcp.Close()
-		if err := s.Adopt(udp, tcp); err != nil {
-			t.Fatal(err)
-		}
+		bind(t, s)
 		ctx, stop := context.WithCancel(t.Context())
 		served := make(chan error, 1)
 		go func() { served <- s.Serve(ctx) }()

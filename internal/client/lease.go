@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -73,7 +71,7 @@ func (c *Client) grant(ctx context.Context, seconds int64) (*apiv1.GrantResponse
 		ctx, cancel = context.WithTimeout(ctx, grantLimit)
 		defer cancel()
 	}
-	req := &apiv1.GrantRequest{TtlSeconds: seconds, LeaseId: newLeaseID()}
+	req := &apiv1.GrantRequest{TtlSeconds: seconds, LeaseId: renewal.NewID()}
 	pauses := backoff.Backoff{Min: grantPauseMin, Max: grantPauseMax}
 	for timeout := grantTimeout; ; {
 		attempt, cancel := context.WithTimeout(ctx, timeout)
@@ -85,7 +83,7 @@ func (c *Client) grant(ctx context.Context, seconds int64) (*apiv1.GrantResponse
 		case err == nil:
 			return granted, sent, nil
 		case apierr.IsAlreadyExists(err):
-			req.LeaseId = newLeaseID() // the id is another user's
+			req.LeaseId = renewal.NewID() // the id is another user's
 		case !apierr.IsRetryable(err):
 			return nil, sent, err
 		case late:
@@ -96,9 +94,6 @@ func (c *Client) grant(ctx context.Context, seconds int64) (*apiv1.GrantResponse
 		}
 	}
 }
-
-// newLeaseID returns a random id, so that no two callers choose the same and none guesses another's.
-func newLeaseID() int64 { return 1 + rand.Int64N(math.MaxInt64) }
 
 // AdoptLease goes on with a lease that the same caller was granted before, as by a process that this one takes over from.
 // It renews the lease once before it returns; otherwise it is KeepLease. The error wraps ErrLeaseLost when the lease has

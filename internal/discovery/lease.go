@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
-	"math/rand/v2"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -33,8 +31,8 @@ type lease struct {
 }
 
 func newLease(client *clientv3.Client) *lease {
-	// etcd's own client retries each request by itself, grants too, a hundred times without growing pauses.
-	return &lease{client: client, rpc: pb.NewLeaseClient(client.ActiveConnection()), id: 1 + rand.Int64N(math.MaxInt64)}
+	// etcd's own client cannot ask for a lease by its id.
+	return &lease{client: client, rpc: pb.NewLeaseClient(client.ActiveConnection()), id: renewal.NewID()}
 }
 
 // grant makes the lease, unless there is one left of an earlier attempt.

@@ -10,6 +10,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -28,6 +30,9 @@ const (
 	pauseMin = 20 * time.Millisecond
 	pauseMax = 500 * time.Millisecond
 )
+
+// NewID returns a random id for a lease, never 0, so that no two callers choose the same and none guesses another's.
+func NewID() int64 { return 1 + rand.Int64N(math.MaxInt64) }
 
 // Renew renews a lease once, over its stream, and returns the time to live.
 type Renew func() (ttl time.Duration, err error)

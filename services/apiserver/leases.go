@@ -8,7 +8,6 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/internal/kind"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	"github.com/xebec-project/xebec/services/apiserver/authz"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
@@ -52,8 +51,7 @@ func (l *leaseService) Grant(ctx context.Context, req *apiv1.GrantRequest) (*api
 	}
 	seconds := req.GetTtlSeconds()
 	if _, node := callerOf(ctx).Node(); node {
-		k, _ := kind.ByGroupKind("coordination.k8s.io", "Lease")
-		seconds = nodeLeaseSeconds(seconds, l.store.CountCached(k.Group, k.Name))
+		seconds = nodeLeaseSeconds(seconds, l.store.CountCached("coordination.k8s.io", "Lease"))
 	}
 	id, ttl, err := l.store.LeaseGrant(ctx, req.GetLeaseId(), seconds, callerOf(ctx).User)
 	if err != nil {

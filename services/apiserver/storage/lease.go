@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
-	"math/rand/v2"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -13,6 +11,8 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/xebec-project/xebec/internal/renewal"
 )
 
 // leaseKey names the owner of a lease. It is attached to the lease itself and vanishes with it.
@@ -24,7 +24,7 @@ func leaseKey(id int64) string { return leasePrefix + strconv.FormatInt(id, 16) 
 // the same id, and has one lease in the end. ErrLeaseTaken when the lease with this id is not owner's.
 func (s *Store) LeaseGrant(ctx context.Context, id, ttl int64, owner string) (granted, ttlGranted int64, err error) {
 	if id == 0 {
-		id = 1 + rand.Int64N(math.MaxInt64)
+		id = renewal.NewID()
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.WriteTimeout)
 	defer cancel()

@@ -43,12 +43,12 @@ func (s *renewalStream) answered() int64 {
 
 // waitingRenewal is a renewal that was sent.
 type waitingRenewal struct {
-	answer chan<- renewal
+	answer chan<- renewed
 	sent   time.Time
 }
 
-// renewal is the answer to one renewal.
-type renewal struct {
+// renewed is the answer to one renewal.
+type renewed struct {
 	ttl int64
 	err error
 }
@@ -65,7 +65,7 @@ var errSilent = fmt.Errorf("a member of etcd answers no renewals: %w", context.D
 // up leaves the stream to the others. Only a member that answers nothing for longer than members usually take is given up, and
 // all that wait for it fail; one that is slow keeps its stream.
 func (r *renewals) renew(ctx context.Context, id int64) (int64, error) {
-	answer := make(chan renewal, 1)
+	answer := make(chan renewed, 1)
 	stream, err := r.ask(id, answer)
 	if err != nil {
 		return 0, err
@@ -93,7 +93,7 @@ func (r *renewals) renew(ctx context.Context, id int64) (int64, error) {
 }
 
 // ask sends a renewal on the stream, which it opens if there is none.
-func (r *renewals) ask(id int64, answer chan<- renewal) (*renewalStream, error) {
+func (r *renewals) ask(id int64, answer chan<- renewed) (*renewalStream, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.stream == nil {
@@ -141,7 +141,7 @@ func (r *renewals) receive(s *renewalStream) {
 			s.mu.Unlock()
 			r.drop(s)
 			for _, w := range waiting {
-				w.answer <- renewal{err: err}
+				w.answer <- renewed{err: err}
 			}
 			return
 		}
@@ -153,7 +153,7 @@ func (r *renewals) receive(s *renewalStream) {
 		s.mu.Unlock()
 		if w.answer != nil {
 			r.patience.answered(time.Since(w.sent))
-			w.answer <- renewal{ttl: resp.TTL}
+			w.answer <- renewed{ttl: resp.TTL}
 		}
 	}
 }
