@@ -11,7 +11,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -207,7 +206,7 @@ func (s *Service) setup(t *controller.Term) error {
 	if err != nil {
 		return err
 	}
-	cidrs := &podCIDRs{client: t.Client(), nodes: nodes, events: s.Events(), cluster: cluster, bits: s.cfg.maskSizes(), given: map[netip.Prefix]string{}}
+	cidrs := newPodCIDRs(t.Client(), nodes, s.Events(), cluster, s.cfg.maskSizes())
 	cidrController := t.Controller("podcidr", 1, cidrs.reconcile)
 	controller.For(cidrController, nodes)
 	nodes.OnChange(func(_, now *corev1.Node) {

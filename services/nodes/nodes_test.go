@@ -2,8 +2,6 @@ package nodes
 
 import (
 	"context"
-	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -189,30 +187,5 @@ func TestEvictionTime(t *testing.T) {
 	}
 	if at, evicted := evictionTime(nil, []*corev1.Taint{unreachable, other}, byDefault, term); !evicted || !at.IsZero() {
 		t.Errorf("a person's taint evicts at %v, %t; want at once", at, evicted)
-	}
-}
-
-func TestSubnets(t *testing.T) {
-	tests := []struct {
-		cluster string
-		bits    int
-		want    []string
-	}{
-		{"10.244.0.0/22", 24, []string{"10.244.0.0/24", "10.244.1.0/24", "10.244.2.0/24", "10.244.3.0/24"}},
-		{"10.244.1.7/24", 24, []string{"10.244.1.0/24"}},
-		{"255.255.254.0/23", 24, []string{"255.255.254.0/24", "255.255.255.0/24"}},
-		{"fd00::/63", 64, []string{"fd00::/64", "fd00:0:0:1::/64"}},
-	}
-	for _, tt := range tests {
-		var got []string
-		for p := range subnets(netip.MustParsePrefix(tt.cluster), tt.bits) {
-			got = append(got, p.String())
-		}
-		if !slices.Equal(got, tt.want) {
-			t.Errorf("subnets of %s: got %v, want %v", tt.cluster, got, tt.want)
-		}
-	}
-	if p, ok := firstFree(netip.MustParsePrefix("10.0.0.0/23"), 24, func(p netip.Prefix) bool { return p.String() == "10.0.0.0/24" }); !ok || p.String() != "10.0.1.0/24" {
-		t.Errorf("got %v, %v", p, ok)
 	}
 }

@@ -1,10 +1,9 @@
 package nodes
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"iter"
-	"math/big"
 	"net/netip"
 	"slices"
 	"strings"
@@ -18,15 +17,49 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// podCIDRs gives every node its range of pod addresses, one per family, once and for good. It runs with one worker under a fence, and
-// remembers what it gave before the informer shows it, so that no range is given twice.
+// podCIDRs gives every node its range of pod addresses, one per family, once and for good. It runs with one worker under a
+// fence, and remembers what it gave before the informer shows it, so that no range is given twice.
 type podCIDRs struct {
-	client  *client.Client
-	nodes   *client.Informer[*corev1.Node]
-	events  *events.Recorder
-	cluster []netip.Prefix          // of different families
-	bits    []int                   // of a node's range of each
-	given   map[netip.Prefix]string // to the node of this name, in this term
+	client *client.Client
+	nodes  *client.Informer[*corev1.Node]
+	events *events.Recorder
+	pools  []*rangePool // of different families
+	// counted are the ranges of nodes, by their names, that the pools count as used. Only changed, which is called by one
+	// goroutine, reads it.
+	counted map[string][]netip.Prefix
+}
+
+// newPodCIDRs follows the nodes of an informer that does not run yet.
+func newPodCIDRs(c *client.Client, nodes *client.Informer[*corev1.Node], recorder *events.Recorder, clusters []netip.Prefix, bits []int) *podCIDRs {
+	out := &podCIDRs{client: c, nodes: nodes, events: recorder, counted: map[string][]netip.Prefix{}}
+	for i, cluster := range clusters {
+		out.pools = append(out.pools, newRangePool(cluster, bits[i]))
+	}
+	nodes.OnChange(out.changed)
+	return out
+}
+
+// changed notes which ranges a node has. A node that is removed may have had others at its end than those that were seen.
+func (c *podCIDRs) changed(old, now *corev1.Node) {
+	name := cmp.Or(now, old).GetMetadata().GetName()
+	before, after := c.counted[name], rangesOf(now)
+	if now != nil && slices.Equal(before, after) {
+		return
+	}
+	for _, pool := range c.pools {
+		for _, p := range after {
+			pool.use(p)
+		}
+		for _, p := range before {
+			pool.drop(p)
+		}
+		if now == nil {
+			pool.forget(name)
+		}
+	}
+	if c.counted[name] = after; now == nil {
+		delete(c.counted, name)
+	}
 }
 
 func (c *podCIDRs) reconcile(ctx context.Context, key controller.Key) (controller.Result, error) {
@@ -39,17 +72,17 @@ func (c *podCIDRs) reconcile(ctx context.Context, key controller.Key) (controlle
 		updated.Spec = &corev1.NodeSpec{}
 	}
 	ranges := rangesOf(node)
-	for i, cluster := range c.cluster {
-		if slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return sameFamily(p, cluster) }) {
+	for _, pool := range c.pools {
+		if slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return sameFamily(p, pool.cluster) }) {
 			continue
 		}
-		free, ok := c.choose(node, i)
+		// It stays reserved when the write fails: one whose answer is lost may have happened all the same.
+		free, ok := pool.reserve(key.Name, pool.former(node))
 		if !ok {
-			c.events.Event(node, events.Warning, "CIDRNotAvailable", "Every /%d of the cluster CIDR %s is given to a node: delete nodes, or start the cluster with a larger range", c.bits[i], cluster)
-			return controller.Result{}, fmt.Errorf("no /%d of %s is free", c.bits[i], cluster)
+			c.events.Event(node, events.Warning, "CIDRNotAvailable",
+				"Every /%d of the cluster CIDR %s is given to a node: delete nodes, or start the cluster with a larger range", pool.bits, pool.cluster)
+			return controller.Result{}, fmt.Errorf("no /%d of %s is free", pool.bits, pool.cluster)
 		}
-		// Noted before the write: one whose answer is lost may have happened all the same.
-		c.given[free] = key.Name
 		ranges = append(ranges, free)
 	}
 	updated.Spec.PodCidr, updated.Spec.PodCidrs = ranges[0].String(), nil
@@ -65,8 +98,8 @@ func (c *podCIDRs) reconcile(ctx context.Context, key controller.Key) (controlle
 // lacks tells whether a node has no range of one of the cluster's families.
 func (c *podCIDRs) lacks(node *corev1.Node) bool {
 	has := rangesOf(node)
-	return slices.ContainsFunc(c.cluster, func(cluster netip.Prefix) bool {
-		return !slices.ContainsFunc(has, func(p netip.Prefix) bool { return sameFamily(p, cluster) })
+	return slices.ContainsFunc(c.pools, func(pool *rangePool) bool {
+		return !slices.ContainsFunc(has, func(p netip.Prefix) bool { return sameFamily(p, pool.cluster) })
 	})
 }
 
@@ -87,82 +120,14 @@ func rangesOf(node *corev1.Node) []netip.Prefix {
 	return out
 }
 
-// choose returns the range of the i-th family for a node: the one that it was given a moment ago, the one that it had before
-// the cluster forgot it, or else the first; one that overlaps no other's.
-func (c *podCIDRs) choose(node *corev1.Node, i int) (netip.Prefix, bool) {
-	name := node.GetMetadata().GetName()
-	taken := map[netip.Prefix]bool{}
-	var odd []netip.Prefix // of another size, by hand or from before the size was changed
-	exists := map[string]bool{}
-	for _, n := range c.nodes.List() {
-		exists[n.GetMetadata().GetName()] = true
-		for _, p := range rangesOf(n) {
-			if sameFamily(p, c.cluster[i]) && p.Bits() == c.bits[i] {
-				taken[p.Masked()] = true
-			} else {
-				odd = append(odd, p)
-			}
-		}
-	}
-	var again netip.Prefix
-	for p, to := range c.given {
-		switch {
-		case !exists[to]:
-			delete(c.given, p)
-		case to == name && !taken[p] && sameFamily(p, c.cluster[i]):
-			again = p
-		default:
-			taken[p] = true
-		}
-	}
-	if again.IsValid() {
-		return again, true
-	}
-	isTaken := func(p netip.Prefix) bool { return taken[p] || slices.ContainsFunc(odd, p.Overlaps) }
-	if former, ok := c.former(node, i); ok && !isTaken(former) {
-		return former, true
-	}
-	return firstFree(c.cluster[i], c.bits[i], isTaken)
-}
-
-// former returns the range of the i-th family that a node says it had, if it is one that a node can be given.
-func (c *podCIDRs) former(node *corev1.Node, i int) (netip.Prefix, bool) {
+// former returns the range that a node says it had, before the cluster forgot it, and the zero prefix when it says none that a
+// node can be given.
+func (r *rangePool) former(node *corev1.Node) netip.Prefix {
 	for text := range strings.SplitSeq(node.GetMetadata().GetAnnotations()[kind.AnnotationPodCIDRs], ",") {
 		p, err := netip.ParsePrefix(text)
-		if err == nil && p == p.Masked() && p.Bits() == c.bits[i] && sameFamily(p, c.cluster[i]) && c.cluster[i].Contains(p.Addr()) {
-			return p, true
+		if err == nil && p == p.Masked() && p.Bits() == r.bits && sameFamily(p, r.cluster) && r.cluster.Contains(p.Addr()) {
+			return p
 		}
 	}
-	return netip.Prefix{}, false
-}
-
-// firstFree returns the lowest range of the given prefix length that is not taken.
-func firstFree(cluster netip.Prefix, bits int, taken func(netip.Prefix) bool) (netip.Prefix, bool) {
-	for p := range subnets(cluster, bits) {
-		if !taken(p) {
-			return p, true
-		}
-	}
-	return netip.Prefix{}, false
-}
-
-// subnets are the ranges of a prefix length within a larger one, in order.
-func subnets(cluster netip.Prefix, bits int) iter.Seq[netip.Prefix] {
-	return func(yield func(netip.Prefix) bool) {
-		length := cluster.Addr().BitLen()
-		step := new(big.Int).Lsh(big.NewInt(1), uint(length-bits))
-		at := new(big.Int).SetBytes(cluster.Masked().Addr().AsSlice())
-		for p := netip.PrefixFrom(cluster.Masked().Addr(), bits); cluster.Contains(p.Addr()); {
-			if !yield(p) {
-				return
-			}
-			at.Add(at, step)
-			b := make([]byte, length/8)
-			if at.BitLen() > length {
-				return
-			}
-			addr, _ := netip.AddrFromSlice(at.FillBytes(b))
-			p = netip.PrefixFrom(addr, bits)
-		}
-	}
+	return netip.Prefix{}
 }
