@@ -80,14 +80,16 @@ func tooManyRequirements(name string, n int) error {
 	return apierr.BadField(name, "must not have more than %d conditions, has %d", maxRequirements, n)
 }
 
-// exactly returns a value that all conditions together demand of a field, nil when they demand none.
+// exactly returns a value that all conditions together demand of a field, nil when they demand none. A name is preferred: it
+// selects one object of a namespace.
 func exactly(required []requirement) *storage.Exact {
+	var out *storage.Exact
 	for _, r := range required {
-		if r.equal {
-			return &storage.Exact{Name: r.name, Field: r.field, Value: r.value}
+		if r.equal && (out == nil || r.name == storage.FieldName) {
+			out = &storage.Exact{Name: r.name, Field: r.field, Value: r.value}
 		}
 	}
-	return nil
+	return out
 }
 
 // matchAll returns the filter for objects that meet all conditions, nil when there are none.

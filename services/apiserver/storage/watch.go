@@ -33,6 +33,9 @@ type WatchOptions struct {
 	Started func()
 }
 
+// FieldName is the field of every kind that, with the namespace, names one object.
+const FieldName = "metadata.name"
+
 // Exact is the value of a field.
 type Exact struct {
 	// Name names the field among those of the kind, such as "spec.nodeName".
@@ -161,7 +164,11 @@ func (start watchStart) sendState(ctx context.Context, opts WatchOptions, send f
 		}
 		return err == nil
 	}
-	if opts.Namespace != "" {
+	if key, ok := start.only(opts); ok {
+		if o, exists := start.state.Get(&Object{Key: key}); exists {
+			visit(o)
+		}
+	} else if opts.Namespace != "" {
 		start.state.AscendGreaterOrEqual(&Object{Key: Key{Namespace: opts.Namespace}}, visit)
 	} else {
 		start.state.Ascend(visit)
@@ -170,6 +177,16 @@ func (start watchStart) sendState(ctx context.Context, opts WatchOptions, send f
 		return err
 	}
 	return send(append(events, bookmark(start.revision, true)))
+}
+
+// only returns the key of the only object that a watch can be about, false when there may be several.
+func (start watchStart) only(opts WatchOptions) (Key, bool) {
+	if opts.Exact == nil || opts.Exact.Name != FieldName {
+		return Key{}, false
+	}
+	// A kind either has namespaces or not.
+	first, ok := start.state.Min()
+	return Key{Namespace: opts.Namespace, Name: opts.Exact.Value}, ok && (opts.Namespace == "") == (first.Key.Namespace == "")
 }
 
 // sendChanges sends what a watcher sees of some changes.

@@ -52,3 +52,43 @@ func TestWatchesOfOneValue(t *testing.T) {
 		t.Errorf("watches that have ended are left: %v", ws)
 	}
 }
+
+// TestWatchOfOneName begins watches of single objects among others: each looks at its own alone.
+func TestWatchOfOneName(t *testing.T) {
+	s, _ := openStore(t, etcdtest.New(t, 1).Client(), Config{})
+	nodeKey := func(name string) Key { return Key{Kind: "Node", Name: name} }
+	for i := range 20 {
+		mustCommit(t, s, put(t, podKey("default", fmt.Sprintf("pod-%d", i)), "", ExpectAbsent))
+		mustCommit(t, s, put(t, podKey("other", fmt.Sprintf("pod-%d", i)), "", ExpectAbsent))
+		mustCommit(t, s, put(t, nodeKey(fmt.Sprintf("node-%d", i)), "", ExpectAbsent))
+	}
+	for _, tt := range []struct {
+		kind, namespace, name string
+		held                  int64
+		want                  []string
+	}{
+		{"Node", "", "node-7", 1, []string{"ADDED /node-7", "BOOKMARK end"}},
+		{"Node", "", "missing", 0, []string{"BOOKMARK end"}},
+		{"Pod", "other", "pod-7", 1, []string{"ADDED other/pod-7", "BOOKMARK end"}},
+		{"Pod", "none", "pod-7", 0, []string{"BOOKMARK end"}},
+		// Of one name in all namespaces there may be several.
+		{"Pod", "", "pod-7", 40, []string{"ADDED default/pod-7", "ADDED other/pod-7", "BOOKMARK end"}},
+	} {
+		k, _ := kind.ByGroupKind("", tt.kind)
+		field, ok := k.Field(FieldName)
+		if !ok {
+			t.Fatalf("%s has no field %s", tt.kind, FieldName)
+		}
+		var held atomic.Int64
+		w := startWatch(t, s, WatchOptions{Kind: tt.kind, Namespace: tt.namespace, Exact: &Exact{FieldName, field, tt.name}, Match: func(o *Object) bool {
+			held.Add(1)
+			return o.Key.Name == tt.name
+		}})
+		w.expect(tt.want...)
+		if n := held.Load(); n != tt.held {
+			t.Errorf("%s %s/%s: %d objects were looked at, want %d", tt.kind, tt.namespace, tt.name, n, tt.held)
+		}
+		w.stop()
+		<-w.ended
+	}
+}
