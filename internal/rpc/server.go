@@ -39,11 +39,12 @@ const (
 )
 
 // Both ends' keepalive. A client pings a silent connection that carries streams, and the health check of every
-// connection is one: a peer that vanished without closing is noticed within their sum. The server allows pings twice
-// as often as its clients send them.
+// connection is one: a program that hangs is noticed within their sum. ContextDialer notices a machine that vanishes
+// sooner, so that a program that is only overloaded gets time: all of its callers would leave and return at once. The
+// server allows pings twice as often as its clients send them.
 const (
 	clientPingInterval = 10 * time.Second
-	clientPingTimeout  = 5 * time.Second
+	clientPingTimeout  = 20 * time.Second
 	serverPingInterval = 30 * time.Second
 	serverPingTimeout  = 10 * time.Second
 )

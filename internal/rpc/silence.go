@@ -68,6 +68,8 @@ type silentConn struct {
 	raw     syscall.RawConn
 	silence time.Duration
 	look    *time.Timer
+	// suspected tells whether the peer was silent for the limit when the kernel was asked last.
+	suspected bool
 	// dead is set before the connection is closed because of its peer's silence.
 	dead atomic.Bool
 }
@@ -83,8 +85,11 @@ func newSilentConn(conn net.Conn, raw syscall.RawConn, silence time.Duration) *s
 	return c
 }
 
-// interval is how often the kernel is asked for the state of the connection.
+// interval is how often the kernel is asked for the state of the connection while its peer leaves something unanswered.
 func (c *silentConn) interval() time.Duration { return min(c.silence/5, time.Second) }
+
+// calm is how often it is asked otherwise. A node's connection is one of thousands of its gateway's, and nearly always calm.
+func (c *silentConn) calm() time.Duration { return max(c.interval(), c.silence-2*time.Second) }
 
 // watch looks whether the peer is silent, and again later unless it is or the connection has been closed.
 func (c *silentConn) watch() {
@@ -97,12 +102,18 @@ func (c *silentConn) watch() {
 	// Both counts are of what was sent since the last acknowledgement: data again, or probes of an idle connection or of a
 	// closed window. A peer whose program does not read acknowledges the probes.
 	unanswered := info.Retransmits > 0 || info.Probes > 0
-	if unanswered && time.Duration(info.Last_ack_recv)*time.Millisecond >= c.silence {
+	silent := unanswered && time.Duration(info.Last_ack_recv)*time.Millisecond >= c.silence
+	// A machine that stood still finds its peers silent for as long. One more look tells: they have answered by then.
+	if c.suspected, silent = silent, silent && c.suspected; silent {
 		c.dead.Store(true)
 		_ = c.Conn.Close()
 		return
 	}
-	c.look.Reset(c.interval())
+	next := c.calm()
+	if unanswered {
+		next = c.interval()
+	}
+	c.look.Reset(next)
 }
 
 // Read implements net.Conn.
