@@ -29,7 +29,8 @@ type Limits struct {
 	// memory, is bounded by it. Further ones wait.
 	PendingConnections int `yaml:"pendingConnections" help:"connections that are authenticating at once; further ones wait"`
 	// PendingConnectionsPerSource bounds those of one source address. One that waits takes the place of one whose client has
-	// been silent for a second, or that takes longer than half of HandshakeTimeout.
+	// sent nothing for a second, or has been silent since for half of HandshakeTimeout. It should be more than
+	// ConnectionsPerSecond times that half, so that one stranger cannot keep others at its address out.
 	PendingConnectionsPerSource int `yaml:"pendingConnectionsPerSource" help:"connections of one source address that are authenticating at once; further ones wait"`
 	// WaitingConnections bounds the connections that wait to authenticate. More are refused.
 	WaitingConnections int `yaml:"waitingConnections" help:"connections that wait to authenticate; more are refused"`
@@ -38,9 +39,9 @@ type Limits struct {
 	// WaitTimeout is how long a connection waits at most; it is refused then. It should be well below what clients are patient:
 	// Xebec's are for 20 s.
 	WaitTimeout time.Duration `yaml:"waitTimeout" help:"how long a connection waits to authenticate; it is refused then"`
-	// ConnectionsPerSecond bounds the connections of one source address that never authenticate; those that do are not
-	// counted.
-	ConnectionsPerSecond float64 `yaml:"connectionsPerSecond" help:"connections per second of one source address that do not authenticate"`
+	// ConnectionsPerSecond bounds the connections of one source address that end without having authenticated; those that
+	// the server cuts for their time or to make room are not counted.
+	ConnectionsPerSecond float64 `yaml:"connectionsPerSecond" help:"connections per second of one source address that end without having authenticated"`
 	// ConnectionsBurst is how many such connections may come at once.
 	ConnectionsBurst int `yaml:"connectionsBurst" help:"such connections that may come at once"`
 	// FailuresPerSecond bounds the calls of one source address that fail to authenticate. While there are more, tokens from
@@ -61,8 +62,8 @@ type Limits struct {
 func DefaultLimits() Limits {
 	return Limits{
 		HandshakeTimeout:            10 * time.Second,
-		PendingConnections:          1024,
-		PendingConnectionsPerSource: 128,
+		PendingConnections:          4096,
+		PendingConnectionsPerSource: 768,
 		WaitingConnections:          16384,
 		WaitingConnectionsPerSource: 8192,
 		WaitTimeout:                 8 * time.Second,
@@ -148,8 +149,9 @@ type RefusedError struct {
 func (e *RefusedError) Error() string { return e.text }
 
 const (
-	// yieldAge is after what silence of its client a connection that has not authenticated makes room for one that waits. The
-	// time that the server takes itself, when it is busy, is no silence.
+	// yieldAge is after what time a connection whose client has sent nothing makes room for one that waits. The time that the
+	// server takes itself, when it is busy, is no silence. A client that has begun its handshake gets more: of thousands that
+	// connect at once some are slow, and the work for them would be lost.
 	yieldAge = time.Second
 	// failuresPerConnection is how many calls of one connection may fail to authenticate before it is closed.
 	failuresPerConnection = 20

@@ -32,7 +32,7 @@ func (g *Guard) Enter(ctx context.Context, addr netip.Addr, cut func()) (*Visito
 	g.mu.Lock()
 	now := time.Now()
 	s := g.source(prefixOf(addr))
-	// Those that wait have taken nothing yet. A source that has used its rate up does not even wait.
+	// A source that has used its rate up does not even wait.
 	if s.connections.TokensAt(now) < 1 {
 		g.mu.Unlock()
 		return nil, g.refuse(g.tooOften(s))
@@ -135,7 +135,7 @@ func (g *Guard) admit(now time.Time) (evicted []*Visitor) {
 		w := s.waiting.Front().Value.(*waiter)
 		g.turns.MoveToBack(turn)
 		g.dequeue(w)
-		if !s.connections.AllowN(now, 1) {
+		if s.connections.TokensAt(now) < 1 {
 			w.refused = g.tooOften(s)
 		} else {
 			if yielding != nil {
@@ -175,7 +175,11 @@ func (g *Guard) yielding(visitors *list.List, now time.Time) *Visitor {
 		if now.Sub(v.entered) < yieldAge {
 			return nil
 		}
-		if v.silence(now) >= yieldAge || now.Sub(v.entered) >= g.limits.HandshakeTimeout/2 {
+		most := yieldAge
+		if v.begun.Load() {
+			most = g.limits.HandshakeTimeout / 2
+		}
+		if v.silence(now) >= most {
 			return v
 		}
 	}

@@ -20,6 +20,8 @@ type Visitor struct {
 	failures atomic.Int32
 	// silent is since when the server waits for bytes of the client, from the guard's beginning and not 0; 0 while it does not.
 	silent atomic.Int64
+	// begun tells whether the client has sent anything.
+	begun atomic.Bool
 
 	// ofAll and ofSource are its places among those that have not authenticated, nil once it has or has left; the guard's
 	// mu protects them, and left.
@@ -52,6 +54,7 @@ func (v *Visitor) Reading() {
 func (v *Visitor) Read() {
 	if v != nil && v.caller.Load() == nil {
 		v.silent.Store(0)
+		v.begun.Store(true)
 	}
 }
 
@@ -84,29 +87,31 @@ func (v *Visitor) Authenticated(caller string) error {
 	g.callers[caller]++
 	g.connections++
 	v.caller.Store(&caller)
-	evicted := v.settleAndAdmit(true)
+	evicted := v.settleAndAdmit(false)
 	g.mu.Unlock()
 	cutAll(evicted)
 	return nil
 }
 
-// settleAndAdmit takes the visitor out of those that have not authenticated and admits who waits for its place. A visitor that
-// is none of those that the rate holds off gives back what it took of that. What it returns is for cutAll. The caller holds the
-// guard's mu.
-func (v *Visitor) settleAndAdmit(giveBack bool) []*Visitor {
+// settleAndAdmit takes the visitor out of those that have not authenticated and admits those that wait for its place. failed
+// tells that it counts against the rate of its source: it ended without having authenticated. One that the guard cuts, for
+// its time or to make room, does not: how often that happens is bounded by the places, and the server may have been too slow.
+// What it returns is for cutAll. The caller holds the guard's mu.
+func (v *Visitor) settleAndAdmit(failed bool) []*Visitor {
 	if !v.settle() {
 		return nil
 	}
 	now := time.Now()
-	if giveBack {
-		v.source.connections.AllowN(now, -1)
+	if failed {
+		// There may be more of them at once than tokens: the source owes the rest.
+		v.source.connections.ReserveN(now, 1)
 	}
 	return v.guard.admit(now)
 }
 
 // Withdraw counts out a connection whose client gave up before its turn came. It does not count against the rate of its
 // source. The connection must not be used any more.
-func (v *Visitor) Withdraw() { v.leave(true) }
+func (v *Visitor) Withdraw() { v.leave(false) }
 
 // MayTry reports whether an unknown credential of this source is worth a look: not while too many have failed.
 func (v *Visitor) MayTry() bool {
@@ -145,9 +150,9 @@ func (v *Visitor) ExpireAt(at time.Time) {
 }
 
 // Leave counts the connection out, when it is closed. It may be called again.
-func (v *Visitor) Leave() { v.leave(false) }
+func (v *Visitor) Leave() { v.leave(true) }
 
-func (v *Visitor) leave(giveBack bool) {
+func (v *Visitor) leave(failed bool) {
 	if v == nil {
 		return
 	}
@@ -158,7 +163,7 @@ func (v *Visitor) leave(giveBack bool) {
 		return
 	}
 	v.left = true
-	evicted := v.settleAndAdmit(giveBack)
+	evicted := v.settleAndAdmit(failed)
 	v.timer.Stop()
 	if caller := v.caller.Load(); caller != nil {
 		g.connections--
