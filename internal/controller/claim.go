@@ -48,7 +48,7 @@ func (d *Dependents[O, T]) Claim(ctx context.Context, owner O) (dependents []T, 
 			return nil, observePause, nil
 		}
 	}
-	return ControlledBy(d.Dependents, owner), 0, nil
+	return ControlledBy(d.Dependents, owner.GetMetadata().GetUid()), 0, nil
 }
 
 // adopters returns the owners that could adopt a dependent without a controller.
@@ -98,7 +98,7 @@ func (d *Dependents[O, T]) adopt(ctx context.Context, owner O, selector labels.S
 
 // release ends the owner's control of objects that do not match any more. It returns how many.
 func (d *Dependents[O, T]) release(ctx context.Context, owner O, selector labels.Selector) (released int, err error) {
-	for _, obj := range ControlledBy(d.Dependents, owner) {
+	for _, obj := range ControlledBy(d.Dependents, owner.GetMetadata().GetUid()) {
 		m := obj.GetMetadata()
 		if selector.Matches(labels.Set(m.GetLabels())) || !d.Claimable(obj) {
 			continue

@@ -78,10 +78,10 @@ func ByController[T kind.Object]() map[string]func(T) []string {
 // like it.
 func orphansOf(namespace string) string { return "/" + namespace }
 
-// ControlledBy returns the objects that the owner controls, from an informer with the index of
-// ByController.
-func ControlledBy[T kind.Object](i *client.Informer[T], owner kind.Object) []T {
-	return i.ByIndex(byController, owner.GetMetadata().GetUid())
+// ControlledBy returns the objects that the owner of this uid controls, from an informer with the
+// index of ByController.
+func ControlledBy[T kind.Object](i *client.Informer[T], uid string) []T {
+	return i.ByIndex(byController, uid)
 }
 
 // Watch makes changes of dependents enqueue their owner, or, while they have none, the owners that
@@ -267,7 +267,7 @@ func (d *Dependents[O, T]) refresh(ctx context.Context, owner O) error {
 			missing = append(missing, e)
 		}
 	}
-	for _, obj := range ControlledBy(d.Dependents, owner) {
+	for _, obj := range ControlledBy(d.Dependents, m.GetUid()) {
 		e := dependent{client.KeyOf(obj), false}
 		if !live[obj.GetMetadata().GetUid()] && !d.observed(owner, e) {
 			missing = append(missing, e)

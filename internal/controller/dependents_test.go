@@ -124,7 +124,7 @@ func (c *cluster) blind() (see func()) {
 
 // settle lets the informers catch up.
 func (c *cluster) settle() {
-	time.Sleep(10 * time.Second)
+	<-time.After(10 * time.Second)
 	synctest.Wait()
 }
 
@@ -308,7 +308,7 @@ func TestWritesAreAwaited(t *testing.T) {
 		c.want("after", c.claim(web), "web-0 web-1 web-2")
 
 		see = c.blind()
-		pods := ControlledBy(c.Dependents.Dependents, web)
+		pods := ControlledBy(c.Dependents.Dependents, web.GetMetadata().GetUid())
 		deleted, err := c.Delete(t.Context(), web, pods[:2])
 		if err != nil || len(deleted) != 2 {
 			t.Fatalf("deleted %v, %v", deleted, err)
@@ -402,7 +402,7 @@ func TestUnansweredWrites(t *testing.T) {
 
 		see = c.blind()
 		loseAnswer.Store(true)
-		if _, err := c.Delete(t.Context(), web, ControlledBy(c.Dependents.Dependents, web)); !apierr.IsUnavailable(err) {
+		if _, err := c.Delete(t.Context(), web, ControlledBy(c.Dependents.Dependents, web.GetMetadata().GetUid())); !apierr.IsUnavailable(err) {
 			t.Fatalf("delete: %v", err)
 		}
 		c.want("the pods are gone, and the informer shows them", c.claim(web), "waits")

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
@@ -40,7 +39,7 @@ const recreate = "Recreate"
 type deploymentsController struct {
 	client      *client.Client
 	deployments *client.Informer[*appsv1.Deployment]
-	sets        *client.Informer[*appsv1.ReplicaSet]
+	sets        *controller.Dependents[*appsv1.Deployment, *appsv1.ReplicaSet]
 	pods        *client.Informer[*corev1.Pod]
 	events      *events.Recorder
 }
@@ -48,9 +47,14 @@ type deploymentsController struct {
 func (c *deploymentsController) reconcile(ctx context.Context, key controller.Key) (controller.Result, error) {
 	d, ok := c.deployments.Get(key.Namespace, key.Name)
 	if !ok {
+		c.sets.Forget(key)
 		return controller.Result{}, nil
 	}
-	r, err := c.load(ctx, d)
+	sets, wait, err := c.sets.Claim(ctx, d)
+	if wait > 0 || err != nil {
+		return controller.Result{RequeueAfter: wait}, err
+	}
+	r, err := newRollout(d, sets)
 	if err != nil {
 		return controller.Result{}, err
 	}
@@ -87,20 +91,13 @@ func (r *rollout) all() []*appsv1.ReplicaSet {
 	return append(slices.Clone(r.old), r.current)
 }
 
-// load gathers the deployment's sets from the informers, adopting those that match and have no controller.
-func (c *deploymentsController) load(ctx context.Context, d *appsv1.Deployment) (*rollout, error) {
-	selector, err := kind.LabelSelector(d.GetSpec().GetSelector())
-	if err != nil {
-		return nil, fmt.Errorf("selector: %w", err)
-	}
-	r := &rollout{d: d}
-	if r.limits, err = limitsOf(d); err != nil {
-		return nil, err
-	}
-	sets, err := c.claim(ctx, d, selector)
+// newRollout sorts a deployment's sets into the current one and the old ones.
+func newRollout(d *appsv1.Deployment, sets []*appsv1.ReplicaSet) (*rollout, error) {
+	limits, err := limitsOf(d)
 	if err != nil {
 		return nil, err
 	}
+	r := &rollout{d: d, limits: limits}
 	slices.SortFunc(sets, func(a, b *appsv1.ReplicaSet) int {
 		return cmp.Or(cmp.Compare(ageOf(a), ageOf(b)), cmp.Compare(a.GetMetadata().GetName(), b.GetMetadata().GetName()))
 	})
@@ -122,67 +119,6 @@ func limitsOf(d *appsv1.Deployment) (limits, error) {
 	}
 	update := d.GetSpec().GetStrategy().GetRollingUpdate()
 	return resolveLimits(d.GetSpec().GetReplicas(), update.GetMaxSurge(), update.GetMaxUnavailable())
-}
-
-// claim returns the sets that the deployment controls. It makes it the controller of sets that match its selector and
-// have none, and lets go of those that match no more.
-func (c *deploymentsController) claim(ctx context.Context, d *appsv1.Deployment, selector labels.Selector) ([]*appsv1.ReplicaSet, error) {
-	owned := c.sets.ByIndex(byOwner, d.GetMetadata().GetUid())
-	if d.GetMetadata().GetDeletionTimestamp() != nil {
-		return owned, nil
-	}
-	var sets []*appsv1.ReplicaSet
-	for _, rs := range owned {
-		if selector.Matches(labels.Set(rs.GetMetadata().GetLabels())) {
-			sets = append(sets, rs)
-			continue
-		}
-		released := proto.Clone(rs).(*appsv1.ReplicaSet)
-		released.Metadata.OwnerReferences = slices.DeleteFunc(released.Metadata.OwnerReferences, func(o *metav1.OwnerReference) bool { return o.GetUid() == d.GetMetadata().GetUid() })
-		if _, err := client.Update(ctx, c.client, released); err != nil && !apierr.IsNotFound(err) {
-			return nil, fmt.Errorf("release replica set %s: %w", rs.GetMetadata().GetName(), err)
-		}
-	}
-	sure := false
-	for _, rs := range c.sets.ByIndex(byOwner, "") {
-		m := rs.GetMetadata()
-		if m.GetNamespace() != d.GetMetadata().GetNamespace() || m.GetDeletionTimestamp() != nil || !selector.Matches(labels.Set(m.GetLabels())) {
-			continue
-		}
-		// A deployment that was deleted and let its sets go must not take them back.
-		if !sure {
-			var err error
-			if sure, err = stillThere(ctx, c.client, d); err != nil || !sure {
-				return sets, err
-			}
-		}
-		adopted := proto.Clone(rs).(*appsv1.ReplicaSet)
-		adopted.Metadata.OwnerReferences = append(adopted.Metadata.OwnerReferences, kind.NewControllerRef(d))
-		adopted, err := client.Update(ctx, c.client, adopted)
-		if err != nil {
-			return nil, fmt.Errorf("adopt replica set %s: %w", m.GetName(), err)
-		}
-		sets = append(sets, adopted)
-	}
-	return sets, nil
-}
-
-// matchingOrphan gives the deployments that could adopt a set without a controller.
-func (c *deploymentsController) matchingOrphan(rs *appsv1.ReplicaSet) []controller.Key {
-	m := rs.GetMetadata()
-	if kind.ControllerOf(rs) != nil || m.GetDeletionTimestamp() != nil {
-		return nil
-	}
-	var keys []controller.Key
-	for _, d := range c.deployments.List() {
-		if d.GetMetadata().GetNamespace() != m.GetNamespace() {
-			continue
-		}
-		if s, err := kind.LabelSelector(d.GetSpec().GetSelector()); err == nil && s.Matches(labels.Set(m.GetLabels())) {
-			keys = append(keys, client.KeyOf(d))
-		}
-	}
-	return keys
 }
 
 // advance takes the next step of the rollout, whatever state the last one left.
@@ -231,7 +167,7 @@ func (c *deploymentsController) recreate(ctx context.Context, r *rollout) error 
 		if s := rs.GetStatus(); s.GetReplicas() > 0 || s.GetObservedGeneration() < rs.GetMetadata().GetGeneration() {
 			return nil
 		}
-		for _, p := range c.pods.ByIndex(byOwner, rs.GetMetadata().GetUid()) {
+		for _, p := range controller.ControlledBy(c.pods, rs.GetMetadata().GetUid()) {
 			if !kind.IsPodFinished(p) {
 				return nil
 			}

@@ -10,7 +10,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"k8s.io/apimachinery/pkg/util/validation"
 
-	"github.com/xebec-project/xebec/internal/controller"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -125,50 +124,6 @@ func TestGenerateName(t *testing.T) {
 		if errs := validation.IsDNS1123Subdomain(name); len(errs) > 0 || len(name) > 63 {
 			t.Errorf("pods of %s are called %s: %v", set, name, errs)
 		}
-	}
-}
-
-func TestPending(t *testing.T) {
-	set, a, b := controller.Key{Name: "set"}, controller.Key{Name: "a"}, controller.Key{Name: "b"}
-	shown := map[controller.Key]bool{}
-	settled := func(p *pending, revision string) bool {
-		return p.settled(set, revision, func(pod controller.Key, created bool) bool { return shown[pod] == created })
-	}
-	p := newPending()
-	if !settled(p, "") {
-		t.Error("nothing was written, but it waits")
-	}
-	p.created(set, "10", a, b)
-	if settled(p, "10") {
-		t.Error("it does not wait for pods of the very revision")
-	}
-	shown[a] = true
-	if settled(p, "10") {
-		t.Error("it waits for one only")
-	}
-	if !settled(p, "11") {
-		t.Error("b was made and is gone again by revision 11, but it waits")
-	}
-	p.deleted(set, "20", a)
-	if settled(p, "20") {
-		t.Error("it does not wait for the deletion")
-	}
-	delete(shown, a)
-	if !settled(p, "20") {
-		t.Error("it waits for a deletion that was shown")
-	}
-	p.doubt(set)
-	if settled(p, "99") || !p.unclear(set) {
-		t.Error("a doubt settled by itself")
-	}
-	p.cleared(set)
-	if !settled(p, "99") {
-		t.Error("it waits though the doubt is cleared")
-	}
-	p.created(set, "30", a)
-	p.forget(set)
-	if !settled(p, "1") {
-		t.Error("it waits for a set that is forgotten")
 	}
 }
 

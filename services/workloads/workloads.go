@@ -11,9 +11,9 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/elected"
-	"github.com/xebec-project/xebec/internal/kind"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
 // Config is what an operator can set.
@@ -51,38 +51,30 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	return s, err
 }
 
-// byOwner indexes objects by the uid of their controller.
-const byOwner = "controller-uid"
-
 // setup fills a term of leadership.
 func (s *Service) setup(t *controller.Term) error {
 	deployments := controller.Informer(t, client.InformerOptions[*appsv1.Deployment]{})
-	sets := controller.Informer(t, client.InformerOptions[*appsv1.ReplicaSet]{Indexers: ownerIndex[*appsv1.ReplicaSet]()})
-	pods := controller.Informer(t, client.InformerOptions[*corev1.Pod]{Indexers: ownerIndex[*corev1.Pod](), Transform: slimPod})
+	sets := controller.Informer(t, client.InformerOptions[*appsv1.ReplicaSet]{Indexers: controller.ByController[*appsv1.ReplicaSet]()})
+	pods := controller.Informer(t, client.InformerOptions[*corev1.Pod]{Indexers: controller.ByController[*corev1.Pod](), Transform: slimPod})
 
-	rs := &replicaSets{client: t.Client(), sets: sets, pods: pods, events: s.Events(), pending: newPending()}
+	rs := &replicaSets{client: t.Client(), sets: sets, events: s.Events()}
+	rs.pods = controller.NewDependents(controller.DependentsConfig[*appsv1.ReplicaSet, *corev1.Pod]{
+		Client: t.Client(), Owners: sets, Dependents: pods, Claimable: active,
+		Selector: func(rs *appsv1.ReplicaSet) *metav1.LabelSelector { return rs.GetSpec().GetSelector() },
+	})
 	rsController := t.Controller("replicaset", s.cfg.Workers, rs.reconcile)
 	controller.For(rsController, sets)
-	setKind, _ := kind.ByGroupKind("apps", "ReplicaSet")
-	controller.Owned(rsController, pods, setKind)
-	controller.Map(rsController, pods, rs.matchingOrphan)
+	rs.pods.Watch(rsController)
 
-	d := &deploymentsController{client: t.Client(), deployments: deployments, sets: sets, pods: pods, events: s.Events()}
+	d := &deploymentsController{client: t.Client(), deployments: deployments, pods: pods, events: s.Events()}
+	d.sets = controller.NewDependents(controller.DependentsConfig[*appsv1.Deployment, *appsv1.ReplicaSet]{
+		Client: t.Client(), Owners: deployments, Dependents: sets,
+		Selector: func(d *appsv1.Deployment) *metav1.LabelSelector { return d.GetSpec().GetSelector() },
+	})
 	dController := t.Controller("deployment", s.cfg.Workers, d.reconcile)
 	controller.For(dController, deployments)
-	deploymentKind, _ := kind.ByGroupKind("apps", "Deployment")
-	controller.Owned(dController, sets, deploymentKind)
-	controller.Map(dController, sets, d.matchingOrphan)
+	d.sets.Watch(dController)
 	return nil
-}
-
-func ownerIndex[T kind.Object]() map[string]func(T) []string {
-	return map[string]func(T) []string{byOwner: func(o T) []string {
-		if ref := kind.ControllerOf(o); ref != nil {
-			return []string{ref.GetUid()}
-		}
-		return []string{""}
-	}}
 }
 
 // slimPod drops what the controllers never read, which is most of a pod.
