@@ -1,4 +1,4 @@
-package workloads
+package deployment
 
 import (
 	"strings"
@@ -7,9 +7,12 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/xebec-project/xebec/internal/kind"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
+
+var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 // rolling is a deployment of two with a new set that has so many pods, of which so many are available, while the old set
 // has the rest.
@@ -62,14 +65,14 @@ func TestProgress(t *testing.T) {
 			step.change(r)
 		}
 		now := epoch.Add(step.at)
-		next, again := deploymentStatus(r, now)
-		c := condition(next, conditionProgressing)
+		next, again := newStatus(r, now)
+		c := condition(next, kind.DeploymentProgressing)
 		if got := c.GetStatus() + " " + c.GetReason(); got != step.want || again != step.again {
 			t.Errorf("%s: %s, again in %v; want %s, %v", step.name, got, again, step.want, step.again)
 		}
 		// The same again changes nothing, or it would be written for ever.
 		r.d.Status = next
-		if same, _ := deploymentStatus(r, now.Add(500*time.Millisecond)); !proto.Equal(next, same) {
+		if same, _ := newStatus(r, now.Add(500*time.Millisecond)); !proto.Equal(next, same) {
 			t.Errorf("%s: looked at again the status changes from %v to %v", step.name, next, same)
 		}
 		status = next
@@ -79,8 +82,8 @@ func TestProgress(t *testing.T) {
 func TestDeploymentStatus(t *testing.T) {
 	r := rolling(&appsv1.DeploymentStatus{CollisionCount: proto.Int32(3), Conditions: []*appsv1.DeploymentCondition{{Type: "Theirs", Status: "True"}}}, 1, 1)
 	r.old[0].Status.TerminatingReplicas = proto.Int32(1)
-	r.old[0].Status.Conditions = []*appsv1.ReplicaSetCondition{{Type: conditionReplicaFailure, Status: "True", Reason: failedCreate, Message: "why"}}
-	s, _ := deploymentStatus(r, epoch)
+	r.old[0].Status.Conditions = []*appsv1.ReplicaSetCondition{{Type: kind.DeploymentReplicaFailure, Status: "True", Reason: "FailedCreate", Message: "why"}}
+	s, _ := newStatus(r, epoch)
 	var types []string
 	for _, c := range s.GetConditions() {
 		types = append(types, c.GetType()+"="+c.GetStatus())
@@ -91,7 +94,7 @@ func TestDeploymentStatus(t *testing.T) {
 	if s.GetReplicas() != 2 || s.GetUpdatedReplicas() != 1 || s.GetAvailableReplicas() != 2 || s.GetUnavailableReplicas() != 1 || s.GetTerminatingReplicas() != 1 || s.GetCollisionCount() != 3 {
 		t.Errorf("got %v", s)
 	}
-	d := &appsv1.Deployment{Spec: &appsv1.DeploymentSpec{Replicas: proto.Int32(3), Strategy: &appsv1.DeploymentStrategy{Type: recreate}}}
+	d := &appsv1.Deployment{Spec: &appsv1.DeploymentSpec{Replicas: proto.Int32(3), Strategy: &appsv1.DeploymentStrategy{Type: kind.StrategyRecreate}}}
 	if l, err := limitsOf(d); err != nil || l != (limits{replicas: 3}) {
 		t.Errorf("limits of Recreate: %+v, %v; none of its pods may be missing", l, err)
 	}

@@ -1,4 +1,4 @@
-package workloads
+package deployment
 
 import (
 	"bufio"
@@ -174,5 +174,26 @@ func TestResolveLimits(t *testing.T) {
 	}
 	if _, err := resolveLimits(1, kind.Text("a lot"), nil); err == nil {
 		t.Error("a surge of \"a lot\" was accepted")
+	}
+}
+
+// TestPlanWithStaleStatus has sets whose status does not show yet what was asked of them: neither limit may be passed.
+func TestPlanWithStaleStatus(t *testing.T) {
+	l := limits{replicas: 4, maxSurge: 1, maxUnavailable: 1}
+	for _, tt := range []struct {
+		name     string
+		new, old replicas
+		want     string
+	}{
+		{"the old set is to lose one, which it still counts as available",
+			replicas{name: "new", wanted: 2}, replicas{name: "old", wanted: 3, actual: 4, available: 4}, "[]"},
+		{"the old set is to lose one, which is still there",
+			replicas{name: "new", wanted: 1, actual: 1, available: 1}, replicas{name: "old", wanted: 3, actual: 4, available: 4}, "[{old 2}]"},
+		{"it is gone",
+			replicas{name: "new", wanted: 1, actual: 1, available: 1}, replicas{name: "old", wanted: 3, actual: 3, available: 3}, "[{new 2} {old 2}]"},
+	} {
+		if got := fmt.Sprint(planRolling(l, tt.new, []replicas{tt.old})); got != tt.want {
+			t.Errorf("%s: the plan is %s, want %s", tt.name, got, tt.want)
+		}
 	}
 }

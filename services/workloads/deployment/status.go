@@ -1,4 +1,4 @@
-package workloads
+package deployment
 
 import (
 	"fmt"
@@ -8,15 +8,12 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/xebec-project/xebec/internal/kind"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 )
 
-// Conditions of a deployment and their reasons, as Kubernetes names them.
+// Reasons of a deployment's conditions, as Kubernetes names them.
 const (
-	conditionAvailable      = "Available"
-	conditionProgressing    = "Progressing"
-	conditionReplicaFailure = "ReplicaFailure"
-
 	reasonAvailable        = "MinimumReplicasAvailable"
 	reasonUnavailable      = "MinimumReplicasUnavailable"
 	reasonNewSet           = "NewReplicaSetCreated"
@@ -47,7 +44,7 @@ func complete(r *rollout) bool {
 
 // deploymentStatus is what the sets come to, with conditions carried on from the present status. It returns when the
 // progress deadline would pass, 0 for never.
-func deploymentStatus(r *rollout, now time.Time) (*appsv1.DeploymentStatus, time.Duration) {
+func newStatus(r *rollout, now time.Time) (*appsv1.DeploymentStatus, time.Duration) {
 	before := r.d.GetStatus()
 	s := &appsv1.DeploymentStatus{ObservedGeneration: r.d.GetMetadata().GetGeneration()}
 	if before != nil {
@@ -70,9 +67,9 @@ func deploymentStatus(r *rollout, now time.Time) (*appsv1.DeploymentStatus, time
 	}
 	s.UnavailableReplicas = max(wanted-s.AvailableReplicas, 0)
 
-	available := &appsv1.DeploymentCondition{Type: conditionAvailable, Status: "True", Reason: reasonAvailable, Message: "Deployment has minimum availability."}
+	available := &appsv1.DeploymentCondition{Type: kind.DeploymentAvailable, Status: "True", Reason: reasonAvailable, Message: "Deployment has minimum availability."}
 	if s.AvailableReplicas < r.limits.replicas-r.limits.maxUnavailable {
-		available = &appsv1.DeploymentCondition{Type: conditionAvailable, Status: "False", Reason: reasonUnavailable, Message: "Deployment does not have minimum availability."}
+		available = &appsv1.DeploymentCondition{Type: kind.DeploymentAvailable, Status: "False", Reason: reasonUnavailable, Message: "Deployment does not have minimum availability."}
 	}
 	s.Conditions = append(s.Conditions, carry(before, available, now))
 
@@ -82,8 +79,8 @@ func deploymentStatus(r *rollout, now time.Time) (*appsv1.DeploymentStatus, time
 	}
 	for _, rs := range r.all() {
 		for _, c := range rs.GetStatus().GetConditions() {
-			if c.GetType() == conditionReplicaFailure && c.GetStatus() == "True" {
-				failure := &appsv1.DeploymentCondition{Type: conditionReplicaFailure, Status: "True", Reason: c.GetReason(), Message: c.GetMessage()}
+			if c.GetType() == kind.DeploymentReplicaFailure && c.GetStatus() == "True" {
+				failure := &appsv1.DeploymentCondition{Type: kind.DeploymentReplicaFailure, Status: "True", Reason: c.GetReason(), Message: c.GetMessage()}
 				s.Conditions = append(s.Conditions, carry(before, failure, now))
 				return withOthers(s, before), again
 			}
@@ -96,7 +93,7 @@ func deploymentStatus(r *rollout, now time.Time) (*appsv1.DeploymentStatus, time
 func withOthers(s, before *appsv1.DeploymentStatus) *appsv1.DeploymentStatus {
 	for _, c := range before.GetConditions() {
 		switch c.GetType() {
-		case conditionAvailable, conditionProgressing, conditionReplicaFailure:
+		case kind.DeploymentAvailable, kind.DeploymentProgressing, kind.DeploymentReplicaFailure:
 		default:
 			s.Conditions = append(s.Conditions, c)
 		}
@@ -108,27 +105,27 @@ func withOthers(s, before *appsv1.DeploymentStatus) *appsv1.DeploymentStatus {
 // that has not for longer than the deadline has failed, until it moves again.
 func progress(r *rollout, s *appsv1.DeploymentStatus, now time.Time) (*appsv1.DeploymentCondition, time.Duration) {
 	before := r.d.GetStatus()
-	was := condition(before, conditionProgressing)
+	was := condition(before, kind.DeploymentProgressing)
 	name := r.current.GetMetadata().GetName()
 	switch {
 	case r.createError != "":
-		return &appsv1.DeploymentCondition{Type: conditionProgressing, Status: "False", Reason: reasonCreateError, Message: r.createError}, 0
+		return &appsv1.DeploymentCondition{Type: kind.DeploymentProgressing, Status: "False", Reason: reasonCreateError, Message: r.createError}, 0
 	case r.d.GetSpec().GetPaused() && was.GetReason() == reasonDeadlineExceeded:
 		return was, 0 // a failure stays to be seen
 	case r.d.GetSpec().GetPaused():
-		return &appsv1.DeploymentCondition{Type: conditionProgressing, Status: "Unknown", Reason: reasonPaused, Message: "Deployment is paused"}, 0
+		return &appsv1.DeploymentCondition{Type: kind.DeploymentProgressing, Status: "Unknown", Reason: reasonPaused, Message: "Deployment is paused"}, 0
 	case r.current == nil:
 		return was, 0
 	case complete(r):
-		return &appsv1.DeploymentCondition{Type: conditionProgressing, Status: "True", Reason: reasonComplete, Message: fmt.Sprintf("ReplicaSet %q has successfully progressed.", name)}, 0
+		return &appsv1.DeploymentCondition{Type: kind.DeploymentProgressing, Status: "True", Reason: reasonComplete, Message: fmt.Sprintf("ReplicaSet %q has successfully progressed.", name)}, 0
 	case was == nil:
-		was = &appsv1.DeploymentCondition{Type: conditionProgressing, Status: "True", Reason: reasonNewSet, Message: fmt.Sprintf("Created new replica set %q", name), LastUpdateTime: timestamppb.New(now.Truncate(time.Second))}
+		was = &appsv1.DeploymentCondition{Type: kind.DeploymentProgressing, Status: "True", Reason: reasonNewSet, Message: fmt.Sprintf("Created new replica set %q", name), LastUpdateTime: timestamppb.New(now.Truncate(time.Second))}
 	case was.GetReason() == reasonPaused:
-		was = &appsv1.DeploymentCondition{Type: conditionProgressing, Status: "Unknown", Reason: reasonResumed, Message: "Deployment is resumed", LastUpdateTime: timestamppb.New(now.Truncate(time.Second))}
+		was = &appsv1.DeploymentCondition{Type: kind.DeploymentProgressing, Status: "Unknown", Reason: reasonResumed, Message: "Deployment is resumed", LastUpdateTime: timestamppb.New(now.Truncate(time.Second))}
 	case was.GetReason() == reasonComplete && s.GetReplicas() == s.GetUpdatedReplicas() && sameSet(was, name):
 		return was, 0 // a rollout that is over does not begin anew because a pod is lost, or the deployment resized
 	case moved(before, s) || was.GetReason() == reasonComplete || before.GetObservedGeneration() != s.GetObservedGeneration():
-		return &appsv1.DeploymentCondition{Type: conditionProgressing, Status: "True", Reason: reasonSetUpdated, Message: fmt.Sprintf("ReplicaSet %q is progressing.", name), LastUpdateTime: timestamppb.New(now.Truncate(time.Second))}, deadline(r)
+		return &appsv1.DeploymentCondition{Type: kind.DeploymentProgressing, Status: "True", Reason: reasonSetUpdated, Message: fmt.Sprintf("ReplicaSet %q is progressing.", name), LastUpdateTime: timestamppb.New(now.Truncate(time.Second))}, deadline(r)
 	}
 	if was.GetReason() == reasonDeadlineExceeded {
 		return was, 0
@@ -138,7 +135,7 @@ func progress(r *rollout, s *appsv1.DeploymentStatus, now time.Time) (*appsv1.De
 		return was, 0
 	}
 	if left <= 0 {
-		return &appsv1.DeploymentCondition{Type: conditionProgressing, Status: "False", Reason: reasonDeadlineExceeded, Message: fmt.Sprintf("ReplicaSet %q has timed out progressing.", name)}, 0
+		return &appsv1.DeploymentCondition{Type: kind.DeploymentProgressing, Status: "False", Reason: reasonDeadlineExceeded, Message: fmt.Sprintf("ReplicaSet %q has timed out progressing.", name)}, 0
 	}
 	return was, left
 }

@@ -1,0 +1,164 @@
+package deployment
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"strconv"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/events"
+	"github.com/xebec-project/xebec/internal/kind"
+	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+// Annotations of a deployment's sets, as Kubernetes names them.
+const (
+	annotationDesired     = "deployment.kubernetes.io/desired-replicas"
+	annotationMax         = "deployment.kubernetes.io/max-replicas"
+	annotationHistory     = "deployment.kubernetes.io/revision-history"
+	annotationLastApplied = "kubectl.kubernetes.io/last-applied-configuration"
+)
+
+// sameTemplate reports whether a set was made from the deployment's present template.
+func sameTemplate(rs *appsv1.ReplicaSet, d *appsv1.Deployment) bool {
+	t := proto.CloneOf(rs.GetSpec().GetTemplate())
+	delete(t.GetMetadata().GetLabels(), kind.LabelPodTemplateHash)
+	want := proto.CloneOf(d.GetSpec().GetTemplate())
+	delete(want.GetMetadata().GetLabels(), kind.LabelPodTemplateHash)
+	return proto.Equal(t, want)
+}
+
+// templateHash names the set of a template. It need not be Kubernetes' own number: nothing but the name depends on it.
+func templateHash(t *corev1.PodTemplateSpec, collisions int32) (string, error) {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(t)
+	if err != nil {
+		return "", fmt.Errorf("encode template: %w", err)
+	}
+	h := fnv.New32a()
+	h.Write(b)
+	if collisions > 0 {
+		h.Write([]byte(strconv.Itoa(int(collisions))))
+	}
+	const alphabet = "bcdfghjklmnpqrstvwxz2456789"
+	sum := []byte(strconv.FormatUint(uint64(h.Sum32()), 10))
+	for i, digit := range sum {
+		sum[i] = alphabet[digit-'0']
+	}
+	return string(sum), nil
+}
+
+// ensureCurrent makes the set of the present template, or brings the one there is up to date.
+func (c *reconciler) ensureCurrent(ctx context.Context, r *rollout) error {
+	if r.current != nil {
+		return c.keepRevision(ctx, r)
+	}
+	rs, err := c.newSet(r)
+	if err != nil {
+		return err
+	}
+	name := rs.GetMetadata().GetName()
+	created, err := client.Create(ctx, c.client, rs)
+	if apierr.IsAlreadyExists(err) {
+		return c.resolveCollision(ctx, r, rs)
+	}
+	if err != nil {
+		if !apierr.IsRetryable(err) && !apierr.IsElectionLost(err) {
+			r.createError = fmt.Sprintf("Failed to create new replica set %q: %s", name, apierr.Message(err))
+			c.events.Event(r.d, events.Warning, reasonCreateError, "%s", r.createError)
+		}
+		return fmt.Errorf("create replica set %s: %w", name, err)
+	}
+	if n := rs.GetSpec().GetReplicas(); n > 0 {
+		c.events.Event(r.d, events.Normal, "ScalingReplicaSet", "Scaled up replica set %s from 0 to %d", name, n)
+	}
+	r.current = created
+	return c.setRevision(ctx, r, created.GetMetadata().GetAnnotations()[kind.AnnotationRevision])
+}
+
+// newSet is the set to create for the present template, as large as the first step of the rollout allows.
+func (c *reconciler) newSet(r *rollout) (*appsv1.ReplicaSet, error) {
+	d := r.d
+	hash, err := templateHash(d.GetSpec().GetTemplate(), d.GetStatus().GetCollisionCount())
+	if err != nil {
+		return nil, err
+	}
+	template := proto.CloneOf(d.GetSpec().GetTemplate())
+	template.Metadata.Labels = withHash(template.GetMetadata().GetLabels(), hash)
+	selector := proto.CloneOf(d.GetSpec().GetSelector())
+	selector.MatchLabels = withHash(selector.GetMatchLabels(), hash)
+	rs := &appsv1.ReplicaSet{
+		Metadata: &metav1.ObjectMeta{
+			Name: d.GetMetadata().GetName() + "-" + hash, Namespace: d.GetMetadata().GetNamespace(), Labels: template.GetMetadata().GetLabels(),
+			Annotations: inheritedAnnotations(d), OwnerReferences: []*metav1.OwnerReference{kind.NewControllerRef(d)},
+		},
+		Spec: &appsv1.ReplicaSetSpec{Selector: selector, Template: template, MinReadySeconds: d.GetSpec().GetMinReadySeconds(), Replicas: new(int32)},
+	}
+	rs.Metadata.Annotations[kind.AnnotationRevision] = strconv.FormatInt(nextRevision(r.old), 10)
+	annotateSize(rs, r)
+	switch {
+	case d.GetSpec().GetStrategy().GetType() == kind.StrategyRecreate && len(r.old) > 0:
+		// It waits until the old pods are gone; see recreate.
+	case d.GetSpec().GetStrategy().GetType() == kind.StrategyRecreate:
+		rs.Spec.Replicas = &r.limits.replicas
+	default:
+		for _, s := range planRolling(r.limits, replicas{name: rs.Metadata.Name}, allNumbers(r.old)) {
+			if s.name == rs.Metadata.Name {
+				rs.Spec.Replicas = &s.to
+			}
+		}
+	}
+	return rs, nil
+}
+
+func withHash(labels map[string]string, hash string) map[string]string {
+	with := maps.Clone(labels)
+	if with == nil {
+		with = map[string]string{}
+	}
+	with[kind.LabelPodTemplateHash] = hash
+	return with
+}
+
+// inheritedAnnotations are the deployment's, but for those that describe the deployment itself.
+func inheritedAnnotations(d *appsv1.Deployment) map[string]string {
+	inherited := map[string]string{}
+	for k, v := range d.GetMetadata().GetAnnotations() {
+		switch k {
+		case kind.AnnotationRevision, annotationHistory, annotationDesired, annotationMax, annotationLastApplied:
+		default:
+			inherited[k] = v
+		}
+	}
+	return inherited
+}
+
+// resolveCollision handles a set of the wanted name that the informer does not show as ours: our own of a moment ago, which
+// the next reconcile finds, or one of another template that hashes alike, for which the next hash is taken.
+func (c *reconciler) resolveCollision(ctx context.Context, r *rollout, wanted *appsv1.ReplicaSet) error {
+	m := wanted.GetMetadata()
+	there, err := client.Get[*appsv1.ReplicaSet](ctx, c.client, m.GetNamespace(), m.GetName())
+	if err != nil {
+		return fmt.Errorf("read replica set %s, which exists already: %w", m.GetName(), err)
+	}
+	if kind.IsControlledBy(there, r.d) && sameTemplate(there, r.d) {
+		r.current = there
+		return nil
+	}
+	d := client.Clone(r.d)
+	if d.Status == nil {
+		d.Status = &appsv1.DeploymentStatus{}
+	}
+	collisions := d.GetStatus().GetCollisionCount() + 1
+	d.Status.CollisionCount = &collisions
+	if _, err := client.UpdateStatus(ctx, c.client, d); err != nil {
+		return fmt.Errorf("count hash collision: %w", err)
+	}
+	return fmt.Errorf("replica set %s exists and belongs to another template; trying the next hash", m.GetName())
+}

@@ -1,0 +1,141 @@
+// Package podcontrol has what the controllers of workloads share: pods made from templates, their
+// creation and deletion with the events that Kubernetes records, and the order in which surplus
+// pods are deleted.
+package podcontrol
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/controller"
+	"github.com/xebec-project/xebec/internal/events"
+	"github.com/xebec-project/xebec/internal/kind"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+// Reasons of the events about pods, and of conditions that say why there are too few or too many.
+const (
+	SuccessfulCreate = "SuccessfulCreate"
+	SuccessfulDelete = "SuccessfulDelete"
+	FailedCreate     = "FailedCreate"
+	FailedDelete     = "FailedDelete"
+)
+
+// ReplicaFailure is the condition of an owner whose pods could not be created or deleted.
+const ReplicaFailure = "ReplicaFailure"
+
+// Config says whose pods they are.
+type Config[O kind.Object] struct {
+	// Client writes the pods.
+	Client *client.Client
+	// Events records what happened to pods, as events of their owner.
+	Events *events.Recorder
+	// Owners mirrors the owners, Pods all pods with the index of controller.ByController.
+	Owners *client.Informer[O]
+	Pods   *client.Informer[*corev1.Pod]
+	// Selector returns the selector of an owner's pods.
+	Selector func(O) *metav1.LabelSelector
+}
+
+// Control is the pods of objects of kind O.
+type Control[O kind.Object] struct {
+	*controller.Dependents[O, *corev1.Pod]
+	events *events.Recorder
+}
+
+// New returns the pods of the configured owners. Pods that have ended are neither adopted nor
+// released.
+func New[O kind.Object](cfg Config[O]) *Control[O] {
+	return &Control[O]{
+		Dependents: controller.NewDependents(controller.DependentsConfig[O, *corev1.Pod]{
+			Client: cfg.Client, Owners: cfg.Owners, Dependents: cfg.Pods, Selector: cfg.Selector, Claimable: IsActive,
+		}),
+		events: cfg.Events,
+	}
+}
+
+// Error is a creation or deletion of pods that failed.
+type Error struct {
+	// Reason is FailedCreate or FailedDelete.
+	Reason string
+	// Err is the cause.
+	Err error
+}
+
+// Error is the cause's.
+func (e *Error) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// CreatePods creates n pods; see controller.Dependents.Create. It fails with an *Error.
+func (c *Control[O]) CreatePods(ctx context.Context, owner O, n int, build func(i int) *corev1.Pod) error {
+	created, err := c.Create(ctx, owner, n, build)
+	for _, pod := range created {
+		c.events.Event(owner, events.Normal, SuccessfulCreate, "Created pod: %s", pod.Name)
+	}
+	if err != nil {
+		c.events.Event(owner, events.Warning, FailedCreate, "Error creating: %s", apierr.Message(err))
+		return &Error{FailedCreate, fmt.Errorf("create %d pods: %w", n-len(created), err)}
+	}
+	return nil
+}
+
+// DeletePods deletes pods; see controller.Dependents.Delete. It fails with an *Error.
+func (c *Control[O]) DeletePods(ctx context.Context, owner O, victims []*corev1.Pod) error {
+	deleted, err := c.Delete(ctx, owner, victims)
+	for _, pod := range deleted {
+		c.events.Event(owner, events.Normal, SuccessfulDelete, "Deleted pod: %s", pod.Name)
+	}
+	if err != nil {
+		c.events.Event(owner, events.Warning, FailedDelete, "Error deleting: %s", apierr.Message(err))
+		return &Error{FailedDelete, fmt.Errorf("delete %d pods: %w", len(victims)-len(deleted), err)}
+	}
+	return nil
+}
+
+// FromTemplate returns a new pod of an owner's template, with a generated name.
+func FromTemplate(owner kind.Object, template *corev1.PodTemplateSpec) *corev1.Pod {
+	t := proto.CloneOf(template)
+	return &corev1.Pod{
+		Metadata: &metav1.ObjectMeta{
+			GenerateName: generateName(owner.GetMetadata().GetName()), Namespace: owner.GetMetadata().GetNamespace(),
+			Labels: t.GetMetadata().GetLabels(), Annotations: t.GetMetadata().GetAnnotations(), Finalizers: t.GetMetadata().GetFinalizers(),
+		},
+		Spec: t.GetSpec(),
+	}
+}
+
+// generateName is the prefix of the names of an owner's pods, short enough for the name to stay a
+// valid host name with its suffix.
+func generateName(owner string) string {
+	const longest = 63 - 1 - 5
+	// A cut behind a dot would leave a label that begins with the hyphen.
+	return strings.TrimRight(owner[:min(len(owner), longest)], "-.") + "-"
+}
+
+// Slim drops what the controllers of workloads do not read, which is most of a pod. It is the
+// Transform of the informer of pods that they share.
+func Slim(p *corev1.Pod) {
+	p.Metadata.ManagedFields = nil
+	p.Spec = &corev1.PodSpec{NodeName: p.GetSpec().GetNodeName()}
+	if p.Status != nil {
+		p.Status = &corev1.PodStatus{
+			Phase: p.Status.Phase, Conditions: p.Status.Conditions, ContainerStatuses: onlyRestarts(p.Status.ContainerStatuses),
+		}
+	}
+}
+
+func onlyRestarts(statuses []*corev1.ContainerStatus) []*corev1.ContainerStatus {
+	slim := make([]*corev1.ContainerStatus, len(statuses))
+	for i, s := range statuses {
+		slim[i] = &corev1.ContainerStatus{RestartCount: s.GetRestartCount()}
+	}
+	return slim
+}
