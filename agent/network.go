@@ -13,9 +13,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/xebec-project/xebec/agent/component"
 	"github.com/xebec-project/xebec/agent/datapath"
 	"github.com/xebec-project/xebec/agent/dns"
 	"github.com/xebec-project/xebec/agent/podnet"
@@ -54,9 +54,9 @@ func newNetworkMetrics(r prometheus.Registerer) networkMetrics {
 	return networkMetrics{podnet.NewMetrics(r), policy.NewMetrics(r), datapath.NewMetrics(r)}
 }
 
-// startNetwork sets the node's networking up, trying until it works, and tells the registrar what is in its way. Kept are the
+// setUpNetwork sets the node's networking up, trying until it works, and tells the registrar what is in its way. Kept are the
 // nodes that the agent before knew.
-func (a *Agent) startNetwork(ctx context.Context, podCIDRs ranges, kept iter.Seq[*corev1.Node], r *registrar) (*stack, error) {
+func (a *Agent) setUpNetwork(ctx context.Context, podCIDRs ranges, kept iter.Seq[*corev1.Node], r *registrar) (*stack, error) {
 	m := newNetworkMetrics(a.metrics)
 	for {
 		s, err := a.newStack(ctx, podCIDRs, kept, m)
@@ -159,20 +159,20 @@ func (a *Agent) newStack(ctx context.Context, podCIDRs ranges, kept iter.Seq[*co
 }
 
 // run starts what keeps the network up to date.
-func (s *stack) run(ctx context.Context, group *errgroup.Group, w *watches) {
+func (s *stack) run(ctx context.Context, tasks *component.Tasks, w *watches) {
 	s.revision = w.services.Revision
 	w.serveKept(s)
 	s.syncer.OnProgrammed(w.drain.Programmed)
-	group.Go(func() error { return s.pods.Run(ctx, s.log) })
-	group.Go(func() error { return s.enforcer.Run(ctx) })
-	group.Go(func() error { return w.policies.run(ctx, group, s.enforcer) })
-	group.Go(func() error { return s.syncer.Run(ctx) })
-	group.Go(func() error { return s.datapath.Tend(ctx, s.log) })
-	group.Go(func() error { return s.syncer.WatchDrops(ctx, s.datapath) })
-	group.Go(func() error { return s.resolver.Run(ctx) })
-	group.Go(func() error { return w.drain.Run(ctx) })
-	group.Go(func() error { return w.runNeighbours(ctx, s) })
-	group.Go(func() error { return w.runServices(ctx, group, s) })
+	tasks.Go(func() error { return s.pods.Run(ctx, s.log) })
+	tasks.Go(func() error { return s.enforcer.Run(ctx) })
+	tasks.Go(func() error { return w.policies.run(ctx, tasks, s.enforcer) })
+	tasks.Go(func() error { return s.syncer.Run(ctx) })
+	tasks.Go(func() error { return s.datapath.Tend(ctx, s.log) })
+	tasks.Go(func() error { return s.syncer.WatchDrops(ctx, s.datapath) })
+	tasks.Go(func() error { return s.resolver.Run(ctx) })
+	tasks.Go(func() error { return w.drain.Run(ctx) })
+	tasks.Go(func() error { return w.runNeighbours(ctx, s) })
+	tasks.Go(func() error { return w.runServices(ctx, tasks, s) })
 }
 
 // close lets go of what the kernel keeps at work.

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/sync/errgroup"
 
+	"github.com/xebec-project/xebec/agent/component"
 	"github.com/xebec-project/xebec/agent/policy"
 	"github.com/xebec-project/xebec/agent/snapshot"
 	"github.com/xebec-project/xebec/internal/client"
@@ -82,7 +82,7 @@ func (w *policyWatch) all(yield func(kind.Object) bool) {
 }
 
 // run feeds the enforcer until the context ends. It tells it that all is known once it is.
-func (w *policyWatch) run(ctx context.Context, group *errgroup.Group, e *policy.Enforcer) error {
+func (w *policyWatch) run(ctx context.Context, tasks *component.Tasks, e *policy.Enforcer) error {
 	policies := newSeeded(ofKind[*networkingv1.NetworkPolicy](w.kept), e.OnPolicy)
 	namespaces := newSeeded(ofKind[*corev1.Namespace](w.kept), e.OnNamespace)
 	pods := newSeeded(ofKind[*corev1.Pod](w.kept), e.OnPod)
@@ -105,7 +105,7 @@ func (w *policyWatch) run(ctx context.Context, group *errgroup.Group, e *policy.
 		pods.onChange(old, now)
 		w.keeper.Changed()
 	})
-	group.Go(func() error { return w.policies.Run(ctx) })
+	tasks.Go(func() error { return w.policies.Run(ctx) })
 	if err := w.policies.WaitForSync(ctx); err != nil {
 		return err
 	}
@@ -116,15 +116,15 @@ func (w *policyWatch) run(ctx context.Context, group *errgroup.Group, e *policy.
 	}
 	w.mu.Unlock()
 	w.keeper.Changed()
-	group.Go(func() error { return w.keeper.Run(ctx) })
+	tasks.Go(func() error { return w.keeper.Run(ctx) })
 
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-w.first:
 	}
-	group.Go(func() error { return w.namespaces.Run(ctx) })
-	group.Go(func() error { return w.pods.Run(ctx) })
+	tasks.Go(func() error { return w.namespaces.Run(ctx) })
+	tasks.Go(func() error { return w.pods.Run(ctx) })
 	if err := errors.Join(w.namespaces.WaitForSync(ctx), w.pods.WaitForSync(ctx)); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
+	"github.com/xebec-project/xebec/agent/component"
 	"github.com/xebec-project/xebec/agent/hollow"
 	"github.com/xebec-project/xebec/internal/diagnostics"
 	"github.com/xebec-project/xebec/internal/pki"
@@ -73,6 +74,19 @@ func (a *Agent) prepareHollow() error {
 	if _, err = a.authorities.source(a.cfg.NamePrefix + "0"); err != nil {
 		return fmt.Errorf("issue a simulated node's certificate by %s for a cluster that trusts %s: %w", a.cfg.HollowCACert, a.cfg.TLS.CA, err)
 	}
+	return nil
+}
+
+// simulation returns the parts of a process of simulated nodes.
+func (n *node) simulation() []component.Component {
+	return []component.Component{
+		{Name: "metrics", Start: n.startMetrics, Stop: n.stopMetrics},
+		{Name: "simulated nodes", Start: n.startHollow},
+	}
+}
+
+func (n *node) startHollow(ctx context.Context, tasks *component.Tasks) error {
+	tasks.Go(func() error { return n.runHollow(ctx) })
 	return nil
 }
 

@@ -3,11 +3,9 @@ package agent
 import (
 	"context"
 
-	"golang.org/x/sync/errgroup"
-
+	"github.com/xebec-project/xebec/agent/component"
 	"github.com/xebec-project/xebec/agent/pods"
 	"github.com/xebec-project/xebec/agent/static"
-	"github.com/xebec-project/xebec/internal/events"
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -35,22 +33,22 @@ func (a *Agent) newStaticPods(w *watches) *staticPods {
 	}}
 }
 
-// start, which comes before the control plane's pods are heard of, runs the pods of the directory, and says what is wrong with it in the node's conditions and events.
-func (s *staticPods) start(ctx context.Context, group *errgroup.Group, a *Agent, set *pods.Set, r *registrar, recorded *events.Recorder, w *watches) {
-	node := &corev1.Node{Metadata: &metav1.ObjectMeta{Name: a.cfg.Node, Uid: a.cfg.Node}}
+// start runs the pods of the directory, and reports what is wrong with it in the node's conditions and events.
+func (s *staticPods) start(ctx context.Context, tasks *component.Tasks, n *node) {
+	object := &corev1.Node{Metadata: &metav1.ObjectMeta{Name: n.cfg.Node, Uid: n.cfg.Node}}
 	s.source = static.New(static.Config{
-		Dir: a.cfg.StaticPods, Node: a.cfg.Node, Pods: set, Changed: s.mirrors.Nudge, Log: a.log,
+		Dir: n.cfg.StaticPods, Node: n.cfg.Node, Pods: n.pods, Changed: s.mirrors.Nudge, Log: n.log,
 		Problems: func(text string) {
-			r.setStaticProblems(text)
+			n.registrar.setStaticProblems(text)
 			if text != "" {
-				recorded.Event(node, "Warning", "InvalidStaticPod", "%s", text)
+				n.recorder.Event(object, "Warning", "InvalidStaticPod", "%s", text)
 			}
 		},
 	})
-	s.set, s.mirrors.Source = set, s.source
-	group.Go(func() error { return s.source.Run(ctx) })
-	group.Go(func() error {
-		if err := w.pods.WaitForSync(ctx); err != nil {
+	s.set, s.mirrors.Source = n.pods, s.source
+	tasks.Go(func() error { return s.source.Run(ctx) })
+	tasks.Go(func() error {
+		if err := n.watches.pods.WaitForSync(ctx); err != nil {
 			return err
 		}
 		return s.mirrors.Run(ctx)

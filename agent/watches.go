@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/xebec-project/xebec/agent/component"
 	"github.com/xebec-project/xebec/agent/datapath"
 	"github.com/xebec-project/xebec/agent/drain"
 	"github.com/xebec-project/xebec/agent/podnet"
@@ -288,7 +289,7 @@ func (w *watches) serveKept(s *stack) {
 }
 
 // runServices feeds the service maps and DNS. It comes after serveKept.
-func (w *watches) runServices(ctx context.Context, group *errgroup.Group, s *stack) error {
+func (w *watches) runServices(ctx context.Context, tasks *component.Tasks, s *stack) error {
 	w.services.OnChange(func(old, now *corev1.Service) {
 		w.keptServices.onChange(old, now)
 		w.drain.OnService(old, now)
@@ -301,8 +302,8 @@ func (w *watches) runServices(ctx context.Context, group *errgroup.Group, s *sta
 	})
 	reached := &progress{to: s.syncer.Reached}
 	w.slices.OnProgress(reached.tell)
-	group.Go(func() error { return w.services.Run(ctx) })
-	group.Go(func() error { return w.slices.Run(ctx) })
+	tasks.Go(func() error { return w.services.Run(ctx) })
+	tasks.Go(func() error { return w.slices.Run(ctx) })
 	if err := errors.Join(w.services.WaitForSync(ctx), w.slices.WaitForSync(ctx)); err != nil {
 		return err
 	}
