@@ -127,7 +127,7 @@ func podStatus(pod *corev1.Pod, s seen) *corev1.PodStatus {
 	for _, v := range s.ephemeral {
 		st.EphemeralContainerStatuses = append(st.EphemeralContainerStatuses, containerStatus(v))
 	}
-	st.Phase = phase(pod, s)
+	st.Phase = podPhase(pod, s)
 	if s.failed.reason != "" {
 		st.Phase, st.Reason, st.Message = phaseFailed, s.failed.reason, s.failed.message
 	}
@@ -218,7 +218,7 @@ func initialized(init []view) bool {
 	return true
 }
 
-func phase(pod *corev1.Pod, s seen) string {
+func podPhase(pod *corev1.Pod, s seen) string {
 	if p := pod.GetStatus().GetPhase(); p == phaseSucceeded || p == phaseFailed {
 		return p
 	}

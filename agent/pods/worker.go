@@ -44,61 +44,69 @@ type worker struct {
 	log             *zap.Logger
 	publisher       *publisher
 	wake            chan struct{}
-	// began is when the pod came to the node, which is its start time once the control plane is told.
+	// began is when the pod came to the node: its start time, if the control plane does not have one yet.
 	began time.Time
 	// finished is set before run returns when nothing of the pod is left.
 	finished bool
+	wg       sync.WaitGroup
 
+	// mu guards what the set and the pod's goroutines write and rounds read.
 	mu   sync.Mutex
 	pod  *corev1.Pod
 	gone bool
-	// removed tells that the control plane took the pod back, and again is the pod of the same uid that it asked for since:
-	// that one begins when this one has ended.
+	// removed is set once the control plane no longer has the pod. Again is the pod that it has had under the same uid since:
+	// that one starts when this one has ended.
 	removed bool
 	again   *corev1.Pod
-	// unconfirmed tells that the pod is known from an agent before this one alone.
+	// unconfirmed is set while only the previous agent's state has the pod.
 	unconfirmed bool
-	// newImages tells that a pull that failed is worth another try.
+	// newImages is set when images were imported, so that failed pulls are due.
 	newImages bool
-	// stale tells that what projected volumes show may have changed.
+	// stale is set when the objects that volumes show may have changed.
 	stale bool
-	// evicted is why and how the pod is ended for good.
+	// evicted is why and how the node evicts the pod.
 	evicted evicted
-	// ending is set when the node goes down.
+	// ending is set when the node shuts down.
 	ending *shutdown
-	// instances is what the last round saw, by container name.
-	instances map[string]seenInstance
 
-	// claimed is what the pod has been granted of the node.
+	// What follows belongs to the worker's goroutine; mu also guards the next two, which rounds write and the set reads.
+
+	// instances are the containers as the last round observed them, by name.
+	instances map[string]seenInstance
+	// claimed is what the pod holds of the node's resources.
 	claimed runtime.Resources
 
-	// What follows belongs to the worker's goroutine.
-	resize     resize
+	// saved is the pod as it was last saved. Phase save.
+	saved *corev1.Pod
+	// containers are those of the spec, and those that run without being in it. Phase containers.
 	containers []*container
-	sandbox    sandbox.Sandbox
-	connected  bool
-	ip         netip.Addr
-	// lives tells that something of an unconfirmed pod was there when the agent started.
+	// resize is what the node granted. Phases resources and resize.
+	resize resize
+	// lives is set when something of an unconfirmed pod was there when the agent started. Phases confirmation and observation.
 	lives bool
-	// volumes are the paths of the volumes that are made, shown is the metadata that their files tell of.
+	// observed is set once a round has observed the containers.
+	observed bool
+	// stays is set when no termination is noted on disk. Phases resumption and termination.
+	stays bool
+	// drained is closed when the pod has left the service maps, nil before that is asked for. Phase termination.
+	drained chan struct{}
+	// cleaned is set when nothing is left that the pod's containers shared. Phases termination, completion and sandbox.
+	cleaned bool
+	// failed is set when the event of the pod's failure was recorded. Phases deadline and admission.
+	failed bool
+	// renewal is set while all containers restart. Phase restart of all.
+	renewal *renewal
+	// sandbox and ip are the pod's namespaces and address, valid when connected. Phases adoption and sandbox.
+	sandbox   sandbox.Sandbox
+	connected bool
+	ip        netip.Addr
+	// volumes are the paths of the volumes that exist, shown the metadata in their files, tokens the service account tokens in
+	// them. Phases volumes and start.
 	volumes map[string]string
 	shown   *metav1.ObjectMeta
-	// tokens are those of the pod's service account that its volumes show.
-	tokens map[TokenRequest]token
-	// renewal is set while all containers are to be started anew.
-	renewal *renewal
-	// measuring tells that what the pod uses of the disk is watched, counted that it was counted as one beyond its limits.
+	tokens  map[TokenRequest]token
+	// measuring is set when disk usage is watched, counted when the eviction for it was counted. Phases disk limits and eviction.
 	measuring, counted bool
-	// saved is the pod as it was last written down.
-	saved *corev1.Pod
-	// drained is closed when the pod has left the service maps, nil before it is to.
-	drained chan struct{}
-	torn    bool
-	// stays tells that no termination is noted, which an agent before this one may have done.
-	stays bool
-	// observed tells that what runs has been seen, failed that the event of the pod's failure was recorded.
-	observed, failed bool
-	wg               sync.WaitGroup
 }
 
 type seenInstance struct {
@@ -203,12 +211,12 @@ func (w *worker) run(ctx context.Context) {
 		case <-w.wake:
 		case <-timer.C:
 		}
-		next, err := w.sync(ctx)
+		next, failed, err := w.sync(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			w.log.Warn("Pod could not be brought to what is asked", zap.Error(err), zap.Duration("retryIn", retry))
+			w.log.Warn("Pod could not be brought to what is asked", phaseField(failed), zap.Error(err), zap.Duration("retryIn", retry))
 			w.tell(err)
 			next = retry + rand.N(retry/2)
 			retry = min(2*retry, retryMax)
@@ -224,93 +232,6 @@ func (w *worker) run(ctx context.Context) {
 			timer.Reset(next)
 		}
 	}
-}
-
-// sync does what can be done now, and returns after what time there is more to do, 0 for none.
-func (w *worker) sync(ctx context.Context) (time.Duration, error) {
-	pod, gone := w.desired()
-	if err := w.save(pod); err != nil {
-		return 0, err
-	}
-	w.adoptSpec(pod)
-	regrant, err := w.grant(pod)
-	if err != nil {
-		return 0, err
-	}
-	leaving := gone || pod.GetMetadata().GetDeletionTimestamp() != nil
-	if !leaving {
-		if err := w.stay(); err != nil {
-			return 0, err
-		}
-	}
-	held, err := w.held()
-	if err != nil {
-		return 0, err
-	}
-	if !leaving && !held && !w.done(pod) && w.refused(pod).reason == "" {
-		// What runs already is probed at its address, so that this comes first; what fails here fails again below.
-		_ = w.ensureSandbox(ctx, pod)
-	}
-	list, err := w.cfg.Runtime.List(ctx, w.uid)
-	if err != nil {
-		return 0, err
-	}
-	held = held && w.heldBack(list)
-	if err := w.observe(ctx, pod, list); err != nil {
-		return 0, err
-	}
-	defer w.note()
-	if leaving {
-		return w.terminate(ctx, pod, gone)
-	}
-	if w.done(pod) {
-		next, err := w.stopAll(ctx, pod, time.Now(), time.Duration(graceSeconds(pod))*time.Second)
-		if err == nil && next == 0 {
-			err = w.tearDown(ctx)
-		}
-		w.publish(pod, cause{}, false)
-		return next, err
-	}
-	failed, left := w.deadline(pod)
-	if failed {
-		next, err := w.stopAll(ctx, pod, time.Now(), time.Duration(graceSeconds(pod))*time.Second)
-		if err == nil && next == 0 {
-			w.fail(pod, cause{"DeadlineExceeded", "Pod was active on the node longer than the specified deadline"})
-		}
-		return next, err
-	}
-	next, err := w.goOn(ctx, pod, held)
-	return sooner(sooner(next, regrant), left), err
-}
-
-// goOn does what can be done now for a pod that is to run, and returns after what time there is more to do, 0 for none. With
-// held nothing is started.
-func (w *worker) goOn(ctx context.Context, pod *corev1.Pod, held bool) (time.Duration, error) {
-	if ending, next, err := w.endForShutdown(ctx, pod); ending {
-		return next, err
-	}
-	if evicted, next, err := w.endEvicted(ctx, pod); evicted {
-		return next, err
-	}
-	if why := w.refused(pod); why.reason != "" {
-		w.fail(pod, why)
-		return 0, nil
-	}
-	if held {
-		w.wait(pod)
-		return 0, nil
-	}
-	if renewing, next, err := w.renew(ctx, pod); renewing {
-		w.publish(pod, cause{}, false)
-		return next, err
-	}
-	reapply, err := w.apply(ctx, pod)
-	if err != nil {
-		return 0, err
-	}
-	next, err := w.bringUp(ctx, pod)
-	w.publish(pod, cause{}, false)
-	return sooner(next, reapply), err
 }
 
 // save keeps what is asked of the pod for an agent that can't ask the control plane.
@@ -386,34 +307,6 @@ func (w *worker) done(pod *corev1.Pod) bool {
 	return len(main) > 0 && !slices.ContainsFunc(main, func(v view) bool { return !v.over })
 }
 
-// bringUp makes the sandbox and starts what is to run.
-func (w *worker) bringUp(ctx context.Context, pod *corev1.Pod) (time.Duration, error) {
-	if err := w.ensureSandbox(ctx, pod); err != nil {
-		return 0, problem{"FailedCreatePodSandBox", err}
-	}
-	w.torn = false
-	next := w.refreshVolumes(ctx, pod)
-	w.measure(ctx, pod)
-	var errs []error
-	w.retryImages()
-	blocked := false
-	for _, c := range w.containers {
-		if blocked && !c.ephemeral {
-			c.waiting = cause{reason: reasonPodInitializing}
-			continue
-		}
-		d, err := w.advance(ctx, pod, c)
-		errs = append(errs, err)
-		next = sooner(next, d)
-		if c.init {
-			// The next one waits for this one's end, or, when it is to run on, for its start.
-			v := w.view(pod, c)
-			blocked = !initialized([]view{v})
-		}
-	}
-	return next, errors.Join(errs...)
-}
-
 // retryImages makes failed pulls due when images came onto the node.
 func (w *worker) retryImages() {
 	w.mu.Lock()
@@ -460,7 +353,7 @@ func (w *worker) ensureSandbox(ctx context.Context, pod *corev1.Pod) error {
 
 // tearDown removes what the pod's containers shared; none runs any more. It is idempotent.
 func (w *worker) tearDown(ctx context.Context) error {
-	if w.torn {
+	if w.cleaned {
 		return nil
 	}
 	var errs []error
@@ -472,7 +365,7 @@ func (w *worker) tearDown(ctx context.Context) error {
 		return err
 	}
 	failpoint.Hit("pod-torn-down")
-	w.connected, w.torn = false, true
+	w.connected, w.cleaned = false, true
 	clear(w.volumes)
 	w.cfg.followers.follow(w, nil)
 	return nil
