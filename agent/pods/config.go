@@ -35,17 +35,10 @@ type Network interface {
 // Cluster is what pods need of the control plane. All methods take whatever time the control plane takes; their errors
 // are those of package apierr.
 type Cluster interface {
-	// UpdateStatus stores the status of the pod with pod's uid and returns the pod as stored; not found when that pod is
-	// gone.
-	UpdateStatus(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, error)
-	// Delete removes the pod of this uid for good. One that is gone already is no error.
-	Delete(ctx context.Context, pod *corev1.Pod) error
-	ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error)
-	Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error)
-	// Token makes a token for the service account of a pod, which is good only as long as the pod exists.
-	Token(ctx context.Context, pod *corev1.Pod, r TokenRequest) (text string, expires time.Time, err error)
-	// Follow calls changed whenever the ConfigMap or Secret, as kind says, may have changed, until ctx ends.
-	Follow(ctx context.Context, kind, namespace, name string, changed func())
+	writer
+	reader
+	watcher
+	issuer
 }
 
 // Recorder records what happens to pods as events. It must not block.
@@ -136,7 +129,7 @@ func (c *Config) setDefaults() {
 	if c.Recorder == nil {
 		c.Recorder = noEvents{}
 	}
-	c.followers = &followers{cluster: c.Cluster, of: map[reference]*follower{}}
+	c.followers = newFollowers(c.Cluster)
 }
 
 // ipv6 returns the IPv6 address that goes with an IPv4 address, invalid if there is none.

@@ -268,22 +268,28 @@ func (w *worker) attend(ctx context.Context, pod *corev1.Pod, c *container) erro
 	if err := w.cfg.Runtime.RestoreStreams(ctx, id, w.streamConfig(c)); err != nil {
 		w.log.Warn("One can't attach to the container", zap.String("container", c.spec.GetName()), zap.Error(err))
 	}
-	c.health = &health{}
-	wasReady, wasStarted := w.knownHealth(pod, c)
-	c.health.started = c.spec.GetStartupProbe() == nil || wasStarted
-	c.health.ready = c.health.started && (c.spec.GetReadinessProbe() == nil || wasReady)
-	w.wg.Go(func() { w.probe(ctx, pod, c.spec, id, c.rec.StartedAt, c.health) })
+	health, wasStarted := newHealth(pod.GetStatus(), c.spec, id)
+	c.health = health
+	prober, startedAt := w.prober(pod, c), c.rec.StartedAt
+	w.wg.Go(func() { prober.probe(ctx, startedAt, health) })
 	if hook := c.spec.GetLifecycle().GetPostStart(); hook != nil && !wasStarted {
-		h, spec := c.health, c.spec
 		w.wg.Go(func() {
-			if err := probe.Lifecycle(ctx, hook, w.target(spec, id, false)); err != nil && ctx.Err() == nil {
+			if err := probe.Lifecycle(ctx, hook, prober.target(false)); err != nil && ctx.Err() == nil {
 				w.cfg.Recorder.Event(pod, "Warning", "FailedPostStartHook", err.Error())
-				h.set(func(h *health) { h.failed = fmt.Errorf("postStart hook failed: %w", err) })
+				health.fail(fmt.Errorf("postStart hook failed: %w", err))
 				w.nudge()
 			}
 		})
 	}
 	return nil
+}
+
+// prober returns what runs the probes and hooks of a container's running attempt.
+func (w *worker) prober(pod *corev1.Pod, c *container) prober {
+	return prober{
+		runtime: w.cfg.Runtime, changed: w.nudge, pod: w.ip, spec: c.spec, id: c.status.ID,
+		event: func(eventType, reason, message string) { w.cfg.Recorder.Event(pod, eventType, reason, message) },
+	}
 }
 
 // watchOver stops a running container that must be restarted.

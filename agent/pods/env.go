@@ -3,7 +3,6 @@ package pods
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -17,15 +16,6 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
-
-// errConfig wraps what a pod refers to and does not exist. The worker shows it as CreateContainerConfigError.
-var errConfig = errors.New("invalid container config")
-
-// objects reads what a pod's spec refers to.
-type objects interface {
-	configMap(ctx context.Context, name string) (*corev1.ConfigMap, error)
-	secret(ctx context.Context, name string) (*corev1.Secret, error)
-}
 
 // surroundings is what the environment of a container may tell about the pod and the node.
 type surroundings struct {
@@ -87,13 +77,13 @@ func environment(ctx context.Context, c *corev1.Container, s surroundings, links
 func envFrom(ctx context.Context, from *corev1.EnvFromSource, objs objects) (map[string]string, error) {
 	switch {
 	case from.GetConfigMapRef() != nil:
-		cm, err := objs.configMap(ctx, from.GetConfigMapRef().GetLocalObjectReference().GetName())
+		cm, err := objs.ConfigMap(ctx, from.GetConfigMapRef().GetLocalObjectReference().GetName())
 		if err != nil {
 			return nil, optional(err, from.GetConfigMapRef().GetOptional())
 		}
 		return cm.GetData(), nil
 	case from.GetSecretRef() != nil:
-		secret, err := objs.secret(ctx, from.GetSecretRef().GetLocalObjectReference().GetName())
+		secret, err := objs.Secret(ctx, from.GetSecretRef().GetLocalObjectReference().GetName())
 		if err != nil {
 			return nil, optional(err, from.GetSecretRef().GetOptional())
 		}
@@ -104,14 +94,6 @@ func envFrom(ctx context.Context, from *corev1.EnvFromSource, objs objects) (map
 		return data, nil
 	}
 	return nil, nil
-}
-
-// optional forgets that an object does not exist when it need not.
-func optional(err error, may bool) error {
-	if may && errors.Is(err, errConfig) {
-		return nil
-	}
-	return err
 }
 
 func valueFrom(ctx context.Context, from *corev1.EnvVarSource, c *corev1.Container, s surroundings, objs objects) (value string, ok bool, err error) {
@@ -125,7 +107,7 @@ func valueFrom(ctx context.Context, from *corev1.EnvVarSource, c *corev1.Contain
 	case from.GetConfigMapKeyRef() != nil:
 		ref := from.GetConfigMapKeyRef()
 		name := ref.GetLocalObjectReference().GetName()
-		cm, err := objs.configMap(ctx, name)
+		cm, err := objs.ConfigMap(ctx, name)
 		if err != nil {
 			return "", false, optional(err, ref.GetOptional())
 		}
@@ -136,7 +118,7 @@ func valueFrom(ctx context.Context, from *corev1.EnvVarSource, c *corev1.Contain
 	case from.GetSecretKeyRef() != nil:
 		ref := from.GetSecretKeyRef()
 		name := ref.GetLocalObjectReference().GetName()
-		secret, err := objs.secret(ctx, name)
+		secret, err := objs.Secret(ctx, name)
 		if err != nil {
 			return "", false, optional(err, ref.GetOptional())
 		}
@@ -236,15 +218,6 @@ func resourceValue(ref *corev1.ResourceFieldSelector, c *corev1.Container, s sur
 		v = float64(q.Value()) / float64(divisor.Value())
 	}
 	return strconv.FormatInt(int64(math.Ceil(v)), 10), nil
-}
-
-// quantity parses a quantity that validation has seen; what is absent or malformed is zero.
-func quantity(q *metav1.Quantity) resource.Quantity {
-	v, err := kind.ParseQuantity(q.GetString_())
-	if err != nil {
-		return resource.Quantity{}
-	}
-	return v
 }
 
 // expand replaces $(NAME) by the variable's value. What has no such variable stays as it is, and $$ stands for one $.

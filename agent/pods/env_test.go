@@ -17,14 +17,14 @@ type known struct {
 	secrets map[string]map[string][]byte
 }
 
-func (k known) configMap(_ context.Context, name string) (*corev1.ConfigMap, error) {
+func (k known) ConfigMap(_ context.Context, name string) (*corev1.ConfigMap, error) {
 	if d, ok := k.maps[name]; ok {
 		return &corev1.ConfigMap{Data: d}, nil
 	}
 	return nil, fmt.Errorf("%w: config map %q not found", errConfig, name)
 }
 
-func (k known) secret(_ context.Context, name string) (*corev1.Secret, error) {
+func (k known) Secret(_ context.Context, name string) (*corev1.Secret, error) {
 	if d, ok := k.secrets[name]; ok {
 		return &corev1.Secret{Data: d}, nil
 	}

@@ -2,7 +2,10 @@ package pods
 
 import (
 	"context"
+	"slices"
 	"sync"
+
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
 // Kinds of objects that volumes show.
@@ -14,9 +17,21 @@ const (
 // reference names an object that a volume shows.
 type reference struct{ kind, namespace, name string }
 
-// followers watch the objects that volumes show, each once for all pods of the node. Start gives it its context.
+// watcher watches an object for a pod.
+type watcher interface {
+	// Follow calls changed whenever the ConfigMap or Secret, as kind says, may have changed, until ctx ends.
+	Follow(ctx context.Context, kind, namespace, name string, changed func())
+}
+
+// subscriber is told of changes of the objects that it follows.
+type subscriber interface {
+	// ObjectsChanged must not block.
+	ObjectsChanged()
+}
+
+// followers watch the objects that volumes show, each once for all pods of the node.
 type followers struct {
-	cluster Cluster
+	cluster watcher
 
 	mu  sync.Mutex
 	ctx context.Context
@@ -26,12 +41,26 @@ type followers struct {
 
 type follower struct {
 	stop context.CancelFunc
-	// told are the workers that are told of changes.
-	told map[*worker]bool
+	// by are the subscribers that follow the object.
+	by map[subscriber]bool
 }
 
-// follow makes the worker follow these objects, and no others any more. It is told of changes by outdated and nudge.
-func (f *followers) follow(w *worker, refs []reference) {
+func newFollowers(cluster watcher) *followers {
+	return &followers{cluster: cluster, of: map[reference]*follower{}}
+}
+
+// start lets follow begin watches, which end with ctx.
+func (f *followers) start(ctx context.Context) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ctx = ctx
+}
+
+// wait returns when all watches have ended.
+func (f *followers) wait() { f.wg.Wait() }
+
+// follow makes the subscriber follow these objects, and no others any more. Before start and after the end of its context it has no effect.
+func (f *followers) follow(s subscriber, refs []reference) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.ctx == nil || f.ctx.Err() != nil {
@@ -42,16 +71,16 @@ func (f *followers) follow(w *worker, refs []reference) {
 		wanted[r] = true
 		if f.of[r] == nil {
 			ctx, stop := context.WithCancel(f.ctx)
-			f.of[r] = &follower{stop: stop, told: map[*worker]bool{}}
+			f.of[r] = &follower{stop: stop, by: map[subscriber]bool{}}
 			f.wg.Go(func() { f.cluster.Follow(ctx, r.kind, r.namespace, r.name, func() { f.changed(r) }) })
 		}
-		f.of[r].told[w] = true
+		f.of[r].by[s] = true
 	}
 	for r, one := range f.of {
-		if wanted[r] || !one.told[w] {
+		if wanted[r] || !one.by[s] {
 			continue
 		}
-		if delete(one.told, w); len(one.told) == 0 {
+		if delete(one.by, s); len(one.by) == 0 {
 			one.stop()
 			delete(f.of, r)
 		}
@@ -65,8 +94,27 @@ func (f *followers) changed(r reference) {
 	if one == nil {
 		return
 	}
-	for w := range one.told {
-		w.outdated()
-		w.nudge()
+	for s := range one.by {
+		s.ObjectsChanged()
 	}
+}
+
+// references returns the objects that the pod's volumes show.
+func references(pod *corev1.Pod) []reference {
+	var out []reference
+	add := func(kind, name string) {
+		if r := (reference{kind, pod.GetMetadata().GetNamespace(), name}); name != "" && !slices.Contains(out, r) {
+			out = append(out, r)
+		}
+	}
+	for _, v := range pod.GetSpec().GetVolumes() {
+		src := v.GetVolumeSource()
+		add(kindConfigMap, src.GetConfigMap().GetLocalObjectReference().GetName())
+		add(kindSecret, src.GetSecret().GetSecretName())
+		for _, s := range src.GetProjected().GetSources() {
+			add(kindConfigMap, s.GetConfigMap().GetLocalObjectReference().GetName())
+			add(kindSecret, s.GetSecret().GetLocalObjectReference().GetName())
+		}
+	}
+	return out
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -35,27 +36,50 @@ func (h *health) set(f func(*health)) {
 	f(h)
 }
 
-// knownHealth returns what the control plane was told of the very attempt that runs: after a restart of the agent it holds
-// until the probes say otherwise.
-func (w *worker) knownHealth(pod *corev1.Pod, c *container) (ready, started bool) {
-	st := pod.GetStatus()
+// knownHealth returns what the pod's status says of the attempt that runs: after a restart of the agent that holds until the probes
+// say otherwise.
+func knownHealth(st *corev1.PodStatus, container, id string) (ready, started bool) {
 	for _, cs := range append(st.GetContainerStatuses(), st.GetInitContainerStatuses()...) {
-		if cs.GetName() == c.spec.GetName() && cs.GetContainerId() == "containerd://"+c.status.ID {
+		if cs.GetName() == container && cs.GetContainerId() == "containerd://"+id {
 			return cs.GetReady(), cs.GetStarted()
 		}
 	}
 	return false, false
 }
 
-// target is a running container for its probes and hooks. With alone, what a command leaves running ends with it.
-func (w *worker) target(spec *corev1.Container, id string, alone bool) probe.Target {
+// newHealth returns the health of an attempt that starts or was adopted, by the pod's status, and whether it had started before.
+func newHealth(st *corev1.PodStatus, spec *corev1.Container, id string) (h *health, wasStarted bool) {
+	wasReady, wasStarted := knownHealth(st, spec.GetName(), id)
+	h = &health{started: spec.GetStartupProbe() == nil || wasStarted}
+	h.ready = h.started && (spec.GetReadinessProbe() == nil || wasReady)
+	return h, wasStarted
+}
+
+// fail records why the container must be restarted.
+func (h *health) fail(err error) { h.set(func(h *health) { h.failed = err }) }
+
+// prober runs the probes and hooks of one attempt of a container.
+type prober struct {
+	runtime *runtime.Runtime
+	// event records an event of the pod.
+	event func(eventType, reason, message string)
+	// changed is called when health changed. It must not block.
+	changed func()
+	pod     netip.Addr
+	spec    *corev1.Container
+	// id is containerd's of the attempt.
+	id string
+}
+
+// target is the container for its probes and hooks. With alone, what a command leaves running ends with it.
+func (r prober) target(alone bool) probe.Target {
 	return probe.Target{
-		Host: w.ip.String(), Container: spec,
+		Host: r.pod.String(), Container: r.spec,
 		Exec: func(ctx context.Context, command []string) (int, []byte, error) {
 			var out bytes.Buffer
 			var mu sync.Mutex
 			sink := lockedWriter{&mu, &out}
-			code, err := w.cfg.Runtime.Exec(ctx, id, runtime.ExecConfig{Command: command, Stdout: sink, Stderr: sink, Alone: alone})
+			code, err := r.runtime.Exec(ctx, r.id, runtime.ExecConfig{Command: command, Stdout: sink, Stderr: sink, Alone: alone})
 			mu.Lock()
 			defer mu.Unlock()
 			return int(code), bytes.Clone(out.Bytes()), err
@@ -79,15 +103,15 @@ func (l lockedWriter) Write(p []byte) (int, error) {
 }
 
 // probe runs the container's probes until ctx ends: the startup probe first, then the others together.
-func (w *worker) probe(ctx context.Context, pod *corev1.Pod, spec *corev1.Container, id string, startedAt time.Time, h *health) {
+func (r prober) probe(ctx context.Context, startedAt time.Time, h *health) {
 	// A probe runs again and again: what it left behind would pile up.
-	target := w.target(spec, id, true)
+	target := r.target(true)
 	check := func(p *corev1.Probe) func(context.Context) error {
 		return func(ctx context.Context) error { return probe.Check(ctx, p.GetHandler(), target) }
 	}
 	unhealthy := func(kind string) func(error) {
 		return func(err error) {
-			w.cfg.Recorder.Event(pod, "Warning", "Unhealthy", fmt.Sprintf("%s probe failed: %v", kind, err))
+			r.event("Warning", "Unhealthy", fmt.Sprintf("%s probe failed: %v", kind, err))
 		}
 	}
 	kill := func(kind string) func(bool, error) {
@@ -95,12 +119,12 @@ func (w *worker) probe(ctx context.Context, pod *corev1.Pod, spec *corev1.Contai
 			if ok {
 				return
 			}
-			h.set(func(h *health) { h.failed = fmt.Errorf("failed %s probe: %w", kind, err) })
-			w.nudge()
+			h.fail(fmt.Errorf("failed %s probe: %w", kind, err))
+			r.changed()
 		}
 	}
 	if started, _, _ := h.get(); !started {
-		p := spec.GetStartupProbe()
+		p := r.spec.GetStartupProbe()
 		once, cancel := context.WithCancel(ctx)
 		probe.Loop{Probe: p, StartedAt: startedAt, Healthy: true, Failed: unhealthy("Startup"), Changed: kill("startup"),
 			Check: func(ctx context.Context) error {
@@ -114,21 +138,21 @@ func (w *worker) probe(ctx context.Context, pod *corev1.Pod, spec *corev1.Contai
 		if ctx.Err() != nil {
 			return
 		}
-		h.set(func(h *health) { h.started, h.ready = true, spec.GetReadinessProbe() == nil })
-		w.nudge()
+		h.set(func(h *health) { h.started, h.ready = true, r.spec.GetReadinessProbe() == nil })
+		r.changed()
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	if p := spec.GetLivenessProbe(); p != nil {
+	if p := r.spec.GetLivenessProbe(); p != nil {
 		wg.Go(func() {
 			probe.Loop{Probe: p, StartedAt: startedAt, Healthy: true, Check: check(p), Failed: unhealthy("Liveness"), Changed: kill("liveness")}.Run(ctx)
 		})
 	}
-	if p := spec.GetReadinessProbe(); p != nil {
+	if p := r.spec.GetReadinessProbe(); p != nil {
 		_, ready, _ := h.get()
 		probe.Loop{Probe: p, StartedAt: startedAt, Healthy: ready, Check: check(p), Failed: unhealthy("Readiness"), Changed: func(ok bool, _ error) {
 			h.set(func(h *health) { h.ready = ok })
-			w.nudge()
+			r.changed()
 		}}.Run(ctx)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"github.com/xebec-project/xebec/agent/runtime"
-	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -140,9 +139,4 @@ func (w *worker) stats() (Stats, error) {
 		out.Containers = append(out.Containers, ContainerStats{c.GetName(), u})
 	}
 	return out, nil
-}
-
-// containersOf returns all containers of a pod's spec.
-func containersOf(pod *corev1.Pod) []*corev1.Container {
-	return slices.Concat(pod.GetSpec().GetInitContainers(), pod.GetSpec().GetContainers(), kind.EphemeralContainers(pod.GetSpec()))
 }

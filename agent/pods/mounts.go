@@ -17,17 +17,38 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// mounts returns a container's mounts; values are the container's variables. What they have open is to be closed once the
-// container is made, also after an error.
-func (w *worker) mounts(pod *corev1.Pod, c *corev1.Container, values map[string]string, messageFile string) (out []runtime.Mount, err error) {
+// volumeError is the error of a volume that can't be made or mounted.
+type volumeError struct {
+	name string
+	err  error
+}
+
+// Error implements error.
+func (e *volumeError) Error() string { return fmt.Sprintf("volume %s: %v", e.name, e.err) }
+
+// Unwrap returns the cause.
+func (e *volumeError) Unwrap() error { return e.err }
+
+// mounter says what a pod's containers have mounted.
+type mounter struct {
+	dir dir
+	// volumes are the paths of the pod's volumes, by name.
+	volumes map[string]string
+	// readOnlyBelow reports whether the node can make mounts read-only recursively.
+	readOnlyBelow func() bool
+}
+
+// mounts returns a container's mounts; values are the container's variables. The caller closes the mounts' files (closeFiles) once the
+// container is created, also after an error.
+func (r mounter) mounts(pod *corev1.Pod, c *corev1.Container, values map[string]string, messageFile string) (out []runtime.Mount, err error) {
 	out = []runtime.Mount{
-		{Source: w.dir.etc("hosts"), Target: "/etc/hosts"},
-		{Source: w.dir.etc("resolv.conf"), Target: "/etc/resolv.conf"},
-		{Source: w.dir.etc("hostname"), Target: "/etc/hostname"},
+		{Source: r.dir.etc("hosts"), Target: "/etc/hosts"},
+		{Source: r.dir.etc("resolv.conf"), Target: "/etc/resolv.conf"},
+		{Source: r.dir.etc("hostname"), Target: "/etc/hostname"},
 		{Source: messageFile, Target: messageTarget(c)},
 	}
 	for _, m := range c.GetVolumeMounts() {
-		below, err := readOnlyBelow(m, w.cfg.Runtime.ReadOnlyBelow)
+		below, err := readOnlyBelow(m, r.readOnlyBelow)
 		if err != nil {
 			return out, err
 		}
@@ -35,7 +56,7 @@ func (w *worker) mounts(pod *corev1.Pod, c *corev1.Container, values map[string]
 			Target: target(m.GetMountPath()), Propagation: runtime.Propagation(m.GetMountPropagation()),
 			ReadOnly: m.GetReadOnly() || readOnlyVolume(pod, m.GetName()), ReadOnlyBelow: below, Options: m.GetBindMountOptions(),
 		}
-		if one.Source, one.File, err = w.source(pod, m, values); err != nil {
+		if one.Source, one.File, err = r.source(pod, m, values); err != nil {
 			return out, err
 		}
 		out = slices.DeleteFunc(out, func(o runtime.Mount) bool { return o.Target == one.Target })
@@ -55,8 +76,8 @@ func closeFiles(mounts []runtime.Mount) {
 
 // source returns what a container is to have mounted: the path of a volume that the agent made, which no container can change,
 // or else what is open.
-func (w *worker) source(pod *corev1.Pod, m *corev1.VolumeMount, values map[string]string) (string, *os.File, error) {
-	path, ok := w.volumes[m.GetName()]
+func (r mounter) source(pod *corev1.Pod, m *corev1.VolumeMount, values map[string]string) (string, *os.File, error) {
+	path, ok := r.volumes[m.GetName()]
 	if !ok {
 		return "", nil, fmt.Errorf("%w: the pod has no volume %q", errConfig, m.GetName())
 	}
@@ -74,7 +95,7 @@ func (w *worker) source(pod *corev1.Pod, m *corev1.VolumeMount, values map[strin
 		volume, err = volumes.Open(path)
 	}
 	if err != nil {
-		return "", nil, volumeError(m.GetName(), err)
+		return "", nil, &volumeError{m.GetName(), err}
 	}
 	if sub == "" {
 		return path, volume, nil
@@ -191,9 +212,9 @@ func makePoints(pod *corev1.Pod, c *corev1.Container, mounts []runtime.Mount) er
 			continue
 		}
 		if err := makePoint(at[in], m); errors.Is(err, volumes.ErrUnfit) {
-			return volumeError(name, fmt.Errorf("%w: %w", errConfig, err))
+			return &volumeError{name, fmt.Errorf("%w: %w", errConfig, err)}
 		} else if err != nil {
-			return volumeError(name, err)
+			return &volumeError{name, err}
 		}
 	}
 	return nil

@@ -21,10 +21,19 @@ const (
 	publishRetryMax = 10 * time.Second
 )
 
+// writer stores the statuses of pods. Its errors are those of package apierr.
+type writer interface {
+	// UpdateStatus stores the status of the pod with pod's uid and returns the pod as stored; not found when that pod is
+	// gone.
+	UpdateStatus(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, error)
+	// Delete removes the pod of this uid for good. One that is gone already is no error.
+	Delete(ctx context.Context, pod *corev1.Pod) error
+}
+
 // publisher tells the control plane a pod's newest status, one write at a time. What could not be told is overtaken by
 // what is newer, never queued. A slow control plane so never holds up the pod's worker.
 type publisher struct {
-	cluster Cluster
+	cluster writer
 	log     *zap.Logger
 	// gone is called once the control plane has no such pod any more.
 	gone func()
@@ -39,7 +48,7 @@ type publisher struct {
 	told *corev1.PodStatus
 }
 
-func newPublisher(cluster Cluster, log *zap.Logger, gone func()) *publisher {
+func newPublisher(cluster writer, log *zap.Logger, gone func()) *publisher {
 	return &publisher{cluster: cluster, log: log, gone: gone, wake: make(chan struct{}, 1)}
 }
 

@@ -94,7 +94,7 @@ func (w *worker) keyring(ctx context.Context, pod *corev1.Pod) (images.Keyring, 
 	keys := images.Keyring{}
 	var errs []error
 	for _, ref := range pod.GetSpec().GetImagePullSecrets() {
-		secret, err := podObjects{w}.secret(ctx, ref.GetName())
+		secret, err := podObjects{w.cfg.Cluster, w.dir, w.namespace}.Secret(ctx, ref.GetName())
 		if err != nil {
 			errs = append(errs, err)
 			continue

@@ -2,13 +2,10 @@ package pods
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -22,72 +19,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// Conditions of a pod whose resources are being changed, and why a change waits, as in Kubernetes.
-const (
-	resizePending    = "PodResizePending"
-	resizeInProgress = "PodResizeInProgress"
-
-	reasonInfeasible = "Infeasible"
-	reasonDeferred   = "Deferred"
-)
-
-// wholePod is the name by which what the pod as a whole has been granted is kept. No container has it.
-const wholePod = ""
-
 // resizeRetry is how soon a change that found no room, or that the kernel refused, is tried again.
 const resizeRetry = 5 * time.Second
-
-// allotment is the resources of a container, or of a pod as a whole, as they are kept on disk.
-type allotment struct {
-	Requests, Limits map[string]string
-}
-
-func allotmentOf(r *corev1.ResourceRequirements) allotment {
-	text := func(in map[string]*metav1.Quantity) map[string]string {
-		out := map[string]string{}
-		for name, q := range in {
-			out[name] = q.GetString_()
-		}
-		return out
-	}
-	return allotment{Requests: text(r.GetRequests()), Limits: text(r.GetLimits())}
-}
-
-func (a allotment) requirements() *corev1.ResourceRequirements {
-	amounts := func(in map[string]string) map[string]*metav1.Quantity {
-		if len(in) == 0 {
-			return nil
-		}
-		out := map[string]*metav1.Quantity{}
-		for name, text := range in {
-			out[name] = &metav1.Quantity{String_: text}
-		}
-		return out
-	}
-	return &corev1.ResourceRequirements{Requests: amounts(a.Requests), Limits: amounts(a.Limits)}
-}
-
-func (a allotment) empty() bool { return len(a.Requests)+len(a.Limits) == 0 }
-
-func (a allotment) equal(b allotment) bool {
-	return maps.Equal(a.Requests, b.Requests) && maps.Equal(a.Limits, b.Limits)
-}
-
-// limitChanges returns which of cpu and memory have different limits.
-func limitChanges(a, b map[string]string) []string {
-	return slices.DeleteFunc([]string{"cpu", "memory"}, func(name string) bool { return a[name] == b[name] })
-}
-
-// changes returns which of cpu and memory differ.
-func (a allotment) changes(b allotment) []string {
-	var out []string
-	for _, name := range []string{"cpu", "memory"} {
-		if a.Requests[name] != b.Requests[name] || a.Limits[name] != b.Limits[name] {
-			out = append(out, name)
-		}
-	}
-	return out
-}
 
 // resize is how far the change of a pod's resources is.
 type resize struct {
@@ -105,20 +38,14 @@ type resize struct {
 	bounds runtime.Resources
 }
 
-func (d dir) allotted() string { return filepath.Join(string(d), "allotted.json") }
-
 // loadAllotted takes up what the agent before granted. What it did not know yet gets what the spec asks for.
 func (w *worker) loadAllotted(pod *corev1.Pod) error {
-	fresh := w.resize.allotted == nil
-	if fresh {
-		w.resize.allotted = map[string]allotment{}
-		b, err := os.ReadFile(w.dir.allotted())
-		if err == nil {
-			err = json.Unmarshal(b, &w.resize.allotted)
+	if w.resize.allotted == nil {
+		allotted, err := w.dir.loadAllotted()
+		if err != nil {
+			return err
 		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("reading what was granted to the pod: %w", err)
-		}
+		w.resize.allotted = allotted
 	}
 	missing := false
 	for name, asked := range allotments(pod) {
@@ -130,16 +57,7 @@ func (w *worker) loadAllotted(pod *corev1.Pod) error {
 	if !missing {
 		return nil
 	}
-	return w.saveAllotted()
-}
-
-// allotments is what a pod asks for, by container, and as a whole.
-func allotments(pod *corev1.Pod) map[string]allotment {
-	out := map[string]allotment{wholePod: allotmentOf(pod.GetSpec().GetResources())}
-	for _, c := range containersOf(pod) {
-		out[c.GetName()] = allotmentOf(c.GetResources())
-	}
-	return out
+	return w.dir.saveAllotted(w.resize.allotted)
 }
 
 // shared is what bounds a container by the pod's limits, where it has none of its own.
@@ -151,18 +69,6 @@ func (w *worker) shared(name string) map[string]string {
 		}
 	}
 	return out
-}
-
-func (w *worker) saveAllotted() error {
-	b, err := json.Marshal(w.resize.allotted)
-	if err == nil {
-		err = writeFile(w.dir.allotted(), b, 0o600)
-	}
-	if err != nil {
-		return fmt.Errorf("saving what is granted to the pod: %w", err)
-	}
-	failpoint.Hit("allotment-recorded")
-	return nil
 }
 
 // allotted is the pod with the resources that the node has granted it.
@@ -203,7 +109,7 @@ func (w *worker) grant(pod *corev1.Pod) (time.Duration, error) {
 		}
 	}
 	w.resize.allotted = next
-	if err := w.saveAllotted(); err != nil {
+	if err := w.dir.saveAllotted(w.resize.allotted); err != nil {
 		return 0, err
 	}
 	w.claim(pod)
@@ -329,36 +235,6 @@ func (w *worker) inForce(pod *corev1.Pod) (map[string]*metav1.Quantity, *corev1.
 		allocated[name] = &metav1.Quantity{String_: q.String()}
 	}
 	return allocated, whole
-}
-
-// wider is a bound that neither of two is beyond.
-func wider(a, b runtime.Resources) runtime.Resources {
-	limit := func(x, y int64) int64 {
-		if x <= 0 || y <= 0 {
-			return 0
-		}
-		return max(x, y)
-	}
-	return runtime.Resources{
-		MilliCPURequest: max(a.MilliCPURequest, b.MilliCPURequest),
-		MilliCPULimit:   limit(a.MilliCPULimit, b.MilliCPULimit), MemoryLimit: limit(a.MemoryLimit, b.MemoryLimit),
-	}
-}
-
-func find(pod *corev1.Pod, name string) *corev1.Container {
-	for _, c := range containersOf(pod) {
-		if c.GetName() == name {
-			return c
-		}
-	}
-	return nil
-}
-
-// restartsFor tells whether a container wants to be restarted when one of the resources changes.
-func restartsFor(c *corev1.Container, changed []string) bool {
-	return slices.ContainsFunc(c.GetResizePolicy(), func(p *corev1.ContainerResizePolicy) bool {
-		return p.GetRestartPolicy() == "RestartContainer" && slices.Contains(changed, p.GetResourceName())
-	})
 }
 
 // conditions tells how far a change of the pod's resources is.

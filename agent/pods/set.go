@@ -63,9 +63,7 @@ func (s *Set) Start(ctx context.Context) error {
 	s.mu.Lock()
 	s.ctx = ctx
 	s.mu.Unlock()
-	s.cfg.followers.mu.Lock()
-	s.cfg.followers.ctx = ctx
-	s.cfg.followers.mu.Unlock()
+	s.cfg.followers.start(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, pod := range known {
@@ -77,7 +75,7 @@ func (s *Set) Start(ctx context.Context) error {
 // Wait returns when all workers have ended, after Start's ctx has.
 func (s *Set) Wait() {
 	s.wg.Wait()
-	s.cfg.followers.wg.Wait()
+	s.cfg.followers.wait()
 }
 
 // Update tells what the control plane asks of a pod: its first appearance and every change. The pod must not be changed

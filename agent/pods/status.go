@@ -63,9 +63,6 @@ type view struct {
 	id     string
 }
 
-// sidecar tells whether an init container is one that runs along with the others.
-func sidecar(c *corev1.Container) bool { return c.GetRestartPolicy() == "Always" }
-
 // seen is what a status is computed from.
 type seen struct {
 	init, main, ephemeral []view
@@ -328,14 +325,30 @@ func formatList(names []string) string {
 	return out + "]"
 }
 
-// oomScoreAdj orders containers for the kernel when the node's memory runs out: those without requests go first, then
-// those that asked for the smallest share. The score is never below 0.
-func oomScoreAdj(qos string, request, nodeMemory int64) int {
-	switch {
-	case qos == "BestEffort":
-		return 1000
-	case qos == "Guaranteed" || nodeMemory <= 0:
-		return 0
+// Conditions of a pod whose resources are being changed, and why a change waits, as in Kubernetes.
+const (
+	resizePending    = "PodResizePending"
+	resizeInProgress = "PodResizeInProgress"
+
+	reasonInfeasible = "Infeasible"
+	reasonDeferred   = "Deferred"
+)
+
+const (
+	// allRestarting is the condition that tells whether all containers of a pod are on their way to their next attempts.
+	allRestarting         = "AllContainersRestarting"
+	reasonContainerExited = "ContainerExited"
+)
+
+// reasonEvicted is why a pod failed that used more of the node than it may.
+const reasonEvicted = "Evicted"
+
+// neverBegun gives the containers of a pod that failed as a whole, and that will never be created, the pod's own reason:
+// otherwise it would look as if they were about to be.
+func neverBegun(st *corev1.PodStatus) {
+	for _, cs := range slices.Concat(st.GetInitContainerStatuses(), st.GetContainerStatuses()) {
+		if w := cs.GetState().GetWaiting(); w.GetReason() == reasonContainerCreating || w.GetReason() == reasonPodInitializing {
+			w.Reason, w.Message = st.GetReason(), st.GetMessage()
+		}
 	}
-	return int(min(max(1000-1000*request/nodeMemory, 2), 999))
 }

@@ -91,11 +91,11 @@ func (w *worker) beginStop(ctx context.Context, pod *corev1.Pod, c *container, s
 		close(s.hook)
 		return
 	}
-	spec, id := c.spec, c.status.ID
+	prober := w.prober(pod, c)
 	ctx, s.stop = context.WithDeadline(ctx, deadline)
 	w.wg.Go(func() {
 		defer s.stop()
-		if err := probe.Lifecycle(ctx, hook, w.target(spec, id, false)); err != nil && !errors.Is(ctx.Err(), context.Canceled) {
+		if err := probe.Lifecycle(ctx, hook, prober.target(false)); err != nil && !errors.Is(ctx.Err(), context.Canceled) {
 			w.cfg.Recorder.Event(pod, "Warning", "FailedPreStopHook", err.Error())
 		}
 		close(s.hook)

@@ -45,11 +45,27 @@ func request(p *corev1.ServiceAccountTokenProjection) TokenRequest {
 	return r
 }
 
-// token returns a token that is good, one that is at hand if it need not be renewed. Where no other can be had the one at hand is
-// returned for as long as it is good.
-func (w *worker) token(ctx context.Context, pod *corev1.Pod, r TokenRequest) (string, error) {
-	path := w.dir.object("token", fmt.Sprintf("%x-%d", r.Audience, r.Seconds))
-	t, ok := w.tokens[r]
+// issuer makes tokens for the service accounts of pods.
+type issuer interface {
+	// Token makes a token for the service account of a pod, which is valid only as long as the pod exists.
+	Token(ctx context.Context, pod *corev1.Pod, r TokenRequest) (text string, expires time.Time, err error)
+}
+
+// tokens are a pod's tokens, in memory and in the pod's directory. They are used by one goroutine.
+type tokens struct {
+	issuer issuer
+	dir    dir
+	known  map[TokenRequest]token
+}
+
+func newTokens(issuer issuer, d dir) *tokens {
+	return &tokens{issuer: issuer, dir: d, known: map[TokenRequest]token{}}
+}
+
+// get returns a valid token, and renews it when that is due. When a renewal fails it returns the token that it has, as long as that is valid.
+func (s *tokens) get(ctx context.Context, pod *corev1.Pod, r TokenRequest) (string, error) {
+	path := s.dir.object("token", fmt.Sprintf("%x-%d", r.Audience, r.Seconds))
+	t, ok := s.known[r]
 	if !ok {
 		if b, err := os.ReadFile(path); err == nil && json.Unmarshal(b, &t) != nil {
 			t = token{}
@@ -58,7 +74,7 @@ func (w *worker) token(ctx context.Context, pod *corev1.Pod, r TokenRequest) (st
 	now := time.Now()
 	if t.Text == "" || !now.Before(t.renewal()) {
 		asked, cancel := context.WithTimeout(ctx, 5*time.Second)
-		text, expires, err := w.cfg.Cluster.Token(asked, pod, r)
+		text, expires, err := s.issuer.Token(asked, pod, r)
 		cancel()
 		switch {
 		case err == nil:
@@ -74,21 +90,18 @@ func (w *worker) token(ctx context.Context, pod *corev1.Pod, r TokenRequest) (st
 			return "", fmt.Errorf("asking for a token of service account %s: %w", pod.GetSpec().GetServiceAccountName(), err)
 		}
 	}
-	if w.tokens == nil {
-		w.tokens = map[TokenRequest]token{}
-	}
-	w.tokens[r] = t
+	s.known[r] = t
 	return t.Text, nil
 }
 
-// renewalDue returns after what time a token of the volume is to be renewed, 0 for a volume without tokens; now for one that is due.
-func (w *worker) renewalDue(v *corev1.Volume) (wait time.Duration, due bool) {
-	for _, s := range v.GetVolumeSource().GetProjected().GetSources() {
-		p := s.GetServiceAccountToken()
+// due returns after what time a token of the volume needs renewal, 0 for a volume without tokens, and whether one needs it now.
+func (s *tokens) due(v *corev1.Volume) (wait time.Duration, due bool) {
+	for _, source := range v.GetVolumeSource().GetProjected().GetSources() {
+		p := source.GetServiceAccountToken()
 		if p == nil {
 			continue
 		}
-		t, ok := w.tokens[request(p)]
+		t, ok := s.known[request(p)]
 		left := time.Until(t.renewal())
 		if !ok || left <= 0 {
 			return 0, true

@@ -3,8 +3,6 @@ package pods
 import (
 	"context"
 	"errors"
-	"fmt"
-	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -28,16 +26,15 @@ type problem struct {
 
 func (p problem) Unwrap() error { return p.error }
 
-// volumeError is why a volume can't be made or mounted.
-func volumeError(name string, err error) error {
-	return problem{eventFailedMount, fmt.Errorf("volume %s: %w", name, err)}
-}
-
 // eventReason is the reason of the event that tells why a container was not made.
 func eventReason(err error) string {
 	var p problem
-	if errors.As(err, &p) {
+	var v *volumeError
+	switch {
+	case errors.As(err, &p):
 		return p.reason
+	case errors.As(err, &v):
+		return eventFailedMount
 	}
 	return eventFailed
 }
@@ -59,13 +56,13 @@ func (w *worker) tell(err error) {
 		return
 	}
 	leaving := pod.GetMetadata().GetDeletionTimestamp() != nil
-	reason := eventFailedSync
-	var p problem
+	reason := eventReason(err)
 	switch {
-	case errors.As(err, &p):
-		reason = p.reason
+	case reason != eventFailed:
 	case leaving:
 		reason = eventFailedKill
+	default:
+		reason = eventFailedSync
 	}
 	w.cfg.Recorder.Event(pod, "Warning", reason, err.Error())
 	if phase := pod.GetStatus().GetPhase(); leaving || !w.observed && phase != phasePending && phase != "" {
@@ -105,14 +102,4 @@ func (w *worker) configFailed(ctx context.Context, pod *corev1.Pod, c *container
 	}
 	w.log.Warn("Container can't be made yet", zap.String("container", c.spec.GetName()), zap.Error(err), zap.Duration("retryIn", wait))
 	return w.makeFailed(pod, c, reason, err, wait), nil
-}
-
-// neverBegun gives the containers of a pod that failed as a whole, and that will never be created, the pod's own reason:
-// otherwise it would look as if they were about to be.
-func neverBegun(st *corev1.PodStatus) {
-	for _, cs := range slices.Concat(st.GetInitContainerStatuses(), st.GetContainerStatuses()) {
-		if w := cs.GetState().GetWaiting(); w.GetReason() == reasonContainerCreating || w.GetReason() == reasonPodInitializing {
-			w.Reason, w.Message = st.GetReason(), st.GetMessage()
-		}
-	}
 }

@@ -104,7 +104,7 @@ type worker struct {
 	// them. Phases volumes and start.
 	volumes map[string]string
 	shown   *metav1.ObjectMeta
-	tokens  map[TokenRequest]token
+	tokens  *tokens
 	// measuring is set when disk usage is watched, counted when the eviction for it was counted. Phases disk limits and eviction.
 	measuring, counted bool
 }
@@ -128,6 +128,7 @@ func newWorker(cfg *Config, pod *corev1.Pod, gone bool) *worker {
 	}
 	w.began = w.dir.loadBegan(pod)
 	w.renewal = w.dir.loadRenewal()
+	w.tokens = newTokens(cfg.Cluster, w.dir)
 	w.ip, _ = netip.ParseAddr(pod.GetStatus().GetPodIp())
 	w.publisher = newPublisher(cfg.Cluster, w.log, w.forgotten)
 	return w
@@ -246,7 +247,7 @@ func (w *worker) save(pod *corev1.Pod) error {
 	if err := saveMessage(w.dir.pod(), pod); err != nil {
 		return err
 	}
-	if err := w.saveBegan(pod); err != nil {
+	if err := w.dir.saveBegan(pod, w.began); err != nil {
 		return err
 	}
 	w.saved = pod

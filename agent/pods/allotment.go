@@ -1,0 +1,104 @@
+package pods
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/xebec-project/xebec/agent/runtime"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+// wholePod is the name by which what the pod as a whole has been granted is kept. No container has it.
+const wholePod = ""
+
+// allotment is the resources of a container, or of a pod as a whole, as they are kept on disk.
+type allotment struct {
+	Requests, Limits map[string]string
+}
+
+func allotmentOf(r *corev1.ResourceRequirements) allotment {
+	text := func(in map[string]*metav1.Quantity) map[string]string {
+		out := map[string]string{}
+		for name, q := range in {
+			out[name] = q.GetString_()
+		}
+		return out
+	}
+	return allotment{Requests: text(r.GetRequests()), Limits: text(r.GetLimits())}
+}
+
+func (a allotment) requirements() *corev1.ResourceRequirements {
+	amounts := func(in map[string]string) map[string]*metav1.Quantity {
+		if len(in) == 0 {
+			return nil
+		}
+		out := map[string]*metav1.Quantity{}
+		for name, text := range in {
+			out[name] = &metav1.Quantity{String_: text}
+		}
+		return out
+	}
+	return &corev1.ResourceRequirements{Requests: amounts(a.Requests), Limits: amounts(a.Limits)}
+}
+
+func (a allotment) empty() bool { return len(a.Requests)+len(a.Limits) == 0 }
+
+func (a allotment) equal(b allotment) bool {
+	return maps.Equal(a.Requests, b.Requests) && maps.Equal(a.Limits, b.Limits)
+}
+
+// limitChanges returns which of cpu and memory have different limits.
+func limitChanges(a, b map[string]string) []string {
+	return slices.DeleteFunc([]string{"cpu", "memory"}, func(name string) bool { return a[name] == b[name] })
+}
+
+// changes returns which of cpu and memory differ.
+func (a allotment) changes(b allotment) []string {
+	var out []string
+	for _, name := range []string{"cpu", "memory"} {
+		if a.Requests[name] != b.Requests[name] || a.Limits[name] != b.Limits[name] {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// allotments is what a pod asks for, by container, and as a whole.
+func allotments(pod *corev1.Pod) map[string]allotment {
+	out := map[string]allotment{wholePod: allotmentOf(pod.GetSpec().GetResources())}
+	for _, c := range containersOf(pod) {
+		out[c.GetName()] = allotmentOf(c.GetResources())
+	}
+	return out
+}
+
+// wider is a bound that neither of two is beyond.
+func wider(a, b runtime.Resources) runtime.Resources {
+	limit := func(x, y int64) int64 {
+		if x <= 0 || y <= 0 {
+			return 0
+		}
+		return max(x, y)
+	}
+	return runtime.Resources{
+		MilliCPURequest: max(a.MilliCPURequest, b.MilliCPURequest),
+		MilliCPULimit:   limit(a.MilliCPULimit, b.MilliCPULimit), MemoryLimit: limit(a.MemoryLimit, b.MemoryLimit),
+	}
+}
+
+func find(pod *corev1.Pod, name string) *corev1.Container {
+	for _, c := range containersOf(pod) {
+		if c.GetName() == name {
+			return c
+		}
+	}
+	return nil
+}
+
+// restartsFor tells whether a container wants to be restarted when one of the resources changes.
+func restartsFor(c *corev1.Container, changed []string) bool {
+	return slices.ContainsFunc(c.GetResizePolicy(), func(p *corev1.ContainerResizePolicy) bool {
+		return p.GetRestartPolicy() == "RestartContainer" && slices.Contains(changed, p.GetResourceName())
+	})
+}
