@@ -80,7 +80,7 @@ func (w *worker) view(pod *corev1.Pod, c *container) view {
 	if c.rec.Exit != nil && !c.running {
 		phase := pod.GetStatus().GetPhase()
 		again := restarts(pod, c) || w.renewal != nil && !c.ephemeral
-		v.over = !again || phase == phaseSucceeded || phase == phaseFailed || pod.GetMetadata().GetDeletionTimestamp() != nil
+		v.over = !again || phase == kind.PodSucceeded || phase == kind.PodFailed || pod.GetMetadata().GetDeletionTimestamp() != nil
 	}
 	return v
 }

@@ -104,14 +104,14 @@ func usage(dir string) (int64, error) {
 // that of its own which it exceeds, empty for none.
 func (w *worker) evict(limit eviction.Signal, message string, grace time.Duration) {
 	w.mu.Lock()
-	w.evicted = evicted{cause: cause{reasonEvicted, message}, limit: limit, since: time.Now(), grace: grace}
+	w.evicted = evicted{why: cause{reasonEvicted, message}, limit: limit, since: time.Now(), grace: grace}
 	w.mu.Unlock()
 	w.nudge()
 }
 
 // evicted is a pod's end by the node's decision; its reason is empty while there is none.
 type evicted struct {
-	cause
+	why   cause
 	limit eviction.Signal
 	since time.Time
 	grace time.Duration
@@ -121,19 +121,19 @@ type evicted struct {
 // evicted.
 func (w *worker) endEvicted(ctx context.Context, pod *corev1.Pod) (evicted bool, next time.Duration, err error) {
 	w.mu.Lock()
-	why := w.evicted
+	order := w.evicted
 	w.mu.Unlock()
-	if why.reason == "" {
+	if order.why.reason == "" {
 		return false, 0, nil
 	}
-	if why.limit != "" && !w.counted {
+	if order.limit != "" && !w.counted {
 		w.counted = true
-		w.cfg.Evictions.Count(why.limit)
+		w.cfg.Evictions.Count(order.limit)
 	}
-	next, err = w.stopAll(ctx, pod, why.since, why.grace)
+	next, err = w.stopAll(ctx, pod, order.since, order.grace)
 	if err == nil && next == 0 {
-		w.cfg.Recorder.Event(pod, "Warning", reasonEvicted, why.message)
-		w.publish(pod, why.cause, false)
+		w.cfg.Recorder.Event(pod, "Warning", reasonEvicted, order.why.message)
+		w.publish(pod, order.why, false)
 	}
 	return true, next, err
 }

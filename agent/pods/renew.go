@@ -88,7 +88,7 @@ func (w *worker) renewing(pod *corev1.Pod, now time.Time) *corev1.PodCondition {
 		return nil
 	}
 	c := &corev1.PodCondition{Type: allRestarting, Status: "False", LastTransitionTime: stamp(now), ObservedGeneration: pod.GetMetadata().GetGeneration()}
-	if p := pod.GetStatus().GetPhase(); w.renewal != nil && p != phaseSucceeded && p != phaseFailed {
+	if p := pod.GetStatus().GetPhase(); w.renewal != nil && p != kind.PodSucceeded && p != kind.PodFailed {
 		c.Status, c.Reason, c.Message = "True", reasonContainerExited, w.renewal.String()
 	}
 	return lasting(c, pod.GetStatus().GetConditions())

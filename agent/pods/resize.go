@@ -276,7 +276,7 @@ func (s *Set) room(uid string, want runtime.Resources) cause {
 			continue
 		}
 		w.mu.Lock()
-		if p := w.pod.GetStatus().GetPhase(); p != phaseSucceeded && p != phaseFailed {
+		if p := w.pod.GetStatus().GetPhase(); p != kind.PodSucceeded && p != kind.PodFailed {
 			cpu, memory = cpu-w.claimed.MilliCPURequest, memory-w.claimed.MemoryRequest
 		}
 		w.mu.Unlock()

@@ -14,6 +14,7 @@ import (
 
 	"github.com/xebec-project/xebec/agent/images"
 	"github.com/xebec-project/xebec/agent/runtime"
+	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -177,7 +178,7 @@ func (s *Set) Images() []string {
 	var names []string
 	for _, w := range s.workers {
 		pod, _ := w.desired()
-		if p := pod.GetStatus().GetPhase(); p == phaseSucceeded || p == phaseFailed {
+		if p := pod.GetStatus().GetPhase(); p == kind.PodSucceeded || p == kind.PodFailed {
 			continue
 		}
 		for _, c := range containersOf(pod) {

@@ -13,13 +13,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// Phases and reasons, as Kubernetes names them.
+// Reasons, as Kubernetes names them.
 const (
-	phasePending   = "Pending"
-	phaseRunning   = "Running"
-	phaseSucceeded = "Succeeded"
-	phaseFailed    = "Failed"
-
 	reasonContainerCreating = "ContainerCreating"
 	reasonPodInitializing   = "PodInitializing"
 	reasonCrashLoop         = "CrashLoopBackOff"
@@ -126,12 +121,12 @@ func podStatus(pod *corev1.Pod, s seen) *corev1.PodStatus {
 	}
 	st.Phase = podPhase(pod, s)
 	if s.failed.reason != "" {
-		st.Phase, st.Reason, st.Message = phaseFailed, s.failed.reason, s.failed.message
+		st.Phase, st.Reason, st.Message = kind.PodFailed, s.failed.reason, s.failed.message
 	}
-	if st.Phase == old.GetPhase() && st.Reason == "" && (st.Phase == phaseFailed || st.Phase == phaseSucceeded) {
+	if st.Phase == old.GetPhase() && st.Reason == "" && (st.Phase == kind.PodFailed || st.Phase == kind.PodSucceeded) {
 		st.Reason, st.Message = old.GetReason(), old.GetMessage()
 	}
-	if st.Phase == phaseFailed && st.Reason != "" {
+	if st.Phase == kind.PodFailed && st.Reason != "" {
 		neverBegun(st)
 	}
 	st.Conditions = append(conditions(pod, s, st.Phase), s.more...)
@@ -216,16 +211,16 @@ func initialized(init []view) bool {
 }
 
 func podPhase(pod *corev1.Pod, s seen) string {
-	if p := pod.GetStatus().GetPhase(); p == phaseSucceeded || p == phaseFailed {
+	if p := pod.GetStatus().GetPhase(); p == kind.PodSucceeded || p == kind.PodFailed {
 		return p
 	}
 	for _, v := range s.init {
 		if !sidecar(v.spec) && v.over && v.rec.Exit != nil && v.rec.Exit.Code != 0 {
-			return phaseFailed
+			return kind.PodFailed
 		}
 	}
 	if s.renewing || !initialized(s.init) {
-		return phasePending
+		return kind.PodPending
 	}
 	over, good := 0, 0
 	for _, v := range s.main {
@@ -237,16 +232,16 @@ func podPhase(pod *corev1.Pod, s seen) string {
 			}
 		case !v.running && !v.rec.begun():
 			// One that has not started yet keeps the pod pending.
-			return phasePending
+			return kind.PodPending
 		}
 	}
 	switch {
 	case over < len(s.main) || len(s.main) == 0:
-		return phaseRunning
+		return kind.PodRunning
 	case good == over:
-		return phaseSucceeded
+		return kind.PodSucceeded
 	}
-	return phaseFailed
+	return kind.PodFailed
 }
 
 // ownConditions are the conditions that the agent decides.
@@ -263,7 +258,7 @@ func conditions(pod *corev1.Pod, s seen, phase string) []*corev1.PodCondition {
 		if ok {
 			c.Status, c.Reason, c.Message = "True", "", ""
 		}
-		if phase == phaseSucceeded && (name == "Ready" || name == "ContainersReady") {
+		if phase == kind.PodSucceeded && (name == "Ready" || name == "ContainersReady") {
 			c.Reason = "PodCompleted"
 		}
 		out = append(out, lasting(c, old))
@@ -284,7 +279,7 @@ func conditions(pod *corev1.Pod, s seen, phase string) []*corev1.PodCondition {
 	}
 	// A pod that is being deleted is as ready as its probes say: its endpoints are taken out by its deletion timestamp, and
 	// a service without any other goes on with those that still serve.
-	containers := len(unready) == 0 && phase == phaseRunning
+	containers := len(unready) == 0 && phase == kind.PodRunning
 	reason, message := "ContainersNotReady", "containers with unready status: "+formatList(unready)
 	initDone := initialized(s.init)
 	set("PodReadyToStartContainers", s.network, "", "")

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -49,29 +50,29 @@ func TestPhaseAndReadiness(t *testing.T) {
 		ready       bool
 		initialized bool
 	}{
-		"nothing yet":                    {main: []view{created}, phase: phasePending, initialized: true},
-		"one of two":                     {main: []view{running, created}, phase: phasePending, initialized: true},
-		"running":                        {main: []view{running, running}, phase: phaseRunning, ready: true, initialized: true},
-		"not ready":                      {main: []view{running, unready}, phase: phaseRunning, initialized: true},
-		"crash loop":                     {main: []view{crashing}, phase: phaseRunning, initialized: true},
-		"one done":                       {main: []view{running, good}, phase: phaseRunning, initialized: true},
-		"all done":                       {main: []view{good, good}, phase: phaseSucceeded, initialized: true},
-		"one failed":                     {main: []view{good, bad}, phase: phaseFailed, initialized: true},
-		"initializing":                   {init: []view{good, running}, main: []view{created}, phase: phasePending},
-		"initialized":                    {init: []view{good}, main: []view{running}, phase: phaseRunning, ready: true, initialized: true},
-		"init failed":                    {init: []view{bad}, main: []view{created}, phase: phaseFailed},
-		"sidecar starts":                 {init: []view{sideStarting}, main: []view{created}, phase: phasePending},
-		"sidecar runs":                   {init: []view{side}, main: []view{running}, phase: phaseRunning, ready: true, initialized: true},
-		"sidecar fails before it starts": {init: []view{sideRestarts}, main: []view{created}, phase: phasePending},
-		"sidecar crashes beside others":  {init: []view{sideCrashed}, main: []view{running}, phase: phaseRunning, initialized: true},
-		"done, and so is the sidecar":    {init: []view{sideEnded}, main: []view{good}, phase: phaseSucceeded, initialized: true},
-		"being deleted and serving":      {main: []view{running}, deleted: true, phase: phaseRunning, ready: true, initialized: true},
-		"being deleted and unready":      {main: []view{unready}, deleted: true, phase: phaseRunning, initialized: true},
-		"done while sidecar goes on":     {init: []view{side}, main: []view{good}, phase: phaseSucceeded, initialized: true},
-		"all are to be restarted":        {init: []view{side}, main: []view{running}, renewing: true, phase: phasePending, initialized: true},
-		"all were, and begin":            {init: []view{good}, main: []view{{rec: record{Attempt: 2, Renewed: 2, Last: ended(0)}}}, phase: phasePending, initialized: true},
-		"all were, and one restarts":     {main: []view{{rec: record{Attempt: 3, Renewed: 2, Last: ended(0)}}}, phase: phaseRunning, initialized: true},
-		"no more than what was asked of": {main: []view{running}, phase: phaseRunning, ready: true, initialized: true},
+		"nothing yet":                    {main: []view{created}, phase: kind.PodPending, initialized: true},
+		"one of two":                     {main: []view{running, created}, phase: kind.PodPending, initialized: true},
+		"running":                        {main: []view{running, running}, phase: kind.PodRunning, ready: true, initialized: true},
+		"not ready":                      {main: []view{running, unready}, phase: kind.PodRunning, initialized: true},
+		"crash loop":                     {main: []view{crashing}, phase: kind.PodRunning, initialized: true},
+		"one done":                       {main: []view{running, good}, phase: kind.PodRunning, initialized: true},
+		"all done":                       {main: []view{good, good}, phase: kind.PodSucceeded, initialized: true},
+		"one failed":                     {main: []view{good, bad}, phase: kind.PodFailed, initialized: true},
+		"initializing":                   {init: []view{good, running}, main: []view{created}, phase: kind.PodPending},
+		"initialized":                    {init: []view{good}, main: []view{running}, phase: kind.PodRunning, ready: true, initialized: true},
+		"init failed":                    {init: []view{bad}, main: []view{created}, phase: kind.PodFailed},
+		"sidecar starts":                 {init: []view{sideStarting}, main: []view{created}, phase: kind.PodPending},
+		"sidecar runs":                   {init: []view{side}, main: []view{running}, phase: kind.PodRunning, ready: true, initialized: true},
+		"sidecar fails before it starts": {init: []view{sideRestarts}, main: []view{created}, phase: kind.PodPending},
+		"sidecar crashes beside others":  {init: []view{sideCrashed}, main: []view{running}, phase: kind.PodRunning, initialized: true},
+		"done, and so is the sidecar":    {init: []view{sideEnded}, main: []view{good}, phase: kind.PodSucceeded, initialized: true},
+		"being deleted and serving":      {main: []view{running}, deleted: true, phase: kind.PodRunning, ready: true, initialized: true},
+		"being deleted and unready":      {main: []view{unready}, deleted: true, phase: kind.PodRunning, initialized: true},
+		"done while sidecar goes on":     {init: []view{side}, main: []view{good}, phase: kind.PodSucceeded, initialized: true},
+		"all are to be restarted":        {init: []view{side}, main: []view{running}, renewing: true, phase: kind.PodPending, initialized: true},
+		"all were, and begin":            {init: []view{good}, main: []view{{rec: record{Attempt: 2, Renewed: 2, Last: ended(0)}}}, phase: kind.PodPending, initialized: true},
+		"all were, and one restarts":     {main: []view{{rec: record{Attempt: 3, Renewed: 2, Last: ended(0)}}}, phase: kind.PodRunning, initialized: true},
+		"no more than what was asked of": {main: []view{running}, phase: kind.PodRunning, ready: true, initialized: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pod := &corev1.Pod{Metadata: &metav1.ObjectMeta{}, Spec: &corev1.PodSpec{}}
@@ -104,7 +105,7 @@ func TestPhaseAndReadiness(t *testing.T) {
 
 // TestRenewing checks when a pod has the condition that all its containers are restarted, and since when.
 func TestRenewing(t *testing.T) {
-	pod := &corev1.Pod{Spec: &corev1.PodSpec{Containers: []*corev1.Container{{Name: "web"}}}, Status: &corev1.PodStatus{Phase: phaseRunning}}
+	pod := &corev1.Pod{Spec: &corev1.PodSpec{Containers: []*corev1.Container{{Name: "web"}}}, Status: &corev1.PodStatus{Phase: kind.PodRunning}}
 	w := &worker{}
 	if got := w.renewing(pod, noon); got != nil {
 		t.Errorf("a pod without rules has %v", got)
@@ -121,7 +122,7 @@ func TestRenewing(t *testing.T) {
 	is("False", "", noon)
 	w.renewal = &renewal{Container: "web", Code: 7}
 	is("True", reasonContainerExited, noon.Add(time.Hour))
-	pod.Status.Phase = phaseFailed
+	pod.Status.Phase = kind.PodFailed
 	is("False", "", noon)
 }
 
@@ -159,17 +160,5 @@ func TestStatusIsStable(t *testing.T) {
 	s.main[0].ready = false
 	if c := condition(podStatus(pod, s), "Ready"); c.GetStatus() != "False" || !c.GetLastTransitionTime().AsTime().Equal(s.now) || c.GetReason() != "ContainersNotReady" {
 		t.Errorf("condition is %v", c)
-	}
-}
-
-func TestOOMScore(t *testing.T) {
-	for _, c := range []struct {
-		class   string
-		request int64
-		want    int
-	}{{"BestEffort", 0, 1000}, {"Guaranteed", 1 << 30, 0}, {"Burstable", 1 << 30, 500}, {"Burstable", 2 << 30, 2}, {"Burstable", 0, 999}} {
-		if got := oomScoreAdj(c.class, c.request, 2<<30); got != c.want {
-			t.Errorf("%s requesting %d: %d, want %d", c.class, c.request, got, c.want)
-		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -65,7 +66,7 @@ func (w *worker) tell(err error) {
 		reason = eventFailedSync
 	}
 	w.cfg.Recorder.Event(pod, "Warning", reason, err.Error())
-	if phase := pod.GetStatus().GetPhase(); leaving || !w.observed && phase != phasePending && phase != "" {
+	if phase := pod.GetStatus().GetPhase(); leaving || !w.observed && phase != kind.PodPending && phase != "" {
 		return
 	}
 	w.adoptSpec(pod)

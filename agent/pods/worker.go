@@ -19,6 +19,7 @@ import (
 	"github.com/xebec-project/xebec/agent/sandbox"
 	"github.com/xebec-project/xebec/agent/volumes"
 	"github.com/xebec-project/xebec/internal/failpoint"
+	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -296,7 +297,7 @@ func (w *worker) note() {
 // done tells whether the pod has reached its end by itself.
 func (w *worker) done(pod *corev1.Pod) bool {
 	p := pod.GetStatus().GetPhase()
-	if p == phaseSucceeded || p == phaseFailed {
+	if p == kind.PodSucceeded || p == kind.PodFailed {
 		return true
 	}
 	init, main, _ := w.views(pod)
