@@ -87,6 +87,9 @@ func (r prober) target(alone bool) probe.Target {
 	}
 }
 
+// maxOutput is how much of the output of a probe's command is kept.
+const maxOutput = 4 << 10
+
 // lockedWriter keeps the beginning of what several streams bring.
 type lockedWriter struct {
 	mu *sync.Mutex
@@ -96,7 +99,7 @@ type lockedWriter struct {
 func (l lockedWriter) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if room := maxMessage - l.b.Len(); room > 0 {
+	if room := maxOutput - l.b.Len(); room > 0 {
 		l.b.Write(p[:min(room, len(p))])
 	}
 	return len(p), nil

@@ -2,6 +2,7 @@ package pods
 
 import (
 	"cmp"
+	"context"
 	"net"
 	"slices"
 	"strconv"
@@ -13,6 +14,26 @@ import (
 
 // variable is one of a container's environment.
 type variable struct{ name, value string }
+
+// links returns the variables by which a pod's containers find services: those of its namespace, unless the pod does not want
+// them, and in any case the cluster itself, the service default/kubernetes. Services returns the services of a namespace; nil: there are no variables. They are as of the container's start.
+func links(ctx context.Context, services func(ctx context.Context, namespace string) []*corev1.Service, pod *corev1.Pod) []variable {
+	if services == nil {
+		return nil
+	}
+	var linked []*corev1.Service
+	if spec := pod.GetSpec(); spec.EnableServiceLinks == nil || spec.GetEnableServiceLinks() {
+		linked = services(ctx, pod.GetMetadata().GetNamespace())
+	}
+	if !slices.ContainsFunc(linked, func(s *corev1.Service) bool { return s.GetMetadata().GetName() == kind.KubernetesService }) {
+		for _, s := range services(ctx, kind.KubernetesNamespace) {
+			if s.GetMetadata().GetName() == kind.KubernetesService {
+				linked = append(slices.Clip(linked), s)
+			}
+		}
+	}
+	return linkVariables(linked)
+}
 
 // linkVariables returns the variables of services, by name: for each NAME_SERVICE_HOST, NAME_SERVICE_PORT and
 // NAME_SERVICE_PORT_PORTNAME, and those that linked containers once had, NAME_PORT and NAME_PORT_443_TCP with _PROTO, _PORT

@@ -50,8 +50,9 @@ func TestLinks(t *testing.T) {
 		{"no links", "shop", proto.Bool(false), kubernetes},
 		{"no services of its own", "empty", proto.Bool(true), kubernetes},
 	} {
-		w := &worker{cfg: &Config{Services: services}, namespace: tt.namespace}
-		got := w.links(t.Context(), &corev1.Pod{Spec: &corev1.PodSpec{EnableServiceLinks: tt.enabled}})
+		got := links(t.Context(), services, &corev1.Pod{
+			Metadata: &metav1.ObjectMeta{Namespace: tt.namespace}, Spec: &corev1.PodSpec{EnableServiceLinks: tt.enabled},
+		})
 		if !slices.Equal(got, tt.want) {
 			t.Errorf("%s: got\n%v\nwant\n%v", tt.name, got, tt.want)
 		}

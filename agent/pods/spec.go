@@ -4,10 +4,8 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/xebec-project/xebec/agent/runtime"
-	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -15,7 +13,7 @@ import (
 // does not exist.
 func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *container) (runtime.ContainerConfig, error) {
 	spec := c.spec
-	env, values, err := environment(ctx, spec, w.surroundings(pod), w.links(ctx, pod), podObjects{w.cfg.Cluster, w.dir, w.namespace})
+	env, values, err := environment(ctx, spec, w.surroundings(pod), links(ctx, w.cfg.Services, pod), podObjects{w.cfg.Cluster, w.dir, w.namespace})
 	if err != nil {
 		return runtime.ContainerConfig{}, err
 	}
@@ -63,24 +61,4 @@ func (w *worker) surroundings(pod *corev1.Pod) surroundings {
 		pod: pod, podIP: w.ip.String(), hostIP: w.cfg.HostIP.String(), podIPs: w.cfg.both(w.ip), hostIPs: w.cfg.both(w.cfg.HostIP), nodeName: w.cfg.NodeName,
 		milliCPU: w.cfg.MilliCPU, memoryBytes: w.cfg.MemoryBytes,
 	}
-}
-
-// links returns the variables by which a pod's containers find services: those of its namespace, unless the pod does not want
-// them, and in any case the cluster itself, the service default/kubernetes. They are as of the container's start.
-func (w *worker) links(ctx context.Context, pod *corev1.Pod) []variable {
-	if w.cfg.Services == nil {
-		return nil
-	}
-	var linked []*corev1.Service
-	if spec := pod.GetSpec(); spec.EnableServiceLinks == nil || spec.GetEnableServiceLinks() {
-		linked = w.cfg.Services(ctx, w.namespace)
-	}
-	if !slices.ContainsFunc(linked, func(s *corev1.Service) bool { return s.GetMetadata().GetName() == kind.KubernetesService }) {
-		for _, s := range w.cfg.Services(ctx, kind.KubernetesNamespace) {
-			if s.GetMetadata().GetName() == kind.KubernetesService {
-				linked = append(slices.Clip(linked), s)
-			}
-		}
-	}
-	return linkVariables(linked)
 }

@@ -103,29 +103,6 @@ func TestPhaseAndReadiness(t *testing.T) {
 	}
 }
 
-// TestRenewing checks when a pod has the condition that all its containers are restarted, and since when.
-func TestRenewing(t *testing.T) {
-	pod := &corev1.Pod{Spec: &corev1.PodSpec{Containers: []*corev1.Container{{Name: "web"}}}, Status: &corev1.PodStatus{Phase: kind.PodRunning}}
-	w := &worker{}
-	if got := w.renewing(pod, noon); got != nil {
-		t.Errorf("a pod without rules has %v", got)
-	}
-	pod.Spec.Containers[0].RestartPolicyRules = []*corev1.ContainerRestartRule{{Action: "RestartAllContainers"}}
-	is := func(status, reason string, since time.Time) {
-		t.Helper()
-		got := w.renewing(pod, noon.Add(time.Hour))
-		if got.GetStatus() != status || got.GetReason() != reason || !got.GetLastTransitionTime().AsTime().Equal(since) {
-			t.Errorf("%v, want %s %s since %v", got, status, reason, since)
-		}
-	}
-	pod.Status.Conditions = []*corev1.PodCondition{w.renewing(pod, noon)}
-	is("False", "", noon)
-	w.renewal = &renewal{Container: "web", Code: 7}
-	is("True", reasonContainerExited, noon.Add(time.Hour))
-	pod.Status.Phase = kind.PodFailed
-	is("False", "", noon)
-}
-
 // TestStatusIsStable checks that the same sight gives the same status later, so that nothing is written in vain, and that
 // what others decide is kept.
 func TestStatusIsStable(t *testing.T) {
