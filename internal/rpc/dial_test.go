@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,33 +12,11 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/retry"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
-	_ "github.com/xebec-project/xebec/proto/xebec/auth/v1"
-	_ "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
-	_ "github.com/xebec-project/xebec/proto/xebec/control/v1"
-	_ "github.com/xebec-project/xebec/proto/xebec/etcd/v1"
-	_ "github.com/xebec-project/xebec/proto/xebec/scheduler/v1"
 )
-
-// TestRepeatableMethodsExist guards the table against names that no service has, and against streams.
-func TestRepeatableMethodsExist(t *testing.T) {
-	for name := range repeatable {
-		full := protoreflect.FullName(strings.ReplaceAll(strings.TrimPrefix(name, "/"), "/", "."))
-		descriptor, err := protoregistry.GlobalFiles.FindDescriptorByName(full)
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-			continue
-		}
-		if method := descriptor.(protoreflect.MethodDescriptor); method.IsStreamingClient() || method.IsStreamingServer() {
-			t.Errorf("%s is a stream", name)
-		}
-	}
-}
 
 // TestRepeat counts the attempts at calls that fail.
 func TestRepeat(t *testing.T) {

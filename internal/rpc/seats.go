@@ -12,16 +12,16 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/fairness"
+	"github.com/xebec-project/xebec/internal/method"
 	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/pki"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
 const (
 	// HeaderLease marks calls about Lease objects, by which elections are held and nodes say that they live: their priority
 	// is that of leases. The calls of people and service accounts gain nothing by it.
 	HeaderLease = "xebec-lease"
-	// leaseMethods precedes the names of the methods that grant and revoke leases.
-	leaseMethods = "/xebec.api.v1.LeaseService/"
 	// accountPrefix precedes the names of service accounts.
 	accountPrefix = "system:serviceaccount:"
 
@@ -46,7 +46,8 @@ func levelOf(ctx context.Context, id Identity, fullMethod string) fairness.Level
 }
 
 func isAboutLeases(ctx context.Context, fullMethod string) bool {
-	return strings.HasPrefix(fullMethod, leaseMethods) || len(metadata.ValueFromIncomingContext(ctx, HeaderLease)) > 0
+	return method.Rules(fullMethod).GetPriority() == metav1.CallPriority_CALL_PRIORITY_LEASES ||
+		len(metadata.ValueFromIncomingContext(ctx, HeaderLease)) > 0
 }
 
 // seats hands out the seats of a server.

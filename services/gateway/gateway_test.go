@@ -11,6 +11,7 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -18,11 +19,13 @@ import (
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/discovery"
 	"github.com/xebec-project/xebec/internal/etcdtest"
+	"github.com/xebec-project/xebec/internal/method"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
 	"github.com/xebec-project/xebec/internal/rpc/rpctest"
@@ -796,8 +799,25 @@ func TestObject(t *testing.T) {
 func FuzzObject(f *testing.F) {
 	f.Add([]byte{0x0a, 0x05, 0x0a, 0x03, 'a', 'b', 'c'})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		for method := range writes {
-			object(method, rpc.NewFrame(data))
-		}
+		method.Each(func(m protoreflect.MethodDescriptor) { object(method.FullName(m), rpc.NewFrame(data)) })
 	})
+}
+
+func TestLogLevel(t *testing.T) {
+	for _, tt := range []struct {
+		method string
+		code   codes.Code
+		want   zapcore.Level
+	}{
+		{apiv1.ResourceService_Get_FullMethodName, codes.OK, zapcore.DebugLevel},
+		{apiv1.ResourceService_Get_FullMethodName, codes.NotFound, zapcore.InfoLevel},
+		{apiv1.ResourceService_Delete_FullMethodName, codes.OK, zapcore.InfoLevel},
+		{nodev1.NodeService_Exec_FullMethodName, codes.OK, zapcore.InfoLevel},
+		{apiv1.LeaseService_KeepAlive_FullMethodName, codes.OK, zapcore.DebugLevel},
+		{"/grpc.health.v1.Health/Check", codes.OK, zapcore.DebugLevel},
+	} {
+		if got := logLevel(tt.method, tt.code); got != tt.want {
+			t.Errorf("%s that ends in %s is logged at %s, want %s", tt.method, tt.code, got, tt.want)
+		}
+	}
 }

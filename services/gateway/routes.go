@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/method"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
@@ -17,7 +18,7 @@ import (
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
 	controlv1 "github.com/xebec-project/xebec/proto/xebec/control/v1"
 	endpointsv1 "github.com/xebec-project/xebec/proto/xebec/endpoints/v1"
-	etcdv1 "github.com/xebec-project/xebec/proto/xebec/etcd/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 	schedulerv1 "github.com/xebec-project/xebec/proto/xebec/scheduler/v1"
 )
@@ -106,34 +107,9 @@ func startsWithStart(fullMethod string) bool {
 	return fullMethod == nodev1.NodeService_Exec_FullMethodName || fullMethod == nodev1.NodeService_Attach_FullMethodName
 }
 
-// writes are the methods whose every call is logged at Info, for an audit.
-var writes = map[string]bool{
-	apiv1.ResourceService_Create_FullMethodName:           true,
-	apiv1.ResourceService_Update_FullMethodName:           true,
-	apiv1.ResourceService_UpdateStatus_FullMethodName:     true,
-	apiv1.ResourceService_Apply_FullMethodName:            true,
-	apiv1.ResourceService_Patch_FullMethodName:            true,
-	apiv1.ResourceService_Delete_FullMethodName:           true,
-	apiv1.ResourceService_DeleteCollection_FullMethodName: true,
-	apiv1.ResourceService_Transact_FullMethodName:         true,
-	controlv1.ControllerService_Resync_FullMethodName:     true,
-	nodev1.NodeService_Exec_FullMethodName:                true,
-	nodev1.NodeService_Attach_FullMethodName:              true,
-	nodev1.NodeService_ImportImage_FullMethodName:         true,
-	nodev1.NodeService_PortForward_FullMethodName:         true,
-	authv1.TokenService_CreateToken_FullMethodName:        true,
-	authv1.TokenService_RotateKey_FullMethodName:          true,
-	etcdv1.EtcdService_AddMember_FullMethodName:           true,
-	etcdv1.EtcdService_PromoteMember_FullMethodName:       true,
-	etcdv1.EtcdService_RemoveMember_FullMethodName:        true,
-	etcdv1.EtcdService_MoveLeader_FullMethodName:          true,
-	etcdv1.EtcdService_Defragment_FullMethodName:          true,
-	etcdv1.EtcdService_DisarmAlarms_FullMethodName:        true,
-	etcdv1.EtcdService_Snapshot_FullMethodName:            true,
-}
-
+// logLevel logs the calls that the rules of their method want audited, and failures, at info.
 func logLevel(fullMethod string, code codes.Code) zapcore.Level {
-	if code == codes.OK && !writes[fullMethod] {
+	if code == codes.OK && method.Rules(fullMethod).GetAudit() != metav1.AuditLevel_AUDIT_LEVEL_METADATA {
 		return zapcore.DebugLevel
 	}
 	return zapcore.InfoLevel

@@ -42,6 +42,7 @@ var generators = map[string]func(*testing.T) string{
 	"log keys":         logKeys,
 	"reasons":          reasons,
 	"kinds":            kinds,
+	"methods":          methods,
 	"rights":           rights,
 	"commands xebec":   commands,
 	"commands lab":     labCommands,

@@ -7,6 +7,7 @@
 package apiv1
 
 import (
+	_ "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -320,7 +321,7 @@ var File_xebec_api_v1_lease_proto protoreflect.FileDescriptor
 
 const file_xebec_api_v1_lease_proto_rawDesc = "" +
 	"\n" +
-	"\x18xebec/api/v1/lease.proto\x12\fxebec.api.v1\"J\n" +
+	"\x18xebec/api/v1/lease.proto\x12\fxebec.api.v1\x1a\x1axebec/meta/v1/method.proto\"J\n" +
 	"\fGrantRequest\x12\x1f\n" +
 	"\vttl_seconds\x18\x01 \x01(\x03R\n" +
 	"ttlSeconds\x12\x19\n" +
@@ -337,11 +338,14 @@ const file_xebec_api_v1_lease_proto_rawDesc = "" +
 	"ttlSeconds\"*\n" +
 	"\rRevokeRequest\x12\x19\n" +
 	"\blease_id\x18\x01 \x01(\x03R\aleaseId\"\x10\n" +
-	"\x0eRevokeResponse2\xe7\x01\n" +
-	"\fLeaseService\x12@\n" +
-	"\x05Grant\x12\x1a.xebec.api.v1.GrantRequest\x1a\x1b.xebec.api.v1.GrantResponse\x12P\n" +
-	"\tKeepAlive\x12\x1e.xebec.api.v1.KeepAliveRequest\x1a\x1f.xebec.api.v1.KeepAliveResponse(\x010\x01\x12C\n" +
-	"\x06Revoke\x12\x1b.xebec.api.v1.RevokeRequest\x1a\x1c.xebec.api.v1.RevokeResponseB9Z7github.com/xebec-project/xebec/proto/xebec/api/v1;apiv1b\x06proto3"
+	"\x0eRevokeResponse2\x9d\x02\n" +
+	"\fLeaseService\x12R\n" +
+	"\x05Grant\x12\x1a.xebec.api.v1.GrantRequest\x1a\x1b.xebec.api.v1.GrantResponse\"\x10\xc2\xda\x18\f\n" +
+	"\x04post\x18\x01(\x010\x01\x12b\n" +
+	"\tKeepAlive\x12\x1e.xebec.api.v1.KeepAliveRequest\x1a\x1f.xebec.api.v1.KeepAliveResponse\"\x10\xc2\xda\x18\f\n" +
+	"\x04post\x18\x01(\x010\x01(\x010\x01\x12U\n" +
+	"\x06Revoke\x12\x1b.xebec.api.v1.RevokeRequest\x1a\x1c.xebec.api.v1.RevokeResponse\"\x10\xc2\xda\x18\f\n" +
+	"\x04post\x18\x01(\x010\x01B9Z7github.com/xebec-project/xebec/proto/xebec/api/v1;apiv1b\x06proto3"
 
 var (
 	file_xebec_api_v1_lease_proto_rawDescOnce sync.Once

@@ -7,6 +7,7 @@
 package apiv1
 
 import (
+	_ "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	anypb "google.golang.org/protobuf/types/known/anypb"
@@ -2245,7 +2246,7 @@ var File_xebec_api_v1_resource_proto protoreflect.FileDescriptor
 
 const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"\n" +
-	"\x1bxebec/api/v1/resource.proto\x12\fxebec.api.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"m\n" +
+	"\x1bxebec/api/v1/resource.proto\x12\fxebec.api.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1axebec/meta/v1/method.proto\"m\n" +
 	"\x0fObjectReference\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +
@@ -2402,19 +2403,31 @@ const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"\x1ePROPAGATION_POLICY_UNSPECIFIED\x10\x00\x12!\n" +
 	"\x1dPROPAGATION_POLICY_BACKGROUND\x10\x01\x12!\n" +
 	"\x1dPROPAGATION_POLICY_FOREGROUND\x10\x02\x12\x1d\n" +
-	"\x19PROPAGATION_POLICY_ORPHAN\x10\x032\xa8\x06\n" +
-	"\x0fResourceService\x12:\n" +
-	"\x03Get\x12\x18.xebec.api.v1.GetRequest\x1a\x19.xebec.api.v1.GetResponse\x12=\n" +
-	"\x04List\x12\x19.xebec.api.v1.ListRequest\x1a\x1a.xebec.api.v1.ListResponse\x12B\n" +
-	"\x05Watch\x12\x1a.xebec.api.v1.WatchRequest\x1a\x1b.xebec.api.v1.WatchResponse0\x01\x12C\n" +
-	"\x06Create\x12\x1b.xebec.api.v1.CreateRequest\x1a\x1c.xebec.api.v1.CreateResponse\x12C\n" +
-	"\x06Update\x12\x1b.xebec.api.v1.UpdateRequest\x1a\x1c.xebec.api.v1.UpdateResponse\x12U\n" +
-	"\fUpdateStatus\x12!.xebec.api.v1.UpdateStatusRequest\x1a\".xebec.api.v1.UpdateStatusResponse\x12@\n" +
-	"\x05Apply\x12\x1a.xebec.api.v1.ApplyRequest\x1a\x1b.xebec.api.v1.ApplyResponse\x12@\n" +
-	"\x05Patch\x12\x1a.xebec.api.v1.PatchRequest\x1a\x1b.xebec.api.v1.PatchResponse\x12C\n" +
-	"\x06Delete\x12\x1b.xebec.api.v1.DeleteRequest\x1a\x1c.xebec.api.v1.DeleteResponse\x12a\n" +
-	"\x10DeleteCollection\x12%.xebec.api.v1.DeleteCollectionRequest\x1a&.xebec.api.v1.DeleteCollectionResponse\x12I\n" +
-	"\bTransact\x12\x1d.xebec.api.v1.TransactRequest\x1a\x1e.xebec.api.v1.TransactResponseB9Z7github.com/xebec-project/xebec/proto/xebec/api/v1;apiv1b\x06proto3"
+	"\x19PROPAGATION_POLICY_ORPHAN\x10\x032\x92\b\n" +
+	"\x0fResourceService\x12L\n" +
+	"\x03Get\x12\x18.xebec.api.v1.GetRequest\x1a\x19.xebec.api.v1.GetResponse\"\x10\xc2\xda\x18\f\n" +
+	"\x03get\x12\x01* \x01(\x01\x12P\n" +
+	"\x04List\x12\x19.xebec.api.v1.ListRequest\x1a\x1a.xebec.api.v1.ListResponse\"\x11\xc2\xda\x18\r\n" +
+	"\x04list\x12\x01* \x01(\x01\x12T\n" +
+	"\x05Watch\x12\x1a.xebec.api.v1.WatchRequest\x1a\x1b.xebec.api.v1.WatchResponse\"\x10\xc2\xda\x18\f\n" +
+	"\x05watch\x12\x01*(\x010\x01\x12X\n" +
+	"\x06Create\x12\x1b.xebec.api.v1.CreateRequest\x1a\x1c.xebec.api.v1.CreateResponse\"\x13\xc2\xda\x18\x0f\n" +
+	"\x06create\x12\x01*\x18\x01(\x02\x12X\n" +
+	"\x06Update\x12\x1b.xebec.api.v1.UpdateRequest\x1a\x1c.xebec.api.v1.UpdateResponse\"\x13\xc2\xda\x18\x0f\n" +
+	"\x06update\x12\x01*\x18\x01(\x02\x12q\n" +
+	"\fUpdateStatus\x12!.xebec.api.v1.UpdateStatusRequest\x1a\".xebec.api.v1.UpdateStatusResponse\"\x1a\xc2\xda\x18\x16\n" +
+	"\x06update\x12\b*/status\x18\x01(\x02\x12T\n" +
+	"\x05Apply\x12\x1a.xebec.api.v1.ApplyRequest\x1a\x1b.xebec.api.v1.ApplyResponse\"\x12\xc2\xda\x18\x0e\n" +
+	"\x05patch\x12\x01*\x18\x01(\x02\x12T\n" +
+	"\x05Patch\x12\x1a.xebec.api.v1.PatchRequest\x1a\x1b.xebec.api.v1.PatchResponse\"\x12\xc2\xda\x18\x0e\n" +
+	"\x05patch\x12\x01*\x18\x01(\x02\x12X\n" +
+	"\x06Delete\x12\x1b.xebec.api.v1.DeleteRequest\x1a\x1c.xebec.api.v1.DeleteResponse\"\x13\xc2\xda\x18\x0f\n" +
+	"\x06delete\x12\x01*\x18\x01(\x02\x12\x80\x01\n" +
+	"\x10DeleteCollection\x12%.xebec.api.v1.DeleteCollectionRequest\x1a&.xebec.api.v1.DeleteCollectionResponse\"\x1d\xc2\xda\x18\x19\n" +
+	"\x10deletecollection\x12\x01*\x18\x01(\x02\x12Y\n" +
+	"\bTransact\x12\x1d.xebec.api.v1.TransactRequest\x1a\x1e.xebec.api.v1.TransactResponse\"\x0e\xc2\xda\x18\n" +
+	"\n" +
+	"\x01*\x12\x01*\x18\x01(\x02B9Z7github.com/xebec-project/xebec/proto/xebec/api/v1;apiv1b\x06proto3"
 
 var (
 	file_xebec_api_v1_resource_proto_rawDescOnce sync.Once

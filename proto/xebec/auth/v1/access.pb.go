@@ -7,6 +7,7 @@
 package authv1
 
 import (
+	_ "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -180,7 +181,7 @@ var File_xebec_auth_v1_access_proto protoreflect.FileDescriptor
 
 const file_xebec_auth_v1_access_proto_rawDesc = "" +
 	"\n" +
-	"\x1axebec/auth/v1/access.proto\x12\rxebec.auth.v1\"\xb7\x01\n" +
+	"\x1axebec/auth/v1/access.proto\x12\rxebec.auth.v1\x1a\x1axebec/meta/v1/method.proto\"\xb7\x01\n" +
 	"\x12CheckAccessRequest\x12\x12\n" +
 	"\x04verb\x18\x01 \x01(\tR\x04verb\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +
@@ -191,9 +192,10 @@ const file_xebec_auth_v1_access_proto_rawDesc = "" +
 	"\tnode_name\x18\a \x01(\tR\bnodeName\"G\n" +
 	"\x13CheckAccessResponse\x12\x18\n" +
 	"\aallowed\x18\x01 \x01(\bR\aallowed\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason2e\n" +
-	"\rAccessService\x12T\n" +
-	"\vCheckAccess\x12!.xebec.auth.v1.CheckAccessRequest\x1a\".xebec.auth.v1.CheckAccessResponseB;Z9github.com/xebec-project/xebec/proto/xebec/auth/v1;authv1b\x06proto3"
+	"\x06reason\x18\x02 \x01(\tR\x06reason2\xa7\x01\n" +
+	"\rAccessService\x12\x95\x01\n" +
+	"\vCheckAccess\x12!.xebec.auth.v1.CheckAccessRequest\x1a\".xebec.auth.v1.CheckAccessResponse\"?\xc2\xda\x18;\n" +
+	"\x06create\x12-selfsubjectaccessreviews.authorization.k8s.io \x01(\x01B;Z9github.com/xebec-project/xebec/proto/xebec/auth/v1;authv1b\x06proto3"
 
 var (
 	file_xebec_auth_v1_access_proto_rawDescOnce sync.Once

@@ -7,6 +7,7 @@
 package authv1
 
 import (
+	_ "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -630,7 +631,7 @@ var File_xebec_auth_v1_token_proto protoreflect.FileDescriptor
 
 const file_xebec_auth_v1_token_proto_rawDesc = "" +
 	"\n" +
-	"\x19xebec/auth/v1/token.proto\x12\rxebec.auth.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xde\x01\n" +
+	"\x19xebec/auth/v1/token.proto\x12\rxebec.auth.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1axebec/meta/v1/method.proto\"\xde\x01\n" +
 	"\x12CreateTokenRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12'\n" +
 	"\x0fservice_account\x18\x02 \x01(\tR\x0eserviceAccount\x12\x1c\n" +
@@ -666,12 +667,17 @@ const file_xebec_auth_v1_token_proto_rawDesc = "" +
 	"\asigning\x18\x03 \x01(\bR\asigning\"\x12\n" +
 	"\x10RotateKeyRequest\"#\n" +
 	"\x11RotateKeyResponse\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id2\xd7\x02\n" +
-	"\fTokenService\x12T\n" +
-	"\vCreateToken\x12!.xebec.auth.v1.CreateTokenRequest\x1a\".xebec.auth.v1.CreateTokenResponse\x12T\n" +
-	"\vReviewToken\x12!.xebec.auth.v1.ReviewTokenRequest\x1a\".xebec.auth.v1.ReviewTokenResponse\x12K\n" +
-	"\bListKeys\x12\x1e.xebec.auth.v1.ListKeysRequest\x1a\x1f.xebec.auth.v1.ListKeysResponse\x12N\n" +
-	"\tRotateKey\x12\x1f.xebec.auth.v1.RotateKeyRequest\x1a .xebec.auth.v1.RotateKeyResponseB;Z9github.com/xebec-project/xebec/proto/xebec/auth/v1;authv1b\x06proto3"
+	"\x02id\x18\x01 \x01(\tR\x02id2\xd6\x03\n" +
+	"\fTokenService\x12}\n" +
+	"\vCreateToken\x12!.xebec.auth.v1.CreateTokenRequest\x1a\".xebec.auth.v1.CreateTokenResponse\"'\xc2\xda\x18#\n" +
+	"\x06create\x12\x15serviceaccounts/token\x18\x01(\x02\x12\x8a\x01\n" +
+	"\vReviewToken\x12!.xebec.auth.v1.ReviewTokenRequest\x1a\".xebec.auth.v1.ReviewTokenResponse\"4\xc2\xda\x180\n" +
+	"\x06create\x12\"tokenreviews.authentication.k8s.io \x01(\x01\x12Z\n" +
+	"\bListKeys\x12\x1e.xebec.auth.v1.ListKeysRequest\x1a\x1f.xebec.auth.v1.ListKeysResponse\"\r\xc2\xda\x18\t\n" +
+	"\x03get \x01(\x01\x12^\n" +
+	"\tRotateKey\x12\x1f.xebec.auth.v1.RotateKeyRequest\x1a .xebec.auth.v1.RotateKeyResponse\"\x0e\xc2\xda\x18\n" +
+	"\n" +
+	"\x04post\x18\x01(\x02B;Z9github.com/xebec-project/xebec/proto/xebec/auth/v1;authv1b\x06proto3"
 
 var (
 	file_xebec_auth_v1_token_proto_rawDescOnce sync.Once

@@ -7,6 +7,7 @@
 package clusterv1
 
 import (
+	_ "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -702,7 +703,7 @@ var File_xebec_cluster_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_xebec_cluster_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x1exebec/cluster/v1/cluster.proto\x12\x10xebec.cluster.v1\"\x0f\n" +
+	"\x1exebec/cluster/v1/cluster.proto\x12\x10xebec.cluster.v1\x1a\x1axebec/meta/v1/method.proto\"\x0f\n" +
 	"\rStatusRequest\"\xac\x01\n" +
 	"\x0eStatusResponse\x12?\n" +
 	"\fetcd_members\x18\x01 \x03(\v2\x1c.xebec.cluster.v1.EtcdMemberR\vetcdMembers\x12=\n" +
@@ -746,12 +747,16 @@ const file_xebec_cluster_v1_cluster_proto_rawDesc = "" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06commit\x18\x02 \x01(\tR\x06commit\x12\x1d\n" +
 	"\n" +
-	"go_version\x18\x03 \x01(\tR\tgoVersion2\xc7\x02\n" +
-	"\x0eClusterService\x12K\n" +
-	"\x06Status\x12\x1f.xebec.cluster.v1.StatusRequest\x1a .xebec.cluster.v1.StatusResponse\x12K\n" +
-	"\x06WhoAmI\x12\x1f.xebec.cluster.v1.WhoAmIRequest\x1a .xebec.cluster.v1.WhoAmIResponse\x12K\n" +
-	"\x06Access\x12\x1f.xebec.cluster.v1.AccessRequest\x1a .xebec.cluster.v1.AccessResponse\x12N\n" +
-	"\aVersion\x12 .xebec.cluster.v1.VersionRequest\x1a!.xebec.cluster.v1.VersionResponseBAZ?github.com/xebec-project/xebec/proto/xebec/cluster/v1;clusterv1b\x06proto3"
+	"go_version\x18\x03 \x01(\tR\tgoVersion2\xb1\x03\n" +
+	"\x0eClusterService\x12Z\n" +
+	"\x06Status\x12\x1f.xebec.cluster.v1.StatusRequest\x1a .xebec.cluster.v1.StatusResponse\"\r\xc2\xda\x18\t\n" +
+	"\x03get \x01(\x01\x12\x87\x01\n" +
+	"\x06WhoAmI\x12\x1f.xebec.cluster.v1.WhoAmIRequest\x1a .xebec.cluster.v1.WhoAmIResponse\":\xc2\xda\x186\n" +
+	"\x06create\x12(selfsubjectreviews.authentication.k8s.io \x01(\x01\x12Z\n" +
+	"\x06Access\x12\x1f.xebec.cluster.v1.AccessRequest\x1a .xebec.cluster.v1.AccessResponse\"\r\xc2\xda\x18\t\n" +
+	"\x03get \x01(\x01\x12]\n" +
+	"\aVersion\x12 .xebec.cluster.v1.VersionRequest\x1a!.xebec.cluster.v1.VersionResponse\"\r\xc2\xda\x18\t\n" +
+	"\x03get \x01(\x01BAZ?github.com/xebec-project/xebec/proto/xebec/cluster/v1;clusterv1b\x06proto3"
 
 var (
 	file_xebec_cluster_v1_cluster_proto_rawDescOnce sync.Once

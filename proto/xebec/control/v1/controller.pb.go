@@ -7,6 +7,7 @@
 package controlv1
 
 import (
+	_ "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -392,7 +393,7 @@ var File_xebec_control_v1_controller_proto protoreflect.FileDescriptor
 
 const file_xebec_control_v1_controller_proto_rawDesc = "" +
 	"\n" +
-	"!xebec/control/v1/controller.proto\x12\x10xebec.control.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"2\n" +
+	"!xebec/control/v1/controller.proto\x12\x10xebec.control.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1axebec/meta/v1/method.proto\"2\n" +
 	"\x16ListControllersRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\"\x8d\x01\n" +
 	"\x17ListControllersResponse\x12\x1a\n" +
@@ -421,10 +422,13 @@ const file_xebec_control_v1_controller_proto_rawDesc = "" +
 	"controller\x18\x02 \x01(\tR\n" +
 	"controller\"$\n" +
 	"\x0eResyncResponse\x12\x12\n" +
-	"\x04keys\x18\x01 \x01(\x03R\x04keys2\xc8\x01\n" +
-	"\x11ControllerService\x12f\n" +
-	"\x0fListControllers\x12(.xebec.control.v1.ListControllersRequest\x1a).xebec.control.v1.ListControllersResponse\x12K\n" +
-	"\x06Resync\x12\x1f.xebec.control.v1.ResyncRequest\x1a .xebec.control.v1.ResyncResponseBAZ?github.com/xebec-project/xebec/proto/xebec/control/v1;controlv1b\x06proto3"
+	"\x04keys\x18\x01 \x01(\x03R\x04keys2\xe7\x01\n" +
+	"\x11ControllerService\x12u\n" +
+	"\x0fListControllers\x12(.xebec.control.v1.ListControllersRequest\x1a).xebec.control.v1.ListControllersResponse\"\r\xc2\xda\x18\t\n" +
+	"\x03get \x01(\x01\x12[\n" +
+	"\x06Resync\x12\x1f.xebec.control.v1.ResyncRequest\x1a .xebec.control.v1.ResyncResponse\"\x0e\xc2\xda\x18\n" +
+	"\n" +
+	"\x04post\x18\x01(\x02BAZ?github.com/xebec-project/xebec/proto/xebec/control/v1;controlv1b\x06proto3"
 
 var (
 	file_xebec_control_v1_controller_proto_rawDescOnce sync.Once

@@ -7,6 +7,7 @@
 package endpointsv1
 
 import (
+	_ "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -153,7 +154,7 @@ var File_xebec_endpoints_v1_endpoints_proto protoreflect.FileDescriptor
 
 const file_xebec_endpoints_v1_endpoints_proto_rawDesc = "" +
 	"\n" +
-	"\"xebec/endpoints/v1/endpoints.proto\x12\x12xebec.endpoints.v1\"^\n" +
+	"\"xebec/endpoints/v1/endpoints.proto\x12\x12xebec.endpoints.v1\x1a\x1axebec/meta/v1/method.proto\"^\n" +
 	"\x12AcknowledgeRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1e\n" +
 	"\n" +
@@ -165,9 +166,10 @@ const file_xebec_endpoints_v1_endpoints_proto_rawDesc = "" +
 	"\n" +
 	"everywhere\x18\x02 \x01(\x03R\n" +
 	"everywhere\x12\x16\n" +
-	"\x06behind\x18\x03 \x03(\tR\x06behind2v\n" +
-	"\x10EndpointsService\x12b\n" +
-	"\vAcknowledge\x12&.xebec.endpoints.v1.AcknowledgeRequest\x1a'.xebec.endpoints.v1.AcknowledgeResponse(\x010\x01BEZCgithub.com/xebec-project/xebec/proto/xebec/endpoints/v1;endpointsv1b\x06proto3"
+	"\x06behind\x18\x03 \x03(\tR\x06behind2\xb8\x01\n" +
+	"\x10EndpointsService\x12\xa3\x01\n" +
+	"\vAcknowledge\x12&.xebec.endpoints.v1.AcknowledgeRequest\x1a'.xebec.endpoints.v1.AcknowledgeResponse\"?\xc2\xda\x18;\n" +
+	"\x06update\x12/endpointslices.discovery.k8s.io/acknowledgement(\x01(\x010\x01BEZCgithub.com/xebec-project/xebec/proto/xebec/endpoints/v1;endpointsv1b\x06proto3"
 
 var (
 	file_xebec_endpoints_v1_endpoints_proto_rawDescOnce sync.Once

@@ -7,6 +7,7 @@
 package etcdv1
 
 import (
+	_ "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -1168,7 +1169,7 @@ var File_xebec_etcd_v1_etcd_proto protoreflect.FileDescriptor
 
 const file_xebec_etcd_v1_etcd_proto_rawDesc = "" +
 	"\n" +
-	"\x18xebec/etcd/v1/etcd.proto\x12\rxebec.etcd.v1\"\x84\x01\n" +
+	"\x18xebec/etcd/v1/etcd.proto\x12\rxebec.etcd.v1\x1a\x1axebec/meta/v1/method.proto\"\x84\x01\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1b\n" +
@@ -1231,19 +1232,34 @@ const file_xebec_etcd_v1_etcd_proto_rawDesc = "" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12%\n" +
 	"\x0eexpected_bytes\x18\x02 \x01(\x03R\rexpectedBytes\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\tR\aversion2\xfd\x05\n" +
-	"\vEtcdService\x12T\n" +
-	"\vListMembers\x12!.xebec.etcd.v1.ListMembersRequest\x1a\".xebec.etcd.v1.ListMembersResponse\x12E\n" +
-	"\x06Status\x12\x1c.xebec.etcd.v1.StatusRequest\x1a\x1d.xebec.etcd.v1.StatusResponse\x12N\n" +
-	"\tAddMember\x12\x1f.xebec.etcd.v1.AddMemberRequest\x1a .xebec.etcd.v1.AddMemberResponse\x12Z\n" +
-	"\rPromoteMember\x12#.xebec.etcd.v1.PromoteMemberRequest\x1a$.xebec.etcd.v1.PromoteMemberResponse\x12W\n" +
-	"\fRemoveMember\x12\".xebec.etcd.v1.RemoveMemberRequest\x1a#.xebec.etcd.v1.RemoveMemberResponse\x12Q\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion2\x88\a\n" +
+	"\vEtcdService\x12c\n" +
+	"\vListMembers\x12!.xebec.etcd.v1.ListMembersRequest\x1a\".xebec.etcd.v1.ListMembersResponse\"\r\xc2\xda\x18\t\n" +
+	"\x03get \x01(\x01\x12T\n" +
+	"\x06Status\x12\x1c.xebec.etcd.v1.StatusRequest\x1a\x1d.xebec.etcd.v1.StatusResponse\"\r\xc2\xda\x18\t\n" +
+	"\x03get \x01(\x01\x12^\n" +
+	"\tAddMember\x12\x1f.xebec.etcd.v1.AddMemberRequest\x1a .xebec.etcd.v1.AddMemberResponse\"\x0e\xc2\xda\x18\n" +
 	"\n" +
-	"MoveLeader\x12 .xebec.etcd.v1.MoveLeaderRequest\x1a!.xebec.etcd.v1.MoveLeaderResponse\x12Q\n" +
+	"\x04post\x18\x01(\x02\x12j\n" +
+	"\rPromoteMember\x12#.xebec.etcd.v1.PromoteMemberRequest\x1a$.xebec.etcd.v1.PromoteMemberResponse\"\x0e\xc2\xda\x18\n" +
 	"\n" +
-	"Defragment\x12 .xebec.etcd.v1.DefragmentRequest\x1a!.xebec.etcd.v1.DefragmentResponse\x12W\n" +
-	"\fDisarmAlarms\x12\".xebec.etcd.v1.DisarmAlarmsRequest\x1a#.xebec.etcd.v1.DisarmAlarmsResponse\x12M\n" +
-	"\bSnapshot\x12\x1e.xebec.etcd.v1.SnapshotRequest\x1a\x1f.xebec.etcd.v1.SnapshotResponse0\x01B;Z9github.com/xebec-project/xebec/proto/xebec/etcd/v1;etcdv1b\x06proto3"
+	"\x04post\x18\x01(\x02\x12g\n" +
+	"\fRemoveMember\x12\".xebec.etcd.v1.RemoveMemberRequest\x1a#.xebec.etcd.v1.RemoveMemberResponse\"\x0e\xc2\xda\x18\n" +
+	"\n" +
+	"\x04post\x18\x01(\x02\x12a\n" +
+	"\n" +
+	"MoveLeader\x12 .xebec.etcd.v1.MoveLeaderRequest\x1a!.xebec.etcd.v1.MoveLeaderResponse\"\x0e\xc2\xda\x18\n" +
+	"\n" +
+	"\x04post\x18\x01(\x02\x12a\n" +
+	"\n" +
+	"Defragment\x12 .xebec.etcd.v1.DefragmentRequest\x1a!.xebec.etcd.v1.DefragmentResponse\"\x0e\xc2\xda\x18\n" +
+	"\n" +
+	"\x04post\x18\x01(\x02\x12g\n" +
+	"\fDisarmAlarms\x12\".xebec.etcd.v1.DisarmAlarmsRequest\x1a#.xebec.etcd.v1.DisarmAlarmsResponse\"\x0e\xc2\xda\x18\n" +
+	"\n" +
+	"\x04post\x18\x01(\x02\x12Z\n" +
+	"\bSnapshot\x12\x1e.xebec.etcd.v1.SnapshotRequest\x1a\x1f.xebec.etcd.v1.SnapshotResponse\"\v\xc2\xda\x18\a\n" +
+	"\x03get(\x020\x01B;Z9github.com/xebec-project/xebec/proto/xebec/etcd/v1;etcdv1b\x06proto3"
 
 var (
 	file_xebec_etcd_v1_etcd_proto_rawDescOnce sync.Once

@@ -7,6 +7,7 @@
 package nodev1
 
 import (
+	_ "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -2597,7 +2598,7 @@ var File_xebec_node_v1_node_proto protoreflect.FileDescriptor
 
 const file_xebec_node_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x18xebec/node/v1/node.proto\x12\rxebec.node.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"L\n" +
+	"\x18xebec/node/v1/node.proto\x12\rxebec.node.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1axebec/meta/v1/method.proto\"L\n" +
 	"\x06Target\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x10\n" +
@@ -2772,20 +2773,31 @@ const file_xebec_node_v1_node_proto_rawDesc = "" +
 	"\x05place\x18\x03 \x01(\tR\x05place\x12 \n" +
 	"\vtranslation\x18\x04 \x01(\tR\vtranslation\x12\x18\n" +
 	"\averdict\x18\x05 \x01(\tR\averdict\x12\x16\n" +
-	"\x06reason\x18\x06 \x01(\tR\x06reason2\x8c\a\n" +
-	"\vNodeService\x12A\n" +
-	"\x04Logs\x12\x1a.xebec.node.v1.LogsRequest\x1a\x1b.xebec.node.v1.LogsResponse0\x01\x12C\n" +
-	"\x04Exec\x12\x1a.xebec.node.v1.ExecRequest\x1a\x1b.xebec.node.v1.ExecResponse(\x010\x01\x12I\n" +
-	"\x06Attach\x12\x1c.xebec.node.v1.AttachRequest\x1a\x1d.xebec.node.v1.AttachResponse(\x010\x01\x12V\n" +
-	"\vImportImage\x12!.xebec.node.v1.ImportImageRequest\x1a\".xebec.node.v1.ImportImageResponse(\x01\x12Q\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason2\xd1\t\n" +
+	"\vNodeService\x12X\n" +
+	"\x04Logs\x12\x1a.xebec.node.v1.LogsRequest\x1a\x1b.xebec.node.v1.LogsResponse\"\x15\xc2\xda\x18\x11\n" +
+	"\x03get\x12\bpods/log(\x010\x01\x12`\n" +
+	"\x04Exec\x12\x1a.xebec.node.v1.ExecRequest\x1a\x1b.xebec.node.v1.ExecResponse\"\x1b\xc2\xda\x18\x17\n" +
+	"\x06create\x12\tpods/exec\x18\x01(\x02(\x010\x01\x12h\n" +
+	"\x06Attach\x12\x1c.xebec.node.v1.AttachRequest\x1a\x1d.xebec.node.v1.AttachResponse\"\x1d\xc2\xda\x18\x19\n" +
+	"\x06create\x12\vpods/attach\x18\x01(\x02(\x010\x01\x12v\n" +
+	"\vImportImage\x12!.xebec.node.v1.ImportImageRequest\x1a\".xebec.node.v1.ImportImageResponse\"\x1e\xc2\xda\x18\x1a\n" +
+	"\x06create\x12\fnodes/images\x18\x01(\x02(\x01\x12l\n" +
 	"\n" +
-	"ListImages\x12 .xebec.node.v1.ListImagesRequest\x1a!.xebec.node.v1.ListImagesResponse\x12W\n" +
-	"\fListServices\x12\".xebec.node.v1.ListServicesRequest\x1a#.xebec.node.v1.ListServicesResponse\x12X\n" +
-	"\vPortForward\x12!.xebec.node.v1.PortForwardRequest\x1a\".xebec.node.v1.PortForwardResponse(\x010\x01\x12B\n" +
-	"\x05Stats\x12\x1b.xebec.node.v1.StatsRequest\x1a\x1c.xebec.node.v1.StatsResponse\x12D\n" +
-	"\x05Drops\x12\x1b.xebec.node.v1.DropsRequest\x1a\x1c.xebec.node.v1.DropsResponse0\x01\x12`\n" +
-	"\x0fListConnections\x12%.xebec.node.v1.ListConnectionsRequest\x1a&.xebec.node.v1.ListConnectionsResponse\x12`\n" +
-	"\x0fTraceConnection\x12%.xebec.node.v1.TraceConnectionRequest\x1a&.xebec.node.v1.TraceConnectionResponseB;Z9github.com/xebec-project/xebec/proto/xebec/node/v1;nodev1b\x06proto3"
+	"ListImages\x12 .xebec.node.v1.ListImagesRequest\x1a!.xebec.node.v1.ListImagesResponse\"\x19\xc2\xda\x18\x15\n" +
+	"\x03get\x12\fnodes/images(\x01\x12t\n" +
+	"\fListServices\x12\".xebec.node.v1.ListServicesRequest\x1a#.xebec.node.v1.ListServicesResponse\"\x1b\xc2\xda\x18\x17\n" +
+	"\x03get\x12\x0enodes/services(\x01\x12|\n" +
+	"\vPortForward\x12!.xebec.node.v1.PortForwardRequest\x1a\".xebec.node.v1.PortForwardResponse\"\"\xc2\xda\x18\x1e\n" +
+	"\x06create\x12\x10pods/portforward\x18\x01(\x02(\x010\x01\x12\\\n" +
+	"\x05Stats\x12\x1b.xebec.node.v1.StatsRequest\x1a\x1c.xebec.node.v1.StatsResponse\"\x18\xc2\xda\x18\x14\n" +
+	"\x03get\x12\vnodes/stats(\x01\x12^\n" +
+	"\x05Drops\x12\x1b.xebec.node.v1.DropsRequest\x1a\x1c.xebec.node.v1.DropsResponse\"\x18\xc2\xda\x18\x14\n" +
+	"\x03get\x12\vnodes/drops(\x010\x01\x12\x80\x01\n" +
+	"\x0fListConnections\x12%.xebec.node.v1.ListConnectionsRequest\x1a&.xebec.node.v1.ListConnectionsResponse\"\x1e\xc2\xda\x18\x1a\n" +
+	"\x03get\x12\x11nodes/connections(\x01\x12\x80\x01\n" +
+	"\x0fTraceConnection\x12%.xebec.node.v1.TraceConnectionRequest\x1a&.xebec.node.v1.TraceConnectionResponse\"\x1e\xc2\xda\x18\x1a\n" +
+	"\x03get\x12\x11nodes/connections(\x01B;Z9github.com/xebec-project/xebec/proto/xebec/node/v1;nodev1b\x06proto3"
 
 var (
 	file_xebec_node_v1_node_proto_rawDescOnce sync.Once

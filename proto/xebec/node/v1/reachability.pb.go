@@ -7,6 +7,7 @@
 package nodev1
 
 import (
+	_ "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -126,14 +127,15 @@ var File_xebec_node_v1_reachability_proto protoreflect.FileDescriptor
 
 const file_xebec_node_v1_reachability_proto_rawDesc = "" +
 	"\n" +
-	" xebec/node/v1/reachability.proto\x12\rxebec.node.v1\"\"\n" +
+	" xebec/node/v1/reachability.proto\x12\rxebec.node.v1\x1a\x1axebec/meta/v1/method.proto\"\"\n" +
 	"\fReachRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\"C\n" +
 	"\rReachResponse\x12\x18\n" +
 	"\aanswers\x18\x01 \x01(\bR\aanswers\x12\x18\n" +
-	"\aproblem\x18\x02 \x01(\tR\aproblem2Y\n" +
-	"\x13ReachabilityService\x12B\n" +
-	"\x05Reach\x12\x1b.xebec.node.v1.ReachRequest\x1a\x1c.xebec.node.v1.ReachResponseB;Z9github.com/xebec-project/xebec/proto/xebec/node/v1;nodev1b\x06proto3"
+	"\aproblem\x18\x02 \x01(\tR\aproblem2z\n" +
+	"\x13ReachabilityService\x12c\n" +
+	"\x05Reach\x12\x1b.xebec.node.v1.ReachRequest\x1a\x1c.xebec.node.v1.ReachResponse\"\x1f\xc2\xda\x18\x1b\n" +
+	"\x03get\x12\x12nodes/reachability(\x01B;Z9github.com/xebec-project/xebec/proto/xebec/node/v1;nodev1b\x06proto3"
 
 var (
 	file_xebec_node_v1_reachability_proto_rawDescOnce sync.Once

@@ -7,6 +7,7 @@
 package schedulerv1
 
 import (
+	_ "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -290,7 +291,7 @@ var File_xebec_scheduler_v1_scheduler_proto protoreflect.FileDescriptor
 
 const file_xebec_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\n" +
-	"\"xebec/scheduler/v1/scheduler.proto\x12\x12xebec.scheduler.v1\"B\n" +
+	"\"xebec/scheduler/v1/scheduler.proto\x12\x12xebec.scheduler.v1\x1a\x1axebec/meta/v1/method.proto\"B\n" +
 	"\x0eExplainRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\"\x82\x01\n" +
@@ -308,9 +309,10 @@ const file_xebec_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\x05Score\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05score\x18\x02 \x01(\x01R\x05score\x12\x16\n" +
-	"\x06weight\x18\x03 \x01(\x01R\x06weight2f\n" +
-	"\x10SchedulerService\x12R\n" +
-	"\aExplain\x12\".xebec.scheduler.v1.ExplainRequest\x1a#.xebec.scheduler.v1.ExplainResponseBEZCgithub.com/xebec-project/xebec/proto/xebec/scheduler/v1;schedulerv1b\x06proto3"
+	"\x06weight\x18\x03 \x01(\x01R\x06weight2\x83\x01\n" +
+	"\x10SchedulerService\x12o\n" +
+	"\aExplain\x12\".xebec.scheduler.v1.ExplainRequest\x1a#.xebec.scheduler.v1.ExplainResponse\"\x1b\xc2\xda\x18\x17\n" +
+	"\x03get\x12\fpods/explain \x01(\x01BEZCgithub.com/xebec-project/xebec/proto/xebec/scheduler/v1;schedulerv1b\x06proto3"
 
 var (
 	file_xebec_scheduler_v1_scheduler_proto_rawDescOnce sync.Once
