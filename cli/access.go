@@ -48,13 +48,7 @@ func (s *shell) showAccess(ctx context.Context, output messageOutput) error {
 	if err != nil {
 		return err
 	}
-	conn, err := s.connection()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := s.bounded(ctx)
-	defer cancel()
-	resp, err := clusterv1.NewClusterServiceClient(conn).Access(ctx, &clusterv1.AccessRequest{})
+	resp, err := clusterv1.NewClusterServiceClient(s).Access(ctx, &clusterv1.AccessRequest{})
 	if err != nil {
 		return err
 	}
@@ -122,10 +116,7 @@ func (s *shell) setAccess(cmd *cobra.Command, flags accessFlags) error {
 			return usagef("--%s is on or off, not %q", name, *on)
 		}
 	}
-	cl, err := s.client()
-	if err != nil {
-		return err
-	}
+	cl := s.client()
 	ctx := cmd.Context()
 	if flags.force {
 		ctx = metadata.AppendToOutgoingContext(ctx, allowlist.HeaderAllowLockout, "true")
@@ -173,11 +164,7 @@ func (s *shell) accessResetCommand() *cobra.Command {
 		Use: "reset", Short: "Let each gateway go by its own configuration again", Args: cobra.NoArgs,
 		Example: "  xebec cluster access reset",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := s.client()
-			if err != nil {
-				return err
-			}
-			_, err = client.Delete[*gatewayv1.GatewayAccess](cmd.Context(), cl, "", kind.GatewayAccessName)
+			_, err := client.Delete[*gatewayv1.GatewayAccess](cmd.Context(), s.client(), "", kind.GatewayAccessName)
 			if err != nil && !apierr.IsNotFound(err) {
 				return err
 			}

@@ -116,10 +116,7 @@ func (s *shell) apply(ctx context.Context, o applyOptions) error {
 	if wrong != nil && (len(docs) == 0 || o.atomic) {
 		return wrong
 	}
-	cl, err := s.client()
-	if err != nil {
-		return err
-	}
+	cl := s.client()
 	cl = cl.WithFieldManager(o.manager)
 	if o.atomic {
 		return s.applyTogether(ctx, cl, docs, o)

@@ -80,7 +80,7 @@ func (s *shell) attach(ctx context.Context, pod *corev1.Pod, o attachOptions) er
 	start.Size = end.size()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := nodev1.NewNodeServiceClient(s.conn).Attach(ctx)
+	stream, err := nodev1.NewNodeServiceClient(s).Attach(ctx)
 	if err != nil {
 		return err
 	}

@@ -18,13 +18,7 @@ func (s *shell) whoAmICommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "whoami", Short: "Print your user and groups as the cluster sees them", Example: "  xebec auth whoami", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			conn, err := s.connection()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := s.bounded(cmd.Context())
-			defer cancel()
-			who, err := clusterv1.NewClusterServiceClient(conn).WhoAmI(ctx, &clusterv1.WhoAmIRequest{})
+			who, err := clusterv1.NewClusterServiceClient(s).WhoAmI(cmd.Context(), &clusterv1.WhoAmIRequest{})
 			if err != nil {
 				return err
 			}
@@ -49,23 +43,18 @@ func (s *shell) canICommand() *cobra.Command {
 			"  xebec auth can-i update-status pods --as system:node:node-1 --as-group system:nodes --node node-1",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			conn, err := s.connection()
-			if err != nil {
-				return err
-			}
 			req.Verb = args[0]
 			req.Kind, req.Name, _ = strings.Cut(args[1], "/")
 			if len(req.Groups) > 0 && req.GetUser() == "" {
 				return usagef("--as-group goes with --as")
 			}
 			if !all {
+				var err error
 				if req.Namespace, err = s.defaultNamespace(); err != nil {
 					return err
 				}
 			}
-			ctx, cancel := s.bounded(cmd.Context())
-			defer cancel()
-			resp, err := authv1.NewAccessServiceClient(conn).CheckAccess(ctx, &req)
+			resp, err := authv1.NewAccessServiceClient(s).CheckAccess(cmd.Context(), &req)
 			if err != nil {
 				return err
 			}
@@ -101,22 +90,17 @@ func (s *shell) createTokenCommand() *cobra.Command {
 			"an hour unless --duration says otherwise, and no longer once what it is bound to is gone.",
 		Example: "  xebec create token web -n shop\n  xebec create token web -n shop --duration 10m --bound-pod web-1 --audience vault",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			conn, err := s.connection()
+			namespace, err := s.defaultNamespace()
 			if err != nil {
 				return err
 			}
-			if req.Namespace, err = s.defaultNamespace(); err != nil {
-				return err
-			}
-			req.ServiceAccount, req.ExpirationSeconds = args[0], int64(duration/time.Second)
+			req.Namespace, req.ServiceAccount, req.ExpirationSeconds = namespace, args[0], int64(duration/time.Second)
 			if pod != "" {
 				req.BoundPod = &authv1.BoundPod{Name: pod, Uid: uid}
 			} else if uid != "" {
 				return usagef("--bound-pod-uid goes with --bound-pod")
 			}
-			ctx, cancel := s.bounded(cmd.Context())
-			defer cancel()
-			resp, err := authv1.NewTokenServiceClient(conn).CreateToken(ctx, &req)
+			resp, err := authv1.NewTokenServiceClient(s).CreateToken(cmd.Context(), &req)
 			if err != nil {
 				return err
 			}

@@ -74,10 +74,7 @@ func (s *shell) scaleCommand() *cobra.Command {
 			if replicas < 0 {
 				return usagef("--replicas=N is required, and not negative")
 			}
-			cl, err := s.client()
-			if err != nil {
-				return err
-			}
+			cl := s.client()
 			refs, err := s.resolve(cmd.Context(), cl, args, c)
 			if err != nil {
 				return err
@@ -135,10 +132,7 @@ func (s *shell) setCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			cl, err := s.client()
-			if err != nil {
-				return err
-			}
+			cl := s.client()
 			refs, err := s.resolve(cmd.Context(), cl, args[:split], c)
 			if err != nil {
 				return err
@@ -273,10 +267,7 @@ func (s *shell) patch(ctx context.Context, args []string, o *writeOptions, data 
 			return err
 		}
 	}
-	cl, err := s.client()
-	if err != nil {
-		return err
-	}
+	cl := s.client()
 	before, err := client.GetKind(ctx, cl, r.kind, r.namespace, r.name)
 	if err != nil {
 		return err
@@ -329,10 +320,7 @@ func (s *shell) mapCommand(name, noun, done string, of func(*metav1.ObjectMeta) 
 			if err != nil {
 				return err
 			}
-			cl, err := s.client()
-			if err != nil {
-				return err
-			}
+			cl := s.client()
 			chosen, err := s.resolve(cmd.Context(), cl, refs, c)
 			if err != nil {
 				return err

@@ -43,13 +43,8 @@ func (s *shell) clusterCommand() *cobra.Command {
 }
 
 func (s *shell) clusterStatus(ctx context.Context, f form, check bool) error {
-	cl, err := s.client()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := s.bounded(ctx)
-	defer cancel()
-	status, err := clusterv1.NewClusterServiceClient(s.conn).Status(ctx, &clusterv1.StatusRequest{})
+	cl := s.client()
+	status, err := clusterv1.NewClusterServiceClient(s).Status(ctx, &clusterv1.StatusRequest{})
 	if err != nil {
 		return err
 	}
@@ -245,14 +240,8 @@ func (s *shell) controllersCommand() *cobra.Command {
 }
 
 func (s *shell) resync(ctx context.Context, services []string, controller string) error {
-	conn, err := s.connection()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := s.bounded(ctx)
-	defer cancel()
 	for _, service := range services {
-		resp, err := controlv1.NewControllerServiceClient(conn).Resync(ctx, &controlv1.ResyncRequest{Service: service, Controller: controller})
+		resp, err := controlv1.NewControllerServiceClient(s).Resync(ctx, &controlv1.ResyncRequest{Service: service, Controller: controller})
 		if err != nil {
 			return fmt.Errorf("resync %s: %w", service, err)
 		}
@@ -263,7 +252,7 @@ func (s *shell) resync(ctx context.Context, services []string, controller string
 
 // elected lists the services that have a leader, which are those with controllers to ask.
 func (s *shell) elected(ctx context.Context) ([]string, error) {
-	status, err := clusterv1.NewClusterServiceClient(s.conn).Status(ctx, &clusterv1.StatusRequest{})
+	status, err := clusterv1.NewClusterServiceClient(s).Status(ctx, &clusterv1.StatusRequest{})
 	if err != nil {
 		return nil, err
 	}
@@ -279,13 +268,8 @@ func (s *shell) elected(ctx context.Context) ([]string, error) {
 }
 
 func (s *shell) controllers(ctx context.Context, services []string) error {
-	conn, err := s.connection()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := s.bounded(ctx)
-	defer cancel()
 	if len(services) == 0 {
+		var err error
 		if services, err = s.elected(ctx); err != nil {
 			return err
 		}
@@ -295,7 +279,7 @@ func (s *shell) controllers(ctx context.Context, services []string) error {
 	var group errgroup.Group
 	for i, service := range services {
 		group.Go(func() error {
-			answers[i], failures[i] = controlv1.NewControllerServiceClient(conn).ListControllers(ctx, &controlv1.ListControllersRequest{Service: service})
+			answers[i], failures[i] = controlv1.NewControllerServiceClient(s).ListControllers(ctx, &controlv1.ListControllersRequest{Service: service})
 			return nil
 		})
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -82,6 +83,8 @@ func (s *shell) defaultNamespace() (string, error) {
 
 // connection returns the connection to the cluster, which is made once.
 func (s *shell) connection() (*grpc.ClientConn, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.conn != nil {
 		return s.conn, nil
 	}
@@ -98,21 +101,37 @@ func (s *shell) connection() (*grpc.ClientConn, error) {
 }
 
 // client returns the client of the cluster's objects.
-func (s *shell) client() (*client.Client, error) {
+func (s *shell) client() *client.Client {
+	return client.New(s, client.WithFieldManager(fieldManager), client.WithTimeout(s.timeout))
+}
+
+// Invoke implements grpc.ClientConnInterface: generated clients call the cluster through the shell, which connects at the first
+// call. A call whose context has no deadline ends after --request-timeout.
+func (s *shell) Invoke(ctx context.Context, method string, req, reply any, opts ...grpc.CallOption) error {
+	conn, err := s.connection()
+	if err != nil {
+		return err
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = s.bounded(ctx)
+		defer cancel()
+	}
+	return conn.Invoke(ctx, method, req, reply, opts...)
+}
+
+// NewStream implements grpc.ClientConnInterface. Streams have no deadline of their own.
+func (s *shell) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	conn, err := s.connection()
 	if err != nil {
 		return nil, err
 	}
-	return client.New(conn, client.WithFieldManager(fieldManager), client.WithTimeout(s.timeout)), nil
+	return conn.NewStream(ctx, desc, method, opts...)
 }
 
-// bounded limits one call that does not go through the client.
+// bounded limits a context to --request-timeout.
 func (s *shell) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	limit := s.timeout
-	if limit <= 0 {
-		limit = client.DefaultTimeout
-	}
-	return context.WithTimeout(ctx, limit)
+	return context.WithTimeout(ctx, cmp.Or(max(s.timeout, 0), client.DefaultTimeout))
 }
 
 // dial connects to the gateways of a context as the person or the service account that it names.

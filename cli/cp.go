@@ -75,7 +75,7 @@ func (s *shell) remote(ctx context.Context, pod, container string) (*remote, err
 	}
 	target := &nodev1.Target{Namespace: p.GetMetadata().GetNamespace(), Pod: p.GetMetadata().GetName()}
 	warn := func(format string, args ...any) { s.labelf(yellow, "Warning:", format, args...) }
-	return &remote{service: nodev1.NewNodeServiceClient(s.conn), target: target, container: name, warn: warn}, nil
+	return &remote{service: nodev1.NewNodeServiceClient(s), target: target, container: name, warn: warn}, nil
 }
 
 // run runs a command to its end. A command that fails is an error that holds what it complained of.

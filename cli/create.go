@@ -49,10 +49,7 @@ func (s *shell) createAll(ctx context.Context, c choice, m manifestOptions, o *w
 	if wrong != nil && (len(docs) == 0 || m.atomic) {
 		return wrong
 	}
-	cl, err := s.client()
-	if err != nil {
-		return err
-	}
+	cl := s.client()
 	if m.atomic {
 		return s.together(ctx, cl, docs, o.dry(), func(_ int, d manifest.Document) client.Operation { return client.OpCreate(d.Object) },
 			func(int, error) bool { return false },
@@ -78,10 +75,7 @@ func (s *shell) createAll(ctx context.Context, c choice, m manifestOptions, o *w
 
 // create stores one new object and says so.
 func (s *shell) create(ctx context.Context, obj kind.Object, o *writeOptions) error {
-	cl, err := s.client()
-	if err != nil {
-		return err
-	}
+	cl := s.client()
 	stored, warnings, err := createOne(ctx, cl, obj, o)
 	s.warn(referenceOf(obj), warnings)
 	if err != nil {

@@ -30,10 +30,7 @@ func (s *shell) debugCommand() *cobra.Command {
 				return usagef("--image is required")
 			}
 			ctx := cmd.Context()
-			cl, err := s.client()
-			if err != nil {
-				return err
-			}
+			cl := s.client()
 			namespace, err := s.defaultNamespace()
 			if err != nil {
 				return err
@@ -99,10 +96,7 @@ func (s *shell) runCommand() *cobra.Command {
 				return usagef("--rm deletes the pod when it was attached to: add -i, -t or --attach")
 			}
 			ctx := cmd.Context()
-			cl, err := s.client()
-			if err != nil {
-				return err
-			}
+			cl := s.client()
 			namespace, err := s.defaultNamespace()
 			if err != nil {
 				return err
@@ -146,9 +140,7 @@ func (s *shell) runCommand() *cobra.Command {
 			if remove {
 				defer func() {
 					m := pod.GetMetadata()
-					ctx, cancel := s.bounded(cmd.Context())
-					defer cancel()
-					if _, err := client.Delete[*corev1.Pod](ctx, cl, m.GetNamespace(), m.GetName(), client.IfUID(m.GetUid())); err == nil {
+					if _, err := client.Delete[*corev1.Pod](cmd.Context(), cl, m.GetNamespace(), m.GetName(), client.IfUID(m.GetUid())); err == nil {
 						s.notef("pod %q deleted", m.GetName())
 					} else {
 						s.printError(err)

@@ -96,10 +96,7 @@ func (s *shell) delete(ctx context.Context, args []string, o deleteOptions) erro
 	if err != nil {
 		return err
 	}
-	cl, err := s.client()
-	if err != nil {
-		return err
-	}
+	cl := s.client()
 	refs, err := s.resolve(ctx, cl, args, o.choice)
 	if err != nil {
 		return err

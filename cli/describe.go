@@ -47,10 +47,7 @@ func (s *shell) describe(ctx context.Context, args []string, c choice, events bo
 	if err != nil {
 		return err
 	}
-	cl, err := s.client()
-	if err != nil {
-		return err
-	}
+	cl := s.client()
 	sections, failures := s.fetch(ctx, cl, refs, getOptions{choice: c})
 	if len(failures) > 0 && countOf(sections) == 0 && len(failures) == 1 {
 		return failures[0]

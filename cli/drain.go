@@ -62,10 +62,7 @@ func (s *shell) cordonCommand(cordon bool) *cobra.Command {
 			if err := o.parse(); err != nil {
 				return err
 			}
-			cl, err := s.client()
-			if err != nil {
-				return err
-			}
+			cl := s.client()
 			refs, err := s.nodesOf(cmd.Context(), cl, args, c)
 			if err != nil {
 				return err
@@ -134,10 +131,7 @@ func (s *shell) drainCommand() *cobra.Command {
 }
 
 func (s *shell) drain(ctx context.Context, args []string, o drainOptions) error {
-	cl, err := s.client()
-	if err != nil {
-		return err
-	}
+	cl := s.client()
 	refs, err := s.nodesOf(ctx, cl, args, o.choice)
 	if err != nil {
 		return err
@@ -247,10 +241,7 @@ func (s *shell) taintCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			cl, err := s.client()
-			if err != nil {
-				return err
-			}
+			cl := s.client()
 			refs, err := s.nodesOf(cmd.Context(), cl, names, c)
 			if err != nil {
 				return err

@@ -24,11 +24,7 @@ func (s *shell) etcdCommand() *cobra.Command {
 
 // etcdService connects to the gateway's EtcdService.
 func (s *shell) etcdService() (etcdv1.EtcdServiceClient, error) {
-	conn, err := s.connection()
-	if err != nil {
-		return nil, err
-	}
-	return etcdv1.NewEtcdServiceClient(conn), nil
+	return etcdv1.NewEtcdServiceClient(s), nil
 }
 
 // etcdLimit is the longest time for a call that waits for members, unless --request-timeout names another.

@@ -66,7 +66,7 @@ func (s *shell) exec(ctx context.Context, args, command []string, o execOptions)
 	start.Tty, start.Size = end.tty, end.size()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := nodev1.NewNodeServiceClient(s.conn).Exec(ctx)
+	stream, err := nodev1.NewNodeServiceClient(s).Exec(ctx)
 	if err != nil {
 		return err
 	}

@@ -108,10 +108,7 @@ func (s *shell) get(ctx context.Context, args []string, o getOptions) error {
 	if err != nil {
 		return err
 	}
-	cl, err := s.client()
-	if err != nil {
-		return err
-	}
+	cl := s.client()
 	if o.watch || o.watchOnly {
 		return s.watch(ctx, cl, refs, o)
 	}

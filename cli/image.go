@@ -54,10 +54,7 @@ func (s *shell) loadImages(ctx context.Context, archives, nodes []string) error 
 		}
 		size += info.Size()
 	}
-	cl, err := s.client()
-	if err != nil {
-		return err
-	}
+	cl := s.client()
 	if len(nodes) == 0 {
 		all, _, err := client.List[*corev1.Node](ctx, cl, client.ListOptions{})
 		if err != nil {
@@ -71,7 +68,7 @@ func (s *shell) loadImages(ctx context.Context, archives, nodes []string) error 
 		}
 	}
 	progress := s.newProgress("Loading", size*int64(len(nodes)))
-	service := nodev1.NewNodeServiceClient(s.conn)
+	service := nodev1.NewNodeServiceClient(s)
 	type result struct {
 		node    string
 		archive string

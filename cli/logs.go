@@ -89,10 +89,7 @@ func (s *shell) logs(ctx context.Context, args []string, o logsOptions) error {
 	if (len(args) == 0) == (o.labels == "") {
 		return usagef("name a pod, or select pods with -l: one of the two")
 	}
-	cl, err := s.client()
-	if err != nil {
-		return err
-	}
+	cl := s.client()
 	pods, err := s.podsOf(ctx, cl, args, o.labels)
 	if err != nil {
 		return err
@@ -110,7 +107,7 @@ func (s *shell) logs(ctx context.Context, args []string, o logsOptions) error {
 	if o.follow && len(sources) > o.maxParallel {
 		return fmt.Errorf("%d logs to follow are more than %d: select fewer, or raise --max-log-requests", len(sources), o.maxParallel)
 	}
-	nodes := nodev1.NewNodeServiceClient(s.conn)
+	nodes := nodev1.NewNodeServiceClient(s)
 	group, ctx := errgroup.WithContext(ctx)
 	if !o.follow {
 		group.SetLimit(1)

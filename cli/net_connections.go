@@ -55,10 +55,7 @@ func (s *shell) netConnections(ctx context.Context, o connectionsOptions) error 
 	if o.watch && (f.structured() || o.every <= 0) {
 		return usagef("--watch shows tables, every --interval more than 0")
 	}
-	cl, err := s.client()
-	if err != nil {
-		return err
-	}
+	cl := s.client()
 	if o.service != "" && !strings.Contains(o.service, "/") {
 		namespace, err := s.defaultNamespace()
 		if err != nil {
@@ -97,8 +94,6 @@ type nodeConnection struct {
 
 // connectionsOf asks the nodes, which may be many, some at a time.
 func (s *shell) connectionsOf(ctx context.Context, cl *client.Client, o connectionsOptions) ([]nodeConnection, error) {
-	ctx, cancel := s.bounded(ctx)
-	defer cancel()
 	names := o.nodes
 	if len(names) == 0 {
 		nodes, _, err := client.List[*corev1.Node](ctx, cl, client.ListOptions{})
@@ -115,7 +110,7 @@ func (s *shell) connectionsOf(ctx context.Context, cl *client.Client, o connecti
 	group.SetLimit(topParallel)
 	for i, name := range names {
 		group.Go(func() (err error) {
-			found[i], err = nodev1.NewNodeServiceClient(s.conn).ListConnections(ctx, &nodev1.ListConnectionsRequest{Target: &nodev1.Target{Node: name}, Service: o.service})
+			found[i], err = nodev1.NewNodeServiceClient(s).ListConnections(ctx, &nodev1.ListConnectionsRequest{Target: &nodev1.Target{Node: name}, Service: o.service})
 			if len(o.nodes) == 0 {
 				failed[i], err = err, nil // the others' are worth seeing
 			}

@@ -47,10 +47,7 @@ func (s *shell) netDropsCommand() *cobra.Command {
 }
 
 func (s *shell) netDrops(ctx context.Context, args []string, o dropsOptions) error {
-	cl, err := s.client()
-	if err != nil {
-		return err
-	}
+	cl := s.client()
 	namespace, err := s.defaultNamespace()
 	if err != nil {
 		return err
@@ -84,9 +81,7 @@ func (s *shell) netDrops(ctx context.Context, args []string, o dropsOptions) err
 }
 
 func (s *shell) nodeNames(ctx context.Context, cl *client.Client) ([]string, error) {
-	bounded, cancel := s.bounded(ctx)
-	defer cancel()
-	nodes, _, err := client.List[*corev1.Node](bounded, cl, client.ListOptions{})
+	nodes, _, err := client.List[*corev1.Node](ctx, cl, client.ListOptions{})
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +150,7 @@ func (s *shell) eachDrop(ctx context.Context, requests []*nodev1.DropsRequest, s
 }
 
 func (s *shell) dropsOf(ctx context.Context, r *nodev1.DropsRequest, show func(*nodev1.DropsResponse)) error {
-	stream, err := nodev1.NewNodeServiceClient(s.conn).Drops(ctx, r)
+	stream, err := nodev1.NewNodeServiceClient(s).Drops(ctx, r)
 	if err != nil {
 		return err
 	}

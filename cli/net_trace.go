@@ -120,16 +120,11 @@ func (s *shell) netTrace(ctx context.Context, from, to string, o traceOptions) e
 	if o.protocol != "" && o.protocol != kind.ProtocolTCP && o.protocol != kind.ProtocolUDP {
 		return usagef("--protocol %q is neither TCP nor UDP", o.protocol)
 	}
-	cl, err := s.client()
-	if err != nil {
-		return err
-	}
+	cl := s.client()
 	t := &tracer{shell: s, cl: cl}
 	if t.namespace, err = s.defaultNamespace(); err != nil {
 		return err
 	}
-	ctx, cancel := s.bounded(ctx)
-	defer cancel()
 	if t.nodes, _, err = client.List[*corev1.Node](ctx, cl, client.ListOptions{}); err != nil {
 		return err
 	}
@@ -152,7 +147,7 @@ func (s *shell) netTrace(ctx context.Context, from, to string, o traceOptions) e
 	}
 	var traced []tracedNode
 	for node := begin.node; node != "" && len(traced) < maxTraced; {
-		resp, err := nodev1.NewNodeServiceClient(s.conn).TraceConnection(ctx, &nodev1.TraceConnectionRequest{
+		resp, err := nodev1.NewNodeServiceClient(s).TraceConnection(ctx, &nodev1.TraceConnectionRequest{
 			Target: &nodev1.Target{Node: node}, Source: source, Outside: begin.outside, Destination: end.addr.String(), Protocol: end.protocol,
 		})
 		if err != nil {

@@ -32,13 +32,7 @@ func (s *shell) nodeServicesCommand() *cobra.Command {
 }
 
 func (s *shell) nodeServices(ctx context.Context, node string, check bool) error {
-	conn, err := s.connection()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := s.bounded(ctx)
-	defer cancel()
-	resp, err := nodev1.NewNodeServiceClient(conn).ListServices(ctx, &nodev1.ListServicesRequest{Target: &nodev1.Target{Node: node}})
+	resp, err := nodev1.NewNodeServiceClient(s).ListServices(ctx, &nodev1.ListServicesRequest{Target: &nodev1.Target{Node: node}})
 	if err != nil {
 		return err
 	}
@@ -74,13 +68,7 @@ func (s *shell) nodeFeaturesCommand() *cobra.Command {
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: s.completeOf("nodes"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			conn, err := s.connection()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := s.bounded(cmd.Context())
-			defer cancel()
-			resp, err := nodev1.NewNodeServiceClient(conn).ListServices(ctx, &nodev1.ListServicesRequest{Target: &nodev1.Target{Node: args[0]}})
+			resp, err := nodev1.NewNodeServiceClient(s).ListServices(cmd.Context(), &nodev1.ListServicesRequest{Target: &nodev1.Target{Node: args[0]}})
 			if err != nil {
 				return err
 			}
@@ -137,13 +125,7 @@ func (s *shell) nodeImagesCommand() *cobra.Command {
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: s.completeOf("nodes"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			conn, err := s.connection()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := s.bounded(cmd.Context())
-			defer cancel()
-			resp, err := nodev1.NewNodeServiceClient(conn).ListImages(ctx, &nodev1.ListImagesRequest{Target: &nodev1.Target{Node: args[0]}})
+			resp, err := nodev1.NewNodeServiceClient(s).ListImages(cmd.Context(), &nodev1.ListImagesRequest{Target: &nodev1.Target{Node: args[0]}})
 			if err != nil {
 				return err
 			}

@@ -38,10 +38,7 @@ func (s *shell) portForwardCommand() *cobra.Command {
 }
 
 func (s *shell) portForward(ctx context.Context, args []string, address string) error {
-	cl, err := s.client()
-	if err != nil {
-		return err
-	}
+	cl := s.client()
 	namespace, err := s.defaultNamespace()
 	if err != nil {
 		return err
@@ -73,7 +70,7 @@ func (s *shell) portForward(ctx context.Context, args []string, address string) 
 		context.AfterFunc(ctx, func() { l.Close() })
 		fmt.Fprintf(s.Out, "Forwarding from %s -> %d\n", l.Addr(), remote)
 		f := &forwarder{
-			service: nodev1.NewNodeServiceClient(s.conn), port: remote,
+			service: nodev1.NewNodeServiceClient(s), port: remote,
 			target: &nodev1.Target{Namespace: namespace, Pod: pod.GetMetadata().GetName()},
 			failed: func(err error) { s.labelf(red, "Error:", "%v", err) },
 		}

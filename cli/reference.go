@@ -321,10 +321,7 @@ const completionTimeout = 2 * time.Second
 func (s *shell) completeNames(ctx context.Context, k *kind.Kind, prefix, typed string) ([]string, cobra.ShellCompDirective) {
 	ctx, cancel := context.WithTimeout(ctx, completionTimeout)
 	defer cancel()
-	cl, err := s.client()
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
+	cl := s.client()
 	o := client.ListOptions{}
 	if k.Namespaced {
 		o.Namespace, _ = s.defaultNamespace()

@@ -109,10 +109,7 @@ func (s *shell) rolloutChange(name, short, done string, change func(*appsv1.Depl
 			if err != nil {
 				return err
 			}
-			cl, err := s.client()
-			if err != nil {
-				return err
-			}
+			cl := s.client()
 			if _, err := modify(cmd.Context(), cl, r, change); err != nil {
 				return err
 			}
@@ -146,10 +143,7 @@ func (s *shell) rolloutStatusCommand() *cobra.Command {
 }
 
 func (s *shell) rolloutStatus(ctx context.Context, r reference, watch bool, timeout time.Duration) error {
-	cl, err := s.client()
-	if err != nil {
-		return err
-	}
+	cl := s.client()
 	if timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, timeout)
@@ -161,7 +155,7 @@ func (s *shell) rolloutStatus(ctx context.Context, r reference, watch bool, time
 	if watch {
 		reasons.every(reporting, reasonInterval)
 	}
-	err = s.observe(ctx, cl, r, func(obj kind.Object) (bool, error) {
+	err := s.observe(ctx, cl, r, func(obj kind.Object) (bool, error) {
 		if obj == nil {
 			return false, apierr.NotFound(r.kind, r.name)
 		}
@@ -182,9 +176,7 @@ func (s *shell) rolloutStatus(ctx context.Context, r reference, watch bool, time
 	stop()
 	reasons.wait()
 	if errors.Is(err, context.DeadlineExceeded) {
-		last, cancel := s.bounded(context.WithoutCancel(ctx))
-		defer cancel()
-		reasons.look(last)
+		reasons.look(context.WithoutCancel(ctx))
 		return timedOut("the rollout of %s%s", r, reasons.because())
 	}
 	return err
@@ -330,10 +322,7 @@ func (s *shell) rolloutHistoryCommand() *cobra.Command {
 }
 
 func (s *shell) rolloutHistory(ctx context.Context, r reference, revision int64) error {
-	cl, err := s.client()
-	if err != nil {
-		return err
-	}
+	cl := s.client()
 	d, err := client.Get[*appsv1.Deployment](ctx, cl, r.namespace, r.name)
 	if err != nil {
 		return err
@@ -401,16 +390,13 @@ func (s *shell) rolloutUndoCommand() *cobra.Command {
 }
 
 func (s *shell) rolloutUndo(ctx context.Context, r reference, revision int64, o *writeOptions) error {
-	cl, err := s.client()
-	if err != nil {
-		return err
-	}
+	cl := s.client()
 	what := "rolled back"
 	var options []client.UpdateOption
 	if o.dry() {
 		options = append(options, client.DryRun)
 	}
-	_, err = modify(ctx, cl, r, func(d *appsv1.Deployment) error {
+	_, err := modify(ctx, cl, r, func(d *appsv1.Deployment) error {
 		if d.GetSpec().GetPaused() {
 			return fmt.Errorf("%s is paused: resume it first, with 'xebec rollout resume'", r)
 		}

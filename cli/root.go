@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -68,7 +69,9 @@ type shell struct {
 	partial bool
 
 	resolved *cliconfig.Context
-	conn     *grpc.ClientConn
+
+	mu   sync.Mutex // of conn
+	conn *grpc.ClientConn
 }
 
 func newShell(streams Streams) *shell {

@@ -271,17 +271,9 @@ func (s *shell) versionCommand() *cobra.Command {
 			}
 			var failure error
 			if !client {
-				var conn clusterv1.ClusterServiceClient
-				if c, err := s.connection(); err != nil {
-					failure = err
-				} else {
-					conn = clusterv1.NewClusterServiceClient(c)
-					ctx, cancel := s.bounded(cmd.Context())
-					defer cancel()
-					v, err := conn.Version(ctx, &clusterv1.VersionRequest{})
-					if failure = err; err == nil {
-						all.Server = &build{v.GetVersion(), v.GetCommit(), v.GetGoVersion()}
-					}
+				v, err := clusterv1.NewClusterServiceClient(s).Version(cmd.Context(), &clusterv1.VersionRequest{})
+				if failure = err; err == nil {
+					all.Server = &build{v.GetVersion(), v.GetCommit(), v.GetGoVersion()}
 				}
 			}
 			if f.structured() {

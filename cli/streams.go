@@ -16,10 +16,7 @@ import (
 
 // containerNamed finds the pod that a command line names, and of its containers the one named, or the first.
 func (s *shell) containerNamed(ctx context.Context, args []string, name string) (*corev1.Pod, string, error) {
-	cl, err := s.client()
-	if err != nil {
-		return nil, "", err
-	}
+	cl := s.client()
 	namespace, err := s.defaultNamespace()
 	if err != nil {
 		return nil, "", err

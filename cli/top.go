@@ -77,7 +77,7 @@ func (r reading) cpus(before, after *nodev1.Usage) int64 {
 // readings asks the nodes twice. A node that does not answer has the error in its reading.
 func (s *shell) readings(ctx context.Context, nodes []string) ([]reading, error) {
 	out := make([]reading, len(nodes))
-	service := nodev1.NewNodeServiceClient(s.conn)
+	service := nodev1.NewNodeServiceClient(s)
 	ask := func(into func(i int) **nodev1.StatsResponse) {
 		var group errgroup.Group
 		group.SetLimit(topParallel)
@@ -104,10 +104,7 @@ func (s *shell) readings(ctx context.Context, nodes []string) ([]reading, error)
 }
 
 func (s *shell) topNodes(ctx context.Context, names []string) error {
-	cl, err := s.client()
-	if err != nil {
-		return err
-	}
+	cl := s.client()
 	all, _, err := client.List[*corev1.Node](ctx, cl, client.ListOptions{})
 	if err != nil {
 		return err
@@ -153,12 +150,10 @@ func percent(part, whole int64) string {
 func mebibytes(n int64) string { return fmt.Sprintf("%dMi", n>>20) }
 
 func (s *shell) topPods(ctx context.Context, names []string, o topOptions) error {
-	cl, err := s.client()
-	if err != nil {
-		return err
-	}
+	cl := s.client()
 	namespace := ""
 	if !o.all {
+		var err error
 		if namespace, err = s.defaultNamespace(); err != nil {
 			return err
 		}

@@ -144,10 +144,7 @@ func (s *shell) wait(ctx context.Context, args []string, c choice, g goal, timeo
 		ctx, cancel = context.WithTimeout(ctx, max(timeout, time.Second))
 		defer cancel()
 	}
-	cl, err := s.client()
-	if err != nil {
-		return err
-	}
+	cl := s.client()
 	refs, err := s.resolve(ctx, cl, args, c)
 	if err != nil {
 		return err

@@ -32,10 +32,7 @@ func (s *shell) whyCommand() *cobra.Command {
 }
 
 func (s *shell) why(ctx context.Context, args []string) error {
-	cl, err := s.client()
-	if err != nil {
-		return err
-	}
+	cl := s.client()
 	namespace, err := s.defaultNamespace()
 	if err != nil {
 		return err
@@ -48,9 +45,7 @@ func (s *shell) why(ctx context.Context, args []string) error {
 		return err
 	}
 	name := pod.GetMetadata().GetName()
-	bounded, cancel := s.bounded(ctx)
-	defer cancel()
-	answer, err := schedulerv1.NewSchedulerServiceClient(s.conn).Explain(bounded, &schedulerv1.ExplainRequest{Namespace: namespace, Name: name})
+	answer, err := schedulerv1.NewSchedulerServiceClient(s).Explain(ctx, &schedulerv1.ExplainRequest{Namespace: namespace, Name: name})
 	if err != nil {
 		return err
 	}
