@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -66,7 +67,7 @@ func (s *shell) showAccess(ctx context.Context, output messageOutput) error {
 		case l.GetClosed():
 			t.add(l.name, "off: nobody but the masters")
 		default:
-			t.add(l.name, orText(strings.Join(l.GetAllowedCidrs(), ", "), "everywhere"))
+			t.add(l.name, cmp.Or(strings.Join(l.GetAllowedCidrs(), ", "), "everywhere"))
 		}
 	}
 	t.print(s.Out)

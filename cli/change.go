@@ -66,7 +66,7 @@ func (s *shell) scaleCommand() *cobra.Command {
 		Short: "Set how many replicas a deployment or replica set has",
 		Example: "  xebec scale deployment/web --replicas=5\n" +
 			"  xebec scale deployment web --current-replicas=2 --replicas=3",
-		ValidArgsFunction: s.completeKinds,
+		ValidArgsFunction: s.completeKinds(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.parse(); err != nil {
 				return err
@@ -208,7 +208,7 @@ func (s *shell) patchCommand() *cobra.Command {
 		Example: "  xebec patch deployment web -p '{\"spec\":{\"replicas\":3}}'\n" +
 			"  xebec patch pod web-0 --type=json -p '[{\"op\":\"remove\",\"path\":\"/metadata/labels/old\"}]'",
 		Args:              cobra.RangeArgs(1, 2),
-		ValidArgsFunction: s.completeKinds,
+		ValidArgsFunction: s.completeKinds(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.parse(); err != nil {
 				return err
@@ -311,7 +311,7 @@ func (s *shell) mapCommand(name, noun, done string, of func(*metav1.ObjectMeta) 
 		Use:               name + " KIND NAME... | KIND/NAME... KEY=VALUE... KEY-...",
 		Short:             "Set or remove " + noun + " of objects",
 		Example:           example,
-		ValidArgsFunction: s.completeKinds,
+		ValidArgsFunction: s.completeKinds(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.parse(); err != nil {
 				return err

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -116,11 +117,7 @@ func (s *shell) printStatus(status *clusterv1.StatusResponse, nodes []*corev1.No
 		for _, n := range nodes {
 			f.objects = append(f.objects, n)
 		}
-		name := formTable
-		if wide {
-			name = formWide
-		}
-		t := s.objectTable(f, getOptions{form: form{name: name}}, false)
+		t := objectTable(f, tableOptions{wide: wide}, false, s.now())
 		t.heads[0] = "NODE"
 		t.print(s.Out)
 	} else {
@@ -166,10 +163,10 @@ func (s *shell) masters(status *clusterv1.StatusResponse) *table {
 		}
 	}
 	t := &table{heads: []string{"MASTER", "SERVICES", "ETCD", "LEADS"}, keep: 1}
-	for _, host := range sortedKeys(all) {
+	for _, host := range slices.Sorted(maps.Keys(all)) {
 		m := all[host]
 		slices.Sort(m.leads)
-		t.add(host, fmt.Sprintf("%d/%d", m.healthy, m.services), orText(etcd[host], "-"), orText(strings.Join(m.leads, ","), "-"))
+		t.add(host, fmt.Sprintf("%d/%d", m.healthy, m.services), cmp.Or(etcd[host], "-"), cmp.Or(strings.Join(m.leads, ","), "-"))
 	}
 	return t
 }
@@ -294,7 +291,7 @@ func (s *shell) controllers(ctx context.Context, services []string) error {
 			continue
 		}
 		for _, c := range answers[i].GetControllers() {
-			t.add(service, c.GetName(), orText(answers[i].GetLeader(), "-"), strconv.FormatInt(c.GetQueueDepth(), 10),
+			t.add(service, c.GetName(), cmp.Or(answers[i].GetLeader(), "-"), strconv.FormatInt(c.GetQueueDepth(), 10),
 				strconv.FormatInt(c.GetActive(), 10), strconv.FormatInt(c.GetReconciles(), 10), strconv.FormatInt(c.GetFailures(), 10))
 			for _, e := range c.GetLastErrors() {
 				errs.add(c.GetName(), kind.Age(e.GetTime(), s.now()), e.GetKey(), oneLine(e.GetMessage()))

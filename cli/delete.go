@@ -35,7 +35,7 @@ func (s *shell) deleteCommand() *cobra.Command {
 			"  xebec delete pods,svc -l app=web\n" +
 			"  xebec delete pods --all -n test --wait=false\n" +
 			"  xebec delete pod stuck --grace-period=0 --force",
-		ValidArgsFunction: s.completeKinds,
+		ValidArgsFunction: s.completeKinds(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.parse(); err != nil {
 				return err

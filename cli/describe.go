@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -30,7 +31,7 @@ func (s *shell) describeCommand() *cobra.Command {
 		Example: "  xebec describe pod web-0\n" +
 			"  xebec describe node/node-1\n" +
 			"  xebec describe deployments -l app=web",
-		ValidArgsFunction: s.completeKinds,
+		ValidArgsFunction: s.completeKinds(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return s.describe(cmd.Context(), args, c, events)
 		},
@@ -48,7 +49,7 @@ func (s *shell) describe(ctx context.Context, args []string, c choice, events bo
 		return err
 	}
 	cl := s.client()
-	sections, failures := s.fetch(ctx, cl, refs, getOptions{choice: c})
+	sections, failures := s.fetch(ctx, cl, refs, fetchOptions{choice: c})
 	if len(failures) > 0 && countOf(sections) == 0 && len(failures) == 1 {
 		return failures[0]
 	}
@@ -323,7 +324,7 @@ func (r *report) generic(obj kind.Object) error {
 
 // tree writes a JSON value's members.
 func (r *report) tree(members map[string]any) {
-	for _, key := range sortedKeys(members) {
+	for _, key := range slices.Sorted(maps.Keys(members)) {
 		r.node(title(key), members[key])
 	}
 }

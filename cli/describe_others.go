@@ -3,9 +3,12 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 
@@ -68,7 +71,7 @@ func (s *shell) describeNode(ctx context.Context, cl *client.Client, r *report, 
 		all  map[string]*metav1.Quantity
 	}{{"Capacity", n.GetStatus().GetCapacity()}, {"Allocatable", n.GetStatus().GetAllocatable()}} {
 		r.group(part.name, func() {
-			for _, key := range sortedKeys(part.all) {
+			for _, key := range slices.Sorted(maps.Keys(part.all)) {
 				r.field(key, part.all[key].GetString_())
 			}
 		})
@@ -176,6 +179,13 @@ func (s *shell) describeDeployment(ctx context.Context, cl *client.Client, r *re
 	return nil
 }
 
+// describeTemplate writes a pod template.
+func describeTemplate(w io.Writer, now time.Time, t *corev1.PodTemplateSpec) error {
+	r := newReport(w, now)
+	r.template(t)
+	return r.flush()
+}
+
 func (r *report) template(t *corev1.PodTemplateSpec) {
 	r.group("Pod Template", func() {
 		r.list("Labels", lines(t.GetMetadata().GetLabels(), "="))
@@ -275,13 +285,13 @@ func (r *report) configMap(c *corev1.ConfigMap) {
 	r.line("")
 	r.line("Data")
 	r.line("====")
-	for _, key := range sortedKeys(c.GetData()) {
+	for _, key := range slices.Sorted(maps.Keys(c.GetData())) {
 		r.line(key + ":")
 		r.line("----")
 		_ = r.w.Flush()
 		fmt.Fprintf(r.w, "%s\n\n", escape(strings.TrimRight(strings.ReplaceAll(c.GetData()[key], "\t", "    "), "\n")))
 	}
-	for _, key := range sortedKeys(c.GetBinaryData()) {
+	for _, key := range slices.Sorted(maps.Keys(c.GetBinaryData())) {
 		r.field(key, fmt.Sprintf("%d bytes", len(c.GetBinaryData()[key])))
 	}
 }
@@ -292,7 +302,7 @@ func (r *report) secret(c *corev1.Secret) {
 	r.ends(c)
 	r.field("Type", c.GetType())
 	r.group("Data", func() {
-		for _, key := range sortedKeys(c.GetData()) {
+		for _, key := range slices.Sorted(maps.Keys(c.GetData())) {
 			r.field(key, fmt.Sprintf("%d bytes", len(c.GetData()[key])))
 		}
 	})

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,7 +13,17 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+// pairs writes a map as key=value, sorted; <none> when it is empty.
+func pairs(m map[string]string, separator string) string {
+	if len(m) == 0 {
+		return "<none>"
+	}
+	var out []string
+	for _, key := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, key+"="+m[key])
+	}
+	return strings.Join(out, separator)
+}
 
 func orNone(text string) string {
 	if text == "" {
@@ -165,7 +176,7 @@ func (r *report) quantities(name string, all map[string]*metav1.Quantity) {
 		return
 	}
 	var texts []string
-	for _, key := range sortedKeys(all) {
+	for _, key := range slices.Sorted(maps.Keys(all)) {
 		texts = append(texts, key+"="+all[key].GetString_())
 	}
 	r.field(name, strings.Join(texts, ", "))
@@ -248,7 +259,7 @@ func probeText(p *corev1.Probe) string {
 		what = "exec " + strings.Join(h.GetExec().GetCommand(), " ")
 	case h.GetHttpGet() != nil:
 		g := h.GetHttpGet()
-		what = fmt.Sprintf("%s get %s:%s%s", strings.ToLower(orText(g.GetScheme(), "http")), g.GetHost(), intOrString(g.GetPort()), g.GetPath())
+		what = fmt.Sprintf("%s get %s:%s%s", strings.ToLower(cmp.Or(g.GetScheme(), "http")), g.GetHost(), intOrString(g.GetPort()), g.GetPath())
 	case h.GetTcpSocket() != nil:
 		what = fmt.Sprintf("tcp %s:%s", h.GetTcpSocket().GetHost(), intOrString(h.GetTcpSocket().GetPort()))
 	case h.GetGrpc() != nil:
@@ -256,13 +267,6 @@ func probeText(p *corev1.Probe) string {
 	}
 	return fmt.Sprintf("%s delay=%ds timeout=%ds period=%ds success=%d failure=%d", strings.TrimSpace(what),
 		p.GetInitialDelaySeconds(), p.GetTimeoutSeconds(), p.GetPeriodSeconds(), p.GetSuccessThreshold(), p.GetFailureThreshold())
-}
-
-func orText(text, otherwise string) string {
-	if text == "" {
-		return otherwise
-	}
-	return text
 }
 
 func intOrString(v *metav1.IntOrString) string {

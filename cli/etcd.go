@@ -85,13 +85,13 @@ func (s *shell) etcdStatus(members []*etcdv1.MemberStatus) {
 			quota = bytesText(m.GetDbSizeQuotaBytes())
 		}
 		t.add(memberName(m.GetMember()), memberRole(m), bytesText(m.GetDbSizeBytes()), bytesText(m.GetDbSizeInUseBytes()), quota,
-			fmt.Sprint(m.GetRaftTerm()), fmt.Sprint(m.GetRaftIndex()), fmt.Sprint(m.GetRaftAppliedIndex()), orText(m.GetVersion(), "-"),
+			fmt.Sprint(m.GetRaftTerm()), fmt.Sprint(m.GetRaftIndex()), fmt.Sprint(m.GetRaftAppliedIndex()), cmp.Or(m.GetVersion(), "-"),
 			strings.Join(m.GetAlarms(), ","), oneLine(m.GetError()))
 	}
 	t.print(s.Out)
 }
 
-func memberName(m *etcdv1.Member) string { return orText(m.GetName(), m.GetId()) }
+func memberName(m *etcdv1.Member) string { return cmp.Or(m.GetName(), m.GetId()) }
 
 func memberRole(m *etcdv1.MemberStatus) string {
 	switch {
@@ -125,7 +125,7 @@ func (s *shell) etcdMembersCommand() *cobra.Command {
 			if m.GetLearner() {
 				votes = "learner"
 			}
-			t.add(orText(m.GetName(), "(not started)"), m.GetId(), votes, strings.Join(m.GetPeerUrls(), ","), orText(strings.Join(m.GetClientUrls(), ","), "-"))
+			t.add(cmp.Or(m.GetName(), "(not started)"), m.GetId(), votes, strings.Join(m.GetPeerUrls(), ","), cmp.Or(strings.Join(m.GetClientUrls(), ","), "-"))
 		}
 		t.print(s.Out)
 		return nil
@@ -177,7 +177,7 @@ func (s *shell) etcdAddCommand(output *messageOutput) *cobra.Command {
 					name = args[0]
 				}
 				for _, u := range m.GetPeerUrls() {
-					added.InitialCluster = append(added.InitialCluster, orText(name, m.GetId())+"="+u)
+					added.InitialCluster = append(added.InitialCluster, cmp.Or(name, m.GetId())+"="+u)
 				}
 			}
 			if f.structured() {

@@ -19,7 +19,7 @@ func (s *shell) explainCommand() *cobra.Command {
 			"  xebec explain deployment.spec.strategy\n" +
 			"  xebec explain service.spec --recursive",
 		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: s.completeKinds,
+		ValidArgsFunction: s.completeKinds(),
 		RunE:              func(_ *cobra.Command, args []string) error { return s.explain(args[0], recursive) },
 	}
 	cmd.Flags().BoolVar(&recursive, "recursive", false, "show all fields below, without their explanations")

@@ -1,14 +1,9 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"maps"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,21 +11,17 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/codec"
 	"github.com/xebec-project/xebec/internal/kind"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
-	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
 type getOptions struct {
 	choice
+	table          tableOptions
 	output         string
 	form           form
 	watch          bool
 	watchOnly      bool
-	noHeaders      bool
-	showLabels     bool
-	labelColumns   []string
 	sortBy         string
 	ignoreNotFound bool
 	managedFields  bool
@@ -50,12 +41,13 @@ func (s *shell) getCommand() *cobra.Command {
 			"  xebec get pods -w\n" +
 			"  xebec get deployment/web -o yaml --at 10m\n" +
 			"  xebec get nodes -o jsonpath='{range .items[*]}{.metadata.name}{\"\\n\"}{end}'",
-		ValidArgsFunction: s.completeKinds,
+		ValidArgsFunction: s.completeKinds(),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if o.form, err = parseForm(o.output); err != nil {
 				return err
 			}
 			o.form.managedFields = o.managedFields
+			o.table.wide, o.table.everywhere = o.form.name == formWide, o.everywhere
 			if o.at, err = parseAt(o.atText, time.Now()); err != nil {
 				return err
 			}
@@ -69,9 +61,9 @@ func (s *shell) getCommand() *cobra.Command {
 	flags.StringVarP(&o.output, "output", "o", "", "wide, name, json, yaml, or jsonpath=TEMPLATE")
 	flags.BoolVarP(&o.watch, "watch", "w", false, "go on with every change, until interrupted")
 	flags.BoolVar(&o.watchOnly, "watch-only", false, "show only changes from now on")
-	flags.BoolVar(&o.noHeaders, "no-headers", false, "leave the headings of tables out")
-	flags.BoolVar(&o.showLabels, "show-labels", false, "add a column with all labels")
-	flags.StringSliceVarP(&o.labelColumns, "label-columns", "L", nil, "labels to show as columns")
+	flags.BoolVar(&o.table.noHeaders, "no-headers", false, "leave the headings of tables out")
+	flags.BoolVar(&o.table.showLabels, "show-labels", false, "add a column with all labels")
+	flags.StringSliceVarP(&o.table.labelColumns, "label-columns", "L", nil, "labels to show as columns")
 	flags.StringVar(&o.sortBy, "sort-by", "", "field to sort by, such as .metadata.creationTimestamp")
 	flags.BoolVar(&o.ignoreNotFound, "ignore-not-found", false, "an object that does not exist is no error")
 	flags.StringVar(&o.atText, "at", "", "show what was: at a time such as 2026-11-21T15:04:05Z, so long ago such as 10m, or at a resourceVersion")
@@ -96,13 +88,6 @@ func parseAt(text string, now time.Time) (client.At, error) {
 	return client.At{}, usagef("invalid --at %q: want an RFC 3339 time such as 2026-11-21T15:04:05Z, how long ago such as 10m, or a resourceVersion", text)
 }
 
-// found is what a get found of one kind.
-type found struct {
-	kind     *kind.Kind
-	objects  []kind.Object
-	revision string
-}
-
 func (s *shell) get(ctx context.Context, args []string, o getOptions) error {
 	refs, err := s.references(args, o.choice)
 	if err != nil {
@@ -112,7 +97,7 @@ func (s *shell) get(ctx context.Context, args []string, o getOptions) error {
 	if o.watch || o.watchOnly {
 		return s.watch(ctx, cl, refs, o)
 	}
-	sections, failures := s.fetch(ctx, cl, refs, o)
+	sections, failures := s.fetch(ctx, cl, refs, fetchOptions{choice: o.choice, at: o.at, ignoreNotFound: o.ignoreNotFound})
 	if len(failures) > 0 && countOf(sections) == 0 && len(failures) == 1 {
 		return failures[0]
 	}
@@ -131,111 +116,6 @@ func (s *shell) get(ctx context.Context, args []string, o getOptions) error {
 		return errSome
 	}
 	return nil
-}
-
-// fetch reads what the references mean, by kind in the order of their first mention. It goes on after objects that it
-// can't read, but not after a cluster that it can't reach.
-func (s *shell) fetch(ctx context.Context, cl *client.Client, refs []reference, o getOptions) ([]*found, []error) {
-	var sections []*found
-	var failures []error
-	for _, r := range refs {
-		at := slices.IndexFunc(sections, func(f *found) bool { return f.kind == r.kind })
-		if at < 0 {
-			at = len(sections)
-			sections = append(sections, &found{kind: r.kind})
-		}
-		section := sections[at]
-		var err error
-		if r.name == "" {
-			list := o.list(r)
-			list.At = o.at
-			section.objects, section.revision, err = client.ListKind(ctx, cl, r.kind, list)
-			if r.kind.Name == "Event" && o.sortBy == "" {
-				sortEvents(section.objects)
-			}
-		} else {
-			var obj kind.Object
-			if obj, err = client.GetKindAt(ctx, cl, r.kind, r.namespace, r.name, o.at); err == nil {
-				section.objects = append(section.objects, obj)
-			}
-		}
-		if err == nil || (apierr.IsNotFound(err) && o.ignoreNotFound) {
-			continue
-		}
-		failures = append(failures, err)
-		if apierr.IsUnavailable(err) || ctx.Err() != nil {
-			break
-		}
-	}
-	return sections, failures
-}
-
-func countOf(sections []*found) int {
-	n := 0
-	for _, f := range sections {
-		n += len(f.objects)
-	}
-	return n
-}
-
-// sortEvents puts what happened last at the end.
-func sortEvents(objects []kind.Object) {
-	slices.SortStableFunc(objects, func(a, b kind.Object) int {
-		return cmp.Or(
-			kind.EventLastSeen(a.(*corev1.Event)).AsTime().Compare(kind.EventLastSeen(b.(*corev1.Event)).AsTime()),
-			// Times are in seconds, in which much happens to a pod; events are written in their order.
-			cmp.Compare(revision(a), revision(b)),
-		)
-	})
-}
-
-// revision is the object's resource version as a number, 0 when it has none.
-func revision(o kind.Object) int64 {
-	n, _ := strconv.ParseInt(o.GetMetadata().GetResourceVersion(), 10, 64)
-	return n
-}
-
-// sortObjects orders the objects of each kind by a field; those that do not have it come first.
-func sortObjects(sections []*found, by string) error {
-	p, err := parsePath(strings.Trim(by, "{}"))
-	if err != nil {
-		return usagef("--sort-by %s: %w", by, err)
-	}
-	for _, f := range sections {
-		type keyed struct {
-			key    any
-			object kind.Object
-		}
-		rows := make([]keyed, len(f.objects))
-		for i, o := range f.objects {
-			value, err := codec.ValueWhole(o)
-			if err != nil {
-				return err
-			}
-			rows[i].object = o
-			if found, err := p.find(value); err == nil && len(found) > 0 {
-				rows[i].key = found[0]
-			}
-		}
-		slices.SortStableFunc(rows, func(a, b keyed) int {
-			if a.key == nil || b.key == nil {
-				return cmp.Compare(boolInt(a.key != nil), boolInt(b.key != nil))
-			}
-			order, _ := compareValues(a.key, b.key)
-			return order
-		})
-		for i, r := range rows {
-			f.objects[i] = r.object
-		}
-	}
-	return nil
-}
-
-func boolInt(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 func (s *shell) printFound(sections []*found, refs []reference, o getOptions, failed bool) error {
@@ -265,82 +145,9 @@ func (s *shell) printFound(sections []*found, refs []reference, o getOptions, fa
 			s.printf("\n")
 		}
 		first = false
-		s.objectTable(f, o, len(sections) > 1).print(s.Out)
+		objectTable(f, o.table, len(sections) > 1, s.now()).print(s.Out)
 	}
 	return nil
-}
-
-// emptiness says where nothing was found.
-func emptiness(refs []reference) string {
-	for _, r := range refs {
-		if r.kind.Namespaced && r.namespace != "" {
-			return fmt.Sprintf("No resources found in %s namespace.", r.namespace)
-		}
-	}
-	return "No resources found."
-}
-
-// objectTable makes the table of one kind's objects. Where kinds are mixed, names are qualified.
-func (s *shell) objectTable(f *found, o getOptions, mixed bool) *table {
-	columns := columnsOf(f.kind, o, mixed)
-	t := &table{noHeads: o.noHeaders}
-	for _, c := range columns {
-		t.heads = append(t.heads, c.Name)
-		if c.Name == "NAMESPACE" || c.Name == "NAME" {
-			t.keep++
-		}
-	}
-	now := s.now()
-	for _, obj := range f.objects {
-		row := make([]string, len(columns))
-		for i, c := range columns {
-			row[i] = c.Value(obj, now)
-		}
-		t.add(row...)
-	}
-	return t
-}
-
-func columnsOf(k *kind.Kind, o getOptions, mixed bool) []kind.Column {
-	var columns []kind.Column
-	add := func(name string, value func(kind.Object) string) {
-		columns = append(columns, kind.Column{Name: name, Value: func(obj kind.Object, _ time.Time) string { return value(obj) }})
-	}
-	if o.everywhere && k.Namespaced {
-		add("NAMESPACE", func(obj kind.Object) string { return obj.GetMetadata().GetNamespace() })
-	}
-	if !k.HideName {
-		add("NAME", func(obj kind.Object) string {
-			if mixed {
-				return referenceOf(obj).String()
-			}
-			return obj.GetMetadata().GetName()
-		})
-	}
-	for _, c := range k.Columns {
-		if !c.Wide || o.form.name == formWide {
-			columns = append(columns, c)
-		}
-	}
-	for _, label := range o.labelColumns {
-		add(strings.ToUpper(label[strings.LastIndexByte(label, '/')+1:]), func(obj kind.Object) string { return obj.GetMetadata().GetLabels()[label] })
-	}
-	if o.showLabels {
-		add("LABELS", func(obj kind.Object) string { return pairs(obj.GetMetadata().GetLabels(), ",") })
-	}
-	return columns
-}
-
-// pairs writes a map as key=value, sorted; <none> when it is empty.
-func pairs(m map[string]string, separator string) string {
-	if len(m) == 0 {
-		return "<none>"
-	}
-	var out []string
-	for _, key := range slices.Sorted(maps.Keys(m)) {
-		out = append(out, key+"="+m[key])
-	}
-	return strings.Join(out, separator)
 }
 
 // watch shows the state and then every change until interrupted. It resumes after a lost connection.
@@ -402,7 +209,7 @@ func (s *shell) liveTable(o getOptions) func(*found) error {
 		if len(f.objects) == 0 {
 			return nil
 		}
-		t := s.objectTable(f, o, false)
+		t := objectTable(f, o.table, false, s.now())
 		needed := t.widths(width(s.Out))
 		if widths == nil {
 			widths = needed
@@ -415,75 +222,4 @@ func (s *shell) liveTable(o getOptions) func(*found) error {
 		t.printWidths(s.Out, widths)
 		return nil
 	}
-}
-
-// Waits between attempts to watch again.
-const (
-	minRetry = 200 * time.Millisecond
-	maxRetry = 2 * time.Second
-)
-
-// follow calls see with each event of a watch until it says that it is done, resuming after lost connections. When the
-// changes in between are no longer known it starts over with the state; whenever it begins with the state it calls
-// begin first.
-func (s *shell) follow(ctx context.Context, cl *client.Client, k *kind.Kind, o client.WatchOptions, begin func(), see func(client.Event[kind.Object]) (done bool, err error)) error {
-	wait, lost := minRetry, false
-	for {
-		if o.ResourceVersion == "" {
-			begin()
-		}
-		var failure error
-		for ev, err := range client.WatchKind(ctx, cl, k, o) {
-			if err != nil {
-				failure = err
-				break
-			}
-			wait, lost = minRetry, false
-			if ev.ResourceVersion != "" && (o.ResourceVersion != "" || ev.InitialStateEnd) {
-				o.ResourceVersion = ev.ResourceVersion
-			}
-			done, err := see(ev)
-			if done || err != nil {
-				return err
-			}
-		}
-		asked, busy := apierr.Busy(failure)
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case apierr.IsTooOld(failure):
-			o.ResourceVersion = ""
-			continue
-		case !apierr.IsRetryable(failure) && !busy:
-			return failure
-		case s.unreachable(failure) && !lost:
-			lost = true
-			s.labelf(yellow, "Warning:", "the connection is lost, trying again: %s", connectionCause(failure))
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(max(wait, asked)):
-			wait = min(2*wait, maxRetry)
-		}
-	}
-}
-
-// observe calls see with the state of one object, nil while it does not exist, now and after every change.
-func (s *shell) observe(ctx context.Context, cl *client.Client, r reference, see func(kind.Object) (done bool, err error)) error {
-	var present kind.Object
-	o := client.WatchOptions{Namespace: r.namespace, FieldSelector: "metadata.name=" + r.name}
-	return s.follow(ctx, cl, r.kind, o, func() { present = nil }, func(ev client.Event[kind.Object]) (bool, error) {
-		switch ev.Type {
-		case apiv1.EventType_EVENT_TYPE_BOOKMARK:
-			if !ev.InitialStateEnd || present != nil {
-				return false, nil
-			}
-		case apiv1.EventType_EVENT_TYPE_DELETED:
-			present = nil
-		default:
-			present = ev.Object
-		}
-		return see(present)
-	})
 }

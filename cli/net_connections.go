@@ -149,7 +149,7 @@ func (s *shell) connectionsTable(rows []nodeConnection, wide bool) *table {
 		if c.GetState() != "" {
 			idle = (time.Duration(c.GetIdleSeconds()) * time.Second).String()
 		}
-		row := []string{c.node, c.GetWay(), c.GetProtocol(), c.GetSource(), c.GetDestination(), endpoint, orText(c.GetService(), "-"), orText(c.GetState(), "-"), idle}
+		row := []string{c.node, c.GetWay(), c.GetProtocol(), c.GetSource(), c.GetDestination(), endpoint, cmp.Or(c.GetService(), "-"), cmp.Or(c.GetState(), "-"), idle}
 		if wide {
 			row = append(row, c.GetTranslatedSource())
 		}

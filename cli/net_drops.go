@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -177,7 +178,7 @@ func dropCells(d *nodev1.DropsResponse) []string {
 		target = d.GetService()
 	}
 	return []string{
-		d.GetTime().AsTime().Local().Format(time.TimeOnly), orText(d.GetDirection(), "-"), d.GetProtocol(), named(from, source), named(to, target), d.GetMessage(),
+		d.GetTime().AsTime().Local().Format(time.TimeOnly), cmp.Or(d.GetDirection(), "-"), d.GetProtocol(), named(from, source), named(to, target), d.GetMessage(),
 	}
 }
 

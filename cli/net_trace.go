@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,7 +52,6 @@ func (s *shell) netTraceCommand() *cobra.Command {
 
 // tracer finds out what the ends of a connection are.
 type tracer struct {
-	*shell
 	cl        *client.Client
 	namespace string
 	nodes     []*corev1.Node
@@ -121,7 +121,7 @@ func (s *shell) netTrace(ctx context.Context, from, to string, o traceOptions) e
 		return usagef("--protocol %q is neither TCP nor UDP", o.protocol)
 	}
 	cl := s.client()
-	t := &tracer{shell: s, cl: cl}
+	t := &tracer{cl: cl}
 	if t.namespace, err = s.defaultNamespace(); err != nil {
 		return err
 	}
@@ -239,7 +239,7 @@ func originPod(pod *corev1.Pod) (origin, error) {
 	}
 	addrs := kind.PodAddresses(pod)
 	if len(addrs) == 0 {
-		return origin{}, fmt.Errorf("pod %s has no address yet: it is %s", name, orText(pod.GetStatus().GetPhase(), "new"))
+		return origin{}, fmt.Errorf("pod %s has no address yet: it is %s", name, cmp.Or(pod.GetStatus().GetPhase(), "new"))
 	}
 	return origin{text: "pod " + name, node: pod.GetSpec().GetNodeName(), addrs: addrs}, nil
 }
@@ -316,7 +316,7 @@ func (t *tracer) arrival(ctx context.Context, addr netip.Addr, named string) (st
 // goal finds out where the connection is to go.
 func (t *tracer) goal(ctx context.Context, text, protocol string, begin origin) (traceGoal, error) {
 	if to, err := netip.ParseAddrPort(text); err == nil && to.Port() > 0 {
-		return traceGoal{text: to.Addr().String(), addr: to, protocol: orText(protocol, kind.ProtocolTCP)}, nil
+		return traceGoal{text: to.Addr().String(), addr: to, protocol: cmp.Or(protocol, kind.ProtocolTCP)}, nil
 	}
 	name, port := text, ""
 	if i := strings.LastIndex(text, ":"); i >= 0 {
@@ -406,7 +406,7 @@ func (t *tracer) podGoal(ctx context.Context, namespace, name, port, protocol st
 		return traceGoal{}, err
 	}
 	if len(kind.PodAddresses(pod)) == 0 {
-		return traceGoal{}, fmt.Errorf("pod %s/%s has no address yet: it is %s", namespace, name, orText(pod.GetStatus().GetPhase(), "new"))
+		return traceGoal{}, fmt.Errorf("pod %s/%s has no address yet: it is %s", namespace, name, cmp.Or(pod.GetStatus().GetPhase(), "new"))
 	}
 	addr, err := netip.ParseAddr(ofFamily(begin.family, kind.PodAddresses(pod)))
 	if err != nil {
@@ -420,11 +420,11 @@ func (t *tracer) podGoal(ctx context.Context, namespace, name, port, protocol st
 			}
 		}
 	}
-	g := traceGoal{text: "pod " + namespace + "/" + name, protocol: orText(protocol, kind.ProtocolTCP)}
+	g := traceGoal{text: "pod " + namespace + "/" + name, protocol: cmp.Or(protocol, kind.ProtocolTCP)}
 	n, err := strconv.ParseUint(port, 10, 16)
 	switch {
 	case len(found) == 1 || len(found) > 1 && port != "":
-		g.addr, g.protocol = netip.AddrPortFrom(addr, uint16(found[0].GetContainerPort())), orText(found[0].GetProtocol(), kind.ProtocolTCP)
+		g.addr, g.protocol = netip.AddrPortFrom(addr, uint16(found[0].GetContainerPort())), cmp.Or(found[0].GetProtocol(), kind.ProtocolTCP)
 	case err == nil && n > 0: // a port that the pod's spec does not name
 		g.addr = netip.AddrPortFrom(addr, uint16(n))
 	default:

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -46,10 +47,10 @@ func (s *shell) nodeServices(ctx context.Context, node string, check bool) error
 	for _, e := range resp.GetServices() {
 		state := comparison(e)
 		differs = differs || state != "ok"
-		t.add(orText(e.GetService(), "-"), e.GetFrontend(), e.GetProtocol(), state, backends(e.GetWantedBackends()), backends(e.GetActualBackends()))
+		t.add(cmp.Or(e.GetService(), "-"), e.GetFrontend(), e.GetProtocol(), state, backends(e.GetWantedBackends()), backends(e.GetActualBackends()))
 	}
 	if len(t.rows) == 0 {
-		s.notef("The maps of node %s hold no services, and should hold none (state of revision %s).", node, orText(resp.GetResourceVersion(), "unknown"))
+		s.notef("The maps of node %s hold no services, and should hold none (state of revision %s).", node, cmp.Or(resp.GetResourceVersion(), "unknown"))
 		return nil
 	}
 	t.print(s.Out)
@@ -78,7 +79,7 @@ func (s *shell) nodeFeaturesCommand() *cobra.Command {
 			}
 			t := &table{heads: []string{"FEATURE", "METHOD", "MISSING", "REASON"}, keep: 2}
 			for _, f := range resp.GetFeatures() {
-				t.add(f.GetName(), f.GetMethod(), orText(f.GetMissing(), "-"), orText(f.GetReason(), "-"))
+				t.add(f.GetName(), f.GetMethod(), cmp.Or(f.GetMissing(), "-"), cmp.Or(f.GetReason(), "-"))
 			}
 			t.print(s.Out)
 			return nil

@@ -168,7 +168,7 @@ func (s *shell) issue(o issueOptions) error {
 	if err != nil {
 		return fmt.Errorf("%w; 'xebec pki init' makes the authorities", err)
 	}
-	i := &issuer{shell: s, store: store, options: o}
+	i := &issuer{s: s, store: store, options: o}
 	for _, h := range masters {
 		for _, service := range o.services {
 			dir, own := filepath.Join("hosts", h.name, service), pki.ServiceRequest(service, h.name, h.ips...)
@@ -197,7 +197,7 @@ func (s *shell) issue(o issueOptions) error {
 
 // issuer issues until the first error, which it keeps.
 type issuer struct {
-	*shell
+	s       *shell
 	store   *pki.Store
 	options issueOptions
 	err     error
@@ -213,10 +213,10 @@ func (i *issuer) pair(dir, trust, name string, by pki.Authority, request pki.Req
 		return
 	}
 	if reason != "" {
-		i.printf("issued %s: %s\n", filepath.Join(dir, name+".crt"), reason)
+		i.s.printf("issued %s: %s\n", filepath.Join(dir, name+".crt"), reason)
 	}
 	var written bool
 	if written, i.err = i.store.Trust(filepath.Join(dir, trust), by); written {
-		i.printf("wrote %s\n", filepath.Join(dir, trust))
+		i.s.printf("wrote %s\n", filepath.Join(dir, trust))
 	}
 }

@@ -216,7 +216,7 @@ func (s *shell) references(args []string, c choice) ([]reference, error) {
 		}
 		if err != nil {
 			s.printError(err)
-			s.partial = true
+			s.fail()
 		}
 		refs := make([]reference, len(docs))
 		for i, d := range docs {
@@ -287,24 +287,26 @@ func nearest(word string, known []string) string {
 }
 
 // completeKinds completes KIND and then names.
-func (s *shell) completeKinds(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		k, ok := kind.ByName(args[0])
-		if !ok {
-			return nil, cobra.ShellCompDirectiveNoFileComp
+func (s *shell) completeKinds() cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			k, ok := kind.ByName(args[0])
+			if !ok {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return s.completeNames(cmd.Context(), k, "", typed)
 		}
-		return s.completeNames(cmd.Context(), k, "", typed)
-	}
-	if name, _, ok := strings.Cut(typed, "/"); ok {
-		if k, ok := kind.ByName(name); ok {
-			return s.completeNames(cmd.Context(), k, name+"/", typed)
+		if name, _, ok := strings.Cut(typed, "/"); ok {
+			if k, ok := kind.ByName(name); ok {
+				return s.completeNames(cmd.Context(), k, name+"/", typed)
+			}
 		}
+		var names []string
+		for _, k := range kind.All() {
+			names = append(names, k.Plural)
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
 	}
-	var names []string
-	for _, k := range kind.All() {
-		names = append(names, k.Plural)
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
 // completeOf completes names of one kind.

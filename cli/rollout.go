@@ -337,9 +337,7 @@ func (s *shell) rolloutHistory(ctx context.Context, r reference, revision int64)
 			return err
 		}
 		s.printf("%s with revision #%d\n", r, revision)
-		report := newReport(s.Out, s.now())
-		report.template(set.GetSpec().GetTemplate())
-		return report.flush()
+		return describeTemplate(s.Out, s.now(), set.GetSpec().GetTemplate())
 	}
 	s.printf("%s\n", r)
 	t := &table{heads: []string{"REVISION", "REPLICAS", "AGE", "CHANGE-CAUSE"}}

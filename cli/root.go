@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
 
 	"github.com/xebec-project/xebec/internal/cliconfig"
@@ -88,6 +89,11 @@ func (s *shell) run(ctx context.Context, args []string, more ...*cobra.Command) 
 	root.SetOut(raw(s.Out))
 	root.SetErr(raw(s.Err))
 	command, err := root.ExecuteContextC(ctx)
+	return s.finish(command, err)
+}
+
+// finish prints the error of a command, if it has one, closes the connection and returns the exit code.
+func (s *shell) finish(command *cobra.Command, err error) int {
 	code := s.report(command, err)
 	if code == ExitOK && s.partial {
 		code = ExitError
@@ -119,15 +125,7 @@ func (s *shell) root() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
-	flags := root.PersistentFlags()
-	flags.StringVar(&s.context, "context", "", "context of the configuration to use instead of the current one")
-	flags.StringVarP(&s.namespace, "namespace", "n", "", "namespace (default that of the context)")
-	flags.StringSliceVar(&s.endpoints, "endpoints", nil, "gateways to use instead of the context's, host:port,...")
-	flags.StringSliceVar(&s.endpoints, "server", nil, "same as --endpoints")
-	flags.StringVar(&s.token, "token", "", "token of a service account to act as, instead of with the context's certificate")
-	flags.DurationVar(&s.timeout, "request-timeout", 0, "longest time for one call to the cluster (default 10s)")
-	flags.CountVarP(&s.verbosity, "verbose", "v", "print every call to the cluster on standard error")
-	_ = flags.MarkHidden("server")
+	s.flags(root.PersistentFlags())
 	root.AddGroup(
 		&cobra.Group{ID: groupObjects, Title: "Objects:"},
 		&cobra.Group{ID: groupWorkload, Title: "Workloads:"},
@@ -152,6 +150,18 @@ func (s *shell) root() *cobra.Command {
 	root.SetHelpCommandGroupID(groupSettings)
 	root.SetCompletionCommandGroupID(groupSettings)
 	return root
+}
+
+// flags are those of every command.
+func (s *shell) flags(flags *pflag.FlagSet) {
+	flags.StringVar(&s.context, "context", "", "context of the configuration to use instead of the current one")
+	flags.StringVarP(&s.namespace, "namespace", "n", "", "namespace (default that of the context)")
+	flags.StringSliceVar(&s.endpoints, "endpoints", nil, "gateways to use instead of the context's, host:port,...")
+	flags.StringSliceVar(&s.endpoints, "server", nil, "same as --endpoints")
+	flags.StringVar(&s.token, "token", "", "token of a service account to act as, instead of with the context's certificate")
+	flags.DurationVar(&s.timeout, "request-timeout", 0, "longest time for one call to the cluster (default 10s)")
+	flags.CountVarP(&s.verbosity, "verbose", "v", "print every call to the cluster on standard error")
+	_ = flags.MarkHidden("server")
 }
 
 // family returns a command that only holds others.
@@ -187,6 +197,9 @@ func strict(c *cobra.Command) {
 	}
 }
 
+// fail makes the exit code 1 of a command that does the rest of its work.
+func (s *shell) fail() { s.partial = true }
+
 // printf writes to standard output, where a failure, such as a closed pipe, is nobody's to mend.
 func (s *shell) printf(format string, args ...any) { fmt.Fprintf(s.Out, format, args...) }
 
@@ -202,9 +215,9 @@ func (s *shell) labelf(c colour, word, format string, args ...any) {
 }
 
 // warn prints what the server says of an object that it stored.
-func (s *shell) warn(r reference, warnings []string) {
+func (s *shell) warn(about fmt.Stringer, warnings []string) {
 	for _, w := range warnings {
-		s.warnOnce(r.String() + ": " + w)
+		s.warnOnce(about.String() + ": " + w)
 	}
 }
 

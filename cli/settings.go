@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -38,7 +39,7 @@ func (s *shell) configViewCommand() *cobra.Command {
 			}
 			for _, c := range config.Contexts {
 				s.printf("  - name: %s\n    endpoints: [%s]\n    namespace: %s\n    ca: %s\n", c.Name,
-					strings.Join(c.Endpoints, ", "), orText(c.Namespace, cliconfig.DefaultNamespace), pem(c.CA))
+					strings.Join(c.Endpoints, ", "), cmp.Or(c.Namespace, cliconfig.DefaultNamespace), pem(c.CA))
 				if c.ByToken() {
 					s.printf("    tokenFile: %s\n", c.TokenFile)
 					continue
@@ -76,7 +77,7 @@ func (s *shell) configContextsCommand() *cobra.Command {
 				if c.Name == config.CurrentContext {
 					mark = "*"
 				}
-				t.add(mark, c.Name, strings.Join(c.Endpoints, ","), orText(c.Namespace, cliconfig.DefaultNamespace))
+				t.add(mark, c.Name, strings.Join(c.Endpoints, ","), cmp.Or(c.Namespace, cliconfig.DefaultNamespace))
 			}
 			if output == "" {
 				t.print(s.Out)
@@ -117,22 +118,25 @@ func (s *shell) edit(change func(*cliconfig.Config) error) error {
 	return config.Save(path)
 }
 
-func (s *shell) completeContexts(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	config, _, err := s.loadConfig()
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
+// completeContexts completes the names of contexts.
+func (s *shell) completeContexts() cobra.CompletionFunc {
+	return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		config, _, err := s.loadConfig()
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		var names []string
+		for _, c := range config.Contexts {
+			names = append(names, c.Name)
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
 	}
-	var names []string
-	for _, c := range config.Contexts {
-		names = append(names, c.Name)
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
 func (s *shell) configUseCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "use-context NAME", Short: "Choose the context to use", Example: "  xebec config use-context lab", Args: cobra.ExactArgs(1),
-		ValidArgsFunction: s.completeContexts,
+		ValidArgsFunction: s.completeContexts(),
 		RunE: func(_ *cobra.Command, args []string) error {
 			err := s.edit(func(c *cliconfig.Config) error {
 				if _, err := c.Context(args[0]); err != nil {
@@ -160,7 +164,7 @@ func (s *shell) configSetCommand() *cobra.Command {
 			"  xebec config set-context robot --endpoints 10.0.0.1:8443 --ca ca.pem --token-file robot.token\n" +
 			"  xebec config set-context --current -n test",
 		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: s.completeContexts,
+		ValidArgsFunction: s.completeContexts(),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if current == (len(args) == 1) {
 				return usagef("name a context, or say --current: one of the two")
@@ -232,7 +236,7 @@ func (s *shell) configSetCommand() *cobra.Command {
 func (s *shell) configDeleteCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "delete-context NAME", Short: "Remove a context", Example: "  xebec config delete-context old", Args: cobra.ExactArgs(1),
-		ValidArgsFunction: s.completeContexts,
+		ValidArgsFunction: s.completeContexts(),
 		RunE: func(_ *cobra.Command, args []string) error {
 			err := s.edit(func(c *cliconfig.Config) error {
 				if !c.Delete(args[0]) {
@@ -283,9 +287,9 @@ func (s *shell) versionCommand() *cobra.Command {
 				return failure
 			}
 			t := &table{heads: []string{"", "VERSION", "COMMIT", "GO"}, keep: 2}
-			t.add("client", all.Client.Version, shorten(orText(all.Client.Commit, "-"), 13), all.Client.GoVersion)
+			t.add("client", all.Client.Version, shorten(cmp.Or(all.Client.Commit, "-"), 13), all.Client.GoVersion)
 			if all.Server != nil {
-				t.add("server", all.Server.Version, shorten(orText(all.Server.Commit, "-"), 13), all.Server.GoVersion)
+				t.add("server", all.Server.Version, shorten(cmp.Or(all.Server.Commit, "-"), 13), all.Server.GoVersion)
 			}
 			t.print(s.Out)
 			return failure

@@ -27,7 +27,7 @@ func (s *shell) waitCommand() *cobra.Command {
 			"  xebec wait --for=delete pod -l app=web\n" +
 			"  xebec wait --for=jsonpath='{.status.phase}'=Running pod/web-0\n" +
 			"  xebec wait --for=condition=Ready=false node/node-1",
-		ValidArgsFunction: s.completeKinds,
+		ValidArgsFunction: s.completeKinds(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			g, err := parseGoal(what)
 			if err != nil {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -46,7 +47,7 @@ func containerWaits(p *corev1.Pod) []string {
 			}
 			out = append(out, oneLine(line))
 		case ended != nil && ended.GetExitCode() != 0:
-			out = append(out, oneLine(fmt.Sprintf("container %s ended with exit code %d: %s", c.GetName(), ended.GetExitCode(), orText(ended.GetMessage(), ended.GetReason()))))
+			out = append(out, oneLine(fmt.Sprintf("container %s ended with exit code %d: %s", c.GetName(), ended.GetExitCode(), cmp.Or(ended.GetMessage(), ended.GetReason()))))
 		case c.GetState().GetRunning() != nil && !c.GetReady():
 			probe := "readiness"
 			if c.Started != nil && !c.GetStarted() {
