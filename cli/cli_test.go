@@ -72,7 +72,7 @@ func webTemplate(image string) *corev1.PodTemplateSpec {
 
 func webSet(revision, image string, replicas int32, d *appsv1.Deployment) *appsv1.ReplicaSet {
 	m := meta("web-" + revision)
-	m.Annotations = map[string]string{kind.AnnotationRevision: revision, changeCause: "image " + image}
+	m.Annotations = map[string]string{kind.AnnotationRevision: revision, "kubernetes.io/change-cause": "image " + image}
 	m.OwnerReferences = []*metav1.OwnerReference{kind.NewControllerRef(d)}
 	template := webTemplate(image)
 	template.Metadata.Labels[kind.LabelPodTemplateHash] = revision
@@ -352,7 +352,7 @@ func TestDescribe(t *testing.T) {
 	clienttest.Seed(c.Server, d)
 	clienttest.Seed(c.Server, webSet("1", "echo:1", 0, d), webSet("2", "echo:2", 2, d))
 	clienttest.Seed(c.Server, testNode("node-1", true))
-	clienttest.Seed(c.Server, &coordinationv1.Lease{Metadata: &metav1.ObjectMeta{Namespace: leaseNamespace, Name: "node-1"}, Spec: &coordinationv1.LeaseSpec{HolderIdentity: proto.String("node-1")}})
+	clienttest.Seed(c.Server, &coordinationv1.Lease{Metadata: &metav1.ObjectMeta{Namespace: "kube-node-lease", Name: "node-1"}, Spec: &coordinationv1.LeaseSpec{HolderIdentity: proto.String("node-1")}})
 	clienttest.Seed(c.Server, podEvent(pod, "e1", "BackOff", "Back-off restarting failed container", time.Minute), podEvent(pod, "e2", "Unhealthy", "Readiness probe failed", 2*time.Minute),
 		podEvent(webPod("other", ""), "e3", "Other", "of another pod", time.Minute))
 	clienttest.Seed(c.Server, &corev1.Service{Metadata: meta("web"), Spec: &corev1.ServiceSpec{Type: kind.ServiceClusterIP, ClusterIp: "10.96.0.12", SessionAffinity: "None",
@@ -539,7 +539,7 @@ func TestRollout(t *testing.T) {
 	c.run(t, "rollout", "status", "deployment/web", "--timeout=1s").want(t, ExitTimeout, "Waiting for deployment spec update to be observed...\n", "timed out")
 	stuck := webDeployment()
 	stuck.Metadata.Name = "stuck"
-	stuck.Status.Conditions[0] = &appsv1.DeploymentCondition{Type: kind.DeploymentProgressing, Status: kind.ConditionFalse, Reason: deadlineExceeded}
+	stuck.Status.Conditions[0] = &appsv1.DeploymentCondition{Type: kind.DeploymentProgressing, Status: kind.ConditionFalse, Reason: "ProgressDeadlineExceeded"}
 	clienttest.Seed(c.Server, stuck)
 	c.run(t, "rollout", "status", "deployment/stuck").want(t, ExitError, "", "exceeded its progress deadline")
 	// A rollout that hangs tells what its newest pod waits for.
@@ -690,7 +690,7 @@ func TestExec(t *testing.T) {
 
 func TestImageLoad(t *testing.T) {
 	c := startCluster(t)
-	content := strings.Repeat("0123456789", chunk/4)
+	content := strings.Repeat("0123456789", 100_000)
 	archive := writeFile(t, "echo.tar", content)
 	c.run(t, "image", "load", archive).want(t, ExitError, "", "no nodes yet")
 	clienttest.Seed(c.Server, testNode("node-1", true), testNode("node-2", true))

@@ -206,7 +206,8 @@ func TestConfig(t *testing.T) {
 
 // TestHelp: every command has a summary and, unless it only holds others, an example.
 func TestHelp(t *testing.T) {
-	root := newShell(Streams{}).root()
+	s := newShell(Streams{})
+	root := s.root()
 	for _, c := range root.Commands() {
 		for _, leaf := range append(c.Commands(), c) {
 			if leaf.Short == "" {

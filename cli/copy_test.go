@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -24,6 +26,11 @@ import (
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 )
 
+// writerFunc is a function that takes what is written.
+type writerFunc func([]byte) error
+
+func (w writerFunc) Write(p []byte) (int, error) { return len(p), w(p) }
+
 // runHere runs the commands of an exec on this machine, so that a directory of it stands for a container's.
 func runHere(stream grpc.BidiStreamingServer[nodev1.ExecRequest, nodev1.ExecResponse]) error {
 	first, err := stream.Recv()
@@ -38,10 +45,10 @@ func runHere(stream grpc.BidiStreamingServer[nodev1.ExecRequest, nodev1.ExecResp
 		defer mu.Unlock()
 		return stream.Send(r)
 	}
-	cmd.Stdout = writer(func(p []byte) error {
+	cmd.Stdout = writerFunc(func(p []byte) error {
 		return send(&nodev1.ExecResponse{Response: &nodev1.ExecResponse_Stdout{Stdout: bytes.Clone(p)}})
 	})
-	cmd.Stderr = writer(func(p []byte) error {
+	cmd.Stderr = writerFunc(func(p []byte) error {
 		return send(&nodev1.ExecResponse{Response: &nodev1.ExecResponse_Stderr{Stderr: bytes.Clone(p)}})
 	})
 	if start.GetStdin() {
@@ -74,7 +81,7 @@ func TestCopy(t *testing.T) {
 	c.exec = runHere
 	there, here := t.TempDir(), t.TempDir()
 	site := filepath.Join(here, "site")
-	big := strings.Repeat("0123456789", chunk/3)
+	big := strings.Repeat("0123456789", 200_000)
 	if err := errors.Join(os.MkdirAll(filepath.Join(site, "sub"), 0o755), os.WriteFile(filepath.Join(site, "sub", "page"), []byte(big), 0o640), os.Symlink("sub/page", filepath.Join(site, "link"))); err != nil {
 		t.Fatal(err)
 	}
@@ -250,4 +257,74 @@ func TestTop(t *testing.T) {
 		"NAMESPACE   NAME    CONTAINER   CPU    MEMORY\ndefault     web-2   echo        200m   20Mi\ndefault     web-1   echo        100m   10Mi\n")
 	c.run(t, "top", "pods", "none").want(t, ExitError, "", `pod "none" not found`)
 	c.run(t, "top", "pods", "-l", "app=none").want(t, ExitOK, "", "No pods run.")
+}
+
+// tarOf makes an archive, each file of which has the content "new".
+func tarOf(t *testing.T, entries ...tar.Header) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, h := range entries {
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, "new"[:h.Size]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// TestCopyFromHostileTar runs the whole command against a container that sends what it likes.
+func TestCopyFromHostileTar(t *testing.T) {
+	c := startCluster(t)
+	clienttest.Seed(c.Server, webPod("web-1", "node-1"))
+	sent := tarOf(t, tar.Header{Name: "up", Typeflag: tar.TypeDir, Mode: 0o755}, tar.Header{Name: "up/a", Typeflag: tar.TypeSymlink, Linkname: ".."},
+		tar.Header{Name: "up/a/notes.txt", Typeflag: tar.TypeReg, Mode: 0o644, Size: 3})
+	c.exec = func(stream grpc.BidiStreamingServer[nodev1.ExecRequest, nodev1.ExecResponse]) error {
+		if _, err := stream.Recv(); err != nil {
+			return err
+		}
+		if err := stream.Send(&nodev1.ExecResponse{Response: &nodev1.ExecResponse_Stdout{Stdout: sent}}); err != nil {
+			return err
+		}
+		return stream.Send(&nodev1.ExecResponse{Response: &nodev1.ExecResponse_ExitCode{}})
+	}
+	home := t.TempDir()
+	notes := filepath.Join(home, "notes.txt")
+	if err := os.WriteFile(notes, []byte("mine"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c.run(t, "cp", "web-1:/tmp/up", filepath.Join(home, "up")).want(t, ExitError, "", "left out up/a", "write up/a/notes.txt")
+	expect := func(content string, names ...string) {
+		t.Helper()
+		entries, err := os.ReadDir(home)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, e := range entries {
+			got = append(got, e.Name())
+		}
+		text, err := os.ReadFile(notes)
+		if !slices.Equal(got, names) || string(text) != content || err != nil {
+			t.Errorf("the directory has %q with notes %q (%v), want %q with %q", got, text, err, names, content)
+		}
+	}
+	expect("mine", "notes.txt", "up")
+	// A link of the user's own to a file means that file; what is no file is not written over.
+	sent = tarOf(t, tar.Header{Name: "up", Typeflag: tar.TypeReg, Mode: 0o644, Size: 3})
+	link := filepath.Join(home, "link")
+	if err := os.Symlink("notes.txt", link); err != nil {
+		t.Fatal(err)
+	}
+	c.run(t, "cp", "web-1:/tmp/up", link).want(t, ExitOK, "")
+	c.run(t, "cp", "web-1:/tmp/up", os.DevNull).want(t, ExitError, "", "is no file")
+	if target, err := os.Readlink(link); target != "notes.txt" || err != nil {
+		t.Errorf("the link leads to %q: %v", target, err)
+	}
+	expect("new", "link", "notes.txt", "up")
 }

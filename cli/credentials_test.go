@@ -15,12 +15,21 @@ func TestReplacedPair(t *testing.T) {
 		fits          bool
 	}{"at once": {0, true}, "while it is replaced": {replacedWithin / 2, true}, "never": {time.Hour, false}} {
 		synctest.Test(t, func(t *testing.T) {
-			ca := authority(t)
-			before, after := person(t, ca, "", time.Hour), person(t, ca, "", time.Hour)
-			half := &pki.Pair{CertPEM: before.Cert.Data, KeyPEM: after.Key.Data}
-			whole := &pki.Pair{CertPEM: after.Cert.Data, KeyPEM: after.Key.Data}
+			ca, err := pki.CreateCA("test", time.Hour)
+			if err != nil {
+				t.Fatal(err)
+			}
+			before, err := ca.Issue(pki.AdminRequest("ann"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			whole, err := ca.Issue(pki.AdminRequest("ann"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			half := &pki.Pair{CertPEM: before.CertPEM, KeyPEM: whole.KeyPEM}
 			began := time.Now()
-			_, err := steadySource(func() ([]byte, *pki.Pair, error) {
+			_, err = steadySource(func() ([]byte, *pki.Pair, error) {
 				if time.Since(began) < tt.replacedAfter {
 					return ca.CertPEM(), half, nil
 				}

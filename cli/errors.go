@@ -47,14 +47,14 @@ var errSome error = &exitError{code: ExitError}
 
 // report prints an error and returns the exit code that it stands for.
 func (s *shell) report(command *cobra.Command, err error) int {
-	switch exit, isExit := errors.AsType[*exitError](err); {
+	switch coded, ok := errors.AsType[*exitError](err); {
 	case err == nil:
 		return ExitOK
-	case isExit && exit.err == nil:
-		return exit.code
-	case isExit:
+	case ok && coded.err == nil:
+		return coded.code
+	case ok:
 		s.printError(err)
-		return exit.code
+		return coded.code
 	}
 	if _, ok := errors.AsType[*usageError](err); ok || strings.HasPrefix(err.Error(), "unknown command ") {
 		s.printError(err)

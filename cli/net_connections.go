@@ -17,6 +17,9 @@ import (
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 )
 
+// parallel is how many nodes are asked at once.
+const parallel = 16
+
 type connectionsOptions struct {
 	nodes   []string
 	service string
@@ -107,7 +110,7 @@ func (s *shell) connectionsOf(ctx context.Context, cl *client.Client, o connecti
 	slices.Sort(names)
 	found, failed := make([]*nodev1.ListConnectionsResponse, len(names)), make([]error, len(names))
 	var group errgroup.Group
-	group.SetLimit(topParallel)
+	group.SetLimit(parallel)
 	for i, name := range names {
 		group.Go(func() (err error) {
 			found[i], err = nodev1.NewNodeServiceClient(s).ListConnections(ctx, &nodev1.ListConnectionsRequest{Target: &nodev1.Target{Node: name}, Service: o.service})

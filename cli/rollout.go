@@ -142,7 +142,7 @@ func (s *shell) rolloutStatusCommand() *cobra.Command {
 	return cmd
 }
 
-func (s *shell) rolloutStatus(ctx context.Context, r reference, watch bool, timeout time.Duration) error {
+func (s *shell) rolloutStatus(ctx context.Context, r reference, follow bool, timeout time.Duration) error {
 	cl := s.client()
 	if timeout > 0 {
 		var cancel context.CancelFunc
@@ -152,7 +152,7 @@ func (s *shell) rolloutStatus(ctx context.Context, r reference, watch bool, time
 	reasons := s.newReasons(cl)
 	reporting, stop := context.WithCancel(ctx)
 	defer stop()
-	if watch {
+	if follow {
 		reasons.every(reporting, reasonInterval)
 	}
 	err := s.observe(ctx, cl, r, func(obj kind.Object) (bool, error) {
@@ -168,10 +168,10 @@ func (s *shell) rolloutStatus(ctx context.Context, r reference, watch bool, time
 		if done {
 			return true, nil
 		}
-		if err != nil || !watch {
+		if err != nil || !follow {
 			reasons.look(ctx)
 		}
-		return !watch, err
+		return !follow, err
 	})
 	stop()
 	reasons.wait()

@@ -45,7 +45,8 @@ type Streams struct {
 // Run runs one command line, without the program's name, and returns the exit code. Errors are printed. Further
 // subcommands may be given, such as the lab's.
 func Run(ctx context.Context, args []string, streams Streams, more ...*cobra.Command) int {
-	return newShell(streams).run(ctx, args, more...)
+	s := newShell(streams)
+	return s.run(ctx, args, more...)
 }
 
 // shell is what all commands share: streams, global flags, and the way to the cluster.

@@ -326,7 +326,8 @@ func TestNoCommandObeysTheCluster(t *testing.T) {
 			names = append(names, name)
 		}
 	}
-	walk(newShell(Streams{In: strings.NewReader(""), Out: io.Discard, Err: io.Discard}).root())
+	s := newShell(Streams{In: strings.NewReader(""), Out: io.Discard, Err: io.Discard})
+	walk(s.root())
 	for _, name := range names {
 		all, known := lines[name]
 		if !known {
