@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/xebec-project/xebec/cli/exit"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -42,9 +43,9 @@ func TestAttach(t *testing.T) {
 	c.attach = echoes(3)
 	c.runInput(t, "typed", "attach", "-i", "web-1").want(t, 3, "web-1/echo:typed")
 	c.attach = echoes(0)
-	c.run(t, "attach", "-t", "web-1").want(t, ExitOK, "web-1/echo:", "container echo has no terminal")
-	c.run(t, "attach", "gone").want(t, ExitError, "", `"gone" not found`)
-	c.run(t, "attach").want(t, ExitUsage, "", "name one pod")
+	c.run(t, "attach", "-t", "web-1").want(t, exit.OK, "web-1/echo:", "container echo has no terminal")
+	c.run(t, "attach", "gone").want(t, exit.Failed, "", `"gone" not found`)
+	c.run(t, "attach").want(t, exit.Usage, "", "name one pod")
 }
 
 // running tells that the containers of a pod run, as its node would.
@@ -65,17 +66,17 @@ func TestDebug(t *testing.T) {
 	c.attach = echoes(4)
 	c.runInput(t, "typed", "debug", "-i", "web-1", "--image=box:1", "-c", "look", "--target", "echo", "--env", "A=b").want(t, 4, "web-1/look:typed", "Added container look to pod web-1")
 	c.run(t, "get", "pod", "web-1", "-o", "jsonpath={.spec.ephemeralContainers[0].targetContainerName} {.spec.ephemeralContainers[0].image} {.spec.ephemeralContainers[0].stdin}").
-		want(t, ExitOK, "echo box:1 true")
-	c.run(t, "debug", "web-1", "--image=box:1").want(t, ExitOK, "", "Added container debugger-")
-	c.run(t, "debug", "web-1", "--image=box:1", "-c", "look").want(t, ExitError, "", `Duplicate value: "look"`)
-	c.run(t, "debug", "web-1", "--image=box:1", "--target=wep").want(t, ExitError, "", `targetContainerName: Not found: "wep"`)
-	c.run(t, "debug", "web-1").want(t, ExitUsage, "", "--image is required")
+		want(t, exit.OK, "echo box:1 true")
+	c.run(t, "debug", "web-1", "--image=box:1").want(t, exit.OK, "", "Added container debugger-")
+	c.run(t, "debug", "web-1", "--image=box:1", "-c", "look").want(t, exit.Failed, "", `Duplicate value: "look"`)
+	c.run(t, "debug", "web-1", "--image=box:1", "--target=wep").want(t, exit.Failed, "", `targetContainerName: Not found: "wep"`)
+	c.run(t, "debug", "web-1").want(t, exit.Usage, "", "--image is required")
 }
 
 func TestRun(t *testing.T) {
 	c := startCluster(t)
-	c.run(t, "run", "box", "--image=box:1", "--restart=Never", "--", "a", "b").want(t, ExitOK, "pod/box created\n")
-	c.run(t, "get", "pod", "box", "-o", "jsonpath={.spec.restartPolicy} {.spec.containers[0].args} {.metadata.labels.run}").want(t, ExitOK, `Never ["a","b"] box`)
-	c.run(t, "run", "box2", "--image=box:1", "--rm").want(t, ExitUsage, "", "add -i, -t or --attach")
-	c.run(t, "run", "box3").want(t, ExitUsage, "", "--image is required")
+	c.run(t, "run", "box", "--image=box:1", "--restart=Never", "--", "a", "b").want(t, exit.OK, "pod/box created\n")
+	c.run(t, "get", "pod", "box", "-o", "jsonpath={.spec.restartPolicy} {.spec.containers[0].args} {.metadata.labels.run}").want(t, exit.OK, `Never ["a","b"] box`)
+	c.run(t, "run", "box2", "--image=box:1", "--rm").want(t, exit.Usage, "", "add -i, -t or --attach")
+	c.run(t, "run", "box3").want(t, exit.Usage, "", "--image is required")
 }

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/xebec-project/xebec/cli/exit"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
 	"github.com/xebec-project/xebec/internal/rpc"
@@ -28,7 +29,7 @@ func TestWatchesOfBusyServers(t *testing.T) {
 		return nil
 	})
 	r := c.run(t, "wait", "pod/web-1", "--for=jsonpath={.metadata.name}=web-1", "--timeout=20s")
-	if took := time.Since(began); r.code != ExitOK || refused != 2 || took < 2*time.Second {
+	if took := time.Since(began); r.code != exit.OK || refused != 2 || took < 2*time.Second {
 		t.Errorf("code %d after %d refusals and %s: %s", r.code, refused, took, r.err)
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/xebec-project/xebec/cli/exit"
+	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
 	"github.com/xebec-project/xebec/internal/kind"
@@ -144,29 +146,29 @@ func TestApply(t *testing.T) {
 	c := startCluster(t)
 	file := writeFile(t, "web.yaml", webManifest)
 	// Namespaces come first, whatever their place.
-	c.run(t, "apply", "-f", file, "--dry-run=server").want(t, ExitOK, "namespace/shop created (server dry run)\ndeployment.apps/web created (server dry run)\n")
-	c.run(t, "get", "deployments").want(t, ExitOK, "", "No resources found in default namespace.")
-	c.run(t, "apply", "-f", file).want(t, ExitOK, "namespace/shop created\ndeployment.apps/web created\n")
-	c.runInput(t, webManifest, "apply", "-f", "-", "--server-side").want(t, ExitOK, "namespace/shop unchanged\ndeployment.apps/web unchanged\n")
+	c.run(t, "apply", "-f", file, "--dry-run=server").want(t, exit.OK, "namespace/shop created (server dry run)\ndeployment.apps/web created (server dry run)\n")
+	c.run(t, "get", "deployments").want(t, exit.OK, "", "No resources found in default namespace.")
+	c.run(t, "apply", "-f", file).want(t, exit.OK, "namespace/shop created\ndeployment.apps/web created\n")
+	c.runInput(t, webManifest, "apply", "-f", "-", "--server-side").want(t, exit.OK, "namespace/shop unchanged\ndeployment.apps/web unchanged\n")
 	c.runInput(t, strings.Replace(webManifest, "replicas: 2", "replicas: 3", 1), "apply", "-f", "-").
-		want(t, ExitOK, "namespace/shop unchanged\ndeployment.apps/web configured\n")
-	c.run(t, "apply", "-f", file, "-o", "name").want(t, ExitOK, "namespace/shop\ndeployment.apps/web\n")
+		want(t, exit.OK, "namespace/shop unchanged\ndeployment.apps/web configured\n")
+	c.run(t, "apply", "-f", file, "-o", "name").want(t, exit.OK, "namespace/shop\ndeployment.apps/web\n")
 
 	c.warnings = []string{"spec.x: has no effect yet"}
 	c.runInput(t, "apiVersion: v1\nkind: Namespace\nmetadata: {name: b}\n", "apply", "-f", "-").
-		want(t, ExitOK, "namespace/b created\n", "Warning: stdin:1: namespace/b: spec.x: has no effect yet")
+		want(t, exit.OK, "namespace/b created\n", "Warning: stdin:1: namespace/b: spec.x: has no effect yet")
 	c.warnings = []string{"spec.replicas: says little", "spec.replicas: says little"}
 	r := c.runInput(t, strings.Replace(webManifest, "name: web}", "name: other}", 1), "apply", "-f", "-")
-	r.want(t, ExitOK, "namespace/shop unchanged\ndeployment.apps/other created\n", "Warning: stdin:5: deployment.apps/other: spec.replicas: says little\n")
+	r.want(t, exit.OK, "namespace/shop unchanged\ndeployment.apps/other created\n", "Warning: stdin:5: deployment.apps/other: spec.replicas: says little\n")
 	if strings.Count(r.err, "Warning:") != 1 {
 		t.Errorf("a warning was repeated:\n%s", r.err)
 	}
 	twice := "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: twice}\ndata: {a: '1'}\ndata: {a: '2'}\n"
 	c.warnings = nil
-	c.runInput(t, twice, "create", "-f", "-").want(t, ExitOK, "configmap/twice created\n", "Warning: stdin:5: configmap/twice: data: duplicate key, first written on line 4: the last one counts\n")
-	c.run(t, "get", "cm/twice", "-o", "jsonpath={.data.a}").want(t, ExitOK, "2")
-	c.runInput(t, twice, "apply", "-f", "-", "--validate=strict").want(t, ExitError, "", "error: stdin:5: data: duplicate key")
-	c.runInput(t, twice, "apply", "-f", "-", "--validate=maybe").want(t, ExitUsage, "", "--validate is true or strict")
+	c.runInput(t, twice, "create", "-f", "-").want(t, exit.OK, "configmap/twice created\n", "Warning: stdin:5: configmap/twice: data: duplicate key, first written on line 4: the last one counts\n")
+	c.run(t, "get", "cm/twice", "-o", "jsonpath={.data.a}").want(t, exit.OK, "2")
+	c.runInput(t, twice, "apply", "-f", "-", "--validate=strict").want(t, exit.Failed, "", "error: stdin:5: data: duplicate key")
+	c.runInput(t, twice, "apply", "-f", "-", "--validate=maybe").want(t, exit.Usage, "", "--validate is true or strict")
 }
 
 // TestEventOrder lists events of the same second in the order in which they were written.
@@ -205,21 +207,21 @@ func TestSomeManifestsAreBad(t *testing.T) {
 	for _, verb := range []string{"create", "apply"} {
 		c := startCluster(t)
 		r := c.runInput(t, text, verb, "-f", "-")
-		r.want(t, ExitError, "configmap/a created\nconfigmap/b created\n", append(errs, "error: stdin:29: ", "metadata.name")...)
+		r.want(t, exit.Failed, "configmap/a created\nconfigmap/b created\n", append(errs, "error: stdin:29: ", "metadata.name")...)
 		if n := strings.Count(r.err, "StatefulSet"); n != 1 {
 			t.Errorf("a kind is named %d times:\n%s", n, r.err)
 		}
-		c.run(t, "get", "cm", "-o", "name").want(t, ExitOK, "configmap/a\nconfigmap/b\n")
+		c.run(t, "get", "cm", "-o", "name").want(t, exit.OK, "configmap/a\nconfigmap/b\n")
 
 		c = startCluster(t)
-		c.runInput(t, text, verb, "-f", "-", "--atomic").want(t, ExitError, "", errs...)
-		c.run(t, "get", "cm").want(t, ExitOK, "", "No resources found")
+		c.runInput(t, text, verb, "-f", "-", "--atomic").want(t, exit.Failed, "", errs...)
+		c.run(t, "get", "cm").want(t, exit.OK, "", "No resources found")
 		c.runInput(t, good("a")+good("Bad_Name")+good("b"), verb, "-f", "-", "--atomic").
-			want(t, ExitError, "", "error: stdin:8: ", "metadata.name", "Nothing was written, because of --atomic.")
-		c.run(t, "get", "cm").want(t, ExitOK, "", "No resources found")
+			want(t, exit.Failed, "", "error: stdin:8: ", "metadata.name", "Nothing was written, because of --atomic.")
+		c.run(t, "get", "cm").want(t, exit.OK, "", "No resources found")
 		c.runInput(t, good("a")+good("b"), verb, "-f", "-", "--atomic", "--dry-run=server").
-			want(t, ExitOK, "configmap/a created (server dry run)\nconfigmap/b created (server dry run)\n")
-		c.runInput(t, good("a")+good("b"), verb, "-f", "-", "--atomic").want(t, ExitOK, "configmap/a created\nconfigmap/b created\n")
+			want(t, exit.OK, "configmap/a created (server dry run)\nconfigmap/b created (server dry run)\n")
+		c.runInput(t, good("a")+good("b"), verb, "-f", "-", "--atomic").want(t, exit.OK, "configmap/a created\nconfigmap/b created\n")
 		if n := c.Calls("Create") + c.Calls("Apply"); n > 0 {
 			t.Errorf("%d objects were written by themselves", n)
 		}
@@ -227,40 +229,40 @@ func TestSomeManifestsAreBad(t *testing.T) {
 	// Commands that take the objects from manifests go on as well.
 	c := startCluster(t)
 	c.runInput(t, text, "apply", "-f", "-")
-	c.runInput(t, good("a")+other("apps/v1", "StatefulSet"), "delete", "-f", "-").want(t, ExitError, "configmap/a deleted\n", "does not serve StatefulSet")
-	c.run(t, "get", "ingresses").want(t, ExitUsage, "", "Xebec does not serve Ingress.networking.k8s.io yet")
+	c.runInput(t, good("a")+other("apps/v1", "StatefulSet"), "delete", "-f", "-").want(t, exit.Failed, "configmap/a deleted\n", "does not serve StatefulSet")
+	c.run(t, "get", "ingresses").want(t, exit.Usage, "", "Xebec does not serve Ingress.networking.k8s.io yet")
 }
 
 func TestApplyConflicts(t *testing.T) {
 	c := startCluster(t)
 	file := writeFile(t, "web.yaml", webManifest)
 	c.owner = "autoscaler"
-	c.run(t, "apply", "-f", file).want(t, ExitError, "", "web.yaml:1: ", `.spec.replicas is owned by "autoscaler"`, "--force-conflicts")
-	c.run(t, "apply", "-f", file, "--force-conflicts").want(t, ExitOK, "namespace/shop created\ndeployment.apps/web created\n")
+	c.run(t, "apply", "-f", file).want(t, exit.Failed, "", "web.yaml:1: ", `.spec.replicas is owned by "autoscaler"`, "--force-conflicts")
+	c.run(t, "apply", "-f", file, "--force-conflicts").want(t, exit.OK, "namespace/shop created\ndeployment.apps/web created\n")
 	// What one's own scale or label has set is not held against one's manifest.
-	c.owner = fieldManager
-	c.run(t, "apply", "-f", file).want(t, ExitOK, "namespace/shop unchanged\ndeployment.apps/web unchanged\n")
+	c.owner = session.FieldManager
+	c.run(t, "apply", "-f", file).want(t, exit.OK, "namespace/shop unchanged\ndeployment.apps/web unchanged\n")
 }
 
 func TestBadManifests(t *testing.T) {
 	c := startCluster(t)
 	typo := writeFile(t, "web.yaml", strings.Replace(webManifest, `image: "echo:1"`, `imagee: "echo:1"`, 1)+"---\nkind: Nonsense\napiVersion: v1\n")
-	c.run(t, "apply", "-f", typo).want(t, ExitError, "namespace/shop created\n", `web.yaml:9: spec.template.spec.containers[0].imagee: unknown field`, `did you mean`, "web.yaml:")
-	c.run(t, "get", "ns", "-o", "name").want(t, ExitOK, "namespace/shop\n")
-	c.run(t, "apply", "-f", "nowhere.yaml").want(t, ExitError, "", "nowhere.yaml: no such file")
-	c.run(t, "apply").want(t, ExitUsage, "", "-f is required")
-	c.run(t, "apply", "-f", typo, "--dry-run=client").want(t, ExitUsage, "", "--dry-run=server")
+	c.run(t, "apply", "-f", typo).want(t, exit.Failed, "namespace/shop created\n", `web.yaml:9: spec.template.spec.containers[0].imagee: unknown field`, `did you mean`, "web.yaml:")
+	c.run(t, "get", "ns", "-o", "name").want(t, exit.OK, "namespace/shop\n")
+	c.run(t, "apply", "-f", "nowhere.yaml").want(t, exit.Failed, "", "nowhere.yaml: no such file")
+	c.run(t, "apply").want(t, exit.Usage, "", "-f is required")
+	c.run(t, "apply", "-f", typo, "--dry-run=client").want(t, exit.Usage, "", "--dry-run=server")
 	c.runInput(t, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c, namespace: a}\n", "apply", "-n", "b", "-f", "-").
-		want(t, ExitError, "", "stdin:1: ", "in namespace a by its manifest and in b by -n")
+		want(t, exit.Failed, "", "stdin:1: ", "in namespace a by its manifest and in b by -n")
 	invalid := strings.Replace(webManifest, "replicas: 2", "replicas: -2", 1)
-	c.runInput(t, invalid, "apply", "-f", "-").want(t, ExitError, "namespace/shop unchanged\n", "stdin:5: ", "spec.replicas")
+	c.runInput(t, invalid, "apply", "-f", "-").want(t, exit.Failed, "namespace/shop unchanged\n", "stdin:5: ", "spec.replicas")
 	c.runInput(t, strings.Replace(invalid, "app: web}}}", "app: other}}}", 1)+"---\napiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {ports: [{port: 0}, {port: 65536}]}\n", "create", "-f", "-").
-		want(t, ExitError, "", `Service "s" is invalid:`+"\n  spec.ports[0].name", "\n  spec.ports[0].port", "\n  spec.ports[1].port")
+		want(t, exit.Failed, "", `Service "s" is invalid:`+"\n  spec.ports[0].name", "\n  spec.ports[0].port", "\n  spec.ports[1].port")
 }
 
 func TestGet(t *testing.T) {
 	c := startCluster(t)
-	c.run(t, "get", "pods").want(t, ExitOK, "", "No resources found in default namespace.")
+	c.run(t, "get", "pods").want(t, exit.OK, "", "No resources found in default namespace.")
 	other := webPod("far", "node-2")
 	other.Metadata.Namespace, other.Metadata.Labels = "shop", nil
 	clienttest.Seed(c.Server, webPod("web-1", "node-1"), webPod("web-2", ""), other)
@@ -278,19 +280,19 @@ func TestGet(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { c.run(t, strings.Fields(args)...).golden(t, name) })
 	}
-	c.run(t, "get", "pods", "-o", "name").want(t, ExitOK, "pod/web-1\npod/web-2\n")
-	c.run(t, "get", "deploy/web", "pod/web-1", "-o", "name").want(t, ExitOK, "deployment.apps/web\npod/web-1\n")
-	c.run(t, "get", "pods", "-A", "--field-selector", "spec.nodeName=node-2", "-o", "name").want(t, ExitOK, "pod/far\n")
-	c.run(t, "get", "pods", "-o", `jsonpath={range .items[*]}{.metadata.name}={.spec.nodeName}{"\n"}{end}`).want(t, ExitOK, "web-1=node-1\nweb-2=\n")
-	c.run(t, "get", "pod", "web-1", "gone").want(t, ExitError, c.run(t, "get", "pod", "web-1").out, `"gone" not found`)
-	c.run(t, "get", "pod", "gone").want(t, ExitError, "", `error: pods "gone" not found`)
-	c.run(t, "get", "pod", "gone", "--ignore-not-found").want(t, ExitOK, "")
-	c.run(t, "get", "poods").want(t, ExitUsage, "", `unknown kind "poods", did you mean "pods"?`)
-	c.run(t, "get", "pods", "-l", "app in (").want(t, ExitError, "", "selector")
-	c.run(t, "get").want(t, ExitUsage, "", "which objects?")
-	c.run(t, "get", "pods", "web-1", "-l", "app=web").want(t, ExitUsage, "", "not both")
-	c.run(t, "get", "pods", "-o", "xml").want(t, ExitUsage, "", "unknown output format")
-	c.run(t, "get", "pods", "--nonsense").want(t, ExitUsage, "", "unknown flag", "--help")
+	c.run(t, "get", "pods", "-o", "name").want(t, exit.OK, "pod/web-1\npod/web-2\n")
+	c.run(t, "get", "deploy/web", "pod/web-1", "-o", "name").want(t, exit.OK, "deployment.apps/web\npod/web-1\n")
+	c.run(t, "get", "pods", "-A", "--field-selector", "spec.nodeName=node-2", "-o", "name").want(t, exit.OK, "pod/far\n")
+	c.run(t, "get", "pods", "-o", `jsonpath={range .items[*]}{.metadata.name}={.spec.nodeName}{"\n"}{end}`).want(t, exit.OK, "web-1=node-1\nweb-2=\n")
+	c.run(t, "get", "pod", "web-1", "gone").want(t, exit.Failed, c.run(t, "get", "pod", "web-1").out, `"gone" not found`)
+	c.run(t, "get", "pod", "gone").want(t, exit.Failed, "", `error: pods "gone" not found`)
+	c.run(t, "get", "pod", "gone", "--ignore-not-found").want(t, exit.OK, "")
+	c.run(t, "get", "poods").want(t, exit.Usage, "", `unknown kind "poods", did you mean "pods"?`)
+	c.run(t, "get", "pods", "-l", "app in (").want(t, exit.Failed, "", "selector")
+	c.run(t, "get").want(t, exit.Usage, "", "which objects?")
+	c.run(t, "get", "pods", "web-1", "-l", "app=web").want(t, exit.Usage, "", "not both")
+	c.run(t, "get", "pods", "-o", "xml").want(t, exit.Usage, "", "unknown output format")
+	c.run(t, "get", "pods", "--nonsense").want(t, exit.Usage, "", "unknown flag", "--help")
 }
 
 // lineChannel passes on what a command writes, line by line.
@@ -317,10 +319,10 @@ func TestGetWatch(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	out := &lineChannel{lines: make(chan string, 100)}
-	s := newShell(Streams{In: strings.NewReader(""), Out: out, Err: io.Discard})
-	s.dial = c.dialer()
+	s := session.New(session.Streams{In: strings.NewReader(""), Out: out, Err: io.Discard})
+	s.Dial = c.dialer()
 	done := make(chan int)
-	go func() { done <- s.run(ctx, []string{"get", "pods", "-w", "-o", "name"}) }()
+	go func() { done <- run(ctx, s, []string{"get", "pods", "-w", "-o", "name"}) }()
 	expect := func(want string) {
 		t.Helper()
 		select {
@@ -339,7 +341,7 @@ func TestGetWatch(t *testing.T) {
 	clienttest.Seed(c.Server, webPod("web-3", ""))
 	expect("pod/web-3")
 	cancel()
-	if code := <-done; code != ExitOK {
+	if code := <-done; code != exit.OK {
 		t.Errorf("exit code %d after an interrupt of a watch, want 0", code)
 	}
 }
@@ -373,7 +375,7 @@ func TestDescribe(t *testing.T) {
 			}
 		})
 	}
-	c.run(t, "describe", "pod", "gone").want(t, ExitError, "", "not found")
+	c.run(t, "describe", "pod", "gone").want(t, exit.Failed, "", "not found")
 
 	ending := webPod("ending", "node-1")
 	ending.Metadata.DeletionTimestamp, ending.Metadata.DeletionGracePeriodSeconds = ago(5*time.Second), proto.Int64(30)
@@ -387,7 +389,7 @@ func TestDescribe(t *testing.T) {
 		}
 		return nil
 	})
-	if r := c.run(t, "describe", "pod", "web-1"); r.code != ExitOK || !strings.Contains(r.out, "<no right to list events>") {
+	if r := c.run(t, "describe", "pod", "web-1"); r.code != exit.OK || !strings.Contains(r.out, "<no right to list events>") {
 		t.Errorf("without a right to events a pod is described as\n%s%s", r.out, r.err)
 	}
 	// Only the absence of its lease says that a node is silent.
@@ -411,13 +413,13 @@ func TestDescribe(t *testing.T) {
 func TestDelete(t *testing.T) {
 	c := startCluster(t)
 	clienttest.Seed(c.Server, webPod("a", ""), webPod("b", ""), webPod("c", "node-1"))
-	c.run(t, "delete", "pods").want(t, ExitUsage, "", "which pods?")
-	c.run(t, "delete", "pod", "a", "--dry-run=server").want(t, ExitOK, "pod/a deleted (server dry run)\n")
-	c.run(t, "delete", "pod", "a", "gone").want(t, ExitError, "pod/a deleted\n", `"gone" not found`)
-	c.run(t, "delete", "pod", "a", "--ignore-not-found").want(t, ExitOK, "")
+	c.run(t, "delete", "pods").want(t, exit.Usage, "", "which pods?")
+	c.run(t, "delete", "pod", "a", "--dry-run=server").want(t, exit.OK, "pod/a deleted (server dry run)\n")
+	c.run(t, "delete", "pod", "a", "gone").want(t, exit.Failed, "pod/a deleted\n", `"gone" not found`)
+	c.run(t, "delete", "pod", "a", "--ignore-not-found").want(t, exit.OK, "")
 	// A pod on a node is only marked; it is gone when its node says so.
 	r := c.run(t, "delete", "pod", "c", "--timeout=100ms")
-	r.want(t, ExitTimeout, "pod/c deleted\n", "timed out waiting for pod/c to be gone")
+	r.want(t, exit.Timeout, "pod/c deleted\n", "timed out waiting for pod/c to be gone")
 	done := make(chan result)
 	watches := c.Calls("Watch")
 	go func() { done <- c.runContext(t, t.Context(), "", "delete", "pod/c", "pod/b") }()
@@ -429,66 +431,66 @@ func TestDelete(t *testing.T) {
 		}
 	}
 	clienttest.Remove(c.Server, webPod("c", ""))
-	(<-done).want(t, ExitOK, "pod/c deleted\npod/b deleted\n")
-	c.run(t, "get", "pods").want(t, ExitOK, "", "No resources found")
+	(<-done).want(t, exit.OK, "pod/c deleted\npod/b deleted\n")
+	c.run(t, "get", "pods").want(t, exit.OK, "", "No resources found")
 	clienttest.Seed(c.Server, webPod("d", "node-1"), webPod("e", ""))
-	c.run(t, "delete", "pods", "-l", "app=web", "--grace-period=0", "--force").want(t, ExitOK, "pod/d force deleted\npod/e force deleted\n", "Warning:")
+	c.run(t, "delete", "pods", "-l", "app=web", "--grace-period=0", "--force").want(t, exit.OK, "pod/d force deleted\npod/e force deleted\n", "Warning:")
 	file := writeFile(t, "web.yaml", webManifest)
-	c.run(t, "create", "-f", file).want(t, ExitOK, "namespace/shop created\ndeployment.apps/web created\n")
-	c.run(t, "delete", "-f", file, "--wait=false").want(t, ExitOK, "deployment.apps/web deleted\nnamespace/shop deleted\n")
-	c.run(t, "delete", "pod", "x", "--cascade=sometimes").want(t, ExitUsage, "", "--cascade is")
+	c.run(t, "create", "-f", file).want(t, exit.OK, "namespace/shop created\ndeployment.apps/web created\n")
+	c.run(t, "delete", "-f", file, "--wait=false").want(t, exit.OK, "deployment.apps/web deleted\nnamespace/shop deleted\n")
+	c.run(t, "delete", "pod", "x", "--cascade=sometimes").want(t, exit.Usage, "", "--cascade is")
 }
 
 func TestCreate(t *testing.T) {
 	c := startCluster(t)
-	c.run(t, "create", "namespace", "shop").want(t, ExitOK, "namespace/shop created\n")
-	c.run(t, "create", "ns", "shop").want(t, ExitError, "", `namespaces "shop" already exists`)
-	c.run(t, "create", "namespace", "Not_A_Name").want(t, ExitError, "", "metadata.name")
+	c.run(t, "create", "namespace", "shop").want(t, exit.OK, "namespace/shop created\n")
+	c.run(t, "create", "ns", "shop").want(t, exit.Failed, "", `namespaces "shop" already exists`)
+	c.run(t, "create", "namespace", "Not_A_Name").want(t, exit.Failed, "", "metadata.name")
 	file := writeFile(t, "app.conf", "x=1\n")
-	c.run(t, "create", "configmap", "settings", "--from-literal=mode=fast", "--from-file="+file).want(t, ExitOK, "configmap/settings created\n")
-	c.run(t, "get", "cm", "settings", "-o", `jsonpath={.data.mode} {.data.app\.conf}`).want(t, ExitOK, "fast x=1\n")
-	c.run(t, "create", "secret", "generic", "db", "--from-literal=password=s3cret").want(t, ExitOK, "secret/db created\n")
-	c.run(t, "create", "deployment", "web", "--image=reg/echo:1", "--replicas=3", "--", "serve", "-v").want(t, ExitOK, "deployment.apps/web created\n")
+	c.run(t, "create", "configmap", "settings", "--from-literal=mode=fast", "--from-file="+file).want(t, exit.OK, "configmap/settings created\n")
+	c.run(t, "get", "cm", "settings", "-o", `jsonpath={.data.mode} {.data.app\.conf}`).want(t, exit.OK, "fast x=1\n")
+	c.run(t, "create", "secret", "generic", "db", "--from-literal=password=s3cret").want(t, exit.OK, "secret/db created\n")
+	c.run(t, "create", "deployment", "web", "--image=reg/echo:1", "--replicas=3", "--", "serve", "-v").want(t, exit.OK, "deployment.apps/web created\n")
 	c.run(t, "get", "deploy/web", "-o", "jsonpath={.spec.replicas} {.spec.template.spec.containers[0].name} {.spec.template.spec.containers[0].command}").
-		want(t, ExitOK, `3 echo ["serve","-v"]`)
-	c.run(t, "get", "deploy/web", "--at", "1").want(t, ExitError, "", "not found")
-	c.run(t, "get", "deploy", "--at", "1", "-o", "name").want(t, ExitOK, "")
-	c.run(t, "get", "deploy", "--at", "yesterday").want(t, ExitUsage, "", "10m")
-	c.run(t, "get", "deploy", "-w", "--at", "1").want(t, ExitUsage, "", "leave one out")
-	c.run(t, "create", "deployment", "web").want(t, ExitUsage, "", "--image is required")
-	c.run(t, "create", "configmap", "x", "--from-literal=mode").want(t, ExitUsage, "", "not KEY=VALUE")
-	c.run(t, "create", "spaceship", "x").want(t, ExitUsage, "", "unknown command")
+		want(t, exit.OK, `3 echo ["serve","-v"]`)
+	c.run(t, "get", "deploy/web", "--at", "1").want(t, exit.Failed, "", "not found")
+	c.run(t, "get", "deploy", "--at", "1", "-o", "name").want(t, exit.OK, "")
+	c.run(t, "get", "deploy", "--at", "yesterday").want(t, exit.Usage, "", "10m")
+	c.run(t, "get", "deploy", "-w", "--at", "1").want(t, exit.Usage, "", "leave one out")
+	c.run(t, "create", "deployment", "web").want(t, exit.Usage, "", "--image is required")
+	c.run(t, "create", "configmap", "x", "--from-literal=mode").want(t, exit.Usage, "", "not KEY=VALUE")
+	c.run(t, "create", "spaceship", "x").want(t, exit.Usage, "", "unknown command")
 }
 
 func TestChanges(t *testing.T) {
 	c := startCluster(t)
 	clienttest.Seed(c.Server, webDeployment())
 	clienttest.Seed(c.Server, testNode("node-1", true))
-	c.run(t, "scale", "deployment/web", "--replicas=5").want(t, ExitOK, "deployment.apps/web scaled\n")
-	c.run(t, "scale", "deploy", "web", "--current-replicas=2", "--replicas=9").want(t, ExitError, "", "does not have 2 replicas now")
-	c.run(t, "scale", "deploy/web", "--replicas=-1").want(t, ExitUsage, "", "--replicas=N is required")
-	c.run(t, "scale", "node/node-1", "--replicas=1").want(t, ExitUsage, "", "a node has no replicas")
-	c.run(t, "set", "image", "deployment/web", "echo=echo:3").want(t, ExitOK, "deployment.apps/web image updated\n")
-	c.run(t, "set", "image", "deployment/web", "eco=echo:3").want(t, ExitError, "", "no container eco: it has echo")
-	c.run(t, "get", "deploy/web", "-o", "jsonpath={.spec.replicas} {.spec.template.spec.containers[*].image}").want(t, ExitOK, "5 echo:3")
-	c.run(t, "label", "node", "node-1", "disk=ssd").want(t, ExitOK, "node/node-1 labeled\n")
-	c.run(t, "label", "node", "node-1", "disk=hdd").want(t, ExitError, "", "--overwrite changes it")
-	c.run(t, "label", "node", "node-1", "disk=hdd", "--overwrite").want(t, ExitOK, "node/node-1 labeled\n")
-	c.run(t, "label", "node", "node-1", "disk=hdd").want(t, ExitOK, "node/node-1 not labeled\n")
-	c.run(t, "label", "node", "node-1", "disk-").want(t, ExitOK, "node/node-1 unlabeled\n")
-	c.run(t, "label", "node", "node-1").want(t, ExitUsage, "", "what is to change?")
-	c.run(t, "annotate", "deploy/web", "note=hello world").want(t, ExitOK, "deployment.apps/web annotated\n")
-	c.run(t, "patch", "deployment", "web", "-p", "spec: {replicas: 2}").want(t, ExitOK, "deployment.apps/web patched\n")
-	c.run(t, "patch", "deployment", "web", "-p", `{"spec":{"replicas":2}}`).want(t, ExitOK, "deployment.apps/web patched (no change)\n")
-	c.run(t, "patch", "deployment", "web", "--type=strategic", "-p", "{}").want(t, ExitUsage, "", "--type=merge")
-	c.run(t, "taint", "node", "node-1", "gpu=true:NoSchedule").want(t, ExitOK, "node/node-1 tainted\n")
-	c.run(t, "taint", "node", "node-1", "gpu=false:NoSchedule").want(t, ExitError, "", "--overwrite")
-	c.run(t, "taint", "nodes", "node-1", "gpu:NoSchedule-").want(t, ExitOK, "node/node-1 untainted\n")
-	c.run(t, "taint", "nodes", "node-1", "gpu-").want(t, ExitError, "", "has no taint")
-	c.run(t, "taint", "node", "node-1", "gpu=true:Sometimes").want(t, ExitUsage, "", "NoSchedule, PreferNoSchedule, NoExecute")
-	c.run(t, "cordon", "node-1").want(t, ExitOK, "node/node-1 cordoned\n")
-	c.run(t, "cordon", "node-1").want(t, ExitOK, "node/node-1 already cordoned\n")
-	c.run(t, "uncordon", "node/node-1").want(t, ExitOK, "node/node-1 uncordoned\n")
+	c.run(t, "scale", "deployment/web", "--replicas=5").want(t, exit.OK, "deployment.apps/web scaled\n")
+	c.run(t, "scale", "deploy", "web", "--current-replicas=2", "--replicas=9").want(t, exit.Failed, "", "does not have 2 replicas now")
+	c.run(t, "scale", "deploy/web", "--replicas=-1").want(t, exit.Usage, "", "--replicas=N is required")
+	c.run(t, "scale", "node/node-1", "--replicas=1").want(t, exit.Usage, "", "a node has no replicas")
+	c.run(t, "set", "image", "deployment/web", "echo=echo:3").want(t, exit.OK, "deployment.apps/web image updated\n")
+	c.run(t, "set", "image", "deployment/web", "eco=echo:3").want(t, exit.Failed, "", "no container eco: it has echo")
+	c.run(t, "get", "deploy/web", "-o", "jsonpath={.spec.replicas} {.spec.template.spec.containers[*].image}").want(t, exit.OK, "5 echo:3")
+	c.run(t, "label", "node", "node-1", "disk=ssd").want(t, exit.OK, "node/node-1 labeled\n")
+	c.run(t, "label", "node", "node-1", "disk=hdd").want(t, exit.Failed, "", "--overwrite changes it")
+	c.run(t, "label", "node", "node-1", "disk=hdd", "--overwrite").want(t, exit.OK, "node/node-1 labeled\n")
+	c.run(t, "label", "node", "node-1", "disk=hdd").want(t, exit.OK, "node/node-1 not labeled\n")
+	c.run(t, "label", "node", "node-1", "disk-").want(t, exit.OK, "node/node-1 unlabeled\n")
+	c.run(t, "label", "node", "node-1").want(t, exit.Usage, "", "what is to change?")
+	c.run(t, "annotate", "deploy/web", "note=hello world").want(t, exit.OK, "deployment.apps/web annotated\n")
+	c.run(t, "patch", "deployment", "web", "-p", "spec: {replicas: 2}").want(t, exit.OK, "deployment.apps/web patched\n")
+	c.run(t, "patch", "deployment", "web", "-p", `{"spec":{"replicas":2}}`).want(t, exit.OK, "deployment.apps/web patched (no change)\n")
+	c.run(t, "patch", "deployment", "web", "--type=strategic", "-p", "{}").want(t, exit.Usage, "", "--type=merge")
+	c.run(t, "taint", "node", "node-1", "gpu=true:NoSchedule").want(t, exit.OK, "node/node-1 tainted\n")
+	c.run(t, "taint", "node", "node-1", "gpu=false:NoSchedule").want(t, exit.Failed, "", "--overwrite")
+	c.run(t, "taint", "nodes", "node-1", "gpu:NoSchedule-").want(t, exit.OK, "node/node-1 untainted\n")
+	c.run(t, "taint", "nodes", "node-1", "gpu-").want(t, exit.Failed, "", "has no taint")
+	c.run(t, "taint", "node", "node-1", "gpu=true:Sometimes").want(t, exit.Usage, "", "NoSchedule, PreferNoSchedule, NoExecute")
+	c.run(t, "cordon", "node-1").want(t, exit.OK, "node/node-1 cordoned\n")
+	c.run(t, "cordon", "node-1").want(t, exit.OK, "node/node-1 already cordoned\n")
+	c.run(t, "uncordon", "node/node-1").want(t, exit.OK, "node/node-1 uncordoned\n")
 }
 
 func TestDrain(t *testing.T) {
@@ -498,7 +500,7 @@ func TestDrain(t *testing.T) {
 	bare.Spec.Volumes = nil
 	owned.Metadata.OwnerReferences = []*metav1.OwnerReference{{ApiVersion: "apps/v1", Kind: "ReplicaSet", Name: "web", Uid: "u", Controller: proto.Bool(true)}}
 	clienttest.Seed(c.Server, bare, owned)
-	c.run(t, "drain", "node-1").want(t, ExitError, "node/node-1 cordoned\n", "default/bare has no controller", "default/owned has data in an emptyDir", "stays cordoned")
+	c.run(t, "drain", "node-1").want(t, exit.Failed, "node/node-1 cordoned\n", "default/bare has no controller", "default/owned has data in an emptyDir", "stays cordoned")
 	if c.Calls("Delete") > 0 {
 		t.Error("pods were deleted although others could not be")
 	}
@@ -516,7 +518,7 @@ func TestDrain(t *testing.T) {
 		clienttest.Remove(c.Server, owned)
 	}()
 	c.run(t, "drain", "node-1", "--force", "--delete-emptydir-data", "--ignore-daemonsets").
-		want(t, ExitOK, "node/node-1 already cordoned\npod/bare evicted\npod/owned evicted\nnode/node-1 drained\n", "evicting pod default/bare")
+		want(t, exit.OK, "node/node-1 already cordoned\npod/bare evicted\npod/owned evicted\nnode/node-1 drained\n", "evicting pod default/bare")
 	<-removed
 }
 
@@ -525,23 +527,23 @@ func TestRollout(t *testing.T) {
 	d := webDeployment()
 	clienttest.Seed(c.Server, d)
 	clienttest.Seed(c.Server, webSet("1", "echo:1", 0, d), webSet("2", "echo:2", 2, d))
-	c.run(t, "rollout", "status", "deployment/web").want(t, ExitOK, "deployment \"web\" successfully rolled out\n")
+	c.run(t, "rollout", "status", "deployment/web").want(t, exit.OK, "deployment \"web\" successfully rolled out\n")
 	c.run(t, "rollout", "history", "deployment", "web").golden(t, "rollout-history")
 	c.run(t, "rollout", "history", "deploy/web", "--revision=1").golden(t, "rollout-history-1")
-	c.run(t, "rollout", "undo", "deployment/web", "--to-revision=7").want(t, ExitError, "", "no revision 7: it has [1 2]")
-	c.run(t, "rollout", "undo", "web").want(t, ExitOK, "deployment.apps/web rolled back\n")
-	c.run(t, "get", "deploy", "web", "-o", "jsonpath={.spec.template.spec.containers[0].image} {.spec.template.metadata.labels}").want(t, ExitOK, `echo:1 {"app":"web"}`)
-	c.run(t, "rollout", "pause", "deployment/web").want(t, ExitOK, "deployment.apps/web paused\n")
-	c.run(t, "rollout", "restart", "deployment/web").want(t, ExitError, "", "is paused")
-	c.run(t, "rollout", "resume", "deployment/web").want(t, ExitOK, "deployment.apps/web resumed\n")
-	c.run(t, "rollout", "restart", "deployment/web").want(t, ExitOK, "deployment.apps/web restarted\n")
-	c.run(t, "rollout", "status", "deployment/web", "--watch=false").want(t, ExitOK, "Waiting for deployment spec update to be observed...\n")
-	c.run(t, "rollout", "status", "deployment/web", "--timeout=1s").want(t, ExitTimeout, "Waiting for deployment spec update to be observed...\n", "timed out")
+	c.run(t, "rollout", "undo", "deployment/web", "--to-revision=7").want(t, exit.Failed, "", "no revision 7: it has [1 2]")
+	c.run(t, "rollout", "undo", "web").want(t, exit.OK, "deployment.apps/web rolled back\n")
+	c.run(t, "get", "deploy", "web", "-o", "jsonpath={.spec.template.spec.containers[0].image} {.spec.template.metadata.labels}").want(t, exit.OK, `echo:1 {"app":"web"}`)
+	c.run(t, "rollout", "pause", "deployment/web").want(t, exit.OK, "deployment.apps/web paused\n")
+	c.run(t, "rollout", "restart", "deployment/web").want(t, exit.Failed, "", "is paused")
+	c.run(t, "rollout", "resume", "deployment/web").want(t, exit.OK, "deployment.apps/web resumed\n")
+	c.run(t, "rollout", "restart", "deployment/web").want(t, exit.OK, "deployment.apps/web restarted\n")
+	c.run(t, "rollout", "status", "deployment/web", "--watch=false").want(t, exit.OK, "Waiting for deployment spec update to be observed...\n")
+	c.run(t, "rollout", "status", "deployment/web", "--timeout=1s").want(t, exit.Timeout, "Waiting for deployment spec update to be observed...\n", "timed out")
 	stuck := webDeployment()
 	stuck.Metadata.Name = "stuck"
 	stuck.Status.Conditions[0] = &appsv1.DeploymentCondition{Type: kind.DeploymentProgressing, Status: kind.ConditionFalse, Reason: "ProgressDeadlineExceeded"}
 	clienttest.Seed(c.Server, stuck)
-	c.run(t, "rollout", "status", "deployment/stuck").want(t, ExitError, "", "exceeded its progress deadline")
+	c.run(t, "rollout", "status", "deployment/stuck").want(t, exit.Failed, "", "exceeded its progress deadline")
 	// A rollout that hangs tells what its newest pod waits for.
 	pulling := webDeployment()
 	pulling.Metadata.Name, pulling.Metadata.Uid, pulling.Status.AvailableReplicas = "pulling", "uid-pulling", 1
@@ -561,36 +563,36 @@ func TestRollout(t *testing.T) {
 	clienttest.Seed(c.Server, healthy, hangs)
 	const waits = `pod pulling-2-b: container echo waits: ImagePullBackOff: back-off pulling image "none:1"`
 	const state = "Waiting for deployment \"pulling\" rollout to finish: 1 of 2 updated replicas are available...\n  " + waits + "\n"
-	c.run(t, "rollout", "status", "deployment/pulling", "--watch=false").want(t, ExitOK, state)
-	c.run(t, "rollout", "status", "deployment/pulling", "--timeout=500ms").want(t, ExitTimeout, state, "timed out waiting for the rollout of deployment.apps/pulling: "+waits)
-	c.run(t, "rollout", "status", "deployment/pulling", "--timeout=5s").want(t, ExitTimeout, state, waits)
+	c.run(t, "rollout", "status", "deployment/pulling", "--watch=false").want(t, exit.OK, state)
+	c.run(t, "rollout", "status", "deployment/pulling", "--timeout=500ms").want(t, exit.Timeout, state, "timed out waiting for the rollout of deployment.apps/pulling: "+waits)
+	c.run(t, "rollout", "status", "deployment/pulling", "--timeout=5s").want(t, exit.Timeout, state, waits)
 	c.verdict = &schedulerv1.ExplainResponse{NodeName: "node-1"}
-	c.run(t, "why", "deployment/pulling").want(t, ExitOK, "Waiting for deployment \"pulling\" rollout to finish: 1 of 2 updated replicas are available...\n"+
+	c.run(t, "why", "deployment/pulling").want(t, exit.OK, "Waiting for deployment \"pulling\" rollout to finish: 1 of 2 updated replicas are available...\n"+
 		"pod/pulling-2-b is ImagePullBackOff on node node-1.\n  container echo waits: ImagePullBackOff: back-off pulling image \"none:1\"\n", "explaining pod/pulling-2-b, which is not ready")
 	refused := webDeployment()
 	refused.Metadata.Name, refused.Status = "refused", &appsv1.DeploymentStatus{ObservedGeneration: 2, Conditions: []*appsv1.DeploymentCondition{
 		{Type: kind.DeploymentReplicaFailure, Status: kind.ConditionTrue, Reason: "FailedCreate", Message: "no service account"}}}
 	refused.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "refused"}}
 	clienttest.Seed(c.Server, refused)
-	c.run(t, "rollout", "status", "deployment/refused", "--watch=false").want(t, ExitOK,
+	c.run(t, "rollout", "status", "deployment/refused", "--watch=false").want(t, exit.OK,
 		"Waiting for deployment \"refused\" rollout to finish: 0 out of 2 new replicas have been updated...\n  pods can't be created: FailedCreate: no service account\n")
-	c.run(t, "why", "deployment/refused").want(t, ExitError,
+	c.run(t, "why", "deployment/refused").want(t, exit.Failed,
 		"Waiting for deployment \"refused\" rollout to finish: 0 out of 2 new replicas have been updated...\n", "has no pods: pods can't be created: FailedCreate")
-	c.run(t, "rollout", "status", "pod/x").want(t, ExitUsage, "", "only deployments")
+	c.run(t, "rollout", "status", "pod/x").want(t, exit.Usage, "", "only deployments")
 }
 
 func TestWait(t *testing.T) {
 	c := startCluster(t)
 	clienttest.Seed(c.Server, webPod("up", "node-1"), webPod("waits", ""))
-	c.run(t, "wait", "--for=condition=Ready", "pod/up").want(t, ExitOK, "pod/up condition met\n")
-	c.run(t, "wait", "--for=condition=ready=true", "pod", "up").want(t, ExitOK, "pod/up condition met\n")
-	c.run(t, "wait", "--for=jsonpath={.status.phase}=Running", "pod/up").want(t, ExitOK, "pod/up condition met\n")
-	c.run(t, "wait", "--for=jsonpath={.status.podIP}", "pod/up").want(t, ExitOK, "pod/up condition met\n")
-	c.run(t, "wait", "--for=condition=Ready", "pod/waits", "--timeout=0").want(t, ExitTimeout, "", "timed out waiting for the condition on pod/waits")
-	c.run(t, "wait", "--for=condition=Ready", "pod/gone").want(t, ExitError, "", "not found")
-	c.run(t, "wait", "--for=delete", "pod/gone").want(t, ExitOK, "pod/gone condition met\n")
-	c.run(t, "wait", "--for=sunshine", "pod/up").want(t, ExitUsage, "", "--for is")
-	c.run(t, "wait", "pod/up").want(t, ExitUsage, "", "--for is")
+	c.run(t, "wait", "--for=condition=Ready", "pod/up").want(t, exit.OK, "pod/up condition met\n")
+	c.run(t, "wait", "--for=condition=ready=true", "pod", "up").want(t, exit.OK, "pod/up condition met\n")
+	c.run(t, "wait", "--for=jsonpath={.status.phase}=Running", "pod/up").want(t, exit.OK, "pod/up condition met\n")
+	c.run(t, "wait", "--for=jsonpath={.status.podIP}", "pod/up").want(t, exit.OK, "pod/up condition met\n")
+	c.run(t, "wait", "--for=condition=Ready", "pod/waits", "--timeout=0").want(t, exit.Timeout, "", "timed out waiting for the condition on pod/waits")
+	c.run(t, "wait", "--for=condition=Ready", "pod/gone").want(t, exit.Failed, "", "not found")
+	c.run(t, "wait", "--for=delete", "pod/gone").want(t, exit.OK, "pod/gone condition met\n")
+	c.run(t, "wait", "--for=sunshine", "pod/up").want(t, exit.Usage, "", "--for is")
+	c.run(t, "wait", "pod/up").want(t, exit.Usage, "", "--for is")
 
 	done := make(chan result)
 	go func() { done <- c.runContext(t, t.Context(), "", "wait", "--for=condition=Ready", "pod", "--all") }()
@@ -602,7 +604,7 @@ func TestWait(t *testing.T) {
 		}
 	}
 	clienttest.Seed(c.Server, webPod("waits", "node-1"))
-	(<-done).want(t, ExitOK, "pod/up condition met\npod/waits condition met\n")
+	(<-done).want(t, exit.OK, "pod/up condition met\npod/waits condition met\n")
 }
 
 func TestLogs(t *testing.T) {
@@ -615,20 +617,20 @@ func TestLogs(t *testing.T) {
 		requests = append(requests, req)
 		return stream.Send(&nodev1.LogsResponse{Data: []byte("hello from " + req.GetTarget().GetPod() + "\n")})
 	}
-	c.run(t, "logs", "web-1", "--tail=5", "--since=1m").want(t, ExitOK, "hello from web-1\n")
+	c.run(t, "logs", "web-1", "--tail=5", "--since=1m").want(t, exit.OK, "hello from web-1\n")
 	if r := requests[0]; r.GetTailLines() != 5 || !r.GetSinceTime().AsTime().Equal(testNow.Add(-time.Minute)) || r.GetContainer() != "echo" || r.GetFollow() {
 		t.Errorf("request %v", r)
 	}
-	c.run(t, "logs", "deployment/web").want(t, ExitOK, "hello from web-1\n", "Found 2 pods, using pod/web-1")
-	c.run(t, "logs", "-l", "app=web", "--prefix").want(t, ExitOK, "[pod/web-1/echo] hello from web-1\n[pod/web-2/echo] hello from web-2\n")
+	c.run(t, "logs", "deployment/web").want(t, exit.OK, "hello from web-1\n", "Found 2 pods, using pod/web-1")
+	c.run(t, "logs", "-l", "app=web", "--prefix").want(t, exit.OK, "[pod/web-1/echo] hello from web-1\n[pod/web-2/echo] hello from web-2\n")
 	if got := requests[len(requests)-1].GetTailLines(); got != 10 {
 		t.Errorf("%d lines of many pods, want 10", got)
 	}
-	c.run(t, "logs", "web-1", "-c", "nope").want(t, ExitError, "", `no container "nope": it has echo`)
-	c.run(t, "logs").want(t, ExitUsage, "", "name a pod")
-	c.run(t, "logs", "-l", "app=none").want(t, ExitError, "", "no pods match")
-	c.run(t, "logs", "web-1", "--since-time=yesterday").want(t, ExitUsage, "", "--since-time")
-	c.run(t, "logs", "node/node-1").want(t, ExitError, "", "not found")
+	c.run(t, "logs", "web-1", "-c", "nope").want(t, exit.Failed, "", `no container "nope": it has echo`)
+	c.run(t, "logs").want(t, exit.Usage, "", "name a pod")
+	c.run(t, "logs", "-l", "app=none").want(t, exit.Failed, "", "no pods match")
+	c.run(t, "logs", "web-1", "--since-time=yesterday").want(t, exit.Usage, "", "--since-time")
+	c.run(t, "logs", "node/node-1").want(t, exit.Failed, "", "not found")
 }
 
 // TestLogsResume: a followed log goes on after its gateway was lost, with every line once.
@@ -650,7 +652,7 @@ func TestLogsResume(t *testing.T) {
 		}
 		return stream.Send(&nodev1.LogsResponse{Data: []byte("2026-05-04T12:00:02Z two\n2026-05-04T12:00:03Z three\n")})
 	}
-	c.run(t, "logs", "-f", "web-1").want(t, ExitOK, "one\ntwo\nthree\n")
+	c.run(t, "logs", "-f", "web-1").want(t, exit.OK, "one\ntwo\nthree\n")
 }
 
 func TestExec(t *testing.T) {
@@ -679,29 +681,29 @@ func TestExec(t *testing.T) {
 	}
 	c.run(t, "exec", "web-1", "--", "false", "-x").want(t, 2, "false -x:", "complaint")
 	c.runInput(t, "typed", "exec", "-i", "web-1", "--", "cat").want(t, 1, "cat:typed", "complaint")
-	c.run(t, "exec", "web-1", "ls").want(t, ExitUsage, "", "put -- before the command: xebec exec web-1 -- ls")
-	c.run(t, "exec", "web-1").want(t, ExitUsage, "", "after --, the command")
-	c.run(t, "exec", "gone", "--", "ls").want(t, ExitError, "", `"gone" not found`)
+	c.run(t, "exec", "web-1", "ls").want(t, exit.Usage, "", "put -- before the command: xebec exec web-1 -- ls")
+	c.run(t, "exec", "web-1").want(t, exit.Usage, "", "after --, the command")
+	c.run(t, "exec", "gone", "--", "ls").want(t, exit.Failed, "", `"gone" not found`)
 	c.exec = func(grpc.BidiStreamingServer[nodev1.ExecRequest, nodev1.ExecResponse]) error {
 		return apierr.BadRequest("there is no command %q in the image", "lss")
 	}
-	c.run(t, "exec", "web-1", "--", "lss").want(t, ExitError, "", `no command "lss" in the image`)
+	c.run(t, "exec", "web-1", "--", "lss").want(t, exit.Failed, "", `no command "lss" in the image`)
 }
 
 func TestImageLoad(t *testing.T) {
 	c := startCluster(t)
 	content := strings.Repeat("0123456789", 100_000)
 	archive := writeFile(t, "echo.tar", content)
-	c.run(t, "image", "load", archive).want(t, ExitError, "", "no nodes yet")
+	c.run(t, "image", "load", archive).want(t, exit.Failed, "", "no nodes yet")
 	clienttest.Seed(c.Server, testNode("node-1", true), testNode("node-2", true))
-	c.run(t, "image", "load", archive).want(t, ExitOK, "image/docker.io/library/echo:1 loaded into node-1, node-2\n")
+	c.run(t, "image", "load", archive).want(t, exit.OK, "image/docker.io/library/echo:1 loaded into node-1, node-2\n")
 	for _, node := range []string{"node-1", "node-2"} {
 		if c.loaded[node] != content {
 			t.Errorf("%s got %d bytes, want %d", node, len(c.loaded[node]), len(content))
 		}
 	}
-	c.run(t, "image", "load", archive, "--nodes=node-1,full").want(t, ExitError, "image/docker.io/library/echo:1 loaded into node-1\n", "into full: no space left on the node")
-	c.run(t, "image", "load", "nowhere.tar").want(t, ExitError, "", "nowhere.tar: no such file")
+	c.run(t, "image", "load", archive, "--nodes=node-1,full").want(t, exit.Failed, "image/docker.io/library/echo:1 loaded into node-1\n", "into full: no space left on the node")
+	c.run(t, "image", "load", "nowhere.tar").want(t, exit.Failed, "", "nowhere.tar: no such file")
 }
 
 func TestWhy(t *testing.T) {
@@ -724,7 +726,7 @@ func TestWhy(t *testing.T) {
 		{Type: "example.com/dns", Status: kind.ConditionFalse, Reason: "NoRecord", Message: "not there yet"}, {Type: "example.com/ok", Status: kind.ConditionTrue}}
 	clienttest.Seed(c.Server, gated)
 	c.verdict.Nodes = nil
-	c.run(t, "why", "gated").want(t, ExitOK, "pod/gated is Running on node node-1.\n"+
+	c.run(t, "why", "gated").want(t, exit.OK, "pod/gated is Running on node node-1.\n"+
 		"  readiness gate example.com/lb is not met: the pod has no such condition yet\n"+
 		"  readiness gate example.com/dns is not met: the condition is False: NoRecord: not there yet\n")
 }
@@ -750,10 +752,10 @@ func TestClusterStatus(t *testing.T) {
 	c.status.Problems = []string{"list the elections: no leader"}
 	c.run(t, "cluster", "status").golden(t, "cluster-status-ill")
 	c.run(t, "cluster", "status", "-o", "wide").golden(t, "cluster-status-wide")
-	if r := c.run(t, "cluster", "status", "--check"); r.code != ExitError {
+	if r := c.run(t, "cluster", "status", "--check"); r.code != exit.Failed {
 		t.Errorf("exit code %d of an ill cluster, want 1", r.code)
 	}
-	c.run(t, "cluster", "status", "-o", "jsonpath={.etcdMembers[?(@.leader==true)].name}").want(t, ExitOK, "master-1")
+	c.run(t, "cluster", "status", "-o", "jsonpath={.etcdMembers[?(@.leader==true)].name}").want(t, exit.OK, "master-1")
 }
 
 func TestControllers(t *testing.T) {
@@ -762,8 +764,8 @@ func TestControllers(t *testing.T) {
 		{Name: "deployment", QueueDepth: 3, Active: 1, Reconciles: 40, Failures: 2, LastErrors: []*controlv1.ReconcileError{{Key: "default/web", Message: "conflict", Time: ago(time.Minute)}}},
 	}}
 	c.run(t, "controllers", "workloads").golden(t, "controllers")
-	c.run(t, "controllers", "workloads", "--resync", "--controller=deployment").want(t, ExitOK, "service/workloads resynced: 10 keys queued\n")
-	c.run(t, "controllers", "--resync").want(t, ExitUsage, "", "needs a service")
+	c.run(t, "controllers", "workloads", "--resync", "--controller=deployment").want(t, exit.OK, "service/workloads resynced: 10 keys queued\n")
+	c.run(t, "controllers", "--resync").want(t, exit.Usage, "", "needs a service")
 }
 
 func TestNodeServices(t *testing.T) {
@@ -778,7 +780,7 @@ func TestNodeServices(t *testing.T) {
 	if !strings.Contains(r.err, "revision 42") {
 		t.Errorf("no note on the difference: %s", r.err)
 	}
-	if r := c.run(t, "node", "services", "node-1", "--check"); r.code != ExitError {
+	if r := c.run(t, "node", "services", "node-1", "--check"); r.code != exit.Failed {
 		t.Errorf("exit code %d when maps differ, want 1", r.code)
 	}
 }
@@ -791,9 +793,9 @@ func TestNodeFeatures(t *testing.T) {
 	}}
 	c.run(t, "node", "features", "node-1").golden(t, "node-features")
 	// What is missing is also reported with the maps.
-	c.run(t, "node", "services", "node-1").want(t, ExitOK, "", "UDP sockets stay connected (closing a socket: operation not supported)")
+	c.run(t, "node", "services", "node-1").want(t, exit.OK, "", "UDP sockets stay connected (closing a socket: operation not supported)")
 	c.services.Features = nil
-	c.run(t, "node", "features", "node-1").want(t, ExitOK, "", "does not tell")
+	c.run(t, "node", "features", "node-1").want(t, exit.OK, "", "does not tell")
 }
 
 func TestExplain(t *testing.T) {
@@ -808,10 +810,10 @@ func TestExplain(t *testing.T) {
 	if r := c.run(t, "explain", "pod.spec.containers.livenessProbe"); !strings.Contains(r.out, "httpGet <HTTPGetAction>") {
 		t.Errorf("inlined fields are not shown:\n%s", r.out)
 	}
-	c.run(t, "explain", "pod.spec.containers.imag").want(t, ExitUsage, "", `did you mean "image"?`)
-	c.run(t, "explain", "pod.metadata.name.x").want(t, ExitUsage, "", "has no fields")
+	c.run(t, "explain", "pod.spec.containers.imag").want(t, exit.Usage, "", `did you mean "image"?`)
+	c.run(t, "explain", "pod.metadata.name.x").want(t, exit.Usage, "", "has no fields")
 	for _, k := range kind.All() {
-		if r := c.run(t, "explain", k.Plural, "--recursive"); r.code != ExitOK || len(r.out) < 100 {
+		if r := c.run(t, "explain", k.Plural, "--recursive"); r.code != exit.OK || len(r.out) < 100 {
 			t.Errorf("explain %s: code %d, %d bytes", k.Plural, r.code, len(r.out))
 		}
 	}
@@ -819,11 +821,11 @@ func TestExplain(t *testing.T) {
 
 func TestVersionAndIdentity(t *testing.T) {
 	c := startCluster(t)
-	if r := c.run(t, "version"); r.code != ExitOK || !strings.Contains(r.out, "server   v0.1.0    0123456789ab…   go1.26") {
+	if r := c.run(t, "version"); r.code != exit.OK || !strings.Contains(r.out, "server   v0.1.0    0123456789ab…   go1.26") {
 		t.Errorf("code %d, output:\n%s", r.code, r.out)
 	}
-	c.run(t, "version", "-o", "jsonpath={.server.version}").want(t, ExitOK, "v0.1.0")
-	c.run(t, "auth", "whoami").want(t, ExitOK, "USER   GROUPS\nann    system:masters\n")
+	c.run(t, "version", "-o", "jsonpath={.server.version}").want(t, exit.OK, "v0.1.0")
+	c.run(t, "auth", "whoami").want(t, exit.OK, "USER   GROUPS\nann    system:masters\n")
 }
 
 func TestAPIResources(t *testing.T) {
@@ -842,15 +844,15 @@ func TestErrors(t *testing.T) {
 		}
 		return nil
 	})
-	if r := c.run(t, "get", "pods"); r.code != ExitError || !strings.Contains(r.err, "ann may not list") {
+	if r := c.run(t, "get", "pods"); r.code != exit.Failed || !strings.Contains(r.err, "ann may not list") {
 		t.Errorf("code %d: %s", r.code, r.err)
 	}
-	c.run(t, "gett").want(t, ExitUsage, "", `unknown command "gett"`, "get")
-	c.run(t, "rollout", "stat").want(t, ExitUsage, "", "unknown command")
-	c.run(t, "get", "pods", "--context", "nowhere").want(t, ExitError, "", `no context "nowhere"`, "test")
+	c.run(t, "gett").want(t, exit.Usage, "", `unknown command "gett"`, "get")
+	c.run(t, "rollout", "stat").want(t, exit.Usage, "", "unknown command")
+	c.run(t, "get", "pods", "--context", "nowhere").want(t, exit.Failed, "", `no context "nowhere"`, "test")
 
 	t.Setenv("XEBECCONFIG", writeFile(t, "config", "current-context: a\ncontexts:\n- name: a\n  endpoint: [x]\n"))
-	c.run(t, "get", "pods").want(t, ExitError, "", "config:4: unknown key \"endpoint\"")
+	c.run(t, "get", "pods").want(t, exit.Failed, "", "config:4: unknown key \"endpoint\"")
 	t.Setenv("XEBECCONFIG", "/nonexistent/config")
-	c.run(t, "get", "pods").want(t, ExitError, "", "names no cluster yet", "lab up")
+	c.run(t, "get", "pods").want(t, exit.Failed, "", "names no cluster yet", "lab up")
 }

@@ -20,6 +20,8 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/xebec-project/xebec/cli/exit"
+	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/cliconfig"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
@@ -292,10 +294,10 @@ func (c *fakeCluster) runInput(t *testing.T, input string, args ...string) resul
 func (c *fakeCluster) runContext(t *testing.T, ctx context.Context, input string, args ...string) result {
 	t.Helper()
 	var out, errs bytes.Buffer
-	s := newShell(Streams{In: strings.NewReader(input), Out: &out, Err: &errs})
-	s.now = func() time.Time { return testNow }
-	s.dial = c.dialer()
-	code := s.run(ctx, args)
+	s := session.New(session.Streams{In: strings.NewReader(input), Out: &out, Err: &errs})
+	s.Now = func() time.Time { return testNow }
+	s.Dial = c.dialer()
+	code := run(ctx, s, args)
 	return result{out.String(), errs.String(), code}
 }
 
@@ -321,7 +323,7 @@ func (r result) want(t *testing.T, code int, out string, errs ...string) {
 // golden compares the output with a file in testdata.
 func (r result) golden(t *testing.T, name string) {
 	t.Helper()
-	if r.code != ExitOK {
+	if r.code != exit.OK {
 		t.Fatalf("exit code %d:\n%s", r.code, r.err)
 	}
 	path := filepath.Join("testdata", name+".golden")

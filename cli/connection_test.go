@@ -12,6 +12,8 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
 
+	"github.com/xebec-project/xebec/cli/exit"
+	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/cliconfig"
 	"github.com/xebec-project/xebec/internal/loopbacktest"
@@ -86,24 +88,24 @@ func runReal(t *testing.T, c cliconfig.Context, args ...string) result {
 	}
 	t.Setenv(cliconfig.EnvPath, path)
 	var out, errs bytes.Buffer
-	code := Run(t.Context(), args, Streams{In: strings.NewReader(""), Out: &out, Err: &errs})
+	code := Run(t.Context(), args, session.Streams{In: strings.NewReader(""), Out: &out, Err: &errs})
 	return result{out.String(), errs.String(), code}
 }
 
 func TestRealConnection(t *testing.T) {
 	ca := authority(t)
 	me := person(t, ca, gateway(t, ca), time.Hour)
-	runReal(t, me, "auth", "whoami").want(t, ExitOK, "USER   GROUPS\nann    system:masters\n")
+	runReal(t, me, "auth", "whoami").want(t, exit.OK, "USER   GROUPS\nann    system:masters\n")
 	r := runReal(t, me, "auth", "whoami", "-v")
-	if r.code != ExitOK || !strings.Contains(r.err, "WhoAmI") || !strings.Contains(r.err, "OK in ") {
+	if r.code != exit.OK || !strings.Contains(r.err, "WhoAmI") || !strings.Contains(r.err, "OK in ") {
 		t.Errorf("code %d, error output:\n%s", r.code, r.err)
 	}
 
 	// One gateway that is down does not matter.
 	dead := deadAddress(t)
 	me.Endpoints = []string{dead, me.Endpoints[0]}
-	runReal(t, me, "auth", "whoami").want(t, ExitOK, "USER   GROUPS\nann    system:masters\n")
-	runReal(t, me, "auth", "whoami", "--endpoints", dead).want(t, ExitUnreachable, "", "cannot reach", dead)
+	runReal(t, me, "auth", "whoami").want(t, exit.OK, "USER   GROUPS\nann    system:masters\n")
+	runReal(t, me, "auth", "whoami", "--endpoints", dead).want(t, exit.Unreachable, "", "cannot reach", dead)
 }
 
 // TestTokens is known by a token, of the command line or of a file, which counts in place of a certificate.
@@ -111,18 +113,18 @@ func TestTokens(t *testing.T) {
 	ca := authority(t)
 	me := person(t, ca, gateway(t, ca), time.Hour)
 	const robot = "USER                               GROUPS\nsystem:serviceaccount:shop:robot   system:serviceaccounts\n"
-	runReal(t, me, "auth", "whoami", "--token", "good.robot.token").want(t, ExitOK, robot)
-	runReal(t, me, "auth", "whoami", "--token", "bad.robot.token").want(t, ExitError, "", "invalid token", "xebec create token")
-	runReal(t, me, "auth", "whoami", "--token", "robot.token").want(t, ExitUsage, "", "--token: that is no token", "tokenFile")
+	runReal(t, me, "auth", "whoami", "--token", "good.robot.token").want(t, exit.OK, robot)
+	runReal(t, me, "auth", "whoami", "--token", "bad.robot.token").want(t, exit.Failed, "", "invalid token", "xebec create token")
+	runReal(t, me, "auth", "whoami", "--token", "robot.token").want(t, exit.Usage, "", "--token: that is no token", "tokenFile")
 
 	file := writeFile(t, "token", "good.robot.token\n")
 	byFile := cliconfig.Context{Name: "real", Endpoints: me.Endpoints, CA: me.CA, TokenFile: file}
-	runReal(t, byFile, "auth", "whoami").want(t, ExitOK, robot)
-	runReal(t, byFile, "auth", "whoami", "--token", "bad.robot.token").want(t, ExitError, "", "invalid token")
+	runReal(t, byFile, "auth", "whoami").want(t, exit.OK, robot)
+	runReal(t, byFile, "auth", "whoami", "--token", "bad.robot.token").want(t, exit.Failed, "", "invalid token")
 	byFile.TokenFile = writeFile(t, "token", "")
-	runReal(t, byFile, "auth", "whoami").want(t, ExitError, "", `context "real"`, "token file "+byFile.TokenFile, "that is no token")
+	runReal(t, byFile, "auth", "whoami").want(t, exit.Failed, "", `context "real"`, "token file "+byFile.TokenFile, "that is no token")
 	byFile.TokenFile = "/nonexistent/token"
-	runReal(t, byFile, "auth", "whoami").want(t, ExitError, "", "read token /nonexistent/token: no such file")
+	runReal(t, byFile, "auth", "whoami").want(t, exit.Failed, "", "read token /nonexistent/token: no such file")
 
 	// What speaks plain text never sees a token.
 	plain, err := net.Listen("tcp", "127.0.0.1:0")
@@ -144,7 +146,7 @@ func TestTokens(t *testing.T) {
 			_ = conn.Close()
 		}
 	}()
-	runReal(t, me, "auth", "whoami", "--token", "good.robot.token", "--endpoints", plain.Addr().String()).want(t, ExitUnreachable, "", "speaks plain text", "TLS")
+	runReal(t, me, "auth", "whoami", "--token", "good.robot.token", "--endpoints", plain.Addr().String()).want(t, exit.Unreachable, "", "speaks plain text", "TLS")
 	if got := <-heard; strings.Contains(got, "robot") {
 		t.Errorf("plain text was sent %q", got)
 	}
@@ -159,55 +161,55 @@ func deadAddress(t *testing.T) string {
 func TestUnreachable(t *testing.T) {
 	ca := authority(t)
 	dead := deadAddress(t)
-	runReal(t, person(t, ca, dead, time.Hour), "get", "pods").want(t, ExitUnreachable, "",
+	runReal(t, person(t, ca, dead, time.Hour), "get", "pods").want(t, exit.Unreachable, "",
 		fmt.Sprintf(`cannot reach the cluster of context "real" at %s: connection refused`, dead), "lab up", "config get-contexts")
 	// The authority of another cluster, as after a lab was made anew at the same address.
-	runReal(t, person(t, authority(t), gateway(t, ca), time.Hour), "auth", "whoami").want(t, ExitUnreachable, "", "belongs to another cluster")
+	runReal(t, person(t, authority(t), gateway(t, ca), time.Hour), "auth", "whoami").want(t, exit.Unreachable, "", "belongs to another cluster")
 }
 
 func TestBadCertificates(t *testing.T) {
 	ca := authority(t)
 	missing := person(t, ca, "127.0.0.1:1", time.Hour)
 	missing.Cert = cliconfig.PEM{File: "/nonexistent/me.pem"}
-	runReal(t, missing, "get", "pods").want(t, ExitError, "", `context "real"`, "read certificate /nonexistent/me.pem: no such file")
+	runReal(t, missing, "get", "pods").want(t, exit.Failed, "", `context "real"`, "read certificate /nonexistent/me.pem: no such file")
 	foreign := person(t, ca, "127.0.0.1:1", time.Hour)
 	foreign.Key = person(t, ca, "127.0.0.1:1", time.Hour).Key
-	runReal(t, foreign, "get", "pods").want(t, ExitError, "", `context "real"`, "private key does not match")
+	runReal(t, foreign, "get", "pods").want(t, exit.Failed, "", `context "real"`, "private key does not match")
 }
 
 func TestConfig(t *testing.T) {
 	t.Setenv(cliconfig.EnvPath, writeFile(t, "config", ""))
 	run := func(args ...string) result {
 		var out, errs bytes.Buffer
-		code := Run(t.Context(), append([]string{"config"}, args...), Streams{In: strings.NewReader(""), Out: &out, Err: &errs})
+		code := Run(t.Context(), append([]string{"config"}, args...), session.Streams{In: strings.NewReader(""), Out: &out, Err: &errs})
 		return result{out.String(), errs.String(), code}
 	}
-	run("get-contexts").want(t, ExitOK, "", "has no contexts")
-	run("current-context").want(t, ExitError, "", "use-context")
-	run("set-context", "prod", "--endpoints", "10.0.0.1:8443").want(t, ExitError, "", `context "prod" has no ca`)
-	run("set-context", "prod", "--endpoints", "10.0.0.1:8443,10.0.0.2:8443", "--ca=/c/ca", "--cert=/c/cert", "--key=/c/key").want(t, ExitOK, "Context \"prod\" created.\n")
-	run("use-context", "prod").want(t, ExitOK, "Switched to context \"prod\".\n")
-	run("use-context", "dev").want(t, ExitError, "", `no context "dev": there are prod`)
-	run("set-context", "--current", "-n", "shop").want(t, ExitOK, "Context \"prod\" modified.\n")
-	run("get-contexts").want(t, ExitOK, "CURRENT   NAME   ENDPOINTS                     NAMESPACE\n*         prod   10.0.0.1:8443,10.0.0.2:8443   shop\n")
-	run("get-contexts", "-o", "name").want(t, ExitOK, "prod\n")
-	if r := run("view"); r.code != ExitOK || !strings.Contains(r.out, "cert: /c/cert") {
+	run("get-contexts").want(t, exit.OK, "", "has no contexts")
+	run("current-context").want(t, exit.Failed, "", "use-context")
+	run("set-context", "prod", "--endpoints", "10.0.0.1:8443").want(t, exit.Failed, "", `context "prod" has no ca`)
+	run("set-context", "prod", "--endpoints", "10.0.0.1:8443,10.0.0.2:8443", "--ca=/c/ca", "--cert=/c/cert", "--key=/c/key").want(t, exit.OK, "Context \"prod\" created.\n")
+	run("use-context", "prod").want(t, exit.OK, "Switched to context \"prod\".\n")
+	run("use-context", "dev").want(t, exit.Failed, "", `no context "dev": there are prod`)
+	run("set-context", "--current", "-n", "shop").want(t, exit.OK, "Context \"prod\" modified.\n")
+	run("get-contexts").want(t, exit.OK, "CURRENT   NAME   ENDPOINTS                     NAMESPACE\n*         prod   10.0.0.1:8443,10.0.0.2:8443   shop\n")
+	run("get-contexts", "-o", "name").want(t, exit.OK, "prod\n")
+	if r := run("view"); r.code != exit.OK || !strings.Contains(r.out, "cert: /c/cert") {
 		t.Errorf("view: code %d\n%s", r.code, r.out)
 	}
-	run("set-context", "prod", "--token-file=/c/token", "--cert=/c/cert").want(t, ExitUsage, "", "or --token-file")
-	run("set-context", "prod", "--token-file=/c/token").want(t, ExitOK, "Context \"prod\" modified.\n")
-	if r := run("view"); r.code != ExitOK || !strings.Contains(r.out, "tokenFile: /c/token") || strings.Contains(r.out, "cert:") {
+	run("set-context", "prod", "--token-file=/c/token", "--cert=/c/cert").want(t, exit.Usage, "", "or --token-file")
+	run("set-context", "prod", "--token-file=/c/token").want(t, exit.OK, "Context \"prod\" modified.\n")
+	if r := run("view"); r.code != exit.OK || !strings.Contains(r.out, "tokenFile: /c/token") || strings.Contains(r.out, "cert:") {
 		t.Errorf("view: code %d\n%s", r.code, r.out)
 	}
-	run("set-context", "prod", "--cert=/c/cert", "--key=/c/key").want(t, ExitOK, "Context \"prod\" modified.\n")
-	run("delete-context", "prod").want(t, ExitOK, "Context \"prod\" deleted.\n")
-	run("delete-context", "prod").want(t, ExitError, "", `no context "prod"`)
+	run("set-context", "prod", "--cert=/c/cert", "--key=/c/key").want(t, exit.OK, "Context \"prod\" modified.\n")
+	run("delete-context", "prod").want(t, exit.OK, "Context \"prod\" deleted.\n")
+	run("delete-context", "prod").want(t, exit.Failed, "", `no context "prod"`)
 }
 
 // TestHelp: every command has a summary and, unless it only holds others, an example.
 func TestHelp(t *testing.T) {
-	s := newShell(Streams{})
-	root := s.root()
+	s := session.New(session.Streams{})
+	root := rootCommand(s)
 	for _, c := range root.Commands() {
 		for _, leaf := range append(c.Commands(), c) {
 			if leaf.Short == "" {

@@ -19,6 +19,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/xebec-project/xebec/cli/exit"
+	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -85,8 +87,8 @@ func TestCopy(t *testing.T) {
 	if err := errors.Join(os.MkdirAll(filepath.Join(site, "sub"), 0o755), os.WriteFile(filepath.Join(site, "sub", "page"), []byte(big), 0o640), os.Symlink("sub/page", filepath.Join(site, "link"))); err != nil {
 		t.Fatal(err)
 	}
-	c.run(t, "cp", site, "web-1:"+there).want(t, ExitOK, "")
-	c.run(t, "cp", site, "web-1:"+there+"/named").want(t, ExitOK, "")
+	c.run(t, "cp", site, "web-1:"+there).want(t, exit.OK, "")
+	c.run(t, "cp", site, "web-1:"+there+"/named").want(t, exit.OK, "")
 	for _, name := range []string{"site", "named"} {
 		got, err := os.ReadFile(filepath.Join(there, name, "link"))
 		if err != nil || string(got) != big {
@@ -94,17 +96,17 @@ func TestCopy(t *testing.T) {
 		}
 	}
 	back := t.TempDir()
-	c.run(t, "cp", "web-1:"+there+"/site", back).want(t, ExitOK, "")
-	c.run(t, "cp", "web-1:"+there+"/site/sub/page", back+"/copy").want(t, ExitOK, "")
+	c.run(t, "cp", "web-1:"+there+"/site", back).want(t, exit.OK, "")
+	c.run(t, "cp", "web-1:"+there+"/site/sub/page", back+"/copy").want(t, exit.OK, "")
 	for _, name := range []string{"site/link", "copy"} {
 		if got, err := os.ReadFile(filepath.Join(back, name)); err != nil || string(got) != big {
 			t.Errorf("%s has %d bytes, %v", name, len(got), err)
 		}
 	}
-	c.run(t, "cp", "web-1:"+there+"/none", back).want(t, ExitError, "", "none", "tar in container echo of pod web-1 failed")
-	c.run(t, "cp", filepath.Join(here, "none"), "web-1:/tmp").want(t, ExitError, "", "no such file")
-	c.run(t, "cp", "a", "b").want(t, ExitUsage, "", "POD:PATH")
-	c.run(t, "cp", "web-1:/a", "web-1:/b").want(t, ExitUsage, "", "POD:PATH")
+	c.run(t, "cp", "web-1:"+there+"/none", back).want(t, exit.Failed, "", "none", "tar in container echo of pod web-1 failed")
+	c.run(t, "cp", filepath.Join(here, "none"), "web-1:/tmp").want(t, exit.Failed, "", "no such file")
+	c.run(t, "cp", "a", "b").want(t, exit.Usage, "", "POD:PATH")
+	c.run(t, "cp", "web-1:/a", "web-1:/b").want(t, exit.Usage, "", "POD:PATH")
 }
 
 func TestPortForward(t *testing.T) {
@@ -148,11 +150,11 @@ func TestPortForward(t *testing.T) {
 			defer cancel()
 			out, w := io.Pipe()
 			var errs bytes.Buffer
-			s := newShell(Streams{In: strings.NewReader(""), Out: w, Err: &errs})
-			s.dial = c.dialer()
+			s := session.New(session.Streams{In: strings.NewReader(""), Out: w, Err: &errs})
+			s.Dial = c.dialer()
 			done := make(chan int, 1)
 			go func() {
-				done <- s.run(ctx, append([]string{"port-forward"}, args...))
+				done <- run(ctx, s, append([]string{"port-forward"}, args...))
 				w.Close()
 			}()
 			line := make([]byte, 100)
@@ -172,7 +174,7 @@ func TestPortForward(t *testing.T) {
 			}
 			got, _ := io.ReadAll(conn)
 			cancel()
-			if code := <-done; code != ExitOK {
+			if code := <-done; code != exit.OK {
 				t.Errorf("it ended with %d: %s", code, errs.String())
 			}
 			if args[1] == ":9" {
@@ -196,10 +198,10 @@ func TestPortForward(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
 		out, w := io.Pipe()
-		s := newShell(Streams{In: strings.NewReader(""), Out: w, Err: io.Discard})
-		s.dial = c.dialer()
+		s := session.New(session.Streams{In: strings.NewReader(""), Out: w, Err: io.Discard})
+		s.Dial = c.dialer()
 		done := make(chan int, 1)
-		go func() { done <- s.run(ctx, []string{"port-forward", "web-1", ":8080"}) }()
+		go func() { done <- run(ctx, s, []string{"port-forward", "web-1", ":8080"}) }()
 		line := make([]byte, 100)
 		n, err := out.Read(line)
 		if err != nil {
@@ -216,12 +218,12 @@ func TestPortForward(t *testing.T) {
 			t.Errorf("the connection to a pod that has gone: %q, %v", got, err)
 		}
 		cancel()
-		if code := <-done; code != ExitOK {
+		if code := <-done; code != exit.OK {
 			t.Errorf("it ended with %d", code)
 		}
 	})
-	c.run(t, "port-forward", "web-1", "nonesuch").want(t, ExitUsage, "", `"nonesuch" is neither`)
-	c.run(t, "port-forward", "service/web", "81").want(t, ExitError, "", `service "web" has no port 81`)
+	c.run(t, "port-forward", "web-1", "nonesuch").want(t, exit.Usage, "", `"nonesuch" is neither`)
+	c.run(t, "port-forward", "service/web", "81").want(t, exit.Failed, "", `service "web" has no port 81`)
 }
 
 func TestTop(t *testing.T) {
@@ -250,13 +252,13 @@ func TestTop(t *testing.T) {
 			Pods: []*nodev1.PodStats{one("web-1", use(100e6, 10)), one("web-2", use(200e6, 20)), one("gone", use(300e6, 5))},
 		}, nil
 	}
-	c.run(t, "top", "nodes", "node-1").want(t, ExitOK, "NAME     CPU    CPU%   MEMORY   MEMORY%\nnode-1   500m   25%    1024Mi   25%\n")
-	c.run(t, "top", "nodes").want(t, ExitError, "NAME     CPU         CPU%   MEMORY      MEMORY%\nnode-1   500m        25%    1024Mi      25%\nnode-2   <unknown>          <unknown>\n", "node-2 does not tell")
-	c.run(t, "top", "pods").want(t, ExitOK, "NAME    CPU    MEMORY\nweb-2   200m   20Mi\nweb-1   100m   10Mi\n")
-	c.run(t, "top", "pods", "-A", "--containers", "-l", "app=web").want(t, ExitOK,
+	c.run(t, "top", "nodes", "node-1").want(t, exit.OK, "NAME     CPU    CPU%   MEMORY   MEMORY%\nnode-1   500m   25%    1024Mi   25%\n")
+	c.run(t, "top", "nodes").want(t, exit.Failed, "NAME     CPU         CPU%   MEMORY      MEMORY%\nnode-1   500m        25%    1024Mi      25%\nnode-2   <unknown>          <unknown>\n", "node-2 does not tell")
+	c.run(t, "top", "pods").want(t, exit.OK, "NAME    CPU    MEMORY\nweb-2   200m   20Mi\nweb-1   100m   10Mi\n")
+	c.run(t, "top", "pods", "-A", "--containers", "-l", "app=web").want(t, exit.OK,
 		"NAMESPACE   NAME    CONTAINER   CPU    MEMORY\ndefault     web-2   echo        200m   20Mi\ndefault     web-1   echo        100m   10Mi\n")
-	c.run(t, "top", "pods", "none").want(t, ExitError, "", `pod "none" not found`)
-	c.run(t, "top", "pods", "-l", "app=none").want(t, ExitOK, "", "No pods run.")
+	c.run(t, "top", "pods", "none").want(t, exit.Failed, "", `pod "none" not found`)
+	c.run(t, "top", "pods", "-l", "app=none").want(t, exit.OK, "", "No pods run.")
 }
 
 // tarOf makes an archive, each file of which has the content "new".
@@ -298,7 +300,7 @@ func TestCopyFromHostileTar(t *testing.T) {
 	if err := os.WriteFile(notes, []byte("mine"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	c.run(t, "cp", "web-1:/tmp/up", filepath.Join(home, "up")).want(t, ExitError, "", "left out up/a", "write up/a/notes.txt")
+	c.run(t, "cp", "web-1:/tmp/up", filepath.Join(home, "up")).want(t, exit.Failed, "", "left out up/a", "write up/a/notes.txt")
 	expect := func(content string, names ...string) {
 		t.Helper()
 		entries, err := os.ReadDir(home)
@@ -321,8 +323,8 @@ func TestCopyFromHostileTar(t *testing.T) {
 	if err := os.Symlink("notes.txt", link); err != nil {
 		t.Fatal(err)
 	}
-	c.run(t, "cp", "web-1:/tmp/up", link).want(t, ExitOK, "")
-	c.run(t, "cp", "web-1:/tmp/up", os.DevNull).want(t, ExitError, "", "is no file")
+	c.run(t, "cp", "web-1:/tmp/up", link).want(t, exit.OK, "")
+	c.run(t, "cp", "web-1:/tmp/up", os.DevNull).want(t, exit.Failed, "", "is no file")
 	if target, err := os.Readlink(link); target != "notes.txt" || err != nil {
 		t.Errorf("the link leads to %q: %v", target, err)
 	}

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
+	"github.com/xebec-project/xebec/cli/exit"
 	"github.com/xebec-project/xebec/internal/apierr"
 	etcdv1 "github.com/xebec-project/xebec/proto/xebec/etcd/v1"
 )
@@ -93,18 +94,18 @@ func TestEtcdMembers(t *testing.T) {
 	c := withEtcd(t)
 	c.run(t, "etcd", "status").golden(t, "etcd-status")
 	c.run(t, "etcd", "members").golden(t, "etcd-members")
-	if r := c.run(t, "etcd", "status", "--check"); r.code != ExitError {
+	if r := c.run(t, "etcd", "status", "--check"); r.code != exit.Failed {
 		t.Errorf("check ended with %d", r.code)
 	}
-	c.run(t, "etcd", "members", "list", "-o", "jsonpath={.members[2].learner}").want(t, ExitOK, "true")
+	c.run(t, "etcd", "members", "list", "-o", "jsonpath={.members[2].learner}").want(t, exit.OK, "true")
 	c.run(t, "etcd", "members", "add", "master-3", "--peer-url=https://10.0.0.13:2380", "--learner").golden(t, "etcd-members-add")
 	c.run(t, "etcd", "members", "add", "master-3", "--peer-url=https://10.0.0.13:2380", "-o", "jsonpath={.initialCluster[0]} {.initialCluster[3]}").
-		want(t, ExitOK, "master-1=https://master-1:2380 master-3=https://10.0.0.13:2380")
-	c.run(t, "etcd", "members", "promote", "master-3").want(t, ExitError, "", "has not caught up")
-	c.run(t, "etcd", "members", "remove", "master-2").want(t, ExitOK, "member master-2 removed, 2 left\n")
-	c.run(t, "etcd", "members", "drop").want(t, ExitUsage, "", "unknown command")
-	c.run(t, "etcd", "defrag").want(t, ExitUsage, "", "--all")
-	c.run(t, "etcd", "defrag", "--all").want(t, ExitOK, "master-2: 3.0 MiB before, 1.0 MiB now\nmaster-1: 3.0 MiB before, 1.0 MiB now\n")
+		want(t, exit.OK, "master-1=https://master-1:2380 master-3=https://10.0.0.13:2380")
+	c.run(t, "etcd", "members", "promote", "master-3").want(t, exit.Failed, "", "has not caught up")
+	c.run(t, "etcd", "members", "remove", "master-2").want(t, exit.OK, "member master-2 removed, 2 left\n")
+	c.run(t, "etcd", "members", "drop").want(t, exit.Usage, "", "unknown command")
+	c.run(t, "etcd", "defrag").want(t, exit.Usage, "", "--all")
+	c.run(t, "etcd", "defrag", "--all").want(t, exit.OK, "master-2: 3.0 MiB before, 1.0 MiB now\nmaster-1: 3.0 MiB before, 1.0 MiB now\n")
 	if !slices.Equal(c.etcd.calls, []string{"master-2", "master-1"}) {
 		t.Errorf("defragmented %v, want the leader last", c.etcd.calls)
 	}
@@ -114,12 +115,12 @@ func TestEtcdSnapshot(t *testing.T) {
 	c := withEtcd(t)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "backup.db")
-	c.run(t, "etcd", "snapshot", file).want(t, ExitError, "", "not for you")
+	c.run(t, "etcd", "snapshot", file).want(t, exit.Failed, "", "not for you")
 
 	data := []byte(strings.Repeat("etcd", 1024))
 	sum := sha256.Sum256(data)
 	c.etcd.snapshot = append(data, sum[:]...)
-	c.run(t, "etcd", "snapshot", file).want(t, ExitOK, file+": 4.0 KiB of master-2, etcd 3.7.3, sum checked\n")
+	c.run(t, "etcd", "snapshot", file).want(t, exit.OK, file+": 4.0 KiB of master-2, etcd 3.7.3, sum checked\n")
 	got, err := os.ReadFile(file)
 	if err != nil || !slices.Equal(got, c.etcd.snapshot) {
 		t.Fatalf("%d bytes saved, %v", len(got), err)
@@ -127,9 +128,9 @@ func TestEtcdSnapshot(t *testing.T) {
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("others can read it: %v, %v", info.Mode(), err)
 	}
-	c.run(t, "etcd", "snapshot", file).want(t, ExitError, "", "--overwrite")
-	c.run(t, "etcd", "snapshot", file, "--overwrite").want(t, ExitOK, file+": 4.0 KiB of master-2, etcd 3.7.3, sum checked\n")
-	if r := c.run(t, "etcd", "restore", file); r.code != ExitOK || !strings.Contains(r.out, "its sum is right") {
+	c.run(t, "etcd", "snapshot", file).want(t, exit.Failed, "", "--overwrite")
+	c.run(t, "etcd", "snapshot", file, "--overwrite").want(t, exit.OK, file+": 4.0 KiB of master-2, etcd 3.7.3, sum checked\n")
+	if r := c.run(t, "etcd", "restore", file); r.code != exit.OK || !strings.Contains(r.out, "its sum is right") {
 		t.Errorf("restore: %+v", r)
 	}
 
@@ -141,13 +142,13 @@ func TestEtcdSnapshot(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			spoilt := spoil(slices.Clone(c.etcd.snapshot))
-			if r := c.run(t, "etcd", "restore", writeFile(t, "spoilt.db", string(spoilt))); r.code != ExitError || !strings.Contains(r.err, "no whole snapshot") {
+			if r := c.run(t, "etcd", "restore", writeFile(t, "spoilt.db", string(spoilt))); r.code != exit.Failed || !strings.Contains(r.err, "no whole snapshot") {
 				t.Errorf("restore: %+v", r)
 			}
 			whole := c.etcd.snapshot
 			c.etcd.snapshot = spoilt
 			defer func() { c.etcd.snapshot = whole }()
-			if r := c.run(t, "etcd", "snapshot", filepath.Join(dir, "new.db")); r.code != ExitError {
+			if r := c.run(t, "etcd", "snapshot", filepath.Join(dir, "new.db")); r.code != exit.Failed {
 				t.Errorf("snapshot: %+v", r)
 			}
 			if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {

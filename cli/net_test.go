@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/xebec-project/xebec/cli/exit"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -117,7 +118,7 @@ func TestNetTraceAsksTheRightNode(t *testing.T) {
 	} {
 		c := startNetwork(t)
 		r := c.run(t, append([]string{"net", "trace"}, strings.Fields(args)...)...)
-		if got := strings.Join(c.network.traced, "; "); r.code != ExitOK || got != want {
+		if got := strings.Join(c.network.traced, "; "); r.code != exit.OK || got != want {
 			t.Errorf("%s: asked %s, want %s (%d %s)", args, got, want, r.code, r.err)
 		}
 	}
@@ -140,7 +141,7 @@ func TestNetTraceRefusals(t *testing.T) {
 		"node/node-9 web":         "there is no node node-9",
 	} {
 		r := c.run(t, append([]string{"net", "trace"}, strings.Fields(args)...)...)
-		if r.code == ExitOK || !strings.Contains(r.err, want) {
+		if r.code == exit.OK || !strings.Contains(r.err, want) {
 			t.Errorf("%s: %d %s, want %q", args, r.code, r.err, want)
 		}
 	}
@@ -186,7 +187,7 @@ func TestNetTraceByIPv6(t *testing.T) {
 			Status: &corev1.ServiceStatus{LoadBalancer: &corev1.LoadBalancerStatus{Ingress: []*corev1.LoadBalancerIngress{{Ip: "198.51.100.8"}, {Ip: "2001:db8::101"}}}},
 		})
 		r := c.run(t, append([]string{"net", "trace"}, strings.Fields(args)...)...)
-		if got := strings.Join(c.network.traced, "; "); got != want && (r.code == ExitOK || !strings.Contains(r.err, want)) {
+		if got := strings.Join(c.network.traced, "; "); got != want && (r.code == exit.OK || !strings.Contains(r.err, want)) {
 			t.Errorf("%s: asked %s, want %s (%d %s)", args, got, want, r.code, r.err)
 		}
 	}
@@ -197,7 +198,7 @@ func TestNetTraceShowsAll(t *testing.T) {
 	c.network.next = map[string]string{"node-2": "node-1"}
 	c.network.verdict = "dropped"
 	c.run(t, "net", "trace", "203.0.113.5", "balanced:http").golden(t, "net-trace")
-	if r := c.run(t, "net", "trace", "203.0.113.5", "balanced:http", "--check"); r.code != ExitError {
+	if r := c.run(t, "net", "trace", "203.0.113.5", "balanced:http", "--check"); r.code != exit.Failed {
 		t.Errorf("exit code %d of a check of what is dropped", r.code)
 	}
 	r := c.run(t, "net", "trace", "203.0.113.5", "balanced:http", "-o", "json")
@@ -232,11 +233,11 @@ func TestNetConnections(t *testing.T) {
 	if r := c.run(t, "net", "connections", "--service", "dns"); strings.Count(r.out, "\n") != 2 || !strings.Contains(r.out, "socket 17") {
 		t.Errorf("of one service:\n%s", r.out)
 	}
-	if r := c.run(t, "net", "connections", "--node", "node-2"); r.code == ExitOK {
+	if r := c.run(t, "net", "connections", "--node", "node-2"); r.code == exit.OK {
 		t.Errorf("the only node that was asked for is away, and the command succeeded:\n%s", r.out)
 	}
 	if r := c.run(t, "net", "connections", "--node", "node-1", "-o", "jsonpath={.connections[0].service}"); r.out != "default/balanced:http" {
 		t.Errorf("jsonpath gives %q", r.out)
 	}
-	c.run(t, "net", "connections", "-w", "-o", "json").want(t, ExitUsage, "", "--watch shows tables")
+	c.run(t, "net", "connections", "-w", "-o", "json").want(t, exit.Usage, "", "--watch shows tables")
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/xebec-project/xebec/cli/exit"
+	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/internal/pki"
 )
 
@@ -15,22 +17,22 @@ import (
 func pkiRun(t *testing.T, args ...string) (code int, out, errors string) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	code = Run(t.Context(), args, Streams{In: strings.NewReader(""), Out: &stdout, Err: &stderr})
+	code = Run(t.Context(), args, session.Streams{In: strings.NewReader(""), Out: &stdout, Err: &stderr})
 	return code, stdout.String(), stderr.String()
 }
 
 func TestPKIIssuesForHostsOnce(t *testing.T) {
 	dir := t.TempDir()
-	if code, out, errors := pkiRun(t, "pki", "init", "--dir", dir); code != ExitOK || strings.Count(out, "made") != 2 {
+	if code, out, errors := pkiRun(t, "pki", "init", "--dir", dir); code != exit.OK || strings.Count(out, "made") != 2 {
 		t.Fatalf("init: %d %s%s", code, out, errors)
 	}
 	issue := []string{"pki", "issue", "--dir", dir, "--master", "m1=10.0.0.1,10.0.0.100", "--etcd", "m1=10.0.0.1", "--node", "n1=10.0.0.9",
 		"--admin", "ann", "--services", "gateway,scheduler"}
 	code, out, errors := pkiRun(t, issue...)
-	if code != ExitOK || strings.Count(out, "issued") != 2*2+1+1+1 {
+	if code != exit.OK || strings.Count(out, "issued") != 2*2+1+1+1 {
 		t.Fatalf("issue: %d\n%s%s", code, out, errors)
 	}
-	if code, out, errors := pkiRun(t, issue...); code != ExitOK || out != "" {
+	if code, out, errors := pkiRun(t, issue...); code != exit.OK || out != "" {
 		t.Errorf("issue again: %d\n%s%s", code, out, errors)
 	}
 	for directory, want := range map[string]struct{ user, file string }{
@@ -58,11 +60,11 @@ func TestPKIIssuesForHostsOnce(t *testing.T) {
 	if got := source.Leaf().ExtKeyUsage; source.Leaf().Subject.CommonName != "xebec:gateway" || len(got) != 1 || got[0] != x509.ExtKeyUsageClientAuth {
 		t.Errorf("towards etcd the gateway is %v, with usages %v", source.Leaf().Subject, got)
 	}
-	if code, out, errors := pkiRun(t, append(issue, "--service-cidr", "10.97.0.0/16")...); code != ExitOK || out != "issued hosts/m1/gateway/tls.crt: it was for other names\n" {
+	if code, out, errors := pkiRun(t, append(issue, "--service-cidr", "10.97.0.0/16")...); code != exit.OK || out != "issued hosts/m1/gateway/tls.crt: it was for other names\n" {
 		t.Errorf("issue for another range of services: %d\n%s%s", code, out, errors)
 	}
 	for flag, want := range map[string]string{"--service-cidr=10.97.0.0": "--service-cidr", "--cluster-domain=a_b": "--cluster-domain"} {
-		if code, _, errors := pkiRun(t, append(issue, flag)...); code != ExitUsage || !strings.Contains(errors, want) {
+		if code, _, errors := pkiRun(t, append(issue, flag)...); code != exit.Usage || !strings.Contains(errors, want) {
 			t.Errorf("%s: %d %s", flag, code, errors)
 		}
 	}
@@ -81,7 +83,7 @@ func TestPKIRotates(t *testing.T) {
 	pkiRun(t, "pki", "init", "--dir", dir)
 	issue := []string{"pki", "issue", "--dir", dir, "--node", "n1=10.0.0.9"}
 	pkiRun(t, issue...)
-	if code, _, errors := pkiRun(t, "pki", "rotate", "finsh", "--dir", dir); code != ExitUsage || !strings.Contains(errors, "prepare, switch and finish") {
+	if code, _, errors := pkiRun(t, "pki", "rotate", "finsh", "--dir", dir); code != exit.Usage || !strings.Contains(errors, "prepare, switch and finish") {
 		t.Errorf("a step that does not exist: %d %s", code, errors)
 	}
 	for _, step := range []struct{ name, changes string }{
@@ -90,11 +92,11 @@ func TestPKIRotates(t *testing.T) {
 		{"finish", "wrote hosts/n1/agent/ca.crt\n"},
 	} {
 		for _, want := range []int{2, 0} { // taken again it does nothing
-			if code, out, errors := pkiRun(t, "pki", "rotate", step.name, "--dir", dir); code != ExitOK || strings.Count(out, "\n") != want {
+			if code, out, errors := pkiRun(t, "pki", "rotate", step.name, "--dir", dir); code != exit.OK || strings.Count(out, "\n") != want {
 				t.Errorf("%s: %d %s%s", step.name, code, out, errors)
 			}
 		}
-		if code, out, errors := pkiRun(t, issue...); code != ExitOK || out != step.changes {
+		if code, out, errors := pkiRun(t, issue...); code != exit.OK || out != step.changes {
 			t.Errorf("issue after %s: %d %s\n%s", step.name, code, errors, out)
 		}
 	}
@@ -107,11 +109,11 @@ func TestPKIRefusesNonsense(t *testing.T) {
 		code int
 		want string
 	}{
-		{[]string{"init"}, ExitUsage, "--dir"},
-		{[]string{"issue", "--dir", dir, "--master", "m1"}, ExitUsage, "name=address"},
-		{[]string{"issue", "--dir", dir, "--node", "N_1=10.0.0.1"}, ExitUsage, "not a host name"},
-		{[]string{"issue", "--dir", dir, "--node", "a=10.0.0.1", "--node", "a=10.0.0.2"}, ExitUsage, "twice"},
-		{[]string{"issue", "--dir", dir, "--node", "a=10.0.0.1"}, ExitError, "xebec pki init"},
+		{[]string{"init"}, exit.Usage, "--dir"},
+		{[]string{"issue", "--dir", dir, "--master", "m1"}, exit.Usage, "name=address"},
+		{[]string{"issue", "--dir", dir, "--node", "N_1=10.0.0.1"}, exit.Usage, "not a host name"},
+		{[]string{"issue", "--dir", dir, "--node", "a=10.0.0.1", "--node", "a=10.0.0.2"}, exit.Usage, "twice"},
+		{[]string{"issue", "--dir", dir, "--node", "a=10.0.0.1"}, exit.Failed, "xebec pki init"},
 	} {
 		code, _, errors := pkiRun(t, append([]string{"pki"}, tt.args...)...)
 		if code != tt.code || !strings.Contains(errors, tt.want) {

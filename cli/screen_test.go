@@ -24,36 +24,11 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/cliconfig"
 	"github.com/xebec-project/xebec/internal/kind"
 )
-
-func TestEscape(t *testing.T) {
-	for text, want := range map[string]string{
-		"plain é世\n\ttext":       "plain é世\n\ttext",
-		"\x1b[31mred\x1b]0;t\a":  "^[[31mred^[]0;t^G",
-		"end\rover\b\x00\x7f":    `end\rover^H^@^?`,
-		"\u009b2J\u0085":         `\u009b2J\u0085`,
-		"\x9b2J":                 `\x9b2J`,
-		"a\u202eb\u2066c\u2028d": `a\u202eb\u2066c\u2028d`,
-		"cut \xe2\x80":           `cut \xe2\x80`,
-	} {
-		if got := escape(text); got != want {
-			t.Errorf("escape(%q) = %q, want %q", text, got, want)
-		}
-		if again := escape(want); again != want {
-			t.Errorf("escape(%q) = %q: what is escaped must stay as it is", want, again)
-		}
-	}
-	table := &table{heads: []string{"A\x1bB", "C"}}
-	table.add("one\r\ntwo", "x\x1b[2K")
-	var b bytes.Buffer
-	table.print(&b)
-	if want := "A^[B      C\none two   x^[[2K\n"; b.String() != want {
-		t.Errorf("a table is\n%q, want\n%q: columns must be as wide as what is shown", b.String(), want)
-	}
-}
 
 // hostile is what an object may hold: colours, a window title, an erased line, in 7 and in 8 bits, and reversed text.
 const hostile = "x\x1b[31mred\x1b]0;title\aend\rover\u009b2J\u202er"
@@ -305,13 +280,13 @@ func TestNoCommandObeysTheCluster(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // some commands wait for what never comes
 		defer cancel()
 		var out bytes.Buffer
-		s := newShell(Streams{In: strings.NewReader(""), Out: &out, Err: &out})
-		s.now = func() time.Time { return testNow }
-		s.dial = func(*cliconfig.Context, ...grpc.DialOption) (*grpc.ClientConn, error) {
+		s := session.New(session.Streams{In: strings.NewReader(""), Out: &out, Err: &out})
+		s.Now = func() time.Time { return testNow }
+		s.Dial = func(*cliconfig.Context, ...grpc.DialOption) (*grpc.ClientConn, error) {
 			return grpc.NewClient("passthrough:///memory", grpc.WithTransportCredentials(insecure.NewCredentials()),
 				grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
 		}
-		s.run(ctx, args)
+		run(ctx, s, args)
 		return out.String()
 	}
 	lines := commandLines(t)
@@ -326,8 +301,8 @@ func TestNoCommandObeysTheCluster(t *testing.T) {
 			names = append(names, name)
 		}
 	}
-	s := newShell(Streams{In: strings.NewReader(""), Out: io.Discard, Err: io.Discard})
-	walk(s.root())
+	s := session.New(session.Streams{In: strings.NewReader(""), Out: io.Discard, Err: io.Discard})
+	walk(rootCommand(s))
 	for _, name := range names {
 		all, known := lines[name]
 		if !known {

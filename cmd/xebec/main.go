@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/xebec-project/xebec/cli"
+	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/lab"
 )
 
@@ -15,6 +16,6 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// A second signal ends the program at once, whatever it is waiting for.
 	context.AfterFunc(ctx, stop)
-	code := cli.Run(ctx, os.Args[1:], cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, lab.Command())
+	code := cli.Run(ctx, os.Args[1:], session.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, lab.Command())
 	os.Exit(code)
 }

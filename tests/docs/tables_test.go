@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/xebec-project/xebec/cli"
+	"github.com/xebec-project/xebec/cli/exit"
+	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/lab"
 	"github.com/xebec-project/xebec/tests/markdown"
@@ -285,8 +287,8 @@ var helpLine = regexp.MustCompile(`^  ([a-z-]+) +(\S.*)$`)
 // commands lists what xebec can do, by the groups of its help.
 func commands(t *testing.T) string {
 	var out bytes.Buffer
-	if exit := cli.Run(t.Context(), []string{"--help"}, cli.Streams{In: strings.NewReader(""), Out: &out, Err: &out}, lab.Command()); exit != cli.ExitOK {
-		t.Fatalf("xebec --help: exit code %d: %s", exit, out.String())
+	if code := cli.Run(t.Context(), []string{"--help"}, session.Streams{In: strings.NewReader(""), Out: &out, Err: &out}, lab.Command()); code != exit.OK {
+		t.Fatalf("xebec --help: exit code %d: %s", code, out.String())
 	}
 	var rows [][]string
 	group := ""

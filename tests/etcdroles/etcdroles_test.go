@@ -18,6 +18,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/xebec-project/xebec/cli"
+	"github.com/xebec-project/xebec/cli/exit"
+	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/internal/daemon"
 	"github.com/xebec-project/xebec/internal/loopbacktest"
 	"github.com/xebec-project/xebec/internal/pki"
@@ -141,7 +143,7 @@ func TestCertificatesOfHosts(t *testing.T) {
 		"pki issue --dir " + dir + " --services " + strings.Join(etcdroles.Services, ",") + " --service-cidr 10.96.0.0/16 --master m1=127.0.0.1 --etcd m1=127.0.0.1",
 	} {
 		var errors bytes.Buffer
-		if code := cli.Run(t.Context(), strings.Fields(args), cli.Streams{In: strings.NewReader(""), Out: io.Discard, Err: &errors}); code != cli.ExitOK {
+		if code := cli.Run(t.Context(), strings.Fields(args), session.Streams{In: strings.NewReader(""), Out: io.Discard, Err: &errors}); code != exit.OK {
 			t.Fatalf("xebec %s: %s", args, &errors)
 		}
 	}

@@ -1,0 +1,86 @@
+// Package auth holds the commands that show identity and rights.
+package auth
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/xebec-project/xebec/cli/command"
+	"github.com/xebec-project/xebec/cli/exit"
+	"github.com/xebec-project/xebec/cli/printer"
+	"github.com/xebec-project/xebec/cli/session"
+	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
+	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
+)
+
+// Command returns the command auth.
+func Command(s *session.Session) *cobra.Command {
+	return command.Family("auth", "See who you are to the cluster and what you may do", whoAmICommand(s), canICommand(s))
+}
+
+func whoAmICommand(s *session.Session) *cobra.Command {
+	return &cobra.Command{
+		Use: "whoami", Short: "Print your user and groups as the cluster sees them", Example: "  xebec auth whoami", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			who, err := clusterv1.NewClusterServiceClient(s).WhoAmI(cmd.Context(), &clusterv1.WhoAmIRequest{})
+			if err != nil {
+				return err
+			}
+			t := &printer.Table{Heads: []string{"USER", "GROUPS"}}
+			t.Add(who.GetUser(), printer.OrNone(strings.Join(who.GetGroups(), ",")))
+			t.Print(s.Out)
+			return nil
+		},
+	}
+}
+
+func canICommand(s *session.Session) *cobra.Command {
+	var req authv1.CheckAccessRequest
+	var quiet, all bool
+	cmd := &cobra.Command{
+		Use: "can-i VERB KIND[/NAME]", Short: "Say whether you, or somebody, may do something",
+		Long: "Say whether you may do something to objects of a kind, by the rules by which the apiserver decides; --as asks about\n" +
+			"somebody else. The verbs are get, list, watch, create, update, update-status, patch, delete and bind. The exit code is 1\n" +
+			"when the answer is no.",
+		Example: "  xebec auth can-i delete pods -n shop\n" +
+			"  xebec auth can-i get secret/db -n shop --as system:serviceaccount:shop:web --as-group system:serviceaccounts\n" +
+			"  xebec auth can-i update-status pods --as system:node:node-1 --as-group system:nodes --node node-1",
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			req.Verb = args[0]
+			req.Kind, req.Name, _ = strings.Cut(args[1], "/")
+			if len(req.Groups) > 0 && req.GetUser() == "" {
+				return exit.Usagef("--as-group goes with --as")
+			}
+			if !all {
+				var err error
+				if req.Namespace, err = s.DefaultNamespace(); err != nil {
+					return err
+				}
+			}
+			resp, err := authv1.NewAccessServiceClient(s).CheckAccess(cmd.Context(), &req)
+			if err != nil {
+				return err
+			}
+			switch {
+			case quiet:
+			case resp.GetAllowed():
+				s.Printf("yes\n")
+			default:
+				s.Printf("no: %s\n", resp.GetReason())
+			}
+			if !resp.GetAllowed() {
+				return &exit.Error{Code: exit.Failed}
+			}
+			return nil
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&req.User, "as", "", "somebody else, such as system:serviceaccount:shop:web")
+	flags.StringSliceVar(&req.Groups, "as-group", nil, "the groups of whom --as names")
+	flags.StringVar(&req.NodeName, "node", "", "only objects that belong to this node")
+	flags.BoolVarP(&all, "all-namespaces", "A", false, "in all namespaces")
+	flags.BoolVarP(&quiet, "quiet", "q", false, "only the exit code")
+	return cmd
+}

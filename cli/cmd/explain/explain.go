@@ -1,0 +1,138 @@
+// Package explain holds the commands explain and api-resources.
+package explain
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/xebec-project/xebec/cli/exit"
+	"github.com/xebec-project/xebec/cli/resolve"
+	"github.com/xebec-project/xebec/cli/schema"
+	"github.com/xebec-project/xebec/cli/session"
+	"github.com/xebec-project/xebec/cli/terminal"
+)
+
+// Command returns the command explain.
+func Command(s *session.Session) *cobra.Command {
+	var recursive bool
+	cmd := &cobra.Command{
+		Use:   "explain KIND[.FIELD...]",
+		Short: "Explain the fields of objects",
+		Example: "  xebec explain pod\n" +
+			"  xebec explain deployment.spec.strategy\n" +
+			"  xebec explain service.spec --recursive",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: resolve.CompleteKinds(s),
+		RunE:              func(_ *cobra.Command, args []string) error { return explain(s, args[0], recursive) },
+	}
+	cmd.Flags().BoolVar(&recursive, "recursive", false, "show all fields below, without their explanations")
+	return cmd
+}
+
+func explain(s *session.Session, text string, recursive bool) error {
+	name, rest, _ := strings.Cut(text, ".")
+	k, err := resolve.Kind(name)
+	if err != nil {
+		return err
+	}
+	field, err := schema.Of(k)
+	if err != nil {
+		return err
+	}
+	path := []string{k.Singular}
+	if rest != "" {
+		for step := range strings.SplitSeq(rest, ".") {
+			step, _, _ = strings.Cut(step, "[")
+			child, ok := field.Child(step)
+			if !ok {
+				return unknownField(path, step, field)
+			}
+			path, field = append(path, step), child
+		}
+	}
+	columns := terminal.Width(s.Out)
+	if columns == 0 {
+		columns = 100
+	}
+	if k.Group != "" {
+		s.Printf("GROUP:    %s\n", k.Group)
+	}
+	s.Printf("KIND:     %s\nVERSION:  %s\n", k.Name, k.Version)
+	if rest != "" {
+		s.Printf("FIELD:    %s <%s>\n", strings.Join(path[1:], "."), field.Type)
+	}
+	s.Printf("\n")
+	for _, comment := range []string{field.Comment, field.TypeComment} {
+		if comment != "" {
+			s.Printf("%s\n\n", wrap(comment, "  ", columns))
+		}
+	}
+	if field.NoEffect != "" {
+		s.Printf("%s\n\n", wrap("Has no effect yet: "+field.NoEffect+".", "  ", columns))
+	}
+	if len(field.Fields()) == 0 {
+		return nil
+	}
+	s.Printf("FIELDS:\n")
+	explainFields(s, field, "  ", columns, recursive, map[string]bool{})
+	return nil
+}
+
+func unknownField(path []string, step string, field schema.Field) error {
+	var known []string
+	for _, f := range field.Fields() {
+		known = append(known, f.Name)
+	}
+	at := strings.Join(path, ".")
+	switch near := resolve.Nearest(step, known); {
+	case len(known) == 0:
+		return exit.Usagef("%s is a %s: it has no fields", at, field.Type)
+	case near != "":
+		return exit.Usagef("%s has no field %q, did you mean %q?", at, step, near)
+	}
+	return exit.Usagef("%s has no field %q: it has %s", at, step, strings.Join(known, ", "))
+}
+
+// explainFields lists fields; within is the types that contain them, so that a type within itself is shown once.
+func explainFields(s *session.Session, field schema.Field, indent string, columns int, recursive bool, within map[string]bool) {
+	for _, f := range field.Fields() {
+		s.Printf("%s%s <%s>\n", indent, f.Name, f.Type)
+		if !recursive {
+			text := f.Comment
+			if f.NoEffect != "" {
+				text += " Has no effect yet."
+			}
+			s.Printf("%s\n\n", wrap(text, indent+"  ", columns))
+			continue
+		}
+		if bare := strings.TrimPrefix(f.Type, "[]"); !within[bare] {
+			within[bare] = true
+			explainFields(s, f, indent+"  ", columns, recursive, within)
+			delete(within, bare)
+		}
+	}
+}
+
+// wrap breaks a text into lines.
+func wrap(text, indent string, columns int) string {
+	var b strings.Builder
+	length := 0
+	for word := range strings.FieldsSeq(text) {
+		n := utf8.RuneCountInString(word)
+		switch {
+		case length == 0:
+			fmt.Fprintf(&b, "%s%s", indent, word)
+			length = len(indent) + n
+		case length+1+n > columns:
+			fmt.Fprintf(&b, "\n%s%s", indent, word)
+			length = len(indent) + n
+		default:
+			b.WriteString(" " + word)
+			length += 1 + n
+		}
+	}
+	return b.String()
+}

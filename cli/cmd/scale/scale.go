@@ -1,0 +1,70 @@
+// Package scale holds the command scale.
+package scale
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/xebec-project/xebec/cli/exit"
+	"github.com/xebec-project/xebec/cli/resolve"
+	"github.com/xebec-project/xebec/cli/session"
+	"github.com/xebec-project/xebec/cli/write"
+	"github.com/xebec-project/xebec/internal/kind"
+	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
+)
+
+// Command returns the command scale.
+func Command(s *session.Session) *cobra.Command {
+	var c resolve.Choice
+	o := &write.Options{}
+	replicas, current := int32(-1), int32(-1)
+	cmd := &cobra.Command{
+		Use:   "scale KIND NAME... | KIND/NAME... --replicas=N",
+		Short: "Set how many replicas a deployment or replica set has",
+		Example: "  xebec scale deployment/web --replicas=5\n" +
+			"  xebec scale deployment web --current-replicas=2 --replicas=3",
+		ValidArgsFunction: resolve.CompleteKinds(s),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.Parse(); err != nil {
+				return err
+			}
+			if replicas < 0 {
+				return exit.Usagef("--replicas=N is required, and not negative")
+			}
+			cl := s.Client()
+			refs, err := resolve.Objects(cmd.Context(), s, cl, args, c)
+			if err != nil {
+				return err
+			}
+			return write.Each(cmd.Context(), s, refs, o, func(r resolve.Reference) (kind.Object, string, error) {
+				obj, err := write.Update(cmd.Context(), s, cl, r, o, func(obj kind.Object) error { return setReplicas(obj, replicas, current) })
+				return obj, "scaled", err
+			})
+		},
+	}
+	c.FileFlags(cmd, "with the objects to scale")
+	c.SelectorFlags(cmd)
+	c.AllFlag(cmd)
+	o.Flags(cmd)
+	cmd.Flags().Int32Var(&replicas, "replicas", -1, "the new number")
+	cmd.Flags().Int32Var(&current, "current-replicas", -1, "scale only when the number is this now")
+	return cmd
+}
+
+func setReplicas(obj kind.Object, replicas, current int32) error {
+	var field **int32
+	switch o := obj.(type) {
+	case *appsv1.Deployment:
+		field = &o.Spec.Replicas
+	case *appsv1.ReplicaSet:
+		field = &o.Spec.Replicas
+	default:
+		return exit.Usagef("a %s has no replicas", kind.Of(obj).Singular)
+	}
+	if current >= 0 && (*field == nil || **field != current) {
+		return fmt.Errorf("%s does not have %d replicas now", resolve.Of(obj), current)
+	}
+	*field = &replicas
+	return nil
+}

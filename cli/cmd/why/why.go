@@ -1,0 +1,180 @@
+// Package why holds the command why, which explains scheduling and readiness of pods.
+package why
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/xebec-project/xebec/cli/diagnose"
+	"github.com/xebec-project/xebec/cli/printer"
+	"github.com/xebec-project/xebec/cli/resolve"
+	"github.com/xebec-project/xebec/cli/session"
+	"github.com/xebec-project/xebec/cli/terminal"
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/kind"
+	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	schedulerv1 "github.com/xebec-project/xebec/proto/xebec/scheduler/v1"
+)
+
+// Command returns the command why.
+func Command(s *session.Session) *cobra.Command {
+	return &cobra.Command{
+		Use:   "why POD",
+		Short: "Explain where a pod runs or why it waits",
+		Long: "Explain where a pod runs or why it waits: how the scheduler judges every node for it now, with the filter that\n" +
+			"refuses a node or the scores, 0 to 10, that it gets; and what the pod's containers and readiness gates wait for.\n" +
+			"Of a deployment or another owner of pods it explains the pod that holds it up, if there is one.",
+		Example: "  xebec why web-6d5f9c7b8-x2k4q\n" +
+			"  xebec why deployment/web",
+		Args:              cobra.RangeArgs(1, 2),
+		ValidArgsFunction: resolve.CompleteOf(s, "pods"),
+		RunE:              func(cmd *cobra.Command, args []string) error { return why(cmd.Context(), s, args) },
+	}
+}
+
+func why(ctx context.Context, s *session.Session, args []string) error {
+	cl := s.Client()
+	namespace, err := s.DefaultNamespace()
+	if err != nil {
+		return err
+	}
+	if len(args) == 2 {
+		args = []string{args[0] + "/" + args[1]}
+	}
+	pod, err := podToExplain(ctx, s, cl, args, namespace)
+	if err != nil {
+		return err
+	}
+	name := pod.GetMetadata().GetName()
+	answer, err := schedulerv1.NewSchedulerServiceClient(s).Explain(ctx, &schedulerv1.ExplainRequest{Namespace: namespace, Name: name})
+	if err != nil {
+		return err
+	}
+	if answer.GetNodeName() != "" {
+		s.Printf("pod/%s is %s on node %s.\n", name, kind.PodStatus(pod), answer.GetNodeName())
+	} else {
+		s.Printf("pod/%s waits for %s.\n", name, strings.TrimSuffix(answer.GetWaitsFor(), "."))
+	}
+	for _, line := range diagnose.PodWaits(pod) {
+		s.Printf("  %s\n", line)
+	}
+	if answer.GetNodeName() != "" && !kind.IsPodReady(pod) {
+		if err := latestWarning(ctx, s, cl, pod); err != nil {
+			return err
+		}
+	}
+	if len(answer.GetNodes()) > 0 {
+		s.Printf("\n")
+		verdicts(answer).Print(s.Out)
+	}
+	return nil
+}
+
+// podToExplain finds the pod that a command line means: of several that one object has, the one that holds it up.
+func podToExplain(ctx context.Context, s *session.Session, cl *client.Client, args []string, namespace string) (*corev1.Pod, error) {
+	podKind, _ := kind.ByName("pods")
+	r, err := resolve.One(args, podKind)
+	if err != nil {
+		return nil, err
+	}
+	if r.Kind == podKind {
+		return client.Get[*corev1.Pod](ctx, cl, namespace, r.Name)
+	}
+	obj, err := client.GetKind(ctx, cl, r.Kind, namespace, r.Name)
+	if err != nil {
+		return nil, err
+	}
+	if d, ok := obj.(*appsv1.Deployment); ok {
+		text, done, err := diagnose.RolloutState(d)
+		if err != nil {
+			text, done = err.Error(), false
+		}
+		if !done {
+			s.Printf("%s\n", text)
+		}
+	}
+	selector, err := resolve.PodSelector(obj)
+	if err != nil {
+		return nil, err
+	}
+	pods, _, err := client.List[*corev1.Pod](ctx, cl, client.ListOptions{Namespace: namespace, LabelSelector: selector})
+	if err != nil {
+		return nil, err
+	}
+	if chosen := diagnose.Worst(pods); chosen != nil {
+		s.Notef("Found %d pods, explaining pod/%s, which is not ready", len(pods), chosen.GetMetadata().GetName())
+		return chosen, nil
+	}
+	if d, ok := obj.(*appsv1.Deployment); ok && len(pods) == 0 {
+		if waits, err := diagnose.RolloutWaits(ctx, cl, d); err != nil || waits != "" {
+			return nil, errors.Join(err, fmt.Errorf("%s has no pods: %s", r, waits))
+		}
+	}
+	return resolve.Pod(ctx, s, cl, args, namespace)
+}
+
+// latestWarning prints the last warning about the pod.
+func latestWarning(ctx context.Context, s *session.Session, cl *client.Client, pod *corev1.Pod) error {
+	events, err := resolve.Events(ctx, cl, pod)
+	if apierr.IsForbidden(err) {
+		s.Notef("The pod's events are left out: %s", apierr.Message(err))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for i := len(events) - 1; i >= 0; i-- {
+		if e := events[i].(*corev1.Event); e.GetType() == kind.EventWarning {
+			s.Printf("  last warning, %s ago: %s: %s\n", kind.Age(kind.EventLastSeen(e), s.Now()), e.GetReason(), terminal.OneLine(e.GetMessage()))
+			return nil
+		}
+	}
+	return nil
+}
+
+// verdicts has a row per node and a column per scorer.
+func verdicts(answer *schedulerv1.ExplainResponse) *printer.Table {
+	var scorers []string
+	seen := map[string]bool{}
+	for _, n := range answer.GetNodes() {
+		for _, score := range n.GetScores() {
+			if !seen[score.GetName()] {
+				seen[score.GetName()] = true
+				scorers = append(scorers, score.GetName())
+			}
+		}
+	}
+	t := &printer.Table{Heads: []string{"NODE", "TOTAL"}, Keep: 1}
+	for _, name := range scorers {
+		t.Heads = append(t.Heads, strings.ToUpper(printer.Title(name)))
+	}
+	t.Heads = append(t.Heads, "REFUSED BY", "REASON")
+	for _, n := range answer.GetNodes() {
+		row := make([]string, len(t.Heads))
+		row[0] = n.GetNodeName()
+		if n.GetNodeName() == answer.GetNodeName() {
+			row[0] += " *"
+		}
+		if n.GetRefusedBy() == "" {
+			row[1] = fmt.Sprintf("%.1f", n.GetTotal())
+		} else {
+			row[1] = "-"
+		}
+		for _, score := range n.GetScores() {
+			for i, name := range scorers {
+				if name == score.GetName() {
+					row[2+i] = fmt.Sprintf("%.1f", score.GetScore())
+				}
+			}
+		}
+		row[len(row)-2], row[len(row)-1] = n.GetRefusedBy(), terminal.OneLine(n.GetReason())
+		t.Add(row...)
+	}
+	return t
+}

@@ -1,0 +1,125 @@
+// Package diagnose explains what pods and rollouts are waiting for.
+package diagnose
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/xebec-project/xebec/cli/terminal"
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/kind"
+	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+// PodWaits says what keeps a pod on a node from being ready, a line each, the cause before its effects; nothing when it is.
+func PodWaits(p *corev1.Pod) []string {
+	if kind.IsPodReady(p) {
+		return nil
+	}
+	out := containerWaits(p)
+	for _, gate := range p.GetSpec().GetReadinessGates() {
+		name := gate.GetConditionType()
+		switch c := kind.PodCondition(p, name); {
+		case c == nil:
+			out = append(out, terminal.OneLine(fmt.Sprintf("readiness gate %s is not met: the pod has no such condition yet", name)))
+		case c.GetStatus() != kind.ConditionTrue:
+			out = append(out, terminal.OneLine(strings.TrimRight(fmt.Sprintf("readiness gate %s is not met: the condition is %s: %s: %s", name, c.GetStatus(), c.GetReason(), c.GetMessage()), ": ")))
+		}
+	}
+	if c := kind.PodCondition(p, kind.PodReady); len(out) == 0 && c.GetMessage() != "" {
+		out = append(out, terminal.OneLine("it is not ready: "+c.GetMessage()))
+	}
+	return out
+}
+
+// containerWaits says what each container that does not run waits for or ended by.
+func containerWaits(p *corev1.Pod) []string {
+	var out []string
+	for _, c := range slices.Concat(p.GetStatus().GetInitContainerStatuses(), p.GetStatus().GetContainerStatuses()) {
+		waiting, ended, last := c.GetState().GetWaiting(), c.GetState().GetTerminated(), c.GetLastState().GetTerminated()
+		switch {
+		case waiting != nil:
+			line := fmt.Sprintf("container %s waits: %s", c.GetName(), strings.TrimSuffix(waiting.GetReason()+": "+waiting.GetMessage(), ": "))
+			if last != nil {
+				line += fmt.Sprintf(" (its last run ended with exit code %d)", last.GetExitCode())
+			}
+			out = append(out, terminal.OneLine(line))
+		case ended != nil && ended.GetExitCode() != 0:
+			out = append(out, terminal.OneLine(fmt.Sprintf("container %s ended with exit code %d: %s", c.GetName(), ended.GetExitCode(), cmp.Or(ended.GetMessage(), ended.GetReason()))))
+		case c.GetState().GetRunning() != nil && !c.GetReady():
+			probe := "readiness"
+			if c.Started != nil && !c.GetStarted() {
+				probe = "startup"
+			}
+			out = append(out, fmt.Sprintf("container %s runs and is not ready: its %s probe has not passed", c.GetName(), probe))
+		}
+	}
+	return out
+}
+
+// podProblem is what a pod that is not ready waits for in one line, empty when it is ready or nothing is known.
+func podProblem(p *corev1.Pod) string {
+	if p.GetMetadata().GetDeletionTimestamp() != nil {
+		return ""
+	}
+	if c := kind.PodCondition(p, kind.PodScheduled); p.GetSpec().GetNodeName() == "" && c.GetMessage() != "" {
+		return terminal.OneLine(c.GetReason() + ": " + c.GetMessage())
+	}
+	waits := PodWaits(p)
+	// What a container starts with says less than what another failed by.
+	if i := slices.IndexFunc(waits, func(w string) bool {
+		return !strings.HasSuffix(w, "ContainerCreating") && !strings.HasSuffix(w, "PodInitializing")
+	}); i >= 0 {
+		return waits[i]
+	}
+	if len(waits) > 0 {
+		return waits[0]
+	}
+	return ""
+}
+
+// Worst is the pod that most likely holds the others' owner up: of those with a problem the newest; nil when there is none.
+func Worst(pods []*corev1.Pod) *corev1.Pod {
+	var worst *corev1.Pod
+	for _, p := range pods {
+		if podProblem(p) != "" && (worst == nil || p.GetMetadata().GetCreationTimestamp().AsTime().After(worst.GetMetadata().GetCreationTimestamp().AsTime())) {
+			worst = p
+		}
+	}
+	return worst
+}
+
+// RolloutWaits is what a deployment's rollout waits for, empty when nothing is known: that pods can't be made, or what one of
+// the pods of its present template waits for.
+func RolloutWaits(ctx context.Context, cl *client.Client, d *appsv1.Deployment) (string, error) {
+	for _, c := range d.GetStatus().GetConditions() {
+		if c.GetType() == kind.DeploymentReplicaFailure && c.GetStatus() == kind.ConditionTrue {
+			return terminal.OneLine(fmt.Sprintf("pods can't be created: %s: %s", c.GetReason(), c.GetMessage())), nil
+		}
+	}
+	sets, err := ReplicaSets(ctx, cl, d)
+	if err != nil {
+		return "", err
+	}
+	i := slices.IndexFunc(sets, func(rs *appsv1.ReplicaSet) bool { return Revision(rs) == Revision(d) })
+	if i < 0 {
+		return "", nil
+	}
+	selector, err := kind.LabelSelector(sets[i].GetSpec().GetSelector())
+	if err != nil {
+		return "", err
+	}
+	pods, _, err := client.List[*corev1.Pod](ctx, cl, client.ListOptions{Namespace: d.GetMetadata().GetNamespace(), LabelSelector: selector.String()})
+	if err != nil {
+		return "", err
+	}
+	pods = slices.DeleteFunc(pods, func(p *corev1.Pod) bool { return !kind.IsControlledBy(p, sets[i]) })
+	if p := Worst(pods); p != nil {
+		return fmt.Sprintf("pod %s: %s", p.GetMetadata().GetName(), podProblem(p)), nil
+	}
+	return "", nil
+}

@@ -1,0 +1,163 @@
+package resolve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/xebec-project/xebec/cli/exit"
+	"github.com/xebec-project/xebec/cli/session"
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/manifest"
+)
+
+// Choice says which objects a command is about: by references, by files, or by selectors.
+type Choice struct {
+	Files     []string
+	Recursive bool
+	Labels    string
+	Fields    string
+	all       bool
+	// everywhere stands for all namespaces.
+	Everywhere bool
+}
+
+// FileFlags adds -f and -R; purpose completes the sentence about the manifests.
+func (c *Choice) FileFlags(cmd *cobra.Command, purpose string) {
+	cmd.Flags().StringArrayVarP(&c.Files, "filename", "f", nil, "file or directory with manifests "+purpose+"; - for standard input")
+	cmd.Flags().BoolVarP(&c.Recursive, "recursive", "R", false, "go into the subdirectories of directories given by -f")
+	_ = cmd.MarkFlagFilename("filename", "yaml", "yml", "json")
+}
+
+// SelectorFlags adds -l and --field-selector.
+func (c *Choice) SelectorFlags(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&c.Labels, "selector", "l", "", "label selector, such as app=web,tier!=cache")
+	cmd.Flags().StringVar(&c.Fields, "field-selector", "", "field selector, such as spec.nodeName=node-1")
+}
+
+// NamespacesFlag adds -A.
+func (c *Choice) NamespacesFlag(cmd *cobra.Command) {
+	cmd.Flags().BoolVarP(&c.Everywhere, "all-namespaces", "A", false, "all namespaces")
+}
+
+// AllFlag adds --all.
+func (c *Choice) AllFlag(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&c.all, "all", false, "all objects of the kind in the namespace")
+}
+
+// Manifests reads the manifests that the files hold. It gives every object that lives in a namespace one: what it says, else
+// the flag's, else the context's. When some objects are not in order it returns the others with manifest.Errors.
+func Manifests(s *session.Session, files []string, recursive bool) ([]manifest.Document, error) {
+	for _, f := range files {
+		if f == "" {
+			return nil, exit.Usagef("-f needs a file, a directory, or - for standard input")
+		}
+	}
+	all, err := manifest.Load(files, recursive, s.In)
+	errs, bad := errors.AsType[manifest.Errors](err)
+	switch {
+	case err != nil && !bad:
+		return nil, err
+	case len(all) == 0 && len(errs) == 0:
+		return nil, fmt.Errorf("no objects in %s", strings.Join(files, ", "))
+	}
+	var docs []manifest.Document
+	for _, d := range all {
+		meta, k := d.Object.GetMetadata(), kind.Of(d.Object)
+		switch {
+		case meta == nil:
+			errs = append(errs, &manifest.Error{Source: d.Source, Line: d.Line, Err: errors.New("the object has no metadata: metadata.name is required")})
+			continue
+		case !k.Namespaced:
+		case meta.GetNamespace() == "":
+			if meta.Namespace, err = s.DefaultNamespace(); err != nil {
+				return nil, err
+			}
+		case s.Namespace != "" && meta.GetNamespace() != s.Namespace:
+			errs = append(errs, &manifest.Error{Source: d.Source, Line: d.Line, Err: fmt.Errorf(
+				"%s is in namespace %s by its manifest and in %s by -n: leave one of them out", Of(d.Object), meta.GetNamespace(), s.Namespace)})
+			continue
+		}
+		docs = append(docs, d)
+	}
+	if len(errs) > 0 {
+		return docs, errs
+	}
+	return docs, nil
+}
+
+// References resolves what a command line chooses into references with namespaces. Only references by name or file are
+// sure to name one object each.
+func References(s *session.Session, args []string, c Choice) ([]Reference, error) {
+	if len(c.Files) > 0 {
+		if len(args) > 0 || c.Labels != "" || c.all {
+			return nil, exit.Usagef("-f takes the objects from files: leave kinds, names, -l and --all out")
+		}
+		docs, err := Manifests(s, c.Files, c.Recursive)
+		if err != nil && len(docs) == 0 {
+			return nil, err
+		}
+		if err != nil {
+			s.PrintError(err)
+			s.Fail()
+		}
+		refs := make([]Reference, len(docs))
+		for i, d := range docs {
+			refs[i] = Of(d.Object)
+		}
+		return refs, nil
+	}
+	refs, err := parse(args)
+	if err != nil {
+		return nil, err
+	}
+	for i := range refs {
+		if refs[i].Name != "" && (c.Labels != "" || c.Fields != "" || c.all) {
+			return nil, exit.Usagef("give names, or a selector, or --all: not both")
+		}
+		if refs[i].Name != "" && c.Everywhere && refs[i].Kind.Namespaced {
+			return nil, exit.Usagef("an object can't be named across all namespaces: use -n")
+		}
+		if refs[i].Kind.Namespaced && !c.Everywhere {
+			if refs[i].Namespace, err = s.DefaultNamespace(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return refs, nil
+}
+
+// Objects is references with those to all of a kind replaced by the objects they stand for. One of the two ways to
+// choose must have been used, so that nothing happens to all by accident.
+func Objects(ctx context.Context, s *session.Session, cl *client.Client, args []string, c Choice) ([]Reference, error) {
+	refs, err := References(s, args, c)
+	if err != nil {
+		return nil, err
+	}
+	var out []Reference
+	for _, r := range refs {
+		if r.Name != "" {
+			out = append(out, r)
+			continue
+		}
+		if c.Labels == "" && c.Fields == "" && !c.all {
+			return nil, exit.Usagef("which %s? Give names, -l, or --all", r.Kind.Plural)
+		}
+		objects, _, err := client.ListKind(ctx, cl, r.Kind, c.list(r))
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range objects {
+			out = append(out, Of(o))
+		}
+	}
+	return out, nil
+}
+
+func (c Choice) list(r Reference) client.ListOptions {
+	return client.ListOptions{Namespace: r.Namespace, LabelSelector: c.Labels, FieldSelector: c.Fields}
+}

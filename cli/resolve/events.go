@@ -1,0 +1,47 @@
+package resolve
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strconv"
+
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/kind"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+// Events lists the events about an object, the latest last.
+func Events(ctx context.Context, cl *client.Client, obj kind.Object) ([]kind.Object, error) {
+	k, meta := kind.Of(obj), obj.GetMetadata()
+	selector := "involvedObject.kind=" + k.Name + ",involvedObject.name=" + meta.GetName()
+	if meta.GetNamespace() != "" {
+		selector += ",involvedObject.namespace=" + meta.GetNamespace()
+	}
+	// Events about an object without a namespace may lie in any; those about a node name it as uid in Kubernetes, which
+	// is why the uid is not compared for kinds without a namespace.
+	if k.Namespaced {
+		selector += ",involvedObject.uid=" + meta.GetUid()
+	}
+	eventKind, _ := kind.ByName("events")
+	found, _, err := client.ListKind(ctx, cl, eventKind, client.ListOptions{Namespace: meta.GetNamespace(), FieldSelector: selector})
+	sortEvents(found)
+	return found, err
+}
+
+// sortEvents puts what happened last at the end.
+func sortEvents(objects []kind.Object) {
+	slices.SortStableFunc(objects, func(a, b kind.Object) int {
+		return cmp.Or(
+			kind.EventLastSeen(a.(*corev1.Event)).AsTime().Compare(kind.EventLastSeen(b.(*corev1.Event)).AsTime()),
+			// Times are in seconds, in which much happens to a pod; events are written in their order.
+			cmp.Compare(revision(a), revision(b)),
+		)
+	})
+}
+
+// revision is the object's resource version as a number, 0 when it has none.
+func revision(o kind.Object) int64 {
+	n, _ := strconv.ParseInt(o.GetMetadata().GetResourceVersion(), 10, 64)
+	return n
+}

@@ -1,0 +1,173 @@
+package resolve
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/xebec-project/xebec/cli/exit"
+	"github.com/xebec-project/xebec/cli/session"
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/kind"
+	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+// PodSpec is the part of an object that says what its pods are.
+func PodSpec(obj kind.Object) *corev1.PodSpec {
+	switch o := obj.(type) {
+	case *corev1.Pod:
+		return o.GetSpec()
+	case *appsv1.Deployment:
+		return o.GetSpec().GetTemplate().GetSpec()
+	case *appsv1.ReplicaSet:
+		return o.GetSpec().GetTemplate().GetSpec()
+	}
+	return nil
+}
+
+// defaultContainer is the annotation by which a pod names the container that people mean when they name none.
+const defaultContainer = "kubectl.kubernetes.io/default-container"
+
+// Pods finds the pods that a command means: by name, by their owner, or by labels. An owner stands for one of its
+// pods, as with kubectl: the one that is most likely to have something to say.
+func Pods(ctx context.Context, s *session.Session, cl *client.Client, args []string, labels string) ([]*corev1.Pod, error) {
+	namespace, err := s.DefaultNamespace()
+	if err != nil {
+		return nil, err
+	}
+	if labels != "" {
+		pods, _, err := client.List[*corev1.Pod](ctx, cl, client.ListOptions{Namespace: namespace, LabelSelector: labels})
+		if err == nil && len(pods) == 0 {
+			err = fmt.Errorf("no pods match %q in namespace %s", labels, namespace)
+		}
+		return pods, err
+	}
+	pod, err := Pod(ctx, s, cl, args, namespace)
+	if err != nil {
+		return nil, err
+	}
+	return []*corev1.Pod{pod}, nil
+}
+
+// Pod finds the one pod that NAME or KIND/NAME means.
+func Pod(ctx context.Context, s *session.Session, cl *client.Client, args []string, namespace string) (*corev1.Pod, error) {
+	podKind, _ := kind.ByName("pods")
+	r, err := One(args, podKind)
+	if err != nil {
+		return nil, err
+	}
+	if r.Kind == podKind {
+		return client.Get[*corev1.Pod](ctx, cl, namespace, r.Name)
+	}
+	obj, err := client.GetKind(ctx, cl, r.Kind, namespace, r.Name)
+	if err != nil {
+		return nil, err
+	}
+	selector, err := PodSelector(obj)
+	if err != nil {
+		return nil, err
+	}
+	pods, _, err := client.List[*corev1.Pod](ctx, cl, client.ListOptions{Namespace: namespace, LabelSelector: selector})
+	if err != nil {
+		return nil, err
+	}
+	if len(pods) == 0 {
+		return nil, fmt.Errorf("%s has no pods; 'xebec describe %s' may say why", r, r)
+	}
+	chosen := slices.MinFunc(pods, comparePods)
+	if len(pods) > 1 {
+		s.Notef("Found %d pods, using pod/%s", len(pods), chosen.GetMetadata().GetName())
+	}
+	return chosen, nil
+}
+
+// comparePods puts those first that run and are ready, then the older ones.
+func comparePods(a, b *corev1.Pod) int {
+	rank := func(p *corev1.Pod) int {
+		switch {
+		case kind.IsPodReady(p):
+			return 0
+		case p.GetStatus().GetPhase() == kind.PodRunning:
+			return 1
+		case p.GetSpec().GetNodeName() != "":
+			return 2
+		}
+		return 3
+	}
+	if d := rank(a) - rank(b); d != 0 {
+		return d
+	}
+	return a.GetMetadata().GetCreationTimestamp().AsTime().Compare(b.GetMetadata().GetCreationTimestamp().AsTime())
+}
+
+// PodSelector is how an object finds its pods.
+func PodSelector(obj kind.Object) (string, error) {
+	var selector *metav1.LabelSelector
+	switch o := obj.(type) {
+	case *appsv1.Deployment:
+		selector = o.GetSpec().GetSelector()
+	case *appsv1.ReplicaSet:
+		selector = o.GetSpec().GetSelector()
+	case *corev1.Service:
+		if len(o.GetSpec().GetSelector()) == 0 {
+			return "", fmt.Errorf("%s has no selector, and so no pods", Of(obj))
+		}
+		selector = &metav1.LabelSelector{MatchLabels: o.GetSpec().GetSelector()}
+	default:
+		return "", exit.Usagef("a %s has no pods", kind.Of(obj).Singular)
+	}
+	parsed, err := kind.LabelSelector(selector)
+	if err != nil {
+		return "", err
+	}
+	return parsed.String(), nil
+}
+
+// Containers chooses containers of a pod and says so when it had to guess.
+func Containers(s *session.Session, p *corev1.Pod, name string, all bool) ([]string, error) {
+	var names []string
+	for _, c := range slices.Concat(p.GetSpec().GetInitContainers(), p.GetSpec().GetContainers(), kind.EphemeralContainers(p.GetSpec())) {
+		names = append(names, c.GetName())
+	}
+	pod := p.GetMetadata().GetName()
+	switch {
+	case all:
+		return names, nil
+	case name != "" && !slices.Contains(names, name):
+		return nil, fmt.Errorf("pod %q has no container %q: it has %s", pod, name, strings.Join(names, ", "))
+	case name != "":
+		return []string{name}, nil
+	}
+	if name = p.GetMetadata().GetAnnotations()[defaultContainer]; slices.Contains(names, name) {
+		return []string{name}, nil
+	}
+	containers := p.GetSpec().GetContainers()
+	if len(containers) == 0 {
+		return nil, fmt.Errorf("pod %q has no containers", pod)
+	}
+	if len(names) > 1 {
+		s.Notef("Defaulted container %q out of: %s", containers[0].GetName(), strings.Join(names, ", "))
+	}
+	return []string{containers[0].GetName()}, nil
+}
+
+// Container finds the pod that a command line names, and of its containers the one named, or the first.
+func Container(ctx context.Context, s *session.Session, args []string, name string) (*corev1.Pod, string, error) {
+	cl := s.Client()
+	namespace, err := s.DefaultNamespace()
+	if err != nil {
+		return nil, "", err
+	}
+	pod, err := Pod(ctx, s, cl, args, namespace)
+	if err != nil {
+		return nil, "", err
+	}
+	containers, err := Containers(s, pod, name, false)
+	if err != nil {
+		return nil, "", err
+	}
+	return pod, containers[0], nil
+}

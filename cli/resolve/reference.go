@@ -1,0 +1,139 @@
+// Package resolve finds the kinds and objects that a command line names: by kind and name, by manifest or by selector.
+package resolve
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/xebec-project/xebec/cli/exit"
+	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/spelling"
+)
+
+// Reference is an object by kind and name, or, with an empty name, all objects of the kind.
+type Reference struct {
+	Kind *kind.Kind
+	// namespace is empty where the kind has none, and in references to all objects in all namespaces.
+	Namespace, Name string
+}
+
+// String is the reference as messages name it: pod/web, deployment.apps/web.
+func (r Reference) String() string { return qualified(r.Kind) + "/" + r.Name }
+
+// qualified is the singular with the group, as results of writes name kinds.
+func qualified(k *kind.Kind) string {
+	if k.Group == "" {
+		return k.Singular
+	}
+	return k.Singular + "." + k.Group
+}
+
+// Of returns the reference to an object.
+func Of(obj kind.Object) Reference {
+	return Reference{kind.Of(obj), obj.GetMetadata().GetNamespace(), obj.GetMetadata().GetName()}
+}
+
+// everything is what "all" stands for.
+var everything = []string{"pods", "services", "deployments", "replicasets"}
+
+// Kind finds a kind by what a person typed.
+func Kind(name string) (*kind.Kind, error) {
+	if k, ok := kind.ByName(name); ok {
+		return k, nil
+	}
+	var known []string
+	if unserved, group, ok := kind.Unserved(name); ok {
+		return nil, exit.Usagef("Xebec does not serve %s yet; 'xebec api-resources' lists what it does", strings.Trim(unserved+"."+group, "."))
+	}
+	for _, k := range kind.All() {
+		known = append(append(known, k.Plural, k.Singular), k.ShortNames...)
+	}
+	if near := Nearest(strings.ToLower(name), known); near != "" {
+		return nil, exit.Usagef("unknown kind %q, did you mean %q?", name, near)
+	}
+	return nil, exit.Usagef("unknown kind %q; 'xebec api-resources' lists them", name)
+}
+
+func parseKinds(names string) ([]*kind.Kind, error) {
+	var kinds []*kind.Kind
+	for name := range strings.SplitSeq(names, ",") {
+		list := []string{name}
+		if name == "all" {
+			list = everything
+		}
+		for _, name := range list {
+			k, err := Kind(name)
+			if err != nil {
+				return nil, err
+			}
+			if !slices.Contains(kinds, k) {
+				kinds = append(kinds, k)
+			}
+		}
+	}
+	return kinds, nil
+}
+
+// parse reads the arguments that say which objects: KIND[,KIND] [NAME...] or KIND/NAME....
+func parse(args []string) ([]Reference, error) {
+	if len(args) == 0 {
+		return nil, exit.Usagef("which objects? Say KIND [NAME...] or KIND/NAME..., such as: pods web")
+	}
+	var refs []Reference
+	if strings.Contains(args[0], "/") {
+		for _, arg := range args {
+			name, object, ok := strings.Cut(arg, "/")
+			if !ok || object == "" || strings.Contains(object, "/") {
+				return nil, exit.Usagef("%q is not KIND/NAME", arg)
+			}
+			k, err := Kind(name)
+			if err != nil {
+				return nil, err
+			}
+			refs = append(refs, Reference{Kind: k, Name: object})
+		}
+		return refs, nil
+	}
+	kinds, err := parseKinds(args[0])
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range kinds {
+		if len(args) == 1 {
+			refs = append(refs, Reference{Kind: k})
+		}
+		for _, name := range args[1:] {
+			if strings.Contains(name, "/") {
+				return nil, exit.Usagef("%q: after a kind come names without one", name)
+			}
+			refs = append(refs, Reference{Kind: k, Name: name})
+		}
+	}
+	return refs, nil
+}
+
+// One reads arguments that name exactly one object; a lone NAME is of the kind taken, unless that is nil.
+func One(args []string, taken *kind.Kind) (Reference, error) {
+	if len(args) == 1 && !strings.Contains(args[0], "/") && taken != nil {
+		return Reference{Kind: taken, Name: args[0]}, nil
+	}
+	refs, err := parse(args)
+	if err != nil {
+		return Reference{}, err
+	}
+	if len(refs) != 1 || refs[0].Name == "" {
+		return Reference{}, exit.Usagef("name one object, such as: pod/web")
+	}
+	return refs[0], nil
+}
+
+// Nearest is the known word that a mistyped one is closest to, empty when none is close.
+func Nearest(word string, known []string) string {
+	best, limit := "", max(1, len(word)/3)
+	for _, k := range known {
+		if d := spelling.Distance(word, k); d <= limit {
+			best, limit = k, d-1
+		}
+	}
+	return best
+}
