@@ -194,25 +194,6 @@ func TestNormalImage(t *testing.T) {
 	}
 }
 
-func BenchmarkChoose100Nodes(b *testing.B) {
-	s := NewState()
-	for i := range 100 {
-		n := &corev1.Node{}
-		if err := codec.UnmarshalInto([]byte(fmt.Sprintf(`{"metadata":{"name":"n%d"},%s}`, i, big)), n); err != nil {
-			b.Fatal(err)
-		}
-		if err := s.SetNode(n); err != nil {
-			b.Fatal(err)
-		}
-	}
-	p := &Pod{UID: "p", siblings: "rs", requests: Resources{"cpu": 100, "memory": 1 << 26, "pods": 1}, images: []string{"echo:1"}}
-	for b.Loop() {
-		if _, err := s.Choose(p); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
 // TestResized counts a pod whose resources are being changed for what it asks for or has been granted, whichever is more.
 func TestResized(t *testing.T) {
 	whole := func(conditions string) string {
