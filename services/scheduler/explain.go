@@ -10,13 +10,15 @@ import (
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	schedulerv1 "github.com/xebec-project/xebec/proto/xebec/scheduler/v1"
-	"github.com/xebec-project/xebec/services/scheduler/placement"
+	"github.com/xebec-project/xebec/services/scheduler/cache"
+	"github.com/xebec-project/xebec/services/scheduler/framework"
 )
 
 // explainer answers from the cluster as it is now, so that every instance can, leading or not.
 type explainer struct {
 	schedulerv1.UnimplementedSchedulerServiceServer
 	client    *client.Client
+	profile   *framework.Profile
 	scheduler string // the schedulerName that is served
 }
 
@@ -29,17 +31,17 @@ func (e *explainer) Explain(ctx context.Context, req *schedulerv1.ExplainRequest
 	if err != nil {
 		return nil, err
 	}
-	state, err := e.load(ctx)
+	state, err := e.load(ctx, pod.GetMetadata().GetUid())
 	if err != nil {
 		return nil, err
 	}
-	p, err := placement.NewPod(pod)
+	p, err := framework.NewPod(pod)
 	if err != nil {
 		return nil, fmt.Errorf("pod %s/%s: %w", req.GetNamespace(), req.GetName(), err)
 	}
 	resp := &schedulerv1.ExplainResponse{NodeName: p.Node}
 	fits := 0
-	for _, v := range state.Explain(p) {
+	for _, v := range e.profile.Explain(state.Snapshot(), p) {
 		row := &schedulerv1.NodeVerdict{NodeName: v.Node, RefusedBy: v.RefusedBy, Reason: v.Reason, Total: v.Total}
 		for _, s := range v.Scores {
 			row.Scores = append(row.Scores, &schedulerv1.Score{Name: s.Name, Score: s.Score, Weight: s.Weight})
@@ -53,8 +55,8 @@ func (e *explainer) Explain(ctx context.Context, req *schedulerv1.ExplainRequest
 	return resp, nil
 }
 
-// load gathers the nodes and the pods on them.
-func (e *explainer) load(ctx context.Context) (*placement.State, error) {
+// load gathers the nodes and the pods on them, without the pod that is explained: it is rated as if it were not bound.
+func (e *explainer) load(ctx context.Context, without string) (*cache.Cache, error) {
 	nodes, _, err := client.List[*corev1.Node](ctx, e.client, client.ListOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("list nodes: %w", err)
@@ -63,23 +65,23 @@ func (e *explainer) load(ctx context.Context) (*placement.State, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list pods: %w", err)
 	}
-	state := placement.NewState()
+	c := cache.New()
 	for _, n := range nodes {
-		if err := state.SetNode(n); err != nil {
+		if _, err := c.SetNode(n); err != nil {
 			return nil, err
 		}
 	}
 	for _, pod := range pods {
-		if kind.IsPodFinished(pod) {
+		if kind.IsPodFinished(pod) || pod.GetMetadata().GetUid() == without {
 			continue
 		}
-		p, err := placement.NewPod(pod)
+		p, err := framework.NewPod(pod)
 		if err != nil {
 			return nil, fmt.Errorf("pod %s: %w", client.KeyOf(pod), err)
 		}
-		state.Place(p, p.Node)
+		c.SetPod(p)
 	}
-	return state, nil
+	return c, nil
 }
 
 // waitsFor says in a sentence what an unbound pod waits for.

@@ -18,7 +18,9 @@ import (
 	"github.com/xebec-project/xebec/internal/events"
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
-	"github.com/xebec-project/xebec/services/scheduler/placement"
+	"github.com/xebec-project/xebec/services/scheduler/cache"
+	"github.com/xebec-project/xebec/services/scheduler/framework"
+	"github.com/xebec-project/xebec/services/scheduler/plugins"
 )
 
 // maxBindings is how many binding transactions may be under way at once.
@@ -33,8 +35,10 @@ type loop struct {
 	pods   *client.Informer[*corev1.Pod]
 	wakeup chan struct{} // holds a token when there may be something to do
 
+	profile *framework.Profile
+
 	mu    sync.Mutex
-	state *placement.State
+	cache *cache.Cache
 	queue *queue
 	// assumed are pods that were placed and whose binding the informer has not shown yet.
 	assumed map[string]string
@@ -46,7 +50,7 @@ type loop struct {
 func newLoop(cfg Config, c *client.Client, recorder *events.Recorder, log *zap.Logger) *loop {
 	return &loop{
 		cfg: cfg, client: c, events: recorder, log: log, wakeup: make(chan struct{}, 1),
-		state: placement.NewState(), queue: newQueue(), assumed: map[string]string{},
+		profile: framework.NewProfile(plugins.Default()), cache: cache.New(), queue: newQueue(), assumed: map[string]string{},
 		refused: map[string]refusal{}, telling: make(chan struct{}, 1),
 	}
 }
@@ -64,12 +68,12 @@ func (l *loop) nodeChanged(old, new *corev1.Node) {
 	defer l.mu.Unlock()
 	defer l.kick()
 	if new == nil {
-		l.state.DeleteNode(old.GetMetadata().GetName())
+		l.cache.DeleteNode(old.GetMetadata().GetName())
 		return
 	}
-	if err := l.state.SetNode(new); err != nil {
+	if _, err := l.cache.SetNode(new); err != nil {
 		l.log.Error("Node is left out", zap.Error(err))
-		l.state.DeleteNode(new.GetMetadata().GetName())
+		l.cache.DeleteNode(new.GetMetadata().GetName())
 		return
 	}
 	now := time.Now()
@@ -123,13 +127,12 @@ func (l *loop) podChanged(old, new *corev1.Pod) {
 		l.queue.remove(uid)
 		delete(l.refused, uid)
 		delete(l.assumed, uid)
-		if l.state.On(uid) != "" {
-			l.state.Remove(uid)
+		if l.cache.DeletePod(uid).Kind != 0 {
 			l.queue.wake(now, "NodeResources", "HostPorts")
 		}
 		return
 	}
-	p, err := placement.NewPod(new)
+	p, err := framework.NewPod(new)
 	if err != nil {
 		l.log.Error("Pod is left out", zap.String("pod", client.KeyOf(new).String()), zap.Error(err))
 		return
@@ -139,7 +142,7 @@ func (l *loop) podChanged(old, new *corev1.Pod) {
 		l.queue.remove(p.UID)
 		delete(l.assumed, p.UID)
 		delete(l.refused, p.UID)
-		if l.state.Place(p, p.Node) {
+		if l.cache.SetPod(p).Kind != 0 {
 			l.queue.wake(now, "NodeResources", "HostPorts")
 		}
 	case !l.serves(new):
@@ -211,8 +214,8 @@ type assignment struct {
 
 // refusal is a pod that fits nowhere.
 type refusal struct {
-	pod *placement.Pod
-	why *placement.Refusals
+	pod *framework.Pod
+	why *framework.FitError
 }
 
 // decide takes a batch of waiting pods and chooses their nodes, counting each before the next is looked at. Those that
@@ -222,9 +225,9 @@ func (l *loop) decide() (placed []assignment) {
 	defer l.mu.Unlock()
 	now := time.Now()
 	for _, w := range l.queue.take(l.cfg.BatchSize, now) {
-		node, err := l.state.Choose(w.pod)
-		if why := (*placement.Refusals)(nil); errors.As(err, &why) {
-			l.queue.park(w, why.Filters, now)
+		node, err := l.profile.Schedule(l.cache.Snapshot(), w.pod)
+		if why := (*framework.FitError)(nil); errors.As(err, &why) {
+			l.queue.park(w, why.Plugins, now)
 			l.refused[w.pod.UID] = refusal{w.pod, why}
 			select {
 			case l.telling <- struct{}{}:
@@ -232,7 +235,11 @@ func (l *loop) decide() (placed []assignment) {
 			}
 			continue
 		}
-		l.state.Place(w.pod, node)
+		if err := l.cache.Reserve(framework.Assignment{Pod: w.pod, Node: node}); err != nil {
+			l.log.Error("Node not reserved", zap.Error(err))
+			l.queue.retry(w, now)
+			continue
+		}
 		l.assumed[w.pod.UID] = node
 		placed = append(placed, assignment{w, node})
 	}
@@ -324,10 +331,10 @@ func (l *loop) unbind(a assignment, err error) {
 	}
 	now := time.Now()
 	delete(l.assumed, a.pod.UID)
-	l.state.Remove(a.pod.UID)
+	l.cache.Unreserve(framework.Assignment{Pod: a.pod, Node: a.node})
 	// Changes of the pod were not looked at while its binding was under way.
 	if seen, ok := l.pods.Get(a.pod.Namespace, a.pod.Name); ok && seen.GetMetadata().GetUid() == a.pod.UID {
-		if p, err := placement.NewPod(seen); err == nil {
+		if p, err := framework.NewPod(seen); err == nil {
 			a.waiting.pod = p
 		}
 	}
@@ -335,7 +342,7 @@ func (l *loop) unbind(a assignment, err error) {
 	l.queue.wake(now, "NodeResources", "HostPorts")
 }
 
-func reference(p *placement.Pod) *corev1.ObjectReference {
+func reference(p *framework.Pod) *corev1.ObjectReference {
 	return &corev1.ObjectReference{Kind: "Pod", ApiVersion: "v1", Namespace: p.Namespace, Name: p.Name, Uid: p.UID}
 }
 
@@ -366,7 +373,7 @@ func (l *loop) report(ctx context.Context, r refusal) {
 const reportAttempts = 3
 
 // writeUnschedulable writes the condition onto the whole object: the informer's copy is slim.
-func (l *loop) writeUnschedulable(ctx context.Context, pod *placement.Pod, message string) error {
+func (l *loop) writeUnschedulable(ctx context.Context, pod *framework.Pod, message string) error {
 	full, err := client.Get[*corev1.Pod](ctx, l.client, pod.Namespace, pod.Name)
 	if err != nil || full.GetMetadata().GetUid() != pod.UID || full.GetSpec().GetNodeName() != "" {
 		return err

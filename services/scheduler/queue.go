@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/xebec-project/xebec/services/scheduler/placement"
+	"github.com/xebec-project/xebec/services/scheduler/framework"
 )
 
 // Backoff of a pod that could not be placed or bound, doubling from the least to the most. The first is short: what helps
@@ -20,7 +20,7 @@ const (
 
 // waiting is a pod that has no node.
 type waiting struct {
-	pod      *placement.Pod
+	pod      *framework.Pod
 	since    time.Time
 	attempts int
 	// notBefore holds the pod back after a failure.
@@ -44,7 +44,7 @@ type queue struct {
 func newQueue() *queue { return &queue{pods: map[string]*waiting{}} }
 
 // add puts a pod in, or takes note of its change, which makes a parked pod ready again.
-func (q *queue) add(p *placement.Pod, now time.Time) {
+func (q *queue) add(p *framework.Pod, now time.Time) {
 	w := q.pods[p.UID]
 	if w == nil {
 		w = &waiting{since: now, index: -1}

@@ -5,11 +5,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/xebec-project/xebec/services/scheduler/placement"
+	"github.com/xebec-project/xebec/services/scheduler/framework"
 )
 
-func waitingPod(name string, priority int32) *placement.Pod {
-	return &placement.Pod{Name: name, UID: name, Priority: priority}
+func waitingPod(name string, priority int32) *framework.Pod {
+	return &framework.Pod{Name: name, UID: name, Priority: priority}
 }
 
 // taken takes all that is ready and returns the names, and the pods by name.

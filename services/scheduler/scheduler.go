@@ -1,7 +1,8 @@
 // Package scheduler assigns pods to nodes. One instance of the service, elected, decides; every instance explains.
 //
-// The decision itself is the pure package placement. loop.go feeds it from informers, takes waiting pods from the queue
-// in batches, and binds a batch in one transaction; explain.go answers `xebec why`.
+// Plug-ins decide; package framework runs them, and package cache holds what they look at. loop.go fills the cache from
+// informers, takes waiting pods from the queue in batches, and binds a batch in one transaction; explain.go answers
+// `xebec why`.
 package scheduler
 
 import (
@@ -15,6 +16,8 @@ import (
 	"github.com/xebec-project/xebec/internal/elected"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	schedulerv1 "github.com/xebec-project/xebec/proto/xebec/scheduler/v1"
+	"github.com/xebec-project/xebec/services/scheduler/framework"
+	"github.com/xebec-project/xebec/services/scheduler/plugins"
 )
 
 // DefaultName is the spec.schedulerName that this scheduler serves.
@@ -68,7 +71,9 @@ func New(cfg Config, deps Deps) (*Service, error) {
 // Register adds the service's own API and its ControllerService to a server.
 func (s *Service) Register(r grpc.ServiceRegistrar) {
 	s.Service.Register(r)
-	schedulerv1.RegisterSchedulerServiceServer(r, &explainer{client: s.client, scheduler: s.cfg.SchedulerName})
+	schedulerv1.RegisterSchedulerServiceServer(r, &explainer{
+		client: s.client, profile: framework.NewProfile(plugins.Default()), scheduler: s.cfg.SchedulerName,
+	})
 }
 
 // setup fills a term of leadership.

@@ -1,0 +1,106 @@
+// Package noderesources holds the plug-ins that look at what nodes have left: a filter that refuses nodes with too little,
+// and two scorers of the cpu and memory that would be taken.
+package noderesources
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/services/scheduler/framework"
+)
+
+// Fit refuses nodes that have less free than the pod requests, or no room for one more pod.
+type Fit struct{}
+
+// Name implements framework.Plugin.
+func (Fit) Name() string { return "NodeResources" }
+
+// EventsToRegister implements framework.PreFilterPlugin.
+func (pl Fit) EventsToRegister() []framework.EventHint {
+	const kinds = framework.NodeAdded | framework.NodeAllocatableChanged | framework.PodRemoved | framework.PodShrunk
+	return []framework.EventHint{framework.NodeLocal(kinds, pl)}
+}
+
+// PreFilter implements framework.PreFilterPlugin.
+func (Fit) PreFilter(s *framework.Snapshot, p *framework.Pod) framework.NodeFilter {
+	f := make(fit, len(p.Requests))
+	for i, r := range p.Requests {
+		id, offered := s.Resources.ID(r.Name)
+		f[i] = request{Request: r, id: id, offered: offered, reasons: []string{"Insufficient " + r.Name}}
+		if r.Name == kind.ResourcePods {
+			f[i].reasons = []string{"Too many pods"}
+		}
+	}
+	return f
+}
+
+// request is an amount that the pod requests.
+type request struct {
+	framework.Request
+	id      framework.ResourceID
+	offered bool // by any node: the id is valid
+	reasons []string
+}
+
+// free returns what the node has left of the resource, less than zero when its pods request more than it has.
+func (r *request) free(n *framework.Node) int64 {
+	if !r.offered {
+		return 0
+	}
+	return n.Allocatable[r.id] - n.Used[r.id]
+}
+
+// fit holds the pod's requests, by name.
+type fit []request
+
+// Filter implements framework.NodeFilter.
+func (f fit) Filter(n *framework.Node) []string {
+	var lacking []string
+	for i := range f {
+		switch r := &f[i]; {
+		case r.Amount <= r.free(n):
+		case lacking == nil:
+			lacking = r.reasons
+		default:
+			lacking = append(lacking[:len(lacking):len(lacking)], r.reasons...)
+		}
+	}
+	return lacking
+}
+
+// Explain implements framework.NodeFilter.
+func (f fit) Explain(n *framework.Node) string {
+	var lacking []string
+	for i := range f {
+		switch r, free := &f[i], f[i].free(n); {
+		case r.Amount <= free:
+		case r.Name == kind.ResourcePods:
+			lacking = append(lacking, fmt.Sprintf("the node holds %d pods and takes %d", n.Used[r.id], n.Allocatable[r.id]))
+		default:
+			lacking = append(lacking, fmt.Sprintf("insufficient %s: %s requested, %s free",
+				r.Name, format(r.Name, r.Amount), format(r.Name, max(free, 0))))
+		}
+	}
+	return strings.Join(lacking, "; ")
+}
+
+// format writes an amount as manifests do.
+func format(resource string, n int64) string {
+	switch {
+	case resource == kind.ResourceCPU && n%1000 == 0:
+		return fmt.Sprint(n / 1000)
+	case resource == kind.ResourceCPU:
+		return fmt.Sprintf("%dm", n)
+	case resource == kind.ResourceMemory || resource == kind.ResourceEphemeralStorage:
+		for _, unit := range []struct {
+			suffix string
+			size   int64
+		}{{"Gi", 1 << 30}, {"Mi", 1 << 20}, {"Ki", 1 << 10}} {
+			if n >= unit.size {
+				return fmt.Sprintf("%.4g%s", float64(n)/float64(unit.size), unit.suffix)
+			}
+		}
+	}
+	return fmt.Sprint(n)
+}

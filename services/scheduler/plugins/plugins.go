@@ -1,0 +1,34 @@
+// Package plugins lists the plug-ins of the default scheduler. Each is a package below this one.
+package plugins
+
+import (
+	"github.com/xebec-project/xebec/services/scheduler/framework"
+	"github.com/xebec-project/xebec/services/scheduler/plugins/hostports"
+	"github.com/xebec-project/xebec/services/scheduler/plugins/imagelocality"
+	"github.com/xebec-project/xebec/services/scheduler/plugins/noderesources"
+	"github.com/xebec-project/xebec/services/scheduler/plugins/nodeselector"
+	"github.com/xebec-project/xebec/services/scheduler/plugins/nodeunschedulable"
+	"github.com/xebec-project/xebec/services/scheduler/plugins/spread"
+	"github.com/xebec-project/xebec/services/scheduler/plugins/tainttoleration"
+)
+
+// Default returns the filters and scorers of the default scheduler. The cheap filters that often refuse come first.
+// Spreading the pods of a workload weighs most.
+func Default() framework.Plugins {
+	return framework.Plugins{
+		PreFilter: []framework.PreFilterPlugin{
+			nodeunschedulable.Plugin{},
+			nodeselector.Plugin{},
+			tainttoleration.Plugin{},
+			hostports.Plugin{},
+			noderesources.Fit{},
+		},
+		PreScore: []framework.WeightedPlugin{
+			{Plugin: noderesources.LeastAllocated{}, Weight: 1},
+			{Plugin: noderesources.BalancedAllocation{}, Weight: 1},
+			{Plugin: spread.Plugin{}, Weight: 2},
+			{Plugin: tainttoleration.Plugin{}, Weight: 1},
+			{Plugin: imagelocality.Plugin{}, Weight: 1},
+		},
+	}
+}

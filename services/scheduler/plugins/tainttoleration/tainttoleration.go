@@ -1,0 +1,90 @@
+// Package tainttoleration refuses nodes with taints that a pod does not tolerate, and prefers those without
+// PreferNoSchedule taints.
+package tainttoleration
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/xebec-project/xebec/internal/kind"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	"github.com/xebec-project/xebec/services/scheduler/framework"
+)
+
+// Name is the plug-in's name.
+const Name = "TaintToleration"
+
+// Taint effects, as Kubernetes names them.
+const (
+	noSchedule       = "NoSchedule"
+	noExecute        = "NoExecute"
+	preferNoSchedule = "PreferNoSchedule"
+)
+
+// Plugin refuses nodes with untolerated NoSchedule and NoExecute taints, and rates nodes by their untolerated
+// PreferNoSchedule taints: each halves the score.
+type Plugin struct{}
+
+// Name implements framework.Plugin.
+func (Plugin) Name() string { return Name }
+
+// EventsToRegister implements framework.PreFilterPlugin.
+func (pl Plugin) EventsToRegister() []framework.EventHint {
+	return []framework.EventHint{framework.NodeLocal(framework.NodeAdded|framework.NodeTaintsChanged, pl)}
+}
+
+// PreFilter implements framework.PreFilterPlugin.
+func (Plugin) PreFilter(_ *framework.Snapshot, p *framework.Pod) framework.NodeFilter {
+	return tolerations(p.Tolerations)
+}
+
+// PreScore implements framework.PreScorePlugin.
+func (Plugin) PreScore(p *framework.Pod, _ []*framework.Node) framework.NodeScorer {
+	return tolerations(p.Tolerations)
+}
+
+// tolerations are those of the pod.
+type tolerations []*corev1.Toleration
+
+func (ts tolerations) tolerate(taint *corev1.Taint) bool {
+	return slices.ContainsFunc(ts, func(t *corev1.Toleration) bool { return kind.Tolerates(t, taint) })
+}
+
+// untolerated returns the first taint that keeps the pod away, nil for none.
+func (ts tolerations) untolerated(n *framework.Node) *corev1.Taint {
+	for _, taint := range n.Taints {
+		if effect := taint.GetEffect(); (effect == noSchedule || effect == noExecute) && !ts.tolerate(taint) {
+			return taint
+		}
+	}
+	return nil
+}
+
+// Filter implements framework.NodeFilter.
+func (ts tolerations) Filter(n *framework.Node) []string {
+	if taint := ts.untolerated(n); taint != nil {
+		return []string{"node(s) had " + describe(taint)}
+	}
+	return nil
+}
+
+// Explain implements framework.NodeFilter.
+func (ts tolerations) Explain(n *framework.Node) string {
+	taint := ts.untolerated(n)
+	return fmt.Sprintf("%s, effect %s", describe(taint), taint.GetEffect())
+}
+
+func describe(taint *corev1.Taint) string {
+	return "untolerated taint {" + taint.GetKey() + ": " + taint.GetValue() + "}"
+}
+
+// Score implements framework.NodeScorer.
+func (ts tolerations) Score(n *framework.Node) float64 {
+	score := framework.MaxScore
+	for _, taint := range n.Taints {
+		if taint.GetEffect() == preferNoSchedule && !ts.tolerate(taint) {
+			score /= 2
+		}
+	}
+	return score
+}
