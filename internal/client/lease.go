@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -76,7 +77,7 @@ func (c *Client) grant(ctx context.Context, seconds int64) (*apiv1.GrantResponse
 	for timeout := grantTimeout; ; {
 		attempt, cancel := context.WithTimeout(ctx, timeout)
 		sent := time.Now()
-		granted, err := c.leases.Grant(attempt, req)
+		granted, err := c.leases.Grant(attempt, req, grpc.WaitForReady(true))
 		late := attempt.Err() != nil
 		cancel()
 		switch {
@@ -213,7 +214,8 @@ func (l *Lease) renewals(ctx context.Context) error {
 
 // open opens a stream of renewals.
 func (l *Lease) open(ctx context.Context) (renewal.Renew, error) {
-	s, err := l.client.leases.KeepAlive(ctx)
+	// A stream that fails because there is no connection yet would be tried again several times a second.
+	s, err := l.client.leases.KeepAlive(ctx, grpc.WaitForReady(true))
 	if err != nil {
 		return nil, err
 	}

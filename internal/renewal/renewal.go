@@ -13,6 +13,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/xebec-project/xebec/internal/backoff"
@@ -47,7 +48,7 @@ type Lease struct {
 	Due time.Time
 	// Patience is the least time that an answer may take.
 	Patience time.Duration
-	// Open opens a stream that ends with ctx.
+	// Open opens a stream that ends with ctx. It waits while there is no connection to any server.
 	Open func(ctx context.Context) (Renew, error)
 	// Renewed is told each new deadline: the time to live after the sending of the renewal that was answered. It may be nil.
 	Renewed func(deadline time.Time)
@@ -59,6 +60,7 @@ type stream struct {
 	cancel context.CancelFunc
 	asked  chan struct{} // holds a token when a renewal is to be sent
 	sent   time.Time     // of the renewal that is under way
+	open   atomic.Bool   // Open has returned
 }
 
 // answer is what came of a renewal.
@@ -124,6 +126,12 @@ func Keep(ctx context.Context, lease Lease) error {
 			if k.left() <= 0 {
 				return k.lapsed()
 			}
+			if awaiting && k.connecting() {
+				// Another stream would wait for the same connection.
+				k.last = errors.New("no connection to a server")
+				due = time.Now().Add(max(leastWait, min(k.patience, k.left()/2)))
+				continue
+			}
 			if awaiting {
 				k.last = fmt.Errorf("no answer to a renewal within %v", k.patience)
 				k.patience *= 2
@@ -138,6 +146,16 @@ func Keep(ctx context.Context, lease Lease) error {
 
 // left is the time until the lease lapses.
 func (k *keeper) left() time.Duration { return time.Until(k.lease.Deadline) }
+
+// connecting reports whether a stream waits to be opened.
+func (k *keeper) connecting() bool {
+	for s := range k.busy {
+		if !s.open.Load() {
+			return true
+		}
+	}
+	return false
+}
 
 func (k *keeper) lapsed() error {
 	if k.last == nil {
@@ -175,6 +193,7 @@ func (k *keeper) serve(s *stream) {
 		a := answer{stream: s}
 		if renew == nil {
 			renew, a.err = k.lease.Open(s.ctx)
+			s.open.Store(true)
 		}
 		if a.err == nil {
 			a.ttl, a.err = renew()

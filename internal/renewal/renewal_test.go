@@ -188,3 +188,51 @@ func TestLeaseIsLost(t *testing.T) {
 		})
 	}
 }
+
+// TestNoConnection leaves a lease without a connection for most of its time: the one stream that waits for it renews the lease
+// once it is there.
+func TestNoConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &servers{ttl: 10 * time.Second, lapses: time.Now().Add(10 * time.Second), delay: func(int) (time.Duration, error) { return time.Millisecond, nil }}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		opened := 0
+		connect := time.Now().Add(9 * time.Second)
+		ended := make(chan error, 1)
+		go func() {
+			ended <- renewal.Keep(ctx, renewal.Lease{
+				Deadline: s.lapses, Due: time.Now().Add(s.ttl / 3), Interval: s.ttl / 3, Patience: s.ttl / 5,
+				Open: func(ctx context.Context) (renewal.Renew, error) {
+					opened++
+					time.Sleep(time.Until(connect))
+					return s.serve(ctx)
+				},
+			})
+		}()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if opened != 1 || s.renewed < 10 {
+			t.Errorf("%d streams and %d renewals, want 1 stream and 10 renewals or more", opened, s.renewed)
+		}
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("ended with %v", err)
+		}
+	})
+}
+
+// TestNeverConnected says of a lease that is lost why.
+func TestNeverConnected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		err := renewal.Keep(t.Context(), renewal.Lease{
+			Deadline: time.Now().Add(10 * time.Second), Due: time.Now().Add(3 * time.Second), Interval: 3 * time.Second, Patience: 2 * time.Second,
+			Open: func(ctx context.Context) (renewal.Renew, error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			},
+		})
+		if err == nil || err.Error() != "no connection to a server" {
+			t.Errorf("got %v", err)
+		}
+	})
+}
