@@ -2,28 +2,27 @@ package controller
 
 import (
 	"container/heap"
-	"math/rand/v2"
 	"sync"
 	"time"
 
-	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/backoff"
 )
 
+// retryMin and retryMax are the limits of a key's back-off.
 const (
 	retryMin = 5 * time.Millisecond
 	retryMax = time.Minute
 )
 
-// queue holds the keys to reconcile: each at most once however often it is added, none while it is being reconciled.
-// It is therefore bounded by the number of keys there are.
+// queue holds the keys to reconcile: each at most once, however often it is added, and none while it
+// is being reconciled. Its length is therefore bounded by the number of keys.
 type queue struct {
 	mu       sync.Mutex
 	ready    sync.Cond // signalled when waiting grows or the queue closes
-	waiting  []Key     // in the order of their adding
+	waiting  []Key     // in the order in which they were added
 	due      map[Key]time.Time
 	active   map[Key]struct{}
-	failures map[Key]int
+	backoffs map[Key]*backoff.Backoff // of keys that failed
 	delayed  delays
 	timer    *time.Timer
 	closed   bool
@@ -33,7 +32,7 @@ func newQueue() *queue {
 	q := &queue{
 		due:      map[Key]time.Time{},
 		active:   map[Key]struct{}{},
-		failures: map[Key]int{},
+		backoffs: map[Key]*backoff.Backoff{},
 		delayed:  delays{at: map[Key]*delay{}},
 	}
 	q.ready.L = &q.mu
@@ -80,35 +79,29 @@ func (q *queue) addAfter(k Key, d time.Duration) {
 	q.arm()
 }
 
-// retry makes k due after a pause that doubles with each failure since the last forget, and is not shorter than err's RetryInfo
-// asks for. It returns the pause.
+// retry makes k due after the next pause of its back-off, which it returns.
 func (q *queue) retry(k Key, err error) time.Duration {
 	q.mu.Lock()
-	n := q.failures[k]
-	q.failures[k] = n + 1
+	b := q.backoffs[k]
+	if b == nil {
+		b = &backoff.Backoff{Min: retryMin, Max: retryMax}
+		q.backoffs[k] = b
+	}
+	pause := b.Next(err)
 	q.mu.Unlock()
-	pause := retryMax
-	// Beyond this shift the pause is at its maximum anyway, and the shift would overflow.
-	if n < 14 {
-		pause = min(retryMin<<n, retryMax)
-	}
-	if asked, ok := apierr.RetryAfter(err); ok {
-		pause = max(pause, 2*min(asked, backoff.MaxRetryAfter))
-	}
-	pause = pause/2 + rand.N(pause/2)
 	q.addAfter(k, pause)
 	return pause
 }
 
-// forget ends the series of failures of k.
+// forget ends the back-off of k.
 func (q *queue) forget(k Key) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	delete(q.failures, k)
+	delete(q.backoffs, k)
 }
 
-// take waits for a key and marks it active, until done. It returns false once the queue is closed. waited is for how
-// long the key was due.
+// take waits for a key and marks it active, until done. It returns false once the queue is closed.
+// waited is how long the key was due.
 func (q *queue) take() (k Key, waited time.Duration, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -130,7 +123,7 @@ func (q *queue) take() (k Key, waited time.Duration, ok bool) {
 	return k, waited, true
 }
 
-// done ends the activity that take began.
+// done marks a key that was taken as not active.
 func (q *queue) done(k Key) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -140,7 +133,7 @@ func (q *queue) done(k Key) {
 	}
 }
 
-// close drops what waits and makes every take return.
+// close drops the waiting keys and makes every take return.
 func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -197,7 +190,7 @@ type delays struct {
 	at   map[Key]*delay
 }
 
-// add enters k at a time, or moves it there when that is sooner.
+// add adds k at a time, or moves it to the time when that is sooner.
 func (d *delays) add(k Key, at time.Time) {
 	if e, ok := d.at[k]; ok {
 		if at.Before(e.at) {

@@ -42,7 +42,7 @@ func TestQueueHoldsEachKeyOnce(t *testing.T) {
 	if a, b := takeNow(t, q), takeNow(t, q); a != key("a") || b != key("b") {
 		t.Errorf("took %v, %v", a, b)
 	}
-	// While it is active it becomes due, but nobody gets it.
+	// A key that is active becomes due, but cannot be taken.
 	q.add(key("a"))
 	q.add(key("a"))
 	if len(q.waiting) != 0 {
@@ -89,18 +89,25 @@ func TestQueueBacksOff(t *testing.T) {
 		q := newQueue()
 		defer q.close()
 		k := key("a")
-		want := retryMin
+		limit, longest := retryMin, time.Duration(0)
 		for n := range 40 {
+			begun := time.Now()
 			pause := q.retry(k, nil)
-			if pause < want/2 || pause >= want {
-				t.Errorf("failure %d: a pause of %v, want within [%v, %v)", n, pause, want/2, want)
+			if pause <= 0 || pause > limit {
+				t.Errorf("failure %d: a pause of %v, want at most %v", n, pause, limit)
 			}
-			want = min(2*want, retryMax)
+			longest, limit = max(longest, pause), min(2*limit, retryMax)
 			taken, _, _ := q.take()
+			if waited := time.Since(begun); taken != k || waited != pause {
+				t.Errorf("took %v after %v, want %v after %v", taken, waited, k, pause)
+			}
 			q.done(taken)
 		}
+		if longest < retryMax/4 {
+			t.Errorf("the longest of 40 pauses is %v", longest)
+		}
 		q.forget(k)
-		if pause := q.retry(k, nil); pause >= retryMin {
+		if pause := q.retry(k, nil); pause > retryMin {
 			t.Errorf("after forget: a pause of %v", pause)
 		}
 	})
@@ -117,7 +124,7 @@ func TestQueueCloseReleasesTakers(t *testing.T) {
 		synctest.Wait()
 		q.close()
 		if <-released {
-			t.Error("a closed queue gave a key")
+			t.Error("took a key from a closed queue")
 		}
 		q.add(key("a"))
 		q.addAfter(key("a"), time.Second)
