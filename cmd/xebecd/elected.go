@@ -28,7 +28,7 @@ func nodesCommand() *cobra.Command {
 	return daemon.Command(daemon.Spec[nodes.Config]{
 		Name: "nodes", Short: "Node liveness, eviction, pod address ranges", Port: 7005, Defaults: nodes.DefaultConfig(),
 		New: func(_ context.Context, cfg nodes.Config, deps *daemon.Deps) (daemon.Service, error) {
-			return nodes.New(cfg, nodes.Deps{Host: deps.Host, Client: client.New(deps.APIServer), TLS: deps.TLS, Instances: deps.Directory.Hosts, Logger: deps.Log, Metrics: deps.Metrics})
+			return nodes.New(cfg, nodes.Deps{Deps: electedDeps(deps), TLS: deps.TLS})
 		},
 	})
 }
@@ -50,7 +50,14 @@ func electedCommand[C any, S daemon.Service](name string, port int, short string
 	return daemon.Command(daemon.Spec[C]{
 		Name: name, Short: short, Port: port, Defaults: defaults,
 		New: func(_ context.Context, cfg C, deps *daemon.Deps) (daemon.Service, error) {
-			return make(cfg, elected.Deps{Host: deps.Host, Client: client.New(deps.APIServer), Instances: deps.Directory.Hosts, Logger: deps.Log, Metrics: deps.Metrics})
+			return make(cfg, electedDeps(deps))
 		},
 	})
+}
+
+// electedDeps is what an elected service needs of its process.
+func electedDeps(deps *daemon.Deps) elected.Deps {
+	return elected.Deps{
+		Host: deps.Host, Client: client.New(deps.APIServer), Instances: deps.Directory.Hosts, Logger: deps.Log, Metrics: deps.Metrics,
+	}
 }

@@ -1,6 +1,6 @@
-// Package controller runs level-triggered reconcile loops under an election: a Group elects one leader among the
-// instances of a service, and the leader's Term holds the informers and controllers, with a client whose writes are
-// fenced by the election.
+// Package controller runs level-triggered reconcile loops: a Term holds the informers, the work
+// queues and the loops that run together. Dependents has the objects that a controller's objects
+// own. Package elected runs terms under an election.
 package controller
 
 import (

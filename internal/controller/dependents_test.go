@@ -533,30 +533,26 @@ func TestCreateReportsWhatExists(t *testing.T) {
 func TestWatchEnqueuesOwnersAndAdopters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server, api := clienttest.Start(t)
-		seen := map[Key]bool{}
-		g, err := NewGroup(Config{Service: "test", Host: "h", Client: api, Setup: func(term *Term) error {
-			sets := Informer(term, client.InformerOptions[*appsv1.ReplicaSet]{})
-			pods := Informer(term, client.InformerOptions[*corev1.Pod]{Indexers: ByController[*corev1.Pod]()})
-			NewDependents(DependentsConfig[*appsv1.ReplicaSet, *corev1.Pod]{
-				Client: term.Client(), Owners: sets, Dependents: pods,
-				Selector: func(rs *appsv1.ReplicaSet) *metav1.LabelSelector { return rs.GetSpec().GetSelector() },
-			}).Watch(term.Controller("test", 1, func(_ context.Context, k Key) (Result, error) {
-				seen[k] = true
-				return Result{}, nil
-			}))
-			return nil
-		}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- g.Run(ctx) }()
-		defer func() { cancel(); <-done }()
 		c := &cluster{t: t, server: server}
 		web := c.set("web")
 		c.set("also")
-		eventually(t, "it leads", g.Leading)
+
+		ctx, cancel := context.WithCancel(t.Context())
+		seen := map[Key]bool{}
+		term := NewTerm(ctx, api, nil, NewMetrics(nil))
+		sets := Informer(term, client.InformerOptions[*appsv1.ReplicaSet]{})
+		pods := Informer(term, client.InformerOptions[*corev1.Pod]{Indexers: ByController[*corev1.Pod]()})
+		NewDependents(DependentsConfig[*appsv1.ReplicaSet, *corev1.Pod]{
+			Client: term.Client(), Owners: sets, Dependents: pods,
+			Selector: func(rs *appsv1.ReplicaSet) *metav1.LabelSelector { return rs.GetSpec().GetSelector() },
+		}).Watch(term.Controller("test", 1, func(_ context.Context, k Key) (Result, error) {
+			seen[k] = true
+			return Result{}, nil
+		}))
+		done := make(chan error, 1)
+		go func() { done <- term.Run() }()
+		defer func() { cancel(); <-done }()
+		c.settle()
 		step := func(what string, act func(), want string) {
 			t.Helper()
 			clear(seen)

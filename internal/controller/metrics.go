@@ -7,25 +7,22 @@ import (
 	"github.com/xebec-project/xebec/internal/metrics"
 )
 
-// vectors are the metrics of a group, by controller.
-type vectors struct {
+// Metrics are the metrics of controllers, which the terms of a process share.
+type Metrics struct {
 	depth    *prometheus.GaugeVec
 	waited   *prometheus.HistogramVec
 	took     *prometheus.HistogramVec
 	failures *prometheus.CounterVec
 	retries  *prometheus.CounterVec
-	leading  prometheus.Gauge
-	terms    prometheus.Counter
 }
 
-// newVectors makes the metrics, and registers them unless r is nil.
-func newVectors(r prometheus.Registerer) *vectors {
+// NewMetrics returns metrics that are registered, unless r is nil.
+func NewMetrics(r prometheus.Registerer) *Metrics {
 	f := promauto.With(r)
 	by := []string{metrics.LabelController}
-	// A third of a millisecond to ten seconds, four buckets a decade would be many series: these are enough to see
-	// whether a loop is a matter of milliseconds or of seconds.
+	// Two buckets a decade show whether a loop takes milliseconds or seconds; more would be many series.
 	buckets := []float64{.0003, .001, .003, .01, .03, .1, .3, 1, 3, 10}
-	return &vectors{
+	return &Metrics{
 		depth: f.NewGaugeVec(prometheus.GaugeOpts{
 			Name: metrics.QueueDepth, Help: "Keys that wait to be reconciled.",
 		}, by),
@@ -41,21 +38,15 @@ func newVectors(r prometheus.Registerer) *vectors {
 		retries: f.NewCounterVec(prometheus.CounterOpts{
 			Name: metrics.QueueRetries, Help: "Keys queued again with backoff.",
 		}, by),
-		leading: f.NewGauge(prometheus.GaugeOpts{
-			Name: metrics.ElectionLeading, Help: "1 while this instance leads its service.",
-		}),
-		terms: f.NewCounter(prometheus.CounterOpts{
-			Name: metrics.ElectionTerms, Help: "Terms that this instance began to lead.",
-		}),
 	}
 }
 
-func (v *vectors) of(controller string) observers {
+func (m *Metrics) of(controller string) observers {
 	return observers{
-		depth:    v.depth.WithLabelValues(controller),
-		waited:   v.waited.WithLabelValues(controller),
-		took:     v.took.WithLabelValues(controller),
-		failures: v.failures.WithLabelValues(controller),
-		retries:  v.retries.WithLabelValues(controller),
+		depth:    m.depth.WithLabelValues(controller),
+		waited:   m.waited.WithLabelValues(controller),
+		took:     m.took.WithLabelValues(controller),
+		failures: m.failures.WithLabelValues(controller),
+		retries:  m.retries.WithLabelValues(controller),
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,27 +15,38 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/metrics"
+	controlv1 "github.com/xebec-project/xebec/proto/xebec/control/v1"
 )
 
-// Runner is what a term runs besides controllers before they start: an informer, for one.
+// Runner is what a term starts before its controllers: an informer, for example.
 type Runner interface {
 	// Run works until ctx ends. Returning sooner ends the term.
 	Run(ctx context.Context) error
-	// WaitForSync returns when controllers may rely on it, or with ctx's error.
+	// WaitForSync returns when controllers may read it, or with ctx's error.
 	WaitForSync(ctx context.Context) error
 }
 
-// Term is one period of leadership. Config.Setup fills it with informers, controllers and tasks; then it runs them
-// until the leadership ends. It is not used again.
+// Term runs informers, controllers and tasks together for a period: that of one leadership, as a
+// rule. Setup adds them; Run runs them once.
 type Term struct {
 	ctx         context.Context
 	end         context.CancelCauseFunc
 	client      *client.Client
 	log         *zap.Logger
-	vectors     *vectors
+	metrics     *Metrics
 	runners     []Runner
 	tasks       []task
 	controllers []*Controller
+}
+
+// NewTerm returns a term that ends with ctx at the latest. The client is that of its informers and
+// controllers. The logger may be nil.
+func NewTerm(ctx context.Context, c *client.Client, log *zap.Logger, m *Metrics) *Term {
+	if log == nil {
+		log = zap.NewNop()
+	}
+	ctx, end := context.WithCancelCause(ctx)
+	return &Term{ctx: ctx, end: end, client: c, log: log, metrics: m}
 }
 
 type task struct {
@@ -41,22 +54,23 @@ type task struct {
 	run  func(context.Context) error
 }
 
-// Client returns a client whose writes happen only while this term lasts.
+// Client returns the term's client. Under an election, its writes happen only while the term lasts.
 func (t *Term) Client() *client.Client { return t.client }
 
-// Logger returns the group's logger.
+// Logger returns the term's logger.
 func (t *Term) Logger() *zap.Logger { return t.log }
 
 // Add makes the term run r and wait for it to sync before any controller or task starts.
 func (t *Term) Add(r Runner) { t.runners = append(t.runners, r) }
 
-// Go makes the term run a task of its own beside the controllers, once the informers have synced. Its error ends the
-// term, its return without one does not.
+// Go makes the term run a task beside the controllers, once the informers have synced. An error of
+// the task ends the term.
 func (t *Term) Go(name string, run func(ctx context.Context) error) {
 	t.tasks = append(t.tasks, task{name, run})
 }
 
-// Controller adds a reconcile loop with so many workers; 0 means DefaultWorkers. Names are unique within a service.
+// Controller adds a reconcile loop with a number of workers; 0 means DefaultWorkers. Names are
+// unique within a term.
 func (t *Term) Controller(name string, workers int, reconcile Reconcile) *Controller {
 	if workers <= 0 {
 		workers = DefaultWorkers
@@ -67,14 +81,14 @@ func (t *Term) Controller(name string, workers int, reconcile Reconcile) *Contro
 		workers:   workers,
 		queue:     newQueue(),
 		log:       t.log.With(zap.String(metrics.KeyController, name)),
-		observe:   t.vectors.of(name),
+		observe:   t.metrics.of(name),
 		lost:      func(err error) { t.end(err) },
 	}
 	t.controllers = append(t.controllers, c)
 	return c
 }
 
-// Informer makes an informer on the term's client, which the term runs. An OnError of o is called after the failure is
+// Informer adds an informer on the term's client. An OnError of o is called after the failure is
 // logged.
 func Informer[T kind.Object](t *Term, o client.InformerOptions[T]) *client.Informer[T] {
 	onError := o.OnError
@@ -89,8 +103,10 @@ func Informer[T kind.Object](t *Term, o client.InformerOptions[T]) *client.Infor
 	return i
 }
 
-// run runs all that Setup added until the term's context ends, waits for it to stop, and returns why it ended.
-func (t *Term) run() error {
+// Run runs what was added until the term's context ends, or a part of it fails, and waits for all
+// to stop. It returns the reason of the end.
+func (t *Term) Run() error {
+	defer t.end(nil)
 	var running sync.WaitGroup
 	defer running.Wait()
 	spawn := func(name string, run func(context.Context) error, mayReturn bool) {
@@ -110,7 +126,7 @@ func (t *Term) run() error {
 			return context.Cause(t.ctx)
 		}
 	}
-	t.log.Info("Controllers start", zap.Duration("sync", time.Since(begun)), zap.Int("controllers", len(t.controllers)))
+	t.log.Info("Controllers started", zap.Duration("sync", time.Since(begun)), zap.Int("controllers", len(t.controllers)))
 	for _, task := range t.tasks {
 		spawn(task.name, task.run, true)
 	}
@@ -119,6 +135,29 @@ func (t *Term) run() error {
 	}
 	<-t.ctx.Done()
 	return context.Cause(t.ctx)
+}
+
+// Controllers returns the state of each controller, by name.
+func (t *Term) Controllers() []*controlv1.Controller {
+	all := make([]*controlv1.Controller, len(t.controllers))
+	for i, c := range t.controllers {
+		all[i] = c.state()
+	}
+	slices.SortFunc(all, func(a, b *controlv1.Controller) int { return strings.Compare(a.GetName(), b.GetName()) })
+	return all
+}
+
+// Resync enqueues all objects of the controller of this name, or of all controllers when it is
+// empty. It returns how many, and false when there is no such controller.
+func (t *Term) Resync(name string) (keys int64, found bool) {
+	found = name == ""
+	for _, c := range t.controllers {
+		if name == "" || name == c.name {
+			found = true
+			keys += c.resync()
+		}
+	}
+	return keys, found
 }
 
 func orReturned(err error) error {

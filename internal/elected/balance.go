@@ -1,4 +1,4 @@
-package controller
+package elected
 
 import (
 	"context"
@@ -16,14 +16,14 @@ import (
 )
 
 const (
-	// balanceInterval is how often a leader looks at how the leaderships are spread, give or take a fifth.
+	// balanceInterval is how often a leader reads how the leaderships are spread, give or take a fifth.
 	balanceInterval = 20 * time.Second
 	// balanceSettled is for how long leaders and instances must have been the same before a leader steps down.
 	balanceSettled = 40 * time.Second
-	// balanceExcess is how many more services one host must lead than another for one of them to move: moving it at less
-	// would only exchange the two.
+	// balanceExcess is how many more services one host must lead than another before one of them moves:
+	// with a smaller difference, the move would only swap the two.
 	balanceExcess = 2
-	// yieldPause is how long the others leave a vacancy to the successor that the leader before named.
+	// yieldPause is how long the other instances leave a vacancy to the successor that the last leader named.
 	yieldPause = 2 * time.Second
 	// annotationSuccessor is on the Lease of a leader that steps down, and names the instance that should lead next.
 	annotationSuccessor = "control.xebec.io/successor"
@@ -32,14 +32,15 @@ const (
 // errSteppedDown ends a term in favour of an instance on a host that leads fewer services.
 var errSteppedDown = errors.New("stepped down for another host")
 
-// balance ends the term when this host leads more services than it should. The leaders of all services come to the same
-// conclusion from what they see, so that one of them moves at a time, and what it changes makes the others wait again.
-func (g *Group) balance(ctx context.Context, end context.CancelCauseFunc, c *client.Client) {
+// balance ends the term when this host leads more services than it should. The leaders of all
+// services draw the same conclusion from the same state, so that one of them moves at a time; its
+// move changes the state, and the others wait again.
+func (e *election) balance(ctx context.Context, end context.CancelCauseFunc, c *client.Client) {
 	seen, since := "", time.Time{}
 	for pause(ctx, balanceInterval*4/5+rand.N(balanceInterval*2/5)) {
-		v, err := g.view(ctx)
+		v, err := e.view(ctx)
 		if err != nil {
-			g.log.Debug("Could not look at the other elections", zap.Error(err))
+			e.log.Debug("Failed to read the other elections", zap.Error(err))
 			seen = ""
 			continue
 		}
@@ -48,11 +49,11 @@ func (g *Group) balance(ctx context.Context, end context.CancelCauseFunc, c *cli
 			continue
 		}
 		service, to, ok := v.move()
-		if !ok || service != g.cfg.Service || time.Since(since) < balanceSettled {
+		if !ok || service != e.cfg.Name || time.Since(since) < balanceSettled {
 			continue
 		}
-		if err := g.nameSuccessor(ctx, c, service+"@"+to); err != nil {
-			g.log.Info("Could not name a successor", zap.Error(err))
+		if err := e.nameSuccessor(ctx, c, service+"@"+to); err != nil {
+			e.log.Info("Failed to name a successor", zap.Error(err))
 			seen = ""
 			continue
 		}
@@ -61,9 +62,9 @@ func (g *Group) balance(ctx context.Context, end context.CancelCauseFunc, c *cli
 	}
 }
 
-// nameSuccessor writes into this leader's Lease whom it makes way for.
-func (g *Group) nameSuccessor(ctx context.Context, c *client.Client, successor string) error {
-	l, err := client.Get[*coordinationv1.Lease](ctx, c, electionNamespace, g.cfg.Service)
+// nameSuccessor writes the successor into this leader's Lease.
+func (e *election) nameSuccessor(ctx context.Context, c *client.Client, successor string) error {
+	l, err := client.Get[*coordinationv1.Lease](ctx, c, electionNamespace, e.cfg.Name)
 	if err != nil {
 		return err
 	}
@@ -76,7 +77,7 @@ func (g *Group) nameSuccessor(ctx context.Context, c *client.Client, successor s
 	return err
 }
 
-// leadership is who leads a service, and where it has instances.
+// leadership is the leader of a service, and the hosts of its instances.
 type leadership struct {
 	service, leader, term string
 	hosts                 []string
@@ -85,9 +86,9 @@ type leadership struct {
 // view is the leaderships of all elected services, by service.
 type view []leadership
 
-func (g *Group) view(ctx context.Context) (view, error) {
-	instances := g.cfg.Instances()
-	leases, _, err := client.List[*coordinationv1.Lease](ctx, g.cfg.Client, client.ListOptions{Namespace: electionNamespace})
+func (e *election) view(ctx context.Context) (view, error) {
+	instances := e.deps.Instances()
+	leases, _, err := client.List[*coordinationv1.Lease](ctx, e.deps.Client, client.ListOptions{Namespace: electionNamespace})
 	if err != nil {
 		return nil, fmt.Errorf("list the elections: %w", err)
 	}
@@ -107,8 +108,8 @@ func (g *Group) view(ctx context.Context) (view, error) {
 // String is equal for views of the same state.
 func (v view) String() string { return fmt.Sprint([]leadership(v)) }
 
-// move says which leadership should go to which host, if any: one of the host that leads the most to the one that leads the
-// least. While an instance is missing somewhere none moves.
+// move returns which leadership should move to which host, if any: one of the host that leads the
+// most to the host that leads the least. None moves while an instance is missing.
 func (v view) move() (service, to string, ok bool) {
 	if len(v) == 0 {
 		return "", "", false

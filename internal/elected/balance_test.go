@@ -1,4 +1,4 @@
-package controller
+package elected
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
+	"github.com/xebec-project/xebec/internal/controller"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 )
 
@@ -52,8 +53,8 @@ func TestMove(t *testing.T) {
 	}
 }
 
-// TestLeadersSpreadAgain starts seven services on one host, which leads all, and then on two others.
-func TestLeadersSpreadAgain(t *testing.T) {
+// TestLeadersSpreadOverHosts starts seven services on one host, which leads all, and then on two others.
+func TestLeadersSpreadOverHosts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, c := clienttest.Start(t)
 		var mu sync.Mutex
@@ -66,11 +67,12 @@ func TestLeadersSpreadAgain(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		start := func(service, host string) {
-			g, err := NewGroup(Config{Service: service, Host: host, Client: c, Setup: func(*Term) error { return nil }, Instances: instances})
+			e, err := newElection(Config{Name: service, Setup: func(*controller.Term) error { return nil }},
+				Deps{Host: host, Client: c, Instances: instances})
 			if err != nil {
 				t.Fatal(err)
 			}
-			running.Go(func() { _ = g.Run(ctx) })
+			running.Go(func() { _ = e.run(ctx) })
 			mu.Lock()
 			defer mu.Unlock()
 			hosts[service] = append(slices.Clone(hosts[service]), host)

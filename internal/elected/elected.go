@@ -1,5 +1,6 @@
-// Package elected is what all services have in common of which one instance at a time works: an election, controllers
-// that run while it is won, and events that tell people what they did.
+// Package elected runs services of which one instance at a time works. The instances elect a leader;
+// the leader runs a term of controllers (package controller), whose writes its election fences, and
+// records events.
 package elected
 
 import (
@@ -14,15 +15,17 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/events"
+	controlv1 "github.com/xebec-project/xebec/proto/xebec/control/v1"
 )
 
 // Deps is what such a service needs from its process.
 type Deps struct {
-	// Host is the machine, such as "master-1".
+	// Host is the machine, such as "master-1"; with the service's name it names this instance.
 	Host string
-	// Client reaches the API.
+	// Client reaches the API. Terms get copies of it that the election fences.
 	Client *client.Client
-	// Instances returns on which hosts each service has a live instance; see controller.Config. May be nil.
+	// Instances returns the hosts on which each service has a live instance; nothing while that is not
+	// known. A leader steps down when its host leads more services than others. Nil: no leader does.
 	Instances func() map[string][]string
 	// Logger may be nil.
 	Logger *zap.Logger
@@ -32,49 +35,49 @@ type Deps struct {
 
 // Config says what a service is.
 type Config struct {
-	// Name is that of the service and of its election.
+	// Name is that of the service and of its election, kube-system/<name>, such as "workloads".
 	Name string
-	// Component is who reports the service's events, as Kubernetes names it.
+	// Component is the source of the service's events, as Kubernetes names it.
 	Component string
-	// LeaseTTL is the time to live of the leader's lease; 0 is the default of internal/controller.
+	// LeaseTTL is the time to live of the leader's lease; 0 means DefaultLeaseTTL. The least is 2 seconds.
 	LeaseTTL time.Duration
-	// Setup fills a term of leadership; see controller.Config.
+	// Setup fills a new term: informers, controllers, tasks. It runs before any of them does, and its
+	// error ends the term.
 	Setup func(*controller.Term) error
 }
 
 // Service is embedded in the services.
 type Service struct {
-	group  *controller.Group
-	events *events.Recorder
+	election *election
+	events   *events.Recorder
 }
 
 // New returns a service that does nothing until Run.
 func New(cfg Config, deps Deps) (*Service, error) {
-	group, err := controller.NewGroup(controller.Config{
-		Service: cfg.Name, Host: deps.Host, Client: deps.Client, Setup: cfg.Setup, LeaseTTL: cfg.LeaseTTL,
-		Instances: deps.Instances, Logger: deps.Logger, Metrics: deps.Metrics,
-	})
+	e, err := newElection(cfg, deps)
 	if err != nil {
 		return nil, err
 	}
-	// Not fenced: a deposed leader's last events are true all the same.
+	// Events are not fenced: the last events of a leader that lost its election are true all the same.
 	recorder := events.NewRecorder(events.Config{
 		Client: deps.Client, Component: cfg.Component, Host: deps.Host, Logger: deps.Logger, Metrics: deps.Metrics,
 	})
-	return &Service{group: group, events: recorder}, nil
+	return &Service{election: e, events: recorder}, nil
 }
 
 // Events returns the recorder of the service's events, which Run writes.
 func (s *Service) Events() *events.Recorder { return s.events }
 
 // Register adds the ControllerService to a server.
-func (s *Service) Register(r grpc.ServiceRegistrar) { s.group.Register(r) }
+func (s *Service) Register(r grpc.ServiceRegistrar) {
+	controlv1.RegisterControllerServiceServer(r, &controllerService{election: s.election})
+}
 
 // Run stands for election and works while elected, until ctx ends; it then returns nil.
 func (s *Service) Run(ctx context.Context) error {
 	g, running := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.events.Run(running) })
-	g.Go(func() error { return s.group.Run(running) })
+	g.Go(func() error { return s.election.run(running) })
 	if err := g.Wait(); ctx.Err() == nil {
 		return err
 	}

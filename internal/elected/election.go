@@ -1,4 +1,4 @@
-package controller
+package elected
 
 import (
 	"context"
@@ -8,13 +8,13 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/metrics"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
@@ -22,147 +22,124 @@ import (
 )
 
 const (
-	// DefaultLeaseTTL is how long a leader that has vanished keeps the others waiting.
+	// DefaultLeaseTTL is how long the others wait for a leader that has vanished.
 	DefaultLeaseTTL = 5 * time.Second
+	minLeaseTTL     = 2 * time.Second
 	// electionNamespace holds the Lease objects of the elections.
 	electionNamespace = "kube-system"
-	// startSpread is the most that an instance waits before its first candidacy. It depends on service and host, so
-	// that the services of masters that start together elect leaders on different ones.
+	// startSpread bounds the pause before an instance's first candidacy. The pause depends on service
+	// and host, so that the services of masters that start together elect leaders on different ones.
 	startSpread = 300 * time.Millisecond
 
 	candidacyPauseMin = 50 * time.Millisecond
 	candidacyPauseMax = 2 * time.Second
 )
 
-// Config is what a group needs.
-type Config struct {
-	// Service names the election, kube-system/<service>, such as "workloads".
-	Service string
-	// Host is the machine, such as "master-1"; with Service it names this instance.
-	Host string
-	// Client reaches the API. The group fences copies of it.
-	Client *client.Client
-	// Setup fills a new term: informers, controllers, tasks. It runs before anything of the term does, and its error
-	// ends the term.
-	Setup func(*Term) error
-	// LeaseTTL is the time to live of the leader's lease; 0 means DefaultLeaseTTL. The least is 2 seconds.
-	LeaseTTL time.Duration
-	// Instances returns on which hosts each service has a live instance; nothing when that is not known at present. A
-	// leader steps down by it when its host leads more services than others. Nil: none ever does.
-	Instances func() map[string][]string
-	// Logger may be nil.
-	Logger *zap.Logger
-	// Metrics is where the metrics are registered; nil for nowhere.
-	Metrics prometheus.Registerer
-}
-
-// Group elects a leader among the instances of a service and runs the controllers while this instance is it. Followers
-// keep nothing in memory but the election itself.
-type Group struct {
+// election elects a leader among the instances of a service and runs a term of controllers while
+// this instance leads. Followers keep nothing in memory but the election's Lease.
+type election struct {
 	cfg      Config
-	identity string
+	deps     Deps
+	identity string // in elections: "<service>@<host>"
 	log      *zap.Logger
-	vectors  *vectors
+	metrics  *electionMetrics
 	changed  chan struct{} // holds a token when the election's Lease changed
 
 	mu     sync.Mutex
-	holder string // holderIdentity of the present Lease
+	holder string // holderIdentity of the Lease, empty while there is none or it is not known yet
 	exists bool
-	uid    string // of the present Lease
-	// successor is whom the last leader made way for, empty for nobody, and vacant since when there is none.
+	uid    string // of the Lease
+	// successor is the instance that the last leader stepped down for, empty for none; vacant is when
+	// the Lease vanished.
 	successor string
 	vacant    time.Time
-	term      *Term // nil while following
+	term      *controller.Term // nil while following
 }
 
-// NewGroup returns a group that does nothing until Run.
-func NewGroup(cfg Config) (*Group, error) {
+func newElection(cfg Config, deps Deps) (*election, error) {
 	switch {
-	case cfg.Service == "":
-		return nil, errors.New("controller group: the service has no name")
-	case cfg.Host == "":
-		return nil, errors.New("controller group: the host has no name")
-	case cfg.Client == nil:
-		return nil, errors.New("controller group: no client")
+	case cfg.Name == "":
+		return nil, errors.New("elected service: no name")
+	case deps.Host == "":
+		return nil, errors.New("elected service: no name of the host")
+	case deps.Client == nil:
+		return nil, errors.New("elected service: no client")
 	case cfg.Setup == nil:
-		return nil, errors.New("controller group: no setup")
+		return nil, errors.New("elected service: no setup")
 	case cfg.LeaseTTL == 0:
 		cfg.LeaseTTL = DefaultLeaseTTL
-	case cfg.LeaseTTL < 2*time.Second:
-		return nil, fmt.Errorf("controller group: a lease of %v is too short: at least 2s", cfg.LeaseTTL)
+	case cfg.LeaseTTL < minLeaseTTL:
+		return nil, fmt.Errorf("elected service: lease of %v: want %v or more", cfg.LeaseTTL, minLeaseTTL)
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = zap.NewNop()
+	if deps.Logger == nil {
+		deps.Logger = zap.NewNop()
 	}
-	return &Group{
+	return &election{
 		cfg:      cfg,
-		identity: cfg.Service + "@" + cfg.Host,
-		log:      cfg.Logger,
-		vectors:  newVectors(cfg.Metrics),
+		deps:     deps,
+		identity: cfg.Name + "@" + deps.Host,
+		log:      deps.Logger,
+		metrics:  newElectionMetrics(deps.Metrics),
 		changed:  make(chan struct{}, 1),
 	}, nil
 }
 
-// Identity returns the name of this instance in elections: "<service>@<host>".
-func (g *Group) Identity() string { return g.identity }
-
-// Leader returns the identity of the leader, empty while there is none or it is not known yet.
-func (g *Group) Leader() string {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.holder
+// leader returns the identity of the leader, empty while there is none or it is not known yet.
+func (e *election) leader() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.holder
 }
 
-// Leading reports whether this instance leads: it holds the lease and has set up its term.
-func (g *Group) Leading() bool { return g.current() != nil }
-
-func (g *Group) current() *Term {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.term
+// current returns the term of this instance, nil while it follows.
+func (e *election) current() *controller.Term {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.term
 }
 
-// Run stands for election again and again, and leads when elected, until ctx ends. It then stops the controllers,
-// gives the lease back so that another instance leads at once, and returns ctx's error. Nothing else ends it.
-func (g *Group) Run(ctx context.Context) error {
-	election := client.NewInformer(g.cfg.Client, client.InformerOptions[*coordinationv1.Lease]{
+// run stands for election, and leads when elected, until ctx ends. It then stops the controllers,
+// revokes the lease so that another instance leads at once, and returns ctx's error. Nothing else
+// ends it.
+func (e *election) run(ctx context.Context) error {
+	lease := client.NewInformer(e.deps.Client, client.InformerOptions[*coordinationv1.Lease]{
 		Namespace:     electionNamespace,
-		FieldSelector: "metadata.name=" + g.cfg.Service,
-		OnError:       func(err error) { g.log.Info("Watch of the election ended, resuming", zap.Error(err)) },
+		FieldSelector: "metadata.name=" + e.cfg.Name,
+		OnError:       func(err error) { e.log.Info("Watch of the election ended, resuming", zap.Error(err)) },
 	})
-	election.OnChange(func(_, now *coordinationv1.Lease) { g.observe(now) })
+	lease.OnChange(func(_, now *coordinationv1.Lease) { e.observe(now) })
 	var watching sync.WaitGroup
 	defer watching.Wait()
-	watching.Go(func() { _ = election.Run(ctx) }) // It ends only with ctx.
+	watching.Go(func() { _ = lease.Run(ctx) }) // It ends only with ctx.
 
-	if election.WaitForSync(ctx) != nil || !pause(ctx, g.startDelay()) {
+	if lease.WaitForSync(ctx) != nil || !pause(ctx, e.startDelay()) {
 		return ctx.Err()
 	}
 	pauses := backoff.Backoff{Min: candidacyPauseMin, Max: candidacyPauseMax}
 	for {
-		if g.taken() {
+		if e.taken() {
 			pauses.Reset()
 		}
-		if !g.vacancy(ctx) {
+		if !e.vacancy(ctx) {
 			return ctx.Err()
 		}
-		err := g.lead(ctx)
+		err := e.lead(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		switch {
 		case apierr.IsAlreadyExists(err):
-			// Another was faster. Its Lease shows up in the watch; until then the vacancy seems to last. While the watch is
-			// slow, each further candidacy is in vain and costs etcd a lease, so the pauses grow.
+			// Another instance was faster. Until the watch shows its Lease, each further candidacy fails and
+			// costs etcd a lease, so the pauses grow.
 		case errors.Is(err, errTermOver):
 			pauses.Reset()
-			log := g.log.Warn
+			log := e.log.Warn
 			if errors.Is(err, errSteppedDown) {
-				log = g.log.Info
+				log = e.log.Info
 			}
 			log("Leadership ended, standing again", zap.Error(err))
 		default:
-			g.log.Warn("Candidacy failed, trying again", zap.Error(err))
+			e.log.Warn("Candidacy failed, trying again", zap.Error(err))
 		}
 		if pauses.Wait(ctx, err) != nil {
 			return ctx.Err()
@@ -170,49 +147,49 @@ func (g *Group) Run(ctx context.Context) error {
 	}
 }
 
-// taken reports whether the election has a Lease, as far as is known.
-func (g *Group) taken() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.exists
+// taken reports whether the watch shows a Lease of the election.
+func (e *election) taken() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.exists
 }
 
-func (g *Group) startDelay() time.Duration {
+func (e *election) startDelay() time.Duration {
 	h := fnv.New32a()
-	_, _ = h.Write([]byte(g.identity))
+	_, _ = h.Write([]byte(e.identity))
 	return time.Duration(h.Sum32()%1000) * startSpread / 1000
 }
 
-// observe takes note of the election's Lease; nil when it is gone.
-func (g *Group) observe(l *coordinationv1.Lease) {
-	g.mu.Lock()
-	g.exists = l != nil
-	g.holder = l.GetSpec().GetHolderIdentity()
-	g.uid = l.GetMetadata().GetUid()
+// observe handles a change of the election's Lease; nil when it is gone.
+func (e *election) observe(l *coordinationv1.Lease) {
+	e.mu.Lock()
+	e.exists = l != nil
+	e.holder = l.GetSpec().GetHolderIdentity()
+	e.uid = l.GetMetadata().GetUid()
 	if l != nil {
-		g.successor = l.GetMetadata().GetAnnotations()[annotationSuccessor]
+		e.successor = l.GetMetadata().GetAnnotations()[annotationSuccessor]
 	} else {
-		g.vacant = time.Now()
+		e.vacant = time.Now()
 	}
-	g.mu.Unlock()
+	e.mu.Unlock()
 	select {
-	case g.changed <- struct{}{}:
+	case e.changed <- struct{}{}:
 	default:
 	}
 }
 
-// vacancy waits until nobody holds the election and reports whether that came before ctx's end. What a former run of
-// this very instance holds it takes away: that run has ended, or, should it go on somewhere, can write no more, since
-// its fence is the Lease that is gone then.
-func (g *Group) vacancy(ctx context.Context) bool {
+// vacancy waits until the election has no Lease, and reports whether that came before ctx's end. It
+// deletes the Lease of an earlier run of this instance: that run has ended, and if it has not, it
+// cannot write any more, since its fence was the Lease.
+func (e *election) vacancy(ctx context.Context) bool {
 	for {
-		g.mu.Lock()
-		taken, own, uid := g.exists, g.holder == g.identity, g.uid
+		e.mu.Lock()
+		taken, own, uid := e.exists, e.holder == e.identity, e.uid
 		var yield time.Duration
-		if g.successor != "" && g.successor != g.identity {
-			yield = time.Until(g.vacant.Add(yieldPause))
+		if e.successor != "" && e.successor != e.identity {
+			yield = time.Until(e.vacant.Add(yieldPause))
 		}
-		g.mu.Unlock()
+		e.mu.Unlock()
 		var again <-chan time.Time
 		if !taken {
 			if yield <= 0 {
@@ -221,16 +198,16 @@ func (g *Group) vacancy(ctx context.Context) bool {
 			again = time.After(yield)
 		}
 		if own && taken {
-			_, err := client.Delete[*coordinationv1.Lease](ctx, g.cfg.Client, electionNamespace, g.cfg.Service, client.IfUID(uid))
+			_, err := client.Delete[*coordinationv1.Lease](ctx, e.deps.Client, electionNamespace, e.cfg.Name, client.IfUID(uid))
 			if err != nil && !apierr.IsNotFound(err) && ctx.Err() == nil {
-				g.log.Warn("Could not take away the Lease of this instance's former run", zap.Error(err))
+				e.log.Warn("Failed to delete the Lease of an earlier run of this instance", zap.Error(err))
 				again = time.After(candidacyPauseMax)
 			}
 		}
 		select {
 		case <-ctx.Done():
 			return false
-		case <-g.changed:
+		case <-e.changed:
 		case <-again:
 		}
 	}
@@ -242,77 +219,79 @@ var errTermOver = errors.New("term over")
 // errDeposed ends a term whose Lease object was deleted or replaced.
 var errDeposed = errors.New("the election's Lease is gone")
 
-// lead stands for election once and, when elected, leads until the leadership or ctx ends. It returns when everything
-// of the term has stopped and the lease is given back, as far as that can be done.
-func (g *Group) lead(ctx context.Context) error {
+// lead stands for election once and, when elected, leads until the leadership or ctx ends. It
+// returns when the term has stopped and the lease is revoked, or could not be.
+func (e *election) lead(ctx context.Context) error {
 	termCtx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	// Once elected, the keeper must outlive ctx: the lease is held until the controllers have stopped.
+	// Once elected, the keeper must outlive ctx: the lease is kept until the controllers have stopped.
 	keeperCtx, stopKeeper := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopKeeper()
 	elected := context.AfterFunc(ctx, stopKeeper)
-	lease, err := client.KeepLease(keeperCtx, g.cfg.Client, g.cfg.LeaseTTL, end)
+	lease, err := client.KeepLease(keeperCtx, e.deps.Client, e.cfg.LeaseTTL, end)
 	if err != nil {
 		return err
 	}
-	defer g.giveBack(context.WithoutCancel(ctx), lease)
+	defer e.revoke(context.WithoutCancel(ctx), lease)
 
 	now := timestamppb.Now()
 	seconds := int32(lease.TTL() / time.Second)
-	won, err := client.Create(ctx, g.cfg.Client, &coordinationv1.Lease{
-		Metadata: &metav1.ObjectMeta{Namespace: electionNamespace, Name: g.cfg.Service},
+	won, err := client.Create(ctx, e.deps.Client, &coordinationv1.Lease{
+		Metadata: &metav1.ObjectMeta{Namespace: electionNamespace, Name: e.cfg.Name},
 		Spec: &coordinationv1.LeaseSpec{
-			HolderIdentity: &g.identity, LeaseDurationSeconds: &seconds, AcquireTime: now, RenewTime: now,
+			HolderIdentity: &e.identity, LeaseDurationSeconds: &seconds, AcquireTime: now, RenewTime: now,
 		},
 	}, client.UnderLease(lease.ID()))
 	if err != nil {
-		return fmt.Errorf("stand for the election of %s: %w", g.cfg.Service, err)
+		return fmt.Errorf("stand for the election of %s: %w", e.cfg.Name, err)
 	}
 	elected()
 	fence := &apiv1.Fence{
-		Namespace: electionNamespace, Name: g.cfg.Service,
+		Namespace: electionNamespace, Name: e.cfg.Name,
 		CreateRevision: won.GetMetadata().GetResourceVersion(),
 	}
-	g.log.Info("Elected", zap.String(metrics.KeyRevision, fence.CreateRevision))
-	return fmt.Errorf("%w: %w", errTermOver, g.serve(termCtx, end, fence, won.GetMetadata().GetUid()))
+	e.log.Info("Elected", zap.String(metrics.KeyRevision, fence.CreateRevision))
+	return fmt.Errorf("%w: %w", errTermOver, e.serve(termCtx, end, fence, won.GetMetadata().GetUid()))
 }
 
 // serve runs one term and returns why it ended.
-func (g *Group) serve(ctx context.Context, end context.CancelCauseFunc, fence *apiv1.Fence, uid string) error {
-	t := &Term{ctx: ctx, end: end, client: g.cfg.Client.WithFence(fence), log: g.log, vectors: g.vectors}
-	if err := g.cfg.Setup(t); err != nil {
+func (e *election) serve(ctx context.Context, end context.CancelCauseFunc, fence *apiv1.Fence, uid string) error {
+	t := controller.NewTerm(ctx, e.deps.Client.WithFence(fence), e.log, e.metrics.controllers)
+	if err := e.cfg.Setup(t); err != nil {
 		return fmt.Errorf("set up the controllers: %w", err)
 	}
-	g.lends(t)
-	defer g.lends(nil)
+	e.setTerm(t)
+	defer e.setTerm(nil)
 	var guarding sync.WaitGroup
 	defer guarding.Wait()
-	guarding.Go(func() { g.guard(ctx, end, uid) })
-	if g.cfg.Instances != nil {
-		guarding.Go(func() { g.balance(ctx, end, t.client) })
+	guarding.Go(func() { e.guard(ctx, end, uid) })
+	if e.deps.Instances != nil {
+		guarding.Go(func() { e.balance(ctx, end, t.Client()) })
 	}
-	return t.run()
+	reason := t.Run()
+	end(reason)
+	return reason
 }
 
-func (g *Group) lends(t *Term) {
-	g.mu.Lock()
-	g.term = t
-	g.mu.Unlock()
+func (e *election) setTerm(t *controller.Term) {
+	e.mu.Lock()
+	e.term = t
+	e.mu.Unlock()
 	if t == nil {
-		g.vectors.leading.Set(0)
+		e.metrics.leading.Set(0)
 		return
 	}
-	g.vectors.leading.Set(1)
-	g.vectors.terms.Inc()
+	e.metrics.leading.Set(1)
+	e.metrics.terms.Inc()
 }
 
-// guard ends the term when the Lease with this uid, once seen, is gone or replaced: somebody deleted it.
-func (g *Group) guard(ctx context.Context, end context.CancelCauseFunc, uid string) {
+// guard ends the term when the Lease with this uid, once seen, is gone or replaced: it was deleted.
+func (e *election) guard(ctx context.Context, end context.CancelCauseFunc, uid string) {
 	seen := false
 	for {
-		g.mu.Lock()
-		ours := g.exists && g.uid == uid
-		g.mu.Unlock()
+		e.mu.Lock()
+		ours := e.exists && e.uid == uid
+		e.mu.Unlock()
 		if seen && !ours {
 			end(errDeposed)
 			return
@@ -321,20 +300,20 @@ func (g *Group) guard(ctx context.Context, end context.CancelCauseFunc, uid stri
 		select {
 		case <-ctx.Done():
 			return
-		case <-g.changed:
+		case <-e.changed:
 		}
 	}
 }
 
-// giveBack ends the lease at once, unless it is lost already.
-func (g *Group) giveBack(ctx context.Context, lease *client.Lease) {
+// revoke ends the lease at once, unless it is lost already.
+func (e *election) revoke(ctx context.Context, lease *client.Lease) {
 	if errors.Is(lease.Err(), client.ErrLeaseLost) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, g.cfg.LeaseTTL)
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.LeaseTTL)
 	defer cancel()
 	if err := lease.Revoke(ctx); err != nil {
-		g.log.Warn("Could not give the lease back: it will lapse", zap.Error(err))
+		e.log.Warn("Failed to revoke the lease: it will expire", zap.Error(err))
 	}
 }
 

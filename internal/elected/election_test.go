@@ -1,4 +1,4 @@
-package controller
+package elected
 
 import (
 	"context"
@@ -16,6 +16,7 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
+	"github.com/xebec-project/xebec/internal/controller"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	controlv1 "github.com/xebec-project/xebec/proto/xebec/control/v1"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
@@ -32,7 +33,7 @@ func configMap(name, value string) *corev1.ConfigMap {
 
 // copier is a service whose controller copies "want" to "have" in every config map.
 type copier struct {
-	*Group
+	*election
 	stop    context.CancelFunc
 	done    chan error
 	host    string
@@ -46,14 +47,13 @@ type copier struct {
 func startCopier(t *testing.T, c *client.Client, host string, active *atomic.Int64) *copier {
 	t.Helper()
 	p := &copier{host: host, active: active, done: make(chan error, 1)}
-	g, err := NewGroup(Config{Service: "copier", Host: host, Client: c, Setup: p.setup})
-	if err != nil {
+	var err error
+	if p.election, err = newElection(Config{Name: "copier", Setup: p.setup}, Deps{Host: host, Client: c}); err != nil {
 		t.Fatal(err)
 	}
-	p.Group = g
 	ctx, cancel := context.WithCancel(t.Context())
 	p.stop = cancel
-	go func() { p.done <- g.Run(ctx) }()
+	go func() { p.done <- p.run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		<-p.done
@@ -61,9 +61,9 @@ func startCopier(t *testing.T, c *client.Client, host string, active *atomic.Int
 	return p
 }
 
-func (p *copier) setup(t *Term) error {
-	maps := Informer(t, client.InformerOptions[*corev1.ConfigMap]{})
-	For(t.Controller("copy", 2, func(ctx context.Context, k Key) (Result, error) {
+func (p *copier) setup(t *controller.Term) error {
+	maps := controller.Informer(t, client.InformerOptions[*corev1.ConfigMap]{})
+	controller.For(t.Controller("copy", 2, func(ctx context.Context, k controller.Key) (controller.Result, error) {
 		if p.active.Add(1) > 2 {
 			panic("two leaders")
 		}
@@ -72,20 +72,20 @@ func (p *copier) setup(t *Term) error {
 			panic("as told")
 		}
 		if p.broken.Load() {
-			return Result{}, errors.New("as told")
+			return controller.Result{}, errors.New("as told")
 		}
 		m, ok := maps.Get(k.Namespace, k.Name)
 		if !ok || m.Data["have"] == m.Data["want"] {
-			return Result{}, nil
+			return controller.Result{}, nil
 		}
 		m = client.Clone(m)
 		m.Data["have"] = m.Data["want"]
 		if _, err := client.Update(ctx, t.Client(), m); err != nil {
 			p.refused.Add(1)
-			return Result{}, err
+			return controller.Result{}, err
 		}
 		p.writes.Add(1)
-		return Result{}, nil
+		return controller.Result{}, nil
 	}), maps)
 	return nil
 }
@@ -105,31 +105,34 @@ func eventually(t *testing.T, what string, cond func() bool) time.Duration {
 	return 0
 }
 
+// leading reports whether the instance leads.
+func leading(p *copier) func() bool { return func() bool { return p.current() != nil } }
+
 func copied(t *testing.T, c *client.Client, name string) bool {
 	t.Helper()
 	m, err := client.Get[*corev1.ConfigMap](t.Context(), c, "default", name)
 	return err == nil && m.Data["have"] == m.Data["want"]
 }
 
-func TestGroupLeadsAndReconciles(t *testing.T) {
+func TestLeaderReconciles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := clienttest.Start(t)
 		clienttest.Seed(s, configMap("a", "1"))
 		var active atomic.Int64
 		one := startCopier(t, c, "master-1", &active)
 		eventually(t, "copied", func() bool { return copied(t, c, "a") })
-		if !one.Leading() || one.Leader() != "copier@master-1" {
-			t.Errorf("leading %v, leader %q", one.Leading(), one.Leader())
+		if !leading(one)() || one.leader() != "copier@master-1" {
+			t.Errorf("leading %v, leader %q", leading(one)(), one.leader())
 		}
 		two := startCopier(t, c, "master-2", &active)
-		eventually(t, "the leader is known", func() bool { return two.Leader() == "copier@master-1" })
-		if two.Leading() {
+		eventually(t, "the leader is known", func() bool { return two.leader() == "copier@master-1" })
+		if leading(two)() {
 			t.Error("two leaders")
 		}
-		if _, err := (&service{group: two.Group}).Resync(t.Context(), &controlv1.ResyncRequest{}); apierr.Reason(err) != ReasonNotLeader || !strings.Contains(err.Error(), "copier@master-1") {
+		if _, err := (&controllerService{election: two.election}).Resync(t.Context(), &controlv1.ResyncRequest{}); apierr.Reason(err) != ReasonNotLeader || !strings.Contains(err.Error(), "copier@master-1") {
 			t.Errorf("a follower answers Resync with %v", err)
 		}
-		resp, err := (&service{group: one.Group}).Resync(t.Context(), &controlv1.ResyncRequest{Service: "copier", Controller: "copy"})
+		resp, err := (&controllerService{election: one.election}).Resync(t.Context(), &controlv1.ResyncRequest{Service: "copier", Controller: "copy"})
 		if err != nil || resp.Keys != 1 {
 			t.Errorf("Resync queued %v, %v", resp.GetKeys(), err)
 		}
@@ -139,7 +142,7 @@ func TestGroupLeadsAndReconciles(t *testing.T) {
 			t.Errorf("Run = %v", err)
 		}
 		one.done <- nil
-		if d := eventually(t, "handed over", two.Leading); d > 200*time.Millisecond {
+		if d := eventually(t, "handed over", leading(two)); d > 200*time.Millisecond {
 			t.Errorf("handed over after %v", d)
 		}
 		clienttest.Seed(s, configMap("b", "1"))
@@ -166,9 +169,9 @@ func vanish(t *testing.T, c *client.Client) *apiv1.Fence {
 	return &apiv1.Fence{Namespace: "kube-system", Name: "copier", CreateRevision: won.GetMetadata().GetResourceVersion()}
 }
 
-// TestGroupSucceedsItself starts an instance anew whose former run was killed: it need not wait for the lapse, and what
+// TestRestartedLeaderLeadsAtOnce starts an instance anew whose former run was killed: it need not wait for the lapse, and what
 // the former run might still write is refused.
-func TestGroupSucceedsItself(t *testing.T) {
+func TestRestartedLeaderLeadsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := clienttest.Start(t)
 		former := vanish(t, c)
@@ -186,7 +189,7 @@ func TestGroupSucceedsItself(t *testing.T) {
 	})
 }
 
-func TestGroupTakesOverWithinASecondOfTheLapse(t *testing.T) {
+func TestFollowerLeadsWithinASecondOfLeaseExpiry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := clienttest.Start(t)
 		vanish(t, c)
@@ -198,13 +201,13 @@ func TestGroupTakesOverWithinASecondOfTheLapse(t *testing.T) {
 		if d := time.Since(begun); d < 5*time.Second || d > 6*time.Second {
 			t.Errorf("taken over after %v, want from 5s to 6s", d)
 		}
-		if again.Leading() == other.Leading() {
-			t.Errorf("leading: %v, %v", again.Leading(), other.Leading())
+		if leading(again)() == leading(other)() {
+			t.Errorf("leading: %v, %v", leading(again)(), leading(other)())
 		}
 	})
 }
 
-func TestGroupStepsDownAndComesBack(t *testing.T) {
+func TestDeposedLeaderLeadsAgain(t *testing.T) {
 	for name, depose := range map[string]func(*testing.T, *clienttest.Server, *client.Client){
 		"the lease lapses": func(t *testing.T, s *clienttest.Server, c *client.Client) {
 			s.Disconnect()
@@ -234,13 +237,10 @@ func TestGroupStepsDownAndComesBack(t *testing.T) {
 				s, c := clienttest.Start(t)
 				var active atomic.Int64
 				p := startCopier(t, c, "master-1", &active)
-				eventually(t, "leads", p.Leading)
+				eventually(t, "leads", leading(p))
 				term := p.current()
 				depose(t, s, c)
 				eventually(t, "leads a new term", func() bool { now := p.current(); return now != nil && now != term })
-				if term.ctx.Err() == nil {
-					t.Error("the former term goes on")
-				}
 				clienttest.Seed(s, configMap("a", "1"))
 				eventually(t, "works again", func() bool { return copied(t, c, "a") })
 			})
@@ -248,9 +248,9 @@ func TestGroupStepsDownAndComesBack(t *testing.T) {
 	}
 }
 
-// TestCandidaciesInVainBecomeRare has every candidacy fail, for what the watch of the election does not show yet, or because the
+// TestFailedCandidaciesBackOff has every candidacy fail, for what the watch of the election does not show yet, or because the
 // server is overloaded.
-func TestCandidaciesInVainBecomeRare(t *testing.T) {
+func TestFailedCandidaciesBackOff(t *testing.T) {
 	for name, tc := range map[string]struct {
 		err  error
 		most int // candidacies in a minute
@@ -278,7 +278,7 @@ func TestCandidaciesInVainBecomeRare(t *testing.T) {
 	}
 }
 
-func TestGroupRemembersFailures(t *testing.T) {
+func TestListControllersShowsFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := clienttest.Start(t)
 		var active atomic.Int64
@@ -286,7 +286,7 @@ func TestGroupRemembersFailures(t *testing.T) {
 		p.panics.Store(true)
 		clienttest.Seed(s, configMap("a", "1"))
 		list := func() *controlv1.Controller {
-			resp, err := (&service{group: p.Group}).ListControllers(t.Context(), &controlv1.ListControllersRequest{})
+			resp, err := (&controllerService{election: p.election}).ListControllers(t.Context(), &controlv1.ListControllersRequest{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -300,7 +300,7 @@ func TestGroupRemembersFailures(t *testing.T) {
 		p.broken.Store(true)
 		eventually(t, "fails again", func() bool { return list().GetFailures() >= 12 })
 		errs := list().GetLastErrors()
-		if len(errs) != lastErrors || errs[0].Key != "default/a" || errs[0].Message != "as told" {
+		if len(errs) != 10 || errs[0].Key != "default/a" || errs[0].Message != "as told" {
 			t.Errorf("%d errors, the newest %v", len(errs), errs[0])
 		}
 		p.broken.Store(false)
@@ -311,18 +311,21 @@ func TestGroupRemembersFailures(t *testing.T) {
 	})
 }
 
-func TestNewGroupRefuses(t *testing.T) {
-	setup := func(*Term) error { return nil }
+func TestNewRefusesIncompleteConfigurations(t *testing.T) {
+	setup := func(*controller.Term) error { return nil }
 	c := client.New(nil)
-	for name, cfg := range map[string]Config{
-		"service": {Host: "h", Client: c, Setup: setup},
-		"host":    {Service: "s", Client: c, Setup: setup},
-		"client":  {Service: "s", Host: "h", Setup: setup},
-		"setup":   {Service: "s", Host: "h", Client: c},
-		"lease":   {Service: "s", Host: "h", Client: c, Setup: setup, LeaseTTL: time.Second},
+	for want, tt := range map[string]struct {
+		cfg  Config
+		deps Deps
+	}{
+		"no name":             {Config{Setup: setup}, Deps{Host: "h", Client: c}},
+		"no name of the host": {Config{Name: "s", Setup: setup}, Deps{Client: c}},
+		"no client":           {Config{Name: "s", Setup: setup}, Deps{Host: "h"}},
+		"no setup":            {Config{Name: "s"}, Deps{Host: "h", Client: c}},
+		"want 2s or more":     {Config{Name: "s", Setup: setup, LeaseTTL: time.Second}, Deps{Host: "h", Client: c}},
 	} {
-		if _, err := NewGroup(cfg); err == nil || !strings.Contains(err.Error(), name) {
-			t.Errorf("without a good %s: %v", name, err)
+		if _, err := New(tt.cfg, tt.deps); err == nil || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("got %v, want an error that ends in %q", err, want)
 		}
 	}
 }

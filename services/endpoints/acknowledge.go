@@ -14,7 +14,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/controller"
+	"github.com/xebec-project/xebec/internal/elected"
 	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
@@ -114,7 +114,7 @@ func (a *acknowledger) Acknowledge(stream grpc.BidiStreamingServer[endpointsv1.A
 }
 
 func notLeading() error {
-	return apierr.New(codes.Unavailable, controller.ReasonNotLeader, "this instance does not lead the endpoints service: call again to reach another")
+	return apierr.New(codes.Unavailable, elected.ReasonNotLeader, "this instance does not lead the endpoints service: repeat the call to reach another one")
 }
 
 // roll is what one term knows of how far nodes' service maps are. Nothing of it is stored: a new leader is told anew.

@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/xebec-project/xebec/internal/client"
@@ -99,19 +98,11 @@ func (c Config) maskSizes() []int { return []int{c.NodeMaskSize, c.NodeMaskSize6
 
 // Deps is what the service needs from its process.
 type Deps struct {
-	// Host is the machine, such as "master-1".
-	Host string
-	// Client reaches the API.
-	Client *client.Client
+	elected.Deps
+
 	// TLS is the service's identity towards agents, which it asks whether they answer. Nil: none is asked, and a node
-	// whose lease has lapsed counts as lost.
+	// whose lease has expired counts as lost.
 	TLS *pki.Source
-	// Instances returns on which hosts each service has a live instance; see controller.Config. May be nil.
-	Instances func() map[string][]string
-	// Logger may be nil.
-	Logger *zap.Logger
-	// Metrics is where metrics are registered; nil for nowhere.
-	Metrics prometheus.Registerer
 }
 
 // Service looks after the nodes while it leads.
@@ -137,8 +128,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		s.ask = asker{deps.TLS}.ask
 	}
 	var err error
-	s.Service, err = elected.New(elected.Config{Name: "nodes", Component: "node-controller", Setup: s.setup},
-		elected.Deps{Host: deps.Host, Client: deps.Client, Instances: deps.Instances, Logger: deps.Logger, Metrics: deps.Metrics})
+	s.Service, err = elected.New(elected.Config{Name: "nodes", Component: "node-controller", Setup: s.setup}, deps.Deps)
 	return s, err
 }
 

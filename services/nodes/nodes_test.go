@@ -11,6 +11,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
+	"github.com/xebec-project/xebec/internal/elected"
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -56,7 +57,7 @@ func TestDualStackRanges(t *testing.T) {
 		server, c := clienttest.Start(t)
 		cfg := DefaultConfig()
 		dualStack(&cfg)
-		s, err := New(cfg, Deps{Host: "master-1", Client: c})
+		s, err := New(cfg, Deps{Deps: elected.Deps{Host: "master-1", Client: c}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -105,7 +106,7 @@ func TestFormerRanges(t *testing.T) {
 		server, c := clienttest.Start(t)
 		cfg := DefaultConfig()
 		dualStack(&cfg)
-		s, err := New(cfg, Deps{Host: "master-1", Client: c})
+		s, err := New(cfg, Deps{Deps: elected.Deps{Host: "master-1", Client: c}})
 		if err != nil {
 			t.Fatal(err)
 		}

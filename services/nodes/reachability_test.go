@@ -11,6 +11,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
+	"github.com/xebec-project/xebec/internal/elected"
 	"github.com/xebec-project/xebec/internal/kind"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -120,7 +121,7 @@ func lossy(t *testing.T, count int, happens func(m *machines, others []string)) 
 	t.Helper()
 	server, c := clienttest.Start(t)
 	cfg := DefaultConfig()
-	svc, err := New(cfg, Deps{Host: "master-1", Client: c})
+	svc, err := New(cfg, Deps{Deps: elected.Deps{Host: "master-1", Client: c}})
 	if err != nil {
 		t.Fatal(err)
 	}

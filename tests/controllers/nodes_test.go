@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/elected"
 	"github.com/xebec-project/xebec/internal/kind"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -26,7 +27,7 @@ func runNodes(t *testing.T, h *house, host string, change func(*nodes.Config)) (
 	if change != nil {
 		change(&cfg)
 	}
-	svc, err := nodes.New(cfg, nodes.Deps{Host: host, Client: h.service("nodes"), Logger: logger(t)})
+	svc, err := nodes.New(cfg, nodes.Deps{Deps: elected.Deps{Host: host, Client: h.service("nodes"), Logger: logger(t)}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/elected"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	"github.com/xebec-project/xebec/services/nodes"
 	"github.com/xebec-project/xebec/services/scheduler"
@@ -64,7 +65,7 @@ func TestUnanswered(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := nodes.New(nodes.DefaultConfig(), nodes.Deps{Host: "master-1", Client: deafly("nodes")})
+	n, err := nodes.New(nodes.DefaultConfig(), nodes.Deps{Deps: elected.Deps{Host: "master-1", Client: deafly("nodes")}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -167,7 +167,7 @@ func reasons(t *testing.T) string {
 	var rows [][]string
 	for _, from := range []struct{ dir, who string }{
 		{"internal/apierr", "every service"}, {"internal/rpc", "every server, before a handler runs"},
-		{"internal/controller", "controllers"}, {"services/gateway", "gateway"}, {"agent/server", "agent"},
+		{"internal/elected", "controllers"}, {"services/gateway", "gateway"}, {"agent/server", "agent"},
 	} {
 		for _, c := range constants(parse(t, from.dir)) {
 			if name, ok := strings.CutPrefix(c.name, "Reason"); ok && name != "" {
