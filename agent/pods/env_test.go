@@ -137,3 +137,18 @@ func TestEnvironment(t *testing.T) {
 		})
 	}
 }
+
+func TestContainersWithoutLimitGetThePods(t *testing.T) {
+	list := func(memory string) map[string]*metav1.Quantity {
+		return map[string]*metav1.Quantity{"memory": {String_: memory}}
+	}
+	own := &corev1.Container{Name: "own", Resources: &corev1.ResourceRequirements{Limits: list("512Mi")}}
+	none := &corev1.Container{Name: "none"}
+	pod := &corev1.Pod{Spec: &corev1.PodSpec{Containers: []*corev1.Container{own, none}, Resources: &corev1.ResourceRequirements{Limits: list("1Gi")}}}
+	for c, want := range map[*corev1.Container]string{own: "512", none: "1024"} {
+		got, err := resourceValue(&corev1.ResourceFieldSelector{Resource: "limits.memory", Divisor: &metav1.Quantity{String_: "1Mi"}}, c, surroundings{pod: pod, memoryBytes: 4 << 30})
+		if err != nil || got != want {
+			t.Errorf("%s has a limit of %s Mi, %v", c.GetName(), got, err)
+		}
+	}
+}
