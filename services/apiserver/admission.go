@@ -2,61 +2,57 @@ package apiserver
 
 import (
 	"context"
-	"errors"
 
-	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	gatewayv1 "github.com/xebec-project/xebec/proto/xebec/gateway/v1"
+	"github.com/xebec-project/xebec/services/apiserver/admission"
+	"github.com/xebec-project/xebec/services/apiserver/registry"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
-// checkNamespace refuses a new object in a namespace that does not exist or is being deleted. It returns the condition that
-// the namespace is still as it was seen: when it has begun to go before the commit, or was changed in any other way, the
-// plan is made again. Without it an object could come after the collector has found nothing left.
-func (s *Service) checkNamespace(ctx context.Context, get reader, k *kind.Kind, o kind.Object) ([]storage.Condition, error) {
-	namespace := o.GetMetadata().GetNamespace()
-	if !k.Namespaced || namespace == "" {
-		return nil, nil // validation names the mistake
+// admitNode holds what a node writes against what it may write (noderestriction.go).
+func (s *Service) admitNode(ctx context.Context, a *admission.Attributes) error {
+	if a.Operation == admission.Delete || a.Subresource == "binding" {
+		return nil // rights decide alone
 	}
-	namespaces, _ := kind.ByGroupKind("", "Namespace")
-	stored, err := get(ctx, keyOf(namespaces, "", namespace))
-	if errors.Is(err, storage.ErrNotFound) {
-		return nil, apierr.NotFound(namespaces, namespace)
+	if a.Subresource == "status" {
+		return s.restrictStatus(ctx, a.Get, a.Object, a.Old)
 	}
-	if err != nil {
-		return nil, storageError(err)
-	}
-	if stored.Meta().GetDeletionTimestamp() != nil {
-		return nil, apierr.NamespaceTerminating(k, o.GetMetadata().GetName(), namespace)
-	}
-	return []storage.Condition{{Key: stored.Key, Revision: stored.Revision}}, nil
-}
-
-// admit completes an object with what depends on other objects, and returns the writes that must go with it. old is nil
-// for a new object.
-func (s *Service) admit(ctx context.Context, get reader, o, old kind.Object) ([]storage.Write, error) {
-	switch o := o.(type) {
-	case *corev1.Service:
-		before, _ := old.(*corev1.Service)
-		addresses, err := s.allocations.allocate(ctx, get, o, before)
-		if err != nil {
-			return nil, err
-		}
-		ports, err := s.nodePorts.allocate(ctx, get, o, before)
-		return append(addresses, ports...), err
+	switch o := a.Object.(type) {
 	case *corev1.Pod:
-		if old == nil {
-			return nil, restrictMirror(ctx, get, o)
+		if a.Operation == admission.Create {
+			return restrictMirror(ctx, a.Get, o)
 		}
 	case *corev1.Node:
-		before, _ := old.(*corev1.Node)
-		return nil, s.restrictNode(ctx, o, before)
+		before, _ := a.Old.(*corev1.Node)
+		return s.restrictNode(ctx, o, before)
 	case *corev1.Event:
-		before, _ := old.(*corev1.Event)
-		return nil, restrictEvent(ctx, get, o, before)
-	case *gatewayv1.GatewayAccess:
-		return nil, s.checkLockout(ctx, o)
+		before, _ := a.Old.(*corev1.Event)
+		return restrictEvent(ctx, a.Get, o, before)
 	}
-	return nil, nil
+	return nil
 }
+
+// admitLockout holds an access list of the gateways against its writer and the nodes (lockout.go).
+func (s *Service) admitLockout(ctx context.Context, a *admission.Attributes) error {
+	if o, ok := a.Object.(*gatewayv1.GatewayAccess); ok {
+		return s.checkLockout(ctx, o)
+	}
+	return nil
+}
+
+// Names that this package shares with its restrictions.
+type reader = storage.Reader
+
+func keyOf(k *kind.Kind, namespace, name string) storage.Key {
+	return registry.KeyOf(k, namespace, name)
+}
+
+func decodeStored(k *kind.Kind, stored *storage.Object) (kind.Object, error) {
+	return registry.Decode(k, stored)
+}
+
+func storageError(err error) error { return storage.APIError(err) }
+
+func nodeOf(k *kind.Kind, o *storage.Object) string { return registry.NodeOf(k, o) }

@@ -2,8 +2,8 @@
 // stores what clients send, and answers reads and watches from a cache that follows etcd. Any number of instances run
 // side by side; they share nothing but etcd.
 //
-// A request's way: resource methods in reads.go, writes.go, delete.go, applies.go and transact.go; rights in authz;
-// what a write needs from other objects in admission.go; planning and committing in plan.go; storage below.
+// A write passes resource.go, pipeline/pipeline.go with the phases, pipeline/create.go or its like, admission/chain.go and
+// registry/registry.go, and is stored by storage/txn.go. A read passes reads.go and storage.
 package apiserver
 
 import (
@@ -21,6 +21,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/fairness"
@@ -31,13 +32,13 @@ import (
 	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+	"github.com/xebec-project/xebec/services/apiserver/admission"
 	"github.com/xebec-project/xebec/services/apiserver/apply"
 	"github.com/xebec-project/xebec/services/apiserver/authz"
+	"github.com/xebec-project/xebec/services/apiserver/pipeline"
+	"github.com/xebec-project/xebec/services/apiserver/registry"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
-
-// ownTxnOps is the max-txn-ops of the etcd that xebecd runs; an external one is often left at etcd's own default of 128.
-const ownTxnOps = 10240
 
 // Config is what an operator can set.
 type Config struct {
@@ -61,7 +62,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		ServiceCIDR: "10.96.0.0/16", ClusterDNS: "10.96.0.10",
-		Queues: fairness.DefaultQueues(), Storage: storage.Config{MaxTxnOps: ownTxnOps},
+		Queues: fairness.DefaultQueues(), Storage: storage.Config{MaxTxnOps: storage.ShippedMaxTxnOps},
 	}
 }
 
@@ -88,17 +89,14 @@ func (c Config) Validate() error {
 type Service struct {
 	apiv1.UnimplementedResourceServiceServer
 
-	store       *storage.Store
-	etcd        *clientv3.Client
-	maxTxnOps   int // of etcd, as configured
-	merger      *apply.Merger
-	authorizer  *authz.Authorizer
-	allocations *allocations
-	nodePorts   *nodePorts
-	leases      *leaseService
-	ready       chan struct{}
-	fairness    fairness.Config
-	log         *zap.Logger
+	store        *storage.Store
+	etcd         *clientv3.Client
+	pipeline     *pipeline.Pipeline
+	serviceCIDRs []netip.Prefix
+	leases       *leaseService
+	ready        chan struct{}
+	fairness     fairness.Config
+	log          *zap.Logger
 	// accountsLost is given when a namespace without its default account was met.
 	accountsLost signal
 	// watchAge is minWatchAge and recheck recheckInterval, but in tests.
@@ -110,7 +108,7 @@ func New(cfg Config, etcd *clientv3.Client, log *zap.Logger) (*Service, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	cfg.Storage.MaxTxnOps = cmp.Or(cfg.Storage.MaxTxnOps, ownTxnOps)
+	cfg.Storage.MaxTxnOps = cmp.Or(cfg.Storage.MaxTxnOps, storage.ShippedMaxTxnOps)
 	store, err := storage.New(cfg.Storage, etcd, log)
 	if err != nil {
 		return nil, err
@@ -125,22 +123,31 @@ func New(cfg Config, etcd *clientv3.Client, log *zap.Logger) (*Service, error) {
 	}
 	pods, _ := kind.ByGroupKind("", "Pod")
 	nodeName, _ := pods.Field("spec.nodeName")
-	return &Service{
-		store: store, etcd: etcd, maxTxnOps: cfg.Storage.MaxTxnOps, merger: merger, log: log, ready: make(chan struct{}), accountsLost: make(signal, 1),
-		authorizer:  &authz.Authorizer{Pods: &podIndex{store, nodeName}, Readers: users(cfg.ServiceAccounts.Readers), Admins: users(cfg.ServiceAccounts.Admins)},
-		allocations: newAllocations(store, cidrs, netip.MustParseAddr(cfg.ClusterDNS)),
-		nodePorts:   newNodePorts(store),
-		leases:      &leaseService{store: store},
-		fairness:    fairness.Config{Seats: cfg.MaxInFlight, Queues: cfg.Queues},
-		watchAge:    minWatchAge, recheck: recheckInterval,
-	}, nil
+	s := &Service{
+		store: store, etcd: etcd, serviceCIDRs: cidrs, leases: &leaseService{store: store}, ready: make(chan struct{}), log: log,
+		accountsLost: make(signal, 1), fairness: fairness.Config{Seats: cfg.MaxInFlight, Queues: cfg.Queues},
+		watchAge: minWatchAge, recheck: recheckInterval,
+	}
+	s.pipeline = &pipeline.Pipeline{
+		Store: store, MaxTxnOps: cfg.Storage.MaxTxnOps, Merger: merger, CheckLease: s.checkLease,
+		Authorizer: &authz.Authorizer{
+			Pods: &podIndex{store, nodeName}, Readers: users(cfg.ServiceAccounts.Readers), Admins: users(cfg.ServiceAccounts.Admins),
+		},
+		Registry: registry.New(registry.Config{
+			Store: store, ServiceCIDRs: cidrs, ClusterDNS: netip.MustParseAddr(cfg.ClusterDNS), AccountRemoved: s.accountsLost.notify,
+		}),
+		Admission: admission.New(admission.Config{
+			AccountMissing: s.accountsLost.notify, RestrictNode: s.admitNode, RestrictLockout: s.admitLockout,
+		}),
+	}
+	return s, nil
 }
 
 // Register adds the services to a server.
 func (s *Service) Register(r grpc.ServiceRegistrar) {
 	apiv1.RegisterResourceServiceServer(r, s)
 	apiv1.RegisterLeaseServiceServer(r, s.leases)
-	authv1.RegisterAccessServiceServer(r, &accessService{authorizer: s.authorizer})
+	authv1.RegisterAccessServiceServer(r, &accessService{authorizer: s.pipeline.Authorizer})
 }
 
 // Ready returns a channel that closes when the cache holds the cluster's state, so that calls can be answered.
@@ -202,9 +209,9 @@ func (s *Service) checkTxnOps(ctx context.Context) error {
 	defer cancel()
 	// Conditions that never hold: etcd counts them before it looks at any.
 	never := clientv3.Compare(clientv3.Version("/xebec/max-txn-ops"), "<", 0)
-	_, err := s.etcd.Txn(ctx).If(slices.Repeat([]clientv3.Cmp{never}, s.maxTxnOps)...).Commit()
+	_, err := s.etcd.Txn(ctx).If(slices.Repeat([]clientv3.Cmp{never}, s.pipeline.MaxTxnOps)...).Commit()
 	if errors.Is(err, rpctypes.ErrTooManyOps) {
-		return fmt.Errorf("etcd takes fewer operations in a transaction than the %d configured: start etcd with --max-txn-ops=%d, or set storage.maxTxnOps to its limit, which is 128 unless it was changed", s.maxTxnOps, ownTxnOps)
+		return fmt.Errorf("etcd takes fewer operations in a transaction than the %d configured: start etcd with --max-txn-ops=%d, or set storage.maxTxnOps to its limit, which is 128 unless it was changed", s.pipeline.MaxTxnOps, storage.ShippedMaxTxnOps)
 	}
 	if err != nil && ctx.Err() == nil {
 		s.log.Warn("etcd's limit of operations in a transaction could not be checked", zap.Error(err))
@@ -218,10 +225,19 @@ func (s *Service) makeNamespace(ctx context.Context, k *kind.Kind, name string) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	_, err := s.writeOne(ctx, nil, false, func(ctx context.Context, get reader) (*change, error) {
-		ns := &corev1.Namespace{Metadata: &metav1.ObjectMeta{Name: name}}
-		return s.createChange(ctx, get, k, ns, "", 0)
-	})
+	return s.createOwn(ctx, &corev1.Namespace{Metadata: &metav1.ObjectMeta{Name: name}})
+}
+
+// self is the caller of the writes that the apiserver makes on its own.
+var self = authz.Caller{User: "xebec:apiserver", Groups: []string{authz.GroupAdmins}}
+
+// createOwn creates an object that the apiserver keeps itself.
+func (s *Service) createOwn(ctx context.Context, o kind.Object) error {
+	a, err := anypb.New(o)
+	if err != nil {
+		return err
+	}
+	_, err = s.pipeline.Create(ctx, self, &apiv1.CreateRequest{Object: a})
 	return err
 }
 
@@ -231,19 +247,7 @@ func callerOf(ctx context.Context) authz.Caller {
 	return authz.Caller{User: id.User, Groups: id.Groups}
 }
 
-// authorize checks the caller's right; r's caller is filled in.
+// authorize checks the right of the caller of a read.
 func (s *Service) authorize(ctx context.Context, r authz.Request) error {
-	r.Caller = callerOf(ctx)
-	err := s.authorizer.Authorize(ctx, r)
-	if denied := (*authz.DeniedError)(nil); errors.As(err, &denied) {
-		return apierr.Denied("%v", denied)
-	}
-	return err
-}
-
-// mayMiss reports whether a caller may learn that an object does not exist though it has no right to it: an agent asks
-// for pods that it knew, and must see that they are gone.
-func (s *Service) mayMiss(ctx context.Context, r authz.Request) bool {
-	_, node := callerOf(ctx).Node()
-	return node && r.Resource == "pods" && r.Name != "" && (r.Verb == authz.Get || r.Verb == authz.UpdateStatus || r.Verb == authz.Delete)
+	return s.pipeline.Authorize(ctx, callerOf(ctx), r)
 }

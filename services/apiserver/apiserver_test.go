@@ -313,13 +313,13 @@ func TestObjects(t *testing.T) {
 	})
 
 	t.Run("a transaction holds as many writes as it may", func(t *testing.T) {
-		ops := make([]client.Operation, maxOperations)
+		ops := make([]client.Operation, client.MaxOperations)
 		for i := range ops {
 			ops[i] = client.OpCreate(configMap(fmt.Sprintf("many-%d", i)))
 		}
 		result, err := client.Transact(ctx, c, ops...)
-		if err != nil || result.Len() != maxOperations {
-			t.Fatalf("%d writes in one transaction: %v", maxOperations, err)
+		if err != nil || result.Len() != client.MaxOperations {
+			t.Fatalf("%d writes in one transaction: %v", client.MaxOperations, err)
 		}
 	})
 

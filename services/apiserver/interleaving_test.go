@@ -1,6 +1,10 @@
 package apiserver
 
 import (
+	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
+	"github.com/xebec-project/xebec/services/apiserver/admission"
+	"github.com/xebec-project/xebec/services/apiserver/registry"
+
 	"context"
 	"strings"
 	"testing"
@@ -16,7 +20,8 @@ import (
 
 // TestCreateWhileNamespaceGoes lets its namespace change between the plan of a create and its commit.
 func TestCreateWhileNamespaceGoes(t *testing.T) {
-	svc, conn := startService(t, DefaultConfig(), etcdtest.New(t, 1))
+	between := &interleaver{}
+	_, conn := startService(t, DefaultConfig(), etcdtest.New(t, 1), between.join)
 	c, ctx := admin(conn), t.Context()
 	mark := func(t *testing.T, name string) {
 		t.Helper()
@@ -54,19 +59,17 @@ func TestCreateWhileNamespaceGoes(t *testing.T) {
 				return r
 			}, name)
 			create(t, namespace)
-			plans := 0
-			_, err := svc.writeOne(ctx, nil, false, func(ctx context.Context, get reader) (*change, error) {
-				m := configMap("a")
-				m.Metadata.Namespace = namespace
-				planned, err := svc.createChange(ctx, get, kind.Of(m), m, "", 0)
-				if err != nil {
-					return nil, err // the cache may not have the namespace yet
-				}
-				if plans++; plans == 1 {
+			between.do = func(a *admission.Attributes) {
+				if between.plans == 1 && a.Namespace == namespace {
 					tt.between(t, namespace)
 				}
-				return planned, err
-			})
+			}
+			between.plans = 0
+			m := configMap("a")
+			m.Metadata.Namespace = namespace
+			_, err := client.Create(ctx, c, m)
+			plans := between.plans
+			between.do = nil
 			if tt.reason == "" && err != nil || tt.reason != "" && apierr.Reason(err) != tt.reason {
 				t.Errorf("got %v, want %q", err, tt.reason)
 			}
@@ -81,60 +84,75 @@ func TestCreateWhileNamespaceGoes(t *testing.T) {
 	}
 }
 
-// TestAllocationClash gives the address that an update has picked to another service before the commit. That is no conflict
-// of the caller's, though it named the version: the object has not changed.
+// interleaver is an admission plug-in that acts between the plan of a write and its commit.
+type interleaver struct {
+	plans int                           // since it was set to 0
+	do    func(a *admission.Attributes) // nil while nothing is to happen
+}
+
+func (*interleaver) Name() string { return "Interleaver" }
+
+// Validate runs do, whose own writes pass.
+func (i *interleaver) Validate(_ context.Context, a *admission.Attributes) error {
+	do := i.do
+	if do == nil {
+		return nil
+	}
+	i.plans++
+	i.do = nil
+	do(a)
+	i.do = do
+	return nil
+}
+
+func (i *interleaver) join(s *Service) { s.pipeline.Admission = append(s.pipeline.Admission, i) }
+
+// TestAllocationClash gives the port that an update has picked to another service before the commit. That is no conflict
+// for the caller, though it named the version: the object has not changed.
 func TestAllocationClash(t *testing.T) {
-	svc, conn := startService(t, DefaultConfig(), etcdtest.New(t, 1))
+	between := &interleaver{}
+	svc, conn := startService(t, DefaultConfig(), etcdtest.New(t, 1), between.join)
 	c, ctx := admin(conn), t.Context()
 	waitNamespace(t, c)
 	made := do[*corev1.Service](t)(client.Create(ctx, c, service("a")))
 	updated := client.Clone(made)
 	updated.Spec.Type = "NodePort"
-	k := kind.Of(made)
-	plans := 0
-	update := func(between func(*change)) (*change, error) {
-		plans = 0
-		return svc.writeOne(ctx, nil, false, func(ctx context.Context, get reader) (*change, error) {
-			stored, err := get(ctx, keyOfObject(k, updated))
-			if err != nil {
-				return nil, err
-			}
-			old, err := decodeWanted(k, stored, updated.GetMetadata())
-			if err != nil {
-				return nil, err
-			}
-			planned, err := svc.updateChange(ctx, get, k, stored, old, client.Clone(updated), "")
-			if plans++; err == nil && plans <= 3 {
-				between(planned)
-			}
-			return planned, err
-		})
+	portOf := func(o kind.Object) string {
+		return kind.NodePortName("TCP", o.(*corev1.Service).GetSpec().GetPorts()[0].GetNodePort())
 	}
+	ports, _ := kind.ByGroupKind(kind.GroupNetworking, "NodePort")
 	var taken []string
-	got, err := update(func(planned *change) {
-		if len(planned.writes) != 2 || planned.writes[1].Key.Kind != "NodePort" {
-			t.Fatalf("the plan writes %v", planned.writes)
+	between.do = func(a *admission.Attributes) {
+		if between.plans > 3 {
+			return
 		}
-		w := planned.writes[1]
-		if _, err := svc.store.Commit(ctx, storage.Txn{Writes: []storage.Write{{Key: w.Key, Bytes: w.Bytes}}}); err != nil {
-			t.Fatal(err)
+		name := portOf(a.Object)
+		key := storage.Key{Group: ports.Group, Kind: ports.Name, Name: name}
+		b, err := registry.Encode(ports, &networkingv1.NodePort{Metadata: &metav1.ObjectMeta{Name: name}})
+		if err != nil {
+			t.Error(err)
 		}
-		taken = append(taken, w.Key.Name)
-	})
+		if _, err := svc.store.Commit(ctx, storage.Txn{Writes: []storage.Write{{Key: key, Bytes: b}}}); err != nil {
+			t.Error(err)
+		}
+		taken = append(taken, name)
+	}
+	got, err := client.Update(ctx, c, updated)
 	if err != nil {
 		t.Fatalf("the port was another's: %v", err)
 	}
-	if port := kind.NodePortName("TCP", got.object.(*corev1.Service).GetSpec().GetPorts()[0].GetNodePort()); plans != 4 || port == taken[2] {
-		t.Errorf("after %d plans the port is %s; %v were taken", plans, port, taken)
+	if port := portOf(got); between.plans != 4 || port == taken[2] {
+		t.Errorf("after %d plans the port is %s; %v were taken", between.plans, port, taken)
 	}
 
-	// The object itself is the caller's to look at again.
-	updated.Metadata.ResourceVersion = got.object.GetMetadata().GetResourceVersion()
-	updated.Metadata.Labels = map[string]string{"a": "b"}
-	_, err = update(func(*change) {
-		do[*corev1.Service](t)(client.Patch[*corev1.Service](ctx, c, "default", "a", []byte(`{"metadata":{"annotations":{"n":"`+strings.Repeat("x", plans)+`"}}}`)))
-	})
-	if !apierr.IsConflict(err) {
+	// A change of the object itself is a conflict for the caller.
+	again := client.Clone(got)
+	again.Metadata.Labels = map[string]string{"a": "b"}
+	between.plans = 0
+	between.do = func(*admission.Attributes) {
+		do[*corev1.Service](t)(client.Patch[*corev1.Service](ctx, c, "default", "a", []byte(`{"metadata":{"annotations":{"n":"`+strings.Repeat("x", between.plans)+`"}}}`)))
+	}
+	if _, err := client.Update(ctx, c, again); !apierr.IsConflict(err) {
 		t.Errorf("the object changed: %v, want a conflict", err)
 	}
 }

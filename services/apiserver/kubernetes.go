@@ -1,6 +1,8 @@
 package apiserver
 
 import (
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+
 	"cmp"
 	"context"
 	"errors"
@@ -13,13 +15,16 @@ import (
 
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/discovery"
+	"github.com/xebec-project/xebec/internal/ipalloc"
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+	"github.com/xebec-project/xebec/services/apiserver/registry"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
@@ -81,9 +86,7 @@ func (s *Service) makeKubernetes(ctx context.Context, wanted []*discoveryv1.Endp
 	defer cancel()
 	services, _ := kind.ByGroupKind("", "Service")
 	if _, ok := s.store.GetCached(keyOf(services, kind.KubernetesNamespace, kind.KubernetesService)); !ok {
-		_, err := s.writeOne(ctx, nil, false, func(ctx context.Context, get reader) (*change, error) {
-			return s.createChange(ctx, get, services, s.allocations.kubernetesService(), "", 0)
-		})
+		err := s.createOwn(ctx, kubernetesService(ipalloc.First(s.serviceCIDRs[0])))
 		if err != nil && !apierr.IsAlreadyExists(err) {
 			return err
 		}
@@ -108,41 +111,40 @@ func (s *Service) makeKubernetes(ctx context.Context, wanted []*discoveryv1.Endp
 	return errors.Join(problems...)
 }
 
-// writeSlice makes a slice what is wanted; what it is already costs no read and no write.
+// writeSlice creates or changes a slice; one that is as wanted costs no read and no write.
 func (s *Service) writeSlice(ctx context.Context, k *kind.Kind, wanted *discoveryv1.EndpointSlice) error {
-	key := keyOfObject(k, wanted)
-	if stored, ok := s.store.GetCached(key); ok {
-		have, err := decodeStored(k, stored)
-		if err == nil && sameSlice(have.(*discoveryv1.EndpointSlice), wanted) {
-			return nil
-		}
-	}
-	_, err := s.writeOne(ctx, nil, false, func(ctx context.Context, get reader) (*change, error) {
-		stored, old, err := current(ctx, get, k, key)
-		if apierr.IsNotFound(err) {
-			return s.createChange(ctx, get, k, proto.CloneOf(wanted), "", 0)
-		}
-		if err != nil {
-			return nil, err
-		}
-		next := proto.CloneOf(old.(*discoveryv1.EndpointSlice))
-		next.Metadata.Labels, next.Metadata.ResourceVersion = wanted.GetMetadata().GetLabels(), ""
-		next.Endpoints, next.Ports = wanted.GetEndpoints(), wanted.GetPorts()
-		return s.updateChange(ctx, get, k, stored, old, next, "")
-	})
+	err := s.storeSlice(ctx, k, wanted)
 	if err != nil && !apierr.IsAlreadyExists(err) {
-		return fmt.Errorf("write endpoint slice %s: %w", key.Name, err)
+		return fmt.Errorf("write endpoint slice %s: %w", wanted.GetMetadata().GetName(), err)
 	}
 	return nil
 }
 
+func (s *Service) storeSlice(ctx context.Context, k *kind.Kind, wanted *discoveryv1.EndpointSlice) error {
+	stored, ok := s.store.GetCached(registry.KeyOfObject(k, wanted))
+	if !ok {
+		return s.createOwn(ctx, wanted)
+	}
+	o, err := registry.Decode(k, stored)
+	if err != nil {
+		return err
+	}
+	next := o.(*discoveryv1.EndpointSlice)
+	if sameSlice(next, wanted) {
+		return nil
+	}
+	next.Metadata.Labels, next.Endpoints, next.Ports = wanted.GetMetadata().GetLabels(), wanted.GetEndpoints(), wanted.GetPorts()
+	a, err := anypb.New(next)
+	if err != nil {
+		return err
+	}
+	_, err = s.pipeline.Update(ctx, self, &apiv1.UpdateRequest{Object: a})
+	return err
+}
+
 func (s *Service) deleteSlice(ctx context.Context, k *kind.Kind, key storage.Key) error {
-	_, err := s.writeOne(ctx, nil, false, func(ctx context.Context, get reader) (*change, error) {
-		stored, old, err := current(ctx, get, k, key)
-		if err != nil {
-			return nil, err
-		}
-		return &change{kind: k, object: old, removed: true, writes: []storage.Write{{Key: key, Delete: true, Expect: stored.Revision}}}, nil
+	_, err := s.pipeline.Delete(ctx, self, &apiv1.DeleteRequest{
+		Object: &apiv1.ObjectReference{Group: k.Group, Kind: k.Name, Namespace: key.Namespace, Name: key.Name},
 	})
 	if err != nil && !apierr.IsNotFound(err) {
 		return fmt.Errorf("delete endpoint slice %s: %w", key.Name, err)
@@ -159,14 +161,14 @@ func sameSlice(have, want *discoveryv1.EndpointSlice) bool {
 
 // kubernetesService is the service as it is made. Its address is the first of the range, which no other service gets: the
 // gateways' certificates hold it.
-func (a *allocations) kubernetesService() *corev1.Service {
+func kubernetesService(address netip.Addr) *corev1.Service {
 	return &corev1.Service{
 		Metadata: &metav1.ObjectMeta{
 			Namespace: kind.KubernetesNamespace, Name: kind.KubernetesService,
 			Labels: map[string]string{"component": "apiserver", "provider": "kubernetes"},
 		},
 		Spec: &corev1.ServiceSpec{
-			ClusterIp: a.kubernetes.String(),
+			ClusterIp: address.String(),
 			Ports:     []*corev1.ServicePort{{Name: kubernetesPortName, Port: kubernetesPort, Protocol: kind.ProtocolTCP}},
 		},
 	}

@@ -113,7 +113,7 @@ func (s *Service) restrictNodeStatus(ctx context.Context, node, old *corev1.Node
 	if len(added) == 0 {
 		return nil
 	}
-	reserved := slices.Clone(s.allocations.cidrs)
+	reserved := slices.Clone(s.serviceCIDRs)
 	nodes, err := s.store.List(ctx, storage.ListOptions{Kind: "Node", Stale: true})
 	if err != nil {
 		return storageError(err)

@@ -5,14 +5,11 @@ import (
 	"strings"
 	"testing"
 
-	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/etcdtest"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
-	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
-	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	"github.com/xebec-project/xebec/services/apiserver/authz"
 )
 
@@ -137,23 +134,4 @@ func TestRightsComeFirst(t *testing.T) {
 			t.Errorf("its own pods: %.500v, want BAD_REQUEST", err)
 		}
 	})
-}
-
-// TestDecodedTarget holds what rights are checked for, read from the encoded form, against what is decoded and written.
-func TestDecodedTarget(t *testing.T) {
-	first, second := packed(t, configMap("a")), packed(t, &corev1.ConfigMap{Metadata: &metav1.ObjectMeta{Name: "b"}})
-	both := &anypb.Any{TypeUrl: first.GetTypeUrl(), Value: append(first.GetValue(), second.GetValue()...)}
-	k, o, err := decodeAny(both)
-	if err != nil {
-		t.Fatal(err)
-	}
-	target, err := targetOf(both)
-	if err != nil || target.key != keyOfObject(k, o) || target.key.Name != "b" || target.key.Namespace != "default" {
-		t.Errorf("the target is %v, %v; decoded it is %v", target.key, err, keyOfObject(k, o))
-	}
-	bound := pod("p")
-	bound.Spec.NodeName = "node-1"
-	if target, err := targetOf(packed(t, bound)); err != nil || target.node != "node-1" {
-		t.Errorf("the pod's node is %q, %v", target.node, err)
-	}
 }

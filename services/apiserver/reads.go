@@ -17,18 +17,20 @@ import (
 	"github.com/xebec-project/xebec/internal/rpc"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	"github.com/xebec-project/xebec/services/apiserver/authz"
+	"github.com/xebec-project/xebec/services/apiserver/pipeline"
+	"github.com/xebec-project/xebec/services/apiserver/registry"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
 // Get returns one object.
 func (s *Service) Get(ctx context.Context, req *apiv1.GetRequest) (*apiv1.GetResponse, error) {
-	k, key, err := resolveReference(req.GetObject())
+	k, key, err := pipeline.ResolveReference(req.GetObject())
 	if err != nil {
 		return nil, err
 	}
 	// A caller without the right learns nothing, not even whether the object exists.
 	ask := authz.Request{Verb: authz.Get, Resource: k.Resource(), Namespace: key.Namespace, Name: key.Name}
-	if err := s.preauthorize(ctx, ask); err != nil {
+	if err := s.pipeline.Preauthorize(ctx, callerOf(ctx), ask); err != nil {
 		return nil, err
 	}
 	read := s.store.Get
@@ -48,7 +50,7 @@ func (s *Service) Get(ctx context.Context, req *apiv1.GetRequest) (*apiv1.GetRes
 	if o != nil {
 		ask.NodeName = nodeOf(k, o)
 	}
-	if err := s.authorize(ctx, ask); err != nil && !(o == nil && s.mayMiss(ctx, ask)) {
+	if err := s.authorize(ctx, ask); err != nil && !(o == nil && pipeline.MayMiss(callerOf(ctx), ask)) {
 		return nil, err
 	}
 	if o == nil {
@@ -94,7 +96,7 @@ func (s *Service) past(ctx context.Context, req interface {
 	case revision != "" && at != nil:
 		return 0, apierr.BadField("atTime", "must not be set together with atRevision")
 	case revision != "":
-		return parseRevision("atRevision", revision)
+		return pipeline.ParseRevision("atRevision", revision)
 	case at == nil:
 		return 0, nil
 	case at.CheckValid() != nil:
@@ -149,7 +151,7 @@ func (s *Service) Watch(req *apiv1.WatchRequest, stream grpc.ServerStreamingServ
 		Started: func() { rpc.EndOfStart(ctx) },
 	}
 	if from := req.GetResourceVersion(); from != "" {
-		if opts.FromRevision, err = parseRevision("resourceVersion", from); err != nil {
+		if opts.FromRevision, err = pipeline.ParseRevision("resourceVersion", from); err != nil {
 			return err
 		}
 	}
@@ -206,7 +208,7 @@ type selector interface {
 
 // selectFor resolves a request's kind and selectors and checks the caller's right to them.
 func (s *Service) selectFor(ctx context.Context, verb authz.Verb, req selector) (selected, error) {
-	k, err := resolve(req.GetGroup(), req.GetKind())
+	k, err := pipeline.Resolve(req.GetGroup(), req.GetKind())
 	if err != nil {
 		return selected{}, err
 	}
@@ -224,7 +226,7 @@ func (s *Service) selectFor(ctx context.Context, verb authz.Verb, req selector) 
 	}
 	if denied != nil {
 		ask.Name = exact["metadata.name"]
-		if isPod(k) {
+		if registry.IsPod(k) {
 			ask.NodeName = exact["spec.nodeName"]
 		}
 		if err := s.authorize(ctx, ask); err != nil {

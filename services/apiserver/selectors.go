@@ -10,6 +10,7 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/wire"
+	"github.com/xebec-project/xebec/services/apiserver/pipeline"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
@@ -44,7 +45,7 @@ func parseFieldSelector(k *kind.Kind, text string) ([]requirement, map[string]st
 	for _, r := range parsed.Requirements() {
 		field, ok := k.Field(r.Field)
 		if !ok {
-			return nil, nil, apierr.BadField("fieldSelector", "%s cannot be selected by %q; selectable are %s", k.Plural, shortened(r.Field), strings.Join(k.SelectableFields(), ", "))
+			return nil, nil, apierr.BadField("fieldSelector", "%s cannot be selected by %q; selectable are %s", k.Plural, pipeline.Shortened(r.Field), strings.Join(k.SelectableFields(), ", "))
 		}
 		equal := r.Operator != selection.NotEquals
 		if equal {
@@ -105,13 +106,4 @@ func matchAll(required []requirement, byLabel labels.Selector) storage.Match {
 		}
 		return byLabel.Empty() || byLabel.Matches(labels.Set(o.Meta().GetLabels()))
 	}
-}
-
-// nodeOf is the node that an object belongs to for authorization: a pod's.
-func nodeOf(k *kind.Kind, o *storage.Object) string {
-	if !isPod(k) {
-		return ""
-	}
-	field, _ := k.Field("spec.nodeName")
-	return o.Field(field)
 }

@@ -279,12 +279,12 @@ func TestSemantics(t *testing.T) {
 	})
 
 	t.Run("transactions", func(t *testing.T) {
-		ops := make([]client.Operation, maxOperations)
+		ops := make([]client.Operation, client.MaxOperations)
 		for n := range ops {
 			ops[n] = client.OpCreate(configMap(fmt.Sprint("t-", n)))
 		}
 		if _, err := client.Transact(ctx, c, ops...); err != nil {
-			t.Errorf("%d operations: %v", maxOperations, err)
+			t.Errorf("%d operations: %v", client.MaxOperations, err)
 		}
 		for name, tt := range map[string]struct {
 			ops  []client.Operation

@@ -1,4 +1,4 @@
-package apiserver
+package pipeline
 
 import (
 	"context"
@@ -6,46 +6,47 @@ import (
 	"strconv"
 	"time"
 
-	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	"github.com/xebec-project/xebec/internal/apierr"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+	"github.com/xebec-project/xebec/services/apiserver/admission"
 	"github.com/xebec-project/xebec/services/apiserver/authz"
+	"github.com/xebec-project/xebec/services/apiserver/registry"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // maxOperations bounds a transaction; see TransactRequest.
 const maxOperations = 500
 
 // Transact makes several writes in one etcd transaction.
-func (s *Service) Transact(ctx context.Context, req *apiv1.TransactRequest) (*apiv1.TransactResponse, error) {
+func (p *Pipeline) Transact(ctx context.Context, caller authz.Caller, req *apiv1.TransactRequest) (*apiv1.TransactResponse, error) {
 	if n := len(req.GetOperations()); n == 0 || n > maxOperations {
 		return nil, apierr.BadField("operations", "must hold 1 to %d operations, holds %d", maxOperations, n)
 	}
 	for i, op := range req.GetOperations() {
 		t, verb, err := targetOfOperation(op)
 		if err == nil {
-			err = s.preauthorize(ctx, t.ask(verb))
+			err = p.Preauthorize(ctx, caller, t.ask(verb))
 		}
 		if err != nil {
 			return nil, apierr.AtOperation(err, i)
 		}
 	}
-	changes, revision, err := s.write(ctx, req.GetFence(), req.GetDryRun(), func(ctx context.Context, get reader) ([]*change, error) {
+	changes, revision, err := p.write(ctx, caller, req.GetFence(), req.GetDryRun(), func(ctx context.Context, p *plan) ([]*change, error) {
 		changes := make([]*change, len(req.GetOperations()))
 		seen := map[storage.Key]int{}
 		for i, op := range req.GetOperations() {
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
-			c, err := s.planOperation(ctx, get, op)
+			c, err := p.operate(ctx, op)
 			if err != nil {
 				return nil, apierr.AtOperation(err, i)
 			}
-			key := keyOfObject(c.kind, c.object)
+			key := registry.KeyOfObject(c.kind, c.object)
 			if first, twice := seen[key]; twice {
 				return nil, apierr.BadField(fmt.Sprintf("operations[%d]", i), "%s %q is written by operations[%d] already", c.kind.Name, key.Name, first)
 			}
@@ -72,59 +73,49 @@ func (s *Service) Transact(ctx context.Context, req *apiv1.TransactRequest) (*ap
 	return resp, nil
 }
 
-func (s *Service) planOperation(ctx context.Context, get reader, op *apiv1.Operation) (*change, error) {
+func (p *plan) operate(ctx context.Context, op *apiv1.Operation) (*change, error) {
 	switch op := op.GetOperation().(type) {
 	case *apiv1.Operation_Create:
-		return s.planCreate(ctx, get, op.Create)
+		return p.create(ctx, op.Create)
 	case *apiv1.Operation_Update:
-		return s.planUpdate(ctx, get, op.Update)
+		return p.update(ctx, op.Update)
 	case *apiv1.Operation_UpdateStatus:
-		return s.planUpdateStatus(ctx, get, op.UpdateStatus)
+		return p.updateStatus(ctx, op.UpdateStatus)
 	case *apiv1.Operation_Delete:
-		return s.planDelete(ctx, get, op.Delete)
+		return p.delete(ctx, op.Delete)
 	case *apiv1.Operation_Bind:
-		return s.planBind(ctx, get, op.Bind)
+		return p.bind(ctx, op.Bind)
 	case *apiv1.Operation_Apply:
-		return s.planApply(ctx, get, op.Apply)
+		return p.apply(ctx, op.Apply)
 	}
 	return nil, apierr.BadField("operation", "is required: one of create, update, updateStatus, delete, bind, apply")
 }
 
-// planBind assigns a pod that has no node to one, as Kubernetes' binding subresource does.
-func (s *Service) planBind(ctx context.Context, get reader, op *apiv1.BindOperation) (*change, error) {
+// bind assigns a pod that has no node to one, as Kubernetes' binding subresource does.
+func (p *plan) bind(ctx context.Context, op *apiv1.BindOperation) (*change, error) {
 	if op.GetNodeName() == "" {
 		return nil, apierr.BadField("nodeName", "is required")
 	}
-	k, key, err := resolveReference(podReference(op))
+	k, key, err := ResolveReference(podReference(op))
 	if err != nil {
 		return nil, err
 	}
-	stored, o, err := s.currentForWrite(ctx, get, authz.Bind, k, &metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, Uid: op.GetUid()})
+	stored, o, err := p.currentForWrite(ctx, authz.Bind, k, &metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, Uid: op.GetUid()})
 	if err != nil {
 		return nil, err
 	}
-	pod := o.(*corev1.Pod)
-	switch {
-	case pod.GetSpec().GetNodeName() != "":
-		return nil, apierr.Conflict(k, key.Name, fmt.Sprintf("it is bound to node %q already", pod.GetSpec().GetNodeName()))
-	case pod.GetMetadata().GetDeletionTimestamp() != nil:
-		return nil, apierr.Conflict(k, key.Name, "it is being deleted")
+	old := o
+	pod := proto.CloneOf(o.(*corev1.Pod))
+	if err := registry.Bind(pod, op.GetNodeName(), time.Now()); err != nil {
+		return nil, err
 	}
-	pod.Spec.NodeName = op.GetNodeName()
-	if pod.Status == nil {
-		pod.Status = &corev1.PodStatus{}
+	attributes := p.attributes(admission.Update, "binding", k, pod, old)
+	if err := p.Admission.Mutate(ctx, attributes); err != nil {
+		return nil, err
 	}
-	setScheduled(pod.Status, time.Now())
-	return s.replaceChange(ctx, get, k, stored, pod, nil)
-}
-
-func setScheduled(status *corev1.PodStatus, now time.Time) {
-	scheduled := &corev1.PodCondition{Type: "PodScheduled", Status: "True", LastTransitionTime: timestamppb.New(now.Truncate(time.Second))}
-	for i, c := range status.GetConditions() {
-		if c.GetType() == scheduled.GetType() {
-			status.Conditions[i] = scheduled
-			return
-		}
+	if err := p.Admission.Validate(ctx, attributes); err != nil {
+		return nil, err
 	}
-	status.Conditions = append(status.Conditions, scheduled)
+	c := &change{kind: k, object: pod, conditions: attributes.Conditions}
+	return c, p.replace(ctx, c, stored)
 }

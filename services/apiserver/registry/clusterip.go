@@ -1,4 +1,4 @@
-package apiserver
+package registry
 
 import (
 	"cmp"
@@ -23,10 +23,10 @@ import (
 
 const clusterIPNone = "None"
 
-// allocations gives services their cluster IPs, of one family or two. An allocation is an IPAddress object named by the
+// clusterIPs gives services their cluster IPs, of one family or two. An allocation is an IPAddress object named by the
 // address, created in the transaction that creates the service and deleted in the one that deletes it: etcd's comparison of
 // keys, and nothing else, keeps two services from one address.
-type allocations struct {
+type clusterIPs struct {
 	store *storage.Store
 	// cidrs are the service CIDRs, of different families; services get addresses of the first unless they ask for more.
 	cidrs []netip.Prefix
@@ -37,10 +37,10 @@ type allocations struct {
 	parent     *kind.Kind
 }
 
-func newAllocations(store *storage.Store, cidrs []netip.Prefix, dns netip.Addr) *allocations {
+func newClusterIPs(store *storage.Store, cidrs []netip.Prefix, dns netip.Addr) *clusterIPs {
 	addresses, _ := kind.ByGroupKind("networking.k8s.io", "IPAddress")
 	services, _ := kind.ByGroupKind("", "Service")
-	return &allocations{store: store, cidrs: cidrs, dns: dns, kubernetes: ipalloc.First(cidrs[0]), kind: addresses, parent: services}
+	return &clusterIPs{store: store, cidrs: cidrs, dns: dns, kubernetes: ipalloc.First(cidrs[0]), kind: addresses, parent: services}
 }
 
 // isKubernetes tells whether a service is the one by which pods reach the cluster.
@@ -54,7 +54,7 @@ func wantsAddress(svc *corev1.Service) bool {
 }
 
 // families are those that the cluster's services can have.
-func (a *allocations) families() []string {
+func (a *clusterIPs) families() []string {
 	var out []string
 	for _, c := range a.cidrs {
 		out = append(out, kind.FamilyOf(c.Addr().String()))
@@ -63,7 +63,7 @@ func (a *allocations) families() []string {
 }
 
 // cidrOf returns the service CIDR of a family.
-func (a *allocations) cidrOf(family string) (netip.Prefix, bool) {
+func (a *clusterIPs) cidrOf(family string) (netip.Prefix, bool) {
 	for _, c := range a.cidrs {
 		if kind.FamilyOf(c.Addr().String()) == family {
 			return c, true
@@ -74,7 +74,7 @@ func (a *allocations) cidrOf(family string) (netip.Prefix, bool) {
 
 // allocate settles the families and the cluster IPs of a service that is created, or updated from old, and returns the
 // writes of the allocations. An address that the client names must be free; otherwise a free one is picked at random.
-func (a *allocations) allocate(ctx context.Context, get reader, svc, old *corev1.Service) ([]storage.Write, error) {
+func (a *clusterIPs) allocate(ctx context.Context, get storage.Reader, svc, old *corev1.Service) ([]storage.Write, error) {
 	spec := svc.GetSpec()
 	if spec == nil {
 		return nil, nil // validation names the mistake
@@ -130,7 +130,7 @@ func (a *allocations) allocate(ctx context.Context, get reader, svc, old *corev1
 // allocateOne settles the i-th address of a service: one that it has, or names, or a free one of the family. It returns
 // the write of the allocation, unless the service has the address already, and no address when what the service names is
 // none.
-func (a *allocations) allocateOne(ctx context.Context, get reader, svc *corev1.Service, i int, family string, had []netip.Addr) (netip.Addr, []storage.Write, error) {
+func (a *clusterIPs) allocateOne(ctx context.Context, get storage.Reader, svc *corev1.Service, i int, family string, had []netip.Addr) (netip.Addr, []storage.Write, error) {
 	want := ""
 	if ips := svc.GetSpec().GetClusterIps(); i < len(ips) {
 		want = ips[i]
@@ -146,7 +146,7 @@ func (a *allocations) allocateOne(ctx context.Context, get reader, svc *corev1.S
 	if err != nil || !addr.IsValid() {
 		return addr, nil, err
 	}
-	b, err := encode(a.kind, a.object(svc, addr))
+	b, err := Encode(a.kind, a.object(svc, addr))
 	if err != nil {
 		return addr, nil, err
 	}
@@ -173,7 +173,7 @@ func addressesOf(svc *corev1.Service) []netip.Addr {
 
 // choose returns the address that the service names in the i-th place, if it can have it, or a free one of the family. It
 // returns none when validation will refuse the service.
-func (a *allocations) choose(ctx context.Context, get reader, svc *corev1.Service, i int, family string) (netip.Addr, error) {
+func (a *clusterIPs) choose(ctx context.Context, get storage.Reader, svc *corev1.Service, i int, family string) (netip.Addr, error) {
 	cidr, ok := a.cidrOf(family)
 	if !ok {
 		return netip.Addr{}, nil
@@ -200,7 +200,7 @@ func (a *allocations) choose(ctx context.Context, get reader, svc *corev1.Servic
 		if _, err := get(ctx, a.key(addr)); err == nil {
 			return netip.Addr{}, apierr.Invalid(a.parent, name, field.ErrorList{field.Invalid(path, want, "is allocated to another service already")})
 		} else if !errors.Is(err, storage.ErrNotFound) {
-			return netip.Addr{}, storageError(err)
+			return netip.Addr{}, storage.APIError(err)
 		}
 		return addr, nil
 	}
@@ -214,7 +214,7 @@ func (a *allocations) choose(ctx context.Context, get reader, svc *corev1.Servic
 }
 
 // release returns the writes that give a service's addresses back.
-func (a *allocations) release(ctx context.Context, get reader, svc *corev1.Service) ([]storage.Write, error) {
+func (a *clusterIPs) release(ctx context.Context, get storage.Reader, svc *corev1.Service) ([]storage.Write, error) {
 	var writes []storage.Write
 	for _, addr := range addressesOf(svc) {
 		write, err := a.releaseOne(ctx, get, svc, addr)
@@ -226,7 +226,7 @@ func (a *allocations) release(ctx context.Context, get reader, svc *corev1.Servi
 	return writes, nil
 }
 
-func (a *allocations) releaseOne(ctx context.Context, get reader, svc *corev1.Service, addr netip.Addr) ([]storage.Write, error) {
+func (a *clusterIPs) releaseOne(ctx context.Context, get storage.Reader, svc *corev1.Service, addr netip.Addr) ([]storage.Write, error) {
 	stored, err := get(ctx, a.key(addr))
 	if errors.Is(err, storage.ErrNotFound) {
 		// Nothing to give back is believed only of a linearizable read: no comparison at the commit would tell.
@@ -236,7 +236,7 @@ func (a *allocations) releaseOne(ctx context.Context, get reader, svc *corev1.Se
 		return nil, nil
 	}
 	if err != nil {
-		return nil, storageError(err)
+		return nil, storage.APIError(err)
 	}
 	if stored.Meta().GetAnnotations()[ownerAnnotation] != svc.GetMetadata().GetUid() {
 		return nil, nil
@@ -247,9 +247,9 @@ func (a *allocations) releaseOne(ctx context.Context, get reader, svc *corev1.Se
 // ownerAnnotation holds the uid of the service that an address is allocated to.
 const ownerAnnotation = "xebec.io/service-uid"
 
-func (a *allocations) key(addr netip.Addr) storage.Key { return keyOf(a.kind, "", addr.String()) }
+func (a *clusterIPs) key(addr netip.Addr) storage.Key { return KeyOf(a.kind, "", addr.String()) }
 
-func (a *allocations) object(svc *corev1.Service, addr netip.Addr) *networkingv1.IPAddress {
+func (a *clusterIPs) object(svc *corev1.Service, addr netip.Addr) *networkingv1.IPAddress {
 	meta := svc.GetMetadata()
 	return &networkingv1.IPAddress{
 		Metadata: &metav1.ObjectMeta{

@@ -1,4 +1,4 @@
-package apiserver
+package registry
 
 import (
 	"context"
@@ -18,7 +18,7 @@ import (
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
-// nodePorts gives services their ports on every node, as allocations gives them their cluster IPs: an allocation is a
+// nodePorts gives services their ports on every node, as clusterIPs gives them their cluster IPs: an allocation is a
 // NodePort object, created and deleted in the transactions of the service.
 type nodePorts struct {
 	store  *storage.Store
@@ -36,7 +36,7 @@ func newNodePorts(store *storage.Store) *nodePorts {
 // allocate settles the node ports of a service that is created, or updated from old, and returns the writes that give it
 // those it has not and give back those it no longer wants, the port of its health check included. A port that the client
 // names must be free; for the others free ones are picked at random.
-func (n *nodePorts) allocate(ctx context.Context, get reader, svc, old *corev1.Service) ([]storage.Write, error) {
+func (n *nodePorts) allocate(ctx context.Context, get storage.Reader, svc, old *corev1.Service) ([]storage.Write, error) {
 	had, wanted := n.keys(old), n.keys(svc)
 	var errs field.ErrorList
 	for i, p := range svc.GetSpec().GetPorts() {
@@ -67,9 +67,9 @@ func (n *nodePorts) allocate(ctx context.Context, get reader, svc, old *corev1.S
 			continue
 		}
 		if !errors.Is(err, storage.ErrNotFound) {
-			return nil, storageError(err)
+			return nil, storage.APIError(err)
 		}
-		b, err := encode(n.kind, n.object(svc, key.Name))
+		b, err := Encode(n.kind, n.object(svc, key.Name))
 		if err != nil {
 			return nil, err
 		}
@@ -101,18 +101,18 @@ func (n *nodePorts) full() error {
 }
 
 // release returns the writes that give all of a service's ports back.
-func (n *nodePorts) release(ctx context.Context, get reader, svc *corev1.Service) ([]storage.Write, error) {
+func (n *nodePorts) release(ctx context.Context, get storage.Reader, svc *corev1.Service) ([]storage.Write, error) {
 	return n.releaseKeys(ctx, get, svc, n.keys(svc))
 }
 
-func (n *nodePorts) releaseKeys(ctx context.Context, get reader, svc *corev1.Service, keys map[storage.Key]int) ([]storage.Write, error) {
+func (n *nodePorts) releaseKeys(ctx context.Context, get storage.Reader, svc *corev1.Service, keys map[storage.Key]int) ([]storage.Write, error) {
 	var writes []storage.Write
 	for key := range keys {
 		stored, err := get(ctx, key)
 		switch {
 		case errors.Is(err, storage.ErrNotFound):
 		case err != nil:
-			return nil, storageError(err)
+			return nil, storage.APIError(err)
 		case n.owns(svc, stored):
 			writes = append(writes, storage.Write{Key: key, Delete: true, Expect: stored.Revision})
 		}
@@ -140,7 +140,7 @@ func (n *nodePorts) keys(svc *corev1.Service) map[storage.Key]int {
 // finds the port taken and the plan is made again.
 func (n *nodePorts) pick(protocol string, picked map[storage.Key]int) int32 {
 	for port := range n.ports.Candidates() {
-		key := keyOf(n.kind, "", kind.NodePortName(protocol, port))
+		key := KeyOf(n.kind, "", kind.NodePortName(protocol, port))
 		if _, mine := picked[key]; mine {
 			continue
 		}
@@ -156,11 +156,11 @@ func (n *nodePorts) owns(svc *corev1.Service, stored *storage.Object) bool {
 }
 
 func (n *nodePorts) key(p *corev1.ServicePort) storage.Key {
-	return keyOf(n.kind, "", kind.NodePortName(p.GetProtocol(), p.GetNodePort()))
+	return KeyOf(n.kind, "", kind.NodePortName(p.GetProtocol(), p.GetNodePort()))
 }
 
 func (n *nodePorts) healthCheckKey(svc *corev1.Service) storage.Key {
-	return keyOf(n.kind, "", kind.NodePortName(kind.ProtocolTCP, svc.GetSpec().GetHealthCheckNodePort()))
+	return KeyOf(n.kind, "", kind.NodePortName(kind.ProtocolTCP, svc.GetSpec().GetHealthCheckNodePort()))
 }
 
 func (n *nodePorts) object(svc *corev1.Service, name string) *networkingv1.NodePort {

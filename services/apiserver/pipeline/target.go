@@ -1,4 +1,4 @@
-package apiserver
+package pipeline
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"github.com/xebec-project/xebec/internal/wire"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	"github.com/xebec-project/xebec/services/apiserver/authz"
+	"github.com/xebec-project/xebec/services/apiserver/registry"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
@@ -37,11 +38,11 @@ func targetOf(a *anypb.Any) (target, error) {
 	}
 	k, ok := kind.OfTypeURL(a.GetTypeUrl())
 	if !ok {
-		return target{}, apierr.BadField("object.typeUrl", "no kind has the type %q; xebec api-resources lists the kinds", shortened(a.GetTypeUrl()))
+		return target{}, apierr.BadField("object.typeUrl", "no kind has the type %q; xebec api-resources lists the kinds", Shortened(a.GetTypeUrl()))
 	}
 	texts := make([]string, 0, 3)
 	for _, path := range []string{"metadata.namespace", "metadata.name", "spec.nodeName"} {
-		if path == "spec.nodeName" && !isPod(k) {
+		if path == "spec.nodeName" && !registry.IsPod(k) {
 			break
 		}
 		text, err := kind.FieldString(a.GetValue(), k, path)
@@ -50,17 +51,15 @@ func targetOf(a *anypb.Any) (target, error) {
 		}
 		texts = append(texts, text)
 	}
-	t := target{kind: k, key: keyOf(k, texts[0], texts[1])}
-	if isPod(k) {
+	t := target{kind: k, key: registry.KeyOf(k, texts[0], texts[1])}
+	if registry.IsPod(k) {
 		t.node = texts[2]
 	}
 	return t, nil
 }
 
-func isPod(k *kind.Kind) bool { return k.Name == "Pod" && k.Group == "" }
-
-// shortened is a text of a request as an error repeats it.
-func shortened(s string) string {
+// Shortened is a text of a request as an error repeats it.
+func Shortened(s string) string {
 	const most = 256
 	if len(s) <= most {
 		return s
@@ -85,7 +84,7 @@ func checkManager(name string) error {
 // targetOfOperation tells what an operation of a transaction is about, and the verb that it needs.
 func targetOfOperation(op *apiv1.Operation) (target, authz.Verb, error) {
 	referred := func(ref *apiv1.ObjectReference, verb authz.Verb) (target, authz.Verb, error) {
-		k, key, err := resolveReference(ref)
+		k, key, err := ResolveReference(ref)
 		return target{kind: k, key: key}, verb, err
 	}
 	held := func(a *anypb.Any, verb authz.Verb) (target, authz.Verb, error) {
@@ -113,29 +112,36 @@ func podReference(op *apiv1.BindOperation) *apiv1.ObjectReference {
 	return &apiv1.ObjectReference{Kind: "Pod", Namespace: op.GetNamespace(), Name: op.GetName()}
 }
 
-// preauthorize refuses a caller whose right does not depend on the stored object. The right of a node to a pod does: that
+// Preauthorize refuses a caller whose right does not depend on the stored object. The right of a node to a pod does: that
 // is checked when the pod has been read.
-func (s *Service) preauthorize(ctx context.Context, ask authz.Request) error {
-	if _, node := callerOf(ctx).Node(); node && ask.Resource == "pods" {
+func (p *Pipeline) Preauthorize(ctx context.Context, caller authz.Caller, ask authz.Request) error {
+	if _, node := caller.Node(); node && ask.Resource == "pods" {
 		return nil
 	}
-	return s.authorize(ctx, ask)
+	return p.Authorize(ctx, caller, ask)
 }
 
-// preauthorizeObject is preauthorize for a request that holds an object.
-func (s *Service) preauthorizeObject(ctx context.Context, verb authz.Verb, object *anypb.Any) error {
+// preauthorizeObject is Preauthorize for a request that holds an object.
+func (p *Pipeline) preauthorizeObject(ctx context.Context, caller authz.Caller, verb authz.Verb, object *anypb.Any) error {
 	t, err := targetOf(object)
 	if err != nil {
 		return err
 	}
-	return s.preauthorize(ctx, t.ask(verb))
+	return p.Preauthorize(ctx, caller, t.ask(verb))
 }
 
-// preauthorizeReference is preauthorize for a request that names an object.
-func (s *Service) preauthorizeReference(ctx context.Context, verb authz.Verb, ref *apiv1.ObjectReference) error {
-	k, key, err := resolveReference(ref)
+// preauthorizeReference is Preauthorize for a request that names an object.
+func (p *Pipeline) preauthorizeReference(ctx context.Context, caller authz.Caller, verb authz.Verb, ref *apiv1.ObjectReference) error {
+	k, key, err := ResolveReference(ref)
 	if err != nil {
 		return err
 	}
-	return s.preauthorize(ctx, target{kind: k, key: key}.ask(verb))
+	return p.Preauthorize(ctx, caller, target{kind: k, key: key}.ask(verb))
+}
+
+// MayMiss reports whether a caller may learn that an object does not exist though it has no right to it: an agent asks for pods
+// that it knew, and must see that they are gone.
+func MayMiss(caller authz.Caller, r authz.Request) bool {
+	_, node := caller.Node()
+	return node && r.Resource == "pods" && r.Name != "" && (r.Verb == authz.Get || r.Verb == authz.UpdateStatus || r.Verb == authz.Delete)
 }

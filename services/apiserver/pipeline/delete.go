@@ -1,25 +1,38 @@
-package apiserver
+package pipeline
 
 import (
 	"context"
 	"slices"
 	"time"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/kind"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
-	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+	"github.com/xebec-project/xebec/services/apiserver/admission"
 	"github.com/xebec-project/xebec/services/apiserver/authz"
-	"github.com/xebec-project/xebec/services/apiserver/storage"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// planDelete plans a deletion in the steps that Kubernetes takes: an object with a grace period or finalizers is marked,
+// Delete removes an object or marks it for deletion.
+func (p *Pipeline) Delete(ctx context.Context, caller authz.Caller, req *apiv1.DeleteRequest) (*apiv1.DeleteResponse, error) {
+	if err := p.preauthorizeReference(ctx, caller, authz.Delete, req.GetObject()); err != nil {
+		return nil, err
+	}
+	c, err := p.writeOne(ctx, caller, req.GetFence(), req.GetDryRun(), func(ctx context.Context, p *plan) (*change, error) {
+		return p.delete(ctx, req)
+	})
+	if err != nil {
+		return nil, err
+	}
+	out, err := encodeAny(c.kind, c.object)
+	return &apiv1.DeleteResponse{Object: out, Removed: c.removed}, err
+}
+
+// delete plans a deletion in the steps that Kubernetes takes: an object with a grace period or finalizers is marked,
 // and removed by the delete with grace 0 or the update that takes the last finalizer away; any other is removed at once.
-func (s *Service) planDelete(ctx context.Context, get reader, req *apiv1.DeleteRequest) (*change, error) {
-	k, key, err := resolveReference(req.GetObject())
+func (p *plan) delete(ctx context.Context, req *apiv1.DeleteRequest) (*change, error) {
+	k, key, err := ResolveReference(req.GetObject())
 	if err != nil {
 		return nil, err
 	}
@@ -27,21 +40,27 @@ func (s *Service) planDelete(ctx context.Context, get reader, req *apiv1.DeleteR
 		return nil, apierr.BadField("gracePeriodSeconds", "must not be negative, is %d", *g)
 	}
 	want := &metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, Uid: req.GetUid(), ResourceVersion: req.GetResourceVersion()}
-	stored, o, err := s.currentForWrite(ctx, get, authz.Delete, k, want)
+	stored, o, err := p.currentForWrite(ctx, authz.Delete, k, want)
 	if err != nil {
 		return nil, err
 	}
-	if k.Name == "Namespace" && slices.Contains(kind.PermanentNamespaces, key.Name) {
-		return nil, apierr.Forbidden(k, key.Name, "the cluster cannot do without this namespace")
+	attributes := p.attributes(admission.Delete, "", k, nil, o)
+	if err := p.Admission.Mutate(ctx, attributes); err != nil {
+		return nil, err
 	}
+	if err := p.Admission.Validate(ctx, attributes); err != nil {
+		return nil, err
+	}
+	p.markDeleted(k, o, req)
+	c := &change{kind: k, object: o, conditions: attributes.Conditions, expected: req.GetResourceVersion() != ""}
+	return c, p.replace(ctx, c, stored)
+}
+
+// markDeleted makes of a stored object what a delete leaves of it: marked, or finished at once.
+func (p *plan) markDeleted(k *kind.Kind, o kind.Object, req *apiv1.DeleteRequest) {
 	meta := o.GetMetadata()
-	grace := int64(0)
-	if k.GracePeriod != nil {
-		grace = k.GracePeriod(o)
-		if req.GracePeriodSeconds != nil && (grace > 0 || agentEnds(o)) {
-			grace = req.GetGracePeriodSeconds()
-		}
-	}
+	strategy := p.Registry.For(k)
+	grace := strategy.GracePeriod(o, req.GracePeriodSeconds)
 	setPropagation(meta, req.GetPropagationPolicy())
 	if meta.GetDeletionTimestamp() == nil || grace < meta.GetDeletionGracePeriodSeconds() {
 		// The grace counts from the first request; a later one can only shorten it.
@@ -54,24 +73,7 @@ func (s *Service) planDelete(ctx context.Context, get reader, req *apiv1.DeleteR
 		meta.DeletionTimestamp = timestamppb.New(start.Add(time.Duration(grace) * time.Second).Truncate(time.Second))
 		meta.DeletionGracePeriodSeconds = &grace
 	}
-	if ns, ok := o.(*corev1.Namespace); ok {
-		if ns.Status == nil {
-			ns.Status = &corev1.NamespaceStatus{}
-		}
-		ns.Status.Phase = "Terminating"
-	}
-	c, err := s.replaceChange(ctx, get, k, stored, o, nil)
-	if err != nil {
-		return nil, err
-	}
-	c.expected = req.GetResourceVersion() != ""
-	return c, nil
-}
-
-// agentEnds reports whether an object is a pod that a node's agent runs and confirms the end of.
-func agentEnds(o kind.Object) bool {
-	p, ok := o.(*corev1.Pod)
-	return ok && p.GetSpec().GetNodeName() != "" && !kind.IsPodFinished(p)
+	strategy.MarkDeleted(o)
 }
 
 // finished reports whether an object is marked for deletion and nothing holds it any more.
@@ -98,18 +100,4 @@ func setPropagation(meta *metav1.ObjectMeta, policy apiv1.PropagationPolicy) {
 	if want != "" && !slices.Contains(meta.GetFinalizers(), want) {
 		meta.Finalizers = append(meta.GetFinalizers(), want)
 	}
-}
-
-// release plans giving back what a removed object had allocated.
-func (s *Service) release(ctx context.Context, get reader, o kind.Object) ([]storage.Write, error) {
-	svc, ok := o.(*corev1.Service)
-	if !ok {
-		return nil, nil
-	}
-	addresses, err := s.allocations.release(ctx, get, svc)
-	if err != nil {
-		return nil, err
-	}
-	ports, err := s.nodePorts.release(ctx, get, svc)
-	return append(addresses, ports...), err
 }

@@ -1,4 +1,4 @@
-package apiserver
+package storage
 
 import (
 	"errors"
@@ -9,38 +9,40 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
 // spaceRetry is when a client may try again after etcd ran out of space: it takes a person to mend.
 const spaceRetry = time.Minute
 
-// storageError turns an error of storage into one of the API. Errors that it does not know stay as they are.
-func storageError(err error) error {
+// ShippedMaxTxnOps is the max-txn-ops of the etcd that xebecd runs; an external one often has etcd's own default, 128.
+const ShippedMaxTxnOps = 10240
+
+// APIError turns an error of this package into one of the API. Errors that it does not know stay as they are.
+func APIError(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, storage.ErrFence):
+	case errors.Is(err, ErrFence):
 		return apierr.ElectionLost("of this writer")
-	case errors.Is(err, storage.ErrCompacted):
+	case errors.Is(err, ErrCompacted):
 		return apierr.New(codes.OutOfRange, apierr.ReasonTooOld, "the revision is no longer known: list or watch anew, without it")
-	case errors.Is(err, storage.ErrFutureRevision):
+	case errors.Is(err, ErrFutureRevision):
 		return apierr.BadField("resourceVersion", "is later than any revision that exists")
-	case errors.Is(err, storage.ErrContinue):
+	case errors.Is(err, ErrContinue):
 		return apierr.BadField("continue", "%v; start the list over", err)
-	case errors.Is(err, storage.ErrSlowWatcher):
+	case errors.Is(err, ErrSlowWatcher):
 		return apierr.Unavailable("this watch fell too far behind and was ended: resume it from the last resourceVersion it sent")
-	case errors.Is(err, storage.ErrLeaseNotFound):
+	case errors.Is(err, ErrLeaseNotFound):
 		return apierr.New(codes.NotFound, apierr.ReasonNotFound, "the lease lapsed, was revoked or never was: grant another")
-	case errors.Is(err, storage.ErrLeaseTaken):
+	case errors.Is(err, ErrLeaseTaken):
 		return apierr.New(codes.AlreadyExists, apierr.ReasonAlreadyExists, "a lease with this id exists and is not the caller's: choose another leaseId at random")
-	case errors.Is(err, storage.ErrNoSpace):
+	case errors.Is(err, ErrNoSpace):
 		return apierr.StorageFull(spaceRetry)
 	case errors.Is(err, rpctypes.ErrTooManyOps):
-		return apierr.BadRequest("etcd takes fewer operations in a transaction than the apiserver is configured for: start etcd with --max-txn-ops=%d, or set the apiserver's storage.maxTxnOps", ownTxnOps)
-	case errors.Is(err, storage.ErrTooLarge):
+		return apierr.BadRequest("etcd takes fewer operations in a transaction than the apiserver is configured for: start etcd with --max-txn-ops=%d, or set the apiserver's storage.maxTxnOps", ShippedMaxTxnOps)
+	case errors.Is(err, ErrTooLarge):
 		return apierr.BadRequest("the write is larger than etcd takes in one request: %v", err)
-	case errors.Is(err, storage.ErrUnavailable):
+	case errors.Is(err, ErrUnavailable):
 		return apierr.Unavailable("%v", err)
 	}
 	return fmt.Errorf("storage: %w", err)

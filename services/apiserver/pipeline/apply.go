@@ -1,0 +1,121 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/kind"
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+	"github.com/xebec-project/xebec/services/apiserver/apply"
+	"github.com/xebec-project/xebec/services/apiserver/authz"
+)
+
+// Apply merges the caller's fields into the object, creating it when absent.
+func (p *Pipeline) Apply(ctx context.Context, caller authz.Caller, req *apiv1.ApplyRequest) (*apiv1.ApplyResponse, error) {
+	if err := p.preauthorizeObject(ctx, caller, authz.Patch, req.GetObject()); err != nil {
+		return nil, err
+	}
+	c, err := p.writeOne(ctx, caller, nil, req.GetDryRun(), func(ctx context.Context, p *plan) (*change, error) {
+		return p.apply(ctx, req)
+	})
+	if err != nil {
+		return nil, err
+	}
+	out, err := encodeAny(c.kind, c.object)
+	return &apiv1.ApplyResponse{Object: out, Result: c.applied, Warnings: c.warnings}, err
+}
+
+func (p *plan) apply(ctx context.Context, req *apiv1.ApplyRequest) (*change, error) {
+	if req.GetFieldManager() == "" {
+		return nil, apierr.BadField("fieldManager", "is required: it names who owns the applied fields")
+	}
+	if err := checkManager(req.GetFieldManager()); err != nil {
+		return nil, err
+	}
+	t, err := targetOf(req.GetObject())
+	if err != nil {
+		return nil, err
+	}
+	stored, err := p.storedForWrite(ctx, authz.Patch, t)
+	missing := apierr.IsNotFound(err)
+	if missing {
+		err = p.Authorize(ctx, p.caller, t.ask(authz.Create))
+	}
+	if err != nil {
+		return nil, err
+	}
+	k, config, err := decodeAny(req.GetObject())
+	if err != nil {
+		return nil, err
+	}
+	meta := config.GetMetadata()
+	if len(meta.GetManagedFields()) > 0 {
+		return nil, apierr.BadField("metadata.managedFields", "must be empty in an applied object: the server keeps it")
+	}
+	if meta.GetName() == "" {
+		return nil, apierr.BadField("metadata.name", "is required: generateName cannot be applied")
+	}
+	warn := warnings(k, config)
+	if missing {
+		return p.applyNew(ctx, k, config, req, warn)
+	}
+	live, err := decodeWanted(k, stored, meta)
+	if err != nil {
+		return nil, err
+	}
+	merged, err := p.merge(k, live, config, req)
+	if err != nil {
+		return nil, err
+	}
+	if apply.Same(merged, live) {
+		return &change{kind: k, object: live, applied: apiv1.ApplyResult_APPLY_RESULT_UNCHANGED, warnings: warn}, nil
+	}
+	owners := merged.GetMetadata().GetManagedFields()
+	c, err := p.completeUpdate(ctx, k, live, merged)
+	if err != nil {
+		return nil, err
+	}
+	merged.GetMetadata().ManagedFields = owners
+	if err := p.replace(ctx, c, stored); err != nil {
+		return nil, err
+	}
+	c.applied, c.warnings = apiv1.ApplyResult_APPLY_RESULT_CONFIGURED, warn
+	if len(c.writes) == 0 {
+		c.applied = apiv1.ApplyResult_APPLY_RESULT_UNCHANGED
+	}
+	return c, nil
+}
+
+func (p *plan) applyNew(ctx context.Context, k *kind.Kind, config kind.Object, req *apiv1.ApplyRequest, warn []string) (*change, error) {
+	meta := config.GetMetadata()
+	if meta.GetUid() != "" || meta.GetResourceVersion() != "" {
+		return nil, apierr.Conflict(k, meta.GetName(), "it names a uid or resourceVersion but does not exist")
+	}
+	merged, err := p.merge(k, nil, config, req)
+	if err != nil {
+		return nil, err
+	}
+	c, err := p.createObject(ctx, k, merged, "", 0)
+	if err != nil {
+		return nil, err
+	}
+	c.applied, c.warnings = apiv1.ApplyResult_APPLY_RESULT_CREATED, warn
+	return c, nil
+}
+
+func (p *plan) merge(k *kind.Kind, live, config kind.Object, req *apiv1.ApplyRequest) (kind.Object, error) {
+	merged, err := p.Merger.Apply(live, config, req.GetFieldManager(), req.GetForce(), time.Now())
+	if conflict := (*apply.ConflictError)(nil); errors.As(err, &conflict) {
+		conflicts := make([]apierr.FieldConflict, len(conflict.Conflicts))
+		for i, c := range conflict.Conflicts {
+			conflicts[i] = apierr.FieldConflict{Field: c.Field, Manager: c.Manager}
+		}
+		return nil, apierr.ApplyConflict(k, config.GetMetadata().GetName(), conflicts)
+	}
+	if err != nil {
+		return nil, apierr.BadRequest("apply %s %q: %v", k.Name, config.GetMetadata().GetName(), err)
+	}
+	return merged, nil
+}

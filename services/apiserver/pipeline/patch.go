@@ -1,0 +1,91 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/codec"
+	"github.com/xebec-project/xebec/internal/kind"
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+	"github.com/xebec-project/xebec/services/apiserver/authz"
+	"github.com/xebec-project/xebec/services/apiserver/patch"
+)
+
+// Patch changes part of an object by a JSON merge patch (RFC 7386) or a JSON patch (RFC 6902).
+func (p *Pipeline) Patch(ctx context.Context, caller authz.Caller, req *apiv1.PatchRequest) (*apiv1.PatchResponse, error) {
+	if err := p.preauthorizeReference(ctx, caller, authz.Patch, req.GetObject()); err != nil {
+		return nil, err
+	}
+	if err := checkManager(req.GetFieldManager()); err != nil {
+		return nil, err
+	}
+	parsed, err := parsePatch(req)
+	if err != nil {
+		return nil, err
+	}
+	c, err := p.writeOne(ctx, caller, req.GetFence(), req.GetDryRun(), func(ctx context.Context, p *plan) (*change, error) {
+		return p.patch(ctx, req, parsed)
+	})
+	if err != nil {
+		return nil, err
+	}
+	out, err := encodeAny(c.kind, c.object)
+	return &apiv1.PatchResponse{Object: out, Warnings: c.warnings}, err
+}
+
+func parsePatch(req *apiv1.PatchRequest) (patch.Patch, error) {
+	parse := patch.ParseMerge
+	switch req.GetType() {
+	case apiv1.PatchType_PATCH_TYPE_MERGE:
+	case apiv1.PatchType_PATCH_TYPE_JSON:
+		parse = patch.ParseJSON
+	default:
+		return nil, apierr.BadField("type", "is required: PATCH_TYPE_MERGE or PATCH_TYPE_JSON")
+	}
+	p, err := parse(req.GetPatch())
+	if err != nil {
+		return nil, apierr.BadField("patch", "%v", err)
+	}
+	return p, nil
+}
+
+func (p *plan) patch(ctx context.Context, req *apiv1.PatchRequest, parsed patch.Patch) (*change, error) {
+	k, key, err := ResolveReference(req.GetObject())
+	if err != nil {
+		return nil, err
+	}
+	stored, old, err := p.currentForWrite(ctx, authz.Patch, k, &metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name})
+	if err != nil {
+		return nil, err
+	}
+	doc, err := codec.Marshal(old)
+	if err != nil {
+		return nil, fmt.Errorf("%s %q as JSON: %w", k.Name, key.Name, err)
+	}
+	patched, err := parsed.Apply(ctx, doc)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if err != nil {
+		return nil, apierr.BadField("patch", "does not apply to %s %q: %v", k.Name, key.Name, err)
+	}
+	updated, err := codec.Unmarshal(patched)
+	if err != nil {
+		return nil, apierr.BadField("patch", "%s %q would not be valid: %v", k.Name, key.Name, err)
+	}
+	if kind.Of(updated) != k || updated.GetMetadata() == nil || updated.GetMetadata().GetName() != key.Name || updated.GetMetadata().GetNamespace() != key.Namespace {
+		return nil, apierr.BadField("patch", "must not change apiVersion, kind, metadata.name or metadata.namespace")
+	}
+	if updated.GetMetadata().GetResourceVersion() != old.GetMetadata().GetResourceVersion() {
+		return nil, apierr.Conflict(k, key.Name, "the patch names a resourceVersion that is not the current one")
+	}
+	if uid := updated.GetMetadata().GetUid(); uid != old.GetMetadata().GetUid() {
+		return nil, apierr.Conflict(k, key.Name, fmt.Sprintf("its uid is %s, not %s as in the patch: it was deleted and created again", old.GetMetadata().GetUid(), uid))
+	}
+	// A patch of what was just read is conditional only when the patch itself names a version; a conflict in between is
+	// this server's to redo.
+	updated.GetMetadata().ResourceVersion = ""
+	return p.updateObject(ctx, k, stored, old, updated, req.GetFieldManager())
+}

@@ -1,0 +1,76 @@
+// Package pipeline takes every write through the same phases, whether it came as a call of its own, as an operation of a
+// transaction or from the server itself. It knows no transport: the caller's identity comes in as a value.
+//
+//	authorize  the caller's right to the verb, kind, namespace and name                  target.go
+//	decode     the object, patch or applied configuration                                 decode.go, patch.go, apply.go
+//	default    what the client left out                                                   internal/kind
+//	mutate     admission plug-ins that complete the object                                admission/
+//	allocate   what the cluster gives the object: addresses, ports, a default account    registry/
+//	validate   the whole object and the change                                            internal/kind
+//	admit      admission plug-ins that only look                                          admission/
+//	store      one etcd transaction, conditional on all that the plan rested on           commit.go
+//
+// The phases up to admit make a plan: the object as it will be and the writes that store it. Planning reads other objects from
+// the watch cache and costs no round trip; commit.go makes the plan again from current reads when it was wrong.
+package pipeline
+
+import (
+	"context"
+	"errors"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/services/apiserver/admission"
+	"github.com/xebec-project/xebec/services/apiserver/apply"
+	"github.com/xebec-project/xebec/services/apiserver/authz"
+	"github.com/xebec-project/xebec/services/apiserver/registry"
+	"github.com/xebec-project/xebec/services/apiserver/storage"
+)
+
+// Pipeline makes writes. All fields are required, and not changed once it is in use.
+type Pipeline struct {
+	// Store holds the objects.
+	Store *storage.Store
+	// MaxTxnOps is etcd's limit on the operations of a transaction.
+	MaxTxnOps int
+	// Authorizer decides on rights.
+	Authorizer *authz.Authorizer
+	// Registry has what differs between kinds.
+	Registry *registry.Registry
+	// Admission is the chain that every write passes.
+	Admission admission.Chain
+	// Merger keeps the owners of fields.
+	Merger *apply.Merger
+	// CheckLease refuses a lease that is not the caller's to create objects under; 0 is none.
+	CheckLease func(ctx context.Context, id int64) error
+}
+
+// Authorize checks the caller's right; r's caller is filled in. A refusal is an error of the API.
+func (p *Pipeline) Authorize(ctx context.Context, caller authz.Caller, r authz.Request) error {
+	r.Caller = caller
+	err := p.Authorizer.Authorize(ctx, r)
+	if denied := (*authz.DeniedError)(nil); errors.As(err, &denied) {
+		return apierr.Denied("%v", denied)
+	}
+	return err
+}
+
+// plan is one attempt to work out what a write does.
+type plan struct {
+	*Pipeline
+	caller authz.Caller
+	dryRun bool
+	// get reads the objects that the plan is made from.
+	get storage.Reader
+}
+
+// attributes describe a change of one object to admission; old is nil for a create and o for a delete.
+func (p *plan) attributes(op admission.Operation, subresource string, k *kind.Kind, o, old kind.Object) *admission.Attributes {
+	a := &admission.Attributes{Operation: op, Subresource: subresource, Kind: k, Object: o, Old: old, DryRun: p.dryRun, Get: p.get}
+	named := o
+	if o == nil {
+		named = old
+	}
+	a.Namespace, a.Name = named.GetMetadata().GetNamespace(), named.GetMetadata().GetName()
+	return a
+}

@@ -1,0 +1,72 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/kind"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+	"github.com/xebec-project/xebec/services/apiserver/authz"
+	"github.com/xebec-project/xebec/services/apiserver/registry"
+	"github.com/xebec-project/xebec/services/apiserver/storage"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// storedForWrite reads the object that a request would change and checks the caller's right to it.
+func (p *plan) storedForWrite(ctx context.Context, verb authz.Verb, t target) (*storage.Object, error) {
+	ask := t.ask(verb)
+	stored, err := p.get(ctx, t.key)
+	missing := errors.Is(err, storage.ErrNotFound)
+	if stored != nil {
+		ask.NodeName = registry.NodeOf(t.kind, stored)
+	}
+	if denied := p.Authorize(ctx, p.caller, ask); denied != nil && !(missing && MayMiss(p.caller, ask)) {
+		return nil, denied
+	}
+	if missing {
+		return nil, apierr.NotFound(t.kind, t.key.Name)
+	}
+	return stored, storage.APIError(err)
+}
+
+// storedForUpdate is storedForWrite for the object that a request holds a new state of.
+func (p *plan) storedForUpdate(ctx context.Context, verb authz.Verb, object *anypb.Any) (*storage.Object, error) {
+	t, err := targetOf(object)
+	if err != nil {
+		return nil, err
+	}
+	return p.storedForWrite(ctx, verb, t)
+}
+
+// currentForWrite is storedForWrite, with the object decoded and the version that the request names, if it does, checked.
+func (p *plan) currentForWrite(ctx context.Context, verb authz.Verb, k *kind.Kind, want *metav1.ObjectMeta) (*storage.Object, kind.Object, error) {
+	stored, err := p.storedForWrite(ctx, verb, target{kind: k, key: registry.KeyOf(k, want.GetNamespace(), want.GetName())})
+	if err != nil {
+		return nil, nil, err
+	}
+	old, err := decodeWanted(k, stored, want)
+	if err != nil {
+		return nil, nil, err
+	}
+	return stored, old, nil
+}
+
+// decodeWanted decodes a stored object, which must be of the version and uid that a request names, if it does.
+func decodeWanted(k *kind.Kind, stored *storage.Object, want *metav1.ObjectMeta) (kind.Object, error) {
+	old, err := registry.Decode(k, stored)
+	if err != nil {
+		return nil, err
+	}
+	if v := want.GetResourceVersion(); v != "" && v != old.GetMetadata().GetResourceVersion() {
+		if _, err := ParseRevision("metadata.resourceVersion", v); err != nil {
+			return nil, err
+		}
+		return nil, apierr.Conflict(k, want.GetName(), fmt.Sprintf("it is at resourceVersion %s, not %s; read it again and redo the change", old.GetMetadata().GetResourceVersion(), v))
+	}
+	if uid := want.GetUid(); uid != "" && uid != old.GetMetadata().GetUid() {
+		return nil, apierr.Conflict(k, want.GetName(), fmt.Sprintf("its uid is %s, not %s: it was deleted and created again", old.GetMetadata().GetUid(), uid))
+	}
+	return old, nil
+}

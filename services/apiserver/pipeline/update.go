@@ -1,0 +1,134 @@
+package pipeline
+
+import (
+	"bytes"
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/kind"
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+	"github.com/xebec-project/xebec/services/apiserver/admission"
+	"github.com/xebec-project/xebec/services/apiserver/authz"
+	"github.com/xebec-project/xebec/services/apiserver/registry"
+	"github.com/xebec-project/xebec/services/apiserver/storage"
+)
+
+// Update replaces an object but for its status.
+func (p *Pipeline) Update(ctx context.Context, caller authz.Caller, req *apiv1.UpdateRequest) (*apiv1.UpdateResponse, error) {
+	if err := p.preauthorizeObject(ctx, caller, authz.Update, req.GetObject()); err != nil {
+		return nil, err
+	}
+	c, err := p.writeOne(ctx, caller, req.GetFence(), req.GetDryRun(), func(ctx context.Context, p *plan) (*change, error) {
+		return p.update(ctx, req)
+	})
+	if err != nil {
+		return nil, err
+	}
+	out, err := encodeAny(c.kind, c.object)
+	return &apiv1.UpdateResponse{Object: out, Warnings: c.warnings}, err
+}
+
+func (p *plan) update(ctx context.Context, req *apiv1.UpdateRequest) (*change, error) {
+	stored, err := p.storedForUpdate(ctx, authz.Update, req.GetObject())
+	if err != nil {
+		return nil, err
+	}
+	if err := checkManager(req.GetFieldManager()); err != nil {
+		return nil, err
+	}
+	k, o, err := decodeAny(req.GetObject())
+	if err != nil {
+		return nil, err
+	}
+	old, err := decodeWanted(k, stored, o.GetMetadata())
+	if err != nil {
+		return nil, err
+	}
+	return p.updateObject(ctx, k, stored, old, o, req.GetFieldManager())
+}
+
+// updateChange plans replacing old, stored as it is, by updated.
+func (p *plan) updateObject(ctx context.Context, k *kind.Kind, stored *storage.Object, old, updated kind.Object, manager string) (*change, error) {
+	expected := updated.GetMetadata().GetResourceVersion() != ""
+	c, err := p.completeUpdate(ctx, k, old, updated)
+	if err != nil {
+		return nil, err
+	}
+	if manager == "" && len(old.GetMetadata().GetManagedFields()) > 0 {
+		manager = p.caller.User
+	}
+	updated.GetMetadata().ManagedFields = old.GetMetadata().GetManagedFields()
+	if manager != "" {
+		if err := p.Merger.Update(old, updated, manager, time.Now()); err != nil {
+			return nil, err
+		}
+	}
+	if err := p.replace(ctx, c, stored); err != nil {
+		return nil, err
+	}
+	c.expected, c.warnings = expected, warnings(k, updated)
+	return c, nil
+}
+
+// completeUpdate makes a complete object of what a client sent in place of old and checks it. The change that it returns
+// has the writes that go along, and not yet that of the object.
+func (p *plan) completeUpdate(ctx context.Context, k *kind.Kind, old, updated kind.Object) (*change, error) {
+	keepServerMetadata(updated.GetMetadata(), old.GetMetadata())
+	k.Default(updated)
+	k.PrepareUpdate(updated, old)
+	attributes := p.attributes(admission.Update, "", k, updated, old)
+	if err := p.Admission.Mutate(ctx, attributes); err != nil {
+		return nil, err
+	}
+	k.Default(updated)
+	extra, err := p.Registry.For(k).Allocate(ctx, p.get, updated, old)
+	if err != nil {
+		return nil, err
+	}
+	if errs := k.Validate(updated); len(errs) > 0 {
+		return nil, apierr.Invalid(k, old.GetMetadata().GetName(), errs)
+	}
+	if errs := k.ValidateUpdate(updated, old); len(errs) > 0 {
+		return nil, apierr.Invalid(k, old.GetMetadata().GetName(), errs)
+	}
+	if err := p.Admission.Validate(ctx, attributes); err != nil {
+		return nil, err
+	}
+	return &change{kind: k, object: updated, writes: extra, conditions: attributes.Conditions}, nil
+}
+
+// replace completes a change of a stored object by the write that stores c.object in its place: none when they are the same,
+// and the object's removal when it was only kept for finalizers that are gone now.
+func (p *plan) replace(ctx context.Context, c *change, stored *storage.Object) error {
+	o := c.object
+	if finished(o) {
+		release, err := p.Registry.For(c.kind).Release(ctx, p.get, o)
+		if err != nil {
+			return err
+		}
+		c.writes, c.removed = append([]storage.Write{{Key: stored.Key, Delete: true, Expect: stored.Revision}}, release...), true
+		return nil
+	}
+	b, err := registry.Encode(c.kind, o)
+	if err != nil {
+		return err
+	}
+	o.GetMetadata().ResourceVersion = strconv.FormatInt(stored.Revision, 10)
+	write := storage.Write{Key: stored.Key, Bytes: b, Expect: stored.Revision, Lease: stored.Lease}
+	if bytes.Equal(b, stored.Bytes) && len(c.writes) == 0 {
+		c.same = &write
+		return nil
+	}
+	c.writes = append([]storage.Write{write}, c.writes...)
+	return nil
+}
+
+// keepServerMetadata puts back what only the server writes.
+func keepServerMetadata(meta, old *metav1.ObjectMeta) {
+	meta.Uid, meta.CreationTimestamp = old.GetUid(), old.GetCreationTimestamp()
+	meta.Generation, meta.GenerateName = old.GetGeneration(), old.GetGenerateName()
+	meta.DeletionTimestamp, meta.DeletionGracePeriodSeconds = old.GetDeletionTimestamp(), old.DeletionGracePeriodSeconds
+}

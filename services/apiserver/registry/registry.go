@@ -1,0 +1,99 @@
+// Package registry holds what differs between kinds when their objects are written, beyond the rules of package kind: what a
+// write allocates along with the object, how a deletion proceeds, what happens after a removal. Kinds without a strategy of
+// their own have the generic one.
+package registry
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/services/apiserver/storage"
+)
+
+// Strategy is what the pipeline asks of a kind. Methods may be called several times for one write, since a plan is made again
+// when an object changed between reading and committing.
+type Strategy interface {
+	// Allocate completes o with what the cluster allocates to it and returns the writes that go into the same transaction.
+	// old is the stored object that o replaces, nil for a new one.
+	Allocate(ctx context.Context, get storage.Reader, o, old kind.Object) ([]storage.Write, error)
+	// Release returns the writes that return what o, which is being removed, was allocated.
+	Release(ctx context.Context, get storage.Reader, o kind.Object) ([]storage.Write, error)
+	// GracePeriod is how many seconds o may go on after a delete; asked is what the request names, nil for nothing.
+	GracePeriod(o kind.Object, asked *int64) int64
+	// MarkDeleted changes o, beside its metadata, when a delete does not remove it at once.
+	MarkDeleted(o kind.Object)
+	// Removed is called when the removal of o has been committed.
+	Removed(o kind.Object)
+}
+
+// Config is what strategies need to know of the cluster.
+type Config struct {
+	// Store holds the objects.
+	Store *storage.Store
+	// ServiceCIDRs are the ranges of cluster IPs, of different families; services get addresses of the first by default.
+	ServiceCIDRs []netip.Prefix
+	// ClusterDNS is the address in the first range that is given to no service.
+	ClusterDNS netip.Addr
+	// AccountRemoved is called when the default service account of a namespace was removed.
+	AccountRemoved func()
+}
+
+// Registry has the strategy of every kind.
+type Registry struct {
+	own map[string]Strategy // by group kind
+}
+
+// New returns a registry.
+func New(cfg Config) *Registry {
+	return &Registry{own: map[string]Strategy{
+		"Pod":            podStrategy{strategyOf("", "Pod")},
+		"Service":        newServiceStrategy(cfg),
+		"Namespace":      namespaceStrategy{strategyOf("", "Namespace")},
+		"ServiceAccount": serviceAccountStrategy{strategyOf("", "ServiceAccount"), cfg.AccountRemoved},
+	}}
+}
+
+// For returns the strategy of a kind.
+func (r *Registry) For(k *kind.Kind) Strategy {
+	if s, ok := r.own[k.GroupKind()]; ok {
+		return s
+	}
+	return Generic{k}
+}
+
+// Generic is the strategy of kinds that need nothing special: nothing is allocated, and the kind's grace period holds.
+type Generic struct{ Kind *kind.Kind }
+
+func strategyOf(group, name string) Generic {
+	k, _ := kind.ByGroupKind(group, name)
+	return Generic{k}
+}
+
+// Allocate allocates nothing.
+func (Generic) Allocate(context.Context, storage.Reader, kind.Object, kind.Object) ([]storage.Write, error) {
+	return nil, nil
+}
+
+// Release returns nothing.
+func (Generic) Release(context.Context, storage.Reader, kind.Object) ([]storage.Write, error) {
+	return nil, nil
+}
+
+// GracePeriod is the kind's own, which a request may change but not introduce.
+func (g Generic) GracePeriod(o kind.Object, asked *int64) int64 {
+	if g.Kind.GracePeriod == nil {
+		return 0
+	}
+	grace := g.Kind.GracePeriod(o)
+	if asked != nil && grace > 0 {
+		return *asked
+	}
+	return grace
+}
+
+// MarkDeleted changes nothing.
+func (Generic) MarkDeleted(kind.Object) {}
+
+// Removed does nothing.
+func (Generic) Removed(kind.Object) {}
