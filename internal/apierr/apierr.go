@@ -50,6 +50,8 @@ const (
 	ReasonForbidden = "FORBIDDEN"
 	// ReasonElectionLost: the writer's election has another holder now, or none.
 	ReasonElectionLost = "ELECTION_LOST"
+	// ReasonConditionFailed: a condition of the write on another object does not hold.
+	ReasonConditionFailed = "CONDITION_FAILED"
 	// ReasonNamespaceTerminating: nothing new may be made in a namespace that is being deleted.
 	ReasonNamespaceTerminating = "NAMESPACE_TERMINATING"
 	// ReasonLockout: the access list would cut off whoever writes it, or nodes.

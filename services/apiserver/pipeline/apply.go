@@ -17,7 +17,7 @@ func (p *Pipeline) Apply(ctx context.Context, caller authz.Caller, req *apiv1.Ap
 	if err := p.preauthorizeObject(ctx, caller, authz.Patch, req.GetObject()); err != nil {
 		return nil, err
 	}
-	c, err := p.writeOne(ctx, caller, nil, req.GetDryRun(), func(ctx context.Context, p *plan) (*change, error) {
+	c, err := p.writeOne(ctx, caller, req, func(ctx context.Context, p *plan) (*change, error) {
 		return p.apply(ctx, req)
 	})
 	if err != nil {

@@ -39,13 +39,20 @@ type change struct {
 	applied apiv1.ApplyResult
 }
 
+// request is what every request for writes has.
+type request interface {
+	GetDryRun() bool
+	GetFence() *apiv1.Fence
+	GetConditions() []*apiv1.Condition
+}
+
 // planner makes the changes of a write. It may be called several times, each time with a new plan.
 type planner func(ctx context.Context, p *plan) ([]*change, error)
 
 // write plans and commits. The first plan is made from the cache, which costs no read: the commit's comparisons catch what
 // was stale, and a refusal is only believed when it was planned from a linearizable read.
-func (p *Pipeline) write(ctx context.Context, caller authz.Caller, fence *apiv1.Fence, dryRun bool, planned planner) ([]*change, int64, error) {
-	txnFence, err := decodeFence(fence)
+func (p *Pipeline) write(ctx context.Context, caller authz.Caller, req request, planned planner) ([]*change, int64, error) {
+	demanded, err := p.preconditions(ctx, caller, req)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -59,14 +66,14 @@ func (p *Pipeline) write(ctx context.Context, caller authz.Caller, fence *apiv1.
 		if fresh {
 			get = p.readCurrent()
 		}
-		changes, err := planned(ctx, &plan{Pipeline: p, caller: caller, dryRun: dryRun, get: get})
+		changes, err := planned(ctx, &plan{Pipeline: p, caller: caller, dryRun: req.GetDryRun(), get: get})
 		if err != nil {
 			if !fresh {
 				continue
 			}
 			return nil, 0, err
 		}
-		txn := storage.Txn{Fence: txnFence}
+		txn := storage.Txn{Preconditions: demanded.conditions}
 		idle := false
 		for _, c := range changes {
 			idle = idle || len(c.writes) == 0
@@ -80,7 +87,7 @@ func (p *Pipeline) write(ctx context.Context, caller authz.Caller, fence *apiv1.
 		}
 		// That nothing has to change, or what a dry run would do, is believed only of a linearizable read: no comparison at
 		// the commit would tell.
-		if (idle || dryRun) && !fresh {
+		if (idle || req.GetDryRun()) && !fresh {
 			continue
 		}
 		if key, twice := writtenTwice(txn.Writes); twice {
@@ -88,11 +95,11 @@ func (p *Pipeline) write(ctx context.Context, caller authz.Caller, fence *apiv1.
 			clash = apierr.BadRequest("two operations of the transaction write %s %q: do them one after the other", key.Kind, key.Name)
 			continue
 		}
-		if dryRun || len(txn.Writes) == 0 {
-			return changes, 0, nil
+		if req.GetDryRun() || len(txn.Writes) == 0 {
+			return changes, 0, demanded.check(ctx, get)
 		}
-		// Each write is a condition too, and attempts and fences have theirs.
-		others := len(txn.Conditions) + 2
+		// Each write is a condition too, and attempts have theirs.
+		others := len(txn.Conditions) + len(txn.Preconditions) + 1
 		if n := len(txn.Writes) + others; n > p.MaxTxnOps {
 			return nil, 0, apierr.BadRequest("%d writes in one transaction are more than this cluster's etcd takes, which is %d: make fewer at once, or raise etcd's --max-txn-ops and the apiserver's storage.maxTxnOps", len(txn.Writes), p.MaxTxnOps-others)
 		}
@@ -104,6 +111,9 @@ func (p *Pipeline) write(ctx context.Context, caller authz.Caller, fence *apiv1.
 				return nil, 0, conflictOf(c)
 			}
 			continue
+		}
+		if failed := (*storage.PreconditionError)(nil); errors.As(err, &failed) {
+			return nil, 0, demanded.failed(failed.Index)
 		}
 		if err != nil {
 			return nil, 0, storage.APIError(err)
@@ -141,9 +151,9 @@ func writtenTwice(writes []storage.Write) (storage.Key, bool) {
 
 // writeOne is write for a plan of one change.
 func (p *Pipeline) writeOne(
-	ctx context.Context, caller authz.Caller, fence *apiv1.Fence, dryRun bool, planned func(ctx context.Context, p *plan) (*change, error),
+	ctx context.Context, caller authz.Caller, req request, planned func(ctx context.Context, p *plan) (*change, error),
 ) (*change, error) {
-	changes, _, err := p.write(ctx, caller, fence, dryRun, func(ctx context.Context, p *plan) ([]*change, error) {
+	changes, _, err := p.write(ctx, caller, req, func(ctx context.Context, p *plan) ([]*change, error) {
 		c, err := planned(ctx, p)
 		return []*change{c}, err
 	})
@@ -193,15 +203,4 @@ func (p *Pipeline) readCurrent() storage.Reader {
 		current = err == nil || errors.Is(err, storage.ErrNotFound)
 		return o, err
 	}
-}
-
-func decodeFence(f *apiv1.Fence) (*storage.Fence, error) {
-	if f == nil {
-		return nil, nil
-	}
-	revision, err := ParseRevision("fence.createRevision", f.GetCreateRevision())
-	if err != nil {
-		return nil, err
-	}
-	return &storage.Fence{Key: storage.Key{Group: "coordination.k8s.io", Kind: "Lease", Namespace: f.GetNamespace(), Name: f.GetName()}, CreateRevision: revision}, nil
 }

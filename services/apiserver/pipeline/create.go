@@ -22,7 +22,7 @@ func (p *Pipeline) Create(ctx context.Context, caller authz.Caller, req *apiv1.C
 	if err := p.preauthorizeObject(ctx, caller, authz.Create, req.GetObject()); err != nil {
 		return nil, err
 	}
-	c, err := p.writeOne(ctx, caller, req.GetFence(), req.GetDryRun(), func(ctx context.Context, p *plan) (*change, error) {
+	c, err := p.writeOne(ctx, caller, req, func(ctx context.Context, p *plan) (*change, error) {
 		return p.create(ctx, req)
 	})
 	if err != nil {

@@ -19,7 +19,7 @@ func (p *Pipeline) Delete(ctx context.Context, caller authz.Caller, req *apiv1.D
 	if err := p.preauthorizeReference(ctx, caller, authz.Delete, req.GetObject()); err != nil {
 		return nil, err
 	}
-	c, err := p.writeOne(ctx, caller, req.GetFence(), req.GetDryRun(), func(ctx context.Context, p *plan) (*change, error) {
+	c, err := p.writeOne(ctx, caller, req, func(ctx context.Context, p *plan) (*change, error) {
 		return p.delete(ctx, req)
 	})
 	if err != nil {

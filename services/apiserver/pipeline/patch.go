@@ -25,7 +25,7 @@ func (p *Pipeline) Patch(ctx context.Context, caller authz.Caller, req *apiv1.Pa
 	if err != nil {
 		return nil, err
 	}
-	c, err := p.writeOne(ctx, caller, req.GetFence(), req.GetDryRun(), func(ctx context.Context, p *plan) (*change, error) {
+	c, err := p.writeOne(ctx, caller, req, func(ctx context.Context, p *plan) (*change, error) {
 		return p.patch(ctx, req, parsed)
 	})
 	if err != nil {

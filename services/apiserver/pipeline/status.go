@@ -14,7 +14,7 @@ func (p *Pipeline) UpdateStatus(ctx context.Context, caller authz.Caller, req *a
 	if err := p.preauthorizeObject(ctx, caller, authz.UpdateStatus, req.GetObject()); err != nil {
 		return nil, err
 	}
-	c, err := p.writeOne(ctx, caller, req.GetFence(), false, func(ctx context.Context, p *plan) (*change, error) {
+	c, err := p.writeOne(ctx, caller, req, func(ctx context.Context, p *plan) (*change, error) {
 		return p.updateStatus(ctx, req)
 	})
 	if err != nil {

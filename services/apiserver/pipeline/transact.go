@@ -28,6 +28,9 @@ func (p *Pipeline) Transact(ctx context.Context, caller authz.Caller, req *apiv1
 	}
 	for i, op := range req.GetOperations() {
 		t, verb, err := targetOfOperation(op)
+		if n := len(conditionsOf(op)); err == nil && n > 0 {
+			err = apierr.BadField("conditions", "must be empty in an operation: the conditions of the transaction hold for all")
+		}
 		if err == nil {
 			err = p.Preauthorize(ctx, caller, t.ask(verb))
 		}
@@ -35,7 +38,7 @@ func (p *Pipeline) Transact(ctx context.Context, caller authz.Caller, req *apiv1
 			return nil, apierr.AtOperation(err, i)
 		}
 	}
-	changes, revision, err := p.write(ctx, caller, req.GetFence(), req.GetDryRun(), func(ctx context.Context, p *plan) ([]*change, error) {
+	changes, revision, err := p.write(ctx, caller, req, func(ctx context.Context, p *plan) ([]*change, error) {
 		changes := make([]*change, len(req.GetOperations()))
 		seen := map[storage.Key]int{}
 		for i, op := range req.GetOperations() {
@@ -118,4 +121,23 @@ func (p *plan) bind(ctx context.Context, op *apiv1.BindOperation) (*change, erro
 	}
 	c := &change{kind: k, object: pod, conditions: attributes.Conditions}
 	return c, p.replace(ctx, c, stored)
+}
+
+// conditionsOf are the conditions of the request in an operation.
+func conditionsOf(op *apiv1.Operation) []*apiv1.Condition {
+	switch op := op.GetOperation().(type) {
+	case *apiv1.Operation_Create:
+		return op.Create.GetConditions()
+	case *apiv1.Operation_Update:
+		return op.Update.GetConditions()
+	case *apiv1.Operation_UpdateStatus:
+		return op.UpdateStatus.GetConditions()
+	case *apiv1.Operation_Delete:
+		return op.Delete.GetConditions()
+	case *apiv1.Operation_Apply:
+		return op.Apply.GetConditions()
+	case *apiv1.Operation_Patch:
+		return op.Patch.GetConditions()
+	}
+	return nil
 }

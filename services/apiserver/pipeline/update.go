@@ -21,7 +21,7 @@ func (p *Pipeline) Update(ctx context.Context, caller authz.Caller, req *apiv1.U
 	if err := p.preauthorizeObject(ctx, caller, authz.Update, req.GetObject()); err != nil {
 		return nil, err
 	}
-	c, err := p.writeOne(ctx, caller, req.GetFence(), req.GetDryRun(), func(ctx context.Context, p *plan) (*change, error) {
+	c, err := p.writeOne(ctx, caller, req, func(ctx context.Context, p *plan) (*change, error) {
 		return p.update(ctx, req)
 	})
 	if err != nil {

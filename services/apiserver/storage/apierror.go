@@ -22,8 +22,6 @@ func APIError(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, ErrFence):
-		return apierr.ElectionLost("of this writer")
 	case errors.Is(err, ErrCompacted):
 		return apierr.New(codes.OutOfRange, apierr.ReasonTooOld, "the revision is no longer known: list or watch anew, without it")
 	case errors.Is(err, ErrFutureRevision):

@@ -19,9 +19,9 @@ func TestConditions(t *testing.T) {
 	made := mustCommit(t, s, put(t, on, "1", ExpectAbsent))
 	held := mustCommit(t, s, put(t, fence, "1", ExpectAbsent))
 	n := 0
-	commit := func(f *Fence, conditions ...Condition) error {
+	commit := func(preconditions []Condition, conditions ...Condition) error {
 		n++
-		_, err := s.Commit(ctx, Txn{Writes: []Write{put(t, podKey("a", fmt.Sprint("p-", n)), "x", ExpectAbsent)}, Conditions: conditions, Fence: f})
+		_, err := s.Commit(ctx, Txn{Writes: []Write{put(t, podKey("a", fmt.Sprint("p-", n)), "x", ExpectAbsent)}, Conditions: conditions, Preconditions: preconditions})
 		return err
 	}
 	expect := func(err error, exists bool, revision int64) {
@@ -31,25 +31,66 @@ func TestConditions(t *testing.T) {
 			t.Errorf("got %v, want a conflict over the condition at revision %d", err, revision)
 		}
 	}
-	if err := commit(nil, Condition{on, made}); err != nil {
+	if err := commit(nil, Condition{Key: on, Revision: made}); err != nil {
 		t.Error(err)
 	}
-	if err := commit(&Fence{fence, held}, Condition{on, made}); err != nil {
+	if err := commit([]Condition{{Key: fence, CreateRevision: held}}, Condition{Key: on, Revision: made}); err != nil {
 		t.Error(err)
 	}
-	if err := commit(&Fence{fence, held - 1}, Condition{on, made}); !errors.Is(err, ErrFence) {
-		t.Errorf("a lost fence beside a condition that holds: %v", err)
+	if err := commit([]Condition{{Key: fence, CreateRevision: held - 1}}, Condition{Key: on, Revision: made}); !isPrecondition(err, 0) {
+		t.Errorf("a lost election beside a condition that holds: %v", err)
 	}
 	changed := mustCommit(t, s, put(t, on, "2", made))
-	expect(commit(nil, Condition{on, made}), true, changed)
-	expect(commit(&Fence{fence, held}, Condition{on, made}), true, changed)
-	if err := commit(nil, Condition{on, changed}); err != nil {
+	expect(commit(nil, Condition{Key: on, Revision: made}), true, changed)
+	expect(commit([]Condition{{Key: fence, CreateRevision: held}}, Condition{Key: on, Revision: made}), true, changed)
+	if err := commit(nil, Condition{Key: on, Revision: changed}); err != nil {
 		t.Error(err)
 	}
 	mustCommit(t, s, Write{Key: on, Delete: true, Expect: changed})
-	expect(commit(nil, Condition{on, changed}), false, 0)
+	expect(commit(nil, Condition{Key: on, Revision: changed}), false, 0)
 	if err := commit(nil, Condition{Key: Key{Kind: "Pod", Name: "a/b"}}); err == nil {
 		t.Error("a condition on a key that is malformed is taken")
+	}
+}
+
+// isPrecondition reports whether a commit failed for the precondition of this index.
+func isPrecondition(err error, index int) bool {
+	failed, ok := errors.AsType[*PreconditionError](err)
+	return ok && failed.Index == index
+}
+
+// TestPreconditions checks each expectation in a state where it holds and in one where it does not.
+func TestPreconditions(t *testing.T) {
+	c := etcdtest.New(t, 1)
+	s, _ := openStore(t, c.Client(), Config{})
+	ctx := deadline(t, 30*time.Second)
+	there, gone := podKey("", "there"), podKey("", "gone")
+	created := mustCommit(t, s, put(t, there, "1", ExpectAbsent))
+	modified := mustCommit(t, s, put(t, there, "2", created))
+	for i, tt := range []struct {
+		condition Condition
+		holds     bool
+	}{
+		{Condition{Key: there, Revision: ExpectExists}, true},
+		{Condition{Key: gone, Revision: ExpectExists}, false},
+		{Condition{Key: gone, Revision: ExpectAbsent}, true},
+		{Condition{Key: there, Revision: ExpectAbsent}, false},
+		{Condition{Key: there, Revision: modified}, true},
+		{Condition{Key: there, Revision: created}, false},
+		{Condition{Key: gone, Revision: modified}, false},
+		{Condition{Key: there, CreateRevision: created}, true},
+		{Condition{Key: there, CreateRevision: modified}, false},
+		{Condition{Key: gone, CreateRevision: created}, false},
+	} {
+		key := podKey("a", fmt.Sprint("p-", i))
+		always := Condition{Key: there, Revision: ExpectExists}
+		_, err := s.Commit(ctx, Txn{Writes: []Write{put(t, key, "x", ExpectAbsent)}, Preconditions: []Condition{always, tt.condition}})
+		if tt.holds && err != nil || !tt.holds && !isPrecondition(err, 1) {
+			t.Errorf("%+v: %v", tt.condition, err)
+		}
+		if _, err := s.Get(ctx, key); errors.Is(err, ErrNotFound) == tt.holds {
+			t.Errorf("%+v: the write: %v", tt.condition, err)
+		}
 	}
 }
 
@@ -76,7 +117,7 @@ func TestConditionsOfGroups(t *testing.T) {
 				}
 				revision, err := s.Commit(ctx, Txn{
 					Writes:     []Write{put(t, podKey("a", fmt.Sprintf("p-%d-%d", round, i)), "x", ExpectAbsent)},
-					Conditions: []Condition{{on, made}},
+					Conditions: []Condition{{Key: on, Revision: made}},
 				})
 				if conflict := (*ConflictError)(nil); err != nil && !errors.As(err, &conflict) {
 					t.Error(err)

@@ -25,8 +25,6 @@ var (
 	ErrContinue = errors.New("continue token is not valid for this list")
 	// ErrSlowWatcher: the watcher did not keep up and was cut off; it may resume from the last revision it saw.
 	ErrSlowWatcher = errors.New("watcher is too slow")
-	// ErrFence: the fence's key is gone or was made anew, so the writer's election is lost.
-	ErrFence = errors.New("fence does not hold")
 	// ErrLeaseNotFound: the lease lapsed, was revoked, or never was.
 	ErrLeaseNotFound = errors.New("lease not found")
 	// ErrLeaseTaken: the id chosen for a lease is that of a lease of somebody else.
@@ -68,6 +66,19 @@ func (e *ConflictError) Error() string {
 		return fmt.Sprintf("%s: %s does not exist", what, e.Key)
 	}
 	return fmt.Sprintf("%s: %s exists at revision %d", what, e.Key, e.Revision)
+}
+
+// PreconditionError says which precondition of a transaction does not hold. Nothing was written.
+type PreconditionError struct {
+	// Index is the precondition's place in Txn.Preconditions.
+	Index int
+	// Condition is the precondition.
+	Condition Condition
+}
+
+// Error names the key.
+func (e *PreconditionError) Error() string {
+	return fmt.Sprintf("precondition %d on %s does not hold", e.Index, e.Condition.Key)
 }
 
 // readError maps an error of etcd's client to this package's.

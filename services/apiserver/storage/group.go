@@ -20,11 +20,11 @@ const (
 	groupCommits = 64
 	groupBytes   = 256 << 10
 	groupWrites  = 4
-	// groupConditions is how many conditions such a commit may have: the objects that it makes live in one namespace.
-	groupConditions = 1
-	// groupOpsEach bounds the operations that one such commit brings to a group: writes or reads, conditions, a fence and
-	// the nested transaction itself, counted by etcd per branch.
-	groupOpsEach = groupWrites + groupConditions + 2
+	// groupConditions is how many conditions such a commit may have: that of an election and that of a namespace.
+	groupConditions = 2
+	// groupOpsEach bounds the operations that one such commit brings to a group: writes or reads, conditions and the
+	// nested transaction itself, counted by etcd per branch.
+	groupOpsEach = groupWrites + groupConditions + 1
 )
 
 // groups gathers small commits that come at the same time into one etcd transaction of nested ones, of which each
@@ -49,7 +49,7 @@ type groupMember struct {
 
 // groupable reports whether a transaction may be put into a group.
 func groupable(txn Txn) bool {
-	if len(txn.Writes) > groupWrites || len(txn.Conditions) > groupConditions {
+	if len(txn.Writes) > groupWrites || len(txn.Conditions)+len(txn.Preconditions) > groupConditions {
 		return false
 	}
 	return txn.size() <= groupBytes/4
@@ -162,12 +162,10 @@ func (m *groupMember) overlaps(writes, reads map[Key]bool) bool {
 
 // reads are the keys that the transaction depends on without writing them.
 func (t Txn) reads() []Key {
-	keys := make([]Key, 0, groupConditions+1)
-	for _, c := range t.Conditions {
-		keys = append(keys, c.Key)
-	}
-	if t.Fence != nil {
-		keys = append(keys, t.Fence.Key)
+	conditions := t.conditions()
+	keys := make([]Key, len(conditions))
+	for i, c := range conditions {
+		keys[i] = c.Key
 	}
 	return keys
 }

@@ -18,7 +18,7 @@ func TestTake(t *testing.T) {
 			m.txn.Writes = append(m.txn.Writes, Write{Key: podKey("d", k)})
 		}
 		if fence != "" {
-			m.txn.Fence = &Fence{Key: podKey("d", fence)}
+			m.txn.Preconditions = []Condition{{Key: podKey("d", fence), CreateRevision: 1}}
 		}
 		return m
 	}
@@ -72,7 +72,7 @@ func TestGroupedCommits(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 400 {
 		key := podKey("default", fmt.Sprint("p-", i))
-		txn := Txn{Writes: []Write{put(t, key, "", ExpectAbsent)}, Fence: &Fence{Key: fence, CreateRevision: atFence}}
+		txn := Txn{Writes: []Write{put(t, key, "", ExpectAbsent)}, Preconditions: []Condition{{Key: fence, CreateRevision: atFence}}}
 		wg.Go(func() {
 			var want error
 			switch i % 8 {
@@ -80,8 +80,8 @@ func TestGroupedCommits(t *testing.T) {
 				txn.Writes = append(txn.Writes, put(t, taken, "", ExpectAbsent))
 				want = &ConflictError{Index: 1, Key: taken, Exists: true, Revision: atTaken}
 			case 5:
-				txn.Fence.CreateRevision--
-				want = ErrFence
+				txn.Preconditions[0].CreateRevision--
+				want = &PreconditionError{}
 			case 7:
 				if i%40 == 7 {
 					txn.Writes[0].Lease = 4711
@@ -90,6 +90,7 @@ func TestGroupedCommits(t *testing.T) {
 			}
 			rev, err := s.Commit(ctx, txn)
 			var conflict, wantConflict *ConflictError
+			var failed *PreconditionError
 			switch {
 			case want == nil && err != nil, want != nil && err == nil:
 				t.Errorf("commit %d: error is %v, want %v", i, err, want)
@@ -97,6 +98,10 @@ func TestGroupedCommits(t *testing.T) {
 			case errors.As(want, &wantConflict):
 				if !errors.As(err, &conflict) || *conflict != *wantConflict {
 					t.Errorf("commit %d: error is %v, want %v", i, err, want)
+				}
+			case errors.As(want, &failed):
+				if !isPrecondition(err, 0) {
+					t.Errorf("commit %d: error is %v, want a failed precondition", i, err)
 				}
 			case !errors.Is(err, want):
 				t.Errorf("commit %d: error is %v, want %v", i, err, want)

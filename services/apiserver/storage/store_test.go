@@ -162,13 +162,13 @@ func TestCommitConditions(t *testing.T) {
 			ConflictError{Index: 1, Key: a, Exists: true, Revision: atA},
 		},
 		"a fence that is gone": {
-			Txn{Writes: []Write{put(t, b, "", ExpectAbsent)}, Fence: &Fence{Key: gone, CreateRevision: 4}}, ErrFence,
+			Txn{Writes: []Write{put(t, b, "", ExpectAbsent)}, Preconditions: []Condition{{Key: gone, CreateRevision: 4}}}, PreconditionError{},
 		},
 		"another's fence": {
-			Txn{Writes: []Write{put(t, b, "", ExpectAbsent)}, Fence: &Fence{Key: fence, CreateRevision: atFence - 1}}, ErrFence,
+			Txn{Writes: []Write{put(t, b, "", ExpectAbsent)}, Preconditions: []Condition{{Key: fence, CreateRevision: atFence - 1}}}, PreconditionError{},
 		},
 		"a lost fence and a conflict": {
-			Txn{Writes: []Write{put(t, a, "", ExpectAbsent)}, Fence: &Fence{Key: fence, CreateRevision: 1}}, ErrFence,
+			Txn{Writes: []Write{put(t, a, "", ExpectAbsent)}, Preconditions: []Condition{{Key: fence, CreateRevision: 1}}}, PreconditionError{},
 		},
 		"a lease that never was": {
 			Txn{Writes: []Write{{Key: b, Expect: ExpectAbsent, Lease: 12345}}}, ErrLeaseNotFound,
@@ -181,7 +181,7 @@ func TestCommitConditions(t *testing.T) {
 		},
 		"its own fence": {
 			Txn{
-				Writes: []Write{put(t, podKey("default", "c"), "", ExpectAbsent)}, Fence: &Fence{Key: fence, CreateRevision: atFence},
+				Writes: []Write{put(t, podKey("default", "c"), "", ExpectAbsent)}, Preconditions: []Condition{{Key: fence, CreateRevision: atFence}},
 			}, nil,
 		},
 	} {
@@ -191,6 +191,10 @@ func TestCommitConditions(t *testing.T) {
 			case nil:
 				if err != nil {
 					t.Error(err)
+				}
+			case PreconditionError:
+				if !isPrecondition(err, 0) {
+					t.Errorf("error is %v, want a failed precondition", err)
 				}
 			case error:
 				if !errors.Is(err, want) {

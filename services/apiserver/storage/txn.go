@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -32,31 +33,50 @@ type Write struct {
 	Lease int64
 }
 
-// Fence makes a transaction conditional on a key being the very one that the writer created.
-type Fence struct {
-	// Key is the fence's key.
-	Key Key
-	// CreateRevision is the revision at which the writer created it.
-	CreateRevision int64
-}
-
-// Condition makes a transaction conditional on a key that it need not write: what was planned on it still holds.
+// Condition makes a transaction depend on a key that it need not write.
 type Condition struct {
 	// Key is the key.
 	Key Key
-	// Revision is the revision at which the key must have been modified last.
+	// Revision is the revision at which the key must have been modified last, or ExpectAbsent, or ExpectExists.
 	Revision int64
+	// CreateRevision, when not 0, is the revision at which the key must have been created; Revision is not used then.
+	CreateRevision int64
+}
+
+// Holds reports whether the condition holds for a key that was created and modified last at these revisions, both 0 when it
+// does not exist.
+func (c Condition) Holds(create, mod int64) bool {
+	switch {
+	case c.CreateRevision != 0:
+		return create == c.CreateRevision
+	case c.Revision == ExpectExists:
+		return create != 0
+	}
+	return mod == c.Revision
+}
+
+func (c Condition) compare() clientv3.Cmp {
+	key := c.Key.String()
+	switch {
+	case c.CreateRevision != 0:
+		return clientv3.Compare(clientv3.CreateRevision(key), "=", c.CreateRevision)
+	case c.Revision == ExpectExists:
+		return clientv3.Compare(clientv3.CreateRevision(key), ">", 0)
+	}
+	return clientv3.Compare(clientv3.ModRevision(key), "=", c.Revision)
 }
 
 // Txn is a set of writes that happen all at one revision, or not at all. No key may be written twice.
 type Txn struct {
-	Writes     []Write
+	Writes []Write
+	// Conditions are what the transaction was planned on: when one does not hold, it is to be planned again.
 	Conditions []Condition
-	Fence      *Fence
+	// Preconditions are what the caller demands: when one does not hold, the transaction fails for good.
+	Preconditions []Condition
 }
 
 // Commit makes the writes of a transaction and returns their revision. When a key is not as expected it returns a
-// *ConflictError and when the fence is lost ErrFence; see the errors of this package for others. An error that is
+// *ConflictError, and when a precondition does not hold a *PreconditionError, which goes first; see the errors of this package for others. An error that is
 // ErrUnknownOutcome leaves open whether the writes happened: read before trying again. It is rare: while WriteTimeout and
 // ctx last, Commit goes on through the loss of etcd's leader, and never writes twice. Reads that start after Commit
 // returned see the writes, in this store and in every other on the same etcd.
@@ -69,7 +89,7 @@ func (s *Store) Commit(ctx context.Context, txn Txn) (int64, error) {
 			return 0, fmt.Errorf("write %d: key %+v is malformed", i, w.Key)
 		}
 	}
-	for i, c := range txn.Conditions {
+	for i, c := range txn.conditions() {
 		if !c.Key.valid() {
 			return 0, fmt.Errorf("condition %d: key %+v is malformed", i, c.Key)
 		}
@@ -112,7 +132,7 @@ type txnOps struct {
 
 func newTxnOps(txn Txn) txnOps {
 	n := len(txn.Writes)
-	reads := n + len(txn.Conditions) + 2
+	reads := n + len(txn.Conditions) + len(txn.Preconditions) + 1
 	ops := txnOps{
 		ifs: make([]clientv3.Cmp, 1, reads), then: make([]clientv3.Op, 0, n), otherwise: make([]clientv3.Op, 0, reads),
 	}
@@ -132,18 +152,15 @@ func newTxnOps(txn Txn) txnOps {
 		}
 		ops.otherwise = append(ops.otherwise, clientv3.OpGet(key, clientv3.WithKeysOnly()))
 	}
-	for _, c := range txn.Conditions {
-		key := c.Key.String()
-		ops.ifs = append(ops.ifs, clientv3.Compare(clientv3.ModRevision(key), "=", c.Revision))
-		ops.otherwise = append(ops.otherwise, clientv3.OpGet(key, clientv3.WithKeysOnly()))
-	}
-	if f := txn.Fence; f != nil {
-		key := f.Key.String()
-		ops.ifs = append(ops.ifs, clientv3.Compare(clientv3.CreateRevision(key), "=", f.CreateRevision))
-		ops.otherwise = append(ops.otherwise, clientv3.OpGet(key, clientv3.WithKeysOnly()))
+	for _, c := range txn.conditions() {
+		ops.ifs = append(ops.ifs, c.compare())
+		ops.otherwise = append(ops.otherwise, clientv3.OpGet(c.Key.String(), clientv3.WithKeysOnly()))
 	}
 	return ops
 }
+
+// conditions are the preconditions and the conditions, in the order in which the transaction names them.
+func (t Txn) conditions() []Condition { return slices.Concat(t.Preconditions, t.Conditions) }
 
 // explain finds out why the transaction failed from what its else branch read.
 func (t Txn) explain(responses []*pb.ResponseOp) error {
@@ -153,9 +170,9 @@ func (t Txn) explain(responses []*pb.ResponseOp) error {
 		}
 		return false, 0, 0
 	}
-	if t.Fence != nil {
-		if _, create, _ := read(len(t.Writes) + len(t.Conditions)); create != t.Fence.CreateRevision {
-			return fmt.Errorf("%w: %s", ErrFence, t.Fence.Key)
+	for i, c := range t.Preconditions {
+		if _, create, mod := read(len(t.Writes) + i); !c.Holds(create, mod) {
+			return &PreconditionError{Index: i, Condition: c}
 		}
 	}
 	for i, w := range t.Writes {
@@ -165,7 +182,7 @@ func (t Txn) explain(responses []*pb.ResponseOp) error {
 		}
 	}
 	for i, c := range t.Conditions {
-		if exists, _, mod := read(len(t.Writes) + i); mod != c.Revision {
+		if exists, create, mod := read(len(t.Writes) + len(t.Preconditions) + i); !c.Holds(create, mod) {
 			return &ConflictError{Index: NotWritten, Key: c.Key, Exists: exists, Revision: mod}
 		}
 	}

@@ -24,6 +24,68 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Expectation is what a condition demands of its object.
+type Expectation int32
+
+const (
+	// EXPECTATION_UNSPECIFIED is an error.
+	Expectation_EXPECTATION_UNSPECIFIED Expectation = 0
+	// EXPECTATION_EXISTS: the object exists.
+	Expectation_EXPECTATION_EXISTS Expectation = 1
+	// EXPECTATION_ABSENT: the object does not exist.
+	Expectation_EXPECTATION_ABSENT Expectation = 2
+	// EXPECTATION_AT_REVISION: the object's resourceVersion is that of the condition.
+	Expectation_EXPECTATION_AT_REVISION Expectation = 3
+	// EXPECTATION_CREATED_AT: the object exists and was created at the resourceVersion of the condition, whatever was
+	// written to it since. It was not deleted and created again.
+	Expectation_EXPECTATION_CREATED_AT Expectation = 4
+)
+
+// Enum value maps for Expectation.
+var (
+	Expectation_name = map[int32]string{
+		0: "EXPECTATION_UNSPECIFIED",
+		1: "EXPECTATION_EXISTS",
+		2: "EXPECTATION_ABSENT",
+		3: "EXPECTATION_AT_REVISION",
+		4: "EXPECTATION_CREATED_AT",
+	}
+	Expectation_value = map[string]int32{
+		"EXPECTATION_UNSPECIFIED": 0,
+		"EXPECTATION_EXISTS":      1,
+		"EXPECTATION_ABSENT":      2,
+		"EXPECTATION_AT_REVISION": 3,
+		"EXPECTATION_CREATED_AT":  4,
+	}
+)
+
+func (x Expectation) Enum() *Expectation {
+	p := new(Expectation)
+	*p = x
+	return p
+}
+
+func (x Expectation) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Expectation) Descriptor() protoreflect.EnumDescriptor {
+	return file_xebec_api_v1_resource_proto_enumTypes[0].Descriptor()
+}
+
+func (Expectation) Type() protoreflect.EnumType {
+	return &file_xebec_api_v1_resource_proto_enumTypes[0]
+}
+
+func (x Expectation) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Expectation.Descriptor instead.
+func (Expectation) EnumDescriptor() ([]byte, []int) {
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{0}
+}
+
 // EventType is what happened to an object.
 type EventType int32
 
@@ -69,11 +131,11 @@ func (x EventType) String() string {
 }
 
 func (EventType) Descriptor() protoreflect.EnumDescriptor {
-	return file_xebec_api_v1_resource_proto_enumTypes[0].Descriptor()
+	return file_xebec_api_v1_resource_proto_enumTypes[1].Descriptor()
 }
 
 func (EventType) Type() protoreflect.EnumType {
-	return &file_xebec_api_v1_resource_proto_enumTypes[0]
+	return &file_xebec_api_v1_resource_proto_enumTypes[1]
 }
 
 func (x EventType) Number() protoreflect.EnumNumber {
@@ -82,7 +144,7 @@ func (x EventType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EventType.Descriptor instead.
 func (EventType) EnumDescriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{0}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{1}
 }
 
 // ApplyResult is what an apply did.
@@ -126,11 +188,11 @@ func (x ApplyResult) String() string {
 }
 
 func (ApplyResult) Descriptor() protoreflect.EnumDescriptor {
-	return file_xebec_api_v1_resource_proto_enumTypes[1].Descriptor()
+	return file_xebec_api_v1_resource_proto_enumTypes[2].Descriptor()
 }
 
 func (ApplyResult) Type() protoreflect.EnumType {
-	return &file_xebec_api_v1_resource_proto_enumTypes[1]
+	return &file_xebec_api_v1_resource_proto_enumTypes[2]
 }
 
 func (x ApplyResult) Number() protoreflect.EnumNumber {
@@ -139,7 +201,7 @@ func (x ApplyResult) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ApplyResult.Descriptor instead.
 func (ApplyResult) EnumDescriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{1}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{2}
 }
 
 // PatchType is the form of a patch.
@@ -152,6 +214,9 @@ const (
 	PatchType_PATCH_TYPE_MERGE PatchType = 1
 	// PATCH_TYPE_JSON is a JSON patch, RFC 6902.
 	PatchType_PATCH_TYPE_JSON PatchType = 2
+	// PATCH_TYPE_STRATEGIC is Kubernetes' strategic merge patch: lists with merge keys are merged element by element, and
+	// the directives $patch, $retainKeys, $deleteFromPrimitiveList and $setElementOrder are obeyed.
+	PatchType_PATCH_TYPE_STRATEGIC PatchType = 3
 )
 
 // Enum value maps for PatchType.
@@ -160,11 +225,13 @@ var (
 		0: "PATCH_TYPE_UNSPECIFIED",
 		1: "PATCH_TYPE_MERGE",
 		2: "PATCH_TYPE_JSON",
+		3: "PATCH_TYPE_STRATEGIC",
 	}
 	PatchType_value = map[string]int32{
 		"PATCH_TYPE_UNSPECIFIED": 0,
 		"PATCH_TYPE_MERGE":       1,
 		"PATCH_TYPE_JSON":        2,
+		"PATCH_TYPE_STRATEGIC":   3,
 	}
 )
 
@@ -179,11 +246,11 @@ func (x PatchType) String() string {
 }
 
 func (PatchType) Descriptor() protoreflect.EnumDescriptor {
-	return file_xebec_api_v1_resource_proto_enumTypes[2].Descriptor()
+	return file_xebec_api_v1_resource_proto_enumTypes[3].Descriptor()
 }
 
 func (PatchType) Type() protoreflect.EnumType {
-	return &file_xebec_api_v1_resource_proto_enumTypes[2]
+	return &file_xebec_api_v1_resource_proto_enumTypes[3]
 }
 
 func (x PatchType) Number() protoreflect.EnumNumber {
@@ -192,7 +259,7 @@ func (x PatchType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PatchType.Descriptor instead.
 func (PatchType) EnumDescriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{2}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{3}
 }
 
 // PropagationPolicy says what becomes of the objects that name the deleted one as their owner.
@@ -236,11 +303,11 @@ func (x PropagationPolicy) String() string {
 }
 
 func (PropagationPolicy) Descriptor() protoreflect.EnumDescriptor {
-	return file_xebec_api_v1_resource_proto_enumTypes[3].Descriptor()
+	return file_xebec_api_v1_resource_proto_enumTypes[4].Descriptor()
 }
 
 func (PropagationPolicy) Type() protoreflect.EnumType {
-	return &file_xebec_api_v1_resource_proto_enumTypes[3]
+	return &file_xebec_api_v1_resource_proto_enumTypes[4]
 }
 
 func (x PropagationPolicy) Number() protoreflect.EnumNumber {
@@ -249,7 +316,7 @@ func (x PropagationPolicy) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PropagationPolicy.Descriptor instead.
 func (PropagationPolicy) EnumDescriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{3}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{4}
 }
 
 // ObjectReference names one object.
@@ -325,9 +392,73 @@ func (x *ObjectReference) GetName() string {
 	return ""
 }
 
-// Fence makes a write conditional on a won election: it happens only while the coordination Lease object that holds
-// the election is the very one the writer created. A write under a lost election fails with FAILED_PRECONDITION and
-// reason ELECTION_LOST.
+// Condition makes a write depend on another object, in the transaction of the write. The caller needs the right to get or
+// watch the object. A condition that does not hold fails the write with FAILED_PRECONDITION and reason CONDITION_FAILED.
+type Condition struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The object, of any kind. Its state before the write counts.
+	Object *ObjectReference `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
+	// What is demanded of it.
+	Expectation Expectation `protobuf:"varint,2,opt,name=expectation,proto3,enum=xebec.api.v1.Expectation" json:"expectation,omitempty"`
+	// The resourceVersion that EXPECTATION_AT_REVISION and EXPECTATION_CREATED_AT compare with; empty otherwise.
+	ResourceVersion string `protobuf:"bytes,3,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *Condition) Reset() {
+	*x = Condition{}
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Condition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Condition) ProtoMessage() {}
+
+func (x *Condition) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Condition.ProtoReflect.Descriptor instead.
+func (*Condition) Descriptor() ([]byte, []int) {
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Condition) GetObject() *ObjectReference {
+	if x != nil {
+		return x.Object
+	}
+	return nil
+}
+
+func (x *Condition) GetExpectation() Expectation {
+	if x != nil {
+		return x.Expectation
+	}
+	return Expectation_EXPECTATION_UNSPECIFIED
+}
+
+func (x *Condition) GetResourceVersion() string {
+	if x != nil {
+		return x.ResourceVersion
+	}
+	return ""
+}
+
+// Fence is the condition of writers that were elected: the coordination Lease object that holds the election was created
+// at create_revision. A write under a lost election fails with FAILED_PRECONDITION and reason ELECTION_LOST.
 type Fence struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Namespace of the Lease object.
@@ -342,7 +473,7 @@ type Fence struct {
 
 func (x *Fence) Reset() {
 	*x = Fence{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[1]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -354,7 +485,7 @@ func (x *Fence) String() string {
 func (*Fence) ProtoMessage() {}
 
 func (x *Fence) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[1]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -367,7 +498,7 @@ func (x *Fence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fence.ProtoReflect.Descriptor instead.
 func (*Fence) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{1}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Fence) GetNamespace() string {
@@ -406,7 +537,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[2]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -418,7 +549,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[2]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -431,7 +562,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{2}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *GetRequest) GetObject() *ObjectReference {
@@ -466,7 +597,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[3]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -478,7 +609,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[3]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -491,7 +622,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{3}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetResponse) GetObject() *anypb.Any {
@@ -528,7 +659,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[4]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -540,7 +671,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[4]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -553,7 +684,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{4}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListRequest) GetGroup() string {
@@ -627,14 +758,16 @@ type ListResponse struct {
 	// The revision of the snapshot; a Watch from here misses nothing.
 	ResourceVersion string `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
 	// Not empty when more objects follow: pass it in the next request.
-	Continue      string `protobuf:"bytes,3,opt,name=continue,proto3" json:"continue,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Continue string `protobuf:"bytes,3,opt,name=continue,proto3" json:"continue,omitempty"`
+	// How many objects follow. Absent when none do, and for lists with selectors or of the past, of which it is not known.
+	RemainingItemCount *int64 `protobuf:"varint,4,opt,name=remaining_item_count,json=remainingItemCount,proto3,oneof" json:"remaining_item_count,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[5]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -646,7 +779,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[5]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -659,7 +792,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{5}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListResponse) GetObjects() []*anypb.Any {
@@ -681,6 +814,13 @@ func (x *ListResponse) GetContinue() string {
 		return x.Continue
 	}
 	return ""
+}
+
+func (x *ListResponse) GetRemainingItemCount() int64 {
+	if x != nil && x.RemainingItemCount != nil {
+		return *x.RemainingItemCount
+	}
+	return 0
 }
 
 // WatchRequest selects what to watch.
@@ -708,7 +848,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[6]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -720,7 +860,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[6]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -733,7 +873,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{6}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *WatchRequest) GetGroup() string {
@@ -803,7 +943,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[7]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -815,7 +955,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[7]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -828,7 +968,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{7}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *WatchResponse) GetType() EventType {
@@ -871,14 +1011,16 @@ type CreateRequest struct {
 	// Who is recorded as owner of the fields in managedFields; nobody when empty.
 	FieldManager string `protobuf:"bytes,4,opt,name=field_manager,json=fieldManager,proto3" json:"field_manager,omitempty"`
 	// When set, the write is conditional on this election.
-	Fence         *Fence `protobuf:"bytes,5,opt,name=fence,proto3" json:"fence,omitempty"`
+	Fence *Fence `protobuf:"bytes,5,opt,name=fence,proto3" json:"fence,omitempty"`
+	// Conditions on other objects, at most 100; the write happens only while all hold.
+	Conditions    []*Condition `protobuf:"bytes,6,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateRequest) Reset() {
 	*x = CreateRequest{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[8]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -890,7 +1032,7 @@ func (x *CreateRequest) String() string {
 func (*CreateRequest) ProtoMessage() {}
 
 func (x *CreateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[8]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -903,7 +1045,7 @@ func (x *CreateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequest.ProtoReflect.Descriptor instead.
 func (*CreateRequest) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{8}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CreateRequest) GetObject() *anypb.Any {
@@ -941,6 +1083,13 @@ func (x *CreateRequest) GetFence() *Fence {
 	return nil
 }
 
+func (x *CreateRequest) GetConditions() []*Condition {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
 // CreateResponse holds the created object.
 type CreateResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -954,7 +1103,7 @@ type CreateResponse struct {
 
 func (x *CreateResponse) Reset() {
 	*x = CreateResponse{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[9]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -966,7 +1115,7 @@ func (x *CreateResponse) String() string {
 func (*CreateResponse) ProtoMessage() {}
 
 func (x *CreateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[9]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -979,7 +1128,7 @@ func (x *CreateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateResponse.ProtoReflect.Descriptor instead.
 func (*CreateResponse) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{9}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CreateResponse) GetObject() *anypb.Any {
@@ -1007,14 +1156,19 @@ type UpdateRequest struct {
 	// have owners already.
 	FieldManager string `protobuf:"bytes,3,opt,name=field_manager,json=fieldManager,proto3" json:"field_manager,omitempty"`
 	// When set, the write is conditional on this election.
-	Fence         *Fence `protobuf:"bytes,4,opt,name=fence,proto3" json:"fence,omitempty"`
+	Fence *Fence `protobuf:"bytes,4,opt,name=fence,proto3" json:"fence,omitempty"`
+	// The part of the object to write: empty for the object without its status, "status" for the status and the metadata that
+	// the kind lets status writes change.
+	Subresource string `protobuf:"bytes,5,opt,name=subresource,proto3" json:"subresource,omitempty"`
+	// Conditions on other objects, at most 100; the write happens only while all hold.
+	Conditions    []*Condition `protobuf:"bytes,6,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[10]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1026,7 +1180,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[10]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1039,7 +1193,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{10}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *UpdateRequest) GetObject() *anypb.Any {
@@ -1070,6 +1224,20 @@ func (x *UpdateRequest) GetFence() *Fence {
 	return nil
 }
 
+func (x *UpdateRequest) GetSubresource() string {
+	if x != nil {
+		return x.Subresource
+	}
+	return ""
+}
+
+func (x *UpdateRequest) GetConditions() []*Condition {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
 // UpdateResponse holds the updated object.
 type UpdateResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1083,7 +1251,7 @@ type UpdateResponse struct {
 
 func (x *UpdateResponse) Reset() {
 	*x = UpdateResponse{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[11]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1095,7 +1263,7 @@ func (x *UpdateResponse) String() string {
 func (*UpdateResponse) ProtoMessage() {}
 
 func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[11]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1108,7 +1276,7 @@ func (x *UpdateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateResponse.ProtoReflect.Descriptor instead.
 func (*UpdateResponse) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{11}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *UpdateResponse) GetObject() *anypb.Any {
@@ -1128,17 +1296,24 @@ func (x *UpdateResponse) GetWarnings() []string {
 // UpdateStatusRequest holds an object whose status is to be stored.
 type UpdateStatusRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The object; all but its status, name and resourceVersion is ignored.
+	// The object; all but its status, name and resourceVersion is ignored. Update with subresource "status" stores changes of
+	// metadata as well.
 	Object *anypb.Any `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
 	// When set, the write is conditional on this election.
-	Fence         *Fence `protobuf:"bytes,2,opt,name=fence,proto3" json:"fence,omitempty"`
+	Fence *Fence `protobuf:"bytes,2,opt,name=fence,proto3" json:"fence,omitempty"`
+	// Checks and returns the object as it would be, and stores nothing.
+	DryRun bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Who is recorded as owner of the changed fields of the status; nobody when empty.
+	FieldManager string `protobuf:"bytes,4,opt,name=field_manager,json=fieldManager,proto3" json:"field_manager,omitempty"`
+	// Conditions on other objects, at most 100; the write happens only while all hold.
+	Conditions    []*Condition `protobuf:"bytes,5,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateStatusRequest) Reset() {
 	*x = UpdateStatusRequest{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[12]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1150,7 +1325,7 @@ func (x *UpdateStatusRequest) String() string {
 func (*UpdateStatusRequest) ProtoMessage() {}
 
 func (x *UpdateStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[12]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1163,7 +1338,7 @@ func (x *UpdateStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateStatusRequest.ProtoReflect.Descriptor instead.
 func (*UpdateStatusRequest) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{12}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *UpdateStatusRequest) GetObject() *anypb.Any {
@@ -1180,6 +1355,27 @@ func (x *UpdateStatusRequest) GetFence() *Fence {
 	return nil
 }
 
+func (x *UpdateStatusRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *UpdateStatusRequest) GetFieldManager() string {
+	if x != nil {
+		return x.FieldManager
+	}
+	return ""
+}
+
+func (x *UpdateStatusRequest) GetConditions() []*Condition {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
 // UpdateStatusResponse holds the updated object.
 type UpdateStatusResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1191,7 +1387,7 @@ type UpdateStatusResponse struct {
 
 func (x *UpdateStatusResponse) Reset() {
 	*x = UpdateStatusResponse{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[13]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1203,7 +1399,7 @@ func (x *UpdateStatusResponse) String() string {
 func (*UpdateStatusResponse) ProtoMessage() {}
 
 func (x *UpdateStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[13]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1216,7 +1412,7 @@ func (x *UpdateStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateStatusResponse.ProtoReflect.Descriptor instead.
 func (*UpdateStatusResponse) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{13}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *UpdateStatusResponse) GetObject() *anypb.Any {
@@ -1229,21 +1425,31 @@ func (x *UpdateStatusResponse) GetObject() *anypb.Any {
 // ApplyRequest holds the fields the caller wants to have and own.
 type ApplyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The object with exactly the fields that the caller cares about.
+	// The object with exactly the fields that the caller cares about. Fields that are set to their zero value count as
+	// left out; json tells them apart.
 	Object *anypb.Any `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
 	// The owner's name; required.
 	FieldManager string `protobuf:"bytes,2,opt,name=field_manager,json=fieldManager,proto3" json:"field_manager,omitempty"`
 	// Takes conflicting fields over from their owners.
 	Force bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
 	// Checks and returns the object as it would be, and stores nothing.
-	DryRun        bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	DryRun bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// The object as JSON, instead of object. A field that is written is owned, even when it is empty, false or 0.
+	Json []byte `protobuf:"bytes,5,opt,name=json,proto3" json:"json,omitempty"`
+	// When set, the write is conditional on this election.
+	Fence *Fence `protobuf:"bytes,6,opt,name=fence,proto3" json:"fence,omitempty"`
+	// The part of the object to write: empty for the object without its status, "status" for the status and the metadata that
+	// the kind lets status writes change.
+	Subresource string `protobuf:"bytes,7,opt,name=subresource,proto3" json:"subresource,omitempty"`
+	// Conditions on other objects, at most 100; the write happens only while all hold.
+	Conditions    []*Condition `protobuf:"bytes,8,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[14]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1255,7 +1461,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[14]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1268,7 +1474,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{14}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ApplyRequest) GetObject() *anypb.Any {
@@ -1299,6 +1505,34 @@ func (x *ApplyRequest) GetDryRun() bool {
 	return false
 }
 
+func (x *ApplyRequest) GetJson() []byte {
+	if x != nil {
+		return x.Json
+	}
+	return nil
+}
+
+func (x *ApplyRequest) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
+func (x *ApplyRequest) GetSubresource() string {
+	if x != nil {
+		return x.Subresource
+	}
+	return ""
+}
+
+func (x *ApplyRequest) GetConditions() []*Condition {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
 // ApplyResponse holds the merged object.
 type ApplyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1314,7 +1548,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[15]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1326,7 +1560,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[15]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1339,7 +1573,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{15}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ApplyResponse) GetObject() *anypb.Any {
@@ -1378,14 +1612,19 @@ type PatchRequest struct {
 	// have owners already.
 	FieldManager string `protobuf:"bytes,5,opt,name=field_manager,json=fieldManager,proto3" json:"field_manager,omitempty"`
 	// When set, the write is conditional on this election.
-	Fence         *Fence `protobuf:"bytes,6,opt,name=fence,proto3" json:"fence,omitempty"`
+	Fence *Fence `protobuf:"bytes,6,opt,name=fence,proto3" json:"fence,omitempty"`
+	// The part of the object to write: empty for the object without its status, "status" for the status and the metadata that
+	// the kind lets status writes change.
+	Subresource string `protobuf:"bytes,7,opt,name=subresource,proto3" json:"subresource,omitempty"`
+	// Conditions on other objects, at most 100; the write happens only while all hold.
+	Conditions    []*Condition `protobuf:"bytes,8,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PatchRequest) Reset() {
 	*x = PatchRequest{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[16]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1397,7 +1636,7 @@ func (x *PatchRequest) String() string {
 func (*PatchRequest) ProtoMessage() {}
 
 func (x *PatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[16]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1410,7 +1649,7 @@ func (x *PatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PatchRequest.ProtoReflect.Descriptor instead.
 func (*PatchRequest) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{16}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PatchRequest) GetObject() *ObjectReference {
@@ -1455,6 +1694,20 @@ func (x *PatchRequest) GetFence() *Fence {
 	return nil
 }
 
+func (x *PatchRequest) GetSubresource() string {
+	if x != nil {
+		return x.Subresource
+	}
+	return ""
+}
+
+func (x *PatchRequest) GetConditions() []*Condition {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
 // PatchResponse holds the patched object.
 type PatchResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1468,7 +1721,7 @@ type PatchResponse struct {
 
 func (x *PatchResponse) Reset() {
 	*x = PatchResponse{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[17]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1480,7 +1733,7 @@ func (x *PatchResponse) String() string {
 func (*PatchResponse) ProtoMessage() {}
 
 func (x *PatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[17]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1493,7 +1746,7 @@ func (x *PatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PatchResponse.ProtoReflect.Descriptor instead.
 func (*PatchResponse) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{17}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PatchResponse) GetObject() *anypb.Any {
@@ -1526,14 +1779,18 @@ type DeleteRequest struct {
 	// Checks, and deletes nothing.
 	DryRun bool `protobuf:"varint,6,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	// When set, the write is conditional on this election.
-	Fence         *Fence `protobuf:"bytes,7,opt,name=fence,proto3" json:"fence,omitempty"`
+	Fence *Fence `protobuf:"bytes,7,opt,name=fence,proto3" json:"fence,omitempty"`
+	// Conditions on other objects, at most 100; the write happens only while all hold.
+	Conditions []*Condition `protobuf:"bytes,8,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	// Who is recorded as owner of the finalizers that the propagation policy adds; nobody when empty.
+	FieldManager  string `protobuf:"bytes,9,opt,name=field_manager,json=fieldManager,proto3" json:"field_manager,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[18]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1545,7 +1802,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[18]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1558,7 +1815,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{18}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DeleteRequest) GetObject() *ObjectReference {
@@ -1610,6 +1867,20 @@ func (x *DeleteRequest) GetFence() *Fence {
 	return nil
 }
 
+func (x *DeleteRequest) GetConditions() []*Condition {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
+func (x *DeleteRequest) GetFieldManager() string {
+	if x != nil {
+		return x.FieldManager
+	}
+	return ""
+}
+
 // DeleteResponse holds the object's last state.
 type DeleteResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1623,7 +1894,7 @@ type DeleteResponse struct {
 
 func (x *DeleteResponse) Reset() {
 	*x = DeleteResponse{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[19]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1635,7 +1906,7 @@ func (x *DeleteResponse) String() string {
 func (*DeleteResponse) ProtoMessage() {}
 
 func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[19]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1648,7 +1919,7 @@ func (x *DeleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteResponse.ProtoReflect.Descriptor instead.
 func (*DeleteResponse) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{19}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DeleteResponse) GetObject() *anypb.Any {
@@ -1685,14 +1956,18 @@ type DeleteCollectionRequest struct {
 	// As in DeleteRequest.
 	DryRun bool `protobuf:"varint,8,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	// As in DeleteRequest.
-	Fence         *Fence `protobuf:"bytes,9,opt,name=fence,proto3" json:"fence,omitempty"`
+	Fence *Fence `protobuf:"bytes,9,opt,name=fence,proto3" json:"fence,omitempty"`
+	// As in DeleteRequest.
+	Conditions []*Condition `protobuf:"bytes,10,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	// As in DeleteRequest.
+	FieldManager  string `protobuf:"bytes,11,opt,name=field_manager,json=fieldManager,proto3" json:"field_manager,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeleteCollectionRequest) Reset() {
 	*x = DeleteCollectionRequest{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[20]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1704,7 +1979,7 @@ func (x *DeleteCollectionRequest) String() string {
 func (*DeleteCollectionRequest) ProtoMessage() {}
 
 func (x *DeleteCollectionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[20]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1717,7 +1992,7 @@ func (x *DeleteCollectionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteCollectionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteCollectionRequest) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{20}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DeleteCollectionRequest) GetGroup() string {
@@ -1783,6 +2058,20 @@ func (x *DeleteCollectionRequest) GetFence() *Fence {
 	return nil
 }
 
+func (x *DeleteCollectionRequest) GetConditions() []*Condition {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
+func (x *DeleteCollectionRequest) GetFieldManager() string {
+	if x != nil {
+		return x.FieldManager
+	}
+	return ""
+}
+
 // DeleteCollectionResponse counts what was deleted.
 type DeleteCollectionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1794,7 +2083,7 @@ type DeleteCollectionResponse struct {
 
 func (x *DeleteCollectionResponse) Reset() {
 	*x = DeleteCollectionResponse{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[21]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1806,7 +2095,7 @@ func (x *DeleteCollectionResponse) String() string {
 func (*DeleteCollectionResponse) ProtoMessage() {}
 
 func (x *DeleteCollectionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[21]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1819,7 +2108,7 @@ func (x *DeleteCollectionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteCollectionResponse.ProtoReflect.Descriptor instead.
 func (*DeleteCollectionResponse) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{21}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DeleteCollectionResponse) GetDeleted() int64 {
@@ -1839,14 +2128,16 @@ type BindOperation struct {
 	// When not empty, only the pod of this uid is bound.
 	Uid string `protobuf:"bytes,3,opt,name=uid,proto3" json:"uid,omitempty"`
 	// The node.
-	NodeName      string `protobuf:"bytes,4,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
+	NodeName string `protobuf:"bytes,4,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
+	// Who is recorded as owner of the assignment; nobody when empty.
+	FieldManager  string `protobuf:"bytes,5,opt,name=field_manager,json=fieldManager,proto3" json:"field_manager,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *BindOperation) Reset() {
 	*x = BindOperation{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[22]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1858,7 +2149,7 @@ func (x *BindOperation) String() string {
 func (*BindOperation) ProtoMessage() {}
 
 func (x *BindOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[22]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1871,7 +2162,7 @@ func (x *BindOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BindOperation.ProtoReflect.Descriptor instead.
 func (*BindOperation) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{22}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *BindOperation) GetNamespace() string {
@@ -1902,8 +2193,15 @@ func (x *BindOperation) GetNodeName() string {
 	return ""
 }
 
-// Operation is one write of a transaction. The fence, dry_run and lease fields inside a request are not used but for
-// lease_id: the transaction's own count.
+func (x *BindOperation) GetFieldManager() string {
+	if x != nil {
+		return x.FieldManager
+	}
+	return ""
+}
+
+// Operation is one write of a transaction. The fields fence and dry_run of the request in it are not used, and its
+// conditions must be empty: those of the transaction count.
 type Operation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The write.
@@ -1916,6 +2214,7 @@ type Operation struct {
 	//	*Operation_Delete
 	//	*Operation_Bind
 	//	*Operation_Apply
+	//	*Operation_Patch
 	Operation     isOperation_Operation `protobuf_oneof:"operation"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1923,7 +2222,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[23]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1935,7 +2234,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[23]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1948,7 +2247,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{23}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Operation) GetOperation() isOperation_Operation {
@@ -2012,6 +2311,15 @@ func (x *Operation) GetApply() *ApplyRequest {
 	return nil
 }
 
+func (x *Operation) GetPatch() *PatchRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*Operation_Patch); ok {
+			return x.Patch
+		}
+	}
+	return nil
+}
+
 type isOperation_Operation interface {
 	isOperation_Operation()
 }
@@ -2046,6 +2354,11 @@ type Operation_Apply struct {
 	Apply *ApplyRequest `protobuf:"bytes,6,opt,name=apply,proto3,oneof"`
 }
 
+type Operation_Patch struct {
+	// Changes part of an object.
+	Patch *PatchRequest `protobuf:"bytes,7,opt,name=patch,proto3,oneof"`
+}
+
 func (*Operation_Create) isOperation_Operation() {}
 
 func (*Operation_Update) isOperation_Operation() {}
@@ -2058,6 +2371,8 @@ func (*Operation_Bind) isOperation_Operation() {}
 
 func (*Operation_Apply) isOperation_Operation() {}
 
+func (*Operation_Patch) isOperation_Operation() {}
+
 // TransactRequest holds the writes, at most 500.
 type TransactRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2066,14 +2381,16 @@ type TransactRequest struct {
 	// When set, the transaction is conditional on this election.
 	Fence *Fence `protobuf:"bytes,2,opt,name=fence,proto3" json:"fence,omitempty"`
 	// Checks all and stores nothing.
-	DryRun        bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	DryRun bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Conditions on other objects, at most 100; the write happens only while all hold.
+	Conditions    []*Condition `protobuf:"bytes,4,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TransactRequest) Reset() {
 	*x = TransactRequest{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[24]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2085,7 +2402,7 @@ func (x *TransactRequest) String() string {
 func (*TransactRequest) ProtoMessage() {}
 
 func (x *TransactRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[24]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2098,7 +2415,7 @@ func (x *TransactRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransactRequest.ProtoReflect.Descriptor instead.
 func (*TransactRequest) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{24}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TransactRequest) GetOperations() []*Operation {
@@ -2122,6 +2439,13 @@ func (x *TransactRequest) GetDryRun() bool {
 	return false
 }
 
+func (x *TransactRequest) GetConditions() []*Condition {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
 // TransactResponse holds the results, in the order of the operations. When one operation fails none is done, and the
 // error's details name it by its index in the field path "operations[3]".
 type TransactResponse struct {
@@ -2138,7 +2462,7 @@ type TransactResponse struct {
 
 func (x *TransactResponse) Reset() {
 	*x = TransactResponse{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[25]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2150,7 +2474,7 @@ func (x *TransactResponse) String() string {
 func (*TransactResponse) ProtoMessage() {}
 
 func (x *TransactResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[25]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2163,7 +2487,7 @@ func (x *TransactResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransactResponse.ProtoReflect.Descriptor instead.
 func (*TransactResponse) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{25}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *TransactResponse) GetObjects() []*anypb.Any {
@@ -2200,7 +2524,7 @@ type OperationResult struct {
 
 func (x *OperationResult) Reset() {
 	*x = OperationResult{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[26]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2212,7 +2536,7 @@ func (x *OperationResult) String() string {
 func (*OperationResult) ProtoMessage() {}
 
 func (x *OperationResult) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[26]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2225,7 +2549,7 @@ func (x *OperationResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationResult.ProtoReflect.Descriptor instead.
 func (*OperationResult) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{26}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *OperationResult) GetWarnings() []string {
@@ -2251,7 +2575,11 @@ const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +
 	"\tnamespace\x18\x03 \x01(\tR\tnamespace\x12\x12\n" +
-	"\x04name\x18\x04 \x01(\tR\x04name\"b\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\"\xaa\x01\n" +
+	"\tCondition\x125\n" +
+	"\x06object\x18\x01 \x01(\v2\x1d.xebec.api.v1.ObjectReferenceR\x06object\x12;\n" +
+	"\vexpectation\x18\x02 \x01(\x0e2\x19.xebec.api.v1.ExpectationR\vexpectation\x12)\n" +
+	"\x10resource_version\x18\x03 \x01(\tR\x0fresourceVersion\"b\n" +
 	"\x05Fence\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12'\n" +
@@ -2274,11 +2602,13 @@ const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"\bcontinue\x18\a \x01(\tR\bcontinue\x12\x1f\n" +
 	"\vat_revision\x18\b \x01(\tR\n" +
 	"atRevision\x123\n" +
-	"\aat_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x06atTime\"\x85\x01\n" +
+	"\aat_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x06atTime\"\xd5\x01\n" +
 	"\fListResponse\x12.\n" +
 	"\aobjects\x18\x01 \x03(\v2\x14.google.protobuf.AnyR\aobjects\x12)\n" +
 	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12\x1a\n" +
-	"\bcontinue\x18\x03 \x01(\tR\bcontinue\"\xe9\x01\n" +
+	"\bcontinue\x18\x03 \x01(\tR\bcontinue\x125\n" +
+	"\x14remaining_item_count\x18\x04 \x01(\x03H\x00R\x12remainingItemCount\x88\x01\x01B\x17\n" +
+	"\x15_remaining_item_count\"\xe9\x01\n" +
 	"\fWatchRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +
@@ -2291,48 +2621,70 @@ const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"\x04type\x18\x01 \x01(\x0e2\x17.xebec.api.v1.EventTypeR\x04type\x12,\n" +
 	"\x06object\x18\x02 \x01(\v2\x14.google.protobuf.AnyR\x06object\x12)\n" +
 	"\x10resource_version\x18\x03 \x01(\tR\x0fresourceVersion\x12*\n" +
-	"\x11initial_state_end\x18\x04 \x01(\bR\x0finitialStateEnd\"\xc1\x01\n" +
+	"\x11initial_state_end\x18\x04 \x01(\bR\x0finitialStateEnd\"\xfa\x01\n" +
 	"\rCreateRequest\x12,\n" +
 	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\x12\x19\n" +
 	"\blease_id\x18\x02 \x01(\x03R\aleaseId\x12\x17\n" +
 	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12#\n" +
 	"\rfield_manager\x18\x04 \x01(\tR\ffieldManager\x12)\n" +
-	"\x05fence\x18\x05 \x01(\v2\x13.xebec.api.v1.FenceR\x05fence\"Z\n" +
+	"\x05fence\x18\x05 \x01(\v2\x13.xebec.api.v1.FenceR\x05fence\x127\n" +
+	"\n" +
+	"conditions\x18\x06 \x03(\v2\x17.xebec.api.v1.ConditionR\n" +
+	"conditions\"Z\n" +
 	"\x0eCreateResponse\x12,\n" +
 	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\x12\x1a\n" +
-	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"\xa6\x01\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"\x81\x02\n" +
 	"\rUpdateRequest\x12,\n" +
 	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12#\n" +
 	"\rfield_manager\x18\x03 \x01(\tR\ffieldManager\x12)\n" +
-	"\x05fence\x18\x04 \x01(\v2\x13.xebec.api.v1.FenceR\x05fence\"Z\n" +
+	"\x05fence\x18\x04 \x01(\v2\x13.xebec.api.v1.FenceR\x05fence\x12 \n" +
+	"\vsubresource\x18\x05 \x01(\tR\vsubresource\x127\n" +
+	"\n" +
+	"conditions\x18\x06 \x03(\v2\x17.xebec.api.v1.ConditionR\n" +
+	"conditions\"Z\n" +
 	"\x0eUpdateResponse\x12,\n" +
 	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\x12\x1a\n" +
-	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"n\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"\xe5\x01\n" +
 	"\x13UpdateStatusRequest\x12,\n" +
 	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\x12)\n" +
-	"\x05fence\x18\x02 \x01(\v2\x13.xebec.api.v1.FenceR\x05fence\"D\n" +
+	"\x05fence\x18\x02 \x01(\v2\x13.xebec.api.v1.FenceR\x05fence\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12#\n" +
+	"\rfield_manager\x18\x04 \x01(\tR\ffieldManager\x127\n" +
+	"\n" +
+	"conditions\x18\x05 \x03(\v2\x17.xebec.api.v1.ConditionR\n" +
+	"conditions\"D\n" +
 	"\x14UpdateStatusResponse\x12,\n" +
-	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\"\x90\x01\n" +
+	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\"\xaa\x02\n" +
 	"\fApplyRequest\x12,\n" +
 	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\x12#\n" +
 	"\rfield_manager\x18\x02 \x01(\tR\ffieldManager\x12\x14\n" +
 	"\x05force\x18\x03 \x01(\bR\x05force\x12\x17\n" +
-	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"\x8c\x01\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12\x12\n" +
+	"\x04json\x18\x05 \x01(\fR\x04json\x12)\n" +
+	"\x05fence\x18\x06 \x01(\v2\x13.xebec.api.v1.FenceR\x05fence\x12 \n" +
+	"\vsubresource\x18\a \x01(\tR\vsubresource\x127\n" +
+	"\n" +
+	"conditions\x18\b \x03(\v2\x17.xebec.api.v1.ConditionR\n" +
+	"conditions\"\x8c\x01\n" +
 	"\rApplyResponse\x12,\n" +
 	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\x121\n" +
 	"\x06result\x18\x02 \x01(\x0e2\x19.xebec.api.v1.ApplyResultR\x06result\x12\x1a\n" +
-	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\xf1\x01\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\xcc\x02\n" +
 	"\fPatchRequest\x125\n" +
 	"\x06object\x18\x01 \x01(\v2\x1d.xebec.api.v1.ObjectReferenceR\x06object\x12+\n" +
 	"\x04type\x18\x02 \x01(\x0e2\x17.xebec.api.v1.PatchTypeR\x04type\x12\x14\n" +
 	"\x05patch\x18\x03 \x01(\fR\x05patch\x12\x17\n" +
 	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12#\n" +
 	"\rfield_manager\x18\x05 \x01(\tR\ffieldManager\x12)\n" +
-	"\x05fence\x18\x06 \x01(\v2\x13.xebec.api.v1.FenceR\x05fence\"Y\n" +
+	"\x05fence\x18\x06 \x01(\v2\x13.xebec.api.v1.FenceR\x05fence\x12 \n" +
+	"\vsubresource\x18\a \x01(\tR\vsubresource\x127\n" +
+	"\n" +
+	"conditions\x18\b \x03(\v2\x17.xebec.api.v1.ConditionR\n" +
+	"conditions\"Y\n" +
 	"\rPatchResponse\x12,\n" +
 	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\x12\x1a\n" +
-	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"\xe7\x02\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"\xc5\x03\n" +
 	"\rDeleteRequest\x125\n" +
 	"\x06object\x18\x01 \x01(\v2\x1d.xebec.api.v1.ObjectReferenceR\x06object\x125\n" +
 	"\x14grace_period_seconds\x18\x02 \x01(\x03H\x00R\x12gracePeriodSeconds\x88\x01\x01\x12N\n" +
@@ -2340,11 +2692,15 @@ const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"\x03uid\x18\x04 \x01(\tR\x03uid\x12)\n" +
 	"\x10resource_version\x18\x05 \x01(\tR\x0fresourceVersion\x12\x17\n" +
 	"\adry_run\x18\x06 \x01(\bR\x06dryRun\x12)\n" +
-	"\x05fence\x18\a \x01(\v2\x13.xebec.api.v1.FenceR\x05fenceB\x17\n" +
+	"\x05fence\x18\a \x01(\v2\x13.xebec.api.v1.FenceR\x05fence\x127\n" +
+	"\n" +
+	"conditions\x18\b \x03(\v2\x17.xebec.api.v1.ConditionR\n" +
+	"conditions\x12#\n" +
+	"\rfield_manager\x18\t \x01(\tR\ffieldManagerB\x17\n" +
 	"\x15_grace_period_seconds\"X\n" +
 	"\x0eDeleteResponse\x12,\n" +
 	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\x12\x18\n" +
-	"\aremoved\x18\x02 \x01(\bR\aremoved\"\x93\x03\n" +
+	"\aremoved\x18\x02 \x01(\bR\aremoved\"\xf1\x03\n" +
 	"\x17DeleteCollectionRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +
@@ -2354,36 +2710,52 @@ const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"\x14grace_period_seconds\x18\x06 \x01(\x03H\x00R\x12gracePeriodSeconds\x88\x01\x01\x12N\n" +
 	"\x12propagation_policy\x18\a \x01(\x0e2\x1f.xebec.api.v1.PropagationPolicyR\x11propagationPolicy\x12\x17\n" +
 	"\adry_run\x18\b \x01(\bR\x06dryRun\x12)\n" +
-	"\x05fence\x18\t \x01(\v2\x13.xebec.api.v1.FenceR\x05fenceB\x17\n" +
+	"\x05fence\x18\t \x01(\v2\x13.xebec.api.v1.FenceR\x05fence\x127\n" +
+	"\n" +
+	"conditions\x18\n" +
+	" \x03(\v2\x17.xebec.api.v1.ConditionR\n" +
+	"conditions\x12#\n" +
+	"\rfield_manager\x18\v \x01(\tR\ffieldManagerB\x17\n" +
 	"\x15_grace_period_seconds\"4\n" +
 	"\x18DeleteCollectionResponse\x12\x18\n" +
-	"\adeleted\x18\x01 \x01(\x03R\adeleted\"p\n" +
+	"\adeleted\x18\x01 \x01(\x03R\adeleted\"\x95\x01\n" +
 	"\rBindOperation\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x03 \x01(\tR\x03uid\x12\x1b\n" +
-	"\tnode_name\x18\x04 \x01(\tR\bnodeName\"\xee\x02\n" +
+	"\tnode_name\x18\x04 \x01(\tR\bnodeName\x12#\n" +
+	"\rfield_manager\x18\x05 \x01(\tR\ffieldManager\"\xa2\x03\n" +
 	"\tOperation\x125\n" +
 	"\x06create\x18\x01 \x01(\v2\x1b.xebec.api.v1.CreateRequestH\x00R\x06create\x125\n" +
 	"\x06update\x18\x02 \x01(\v2\x1b.xebec.api.v1.UpdateRequestH\x00R\x06update\x12H\n" +
 	"\rupdate_status\x18\x03 \x01(\v2!.xebec.api.v1.UpdateStatusRequestH\x00R\fupdateStatus\x125\n" +
 	"\x06delete\x18\x04 \x01(\v2\x1b.xebec.api.v1.DeleteRequestH\x00R\x06delete\x121\n" +
 	"\x04bind\x18\x05 \x01(\v2\x1b.xebec.api.v1.BindOperationH\x00R\x04bind\x122\n" +
-	"\x05apply\x18\x06 \x01(\v2\x1a.xebec.api.v1.ApplyRequestH\x00R\x05applyB\v\n" +
-	"\toperation\"\x8e\x01\n" +
+	"\x05apply\x18\x06 \x01(\v2\x1a.xebec.api.v1.ApplyRequestH\x00R\x05apply\x122\n" +
+	"\x05patch\x18\a \x01(\v2\x1a.xebec.api.v1.PatchRequestH\x00R\x05patchB\v\n" +
+	"\toperation\"\xc7\x01\n" +
 	"\x0fTransactRequest\x127\n" +
 	"\n" +
 	"operations\x18\x01 \x03(\v2\x17.xebec.api.v1.OperationR\n" +
 	"operations\x12)\n" +
 	"\x05fence\x18\x02 \x01(\v2\x13.xebec.api.v1.FenceR\x05fence\x12\x17\n" +
-	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"\xa6\x01\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x127\n" +
+	"\n" +
+	"conditions\x18\x04 \x03(\v2\x17.xebec.api.v1.ConditionR\n" +
+	"conditions\"\xa6\x01\n" +
 	"\x10TransactResponse\x12.\n" +
 	"\aobjects\x18\x01 \x03(\v2\x14.google.protobuf.AnyR\aobjects\x12)\n" +
 	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x127\n" +
 	"\aresults\x18\x03 \x03(\v2\x1d.xebec.api.v1.OperationResultR\aresults\"b\n" +
 	"\x0fOperationResult\x12\x1a\n" +
 	"\bwarnings\x18\x01 \x03(\tR\bwarnings\x123\n" +
-	"\aapplied\x18\x02 \x01(\x0e2\x19.xebec.api.v1.ApplyResultR\aapplied*\x87\x01\n" +
+	"\aapplied\x18\x02 \x01(\x0e2\x19.xebec.api.v1.ApplyResultR\aapplied*\x93\x01\n" +
+	"\vExpectation\x12\x1b\n" +
+	"\x17EXPECTATION_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12EXPECTATION_EXISTS\x10\x01\x12\x16\n" +
+	"\x12EXPECTATION_ABSENT\x10\x02\x12\x1b\n" +
+	"\x17EXPECTATION_AT_REVISION\x10\x03\x12\x1a\n" +
+	"\x16EXPECTATION_CREATED_AT\x10\x04*\x87\x01\n" +
 	"\tEventType\x12\x1a\n" +
 	"\x16EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10EVENT_TYPE_ADDED\x10\x01\x12\x17\n" +
@@ -2394,11 +2766,12 @@ const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"\x18APPLY_RESULT_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14APPLY_RESULT_CREATED\x10\x01\x12\x1b\n" +
 	"\x17APPLY_RESULT_CONFIGURED\x10\x02\x12\x1a\n" +
-	"\x16APPLY_RESULT_UNCHANGED\x10\x03*R\n" +
+	"\x16APPLY_RESULT_UNCHANGED\x10\x03*l\n" +
 	"\tPatchType\x12\x1a\n" +
 	"\x16PATCH_TYPE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10PATCH_TYPE_MERGE\x10\x01\x12\x13\n" +
-	"\x0fPATCH_TYPE_JSON\x10\x02*\x9c\x01\n" +
+	"\x0fPATCH_TYPE_JSON\x10\x02\x12\x18\n" +
+	"\x14PATCH_TYPE_STRATEGIC\x10\x03*\x9c\x01\n" +
 	"\x11PropagationPolicy\x12\"\n" +
 	"\x1ePROPAGATION_POLICY_UNSPECIFIED\x10\x00\x12!\n" +
 	"\x1dPROPAGATION_POLICY_BACKGROUND\x10\x01\x12!\n" +
@@ -2441,111 +2814,125 @@ func file_xebec_api_v1_resource_proto_rawDescGZIP() []byte {
 	return file_xebec_api_v1_resource_proto_rawDescData
 }
 
-var file_xebec_api_v1_resource_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_xebec_api_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_xebec_api_v1_resource_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_xebec_api_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_xebec_api_v1_resource_proto_goTypes = []any{
-	(EventType)(0),                   // 0: xebec.api.v1.EventType
-	(ApplyResult)(0),                 // 1: xebec.api.v1.ApplyResult
-	(PatchType)(0),                   // 2: xebec.api.v1.PatchType
-	(PropagationPolicy)(0),           // 3: xebec.api.v1.PropagationPolicy
-	(*ObjectReference)(nil),          // 4: xebec.api.v1.ObjectReference
-	(*Fence)(nil),                    // 5: xebec.api.v1.Fence
-	(*GetRequest)(nil),               // 6: xebec.api.v1.GetRequest
-	(*GetResponse)(nil),              // 7: xebec.api.v1.GetResponse
-	(*ListRequest)(nil),              // 8: xebec.api.v1.ListRequest
-	(*ListResponse)(nil),             // 9: xebec.api.v1.ListResponse
-	(*WatchRequest)(nil),             // 10: xebec.api.v1.WatchRequest
-	(*WatchResponse)(nil),            // 11: xebec.api.v1.WatchResponse
-	(*CreateRequest)(nil),            // 12: xebec.api.v1.CreateRequest
-	(*CreateResponse)(nil),           // 13: xebec.api.v1.CreateResponse
-	(*UpdateRequest)(nil),            // 14: xebec.api.v1.UpdateRequest
-	(*UpdateResponse)(nil),           // 15: xebec.api.v1.UpdateResponse
-	(*UpdateStatusRequest)(nil),      // 16: xebec.api.v1.UpdateStatusRequest
-	(*UpdateStatusResponse)(nil),     // 17: xebec.api.v1.UpdateStatusResponse
-	(*ApplyRequest)(nil),             // 18: xebec.api.v1.ApplyRequest
-	(*ApplyResponse)(nil),            // 19: xebec.api.v1.ApplyResponse
-	(*PatchRequest)(nil),             // 20: xebec.api.v1.PatchRequest
-	(*PatchResponse)(nil),            // 21: xebec.api.v1.PatchResponse
-	(*DeleteRequest)(nil),            // 22: xebec.api.v1.DeleteRequest
-	(*DeleteResponse)(nil),           // 23: xebec.api.v1.DeleteResponse
-	(*DeleteCollectionRequest)(nil),  // 24: xebec.api.v1.DeleteCollectionRequest
-	(*DeleteCollectionResponse)(nil), // 25: xebec.api.v1.DeleteCollectionResponse
-	(*BindOperation)(nil),            // 26: xebec.api.v1.BindOperation
-	(*Operation)(nil),                // 27: xebec.api.v1.Operation
-	(*TransactRequest)(nil),          // 28: xebec.api.v1.TransactRequest
-	(*TransactResponse)(nil),         // 29: xebec.api.v1.TransactResponse
-	(*OperationResult)(nil),          // 30: xebec.api.v1.OperationResult
-	(*timestamppb.Timestamp)(nil),    // 31: google.protobuf.Timestamp
-	(*anypb.Any)(nil),                // 32: google.protobuf.Any
+	(Expectation)(0),                 // 0: xebec.api.v1.Expectation
+	(EventType)(0),                   // 1: xebec.api.v1.EventType
+	(ApplyResult)(0),                 // 2: xebec.api.v1.ApplyResult
+	(PatchType)(0),                   // 3: xebec.api.v1.PatchType
+	(PropagationPolicy)(0),           // 4: xebec.api.v1.PropagationPolicy
+	(*ObjectReference)(nil),          // 5: xebec.api.v1.ObjectReference
+	(*Condition)(nil),                // 6: xebec.api.v1.Condition
+	(*Fence)(nil),                    // 7: xebec.api.v1.Fence
+	(*GetRequest)(nil),               // 8: xebec.api.v1.GetRequest
+	(*GetResponse)(nil),              // 9: xebec.api.v1.GetResponse
+	(*ListRequest)(nil),              // 10: xebec.api.v1.ListRequest
+	(*ListResponse)(nil),             // 11: xebec.api.v1.ListResponse
+	(*WatchRequest)(nil),             // 12: xebec.api.v1.WatchRequest
+	(*WatchResponse)(nil),            // 13: xebec.api.v1.WatchResponse
+	(*CreateRequest)(nil),            // 14: xebec.api.v1.CreateRequest
+	(*CreateResponse)(nil),           // 15: xebec.api.v1.CreateResponse
+	(*UpdateRequest)(nil),            // 16: xebec.api.v1.UpdateRequest
+	(*UpdateResponse)(nil),           // 17: xebec.api.v1.UpdateResponse
+	(*UpdateStatusRequest)(nil),      // 18: xebec.api.v1.UpdateStatusRequest
+	(*UpdateStatusResponse)(nil),     // 19: xebec.api.v1.UpdateStatusResponse
+	(*ApplyRequest)(nil),             // 20: xebec.api.v1.ApplyRequest
+	(*ApplyResponse)(nil),            // 21: xebec.api.v1.ApplyResponse
+	(*PatchRequest)(nil),             // 22: xebec.api.v1.PatchRequest
+	(*PatchResponse)(nil),            // 23: xebec.api.v1.PatchResponse
+	(*DeleteRequest)(nil),            // 24: xebec.api.v1.DeleteRequest
+	(*DeleteResponse)(nil),           // 25: xebec.api.v1.DeleteResponse
+	(*DeleteCollectionRequest)(nil),  // 26: xebec.api.v1.DeleteCollectionRequest
+	(*DeleteCollectionResponse)(nil), // 27: xebec.api.v1.DeleteCollectionResponse
+	(*BindOperation)(nil),            // 28: xebec.api.v1.BindOperation
+	(*Operation)(nil),                // 29: xebec.api.v1.Operation
+	(*TransactRequest)(nil),          // 30: xebec.api.v1.TransactRequest
+	(*TransactResponse)(nil),         // 31: xebec.api.v1.TransactResponse
+	(*OperationResult)(nil),          // 32: xebec.api.v1.OperationResult
+	(*timestamppb.Timestamp)(nil),    // 33: google.protobuf.Timestamp
+	(*anypb.Any)(nil),                // 34: google.protobuf.Any
 }
 var file_xebec_api_v1_resource_proto_depIdxs = []int32{
-	4,  // 0: xebec.api.v1.GetRequest.object:type_name -> xebec.api.v1.ObjectReference
-	31, // 1: xebec.api.v1.GetRequest.at_time:type_name -> google.protobuf.Timestamp
-	32, // 2: xebec.api.v1.GetResponse.object:type_name -> google.protobuf.Any
-	31, // 3: xebec.api.v1.ListRequest.at_time:type_name -> google.protobuf.Timestamp
-	32, // 4: xebec.api.v1.ListResponse.objects:type_name -> google.protobuf.Any
-	0,  // 5: xebec.api.v1.WatchResponse.type:type_name -> xebec.api.v1.EventType
-	32, // 6: xebec.api.v1.WatchResponse.object:type_name -> google.protobuf.Any
-	32, // 7: xebec.api.v1.CreateRequest.object:type_name -> google.protobuf.Any
-	5,  // 8: xebec.api.v1.CreateRequest.fence:type_name -> xebec.api.v1.Fence
-	32, // 9: xebec.api.v1.CreateResponse.object:type_name -> google.protobuf.Any
-	32, // 10: xebec.api.v1.UpdateRequest.object:type_name -> google.protobuf.Any
-	5,  // 11: xebec.api.v1.UpdateRequest.fence:type_name -> xebec.api.v1.Fence
-	32, // 12: xebec.api.v1.UpdateResponse.object:type_name -> google.protobuf.Any
-	32, // 13: xebec.api.v1.UpdateStatusRequest.object:type_name -> google.protobuf.Any
-	5,  // 14: xebec.api.v1.UpdateStatusRequest.fence:type_name -> xebec.api.v1.Fence
-	32, // 15: xebec.api.v1.UpdateStatusResponse.object:type_name -> google.protobuf.Any
-	32, // 16: xebec.api.v1.ApplyRequest.object:type_name -> google.protobuf.Any
-	32, // 17: xebec.api.v1.ApplyResponse.object:type_name -> google.protobuf.Any
-	1,  // 18: xebec.api.v1.ApplyResponse.result:type_name -> xebec.api.v1.ApplyResult
-	4,  // 19: xebec.api.v1.PatchRequest.object:type_name -> xebec.api.v1.ObjectReference
-	2,  // 20: xebec.api.v1.PatchRequest.type:type_name -> xebec.api.v1.PatchType
-	5,  // 21: xebec.api.v1.PatchRequest.fence:type_name -> xebec.api.v1.Fence
-	32, // 22: xebec.api.v1.PatchResponse.object:type_name -> google.protobuf.Any
-	4,  // 23: xebec.api.v1.DeleteRequest.object:type_name -> xebec.api.v1.ObjectReference
-	3,  // 24: xebec.api.v1.DeleteRequest.propagation_policy:type_name -> xebec.api.v1.PropagationPolicy
-	5,  // 25: xebec.api.v1.DeleteRequest.fence:type_name -> xebec.api.v1.Fence
-	32, // 26: xebec.api.v1.DeleteResponse.object:type_name -> google.protobuf.Any
-	3,  // 27: xebec.api.v1.DeleteCollectionRequest.propagation_policy:type_name -> xebec.api.v1.PropagationPolicy
-	5,  // 28: xebec.api.v1.DeleteCollectionRequest.fence:type_name -> xebec.api.v1.Fence
-	12, // 29: xebec.api.v1.Operation.create:type_name -> xebec.api.v1.CreateRequest
-	14, // 30: xebec.api.v1.Operation.update:type_name -> xebec.api.v1.UpdateRequest
-	16, // 31: xebec.api.v1.Operation.update_status:type_name -> xebec.api.v1.UpdateStatusRequest
-	22, // 32: xebec.api.v1.Operation.delete:type_name -> xebec.api.v1.DeleteRequest
-	26, // 33: xebec.api.v1.Operation.bind:type_name -> xebec.api.v1.BindOperation
-	18, // 34: xebec.api.v1.Operation.apply:type_name -> xebec.api.v1.ApplyRequest
-	27, // 35: xebec.api.v1.TransactRequest.operations:type_name -> xebec.api.v1.Operation
-	5,  // 36: xebec.api.v1.TransactRequest.fence:type_name -> xebec.api.v1.Fence
-	32, // 37: xebec.api.v1.TransactResponse.objects:type_name -> google.protobuf.Any
-	30, // 38: xebec.api.v1.TransactResponse.results:type_name -> xebec.api.v1.OperationResult
-	1,  // 39: xebec.api.v1.OperationResult.applied:type_name -> xebec.api.v1.ApplyResult
-	6,  // 40: xebec.api.v1.ResourceService.Get:input_type -> xebec.api.v1.GetRequest
-	8,  // 41: xebec.api.v1.ResourceService.List:input_type -> xebec.api.v1.ListRequest
-	10, // 42: xebec.api.v1.ResourceService.Watch:input_type -> xebec.api.v1.WatchRequest
-	12, // 43: xebec.api.v1.ResourceService.Create:input_type -> xebec.api.v1.CreateRequest
-	14, // 44: xebec.api.v1.ResourceService.Update:input_type -> xebec.api.v1.UpdateRequest
-	16, // 45: xebec.api.v1.ResourceService.UpdateStatus:input_type -> xebec.api.v1.UpdateStatusRequest
-	18, // 46: xebec.api.v1.ResourceService.Apply:input_type -> xebec.api.v1.ApplyRequest
-	20, // 47: xebec.api.v1.ResourceService.Patch:input_type -> xebec.api.v1.PatchRequest
-	22, // 48: xebec.api.v1.ResourceService.Delete:input_type -> xebec.api.v1.DeleteRequest
-	24, // 49: xebec.api.v1.ResourceService.DeleteCollection:input_type -> xebec.api.v1.DeleteCollectionRequest
-	28, // 50: xebec.api.v1.ResourceService.Transact:input_type -> xebec.api.v1.TransactRequest
-	7,  // 51: xebec.api.v1.ResourceService.Get:output_type -> xebec.api.v1.GetResponse
-	9,  // 52: xebec.api.v1.ResourceService.List:output_type -> xebec.api.v1.ListResponse
-	11, // 53: xebec.api.v1.ResourceService.Watch:output_type -> xebec.api.v1.WatchResponse
-	13, // 54: xebec.api.v1.ResourceService.Create:output_type -> xebec.api.v1.CreateResponse
-	15, // 55: xebec.api.v1.ResourceService.Update:output_type -> xebec.api.v1.UpdateResponse
-	17, // 56: xebec.api.v1.ResourceService.UpdateStatus:output_type -> xebec.api.v1.UpdateStatusResponse
-	19, // 57: xebec.api.v1.ResourceService.Apply:output_type -> xebec.api.v1.ApplyResponse
-	21, // 58: xebec.api.v1.ResourceService.Patch:output_type -> xebec.api.v1.PatchResponse
-	23, // 59: xebec.api.v1.ResourceService.Delete:output_type -> xebec.api.v1.DeleteResponse
-	25, // 60: xebec.api.v1.ResourceService.DeleteCollection:output_type -> xebec.api.v1.DeleteCollectionResponse
-	29, // 61: xebec.api.v1.ResourceService.Transact:output_type -> xebec.api.v1.TransactResponse
-	51, // [51:62] is the sub-list for method output_type
-	40, // [40:51] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	5,  // 0: xebec.api.v1.Condition.object:type_name -> xebec.api.v1.ObjectReference
+	0,  // 1: xebec.api.v1.Condition.expectation:type_name -> xebec.api.v1.Expectation
+	5,  // 2: xebec.api.v1.GetRequest.object:type_name -> xebec.api.v1.ObjectReference
+	33, // 3: xebec.api.v1.GetRequest.at_time:type_name -> google.protobuf.Timestamp
+	34, // 4: xebec.api.v1.GetResponse.object:type_name -> google.protobuf.Any
+	33, // 5: xebec.api.v1.ListRequest.at_time:type_name -> google.protobuf.Timestamp
+	34, // 6: xebec.api.v1.ListResponse.objects:type_name -> google.protobuf.Any
+	1,  // 7: xebec.api.v1.WatchResponse.type:type_name -> xebec.api.v1.EventType
+	34, // 8: xebec.api.v1.WatchResponse.object:type_name -> google.protobuf.Any
+	34, // 9: xebec.api.v1.CreateRequest.object:type_name -> google.protobuf.Any
+	7,  // 10: xebec.api.v1.CreateRequest.fence:type_name -> xebec.api.v1.Fence
+	6,  // 11: xebec.api.v1.CreateRequest.conditions:type_name -> xebec.api.v1.Condition
+	34, // 12: xebec.api.v1.CreateResponse.object:type_name -> google.protobuf.Any
+	34, // 13: xebec.api.v1.UpdateRequest.object:type_name -> google.protobuf.Any
+	7,  // 14: xebec.api.v1.UpdateRequest.fence:type_name -> xebec.api.v1.Fence
+	6,  // 15: xebec.api.v1.UpdateRequest.conditions:type_name -> xebec.api.v1.Condition
+	34, // 16: xebec.api.v1.UpdateResponse.object:type_name -> google.protobuf.Any
+	34, // 17: xebec.api.v1.UpdateStatusRequest.object:type_name -> google.protobuf.Any
+	7,  // 18: xebec.api.v1.UpdateStatusRequest.fence:type_name -> xebec.api.v1.Fence
+	6,  // 19: xebec.api.v1.UpdateStatusRequest.conditions:type_name -> xebec.api.v1.Condition
+	34, // 20: xebec.api.v1.UpdateStatusResponse.object:type_name -> google.protobuf.Any
+	34, // 21: xebec.api.v1.ApplyRequest.object:type_name -> google.protobuf.Any
+	7,  // 22: xebec.api.v1.ApplyRequest.fence:type_name -> xebec.api.v1.Fence
+	6,  // 23: xebec.api.v1.ApplyRequest.conditions:type_name -> xebec.api.v1.Condition
+	34, // 24: xebec.api.v1.ApplyResponse.object:type_name -> google.protobuf.Any
+	2,  // 25: xebec.api.v1.ApplyResponse.result:type_name -> xebec.api.v1.ApplyResult
+	5,  // 26: xebec.api.v1.PatchRequest.object:type_name -> xebec.api.v1.ObjectReference
+	3,  // 27: xebec.api.v1.PatchRequest.type:type_name -> xebec.api.v1.PatchType
+	7,  // 28: xebec.api.v1.PatchRequest.fence:type_name -> xebec.api.v1.Fence
+	6,  // 29: xebec.api.v1.PatchRequest.conditions:type_name -> xebec.api.v1.Condition
+	34, // 30: xebec.api.v1.PatchResponse.object:type_name -> google.protobuf.Any
+	5,  // 31: xebec.api.v1.DeleteRequest.object:type_name -> xebec.api.v1.ObjectReference
+	4,  // 32: xebec.api.v1.DeleteRequest.propagation_policy:type_name -> xebec.api.v1.PropagationPolicy
+	7,  // 33: xebec.api.v1.DeleteRequest.fence:type_name -> xebec.api.v1.Fence
+	6,  // 34: xebec.api.v1.DeleteRequest.conditions:type_name -> xebec.api.v1.Condition
+	34, // 35: xebec.api.v1.DeleteResponse.object:type_name -> google.protobuf.Any
+	4,  // 36: xebec.api.v1.DeleteCollectionRequest.propagation_policy:type_name -> xebec.api.v1.PropagationPolicy
+	7,  // 37: xebec.api.v1.DeleteCollectionRequest.fence:type_name -> xebec.api.v1.Fence
+	6,  // 38: xebec.api.v1.DeleteCollectionRequest.conditions:type_name -> xebec.api.v1.Condition
+	14, // 39: xebec.api.v1.Operation.create:type_name -> xebec.api.v1.CreateRequest
+	16, // 40: xebec.api.v1.Operation.update:type_name -> xebec.api.v1.UpdateRequest
+	18, // 41: xebec.api.v1.Operation.update_status:type_name -> xebec.api.v1.UpdateStatusRequest
+	24, // 42: xebec.api.v1.Operation.delete:type_name -> xebec.api.v1.DeleteRequest
+	28, // 43: xebec.api.v1.Operation.bind:type_name -> xebec.api.v1.BindOperation
+	20, // 44: xebec.api.v1.Operation.apply:type_name -> xebec.api.v1.ApplyRequest
+	22, // 45: xebec.api.v1.Operation.patch:type_name -> xebec.api.v1.PatchRequest
+	29, // 46: xebec.api.v1.TransactRequest.operations:type_name -> xebec.api.v1.Operation
+	7,  // 47: xebec.api.v1.TransactRequest.fence:type_name -> xebec.api.v1.Fence
+	6,  // 48: xebec.api.v1.TransactRequest.conditions:type_name -> xebec.api.v1.Condition
+	34, // 49: xebec.api.v1.TransactResponse.objects:type_name -> google.protobuf.Any
+	32, // 50: xebec.api.v1.TransactResponse.results:type_name -> xebec.api.v1.OperationResult
+	2,  // 51: xebec.api.v1.OperationResult.applied:type_name -> xebec.api.v1.ApplyResult
+	8,  // 52: xebec.api.v1.ResourceService.Get:input_type -> xebec.api.v1.GetRequest
+	10, // 53: xebec.api.v1.ResourceService.List:input_type -> xebec.api.v1.ListRequest
+	12, // 54: xebec.api.v1.ResourceService.Watch:input_type -> xebec.api.v1.WatchRequest
+	14, // 55: xebec.api.v1.ResourceService.Create:input_type -> xebec.api.v1.CreateRequest
+	16, // 56: xebec.api.v1.ResourceService.Update:input_type -> xebec.api.v1.UpdateRequest
+	18, // 57: xebec.api.v1.ResourceService.UpdateStatus:input_type -> xebec.api.v1.UpdateStatusRequest
+	20, // 58: xebec.api.v1.ResourceService.Apply:input_type -> xebec.api.v1.ApplyRequest
+	22, // 59: xebec.api.v1.ResourceService.Patch:input_type -> xebec.api.v1.PatchRequest
+	24, // 60: xebec.api.v1.ResourceService.Delete:input_type -> xebec.api.v1.DeleteRequest
+	26, // 61: xebec.api.v1.ResourceService.DeleteCollection:input_type -> xebec.api.v1.DeleteCollectionRequest
+	30, // 62: xebec.api.v1.ResourceService.Transact:input_type -> xebec.api.v1.TransactRequest
+	9,  // 63: xebec.api.v1.ResourceService.Get:output_type -> xebec.api.v1.GetResponse
+	11, // 64: xebec.api.v1.ResourceService.List:output_type -> xebec.api.v1.ListResponse
+	13, // 65: xebec.api.v1.ResourceService.Watch:output_type -> xebec.api.v1.WatchResponse
+	15, // 66: xebec.api.v1.ResourceService.Create:output_type -> xebec.api.v1.CreateResponse
+	17, // 67: xebec.api.v1.ResourceService.Update:output_type -> xebec.api.v1.UpdateResponse
+	19, // 68: xebec.api.v1.ResourceService.UpdateStatus:output_type -> xebec.api.v1.UpdateStatusResponse
+	21, // 69: xebec.api.v1.ResourceService.Apply:output_type -> xebec.api.v1.ApplyResponse
+	23, // 70: xebec.api.v1.ResourceService.Patch:output_type -> xebec.api.v1.PatchResponse
+	25, // 71: xebec.api.v1.ResourceService.Delete:output_type -> xebec.api.v1.DeleteResponse
+	27, // 72: xebec.api.v1.ResourceService.DeleteCollection:output_type -> xebec.api.v1.DeleteCollectionResponse
+	31, // 73: xebec.api.v1.ResourceService.Transact:output_type -> xebec.api.v1.TransactResponse
+	63, // [63:74] is the sub-list for method output_type
+	52, // [52:63] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_xebec_api_v1_resource_proto_init() }
@@ -2553,23 +2940,25 @@ func file_xebec_api_v1_resource_proto_init() {
 	if File_xebec_api_v1_resource_proto != nil {
 		return
 	}
-	file_xebec_api_v1_resource_proto_msgTypes[18].OneofWrappers = []any{}
-	file_xebec_api_v1_resource_proto_msgTypes[20].OneofWrappers = []any{}
-	file_xebec_api_v1_resource_proto_msgTypes[23].OneofWrappers = []any{
+	file_xebec_api_v1_resource_proto_msgTypes[6].OneofWrappers = []any{}
+	file_xebec_api_v1_resource_proto_msgTypes[19].OneofWrappers = []any{}
+	file_xebec_api_v1_resource_proto_msgTypes[21].OneofWrappers = []any{}
+	file_xebec_api_v1_resource_proto_msgTypes[24].OneofWrappers = []any{
 		(*Operation_Create)(nil),
 		(*Operation_Update)(nil),
 		(*Operation_UpdateStatus)(nil),
 		(*Operation_Delete)(nil),
 		(*Operation_Bind)(nil),
 		(*Operation_Apply)(nil),
+		(*Operation_Patch)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xebec_api_v1_resource_proto_rawDesc), len(file_xebec_api_v1_resource_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   27,
+			NumEnums:      5,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
