@@ -19,13 +19,13 @@ func TestAccess(t *testing.T) {
 		Source: "10.0.0.7", Listener: "private"}
 	c.run(t, "cluster", "access").want(t, exit.OK, "LISTENER   ADMITS\n"+
 		"private    10.0.0.0/8, fd00::/8\n"+
-		"public     there is none: the gateway's configuration names no address for it\n\n"+
-		"This is from the gateway's configuration. You come from 10.0.0.7, by the private listener.\n")
+		"public     not configured\n\n"+
+		"Reported by the gateway's configuration. Your address is 10.0.0.7, at the private listener.\n")
 	c.access.Private, c.access.Public, c.access.AlwaysAdmitted = &clusterv1.Listener{Closed: true}, &clusterv1.Listener{}, true
 	c.run(t, "cluster", "access", "get").want(t, exit.OK, "LISTENER   ADMITS\n"+
-		"private    off: nobody but the masters\n"+
-		"public     everywhere\n\n"+
-		"This is from the gateway's configuration. You come from 10.0.0.7, by the private listener, as a master does: you are always admitted.\n")
+		"private    masters only (off)\n"+
+		"public     any address\n\n"+
+		"Reported by the gateway's configuration. Your address is 10.0.0.7, at the private listener (a master, always admitted).\n")
 	c.run(t, "cluster", "access", "-o", "jsonpath={.private.closed}").want(t, exit.OK, "true")
 
 	stored := func() *gatewayv1.GatewayAccessSpec {
@@ -59,8 +59,8 @@ func TestAccess(t *testing.T) {
 		t.Errorf("stored %v", spec)
 	}
 	c.run(t, "get", "gwa", "cluster", "-o", "jsonpath={.spec.public.enabled}").want(t, exit.OK, "false")
-	c.run(t, "cluster", "access", "set").want(t, exit.Usage, "", "name what to change")
-	c.run(t, "cluster", "access", "set", "--public", "maybe").want(t, exit.Usage, "", "is on or off")
+	c.run(t, "cluster", "access", "set").want(t, exit.Usage, "", "at least one of --public")
+	c.run(t, "cluster", "access", "set", "--public", "maybe").want(t, exit.Usage, "", "want on or off")
 	c.run(t, "cluster", "access", "set", "--private-cidrs", "10.0.0.1/8").want(t, exit.Failed, "", "has host bits set: write 10.0.0.0/8")
 	c.run(t, "cluster", "access", "reset").want(t, exit.OK, "gatewayaccess.gateway.xebec.io/cluster reset\n")
 	c.run(t, "cluster", "access", "reset").want(t, exit.OK, "gatewayaccess.gateway.xebec.io/cluster reset\n")
@@ -101,7 +101,7 @@ func TestAuth(t *testing.T) {
 		t.Errorf("asked %v", a)
 	}
 	c.run(t, "auth", "can-i", "delete", "pods", "-q").want(t, exit.Failed, "")
-	c.run(t, "auth", "can-i", "get", "pods", "--as-group", "devs").want(t, exit.Usage, "", "goes with --as")
+	c.run(t, "auth", "can-i", "get", "pods", "--as-group", "devs").want(t, exit.Usage, "", "requires --as")
 	c.run(t, "auth", "can-i", "get").want(t, exit.Usage, "", "accepts 2 arg")
 
 	c.run(t, "create", "token", "web", "-n", "shop", "--duration", "10m", "--audience", "vault", "--bound-pod", "web-1").want(t, exit.OK, "a.b.c\n")
@@ -109,5 +109,5 @@ func TestAuth(t *testing.T) {
 		t.Errorf("asked for %v", r)
 	}
 	c.run(t, "create", "token", "none").want(t, exit.Failed, "", "not found")
-	c.run(t, "create", "token", "web", "--bound-pod-uid", "u").want(t, exit.Usage, "", "goes with --bound-pod")
+	c.run(t, "create", "token", "web", "--bound-pod-uid", "u").want(t, exit.Usage, "", "requires --bound-pod")
 }

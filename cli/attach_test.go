@@ -45,7 +45,7 @@ func TestAttach(t *testing.T) {
 	c.attach = echoes(0)
 	c.run(t, "attach", "-t", "web-1").want(t, exit.OK, "web-1/echo:", "container echo has no terminal")
 	c.run(t, "attach", "gone").want(t, exit.Failed, "", `"gone" not found`)
-	c.run(t, "attach").want(t, exit.Usage, "", "name one pod")
+	c.run(t, "attach").want(t, exit.Usage, "", "exactly one pod is required")
 }
 
 // running tells that the containers of a pod run, as its node would.
@@ -77,6 +77,6 @@ func TestRun(t *testing.T) {
 	c := startCluster(t)
 	c.run(t, "run", "box", "--image=box:1", "--restart=Never", "--", "a", "b").want(t, exit.OK, "pod/box created\n")
 	c.run(t, "get", "pod", "box", "-o", "jsonpath={.spec.restartPolicy} {.spec.containers[0].args} {.metadata.labels.run}").want(t, exit.OK, `Never ["a","b"] box`)
-	c.run(t, "run", "box2", "--image=box:1", "--rm").want(t, exit.Usage, "", "add -i, -t or --attach")
+	c.run(t, "run", "box2", "--image=box:1", "--rm").want(t, exit.Usage, "", "requires -i, -t or --attach")
 	c.run(t, "run", "box3").want(t, exit.Usage, "", "--image is required")
 }

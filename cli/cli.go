@@ -78,8 +78,8 @@ func rootCommand(s *session.Session) *cobra.Command {
 		Use:   "xebec",
 		Short: "Run and use Xebec clusters",
 		Long: "Run and use Xebec clusters.\n\n" +
-			"Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 cluster unreachable, 4 timed out, 130 interrupted;\n" +
-			"exec, attach, debug and run end with the code of what they ran.",
+			"Exit codes: 0 success, 1 refused or failed, 2 invalid usage, 3 cluster unreachable, 4 timed out, 130 interrupted.\n" +
+			"exec, attach, debug and run exit with the code of the command that they run.",
 		Version:       build.Version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -89,7 +89,7 @@ func rootCommand(s *session.Session) *cobra.Command {
 	root.AddGroup(
 		&cobra.Group{ID: groupObjects, Title: "Objects:"},
 		&cobra.Group{ID: groupWorkload, Title: "Workloads:"},
-		&cobra.Group{ID: groupInspect, Title: "Look inside:"},
+		&cobra.Group{ID: groupInspect, Title: "Inspect:"},
 		&cobra.Group{ID: groupCluster, Title: "Cluster:"},
 		&cobra.Group{ID: groupSettings, Title: "Settings:"},
 	)

@@ -168,7 +168,7 @@ func TestApply(t *testing.T) {
 	c.runInput(t, twice, "create", "-f", "-").want(t, exit.OK, "configmap/twice created\n", "Warning: stdin:5: configmap/twice: data: duplicate key, first written on line 4: the last one counts\n")
 	c.run(t, "get", "cm/twice", "-o", "jsonpath={.data.a}").want(t, exit.OK, "2")
 	c.runInput(t, twice, "apply", "-f", "-", "--validate=strict").want(t, exit.Failed, "", "error: stdin:5: data: duplicate key")
-	c.runInput(t, twice, "apply", "-f", "-", "--validate=maybe").want(t, exit.Usage, "", "--validate is true or strict")
+	c.runInput(t, twice, "apply", "-f", "-", "--validate=maybe").want(t, exit.Usage, "", "want true or strict")
 }
 
 // TestEventOrder lists events of the same second in the order in which they were written.
@@ -217,7 +217,7 @@ func TestSomeManifestsAreBad(t *testing.T) {
 		c.runInput(t, text, verb, "-f", "-", "--atomic").want(t, exit.Failed, "", errs...)
 		c.run(t, "get", "cm").want(t, exit.OK, "", "No resources found")
 		c.runInput(t, good("a")+good("Bad_Name")+good("b"), verb, "-f", "-", "--atomic").
-			want(t, exit.Failed, "", "error: stdin:8: ", "metadata.name", "Nothing was written, because of --atomic.")
+			want(t, exit.Failed, "", "error: stdin:8: ", "metadata.name", "Nothing was written because of --atomic.")
 		c.run(t, "get", "cm").want(t, exit.OK, "", "No resources found")
 		c.runInput(t, good("a")+good("b"), verb, "-f", "-", "--atomic", "--dry-run=server").
 			want(t, exit.OK, "configmap/a created (server dry run)\nconfigmap/b created (server dry run)\n")
@@ -230,7 +230,7 @@ func TestSomeManifestsAreBad(t *testing.T) {
 	c := startCluster(t)
 	c.runInput(t, text, "apply", "-f", "-")
 	c.runInput(t, good("a")+other("apps/v1", "StatefulSet"), "delete", "-f", "-").want(t, exit.Failed, "configmap/a deleted\n", "does not serve StatefulSet")
-	c.run(t, "get", "ingresses").want(t, exit.Usage, "", "Xebec does not serve Ingress.networking.k8s.io yet")
+	c.run(t, "get", "ingresses").want(t, exit.Usage, "", "kind Ingress.networking.k8s.io is not served yet")
 }
 
 func TestApplyConflicts(t *testing.T) {
@@ -251,9 +251,9 @@ func TestBadManifests(t *testing.T) {
 	c.run(t, "get", "ns", "-o", "name").want(t, exit.OK, "namespace/shop\n")
 	c.run(t, "apply", "-f", "nowhere.yaml").want(t, exit.Failed, "", "nowhere.yaml: no such file")
 	c.run(t, "apply").want(t, exit.Usage, "", "-f is required")
-	c.run(t, "apply", "-f", typo, "--dry-run=client").want(t, exit.Usage, "", "--dry-run=server")
+	c.run(t, "apply", "-f", typo, "--dry-run=client").want(t, exit.Usage, "", "want none or server")
 	c.runInput(t, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c, namespace: a}\n", "apply", "-n", "b", "-f", "-").
-		want(t, exit.Failed, "", "stdin:1: ", "in namespace a by its manifest and in b by -n")
+		want(t, exit.Failed, "", "stdin:1: ", "is \"a\" in the manifest but \"b\" by -n")
 	invalid := strings.Replace(webManifest, "replicas: 2", "replicas: -2", 1)
 	c.runInput(t, invalid, "apply", "-f", "-").want(t, exit.Failed, "namespace/shop unchanged\n", "stdin:5: ", "spec.replicas")
 	c.runInput(t, strings.Replace(invalid, "app: web}}}", "app: other}}}", 1)+"---\napiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {ports: [{port: 0}, {port: 65536}]}\n", "create", "-f", "-").
@@ -289,9 +289,9 @@ func TestGet(t *testing.T) {
 	c.run(t, "get", "pod", "gone", "--ignore-not-found").want(t, exit.OK, "")
 	c.run(t, "get", "poods").want(t, exit.Usage, "", `unknown kind "poods", did you mean "pods"?`)
 	c.run(t, "get", "pods", "-l", "app in (").want(t, exit.Failed, "", "selector")
-	c.run(t, "get").want(t, exit.Usage, "", "which objects?")
-	c.run(t, "get", "pods", "web-1", "-l", "app=web").want(t, exit.Usage, "", "not both")
-	c.run(t, "get", "pods", "-o", "xml").want(t, exit.Usage, "", "unknown output format")
+	c.run(t, "get").want(t, exit.Usage, "", "at least one object is required")
+	c.run(t, "get", "pods", "web-1", "-l", "app=web").want(t, exit.Usage, "", "cannot be combined")
+	c.run(t, "get", "pods", "-o", "xml").want(t, exit.Usage, "", "invalid -o value")
 	c.run(t, "get", "pods", "--nonsense").want(t, exit.Usage, "", "unknown flag", "--help")
 }
 
@@ -389,14 +389,14 @@ func TestDescribe(t *testing.T) {
 		}
 		return nil
 	})
-	if r := c.run(t, "describe", "pod", "web-1"); r.code != exit.OK || !strings.Contains(r.out, "<no right to list events>") {
+	if r := c.run(t, "describe", "pod", "web-1"); r.code != exit.OK || !strings.Contains(r.out, "<not permitted to list events>") {
 		t.Errorf("without a right to events a pod is described as\n%s%s", r.out, r.err)
 	}
 	// Only the absence of its lease says that a node is silent.
 	for want, refuse := range map[string]error{
-		"Alive: +yes: its lease is held\n":                           nil,
-		"Alive: +unknown: its lease can't be read: no right to it\n": apierr.New(codes.PermissionDenied, apierr.ReasonForbidden, "no right to it"),
-		"Alive: +no: its lease has lapsed\n":                         apierr.NotFound(kind.Of(&coordinationv1.Lease{}), "node-1"),
+		"Alive: +yes, lease current\n":                          nil,
+		"Alive: +unknown, lease not readable: no right to it\n": apierr.New(codes.PermissionDenied, apierr.ReasonForbidden, "no right to it"),
+		"Alive: +no, lease expired\n":                           apierr.NotFound(kind.Of(&coordinationv1.Lease{}), "node-1"),
 	} {
 		c.Intercept(func(_ string, req proto.Message) error {
 			if get, ok := req.(*apiv1.GetRequest); ok && get.GetObject().GetKind() == "Lease" {
@@ -413,13 +413,13 @@ func TestDescribe(t *testing.T) {
 func TestDelete(t *testing.T) {
 	c := startCluster(t)
 	clienttest.Seed(c.Server, webPod("a", ""), webPod("b", ""), webPod("c", "node-1"))
-	c.run(t, "delete", "pods").want(t, exit.Usage, "", "which pods?")
+	c.run(t, "delete", "pods").want(t, exit.Usage, "", "are required to select pods")
 	c.run(t, "delete", "pod", "a", "--dry-run=server").want(t, exit.OK, "pod/a deleted (server dry run)\n")
 	c.run(t, "delete", "pod", "a", "gone").want(t, exit.Failed, "pod/a deleted\n", `"gone" not found`)
 	c.run(t, "delete", "pod", "a", "--ignore-not-found").want(t, exit.OK, "")
 	// A pod on a node is only marked; it is gone when its node says so.
 	r := c.run(t, "delete", "pod", "c", "--timeout=100ms")
-	r.want(t, exit.Timeout, "pod/c deleted\n", "timed out waiting for pod/c to be gone")
+	r.want(t, exit.Timeout, "pod/c deleted\n", "timed out waiting for deletion of pod/c")
 	done := make(chan result)
 	watches := c.Calls("Watch")
 	go func() { done <- c.runContext(t, t.Context(), "", "delete", "pod/c", "pod/b") }()
@@ -438,7 +438,7 @@ func TestDelete(t *testing.T) {
 	file := writeFile(t, "web.yaml", webManifest)
 	c.run(t, "create", "-f", file).want(t, exit.OK, "namespace/shop created\ndeployment.apps/web created\n")
 	c.run(t, "delete", "-f", file, "--wait=false").want(t, exit.OK, "deployment.apps/web deleted\nnamespace/shop deleted\n")
-	c.run(t, "delete", "pod", "x", "--cascade=sometimes").want(t, exit.Usage, "", "--cascade is")
+	c.run(t, "delete", "pod", "x", "--cascade=sometimes").want(t, exit.Usage, "", "invalid --cascade value")
 }
 
 func TestCreate(t *testing.T) {
@@ -456,9 +456,9 @@ func TestCreate(t *testing.T) {
 	c.run(t, "get", "deploy/web", "--at", "1").want(t, exit.Failed, "", "not found")
 	c.run(t, "get", "deploy", "--at", "1", "-o", "name").want(t, exit.OK, "")
 	c.run(t, "get", "deploy", "--at", "yesterday").want(t, exit.Usage, "", "10m")
-	c.run(t, "get", "deploy", "-w", "--at", "1").want(t, exit.Usage, "", "leave one out")
+	c.run(t, "get", "deploy", "-w", "--at", "1").want(t, exit.Usage, "", "cannot be combined")
 	c.run(t, "create", "deployment", "web").want(t, exit.Usage, "", "--image is required")
-	c.run(t, "create", "configmap", "x", "--from-literal=mode").want(t, exit.Usage, "", "not KEY=VALUE")
+	c.run(t, "create", "configmap", "x", "--from-literal=mode").want(t, exit.Usage, "", "want KEY=VALUE")
 	c.run(t, "create", "spaceship", "x").want(t, exit.Usage, "", "unknown command")
 }
 
@@ -467,22 +467,22 @@ func TestChanges(t *testing.T) {
 	clienttest.Seed(c.Server, webDeployment())
 	clienttest.Seed(c.Server, testNode("node-1", true))
 	c.run(t, "scale", "deployment/web", "--replicas=5").want(t, exit.OK, "deployment.apps/web scaled\n")
-	c.run(t, "scale", "deploy", "web", "--current-replicas=2", "--replicas=9").want(t, exit.Failed, "", "does not have 2 replicas now")
-	c.run(t, "scale", "deploy/web", "--replicas=-1").want(t, exit.Usage, "", "--replicas=N is required")
-	c.run(t, "scale", "node/node-1", "--replicas=1").want(t, exit.Usage, "", "a node has no replicas")
+	c.run(t, "scale", "deploy", "web", "--current-replicas=2", "--replicas=9").want(t, exit.Failed, "", "does not have 2 replicas")
+	c.run(t, "scale", "deploy/web", "--replicas=-1").want(t, exit.Usage, "", "--replicas is required")
+	c.run(t, "scale", "node/node-1", "--replicas=1").want(t, exit.Usage, "", "kind node has no replicas")
 	c.run(t, "set", "image", "deployment/web", "echo=echo:3").want(t, exit.OK, "deployment.apps/web image updated\n")
-	c.run(t, "set", "image", "deployment/web", "eco=echo:3").want(t, exit.Failed, "", "no container eco: it has echo")
+	c.run(t, "set", "image", "deployment/web", "eco=echo:3").want(t, exit.Failed, "", "no container eco: want one of echo")
 	c.run(t, "get", "deploy/web", "-o", "jsonpath={.spec.replicas} {.spec.template.spec.containers[*].image}").want(t, exit.OK, "5 echo:3")
 	c.run(t, "label", "node", "node-1", "disk=ssd").want(t, exit.OK, "node/node-1 labeled\n")
-	c.run(t, "label", "node", "node-1", "disk=hdd").want(t, exit.Failed, "", "--overwrite changes it")
+	c.run(t, "label", "node", "node-1", "disk=hdd").want(t, exit.Failed, "", "--overwrite replaces it")
 	c.run(t, "label", "node", "node-1", "disk=hdd", "--overwrite").want(t, exit.OK, "node/node-1 labeled\n")
 	c.run(t, "label", "node", "node-1", "disk=hdd").want(t, exit.OK, "node/node-1 not labeled\n")
 	c.run(t, "label", "node", "node-1", "disk-").want(t, exit.OK, "node/node-1 unlabeled\n")
-	c.run(t, "label", "node", "node-1").want(t, exit.Usage, "", "what is to change?")
+	c.run(t, "label", "node", "node-1").want(t, exit.Usage, "", "at least one KEY=VALUE")
 	c.run(t, "annotate", "deploy/web", "note=hello world").want(t, exit.OK, "deployment.apps/web annotated\n")
 	c.run(t, "patch", "deployment", "web", "-p", "spec: {replicas: 2}").want(t, exit.OK, "deployment.apps/web patched\n")
 	c.run(t, "patch", "deployment", "web", "-p", `{"spec":{"replicas":2}}`).want(t, exit.OK, "deployment.apps/web patched (no change)\n")
-	c.run(t, "patch", "deployment", "web", "--type=strategic", "-p", "{}").want(t, exit.Usage, "", "--type=merge")
+	c.run(t, "patch", "deployment", "web", "--type=strategic", "-p", "{}").want(t, exit.Usage, "", "want merge or json")
 	c.run(t, "taint", "node", "node-1", "gpu=true:NoSchedule").want(t, exit.OK, "node/node-1 tainted\n")
 	c.run(t, "taint", "node", "node-1", "gpu=false:NoSchedule").want(t, exit.Failed, "", "--overwrite")
 	c.run(t, "taint", "nodes", "node-1", "gpu:NoSchedule-").want(t, exit.OK, "node/node-1 untainted\n")
@@ -500,7 +500,7 @@ func TestDrain(t *testing.T) {
 	bare.Spec.Volumes = nil
 	owned.Metadata.OwnerReferences = []*metav1.OwnerReference{{ApiVersion: "apps/v1", Kind: "ReplicaSet", Name: "web", Uid: "u", Controller: proto.Bool(true)}}
 	clienttest.Seed(c.Server, bare, owned)
-	c.run(t, "drain", "node-1").want(t, exit.Failed, "node/node-1 cordoned\n", "default/bare has no controller", "default/owned has data in an emptyDir", "stays cordoned")
+	c.run(t, "drain", "node-1").want(t, exit.Failed, "node/node-1 cordoned\n", "default/bare has no controller", "default/owned has an emptyDir", "stays cordoned")
 	if c.Calls("Delete") > 0 {
 		t.Error("pods were deleted although others could not be")
 	}
@@ -530,7 +530,7 @@ func TestRollout(t *testing.T) {
 	c.run(t, "rollout", "status", "deployment/web").want(t, exit.OK, "deployment \"web\" successfully rolled out\n")
 	c.run(t, "rollout", "history", "deployment", "web").golden(t, "rollout-history")
 	c.run(t, "rollout", "history", "deploy/web", "--revision=1").golden(t, "rollout-history-1")
-	c.run(t, "rollout", "undo", "deployment/web", "--to-revision=7").want(t, exit.Failed, "", "no revision 7: it has [1 2]")
+	c.run(t, "rollout", "undo", "deployment/web", "--to-revision=7").want(t, exit.Failed, "", "no revision 7: want one of [1 2]")
 	c.run(t, "rollout", "undo", "web").want(t, exit.OK, "deployment.apps/web rolled back\n")
 	c.run(t, "get", "deploy", "web", "-o", "jsonpath={.spec.template.spec.containers[0].image} {.spec.template.metadata.labels}").want(t, exit.OK, `echo:1 {"app":"web"}`)
 	c.run(t, "rollout", "pause", "deployment/web").want(t, exit.OK, "deployment.apps/web paused\n")
@@ -561,24 +561,24 @@ func TestRollout(t *testing.T) {
 	clienttest.Seed(c.Server, pulling)
 	clienttest.Seed(c.Server, set)
 	clienttest.Seed(c.Server, healthy, hangs)
-	const waits = `pod pulling-2-b: container echo waits: ImagePullBackOff: back-off pulling image "none:1"`
+	const waits = `pod pulling-2-b: container echo is waiting: ImagePullBackOff: back-off pulling image "none:1"`
 	const state = "Waiting for deployment \"pulling\" rollout to finish: 1 of 2 updated replicas are available...\n  " + waits + "\n"
 	c.run(t, "rollout", "status", "deployment/pulling", "--watch=false").want(t, exit.OK, state)
 	c.run(t, "rollout", "status", "deployment/pulling", "--timeout=500ms").want(t, exit.Timeout, state, "timed out waiting for the rollout of deployment.apps/pulling: "+waits)
 	c.run(t, "rollout", "status", "deployment/pulling", "--timeout=5s").want(t, exit.Timeout, state, waits)
 	c.verdict = &schedulerv1.ExplainResponse{NodeName: "node-1"}
 	c.run(t, "why", "deployment/pulling").want(t, exit.OK, "Waiting for deployment \"pulling\" rollout to finish: 1 of 2 updated replicas are available...\n"+
-		"pod/pulling-2-b is ImagePullBackOff on node node-1.\n  container echo waits: ImagePullBackOff: back-off pulling image \"none:1\"\n", "explaining pod/pulling-2-b, which is not ready")
+		"pod/pulling-2-b is ImagePullBackOff on node node-1.\n  container echo is waiting: ImagePullBackOff: back-off pulling image \"none:1\"\n", "explaining pod/pulling-2-b, which is not ready")
 	refused := webDeployment()
 	refused.Metadata.Name, refused.Status = "refused", &appsv1.DeploymentStatus{ObservedGeneration: 2, Conditions: []*appsv1.DeploymentCondition{
 		{Type: kind.DeploymentReplicaFailure, Status: kind.ConditionTrue, Reason: "FailedCreate", Message: "no service account"}}}
 	refused.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "refused"}}
 	clienttest.Seed(c.Server, refused)
 	c.run(t, "rollout", "status", "deployment/refused", "--watch=false").want(t, exit.OK,
-		"Waiting for deployment \"refused\" rollout to finish: 0 out of 2 new replicas have been updated...\n  pods can't be created: FailedCreate: no service account\n")
+		"Waiting for deployment \"refused\" rollout to finish: 0 out of 2 new replicas have been updated...\n  cannot create pods: FailedCreate: no service account\n")
 	c.run(t, "why", "deployment/refused").want(t, exit.Failed,
-		"Waiting for deployment \"refused\" rollout to finish: 0 out of 2 new replicas have been updated...\n", "has no pods: pods can't be created: FailedCreate")
-	c.run(t, "rollout", "status", "pod/x").want(t, exit.Usage, "", "only deployments")
+		"Waiting for deployment \"refused\" rollout to finish: 0 out of 2 new replicas have been updated...\n", "no pods found for deployment.apps/refused: cannot create pods: FailedCreate")
+	c.run(t, "rollout", "status", "pod/x").want(t, exit.Usage, "", "want a deployment")
 }
 
 func TestWait(t *testing.T) {
@@ -591,8 +591,8 @@ func TestWait(t *testing.T) {
 	c.run(t, "wait", "--for=condition=Ready", "pod/waits", "--timeout=0").want(t, exit.Timeout, "", "timed out waiting for the condition on pod/waits")
 	c.run(t, "wait", "--for=condition=Ready", "pod/gone").want(t, exit.Failed, "", "not found")
 	c.run(t, "wait", "--for=delete", "pod/gone").want(t, exit.OK, "pod/gone condition met\n")
-	c.run(t, "wait", "--for=sunshine", "pod/up").want(t, exit.Usage, "", "--for is")
-	c.run(t, "wait", "pod/up").want(t, exit.Usage, "", "--for is")
+	c.run(t, "wait", "--for=sunshine", "pod/up").want(t, exit.Usage, "", "invalid --for value")
+	c.run(t, "wait", "pod/up").want(t, exit.Usage, "", "invalid --for value")
 
 	done := make(chan result)
 	go func() { done <- c.runContext(t, t.Context(), "", "wait", "--for=condition=Ready", "pod", "--all") }()
@@ -626,8 +626,8 @@ func TestLogs(t *testing.T) {
 	if got := requests[len(requests)-1].GetTailLines(); got != 10 {
 		t.Errorf("%d lines of many pods, want 10", got)
 	}
-	c.run(t, "logs", "web-1", "-c", "nope").want(t, exit.Failed, "", `no container "nope": it has echo`)
-	c.run(t, "logs").want(t, exit.Usage, "", "name a pod")
+	c.run(t, "logs", "web-1", "-c", "nope").want(t, exit.Failed, "", `no container "nope": want one of echo`)
+	c.run(t, "logs").want(t, exit.Usage, "", "exactly one of a pod and -l")
 	c.run(t, "logs", "-l", "app=none").want(t, exit.Failed, "", "no pods match")
 	c.run(t, "logs", "web-1", "--since-time=yesterday").want(t, exit.Usage, "", "--since-time")
 	c.run(t, "logs", "node/node-1").want(t, exit.Failed, "", "not found")
@@ -681,8 +681,8 @@ func TestExec(t *testing.T) {
 	}
 	c.run(t, "exec", "web-1", "--", "false", "-x").want(t, 2, "false -x:", "complaint")
 	c.runInput(t, "typed", "exec", "-i", "web-1", "--", "cat").want(t, 1, "cat:typed", "complaint")
-	c.run(t, "exec", "web-1", "ls").want(t, exit.Usage, "", "put -- before the command: xebec exec web-1 -- ls")
-	c.run(t, "exec", "web-1").want(t, exit.Usage, "", "after --, the command")
+	c.run(t, "exec", "web-1", "ls").want(t, exit.Usage, "", "-- is required before the command: xebec exec web-1 -- ls")
+	c.run(t, "exec", "web-1").want(t, exit.Usage, "", "after --, a command")
 	c.run(t, "exec", "gone", "--", "ls").want(t, exit.Failed, "", `"gone" not found`)
 	c.exec = func(grpc.BidiStreamingServer[nodev1.ExecRequest, nodev1.ExecResponse]) error {
 		return apierr.BadRequest("there is no command %q in the image", "lss")
@@ -694,7 +694,7 @@ func TestImageLoad(t *testing.T) {
 	c := startCluster(t)
 	content := strings.Repeat("0123456789", 100_000)
 	archive := writeFile(t, "echo.tar", content)
-	c.run(t, "image", "load", archive).want(t, exit.Failed, "", "no nodes yet")
+	c.run(t, "image", "load", archive).want(t, exit.Failed, "", "no nodes registered")
 	clienttest.Seed(c.Server, testNode("node-1", true), testNode("node-2", true))
 	c.run(t, "image", "load", archive).want(t, exit.OK, "image/docker.io/library/echo:1 loaded into node-1, node-2\n")
 	for _, node := range []string{"node-1", "node-2"} {
@@ -727,7 +727,7 @@ func TestWhy(t *testing.T) {
 	clienttest.Seed(c.Server, gated)
 	c.verdict.Nodes = nil
 	c.run(t, "why", "gated").want(t, exit.OK, "pod/gated is Running on node node-1.\n"+
-		"  readiness gate example.com/lb is not met: the pod has no such condition yet\n"+
+		"  readiness gate example.com/lb is not met: the pod has no such condition\n"+
 		"  readiness gate example.com/dns is not met: the condition is False: NoRecord: not there yet\n")
 }
 
@@ -765,7 +765,7 @@ func TestControllers(t *testing.T) {
 	}}
 	c.run(t, "controllers", "workloads").golden(t, "controllers")
 	c.run(t, "controllers", "workloads", "--resync", "--controller=deployment").want(t, exit.OK, "service/workloads resynced: 10 keys queued\n")
-	c.run(t, "controllers", "--resync").want(t, exit.Usage, "", "needs a service")
+	c.run(t, "controllers", "--resync").want(t, exit.Usage, "", "requires a service")
 }
 
 func TestNodeServices(t *testing.T) {
@@ -795,7 +795,7 @@ func TestNodeFeatures(t *testing.T) {
 	// What is missing is also reported with the maps.
 	c.run(t, "node", "services", "node-1").want(t, exit.OK, "", "UDP sockets stay connected (closing a socket: operation not supported)")
 	c.services.Features = nil
-	c.run(t, "node", "features", "node-1").want(t, exit.OK, "", "does not tell")
+	c.run(t, "node", "features", "node-1").want(t, exit.OK, "", "does not report")
 }
 
 func TestExplain(t *testing.T) {
@@ -854,5 +854,5 @@ func TestErrors(t *testing.T) {
 	t.Setenv("XEBECCONFIG", writeFile(t, "config", "current-context: a\ncontexts:\n- name: a\n  endpoint: [x]\n"))
 	c.run(t, "get", "pods").want(t, exit.Failed, "", "config:4: unknown key \"endpoint\"")
 	t.Setenv("XEBECCONFIG", "/nonexistent/config")
-	c.run(t, "get", "pods").want(t, exit.Failed, "", "names no cluster yet", "lab up")
+	c.run(t, "get", "pods").want(t, exit.Failed, "", "no contexts in", "lab up")
 }

@@ -105,7 +105,7 @@ func TestRealConnection(t *testing.T) {
 	dead := deadAddress(t)
 	me.Endpoints = []string{dead, me.Endpoints[0]}
 	runReal(t, me, "auth", "whoami").want(t, exit.OK, "USER   GROUPS\nann    system:masters\n")
-	runReal(t, me, "auth", "whoami", "--endpoints", dead).want(t, exit.Unreachable, "", "cannot reach", dead)
+	runReal(t, me, "auth", "whoami", "--endpoints", dead).want(t, exit.Unreachable, "", "cannot connect to", dead)
 }
 
 // TestTokens is known by a token, of the command line or of a file, which counts in place of a certificate.
@@ -115,14 +115,14 @@ func TestTokens(t *testing.T) {
 	const robot = "USER                               GROUPS\nsystem:serviceaccount:shop:robot   system:serviceaccounts\n"
 	runReal(t, me, "auth", "whoami", "--token", "good.robot.token").want(t, exit.OK, robot)
 	runReal(t, me, "auth", "whoami", "--token", "bad.robot.token").want(t, exit.Failed, "", "invalid token", "xebec create token")
-	runReal(t, me, "auth", "whoami", "--token", "robot.token").want(t, exit.Usage, "", "--token: that is no token", "tokenFile")
+	runReal(t, me, "auth", "whoami", "--token", "robot.token").want(t, exit.Usage, "", "--token: not a token", "tokenFile")
 
 	file := writeFile(t, "token", "good.robot.token\n")
 	byFile := cliconfig.Context{Name: "real", Endpoints: me.Endpoints, CA: me.CA, TokenFile: file}
 	runReal(t, byFile, "auth", "whoami").want(t, exit.OK, robot)
 	runReal(t, byFile, "auth", "whoami", "--token", "bad.robot.token").want(t, exit.Failed, "", "invalid token")
 	byFile.TokenFile = writeFile(t, "token", "")
-	runReal(t, byFile, "auth", "whoami").want(t, exit.Failed, "", `context "real"`, "token file "+byFile.TokenFile, "that is no token")
+	runReal(t, byFile, "auth", "whoami").want(t, exit.Failed, "", `context "real"`, "token file "+byFile.TokenFile, "not a token")
 	byFile.TokenFile = "/nonexistent/token"
 	runReal(t, byFile, "auth", "whoami").want(t, exit.Failed, "", "read token /nonexistent/token: no such file")
 
@@ -146,7 +146,7 @@ func TestTokens(t *testing.T) {
 			_ = conn.Close()
 		}
 	}()
-	runReal(t, me, "auth", "whoami", "--token", "good.robot.token", "--endpoints", plain.Addr().String()).want(t, exit.Unreachable, "", "speaks plain text", "TLS")
+	runReal(t, me, "auth", "whoami", "--token", "good.robot.token", "--endpoints", plain.Addr().String()).want(t, exit.Unreachable, "", "does not use TLS", "TLS")
 	if got := <-heard; strings.Contains(got, "robot") {
 		t.Errorf("plain text was sent %q", got)
 	}
@@ -162,7 +162,7 @@ func TestUnreachable(t *testing.T) {
 	ca := authority(t)
 	dead := deadAddress(t)
 	runReal(t, person(t, ca, dead, time.Hour), "get", "pods").want(t, exit.Unreachable, "",
-		fmt.Sprintf(`cannot reach the cluster of context "real" at %s: connection refused`, dead), "lab up", "config get-contexts")
+		fmt.Sprintf(`cannot connect to the cluster of context "real" at %s: connection refused`, dead), "lab up", "config get-contexts")
 	// The authority of another cluster, as after a lab was made anew at the same address.
 	runReal(t, person(t, authority(t), gateway(t, ca), time.Hour), "auth", "whoami").want(t, exit.Unreachable, "", "belongs to another cluster")
 }
@@ -184,7 +184,7 @@ func TestConfig(t *testing.T) {
 		code := Run(t.Context(), append([]string{"config"}, args...), session.Streams{In: strings.NewReader(""), Out: &out, Err: &errs})
 		return result{out.String(), errs.String(), code}
 	}
-	run("get-contexts").want(t, exit.OK, "", "has no contexts")
+	run("get-contexts").want(t, exit.OK, "", "No contexts in")
 	run("current-context").want(t, exit.Failed, "", "use-context")
 	run("set-context", "prod", "--endpoints", "10.0.0.1:8443").want(t, exit.Failed, "", `context "prod" has no ca`)
 	run("set-context", "prod", "--endpoints", "10.0.0.1:8443,10.0.0.2:8443", "--ca=/c/ca", "--cert=/c/cert", "--key=/c/key").want(t, exit.OK, "Context \"prod\" created.\n")
@@ -196,7 +196,7 @@ func TestConfig(t *testing.T) {
 	if r := run("view"); r.code != exit.OK || !strings.Contains(r.out, "cert: /c/cert") {
 		t.Errorf("view: code %d\n%s", r.code, r.out)
 	}
-	run("set-context", "prod", "--token-file=/c/token", "--cert=/c/cert").want(t, exit.Usage, "", "or --token-file")
+	run("set-context", "prod", "--token-file=/c/token", "--cert=/c/cert").want(t, exit.Usage, "", "--token-file cannot be combined")
 	run("set-context", "prod", "--token-file=/c/token").want(t, exit.OK, "Context \"prod\" modified.\n")
 	if r := run("view"); r.code != exit.OK || !strings.Contains(r.out, "tokenFile: /c/token") || strings.Contains(r.out, "cert:") {
 		t.Errorf("view: code %d\n%s", r.code, r.out)

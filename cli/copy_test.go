@@ -222,7 +222,7 @@ func TestPortForward(t *testing.T) {
 			t.Errorf("it ended with %d", code)
 		}
 	})
-	c.run(t, "port-forward", "web-1", "nonesuch").want(t, exit.Usage, "", `"nonesuch" is neither`)
+	c.run(t, "port-forward", "web-1", "nonesuch").want(t, exit.Usage, "", `invalid remote port "nonesuch"`)
 	c.run(t, "port-forward", "service/web", "81").want(t, exit.Failed, "", `service "web" has no port 81`)
 }
 
@@ -253,12 +253,12 @@ func TestTop(t *testing.T) {
 		}, nil
 	}
 	c.run(t, "top", "nodes", "node-1").want(t, exit.OK, "NAME     CPU    CPU%   MEMORY   MEMORY%\nnode-1   500m   25%    1024Mi   25%\n")
-	c.run(t, "top", "nodes").want(t, exit.Failed, "NAME     CPU         CPU%   MEMORY      MEMORY%\nnode-1   500m        25%    1024Mi      25%\nnode-2   <unknown>          <unknown>\n", "node-2 does not tell")
+	c.run(t, "top", "nodes").want(t, exit.Failed, "NAME     CPU         CPU%   MEMORY      MEMORY%\nnode-1   500m        25%    1024Mi      25%\nnode-2   <unknown>          <unknown>\n", "read usage of node node-2")
 	c.run(t, "top", "pods").want(t, exit.OK, "NAME    CPU    MEMORY\nweb-2   200m   20Mi\nweb-1   100m   10Mi\n")
 	c.run(t, "top", "pods", "-A", "--containers", "-l", "app=web").want(t, exit.OK,
 		"NAMESPACE   NAME    CONTAINER   CPU    MEMORY\ndefault     web-2   echo        200m   20Mi\ndefault     web-1   echo        100m   10Mi\n")
 	c.run(t, "top", "pods", "none").want(t, exit.Failed, "", `pod "none" not found`)
-	c.run(t, "top", "pods", "-l", "app=none").want(t, exit.OK, "", "No pods run.")
+	c.run(t, "top", "pods", "-l", "app=none").want(t, exit.OK, "", "No running pods found.")
 }
 
 // tarOf makes an archive, each file of which has the content "new".
@@ -324,7 +324,7 @@ func TestCopyFromHostileTar(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.run(t, "cp", "web-1:/tmp/up", link).want(t, exit.OK, "")
-	c.run(t, "cp", "web-1:/tmp/up", os.DevNull).want(t, exit.Failed, "", "is no file")
+	c.run(t, "cp", "web-1:/tmp/up", os.DevNull).want(t, exit.Failed, "", "is not a regular file")
 	if target, err := os.Readlink(link); target != "notes.txt" || err != nil {
 		t.Errorf("the link leads to %q: %v", target, err)
 	}

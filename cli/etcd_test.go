@@ -102,10 +102,10 @@ func TestEtcdMembers(t *testing.T) {
 	c.run(t, "etcd", "members", "add", "master-3", "--peer-url=https://10.0.0.13:2380", "-o", "jsonpath={.initialCluster[0]} {.initialCluster[3]}").
 		want(t, exit.OK, "master-1=https://master-1:2380 master-3=https://10.0.0.13:2380")
 	c.run(t, "etcd", "members", "promote", "master-3").want(t, exit.Failed, "", "has not caught up")
-	c.run(t, "etcd", "members", "remove", "master-2").want(t, exit.OK, "member master-2 removed, 2 left\n")
+	c.run(t, "etcd", "members", "remove", "master-2").want(t, exit.OK, "member master-2 removed, 2 remain\n")
 	c.run(t, "etcd", "members", "drop").want(t, exit.Usage, "", "unknown command")
 	c.run(t, "etcd", "defrag").want(t, exit.Usage, "", "--all")
-	c.run(t, "etcd", "defrag", "--all").want(t, exit.OK, "master-2: 3.0 MiB before, 1.0 MiB now\nmaster-1: 3.0 MiB before, 1.0 MiB now\n")
+	c.run(t, "etcd", "defrag", "--all").want(t, exit.OK, "master-2: 3.0 MiB before, 1.0 MiB after\nmaster-1: 3.0 MiB before, 1.0 MiB after\n")
 	if !slices.Equal(c.etcd.calls, []string{"master-2", "master-1"}) {
 		t.Errorf("defragmented %v, want the leader last", c.etcd.calls)
 	}
@@ -120,7 +120,7 @@ func TestEtcdSnapshot(t *testing.T) {
 	data := []byte(strings.Repeat("etcd", 1024))
 	sum := sha256.Sum256(data)
 	c.etcd.snapshot = append(data, sum[:]...)
-	c.run(t, "etcd", "snapshot", file).want(t, exit.OK, file+": 4.0 KiB of master-2, etcd 3.7.3, sum checked\n")
+	c.run(t, "etcd", "snapshot", file).want(t, exit.OK, file+": 4.0 KiB from member master-2, etcd 3.7.3, checksum verified\n")
 	got, err := os.ReadFile(file)
 	if err != nil || !slices.Equal(got, c.etcd.snapshot) {
 		t.Fatalf("%d bytes saved, %v", len(got), err)
@@ -129,20 +129,20 @@ func TestEtcdSnapshot(t *testing.T) {
 		t.Errorf("others can read it: %v, %v", info.Mode(), err)
 	}
 	c.run(t, "etcd", "snapshot", file).want(t, exit.Failed, "", "--overwrite")
-	c.run(t, "etcd", "snapshot", file, "--overwrite").want(t, exit.OK, file+": 4.0 KiB of master-2, etcd 3.7.3, sum checked\n")
-	if r := c.run(t, "etcd", "restore", file); r.code != exit.OK || !strings.Contains(r.out, "its sum is right") {
+	c.run(t, "etcd", "snapshot", file, "--overwrite").want(t, exit.OK, file+": 4.0 KiB from member master-2, etcd 3.7.3, checksum verified\n")
+	if r := c.run(t, "etcd", "restore", file); r.code != exit.OK || !strings.Contains(r.out, "checksum verified") {
 		t.Errorf("restore: %+v", r)
 	}
 
 	for name, spoil := range map[string]func([]byte) []byte{
-		"cut":     func(b []byte) []byte { return b[:len(b)-512] },
-		"changed": func(b []byte) []byte { b[100]++; return b },
-		"empty":   func([]byte) []byte { return []byte{} },
-		"no sum":  func(b []byte) []byte { return b[:len(b)-32] },
+		"cut":                func(b []byte) []byte { return b[:len(b)-512] },
+		"changed":            func(b []byte) []byte { b[100]++; return b },
+		"empty":              func([]byte) []byte { return []byte{} },
+		"without a checksum": func(b []byte) []byte { return b[:len(b)-32] },
 	} {
 		t.Run(name, func(t *testing.T) {
 			spoilt := spoil(slices.Clone(c.etcd.snapshot))
-			if r := c.run(t, "etcd", "restore", writeFile(t, "spoilt.db", string(spoilt))); r.code != exit.Failed || !strings.Contains(r.err, "no whole snapshot") {
+			if r := c.run(t, "etcd", "restore", writeFile(t, "spoilt.db", string(spoilt))); r.code != exit.Failed || !strings.Contains(r.err, "not a complete etcd snapshot") {
 				t.Errorf("restore: %+v", r)
 			}
 			whole := c.etcd.snapshot

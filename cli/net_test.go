@@ -127,18 +127,18 @@ func TestNetTraceAsksTheRightNode(t *testing.T) {
 func TestNetTraceRefusals(t *testing.T) {
 	c := startNetwork(t)
 	for args, want := range map[string]string{
-		"nobody web":              "neither a pod default/nobody nor a node nobody",
-		"new web":                 "pod default/new has no address yet",
-		"client nothing":          "neither a service default/nothing nor a pod",
-		"client web:81":           "service default/web has no port 81: it has http (80/TCP)",
-		"client balanced":         "has several ports, name one: http (80/TCP), dns (53/UDP)",
-		"client alias":            "another name for db.example.com",
+		"nobody web":              "no pod default/nobody and no node nobody",
+		"new web":                 "pod default/new has no address",
+		"client nothing":          "no service default/nothing and no pod",
+		"client web:81":           "service default/web has no port 81: want one of http (80/TCP)",
+		"client balanced":         "has several ports: want one of http (80/TCP), dns (53/UDP)",
+		"client alias":            "is an ExternalName for db.example.com",
 		"client headless":         "is headless",
-		"203.0.113.5 web":         "has no IPv4 address for clients outside",
-		"client 10.96.0.12":       "needs the number of a port",
-		"client www.example.com":  "no name of this cluster",
-		"client web --protocol x": "neither TCP nor UDP",
-		"node/node-9 web":         "there is no node node-9",
+		"203.0.113.5 web":         "has no IPv4 address for external clients",
+		"client 10.96.0.12":       "requires a port number",
+		"client www.example.com":  "not a name in the cluster domain",
+		"client web --protocol x": "want TCP or UDP",
+		"node/node-9 web":         "node \"node-9\" not found",
 	} {
 		r := c.run(t, append([]string{"net", "trace"}, strings.Fields(args)...)...)
 		if r.code == exit.OK || !strings.Contains(r.err, want) {
@@ -161,9 +161,9 @@ func TestNetTraceByIPv6(t *testing.T) {
 		"2001:db8::99 [2001:db8::3]:30080": `node-3: "2001:db8::99" outside=true to [2001:db8::3]:30080/TCP`,
 		"2001:db8::99 [fd00:10:244::7]:1":  `node-3: "2001:db8::99" outside=true to [fd00:10:244::7]:1/TCP`,
 		"fd00:10:244::7 web":               "service default/web has no IPv6 address",
-		"2001:db8::99 balanced:80":         "service default/balanced has no IPv6 address for clients outside",
-		"client [fd00:10:96::13]:80":       "pod default/client has no IPv6 address to reach fd00:10:96::13 from",
-		"2001:db8::99 10.244.2.7:80":       "client 2001:db8::99 outside has no IPv4 address",
+		"2001:db8::99 balanced:80":         "service default/balanced has no IPv6 address for external clients",
+		"client [fd00:10:96::13]:80":       "pod default/client has no IPv6 address from which to reach fd00:10:96::13",
+		"2001:db8::99 10.244.2.7:80":       "external client 2001:db8::99 has no IPv4 address",
 		"fd00:10:244::7 pod/client":        "pod default/client has no IPv6 address",
 		"six fd00:10:96::13":               "as in [fd00:10:96::13]:80",
 		"six [fd00:10:96::13]":             "as in [fd00:10:96::13]:80",
@@ -239,5 +239,5 @@ func TestNetConnections(t *testing.T) {
 	if r := c.run(t, "net", "connections", "--node", "node-1", "-o", "jsonpath={.connections[0].service}"); r.out != "default/balanced:http" {
 		t.Errorf("jsonpath gives %q", r.out)
 	}
-	c.run(t, "net", "connections", "-w", "-o", "json").want(t, exit.Usage, "", "--watch shows tables")
+	c.run(t, "net", "connections", "-w", "-o", "json").want(t, exit.Usage, "", "--watch requires table output")
 }

@@ -23,7 +23,7 @@ func pkiRun(t *testing.T, args ...string) (code int, out, errors string) {
 
 func TestPKIIssuesForHostsOnce(t *testing.T) {
 	dir := t.TempDir()
-	if code, out, errors := pkiRun(t, "pki", "init", "--dir", dir); code != exit.OK || strings.Count(out, "made") != 2 {
+	if code, out, errors := pkiRun(t, "pki", "init", "--dir", dir); code != exit.OK || strings.Count(out, "created") != 2 {
 		t.Fatalf("init: %d %s%s", code, out, errors)
 	}
 	issue := []string{"pki", "issue", "--dir", dir, "--master", "m1=10.0.0.1,10.0.0.100", "--etcd", "m1=10.0.0.1", "--node", "n1=10.0.0.9",
@@ -83,7 +83,7 @@ func TestPKIRotates(t *testing.T) {
 	pkiRun(t, "pki", "init", "--dir", dir)
 	issue := []string{"pki", "issue", "--dir", dir, "--node", "n1=10.0.0.9"}
 	pkiRun(t, issue...)
-	if code, _, errors := pkiRun(t, "pki", "rotate", "finsh", "--dir", dir); code != exit.Usage || !strings.Contains(errors, "prepare, switch and finish") {
+	if code, _, errors := pkiRun(t, "pki", "rotate", "finsh", "--dir", dir); code != exit.Usage || !strings.Contains(errors, "want prepare, switch or finish") {
 		t.Errorf("a step that does not exist: %d %s", code, errors)
 	}
 	for _, step := range []struct{ name, changes string }{
@@ -111,8 +111,8 @@ func TestPKIRefusesNonsense(t *testing.T) {
 	}{
 		{[]string{"init"}, exit.Usage, "--dir"},
 		{[]string{"issue", "--dir", dir, "--master", "m1"}, exit.Usage, "name=address"},
-		{[]string{"issue", "--dir", dir, "--node", "N_1=10.0.0.1"}, exit.Usage, "not a host name"},
-		{[]string{"issue", "--dir", dir, "--node", "a=10.0.0.1", "--node", "a=10.0.0.2"}, exit.Usage, "twice"},
+		{[]string{"issue", "--dir", dir, "--node", "N_1=10.0.0.1"}, exit.Usage, "invalid host name"},
+		{[]string{"issue", "--dir", dir, "--node", "a=10.0.0.1", "--node", "a=10.0.0.2"}, exit.Usage, "duplicate"},
 		{[]string{"issue", "--dir", dir, "--node", "a=10.0.0.1"}, exit.Failed, "xebec pki init"},
 	} {
 		code, _, errors := pkiRun(t, append([]string{"pki"}, tt.args...)...)

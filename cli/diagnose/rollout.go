@@ -22,7 +22,7 @@ func RolloutState(d *appsv1.Deployment) (text string, done bool, err error) {
 	}
 	for _, c := range status.GetConditions() {
 		if c.GetType() == kind.DeploymentProgressing && c.GetReason() == deadlineExceeded {
-			return "", false, fmt.Errorf("deployment %q exceeded its progress deadline; 'xebec describe deployment %s' and its pods say why", name, name)
+			return "", false, fmt.Errorf("deployment %q exceeded its progress deadline: 'xebec describe deployment %s' and its pods show why", name, name)
 		}
 	}
 	waiting := fmt.Sprintf("Waiting for deployment %q rollout to finish: ", name)

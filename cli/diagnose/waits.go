@@ -25,13 +25,13 @@ func PodWaits(p *corev1.Pod) []string {
 		name := gate.GetConditionType()
 		switch c := kind.PodCondition(p, name); {
 		case c == nil:
-			out = append(out, terminal.OneLine(fmt.Sprintf("readiness gate %s is not met: the pod has no such condition yet", name)))
+			out = append(out, terminal.OneLine(fmt.Sprintf("readiness gate %s is not met: the pod has no such condition", name)))
 		case c.GetStatus() != kind.ConditionTrue:
 			out = append(out, terminal.OneLine(strings.TrimRight(fmt.Sprintf("readiness gate %s is not met: the condition is %s: %s: %s", name, c.GetStatus(), c.GetReason(), c.GetMessage()), ": ")))
 		}
 	}
 	if c := kind.PodCondition(p, kind.PodReady); len(out) == 0 && c.GetMessage() != "" {
-		out = append(out, terminal.OneLine("it is not ready: "+c.GetMessage()))
+		out = append(out, terminal.OneLine("not ready: "+c.GetMessage()))
 	}
 	return out
 }
@@ -43,19 +43,19 @@ func containerWaits(p *corev1.Pod) []string {
 		waiting, ended, last := c.GetState().GetWaiting(), c.GetState().GetTerminated(), c.GetLastState().GetTerminated()
 		switch {
 		case waiting != nil:
-			line := fmt.Sprintf("container %s waits: %s", c.GetName(), strings.TrimSuffix(waiting.GetReason()+": "+waiting.GetMessage(), ": "))
+			line := fmt.Sprintf("container %s is waiting: %s", c.GetName(), strings.TrimSuffix(waiting.GetReason()+": "+waiting.GetMessage(), ": "))
 			if last != nil {
-				line += fmt.Sprintf(" (its last run ended with exit code %d)", last.GetExitCode())
+				line += fmt.Sprintf(" (last terminated with exit code %d)", last.GetExitCode())
 			}
 			out = append(out, terminal.OneLine(line))
 		case ended != nil && ended.GetExitCode() != 0:
-			out = append(out, terminal.OneLine(fmt.Sprintf("container %s ended with exit code %d: %s", c.GetName(), ended.GetExitCode(), cmp.Or(ended.GetMessage(), ended.GetReason()))))
+			out = append(out, terminal.OneLine(fmt.Sprintf("container %s terminated with exit code %d: %s", c.GetName(), ended.GetExitCode(), cmp.Or(ended.GetMessage(), ended.GetReason()))))
 		case c.GetState().GetRunning() != nil && !c.GetReady():
 			probe := "readiness"
 			if c.Started != nil && !c.GetStarted() {
 				probe = "startup"
 			}
-			out = append(out, fmt.Sprintf("container %s runs and is not ready: its %s probe has not passed", c.GetName(), probe))
+			out = append(out, fmt.Sprintf("container %s is running but not ready: its %s probe has not succeeded", c.GetName(), probe))
 		}
 	}
 	return out
@@ -98,7 +98,7 @@ func Worst(pods []*corev1.Pod) *corev1.Pod {
 func RolloutWaits(ctx context.Context, cl *client.Client, d *appsv1.Deployment) (string, error) {
 	for _, c := range d.GetStatus().GetConditions() {
 		if c.GetType() == kind.DeploymentReplicaFailure && c.GetStatus() == kind.ConditionTrue {
-			return terminal.OneLine(fmt.Sprintf("pods can't be created: %s: %s", c.GetReason(), c.GetMessage())), nil
+			return terminal.OneLine(fmt.Sprintf("cannot create pods: %s: %s", c.GetReason(), c.GetMessage())), nil
 		}
 	}
 	sets, err := ReplicaSets(ctx, cl, d)

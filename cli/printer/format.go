@@ -61,7 +61,7 @@ func ParseFormat(text string) (Format, error) {
 		fallthrough
 	case JSONPath:
 		if argument == "" {
-			return Format{}, exit.Usagef("-o %s needs a template: -o jsonpath='{.metadata.name}'", name)
+			return Format{}, exit.Usagef("-o %s requires a template, such as -o jsonpath='{.metadata.name}'", name)
 		}
 		t, err := jsonpath.Parse(argument)
 		if err != nil {
@@ -69,7 +69,7 @@ func ParseFormat(text string) (Format, error) {
 		}
 		return Format{Name: JSONPath, template: t}, nil
 	}
-	return Format{}, exit.Usagef("unknown output format %q: there are wide, name, json, yaml, jsonpath=TEMPLATE", text)
+	return Format{}, exit.Usagef("invalid -o value %q: want wide, name, json, yaml or jsonpath=TEMPLATE", text)
 }
 
 // Structured tells that the form shows objects whole and not as rows.
@@ -162,14 +162,14 @@ type MessageOutput string
 
 // Flag adds the flag to a command.
 func (o *MessageOutput) Flag(cmd *cobra.Command) {
-	cmd.Flags().StringVarP((*string)(o), "output", "o", "", "json, yaml, or jsonpath=TEMPLATE")
+	cmd.Flags().StringVarP((*string)(o), "output", "o", "", "output format: json, yaml or jsonpath=TEMPLATE")
 }
 
 // Format returns the format that the flag names.
 func (o *MessageOutput) Format() (Format, error) {
 	f, err := ParseFormat(string(*o))
 	if err == nil && f.Name == Name {
-		err = exit.Usagef("-o name is for objects; there are json, yaml and jsonpath=TEMPLATE")
+		err = exit.Usagef("invalid -o value \"name\": want json, yaml or jsonpath=TEMPLATE")
 	}
 	return f, err
 }

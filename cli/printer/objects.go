@@ -76,7 +76,7 @@ func columnsOf(k *kind.Kind, o TableOptions, mixed bool) []kind.Column {
 func Sort(sections []*resolve.Found, by string) error {
 	p, err := jsonpath.ParsePath(strings.Trim(by, "{}"))
 	if err != nil {
-		return exit.Usagef("--sort-by %s: %w", by, err)
+		return exit.Usagef("invalid --sort-by value %q: %w", by, err)
 	}
 	for _, f := range sections {
 		type keyed struct {

@@ -28,8 +28,8 @@ type Choice struct {
 
 // FileFlags adds -f and -R; purpose completes the sentence about the manifests.
 func (c *Choice) FileFlags(cmd *cobra.Command, purpose string) {
-	cmd.Flags().StringArrayVarP(&c.Files, "filename", "f", nil, "file or directory with manifests "+purpose+"; - for standard input")
-	cmd.Flags().BoolVarP(&c.Recursive, "recursive", "R", false, "go into the subdirectories of directories given by -f")
+	cmd.Flags().StringArrayVarP(&c.Files, "filename", "f", nil, "file or directory with manifests "+purpose+", or - for standard input")
+	cmd.Flags().BoolVarP(&c.Recursive, "recursive", "R", false, "read the subdirectories of directories given by -f too")
 	_ = cmd.MarkFlagFilename("filename", "yaml", "yml", "json")
 }
 
@@ -54,7 +54,7 @@ func (c *Choice) AllFlag(cmd *cobra.Command) {
 func Manifests(s *session.Session, files []string, recursive bool) ([]manifest.Document, error) {
 	for _, f := range files {
 		if f == "" {
-			return nil, exit.Usagef("-f needs a file, a directory, or - for standard input")
+			return nil, exit.Usagef("empty -f value: want a file, a directory or - for standard input")
 		}
 	}
 	all, err := manifest.Load(files, recursive, s.In)
@@ -63,14 +63,14 @@ func Manifests(s *session.Session, files []string, recursive bool) ([]manifest.D
 	case err != nil && !bad:
 		return nil, err
 	case len(all) == 0 && len(errs) == 0:
-		return nil, fmt.Errorf("no objects in %s", strings.Join(files, ", "))
+		return nil, fmt.Errorf("no objects found in %s", strings.Join(files, ", "))
 	}
 	var docs []manifest.Document
 	for _, d := range all {
 		meta, k := d.Object.GetMetadata(), kind.Of(d.Object)
 		switch {
 		case meta == nil:
-			errs = append(errs, &manifest.Error{Source: d.Source, Line: d.Line, Err: errors.New("the object has no metadata: metadata.name is required")})
+			errs = append(errs, &manifest.Error{Source: d.Source, Line: d.Line, Err: errors.New("metadata.name is required")})
 			continue
 		case !k.Namespaced:
 		case meta.GetNamespace() == "":
@@ -79,7 +79,7 @@ func Manifests(s *session.Session, files []string, recursive bool) ([]manifest.D
 			}
 		case s.Namespace != "" && meta.GetNamespace() != s.Namespace:
 			errs = append(errs, &manifest.Error{Source: d.Source, Line: d.Line, Err: fmt.Errorf(
-				"%s is in namespace %s by its manifest and in %s by -n: leave one of them out", Of(d.Object), meta.GetNamespace(), s.Namespace)})
+				"namespace of %s is %q in the manifest but %q by -n: remove one of them", Of(d.Object), meta.GetNamespace(), s.Namespace)})
 			continue
 		}
 		docs = append(docs, d)
@@ -95,7 +95,7 @@ func Manifests(s *session.Session, files []string, recursive bool) ([]manifest.D
 func References(s *session.Session, args []string, c Choice) ([]Reference, error) {
 	if len(c.Files) > 0 {
 		if len(args) > 0 || c.Labels != "" || c.all {
-			return nil, exit.Usagef("-f takes the objects from files: leave kinds, names, -l and --all out")
+			return nil, exit.Usagef("-f cannot be combined with kinds, names, -l or --all")
 		}
 		docs, err := Manifests(s, c.Files, c.Recursive)
 		if err != nil && len(docs) == 0 {
@@ -117,10 +117,10 @@ func References(s *session.Session, args []string, c Choice) ([]Reference, error
 	}
 	for i := range refs {
 		if refs[i].Name != "" && (c.Labels != "" || c.Fields != "" || c.all) {
-			return nil, exit.Usagef("give names, or a selector, or --all: not both")
+			return nil, exit.Usagef("names, selectors and --all cannot be combined")
 		}
 		if refs[i].Name != "" && c.Everywhere && refs[i].Kind.Namespaced {
-			return nil, exit.Usagef("an object can't be named across all namespaces: use -n")
+			return nil, exit.Usagef("a name cannot be combined with -A: use -n")
 		}
 		if refs[i].Kind.Namespaced && !c.Everywhere {
 			if refs[i].Namespace, err = s.DefaultNamespace(); err != nil {
@@ -145,7 +145,7 @@ func Objects(ctx context.Context, s *session.Session, cl *client.Client, args []
 			continue
 		}
 		if c.Labels == "" && c.Fields == "" && !c.all {
-			return nil, exit.Usagef("which %s? Give names, -l, or --all", r.Kind.Plural)
+			return nil, exit.Usagef("names, -l or --all are required to select %s", r.Kind.Plural)
 		}
 		objects, _, err := client.ListKind(ctx, cl, r.Kind, c.list(r))
 		if err != nil {

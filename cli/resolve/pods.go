@@ -41,7 +41,7 @@ func Pods(ctx context.Context, s *session.Session, cl *client.Client, args []str
 	if labels != "" {
 		pods, _, err := client.List[*corev1.Pod](ctx, cl, client.ListOptions{Namespace: namespace, LabelSelector: labels})
 		if err == nil && len(pods) == 0 {
-			err = fmt.Errorf("no pods match %q in namespace %s", labels, namespace)
+			err = fmt.Errorf("no pods match selector %q in namespace %s", labels, namespace)
 		}
 		return pods, err
 	}
@@ -75,7 +75,7 @@ func Pod(ctx context.Context, s *session.Session, cl *client.Client, args []stri
 		return nil, err
 	}
 	if len(pods) == 0 {
-		return nil, fmt.Errorf("%s has no pods; 'xebec describe %s' may say why", r, r)
+		return nil, fmt.Errorf("no pods found for %s: 'xebec describe %s' shows its conditions and events", r, r)
 	}
 	chosen := slices.MinFunc(pods, comparePods)
 	if len(pods) > 1 {
@@ -113,11 +113,11 @@ func PodSelector(obj kind.Object) (string, error) {
 		selector = o.GetSpec().GetSelector()
 	case *corev1.Service:
 		if len(o.GetSpec().GetSelector()) == 0 {
-			return "", fmt.Errorf("%s has no selector, and so no pods", Of(obj))
+			return "", fmt.Errorf("%s has no selector and therefore no pods", Of(obj))
 		}
 		selector = &metav1.LabelSelector{MatchLabels: o.GetSpec().GetSelector()}
 	default:
-		return "", exit.Usagef("a %s has no pods", kind.Of(obj).Singular)
+		return "", exit.Usagef("kind %s has no pods", kind.Of(obj).Singular)
 	}
 	parsed, err := kind.LabelSelector(selector)
 	if err != nil {
@@ -137,7 +137,7 @@ func Containers(s *session.Session, p *corev1.Pod, name string, all bool) ([]str
 	case all:
 		return names, nil
 	case name != "" && !slices.Contains(names, name):
-		return nil, fmt.Errorf("pod %q has no container %q: it has %s", pod, name, strings.Join(names, ", "))
+		return nil, fmt.Errorf("pod %q has no container %q: want one of %s", pod, name, strings.Join(names, ", "))
 	case name != "":
 		return []string{name}, nil
 	}

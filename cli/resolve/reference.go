@@ -43,7 +43,7 @@ func Kind(name string) (*kind.Kind, error) {
 	}
 	var known []string
 	if unserved, group, ok := kind.Unserved(name); ok {
-		return nil, exit.Usagef("Xebec does not serve %s yet; 'xebec api-resources' lists what it does", strings.Trim(unserved+"."+group, "."))
+		return nil, exit.Usagef("kind %s is not served yet: 'xebec api-resources' lists the served kinds", strings.Trim(unserved+"."+group, "."))
 	}
 	for _, k := range kind.All() {
 		known = append(append(known, k.Plural, k.Singular), k.ShortNames...)
@@ -51,7 +51,7 @@ func Kind(name string) (*kind.Kind, error) {
 	if near := Nearest(strings.ToLower(name), known); near != "" {
 		return nil, exit.Usagef("unknown kind %q, did you mean %q?", name, near)
 	}
-	return nil, exit.Usagef("unknown kind %q; 'xebec api-resources' lists them", name)
+	return nil, exit.Usagef("unknown kind %q: 'xebec api-resources' lists the kinds", name)
 }
 
 func parseKinds(names string) ([]*kind.Kind, error) {
@@ -77,14 +77,14 @@ func parseKinds(names string) ([]*kind.Kind, error) {
 // parse reads the arguments that say which objects: KIND[,KIND] [NAME...] or KIND/NAME....
 func parse(args []string) ([]Reference, error) {
 	if len(args) == 0 {
-		return nil, exit.Usagef("which objects? Say KIND [NAME...] or KIND/NAME..., such as: pods web")
+		return nil, exit.Usagef("at least one object is required: KIND [NAME...] or KIND/NAME..., such as: pods web")
 	}
 	var refs []Reference
 	if strings.Contains(args[0], "/") {
 		for _, arg := range args {
 			name, object, ok := strings.Cut(arg, "/")
 			if !ok || object == "" || strings.Contains(object, "/") {
-				return nil, exit.Usagef("%q is not KIND/NAME", arg)
+				return nil, exit.Usagef("invalid argument %q: want KIND/NAME", arg)
 			}
 			k, err := Kind(name)
 			if err != nil {
@@ -104,7 +104,7 @@ func parse(args []string) ([]Reference, error) {
 		}
 		for _, name := range args[1:] {
 			if strings.Contains(name, "/") {
-				return nil, exit.Usagef("%q: after a kind come names without one", name)
+				return nil, exit.Usagef("invalid name %q: a name after KIND must not contain a kind", name)
 			}
 			refs = append(refs, Reference{Kind: k, Name: name})
 		}
@@ -122,7 +122,7 @@ func One(args []string, taken *kind.Kind) (Reference, error) {
 		return Reference{}, err
 	}
 	if len(refs) != 1 || refs[0].Name == "" {
-		return Reference{}, exit.Usagef("name one object, such as: pod/web")
+		return Reference{}, exit.Usagef("exactly one object is required, such as: pod/web")
 	}
 	return refs[0], nil
 }

@@ -42,7 +42,7 @@ func (s *Session) target() (*cliconfig.Context, error) {
 		return nil, err
 	}
 	if len(config.Contexts) == 0 {
-		return nil, fmt.Errorf("%s names no cluster yet; 'sudo xebec lab up' makes one, 'xebec config set-context' adds one", path)
+		return nil, fmt.Errorf("no contexts in %s: 'sudo xebec lab up' creates a cluster and its context, 'xebec config set-context' adds a context", path)
 	}
 	var found *cliconfig.Context
 	if s.context != "" {

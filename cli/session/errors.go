@@ -51,25 +51,25 @@ func (s *Session) PrintError(err error) {
 		return
 	}
 	if s.Unreachable(err) {
-		s.Labelf(terminal.Red, prefix, "cannot reach %s: %s", s.destination(), Cause(err))
-		s.Notef("  Is it up? A lab says so by 'sudo xebec lab status' and comes up by 'sudo xebec lab up'.")
-		s.Notef("  Contexts are listed by 'xebec config get-contexts' and chosen by --context or 'xebec config use-context'.")
+		s.Labelf(terminal.Red, prefix, "cannot connect to %s: %s", s.destination(), Cause(err))
+		s.Notef("  For a lab, 'sudo xebec lab status' shows its state and 'sudo xebec lab up' starts it.")
+		s.Notef("  'xebec config get-contexts' lists the contexts; --context or 'xebec config use-context' selects one.")
 		return
 	}
 	text := apierr.Message(err)
 	switch apierr.Reason(err) {
 	case apierr.ReasonApplyConflict:
-		text += "\n  --force-conflicts takes the fields over."
+		text += "\n  --force-conflicts takes ownership of the fields."
 	case apierr.ReasonTimeout:
-		text += "\n  Whether a write happened is not known; --request-timeout allows more time."
+		text += "\n  The outcome of a write is unknown. --request-timeout sets a longer time limit."
 	case rpc.ReasonBadToken:
-		text += "\n  'xebec create token SERVICEACCOUNT' makes another."
+		text += "\n  'xebec create token SERVICEACCOUNT' creates a new token."
 	case rpc.ReasonExpired:
 		if strings.Contains(text, "token") {
-			text += "\n  'xebec create token SERVICEACCOUNT' makes another."
+			text += "\n  'xebec create token SERVICEACCOUNT' creates a new token."
 		}
 	case apierr.ReasonUnauthenticated:
-		text += fmt.Sprintf("\n  Check the certificate that context %q names: xebec config view", s.contextName())
+		text += fmt.Sprintf("\n  Check the certificate of context %q: xebec config view", s.contextName())
 	}
 	violations := apierr.Violations(err)
 	object, _, ok := strings.Cut(text, " is invalid: ")
@@ -94,13 +94,13 @@ func Cause(err error) string {
 	for _, known := range []struct{ mark, says string }{
 		{"connection refused", "connection refused"},
 		{"no route to host", "no route to host"},
-		{"i/o timeout", "no answer"},
-		{"connection reset by peer", "the connection was reset: something listens there, and no gateway is behind it"},
-		{"no such host", "the host name is not known"},
-		{"certificate has expired", "a certificate has expired"},
-		{"signed by unknown authority", "the server's certificate is signed by another authority: this context belongs to another cluster, or to an older one at the same address"},
-		{"first record does not look like a TLS handshake", "what listens there speaks plain text: nothing was sent to it, for gateways speak TLS only"},
-		{"leads to another service", "the address leads to another service"},
+		{"i/o timeout", "connection timed out"},
+		{"connection reset by peer", "connection reset by peer: a process listens there, but it is not a gateway"},
+		{"no such host", "unknown host name"},
+		{"certificate has expired", "certificate has expired"},
+		{"signed by unknown authority", "server certificate signed by unknown authority: the context belongs to another cluster, or to an older one at the same address"},
+		{"first record does not look like a TLS handshake", "the server does not use TLS; gateways accept TLS only, so no request was sent"},
+		{"leads to another service", "the address belongs to another service"},
 	} {
 		if strings.Contains(text, known.mark) {
 			return known.says

@@ -69,13 +69,13 @@ func (s *Session) Finish(command *cobra.Command, err error) int {
 
 // Flags are those of every command.
 func (s *Session) Flags(flags *pflag.FlagSet) {
-	flags.StringVar(&s.context, "context", "", "context of the configuration to use instead of the current one")
-	flags.StringVarP(&s.Namespace, "namespace", "n", "", "namespace (default that of the context)")
-	flags.StringSliceVar(&s.Endpoints, "endpoints", nil, "gateways to use instead of the context's, host:port,...")
+	flags.StringVar(&s.context, "context", "", "context to use instead of the current one")
+	flags.StringVarP(&s.Namespace, "namespace", "n", "", "namespace (default: that of the context)")
+	flags.StringSliceVar(&s.Endpoints, "endpoints", nil, "gateways to connect to instead of those of the context, as host:port,...")
 	flags.StringSliceVar(&s.Endpoints, "server", nil, "same as --endpoints")
-	flags.StringVar(&s.token, "token", "", "token of a service account to act as, instead of with the context's certificate")
-	flags.DurationVar(&s.Timeout, "request-timeout", 0, "longest time for one call to the cluster (default 10s)")
-	flags.CountVarP(&s.verbosity, "verbose", "v", "print every call to the cluster on standard error")
+	flags.StringVar(&s.token, "token", "", "service account token to authenticate with instead of the certificate of the context")
+	flags.DurationVar(&s.Timeout, "request-timeout", 0, "time limit for one call to the cluster (default 10s)")
+	flags.CountVarP(&s.verbosity, "verbose", "v", "print each call to the cluster on standard error")
 	_ = flags.MarkHidden("server")
 }
 

@@ -49,7 +49,7 @@ func tokenOf(t *cliconfig.Context) (string, error) {
 // checkToken refuses what can't be a token, before it is sent anywhere: most often it is the name of a file.
 func checkToken(token string) error {
 	if strings.Count(token, ".") != 2 || strings.ContainsAny(token, " \t\r\n/") {
-		return errors.New("that is no token: 'xebec create token SERVICEACCOUNT' prints one, and a context's tokenFile names a file with one")
+		return errors.New("not a token: want a JSON Web Token, as 'xebec create token SERVICEACCOUNT' prints, or tokenFile in the context")
 	}
 	return nil
 }

@@ -31,7 +31,7 @@ func AwaitGone(ctx context.Context, s *session.Session, cl *client.Client, objec
 			return obj == nil || obj.GetMetadata().GetUid() != d.UID, nil
 		})
 		if errors.Is(err, context.DeadlineExceeded) {
-			return exit.TimedOutf("%s to be gone%s", d.Reference, holders(cl, d.Reference))
+			return exit.TimedOutf("deletion of %s%s", d.Reference, holders(cl, d.Reference))
 		}
 		if err != nil {
 			return err
@@ -46,5 +46,5 @@ func holders(cl *client.Client, r resolve.Reference) string {
 	if err != nil || len(obj.GetMetadata().GetFinalizers()) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("; it is held by finalizers %v", obj.GetMetadata().GetFinalizers())
+	return fmt.Sprintf("; waiting for finalizers %v", obj.GetMetadata().GetFinalizers())
 }

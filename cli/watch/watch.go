@@ -55,7 +55,7 @@ func Follow(ctx context.Context, s *session.Session, cl *client.Client, k *kind.
 			return failure
 		case s.Unreachable(failure) && !lost:
 			lost = true
-			s.Labelf(terminal.Yellow, "Warning:", "the connection is lost, trying again: %s", session.Cause(failure))
+			s.Labelf(terminal.Yellow, "Warning:", "connection lost, retrying: %s", session.Cause(failure))
 		}
 		select {
 		case <-ctx.Done():

@@ -36,15 +36,15 @@ const (
 
 // Flags adds the flags of these options to a command.
 func (o *ManifestOptions) Flags(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&o.Atomic, "atomic", false, fmt.Sprintf("write all objects, at most %d, in one transaction, or none of them", client.MaxOperations))
-	cmd.Flags().StringVar(&o.validate, "validate", validateTrue, "true: unknown fields are errors, and keys that are written twice are warned of; strict: those are errors too")
+	cmd.Flags().BoolVar(&o.Atomic, "atomic", false, fmt.Sprintf("write all objects, at most %d, in one transaction", client.MaxOperations))
+	cmd.Flags().StringVar(&o.validate, "validate", validateTrue, "true: unknown fields are errors and duplicate keys are warnings; strict: duplicate keys are errors too")
 	cmd.Flags().Lookup("validate").NoOptDefVal = validateStrict
 }
 
 // Manifests reads the objects to write. When some are not in order it returns the others with Errors.
 func Manifests(s *session.Session, c resolve.Choice, o ManifestOptions) ([]manifest.Document, error) {
 	if o.validate != validateTrue && o.validate != validateStrict {
-		return nil, exit.Usagef("--validate is true or strict, not %q", o.validate)
+		return nil, exit.Usagef("invalid --validate value %q: want true or strict", o.validate)
 	}
 	docs, err := resolve.Manifests(s, c.Files, c.Recursive)
 	errs, bad := errors.AsType[manifest.Errors](err)
@@ -130,7 +130,7 @@ func lineOfError(d manifest.Document, err error, prefix string) int {
 func Together(ctx context.Context, s *session.Session, cl *client.Client, docs []manifest.Document, dry bool, operation func(i int, d manifest.Document) client.Operation,
 	refused func(i int, err error) bool, done func(i int, d manifest.Document, r *client.Result) error) error {
 	if len(docs) > client.MaxOperations {
-		return fmt.Errorf("--atomic takes at most %d objects, the manifests have %d", client.MaxOperations, len(docs))
+		return fmt.Errorf("too many objects for --atomic: %d, at most %d", len(docs), client.MaxOperations)
 	}
 	docs = namespacesFirst(docs)
 	transact := client.Transact
@@ -163,9 +163,9 @@ func Together(ctx context.Context, s *session.Session, cl *client.Client, docs [
 		if ns := docs[i].Object.GetMetadata().GetNamespace(); slices.ContainsFunc(docs, func(d manifest.Document) bool {
 			return kind.Of(d.Object).Name == "Namespace" && d.Object.GetMetadata().GetName() == ns
 		}) {
-			hint = fmt.Sprintf(" A transaction can't write into a namespace that it makes: apply namespace %s before.", ns)
+			hint = fmt.Sprintf(" A transaction cannot create a namespace and objects in it: apply namespace %s first.", ns)
 		}
-		s.Notef("  Nothing was written, because of --atomic.%s", hint)
+		s.Notef("  Nothing was written because of --atomic.%s", hint)
 		return exit.Some
 	}
 }

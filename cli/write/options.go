@@ -20,13 +20,13 @@ type Options struct {
 
 // Flags adds the flags of these options to a command.
 func (o *Options) Flags(cmd *cobra.Command) {
-	cmd.Flags().StringVarP(&o.output, "output", "o", "", "print the objects instead of what happened: name, json, yaml, or jsonpath=TEMPLATE")
+	cmd.Flags().StringVarP(&o.output, "output", "o", "", "output format: name, json, yaml or jsonpath=TEMPLATE")
 	o.DryRunFlag(cmd)
 }
 
 // DryRunFlag adds --dry-run.
 func (o *Options) DryRunFlag(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&o.dryRun, "dry-run", "none", "server: check and show everything, store nothing")
+	cmd.Flags().StringVar(&o.dryRun, "dry-run", "none", "none, or server: validate the request without storing anything")
 	// kubectl's bare --dry-run meant "client", which checks too little to be of use.
 	cmd.Flags().Lookup("dry-run").NoOptDefVal = "server"
 }
@@ -36,12 +36,12 @@ func (o *Options) Parse() (err error) {
 	switch o.dryRun {
 	case "none", "server":
 	case "client":
-		return exit.Usagef("--dry-run=client would check nothing that counts: use --dry-run=server")
+		return exit.Usagef("invalid --dry-run value \"client\": only the server validates; want none or server")
 	default:
-		return exit.Usagef("--dry-run is none or server, not %q", o.dryRun)
+		return exit.Usagef("invalid --dry-run value %q: want none or server", o.dryRun)
 	}
 	if o.Form, err = printer.ParseFormat(o.output); err == nil && o.Form.Name == printer.Wide {
-		return exit.Usagef("-o wide shows tables: use get")
+		return exit.Usagef("invalid -o value \"wide\": want name, json, yaml or jsonpath=TEMPLATE")
 	}
 	return err
 }

@@ -112,7 +112,7 @@ func TestAccessList(t *testing.T) {
 			t.Errorf("%s: at the other listener: %q, %v", c.master, user, err)
 		}
 	}
-	if out := p.do(t, "cluster", "access"); !strings.Contains(out, "203.0.113.0/24") || !strings.Contains(out, "from GatewayAccess. You come from ") {
+	if out := p.do(t, "cluster", "access"); !strings.Contains(out, "203.0.113.0/24") || !strings.Contains(out, "by GatewayAccess. Your address is ") {
 		t.Errorf("access says:\n%s", out)
 	}
 	if out := p.do(t, "get", "gatewayaccess"); !strings.Contains(out, "203.0.113.0/24") {
@@ -141,7 +141,7 @@ func TestAccessList(t *testing.T) {
 		"--public-cidrs=10.0.0.0/8,10.1.0.0/16":    "overlaps 10.0.0.0/8",
 		"--private-cidrs=office":                   "is no prefix",
 		"--public=off --private=off":               "one listener must take connections",
-		"--public=maybe":                           "is on or off",
+		"--public=maybe":                           "want on or off",
 		"--public=off --public-cidrs=192.0.2.0/24": "must be empty where enabled is false",
 	} {
 		if o := p.try(t, append([]string{"cluster", "access", "set"}, strings.Fields(args)...)...); o.code == 0 || !strings.Contains(o.stderr, want) {
@@ -229,10 +229,10 @@ func TestEtcdThroughTheGateway(t *testing.T) {
 		return nil
 	})
 	file := filepath.Join(t.TempDir(), "backup.db")
-	if out := p.do(t, "etcd", "snapshot", file); !strings.Contains(out, "sum checked") {
+	if out := p.do(t, "etcd", "snapshot", file); !strings.Contains(out, "checksum verified") {
 		t.Errorf("snapshot: %q", out)
 	}
-	if out := p.do(t, "etcd", "restore", file); !strings.Contains(out, "a whole snapshot of etcd") {
+	if out := p.do(t, "etcd", "restore", file); !strings.Contains(out, "complete etcd snapshot") {
 		t.Errorf("restore: %q", out)
 	}
 	for args, want := range map[string]string{

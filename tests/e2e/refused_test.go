@@ -334,7 +334,7 @@ func TestRefusedLabs(t *testing.T) {
 		code int
 		want []string
 	}{
-		"without root":       {nil, nil, nobody, 1, []string{"needs root", "sudo"}},
+		"without root":       {nil, nil, nobody, 1, []string{"requires root", "sudo"}},
 		"without containerd": {nil, []string{"PATH=/nowhere"}, nil, 1, []string{"containerd is not installed", "runc is not installed", "apt-get install"}},
 		"CIDRs overlap": {[]string{"--cluster-cidr", "10.96.0.0/12", "--service-cidr", "10.96.0.0/16"}, nil, nil, 1,
 			[]string{"10.96.0.0/16", "overlaps", "10.96.0.0/12", "--cluster-cidr"}},
@@ -342,7 +342,7 @@ func TestRefusedLabs(t *testing.T) {
 		"not a CIDR":        {[]string{"--cluster-cidr", "10.96.0.0"}, nil, nil, 2, []string{"cluster-cidr", "10.244.0.0/16"}},
 		"no masters":        {[]string{"--masters", "0"}, nil, nil, 1, []string{"masters: 0"}},
 		"bad name":          {[]string{"--name", "My-Lab"}, nil, nil, 1, []string{"My-Lab", "lower-case"}},
-		"no programs":       {[]string{"--bin", "/nowhere"}, nil, nil, 1, []string{"xebecd is not in /nowhere", "make build"}},
+		"no programs":       {[]string{"--bin", "/nowhere"}, nil, nil, 1, []string{"xebecd not found in /nowhere", "make build"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			lab := randomName()

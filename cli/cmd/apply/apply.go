@@ -32,11 +32,11 @@ func Command(s *session.Session) *cobra.Command {
 	var o applyOptions
 	cmd := &cobra.Command{
 		Use:   "apply -f FILE",
-		Short: "Create or change objects to be as in manifests",
-		Long: "Create or change objects to be as in manifests. The server merges what the manifest says into the object and\n" +
-			"remembers who owns which field: fields of others stay, and a field that both set is a conflict.\n\n" +
-			"Each object is written by itself, namespaces first. What can't be read or is refused is listed with its file and\n" +
-			"line, the others are written, and the exit code is 1. With --atomic all are written in one transaction, or none.",
+		Short: "Create or update objects from manifests",
+		Long: "Create or update objects from manifests by server-side apply. The server merges the fields of the manifest into the\n" +
+			"object and records which manager owns each field. Fields of other managers stay; a field that both set is a conflict.\n\n" +
+			"Each object is written separately, namespaces first. If objects are invalid or refused, they are listed with file and\n" +
+			"line, the others are written, and the exit code is 1. With --atomic, all objects are written in one transaction or none.",
 		Example: "  xebec apply -f web.yaml\n" +
 			"  xebec apply -R -f manifests/\n" +
 			"  cat web.yaml | xebec apply -f -\n" +
@@ -47,7 +47,7 @@ func Command(s *session.Session) *cobra.Command {
 				return err
 			}
 			if len(o.Files) == 0 {
-				return exit.Usagef("-f is required: a file, a directory, or - for standard input")
+				return exit.Usagef("-f is required: a file, a directory or - for standard input")
 			}
 			return apply(cmd.Context(), s, o)
 		},
@@ -55,15 +55,15 @@ func Command(s *session.Session) *cobra.Command {
 	o.FileFlags(cmd, "to apply")
 	o.Options.Flags(cmd)
 	o.ManifestOptions.Flags(cmd)
-	cmd.Flags().BoolVar(&o.force, "force-conflicts", false, "take fields over that others own")
-	cmd.Flags().BoolVar(&o.serverSide, "server-side", true, "the only way there is; accepted for kubectl's sake")
-	cmd.Flags().StringVar(&o.manager, "field-manager", session.FieldManager, "who owns the applied fields")
+	cmd.Flags().BoolVar(&o.force, "force-conflicts", false, "take ownership of fields that other managers own")
+	cmd.Flags().BoolVar(&o.serverSide, "server-side", true, "always true; accepted for compatibility with kubectl")
+	cmd.Flags().StringVar(&o.manager, "field-manager", session.FieldManager, "name of the manager that owns the applied fields")
 	return cmd
 }
 
 func apply(ctx context.Context, s *session.Session, o applyOptions) error {
 	if !o.serverSide {
-		return exit.Usagef("every apply is a server-side one: leave --server-side=false out")
+		return exit.Usagef("invalid --server-side value \"false\": apply is always server-side")
 	}
 	docs, wrong := write.Manifests(s, o.Choice, o.ManifestOptions)
 	if wrong != nil && (len(docs) == 0 || o.Atomic) {

@@ -31,8 +31,8 @@ type attachOptions struct {
 }
 
 func (o *attachOptions) flags(cmd *cobra.Command) {
-	cmd.Flags().BoolVarP(&o.stdin, "stdin", "i", false, "pass standard input on")
-	cmd.Flags().BoolVarP(&o.tty, "tty", "t", false, "use the container's terminal as this one's")
+	cmd.Flags().BoolVarP(&o.stdin, "stdin", "i", false, "pass standard input to the container")
+	cmd.Flags().BoolVarP(&o.tty, "tty", "t", false, "attach to the terminal of the container")
 }
 
 // Command returns the command attach.
@@ -40,16 +40,16 @@ func Command(s *session.Session) *cobra.Command {
 	var o attachOptions
 	cmd := &cobra.Command{
 		Use:   "attach POD | KIND/NAME",
-		Short: "Join the streams of a running container",
-		Long: "Join the standard streams of the process that a container runs. It must have been made with stdin: true to be talked to,\n" +
-			"and with tty: true to have a terminal. The container goes on when this command ends; where the container ends first,\n" +
-			"xebec ends with its exit code.",
+		Short: "Attach to a running container",
+		Long: "Attach to the standard streams of the process in a container. Input requires stdin: true in the container's spec, a\n" +
+			"terminal requires tty: true. The container keeps running when this command ends; if the container ends first, xebec\n" +
+			"exits with its exit code.",
 		Example: "  xebec attach web-0\n" +
 			"  xebec attach -it shell -c main",
 		ValidArgsFunction: resolve.CompleteOf(s, "pods"),
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return exit.Usagef("name one pod")
+				return exit.Usagef("exactly one pod is required")
 			}
 			return nil
 		},
@@ -62,7 +62,7 @@ func Command(s *session.Session) *cobra.Command {
 			return join(cmd.Context(), s, pod, o)
 		},
 	}
-	cmd.Flags().StringVarP(&o.container, "container", "c", "", "container (default the pod's first)")
+	cmd.Flags().StringVarP(&o.container, "container", "c", "", "container (default: the first of the pod)")
 	o.flags(cmd)
 	return cmd
 }
@@ -74,13 +74,13 @@ func join(ctx context.Context, s *session.Session, pod *corev1.Pod, o attachOpti
 		Container: o.container, Stdin: o.stdin,
 	}
 	if o.tty && !containerOf(pod, o.container).GetTty() {
-		s.Labelf(terminal.Yellow, "Warning:", "container %s has no terminal: its spec does not say tty: true", o.container)
+		s.Labelf(terminal.Yellow, "Warning:", "container %s has no terminal: its spec does not set tty: true", o.container)
 		o.tty = false
 	}
 	if _, isTerminal := terminal.Descriptor(s.In); isTerminal && o.tty && o.stdin {
-		s.Notef("If there is no prompt, press Enter.")
+		s.Notef("If no prompt appears, press Enter.")
 	}
-	end, err := s.OpenConsole(o.stdin, o.tty, "standard input is no terminal")
+	end, err := s.OpenConsole(o.stdin, o.tty, "standard input is not a terminal")
 	if err != nil {
 		return err
 	}
@@ -125,7 +125,7 @@ func join(ctx context.Context, s *session.Session, pod *corev1.Pod, o attachOpti
 			return &exit.Error{Code: int(r.ExitCode)}
 		}
 		if err != nil {
-			return fmt.Errorf("write the container's output: %w", err)
+			return fmt.Errorf("write output of the container: %w", err)
 		}
 	}
 }
@@ -185,7 +185,7 @@ func awaitStart(ctx context.Context, s *session.Session, cl *client.Client, pod 
 			return true, nil
 		}
 		if kind.IsPodFinished(now) {
-			return false, fmt.Errorf("pod %s has ended: %s %s", pod.GetMetadata().GetName(), now.GetStatus().GetReason(), now.GetStatus().GetMessage())
+			return false, fmt.Errorf("pod %s has terminated: %s %s", pod.GetMetadata().GetName(), now.GetStatus().GetReason(), now.GetStatus().GetMessage())
 		}
 		if w := state.GetWaiting(); w.GetMessage() != "" && w.GetReason() != told {
 			told = w.GetReason()

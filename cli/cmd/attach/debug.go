@@ -20,13 +20,13 @@ func DebugCommand(s *session.Session) *cobra.Command {
 	var env []string
 	cmd := &cobra.Command{
 		Use:   "debug POD --image=IMAGE [-- COMMAND [ARGUMENT...]]",
-		Short: "Look into a pod with a container added to it",
-		Long: "Add an ephemeral container to a running pod, with tools that its own containers lack. It shares the pod's network, and\n" +
-			"with --target the processes of one of its containers. It stays in the pod's spec when it has ended.",
+		Short: "Debug a pod by an ephemeral container",
+		Long: "Add an ephemeral container to a running pod. It shares the network of the pod and, with --target, the process namespace\n" +
+			"of one of its containers. It stays in the spec of the pod after it has terminated.",
 		Example: "  xebec debug -it web-0 --image=busybox:1 --target=web\n" +
 			"  xebec debug web-0 --image=busybox:1 -- wget -qO- localhost:8080",
 		ValidArgsFunction: resolve.CompleteOf(s, "pods"),
-		Args:              nameAndCommand("name one pod"),
+		Args:              nameAndCommand("exactly one pod is required"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if image == "" {
 				return exit.Usagef("--image is required")
@@ -64,9 +64,9 @@ func DebugCommand(s *session.Session) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&image, "image", "", "image of the container")
-	flags.StringVar(&target, "target", "", "container whose processes it sees")
-	flags.StringVarP(&o.container, "container", "c", "", "name of the container (default debugger-xxxxx)")
-	flags.StringArrayVar(&env, "env", nil, "variable of the container, as NAME=VALUE")
+	flags.StringVar(&target, "target", "", "container whose process namespace is shared")
+	flags.StringVarP(&o.container, "container", "c", "", "name of the container (default: debugger-xxxxx)")
+	flags.StringArrayVar(&env, "env", nil, "environment variable of the container, as NAME=VALUE; may be repeated")
 	o.flags(cmd)
 	return cmd
 }

@@ -23,13 +23,13 @@ func RunCommand(s *session.Session) *cobra.Command {
 	w := &write.Options{}
 	cmd := &cobra.Command{
 		Use:   "run NAME --image=IMAGE [-- ARGUMENT...]",
-		Short: "Run an image in a pod of its own",
-		Long: "Make a pod of one container. With -i, -t or --attach its streams are joined, and xebec ends with its exit code; with --rm\n" +
-			"the pod is deleted then.",
+		Short: "Run an image in a new pod",
+		Long: "Create a pod with one container. With -i, -t or --attach, attach to the container and exit with its exit code; with\n" +
+			"--rm, delete the pod afterwards.",
 		Example: "  xebec run web --image=echo:1\n" +
 			"  xebec run -it --rm shell --image=busybox:1 --restart=Never -- sh\n" +
 			"  echo hello | xebec run -i --rm upper --image=busybox:1 --restart=Never -- tr a-z A-Z",
-		Args: nameAndCommand("one name is required"),
+		Args: nameAndCommand("exactly one name is required"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if image == "" {
 				return exit.Usagef("--image is required")
@@ -39,7 +39,7 @@ func RunCommand(s *session.Session) *cobra.Command {
 			}
 			attach = attach || o.stdin || o.tty
 			if remove && !attach {
-				return exit.Usagef("--rm deletes the pod when it was attached to: add -i, -t or --attach")
+				return exit.Usagef("--rm requires -i, -t or --attach")
 			}
 			ctx := cmd.Context()
 			cl := s.Client()
@@ -64,7 +64,7 @@ func RunCommand(s *session.Session) *cobra.Command {
 				for pair := range strings.SplitSeq(labels, ",") {
 					key, value, ok := strings.Cut(pair, "=")
 					if !ok {
-						return exit.Usagef("label %q is not key=value", pair)
+						return exit.Usagef("invalid label %q: want KEY=VALUE", pair)
 					}
 					pod.Metadata.Labels[key] = value
 				}
@@ -99,11 +99,11 @@ func RunCommand(s *session.Session) *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&image, "image", "", "image of the container")
 	flags.StringVar(&restart, "restart", "", "restart policy: Always (default), OnFailure or Never")
-	flags.StringVarP(&labels, "labels", "l", "", "labels of the pod, as key=value,... (default run=NAME)")
-	flags.StringArrayVar(&env, "env", nil, "variable of the container, as NAME=VALUE")
-	flags.BoolVar(&replaces, "command", false, "what follows -- replaces the image's command, not only its arguments")
-	flags.BoolVar(&remove, "rm", false, "delete the pod at the end")
-	flags.BoolVar(&attach, "attach", false, "join the container's output")
+	flags.StringVarP(&labels, "labels", "l", "", "labels of the pod, as KEY=VALUE,... (default: run=NAME)")
+	flags.StringArrayVar(&env, "env", nil, "environment variable of the container, as NAME=VALUE; may be repeated")
+	flags.BoolVar(&replaces, "command", false, "the arguments after -- replace the command of the image")
+	flags.BoolVar(&remove, "rm", false, "delete the pod when the command ends")
+	flags.BoolVar(&attach, "attach", false, "attach to the output of the container")
 	w.Flags(cmd)
 	o.flags(cmd)
 	return cmd
@@ -129,7 +129,7 @@ func variables(pairs []string) ([]*corev1.EnvVar, error) {
 	for _, pair := range pairs {
 		name, value, ok := strings.Cut(pair, "=")
 		if !ok {
-			return nil, exit.Usagef("variable %q is not NAME=VALUE", pair)
+			return nil, exit.Usagef("invalid environment variable %q: want NAME=VALUE", pair)
 		}
 		out = append(out, &corev1.EnvVar{Name: name, Value: value})
 	}

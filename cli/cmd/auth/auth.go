@@ -16,12 +16,12 @@ import (
 
 // Command returns the command auth.
 func Command(s *session.Session) *cobra.Command {
-	return command.Family("auth", "See who you are to the cluster and what you may do", whoAmICommand(s), canICommand(s))
+	return command.Family("auth", "Show your identity and rights", whoAmICommand(s), canICommand(s))
 }
 
 func whoAmICommand(s *session.Session) *cobra.Command {
 	return &cobra.Command{
-		Use: "whoami", Short: "Print your user and groups as the cluster sees them", Example: "  xebec auth whoami", Args: cobra.NoArgs,
+		Use: "whoami", Short: "Print your user and groups as authenticated by the cluster", Example: "  xebec auth whoami", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			who, err := clusterv1.NewClusterServiceClient(s).WhoAmI(cmd.Context(), &clusterv1.WhoAmIRequest{})
 			if err != nil {
@@ -39,10 +39,9 @@ func canICommand(s *session.Session) *cobra.Command {
 	var req authv1.CheckAccessRequest
 	var quiet, all bool
 	cmd := &cobra.Command{
-		Use: "can-i VERB KIND[/NAME]", Short: "Say whether you, or somebody, may do something",
-		Long: "Say whether you may do something to objects of a kind, by the rules by which the apiserver decides; --as asks about\n" +
-			"somebody else. The verbs are get, list, watch, create, update, update-status, patch, delete and bind. The exit code is 1\n" +
-			"when the answer is no.",
+		Use: "can-i VERB KIND[/NAME]", Short: "Check whether an action is allowed",
+		Long: "Check whether you, or the user given by --as, may act on objects of a kind, by the rules of the apiserver. The verbs are\n" +
+			"get, list, watch, create, update, update-status, patch, delete and bind. The exit code is 1 if the action is denied.",
 		Example: "  xebec auth can-i delete pods -n shop\n" +
 			"  xebec auth can-i get secret/db -n shop --as system:serviceaccount:shop:web --as-group system:serviceaccounts\n" +
 			"  xebec auth can-i update-status pods --as system:node:node-1 --as-group system:nodes --node node-1",
@@ -51,7 +50,7 @@ func canICommand(s *session.Session) *cobra.Command {
 			req.Verb = args[0]
 			req.Kind, req.Name, _ = strings.Cut(args[1], "/")
 			if len(req.Groups) > 0 && req.GetUser() == "" {
-				return exit.Usagef("--as-group goes with --as")
+				return exit.Usagef("--as-group requires --as")
 			}
 			if !all {
 				var err error
@@ -77,10 +76,10 @@ func canICommand(s *session.Session) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&req.User, "as", "", "somebody else, such as system:serviceaccount:shop:web")
-	flags.StringSliceVar(&req.Groups, "as-group", nil, "the groups of whom --as names")
-	flags.StringVar(&req.NodeName, "node", "", "only objects that belong to this node")
-	flags.BoolVarP(&all, "all-namespaces", "A", false, "in all namespaces")
-	flags.BoolVarP(&quiet, "quiet", "q", false, "only the exit code")
+	flags.StringVar(&req.User, "as", "", "user to check instead of yourself, such as system:serviceaccount:shop:web")
+	flags.StringSliceVar(&req.Groups, "as-group", nil, "groups of the user given by --as")
+	flags.StringVar(&req.NodeName, "node", "", "check only objects that belong to this node")
+	flags.BoolVarP(&all, "all-namespaces", "A", false, "check all namespaces")
+	flags.BoolVarP(&quiet, "quiet", "q", false, "print nothing; set the exit code only")
 	return cmd
 }

@@ -27,13 +27,13 @@ func accessCommand(s *session.Session) *cobra.Command {
 	var output printer.MessageOutput
 	get := func(cmd *cobra.Command, _ []string) error { return showAccess(cmd.Context(), s, output) }
 	getter := &cobra.Command{
-		Use: "get", Short: "Show from where the gateways take connections, and where you come from", Args: cobra.NoArgs,
+		Use: "get", Short: "Show the access lists of the gateways and your source address", Args: cobra.NoArgs,
 		Example: "  xebec cluster access get", RunE: get,
 	}
-	c := command.Family("access", "See and set from where the gateways take connections", getter, accessSetCommand(s), accessResetCommand(s))
-	c.Long = "See and set from where the gateways take connections, at the public listener for the world outside and at the private\n" +
-		"one for the cluster's own network. It is kept as an object, GatewayAccess cluster, which 'xebec get', 'apply' and 'edit' know\n" +
-		"as well; without it each gateway goes by its own configuration. The masters themselves are always admitted."
+	c := command.Family("access", "Manage the access lists of the gateways", getter, accessSetCommand(s), accessResetCommand(s))
+	c.Long = "Manage the access lists of the gateways: the source addresses admitted by the public listener, for external clients, and by\n" +
+		"the private listener, for the network of the cluster. They are stored in the object GatewayAccess/cluster; without it,\n" +
+		"each gateway uses its own configuration. Masters are always admitted."
 	c.Example = "  xebec cluster access\n  xebec cluster access set --public-cidrs 203.0.113.0/24,198.51.100.7/32"
 	help := c.RunE
 	c.RunE = func(cmd *cobra.Command, args []string) error {
@@ -67,17 +67,17 @@ func showAccess(ctx context.Context, s *session.Session, output printer.MessageO
 	}{{"private", resp.GetPrivate()}, {"public", resp.GetPublic()}} {
 		switch {
 		case l.Listener == nil:
-			t.Add(l.name, "there is none: the gateway's configuration names no address for it")
+			t.Add(l.name, "not configured")
 		case l.GetClosed():
-			t.Add(l.name, "off: nobody but the masters")
+			t.Add(l.name, "masters only (off)")
 		default:
-			t.Add(l.name, cmp.Or(strings.Join(l.GetAllowedCidrs(), ", "), "everywhere"))
+			t.Add(l.name, cmp.Or(strings.Join(l.GetAllowedCidrs(), ", "), "any address"))
 		}
 	}
 	t.Print(s.Out)
-	s.Printf("\nThis is from %s. You come from %s, by the %s listener", resp.GetFrom(), resp.GetSource(), resp.GetListener())
+	s.Printf("\nReported by %s. Your address is %s, at the %s listener", resp.GetFrom(), resp.GetSource(), resp.GetListener())
 	if resp.GetAlwaysAdmitted() {
-		s.Printf(", as a master does: you are always admitted")
+		s.Printf(" (a master, always admitted)")
 	}
 	s.Printf(".\n")
 	return nil
@@ -96,29 +96,29 @@ var accessListeners = []string{"public", "private"}
 func accessSetCommand(s *session.Session) *cobra.Command {
 	flags := accessFlags{on: map[string]*string{}, cidrs: map[string]*[]string{}}
 	cmd := &cobra.Command{
-		Use: "set", Short: "Change from where the gateways take connections, at once and on all of them", Args: cobra.NoArgs,
-		Long: "Change from where the gateways take connections. What no flag names stays as it is. Connections that are no longer\n" +
-			"admitted are cut. A change that would lock out you or nodes of the cluster is refused, unless --force says that it is meant.",
+		Use: "set", Short: "Change the access lists of all gateways", Args: cobra.NoArgs,
+		Long: "Change the access lists of all gateways. Settings without a flag keep their values. Connections that are no longer admitted\n" +
+			"are closed. A change that would lock out you or nodes of the cluster is refused without --force.",
 		Example: "  xebec cluster access set --public-cidrs 203.0.113.0/24,198.51.100.7/32\n" +
 			"  xebec cluster access set --public off --private-cidrs 10.0.0.0/8\n" +
 			"  xebec cluster access set --public on --public-cidrs ''",
 		RunE: func(cmd *cobra.Command, _ []string) error { return setAccess(s, cmd, flags) },
 	}
 	for _, name := range accessListeners {
-		flags.on[name] = cmd.Flags().String(name, "", "on or off: whether the "+name+" listener takes connections")
-		flags.cidrs[name] = cmd.Flags().StringSlice(name+"-cidrs", nil, "prefixes that the "+name+" listener takes connections from, at most 40; '' for everywhere")
+		flags.on[name] = cmd.Flags().String(name, "", "on or off: whether the "+name+" listener accepts connections")
+		flags.cidrs[name] = cmd.Flags().StringSlice(name+"-cidrs", nil, "prefixes from which the "+name+" listener accepts connections, at most 40; '' for any address")
 	}
-	cmd.Flags().BoolVar(&flags.force, "force", false, "even when it locks out you or nodes")
+	cmd.Flags().BoolVar(&flags.force, "force", false, "apply the change even if it locks out you or nodes")
 	return cmd
 }
 
 func setAccess(s *session.Session, cmd *cobra.Command, flags accessFlags) error {
 	if cmd.Flags().NFlag() == 0 {
-		return exit.Usagef("name what to change: --public, --private, --public-cidrs, --private-cidrs")
+		return exit.Usagef("at least one of --public, --private, --public-cidrs and --private-cidrs is required")
 	}
 	for name, on := range flags.on {
 		if *on != "" && *on != "on" && *on != "off" {
-			return exit.Usagef("--%s is on or off, not %q", name, *on)
+			return exit.Usagef("invalid --%s value %q: want on or off", name, *on)
 		}
 	}
 	cl := s.Client()
@@ -166,7 +166,7 @@ func setAccess(s *session.Session, cmd *cobra.Command, flags accessFlags) error 
 
 func accessResetCommand(s *session.Session) *cobra.Command {
 	return &cobra.Command{
-		Use: "reset", Short: "Let each gateway go by its own configuration again", Args: cobra.NoArgs,
+		Use: "reset", Short: "Reset the access lists to the configuration of each gateway", Args: cobra.NoArgs,
 		Example: "  xebec cluster access reset",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := client.Delete[*gatewayv1.GatewayAccess](cmd.Context(), s.Client(), "", kind.GatewayAccessName)

@@ -25,13 +25,13 @@ func ControllersCommand(s *session.Session) *cobra.Command {
 	var controller string
 	cmd := &cobra.Command{
 		Use:   "controllers [SERVICE...]",
-		Short: "Show the controllers of services: queues, failures, last errors",
+		Short: "Show controllers: queues, failures, last errors",
 		Example: "  xebec controllers\n" +
 			"  xebec controllers workloads\n" +
 			"  xebec controllers workloads --resync --controller=deployment",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if resync && len(args) == 0 {
-				return exit.Usagef("--resync needs a service, such as: xebec controllers workloads --resync")
+				return exit.Usagef("--resync requires a service, such as: xebec controllers workloads --resync")
 			}
 			if resync {
 				return resyncAll(cmd.Context(), s, args, controller)
@@ -39,8 +39,8 @@ func ControllersCommand(s *session.Session) *cobra.Command {
 			return controllers(cmd.Context(), s, args)
 		},
 	}
-	cmd.Flags().BoolVar(&resync, "resync", false, "put every object of the service's controllers into their queues again")
-	cmd.Flags().StringVar(&controller, "controller", "", "with --resync, only this controller")
+	cmd.Flags().BoolVar(&resync, "resync", false, "queue every object of the controllers again")
+	cmd.Flags().StringVar(&controller, "controller", "", "resync only this controller")
 	return cmd
 }
 

@@ -32,7 +32,7 @@ func Command(s *session.Session) *cobra.Command {
 	var output string
 	status := &cobra.Command{
 		Use:   "status",
-		Short: "Show masters, etcd, services with their leaders, and nodes",
+		Short: "Show the status of masters, etcd, services and nodes",
 		Example: "  xebec cluster status\n" +
 			"  xebec cluster status --check && deploy",
 		Args: cobra.NoArgs,
@@ -44,9 +44,9 @@ func Command(s *session.Session) *cobra.Command {
 			return clusterStatus(cmd.Context(), s, f, check)
 		},
 	}
-	status.Flags().BoolVar(&check, "check", false, "end with exit code 1 when anything is not healthy")
-	status.Flags().StringVarP(&output, "output", "o", "", "wide, json, yaml, or jsonpath=TEMPLATE")
-	return command.Family("cluster", "Look at the cluster as a whole", status, accessCommand(s))
+	status.Flags().BoolVar(&check, "check", false, "exit with code 1 if anything is unhealthy")
+	status.Flags().StringVarP(&output, "output", "o", "", "output format: wide, json, yaml or jsonpath=TEMPLATE")
+	return command.Family("cluster", "Inspect and configure the cluster", status, accessCommand(s))
 }
 
 func clusterStatus(ctx context.Context, s *session.Session, f printer.Format, check bool) error {
@@ -194,7 +194,7 @@ func services(status *clusterv1.StatusResponse, wide bool) *printer.Table {
 		}
 		return t
 	}
-	t := &printer.Table{Heads: []string{"SERVICE", "HEALTHY", "LEADER", "NOT HEALTHY"}, Keep: 1}
+	t := &printer.Table{Heads: []string{"SERVICE", "HEALTHY", "LEADER", "UNHEALTHY"}, Keep: 1}
 	for start := 0; start < len(instances); {
 		name := instances[start].GetService()
 		end := start

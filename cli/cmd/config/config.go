@@ -18,16 +18,16 @@ import (
 
 // Command returns the command config.
 func Command(s *session.Session) *cobra.Command {
-	c := command.Family("config", "See and change the contexts by which clusters are reached", viewCommand(s), contextsCommand(s),
+	c := command.Family("config", "Manage contexts: clusters and credentials", viewCommand(s), contextsCommand(s),
 		currentCommand(s), useCommand(s), setCommand(s), deleteCommand(s))
-	c.Long = "See and change the contexts by which clusters are reached. They are in ~/.xebec/config, or the file that\n$" +
-		cliconfig.EnvPath + " names."
+	c.Long = "Manage contexts: the clusters and credentials that xebec uses. They are stored in ~/.xebec/config, or the file given by\n$" +
+		cliconfig.EnvPath + "."
 	return c
 }
 
 func viewCommand(s *session.Session) *cobra.Command {
 	return &cobra.Command{
-		Use: "view", Short: "Show the configuration without its secrets", Example: "  xebec config view", Args: cobra.NoArgs,
+		Use: "view", Short: "Show the configuration without secrets", Example: "  xebec config view", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			config, path, err := s.LoadConfig()
 			if err != nil {
@@ -64,10 +64,10 @@ func contextsCommand(s *session.Session) *cobra.Command {
 				return err
 			}
 			if output != "" && output != printer.Name {
-				return exit.Usagef("-o is name or nothing")
+				return exit.Usagef("invalid -o value: want name")
 			}
 			if len(config.Contexts) == 0 && output == "" {
-				s.Notef("%s has no contexts.", path)
+				s.Notef("No contexts in %s.", path)
 				return nil
 			}
 			t := &printer.Table{Heads: []string{"CURRENT", "NAME", "ENDPOINTS", "NAMESPACE"}, Keep: 2}
@@ -94,7 +94,7 @@ func contextsCommand(s *session.Session) *cobra.Command {
 
 func currentCommand(s *session.Session) *cobra.Command {
 	return &cobra.Command{
-		Use: "current-context", Short: "Print the context in use", Example: "  xebec config current-context", Args: cobra.NoArgs,
+		Use: "current-context", Short: "Print the current context", Example: "  xebec config current-context", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			config, _, err := s.LoadConfig()
 			if err != nil {
@@ -138,7 +138,7 @@ func completeContexts(s *session.Session) cobra.CompletionFunc {
 
 func useCommand(s *session.Session) *cobra.Command {
 	return &cobra.Command{
-		Use: "use-context NAME", Short: "Choose the context to use", Example: "  xebec config use-context lab", Args: cobra.ExactArgs(1),
+		Use: "use-context NAME", Short: "Select the current context", Example: "  xebec config use-context lab", Args: cobra.ExactArgs(1),
 		ValidArgsFunction: completeContexts(s),
 		RunE: func(_ *cobra.Command, args []string) error {
 			err := edit(s, func(c *cliconfig.Config) error {
@@ -162,7 +162,7 @@ func setCommand(s *session.Session) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "set-context NAME",
 		Short: "Add or change a context",
-		Long:  "Add or change a context. What is not given stays as it is. The global flags --endpoints and -n are those of the context.",
+		Long:  "Add or change a context. Settings without a flag keep their values. The global flags --endpoints and -n set those of the context.",
 		Example: "  xebec config set-context prod --endpoints 10.0.0.1:8443,10.0.0.2:8443 --ca ca.pem --cert me.pem --key me.key\n" +
 			"  xebec config set-context robot --endpoints 10.0.0.1:8443 --ca ca.pem --token-file robot.token\n" +
 			"  xebec config set-context --current -n test",
@@ -170,7 +170,7 @@ func setCommand(s *session.Session) *cobra.Command {
 		ValidArgsFunction: completeContexts(s),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if current == (len(args) == 1) {
-				return exit.Usagef("name a context, or say --current: one of the two")
+				return exit.Usagef("exactly one of NAME and --current is required")
 			}
 			name, what := "", "created"
 			err := edit(s, func(c *cliconfig.Config) error {
@@ -208,7 +208,7 @@ func setCommand(s *session.Session) *cobra.Command {
 				// One of the two: what is given takes the other's place.
 				switch {
 				case tokenFile != "" && (cert != "" || key != ""):
-					return exit.Usagef("give --cert and --key, or --token-file")
+					return exit.Usagef("--token-file cannot be combined with --cert and --key")
 				case tokenFile != "":
 					absolute, err := filepath.Abs(tokenFile)
 					if err != nil {
@@ -228,11 +228,11 @@ func setCommand(s *session.Session) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.BoolVar(&current, "current", false, "the context in use")
-	flags.StringVar(&ca, "ca", "", "file with the authority that signed the gateways' certificates")
-	flags.StringVar(&cert, "cert", "", "file with your certificate")
-	flags.StringVar(&key, "key", "", "file with its private key")
-	flags.StringVar(&tokenFile, "token-file", "", "file with a service account's token, to act as it instead of with a certificate")
+	flags.BoolVar(&current, "current", false, "change the current context")
+	flags.StringVar(&ca, "ca", "", "file with the certificate authority of the gateways")
+	flags.StringVar(&cert, "cert", "", "file with the client certificate")
+	flags.StringVar(&key, "key", "", "file with the private key of the client certificate")
+	flags.StringVar(&tokenFile, "token-file", "", "file with a service account token, instead of a certificate")
 	return cmd
 }
 
@@ -243,7 +243,7 @@ func deleteCommand(s *session.Session) *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error {
 			err := edit(s, func(c *cliconfig.Config) error {
 				if !c.Delete(args[0]) {
-					return fmt.Errorf("there is no context %q", args[0])
+					return fmt.Errorf("no context %q", args[0])
 				}
 				return nil
 			})

@@ -28,10 +28,10 @@ func Command(s *session.Session) *cobra.Command {
 	var container string
 	cmd := &cobra.Command{
 		Use:   "cp SOURCE DESTINATION",
-		Short: "Copy files from and to containers",
-		Long: "Copy a file or a directory from a container to this machine, or the other way. The one that is in a container is\n" +
-			"given as POD:PATH. The container's image must have tar. From a container nothing is written but the destination:\n" +
-			"devices, and links that lead out of it, are left out with a warning.",
+		Short: "Copy files between containers and this machine",
+		Long: "Copy a file or a directory from a container to this machine, or from this machine to a container. A path in a container\n" +
+			"is written as POD:PATH. The container must have tar. A copy from a container writes below the destination only:\n" +
+			"devices, and links that lead outside, are skipped with a warning.",
 		Example: "  xebec cp web-0:/var/log/web.log .\n" +
 			"  xebec cp ./site web-0:/srv/www -c nginx",
 		Args: cobra.ExactArgs(2),
@@ -39,7 +39,7 @@ func Command(s *session.Session) *cobra.Command {
 			return cp(cmd.Context(), s, args[0], args[1], container)
 		},
 	}
-	cmd.Flags().StringVarP(&container, "container", "c", "", "container (default the pod's first)")
+	cmd.Flags().StringVarP(&container, "container", "c", "", "container (default: the first of the pod)")
 	return cmd
 }
 
@@ -56,7 +56,7 @@ func cp(ctx context.Context, s *session.Session, from, to, container string) err
 	fromPod, source, download := inPod(from)
 	toPod, destination, upload := inPod(to)
 	if download == upload {
-		return exit.Usagef("one of the two, and only one, is in a container: POD:PATH")
+		return exit.Usagef("exactly one of SOURCE and DESTINATION must be POD:PATH")
 	}
 	r, err := newRemote(ctx, s, fromPod+toPod, container)
 	if err != nil {
@@ -153,7 +153,7 @@ func (r *remote) tar(ctx context.Context, in io.Reader, out io.Writer, args ...s
 	case err != nil:
 		return err
 	case code != 0:
-		return fmt.Errorf("tar in container %s of pod %s failed with code %d: %s", r.container, r.target.GetPod(), code, complaint)
+		return fmt.Errorf("tar in container %s of pod %s failed with exit code %d: %s", r.container, r.target.GetPod(), code, complaint)
 	}
 	return nil
 }
@@ -162,16 +162,16 @@ func (r *remote) tar(ctx context.Context, in io.Reader, out io.Writer, args ...s
 func (r *remote) download(ctx context.Context, source, destination string) error {
 	base := slash.Base(source)
 	if base == "/" || base == ".." || base == "." {
-		return exit.Usagef("%s has no name of its own: name a file or a directory in it", source)
+		return exit.Usagef("invalid source %q: want a path that ends in the name of a file or directory", source)
 	}
 	name, dir := filepath.Base(destination), filepath.Dir(destination)
 	switch st, err := os.Stat(destination); {
 	case err == nil && st.IsDir():
 		name, dir = base, destination
 	case strings.HasSuffix(destination, "/"):
-		return fmt.Errorf("there is no directory %s", destination)
+		return fmt.Errorf("directory %s does not exist", destination)
 	case err == nil && !st.Mode().IsRegular():
-		return fmt.Errorf("%s is no file: 'xebec exec %s -- cat %s' prints a file", destination, r.target.GetPod(), source)
+		return fmt.Errorf("%s is not a regular file: 'xebec exec %s -- cat %s' prints a file", destination, r.target.GetPod(), source)
 	case err == nil:
 		// A link of the user's own that leads to a file means that file.
 		if destination, err = filepath.EvalSymlinks(destination); err != nil {

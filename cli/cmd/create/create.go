@@ -109,7 +109,7 @@ func creator(s *session.Session, use, short, example string, make func(name, nam
 		Use: use, Short: short, Example: example,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return exit.Usagef("one name is required")
+				return exit.Usagef("exactly one name is required")
 			}
 			return nil
 		},
@@ -175,7 +175,7 @@ func configMapCommand(s *session.Session) *cobra.Command {
 func secretCommand(s *session.Session) *cobra.Command {
 	var values data
 	typ := kind.SecretOpaque
-	generic := creator(s, "generic NAME", "Create a secret of any keys",
+	generic := creator(s, "generic NAME", "Create a secret from keys and values",
 		"  xebec create secret generic db --from-literal=password=s3cret\n"+
 			"  xebec create secret generic tls-files --from-file=cert.pem --from-file=key.pem",
 		func(name, namespace string) (kind.Object, error) {
@@ -195,15 +195,15 @@ type data struct{ literals, files, envFiles []string }
 
 func (d *data) flags(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&d.literals, "from-literal", nil, "KEY=VALUE")
-	cmd.Flags().StringArrayVar(&d.files, "from-file", nil, "[KEY=]FILE, or a directory whose files are taken by their names")
-	cmd.Flags().StringArrayVar(&d.envFiles, "from-env-file", nil, "file with lines KEY=VALUE")
+	cmd.Flags().StringArrayVar(&d.files, "from-file", nil, "[KEY=]FILE, or a directory whose file names become keys")
+	cmd.Flags().StringArrayVar(&d.envFiles, "from-env-file", nil, "file with lines of KEY=VALUE")
 }
 
 func (d *data) read() (map[string][]byte, error) {
 	out := map[string][]byte{}
 	add := func(key string, value []byte) error {
 		if _, twice := out[key]; twice {
-			return exit.Usagef("key %q is given twice", key)
+			return exit.Usagef("duplicate key %q", key)
 		}
 		out[key] = value
 		return nil
@@ -211,7 +211,7 @@ func (d *data) read() (map[string][]byte, error) {
 	for _, l := range d.literals {
 		key, value, ok := strings.Cut(l, "=")
 		if !ok || key == "" {
-			return nil, exit.Usagef("--from-literal=%s is not KEY=VALUE", l)
+			return nil, exit.Usagef("invalid --from-literal value %q: want KEY=VALUE", l)
 		}
 		if err := add(key, []byte(value)); err != nil {
 			return nil, err
@@ -240,7 +240,7 @@ func (d *data) read() (map[string][]byte, error) {
 			}
 			key, value, ok := strings.Cut(line, "=")
 			if !ok || key == "" {
-				return nil, fmt.Errorf("%s:%d: %q is not KEY=VALUE", f, number, line)
+				return nil, fmt.Errorf("%s:%d: invalid line %q: want KEY=VALUE", f, number, line)
 			}
 			if err := add(key, []byte(value)); err != nil {
 				return nil, err
@@ -264,7 +264,7 @@ func addFile(key, path string, named bool, add func(string, []byte) error) error
 		return add(key, content)
 	}
 	if named {
-		return exit.Usagef("%s is a directory: its files have keys of their own", path)
+		return exit.Usagef("invalid --from-file value: %s is a directory, whose file names become keys: remove KEY=", path)
 	}
 	entries, err := os.ReadDir(path)
 	if err != nil {
@@ -293,7 +293,7 @@ func deploymentCommand(s *session.Session) *cobra.Command {
 				return nil, exit.Usagef("--image is required")
 			}
 			if len(command) > 0 && len(images) > 1 {
-				return nil, exit.Usagef("a command needs exactly one --image")
+				return nil, exit.Usagef("a command requires exactly one --image")
 			}
 			labels := map[string]string{"app": name}
 			var containers []*corev1.Container
@@ -322,13 +322,13 @@ func deploymentCommand(s *session.Session) *cobra.Command {
 			command, args = args[dash:], args[:dash]
 		}
 		if len(args) != 1 {
-			return exit.Usagef("one name is required")
+			return exit.Usagef("exactly one name is required")
 		}
 		return nil
 	}
-	cmd.Flags().StringArrayVar(&images, "image", nil, "image; several make several containers")
+	cmd.Flags().StringArrayVar(&images, "image", nil, "image of a container; may be repeated")
 	cmd.Flags().Int32Var(&replicas, "replicas", 1, "number of pods")
-	cmd.Flags().Int32Var(&port, "port", 0, "port that the containers listen at")
+	cmd.Flags().Int32Var(&port, "port", 0, "port that the containers listen on")
 	return cmd
 }
 

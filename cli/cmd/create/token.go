@@ -15,9 +15,9 @@ func tokenCommand(s *session.Session) *cobra.Command {
 	var pod, uid string
 	var duration time.Duration
 	cmd := &cobra.Command{
-		Use: "token SERVICEACCOUNT", Short: "Print a token by which a program is a service account", Args: cobra.ExactArgs(1),
-		Long: "Print a token by which a program is a service account to the gateway, or to others that --audience names. It is good for\n" +
-			"an hour unless --duration says otherwise, and no longer once what it is bound to is gone.",
+		Use: "token SERVICEACCOUNT", Short: "Create a token for a service account", Args: cobra.ExactArgs(1),
+		Long: "Create and print a token that authenticates as a service account to the gateway, or to the audiences given by --audience.\n" +
+			"It is valid for an hour by default, and becomes invalid when the object that it is bound to is deleted.",
 		Example: "  xebec create token web -n shop\n  xebec create token web -n shop --duration 10m --bound-pod web-1 --audience vault",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			namespace, err := s.DefaultNamespace()
@@ -28,7 +28,7 @@ func tokenCommand(s *session.Session) *cobra.Command {
 			if pod != "" {
 				req.BoundPod = &authv1.BoundPod{Name: pod, Uid: uid}
 			} else if uid != "" {
-				return exit.Usagef("--bound-pod-uid goes with --bound-pod")
+				return exit.Usagef("--bound-pod-uid requires --bound-pod")
 			}
 			resp, err := authv1.NewTokenServiceClient(s).CreateToken(cmd.Context(), &req)
 			if err != nil {
@@ -39,9 +39,9 @@ func tokenCommand(s *session.Session) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringSliceVar(&req.Audiences, "audience", nil, "whom it is for (default the gateway of this cluster); may be repeated")
-	flags.DurationVar(&duration, "duration", 0, "how long it is good, 10m at least (default 1h)")
-	flags.StringVar(&pod, "bound-pod", "", "pod whose end is the token's end")
-	flags.StringVar(&uid, "bound-pod-uid", "", "uid that the pod must have")
+	flags.StringSliceVar(&req.Audiences, "audience", nil, "audience of the token (default: the gateway of this cluster); may be repeated")
+	flags.DurationVar(&duration, "duration", 0, "validity of the token, at least 10m (default 1h)")
+	flags.StringVar(&pod, "bound-pod", "", "pod that the token is bound to")
+	flags.StringVar(&uid, "bound-pod-uid", "", "UID of the pod that the token is bound to")
 	return cmd
 }

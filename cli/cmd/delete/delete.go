@@ -48,19 +48,19 @@ func Command(s *session.Session) *cobra.Command {
 			return run(cmd.Context(), s, args, o)
 		},
 	}
-	o.FileFlags(cmd, "with the objects to delete")
+	o.FileFlags(cmd, "of the objects to delete")
 	o.SelectorFlags(cmd)
 	o.NamespacesFlag(cmd)
 	o.AllFlag(cmd)
 	o.Options.Flags(cmd)
 	flags := cmd.Flags()
 	flags.BoolVar(&o.wait, "wait", true, "wait until the objects are gone")
-	flags.DurationVar(&o.timeout, "timeout", 0, "longest time to wait, 0 for no limit")
-	flags.Int64Var(&o.grace, "grace-period", -1, "seconds that containers get to stop, -1 for the object's own")
+	flags.DurationVar(&o.timeout, "timeout", 0, "time limit for waiting, 0 for none")
+	flags.Int64Var(&o.grace, "grace-period", -1, "seconds that containers have to terminate, -1 for the value in the object")
 	flags.BoolVar(&o.now, "now", false, "same as --grace-period=1")
-	flags.BoolVar(&o.force, "force", false, "remove at once, without waiting for the node: its containers may go on for a while")
-	flags.StringVar(&o.cascade, "cascade", "background", "what becomes of the objects that these own: background, foreground or orphan")
-	flags.BoolVar(&o.ignoreNotFound, "ignore-not-found", false, "objects that do not exist are no error")
+	flags.BoolVar(&o.force, "force", false, "remove the object without waiting for the node; its containers may keep running for a while")
+	flags.StringVar(&o.cascade, "cascade", "background", "deletion of dependents: background, foreground or orphan")
+	flags.BoolVar(&o.ignoreNotFound, "ignore-not-found", false, "ignore objects that do not exist")
 	return cmd
 }
 
@@ -69,7 +69,7 @@ func (o *deleteOptions) callOptions() ([]client.DeleteOption, error) {
 	var out []client.DeleteOption
 	switch {
 	case o.now && o.grace >= 0:
-		return nil, exit.Usagef("--now is --grace-period=1: leave one of them out")
+		return nil, exit.Usagef("--now and --grace-period cannot be combined")
 	case o.now:
 		o.grace = 1
 	case o.force && o.grace < 0:
@@ -88,7 +88,7 @@ func (o *deleteOptions) callOptions() ([]client.DeleteOption, error) {
 	case "orphan":
 		out = append(out, client.Orphan)
 	default:
-		return nil, exit.Usagef("--cascade is background, foreground or orphan, not %q", o.cascade)
+		return nil, exit.Usagef("invalid --cascade value %q: want background, foreground or orphan", o.cascade)
 	}
 	if o.Dry() {
 		out = append(out, client.DryRun)
@@ -111,7 +111,7 @@ func run(ctx context.Context, s *session.Session, args []string, o deleteOptions
 		return nil
 	}
 	if o.force && o.grace == 0 {
-		s.WarnOnce("removed at once: what runs on a node may go on there until the node notices")
+		s.WarnOnce("immediate deletion does not wait for confirmation that the containers have terminated; they may keep running on the node")
 	}
 	var gone []watch.Deleted
 	failed := false

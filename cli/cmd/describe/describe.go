@@ -44,10 +44,10 @@ func Command(s *session.Session) *cobra.Command {
 			return describe(cmd.Context(), s, args, c, events)
 		},
 	}
-	c.FileFlags(cmd, "that name the objects")
+	c.FileFlags(cmd, "that identify the objects")
 	c.SelectorFlags(cmd)
 	c.NamespacesFlag(cmd)
-	cmd.Flags().BoolVar(&events, "show-events", true, "show the objects' events")
+	cmd.Flags().BoolVar(&events, "show-events", true, "show the events of the objects")
 	return cmd
 }
 
@@ -114,7 +114,7 @@ func describeOne(ctx context.Context, s *session.Session, cl *client.Client, obj
 	if events && kind.Of(obj).Name != "Event" {
 		switch found, err := resolve.Events(ctx, cl, obj); {
 		case apierr.IsForbidden(err):
-			r.field("Events", "<no right to list events>")
+			r.field("Events", "<not permitted to list events>")
 		case err != nil:
 			return err
 		default:
@@ -225,7 +225,7 @@ func (r *report) labels(obj kind.Object) {
 func (r *report) ends(obj kind.Object) {
 	m := obj.GetMetadata()
 	if m.GetDeletionTimestamp() != nil {
-		r.field("Deleted", kind.Age(m.GetDeletionTimestamp(), r.now)+" ago, and held until it is let go")
+		r.field("Deleted", kind.Age(m.GetDeletionTimestamp(), r.now)+" ago, waiting for finalizers")
 	}
 	if len(m.GetFinalizers()) > 0 {
 		r.list("Finalizers", m.GetFinalizers())

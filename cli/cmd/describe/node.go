@@ -28,12 +28,12 @@ func describeNode(ctx context.Context, cl *client.Client, r *report, n *corev1.N
 		return err
 	}
 	lease, err := client.Get[*coordinationv1.Lease](ctx, cl, leaseNamespace, n.GetMetadata().GetName())
-	alive := "yes: its lease is held"
+	alive := "yes, lease current"
 	switch {
 	case apierr.IsNotFound(err):
-		alive = "no: its lease has lapsed"
+		alive = "no, lease expired"
 	case err != nil:
-		alive = "unknown: its lease can't be read: " + apierr.Message(err)
+		alive = "unknown, lease not readable: " + apierr.Message(err)
 	}
 	r.metadata(n)
 	var roles []string

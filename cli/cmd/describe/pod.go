@@ -227,7 +227,7 @@ func volumeText(v *corev1.VolumeSource) string {
 	case v.GetProjected() != nil:
 		return fmt.Sprintf("projected from %d sources", len(v.GetProjected().GetSources()))
 	}
-	return "of a type that this version does not know"
+	return "unknown type"
 }
 
 func probeText(p *corev1.Probe) string {

@@ -54,7 +54,7 @@ func (r *report) policyRule(i int, peersName string, peers []*networkingv1.Netwo
 			who = []string{"anywhere"}
 		}
 		if len(where) == 0 {
-			where = []string{"all, of all protocols"}
+			where = []string{"all ports of all protocols"}
 		}
 		r.list(peersName, who)
 		r.list(portsName, where)

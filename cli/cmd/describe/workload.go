@@ -34,7 +34,7 @@ func describeDeployment(ctx context.Context, cl *client.Client, r *report, d *ap
 	}
 	r.field("Min Ready Seconds", strconv.Itoa(int(spec.GetMinReadySeconds())))
 	if spec.GetPaused() {
-		r.field("Paused", "yes: changes wait for 'xebec rollout resume'")
+		r.field("Paused", "yes, until 'xebec rollout resume'")
 	}
 	r.template(spec.GetTemplate())
 	conditions(r, status.GetConditions())

@@ -21,10 +21,10 @@ import (
 
 // Command returns the command etcd.
 func Command(s *session.Session) *cobra.Command {
-	c := command.Family("etcd", "Look after the cluster's etcd: members, snapshots, space", statusCommand(s), membersCommand(s),
+	c := command.Family("etcd", "Manage etcd: members, snapshots, space", statusCommand(s), membersCommand(s),
 		snapshotCommand(s), restoreCommand(s), moveLeaderCommand(s), defragCommand(s), disarmCommand(s))
-	c.Long = "Look after the cluster's etcd, through the gateway: no certificate of etcd's own is needed, and no way to its hosts.\n" +
-		"All of it is for administrators, the group system:masters."
+	c.Long = "Manage the etcd of the cluster through the gateway, without access to the hosts and certificates of etcd. Requires\n" +
+		"membership of the group system:masters."
 	return c
 }
 
@@ -52,7 +52,7 @@ func statusCommand(s *session.Session) *cobra.Command {
 	var output printer.MessageOutput
 	var check bool
 	cmd := &cobra.Command{
-		Use: "status", Short: "Show how each member is: leader, size, raft, version, alarms",
+		Use: "status", Short: "Show the status of members: leader, size, raft, version, alarms",
 		Example: "  xebec etcd status\n  xebec etcd status --check", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f, err := output.Format()
@@ -78,7 +78,7 @@ func statusCommand(s *session.Session) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&check, "check", false, "end with exit code 1 when a member is not well")
+	cmd.Flags().BoolVar(&check, "check", false, "exit with code 1 if a member is unhealthy")
 	output.Flag(cmd)
 	return cmd
 }
@@ -157,9 +157,9 @@ func membersCommand(s *session.Session) *cobra.Command {
 func addCommand(s *session.Session, output *printer.MessageOutput) *cobra.Command {
 	var req etcdv1.AddMemberRequest
 	cmd := &cobra.Command{
-		Use: "add NAME --peer-url URL", Short: "Add a member, and print what to start it with",
-		Long: "Add a member to etcd, and print the settings that 'xebecd etcd' is to be started with on the new host. A learner follows\n" +
-			"without a vote until it is promoted: while it is not up, nothing depends on it.",
+		Use: "add NAME --peer-url URL", Short: "Add a member and print its start configuration",
+		Long: "Add a member to etcd and print the configuration with which to start 'xebecd etcd' on the new host. A learner receives\n" +
+			"the log but has no vote until it is promoted.",
 		Example: "  xebec etcd members add master-3 --peer-url https://10.0.0.13:2380 --learner", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f, err := output.Format()
@@ -189,30 +189,30 @@ func addCommand(s *session.Session, output *printer.MessageOutput) *cobra.Comman
 			if f.Structured() {
 				return f.PrintValue(s.Out, added)
 			}
-			s.Printf("member %s added as %s. Start it with\n\n  name: %s\n  join: true\n  initialCluster: [%s]\n",
+			s.Printf("member %s added with ID %s. Start it with:\n\n  name: %s\n  join: true\n  initialCluster: [%s]\n",
 				args[0], added.ID, args[0], strings.Join(added.InitialCluster, ", "))
 			if added.Learner {
-				s.Printf("\nand, once it runs: xebec etcd members promote %s\n", args[0])
+				s.Printf("\nWhen it runs, promote it: xebec etcd members promote %s\n", args[0])
 			}
 			return nil
 		},
 	}
-	cmd.Flags().StringSliceVar(&req.PeerUrls, "peer-url", nil, "where the other members reach it, such as https://10.0.0.13:2380")
-	cmd.Flags().BoolVar(&req.Learner, "learner", false, "without a vote until it is promoted")
+	cmd.Flags().StringSliceVar(&req.PeerUrls, "peer-url", nil, "URL at which the other members reach it, such as https://10.0.0.13:2380")
+	cmd.Flags().BoolVar(&req.Learner, "learner", false, "add the member as a learner, without a vote until it is promoted")
 	return cmd
 }
 
 func promoteCommand(s *session.Session) *cobra.Command {
 	var wait time.Duration
 	cmd := &cobra.Command{
-		Use: "promote MEMBER", Short: "Give a learner its vote", Args: cobra.ExactArgs(1),
+		Use: "promote MEMBER", Short: "Promote a learner to a voting member", Args: cobra.ExactArgs(1),
 		Example: "  xebec etcd members promote master-3 --wait 1m",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			deadline := s.Now().Add(wait)
 			for {
 				_, err := etcdCall(cmd.Context(), s, etcdv1.EtcdServiceClient.PromoteMember, &etcdv1.PromoteMemberRequest{Member: args[0]})
 				if err == nil {
-					s.Printf("member %s votes now\n", args[0])
+					s.Printf("member %s promoted\n", args[0])
 					return nil
 				}
 				if cmd.Context().Err() != nil || !s.Now().Before(deadline) {
@@ -226,22 +226,22 @@ func promoteCommand(s *session.Session) *cobra.Command {
 			}
 		},
 	}
-	cmd.Flags().DurationVar(&wait, "wait", 0, "how long to try again while it has not caught up")
+	cmd.Flags().DurationVar(&wait, "wait", 0, "how long to retry while the learner is behind the leader")
 	return cmd
 }
 
 func removeCommand(s *session.Session) *cobra.Command {
 	return &cobra.Command{
-		Use: "remove MEMBER", Short: "Take a member out for good, as one whose host is lost", Args: cobra.ExactArgs(1),
-		Long: "Take a member out of etcd, by name or id. Its data is of no use then: a host that comes back is added as a new member,\n" +
-			"with an empty data directory. Refused when the members left would have no quorum.",
+		Use: "remove MEMBER", Short: "Remove a member permanently", Args: cobra.ExactArgs(1),
+		Long: "Remove a member from etcd, by name or ID. Its data becomes unusable: a host that returns must be added as a new member\n" +
+			"with an empty data directory. Refused if the remaining members would have no quorum.",
 		Example: "  xebec etcd members remove master-3",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			resp, err := etcdCall(cmd.Context(), s, etcdv1.EtcdServiceClient.RemoveMember, &etcdv1.RemoveMemberRequest{Member: args[0]})
 			if err != nil {
 				return err
 			}
-			s.Printf("member %s removed, %d left\n", args[0], len(resp.GetMembers()))
+			s.Printf("member %s removed, %d remain\n", args[0], len(resp.GetMembers()))
 			return nil
 		},
 	}
@@ -249,14 +249,14 @@ func removeCommand(s *session.Session) *cobra.Command {
 
 func moveLeaderCommand(s *session.Session) *cobra.Command {
 	return &cobra.Command{
-		Use: "move-leader [MEMBER]", Short: "Hand the leadership over, as before work on the leader's host", Args: cobra.MaximumNArgs(1),
+		Use: "move-leader [MEMBER]", Short: "Transfer leadership to another member", Args: cobra.MaximumNArgs(1),
 		Example: "  xebec etcd move-leader\n  xebec etcd move-leader master-2",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			resp, err := etcdCall(cmd.Context(), s, etcdv1.EtcdServiceClient.MoveLeader, &etcdv1.MoveLeaderRequest{Member: strings.Join(args, "")})
 			if err != nil {
 				return err
 			}
-			s.Printf("%s leads etcd\n", memberName(resp.GetLeader()))
+			s.Printf("leader is now %s\n", memberName(resp.GetLeader()))
 			return nil
 		},
 	}
@@ -265,13 +265,13 @@ func moveLeaderCommand(s *session.Session) *cobra.Command {
 func defragCommand(s *session.Session) *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
-		Use: "defrag [MEMBER...]", Short: "Give the space of deleted revisions back, one member after the other",
-		Long: "Give the space of deleted revisions back to the file system. A member takes no calls while it works; the others do.\n" +
-			"With --all the leader comes last.",
+		Use: "defrag [MEMBER...]", Short: "Defragment the databases of members, one at a time",
+		Long: "Return the space of compacted revisions to the file system. A member serves no requests while it defragments. With\n" +
+			"--all, the leader is last.",
 		Example: "  xebec etcd defrag --all",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if all == (len(args) > 0) {
-				return exit.Usagef("name members, or --all of them")
+				return exit.Usagef("members or --all are required, not both")
 			}
 			service, err := etcdService(s)
 			if err != nil {
@@ -289,7 +289,7 @@ func defragCommand(s *session.Session) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				s.Printf("%s: %s before, %s now\n", member, printer.Bytes(resp.GetBeforeBytes()), printer.Bytes(resp.GetAfterBytes()))
+				s.Printf("%s: %s before, %s after\n", member, printer.Bytes(resp.GetBeforeBytes()), printer.Bytes(resp.GetAfterBytes()))
 			}
 			return nil
 		},
@@ -319,7 +319,7 @@ func etcdLeaderLast(ctx context.Context, service etcdv1.EtcdServiceClient) ([]st
 
 func disarmCommand(s *session.Session) *cobra.Command {
 	return &cobra.Command{
-		Use: "disarm", Short: "End the alarms that members have raised, once their cause is gone", Args: cobra.NoArgs,
+		Use: "disarm", Short: "Disarm alarms after their cause is resolved", Args: cobra.NoArgs,
 		Example: "  xebec etcd defrag --all && xebec etcd disarm",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			resp, err := etcdCall(cmd.Context(), s, etcdv1.EtcdServiceClient.DisarmAlarms, &etcdv1.DisarmAlarmsRequest{})
@@ -327,7 +327,7 @@ func disarmCommand(s *session.Session) *cobra.Command {
 			case err != nil:
 				return err
 			case len(resp.GetDisarmed()) == 0:
-				s.Printf("no alarm is on\n")
+				s.Printf("no active alarms\n")
 			}
 			for _, alarm := range resp.GetDisarmed() {
 				s.Printf("disarmed %s\n", alarm)

@@ -22,19 +22,19 @@ import (
 )
 
 // errSnapshot says that a file is no snapshot of etcd, or not all of one.
-var errSnapshot = errors.New("it is no whole snapshot of etcd")
+var errSnapshot = errors.New("not a complete etcd snapshot")
 
 func snapshotCommand(s *session.Session) *cobra.Command {
 	var member string
 	var overwrite bool
 	cmd := &cobra.Command{
-		Use: "snapshot FILE", Short: "Save a copy of the whole database at one revision into a file",
-		Long: "Save a copy of the whole database into a file, checked against the sum that etcd sends with it. The file is complete or\n" +
-			"not there. It holds every secret of the cluster, and nobody but you can read it.",
+		Use: "snapshot FILE", Short: "Save a snapshot of the database to a file",
+		Long: "Save a snapshot of the database to a file and verify it by the checksum that etcd sends. The file appears only when it is\n" +
+			"complete. It contains every secret of the cluster and is readable by its owner only.",
 		Example: "  xebec etcd snapshot backup-$(date +%F).db", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if _, err := os.Lstat(args[0]); err == nil && !overwrite {
-				return fmt.Errorf("%s: %w; --overwrite replaces it", args[0], fs.ErrExist)
+				return fmt.Errorf("%s: %w: --overwrite replaces it", args[0], fs.ErrExist)
 			} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return exit.FileError("save snapshot", err)
 			}
@@ -51,8 +51,8 @@ func snapshotCommand(s *session.Session) *cobra.Command {
 			return saveSnapshot(s, args[0], stream.Recv)
 		},
 	}
-	cmd.Flags().StringVar(&member, "member", "", "member to copy (default a follower that is well)")
-	cmd.Flags().BoolVar(&overwrite, "overwrite", false, "replace the file when it exists")
+	cmd.Flags().StringVar(&member, "member", "", "member to copy from (default: a healthy follower)")
+	cmd.Flags().BoolVar(&overwrite, "overwrite", false, "replace an existing file")
 	return cmd
 }
 
@@ -96,7 +96,7 @@ func saveSnapshot(s *session.Session, name string, receive func() (*etcdv1.Snaps
 		}
 	}
 	if !sum.good() {
-		return fmt.Errorf("save snapshot %s: %w: what came does not fit its sum; try again", name, errSnapshot)
+		return fmt.Errorf("save snapshot %s: %w: checksum mismatch; try again", name, errSnapshot)
 	}
 	if err := part.Sync(); err != nil {
 		return exit.FileError("save snapshot", err)
@@ -110,7 +110,7 @@ func saveSnapshot(s *session.Session, name string, receive func() (*etcdv1.Snaps
 	if err := syncDir(filepath.Dir(name)); err != nil {
 		return exit.FileError("save snapshot", err)
 	}
-	s.Printf("%s: %s of %s, etcd %s, sum checked\n", name, printer.Bytes(size), header.GetMember(), header.GetVersion())
+	s.Printf("%s: %s from member %s, etcd %s, checksum verified\n", name, printer.Bytes(size), header.GetMember(), header.GetVersion())
 	return nil
 }
 
@@ -151,30 +151,30 @@ func (t *trailingSum) good() bool {
 
 func restoreCommand(s *session.Session) *cobra.Command {
 	return &cobra.Command{
-		Use: "restore FILE", Short: "Check a snapshot, and say how etcd is made anew from it",
-		Long: "Check a snapshot and print how to make etcd anew from it. Restoring is for a cluster whose etcd is lost, or whose data is:\n" +
-			"no member runs then, and so no gateway answers. It is done on the masters, with 'xebecd etcd restore', or from the\n" +
-			"control host, with the playbook restore.yml. This command needs no connection and changes nothing.",
+		Use: "restore FILE", Short: "Verify a snapshot and print how to restore it",
+		Long: "Verify a snapshot and print how to restore it. Restore only if etcd or its data is lost: no member may run, so no gateway\n" +
+			"is available. The restore itself runs on the masters by 'xebecd etcd restore', or from the control host by the playbook\n" +
+			"restore.yml. This command does not connect to the cluster and changes nothing.",
 		Example: "  xebec etcd restore backup.db", Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			size, err := checkSnapshot(args[0])
 			if err != nil {
 				return err
 			}
-			s.Printf("%s: %s, a whole snapshot of etcd, its sum is right.\n\n", args[0], printer.Bytes(size))
-			s.Printf(`To make etcd anew from it, with the loss of every change since:
+			s.Printf("%s: %s, complete etcd snapshot, checksum verified.\n\n", args[0], printer.Bytes(size))
+			s.Printf(`To restore it, losing every later change:
 
   From the control host:  ansible-playbook restore.yml -e snapshot=%[1]s
 
-  By hand, with the same file on every master; each step on all of them before the next:
+  Manually, with the same file on every master; complete each step on all masters before the next:
   1. systemctl stop 'xebec-*'
   2. mv /var/lib/xebec-etcd/data /var/lib/xebec-etcd/data.before
   3. xebecd etcd restore --config /etc/xebec/etcd/config.yaml --file %[1]s --revision %[2]d
   4. chown -R xebec-etcd: /var/lib/xebec-etcd/data
   5. systemctl start xebec-etcd, and then the other services
 
-  Pods go on meanwhile. Revisions jump ahead, so that no client takes the past for the present; to which one has to be the
-  same on every master.
+  Pods keep running meanwhile. --revision moves revisions forward, so that clients do not take old data for new; its
+  value must be the same on every master.
 `, args[0], s.Now().UnixMicro())
 			return nil
 		},
@@ -200,7 +200,7 @@ func checkSnapshot(name string) (int64, error) {
 		}
 	}
 	if !sum.good() {
-		return 0, fmt.Errorf("%s: %w: it was cut short or changed, or is something else, such as the database of a stopped member, which has no sum", name, errSnapshot)
+		return 0, fmt.Errorf("%s: %w: truncated or modified, or a file without a checksum, such as the database of a stopped member", name, errSnapshot)
 	}
 	return sum.size, nil
 }

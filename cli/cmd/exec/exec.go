@@ -28,8 +28,8 @@ func Command(s *session.Session) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "exec POD | KIND/NAME -- COMMAND [ARGUMENT...]",
 		Short: "Run a command in a container",
-		Long: "Run a command in a container. It is not run by a shell: for pipes and variables, run sh -c '...'.\n" +
-			"xebec ends with the command's exit code.",
+		Long: "Run a command in a container, without a shell: for pipes and variables, run sh -c '...'. xebec exits with the exit code\n" +
+			"of the command.",
 		Example: "  xebec exec web-0 -- ls /\n" +
 			"  xebec exec -it web-0 -- sh\n" +
 			"  xebec exec deployment/web -c echo -- env\n" +
@@ -38,9 +38,9 @@ func Command(s *session.Session) *cobra.Command {
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch dash := cmd.ArgsLenAtDash(); {
 			case dash < 0 && len(args) > 1:
-				return exit.Usagef("put -- before the command: xebec exec %s -- %s", args[0], args[1])
+				return exit.Usagef("-- is required before the command: xebec exec %s -- %s", args[0], args[1])
 			case dash != 1 || len(args) < 2:
-				return exit.Usagef("name one pod and, after --, the command: xebec exec web-0 -- ls /")
+				return exit.Usagef("one pod and, after --, a command are required: xebec exec web-0 -- ls /")
 			}
 			return nil
 		},
@@ -49,9 +49,9 @@ func Command(s *session.Session) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVarP(&o.container, "container", "c", "", "container (default the pod's first)")
-	flags.BoolVarP(&o.stdin, "stdin", "i", false, "pass standard input on")
-	flags.BoolVarP(&o.tty, "tty", "t", false, "give the command a terminal")
+	flags.StringVarP(&o.container, "container", "c", "", "container (default: the first of the pod)")
+	flags.BoolVarP(&o.stdin, "stdin", "i", false, "pass standard input to the container")
+	flags.BoolVarP(&o.tty, "tty", "t", false, "allocate a terminal for the command")
 	return cmd
 }
 
@@ -64,7 +64,7 @@ func exec(ctx context.Context, s *session.Session, args, command []string, o exe
 		Target:    &nodev1.Target{Namespace: pod.GetMetadata().GetNamespace(), Pod: pod.GetMetadata().GetName()},
 		Container: container, Command: command, Stdin: o.stdin,
 	}
-	end, err := s.OpenConsole(o.stdin, o.tty, "standard input is no terminal: the command gets none either")
+	end, err := s.OpenConsole(o.stdin, o.tty, "standard input is not a terminal: the command runs without a terminal")
 	if err != nil {
 		return err
 	}
@@ -96,7 +96,7 @@ func receiveExec(s *session.Session, stream grpc.BidiStreamingClient[nodev1.Exec
 	for {
 		resp, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
-			return errors.New("the node ended the call without an exit code: what became of the command is not known")
+			return errors.New("stream ended without an exit code: the result of the command is unknown")
 		}
 		if err != nil {
 			return err
@@ -113,7 +113,7 @@ func receiveExec(s *session.Session, stream grpc.BidiStreamingClient[nodev1.Exec
 			return &exit.Error{Code: int(r.ExitCode)}
 		}
 		if err != nil {
-			return fmt.Errorf("write the command's output: %w", err)
+			return fmt.Errorf("write output of the command: %w", err)
 		}
 	}
 }

@@ -20,7 +20,7 @@ func Command(s *session.Session) *cobra.Command {
 	var recursive bool
 	cmd := &cobra.Command{
 		Use:   "explain KIND[.FIELD...]",
-		Short: "Explain the fields of objects",
+		Short: "Describe the fields of objects",
 		Example: "  xebec explain pod\n" +
 			"  xebec explain deployment.spec.strategy\n" +
 			"  xebec explain service.spec --recursive",
@@ -28,7 +28,7 @@ func Command(s *session.Session) *cobra.Command {
 		ValidArgsFunction: resolve.CompleteKinds(s),
 		RunE:              func(_ *cobra.Command, args []string) error { return explain(s, args[0], recursive) },
 	}
-	cmd.Flags().BoolVar(&recursive, "recursive", false, "show all fields below, without their explanations")
+	cmd.Flags().BoolVar(&recursive, "recursive", false, "show all nested fields without descriptions")
 	return cmd
 }
 
@@ -89,11 +89,11 @@ func unknownField(path []string, step string, field schema.Field) error {
 	at := strings.Join(path, ".")
 	switch near := resolve.Nearest(step, known); {
 	case len(known) == 0:
-		return exit.Usagef("%s is a %s: it has no fields", at, field.Type)
+		return exit.Usagef("%s has type %s, which has no fields", at, field.Type)
 	case near != "":
 		return exit.Usagef("%s has no field %q, did you mean %q?", at, step, near)
 	}
-	return exit.Usagef("%s has no field %q: it has %s", at, step, strings.Join(known, ", "))
+	return exit.Usagef("%s has no field %q: want one of %s", at, step, strings.Join(known, ", "))
 }
 
 // explainFields lists fields; within is the types that contain them, so that a type within itself is shown once.

@@ -17,14 +17,14 @@ func ResourcesCommand(s *session.Session) *cobra.Command {
 	var output, group string
 	var namespaced, noHeaders bool
 	cmd := &cobra.Command{
-		Use: "api-resources", Short: "List the kinds of object that there are",
+		Use: "api-resources", Short: "List the kinds of objects",
 		Example: "  xebec api-resources\n  xebec api-resources --namespaced=false -o name",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch output {
 			case "", printer.Name, printer.Wide:
 			default:
-				return exit.Usagef("-o is name, wide or nothing")
+				return exit.Usagef("invalid -o value: want name or wide")
 			}
 			t := &printer.Table{Heads: []string{"NAME", "SHORTNAMES", "APIVERSION", "NAMESPACED", "KIND"}, NoHeads: noHeaders, Keep: 1}
 			if output == printer.Wide {
@@ -51,8 +51,8 @@ func ResourcesCommand(s *session.Session) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "name or wide")
-	cmd.Flags().StringVar(&group, "api-group", "", "only kinds of this group; empty for core")
-	cmd.Flags().BoolVar(&namespaced, "namespaced", true, "only kinds that do, or do not, live in namespaces")
-	cmd.Flags().BoolVar(&noHeaders, "no-headers", false, "leave the headings out")
+	cmd.Flags().StringVar(&group, "api-group", "", "only kinds of this API group; empty for core")
+	cmd.Flags().BoolVar(&namespaced, "namespaced", true, "only namespaced kinds or, if false, only others")
+	cmd.Flags().BoolVar(&noHeaders, "no-headers", false, "omit table headers")
 	return cmd
 }

@@ -41,7 +41,7 @@ func Command(s *session.Session) *cobra.Command {
 	var o getOptions
 	cmd := &cobra.Command{
 		Use:   "get KIND[,KIND...] [NAME...] | KIND/NAME...",
-		Short: "Show objects",
+		Short: "List objects",
 		Example: "  xebec get pods -o wide\n" +
 			"  xebec get pods,svc -l app=web\n" +
 			"  xebec get deployment/web -o yaml\n" +
@@ -62,20 +62,20 @@ func Command(s *session.Session) *cobra.Command {
 			return get(cmd.Context(), s, args, o)
 		},
 	}
-	o.FileFlags(cmd, "that name the objects")
+	o.FileFlags(cmd, "that identify the objects")
 	o.SelectorFlags(cmd)
 	o.NamespacesFlag(cmd)
 	flags := cmd.Flags()
-	flags.StringVarP(&o.output, "output", "o", "", "wide, name, json, yaml, or jsonpath=TEMPLATE")
-	flags.BoolVarP(&o.watch, "watch", "w", false, "go on with every change, until interrupted")
-	flags.BoolVar(&o.watchOnly, "watch-only", false, "show only changes from now on")
-	flags.BoolVar(&o.table.NoHeaders, "no-headers", false, "leave the headings of tables out")
-	flags.BoolVar(&o.table.ShowLabels, "show-labels", false, "add a column with all labels")
+	flags.StringVarP(&o.output, "output", "o", "", "output format: wide, name, json, yaml or jsonpath=TEMPLATE")
+	flags.BoolVarP(&o.watch, "watch", "w", false, "after listing, watch for changes until interrupted")
+	flags.BoolVar(&o.watchOnly, "watch-only", false, "watch for changes without listing first")
+	flags.BoolVar(&o.table.NoHeaders, "no-headers", false, "omit table headers")
+	flags.BoolVar(&o.table.ShowLabels, "show-labels", false, "add a column of all labels")
 	flags.StringSliceVarP(&o.table.LabelColumns, "label-columns", "L", nil, "labels to show as columns")
-	flags.StringVar(&o.sortBy, "sort-by", "", "field to sort by, such as .metadata.creationTimestamp")
-	flags.BoolVar(&o.ignoreNotFound, "ignore-not-found", false, "an object that does not exist is no error")
-	flags.StringVar(&o.atText, "at", "", "show what was: at a time such as 2026-11-21T15:04:05Z, so long ago such as 10m, or at a resourceVersion")
-	flags.BoolVar(&o.managedFields, "show-managed-fields", false, "with json and yaml, show who owns which field")
+	flags.StringVar(&o.sortBy, "sort-by", "", "field path to sort by, such as .metadata.creationTimestamp")
+	flags.BoolVar(&o.ignoreNotFound, "ignore-not-found", false, "ignore an object that does not exist")
+	flags.StringVar(&o.atText, "at", "", "show the past state: at an RFC 3339 time, a duration ago such as 10m, or a resourceVersion")
+	flags.BoolVar(&o.managedFields, "show-managed-fields", false, "with json and yaml, show managedFields")
 	return cmd
 }
 
@@ -93,7 +93,7 @@ func parseAt(text string, now time.Time) (client.At, error) {
 	if at, err := time.Parse(time.RFC3339, text); err == nil {
 		return client.At{Time: at}, nil
 	}
-	return client.At{}, exit.Usagef("invalid --at %q: want an RFC 3339 time such as 2026-11-21T15:04:05Z, how long ago such as 10m, or a resourceVersion", text)
+	return client.At{}, exit.Usagef("invalid --at value %q: want an RFC 3339 time such as 2026-11-21T15:04:05Z, a duration such as 10m, or a resourceVersion", text)
 }
 
 func get(ctx context.Context, s *session.Session, args []string, o getOptions) error {
@@ -161,10 +161,10 @@ func printFound(s *session.Session, sections []*resolve.Found, refs []resolve.Re
 // follow shows the state and then every change until interrupted. It resumes after a lost connection.
 func follow(ctx context.Context, s *session.Session, cl *client.Client, refs []resolve.Reference, o getOptions) error {
 	if o.at != (client.At{}) {
-		return exit.Usagef("--at shows what was, and -w what is to come: leave one out")
+		return exit.Usagef("--at and -w cannot be combined")
 	}
 	if len(refs) != 1 {
-		return exit.Usagef("-w shows one kind, or one object, at a time")
+		return exit.Usagef("-w accepts one kind or one object")
 	}
 	r := refs[0]
 	options := client.WatchOptions{Namespace: r.Namespace, LabelSelector: o.Labels, FieldSelector: o.Fields}

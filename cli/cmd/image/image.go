@@ -30,7 +30,7 @@ import (
 
 // Command returns the command image.
 func Command(s *session.Session) *cobra.Command {
-	return command.Family("image", "Bring images to nodes", loadCommand(s))
+	return command.Family("image", "Load images into nodes", loadCommand(s))
 }
 
 func loadCommand(s *session.Session) *cobra.Command {
@@ -38,14 +38,14 @@ func loadCommand(s *session.Session) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "load ARCHIVE...",
 		Short: "Load image archives into nodes",
-		Long: "Load image archives, as 'docker save' or any OCI tool writes them, into the nodes' containerd. No registry is\n" +
-			"needed. All nodes are loaded at once.",
+		Long: "Load image archives, as 'docker save' or OCI tools write them, into containerd on nodes, without a registry. All nodes\n" +
+			"are loaded in parallel.",
 		Example: "  xebec image load bin/images/*.tar\n" +
 			"  xebec image load web.tar --nodes node-1,node-2",
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return loadImages(cmd.Context(), s, args, nodes) },
 	}
-	cmd.Flags().StringSliceVar(&nodes, "nodes", nil, "nodes to load (default all)")
+	cmd.Flags().StringSliceVar(&nodes, "nodes", nil, "nodes to load (default: all)")
 	_ = cmd.RegisterFlagCompletionFunc("nodes", resolve.CompleteOf(s, "nodes"))
 	return cmd
 }
@@ -55,7 +55,7 @@ func loadImages(ctx context.Context, s *session.Session, archives, nodes []strin
 	for _, a := range archives {
 		info, err := os.Stat(a)
 		if err == nil && !info.Mode().IsRegular() {
-			err = fmt.Errorf("%s is not a file", a)
+			err = fmt.Errorf("%s is not a regular file", a)
 		}
 		if err != nil {
 			return exit.FileError("image archive", err)
@@ -72,7 +72,7 @@ func loadImages(ctx context.Context, s *session.Session, archives, nodes []strin
 			nodes = append(nodes, n.GetMetadata().GetName())
 		}
 		if len(nodes) == 0 {
-			return errors.New("the cluster has no nodes yet: 'xebec get nodes' shows when one has come")
+			return errors.New("no nodes registered: 'xebec get nodes' lists them")
 		}
 	}
 	progress := newProgress(s, "Loading", size*int64(len(nodes)))

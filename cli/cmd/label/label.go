@@ -80,11 +80,11 @@ func mapCommand(s *session.Session, name, noun, done string, of func(*metav1.Obj
 			})
 		},
 	}
-	c.FileFlags(cmd, "with the objects to change")
+	c.FileFlags(cmd, "of the objects to change")
 	c.SelectorFlags(cmd)
 	c.AllFlag(cmd)
 	o.Flags(cmd)
-	cmd.Flags().BoolVar(&overwrite, "overwrite", false, "change "+noun+" that are set already")
+	cmd.Flags().BoolVar(&overwrite, "overwrite", false, "replace "+noun+" that are already set")
 	cmd.Flags().BoolVar(&list, "list", false, "print the "+noun)
 	return cmd
 }
@@ -101,18 +101,18 @@ func splitChanges(args []string, none bool) (refs []string, set map[string]strin
 		case removes && cleared != "" && i > 0:
 			remove = append(remove, cleared)
 		case len(set)+len(remove) > 0:
-			return nil, nil, nil, exit.Usagef("%q: changes come last, as KEY=VALUE, or KEY- to remove", a)
+			return nil, nil, nil, exit.Usagef("invalid argument %q: objects must come before KEY=VALUE and KEY-", a)
 		default:
 			refs = append(refs, a)
 		}
 	}
 	for _, key := range remove {
 		if _, both := set[key]; both {
-			return nil, nil, nil, exit.Usagef("%s is both set and removed", key)
+			return nil, nil, nil, exit.Usagef("key %s is both set and removed", key)
 		}
 	}
 	if len(set)+len(remove) == 0 && !none {
-		return nil, nil, nil, exit.Usagef("what is to change? Say KEY=VALUE, or KEY- to remove")
+		return nil, nil, nil, exit.Usagef("at least one KEY=VALUE or KEY- is required")
 	}
 	return refs, set, remove, nil
 }
@@ -123,7 +123,7 @@ func changeMap(m *map[string]string, set map[string]string, remove []string, ove
 	}
 	for _, key := range slices.Sorted(maps.Keys(set)) {
 		if old, ok := (*m)[key]; ok && old != set[key] && !overwrite {
-			return fmt.Errorf("%q is %s already: --overwrite changes it", key, strconv.Quote(old))
+			return fmt.Errorf("%q already has the value %s: --overwrite replaces it", key, strconv.Quote(old))
 		}
 		(*m)[key] = set[key]
 	}

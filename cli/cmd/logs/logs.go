@@ -62,17 +62,17 @@ func Command(s *session.Session) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVarP(&o.Container, "container", "c", "", "container (default the pod's first)")
-	flags.BoolVar(&o.allContainers, "all-containers", false, "all containers of the pods")
-	flags.BoolVarP(&o.follow, "follow", "f", false, "go on with new lines")
-	flags.Int64Var(&o.Tail, "tail", -1, "last lines to print, -1 for all (default 10 with -l)")
-	flags.DurationVar(&o.since, "since", 0, "only lines younger than this, such as 10m")
-	flags.StringVar(&o.sinceTime, "since-time", "", "only lines from this time on, RFC 3339")
-	flags.BoolVarP(&o.previous, "previous", "p", false, "the log of the container's previous instance")
-	flags.BoolVar(&o.timestamps, "timestamps", false, "put each line's time before it")
-	flags.BoolVar(&o.prefix, "prefix", false, "put the pod and the container before each line")
-	flags.StringVarP(&o.labels, "selector", "l", "", "pods by label selector")
-	flags.IntVar(&o.MaxParallel, "max-log-requests", 20, "most logs to follow at once")
+	flags.StringVarP(&o.Container, "container", "c", "", "container (default: the first of the pod)")
+	flags.BoolVar(&o.allContainers, "all-containers", false, "print the logs of all containers")
+	flags.BoolVarP(&o.follow, "follow", "f", false, "follow the log")
+	flags.Int64Var(&o.Tail, "tail", -1, "number of last lines to print, -1 for all (default 10 with -l)")
+	flags.DurationVar(&o.since, "since", 0, "print only lines newer than a duration, such as 10m")
+	flags.StringVar(&o.sinceTime, "since-time", "", "print only lines since an RFC 3339 time")
+	flags.BoolVarP(&o.previous, "previous", "p", false, "print the log of the previous instance of the container")
+	flags.BoolVar(&o.timestamps, "timestamps", false, "print the time of each line")
+	flags.BoolVar(&o.prefix, "prefix", false, "prefix each line with its pod and container")
+	flags.StringVarP(&o.labels, "selector", "l", "", "label selector of pods")
+	flags.IntVar(&o.MaxParallel, "max-log-requests", 20, "maximum number of logs to follow in parallel")
 	return cmd
 }
 
@@ -86,7 +86,7 @@ func Print(ctx context.Context, s *session.Session, args []string, o Options) er
 		return err
 	}
 	if (len(args) == 0) == (o.labels == "") {
-		return exit.Usagef("name a pod, or select pods with -l: one of the two")
+		return exit.Usagef("exactly one of a pod and -l is required")
 	}
 	cl := s.Client()
 	pods, err := resolve.Pods(ctx, s, cl, args, o.labels)
@@ -104,7 +104,7 @@ func Print(ctx context.Context, s *session.Session, args []string, o Options) er
 		}
 	}
 	if o.follow && len(sources) > o.MaxParallel {
-		return fmt.Errorf("%d logs to follow are more than %d: select fewer, or raise --max-log-requests", len(sources), o.MaxParallel)
+		return fmt.Errorf("too many logs to follow: %d, at most %d; select fewer or raise --max-log-requests", len(sources), o.MaxParallel)
 	}
 	nodes := nodev1.NewNodeServiceClient(s)
 	group, ctx := errgroup.WithContext(ctx)
@@ -134,22 +134,22 @@ func Print(ctx context.Context, s *session.Session, args []string, o Options) er
 func (o Options) request(now time.Time) (*nodev1.LogsRequest, error) {
 	r := &nodev1.LogsRequest{Follow: o.follow, Previous: o.previous, Timestamps: o.timestamps}
 	if o.Tail < -1 {
-		return nil, exit.Usagef("--tail is a number of lines, or -1 for all")
+		return nil, exit.Usagef("invalid --tail value: want a number of lines, or -1 for all")
 	}
 	if o.Tail >= 0 {
 		r.TailLines = &o.Tail
 	}
 	switch {
 	case o.since < 0:
-		return nil, exit.Usagef("--since is how long ago, such as 10m, and not negative")
+		return nil, exit.Usagef("invalid --since value: want a positive duration, such as 10m")
 	case o.since > 0 && o.sinceTime != "":
-		return nil, exit.Usagef("--since and --since-time say the same: leave one of them out")
+		return nil, exit.Usagef("--since and --since-time cannot be combined")
 	case o.since > 0:
 		r.SinceTime = timestamppb.New(now.Add(-o.since))
 	case o.sinceTime != "":
 		t, err := time.Parse(time.RFC3339Nano, o.sinceTime)
 		if err != nil {
-			return nil, exit.Usagef("--since-time %q is no time such as 2026-01-31T12:00:00Z", o.sinceTime)
+			return nil, exit.Usagef("invalid --since-time value %q: want an RFC 3339 time, such as 2026-01-31T12:00:00Z", o.sinceTime)
 		}
 		r.SinceTime = timestamppb.New(t)
 	}

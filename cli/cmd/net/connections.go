@@ -35,21 +35,21 @@ func connectionsCommand(s *session.Session) *cobra.Command {
 	var o connectionsOptions
 	cmd := &cobra.Command{
 		Use:   "connections",
-		Short: "List the flows that nodes translate, and the sockets on them that talk to services",
-		Long: "List the flows in nodes' tables: from clients outside to services (in), from pods to the outside (out), from\n" +
-			"clients outside to pods themselves (direct), and sockets on nodes that talk to services by datagrams (socket).\n" +
-			"TCP connections of sockets on a node to a service are the endpoint's from the start, and no node keeps a list of them.",
+		Short: "List tracked connections of nodes and their endpoints",
+		Long: "List the connections that nodes track: from external clients to services (in), from pods to external addresses (out),\n" +
+			"from external clients to pods (direct), and from sockets on nodes to services by datagrams (socket). TCP connections\n" +
+			"from sockets on a node to a service are translated when they connect and are not tracked.",
 		Example: "  xebec net connections\n" +
 			"  xebec net connections --node node-1 --service echo -w",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return netConnections(cmd.Context(), s, o) },
 	}
 	flags := cmd.Flags()
-	flags.StringSliceVar(&o.nodes, "node", nil, "only of these nodes")
-	flags.StringVar(&o.service, "service", "", "only those to this service, NAME or NAMESPACE/NAME")
-	flags.StringVarP(&o.output, "output", "o", "", "wide, json, yaml, or jsonpath=TEMPLATE")
-	flags.BoolVarP(&o.watch, "watch", "w", false, "show them again and again, until interrupted")
-	flags.DurationVar(&o.every, "interval", 2*time.Second, "how often, with --watch")
+	flags.StringSliceVar(&o.nodes, "node", nil, "only these nodes")
+	flags.StringVar(&o.service, "service", "", "only connections to this service, NAME or NAMESPACE/NAME")
+	flags.StringVarP(&o.output, "output", "o", "", "output format: wide, json, yaml or jsonpath=TEMPLATE")
+	flags.BoolVarP(&o.watch, "watch", "w", false, "repeat the list until interrupted")
+	flags.DurationVar(&o.every, "interval", 2*time.Second, "interval of --watch")
 	return cmd
 }
 
@@ -59,7 +59,7 @@ func netConnections(ctx context.Context, s *session.Session, o connectionsOption
 		return err
 	}
 	if o.watch && (f.Structured() || o.every <= 0) {
-		return exit.Usagef("--watch shows tables, every --interval more than 0")
+		return exit.Usagef("--watch requires table output and an --interval greater than 0")
 	}
 	cl := s.Client()
 	if o.service != "" && !strings.Contains(o.service, "/") {
@@ -135,7 +135,7 @@ func connectionsOf(ctx context.Context, s *session.Session, cl *client.Client, o
 			rows = append(rows, nodeConnection{names[i], c})
 		}
 		if resp.GetLeftOut() > 0 {
-			s.Notef("Node %s has %d more: name a service.", names[i], resp.GetLeftOut())
+			s.Notef("Node %s has %d more connections: --service selects fewer.", names[i], resp.GetLeftOut())
 		}
 	}
 	slices.SortStableFunc(rows, func(a, b nodeConnection) int { return cmp.Compare(a.node, b.node) })
@@ -143,7 +143,7 @@ func connectionsOf(ctx context.Context, s *session.Session, cl *client.Client, o
 }
 
 func connectionsTable(rows []nodeConnection, wide bool) *printer.Table {
-	t := &printer.Table{Heads: []string{"NODE", "WAY", "PROTOCOL", "SOURCE", "DESTINATION", "ENDPOINT", "SERVICE", "STATE", "IDLE"}, Keep: 5}
+	t := &printer.Table{Heads: []string{"NODE", "DIRECTION", "PROTOCOL", "SOURCE", "DESTINATION", "ENDPOINT", "SERVICE", "STATE", "IDLE"}, Keep: 5}
 	if wide {
 		t.Heads = append(t.Heads, "SEEN-AS")
 	}

@@ -33,10 +33,10 @@ func dropsCommand(s *session.Session) *cobra.Command {
 	var o dropsOptions
 	cmd := &cobra.Command{
 		Use:   "drops [POD]",
-		Short: "Show what network policies, and the routing of services, dropped",
-		Long: "Show the packets that network policies kept from pods, or pods from sending: from where to where, and which\n" +
-			"policies select the pod; and those that the routing of services dropped or refused, and why. Each node remembers\n" +
-			"the last ones, and counts all.",
+		Short: "Show packets dropped by network policies and service routing",
+		Long: "Show the packets that network policies dropped, with source, destination and the policies that select the pod, and the\n" +
+			"packets that service routing dropped or rejected, with the reason. Each node keeps the most recent drops and counts\n" +
+			"all of them.",
 		Example: "  xebec net drops\n" +
 			"  xebec net drops web-0 -f\n" +
 			"  xebec net drops -A --node node-1",
@@ -45,9 +45,9 @@ func dropsCommand(s *session.Session) *cobra.Command {
 		RunE:              func(cmd *cobra.Command, args []string) error { return netDrops(cmd.Context(), s, args, o) },
 	}
 	flags := cmd.Flags()
-	flags.BoolVarP(&o.follow, "follow", "f", false, "go on with new drops, until interrupted")
-	flags.StringSliceVar(&o.nodes, "node", nil, "only of these nodes")
-	flags.BoolVarP(&o.namespaces, "all-namespaces", "A", false, "of pods and services in all namespaces, and of addresses that are no service's")
+	flags.BoolVarP(&o.follow, "follow", "f", false, "follow new drops until interrupted")
+	flags.StringSliceVar(&o.nodes, "node", nil, "only these nodes")
+	flags.BoolVarP(&o.namespaces, "all-namespaces", "A", false, "drops in all namespaces, and of addresses that belong to no service")
 	return cmd
 }
 
@@ -117,7 +117,7 @@ func lastDrops(ctx context.Context, s *session.Session, requests []*nodev1.Drops
 	if len(all) > 0 {
 		t.Print(s.Out)
 	} else if failures == nil {
-		s.Notef("Nothing was dropped of late.")
+		s.Notef("No recent drops.")
 	}
 	return failures
 }
@@ -132,7 +132,7 @@ func followDrops(ctx context.Context, s *session.Session, requests []*nodev1.Dro
 		mu.Lock()
 		defer mu.Unlock()
 		if d.GetSkipped() > 0 {
-			s.Notef("%d more were dropped that are only counted.", d.GetSkipped())
+			s.Notef("%d more drops were counted but not recorded.", d.GetSkipped())
 		}
 		s.Printf("%s\n", strings.Join(dropCells(d), "  "))
 	})

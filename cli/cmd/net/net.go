@@ -10,5 +10,5 @@ import (
 
 // Command holds what looks into the cluster's network: one file per command.
 func Command(s *session.Session) *cobra.Command {
-	return command.Family("net", "Look into the cluster's network", traceCommand(s), connectionsCommand(s), dropsCommand(s))
+	return command.Family("net", "Inspect the network of the cluster", traceCommand(s), connectionsCommand(s), dropsCommand(s))
 }

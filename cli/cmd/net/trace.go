@@ -31,12 +31,12 @@ func traceCommand(s *session.Session) *cobra.Command {
 	var o traceOptions
 	cmd := &cobra.Command{
 		Use:   "trace FROM TO[:PORT]",
-		Short: "Say what would become of a connection, and what decides",
-		Long: "Follow a connection through the maps, routes and policies of the node where it begins or arrives, and name the rule or\n" +
-			"the endpoint that decides. Nothing is sent.\n\n" +
-			"FROM is a pod (NAME, NAMESPACE/NAME or pod/NAME), a node (NAME or node/NAME), or an address; one that is neither a\n" +
-			"pod's nor a node's is a client outside. TO is a service (NAME, NAMESPACE/NAME, service/NAME or a name as in DNS), a pod\n" +
-			"(pod/NAME), or an address. PORT is a number or, of a service, a port's name; it may be left out where there is one only.",
+		Short: "Trace the path and verdict of a connection",
+		Long: "Trace a connection through the maps, routes and policies of the node where it starts or arrives, and show the rule or\n" +
+			"endpoint that decides its verdict. No packet is sent.\n\n" +
+			"FROM is a pod (NAME, NAMESPACE/NAME or pod/NAME), a node (NAME or node/NAME) or an address; an address of no pod or\n" +
+			"node is an external client. TO is a service (NAME, NAMESPACE/NAME, service/NAME or a DNS name), a pod (pod/NAME) or an\n" +
+			"address. PORT is a number or the name of a service port; it is optional if the service has a single port.",
 		Example: "  xebec net trace client echo\n" +
 			"  xebec net trace client echo.default.svc.cluster.local:80\n" +
 			"  xebec net trace node-1 10.96.0.12:80\n" +
@@ -46,10 +46,10 @@ func traceCommand(s *session.Session) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error { return netTrace(cmd.Context(), s, args[0], args[1], o) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.protocol, "protocol", "", "TCP or UDP (default: that of the service's port, or TCP)")
-	flags.StringVar(&o.node, "node", "", "node where a client outside arrives (default: the one that has, or answers for, the address)")
-	flags.StringVarP(&o.output, "output", "o", "", "json, yaml, or jsonpath=TEMPLATE")
-	flags.BoolVar(&o.check, "check", false, "end with exit code 1 unless the connection would be forwarded")
+	flags.StringVar(&o.protocol, "protocol", "", "TCP or UDP (default: protocol of the service port, or TCP)")
+	flags.StringVar(&o.node, "node", "", "node at which an external client arrives (default: the node that owns or announces the address)")
+	flags.StringVarP(&o.output, "output", "o", "", "output format: json, yaml or jsonpath=TEMPLATE")
+	flags.BoolVar(&o.check, "check", false, "exit with code 1 unless the connection would be forwarded")
 	return cmd
 }
 
@@ -77,7 +77,7 @@ func (o *origin) toward(to netip.Addr) (string, error) {
 	family := kind.FamilyOf(to.String())
 	from := ofFamily(family, o.addrs)
 	if from == "" {
-		return "", fmt.Errorf("%s has no %s address to reach %v from", o.text, family, to)
+		return "", fmt.Errorf("%s has no %s address from which to reach %v", o.text, family, to)
 	}
 	if !o.outside {
 		o.text += " (" + from + ")"
@@ -121,7 +121,7 @@ func netTrace(ctx context.Context, s *session.Session, from, to string, o traceO
 	}
 	o.protocol = strings.ToUpper(o.protocol)
 	if o.protocol != "" && o.protocol != kind.ProtocolTCP && o.protocol != kind.ProtocolUDP {
-		return exit.Usagef("--protocol %q is neither TCP nor UDP", o.protocol)
+		return exit.Usagef("invalid --protocol value %q: want TCP or UDP", o.protocol)
 	}
 	cl := s.Client()
 	t := &tracer{cl: cl}
@@ -223,14 +223,14 @@ func (t *tracer) origin(ctx context.Context, text string) (origin, error) {
 		if o, err := t.originNode(text); err == nil {
 			return o, nil
 		}
-		return origin{}, fmt.Errorf("there is neither a pod %s/%s nor a node %s; a client outside is given by its address", namespace, name, text)
+		return origin{}, fmt.Errorf("no pod %s/%s and no node %s found; for an external client, give its address", namespace, name, text)
 	}
 	return origin{}, err
 }
 
 func (t *tracer) originNode(name string) (origin, error) {
 	if !slices.ContainsFunc(t.nodes, func(n *corev1.Node) bool { return n.GetMetadata().GetName() == name }) {
-		return origin{}, fmt.Errorf("there is no node %s", name)
+		return origin{}, fmt.Errorf("node %q not found", name)
 	}
 	return origin{text: "node " + name, node: name}, nil
 }
@@ -238,11 +238,11 @@ func (t *tracer) originNode(name string) (origin, error) {
 func originPod(pod *corev1.Pod) (origin, error) {
 	name := pod.GetMetadata().GetNamespace() + "/" + pod.GetMetadata().GetName()
 	if pod.GetSpec().GetHostNetwork() {
-		return origin{text: "pod " + name + ", in its node's network", node: pod.GetSpec().GetNodeName()}, nil
+		return origin{text: "pod " + name + " in the host network", node: pod.GetSpec().GetNodeName()}, nil
 	}
 	addrs := kind.PodAddresses(pod)
 	if len(addrs) == 0 {
-		return origin{}, fmt.Errorf("pod %s has no address yet: it is %s", name, cmp.Or(pod.GetStatus().GetPhase(), "new"))
+		return origin{}, fmt.Errorf("pod %s has no address (phase %s)", name, cmp.Or(pod.GetStatus().GetPhase(), "new"))
 	}
 	return origin{text: "pod " + name, node: pod.GetSpec().GetNodeName(), addrs: addrs}, nil
 }
@@ -272,7 +272,7 @@ func (t *tracer) originAt(ctx context.Context, addr netip.Addr) (origin, error) 
 	if pod != nil {
 		return originPod(pod)
 	}
-	return origin{text: fmt.Sprintf("client %v outside", addr), addrs: []string{addr.String()}, outside: true}, nil
+	return origin{text: fmt.Sprintf("external client %v", addr), addrs: []string{addr.String()}, outside: true}, nil
 }
 
 // podAt returns the pod that has an address, nil when none has.
@@ -313,7 +313,7 @@ func (t *tracer) arrival(ctx context.Context, addr netip.Addr, named string) (st
 			return n.GetMetadata().GetName(), nil
 		}
 	}
-	return "", errors.New("no node is ready: name one by --node")
+	return "", errors.New("no ready node: --node is required")
 }
 
 // goal finds out where the connection is to go.
@@ -327,7 +327,7 @@ func (t *tracer) goal(ctx context.Context, text, protocol string, begin origin) 
 	}
 	for _, only := range []string{strings.Trim(text, "[]"), strings.Trim(name, "[]")} {
 		if addr, err := netip.ParseAddr(only); err == nil {
-			return traceGoal{}, exit.Usagef("%s: an address needs the number of a port, as in %v", text, netip.AddrPortFrom(addr, 80))
+			return traceGoal{}, exit.Usagef("invalid destination %q: an address requires a port number, as in %v", text, netip.AddrPortFrom(addr, 80))
 		}
 	}
 	namespace := t.namespace
@@ -342,7 +342,7 @@ func (t *tracer) goal(ctx context.Context, text, protocol string, begin origin) 
 		}
 	} else if labels := strings.Split(strings.TrimSuffix(name, "."), "."); len(labels) > 1 {
 		if len(labels) > 2 && labels[2] != "svc" {
-			return traceGoal{}, exit.Usagef("%s is no name of this cluster: outside names are resolved by pods' resolvers; give an address", name)
+			return traceGoal{}, exit.Usagef("invalid destination %q: not a name in the cluster domain; give an address instead", name)
 		}
 		name, namespace = labels[0], labels[1]
 	}
@@ -351,7 +351,7 @@ func (t *tracer) goal(ctx context.Context, text, protocol string, begin origin) 
 		if g, podErr := t.podGoal(ctx, namespace, name, port, protocol, begin); podErr == nil {
 			return g, nil
 		}
-		return traceGoal{}, fmt.Errorf("there is neither a service %s/%s nor a pod with a port of that name", namespace, name)
+		return traceGoal{}, fmt.Errorf("no service %s/%s and no pod of that name with that port found", namespace, name)
 	}
 	if err != nil {
 		return traceGoal{}, err
@@ -364,19 +364,19 @@ func (t *tracer) serviceGoal(svc *corev1.Service, port, protocol string, begin o
 	name := svc.GetMetadata().GetNamespace() + "/" + svc.GetMetadata().GetName()
 	switch {
 	case spec.GetType() == kind.ServiceExternalName:
-		return traceGoal{}, fmt.Errorf("service %s is another name for %s: trace to that", name, spec.GetExternalName())
+		return traceGoal{}, fmt.Errorf("service %s is an ExternalName for %s: trace that name instead", name, spec.GetExternalName())
 	case kind.IsHeadless(svc):
-		return traceGoal{}, fmt.Errorf("service %s is headless, DNS gives its pods' own addresses: trace to one of the pods", name)
+		return traceGoal{}, fmt.Errorf("service %s is headless: trace one of its pods instead", name)
 	}
 	matches := slices.DeleteFunc(slices.Clone(spec.GetPorts()), func(p *corev1.ServicePort) bool {
 		return port != "" && port != p.GetName() && port != strconv.Itoa(int(p.GetPort())) || protocol != "" && protocol != p.GetProtocol()
 	})
 	if len(matches) == 0 {
-		return traceGoal{}, fmt.Errorf("service %s has no port %s: it has %s", name, strings.Trim(port+"/"+protocol, "/"), portsText(spec.GetPorts()))
+		return traceGoal{}, fmt.Errorf("service %s has no port %s: want one of %s", name, strings.Trim(port+"/"+protocol, "/"), portsText(spec.GetPorts()))
 	}
 	p := matches[0]
 	if len(matches) > 1 && port == "" {
-		return traceGoal{}, exit.Usagef("service %s has several ports, name one: %s", name, portsText(matches))
+		return traceGoal{}, exit.Usagef("service %s has several ports: want one of %s", name, portsText(matches))
 	}
 	g := traceGoal{text: fmt.Sprintf("service %s", name), protocol: p.GetProtocol()}
 	text, number := ofFamily(begin.family, append(slices.Clone(spec.GetClusterIps()), spec.GetClusterIp())), p.GetPort()
@@ -392,7 +392,7 @@ func (t *tracer) serviceGoal(svc *corev1.Service, port, protocol string, begin o
 			text, number = ofFamily(begin.family, nodes), p.GetNodePort()
 		}
 		if text == "" {
-			return traceGoal{}, fmt.Errorf("service %s has no %s address for clients outside: no load balancer, node port or external IP", name, begin.family)
+			return traceGoal{}, fmt.Errorf("service %s has no %s address for external clients: no load balancer, node port or external IP", name, begin.family)
 		}
 	}
 	addr, err := netip.ParseAddr(text)
@@ -409,7 +409,7 @@ func (t *tracer) podGoal(ctx context.Context, namespace, name, port, protocol st
 		return traceGoal{}, err
 	}
 	if len(kind.PodAddresses(pod)) == 0 {
-		return traceGoal{}, fmt.Errorf("pod %s/%s has no address yet: it is %s", namespace, name, cmp.Or(pod.GetStatus().GetPhase(), "new"))
+		return traceGoal{}, fmt.Errorf("pod %s/%s has no address (phase %s)", namespace, name, cmp.Or(pod.GetStatus().GetPhase(), "new"))
 	}
 	addr, err := netip.ParseAddr(ofFamily(begin.family, kind.PodAddresses(pod)))
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 // nodesOf resolves arguments that are names of nodes, with or without the kind.
 func nodesOf(ctx context.Context, s *session.Session, cl *client.Client, args []string, c resolve.Choice) ([]resolve.Reference, error) {
 	if len(args) == 0 && c.Labels == "" {
-		return nil, exit.Usagef("name a node, or select nodes with -l")
+		return nil, exit.Usagef("at least one node or -l is required")
 	}
 	full := make([]string, 0, len(args)+1)
 	for _, a := range args {
@@ -37,11 +37,11 @@ func nodesOf(ctx context.Context, s *session.Session, cl *client.Client, args []
 	}
 	for _, r := range refs {
 		if r.Kind.Name != "Node" {
-			return nil, exit.Usagef("%s is no node", r)
+			return nil, exit.Usagef("%s is not a node", r)
 		}
 	}
 	if len(refs) == 0 {
-		return nil, fmt.Errorf("no nodes match %q", c.Labels)
+		return nil, fmt.Errorf("no nodes match selector %q", c.Labels)
 	}
 	return refs, nil
 }
@@ -50,9 +50,9 @@ func nodesOf(ctx context.Context, s *session.Session, cl *client.Client, args []
 func CordonCommand(s *session.Session, cordon bool) *cobra.Command {
 	var c resolve.Choice
 	o := &write.Options{}
-	name, short, done := "uncordon", "Let nodes take new pods again", "uncordoned"
+	name, short, done := "uncordon", "Mark nodes as schedulable", "uncordoned"
 	if cordon {
-		name, short, done = "cordon", "Keep new pods off nodes", "cordoned"
+		name, short, done = "cordon", "Mark nodes as unschedulable", "cordoned"
 	}
 	cmd := &cobra.Command{
 		Use: name + " NODE...", Short: short, Example: "  xebec " + name + " node-1",

@@ -37,9 +37,9 @@ func DrainCommand(s *session.Session) *cobra.Command {
 	var o drainOptions
 	cmd := &cobra.Command{
 		Use:   "drain NODE...",
-		Short: "Move all pods off nodes, for maintenance",
-		Long: "Keep new pods off nodes, delete the pods there and wait until they are gone. Their controllers make new ones\n" +
-			"elsewhere. Nothing is deleted when some of the pods need a flag to go.",
+		Short: "Evict all pods from nodes for maintenance",
+		Long: "Mark nodes as unschedulable, delete their pods and wait until they are gone. Controllers create replacements on other\n" +
+			"nodes. No pod is deleted if some of the pods require a flag that was not given.",
 		Example: "  xebec drain node-1\n" +
 			"  xebec drain node-1 --delete-emptydir-data --force --timeout=2m",
 		ValidArgsFunction: resolve.CompleteOf(s, "nodes"),
@@ -53,11 +53,11 @@ func DrainCommand(s *session.Session) *cobra.Command {
 	o.SelectorFlags(cmd)
 	o.DryRunFlag(cmd)
 	flags := cmd.Flags()
-	flags.BoolVar(&o.ignoreDaemonSets, "ignore-daemonsets", false, "leave the pods of DaemonSets, which would come back at once")
-	flags.BoolVar(&o.deleteEmptyDir, "delete-emptydir-data", false, "delete pods with emptyDir volumes, whose data goes with them")
-	flags.BoolVar(&o.force, "force", false, "delete pods without a controller too, which nobody makes again")
-	flags.Int64Var(&o.grace, "grace-period", -1, "seconds that pods get to stop, -1 for their own")
-	flags.DurationVar(&o.timeout, "timeout", 0, "longest time to wait, 0 for no limit")
+	flags.BoolVar(&o.ignoreDaemonSets, "ignore-daemonsets", false, "ignore pods of DaemonSets")
+	flags.BoolVar(&o.deleteEmptyDir, "delete-emptydir-data", false, "delete pods with emptyDir volumes, including their data")
+	flags.BoolVar(&o.force, "force", false, "delete pods without a controller too; they are not replaced")
+	flags.Int64Var(&o.grace, "grace-period", -1, "seconds that pods have to terminate, -1 for the value in the pod")
+	flags.DurationVar(&o.timeout, "timeout", 0, "time limit for waiting, 0 for none")
 	return cmd
 }
 
@@ -91,7 +91,7 @@ func drainNode(ctx context.Context, s *session.Session, cl *client.Client, node 
 	}
 	evicted, refused := o.sort(pods)
 	if len(refused) > 0 {
-		return fmt.Errorf("cannot drain %s, which stays cordoned:\n  %s", node, strings.Join(refused, "\n  "))
+		return fmt.Errorf("cannot drain %s (it stays cordoned):\n  %s", node, strings.Join(refused, "\n  "))
 	}
 	var options []client.DeleteOption
 	if o.grace >= 0 {
@@ -139,12 +139,12 @@ func (o drainOptions) sort(pods []*corev1.Pod) (evicted []*corev1.Pod, refused [
 			evicted = append(evicted, p)
 		case owner.GetKind() == "DaemonSet":
 			if !o.ignoreDaemonSets {
-				refused = append(refused, name+" belongs to a DaemonSet (--ignore-daemonsets leaves it)")
+				refused = append(refused, name+" is managed by a DaemonSet (--ignore-daemonsets ignores it)")
 			}
 		case owner == nil && !o.force:
-			refused = append(refused, name+" has no controller and would not come back (--force deletes it)")
+			refused = append(refused, name+" has no controller and would not be replaced (--force deletes it)")
 		case hasEmptyDir && !o.deleteEmptyDir:
-			refused = append(refused, name+" has data in an emptyDir volume (--delete-emptydir-data deletes it)")
+			refused = append(refused, name+" has an emptyDir volume (--delete-emptydir-data deletes its data)")
 		default:
 			evicted = append(evicted, p)
 		}

@@ -19,14 +19,14 @@ import (
 
 // Command returns the command node.
 func Command(s *session.Session) *cobra.Command {
-	return command.Family("node", "Look into a node", servicesCommand(s), featuresCommand(s), imagesCommand(s))
+	return command.Family("node", "Inspect a node", servicesCommand(s), featuresCommand(s), imagesCommand(s))
 }
 
 func servicesCommand(s *session.Session) *cobra.Command {
 	var check bool
 	cmd := &cobra.Command{
 		Use:   "services NODE",
-		Short: "Show what the node's service maps hold, next to what they should",
+		Short: "Compare the service maps of a node with the desired state",
 		Example: "  xebec node services node-1\n" +
 			"  xebec node services node-1 --check",
 		Args:              cobra.ExactArgs(1),
@@ -35,7 +35,7 @@ func servicesCommand(s *session.Session) *cobra.Command {
 			return nodeServices(cmd.Context(), s, args[0], check)
 		},
 	}
-	cmd.Flags().BoolVar(&check, "check", false, "end with exit code 1 when wanted and actual differ")
+	cmd.Flags().BoolVar(&check, "check", false, "exit with code 1 if desired and actual state differ")
 	return cmd
 }
 
@@ -44,7 +44,7 @@ func nodeServices(ctx context.Context, s *session.Session, node string, check bo
 	if err != nil {
 		return err
 	}
-	t := &printer.Table{Heads: []string{"SERVICE", "FRONTEND", "PROTOCOL", "STATE", "WANTED", "ACTUAL"}, Keep: 2}
+	t := &printer.Table{Heads: []string{"SERVICE", "FRONTEND", "PROTOCOL", "STATE", "DESIRED", "ACTUAL"}, Keep: 2}
 	for _, f := range resp.GetFeatures() {
 		if f.GetMissing() != "" {
 			s.Notef("Node %s: %s (%s).", node, f.GetMissing(), f.GetReason())
@@ -57,12 +57,12 @@ func nodeServices(ctx context.Context, s *session.Session, node string, check bo
 		t.Add(cmp.Or(e.GetService(), "-"), e.GetFrontend(), e.GetProtocol(), state, backends(e.GetWantedBackends()), backends(e.GetActualBackends()))
 	}
 	if len(t.Rows) == 0 {
-		s.Notef("The maps of node %s hold no services, and should hold none (state of revision %s).", node, cmp.Or(resp.GetResourceVersion(), "unknown"))
+		s.Notef("The maps of node %s contain no services, as desired (revision %s).", node, cmp.Or(resp.GetResourceVersion(), "unknown"))
 		return nil
 	}
 	t.Print(s.Out)
 	if differs {
-		s.Notef("Wanted and actual differ. For moments after a change that is so; the wanted state is of revision %s.", resp.GetResourceVersion())
+		s.Notef("Desired and actual state differ, as is normal for a moment after a change. The desired state is that of revision %s.", resp.GetResourceVersion())
 	}
 	if differs && check {
 		return exit.Some
@@ -72,7 +72,7 @@ func nodeServices(ctx context.Context, s *session.Session, node string, check bo
 
 func featuresCommand(s *session.Session) *cobra.Command {
 	return &cobra.Command{
-		Use: "features NODE", Short: "Show how a node's network provides what depends on its kernel", Example: "  xebec node features node-1",
+		Use: "features NODE", Short: "Show how a node implements network features that depend on its kernel", Example: "  xebec node features node-1",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: resolve.CompleteOf(s, "nodes"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -81,7 +81,7 @@ func featuresCommand(s *session.Session) *cobra.Command {
 				return err
 			}
 			if len(resp.GetFeatures()) == 0 {
-				s.Notef("The agent of node %s does not tell.", args[0])
+				s.Notef("The agent of node %s does not report features.", args[0])
 				return nil
 			}
 			t := &printer.Table{Heads: []string{"FEATURE", "METHOD", "MISSING", "REASON"}, Keep: 2}

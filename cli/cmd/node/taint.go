@@ -24,8 +24,8 @@ func TaintCommand(s *session.Session) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "taint node NODE... KEY[=VALUE]:EFFECT... KEY[:EFFECT]-...",
 		Short: "Set or remove taints of nodes",
-		Long: "Set or remove taints of nodes. The effect is NoSchedule, PreferNoSchedule or NoExecute, which also evicts pods\n" +
-			"that do not tolerate the taint.",
+		Long: "Set or remove taints of nodes. The effect is NoSchedule, PreferNoSchedule or NoExecute; NoExecute also evicts pods that\n" +
+			"do not tolerate the taint.",
 		Example: "  xebec taint node node-1 gpu=true:NoSchedule\n" +
 			"  xebec taint node node-1 gpu:NoSchedule-\n" +
 			"  xebec taint nodes -l disk=ssd gpu-",
@@ -61,7 +61,7 @@ func TaintCommand(s *session.Session) *cobra.Command {
 	c.SelectorFlags(cmd)
 	c.AllFlag(cmd)
 	o.Flags(cmd)
-	cmd.Flags().BoolVar(&overwrite, "overwrite", false, "change taints that are set already")
+	cmd.Flags().BoolVar(&overwrite, "overwrite", false, "replace taints that are already set")
 	return cmd
 }
 
@@ -86,18 +86,18 @@ func splitTaints(args []string) (names []string, changes []taintChange, err erro
 		key, value, _ := strings.Cut(key, "=")
 		if !remove && !hasEffect {
 			if len(changes) > 0 {
-				return nil, nil, exit.Usagef("taint %q has no effect: KEY[=VALUE]:EFFECT", a)
+				return nil, nil, exit.Usagef("invalid taint %q: want KEY[=VALUE]:EFFECT", a)
 			}
 			names = append(names, a)
 			continue
 		}
 		if (hasEffect || !remove) && !slices.Contains(effects, effect) {
-			return nil, nil, exit.Usagef("taint %q: the effect is one of %s", a, strings.Join(effects, ", "))
+			return nil, nil, exit.Usagef("invalid effect of taint %q: want one of %s", a, strings.Join(effects, ", "))
 		}
 		changes = append(changes, taintChange{&corev1.Taint{Key: key, Value: value, Effect: effect}, remove})
 	}
 	if len(changes) == 0 {
-		return nil, nil, exit.Usagef("which taint? Say KEY[=VALUE]:EFFECT, or KEY- to remove")
+		return nil, nil, exit.Usagef("at least one KEY[=VALUE]:EFFECT or KEY- is required")
 	}
 	return names, changes, nil
 }
@@ -115,7 +115,7 @@ func changeTaints(n *corev1.Node, changes []taintChange, overwrite bool) (added 
 		case c.remove:
 			n.Spec.Taints = slices.DeleteFunc(n.Spec.Taints, same)
 		case at >= 0 && !overwrite && n.Spec.Taints[at].GetValue() != c.taint.GetValue():
-			return false, fmt.Errorf("node/%s has the taint %s already: --overwrite changes it", n.GetMetadata().GetName(), printer.Taint(n.Spec.Taints[at]))
+			return false, fmt.Errorf("node/%s already has the taint %s: --overwrite replaces it", n.GetMetadata().GetName(), printer.Taint(n.Spec.Taints[at]))
 		case at >= 0:
 			n.Spec.Taints[at].Value = c.taint.GetValue()
 			added = true

@@ -22,9 +22,9 @@ func Command(s *session.Session) *cobra.Command {
 	var patch, file, typ string
 	cmd := &cobra.Command{
 		Use:   "patch KIND NAME | KIND/NAME -p PATCH",
-		Short: "Change part of an object",
-		Long: "Change part of an object by a JSON merge patch (RFC 7386), the default, or a JSON patch (RFC 6902). The patch may\n" +
-			"be written as YAML.",
+		Short: "Update fields of an object by a patch",
+		Long: "Update fields of an object by a JSON merge patch (RFC 7386), the default, or a JSON patch (RFC 6902). The patch may be\n" +
+			"written as YAML.",
 		Example: "  xebec patch deployment web -p '{\"spec\":{\"replicas\":3}}'\n" +
 			"  xebec patch pod web-0 --type=json -p '[{\"op\":\"remove\",\"path\":\"/metadata/labels/old\"}]'",
 		Args:              cobra.RangeArgs(1, 2),
@@ -41,7 +41,7 @@ func Command(s *session.Session) *cobra.Command {
 		},
 	}
 	o.Flags(cmd)
-	cmd.Flags().StringVarP(&patch, "patch", "p", "", "the patch, JSON or YAML")
+	cmd.Flags().StringVarP(&patch, "patch", "p", "", "the patch as JSON or YAML")
 	cmd.Flags().StringVar(&file, "patch-file", "", "file with the patch")
 	cmd.Flags().StringVar(&typ, "type", "merge", "merge or json")
 	return cmd
@@ -49,7 +49,7 @@ func Command(s *session.Session) *cobra.Command {
 
 func parsePatch(patch, file, typ string) ([]byte, []client.PatchOption, error) {
 	if (patch == "") == (file == "") {
-		return nil, nil, exit.Usagef("-p or --patch-file is required: one of the two")
+		return nil, nil, exit.Usagef("exactly one of -p and --patch-file is required")
 	}
 	data := []byte(patch)
 	if file != "" {
@@ -60,11 +60,11 @@ func parsePatch(patch, file, typ string) ([]byte, []client.PatchOption, error) {
 	}
 	var value any
 	if err := yaml.Unmarshal(data, &value); err != nil {
-		return nil, nil, exit.Usagef("the patch is neither JSON nor YAML: %w", err)
+		return nil, nil, exit.Usagef("invalid patch: neither JSON nor YAML: %w", err)
 	}
 	data, err := json.Marshal(value)
 	if err != nil {
-		return nil, nil, exit.Usagef("the patch has no form in JSON: %w", err)
+		return nil, nil, exit.Usagef("invalid patch: cannot be written as JSON: %w", err)
 	}
 	switch typ {
 	case "merge":
@@ -72,9 +72,9 @@ func parsePatch(patch, file, typ string) ([]byte, []client.PatchOption, error) {
 	case "json":
 		return data, []client.PatchOption{client.JSONPatch}, nil
 	case "strategic":
-		return nil, nil, exit.Usagef("there are no strategic merge patches: use --type=merge, or apply, which merges lists by their keys")
+		return nil, nil, exit.Usagef("invalid --type value \"strategic\": want merge or json; apply merges lists by their keys")
 	}
-	return nil, nil, exit.Usagef("--type is merge or json, not %q", typ)
+	return nil, nil, exit.Usagef("invalid --type value %q: want merge or json", typ)
 }
 
 func run(ctx context.Context, s *session.Session, args []string, o *write.Options, data []byte, options []client.PatchOption) error {

@@ -21,52 +21,52 @@ import (
 
 // Command returns the command pki.
 func Command(s *session.Session) *cobra.Command {
-	c := command.Family("pki", "Make a cluster's authorities and certificates", initCommand(s), issueCommand(s), rotateCommand(s))
-	c.Long = "Make the authorities of a cluster and the certificates of its hosts, in a directory that stays on the host from\n" +
-		"which the cluster is installed."
+	c := command.Family("pki", "Manage certificate authorities and certificates of a cluster", initCommand(s), issueCommand(s), rotateCommand(s))
+	c.Long = "Create the certificate authorities of a cluster and the certificates of its hosts, in a directory on the host from which\n" +
+		"the cluster is installed."
 	return c
 }
 
 func initCommand(s *session.Session) *cobra.Command {
 	var dir, cluster string
 	cmd := &cobra.Command{
-		Use: "init --dir DIR", Short: "Make the two authorities of a new cluster",
-		Long:    "Make the authority of the cluster and that of its etcd. What is there already is kept.",
+		Use: "init --dir DIR", Short: "Create the two certificate authorities of a new cluster",
+		Long:    "Create the certificate authority of the cluster and that of its etcd. Existing files are kept.",
 		Example: "  xebec pki init --dir pki --cluster production", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if dir == "" {
-				return exit.Usagef("--dir says where the authorities' keys are to be")
+				return exit.Usagef("--dir is required: the directory for the keys of the authorities")
 			}
 			made, err := pki.InitStore(dir, cluster)
 			for _, a := range made {
-				s.Printf("made %s\n", filepath.Join(dir, string(a)+".crt"))
+				s.Printf("created %s\n", filepath.Join(dir, string(a)+".crt"))
 			}
 			return err
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", "", "directory of the authorities and certificates")
-	cmd.Flags().StringVar(&cluster, "cluster", "xebec", "name of the cluster, for people who look at a certificate")
+	cmd.Flags().StringVar(&cluster, "cluster", "xebec", "name of the cluster, shown in certificates")
 	return cmd
 }
 
 func rotateCommand(s *session.Session) *cobra.Command {
 	var dir string
 	cmd := &cobra.Command{
-		Use: "rotate prepare|switch|finish --dir DIR", Short: "Replace the two authorities, step by step",
-		Long: "Replace the authorities of the cluster and of its etcd by new ones, in three steps:\n\n" +
-			"  prepare  makes the new ones; they are trusted beside the old ones from then on\n" +
-			"  switch   lets the new ones sign; the old ones' keys are gone, and their certificates still trusted\n" +
-			"  finish   ends the trust in the old ones\n\n" +
-			"After each step run 'xebec pki issue' and bring what it changed to every host before you take the next one: then no host\n" +
-			"meets a certificate that it does not trust. A step that was taken already does nothing.",
+		Use: "rotate prepare|switch|finish --dir DIR", Short: "Replace the two authorities in three steps",
+		Long: "Replace the authorities of the cluster and of its etcd in three steps:\n\n" +
+			"  prepare  creates the new authorities, which are trusted in addition to the old ones\n" +
+			"  switch   signs with the new authorities; the old keys are deleted, the old certificates are still trusted\n" +
+			"  finish   ends the trust in the old authorities\n\n" +
+			"After each step, run 'xebec pki issue' and install the changed files on every host before the next step, so that no host\n" +
+			"receives a certificate that it does not trust. Repeating a step has no effect.",
 		Example: "  xebec pki rotate prepare --dir pki", Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			step := pki.RotationStep(args[0])
 			switch {
 			case dir == "":
-				return exit.Usagef("--dir says where the authorities are")
+				return exit.Usagef("--dir is required: the directory of the authorities")
 			case !slices.Contains(pki.RotationSteps(), step):
-				return exit.Usagef("there is no step %q; there are prepare, switch and finish", args[0])
+				return exit.Usagef("invalid step %q: want prepare, switch or finish", args[0])
 			}
 			taken, err := pki.Rotate(dir, step)
 			for _, a := range taken {
@@ -75,7 +75,7 @@ func rotateCommand(s *session.Session) *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&dir, "dir", "", "directory that 'xebec pki init' made")
+	cmd.Flags().StringVar(&dir, "dir", "", "directory that 'xebec pki init' created")
 	return cmd
 }
 
@@ -92,26 +92,25 @@ func issueCommand(s *session.Session) *cobra.Command {
 	var o issueOptions
 	cmd := &cobra.Command{
 		Use: "issue --dir DIR", Short: "Issue the certificates of hosts, administrators and monitors",
-		Long: "Issue every certificate that the named hosts need: for each master one per service towards the cluster and one\n" +
-			"towards etcd, for each etcd member one, for each node one. Below DIR, hosts/<host>/<service>/ is what belongs into\n" +
-			"that host's /etc/xebec/<service>/. Certificates that are as they should be are kept, so that a second run does\n" +
-			"nothing; each new one is printed with its reason.",
+		Long: "Issue the certificates of hosts: for each master, one per service for the cluster and one for etcd; for each etcd member\n" +
+			"one; for each node one. Install DIR/hosts/<host>/<service>/ as /etc/xebec/<service>/ on that host. Valid certificates\n" +
+			"are kept; each new one is printed with its reason.",
 		Example: "  xebec pki issue --dir pki --master m1=10.0.0.11 --etcd m1=10.0.0.11 --node n1=10.0.0.21 --admin ann",
 		Args:    cobra.NoArgs,
 		RunE:    func(*cobra.Command, []string) error { return issue(s, o) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.dir, "dir", "", "directory that 'xebec pki init' made")
+	flags.StringVar(&o.dir, "dir", "", "directory that 'xebec pki init' created")
 	flags.StringArrayVar(&o.masters, "master", nil, "master, as name=address[,address]; may be repeated")
-	flags.StringArrayVar(&o.etcd, "etcd", nil, "host with a member of etcd, as name=address[,address]; may be repeated")
+	flags.StringArrayVar(&o.etcd, "etcd", nil, "host of an etcd member, as name=address[,address]; may be repeated")
 	flags.StringArrayVar(&o.nodes, "node", nil, "node, as name=address[,address]; may be repeated")
-	flags.StringArrayVar(&o.admins, "admin", nil, "person who may do everything; may be repeated")
-	flags.StringArrayVar(&o.monitors, "monitor", nil, "program that may read the metrics of every process and nothing else; may be repeated")
+	flags.StringArrayVar(&o.admins, "admin", nil, "administrator with all rights; may be repeated")
+	flags.StringArrayVar(&o.monitors, "monitor", nil, "client that may only read metrics; may be repeated")
 	flags.StringSliceVar(&o.services, "services", []string{"apiserver", "auth", "gateway", "scheduler", "workloads", "nodes", "endpoints", "collector", "cloud"},
 		"services on every master")
-	flags.StringVar(&o.serviceCIDR, "service-cidr", "10.96.0.0/16", "addresses that services get: pods call the gateways at the first")
+	flags.StringVar(&o.serviceCIDR, "service-cidr", "10.96.0.0/16", "address range of services; the first address is that of the gateways")
 	flags.StringVar(&o.domain, "cluster-domain", "cluster.local", "DNS domain of the cluster's services")
-	flags.DurationVar(&o.renewal.Before, "renew-before", 30*24*time.Hour, "replace certificates that end sooner than this")
+	flags.DurationVar(&o.renewal.Before, "renew-before", 30*24*time.Hour, "replace certificates that expire within this time")
 	flags.BoolVar(&o.renewal.Always, "renew-all", false, "replace all certificates")
 	return cmd
 }
@@ -129,17 +128,17 @@ func parseHosts(flag string, texts []string) ([]host, error) {
 		name, addresses, _ := strings.Cut(text, "=")
 		h := host{name: name}
 		if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 {
-			return nil, exit.Usagef("--%s %s: %q is not a host name: %s", flag, text, name, problems[0])
+			return nil, exit.Usagef("invalid --%s value %q: invalid host name %q: %s", flag, text, name, problems[0])
 		}
 		for address := range strings.SplitSeq(addresses, ",") {
 			ip := net.ParseIP(address)
 			if ip == nil {
-				return nil, exit.Usagef("--%s %s: %q is not an IP address; write name=address", flag, text, address)
+				return nil, exit.Usagef("invalid --%s value %q: invalid IP address %q: want name=address[,address]", flag, text, address)
 			}
 			h.ips = append(h.ips, ip)
 		}
 		if slices.ContainsFunc(hosts, func(o host) bool { return o.name == name }) {
-			return nil, exit.Usagef("--%s: %s is there twice", flag, name)
+			return nil, exit.Usagef("duplicate --%s value for host %s", flag, name)
 		}
 		hosts = append(hosts, h)
 	}
@@ -148,7 +147,7 @@ func parseHosts(flag string, texts []string) ([]host, error) {
 
 func issue(s *session.Session, o issueOptions) error {
 	if o.dir == "" {
-		return exit.Usagef("--dir says where the authorities are")
+		return exit.Usagef("--dir is required: the directory of the authorities")
 	}
 	masters, err := parseHosts("master", o.masters)
 	if err != nil {
@@ -164,14 +163,14 @@ func issue(s *session.Session, o issueOptions) error {
 	}
 	cidrs, err := ipalloc.ParseFamilies(o.serviceCIDR)
 	if err != nil {
-		return exit.Usagef("--service-cidr: %v", err)
+		return exit.Usagef("invalid --service-cidr value: %v", err)
 	}
 	if problems := validation.IsDNS1123Subdomain(o.domain); len(problems) > 0 {
-		return exit.Usagef("--cluster-domain %q: %s", o.domain, problems[0])
+		return exit.Usagef("invalid --cluster-domain value %q: %s", o.domain, problems[0])
 	}
 	store, err := pki.OpenStore(o.dir)
 	if err != nil {
-		return fmt.Errorf("%w; 'xebec pki init' makes the authorities", err)
+		return fmt.Errorf("%w: 'xebec pki init' creates the authorities", err)
 	}
 	i := &issuer{s: s, store: store, options: o}
 	for _, h := range masters {

@@ -28,10 +28,9 @@ func Command(s *session.Session) *cobra.Command {
 	var address string
 	cmd := &cobra.Command{
 		Use:   "port-forward POD | KIND/NAME [LOCAL:]REMOTE...",
-		Short: "Forward ports of this machine to a pod",
-		Long: "Forward ports of this machine to a pod until interrupted. REMOTE is a port number of the pod, or the name of a\n" +
-			"port of its containers; of a service it is the service's port. LOCAL is the same number unless given; 0 or an\n" +
-			"empty one stands for any free port.",
+		Short: "Forward local ports to a pod",
+		Long: "Forward local ports to a pod until interrupted. REMOTE is a port number, or the name of a container port; for a service it\n" +
+			"is a service port. LOCAL defaults to the same number; 0 or an empty value selects any free port.",
 		Example: "  xebec port-forward web-0 8080\n" +
 			"  xebec port-forward service/web 8080:80\n" +
 			"  xebec port-forward deployment/web :http",
@@ -39,7 +38,7 @@ func Command(s *session.Session) *cobra.Command {
 		ValidArgsFunction: resolve.CompleteOf(s, "pods"),
 		RunE:              func(cmd *cobra.Command, args []string) error { return portForward(cmd.Context(), s, args, address) },
 	}
-	cmd.Flags().StringVar(&address, "address", "127.0.0.1", "address of this machine to listen at")
+	cmd.Flags().StringVar(&address, "address", "127.0.0.1", "local address to listen on")
 	return cmd
 }
 
@@ -70,7 +69,7 @@ func portForward(ctx context.Context, s *session.Session, args []string, address
 		}
 		l, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(int(local))))
 		if err != nil {
-			return fmt.Errorf("listen for connections: %w", err)
+			return fmt.Errorf("accept connections: %w", err)
 		}
 		// Never called off: who waits below waits for what this ends.
 		context.AfterFunc(ctx, func() { l.Close() })
@@ -107,7 +106,7 @@ func forwardedPort(text string, pod *corev1.Pod, service *corev1.Service) (local
 	if n, err := strconv.ParseUint(localText, 10, 16); err == nil {
 		return uint32(n), remote, nil
 	} else if localText != "" && given {
-		return 0, 0, exit.Usagef("%q is no port of this machine", localText)
+		return 0, 0, exit.Usagef("invalid local port %q: want a number from 0 to 65535", localText)
 	}
 	if !given {
 		return remote, remote, nil
@@ -143,7 +142,7 @@ func podPort(pod *corev1.Pod, name string) (uint32, error) {
 			}
 		}
 	}
-	return 0, exit.Usagef("%q is neither a port number nor the name of a port of pod %s", name, pod.GetMetadata().GetName())
+	return 0, exit.Usagef("invalid remote port %q: want a port number or the name of a container port of pod %s", name, pod.GetMetadata().GetName())
 }
 
 // forwarder carries connections to one port of a pod.
@@ -162,7 +161,7 @@ func (f *forwarder) serve(ctx context.Context, l net.Listener) {
 		conn, err := l.Accept()
 		if err != nil {
 			if ctx.Err() == nil {
-				f.failed(fmt.Errorf("listen for connections: %w", err))
+				f.failed(fmt.Errorf("accept connections: %w", err))
 			}
 			return
 		}

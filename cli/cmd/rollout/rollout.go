@@ -37,11 +37,11 @@ const (
 
 // Command returns the command rollout.
 func Command(s *session.Session) *cobra.Command {
-	return command.Family("rollout", "Follow and steer the rollouts of deployments", statusCommand(s), historyCommand(s),
+	return command.Family("rollout", "Manage rollouts of deployments", statusCommand(s), historyCommand(s),
 		undoCommand(s),
-		rolloutChange(s, "restart", "Replace all pods, a few at a time", "restarted", func(d *appsv1.Deployment) error {
+		rolloutChange(s, "restart", "Restart a deployment by replacing its pods", "restarted", func(d *appsv1.Deployment) error {
 			if d.GetSpec().GetPaused() {
-				return fmt.Errorf("%s is paused: resume it first, with 'xebec rollout resume'", resolve.Of(d))
+				return fmt.Errorf("%s is paused: run 'xebec rollout resume' first", resolve.Of(d))
 			}
 			template := d.GetSpec().GetTemplate()
 			if template.GetMetadata() == nil {
@@ -53,14 +53,14 @@ func Command(s *session.Session) *cobra.Command {
 			template.Metadata.Annotations[restartedAt] = s.Now().Format(time.RFC3339)
 			return nil
 		}),
-		rolloutChange(s, "pause", "Let changes of the template wait", "paused", func(d *appsv1.Deployment) error {
+		rolloutChange(s, "pause", "Pause the rollout of template changes", "paused", func(d *appsv1.Deployment) error {
 			if d.GetSpec().GetPaused() {
 				return fmt.Errorf("%s is already paused", resolve.Of(d))
 			}
 			d.Spec.Paused = true
 			return nil
 		}),
-		rolloutChange(s, "resume", "Go on after a pause", "resumed", func(d *appsv1.Deployment) error {
+		rolloutChange(s, "resume", "Resume a paused deployment", "resumed", func(d *appsv1.Deployment) error {
 			if !d.GetSpec().GetPaused() {
 				return fmt.Errorf("%s is not paused", resolve.Of(d))
 			}
@@ -74,7 +74,7 @@ func deploymentOf(s *session.Session, args []string) (resolve.Reference, error) 
 	k, _ := kind.ByName("deployments")
 	r, err := resolve.One(args, k)
 	if err == nil && r.Kind != k {
-		return r, exit.Usagef("only deployments roll out, not %s", r.Kind.Plural)
+		return r, exit.Usagef("rollouts of %s are not supported: want a deployment", r.Kind.Plural)
 	}
 	if err == nil {
 		r.Namespace, err = s.DefaultNamespace()
@@ -109,9 +109,9 @@ func statusCommand(s *session.Session) *cobra.Command {
 	watch, timeout := true, time.Duration(0)
 	cmd := &cobra.Command{
 		Use:   "status deployment/NAME",
-		Short: "Wait until a rollout is done",
-		Long: "Wait until a rollout is done, and say what it waits for. Ends with exit code 0 when it is, 1 when it exceeded its progress deadline, and 4\n" +
-			"when --timeout passed.",
+		Short: "Wait until a rollout is complete",
+		Long: "Wait until a rollout is complete and print what it waits for. The exit code is 0 if it completed, 1 if it exceeded its\n" +
+			"progress deadline, 4 if --timeout expired.",
 		Example:           "  xebec rollout status deployment/web --timeout=2m",
 		Args:              cobra.RangeArgs(1, 2),
 		ValidArgsFunction: resolve.CompleteOf(s, "deployments"),
@@ -123,8 +123,8 @@ func statusCommand(s *session.Session) *cobra.Command {
 			return rolloutStatus(cmd.Context(), s, r, watch, timeout)
 		},
 	}
-	cmd.Flags().BoolVarP(&watch, "watch", "w", true, "wait until the rollout is done")
-	cmd.Flags().DurationVar(&timeout, "timeout", 0, "longest time to wait, 0 for no limit")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", true, "wait until the rollout is complete")
+	cmd.Flags().DurationVar(&timeout, "timeout", 0, "time limit for waiting, 0 for none")
 	return cmd
 }
 
@@ -256,7 +256,7 @@ func historyCommand(s *session.Session) *cobra.Command {
 			return rolloutHistory(cmd.Context(), s, r, revision)
 		},
 	}
-	cmd.Flags().Int64Var(&revision, "revision", 0, "show the pod template of this revision")
+	cmd.Flags().Int64Var(&revision, "revision", 0, "show the pod template of a revision")
 	return cmd
 }
 
@@ -297,7 +297,7 @@ func withRevision(r resolve.Reference, sets []*appsv1.ReplicaSet, revision int64
 		}
 		known = append(known, diagnose.Revision(set))
 	}
-	return nil, fmt.Errorf("%s has no revision %d: it has %v", r, revision, known)
+	return nil, fmt.Errorf("%s has no revision %d: want one of %v", r, revision, known)
 }
 
 func undoCommand(s *session.Session) *cobra.Command {
@@ -305,7 +305,7 @@ func undoCommand(s *session.Session) *cobra.Command {
 	o := &write.Options{}
 	cmd := &cobra.Command{
 		Use:   "undo deployment/NAME",
-		Short: "Go back to an earlier revision",
+		Short: "Roll back to an earlier revision",
 		Example: "  xebec rollout undo deployment/web\n" +
 			"  xebec rollout undo deployment/web --to-revision=3",
 		Args:              cobra.RangeArgs(1, 2),
@@ -321,7 +321,7 @@ func undoCommand(s *session.Session) *cobra.Command {
 			return rolloutUndo(cmd.Context(), s, r, revision, o)
 		},
 	}
-	cmd.Flags().Int64Var(&revision, "to-revision", 0, "the revision to go back to, 0 for the one before")
+	cmd.Flags().Int64Var(&revision, "to-revision", 0, "revision to roll back to, 0 for the previous one")
 	o.DryRunFlag(cmd)
 	return cmd
 }
@@ -335,7 +335,7 @@ func rolloutUndo(ctx context.Context, s *session.Session, r resolve.Reference, r
 	}
 	_, err := write.Modify(ctx, cl, r, func(d *appsv1.Deployment) error {
 		if d.GetSpec().GetPaused() {
-			return fmt.Errorf("%s is paused: resume it first, with 'xebec rollout resume'", r)
+			return fmt.Errorf("%s is paused: run 'xebec rollout resume' first", r)
 		}
 		sets, err := diagnose.ReplicaSets(ctx, cl, d)
 		if err != nil {
@@ -374,5 +374,5 @@ func earlier(r resolve.Reference, d *appsv1.Deployment, sets []*appsv1.ReplicaSe
 			return set, nil
 		}
 	}
-	return nil, fmt.Errorf("%s has no earlier revision to go back to", r)
+	return nil, fmt.Errorf("%s has no earlier revision", r)
 }

@@ -21,7 +21,7 @@ func Command(s *session.Session) *cobra.Command {
 	replicas, current := int32(-1), int32(-1)
 	cmd := &cobra.Command{
 		Use:   "scale KIND NAME... | KIND/NAME... --replicas=N",
-		Short: "Set how many replicas a deployment or replica set has",
+		Short: "Set the number of replicas of a deployment or replica set",
 		Example: "  xebec scale deployment/web --replicas=5\n" +
 			"  xebec scale deployment web --current-replicas=2 --replicas=3",
 		ValidArgsFunction: resolve.CompleteKinds(s),
@@ -30,7 +30,7 @@ func Command(s *session.Session) *cobra.Command {
 				return err
 			}
 			if replicas < 0 {
-				return exit.Usagef("--replicas=N is required, and not negative")
+				return exit.Usagef("--replicas is required: want a number of at least 0")
 			}
 			cl := s.Client()
 			refs, err := resolve.Objects(cmd.Context(), s, cl, args, c)
@@ -43,12 +43,12 @@ func Command(s *session.Session) *cobra.Command {
 			})
 		},
 	}
-	c.FileFlags(cmd, "with the objects to scale")
+	c.FileFlags(cmd, "of the objects to scale")
 	c.SelectorFlags(cmd)
 	c.AllFlag(cmd)
 	o.Flags(cmd)
-	cmd.Flags().Int32Var(&replicas, "replicas", -1, "the new number")
-	cmd.Flags().Int32Var(&current, "current-replicas", -1, "scale only when the number is this now")
+	cmd.Flags().Int32Var(&replicas, "replicas", -1, "number of replicas")
+	cmd.Flags().Int32Var(&current, "current-replicas", -1, "scale only if the current number of replicas is this")
 	return cmd
 }
 
@@ -60,10 +60,10 @@ func setReplicas(obj kind.Object, replicas, current int32) error {
 	case *appsv1.ReplicaSet:
 		field = &o.Spec.Replicas
 	default:
-		return exit.Usagef("a %s has no replicas", kind.Of(obj).Singular)
+		return exit.Usagef("kind %s has no replicas", kind.Of(obj).Singular)
 	}
 	if current >= 0 && (*field == nil || **field != current) {
-		return fmt.Errorf("%s does not have %d replicas now", resolve.Of(obj), current)
+		return fmt.Errorf("%s does not have %d replicas", resolve.Of(obj), current)
 	}
 	*field = &replicas
 	return nil

@@ -23,8 +23,8 @@ func Command(s *session.Session) *cobra.Command {
 	o := &write.Options{}
 	image := &cobra.Command{
 		Use:   "image KIND/NAME... CONTAINER=IMAGE...",
-		Short: "Change the images of containers",
-		Long:  "Change the images of containers; * stands for every container.",
+		Short: "Update the images of containers",
+		Long:  "Update the images of containers. * selects every container.",
 		Example: "  xebec set image deployment/web echo=echo:2\n" +
 			"  xebec set image deployments --all '*=echo:2'",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -33,7 +33,7 @@ func Command(s *session.Session) *cobra.Command {
 			}
 			split := slices.IndexFunc(args, func(a string) bool { return strings.Contains(a, "=") })
 			if split < 0 || (split == 0 && len(c.Files) == 0) {
-				return exit.Usagef("name objects and then CONTAINER=IMAGE, such as: xebec set image deployment/web echo=echo:2")
+				return exit.Usagef("at least one object and one CONTAINER=IMAGE are required, such as: xebec set image deployment/web echo=echo:2")
 			}
 			images, err := assignments(args[split:])
 			if err != nil {
@@ -50,7 +50,7 @@ func Command(s *session.Session) *cobra.Command {
 			})
 		},
 	}
-	c.FileFlags(image, "with the objects to change")
+	c.FileFlags(image, "of the objects to change")
 	c.SelectorFlags(image)
 	c.AllFlag(image)
 	o.Flags(image)
@@ -62,7 +62,7 @@ func assignments(args []string) (map[string]string, error) {
 	for _, a := range args {
 		key, value, ok := strings.Cut(a, "=")
 		if !ok || key == "" || value == "" {
-			return nil, exit.Usagef("%q is not NAME=VALUE", a)
+			return nil, exit.Usagef("invalid argument %q: want NAME=VALUE", a)
 		}
 		out[key] = value
 	}
@@ -72,7 +72,7 @@ func assignments(args []string) (map[string]string, error) {
 func setImages(obj kind.Object, images map[string]string) error {
 	spec := resolve.PodSpec(obj)
 	if spec == nil {
-		return exit.Usagef("a %s has no containers", kind.Of(obj).Singular)
+		return exit.Usagef("kind %s has no containers", kind.Of(obj).Singular)
 	}
 	unused := maps.Clone(images)
 	var names []string
@@ -86,7 +86,7 @@ func setImages(obj kind.Object, images map[string]string) error {
 		}
 	}
 	if len(unused) > 0 {
-		return fmt.Errorf("%s has no container %s: it has %s", resolve.Of(obj), strings.Join(slices.Sorted(maps.Keys(unused)), ", "), strings.Join(names, ", "))
+		return fmt.Errorf("%s has no container %s: want one of %s", resolve.Of(obj), strings.Join(slices.Sorted(maps.Keys(unused)), ", "), strings.Join(names, ", "))
 	}
 	return nil
 }

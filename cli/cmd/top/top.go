@@ -30,13 +30,13 @@ const (
 
 // Command returns the command top.
 func Command(s *session.Session) *cobra.Command {
-	return command.Family("top", "Show what nodes and pods use", nodesCommand(s), podsCommand(s))
+	return command.Family("top", "Show CPU and memory usage of nodes and pods", nodesCommand(s), podsCommand(s))
 }
 
 func nodesCommand(s *session.Session) *cobra.Command {
 	return &cobra.Command{
 		Use: "nodes [NAME...]", Aliases: []string{"node", "no"},
-		Short:             "Show what nodes use",
+		Short:             "Show CPU and memory usage of nodes",
 		Example:           "  xebec top nodes\n  xebec top nodes node-1 node-2",
 		ValidArgsFunction: resolve.CompleteOf(s, "nodes"),
 		RunE:              func(cmd *cobra.Command, args []string) error { return topNodes(cmd.Context(), s, args) },
@@ -52,15 +52,15 @@ func podsCommand(s *session.Session) *cobra.Command {
 	var o topOptions
 	cmd := &cobra.Command{
 		Use: "pods [NAME...]", Aliases: []string{"pod", "po"},
-		Short:             "Show what pods use, the busiest first",
+		Short:             "Show CPU and memory usage of pods, highest first",
 		Example:           "  xebec top pods -A\n  xebec top pods -l app=web --containers",
 		ValidArgsFunction: resolve.CompleteOf(s, "pods"),
 		RunE:              func(cmd *cobra.Command, args []string) error { return topPods(cmd.Context(), s, args, o) },
 	}
 	flags := cmd.Flags()
-	flags.BoolVarP(&o.all, "all-namespaces", "A", false, "pods of all namespaces")
-	flags.BoolVar(&o.containers, "containers", false, "a row for each container")
-	flags.StringVarP(&o.labels, "selector", "l", "", "pods by label selector")
+	flags.BoolVarP(&o.all, "all-namespaces", "A", false, "pods in all namespaces")
+	flags.BoolVar(&o.containers, "containers", false, "one row per container")
+	flags.StringVarP(&o.labels, "selector", "l", "", "label selector of pods")
 	return cmd
 }
 
@@ -133,7 +133,7 @@ func topNodes(ctx context.Context, s *session.Session, names []string) error {
 	for _, r := range list {
 		if r.err != nil {
 			t.Add(r.node, "<unknown>", "", "<unknown>", "")
-			failed = cmp.Or(failed, fmt.Errorf("node %s does not tell what it uses: %w", r.node, r.err))
+			failed = cmp.Or(failed, fmt.Errorf("read usage of node %s: %w", r.node, r.err))
 			continue
 		}
 		room := nodes[r.node].GetStatus().GetCapacity()
@@ -192,13 +192,13 @@ func topPods(ctx context.Context, s *session.Session, names []string, o topOptio
 	var failed error
 	for _, r := range list {
 		if r.err != nil {
-			failed = cmp.Or(failed, fmt.Errorf("node %s does not tell what its pods use: %w", r.node, r.err))
+			failed = cmp.Or(failed, fmt.Errorf("read pod usage from node %s: %w", r.node, r.err))
 			continue
 		}
 		rows = append(rows, r.rows(wanted, o.containers)...)
 	}
 	if len(rows) == 0 && failed == nil {
-		s.Notef("No pods run.")
+		s.Notef("No running pods found.")
 		return nil
 	}
 	slices.SortFunc(rows, func(a, b topRow) int {

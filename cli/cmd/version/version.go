@@ -18,7 +18,7 @@ func Command(s *session.Session) *cobra.Command {
 	var client bool
 	var output string
 	cmd := &cobra.Command{
-		Use: "version", Short: "Print the versions of this program and of the cluster",
+		Use: "version", Short: "Print the versions of the client and the cluster",
 		Example: "  xebec version\n  xebec version --client -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -57,7 +57,7 @@ func Command(s *session.Session) *cobra.Command {
 			return failure
 		},
 	}
-	cmd.Flags().BoolVar(&client, "client", false, "only this program's")
-	cmd.Flags().StringVarP(&output, "output", "o", "", "json, yaml, or jsonpath=TEMPLATE")
+	cmd.Flags().BoolVar(&client, "client", false, "print the client version only")
+	cmd.Flags().StringVarP(&output, "output", "o", "", "output format: json, yaml or jsonpath=TEMPLATE")
 	return cmd
 }

@@ -26,9 +26,9 @@ func Command(s *session.Session) *cobra.Command {
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "wait KIND NAME... | KIND/NAME... --for=...",
-		Short: "Wait until objects are as wanted",
-		Long: "Wait until objects are as wanted: a condition of their status, a field, their existence or their end.\n" +
-			"Ends with exit code 4 when they are not so in time.",
+		Short: "Wait for a condition of objects",
+		Long: "Wait until objects have a status condition or a field value, exist or are deleted. The exit code is 4 if --timeout\n" +
+			"expires first.",
 		Example: "  xebec wait --for=condition=Ready pod/web-0\n" +
 			"  xebec wait --for=condition=Available deployment --all --timeout=2m\n" +
 			"  xebec wait --for=delete pod -l app=web\n" +
@@ -43,12 +43,12 @@ func Command(s *session.Session) *cobra.Command {
 			return wait(cmd.Context(), s, args, c, g, timeout)
 		},
 	}
-	c.FileFlags(cmd, "with the objects to wait for")
+	c.FileFlags(cmd, "of the objects to wait for")
 	c.SelectorFlags(cmd)
 	c.NamespacesFlag(cmd)
 	c.AllFlag(cmd)
-	cmd.Flags().StringVar(&what, "for", "", "condition=TYPE[=VALUE], delete, create, or jsonpath={PATH}[=VALUE]")
-	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "longest time to wait, negative for no limit")
+	cmd.Flags().StringVar(&what, "for", "", "condition=TYPE[=VALUE], delete, create or jsonpath={PATH}[=VALUE]")
+	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "time limit for waiting, negative for none")
 	return cmd
 }
 
@@ -72,7 +72,7 @@ func parseGoal(text string) (goal, error) {
 	case "condition":
 		name, value, given := strings.Cut(argument, "=")
 		if name == "" {
-			return goal{}, exit.Usagef("--for=condition=TYPE names a condition, such as Ready")
+			return goal{}, exit.Usagef("invalid --for value: want condition=TYPE, such as condition=Ready")
 		}
 		if !given {
 			value = kind.ConditionTrue
@@ -81,21 +81,21 @@ func parseGoal(text string) (goal, error) {
 	case "jsonpath":
 		return parsePathGoal(argument)
 	}
-	return goal{}, exit.Usagef("--for is condition=TYPE[=VALUE], delete, create, or jsonpath={PATH}[=VALUE], not %q", text)
+	return goal{}, exit.Usagef("invalid --for value %q: want condition=TYPE[=VALUE], delete, create or jsonpath={PATH}[=VALUE]", text)
 }
 
 func parsePathGoal(text string) (goal, error) {
 	shut := jsonpath.Closing(text, '{', '}')
 	if !strings.HasPrefix(text, "{") || shut < 0 {
-		return goal{}, exit.Usagef("--for=jsonpath={PATH}[=VALUE] needs its path in braces, such as jsonpath='{.status.phase}'=Running")
+		return goal{}, exit.Usagef("invalid --for value: want a path in braces, such as jsonpath='{.status.phase}'=Running")
 	}
 	p, err := jsonpath.ParsePath(strings.TrimSpace(text[1:shut]))
 	if err != nil {
-		return goal{}, exit.Usagef("--for=jsonpath=%s: %w", text, err)
+		return goal{}, exit.Usagef("invalid --for value \"jsonpath=%s\": %w", text, err)
 	}
 	want, given := strings.CutPrefix(text[shut+1:], "=")
 	if !given && text[shut+1:] != "" {
-		return goal{}, exit.Usagef("--for=jsonpath=%s: after the path comes =VALUE or nothing", text)
+		return goal{}, exit.Usagef("invalid --for value \"jsonpath=%s\": want =VALUE or nothing after the path", text)
 	}
 	return goal{says: "condition met", met: func(o kind.Object) (bool, error) {
 		if o == nil {
@@ -157,7 +157,7 @@ func wait(ctx context.Context, s *session.Session, args []string, c resolve.Choi
 		return err
 	}
 	if len(refs) == 0 && !g.absent {
-		return errors.New("no objects match: there is nothing to wait for")
+		return errors.New("no matching objects found")
 	}
 	for _, r := range refs {
 		err := watch.Observe(ctx, s, cl, r, func(o kind.Object) (bool, error) {

@@ -26,10 +26,10 @@ import (
 func Command(s *session.Session) *cobra.Command {
 	return &cobra.Command{
 		Use:   "why POD",
-		Short: "Explain where a pod runs or why it waits",
-		Long: "Explain where a pod runs or why it waits: how the scheduler judges every node for it now, with the filter that\n" +
-			"refuses a node or the scores, 0 to 10, that it gets; and what the pod's containers and readiness gates wait for.\n" +
-			"Of a deployment or another owner of pods it explains the pod that holds it up, if there is one.",
+		Short: "Explain the scheduling and readiness of a pod",
+		Long: "Explain the scheduling and readiness of a pod: for every node, the filter that rejects it or its scores from 0 to 10; and\n" +
+			"what the containers and readiness gates of the pod are waiting for. For a deployment or another owner, explain the pod\n" +
+			"that blocks it, if there is one.",
 		Example: "  xebec why web-6d5f9c7b8-x2k4q\n" +
 			"  xebec why deployment/web",
 		Args:              cobra.RangeArgs(1, 2),
@@ -59,7 +59,7 @@ func why(ctx context.Context, s *session.Session, args []string) error {
 	if answer.GetNodeName() != "" {
 		s.Printf("pod/%s is %s on node %s.\n", name, kind.PodStatus(pod), answer.GetNodeName())
 	} else {
-		s.Printf("pod/%s waits for %s.\n", name, strings.TrimSuffix(answer.GetWaitsFor(), "."))
+		s.Printf("pod/%s is waiting for %s.\n", name, strings.TrimSuffix(answer.GetWaitsFor(), "."))
 	}
 	for _, line := range diagnose.PodWaits(pod) {
 		s.Printf("  %s\n", line)
@@ -113,7 +113,7 @@ func podToExplain(ctx context.Context, s *session.Session, cl *client.Client, ar
 	}
 	if d, ok := obj.(*appsv1.Deployment); ok && len(pods) == 0 {
 		if waits, err := diagnose.RolloutWaits(ctx, cl, d); err != nil || waits != "" {
-			return nil, errors.Join(err, fmt.Errorf("%s has no pods: %s", r, waits))
+			return nil, errors.Join(err, fmt.Errorf("no pods found for %s: %s", r, waits))
 		}
 	}
 	return resolve.Pod(ctx, s, cl, args, namespace)
@@ -123,7 +123,7 @@ func podToExplain(ctx context.Context, s *session.Session, cl *client.Client, ar
 func latestWarning(ctx context.Context, s *session.Session, cl *client.Client, pod *corev1.Pod) error {
 	events, err := resolve.Events(ctx, cl, pod)
 	if apierr.IsForbidden(err) {
-		s.Notef("The pod's events are left out: %s", apierr.Message(err))
+		s.Notef("Events of the pod are not shown: %s", apierr.Message(err))
 		return nil
 	}
 	if err != nil {
@@ -154,7 +154,7 @@ func verdicts(answer *schedulerv1.ExplainResponse) *printer.Table {
 	for _, name := range scorers {
 		t.Heads = append(t.Heads, strings.ToUpper(printer.Title(name)))
 	}
-	t.Heads = append(t.Heads, "REFUSED BY", "REASON")
+	t.Heads = append(t.Heads, "REJECTED BY", "REASON")
 	for _, n := range answer.GetNodes() {
 		row := make([]string, len(t.Heads))
 		row[0] = n.GetNodeName()
