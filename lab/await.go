@@ -42,7 +42,7 @@ func (l *Lab) await(ctx context.Context, gateways []netip.AddrPort, progress fun
 		what, err := within(ctx, conn, missing)
 		switch {
 		case err != nil:
-			progress("the API to answer")
+			progress("the API")
 		case what == "":
 			return nil
 		default:
@@ -53,7 +53,7 @@ func (l *Lab) await(ctx context.Context, gateways []netip.AddrPort, progress fun
 			if err == nil {
 				err = fmt.Errorf("still waiting for %s", what)
 			}
-			return fmt.Errorf("lab %s runs but is not ready: %w; look at: xebec lab status --name %s", l.Spec.Name, err, l.Spec.Name)
+			return fmt.Errorf("lab %s is running but not ready: %w; see xebec lab status --name %s", l.Spec.Name, err, l.Spec.Name)
 		// The answer costs a handshake with every service: where processors are scarce, asking must leave them to those who start.
 		case <-time.After(max(pollEvery, time.Since(began))):
 		}
@@ -91,7 +91,7 @@ func (l *Lab) missingServices(ctx context.Context, conn *grpc.ClientConn) (strin
 	if len(missing) == 0 {
 		return "", nil
 	}
-	return fmt.Sprintf("services to be found: %d of %d, not %s", want-len(missing), want, missing[0]), nil
+	return fmt.Sprintf("services: %d of %d ready, missing %s", want-len(missing), want, missing[0]), nil
 }
 
 // missingNodes tells how many nodes have not registered or are not ready.
@@ -113,7 +113,7 @@ func (l *Lab) missingNodes(ctx context.Context, conn *grpc.ClientConn) (string, 
 	if ready >= l.Spec.Nodes {
 		return "", nil
 	}
-	return fmt.Sprintf("nodes to be ready: %d of %d", ready, l.Spec.Nodes), nil
+	return fmt.Sprintf("nodes: %d of %d ready", ready, l.Spec.Nodes), nil
 }
 
 // usable tells whether a node is ready, and no longer marked for not having been: until the mark is gone pods go elsewhere.

@@ -19,12 +19,12 @@ import (
 )
 
 // errNotRoot says how to mend the most common mistake.
-var errNotRoot = errors.New("a lab needs root: run the command with sudo")
+var errNotRoot = errors.New("a lab requires root: run the command with sudo")
 
 // Check reports everything that keeps this machine from running the lab, each with a way to mend it.
 func Check(spec topology.Spec) error {
 	if runtime.GOOS != "linux" {
-		return errors.New("a lab needs Linux; elsewhere use virtual machines: see vagrant/")
+		return errors.New("a lab requires Linux: use virtual machines elsewhere, see vagrant/")
 	}
 	if os.Geteuid() != 0 {
 		return errNotRoot
@@ -32,7 +32,7 @@ func Check(spec topology.Spec) error {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if missing := missingCapabilities(); len(missing) > 0 {
-		fail("this root lacks %s, as in a container: run on the machine itself or give the container --privileged", strings.Join(missing, ", "))
+		fail("root lacks %s: run on the machine itself, or in a container with --privileged", strings.Join(missing, ", "))
 	}
 	if spec.Nodes > 0 {
 		for _, program := range []string{"containerd", "containerd-shim-runc-v2", "runc"} {
@@ -43,7 +43,7 @@ func Check(spec topology.Spec) error {
 	}
 	for _, program := range []string{"xebec", "xebecd", "xebec-agent"} {
 		if err := unix.Access(filepath.Join(spec.BinDir, program), unix.X_OK); err != nil {
-			fail("program %s is not in %s: build it with make build, or say where it is with --bin", program, spec.BinDir)
+			fail("program %s not found in %s: build it by make build, or set --bin", program, spec.BinDir)
 		}
 	}
 	if _, err := cgroup.Find(); err != nil {
@@ -54,16 +54,16 @@ func Check(spec topology.Spec) error {
 		errs = append(errs, err)
 	}
 	known := strings.Fields(string(filesystems))
-	for name, mend := range map[string]string{"bpf": "a kernel with CONFIG_BPF_SYSCALL", "overlay": "modprobe overlay"} {
+	for name, mend := range map[string]string{"bpf": "CONFIG_BPF_SYSCALL is required", "overlay": "modprobe overlay"} {
 		if !slices.Contains(known, name) && !loadable(name) {
-			fail("the kernel has no file system %q: %s", name, mend)
+			fail("file system %q is not available in the kernel: %s", name, mend)
 		}
 	}
 	if len(spec.Socket()) > control.MaxSocketPath {
-		fail("state directory %s is too long for sockets in it: choose a shorter one with --state-dir", spec.StateDir)
+		fail("path of state directory %s is too long for sockets: set a shorter --state-dir", spec.StateDir)
 	}
 	if !spec.Ephemeral && onOverlay(spec.StateDir) {
-		fail("state directory %s lies on an overlay, which can't hold containers: choose another with --state-dir, or --ephemeral", spec.StateDir)
+		fail("state directory %s is on an overlay, which cannot hold containers: set another --state-dir, or --ephemeral", spec.StateDir)
 	}
 	return errors.Join(errs...)
 }

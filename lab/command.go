@@ -32,11 +32,11 @@ func Command() *cobra.Command {
 	var name string
 	cmd := &cobra.Command{
 		Use:   "lab",
-		Short: "Run a whole cluster on this machine, and break it",
-		Long: "Run a whole highly available cluster on this Linux machine: masters and nodes are network namespaces with real\n" +
-			"etcd, containerd and eBPF. Nothing of it exists in the machine's own network, and `lab down` leaves nothing behind.",
+		Short: "Run a cluster on this machine and inject failures",
+		Long: "Run a highly available cluster on this Linux machine. Masters and nodes are network namespaces with real etcd,\n" +
+			"containerd and eBPF. The lab creates nothing in the network namespace of the machine, and `lab down` removes it.",
 	}
-	cmd.PersistentFlags().StringVar(&name, "name", topology.DefaultName, "the lab, when several run side by side")
+	cmd.PersistentFlags().StringVar(&name, "name", topology.DefaultName, "name of the lab")
 	cmd.AddCommand(
 		upCommand(&name), downCommand(&name), statusCommand(&name), killCommand(&name), startCommand(&name),
 		cutCommand(&name), healCommand(&name), logsCommand(&name), shellCommand(&name), superviseCommand(),
@@ -50,7 +50,7 @@ func upCommand(name *string) *cobra.Command {
 	wait := true
 	cmd := &cobra.Command{
 		Use:   "up",
-		Short: "Bring the lab up and wait until its nodes are ready",
+		Short: "Start the lab and wait until its nodes are ready",
 		Example: "  sudo xebec lab up\n" +
 			"  sudo xebec lab up --masters 1 --nodes 1 --ephemeral\n" +
 			"  sudo xebec lab up --name blue --nodes 3",
@@ -78,15 +78,15 @@ func upCommand(name *string) *cobra.Command {
 	flags := cmd.Flags()
 	flags.IntVar(&options.Masters, "masters", 3, "number of masters")
 	flags.IntVar(&options.Nodes, "nodes", 2, "number of nodes")
-	flags.IntVar(&options.Segments, "segments", 1, "number of networks that the nodes are spread over, with a router between")
-	flags.BoolVar(&options.DualStack, "dual-stack", false, "give machines, pods and services IPv6 addresses beside IPv4")
-	flags.StringVar(&options.StateDir, "state-dir", "", "directory for everything the lab writes (default "+DefaultStateDir("NAME")+")")
-	flags.StringVar(&options.BinDir, "bin", "", "directory of xebec, xebecd and xebec-agent (default that of this program)")
-	flags.BoolVar(&options.Ephemeral, "ephemeral", false, "keep the machines' disks in memory: faster, and gone with the lab")
-	flags.Var(prefixFlag{&options.ClusterCIDR}, "cluster-cidr", "addresses of pods")
-	flags.Var(prefixFlag{&options.ServiceCIDR}, "service-cidr", "addresses of services")
+	flags.IntVar(&options.Segments, "segments", 1, "number of networks that the nodes are distributed over, connected by a router")
+	flags.BoolVar(&options.DualStack, "dual-stack", false, "assign IPv6 addresses in addition to IPv4")
+	flags.StringVar(&options.StateDir, "state-dir", "", "directory for all files of the lab (default: "+DefaultStateDir("NAME")+")")
+	flags.StringVar(&options.BinDir, "bin", "", "directory of xebec, xebecd and xebec-agent (default: the directory of this program)")
+	flags.BoolVar(&options.Ephemeral, "ephemeral", false, "keep the disks of the machines in memory; they are lost with the lab")
+	flags.Var(prefixFlag{&options.ClusterCIDR}, "cluster-cidr", "address range of pods")
+	flags.Var(prefixFlag{&options.ServiceCIDR}, "service-cidr", "address range of services")
 	flags.BoolVar(&wait, "wait", true, "wait until all services and nodes are ready")
-	flags.DurationVar(&timeout, "timeout", 2*time.Minute, "longest time to wait")
+	flags.DurationVar(&timeout, "timeout", 2*time.Minute, "time limit for waiting")
 	return cmd
 }
 
@@ -107,7 +107,7 @@ func downCommand(name *string) *cobra.Command {
 	var options DownOptions
 	cmd := &cobra.Command{
 		Use:   "down",
-		Short: "Take the lab down; only its state directory stays",
+		Short: "Stop the lab and remove everything but its state directory",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			options.Name = *name
@@ -118,15 +118,15 @@ func downCommand(name *string) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&options.Purge, "purge", false, "remove the state directory too: all data of the cluster")
-	cmd.Flags().StringVar(&options.StateDir, "state-dir", "", "the lab's state directory, when it was not the default one and the lab is down")
+	cmd.Flags().BoolVar(&options.Purge, "purge", false, "remove the state directory too, including all data of the cluster")
+	cmd.Flags().StringVar(&options.StateDir, "state-dir", "", "state directory of a lab that is down, if it is not the default")
 	return cmd
 }
 
 func statusCommand(name *string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
-		Short: "Show every machine and process",
+		Short: "Show machines and processes",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			lab, err := Open(*name)
@@ -208,26 +208,26 @@ func targets(name string) []string {
 
 func killCommand(name *string) *cobra.Command {
 	var options KillOptions
-	cmd := targeted(name, "kill HOST|HOST/PROCESS", "Kill a machine with all that runs on it, or one process, which is then restarted",
+	cmd := targeted(name, "kill HOST|HOST/PROCESS", "Kill a machine with its processes, or one process, which is then restarted",
 		"  sudo xebec lab kill master-1\n  sudo xebec lab kill master-2/scheduler\n  sudo xebec lab kill node-1/agent --hold",
 		cobra.ExactArgs(1), func(ctx context.Context, lab *Lab, target string) error { return lab.Kill(ctx, target, options) })
-	cmd.Flags().BoolVar(&options.Hold, "hold", false, "keep the process down until `lab start`; machines always stay down")
-	cmd.Flags().BoolVar(&options.PowerOff, "power-off", false, "unplug the machine first: its peers see silence, not closed connections")
+	cmd.Flags().BoolVar(&options.Hold, "hold", false, "do not restart the process until `lab start`; machines are never restarted")
+	cmd.Flags().BoolVar(&options.PowerOff, "power-off", false, "disconnect the machine first, so that its peers get no response instead of closed connections")
 	return cmd
 }
 
 func startCommand(name *string) *cobra.Command {
-	return targeted(name, "start HOST|HOST/PROCESS", "Start what was killed", "  sudo xebec lab start master-1",
+	return targeted(name, "start HOST|HOST/PROCESS", "Start a killed machine or process", "  sudo xebec lab start master-1",
 		cobra.ExactArgs(1), func(ctx context.Context, lab *Lab, target string) error { return lab.Start(ctx, target) })
 }
 
 func cutCommand(name *string) *cobra.Command {
-	return targeted(name, "cut HOST", "Unplug a machine from the network", "  sudo xebec lab cut node-1",
+	return targeted(name, "cut HOST", "Disconnect a machine from the network", "  sudo xebec lab cut node-1",
 		cobra.ExactArgs(1), func(ctx context.Context, lab *Lab, target string) error { return lab.Cut(ctx, target) })
 }
 
 func healCommand(name *string) *cobra.Command {
-	return targeted(name, "heal [HOST]", "Plug a machine in again, or all machines", "  sudo xebec lab heal",
+	return targeted(name, "heal [HOST]", "Reconnect a machine, or all machines", "  sudo xebec lab heal",
 		cobra.MaximumNArgs(1), func(ctx context.Context, lab *Lab, target string) error { return lab.Heal(ctx, target) })
 }
 
@@ -247,15 +247,15 @@ func logsCommand(name *string) *cobra.Command {
 		}
 		return printLog(cmd.Context(), cmd.OutOrStdout(), path, lines, follow)
 	}
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with new lines")
-	cmd.Flags().IntVar(&lines, "tail", -1, "only the last so many lines")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "follow the log")
+	cmd.Flags().IntVar(&lines, "tail", -1, "number of last lines to print, -1 for all")
 	return cmd
 }
 
 func shellCommand(name *string) *cobra.Command {
 	return &cobra.Command{
 		Use:     "shell HOST [-- COMMAND...]",
-		Short:   "Run a shell, or a command, on a machine of the lab",
+		Short:   "Run a shell or a command on a machine",
 		Example: "  sudo xebec lab shell node-1\n  sudo xebec lab shell master-1 -- ip addr",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -331,7 +331,7 @@ func (f prefixFlag) String() string {
 func (f prefixFlag) Set(text string) error {
 	prefix, err := netip.ParsePrefix(text)
 	if err != nil {
-		return errors.New("not an address prefix such as 10.244.0.0/16")
+		return errors.New("want an address prefix, such as 10.244.0.0/16")
 	}
 	*f.prefix = prefix
 	return nil

@@ -75,7 +75,7 @@ func Down(ctx context.Context, options DownOptions) error {
 		}
 	}
 	if err := sweep(ctx, name, dir); err != nil {
-		return fmt.Errorf("take lab %s down: %w", name, err)
+		return fmt.Errorf("stop lab %s: %w", name, err)
 	}
 	if specErr == nil {
 		err = removeContext(spec)
@@ -163,7 +163,7 @@ func removeContext(spec topology.Spec) error {
 	}
 	config, err := cliconfig.Load(spec.ContextFile)
 	if err != nil {
-		return fmt.Errorf("remove the lab from the command line's contexts: %w", err)
+		return fmt.Errorf("remove context of the lab: %w", err)
 	}
 	if !config.Delete(spec.ContextName()) {
 		return nil
@@ -190,7 +190,7 @@ func purge(dir string) error {
 	}
 	isLab := slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == "lab.json" })
 	if !isLab && len(entries) > 0 {
-		return fmt.Errorf("%s is not a lab's state directory: nothing in it was removed", dir)
+		return fmt.Errorf("%s is not the state directory of a lab: nothing was removed", dir)
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("purge lab: %w", err)

@@ -38,7 +38,7 @@ type Lab struct {
 func Open(name string) (*Lab, error) {
 	dir, err := registered(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("there is no lab %q on this machine; bring it up with: xebec lab up --name %s", name, name)
+		return nil, fmt.Errorf("no lab %q on this machine: start it by xebec lab up --name %s", name, name)
 	}
 	if err != nil {
 		return nil, err
@@ -93,9 +93,9 @@ func (l *Lab) do(ctx context.Context, path string, request control.Request) erro
 func (l *Lab) explain(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("lab %s belongs to root: run the command with sudo", l.Spec.Name)
+		return fmt.Errorf("lab %s is owned by root: run the command with sudo", l.Spec.Name)
 	case errors.Is(err, control.ErrNotRunning):
-		return fmt.Errorf("lab %s: %w, its supervisor has ended; clean up with: xebec lab down --name %s", l.Spec.Name, control.ErrNotRunning, l.Spec.Name)
+		return fmt.Errorf("lab %s: %w, its supervisor has terminated: clean up by xebec lab down --name %s", l.Spec.Name, control.ErrNotRunning, l.Spec.Name)
 	}
 	return err
 }
@@ -143,7 +143,7 @@ func (l *Lab) LogFile(target string) (string, error) {
 			}
 			names = append(names, h.Name+"/"+p.Name)
 		}
-		return "", fmt.Errorf("no log %q: there are %s", target, strings.Join(names, ", "))
+		return "", fmt.Errorf("no log %q: want one of %s", target, strings.Join(names, ", "))
 	}
 	return "", fmt.Errorf("lab %s has no host %q", l.Spec.Name, hostName)
 }
@@ -156,7 +156,7 @@ func (l *Lab) Dial() (*grpc.ClientConn, error) {
 // dial connects to some of the lab's gateways.
 func (l *Lab) dial(gateways []netip.AddrPort) (*grpc.ClientConn, error) {
 	if len(gateways) == 0 {
-		return nil, fmt.Errorf("lab %s has no endpoints yet", l.Spec.Name)
+		return nil, fmt.Errorf("lab %s has no endpoints", l.Spec.Name)
 	}
 	var addrs []string
 	for _, e := range gateways {

@@ -394,7 +394,7 @@ func TestLab(t *testing.T) {
 		for target, want := range map[string]string{
 			"master-9":     "there are master-1, master-2, node-1",
 			"node-1/etcd":  "there are containerd, agent",
-			"node-1/a/b":   "neither HOST",
+			"node-1/a/b":   "invalid target",
 			"master-1/foo": `no process "foo"`,
 		} {
 			if err := lab.Kill(t.Context(), target, KillOptions{}); err == nil || !strings.Contains(err.Error(), want) {
@@ -422,7 +422,7 @@ func TestLab(t *testing.T) {
 
 	t.Run("a second up is refused", func(t *testing.T) {
 		_, err := Up(t.Context(), Options{Name: name, Masters: 1, BinDir: bin, StateDir: state})
-		if err == nil || !strings.Contains(err.Error(), "is up already") {
+		if err == nil || !strings.Contains(err.Error(), "is already running") {
 			t.Errorf("error = %v", err)
 		}
 	})
@@ -492,7 +492,7 @@ func TestTwoLabs(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := Up(t.Context(), Options{Name: second, Masters: 2, BinDir: bin, StateDir: stateY})
-	if err == nil || !strings.Contains(err.Error(), "holds the data") {
+	if err == nil || !strings.Contains(err.Error(), "contains the data") {
 		t.Errorf("error of another shape = %v", err)
 	}
 	again := up(t, Options{Name: second, Masters: 1, BinDir: bin, StateDir: stateY})
@@ -511,7 +511,7 @@ func TestUpErrors(t *testing.T) {
 		options Options
 		want    string
 	}{
-		"no programs": {Options{Masters: 1, BinDir: t.TempDir()}, "build it with make build"},
+		"no programs": {Options{Masters: 1, BinDir: t.TempDir()}, "build it by make build"},
 		"overlap":     {Options{Masters: 1, BinDir: bin, ServiceCIDR: DefaultClusterCIDR}, "overlaps cluster CIDR"},
 		"no masters":  {Options{BinDir: bin}, "masters: 0"},
 		"long path":   {Options{Masters: 1, BinDir: bin, StateDir: "/dev/shm/" + strings.Repeat("x", 100)}, "choose a shorter one"},

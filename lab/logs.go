@@ -19,7 +19,7 @@ const followEvery = 200 * time.Millisecond
 func printLog(ctx context.Context, out io.Writer, path string, lines int, follow bool) error {
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("nothing is logged yet in %s", path)
+		return fmt.Errorf("no log in %s", path)
 	}
 	if err != nil {
 		return err

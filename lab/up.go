@@ -134,10 +134,10 @@ func launch(spec *topology.Spec) (lab *Lab, ended <-chan struct{}, err error) {
 		old, loadErr := topology.Load(dir)
 		if loadErr == nil {
 			if alive, err := supervised(old); err == nil && alive {
-				return nil, nil, fmt.Errorf("lab %s is up already; take it down with: xebec lab down --name %s", spec.Name, spec.Name)
+				return nil, nil, fmt.Errorf("lab %s is already running: stop it by xebec lab down --name %s", spec.Name, spec.Name)
 			}
 		}
-		return nil, nil, fmt.Errorf("lab %s was not taken down, its supervisor is gone; clean up with: xebec lab down --name %s", spec.Name, spec.Name)
+		return nil, nil, fmt.Errorf("lab %s was not stopped and its supervisor is gone: clean up by xebec lab down --name %s", spec.Name, spec.Name)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, err
 	}
@@ -164,7 +164,7 @@ func resume(spec *topology.Spec) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("%w; start afresh with: xebec lab down --purge --name %s", err, spec.Name)
+		return fmt.Errorf("%w: remove the lab by xebec lab down --purge --name %s", err, spec.Name)
 	}
 	spec.Index = old.Index
 	if old.Ephemeral || spec.Ephemeral {
@@ -172,7 +172,7 @@ func resume(spec *topology.Spec) error {
 	}
 	same := old.Name == spec.Name && old.Masters == spec.Masters && max(old.Segments, 1) == max(spec.Segments, 1) && old.DualStack == spec.DualStack && old.ClusterCIDR == spec.ClusterCIDR && old.ServiceCIDR == spec.ServiceCIDR
 	if !same {
-		return fmt.Errorf("%s holds the data of lab %s with %d masters, %d segments, dual stack %t, pods in %s and services in %s; go on with those, or start afresh with: xebec lab down --purge --name %s --state-dir %s",
+		return fmt.Errorf("%s contains the data of lab %s with %d masters, %d segments, dual stack %t, pods in %s and services in %s: use the same options, or remove the data by xebec lab down --purge --name %s --state-dir %s",
 			spec.StateDir, old.Name, old.Masters, max(old.Segments, 1), old.DualStack, old.ClusterCIDR, old.ServiceCIDR, old.Name, spec.StateDir)
 	}
 	return nil
@@ -213,7 +213,7 @@ func (l *Lab) awaitRunning(ctx context.Context, ended <-chan struct{}, progress 
 		case err == nil && status.Phase == control.Running:
 			return nil
 		case err == nil && status.Phase == control.Failed:
-			return fmt.Errorf("lab %s failed to come up: %s", l.Spec.Name, status.Error)
+			return fmt.Errorf("start lab %s: %s", l.Spec.Name, status.Error)
 		case err == nil:
 			progress(status.Step)
 		case !errors.Is(err, control.ErrNotRunning):
@@ -221,9 +221,9 @@ func (l *Lab) awaitRunning(ctx context.Context, ended <-chan struct{}, progress 
 		}
 		select {
 		case <-ended:
-			return fmt.Errorf("the lab's supervisor ended: %s", tail(l.Spec.SupervisorLog()))
+			return fmt.Errorf("supervisor of the lab terminated: %s", tail(l.Spec.SupervisorLog()))
 		case <-ctx.Done():
-			return fmt.Errorf("bring up lab %s: %w", l.Spec.Name, ctx.Err())
+			return fmt.Errorf("start lab %s: %w", l.Spec.Name, ctx.Err())
 		case <-ticker.C:
 		}
 	}
@@ -244,7 +244,7 @@ func tail(path string) string {
 	if text := strings.TrimSpace(string(data)); text != "" {
 		return text
 	}
-	return "it wrote nothing to " + path
+	return "no output in " + path
 }
 
 // writeContext adds the lab's context to the command line's configuration and makes it the current one.
@@ -255,7 +255,7 @@ func (l *Lab) writeContext() error {
 	}
 	config, err := cliconfig.Load(path)
 	if err != nil {
-		return fmt.Errorf("add the lab to the command line's contexts: %w", err)
+		return fmt.Errorf("add context of the lab: %w", err)
 	}
 	context := cliconfig.Context{Name: l.Spec.ContextName()}
 	for _, e := range l.Spec.LoadEndpoints() {

@@ -47,7 +47,7 @@ func Find() (Hierarchies, error) {
 		}
 	}
 	if h.Unified == "" {
-		return Hierarchies{}, errors.New("cgroup v2 is not mounted; mend it with: mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified")
+		return Hierarchies{}, errors.New("cgroup v2 is not mounted: mount it by mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified")
 	}
 	return h, nil
 }
@@ -98,7 +98,7 @@ func (h Hierarchies) Weigh(path string, times int) error {
 			continue
 		}
 		if err := os.WriteFile(file, []byte(strconv.Itoa(weight)), 0o644); err != nil {
-			return fmt.Errorf("weigh cgroup: %w", err)
+			return fmt.Errorf("set cgroup weight: %w", err)
 		}
 	}
 	return nil

@@ -176,13 +176,13 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 		if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" && ctx.Err() == nil {
 			return fmt.Errorf("%w: %w", ErrNotRunning, op.Err)
 		}
-		return fmt.Errorf("call the lab's supervisor: %w", err)
+		return fmt.Errorf("call supervisor of the lab: %w", err)
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		var failure Failure
 		if err := json.NewDecoder(response.Body).Decode(&failure); err != nil || failure.Error == "" {
-			return fmt.Errorf("the lab's supervisor answered %s", response.Status)
+			return fmt.Errorf("supervisor of the lab responded %s", response.Status)
 		}
 		return errors.New(failure.Error)
 	}
@@ -190,7 +190,7 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 		return nil
 	}
 	if err := json.NewDecoder(response.Body).Decode(out); err != nil {
-		return fmt.Errorf("read the supervisor's answer: %w", err)
+		return fmt.Errorf("read response of the supervisor: %w", err)
 	}
 	return nil
 }

@@ -101,7 +101,7 @@ func (m *Machine) boot() error {
 // mount turns the calling thread's copy of the real machine's mounts into the machine's.
 func (m *Machine) mount() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
-		return fmt.Errorf("detach mounts from the real machine's: %w", err)
+		return fmt.Errorf("make mounts private: %w", err)
 	}
 	if err := m.pruneMounts(); err != nil {
 		return err
@@ -188,7 +188,7 @@ func coverFile(target, source string) error {
 		}
 	}
 	if err := unix.Mount(source, target, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("put %s over %s: %w", source, target, err)
+		return fmt.Errorf("mount %s on %s: %w", source, target, err)
 	}
 	return nil
 }

@@ -92,7 +92,7 @@ func (p *process) run(ctx context.Context, where starter) {
 		if held {
 			continue
 		}
-		p.log.Warn("Process ended", zap.String("exit", describe(err)), zap.Duration("restart_in", delay))
+		p.log.Warn("Process terminated", zap.String("exit", describe(err)), zap.Duration("restart_in", delay))
 		p.wait(ctx, time.After(delay))
 	}
 	p.mu.Lock()
@@ -151,7 +151,7 @@ func (p *process) kill(hold bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cmd == nil && !hold {
-		return fmt.Errorf("%s does not run: it is %s", p.def.Name, p.status.State)
+		return fmt.Errorf("%s is not running: it is %s", p.def.Name, p.status.State)
 	}
 	if hold {
 		p.status.State, p.status.Since = control.Held, time.Now()

@@ -87,7 +87,7 @@ func (p *proxy) carry(ctx context.Context, near *net.TCPConn) {
 	defer cancel()
 	far, err := p.wire.Dial(dialing, p.target)
 	if err != nil {
-		p.log.Debug("Gateway not reached", zap.Error(err))
+		p.log.Debug("Failed to connect to gateway", zap.Error(err))
 		// A reset tells the client at once that this endpoint is no good.
 		_ = near.SetLinger(0)
 		return

@@ -28,7 +28,7 @@ type server struct {
 func (s *Supervisor) listen() (*server, error) {
 	path := s.spec.Socket()
 	if len(path) > control.MaxSocketPath {
-		return nil, fmt.Errorf("control socket %s: longer than %d bytes; choose a shorter --state-dir", path, control.MaxSocketPath)
+		return nil, fmt.Errorf("path of control socket %s is longer than %d bytes: set a shorter --state-dir", path, control.MaxSocketPath)
 	}
 	// We hold the lock, so a socket found here belongs to a supervisor that was killed.
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -74,7 +74,7 @@ func New(spec topology.Spec, log *zap.Logger) (*Supervisor, error) {
 	}
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		lock.Close()
-		return nil, fmt.Errorf("lock lab %s: another supervisor runs it: %w", spec.Name, err)
+		return nil, fmt.Errorf("lock lab %s: another supervisor is running: %w", spec.Name, err)
 	}
 	s := &Supervisor{spec: spec, log: log, hier: hier, lock: lock}
 	s.status = control.Status{
@@ -109,9 +109,9 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	err = s.up(ctx, &tasks)
 	s.setPhase(control.Running, err)
 	if err != nil {
-		s.log.Error("Lab failed to come up", zap.Error(err))
+		s.log.Error("Failed to start lab", zap.Error(err))
 	} else {
-		s.log.Info("Lab is up", zap.Duration("took", time.Since(s.status.Since)))
+		s.log.Info("Lab started", zap.Duration("took", time.Since(s.status.Since)))
 	}
 	s.trimLogs(ctx)
 	s.setPhase(control.Stopping, nil)
@@ -179,7 +179,7 @@ func (s *Supervisor) mountDisks() error {
 		return nil
 	}
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=711,size=50%"); err != nil {
-		return fmt.Errorf("mount memory for the disks: %w", err)
+		return fmt.Errorf("mount tmpfs for disks: %w", err)
 	}
 	return nil
 }
@@ -266,7 +266,7 @@ func (s *Supervisor) awaitReady(ctx context.Context, h *host, p *process) {
 		}
 		select {
 		case <-ctx.Done():
-			s.log.Warn("Process is late", zap.String("host", h.Name), zap.String("process", p.def.Name))
+			s.log.Warn("Process not started in time", zap.String("host", h.Name), zap.String("process", p.def.Name))
 			return
 		case <-ticker.C:
 		}
@@ -285,7 +285,7 @@ func (s *Supervisor) trimLogs(ctx context.Context) {
 			for _, h := range s.hosts {
 				for _, p := range h.processes {
 					if err := trimLog(p.def.Log, maxLog); err != nil {
-						s.log.Warn("Log not trimmed", zap.String("file", p.def.Log), zap.Error(err))
+						s.log.Warn("Failed to trim log", zap.String("file", p.def.Log), zap.Error(err))
 					}
 				}
 			}
@@ -353,7 +353,7 @@ func (s *Supervisor) find(target string) (*host, *process, error) {
 		for _, h := range s.hosts {
 			names = append(names, h.Name)
 		}
-		return nil, nil, fmt.Errorf("no host %q: there are %s", hostName, strings.Join(names, ", "))
+		return nil, nil, fmt.Errorf("no host %q: want one of %s", hostName, strings.Join(names, ", "))
 	}
 	h := s.hosts[i]
 	if processName == "" {
@@ -365,7 +365,7 @@ func (s *Supervisor) find(target string) (*host, *process, error) {
 		for _, p := range h.processes {
 			names = append(names, p.def.Name)
 		}
-		return nil, nil, fmt.Errorf("no process %q on %s: there are %s", processName, h.Name, strings.Join(names, ", "))
+		return nil, nil, fmt.Errorf("no process %q on %s: want one of %s", processName, h.Name, strings.Join(names, ", "))
 	}
 	return h, h.processes[i], nil
 }
@@ -382,7 +382,7 @@ func (s *Supervisor) Kill(_ context.Context, r control.Request) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.machine == nil {
-		return fmt.Errorf("%s is down already", h.Name)
+		return fmt.Errorf("%s is already down", h.Name)
 	}
 	if r.PowerOff {
 		if err := s.wire.Cut(h.Name); err != nil {
@@ -404,7 +404,7 @@ func (s *Supervisor) Start(ctx context.Context, r control.Request) error {
 	h.mu.Unlock()
 	switch {
 	case down && p != nil:
-		return fmt.Errorf("%s is down: start it with: xebec lab start %s", h.Name, h.Name)
+		return fmt.Errorf("%s is down: start it by xebec lab start %s", h.Name, h.Name)
 	case p != nil:
 		p.start()
 		return nil
@@ -449,7 +449,7 @@ func (s *Supervisor) plug(r control.Request, cut bool) error {
 		return err
 	}
 	if p != nil {
-		return fmt.Errorf("a process can't be cut off the wire, only its host %s", h.Name)
+		return fmt.Errorf("cannot disconnect a process: want its host %s", h.Name)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()

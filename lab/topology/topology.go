@@ -286,7 +286,7 @@ func (s Spec) MasterHosts() []Host { return s.Hosts()[:s.Masters] }
 func ParseTarget(target string) (host, process string, err error) {
 	host, process, slash := strings.Cut(target, "/")
 	if host == "" || slash && process == "" || strings.Contains(process, "/") {
-		return "", "", fmt.Errorf("%q is neither HOST, such as node-1, nor HOST/PROCESS, such as master-2/scheduler", target)
+		return "", "", fmt.Errorf("invalid target %q: want HOST, such as node-1, or HOST/PROCESS, such as master-2/scheduler", target)
 	}
 	return host, process, nil
 }

@@ -19,7 +19,7 @@ const healthService = "client"
 // 0, before until has; that it is not at other times. Of services that it does not know it says so.
 func serveHealth(ctx context.Context, out io.Writer, address string, after, until time.Duration) error {
 	if until != 0 && until <= after {
-		return fmt.Errorf("--until %v must be later than --after %v", until, after)
+		return fmt.Errorf("invalid --until value %v: want a time later than --after %v", until, after)
 	}
 	listener, err := net.Listen("tcp", address)
 	if err != nil {

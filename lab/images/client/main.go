@@ -103,7 +103,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	case args[0] == "storm" && len(rest) == 1 && *duration > 0:
 		address, err := netip.ParseAddrPort(rest[0])
 		if err != nil || !address.Addr().Is4() {
-			return fmt.Errorf("%q is not an IPv4 address and a port", rest[0])
+			return fmt.Errorf("invalid address %q: want an IPv4 address and a port", rest[0])
 		}
 		ctx, cancel := context.WithTimeout(ctx, *duration)
 		defer cancel()
@@ -112,7 +112,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	case args[0] == "names" && len(rest) == 1 && *duration > 0:
 		address, err := netip.ParseAddrPort(rest[0])
 		if err != nil {
-			return fmt.Errorf("%q is not an address and a port", rest[0])
+			return fmt.Errorf("invalid address %q: want an IP address and a port", rest[0])
 		}
 		ctx, cancel := context.WithTimeout(ctx, *duration)
 		defer cancel()

@@ -290,7 +290,7 @@ func (s *storm) open(ctx context.Context) (*session, error) {
 
 var (
 	// errClosed: the server closed the connection before the first byte of the answer.
-	errClosed = errors.New("closed before the answer")
+	errClosed = errors.New("connection closed before the response")
 	// errLast: the request was answered, and the server takes no more on this connection.
 	errLast = errors.New("the server's last answer")
 )
@@ -417,10 +417,10 @@ func (s *storm) oneDatagram(conn *net.UDPConn, buf []byte, text string) error {
 	for {
 		n, from, err := conn.ReadFromUDPAddrPort(buf)
 		if err != nil {
-			return fmt.Errorf("no answer: %w", err)
+			return fmt.Errorf("no response: %w", err)
 		}
 		if from != s.address {
-			return fmt.Errorf("an answer from %s", from)
+			return fmt.Errorf("response from unexpected address %s", from)
 		}
 		// Answers to those that were given up may still come.
 		if _, answer, _ := strings.Cut(string(buf[:n]), " "); answer == text {

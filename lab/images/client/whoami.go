@@ -47,7 +47,7 @@ func whoami(ctx context.Context, out io.Writer, address, dir string, timeout tim
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(authorities) {
-		return errors.New("ca.crt holds no certificate")
+		return errors.New("ca.crt contains no certificate")
 	}
 	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: pool})),
 		grpc.WithPerRPCCredentials(token(strings.TrimSpace(string(text)))))
