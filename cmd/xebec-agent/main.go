@@ -1,4 +1,4 @@
-// Command xebec-agent makes a machine a node of a Xebec cluster.
+// Command xebec-agent runs a machine as a node of a Xebec cluster.
 package main
 
 import (
@@ -11,7 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/xebec-project/xebec/agent"
-	// This program is also the small processes beside containers, such as the writers of their logs.
+	// This program also runs as helper processes of containers, such as log writers.
 	_ "github.com/xebec-project/xebec/agent/early"
 	"github.com/xebec-project/xebec/agent/resolver"
 	"github.com/xebec-project/xebec/internal/daemon"
@@ -25,13 +25,13 @@ func main() {
 	cmd := daemon.StandaloneCommand(daemon.Standalone[agent.Config]{
 		Name:     "xebec-agent",
 		Short:    "Run this machine as a node of a Xebec cluster",
-		Long:     "Runs the pods bound to this node on containerd, connects them, and routes services to them by eBPF.\nWith --hollow N it simulates N nodes instead, for measurements; only then it takes the key of the cluster's authority,\nby which it issues each of them a certificate.",
+		Long:     "Run the pods bound to this node on containerd, connect their network and route services to them by eBPF.\nWith --hollow N, simulate N nodes instead, for measurements; this requires the key of the certificate authority of the\ncluster, to issue a certificate for each.",
 		Defaults: agent.DefaultConfig(),
 		New:      func(cfg agent.Config, log *zap.Logger) (daemon.Runner, error) { return agent.New(cfg, log) },
 	})
 	cmd.Version = version.Version()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// After the first signal the next one ends the process at once.
+	// A second signal ends the process immediately.
 	context.AfterFunc(ctx, stop)
 	if err := cmd.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "xebec-agent:", err)

@@ -1,4 +1,4 @@
-// Command xebec is the command line of Xebec clusters.
+// Command xebec is the command line of Xebec.
 package main
 
 import (
@@ -14,7 +14,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// A second signal ends the program at once, whatever it is waiting for.
+	// A second signal ends the process immediately.
 	context.AfterFunc(ctx, stop)
 	code := cli.Run(ctx, os.Args[1:], session.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, lab.Command())
 	os.Exit(code)

@@ -12,7 +12,7 @@ import (
 func apiserverCommand() *cobra.Command {
 	return daemon.Command(daemon.Spec[apiserver.Config]{
 		Name:     "apiserver",
-		Short:    "The objects of every kind: checked, stored in etcd, served from a cache",
+		Short:    "Validate, store and serve objects of all kinds",
 		Port:     7001,
 		Defaults: apiserver.DefaultConfig(),
 		New: func(_ context.Context, cfg apiserver.Config, deps *daemon.Deps) (daemon.Service, error) {

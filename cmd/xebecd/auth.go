@@ -13,7 +13,7 @@ import (
 func authCommand() *cobra.Command {
 	return daemon.Command(daemon.Spec[auth.Config]{
 		Name:     "auth",
-		Short:    "Makes and checks the tokens of service accounts",
+		Short:    "Issue and verify tokens of service accounts",
 		Port:     7002,
 		Defaults: auth.DefaultConfig(),
 		New: func(_ context.Context, cfg auth.Config, deps *daemon.Deps) (daemon.Service, error) {

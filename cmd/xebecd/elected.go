@@ -17,16 +17,16 @@ import (
 )
 
 func schedulerCommand() *cobra.Command {
-	return electedCommand("scheduler", 7003, "Assigns pods to nodes, and explains why", scheduler.DefaultConfig(), scheduler.New)
+	return electedCommand("scheduler", 7003, "Assign pods to nodes", scheduler.DefaultConfig(), scheduler.New)
 }
 
 func workloadsCommand() *cobra.Command {
-	return electedCommand("workloads", 7004, "Keeps Deployments and ReplicaSets as they should be", workloads.Config{}, workloads.New)
+	return electedCommand("workloads", 7004, "Reconcile Deployments and ReplicaSets", workloads.Config{}, workloads.New)
 }
 
 func nodesCommand() *cobra.Command {
 	return daemon.Command(daemon.Spec[nodes.Config]{
-		Name: "nodes", Short: "Node liveness, eviction, pod address ranges", Port: 7005, Defaults: nodes.DefaultConfig(),
+		Name: "nodes", Short: "Monitor nodes, evict pods, assign pod address ranges", Port: 7005, Defaults: nodes.DefaultConfig(),
 		New: func(_ context.Context, cfg nodes.Config, deps *daemon.Deps) (daemon.Service, error) {
 			return nodes.New(cfg, nodes.Deps{Deps: electedDeps(deps), TLS: deps.TLS})
 		},
@@ -34,18 +34,18 @@ func nodesCommand() *cobra.Command {
 }
 
 func endpointsCommand() *cobra.Command {
-	return electedCommand("endpoints", 7006, "EndpointSlices of services", endpoints.Config{}, endpoints.New)
+	return electedCommand("endpoints", 7006, "Maintain EndpointSlices of services", endpoints.Config{}, endpoints.New)
 }
 
 func collectorCommand() *cobra.Command {
-	return electedCommand("collector", 7007, "Deletes what nobody owns any more, and what is in deleted namespaces", collector.Config{}, collector.New)
+	return electedCommand("collector", 7007, "Delete dependents of deleted owners and contents of deleted namespaces", collector.Config{}, collector.New)
 }
 
 func cloudCommand() *cobra.Command {
-	return electedCommand("cloud", 7008, "Gives load balancers their addresses", cloud.DefaultConfig(), cloud.New)
+	return electedCommand("cloud", 7008, "Assign addresses to load balancers", cloud.DefaultConfig(), cloud.New)
 }
 
-// electedCommand is the command of a service of which one instance at a time works.
+// electedCommand returns the command of a service that elects a leader.
 func electedCommand[C any, S daemon.Service](name string, port int, short string, defaults C, make func(C, elected.Deps) (S, error)) *cobra.Command {
 	return daemon.Command(daemon.Spec[C]{
 		Name: name, Short: short, Port: port, Defaults: defaults,

@@ -15,35 +15,35 @@ import (
 func etcdCommand() *cobra.Command {
 	cmd := daemon.StandaloneCommand(daemon.Standalone[etcd.Config]{
 		Name:     "etcd",
-		Short:    "A member of the cluster's etcd, with mutual TLS and settings that suit the apiserver",
+		Short:    "Run a member of etcd with mutual TLS",
 		Defaults: etcd.DefaultConfig(),
 		New:      func(cfg etcd.Config, log *zap.Logger) (daemon.Runner, error) { return etcd.New(cfg, log) },
 	})
 	cmd.AddCommand(
-		etcdTask("snapshot", "Save the database of this host's member, which runs, into a new file",
+		etcdTask("snapshot", "Save a snapshot of the running member of this host to a file",
 			snapshotConfig{Member: etcd.DefaultConfig()}, saveEtcd),
-		etcdTask("restore", "Make the data directory of this host's member, which does not run, from a snapshot",
+		etcdTask("restore", "Restore the data directory of the stopped member of this host from a snapshot",
 			restoreConfig{Member: etcd.DefaultConfig()}, restoreEtcd))
 	return cmd
 }
 
-// snapshotConfig is the member's own configuration and a snapshot's file.
+// snapshotConfig is the configuration of the member and the snapshot file.
 type snapshotConfig struct {
 	Member etcd.Config `yaml:",inline"`
-	File   string      `yaml:"file" help:"the snapshot"`
+	File   string      `yaml:"file" help:"snapshot file"`
 }
 
-// restoreConfig says besides where revisions go on.
+// restoreConfig also has the revision to continue at.
 type restoreConfig struct {
 	Member   etcd.Config `yaml:",inline"`
-	File     string      `yaml:"file" help:"the snapshot"`
-	Revision int64       `yaml:"revision" help:"revision to go on at, the same for all members and later than any that clients know, such as that of date +%s%6N (default: the snapshot's and a thousand million)"`
+	File     string      `yaml:"file" help:"snapshot file"`
+	Revision int64       `yaml:"revision" help:"revision to continue at, the same on all members and greater than any that clients have seen, such as the output of date +%s%6N (default: that of the snapshot plus 1,000,000,000)"`
 }
 
-// task is a Runner that ends by itself.
+// task is a Runner that terminates.
 type task func(context.Context) error
 
-// Run does it.
+// Run runs the task.
 func (t task) Run(ctx context.Context) error { return t(ctx) }
 
 func etcdTask[C any](name, short string, defaults C, do func(context.Context, C, *zap.Logger) error) *cobra.Command {
@@ -55,7 +55,7 @@ func etcdTask[C any](name, short string, defaults C, do func(context.Context, C,
 	})
 }
 
-var errNoFile = errors.New("--file says which snapshot")
+var errNoFile = errors.New("--file is required")
 
 func saveEtcd(ctx context.Context, cfg snapshotConfig, log *zap.Logger) error {
 	if cfg.File == "" {

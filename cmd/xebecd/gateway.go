@@ -12,7 +12,7 @@ import (
 func gatewayCommand() *cobra.Command {
 	return daemon.Command(daemon.Spec[gateway.Config]{
 		Name:     "gateway",
-		Short:    "The one door to the cluster: knows callers, limits them, forwards their calls",
+		Short:    "Authenticate callers, limit them and forward their calls",
 		Port:     6443,
 		Defaults: gateway.DefaultConfig(),
 		New: func(_ context.Context, cfg gateway.Config, deps *daemon.Deps) (daemon.Service, error) {

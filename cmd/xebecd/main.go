@@ -1,4 +1,4 @@
-// Command xebecd is every service of the control plane: each runs as a process of its own, as in "xebecd scheduler".
+// Command xebecd runs a service of the control plane as a process, as in "xebecd scheduler".
 package main
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/xebec-project/xebec/internal/version"
 )
 
-// services has a command per service, each in a file of its own.
+// services returns the command of each service. Those that elect a leader are in elected.go.
 var services = []func() *cobra.Command{
 	etcdCommand,
 	apiserverCommand,
@@ -30,7 +30,7 @@ var services = []func() *cobra.Command{
 func main() {
 	root := &cobra.Command{
 		Use:           "xebecd",
-		Short:         "The services of a Xebec control plane",
+		Short:         "Run a service of a Xebec control plane",
 		Version:       version.Version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -39,7 +39,7 @@ func main() {
 		root.AddCommand(command())
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// After the first signal the next one ends the process at once.
+	// A second signal ends the process immediately.
 	context.AfterFunc(ctx, stop)
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "xebecd:", err)

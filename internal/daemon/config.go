@@ -18,27 +18,27 @@ import (
 // Config is what every service's configuration has, at the top level of its file and as flags.
 type Config struct {
 	// Host is the name of the machine, under which the instance is registered; empty is the kernel's host name.
-	Host string `yaml:"host" help:"name of this machine (default: the kernel's host name)"`
+	Host string `yaml:"host" help:"name of this machine (default: host name of the kernel)"`
 	// Listen is the address of the gRPC server; empty is every address and the service's own port.
-	Listen string `yaml:"listen" help:"address to serve gRPC at (default: the service's port on every address)"`
+	Listen string `yaml:"listen" help:"address to listen on for gRPC (default: port of the service on all addresses)"`
 	// Advertise is the address at which others reach the server, with or without a port; empty is Listen, which must
 	// name an address then.
-	Advertise string `yaml:"advertise" help:"address at which others reach the gRPC server (default: that of --listen)"`
+	Advertise string `yaml:"advertise" help:"address that other services connect to (default: that of --listen)"`
 	// TLS is the identity of the service on the cluster's authority.
 	TLS pki.Files `yaml:"tls"`
 	// Etcd is the cluster's etcd.
 	Etcd EtcdConfig `yaml:"etcd"`
 	// Metrics is the address of /metrics, by HTTPS with a client certificate; empty is 127.0.0.1 and the service's port plus
 	// 1000, "off" is none.
-	Metrics string `yaml:"metrics" help:"address to serve metrics at, or off (default: 127.0.0.1, the service's port plus 1000)"`
+	Metrics string `yaml:"metrics" help:"address to listen on for metrics, or off (default: 127.0.0.1, port of the service plus 1000)"`
 	// Profiles serves /debug/pprof/ at the address of the metrics, to administrators.
-	Profiles bool `yaml:"profiles" help:"serve Go's profiles where the metrics are, to administrators"`
+	Profiles bool `yaml:"profiles" help:"serve Go profiles at the metrics address, for administrators"`
 	// Log says what is logged, and how.
 	Log LogConfig `yaml:"log"`
 	// Drain says how to stop.
 	Drain DrainConfig `yaml:"drain"`
 	// GCPercent is Go's GOGC, which counts when the environment does not set it; low values trade CPU for memory.
-	GCPercent int `yaml:"gcPercent" help:"how far the heap may grow between collections, in percent; the environment's GOGC counts before it"`
+	GCPercent int `yaml:"gcPercent" help:"growth of the heap between garbage collections, in percent; GOGC in the environment overrides it"`
 }
 
 // EtcdConfig says where etcd is. The files are those of etcd's own authority.
@@ -59,8 +59,8 @@ type LogConfig struct {
 
 // DrainConfig says how long a stopping service takes; see rpc.ServerConfig.
 type DrainConfig struct {
-	Delay time.Duration `yaml:"delay" help:"how long a stopping service still takes calls after it says so"`
-	Limit time.Duration `yaml:"limit" help:"how long calls get to end before they are cut off"`
+	Delay time.Duration `yaml:"delay" help:"time for which a stopping service still accepts calls after it has reported NOT_SERVING"`
+	Limit time.Duration `yaml:"limit" help:"time limit for calls in progress when the service stops"`
 }
 
 // Problem returns an error about one configuration key, such as "etcd.endpoints".
@@ -82,7 +82,7 @@ func (c *Config) complete(port int) error {
 	if c.Host == "" {
 		host, err := os.Hostname()
 		if err != nil {
-			return Problem("host", "not given, and the kernel does not tell: %v", err)
+			return Problem("host", "required, because the kernel reports none: %v", err)
 		}
 		c.Host = host
 	}
@@ -115,7 +115,7 @@ func (c *Config) Validate() error {
 	if err != nil {
 		add("listen", "%v", err)
 	} else if c.Advertise == "" && (host == "" || net.ParseIP(host).IsUnspecified()) {
-		add("advertise", "required, for listen (%s) names no address of this machine", c.Listen)
+		add("advertise", "required, because listen (%s) contains no address of this machine", c.Listen)
 	}
 	if c.Metrics != diagnostics.Off {
 		if _, _, err := net.SplitHostPort(c.Metrics); err != nil {
@@ -131,16 +131,16 @@ func (c *Config) Validate() error {
 		add("etcd.endpoints", "required")
 	}
 	if !c.Etcd.Files.IsZero() && (c.Etcd.CA == "" || c.Etcd.Cert == "" || c.Etcd.Key == "") {
-		add("etcd", "ca, cert and key go together")
+		add("etcd", "ca, cert and key must be set together")
 	}
 	if _, err := zapcore.ParseLevel(c.Log.Level); err != nil {
-		add("log.level", "%q is none of debug, info, warn, error", c.Log.Level)
+		add("log.level", "invalid value %q: want debug, info, warn or error", c.Log.Level)
 	}
 	if c.Log.Format != "json" && c.Log.Format != "console" {
-		add("log.format", "%q is neither json nor console", c.Log.Format)
+		add("log.format", "invalid value %q: want json or console", c.Log.Format)
 	}
 	if c.Drain.Delay < 0 || c.Drain.Limit <= 0 {
-		add("drain", "delay must not be negative and limit must be more than 0")
+		add("drain", "want delay of at least 0 and limit greater than 0")
 	}
 	return errors.Join(problems...)
 }

@@ -1,23 +1,23 @@
-// Package daemon runs a control-plane service as a process: it reads the configuration, makes the logger, the
-// connections and the server, lists the instance where others find it, and stops all of it in good order.
+// Package daemon runs a control-plane service as a process: it reads the configuration, creates the logger, the
+// connections and the server, registers the instance for discovery, and stops gracefully.
 //
-// A service's command is a Spec and nothing else:
+// The command of a service is a Spec:
 //
-//	func schedulerCommand() *cobra.Command {
-//		return daemon.Command(daemon.Spec[scheduler.Config]{
-//			Name:     "scheduler",
-//			Short:    "Assign pods to nodes",
-//			Port:     7003,
-//			Defaults: scheduler.DefaultConfig(),
-//			New: func(ctx context.Context, cfg scheduler.Config, deps *daemon.Deps) (daemon.Service, error) {
-//				return scheduler.New(cfg, deps.APIServer, deps.Log)
+//	func apiserverCommand() *cobra.Command {
+//		return daemon.Command(daemon.Spec[apiserver.Config]{
+//			Name:     "apiserver",
+//			Short:    "Validate, store and serve objects of all kinds",
+//			Port:     7001,
+//			Defaults: apiserver.DefaultConfig(),
+//			New: func(_ context.Context, cfg apiserver.Config, deps *daemon.Deps) (daemon.Service, error) {
+//				return apiserver.New(cfg, deps.Etcd, deps.Log)
 //			},
 //		})
 //	}
 //
 // Every exported field of the Config structs with a yaml tag is a key of the file, and, when it is a string, number,
-// bool, duration, list of strings or unmarshals text, a flag: key etcd.endpoints is --etcd-endpoints. Flags count
-// before the file, the file before the defaults.
+// bool, duration, list of strings or unmarshals text, a flag: key etcd.endpoints is --etcd-endpoints. Flags
+// override the file, and the file the defaults.
 package daemon
 
 import (
@@ -46,7 +46,7 @@ import (
 	"github.com/xebec-project/xebec/internal/version"
 )
 
-// Service is what a daemon runs. It may have two more methods:
+// Service is run by a daemon. It may have two more methods:
 //
 //	Ready() <-chan struct{}            closed when calls may come; without it they may from the start
 //	ConfigureServer(*rpc.ServerConfig) adapts the server before it is made, such as its Authorize
@@ -140,7 +140,7 @@ func command(name, short, long string, cfg any, run func(context.Context) error)
 			return run(cmd.Context())
 		},
 	}
-	cmd.Flags().StringVarP(&file, "config", "c", "", "YAML file with the configuration; flags count before it")
+	cmd.Flags().StringVarP(&file, "config", "c", "", "YAML file with the configuration; flags override it")
 	bindFlags(cmd.Flags(), list)
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return flagError(list, err) })
 	return cmd
@@ -173,7 +173,7 @@ func Run[C any](ctx context.Context, spec Spec[C], common Config, cfg C) error {
 		problems = append(problems, validator.Validate())
 	}
 	if err := errors.Join(problems...); err != nil {
-		return fmt.Errorf("the configuration of %s is not valid:\n%w", spec.Name, err)
+		return fmt.Errorf("invalid configuration of %s:\n%w", spec.Name, err)
 	}
 	if os.Getenv("GOGC") == "" && common.GCPercent > 0 {
 		debug.SetGCPercent(common.GCPercent)
@@ -216,7 +216,7 @@ func connect(name string, common Config, log *zap.Logger) (deps *Deps, release f
 		return nil, nil, err
 	}
 	if user := pki.ServiceUser(name); deps.TLS.Leaf().Subject.CommonName != user {
-		return nil, nil, fmt.Errorf("certificate %s belongs to %q, want %q: others would refuse this service",
+		return nil, nil, fmt.Errorf("certificate %s belongs to %q, want %q: other services would refuse it",
 			common.TLS.Cert, deps.TLS.Leaf().Subject.CommonName, user)
 	}
 	if deps.Etcd, err = dialEtcd(common.Etcd, log, deps.Metrics); err != nil {
@@ -295,7 +295,7 @@ func run(ctx context.Context, common Config, service Service, deps *Deps) error 
 			return nil
 		}
 		if err == nil {
-			err = errors.New("it ended by itself")
+			err = errors.New("terminated unexpectedly")
 		}
 		return fmt.Errorf("run %s: %w", deps.Service, err)
 	})

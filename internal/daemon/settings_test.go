@@ -69,7 +69,7 @@ func TestParseRefuses(t *testing.T) {
 	var cfg configuration[testConfig]
 	err := parse("x.yaml", []byte("a: 1\nb: 2\n"), &cfg)
 	if err == nil || !strings.Contains(err.Error(), "x.yaml:1") || !strings.Contains(err.Error(), "x.yaml:2") {
-		t.Errorf("not every problem is told: %v", err)
+		t.Errorf("problems are missing: %v", err)
 	}
 }
 
@@ -113,7 +113,7 @@ func TestUnknownFlagHint(t *testing.T) {
 	}
 }
 
-func TestValidateTellsEveryProblem(t *testing.T) {
+func TestValidateReportsAllProblems(t *testing.T) {
 	cfg := defaults()
 	if err := cfg.complete(7003); err != nil {
 		t.Fatal(err)
@@ -123,9 +123,9 @@ func TestValidateTellsEveryProblem(t *testing.T) {
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, want := range []string{"advertise: required", "tls.ca: required", "tls.key: required", "etcd.endpoints: required", `log.level: "loud"`, "metrics: address 8003: missing port"} {
+	for _, want := range []string{"advertise: required", "tls.ca: required", "tls.key: required", "etcd.endpoints: required", `log.level: invalid value "loud"`, "metrics: address 8003: missing port"} {
 		if !strings.Contains(err.Error(), want) {
-			t.Errorf("%q is not told in:\n%v", want, err)
+			t.Errorf("%q is missing in:\n%v", want, err)
 		}
 	}
 }

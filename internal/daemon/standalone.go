@@ -33,7 +33,7 @@ type Runner interface {
 // standalone is the whole of such a process's file.
 type standalone[C any] struct {
 	Log       LogConfig `yaml:"log"`
-	GCPercent int       `yaml:"gcPercent" help:"how far the heap may grow between collections, in percent; the environment's GOGC counts before it"`
+	GCPercent int       `yaml:"gcPercent" help:"growth of the heap between garbage collections, in percent; GOGC in the environment overrides it"`
 	Service   C         `yaml:",inline"`
 }
 
