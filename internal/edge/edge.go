@@ -63,7 +63,7 @@ func DefaultLimits() Limits {
 	return Limits{
 		HandshakeTimeout:            10 * time.Second,
 		PendingConnections:          4096,
-		PendingConnectionsPerSource: 768,
+		PendingConnectionsPerSource: 512,
 		WaitingConnections:          16384,
 		WaitingConnectionsPerSource: 8192,
 		WaitTimeout:                 8 * time.Second,
