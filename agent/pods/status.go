@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -132,7 +133,7 @@ func podStatus(pod *corev1.Pod, s seen) *corev1.PodStatus {
 	st.Conditions = append(conditions(pod, s, st.Phase), s.more...)
 	if s.failed.reason == reasonEvicted {
 		st.Conditions = append(st.Conditions, &corev1.PodCondition{
-			Type: "DisruptionTarget", Status: "True", Reason: "TerminationByKubelet", Message: s.failed.message, LastTransitionTime: stamp(s.now),
+			Type: kind.PodDisruptionTarget, Status: "True", Reason: "TerminationByKubelet", Message: s.failed.message, LastTransitionTime: stamp(s.now),
 		})
 	}
 	return st
@@ -245,7 +246,10 @@ func podPhase(pod *corev1.Pod, s seen) string {
 }
 
 // ownConditions are the conditions that the agent decides.
-var ownConditions = []string{"PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", resizePending, resizeInProgress, allRestarting}
+var ownConditions = []string{
+	kind.PodReadyToStartContainers, kind.PodInitialized, kind.PodReady, kind.PodContainersReady, kind.PodScheduled,
+	resizePending, resizeInProgress, allRestarting,
+}
 
 func conditions(pod *corev1.Pod, s seen, phase string) []*corev1.PodCondition {
 	old := pod.GetStatus().GetConditions()
@@ -258,7 +262,7 @@ func conditions(pod *corev1.Pod, s seen, phase string) []*corev1.PodCondition {
 		if ok {
 			c.Status, c.Reason, c.Message = "True", "", ""
 		}
-		if phase == kind.PodSucceeded && (name == "Ready" || name == "ContainersReady") {
+		if phase == kind.PodSucceeded && (name == kind.PodReady || name == kind.PodContainersReady) {
 			c.Reason = "PodCompleted"
 		}
 		out = append(out, lasting(c, old))
@@ -282,15 +286,15 @@ func conditions(pod *corev1.Pod, s seen, phase string) []*corev1.PodCondition {
 	containers := len(unready) == 0 && phase == kind.PodRunning
 	reason, message := "ContainersNotReady", "containers with unready status: "+formatList(unready)
 	initDone := initialized(s.init)
-	set("PodReadyToStartContainers", s.network, "", "")
-	set("Initialized", initDone, "ContainersNotInitialized", "init containers have not all ended well")
+	set(kind.PodReadyToStartContainers, s.network, "", "")
+	set(kind.PodInitialized, initDone, "ContainersNotInitialized", "init containers have not all ended well")
 	if containers && gates != "" {
-		set("Ready", false, "ReadinessGatesNotReady", "condition "+gates+" is not true")
+		set(kind.PodReady, false, "ReadinessGatesNotReady", "condition "+gates+" is not true")
 	} else {
-		set("Ready", containers, reason, message)
+		set(kind.PodReady, containers, reason, message)
 	}
-	set("ContainersReady", containers, reason, message)
-	set("PodScheduled", true, "", "")
+	set(kind.PodContainersReady, containers, reason, message)
+	set(kind.PodScheduled, true, "", "")
 	for _, c := range old {
 		if !slices.Contains(ownConditions, c.GetType()) {
 			out = append(out, c)
@@ -301,11 +305,7 @@ func conditions(pod *corev1.Pod, s seen, phase string) []*corev1.PodCondition {
 
 // lasting is a condition with the time since which it has been as it is, by what it was before.
 func lasting(c *corev1.PodCondition, old []*corev1.PodCondition) *corev1.PodCondition {
-	for _, o := range old {
-		if o.GetType() == c.GetType() && o.GetStatus() == c.GetStatus() && o.GetLastTransitionTime() != nil {
-			c.LastTransitionTime = o.GetLastTransitionTime()
-		}
-	}
+	c.LastTransitionTime = condition.Since(old, c.GetType(), c.GetStatus(), c.GetLastTransitionTime().AsTime())
 	return c
 }
 

@@ -19,7 +19,7 @@ func ended(code int32) *exit {
 	return &exit{ContainerID: "x", Code: code, Reason: reasonError, StartedAt: noon.Add(-time.Minute), FinishedAt: noon}
 }
 
-func condition(st *corev1.PodStatus, kind string) *corev1.PodCondition {
+func conditionOf(st *corev1.PodStatus, kind string) *corev1.PodCondition {
 	for _, c := range st.GetConditions() {
 		if c.GetType() == kind {
 			return c
@@ -93,10 +93,10 @@ func TestPhaseAndReadiness(t *testing.T) {
 			if st.GetPhase() != c.phase {
 				t.Errorf("phase %s, want %s", st.GetPhase(), c.phase)
 			}
-			if got := condition(st, "Ready").GetStatus() == "True"; got != c.ready {
-				t.Errorf("ready %v, want %v: %v", got, c.ready, condition(st, "Ready"))
+			if got := conditionOf(st, "Ready").GetStatus() == "True"; got != c.ready {
+				t.Errorf("ready %v, want %v: %v", got, c.ready, conditionOf(st, "Ready"))
 			}
-			if got := condition(st, "Initialized").GetStatus() == "True"; got != c.initialized {
+			if got := conditionOf(st, "Initialized").GetStatus() == "True"; got != c.initialized {
 				t.Errorf("initialized %v, want %v", got, c.initialized)
 			}
 		})
@@ -119,7 +119,7 @@ func TestStatusIsStable(t *testing.T) {
 		network: true, ip: netip.MustParseAddr("10.244.1.7"), hostIP: netip.MustParseAddr("10.0.0.1"), now: noon,
 	}
 	first := podStatus(pod, s)
-	if first.GetPodIp() != "10.244.1.7" || first.GetNominatedNodeName() != "node-9" || condition(first, "DisruptionTarget") == nil {
+	if first.GetPodIp() != "10.244.1.7" || first.GetNominatedNodeName() != "node-9" || conditionOf(first, "DisruptionTarget") == nil {
 		t.Errorf("status is %v", first)
 	}
 	if s := podStatus(pod, seen{main: []view{{spec: spec}}, now: noon}).GetContainerStatuses()[0]; s.LastState != nil {
@@ -135,7 +135,7 @@ func TestStatusIsStable(t *testing.T) {
 		t.Errorf("the status changed by itself:\n%v\n%v", first, second)
 	}
 	s.main[0].ready = false
-	if c := condition(podStatus(pod, s), "Ready"); c.GetStatus() != "False" || !c.GetLastTransitionTime().AsTime().Equal(s.now) || c.GetReason() != "ContainersNotReady" {
+	if c := conditionOf(podStatus(pod, s), "Ready"); c.GetStatus() != "False" || !c.GetLastTransitionTime().AsTime().Equal(s.now) || c.GetReason() != "ContainersNotReady" {
 		t.Errorf("condition is %v", c)
 	}
 }

@@ -177,7 +177,7 @@ func slimPod(p *corev1.Pod) {
 		}
 	}
 	for _, c := range status.GetConditions() {
-		if c.GetType() == "Ready" {
+		if c.GetType() == kind.PodReady {
 			p.Status.Conditions = []*corev1.PodCondition{{Type: c.GetType(), Status: c.GetStatus()}}
 		}
 	}

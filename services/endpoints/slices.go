@@ -146,7 +146,7 @@ func eligible(svc *corev1.Service, pod *corev1.Pod) bool {
 // it is terminating, or always when the service publishes addresses that are not ready.
 func endpoint(svc *corev1.Service, pod *corev1.Pod, address string) *discoveryv1.Endpoint {
 	m := pod.GetMetadata()
-	serving := isReady(pod)
+	serving := kind.IsPodReady(pod)
 	terminating := m.GetDeletionTimestamp() != nil
 	publish := svc.GetSpec().GetPublishNotReadyAddresses()
 	e := &discoveryv1.Endpoint{
@@ -168,15 +168,6 @@ func endpoint(svc *corev1.Service, pod *corev1.Pod, address string) *discoveryv1
 		e.Hostname = &host
 	}
 	return e
-}
-
-func isReady(pod *corev1.Pod) bool {
-	for _, c := range pod.GetStatus().GetConditions() {
-		if c.GetType() == "Ready" {
-			return c.GetStatus() == "True"
-		}
-	}
-	return false
 }
 
 func endpointKey(e *discoveryv1.Endpoint) string {

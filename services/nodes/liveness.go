@@ -60,7 +60,7 @@ func (l *liveness) reconcile(ctx context.Context, key controller.Key) (controlle
 		if err := l.taint(ctx, node); err != nil {
 			return controller.Result{}, err
 		}
-		if ready.GetStatus() == conditionUnknown {
+		if ready.GetStatus() == kind.ConditionUnknown {
 			return controller.Result{RequeueAfter: grace}, l.markPodsNotReady(ctx, node)
 		}
 	}
@@ -90,11 +90,9 @@ func (l *liveness) silent(ctx context.Context, node *corev1.Node) (silent bool, 
 	return false, 0, nil // the informer will show it, which brings the node back here
 }
 
-const conditionUnknown = "Unknown"
-
 // isSilent reports whether a node is marked as silent.
 func isSilent(n *corev1.Node) bool {
-	return kind.NodeCondition(n, kind.NodeReady).GetStatus() == conditionUnknown
+	return kind.NodeCondition(n, kind.NodeReady).GetStatus() == kind.ConditionUnknown
 }
 
 // allSilent reports whether no node at all is heard of, but for one that may be left out. Then it is rather the control
@@ -103,7 +101,7 @@ func isSilent(n *corev1.Node) bool {
 func allSilent(nodes *client.Informer[*corev1.Node], except string) bool {
 	return !slices.ContainsFunc(nodes.List(), func(n *corev1.Node) bool {
 		c := kind.NodeCondition(n, kind.NodeReady)
-		return c != nil && c.GetStatus() != conditionUnknown && n.GetMetadata().GetName() != except
+		return c != nil && c.GetStatus() != kind.ConditionUnknown && n.GetMetadata().GetName() != except
 	})
 }
 
@@ -117,10 +115,10 @@ func (l *liveness) markSilent(ctx context.Context, node *corev1.Node) (*corev1.N
 		updated.Status.Conditions = append(updated.Status.Conditions, &corev1.NodeCondition{Type: kind.NodeReady})
 	}
 	for _, c := range updated.Status.Conditions {
-		if c.GetStatus() == conditionUnknown {
+		if c.GetStatus() == kind.ConditionUnknown {
 			continue
 		}
-		c.Status, c.Reason, c.Message = conditionUnknown, reasonSilent, "The node's agent stopped renewing its lease."
+		c.Status, c.Reason, c.Message = kind.ConditionUnknown, reasonSilent, "The node's agent stopped renewing its lease."
 		c.LastTransitionTime = timestamppb.New(time.Now().Truncate(time.Second))
 	}
 	if proto.Equal(updated, node) {
@@ -151,7 +149,7 @@ func taintShortages(node *corev1.Node, taints []*corev1.Taint) []*corev1.Taint {
 			if !slices.ContainsFunc(taints, is) {
 				taints = append(taints, &corev1.Taint{Key: key, Effect: noSchedule})
 			}
-		case conditionUnknown:
+		case kind.ConditionUnknown:
 			// A silent node is as it was last.
 		default:
 			taints = slices.DeleteFunc(taints, is)
@@ -167,7 +165,7 @@ func (l *liveness) taint(ctx context.Context, node *corev1.Node) error {
 	effects := []string{noSchedule, noExecute}
 	switch kind.NodeCondition(node, kind.NodeReady).GetStatus() {
 	case kind.ConditionTrue:
-	case conditionUnknown:
+	case kind.ConditionUnknown:
 		want = taintUnreachable
 		// What the informer has of this node itself may be older than what was written a moment ago.
 		if allSilent(l.nodes, node.GetMetadata().GetName()) {

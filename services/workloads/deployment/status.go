@@ -8,8 +8,10 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/kind"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
+	"github.com/xebec-project/xebec/services/workloads/podcontrol"
 )
 
 // Reasons of a deployment's conditions, as Kubernetes names them.
@@ -25,10 +27,10 @@ const (
 	reasonResumed          = "DeploymentResumed"
 )
 
-// noDeadline is the progressDeadlineSeconds that stands for none, as Kubernetes has it.
+// noDeadline is the value of progressDeadlineSeconds for none, as in Kubernetes.
 const noDeadline = 1<<31 - 1
 
-// complete reports whether every pod is of the present template, available, and no other is left.
+// complete reports whether all pods are available ones of the current template.
 func complete(r *rollout) bool {
 	if r.current == nil {
 		return false
@@ -42,8 +44,8 @@ func complete(r *rollout) bool {
 	return s.GetReplicas() == r.limits.replicas && s.GetAvailableReplicas() == r.limits.replicas && s.GetObservedGeneration() >= r.current.GetMetadata().GetGeneration()
 }
 
-// deploymentStatus is what the sets come to, with conditions carried on from the present status. It returns when the
-// progress deadline would pass, 0 for never.
+// newStatus is the status of a deployment with these sets. It returns when the progress deadline
+// passes, 0 for never.
 func newStatus(r *rollout, now time.Time) (*appsv1.DeploymentStatus, time.Duration) {
 	before := r.d.GetStatus()
 	s := &appsv1.DeploymentStatus{ObservedGeneration: r.d.GetMetadata().GetGeneration()}
@@ -67,80 +69,88 @@ func newStatus(r *rollout, now time.Time) (*appsv1.DeploymentStatus, time.Durati
 	}
 	s.UnavailableReplicas = max(wanted-s.AvailableReplicas, 0)
 
-	available := &appsv1.DeploymentCondition{Type: kind.DeploymentAvailable, Status: "True", Reason: reasonAvailable, Message: "Deployment has minimum availability."}
-	if s.AvailableReplicas < r.limits.replicas-r.limits.maxUnavailable {
-		available = &appsv1.DeploymentCondition{Type: kind.DeploymentAvailable, Status: "False", Reason: reasonUnavailable, Message: "Deployment does not have minimum availability."}
-	}
-	s.Conditions = append(s.Conditions, carry(before, available, now))
-
+	s.Conditions = append(s.Conditions, withTimes(before, availability(r, s), now))
 	progressing, again := progress(r, s, now)
 	if progressing != nil {
-		s.Conditions = append(s.Conditions, carry(before, progressing, now))
+		s.Conditions = append(s.Conditions, withTimes(before, progressing, now))
 	}
+	if failure := replicaFailure(r); failure != nil {
+		s.Conditions = append(s.Conditions, withTimes(before, failure, now))
+	}
+	s.Conditions = append(s.Conditions, condition.Others(before.GetConditions(),
+		kind.DeploymentAvailable, kind.DeploymentProgressing, kind.DeploymentReplicaFailure)...)
+	return s, again
+}
+
+func newCondition(typ, status, reason, message string) *appsv1.DeploymentCondition {
+	return &appsv1.DeploymentCondition{Type: typ, Status: status, Reason: reason, Message: message}
+}
+
+// availability is the Available condition of a status with these counts.
+func availability(r *rollout, s *appsv1.DeploymentStatus) *appsv1.DeploymentCondition {
+	if s.GetAvailableReplicas() < r.limits.replicas-r.limits.maxUnavailable {
+		return newCondition(kind.DeploymentAvailable, kind.ConditionFalse, reasonUnavailable, "Deployment does not have minimum availability.")
+	}
+	return newCondition(kind.DeploymentAvailable, kind.ConditionTrue, reasonAvailable, "Deployment has minimum availability.")
+}
+
+// replicaFailure is the ReplicaFailure condition of the first set that has one, nil when none has.
+func replicaFailure(r *rollout) *appsv1.DeploymentCondition {
 	for _, rs := range r.all() {
-		for _, c := range rs.GetStatus().GetConditions() {
-			if c.GetType() == kind.DeploymentReplicaFailure && c.GetStatus() == "True" {
-				failure := &appsv1.DeploymentCondition{Type: kind.DeploymentReplicaFailure, Status: "True", Reason: c.GetReason(), Message: c.GetMessage()}
-				s.Conditions = append(s.Conditions, carry(before, failure, now))
-				return withOthers(s, before), again
-			}
+		c := condition.Find(rs.GetStatus().GetConditions(), podcontrol.ReplicaFailure)
+		if c.GetStatus() == kind.ConditionTrue {
+			return newCondition(kind.DeploymentReplicaFailure, kind.ConditionTrue, c.GetReason(), c.GetMessage())
 		}
 	}
-	return withOthers(s, before), again
+	return nil
 }
 
-// withOthers keeps the conditions that somebody else has added.
-func withOthers(s, before *appsv1.DeploymentStatus) *appsv1.DeploymentStatus {
-	for _, c := range before.GetConditions() {
-		switch c.GetType() {
-		case kind.DeploymentAvailable, kind.DeploymentProgressing, kind.DeploymentReplicaFailure:
-		default:
-			s.Conditions = append(s.Conditions, c)
-		}
-	}
-	return s
-}
-
-// progress decides the Progressing condition. A rollout that has moved since the last status counts as progressing; one
-// that has not for longer than the deadline has failed, until it moves again.
+// progress decides the Progressing condition. A rollout that progressed since the last status has
+// it; one that has not for longer than the deadline has failed, until it progresses again. It
+// returns when the deadline passes, 0 for never.
 func progress(r *rollout, s *appsv1.DeploymentStatus, now time.Time) (*appsv1.DeploymentCondition, time.Duration) {
+	const typ = kind.DeploymentProgressing
 	before := r.d.GetStatus()
-	was := condition(before, kind.DeploymentProgressing)
+	was := condition.Find(before.GetConditions(), typ)
 	name := r.current.GetMetadata().GetName()
+	updated := func(c *appsv1.DeploymentCondition) *appsv1.DeploymentCondition {
+		c.LastUpdateTime = timestamppb.New(now.Truncate(time.Second))
+		return c
+	}
 	switch {
 	case r.createError != "":
-		return &appsv1.DeploymentCondition{Type: kind.DeploymentProgressing, Status: "False", Reason: reasonCreateError, Message: r.createError}, 0
+		return newCondition(typ, kind.ConditionFalse, reasonCreateError, r.createError), 0
 	case r.d.GetSpec().GetPaused() && was.GetReason() == reasonDeadlineExceeded:
-		return was, 0 // a failure stays to be seen
+		return was, 0 // A pause does not hide the failure.
 	case r.d.GetSpec().GetPaused():
-		return &appsv1.DeploymentCondition{Type: kind.DeploymentProgressing, Status: "Unknown", Reason: reasonPaused, Message: "Deployment is paused"}, 0
+		return newCondition(typ, kind.ConditionUnknown, reasonPaused, "Deployment is paused"), 0
 	case r.current == nil:
 		return was, 0
 	case complete(r):
-		return &appsv1.DeploymentCondition{Type: kind.DeploymentProgressing, Status: "True", Reason: reasonComplete, Message: fmt.Sprintf("ReplicaSet %q has successfully progressed.", name)}, 0
+		message := fmt.Sprintf("ReplicaSet %q has successfully progressed.", name)
+		return newCondition(typ, kind.ConditionTrue, reasonComplete, message), 0
 	case was == nil:
-		was = &appsv1.DeploymentCondition{Type: kind.DeploymentProgressing, Status: "True", Reason: reasonNewSet, Message: fmt.Sprintf("Created new replica set %q", name), LastUpdateTime: timestamppb.New(now.Truncate(time.Second))}
+		was = updated(newCondition(typ, kind.ConditionTrue, reasonNewSet, fmt.Sprintf("Created new replica set %q", name)))
 	case was.GetReason() == reasonPaused:
-		was = &appsv1.DeploymentCondition{Type: kind.DeploymentProgressing, Status: "Unknown", Reason: reasonResumed, Message: "Deployment is resumed", LastUpdateTime: timestamppb.New(now.Truncate(time.Second))}
+		was = updated(newCondition(typ, kind.ConditionUnknown, reasonResumed, "Deployment is resumed"))
 	case was.GetReason() == reasonComplete && s.GetReplicas() == s.GetUpdatedReplicas() && sameSet(was, name):
-		return was, 0 // a rollout that is over does not begin anew because a pod is lost, or the deployment resized
+		return was, 0 // A complete rollout does not start again because a pod is lost, or the deployment resized.
 	case moved(before, s) || was.GetReason() == reasonComplete || before.GetObservedGeneration() != s.GetObservedGeneration():
-		return &appsv1.DeploymentCondition{Type: kind.DeploymentProgressing, Status: "True", Reason: reasonSetUpdated, Message: fmt.Sprintf("ReplicaSet %q is progressing.", name), LastUpdateTime: timestamppb.New(now.Truncate(time.Second))}, deadline(r)
+		message := fmt.Sprintf("ReplicaSet %q is progressing.", name)
+		return updated(newCondition(typ, kind.ConditionTrue, reasonSetUpdated, message)), deadline(r)
 	}
-	if was.GetReason() == reasonDeadlineExceeded {
+	if was.GetReason() == reasonDeadlineExceeded || deadline(r) == 0 {
 		return was, 0
 	}
 	left := was.GetLastUpdateTime().AsTime().Add(deadline(r)).Sub(now)
-	if deadline(r) == 0 {
-		return was, 0
-	}
 	if left <= 0 {
-		return &appsv1.DeploymentCondition{Type: kind.DeploymentProgressing, Status: "False", Reason: reasonDeadlineExceeded, Message: fmt.Sprintf("ReplicaSet %q has timed out progressing.", name)}, 0
+		message := fmt.Sprintf("ReplicaSet %q has timed out progressing.", name)
+		return newCondition(typ, kind.ConditionFalse, reasonDeadlineExceeded, message), 0
 	}
 	return was, left
 }
 
-// sameSet reports whether a condition speaks of the set of this name.
+// sameSet reports whether a condition's message names this set.
 func sameSet(c *appsv1.DeploymentCondition, name string) bool {
 	return strings.Contains(c.GetMessage(), strconv.Quote(name))
 }
@@ -154,7 +164,7 @@ func deadline(r *rollout) time.Duration {
 	return time.Duration(seconds) * time.Second
 }
 
-// moved reports whether the rollout came closer to its end.
+// moved reports whether the rollout progressed.
 func moved(before, after *appsv1.DeploymentStatus) bool {
 	oldBefore := before.GetReplicas() - before.GetUpdatedReplicas()
 	oldAfter := after.GetReplicas() - after.GetUpdatedReplicas()
@@ -162,31 +172,18 @@ func moved(before, after *appsv1.DeploymentStatus) bool {
 		after.GetReadyReplicas() > before.GetReadyReplicas() || after.GetAvailableReplicas() > before.GetAvailableReplicas()
 }
 
-func condition(s *appsv1.DeploymentStatus, name string) *appsv1.DeploymentCondition {
-	for _, c := range s.GetConditions() {
-		if c.GetType() == name {
-			return c
-		}
-	}
-	return nil
-}
-
-// carry completes a condition's times: one that says what it said before keeps them.
-func carry(before *appsv1.DeploymentStatus, c *appsv1.DeploymentCondition, now time.Time) *appsv1.DeploymentCondition {
-	second := timestamppb.New(now.Truncate(time.Second))
-	was := condition(before, c.GetType())
+// withTimes sets the times of a condition: those of the condition before, as far as it was the same.
+func withTimes(before *appsv1.DeploymentStatus, c *appsv1.DeploymentCondition, now time.Time) *appsv1.DeploymentCondition {
+	was := condition.Find(before.GetConditions(), c.GetType())
 	if c == was {
 		return was
 	}
 	if c.LastUpdateTime == nil {
-		c.LastUpdateTime = second
+		c.LastUpdateTime = timestamppb.New(now.Truncate(time.Second))
 		if was.GetReason() == c.GetReason() && was.GetStatus() == c.GetStatus() && was.GetMessage() == c.GetMessage() {
 			c.LastUpdateTime = was.GetLastUpdateTime()
 		}
 	}
-	c.LastTransitionTime = second
-	if was.GetStatus() == c.GetStatus() {
-		c.LastTransitionTime = was.GetLastTransitionTime()
-	}
+	c.LastTransitionTime = condition.Since(before.GetConditions(), c.GetType(), c.GetStatus(), now)
 	return c
 }

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/kind"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -66,7 +67,7 @@ func TestProgress(t *testing.T) {
 		}
 		now := epoch.Add(step.at)
 		next, again := newStatus(r, now)
-		c := condition(next, kind.DeploymentProgressing)
+		c := condition.Find(next.GetConditions(), kind.DeploymentProgressing)
 		if got := c.GetStatus() + " " + c.GetReason(); got != step.want || again != step.again {
 			t.Errorf("%s: %s, again in %v; want %s, %v", step.name, got, again, step.want, step.again)
 		}

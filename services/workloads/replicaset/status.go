@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/kind"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -52,21 +53,14 @@ func newStatus(rs *appsv1.ReplicaSet, owned []*corev1.Pod, scaleErr error, now t
 
 // conditions are those of the status before, with ReplicaFailure as scaling succeeded or failed.
 func conditions(before *appsv1.ReplicaSetStatus, scaleErr error, now time.Time) []*appsv1.ReplicaSetCondition {
-	var all []*appsv1.ReplicaSetCondition
-	var was *appsv1.ReplicaSetCondition
-	for _, c := range before.GetConditions() {
-		if c.GetType() == podcontrol.ReplicaFailure {
-			was = c
-			continue
-		}
-		all = append(all, c)
-	}
+	all := condition.Others(before.GetConditions(), podcontrol.ReplicaFailure)
 	failed := (*podcontrol.Error)(nil)
 	if !errors.As(scaleErr, &failed) {
 		return all
 	}
 	// A failure that stays keeps its first message. Messages differ from attempt to attempt, and each
 	// write of the status would cause the next attempt at once.
+	was := condition.Find(before.GetConditions(), podcontrol.ReplicaFailure)
 	if was.GetStatus() == kind.ConditionTrue && was.GetReason() == failed.Reason {
 		return append(all, was)
 	}
