@@ -77,6 +77,7 @@ const (
 	KeyListener   = "listener"
 	KeyAddress    = "address"
 	KeyNode       = "node"
+	KeyPods       = "pods"
 	KeyController = "controller"
 	KeyKey        = "key"
 	KeyRevision   = "revision"

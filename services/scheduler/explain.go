@@ -14,12 +14,12 @@ import (
 	"github.com/xebec-project/xebec/services/scheduler/framework"
 )
 
-// explainer answers from the cluster as it is now, so that every instance can, leading or not.
+// explainer answers from the API instead of the loop's cache, so that every instance can, leading or not.
 type explainer struct {
 	schedulerv1.UnimplementedSchedulerServiceServer
 	client    *client.Client
 	profile   *framework.Profile
-	scheduler string // the schedulerName that is served
+	scheduler string // the spec.schedulerName that is served
 }
 
 // Explain shows how each node fares for a pod.
@@ -84,7 +84,7 @@ func (e *explainer) load(ctx context.Context, without string) (*cache.Cache, err
 	return c, nil
 }
 
-// waitsFor says in a sentence what an unbound pod waits for.
+// waitsFor returns what an unbound pod waits for, empty when it is bound.
 func waitsFor(pod *corev1.Pod, scheduler string, nodes, fits int) string {
 	switch {
 	case pod.GetSpec().GetNodeName() != "":
@@ -100,9 +100,9 @@ func waitsFor(pod *corev1.Pod, scheduler string, nodes, fits int) string {
 	case pod.GetSpec().GetSchedulerName() != scheduler:
 		return fmt.Sprintf("another scheduler, %q; this one is %q", pod.GetSpec().GetSchedulerName(), scheduler)
 	case nodes == 0:
-		return "a node: the cluster has none"
+		return "a node: the cluster has no nodes"
 	case fits == 0:
-		return "a change in one of the nodes below, or of the pod: no node will do as things are"
+		return "a change of a node or of the pod: no node fits"
 	}
-	return fmt.Sprintf("the scheduler: %d of %d nodes would do; if this lasts, see whether a scheduler leads (xebec cluster status)", fits, nodes)
+	return fmt.Sprintf("the scheduler: %d of %d nodes fit; if this lasts, check that a scheduler leads (xebec cluster status)", fits, nodes)
 }

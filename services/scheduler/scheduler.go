@@ -1,14 +1,13 @@
 // Package scheduler assigns pods to nodes. One instance of the service, elected, decides; every instance explains.
 //
-// Plug-ins decide; package framework runs them, and package cache holds what they look at. loop.go fills the cache from
-// informers, takes waiting pods from the queue in batches, and binds a batch in one transaction; explain.go answers
-// `xebec why`.
+// Plug-ins decide: package framework runs them, and package cache holds what they look at. eventhandlers.go fills the cache
+// and the queue from informers, loop.go takes ready pods from the queue and chooses their nodes, package binding binds them,
+// report.go shows users why pods fit nowhere, and explain.go answers `xebec why`.
 package scheduler
 
 import (
 	"fmt"
 
-	"go.uber.org/zap"
 	"google.golang.org/grpc"
 
 	"github.com/xebec-project/xebec/internal/client"
@@ -54,7 +53,6 @@ type Service struct {
 
 	cfg    Config
 	client *client.Client
-	log    *zap.Logger
 }
 
 // New returns a service that does nothing until Run.
@@ -62,7 +60,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Service{cfg: cfg, client: deps.Client, log: deps.Logger}
+	s := &Service{cfg: cfg, client: deps.Client}
 	var err error
 	s.Service, err = elected.New(elected.Config{Name: "scheduler", Component: cfg.SchedulerName, Setup: s.setup}, deps)
 	return s, err
@@ -78,13 +76,15 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 
 // setup fills a term of leadership.
 func (s *Service) setup(t *controller.Term) error {
-	l := newLoop(s.cfg, t.Client(), s.Events(), s.log)
-	nodes := controller.Informer(t, client.InformerOptions[*corev1.Node]{Transform: func(n *corev1.Node) { n.Metadata.ManagedFields = nil }})
+	nodes := controller.Informer(t, client.InformerOptions[*corev1.Node]{
+		Transform: func(n *corev1.Node) { n.Metadata.ManagedFields = nil },
+	})
 	pods := controller.Informer(t, client.InformerOptions[*corev1.Pod]{Transform: slim})
+	l := newLoop(s.cfg, t.Client(), pods, s.Events(), t.Logger())
 	nodes.OnChange(l.nodeChanged)
 	pods.OnChange(l.podChanged)
-	l.pods = pods
 	t.Go("loop", l.run)
+	t.Go("reporter", l.reporter.run)
 	return nil
 }
 
@@ -97,8 +97,9 @@ func slim(p *corev1.Pod) {
 	p.Spec.Volumes = nil
 	// What a node has granted, and what is in force, differ from what the spec asks for while a pod is resized.
 	st := &corev1.PodStatus{
-		ContainerStatuses: slimStatuses(p.GetStatus().GetContainerStatuses()), InitContainerStatuses: slimStatuses(p.GetStatus().GetInitContainerStatuses()),
-		Phase: p.GetStatus().GetPhase(), Conditions: p.GetStatus().GetConditions(),
+		ContainerStatuses:     slimStatuses(p.GetStatus().GetContainerStatuses()),
+		InitContainerStatuses: slimStatuses(p.GetStatus().GetInitContainerStatuses()),
+		Phase:                 p.GetStatus().GetPhase(), Conditions: p.GetStatus().GetConditions(),
 	}
 	if p.GetSpec().GetResources() != nil {
 		st.AllocatedResources, st.Resources = p.GetStatus().GetAllocatedResources(), p.GetStatus().GetResources()
@@ -110,7 +111,9 @@ func slimStatuses(all []*corev1.ContainerStatus) []*corev1.ContainerStatus {
 	var kept []*corev1.ContainerStatus
 	for _, c := range all {
 		if len(c.GetAllocatedResources())+len(c.GetResources().GetRequests()) > 0 {
-			kept = append(kept, &corev1.ContainerStatus{Name: c.GetName(), AllocatedResources: c.GetAllocatedResources(), Resources: c.GetResources()})
+			kept = append(kept, &corev1.ContainerStatus{
+				Name: c.GetName(), AllocatedResources: c.GetAllocatedResources(), Resources: c.GetResources(),
+			})
 		}
 	}
 	return kept

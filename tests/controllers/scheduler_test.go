@@ -190,7 +190,7 @@ func TestSchedulerWakes(t *testing.T) {
 			name := s.pod.GetMetadata().GetName()
 			refused(t, c, name, s.why)
 			resp, err := api.Explain(t.Context(), &schedulerv1.ExplainRequest{Namespace: "default", Name: name})
-			if err != nil || len(resp.GetNodes()) != 1 || resp.GetNodes()[0].GetRefusedBy() == "" || !strings.Contains(resp.GetWaitsFor(), "no node will do") {
+			if err != nil || len(resp.GetNodes()) != 1 || resp.GetNodes()[0].GetRefusedBy() == "" || !strings.Contains(resp.GetWaitsFor(), "no node fits") {
 				t.Errorf("Explain: %v, %v", resp, err)
 			}
 			expectEvent(t, c, "default", name, "FailedScheduling: 0/1 nodes are available: ")

@@ -123,11 +123,11 @@ func (c *Cache) SetPod(p *framework.Pod) framework.Event {
 	case !known:
 		return framework.Event{}
 	case was.node != p.Node:
-		return c.event(framework.PodRemoved, was.node)
+		return c.Event(framework.PodRemoved, was.node)
 	case !slices.Equal(was.HostPorts, p.HostPorts):
-		return c.event(framework.PodShrunk, p.Node)
+		return c.Event(framework.PodShrunk, p.Node)
 	case slices.ContainsFunc(was.Requests, func(r framework.Request) bool { return p.Request(r.Name) < r.Amount }):
-		return c.event(framework.PodShrunk, p.Node)
+		return c.Event(framework.PodShrunk, p.Node)
 	}
 	return framework.Event{}
 }
@@ -139,7 +139,7 @@ func (c *Cache) DeletePod(uid string) framework.Event {
 		return framework.Event{}
 	}
 	c.remove(uid)
-	return c.event(framework.PodRemoved, p.node)
+	return c.Event(framework.PodRemoved, p.node)
 }
 
 // Reserve counts a pod on the node that was chosen for it. It implements framework.ReservePlugin.
@@ -165,8 +165,8 @@ func (c *Cache) Reserved(a framework.Assignment) bool {
 	return ok && p.reserved && p.node == a.Node
 }
 
-// event is one of a node that may not exist.
-func (c *Cache) event(kind framework.EventKind, node string) framework.Event {
+// Event returns an event about a node, which may not exist.
+func (c *Cache) Event(kind framework.EventKind, node string) framework.Event {
 	e := framework.Event{Kind: kind}
 	if at, exists := c.find(node); exists {
 		e.Node = c.snapshot.Nodes[at]

@@ -1,0 +1,82 @@
+package scheduler
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/metrics"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	"github.com/xebec-project/xebec/services/scheduler/framework"
+)
+
+// nodeChanged follows the nodes informer. A node with an invalid quantity is left out.
+func (l *loop) nodeChanged(old, node *corev1.Node) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if node == nil {
+		l.cache.DeleteNode(old.GetMetadata().GetName())
+		return
+	}
+	event, err := l.cache.SetNode(node)
+	if err != nil {
+		l.log.Error("Node ignored", zap.Error(err))
+		l.cache.DeleteNode(node.GetMetadata().GetName())
+		return
+	}
+	l.move(event, time.Now())
+}
+
+// podChanged follows the pods informer.
+func (l *loop) podChanged(old, pod *corev1.Pod) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	if pod == nil || kind.IsPodFinished(pod) {
+		uid := old.GetMetadata().GetUid()
+		if pod != nil {
+			uid = pod.GetMetadata().GetUid()
+		}
+		l.forget(uid)
+		l.move(l.cache.DeletePod(uid), now)
+		return
+	}
+	p, err := framework.NewPod(pod)
+	if err != nil {
+		l.log.Error("Pod ignored", zap.String(metrics.KeyObject, client.KeyOf(pod).String()), zap.Error(err))
+		return
+	}
+	switch {
+	case p.Node != "":
+		l.forget(p.UID)
+		l.move(l.cache.SetPod(p), now)
+	case !l.serves(pod):
+		l.forget(p.UID)
+	case old == nil || old.GetMetadata().GetGeneration() != pod.GetMetadata().GetGeneration():
+		// A change of the status alone, such as this scheduler's own condition, does not make the pod fit.
+		l.queue.Add(p, now)
+		l.wake()
+	}
+}
+
+// serves reports whether a pod without a node is this scheduler's to place now.
+func (l *loop) serves(p *corev1.Pod) bool {
+	return p.GetSpec().GetSchedulerName() == l.cfg.SchedulerName &&
+		p.GetMetadata().GetDeletionTimestamp() == nil && len(p.GetSpec().GetSchedulingGates()) == 0
+}
+
+// forget drops a pod that needs no node any more.
+func (l *loop) forget(uid string) {
+	l.queue.Remove(uid)
+	l.reporter.forget(uid)
+}
+
+// move makes the pods ready that an event can help.
+func (l *loop) move(e framework.Event, now time.Time) {
+	if e.Kind != 0 {
+		l.queue.Move(e, now)
+		l.wake()
+	}
+}
