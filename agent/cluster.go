@@ -8,7 +8,7 @@ import (
 
 	"github.com/xebec-project/xebec/agent/datapath"
 	"github.com/xebec-project/xebec/agent/podnet"
-	"github.com/xebec-project/xebec/agent/pods"
+	"github.com/xebec-project/xebec/agent/pods/tokens"
 	"github.com/xebec-project/xebec/agent/policy"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
@@ -26,7 +26,7 @@ type controlPlane struct {
 }
 
 // Token implements pods.Cluster.
-func (p controlPlane) Token(ctx context.Context, pod *corev1.Pod, r pods.TokenRequest) (string, time.Time, error) {
+func (p controlPlane) Token(ctx context.Context, pod *corev1.Pod, r tokens.Request) (string, time.Time, error) {
 	m := pod.GetMetadata()
 	req := &authv1.CreateTokenRequest{
 		Namespace: m.GetNamespace(), ServiceAccount: pod.GetSpec().GetServiceAccountName(), ExpirationSeconds: r.Seconds,

@@ -19,7 +19,7 @@ import (
 	"github.com/xebec-project/xebec/agent/datapath"
 	"github.com/xebec-project/xebec/agent/dns"
 	"github.com/xebec-project/xebec/agent/podnet"
-	"github.com/xebec-project/xebec/agent/pods"
+	"github.com/xebec-project/xebec/agent/pods/checkpoint"
 	"github.com/xebec-project/xebec/agent/policy"
 	"github.com/xebec-project/xebec/agent/resolver"
 	"github.com/xebec-project/xebec/internal/kind"
@@ -99,7 +99,7 @@ func (a *Agent) newStack(ctx context.Context, podCIDRs ranges, kept iter.Seq[*co
 		return nil, fmt.Errorf("pod network: %w", err)
 	}
 	// What an agent before this one connected and no longer knew of when it died.
-	if err := s.pods.Retain(ctx, pods.Known(filepath.Join(a.cfg.StateDir, "pods"))); err != nil {
+	if err := s.pods.Retain(ctx, checkpoint.Known(filepath.Join(a.cfg.StateDir, "pods"))); err != nil {
 		a.log.Warn("Left-over pod networks remain", zap.Error(err))
 	}
 	cgroup, err := cgroupDir(a.cfg.Cgroup)

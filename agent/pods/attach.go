@@ -17,8 +17,8 @@ const unknownExit = -1
 // streamConfig says which streams of a container are to be attached to.
 func (w *worker) streamConfig(c *container) runtime.ContainerConfig {
 	return runtime.ContainerConfig{
-		TTY: c.spec.GetTty(), Stdin: c.spec.GetStdin(), StdinOnce: c.spec.GetStdinOnce(), StreamDir: w.dir.streams(c.spec.GetName()),
-		LogPath: w.dir.log(c.spec.GetName(), c.rec.Attempt),
+		TTY: c.spec.GetTty(), Stdin: c.spec.GetStdin(), StdinOnce: c.spec.GetStdinOnce(), StreamDir: w.dir.Streams(c.spec.GetName()),
+		LogPath: w.dir.Log(c.spec.GetName(), c.rec.Attempt),
 	}
 }
 
@@ -71,7 +71,7 @@ func (s *Set) Attach(ctx context.Context, namespace, pod, container string, a At
 	missed := false
 	if in.stdin || in.tty {
 		seen := &passed{}
-		err = streams.Attach(w.dir.streams(in.name), streams.Attachment{
+		err = streams.Attach(w.dir.Streams(in.name), streams.Attachment{
 			Stdin: a.Stdin, Stdout: seen.by(a.Stdout), Stderr: seen.by(a.Stderr), Done: ctx.Done(), Joined: a.Joined,
 		})
 		missed = errors.Is(err, streams.ErrGone) && !seen.any

@@ -18,6 +18,9 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/xebec-project/xebec/agent/eviction"
+	"github.com/xebec-project/xebec/agent/pods/objects"
+	"github.com/xebec-project/xebec/agent/pods/status"
+	"github.com/xebec-project/xebec/agent/pods/tokens"
 	"github.com/xebec-project/xebec/agent/runtime"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -35,10 +38,10 @@ type Network interface {
 // Cluster is what pods need of the control plane. All methods take whatever time the control plane takes; their errors
 // are those of package apierr.
 type Cluster interface {
-	writer
-	reader
-	watcher
-	issuer
+	status.Writer
+	objects.Source
+	objects.Watcher
+	tokens.Issuer
 }
 
 // Recorder records what happens to pods as events. It must not block.
@@ -99,9 +102,9 @@ type Config struct {
 	// Allocatable is what the node can grant to pods: of CPU MilliCPURequest, of memory MemoryRequest.
 	Allocatable runtime.Resources
 
-	followers *followers
+	followers *objects.Followers
 	// room returns why the node can't grant a pod more, nil where nothing is counted.
-	room func(uid string, want runtime.Resources) cause
+	room func(uid string, want runtime.Resources) status.Cause
 }
 
 func (c *Config) setDefaults() {
@@ -129,7 +132,7 @@ func (c *Config) setDefaults() {
 	if c.Recorder == nil {
 		c.Recorder = noEvents{}
 	}
-	c.followers = newFollowers(c.Cluster)
+	c.followers = objects.NewFollowers(c.Cluster)
 }
 
 // ipv6 returns the IPv6 address that goes with an IPv4 address, invalid if there is none.

@@ -5,6 +5,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/xebec-project/xebec/agent/pods/status"
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/agent/sandbox"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -47,7 +48,7 @@ func (w *worker) held() (bool, error) {
 		return false, nil
 	}
 	var err error
-	w.lives, err = sandbox.Exists(w.dir.sandbox())
+	w.lives, err = sandbox.Exists(w.dir.Sandbox())
 	return !w.lives, err
 }
 
@@ -62,9 +63,9 @@ func (w *worker) heldBack(list []runtime.Status) bool {
 func (w *worker) wait(pod *corev1.Pod) {
 	for _, c := range w.containers {
 		if c.rec.Exit == nil || restarts(pod, c) {
-			c.waiting = cause{reasonContainerCreating, messageUnconfirmed}
+			c.waiting = status.Cause{Reason: status.ReasonContainerCreating, Message: messageUnconfirmed}
 		}
 	}
 	w.log.Info("Pod of before the node's restart waits until it is known to exist", zap.Int("containers", len(w.containers)))
-	w.publish(pod, cause{}, false)
+	w.publish(pod, status.Cause{}, false)
 }

@@ -16,6 +16,11 @@ import (
 
 	"github.com/xebec-project/xebec/agent/images"
 	"github.com/xebec-project/xebec/agent/logs"
+	"github.com/xebec-project/xebec/agent/pods/checkpoint"
+	"github.com/xebec-project/xebec/agent/pods/health"
+	"github.com/xebec-project/xebec/agent/pods/mounts"
+	"github.com/xebec-project/xebec/agent/pods/resources"
+	"github.com/xebec-project/xebec/agent/pods/status"
 	"github.com/xebec-project/xebec/agent/probe"
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/internal/failpoint"
@@ -33,12 +38,12 @@ type container struct {
 	// ephemeral tells that it was added to look into the pod; target is the container whose processes it sees.
 	ephemeral bool
 	target    string
-	rec       record
+	rec       checkpoint.Record
 
 	running bool
 	status  runtime.Status
 	// waiting is why the container does not run, when it is to.
-	waiting cause
+	waiting status.Cause
 	// image is that of the coming attempt, once it is there.
 	image *images.Image
 	pull  *pull
@@ -53,34 +58,34 @@ type container struct {
 	endedCh   chan struct{}
 	exitCode  *atomic.Int32
 	attending context.CancelFunc
-	health    *health
+	health    *health.Health
 	stopping  *stopping
 	// resized tells that it has to be restarted for a change of its resources.
 	resized bool
 }
 
-func (w *worker) view(pod *corev1.Pod, c *container) view {
-	v := view{
-		spec: c.spec, rec: c.rec, running: c.running, waiting: c.waiting, passed: w.passed(c),
-		id: runtime.ID(w.uid, c.spec.GetName(), c.rec.Attempt),
+func (w *worker) view(pod *corev1.Pod, c *container) status.Container {
+	v := status.Container{
+		Spec: c.spec, Rec: c.rec, Running: c.running, Waiting: c.waiting, Passed: w.passed(c),
+		ID: runtime.ID(w.uid, c.spec.GetName(), c.rec.Attempt),
 	}
 	if a, ok := w.resize.allotted[c.spec.GetName()]; ok {
-		v.allotted = &a
+		v.Allotted = &a
 	}
 	if c.running {
-		v.mounts = mountStatuses(c.spec, w.cfg.Runtime.ReadOnlyBelow)
-		v.started, v.ready, _ = c.health.get()
-		v.ready = v.ready && (c.stopping == nil || pod.GetMetadata().GetDeletionTimestamp() != nil)
+		v.Mounts = mounts.Statuses(c.spec, w.cfg.Runtime.ReadOnlyBelow)
+		v.Started, v.Ready, _ = c.health.Get()
+		v.Ready = v.Ready && (c.stopping == nil || pod.GetMetadata().GetDeletionTimestamp() != nil)
 	}
-	v.ready = v.ready && !c.ephemeral
-	if c.init && !sidecar(c.spec) {
+	v.Ready = v.Ready && !c.ephemeral
+	if c.init && !resources.IsSidecar(c.spec) {
 		// One that has done its work is ready, as Kubernetes shows it.
-		v.ready = c.rec.Exit != nil && c.rec.Exit.Code == 0
+		v.Ready = c.rec.Exit != nil && c.rec.Exit.Code == 0
 	}
 	if c.rec.Exit != nil && !c.running {
 		phase := pod.GetStatus().GetPhase()
 		again := restarts(pod, c) || w.renewal != nil && !c.ephemeral
-		v.over = !again || phase == kind.PodSucceeded || phase == kind.PodFailed || pod.GetMetadata().GetDeletionTimestamp() != nil
+		v.Over = !again || phase == kind.PodSucceeded || phase == kind.PodFailed || pod.GetMetadata().GetDeletionTimestamp() != nil
 	}
 	return v
 }
@@ -88,7 +93,7 @@ func (w *worker) view(pod *corev1.Pod, c *container) view {
 // passed tells whether a container that waits for an init container has begun at some time.
 func (w *worker) passed(c *container) bool {
 	at := slices.Index(w.containers, c)
-	return c.init && slices.ContainsFunc(w.containers[at+1:], func(after *container) bool { return !after.ephemeral && after.rec.begun() })
+	return c.init && slices.ContainsFunc(w.containers[at+1:], func(after *container) bool { return !after.ephemeral && after.rec.Begun() })
 }
 
 // restarts tells whether a container that has ended is to be started again.
@@ -96,7 +101,7 @@ func restarts(pod *corev1.Pod, c *container) bool {
 	if c.ephemeral {
 		return false
 	}
-	if c.init && !sidecar(c.spec) && c.rec.Exit.Code == 0 {
+	if c.init && !resources.IsSidecar(c.spec) && c.rec.Exit.Code == 0 {
 		return false
 	}
 	if kind.RestartRule(c.spec, c.rec.Exit.Code) != nil {
@@ -126,12 +131,12 @@ func (w *worker) advance(ctx context.Context, pod *corev1.Pod, c *container) (ti
 			return 0, nil
 		}
 		if wait := w.restartIn(c); wait > 0 {
-			if c.rec.Exit.Reason != reasonStartError {
-				c.waiting = cause{reasonCrashLoop, fmt.Sprintf("back-off %v restarting failed container %s", w.crashBackoff(c), c.spec.GetName())}
+			if c.rec.Exit.Reason != status.ReasonStartError {
+				c.waiting = status.Cause{Reason: status.ReasonCrashLoop, Message: fmt.Sprintf("back-off %v restarting failed container %s", w.crashBackoff(c), c.spec.GetName())}
 			}
 			return wait, nil
 		}
-		next := c.rec.next()
+		next := c.rec.Next()
 		next.Crashes++
 		if err := w.turn(c, next); err != nil {
 			return 0, err
@@ -148,7 +153,7 @@ func (w *worker) advance(ctx context.Context, pod *corev1.Pod, c *container) (ti
 
 func (w *worker) crashBackoff(c *container) time.Duration {
 	crashes := c.rec.Crashes
-	if c.rec.Exit.FinishedAt.Sub(c.rec.Exit.StartedAt) >= stableAfter {
+	if c.rec.Exit.FinishedAt.Sub(c.rec.Exit.StartedAt) >= checkpoint.StableAfter {
 		crashes = 0
 	}
 	return backoff(crashes, w.cfg.BackoffInitial, w.cfg.BackoffMax)
@@ -159,13 +164,13 @@ func (w *worker) restartIn(c *container) time.Duration {
 }
 
 // turn turns to the container's next attempt, the record of which it is given. From here on the attempt before is history.
-func (w *worker) turn(c *container, rec record) error {
-	if err := w.dir.saveRecord(c.spec.GetName(), rec); err != nil {
+func (w *worker) turn(c *container, rec checkpoint.Record) error {
+	if err := w.dir.SaveRecord(c.spec.GetName(), rec); err != nil {
 		return err
 	}
 	failpoint.Hit("attempt-recorded")
 	c.rec, c.image = rec, nil
-	for _, path := range []string{w.dir.log(c.spec.GetName(), rec.Attempt-2), w.dir.message(c.spec.GetName(), rec.Attempt-1)} {
+	for _, path := range []string{w.dir.Log(c.spec.GetName(), rec.Attempt-2), w.dir.Message(c.spec.GetName(), rec.Attempt-1)} {
 		// What can't be removed now goes with the pod.
 		_ = os.Remove(path)
 		_ = os.Remove(path + ".1")
@@ -186,12 +191,12 @@ func (w *worker) start(ctx context.Context, pod *corev1.Pod, c *container) (time
 	case errors.Is(err, runtime.ErrCreate):
 		// The image may have been removed meanwhile.
 		c.image = nil
-		return w.makeFailed(pod, c, reasonCreateError, err, backoff(c.failures+1, w.cfg.BackoffInitial, w.cfg.BackoffMax)), nil
+		return w.makeFailed(pod, c, status.ReasonCreateError, err, backoff(c.failures+1, w.cfg.BackoffInitial, w.cfg.BackoffMax)), nil
 	case errors.Is(err, runtime.ErrStart):
 		w.cfg.Recorder.Event(pod, "Warning", "Failed", "Error: "+err.Error())
-		c.waiting = cause{reasonRunError, err.Error()}
+		c.waiting = status.Cause{Reason: status.ReasonRunError, Message: err.Error()}
 		c.rec.Image, c.rec.ImageID, c.rec.Asked = c.image.Name, c.image.Digest, c.spec.GetImage()
-		e := &exit{ContainerID: runtime.ID(w.uid, cfg.Name, cfg.Attempt), Code: startErrorCode, Reason: reasonStartError, Message: err.Error(), StartedAt: began, FinishedAt: time.Now()}
+		e := &checkpoint.Exit{ContainerID: runtime.ID(w.uid, cfg.Name, cfg.Attempt), Code: status.StartErrorCode, Reason: status.ReasonStartError, Message: err.Error(), StartedAt: began, FinishedAt: time.Now()}
 		if err := w.ended(c, e); err != nil {
 			return 0, err
 		}
@@ -204,11 +209,11 @@ func (w *worker) start(ctx context.Context, pod *corev1.Pod, c *container) (time
 	if a, ok := w.resize.allotted[c.spec.GetName()]; ok {
 		c.rec.Applied, c.rec.Shared = &a, w.shared(c.spec.GetName())
 	}
-	if err := w.dir.saveRecord(c.spec.GetName(), c.rec); err != nil {
+	if err := w.dir.SaveRecord(c.spec.GetName(), c.rec); err != nil {
 		return 0, err
 	}
 	failpoint.Hit("start-recorded")
-	c.failures, c.running, c.status, c.waiting = 0, s.State == runtime.Running, s, cause{reason: reasonContainerCreating}
+	c.failures, c.running, c.status, c.waiting = 0, s.State == runtime.Running, s, status.Cause{Reason: status.ReasonContainerCreating}
 	w.cfg.Recorder.Event(pod, "Normal", "Created", "Created container "+c.spec.GetName())
 	w.cfg.Recorder.Event(pod, "Normal", "Started", "Started container "+c.spec.GetName())
 	w.log.Info("Container started", zap.String("container", c.spec.GetName()), zap.Int("attempt", c.rec.Attempt), zap.Duration("took", time.Since(began)))
@@ -222,7 +227,7 @@ func (w *worker) start(ctx context.Context, pod *corev1.Pod, c *container) (time
 func (w *worker) makeFailed(pod *corev1.Pod, c *container, reason string, err error, wait time.Duration) time.Duration {
 	c.failures++
 	c.retryAt = time.Now().Add(wait)
-	c.waiting = cause{reason, err.Error()}
+	c.waiting = status.Cause{Reason: reason, Message: err.Error()}
 	w.cfg.Recorder.Event(pod, "Warning", eventReason(err), eventMessage(err))
 	return wait
 }
@@ -235,7 +240,7 @@ func (w *worker) attend(ctx context.Context, pod *corev1.Pod, c *container) erro
 	if c.rec.StartedAt.IsZero() {
 		// The agent was killed between starting the container and recording it.
 		c.rec.StartedAt, c.rec.Image = c.status.CreatedAt, c.status.Image
-		if err := w.dir.saveRecord(c.spec.GetName(), c.rec); err != nil {
+		if err := w.dir.SaveRecord(c.spec.GetName(), c.rec); err != nil {
 			return err
 		}
 	}
@@ -268,15 +273,15 @@ func (w *worker) attend(ctx context.Context, pod *corev1.Pod, c *container) erro
 	if err := w.cfg.Runtime.RestoreStreams(ctx, id, w.streamConfig(c)); err != nil {
 		w.log.Warn("One can't attach to the container", zap.String("container", c.spec.GetName()), zap.Error(err))
 	}
-	health, wasStarted := newHealth(pod.GetStatus(), c.spec, id)
+	health, wasStarted := health.New(pod.GetStatus(), c.spec, id)
 	c.health = health
 	prober, startedAt := w.prober(pod, c), c.rec.StartedAt
-	w.wg.Go(func() { prober.probe(ctx, startedAt, health) })
+	w.wg.Go(func() { prober.Run(ctx, startedAt, health) })
 	if hook := c.spec.GetLifecycle().GetPostStart(); hook != nil && !wasStarted {
 		w.wg.Go(func() {
-			if err := probe.Lifecycle(ctx, hook, prober.target(false)); err != nil && ctx.Err() == nil {
+			if err := probe.Lifecycle(ctx, hook, prober.Target(false)); err != nil && ctx.Err() == nil {
 				w.cfg.Recorder.Event(pod, "Warning", "FailedPostStartHook", err.Error())
-				health.fail(fmt.Errorf("postStart hook failed: %w", err))
+				health.Fail(fmt.Errorf("postStart hook failed: %w", err))
 				w.nudge()
 			}
 		})
@@ -285,17 +290,17 @@ func (w *worker) attend(ctx context.Context, pod *corev1.Pod, c *container) erro
 }
 
 // prober returns what runs the probes and hooks of a container's running attempt.
-func (w *worker) prober(pod *corev1.Pod, c *container) prober {
-	return prober{
-		runtime: w.cfg.Runtime, changed: w.nudge, pod: w.ip, spec: c.spec, id: c.status.ID,
-		event: func(eventType, reason, message string) { w.cfg.Recorder.Event(pod, eventType, reason, message) },
+func (w *worker) prober(pod *corev1.Pod, c *container) health.Prober {
+	return health.Prober{
+		Runtime: w.cfg.Runtime, Changed: w.nudge, Pod: w.ip, Spec: c.spec, ID: c.status.ID,
+		Event: func(eventType, reason, message string) { w.cfg.Recorder.Event(pod, eventType, reason, message) },
 	}
 }
 
 // watchOver stops a running container that must be restarted.
 func (w *worker) watchOver(ctx context.Context, pod *corev1.Pod, c *container) (time.Duration, error) {
 	if c.stopping == nil {
-		_, _, failed := c.health.get()
+		_, _, failed := c.health.Get()
 		switch {
 		case failed != nil:
 			w.cfg.Recorder.Event(pod, "Normal", "Killing", fmt.Sprintf("Container %s %v, will be restarted", c.spec.GetName(), failed))
@@ -316,20 +321,20 @@ func (w *worker) watchOver(ctx context.Context, pod *corev1.Pod, c *container) (
 }
 
 // exitOf reads how an attempt ended, before what tells is removed.
-func (w *worker) exitOf(c *container, s runtime.Status) *exit {
-	e := &exit{ContainerID: s.ID, Code: int32(s.ExitCode), StartedAt: c.rec.StartedAt, FinishedAt: s.ExitedAt}
+func (w *worker) exitOf(c *container, s runtime.Status) *checkpoint.Exit {
+	e := &checkpoint.Exit{ContainerID: s.ID, Code: int32(s.ExitCode), StartedAt: c.rec.StartedAt, FinishedAt: s.ExitedAt}
 	if e.StartedAt.IsZero() {
 		e.StartedAt = s.CreatedAt
 	}
 	switch {
 	case w.cfg.Runtime.OOMKilled(s) && s.ExitCode != 0:
-		e.Reason = reasonOOMKilled
+		e.Reason = status.ReasonOOMKilled
 	case s.ExitCode == 0:
-		e.Reason = reasonCompleted
+		e.Reason = status.ReasonCompleted
 	default:
-		e.Reason = reasonError
+		e.Reason = status.ReasonError
 	}
-	b, err := readHead(w.dir.message(c.spec.GetName(), c.rec.Attempt))
+	b, err := readHead(w.dir.Message(c.spec.GetName(), c.rec.Attempt))
 	if err == nil {
 		e.Message = string(bytes.ToValidUTF8(b, []byte("?")))
 	}
@@ -344,7 +349,7 @@ func (w *worker) lastWords(c *container, code int32) string {
 	var tail bytes.Buffer
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if err := logs.Read(ctx, w.dir.log(c.spec.GetName(), c.rec.Attempt), logs.Options{Tail: 80}, nil, &tail); err != nil {
+	if err := logs.Read(ctx, w.dir.Log(c.spec.GetName(), c.rec.Attempt), logs.Options{Tail: 80}, nil, &tail); err != nil {
 		return ""
 	}
 	b := tail.Bytes()
@@ -364,10 +369,10 @@ func readHead(path string) ([]byte, error) {
 }
 
 // ended records how the current attempt ended. Who follows its log is told later, by part.
-func (w *worker) ended(c *container, e *exit) error {
+func (w *worker) ended(c *container, e *checkpoint.Exit) error {
 	rec := c.rec
 	rec.Exit = e
-	if err := w.dir.saveRecord(c.spec.GetName(), rec); err != nil {
+	if err := w.dir.SaveRecord(c.spec.GetName(), rec); err != nil {
 		return err
 	}
 	failpoint.Hit("exit-recorded")

@@ -29,6 +29,7 @@ import (
 	"github.com/xebec-project/xebec/agent/eviction"
 	"github.com/xebec-project/xebec/agent/logs"
 	"github.com/xebec-project/xebec/agent/pods"
+	"github.com/xebec-project/xebec/agent/pods/tokens"
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
 	"github.com/xebec-project/xebec/internal/apierr"
@@ -134,7 +135,7 @@ func (c *cluster) Secret(_ context.Context, namespace, name string) (*corev1.Sec
 }
 
 // Token makes tokens that are good for two seconds.
-func (c *cluster) Token(_ context.Context, pod *corev1.Pod, r pods.TokenRequest) (string, time.Time, error) {
+func (c *cluster) Token(_ context.Context, pod *corev1.Pod, r tokens.Request) (string, time.Time, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.away {

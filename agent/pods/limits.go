@@ -13,14 +13,16 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/xebec-project/xebec/agent/eviction"
+	"github.com/xebec-project/xebec/agent/pods/resources"
+	"github.com/xebec-project/xebec/agent/pods/status"
 	"github.com/xebec-project/xebec/agent/volumes"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
 // measure watches what the pod uses of the disk until that is more than it may or ctx ends.
 func (w *worker) measure(ctx context.Context, pod *corev1.Pod) {
-	limits := diskLimitsOf(pod)
-	if w.measuring || len(limits.volumes)+len(limits.containers) == 0 {
+	limits := resources.DiskLimitsOf(pod)
+	if w.measuring || len(limits.Volumes)+len(limits.Containers) == 0 {
 		return
 	}
 	w.measuring = true
@@ -49,24 +51,24 @@ func (w *worker) measure(ctx context.Context, pod *corev1.Pod) {
 
 // beyond returns which limit the pod exceeds, and what to say to that; nothing when it keeps them all. The error wraps
 // fs.ErrNotExist while the pod has no volumes.
-func (w *worker) beyond(ctx context.Context, limits diskLimits) (eviction.Signal, string, error) {
-	for _, name := range slices.Sorted(maps.Keys(limits.volumes)) {
-		used, err := volumes.Usage(w.dir.volume(name))
+func (w *worker) beyond(ctx context.Context, limits resources.DiskLimits) (eviction.Signal, string, error) {
+	for _, name := range slices.Sorted(maps.Keys(limits.Volumes)) {
+		used, err := volumes.Usage(w.dir.Volume(name))
 		if err != nil {
 			return "", "", fmt.Errorf("measuring volume %s: %w", name, err)
 		}
-		if q := quantity(limits.volumes[name]); used > q.Value() {
-			return eviction.EmptyDirLimit, fmt.Sprintf("Usage of EmptyDir volume %q exceeds the limit %q.", name, limits.volumes[name].GetString_()), nil
+		if q := resources.Quantity(limits.Volumes[name]); used > q.Value() {
+			return eviction.EmptyDirLimit, fmt.Sprintf("Usage of EmptyDir volume %q exceeds the limit %q.", name, limits.Volumes[name].GetString_()), nil
 		}
 	}
-	if limits.total == nil {
+	if limits.Total == nil {
 		return "", "", nil
 	}
 	written, err := w.cfg.Runtime.DiskUsage(ctx, w.uid)
 	if err != nil {
 		return "", "", err
 	}
-	total, err := usage(w.dir.volume(""))
+	total, err := usage(w.dir.Volume(""))
 	if err != nil {
 		return "", "", err
 	}
@@ -75,18 +77,18 @@ func (w *worker) beyond(ctx context.Context, limits diskLimits) (eviction.Signal
 	w.mu.Unlock()
 	var over string
 	for _, name := range slices.Sorted(maps.Keys(instances)) {
-		used, err := usage(filepath.Dir(w.dir.log(name, 0)))
+		used, err := usage(filepath.Dir(w.dir.Log(name, 0)))
 		if err != nil {
 			return "", "", err
 		}
 		used += written[instances[name].id]
 		total += used
-		if q := quantity(limits.containers[name]); over == "" && limits.containers[name] != nil && used > q.Value() {
-			over = fmt.Sprintf("Container %s exceeded its local ephemeral storage limit %q.", name, limits.containers[name].GetString_())
+		if q := resources.Quantity(limits.Containers[name]); over == "" && limits.Containers[name] != nil && used > q.Value() {
+			over = fmt.Sprintf("Container %s exceeded its local ephemeral storage limit %q.", name, limits.Containers[name].GetString_())
 		}
 	}
-	if total > limits.total.Value() {
-		return eviction.PodLimit, fmt.Sprintf("Pod ephemeral local storage usage exceeds the total limit of containers %s.", limits.total), nil
+	if total > limits.Total.Value() {
+		return eviction.PodLimit, fmt.Sprintf("Pod ephemeral local storage usage exceeds the total limit of containers %s.", limits.Total), nil
 	}
 	return eviction.ContainerLimit, over, nil
 }
@@ -104,14 +106,14 @@ func usage(dir string) (int64, error) {
 // that of its own which it exceeds, empty for none.
 func (w *worker) evict(limit eviction.Signal, message string, grace time.Duration) {
 	w.mu.Lock()
-	w.evicted = evicted{why: cause{reasonEvicted, message}, limit: limit, since: time.Now(), grace: grace}
+	w.evicted = evicted{why: status.Cause{Reason: status.ReasonEvicted, Message: message}, limit: limit, since: time.Now(), grace: grace}
 	w.mu.Unlock()
 	w.nudge()
 }
 
 // evicted is a pod's end by the node's decision; its reason is empty while there is none.
 type evicted struct {
-	why   cause
+	why   status.Cause
 	limit eviction.Signal
 	since time.Time
 	grace time.Duration
@@ -123,7 +125,7 @@ func (w *worker) endEvicted(ctx context.Context, pod *corev1.Pod) (evicted bool,
 	w.mu.Lock()
 	order := w.evicted
 	w.mu.Unlock()
-	if order.why.reason == "" {
+	if order.why.Reason == "" {
 		return false, 0, nil
 	}
 	if order.limit != "" && !w.counted {
@@ -132,7 +134,7 @@ func (w *worker) endEvicted(ctx context.Context, pod *corev1.Pod) (evicted bool,
 	}
 	next, err = w.stopAll(ctx, pod, order.since, order.grace)
 	if err == nil && next == 0 {
-		w.cfg.Recorder.Event(pod, "Warning", reasonEvicted, order.why.message)
+		w.cfg.Recorder.Event(pod, "Warning", status.ReasonEvicted, order.why.Message)
 		w.publish(pod, order.why, false)
 	}
 	return true, next, err

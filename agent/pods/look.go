@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/xebec-project/xebec/agent/pods/resources"
 	"github.com/xebec-project/xebec/agent/runtime"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -64,7 +65,7 @@ func (s *Set) Netns(namespace, pod string) (string, error) {
 	if w.pod.GetSpec().GetHostNetwork() {
 		return "", nil
 	}
-	return filepath.Join(w.dir.sandbox(), "net"), nil
+	return filepath.Join(w.dir.Sandbox(), "net"), nil
 }
 
 // Stats is what a pod uses.
@@ -123,7 +124,7 @@ func (w *worker) stats() (Stats, error) {
 	out := Stats{Namespace: w.namespace, Name: w.name, UID: w.uid, Usage: usage}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, c := range containersOf(w.pod) {
+	for _, c := range resources.Containers(w.pod) {
 		in := w.instances[c.GetName()]
 		if !in.running {
 			continue

@@ -6,6 +6,8 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/xebec-project/xebec/agent/pods/checkpoint"
+	"github.com/xebec-project/xebec/agent/pods/status"
 	"github.com/xebec-project/xebec/agent/runtime"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -27,7 +29,7 @@ func (w *worker) observe(ctx context.Context, pod *corev1.Pod, list []runtime.St
 		c := w.container(s.Name)
 		if c == nil && s.State == runtime.Running {
 			// A pod of which nothing is left but labels: its containers are only to be stopped.
-			c = &container{spec: &corev1.Container{Name: s.Name}, rec: record{Attempt: s.Attempt, StartedAt: s.CreatedAt, Image: s.Image}}
+			c = &container{spec: &corev1.Container{Name: s.Name}, rec: checkpoint.Record{Attempt: s.Attempt, StartedAt: s.CreatedAt, Image: s.Image}}
 			w.containers = append(w.containers, c)
 		}
 		if c == nil || s.Attempt != c.rec.Attempt || c.rec.Exit != nil {
@@ -59,8 +61,8 @@ func (w *worker) observe(ctx context.Context, pod *corev1.Pod, list []runtime.St
 	}
 	for _, c := range w.containers {
 		if !c.running && !c.rec.StartedAt.IsZero() && c.rec.Exit == nil {
-			e := &exit{
-				ContainerID: runtime.ID(w.uid, c.spec.GetName(), c.rec.Attempt), Code: unknownCode, Reason: reasonUnknown,
+			e := &checkpoint.Exit{
+				ContainerID: runtime.ID(w.uid, c.spec.GetName(), c.rec.Attempt), Code: status.UnknownCode, Reason: status.ReasonUnknown,
 				Message: "the container's process was lost, as by a restart of the node", StartedAt: c.rec.StartedAt, FinishedAt: time.Now(),
 			}
 			if err := w.ended(c, e); err != nil {
@@ -92,7 +94,7 @@ func (w *worker) bury(ctx context.Context, c *container, s runtime.Status) error
 	// The removal waits for who writes the log: only now are all lines in it.
 	if words := w.lastWords(c, e.Code); silent && words != e.Message {
 		e.Message = words
-		return w.dir.saveRecord(c.spec.GetName(), c.rec)
+		return w.dir.SaveRecord(c.spec.GetName(), c.rec)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/xebec-project/xebec/agent/pods/status"
 	"github.com/xebec-project/xebec/agent/runtime"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -142,7 +143,7 @@ func (w *worker) checkConfirmation(_ context.Context, r *round) (err error) {
 }
 
 func (w *worker) adoptSandbox(ctx context.Context, r *round) error {
-	if !r.leaving && !r.held && !w.done(r.pod) && w.refused(r.pod).reason == "" {
+	if !r.leaving && !r.held && !w.done(r.pod) && w.refused(r.pod).Reason == "" {
 		// What fails here fails again in the sandbox phase, which reports it.
 		_ = w.ensureSandbox(ctx, r.pod)
 	}
@@ -178,7 +179,7 @@ func (w *worker) completePod(ctx context.Context, r *round) error {
 	if err == nil && wait == 0 {
 		err = w.tearDown(ctx)
 	}
-	w.publish(r.pod, cause{}, false)
+	w.publish(r.pod, status.Cause{}, false)
 	r.endAfter(wait)
 	return err
 }
@@ -191,7 +192,7 @@ func (w *worker) enforceDeadline(ctx context.Context, r *round) error {
 	}
 	wait, err := w.stopNow(ctx, r.pod)
 	if err == nil && wait == 0 {
-		w.fail(r.pod, cause{"DeadlineExceeded", "Pod was active on the node longer than the specified deadline"})
+		w.fail(r.pod, status.Cause{Reason: "DeadlineExceeded", Message: "Pod was active on the node longer than the specified deadline"})
 	}
 	r.endAfter(wait)
 	return err
@@ -216,7 +217,7 @@ func (w *worker) stopEvicted(ctx context.Context, r *round) error {
 }
 
 func (w *worker) admit(_ context.Context, r *round) error {
-	if why := w.refused(r.pod); why.reason != "" {
+	if why := w.refused(r.pod); why.Reason != "" {
 		w.fail(r.pod, why)
 		r.end()
 	}
@@ -234,7 +235,7 @@ func (w *worker) hold(_ context.Context, r *round) error {
 func (w *worker) restartAll(ctx context.Context, r *round) error {
 	renewing, wait, err := w.renew(ctx, r.pod)
 	if renewing {
-		w.publish(r.pod, cause{}, false)
+		w.publish(r.pod, status.Cause{}, false)
 		r.after(wait)
 		r.end()
 	}
@@ -273,21 +274,21 @@ func (w *worker) startContainers(ctx context.Context, r *round) error {
 	blocked := false
 	for _, c := range w.containers {
 		if blocked && !c.ephemeral {
-			c.waiting = cause{reason: reasonPodInitializing}
+			c.waiting = status.Cause{Reason: status.ReasonPodInitializing}
 			continue
 		}
 		wait, err := w.advance(ctx, r.pod, c)
 		errs = append(errs, err)
 		r.after(wait)
 		if c.init {
-			blocked = !initialized([]view{w.view(r.pod, c)})
+			blocked = !status.Initialized([]status.Container{w.view(r.pod, c)})
 		}
 	}
 	return errors.Join(errs...)
 }
 
 func (w *worker) publishRound(_ context.Context, r *round) error {
-	w.publish(r.pod, cause{}, false)
+	w.publish(r.pod, status.Cause{}, false)
 	return nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/xebec-project/xebec/agent/pods/security"
+	"github.com/xebec-project/xebec/agent/pods/status"
 	"github.com/xebec-project/xebec/agent/volumes"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -63,15 +65,15 @@ func (s *Set) DiskUsage(ctx context.Context, uid string) (int64, error) {
 
 // refused returns why the node does not run a pod. What it did not take at first it does not take later either; what it has
 // taken it goes on with.
-func (w *worker) refused(pod *corev1.Pod) cause {
-	if why := forbidden(pod); why.reason != "" {
+func (w *worker) refused(pod *corev1.Pod) status.Cause {
+	if why := security.Forbidden(pod); why.Reason != "" {
 		return why
 	}
 	if w.cfg.Admit == nil || pod.GetStatus().GetStartTime() != nil {
-		return cause{}
+		return status.Cause{}
 	}
 	if why := w.cfg.Admit(pod); why != "" {
-		return cause{reasonEvicted, why}
+		return status.Cause{Reason: status.ReasonEvicted, Message: why}
 	}
-	return cause{}
+	return status.Cause{}
 }

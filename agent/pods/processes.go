@@ -14,7 +14,7 @@ const reaperCgroup = "reaper"
 // processes says where the process namespace is that the pod's containers share, if they do.
 func (w *worker) processes() reaper.Config {
 	return reaper.Config{
-		Pin:    filepath.Join(w.dir.sandbox(), "pid"),
+		Pin:    filepath.Join(w.dir.Sandbox(), "pid"),
 		Join:   []string{w.sandbox.Net, w.sandbox.IPC, w.sandbox.UTS},
 		Place:  func(pid int) error { return w.cfg.Runtime.Place(w.uid, reaperCgroup, pid) },
 		Placed: func() ([]int, error) { return w.cfg.Runtime.Placed(w.uid, reaperCgroup) },

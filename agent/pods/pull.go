@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/xebec-project/xebec/agent/images"
+	"github.com/xebec-project/xebec/agent/pods/objects"
+	"github.com/xebec-project/xebec/agent/pods/status"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -45,7 +47,7 @@ func (w *worker) ensureImage(ctx context.Context, pod *corev1.Pod, c *container)
 		}
 		keys, err := w.keyring(ctx, pod)
 		if err != nil {
-			text := strings.ReplaceAll(err.Error(), errConfig.Error()+": ", "")
+			text := strings.ReplaceAll(err.Error(), objects.ErrConfig.Error()+": ", "")
 			w.cfg.Recorder.Event(pod, "Warning", "FailedToRetrieveImagePullSecret", "Pulling without some of the image pull secrets, which may fail: "+text)
 		}
 		p := &pull{done: make(chan struct{}), began: time.Now()}
@@ -63,7 +65,7 @@ func (w *worker) ensureImage(ctx context.Context, pod *corev1.Pod, c *container)
 	case <-c.pull.done:
 	default:
 		if c.failures == 0 {
-			c.waiting = cause{reason: reasonContainerCreating}
+			c.waiting = status.Cause{Reason: status.ReasonContainerCreating}
 		}
 		return false, 0
 	}
@@ -94,7 +96,7 @@ func (w *worker) keyring(ctx context.Context, pod *corev1.Pod) (images.Keyring, 
 	keys := images.Keyring{}
 	var errs []error
 	for _, ref := range pod.GetSpec().GetImagePullSecrets() {
-		secret, err := podObjects{w.cfg.Cluster, w.dir, w.namespace}.Secret(ctx, ref.GetName())
+		secret, err := objects.Cache{Cluster: w.cfg.Cluster, Dir: w.dir, Namespace: w.namespace}.Secret(ctx, ref.GetName())
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -115,16 +117,16 @@ func (w *worker) imageFailed(pod *corev1.Pod, c *container, err error) time.Dura
 	c.failures++
 	now, wait := time.Now(), backoff(c.failures, w.cfg.BackoffInitial, w.cfg.BackoffMax)
 	c.failedAt, c.retryAt = now, now.Add(wait)
-	reason := reasonErrImagePull
+	reason := status.ReasonErrImagePull
 	switch {
 	case errors.Is(err, images.ErrInvalidName):
-		reason = reasonInvalidImageName
+		reason = status.ReasonInvalidImageName
 	case errors.Is(err, images.ErrNeverPull):
-		reason = reasonErrImageNeverPull
+		reason = status.ReasonErrImageNeverPull
 	}
-	c.waiting = cause{reason, err.Error()}
+	c.waiting = status.Cause{Reason: reason, Message: err.Error()}
 	w.cfg.Recorder.Event(pod, "Warning", "Failed", fmt.Sprintf("Failed to get image %q: %v", c.spec.GetImage(), err))
-	if reason == reasonErrImagePull {
+	if reason == status.ReasonErrImagePull {
 		w.cfg.Recorder.Event(pod, "Normal", "BackOff", fmt.Sprintf("Back-off pulling image %q", c.spec.GetImage()))
 		return min(wait/2, showErrImagePull)
 	}
@@ -133,11 +135,11 @@ func (w *worker) imageFailed(pod *corev1.Pod, c *container, err error) time.Dura
 
 // backOff waits with a container that could not be made.
 func (c *container) backOff(wait time.Duration) time.Duration {
-	if c.waiting.reason == reasonErrImagePull {
+	if c.waiting.Reason == status.ReasonErrImagePull {
 		if left := min(showErrImagePull, c.retryAt.Sub(c.failedAt)/2) - time.Since(c.failedAt); left > 0 {
 			return min(wait, left)
 		}
-		c.waiting = cause{reasonImagePullBackOff, fmt.Sprintf("Back-off pulling image %q: %s", c.spec.GetImage(), c.waiting.message)}
+		c.waiting = status.Cause{Reason: status.ReasonImagePullBackOff, Message: fmt.Sprintf("Back-off pulling image %q: %s", c.spec.GetImage(), c.waiting.Message)}
 	}
 	return wait
 }

@@ -6,19 +6,22 @@ import (
 	"slices"
 	"time"
 
+	"github.com/xebec-project/xebec/agent/pods/checkpoint"
+	"github.com/xebec-project/xebec/agent/pods/resources"
+	"github.com/xebec-project/xebec/agent/pods/status"
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
 // asked returns the renewal that a container asks for by its end, nil when none does.
-func (w *worker) asked() *renewal {
+func (w *worker) asked() *checkpoint.Renewal {
 	for _, c := range w.containers {
 		e := c.rec.Exit
-		if e == nil || c.ephemeral || c.init && !sidecar(c.spec) && e.Code == 0 {
+		if e == nil || c.ephemeral || c.init && !resources.IsSidecar(c.spec) && e.Code == 0 {
 			continue
 		}
 		if kind.RestartRule(c.spec, e.Code).GetAction() == kind.RestartRuleRestartAll {
-			return &renewal{Container: c.spec.GetName(), Code: e.Code}
+			return &checkpoint.Renewal{Container: c.spec.GetName(), Code: e.Code}
 		}
 	}
 	return nil
@@ -32,11 +35,11 @@ func (w *worker) renew(ctx context.Context, pod *corev1.Pod) (renewing bool, nex
 		if r == nil {
 			return false, 0, nil
 		}
-		if err := w.dir.saveRenewal(r); err != nil {
+		if err := w.dir.SaveRenewal(r); err != nil {
 			return true, 0, err
 		}
 		w.renewal = r
-		w.cfg.Recorder.Event(pod, "Normal", allRestarting, r.String())
+		w.cfg.Recorder.Event(pod, "Normal", status.AllRestarting, r.String())
 	}
 	// As in Kubernetes there is neither time nor a hook for what ends so: it begins again at once.
 	if next, err := w.stopAll(ctx, pod, time.Now(), 0); next > 0 || err != nil {
@@ -46,7 +49,7 @@ func (w *worker) renew(ctx context.Context, pod *corev1.Pod) (renewing bool, nex
 	if by != nil && by.rec.Exit != nil {
 		if wait := w.restartIn(by); wait > 0 {
 			for _, c := range w.containers {
-				c.waiting = cause{reasonCrashLoop, fmt.Sprintf("back-off %v restarting all containers: %s exited with code %d", w.crashBackoff(by), w.renewal.Container, w.renewal.Code)}
+				c.waiting = status.Cause{Reason: status.ReasonCrashLoop, Message: fmt.Sprintf("back-off %v restarting all containers: %s exited with code %d", w.crashBackoff(by), w.renewal.Container, w.renewal.Code)}
 			}
 			return true, wait, nil
 		}
@@ -58,7 +61,7 @@ func (w *worker) renew(ctx context.Context, pod *corev1.Pod) (renewing bool, nex
 		rec := c.rec
 		switch {
 		case rec.Exit != nil:
-			rec = rec.next()
+			rec = rec.Next()
 			if c == by {
 				rec.Crashes++
 			}
@@ -70,9 +73,9 @@ func (w *worker) renew(ctx context.Context, pod *corev1.Pod) (renewing bool, nex
 		if err := w.turn(c, rec); err != nil {
 			return true, 0, err
 		}
-		c.waiting = cause{reason: reasonContainerCreating}
+		c.waiting = status.Cause{Reason: status.ReasonContainerCreating}
 	}
-	if err := w.dir.forgetRenewal(); err != nil {
+	if err := w.dir.ForgetRenewal(); err != nil {
 		return true, 0, err
 	}
 	w.renewal = nil
@@ -87,9 +90,9 @@ func (w *worker) renewing(pod *corev1.Pod, now time.Time) *corev1.PodCondition {
 	if !slices.ContainsFunc(slices.Concat(pod.GetSpec().GetInitContainers(), pod.GetSpec().GetContainers()), asks) {
 		return nil
 	}
-	c := &corev1.PodCondition{Type: allRestarting, Status: "False", LastTransitionTime: stamp(now), ObservedGeneration: pod.GetMetadata().GetGeneration()}
+	c := &corev1.PodCondition{Type: status.AllRestarting, Status: "False", LastTransitionTime: status.Stamp(now), ObservedGeneration: pod.GetMetadata().GetGeneration()}
 	if p := pod.GetStatus().GetPhase(); w.renewal != nil && p != kind.PodSucceeded && p != kind.PodFailed {
-		c.Status, c.Reason, c.Message = "True", reasonContainerExited, w.renewal.String()
+		c.Status, c.Reason, c.Message = "True", status.ReasonContainerExited, w.renewal.String()
 	}
-	return lasting(c, pod.GetStatus().GetConditions())
+	return status.Lasting(c, pod.GetStatus().GetConditions())
 }

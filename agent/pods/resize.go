@@ -12,6 +12,8 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/xebec-project/xebec/agent/pods/resources"
+	"github.com/xebec-project/xebec/agent/pods/status"
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/internal/failpoint"
 	"github.com/xebec-project/xebec/internal/kind"
@@ -26,9 +28,9 @@ const resizeRetry = 5 * time.Second
 type resize struct {
 	// allotted is what the node has granted to each container, and to the pod as a whole under wholePod. It is what they are
 	// bounded to, whatever the spec says, and survives the agent.
-	allotted map[string]allotment
+	allotted map[string]resources.Allotment
 	// pending is why the node does not grant what the spec asks for now; its reason is empty when it does.
-	pending cause
+	pending status.Cause
 	// failed is why what was granted is not in effect, and underway tells that it is not yet, or not everywhere.
 	underway bool
 	failed   string
@@ -41,14 +43,14 @@ type resize struct {
 // loadAllotted takes up what the agent before granted. What it did not know yet gets what the spec asks for.
 func (w *worker) loadAllotted(pod *corev1.Pod) error {
 	if w.resize.allotted == nil {
-		allotted, err := w.dir.loadAllotted()
+		allotted, err := w.dir.LoadAllotted()
 		if err != nil {
 			return err
 		}
 		w.resize.allotted = allotted
 	}
 	missing := false
-	for name, asked := range allotments(pod) {
+	for name, asked := range resources.Allotments(pod) {
 		if _, ok := w.resize.allotted[name]; !ok {
 			w.resize.allotted[name] = asked
 			missing = true
@@ -57,13 +59,13 @@ func (w *worker) loadAllotted(pod *corev1.Pod) error {
 	if !missing {
 		return nil
 	}
-	return w.dir.saveAllotted(w.resize.allotted)
+	return w.dir.SaveAllotted(w.resize.allotted)
 }
 
 // shared is what bounds a container by the pod's limits, where it has none of its own.
 func (w *worker) shared(name string) map[string]string {
 	out := map[string]string{}
-	for resource, limit := range w.resize.allotted[wholePod].Limits {
+	for resource, limit := range w.resize.allotted[resources.WholePod].Limits {
 		if _, own := w.resize.allotted[name].Limits[resource]; !own {
 			out[resource] = limit
 		}
@@ -76,13 +78,13 @@ func (w *worker) allotted(pod *corev1.Pod) *corev1.Pod {
 	spec := proto.CloneOf(pod.GetSpec())
 	for _, c := range slices.Concat(spec.GetInitContainers(), spec.GetContainers()) {
 		if a, ok := w.resize.allotted[c.GetName()]; ok {
-			c.Resources = a.requirements()
+			c.Resources = a.Requirements()
 		}
 	}
-	if whole := w.resize.allotted[wholePod]; whole.empty() {
+	if whole := w.resize.allotted[resources.WholePod]; whole.Empty() {
 		spec.Resources = nil
 	} else {
-		spec.Resources = whole.requirements()
+		spec.Resources = whole.Requirements()
 	}
 	return &corev1.Pod{Metadata: pod.GetMetadata(), Spec: spec, Status: pod.GetStatus()}
 }
@@ -92,24 +94,24 @@ func (w *worker) grant(pod *corev1.Pod) (time.Duration, error) {
 	if err := w.loadAllotted(pod); err != nil {
 		return 0, err
 	}
-	w.resize.pending = cause{}
+	w.resize.pending = status.Cause{}
 	next := maps.Clone(w.resize.allotted)
-	maps.Copy(next, allotments(pod))
-	if maps.EqualFunc(next, w.resize.allotted, allotment.equal) {
+	maps.Copy(next, resources.Allotments(pod))
+	if maps.EqualFunc(next, w.resize.allotted, resources.Allotment.Equal) {
 		w.claim(pod)
 		return 0, nil
 	}
-	want, has := podResources(pod), podResources(w.allotted(pod))
+	want, has := resources.OfPod(pod), resources.OfPod(w.allotted(pod))
 	// What shrinks always fits.
 	if w.cfg.room != nil && (want.MilliCPURequest > has.MilliCPURequest || want.MemoryRequest > has.MemoryRequest) {
-		if why := w.cfg.room(w.uid, want); why.reason != "" {
+		if why := w.cfg.room(w.uid, want); why.Reason != "" {
 			w.resize.pending = why
 			w.claim(w.allotted(pod))
 			return resizeRetry, nil
 		}
 	}
 	w.resize.allotted = next
-	if err := w.dir.saveAllotted(w.resize.allotted); err != nil {
+	if err := w.dir.SaveAllotted(w.resize.allotted); err != nil {
 		return 0, err
 	}
 	w.claim(pod)
@@ -122,13 +124,13 @@ func (w *worker) grant(pod *corev1.Pod) (time.Duration, error) {
 func (w *worker) claim(pod *corev1.Pod) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.claimed = podResources(pod)
+	w.claimed = resources.OfPod(pod)
 }
 
 // apply brings running containers to what was granted: in place, or by a restart where the container asks for that.
 func (w *worker) apply(ctx context.Context, pod *corev1.Pod) (time.Duration, error) {
 	granted := w.allotted(pod)
-	bounds := podResources(granted)
+	bounds := resources.OfPod(granted)
 	before, failure := w.resize.underway, w.resize.failed
 	w.resize.underway, w.resize.failed = false, ""
 	var todo []*container
@@ -141,33 +143,33 @@ func (w *worker) apply(ctx context.Context, pod *corev1.Pod) (time.Duration, err
 			a := w.resize.allotted[c.spec.GetName()]
 			c.rec.Applied = &a
 		}
-		if !c.rec.Applied.equal(w.resize.allotted[c.spec.GetName()]) || !maps.Equal(c.rec.Shared, w.shared(c.spec.GetName())) {
+		if !c.rec.Applied.Equal(w.resize.allotted[c.spec.GetName()]) || !maps.Equal(c.rec.Shared, w.shared(c.spec.GetName())) {
 			todo = append(todo, c)
 		}
 	}
 	if len(todo) > 0 || w.resize.bounds != bounds {
 		// Before what is in the pod grows, the pod does.
-		if err := w.cfg.Runtime.SetUpPod(w.uid, wider(w.resize.bounds, bounds), w.cfg.PodProcesses); err != nil {
+		if err := w.cfg.Runtime.SetUpPod(w.uid, resources.Wider(w.resize.bounds, bounds), w.cfg.PodProcesses); err != nil {
 			return 0, err
 		}
 	}
 	for _, c := range todo {
 		w.resize.underway = true
 		want, shared := w.resize.allotted[c.spec.GetName()], w.shared(c.spec.GetName())
-		changed := c.rec.Applied.changes(want)
+		changed := c.rec.Applied.Changes(want)
 		if c.rec.Shared != nil {
-			changed = append(changed, limitChanges(c.rec.Shared, shared)...)
+			changed = append(changed, resources.LimitChanges(c.rec.Shared, shared)...)
 		}
-		if restartsFor(c.spec, changed) {
+		if resources.RestartsFor(c.spec, changed) {
 			c.resized = true
 			continue
 		}
-		if err := w.cfg.Runtime.Update(ctx, c.status.ID, resources(granted, find(granted, c.spec.GetName()), w.cfg.MemoryBytes)); err != nil {
+		if err := w.cfg.Runtime.Update(ctx, c.status.ID, resources.Of(granted, resources.Find(granted, c.spec.GetName()), w.cfg.MemoryBytes)); err != nil {
 			w.resize.failed = err.Error()
 			continue
 		}
 		c.rec.Applied, c.rec.Shared = &want, shared
-		if err := w.dir.saveRecord(c.spec.GetName(), c.rec); err != nil {
+		if err := w.dir.SaveRecord(c.spec.GetName(), c.rec); err != nil {
 			return 0, err
 		}
 		failpoint.Hit("resize-recorded")
@@ -201,13 +203,13 @@ func (w *worker) apply(ctx context.Context, pod *corev1.Pod) (time.Duration, err
 // bound gives the pod its cgroup. One that is there already may have larger bounds, and an agent that died on the way from
 // these to what was granted since: they stay until what runs in the pod keeps within the new ones.
 func (w *worker) bound(pod *corev1.Pod) error {
-	bounds := podResources(w.allotted(pod))
+	bounds := resources.OfPod(w.allotted(pod))
 	has, err := w.cfg.Runtime.PodLimits(w.uid)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if err == nil {
-		bounds = wider(has, bounds)
+		bounds = resources.Wider(has, bounds)
 	}
 	if err := w.cfg.Runtime.SetUpPod(w.uid, bounds, w.cfg.PodProcesses); err != nil {
 		return err
@@ -220,7 +222,7 @@ func (w *worker) bound(pod *corev1.Pod) error {
 // of that.
 func (w *worker) inForce(pod *corev1.Pod) (map[string]*metav1.Quantity, *corev1.ResourceRequirements) {
 	granted := w.allotted(pod)
-	bounds := podResources(granted)
+	bounds := resources.OfPod(granted)
 	whole := granted.GetSpec().GetResources()
 	if w.resize.bounds != bounds || w.resize.underway {
 		whole = pod.GetStatus().GetResources()
@@ -241,24 +243,24 @@ func (w *worker) inForce(pod *corev1.Pod) (map[string]*metav1.Quantity, *corev1.
 func (r *resize) conditions(pod *corev1.Pod, now time.Time) []*corev1.PodCondition {
 	var out []*corev1.PodCondition
 	add := func(name, reason, message string) {
-		out = append(out, lasting(&corev1.PodCondition{
-			Type: name, Status: "True", Reason: reason, Message: message, LastTransitionTime: stamp(now), ObservedGeneration: pod.GetMetadata().GetGeneration(),
+		out = append(out, status.Lasting(&corev1.PodCondition{
+			Type: name, Status: "True", Reason: reason, Message: message, LastTransitionTime: status.Stamp(now), ObservedGeneration: pod.GetMetadata().GetGeneration(),
 		}, pod.GetStatus().GetConditions()))
 	}
-	if r.pending.reason != "" {
-		add(resizePending, r.pending.reason, r.pending.message)
+	if r.pending.Reason != "" {
+		add(status.ResizePending, r.pending.Reason, r.pending.Message)
 	}
 	switch {
 	case r.failed != "":
-		add(resizeInProgress, "Error", r.failed)
+		add(status.ResizeInProgress, "Error", r.failed)
 	case r.underway:
-		add(resizeInProgress, "", "")
+		add(status.ResizeInProgress, "", "")
 	}
 	return out
 }
 
 // room returns why the node can't grant a pod so much; its reason is empty when it can.
-func (s *Set) room(uid string, want runtime.Resources) cause {
+func (s *Set) room(uid string, want runtime.Resources) status.Cause {
 	cpu, memory := s.cfg.Allocatable.MilliCPURequest, s.cfg.Allocatable.MemoryRequest
 	var short []string
 	if want.MilliCPURequest > cpu {
@@ -268,7 +270,7 @@ func (s *Set) room(uid string, want runtime.Resources) cause {
 		short = append(short, fmt.Sprintf("memory, requested: %d, capacity: %d", want.MemoryRequest, memory))
 	}
 	if len(short) > 0 {
-		return cause{reasonInfeasible, "Node didn't have enough capacity: " + strings.Join(short, "; ")}
+		return status.Cause{Reason: status.ReasonInfeasible, Message: "Node didn't have enough capacity: " + strings.Join(short, "; ")}
 	}
 	s.mu.Lock()
 	for other, w := range s.workers {
@@ -289,7 +291,7 @@ func (s *Set) room(uid string, want runtime.Resources) cause {
 		short = append(short, "memory")
 	}
 	if len(short) > 0 {
-		return cause{reasonDeferred, "Node didn't have enough resource: " + strings.Join(short, ", ")}
+		return status.Cause{Reason: status.ReasonDeferred, Message: "Node didn't have enough resource: " + strings.Join(short, ", ")}
 	}
-	return cause{}
+	return status.Cause{}
 }

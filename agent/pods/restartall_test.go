@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/xebec-project/xebec/agent/pods/checkpoint"
+	"github.com/xebec-project/xebec/agent/pods/status"
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -25,8 +27,8 @@ func TestRenewing(t *testing.T) {
 	}
 	pod.Status.Conditions = []*corev1.PodCondition{w.renewing(pod, noon)}
 	is("False", "", noon)
-	w.renewal = &renewal{Container: "web", Code: 7}
-	is("True", reasonContainerExited, noon.Add(time.Hour))
+	w.renewal = &checkpoint.Renewal{Container: "web", Code: 7}
+	is("True", status.ReasonContainerExited, noon.Add(time.Hour))
 	pod.Status.Phase = kind.PodFailed
 	is("False", "", noon)
 }

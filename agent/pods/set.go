@@ -13,6 +13,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/xebec-project/xebec/agent/images"
+	"github.com/xebec-project/xebec/agent/pods/checkpoint"
+	"github.com/xebec-project/xebec/agent/pods/resources"
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -48,23 +50,23 @@ func (s *Set) Start(ctx context.Context) error {
 	if err := os.MkdirAll(s.cfg.StateDir, 0o711); err != nil {
 		return fmt.Errorf("making the directory for pods: %w", err)
 	}
-	if err := sweep(s.cfg.StateDir); err != nil {
+	if err := checkpoint.Sweep(s.cfg.StateDir); err != nil {
 		s.cfg.Log.Warn("What is left of removed pods stays", zap.Error(err))
 	}
-	if err := makeSecretsDir(s.cfg.StateDir); err != nil {
+	if err := checkpoint.MakeSecretsDir(s.cfg.StateDir); err != nil {
 		return err
 	}
-	if err := tidySecrets(s.cfg.StateDir); err != nil {
+	if err := checkpoint.TidySecrets(s.cfg.StateDir); err != nil {
 		s.cfg.Log.Warn("Secrets of an agent before this one stay where they are", zap.Error(err))
 	}
-	known, errs := loadPods(s.cfg.StateDir)
+	known, errs := checkpoint.LoadPods(s.cfg.StateDir)
 	for _, err := range errs {
 		s.cfg.Log.Warn("Pod could not be taken up", zap.Error(err))
 	}
 	s.mu.Lock()
 	s.ctx = ctx
 	s.mu.Unlock()
-	s.cfg.followers.start(ctx)
+	s.cfg.followers.Start(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, pod := range known {
@@ -76,7 +78,7 @@ func (s *Set) Start(ctx context.Context) error {
 // Wait returns when all workers have ended, after Start's ctx has.
 func (s *Set) Wait() {
 	s.wg.Wait()
-	s.cfg.followers.wait()
+	s.cfg.followers.Wait()
 }
 
 // Update tells what the control plane asks of a pod: its first appearance and every change. The pod must not be changed
@@ -114,7 +116,7 @@ func (s *Set) Restated(known []*corev1.Pod, revision int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, pod := range known {
-		if w, ok := s.workers[pod.GetMetadata().GetUid()]; ok && w.publisher.restated(pod, revision) {
+		if w, ok := s.workers[pod.GetMetadata().GetUid()]; ok && w.publisher.Restated(pod, revision) {
 			w.update(pod)
 		}
 	}
@@ -146,7 +148,7 @@ func (s *Set) Synced(ctx context.Context, uids map[string]bool) error {
 			Spec:     &corev1.PodSpec{},
 		}, true, false)
 	}
-	dirs, err := podDirs(s.cfg.StateDir)
+	dirs, err := checkpoint.PodDirs(s.cfg.StateDir)
 	if err != nil {
 		return fmt.Errorf("looking for orphans: %w", err)
 	}
@@ -181,7 +183,7 @@ func (s *Set) Images() []string {
 		if p := pod.GetStatus().GetPhase(); p == kind.PodSucceeded || p == kind.PodFailed {
 			continue
 		}
-		for _, c := range containersOf(pod) {
+		for _, c := range resources.Containers(pod) {
 			if full, err := images.Normalize(c.GetImage()); err == nil {
 				names = append(names, full)
 			}
@@ -261,7 +263,7 @@ func (w *worker) instance(name string, first, previous bool) (Instance, error) {
 			name = names[0]
 		}
 	}
-	all := containersOf(w.pod)
+	all := resources.Containers(w.pod)
 	at := slices.IndexFunc(all, func(c *corev1.Container) bool { return c.GetName() == name })
 	if at < 0 {
 		return Instance{}, fmt.Errorf("%w: pod %s has no container %q", ErrNotFound, w.name, name)
@@ -272,17 +274,19 @@ func (w *worker) instance(name string, first, previous bool) (Instance, error) {
 		if n == 0 {
 			return Instance{}, fmt.Errorf("%w: container %s of pod %s was never restarted", ErrNotFound, name, w.name)
 		}
-		return Instance{LogPath: w.dir.log(name, n-1)}, nil
+		return Instance{LogPath: w.dir.Log(name, n-1)}, nil
 	}
 	// A container that waits to be started again shows the log of the attempt that ended.
 	return Instance{
-		ID: in.id, LogPath: w.dir.log(name, n), Running: in.running, Ended: in.ended,
+		ID: in.id, LogPath: w.dir.Log(name, n), Running: in.running, Ended: in.ended,
 		name: name, stdin: all[at].GetStdin(), tty: all[at].GetTty(), exitCode: in.exitCode,
 	}, nil
 }
 
 // podDir returns where a pod's state is.
-func (c *Config) podDir(uid string) dir { return dir(filepath.Join(c.StateDir, uid)) }
+func (c *Config) podDir(uid string) checkpoint.Dir {
+	return checkpoint.Dir(filepath.Join(c.StateDir, uid))
+}
 
 // grace returns how long a pod's containers get to stop, in seconds.
 func graceSeconds(pod *corev1.Pod) int64 {

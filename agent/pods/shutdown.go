@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/xebec-project/xebec/agent/pods/status"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -73,7 +74,7 @@ func (s *Set) Shutdown(ctx context.Context, total, critical time.Duration) {
 	}
 	s.mu.Unlock()
 	for _, w := range all {
-		w.publisher.settle(told)
+		w.publisher.Settle(told)
 	}
 }
 
@@ -113,9 +114,9 @@ func (w *worker) endForShutdown(ctx context.Context, pod *corev1.Pod) (ending bo
 	if err != nil || next > 0 {
 		return true, next, err
 	}
-	why := cause{reasonTerminated, messageTerminated}
+	why := status.Cause{Reason: reasonTerminated, Message: messageTerminated}
 	if fromFile(pod) || w.done(pod) {
-		why = cause{}
+		why = status.Cause{}
 	}
 	w.publish(pod, why, false)
 	select {

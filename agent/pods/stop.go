@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/xebec-project/xebec/agent/pods/resources"
 	"github.com/xebec-project/xebec/agent/probe"
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/internal/failpoint"
@@ -74,7 +75,7 @@ func (w *worker) stopAll(ctx context.Context, pod *corev1.Pod, since time.Time, 
 // inTurn reports whether a container of a pod that ends may get its stop signal: a sidecar serves the containers after it
 // until they have ended. Ephemeral containers are not waited for.
 func (w *worker) inTurn(c *container) bool {
-	if !c.init || !sidecar(c.spec) {
+	if !c.init || !resources.IsSidecar(c.spec) {
 		return true
 	}
 	after := w.containers[slices.Index(w.containers, c)+1:]
@@ -95,7 +96,7 @@ func (w *worker) beginStop(ctx context.Context, pod *corev1.Pod, c *container, s
 	ctx, s.stop = context.WithDeadline(ctx, deadline)
 	w.wg.Go(func() {
 		defer s.stop()
-		if err := probe.Lifecycle(ctx, hook, prober.target(false)); err != nil && !errors.Is(ctx.Err(), context.Canceled) {
+		if err := probe.Lifecycle(ctx, hook, prober.Target(false)); err != nil && !errors.Is(ctx.Err(), context.Canceled) {
 			w.cfg.Recorder.Event(pod, "Warning", "FailedPreStopHook", err.Error())
 		}
 		close(s.hook)

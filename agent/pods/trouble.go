@@ -7,6 +7,9 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/xebec-project/xebec/agent/pods/mounts"
+	"github.com/xebec-project/xebec/agent/pods/objects"
+	"github.com/xebec-project/xebec/agent/pods/status"
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -30,7 +33,7 @@ func (p problem) Unwrap() error { return p.error }
 // eventReason is the reason of the event that tells why a container was not made.
 func eventReason(err error) string {
 	var p problem
-	var v *volumeError
+	var v *mounts.VolumeError
 	switch {
 	case errors.As(err, &p):
 		return p.reason
@@ -71,18 +74,18 @@ func (w *worker) tell(err error) {
 	}
 	w.adoptSpec(pod)
 	for _, c := range w.containers {
-		if !c.running && c.pull == nil && c.waiting == (cause{reason: reasonContainerCreating}) {
-			c.waiting.message = err.Error()
+		if !c.running && c.pull == nil && c.waiting == (status.Cause{Reason: status.ReasonContainerCreating}) {
+			c.waiting.Message = err.Error()
 		}
 	}
-	w.publish(pod, cause{}, false)
+	w.publish(pod, status.Cause{}, false)
 }
 
 // fail makes known that the pod as a whole failed, and why.
-func (w *worker) fail(pod *corev1.Pod, why cause) {
+func (w *worker) fail(pod *corev1.Pod, why status.Cause) {
 	if !w.failed {
 		w.failed = true
-		w.cfg.Recorder.Event(pod, "Warning", why.reason, why.message)
+		w.cfg.Recorder.Event(pod, "Warning", why.Reason, why.Message)
 	}
 	w.publish(pod, why, false)
 }
@@ -93,13 +96,13 @@ func (w *worker) configFailed(ctx context.Context, pod *corev1.Pod, c *container
 	if ctx.Err() != nil {
 		return 0, err
 	}
-	if errors.Is(err, errConfig) {
-		return w.makeFailed(pod, c, reasonConfigError, err, w.cfg.ConfigRetry), nil
+	if errors.Is(err, objects.ErrConfig) {
+		return w.makeFailed(pod, c, status.ReasonConfigError, err, w.cfg.ConfigRetry), nil
 	}
-	reason, wait := reasonConfigError, min(backoff(c.failures+1, retryMin, retryMax), w.cfg.ConfigRetry)
+	reason, wait := status.ReasonConfigError, min(backoff(c.failures+1, retryMin, retryMax), w.cfg.ConfigRetry)
 	if eventReason(err) == eventFailedMount {
 		// As in Kubernetes a pod is still being created while its volumes are.
-		reason = reasonContainerCreating
+		reason = status.ReasonContainerCreating
 	}
 	w.log.Warn("Container can't be made yet", zap.String("container", c.spec.GetName()), zap.Error(err), zap.Duration("retryIn", wait))
 	return w.makeFailed(pod, c, reason, err, wait), nil

@@ -10,6 +10,11 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/xebec-project/xebec/agent/pods/mounts"
+	"github.com/xebec-project/xebec/agent/pods/objects"
+	"github.com/xebec-project/xebec/agent/pods/projection"
+	"github.com/xebec-project/xebec/agent/pods/resources"
+	"github.com/xebec-project/xebec/agent/pods/tokens"
 	"github.com/xebec-project/xebec/agent/volumes"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -22,7 +27,7 @@ func fsGroup(pod *corev1.Pod) *int64 {
 	return nil
 }
 
-// makeVolumes makes what the pod's volumes stand for. The error wraps errConfig when one refers to what does not exist, or
+// makeVolumes makes what the pod's volumes stand for. The error wraps objects.ErrConfig when one refers to what does not exist, or
 // is of a kind that the agent does not know.
 func (w *worker) makeVolumes(ctx context.Context, pod *corev1.Pod) error {
 	for _, v := range pod.GetSpec().GetVolumes() {
@@ -31,43 +36,43 @@ func (w *worker) makeVolumes(ctx context.Context, pod *corev1.Pod) error {
 		}
 		path, err := w.makeVolume(ctx, pod, v)
 		if err != nil {
-			return &volumeError{v.GetName(), err}
+			return &mounts.VolumeError{Name: v.GetName(), Err: err}
 		}
 		w.volumes[v.GetName()] = path
 	}
-	w.cfg.followers.follow(w, references(pod))
+	w.cfg.followers.Follow(w, objects.References(pod))
 	return nil
 }
 
 // makeVolume makes what a volume stands for and returns its path on the node. It is idempotent.
 func (w *worker) makeVolume(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) (string, error) {
-	src, path := v.GetVolumeSource(), w.dir.volume(v.GetName())
+	src, path := v.GetVolumeSource(), w.dir.Volume(v.GetName())
 	group := volumes.Group(fsGroup(pod))
 	always := pod.GetSpec().GetSecurityContext().GetFsGroupChangePolicy() == "Always"
 	switch {
 	case src.GetHostPath() != nil:
-		f, err := openHostPath(src.GetHostPath())
+		f, err := mounts.OpenHostPath(src.GetHostPath())
 		if err != nil {
 			return "", err
 		}
 		// Each container's mount opens and checks it again: that may be much later.
 		return src.GetHostPath().GetPath(), f.Close()
 	case src.GetEmptyDir().GetMedium() == "Memory":
-		size := quantity(src.GetEmptyDir().GetSizeLimit())
+		size := resources.Quantity(src.GetEmptyDir().GetSizeLimit())
 		return path, volumes.Memory(path, size.Value(), group, always)
 	case src.GetEmptyDir() != nil:
 		return path, volumes.Empty(path, group, always)
-	case projected(src):
+	case projection.IsProjected(src):
 		_, err := w.project(ctx, pod, v)
 		return path, err
 	}
-	return "", fmt.Errorf("%w: it is of a kind that this agent does not support", errConfig)
+	return "", fmt.Errorf("%w: it is of a kind that this agent does not support", objects.ErrConfig)
 }
 
 // project brings a volume's files up to what the objects say now.
 func (w *worker) project(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) (changed bool, err error) {
-	files, err := projectedFiles(ctx, v.GetVolumeSource(), podObjects{w.cfg.Cluster, w.dir, w.namespace}, w.surroundings(pod), func(r TokenRequest) (string, error) {
-		return w.tokens.get(ctx, pod, r)
+	files, err := projection.Files(ctx, v.GetVolumeSource(), objects.Cache{Cluster: w.cfg.Cluster, Dir: w.dir, Namespace: w.namespace}, w.surroundings(pod), func(r tokens.Request) (string, error) {
+		return w.tokens.Get(ctx, pod, r)
 	})
 	if err != nil {
 		return false, err
@@ -75,9 +80,9 @@ func (w *worker) project(ctx context.Context, pod *corev1.Pod, v *corev1.Volume)
 	group := volumes.Group(fsGroup(pod))
 	// What may be secret never reaches a disk.
 	inMemory := v.GetVolumeSource().GetConfigMap() == nil
-	changed, err = volumes.Project(w.dir.volume(v.GetName()), files, pointsIn(pod, v.GetName()), group, inMemory)
+	changed, err = volumes.Project(w.dir.Volume(v.GetName()), files, mounts.Points(pod, v.GetName()), group, inMemory)
 	if errors.Is(err, volumes.ErrUnfit) {
-		err = fmt.Errorf("%w: %w", errConfig, err)
+		err = fmt.Errorf("%w: %w", objects.ErrConfig, err)
 	}
 	return changed, err
 }
@@ -103,10 +108,10 @@ func (w *worker) refreshVolumes(ctx context.Context, pod *corev1.Pod) time.Durat
 	var errs []error
 	for _, v := range pod.GetSpec().GetVolumes() {
 		_, made := w.volumes[v.GetName()]
-		if !made || !projected(v.GetVolumeSource()) {
+		if !made || !projection.IsProjected(v.GetVolumeSource()) {
 			continue
 		}
-		if _, due := w.tokens.due(v); !stale && !due && (!renamed || !tellsOfPod(v.GetVolumeSource())) {
+		if _, due := w.tokens.Due(v); !stale && !due && (!renamed || !projection.ShowsPod(v.GetVolumeSource())) {
 			continue
 		}
 		changed, err := w.project(ctx, pod, v)
@@ -124,7 +129,7 @@ func (w *worker) refreshVolumes(ctx context.Context, pod *corev1.Pod) time.Durat
 	}
 	var next time.Duration
 	for _, v := range pod.GetSpec().GetVolumes() {
-		wait, due := w.tokens.due(v)
+		wait, due := w.tokens.Due(v)
 		if _, made := w.volumes[v.GetName()]; !made {
 			continue
 		}

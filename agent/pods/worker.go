@@ -14,6 +14,11 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/xebec-project/xebec/agent/pods/checkpoint"
+	"github.com/xebec-project/xebec/agent/pods/etc"
+	"github.com/xebec-project/xebec/agent/pods/resources"
+	"github.com/xebec-project/xebec/agent/pods/status"
+	"github.com/xebec-project/xebec/agent/pods/tokens"
 	"github.com/xebec-project/xebec/agent/reaper"
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/agent/sandbox"
@@ -41,9 +46,9 @@ type worker struct {
 	cfg             *Config
 	uid             string
 	namespace, name string
-	dir             dir
+	dir             checkpoint.Dir
 	log             *zap.Logger
-	publisher       *publisher
+	publisher       *status.Publisher
 	wake            chan struct{}
 	// began is when the pod came to the node: its start time, if the control plane does not have one yet.
 	began time.Time
@@ -96,7 +101,7 @@ type worker struct {
 	// failed is set when the event of the pod's failure was recorded. Phases deadline and admission.
 	failed bool
 	// renewal is set while all containers restart. Phase restart of all.
-	renewal *renewal
+	renewal *checkpoint.Renewal
 	// sandbox and ip are the pod's namespaces and address, valid when connected. Phases adoption and sandbox.
 	sandbox   sandbox.Sandbox
 	connected bool
@@ -105,7 +110,7 @@ type worker struct {
 	// them. Phases volumes and start.
 	volumes map[string]string
 	shown   *metav1.ObjectMeta
-	tokens  *tokens
+	tokens  *tokens.Store
 	// measuring is set when disk usage is watched, counted when the eviction for it was counted. Phases disk limits and eviction.
 	measuring, counted bool
 }
@@ -127,11 +132,11 @@ func newWorker(cfg *Config, pod *corev1.Pod, gone bool) *worker {
 		wake: make(chan struct{}, 1), pod: pod, gone: gone,
 		instances: map[string]seenInstance{}, volumes: map[string]string{},
 	}
-	w.began = w.dir.loadBegan(pod)
-	w.renewal = w.dir.loadRenewal()
-	w.tokens = newTokens(cfg.Cluster, w.dir)
+	w.began = w.dir.LoadBegan(pod)
+	w.renewal = w.dir.LoadRenewal()
+	w.tokens = tokens.New(cfg.Cluster, w.dir)
 	w.ip, _ = netip.ParseAddr(pod.GetStatus().GetPodIp())
-	w.publisher = newPublisher(cfg.Cluster, w.log, w.forgotten)
+	w.publisher = status.NewPublisher(cfg.Cluster, w.log, w.forgotten)
 	return w
 }
 
@@ -184,7 +189,7 @@ func (w *worker) desired() (pod *corev1.Pod, gone bool) {
 	w.mu.Lock()
 	pod, gone = w.pod, w.gone
 	w.mu.Unlock()
-	if latest := w.publisher.latest(pod); latest != pod {
+	if latest := w.publisher.Latest(pod); latest != pod {
 		pod = &corev1.Pod{Metadata: pod.GetMetadata(), Spec: pod.GetSpec(), Status: latest.GetStatus()}
 	}
 	return pod, gone
@@ -201,8 +206,8 @@ func (w *worker) run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer w.wg.Wait()
 	defer cancel()
-	defer w.cfg.followers.follow(w, nil)
-	w.wg.Go(func() { w.publisher.run(ctx) })
+	defer w.cfg.followers.Follow(w, nil)
+	w.wg.Go(func() { w.publisher.Run(ctx) })
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	retry := retryMin
@@ -245,10 +250,10 @@ func (w *worker) save(pod *corev1.Pod) error {
 	if same {
 		return nil
 	}
-	if err := saveMessage(w.dir.pod(), pod); err != nil {
+	if err := checkpoint.SaveMessage(w.dir.Pod(), pod); err != nil {
 		return err
 	}
-	if err := w.dir.saveBegan(pod, w.began); err != nil {
+	if err := w.dir.SaveBegan(pod, w.began); err != nil {
 		return err
 	}
 	w.saved = pod
@@ -265,8 +270,8 @@ func (w *worker) adoptSpec(pod *corev1.Pod) {
 			continue
 		}
 		w.containers = append(w.containers, &container{
-			spec: spec, init: i < len(pod.GetSpec().GetInitContainers()), rec: w.dir.loadRecord(spec.GetName()),
-			waiting: cause{reason: reasonContainerCreating},
+			spec: spec, init: i < len(pod.GetSpec().GetInitContainers()), rec: w.dir.LoadRecord(spec.GetName()),
+			waiting: status.Cause{Reason: status.ReasonContainerCreating},
 		})
 	}
 	w.adoptEphemeral(pod)
@@ -302,11 +307,11 @@ func (w *worker) done(pod *corev1.Pod) bool {
 	}
 	init, main, _ := w.views(pod)
 	for _, v := range init {
-		if !sidecar(v.spec) && v.over && v.rec.Exit != nil && v.rec.Exit.Code != 0 {
+		if !resources.IsSidecar(v.Spec) && v.Over && v.Rec.Exit != nil && v.Rec.Exit.Code != 0 {
 			return true
 		}
 	}
-	return len(main) > 0 && !slices.ContainsFunc(main, func(v view) bool { return !v.over })
+	return len(main) > 0 && !slices.ContainsFunc(main, func(v status.Container) bool { return !v.Over })
 }
 
 // retryImages makes failed pulls due when images came onto the node.
@@ -318,8 +323,8 @@ func (w *worker) retryImages() {
 	}
 	w.newImages = false
 	for _, c := range w.containers {
-		switch c.waiting.reason {
-		case reasonErrImagePull, reasonImagePullBackOff, reasonErrImageNeverPull:
+		switch c.waiting.Reason {
+		case status.ReasonErrImagePull, status.ReasonImagePullBackOff, status.ReasonErrImageNeverPull:
 			c.retryAt = time.Time{}
 		}
 	}
@@ -334,7 +339,7 @@ func (w *worker) ensureSandbox(ctx context.Context, pod *corev1.Pod) error {
 		return err
 	}
 	s, _, err := sandbox.Create(sandbox.Config{
-		Dir: w.dir.sandbox(), Hostname: hostname(pod, w.cfg.ClusterDomain), HostNetwork: spec.GetHostNetwork(), HostIPC: spec.GetHostIpc(),
+		Dir: w.dir.Sandbox(), Hostname: etc.Hostname(pod, w.cfg.ClusterDomain), HostNetwork: spec.GetHostNetwork(), HostIPC: spec.GetHostIpc(),
 	})
 	if err != nil {
 		return err
@@ -345,7 +350,7 @@ func (w *worker) ensureSandbox(ctx context.Context, pod *corev1.Pod) error {
 			return fmt.Errorf("connecting the pod: %w", err)
 		}
 	}
-	if err := writeEtc(w.dir, pod, w.ip, w.cfg.ipv6(w.ip), w.cfg.DNS, w.cfg.ClusterDomain); err != nil {
+	if err := etc.Write(w.dir, pod, w.ip, w.cfg.ipv6(w.ip), w.cfg.DNS, w.cfg.ClusterDomain); err != nil {
 		return fmt.Errorf("writing the pod's files: %w", err)
 	}
 	failpoint.Hit("pod-etc-written")
@@ -362,19 +367,19 @@ func (w *worker) tearDown(ctx context.Context) error {
 	if err := w.cfg.Network.Teardown(ctx, w.uid); err != nil {
 		errs = append(errs, fmt.Errorf("disconnecting the pod: %w", err))
 	}
-	errs = append(errs, reaper.End(w.processes()), sandbox.Remove(w.dir.sandbox()), w.cfg.Runtime.RemovePod(ctx, w.uid), volumes.Remove(w.dir.volume("")))
+	errs = append(errs, reaper.End(w.processes()), sandbox.Remove(w.dir.Sandbox()), w.cfg.Runtime.RemovePod(ctx, w.uid), volumes.Remove(w.dir.Volume("")))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
 	failpoint.Hit("pod-torn-down")
 	w.connected, w.cleaned = false, true
 	clear(w.volumes)
-	w.cfg.followers.follow(w, nil)
+	w.cfg.followers.Follow(w, nil)
 	return nil
 }
 
 // views returns what was seen of the containers: those that initialize, those that do the pod's work, and ephemeral ones.
-func (w *worker) views(pod *corev1.Pod) (init, main, ephemeral []view) {
+func (w *worker) views(pod *corev1.Pod) (init, main, ephemeral []status.Container) {
 	for _, c := range w.containers {
 		switch v := w.view(pod, c); {
 		case c.init:
@@ -388,22 +393,22 @@ func (w *worker) views(pod *corev1.Pod) (init, main, ephemeral []view) {
 	return init, main, ephemeral
 }
 
-func (w *worker) publish(pod *corev1.Pod, failed cause, final bool) {
-	s := seen{network: w.connected, ip: w.ip, hostIP: w.cfg.HostIP, failed: failed, began: w.began, now: time.Now()}
-	s.renewing, s.more = w.renewal != nil, w.resize.conditions(pod, s.now)
-	if c := w.renewing(pod, s.now); c != nil {
-		s.more = append(s.more, c)
+func (w *worker) publish(pod *corev1.Pod, failed status.Cause, final bool) {
+	s := status.Observation{Network: w.connected, IP: w.ip, HostIP: w.cfg.HostIP, Failed: failed, Began: w.began, Now: time.Now()}
+	s.Renewing, s.More = w.renewal != nil, w.resize.conditions(pod, s.Now)
+	if c := w.renewing(pod, s.Now); c != nil {
+		s.More = append(s.More, c)
 	}
-	s.allocated, s.resources = w.inForce(pod)
-	s.init, s.main, s.ephemeral = w.views(pod)
-	if !s.ip.IsValid() {
-		s.ip, _ = netip.ParseAddr(pod.GetStatus().GetPodIp())
+	s.Allocated, s.Resources = w.inForce(pod)
+	s.Init, s.Main, s.Ephemeral = w.views(pod)
+	if !s.IP.IsValid() {
+		s.IP, _ = netip.ParseAddr(pod.GetStatus().GetPodIp())
 	}
-	s.ip6, s.hostIP6 = w.cfg.ipv6(s.ip), w.cfg.ipv6(s.hostIP)
+	s.IP6, s.HostIP6 = w.cfg.ipv6(s.IP), w.cfg.ipv6(s.HostIP)
 	w.mu.Lock()
 	known := w.pod
 	w.mu.Unlock()
-	w.publisher.publish(known, podStatus(pod, s), final)
+	w.publisher.Publish(known, status.Of(pod, s), final)
 }
 
 // stay takes a termination back that is not asked for any more: the pod was being deleted when the control plane went back
@@ -412,7 +417,7 @@ func (w *worker) stay() error {
 	if w.stays {
 		return nil
 	}
-	if err := w.dir.forgetTermination(); err != nil {
+	if err := w.dir.ForgetTermination(); err != nil {
 		return fmt.Errorf("taking the termination back: %w", err)
 	}
 	for _, c := range w.containers {
@@ -426,14 +431,14 @@ func (w *worker) stay() error {
 // terminate brings the pod to its end and removes it.
 func (w *worker) terminate(ctx context.Context, pod *corev1.Pod, gone bool) (time.Duration, error) {
 	w.stays = false
-	since, err := w.dir.terminatingSince(time.Now())
+	since, err := w.dir.TerminatingSince(time.Now())
 	if err != nil {
 		return 0, fmt.Errorf("noting the termination: %w", err)
 	}
 	grace := time.Duration(graceSeconds(pod)) * time.Second
 	running := slices.ContainsFunc(w.containers, func(c *container) bool { return c.running })
 	if running {
-		w.publish(pod, cause{}, false)
+		w.publish(pod, status.Cause{}, false)
 		if wait := w.drain(ctx, pod, gone, since, grace); wait > 0 {
 			return wait, nil
 		}
@@ -450,14 +455,14 @@ func (w *worker) terminate(ctx context.Context, pod *corev1.Pod, gone bool) (tim
 	if !gone {
 		for _, c := range w.containers {
 			if c.rec.Exit == nil {
-				c.waiting = cause{}
-				c.rec.Exit = &exit{Code: unknownCode, Reason: reasonUnknown, Message: "the pod was deleted before the container started"}
+				c.waiting = status.Cause{}
+				c.rec.Exit = &checkpoint.Exit{Code: status.UnknownCode, Reason: status.ReasonUnknown, Message: "the pod was deleted before the container started"}
 			}
 		}
-		w.publish(pod, cause{}, true)
+		w.publish(pod, status.Cause{}, true)
 		return 0, nil
 	}
-	if err := w.dir.remove(); err != nil {
+	if err := w.dir.Remove(); err != nil {
 		return 0, fmt.Errorf("removing the pod's directory: %w", err)
 	}
 	w.finished = true
