@@ -19,7 +19,6 @@ import (
 	"github.com/xebec-project/xebec/agent/policy"
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 )
@@ -82,21 +81,17 @@ func New(cfg Config) *Server { return &Server{cfg: cfg} }
 func (s *Server) Register(r grpc.ServiceRegistrar) { nodev1.RegisterNodeServiceServer(r, s) }
 
 // Authorize lets administrators call, and only through the gateway, which has checked and logged who they are. The nodes
-// service asks by itself, and only whether the node reaches others.
-func Authorize(_ context.Context, id rpc.Identity, fullMethod string) error {
-	if fullMethod == nodev1.ReachabilityService_Reach_FullMethodName {
-		if id.Forwarder == "" && id.User == pki.ServiceUser("nodes") && id.Member(pki.GroupServices) {
-			return nil
-		}
-		return apierr.Denied("%s: only %s may ask, not %s", fullMethod, pki.ServiceUser("nodes"), id.User)
+// service calls directly, and only to find out whether the node reaches others.
+func Authorize(ctx context.Context, id rpc.Identity, fullMethod string) error {
+	direct, reach := id.Forwarder == "", fullMethod == nodev1.ReachabilityService_Reach_FullMethodName
+	_, service := id.Caller().Service()
+	switch {
+	case reach && !(direct && service):
+		return apierr.Denied("%s: only the nodes service may call it, and not through a gateway; the caller is %s", fullMethod, id.User)
+	case !reach && direct:
+		return apierr.Denied("%s: node agents are called through a gateway, not directly as by %s", fullMethod, id.User)
 	}
-	if id.Forwarder == "" {
-		return apierr.Denied("%s: agents are called through the gateway, not by %s itself", fullMethod, id.User)
-	}
-	if !id.Member("system:masters") {
-		return apierr.Denied("%s: %s is not an administrator", fullMethod, id.User)
-	}
-	return nil
+	return rpc.AuthorizeMethod(ctx, id, fullMethod)
 }
 
 func (s *Server) check(t *nodev1.Target, pod bool) error {

@@ -53,11 +53,3 @@ func Each(f func(protoreflect.MethodDescriptor)) {
 func FullName(m protoreflect.MethodDescriptor) string {
 	return "/" + string(m.Parent().FullName()) + "/" + string(m.Name())
 }
-
-// Resource splits the resource of rules into the API group, the plural and the subresource: "tokenreviews.authentication.k8s.io"
-// and "pods/exec" have the groups "authentication.k8s.io" and "".
-func Resource(r *metav1.MethodRules) (group, resource, subresource string) {
-	resource, subresource, _ = strings.Cut(r.GetResource(), "/")
-	resource, group, _ = strings.Cut(resource, ".")
-	return group, resource, subresource
-}

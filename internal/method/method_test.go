@@ -93,19 +93,3 @@ func TestRules(t *testing.T) {
 		}
 	}
 }
-
-func TestResource(t *testing.T) {
-	for text, want := range map[string][3]string{
-		"":                                   {},
-		"*":                                  {"", "*", ""},
-		"pods":                               {"", "pods", ""},
-		"pods/exec":                          {"", "pods", "exec"},
-		"tokenreviews.authentication.k8s.io": {"authentication.k8s.io", "tokenreviews", ""},
-		"endpointslices.discovery.k8s.io/acknowledgement": {"discovery.k8s.io", "endpointslices", "acknowledgement"},
-	} {
-		group, resource, subresource := method.Resource(&metav1.MethodRules{Resource: text})
-		if got := [3]string{group, resource, subresource}; got != want {
-			t.Errorf("%q is %q, want %q", text, got, want)
-		}
-	}
-}

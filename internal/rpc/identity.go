@@ -14,9 +14,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
-	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/edge"
-	"github.com/xebec-project/xebec/internal/pki"
 )
 
 // Headers by which the gateway hands on on whose behalf it calls. User and group values are percent-encoded.
@@ -44,6 +43,9 @@ type Identity struct {
 
 // Member tells whether the identity belongs to a group.
 func (id Identity) Member(group string) bool { return slices.Contains(id.Groups, group) }
+
+// Caller returns the identity as authorizers know it.
+func (id Identity) Caller() authz.Caller { return authz.Caller{User: id.User, Groups: id.Groups} }
 
 // IsZero tells whether this is nobody.
 func (id Identity) IsZero() bool { return id.User == "" }
@@ -271,13 +273,4 @@ func (a authenticator) byToken(visitor *edge.Visitor, md metadata.MD) (call, err
 		return call{}, err
 	}
 	return call{identity: id, token: token, expiry: expiry}, nil
-}
-
-// AuthorizeControlPlane lets administrators and control-plane services call every method and refuses everyone else.
-// It is what a server does that was given no Authorize.
-func AuthorizeControlPlane(_ context.Context, id Identity, fullMethod string) error {
-	if id.Member(pki.GroupMasters) || id.Member(pki.GroupServices) {
-		return nil
-	}
-	return refuse(codes.PermissionDenied, apierr.ReasonForbidden, "%q may not call %s: it needs group %s", id.User, fullMethod, pki.GroupMasters)
 }

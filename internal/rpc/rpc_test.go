@@ -103,26 +103,37 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
+// TestAuthorizeByDefault has the calls that a server without Authorize refuses. Those it allows end in Unimplemented.
 func TestAuthorizeByDefault(t *testing.T) {
 	cluster := rpctest.NewCluster(t)
 	address, _ := cluster.Serve(t, rpc.ServerConfig{}, (&testAPI{}).register)
+	const allowed, refused = codes.Unimplemented, codes.PermissionDenied
 	for _, tt := range []struct {
-		req  pki.Request
-		want codes.Code
+		req                   pki.Request
+		status, grant, object codes.Code
 	}{
-		{pki.AdminRequest("ann"), codes.OK},
-		{pki.ServiceRequest("workloads", "m"), codes.OK},
-		{pki.NodeRequest("node-1"), codes.PermissionDenied},
-		{pki.Request{CommonName: "bob", Client: true}, codes.PermissionDenied},
+		{pki.AdminRequest("ann"), allowed, allowed, allowed},
+		{pki.ServiceRequest("workloads", "m"), allowed, allowed, refused},
+		{pki.NodeRequest("node-1"), refused, allowed, refused},
+		{pki.Request{CommonName: "bob", Client: true}, refused, refused, refused},
 	} {
-		conn := cluster.Dial(t, address, cluster.Source(t, tt.req), rpc.ClientConfig{})
-		_, err := clusterv1.NewClusterServiceClient(conn).WhoAmI(testContext(t), &clusterv1.WhoAmIRequest{})
-		if status.Code(err) != tt.want {
-			t.Errorf("%s: %v, want %v", tt.req.CommonName, err, tt.want)
+		ctx, conn := testContext(t), cluster.Dial(t, address, cluster.Source(t, tt.req), rpc.ClientConfig{})
+		expect := func(method string, err error, want codes.Code) {
+			t.Helper()
+			if status.Code(err) != want {
+				t.Errorf("%s calls %s: %v, want %v", tt.req.CommonName, method, err, want)
+			}
 		}
-		if _, err := healthpb.NewHealthClient(conn).Check(testContext(t), &healthpb.HealthCheckRequest{}); err != nil {
-			t.Errorf("%s may not check health: %v", tt.req.CommonName, err)
-		}
+		_, err := clusterv1.NewClusterServiceClient(conn).Status(ctx, &clusterv1.StatusRequest{})
+		expect("Status", err, tt.status)
+		_, err = apiv1.NewLeaseServiceClient(conn).Grant(ctx, &apiv1.GrantRequest{})
+		expect("Grant", err, tt.grant)
+		_, err = apiv1.NewResourceServiceClient(conn).List(ctx, &apiv1.ListRequest{})
+		expect("List", err, tt.object)
+		_, err = clusterv1.NewClusterServiceClient(conn).WhoAmI(ctx, &clusterv1.WhoAmIRequest{})
+		expect("WhoAmI", err, codes.OK)
+		_, err = healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{})
+		expect("Check", err, codes.OK)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/xebec-project/xebec/internal/method"
 	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/pki"
+	"github.com/xebec-project/xebec/internal/token"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
@@ -22,8 +23,6 @@ const (
 	// HeaderLease marks calls about Lease objects, by which elections are held and nodes say that they live: their priority
 	// is that of leases. The calls of people and service accounts gain nothing by it.
 	HeaderLease = "xebec-lease"
-	// accountPrefix precedes the names of service accounts.
-	accountPrefix = "system:serviceaccount:"
 
 	// startLimit is how long a stream keeps the seat of its start at most: a caller that does not read must not hold it.
 	startLimit = 10 * time.Second
@@ -35,7 +34,7 @@ func levelOf(ctx context.Context, id Identity, fullMethod string) fairness.Level
 	switch {
 	case service && isAboutLeases(ctx, fullMethod):
 		return fairness.System
-	case service, strings.HasPrefix(id.User, accountPrefix):
+	case service, strings.HasPrefix(id.User, token.AccountUserPrefix):
 		return fairness.Controllers
 	case node && isAboutLeases(ctx, fullMethod):
 		return fairness.Leases

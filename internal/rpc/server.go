@@ -85,8 +85,8 @@ type ServerConfig struct {
 	// Edge limits what callers cost before they are known, and while their requests are received; zero fields are
 	// edge.DefaultLimits.
 	Edge edge.Limits
-	// Authorize decides whether a caller may call a method; its error goes to the caller. Nil is
-	// AuthorizeControlPlane. It is not asked about health and reflection, which every known caller may use.
+	// Authorize decides whether a caller may call a method; its error goes to the caller. Nil is AuthorizeMethod. It is not
+	// asked about health and reflection, which every known caller may use.
 	Authorize func(ctx context.Context, id Identity, fullMethod string) error
 	// Limits returns the limits of a caller when it is first seen: they bound the rate at which calls begin, not how many
 	// streams are open, since watches are many, long and mostly silent. Nil: no limits.
@@ -161,7 +161,7 @@ func NewServer(cfg ServerConfig, log *zap.Logger) (*Server, error) {
 		cfg.TrustedForwarders = []string{pki.ServiceUser("gateway")}
 	}
 	if cfg.Authorize == nil {
-		cfg.Authorize = AuthorizeControlPlane
+		cfg.Authorize = AuthorizeMethod
 	}
 	if cfg.MaxRecvBytes == 0 {
 		cfg.MaxRecvBytes = DefaultMaxRecvBytes

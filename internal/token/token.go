@@ -42,14 +42,23 @@ type Reference struct {
 	UID  string `json:"uid"`
 }
 
-// User returns the user that the account is.
-func (b Bound) User() string {
-	return "system:serviceaccount:" + b.Namespace + ":" + b.ServiceAccount.Name
-}
+// Service accounts as users and groups, with Kubernetes' names.
+const (
+	// AccountUserPrefix precedes the namespace and name of a service account in its user name.
+	AccountUserPrefix = "system:serviceaccount:"
+	// GroupAccounts holds all service accounts.
+	GroupAccounts = "system:serviceaccounts"
+)
+
+// AccountUser returns the user of a service account.
+func AccountUser(namespace, name string) string { return AccountUserPrefix + namespace + ":" + name }
+
+// User returns the user of the account.
+func (b Bound) User() string { return AccountUser(b.Namespace, b.ServiceAccount.Name) }
 
 // Groups returns the groups that the account is in.
 func (b Bound) Groups() []string {
-	return []string{"system:serviceaccounts", "system:serviceaccounts:" + b.Namespace, "system:authenticated"}
+	return []string{GroupAccounts, GroupAccounts + ":" + b.Namespace, "system:authenticated"}
 }
 
 // Keys are the public keys by which tokens are verified, by id, and who signs with them.

@@ -7,18 +7,25 @@ import (
 	"strings"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/rpc"
 	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
-	"github.com/xebec-project/xebec/services/apiserver/authz"
+	"github.com/xebec-project/xebec/services/apiserver/pipeline"
 )
 
-// verbs are those that people can ask about.
-var verbs = []authz.Verb{authz.Get, authz.List, authz.Watch, authz.Create, authz.Update, authz.Patch, authz.Delete, authz.Bind}
+// verbs are those that can be asked about.
+var verbs = []authz.Action{authz.Get, authz.List, authz.Watch, authz.Create, authz.Update, authz.Patch, authz.Delete, authz.DeleteCollection}
 
-// accessService answers "may I" by the authorizer that decides the calls themselves.
+// aliases are further names of actions on subresources.
+var aliases = map[string]authz.Action{
+	"update status": authz.UpdateStatus, "update-status": authz.UpdateStatus, "bind": authz.Bind,
+}
+
+// accessService answers whether a caller may do something, by the authorizer that decides the calls themselves.
 type accessService struct {
 	authv1.UnimplementedAccessServiceServer
-	authorizer *authz.Authorizer
+	authorizer authz.Authorizer
 }
 
 // CheckAccess asks the authorizer, on the caller's own behalf or another's.
@@ -27,27 +34,32 @@ func (s *accessService) CheckAccess(ctx context.Context, req *authv1.CheckAccess
 	if !ok {
 		return nil, apierr.BadField("kind", "there is no kind %q", req.GetKind())
 	}
-	verb := authz.Verb(strings.ToLower(req.GetVerb()))
-	if verb == "update status" || verb == "update-status" {
-		verb = authz.UpdateStatus
-	}
-	if verb != authz.UpdateStatus && !slices.Contains(verbs, verb) {
-		return nil, apierr.BadField("verb", "%q is none of get, list, watch, create, update, update-status, patch, delete, bind", req.GetVerb())
+	action := authz.Action(strings.ToLower(req.GetVerb()))
+	if alias, ok := aliases[string(action)]; ok && req.GetSubresource() == "" {
+		action = alias
+	} else if !slices.Contains(verbs, action) {
+		return nil, apierr.BadField("verb", "%q is none of get, list, watch, create, update, update-status, patch, delete, deletecollection, bind", req.GetVerb())
 	}
 	caller := callerOf(ctx)
 	if req.GetUser() != "" {
-		if _, service := caller.Service(); !service && !caller.In(authz.GroupAdmins) {
-			return nil, apierr.Denied("user %q may only ask about itself: administrators and services may ask about others", caller.User)
+		review := authz.Attributes{Caller: caller, Verb: authz.Create.Verb(), Group: "authorization.k8s.io", Resource: "subjectaccessreviews"}
+		if err := authz.Check(ctx, s.authorizer, review); err != nil {
+			return nil, rpc.Refusal(err)
 		}
 		caller = authz.Caller{User: req.GetUser(), Groups: req.GetGroups()}
 	}
-	request := authz.Request{Caller: caller, Verb: verb, Resource: k.Resource(), Name: req.GetName(), NodeName: req.GetNodeName()}
+	namespace := ""
 	if k.Namespaced {
-		request.Namespace = req.GetNamespace()
+		namespace = req.GetNamespace()
 	}
-	err := s.authorizer.Authorize(ctx, request)
-	if denied := (*authz.DeniedError)(nil); errors.As(err, &denied) {
-		return &authv1.CheckAccessResponse{Reason: denied.Reason}, nil
+	ask := pipeline.Attributes(k, action, namespace, req.GetName())
+	ask.Caller, ask.NodeName = caller, req.GetNodeName()
+	if req.GetSubresource() != "" {
+		ask.Subresource = req.GetSubresource()
+	}
+	err := authz.Check(ctx, s.authorizer, ask)
+	if forbidden, ok := errors.AsType[*authz.ForbiddenError](err); ok {
+		return &authv1.CheckAccessResponse{Reason: forbidden.Reason}, nil
 	}
 	if err != nil {
 		return nil, apierr.From(err)

@@ -24,6 +24,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/fairness"
 	"github.com/xebec-project/xebec/internal/ipalloc"
 	"github.com/xebec-project/xebec/internal/kind"
@@ -34,7 +35,6 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	"github.com/xebec-project/xebec/services/apiserver/admission"
 	"github.com/xebec-project/xebec/services/apiserver/apply"
-	"github.com/xebec-project/xebec/services/apiserver/authz"
 	"github.com/xebec-project/xebec/services/apiserver/pipeline"
 	"github.com/xebec-project/xebec/services/apiserver/registry"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
@@ -130,8 +130,9 @@ func New(cfg Config, etcd *clientv3.Client, log *zap.Logger) (*Service, error) {
 	}
 	s.pipeline = &pipeline.Pipeline{
 		Store: store, MaxTxnOps: cfg.Storage.MaxTxnOps, Merger: merger, CheckLease: s.checkLease,
-		Authorizer: &authz.Authorizer{
-			Pods: &podIndex{store, nodeName}, Readers: users(cfg.ServiceAccounts.Readers), Admins: users(cfg.ServiceAccounts.Admins),
+		Authorizer: authz.Union{
+			authz.Administrators{}, authz.Services{}, authz.Nodes{Pods: &podIndex{store, nodeName}},
+			authz.Accounts{Readers: users(cfg.ServiceAccounts.Readers), Admins: users(cfg.ServiceAccounts.Admins)}, authz.Authenticated{},
 		},
 		Registry: registry.New(registry.Config{
 			Store: store, ServiceCIDRs: cidrs, ClusterDNS: netip.MustParseAddr(cfg.ClusterDNS), AccountRemoved: s.accountsLost.notify,
@@ -153,10 +154,10 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 // Ready returns a channel that closes when the cache holds the cluster's state, so that calls can be answered.
 func (s *Service) Ready() <-chan struct{} { return s.ready }
 
-// ConfigureServer lets every authenticated caller in: rights depend on the objects, and are checked call by call. An
-// instance that has lost etcd is taken out of rotation: others may have it still.
+// ConfigureServer leaves calls that name a kind to the handlers, which authorize them with the object. An instance that has
+// lost etcd is taken out of rotation: others may have it still.
 func (s *Service) ConfigureServer(cfg *rpc.ServerConfig) {
-	cfg.Authorize = func(context.Context, rpc.Identity, string) error { return nil }
+	cfg.Authorize = rpc.AuthorizeUnlessKind
 	cfg.Healthy = s.store.Ready
 	cfg.Fairness = s.fairness
 	cfg.Starts = func(fullMethod string) bool { return fullMethod == apiv1.ResourceService_Watch_FullMethodName }
@@ -243,11 +244,10 @@ func (s *Service) createOwn(ctx context.Context, o kind.Object) error {
 
 // callerOf is who makes the request, as the server's authentication found.
 func callerOf(ctx context.Context) authz.Caller {
-	id := rpc.IdentityFromContext(ctx)
-	return authz.Caller{User: id.User, Groups: id.Groups}
+	return rpc.IdentityFromContext(ctx).Caller()
 }
 
 // authorize checks the right of the caller of a read.
-func (s *Service) authorize(ctx context.Context, r authz.Request) error {
+func (s *Service) authorize(ctx context.Context, r authz.Attributes) error {
 	return s.pipeline.Authorize(ctx, callerOf(ctx), r)
 }

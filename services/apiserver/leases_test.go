@@ -10,10 +10,10 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/etcdtest"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
-	"github.com/xebec-project/xebec/services/apiserver/authz"
 )
 
 // lossy loses the answers to the first grants: the server made them, and the client does not hear of it.

@@ -8,9 +8,9 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/etcdtest"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
-	"github.com/xebec-project/xebec/services/apiserver/authz"
 )
 
 // TestRightsComeFirst has requests that make no sense, or cost much to read. Callers without rights are refused for that

@@ -13,10 +13,10 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/rpc"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
-	"github.com/xebec-project/xebec/services/apiserver/authz"
 	"github.com/xebec-project/xebec/services/apiserver/pipeline"
 	"github.com/xebec-project/xebec/services/apiserver/registry"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
@@ -29,7 +29,7 @@ func (s *Service) Get(ctx context.Context, req *apiv1.GetRequest) (*apiv1.GetRes
 		return nil, err
 	}
 	// A caller without the right learns nothing, not even whether the object exists.
-	ask := authz.Request{Verb: authz.Get, Resource: k.Resource(), Namespace: key.Namespace, Name: key.Name}
+	ask := pipeline.Attributes(k, authz.Get, key.Namespace, key.Name)
 	if err := s.pipeline.Preauthorize(ctx, callerOf(ctx), ask); err != nil {
 		return nil, err
 	}
@@ -135,14 +135,14 @@ func tooOld(err error, what string) error {
 func (s *Service) Watch(req *apiv1.WatchRequest, stream grpc.ServerStreamingServer[apiv1.WatchResponse]) error {
 	ctx, end := context.WithCancelCause(stream.Context())
 	defer end(nil)
-	verb, encode := authz.Watch, wholeFrame
+	action, encode := authz.Watch, wholeFrame
 	if req.GetOutline() {
 		if req.GetGroup() != "" || req.GetKind() != "Pod" {
 			return apierr.BadField("outline", "only pods have one")
 		}
-		verb, encode = authz.Outline, outlineFrame
+		action, encode = authz.WatchSummary, outlineFrame
 	}
-	sel, err := s.selectFor(ctx, verb, req)
+	sel, err := s.selectFor(ctx, action, req)
 	if err != nil {
 		return err
 	}
@@ -158,7 +158,7 @@ func (s *Service) Watch(req *apiv1.WatchRequest, stream grpc.ServerStreamingServ
 	// A server that stops ends its watches, and the clients resume elsewhere.
 	defer rpc.OnDraining(ctx, func() { end(nil) })()
 	defer s.boundWatch(ctx, end, func() error {
-		_, err := s.selectFor(ctx, verb, req)
+		_, err := s.selectFor(ctx, action, req)
 		return err
 	})()
 	err = s.store.Watch(ctx, opts, func(events []storage.Event) error {
@@ -207,7 +207,7 @@ type selector interface {
 }
 
 // selectFor resolves a request's kind and selectors and checks the caller's right to them.
-func (s *Service) selectFor(ctx context.Context, verb authz.Verb, req selector) (selected, error) {
+func (s *Service) selectFor(ctx context.Context, action authz.Action, req selector) (selected, error) {
 	k, err := pipeline.Resolve(req.GetGroup(), req.GetKind())
 	if err != nil {
 		return selected{}, err
@@ -215,7 +215,7 @@ func (s *Service) selectFor(ctx context.Context, verb authz.Verb, req selector) 
 	if !k.Namespaced && req.GetNamespace() != "" {
 		return selected{}, apierr.BadField("namespace", "must be empty: %s live in no namespace", k.Plural)
 	}
-	ask := authz.Request{Verb: verb, Resource: k.Resource(), Namespace: req.GetNamespace()}
+	ask := pipeline.Attributes(k, action, req.GetNamespace(), "")
 	denied := s.authorize(ctx, ask)
 	if denied != nil && !callerOf(ctx).Narrows() {
 		return selected{}, denied

@@ -5,8 +5,8 @@ import (
 	"fmt"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/authz"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
-	"github.com/xebec-project/xebec/services/apiserver/authz"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
@@ -49,7 +49,7 @@ func (s *Service) Transact(ctx context.Context, req *apiv1.TransactRequest) (*ap
 
 // DeleteCollection deletes what a List with the same selectors returns, object by object.
 func (s *Service) DeleteCollection(ctx context.Context, req *apiv1.DeleteCollectionRequest) (*apiv1.DeleteCollectionResponse, error) {
-	sel, err := s.selectFor(ctx, authz.Delete, req)
+	sel, err := s.selectFor(ctx, authz.DeleteCollection, req)
 	if err != nil {
 		return nil, err
 	}

@@ -16,10 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
-	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/pki"
-	"github.com/xebec-project/xebec/internal/rpc"
 	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -93,25 +90,6 @@ func (s *Service) Register(r grpc.ServiceRegistrar) { authv1.RegisterTokenServic
 
 // Ready is closed once the instance has the keys.
 func (s *Service) Ready() <-chan struct{} { return s.ready }
-
-// ConfigureServer lets everyone known ask for the public keys; the other methods decide by themselves.
-func (s *Service) ConfigureServer(cfg *rpc.ServerConfig) {
-	cfg.Authorize = func(ctx context.Context, id rpc.Identity, method string) error {
-		switch method {
-		case authv1.TokenService_ListKeys_FullMethodName:
-			return nil
-		case authv1.TokenService_CreateToken_FullMethodName, authv1.TokenService_ReviewToken_FullMethodName:
-			if id.Member(pki.GroupNodes) {
-				return nil
-			}
-		case authv1.TokenService_RotateKey_FullMethodName:
-			if !id.Member(pki.GroupMasters) {
-				return apierr.Denied("%s may not rotate the keys: it needs group %s", id.User, pki.GroupMasters)
-			}
-		}
-		return rpc.AuthorizeControlPlane(ctx, id, method)
-	}
-}
 
 // Run keeps the keys, and what tokens are bound to, until ctx ends.
 func (s *Service) Run(ctx context.Context) error {

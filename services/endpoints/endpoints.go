@@ -18,8 +18,6 @@ import (
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/elected"
 	"github.com/xebec-project/xebec/internal/kind"
-	"github.com/xebec-project/xebec/internal/pki"
-	"github.com/xebec-project/xebec/internal/rpc"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
 	endpointsv1 "github.com/xebec-project/xebec/proto/xebec/endpoints/v1"
@@ -80,16 +78,6 @@ func New(cfg Config, deps Deps) (*Service, error) {
 func (s *Service) Register(r grpc.ServiceRegistrar) {
 	s.Service.Register(r)
 	endpointsv1.RegisterEndpointsServiceServer(r, s.acknowledger)
-}
-
-// ConfigureServer lets nodes call what is theirs: which node calls, the handler checks.
-func (s *Service) ConfigureServer(cfg *rpc.ServerConfig) {
-	cfg.Authorize = func(ctx context.Context, id rpc.Identity, fullMethod string) error {
-		if fullMethod == endpointsv1.EndpointsService_Acknowledge_FullMethodName && id.Member(pki.GroupNodes) {
-			return nil
-		}
-		return rpc.AuthorizeControlPlane(ctx, id, fullMethod)
-	}
 }
 
 const (

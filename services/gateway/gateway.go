@@ -2,8 +2,8 @@
 // certificates, limits them, logs what they do, and forwards their calls, without decoding a message, to a healthy
 // instance of the service that answers: calls about a node to that node's agent, the rest to the control plane.
 //
-// It decides little on who may do what: the services behind it get the caller's identity and decide. What it refuses
-// itself are calls to node agents, and the cluster's status, by anyone but administrators and services.
+// It authorizes the calls whose right follows from the method, such as those to node agents. Calls that name a kind are
+// authorized by the apiserver, which gets the caller's identity.
 package gateway
 
 import (
@@ -176,7 +176,7 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 func (s *Service) ConfigureServer(cfg *rpc.ServerConfig) {
 	// Not nil: nobody calls a gateway on behalf of others, not even a gateway.
 	cfg.TrustedForwarders = []string{}
-	cfg.Authorize = authorize
+	cfg.Authorize = rpc.AuthorizeUnlessKind
 	cfg.Limits = s.limits
 	cfg.Fairness = fairness.Config{Seats: cmp.Or(s.cfg.MaxInFlight, defaultInFlight), Queues: s.cfg.Queues}
 	cfg.MaxStreams = uint32(s.cfg.MaxStreams)

@@ -11,11 +11,9 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/method"
-	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
-	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
 	controlv1 "github.com/xebec-project/xebec/proto/xebec/control/v1"
 	endpointsv1 "github.com/xebec-project/xebec/proto/xebec/endpoints/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -76,29 +74,8 @@ func (s *Service) node(ctx context.Context, fullMethod string, first *rpc.Frame)
 	return s.nodes.agent(ctx, field(1), field(2), field(3))
 }
 
-// authorize admits every known caller but to what would give it more than its own rights: the agents believe the
-// gateway, and the status tells of addresses.
-func authorize(ctx context.Context, id rpc.Identity, fullMethod string) error {
-	switch {
-	case isNodeCall(fullMethod):
-		if !id.Member(pki.GroupMasters) {
-			return apierr.New(codes.PermissionDenied, apierr.ReasonForbidden, id.User+" may not call node agents: it needs group "+pki.GroupMasters)
-		}
-	case strings.HasPrefix(fullMethod, etcdMethods):
-		if !id.Member(pki.GroupMasters) {
-			return apierr.Denied("%s may not look at etcd's members or change them: it needs group %s", id.User, pki.GroupMasters)
-		}
-	case fullMethod == clusterv1.ClusterService_Status_FullMethodName, fullMethod == clusterv1.ClusterService_Access_FullMethodName:
-		return rpc.AuthorizeControlPlane(ctx, id, fullMethod)
-	}
-	return nil
-}
-
-// What precedes the full names of services' methods.
-const (
-	nodeMethods = "/xebec.node.v1.NodeService/"
-	etcdMethods = "/xebec.etcd.v1.EtcdService/"
-)
+// nodeMethods precedes the full names of the methods of node agents.
+const nodeMethods = "/xebec.node.v1.NodeService/"
 
 func isNodeCall(fullMethod string) bool { return strings.HasPrefix(fullMethod, nodeMethods) }
 

@@ -41,9 +41,11 @@ func canICommand(s *session.Session) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "can-i VERB KIND[/NAME]", Short: "Check whether an action is allowed",
 		Long: "Check whether you, or the user given by --as, may act on objects of a kind, by the rules of the apiserver. The verbs are\n" +
-			"get, list, watch, create, update, update-status, patch, delete and bind. The exit code is 1 if the action is denied.",
+			"get, list, watch, create, update, update-status, patch, delete, deletecollection and bind. The exit code is 1 if the action is\n" +
+			"denied.",
 		Example: "  xebec auth can-i delete pods -n shop\n" +
 			"  xebec auth can-i get secret/db -n shop --as system:serviceaccount:shop:web --as-group system:serviceaccounts\n" +
+			"  xebec auth can-i create pods --subresource exec -n shop\n" +
 			"  xebec auth can-i update-status pods --as system:node:node-1 --as-group system:nodes --node node-1",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -78,6 +80,7 @@ func canICommand(s *session.Session) *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&req.User, "as", "", "user to check instead of yourself, such as system:serviceaccount:shop:web")
 	flags.StringSliceVar(&req.Groups, "as-group", nil, "groups of the user given by --as")
+	flags.StringVar(&req.Subresource, "subresource", "", "the subresource that VERB applies to, such as log or exec")
 	flags.StringVar(&req.NodeName, "node", "", "check only objects that belong to this node")
 	flags.BoolVarP(&all, "all-namespaces", "A", false, "check all namespaces")
 	flags.BoolVarP(&quiet, "quiet", "q", false, "print nothing; set the exit code only")

@@ -33,15 +33,24 @@ func (a As) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string,
 	return a.ClientConnInterface.NewStream(a.outgoing(ctx), desc, method, opts...)
 }
 
-// HeaderServer returns a server without TLS whose callers are who As says, for tests of what callers may do.
+// HeaderServer returns a server without TLS whose callers are who As says, for tests of what callers may do. It authorizes
+// methods as the apiserver does.
 func HeaderServer() *grpc.Server {
 	return grpc.NewServer(
-		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-			resp, err := handler(identify(ctx), req)
+		grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+			ctx = identify(ctx)
+			if err := rpc.AuthorizeUnlessKind(ctx, rpc.IdentityFromContext(ctx), info.FullMethod); err != nil {
+				return nil, err
+			}
+			resp, err := handler(ctx, req)
 			return resp, apierr.From(err)
 		}),
-		grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-			return apierr.From(handler(srv, identified{ss, identify(ss.Context())}))
+		grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+			ctx := identify(ss.Context())
+			if err := rpc.AuthorizeUnlessKind(ctx, rpc.IdentityFromContext(ctx), info.FullMethod); err != nil {
+				return err
+			}
+			return apierr.From(handler(srv, identified{ss, ctx}))
 		}))
 }
 

@@ -6,10 +6,10 @@ import (
 	"time"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/kind"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	"github.com/xebec-project/xebec/services/apiserver/apply"
-	"github.com/xebec-project/xebec/services/apiserver/authz"
 )
 
 // Apply merges the caller's fields into the object, creating it when absent.

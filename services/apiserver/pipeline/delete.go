@@ -6,11 +6,11 @@ import (
 	"time"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/kind"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	"github.com/xebec-project/xebec/services/apiserver/admission"
-	"github.com/xebec-project/xebec/services/apiserver/authz"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 

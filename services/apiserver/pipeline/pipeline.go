@@ -16,13 +16,12 @@ package pipeline
 
 import (
 	"context"
-	"errors"
 
-	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/rpc"
 	"github.com/xebec-project/xebec/services/apiserver/admission"
 	"github.com/xebec-project/xebec/services/apiserver/apply"
-	"github.com/xebec-project/xebec/services/apiserver/authz"
 	"github.com/xebec-project/xebec/services/apiserver/registry"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
@@ -34,7 +33,7 @@ type Pipeline struct {
 	// MaxTxnOps is etcd's limit on the operations of a transaction.
 	MaxTxnOps int
 	// Authorizer decides on rights.
-	Authorizer *authz.Authorizer
+	Authorizer authz.Authorizer
 	// Registry has what differs between kinds.
 	Registry *registry.Registry
 	// Admission is the chain that every write passes.
@@ -45,14 +44,10 @@ type Pipeline struct {
 	CheckLease func(ctx context.Context, id int64) error
 }
 
-// Authorize checks the caller's right; r's caller is filled in. A refusal is an error of the API.
-func (p *Pipeline) Authorize(ctx context.Context, caller authz.Caller, r authz.Request) error {
-	r.Caller = caller
-	err := p.Authorizer.Authorize(ctx, r)
-	if denied := (*authz.DeniedError)(nil); errors.As(err, &denied) {
-		return apierr.Denied("%v", denied)
-	}
-	return err
+// Authorize checks the caller's right; a's caller is filled in. A refusal is an error of the API.
+func (p *Pipeline) Authorize(ctx context.Context, caller authz.Caller, a authz.Attributes) error {
+	a.Caller = caller
+	return rpc.Refusal(authz.Check(ctx, p.Authorizer, a))
 }
 
 // plan is one attempt to work out what a write does.

@@ -4,9 +4,9 @@ import (
 	"context"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/authz"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	"github.com/xebec-project/xebec/services/apiserver/admission"
-	"github.com/xebec-project/xebec/services/apiserver/authz"
 )
 
 // UpdateStatus replaces only the object's status.

@@ -6,16 +6,16 @@ import (
 	"fmt"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/kind"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
-	"github.com/xebec-project/xebec/services/apiserver/authz"
 	"github.com/xebec-project/xebec/services/apiserver/registry"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // storedForWrite reads the object that a request would change and checks the caller's right to it.
-func (p *plan) storedForWrite(ctx context.Context, verb authz.Verb, t target) (*storage.Object, error) {
+func (p *plan) storedForWrite(ctx context.Context, verb authz.Action, t target) (*storage.Object, error) {
 	ask := t.ask(verb)
 	stored, err := p.get(ctx, t.key)
 	missing := errors.Is(err, storage.ErrNotFound)
@@ -32,7 +32,7 @@ func (p *plan) storedForWrite(ctx context.Context, verb authz.Verb, t target) (*
 }
 
 // storedForUpdate is storedForWrite for the object that a request holds a new state of.
-func (p *plan) storedForUpdate(ctx context.Context, verb authz.Verb, object *anypb.Any) (*storage.Object, error) {
+func (p *plan) storedForUpdate(ctx context.Context, verb authz.Action, object *anypb.Any) (*storage.Object, error) {
 	t, err := targetOf(object)
 	if err != nil {
 		return nil, err
@@ -41,7 +41,7 @@ func (p *plan) storedForUpdate(ctx context.Context, verb authz.Verb, object *any
 }
 
 // currentForWrite is storedForWrite, with the object decoded and the version that the request names, if it does, checked.
-func (p *plan) currentForWrite(ctx context.Context, verb authz.Verb, k *kind.Kind, want *metav1.ObjectMeta) (*storage.Object, kind.Object, error) {
+func (p *plan) currentForWrite(ctx context.Context, verb authz.Action, k *kind.Kind, want *metav1.ObjectMeta) (*storage.Object, kind.Object, error) {
 	stored, err := p.storedForWrite(ctx, verb, target{kind: k, key: registry.KeyOf(k, want.GetNamespace(), want.GetName())})
 	if err != nil {
 		return nil, nil, err

@@ -2,16 +2,17 @@ package pipeline
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"unicode"
 
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/wire"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
-	"github.com/xebec-project/xebec/services/apiserver/authz"
 	"github.com/xebec-project/xebec/services/apiserver/registry"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
@@ -27,8 +28,16 @@ type target struct {
 	node string
 }
 
-func (t target) ask(verb authz.Verb) authz.Request {
-	return authz.Request{Verb: verb, Resource: t.kind.Resource(), Namespace: t.key.Namespace, Name: t.key.Name}
+// Attributes are what a request asks to do to objects of a kind.
+func Attributes(k *kind.Kind, action authz.Action, namespace, name string) authz.Attributes {
+	return authz.Attributes{
+		Verb: action.Verb(), Group: k.Group, Resource: k.Plural, Subresource: action.Subresource(),
+		Namespace: namespace, Name: name,
+	}
+}
+
+func (t target) ask(action authz.Action) authz.Attributes {
+	return Attributes(t.kind, action, t.key.Namespace, t.key.Name)
 }
 
 // targetOf tells what an object of a request is, without decoding it.
@@ -81,15 +90,15 @@ func checkManager(name string) error {
 	return nil
 }
 
-// targetOfOperation tells what an operation of a transaction is about, and the verb that it needs.
-func targetOfOperation(op *apiv1.Operation) (target, authz.Verb, error) {
-	referred := func(ref *apiv1.ObjectReference, verb authz.Verb) (target, authz.Verb, error) {
+// targetOfOperation returns what an operation of a transaction is about, and the action that it needs a right to.
+func targetOfOperation(op *apiv1.Operation) (target, authz.Action, error) {
+	referred := func(ref *apiv1.ObjectReference, action authz.Action) (target, authz.Action, error) {
 		k, key, err := ResolveReference(ref)
-		return target{kind: k, key: key}, verb, err
+		return target{kind: k, key: key}, action, err
 	}
-	held := func(a *anypb.Any, verb authz.Verb) (target, authz.Verb, error) {
+	held := func(a *anypb.Any, action authz.Action) (target, authz.Action, error) {
 		t, err := targetOf(a)
-		return t, verb, err
+		return t, action, err
 	}
 	switch op := op.GetOperation().(type) {
 	case *apiv1.Operation_Create:
@@ -114,34 +123,34 @@ func podReference(op *apiv1.BindOperation) *apiv1.ObjectReference {
 
 // Preauthorize refuses a caller whose right does not depend on the stored object. The right of a node to a pod does: that
 // is checked when the pod has been read.
-func (p *Pipeline) Preauthorize(ctx context.Context, caller authz.Caller, ask authz.Request) error {
-	if _, node := caller.Node(); node && ask.Resource == "pods" {
+func (p *Pipeline) Preauthorize(ctx context.Context, caller authz.Caller, ask authz.Attributes) error {
+	if _, node := caller.Node(); node && ask.GroupResource() == "pods" {
 		return nil
 	}
 	return p.Authorize(ctx, caller, ask)
 }
 
 // preauthorizeObject is Preauthorize for a request that holds an object.
-func (p *Pipeline) preauthorizeObject(ctx context.Context, caller authz.Caller, verb authz.Verb, object *anypb.Any) error {
+func (p *Pipeline) preauthorizeObject(ctx context.Context, caller authz.Caller, action authz.Action, object *anypb.Any) error {
 	t, err := targetOf(object)
 	if err != nil {
 		return err
 	}
-	return p.Preauthorize(ctx, caller, t.ask(verb))
+	return p.Preauthorize(ctx, caller, t.ask(action))
 }
 
 // preauthorizeReference is Preauthorize for a request that names an object.
-func (p *Pipeline) preauthorizeReference(ctx context.Context, caller authz.Caller, verb authz.Verb, ref *apiv1.ObjectReference) error {
+func (p *Pipeline) preauthorizeReference(ctx context.Context, caller authz.Caller, action authz.Action, ref *apiv1.ObjectReference) error {
 	k, key, err := ResolveReference(ref)
 	if err != nil {
 		return err
 	}
-	return p.Preauthorize(ctx, caller, target{kind: k, key: key}.ask(verb))
+	return p.Preauthorize(ctx, caller, target{kind: k, key: key}.ask(action))
 }
 
 // MayMiss reports whether a caller may learn that an object does not exist though it has no right to it: an agent asks for pods
 // that it knew, and must see that they are gone.
-func MayMiss(caller authz.Caller, r authz.Request) bool {
+func MayMiss(caller authz.Caller, a authz.Attributes) bool {
 	_, node := caller.Node()
-	return node && r.Resource == "pods" && r.Name != "" && (r.Verb == authz.Get || r.Verb == authz.UpdateStatus || r.Verb == authz.Delete)
+	return node && a.GroupResource() == "pods" && a.Name != "" && slices.Contains([]authz.Action{authz.Get, authz.UpdateStatus, authz.Delete}, a.Action())
 }

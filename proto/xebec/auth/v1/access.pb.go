@@ -25,7 +25,8 @@ const (
 // CheckAccessRequest is what is asked.
 type CheckAccessRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What is to be done: get, list, watch, create, update, patch, delete, bind, or "update status".
+	// Kubernetes' verb: get, list, watch, create, update, patch, delete or deletecollection. update-status and bind stand for
+	// update of the subresource status and create of the subresource binding.
 	Verb string `protobuf:"bytes,1,opt,name=verb,proto3" json:"verb,omitempty"`
 	// The objects' kind as people type it, such as pods, deploy or deployments.apps.
 	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
@@ -38,7 +39,9 @@ type CheckAccessRequest struct {
 	// The groups of user. They count when user is set only.
 	Groups []string `protobuf:"bytes,6,rep,name=groups,proto3" json:"groups,omitempty"`
 	// The node that the objects belong to, as the field selector spec.nodeName has it. Empty for any.
-	NodeName      string `protobuf:"bytes,7,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
+	NodeName string `protobuf:"bytes,7,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
+	// The subresource that the verb applies to, such as log, exec or status. Empty for the objects themselves.
+	Subresource   string `protobuf:"bytes,8,opt,name=subresource,proto3" json:"subresource,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -122,6 +125,13 @@ func (x *CheckAccessRequest) GetNodeName() string {
 	return ""
 }
 
+func (x *CheckAccessRequest) GetSubresource() string {
+	if x != nil {
+		return x.Subresource
+	}
+	return ""
+}
+
 // CheckAccessResponse is the answer.
 type CheckAccessResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -181,7 +191,7 @@ var File_xebec_auth_v1_access_proto protoreflect.FileDescriptor
 
 const file_xebec_auth_v1_access_proto_rawDesc = "" +
 	"\n" +
-	"\x1axebec/auth/v1/access.proto\x12\rxebec.auth.v1\x1a\x1axebec/meta/v1/method.proto\"\xb7\x01\n" +
+	"\x1axebec/auth/v1/access.proto\x12\rxebec.auth.v1\x1a\x1axebec/meta/v1/method.proto\"\xd9\x01\n" +
 	"\x12CheckAccessRequest\x12\x12\n" +
 	"\x04verb\x18\x01 \x01(\tR\x04verb\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +
@@ -189,7 +199,8 @@ const file_xebec_auth_v1_access_proto_rawDesc = "" +
 	"\x04name\x18\x04 \x01(\tR\x04name\x12\x12\n" +
 	"\x04user\x18\x05 \x01(\tR\x04user\x12\x16\n" +
 	"\x06groups\x18\x06 \x03(\tR\x06groups\x12\x1b\n" +
-	"\tnode_name\x18\a \x01(\tR\bnodeName\"G\n" +
+	"\tnode_name\x18\a \x01(\tR\bnodeName\x12 \n" +
+	"\vsubresource\x18\b \x01(\tR\vsubresource\"G\n" +
 	"\x13CheckAccessResponse\x12\x18\n" +
 	"\aallowed\x18\x01 \x01(\bR\aallowed\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason2\xa7\x01\n" +

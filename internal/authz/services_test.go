@@ -13,33 +13,34 @@ import (
 	"testing"
 
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/pki"
 )
 
 // calls are what a service's code asks of the API, as far as its source says so.
 type calls struct {
 	// made are the verbs by the message of the kind, where a call names it: client.Get[*corev1.Pod].
-	made map[string][]Verb
+	made map[string][]Action
 	// verbs are those of all calls; of some the source does not tell the kind.
-	verbs map[Verb]bool
+	verbs map[Action]bool
 	// generic are the verbs of calls in functions that are generic themselves.
-	generic map[Verb]bool
+	generic map[Action]bool
 	// messages are the names of all types of proto packages that the code mentions.
 	messages map[string]bool
 }
 
 // verbsOf are the verbs that the functions of internal/client need.
-var verbsOf = map[string][]Verb{
+var verbsOf = map[string][]Action{
 	"Get": {Get}, "GetKind": {Get}, "List": {List}, "ListKind": {List}, "InformerOptions": {Watch}, "Watch": {Watch},
 	"Create": {Create}, "OpCreate": {Create}, "Update": {Update}, "OpUpdate": {Update}, "UpdateStatus": {UpdateStatus}, "OpUpdateStatus": {UpdateStatus},
-	"Patch": {Patch}, "PatchKind": {Patch}, "Delete": {Delete}, "DeleteKind": {Delete}, "DeleteCollectionKind": {Delete}, "OpDelete": {Delete}, "OpBind": {Bind},
+	"Patch": {Patch}, "PatchKind": {Patch}, "Delete": {Delete}, "DeleteKind": {Delete}, "DeleteCollectionKind": {DeleteCollection}, "DeleteCollection": {DeleteCollection}, "OpDelete": {Delete}, "OpBind": {Bind},
 	"Apply": {Patch, Create},
 }
 
 // readCalls reads the source of a service.
 func readCalls(t *testing.T, service string) calls {
 	t.Helper()
-	c := calls{map[string][]Verb{}, map[Verb]bool{}, map[Verb]bool{}, map[string]bool{}}
-	root := filepath.Join("..", "..", service)
+	c := calls{map[string][]Action{}, map[Action]bool{}, map[Action]bool{}, map[string]bool{}}
+	root := filepath.Join("..", "..", "services", service)
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 			return err
@@ -62,8 +63,15 @@ func readCalls(t *testing.T, service string) calls {
 				for _, verb := range verbsOf[clientFunc(n)] {
 					c.verbs[verb] = true
 				}
-				if pkg, ok := n.X.(*ast.Ident); ok && strings.HasSuffix(pkg.Name, "v1") {
+				pkg, ok := n.X.(*ast.Ident)
+				switch {
+				case ok && strings.HasSuffix(pkg.Name, "v1"):
 					c.messages[n.Sel.Name] = true
+				case ok && pkg.Name == "controller" && n.Sel.Name == "NewDependents":
+					// internal/controller claims, lists, creates and deletes for the service.
+					for _, verb := range []Action{Get, List, Create, Patch, Delete} {
+						c.generic[verb] = true
+					}
 				}
 			}
 			return true
@@ -103,27 +111,27 @@ func messageName(e ast.Expr) string {
 // TestRightsAreUsed holds the table against the services' source, in both directions: a right that no call of the service
 // can need is refused, and each call that names its kind is allowed.
 func TestRightsAreUsed(t *testing.T) {
-	all := []Verb{Get, List, Watch, Create, Update, UpdateStatus, Patch, Delete, Bind, Outline}
+	all := []Action{Get, List, Watch, Create, Update, UpdateStatus, Patch, Delete, DeleteCollection, Bind, WatchSummary}
 	for _, service := range slices.Sorted(maps.Keys(services)) {
 		t.Run(service, func(t *testing.T) {
 			c := readCalls(t, service)
-			caller := Caller{servicePrefix + service, []string{GroupServices}}
+			caller := Caller{pki.ServiceUserPrefix + service, []string{GroupServices}}
 			for _, k := range kind.All() {
 				message := string(k.MessageName().Name())
 				for _, verb := range all {
-					request := Request{Caller: caller, Verb: verb, Resource: k.Resource(), Name: "x"}
+					asked := request{Caller: caller, Verb: verb, Resource: k.Resource(), Name: "x"}
 					if k.Namespaced {
 						// What the rules limit to a namespace is asked for there.
-						request.Namespace = "default"
+						asked.Namespace = "default"
 						for _, rule := range services[service] {
 							if rule.namespace != "" && slices.Contains(rule.resources, k.Resource()) {
-								request.Namespace = rule.namespace
+								asked.Namespace = rule.namespace
 							}
 						}
 					}
-					err := new(Authorizer).Authorize(t.Context(), request)
+					err := Check(t.Context(), Services{}, asked.attributes())
 					allowed := err == nil
-					if denied := (*DeniedError)(nil); !allowed && !errors.As(err, &denied) {
+					if denied := (*ForbiddenError)(nil); !allowed && !errors.As(err, &denied) {
 						t.Fatal(err)
 					}
 					named := slices.Contains(c.made[message], verb)
@@ -131,7 +139,7 @@ func TestRightsAreUsed(t *testing.T) {
 					case named && !allowed:
 						t.Errorf("the service calls %s on %s, and is refused: %v", verb, k.Plural, err)
 					case !allowed || named:
-					case k.Name == "Event" && k.Group == "" && slices.ContainsFunc(common, func(r rule) bool { return slices.Contains(r.verbs, verb) }) && !slices.Contains(unelected, service):
+					case k.Name == "Event" && k.Group == "" && slices.ContainsFunc(common, func(r rule) bool { return slices.Contains(r.actions, verb) }) && !slices.Contains(unelected, service):
 						// internal/events does.
 					case service == "collector":
 						// It is generic in the kind.
@@ -153,7 +161,7 @@ func TestRightsAreUsed(t *testing.T) {
 // wider than the code.
 func TestRightsOfServices(t *testing.T) {
 	const leases = "leases.coordination.k8s.io"
-	for service, refused := range map[string][]Request{
+	for service, refused := range map[string][]request{
 		"gateway": {
 			{Verb: List, Resource: "secrets"}, {Verb: Get, Resource: "secrets", Namespace: "a", Name: "s"}, {Verb: List, Resource: "pods"}, {Verb: Watch, Resource: "pods"},
 			{Verb: List, Resource: leases, Namespace: "kube-node-lease"}, {Verb: List, Resource: leases}, {Verb: Create, Resource: leases, Namespace: "kube-system", Name: "gateway"},
@@ -191,8 +199,8 @@ func TestRightsOfServices(t *testing.T) {
 	} {
 		t.Run(service, func(t *testing.T) {
 			for _, r := range refused {
-				r.Caller = Caller{servicePrefix + service, []string{GroupServices}}
-				if denied := (*DeniedError)(nil); !errors.As(new(Authorizer).Authorize(t.Context(), r), &denied) {
+				r.Caller = Caller{pki.ServiceUserPrefix + service, []string{GroupServices}}
+				if denied := (*ForbiddenError)(nil); !errors.As(Check(t.Context(), Services{}, r.attributes()), &denied) {
 					t.Errorf("it may %s %s %s/%s", r.Verb, r.Resource, r.Namespace, r.Name)
 				}
 			}
@@ -203,8 +211,8 @@ func TestRightsOfServices(t *testing.T) {
 			continue
 		}
 		for _, verb := range election {
-			r := Request{Caller: Caller{servicePrefix + service, []string{GroupServices}}, Verb: verb, Resource: leases, Namespace: "kube-system", Name: service}
-			if err := new(Authorizer).Authorize(t.Context(), r); err != nil {
+			r := request{Caller: Caller{pki.ServiceUserPrefix + service, []string{GroupServices}}, Verb: verb, Resource: leases, Namespace: "kube-system", Name: service}
+			if err := Check(t.Context(), Services{}, r.attributes()); err != nil {
 				t.Errorf("%s stands for election: %v", service, err)
 			}
 		}
