@@ -49,7 +49,7 @@ type Agent struct {
 // New checks the configuration and prepares an agent. It does not wait for the network.
 func New(cfg Config, log *zap.Logger) (*Agent, error) {
 	if err := cfg.Validate(); err != nil {
-		return nil, fmt.Errorf("the configuration is not valid:\n%w", err)
+		return nil, fmt.Errorf("invalid configuration:\n%w", err)
 	}
 	a := &Agent{cfg: cfg, log: log, metrics: prometheus.NewRegistry()}
 	a.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), retry.Process)
@@ -65,7 +65,7 @@ func New(cfg Config, log *zap.Logger) (*Agent, error) {
 	}
 	a.log = log.With(logKey(cfg.Node))
 	if have, want := a.tls.Leaf().Subject.CommonName, pki.NodeUser(cfg.Node); have != want {
-		return nil, fmt.Errorf("certificate %s belongs to %q, want %q: the gateway would not let this node be %s", cfg.TLS.Cert, have, want, cfg.Node)
+		return nil, fmt.Errorf("certificate %s belongs to %q, want %q: the gateway would refuse this node as %s", cfg.TLS.Cert, have, want, cfg.Node)
 	}
 	if a.conn, err = a.dial(a.tls); err != nil {
 		return nil, err
@@ -117,7 +117,7 @@ func lock(dir string) (unlock func(), err error) {
 		return nil, fmt.Errorf("locking the state directory: %w", err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("another agent works on %s: %w", dir, err), f.Close())
+		return nil, errors.Join(fmt.Errorf("another agent uses %s: %w", dir, err), f.Close())
 	}
 	return func() { f.Close() }, nil
 }

@@ -157,7 +157,7 @@ func (n *node) startInformers(ctx context.Context, tasks *component.Tasks) error
 func (n *node) newRegistrar() *registrar {
 	return &registrar{
 		cfg: &n.cfg, client: n.client, log: n.log, machine: n.machine, port: portOf(n.listener.Addr()), wake: make(chan struct{}, 1),
-		notReady: "the pod network is not up yet",
+		notReady: "pod network is not ready",
 		runtime:  n.runtime.Version, readOnlyBelow: n.runtime.ReadOnlyBelow,
 		images: func(ctx context.Context) ([]*corev1.ContainerImage, error) { return nodeImages(ctx, n.runtime) },
 	}

@@ -74,7 +74,7 @@ func (h heartbeat) run(ctx context.Context) error {
 			}
 			// An outage loses the leases of all nodes at once: they come back one by one.
 			pause := losses.Next(nil)
-			h.log.Warn("The node's lease was lost, a new one is taken", zap.NamedError("lost", kept.Err()), zap.Duration("retryIn", pause))
+			h.log.Warn("Lease lost, acquiring a new one", zap.NamedError("lost", kept.Err()), zap.Duration("retryIn", pause))
 			if err := backoff.Sleep(ctx, pause); err != nil {
 				return err
 			}
@@ -85,7 +85,7 @@ func (h heartbeat) run(ctx context.Context) error {
 		}
 		pending = kept
 		pause := pace.Next(err)
-		h.log.Warn("The node's lease could not be taken", zap.Error(err), zap.Duration("retryIn", pause))
+		h.log.Warn("Failed to acquire the lease", zap.Error(err), zap.Duration("retryIn", pause))
 		if err := backoff.Sleep(ctx, pause); err != nil {
 			return err
 		}
@@ -118,7 +118,7 @@ func (h heartbeat) beat(ctx context.Context, pending *client.Lease) (*client.Lea
 	}
 	if h.keep != "" {
 		if err := os.WriteFile(h.keep, []byte(strconv.FormatInt(lease.ID(), 10)), 0o600); err != nil {
-			h.log.Warn("The node's lease could not be written down for the next agent", zap.Error(err))
+			h.log.Warn("Failed to store the lease id", zap.Error(err))
 		}
 	}
 	return lease, nil

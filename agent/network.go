@@ -63,7 +63,7 @@ func (a *Agent) setUpNetwork(ctx context.Context, podCIDRs ranges, kept iter.Seq
 		if err == nil {
 			return s, nil
 		}
-		a.log.Error("Network could not be set up", zap.Error(err), zap.Duration("retryIn", networkRetry))
+		a.log.Error("Failed to set up the network", zap.Error(err), zap.Duration("retryIn", networkRetry))
 		r.setNotReady("network: " + err.Error())
 		timer := time.NewTimer(networkRetry)
 		select {
@@ -100,7 +100,7 @@ func (a *Agent) newStack(ctx context.Context, podCIDRs ranges, kept iter.Seq[*co
 	}
 	// What an agent before this one connected and no longer knew of when it died.
 	if err := s.pods.Retain(ctx, checkpoint.Known(filepath.Join(a.cfg.StateDir, "pods"))); err != nil {
-		a.log.Warn("Left-over pod networks remain", zap.Error(err))
+		a.log.Warn("Failed to remove networks of former pods", zap.Error(err))
 	}
 	cgroup, err := cgroupDir(a.cfg.Cgroup)
 	if err != nil {
@@ -128,9 +128,9 @@ func (a *Agent) newStack(ctx context.Context, podCIDRs ranges, kept iter.Seq[*co
 	for _, f := range s.datapath.Features() {
 		switch {
 		case f.Missing != "":
-			a.log.Warn("The kernel lacks a feature of the datapath", zap.String("feature", f.Name), zap.String("method", f.Method), zap.String("missing", f.Missing), zap.Error(f.Reason))
+			a.log.Warn("Kernel lacks a feature of the datapath", zap.String("feature", f.Name), zap.String("method", f.Method), zap.String("missing", f.Missing), zap.Error(f.Reason))
 		case f.Reason != nil:
-			a.log.Info("The datapath uses a fallback", zap.String("feature", f.Name), zap.String("method", f.Method), zap.NamedError("reason", f.Reason))
+			a.log.Info("Datapath uses a fallback", zap.String("feature", f.Name), zap.String("method", f.Method), zap.NamedError("reason", f.Reason))
 		}
 	}
 	s.syncer = datapath.NewSyncer(a.cfg.Node, s.datapath, a.log)
@@ -188,7 +188,7 @@ func (s *stack) close() {
 		errs = append(errs, s.pods.Close())
 	}
 	if err := errors.Join(errs...); err != nil {
-		s.log.Warn("Network could not be let go of", zap.Error(err))
+		s.log.Warn("Failed to close the network", zap.Error(err))
 	}
 }
 

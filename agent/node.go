@@ -236,7 +236,7 @@ func (r *registrar) sync(ctx context.Context, heartbeat bool) (wrote bool, err e
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("telling the node's status: %w", err)
+		return false, fmt.Errorf("updating the node's status: %w", err)
 	}
 	return true, nil
 }
@@ -356,7 +356,7 @@ func setPressure(st *corev1.NodeStatus, p eviction.Pressure, under bool, now tim
 	short := strings.ReplaceAll(string(p), "Pressure", "")
 	setCondition(st, string(p), under, "KubeletHasInsufficient"+short, "KubeletHasSufficient"+short, "the node has enough "+what, now)
 	if under {
-		conditionOf(st, string(p)).Message = "the node runs short of " + what
+		conditionOf(st, string(p)).Message = "the node is short of " + what
 	}
 }
 

@@ -34,7 +34,7 @@ type peers struct {
 func (p *peers) Reach(ctx context.Context, req *nodev1.ReachRequest) (*nodev1.ReachResponse, error) {
 	node, ok := p.nodes.Get("", req.GetNode())
 	if !ok {
-		return nil, apierr.New(codes.NotFound, apierr.ReasonNotFound, "this node knows no node "+req.GetNode())
+		return nil, apierr.New(codes.NotFound, apierr.ReasonNotFound, "unknown node "+req.GetNode())
 	}
 	address, ok := kind.AgentAddress(node)
 	if !ok {

@@ -42,7 +42,7 @@ type policyWatch struct {
 
 func newPolicyWatch(c *client.Client, stateDir string, log *zap.Logger) *policyWatch {
 	failed := func(what string) func(error) {
-		return func(err error) { log.Debug("Watch ended, it is resumed", zap.String("watch", what), zap.Error(err)) }
+		return func(err error) { log.Debug("Watch ended, resuming", zap.String("watch", what), zap.Error(err)) }
 	}
 	w := &policyWatch{
 		log:        log,
@@ -55,7 +55,7 @@ func newPolicyWatch(c *client.Client, stateDir string, log *zap.Logger) *policyW
 	w.keeper = snapshot.NewKeeper(path, w.all, log)
 	kept, err := snapshot.Load(path)
 	if err != nil {
-		log.Error("What was kept of network policies is lost: pods that start wait for the control plane", zap.Error(err))
+		log.Error("Failed to read the snapshot of network policies: pods that start wait for the control plane", zap.Error(err))
 	}
 	_, missing := os.Stat(path)
 	w.kept, w.remembers = kept, err == nil && missing == nil

@@ -46,7 +46,7 @@ func (a *Agent) evictor(m machine, rt *runtime.Runtime, set *pods.Set, r *regist
 		Observe: o.observe, Pods: o.pods, Evict: set.Evict, Changed: r.setPressures, Metrics: counted, Log: a.log,
 		Reclaim: func(ctx context.Context) error {
 			freed, err := collector.FreeUnused(ctx)
-			a.log.Info("Unused images were removed", zap.Int64("freed", freed))
+			a.log.Info("Removed unused images", zap.Int64("freed", freed))
 			return err
 		},
 	}), nil

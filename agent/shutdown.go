@@ -14,7 +14,7 @@ import (
 )
 
 // errShutdown ends the agent of a machine that goes down.
-var errShutdown = errors.New("the machine goes down")
+var errShutdown = errors.New("node is shutting down")
 
 // awaitShutdown waits for SIGPWR, by which the machine, or who runs it, says that it goes down: the node says that it is not ready, its
 // pods end, and then the agent. What is to run on the node runs again with the next agent.
@@ -28,9 +28,9 @@ func (a *Agent) awaitShutdown(ctx context.Context, set *pods.Set, r *registrar) 
 	case <-asked:
 	}
 	began := time.Now()
-	a.log.Info("The machine goes down", zap.Int("pods", set.Len()), zap.Duration("gracePeriod", a.cfg.ShutdownGracePeriod))
+	a.log.Info("Node is shutting down", zap.Int("pods", set.Len()), zap.Duration("gracePeriod", a.cfg.ShutdownGracePeriod))
 	r.setNotReady("node is shutting down")
 	set.Shutdown(ctx, a.cfg.ShutdownGracePeriod, a.cfg.ShutdownGracePeriodCriticalPods)
-	a.log.Info("Pods have ended", zap.Duration("took", time.Since(began)))
+	a.log.Info("All pods ended", zap.Duration("took", time.Since(began)))
 	return errShutdown
 }

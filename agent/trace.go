@@ -92,7 +92,7 @@ func (s *stack) trace(req *nodev1.TraceConnectionRequest) (*nodev1.TraceConnecti
 			return nil, apierr.BadField("source", "%q is not an address", req.GetSource())
 		}
 	} else if req.GetOutside() {
-		return nil, apierr.BadField("source", "who comes from outside has an address")
+		return nil, apierr.BadField("source", "required for a connection from outside")
 	}
 	if p.Destination, err = netip.ParseAddrPort(req.GetDestination()); err != nil || p.Destination.Addr().Is4In6() {
 		return nil, apierr.BadField("destination", "%q is not an address and a port", req.GetDestination())

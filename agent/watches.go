@@ -69,7 +69,7 @@ const doubtDelay = time.Second
 
 func newWatches(conn grpc.ClientConnInterface, c *client.Client, node, stateDir string, log *zap.Logger) *watches {
 	failed := func(what string) func(error) {
-		return func(err error) { log.Debug("Watch ended, it is resumed", zap.String("watch", what), zap.Error(err)) }
+		return func(err error) { log.Debug("Watch ended, resuming", zap.String("watch", what), zap.Error(err)) }
 	}
 	w := &watches{
 		node: node, stateDir: stateDir, log: log,
@@ -97,7 +97,7 @@ func newWatches(conn grpc.ClientConnInterface, c *client.Client, node, stateDir 
 	w.keeper = snapshot.NewKeeper(path, w.all, log)
 	var err error
 	if w.kept, err = snapshot.Load(path); err != nil {
-		log.Error("What was kept of the cluster is lost: names and routes wait for the control plane", zap.Error(err))
+		log.Error("Failed to read the snapshot of the cluster: names and routes wait for the control plane", zap.Error(err))
 	}
 	return w
 }
@@ -143,7 +143,7 @@ func (w *watches) onNode(old, now *corev1.Node) {
 	}
 	if now == nil {
 		if old.GetMetadata().GetName() == w.node {
-			w.log.Warn("The cluster does not know this node any more")
+			w.log.Warn("Node object was deleted")
 			w.doubted()
 		}
 		return
@@ -159,12 +159,12 @@ func (w *watches) onNode(old, now *corev1.Node) {
 	}
 	cidrs, err := podRanges(now)
 	if err != nil {
-		w.log.Error("Node's pod CIDR makes no sense", zap.Error(err))
+		w.log.Error("Invalid pod CIDR of the node", zap.Error(err))
 		return
 	}
 	if old == nil || !slices.Equal(old.GetSpec().GetPodCidrs(), now.GetSpec().GetPodCidrs()) || !proto.Equal(old.GetMetadata(), now.GetMetadata()) {
 		if err := keepNode(w.stateDir, now); err != nil {
-			w.log.Error("Node could not be kept for times without a control plane", zap.Error(err))
+			w.log.Error("Failed to store the node object", zap.Error(err))
 		}
 	}
 	select {
@@ -217,10 +217,10 @@ func (w *watches) routes(nodes iter.Seq[*corev1.Node]) []podnet.NodeRoute {
 func (w *watches) runNeighbours(ctx context.Context, s *stack) error {
 	kept := ofKind[*corev1.Node](w.kept)
 	if err := s.pods.RestoreNodes(w.routes(kept)); err != nil {
-		w.log.Warn("Routes to other nodes could not be restored", zap.Error(err))
+		w.log.Warn("Failed to restore routes to other nodes", zap.Error(err))
 	}
 	if err := s.datapath.AttachOverlay(); err != nil {
-		w.log.Warn("Services may not reach endpoints through the overlay", zap.Error(err))
+		w.log.Warn("Failed to attach the programs of the overlay", zap.Error(err))
 	}
 	if s.datapath.Fresh() {
 		if err := s.setNodes(kept); err != nil {
@@ -243,15 +243,15 @@ func (w *watches) runNeighbours(ctx context.Context, s *stack) error {
 		s.syncer.SetZones(zones(slices.Values(nodes)))
 		s.syncer.SetAnnouncers(datapath.NewAnnouncers(slices.Values(nodes)))
 		if err := s.setNodes(slices.Values(nodes)); err != nil {
-			w.log.Warn("Pods may not be known by their own addresses on other nodes", zap.Error(err))
+			w.log.Warn("Failed to update the addresses of nodes", zap.Error(err))
 			retry.Reset(networkRetry)
 		}
 		if err := s.pods.SetNodes(w.routes(slices.Values(nodes))); err != nil {
-			w.log.Warn("Routes to other nodes are not complete", zap.Error(err))
+			w.log.Warn("Failed to update routes to other nodes", zap.Error(err))
 			retry.Reset(networkRetry)
 		}
 		if err := s.datapath.AttachOverlay(); err != nil {
-			w.log.Warn("Services may not reach endpoints through the overlay", zap.Error(err))
+			w.log.Warn("Failed to attach the programs of the overlay", zap.Error(err))
 			retry.Reset(networkRetry)
 		}
 		// Endpoints on a node that has just joined may have been heard of before the node.
@@ -285,7 +285,7 @@ func (w *watches) serveKept(s *stack) {
 	if s.datapath.Fresh() {
 		s.syncer.Synced() // otherwise the maps are newer than the file
 	}
-	w.log.Info("The cluster is known from before", zap.Int("objects", len(w.kept)))
+	w.log.Info("Snapshot of the cluster loaded", zap.Int("objects", len(w.kept)))
 }
 
 // runServices feeds the service maps and DNS. It comes after serveKept.
@@ -351,15 +351,15 @@ func (w *watches) runPods(ctx context.Context, set *pods.Set, files *staticPods)
 			files.known(set, uids)
 			err := set.Synced(ctx, uids)
 			if err == nil {
-				w.log.Info("Pods are known", zap.Int("pods", len(uids)))
+				w.log.Info("Pods synced", zap.Int("pods", len(uids)))
 				return nil
 			}
-			w.log.Warn("Orphans could not be looked for", zap.Error(err))
+			w.log.Warn("Failed to look for orphaned containers", zap.Error(err))
 			timer := time.NewTimer(networkRetry)
 			select {
 			case <-ctx.Done():
 				timer.Stop()
-				return fmt.Errorf("looking for orphans: %w", ctx.Err())
+				return fmt.Errorf("look for orphaned containers: %w", ctx.Err())
 			case <-timer.C:
 			}
 		}

@@ -46,7 +46,7 @@ func (d *Datapath) Tend(ctx context.Context, log *zap.Logger) error {
 			return ctx.Err()
 		case <-tick.C:
 			if err := d.Sweep(); err != nil {
-				log.Error("Flows that have ended may stay in the table until it is full", zap.Error(err))
+				log.Error("Failed to remove expired flows", zap.Error(err))
 			}
 		}
 	}

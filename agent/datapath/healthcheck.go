@@ -59,7 +59,7 @@ func (h *healthServer) set(checks []HealthCheck) error {
 		h.open[port] = s
 		go func() { // ends with Close
 			if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-				h.log.Error("Health checks are no longer answered", zap.Uint16("port", port), zap.Error(err))
+				h.log.Error("Health check server failed", zap.Uint16("port", port), zap.Error(err))
 			}
 		}()
 	}
@@ -69,7 +69,7 @@ func (h *healthServer) set(checks []HealthCheck) error {
 // close ends all that set opened.
 func (h *healthServer) close() {
 	if err := h.set(nil); err != nil {
-		h.log.Warn("Health checks could not be ended", zap.Error(err))
+		h.log.Warn("Failed to stop a health check server", zap.Error(err))
 	}
 }
 
@@ -101,7 +101,7 @@ func (h *healthServer) handler(port uint16) http.Handler {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 		if err := json.NewEncoder(w).Encode(answer); err != nil {
-			h.log.Debug("Health check was not answered", zap.Error(err))
+			h.log.Debug("Failed to answer a health check", zap.Error(err))
 		}
 	})
 }

@@ -49,7 +49,7 @@ func (s *Syncer) announce(refresh bool) {
 		err = errors.Join(err, healthErr)
 	}
 	if err != nil {
-		s.log.Error("Load balancers may not reach this node", zap.Error(err))
+		s.log.Error("Failed to attach the programs for traffic from outside", zap.Error(err))
 	}
 }
 

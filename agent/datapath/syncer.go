@@ -201,7 +201,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 		done, err := s.write(replace)
 		switch {
 		case err != nil:
-			s.log.Error("Could not program services", zap.Error(err), zap.Duration("retry", retry))
+			s.log.Error("Failed to program services", zap.Error(err), zap.Duration("retry", retry))
 			if !wait(ctx, retry+rand.N(retry)) {
 				return ctx.Err()
 			}
@@ -220,7 +220,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 		case <-s.wake:
 		case <-verify.C:
 			if err := s.datapath.Verify(); err != nil {
-				s.log.Error("Could not verify the service maps", zap.Error(err))
+				s.log.Error("Failed to verify the service maps", zap.Error(err))
 			}
 			replace = true
 		}
@@ -280,10 +280,10 @@ func (s *Syncer) tell(reached int64) {
 func (s *Syncer) sever() {
 	n, err := s.datapath.Sever()
 	if err != nil {
-		s.log.Error("UDP sockets may still send to endpoints that are gone", zap.Error(err))
+		s.log.Error("Failed to close UDP sockets of removed endpoints", zap.Error(err))
 	}
 	if n > 0 {
-		s.log.Info("UDP sockets were connected to endpoints that are gone", zap.Int("closed", n))
+		s.log.Info("Closed UDP sockets of removed endpoints", zap.Int("closed", n))
 	}
 }
 

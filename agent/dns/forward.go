@@ -59,7 +59,7 @@ func (f *forwarder) exchange(ctx context.Context, req *miekg.Msg) (*miekg.Msg, e
 		case f.slots <- struct{}{}:
 			defer func() { <-f.slots }()
 		default:
-			return nil, errors.New("too many questions under way")
+			return nil, errors.New("too many queries in flight")
 		}
 		// The first to ask may go away; the others want the answer.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forwardTimeout)
@@ -136,7 +136,7 @@ func exchangeBy(ctx context.Context, network string, msg *miekg.Msg, upstream ne
 	}
 	if len(resp.Question) != 1 || !strings.EqualFold(resp.Question[0].Name, msg.Question[0].Name) ||
 		resp.Question[0].Qtype != msg.Question[0].Qtype {
-		return nil, errors.New("the answer is to another question")
+		return nil, errors.New("response to another question")
 	}
 	return resp, nil
 }

@@ -190,7 +190,7 @@ func (s *Server) ServeDNS(w miekg.ResponseWriter, req *miekg.Msg) {
 	}
 	resp.Truncate(limit)
 	if err := w.WriteMsg(resp); err != nil {
-		s.log.Debug("Could not answer", zap.Stringer("client", w.RemoteAddr()), zap.Error(err))
+		s.log.Debug("Failed to answer a query", zap.Stringer("client", w.RemoteAddr()), zap.Error(err))
 	}
 }
 
@@ -284,7 +284,7 @@ func (s *Server) follow(ctx context.Context, req, resp *miekg.Msg, target string
 		return
 	}
 	if err != nil {
-		s.log.Debug("Could not follow an alias", zap.String("name", target), zap.Error(err))
+		s.log.Debug("Failed to resolve an alias", zap.String("name", target), zap.Error(err))
 		resp.Rcode = miekg.RcodeServerFailure
 		return
 	}
@@ -326,7 +326,7 @@ func (s *Server) fromUpstream(ctx context.Context, req, resp *miekg.Msg) {
 		resp.Rcode = miekg.RcodeRefused
 		return
 	case err != nil:
-		s.log.Debug("Could not forward", zap.String("name", req.Question[0].Name), zap.Error(err))
+		s.log.Debug("Failed to forward a query", zap.String("name", req.Question[0].Name), zap.Error(err))
 		resp.Rcode = miekg.RcodeServerFailure
 		return
 	}

@@ -62,7 +62,7 @@ func (e *Evictor) Run(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		if err := e.step(ctx, time.Now()); err != nil && ctx.Err() == nil {
-			e.cfg.Log.Warn("What is left on the node could not be looked at", zap.Error(err))
+			e.cfg.Log.Warn("Failed to measure the node's resources", zap.Error(err))
 		}
 		select {
 		case <-ctx.Done():
@@ -89,7 +89,7 @@ func (e *Evictor) step(ctx context.Context, now time.Time) error {
 	t := e.cfg.Thresholds[due[0]]
 	if t.Signal.pressure() == DiskPressure && e.cfg.Reclaim != nil {
 		if err := e.cfg.Reclaim(ctx); err != nil {
-			e.cfg.Log.Warn("Room could not be made without evicting pods", zap.Error(err))
+			e.cfg.Log.Warn("Failed to reclaim resources without evicting pods", zap.Error(err))
 		}
 		if seen, err = e.cfg.Observe(ctx); err != nil {
 			return err
@@ -108,12 +108,12 @@ func (e *Evictor) step(ctx context.Context, now time.Time) error {
 	}
 	ranked := rank(slices.DeleteFunc(pods, func(p Pod) bool { return p.GetMetadata().GetUid() == e.going }), t.Signal)
 	if len(ranked) == 0 {
-		e.cfg.Log.Warn("The node is short of something and has no pod to evict", zap.String("signal", string(t.Signal)), zap.Int64("available", seen[t.Signal].Available))
+		e.cfg.Log.Warn("Node is under pressure and has no pod to evict", zap.String("signal", string(t.Signal)), zap.Int64("available", seen[t.Signal].Available))
 		return nil
 	}
 	victim := ranked[0]
 	why := message(victim, t, seen[t.Signal])
-	e.cfg.Log.Warn("Pod is evicted", zap.String("pod", victim.GetMetadata().GetNamespace()+"/"+victim.GetMetadata().GetName()), zap.String("why", why))
+	e.cfg.Log.Warn("Evicting pod", zap.String("pod", victim.GetMetadata().GetNamespace()+"/"+victim.GetMetadata().GetName()), zap.String("why", why))
 	var grace time.Duration
 	if t.Grace > 0 {
 		grace = min(e.cfg.MaxGrace, time.Duration(victim.GetSpec().GetTerminationGracePeriodSeconds())*time.Second)

@@ -257,7 +257,7 @@ func (n *node) work(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if err != nil {
-			n.log.Warn("Failed to settle a pod", zap.String(metrics.KeyObject, pod.GetMetadata().GetNamespace()+"/"+pod.GetMetadata().GetName()), zap.Error(err))
+			n.log.Warn("Failed to update a pod", zap.String(metrics.KeyObject, pod.GetMetadata().GetNamespace()+"/"+pod.GetMetadata().GetName()), zap.Error(err))
 			if err := pace.Wait(ctx, err); err != nil {
 				return err
 			}

@@ -50,7 +50,7 @@ func (f follower) run(ctx context.Context, l listener) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		f.log.Debug("Watch ended, it is resumed", zap.String("watch", f.kind), zap.Error(err))
+		f.log.Debug("Watch ended, resuming", zap.String("watch", f.kind), zap.Error(err))
 		if apierr.IsTooOld(err) {
 			reached = ""
 		}

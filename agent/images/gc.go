@@ -62,7 +62,7 @@ func (c *Collector) Run(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		if err := c.Collect(ctx); err != nil && ctx.Err() == nil {
-			c.cfg.Log.Warn("Images could not be collected", zap.Error(err))
+			c.cfg.Log.Warn("Failed to remove unused images", zap.Error(err))
 		}
 		select {
 		case <-ctx.Done():
@@ -90,7 +90,7 @@ func (c *Collector) Collect(ctx context.Context) error {
 		return nil
 	}
 	want := disk.Capacity*int64(100-c.cfg.Low)/100 - disk.Available
-	c.cfg.Log.Info("The disk of images fills up", zap.Int("usedPercent", used), zap.Int64("toFree", want))
+	c.cfg.Log.Info("Disk usage of images is above the threshold", zap.Int("usedPercent", used), zap.Int64("toFree", want))
 	freed, err := c.free(ctx, unused, want)
 	if err != nil {
 		c.failed(ReasonGCFailed, err.Error())

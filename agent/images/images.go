@@ -25,7 +25,7 @@ const pullTimeout = 10 * time.Minute
 
 var (
 	// ErrNeverPull is returned by Ensure for an image that is absent and that the policy forbids to pull.
-	ErrNeverPull = errors.New("image is not present on the node and its pull policy is Never: put it there by `xebec image load ARCHIVE`")
+	ErrNeverPull = errors.New("image is not present on the node and its pull policy is Never: load it with `xebec image load ARCHIVE`")
 	// ErrInvalidName is returned for a name that can't name an image.
 	ErrInvalidName = errors.New("invalid image name")
 )

@@ -253,7 +253,7 @@ func (n *Network) Run(ctx context.Context, log *zap.Logger) error {
 		n.mu.Unlock()
 		if err != nil {
 			n.cfg.Metrics.repairFailures.Inc()
-			log.Warn("Could not repair the node's routes", zap.Error(err))
+			log.Warn("Failed to repair the node's routes", zap.Error(err))
 		}
 		for waiting := true; waiting; {
 			select {

@@ -34,7 +34,7 @@ type Attachment struct {
 }
 
 // ErrNoStdin is returned for a container that has no standard input to attach to.
-var ErrNoStdin = errors.New("the container has no standard input: its spec does not say stdin: true")
+var ErrNoStdin = errors.New("container has no standard input: set stdin: true in its spec")
 
 // Attach joins streams to those of a container's own process until that ends or ctx does, and returns its exit code, or -1 where that is not known.
 // The error wraps ErrNotRunning when the container has ended before that, or while the streams were being joined.

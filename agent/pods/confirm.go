@@ -17,7 +17,7 @@ import (
 // it still exists, as with kubelet.
 
 // messageUnconfirmed is shown for the containers of a pod that waits for that.
-const messageUnconfirmed = "the node has restarted; waiting for the control plane to confirm that the pod still exists"
+const messageUnconfirmed = "waiting for the control plane to confirm the pod after the node's restart"
 
 // Confirm tells that the source of a pod still has it, as Update does, without a change.
 func (s *Set) Confirm(uid string) {
@@ -66,6 +66,6 @@ func (w *worker) wait(pod *corev1.Pod) {
 			c.waiting = status.Cause{Reason: status.ReasonContainerCreating, Message: messageUnconfirmed}
 		}
 	}
-	w.log.Info("Pod of before the node's restart waits until it is known to exist", zap.Int("containers", len(w.containers)))
+	w.log.Info("Pod waits for confirmation after the node's restart", zap.Int("containers", len(w.containers)))
 	w.publish(pod, status.Cause{}, false)
 }

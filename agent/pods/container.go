@@ -271,7 +271,7 @@ func (w *worker) attend(ctx context.Context, pod *corev1.Pod, c *container) erro
 	c.exitCode = &atomic.Int32{}
 	c.exitCode.Store(unknownExit)
 	if err := w.cfg.Runtime.RestoreStreams(ctx, id, w.streamConfig(c)); err != nil {
-		w.log.Warn("One can't attach to the container", zap.String("container", c.spec.GetName()), zap.Error(err))
+		w.log.Warn("Failed to restore the container's streams", zap.String("container", c.spec.GetName()), zap.Error(err))
 	}
 	health, wasStarted := health.New(pod.GetStatus(), c.spec, id)
 	c.health = health

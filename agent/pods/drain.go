@@ -58,8 +58,8 @@ func (w *worker) leave(ctx context.Context, pod *corev1.Pod, gone bool) {
 			if context.Cause(ctx) == context.Canceled {
 				return
 			}
-			w.log.Warn("Pod is told to stop though nodes may still send it connections", zap.Error(err))
-			w.cfg.Recorder.Event(pod, "Warning", "NotDrained", "Stopping the containers although services may still lead here: "+err.Error())
+			w.log.Warn("Stopping the pod before it left the service maps of all nodes", zap.Error(err))
+			w.cfg.Recorder.Event(pod, "Warning", "NotDrained", "Stopping the containers before all nodes removed the pod from their service maps: "+err.Error())
 			return
 		}
 		w.log.Debug("Pod has left the service maps", zap.Duration("after", time.Since(began)))

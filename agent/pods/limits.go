@@ -40,7 +40,7 @@ func (w *worker) measure(ctx context.Context, pod *corev1.Pod) {
 			case errors.Is(err, fs.ErrNotExist):
 				// The volumes are not made yet, or the pod has ended and they are gone.
 			case err != nil:
-				w.log.Debug("What the pod uses of the disk was not measured", zap.Error(err))
+				w.log.Debug("Failed to measure the pod's disk usage", zap.Error(err))
 			case message != "":
 				w.evict(limit, message, 0)
 				return

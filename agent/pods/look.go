@@ -14,7 +14,7 @@ import (
 )
 
 // ErrNotRunning is returned for a pod of which nothing runs.
-var ErrNotRunning = errors.New("the pod does not run")
+var ErrNotRunning = errors.New("pod is not running")
 
 // find returns the worker of a pod.
 func (s *Set) find(namespace, pod string) (*worker, error) {

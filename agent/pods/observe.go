@@ -43,7 +43,7 @@ func (w *worker) observe(ctx context.Context, pod *corev1.Pod, list []runtime.St
 			c.status, c.running = s, true
 			if c.attending == nil {
 				if err := w.cfg.Runtime.EndCommands(ctx, s); err != nil {
-					w.log.Warn("Commands of the agent before may go on", zap.String("container", s.Name), zap.Error(err))
+					w.log.Warn("Failed to end exec processes of the previous agent", zap.String("container", s.Name), zap.Error(err))
 				}
 			}
 			if err := w.attend(ctx, pod, c); err != nil {
@@ -63,7 +63,7 @@ func (w *worker) observe(ctx context.Context, pod *corev1.Pod, list []runtime.St
 		if !c.running && !c.rec.StartedAt.IsZero() && c.rec.Exit == nil {
 			e := &checkpoint.Exit{
 				ContainerID: runtime.ID(w.uid, c.spec.GetName(), c.rec.Attempt), Code: status.UnknownCode, Reason: status.ReasonUnknown,
-				Message: "the container's process was lost, as by a restart of the node", StartedAt: c.rec.StartedAt, FinishedAt: time.Now(),
+				Message: "the container's process was lost, for example by a restart of the node", StartedAt: c.rec.StartedAt, FinishedAt: time.Now(),
 			}
 			if err := w.ended(c, e); err != nil {
 				return err

@@ -33,7 +33,7 @@ func (w *worker) sharedProcesses(pod *corev1.Pod) (string, error) {
 		return "", fmt.Errorf("sharing the pod's processes: %w", err)
 	}
 	if made {
-		w.log.Debug("Process namespace made")
+		w.log.Debug("Process namespace created")
 	}
 	return cfg.Pin, nil
 }

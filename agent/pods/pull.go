@@ -48,7 +48,7 @@ func (w *worker) ensureImage(ctx context.Context, pod *corev1.Pod, c *container)
 		keys, err := w.keyring(ctx, pod)
 		if err != nil {
 			text := strings.ReplaceAll(err.Error(), objects.ErrConfig.Error()+": ", "")
-			w.cfg.Recorder.Event(pod, "Warning", "FailedToRetrieveImagePullSecret", "Pulling without some of the image pull secrets, which may fail: "+text)
+			w.cfg.Recorder.Event(pod, "Warning", "FailedToRetrieveImagePullSecret", "Unable to retrieve some image pull secrets; pulling the image may fail: "+text)
 		}
 		p := &pull{done: make(chan struct{}), began: time.Now()}
 		c.pull = p

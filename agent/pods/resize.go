@@ -116,7 +116,7 @@ func (w *worker) grant(pod *corev1.Pod) (time.Duration, error) {
 	}
 	w.claim(pod)
 	w.resize.granted = true
-	w.cfg.Recorder.Event(pod, "Normal", "ResizeStarted", "The node has granted the pod the resources that it asks for now")
+	w.cfg.Recorder.Event(pod, "Normal", "ResizeStarted", "The node granted the requested resources")
 	return 0, nil
 }
 
@@ -194,7 +194,7 @@ func (w *worker) apply(ctx context.Context, pod *corev1.Pod) (time.Duration, err
 		return resizeRetry, nil
 	}
 	if len(todo) > 0 || before || w.resize.granted {
-		w.cfg.Recorder.Event(pod, "Normal", "ResizeCompleted", "The pod has the resources that it asks for")
+		w.cfg.Recorder.Event(pod, "Normal", "ResizeCompleted", "The requested resources are in effect")
 		w.resize.granted = false
 	}
 	return 0, nil

@@ -98,7 +98,7 @@ func testMissingPullSecret(n *node) {
 	containerdtest.Eventually(n.T, 60*time.Second, "the missing secret is told", func() bool {
 		n.cluster.mu.Lock()
 		defer n.cluster.mu.Unlock()
-		return strings.Contains(strings.Join(n.cluster.events, "\n"), `keyless Warning FailedToRetrieveImagePullSecret: Pulling without some of the image pull secrets, which may fail: secret "nokeys" not found`)
+		return strings.Contains(strings.Join(n.cluster.events, "\n"), `keyless Warning FailedToRetrieveImagePullSecret: Unable to retrieve some image pull secrets; pulling the image may fail: secret "nokeys" not found`)
 	})
 	n.delete(uid)
 	n.untilGone(uid)

@@ -33,7 +33,7 @@ type Set struct {
 	wg     sync.WaitGroup
 }
 
-// New returns a set without pods. Only Run starts anything.
+// New returns a set without pods. Nothing runs before Start.
 func New(cfg Config) *Set {
 	cfg.setDefaults()
 	s := &Set{cfg: cfg, workers: map[string]*worker{}}
@@ -43,25 +43,25 @@ func New(cfg Config) *Set {
 	return s
 }
 
-// Start takes up the pods that an agent before this one ran, and lets Update and its like begin work. Of those of which nothing
-// runs any more, as after a restart of the machine, nothing is started before Update or Confirm. The workers end with
-// ctx, and leave the containers running; Wait waits for them.
+// Start adopts the pods of the previous agent; Update has an effect from then on. A pod of which nothing runs any more, as
+// after a restart of the machine, starts nothing before Update or Confirm. The workers end with ctx and leave the
+// containers running; Wait waits for the workers.
 func (s *Set) Start(ctx context.Context) error {
 	if err := os.MkdirAll(s.cfg.StateDir, 0o711); err != nil {
 		return fmt.Errorf("making the directory for pods: %w", err)
 	}
 	if err := checkpoint.Sweep(s.cfg.StateDir); err != nil {
-		s.cfg.Log.Warn("What is left of removed pods stays", zap.Error(err))
+		s.cfg.Log.Warn("Failed to remove directories of removed pods", zap.Error(err))
 	}
 	if err := checkpoint.MakeSecretsDir(s.cfg.StateDir); err != nil {
 		return err
 	}
 	if err := checkpoint.TidySecrets(s.cfg.StateDir); err != nil {
-		s.cfg.Log.Warn("Secrets of an agent before this one stay where they are", zap.Error(err))
+		s.cfg.Log.Warn("Failed to move secrets into memory", zap.Error(err))
 	}
 	known, errs := checkpoint.LoadPods(s.cfg.StateDir)
 	for _, err := range errs {
-		s.cfg.Log.Warn("Pod could not be taken up", zap.Error(err))
+		s.cfg.Log.Warn("Failed to load a stored pod", zap.Error(err))
 	}
 	s.mu.Lock()
 	s.ctx = ctx
@@ -81,8 +81,8 @@ func (s *Set) Wait() {
 	s.cfg.followers.Wait()
 }
 
-// Update tells what the control plane asks of a pod: its first appearance and every change. The pod must not be changed
-// afterwards.
+// Update sets what the control plane asks of a pod, on its first appearance and every change. The caller must not change
+// the pod afterwards.
 func (s *Set) Update(pod *corev1.Pod) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -99,8 +99,8 @@ func (s *Set) Update(pod *corev1.Pod) {
 	}
 }
 
-// Remove tells that the control plane knows the pod no more. What runs of it is stopped within its grace period. A pod of
-// that uid may be asked for again: a backup that is restored may know it from before it was bound.
+// Remove stops a pod that the control plane no longer has, within its grace period. Update may bring a pod of that uid
+// back: a restored backup may have it as it was before it was bound.
 func (s *Set) Remove(uid string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,9 +109,9 @@ func (s *Set) Remove(uid string) {
 	}
 }
 
-// Restated tells of the state of all pods, complete up to a revision, that was read anew after Update and Remove told
-// what it changed. Where the control plane went back to a backup it lacks statuses that were written before; they are
-// written again.
+// Restated compares the statuses that were written with a complete list of the node's pods at a revision. It follows the
+// calls of Update and Remove for that list. After a restore of a backup the list lacks statuses that were written since;
+// they are written again.
 func (s *Set) Restated(known []*corev1.Pod, revision int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,11 +122,12 @@ func (s *Set) Restated(known []*corev1.Pod, revision int64) {
 	}
 }
 
-// Synced tells which pods the control plane knows, once that is known for sure: everything else on the node is stopped.
+// Synced stops everything on the node that belongs to none of the pods that the control plane has. It needs a complete
+// list of their uids.
 func (s *Set) Synced(ctx context.Context, uids map[string]bool) error {
 	containers, err := s.cfg.Runtime.List(ctx, "")
 	if err != nil {
-		return fmt.Errorf("looking for orphans: %w", err)
+		return fmt.Errorf("look for orphaned containers: %w", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -150,7 +151,7 @@ func (s *Set) Synced(ctx context.Context, uids map[string]bool) error {
 	}
 	dirs, err := checkpoint.PodDirs(s.cfg.StateDir)
 	if err != nil {
-		return fmt.Errorf("looking for orphans: %w", err)
+		return fmt.Errorf("look for orphaned containers: %w", err)
 	}
 	for _, uid := range dirs {
 		if !uids[uid] && s.workers[uid] == nil {
@@ -161,7 +162,7 @@ func (s *Set) Synced(ctx context.Context, uids map[string]bool) error {
 	return nil
 }
 
-// ImagesChanged tells that images were brought onto the node by other ways than the pods': pods that wait for one try anew.
+// ImagesChanged makes pods that wait for an image try again, after images were imported.
 func (s *Set) ImagesChanged() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

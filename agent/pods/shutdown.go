@@ -53,7 +53,7 @@ func (s *Set) Shutdown(ctx context.Context, total, critical time.Duration) {
 		for _, w := range levels[priority] {
 			orders = append(orders, w.shutDown(time.Until(end)))
 		}
-		s.cfg.Log.Info("Pods end for the node goes down", zap.Int32("priority", priority), zap.Int("pods", len(orders)))
+		s.cfg.Log.Info("Stopping pods for node shutdown", zap.Int32("priority", priority), zap.Int("pods", len(orders)))
 		late := time.NewTimer(time.Until(end) + shutdownMargin)
 		for _, o := range orders {
 			select {

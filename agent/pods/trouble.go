@@ -104,6 +104,6 @@ func (w *worker) configFailed(ctx context.Context, pod *corev1.Pod, c *container
 		// As in Kubernetes a pod is still being created while its volumes are.
 		reason = status.ReasonContainerCreating
 	}
-	w.log.Warn("Container can't be made yet", zap.String("container", c.spec.GetName()), zap.Error(err), zap.Duration("retryIn", wait))
+	w.log.Warn("Failed to create container", zap.String("container", c.spec.GetName()), zap.Error(err), zap.Duration("retryIn", wait))
 	return w.makeFailed(pod, c, reason, err, wait), nil
 }

@@ -223,7 +223,7 @@ func (w *worker) run(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			w.log.Warn("Pod could not be brought to what is asked", phaseField(failed), zap.Error(err), zap.Duration("retryIn", retry))
+			w.log.Warn("Failed to sync pod", phaseField(failed), zap.Error(err), zap.Duration("retryIn", retry))
 			w.tell(err)
 			next = retry + rand.N(retry/2)
 			retry = min(2*retry, retryMax)
@@ -418,7 +418,7 @@ func (w *worker) stay() error {
 		return nil
 	}
 	if err := w.dir.ForgetTermination(); err != nil {
-		return fmt.Errorf("taking the termination back: %w", err)
+		return fmt.Errorf("removing the termination: %w", err)
 	}
 	for _, c := range w.containers {
 		c.stopping.cancel()
@@ -433,7 +433,7 @@ func (w *worker) terminate(ctx context.Context, pod *corev1.Pod, gone bool) (tim
 	w.stays = false
 	since, err := w.dir.TerminatingSince(time.Now())
 	if err != nil {
-		return 0, fmt.Errorf("noting the termination: %w", err)
+		return 0, fmt.Errorf("storing the termination: %w", err)
 	}
 	grace := time.Duration(graceSeconds(pod)) * time.Second
 	running := slices.ContainsFunc(w.containers, func(c *container) bool { return c.running })

@@ -104,7 +104,7 @@ func (e *Enforcer) OnPolicy(old, now *networkingv1.NetworkPolicy) {
 	e.change(func() bool {
 		changed, err := e.cluster.OnPolicy(old, now)
 		if err != nil {
-			e.log.Error("A policy makes no sense: what cannot be understood of it allows nothing", zap.Error(err))
+			e.log.Error("Invalid network policy: its invalid parts allow nothing", zap.Error(err))
 		}
 		return changed
 	})
@@ -295,7 +295,7 @@ func (e *Enforcer) keep(ctx context.Context) error {
 	retry := minRetry
 	for {
 		if err := e.write(); err != nil {
-			e.log.Error("Could not enforce network policies", zap.Error(err), zap.Duration("retry", retry))
+			e.log.Error("Failed to enforce network policies", zap.Error(err), zap.Duration("retry", retry))
 			timer := time.NewTimer(retry + rand.N(retry))
 			select {
 			case <-ctx.Done():
@@ -348,12 +348,12 @@ func (e *Enforcer) verify() {
 	defer e.mu.Unlock()
 	clear(e.logged)
 	if err := e.kernel.Verify(); err != nil {
-		e.log.Error("Could not verify the policy maps", zap.Error(err))
+		e.log.Error("Failed to verify the policy maps", zap.Error(err))
 	}
 	e.dirty = true // what others changed is mended with the next write
 	left, err := e.kernel.Sweep()
 	if err != nil {
-		e.log.Warn("Flows that have ended remain", zap.Error(err))
+		e.log.Warn("Failed to remove expired flows", zap.Error(err))
 	}
 	e.metrics.press(e.kernel, bpf.PolicyMapPolicyFlows, left)
 }
@@ -362,7 +362,7 @@ func (e *Enforcer) verify() {
 func (e *Enforcer) count() {
 	now, err := e.kernel.counts()
 	if err != nil {
-		e.log.Warn("Drops could not be counted", zap.Error(err))
+		e.log.Warn("Failed to count dropped packets", zap.Error(err))
 		return
 	}
 	for key, n := range now {
@@ -413,7 +413,7 @@ func (e *Enforcer) onDrop(told bpf.PolicyPolicyDrop) {
 	}
 	e.mu.Unlock()
 	if !seen {
-		e.log.Info("A network policy dropped a packet", zap.String("pod", d.Pod), zap.Stringer("direction", d.Direction),
+		e.log.Info("Network policy dropped a packet", zap.String("pod", d.Pod), zap.Stringer("direction", d.Direction),
 			zap.Stringer("from", d.From()), zap.Stringer("to", d.To()), zap.Stringer("protocol", d.Protocol), zap.String("reason", d.Reason), zap.String("rule", d.Rule))
 	}
 	e.drops.Add(d)

@@ -270,7 +270,7 @@ func kill(pid int, cfg Config) error {
 				continue
 			}
 			if err == nil && n == 0 {
-				err = errors.New("it does not end")
+				err = errors.New("process does not exit")
 			}
 			if err != nil {
 				return fmt.Errorf("ending the pod's first process: %w", err)

@@ -82,7 +82,7 @@ func Run() int {
 	defer stop()
 	var l launch
 	if err := json.Unmarshal([]byte(os.Args[2]), &l); err != nil {
-		log.Error("Unreadable argument", zap.Error(err))
+		log.Error("Invalid argument", zap.Error(err))
 		return 2
 	}
 	p, err := newProcess(l, os.NewFile(udpFile, "udp"), os.NewFile(tcpFile, "tcp"), os.NewFile(controlFile, "control"), log)
@@ -162,7 +162,7 @@ func (p *process) endPredecessor() {
 		return
 	}
 	if err := unix.PidfdSendSignal(int(p.predecessor.Fd()), unix.SIGTERM, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		p.log.Error("The DNS process before could not be ended", zap.Error(err))
+		p.log.Error("Failed to stop the previous DNS process", zap.Error(err))
 	}
 }
 
@@ -200,7 +200,7 @@ func (p *process) watchDir(ctx context.Context) error {
 		case <-tick.C:
 		}
 		if _, err := os.Stat(p.Dir); errors.Is(err, os.ErrNotExist) {
-			p.log.Info("The directory was removed", zap.String("dir", p.Dir))
+			p.log.Info("Directory was removed", zap.String("dir", p.Dir))
 			p.end()
 			return nil
 		}

@@ -206,7 +206,7 @@ func (r *Resolver) Run(ctx context.Context) error {
 		if time.Since(began) > time.Minute {
 			retry = minRetry
 		}
-		r.cfg.Log.Warn("DNS process lost", zap.Error(err), zap.Duration("retryIn", retry))
+		r.cfg.Log.Warn("DNS process ended unexpectedly", zap.Error(err), zap.Duration("retryIn", retry))
 		timer := time.NewTimer(retry)
 		select {
 		case <-ctx.Done():
@@ -249,7 +249,7 @@ func (r *Resolver) session(ctx context.Context) error {
 func (r *Resolver) replace(ctx context.Context, old *net.UnixConn, first hello) (*net.UnixConn, error) {
 	defer old.Close()
 	if err := r.succeed(old, first); err != nil {
-		r.cfg.Log.Warn("DNS process does not hand over its sockets, it is ended first", zap.Error(err))
+		r.cfg.Log.Warn("DNS process does not hand over its sockets, stopping it first", zap.Error(err))
 		if err := r.startFresh(ctx); err != nil {
 			return nil, err
 		}
@@ -270,7 +270,7 @@ func (r *Resolver) succeed(old *net.UnixConn, first hello) error {
 	if err != nil {
 		return err
 	}
-	r.cfg.Log.Info("DNS process is replaced", zap.String("from", first.Settings.Version), zap.String("to", r.cfg.Settings.Version))
+	r.cfg.Log.Info("Replacing the DNS process", zap.String("from", first.Settings.Version), zap.String("to", r.cfg.Settings.Version))
 	return errors.Join(r.start(files[0], files[1], predecessor), closeAll(files))
 }
 
@@ -494,7 +494,7 @@ func (r *Resolver) endStuck() error {
 	}
 	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(answerTimeout.Milliseconds()))
 	if err == nil && n == 0 {
-		err = errors.New("it does not end")
+		err = errors.New("process does not exit")
 	}
 	if err != nil && !errors.Is(err, unix.EINTR) {
 		return fmt.Errorf("end DNS process %d: %w", pid, err)

@@ -152,7 +152,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 		}
 		began := time.Now()
 		if err := Save(k.path, k.objects); err != nil {
-			k.log.Error("What is known of the cluster could not be kept for times without a control plane", zap.Error(err))
+			k.log.Error("Failed to store the snapshot of the cluster", zap.Error(err))
 			k.Changed()
 		}
 		pause = max(minPause, restRatio*time.Since(began))

@@ -76,13 +76,13 @@ func (m *Mirrors) sync(ctx context.Context, pods []*corev1.Pod) {
 		}
 		_, err := client.Delete[*corev1.Pod](ctx, m.Client, meta.GetNamespace(), meta.GetName(), client.GracePeriod(0), client.IfUID(meta.GetUid()))
 		if err != nil && !apierr.IsNotFound(err) {
-			m.Log.Warn("Mirror pod not removed", zap.String("pod", name), zap.Error(err))
+			m.Log.Warn("Failed to delete mirror pod", zap.String("pod", name), zap.Error(err))
 			delete(missing, name)
 		}
 	}
 	for name, static := range missing {
 		if _, err := client.Create(ctx, m.Client, m.mirror(static)); err != nil && !apierr.IsAlreadyExists(err) {
-			m.Log.Warn("Static pod not shown", zap.String("pod", name), zap.Error(err))
+			m.Log.Warn("Failed to create mirror pod", zap.String("pod", name), zap.Error(err))
 		}
 	}
 }

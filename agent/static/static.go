@@ -185,7 +185,7 @@ func (s *Source) run(wanted map[string]*corev1.Pod, sure bool) {
 			continue
 		}
 		if name := pod.GetMetadata().GetNamespace() + "/" + pod.GetMetadata().GetName(); !names[name] {
-			s.cfg.Log.Info("Static pod starts", zap.String("pod", name))
+			s.cfg.Log.Info("Starting static pod", zap.String("pod", name))
 			s.cfg.Pods.Update(pod)
 		}
 	}
@@ -204,7 +204,7 @@ func (s *Source) tell(err error) {
 	}
 	s.problems = text
 	if text != "" {
-		s.cfg.Log.Warn("Static pods are not right", zap.Error(err))
+		s.cfg.Log.Warn("Invalid static pods", zap.Error(err))
 	}
 	if s.cfg.Problems != nil {
 		s.cfg.Problems(text)

@@ -216,7 +216,7 @@ func (d Dir) SaveBegan(pod *corev1.Pod, at time.Time) error {
 		return nil
 	}
 	if err := WriteFile(d.began(), []byte(at.Format(time.RFC3339Nano)), 0o600); err != nil {
-		return fmt.Errorf("noting when the pod began: %w", err)
+		return fmt.Errorf("storing when the pod began: %w", err)
 	}
 	return nil
 }

@@ -44,7 +44,7 @@ func (d Dir) SaveRenewal(r *Renewal) error {
 		err = WriteFile(d.renewal(), b, 0o600)
 	}
 	if err != nil {
-		return fmt.Errorf("noting that all containers are restarted: %w", err)
+		return fmt.Errorf("storing the restart of all containers: %w", err)
 	}
 	failpoint.Hit("renewal-recorded")
 	return nil
@@ -53,7 +53,7 @@ func (d Dir) SaveRenewal(r *Renewal) error {
 // ForgetRenewal removes the decision once it is carried out. Without one it does nothing.
 func (d Dir) ForgetRenewal() error {
 	if err := os.Remove(d.renewal()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("noting that all containers were restarted: %w", err)
+		return fmt.Errorf("removing the restart of all containers: %w", err)
 	}
 	failpoint.Hit("renewal-over")
 	return nil

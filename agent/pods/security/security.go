@@ -86,7 +86,7 @@ func Forbidden(pod *corev1.Pod) status.Cause {
 		name := sysctlName(y)
 		shared := spec.GetHostNetwork() && strings.HasPrefix(name, "net.") || spec.GetHostIpc() && strings.HasPrefix(name, "kernel.")
 		if !slices.Contains(safeSysctls, name) || shared {
-			return status.Cause{Reason: "SysctlForbidden", Message: fmt.Sprintf("kernel parameter %q is not among those that a pod may set, or is the node's own", y.GetName())}
+			return status.Cause{Reason: "SysctlForbidden", Message: fmt.Sprintf("kernel parameter %q is not allowed: it is not a safe sysctl, or belongs to the node", y.GetName())}
 		}
 	}
 	if !runtime.HasAppArmor() {

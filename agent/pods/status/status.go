@@ -290,7 +290,7 @@ func conditions(pod *corev1.Pod, s Observation, phase string) []*corev1.PodCondi
 	reason, message := "ContainersNotReady", "containers with unready status: "+formatList(unready)
 	initDone := Initialized(s.Init)
 	set(kind.PodReadyToStartContainers, s.Network, "", "")
-	set(kind.PodInitialized, initDone, "ContainersNotInitialized", "init containers have not all ended well")
+	set(kind.PodInitialized, initDone, "ContainersNotInitialized", "init containers have not all succeeded")
 	if containers && gates != "" {
 		set(kind.PodReady, false, "ReadinessGatesNotReady", "condition "+gates+" is not true")
 	} else {
