@@ -3,9 +3,9 @@ package rpc
 import (
 	"strings"
 
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/xebec-project/xebec/internal/wire"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
@@ -17,7 +17,8 @@ func Object(req any) string {
 		ref := r.GetObject()
 		return ObjectName(ref.GetKind(), ref.GetNamespace(), ref.GetName())
 	case interface{ GetObject() *anypb.Any }:
-		return AnyObject(r.GetObject().GetTypeUrl(), r.GetObject().GetValue())
+		value := r.GetObject().GetValue()
+		return ObjectName(KindOf(r.GetObject().GetTypeUrl()), wire.Head(value, 1, 3), wire.Head(value, 1, 1))
 	case interface {
 		GetKind() string
 		GetNamespace() string
@@ -32,12 +33,8 @@ func Object(req any) string {
 	return ""
 }
 
-// AnyObject returns which object an encoded one of the given type URL is, as Object does.
-func AnyObject(typeURL string, value []byte) string {
-	kind := typeURL[strings.LastIndexByte(typeURL, '.')+1:]
-	meta := BytesField(value, 1)
-	return ObjectName(kind, string(BytesField(meta, 3)), string(BytesField(meta, 1)))
-}
+// KindOf returns the kind of an object by the type URL of its encoding, such as "Pod".
+func KindOf(typeURL string) string { return typeURL[strings.LastIndexByte(typeURL, '.')+1:] }
 
 // ObjectName returns "kind namespace/name", without the parts that are empty.
 func ObjectName(kind, namespace, name string) string {
@@ -55,29 +52,4 @@ func ObjectName(kind, namespace, name string) string {
 	}
 	b.WriteString(name)
 	return b.String()
-}
-
-// BytesField returns the first occurrence of a string, bytes or message field in an encoded message, nil when it has
-// none. Of a message that is cut off it returns what is there.
-func BytesField(message []byte, number protowire.Number) []byte {
-	for len(message) > 0 {
-		num, typ, n := protowire.ConsumeTag(message)
-		if n < 0 {
-			return nil
-		}
-		message = message[n:]
-		if num == number && typ == protowire.BytesType {
-			size, n := protowire.ConsumeVarint(message)
-			if n < 0 {
-				return nil
-			}
-			value := message[n:]
-			return value[:min(size, uint64(len(value)))]
-		}
-		if n = protowire.ConsumeFieldValue(num, typ, message); n < 0 {
-			return nil
-		}
-		message = message[n:]
-	}
-	return nil
 }

@@ -88,6 +88,14 @@ func String(message []byte, path ...protowire.Number) (string, error) {
 	return string(v.bytes), err
 }
 
+// Head is String for the first bytes of an encoded message, which may end within a field: of a field that is cut off it
+// reads what is there.
+func Head(message []byte, path ...protowire.Number) string {
+	v := leaf{cut: true}
+	_ = v.find(message, path)
+	return string(v.bytes)
+}
+
 // Each calls f with the contents of every occurrence of a length-delimited field of an encoded message, in their order,
 // until f fails. It returns f's error, or ErrMalformed.
 func Each(message []byte, number protowire.Number, f func([]byte) error) error {
@@ -120,6 +128,20 @@ func Each(message []byte, number protowire.Number, f func([]byte) error) error {
 type leaf struct {
 	bytes  []byte
 	number uint64
+	// cut says that the message may end within a field.
+	cut bool
+}
+
+// consumeBytes is protowire.ConsumeBytes; of a message that may be cut off it returns what is there.
+func (v *leaf) consumeBytes(raw []byte) ([]byte, int) {
+	b, n := protowire.ConsumeBytes(raw)
+	if n >= 0 || !v.cut {
+		return b, n
+	}
+	if _, n = protowire.ConsumeVarint(raw); n < 0 {
+		return nil, n
+	}
+	return raw[n:], len(raw)
 }
 
 // find walks a message down a path. Messages that occur several times merge, so every occurrence is looked into, and
@@ -133,7 +155,7 @@ func (v *leaf) find(raw []byte, path []protowire.Number) error {
 		raw = raw[n:]
 		switch {
 		case num == path[0] && typ == protowire.BytesType:
-			b, n := protowire.ConsumeBytes(raw)
+			b, n := v.consumeBytes(raw)
 			if n < 0 {
 				return ErrMalformed
 			}

@@ -101,3 +101,22 @@ func TestResolveRefuses(t *testing.T) {
 		}
 	}
 }
+
+func TestHead(t *testing.T) {
+	message := encoded(t, &corev1.Pod{Metadata: &metav1.ObjectMeta{
+		Name: "web", Namespace: "default", Annotations: map[string]string{"text": "a long text that is cut off"},
+	}})
+	for n := range len(message) + 1 {
+		name, namespace := wire.Head(message[:n], 1, 1), wire.Head(message[:n], 1, 3)
+		if n >= len("\n.\n.web\x1a.default") && (name != "web" || namespace != "default") ||
+			len(name) > len("web") || len(namespace) > len("default") {
+			t.Errorf("the first %d bytes have name %q and namespace %q", n, name, namespace)
+		}
+	}
+	if got := wire.Head(append(encoded(t, &apiv1.ObjectReference{Name: "a"}), encoded(t, &apiv1.ObjectReference{Name: "b"})...), 4); got != "b" {
+		t.Errorf("got %q of a field that occurs twice, want the last", got)
+	}
+	if got := wire.Head([]byte{0xff, 0xff}, 1); got != "" {
+		t.Errorf("read %q of bytes that are no message", got)
+	}
+}

@@ -796,6 +796,21 @@ func TestObject(t *testing.T) {
 	}
 }
 
+// TestRepeatedTarget has a request with two targets. The agent decodes the last value of each field; the gateway must not route
+// by another.
+func TestRepeatedTarget(t *testing.T) {
+	request := func(node string) []byte {
+		return encode(t, &nodev1.ListImagesRequest{Target: &nodev1.Target{Node: node}})
+	}
+	twice := rpc.NewFrame(request("first"), request("last"))
+	if got := object(nodev1.NodeService_ListImages_FullMethodName, twice); got != "Node last" {
+		t.Errorf("the gateway reads %q, the agent Node last", got)
+	}
+	if _, _, err := new(Service).node(t.Context(), nodev1.NodeService_ListImages_FullMethodName, rpc.NewFrame([]byte{0x0a, 0x09})); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("a request that is cut off: %v", err)
+	}
+}
+
 func FuzzObject(f *testing.F) {
 	f.Add([]byte{0x0a, 0x05, 0x0a, 0x03, 'a', 'b', 'c'})
 	f.Fuzz(func(t *testing.T, data []byte) {

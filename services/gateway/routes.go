@@ -12,6 +12,7 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/method"
 	"github.com/xebec-project/xebec/internal/rpc"
+	"github.com/xebec-project/xebec/internal/wire"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	controlv1 "github.com/xebec-project/xebec/proto/xebec/control/v1"
@@ -54,7 +55,10 @@ func (s *Service) service(name string) func(context.Context, string, *rpc.Frame)
 
 // namedService sends a call to the service that field 1 of its request names, as ControllerService's requests do.
 func (s *Service) namedService(ctx context.Context, _ string, first *rpc.Frame) (*grpc.ClientConn, func(), error) {
-	name := string(rpc.BytesField(first.Bytes(), 1))
+	name, err := wire.String(first.Bytes(), 1)
+	if err != nil {
+		return nil, nil, apierr.BadRequest("the request does not decode: %v", err)
+	}
 	if name == "" {
 		return nil, nil, apierr.BadField("service", "required: the gateway serves many")
 	}
@@ -62,16 +66,17 @@ func (s *Service) namedService(ctx context.Context, _ string, first *rpc.Frame) 
 	return conn, nothing, err
 }
 
-// node sends a call to the agent of the node that its request's target names. The target is field 1, but for an exec or an
-// attachment, whose first message holds a start, field 1, that holds it.
+// node sends a call to the agent of the node that its request's target names.
 func (s *Service) node(ctx context.Context, fullMethod string, first *rpc.Frame) (*grpc.ClientConn, func(), error) {
-	message := first.Bytes()
-	target := rpc.BytesField(message, 1)
-	if startsWithStart(fullMethod) {
-		target = rpc.BytesField(target, 1)
+	target, message := targetPath(fullMethod), first.Bytes()
+	var fields [3]string // node, namespace and name of a pod
+	for i := range fields {
+		var err error
+		if fields[i], err = wire.String(message, append(target, protowire.Number(i+1))...); err != nil {
+			return nil, nil, apierr.BadRequest("the request does not decode: %v", err)
+		}
 	}
-	field := func(number protowire.Number) string { return string(rpc.BytesField(target, number)) }
-	return s.nodes.agent(ctx, field(1), field(2), field(3))
+	return s.nodes.agent(ctx, fields[0], fields[1], fields[2])
 }
 
 // nodeMethods precedes the full names of the methods of node agents.
@@ -79,9 +84,13 @@ const nodeMethods = "/xebec.node.v1.NodeService/"
 
 func isNodeCall(fullMethod string) bool { return strings.HasPrefix(fullMethod, nodeMethods) }
 
-// startsWithStart tells whether a call's first message holds its target in a start.
-func startsWithStart(fullMethod string) bool {
-	return fullMethod == nodev1.NodeService_Exec_FullMethodName || fullMethod == nodev1.NodeService_Attach_FullMethodName
+// targetPath leads to the target in the first message of a call to a node: field 1 or, for an exec or an attachment, field 1
+// of the start in field 1.
+func targetPath(fullMethod string) []protowire.Number {
+	if fullMethod == nodev1.NodeService_Exec_FullMethodName || fullMethod == nodev1.NodeService_Attach_FullMethodName {
+		return []protowire.Number{1, 1}
+	}
+	return []protowire.Number{1}
 }
 
 // logLevel logs the calls that the rules of their method want audited, and failures, at info.
@@ -105,15 +114,13 @@ func object(fullMethod string, req any) string {
 		return rpc.Object(req)
 	}
 	head := frame.Head(peekBytes)
-	field := func(number protowire.Number) string { return string(rpc.BytesField(head, number)) }
+	field := func(path ...protowire.Number) string { return wire.Head(head, path...) }
 	switch fullMethod {
 	case apiv1.ResourceService_Create_FullMethodName, apiv1.ResourceService_Update_FullMethodName,
 		apiv1.ResourceService_UpdateStatus_FullMethodName, apiv1.ResourceService_Apply_FullMethodName:
-		any := rpc.BytesField(head, 1)
-		return rpc.AnyObject(string(rpc.BytesField(any, 1)), rpc.BytesField(any, 2))
+		return rpc.ObjectName(rpc.KindOf(field(1, 1)), field(1, 2, 1, 3), field(1, 2, 1, 1))
 	case apiv1.ResourceService_Get_FullMethodName, apiv1.ResourceService_Delete_FullMethodName, apiv1.ResourceService_Patch_FullMethodName:
-		ref := rpc.BytesField(head, 1)
-		return rpc.ObjectName(string(rpc.BytesField(ref, 2)), string(rpc.BytesField(ref, 3)), string(rpc.BytesField(ref, 4)))
+		return rpc.ObjectName(field(1, 2), field(1, 3), field(1, 4))
 	case apiv1.ResourceService_List_FullMethodName, apiv1.ResourceService_Watch_FullMethodName, apiv1.ResourceService_DeleteCollection_FullMethodName:
 		return rpc.ObjectName(field(2), field(3), "")
 	case schedulerv1.SchedulerService_Explain_FullMethodName:
@@ -128,12 +135,10 @@ func object(fullMethod string, req any) string {
 	if !isNodeCall(fullMethod) {
 		return ""
 	}
-	target := rpc.BytesField(head, 1)
-	if startsWithStart(fullMethod) {
-		target = rpc.BytesField(target, 1)
+	target := targetPath(fullMethod)
+	of := func(number protowire.Number) string { return field(append(target, number)...) }
+	if node := of(1); node != "" {
+		return rpc.ObjectName("Node", "", node)
 	}
-	if node := rpc.BytesField(target, 1); len(node) > 0 {
-		return rpc.ObjectName("Node", "", string(node))
-	}
-	return rpc.ObjectName("Pod", string(rpc.BytesField(target, 2)), string(rpc.BytesField(target, 3)))
+	return rpc.ObjectName("Pod", of(2), of(3))
 }
