@@ -482,7 +482,7 @@ func TestChanges(t *testing.T) {
 	c.run(t, "annotate", "deploy/web", "note=hello world").want(t, exit.OK, "deployment.apps/web annotated\n")
 	c.run(t, "patch", "deployment", "web", "-p", "spec: {replicas: 2}").want(t, exit.OK, "deployment.apps/web patched\n")
 	c.run(t, "patch", "deployment", "web", "-p", `{"spec":{"replicas":2}}`).want(t, exit.OK, "deployment.apps/web patched (no change)\n")
-	c.run(t, "patch", "deployment", "web", "--type=strategic", "-p", "{}").want(t, exit.Usage, "", "want merge or json")
+	c.run(t, "patch", "deployment", "web", "--type=apply", "-p", "{}").want(t, exit.Usage, "", "want merge, json or strategic")
 	c.run(t, "taint", "node", "node-1", "gpu=true:NoSchedule").want(t, exit.OK, "node/node-1 tainted\n")
 	c.run(t, "taint", "node", "node-1", "gpu=false:NoSchedule").want(t, exit.Failed, "", "--overwrite")
 	c.run(t, "taint", "nodes", "node-1", "gpu:NoSchedule-").want(t, exit.OK, "node/node-1 untainted\n")

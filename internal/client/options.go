@@ -93,6 +93,13 @@ var JSONPatch PatchOption = jsonPatch{}
 
 func (jsonPatch) applyPatch(c *patchCall) { c.Type = apiv1.PatchType_PATCH_TYPE_JSON }
 
+type strategicPatch struct{}
+
+// StrategicPatch says that the patch is a strategic merge patch, which merges lists by their keys.
+var StrategicPatch PatchOption = strategicPatch{}
+
+func (strategicPatch) applyPatch(c *patchCall) { c.Type = apiv1.PatchType_PATCH_TYPE_STRATEGIC }
+
 type gracePeriod int64
 
 // GracePeriod sets how many seconds the object gets to stop; 0 removes it at once. Without it the object's own default

@@ -23,9 +23,10 @@ func Command(s *session.Session) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "patch KIND NAME | KIND/NAME -p PATCH",
 		Short: "Update fields of an object by a patch",
-		Long: "Update fields of an object by a JSON merge patch (RFC 7386), the default, or a JSON patch (RFC 6902). The patch may be\n" +
-			"written as YAML.",
+		Long: "Update fields of an object by a JSON merge patch (RFC 7386), the default, a JSON patch (RFC 6902) or a strategic merge\n" +
+			"patch of Kubernetes, which merges lists by their keys. The patch may be written as YAML.",
 		Example: "  xebec patch deployment web -p '{\"spec\":{\"replicas\":3}}'\n" +
+			"  xebec patch deployment web --type=strategic -p '{\"spec\":{\"template\":{\"spec\":{\"containers\":[{\"name\":\"web\",\"image\":\"web:2\"}]}}}}'\n" +
 			"  xebec patch pod web-0 --type=json -p '[{\"op\":\"remove\",\"path\":\"/metadata/labels/old\"}]'",
 		Args:              cobra.RangeArgs(1, 2),
 		ValidArgsFunction: resolve.CompleteKinds(s),
@@ -43,7 +44,7 @@ func Command(s *session.Session) *cobra.Command {
 	o.Flags(cmd)
 	cmd.Flags().StringVarP(&patch, "patch", "p", "", "the patch as JSON or YAML")
 	cmd.Flags().StringVar(&file, "patch-file", "", "file with the patch")
-	cmd.Flags().StringVar(&typ, "type", "merge", "merge or json")
+	cmd.Flags().StringVar(&typ, "type", "merge", "merge, json or strategic")
 	return cmd
 }
 
@@ -72,9 +73,9 @@ func parsePatch(patch, file, typ string) ([]byte, []client.PatchOption, error) {
 	case "json":
 		return data, []client.PatchOption{client.JSONPatch}, nil
 	case "strategic":
-		return nil, nil, exit.Usagef("invalid --type value \"strategic\": want merge or json; apply merges lists by their keys")
+		return data, []client.PatchOption{client.StrategicPatch}, nil
 	}
-	return nil, nil, exit.Usagef("invalid --type value %q: want merge or json", typ)
+	return nil, nil, exit.Usagef("invalid --type value %q: want merge, json or strategic", typ)
 }
 
 func run(ctx context.Context, s *session.Session, args []string, o *write.Options, data []byte, options []client.PatchOption) error {

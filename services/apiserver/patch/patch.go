@@ -1,4 +1,5 @@
-// Package patch changes JSON documents by merge patches (RFC 7386) and JSON patches (RFC 6902). Its cost is in proportion
+// Package patch changes JSON documents by merge patches (RFC 7386), JSON patches (RFC 6902) and Kubernetes' strategic merge
+// patches. Its cost is in proportion
 // to the size of document and patch, whatever the patch says: patches that nest too deeply, have too many operations or
 // make them too costly are refused before or while they are applied.
 package patch

@@ -41,8 +41,16 @@ func parsePatch(req *apiv1.PatchRequest) (patch.Patch, error) {
 	case apiv1.PatchType_PATCH_TYPE_MERGE:
 	case apiv1.PatchType_PATCH_TYPE_JSON:
 		parse = patch.ParseJSON
+	case apiv1.PatchType_PATCH_TYPE_STRATEGIC:
+		k, err := Resolve(req.GetObject().GetGroup(), req.GetObject().GetKind())
+		if err != nil {
+			return nil, err
+		}
+		parse = func(text []byte) (patch.Patch, error) {
+			return patch.ParseStrategic(text, k.New().ProtoReflect().Descriptor())
+		}
 	default:
-		return nil, apierr.BadField("type", "is required: PATCH_TYPE_MERGE or PATCH_TYPE_JSON")
+		return nil, apierr.BadField("type", "is required: PATCH_TYPE_MERGE, PATCH_TYPE_JSON or PATCH_TYPE_STRATEGIC")
 	}
 	p, err := parse(req.GetPatch())
 	if err != nil {

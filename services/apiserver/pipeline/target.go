@@ -111,10 +111,12 @@ func targetOfOperation(op *apiv1.Operation) (target, authz.Action, error) {
 		return referred(op.Delete.GetObject(), authz.Delete)
 	case *apiv1.Operation_Bind:
 		return referred(podReference(op.Bind), authz.Bind)
+	case *apiv1.Operation_Patch:
+		return referred(op.Patch.GetObject(), authz.Patch)
 	case *apiv1.Operation_Apply:
 		return held(op.Apply.GetObject(), authz.Patch)
 	}
-	return target{}, "", apierr.BadField("operation", "is required: one of create, update, updateStatus, delete, bind, apply")
+	return target{}, "", apierr.BadField("operation", "is required: one of create, update, updateStatus, delete, bind, apply, patch")
 }
 
 func podReference(op *apiv1.BindOperation) *apiv1.ObjectReference {

@@ -90,8 +90,14 @@ func (p *plan) operate(ctx context.Context, op *apiv1.Operation) (*change, error
 		return p.bind(ctx, op.Bind)
 	case *apiv1.Operation_Apply:
 		return p.apply(ctx, op.Apply)
+	case *apiv1.Operation_Patch:
+		parsed, err := parsePatch(op.Patch)
+		if err != nil {
+			return nil, err
+		}
+		return p.patch(ctx, op.Patch, parsed)
 	}
-	return nil, apierr.BadField("operation", "is required: one of create, update, updateStatus, delete, bind, apply")
+	return nil, apierr.BadField("operation", "is required: one of create, update, updateStatus, delete, bind, apply, patch")
 }
 
 // bind assigns a pod that has no node to one, as Kubernetes' binding subresource does.
