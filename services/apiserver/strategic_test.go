@@ -5,11 +5,11 @@ import (
 	"testing"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/etcdtest"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
-	"github.com/xebec-project/xebec/services/apiserver/authz"
 )
 
 // TestStrategicPatch changes one port of a service, alone and within a transaction.
