@@ -32,12 +32,13 @@ type Result struct {
 	RequeueAfter time.Duration
 }
 
-// Reconcile makes what is out of what should be for one key, whatever happened: it is called for every change, possibly
-// once for many, and never twice at once for the same key. An error brings it back with growing pauses, 5 ms to one
-// minute. It must return soon after ctx ends. A panic counts as an error.
+// Reconcile makes the state of one key what it should be. It is called after every change, possibly
+// once for several, and never twice at once for the same key. An error brings the key back after a
+// random pause, whose limit doubles from 5 ms to a minute. It must return soon after ctx ends. A
+// panic counts as an error.
 type Reconcile func(ctx context.Context, key Key) (Result, error)
 
-// DefaultWorkers is how many keys a controller reconciles at once unless told otherwise.
+// DefaultWorkers is how many keys a controller reconciles at once by default.
 const DefaultWorkers = 4
 
 // lastErrors is how many failures a controller remembers.
@@ -180,7 +181,7 @@ func (c *Controller) one(ctx context.Context, k Key) {
 			c.queue.addAfter(k, result.RequeueAfter)
 		}
 	case ctx.Err() != nil:
-		// What fails because the term is over says nothing about the object.
+		// A failure at the end of the term is not the object's.
 	case apierr.IsElectionLost(err):
 		c.lost(err)
 	default:
@@ -201,7 +202,7 @@ func (c *Controller) failed(k Key, err error) {
 		c.errors = slices.Delete(c.errors, 0, len(c.errors)-lastErrors)
 	}
 	c.mu.Unlock()
-	// Conflicts are how optimistic writers meet: a retry is the answer, and no news.
+	// Conflicts are normal for optimistic writers, and the retry solves them.
 	log := c.log.Warn
 	if apierr.IsConflict(err) {
 		log = c.log.Debug

@@ -69,10 +69,10 @@ func (p *copier) setup(t *controller.Term) error {
 		}
 		defer p.active.Add(-1)
 		if p.panics.Load() {
-			panic("as told")
+			panic("on purpose")
 		}
 		if p.broken.Load() {
-			return controller.Result{}, errors.New("as told")
+			return controller.Result{}, errors.New("on purpose")
 		}
 		m, ok := maps.Get(k.Namespace, k.Name)
 		if !ok || m.Data["have"] == m.Data["want"] {
@@ -150,7 +150,7 @@ func TestLeaderReconciles(t *testing.T) {
 	})
 }
 
-// vanish makes the Lease of a leader on master-1 that is gone: under a lease that nobody renews. It returns the leader's
+// vanish makes the Lease of a leader on master-1 that is gone: under a lease that is not renewed. It returns the leader's
 // fence.
 func vanish(t *testing.T, c *client.Client) *apiv1.Fence {
 	t.Helper()
@@ -169,7 +169,7 @@ func vanish(t *testing.T, c *client.Client) *apiv1.Fence {
 	return &apiv1.Fence{Namespace: "kube-system", Name: "copier", CreateRevision: won.GetMetadata().GetResourceVersion()}
 }
 
-// TestRestartedLeaderLeadsAtOnce starts an instance anew whose former run was killed: it need not wait for the lapse, and what
+// TestRestartedLeaderLeadsAtOnce starts an instance again whose earlier run was killed: it does not wait for the lease to expire, and what
 // the former run might still write is refused.
 func TestRestartedLeaderLeadsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -209,7 +209,7 @@ func TestFollowerLeadsWithinASecondOfLeaseExpiry(t *testing.T) {
 
 func TestDeposedLeaderLeadsAgain(t *testing.T) {
 	for name, depose := range map[string]func(*testing.T, *clienttest.Server, *client.Client){
-		"the lease lapses": func(t *testing.T, s *clienttest.Server, c *client.Client) {
+		"the lease expires": func(t *testing.T, s *clienttest.Server, c *client.Client) {
 			s.Disconnect()
 			s.Intercept(func(string, proto.Message) error { return status.Error(codes.Unavailable, "the disk stalls") })
 			<-time.After(20 * time.Second)
@@ -300,7 +300,7 @@ func TestListControllersShowsFailures(t *testing.T) {
 		p.broken.Store(true)
 		eventually(t, "fails again", func() bool { return list().GetFailures() >= 12 })
 		errs := list().GetLastErrors()
-		if len(errs) != 10 || errs[0].Key != "default/a" || errs[0].Message != "as told" {
+		if len(errs) != 10 || errs[0].Key != "default/a" || errs[0].Message != "on purpose" {
 			t.Errorf("%d errors, the newest %v", len(errs), errs[0])
 		}
 		p.broken.Store(false)

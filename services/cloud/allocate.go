@@ -20,7 +20,7 @@ import (
 // annotationPool on a service names the pool that its addresses are to be from.
 const annotationPool = "xebec.io/load-balancer-pool"
 
-// deniedError says why a service gets no address, to whoever made the service or the pools.
+// deniedError says why a service gets no address, in a sentence for the event.
 type deniedError struct{ why string }
 
 func (e *deniedError) Error() string { return e.why }

@@ -119,8 +119,8 @@ func (b bed) allocated(want map[string]string) {
 	}
 }
 
-// told checks that a service has an event with these words.
-func (b bed) told(name, words string) {
+// hasEvent checks that a service has an event with these words.
+func (b bed) hasEvent(name, words string) {
 	b.t.Helper()
 	all, _, err := client.List[*corev1.Event](b.t.Context(), b.c, client.ListOptions{Namespace: "default"})
 	if err != nil {
@@ -145,7 +145,7 @@ func TestAddressesComeAndGo(t *testing.T) {
 		b.expect("b", "192.0.2.67")
 		b.expect("other", "")
 		b.expect("ours", "192.0.2.66")
-		b.told("a", "Allocated address 192.0.2.65")
+		b.hasEvent("a", "Allocated address 192.0.2.65")
 
 		// Deleted, and turned into another type.
 		clienttest.Remove(b.s, b.get("a"))
@@ -166,7 +166,7 @@ func TestAddressesComeAndGo(t *testing.T) {
 	})
 }
 
-func TestWishesThatCannotBeGranted(t *testing.T) {
+func TestUnallocatableAddresses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, "192.0.2.64/30", "vip=198.51.100.0/31")
 		clienttest.Seed(b.s,
@@ -181,15 +181,15 @@ func TestWishesThatCannotBeGranted(t *testing.T) {
 		b.settle()
 		b.expect("a", "192.0.2.65")
 		b.expect("b", "")
-		b.told("b", "192.0.2.65 is allocated already")
+		b.hasEvent("b", "192.0.2.65 is allocated already")
 		b.expect("outside", "")
-		b.told("outside", "is in no pool; there are default=192.0.2.64/30, vip=198.51.100.0/31")
+		b.hasEvent("outside", "is in no pool; there are default=192.0.2.64/30, vip=198.51.100.0/31")
 		b.expect("nopool", "")
-		b.told("nopool", `there is no pool "gold"`)
+		b.hasEvent("nopool", `there is no pool "gold"`)
 		b.expect("vip", "198.51.100.0")
 		b.expect("c", "192.0.2.66")
 		b.expect("d", "")
-		b.told("d", `every IPv4 address of pool "default" is allocated`)
+		b.hasEvent("d", `every IPv4 address of pool "default" is allocated`)
 
 		// Who waits gets what comes free without being touched.
 		clienttest.Remove(b.s, b.get("c"))
@@ -201,13 +201,13 @@ func TestWishesThatCannotBeGranted(t *testing.T) {
 	})
 }
 
-// What is allocated when nobody leads, or by one who died halfway, is put in order by the next leader.
+// What is allocated while no instance leads, or by one who died halfway, is put in order by the next leader.
 func TestLeaderFindsWhatIsThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t)
 		clienttest.Seed(b.s, balancer("pending"))
 		b.settle()
-		b.told("pending", "no pool of addresses is configured")
+		b.hasEvent("pending", "no pool of addresses is configured")
 		svc := clienttest.Seed(b.s, balancer("kept"))[0]
 		clienttest.Seed(b.s, allocation(svc, addr("192.0.2.70")), allocation(balancer("gone"), addr("192.0.2.65")),
 			// Another service by the same name had it.

@@ -46,8 +46,8 @@ func TestOneAddressOfEachFamily(t *testing.T) {
 		b.expect("both", "192.0.2.66", "2001:db8::102")
 		b.expect("turned", "2001:db8::103", "192.0.2.67")
 		b.expect("older", "2001:db8::104")
-		b.told("both", "Allocated address 192.0.2.66")
-		b.told("both", "Allocated address 2001:db8::102")
+		b.hasEvent("both", "Allocated address 192.0.2.66")
+		b.hasEvent("both", "Allocated address 2001:db8::102")
 
 		// A family comes, a family goes, and a type that needs no address.
 		b.change("four", ofFamilies(kind.PreferDualStack, "IPv4", "IPv6"))
@@ -69,7 +69,7 @@ func TestOneAddressOfEachFamily(t *testing.T) {
 		b.settle()
 		b.expect("vip", "2001:db8::200")
 		b.expect("wrong", "")
-		b.told("wrong", "spec.loadBalancerIP 192.0.2.66 is not of the service's families: spec.ipFamilies has IPv6")
+		b.hasEvent("wrong", "spec.loadBalancerIP 192.0.2.66 is not of the service's families: spec.ipFamilies has IPv6")
 	})
 }
 
@@ -82,12 +82,12 @@ func TestFamilyWithoutAddresses(t *testing.T) {
 			balancer("six", ofFamilies(kind.SingleStack, "IPv6")))
 		b.settle()
 		b.expect("prefers", "192.0.2.65")
-		b.told("prefers", `pool "default" has no IPv6 addresses; there are default=192.0.2.64/29, vip=198.51.100.0/31, vip=2001:db8::200/128`)
+		b.hasEvent("prefers", `pool "default" has no IPv6 addresses; there are default=192.0.2.64/29, vip=198.51.100.0/31, vip=2001:db8::200/128`)
 		b.expect("requires", "")
-		b.told("requires", `pool "default" has no IPv6 addresses`)
-		b.told("requires", "spec.ipFamilyPolicy RequireDualStack asks for an address of either family, or none")
+		b.hasEvent("requires", `pool "default" has no IPv6 addresses`)
+		b.hasEvent("requires", "spec.ipFamilyPolicy RequireDualStack asks for an address of either family, or none")
 		b.expect("six", "")
-		b.told("six", `pool "default" has no IPv6 addresses`)
+		b.hasEvent("six", `pool "default" has no IPv6 addresses`)
 		b.allocated(map[string]string{"192.0.2.65": "prefers"})
 
 		// What a service has stays with it, whatever it asks for besides.
@@ -100,7 +100,7 @@ func TestFamilyWithoutAddresses(t *testing.T) {
 		clienttest.Seed(b.s, balancer("second", ofPool("vip"), ofFamilies(kind.RequireDualStack, "IPv4", "IPv6")), balancer("third", ofPool("vip"), ofFamilies(kind.PreferDualStack, "IPv4", "IPv6")))
 		b.settle()
 		b.expect("second", "")
-		b.told("second", `every IPv6 address of pool "vip" is allocated`)
+		b.hasEvent("second", `every IPv6 address of pool "vip" is allocated`)
 		b.expect("third", "198.51.100.1")
 		clienttest.Remove(b.s, b.get("third"))
 		clienttest.Remove(b.s, b.get("requires"))

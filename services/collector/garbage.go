@@ -100,7 +100,7 @@ func (g *garbage) classify(ctx context.Context, obj kind.Object) (owners, error)
 	for _, ref := range m.GetOwnerReferences() {
 		k, key, err := resolve(ref, m.GetNamespace())
 		if err != nil {
-			// Nobody can tell whether such an owner exists: the object stays.
+			// Whether such an owner exists cannot be verified: the object stays.
 			g.events.Event(obj, events.Warning, "OwnerRefInvalid", "%v", err)
 			o.solid++
 			continue

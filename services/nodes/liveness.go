@@ -31,7 +31,7 @@ const (
 // reasonSilent is why a node's conditions are unknown.
 const reasonSilent = "NodeStatusUnknown"
 
-// liveness marks nodes whose heartbeat lapsed, and taints every node by its Ready condition.
+// liveness marks nodes whose lease expired, and taints every node by its Ready condition.
 type liveness struct {
 	client *client.Client
 	nodes  *client.Informer[*corev1.Node]
@@ -67,7 +67,7 @@ func (l *liveness) reconcile(ctx context.Context, key controller.Key) (controlle
 	return controller.Result{RequeueAfter: grace}, nil
 }
 
-// silent reports whether a node's heartbeat lapsed. While a new node has not begun to send one, it returns for how long
+// silent reports whether a node's lease expired. While a new node has not begun to send one, it returns for how long
 // that is in order. The informer may be behind, and marking a node takes its pods out of service: the API is asked.
 func (l *liveness) silent(ctx context.Context, node *corev1.Node) (silent bool, grace time.Duration, err error) {
 	m := node.GetMetadata()
@@ -159,7 +159,7 @@ func taintShortages(node *corev1.Node, taints []*corev1.Taint) []*corev1.Taint {
 }
 
 // taint keeps the taints that follow from the node's conditions, and leaves all others alone. While no node is heard of
-// none is tainted NoExecute, so that no pod is evicted; when the first is back, the time of the others counts anew.
+// none is tainted NoExecute, so that no pod is evicted; when the first is back, the time of the others starts again.
 func (l *liveness) taint(ctx context.Context, node *corev1.Node) error {
 	want := ""
 	effects := []string{noSchedule, noExecute}
@@ -200,7 +200,7 @@ func (l *liveness) taint(ctx context.Context, node *corev1.Node) error {
 	return nil
 }
 
-// markPodsNotReady takes the pods of a silent node out of their services: nobody knows whether they still serve. It
+// markPodsNotReady takes the pods of a silent node out of their services: it is not known whether they still serve. It
 // writes them all at once; when one of them changed meanwhile, one by one.
 func (l *liveness) markPodsNotReady(ctx context.Context, node *corev1.Node) error {
 	pods, _, err := client.List[*corev1.Pod](ctx, l.client, client.ListOptions{FieldSelector: "spec.nodeName=" + node.GetMetadata().GetName()})

@@ -1,10 +1,11 @@
-// Package nodes looks after the machines: it notices when one falls silent, keeps new pods off it and moves the old ones
-// away, gives each its range of pod addresses, and clears up after those that vanished.
+// Package nodes detects nodes that stop renewing their lease, taints them and evicts their pods, allocates each node's
+// range of pod addresses, and removes the pods of nodes that do not exist any more.
 //
-// A node's heartbeat is a Lease object under an etcd lease: it costs no disk write, and its disappearance is the alarm.
+// A node's heartbeat is a Lease object under an etcd lease: renewals write nothing, and the object vanishes when the
+// lease expires.
 // liveness.go turns that into conditions and taints, reachability.go asks others about a node before eviction.go turns
 // taints into deletions, podcidr.go hands out ranges,
-// outofservice.go removes the pods of nodes that a person has declared to be off, orphans.go those of nodes that are gone.
+// outofservice.go removes the pods of nodes with the taint out-of-service, orphans.go those of nodes that are gone.
 package nodes
 
 import (
@@ -46,7 +47,7 @@ type Config struct {
 	// StartGrace is how long a node that has just been made may take until its first heartbeat, and how long nodes that were
 	// lost before this instance took the lead have to be heard of before their pods are evicted, unless EvictAfter is less.
 	StartGrace time.Duration `yaml:"startGrace"`
-	// OrphanGrace is how long a node must have been gone before its pods are: it may be registering anew.
+	// OrphanGrace is how long a node must have been gone before its pods are: it may be registering again.
 	OrphanGrace time.Duration `yaml:"orphanGrace"`
 }
 
@@ -147,14 +148,14 @@ func (s *Service) setup(t *controller.Term) error {
 	live := &liveness{client: t.Client(), nodes: nodes, leases: leases, events: s.Events(), startGrace: s.cfg.StartGrace}
 	liveController := t.Controller("liveness", 0, live.reconcile)
 	controller.For(liveController, nodes)
-	// The first node to be heard of again, and the last to fall silent, change what the others' taints should be.
-	nobody := false
+	// The first node to renew again, and the last to stop, change what the others' taints should be.
+	noneRenews := false
 	nodes.OnChange(func(old, now *corev1.Node) {
 		if old != nil && now != nil && isSilent(old) == isSilent(now) {
 			return
 		}
-		if was := nobody; was != allSilent(nodes, "") {
-			nobody = !was
+		if was := noneRenews; was != allSilent(nodes, "") {
+			noneRenews = !was
 			for _, n := range nodes.List() {
 				liveController.Enqueue(client.KeyOf(n))
 			}

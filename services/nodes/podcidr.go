@@ -80,7 +80,7 @@ func (c *podCIDRs) reconcile(ctx context.Context, key controller.Key) (controlle
 		free, ok := pool.reserve(key.Name, pool.former(node))
 		if !ok {
 			c.events.Event(node, events.Warning, "CIDRNotAvailable",
-				"Every /%d of the cluster CIDR %s is given to a node: delete nodes, or start the cluster with a larger range", pool.bits, pool.cluster)
+				"Every /%d of the cluster CIDR %s is allocated to a node: delete nodes, or start the cluster with a larger range", pool.bits, pool.cluster)
 			return controller.Result{}, fmt.Errorf("no /%d of %s is free", pool.bits, pool.cluster)
 		}
 		ranges = append(ranges, free)
@@ -90,7 +90,7 @@ func (c *podCIDRs) reconcile(ctx context.Context, key controller.Key) (controlle
 		updated.Spec.PodCidrs = append(updated.Spec.PodCidrs, r.String())
 	}
 	if _, err := client.Update(ctx, c.client, updated); err != nil {
-		return controller.Result{}, fmt.Errorf("give node %s the pod ranges %s: %w", key.Name, ranges, err)
+		return controller.Result{}, fmt.Errorf("allocate pod ranges %s to node %s: %w", ranges, key.Name, err)
 	}
 	return controller.Result{}, nil
 }

@@ -166,7 +166,7 @@ func lossy(t *testing.T, count int, happens func(m *machines, others []string)) 
 			}
 		}
 		if len(all) != count {
-			t.Fatalf("%d pods are there, want %d: nobody has confirmed the end of one", len(all), count)
+			t.Fatalf("%d pods are there, want %d: no end of a pod was confirmed", len(all), count)
 		}
 	}
 	cancel()

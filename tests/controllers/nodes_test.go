@@ -380,7 +380,7 @@ func TestPodRanges(t *testing.T) {
 
 	// The range is full now: the next one has to wait until a node goes.
 	create(t, c, &corev1.Node{Metadata: meta("", "late")})
-	expectEvent(t, c, "default", "late", "Warning CIDRNotAvailable: Every /24 of the cluster CIDR 10.244.0.0/18 is given to a node")
+	expectEvent(t, c, "default", "late", "Warning CIDRNotAvailable: Every /24 of the cluster CIDR 10.244.0.0/18 is allocated to a node")
 	if _, err := client.Delete[*corev1.Node](t.Context(), c, "", odd.GetMetadata().GetName()); err != nil {
 		t.Fatal(err)
 	}

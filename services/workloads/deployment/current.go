@@ -26,7 +26,7 @@ const (
 	annotationLastApplied = "kubectl.kubernetes.io/last-applied-configuration"
 )
 
-// sameTemplate reports whether a set was made from the deployment's present template.
+// sameTemplate reports whether a set has the deployment's current template.
 func sameTemplate(rs *appsv1.ReplicaSet, d *appsv1.Deployment) bool {
 	t := proto.CloneOf(rs.GetSpec().GetTemplate())
 	delete(t.GetMetadata().GetLabels(), kind.LabelPodTemplateHash)
@@ -35,7 +35,8 @@ func sameTemplate(rs *appsv1.ReplicaSet, d *appsv1.Deployment) bool {
 	return proto.Equal(t, want)
 }
 
-// templateHash names the set of a template. It need not be Kubernetes' own number: nothing but the name depends on it.
+// templateHash is the suffix of the name of a template's set. It differs from Kubernetes' hash:
+// nothing else depends on it.
 func templateHash(t *corev1.PodTemplateSpec, collisions int32) (string, error) {
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(t)
 	if err != nil {
@@ -54,7 +55,7 @@ func templateHash(t *corev1.PodTemplateSpec, collisions int32) (string, error) {
 	return string(sum), nil
 }
 
-// ensureCurrent makes the set of the present template, or brings the one there is up to date.
+// ensureCurrent creates the set of the current template, or updates the existing one.
 func (c *reconciler) ensureCurrent(ctx context.Context, r *rollout) error {
 	if r.current != nil {
 		return c.keepRevision(ctx, r)
@@ -82,7 +83,8 @@ func (c *reconciler) ensureCurrent(ctx context.Context, r *rollout) error {
 	return c.setRevision(ctx, r, created.GetMetadata().GetAnnotations()[kind.AnnotationRevision])
 }
 
-// newSet is the set to create for the present template, as large as the first step of the rollout allows.
+// newSet is the set to create for the current template, as large as the first step of the rollout
+// allows.
 func (c *reconciler) newSet(r *rollout) (*appsv1.ReplicaSet, error) {
 	d := r.d
 	hash, err := templateHash(d.GetSpec().GetTemplate(), d.GetStatus().GetCollisionCount())
@@ -104,7 +106,7 @@ func (c *reconciler) newSet(r *rollout) (*appsv1.ReplicaSet, error) {
 	annotateSize(rs, r)
 	switch {
 	case d.GetSpec().GetStrategy().GetType() == kind.StrategyRecreate && len(r.old) > 0:
-		// It waits until the old pods are gone; see recreate.
+		// The new pods wait until the old ones are gone; see recreate.
 	case d.GetSpec().GetStrategy().GetType() == kind.StrategyRecreate:
 		rs.Spec.Replicas = &r.limits.replicas
 	default:
@@ -126,7 +128,7 @@ func withHash(labels map[string]string, hash string) map[string]string {
 	return with
 }
 
-// inheritedAnnotations are the deployment's, but for those that describe the deployment itself.
+// inheritedAnnotations are the deployment's, except those that describe the deployment itself.
 func inheritedAnnotations(d *appsv1.Deployment) map[string]string {
 	inherited := map[string]string{}
 	for k, v := range d.GetMetadata().GetAnnotations() {
@@ -139,8 +141,9 @@ func inheritedAnnotations(d *appsv1.Deployment) map[string]string {
 	return inherited
 }
 
-// resolveCollision handles a set of the wanted name that the informer does not show as ours: our own of a moment ago, which
-// the next reconcile finds, or one of another template that hashes alike, for which the next hash is taken.
+// resolveCollision handles an existing set of the wanted name. Either it is the deployment's own,
+// which the informer does not show yet, or it has another template with the same hash, and the next
+// reconcile takes the next hash.
 func (c *reconciler) resolveCollision(ctx context.Context, r *rollout, wanted *appsv1.ReplicaSet) error {
 	m := wanted.GetMetadata()
 	there, err := client.Get[*appsv1.ReplicaSet](ctx, c.client, m.GetNamespace(), m.GetName())

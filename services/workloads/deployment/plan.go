@@ -10,23 +10,24 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// replicas is what the arithmetic of a rollout needs to know of one ReplicaSet.
+// replicas are the numbers of one ReplicaSet that the arithmetic of a rollout needs.
 type replicas struct {
 	name string
 	// wanted is spec.replicas, actual status.replicas, available status.availableReplicas.
 	wanted, actual, available int32
-	// maxReplicas is the most that the deployment could have when the set was last scaled, 0 when not known; see the
-	// annotation deployment.kubernetes.io/max-replicas.
+	// maxReplicas is how many pods the deployment could have when the set was last scaled, 0 when that
+	// is not known; see the annotation deployment.kubernetes.io/max-replicas.
 	maxReplicas int32
 	// age orders sets: the lower, the older.
 	age int64
 }
 
-// present is how many pods the set has or is about to have. A set's status lags behind its size: neither alone will do.
+// present is how many pods the set has or will have. Its status lags behind its size, so that neither
+// alone is enough.
 func (s replicas) present() int32 { return max(s.wanted, s.actual) }
 
-// staying is the set without the available pods that it is about to lose: those beyond its size. Counting them would
-// let as many be taken again from another set.
+// staying is the set without the available pods beyond its size, which it will delete. If they
+// counted, another set could lose as many again.
 func (s replicas) staying() replicas {
 	s.available = min(s.available, s.wanted)
 	return s
@@ -43,8 +44,9 @@ type scaling struct {
 	to   int32
 }
 
-// resolveLimits turns numbers or percentages into numbers, as Kubernetes does: surge rounds up and unavailable down, and
-// when both come to 0, one pod may be unavailable, since nothing could move otherwise.
+// resolveLimits turns numbers or percentages into numbers, as Kubernetes does: the surge rounds up,
+// unavailable rounds down, and when both are 0, one pod may be unavailable, since the rollout could
+// not proceed otherwise.
 func resolveLimits(n int32, maxSurge, maxUnavailable *metav1.IntOrString) (limits, error) {
 	surge, err := kind.ScaledValue(maxSurge, n, true)
 	if err != nil {
@@ -60,12 +62,12 @@ func resolveLimits(n int32, maxSurge, maxUnavailable *metav1.IntOrString) (limit
 	return limits{replicas: n, maxSurge: surge, maxUnavailable: min(unavailable, n)}, nil
 }
 
-// planRolling is the next step of a rolling update: it grows the new set as far as the surge allows and shrinks the old
-// ones as far as availability allows, unavailable pods first. Applied again and again as pods come and go it ends with
-// every pod in the new set. It returns only sets that change.
+// planRolling is the next step of a rolling update: it grows the new set as far as the surge allows
+// and shrinks the old ones as far as availability allows, unavailable pods first. Repeated as pods
+// become available, it ends with all pods in the new set. It returns only sets that change.
 func planRolling(l limits, newSet replicas, old []replicas) []scaling {
 	var steps []scaling
-	// Pods that a set has beyond its size are on their way out, yet not marked so: the surge counts them.
+	// Pods that a set has beyond its size will be deleted, but still exist: the surge counts them.
 	total := newSet.present()
 	for _, s := range old {
 		total += s.present()
@@ -84,7 +86,8 @@ func planRolling(l limits, newSet replicas, old []replicas) []scaling {
 	return append(steps, planOld(l, grown, old)...)
 }
 
-// planOld shrinks the old sets. What the new set still lacks in availability counts against what may be taken away.
+// planOld shrinks the old sets. Pods of the new set that are not available yet reduce what may be
+// deleted.
 func planOld(l limits, newSet replicas, old []replicas) []scaling {
 	newSet = newSet.staying()
 	shrunk := slices.Clone(old)
@@ -97,7 +100,7 @@ func planOld(l limits, newSet replicas, old []replicas) []scaling {
 	minAvailable := l.replicas - l.maxUnavailable
 	slices.SortStableFunc(shrunk, func(a, b replicas) int { return cmp.Compare(a.age, b.age) })
 
-	// Pods that are not available serve nobody: they go first, as many as the new set's missing ones leave room for.
+	// Unavailable pods are deleted first, as many as the missing pods of the new set allow.
 	budget := total - minAvailable - (newSet.wanted - newSet.available)
 	for i := range shrunk {
 		s := &shrunk[i]
@@ -105,7 +108,7 @@ func planOld(l limits, newSet replicas, old []replicas) []scaling {
 		s.wanted -= n
 		budget -= n
 	}
-	// Then available ones, as long as enough stay.
+	// Then available pods, as long as enough of them stay.
 	budget = available - minAvailable
 	for i := range shrunk {
 		s := &shrunk[i]
@@ -116,8 +119,9 @@ func planOld(l limits, newSet replicas, old []replicas) []scaling {
 	return changes(old, shrunk)
 }
 
-// planProportional spreads a change of the deployment's size over its sets while a rollout is under way or paused, in
-// proportion to their sizes, so that the mix of old and new stays. Leftovers go to the largest set.
+// planProportional spreads a change of the deployment's size over its sets while a rollout is under
+// way or paused, in proportion to their sizes, so that the ratio of old and new pods stays. The
+// remainder goes to the largest set.
 func planProportional(l limits, sets []replicas) []scaling {
 	var total int32
 	for _, s := range sets {

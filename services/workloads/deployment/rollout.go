@@ -20,10 +20,11 @@ import (
 type rollout struct {
 	d      *appsv1.Deployment
 	limits limits
-	// current is the set of the present template, nil before it is made; old are the others, oldest first.
+	// current is the set of the current template, nil before it is created; old are the others, oldest
+	// first.
 	current *appsv1.ReplicaSet
 	old     []*appsv1.ReplicaSet
-	// createError is why the set of the present template could not be made, in a sentence; empty when it could.
+	// createError is why the set of the current template could not be created, empty when it could.
 	createError string
 }
 
@@ -46,7 +47,7 @@ func newRollout(d *appsv1.Deployment, sets []*appsv1.ReplicaSet) (*rollout, erro
 		return cmp.Or(cmp.Compare(ageOf(a), ageOf(b)), cmp.Compare(a.GetMetadata().GetName(), b.GetMetadata().GetName()))
 	})
 	for _, rs := range sets {
-		// Of several with the template, adopted ones for example, the oldest is current, so that it stays the same one.
+		// Of several with the template, adopted ones for example, the oldest is the current one and stays so.
 		if r.current == nil && sameTemplate(rs, d) {
 			r.current = rs
 			continue
@@ -56,7 +57,7 @@ func newRollout(d *appsv1.Deployment, sets []*appsv1.ReplicaSet) (*rollout, erro
 	return r, nil
 }
 
-// limitsOf resolves a deployment's limits. Recreate has none to resolve: nothing beyond the replicas, nothing missing.
+// limitsOf resolves a deployment's limits. With Recreate there is neither surge nor unavailability.
 func limitsOf(d *appsv1.Deployment) (limits, error) {
 	if d.GetSpec().GetStrategy().GetType() == kind.StrategyRecreate {
 		return limits{replicas: d.GetSpec().GetReplicas()}, nil
@@ -65,7 +66,7 @@ func limitsOf(d *appsv1.Deployment) (limits, error) {
 	return resolveLimits(d.GetSpec().GetReplicas(), update.GetMaxSurge(), update.GetMaxUnavailable())
 }
 
-// advance takes the next step of the rollout, whatever state the last one left.
+// advance takes the next step of the rollout from any state.
 func (c *reconciler) advance(ctx context.Context, r *rollout) error {
 	spec := r.d.GetSpec()
 	if spec.GetPaused() {
@@ -179,7 +180,7 @@ func allNumbers(sets []*appsv1.ReplicaSet) []replicas {
 	return all
 }
 
-// ageOf orders sets by when they were made.
+// ageOf orders sets by when they were created.
 func ageOf(rs *appsv1.ReplicaSet) int64 {
 	return rs.GetMetadata().GetCreationTimestamp().AsTime().UnixNano()
 }
@@ -189,7 +190,7 @@ func annotatedNumber(rs *appsv1.ReplicaSet, annotation string) (int32, bool) {
 	return int32(n), err == nil
 }
 
-// scaleAll gives sets their new sizes, and brings the annotations of every live set up to the deployment's size.
+// scaleAll gives sets their new sizes, and updates the annotations of every set that has pods.
 func (c *reconciler) scaleAll(ctx context.Context, r *rollout, steps []scaling) error {
 	to := map[string]int32{}
 	for _, s := range steps {
