@@ -18,9 +18,9 @@ import (
 
 	"github.com/xebec-project/xebec/agent/bpf"
 	"github.com/xebec-project/xebec/agent/datapath"
-	"github.com/xebec-project/xebec/agent/internal/netlab"
 	"github.com/xebec-project/xebec/agent/podnet"
 	"github.com/xebec-project/xebec/agent/policy"
+	"github.com/xebec-project/xebec/internal/netlab"
 )
 
 type load func() (*ebpf.CollectionSpec, error)

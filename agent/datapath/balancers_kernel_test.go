@@ -15,7 +15,7 @@ import (
 
 	"github.com/xebec-project/xebec/agent/bpf"
 	"github.com/xebec-project/xebec/agent/datapath"
-	"github.com/xebec-project/xebec/agent/internal/netlab"
+	"github.com/xebec-project/xebec/internal/netlab"
 )
 
 const balancerIP = "192.0.2.200"

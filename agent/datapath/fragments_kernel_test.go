@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xebec-project/xebec/agent/datapath"
-	"github.com/xebec-project/xebec/agent/internal/netlab"
+	"github.com/xebec-project/xebec/internal/netlab"
 )
 
 // echoDatagrams sends every datagram at port 5354 back whole.

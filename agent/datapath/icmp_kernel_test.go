@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xebec-project/xebec/agent/datapath"
-	"github.com/xebec-project/xebec/agent/internal/netlab"
+	"github.com/xebec-project/xebec/internal/netlab"
 )
 
 // tooBig is an ICMP error that says that a datagram between two ends was larger than the next hop takes.

@@ -23,9 +23,9 @@ import (
 
 	"github.com/xebec-project/xebec/agent/bpf"
 	"github.com/xebec-project/xebec/agent/datapath"
-	"github.com/xebec-project/xebec/agent/internal/netlab"
 	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/metrics/metricstest"
+	"github.com/xebec-project/xebec/internal/netlab"
 )
 
 // One namespace whose loopback carries clients and endpoints alike.

@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xebec-project/xebec/agent/bpf"
-	"github.com/xebec-project/xebec/agent/internal/netlab"
+	"github.com/xebec-project/xebec/internal/netlab"
 )
 
 // Every form of the question by neighbour discovery has its answer, which is the same size whatever options the question

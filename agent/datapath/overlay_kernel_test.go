@@ -14,10 +14,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/xebec-project/xebec/agent/datapath"
-	"github.com/xebec-project/xebec/agent/internal/netlab"
 	"github.com/xebec-project/xebec/agent/podnet"
 	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/metrics/metricstest"
+	"github.com/xebec-project/xebec/internal/netlab"
 )
 
 // encapsulated is a UDP datagram to a pod of a node, as another node's overlay encapsulates it.

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xebec-project/xebec/agent/datapath"
-	"github.com/xebec-project/xebec/agent/internal/netlab"
 	"github.com/xebec-project/xebec/agent/podnet"
+	"github.com/xebec-project/xebec/internal/netlab"
 )
 
 func testNodePortsThroughOverlay(t *testing.T, change ...func(*datapath.Config)) {

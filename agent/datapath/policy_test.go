@@ -6,8 +6,8 @@ import (
 	"testing"
 
 	"github.com/xebec-project/xebec/agent/datapath"
-	"github.com/xebec-project/xebec/agent/internal/netlab"
 	"github.com/xebec-project/xebec/agent/policy"
+	"github.com/xebec-project/xebec/internal/netlab"
 )
 
 // What comes by a node port goes into a pod of the node past the pod's interface

@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/xebec-project/xebec/agent/datapath"
-	"github.com/xebec-project/xebec/agent/internal/netlab"
 	"github.com/xebec-project/xebec/agent/podnet"
+	"github.com/xebec-project/xebec/internal/netlab"
 )
 
 func TestNodePortsByIPv6(t *testing.T) { testNodePorts(t, ends6, dualStack) }

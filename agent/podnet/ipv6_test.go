@@ -15,8 +15,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/xebec-project/xebec/agent/internal/netlab"
 	"github.com/xebec-project/xebec/agent/podnet"
+	"github.com/xebec-project/xebec/internal/netlab"
 )
 
 // dualStack gives node i the IPv6 pods of fd00:10:244:i::/64.

@@ -17,8 +17,8 @@ import (
 	"go.uber.org/zap/zaptest"
 	"golang.org/x/sys/unix"
 
-	"github.com/xebec-project/xebec/agent/internal/netlab"
 	"github.com/xebec-project/xebec/agent/podnet"
+	"github.com/xebec-project/xebec/internal/netlab"
 )
 
 type node struct {

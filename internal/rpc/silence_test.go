@@ -3,22 +3,21 @@ package rpc
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
-	"github.com/xebec-project/xebec/internal/osthread"
+	"github.com/xebec-project/xebec/internal/netlab"
 )
 
 // silenceSlack is how much later than its limit a connection may fail on a busy machine. Without a limit it takes gRPC's
@@ -138,60 +137,43 @@ func awaitState(ctx context.Context, t *testing.T, conn *grpc.ClientConn, state 
 	}
 }
 
-// wire is two network namespaces with a veth pair between them, and a listener in the second.
+// wire is a client and a server on a wire of their own, and a listener of the server.
 type wire struct {
-	client, server int
-	listener       net.Listener
-	link           *netlink.Handle // of the server's namespace
-	address        *netlink.Addr
+	client   *netlab.Namespace
+	listener net.Listener
+	link     *netlink.Handle // of the server's namespace
+	address  *netlink.Addr
 }
 
 func newWire(t *testing.T) *wire {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("needs root")
-		}
-		t.Skip("needs root")
-	}
+	lab := netlab.New(t)
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	w := &wire{client: newNamespace(t), server: newNamespace(t)}
-	handles := map[int]*netlink.Handle{}
-	for _, namespace := range []int{w.client, w.server} {
-		h, err := netlink.NewHandleAt(netns.NsHandle(namespace), unix.NETLINK_ROUTE)
-		must(err)
-		t.Cleanup(h.Close)
-		handles[namespace] = h
-	}
-	must(handles[w.client].LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "eth0", PeerNamespace: netlink.NsFd(w.server)}))
-	var mac net.HardwareAddr
-	for namespace, h := range handles {
-		link, err := h.LinkByName("eth0")
-		must(err)
-		host := 1
-		if namespace == w.server {
-			host, mac = 2, link.Attrs().HardwareAddr
-		}
-		addr, err := netlink.ParseAddr(fmt.Sprintf("192.0.2.%d/24", host))
-		must(err)
-		must(h.AddrAdd(link, addr))
-		must(h.LinkSetUp(link))
-		if namespace == w.server {
-			w.link, w.address = h, addr
-		}
-	}
-	link, err := handles[w.client].LinkByName("eth0")
+	server := lab.Host(netip.MustParsePrefix("192.0.2.2/24"))
+	w := &wire{client: lab.Host(netip.MustParsePrefix("192.0.2.1/24"))}
+	var err error
+	w.link, err = server.Handle()
+	must(err)
+	t.Cleanup(w.link.Close)
+	w.address, err = netlink.ParseAddr("192.0.2.2/24")
+	must(err)
+	own, err := w.link.LinkByName("eth0")
+	must(err)
+	h, err := w.client.Handle()
+	must(err)
+	defer h.Close()
+	link, err := h.LinkByName("eth0")
 	must(err)
 	// Resolution must not be what notices that the peer is gone.
-	must(handles[w.client].NeighSet(&netlink.Neigh{
-		LinkIndex: link.Attrs().Index, State: netlink.NUD_PERMANENT, IP: net.IPv4(192, 0, 2, 2), HardwareAddr: mac,
+	must(h.NeighSet(&netlink.Neigh{
+		LinkIndex: link.Attrs().Index, State: netlink.NUD_PERMANENT, IP: net.IPv4(192, 0, 2, 2), HardwareAddr: own.Attrs().HardwareAddr,
 	}))
-	must(inNamespace(w.server, func() (err error) {
+	must(server.Do(func() (err error) {
 		w.listener, err = net.Listen("tcp", "192.0.2.2:0")
 		return err
 	}))
@@ -199,33 +181,7 @@ func newWire(t *testing.T) *wire {
 	return w
 }
 
-func newNamespace(t *testing.T) int {
-	t.Helper()
-	fd := -1
-	err := osthread.Do(func() (err error) {
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return os.NewSyscallError("unshare", err)
-		}
-		fd, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		return err
-	})
-	if err != nil {
-		t.Fatalf("make a network namespace: %v", err)
-	}
-	t.Cleanup(func() { _ = unix.Close(fd) })
-	return fd
-}
-
-func inNamespace(fd int, f func() error) error {
-	return osthread.Do(func() error {
-		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
-			return os.NewSyscallError("setns", err)
-		}
-		return f()
-	})
-}
-
-func (w *wire) inClient(f func() error) error { return inNamespace(w.client, f) }
+func (w *wire) inClient(f func() error) error { return w.client.Do(f) }
 
 // connect connects by ContextDialer and exchanges a byte, so that nothing is unacknowledged.
 func (w *wire) connect(t *testing.T) (conn, accepted net.Conn) {
