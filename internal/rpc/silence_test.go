@@ -30,7 +30,7 @@ func TestSilentPeer(t *testing.T) {
 	for _, name := range []string{"idle", "busy", "full"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWire(t)
+			w := newCable(t)
 			conn, accepted := w.connect(t)
 			if name == "full" {
 				fillWindow(t, conn)
@@ -77,7 +77,7 @@ func fillWindow(t *testing.T, conn net.Conn) int {
 // the connection lives on.
 func TestBusyPeer(t *testing.T) {
 	t.Parallel()
-	w := newWire(t)
+	w := newCable(t)
 	conn, accepted := w.connect(t)
 	written := fillWindow(t, conn)
 	if err := conn.SetReadDeadline(time.Now().Add(4 * DefaultSilence)); err != nil {
@@ -97,7 +97,7 @@ func TestBusyPeer(t *testing.T) {
 // TestSilentPeerOfGRPC checks that gRPC does not replace the limit by its keepalive's.
 func TestSilentPeerOfGRPC(t *testing.T) {
 	t.Parallel()
-	w := newWire(t)
+	w := newCable(t)
 	server := grpc.NewServer()
 	go func() { _ = server.Serve(w.listener) }()
 	t.Cleanup(server.Stop)
@@ -138,14 +138,14 @@ func awaitState(ctx context.Context, t *testing.T, conn *grpc.ClientConn, state 
 }
 
 // wire is a client and a server on a wire of their own, and a listener of the server.
-type wire struct {
+type cable struct {
 	client   *netlab.Namespace
 	listener net.Listener
 	link     *netlink.Handle // of the server's namespace
 	address  *netlink.Addr
 }
 
-func newWire(t *testing.T) *wire {
+func newCable(t *testing.T) *cable {
 	t.Helper()
 	lab := netlab.New(t)
 	must := func(err error) {
@@ -155,7 +155,7 @@ func newWire(t *testing.T) *wire {
 		}
 	}
 	server := lab.Host(netip.MustParsePrefix("192.0.2.2/24"))
-	w := &wire{client: lab.Host(netip.MustParsePrefix("192.0.2.1/24"))}
+	w := &cable{client: lab.Host(netip.MustParsePrefix("192.0.2.1/24"))}
 	var err error
 	w.link, err = server.Handle()
 	must(err)
@@ -181,10 +181,10 @@ func newWire(t *testing.T) *wire {
 	return w
 }
 
-func (w *wire) inClient(f func() error) error { return w.client.Do(f) }
+func (w *cable) inClient(f func() error) error { return w.client.Do(f) }
 
 // connect connects by ContextDialer and exchanges a byte, so that nothing is unacknowledged.
-func (w *wire) connect(t *testing.T) (conn, accepted net.Conn) {
+func (w *cable) connect(t *testing.T) (conn, accepted net.Conn) {
 	t.Helper()
 	err := w.inClient(func() (err error) {
 		conn, err = ContextDialer(DefaultSilence)(t.Context(), w.listener.Addr().String())
@@ -207,7 +207,7 @@ func (w *wire) connect(t *testing.T) (conn, accepted net.Conn) {
 }
 
 // cut takes the server's address away: its kernel drops what comes for it, without an answer.
-func (w *wire) cut(t *testing.T) {
+func (w *cable) cut(t *testing.T) {
 	t.Helper()
 	link, err := w.link.LinkByName("eth0")
 	if err != nil {
