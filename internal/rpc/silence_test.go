@@ -137,7 +137,7 @@ func awaitState(ctx context.Context, t *testing.T, conn *grpc.ClientConn, state 
 	}
 }
 
-// wire is a client and a server on a wire of their own, and a listener of the server.
+// cable is a client and a server on a cable of their own, and a listener of the server.
 type cable struct {
 	client   *netlab.Namespace
 	listener net.Listener
