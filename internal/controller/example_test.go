@@ -82,7 +82,9 @@ func ExampleDependents() {
 	replicas := int32(3)
 	template := &corev1.PodSpec{Containers: []*corev1.Container{{Name: "web", Image: "example/echo:1"}}}
 	labels := map[string]string{"app": "web"}
-	orphan := &corev1.Pod{Metadata: &metav1.ObjectMeta{Namespace: "default", Name: "orphan", Labels: labels}, Spec: client.Clone(&corev1.Pod{Spec: template}).Spec}
+	orphan := client.Clone(&corev1.Pod{
+		Metadata: &metav1.ObjectMeta{Namespace: "default", Name: "orphan", Labels: labels}, Spec: template,
+	})
 	kind.Of(orphan).Default(orphan)
 	clienttest.Seed(api, orphan)
 	clienttest.Seed(api, &appsv1.ReplicaSet{

@@ -100,7 +100,9 @@ func (c *reconciler) newSet(r *rollout) (*appsv1.ReplicaSet, error) {
 			Name: d.GetMetadata().GetName() + "-" + hash, Namespace: d.GetMetadata().GetNamespace(), Labels: template.GetMetadata().GetLabels(),
 			Annotations: inheritedAnnotations(d), OwnerReferences: []*metav1.OwnerReference{kind.NewControllerRef(d)},
 		},
-		Spec: &appsv1.ReplicaSetSpec{Selector: selector, Template: template, MinReadySeconds: d.GetSpec().GetMinReadySeconds(), Replicas: new(int32)},
+		Spec: &appsv1.ReplicaSetSpec{
+			Selector: selector, Template: template, MinReadySeconds: d.GetSpec().GetMinReadySeconds(), Replicas: new(int32),
+		},
 	}
 	rs.Metadata.Annotations[kind.AnnotationRevision] = strconv.FormatInt(nextRevision(r.old), 10)
 	annotateSize(rs, r)

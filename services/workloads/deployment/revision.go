@@ -85,14 +85,16 @@ func (c *reconciler) trimHistory(ctx context.Context, r *rollout) error {
 	var empty []*appsv1.ReplicaSet
 	for _, rs := range r.old {
 		s := rs.GetStatus()
-		if rs.GetMetadata().GetDeletionTimestamp() == nil && rs.GetSpec().GetReplicas() == 0 && s.GetReplicas() == 0 && s.GetObservedGeneration() >= rs.GetMetadata().GetGeneration() {
+		if rs.GetMetadata().GetDeletionTimestamp() == nil && rs.GetSpec().GetReplicas() == 0 &&
+			s.GetReplicas() == 0 && s.GetObservedGeneration() >= rs.GetMetadata().GetGeneration() {
 			empty = append(empty, rs)
 		}
 	}
 	slices.SortFunc(empty, func(a, b *appsv1.ReplicaSet) int { return cmp.Compare(revisionOf(a), revisionOf(b)) })
 	for len(empty) > int(r.d.GetSpec().GetRevisionHistoryLimit()) {
 		m := empty[0].GetMetadata()
-		if _, err := client.Delete[*appsv1.ReplicaSet](ctx, c.client, m.GetNamespace(), m.GetName(), client.IfUID(m.GetUid())); err != nil && !apierr.IsNotFound(err) {
+		_, err := client.Delete[*appsv1.ReplicaSet](ctx, c.client, m.GetNamespace(), m.GetName(), client.IfUID(m.GetUid()))
+		if err != nil && !apierr.IsNotFound(err) {
 			return fmt.Errorf("delete old replica set %s: %w", m.GetName(), err)
 		}
 		empty = empty[1:]

@@ -150,7 +150,8 @@ func (c *reconciler) proportional(r *rollout) []scaling {
 		return []scaling{{only.GetMetadata().GetName(), r.limits.replicas}}
 	case len(live) < 2:
 		return nil
-	case r.current != nil && r.current.GetSpec().GetReplicas() == r.limits.replicas && r.current.GetStatus().GetAvailableReplicas() == r.limits.replicas:
+	case r.current != nil && r.current.GetSpec().GetReplicas() == r.limits.replicas &&
+		r.current.GetStatus().GetAvailableReplicas() == r.limits.replicas:
 		var steps []scaling // the current set is whole: the old ones have had their time, even of a paused deployment
 		for _, rs := range live {
 			if rs != r.current {
@@ -217,7 +218,8 @@ func (c *reconciler) scaleAll(ctx context.Context, r *rollout, steps []scaling) 
 			if n < before {
 				direction = "down"
 			}
-			c.events.Event(r.d, events.Normal, "ScalingReplicaSet", "Scaled %s replica set %s from %d to %d", direction, rs.GetMetadata().GetName(), before, n)
+			c.events.Event(r.d, events.Normal, "ScalingReplicaSet", "Scaled %s replica set %s from %d to %d",
+				direction, rs.GetMetadata().GetName(), before, n)
 		}
 	}
 	return nil

@@ -41,7 +41,8 @@ func complete(r *rollout) bool {
 		}
 	}
 	s := r.current.GetStatus()
-	return s.GetReplicas() == r.limits.replicas && s.GetAvailableReplicas() == r.limits.replicas && s.GetObservedGeneration() >= r.current.GetMetadata().GetGeneration()
+	return s.GetReplicas() == r.limits.replicas && s.GetAvailableReplicas() == r.limits.replicas &&
+		s.GetObservedGeneration() >= r.current.GetMetadata().GetGeneration()
 }
 
 // newStatus is the status of a deployment with these sets. It returns when the progress deadline
