@@ -82,12 +82,12 @@ func BenchmarkGatewayUnary(b *testing.B) {
 	}
 	server := rpc.ServerConfig{TLS: tls}
 	gateway.ConfigureServer(&server)
-	door := serveQuietly(b, server, gateway.Register)
+	address := serveQuietly(b, server, gateway.Register)
 
 	request := &apiv1.GetRequest{Object: &apiv1.ObjectReference{Kind: "ConfigMap", Namespace: "default", Name: "c"}}
 	for _, bench := range []struct{ name, address, user string }{
 		{"direct", service, pki.ServiceUser("apiserver")},
-		{"gateway", door, pki.ServiceUser("gateway")},
+		{"gateway", address, pki.ServiceUser("gateway")},
 	} {
 		for _, callers := range []int{1, 16} {
 			b.Run(fmt.Sprintf("%s/callers=%d", bench.name, callers), func(b *testing.B) {

@@ -17,12 +17,12 @@ import (
 
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/discovery"
+	"github.com/xebec-project/xebec/internal/edge/listener"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
 	"github.com/xebec-project/xebec/internal/version"
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
-	"github.com/xebec-project/xebec/services/gateway/door"
 )
 
 const (
@@ -41,7 +41,7 @@ type cluster struct {
 	etcd      *clientv3.Client
 	directory *discovery.Directory
 	objects   *client.Client
-	door      *door.Door
+	listeners *listener.Set
 }
 
 // WhoAmI returns the caller.
@@ -52,20 +52,20 @@ func (c *cluster) WhoAmI(ctx context.Context, _ *clusterv1.WhoAmIRequest) (*clus
 
 // Access returns from where this gateway takes connections, and where the caller comes from.
 func (c *cluster) Access(ctx context.Context, _ *clusterv1.AccessRequest) (*clusterv1.AccessResponse, error) {
-	state := c.door.State()
-	resp := &clusterv1.AccessResponse{From: state.From, Private: listener(state.Private)}
+	state := c.listeners.State()
+	resp := &clusterv1.AccessResponse{From: state.From, Private: access(state.Private)}
 	if state.Listens {
-		resp.Public = listener(state.Public)
+		resp.Public = access(state.Public)
 	}
 	if p, ok := peer.FromContext(ctx); ok {
-		if source, ok := p.Addr.(door.Addr); ok {
+		if source, ok := p.Addr.(listener.Addr); ok {
 			resp.Source, resp.Listener, resp.AlwaysAdmitted = source.Addr().String(), source.Listener, source.Master
 		}
 	}
 	return resp, nil
 }
 
-func listener(r door.Rule) *clusterv1.Listener {
+func access(r listener.Rule) *clusterv1.Listener {
 	return &clusterv1.Listener{Closed: r.Closed, AllowedCidrs: r.Allowed.Strings()}
 }
 

@@ -1,4 +1,4 @@
-// Package gateway is the one door to the cluster for people, tools and node agents. It knows callers by their
+// Package gateway is the entry to the cluster for people, tools and node agents. It knows callers by their
 // certificates, limits them, logs what they do, and forwards their calls, without decoding a message, to a healthy
 // instance of the service that answers: calls about a node to that node's agent, the rest to the control plane.
 //
@@ -21,6 +21,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/discovery"
 	"github.com/xebec-project/xebec/internal/edge"
+	"github.com/xebec-project/xebec/internal/edge/listener"
 	"github.com/xebec-project/xebec/internal/fairness"
 	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/pki"
@@ -28,7 +29,6 @@ import (
 	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
 	etcdv1 "github.com/xebec-project/xebec/proto/xebec/etcd/v1"
-	"github.com/xebec-project/xebec/services/gateway/door"
 
 	// Linked in so that reflection describes the objects that travel inside google.protobuf.Any.
 	_ "github.com/xebec-project/xebec/proto/xebec/apps/v1"
@@ -51,7 +51,7 @@ type Config struct {
 	// Edge bounds what callers cost before they are known, and while their requests are received. 0 is the default.
 	Edge edge.Limits `yaml:"limits"`
 	// Access says from where connections are taken.
-	Access door.Config `yaml:"access"`
+	Access listener.Config `yaml:"access"`
 }
 
 // defaultInFlight is many: a call that is forwarded costs little here, and waits for its turn at the service that answers.
@@ -103,20 +103,20 @@ type Deps struct {
 
 // Service is a gateway.
 type Service struct {
-	cfg      Config
-	log      *zap.Logger
-	backends *backends
-	nodes    *nodes
-	proxy    *proxy
-	cluster  *cluster
-	etcd     *etcdProxy
-	door     *door.Door
-	tokens   *tokens
-	objects  *client.Client
+	cfg       Config
+	log       *zap.Logger
+	backends  *backends
+	nodes     *nodes
+	proxy     *proxy
+	cluster   *cluster
+	etcd      *etcdProxy
+	listeners *listener.Set
+	tokens    *tokens
+	objects   *client.Client
 	// apiserver is the connection that objects are read by; ready is closed once it is good.
 	apiserver *grpc.ClientConn
 	ready     chan struct{}
-	// directory finds the masters' addresses for the door.
+	// directory finds the masters' addresses for the listeners.
 	directory *discovery.Directory
 }
 
@@ -137,7 +137,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 			return nil, err
 		}
 	}
-	door, err := door.New(cfg.Access, deps.Log, deps.Metrics)
+	listeners, err := listener.New(cfg.Access, deps.Log, deps.Metrics)
 	if err != nil {
 		return nil, err
 	}
@@ -146,17 +146,17 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, err
 	}
 	ready := make(chan struct{})
-	door.OpenWhen(ready)
+	listeners.OpenWhen(ready)
 	return &Service{
-		tokens:   newTokens(authv1.NewTokenServiceClient(auth)),
-		cfg:      cfg,
-		log:      deps.Log,
-		backends: backends,
-		nodes:    nodes,
-		proxy:    &proxy{},
-		cluster:  &cluster{tls: deps.TLS, etcd: deps.Etcd, directory: deps.Directory, objects: objects, door: door},
-		etcd:     newEtcdProxy(deps.Etcd),
-		door:     door, objects: objects, directory: deps.Directory,
+		tokens:    newTokens(authv1.NewTokenServiceClient(auth)),
+		cfg:       cfg,
+		log:       deps.Log,
+		backends:  backends,
+		nodes:     nodes,
+		proxy:     &proxy{},
+		cluster:   &cluster{tls: deps.TLS, etcd: deps.Etcd, directory: deps.Directory, objects: objects, listeners: listeners},
+		etcd:      newEtcdProxy(deps.Etcd),
+		listeners: listeners, objects: objects, directory: deps.Directory,
 		apiserver: apiserver, ready: ready,
 	}, nil
 }
@@ -183,9 +183,9 @@ func (s *Service) ConfigureServer(cfg *rpc.ServerConfig) {
 	cfg.Edge = s.cfg.Edge
 	cfg.LogLevel = logLevel
 	cfg.Object = object
-	cfg.Listeners = s.door.Listeners
-	cfg.Admit = s.door.Admit
-	cfg.Leave = s.door.Leave
+	cfg.Listeners = s.listeners.Listeners
+	cfg.Admit = s.listeners.Admit
+	cfg.Leave = s.listeners.Leave
 	cfg.Tokens = s.tokens
 }
 
@@ -202,7 +202,7 @@ func (s *Service) Run(ctx context.Context) error {
 	reaching.Go(func() { s.reach(ctx) })
 	reaching.Go(func() { s.tokens.run(ctx) })
 	defer reaching.Wait()
-	s.door.Run(ctx, s.objects, s.directory)
+	s.listeners.Run(ctx, s.objects, s.directory)
 	<-ctx.Done()
 	s.nodes.close()
 	s.backends.close()

@@ -13,8 +13,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/edge/listener"
 	"github.com/xebec-project/xebec/internal/rpc"
-	"github.com/xebec-project/xebec/services/gateway/door"
 )
 
 // ReasonDraining, in the ErrorInfo of an Unavailable error: the gateway that carried the stream is stopping; called
@@ -223,7 +223,7 @@ func outgoing(ctx context.Context) (metadata.MD, error) {
 	}
 	id.Outgoing(out)
 	if p, ok := peer.FromContext(ctx); ok {
-		if source, ok := p.Addr.(door.Addr); ok && !source.Master {
+		if source, ok := p.Addr.(listener.Addr); ok && !source.Master {
 			out[rpc.HeaderSource], out[rpc.HeaderListener] = []string{source.Addr().String()}, []string{source.Listener}
 		}
 	}

@@ -1,4 +1,4 @@
-package door
+package listener
 
 import (
 	"context"
@@ -32,11 +32,11 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// site is a server behind a door, whose public listener trusts loopback to be a load balancer: so a test can come from
+// site is a server at a set of listeners, whose public listener trusts loopback to be a load balancer: so a test can come from
 // anywhere.
 type site struct {
 	t               *testing.T
-	door            *Door
+	set             *Set
 	cluster         *rpctest.Cluster
 	logs            *observer.ObservedLogs
 	metrics         *prometheus.Registry
@@ -57,13 +57,13 @@ func newSite(t *testing.T, cfg Config) *site {
 		t.Fatal(err)
 	}
 	var err error
-	if s.door, err = New(cfg, zap.New(core), s.metrics); err != nil {
+	if s.set, err = New(cfg, zap.New(core), s.metrics); err != nil {
 		t.Fatal(err)
 	}
-	server := rpc.ServerConfig{TLS: s.cluster.Service(t, "gateway"), Admit: s.door.Admit, DrainLimit: 50 * time.Millisecond,
+	server := rpc.ServerConfig{TLS: s.cluster.Service(t, "gateway"), Admit: s.set.Admit, DrainLimit: 50 * time.Millisecond,
 		Authorize: func(context.Context, rpc.Identity, string) error { return nil },
 		Listeners: func(private net.Listener) ([]net.Listener, error) {
-			all, err := s.door.Listeners(private)
+			all, err := s.set.Listeners(private)
 			if err == nil {
 				s.public = all[1].Addr().String()
 			}
@@ -250,7 +250,7 @@ func TestChangeCuts(t *testing.T) {
 	if open := s.open(Public); open != 3 {
 		t.Errorf("%v connections are open, want 3", open)
 	}
-	s.door.change(s.door.from(access(nil, &gatewayv1.ListenerAccess{AllowedCidrs: []string{"203.0.113.0/24"}}), FromObject))
+	s.set.change(s.set.from(access(nil, &gatewayv1.ListenerAccess{AllowedCidrs: []string{"203.0.113.0/24"}}), FromObject))
 	if _, err := goes.Recv(); status.Code(err) != codes.Unavailable {
 		t.Errorf("the stream of a source that is no longer admitted: %v", err)
 	}
@@ -260,14 +260,14 @@ func TestChangeCuts(t *testing.T) {
 	if got := s.count(Public, resultCut); got != 1 {
 		t.Errorf("%v were cut, want 1", got)
 	}
-	s.door.change(s.door.from(access(nil, &gatewayv1.ListenerAccess{Enabled: proto.Bool(false)}), FromObject))
+	s.set.change(s.set.from(access(nil, &gatewayv1.ListenerAccess{Enabled: proto.Bool(false)}), FromObject))
 	if _, err := stays.Recv(); status.Code(err) != codes.Unavailable {
 		t.Errorf("a stream at a closed listener: %v", err)
 	}
 	if err := s.check(s.dial("127.0.0.1")); err != nil {
 		t.Errorf("a master at a closed listener: %v", err)
 	}
-	s.door.change(s.door.configured())
+	s.set.change(s.set.configured())
 	if err := s.check(s.dial("198.51.100.1")); err != nil {
 		t.Errorf("after the list is gone: %v", err)
 	}
@@ -287,12 +287,12 @@ func TestLeave(t *testing.T) {
 	left := make(chan struct{})
 	go func() {
 		defer close(left)
-		s.door.Leave()
+		s.set.Leave()
 	}()
 	s.await("it begins to leave", func() bool {
-		s.door.mu.Lock()
-		defer s.door.mu.Unlock()
-		return s.door.left != nil
+		s.set.mu.Lock()
+		defer s.set.mu.Unlock()
+		return s.set.left != nil
 	})
 	for failed := range enoughChecks {
 		select {
@@ -325,25 +325,25 @@ func TestLeave(t *testing.T) {
 	}
 	// A load balancer that comes now is told as well.
 	for range enoughChecks {
-		if !s.door.checkFails(netip.MustParseAddr("192.0.2.22")) {
+		if !s.set.checkFails(netip.MustParseAddr("192.0.2.22")) {
 			t.Error("a late load balancer finds a gateway that is well")
 		}
 	}
 }
 
 func TestChecksFailBeforeTheGatewayTakesCalls(t *testing.T) {
-	d, err := New(Config{}, zap.NewNop(), nil)
+	set, err := New(Config{}, zap.NewNop(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	balancer := netip.MustParseAddr("192.0.2.21")
 	ready := make(chan struct{})
-	d.OpenWhen(ready)
-	if !d.checkFails(balancer) {
+	set.OpenWhen(ready)
+	if !set.checkFails(balancer) {
 		t.Error("a gateway that starts looks well to a load balancer")
 	}
 	close(ready)
-	if d.checkFails(balancer) {
+	if set.checkFails(balancer) {
 		t.Error("a gateway that takes calls does not")
 	}
 }
@@ -353,16 +353,16 @@ func TestLeaveWaitsForThoseThatAreThere(t *testing.T) {
 		for _, tt := range []struct {
 			ago, want time.Duration
 		}{{-1, 0}, {recently + time.Second, 0}, {time.Second, leaveLimit}} {
-			d, err := New(Config{}, zap.NewNop(), nil)
+			set, err := New(Config{}, zap.NewNop(), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if tt.ago >= 0 {
-				d.checkFails(netip.MustParseAddr("192.0.2.21"))
+				set.checkFails(netip.MustParseAddr("192.0.2.21"))
 				<-time.After(tt.ago)
 			}
 			began := time.Now()
-			d.Leave()
+			set.Leave()
 			if took := time.Since(began); took != tt.want {
 				t.Errorf("%s after the last check it took %s, want %s", tt.ago, took, tt.want)
 			}
@@ -373,19 +373,19 @@ func TestLeaveWaitsForThoseThatAreThere(t *testing.T) {
 func TestKeep(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "gateway", "access.json")
 	cfg := Config{Keep: file, Private: ListenerConfig{Allow: []string{"10.0.0.0/8"}}}
-	start := func() *Door {
+	start := func() *Set {
 		t.Helper()
-		d, err := New(cfg, zap.NewNop(), nil)
+		set, err := New(cfg, zap.NewNop(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return d
+		return set
 	}
-	d := start()
-	if state := d.State(); state.From != FromConfig || state.Private.Allowed.Strings()[0] != "10.0.0.0/8" {
+	set := start()
+	if state := set.State(); state.From != FromConfig || state.Private.Allowed.Strings()[0] != "10.0.0.0/8" {
 		t.Errorf("starts by %v", state)
 	}
-	d.keep(access(&gatewayv1.ListenerAccess{AllowedCidrs: []string{"192.0.2.0/24"}}, nil))
+	set.keep(access(&gatewayv1.ListenerAccess{AllowedCidrs: []string{"192.0.2.0/24"}}, nil))
 	if state := start().State(); state.From != FromKept || state.Private.Allowed.Strings()[0] != "192.0.2.0/24" {
 		t.Errorf("starts again by %v", state)
 	}
@@ -395,13 +395,13 @@ func TestKeep(t *testing.T) {
 	if state := start().State(); state.From != FromConfig {
 		t.Errorf("starts from a spoilt file by %v", state)
 	}
-	d.keep(nil)
-	d.keep(nil)
+	set.keep(nil)
+	set.keep(nil)
 	if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the file stays: %v", err)
 	}
 	// What no apiserver would take admits nobody rather than everyone.
-	if rule := d.from(access(&gatewayv1.ListenerAccess{AllowedCidrs: []string{"nonsense"}}, nil), FromObject).private; rule.Admits(netip.MustParseAddr("10.0.0.1")) {
+	if rule := set.from(access(&gatewayv1.ListenerAccess{AllowedCidrs: []string{"nonsense"}}, nil), FromObject).private; rule.Admits(netip.MustParseAddr("10.0.0.1")) {
 		t.Error("nonsense admits everyone")
 	}
 }

@@ -1,4 +1,4 @@
-package door
+package listener
 
 import (
 	"bufio"
@@ -47,25 +47,25 @@ type Addr struct {
 func (Addr) Network() string { return "tcp" }
 
 // Listeners returns the private listener, which is the one given, and the public one when there is one.
-func (d *Door) Listeners(private net.Listener) ([]net.Listener, error) {
-	listeners := []net.Listener{&listener{private, d, Private}}
-	if d.cfg.Public.Listen == "" {
+func (s *Set) Listeners(private net.Listener) ([]net.Listener, error) {
+	listeners := []net.Listener{&listener{private, s, Private}}
+	if s.cfg.Public.Listen == "" {
 		return listeners, nil
 	}
 	var listen net.ListenConfig
 	listen.SetMultipathTCP(false)
-	public, err := listen.Listen(context.Background(), "tcp", d.cfg.Public.Listen)
+	public, err := listen.Listen(context.Background(), "tcp", s.cfg.Public.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("public listener: %w", err)
 	}
-	return append(listeners, &listener{public, d, Public}), nil
+	return append(listeners, &listener{public, s, Public}), nil
 }
 
 // listener hands out connections that know where they came in. It reads nothing of them: whoever is slow holds up only
 // the own connection.
 type listener struct {
 	net.Listener
-	door *Door
+	set  *Set
 	name string
 }
 
@@ -75,7 +75,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{Conn: raw, door: l.door, listener: l.name, remote: raw.RemoteAddr()}
+	c := &conn{Conn: raw, set: l.set, listener: l.name, remote: raw.RemoteAddr()}
 	if from, err := netip.ParseAddrPort(c.remote.String()); err == nil {
 		c.peer = netip.AddrPortFrom(from.Addr().Unmap().WithZone(""), from.Port())
 		c.source = c.peer.Addr()
@@ -86,7 +86,7 @@ func (l *listener) Accept() (net.Conn, error) {
 // conn is a connection with the source that the access list judges.
 type conn struct {
 	net.Conn
-	door     *Door
+	set      *Set
 	listener string
 	peer     netip.AddrPort // the other end of the connection itself
 	source   netip.Addr     // that, or whom a trusted proxy names
@@ -114,12 +114,12 @@ func (c *conn) Read(b []byte) (int, error) {
 // Close also forgets the connection.
 func (c *conn) Close() error {
 	c.closing.Do(func() {
-		c.door.mu.Lock()
-		_, admitted := c.door.open[c]
-		delete(c.door.open, c)
-		c.door.mu.Unlock()
+		c.set.mu.Lock()
+		_, admitted := c.set.open[c]
+		delete(c.set.open, c)
+		c.set.mu.Unlock()
 		if admitted {
-			c.door.openGauges.WithLabelValues(c.listener).Dec()
+			c.set.openGauges.WithLabelValues(c.listener).Dec()
 		}
 	})
 	return c.Conn.Close()
@@ -127,41 +127,41 @@ func (c *conn) Close() error {
 
 // Admit reads a trusted proxy's header, and returns an error when the connection's source is not admitted. It is called
 // once per connection, before its handshake, and tells the log and the counters.
-func (d *Door) Admit(connection net.Conn) error {
+func (s *Set) Admit(connection net.Conn) error {
 	c, ok := connection.(*conn)
 	if !ok {
 		return nil
 	}
-	source, proxies := c.peer, d.proxies[c.listener]
+	source, proxies := c.peer, s.proxies[c.listener]
 	if len(proxies) > 0 && proxies.Contains(c.peer.Addr()) {
 		client, err := c.readHeader()
 		if err != nil {
-			d.tellBadHeader(c, err)
+			s.tellBadHeader(c, err)
 			return err
 		}
 		if client.IsValid() {
 			source = client
 		} else {
 			c.proxysOwn = true
-			if d.checkFails(c.peer.Addr()) {
+			if s.checkFails(c.peer.Addr()) {
 				return errNotOpen
 			}
 		}
 	}
-	d.mu.Lock()
+	s.mu.Lock()
 	c.source = source.Addr()
-	master, admitted := d.isMaster(c.source), d.admits(c)
+	master, admitted := s.isMaster(c.source), s.admits(c)
 	if admitted {
-		d.open[c] = struct{}{}
+		s.open[c] = struct{}{}
 	}
-	d.mu.Unlock()
+	s.mu.Unlock()
 	c.remote = Addr{AddrPort: source, Listener: c.listener, Master: master}
 	if !admitted {
-		d.deny(c.listener, c.source)
+		s.deny(c.listener, c.source)
 		return errDenied
 	}
-	d.openGauges.WithLabelValues(c.listener).Inc()
-	d.decided.WithLabelValues(c.listener, resultAdmitted).Inc()
+	s.openGauges.WithLabelValues(c.listener).Inc()
+	s.decided.WithLabelValues(c.listener, resultAdmitted).Inc()
 	return nil
 }
 
@@ -192,12 +192,12 @@ func (c *conn) readHeader() (netip.AddrPort, error) {
 
 // tellBadHeader logs a trusted proxy's connection without a proper header. One that goes away without a byte is a check
 // of whether somebody listens, which comes every second.
-func (d *Door) tellBadHeader(c *conn, err error) {
+func (s *Set) tellBadHeader(c *conn, err error) {
 	if errors.Is(err, errSilent) {
-		d.log.Debug("A load balancer looked whether the gateway listens", zap.Stringer(metrics.KeyPeer, c.peer))
+		s.log.Debug("A load balancer looked whether the gateway listens", zap.Stringer(metrics.KeyPeer, c.peer))
 		return
 	}
-	d.decided.WithLabelValues(c.listener, resultProxy).Inc()
-	d.log.Warn("Refused a connection of a load balancer that did not begin with a PROXY header: it has to send one (send-proxy-v2 in HAProxy)",
+	s.decided.WithLabelValues(c.listener, resultProxy).Inc()
+	s.log.Warn("Refused a connection of a load balancer that did not begin with a PROXY header: it has to send one (send-proxy-v2 in HAProxy)",
 		zap.String(metrics.KeyListener, c.listener), zap.Stringer(metrics.KeyPeer, c.peer), zap.Error(err))
 }

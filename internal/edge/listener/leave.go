@@ -1,4 +1,4 @@
-package door
+package listener
 
 import (
 	"net/netip"
@@ -23,60 +23,60 @@ type checks struct {
 }
 
 // OpenWhen fails the checks of load balancers until ready is closed. Connections that come all the same are taken.
-func (d *Door) OpenWhen(ready <-chan struct{}) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.ready = ready
+func (s *Set) OpenWhen(ready <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ready = ready
 }
 
 // Leave fails the checks of load balancers from now on, and returns when each of them has noticed. Connections are taken and
 // served as ever meanwhile: so none is sent to a gateway that takes no more, and none is lost. Without load balancers it
 // returns at once.
-func (d *Door) Leave() {
-	d.mu.Lock()
-	d.left = make(chan struct{})
-	noticed := d.allNoticed()
-	d.mu.Unlock()
+func (s *Set) Leave() {
+	s.mu.Lock()
+	s.left = make(chan struct{})
+	noticed := s.allNoticed()
+	s.mu.Unlock()
 	if noticed {
 		return
 	}
 	limit := time.NewTimer(leaveLimit)
 	defer limit.Stop()
 	select {
-	case <-d.left:
+	case <-s.left:
 	case <-limit.C:
-		d.log.Info("Stopping although a load balancer does not look any more whether to send connections", zap.Duration("waited", leaveLimit))
+		s.log.Info("Stopping although a load balancer does not look any more whether to send connections", zap.Duration("waited", leaveLimit))
 	}
 }
 
 // checkFails notes a load balancer's check, and tells whether it is to fail.
-func (d *Door) checkFails(source netip.Addr) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+func (s *Set) checkFails(source netip.Addr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	now := time.Now()
-	c := d.checks[source]
+	c := s.checks[source]
 	if c == nil {
-		for other, c := range d.checks {
+		for other, c := range s.checks {
 			if now.Sub(c.last) > recently {
-				delete(d.checks, other)
+				delete(s.checks, other)
 			}
 		}
 		c = &checks{}
-		d.checks[source] = c
+		s.checks[source] = c
 	}
 	c.last = now
-	if d.left == nil {
-		return !d.isOpen()
+	if s.left == nil {
+		return !s.isOpen()
 	}
 	c.failed++
-	if c.failed == enoughChecks && d.allNoticed() && !closed(d.left) {
-		close(d.left)
+	if c.failed == enoughChecks && s.allNoticed() && !closed(s.left) {
+		close(s.left)
 	}
 	return true
 }
 
 // isOpen tells whether the gateway takes calls. The caller holds d.mu.
-func (d *Door) isOpen() bool { return d.ready == nil || closed(d.ready) }
+func (s *Set) isOpen() bool { return s.ready == nil || closed(s.ready) }
 
 // closed tells whether a channel that nothing is sent on is closed.
 func closed(c <-chan struct{}) bool {
@@ -89,8 +89,8 @@ func closed(c <-chan struct{}) bool {
 }
 
 // allNoticed tells whether no load balancer that is there takes the gateway for well. The caller holds d.mu.
-func (d *Door) allNoticed() bool {
-	for _, c := range d.checks {
+func (s *Set) allNoticed() bool {
+	for _, c := range s.checks {
 		if c.failed < enoughChecks && time.Since(c.last) < recently {
 			return false
 		}

@@ -1,10 +1,10 @@
-// Package door decides from where a gateway takes connections: at its listeners, public and private, by the
+// Package listener decides from where a front door of the cluster takes connections: at its listeners, public and private, by the
 // configuration or, while there is one, by the cluster's GatewayAccess. It asks before any handshake, so that those who
 // are not admitted learn nothing, and when the rules change it cuts the connections that they no longer admit.
 //
 // The masters themselves are always admitted: loopback, this host's own addresses, and the addresses at which the control
 // plane's services are registered. So nobody can lock a cluster up from itself.
-package door
+package listener
 
 import (
 	"context"
@@ -71,8 +71,8 @@ func (r *rules) of(listener string) Rule {
 	return r.private
 }
 
-// Door keeps a gateway's listeners. It is safe for concurrent use.
-type Door struct {
+// Set is the listeners of one server. It is safe for concurrent use.
+type Set struct {
 	cfg     Config
 	log     *zap.Logger
 	proxies map[string]allowlist.List
@@ -99,10 +99,10 @@ const (
 	resultProxy    = "bad_proxy_header"
 )
 
-// New returns a door that goes by the rules kept last, or by the configuration, which must be valid. Registerer may be
+// New returns listeners that go by the rules kept last, or by the configuration, which must be valid. Registerer may be
 // nil.
-func New(cfg Config, log *zap.Logger, registerer prometheus.Registerer) (*Door, error) {
-	d := &Door{
+func New(cfg Config, log *zap.Logger, registerer prometheus.Registerer) (*Set, error) {
+	s := &Set{
 		cfg: cfg, log: log, open: make(map[*conn]struct{}), checks: make(map[netip.Addr]*checks),
 		proxies: map[string]allowlist.List{Private: cfg.Private.proxies(), Public: cfg.Public.proxies()},
 		told:    rate.NewLimiter(1, 10),
@@ -113,32 +113,32 @@ func New(cfg Config, log *zap.Logger, registerer prometheus.Registerer) (*Door, 
 			Name: metrics.GatewayOpenConnections, Help: "Connections that are open, by listener.",
 		}, []string{metrics.LabelListener}),
 	}
-	d.rules = d.configured()
-	if kept, err := d.load(); err != nil {
+	s.rules = s.configured()
+	if kept, err := s.load(); err != nil {
 		log.Warn("The GatewayAccess kept from before is of no use: going by the configuration", zap.String("file", cfg.Keep), zap.Error(err))
 	} else if kept != nil {
-		d.rules = d.from(kept, FromKept)
+		s.rules = s.from(kept, FromKept)
 	}
-	d.masters = ownAddresses(log)
+	s.masters = ownAddresses(log)
 	for _, listener := range []string{Private, Public} {
-		d.openGauges.WithLabelValues(listener)
+		s.openGauges.WithLabelValues(listener)
 		for _, result := range []string{resultAdmitted, resultDenied, resultCut, resultProxy} {
-			d.decided.WithLabelValues(listener, result)
+			s.decided.WithLabelValues(listener, result)
 		}
 	}
 	if registerer == nil {
-		return d, nil
+		return s, nil
 	}
-	return d, errors.Join(registerer.Register(d.decided), registerer.Register(d.openGauges))
+	return s, errors.Join(registerer.Register(s.decided), registerer.Register(s.openGauges))
 }
 
-func (d *Door) configured() *rules {
-	return &rules{from: FromConfig, private: d.cfg.Private.rule(), public: d.cfg.Public.rule()}
+func (s *Set) configured() *rules {
+	return &rules{from: FromConfig, private: s.cfg.Private.rule(), public: s.cfg.Public.rule()}
 }
 
 // from returns the rules of a GatewayAccess; what it leaves out is the configuration's.
-func (d *Door) from(access *gatewayv1.GatewayAccess, from string) *rules {
-	r := d.configured()
+func (s *Set) from(access *gatewayv1.GatewayAccess, from string) *rules {
+	r := s.configured()
 	r.from = from
 	for _, listener := range []struct {
 		rule   *Rule
@@ -150,7 +150,7 @@ func (d *Door) from(access *gatewayv1.GatewayAccess, from string) *rules {
 		list, problems := allowlist.Parse(listener.access.GetAllowedCidrs())
 		for _, problem := range problems {
 			// The apiserver refuses such lists. What can be read of it counts; a list of nothing else admits nobody.
-			d.log.Error("An entry of the GatewayAccess is of no use", zap.Error(problem))
+			s.log.Error("An entry of the GatewayAccess is of no use", zap.Error(problem))
 		}
 		*listener.rule = Rule{
 			Closed:  listener.access.Enabled != nil && !listener.access.GetEnabled() || len(problems) > 0 && len(list) == 0,
@@ -161,20 +161,20 @@ func (d *Door) from(access *gatewayv1.GatewayAccess, from string) *rules {
 }
 
 // Run follows the cluster's GatewayAccess and the addresses of the masters until ctx ends.
-func (d *Door) Run(ctx context.Context, objects *client.Client, directory *discovery.Directory) {
+func (s *Set) Run(ctx context.Context, objects *client.Client, directory *discovery.Directory) {
 	var following sync.WaitGroup
-	following.Go(func() { d.followMasters(ctx, directory) })
+	following.Go(func() { s.followMasters(ctx, directory) })
 	informer := client.NewInformer(objects, client.InformerOptions[*gatewayv1.GatewayAccess]{})
 	changed := func() {
 		for _, access := range informer.List() {
 			if access.GetMetadata().GetName() == kind.GatewayAccessName {
-				d.change(d.from(access, FromObject))
-				d.keep(access)
+				s.change(s.from(access, FromObject))
+				s.keep(access)
 				return
 			}
 		}
-		d.change(d.configured())
-		d.keep(nil)
+		s.change(s.configured())
+		s.keep(nil)
 	}
 	// The whole state first, then each change: before the state is known, the rules kept from before count.
 	synced := false
@@ -192,25 +192,25 @@ func (d *Door) Run(ctx context.Context, objects *client.Client, directory *disco
 }
 
 // change puts rules into force, and cuts the connections that they do not admit.
-func (d *Door) change(next *rules) {
-	d.mu.Lock()
-	same := d.rules.from == next.from && d.rules.private.equal(next.private) && d.rules.public.equal(next.public)
-	d.rules = next
+func (s *Set) change(next *rules) {
+	s.mu.Lock()
+	same := s.rules.from == next.from && s.rules.private.equal(next.private) && s.rules.public.equal(next.public)
+	s.rules = next
 	var cut []*conn
-	for c := range d.open {
-		if !d.admits(c) {
+	for c := range s.open {
+		if !s.admits(c) {
 			cut = append(cut, c)
 		}
 	}
-	d.mu.Unlock()
+	s.mu.Unlock()
 	if !same {
-		d.log.Info("The access list changed", zap.String("from", next.from),
+		s.log.Info("The access list changed", zap.String("from", next.from),
 			zap.Bool("private_closed", next.private.Closed), zap.Strings("private", next.private.Allowed.Strings()),
 			zap.Bool("public_closed", next.public.Closed), zap.Strings("public", next.public.Allowed.Strings()))
 	}
 	for _, c := range cut {
-		d.log.Info("Cut a connection that the access list no longer admits", zap.String(metrics.KeyListener, c.listener), zap.Stringer(metrics.KeyPeer, c.source))
-		d.decided.WithLabelValues(c.listener, resultCut).Inc()
+		s.log.Info("Cut a connection that the access list no longer admits", zap.String(metrics.KeyListener, c.listener), zap.Stringer(metrics.KeyPeer, c.source))
+		s.decided.WithLabelValues(c.listener, resultCut).Inc()
 		_ = c.Close()
 	}
 }
@@ -218,16 +218,16 @@ func (d *Door) change(next *rules) {
 func (r Rule) equal(o Rule) bool { return r.Closed == o.Closed && slices.Equal(r.Allowed, o.Allowed) }
 
 // isMaster tells whether a source is always admitted. The caller holds d.mu.
-func (d *Door) isMaster(source netip.Addr) bool {
-	return source.IsLoopback() || slices.Contains(d.masters, source)
+func (s *Set) isMaster(source netip.Addr) bool {
+	return source.IsLoopback() || slices.Contains(s.masters, source)
 }
 
 // admits tells whether a connection is admitted. The caller holds d.mu.
-func (d *Door) admits(c *conn) bool {
-	return c.proxysOwn || d.isMaster(c.source) || d.rules.of(c.listener).Admits(c.source)
+func (s *Set) admits(c *conn) bool {
+	return c.proxysOwn || s.isMaster(c.source) || s.rules.of(c.listener).Admits(c.source)
 }
 
-// State is what a door goes by.
+// State is what the listeners go by.
 type State struct {
 	// From tells what the rules come from.
 	From string
@@ -237,32 +237,32 @@ type State struct {
 	Listens bool
 }
 
-// State returns what the door goes by now.
-func (d *Door) State() State {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return State{From: d.rules.from, Private: d.rules.private, Public: d.rules.public, Listens: d.cfg.Public.Listen != ""}
+// State returns what the listeners go by now.
+func (s *Set) State() State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return State{From: s.rules.from, Private: s.rules.private, Public: s.rules.public, Listens: s.cfg.Public.Listen != ""}
 }
 
 // deny counts and logs a connection that is not admitted; the log has ten at once and one a second, and how many it
 // left out.
-func (d *Door) deny(listener string, source netip.Addr) {
-	d.decided.WithLabelValues(listener, resultDenied).Inc()
-	d.mu.Lock()
-	if !d.told.Allow() {
-		d.silenced++
-		d.mu.Unlock()
+func (s *Set) deny(listener string, source netip.Addr) {
+	s.decided.WithLabelValues(listener, resultDenied).Inc()
+	s.mu.Lock()
+	if !s.told.Allow() {
+		s.silenced++
+		s.mu.Unlock()
 		return
 	}
-	silenced := d.silenced
-	d.silenced = 0
-	d.mu.Unlock()
-	d.log.Info("Denied a connection by the access list", zap.String(metrics.KeyListener, listener), zap.Stringer(metrics.KeyPeer, source),
+	silenced := s.silenced
+	s.silenced = 0
+	s.mu.Unlock()
+	s.log.Info("Denied a connection by the access list", zap.String(metrics.KeyListener, listener), zap.Stringer(metrics.KeyPeer, source),
 		zap.Int("denied_unlogged", silenced))
 }
 
 // followMasters reads the addresses of the masters now and then. While etcd does not answer those known last count.
-func (d *Door) followMasters(ctx context.Context, directory *discovery.Directory) {
+func (s *Set) followMasters(ctx context.Context, directory *discovery.Directory) {
 	ticker := time.NewTicker(mastersInterval)
 	defer ticker.Stop()
 	var registered []netip.Addr
@@ -276,10 +276,10 @@ func (d *Door) followMasters(ctx context.Context, directory *discovery.Directory
 				}
 			}
 		}
-		masters := append(ownAddresses(d.log), registered...)
-		d.mu.Lock()
-		d.masters = masters
-		d.mu.Unlock()
+		masters := append(ownAddresses(s.log), registered...)
+		s.mu.Lock()
+		s.masters = masters
+		s.mu.Unlock()
 		select {
 		case <-ctx.Done():
 			return
@@ -304,11 +304,11 @@ func ownAddresses(log *zap.Logger) []netip.Addr {
 }
 
 // load returns the GatewayAccess kept from before, nil when there is none.
-func (d *Door) load() (*gatewayv1.GatewayAccess, error) {
-	if d.cfg.Keep == "" {
+func (s *Set) load() (*gatewayv1.GatewayAccess, error) {
+	if s.cfg.Keep == "" {
 		return nil, nil
 	}
-	data, err := os.ReadFile(d.cfg.Keep)
+	data, err := os.ReadFile(s.cfg.Keep)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -327,23 +327,23 @@ func (d *Door) load() (*gatewayv1.GatewayAccess, error) {
 }
 
 // keep writes the GatewayAccess down, or that there is none.
-func (d *Door) keep(access *gatewayv1.GatewayAccess) {
-	if d.cfg.Keep == "" {
+func (s *Set) keep(access *gatewayv1.GatewayAccess) {
+	if s.cfg.Keep == "" {
 		return
 	}
 	var err error
 	if access == nil {
-		if err = os.Remove(d.cfg.Keep); errors.Is(err, fs.ErrNotExist) {
+		if err = os.Remove(s.cfg.Keep); errors.Is(err, fs.ErrNotExist) {
 			err = nil
 		}
 	} else {
 		var data []byte
 		if data, err = codec.Marshal(access); err == nil {
-			err = pki.WriteFile(d.cfg.Keep, data)
+			err = pki.WriteFile(s.cfg.Keep, data)
 		}
 	}
 	if err != nil {
-		d.log.Warn("The GatewayAccess could not be kept: a start while no apiserver answers would go by the configuration",
-			zap.String("file", d.cfg.Keep), zap.Error(err))
+		s.log.Warn("The GatewayAccess could not be kept: a start while no apiserver answers would go by the configuration",
+			zap.String("file", s.cfg.Keep), zap.Error(err))
 	}
 }
