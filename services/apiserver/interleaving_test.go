@@ -59,6 +59,10 @@ func TestCreateWhileNamespaceGoes(t *testing.T) {
 				return r
 			}, name)
 			create(t, namespace)
+			// A list waits until the cache that plans read has the namespace.
+			if _, _, err := client.List[*corev1.Namespace](ctx, c, client.ListOptions{}); err != nil {
+				t.Fatal(err)
+			}
 			between.do = func(a *admission.Attributes) {
 				if between.plans == 1 && a.Namespace == namespace {
 					tt.between(t, namespace)

@@ -135,7 +135,7 @@ func mergeInto(object, patch map[string]any, name string, items []any, strategy 
 	if err != nil {
 		return err
 	}
-	merged := []any{}
+	var merged []any
 	if strategy.key == "" {
 		merged = mergeSet(before, items, removed)
 	} else {
