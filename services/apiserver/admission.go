@@ -1,6 +1,10 @@
 package apiserver
 
 import (
+	"maps"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+
 	"context"
 
 	"github.com/xebec-project/xebec/internal/kind"
@@ -17,7 +21,7 @@ func (s *Service) admitNode(ctx context.Context, a *admission.Attributes) error 
 		return nil // rights decide alone
 	}
 	if a.Subresource == "status" {
-		return s.restrictStatus(ctx, a.Get, a.Object, a.Old)
+		return s.admitNodeStatus(ctx, a)
 	}
 	switch o := a.Object.(type) {
 	case *corev1.Pod:
@@ -32,6 +36,20 @@ func (s *Service) admitNode(ctx context.Context, a *admission.Attributes) error 
 		return restrictEvent(ctx, a.Get, o, before)
 	}
 	return nil
+}
+
+// admitNodeStatus is admitNode for a status, with which metadata may be written.
+func (s *Service) admitNodeStatus(ctx context.Context, a *admission.Attributes) error {
+	_, node := callerOf(ctx).Node()
+	switch o := a.Object.(type) {
+	case *corev1.Node:
+		return s.restrictNode(ctx, o, a.Old.(*corev1.Node))
+	case *corev1.Pod:
+		if node && !maps.Equal(o.GetMetadata().GetLabels(), a.Old.GetMetadata().GetLabels()) {
+			return apierr.Forbidden(a.Kind, a.Name, "a node may not change labels of a pod by its status")
+		}
+	}
+	return s.restrictStatus(ctx, a.Get, a.Object, a.Old)
 }
 
 // admitLockout holds an access list of the gateways against its writer and the nodes (lockout.go).

@@ -80,6 +80,9 @@ func (s *Service) List(ctx context.Context, req *apiv1.ListRequest) (*apiv1.List
 		return nil, s.readError(ctx, err, opts.AtRevision)
 	}
 	resp := &apiv1.ListResponse{Objects: make([]*anypb.Any, len(result.Objects)), ResourceVersion: strconv.FormatInt(result.Revision, 10), Continue: result.Continue}
+	if result.Remaining > 0 {
+		resp.RemainingItemCount = &result.Remaining
+	}
 	for i, o := range result.Objects {
 		resp.Objects[i] = o.Any()
 	}

@@ -62,9 +62,9 @@ func (s *Service) DeleteCollection(ctx context.Context, req *apiv1.DeleteCollect
 	}
 	resp := &apiv1.DeleteCollectionResponse{}
 	for _, o := range list.Objects {
-		_, err := s.Delete(ctx, &apiv1.DeleteRequest{
+		err := s.pipeline.DeleteOfCollection(ctx, callerOf(ctx), &apiv1.DeleteRequest{
 			Object:             &apiv1.ObjectReference{Group: sel.kind.Group, Kind: sel.kind.Name, Namespace: o.Key.Namespace, Name: o.Key.Name},
-			GracePeriodSeconds: req.GracePeriodSeconds, PropagationPolicy: req.GetPropagationPolicy(), DryRun: req.GetDryRun(), Fence: req.GetFence(), Conditions: req.GetConditions(),
+			GracePeriodSeconds: req.GracePeriodSeconds, PropagationPolicy: req.GetPropagationPolicy(), DryRun: req.GetDryRun(), Fence: req.GetFence(), Conditions: req.GetConditions(), FieldManager: req.GetFieldManager(),
 			Uid: o.Meta().GetUid(),
 		})
 		switch {

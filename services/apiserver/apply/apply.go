@@ -30,6 +30,8 @@ import (
 const (
 	operationApply  = "Apply"
 	operationUpdate = "Update"
+	// subresourceStatus is the subresource whose owners are recorded besides those of the object.
+	subresourceStatus = "status"
 )
 
 // identity is what says who an object is and what only the server writes: it has no owners. While objects are merged it
@@ -62,8 +64,9 @@ func (e *ConflictError) Error() string {
 
 // Merger merges objects of every kind of the kind table. It is safe for concurrent use.
 type Merger struct {
-	schema  *schema.Schema
-	updater *merge.Updater
+	schema *schema.Schema
+	// updaters merge the object without its status, and, as "status", the status.
+	updaters map[string]*merge.Updater
 }
 
 // New builds the merge schema of all kinds.
@@ -74,16 +77,29 @@ func New() (*Merger, error) {
 			return nil, fmt.Errorf("merge schema of %s: %w", k.Name, err)
 		}
 	}
-	unowned := fieldpath.NewSet()
-	for _, f := range []string{"apiVersion", "kind", "status"} {
-		unowned.Insert(fieldpath.MakePathOrDie(f))
+	m := &Merger{schema: &schema.Schema{Types: b.types}, updaters: map[string]*merge.Updater{}}
+	for _, subresource := range []string{"", subresourceStatus} {
+		unowned := map[fieldpath.APIVersion]*fieldpath.Set{}
+		for _, k := range kind.All() {
+			if unowned[apiVersion(k)] == nil {
+				unowned[apiVersion(k)] = fieldpath.NewSet(fieldpath.MakePathOrDie("apiVersion"), fieldpath.MakePathOrDie("kind"))
+			}
+			fields := k.New().ProtoReflect().Descriptor().Fields()
+			for i := range fields.Len() {
+				name := fields.Get(i).JSONName()
+				if name != "metadata" && (name == "status") != (subresource == subresourceStatus) {
+					unowned[apiVersion(k)].Insert(fieldpath.MakePathOrDie(name))
+				}
+			}
+		}
+		filters := map[fieldpath.APIVersion]fieldpath.Filter{}
+		for version, set := range unowned {
+			filters[version] = fieldpath.NewExcludeSetFilter(set)
+		}
+		builder := merge.UpdaterBuilder{Converter: sameVersion{}, IgnoreFilter: filters, ReturnInputOnNoop: true}
+		m.updaters[subresource] = builder.BuildUpdater()
 	}
-	filters := map[fieldpath.APIVersion]fieldpath.Filter{}
-	for _, k := range kind.All() {
-		filters[apiVersion(k)] = fieldpath.NewExcludeSetFilter(unowned)
-	}
-	builder := merge.UpdaterBuilder{Converter: sameVersion{}, IgnoreFilter: filters, ReturnInputOnNoop: true}
-	return &Merger{schema: &schema.Schema{Types: b.types}, updater: builder.BuildUpdater()}, nil
+	return m, nil
 }
 
 // Apply merges config, the fields that manager wants, into live and returns the result with its managedFields brought up
@@ -91,6 +107,14 @@ func New() (*Merger, error) {
 // metadata are ignored. Elements of a list that have their keys in common are merged in their order, and all kept, but equal
 // elements of a set are kept once. Without force, fields of other managers that would change are a *ConflictError.
 func (m *Merger) Apply(live, config kind.Object, manager string, force bool, now time.Time) (kind.Object, error) {
+	return m.ApplyTo("", live, config, nil, manager, force, now)
+}
+
+// ApplyTo is Apply to a subresource: "status", or empty for the object without its status. written, when not nil, is the JSON
+// that config was decoded from: fields that it sets to empty values are applied as such.
+func (m *Merger) ApplyTo(
+	subresource string, live, config kind.Object, written map[string]any, manager string, force bool, now time.Time,
+) (kind.Object, error) {
 	k := kind.Of(config)
 	managers := fieldpath.ManagedFields{}
 	var err error
@@ -103,11 +127,12 @@ func (m *Merger) Apply(live, config kind.Object, manager string, force bool, now
 	if err != nil {
 		return nil, err
 	}
-	configTyped, err := m.typed(k, kind.FoldWriteOnly(config), true)
+	configTyped, err := m.typedWritten(k, kind.FoldWriteOnly(config), written, true)
 	if err != nil {
 		return nil, err
 	}
-	merged, managers, err := m.updater.Apply(liveTyped, configTyped, apiVersion(k), managers, managerKey(manager, operationApply), force)
+	merged, managers, err := m.updaters[subresource].Apply(
+		liveTyped, configTyped, apiVersion(k), managers, managerKey(manager, operationApply, subresource), force)
 	if err != nil {
 		return nil, conflictError(err)
 	}
@@ -125,6 +150,11 @@ func (m *Merger) Apply(live, config kind.Object, manager string, force bool, now
 // Update records in updated's managedFields that manager set the fields in which it differs from live (nil for a new
 // object) and took them over from their owners.
 func (m *Merger) Update(live, updated kind.Object, manager string, now time.Time) error {
+	return m.UpdateOf("", live, updated, manager, now)
+}
+
+// UpdateOf is Update of a subresource: "status", or empty for the object without its status.
+func (m *Merger) UpdateOf(subresource string, live, updated kind.Object, manager string, now time.Time) error {
 	k := kind.Of(updated)
 	if live == nil {
 		live = k.New()
@@ -142,7 +172,8 @@ func (m *Merger) Update(live, updated kind.Object, manager string, now time.Time
 	if err != nil {
 		return err
 	}
-	_, managers, err = m.updater.Update(liveTyped, updatedTyped, apiVersion(k), managers, managerKey(manager, operationUpdate))
+	_, managers, err = m.updaters[subresource].Update(
+		liveTyped, updatedTyped, apiVersion(k), managers, managerKey(manager, operationUpdate, subresource))
 	if err != nil {
 		return conflictError(err)
 	}
@@ -168,6 +199,11 @@ func timeless(o kind.Object) proto.Message {
 // typed is the object as the merge library sees it, without managedFields, which describe it and are no part of it. With
 // once, equal elements of sets are taken once.
 func (m *Merger) typed(k *kind.Kind, o kind.Object, once bool) (*typed.TypedValue, error) {
+	return m.typedWritten(k, o, nil, once)
+}
+
+// typedWritten is typed with the empty values of the JSON that the object was decoded from.
+func (m *Merger) typedWritten(k *kind.Kind, o kind.Object, written map[string]any, once bool) (*typed.TypedValue, error) {
 	v, err := codec.Value(o)
 	if err != nil {
 		return nil, fmt.Errorf("%s as JSON: %w", k.Name, err)
@@ -176,6 +212,7 @@ func (m *Merger) typed(k *kind.Kind, o kind.Object, once bool) (*typed.TypedValu
 	if !ok {
 		return nil, fmt.Errorf("%s as JSON is a %T, not an object", k.Name, v)
 	}
+	addEmpty(obj, written)
 	if meta, ok := obj["metadata"].(map[string]any); ok {
 		delete(meta, "managedFields")
 	}
@@ -209,19 +246,19 @@ func (m *Merger) untyped(k *kind.Kind, tv *typed.TypedValue) (kind.Object, error
 }
 
 // managerKey names an owner in the library's map: one manager may own fields by applying and others by updating.
-func managerKey(name, operation string) string { return operation + "/" + name }
+func managerKey(name, operation, subresource string) string {
+	return operation + "/" + subresource + "/" + name
+}
 
-func splitManagerKey(key string) (name, operation string) {
-	operation, name, _ = strings.Cut(key, "/")
-	return name, operation
+func splitManagerKey(key string) (name, operation, subresource string) {
+	operation, rest, _ := strings.Cut(key, "/")
+	subresource, name, _ = strings.Cut(rest, "/")
+	return name, operation, subresource
 }
 
 func decodeManagers(k *kind.Kind, entries []*metav1.ManagedFieldsEntry) (fieldpath.ManagedFields, error) {
 	managers := fieldpath.ManagedFields{}
 	for _, e := range entries {
-		if e.GetSubresource() != "" {
-			continue
-		}
 		set := fieldpath.NewSet()
 		if err := set.FromJSON(bytes.NewReader(e.GetFieldsV1().GetRaw())); err != nil {
 			return nil, fmt.Errorf("managedFields of %q: %w", e.GetManager(), err)
@@ -229,7 +266,7 @@ func decodeManagers(k *kind.Kind, entries []*metav1.ManagedFieldsEntry) (fieldpa
 		if stored, written := kind.StoredAs(k); written != "" {
 			set = renamed(set, written, stored)
 		}
-		managers[managerKey(e.GetManager(), e.GetOperation())] = fieldpath.NewVersionedSet(set, fieldpath.APIVersion(e.GetApiVersion()), e.GetOperation() == operationApply)
+		managers[managerKey(e.GetManager(), e.GetOperation(), e.GetSubresource())] = fieldpath.NewVersionedSet(set, fieldpath.APIVersion(e.GetApiVersion()), e.GetOperation() == operationApply)
 	}
 	return managers, nil
 }
@@ -262,23 +299,27 @@ func encodeManagers(managers fieldpath.ManagedFields, before []*metav1.ManagedFi
 		if err != nil {
 			return nil, fmt.Errorf("managedFields of %q: %w", key, err)
 		}
-		name, operation := splitManagerKey(key)
-		e := &metav1.ManagedFieldsEntry{Manager: name, Operation: operation, ApiVersion: string(version), FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: raw}, Time: timestamppb.New(now.Truncate(time.Second))}
+		name, operation, subresource := splitManagerKey(key)
+		e := &metav1.ManagedFieldsEntry{Manager: name, Operation: operation, Subresource: subresource, ApiVersion: string(version), FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: raw}, Time: timestamppb.New(now.Truncate(time.Second))}
 		if b := recorded[key]; b != nil && bytes.Equal(b.GetFieldsV1().GetRaw(), raw) {
 			e.Time = b.GetTime()
 		}
 		entries = append(entries, e)
 	}
 	slices.SortFunc(entries, func(a, b *metav1.ManagedFieldsEntry) int {
-		return strings.Compare(managerKey(a.GetManager(), a.GetOperation()), managerKey(b.GetManager(), b.GetOperation()))
+		return strings.Compare(keyOfEntry(a), keyOfEntry(b))
 	})
 	return entries, nil
+}
+
+func keyOfEntry(e *metav1.ManagedFieldsEntry) string {
+	return managerKey(e.GetManager(), e.GetOperation(), e.GetSubresource())
 }
 
 func byManager(entries []*metav1.ManagedFieldsEntry) map[string]*metav1.ManagedFieldsEntry {
 	out := make(map[string]*metav1.ManagedFieldsEntry, len(entries))
 	for _, e := range entries {
-		out[managerKey(e.GetManager(), e.GetOperation())] = e
+		out[keyOfEntry(e)] = e
 	}
 	return out
 }
@@ -295,14 +336,14 @@ const (
 func mergeOldest(managers fieldpath.ManagedFields, before []*metav1.ManagedFieldsEntry) {
 	var updaters []string
 	for key := range managers {
-		if _, operation := splitManagerKey(key); operation == operationUpdate {
+		if _, operation, _ := splitManagerKey(key); operation == operationUpdate {
 			updaters = append(updaters, key)
 		}
 	}
 	if len(updaters) <= maxUpdateManagers {
 		return
 	}
-	recorded, oldest := byManager(before), managerKey(oldestManager, operationUpdate)
+	recorded, oldest := byManager(before), managerKey(oldestManager, operationUpdate, "")
 	// One that is not recorded yet is the newest; the bucket itself is the oldest.
 	at := func(key string) int64 {
 		switch e := recorded[key]; {
@@ -331,7 +372,7 @@ func conflictError(err error) error {
 	}
 	out := &ConflictError{}
 	for _, c := range conflicts {
-		name, _ := splitManagerKey(c.Manager)
+		name, _, _ := splitManagerKey(c.Manager)
 		out.Conflicts = append(out.Conflicts, Conflict{Manager: name, Field: c.Path.String()})
 	}
 	return out

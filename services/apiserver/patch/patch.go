@@ -112,6 +112,9 @@ func parse(text []byte) (any, error) {
 	return v, nil
 }
 
+// CheckDepth refuses a JSON text that nests deeper than MaxDepth, before anything is made of it.
+func CheckDepth(text []byte) error { return checkDepth(text, MaxDepth) }
+
 // checkDepth refuses a JSON text that nests deeper than most, before anything is made of it.
 func checkDepth(text []byte, most int) error {
 	depth, inString := 0, false

@@ -1,6 +1,12 @@
 package pipeline
 
 import (
+	"encoding/json"
+
+	"github.com/xebec-project/xebec/internal/codec"
+	"github.com/xebec-project/xebec/services/apiserver/patch"
+	"github.com/xebec-project/xebec/services/apiserver/registry"
+
 	"context"
 	"errors"
 	"time"
@@ -14,7 +20,11 @@ import (
 
 // Apply merges the caller's fields into the object, creating it when absent.
 func (p *Pipeline) Apply(ctx context.Context, caller authz.Caller, req *apiv1.ApplyRequest) (*apiv1.ApplyResponse, error) {
-	if err := p.preauthorizeObject(ctx, caller, authz.Patch, req.GetObject()); err != nil {
+	t, verb, err := targetOfApply(req)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Preauthorize(ctx, caller, t.ask(verb)); err != nil {
 		return nil, err
 	}
 	c, err := p.writeOne(ctx, caller, req, func(ctx context.Context, p *plan) (*change, error) {
@@ -34,19 +44,20 @@ func (p *plan) apply(ctx context.Context, req *apiv1.ApplyRequest) (*change, err
 	if err := checkManager(req.GetFieldManager()); err != nil {
 		return nil, err
 	}
-	t, err := targetOf(req.GetObject())
+	t, verb, err := targetOfApply(req)
 	if err != nil {
 		return nil, err
 	}
-	stored, err := p.storedForWrite(ctx, authz.Patch, t)
-	missing := apierr.IsNotFound(err)
+	stored, err := p.storedForWrite(ctx, verb, t)
+	missing := apierr.IsNotFound(err) && req.GetSubresource() == ""
 	if missing {
 		err = p.Authorize(ctx, p.caller, t.ask(authz.Create))
 	}
 	if err != nil {
 		return nil, err
 	}
-	k, config, err := decodeAny(req.GetObject())
+	k := t.kind
+	config, written, err := decodeApplied(t, req)
 	if err != nil {
 		return nil, err
 	}
@@ -59,13 +70,13 @@ func (p *plan) apply(ctx context.Context, req *apiv1.ApplyRequest) (*change, err
 	}
 	warn := warnings(k, config)
 	if missing {
-		return p.applyNew(ctx, k, config, req, warn)
+		return p.applyNew(ctx, k, config, written, req, warn)
 	}
 	live, err := decodeWanted(k, stored, meta)
 	if err != nil {
 		return nil, err
 	}
-	merged, err := p.merge(k, live, config, req)
+	merged, err := p.merge(k, live, config, written, req)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +84,11 @@ func (p *plan) apply(ctx context.Context, req *apiv1.ApplyRequest) (*change, err
 		return &change{kind: k, object: live, applied: apiv1.ApplyResult_APPLY_RESULT_UNCHANGED, warnings: warn}, nil
 	}
 	owners := merged.GetMetadata().GetManagedFields()
-	c, err := p.completeUpdate(ctx, k, live, merged)
+	complete := p.completeUpdate
+	if req.GetSubresource() == "status" {
+		complete = p.completeStatus
+	}
+	c, err := complete(ctx, k, live, merged)
 	if err != nil {
 		return nil, err
 	}
@@ -88,12 +103,12 @@ func (p *plan) apply(ctx context.Context, req *apiv1.ApplyRequest) (*change, err
 	return c, nil
 }
 
-func (p *plan) applyNew(ctx context.Context, k *kind.Kind, config kind.Object, req *apiv1.ApplyRequest, warn []string) (*change, error) {
+func (p *plan) applyNew(ctx context.Context, k *kind.Kind, config kind.Object, written map[string]any, req *apiv1.ApplyRequest, warn []string) (*change, error) {
 	meta := config.GetMetadata()
 	if meta.GetUid() != "" || meta.GetResourceVersion() != "" {
 		return nil, apierr.Conflict(k, meta.GetName(), "it names a uid or resourceVersion but does not exist")
 	}
-	merged, err := p.merge(k, nil, config, req)
+	merged, err := p.merge(k, nil, config, written, req)
 	if err != nil {
 		return nil, err
 	}
@@ -105,8 +120,8 @@ func (p *plan) applyNew(ctx context.Context, k *kind.Kind, config kind.Object, r
 	return c, nil
 }
 
-func (p *plan) merge(k *kind.Kind, live, config kind.Object, req *apiv1.ApplyRequest) (kind.Object, error) {
-	merged, err := p.Merger.Apply(live, config, req.GetFieldManager(), req.GetForce(), time.Now())
+func (p *plan) merge(k *kind.Kind, live, config kind.Object, written map[string]any, req *apiv1.ApplyRequest) (kind.Object, error) {
+	merged, err := p.Merger.ApplyTo(req.GetSubresource(), live, config, written, req.GetFieldManager(), req.GetForce(), time.Now())
 	if conflict := (*apply.ConflictError)(nil); errors.As(err, &conflict) {
 		conflicts := make([]apierr.FieldConflict, len(conflict.Conflicts))
 		for i, c := range conflict.Conflicts {
@@ -118,4 +133,42 @@ func (p *plan) merge(k *kind.Kind, live, config kind.Object, req *apiv1.ApplyReq
 		return nil, apierr.BadRequest("apply %s %q: %v", k.Name, config.GetMetadata().GetName(), err)
 	}
 	return merged, nil
+}
+
+// targetOfApply is what an apply is about, and the right that it needs.
+func targetOfApply(req *apiv1.ApplyRequest) (target, authz.Action, error) {
+	verb, err := subresourceVerb(authz.Patch, req.GetSubresource())
+	if err != nil {
+		return target{}, "", err
+	}
+	if len(req.GetJson()) == 0 {
+		t, err := targetOf(req.GetObject())
+		return t, verb, err
+	}
+	if req.GetObject() != nil {
+		return target{}, "", apierr.BadField("json", "must be empty when object is set: send the object in one form")
+	}
+	k, key, err := ResolveReference(req.GetReference())
+	return target{kind: k, key: key}, verb, err
+}
+
+// decodeApplied decodes the applied object, which t names. written is the JSON that it came as, nil for none.
+func decodeApplied(t target, req *apiv1.ApplyRequest) (config kind.Object, written map[string]any, err error) {
+	if len(req.GetJson()) == 0 {
+		_, config, err := decodeAny(req.GetObject())
+		return config, nil, err
+	}
+	if err := patch.CheckDepth(req.GetJson()); err != nil {
+		return nil, nil, apierr.BadField("json", "%v", err)
+	}
+	if config, err = codec.Unmarshal(req.GetJson()); err != nil {
+		return nil, nil, apierr.BadField("json", "%v", err)
+	}
+	if kind.Of(config) != t.kind || config.GetMetadata() == nil || registry.KeyOfObject(t.kind, config) != t.key {
+		return nil, nil, apierr.BadField("json", "must be the object that reference names: %s %q", t.kind.Name, t.key.Name)
+	}
+	if err := json.Unmarshal(req.GetJson(), &written); err != nil {
+		return nil, nil, apierr.BadField("json", "%v", err)
+	}
+	return config, written, nil
 }

@@ -1,6 +1,8 @@
 package pipeline
 
 import (
+	"google.golang.org/protobuf/proto"
+
 	"context"
 	"slices"
 	"time"
@@ -20,7 +22,7 @@ func (p *Pipeline) Delete(ctx context.Context, caller authz.Caller, req *apiv1.D
 		return nil, err
 	}
 	c, err := p.writeOne(ctx, caller, req, func(ctx context.Context, p *plan) (*change, error) {
-		return p.delete(ctx, req)
+		return p.delete(ctx, authz.Delete, req)
 	})
 	if err != nil {
 		return nil, err
@@ -29,9 +31,17 @@ func (p *Pipeline) Delete(ctx context.Context, caller authz.Caller, req *apiv1.D
 	return &apiv1.DeleteResponse{Object: out, Removed: c.removed}, err
 }
 
+// DeleteOfCollection is Delete for a caller with the right to delete collections.
+func (p *Pipeline) DeleteOfCollection(ctx context.Context, caller authz.Caller, req *apiv1.DeleteRequest) error {
+	_, err := p.writeOne(ctx, caller, req, func(ctx context.Context, p *plan) (*change, error) {
+		return p.delete(ctx, authz.DeleteCollection, req)
+	})
+	return err
+}
+
 // delete plans a deletion in the steps that Kubernetes takes: an object with a grace period or finalizers is marked,
 // and removed by the delete with grace 0 or the update that takes the last finalizer away; any other is removed at once.
-func (p *plan) delete(ctx context.Context, req *apiv1.DeleteRequest) (*change, error) {
+func (p *plan) delete(ctx context.Context, verb authz.Action, req *apiv1.DeleteRequest) (*change, error) {
 	k, key, err := ResolveReference(req.GetObject())
 	if err != nil {
 		return nil, err
@@ -40,7 +50,7 @@ func (p *plan) delete(ctx context.Context, req *apiv1.DeleteRequest) (*change, e
 		return nil, apierr.BadField("gracePeriodSeconds", "must not be negative, is %d", *g)
 	}
 	want := &metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, Uid: req.GetUid(), ResourceVersion: req.GetResourceVersion()}
-	stored, o, err := p.currentForWrite(ctx, authz.Delete, k, want)
+	stored, o, err := p.currentForWrite(ctx, verb, k, want)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +61,16 @@ func (p *plan) delete(ctx context.Context, req *apiv1.DeleteRequest) (*change, e
 	if err := p.Admission.Validate(ctx, attributes); err != nil {
 		return nil, err
 	}
+	old := proto.CloneOf(o)
 	p.markDeleted(k, o, req)
+	if manager := req.GetFieldManager(); manager != "" {
+		if err := checkManager(manager); err != nil {
+			return nil, err
+		}
+		if err := p.Merger.Update(old, o, manager, time.Now()); err != nil {
+			return nil, err
+		}
+	}
 	c := &change{kind: k, object: o, conditions: attributes.Conditions, expected: req.GetResourceVersion() != ""}
 	return c, p.replace(ctx, c, stored)
 }

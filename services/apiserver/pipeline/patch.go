@@ -15,7 +15,11 @@ import (
 
 // Patch changes part of an object by a JSON merge patch (RFC 7386) or a JSON patch (RFC 6902).
 func (p *Pipeline) Patch(ctx context.Context, caller authz.Caller, req *apiv1.PatchRequest) (*apiv1.PatchResponse, error) {
-	if err := p.preauthorizeReference(ctx, caller, authz.Patch, req.GetObject()); err != nil {
+	verb, err := subresourceVerb(authz.Patch, req.GetSubresource())
+	if err != nil {
+		return nil, err
+	}
+	if err := p.preauthorizeReference(ctx, caller, verb, req.GetObject()); err != nil {
 		return nil, err
 	}
 	if err := checkManager(req.GetFieldManager()); err != nil {
@@ -64,7 +68,11 @@ func (p *plan) patch(ctx context.Context, req *apiv1.PatchRequest, parsed patch.
 	if err != nil {
 		return nil, err
 	}
-	stored, old, err := p.currentForWrite(ctx, authz.Patch, k, &metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name})
+	verb, err := subresourceVerb(authz.Patch, req.GetSubresource())
+	if err != nil {
+		return nil, err
+	}
+	stored, old, err := p.currentForWrite(ctx, verb, k, &metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name})
 	if err != nil {
 		return nil, err
 	}
@@ -95,5 +103,5 @@ func (p *plan) patch(ctx context.Context, req *apiv1.PatchRequest, parsed patch.
 	// A patch of what was just read is conditional only when the patch itself names a version; a conflict in between is
 	// this server's to redo.
 	updated.GetMetadata().ResourceVersion = ""
-	return p.updateObject(ctx, k, stored, old, updated, req.GetFieldManager())
+	return p.storeUpdated(ctx, req.GetSubresource(), k, stored, old, updated, req.GetFieldManager())
 }

@@ -1,6 +1,17 @@
 package pipeline
 
 import (
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/xebec-project/xebec/internal/kind"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+	"github.com/xebec-project/xebec/services/apiserver/storage"
+	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
 	"context"
 
 	"github.com/xebec-project/xebec/internal/apierr"
@@ -29,30 +40,87 @@ func (p *plan) updateStatus(ctx context.Context, req *apiv1.UpdateStatusRequest)
 	if err != nil {
 		return nil, err
 	}
+	if err := checkManager(req.GetFieldManager()); err != nil {
+		return nil, err
+	}
 	k, o, err := decodeAny(req.GetObject())
 	if err != nil {
 		return nil, err
 	}
-	if !k.HasStatus {
-		return nil, apierr.Unsupported("%s have no status", k.Resource())
-	}
-	meta := o.GetMetadata()
-	expected := meta.GetResourceVersion() != ""
-	old, err := decodeWanted(k, stored, meta)
+	old, err := decodeWanted(k, stored, o.GetMetadata())
 	if err != nil {
 		return nil, err
 	}
-	k.PrepareStatusUpdate(o, old)
-	attributes := p.attributes(admission.Update, "status", k, o, old)
+	// Clients of version 0.1.0 send objects with nothing but their status here.
+	meta := o.GetMetadata()
+	meta.Labels, meta.Annotations = old.GetMetadata().GetLabels(), old.GetMetadata().GetAnnotations()
+	meta.Finalizers, meta.OwnerReferences = old.GetMetadata().GetFinalizers(), old.GetMetadata().GetOwnerReferences()
+	return p.updateStatusObject(ctx, k, stored, old, o, req.GetFieldManager())
+}
+
+// updateStatusObject plans storing the status of updated, and those metadata that status writes of the kind change, in place of
+// old, stored as it is.
+func (p *plan) updateStatusObject(ctx context.Context, k *kind.Kind, stored *storage.Object, old, updated kind.Object, manager string) (*change, error) {
+	expected := updated.GetMetadata().GetResourceVersion() != ""
+	c, err := p.completeStatus(ctx, k, old, updated)
+	if err != nil {
+		return nil, err
+	}
+	if manager != "" {
+		if err := p.Merger.UpdateOf("status", old, updated, manager, time.Now()); err != nil {
+			return nil, err
+		}
+	}
+	c.expected = expected
+	return c, p.replace(ctx, c, stored)
+}
+
+// completeStatus makes a complete object of what a client sent as the status of old, and checks it.
+func (p *plan) completeStatus(ctx context.Context, k *kind.Kind, old, updated kind.Object) (*change, error) {
+	if !k.HasStatus {
+		return nil, apierr.Unsupported("%s have no status", k.Resource())
+	}
+	wrote := updated.GetMetadata()
+	k.PrepareStatusUpdate(updated, old)
+	meta := updated.GetMetadata()
+	meta.Labels, meta.Annotations = wrote.GetLabels(), wrote.GetAnnotations()
+	meta.Finalizers, meta.OwnerReferences = wrote.GetFinalizers(), wrote.GetOwnerReferences()
+	p.Registry.For(k).KeepStatusMetadata(updated, old)
+	attributes := p.attributes(admission.Update, "status", k, updated, old)
 	if err := p.Admission.Mutate(ctx, attributes); err != nil {
 		return nil, err
 	}
-	if errs := k.ValidateStatusUpdate(o, old); len(errs) > 0 {
-		return nil, apierr.Invalid(k, stored.Key.Name, errs)
+	errs := k.ValidateStatusUpdate(updated, old)
+	if !sameMetadata(meta, old.GetMetadata()) {
+		errs = append(errs, metadataErrors(k.Validate(updated))...)
+	}
+	if len(errs) > 0 {
+		return nil, apierr.Invalid(k, old.GetMetadata().GetName(), errs)
 	}
 	if err := p.Admission.Validate(ctx, attributes); err != nil {
 		return nil, err
 	}
-	c := &change{kind: k, object: o, conditions: attributes.Conditions, expected: expected}
-	return c, p.replace(ctx, c, stored)
+	return &change{kind: k, object: updated, conditions: attributes.Conditions}, nil
+}
+
+func sameMetadata(a, b *metav1.ObjectMeta) bool {
+	owners := func(x, y *metav1.OwnerReference) bool { return proto.Equal(x, y) }
+	return maps.Equal(a.GetLabels(), b.GetLabels()) && maps.Equal(a.GetAnnotations(), b.GetAnnotations()) &&
+		slices.Equal(a.GetFinalizers(), b.GetFinalizers()) && slices.EqualFunc(a.GetOwnerReferences(), b.GetOwnerReferences(), owners)
+}
+
+// metadataErrors are those about metadata: a status write is not refused for the rest of the object, which it does not change.
+func metadataErrors(errs field.ErrorList) field.ErrorList {
+	return slices.DeleteFunc(errs, func(e *field.Error) bool { return !strings.HasPrefix(e.Field, "metadata") })
+}
+
+// subresourceVerb is the right that a write to a subresource of an object needs, and an error for one that there is not.
+func subresourceVerb(verb authz.Action, subresource string) (authz.Action, error) {
+	switch subresource {
+	case "":
+		return verb, nil
+	case "status":
+		return authz.UpdateStatus, nil
+	}
+	return "", apierr.BadField("subresource", "%q is not known: it is empty or status", Shortened(subresource))
 }

@@ -104,7 +104,11 @@ func targetOfOperation(op *apiv1.Operation) (target, authz.Action, error) {
 	case *apiv1.Operation_Create:
 		return held(op.Create.GetObject(), authz.Create)
 	case *apiv1.Operation_Update:
-		return held(op.Update.GetObject(), authz.Update)
+		verb, err := subresourceVerb(authz.Update, op.Update.GetSubresource())
+		if err != nil {
+			return target{}, "", err
+		}
+		return held(op.Update.GetObject(), verb)
 	case *apiv1.Operation_UpdateStatus:
 		return held(op.UpdateStatus.GetObject(), authz.UpdateStatus)
 	case *apiv1.Operation_Delete:
@@ -112,9 +116,13 @@ func targetOfOperation(op *apiv1.Operation) (target, authz.Action, error) {
 	case *apiv1.Operation_Bind:
 		return referred(podReference(op.Bind), authz.Bind)
 	case *apiv1.Operation_Patch:
-		return referred(op.Patch.GetObject(), authz.Patch)
+		verb, err := subresourceVerb(authz.Patch, op.Patch.GetSubresource())
+		if err != nil {
+			return target{}, "", err
+		}
+		return referred(op.Patch.GetObject(), verb)
 	case *apiv1.Operation_Apply:
-		return held(op.Apply.GetObject(), authz.Patch)
+		return targetOfApply(op.Apply)
 	}
 	return target{}, "", apierr.BadField("operation", "is required: one of create, update, updateStatus, delete, bind, apply, patch")
 }

@@ -85,7 +85,7 @@ func (p *plan) operate(ctx context.Context, op *apiv1.Operation) (*change, error
 	case *apiv1.Operation_UpdateStatus:
 		return p.updateStatus(ctx, op.UpdateStatus)
 	case *apiv1.Operation_Delete:
-		return p.delete(ctx, op.Delete)
+		return p.delete(ctx, authz.Delete, op.Delete)
 	case *apiv1.Operation_Bind:
 		return p.bind(ctx, op.Bind)
 	case *apiv1.Operation_Apply:
@@ -124,6 +124,14 @@ func (p *plan) bind(ctx context.Context, op *apiv1.BindOperation) (*change, erro
 	}
 	if err := p.Admission.Validate(ctx, attributes); err != nil {
 		return nil, err
+	}
+	if manager := op.GetFieldManager(); manager != "" {
+		if err := checkManager(manager); err != nil {
+			return nil, err
+		}
+		if err := p.Merger.Update(old, pod, manager, time.Now()); err != nil {
+			return nil, err
+		}
 	}
 	c := &change{kind: k, object: pod, conditions: attributes.Conditions}
 	return c, p.replace(ctx, c, stored)

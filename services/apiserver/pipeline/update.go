@@ -18,7 +18,11 @@ import (
 
 // Update replaces an object but for its status.
 func (p *Pipeline) Update(ctx context.Context, caller authz.Caller, req *apiv1.UpdateRequest) (*apiv1.UpdateResponse, error) {
-	if err := p.preauthorizeObject(ctx, caller, authz.Update, req.GetObject()); err != nil {
+	verb, err := subresourceVerb(authz.Update, req.GetSubresource())
+	if err != nil {
+		return nil, err
+	}
+	if err := p.preauthorizeObject(ctx, caller, verb, req.GetObject()); err != nil {
 		return nil, err
 	}
 	c, err := p.writeOne(ctx, caller, req, func(ctx context.Context, p *plan) (*change, error) {
@@ -32,7 +36,11 @@ func (p *Pipeline) Update(ctx context.Context, caller authz.Caller, req *apiv1.U
 }
 
 func (p *plan) update(ctx context.Context, req *apiv1.UpdateRequest) (*change, error) {
-	stored, err := p.storedForUpdate(ctx, authz.Update, req.GetObject())
+	verb, err := subresourceVerb(authz.Update, req.GetSubresource())
+	if err != nil {
+		return nil, err
+	}
+	stored, err := p.storedForUpdate(ctx, verb, req.GetObject())
 	if err != nil {
 		return nil, err
 	}
@@ -47,10 +55,20 @@ func (p *plan) update(ctx context.Context, req *apiv1.UpdateRequest) (*change, e
 	if err != nil {
 		return nil, err
 	}
-	return p.updateObject(ctx, k, stored, old, o, req.GetFieldManager())
+	return p.storeUpdated(ctx, req.GetSubresource(), k, stored, old, o, req.GetFieldManager())
 }
 
-// updateChange plans replacing old, stored as it is, by updated.
+// storeUpdated plans replacing old, or what a subresource is of it, by updated.
+func (p *plan) storeUpdated(
+	ctx context.Context, subresource string, k *kind.Kind, stored *storage.Object, old, updated kind.Object, manager string,
+) (*change, error) {
+	if subresource == "status" {
+		return p.updateStatusObject(ctx, k, stored, old, updated, manager)
+	}
+	return p.updateObject(ctx, k, stored, old, updated, manager)
+}
+
+// updateObject plans replacing old, stored as it is, by updated.
 func (p *plan) updateObject(ctx context.Context, k *kind.Kind, stored *storage.Object, old, updated kind.Object, manager string) (*change, error) {
 	expected := updated.GetMetadata().GetResourceVersion() != ""
 	c, err := p.completeUpdate(ctx, k, old, updated)

@@ -20,3 +20,8 @@ func (s podStrategy) GracePeriod(o kind.Object, asked *int64) int64 {
 func endedByAgent(p *corev1.Pod) bool {
 	return p.GetSpec().GetNodeName() != "" && !kind.IsPodFinished(p)
 }
+
+// KeepStatusMetadata restores the owners, as in Kubernetes.
+func (podStrategy) KeepStatusMetadata(o, old kind.Object) {
+	o.GetMetadata().OwnerReferences = old.GetMetadata().GetOwnerReferences()
+}

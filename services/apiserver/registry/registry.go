@@ -23,6 +23,9 @@ type Strategy interface {
 	GracePeriod(o kind.Object, asked *int64) int64
 	// MarkDeleted changes o, beside its metadata, when a delete does not remove it at once.
 	MarkDeleted(o kind.Object)
+	// KeepStatusMetadata restores in o, which is to be stored by a write of the status, the metadata of old that such a write
+	// does not change. Labels, annotations, finalizers and owner references are as the client sent them.
+	KeepStatusMetadata(o, old kind.Object)
 	// Removed is called when the removal of o has been committed.
 	Removed(o kind.Object)
 }
@@ -47,10 +50,11 @@ type Registry struct {
 // New returns a registry.
 func New(cfg Config) *Registry {
 	return &Registry{own: map[string]Strategy{
-		"Pod":            podStrategy{strategyOf("", "Pod")},
-		"Service":        newServiceStrategy(cfg),
-		"Namespace":      namespaceStrategy{strategyOf("", "Namespace")},
-		"ServiceAccount": serviceAccountStrategy{strategyOf("", "ServiceAccount"), cfg.AccountRemoved},
+		"Pod":             podStrategy{strategyOf("", "Pod")},
+		"Deployment.apps": deploymentStrategy{strategyOf("apps", "Deployment")},
+		"Service":         newServiceStrategy(cfg),
+		"Namespace":       namespaceStrategy{strategyOf("", "Namespace")},
+		"ServiceAccount":  serviceAccountStrategy{strategyOf("", "ServiceAccount"), cfg.AccountRemoved},
 	}}
 }
 
@@ -94,6 +98,9 @@ func (g Generic) GracePeriod(o kind.Object, asked *int64) int64 {
 
 // MarkDeleted changes nothing.
 func (Generic) MarkDeleted(kind.Object) {}
+
+// KeepStatusMetadata restores nothing: in most kinds a status write changes metadata, as in Kubernetes.
+func (Generic) KeepStatusMetadata(kind.Object, kind.Object) {}
 
 // Removed does nothing.
 func (Generic) Removed(kind.Object) {}

@@ -43,6 +43,8 @@ type ListResult struct {
 	Revision int64
 	// Continue is the token of the next page, empty on the last.
 	Continue string
+	// Remaining is how many objects follow, 0 when none do or when Match selects among them.
+	Remaining int64
 }
 
 // List returns the objects of one kind at one revision, or a page of them. All pages show the snapshot of the first;
@@ -89,6 +91,14 @@ func (s *Store) listSnapshot(
 	var previous *Object // the last one looked at
 	visited := 0
 	visit := func(o *Object) bool {
+		if result.Continue != "" {
+			// Only the rest is counted.
+			if opts.Namespace != "" && o.Key.Namespace != opts.Namespace {
+				return false
+			}
+			result.Remaining++
+			return true
+		}
 		if visited++; visited%visitsPerCheck == 0 && ctx.Err() != nil {
 			return false
 		}
@@ -98,7 +108,8 @@ func (s *Store) listSnapshot(
 		if opts.Limit > 0 && int64(len(result.Objects)) == opts.Limit {
 			// There is one more, whether it matches or not: the token names where to go on.
 			result.Continue = pageToken{revision: revision, last: previous.Key}.encode()
-			return false
+			result.Remaining = 1
+			return opts.Match == nil
 		}
 		previous = o
 		if opts.Match.ok(o) {
@@ -118,6 +129,9 @@ func (s *Store) listSnapshot(
 	}
 	if err := ctx.Err(); err != nil {
 		return ListResult{}, fmt.Errorf("list %s/%s: %w", opts.Group, opts.Kind, err)
+	}
+	if opts.Match != nil {
+		result.Remaining = 0
 	}
 	if result.Continue != "" {
 		s.cache.keepPaged(k, snap, revision)
@@ -140,9 +154,12 @@ func (s *Store) listEtcd(ctx context.Context, prefix string, token pageToken, op
 		if err != nil {
 			return ListResult{}, fmt.Errorf("list %s: %w", prefix, readError(err))
 		}
-		for _, kv := range resp.Kvs {
+		for i, kv := range resp.Kvs {
 			if opts.Limit > 0 && int64(len(result.Objects)) == opts.Limit {
 				result.Continue = pageToken{revision: result.Revision, last: last}.encode()
+				if opts.Match == nil {
+					result.Remaining = resp.Count - int64(i)
+				}
 				return result, nil
 			}
 			o, err := s.decode(kv)

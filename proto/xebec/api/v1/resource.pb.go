@@ -759,7 +759,7 @@ type ListResponse struct {
 	ResourceVersion string `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
 	// Not empty when more objects follow: pass it in the next request.
 	Continue string `protobuf:"bytes,3,opt,name=continue,proto3" json:"continue,omitempty"`
-	// How many objects follow. Absent when none do, and for lists with selectors or of the past, of which it is not known.
+	// How many objects follow. Absent when none do, and for lists with selectors, of which it is not known.
 	RemainingItemCount *int64 `protobuf:"varint,4,opt,name=remaining_item_count,json=remainingItemCount,proto3,oneof" json:"remaining_item_count,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
@@ -1434,7 +1434,8 @@ type ApplyRequest struct {
 	Force bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
 	// Checks and returns the object as it would be, and stores nothing.
 	DryRun bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	// The object as JSON, instead of object. A field that is written is owned, even when it is empty, false or 0.
+	// The object as JSON, instead of object. A field that is written is owned, even when it is empty, false or 0; null is the
+	// same as left out.
 	Json []byte `protobuf:"bytes,5,opt,name=json,proto3" json:"json,omitempty"`
 	// When set, the write is conditional on this election.
 	Fence *Fence `protobuf:"bytes,6,opt,name=fence,proto3" json:"fence,omitempty"`
@@ -1442,7 +1443,9 @@ type ApplyRequest struct {
 	// the kind lets status writes change.
 	Subresource string `protobuf:"bytes,7,opt,name=subresource,proto3" json:"subresource,omitempty"`
 	// Conditions on other objects, at most 100; the write happens only while all hold.
-	Conditions    []*Condition `protobuf:"bytes,8,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	Conditions []*Condition `protobuf:"bytes,8,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	// The object that json describes; required with it.
+	Reference     *ObjectReference `protobuf:"bytes,9,opt,name=reference,proto3" json:"reference,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1529,6 +1532,13 @@ func (x *ApplyRequest) GetSubresource() string {
 func (x *ApplyRequest) GetConditions() []*Condition {
 	if x != nil {
 		return x.Conditions
+	}
+	return nil
+}
+
+func (x *ApplyRequest) GetReference() *ObjectReference {
+	if x != nil {
+		return x.Reference
 	}
 	return nil
 }
@@ -2655,7 +2665,7 @@ const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"conditions\x18\x05 \x03(\v2\x17.xebec.api.v1.ConditionR\n" +
 	"conditions\"D\n" +
 	"\x14UpdateStatusResponse\x12,\n" +
-	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\"\xaa\x02\n" +
+	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\"\xe7\x02\n" +
 	"\fApplyRequest\x12,\n" +
 	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\x12#\n" +
 	"\rfield_manager\x18\x02 \x01(\tR\ffieldManager\x12\x14\n" +
@@ -2666,7 +2676,8 @@ const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"\vsubresource\x18\a \x01(\tR\vsubresource\x127\n" +
 	"\n" +
 	"conditions\x18\b \x03(\v2\x17.xebec.api.v1.ConditionR\n" +
-	"conditions\"\x8c\x01\n" +
+	"conditions\x12;\n" +
+	"\treference\x18\t \x01(\v2\x1d.xebec.api.v1.ObjectReferenceR\treference\"\x8c\x01\n" +
 	"\rApplyResponse\x12,\n" +
 	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\x121\n" +
 	"\x06result\x18\x02 \x01(\x0e2\x19.xebec.api.v1.ApplyResultR\x06result\x12\x1a\n" +
@@ -2878,61 +2889,62 @@ var file_xebec_api_v1_resource_proto_depIdxs = []int32{
 	34, // 21: xebec.api.v1.ApplyRequest.object:type_name -> google.protobuf.Any
 	7,  // 22: xebec.api.v1.ApplyRequest.fence:type_name -> xebec.api.v1.Fence
 	6,  // 23: xebec.api.v1.ApplyRequest.conditions:type_name -> xebec.api.v1.Condition
-	34, // 24: xebec.api.v1.ApplyResponse.object:type_name -> google.protobuf.Any
-	2,  // 25: xebec.api.v1.ApplyResponse.result:type_name -> xebec.api.v1.ApplyResult
-	5,  // 26: xebec.api.v1.PatchRequest.object:type_name -> xebec.api.v1.ObjectReference
-	3,  // 27: xebec.api.v1.PatchRequest.type:type_name -> xebec.api.v1.PatchType
-	7,  // 28: xebec.api.v1.PatchRequest.fence:type_name -> xebec.api.v1.Fence
-	6,  // 29: xebec.api.v1.PatchRequest.conditions:type_name -> xebec.api.v1.Condition
-	34, // 30: xebec.api.v1.PatchResponse.object:type_name -> google.protobuf.Any
-	5,  // 31: xebec.api.v1.DeleteRequest.object:type_name -> xebec.api.v1.ObjectReference
-	4,  // 32: xebec.api.v1.DeleteRequest.propagation_policy:type_name -> xebec.api.v1.PropagationPolicy
-	7,  // 33: xebec.api.v1.DeleteRequest.fence:type_name -> xebec.api.v1.Fence
-	6,  // 34: xebec.api.v1.DeleteRequest.conditions:type_name -> xebec.api.v1.Condition
-	34, // 35: xebec.api.v1.DeleteResponse.object:type_name -> google.protobuf.Any
-	4,  // 36: xebec.api.v1.DeleteCollectionRequest.propagation_policy:type_name -> xebec.api.v1.PropagationPolicy
-	7,  // 37: xebec.api.v1.DeleteCollectionRequest.fence:type_name -> xebec.api.v1.Fence
-	6,  // 38: xebec.api.v1.DeleteCollectionRequest.conditions:type_name -> xebec.api.v1.Condition
-	14, // 39: xebec.api.v1.Operation.create:type_name -> xebec.api.v1.CreateRequest
-	16, // 40: xebec.api.v1.Operation.update:type_name -> xebec.api.v1.UpdateRequest
-	18, // 41: xebec.api.v1.Operation.update_status:type_name -> xebec.api.v1.UpdateStatusRequest
-	24, // 42: xebec.api.v1.Operation.delete:type_name -> xebec.api.v1.DeleteRequest
-	28, // 43: xebec.api.v1.Operation.bind:type_name -> xebec.api.v1.BindOperation
-	20, // 44: xebec.api.v1.Operation.apply:type_name -> xebec.api.v1.ApplyRequest
-	22, // 45: xebec.api.v1.Operation.patch:type_name -> xebec.api.v1.PatchRequest
-	29, // 46: xebec.api.v1.TransactRequest.operations:type_name -> xebec.api.v1.Operation
-	7,  // 47: xebec.api.v1.TransactRequest.fence:type_name -> xebec.api.v1.Fence
-	6,  // 48: xebec.api.v1.TransactRequest.conditions:type_name -> xebec.api.v1.Condition
-	34, // 49: xebec.api.v1.TransactResponse.objects:type_name -> google.protobuf.Any
-	32, // 50: xebec.api.v1.TransactResponse.results:type_name -> xebec.api.v1.OperationResult
-	2,  // 51: xebec.api.v1.OperationResult.applied:type_name -> xebec.api.v1.ApplyResult
-	8,  // 52: xebec.api.v1.ResourceService.Get:input_type -> xebec.api.v1.GetRequest
-	10, // 53: xebec.api.v1.ResourceService.List:input_type -> xebec.api.v1.ListRequest
-	12, // 54: xebec.api.v1.ResourceService.Watch:input_type -> xebec.api.v1.WatchRequest
-	14, // 55: xebec.api.v1.ResourceService.Create:input_type -> xebec.api.v1.CreateRequest
-	16, // 56: xebec.api.v1.ResourceService.Update:input_type -> xebec.api.v1.UpdateRequest
-	18, // 57: xebec.api.v1.ResourceService.UpdateStatus:input_type -> xebec.api.v1.UpdateStatusRequest
-	20, // 58: xebec.api.v1.ResourceService.Apply:input_type -> xebec.api.v1.ApplyRequest
-	22, // 59: xebec.api.v1.ResourceService.Patch:input_type -> xebec.api.v1.PatchRequest
-	24, // 60: xebec.api.v1.ResourceService.Delete:input_type -> xebec.api.v1.DeleteRequest
-	26, // 61: xebec.api.v1.ResourceService.DeleteCollection:input_type -> xebec.api.v1.DeleteCollectionRequest
-	30, // 62: xebec.api.v1.ResourceService.Transact:input_type -> xebec.api.v1.TransactRequest
-	9,  // 63: xebec.api.v1.ResourceService.Get:output_type -> xebec.api.v1.GetResponse
-	11, // 64: xebec.api.v1.ResourceService.List:output_type -> xebec.api.v1.ListResponse
-	13, // 65: xebec.api.v1.ResourceService.Watch:output_type -> xebec.api.v1.WatchResponse
-	15, // 66: xebec.api.v1.ResourceService.Create:output_type -> xebec.api.v1.CreateResponse
-	17, // 67: xebec.api.v1.ResourceService.Update:output_type -> xebec.api.v1.UpdateResponse
-	19, // 68: xebec.api.v1.ResourceService.UpdateStatus:output_type -> xebec.api.v1.UpdateStatusResponse
-	21, // 69: xebec.api.v1.ResourceService.Apply:output_type -> xebec.api.v1.ApplyResponse
-	23, // 70: xebec.api.v1.ResourceService.Patch:output_type -> xebec.api.v1.PatchResponse
-	25, // 71: xebec.api.v1.ResourceService.Delete:output_type -> xebec.api.v1.DeleteResponse
-	27, // 72: xebec.api.v1.ResourceService.DeleteCollection:output_type -> xebec.api.v1.DeleteCollectionResponse
-	31, // 73: xebec.api.v1.ResourceService.Transact:output_type -> xebec.api.v1.TransactResponse
-	63, // [63:74] is the sub-list for method output_type
-	52, // [52:63] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	5,  // 24: xebec.api.v1.ApplyRequest.reference:type_name -> xebec.api.v1.ObjectReference
+	34, // 25: xebec.api.v1.ApplyResponse.object:type_name -> google.protobuf.Any
+	2,  // 26: xebec.api.v1.ApplyResponse.result:type_name -> xebec.api.v1.ApplyResult
+	5,  // 27: xebec.api.v1.PatchRequest.object:type_name -> xebec.api.v1.ObjectReference
+	3,  // 28: xebec.api.v1.PatchRequest.type:type_name -> xebec.api.v1.PatchType
+	7,  // 29: xebec.api.v1.PatchRequest.fence:type_name -> xebec.api.v1.Fence
+	6,  // 30: xebec.api.v1.PatchRequest.conditions:type_name -> xebec.api.v1.Condition
+	34, // 31: xebec.api.v1.PatchResponse.object:type_name -> google.protobuf.Any
+	5,  // 32: xebec.api.v1.DeleteRequest.object:type_name -> xebec.api.v1.ObjectReference
+	4,  // 33: xebec.api.v1.DeleteRequest.propagation_policy:type_name -> xebec.api.v1.PropagationPolicy
+	7,  // 34: xebec.api.v1.DeleteRequest.fence:type_name -> xebec.api.v1.Fence
+	6,  // 35: xebec.api.v1.DeleteRequest.conditions:type_name -> xebec.api.v1.Condition
+	34, // 36: xebec.api.v1.DeleteResponse.object:type_name -> google.protobuf.Any
+	4,  // 37: xebec.api.v1.DeleteCollectionRequest.propagation_policy:type_name -> xebec.api.v1.PropagationPolicy
+	7,  // 38: xebec.api.v1.DeleteCollectionRequest.fence:type_name -> xebec.api.v1.Fence
+	6,  // 39: xebec.api.v1.DeleteCollectionRequest.conditions:type_name -> xebec.api.v1.Condition
+	14, // 40: xebec.api.v1.Operation.create:type_name -> xebec.api.v1.CreateRequest
+	16, // 41: xebec.api.v1.Operation.update:type_name -> xebec.api.v1.UpdateRequest
+	18, // 42: xebec.api.v1.Operation.update_status:type_name -> xebec.api.v1.UpdateStatusRequest
+	24, // 43: xebec.api.v1.Operation.delete:type_name -> xebec.api.v1.DeleteRequest
+	28, // 44: xebec.api.v1.Operation.bind:type_name -> xebec.api.v1.BindOperation
+	20, // 45: xebec.api.v1.Operation.apply:type_name -> xebec.api.v1.ApplyRequest
+	22, // 46: xebec.api.v1.Operation.patch:type_name -> xebec.api.v1.PatchRequest
+	29, // 47: xebec.api.v1.TransactRequest.operations:type_name -> xebec.api.v1.Operation
+	7,  // 48: xebec.api.v1.TransactRequest.fence:type_name -> xebec.api.v1.Fence
+	6,  // 49: xebec.api.v1.TransactRequest.conditions:type_name -> xebec.api.v1.Condition
+	34, // 50: xebec.api.v1.TransactResponse.objects:type_name -> google.protobuf.Any
+	32, // 51: xebec.api.v1.TransactResponse.results:type_name -> xebec.api.v1.OperationResult
+	2,  // 52: xebec.api.v1.OperationResult.applied:type_name -> xebec.api.v1.ApplyResult
+	8,  // 53: xebec.api.v1.ResourceService.Get:input_type -> xebec.api.v1.GetRequest
+	10, // 54: xebec.api.v1.ResourceService.List:input_type -> xebec.api.v1.ListRequest
+	12, // 55: xebec.api.v1.ResourceService.Watch:input_type -> xebec.api.v1.WatchRequest
+	14, // 56: xebec.api.v1.ResourceService.Create:input_type -> xebec.api.v1.CreateRequest
+	16, // 57: xebec.api.v1.ResourceService.Update:input_type -> xebec.api.v1.UpdateRequest
+	18, // 58: xebec.api.v1.ResourceService.UpdateStatus:input_type -> xebec.api.v1.UpdateStatusRequest
+	20, // 59: xebec.api.v1.ResourceService.Apply:input_type -> xebec.api.v1.ApplyRequest
+	22, // 60: xebec.api.v1.ResourceService.Patch:input_type -> xebec.api.v1.PatchRequest
+	24, // 61: xebec.api.v1.ResourceService.Delete:input_type -> xebec.api.v1.DeleteRequest
+	26, // 62: xebec.api.v1.ResourceService.DeleteCollection:input_type -> xebec.api.v1.DeleteCollectionRequest
+	30, // 63: xebec.api.v1.ResourceService.Transact:input_type -> xebec.api.v1.TransactRequest
+	9,  // 64: xebec.api.v1.ResourceService.Get:output_type -> xebec.api.v1.GetResponse
+	11, // 65: xebec.api.v1.ResourceService.List:output_type -> xebec.api.v1.ListResponse
+	13, // 66: xebec.api.v1.ResourceService.Watch:output_type -> xebec.api.v1.WatchResponse
+	15, // 67: xebec.api.v1.ResourceService.Create:output_type -> xebec.api.v1.CreateResponse
+	17, // 68: xebec.api.v1.ResourceService.Update:output_type -> xebec.api.v1.UpdateResponse
+	19, // 69: xebec.api.v1.ResourceService.UpdateStatus:output_type -> xebec.api.v1.UpdateStatusResponse
+	21, // 70: xebec.api.v1.ResourceService.Apply:output_type -> xebec.api.v1.ApplyResponse
+	23, // 71: xebec.api.v1.ResourceService.Patch:output_type -> xebec.api.v1.PatchResponse
+	25, // 72: xebec.api.v1.ResourceService.Delete:output_type -> xebec.api.v1.DeleteResponse
+	27, // 73: xebec.api.v1.ResourceService.DeleteCollection:output_type -> xebec.api.v1.DeleteCollectionResponse
+	31, // 74: xebec.api.v1.ResourceService.Transact:output_type -> xebec.api.v1.TransactResponse
+	64, // [64:75] is the sub-list for method output_type
+	53, // [53:64] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_xebec_api_v1_resource_proto_init() }

@@ -1,0 +1,116 @@
+package apiserver
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/authz"
+	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/etcdtest"
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+// TestStatusSubresource writes statuses in each way: metadata change with Update and Patch, and not with UpdateStatus.
+func TestStatusSubresource(t *testing.T) {
+	conn := start(t, etcdtest.New(t, 1))
+	c, ctx := admin(conn), t.Context()
+	waitNamespace(t, c)
+	r := apiv1.NewResourceServiceClient(as{ClientConnInterface: conn, User: "alice", Group: authz.GroupAdmins})
+	do[*corev1.Pod](t)(client.Create(ctx, c, pod("p")))
+	p := pod("p")
+	p.Metadata.Labels = map[string]string{"a": "b"}
+	p.Metadata.OwnerReferences = []*metav1.OwnerReference{{ApiVersion: "v1", Kind: "Node", Name: "n", Uid: "u"}}
+	p.Status = &corev1.PodStatus{Phase: "Running"}
+	get := func() *corev1.Pod { return do[*corev1.Pod](t)(client.Get[*corev1.Pod](ctx, c, "default", "p")) }
+
+	if _, err := r.UpdateStatus(ctx, &apiv1.UpdateStatusRequest{Object: packed(t, p), DryRun: true}); err != nil || get().GetStatus().GetPhase() == "Running" {
+		t.Errorf("a dry run: %v, %v", get().GetStatus(), err)
+	}
+	if _, err := r.UpdateStatus(ctx, &apiv1.UpdateStatusRequest{Object: packed(t, p), FieldManager: "m"}); err != nil {
+		t.Fatal(err)
+	}
+	got := get()
+	if got.GetStatus().GetPhase() != "Running" || len(got.GetMetadata().GetLabels()) != 0 {
+		t.Errorf("UpdateStatus left %v", got)
+	}
+	if m := got.GetMetadata().GetManagedFields(); len(m) != 1 || m[0].GetSubresource() != "status" || m[0].GetManager() != "m" || !strings.Contains(string(m[0].GetFieldsV1().GetRaw()), "f:phase") {
+		t.Errorf("the owners are %v", m)
+	}
+	if _, err := r.Update(ctx, &apiv1.UpdateRequest{Object: packed(t, p), Subresource: "status"}); err != nil {
+		t.Fatal(err)
+	}
+	if m := get().GetMetadata(); m.GetLabels()["a"] != "b" || len(m.GetOwnerReferences()) != 0 {
+		t.Errorf("Update of the status left %v", m)
+	}
+	patch := &apiv1.PatchRequest{
+		Object: &apiv1.ObjectReference{Kind: "Pod", Namespace: "default", Name: "p"}, Subresource: "status", Type: apiv1.PatchType_PATCH_TYPE_MERGE,
+		Patch: []byte(`{"metadata":{"labels":{"a":"c"}},"spec":{"activeDeadlineSeconds":7},"status":{"reason":"R"}}`),
+	}
+	if _, err := r.Patch(ctx, patch); err != nil {
+		t.Fatal(err)
+	}
+	if got := get(); got.GetMetadata().GetLabels()["a"] != "c" || got.GetStatus().GetReason() != "R" || got.GetSpec().ActiveDeadlineSeconds != nil {
+		t.Errorf("Patch of the status left %v", got)
+	}
+	patch.Patch = []byte(`{"metadata":{"labels":{"bad label":"c"}}}`)
+	if _, err := r.Patch(ctx, patch); !strings.Contains(err.Error(), "metadata.labels") {
+		t.Errorf("a bad label: %v", err)
+	}
+	patch.Subresource = "scale"
+	if _, err := r.Patch(ctx, patch); apierr.Reason(err) != apierr.ReasonBadRequest {
+		t.Errorf("an unknown subresource: %v", err)
+	}
+}
+
+// TestApplyJSON applies empty values, which are owned, and leaves others out, which are not.
+func TestApplyJSON(t *testing.T) {
+	conn := start(t, etcdtest.New(t, 1))
+	c, ctx := admin(conn), t.Context()
+	waitNamespace(t, c)
+	r := apiv1.NewResourceServiceClient(as{ClientConnInterface: conn, User: "alice", Group: authz.GroupAdmins})
+	req := &apiv1.ApplyRequest{
+		FieldManager: "m", Reference: configMapRef("a"),
+		Json: []byte(`{"apiVersion":"v1","kind":"ConfigMap","metadata":{"namespace":"default","name":"a","labels":{}},"immutable":false,"data":{"k":""}}`),
+	}
+	for _, want := range []apiv1.ApplyResult{apiv1.ApplyResult_APPLY_RESULT_CREATED, apiv1.ApplyResult_APPLY_RESULT_UNCHANGED} {
+		if resp, err := r.Apply(ctx, req); err != nil || resp.GetResult() != want {
+			t.Fatalf("%v, %v, want %v", resp.GetResult(), err, want)
+		}
+	}
+	got := do[*corev1.ConfigMap](t)(client.Get[*corev1.ConfigMap](ctx, c, "default", "a"))
+	owned := string(got.GetMetadata().GetManagedFields()[0].GetFieldsV1().GetRaw())
+	for _, f := range []string{"f:labels", "f:immutable", "f:k"} {
+		if !strings.Contains(owned, f) {
+			t.Errorf("%s is not owned: %s", f, owned)
+		}
+	}
+	req.Reference = configMapRef("b")
+	if _, err := r.Apply(ctx, req); apierr.Reason(err) != apierr.ReasonBadRequest {
+		t.Errorf("another object than the reference: %v", err)
+	}
+}
+
+// TestRemainingItemCount lists in pages.
+func TestRemainingItemCount(t *testing.T) {
+	conn := start(t, etcdtest.New(t, 1))
+	c, ctx := admin(conn), t.Context()
+	waitNamespace(t, c)
+	for _, name := range []string{"a", "b", "c", "d", "e"} {
+		do[*corev1.ConfigMap](t)(client.Create(ctx, c, configMap(name)))
+	}
+	r := apiv1.NewResourceServiceClient(as{ClientConnInterface: conn, User: "alice", Group: authz.GroupAdmins})
+	req := &apiv1.ListRequest{Kind: "ConfigMap", Namespace: "default", Limit: 2}
+	for _, want := range []int64{3, 1, 0} {
+		resp, err := r.List(ctx, req)
+		if err != nil || resp.GetRemainingItemCount() != want || (resp.RemainingItemCount == nil) != (want == 0) {
+			t.Fatalf("%v remain, %v, want %d", resp.RemainingItemCount, err, want)
+		}
+		req.Continue = resp.GetContinue()
+	}
+	if resp, err := r.List(ctx, &apiv1.ListRequest{Kind: "ConfigMap", Limit: 1, LabelSelector: "!x"}); err != nil || resp.RemainingItemCount != nil {
+		t.Errorf("with a selector %v remain, %v", resp.RemainingItemCount, err)
+	}
+}
