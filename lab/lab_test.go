@@ -392,8 +392,8 @@ func TestLab(t *testing.T) {
 
 	t.Run("unknown targets", func(t *testing.T) {
 		for target, want := range map[string]string{
-			"master-9":     "there are master-1, master-2, node-1",
-			"node-1/etcd":  "there are containerd, agent",
+			"master-9":     "want one of master-1, master-2, node-1",
+			"node-1/etcd":  "want one of containerd, agent",
 			"node-1/a/b":   "invalid target",
 			"master-1/foo": `no process "foo"`,
 		} {
@@ -514,7 +514,7 @@ func TestUpErrors(t *testing.T) {
 		"no programs": {Options{Masters: 1, BinDir: t.TempDir()}, "build it by make build"},
 		"overlap":     {Options{Masters: 1, BinDir: bin, ServiceCIDR: DefaultClusterCIDR}, "overlaps cluster CIDR"},
 		"no masters":  {Options{BinDir: bin}, "masters: 0"},
-		"long path":   {Options{Masters: 1, BinDir: bin, StateDir: "/dev/shm/" + strings.Repeat("x", 100)}, "choose a shorter one"},
+		"long path":   {Options{Masters: 1, BinDir: bin, StateDir: "/dev/shm/" + strings.Repeat("x", 100)}, "too long for sockets"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			test.options.Name = labName("e")
@@ -542,7 +542,7 @@ func TestUpErrors(t *testing.T) {
 // A supervisor that can't begin is told of at once, with what it said; one that only takes its time is waited for.
 func TestSlowSupervisor(t *testing.T) {
 	for name, test := range map[string]struct{ script, want string }{
-		"broken": {"echo broken; exit 1", "supervisor ended: broken"},
+		"broken": {"echo broken; exit 1", "supervisor of the lab terminated: broken"},
 		"slow":   {`sleep 3; exec "$(dirname "$0")/slow/xebec" "$@"`, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -334,7 +334,8 @@ const (
 
 const (
 	// AllRestarting is the condition that tells whether all containers of a pod are on their way to their next attempts.
-	AllRestarting         = "AllContainersRestarting"
+	AllRestarting = "AllContainersRestarting"
+	// ReasonContainerExited is why: one of them exited, and its rule restarts all.
 	ReasonContainerExited = "ContainerExited"
 )
 

@@ -34,6 +34,9 @@ func APIError(err error) error {
 		return apierr.New(codes.NotFound, apierr.ReasonNotFound, "the lease lapsed, was revoked or never was: grant another")
 	case errors.Is(err, ErrLeaseTaken):
 		return apierr.New(codes.AlreadyExists, apierr.ReasonAlreadyExists, "a lease with this id exists and is not the caller's: choose another leaseId at random")
+	case errors.Is(err, ErrUnknownOutcome):
+		// First of all, for a write of which nothing is known because etcd is full was not refused.
+		return apierr.Unavailable("%v", err)
 	case errors.Is(err, ErrNoSpace):
 		return apierr.StorageFull(spaceRetry)
 	case errors.Is(err, rpctypes.ErrTooManyOps):
