@@ -7,11 +7,8 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-
-	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
 const (
@@ -54,20 +51,6 @@ func (c *checker) each(p *field.Path, value any, messages []string) {
 // notYet refuses what Kubernetes would accept and this version can't do.
 func (c *checker) notYet(p *field.Path, value any, detail string) {
 	c.add(&field.Error{Type: field.ErrorTypeNotSupported, Field: p.String(), BadValue: value, Detail: detail})
-}
-
-// refused refuses the fields that are set in a message and that its proto says are refused; it tells whether there were any.
-func (c *checker) refused(p *field.Path, m proto.Message) bool {
-	found := false
-	r := m.ProtoReflect()
-	for _, f := range fieldsOf(r) {
-		rules, _ := proto.GetExtension(f.Options(), metav1.E_Field).(*metav1.FieldRules)
-		if why := rules.GetRefused(); why != "" && r.Has(f) {
-			c.notYet(p.Child(f.JSONName()), f.JSONName(), why)
-			found = true
-		}
-	}
-	return found
 }
 
 // oneOf checks an enumeration; empty is an error too.
@@ -158,20 +141,21 @@ func (c *checker) objectName(p *field.Path, value string) {
 
 // ip checks an address of either family.
 func (c *checker) ip(p *field.Path, value string) netip.Addr {
-	a, err := netip.ParseAddr(value)
-	if err != nil || a.Zone() != "" {
-		c.invalid(p, value, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
+	if errs := validation.IsValidIPForLegacyField(p, value, true, nil); len(errs) > 0 {
+		c.list = append(c.list, errs...)
 		return netip.Addr{}
 	}
+	a, _ := netip.ParseAddr(value)
 	return a
 }
 
+// cidr checks a network of either family, whose address has no bits beyond the prefix.
 func (c *checker) cidr(p *field.Path, value string) netip.Prefix {
-	n, err := netip.ParsePrefix(value)
-	if err != nil {
-		c.invalid(p, value, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")
+	if errs := validation.IsValidCIDRForLegacyField(p, value, true, nil); len(errs) > 0 {
+		c.list = append(c.list, errs...)
 		return netip.Prefix{}
 	}
+	n, _ := netip.ParsePrefix(value)
 	return n
 }
 

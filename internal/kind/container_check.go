@@ -2,7 +2,7 @@ package kind
 
 import (
 	"fmt"
-	"path"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -13,9 +13,6 @@ import (
 )
 
 func (c *checker) containers(p *field.Path, s *corev1.PodSpec, volumes names) {
-	if len(s.GetContainers()) == 0 {
-		c.required(p.Child("containers"), "")
-	}
 	seen, hostPorts := names{}, names{}
 	for i, container := range s.GetContainers() {
 		at := p.Child("containers").Index(i)
@@ -40,7 +37,7 @@ func (c *checker) containers(p *field.Path, s *corev1.PodSpec, volumes names) {
 		if container.GetStartupProbe() != nil {
 			c.forbidden(at.Child("startupProbe"), why)
 		}
-		if l := container.GetLifecycle(); l.GetPostStart() != nil || l.GetPreStop() != nil {
+		if container.GetLifecycle() != nil {
 			c.forbidden(at.Child("lifecycle"), why)
 		}
 	}
@@ -57,8 +54,6 @@ func (c *checker) container(p *field.Path, x *corev1.Container, volumes, seen na
 	case strings.TrimSpace(image) != image:
 		c.invalid(p.Child("image"), image, "must not have leading or trailing whitespace")
 	}
-	c.oneOf(p.Child("imagePullPolicy"), x.GetImagePullPolicy(), PullAlways, PullIfNotPresent, PullNever)
-	c.oneOf(p.Child("terminationMessagePolicy"), x.GetTerminationMessagePolicy(), MessageReadFile, MessageFallbackToLogsOnError)
 	c.containerPorts(p.Child("ports"), x.GetPorts())
 	c.env(p.Child("env"), x.GetEnv())
 	c.envFrom(p.Child("envFrom"), x.GetEnvFrom())
@@ -69,7 +64,6 @@ func (c *checker) container(p *field.Path, x *corev1.Container, volumes, seen na
 		}
 	}
 	c.resources(p.Child("resources"), x.GetResources())
-	c.resizePolicy(p.Child("resizePolicy"), x.GetResizePolicy())
 
 	c.probe(p.Child("livenessProbe"), x.GetLivenessProbe(), true)
 	c.probe(p.Child("readinessProbe"), x.GetReadinessProbe(), false)
@@ -81,15 +75,6 @@ func (c *checker) container(p *field.Path, x *corev1.Container, volumes, seen na
 	c.hook(p.Child("lifecycle", "postStart"), x.GetLifecycle().GetPostStart())
 	c.hook(p.Child("lifecycle", "preStop"), x.GetLifecycle().GetPreStop())
 	c.containerSecurity(p.Child("securityContext"), x.GetSecurityContext())
-	for i, d := range x.GetVolumeDevices() {
-		at := p.Child("volumeDevices").Index(i)
-		if d.GetName() == "" {
-			c.required(at.Child("name"), "")
-		}
-		if d.GetDevicePath() == "" {
-			c.required(at.Child("devicePath"), "")
-		}
-	}
 }
 
 func (c *checker) containerPorts(p *field.Path, ports []*corev1.ContainerPort) {
@@ -102,19 +87,6 @@ func (c *checker) containerPorts(p *field.Path, ports []*corev1.ContainerPort) {
 			} else {
 				c.unique(at.Child("name"), seen, port.GetName())
 			}
-		}
-		if port.GetContainerPort() == 0 {
-			c.required(at.Child("containerPort"), "must be between 1 and 65535, inclusive")
-		} else {
-			c.portNumber(at.Child("containerPort"), port.GetContainerPort())
-		}
-		if port.GetHostPort() != 0 {
-			c.portNumber(at.Child("hostPort"), port.GetHostPort())
-		}
-		if port.GetProtocol() == ProtocolSCTP {
-			c.notYet(at.Child("protocol"), ProtocolSCTP, sctpNotServed)
-		} else {
-			c.oneOf(at.Child("protocol"), port.GetProtocol(), ProtocolTCP, ProtocolUDP)
 		}
 		if port.GetHostIp() != "" {
 			c.ip(at.Child("hostIP"), port.GetHostIp())
@@ -133,14 +105,8 @@ func (c *checker) hostPorts(p *field.Path, ports []*corev1.ContainerPort, seen n
 
 func (c *checker) env(p *field.Path, all []*corev1.EnvVar) {
 	for i, e := range all {
-		at := p.Index(i)
-		if e.GetName() == "" {
-			c.required(at.Child("name"), "")
-		} else {
-			c.each(at.Child("name"), e.GetName(), validation.IsRelaxedEnvVarName(e.GetName()))
-		}
 		if e.GetValueFrom() != nil {
-			c.envSource(at.Child("valueFrom"), e)
+			c.envSource(p.Index(i).Child("valueFrom"), e)
 		}
 	}
 }
@@ -165,26 +131,17 @@ func (c *checker) envSource(p *field.Path, e *corev1.EnvVar) {
 		c.invalid(p, "", "may not be specified when `value` is not empty")
 	}
 	if r := s.GetFieldRef(); r != nil {
-		c.fieldRef(p.Child("fieldRef"), r)
+		c.fieldRef(p.Child("fieldRef"), r, envFields)
 	}
 	if r := s.GetResourceFieldRef(); r != nil {
 		c.resourceField(p.Child("resourceFieldRef"), r)
 	}
-	key := func(p *field.Path, name, key string) {
-		c.objectName(p.Child("name"), name)
-		if key == "" {
-			c.required(p.Child("key"), "")
-		} else {
-			c.each(p.Child("key"), key, validation.IsConfigMapKey(key))
-		}
-	}
 	if r := s.GetConfigMapKeyRef(); r != nil {
-		key(p.Child("configMapKeyRef"), r.GetLocalObjectReference().GetName(), r.GetKey())
+		c.objectName(p.Child("configMapKeyRef", "name"), r.GetLocalObjectReference().GetName())
 	}
 	if r := s.GetSecretKeyRef(); r != nil {
-		key(p.Child("secretKeyRef"), r.GetLocalObjectReference().GetName(), r.GetKey())
+		c.objectName(p.Child("secretKeyRef", "name"), r.GetLocalObjectReference().GetName())
 	}
-	c.refused(p, s)
 }
 
 func (c *checker) resourceField(p *field.Path, r *corev1.ResourceFieldSelector) {
@@ -198,9 +155,24 @@ func (c *checker) resourceField(p *field.Path, r *corev1.ResourceFieldSelector) 
 	case !ok || !standardResource(name):
 		c.notSupportedResource(p.Child("resource"), r.GetResource())
 	}
-	if r.GetDivisor() != nil {
-		c.amount(p.Child("divisor"), "", r.GetDivisor())
+	if v, err := Amount(r.GetDivisor()); err == nil && !v.IsZero() && ok && !slices.Contains(divisors(name), v.String()) {
+		c.invalid(p.Child("divisor"), r.GetDivisor().GetString_(), "only divisor's values "+divisorText(name)+" are supported with the "+name+" resource")
 	}
+}
+
+// divisors are the units in which an amount of a resource can be shown.
+func divisors(resource string) []string {
+	if resource == ResourceCPU {
+		return []string{"1m", "1"}
+	}
+	return []string{"1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"}
+}
+
+func divisorText(resource string) string {
+	if resource == ResourceCPU {
+		return "1m and 1"
+	}
+	return strings.Join(divisors(resource), ", ")
 }
 
 func (c *checker) notSupportedResource(p *field.Path, value string) {
@@ -209,7 +181,7 @@ func (c *checker) notSupportedResource(p *field.Path, value string) {
 	}))
 }
 
-func (c *checker) fieldRef(p *field.Path, r *corev1.ObjectFieldSelector) {
+func (c *checker) fieldRef(p *field.Path, r *corev1.ObjectFieldSelector, allowed []string) {
 	if v := r.GetApiVersion(); v != "" && v != "v1" {
 		c.invalid(p.Child("apiVersion"), v, "must be v1")
 	}
@@ -233,15 +205,12 @@ func (c *checker) fieldRef(p *field.Path, r *corev1.ObjectFieldSelector) {
 		}
 		return
 	}
-	c.oneOf(at, name, envFields...)
+	c.oneOf(at, name, allowed...)
 }
 
 func (c *checker) envFrom(p *field.Path, all []*corev1.EnvFromSource) {
 	for i, e := range all {
 		at := p.Index(i)
-		if e.GetPrefix() != "" {
-			c.each(at.Child("prefix"), e.GetPrefix(), validation.IsRelaxedEnvVarName(e.GetPrefix()))
-		}
 		switch {
 		case e.GetConfigMapRef() != nil && e.GetSecretRef() != nil:
 			c.invalid(at, "", "may not have more than one field specified at a time")
@@ -259,33 +228,17 @@ func (c *checker) mounts(p *field.Path, mounts []*corev1.VolumeMount, volumes na
 	seen := names{}
 	for i, m := range mounts {
 		at := p.Index(i)
-		switch {
-		case m.GetName() == "":
-			c.required(at.Child("name"), "")
-		case !volumes[m.GetName()]:
+		if m.GetName() != "" && !volumes[m.GetName()] {
 			c.add(field.NotFound(at.Child("name"), m.GetName()))
 		}
-		if m.GetMountPath() == "" {
-			c.required(at.Child("mountPath"), "")
-		} else if seen[m.GetMountPath()] {
+		if m.GetMountPath() != "" && seen[m.GetMountPath()] {
 			c.invalid(at.Child("mountPath"), m.GetMountPath(), "must be unique")
 		}
 		seen[m.GetMountPath()] = true
-		c.subPath(at.Child("subPath"), m.GetSubPath())
-		c.subPath(at.Child("subPathExpr"), m.GetSubPathExpr())
 		if m.GetSubPath() != "" && m.GetSubPathExpr() != "" {
 			c.invalid(at.Child("subPathExpr"), m.GetSubPathExpr(), "subPathExpr and subPath are mutually exclusive")
 		}
-		if m.MountPropagation != nil {
-			c.oneOf(at.Child("mountPropagation"), m.GetMountPropagation(), "Bidirectional", "HostToContainer", "None")
-		}
 		c.recursiveReadOnly(at.Child("recursiveReadOnly"), m)
-		options := names{}
-		for j, o := range m.GetBindMountOptions() {
-			if p := at.Child("bindMountOptions").Index(j); c.oneOf(p, o, "noexec", "nodev", "nosuid") {
-				c.unique(p, options, o)
-			}
-		}
 	}
 }
 
@@ -306,19 +259,6 @@ func (c *checker) recursiveReadOnly(p *field.Path, m *corev1.VolumeMount) {
 	}
 }
 
-// subPath refuses what leads out of a volume.
-func (c *checker) subPath(p *field.Path, value string) {
-	if path.IsAbs(value) {
-		c.invalid(p, value, "must be a relative path")
-	}
-	for part := range strings.SplitSeq(value, "/") {
-		if part == ".." {
-			c.invalid(p, value, "must not contain '..'")
-			return
-		}
-	}
-}
-
 // probe checks a probe that may be left out. What restarts the container on failure has to succeed only once.
 func (c *checker) probe(p *field.Path, x *corev1.Probe, restarts bool) {
 	if x == nil {
@@ -326,31 +266,13 @@ func (c *checker) probe(p *field.Path, x *corev1.Probe, restarts bool) {
 	}
 	h := x.GetHandler()
 	switch c.exactlyOne(p, h, "must specify a handler type", "may not specify more than 1 handler type") {
-	case "exec":
-		c.exec(p.Child("exec"), h.GetExec())
 	case "http_get":
 		c.httpGet(p.Child("httpGet"), h.GetHttpGet())
 	case "tcp_socket":
 		c.portOrName(p.Child("tcpSocket", "port"), h.GetTcpSocket().GetPort())
-	case "grpc":
-		c.portNumber(p.Child("grpc", "port"), h.GetGrpc().GetPort())
-	}
-	c.notNegative(p.Child("initialDelaySeconds"), int64(x.GetInitialDelaySeconds()))
-	c.notNegative(p.Child("timeoutSeconds"), int64(x.GetTimeoutSeconds()))
-	c.notNegative(p.Child("periodSeconds"), int64(x.GetPeriodSeconds()))
-	c.notNegative(p.Child("successThreshold"), int64(x.GetSuccessThreshold()))
-	c.notNegative(p.Child("failureThreshold"), int64(x.GetFailureThreshold()))
-	if x.TerminationGracePeriodSeconds != nil && x.GetTerminationGracePeriodSeconds() <= 0 {
-		c.invalid(p.Child("terminationGracePeriodSeconds"), x.GetTerminationGracePeriodSeconds(), "must be greater than 0")
 	}
 	if restarts && x.GetSuccessThreshold() != 1 {
 		c.invalid(p.Child("successThreshold"), x.GetSuccessThreshold(), "must be 1")
-	}
-}
-
-func (c *checker) exec(p *field.Path, e *corev1.ExecAction) {
-	if len(e.GetCommand()) == 0 {
-		c.required(p.Child("command"), "")
 	}
 }
 
@@ -359,7 +281,6 @@ func (c *checker) httpGet(p *field.Path, h *corev1.HTTPGetAction) {
 		c.required(p.Child("path"), "")
 	}
 	c.portOrName(p.Child("port"), orZero(h.GetPort()))
-	c.oneOf(p.Child("scheme"), h.GetScheme(), SchemeHTTP, SchemeHTTPS)
 	for i, header := range h.GetHttpHeaders() {
 		c.each(p.Child("httpHeaders").Index(i).Child("name"), header.GetName(), validation.IsHTTPHeaderName(header.GetName()))
 	}
@@ -377,26 +298,16 @@ func (c *checker) hook(p *field.Path, h *corev1.LifecycleHandler) {
 		return
 	}
 	switch c.exactlyOne(p, h, "must specify a handler type", "may not specify more than 1 handler type") {
-	case "exec":
-		c.exec(p.Child("exec"), h.GetExec())
 	case "http_get":
 		c.httpGet(p.Child("httpGet"), h.GetHttpGet())
 	case "tcp_socket":
 		c.portOrName(p.Child("tcpSocket", "port"), h.GetTcpSocket().GetPort())
-	case "sleep":
-		c.notNegative(p.Child("sleep", "seconds"), h.GetSleep().GetSeconds())
 	}
 }
 
 func (c *checker) containerSecurity(p *field.Path, s *corev1.SecurityContext) {
 	if s == nil {
 		return
-	}
-	if s.RunAsUser != nil {
-		c.each(p.Child("runAsUser"), s.GetRunAsUser(), validation.IsValidUserID(s.GetRunAsUser()))
-	}
-	if s.RunAsGroup != nil {
-		c.each(p.Child("runAsGroup"), s.GetRunAsGroup(), validation.IsValidGroupID(s.GetRunAsGroup()))
 	}
 	if s.AllowPrivilegeEscalation != nil && !s.GetAllowPrivilegeEscalation() {
 		if s.GetPrivileged() {
@@ -407,9 +318,6 @@ func (c *checker) containerSecurity(p *field.Path, s *corev1.SecurityContext) {
 				c.invalid(p, "", "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN")
 			}
 		}
-	}
-	if s.ProcMount != nil {
-		c.oneOf(p.Child("procMount"), s.GetProcMount(), "Default", "Unmasked")
 	}
 	c.seccomp(p.Child("seccompProfile"), s.GetSeccompProfile())
 	c.appArmor(p.Child("appArmorProfile"), s.GetAppArmorProfile())

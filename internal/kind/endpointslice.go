@@ -137,7 +137,7 @@ func checkEndpointSlice(s *discoveryv1.EndpointSlice, c *checker) {
 		if port.Port != nil {
 			c.portNumber(at.Child("port"), port.GetPort())
 		}
-		if port.GetAppProtocol() != "" {
+		if port.AppProtocol != nil {
 			c.each(at.Child("appProtocol"), port.GetAppProtocol(), validation.IsQualifiedName(port.GetAppProtocol()))
 		}
 	}
@@ -173,6 +173,18 @@ func (c *checker) endpoint(p *field.Path, addressType string, e *discoveryv1.End
 	}
 	if e.NodeName != nil {
 		c.each(p.Child("nodeName"), e.GetNodeName(), validation.IsDNS1123Subdomain(e.GetNodeName()))
+	}
+	c.labels(p.Child("deprecatedTopology"), e.GetDeprecatedTopology())
+	zones, nodes := names{}, names{}
+	for i, z := range e.GetHints().GetForZones() {
+		at := p.Child("hints", "forZones").Index(i).Child("name")
+		c.unique(at, zones, z.GetName())
+		c.each(at, z.GetName(), validation.IsValidLabelValue(z.GetName()))
+	}
+	for i, n := range e.GetHints().GetForNodes() {
+		at := p.Child("hints", "forNodes").Index(i).Child("name")
+		c.unique(at, nodes, n.GetName())
+		c.each(at, n.GetName(), validation.IsDNS1123Subdomain(n.GetName()))
 	}
 	if n := len(e.GetHints().GetForZones()); n > 8 {
 		c.add(field.TooMany(p.Child("hints", "forZones"), n, 8))

@@ -1,12 +1,14 @@
 package kind
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/types/known/timestamppb"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -102,27 +104,42 @@ func defaultEvent(e *corev1.Event) {
 	}
 }
 
+// Limits of the texts of an event with an eventTime.
+const (
+	maxEventWord    = 128
+	maxEventMessage = 1024
+)
+
+// checkEvent demands little of events of the older form, which have no eventTime, as Kubernetes does.
 func checkEvent(e *corev1.Event, c *checker) {
 	involved := field.NewPath("involvedObject", "namespace")
-	switch about := e.GetInvolvedObject().GetNamespace(); about {
-	case e.GetMetadata().GetNamespace():
-	case "":
-		// Objects without a namespace have their events where everybody can look for them.
-		if ns := e.GetMetadata().GetNamespace(); ns != "default" && ns != "kube-system" {
-			c.invalid(involved, about, "not allowed in namespace")
+	about, namespace := e.GetInvolvedObject().GetNamespace(), e.GetMetadata().GetNamespace()
+	if e.GetEventTime() == nil {
+		if about != namespace && (about != "" || namespace != "default") {
+			c.invalid(involved, about, "does not match event.namespace")
 		}
-	default:
+		return
+	}
+	if about == "" && namespace != "default" && namespace != "kube-system" {
 		c.invalid(involved, about, "does not match event.namespace")
 	}
-	c.oneOf(field.NewPath("type"), e.GetType(), EventNormal, EventWarning)
-	c.notNegative(field.NewPath("count"), int64(e.GetCount()))
-	if len(e.GetReason()) > 128 {
-		c.add(field.TooLong(field.NewPath("reason"), "", 128))
+	component := field.NewPath("reportingComponent")
+	if e.GetReportingComponent() == "" {
+		c.required(component, "")
 	}
-	if len(e.GetAction()) > 128 {
-		c.add(field.TooLong(field.NewPath("action"), "", 128))
+	c.each(component, e.GetReportingComponent(), validation.IsQualifiedName(e.GetReportingComponent()))
+	word := func(name, value string) {
+		switch {
+		case value == "":
+			c.required(field.NewPath(name), "")
+		case len(value) > maxEventWord:
+			c.invalid(field.NewPath(name), "", fmt.Sprintf("can have at most %d characters", maxEventWord))
+		}
 	}
-	if len(e.GetMessage()) > 1024 {
-		c.add(field.TooLong(field.NewPath("message"), "", 1024))
+	word("reportingInstance", e.GetReportingInstance())
+	word("action", e.GetAction())
+	word("reason", e.GetReason())
+	if len(e.GetMessage()) > maxEventMessage {
+		c.invalid(field.NewPath("message"), "", fmt.Sprintf("can have at most %d characters", maxEventMessage))
 	}
 }

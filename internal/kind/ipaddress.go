@@ -4,6 +4,8 @@ import (
 	"net/netip"
 
 	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/api/validation/path"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
@@ -62,6 +64,14 @@ func (c *checker) parentRef(ref *networkingv1.ParentReference) {
 	}
 	if ref.GetName() == "" {
 		c.required(p.Child("name"), "")
+	}
+	if ref.GetGroup() != "" {
+		c.each(p.Child("group"), ref.GetGroup(), validation.IsDNS1123Subdomain(ref.GetGroup()))
+	}
+	for _, part := range []struct{ name, value string }{{"resource", ref.GetResource()}, {"namespace", ref.GetNamespace()}, {"name", ref.GetName()}} {
+		if part.value != "" {
+			c.each(p.Child(part.name), part.value, path.IsValidPathSegmentName(part.value))
+		}
 	}
 }
 

@@ -162,9 +162,18 @@ func TestEvent(t *testing.T) {
 		{"a node's elsewhere", func(e *corev1.Event) {
 			e.InvolvedObject, e.Metadata.Namespace = &corev1.ObjectReference{Kind: "Node", Name: "n"}, "shop"
 		}, []string{"involvedObject.namespace: Invalid value"}},
-		{"type", func(e *corev1.Event) { e.Type = "Loud" }, []string{`type: Unsupported value: "Loud": supported values: "Normal", "Warning"`}},
+		{"old form with any type", func(e *corev1.Event) { e.Type = "Loud" }, nil},
+	})
+	dated := func() *corev1.Event {
+		e := event()
+		e.EventTime, e.Action, e.ReportingComponent, e.ReportingInstance = ago(time.Hour), "Start", "example.com/agent", "node-1"
+		return e
+	}
+	testValidate(t, dated, []badCase[*corev1.Event]{
 		{"too long", func(e *corev1.Event) { e.Reason, e.Message = strings.Repeat("x", 129), strings.Repeat("x", 1025) },
-			[]string{"reason: Too long: may not be more than 128 bytes", "message: Too long: may not be more than 1024 bytes"}},
+			[]string{"reason: Invalid value: \"\": can have at most 128 characters", "message: Invalid value: \"\": can have at most 1024 characters"}},
+		{"missing", func(e *corev1.Event) { e.Action, e.ReportingInstance, e.ReportingComponent = "", "", "a b" },
+			[]string{"reportingComponent: Invalid value: \"a b\"", "reportingInstance: Required value", "action: Required value"}},
 	})
 	e := event()
 	e.FirstTimestamp, e.LastTimestamp, e.Count, e.Type = ago(time.Hour), ago(time.Minute), 3, "Normal"

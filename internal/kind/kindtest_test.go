@@ -63,13 +63,15 @@ func testUpdate[T kind.Object](t *testing.T, base func() T, tests []updateCase[T
 	}
 }
 
-// expect checks that there are exactly the wanted errors, each given by how it begins.
+// expect checks that there are exactly the wanted errors, each given by how it begins, in any order.
 func expect(t *testing.T, errs field.ErrorList, want []string) {
 	t.Helper()
 	var got []string
 	for _, e := range errs {
 		got = append(got, e.Error())
 	}
+	want = slices.Sorted(slices.Values(want))
+	slices.Sort(got)
 	matches := len(got) == len(want)
 	for i := range min(len(got), len(want)) {
 		matches = matches && strings.HasPrefix(got[i], want[i])

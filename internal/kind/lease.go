@@ -1,6 +1,10 @@
 package kind
 
 import (
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
@@ -28,9 +32,20 @@ func checkLease(l *coordinationv1.Lease, c *checker) {
 	}
 	c.notNegative(p.Child("leaseTransitions"), int64(s.GetLeaseTransitions()))
 	if s.Strategy != nil {
-		c.oneOf(p.Child("strategy"), s.GetStrategy(), "OldestEmulationVersion")
+		c.leaseStrategy(p.Child("strategy"), s.GetStrategy())
 	}
-	if s.PreferredHolder != nil && s.GetPreferredHolder() != "" && s.GetStrategy() == "" {
-		c.forbidden(p.Child("preferredHolder"), "may only be specified when `strategy` is defined")
+	if s.GetPreferredHolder() != "" && s.GetStrategy() == "" {
+		c.forbidden(p.Child("preferredHolder"), "may only be specified if `strategy` is defined")
 	}
+}
+
+// leaseStrategy checks a strategy: Kubernetes' own, or one with the domain of its author.
+func (c *checker) leaseStrategy(p *field.Path, strategy string) {
+	if !strings.Contains(strategy, "/") {
+		if own := []string{"OldestEmulationVersion"}; !slices.Contains(own, strategy) {
+			c.add(field.NotSupported(p, strategy, own))
+		}
+		return
+	}
+	c.each(p, strategy, validation.IsQualifiedName(strategy))
 }

@@ -78,19 +78,18 @@ func (c *checker) annotations(p *field.Path, annotations map[string]string) {
 
 func (c *checker) owners(p *field.Path, owners []*metav1.OwnerReference) {
 	controller := ""
-	for i, o := range owners {
-		at := p.Index(i)
+	for _, o := range owners {
 		if o.GetApiVersion() == "" || strings.Count(o.GetApiVersion(), "/") > 1 || strings.HasPrefix(o.GetApiVersion(), "/") {
-			c.invalid(at.Child("apiVersion"), o.GetApiVersion(), "version must be of the form v1 or group/v1")
+			c.invalid(p.Child("apiVersion"), o.GetApiVersion(), "version must be of the form v1 or group/v1")
 		}
 		if o.GetKind() == "" {
-			c.invalid(at.Child("kind"), o.GetKind(), "must not be empty")
+			c.invalid(p.Child("kind"), o.GetKind(), "must not be empty")
 		}
 		if o.GetName() == "" {
-			c.invalid(at.Child("name"), o.GetName(), "must not be empty")
+			c.invalid(p.Child("name"), o.GetName(), "must not be empty")
 		}
 		if o.GetUid() == "" {
-			c.invalid(at.Child("uid"), o.GetUid(), "must not be empty")
+			c.invalid(p.Child("uid"), o.GetUid(), "must not be empty")
 		}
 		if !o.GetController() {
 			continue
@@ -105,7 +104,7 @@ func (c *checker) owners(p *field.Path, owners []*metav1.OwnerReference) {
 
 func (c *checker) finalizers(p *field.Path, finalizers []string) {
 	for i, f := range finalizers {
-		c.each(p.Index(i), f, validation.IsQualifiedName(f))
+		c.each(p, f, validation.IsQualifiedName(f))
 		if len(validation.IsQualifiedName(f)) == 0 && !strings.Contains(f, "/") &&
 			f != FinalizerForeground && f != FinalizerOrphan && f != FinalizerKubernetes {
 			c.invalid(p.Index(i), f, "name is neither a standard finalizer name nor is it fully qualified")

@@ -44,8 +44,8 @@ func TestMetadata(t *testing.T) {
 			m.Metadata.OwnerReferences = []*metav1.OwnerReference{owner("a", true), owner("b", false), owner("c", true)}
 		}, []string{`metadata.ownerReferences: Invalid value: "Pod/c": Only one reference can have Controller set to true`}},
 		{"empty owner", func(m *corev1.ConfigMap) { m.Metadata.OwnerReferences = []*metav1.OwnerReference{{}} }, []string{
-			"metadata.ownerReferences[0].apiVersion: Invalid value", "metadata.ownerReferences[0].kind: Invalid value",
-			"metadata.ownerReferences[0].name: Invalid value", "metadata.ownerReferences[0].uid: Invalid value"}},
+			"metadata.ownerReferences.apiVersion: Invalid value", "metadata.ownerReferences.kind: Invalid value",
+			"metadata.ownerReferences.name: Invalid value", "metadata.ownerReferences.uid: Invalid value"}},
 		{"finalizers", func(m *corev1.ConfigMap) { m.Metadata.Finalizers = []string{"mine", "example.com/fine", "orphan"} },
 			[]string{`metadata.finalizers[0]: Invalid value: "mine": name is neither a standard finalizer name nor is it fully qualified`}},
 		{"finalizers that contradict", func(m *corev1.ConfigMap) { m.Metadata.Finalizers = []string{"orphan", "foregroundDeletion"} },

@@ -1,10 +1,6 @@
 package kind
 
 import (
-	"fmt"
-	"net/netip"
-	"slices"
-
 	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -24,7 +20,6 @@ var (
 		name:     nameIsSubdomain,
 		defaults: defaultNetworkPolicy,
 		check:    checkNetworkPolicy,
-		warn:     warnNetworkPolicy,
 	}
 	networkPolicyColumns = []Column{
 		column("POD-SELECTOR", func(p *networkingv1.NetworkPolicy) string {
@@ -150,26 +145,4 @@ func (c *checker) ipBlock(p *field.Path, block *networkingv1.IPBlock) {
 			c.invalid(at, text, "must be a strict subset of `cidr`, which is "+block.GetCidr())
 		}
 	}
-}
-
-// warnNetworkPolicy tells of networks with address bits beyond the prefix, which are likely to be a slip.
-func warnNetworkPolicy(np *networkingv1.NetworkPolicy) []string {
-	var out []string
-	warn := func(p *field.Path, peers []*networkingv1.NetworkPolicyPeer) {
-		for i, peer := range peers {
-			block := peer.GetIpBlock()
-			for _, text := range slices.Concat([]string{block.GetCidr()}, block.GetExcept()) {
-				if n, err := netip.ParsePrefix(text); err == nil && n != n.Masked() {
-					out = append(out, fmt.Sprintf("%s: %s has address bits beyond its prefix and counts as %s", p.Index(i).Child("ipBlock"), text, n.Masked()))
-				}
-			}
-		}
-	}
-	for i, rule := range np.GetSpec().GetIngress() {
-		warn(field.NewPath("spec", "ingress").Index(i).Child("from"), rule.GetFrom())
-	}
-	for i, rule := range np.GetSpec().GetEgress() {
-		warn(field.NewPath("spec", "egress").Index(i).Child("to"), rule.GetTo())
-	}
-	return out
 }

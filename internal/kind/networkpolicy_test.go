@@ -2,7 +2,6 @@ package kind_test
 
 import (
 	"slices"
-	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -59,6 +58,8 @@ func TestNetworkPolicy(t *testing.T) {
 		{"bad network", func(p policy) { block(p).Cidr = "172.17.0.0/33" },
 			[]string{blockAt + `cidr: Invalid value: "172.17.0.0/33": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)`}},
 		{"an address", func(p policy) { block(p).Cidr, block(p).Except = "172.17.0.1", nil }, []string{blockAt + `cidr: Invalid value: "172.17.0.1"`}},
+		{"bits beyond the prefix", func(p policy) { block(p).Cidr = "172.17.0.1/16" },
+			[]string{blockAt + `cidr: Invalid value: "172.17.0.1/16": must not have bits set beyond the prefix length`}},
 		{"bad exception", func(p policy) { block(p).Except[0] = "172.17.1" }, []string{blockAt + `except[0]: Invalid value: "172.17.1"`}},
 		{"exception outside", func(p policy) { block(p).Except[0] = "10.0.0.0/24" },
 			[]string{blockAt + "except[0]: Invalid value: \"10.0.0.0/24\": must be a strict subset of `cidr`, which is 172.17.0.0/16"}},
@@ -98,17 +99,5 @@ func TestNetworkPolicyDefaults(t *testing.T) {
 	k.Default(p)
 	if got := p.GetSpec().GetPolicyTypes(); !slices.Equal(got, []string{"Ingress", "Egress"}) {
 		t.Errorf("policy types of egress rules are %v", got)
-	}
-}
-
-func TestNetworkPolicyWarnings(t *testing.T) {
-	p := networkPolicy()
-	if got := kind.Of(p).Warnings(p); len(got) > 0 {
-		t.Errorf("warnings of a policy as it should be: %v", got)
-	}
-	p.Spec.Ingress[0].From[0].IpBlock.Cidr = "172.17.0.1/16"
-	got := kind.Of(p).Warnings(p)
-	if len(got) != 1 || !strings.HasPrefix(got[0], "spec.ingress[0].from[0].ipBlock: 172.17.0.1/16 has address bits beyond its prefix") {
-		t.Errorf("warnings are %v", got)
 	}
 }

@@ -1,8 +1,10 @@
 package kind
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -216,10 +218,21 @@ func checkNode(n *corev1.Node, c *checker) {
 	checkNodeStatus(n.GetStatus(), c)
 }
 
+// maxFeatureName is how long the name of a feature that a node declares may be.
+const maxFeatureName = 253
+
+var featureName = regexp.MustCompile(`^[A-Z][a-zA-Z0-9]*(/[a-zA-Z][a-zA-Z0-9]*)*$`)
+
 func checkNodeStatus(s *corev1.NodeStatus, c *checker) {
 	status := field.NewPath("status")
 	c.amounts(status.Child("capacity"), s.GetCapacity())
 	c.amounts(status.Child("allocatable"), s.GetAllocatable())
+	for i, name := range s.GetDeclaredFeatures() {
+		if len(name) > maxFeatureName || !featureName.MatchString(name) {
+			c.invalid(status.Child("declaredFeatures").Index(i), name, fmt.Sprintf("invalid feature name %q: must start with an UpperCamelCase segment, with subsequent segments"+
+				" separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes", name))
+		}
+	}
 	seen := names{}
 	for i, a := range s.GetAddresses() {
 		c.unique(status.Child("addresses").Index(i), seen, a.GetType()+" "+a.GetAddress())

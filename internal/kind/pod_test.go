@@ -190,10 +190,10 @@ func TestPodContainers(t *testing.T) {
 				Requests: amounts("cpu", "1", "memory", "-1", "disk", "1", "example.com/gpu", "2"),
 			}
 		}), []string{
+			at + `resources.requests[disk]: Invalid value: "disk": must be a standard resource type or fully qualified`,
 			at + `resources.requests[disk]: Invalid value: "disk": must be a standard resource for containers`,
 			at + `resources.requests[memory]: Invalid value: "-1": must be greater than or equal to 0`,
 			at + `resources.requests: Invalid value: "1": must be less than or equal to cpu limit of 500m`,
-			at + `resources.limits: Required value: Limit must be set for non overcommitable resources`,
 			at + `resources.requests: Invalid value: "2": must be less than or equal to example.com/gpu limit of 1`,
 		}},
 		{"quantity", first(func(c *corev1.Container) { c.Resources = &corev1.ResourceRequirements{Limits: amounts("cpu", "much")} }),

@@ -2,6 +2,7 @@ package kind
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -9,13 +10,13 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/xebec-project/xebec/internal/schema"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
 const (
-	// maxDNSServers, maxDNSSearches and maxDNSSearchLength are what resolvers can use.
-	maxDNSServers      = 3
-	maxDNSSearches     = 32
+	// maxDNSSearchLength is how long the search list of resolvers can be.
 	maxDNSSearchLength = 2048
 
 	// maxPriority is where the priorities of the system's own classes begin.
@@ -28,44 +29,28 @@ func (c *checker) podSpec(p *field.Path, s *corev1.PodSpec) {
 		c.required(p, "")
 		return
 	}
+	c.list = append(c.list, schema.Validate(p, s)...)
 	volumes := c.volumes(p.Child("volumes"), s.GetVolumes())
 	c.containers(p, s, volumes)
 	c.podResources(p, s)
 
-	c.oneOf(p.Child("restartPolicy"), s.GetRestartPolicy(), RestartAlways, RestartOnFailure, RestartNever)
-	c.notNegative(p.Child("terminationGracePeriodSeconds"), s.GetTerminationGracePeriodSeconds())
-	if s.ActiveDeadlineSeconds != nil && (s.GetActiveDeadlineSeconds() < 1 || s.GetActiveDeadlineSeconds() > 1<<31-1) {
-		c.invalid(p.Child("activeDeadlineSeconds"), s.GetActiveDeadlineSeconds(), validation.InclusiveRangeError(1, 1<<31-1))
-	}
 	c.podDNS(p, s)
 	c.podHost(p, s)
 	c.podScheduling(p, s)
 	c.podSecurity(p.Child("securityContext"), s)
 
-	if n := s.GetServiceAccountName(); n != "" {
-		c.each(p.Child("serviceAccountName"), n, validation.IsDNS1123Subdomain(n))
-	}
 	for i, r := range s.GetImagePullSecrets() {
 		c.objectName(p.Child("imagePullSecrets").Index(i).Child("name"), r.GetName())
 	}
 	for i, g := range s.GetReadinessGates() {
 		c.each(p.Child("readinessGates").Index(i).Child("conditionType"), g.GetConditionType(), validation.IsQualifiedName(g.GetConditionType()))
 	}
-	if n := s.GetRuntimeClassName(); n != "" {
-		c.each(p.Child("runtimeClassName"), n, validation.IsDNS1123Subdomain(n))
+	if len(s.GetOverhead()) > 0 {
+		c.resources(p.Child("overhead"), &corev1.ResourceRequirements{Limits: s.GetOverhead()})
 	}
-	c.amounts(p.Child("overhead"), s.GetOverhead())
-	if s.GetOs() != nil {
-		switch name := s.GetOs().GetName(); name {
-		case "windows":
-			c.notYet(p.Child("os", "name"), name, "nodes run Linux")
-		case "linux":
-			c.noWindows(p, s)
-		default:
-			c.oneOf(p.Child("os", "name"), name, "linux", "windows")
-		}
+	if s.GetOs().GetName() == "linux" {
+		c.noWindows(p, s)
 	}
-	c.refused(p, s)
 }
 
 // noWindows checks a pod that says that it is for Linux. In one that does not say it, settings for Windows are accepted and
@@ -87,20 +72,10 @@ func (c *checker) noWindows(p *field.Path, s *corev1.PodSpec) {
 }
 
 func (c *checker) podDNS(p *field.Path, s *corev1.PodSpec) {
-	c.oneOf(p.Child("dnsPolicy"), s.GetDnsPolicy(), DNSClusterFirstWithHostNet, DNSClusterFirst, DNSDefault, DNSNone)
 	config := p.Child("dnsConfig")
 	d := s.GetDnsConfig()
 	if s.GetDnsPolicy() == DNSNone && len(d.GetNameservers()) == 0 {
 		c.required(config.Child("nameservers"), fmt.Sprintf("must provide at least one DNS nameserver when `dnsPolicy` is %s", DNSNone))
-	}
-	if n := len(d.GetNameservers()); n > maxDNSServers {
-		c.add(field.TooMany(config.Child("nameservers"), n, maxDNSServers))
-	}
-	for i, ip := range d.GetNameservers() {
-		c.ip(config.Child("nameservers").Index(i), ip)
-	}
-	if n := len(d.GetSearches()); n > maxDNSSearches {
-		c.add(field.TooMany(config.Child("searches"), n, maxDNSSearches))
 	}
 	if len(strings.Join(d.GetSearches(), " ")) > maxDNSSearchLength {
 		c.invalid(config.Child("searches"), d.GetSearches(), fmt.Sprintf("must not have more than %d characters (including spaces) in the search list", maxDNSSearchLength))
@@ -111,30 +86,26 @@ func (c *checker) podDNS(p *field.Path, s *corev1.PodSpec) {
 			c.each(config.Child("searches").Index(i), domain, validation.IsDNS1123SubdomainWithUnderscore(name))
 		}
 	}
-	for i, o := range d.GetOptions() {
-		if o.GetName() == "" {
-			c.required(config.Child("options").Index(i).Child("name"), "must not be empty")
-		}
-	}
 }
 
 func (c *checker) podHost(p *field.Path, s *corev1.PodSpec) {
-	if h := s.GetHostname(); h != "" {
-		c.each(p.Child("hostname"), h, validation.IsDNS1123Label(h))
-	}
-	if d := s.GetSubdomain(); d != "" {
-		c.each(p.Child("subdomain"), d, validation.IsDNS1123Label(d))
-	}
-	if s.HostnameOverride != nil && s.GetHostnameOverride() != "" {
-		c.each(p.Child("hostnameOverride"), s.GetHostnameOverride(), validation.IsDNS1123Subdomain(s.GetHostnameOverride()))
+	if s.HostnameOverride != nil {
+		c.hostnameOverride(p.Child("hostnameOverride"), s)
 	}
 	for i, a := range s.GetHostAliases() {
-		at := p.Child("hostAliases").Index(i)
-		c.ip(at.Child("ip"), a.GetIp())
-		for j, name := range a.GetHostnames() {
-			c.each(at.Child("hostnames").Index(j), name, validation.IsDNS1123Subdomain(name))
+		c.ip(p.Child("hostAliases").Index(i).Child("ip"), a.GetIp())
+	}
+	if s.HostUsers != nil && !s.GetHostUsers() {
+		for _, host := range []struct {
+			name string
+			set  bool
+		}{{"hostNetwork", s.GetHostNetwork()}, {"HostPID", s.GetHostPid()}, {"HostIPC", s.GetHostIpc()}} {
+			if host.set {
+				c.forbidden(p.Child(host.name), "when `hostUsers` is false")
+			}
 		}
 	}
+	c.sleepFits(p, s)
 	if s.GetShareProcessNamespace() && s.GetHostPid() {
 		c.invalid(p.Child("shareProcessNamespace"), true, "ShareProcessNamespace and HostPID cannot both be enabled")
 	}
@@ -150,29 +121,48 @@ func (c *checker) podHost(p *field.Path, s *corev1.PodSpec) {
 	}
 }
 
-func (c *checker) podSecurity(p *field.Path, s *corev1.PodSpec) {
-	sc := s.GetSecurityContext()
-	id := func(name string, n *int64) {
-		if n != nil {
-			c.each(p.Child(name), *n, validation.IsValidUserID(*n))
+// sleepFits refuses hooks that wait for longer than the containers have to end.
+func (c *checker) sleepFits(p *field.Path, s *corev1.PodSpec) {
+	hook := func(p *field.Path, h *corev1.LifecycleHandler) {
+		if n := h.GetSleep().GetSeconds(); h.GetSleep() != nil && (n < 0 || n > s.GetTerminationGracePeriodSeconds()) {
+			c.invalid(p.Child("sleep"), n, fmt.Sprintf("must be non-negative and less than terminationGracePeriodSeconds (%d)", s.GetTerminationGracePeriodSeconds()))
 		}
 	}
+	for _, list := range []struct {
+		name string
+		of   []*corev1.Container
+	}{{"initContainers", s.GetInitContainers()}, {"containers", s.GetContainers()}} {
+		for i, x := range list.of {
+			at := p.Child(list.name).Index(i).Child("lifecycle")
+			hook(at.Child("postStart"), x.GetLifecycle().GetPostStart())
+			hook(at.Child("preStop"), x.GetLifecycle().GetPreStop())
+		}
+	}
+}
+
+// maxHostname is how long a host name may be for the kernel.
+const maxHostname = 64
+
+func (c *checker) hostnameOverride(p *field.Path, s *corev1.PodSpec) {
+	name := s.GetHostnameOverride()
+	c.each(p, name, validation.IsDNS1123Subdomain(name))
+	if len(name) > maxHostname {
+		c.add(field.TooLong(p, name, maxHostname))
+	}
+	if s.GetHostNetwork() {
+		c.invalid(p, name, "may not be specified when hostNetwork is true")
+	}
+	if s.GetSetHostnameAsFqdn() {
+		c.invalid(p, name, "may not be specified when setHostnameAsFQDN is true")
+	}
+}
+
+func (c *checker) podSecurity(p *field.Path, s *corev1.PodSpec) {
+	sc := s.GetSecurityContext()
 	if sc == nil {
 		return
 	}
-	id("runAsUser", sc.RunAsUser)
-	id("runAsGroup", sc.RunAsGroup)
-	id("fsGroup", sc.FsGroup)
-	for i, g := range sc.GetSupplementalGroups() {
-		c.each(p.Child("supplementalGroups").Index(i), g, validation.IsValidGroupID(g))
-	}
-	if sc.FsGroupChangePolicy != nil {
-		c.oneOf(p.Child("fsGroupChangePolicy"), sc.GetFsGroupChangePolicy(), "Always", "OnRootMismatch")
-	}
 	c.sysctls(p.Child("sysctls"), s)
-	if sc.SupplementalGroupsPolicy != nil {
-		c.oneOf(p.Child("supplementalGroupsPolicy"), sc.GetSupplementalGroupsPolicy(), "Merge", "Strict")
-	}
 	c.seccomp(p.Child("seccompProfile"), sc.GetSeccompProfile())
 	c.appArmor(p.Child("appArmorProfile"), sc.GetAppArmorProfile())
 }
@@ -197,20 +187,10 @@ func (c *checker) podScheduling(p *field.Path, s *corev1.PodSpec) {
 	c.tolerations(p.Child("tolerations"), s.GetTolerations())
 	c.affinity(p.Child("affinity"), s.GetAffinity())
 	c.topologySpread(p.Child("topologySpreadConstraints"), s.GetTopologySpreadConstraints())
-	if n := s.GetSchedulerName(); n != "" {
-		c.each(p.Child("schedulerName"), n, validation.IsDNS1123Subdomain(n))
-	}
-	if n := s.GetNodeName(); n != "" {
-		c.each(p.Child("nodeName"), n, validation.IsDNS1123Subdomain(n))
-	}
 	if n := s.GetPriorityClassName(); n != "" {
-		c.each(p.Child("priorityClassName"), n, validation.IsDNS1123Subdomain(n))
 		if !strings.HasPrefix(n, "system-") && s.GetPriority() > maxPriority {
 			c.forbidden(p.Child("priority"), fmt.Sprintf("must not be greater than %d for classes that are not the system's", maxPriority))
 		}
-	}
-	if s.PreemptionPolicy != nil {
-		c.oneOf(p.Child("preemptionPolicy"), s.GetPreemptionPolicy(), "PreemptLowerPriority", "Never")
 	}
 	seen := names{}
 	for i, g := range s.GetSchedulingGates() {
@@ -241,7 +221,6 @@ func (c *checker) tolerations(p *field.Path, all []*corev1.Toleration) {
 		default:
 			c.add(field.NotSupported(at.Child("operator"), t.GetOperator(), []string{"Equal", OpExists}))
 		}
-		c.optionalOneOf(at.Child("effect"), t.GetEffect(), TaintNoSchedule, TaintPreferNoSchedule, TaintNoExecute)
 	}
 }
 
@@ -251,16 +230,12 @@ func (c *checker) affinity(p *field.Path, a *corev1.Affinity) {
 	node := p.Child("nodeAffinity")
 	if s := a.GetNodeAffinity().GetRequiredDuringSchedulingIgnoredDuringExecution(); s != nil {
 		terms := node.Child(required, "nodeSelectorTerms")
-		if len(s.GetNodeSelectorTerms()) == 0 {
-			c.required(terms, "must have at least one node selector term")
-		}
 		for i, t := range s.GetNodeSelectorTerms() {
 			c.nodeTerm(terms.Index(i), t)
 		}
 	}
 	for i, t := range a.GetNodeAffinity().GetPreferredDuringSchedulingIgnoredDuringExecution() {
 		at := node.Child(preferred).Index(i)
-		c.weight(at, t.GetWeight())
 		c.nodeTerm(at.Child("preference"), t.GetPreference())
 	}
 	pods := func(p *field.Path, musts []*corev1.PodAffinityTerm, wishes []*corev1.WeightedPodAffinityTerm) {
@@ -269,7 +244,6 @@ func (c *checker) affinity(p *field.Path, a *corev1.Affinity) {
 		}
 		for i, t := range wishes {
 			at := p.Child(preferred).Index(i)
-			c.weight(at, t.GetWeight())
 			c.podTerm(at.Child("podAffinityTerm"), t.GetPodAffinityTerm())
 		}
 	}
@@ -279,15 +253,12 @@ func (c *checker) affinity(p *field.Path, a *corev1.Affinity) {
 		a.GetPodAntiAffinity().GetPreferredDuringSchedulingIgnoredDuringExecution())
 }
 
-func (c *checker) weight(p *field.Path, n int32) {
-	if n < 1 || n > 100 {
-		c.invalid(p.Child("weight"), n, "must be in the range 1-100")
-	}
-}
-
 func (c *checker) nodeTerm(p *field.Path, t *corev1.NodeSelectorTerm) {
 	requirement := func(p *field.Path, r *corev1.NodeSelectorRequirement) {
 		values := p.Child("values")
+		for i, v := range r.GetValues() {
+			c.each(values.Index(i), v, validation.IsValidLabelValue(v))
+		}
 		switch r.GetOperator() {
 		case OpIn, OpNotIn:
 			if len(r.GetValues()) == 0 {
@@ -320,6 +291,9 @@ func (c *checker) nodeTerm(p *field.Path, t *corev1.NodeSelectorTerm) {
 		} else if len(r.GetValues()) != 1 {
 			c.required(at.Child("values"), "must be only one value when `operator` is 'In' or 'NotIn' for node field selector")
 		}
+		for j, v := range r.GetValues() {
+			c.each(at.Child("values").Index(j), v, validation.IsDNS1123Subdomain(v))
+		}
 	}
 }
 
@@ -332,8 +306,26 @@ func (c *checker) podTerm(p *field.Path, t *corev1.PodAffinityTerm) {
 	}
 	c.labelSelector(p.Child("labelSelector"), t.GetLabelSelector())
 	c.labelSelector(p.Child("namespaceSelector"), t.GetNamespaceSelector())
-	for i, n := range t.GetNamespaces() {
-		c.each(p.Child("namespaces").Index(i), n, validation.IsDNS1123Label(n))
+	for _, n := range t.GetNamespaces() {
+		c.each(p.Child("namespace"), n, validation.IsDNS1123Label(n))
+	}
+	c.labelKeys(p.Child("matchLabelKeys"), t.GetMatchLabelKeys(), t.GetLabelSelector())
+	c.labelKeys(p.Child("mismatchLabelKeys"), t.GetMismatchLabelKeys(), t.GetLabelSelector())
+	for i, key := range t.GetMatchLabelKeys() {
+		if slices.Contains(t.GetMismatchLabelKeys(), key) {
+			c.invalid(p.Child("matchLabelKeys").Index(i), key, "exists in both matchLabelKeys and mismatchLabelKeys")
+		}
+	}
+}
+
+// labelKeys checks keys of labels whose values are taken from the pod.
+func (c *checker) labelKeys(p *field.Path, keys []string, s *metav1.LabelSelector) {
+	if len(keys) > 0 && s == nil {
+		c.forbidden(p, "must not be specified when labelSelector is not set")
+		return
+	}
+	for i, key := range keys {
+		c.each(p.Index(i), key, validation.IsQualifiedName(key))
 	}
 }
 
@@ -341,26 +333,13 @@ func (c *checker) topologySpread(p *field.Path, all []*corev1.TopologySpreadCons
 	seen := names{}
 	for i, t := range all {
 		at := p.Index(i)
-		if t.GetMaxSkew() <= 0 {
-			c.invalid(at.Child("maxSkew"), t.GetMaxSkew(), "must be greater than zero")
-		}
-		if k := t.GetTopologyKey(); k == "" {
-			c.required(at.Child("topologyKey"), "can not be empty")
-		} else {
-			c.each(at.Child("topologyKey"), k, validation.IsQualifiedName(k))
-		}
-		c.oneOf(at.Child("whenUnsatisfiable"), t.GetWhenUnsatisfiable(), "DoNotSchedule", "ScheduleAnyway")
 		c.unique(at.Child("{topologyKey, whenUnsatisfiable}"), seen, fmt.Sprintf("{%s, %s}", t.GetTopologyKey(), t.GetWhenUnsatisfiable()))
 		if t.MinDomains != nil {
-			if t.GetMinDomains() <= 0 {
-				c.invalid(at.Child("minDomains"), t.GetMinDomains(), "must be greater than zero")
-			}
 			if t.GetWhenUnsatisfiable() != "DoNotSchedule" {
 				c.invalid(at.Child("minDomains"), t.GetMinDomains(), fmt.Sprintf("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not %s", t.GetWhenUnsatisfiable()))
 			}
 		}
-		c.oneOf(at.Child("nodeAffinityPolicy"), t.GetNodeAffinityPolicy(), "Honor", "Ignore")
-		c.oneOf(at.Child("nodeTaintsPolicy"), t.GetNodeTaintsPolicy(), "Honor", "Ignore")
+		c.labelKeys(at.Child("matchLabelKeys"), t.GetMatchLabelKeys(), t.GetLabelSelector())
 		c.labelSelector(at.Child("labelSelector"), t.GetLabelSelector())
 	}
 }

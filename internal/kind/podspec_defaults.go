@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/xebec-project/xebec/internal/schema"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -49,18 +50,7 @@ func defaultPodSpec(at **corev1.PodSpec) {
 		*at = &corev1.PodSpec{}
 	}
 	s := *at
-	setDefault(&s.RestartPolicy, RestartAlways)
-	setDefault(&s.DnsPolicy, DNSClusterFirst)
-	setDefault(&s.SchedulerName, DefaultSchedulerName)
-	if s.TerminationGracePeriodSeconds == nil {
-		s.TerminationGracePeriodSeconds = proto.Int64(DefaultGracePeriod)
-	}
-	if s.EnableServiceLinks == nil {
-		s.EnableServiceLinks = proto.Bool(true)
-	}
-	if s.SecurityContext == nil {
-		s.SecurityContext = &corev1.PodSecurityContext{}
-	}
+	schema.Default(s)
 	// Kubernetes keeps the account's name in its old field as well.
 	switch {
 	case s.GetServiceAccountName() == "":
@@ -82,14 +72,6 @@ func defaultPodSpec(at **corev1.PodSpec) {
 	for _, v := range s.GetVolumes() {
 		defaultVolume(v)
 	}
-	for _, c := range s.GetTopologySpreadConstraints() {
-		if c.NodeAffinityPolicy == nil {
-			c.NodeAffinityPolicy = proto.String("Honor")
-		}
-		if c.NodeTaintsPolicy == nil {
-			c.NodeTaintsPolicy = proto.String("Ignore")
-		}
-	}
 }
 
 func defaultContainer(c *corev1.Container, hostNetwork bool) {
@@ -99,30 +81,14 @@ func defaultContainer(c *corev1.Container, hostNetwork bool) {
 			c.ImagePullPolicy = PullAlways
 		}
 	}
-	setDefault(&c.TerminationMessagePath, DefaultMessagePath)
-	setDefault(&c.TerminationMessagePolicy, MessageReadFile)
 	for _, p := range c.GetPorts() {
-		setDefault(&p.Protocol, ProtocolTCP)
 		if hostNetwork && p.GetHostPort() == 0 {
 			p.HostPort = p.GetContainerPort()
 		}
 	}
 	for _, e := range c.GetEnv() {
-		if ref := e.GetValueFrom().GetFieldRef(); ref != nil {
-			setDefault(&ref.ApiVersion, "v1")
-		}
 		if ref := e.GetValueFrom().GetResourceFieldRef(); ref != nil && ref.GetDivisor() == nil {
 			ref.Divisor = &metav1.Quantity{String_: "0"}
-		}
-	}
-	for _, p := range []*corev1.Probe{c.GetLivenessProbe(), c.GetReadinessProbe(), c.GetStartupProbe()} {
-		if p != nil {
-			defaultProbe(p)
-		}
-	}
-	for _, h := range []*corev1.LifecycleHandler{c.GetLifecycle().GetPostStart(), c.GetLifecycle().GetPreStop()} {
-		if h.GetHttpGet() != nil {
-			defaultHTTPGet(h.GetHttpGet())
 		}
 	}
 	defaultRequests(c.GetResources())
@@ -139,29 +105,6 @@ func imageTag(image string) string {
 	return tag
 }
 
-func defaultProbe(p *corev1.Probe) {
-	setNumber := func(n *int32, value int32) {
-		if *n == 0 {
-			*n = value
-		}
-	}
-	setNumber(&p.TimeoutSeconds, 1)
-	setNumber(&p.PeriodSeconds, 10)
-	setNumber(&p.SuccessThreshold, 1)
-	setNumber(&p.FailureThreshold, 3)
-	if h := p.GetHandler().GetHttpGet(); h != nil {
-		defaultHTTPGet(h)
-	}
-	if g := p.GetHandler().GetGrpc(); g != nil && g.Service == nil {
-		g.Service = proto.String("")
-	}
-}
-
-func defaultHTTPGet(h *corev1.HTTPGetAction) {
-	setDefault(&h.Path, "/")
-	setDefault(&h.Scheme, SchemeHTTP)
-}
-
 // defaultRequests lets a container ask for what it is limited to, where it does not say.
 func defaultRequests(r *corev1.ResourceRequirements) {
 	for name, limit := range r.GetLimits() {
@@ -175,8 +118,6 @@ func defaultRequests(r *corev1.ResourceRequirements) {
 	}
 }
 
-const defaultFileMode = 0o644
-
 func defaultVolume(v *corev1.Volume) {
 	s := v.GetVolumeSource()
 	if s == nil || proto.Size(s) == 0 && !hasSource(s) {
@@ -184,31 +125,7 @@ func defaultVolume(v *corev1.Volume) {
 		v.VolumeSource = &corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}
 		return
 	}
-	mode := func(m **int32) {
-		if *m == nil {
-			*m = proto.Int32(defaultFileMode)
-		}
-	}
-	switch {
-	case s.GetSecret() != nil:
-		mode(&s.Secret.DefaultMode)
-	case s.GetConfigMap() != nil:
-		mode(&s.ConfigMap.DefaultMode)
-	case s.GetDownwardApi() != nil:
-		mode(&s.DownwardApi.DefaultMode)
-		for _, i := range s.GetDownwardApi().GetItems() {
-			if i.GetFieldRef() != nil {
-				setDefault(&i.FieldRef.ApiVersion, "v1")
-			}
-		}
-	case s.GetProjected() != nil:
-		mode(&s.Projected.DefaultMode)
-		for _, source := range s.Projected.GetSources() {
-			if t := source.GetServiceAccountToken(); t != nil && t.ExpirationSeconds == nil {
-				t.ExpirationSeconds = proto.Int64(3600)
-			}
-		}
-	case s.GetHostPath() != nil && s.HostPath.Type == nil:
+	if s.GetHostPath() != nil && s.HostPath.Type == nil {
 		s.HostPath.Type = proto.String("")
 	}
 }

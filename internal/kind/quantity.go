@@ -77,6 +77,63 @@ func (c *checker) resourceName(p *field.Path, name string) {
 	c.each(p, name, validation.IsQualifiedName(name))
 }
 
+// containerResourceName checks the name of a resource that containers may ask for.
+func (c *checker) containerResourceName(p *field.Path, name string) {
+	if wrong := validation.IsQualifiedName(name); len(wrong) > 0 {
+		c.each(p, name, wrong)
+		return
+	}
+	domain, _, qualified := strings.Cut(name, "/")
+	switch {
+	case qualified && strings.HasSuffix(domain, "kubernetes.io"):
+	case qualified && strings.HasPrefix(domain, "requests."):
+		c.invalid(p, name, "doesn't follow extended resource name standard")
+	case qualified || standardResource(name):
+	default:
+		if !quotaResource(name) {
+			c.invalid(p, name, "must be a standard resource type or fully qualified")
+		}
+		c.invalid(p, name, "must be a standard resource for containers")
+	}
+}
+
+// quotaResource are the further names without a domain, which quotas use.
+func quotaResource(name string) bool {
+	switch strings.TrimPrefix(strings.TrimPrefix(name, "requests."), "limits.") {
+	case ResourceCPU, ResourceMemory, ResourceEphemeralStorage, ResourcePods, "resourcequotas", "services", "replicationcontrollers", "secrets",
+		"persistentvolumeclaims", "configmaps", "services.nodeports", "services.loadbalancers", "storage":
+		return true
+	}
+	return strings.HasPrefix(name, "requests."+ResourceHugePagesPrefix)
+}
+
+// hugePages checks an amount of huge pages, of which there are whole ones only.
+func (c *checker) hugePages(p *field.Path, name string, q *metav1.Quantity) {
+	size, ok := strings.CutPrefix(name, ResourceHugePagesPrefix)
+	if !ok {
+		return
+	}
+	page, err := ParseQuantity(size)
+	amount, err2 := Amount(q)
+	if err != nil || err2 != nil || page.Sign() <= 0 || amount.Sign() <= 0 || amount.Value()%page.Value() != 0 {
+		c.invalid(p, q.GetString_(), q.GetString_()+" is not positive integer multiple of "+name)
+	}
+}
+
+// hugePagesAlone refuses huge pages for what asks for neither cpu nor memory.
+func (c *checker) hugePagesAlone(p *field.Path, r *corev1.ResourceRequirements) {
+	pages, compute := false, false
+	for _, list := range []map[string]*metav1.Quantity{r.GetLimits(), r.GetRequests()} {
+		for name := range list {
+			pages = pages || strings.HasPrefix(name, ResourceHugePagesPrefix)
+			compute = compute || name == ResourceCPU || name == ResourceMemory
+		}
+	}
+	if pages && !compute {
+		c.forbidden(p, "HugePages require cpu or memory")
+	}
+}
+
 // standardResource are the names without a domain that containers may ask for.
 func standardResource(name string) bool {
 	return name == ResourceCPU || name == ResourceMemory || name == ResourceEphemeralStorage ||
@@ -85,7 +142,8 @@ func standardResource(name string) bool {
 
 // overcommittable resources may have limits above their requests.
 func overcommittable(name string) bool {
-	return name == ResourceCPU || name == ResourceMemory || name == ResourceEphemeralStorage
+	native := !strings.Contains(name, "/") || strings.Contains(name, "kubernetes.io/")
+	return native && !strings.HasPrefix(name, ResourceHugePagesPrefix)
 }
 
 func (c *checker) resources(p *field.Path, r *corev1.ResourceRequirements) {
@@ -93,15 +151,14 @@ func (c *checker) resources(p *field.Path, r *corev1.ResourceRequirements) {
 	list := func(p *field.Path, amounts map[string]*metav1.Quantity) {
 		for _, name := range sorted(amounts) {
 			at := p.Key(name)
-			c.resourceName(at, name)
-			if !strings.Contains(name, "/") && !standardResource(name) {
-				c.invalid(at, name, "must be a standard resource for containers")
-			}
+			c.containerResourceName(at, name)
 			c.amount(at, name, amounts[name])
+			c.hugePages(at, name, amounts[name])
 		}
 	}
 	list(limits, r.GetLimits())
 	list(requests, r.GetRequests())
+	c.hugePagesAlone(p, r)
 
 	for _, name := range sorted(r.GetRequests()) {
 		limit, limited := r.GetLimits()[name]
@@ -124,5 +181,4 @@ func (c *checker) resources(p *field.Path, r *corev1.ResourceRequirements) {
 			c.invalid(requests, r.GetRequests()[name].GetString_(), "must be equal to "+name+" limit of "+limit.GetString_())
 		}
 	}
-	c.refused(p, r)
 }

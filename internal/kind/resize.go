@@ -16,16 +16,6 @@ const (
 	ResizeRestartContainer = "RestartContainer"
 )
 
-// resizePolicy checks what a container says about changes of its resources.
-func (c *checker) resizePolicy(p *field.Path, list []*corev1.ContainerResizePolicy) {
-	seen := names{}
-	for i, r := range list {
-		c.oneOf(p.Index(i).Child("resourceName"), r.GetResourceName(), ResourceCPU, ResourceMemory)
-		c.oneOf(p.Index(i).Child("restartPolicy"), r.GetRestartPolicy(), ResizeNotRequired, ResizeRestartContainer)
-		c.unique(p.Index(i).Child("resourceName"), seen, r.GetResourceName())
-	}
-}
-
 // resize checks how the resources of a pod and of its containers change, and returns whether they may at all. Only cpu and
 // memory may, and a pod stays in its class of service, which decides what the node does when it runs short.
 func (c *checker) resize(p *field.Path, now, was *corev1.PodSpec) {

@@ -16,11 +16,6 @@ const (
 	ExitCodeNotIn         = "NotIn"
 )
 
-const (
-	maxRestartRules     = 20
-	maxRestartExitCodes = 255
-)
-
 // RestartRule is the first of a container's rules that is about an exit code, nil when none is: then its restart policy
 // decides, or else the pod's.
 func RestartRule(c *corev1.Container, exitCode int32) *corev1.ContainerRestartRule {
@@ -34,42 +29,7 @@ func RestartRule(c *corev1.Container, exitCode int32) *corev1.ContainerRestartRu
 
 // restartPolicy checks when a container of its own wish is started again.
 func (c *checker) restartPolicy(p *field.Path, x *corev1.Container) {
-	if x.RestartPolicy != nil {
-		c.oneOf(p.Child("restartPolicy"), x.GetRestartPolicy(), RestartAlways, RestartNever, RestartOnFailure)
-	}
-	rules := p.Child("restartPolicyRules")
-	n := len(x.GetRestartPolicyRules())
-	if n > 0 && x.RestartPolicy == nil {
+	if len(x.GetRestartPolicyRules()) > 0 && x.RestartPolicy == nil {
 		c.required(p.Child("restartPolicy"), "must be specified when `restartPolicyRules` are")
-	}
-	if n > maxRestartRules {
-		c.add(field.TooMany(rules, n, maxRestartRules))
-	}
-	for i, r := range x.GetRestartPolicyRules() {
-		at := rules.Index(i)
-		c.oneOf(at.Child("action"), r.GetAction(), RestartRuleRestart, RestartRuleRestartAll)
-		codes := at.Child("exitCodes")
-		if r.GetExitCodes() == nil {
-			c.required(codes, "must be specified")
-			continue
-		}
-		c.oneOf(codes.Child("operator"), r.GetExitCodes().GetOperator(), ExitCodeIn, ExitCodeNotIn)
-		values := r.GetExitCodes().GetValues()
-		switch {
-		case len(values) == 0:
-			c.required(codes.Child("values"), "at least one exit code must be specified")
-		case len(values) > maxRestartExitCodes:
-			c.add(field.TooMany(codes.Child("values"), len(values), maxRestartExitCodes))
-		}
-		seen := map[int32]bool{}
-		for j, v := range values {
-			if v < 0 || v > 255 {
-				c.invalid(codes.Child("values").Index(j), v, "must be between 0 and 255, inclusive")
-			}
-			if seen[v] {
-				c.add(field.Duplicate(codes.Child("values").Index(j), v))
-			}
-			seen[v] = true
-		}
 	}
 }

@@ -196,10 +196,7 @@ func defaultService(o *corev1.Service) {
 		s.InternalTrafficPolicy = proto.String(TrafficCluster)
 	}
 	// Families and their policy depend on what the cluster has: see SettleFamilies.
-	switch {
-	case s.GetClusterIp() == "" && len(s.GetClusterIps()) > 0:
-		s.ClusterIp = s.GetClusterIps()[0]
-	case s.GetClusterIp() != "" && len(s.GetClusterIps()) == 0:
+	if s.GetClusterIp() != "" && len(s.GetClusterIps()) == 0 {
 		s.ClusterIps = []string{s.GetClusterIp()}
 	}
 }
@@ -315,7 +312,7 @@ func (c *checker) servicePorts(p *field.Path, s *corev1.ServiceSpec) {
 			c.oneOf(at.Child("protocol"), port.GetProtocol(), ProtocolTCP, ProtocolUDP)
 		}
 		c.portOrName(at.Child("targetPort"), port.GetTargetPort())
-		if port.GetAppProtocol() != "" {
+		if port.AppProtocol != nil {
 			c.each(at.Child("appProtocol"), port.GetAppProtocol(), validation.IsQualifiedName(port.GetAppProtocol()))
 		}
 		c.unique(at, ports, fmt.Sprintf("%d/%s", port.GetPort(), port.GetProtocol()))
@@ -397,7 +394,7 @@ func (c *checker) servicePolicies(p *field.Path, s *corev1.ServiceSpec) {
 	} else if s.GetExternalTrafficPolicy() != "" {
 		c.invalid(p.Child("externalTrafficPolicy"), s.GetExternalTrafficPolicy(), "may only be set for externally-accessible services")
 	}
-	if s.GetType() != ServiceExternalName {
+	if s.GetType() != ServiceExternalName || s.InternalTrafficPolicy != nil {
 		c.oneOf(p.Child("internalTrafficPolicy"), s.GetInternalTrafficPolicy(), TrafficCluster, TrafficLocal)
 	}
 	if s.TrafficDistribution != nil {

@@ -113,7 +113,10 @@ func (c *checker) families(p *field.Path, s *corev1.ServiceSpec) {
 	if ip := s.GetClusterIp(); ip != "" && ip != ClusterIPNone {
 		c.ip(p.Child("clusterIP"), ip)
 	}
-	if len(ips) > 0 && ips[0] != s.GetClusterIp() {
+	switch {
+	case len(ips) > 0 && s.GetClusterIp() == "":
+		c.invalid(at, ips, "must be empty when `clusterIP` is not specified")
+	case len(ips) > 0 && ips[0] != s.GetClusterIp():
 		c.invalid(at, ips, "first value must match `clusterIP`")
 	}
 	if len(ips) > 2 {

@@ -41,7 +41,6 @@ func (c *checker) selectorAndTemplate(owner string, p *field.Path, s *metav1.Lab
 func (c *checker) template(owner string, p *field.Path, t *corev1.PodTemplateSpec) {
 	c.labels(p.Child("metadata", "labels"), t.GetMetadata().GetLabels())
 	c.annotations(p.Child("metadata", "annotations"), t.GetMetadata().GetAnnotations())
-	c.finalizers(p.Child("metadata", "finalizers"), t.GetMetadata().GetFinalizers())
 	c.podSpec(p.Child("spec"), t.GetSpec())
 	c.noEphemeral(p.Child("spec"), t.GetSpec())
 	if r := t.GetSpec().GetRestartPolicy(); r != RestartAlways && (r == RestartOnFailure || r == RestartNever) {

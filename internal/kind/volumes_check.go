@@ -56,11 +56,10 @@ func (c *checker) exactlyOne(p *field.Path, m proto.Message, missing, further st
 
 func (c *checker) volumeSource(p *field.Path, s *corev1.VolumeSource) {
 	// A pod that asks for a volume that agents do not mount is refused: one that runs without its files may lose what it writes.
-	if c.exactlyOne(p, s, "must specify a volume type", "may not specify more than 1 volume type") == "" || c.refused(p, s) {
+	if c.exactlyOne(p, s, "must specify a volume type", "may not specify more than 1 volume type") == "" {
 		return
 	}
 	if e := s.GetEmptyDir(); e != nil {
-		c.optionalOneOf(p.Child("emptyDir", "medium"), e.GetMedium(), "Memory")
 		if e.GetSizeLimit() != nil {
 			c.amount(p.Child("emptyDir", "sizeLimit"), "", e.GetSizeLimit())
 		}
@@ -70,17 +69,8 @@ func (c *checker) volumeSource(p *field.Path, s *corev1.VolumeSource) {
 		if m.GetLocalObjectReference().GetName() == "" {
 			c.required(at.Child("name"), "")
 		}
-		c.files(at, m.GetItems(), m.DefaultMode)
-	}
-	if x := s.GetSecret(); x != nil {
-		at := p.Child("secret")
-		if x.GetSecretName() == "" {
-			c.required(at.Child("secretName"), "")
-		}
-		c.files(at, x.GetItems(), x.DefaultMode)
 	}
 	if d := s.GetDownwardApi(); d != nil {
-		c.fileMode(p.Child("downwardAPI", "defaultMode"), d.DefaultMode)
 		c.podFiles(p.Child("downwardAPI", "items"), d.GetItems())
 	}
 	if s.GetProjected() != nil {
@@ -98,30 +88,7 @@ func (c *checker) volumeSource(p *field.Path, s *corev1.VolumeSource) {
 	}
 }
 
-// files checks which keys of a ConfigMap or Secret become which files.
-func (c *checker) files(p *field.Path, items []*corev1.KeyToPath, mode *int32) {
-	c.fileMode(p.Child("defaultMode"), mode)
-	for i, item := range items {
-		at := p.Child("items").Index(i)
-		if item.GetKey() == "" {
-			c.required(at.Child("key"), "")
-		}
-		if item.GetPath() == "" {
-			c.required(at.Child("path"), "")
-		}
-		c.subPath(at.Child("path"), item.GetPath())
-		c.fileMode(at.Child("mode"), item.Mode)
-	}
-}
-
-func (c *checker) fileMode(p *field.Path, mode *int32) {
-	if mode != nil && (*mode < 0 || *mode > 0o777) {
-		c.invalid(p, *mode, "must be a number between 0 and 0777 (octal), both inclusive")
-	}
-}
-
 func (c *checker) projected(p *field.Path, v *corev1.ProjectedVolumeSource) {
-	c.fileMode(p.Child("defaultMode"), v.DefaultMode)
 	paths := names{}
 	once := func(at *field.Path, path string) {
 		if path != "" && paths[path] {
@@ -136,17 +103,15 @@ func (c *checker) projected(p *field.Path, v *corev1.ProjectedVolumeSource) {
 	}
 	for i, s := range v.GetSources() {
 		at := p.Child("sources").Index(i)
-		if c.exactlyOne(at, s, "must specify a source", "may not specify more than 1 source") == "" || c.refused(at, s) {
+		if c.exactlyOne(at, s, "must specify a source", "may not specify more than 1 source") == "" {
 			continue
 		}
 		if x := s.GetSecret(); x != nil {
 			c.objectName(at.Child("secret", "name"), x.GetLocalObjectReference().GetName())
-			c.files(at.Child("secret"), x.GetItems(), nil)
 			items(at.Child("secret"), x.GetItems())
 		}
 		if m := s.GetConfigMap(); m != nil {
 			c.objectName(at.Child("configMap", "name"), m.GetLocalObjectReference().GetName())
-			c.files(at.Child("configMap"), m.GetItems(), nil)
 			items(at.Child("configMap"), m.GetItems())
 		}
 		if d := s.GetDownwardApi(); d != nil {
@@ -164,10 +129,6 @@ func (c *checker) projected(p *field.Path, v *corev1.ProjectedVolumeSource) {
 
 // token checks a token that is shown as a file.
 func (c *checker) token(p *field.Path, t *corev1.ServiceAccountTokenProjection) {
-	if t.GetPath() == "" {
-		c.required(p.Child("path"), "")
-	}
-	c.subPath(p.Child("path"), t.GetPath())
 	switch seconds := t.GetExpirationSeconds(); {
 	case t.ExpirationSeconds == nil:
 	case seconds < 600:
@@ -184,20 +145,11 @@ var volumeFields = []string{"metadata.name", "metadata.namespace", "metadata.uid
 func (c *checker) podFiles(p *field.Path, items []*corev1.DownwardAPIVolumeFile) {
 	for i, item := range items {
 		at := p.Index(i)
-		if item.GetPath() == "" {
-			c.required(at.Child("path"), "")
-		}
-		c.subPath(at.Child("path"), item.GetPath())
-		c.fileMode(at.Child("mode"), item.Mode)
 		switch f, r := item.GetFieldRef(), item.GetResourceFieldRef(); {
 		case f != nil && r != nil:
 			c.invalid(at, "", "fieldRef and resourceFieldRef can not be specified simultaneously")
 		case f != nil:
-			name := f.GetFieldPath()
-			single := (strings.HasPrefix(name, "metadata.labels['") || strings.HasPrefix(name, "metadata.annotations['")) && strings.HasSuffix(name, "']")
-			if !single {
-				c.oneOf(at.Child("fieldRef", "fieldPath"), name, volumeFields...)
-			}
+			c.fieldRef(at.Child("fieldRef"), f, volumeFields)
 		case r != nil:
 			if r.GetContainerName() == "" {
 				c.required(at.Child("resourceFieldRef", "containerName"), "")

@@ -3416,8 +3416,7 @@ var File_xebec_core_v1_container_proto protoreflect.FileDescriptor
 
 const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\n" +
-	"\x1dxebec/core/v1/container.proto\x12\rxebec.core.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/core/v1/volume.proto\x1a\x1fxebec/meta/v1/intorstring.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/quantity.proto\"\xef\n" +
-	"\n" +
+	"\x1dxebec/core/v1/container.proto\x12\rxebec.core.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/core/v1/volume.proto\x1a\x1fxebec/meta/v1/intorstring.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/quantity.proto\"\x99\f\n" +
 	"\tContainer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x18\n" +
@@ -3432,31 +3431,31 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\x0eliveness_probe\x18\n" +
 	" \x01(\v2\x14.xebec.core.v1.ProbeR\rlivenessProbe\x12=\n" +
 	"\x0freadiness_probe\x18\v \x01(\v2\x14.xebec.core.v1.ProbeR\x0ereadinessProbe\x126\n" +
-	"\tlifecycle\x18\f \x01(\v2\x18.xebec.core.v1.LifecycleR\tlifecycle\x128\n" +
-	"\x18termination_message_path\x18\r \x01(\tR\x16terminationMessagePath\x12*\n" +
-	"\x11image_pull_policy\x18\x0e \x01(\tR\x0fimagePullPolicy\x12I\n" +
+	"\tlifecycle\x18\f \x01(\v2\x18.xebec.core.v1.LifecycleR\tlifecycle\x12V\n" +
+	"\x18termination_message_path\x18\r \x01(\tB\x1c\xc2\xda\x18\x182\x16\"/dev/termination-log\"R\x16terminationMessagePath\x12M\n" +
+	"\x11image_pull_policy\x18\x0e \x01(\tB!\xc2\xda\x18\x1dz\x06Alwaysz\fIfNotPresentz\x05NeverR\x0fimagePullPolicy\x12I\n" +
 	"\x10security_context\x18\x0f \x01(\v2\x1e.xebec.core.v1.SecurityContextR\x0fsecurityContext\x12\x14\n" +
 	"\x05stdin\x18\x10 \x01(\bR\x05stdin\x12\x1d\n" +
 	"\n" +
 	"stdin_once\x18\x11 \x01(\bR\tstdinOnce\x12\x10\n" +
 	"\x03tty\x18\x12 \x01(\bR\x03tty\x127\n" +
-	"\benv_from\x18\x13 \x03(\v2\x1c.xebec.core.v1.EnvFromSourceR\aenvFrom\x12<\n" +
-	"\x1atermination_message_policy\x18\x14 \x01(\tR\x18terminationMessagePolicy\x12\x86\x01\n" +
+	"\benv_from\x18\x13 \x03(\v2\x1c.xebec.core.v1.EnvFromSourceR\aenvFrom\x12g\n" +
+	"\x1atermination_message_policy\x18\x14 \x01(\tB)\xc2\xda\x18%2\x06\"File\"z\x04Filez\x15FallbackToLogsOnErrorR\x18terminationMessagePolicy\x12\x86\x01\n" +
 	"\x0evolume_devices\x18\x15 \x03(\v2\x1b.xebec.core.v1.VolumeDeviceBB\xc2\xda\x18>\x18\x02\"\n" +
 	"devicePath:.block devices are not passed to containers yetR\rvolumeDevices\x129\n" +
-	"\rstartup_probe\x18\x16 \x01(\v2\x14.xebec.core.v1.ProbeR\fstartupProbe\x12I\n" +
-	"\rresize_policy\x18\x17 \x03(\v2$.xebec.core.v1.ContainerResizePolicyR\fresizePolicy\x12*\n" +
-	"\x0erestart_policy\x18\x18 \x01(\tH\x00R\rrestartPolicy\x88\x01\x01\x12U\n" +
-	"\x14restart_policy_rules\x18\x19 \x03(\v2#.xebec.core.v1.ContainerRestartRuleR\x12restartPolicyRulesB\x11\n" +
-	"\x0f_restart_policy\"\xaf\x01\n" +
+	"\rstartup_probe\x18\x16 \x01(\v2\x14.xebec.core.v1.ProbeR\fstartupProbe\x12^\n" +
+	"\rresize_policy\x18\x17 \x03(\v2$.xebec.core.v1.ContainerResizePolicyB\x13\xc2\xda\x18\x0f\xa2\x01\fresourceNameR\fresizePolicy\x12J\n" +
+	"\x0erestart_policy\x18\x18 \x01(\tB\x1e\xc2\xda\x18\x1az\x06Alwaysz\x05Neverz\tOnFailureH\x00R\rrestartPolicy\x88\x01\x01\x12^\n" +
+	"\x14restart_policy_rules\x18\x19 \x03(\v2#.xebec.core.v1.ContainerRestartRuleB\a\xc2\xda\x18\x03\x90\x01\x14R\x12restartPolicyRulesB\x11\n" +
+	"\x0f_restart_policy\"\xb4\x02\n" +
 	"\rContainerPort\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
-	"\thost_port\x18\x02 \x01(\x05R\bhostPort\x12%\n" +
-	"\x0econtainer_port\x18\x03 \x01(\x05R\rcontainerPort\x12-\n" +
-	"\bprotocol\x18\x04 \x01(\tB\x11\xc2\xda\x18\r2\x05\"TCP\"J\x04SCTPR\bprotocol\x12\x17\n" +
-	"\ahost_ip\x18\x05 \x01(\tR\x06hostIP\"\xaf\x01\n" +
-	"\rEnvFromSource\x12\x16\n" +
-	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12G\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12$\n" +
+	"\thost_port\x18\x02 \x01(\x05B\a\xc2\xda\x18\x03\x80\x01\bR\bhostPort\x12X\n" +
+	"\x0econtainer_port\x18\x03 \x01(\x05B1\xc2\xda\x18-P\x01Z&must be between 1 and 65535, inclusive\x80\x01\bR\rcontainerPort\x12v\n" +
+	"\bprotocol\x18\x04 \x01(\tBZ\xc2\xda\x18V2\x05\"TCP\"J\x04SCTPz\x03TCPz\x03UDP\xb2\x01<the datapath carries TCP and UDP only; SCTP is not supportedR\bprotocol\x12\x17\n" +
+	"\ahost_ip\x18\x05 \x01(\tR\x06hostIP\"\xb8\x01\n" +
+	"\rEnvFromSource\x12\x1f\n" +
+	"\x06prefix\x18\x01 \x01(\tB\a\xc2\xda\x18\x03\x80\x01\vR\x06prefix\x12G\n" +
 	"\x0econfig_map_ref\x18\x02 \x01(\v2!.xebec.core.v1.ConfigMapEnvSourceR\fconfigMapRef\x12=\n" +
 	"\n" +
 	"secret_ref\x18\x03 \x01(\v2\x1e.xebec.core.v1.SecretEnvSourceR\tsecretRef\"\xa5\x01\n" +
@@ -3467,9 +3466,9 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\x0fSecretEnvSource\x12a\n" +
 	"\x16local_object_reference\x18\x01 \x01(\v2#.xebec.core.v1.LocalObjectReferenceB\x06\xc2\xda\x18\x02\b\x01R\x14localObjectReference\x12\x1f\n" +
 	"\boptional\x18\x02 \x01(\bH\x00R\boptional\x88\x01\x01B\v\n" +
-	"\t_optional\"n\n" +
-	"\x06EnvVar\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\t_optional\"y\n" +
+	"\x06EnvVar\x12\x1d\n" +
+	"\x04name\x18\x01 \x01(\tB\t\xc2\xda\x18\x05P\x01\x80\x01\vR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12:\n" +
 	"\n" +
 	"value_from\x18\x03 \x01(\v2\x1b.xebec.core.v1.EnvVarSourceR\tvalueFrom\"\xb8\x03\n" +
@@ -3479,15 +3478,17 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\x12config_map_key_ref\x18\x03 \x01(\v2#.xebec.core.v1.ConfigMapKeySelectorR\x0fconfigMapKeyRef\x12F\n" +
 	"\x0esecret_key_ref\x18\x04 \x01(\v2 .xebec.core.v1.SecretKeySelectorR\fsecretKeyRef\x12y\n" +
 	"\ffile_key_ref\x18\x05 \x01(\v2\x1e.xebec.core.v1.FileKeySelectorB7\xc2\xda\x183B1environment variables are not read from files yetR\n" +
-	"fileKeyRef\"\xc1\x01\n" +
+	"fileKeyRef\"\xcc\x01\n" +
 	"\x14ConfigMapKeySelector\x12a\n" +
-	"\x16local_object_reference\x18\x01 \x01(\v2#.xebec.core.v1.LocalObjectReferenceB\x06\xc2\xda\x18\x02\b\x01R\x14localObjectReference\x12\x10\n" +
-	"\x03key\x18\x02 \x01(\tR\x03key\x12\x1f\n" +
+	"\x16local_object_reference\x18\x01 \x01(\v2#.xebec.core.v1.LocalObjectReferenceB\x06\xc2\xda\x18\x02\b\x01R\x14localObjectReference\x12\x1b\n" +
+	"\x03key\x18\x02 \x01(\tB\t\xc2\xda\x18\x05P\x01\x80\x01\n" +
+	"R\x03key\x12\x1f\n" +
 	"\boptional\x18\x03 \x01(\bH\x00R\boptional\x88\x01\x01:\x06\xc2\xda\x18\x02\x10\x01B\v\n" +
-	"\t_optional\"\xbe\x01\n" +
+	"\t_optional\"\xc9\x01\n" +
 	"\x11SecretKeySelector\x12a\n" +
-	"\x16local_object_reference\x18\x01 \x01(\v2#.xebec.core.v1.LocalObjectReferenceB\x06\xc2\xda\x18\x02\b\x01R\x14localObjectReference\x12\x10\n" +
-	"\x03key\x18\x02 \x01(\tR\x03key\x12\x1f\n" +
+	"\x16local_object_reference\x18\x01 \x01(\v2#.xebec.core.v1.LocalObjectReferenceB\x06\xc2\xda\x18\x02\b\x01R\x14localObjectReference\x12\x1b\n" +
+	"\x03key\x18\x02 \x01(\tB\t\xc2\xda\x18\x05P\x01\x80\x01\n" +
+	"R\x03key\x12\x1f\n" +
 	"\boptional\x18\x03 \x01(\bH\x00R\boptional\x88\x01\x01:\x06\xc2\xda\x18\x02\x10\x01B\v\n" +
 	"\t_optional\"\x9b\x01\n" +
 	"\x0fFileKeySelector\x12\x1f\n" +
@@ -3509,42 +3510,43 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\v2\x17.xebec.meta.v1.QuantityR\x05value:\x028\x01\"=\n" +
 	"\rResourceClaim\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\arequest\x18\x02 \x01(\tR\arequest\"c\n" +
-	"\x15ContainerResizePolicy\x12#\n" +
-	"\rresource_name\x18\x01 \x01(\tR\fresourceName\x12%\n" +
-	"\x0erestart_policy\x18\x02 \x01(\tR\rrestartPolicy\"}\n" +
-	"\x14ContainerRestartRule\x12\x16\n" +
-	"\x06action\x18\x01 \x01(\tR\x06action\x12M\n" +
+	"\arequest\x18\x02 \x01(\tR\arequest\"\x9f\x01\n" +
+	"\x15ContainerResizePolicy\x128\n" +
+	"\rresource_name\x18\x01 \x01(\tB\x13\xc2\xda\x18\x0fP\x01z\x03cpuz\x06memoryR\fresourceName\x12L\n" +
+	"\x0erestart_policy\x18\x02 \x01(\tB%\xc2\xda\x18!P\x01z\vNotRequiredz\x10RestartContainerR\rrestartPolicy\"\xbf\x01\n" +
+	"\x14ContainerRestartRule\x12=\n" +
+	"\x06action\x18\x01 \x01(\tB%\xc2\xda\x18!P\x01z\aRestartz\x14RestartAllContainersR\x06action\x12h\n" +
 	"\n" +
-	"exit_codes\x18\x02 \x01(\v2..xebec.core.v1.ContainerRestartRuleOnExitCodesR\texitCodes\"]\n" +
-	"\x1fContainerRestartRuleOnExitCodes\x12\x1a\n" +
-	"\boperator\x18\x01 \x01(\tR\boperator\x12\x1e\n" +
-	"\x06values\x18\x02 \x03(\x05B\x06\xc2\xda\x18\x02\x18\x01R\x06values\"\x97\x03\n" +
+	"exit_codes\x18\x02 \x01(\v2..xebec.core.v1.ContainerRestartRuleOnExitCodesB\x19\xc2\xda\x18\x15P\x01Z\x11must be specifiedR\texitCodes\"\xa9\x01\n" +
+	"\x1fContainerRestartRuleOnExitCodes\x12-\n" +
+	"\boperator\x18\x01 \x01(\tB\x11\xc2\xda\x18\rP\x01z\x02Inz\x05NotInR\boperator\x12W\n" +
+	"\x06values\x18\x02 \x03(\x05B?\xc2\xda\x18;\x18\x01P\x01Z(at least one exit code must be specified`\x00h\xff\x01\x90\x01\xff\x01\xa2\x01\x01.R\x06values\"\xec\x03\n" +
 	"\x05Probe\x12=\n" +
-	"\ahandler\x18\x01 \x01(\v2\x1b.xebec.core.v1.ProbeHandlerB\x06\xc2\xda\x18\x02\b\x01R\ahandler\x122\n" +
-	"\x15initial_delay_seconds\x18\x02 \x01(\x05R\x13initialDelaySeconds\x12'\n" +
-	"\x0ftimeout_seconds\x18\x03 \x01(\x05R\x0etimeoutSeconds\x12%\n" +
-	"\x0eperiod_seconds\x18\x04 \x01(\x05R\rperiodSeconds\x12+\n" +
-	"\x11success_threshold\x18\x05 \x01(\x05R\x10successThreshold\x12+\n" +
-	"\x11failure_threshold\x18\x06 \x01(\x05R\x10failureThreshold\x12L\n" +
-	" termination_grace_period_seconds\x18\a \x01(\x03H\x00R\x1dterminationGracePeriodSeconds\x88\x01\x01B#\n" +
+	"\ahandler\x18\x01 \x01(\v2\x1b.xebec.core.v1.ProbeHandlerB\x06\xc2\xda\x18\x02\b\x01R\ahandler\x12:\n" +
+	"\x15initial_delay_seconds\x18\x02 \x01(\x05B\x06\xc2\xda\x18\x02`\x00R\x13initialDelaySeconds\x122\n" +
+	"\x0ftimeout_seconds\x18\x03 \x01(\x05B\t\xc2\xda\x18\x052\x011`\x00R\x0etimeoutSeconds\x121\n" +
+	"\x0eperiod_seconds\x18\x04 \x01(\x05B\n" +
+	"\xc2\xda\x18\x062\x0210`\x00R\rperiodSeconds\x126\n" +
+	"\x11success_threshold\x18\x05 \x01(\x05B\t\xc2\xda\x18\x052\x011`\x00R\x10successThreshold\x126\n" +
+	"\x11failure_threshold\x18\x06 \x01(\x05B\t\xc2\xda\x18\x052\x013`\x00R\x10failureThreshold\x12l\n" +
+	" termination_grace_period_seconds\x18\a \x01(\x03B\x1e\xc2\xda\x18\x1a`\x01r\x16must be greater than 0H\x00R\x1dterminationGracePeriodSeconds\x88\x01\x01B#\n" +
 	"!_termination_grace_period_seconds\"\xe4\x01\n" +
 	"\fProbeHandler\x12-\n" +
 	"\x04exec\x18\x01 \x01(\v2\x19.xebec.core.v1.ExecActionR\x04exec\x127\n" +
 	"\bhttp_get\x18\x02 \x01(\v2\x1c.xebec.core.v1.HTTPGetActionR\ahttpGet\x12=\n" +
 	"\n" +
 	"tcp_socket\x18\x03 \x01(\v2\x1e.xebec.core.v1.TCPSocketActionR\ttcpSocket\x12-\n" +
-	"\x04grpc\x18\x04 \x01(\v2\x19.xebec.core.v1.GRPCActionR\x04grpc\"&\n" +
+	"\x04grpc\x18\x04 \x01(\v2\x19.xebec.core.v1.GRPCActionR\x04grpc\".\n" +
 	"\n" +
-	"ExecAction\x12\x18\n" +
-	"\acommand\x18\x01 \x03(\tR\acommand\"\xeb\x01\n" +
-	"\rHTTPGetAction\x12\x12\n" +
-	"\x04path\x18\x01 \x01(\tR\x04path\x12.\n" +
+	"ExecAction\x12 \n" +
+	"\acommand\x18\x01 \x03(\tB\x06\xc2\xda\x18\x02P\x01R\acommand\"\x9e\x02\n" +
+	"\rHTTPGetAction\x12\x1d\n" +
+	"\x04path\x18\x01 \x01(\tB\t\xc2\xda\x18\x052\x03\"/\"R\x04path\x12.\n" +
 	"\x04port\x18\x02 \x01(\v2\x1a.xebec.meta.v1.IntOrStringR\x04port\x12\x12\n" +
-	"\x04host\x18\x03 \x01(\tR\x04host\x12\x16\n" +
-	"\x06scheme\x18\x04 \x01(\tR\x06scheme\x12<\n" +
-	"\fhttp_headers\x18\x05 \x03(\v2\x19.xebec.core.v1.HTTPHeaderR\vhttpHeaders\x12\x1f\n" +
-	"\bprotocol\x18\x06 \x01(\tH\x00R\bprotocol\x88\x01\x01B\v\n" +
+	"\x04host\x18\x03 \x01(\tR\x04host\x121\n" +
+	"\x06scheme\x18\x04 \x01(\tB\x19\xc2\xda\x18\x152\x06\"HTTP\"z\x04HTTPz\x05HTTPSR\x06scheme\x12<\n" +
+	"\fhttp_headers\x18\x05 \x03(\v2\x19.xebec.core.v1.HTTPHeaderR\vhttpHeaders\x12,\n" +
+	"\bprotocol\x18\x06 \x01(\tB\v\xc2\xda\x18\a\xca\x01\x041.37H\x00R\bprotocol\x88\x01\x01B\v\n" +
 	"\t_protocol\"6\n" +
 	"\n" +
 	"HTTPHeader\x12\x12\n" +
@@ -3552,12 +3554,13 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value\"U\n" +
 	"\x0fTCPSocketAction\x12.\n" +
 	"\x04port\x18\x01 \x01(\v2\x1a.xebec.meta.v1.IntOrStringR\x04port\x12\x12\n" +
-	"\x04host\x18\x02 \x01(\tR\x04host\"w\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\"\x90\x01\n" +
 	"\n" +
-	"GRPCAction\x12\x12\n" +
-	"\x04port\x18\x01 \x01(\x05R\x04port\x12'\n" +
-	"\aservice\x18\x02 \x01(\tB\b\xc2\xda\x18\x042\x02\"\"H\x00R\aservice\x88\x01\x01\x12\x17\n" +
-	"\x04mode\x18\x03 \x01(\tH\x01R\x04mode\x88\x01\x01B\n" +
+	"GRPCAction\x12\x1e\n" +
+	"\x04port\x18\x01 \x01(\x05B\n" +
+	"\xc2\xda\x18\x06`\x01h\xff\xff\x03R\x04port\x12'\n" +
+	"\aservice\x18\x02 \x01(\tB\b\xc2\xda\x18\x042\x02\"\"H\x00R\aservice\x88\x01\x01\x12$\n" +
+	"\x04mode\x18\x03 \x01(\tB\v\xc2\xda\x18\a\xca\x01\x041.37H\x01R\x04mode\x88\x01\x01B\n" +
 	"\n" +
 	"\b_serviceB\a\n" +
 	"\x05_mode\"\xbd\x01\n" +
@@ -3573,23 +3576,23 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\bhttp_get\x18\x02 \x01(\v2\x1c.xebec.core.v1.HTTPGetActionR\ahttpGet\x12=\n" +
 	"\n" +
 	"tcp_socket\x18\x03 \x01(\v2\x1e.xebec.core.v1.TCPSocketActionR\ttcpSocket\x120\n" +
-	"\x05sleep\x18\x04 \x01(\v2\x1a.xebec.core.v1.SleepActionR\x05sleep\"'\n" +
-	"\vSleepAction\x12\x18\n" +
-	"\aseconds\x18\x01 \x01(\x03R\aseconds\"\xae\a\n" +
+	"\x05sleep\x18\x04 \x01(\v2\x1a.xebec.core.v1.SleepActionR\x05sleep\"/\n" +
+	"\vSleepAction\x12 \n" +
+	"\aseconds\x18\x01 \x01(\x03B\x06\xc2\xda\x18\x02`\x00R\aseconds\"\xd9\a\n" +
 	"\x0fSecurityContext\x12?\n" +
 	"\fcapabilities\x18\x01 \x01(\v2\x1b.xebec.core.v1.CapabilitiesR\fcapabilities\x12#\n" +
 	"\n" +
 	"privileged\x18\x02 \x01(\bH\x00R\n" +
 	"privileged\x88\x01\x01\x12\x83\x01\n" +
-	"\x10se_linux_options\x18\x03 \x01(\v2\x1d.xebec.core.v1.SELinuxOptionsB:\xc2\xda\x186:4this part of the security context is not applied yetR\x0eseLinuxOptions\x12#\n" +
-	"\vrun_as_user\x18\x04 \x01(\x03H\x01R\trunAsUser\x88\x01\x01\x12*\n" +
+	"\x10se_linux_options\x18\x03 \x01(\v2\x1d.xebec.core.v1.SELinuxOptionsB:\xc2\xda\x186:4this part of the security context is not applied yetR\x0eseLinuxOptions\x12,\n" +
+	"\vrun_as_user\x18\x04 \x01(\x03B\a\xc2\xda\x18\x03\x80\x01\rH\x01R\trunAsUser\x88\x01\x01\x12*\n" +
 	"\x0frun_as_non_root\x18\x05 \x01(\bH\x02R\frunAsNonRoot\x88\x01\x01\x12>\n" +
 	"\x19read_only_root_filesystem\x18\x06 \x01(\bH\x03R\x16readOnlyRootFilesystem\x88\x01\x01\x12A\n" +
-	"\x1aallow_privilege_escalation\x18\a \x01(\bH\x04R\x18allowPrivilegeEscalation\x88\x01\x01\x12%\n" +
-	"\frun_as_group\x18\b \x01(\x03H\x05R\n" +
-	"runAsGroup\x88\x01\x01\x12\"\n" +
+	"\x1aallow_privilege_escalation\x18\a \x01(\bH\x04R\x18allowPrivilegeEscalation\x88\x01\x01\x12.\n" +
+	"\frun_as_group\x18\b \x01(\x03B\a\xc2\xda\x18\x03\x80\x01\x0eH\x05R\n" +
+	"runAsGroup\x88\x01\x01\x12;\n" +
 	"\n" +
-	"proc_mount\x18\t \x01(\tH\x06R\tprocMount\x88\x01\x01\x12l\n" +
+	"proc_mount\x18\t \x01(\tB\x17\xc2\xda\x18\x13z\aDefaultz\bUnmaskedH\x06R\tprocMount\x88\x01\x01\x12l\n" +
 	"\x0fwindows_options\x18\n" +
 	" \x01(\v2,.xebec.core.v1.WindowsSecurityContextOptionsB\x15\xc2\xda\x18\x11:\x0fnodes run LinuxR\x0ewindowsOptions\x12F\n" +
 	"\x0fseccomp_profile\x18\v \x01(\v2\x1d.xebec.core.v1.SeccompProfileR\x0eseccompProfile\x12J\n" +
@@ -3628,8 +3631,7 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\x12_localhost_profile\"\xb7\x01\n" +
 	"\x12EphemeralContainer\x12m\n" +
 	"\x1aephemeral_container_common\x18\x01 \x01(\v2'.xebec.core.v1.EphemeralContainerCommonB\x06\xc2\xda\x18\x02\b\x01R\x18ephemeralContainerCommon\x122\n" +
-	"\x15target_container_name\x18\x02 \x01(\tR\x13targetContainerName\"\xcd\n" +
-	"\n" +
+	"\x15target_container_name\x18\x02 \x01(\tR\x13targetContainerName\"\xce\v\n" +
 	"\x18EphemeralContainerCommon\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x18\n" +
@@ -3644,20 +3646,20 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\x0eliveness_probe\x18\n" +
 	" \x01(\v2\x14.xebec.core.v1.ProbeR\rlivenessProbe\x12=\n" +
 	"\x0freadiness_probe\x18\v \x01(\v2\x14.xebec.core.v1.ProbeR\x0ereadinessProbe\x126\n" +
-	"\tlifecycle\x18\f \x01(\v2\x18.xebec.core.v1.LifecycleR\tlifecycle\x128\n" +
-	"\x18termination_message_path\x18\r \x01(\tR\x16terminationMessagePath\x12*\n" +
-	"\x11image_pull_policy\x18\x0e \x01(\tR\x0fimagePullPolicy\x12I\n" +
+	"\tlifecycle\x18\f \x01(\v2\x18.xebec.core.v1.LifecycleR\tlifecycle\x12V\n" +
+	"\x18termination_message_path\x18\r \x01(\tB\x1c\xc2\xda\x18\x182\x16\"/dev/termination-log\"R\x16terminationMessagePath\x12M\n" +
+	"\x11image_pull_policy\x18\x0e \x01(\tB!\xc2\xda\x18\x1dz\x06Alwaysz\fIfNotPresentz\x05NeverR\x0fimagePullPolicy\x12I\n" +
 	"\x10security_context\x18\x0f \x01(\v2\x1e.xebec.core.v1.SecurityContextR\x0fsecurityContext\x12\x14\n" +
 	"\x05stdin\x18\x10 \x01(\bR\x05stdin\x12\x1d\n" +
 	"\n" +
 	"stdin_once\x18\x11 \x01(\bR\tstdinOnce\x12\x10\n" +
 	"\x03tty\x18\x12 \x01(\bR\x03tty\x127\n" +
-	"\benv_from\x18\x13 \x03(\v2\x1c.xebec.core.v1.EnvFromSourceR\aenvFrom\x12<\n" +
-	"\x1atermination_message_policy\x18\x14 \x01(\tR\x18terminationMessagePolicy\x12V\n" +
+	"\benv_from\x18\x13 \x03(\v2\x1c.xebec.core.v1.EnvFromSourceR\aenvFrom\x12g\n" +
+	"\x1atermination_message_policy\x18\x14 \x01(\tB)\xc2\xda\x18%2\x06\"File\"z\x04Filez\x15FallbackToLogsOnErrorR\x18terminationMessagePolicy\x12V\n" +
 	"\x0evolume_devices\x18\x15 \x03(\v2\x1b.xebec.core.v1.VolumeDeviceB\x12\xc2\xda\x18\x0e\x18\x02\"\n" +
 	"devicePathR\rvolumeDevices\x129\n" +
-	"\rstartup_probe\x18\x16 \x01(\v2\x14.xebec.core.v1.ProbeR\fstartupProbe\x12I\n" +
-	"\rresize_policy\x18\x17 \x03(\v2$.xebec.core.v1.ContainerResizePolicyR\fresizePolicy\x12*\n" +
+	"\rstartup_probe\x18\x16 \x01(\v2\x14.xebec.core.v1.ProbeR\fstartupProbe\x12^\n" +
+	"\rresize_policy\x18\x17 \x03(\v2$.xebec.core.v1.ContainerResizePolicyB\x13\xc2\xda\x18\x0f\xa2\x01\fresourceNameR\fresizePolicy\x12*\n" +
 	"\x0erestart_policy\x18\x18 \x01(\tH\x00R\rrestartPolicy\x88\x01\x01\x12U\n" +
 	"\x14restart_policy_rules\x18\x19 \x03(\v2#.xebec.core.v1.ContainerRestartRuleR\x12restartPolicyRulesB\x11\n" +
 	"\x0f_restart_policy\"2\n" +

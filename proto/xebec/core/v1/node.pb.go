@@ -1436,7 +1436,7 @@ const file_xebec_core_v1_node_proto_rawDesc = "" +
 	"\x04Node\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12+\n" +
 	"\x04spec\x18\x02 \x01(\v2\x17.xebec.core.v1.NodeSpecR\x04spec\x121\n" +
-	"\x06status\x18\x03 \x01(\v2\x19.xebec.core.v1.NodeStatusR\x06status\"\x82\x03\n" +
+	"\x06status\x18\x03 \x01(\v2\x19.xebec.core.v1.NodeStatusR\x06status\"\x8f\x03\n" +
 	"\bNodeSpec\x12\x19\n" +
 	"\bpod_cidr\x18\x01 \x01(\tR\apodCIDR\x12\x1f\n" +
 	"\vexternal_id\x18\x02 \x01(\tR\n" +
@@ -1446,8 +1446,8 @@ const file_xebec_core_v1_node_proto_rawDesc = "" +
 	"\runschedulable\x18\x04 \x01(\bR\runschedulable\x12,\n" +
 	"\x06taints\x18\x05 \x03(\v2\x14.xebec.core.v1.TaintR\x06taints\x12D\n" +
 	"\rconfig_source\x18\x06 \x01(\v2\x1f.xebec.core.v1.NodeConfigSourceR\fconfigSource\x12#\n" +
-	"\tpod_cidrs\x18\a \x03(\tB\x06\xc2\xda\x18\x02\x18\x01R\bpodCIDRs\x12Z\n" +
-	"\x15pod_preemption_policy\x18\b \x01(\v2&.xebec.core.v1.NodePodPreemptionPolicyR\x13podPreemptionPolicy\"[\n" +
+	"\tpod_cidrs\x18\a \x03(\tB\x06\xc2\xda\x18\x02\x18\x01R\bpodCIDRs\x12g\n" +
+	"\x15pod_preemption_policy\x18\b \x01(\v2&.xebec.core.v1.NodePodPreemptionPolicyB\v\xc2\xda\x18\a\xca\x01\x041.37R\x13podPreemptionPolicy\"[\n" +
 	"\x10NodeConfigSource\x12G\n" +
 	"\n" +
 	"config_map\x18\x02 \x01(\v2(.xebec.core.v1.ConfigMapNodeConfigSourceR\tconfigMap\"\xb8\x01\n" +
@@ -1497,7 +1497,7 @@ const file_xebec_core_v1_node_proto_rawDesc = "" +
 	"\x13NodeDaemonEndpoints\x12H\n" +
 	"\x10kubelet_endpoint\x18\x01 \x01(\v2\x1d.xebec.core.v1.DaemonEndpointR\x0fkubeletEndpoint\"$\n" +
 	"\x0eDaemonEndpoint\x12\x12\n" +
-	"\x04port\x18\x01 \x01(\x05R\x04Port\"\x9e\x04\n" +
+	"\x04port\x18\x01 \x01(\x05R\x04Port\"\xab\x04\n" +
 	"\x0eNodeSystemInfo\x12\x1d\n" +
 	"\n" +
 	"machine_id\x18\x01 \x01(\tR\tmachineID\x12\x1f\n" +
@@ -1512,8 +1512,8 @@ const file_xebec_core_v1_node_proto_rawDesc = "" +
 	"\x10operating_system\x18\t \x01(\tR\x0foperatingSystem\x12\"\n" +
 	"\farchitecture\x18\n" +
 	" \x01(\tR\farchitecture\x121\n" +
-	"\x04swap\x18\v \x01(\v2\x1d.xebec.core.v1.NodeSwapStatusR\x04swap\x12>\n" +
-	"\x19running_in_user_namespace\x18\f \x01(\bH\x00R\x16runningInUserNamespace\x88\x01\x01B\x1c\n" +
+	"\x04swap\x18\v \x01(\v2\x1d.xebec.core.v1.NodeSwapStatusR\x04swap\x12K\n" +
+	"\x19running_in_user_namespace\x18\f \x01(\bB\v\xc2\xda\x18\a\xca\x01\x041.37H\x00R\x16runningInUserNamespace\x88\x01\x01B\x1c\n" +
 	"\x1a_running_in_user_namespace\">\n" +
 	"\x0eNodeSwapStatus\x12\x1f\n" +
 	"\bcapacity\x18\x01 \x01(\x03H\x00R\bcapacity\x88\x01\x01B\v\n" +

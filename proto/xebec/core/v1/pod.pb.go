@@ -1904,45 +1904,48 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x03Pod\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12*\n" +
 	"\x04spec\x18\x02 \x01(\v2\x16.xebec.core.v1.PodSpecR\x04spec\x120\n" +
-	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\xf3\x1a\n" +
+	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\x88\x1d\n" +
 	"\aPodSpec\x12=\n" +
-	"\avolumes\x18\x01 \x03(\v2\x15.xebec.core.v1.VolumeB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\avolumes\x12F\n" +
+	"\avolumes\x18\x01 \x03(\v2\x15.xebec.core.v1.VolumeB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\avolumes\x12H\n" +
 	"\n" +
-	"containers\x18\x02 \x03(\v2\x18.xebec.core.v1.ContainerB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\n" +
-	"containers\x12%\n" +
-	"\x0erestart_policy\x18\x03 \x01(\tR\rrestartPolicy\x12L\n" +
-	" termination_grace_period_seconds\x18\x04 \x01(\x03H\x00R\x1dterminationGracePeriodSeconds\x88\x01\x01\x12;\n" +
-	"\x17active_deadline_seconds\x18\x05 \x01(\x03H\x01R\x15activeDeadlineSeconds\x88\x01\x01\x12\x1d\n" +
+	"containers\x18\x02 \x03(\v2\x18.xebec.core.v1.ContainerB\x0e\xc2\xda\x18\n" +
+	"\x18\x02\"\x04nameP\x01R\n" +
+	"containers\x12O\n" +
+	"\x0erestart_policy\x18\x03 \x01(\tB(\xc2\xda\x18$2\b\"Always\"z\x06Alwaysz\tOnFailurez\x05NeverR\rrestartPolicy\x12X\n" +
+	" termination_grace_period_seconds\x18\x04 \x01(\x03B\n" +
+	"\xc2\xda\x18\x062\x0230`\x00H\x00R\x1dterminationGracePeriodSeconds\x88\x01\x01\x12I\n" +
+	"\x17active_deadline_seconds\x18\x05 \x01(\x03B\f\xc2\xda\x18\b`\x01h\xff\xff\xff\xff\aH\x01R\x15activeDeadlineSeconds\x88\x01\x01\x12i\n" +
 	"\n" +
-	"dns_policy\x18\x06 \x01(\tR\tdnsPolicy\x12U\n" +
-	"\rnode_selector\x18\a \x03(\v2(.xebec.core.v1.PodSpec.NodeSelectorEntryB\x06\xc2\xda\x18\x02(\x01R\fnodeSelector\x120\n" +
-	"\x14service_account_name\x18\b \x01(\tR\x12serviceAccountName\x12'\n" +
-	"\x0fservice_account\x18\t \x01(\tR\x0eserviceAccount\x12\x1b\n" +
+	"dns_policy\x18\x06 \x01(\tBJ\xc2\xda\x18F2\x0e\"ClusterFirst\"z\x17ClusterFirstWithHostNetz\fClusterFirstz\aDefaultz\x04NoneR\tdnsPolicy\x12U\n" +
+	"\rnode_selector\x18\a \x03(\v2(.xebec.core.v1.PodSpec.NodeSelectorEntryB\x06\xc2\xda\x18\x02(\x01R\fnodeSelector\x129\n" +
+	"\x14service_account_name\x18\b \x01(\tB\a\xc2\xda\x18\x03\x80\x01\x02R\x12serviceAccountName\x12'\n" +
+	"\x0fservice_account\x18\t \x01(\tR\x0eserviceAccount\x12$\n" +
 	"\tnode_name\x18\n" +
-	" \x01(\tR\bnodeName\x12!\n" +
+	" \x01(\tB\a\xc2\xda\x18\x03\x80\x01\x02R\bnodeName\x12!\n" +
 	"\fhost_network\x18\v \x01(\bR\vhostNetwork\x12\x19\n" +
 	"\bhost_pid\x18\f \x01(\bR\ahostPID\x12\x19\n" +
-	"\bhost_ipc\x18\r \x01(\bR\ahostIPC\x12L\n" +
-	"\x10security_context\x18\x0e \x01(\v2!.xebec.core.v1.PodSecurityContextR\x0fsecurityContext\x12_\n" +
-	"\x12image_pull_secrets\x18\x0f \x03(\v2#.xebec.core.v1.LocalObjectReferenceB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x10imagePullSecrets\x12\x1a\n" +
-	"\bhostname\x18\x10 \x01(\tR\bhostname\x12\x1c\n" +
-	"\tsubdomain\x18\x11 \x01(\tR\tsubdomain\x12f\n" +
-	"\baffinity\x18\x12 \x01(\v2\x17.xebec.core.v1.AffinityB1\xc2\xda\x18-:+the scheduler does not look at affinity yetR\baffinity\x12%\n" +
-	"\x0escheduler_name\x18\x13 \x01(\tR\rschedulerName\x12O\n" +
+	"\bhost_ipc\x18\r \x01(\bR\ahostIPC\x12V\n" +
+	"\x10security_context\x18\x0e \x01(\v2!.xebec.core.v1.PodSecurityContextB\b\xc2\xda\x18\x042\x02{}R\x0fsecurityContext\x12_\n" +
+	"\x12image_pull_secrets\x18\x0f \x03(\v2#.xebec.core.v1.LocalObjectReferenceB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x10imagePullSecrets\x12#\n" +
+	"\bhostname\x18\x10 \x01(\tB\a\xc2\xda\x18\x03\x80\x01\x01R\bhostname\x12%\n" +
+	"\tsubdomain\x18\x11 \x01(\tB\a\xc2\xda\x18\x03\x80\x01\x01R\tsubdomain\x12f\n" +
+	"\baffinity\x18\x12 \x01(\v2\x17.xebec.core.v1.AffinityB1\xc2\xda\x18-:+the scheduler does not look at affinity yetR\baffinity\x12C\n" +
+	"\x0escheduler_name\x18\x13 \x01(\tB\x1c\xc2\xda\x18\x182\x13\"default-scheduler\"\x80\x01\x02R\rschedulerName\x12O\n" +
 	"\x0finit_containers\x18\x14 \x03(\v2\x18.xebec.core.v1.ContainerB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x0einitContainers\x12J\n" +
 	"\x1fautomount_service_account_token\x18\x15 \x01(\bH\x02R\x1cautomountServiceAccountToken\x88\x01\x01\x12;\n" +
 	"\vtolerations\x18\x16 \x03(\v2\x19.xebec.core.v1.TolerationR\vtolerations\x12G\n" +
 	"\fhost_aliases\x18\x17 \x03(\v2\x18.xebec.core.v1.HostAliasB\n" +
-	"\xc2\xda\x18\x06\x18\x02\"\x02ipR\vhostAliases\x12W\n" +
-	"\x13priority_class_name\x18\x18 \x01(\tB'\xc2\xda\x18#:!there are no priority classes yetR\x11priorityClassName\x12\x1f\n" +
+	"\xc2\xda\x18\x06\x18\x02\"\x02ipR\vhostAliases\x12Z\n" +
+	"\x13priority_class_name\x18\x18 \x01(\tB*\xc2\xda\x18&:!there are no priority classes yet\x80\x01\x02R\x11priorityClassName\x12\x1f\n" +
 	"\bpriority\x18\x19 \x01(\x05H\x03R\bpriority\x88\x01\x01\x12:\n" +
 	"\n" +
 	"dns_config\x18\x1a \x01(\v2\x1b.xebec.core.v1.PodDNSConfigR\tdnsConfig\x12;\n" +
 	"\x17share_process_namespace\x18\x1b \x01(\bH\x04R\x15shareProcessNamespace\x88\x01\x01\x12H\n" +
-	"\x0freadiness_gates\x18\x1c \x03(\v2\x1f.xebec.core.v1.PodReadinessGateR\x0ereadinessGates\x12c\n" +
-	"\x12runtime_class_name\x18\x1d \x01(\tB0\xc2\xda\x18,:*all pods run on the node's default runtimeH\x05R\x10runtimeClassName\x88\x01\x01\x125\n" +
-	"\x14enable_service_links\x18\x1e \x01(\bH\x06R\x12enableServiceLinks\x88\x01\x01\x12V\n" +
-	"\x11preemption_policy\x18\x1f \x01(\tB$\xc2\xda\x18 :\x1epods do not preempt others yetH\aR\x10preemptionPolicy\x88\x01\x01\x12@\n" +
+	"\x0freadiness_gates\x18\x1c \x03(\v2\x1f.xebec.core.v1.PodReadinessGateR\x0ereadinessGates\x12f\n" +
+	"\x12runtime_class_name\x18\x1d \x01(\tB3\xc2\xda\x18/:*all pods run on the node's default runtime\x80\x01\x02H\x05R\x10runtimeClassName\x88\x01\x01\x12A\n" +
+	"\x14enable_service_links\x18\x1e \x01(\bB\n" +
+	"\xc2\xda\x18\x062\x04trueH\x06R\x12enableServiceLinks\x88\x01\x01\x12s\n" +
+	"\x11preemption_policy\x18\x1f \x01(\tBA\xc2\xda\x18=:\x1epods do not preempt others yetz\x14PreemptLowerPriorityz\x05NeverH\aR\x10preemptionPolicy\x88\x01\x01\x12@\n" +
 	"\boverhead\x18  \x03(\v2$.xebec.core.v1.PodSpec.OverheadEntryR\boverhead\x12\xcf\x01\n" +
 	"\x1btopology_spread_constraints\x18! \x03(\v2'.xebec.core.v1.TopologySpreadConstraintBf\xc2\xda\x18b\x18\x02\"\vtopologyKey\"\x11whenUnsatisfiable:>the scheduler does not look at topology spread constraints yetR\x19topologySpreadConstraints\x12b\n" +
 	"\x14ephemeral_containers\x18\" \x03(\v2!.xebec.core.v1.EphemeralContainerB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x13ephemeralContainers\x124\n" +
@@ -1955,8 +1958,8 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\tresources\x18( \x01(\v2#.xebec.core.v1.ResourceRequirementsR\tresources\x120\n" +
 	"\x11hostname_override\x18) \x01(\tH\n" +
 	"R\x10hostnameOverride\x88\x01\x01\x12q\n" +
-	"\x10scheduling_group\x18+ \x01(\v2!.xebec.core.v1.PodSchedulingGroupB#\xc2\xda\x18\x1f:\x1dpods are scheduled one by oneR\x0fschedulingGroup\x12y\n" +
-	"\x13eviction_responders\x18, \x03(\v2 .xebec.core.v1.EvictionResponderB&\xc2\xda\x18\"\x18\x02\"\x04name:\x18evictions ask nobody yetR\x12evictionResponders\x1a?\n" +
+	"\x10scheduling_group\x18+ \x01(\v2!.xebec.core.v1.PodSchedulingGroupB#\xc2\xda\x18\x1f:\x1dpods are scheduled one by oneR\x0fschedulingGroup\x12\x80\x01\n" +
+	"\x13eviction_responders\x18, \x03(\v2 .xebec.core.v1.EvictionResponderB-\xc2\xda\x18)\x18\x02\"\x04name:\x18evictions ask nobody yet\xca\x01\x041.37R\x12evictionResponders\x1a?\n" +
 	"\x11NodeSelectorEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aT\n" +
@@ -1973,45 +1976,46 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x12_preemption_policyB\x17\n" +
 	"\x15_set_hostname_as_fqdnB\r\n" +
 	"\v_host_usersB\x14\n" +
-	"\x12_hostname_override\"\xa0\b\n" +
+	"\x12_hostname_override\"\x82\t\n" +
 	"\x12PodSecurityContext\x12\x83\x01\n" +
-	"\x10se_linux_options\x18\x01 \x01(\v2\x1d.xebec.core.v1.SELinuxOptionsB:\xc2\xda\x186:4this part of the security context is not applied yetR\x0eseLinuxOptions\x12#\n" +
-	"\vrun_as_user\x18\x02 \x01(\x03H\x00R\trunAsUser\x88\x01\x01\x12*\n" +
-	"\x0frun_as_non_root\x18\x03 \x01(\bH\x01R\frunAsNonRoot\x88\x01\x01\x12/\n" +
-	"\x13supplemental_groups\x18\x04 \x03(\x03R\x12supplementalGroups\x12\x1e\n" +
-	"\bfs_group\x18\x05 \x01(\x03H\x02R\afsGroup\x88\x01\x01\x12%\n" +
-	"\frun_as_group\x18\x06 \x01(\x03H\x03R\n" +
+	"\x10se_linux_options\x18\x01 \x01(\v2\x1d.xebec.core.v1.SELinuxOptionsB:\xc2\xda\x186:4this part of the security context is not applied yetR\x0eseLinuxOptions\x12,\n" +
+	"\vrun_as_user\x18\x02 \x01(\x03B\a\xc2\xda\x18\x03\x80\x01\rH\x00R\trunAsUser\x88\x01\x01\x12*\n" +
+	"\x0frun_as_non_root\x18\x03 \x01(\bH\x01R\frunAsNonRoot\x88\x01\x01\x128\n" +
+	"\x13supplemental_groups\x18\x04 \x03(\x03B\a\xc2\xda\x18\x03\x80\x01\x0eR\x12supplementalGroups\x12'\n" +
+	"\bfs_group\x18\x05 \x01(\x03B\a\xc2\xda\x18\x03\x80\x01\rH\x02R\afsGroup\x88\x01\x01\x12.\n" +
+	"\frun_as_group\x18\x06 \x01(\x03B\a\xc2\xda\x18\x03\x80\x01\rH\x03R\n" +
 	"runAsGroup\x88\x01\x01\x12/\n" +
 	"\asysctls\x18\a \x03(\v2\x15.xebec.core.v1.SysctlR\asysctls\x12l\n" +
-	"\x0fwindows_options\x18\b \x01(\v2,.xebec.core.v1.WindowsSecurityContextOptionsB\x15\xc2\xda\x18\x11:\x0fnodes run LinuxR\x0ewindowsOptions\x128\n" +
-	"\x16fs_group_change_policy\x18\t \x01(\tH\x04R\x13fsGroupChangePolicy\x88\x01\x01\x12F\n" +
+	"\x0fwindows_options\x18\b \x01(\v2,.xebec.core.v1.WindowsSecurityContextOptionsB\x15\xc2\xda\x18\x11:\x0fnodes run LinuxR\x0ewindowsOptions\x12V\n" +
+	"\x16fs_group_change_policy\x18\t \x01(\tB\x1c\xc2\xda\x18\x18z\x06Alwaysz\x0eOnRootMismatchH\x04R\x13fsGroupChangePolicy\x88\x01\x01\x12F\n" +
 	"\x0fseccomp_profile\x18\n" +
 	" \x01(\v2\x1d.xebec.core.v1.SeccompProfileR\x0eseccompProfile\x12J\n" +
-	"\x11app_armor_profile\x18\v \x01(\v2\x1e.xebec.core.v1.AppArmorProfileR\x0fappArmorProfile\x12A\n" +
-	"\x1asupplemental_groups_policy\x18\f \x01(\tH\x05R\x18supplementalGroupsPolicy\x88\x01\x01\x12t\n" +
-	"\x16se_linux_change_policy\x18\r \x01(\tB:\xc2\xda\x186:4this part of the security context is not applied yetH\x06R\x13seLinuxChangePolicy\x88\x01\x01B\x0e\n" +
+	"\x11app_armor_profile\x18\v \x01(\v2\x1e.xebec.core.v1.AppArmorProfileR\x0fappArmorProfile\x12V\n" +
+	"\x1asupplemental_groups_policy\x18\f \x01(\tB\x13\xc2\xda\x18\x0fz\x05Mergez\x06StrictH\x05R\x18supplementalGroupsPolicy\x88\x01\x01\x12\x7f\n" +
+	"\x16se_linux_change_policy\x18\r \x01(\tBE\xc2\xda\x18A:4this part of the security context is not applied yetz\tRecursiveH\x06R\x13seLinuxChangePolicy\x88\x01\x01B\x0e\n" +
 	"\f_run_as_userB\x12\n" +
 	"\x10_run_as_non_rootB\v\n" +
 	"\t_fs_groupB\x0f\n" +
 	"\r_run_as_groupB\x19\n" +
 	"\x17_fs_group_change_policyB\x1d\n" +
 	"\x1b_supplemental_groups_policyB\x19\n" +
-	"\x17_se_linux_change_policy\"9\n" +
+	"\x17_se_linux_change_policy\"B\n" +
 	"\tHostAlias\x12\x0e\n" +
-	"\x02ip\x18\x01 \x01(\tR\x02ip\x12\x1c\n" +
-	"\thostnames\x18\x02 \x03(\tR\thostnames\"\x89\x01\n" +
-	"\fPodDNSConfig\x12 \n" +
-	"\vnameservers\x18\x01 \x03(\tR\vnameservers\x12\x1a\n" +
-	"\bsearches\x18\x02 \x03(\tR\bsearches\x12;\n" +
-	"\aoptions\x18\x03 \x03(\v2!.xebec.core.v1.PodDNSConfigOptionR\aoptions\"M\n" +
-	"\x12PodDNSConfigOption\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
+	"\x02ip\x18\x01 \x01(\tR\x02ip\x12%\n" +
+	"\thostnames\x18\x02 \x03(\tB\a\xc2\xda\x18\x03\x80\x01\x02R\thostnames\"\x9e\x01\n" +
+	"\fPodDNSConfig\x12,\n" +
+	"\vnameservers\x18\x01 \x03(\tB\n" +
+	"\xc2\xda\x18\x06\x80\x01\x05\x90\x01\x03R\vnameservers\x12#\n" +
+	"\bsearches\x18\x02 \x03(\tB\a\xc2\xda\x18\x03\x90\x01 R\bsearches\x12;\n" +
+	"\aoptions\x18\x03 \x03(\v2!.xebec.core.v1.PodDNSConfigOptionR\aoptions\"h\n" +
+	"\x12PodDNSConfigOption\x12-\n" +
+	"\x04name\x18\x01 \x01(\tB\x19\xc2\xda\x18\x15P\x01Z\x11must not be emptyR\x04name\x12\x19\n" +
 	"\x05value\x18\x02 \x01(\tH\x00R\x05value\x88\x01\x01B\b\n" +
 	"\x06_value\"9\n" +
 	"\x10PodReadinessGate\x12%\n" +
-	"\x0econdition_type\x18\x01 \x01(\tR\rconditionType\"*\n" +
-	"\x05PodOS\x12!\n" +
-	"\x04name\x18\x01 \x01(\tB\r\xc2\xda\x18\tJ\awindowsR\x04name\"\xda\x01\n" +
+	"\x0econdition_type\x18\x01 \x01(\tR\rconditionType\"N\n" +
+	"\x05PodOS\x12E\n" +
+	"\x04name\x18\x01 \x01(\tB1\xc2\xda\x18-J\awindowsP\x01z\x05linuxz\awindows\xb2\x01\x0fnodes run LinuxR\x04name\"\xda\x01\n" +
 	"\x10PodResourceClaim\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
 	"\x13resource_claim_name\x18\x03 \x01(\tH\x00R\x11resourceClaimName\x88\x01\x01\x12D\n" +
@@ -2024,7 +2028,7 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x11EvictionResponder\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
 	"\bpriority\x18\x02 \x01(\x05H\x00R\bpriority\x88\x01\x01:\x06\xc2\xda\x18\x02\x10\x01B\v\n" +
-	"\t_priority\"\xf6\v\n" +
+	"\t_priority\"\xfd\v\n" +
 	"\tPodStatus\x12\x14\n" +
 	"\x05phase\x18\x01 \x01(\tR\x05phase\x12I\n" +
 	"\n" +
@@ -2051,8 +2055,8 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x1eextended_resource_claim_status\x18\x12 \x01(\v2-.xebec.core.v1.PodExtendedResourceClaimStatusR\x1bextendedResourceClaimStatus\x12a\n" +
 	"\x13allocated_resources\x18\x13 \x03(\v20.xebec.core.v1.PodStatus.AllocatedResourcesEntryR\x12allocatedResources\x12A\n" +
 	"\tresources\x18\x14 \x01(\v2#.xebec.core.v1.ResourceRequirementsR\tresources\x12\xa4\x01\n" +
-	"(node_allocatable_resource_claim_statuses\x18\x15 \x03(\v21.xebec.core.v1.NodeAllocatableResourceClaimStatusB\x19\xc2\xda\x18\x15\x18\x02\"\x11resourceClaimNameR$nodeAllocatableResourceClaimStatuses\x12Q\n" +
-	"\rvolume_health\x18\x16 \x03(\v2\x1e.xebec.core.v1.PodVolumeHealthB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\fvolumeHealth\x1a^\n" +
+	"(node_allocatable_resource_claim_statuses\x18\x15 \x03(\v21.xebec.core.v1.NodeAllocatableResourceClaimStatusB\x19\xc2\xda\x18\x15\x18\x02\"\x11resourceClaimNameR$nodeAllocatableResourceClaimStatuses\x12X\n" +
+	"\rvolume_health\x18\x16 \x03(\v2\x1e.xebec.core.v1.PodVolumeHealthB\x13\xc2\xda\x18\x0f\x18\x02\"\x04name\xca\x01\x041.37R\fvolumeHealth\x1a^\n" +
 	"\x17AllocatedResourcesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12-\n" +
 	"\x05value\x18\x02 \x01(\v2\x17.xebec.meta.v1.QuantityR\x05value:\x028\x01\"\xaf\x02\n" +
@@ -2074,14 +2078,14 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x14_resource_claim_name\"\xac\x01\n" +
 	"\x1ePodExtendedResourceClaimStatus\x12Z\n" +
 	"\x10request_mappings\x18\x01 \x03(\v2/.xebec.core.v1.ContainerExtendedResourceRequestR\x0frequestMappings\x12.\n" +
-	"\x13resource_claim_name\x18\x02 \x01(\tR\x11resourceClaimName\"\xae\x02\n" +
+	"\x13resource_claim_name\x18\x02 \x01(\tR\x11resourceClaimName\"\xbc\x02\n" +
 	"\"NodeAllocatableResourceClaimStatus\x12.\n" +
 	"\x13resource_claim_name\x18\x01 \x01(\tR\x11resourceClaimName\x12&\n" +
 	"\n" +
 	"containers\x18\x02 \x03(\tB\x06\xc2\xda\x18\x02\x18\x01R\n" +
-	"containers\x12U\n" +
-	"\amapping\x18\x04 \x03(\v2-.xebec.core.v1.NodeAllocatableMappedResourcesB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\amapping\x12Y\n" +
-	"\boverhead\x18\x05 \x03(\v2/.xebec.core.v1.NodeAllocatableOverheadResourcesB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\boverhead\"\xde\x01\n" +
+	"containers\x12\\\n" +
+	"\amapping\x18\x04 \x03(\v2-.xebec.core.v1.NodeAllocatableMappedResourcesB\x13\xc2\xda\x18\x0f\x18\x02\"\x04name\xca\x01\x041.37R\amapping\x12`\n" +
+	"\boverhead\x18\x05 \x03(\v2/.xebec.core.v1.NodeAllocatableOverheadResourcesB\x13\xc2\xda\x18\x0f\x18\x02\"\x04name\xca\x01\x041.37R\boverhead\"\xde\x01\n" +
 	"\x0fPodVolumeHealth\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12i\n" +
 	"\x11health_conditions\x18\x02 \x03(\v2$.xebec.core.v1.VolumeHealthConditionB\x16\xc2\xda\x18\x12\x18\x02\"\x06status\"\x06reasonR\x10healthConditions\x12L\n" +

@@ -430,9 +430,10 @@ const file_xebec_core_v1_reference_proto_rawDesc = "" +
 	"\n" +
 	"\x1dxebec/core/v1/reference.proto\x12\rxebec.core.v1\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/quantity.proto\"<\n" +
 	"\x14LocalObjectReference\x12\x1c\n" +
-	"\x04name\x18\x01 \x01(\tB\b\xc2\xda\x18\x042\x02\"\"R\x04name:\x06\xc2\xda\x18\x02\x10\x01\"]\n" +
-	"\x13ObjectFieldSelector\x12\x1f\n" +
-	"\vapi_version\x18\x01 \x01(\tR\n" +
+	"\x04name\x18\x01 \x01(\tB\b\xc2\xda\x18\x042\x02\"\"R\x04name:\x06\xc2\xda\x18\x02\x10\x01\"i\n" +
+	"\x13ObjectFieldSelector\x12+\n" +
+	"\vapi_version\x18\x01 \x01(\tB\n" +
+	"\xc2\xda\x18\x062\x04\"v1\"R\n" +
 	"apiVersion\x12\x1d\n" +
 	"\n" +
 	"field_path\x18\x02 \x01(\tR\tfieldPath:\x06\xc2\xda\x18\x02\x10\x01\"\x95\x01\n" +

@@ -940,18 +940,18 @@ const file_xebec_core_v1_scheduling_proto_rawDesc = "" +
 	"\x11pod_anti_affinity\x18\x03 \x01(\v2\x1e.xebec.core.v1.PodAntiAffinityR\x0fpodAntiAffinity\"\xb1\x02\n" +
 	"\fNodeAffinity\x12\x88\x01\n" +
 	"3required_during_scheduling_ignored_during_execution\x18\x01 \x01(\v2\x1b.xebec.core.v1.NodeSelectorR.requiredDuringSchedulingIgnoredDuringExecution\x12\x95\x01\n" +
-	"4preferred_during_scheduling_ignored_during_execution\x18\x02 \x03(\v2&.xebec.core.v1.PreferredSchedulingTermR/preferredDuringSchedulingIgnoredDuringExecution\"g\n" +
-	"\fNodeSelector\x12O\n" +
-	"\x13node_selector_terms\x18\x01 \x03(\v2\x1f.xebec.core.v1.NodeSelectorTermR\x11nodeSelectorTerms:\x06\xc2\xda\x18\x02\x10\x01\"\xba\x01\n" +
+	"4preferred_during_scheduling_ignored_during_execution\x18\x02 \x03(\v2&.xebec.core.v1.PreferredSchedulingTermR/preferredDuringSchedulingIgnoredDuringExecution\"\x9b\x01\n" +
+	"\fNodeSelector\x12\x82\x01\n" +
+	"\x13node_selector_terms\x18\x01 \x03(\v2\x1f.xebec.core.v1.NodeSelectorTermB1\xc2\xda\x18-P\x01Z)must have at least one node selector termR\x11nodeSelectorTerms:\x06\xc2\xda\x18\x02\x10\x01\"\xba\x01\n" +
 	"\x10NodeSelectorTerm\x12S\n" +
 	"\x11match_expressions\x18\x01 \x03(\v2&.xebec.core.v1.NodeSelectorRequirementR\x10matchExpressions\x12I\n" +
 	"\fmatch_fields\x18\x02 \x03(\v2&.xebec.core.v1.NodeSelectorRequirementR\vmatchFields:\x06\xc2\xda\x18\x02\x10\x01\"_\n" +
 	"\x17NodeSelectorRequirement\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\boperator\x18\x02 \x01(\tR\boperator\x12\x16\n" +
-	"\x06values\x18\x03 \x03(\tR\x06values\"r\n" +
-	"\x17PreferredSchedulingTerm\x12\x16\n" +
-	"\x06weight\x18\x01 \x01(\x05R\x06weight\x12?\n" +
+	"\x06values\x18\x03 \x03(\tR\x06values\"\x98\x01\n" +
+	"\x17PreferredSchedulingTerm\x12<\n" +
+	"\x06weight\x18\x01 \x01(\x05B$\xc2\xda\x18 `\x01hdr\x1amust be in the range 1-100R\x06weight\x12?\n" +
 	"\n" +
 	"preference\x18\x02 \x01(\v2\x1f.xebec.core.v1.NodeSelectorTermR\n" +
 	"preference\"\xb3\x02\n" +
@@ -966,30 +966,31 @@ const file_xebec_core_v1_scheduling_proto_rawDesc = "" +
 	"\ftopology_key\x18\x03 \x01(\tR\vtopologyKey\x12K\n" +
 	"\x12namespace_selector\x18\x04 \x01(\v2\x1c.xebec.meta.v1.LabelSelectorR\x11namespaceSelector\x12(\n" +
 	"\x10match_label_keys\x18\x05 \x03(\tR\x0ematchLabelKeys\x12.\n" +
-	"\x13mismatch_label_keys\x18\x06 \x03(\tR\x11mismatchLabelKeys\"}\n" +
-	"\x17WeightedPodAffinityTerm\x12\x16\n" +
-	"\x06weight\x18\x01 \x01(\x05R\x06weight\x12J\n" +
+	"\x13mismatch_label_keys\x18\x06 \x03(\tR\x11mismatchLabelKeys\"\xa3\x01\n" +
+	"\x17WeightedPodAffinityTerm\x12<\n" +
+	"\x06weight\x18\x01 \x01(\x05B$\xc2\xda\x18 `\x01hdr\x1amust be in the range 1-100R\x06weight\x12J\n" +
 	"\x11pod_affinity_term\x18\x02 \x01(\v2\x1e.xebec.core.v1.PodAffinityTermR\x0fpodAffinityTerm\"\xb7\x02\n" +
 	"\x0fPodAntiAffinity\x12\x8b\x01\n" +
 	"3required_during_scheduling_ignored_during_execution\x18\x01 \x03(\v2\x1e.xebec.core.v1.PodAffinityTermR.requiredDuringSchedulingIgnoredDuringExecution\x12\x95\x01\n" +
-	"4preferred_during_scheduling_ignored_during_execution\x18\x02 \x03(\v2&.xebec.core.v1.WeightedPodAffinityTermR/preferredDuringSchedulingIgnoredDuringExecution\"\xb3\x01\n" +
+	"4preferred_during_scheduling_ignored_during_execution\x18\x02 \x03(\v2&.xebec.core.v1.WeightedPodAffinityTermR/preferredDuringSchedulingIgnoredDuringExecution\"\xe2\x01\n" +
 	"\n" +
 	"Toleration\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\boperator\x18\x02 \x01(\tR\boperator\x12\x14\n" +
-	"\x05value\x18\x03 \x01(\tR\x05value\x12\x16\n" +
-	"\x06effect\x18\x04 \x01(\tR\x06effect\x122\n" +
+	"\x05value\x18\x03 \x01(\tR\x05value\x12E\n" +
+	"\x06effect\x18\x04 \x01(\tB-\xc2\xda\x18)z\n" +
+	"NoSchedulez\x10PreferNoSchedulez\tNoExecuteR\x06effect\x122\n" +
 	"\x12toleration_seconds\x18\x05 \x01(\x03H\x00R\x11tolerationSeconds\x88\x01\x01B\x15\n" +
-	"\x13_toleration_seconds\"\xc6\x03\n" +
-	"\x18TopologySpreadConstraint\x12\x19\n" +
-	"\bmax_skew\x18\x01 \x01(\x05R\amaxSkew\x12!\n" +
-	"\ftopology_key\x18\x02 \x01(\tR\vtopologyKey\x12-\n" +
-	"\x12when_unsatisfiable\x18\x03 \x01(\tR\x11whenUnsatisfiable\x12C\n" +
-	"\x0elabel_selector\x18\x04 \x01(\v2\x1c.xebec.meta.v1.LabelSelectorR\rlabelSelector\x12$\n" +
-	"\vmin_domains\x18\x05 \x01(\x05H\x00R\n" +
-	"minDomains\x88\x01\x01\x125\n" +
-	"\x14node_affinity_policy\x18\x06 \x01(\tH\x01R\x12nodeAffinityPolicy\x88\x01\x01\x121\n" +
-	"\x12node_taints_policy\x18\a \x01(\tH\x02R\x10nodeTaintsPolicy\x88\x01\x01\x12(\n" +
+	"\x13_toleration_seconds\"\x8a\x05\n" +
+	"\x18TopologySpreadConstraint\x12<\n" +
+	"\bmax_skew\x18\x01 \x01(\x05B!\xc2\xda\x18\x1d`\x01r\x19must be greater than zeroR\amaxSkew\x12;\n" +
+	"\ftopology_key\x18\x02 \x01(\tB\x18\xc2\xda\x18\x14P\x01Z\x10can not be emptyR\vtopologyKey\x12T\n" +
+	"\x12when_unsatisfiable\x18\x03 \x01(\tB%\xc2\xda\x18!P\x01z\rDoNotSchedulez\x0eScheduleAnywayR\x11whenUnsatisfiable\x12C\n" +
+	"\x0elabel_selector\x18\x04 \x01(\v2\x1c.xebec.meta.v1.LabelSelectorR\rlabelSelector\x12G\n" +
+	"\vmin_domains\x18\x05 \x01(\x05B!\xc2\xda\x18\x1d`\x01r\x19must be greater than zeroH\x00R\n" +
+	"minDomains\x88\x01\x01\x12S\n" +
+	"\x14node_affinity_policy\x18\x06 \x01(\tB\x1c\xc2\xda\x18\x182\a\"Honor\"z\x05Honorz\x06IgnoreH\x01R\x12nodeAffinityPolicy\x88\x01\x01\x12P\n" +
+	"\x12node_taints_policy\x18\a \x01(\tB\x1d\xc2\xda\x18\x192\b\"Ignore\"z\x05Honorz\x06IgnoreH\x02R\x10nodeTaintsPolicy\x88\x01\x01\x12(\n" +
 	"\x10match_label_keys\x18\b \x03(\tR\x0ematchLabelKeysB\x0e\n" +
 	"\f_min_domainsB\x17\n" +
 	"\x15_node_affinity_policyB\x15\n" +

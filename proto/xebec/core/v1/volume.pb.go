@@ -3955,12 +3955,12 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\x14HostPathVolumeSource\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x17\n" +
 	"\x04type\x18\x02 \x01(\tH\x00R\x04type\x88\x01\x01B\a\n" +
-	"\x05_type\"\x88\x01\n" +
-	"\x14EmptyDirVolumeSource\x12\x16\n" +
-	"\x06medium\x18\x01 \x01(\tR\x06medium\x126\n" +
+	"\x05_type\"\xa3\x01\n" +
+	"\x14EmptyDirVolumeSource\x12$\n" +
+	"\x06medium\x18\x01 \x01(\tB\f\xc2\xda\x18\bz\x06MemoryR\x06medium\x126\n" +
 	"\n" +
-	"size_limit\x18\x02 \x01(\v2\x17.xebec.meta.v1.QuantityR\tsizeLimit\x12\x17\n" +
-	"\x04mode\x18\x03 \x01(\x05H\x00R\x04mode\x88\x01\x01B\a\n" +
+	"size_limit\x18\x02 \x01(\v2\x17.xebec.meta.v1.QuantityR\tsizeLimit\x12$\n" +
+	"\x04mode\x18\x03 \x01(\x05B\v\xc2\xda\x18\a\xca\x01\x041.37H\x00R\x04mode\x88\x01\x01B\a\n" +
 	"\x05_mode\"\x8c\x01\n" +
 	"\x1dGCEPersistentDiskVolumeSource\x12\x17\n" +
 	"\apd_name\x18\x01 \x01(\tR\x06pdName\x12\x17\n" +
@@ -3977,22 +3977,22 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"repository\x18\x01 \x01(\tR\n" +
 	"repository\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12\x1c\n" +
-	"\tdirectory\x18\x03 \x01(\tR\tdirectory\"\x85\x02\n" +
-	"\x12SecretVolumeSource\x12\x1f\n" +
-	"\vsecret_name\x18\x01 \x01(\tR\n" +
+	"\tdirectory\x18\x03 \x01(\tR\tdirectory\"\xa8\x02\n" +
+	"\x12SecretVolumeSource\x12'\n" +
+	"\vsecret_name\x18\x01 \x01(\tB\x06\xc2\xda\x18\x02P\x01R\n" +
 	"secretName\x12.\n" +
-	"\x05items\x18\x02 \x03(\v2\x18.xebec.core.v1.KeyToPathR\x05items\x12&\n" +
-	"\fdefault_mode\x18\x03 \x01(\x05H\x00R\vdefaultMode\x88\x01\x01\x12\x1f\n" +
-	"\boptional\x18\x04 \x01(\bH\x01R\boptional\x88\x01\x01\x12&\n" +
-	"\fdefault_user\x18\x05 \x01(\x03H\x02R\vdefaultUser\x88\x01\x01B\x0f\n" +
+	"\x05items\x18\x02 \x03(\v2\x18.xebec.core.v1.KeyToPathR\x05items\x124\n" +
+	"\fdefault_mode\x18\x03 \x01(\x05B\f\xc2\xda\x18\b2\x03420\x80\x01\x0fH\x00R\vdefaultMode\x88\x01\x01\x12\x1f\n" +
+	"\boptional\x18\x04 \x01(\bH\x01R\boptional\x88\x01\x01\x123\n" +
+	"\fdefault_user\x18\x05 \x01(\x03B\v\xc2\xda\x18\a\xca\x01\x041.37H\x02R\vdefaultUser\x88\x01\x01B\x0f\n" +
 	"\r_default_modeB\v\n" +
 	"\t_optionalB\x0f\n" +
-	"\r_default_user\"u\n" +
-	"\tKeyToPath\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12\x12\n" +
-	"\x04path\x18\x02 \x01(\tR\x04path\x12\x17\n" +
-	"\x04mode\x18\x03 \x01(\x05H\x00R\x04mode\x88\x01\x01\x12\x17\n" +
-	"\x04user\x18\x04 \x01(\x03H\x01R\x04user\x88\x01\x01B\a\n" +
+	"\r_default_user\"\x9e\x01\n" +
+	"\tKeyToPath\x12\x18\n" +
+	"\x03key\x18\x01 \x01(\tB\x06\xc2\xda\x18\x02P\x01R\x03key\x12\x1d\n" +
+	"\x04path\x18\x02 \x01(\tB\t\xc2\xda\x18\x05P\x01\x80\x01\aR\x04path\x12 \n" +
+	"\x04mode\x18\x03 \x01(\x05B\a\xc2\xda\x18\x03\x80\x01\x0fH\x00R\x04mode\x88\x01\x01\x12$\n" +
+	"\x04user\x18\x04 \x01(\x03B\v\xc2\xda\x18\a\xca\x01\x041.37H\x01R\x04user\x88\x01\x01B\a\n" +
 	"\x05_modeB\a\n" +
 	"\x05_user\"Z\n" +
 	"\x0fNFSVolumeSource\x12\x16\n" +
@@ -4059,19 +4059,19 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\tread_only\x18\x06 \x01(\bR\breadOnly\"[\n" +
 	"\x13FlockerVolumeSource\x12!\n" +
 	"\fdataset_name\x18\x01 \x01(\tR\vdatasetName\x12!\n" +
-	"\fdataset_uuid\x18\x02 \x01(\tR\vdatasetUUID\"\xc7\x01\n" +
+	"\fdataset_uuid\x18\x02 \x01(\tR\vdatasetUUID\"\xe2\x01\n" +
 	"\x17DownwardAPIVolumeSource\x12:\n" +
-	"\x05items\x18\x01 \x03(\v2$.xebec.core.v1.DownwardAPIVolumeFileR\x05items\x12&\n" +
-	"\fdefault_mode\x18\x02 \x01(\x05H\x00R\vdefaultMode\x88\x01\x01\x12&\n" +
-	"\fdefault_user\x18\x03 \x01(\x03H\x01R\vdefaultUser\x88\x01\x01B\x0f\n" +
+	"\x05items\x18\x01 \x03(\v2$.xebec.core.v1.DownwardAPIVolumeFileR\x05items\x124\n" +
+	"\fdefault_mode\x18\x02 \x01(\x05B\f\xc2\xda\x18\b2\x03420\x80\x01\x0fH\x00R\vdefaultMode\x88\x01\x01\x123\n" +
+	"\fdefault_user\x18\x03 \x01(\x03B\v\xc2\xda\x18\a\xca\x01\x041.37H\x01R\vdefaultUser\x88\x01\x01B\x0f\n" +
 	"\r_default_modeB\x0f\n" +
-	"\r_default_user\"\x84\x02\n" +
-	"\x15DownwardAPIVolumeFile\x12\x12\n" +
-	"\x04path\x18\x01 \x01(\tR\x04path\x12?\n" +
+	"\r_default_user\"\xa5\x02\n" +
+	"\x15DownwardAPIVolumeFile\x12\x1d\n" +
+	"\x04path\x18\x01 \x01(\tB\t\xc2\xda\x18\x05P\x01\x80\x01\aR\x04path\x12?\n" +
 	"\tfield_ref\x18\x02 \x01(\v2\".xebec.core.v1.ObjectFieldSelectorR\bfieldRef\x12R\n" +
-	"\x12resource_field_ref\x18\x03 \x01(\v2$.xebec.core.v1.ResourceFieldSelectorR\x10resourceFieldRef\x12\x17\n" +
-	"\x04mode\x18\x04 \x01(\x05H\x00R\x04mode\x88\x01\x01\x12\x17\n" +
-	"\x04user\x18\x05 \x01(\x03H\x01R\x04user\x88\x01\x01B\a\n" +
+	"\x12resource_field_ref\x18\x03 \x01(\v2$.xebec.core.v1.ResourceFieldSelectorR\x10resourceFieldRef\x12 \n" +
+	"\x04mode\x18\x04 \x01(\x05B\a\xc2\xda\x18\x03\x80\x01\x0fH\x00R\x04mode\x88\x01\x01\x12$\n" +
+	"\x04user\x18\x05 \x01(\x03B\v\xc2\xda\x18\a\xca\x01\x041.37H\x01R\x04user\x88\x01\x01B\a\n" +
 	"\x05_modeB\a\n" +
 	"\x05_user\"\x9d\x01\n" +
 	"\x0eFCVolumeSource\x12 \n" +
@@ -4087,13 +4087,13 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"secretName\x12\x1d\n" +
 	"\n" +
 	"share_name\x18\x02 \x01(\tR\tshareName\x12\x1b\n" +
-	"\tread_only\x18\x03 \x01(\bR\breadOnly\"\xca\x02\n" +
+	"\tread_only\x18\x03 \x01(\bR\breadOnly\"\xe5\x02\n" +
 	"\x15ConfigMapVolumeSource\x12a\n" +
 	"\x16local_object_reference\x18\x01 \x01(\v2#.xebec.core.v1.LocalObjectReferenceB\x06\xc2\xda\x18\x02\b\x01R\x14localObjectReference\x12.\n" +
-	"\x05items\x18\x02 \x03(\v2\x18.xebec.core.v1.KeyToPathR\x05items\x12&\n" +
-	"\fdefault_mode\x18\x03 \x01(\x05H\x00R\vdefaultMode\x88\x01\x01\x12\x1f\n" +
-	"\boptional\x18\x04 \x01(\bH\x01R\boptional\x88\x01\x01\x12&\n" +
-	"\fdefault_user\x18\x05 \x01(\x03H\x02R\vdefaultUser\x88\x01\x01B\x0f\n" +
+	"\x05items\x18\x02 \x03(\v2\x18.xebec.core.v1.KeyToPathR\x05items\x124\n" +
+	"\fdefault_mode\x18\x03 \x01(\x05B\f\xc2\xda\x18\b2\x03420\x80\x01\x0fH\x00R\vdefaultMode\x88\x01\x01\x12\x1f\n" +
+	"\boptional\x18\x04 \x01(\bH\x01R\boptional\x88\x01\x01\x123\n" +
+	"\fdefault_user\x18\x05 \x01(\x03B\v\xc2\xda\x18\a\xca\x01\x041.37H\x02R\vdefaultUser\x88\x01\x01B\x0f\n" +
 	"\r_default_modeB\v\n" +
 	"\t_optionalB\x0f\n" +
 	"\r_default_user\"\xb6\x01\n" +
@@ -4126,11 +4126,11 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\x05_kind\"P\n" +
 	" PhotonPersistentDiskVolumeSource\x12\x13\n" +
 	"\x05pd_id\x18\x01 \x01(\tR\x04pdID\x12\x17\n" +
-	"\afs_type\x18\x02 \x01(\tR\x06fsType\"\xc4\x01\n" +
+	"\afs_type\x18\x02 \x01(\tR\x06fsType\"\xdf\x01\n" +
 	"\x15ProjectedVolumeSource\x129\n" +
-	"\asources\x18\x01 \x03(\v2\x1f.xebec.core.v1.VolumeProjectionR\asources\x12&\n" +
-	"\fdefault_mode\x18\x02 \x01(\x05H\x00R\vdefaultMode\x88\x01\x01\x12&\n" +
-	"\fdefault_user\x18\x03 \x01(\x03H\x01R\vdefaultUser\x88\x01\x01B\x0f\n" +
+	"\asources\x18\x01 \x03(\v2\x1f.xebec.core.v1.VolumeProjectionR\asources\x124\n" +
+	"\fdefault_mode\x18\x02 \x01(\x05B\f\xc2\xda\x18\b2\x03420\x80\x01\x0fH\x00R\vdefaultMode\x88\x01\x01\x123\n" +
+	"\fdefault_user\x18\x03 \x01(\x03B\v\xc2\xda\x18\a\xca\x01\x041.37H\x01R\vdefaultUser\x88\x01\x01B\x0f\n" +
 	"\r_default_modeB\x0f\n" +
 	"\r_default_user\"\xbe\x05\n" +
 	"\x10VolumeProjection\x127\n" +
@@ -4152,26 +4152,27 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\x16local_object_reference\x18\x01 \x01(\v2#.xebec.core.v1.LocalObjectReferenceB\x06\xc2\xda\x18\x02\b\x01R\x14localObjectReference\x12.\n" +
 	"\x05items\x18\x02 \x03(\v2\x18.xebec.core.v1.KeyToPathR\x05items\x12\x1f\n" +
 	"\boptional\x18\x04 \x01(\bH\x00R\boptional\x88\x01\x01B\v\n" +
-	"\t_optional\"\xbc\x01\n" +
+	"\t_optional\"\xe0\x01\n" +
 	"\x1dServiceAccountTokenProjection\x12\x1a\n" +
-	"\baudience\x18\x01 \x01(\tR\baudience\x122\n" +
-	"\x12expiration_seconds\x18\x02 \x01(\x03H\x00R\x11expirationSeconds\x88\x01\x01\x12\x12\n" +
-	"\x04path\x18\x03 \x01(\tR\x04path\x12\x17\n" +
-	"\x04user\x18\x04 \x01(\x03H\x01R\x04user\x88\x01\x01B\x15\n" +
+	"\baudience\x18\x01 \x01(\tR\baudience\x12>\n" +
+	"\x12expiration_seconds\x18\x02 \x01(\x03B\n" +
+	"\xc2\xda\x18\x062\x043600H\x00R\x11expirationSeconds\x88\x01\x01\x12\x1d\n" +
+	"\x04path\x18\x03 \x01(\tB\t\xc2\xda\x18\x05P\x01\x80\x01\aR\x04path\x12$\n" +
+	"\x04user\x18\x04 \x01(\x03B\v\xc2\xda\x18\a\xca\x01\x041.37H\x01R\x04user\x88\x01\x01B\x15\n" +
 	"\x13_expiration_secondsB\a\n" +
-	"\x05_user\"\x9f\x02\n" +
+	"\x05_user\"\xac\x02\n" +
 	"\x1cClusterTrustBundleProjection\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tH\x00R\x04name\x88\x01\x01\x12$\n" +
 	"\vsigner_name\x18\x02 \x01(\tH\x01R\n" +
 	"signerName\x88\x01\x01\x12C\n" +
 	"\x0elabel_selector\x18\x03 \x01(\v2\x1c.xebec.meta.v1.LabelSelectorR\rlabelSelector\x12\x12\n" +
 	"\x04path\x18\x04 \x01(\tR\x04path\x12\x1f\n" +
-	"\boptional\x18\x05 \x01(\bH\x02R\boptional\x88\x01\x01\x12\x17\n" +
-	"\x04user\x18\x06 \x01(\x03H\x03R\x04user\x88\x01\x01B\a\n" +
+	"\boptional\x18\x05 \x01(\bH\x02R\boptional\x88\x01\x01\x12$\n" +
+	"\x04user\x18\x06 \x01(\x03B\v\xc2\xda\x18\a\xca\x01\x041.37H\x03R\x04user\x88\x01\x01B\a\n" +
 	"\x05_nameB\x0e\n" +
 	"\f_signer_nameB\v\n" +
 	"\t_optionalB\a\n" +
-	"\x05_user\"\x82\x04\n" +
+	"\x05_user\"\x8f\x04\n" +
 	"\x18PodCertificateProjection\x12\x1f\n" +
 	"\vsigner_name\x18\x01 \x01(\tR\n" +
 	"signerName\x12\x19\n" +
@@ -4180,8 +4181,8 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\x16credential_bundle_path\x18\x04 \x01(\tR\x14credentialBundlePath\x12\x19\n" +
 	"\bkey_path\x18\x05 \x01(\tR\akeyPath\x124\n" +
 	"\x16certificate_chain_path\x18\x06 \x01(\tR\x14certificateChainPath\x12g\n" +
-	"\x10user_annotations\x18\a \x03(\v2<.xebec.core.v1.PodCertificateProjection.UserAnnotationsEntryR\x0fuserAnnotations\x12\x17\n" +
-	"\x04user\x18\b \x01(\x03H\x01R\x04user\x88\x01\x01\x1aB\n" +
+	"\x10user_annotations\x18\a \x03(\v2<.xebec.core.v1.PodCertificateProjection.UserAnnotationsEntryR\x0fuserAnnotations\x12$\n" +
+	"\x04user\x18\b \x01(\x03B\v\xc2\xda\x18\a\xca\x01\x041.37H\x01R\x04user\x88\x01\x01\x1aB\n" +
 	"\x14UserAnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x19\n" +
@@ -4260,22 +4261,22 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\x11ImageVolumeSource\x12\x1c\n" +
 	"\treference\x18\x01 \x01(\tR\treference\x12\x1f\n" +
 	"\vpull_policy\x18\x02 \x01(\tR\n" +
-	"pullPolicy\"\xe7\x02\n" +
-	"\vVolumeMount\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
-	"\tread_only\x18\x02 \x01(\bR\breadOnly\x12\x1d\n" +
+	"pullPolicy\"\xd7\x03\n" +
+	"\vVolumeMount\x12\x1a\n" +
+	"\x04name\x18\x01 \x01(\tB\x06\xc2\xda\x18\x02P\x01R\x04name\x12\x1b\n" +
+	"\tread_only\x18\x02 \x01(\bR\breadOnly\x12%\n" +
 	"\n" +
-	"mount_path\x18\x03 \x01(\tR\tmountPath\x12\x19\n" +
-	"\bsub_path\x18\x04 \x01(\tR\asubPath\x120\n" +
-	"\x11mount_propagation\x18\x05 \x01(\tH\x00R\x10mountPropagation\x88\x01\x01\x12\"\n" +
-	"\rsub_path_expr\x18\x06 \x01(\tR\vsubPathExpr\x123\n" +
-	"\x13recursive_read_only\x18\a \x01(\tH\x01R\x11recursiveReadOnly\x88\x01\x01\x124\n" +
-	"\x12bind_mount_options\x18\b \x03(\tB\x06\xc2\xda\x18\x02\x18\x01R\x10bindMountOptionsB\x14\n" +
+	"mount_path\x18\x03 \x01(\tB\x06\xc2\xda\x18\x02P\x01R\tmountPath\x12\"\n" +
+	"\bsub_path\x18\x04 \x01(\tB\a\xc2\xda\x18\x03\x80\x01\aR\asubPath\x12\\\n" +
+	"\x11mount_propagation\x18\x05 \x01(\tB*\xc2\xda\x18&z\rBidirectionalz\x0fHostToContainerz\x04NoneH\x00R\x10mountPropagation\x88\x01\x01\x12+\n" +
+	"\rsub_path_expr\x18\x06 \x01(\tB\a\xc2\xda\x18\x03\x80\x01\aR\vsubPathExpr\x123\n" +
+	"\x13recursive_read_only\x18\a \x01(\tH\x01R\x11recursiveReadOnly\x88\x01\x01\x12V\n" +
+	"\x12bind_mount_options\x18\b \x03(\tB(\xc2\xda\x18$\x18\x01z\x06noexecz\x05nodevz\x06nosuid\xa2\x01\x01.\xca\x01\x041.37R\x10bindMountOptionsB\x14\n" +
 	"\x12_mount_propagationB\x16\n" +
-	"\x14_recursive_read_only\"C\n" +
-	"\fVolumeDevice\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
-	"\vdevice_path\x18\x02 \x01(\tR\n" +
+	"\x14_recursive_read_only\"S\n" +
+	"\fVolumeDevice\x12\x1a\n" +
+	"\x04name\x18\x01 \x01(\tB\x06\xc2\xda\x18\x02P\x01R\x04name\x12'\n" +
+	"\vdevice_path\x18\x02 \x01(\tB\x06\xc2\xda\x18\x02P\x01R\n" +
 	"devicePath\"\xf2\x01\n" +
 	"\x11VolumeMountStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +

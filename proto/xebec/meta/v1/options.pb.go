@@ -136,7 +136,178 @@ func (JsonForm) EnumDescriptor() ([]byte, []int) {
 	return file_xebec_meta_v1_options_proto_rawDescGZIP(), []int{1}
 }
 
-// FieldRules tells the JSON codec, server-side apply and the client's warnings what the wire type cannot.
+// PatchStrategy says how a strategic merge patch treats a field.
+type PatchStrategy int32
+
+const (
+	// PATCH_STRATEGY_UNSPECIFIED replaces lists and merges messages and maps.
+	PatchStrategy_PATCH_STRATEGY_UNSPECIFIED PatchStrategy = 0
+	// PATCH_STRATEGY_MERGE merges lists, by patch_merge_key where there is one.
+	PatchStrategy_PATCH_STRATEGY_MERGE PatchStrategy = 1
+	// PATCH_STRATEGY_RETAIN_KEYS keeps only the members that the patch names.
+	PatchStrategy_PATCH_STRATEGY_RETAIN_KEYS PatchStrategy = 2
+	// PATCH_STRATEGY_MERGE_RETAIN_KEYS is both.
+	PatchStrategy_PATCH_STRATEGY_MERGE_RETAIN_KEYS PatchStrategy = 3
+)
+
+// Enum value maps for PatchStrategy.
+var (
+	PatchStrategy_name = map[int32]string{
+		0: "PATCH_STRATEGY_UNSPECIFIED",
+		1: "PATCH_STRATEGY_MERGE",
+		2: "PATCH_STRATEGY_RETAIN_KEYS",
+		3: "PATCH_STRATEGY_MERGE_RETAIN_KEYS",
+	}
+	PatchStrategy_value = map[string]int32{
+		"PATCH_STRATEGY_UNSPECIFIED":       0,
+		"PATCH_STRATEGY_MERGE":             1,
+		"PATCH_STRATEGY_RETAIN_KEYS":       2,
+		"PATCH_STRATEGY_MERGE_RETAIN_KEYS": 3,
+	}
+)
+
+func (x PatchStrategy) Enum() *PatchStrategy {
+	p := new(PatchStrategy)
+	*p = x
+	return p
+}
+
+func (x PatchStrategy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PatchStrategy) Descriptor() protoreflect.EnumDescriptor {
+	return file_xebec_meta_v1_options_proto_enumTypes[2].Descriptor()
+}
+
+func (PatchStrategy) Type() protoreflect.EnumType {
+	return &file_xebec_meta_v1_options_proto_enumTypes[2]
+}
+
+func (x PatchStrategy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PatchStrategy.Descriptor instead.
+func (PatchStrategy) EnumDescriptor() ([]byte, []int) {
+	return file_xebec_meta_v1_options_proto_rawDescGZIP(), []int{2}
+}
+
+// Format says what a text must be. An empty text passes, unless the field is required.
+type Format int32
+
+const (
+	// FORMAT_UNSPECIFIED takes any text.
+	Format_FORMAT_UNSPECIFIED Format = 0
+	// FORMAT_DNS_LABEL is a label of RFC 1123: my-name.
+	Format_FORMAT_DNS_LABEL Format = 1
+	// FORMAT_DNS_SUBDOMAIN is a subdomain of RFC 1123: example.com.
+	Format_FORMAT_DNS_SUBDOMAIN Format = 2
+	// FORMAT_QUALIFIED_NAME is a name with an optional prefix: example.com/name.
+	Format_FORMAT_QUALIFIED_NAME Format = 3
+	// FORMAT_LABEL_VALUE is the value of a label.
+	Format_FORMAT_LABEL_VALUE Format = 4
+	// FORMAT_IP is an address of either family.
+	Format_FORMAT_IP Format = 5
+	// FORMAT_CIDR is a network of either family: 10.0.0.0/8.
+	Format_FORMAT_CIDR Format = 6
+	// FORMAT_RELATIVE_PATH is a path that stays below where it starts.
+	Format_FORMAT_RELATIVE_PATH Format = 7
+	// FORMAT_PORT is the number of a port.
+	Format_FORMAT_PORT Format = 8
+	// FORMAT_PORT_NAME is the name of a port: http.
+	Format_FORMAT_PORT_NAME Format = 9
+	// FORMAT_CONFIG_KEY is a key of a ConfigMap or Secret.
+	Format_FORMAT_CONFIG_KEY Format = 10
+	// FORMAT_ENV_NAME is the name of an environment variable.
+	Format_FORMAT_ENV_NAME Format = 11
+	// FORMAT_HTTP_HEADER is the name of a header.
+	Format_FORMAT_HTTP_HEADER Format = 12
+	// FORMAT_USER_ID is the number of a user.
+	Format_FORMAT_USER_ID Format = 13
+	// FORMAT_GROUP_ID is the number of a group.
+	Format_FORMAT_GROUP_ID Format = 14
+	// FORMAT_FILE_MODE is the permission bits of a file.
+	Format_FORMAT_FILE_MODE Format = 15
+	// FORMAT_ANNOTATION_KEY is a qualified name in which upper case is allowed in the prefix.
+	Format_FORMAT_ANNOTATION_KEY Format = 16
+	// FORMAT_PORT_OR_NAME is the number or the name of a port.
+	Format_FORMAT_PORT_OR_NAME Format = 17
+)
+
+// Enum value maps for Format.
+var (
+	Format_name = map[int32]string{
+		0:  "FORMAT_UNSPECIFIED",
+		1:  "FORMAT_DNS_LABEL",
+		2:  "FORMAT_DNS_SUBDOMAIN",
+		3:  "FORMAT_QUALIFIED_NAME",
+		4:  "FORMAT_LABEL_VALUE",
+		5:  "FORMAT_IP",
+		6:  "FORMAT_CIDR",
+		7:  "FORMAT_RELATIVE_PATH",
+		8:  "FORMAT_PORT",
+		9:  "FORMAT_PORT_NAME",
+		10: "FORMAT_CONFIG_KEY",
+		11: "FORMAT_ENV_NAME",
+		12: "FORMAT_HTTP_HEADER",
+		13: "FORMAT_USER_ID",
+		14: "FORMAT_GROUP_ID",
+		15: "FORMAT_FILE_MODE",
+		16: "FORMAT_ANNOTATION_KEY",
+		17: "FORMAT_PORT_OR_NAME",
+	}
+	Format_value = map[string]int32{
+		"FORMAT_UNSPECIFIED":    0,
+		"FORMAT_DNS_LABEL":      1,
+		"FORMAT_DNS_SUBDOMAIN":  2,
+		"FORMAT_QUALIFIED_NAME": 3,
+		"FORMAT_LABEL_VALUE":    4,
+		"FORMAT_IP":             5,
+		"FORMAT_CIDR":           6,
+		"FORMAT_RELATIVE_PATH":  7,
+		"FORMAT_PORT":           8,
+		"FORMAT_PORT_NAME":      9,
+		"FORMAT_CONFIG_KEY":     10,
+		"FORMAT_ENV_NAME":       11,
+		"FORMAT_HTTP_HEADER":    12,
+		"FORMAT_USER_ID":        13,
+		"FORMAT_GROUP_ID":       14,
+		"FORMAT_FILE_MODE":      15,
+		"FORMAT_ANNOTATION_KEY": 16,
+		"FORMAT_PORT_OR_NAME":   17,
+	}
+)
+
+func (x Format) Enum() *Format {
+	p := new(Format)
+	*p = x
+	return p
+}
+
+func (x Format) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Format) Descriptor() protoreflect.EnumDescriptor {
+	return file_xebec_meta_v1_options_proto_enumTypes[3].Descriptor()
+}
+
+func (Format) Type() protoreflect.EnumType {
+	return &file_xebec_meta_v1_options_proto_enumTypes[3]
+}
+
+func (x Format) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Format.Descriptor instead.
+func (Format) EnumDescriptor() ([]byte, []int) {
+	return file_xebec_meta_v1_options_proto_rawDescGZIP(), []int{3}
+}
+
+// FieldRules tells the JSON codec, server-side apply, patches, defaults, validation, OpenAPI and the client's warnings what
+// the wire type cannot.
 type FieldRules struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The members of this message field stand in the parent's JSON object, without a member of their own.
@@ -149,7 +320,8 @@ type FieldRules struct {
 	ListMapKeys []string `protobuf:"bytes,4,rep,name=list_map_keys,json=listMapKeys,proto3" json:"list_map_keys,omitempty"`
 	// The map or message has one owner and is replaced as a whole.
 	Atomic bool `protobuf:"varint,5,opt,name=atomic,proto3" json:"atomic,omitempty"`
-	// The value, as JSON, that an absent field counts as when it is part of a list key.
+	// The value, as JSON, that the field gets when it is not set, and that an absent field counts as when it is part of a
+	// list key.
 	DefaultJson string `protobuf:"bytes,6,opt,name=default_json,json=defaultJson,proto3" json:"default_json,omitempty"`
 	// When not empty, the field is accepted and stored but has no effect in this version; the text says what to expect
 	// and is sent to the client as a warning.
@@ -158,6 +330,38 @@ type FieldRules struct {
 	Refused string `protobuf:"bytes,8,opt,name=refused,proto3" json:"refused,omitempty"`
 	// Values of this string field that are refused in this version, though Kubernetes takes them.
 	RefusedValues []string `protobuf:"bytes,9,rep,name=refused_values,json=refusedValues,proto3" json:"refused_values,omitempty"`
+	// The field must be set: not absent, and not empty where it has no presence of its own.
+	Required bool `protobuf:"varint,10,opt,name=required,proto3" json:"required,omitempty"`
+	// The detail of the error about a required field that is not set.
+	RequiredDetail string `protobuf:"bytes,11,opt,name=required_detail,json=requiredDetail,proto3" json:"required_detail,omitempty"`
+	// The least that a number may be.
+	Min *int64 `protobuf:"varint,12,opt,name=min,proto3,oneof" json:"min,omitempty"`
+	// The most that a number may be.
+	Max *int64 `protobuf:"varint,13,opt,name=max,proto3,oneof" json:"max,omitempty"`
+	// The detail of the error about a number out of bounds, when Kubernetes words it differently.
+	RangeDetail string `protobuf:"bytes,14,opt,name=range_detail,json=rangeDetail,proto3" json:"range_detail,omitempty"`
+	// The values that a string, or each element of a list of strings, may have.
+	Enum []string `protobuf:"bytes,15,rep,name=enum,proto3" json:"enum,omitempty"`
+	// What a string, each element of a list of strings, or each value of a map must be.
+	Format Format `protobuf:"varint,16,opt,name=format,proto3,enum=xebec.meta.v1.Format" json:"format,omitempty"`
+	// What the keys of a map must be.
+	KeyFormat Format `protobuf:"varint,17,opt,name=key_format,json=keyFormat,proto3,enum=xebec.meta.v1.Format" json:"key_format,omitempty"`
+	// How many elements a list may have.
+	MaxItems int32 `protobuf:"varint,18,opt,name=max_items,json=maxItems,proto3" json:"max_items,omitempty"`
+	// How many bytes a string may have.
+	MaxLength int32 `protobuf:"varint,19,opt,name=max_length,json=maxLength,proto3" json:"max_length,omitempty"`
+	// Elements of the list differ in these fields, named as in JSON, taken together; in "." elements differ as a whole.
+	Unique []string `protobuf:"bytes,20,rep,name=unique,proto3" json:"unique,omitempty"`
+	// The field cannot change once the object exists.
+	Immutable bool `protobuf:"varint,21,opt,name=immutable,proto3" json:"immutable,omitempty"`
+	// The detail of the error about one of refused_values.
+	RefusedValuesDetail string `protobuf:"bytes,22,opt,name=refused_values_detail,json=refusedValuesDetail,proto3" json:"refused_values_detail,omitempty"`
+	// How a strategic merge patch treats a list or a map.
+	PatchStrategy PatchStrategy `protobuf:"varint,23,opt,name=patch_strategy,json=patchStrategy,proto3,enum=xebec.meta.v1.PatchStrategy" json:"patch_strategy,omitempty"`
+	// JSON name of the field by which a strategic merge patch finds elements of the list.
+	PatchMergeKey string `protobuf:"bytes,24,opt,name=patch_merge_key,json=patchMergeKey,proto3" json:"patch_merge_key,omitempty"`
+	// The version of Kubernetes that introduced the field, as 1.37, when it is later than the one that the API mirrors.
+	Since         string `protobuf:"bytes,25,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -255,15 +459,133 @@ func (x *FieldRules) GetRefusedValues() []string {
 	return nil
 }
 
-// MessageRules tells the JSON codec and server-side apply about a whole message.
+func (x *FieldRules) GetRequired() bool {
+	if x != nil {
+		return x.Required
+	}
+	return false
+}
+
+func (x *FieldRules) GetRequiredDetail() string {
+	if x != nil {
+		return x.RequiredDetail
+	}
+	return ""
+}
+
+func (x *FieldRules) GetMin() int64 {
+	if x != nil && x.Min != nil {
+		return *x.Min
+	}
+	return 0
+}
+
+func (x *FieldRules) GetMax() int64 {
+	if x != nil && x.Max != nil {
+		return *x.Max
+	}
+	return 0
+}
+
+func (x *FieldRules) GetRangeDetail() string {
+	if x != nil {
+		return x.RangeDetail
+	}
+	return ""
+}
+
+func (x *FieldRules) GetEnum() []string {
+	if x != nil {
+		return x.Enum
+	}
+	return nil
+}
+
+func (x *FieldRules) GetFormat() Format {
+	if x != nil {
+		return x.Format
+	}
+	return Format_FORMAT_UNSPECIFIED
+}
+
+func (x *FieldRules) GetKeyFormat() Format {
+	if x != nil {
+		return x.KeyFormat
+	}
+	return Format_FORMAT_UNSPECIFIED
+}
+
+func (x *FieldRules) GetMaxItems() int32 {
+	if x != nil {
+		return x.MaxItems
+	}
+	return 0
+}
+
+func (x *FieldRules) GetMaxLength() int32 {
+	if x != nil {
+		return x.MaxLength
+	}
+	return 0
+}
+
+func (x *FieldRules) GetUnique() []string {
+	if x != nil {
+		return x.Unique
+	}
+	return nil
+}
+
+func (x *FieldRules) GetImmutable() bool {
+	if x != nil {
+		return x.Immutable
+	}
+	return false
+}
+
+func (x *FieldRules) GetRefusedValuesDetail() string {
+	if x != nil {
+		return x.RefusedValuesDetail
+	}
+	return ""
+}
+
+func (x *FieldRules) GetPatchStrategy() PatchStrategy {
+	if x != nil {
+		return x.PatchStrategy
+	}
+	return PatchStrategy_PATCH_STRATEGY_UNSPECIFIED
+}
+
+func (x *FieldRules) GetPatchMergeKey() string {
+	if x != nil {
+		return x.PatchMergeKey
+	}
+	return ""
+}
+
+func (x *FieldRules) GetSince() string {
+	if x != nil {
+		return x.Since
+	}
+	return ""
+}
+
+// MessageRules tells the JSON codec, server-side apply and validation about a whole message.
 type MessageRules struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The message's form in JSON.
 	JsonForm JsonForm `protobuf:"varint,1,opt,name=json_form,json=jsonForm,proto3,enum=xebec.meta.v1.JsonForm" json:"json_form,omitempty"`
 	// The message has one owner and is replaced as a whole.
-	Atomic        bool `protobuf:"varint,2,opt,name=atomic,proto3" json:"atomic,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Atomic bool `protobuf:"varint,2,opt,name=atomic,proto3" json:"atomic,omitempty"`
+	// When not empty, exactly one of the message's fields that are messages is set; the detail of the error about none.
+	OneOfMissing string `protobuf:"bytes,3,opt,name=one_of_missing,json=oneOfMissing,proto3" json:"one_of_missing,omitempty"`
+	// With one_of_missing, the detail of the error about each field that is set besides the first.
+	OneOfFurther string `protobuf:"bytes,4,opt,name=one_of_further,json=oneOfFurther,proto3" json:"one_of_further,omitempty"`
+	// JSON paths of the fields that field selectors can name, on the message of a kind.
+	SelectableFields []string `protobuf:"bytes,5,rep,name=selectable_fields,json=selectableFields,proto3" json:"selectable_fields,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *MessageRules) Reset() {
@@ -310,6 +632,27 @@ func (x *MessageRules) GetAtomic() bool {
 	return false
 }
 
+func (x *MessageRules) GetOneOfMissing() string {
+	if x != nil {
+		return x.OneOfMissing
+	}
+	return ""
+}
+
+func (x *MessageRules) GetOneOfFurther() string {
+	if x != nil {
+		return x.OneOfFurther
+	}
+	return ""
+}
+
+func (x *MessageRules) GetSelectableFields() []string {
+	if x != nil {
+		return x.SelectableFields
+	}
+	return nil
+}
+
 var file_xebec_meta_v1_options_proto_extTypes = []protoimpl.ExtensionInfo{
 	{
 		ExtendedType:  (*descriptorpb.FieldOptions)(nil),
@@ -349,7 +692,7 @@ var File_xebec_meta_v1_options_proto protoreflect.FileDescriptor
 
 const file_xebec_meta_v1_options_proto_rawDesc = "" +
 	"\n" +
-	"\x1bxebec/meta/v1/options.proto\x12\rxebec.meta.v1\x1a google/protobuf/descriptor.proto\"\xb6\x02\n" +
+	"\x1bxebec/meta/v1/options.proto\x12\rxebec.meta.v1\x1a google/protobuf/descriptor.proto\"\xfe\x06\n" +
 	"\n" +
 	"FieldRules\x12\x16\n" +
 	"\x06inline\x18\x01 \x01(\bR\x06inline\x12\x1d\n" +
@@ -361,10 +704,34 @@ const file_xebec_meta_v1_options_proto_rawDesc = "" +
 	"\fdefault_json\x18\x06 \x01(\tR\vdefaultJson\x12\x1b\n" +
 	"\tno_effect\x18\a \x01(\tR\bnoEffect\x12\x18\n" +
 	"\arefused\x18\b \x01(\tR\arefused\x12%\n" +
-	"\x0erefused_values\x18\t \x03(\tR\rrefusedValues\"\\\n" +
+	"\x0erefused_values\x18\t \x03(\tR\rrefusedValues\x12\x1a\n" +
+	"\brequired\x18\n" +
+	" \x01(\bR\brequired\x12'\n" +
+	"\x0frequired_detail\x18\v \x01(\tR\x0erequiredDetail\x12\x15\n" +
+	"\x03min\x18\f \x01(\x03H\x00R\x03min\x88\x01\x01\x12\x15\n" +
+	"\x03max\x18\r \x01(\x03H\x01R\x03max\x88\x01\x01\x12!\n" +
+	"\frange_detail\x18\x0e \x01(\tR\vrangeDetail\x12\x12\n" +
+	"\x04enum\x18\x0f \x03(\tR\x04enum\x12-\n" +
+	"\x06format\x18\x10 \x01(\x0e2\x15.xebec.meta.v1.FormatR\x06format\x124\n" +
+	"\n" +
+	"key_format\x18\x11 \x01(\x0e2\x15.xebec.meta.v1.FormatR\tkeyFormat\x12\x1b\n" +
+	"\tmax_items\x18\x12 \x01(\x05R\bmaxItems\x12\x1d\n" +
+	"\n" +
+	"max_length\x18\x13 \x01(\x05R\tmaxLength\x12\x16\n" +
+	"\x06unique\x18\x14 \x03(\tR\x06unique\x12\x1c\n" +
+	"\timmutable\x18\x15 \x01(\bR\timmutable\x122\n" +
+	"\x15refused_values_detail\x18\x16 \x01(\tR\x13refusedValuesDetail\x12C\n" +
+	"\x0epatch_strategy\x18\x17 \x01(\x0e2\x1c.xebec.meta.v1.PatchStrategyR\rpatchStrategy\x12&\n" +
+	"\x0fpatch_merge_key\x18\x18 \x01(\tR\rpatchMergeKey\x12\x14\n" +
+	"\x05since\x18\x19 \x01(\tR\x05sinceB\x06\n" +
+	"\x04_minB\x06\n" +
+	"\x04_max\"\xd5\x01\n" +
 	"\fMessageRules\x124\n" +
 	"\tjson_form\x18\x01 \x01(\x0e2\x17.xebec.meta.v1.JsonFormR\bjsonForm\x12\x16\n" +
-	"\x06atomic\x18\x02 \x01(\bR\x06atomic*K\n" +
+	"\x06atomic\x18\x02 \x01(\bR\x06atomic\x12$\n" +
+	"\x0eone_of_missing\x18\x03 \x01(\tR\foneOfMissing\x12$\n" +
+	"\x0eone_of_further\x18\x04 \x01(\tR\foneOfFurther\x12+\n" +
+	"\x11selectable_fields\x18\x05 \x03(\tR\x10selectableFields*K\n" +
 	"\bListType\x12\x19\n" +
 	"\x15LIST_TYPE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rLIST_TYPE_SET\x10\x01\x12\x11\n" +
@@ -374,7 +741,32 @@ const file_xebec_meta_v1_options_proto_rawDesc = "" +
 	"\x12JSON_FORM_QUANTITY\x10\x01\x12\x1b\n" +
 	"\x17JSON_FORM_INT_OR_STRING\x10\x02\x12\x11\n" +
 	"\rJSON_FORM_RAW\x10\x03\x12\x12\n" +
-	"\x0eJSON_FORM_LIST\x10\x04:P\n" +
+	"\x0eJSON_FORM_LIST\x10\x04*\x8f\x01\n" +
+	"\rPatchStrategy\x12\x1e\n" +
+	"\x1aPATCH_STRATEGY_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14PATCH_STRATEGY_MERGE\x10\x01\x12\x1e\n" +
+	"\x1aPATCH_STRATEGY_RETAIN_KEYS\x10\x02\x12$\n" +
+	" PATCH_STRATEGY_MERGE_RETAIN_KEYS\x10\x03*\x9b\x03\n" +
+	"\x06Format\x12\x16\n" +
+	"\x12FORMAT_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10FORMAT_DNS_LABEL\x10\x01\x12\x18\n" +
+	"\x14FORMAT_DNS_SUBDOMAIN\x10\x02\x12\x19\n" +
+	"\x15FORMAT_QUALIFIED_NAME\x10\x03\x12\x16\n" +
+	"\x12FORMAT_LABEL_VALUE\x10\x04\x12\r\n" +
+	"\tFORMAT_IP\x10\x05\x12\x0f\n" +
+	"\vFORMAT_CIDR\x10\x06\x12\x18\n" +
+	"\x14FORMAT_RELATIVE_PATH\x10\a\x12\x0f\n" +
+	"\vFORMAT_PORT\x10\b\x12\x14\n" +
+	"\x10FORMAT_PORT_NAME\x10\t\x12\x15\n" +
+	"\x11FORMAT_CONFIG_KEY\x10\n" +
+	"\x12\x13\n" +
+	"\x0fFORMAT_ENV_NAME\x10\v\x12\x16\n" +
+	"\x12FORMAT_HTTP_HEADER\x10\f\x12\x12\n" +
+	"\x0eFORMAT_USER_ID\x10\r\x12\x13\n" +
+	"\x0fFORMAT_GROUP_ID\x10\x0e\x12\x14\n" +
+	"\x10FORMAT_FILE_MODE\x10\x0f\x12\x19\n" +
+	"\x15FORMAT_ANNOTATION_KEY\x10\x10\x12\x17\n" +
+	"\x13FORMAT_PORT_OR_NAME\x10\x11:P\n" +
 	"\x05field\x12\x1d.google.protobuf.FieldOptions\x18\xa8\x8b\x03 \x01(\v2\x19.xebec.meta.v1.FieldRulesR\x05field:X\n" +
 	"\amessage\x12\x1f.google.protobuf.MessageOptions\x18\xa8\x8b\x03 \x01(\v2\x1b.xebec.meta.v1.MessageRulesR\amessageB;Z9github.com/xebec-project/xebec/proto/xebec/meta/v1;metav1b\x06proto3"
 
@@ -390,28 +782,33 @@ func file_xebec_meta_v1_options_proto_rawDescGZIP() []byte {
 	return file_xebec_meta_v1_options_proto_rawDescData
 }
 
-var file_xebec_meta_v1_options_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_xebec_meta_v1_options_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
 var file_xebec_meta_v1_options_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_xebec_meta_v1_options_proto_goTypes = []any{
 	(ListType)(0),                       // 0: xebec.meta.v1.ListType
 	(JsonForm)(0),                       // 1: xebec.meta.v1.JsonForm
-	(*FieldRules)(nil),                  // 2: xebec.meta.v1.FieldRules
-	(*MessageRules)(nil),                // 3: xebec.meta.v1.MessageRules
-	(*descriptorpb.FieldOptions)(nil),   // 4: google.protobuf.FieldOptions
-	(*descriptorpb.MessageOptions)(nil), // 5: google.protobuf.MessageOptions
+	(PatchStrategy)(0),                  // 2: xebec.meta.v1.PatchStrategy
+	(Format)(0),                         // 3: xebec.meta.v1.Format
+	(*FieldRules)(nil),                  // 4: xebec.meta.v1.FieldRules
+	(*MessageRules)(nil),                // 5: xebec.meta.v1.MessageRules
+	(*descriptorpb.FieldOptions)(nil),   // 6: google.protobuf.FieldOptions
+	(*descriptorpb.MessageOptions)(nil), // 7: google.protobuf.MessageOptions
 }
 var file_xebec_meta_v1_options_proto_depIdxs = []int32{
 	0, // 0: xebec.meta.v1.FieldRules.list_type:type_name -> xebec.meta.v1.ListType
-	1, // 1: xebec.meta.v1.MessageRules.json_form:type_name -> xebec.meta.v1.JsonForm
-	4, // 2: xebec.meta.v1.field:extendee -> google.protobuf.FieldOptions
-	5, // 3: xebec.meta.v1.message:extendee -> google.protobuf.MessageOptions
-	2, // 4: xebec.meta.v1.field:type_name -> xebec.meta.v1.FieldRules
-	3, // 5: xebec.meta.v1.message:type_name -> xebec.meta.v1.MessageRules
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	4, // [4:6] is the sub-list for extension type_name
-	2, // [2:4] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	3, // 1: xebec.meta.v1.FieldRules.format:type_name -> xebec.meta.v1.Format
+	3, // 2: xebec.meta.v1.FieldRules.key_format:type_name -> xebec.meta.v1.Format
+	2, // 3: xebec.meta.v1.FieldRules.patch_strategy:type_name -> xebec.meta.v1.PatchStrategy
+	1, // 4: xebec.meta.v1.MessageRules.json_form:type_name -> xebec.meta.v1.JsonForm
+	6, // 5: xebec.meta.v1.field:extendee -> google.protobuf.FieldOptions
+	7, // 6: xebec.meta.v1.message:extendee -> google.protobuf.MessageOptions
+	4, // 7: xebec.meta.v1.field:type_name -> xebec.meta.v1.FieldRules
+	5, // 8: xebec.meta.v1.message:type_name -> xebec.meta.v1.MessageRules
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	7, // [7:9] is the sub-list for extension type_name
+	5, // [5:7] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_xebec_meta_v1_options_proto_init() }
@@ -419,12 +816,13 @@ func file_xebec_meta_v1_options_proto_init() {
 	if File_xebec_meta_v1_options_proto != nil {
 		return
 	}
+	file_xebec_meta_v1_options_proto_msgTypes[0].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xebec_meta_v1_options_proto_rawDesc), len(file_xebec_meta_v1_options_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      4,
 			NumMessages:   2,
 			NumExtensions: 2,
 			NumServices:   0,

@@ -1,0 +1,70 @@
+package schema
+
+import (
+	"net/netip"
+	"path"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+// textFormat says what is wrong with a text, a message each; nothing for a text that is right.
+type textFormat func(text string) []string
+
+var textFormats = map[metav1.Format]textFormat{
+	metav1.Format_FORMAT_DNS_LABEL:      validation.IsDNS1123Label,
+	metav1.Format_FORMAT_DNS_SUBDOMAIN:  validation.IsDNS1123Subdomain,
+	metav1.Format_FORMAT_QUALIFIED_NAME: validation.IsQualifiedName,
+	metav1.Format_FORMAT_LABEL_VALUE:    validation.IsValidLabelValue,
+	metav1.Format_FORMAT_IP:             isIP,
+	metav1.Format_FORMAT_CIDR:           isCIDR,
+	metav1.Format_FORMAT_RELATIVE_PATH:  isRelativePath,
+	metav1.Format_FORMAT_PORT_NAME:      validation.IsValidPortName,
+	metav1.Format_FORMAT_CONFIG_KEY:     validation.IsConfigMapKey,
+	metav1.Format_FORMAT_ENV_NAME:       validation.IsRelaxedEnvVarName,
+	metav1.Format_FORMAT_HTTP_HEADER:    validation.IsHTTPHeaderName,
+	metav1.Format_FORMAT_ANNOTATION_KEY: func(key string) []string { return validation.IsQualifiedName(strings.ToLower(key)) },
+}
+
+var numberFormats = map[metav1.Format]func(int64) []string{
+	metav1.Format_FORMAT_PORT:      func(n int64) []string { return validation.IsValidPortNum(int(n)) },
+	metav1.Format_FORMAT_USER_ID:   validation.IsValidUserID,
+	metav1.Format_FORMAT_GROUP_ID:  validation.IsValidGroupID,
+	metav1.Format_FORMAT_FILE_MODE: isFileMode,
+}
+
+func isIP(text string) []string {
+	if a, err := netip.ParseAddr(text); err != nil || a.Zone() != "" {
+		return []string{"must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"}
+	}
+	return nil
+}
+
+func isCIDR(text string) []string {
+	if _, err := netip.ParsePrefix(text); err != nil {
+		return []string{"must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"}
+	}
+	return nil
+}
+
+// isRelativePath refuses paths that lead out of where they start.
+func isRelativePath(text string) []string {
+	var out []string
+	if path.IsAbs(text) {
+		out = append(out, "must be a relative path")
+	}
+	if slices.Contains(strings.Split(text, "/"), "..") {
+		out = append(out, "must not contain '..'")
+	}
+	return out
+}
+
+func isFileMode(n int64) []string {
+	if n < 0 || n > 0o777 {
+		return []string{"must be a number between 0 and 0777 (octal), both inclusive"}
+	}
+	return nil
+}

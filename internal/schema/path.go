@@ -1,0 +1,45 @@
+package schema
+
+import (
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// element is one step of the way from an object down to a value: a field, or an element of a list or map.
+type element struct {
+	name  string
+	index int    // when name is empty and key too
+	key   string // of a map
+	keyed bool
+}
+
+// place is the path to the value that is being checked. It is written out only for errors.
+type place struct {
+	root     *field.Path
+	elements []element
+}
+
+func (p *place) push(name string) { p.elements = append(p.elements, element{name: name}) }
+
+func (p *place) pushIndex(i int) { p.elements = append(p.elements, element{index: i}) }
+
+func (p *place) pushKey(key string) { p.elements = append(p.elements, element{key: key, keyed: true}) }
+
+func (p *place) pop() { p.elements = p.elements[:len(p.elements)-1] }
+
+// path returns the place as a path.
+func (p *place) path() *field.Path {
+	at := p.root
+	for _, e := range p.elements {
+		switch {
+		case e.keyed:
+			at = at.Key(e.key)
+		case e.name == "":
+			at = at.Index(e.index)
+		case at == nil:
+			at = field.NewPath(e.name)
+		default:
+			at = at.Child(e.name)
+		}
+	}
+	return at
+}
