@@ -40,6 +40,8 @@ type member struct {
 	field    protoreflect.FieldDescriptor
 	micro    bool
 	noEffect string
+	// since is the version of Kubernetes that brought the field, when it is later than the API served here.
+	since string
 	// list is how elements of a list are told apart when lists are merged, and keys by which of their members.
 	list metav1.ListType
 	keys []string
@@ -81,6 +83,7 @@ func (s *shape) add(desc protoreflect.MessageDescriptor, inline []protoreflect.F
 			field:    field,
 			micro:    rules.GetMicroTime(),
 			noEffect: rules.GetNoEffect(),
+			since:    rules.GetSince(),
 			list:     rules.GetListType(),
 			keys:     rules.GetListMapKeys(),
 			absent:   rules.GetDefaultJson(),

@@ -80,6 +80,21 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+func TestWarningsOfLaterFields(t *testing.T) {
+	pod := new(corev1.Pod)
+	text := `{"spec":{"containers":[{"name":"m","readinessProbe":{"grpc":{"port":1,"mode":"TLS"}}}],"evictionResponders":[{"name":"a.io/b"}]}}`
+	if err := codec.UnmarshalInto([]byte(text), pod); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"spec.containers[0].readinessProbe.grpc.mode: the field is of Kubernetes 1.37, which is later than the API served here: other clusters of that API refuse it",
+		"spec.evictionResponders: evictions ask nobody yet",
+	}
+	if diff := cmp.Diff(want, codec.Warnings(pod)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestWarningsOfDuplicates(t *testing.T) {
 	pod := new(corev1.Pod)
 	text := `{"metadata":{"finalizers":["a/b","a/b"]},"spec":{"containers":[{"name":"m",
