@@ -12,7 +12,8 @@ import (
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 )
 
-// echoes is a container that repeats what it is told, with its name before it, and ends with a code.
+// echoes is a container that repeats its input, with its name before it, and ends with a
+// code.
 func echoes(code int32) func(grpc.BidiStreamingServer[nodev1.AttachRequest, nodev1.AttachResponse]) error {
 	return func(stream grpc.BidiStreamingServer[nodev1.AttachRequest, nodev1.AttachResponse]) error {
 		first, err := stream.Recv()

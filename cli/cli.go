@@ -1,8 +1,9 @@
-// Package cli is the command line of Xebec: kubectl's grammar where it makes sense. Each family of commands is a package of
-// cli/cmd; what they share is in session, resolve, printer, watch, write and diagnose.
+// Package cli is the command line of Xebec: kubectl's grammar where it makes sense. Each family of
+// commands is a package of cli/cmd; what they share is in session, resolve, printer, watch, write
+// and diagnose.
 //
-// Exit codes are part of the interface, see package exit. The result of a command goes to standard output; progress,
-// warnings and errors go to standard error.
+// Exit codes are part of the interface, see package exit. The result of a command goes to standard
+// output; progress, warnings and errors go to standard error.
 package cli
 
 import (
@@ -44,8 +45,8 @@ import (
 	build "github.com/xebec-project/xebec/internal/version"
 )
 
-// Run runs one command line, without the program's name, and returns the exit code. Errors are printed. Further
-// subcommands may be given, such as the lab's.
+// Run runs one command line, without the program's name, and returns the exit code. Errors are
+// printed. Further subcommands may be given, such as the lab's.
 func Run(ctx context.Context, args []string, streams session.Streams, more ...*cobra.Command) int {
 	s := session.New(streams)
 	return run(ctx, s, args, more...)

@@ -188,7 +188,8 @@ func TestEventOrder(t *testing.T) {
 	}
 }
 
-// TestSomeManifestsAreBad writes what is good, as kubectl does, and lists the rest; with --atomic it writes nothing.
+// TestSomeManifestsAreBad writes what is good, as kubectl does, and lists the rest; with --atomic
+// it writes nothing.
 func TestSomeManifestsAreBad(t *testing.T) {
 	good := func(name string) string {
 		return "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: " + name + "}\ndata: {a: b}\n---\n"
@@ -753,7 +754,7 @@ func TestClusterStatus(t *testing.T) {
 	c.run(t, "cluster", "status").golden(t, "cluster-status-ill")
 	c.run(t, "cluster", "status", "-o", "wide").golden(t, "cluster-status-wide")
 	if r := c.run(t, "cluster", "status", "--check"); r.code != exit.Failed {
-		t.Errorf("exit code %d of an ill cluster, want 1", r.code)
+		t.Errorf("exit code %d of an unhealthy cluster, want 1", r.code)
 	}
 	c.run(t, "cluster", "status", "-o", "jsonpath={.etcdMembers[?(@.leader==true)].name}").want(t, exit.OK, "master-1")
 }

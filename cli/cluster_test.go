@@ -37,15 +37,15 @@ import (
 	schedulerv1 "github.com/xebec-project/xebec/proto/xebec/scheduler/v1"
 )
 
-var updateGolden = flag.Bool("update", false, "write the golden files anew")
+var updateGolden = flag.Bool("update", false, "rewrite the golden files")
 
 // testNow is when all commands in tests run.
 var testNow = time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
 
 func ago(d time.Duration) *timestamppb.Timestamp { return timestamppb.New(testNow.Add(-d)) }
 
-// fakeCluster is what a gateway leads to: the API in memory, with an apply for what the command line makes of its
-// results, and the other services with answers that tests set.
+// fakeCluster is what a gateway leads to: the API in memory, with an apply for what the command
+// line makes of its results, and the other services with answers that tests set.
 type fakeCluster struct {
 	*clienttest.Server
 	clusterv1.UnimplementedClusterServiceServer
@@ -301,7 +301,8 @@ func (c *fakeCluster) runContext(t *testing.T, ctx context.Context, input string
 	return result{out.String(), errs.String(), code}
 }
 
-// want checks a result; the error output must contain each of the texts, and be empty when there are none.
+// want checks a result; the error output must contain each of the texts, and be empty when there
+// are none.
 func (r result) want(t *testing.T, code int, out string, errs ...string) {
 	t.Helper()
 	if r.code != code {

@@ -108,7 +108,8 @@ func TestRealConnection(t *testing.T) {
 	runReal(t, me, "auth", "whoami", "--endpoints", dead).want(t, exit.Unreachable, "", "cannot connect to", dead)
 }
 
-// TestTokens is known by a token, of the command line or of a file, which counts in place of a certificate.
+// TestTokens is known by a token, of the command line or of a file, which counts in place of a
+// certificate.
 func TestTokens(t *testing.T) {
 	ca := authority(t)
 	me := person(t, ca, gateway(t, ca), time.Hour)
@@ -163,7 +164,7 @@ func TestUnreachable(t *testing.T) {
 	dead := deadAddress(t)
 	runReal(t, person(t, ca, dead, time.Hour), "get", "pods").want(t, exit.Unreachable, "",
 		fmt.Sprintf(`cannot connect to the cluster of context "real" at %s: connection refused`, dead), "lab up", "config get-contexts")
-	// The authority of another cluster, as after a lab was made anew at the same address.
+	// The authority of another cluster, as after a lab was recreated at the same address.
 	runReal(t, person(t, authority(t), gateway(t, ca), time.Hour), "auth", "whoami").want(t, exit.Unreachable, "", "belongs to another cluster")
 }
 

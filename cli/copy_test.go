@@ -33,7 +33,8 @@ type writerFunc func([]byte) error
 
 func (w writerFunc) Write(p []byte) (int, error) { return len(p), w(p) }
 
-// runHere runs the commands of an exec on this machine, so that a directory of it stands for a container's.
+// runHere runs the commands of an exec on this machine, so that a directory of it stands for a
+// container's.
 func runHere(stream grpc.BidiStreamingServer[nodev1.ExecRequest, nodev1.ExecResponse]) error {
 	first, err := stream.Recv()
 	if err != nil {

@@ -127,7 +127,7 @@ func TestNetTraceAsksTheRightNode(t *testing.T) {
 func TestNetTraceRefusals(t *testing.T) {
 	c := startNetwork(t)
 	for args, want := range map[string]string{
-		"nobody web":              "no pod default/nobody and no node nobody",
+		"absent web":              "no pod default/absent and no node absent",
 		"new web":                 "pod default/new has no address",
 		"client nothing":          "no service default/nothing and no pod",
 		"client web:81":           "service default/web has no port 81: want one of http (80/TCP)",
@@ -147,7 +147,8 @@ func TestNetTraceRefusals(t *testing.T) {
 	}
 }
 
-// Both ends are of one family: that of the address that is named, or of the first that a service has.
+// Both ends are of one family: that of the address that is named, or of the first that a service
+// has.
 func TestNetTraceByIPv6(t *testing.T) {
 	for args, want := range map[string]string{
 		"six both":                         `node-3: "10.244.2.7" outside=false to 10.96.0.13:80/TCP`,

@@ -77,7 +77,8 @@ func TestPKIIssuesForHostsOnce(t *testing.T) {
 	}
 }
 
-// Each step of a rotation changes what hosts have to be given: bundles, then certificates, then bundles again.
+// Each step of a rotation changes what hosts have to be given: bundles, then certificates, then
+// bundles again.
 func TestPKIRotates(t *testing.T) {
 	dir := t.TempDir()
 	pkiRun(t, "pki", "init", "--dir", dir)

@@ -30,13 +30,15 @@ import (
 	"github.com/xebec-project/xebec/internal/kind"
 )
 
-// hostile is what an object may hold: colours, a window title, an erased line, in 7 and in 8 bits, and reversed text.
+// hostile is what an object may hold: colours, a window title, an erased line, in 7 and in 8 bits,
+// and reversed text.
 const hostile = "x\x1b[31mred\x1b]0;title\aend\rover\u009b2J\u202er"
 
 // controls are what may never reach a terminal from a cluster's data.
 var controls = regexp.MustCompile("[\x00-\x08\x0b-\x1f\x7f\u0080-\u009f\u202a-\u202e\u2066-\u2069]")
 
-// hostileServer answers every call there is, with a failure or with a message whose texts are all hostile.
+// hostileServer answers every call there is, with a failure or with a message whose texts are all
+// hostile.
 type hostileServer struct{ fails bool }
 
 func (h *hostileServer) handle(_ any, stream grpc.ServerStream) error {
@@ -102,8 +104,8 @@ func kindIn(request protoreflect.Message) *kind.Kind {
 	return k
 }
 
-// poison sets every field of a message, texts to hostile ones, and objects to those of a kind. Of alternatives the last is
-// taken, bytes are left out: those are for programs.
+// poison sets every field of a message, texts to hostile ones, and objects to those of a kind. Of
+// alternatives the last is taken, bytes are left out: those are for programs.
 func poison(m protoreflect.Message, k *kind.Kind) {
 	switch known := m.Interface().(type) {
 	case *timestamppb.Timestamp:
@@ -174,7 +176,8 @@ func scalarOf(fd protoreflect.FieldDescriptor) protoreflect.Value {
 	panic("no value for " + fd.FullName())
 }
 
-// commandLines are the arguments of every command that shows what a cluster says. Those with nil say nothing of a cluster.
+// commandLines are the arguments of every command that shows what a cluster says. Those with nil
+// say nothing of a cluster.
 func commandLines(t *testing.T) map[string][][]string {
 	manifests := filepath.Join(t.TempDir(), "web.yaml")
 	if err := os.WriteFile(manifests, []byte(webManifest), 0o600); err != nil {
@@ -261,7 +264,8 @@ func commandLines(t *testing.T) map[string][][]string {
 	return lines
 }
 
-// TestNoCommandObeysTheCluster runs every command there is against a cluster whose every word is hostile to terminals.
+// TestNoCommandObeysTheCluster runs every command there is against a cluster whose every word is
+// hostile to terminals.
 func TestNoCommandObeysTheCluster(t *testing.T) {
 	server := &hostileServer{}
 	served := grpc.NewServer(grpc.UnknownServiceHandler(server.handle))

@@ -19,7 +19,8 @@ import (
 // answerTimeout bounds one question to the lab while it comes up.
 const answerTimeout = 5 * time.Second
 
-// awaitReady returns when every gateway finds all services of all masters well, and every node is ready.
+// awaitReady returns when every gateway finds all services of all masters well, and every node is
+// ready.
 func (l *Lab) awaitReady(ctx context.Context, progress func(string)) error {
 	endpoints := l.Spec.LoadEndpoints()
 	for i := range endpoints {
@@ -31,7 +32,12 @@ func (l *Lab) awaitReady(ctx context.Context, progress func(string)) error {
 }
 
 // await asks the gateways at the given addresses until nothing is missing.
-func (l *Lab) await(ctx context.Context, gateways []netip.AddrPort, progress func(string), missing func(context.Context, *grpc.ClientConn) (string, error)) error {
+func (l *Lab) await(
+	ctx context.Context,
+	gateways []netip.AddrPort,
+	progress func(string),
+	missing func(context.Context, *grpc.ClientConn) (string, error),
+) error {
 	conn, err := l.dial(gateways)
 	if err != nil {
 		return err
@@ -54,7 +60,8 @@ func (l *Lab) await(ctx context.Context, gateways []netip.AddrPort, progress fun
 				err = fmt.Errorf("still waiting for %s", what)
 			}
 			return fmt.Errorf("lab %s is running but not ready: %w; see xebec lab status --name %s", l.Spec.Name, err, l.Spec.Name)
-		// The answer costs a handshake with every service: where processors are scarce, asking must leave them to those who start.
+		// The answer costs a handshake with every service: where processors are scarce, asking must leave
+		// them to those who start.
 		case <-time.After(max(pollEvery, time.Since(began))):
 		}
 	}
@@ -66,7 +73,8 @@ func within(ctx context.Context, conn *grpc.ClientConn, missing func(context.Con
 	return missing(ctx, conn)
 }
 
-// missingServices tells which services a gateway does not find yet. Those that it finds, its later callers reach.
+// missingServices tells which services a gateway does not find yet. Those that it finds, its later
+// callers reach.
 func (l *Lab) missingServices(ctx context.Context, conn *grpc.ClientConn) (string, error) {
 	status, err := clusterv1.NewClusterServiceClient(conn).Status(ctx, &clusterv1.StatusRequest{})
 	if err != nil {
@@ -116,7 +124,8 @@ func (l *Lab) missingNodes(ctx context.Context, conn *grpc.ClientConn) (string, 
 	return fmt.Sprintf("nodes: %d of %d ready", ready, l.Spec.Nodes), nil
 }
 
-// usable tells whether a node is ready, and no longer marked for not having been: until the mark is gone pods go elsewhere.
+// usable tells whether a node is ready, and no longer marked for not having been: until the mark is
+// gone pods go elsewhere.
 func usable(node *corev1.Node) bool {
 	marked := slices.ContainsFunc(node.GetSpec().GetTaints(), func(t *corev1.Taint) bool {
 		return t.GetKey() == "node.kubernetes.io/not-ready" || t.GetKey() == "node.kubernetes.io/unreachable"

@@ -18,10 +18,10 @@ import (
 	"github.com/xebec-project/xebec/lab/topology"
 )
 
-// errNotRoot says how to mend the most common mistake.
+// errNotRoot is the error of a command that was not run as root.
 var errNotRoot = errors.New("a lab requires root: run the command with sudo")
 
-// Check reports everything that keeps this machine from running the lab, each with a way to mend it.
+// Check reports everything that keeps this machine from running the lab, each with a solution.
 func Check(spec topology.Spec) error {
 	if runtime.GOOS != "linux" {
 		return errors.New("a lab requires Linux: use virtual machines elsewhere, see vagrant/")
@@ -54,9 +54,9 @@ func Check(spec topology.Spec) error {
 		errs = append(errs, err)
 	}
 	known := strings.Fields(string(filesystems))
-	for name, mend := range map[string]string{"bpf": "CONFIG_BPF_SYSCALL is required", "overlay": "modprobe overlay"} {
+	for name, hint := range map[string]string{"bpf": "CONFIG_BPF_SYSCALL is required", "overlay": "modprobe overlay"} {
 		if !slices.Contains(known, name) && !loadable(name) {
-			fail("file system %q is not available in the kernel: %s", name, mend)
+			fail("file system %q is not available in the kernel: %s", name, hint)
 		}
 	}
 	if len(spec.Socket()) > control.MaxSocketPath {

@@ -143,7 +143,14 @@ func statusCommand(name *string) *cobra.Command {
 }
 
 func printStatus(out io.Writer, status *control.Status, now time.Time) error {
-	fmt.Fprintf(out, "Lab %q is %s. State: %s. Gateways: %s.\n", status.Name, status.Phase, status.StateDir, strings.Join(status.Endpoints, ", "))
+	fmt.Fprintf(
+		out,
+		"Lab %q is %s. State: %s. Gateways: %s.\n",
+		status.Name,
+		status.Phase,
+		status.StateDir,
+		strings.Join(status.Endpoints, ", "),
+	)
 	if status.Error != "" {
 		fmt.Fprintln(out, status.Error)
 	}
@@ -167,7 +174,12 @@ func printStatus(out io.Writer, status *control.Status, now time.Time) error {
 }
 
 // targeted returns a command that does something to a target of a running lab.
-func targeted(name *string, use, short, example string, args cobra.PositionalArgs, act func(ctx context.Context, lab *Lab, target string) error) *cobra.Command {
+func targeted(
+	name *string,
+	use, short, example string,
+	args cobra.PositionalArgs,
+	act func(ctx context.Context, lab *Lab, target string) error,
+) *cobra.Command {
 	return &cobra.Command{
 		Use: use, Short: short, Example: example, Args: args,
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
@@ -212,7 +224,9 @@ func killCommand(name *string) *cobra.Command {
 		"  sudo xebec lab kill master-1\n  sudo xebec lab kill master-2/scheduler\n  sudo xebec lab kill node-1/agent --hold",
 		cobra.ExactArgs(1), func(ctx context.Context, lab *Lab, target string) error { return lab.Kill(ctx, target, options) })
 	cmd.Flags().BoolVar(&options.Hold, "hold", false, "do not restart the process until `lab start`; machines are never restarted")
-	cmd.Flags().BoolVar(&options.PowerOff, "power-off", false, "disconnect the machine first, so that its peers get no response instead of closed connections")
+	cmd.Flags().
+		BoolVar(&options.PowerOff, "power-off", false,
+			"disconnect the machine first, so that its peers get no response instead of closed connections")
 	return cmd
 }
 
@@ -339,7 +353,8 @@ func (f prefixFlag) Set(text string) error {
 
 func (f prefixFlag) Type() string { return "prefix" }
 
-// progress shows the steps of long work: on a terminal in one line that changes, elsewhere a line per step.
+// progress shows the steps of long work: on a terminal in one line that changes, elsewhere a line
+// per step.
 type progress struct {
 	out      io.Writer
 	terminal bool

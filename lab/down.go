@@ -21,8 +21,8 @@ import (
 	"github.com/xebec-project/xebec/lab/topology"
 )
 
-// Limits of taking a lab down: for its supervisor to stop everything in order, and for the kernel to remove what is
-// left.
+// Limits of taking a lab down: for its supervisor to stop everything in order, and for the kernel
+// to remove what is left.
 const (
 	orderlyLimit = 30 * time.Second
 	sweepLimit   = 30 * time.Second
@@ -38,9 +38,10 @@ type DownOptions struct {
 	Purge bool
 }
 
-// Down takes a lab down: processes, containers, namespaces, mounts, cgroups and the command line's context. Only the
-// state directory stays, unless it is purged. It works from the lab's name alone, so that a lab whose supervisor
-// was killed is removed as well, and taking down what is down is no error.
+// Down takes a lab down: processes, containers, namespaces, mounts, cgroups and the command line's
+// context. Only the state directory stays, unless it is purged. It works from the lab's name alone,
+// so that a lab whose supervisor was killed is removed as well, and taking down what is down is no
+// error.
 func Down(ctx context.Context, options DownOptions) error {
 	if os.Geteuid() != 0 {
 		return errNotRoot
@@ -86,7 +87,8 @@ func Down(ctx context.Context, options DownOptions) error {
 	return errors.Join(err, unregister(name))
 }
 
-// stopSupervisor asks the supervisor to stop everything in order and waits until it has ended. None is no error.
+// stopSupervisor asks the supervisor to stop everything in order and waits until it has ended. None
+// is no error.
 func stopSupervisor(ctx context.Context, spec topology.Spec) error {
 	ctx, cancel := context.WithTimeout(ctx, orderlyLimit)
 	defer cancel()
@@ -108,7 +110,7 @@ func stopSupervisor(ctx context.Context, spec topology.Spec) error {
 	}
 }
 
-// sweep removes everything that bears the lab's name, or is mounted in its state directory, whoever made it.
+// sweep removes everything that bears the lab's name, or is mounted in its state directory.
 func sweep(ctx context.Context, name, stateDir string) error {
 	ctx, cancel := context.WithTimeout(ctx, sweepLimit)
 	defer cancel()
@@ -155,8 +157,8 @@ func unmountBelow(dir string) error {
 	return errors.Join(errs...)
 }
 
-// removeContext takes the lab's context out of the command line's configuration. A configuration that became empty and
-// that only the lab made is removed.
+// removeContext takes the lab's context out of the command line's configuration. A configuration
+// that became empty and that only the lab made is removed.
 func removeContext(spec topology.Spec) error {
 	if spec.ContextFile == "" {
 		return nil

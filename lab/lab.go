@@ -1,6 +1,6 @@
-// Package lab runs whole clusters on one Linux host: every simulated machine is a set of namespaces and cgroups, and
-// nothing of a lab exists in the host's own network. See package machine for how a machine is made and package
-// supervisor for the process that owns a running lab.
+// Package lab runs whole clusters on one Linux host: every simulated machine is a set of namespaces
+// and cgroups, and nothing of a lab exists in the host's own network. See package machine for how a
+// machine is made and package supervisor for the process that owns a running lab.
 package lab
 
 import (
@@ -34,7 +34,8 @@ type Lab struct {
 	client *control.Client
 }
 
-// Open finds the lab of that name, whether or not it still runs. The error says how to get a lab when there is none.
+// Open finds the lab of that name, whether or not it still runs. The error says how to get a lab
+// when there is none.
 func Open(name string) (*Lab, error) {
 	dir, err := registered(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -50,7 +51,8 @@ func Open(name string) (*Lab, error) {
 	return &Lab{Spec: spec, client: control.NewClient(spec.Socket())}, nil
 }
 
-// Status returns the state of every machine and process. When the supervisor is gone it is control.ErrNotRunning.
+// Status returns the state of every machine and process. When the supervisor is gone it is
+// control.ErrNotRunning.
 func (l *Lab) Status(ctx context.Context) (*control.Status, error) {
 	status, err := l.client.Status(ctx)
 	return status, l.explain(err)
@@ -60,12 +62,13 @@ func (l *Lab) Status(ctx context.Context) (*control.Status, error) {
 type KillOptions struct {
 	// Hold keeps a process down until Start.
 	Hold bool
-	// PowerOff unplugs a host first: its peers see silence, as after a power cut, not closed connections.
+	// PowerOff unplugs a host first: its peers see silence, as after a power cut, not closed
+	// connections.
 	PowerOff bool
 }
 
-// Kill sends SIGKILL to a process ("master-2/scheduler"), which is started again unless held, or to everything on a
-// host ("node-1"), containers included, which then stays down until Start.
+// Kill sends SIGKILL to a process ("master-2/scheduler"), which is started again unless held, or to
+// everything on a host ("node-1"), containers included, which then stays down until Start.
 func (l *Lab) Kill(ctx context.Context, target string, options KillOptions) error {
 	return l.do(ctx, control.PathKill, control.Request{Target: target, Hold: options.Hold, PowerOff: options.PowerOff})
 }
@@ -95,13 +98,18 @@ func (l *Lab) explain(err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("lab %s is owned by root: run the command with sudo", l.Spec.Name)
 	case errors.Is(err, control.ErrNotRunning):
-		return fmt.Errorf("lab %s: %w, its supervisor has terminated: clean up by xebec lab down --name %s", l.Spec.Name, control.ErrNotRunning, l.Spec.Name)
+		return fmt.Errorf(
+			"lab %s: %w, its supervisor has terminated: clean up by xebec lab down --name %s",
+			l.Spec.Name,
+			control.ErrNotRunning,
+			l.Spec.Name,
+		)
 	}
 	return err
 }
 
-// StartIn starts cmd on a host of the lab: in its namespaces, with its cgroup. The caller waits for it. It ends with
-// the host or the lab at the latest.
+// StartIn starts cmd on a host of the lab: in its namespaces, with its cgroup. The caller waits for
+// it. It ends with the host or the lab at the latest.
 func (l *Lab) StartIn(ctx context.Context, host string, cmd *exec.Cmd) error {
 	status, err := l.Status(ctx)
 	if err != nil {

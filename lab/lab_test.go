@@ -23,7 +23,8 @@ import (
 	"github.com/xebec-project/xebec/lab/control"
 )
 
-// binDir makes a directory of programs that are all this test, or skips the test where labs can't run.
+// binDir makes a directory of programs that are all this test, or skips the test where labs can't
+// run.
 func binDir(t *testing.T) string {
 	t.Helper()
 	self, err := os.Executable()
@@ -168,13 +169,15 @@ func network(t *testing.T) string {
 		}
 		all = append(all, out...)
 	}
-	// Addresses and routes that others gave to this machine for a while have less of it left each time one looks.
+	// Addresses and routes that others gave to this machine for a while have less of it left each time
+	// one looks.
 	return lifetimes.ReplaceAllString(string(all), "")
 }
 
 var lifetimes = regexp.MustCompile(`(valid_lft|preferred_lft|expires) \d+sec`)
 
-// remains lists what is left of a lab on the machine: processes, namespaces, mounts, cgroups, eBPF programs, sockets.
+// remains lists what is left of a lab on the machine: processes, namespaces, mounts, cgroups, eBPF
+// programs, sockets.
 func remains(t *testing.T, name, stateDir string) []string {
 	t.Helper()
 	var left []string
@@ -221,8 +224,9 @@ func remains(t *testing.T, name, stateDir string) []string {
 	return left
 }
 
-// wantGone fails the test unless nothing of the lab remains. The kernel ends namespaces and what hangs on cgroups in its own
-// time, one after the other with those of everybody else on the machine.
+// wantGone fails the test unless nothing of the lab remains. The kernel ends namespaces and what
+// hangs on cgroups in its own time, one after the other with those of everybody else on the
+// machine.
 func wantGone(t *testing.T, name, stateDir string) {
 	t.Helper()
 	deadline := time.Now().Add(30 * time.Second)
@@ -285,7 +289,7 @@ func TestLab(t *testing.T) {
 		if err := lab.Kill(t.Context(), "master-2/scheduler", KillOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "scheduler runs anew", func() bool {
+		eventually(t, "scheduler was restarted", func() bool {
 			p := processOf(t, lab, "master-2/scheduler")
 			return p.State == control.Alive && p.PID != old.PID && p.Restarts == 1 && p.LastExit == "signal: killed"
 		})
@@ -346,7 +350,7 @@ func TestLab(t *testing.T) {
 		if err := lab.Kill(t.Context(), "node-1/containerd", KillOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "containerd runs anew", func() bool {
+		eventually(t, "containerd was restarted", func() bool {
 			p := processOf(t, lab, "node-1/containerd")
 			return p.State == control.Alive && p.PID != old
 		})
@@ -415,8 +419,8 @@ func TestLab(t *testing.T) {
 		if err := printLog(t.Context(), &out, path, 1, false); err != nil || out.String() != "serving gateway\n" {
 			t.Errorf("log = %q, %v", &out, err)
 		}
-		if _, err := lab.LogFile("master-1/nobody"); err == nil {
-			t.Error("there is a log of nobody")
+		if _, err := lab.LogFile("master-1/absent"); err == nil {
+			t.Error("there is a log of an absent process")
 		}
 	})
 
@@ -497,7 +501,7 @@ func TestTwoLabs(t *testing.T) {
 	}
 	again := up(t, Options{Name: second, Masters: 1, BinDir: bin, StateDir: stateY})
 	if got := status(t, again).Endpoints; got[0] != endpoints[0] {
-		// Unless somebody else came to have the port meanwhile.
+		// Unless another program has taken the port meanwhile.
 		if l, err := net.Listen("tcp4", endpoints[0]); err == nil {
 			l.Close()
 			t.Errorf("endpoints = %v, were %v", got, endpoints)
@@ -539,7 +543,8 @@ func TestUpErrors(t *testing.T) {
 	})
 }
 
-// A supervisor that can't begin is told of at once, with what it said; one that only takes its time is waited for.
+// TestSlowSupervisor: the failure of a supervisor is reported immediately, with its output; a slow
+// one is waited for.
 func TestSlowSupervisor(t *testing.T) {
 	for name, test := range map[string]struct{ script, want string }{
 		"broken": {"echo broken; exit 1", "supervisor of the lab terminated: broken"},

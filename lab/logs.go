@@ -14,8 +14,8 @@ import (
 // followEvery is how often a followed log is looked at.
 const followEvery = 200 * time.Millisecond
 
-// printLog copies a log file, all of it or its last lines, and with follow what is added until ctx ends. A file that was
-// emptied meanwhile is read from its beginning.
+// printLog copies a log file, all of it or its last lines, and with follow what is added until ctx
+// ends. A file that was emptied meanwhile is read from its beginning.
 func printLog(ctx context.Context, out io.Writer, path string, lines int, follow bool) error {
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {

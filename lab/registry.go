@@ -16,8 +16,8 @@ import (
 // registryDir holds a link to its state directory for every lab that is up or was not taken down.
 const registryDir = "/run/xebec/labs"
 
-// netnsMark exists when a lab was the first on this machine to use named network namespaces, and so has to undo what
-// that makes.
+// netnsMark exists when a lab was the first on this machine to use named network namespaces, and so
+// has to undo what that makes.
 const netnsMark = "/run/xebec/netns-made"
 
 // registered returns the state directory of a lab; fs.ErrNotExist when there is no such lab.
@@ -38,7 +38,8 @@ func Names() ([]string, error) {
 	return names, nil
 }
 
-// lockRegistry keeps other commands from bringing labs up or down until unlock is called. It waits for them.
+// lockRegistry keeps other commands from bringing labs up or down until unlock is called. It waits
+// for them.
 func lockRegistry() (unlock func(), err error) {
 	for {
 		if err := os.MkdirAll(registryDir, 0o755); err != nil {
@@ -68,7 +69,8 @@ func lockRegistry() (unlock func(), err error) {
 	}
 }
 
-// register links the lab to its state directory and gives it an index that no other lab has. The caller holds the lock.
+// register links the lab to its state directory and gives it an index that no other lab has. The
+// caller holds the lock.
 func register(spec *topology.Spec) error {
 	names, err := Names()
 	if err != nil {
@@ -98,8 +100,8 @@ func register(spec *topology.Spec) error {
 	return os.Symlink(spec.StateDir, filepath.Join(registryDir, spec.Name))
 }
 
-// unregister forgets the lab, and what labs leave outside of their state directories when it was the last one. The
-// caller holds the lock.
+// unregister forgets the lab, and what labs leave outside of their state directories when it was
+// the last one. The caller holds the lock.
 func unregister(name string) error {
 	if err := os.Remove(filepath.Join(registryDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

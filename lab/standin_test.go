@@ -17,9 +17,9 @@ import (
 	"github.com/cilium/ebpf/link"
 )
 
-// TestMain lets the test's own program stand in for a lab's programs, which find themselves by the name they are
-// started under. The lab's supervisor, etcd's place in the order of starting, containerd, namespaces, cgroups and eBPF
-// are real.
+// TestMain lets the test's own program stand in for a lab's programs, which find themselves by the
+// name they are started under. The lab's supervisor, etcd's place in the order of starting,
+// containerd, namespaces, cgroups and eBPF are real.
 func TestMain(m *testing.M) {
 	var err error
 	switch filepath.Base(os.Args[0]) {
@@ -40,8 +40,8 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// standInService listens where the service would. What connects to the gateway is greeted with the host's name, then
-// gets back what it sends.
+// standInService listens where the service would. What connects to the gateway is greeted with the
+// host's name, then gets back what it sends.
 func standInService(name string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()

@@ -47,12 +47,13 @@ type Options struct {
 	ClusterCIDR, ServiceCIDR netip.Prefix
 	// Ephemeral keeps the machines' disks in memory: nothing of them outlives Down.
 	Ephemeral bool
-	// ContextFile is the command line's configuration that gets a context for the lab, which becomes the current one;
-	// empty for none.
+	// ContextFile is the command line's configuration that gets a context for the lab, which becomes
+	// the current one; empty for none.
 	ContextFile string
 	// NoWait returns once the processes are started, without waiting for the services and the nodes.
 	NoWait bool
-	// Progress, when not nil, is told what is being done, in a few words, and again while that goes on.
+	// Progress, when not nil, receives what is being done, in a few words, and again while that goes
+	// on.
 	Progress func(step string)
 }
 
@@ -78,7 +79,8 @@ func (o Options) spec() (topology.Spec, error) {
 		o.ServiceCIDR = DefaultServiceCIDR
 	}
 	s := topology.Spec{
-		Name: o.Name, Masters: o.Masters, Nodes: o.Nodes, Segments: o.Segments, DualStack: o.DualStack, ClusterCIDR: o.ClusterCIDR, ServiceCIDR: o.ServiceCIDR,
+		Name: o.Name, Masters: o.Masters, Nodes: o.Nodes, Segments: o.Segments, DualStack: o.DualStack,
+		ClusterCIDR: o.ClusterCIDR, ServiceCIDR: o.ServiceCIDR,
 		Ephemeral: o.Ephemeral, ContextFile: o.ContextFile,
 	}
 	for from, to := range map[string]*string{o.StateDir: &s.StateDir, o.BinDir: &s.BinDir} {
@@ -91,8 +93,9 @@ func (o Options) spec() (topology.Spec, error) {
 	return s, nil
 }
 
-// Up brings a lab up and returns when all its services are found and all its nodes are ready, or with an error that says what is missing. What failed
-// before any process was started is cleaned up; later the lab stays for its logs to be read, and Down removes it.
+// Up brings a lab up and returns when all its services are found and all its nodes are ready, or
+// with an error that says what is missing. What failed before any process was started is cleaned
+// up; later the lab stays for its logs to be read, and Down removes it.
 func Up(ctx context.Context, options Options) (*Lab, error) {
 	if options.Progress == nil {
 		options.Progress = func(string) {}
@@ -123,7 +126,8 @@ func Up(ctx context.Context, options Options) (*Lab, error) {
 	return lab, lab.awaitReady(ctx, options.Progress)
 }
 
-// launch registers the lab and starts its supervisor. It returns a channel that is closed when that has ended.
+// launch registers the lab and starts its supervisor. It returns a channel that is closed when that
+// has ended.
 func launch(spec *topology.Spec) (lab *Lab, ended <-chan struct{}, err error) {
 	unlock, err := lockRegistry()
 	if err != nil {
@@ -137,7 +141,11 @@ func launch(spec *topology.Spec) (lab *Lab, ended <-chan struct{}, err error) {
 				return nil, nil, fmt.Errorf("lab %s is already running: stop it by xebec lab down --name %s", spec.Name, spec.Name)
 			}
 		}
-		return nil, nil, fmt.Errorf("lab %s was not stopped and its supervisor is gone: clean up by xebec lab down --name %s", spec.Name, spec.Name)
+		return nil, nil, fmt.Errorf(
+			"lab %s was not stopped and its supervisor is gone: clean up by xebec lab down --name %s",
+			spec.Name,
+			spec.Name,
+		)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, err
 	}
@@ -151,13 +159,17 @@ func launch(spec *topology.Spec) (lab *Lab, ended <-chan struct{}, err error) {
 		return nil, nil, errors.Join(err, unregister(spec.Name))
 	}
 	if ended, err = startSupervisor(*spec); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("start supervisor: %w", err), sweep(context.Background(), spec.Name, spec.StateDir), unregister(spec.Name))
+		return nil, nil, errors.Join(
+			fmt.Errorf("start supervisor: %w", err),
+			sweep(context.Background(), spec.Name, spec.StateDir),
+			unregister(spec.Name),
+		)
 	}
 	return &Lab{Spec: *spec, client: control.NewClient(spec.Socket())}, ended, nil
 }
 
-// resume takes over the index of a lab that ran in the state directory before, and refuses a lab that its data do not
-// fit.
+// resume takes over the index of a lab that ran in the state directory before, and refuses a lab
+// that its data do not fit.
 func resume(spec *topology.Spec) error {
 	old, err := topology.Load(spec.StateDir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -170,10 +182,24 @@ func resume(spec *topology.Spec) error {
 	if old.Ephemeral || spec.Ephemeral {
 		return nil
 	}
-	same := old.Name == spec.Name && old.Masters == spec.Masters && max(old.Segments, 1) == max(spec.Segments, 1) && old.DualStack == spec.DualStack && old.ClusterCIDR == spec.ClusterCIDR && old.ServiceCIDR == spec.ServiceCIDR
+	same := old.Name == spec.Name && old.Masters == spec.Masters && max(old.Segments, 1) == max(spec.Segments, 1) &&
+		old.DualStack == spec.DualStack &&
+		old.ClusterCIDR == spec.ClusterCIDR &&
+		old.ServiceCIDR == spec.ServiceCIDR
 	if !same {
-		return fmt.Errorf("%s contains the data of lab %s with %d masters, %d segments, dual stack %t, pods in %s and services in %s: use the same options, or remove the data by xebec lab down --purge --name %s --state-dir %s",
-			spec.StateDir, old.Name, old.Masters, max(old.Segments, 1), old.DualStack, old.ClusterCIDR, old.ServiceCIDR, old.Name, spec.StateDir)
+		return fmt.Errorf(
+			"%s contains the data of lab %s with %d masters, %d segments, dual stack %t, pods in %s and services in %s: "+
+				"use the same options, or remove the data by xebec lab down --purge --name %s --state-dir %s",
+			spec.StateDir,
+			old.Name,
+			old.Masters,
+			max(old.Segments, 1),
+			old.DualStack,
+			old.ClusterCIDR,
+			old.ServiceCIDR,
+			old.Name,
+			spec.StateDir,
+		)
 	}
 	return nil
 }
@@ -247,7 +273,8 @@ func tail(path string) string {
 	return "no output in " + path
 }
 
-// writeContext adds the lab's context to the command line's configuration and makes it the current one.
+// writeContext adds the lab's context to the command line's configuration and makes it the current
+// one.
 func (l *Lab) writeContext() error {
 	path := l.Spec.ContextFile
 	if path == "" {
@@ -276,8 +303,8 @@ func (l *Lab) writeContext() error {
 	return saveConfig(config, path)
 }
 
-// saveConfig saves a configuration and leaves it to whoever owns the directory that it is in, so that one written
-// under sudo can be used without.
+// saveConfig saves a configuration and gives it to the owner of the directory that it is in, so
+// that one written under sudo can be used without.
 func saveConfig(config *cliconfig.Config, path string) error {
 	made := []string{path}
 	dir := filepath.Dir(path)

@@ -22,7 +22,11 @@ func RolloutState(d *appsv1.Deployment) (text string, done bool, err error) {
 	}
 	for _, c := range status.GetConditions() {
 		if c.GetType() == kind.DeploymentProgressing && c.GetReason() == deadlineExceeded {
-			return "", false, fmt.Errorf("deployment %q exceeded its progress deadline: 'xebec describe deployment %s' and its pods show why", name, name)
+			return "", false, fmt.Errorf(
+				"deployment %q exceeded its progress deadline: 'xebec describe deployment %s' and its pods show why",
+				name,
+				name,
+			)
 		}
 	}
 	waiting := fmt.Sprintf("Waiting for deployment %q rollout to finish: ", name)
@@ -37,7 +41,8 @@ func RolloutState(d *appsv1.Deployment) (text string, done bool, err error) {
 	return fmt.Sprintf("deployment %q successfully rolled out", name), true, nil
 }
 
-// Revision is the revision that a deployment is at, or that a replica set holds; 0 when it is not known.
+// Revision is the revision that a deployment is at, or that a replica set holds; 0 when it is not
+// known.
 func Revision(obj kind.Object) int64 {
 	n, err := strconv.ParseInt(obj.GetMetadata().GetAnnotations()[kind.AnnotationRevision], 10, 64)
 	if err != nil {
@@ -52,7 +57,11 @@ func ReplicaSets(ctx context.Context, cl *client.Client, d *appsv1.Deployment) (
 	if err != nil {
 		return nil, err
 	}
-	all, _, err := client.List[*appsv1.ReplicaSet](ctx, cl, client.ListOptions{Namespace: d.GetMetadata().GetNamespace(), LabelSelector: selector.String()})
+	all, _, err := client.List[*appsv1.ReplicaSet](
+		ctx,
+		cl,
+		client.ListOptions{Namespace: d.GetMetadata().GetNamespace(), LabelSelector: selector.String()},
+	)
 	if err != nil {
 		return nil, err
 	}

@@ -15,7 +15,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// PodWaits says what keeps a pod on a node from being ready, a line each, the cause before its effects; nothing when it is.
+// PodWaits says what keeps a pod on a node from being ready, a line each, the cause before its
+// effects; nothing when it is.
 func PodWaits(p *corev1.Pod) []string {
 	if kind.IsPodReady(p) {
 		return nil
@@ -27,7 +28,15 @@ func PodWaits(p *corev1.Pod) []string {
 		case c == nil:
 			out = append(out, terminal.OneLine(fmt.Sprintf("readiness gate %s is not met: the pod has no such condition", name)))
 		case c.GetStatus() != kind.ConditionTrue:
-			out = append(out, terminal.OneLine(strings.TrimRight(fmt.Sprintf("readiness gate %s is not met: the condition is %s: %s: %s", name, c.GetStatus(), c.GetReason(), c.GetMessage()), ": ")))
+			out = append(
+				out,
+				terminal.OneLine(
+					strings.TrimRight(
+						fmt.Sprintf("readiness gate %s is not met: the condition is %s: %s: %s", name, c.GetStatus(), c.GetReason(), c.GetMessage()),
+						": ",
+					),
+				),
+			)
 		}
 	}
 	if c := kind.PodCondition(p, kind.PodReady); len(out) == 0 && c.GetMessage() != "" {
@@ -49,7 +58,17 @@ func containerWaits(p *corev1.Pod) []string {
 			}
 			out = append(out, terminal.OneLine(line))
 		case ended != nil && ended.GetExitCode() != 0:
-			out = append(out, terminal.OneLine(fmt.Sprintf("container %s terminated with exit code %d: %s", c.GetName(), ended.GetExitCode(), cmp.Or(ended.GetMessage(), ended.GetReason()))))
+			out = append(
+				out,
+				terminal.OneLine(
+					fmt.Sprintf(
+						"container %s terminated with exit code %d: %s",
+						c.GetName(),
+						ended.GetExitCode(),
+						cmp.Or(ended.GetMessage(), ended.GetReason()),
+					),
+				),
+			)
 		case c.GetState().GetRunning() != nil && !c.GetReady():
 			probe := "readiness"
 			if c.Started != nil && !c.GetStarted() {
@@ -61,7 +80,8 @@ func containerWaits(p *corev1.Pod) []string {
 	return out
 }
 
-// podProblem is what a pod that is not ready waits for in one line, empty when it is ready or nothing is known.
+// podProblem is what a pod that is not ready waits for in one line, empty when it is ready or
+// nothing is known.
 func podProblem(p *corev1.Pod) string {
 	if p.GetMetadata().GetDeletionTimestamp() != nil {
 		return ""
@@ -82,19 +102,21 @@ func podProblem(p *corev1.Pod) string {
 	return ""
 }
 
-// Worst is the pod that most likely holds the others' owner up: of those with a problem the newest; nil when there is none.
+// Worst is the pod that most likely holds the others' owner up: of those with a problem the newest;
+// nil when there is none.
 func Worst(pods []*corev1.Pod) *corev1.Pod {
 	var worst *corev1.Pod
 	for _, p := range pods {
-		if podProblem(p) != "" && (worst == nil || p.GetMetadata().GetCreationTimestamp().AsTime().After(worst.GetMetadata().GetCreationTimestamp().AsTime())) {
+		if podProblem(p) != "" &&
+			(worst == nil || p.GetMetadata().GetCreationTimestamp().AsTime().After(worst.GetMetadata().GetCreationTimestamp().AsTime())) {
 			worst = p
 		}
 	}
 	return worst
 }
 
-// RolloutWaits is what a deployment's rollout waits for, empty when nothing is known: that pods can't be made, or what one of
-// the pods of its present template waits for.
+// RolloutWaits is what a deployment's rollout waits for, empty when nothing is known: that pods
+// can't be made, or what one of the pods of its present template waits for.
 func RolloutWaits(ctx context.Context, cl *client.Client, d *appsv1.Deployment) (string, error) {
 	for _, c := range d.GetStatus().GetConditions() {
 		if c.GetType() == kind.DeploymentReplicaFailure && c.GetStatus() == kind.ConditionTrue {
@@ -113,7 +135,11 @@ func RolloutWaits(ctx context.Context, cl *client.Client, d *appsv1.Deployment) 
 	if err != nil {
 		return "", err
 	}
-	pods, _, err := client.List[*corev1.Pod](ctx, cl, client.ListOptions{Namespace: d.GetMetadata().GetNamespace(), LabelSelector: selector.String()})
+	pods, _, err := client.List[*corev1.Pod](
+		ctx,
+		cl,
+		client.ListOptions{Namespace: d.GetMetadata().GetNamespace(), LabelSelector: selector.String()},
+	)
 	if err != nil {
 		return "", err
 	}

@@ -7,7 +7,8 @@ import (
 	"io/fs"
 )
 
-// Exit codes of every command, except that exec, attach, debug and run exit with the code of the command they ran.
+// Exit codes of every command, except that exec, attach, debug and run exit with the code of the
+// command they ran.
 const (
 	// OK: done.
 	OK = 0

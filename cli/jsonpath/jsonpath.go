@@ -11,9 +11,9 @@ import (
 	"strings"
 )
 
-// Template is a parsed -o jsonpath template: text with expressions in braces, such as
-// {range .items[*]}{.metadata.name}{"\n"}{end}. It knows fields, indexes, slices, [*], filters of one comparison,
-// and range; that is the part of Kubernetes' dialect that scripts use.
+// Template is a parsed -o jsonpath template: text with expressions in braces, such as {range
+// .items[*]}{.metadata.name}{"\n"}{end}. It knows fields, indexes, slices, [*], filters of one
+// comparison, and range; that is the part of Kubernetes' dialect that scripts use.
 type Template []templateNode
 
 type templateNode struct {
@@ -46,7 +46,8 @@ func Parse(text string) (Template, error) {
 	return t, nil
 }
 
-// parseNodes reads up to the end of the text or, inside of a range, up to its {end}; rest is what follows that.
+// parseNodes reads up to the end of the text or, inside of a range, up to its {end}; rest is what
+// follows that.
 func parseNodes(text string, inside bool) (nodes Template, rest string, err error) {
 	for text != "" {
 		open := strings.IndexByte(text, '{')
@@ -290,7 +291,8 @@ func (s slice) walk(value any) ([]any, error) {
 	return list[from:max(from, to)], nil
 }
 
-// parseFilter reads what is between the parentheses of [?(...)]: @.path, alone or compared with a value.
+// parseFilter reads what is between the parentheses of [?(...)]: @.path, alone or compared with a
+// value.
 func parseFilter(text string) (step, error) {
 	for _, operator := range []string{"==", "!=", "<=", ">=", "<", ">"} {
 		left, right, ok := strings.Cut(text, operator)

@@ -1,4 +1,5 @@
-// Package printer writes objects and tables: as text in columns, names, JSON, YAML or by a JSONPath template.
+// Package printer writes objects and tables: as text in columns, names, JSON, YAML or by a JSONPath
+// template.
 package printer
 
 import (
@@ -75,8 +76,8 @@ func ParseFormat(text string) (Format, error) {
 // Structured tells that the form shows objects whole and not as rows.
 func (f Format) Structured() bool { return f.Name != asTable && f.Name != Wide }
 
-// Print writes objects in any form but a table. One that was asked for by its name is written by itself, others as a
-// List.
+// Print writes objects in any form but a table. One that was asked for by its name is written by
+// itself, others as a List.
 func (f Format) Print(w io.Writer, objects []kind.Object, single bool) error {
 	if f.Name == Name {
 		for _, o := range objects {
@@ -107,7 +108,8 @@ func (f Format) Print(w io.Writer, objects []kind.Object, single bool) error {
 	return f.PrintTree(w, root)
 }
 
-// PrintTree writes a tree in the form, for programs: nothing is escaped but by the form's own rules, as with kubectl.
+// PrintTree writes a tree in the form, for programs: nothing is escaped but by the form's own
+// rules, as with kubectl.
 func (f Format) PrintTree(w io.Writer, n *tree.Node) error {
 	var out []byte
 	var err error

@@ -64,7 +64,10 @@ func columnsOf(k *kind.Kind, o TableOptions, mixed bool) []kind.Column {
 		}
 	}
 	for _, label := range o.LabelColumns {
-		add(strings.ToUpper(label[strings.LastIndexByte(label, '/')+1:]), func(obj kind.Object) string { return obj.GetMetadata().GetLabels()[label] })
+		add(
+			strings.ToUpper(label[strings.LastIndexByte(label, '/')+1:]),
+			func(obj kind.Object) string { return obj.GetMetadata().GetLabels()[label] },
+		)
 	}
 	if o.ShowLabels {
 		add("LABELS", func(obj kind.Object) string { return Pairs(obj.GetMetadata().GetLabels(), ",") })

@@ -14,8 +14,8 @@ const (
 	narrowest = 12
 )
 
-// Table is rows under headings. It is printed as wide as its cells need, or, on a terminal, as wide as that is: then
-// the longest cells are cut short.
+// Table is rows under headings. It is printed as wide as its cells need, or, on a terminal, as wide
+// as that is: then the longest cells are cut short.
 type Table struct {
 	Heads []string
 	Rows  [][]string
@@ -28,7 +28,8 @@ type Table struct {
 // Add appends a row.
 func (t *Table) Add(cells ...string) { t.Rows = append(t.Rows, cells) }
 
-// tidy keeps cells in their rows and control characters from the terminal. Cells that are tidy stay as they are.
+// tidy keeps cells in their rows and control characters from the terminal. Cells that are tidy stay
+// as they are.
 func (t *Table) tidy() {
 	for _, row := range append([][]string{t.Heads}, t.Rows...) {
 		for i, cell := range row {

@@ -49,8 +49,9 @@ func (c *Choice) AllFlag(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&c.all, "all", false, "all objects of the kind in the namespace")
 }
 
-// Manifests reads the manifests that the files hold. It gives every object that lives in a namespace one: what it says, else
-// the flag's, else the context's. When some objects are not in order it returns the others with manifest.Errors.
+// Manifests reads the manifests that the files hold. It gives every object that lives in a
+// namespace one: what it says, else the flag's, else the context's. When some objects are not in
+// order it returns the others with manifest.Errors.
 func Manifests(s *session.Session, files []string, recursive bool) ([]manifest.Document, error) {
 	for _, f := range files {
 		if f == "" {
@@ -90,8 +91,8 @@ func Manifests(s *session.Session, files []string, recursive bool) ([]manifest.D
 	return docs, nil
 }
 
-// References resolves what a command line chooses into references with namespaces. Only references by name or file are
-// sure to name one object each.
+// References resolves what a command line chooses into references with namespaces. Only references
+// by name or file are sure to name one object each.
 func References(s *session.Session, args []string, c Choice) ([]Reference, error) {
 	if len(c.Files) > 0 {
 		if len(args) > 0 || c.Labels != "" || c.all {
@@ -131,8 +132,8 @@ func References(s *session.Session, args []string, c Choice) ([]Reference, error
 	return refs, nil
 }
 
-// Objects is references with those to all of a kind replaced by the objects they stand for. One of the two ways to
-// choose must have been used, so that nothing happens to all by accident.
+// Objects is references with those to all of a kind replaced by the objects they stand for. One of
+// the two ways to choose must have been used, so that nothing happens to all by accident.
 func Objects(ctx context.Context, s *session.Session, cl *client.Client, args []string, c Choice) ([]Reference, error) {
 	refs, err := References(s, args, c)
 	if err != nil {

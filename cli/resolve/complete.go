@@ -43,7 +43,7 @@ func CompleteOf(s *session.Session, name string) cobra.CompletionFunc {
 	}
 }
 
-// completionTimeout is how long somebody who pressed the tabulator is willing to wait.
+// completionTimeout bounds the calls of one completion.
 const completionTimeout = 2 * time.Second
 
 func completeNames(ctx context.Context, s *session.Session, k *kind.Kind, prefix, typed string) ([]string, cobra.ShellCompDirective) {

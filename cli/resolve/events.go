@@ -18,8 +18,8 @@ func Events(ctx context.Context, cl *client.Client, obj kind.Object) ([]kind.Obj
 	if meta.GetNamespace() != "" {
 		selector += ",involvedObject.namespace=" + meta.GetNamespace()
 	}
-	// Events about an object without a namespace may lie in any; those about a node name it as uid in Kubernetes, which
-	// is why the uid is not compared for kinds without a namespace.
+	// Events about an object without a namespace may lie in any; those about a node name it as uid in
+	// Kubernetes, which is why the uid is not compared for kinds without a namespace.
 	if k.Namespaced {
 		selector += ",involvedObject.uid=" + meta.GetUid()
 	}

@@ -23,8 +23,8 @@ type FetchOptions struct {
 	IgnoreNotFound bool
 }
 
-// Fetch reads what the references mean, by kind in the order of their first mention. It goes on after objects that it
-// can't read, but not after a cluster that it can't reach.
+// Fetch reads what the references mean, by kind in the order of their first mention. It goes on
+// after objects that it can't read, but not after a cluster that it can't reach.
 func Fetch(ctx context.Context, cl *client.Client, refs []Reference, o FetchOptions) ([]*Found, []error) {
 	var sections []*Found
 	var failures []error

@@ -28,11 +28,12 @@ func PodSpec(obj kind.Object) *corev1.PodSpec {
 	return nil
 }
 
-// defaultContainer is the annotation by which a pod names the container that people mean when they name none.
+// defaultContainer is the annotation by which a pod names the container that people mean when they
+// name none.
 const defaultContainer = "kubectl.kubernetes.io/default-container"
 
-// Pods finds the pods that a command means: by name, by their owner, or by labels. An owner stands for one of its
-// pods, as with kubectl: the one that is most likely to have something to say.
+// Pods finds the pods that a command means: by name, by their owner, or by labels. An owner stands
+// for one of its pods, as with kubectl: the one that is most likely to have something to say.
 func Pods(ctx context.Context, s *session.Session, cl *client.Client, args []string, labels string) ([]*corev1.Pod, error) {
 	namespace, err := s.DefaultNamespace()
 	if err != nil {
@@ -154,7 +155,8 @@ func Containers(s *session.Session, p *corev1.Pod, name string, all bool) ([]str
 	return []string{containers[0].GetName()}, nil
 }
 
-// Container finds the pod that a command line names, and of its containers the one named, or the first.
+// Container finds the pod that a command line names, and of its containers the one named, or the
+// first.
 func Container(ctx context.Context, s *session.Session, args []string, name string) (*corev1.Pod, string, error) {
 	cl := s.Client()
 	namespace, err := s.DefaultNamespace()

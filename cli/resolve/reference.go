@@ -1,4 +1,5 @@
-// Package resolve finds the kinds and objects that a command line names: by kind and name, by manifest or by selector.
+// Package resolve finds the kinds and objects that a command line names: by kind and name, by
+// manifest or by selector.
 package resolve
 
 import (
@@ -112,7 +113,8 @@ func parse(args []string) ([]Reference, error) {
 	return refs, nil
 }
 
-// One reads arguments that name exactly one object; a lone NAME is of the kind taken, unless that is nil.
+// One reads arguments that name exactly one object; a lone NAME is of the kind taken, unless that
+// is nil.
 func One(args []string, taken *kind.Kind) (Reference, error) {
 	if len(args) == 1 && !strings.Contains(args[0], "/") && taken != nil {
 		return Reference{Kind: taken, Name: args[0]}, nil

@@ -1,5 +1,5 @@
-// Package schema tells what the fields of objects mean: their JSON names, their types as people write them, and the
-// comments of the protos, which are embedded.
+// Package schema tells what the fields of objects mean: their JSON names, their types as people
+// write them, and the comments of the protos, which are embedded.
 package schema
 
 import (

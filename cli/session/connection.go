@@ -42,7 +42,10 @@ func (s *Session) target() (*cliconfig.Context, error) {
 		return nil, err
 	}
 	if len(config.Contexts) == 0 {
-		return nil, fmt.Errorf("no contexts in %s: 'sudo xebec lab up' creates a cluster and its context, 'xebec config set-context' adds a context", path)
+		return nil, fmt.Errorf(
+			"no contexts in %s: 'sudo xebec lab up' creates a cluster and its context, 'xebec config set-context' adds a context",
+			path,
+		)
 	}
 	var found *cliconfig.Context
 	if s.context != "" {
@@ -106,8 +109,9 @@ func (s *Session) Client() *client.Client {
 	return client.New(s, client.WithFieldManager(FieldManager), client.WithTimeout(s.Timeout))
 }
 
-// Invoke implements grpc.ClientConnInterface: generated clients call the cluster through the shell, which connects at the first
-// call. A call whose context has no deadline ends after --request-timeout.
+// Invoke implements grpc.ClientConnInterface: generated clients call the cluster through the shell,
+// which connects at the first call. A call whose context has no deadline ends after
+// --request-timeout.
 func (s *Session) Invoke(ctx context.Context, method string, req, reply any, opts ...grpc.CallOption) error {
 	conn, err := s.connection()
 	if err != nil {
@@ -142,15 +146,18 @@ func dial(t *cliconfig.Context, options ...grpc.DialOption) (*grpc.ClientConn, e
 		return nil, fmt.Errorf("context %q: %w", t.Name, err)
 	}
 	if t.ByToken() || len(t.Endpoints) == 1 {
-		// Where the token is not good, watching a gateway's health fails for that, and the gateway would pass for unreachable. And
-		// with a single address, as of load balancers, there is nobody to turn to when a gateway says that it is about to stop,
-		// which serves what it has until then.
+		// With an invalid token the health check fails, and the gateway would appear unreachable. With a
+		// single address, such as that of a load balancer, there is no other gateway to use when one
+		// reports NOT_SERVING, and it still serves its calls.
 		options = append(options, grpc.WithDisableHealthCheck())
 	}
 	if t.ByToken() {
 		options = append(options, grpc.WithPerRPCCredentials(bearer{t}))
 	}
-	return rpc.Dial(rpc.SchemeStatic+":///"+strings.Join(t.Endpoints, ","), rpc.ClientConfig{TLS: source, Silence: rpc.PatientSilence, Options: options})
+	return rpc.Dial(
+		rpc.SchemeStatic+":///"+strings.Join(t.Endpoints, ","),
+		rpc.ClientConfig{TLS: source, Silence: rpc.PatientSilence, Options: options},
+	)
 }
 
 func credentials(t *cliconfig.Context) (*pki.Source, error) {
@@ -167,11 +174,12 @@ func credentials(t *cliconfig.Context) (*pki.Source, error) {
 	return steadySource(func() ([]byte, *pki.Pair, error) { return ownPair(t) })
 }
 
-// replacedWithin is how long a certificate and a key that do not belong together may be so because they are being replaced.
+// replacedWithin is how long a certificate and a key that do not belong together may be so because
+// they are being replaced.
 const replacedWithin = time.Second
 
-// steadySource returns what read finds: certificates of authorities and a pair. Of a pair that is being replaced one half may be
-// the old one and the other the new; then it reads again.
+// steadySource returns what read finds: certificates of authorities and a pair. Of a pair that is
+// being replaced one half may be the old one and the other the new; then it reads again.
 func steadySource(read func() ([]byte, *pki.Pair, error)) (*pki.Source, error) {
 	for end := time.Now().Add(replacedWithin); ; <-time.After(replacedWithin / 20) {
 		trusted, pair, err := read()
@@ -215,14 +223,28 @@ func (s *Session) destination() string {
 	return fmt.Sprintf("the cluster of context %q at %s", s.resolved.Name, strings.Join(s.resolved.Endpoints, ", "))
 }
 
-func (s *Session) traceCall(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+func (s *Session) traceCall(
+	ctx context.Context,
+	method string,
+	req, reply any,
+	conn *grpc.ClientConn,
+	invoke grpc.UnaryInvoker,
+	opts ...grpc.CallOption,
+) error {
 	began := time.Now()
 	err := invoke(ctx, method, req, reply, conn, opts...)
 	s.Notef("%s %s: %s in %s", filepath.Base(method), rpc.Object(req), status.Code(err), time.Since(began).Round(100*time.Microsecond))
 	return err
 }
 
-func (s *Session) traceStream(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+func (s *Session) traceStream(
+	ctx context.Context,
+	desc *grpc.StreamDesc,
+	conn *grpc.ClientConn,
+	method string,
+	open grpc.Streamer,
+	opts ...grpc.CallOption,
+) (grpc.ClientStream, error) {
 	s.Notef("%s: stream opened", filepath.Base(method))
 	return open(ctx, desc, conn, method, opts...)
 }

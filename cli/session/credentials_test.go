@@ -8,7 +8,8 @@ import (
 	"github.com/xebec-project/xebec/internal/pki"
 )
 
-// TestReplacedPair: who reads certificate and key while they are replaced sees a half of the old pair and one of the new.
+// TestReplacedPair: who reads certificate and key while they are replaced sees a half of the old
+// pair and one of the new.
 func TestReplacedPair(t *testing.T) {
 	for name, tt := range map[string]struct {
 		replacedAfter time.Duration
@@ -39,7 +40,7 @@ func TestReplacedPair(t *testing.T) {
 				t.Errorf("a pair that fits %s: %v", name, err)
 			}
 			if took := time.Since(began); took > 2*replacedWithin {
-				t.Errorf("%s: it was told after %s", name, took)
+				t.Errorf("%s: it returned after %s", name, took)
 			}
 		})
 	}

@@ -98,7 +98,8 @@ func Cause(err error) string {
 		{"connection reset by peer", "connection reset by peer: a process listens there, but it is not a gateway"},
 		{"no such host", "unknown host name"},
 		{"certificate has expired", "certificate has expired"},
-		{"signed by unknown authority", "server certificate signed by unknown authority: the context belongs to another cluster, or to an older one at the same address"},
+		{"signed by unknown authority", "server certificate signed by unknown authority: " +
+			"the context belongs to another cluster, or to an older one at the same address"},
 		{"first record does not look like a TLS handshake", "the server does not use TLS; gateways accept TLS only, so no request was sent"},
 		{"leads to another service", "the address belongs to another service"},
 	} {
@@ -115,7 +116,8 @@ func Cause(err error) string {
 // maxPlaces is how many places an error names of those where it was found.
 const maxPlaces = 5
 
-// printManifestErrors prints what is wrong with manifests: each kind that there is not once, with all places.
+// printManifestErrors prints what is wrong with manifests: each kind that there is not once, with
+// all places.
 func (s *Session) printManifestErrors(errs manifest.Errors) {
 	var order []string
 	places := map[string][]string{}

@@ -1,5 +1,5 @@
-// Package session is what one run of the command line shares: streams, global flags, and the connection to the cluster with
-// its credentials and time limits.
+// Package session is what one run of the command line shares: streams, global flags, and the
+// connection to the cluster with its credentials and time limits.
 package session
 
 import (
@@ -17,7 +17,7 @@ import (
 	"github.com/xebec-project/xebec/internal/cliconfig"
 )
 
-// Streams are the three ends by which a command talks to whoever ran it.
+// Streams are the standard streams of a command.
 type Streams struct {
 	In       io.Reader
 	Out, Err io.Writer
@@ -40,7 +40,8 @@ type Session struct {
 	Dial func(*cliconfig.Context, ...grpc.DialOption) (*grpc.ClientConn, error)
 	Now  func() time.Time
 
-	// warned are the warnings that were printed, partial tells that the objects of some manifests were left out.
+	// warned are the warnings that were printed, partial tells that the objects of some manifests were
+	// left out.
 	warned  map[string]bool
 	partial bool
 
@@ -52,10 +53,18 @@ type Session struct {
 
 // New returns the session of one command line.
 func New(streams Streams) *Session {
-	return &Session{In: streams.In, Out: terminal.NewScreen(streams.Out), Err: terminal.NewScreen(streams.Err), Dial: dial, Now: time.Now, warned: map[string]bool{}}
+	return &Session{
+		In:     streams.In,
+		Out:    terminal.NewScreen(streams.Out),
+		Err:    terminal.NewScreen(streams.Err),
+		Dial:   dial,
+		Now:    time.Now,
+		warned: map[string]bool{},
+	}
 }
 
-// Finish prints the error of a command, if it has one, closes the connection and returns the exit code.
+// Finish prints the error of a command, if it has one, closes the connection and returns the exit
+// code.
 func (s *Session) Finish(command *cobra.Command, err error) int {
 	code := s.report(command, err)
 	if code == exit.OK && s.partial {
@@ -82,7 +91,7 @@ func (s *Session) Flags(flags *pflag.FlagSet) {
 // Fail makes the exit code 1 of a command that does the rest of its work.
 func (s *Session) Fail() { s.partial = true }
 
-// Printf writes to standard output, where a failure, such as a closed pipe, is nobody's to mend.
+// Printf writes to standard output. Failures, such as a closed pipe, are ignored.
 func (s *Session) Printf(format string, args ...any) { fmt.Fprintf(s.Out, format, args...) }
 
 // Notef writes a line to standard error.

@@ -17,16 +17,18 @@ import (
 // Chunk is how much of an archive travels in one message.
 const Chunk = 512 << 10
 
-// Console is this end of the streams of a process in a container: what is typed here, in a terminal of this size.
+// Console is this end of the streams of a process in a container: what is typed here, in a terminal
+// of this size.
 type Console struct {
-	in    io.Reader // nil when the process is told nothing
+	in    io.Reader // nil without standard input
 	TTY   bool
 	fd    int
 	state *term.State // what the terminal was before it passed everything through; nil when it does not
 }
 
-// OpenConsole prepares this end. A terminal is used if one is wanted and there is one; without, the user is told what it lacks.
-// Where input is passed on, the terminal passes everything through until close: the one at the other end makes sense of it.
+// OpenConsole prepares standard input and the terminal, if tty is set and standard input is one;
+// otherwise it prints the warning lacks. With stdin the terminal is in raw mode until Close: the
+// terminal in the container interprets the input.
 func (s *Session) OpenConsole(stdin, tty bool, lacks string) (*Console, error) {
 	e := &Console{}
 	if stdin {
@@ -63,9 +65,10 @@ func (e *Console) Size() *nodev1.TerminalSize {
 	return terminalSize(e.fd)
 }
 
-// Pass hands what is typed and how large the terminal becomes to send, in the background, until ctx ends or send fails. A
-// stream takes one sender at a time: input and resizes meet in one goroutine, which ends with ctx. That which reads is left
-// behind in a read of standard input that nothing can interrupt.
+// Pass hands what is typed and how large the terminal becomes to send, in the background, until ctx
+// ends or send fails. A stream takes one sender at a time: input and resizes meet in one goroutine,
+// which ends with ctx. That which reads is left behind in a read of standard input that nothing can
+// interrupt.
 func (e *Console) Pass(ctx context.Context, send func(Input) error) {
 	input := make(chan []byte)
 	if e.in != nil {
@@ -96,13 +99,15 @@ func readInput(ctx context.Context, from io.Reader, to chan<- []byte) {
 	}
 }
 
-// Input is one thing to pass on: a new size of the terminal, input, or, with neither, the end of the input.
+// Input is one thing to pass on: a new size of the terminal, input, or, with neither, the end of
+// the input.
 type Input struct {
 	Data []byte
 	Size *nodev1.TerminalSize
 }
 
-// sendInput passes on what is typed and how large the terminal is until ctx ends, or send fails: the receiving side learns why.
+// sendInput passes on what is typed and how large the terminal is until ctx ends, or send fails:
+// the receiving side learns why.
 func sendInput(ctx context.Context, send func(Input) error, input <-chan []byte, tty bool, fd int) {
 	resized := make(chan os.Signal, 1)
 	if tty {

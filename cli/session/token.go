@@ -27,7 +27,8 @@ func (b bearer) GetRequestMetadata(ctx context.Context, uri ...string) (map[stri
 	return rpc.Bearer(token).GetRequestMetadata(ctx, uri...)
 }
 
-// RequireTransportSecurity implements credentials.PerRPCCredentials: a token is never sent in the clear.
+// RequireTransportSecurity implements credentials.PerRPCCredentials: a token is never sent in the
+// clear.
 func (bearer) RequireTransportSecurity() bool { return true }
 
 // tokenOf returns the token of a context that has one.
@@ -46,7 +47,8 @@ func tokenOf(t *cliconfig.Context) (string, error) {
 	return token, nil
 }
 
-// checkToken refuses what can't be a token, before it is sent anywhere: most often it is the name of a file.
+// checkToken refuses what can't be a token, before it is sent anywhere: most often it is the name
+// of a file.
 func checkToken(token string) error {
 	if strings.Count(token, ".") != 2 || strings.ContainsAny(token, " \t\r\n/") {
 		return errors.New("not a token: want a JSON Web Token, as 'xebec create token SERVICEACCOUNT' prints, or tokenFile in the context")

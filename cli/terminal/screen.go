@@ -7,9 +7,10 @@ import (
 	"unicode/utf8"
 )
 
-// Screen is an output stream for text that people read. The data of a cluster is written by many, and a terminal obeys
-// what is in it: control characters are written as text, ESC as ^[, and so are overrides of the direction of
-// writing. What is not text for people, such as JSON or the output of a program in a container, goes to raw.
+// Screen is an output stream for text that people read. The data of a cluster is written by many,
+// and a terminal obeys what is in it: control characters are written as text, ESC as ^[, and so are
+// overrides of the direction of writing. What is not text for people, such as JSON or the output of
+// a program in a container, goes to raw.
 type Screen struct{ to io.Writer }
 
 // NewScreen returns a screen that writes to a stream.
@@ -23,8 +24,9 @@ func (s *Screen) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Raw returns the stream behind a screen, and any other stream as it is. It is for bytes that are not this program's to
-// change: machine formats, logs, streams of containers, and for the control characters of this program itself.
+// Raw returns the stream behind a screen, and any other stream as it is. It is for bytes that are
+// not this program's to change: machine formats, logs, streams of containers, and for the control
+// characters of this program itself.
 func Raw(w io.Writer) io.Writer {
 	if s, ok := w.(*Screen); ok {
 		return s.to
@@ -32,8 +34,8 @@ func Raw(w io.Writer) io.Writer {
 	return w
 }
 
-// Escape writes the control characters of a text visibly; newlines and tabs stay. ESC is ^[ and a carriage return \r, as
-// kubectl writes them.
+// Escape writes the control characters of a text visibly; newlines and tabs stay. ESC is ^[ and a
+// carriage return \r, as kubectl writes them.
 func Escape(text string) string {
 	if !strings.ContainsFunc(text, unprintable) && utf8.ValidString(text) {
 		return text

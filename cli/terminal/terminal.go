@@ -1,4 +1,5 @@
-// Package terminal writes text for people: with control characters escaped, in colours and no wider than the terminal.
+// Package terminal writes text for people: with control characters escaped, in colours and no wider
+// than the terminal.
 package terminal
 
 import (
@@ -43,7 +44,8 @@ func Descriptor(stream any) (int, bool) {
 	return int(f.Fd()), true
 }
 
-// Coloured tells whether a stream takes colours: a terminal that is able, whose owner did not object.
+// Coloured tells whether a stream takes colours: a terminal that is able, whose owner did not
+// object.
 func Coloured(stream io.Writer) bool {
 	_, ok := Descriptor(stream)
 	return ok && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"

@@ -20,10 +20,19 @@ const (
 	MaxRetry = 2 * time.Second
 )
 
-// Follow calls see with each event of a watch until it says that it is done, resuming after lost connections. When the
-// changes in between are no longer known it starts over with the state; whenever it begins with the state it calls
+// Follow calls see with each event of a watch until it says that it is done, resuming after lost
+// connections. When the changes in between are no longer known it starts over with the state;
+// whenever it begins with the state it calls
 // begin first.
-func Follow(ctx context.Context, s *session.Session, cl *client.Client, k *kind.Kind, o client.WatchOptions, begin func(), see func(client.Event[kind.Object]) (done bool, err error)) error {
+func Follow(
+	ctx context.Context,
+	s *session.Session,
+	cl *client.Client,
+	k *kind.Kind,
+	o client.WatchOptions,
+	begin func(),
+	see func(client.Event[kind.Object]) (done bool, err error),
+) error {
 	wait, lost := MinRetry, false
 	for {
 		if o.ResourceVersion == "" {
@@ -66,8 +75,15 @@ func Follow(ctx context.Context, s *session.Session, cl *client.Client, k *kind.
 	}
 }
 
-// Observe calls see with the state of one object, nil while it does not exist, now and after every change.
-func Observe(ctx context.Context, s *session.Session, cl *client.Client, r resolve.Reference, see func(kind.Object) (done bool, err error)) error {
+// Observe calls see with the state of one object, nil while it does not exist, now and after every
+// change.
+func Observe(
+	ctx context.Context,
+	s *session.Session,
+	cl *client.Client,
+	r resolve.Reference,
+	see func(kind.Object) (done bool, err error),
+) error {
 	var present kind.Object
 	o := client.WatchOptions{Namespace: r.Namespace, FieldSelector: "metadata.name=" + r.Name}
 	return Follow(ctx, s, cl, r.Kind, o, func() { present = nil }, func(ev client.Event[kind.Object]) (bool, error) {

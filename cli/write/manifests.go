@@ -37,11 +37,14 @@ const (
 // Flags adds the flags of these options to a command.
 func (o *ManifestOptions) Flags(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&o.Atomic, "atomic", false, fmt.Sprintf("write all objects, at most %d, in one transaction", client.MaxOperations))
-	cmd.Flags().StringVar(&o.validate, "validate", validateTrue, "true: unknown fields are errors and duplicate keys are warnings; strict: duplicate keys are errors too")
+	cmd.Flags().
+		StringVar(&o.validate, "validate", validateTrue,
+			"true: unknown fields are errors and duplicate keys are warnings; strict: duplicate keys are errors too")
 	cmd.Flags().Lookup("validate").NoOptDefVal = validateStrict
 }
 
-// Manifests reads the objects to write. When some are not in order it returns the others with Errors.
+// Manifests reads the objects to write. When some are not in order it returns the others with
+// Errors.
 func Manifests(s *session.Session, c resolve.Choice, o ManifestOptions) ([]manifest.Document, error) {
 	if o.validate != validateTrue && o.validate != validateStrict {
 		return nil, exit.Usagef("invalid --validate value %q: want true or strict", o.validate)
@@ -63,7 +66,8 @@ func Manifests(s *session.Session, c resolve.Choice, o ManifestOptions) ([]manif
 	return docs, nil
 }
 
-// Warn prints what is odd about a manifest, and what the server says of its object, each with its place.
+// Warn prints what is odd about a manifest, and what the server says of its object, each with its
+// place.
 func Warn(s *session.Session, d manifest.Document, said []string) {
 	for _, w := range d.Warnings {
 		s.WarnOnce(fmt.Sprintf("%s:%d: %s: %v", w.Source, w.Line, resolve.Of(d.Object), w.Err))
@@ -74,9 +78,10 @@ func Warn(s *session.Session, d manifest.Document, said []string) {
 	}
 }
 
-// EachManifest does something with every document, namespaces first so that what lives in them finds them. It goes on after
-// objects that the server refuses, which it prints with their place, but not after a cluster that it can't reach. What is
-// wrong with the other documents of the manifests comes last.
+// EachManifest does something with every document, namespaces first so that what lives in them
+// finds them. It goes on after objects that the server refuses, which it prints with their place,
+// but not after a cluster that it can't reach. What is wrong with the other documents of the
+// manifests comes last.
 func EachManifest(s *session.Session, docs []manifest.Document, wrong error, do func(manifest.Document) error) error {
 	failed := wrong != nil
 	for _, d := range namespacesFirst(docs) {
@@ -111,8 +116,8 @@ func namespacesFirst(docs []manifest.Document) []manifest.Document {
 	return append(first, rest...)
 }
 
-// lineOfError is the line of the fields that an error is about, or, when they are on several or on none, that of the object.
-// prefix is what stands before their paths.
+// lineOfError is the line of the fields that an error is about, or, when they are on several or on
+// none, that of the object. prefix is what stands before their paths.
 func lineOfError(d manifest.Document, err error, prefix string) int {
 	line := 0
 	for _, v := range apierr.Violations(err) {
@@ -125,10 +130,19 @@ func lineOfError(d manifest.Document, err error, prefix string) int {
 	return max(line, d.Line)
 }
 
-// Together makes one write of every document in one transaction, and calls done with each and its place in the result.
-// operation makes the write; refused may change it after an error, and says whether it did.
-func Together(ctx context.Context, s *session.Session, cl *client.Client, docs []manifest.Document, dry bool, operation func(i int, d manifest.Document) client.Operation,
-	refused func(i int, err error) bool, done func(i int, d manifest.Document, r *client.Result) error) error {
+// Together makes one write of every document in one transaction, and calls done with each and its
+// place in the result. operation makes the write; refused may change it after an error, and says
+// whether it did.
+func Together(
+	ctx context.Context,
+	s *session.Session,
+	cl *client.Client,
+	docs []manifest.Document,
+	dry bool,
+	operation func(i int, d manifest.Document) client.Operation,
+	refused func(i int, err error) bool,
+	done func(i int, d manifest.Document, r *client.Result) error,
+) error {
 	if len(docs) > client.MaxOperations {
 		return fmt.Errorf("too many objects for --atomic: %d, at most %d", len(docs), client.MaxOperations)
 	}

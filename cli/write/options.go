@@ -1,4 +1,5 @@
-// Package write changes objects and reports the result: from manifests, one by one or in one transaction, and by updates.
+// Package write changes objects and reports the result: from manifests, one by one or in one
+// transaction, and by updates.
 package write
 
 import (

@@ -14,9 +14,15 @@ import (
 	"github.com/xebec-project/xebec/internal/kind"
 )
 
-// Each prints what became of objects that a change was made to, one after the other. It goes on after objects that
-// refuse it.
-func Each(ctx context.Context, s *session.Session, refs []resolve.Reference, o *Options, change func(resolve.Reference) (kind.Object, string, error)) error {
+// Each prints what became of objects that a change was made to, one after the other. It goes on
+// after objects that refuse it.
+func Each(
+	ctx context.Context,
+	s *session.Session,
+	refs []resolve.Reference,
+	o *Options,
+	change func(resolve.Reference) (kind.Object, string, error),
+) error {
 	failed := false
 	for _, r := range refs {
 		obj, what, err := change(r)
@@ -39,7 +45,14 @@ func Each(ctx context.Context, s *session.Session, refs []resolve.Reference, o *
 }
 
 // Update changes an object by modify, with the server's warnings printed.
-func Update[T kind.Object](ctx context.Context, s *session.Session, cl *client.Client, r resolve.Reference, o *Options, change func(T) error) (T, error) {
+func Update[T kind.Object](
+	ctx context.Context,
+	s *session.Session,
+	cl *client.Client,
+	r resolve.Reference,
+	o *Options,
+	change func(T) error,
+) (T, error) {
 	var warnings []string
 	options := []client.UpdateOption{client.Warnings(&warnings)}
 	if o.Dry() {
@@ -50,8 +63,14 @@ func Update[T kind.Object](ctx context.Context, s *session.Session, cl *client.C
 	return obj, err
 }
 
-// Modify changes an object as it is now, again when somebody else changed it meanwhile.
-func Modify[T kind.Object](ctx context.Context, cl *client.Client, r resolve.Reference, change func(T) error, options ...client.UpdateOption) (stored T, err error) {
+// Modify changes an object as it is now, and retries after a conflict with another writer.
+func Modify[T kind.Object](
+	ctx context.Context,
+	cl *client.Client,
+	r resolve.Reference,
+	change func(T) error,
+	options ...client.UpdateOption,
+) (stored T, err error) {
 	for range 5 {
 		var obj kind.Object
 		if obj, err = client.GetKind(ctx, cl, r.Kind, r.Namespace, r.Name); err != nil {

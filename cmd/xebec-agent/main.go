@@ -23,9 +23,11 @@ func main() {
 		os.Exit(resolver.Run())
 	}
 	cmd := daemon.StandaloneCommand(daemon.Standalone[agent.Config]{
-		Name:     "xebec-agent",
-		Short:    "Run this machine as a node of a Xebec cluster",
-		Long:     "Run the pods bound to this node on containerd, connect their network and route services to them by eBPF.\nWith --hollow N, simulate N nodes instead, for measurements; this requires the key of the certificate authority of the\ncluster, to issue a certificate for each.",
+		Name:  "xebec-agent",
+		Short: "Run this machine as a node of a Xebec cluster",
+		Long: "Run the pods bound to this node on containerd, connect their network and route services to them by eBPF.\n" +
+			"With --hollow N, simulate N nodes instead, for measurements; this requires the key of the certificate authority of\n" +
+			"the cluster, to issue a certificate for each.",
 		Defaults: agent.DefaultConfig(),
 		New:      func(cfg agent.Config, log *zap.Logger) (daemon.Runner, error) { return agent.New(cfg, log) },
 	})

@@ -38,7 +38,13 @@ func endpointsCommand() *cobra.Command {
 }
 
 func collectorCommand() *cobra.Command {
-	return electedCommand("collector", 7007, "Delete dependents of deleted owners and contents of deleted namespaces", collector.Config{}, collector.New)
+	return electedCommand(
+		"collector",
+		7007,
+		"Delete dependents of deleted owners and contents of deleted namespaces",
+		collector.Config{},
+		collector.New,
+	)
 }
 
 func cloudCommand() *cobra.Command {
@@ -46,7 +52,13 @@ func cloudCommand() *cobra.Command {
 }
 
 // electedCommand returns the command of a service that elects a leader.
-func electedCommand[C any, S daemon.Service](name string, port int, short string, defaults C, make func(C, elected.Deps) (S, error)) *cobra.Command {
+func electedCommand[C any, S daemon.Service](
+	name string,
+	port int,
+	short string,
+	defaults C,
+	make func(C, elected.Deps) (S, error),
+) *cobra.Command {
 	return daemon.Command(daemon.Spec[C]{
 		Name: name, Short: short, Port: port, Defaults: defaults,
 		New: func(_ context.Context, cfg C, deps *daemon.Deps) (daemon.Service, error) {

@@ -37,7 +37,7 @@ type snapshotConfig struct {
 type restoreConfig struct {
 	Member   etcd.Config `yaml:",inline"`
 	File     string      `yaml:"file" help:"snapshot file"`
-	Revision int64       `yaml:"revision" help:"revision to continue at, the same on all members and greater than any that clients have seen, such as the output of date +%s%6N (default: that of the snapshot plus 1,000,000,000)"`
+	Revision int64       `yaml:"revision" help:"revision to continue at, the same on all members, such as the output of date +%s%6N"`
 }
 
 // task is a Runner that terminates.

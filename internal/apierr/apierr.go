@@ -1,8 +1,10 @@
-// Package apierr makes and reads the errors of the API: gRPC statuses that carry, besides a code and a sentence for
-// people, a reason for programs (ErrorInfo) and the details that the reason calls for.
+// Package apierr makes and reads the errors of the API: gRPC statuses that carry, besides a code
+// and a sentence for people, a reason for programs (ErrorInfo) and the details that the reason
+// calls for.
 //
-// Inside a service errors are plain wrapped Go errors; they become one of these once, at the border, where From turns
-// whatever is left into INTERNAL. Clients read them with the predicates, which look through wrapping.
+// Inside a service errors are plain wrapped Go errors; they become one of these once, at the
+// border, where From turns whatever is left into INTERNAL. Clients read them with the predicates,
+// which look through wrapping.
 package apierr
 
 import (
@@ -26,7 +28,8 @@ import (
 // Domain is the ErrorInfo domain of every error made here.
 const Domain = "xebec"
 
-// Reasons, the ErrorInfo values that programs decide by. They are part of the API: add to them, never rename.
+// Reasons, the ErrorInfo values that programs decide by. They are part of the API: add to them,
+// never rename.
 const (
 	// ReasonBadRequest: the request itself, rather than an object in it, makes no sense.
 	ReasonBadRequest = "BAD_REQUEST"
@@ -62,7 +65,8 @@ const (
 	ReasonOverloaded = "OVERLOADED"
 	// ReasonStorageFull: etcd has no space left and takes no writes.
 	ReasonStorageFull = "STORAGE_FULL"
-	// ReasonTooManyKeys: there are as many keys for tokens as there may be; the oldest have to be forgotten first.
+	// ReasonTooManyKeys: there are as many keys for tokens as there may be; the oldest have to be
+	// forgotten first.
 	ReasonTooManyKeys = "TOO_MANY_KEYS"
 	// ReasonServiceCIDRFull: every cluster IP is allocated.
 	ReasonServiceCIDRFull = "SERVICE_CIDR_FULL"
@@ -85,15 +89,15 @@ const (
 	MetadataName  = "name"
 )
 
-// New makes an error of any code and reason. Further details may follow; an ErrorInfo among them is a mistake, since
-// New adds one.
+// New makes an error of any code and reason. Further details may follow; an ErrorInfo among them is
+// a mistake, since New adds one.
 func New(code codes.Code, reason, message string, details ...protoadapt.MessageV1) error {
 	return build(code, reason, message, nil, details...)
 }
 
 func build(code codes.Code, reason, message string, meta map[string]string, details ...protoadapt.MessageV1) error {
-	// Bytes that are not UTF-8 can't travel in a status: the call would end without any details. And a message goes in
-	// a header, whose length peers limit.
+	// Bytes that are not UTF-8 can't travel in a status: the call would end without any details. And a
+	// message goes in a header, whose length peers limit.
 	st := status.New(code, clip(message, maxMessage))
 	info := &errdetails.ErrorInfo{Reason: reason, Domain: Domain, Metadata: meta}
 	full, err := st.WithDetails(append([]protoadapt.MessageV1{info}, details...)...)
@@ -111,8 +115,8 @@ func object(k *kind.Kind, name string) map[string]string {
 	return m
 }
 
-// BadRequest says that the request itself makes no sense: INVALID_ARGUMENT. The violation names no field; use
-// BadField where one is to blame.
+// BadRequest says that the request itself makes no sense: INVALID_ARGUMENT. The violation names no
+// field; use BadField where one is to blame.
 func BadRequest(format string, args ...any) error {
 	return New(codes.InvalidArgument, ReasonBadRequest, fmt.Sprintf(format, args...))
 }
@@ -148,8 +152,8 @@ func AlreadyExists(k *kind.Kind, name string) error {
 	return build(codes.AlreadyExists, ReasonAlreadyExists, fmt.Sprintf("%s %q already exists", k.Resource(), name), object(k, name))
 }
 
-// Conflict says that a resourceVersion or another precondition no longer holds: ABORTED. Why completes the sentence;
-// when empty it says that the object has been modified.
+// Conflict says that a resourceVersion or another precondition no longer holds: ABORTED. Why
+// completes the sentence; when empty it says that the object has been modified.
 func Conflict(k *kind.Kind, name, why string) error {
 	if why == "" {
 		why = "the object has been modified; please apply your changes to the latest version and try again"
@@ -193,8 +197,8 @@ func Unauthenticated(format string, args ...any) error {
 	return New(codes.Unauthenticated, ReasonUnauthenticated, fmt.Sprintf(format, args...))
 }
 
-// Forbidden says that the caller may not do this to an object, or, without a name, to objects of this kind:
-// PERMISSION_DENIED. Why says who may not do what.
+// Forbidden says that the caller may not do this to an object, or, without a name, to objects of
+// this kind: PERMISSION_DENIED. Why says who may not do what.
 func Forbidden(k *kind.Kind, name, why string) error {
 	what := k.Resource()
 	if name != "" {
@@ -208,8 +212,8 @@ func Denied(format string, args ...any) error {
 	return New(codes.PermissionDenied, ReasonForbidden, fmt.Sprintf(format, args...))
 }
 
-// FailedPrecondition says that a policy or the state of the system blocks the call: FAILED_PRECONDITION. The subject is
-// what it is about: a namespace, an election, a node.
+// FailedPrecondition says that a policy or the state of the system blocks the call:
+// FAILED_PRECONDITION. The subject is what it is about: a namespace, an election, a node.
 func FailedPrecondition(reason, subject, format string, args ...any) error {
 	text := strings.ToValidUTF8(fmt.Sprintf(format, args...), "\uFFFD")
 	return New(codes.FailedPrecondition, reason, text, &errdetails.PreconditionFailure{
@@ -219,33 +223,35 @@ func FailedPrecondition(reason, subject, format string, args ...any) error {
 	})
 }
 
-// ElectionLost says that a fenced write came from a holder whose election is over: FAILED_PRECONDITION. The election is
-// named by its Lease, namespace/name.
+// ElectionLost says that a fenced write came from a holder whose election is over:
+// FAILED_PRECONDITION. The election is named by its Lease, namespace/name.
 func ElectionLost(election string) error {
 	return FailedPrecondition(ReasonElectionLost, election, "election %s was lost: its lease is not the one this writer holds", election)
 }
 
-// NamespaceTerminating says that nothing new may be made in a namespace that is being deleted: FAILED_PRECONDITION.
+// NamespaceTerminating says that nothing new may be made in a namespace that is being deleted:
+// FAILED_PRECONDITION.
 func NamespaceTerminating(k *kind.Kind, name, namespace string) error {
 	return FailedPrecondition(ReasonNamespaceTerminating, namespace,
 		"%s %q is forbidden: unable to create new content in namespace %s because it is being terminated", k.Resource(), name, namespace)
 }
 
-// TooOld says that a revision is compacted or gone from the watch cache: OUT_OF_RANGE. The caller lists anew.
+// TooOld says that a revision is compacted or gone from the watch cache: OUT_OF_RANGE. The caller
+// lists anew.
 func TooOld(requested, oldest int64) error {
 	return New(codes.OutOfRange, ReasonTooOld,
 		fmt.Sprintf("too old resource version: %d (%d): list again", requested, oldest))
 }
 
-// Overloaded says that the server takes no more calls just now: RESOURCE_EXHAUSTED. The caller is asked to wait for
-// retryAfter.
+// Overloaded says that the server takes no more calls just now: RESOURCE_EXHAUSTED. The caller is
+// asked to wait for retryAfter.
 func Overloaded(retryAfter time.Duration, format string, args ...any) error {
 	return New(codes.ResourceExhausted, ReasonOverloaded, fmt.Sprintf(format, args...),
 		&errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)})
 }
 
-// StorageFull says that etcd has no space left: RESOURCE_EXHAUSTED. A retry helps only after the operator has made
-// room, so retryAfter should be long.
+// StorageFull says that etcd has no space left: RESOURCE_EXHAUSTED. A retry helps only after the
+// operator has made room, so retryAfter should be long.
 func StorageFull(retryAfter time.Duration) error {
 	return New(codes.ResourceExhausted, ReasonStorageFull,
 		"storage is full: etcd takes no writes until it is compacted and defragmented, or its quota is raised, and the alarm is disarmed",
@@ -262,9 +268,9 @@ func Internal(format string, args ...any) error {
 	return New(codes.Internal, ReasonInternal, fmt.Sprintf(format, args...))
 }
 
-// From makes a status error of any error, at the border of a service. Errors that have a status keep it, with what
-// they were wrapped in as part of the message; the ends of a context become CANCELED and DEADLINE_EXCEEDED; all else
-// is INTERNAL. From(nil) is nil.
+// From makes a status error of any error, at the border of a service. Errors that have a status
+// keep it, with what they were wrapped in as part of the message; the ends of a context become
+// CANCELED and DEADLINE_EXCEEDED; all else is INTERNAL. From(nil) is nil.
 func From(err error) error {
 	if err == nil {
 		return nil
@@ -290,8 +296,9 @@ func From(err error) error {
 	return New(codes.Internal, ReasonInternal, err.Error())
 }
 
-// AtOperation says which operation of a transaction an error is about: the message is prefixed with the operation's
-// path, operations[3], and so is every field violation. Code, reason and the other details stay.
+// AtOperation says which operation of a transaction an error is about: the message is prefixed with
+// the operation's path, operations[3], and so is every field violation. Code, reason and the other
+// details stay.
 func AtOperation(err error, index int) error {
 	if err == nil {
 		return nil
@@ -348,7 +355,8 @@ func hasInfo(st *status.Status) bool {
 	return false
 }
 
-// reasonOfCode is the reason of a status that came without one, from gRPC itself or from a server that is not ours.
+// reasonOfCode is the reason of a status that came without one, from gRPC itself or from a server
+// that is not ours.
 func reasonOfCode(c codes.Code) string {
 	switch c {
 	case codes.InvalidArgument:

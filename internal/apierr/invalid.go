@@ -21,7 +21,8 @@ const (
 	maxInMessage = 10
 )
 
-// violationReasons name the types of field error in BadRequest violations; ErrorList turns them back.
+// violationReasons name the types of field error in BadRequest violations; ErrorList turns them
+// back.
 var violationReasons = map[field.ErrorType]string{
 	field.ErrorTypeNotFound:     "VALUE_NOT_FOUND",
 	field.ErrorTypeRequired:     "VALUE_REQUIRED",
@@ -43,7 +44,8 @@ type Violation struct {
 	Field string
 	// Description says what is wrong: Required value: must be set.
 	Description string
-	// Type is the class of the error, which Description begins with in words; empty when the server gave none.
+	// Type is the class of the error, which Description begins with in words; empty when the server
+	// gave none.
 	Type field.ErrorType
 }
 
@@ -55,8 +57,8 @@ func (v Violation) String() string {
 	return v.Field + ": " + v.Description
 }
 
-// Invalid says that an object breaks the rules of its kind: INVALID_ARGUMENT, with a violation per field. The message
-// names them on one line, as people who use Kubernetes know it:
+// Invalid says that an object breaks the rules of its kind: INVALID_ARGUMENT, with a violation per
+// field. The message names them on one line, as people who use Kubernetes know it:
 //
 //	Deployment.apps "web" is invalid: spec.replicas: Invalid value: -1: must be greater than or equal to 0
 //

@@ -21,8 +21,8 @@ func statusOf(err error) (*status.Status, bool) {
 	return s.GRPCStatus(), true
 }
 
-// Code is the gRPC code of an error: OK for nil, CANCELED and DEADLINE_EXCEEDED for the ends of a context, UNKNOWN for
-// errors without a status.
+// Code is the gRPC code of an error: OK for nil, CANCELED and DEADLINE_EXCEEDED for the ends of a
+// context, UNKNOWN for errors without a status.
 func Code(err error) codes.Code {
 	if st, ok := statusOf(err); ok {
 		return st.Code()
@@ -57,8 +57,8 @@ func detail[T any](err error) T {
 	return none
 }
 
-// Reason is the reason that programs decide by: the one the server gave, or else what follows from the code. It is
-// empty for nil and for errors that never were a status.
+// Reason is the reason that programs decide by: the one the server gave, or else what follows from
+// the code. It is empty for nil and for errors that never were a status.
 func Reason(err error) string {
 	if info := Info(err); info.GetReason() != "" {
 		return info.GetReason()
@@ -71,8 +71,8 @@ func Reason(err error) string {
 	}
 }
 
-// Message is the sentence for people, without the code that gRPC puts in front, and with whatever the error was wrapped
-// in. It is empty for nil.
+// Message is the sentence for people, without the code that gRPC puts in front, and with whatever
+// the error was wrapped in. It is empty for nil.
 func Message(err error) string {
 	if err == nil {
 		return ""
@@ -87,7 +87,8 @@ func Message(err error) string {
 	return text
 }
 
-// Violations are the fields that broke a rule, in the server's order; nil when the error names none.
+// Violations are the fields that broke a rule, in the server's order; nil when the error names
+// none.
 func Violations(err error) []Violation {
 	bad := detail[*errdetails.BadRequest](err)
 	var out []Violation
@@ -106,7 +107,8 @@ func typeOf(reason string) field.ErrorType {
 	return ""
 }
 
-// RetryAfter is how long the server asks the caller to wait before the next attempt; false when it doesn't say.
+// RetryAfter is how long the server asks the caller to wait before the next attempt; false when it
+// doesn't say.
 func RetryAfter(err error) (time.Duration, bool) {
 	info := detail[*errdetails.RetryInfo](err)
 	if info.GetRetryDelay() == nil {
@@ -121,13 +123,15 @@ func IsNotFound(err error) bool { return Code(err) == codes.NotFound }
 // IsAlreadyExists reports that the name is taken.
 func IsAlreadyExists(err error) bool { return Code(err) == codes.AlreadyExists }
 
-// IsConflict reports that the object has changed since the caller read it, or that others own the applied fields.
+// IsConflict reports that the object has changed since the caller read it, or that others own the
+// applied fields.
 func IsConflict(err error) bool { return Code(err) == codes.Aborted }
 
 // IsInvalid reports that an object breaks the rules of its kind.
 func IsInvalid(err error) bool { return Reason(err) == ReasonInvalid }
 
-// IsBadRequest reports that an object or the request itself breaks a rule: a retry of the same can't pass.
+// IsBadRequest reports that an object or the request itself breaks a rule: a retry of the same
+// can't pass.
 func IsBadRequest(err error) bool { return Code(err) == codes.InvalidArgument }
 
 // IsForbidden reports that the caller may not do this.
@@ -145,7 +149,8 @@ func IsElectionLost(err error) bool { return Reason(err) == ReasonElectionLost }
 // IsOverloaded reports that the server takes no more just now; see RetryAfter.
 func IsOverloaded(err error) bool { return Reason(err) == ReasonOverloaded }
 
-// Busy reports that a server refused a call before it did any of it, a write too, and how long it asks the caller to wait.
+// Busy reports that a server refused a call before it did any of it, a write too, and how long it
+// asks the caller to wait.
 func Busy(err error) (wait time.Duration, ok bool) {
 	if Code(err) != codes.ResourceExhausted || Reason(err) == ReasonStorageFull {
 		return 0, false
@@ -156,8 +161,8 @@ func Busy(err error) (wait time.Duration, ok bool) {
 // IsUnavailable reports that the call could not be served just now.
 func IsUnavailable(err error) bool { return Code(err) == codes.Unavailable }
 
-// IsRetryable reports that the same call may pass later without anything being done about it. A write that failed so
-// may nevertheless have happened, unless the server refused it as overloaded.
+// IsRetryable reports that the same call may pass later without anything being done about it. A
+// write that failed so may nevertheless have happened, unless the server refused it as overloaded.
 func IsRetryable(err error) bool {
 	switch Code(err) {
 	case codes.Unavailable, codes.DeadlineExceeded:

@@ -1,5 +1,5 @@
-// Package cliconfig reads and writes the file that tells the command line how to reach clusters: contexts, each with
-// the gateways' addresses, certificates and a namespace.
+// Package cliconfig reads and writes the file that tells the command line how to reach clusters:
+// contexts, each with the gateways' addresses, certificates and a namespace.
 package cliconfig
 
 import (
@@ -46,8 +46,8 @@ type Context struct {
 	// Cert and Key are the person's certificate and private key.
 	Cert PEM `yaml:"cert,omitempty"`
 	Key  PEM `yaml:"key,omitempty"`
-	// TokenFile is a file with the token of a service account, as which the client acts instead of as a person with a
-	// certificate. It is read for every call, so that a token may be renewed in it.
+	// TokenFile is a file with the token of a service account, as which the client acts instead of as
+	// a person with a certificate. It is read for every call, so that a token may be renewed in it.
 	TokenFile string `yaml:"tokenFile,omitempty"`
 	// Token is such a token itself, of a command line; no file holds it.
 	Token string `yaml:"-"`
@@ -116,8 +116,8 @@ func Path() (string, error) {
 	return filepath.Join(home, ".xebec", "config"), nil
 }
 
-// Load reads the file. One that does not exist is an empty Config. Errors name the file and, where there is one, the
-// line. Relative paths inside are made absolute.
+// Load reads the file. One that does not exist is an empty Config. Errors name the file and, where
+// there is one, the line. Relative paths inside are made absolute.
 func Load(path string) (*Config, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -154,7 +154,8 @@ func parse(path string, data []byte) (*Config, error) {
 	return config, nil
 }
 
-// check returns what is wrong and the index of the context it is wrong with, -1 for the file itself.
+// check returns what is wrong and the index of the context it is wrong with, -1 for the file
+// itself.
 func (c *Config) check() (int, error) {
 	for i, context := range c.Contexts {
 		if err := context.check(); err != nil {
@@ -222,7 +223,8 @@ func located(path string, err error) error {
 	return fmt.Errorf("%s: %s", path, text)
 }
 
-// lineOf returns the line of the context with this index, or of current-context for -1; 1 when it can't be told.
+// lineOf returns the line of the context with this index, or of current-context for -1; 1 when it
+// is unknown.
 func lineOf(document *yaml.Node, index int) int {
 	if len(document.Content) == 0 {
 		return 1
@@ -272,7 +274,8 @@ func (c *Config) Set(context Context) {
 	c.Contexts = append(c.Contexts, context)
 }
 
-// Delete removes the context of that name and says whether it was there. When it was in use, none is afterwards.
+// Delete removes the context of that name and says whether it was there. When it was in use, none
+// is afterwards.
 func (c *Config) Delete(name string) bool {
 	before := len(c.Contexts)
 	c.Contexts = slices.DeleteFunc(c.Contexts, func(o Context) bool { return o.Name == name })
@@ -282,7 +285,8 @@ func (c *Config) Delete(name string) bool {
 	return len(c.Contexts) < before
 }
 
-// Save replaces the file atomically, readable by its owner only, and makes its folder when absent. A link is followed.
+// Save replaces the file atomically, readable by its owner only, and makes its folder when absent.
+// A link is followed.
 func (c *Config) Save(path string) error {
 	if _, err := c.check(); err != nil {
 		return fmt.Errorf("save configuration: %w", err)

@@ -37,7 +37,8 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-// TestTokenFile reads a context by token, whose file is relative to the configuration's folder, and writes it back.
+// TestTokenFile reads a context by token, whose file is relative to the configuration's folder, and
+// writes it back.
 func TestTokenFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config")
 	config := &Config{Contexts: []Context{{Name: "robot", Endpoints: []string{"h:1"}, CA: PEM{File: "ca.crt"}, TokenFile: "robot.token", Token: "a.b.c"}}}

@@ -17,19 +17,20 @@ import (
 
 // Config is what every service's configuration has, at the top level of its file and as flags.
 type Config struct {
-	// Host is the name of the machine, under which the instance is registered; empty is the kernel's host name.
+	// Host is the name of the machine, under which the instance is registered; empty is the kernel's
+	// host name.
 	Host string `yaml:"host" help:"name of this machine (default: host name of the kernel)"`
 	// Listen is the address of the gRPC server; empty is every address and the service's own port.
 	Listen string `yaml:"listen" help:"address to listen on for gRPC (default: port of the service on all addresses)"`
-	// Advertise is the address at which others reach the server, with or without a port; empty is Listen, which must
-	// name an address then.
+	// Advertise is the address at which others reach the server, with or without a port; empty is
+	// Listen, which must name an address then.
 	Advertise string `yaml:"advertise" help:"address that other services connect to (default: that of --listen)"`
 	// TLS is the identity of the service on the cluster's authority.
 	TLS pki.Files `yaml:"tls"`
 	// Etcd is the cluster's etcd.
 	Etcd EtcdConfig `yaml:"etcd"`
-	// Metrics is the address of /metrics, by HTTPS with a client certificate; empty is 127.0.0.1 and the service's port plus
-	// 1000, "off" is none.
+	// Metrics is the address of /metrics, by HTTPS with a client certificate; empty is 127.0.0.1 and
+	// the service's port plus 1000, "off" is none.
 	Metrics string `yaml:"metrics" help:"address to listen on for metrics, or off (default: 127.0.0.1, port of the service plus 1000)"`
 	// Profiles serves /debug/pprof/ at the address of the metrics, to administrators.
 	Profiles bool `yaml:"profiles" help:"serve Go profiles at the metrics address, for administrators"`
@@ -37,8 +38,9 @@ type Config struct {
 	Log LogConfig `yaml:"log"`
 	// Drain says how to stop.
 	Drain DrainConfig `yaml:"drain"`
-	// GCPercent is Go's GOGC, which counts when the environment does not set it; low values trade CPU for memory.
-	GCPercent int `yaml:"gcPercent" help:"growth of the heap between garbage collections, in percent; GOGC in the environment overrides it"`
+	// GCPercent is Go's GOGC, which counts when the environment does not set it; low values trade CPU
+	// for memory.
+	GCPercent int `yaml:"gcPercent" help:"growth of the heap between collections, in percent; GOGC overrides it"`
 }
 
 // EtcdConfig says where etcd is. The files are those of etcd's own authority.

@@ -1,5 +1,6 @@
-// Package daemon runs a control-plane service as a process: it reads the configuration, creates the logger, the
-// connections and the server, registers the instance for discovery, and stops gracefully.
+// Package daemon runs a control-plane service as a process: it reads the configuration, creates the
+// logger, the connections and the server, registers the instance for discovery, and stops
+// gracefully.
 //
 // The command of a service is a Spec:
 //
@@ -15,9 +16,9 @@
 //		})
 //	}
 //
-// Every exported field of the Config structs with a yaml tag is a key of the file, and, when it is a string, number,
-// bool, duration, list of strings or unmarshals text, a flag: key etcd.endpoints is --etcd-endpoints. Flags
-// override the file, and the file the defaults.
+// Every exported field of the Config structs with a yaml tag is a key of the file, and, when it is
+// a string, number, bool, duration, list of strings or unmarshals text, a flag: key etcd.endpoints
+// is --etcd-endpoints. Flags override the file, and the file the defaults.
 package daemon
 
 import (
@@ -53,27 +54,29 @@ import (
 type Service interface {
 	// Register registers the service's handlers; it is called once, before Run.
 	Register(grpc.ServiceRegistrar)
-	// Run works until ctx ends, which is after the server has drained, and returns nil then. An error before ends the
-	// process.
+	// Run works until ctx ends, which is after the server has drained, and returns nil then. An error
+	// before ends the process.
 	Run(ctx context.Context) error
 }
 
 // Spec describes a service with configuration C, a struct.
 type Spec[C any] struct {
-	// Name is the service's name: that of its command, its certificate (xebec:<name>) and its registration.
+	// Name is the service's name: that of its command, its certificate (xebec:<name>) and its
+	// registration.
 	Name string
 	// Short and Long are the command's help texts.
 	Short, Long string
 	// Port is the gRPC port when the configuration names none; metrics are at Port plus 1000.
 	Port int
-	// Defaults is the configuration that file and flags change. When *C has a method Validate() error, it is called
-	// after both, and should return all problems, made by Problem and joined.
+	// Defaults is the configuration that file and flags change. When *C has a method Validate() error,
+	// it is called after both, and should return all problems, made by Problem and joined.
 	Defaults C
 	// New makes the service. It must not wait for the network; ctx ends with the process.
 	New func(ctx context.Context, cfg C, deps *Deps) (Service, error)
 }
 
-// Deps is what a service can build on. All of it is released by the daemon after the service has ended.
+// Deps is what a service can build on. All of it is released by the daemon after the service has
+// ended.
 type Deps struct {
 	// Service and Host name the instance.
 	Service, Host string
@@ -85,7 +88,8 @@ type Deps struct {
 	Etcd *clientv3.Client
 	// Directory finds the instances of services.
 	Directory *discovery.Directory
-	// APIServer is a connection to all apiservers, made when first used. The service acts as xebec:<name> on it.
+	// APIServer is a connection to all apiservers, made when first used. The service acts as
+	// xebec:<name> on it.
 	APIServer *grpc.ClientConn
 	// Metrics is where the service registers its metrics.
 	Metrics *prometheus.Registry
@@ -94,7 +98,8 @@ type Deps struct {
 // Instance returns the name of this process, such as "scheduler@master-1", as elections use it.
 func (d *Deps) Instance() string { return d.Service + "@" + d.Host }
 
-// Dial connects to another service as this one, for example "xebec:///scheduler". The caller closes the connection.
+// Dial connects to another service as this one, for example "xebec:///scheduler". The caller closes
+// the connection.
 func (d *Deps) Dial(target string) (*grpc.ClientConn, error) {
 	return rpc.Dial(target, d.clientConfig())
 }
@@ -117,7 +122,8 @@ func Command[C any](spec Spec[C]) *cobra.Command {
 	})
 }
 
-// command is a command that fills cfg, a pointer to a struct, from its file and flags and then runs.
+// command is a command that fills cfg, a pointer to a struct, from its file and flags and then
+// runs.
 func command(name, short, long string, cfg any, run func(context.Context) error) *cobra.Command {
 	var file string
 	list := settings(reflect.ValueOf(cfg).Elem(), "")
@@ -162,8 +168,8 @@ func flagError(list []*setting, err error) error {
 	return err
 }
 
-// Run runs the service until ctx ends or a part of it fails; the first error ends the rest. After ctx ended it
-// returns nil.
+// Run runs the service until ctx ends or a part of it fails; the first error ends the rest. After
+// ctx ended it returns nil.
 func Run[C any](ctx context.Context, spec Spec[C], common Config, cfg C) error {
 	if err := common.complete(spec.Port); err != nil {
 		return err

@@ -21,7 +21,8 @@ import (
 	"github.com/xebec-project/xebec/internal/rpc"
 )
 
-// Limits of the requests that one process has under way at etcd. The limiter stays between them as etcd's latency allows.
+// Limits of the requests that one process has under way at etcd. The limiter stays between them as
+// etcd's latency allows.
 const (
 	etcdLeast   = 16
 	etcdMost    = 512
@@ -43,9 +44,18 @@ func dialEtcd(cfg EtcdConfig, log *zap.Logger, registry prometheus.Registerer) (
 		return nil, fmt.Errorf("etcd: %w", err)
 	}
 	registry.MustRegister(
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: metrics.EtcdLimit, Help: "Requests to etcd that this process has under way at most."}, number(limiter.Limit)),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: metrics.EtcdInFlight, Help: "Requests to etcd that this process has under way."}, number(limiter.Inflight)),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: metrics.EtcdWaiting, Help: "Requests to etcd that wait for their turn."}, number(limiter.Queued)),
+		prometheus.NewGaugeFunc(
+			prometheus.GaugeOpts{Name: metrics.EtcdLimit, Help: "Requests to etcd that this process has under way at most."},
+			number(limiter.Limit),
+		),
+		prometheus.NewGaugeFunc(
+			prometheus.GaugeOpts{Name: metrics.EtcdInFlight, Help: "Requests to etcd that this process has under way."},
+			number(limiter.Inflight),
+		),
+		prometheus.NewGaugeFunc(
+			prometheus.GaugeOpts{Name: metrics.EtcdWaiting, Help: "Requests to etcd that wait for their turn."},
+			number(limiter.Queued),
+		),
 	)
 	return client, nil
 }
@@ -55,8 +65,8 @@ func etcdConfig(cfg EtcdConfig, log *zap.Logger, limiter adaptivelimiter.Adaptiv
 	config := clientv3.Config{
 		Endpoints:         cfg.Endpoints,
 		DialKeepAliveTime: 10 * time.Second,
-		// A member that hangs is given up by this; one whose host vanished, by the dialer. A member that starves for processor
-		// time answers late, and to connect anew would cost it more.
+		// A member that hangs is given up by this; one whose host vanished, by the dialer. A member that
+		// starves for processor time answers late, and a new connection would cost it more.
 		DialKeepAliveTimeout: 10 * time.Second,
 		DialOptions: []grpc.DialOption{
 			grpc.WithContextDialer(rpc.ContextDialer(rpc.DefaultSilence)),
@@ -91,11 +101,13 @@ var etcdReads = map[string]bool{
 	pb.Maintenance_Status_FullMethodName:    true,
 }
 
-// etcdRequests returns an interceptor that has no more requests under way than etcd answers in good time, by the limiter, and
-// makes one again, within the budget, that no member answered and that changes nothing. A request whose caller gives up while it
-// waits for its turn is not made.
+// etcdRequests returns an interceptor that has no more requests under way than etcd answers in good
+// time, by the limiter, and makes one again, within the budget, that no member answered and that
+// changes nothing. A request whose caller gives up while it waits for its turn is not made.
 func etcdRequests(limiter adaptivelimiter.AdaptiveLimiter[any], budget *retry.Budget) grpc.UnaryClientInterceptor {
-	return func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	return func(
+		ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption,
+	) error {
 		again := func(err error) bool { return etcdReads[method] && status.Code(err) == codes.Unavailable }
 		return budget.Do(ctx, etcdAttempts, again, func() error {
 			permit, err := limiter.AcquirePermit(ctx)

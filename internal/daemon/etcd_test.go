@@ -21,8 +21,8 @@ import (
 	"github.com/xebec-project/xebec/internal/retry"
 )
 
-// TestEtcdRequestsAreBounded makes many requests at once: no more are under way than the limit, and those whose callers give up
-// while they wait are never made.
+// TestEtcdRequestsAreBounded makes many requests at once: no more are under way than the limit, and
+// those whose callers give up while they wait are never made.
 func TestEtcdRequestsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit, calls = 8, 200
@@ -78,8 +78,8 @@ func TestEtcdRequestsAreRepeated(t *testing.T) {
 	}
 }
 
-// TestEtcdClientRepeatsNothingItself dials with the options of every service: of a request to a member that is not there, the
-// client's own layer makes one attempt.
+// TestEtcdClientRepeatsNothingItself dials with the options of every service: of a request to a
+// member that is not there, the client's own layer makes one attempt.
 func TestEtcdClientRepeatsNothingItself(t *testing.T) {
 	etcd := etcdtest.New(t, 1)
 	registry := prometheus.NewRegistry()

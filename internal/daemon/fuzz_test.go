@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// FuzzParse reads configuration files of any content: they are taken, or refused with the file's name.
+// FuzzParse reads configuration files of any content: they are taken, or refused with the file's
+// name.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte("host: master-1\nlisten: 10.0.0.1:7001\nlog:\n  level: debug\n"))
 	f.Add([]byte("hosts: master-1\n"))

@@ -13,9 +13,10 @@ import (
 	"github.com/xebec-project/xebec/internal/metrics"
 )
 
-// Of one message at one level the log holds the first logFirst lines in logTick and after those every logThereafter-th: when
-// everything fails at once, the log tells what fails and does not fill the disk. An audit's lines are all there. So many debug
-// lines are there as one asks for them to see.
+// Of one message at one level the log holds the first logFirst lines in logTick and after those
+// every logThereafter-th: when everything fails at once, the log tells what fails and does not fill
+// the disk. An audit's lines are all there. So many debug lines are there as one asks for them to
+// see.
 const (
 	logTick       = 10 * time.Second
 	logFirst      = 200
@@ -25,7 +26,8 @@ const (
 	debugThereafter = 1000
 )
 
-// newLogger returns a logger that writes a line per entry. The collector counts the lines that it left out.
+// newLogger returns a logger that writes a line per entry. The collector counts the lines that it
+// left out.
 func newLogger(cfg LogConfig, out zapcore.WriteSyncer) (*zap.Logger, prometheus.Collector, error) {
 	level, err := zapcore.ParseLevel(cfg.Level)
 	if err != nil {
@@ -44,8 +46,20 @@ func newLogger(cfg LogConfig, out zapcore.WriteSyncer) (*zap.Logger, prometheus.
 	core := zapcore.NewCore(encoder, zapcore.Lock(out), level)
 	left := newLeftOut(core)
 	sampled := zapcore.NewTee(
-		zapcore.NewSamplerWithOptions(only{core, func(l zapcore.Level) bool { return l >= zapcore.InfoLevel }}, logTick, logFirst, logThereafter, left.hook()),
-		zapcore.NewSamplerWithOptions(only{core, func(l zapcore.Level) bool { return l < zapcore.InfoLevel }}, logTick, debugFirst, debugThereafter, left.hook()),
+		zapcore.NewSamplerWithOptions(
+			only{core, func(l zapcore.Level) bool { return l >= zapcore.InfoLevel }},
+			logTick,
+			logFirst,
+			logThereafter,
+			left.hook(),
+		),
+		zapcore.NewSamplerWithOptions(
+			only{core, func(l zapcore.Level) bool { return l < zapcore.InfoLevel }},
+			logTick,
+			debugFirst,
+			debugThereafter,
+			left.hook(),
+		),
 	)
 	return zap.New(audit{sampled, core}, zap.AddCaller(), zap.AddStacktrace(zapcore.DPanicLevel)), left.lines, nil
 }
@@ -94,9 +108,15 @@ type leftOut struct {
 
 func newLeftOut(core zapcore.Core) *leftOut {
 	return &leftOut{
-		core:  core,
-		lines: prometheus.NewCounterVec(prometheus.CounterOpts{Name: metrics.LogLinesLeftOut, Help: "Lines that were not logged because there were too many of the same message."}, []string{metrics.LabelLevel}),
-		tell:  rate.Sometimes{Interval: logTick},
+		core: core,
+		lines: prometheus.NewCounterVec(
+			prometheus.CounterOpts{
+				Name: metrics.LogLinesLeftOut,
+				Help: "Lines that were not logged because there were too many of the same message.",
+			},
+			[]string{metrics.LabelLevel},
+		),
+		tell: rate.Sometimes{Interval: logTick},
 	}
 }
 
@@ -108,7 +128,12 @@ func (l *leftOut) hook() zapcore.SamplerOption {
 		l.lines.WithLabelValues(entry.Level.String()).Inc()
 		l.since.Add(1)
 		l.tell.Do(func() {
-			note := zapcore.Entry{Level: zapcore.WarnLevel, Time: time.Now(), LoggerName: entry.LoggerName, Message: "Lines of the same message are left out of the log"}
+			note := zapcore.Entry{
+				Level:      zapcore.WarnLevel,
+				Time:       time.Now(),
+				LoggerName: entry.LoggerName,
+				Message:    "Lines of the same message are left out of the log",
+			}
 			_ = l.core.Write(note, []zapcore.Field{zap.String("message", entry.Message), zap.Int64("leftOut", l.since.Swap(0))})
 		})
 	})

@@ -17,8 +17,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// setting is one leaf of a configuration struct: a key of the file and a flag of the command line. It is a
-// pflag.Value that keeps what it is given until apply, for flags count after the file that one of them names.
+// setting is one leaf of a configuration struct: a key of the file and a flag of the command line.
+// It is a pflag.Value that keeps what it is given until apply, for flags count after the file that
+// one of them names.
 type setting struct {
 	key   string // such as "etcd.endpoints"
 	help  string
@@ -26,7 +27,8 @@ type setting struct {
 	given []string
 }
 
-// settings lists the leaves of a struct, which must be addressable. Structs nest by their yaml tags.
+// settings lists the leaves of a struct, which must be addressable. Structs nest by their yaml
+// tags.
 func settings(v reflect.Value, prefix string) []*setting {
 	var list []*setting
 	for i := range v.NumField() {
@@ -192,8 +194,8 @@ func bindFlags(flags *pflag.FlagSet, list []*setting) {
 	}
 }
 
-// loadFile reads a YAML file into a struct, strictly: a key that the struct does not have is an error that names the
-// line and the key that may be meant. An empty name reads nothing.
+// loadFile reads a YAML file into a struct, strictly: a key that the struct does not have is an
+// error that names the line and the key that may be meant. An empty name reads nothing.
 func loadFile(name string, target any) error {
 	if name == "" {
 		return nil

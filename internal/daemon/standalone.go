@@ -12,8 +12,9 @@ import (
 	"github.com/xebec-project/xebec/internal/metrics"
 )
 
-// Standalone describes a process that serves by itself and builds on no other service, as etcd does: it gets a
-// configuration, a log and a life, but no server, no connections and no registration.
+// Standalone describes a process that serves by itself and builds on no other service, as etcd
+// does: it gets a configuration, a log and a life, but no server, no connections and no
+// registration.
 type Standalone[C any] struct {
 	// Name is that of the command and in the log.
 	Name string
@@ -33,7 +34,7 @@ type Runner interface {
 // standalone is the whole of such a process's file.
 type standalone[C any] struct {
 	Log       LogConfig `yaml:"log"`
-	GCPercent int       `yaml:"gcPercent" help:"growth of the heap between garbage collections, in percent; GOGC in the environment overrides it"`
+	GCPercent int       `yaml:"gcPercent" help:"growth of the heap between collections, in percent; GOGC overrides it"`
 	Service   C         `yaml:",inline"`
 }
 

@@ -10,14 +10,16 @@ import (
 	"strings"
 )
 
-// extensions are those of the files that are read from a directory. Files named one by one may have any name.
+// extensions are those of the files that are read from a directory. Files named one by one may have
+// any name.
 var extensions = []string{".yaml", ".yml", ".json"}
 
-// Load reads the manifests at paths, in their order: files, directories, and "-" for stdin. Of a directory it reads the
-// .yaml, .yml and .json files by name, and with recursive those of its subdirectories too.
+// Load reads the manifests at paths, in their order: files, directories, and "-" for stdin. Of a
+// directory it reads the .yaml, .yml and .json files by name, and with recursive those of its
+// subdirectories too.
 //
-// All errors of all manifests are returned together, as Errors, along with the objects that are in order. A path that
-// does not exist, and a directory without manifests, is an error.
+// All errors of all manifests are returned together, as Errors, along with the objects that are in
+// order. A path that does not exist, and a directory without manifests, is an error.
 func Load(paths []string, recursive bool, stdin io.Reader) ([]Document, error) {
 	var docs []Document
 	var errs Errors

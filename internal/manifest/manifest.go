@@ -1,5 +1,6 @@
-// Package manifest reads manifests: files of YAML or JSON with any number of objects in them, as people write them for
-// Kubernetes. Its errors say where in which file something is wrong, and it reports all of them at once.
+// Package manifest reads manifests: files of YAML or JSON with any number of objects in them, as
+// people write them for Kubernetes. Its errors say where in which file something is wrong, and it
+// reports all of them at once.
 package manifest
 
 import (
@@ -22,17 +23,19 @@ const MaxSize = 64 << 20
 // Document is one object of a manifest.
 type Document struct {
 	Object kind.Object
-	// Source is the name of the text that the object comes from, and Line where it starts, counted from 1.
+	// Source is the name of the text that the object comes from, and Line where it starts, counted
+	// from 1.
 	Source string
 	Line   int
-	// Warnings are what was taken although it can't be meant: keys that are written twice, of which the last counts.
+	// Warnings are what was taken although it can't be meant: keys that are written twice, of which
+	// the last counts.
 	Warnings Errors
 
 	text *tree.Node
 }
 
-// LineOf returns the line of the field at a path such as spec.containers[0].env[2], or of the innermost one on the way to it
-// that the text has.
+// LineOf returns the line of the field at a path such as spec.containers[0].env[2], or of the
+// innermost one on the way to it that the text has.
 func (d Document) LineOf(path string) int {
 	n, line := d.text, d.Line
 	for n != nil && path != "" {
@@ -77,7 +80,8 @@ type Error struct {
 	Err error
 }
 
-// Error returns the place and what is wrong there, such as "deploy.yaml:14: spec.replica: unknown field".
+// Error returns the place and what is wrong there, such as "deploy.yaml:14: spec.replica: unknown
+// field".
 func (e *Error) Error() string {
 	if e.Line == 0 {
 		return e.Source + ": " + e.Err.Error()
@@ -112,8 +116,9 @@ func (e Errors) Unwrap() []error {
 	return errs
 }
 
-// Decode reads the objects of one manifest; name is what errors call it. The text is a stream of YAML documents or of
-// JSON values. Empty documents are skipped, and objects of kind List are replaced by their items.
+// Decode reads the objects of one manifest; name is what errors call it. The text is a stream of
+// YAML documents or of JSON values. Empty documents are skipped, and objects of kind List are
+// replaced by their items.
 //
 // It returns the objects that are in order even when there are errors, which are of type Errors.
 func Decode(name string, r io.Reader) ([]Document, error) {
@@ -138,8 +143,8 @@ func Decode(name string, r io.Reader) ([]Document, error) {
 	return d.docs, nil
 }
 
-// parse takes a text for JSON when it looks like it. Should it be none after all it may still be YAML, whose flow
-// style looks alike.
+// parse takes a text for JSON when it looks like it. Should it be none after all it may still be
+// YAML, whose flow style looks alike.
 func parse(data []byte) ([]*tree.Node, error) {
 	if text := bytes.TrimLeft(data, " \t\r\n"); len(text) > 0 && (text[0] == '{' || text[0] == '[') {
 		nodes, jsonErr := tree.ParseJSONStream(data)
@@ -218,7 +223,8 @@ func (d *decoder) placed(at string, errs codec.Errors) Errors {
 	return out
 }
 
-// listItems returns the items of a v1 List or of a typed list such as PodList, as `kubectl get -o yaml` writes them.
+// listItems returns the items of a v1 List or of a typed list such as PodList, as `kubectl get -o
+// yaml` writes them.
 func listItems(n *tree.Node) ([]*tree.Node, bool) {
 	name, version, items := n.Get("kind"), n.Get("apiVersion"), n.Get("items")
 	if name == nil || version == nil || name.Kind != tree.String || version.Kind != tree.String {

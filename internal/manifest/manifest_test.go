@@ -313,8 +313,8 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-// TestCorpus reads every manifest under $CORPUS. Each must be read, or be refused for reasons that name what Xebec does
-// not have; the outcome is logged file by file.
+// TestCorpus reads every manifest under $CORPUS. Each must be read, or be refused for reasons that
+// name what Xebec does not have; the outcome is logged file by file.
 func TestCorpus(t *testing.T) {
 	corpus := os.Getenv("CORPUS")
 	if corpus == "" {

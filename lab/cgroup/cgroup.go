@@ -1,5 +1,6 @@
-// Package cgroup makes, fills, kills and removes subtrees that exist at the same path in every mounted cgroup
-// hierarchy: cgroup v2 alone, or the v1 controllers with v2 beside them (hybrid mode).
+// Package cgroup makes, fills, kills and removes subtrees that exist at the same path in every
+// mounted cgroup hierarchy: cgroup v2 alone, or the v1 controllers with v2 beside them (hybrid
+// mode).
 package cgroup
 
 import (
@@ -18,7 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Hierarchies are the mount points of the machine's cgroup hierarchies. The zero value is not usable; see Find.
+// Hierarchies are the mount points of the machine's cgroup hierarchies. The zero value is not
+// usable; see Find.
 type Hierarchies struct {
 	// Unified is where cgroup v2 is mounted.
 	Unified string
@@ -29,8 +31,8 @@ type Hierarchies struct {
 // delegated are the v2 controllers that containers may need.
 var delegated = []string{"cpu", "cpuset", "io", "memory", "pids"}
 
-// Find reads the cgroup mounts of the calling process. A machine without cgroup v2 is an error: service routing hooks
-// into it.
+// Find reads the cgroup mounts of the calling process. A machine without cgroup v2 is an error:
+// service routing hooks into it.
 func Find() (Hierarchies, error) {
 	mounts, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup", "cgroup2"))
 	if err != nil {
@@ -47,7 +49,9 @@ func Find() (Hierarchies, error) {
 		}
 	}
 	if h.Unified == "" {
-		return Hierarchies{}, errors.New("cgroup v2 is not mounted: mount it by mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified")
+		return Hierarchies{}, errors.New(
+			"cgroup v2 is not mounted: mount it by mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified",
+		)
 	}
 	return h, nil
 }
@@ -61,9 +65,9 @@ func (h Hierarchies) all(path string) []string {
 	return dirs
 }
 
-// Create makes path and its parents in every hierarchy. Cgroups that exist already are no error. With delegate, the
-// v2 controllers that containers need are enabled for the children of path and of its parents, which must then hold
-// no process themselves.
+// Create makes path and its parents in every hierarchy. Cgroups that exist already are no error.
+// With delegate, the v2 controllers that containers need are enabled for the children of path and
+// of its parents, which must then hold no process themselves.
 func (h Hierarchies) Create(path string, delegate bool) error {
 	for _, dir := range h.all(path) {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -86,7 +90,8 @@ func (h Hierarchies) Create(path string, delegate bool) error {
 	return nil
 }
 
-// Weigh gives path so many times the processor time that its siblings get when there is not enough for all.
+// Weigh gives path so many times the processor time that its siblings get when there is not enough
+// for all.
 func (h Hierarchies) Weigh(path string, times int) error {
 	files := map[string]int{filepath.Join(h.Unified, path, "cpu.weight"): 100 * times}
 	for _, l := range h.Legacy {
@@ -140,7 +145,8 @@ func enable(dir string) error {
 	return nil
 }
 
-// inheritCPUSet copies the CPUs and memory nodes downwards: a new v1 cpuset is empty and takes no process.
+// inheritCPUSet copies the CPUs and memory nodes downwards: a new v1 cpuset is empty and takes no
+// process.
 func inheritCPUSet(mount, path string) error {
 	if _, err := os.Stat(filepath.Join(mount, path, "cpuset.cpus")); errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -171,9 +177,9 @@ func inheritCPUSet(mount, path string) error {
 	return nil
 }
 
-// JoinThread moves the calling thread, and with it every process forked from it, into path in the v1 hierarchies. The
-// caller has locked its goroutine to the thread and lets the thread die. For v2, whose cgroups hold whole processes,
-// fork with the descriptor from Open.
+// JoinThread moves the calling thread, and with it every process forked from it, into path in the
+// v1 hierarchies. The caller has locked its goroutine to the thread and lets the thread die. For
+// v2, whose cgroups hold whole processes, fork with the descriptor from Open.
 func (h Hierarchies) JoinThread(path string) error {
 	for _, l := range h.Legacy {
 		if err := os.WriteFile(filepath.Join(l, path, "tasks"), []byte(strconv.Itoa(unix.Gettid())), 0o644); err != nil {
@@ -196,8 +202,8 @@ func (h Hierarchies) Exists(path string) bool {
 	})
 }
 
-// Pids returns the processes in path and below, in any hierarchy, without the caller. A path that does not exist has
-// none.
+// Pids returns the processes in path and below, in any hierarchy, without the caller. A path that
+// does not exist has none.
 func (h Hierarchies) Pids(path string) ([]int, error) {
 	self := os.Getpid()
 	var pids []int
@@ -222,8 +228,8 @@ func (h Hierarchies) Pids(path string) ([]int, error) {
 	return slices.Compact(pids), nil
 }
 
-// Kill sends SIGKILL to every process in path and below and returns once none is left. The caller itself is spared
-// even when one of its threads is inside.
+// Kill sends SIGKILL to every process in path and below and returns once none is left. The caller
+// itself is spared even when one of its threads is inside.
 func (h Hierarchies) Kill(ctx context.Context, path string) error {
 	for delay := time.Millisecond; ; delay = min(2*delay, 50*time.Millisecond) {
 		pids, err := h.Pids(path)
@@ -251,8 +257,8 @@ func (h Hierarchies) Kill(ctx context.Context, path string) error {
 	}
 }
 
-// Remove deletes path and everything below in every hierarchy. It waits, until ctx ends, for processes that are still
-// leaving. A path that does not exist is no error.
+// Remove deletes path and everything below in every hierarchy. It waits, until ctx ends, for
+// processes that are still leaving. A path that does not exist is no error.
 func (h Hierarchies) Remove(ctx context.Context, path string) error {
 	if strings.Trim(path, "/") == "" {
 		return errors.New("refusing to remove the root cgroup")
@@ -292,7 +298,8 @@ func removeTree(root string) error {
 	return nil
 }
 
-// walk calls visit for root and each cgroup below it, parents first. What vanishes meanwhile is skipped.
+// walk calls visit for root and each cgroup below it, parents first. What vanishes meanwhile is
+// skipped.
 func walk(root string, visit func(dir string) error) error {
 	return filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {

@@ -153,7 +153,8 @@ func TestPrefixes(t *testing.T) {
 	}
 }
 
-// TestWeigh lets two processes compete for one processor: the one with eight times the weight gets most of it.
+// TestWeigh lets two processes compete for one processor: the one with eight times the weight gets
+// most of it.
 func TestWeigh(t *testing.T) {
 	h := needRoot(t)
 	top := fmt.Sprintf("xbtest-weigh-%d", os.Getpid())

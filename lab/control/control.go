@@ -1,5 +1,5 @@
-// Package control is how the lab's commands talk to its supervisor: JSON over HTTP on a unix socket in the lab's state
-// directory that only root may open.
+// Package control is how the lab's commands talk to its supervisor: JSON over HTTP on a unix socket
+// in the lab's state directory that only root may open.
 package control
 
 import (
@@ -38,7 +38,8 @@ type Request struct {
 	Target string `json:"target"`
 	// Hold keeps a killed process down until it is started by hand.
 	Hold bool `json:"hold,omitempty"`
-	// PowerOff takes a host off the wire before it is killed, so that its peers see silence instead of closed connections.
+	// PowerOff takes a host off the wire before it is killed, so that its peers see silence instead of
+	// closed connections.
 	PowerOff bool `json:"powerOff,omitempty"`
 }
 

@@ -1,8 +1,10 @@
-// Package machine simulates Linux machines with the kernel's own means. A machine is a network, mount and UTS namespace
-// and a cgroup subtree: it has its own addresses, host name, /run and bpffs, and shares kernel, root file system
-// and process ids with the real machine. Machines meet on a Wire and nowhere else.
+// Package machine simulates Linux machines with the kernel's own means. A machine is a network,
+// mount and UTS namespace and a cgroup subtree: it has its own addresses, host name, /run and
+// bpffs, and shares kernel, root file system and process ids with the real machine. Machines meet
+// on a Wire and nowhere else.
 //
-// A machine's mounts live in its own mount namespace, which only its processes and the Machine value hold: when those
+// A machine's mounts live in its own mount namespace, which only its processes and the Machine
+// value hold: when those
 // end, every mount, pinned map and pinned namespace that they made is gone, as after a power cut.
 package machine
 
@@ -36,7 +38,8 @@ type Config struct {
 	Addr, Addr6 netip.Addr
 	// Cgroup is the path of its subtree in every cgroup hierarchy.
 	Cgroup string
-	// Weight is how many times the processor time of another machine this one gets when there is not enough; 0 is 1.
+	// Weight is how many times the processor time of another machine this one gets when there is not
+	// enough; 0 is 1.
 	Weight int
 	// Keep are directories that must stay visible even when they lie on mounts of their own.
 	Keep []string
@@ -44,7 +47,8 @@ type Config struct {
 	Files map[string]string
 }
 
-// closeTimeout bounds how long Close waits for processes that are still leaving their cgroups, on a busy machine.
+// closeTimeout bounds how long Close waits for processes that are still leaving their cgroups, on a
+// busy machine.
 const closeTimeout = 30 * time.Second
 
 // Machine is a running machine. Its methods may be called concurrently, but for Close and Kill.
@@ -57,7 +61,8 @@ type Machine struct {
 	uts  *os.File
 }
 
-// Boot makes the namespaces and cgroups of a machine and plugs it into the wire. No process runs in it yet.
+// Boot makes the namespaces and cgroups of a machine and plugs it into the wire. No process runs in
+// it yet.
 func Boot(hier cgroup.Hierarchies, wire *Wire, cfg Config) (*Machine, error) {
 	m := &Machine{cfg: cfg, hier: hier, wire: wire}
 	if err := m.boot(); err != nil {
@@ -128,8 +133,8 @@ func (m *Machine) mount() error {
 	return nil
 }
 
-// pruneMounts unmounts everything that the machine does not need. A copy left here would keep the file systems and
-// namespaces of unrelated programs, and of other labs, from ever going away.
+// pruneMounts unmounts everything that the machine does not need. A copy left here would keep the
+// file systems and namespaces of unrelated programs, and of other labs, from ever going away.
 func (m *Machine) pruneMounts() error {
 	mounts, err := mountinfo.GetMounts(nil)
 	if err != nil {
@@ -150,7 +155,8 @@ func (m *Machine) pruneMounts() error {
 	return nil
 }
 
-// mountSysfs replaces /sys by one that shows the machine's own network devices, with the cgroup mounts carried over.
+// mountSysfs replaces /sys by one that shows the machine's own network devices, with the cgroup
+// mounts carried over.
 func mountSysfs() error {
 	const next = "/run/sys"
 	if err := os.Mkdir(next, 0o755); err != nil {
@@ -171,7 +177,8 @@ func mountSysfs() error {
 	return os.Remove(next)
 }
 
-// coverFile binds source over target. A target that is a link into /run, as /etc/resolv.conf often is, is made there.
+// coverFile binds source over target. A target that is a link into /run, as /etc/resolv.conf often
+// is, is made there.
 func coverFile(target, source string) error {
 	if link, err := os.Readlink(target); err == nil {
 		if !filepath.IsAbs(link) {
@@ -198,8 +205,9 @@ func within(path, top string) bool {
 	return path == top || top == "/" || strings.HasPrefix(path, top+"/")
 }
 
-// Start starts cmd inside the machine, in the cgroup of that name below the machine's own, which gets weight times the processor
-// time of others there. The caller waits for it. cmd's CgroupFD is set here; its environment gets a TMPDIR of the machine.
+// Start starts cmd inside the machine, in the cgroup of that name below the machine's own, which
+// gets weight times the processor time of others there. The caller waits for it. cmd's CgroupFD is
+// set here; its environment gets a TMPDIR of the machine.
 func (m *Machine) Start(cmd *exec.Cmd, group string, weight int) error {
 	path := filepath.Join(m.cfg.Cgroup, group)
 	if err := m.hier.Create(path, false); err != nil {
@@ -251,13 +259,14 @@ func startIn(hier cgroup.Hierarchies, path string, cmd *exec.Cmd, enter func() e
 	})
 }
 
-// StartOutside starts cmd in a cgroup of all hierarchies, which exists, without entering any namespace.
+// StartOutside starts cmd in a cgroup of all hierarchies, which exists, without entering any
+// namespace.
 func StartOutside(hier cgroup.Hierarchies, path string, cmd *exec.Cmd) error {
 	return startIn(hier, path, cmd, func() error { return nil })
 }
 
-// References returns the descriptors that hold the machine's namespaces in this process, by which another process may
-// enter them: open /proc/<pid>/fd/<n>.
+// References returns the descriptors that hold the machine's namespaces in this process, by which
+// another process may enter them: open /proc/<pid>/fd/<n>.
 func (m *Machine) References() References {
 	return References{PID: os.Getpid(), Net: int(m.net.file.Fd()), UTS: int(m.uts.Fd()), Mnt: int(m.mnt.Fd()), Cgroup: m.cfg.Cgroup}
 }
@@ -274,8 +283,8 @@ type References struct {
 	Cgroup string `json:"cgroup"`
 }
 
-// Start starts cmd inside the machine, in the cgroup of that name below the machine's own, from a process that does
-// not own the machine.
+// Start starts cmd inside the machine, in the cgroup of that name below the machine's own, from a
+// process that does not own the machine.
 func (r References) Start(hier cgroup.Hierarchies, cmd *exec.Cmd, group string) error {
 	m := Machine{cfg: Config{Cgroup: r.Cgroup}, hier: hier}
 	open := func(fd int) (*os.File, error) { return os.Open(fmt.Sprintf("/proc/%d/fd/%d", r.PID, fd)) }
@@ -296,12 +305,14 @@ func (r References) Start(hier cgroup.Hierarchies, cmd *exec.Cmd, group string) 
 	return m.Start(cmd, group, 1)
 }
 
-// Kill ends every process of the machine with SIGKILL, containers included, and returns once none is left.
+// Kill ends every process of the machine with SIGKILL, containers included, and returns once none
+// is left.
 func (m *Machine) Kill(ctx context.Context) error {
 	return m.hier.Kill(ctx, m.cfg.Cgroup)
 }
 
-// Close lets go of the namespaces and removes the machine's wire and cgroups. Its processes have ended: see Kill.
+// Close lets go of the namespaces and removes the machine's wire and cgroups. Its processes have
+// ended: see Kill.
 func (m *Machine) Close() error {
 	var errs []error
 	for _, f := range []*os.File{m.mnt, m.uts} {

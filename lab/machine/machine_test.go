@@ -186,7 +186,8 @@ func TestMachines(t *testing.T) {
 	}
 	eventually(t, "the healed machine is reached", func() bool { return reach(time.Second) == nil })
 
-	// Others go on sending to a machine's card for a while when it is started again: it must be the same one.
+	// Others go on sending to a machine's card for a while when it is started again: it must be the
+	// same one.
 	card := run(t, two, "cat", "/sys/class/net/eth0/address")
 	if other := run(t, one, "cat", "/sys/class/net/eth0/address"); other == card {
 		t.Errorf("two machines have the card %s", card)
@@ -257,7 +258,8 @@ func snapshot(t *testing.T) state {
 		t.Fatal(err)
 	}
 	return state{
-		// Addresses and routes that others gave to this machine for a while have less of it left each time one looks.
+		// Addresses and routes that others gave to this machine for a while have less of it left each
+		// time one looks.
 		network: regexp.MustCompile(`(valid_lft|preferred_lft|expires) \d+sec`).ReplaceAllString(
 			output("ip", "-o", "link", "show")+output("ip", "-4", "-o", "addr", "show")+output("ip", "route", "show", "table", "all"), ""),
 		mounts:  string(mounts),

@@ -25,8 +25,8 @@ type Namespace struct {
 	file *os.File
 }
 
-// CreateNamespace makes a network namespace with its loopback up and pins it under name. A namespace of that name
-// must not exist.
+// CreateNamespace makes a network namespace with its loopback up and pins it under name. A
+// namespace of that name must not exist.
 func CreateNamespace(name string) (*Namespace, error) {
 	if err := shareNetnsDir(); err != nil {
 		return nil, err
@@ -56,8 +56,8 @@ func CreateNamespace(name string) (*Namespace, error) {
 	return ns, nil
 }
 
-// DeleteNamespace removes the pin of a network namespace; the namespace itself ends with its last process and file
-// descriptor. A name that does not exist is no error.
+// DeleteNamespace removes the pin of a network namespace; the namespace itself ends with its last
+// process and file descriptor. A name that does not exist is no error.
 func DeleteNamespace(name string) error {
 	path := filepath.Join(NetnsDir, name)
 	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
@@ -84,8 +84,9 @@ func Namespaces(prefix string) ([]string, error) {
 	return names, nil
 }
 
-// shareNetnsDir makes the directory of named namespaces a shared mount of its own, exactly as ip-netns(8) does when
-// it is the first to come. Left undone, a later `ip netns add` would cover our pins with a copy of them.
+// shareNetnsDir makes the directory of named namespaces a shared mount of its own, exactly as
+// ip-netns(8) does when it is the first to come. Left undone, a later `ip netns add` would cover
+// our pins with a copy of them.
 func shareNetnsDir() error {
 	if err := os.MkdirAll(NetnsDir, 0o755); err != nil {
 		return fmt.Errorf("create directory of network namespaces: %w", err)
@@ -103,14 +104,15 @@ func shareNetnsDir() error {
 	return nil
 }
 
-// NetnsDirMounted says whether the directory of named namespaces is a mount of its own, as the first use of named
-// network namespaces makes it.
+// NetnsDirMounted says whether the directory of named namespaces is a mount of its own, as the
+// first use of named network namespaces makes it.
 func NetnsDirMounted() bool {
 	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(NetnsDir))
 	return err == nil && len(mounts) > 0
 }
 
-// ReleaseNetnsDir undoes what the first use of named network namespaces made, unless somebody has names there.
+// ReleaseNetnsDir removes the directory of named network namespaces, unless another program has
+// names there.
 func ReleaseNetnsDir() error {
 	names, err := Namespaces("")
 	if err != nil || len(names) > 0 {
@@ -128,8 +130,8 @@ func ReleaseNetnsDir() error {
 	return nil
 }
 
-// Do calls fn on a thread inside the namespace and returns its error. Sockets that fn opens stay in the namespace;
-// goroutines that fn starts do not run in it.
+// Do calls fn on a thread inside the namespace and returns its error. Sockets that fn opens stay in
+// the namespace; goroutines that fn starts do not run in it.
 func (n *Namespace) Do(fn func() error) error {
 	return osthread.Do(func() error {
 		if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {

@@ -14,21 +14,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bridgePrefix begins the names of the devices on the wire's side that machines are plugged into, one per segment.
+// bridgePrefix begins the names of the devices on the wire's side that machines are plugged into,
+// one per segment.
 const bridgePrefix = "wire"
 
 // uplinkName is a machine's device on the wire.
 const uplinkName = "eth0"
 
-// Wire is one or more Ethernet segments in a network namespace of its own: a bridge each that machines are plugged into.
-// The namespace routes between them and answers everything beyond with "unreachable". Nothing connects it to the real
-// network.
+// Wire is one or more Ethernet segments in a network namespace of its own: a bridge each that
+// machines are plugged into. The namespace routes between them and answers everything beyond with
+// "unreachable". Nothing connects it to the real network.
 type Wire struct {
 	ns       *Namespace
 	segments []Segment
 }
 
-// Segment is one network of a wire, given by the addresses of the wire's own end together with the network's prefix.
+// Segment is one network of a wire, given by the addresses of the wire's own end together with the
+// network's prefix.
 type Segment struct {
 	// Router is such as 10.89.1.1/24.
 	Router netip.Prefix
@@ -36,9 +38,9 @@ type Segment struct {
 	Router6 netip.Prefix
 }
 
-// CreateWire makes the wire in a new network namespace of that name. Where there are several segments, the router
-// between them is a strict one: it drops what comes from addresses that are not on the segment it comes by, such as
-// those of pods.
+// CreateWire makes the wire in a new network namespace of that name. Where there are several
+// segments, the router between them is a strict one: it drops what comes from addresses that are
+// not on the segment it comes by, such as those of pods.
 func CreateWire(name string, segments ...Segment) (*Wire, error) {
 	ns, err := CreateNamespace(name)
 	if err != nil {
@@ -78,7 +80,8 @@ func (w *Wire) setUp() error {
 			return err
 		}
 	}
-	// An answer at once instead of silence: nothing in the lab should wait for an outside that does not exist.
+	// An answer at once instead of silence: nothing in the lab should wait for an outside that does
+	// not exist.
 	for _, all := range unreachable {
 		if err := netlink.RouteAdd(&netlink.Route{Dst: &all, Type: unix.RTN_UNREACHABLE}); err != nil {
 			return err
@@ -107,21 +110,22 @@ func (s Segment) addAddresses(link netlink.Link, addr, addr6 netip.Addr) error {
 	return addAddress(link, netip.PrefixFrom(addr6, s.Router6.Bits()))
 }
 
-// Delete removes the wire's namespace and with it all devices of the wire, also their ends in machines.
+// Delete removes the wire's namespace and with it all devices of the wire, also their ends in
+// machines.
 func (w *Wire) Delete() error {
 	return errors.Join(w.ns.Close(), DeleteNamespace(w.ns.Name))
 }
 
-// hardwareAddr is the address of the card in a machine, which keeps it when it is started again as a real one does: others
-// on the wire send to it for seconds before they ask whose it is.
+// hardwareAddr is the address of the card in a machine, which keeps it when it is started again as
+// a real one does: others on the wire send to it for seconds before they ask whose it is.
 func hardwareAddr(wire, port string) net.HardwareAddr {
 	sum := sha256.Sum256([]byte(wire + "/" + port))
 	// Locally administered, of one card.
 	return append(net.HardwareAddr{sum[0]&^1 | 2}, sum[1:6]...)
 }
 
-// plug connects a namespace to the segment with the address under port and gives its end the addresses, of which the
-// IPv6 one may be invalid, and default routes to the router.
+// plug connects a namespace to the segment with the address under port and gives its end the
+// addresses, of which the IPv6 one may be invalid, and default routes to the router.
 func (w *Wire) plug(port string, ns *Namespace, addr, addr6 netip.Addr) error {
 	segment, name, err := w.segmentOf(addr)
 	if err != nil {
@@ -219,7 +223,7 @@ func (w *Wire) Dial(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, err
 
 func addAddress(link netlink.Link, addr netip.Prefix) error {
 	ipnet := &net.IPNet{IP: addr.Addr().AsSlice(), Mask: net.CIDRMask(addr.Bits(), addr.Addr().BitLen())}
-	// Nobody else has it: looking for duplicates takes a second.
+	// The address is unique: duplicate address detection takes a second.
 	flags := 0
 	if addr.Addr().Is6() {
 		flags = unix.IFA_F_NODAD

@@ -52,8 +52,9 @@ func listeners(pid int) []string {
 // tcpListen is the kernel's TCP_LISTEN.
 const tcpListen = 10
 
-// listening asks the kernel for the listening sockets of the network namespace that a process is in. /proc/net/tcp would
-// tell as well, but to do so it walks through the connections of all namespaces, which takes milliseconds each time.
+// listening asks the kernel for the listening sockets of the network namespace that a process is
+// in. /proc/net/tcp would tell as well, but to do so it walks through the connections of all
+// namespaces, which takes milliseconds each time.
 func listening(pid int, family uint8) ([][]byte, error) {
 	ns, err := netns.GetFromPid(pid)
 	if err != nil {
@@ -71,7 +72,8 @@ func listening(pid int, family uint8) ([][]byte, error) {
 	return req.Execute(unix.NETLINK_INET_DIAG, nl.SOCK_DIAG_BY_FAMILY)
 }
 
-// listenersOf is the kernel's struct inet_diag_req_v2 that asks for TCP's listening sockets of an address family.
+// listenersOf is the kernel's struct inet_diag_req_v2 that asks for TCP's listening sockets of an
+// address family.
 type listenersOf uint8
 
 func (listenersOf) Len() int { return 56 }

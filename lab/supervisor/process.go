@@ -19,7 +19,8 @@ import (
 	"github.com/xebec-project/xebec/lab/topology"
 )
 
-// Restarts wait from minBackoff to maxBackoff, doubling each time, and begin anew after a run of stableAfter.
+// Restarts wait from minBackoff to maxBackoff, doubling each time, and start over after a run of
+// stableAfter.
 const (
 	minBackoff  = 250 * time.Millisecond
 	maxBackoff  = 10 * time.Second
@@ -29,7 +30,8 @@ const (
 // stopGrace is how long a process may take to end after SIGTERM.
 const stopGrace = 5 * time.Second
 
-// errKilled is the cause of a context that ends because the machine is killed: nothing may shut down in order.
+// errKilled is the cause of a context that ends because the machine is killed: nothing may shut
+// down in order.
 var errKilled = errors.New("machine killed")
 
 // starter starts a command in the right place; machine.Machine is one.
@@ -55,8 +57,8 @@ func newProcess(def topology.Process, log *zap.Logger) *process {
 	return p
 }
 
-// run starts the program again and again until ctx ends. Then it asks the program to end, or kills it when the cause is
-// errKilled.
+// run starts the program again and again until ctx ends. Then it asks the program to end, or kills
+// it when the cause is errKilled.
 func (p *process) run(ctx context.Context, where starter) {
 	p.mu.Lock()
 	p.status = control.Process{Name: p.def.Name, State: control.Waiting, Since: time.Now()}
@@ -207,8 +209,8 @@ func openLog(path string) (*os.File, error) {
 // maxLog is the size beyond which a log is moved aside, replacing what was moved before.
 const maxLog = 64 << 20
 
-// trimLog empties a log that has grown beyond limit and keeps its content in a second file. Its writer appends, so it
-// goes on at the beginning.
+// trimLog empties a log that has grown beyond limit and keeps its content in a second file. Its
+// writer appends, so it goes on at the beginning.
 func trimLog(path string, limit int64) error {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() <= limit {

@@ -130,7 +130,7 @@ func TestProgramThatDoesNotExist(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { p.run(ctx, here{}); close(done) }()
-	eventually(t, "the reason is told", func() bool { return strings.Contains(p.snapshot().LastExit, "no such file") })
+	eventually(t, "the reason is reported", func() bool { return strings.Contains(p.snapshot().LastExit, "no such file") })
 	cancel()
 	<-done
 }

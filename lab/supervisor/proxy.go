@@ -20,8 +20,8 @@ const dialLimit = 3 * time.Second
 // maxConns bounds the connections of one proxy; more wait in the kernel's queue.
 const maxConns = 1024
 
-// proxy carries connections from a loopback port of the real machine to an address on the wire. It copies bytes only:
-// TLS is between its two ends.
+// proxy carries connections from a loopback port of the real machine to an address on the wire. It
+// copies bytes only: TLS is between its two ends.
 type proxy struct {
 	listener *net.TCPListener
 	wire     *machine.Wire
@@ -29,7 +29,8 @@ type proxy struct {
 	log      *zap.Logger
 }
 
-// listenProxy opens the port. The one given is used when it is free, so that a lab keeps its addresses.
+// listenProxy opens the port. The one given is used when it is free, so that a lab keeps its
+// addresses.
 func listenProxy(wire *machine.Wire, target netip.AddrPort, port uint16, log *zap.Logger) (*proxy, error) {
 	var config net.ListenConfig
 	config.SetMultipathTCP(false)
@@ -103,7 +104,8 @@ func (p *proxy) carry(ctx context.Context, near *net.TCPConn) {
 	both.Wait()
 }
 
-// pipe copies one direction and hands on its end: a finished stream as such, a broken one to both sides.
+// pipe copies one direction and hands on its end: a finished stream as such, a broken one to both
+// sides.
 func pipe(to, from *net.TCPConn) {
 	if _, err := io.Copy(to, from); err != nil {
 		to.Close()

@@ -1,5 +1,5 @@
-// Package supervisor runs a lab: it boots the machines, keeps their processes alive, opens loopback ports to the
-// gateways, and does what the lab's commands ask for.
+// Package supervisor runs a lab: it boots the machines, keeps their processes alive, opens loopback
+// ports to the gateways, and does what the lab's commands ask for.
 package supervisor
 
 import (
@@ -24,12 +24,12 @@ import (
 	"github.com/xebec-project/xebec/lab/topology"
 )
 
-// stageLimit bounds how long a host's later processes wait for its earlier ones. Beyond it they are started all the
-// same: they retry, and a status that shows them is worth more than silence.
+// stageLimit bounds how long a host's later processes wait for its earlier ones. Beyond it they are
+// started all the same: they retry, and a status that shows them is worth more than silence.
 const stageLimit = 15 * time.Second
 
-// killLimit bounds how long a machine's processes may take to be gone after SIGKILL. The kernel takes its time to free what they
-// held when many go at once and others want the processors.
+// killLimit bounds how long a machine's processes may take to be gone after SIGKILL. The kernel
+// takes its time to free what they held when many go at once and others want the processors.
 const killLimit = 30 * time.Second
 
 // Supervisor owns a running lab. Create it with New.
@@ -61,8 +61,8 @@ type host struct {
 	running sync.WaitGroup
 }
 
-// New makes the supervisor of the lab. It takes the lab's lock, which the kernel frees whenever this process ends, and
-// fails when another supervisor has it.
+// New makes the supervisor of the lab. It takes the lab's lock, which the kernel frees whenever
+// this process ends, and fails when another supervisor has it.
 func New(spec topology.Spec, log *zap.Logger) (*Supervisor, error) {
 	hier, err := cgroup.Find()
 	if err != nil {
@@ -90,8 +90,8 @@ func New(spec topology.Spec, log *zap.Logger) (*Supervisor, error) {
 	return s, nil
 }
 
-// Run brings the lab up and returns after it was told to stop, by ctx or through the control socket, and everything is
-// down again. When coming up fails it waits to be told all the same, so that the error can be read.
+// Run starts the lab and returns when everything has stopped, after ctx ends or a stop request on
+// the control socket. If the start fails it waits for either too, so that the error can be read.
 func (s *Supervisor) Run(ctx context.Context) error {
 	defer s.lock.Close()
 	ctx, s.stop = context.WithCancel(ctx)
@@ -184,7 +184,8 @@ func (s *Supervisor) mountDisks() error {
 	return nil
 }
 
-// openProxies opens a loopback port for every master's gateway, the same as last time where possible.
+// openProxies opens a loopback port for every master's gateway, the same as last time where
+// possible.
 func (s *Supervisor) openProxies(ctx context.Context, tasks *sync.WaitGroup) error {
 	last := s.spec.LoadEndpoints()
 	var endpoints []string
@@ -311,8 +312,8 @@ func (s *Supervisor) down() error {
 	return err
 }
 
-// halt ends the machine: with errKilled as cause all at once, otherwise after asking its processes to end. A machine
-// that is down already is no error. The caller holds the lock.
+// halt ends the machine: with errKilled as cause all at once, otherwise after asking its processes
+// to end. A machine that is down already is no error. The caller holds the lock.
 func (h *host) halt(cause error) error {
 	if h.machine == nil {
 		return nil
@@ -393,7 +394,8 @@ func (s *Supervisor) Kill(_ context.Context, r control.Request) error {
 	return h.halt(errKilled)
 }
 
-// Start boots a host that is down, or starts a process that is held or waits for its restart. What runs is left alone.
+// Start boots a host that is down, or starts a process that is held or waits for its restart. What
+// runs is left alone.
 func (s *Supervisor) Start(ctx context.Context, r control.Request) error {
 	h, p, err := s.find(r.Target)
 	if err != nil {
@@ -505,7 +507,8 @@ func (h *host) snapshot() control.Host {
 	return out
 }
 
-// Launch starts a supervisor's process, cmd, in the lab's own cgroup, so that it is found and ended with the lab.
+// Launch starts a supervisor's process, cmd, in the lab's own cgroup, so that it is found and ended
+// with the lab.
 func Launch(lab string, cmd *exec.Cmd) error {
 	hier, err := cgroup.Find()
 	if err != nil {

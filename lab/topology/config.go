@@ -55,8 +55,9 @@ func (s Spec) clusterDNS() netip.Addr {
 	return addr
 }
 
-// EtcdElection is the silence after which etcd's members replace their leader. They share this machine's processors, which
-// may be busy for longer than members on machines of their own are silent: that is no reason to replace a leader.
+// EtcdElection is the silence after which etcd's members replace their leader. They share this
+// machine's processors, which may be busy for longer than members on machines of their own are
+// silent: that is no reason to replace a leader.
 const EtcdElection = 1500 * time.Millisecond
 
 func (s Spec) etcdConfig(h Host) document {

@@ -16,7 +16,8 @@ import (
 	"github.com/xebec-project/xebec/internal/pki"
 )
 
-// clusterDomain is the DNS domain of the lab's services, which is that of agents whose configuration names none.
+// clusterDomain is the DNS domain of the lab's services, which is that of agents whose
+// configuration names none.
 const clusterDomain = "cluster.local"
 
 // PKI files of the lab itself.
@@ -27,8 +28,8 @@ func (s Spec) AdminFiles() pki.Files {
 	return pki.Files{CA: s.pkiFile("ca.crt"), Cert: s.pkiFile("admin.crt"), Key: s.pkiFile("admin.key")}
 }
 
-// WriteFiles writes the certificates and configuration of every machine, and the administrator's certificate. The
-// authorities are made the first time and kept; everything else is made anew.
+// WriteFiles writes the certificates and configuration of every machine, and the administrator's
+// certificate. The authorities are made the first time and kept; everything else is recreated.
 func (s Spec) WriteFiles() error {
 	cluster, err := s.authority("ca")
 	if err != nil {
@@ -130,7 +131,8 @@ func (s Spec) hostsFile() []byte {
 	return []byte(b.String())
 }
 
-// containerdConfig leaves out what the agent does itself and what would write outside of the node's own directories.
+// containerdConfig leaves out what the agent does itself and what would write outside of the node's
+// own directories.
 func (h Host) containerdConfig() []byte {
 	return fmt.Appendf(nil, `version = 2
 root = %q

@@ -43,20 +43,23 @@ type Process struct {
 	Name string
 	// Args is the program and its arguments.
 	Args []string
-	// Stage orders starts on a host: what has a higher stage waits until everything of a lower one is ready.
+	// Stage orders starts on a host: what has a higher stage waits until everything of a lower one is
+	// ready.
 	Stage int
-	// Ready is where a process of an early stage listens once it is ready: an address, or a socket's path inside the
-	// machine. Empty for processes that nothing waits for.
+	// Ready is where a process of an early stage listens once it is ready: an address, or a socket's
+	// path inside the machine. Empty for processes that nothing waits for.
 	Ready string
-	// Weight is how many times the processor time of another process of its host it gets when there is not enough; 0 is 1.
+	// Weight is how many times the processor time of another process of its host it gets when there is
+	// not enough; 0 is 1.
 	Weight int
 	// Log is the file for its output.
 	Log string
 }
 
-// Weights of a lab's parts where there is not enough processor time for all: how many times that of a sibling a part gets. etcd
-// loses its leader when it waits for a processor too long, and with it the whole cluster waits, so that it comes first on each
-// master, masters come before nodes, and the lab comes before another program of the machine.
+// Weights of a lab's parts where there is not enough processor time for all: how many times that of
+// a sibling a part gets. etcd loses its leader when it waits for a processor too long, and with it
+// the whole cluster waits, so that it comes first on each master, masters come before nodes, and
+// the lab comes before another program of the machine.
 const (
 	LabWeight    = 4
 	masterWeight = 4
@@ -112,7 +115,8 @@ func (h Host) keyFile(name string) string       { return filepath.Join(h.etc(), 
 func (h Host) HostsFile() string    { return filepath.Join(h.etc(), "hosts") }
 func (h Host) ResolverFile() string { return filepath.Join(h.etc(), "resolv.conf") }
 
-// StaticPods is the directory of manifests that the machine, if it is a node, runs by itself. Who uses it makes it.
+// StaticPods is the directory of manifests that the machine, if it is a node, runs by itself. Who
+// uses it makes it.
 func (h Host) StaticPods() string { return filepath.Join(h.Disk, "static-pods") }
 
 func (h Host) addrPort(port int) string { return h.Addr.String() + ":" + strconv.Itoa(port) }

@@ -1,5 +1,6 @@
-// Package topology computes what a lab consists of: its machines, their addresses, the processes that run on each,
-// and the certificates and configuration files those need. Everything follows from a Spec.
+// Package topology computes what a lab consists of: its machines, their addresses, the processes
+// that run on each, and the certificates and configuration files those need. Everything follows
+// from a Spec.
 package topology
 
 import (
@@ -31,8 +32,8 @@ const (
 type Spec struct {
 	// Name tells labs apart: lower-case letters and digits, at most 16.
 	Name string `json:"name"`
-	// Index numbers the labs on this machine from 1 to MaxIndex; the wire's addresses are 10.89.<index>.0/24, those of its
-	// second segment 10.90.<index>.0/24, and so on.
+	// Index numbers the labs on this machine from 1 to MaxIndex; the wire's addresses are
+	// 10.89.<index>.0/24, those of its second segment 10.90.<index>.0/24, and so on.
 	Index int `json:"index"`
 	// StateDir holds everything that the lab writes to disk; absolute.
 	StateDir string `json:"stateDir"`
@@ -41,18 +42,19 @@ type Spec struct {
 	// Masters and Nodes count the machines.
 	Masters int `json:"masters"`
 	Nodes   int `json:"nodes"`
-	// Segments counts the networks that nodes are spread over, with a router between them; 0 is 1. Masters are on the
-	// first.
+	// Segments counts the networks that nodes are spread over, with a router between them; 0 is 1.
+	// Masters are on the first.
 	Segments int `json:"segments,omitempty"`
-	// DualStack gives machines, pods and services IPv6 addresses beside IPv4: of fd89:<index>:<segment>::/64 and of
-	// ClusterCIDR6 and ServiceCIDR6.
+	// DualStack gives machines, pods and services IPv6 addresses beside IPv4: of
+	// fd89:<index>:<segment>::/64 and of ClusterCIDR6 and ServiceCIDR6.
 	DualStack bool `json:"dualStack,omitempty"`
 	// ClusterCIDR and ServiceCIDR hold the addresses of pods and services.
 	ClusterCIDR netip.Prefix `json:"clusterCIDR"`
 	ServiceCIDR netip.Prefix `json:"serviceCIDR"`
 	// Ephemeral keeps the machines' disks in memory.
 	Ephemeral bool `json:"ephemeral"`
-	// ContextFile is the command line's configuration that has the lab's context; empty when none was written.
+	// ContextFile is the command line's configuration that has the lab's context; empty when none was
+	// written.
 	ContextFile string `json:"contextFile,omitempty"`
 }
 
@@ -173,10 +175,12 @@ func (s Spec) WireSegments() []machine.Segment {
 	return out
 }
 
-// LoadBalancerPool holds the addresses on the wire that services of type LoadBalancer get, above those of all machines.
+// LoadBalancerPool holds the addresses on the wire that services of type LoadBalancer get, above
+// those of all machines.
 func (s Spec) LoadBalancerPool() netip.Prefix { return netip.PrefixFrom(s.addr(0, 224), 27) }
 
-// LoadBalancerPool6 holds the IPv6 addresses that they get in a dual-stack lab; in another it is invalid.
+// LoadBalancerPool6 holds the IPv6 addresses that they get in a dual-stack lab; in another it is
+// invalid.
 func (s Spec) LoadBalancerPool6() netip.Prefix {
 	if !s.DualStack {
 		return netip.Prefix{}
@@ -198,7 +202,8 @@ func (s Spec) addr6(segment, host int) netip.Addr {
 	return netip.AddrFrom16([16]byte{0xfd, 0x89, 0, byte(s.Index), 0, byte(segment), 15: byte(host)})
 }
 
-// families writes ranges as configurations have them: that of IPv4, and in a dual-stack lab the one of IPv6 after it.
+// families writes ranges as configurations have them: that of IPv4, and in a dual-stack lab the one
+// of IPv6 after it.
 func (s Spec) families(four, six netip.Prefix) string {
 	if s.DualStack {
 		return four.String() + "," + six.String()
@@ -206,8 +211,8 @@ func (s Spec) families(four, six netip.Prefix) string {
 	return four.String()
 }
 
-// ContextName is the name of the lab's context in the command line's configuration: "lab", or "lab-<name>" for a lab
-// that is not the default one.
+// ContextName is the name of the lab's context in the command line's configuration: "lab", or
+// "lab-<name>" for a lab that is not the default one.
 func (s Spec) ContextName() string {
 	if s.Name == DefaultName {
 		return "lab"
@@ -250,7 +255,8 @@ type Host struct {
 	Name string
 	// Role says what runs on it.
 	Role Role
-	// Addr is its address on the wire, Addr6 its IPv6 address there, invalid unless the lab is dual-stack.
+	// Addr is its address on the wire, Addr6 its IPv6 address there, invalid unless the lab is
+	// dual-stack.
 	Addr, Addr6 netip.Addr
 	// Namespace names its network namespace.
 	Namespace string
@@ -282,7 +288,8 @@ func (s Spec) Hosts() []Host {
 // MasterHosts returns the masters.
 func (s Spec) MasterHosts() []Host { return s.Hosts()[:s.Masters] }
 
-// ParseTarget splits "master-2/scheduler" into host and process; the process is empty for a whole host.
+// ParseTarget splits "master-2/scheduler" into host and process; the process is empty for a whole
+// host.
 func ParseTarget(target string) (host, process string, err error) {
 	host, process, slash := strings.Cut(target, "/")
 	if host == "" || slash && process == "" || strings.Contains(process, "/") {

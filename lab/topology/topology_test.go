@@ -110,7 +110,7 @@ func TestSegments(t *testing.T) {
 	}
 }
 
-// A dual-stack lab has IPv6 addresses everywhere, and its processes are told.
+// A dual-stack lab has IPv6 addresses everywhere, and its processes are configured for them.
 func TestDualStack(t *testing.T) {
 	s := example("/x")
 	s.Segments, s.DualStack = 2, true

@@ -136,8 +136,8 @@ func applyOne(ctx context.Context, cl *client.Client, obj kind.Object, o applyOp
 	return stored, result, warnings, err
 }
 
-// onlyOwnConflicts tells whether an apply met nothing but fields that the same person's other commands, such as scale,
-// set before: then the manifest is what counts.
+// onlyOwnConflicts tells whether an apply met nothing but fields that the same person's other
+// commands, such as scale, set before: then the manifest is what counts.
 func onlyOwnConflicts(err error, manager string) bool {
 	if apierr.Reason(err) != apierr.ReasonApplyConflict {
 		return false

@@ -1,4 +1,5 @@
-// Package attach holds the commands that attach to the streams of containers: attach, debug and run.
+// Package attach holds the commands that attach to the streams of containers: attach, debug and
+// run.
 package attach
 
 import (
@@ -141,8 +142,8 @@ func containerOf(pod *corev1.Pod, name string) *corev1.Container {
 	return nil
 }
 
-// attachWhenStarted waits until a container runs and joins its streams. One that has ended by then has left a log to print, and
-// its exit code.
+// attachWhenStarted waits until a container runs and joins its streams. One that has ended by then
+// has left a log to print, and its exit code.
 func attachWhenStarted(ctx context.Context, s *session.Session, cl *client.Client, pod *corev1.Pod, o attachOptions) error {
 	ended, err := awaitStart(ctx, s, cl, pod, o.container)
 	if err != nil {
@@ -160,7 +161,8 @@ func attachWhenStarted(ctx context.Context, s *session.Session, cl *client.Clien
 			return err
 		}
 	}
-	if err := logs.Print(ctx, s, []string{pod.GetMetadata().GetName()}, logs.Options{Container: o.container, Tail: -1, MaxParallel: 1}); err != nil {
+	options := logs.Options{Container: o.container, Tail: -1, MaxParallel: 1}
+	if err := logs.Print(ctx, s, []string{pod.GetMetadata().GetName()}, options); err != nil {
 		return err
 	}
 	if code := ended.GetExitCode(); code != 0 {
@@ -169,9 +171,16 @@ func attachWhenStarted(ctx context.Context, s *session.Session, cl *client.Clien
 	return nil
 }
 
-// awaitStart waits until a container runs, or has ended: then it returns how. What keeps it from starting is told once.
-func awaitStart(ctx context.Context, s *session.Session, cl *client.Client, pod *corev1.Pod, container string) (ended *corev1.ContainerStateTerminated, err error) {
-	told := ""
+// awaitStart waits until a container runs, or has ended: then it returns how. What keeps it from
+// starting is printed once.
+func awaitStart(
+	ctx context.Context,
+	s *session.Session,
+	cl *client.Client,
+	pod *corev1.Pod,
+	container string,
+) (ended *corev1.ContainerStateTerminated, err error) {
+	reported := ""
 	err = watch.Observe(ctx, s, cl, resolve.Of(pod), func(obj kind.Object) (bool, error) {
 		now, ok := obj.(*corev1.Pod)
 		if !ok || now.GetMetadata().GetUid() != pod.GetMetadata().GetUid() {
@@ -185,10 +194,15 @@ func awaitStart(ctx context.Context, s *session.Session, cl *client.Client, pod 
 			return true, nil
 		}
 		if kind.IsPodFinished(now) {
-			return false, fmt.Errorf("pod %s has terminated: %s %s", pod.GetMetadata().GetName(), now.GetStatus().GetReason(), now.GetStatus().GetMessage())
+			return false, fmt.Errorf(
+				"pod %s has terminated: %s %s",
+				pod.GetMetadata().GetName(),
+				now.GetStatus().GetReason(),
+				now.GetStatus().GetMessage(),
+			)
 		}
-		if w := state.GetWaiting(); w.GetMessage() != "" && w.GetReason() != told {
-			told = w.GetReason()
+		if w := state.GetWaiting(); w.GetMessage() != "" && w.GetReason() != reported {
+			reported = w.GetReason()
 			s.Notef("Waiting for container %s: %s: %s", container, w.GetReason(), w.GetMessage())
 		}
 		return false, nil
@@ -196,14 +210,21 @@ func awaitStart(ctx context.Context, s *session.Session, cl *client.Client, pod 
 	return ended, err
 }
 
-// reasonNotRunning is the agent's word for a container that one can't attach to because it does not run.
+// reasonNotRunning is the agent's word for a container that one can't attach to because it does not
+// run.
 const reasonNotRunning = "CONTAINER_NOT_RUNNING"
 
 // endLimit is how long the node may take to tell how a container ended that does not run any more.
 const endLimit = 10 * time.Second
 
-// termination waits until it is told how a container ended; nil when that does not come.
-func termination(ctx context.Context, s *session.Session, cl *client.Client, pod *corev1.Pod, container string) *corev1.ContainerStateTerminated {
+// termination waits for the terminated state of a container; nil if it is not reported in time.
+func termination(
+	ctx context.Context,
+	s *session.Session,
+	cl *client.Client,
+	pod *corev1.Pod,
+	container string,
+) *corev1.ContainerStateTerminated {
 	ctx, cancel := context.WithTimeout(ctx, endLimit)
 	defer cancel()
 	var ended *corev1.ContainerStateTerminated

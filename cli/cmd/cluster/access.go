@@ -106,10 +106,18 @@ func accessSetCommand(s *session.Session) *cobra.Command {
 	}
 	for _, name := range accessListeners {
 		flags.on[name] = cmd.Flags().String(name, "", "on or off: whether the "+name+" listener accepts connections")
-		flags.cidrs[name] = cmd.Flags().StringSlice(name+"-cidrs", nil, "prefixes from which the "+name+" listener accepts connections, at most 40; '' for any address")
+		flags.cidrs[name] = cmd.Flags().
+			StringSlice(name+"-cidrs", nil, "prefixes from which the "+name+" listener accepts connections, at most 40; '' for any address")
 	}
 	cmd.Flags().BoolVar(&flags.force, "force", false, "apply the change even if it locks out you or nodes")
 	return cmd
+}
+
+// create has the type of client.Update.
+func create(
+	ctx context.Context, cl *client.Client, access *gatewayv1.GatewayAccess, _ ...client.UpdateOption,
+) (*gatewayv1.GatewayAccess, error) {
+	return client.Create(ctx, cl, access)
 }
 
 func setAccess(s *session.Session, cmd *cobra.Command, flags accessFlags) error {
@@ -130,9 +138,7 @@ func setAccess(s *session.Session, cmd *cobra.Command, flags accessFlags) error 
 	write := client.Update[*gatewayv1.GatewayAccess]
 	if apierr.IsNotFound(err) {
 		access, err = &gatewayv1.GatewayAccess{Metadata: &metav1.ObjectMeta{Name: kind.GatewayAccessName}}, nil
-		write = func(ctx context.Context, cl *client.Client, access *gatewayv1.GatewayAccess, _ ...client.UpdateOption) (*gatewayv1.GatewayAccess, error) {
-			return client.Create(ctx, cl, access)
-		}
+		write = create
 	}
 	if err != nil {
 		return err

@@ -84,7 +84,8 @@ func controllers(ctx context.Context, s *session.Session, services []string) err
 	var group errgroup.Group
 	for i, service := range services {
 		group.Go(func() error {
-			answers[i], failures[i] = controlv1.NewControllerServiceClient(s).ListControllers(ctx, &controlv1.ListControllersRequest{Service: service})
+			answers[i], failures[i] = controlv1.NewControllerServiceClient(s).
+				ListControllers(ctx, &controlv1.ListControllersRequest{Service: service})
 			return nil
 		})
 	}

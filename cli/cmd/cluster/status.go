@@ -1,4 +1,5 @@
-// Package cluster holds the commands about the cluster as a whole: its status, the access to its gateways, its controllers.
+// Package cluster holds the commands about the cluster as a whole: its status, the access to its
+// gateways, its controllers.
 package cluster
 
 import (
@@ -111,7 +112,15 @@ func printStatus(s *session.Session, status *clusterv1.StatusResponse, nodes []*
 		case !m.GetHealthy():
 			role = ""
 		}
-		members.Add(m.GetName(), health(m.GetHealthy()), role, printer.Bytes(m.GetDbSizeBytes()), strconv.FormatUint(m.GetRaftIndex(), 10), m.GetEndpoint(), terminal.OneLine(m.GetError()))
+		members.Add(
+			m.GetName(),
+			health(m.GetHealthy()),
+			role,
+			printer.Bytes(m.GetDbSizeBytes()),
+			strconv.FormatUint(m.GetRaftIndex(), 10),
+			m.GetEndpoint(),
+			terminal.OneLine(m.GetError()),
+		)
 	}
 	members.Print(s.Out)
 	s.Printf("\n")
@@ -200,19 +209,19 @@ func services(status *clusterv1.StatusResponse, wide bool) *printer.Table {
 		end := start
 		var ok int
 		leader := "-"
-		var ill []string
+		var unhealthy []string
 		for ; end < len(instances) && instances[end].GetService() == name; end++ {
 			i := instances[end]
 			if i.GetHealthy() {
 				ok++
 			} else {
-				ill = append(ill, fmt.Sprintf("%s: %s", i.GetHost(), terminal.OneLine(i.GetError())))
+				unhealthy = append(unhealthy, fmt.Sprintf("%s: %s", i.GetHost(), terminal.OneLine(i.GetError())))
 			}
 			if i.GetLeader() {
 				leader = i.GetHost()
 			}
 		}
-		t.Add(name, fmt.Sprintf("%d/%d", ok, end-start), leader, strings.Join(ill, "; "))
+		t.Add(name, fmt.Sprintf("%d/%d", ok, end-start), leader, strings.Join(unhealthy, "; "))
 		start = end
 	}
 	return t

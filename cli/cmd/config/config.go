@@ -162,7 +162,8 @@ func setCommand(s *session.Session) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "set-context NAME",
 		Short: "Add or change a context",
-		Long:  "Add or change a context. Settings without a flag keep their values. The global flags --endpoints and -n set those of the context.",
+		Long: "Add or change a context. Settings without a flag keep their values. The global flags --endpoints and -n set those of\n" +
+			"the context.",
 		Example: "  xebec config set-context prod --endpoints 10.0.0.1:8443,10.0.0.2:8443 --ca ca.pem --cert me.pem --key me.key\n" +
 			"  xebec config set-context robot --endpoints 10.0.0.1:8443 --ca ca.pem --token-file robot.token\n" +
 			"  xebec config set-context --current -n test",

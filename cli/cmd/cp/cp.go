@@ -104,7 +104,8 @@ func (r *remote) run(ctx context.Context, in io.Reader, out io.Writer, command .
 			input := writer(func(p []byte) error {
 				return stream.Send(&nodev1.ExecRequest{Request: &nodev1.ExecRequest_Stdin{Stdin: p}})
 			})
-			if _, err := io.CopyBuffer(struct{ io.Writer }{input}, struct{ io.Reader }{in}, make([]byte, session.Chunk)); err != nil && !errors.Is(err, io.EOF) {
+			if _, err := io.CopyBuffer(struct{ io.Writer }{input}, struct{ io.Reader }{in}, make([]byte, session.Chunk)); err != nil &&
+				!errors.Is(err, io.EOF) {
 				broken <- err
 				cancel()
 				return
@@ -190,7 +191,8 @@ func (r *remote) download(ctx context.Context, source, destination string) error
 		u := &unpacker{dir: root, base: base, name: name, warn: r.warn}
 		err := u.unpack(reader)
 		if err == nil || errors.Is(err, errNothingSent) {
-			// An archive is padded; what follows its end must not hold up the sender, which may also have a better reason.
+			// An archive is padded; what follows its end must not hold up the sender, which may also have a
+			// better reason.
 			_, broken := io.Copy(io.Discard, reader)
 			err = errors.Join(err, broken)
 		}

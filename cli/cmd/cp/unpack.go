@@ -13,17 +13,19 @@ import (
 	"syscall"
 )
 
-// unpacker writes an archive that a container sends. What is in the archive is the container's word: nothing is written but
-// the destination that was named, and what lies beneath it when that is a directory. No link is followed, whether it is
-// from the archive or was there before. Ownership, setuid, setgid and sticky bits are left out, as are devices, pipes, and
-// links that lead out of the destination; warn is told of what is left out whole.
+// unpacker writes an archive that a container sends. What is in the archive is the container's
+// word: nothing is written but the destination that was named, and what lies beneath it when that
+// is a directory. No link is followed, whether it is from the archive or was there before.
+// Ownership, setuid, setgid and sticky bits are left out, as are devices, pipes, and links that
+// lead out of the destination; warn receives what is skipped.
 type unpacker struct {
 	// dir holds the destination, which is called name. In the archive it is called base.
 	dir        *os.Root
 	base, name string
 	warn       func(format string, args ...any)
 
-	// tree is the destination once it is known to be a directory; done tells that it is something else, and written.
+	// tree is the destination once it is known to be a directory; done tells that it is something
+	// else, and written.
 	tree *os.Root
 	done bool
 }
@@ -65,7 +67,8 @@ func (u *unpacker) unpack(from io.Reader) error {
 	}
 }
 
-// below returns what a name in the archive is called in the destination, empty for the destination itself.
+// below returns what a name in the archive is called in the destination, empty for the destination
+// itself.
 func (u *unpacker) below(name string) (string, error) {
 	rest, ok := strings.CutPrefix(slash.Clean(name), u.base)
 	switch {
@@ -184,7 +187,8 @@ func makeDir(root *os.Root, at string, h *tar.Header) error {
 	return err
 }
 
-// putFile writes a file. One that is there keeps its permissions, unless it has other names, which keep their content.
+// putFile writes a file. One that is there keeps its permissions, unless it has other names, which
+// keep their content.
 func putFile(root *os.Root, at string, mode fs.FileMode, content io.Reader) error {
 	flags := os.O_CREATE | os.O_WRONLY | os.O_EXCL
 	if st, err := root.Lstat(at); err == nil && st.Mode().IsRegular() && onlyName(st) {
@@ -219,9 +223,9 @@ func makeRoom(root *os.Root, at string) error {
 	return root.Remove(at)
 }
 
-// staysBelow reports whether a link at a place below a directory, all of whose parents are directories, leads to one below that
-// directory again, whatever else is there, as long as the same holds for other links: the way may go up at its beginning
-// only.
+// staysBelow reports whether a link at a place below a directory, all of whose parents are
+// directories, leads to one below that directory again, whatever else is there, as long as the same
+// holds for other links: the way may go up at its beginning only.
 func staysBelow(at, target string) bool {
 	if target == "" || slash.IsAbs(target) {
 		return false

@@ -93,9 +93,11 @@ func listing(t *testing.T, dir string) []string {
 	return all
 }
 
-// TestCopyWritesNothingButItsDestination unpacks what a hostile container may send into a home with files of the user's own.
+// TestCopyWritesNothingButItsDestination unpacks what a hostile container may send into a home with
+// files of the user's own.
 func TestCopyWritesNothingButItsDestination(t *testing.T) {
-	// What lies in and around the directory in which "xebec cp POD:/tmp/up up" runs. kept is another name of notes.txt.
+	// What lies in and around the directory in which "xebec cp POD:/tmp/up up" runs. kept is another
+	// name of notes.txt.
 	before := []string{"home/", "home/notes.txt: mine", "home/other/", "home/other/x: mine", "secret: mine"}
 	for _, tt := range []struct {
 		name    string

@@ -75,7 +75,8 @@ func (o *deleteOptions) callOptions() ([]client.DeleteOption, error) {
 	case o.force && o.grace < 0:
 		o.grace = 0
 	case o.grace == 0 && !o.force:
-		// As with kubectl: a pod without grace is removed before its node knows, so that it has to be said twice.
+		// As with kubectl: a pod without grace is removed before its node knows, so that it has to be
+		// said twice.
 		o.grace = 1
 	}
 	if o.grace >= 0 {
@@ -140,7 +141,14 @@ func run(ctx context.Context, s *session.Session, args []string, o deleteOptions
 }
 
 // deleteOne deletes one object and returns it when it is not gone yet.
-func deleteOne(ctx context.Context, s *session.Session, cl *client.Client, r resolve.Reference, options []client.DeleteOption, o deleteOptions) (watch.Deleted, error) {
+func deleteOne(
+	ctx context.Context,
+	s *session.Session,
+	cl *client.Client,
+	r resolve.Reference,
+	options []client.DeleteOption,
+	o deleteOptions,
+) (watch.Deleted, error) {
 	var uid string
 	if o.wait {
 		obj, err := client.GetKind(ctx, cl, r.Kind, r.Namespace, r.Name)

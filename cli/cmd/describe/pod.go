@@ -241,7 +241,13 @@ func probeText(p *corev1.Probe) string {
 		what = "exec " + strings.Join(h.GetExec().GetCommand(), " ")
 	case h.GetHttpGet() != nil:
 		g := h.GetHttpGet()
-		what = fmt.Sprintf("%s get %s:%s%s", strings.ToLower(cmp.Or(g.GetScheme(), "http")), g.GetHost(), printer.IntOrString(g.GetPort()), g.GetPath())
+		what = fmt.Sprintf(
+			"%s get %s:%s%s",
+			strings.ToLower(cmp.Or(g.GetScheme(), "http")),
+			g.GetHost(),
+			printer.IntOrString(g.GetPort()),
+			g.GetPath(),
+		)
 	case h.GetTcpSocket() != nil:
 		what = fmt.Sprintf("tcp %s:%s", h.GetTcpSocket().GetHost(), printer.IntOrString(h.GetTcpSocket().GetPort()))
 	case h.GetGrpc() != nil:

@@ -41,7 +41,13 @@ func (r *report) networkPolicy(p *networkingv1.NetworkPolicy) {
 	}
 }
 
-func (r *report) policyRule(i int, peersName string, peers []*networkingv1.NetworkPolicyPeer, portsName string, ports []*networkingv1.NetworkPolicyPort) {
+func (r *report) policyRule(
+	i int,
+	peersName string,
+	peers []*networkingv1.NetworkPolicyPeer,
+	portsName string,
+	ports []*networkingv1.NetworkPolicyPort,
+) {
 	r.group(fmt.Sprintf("Rule %d", i+1), func() {
 		var who, where []string
 		for _, p := range peers {

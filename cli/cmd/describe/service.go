@@ -46,7 +46,7 @@ func describeService(ctx context.Context, cl *client.Client, r *report, svc *cor
 	return nil
 }
 
-// endpointsFor lists the addresses behind a port, those that take traffic apart from those that do not.
+// endpointsFor lists the addresses behind a port: those that take traffic, and the others.
 func endpointsFor(all []*discoveryv1.EndpointSlice, port *corev1.ServicePort) (ready, others []string) {
 	for _, slice := range all {
 		for _, p := range slice.GetPorts() {
@@ -56,7 +56,7 @@ func endpointsFor(all []*discoveryv1.EndpointSlice, port *corev1.ServicePort) (r
 			for _, e := range slice.GetEndpoints() {
 				for _, a := range e.GetAddresses() {
 					text := fmt.Sprintf("%s:%d", a, p.GetPort())
-					// Readiness that is not told counts as ready.
+					// Unknown readiness counts as ready.
 					if c := e.GetConditions(); c == nil || c.Ready == nil || c.GetReady() {
 						ready = append(ready, text)
 					} else {

@@ -30,7 +30,10 @@ func describeDeployment(ctx context.Context, cl *client.Client, r *report, d *ap
 		spec.GetReplicas(), status.GetUpdatedReplicas(), status.GetReplicas(), status.GetAvailableReplicas(), status.GetUnavailableReplicas()))
 	r.field("Strategy", spec.GetStrategy().GetType())
 	if u := spec.GetStrategy().GetRollingUpdate(); u != nil {
-		r.field("Rolling Update", fmt.Sprintf("%s max unavailable, %s max surge", printer.IntOrString(u.GetMaxUnavailable()), printer.IntOrString(u.GetMaxSurge())))
+		r.field(
+			"Rolling Update",
+			fmt.Sprintf("%s max unavailable, %s max surge", printer.IntOrString(u.GetMaxUnavailable()), printer.IntOrString(u.GetMaxSurge())),
+		)
 	}
 	r.field("Min Ready Seconds", strconv.Itoa(int(spec.GetMinReadySeconds())))
 	if spec.GetPaused() {
@@ -41,7 +44,12 @@ func describeDeployment(ctx context.Context, cl *client.Client, r *report, d *ap
 	var old []string
 	current := "<none>"
 	for _, set := range sets {
-		text := fmt.Sprintf("%s (%d/%d replicas ready)", set.GetMetadata().GetName(), set.GetStatus().GetReadyReplicas(), set.GetSpec().GetReplicas())
+		text := fmt.Sprintf(
+			"%s (%d/%d replicas ready)",
+			set.GetMetadata().GetName(),
+			set.GetStatus().GetReadyReplicas(),
+			set.GetSpec().GetReplicas(),
+		)
 		switch {
 		case diagnose.Revision(set) == diagnose.Revision(d):
 			current = text

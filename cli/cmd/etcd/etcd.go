@@ -33,11 +33,18 @@ func etcdService(s *session.Session) (etcdv1.EtcdServiceClient, error) {
 	return etcdv1.NewEtcdServiceClient(s), nil
 }
 
-// etcdLimit is the longest time for a call that waits for members, unless --request-timeout names another.
+// etcdLimit is the longest time for a call that waits for members, unless --request-timeout names
+// another.
 const etcdLimit = 30 * time.Second
 
-// etcdCall makes one call of the gateway's EtcdService, of a method such as etcdv1.EtcdServiceClient.Status.
-func etcdCall[Req, Resp any](ctx context.Context, s *session.Session, method func(etcdv1.EtcdServiceClient, context.Context, Req, ...grpc.CallOption) (Resp, error), req Req) (Resp, error) {
+// etcdCall makes one call of the gateway's EtcdService, of a method such as
+// etcdv1.EtcdServiceClient.Status.
+func etcdCall[Req, Resp any](
+	ctx context.Context,
+	s *session.Session,
+	method func(etcdv1.EtcdServiceClient, context.Context, Req, ...grpc.CallOption) (Resp, error),
+	req Req,
+) (Resp, error) {
 	service, err := etcdService(s)
 	if err != nil {
 		var none Resp
@@ -84,7 +91,10 @@ func statusCommand(s *session.Session) *cobra.Command {
 }
 
 func etcdStatus(s *session.Session, members []*etcdv1.MemberStatus) {
-	t := &printer.Table{Heads: []string{"MEMBER", "ROLE", "DB SIZE", "IN USE", "QUOTA", "RAFT TERM", "RAFT INDEX", "APPLIED", "VERSION", "ALARMS", "ERROR"}, Keep: 1}
+	t := &printer.Table{
+		Heads: []string{"MEMBER", "ROLE", "DB SIZE", "IN USE", "QUOTA", "RAFT TERM", "RAFT INDEX", "APPLIED", "VERSION", "ALARMS", "ERROR"},
+		Keep:  1,
+	}
 	for _, m := range members {
 		quota := "-"
 		if m.GetDbSizeQuotaBytes() > 0 {
@@ -131,7 +141,13 @@ func membersCommand(s *session.Session) *cobra.Command {
 			if m.GetLearner() {
 				votes = "learner"
 			}
-			t.Add(cmp.Or(m.GetName(), "(not started)"), m.GetId(), votes, strings.Join(m.GetPeerUrls(), ","), cmp.Or(strings.Join(m.GetClientUrls(), ","), "-"))
+			t.Add(
+				cmp.Or(m.GetName(), "(not started)"),
+				m.GetId(),
+				votes,
+				strings.Join(m.GetPeerUrls(), ","),
+				cmp.Or(strings.Join(m.GetClientUrls(), ","), "-"),
+			)
 		}
 		t.Print(s.Out)
 		return nil
@@ -140,8 +156,17 @@ func membersCommand(s *session.Session) *cobra.Command {
 		output.Flag(c)
 		return c
 	}
-	lister := flags(&cobra.Command{Use: "list", Short: "List the members", Example: "  xebec etcd members list", Args: cobra.NoArgs, RunE: list})
-	c := command.Family("members", "List, add, promote and remove members", lister, flags(addCommand(s, &output)), promoteCommand(s), removeCommand(s))
+	lister := flags(
+		&cobra.Command{Use: "list", Short: "List the members", Example: "  xebec etcd members list", Args: cobra.NoArgs, RunE: list},
+	)
+	c := command.Family(
+		"members",
+		"List, add, promote and remove members",
+		lister,
+		flags(addCommand(s, &output)),
+		promoteCommand(s),
+		removeCommand(s),
+	)
 	flags(c)
 	help := c.RunE
 	c.RunE = func(cmd *cobra.Command, args []string) error {

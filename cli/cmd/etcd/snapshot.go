@@ -56,8 +56,8 @@ func snapshotCommand(s *session.Session) *cobra.Command {
 	return cmd
 }
 
-// saveSnapshot writes what receive returns into a file, which appears under its name when it is whole, checked and on
-// disk.
+// saveSnapshot writes what receive returns into a file, which appears under its name when it is
+// whole, checked and on disk.
 func saveSnapshot(s *session.Session, name string, receive func() (*etcdv1.SnapshotResponse, error)) (err error) {
 	// The first message tells whether there will be any: no file is made for a refusal.
 	first, err := receive()
@@ -75,7 +75,7 @@ func saveSnapshot(s *session.Session, name string, receive func() (*etcdv1.Snaps
 		}
 	}()
 	header, sum := first.GetHeader(), newTrailingSum()
-	size, told := int64(0), s.Now()
+	size, reported := int64(0), s.Now()
 	for {
 		message, err := receive()
 		if errors.Is(err, io.EOF) {
@@ -90,8 +90,8 @@ func saveSnapshot(s *session.Session, name string, receive func() (*etcdv1.Snaps
 		if size += int64(n); err != nil {
 			return exit.FileError("save snapshot", err)
 		}
-		if s.Now().Sub(told) >= 2*time.Second {
-			told = s.Now()
+		if s.Now().Sub(reported) >= 2*time.Second {
+			reported = s.Now()
 			s.Notef("%s of about %s", printer.Bytes(size), printer.Bytes(header.GetExpectedBytes()))
 		}
 	}
@@ -124,7 +124,8 @@ func syncDir(dir string) error {
 	return d.Sync()
 }
 
-// trailingSum checks a stream whose last bytes are the SHA-256 sum of those before, without knowing its length.
+// trailingSum checks a stream whose last bytes are the SHA-256 sum of those before, without knowing
+// its length.
 type trailingSum struct {
 	sum  hash.Hash
 	tail []byte
@@ -200,7 +201,11 @@ func checkSnapshot(name string) (int64, error) {
 		}
 	}
 	if !sum.good() {
-		return 0, fmt.Errorf("%s: %w: truncated or modified, or a file without a checksum, such as the database of a stopped member", name, errSnapshot)
+		return 0, fmt.Errorf(
+			"%s: %w: truncated or modified, or a file without a checksum, such as the database of a stopped member",
+			name,
+			errSnapshot,
+		)
 	}
 	return sum.size, nil
 }

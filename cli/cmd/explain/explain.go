@@ -96,7 +96,8 @@ func unknownField(path []string, step string, field schema.Field) error {
 	return exit.Usagef("%s has no field %q: want one of %s", at, step, strings.Join(known, ", "))
 }
 
-// explainFields lists fields; within is the types that contain them, so that a type within itself is shown once.
+// explainFields lists fields; within is the types that contain them, so that a type within itself
+// is shown once.
 func explainFields(s *session.Session, field schema.Field, indent string, columns int, recursive bool, within map[string]bool) {
 	for _, f := range field.Fields() {
 		s.Printf("%s%s <%s>\n", indent, f.Name, f.Type)

@@ -93,7 +93,10 @@ func parseAt(text string, now time.Time) (client.At, error) {
 	if at, err := time.Parse(time.RFC3339, text); err == nil {
 		return client.At{Time: at}, nil
 	}
-	return client.At{}, exit.Usagef("invalid --at value %q: want an RFC 3339 time such as 2026-11-21T15:04:05Z, a duration such as 10m, or a resourceVersion", text)
+	return client.At{}, exit.Usagef(
+		"invalid --at value %q: want an RFC 3339 time such as 2026-11-21T15:04:05Z, a duration such as 10m, or a resourceVersion",
+		text,
+	)
 }
 
 func get(ctx context.Context, s *session.Session, args []string, o getOptions) error {
@@ -158,7 +161,8 @@ func printFound(s *session.Session, sections []*resolve.Found, refs []resolve.Re
 	return nil
 }
 
-// follow shows the state and then every change until interrupted. It resumes after a lost connection.
+// follow shows the state and then every change until interrupted. It resumes after a lost
+// connection.
 func follow(ctx context.Context, s *session.Session, cl *client.Client, refs []resolve.Reference, o getOptions) error {
 	if o.at != (client.At{}) {
 		return exit.Usagef("--at and -w cannot be combined")
@@ -198,8 +202,8 @@ func follow(ctx context.Context, s *session.Session, cl *client.Client, refs []r
 	return err
 }
 
-// liveTable returns a function that prints objects as they come: rows under headings printed once, each column as wide
-// as it had to be so far.
+// liveTable returns a function that prints objects as they come: rows under headings printed once,
+// each column as wide as it had to be so far.
 func liveTable(s *session.Session, o getOptions) func(*resolve.Found) error {
 	var widths []int
 	return func(f *resolve.Found) error {

@@ -172,7 +172,8 @@ func sendArchive(ctx context.Context, service nodev1.NodeServiceClient, node, ar
 	return names, nil
 }
 
-// progress tells on standard error how far something long is: on a terminal in a line that is written over.
+// progress tells on standard error how far something long is: on a terminal in a line that is
+// written over.
 type progress struct {
 	s     *session.Session
 	what  string
@@ -182,7 +183,7 @@ type progress struct {
 	ended sync.WaitGroup
 }
 
-// newProgress starts to tell; nothing is told where nobody looks.
+// newProgress starts to show progress, if standard error is a terminal.
 func newProgress(s *session.Session, what string, total int64) *progress {
 	p := &progress{s: s, what: what, total: total, stop: make(chan struct{})}
 	if _, ok := terminal.Descriptor(s.Err); ok {
@@ -202,7 +203,13 @@ func (p *progress) run() {
 			fmt.Fprint(terminal.Raw(p.s.Err), "\r\x1b[K")
 			return
 		case <-ticker.C:
-			fmt.Fprintf(terminal.Raw(p.s.Err), "\r\x1b[K%s… %s of %s", terminal.OneLine(p.what), printer.Bytes(p.done.Load()), printer.Bytes(p.total))
+			fmt.Fprintf(
+				terminal.Raw(p.s.Err),
+				"\r\x1b[K%s… %s of %s",
+				terminal.OneLine(p.what),
+				printer.Bytes(p.done.Load()),
+				printer.Bytes(p.total),
+			)
 		}
 	}
 }

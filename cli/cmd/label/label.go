@@ -35,7 +35,12 @@ func AnnotateCommand(s *session.Session) *cobra.Command {
 }
 
 // mapCommand makes a command that changes labels or annotations.
-func mapCommand(s *session.Session, name, noun, done string, of func(*metav1.ObjectMeta) *map[string]string, example string) *cobra.Command {
+func mapCommand(
+	s *session.Session,
+	name, noun, done string,
+	of func(*metav1.ObjectMeta) *map[string]string,
+	example string,
+) *cobra.Command {
 	var c resolve.Choice
 	o := &write.Options{}
 	var overwrite, list bool

@@ -156,8 +156,8 @@ func (o Options) request(now time.Time) (*nodev1.LogsRequest, error) {
 	return r, nil
 }
 
-// stream copies one log. A followed one goes on where it was when the connection was lost: lines are asked for with
-// their times, which tell what was printed already.
+// stream copies one log. A followed one goes on where it was when the connection was lost: lines
+// are asked for with their times, which tell what was printed already.
 func stream(ctx context.Context, nodes nodev1.NodeServiceClient, src source, request *nodev1.LogsRequest, out *lineWriter) error {
 	r := &nodev1.LogsRequest{
 		Target:    &nodev1.Target{Namespace: src.namespace, Pod: src.pod},
@@ -211,7 +211,8 @@ type lineWriter struct {
 	prefix string
 	// strip removes the time that each line begins with.
 	strip bool
-	// last is the time of the latest line, when lines have times; lines up to printed are not printed again.
+	// last is the time of the latest line, when lines have times; lines up to printed are not printed
+	// again.
 	last, printed time.Time
 	rest          []byte
 }

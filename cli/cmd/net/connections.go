@@ -116,7 +116,8 @@ func connectionsOf(ctx context.Context, s *session.Session, cl *client.Client, o
 	group.SetLimit(parallel)
 	for i, name := range names {
 		group.Go(func() (err error) {
-			found[i], err = nodev1.NewNodeServiceClient(s).ListConnections(ctx, &nodev1.ListConnectionsRequest{Target: &nodev1.Target{Node: name}, Service: o.service})
+			found[i], err = nodev1.NewNodeServiceClient(s).
+				ListConnections(ctx, &nodev1.ListConnectionsRequest{Target: &nodev1.Target{Node: name}, Service: o.service})
 			if len(o.nodes) == 0 {
 				failed[i], err = err, nil // the others' are worth seeing
 			}
@@ -143,7 +144,10 @@ func connectionsOf(ctx context.Context, s *session.Session, cl *client.Client, o
 }
 
 func connectionsTable(rows []nodeConnection, wide bool) *printer.Table {
-	t := &printer.Table{Heads: []string{"NODE", "DIRECTION", "PROTOCOL", "SOURCE", "DESTINATION", "ENDPOINT", "SERVICE", "STATE", "IDLE"}, Keep: 5}
+	t := &printer.Table{
+		Heads: []string{"NODE", "DIRECTION", "PROTOCOL", "SOURCE", "DESTINATION", "ENDPOINT", "SERVICE", "STATE", "IDLE"},
+		Keep:  5,
+	}
 	if wide {
 		t.Heads = append(t.Heads, "SEEN-AS")
 	}
@@ -155,7 +159,17 @@ func connectionsTable(rows []nodeConnection, wide bool) *printer.Table {
 		if c.GetState() != "" {
 			idle = (time.Duration(c.GetIdleSeconds()) * time.Second).String()
 		}
-		row := []string{c.node, c.GetWay(), c.GetProtocol(), c.GetSource(), c.GetDestination(), endpoint, cmp.Or(c.GetService(), "-"), cmp.Or(c.GetState(), "-"), idle}
+		row := []string{
+			c.node,
+			c.GetWay(),
+			c.GetProtocol(),
+			c.GetSource(),
+			c.GetDestination(),
+			endpoint,
+			cmp.Or(c.GetService(), "-"),
+			cmp.Or(c.GetState(), "-"),
+			idle,
+		}
 		if wide {
 			row = append(row, c.GetTranslatedSource())
 		}

@@ -182,7 +182,11 @@ func dropCells(d *nodev1.DropsResponse) []string {
 		target = d.GetService()
 	}
 	return []string{
-		d.GetTime().AsTime().Local().Format(time.TimeOnly), cmp.Or(d.GetDirection(), "-"), d.GetProtocol(), named(from, source), named(to, target), d.GetMessage(),
+		d.GetTime().
+			AsTime().
+			Local().
+			Format(time.TimeOnly),
+		cmp.Or(d.GetDirection(), "-"), d.GetProtocol(), named(from, source), named(to, target), d.GetMessage(),
 	}
 }
 

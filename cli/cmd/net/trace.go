@@ -111,7 +111,8 @@ type tracedNode struct {
 	Decides  string                 `json:"decides"`
 }
 
-// maxTraced bounds how many nodes a trace goes by: the one that is asked, and the one that answers for an address.
+// maxTraced bounds how many nodes a trace goes by: the one that is asked, and the one that answers
+// for an address.
 const maxTraced = 3
 
 func netTrace(ctx context.Context, s *session.Session, from, to string, o traceOptions) error {
@@ -327,7 +328,11 @@ func (t *tracer) goal(ctx context.Context, text, protocol string, begin origin) 
 	}
 	for _, only := range []string{strings.Trim(text, "[]"), strings.Trim(name, "[]")} {
 		if addr, err := netip.ParseAddr(only); err == nil {
-			return traceGoal{}, exit.Usagef("invalid destination %q: an address requires a port number, as in %v", text, netip.AddrPortFrom(addr, 80))
+			return traceGoal{}, exit.Usagef(
+				"invalid destination %q: an address requires a port number, as in %v",
+				text,
+				netip.AddrPortFrom(addr, 80),
+			)
 		}
 	}
 	namespace := t.namespace
@@ -372,7 +377,12 @@ func (t *tracer) serviceGoal(svc *corev1.Service, port, protocol string, begin o
 		return port != "" && port != p.GetName() && port != strconv.Itoa(int(p.GetPort())) || protocol != "" && protocol != p.GetProtocol()
 	})
 	if len(matches) == 0 {
-		return traceGoal{}, fmt.Errorf("service %s has no port %s: want one of %s", name, strings.Trim(port+"/"+protocol, "/"), portsText(spec.GetPorts()))
+		return traceGoal{}, fmt.Errorf(
+			"service %s has no port %s: want one of %s",
+			name,
+			strings.Trim(port+"/"+protocol, "/"),
+			portsText(spec.GetPorts()),
+		)
 	}
 	p := matches[0]
 	if len(matches) > 1 && port == "" {
@@ -392,7 +402,11 @@ func (t *tracer) serviceGoal(svc *corev1.Service, port, protocol string, begin o
 			text, number = ofFamily(begin.family, nodes), p.GetNodePort()
 		}
 		if text == "" {
-			return traceGoal{}, fmt.Errorf("service %s has no %s address for external clients: no load balancer, node port or external IP", name, begin.family)
+			return traceGoal{}, fmt.Errorf(
+				"service %s has no %s address for external clients: no load balancer, node port or external IP",
+				name,
+				begin.family,
+			)
 		}
 	}
 	addr, err := netip.ParseAddr(text)
@@ -418,7 +432,8 @@ func (t *tracer) podGoal(ctx context.Context, namespace, name, port, protocol st
 	var found []*corev1.ContainerPort
 	for _, c := range pod.GetSpec().GetContainers() {
 		for _, p := range c.GetPorts() {
-			if (port == "" || port == p.GetName() || port == strconv.Itoa(int(p.GetContainerPort()))) && (protocol == "" || protocol == p.GetProtocol()) {
+			if (port == "" || port == p.GetName() || port == strconv.Itoa(int(p.GetContainerPort()))) &&
+				(protocol == "" || protocol == p.GetProtocol()) {
 				found = append(found, p)
 			}
 		}

@@ -76,7 +76,15 @@ func CordonCommand(s *session.Session, cordon bool) *cobra.Command {
 	return cmd
 }
 
-func setUnschedulable(ctx context.Context, s *session.Session, cl *client.Client, r resolve.Reference, o *write.Options, cordon bool, done string) (kind.Object, string, error) {
+func setUnschedulable(
+	ctx context.Context,
+	s *session.Session,
+	cl *client.Client,
+	r resolve.Reference,
+	o *write.Options,
+	cordon bool,
+	done string,
+) (kind.Object, string, error) {
 	what := "already " + done
 	n, err := write.Update(ctx, s, cl, r, o, func(n *corev1.Node) error {
 		if n.Spec == nil {

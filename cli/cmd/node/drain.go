@@ -19,7 +19,7 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// mirrorPod marks pods that a node runs by itself, whom deleting does not stop.
+// mirrorPod is the annotation of mirror pods of static pods, which deletion does not stop.
 const mirrorPod = "kubernetes.io/config.mirror"
 
 type drainOptions struct {
@@ -125,13 +125,16 @@ func drainNode(ctx context.Context, s *session.Session, cl *client.Client, node 
 	return nil
 }
 
-// sort parts the pods of a node into those to evict and, in sentences, those that a flag is missing for. Pods that stay
-// in any case are in neither.
+// sort parts the pods of a node into those to evict and, in sentences, those that a flag is missing
+// for. Pods that stay in any case are in neither.
 func (o drainOptions) sort(pods []*corev1.Pod) (evicted []*corev1.Pod, refused []string) {
 	for _, p := range pods {
 		name := p.GetMetadata().GetNamespace() + "/" + p.GetMetadata().GetName()
 		owner := kind.ControllerOf(p)
-		hasEmptyDir := slices.ContainsFunc(p.GetSpec().GetVolumes(), func(v *corev1.Volume) bool { return v.GetVolumeSource().GetEmptyDir() != nil })
+		hasEmptyDir := slices.ContainsFunc(
+			p.GetSpec().GetVolumes(),
+			func(v *corev1.Volume) bool { return v.GetVolumeSource().GetEmptyDir() != nil },
+		)
 		_, mirror := p.GetMetadata().GetAnnotations()[mirrorPod]
 		switch finished := kind.IsPodFinished(p); {
 		case mirror:

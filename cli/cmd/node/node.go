@@ -54,7 +54,14 @@ func nodeServices(ctx context.Context, s *session.Session, node string, check bo
 	for _, e := range resp.GetServices() {
 		state := comparison(e)
 		differs = differs || state != "ok"
-		t.Add(cmp.Or(e.GetService(), "-"), e.GetFrontend(), e.GetProtocol(), state, backends(e.GetWantedBackends()), backends(e.GetActualBackends()))
+		t.Add(
+			cmp.Or(e.GetService(), "-"),
+			e.GetFrontend(),
+			e.GetProtocol(),
+			state,
+			backends(e.GetWantedBackends()),
+			backends(e.GetActualBackends()),
+		)
 	}
 	if len(t.Rows) == 0 {
 		s.Notef("The maps of node %s contain no services, as desired (revision %s).", node, cmp.Or(resp.GetResourceVersion(), "unknown"))
@@ -62,7 +69,10 @@ func nodeServices(ctx context.Context, s *session.Session, node string, check bo
 	}
 	t.Print(s.Out)
 	if differs {
-		s.Notef("Desired and actual state differ, as is normal for a moment after a change. The desired state is that of revision %s.", resp.GetResourceVersion())
+		s.Notef(
+			"Desired and actual state differ, as is normal for a moment after a change. The desired state is that of revision %s.",
+			resp.GetResourceVersion(),
+		)
 	}
 	if differs && check {
 		return exit.Some
@@ -72,11 +82,13 @@ func nodeServices(ctx context.Context, s *session.Session, node string, check bo
 
 func featuresCommand(s *session.Session) *cobra.Command {
 	return &cobra.Command{
-		Use: "features NODE", Short: "Show how a node implements network features that depend on its kernel", Example: "  xebec node features node-1",
+		Use: "features NODE", Short: "Show how a node implements network features that depend on its kernel",
+		Example:           "  xebec node features node-1",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: resolve.CompleteOf(s, "nodes"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			resp, err := nodev1.NewNodeServiceClient(s).ListServices(cmd.Context(), &nodev1.ListServicesRequest{Target: &nodev1.Target{Node: args[0]}})
+			resp, err := nodev1.NewNodeServiceClient(s).
+				ListServices(cmd.Context(), &nodev1.ListServicesRequest{Target: &nodev1.Target{Node: args[0]}})
 			if err != nil {
 				return err
 			}

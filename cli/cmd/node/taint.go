@@ -115,7 +115,11 @@ func changeTaints(n *corev1.Node, changes []taintChange, overwrite bool) (added 
 		case c.remove:
 			n.Spec.Taints = slices.DeleteFunc(n.Spec.Taints, same)
 		case at >= 0 && !overwrite && n.Spec.Taints[at].GetValue() != c.taint.GetValue():
-			return false, fmt.Errorf("node/%s already has the taint %s: --overwrite replaces it", n.GetMetadata().GetName(), printer.Taint(n.Spec.Taints[at]))
+			return false, fmt.Errorf(
+				"node/%s already has the taint %s: --overwrite replaces it",
+				n.GetMetadata().GetName(),
+				printer.Taint(n.Spec.Taints[at]),
+			)
 		case at >= 0:
 			n.Spec.Taints[at].Value = c.taint.GetValue()
 			added = true

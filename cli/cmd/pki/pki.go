@@ -21,7 +21,13 @@ import (
 
 // Command returns the command pki.
 func Command(s *session.Session) *cobra.Command {
-	c := command.Family("pki", "Manage certificate authorities and certificates of a cluster", initCommand(s), issueCommand(s), rotateCommand(s))
+	c := command.Family(
+		"pki",
+		"Manage certificate authorities and certificates of a cluster",
+		initCommand(s),
+		issueCommand(s),
+		rotateCommand(s),
+	)
 	c.Long = "Create the certificate authorities of a cluster and the certificates of its hosts, in a directory on the host from which\n" +
 		"the cluster is installed."
 	return c
@@ -79,7 +85,7 @@ func rotateCommand(s *session.Session) *cobra.Command {
 	return cmd
 }
 
-// issueOptions say for whom `xebec pki issue` makes certificates.
+// issueOptions are the subjects of the certificates that `xebec pki issue` issues.
 type issueOptions struct {
 	dir                                    string
 	masters, etcd, nodes, admins, monitors []string
@@ -106,8 +112,12 @@ func issueCommand(s *session.Session) *cobra.Command {
 	flags.StringArrayVar(&o.nodes, "node", nil, "node, as name=address[,address]; may be repeated")
 	flags.StringArrayVar(&o.admins, "admin", nil, "administrator with all rights; may be repeated")
 	flags.StringArrayVar(&o.monitors, "monitor", nil, "client that may only read metrics; may be repeated")
-	flags.StringSliceVar(&o.services, "services", []string{"apiserver", "auth", "gateway", "scheduler", "workloads", "nodes", "endpoints", "collector", "cloud"},
-		"services on every master")
+	flags.StringSliceVar(
+		&o.services,
+		"services",
+		[]string{"apiserver", "auth", "gateway", "scheduler", "workloads", "nodes", "endpoints", "collector", "cloud"},
+		"services on every master",
+	)
 	flags.StringVar(&o.serviceCIDR, "service-cidr", "10.96.0.0/16", "address range of services; the first address is that of the gateways")
 	flags.StringVar(&o.domain, "cluster-domain", "cluster.local", "DNS domain of the cluster's services")
 	flags.DurationVar(&o.renewal.Before, "renew-before", 30*24*time.Hour, "replace certificates that expire within this time")

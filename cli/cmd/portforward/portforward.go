@@ -85,7 +85,8 @@ func portForward(ctx context.Context, s *session.Session, args []string, address
 	return nil
 }
 
-// forwardedPort reads [LOCAL:]REMOTE. Of a service, REMOTE is its port, and what it stands for in the pod is returned.
+// forwardedPort reads [LOCAL:]REMOTE. Of a service, REMOTE is its port, and what it stands for in
+// the pod is returned.
 func forwardedPort(text string, pod *corev1.Pod, service *corev1.Service) (local, remote uint32, err error) {
 	localText, name, given := strings.Cut(text, ":")
 	if !given {
@@ -142,7 +143,11 @@ func podPort(pod *corev1.Pod, name string) (uint32, error) {
 			}
 		}
 	}
-	return 0, exit.Usagef("invalid remote port %q: want a port number or the name of a container port of pod %s", name, pod.GetMetadata().GetName())
+	return 0, exit.Usagef(
+		"invalid remote port %q: want a port number or the name of a container port of pod %s",
+		name,
+		pod.GetMetadata().GetName(),
+	)
 }
 
 // forwarder carries connections to one port of a pod.

@@ -171,7 +171,8 @@ func rolloutStatus(ctx context.Context, s *session.Session, r resolve.Reference,
 // reasonInterval is how often a rollout that goes on is asked what it waits for.
 const reasonInterval = 2 * time.Second
 
-// reasons prints what a rollout waits for, whenever that changes. Its pods tell, which change without the deployment.
+// reasons prints what a rollout waits for, whenever that changes. Its pods tell, which change
+// without the deployment.
 type reasons struct {
 	s  *session.Session
 	cl *client.Client
@@ -185,7 +186,8 @@ type reasons struct {
 
 func newReasons(s *session.Session, cl *client.Client) *reasons { return &reasons{s: s, cl: cl} }
 
-// of sets the deployment as it is now, nil when there is nothing to wait for, and prints how far it is when that changed.
+// of sets the deployment as it is now, nil when there is nothing to wait for, and prints how far it
+// is when that changed.
 func (r *reasons) of(d *appsv1.Deployment, state string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -196,7 +198,7 @@ func (r *reasons) of(d *appsv1.Deployment, state string) {
 	}
 }
 
-// look asks once. What can't be read is not told: the rollout itself is what counts.
+// look reads the reason once. It ignores errors, since they do not affect the rollout.
 func (r *reasons) look(ctx context.Context) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -364,7 +366,8 @@ func rolloutUndo(ctx context.Context, s *session.Session, r resolve.Reference, r
 	return nil
 }
 
-// earlier chooses the revision to go back to: the one asked for, or the latest before the present one.
+// earlier chooses the revision to go back to: the one asked for, or the latest before the present
+// one.
 func earlier(r resolve.Reference, d *appsv1.Deployment, sets []*appsv1.ReplicaSet, revision int64) (*appsv1.ReplicaSet, error) {
 	if revision > 0 {
 		return withRevision(r, sets, revision)

@@ -86,7 +86,12 @@ func setImages(obj kind.Object, images map[string]string) error {
 		}
 	}
 	if len(unused) > 0 {
-		return fmt.Errorf("%s has no container %s: want one of %s", resolve.Of(obj), strings.Join(slices.Sorted(maps.Keys(unused)), ", "), strings.Join(names, ", "))
+		return fmt.Errorf(
+			"%s has no container %s: want one of %s",
+			resolve.Of(obj),
+			strings.Join(slices.Sorted(maps.Keys(unused)), ", "),
+			strings.Join(names, ", "),
+		)
 	}
 	return nil
 }

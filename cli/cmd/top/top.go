@@ -202,7 +202,13 @@ func topPods(ctx context.Context, s *session.Session, names []string, o topOptio
 		return nil
 	}
 	slices.SortFunc(rows, func(a, b topRow) int {
-		return cmp.Or(cmp.Compare(b.cpu, a.cpu), cmp.Compare(b.memory, a.memory), cmp.Compare(a.namespace, b.namespace), cmp.Compare(a.pod, b.pod), cmp.Compare(a.container, b.container))
+		return cmp.Or(
+			cmp.Compare(b.cpu, a.cpu),
+			cmp.Compare(b.memory, a.memory),
+			cmp.Compare(a.namespace, b.namespace),
+			cmp.Compare(a.pod, b.pod),
+			cmp.Compare(a.container, b.container),
+		)
 	})
 	t := &printer.Table{Heads: []string{"NAME"}, Keep: 2}
 	if o.all {
@@ -251,7 +257,16 @@ func (r reading) rows(wanted map[string]bool, containers bool) []topRow {
 			continue
 		}
 		for _, c := range p.GetContainers() {
-			out = append(out, topRow{p.GetNamespace(), p.GetName(), c.GetName(), r.cpus(before[p.GetUid()+"/"+c.GetName()], c.GetUsage()), c.GetUsage().GetMemoryBytes()})
+			out = append(
+				out,
+				topRow{
+					p.GetNamespace(),
+					p.GetName(),
+					c.GetName(),
+					r.cpus(before[p.GetUid()+"/"+c.GetName()], c.GetUsage()),
+					c.GetUsage().GetMemoryBytes(),
+				},
+			)
 		}
 	}
 	return out

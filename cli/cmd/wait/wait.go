@@ -118,8 +118,8 @@ func parsePathGoal(text string) (goal, error) {
 	}}, nil
 }
 
-// hasCondition tells whether a condition of the object's status has a value. A status of an older generation of the
-// object does not count.
+// hasCondition tells whether a condition of the object's status has a value. A status of an older
+// generation of the object does not count.
 func hasCondition(o kind.Object, name, want string) (bool, error) {
 	if o == nil {
 		return false, nil

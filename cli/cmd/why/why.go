@@ -76,7 +76,8 @@ func why(ctx context.Context, s *session.Session, args []string) error {
 	return nil
 }
 
-// podToExplain finds the pod that a command line means: of several that one object has, the one that holds it up.
+// podToExplain finds the pod that a command line means: of several that one object has, the one
+// that holds it up.
 func podToExplain(ctx context.Context, s *session.Session, cl *client.Client, args []string, namespace string) (*corev1.Pod, error) {
 	podKind, _ := kind.ByName("pods")
 	r, err := resolve.One(args, podKind)

@@ -1,6 +1,6 @@
-// Command generate writes the comments of the protos that describe kinds of object, by full name, as compressed JSON.
-// It reads a FileDescriptorSet with source info, as "buf build --as-file-descriptor-set" writes it, from standard
-// input.
+// Command generate writes the comments of the protos that describe kinds of object, by full name,
+// as compressed JSON. It reads a FileDescriptorSet with source info, as "buf build
+// --as-file-descriptor-set" writes it, from standard input.
 package main
 
 import (

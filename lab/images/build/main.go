@@ -1,5 +1,5 @@
-// Command build compiles the sample programs beside it and puts each into an image archive, DIR/<program>.tar, that
-// `xebec image load` takes. The same sources give the same bytes.
+// Command build compiles the sample programs beside it and puts each into an image archive,
+// DIR/<program>.tar, that `xebec image load` takes. The same sources give the same bytes.
 package main
 
 import (

@@ -12,11 +12,13 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// healthService is the service that the health server knows, beside the whole of it, which has no name.
+// healthService is the service that the health server knows, beside the whole of it, which has no
+// name.
 const healthService = "client"
 
-// serveHealth answers gRPC health checks at an address until ctx ends: that all is well once after has passed and, unless it is
-// 0, before until has; that it is not at other times. Of services that it does not know it says so.
+// serveHealth answers gRPC health checks at an address until ctx ends: that all is well once after
+// has passed and, unless it is 0, before until has; that it is not at other times. Of services that
+// it does not know it says so.
 func serveHealth(ctx context.Context, out io.Writer, address string, after, until time.Duration) error {
 	if until != 0 && until <= after {
 		return fmt.Errorf("invalid --until value %v: want a time later than --after %v", until, after)

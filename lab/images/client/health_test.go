@@ -59,7 +59,7 @@ func TestHealth(t *testing.T) {
 	}
 }
 
-// TestHealthEnds reads what the server says of itself, until it has called itself ill again.
+// TestHealthEnds reads the reported health until the server has become unhealthy again.
 func TestHealthEnds(t *testing.T) {
 	r, w := io.Pipe()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -138,8 +138,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	return flag.ErrHelp
 }
 
-// newClient returns a client that uses a new connection for every call unless keep is set, so that every call is
-// balanced anew.
+// newClient returns a client that uses a new connection for every call unless keep is set, so that
+// every call is balanced separately.
 func newClient(timeout time.Duration, keep bool, conns int) *http.Client {
 	return &http.Client{Timeout: timeout, Transport: &http.Transport{DisableKeepAlives: !keep, MaxIdleConnsPerHost: conns}}
 }
@@ -161,7 +161,8 @@ func call(ctx context.Context, client *http.Client, url string) ([]byte, error) 
 	return body, err
 }
 
-// get prints answers; the last failure is its error, so that a count of 1 tells whether the call worked.
+// get prints answers; the last failure is its error, so that a count of 1 tells whether the call
+// worked.
 func get(ctx context.Context, out io.Writer, url string, count int, interval, timeout time.Duration) error {
 	client := newClient(timeout, false, 1)
 	var last error
@@ -186,7 +187,8 @@ func get(ctx context.Context, out io.Writer, url string, count int, interval, ti
 	return last
 }
 
-// load prints rates, latencies and every kind of failure. Failures make it fail: a rollout under load must cause none.
+// load prints rates, latencies and every kind of failure. Failures make it fail: a rollout under
+// load must cause none.
 func load(ctx context.Context, out io.Writer, url string, workers int, duration, timeout time.Duration, keep bool) error {
 	ctx, cancel := context.WithTimeout(ctx, duration)
 	defer cancel()
@@ -201,7 +203,8 @@ func load(ctx context.Context, out io.Writer, url string, workers int, duration,
 			// One at the least, however short the time.
 			for first := true; first || ctx.Err() == nil; first = false {
 				start := time.Now()
-				// A call that was begun is finished beyond the end, else the end itself would look like a failure.
+				// A call that was begun is finished beyond the end, else the end itself would look like a
+				// failure.
 				_, err := call(context.WithoutCancel(ctx), client, url)
 				mu.Lock()
 				if err != nil {

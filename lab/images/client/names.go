@@ -16,8 +16,8 @@ type Answered struct {
 	Last  int64 `json:"last"`
 }
 
-// names asks an address who answers, again and again on new connections, and in the end prints as JSON when each pod was
-// connected to first and last.
+// names asks an address who answers, again and again on new connections, and in the end prints as
+// JSON when each pod was connected to first and last.
 func names(ctx context.Context, out io.Writer, address netip.AddrPort, interval, timeout time.Duration) error {
 	client := newClient(timeout, false, 1)
 	seen := map[string]Answered{}

@@ -23,12 +23,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// storm is a load of four kinds on one address, from so many workers of each kind, of which every failure is counted.
+// storm is a load of four kinds on one address, from so many workers of each kind, of which every
+// failure is counted.
 //
 //	tcp   a new connection for every request, without retries
 //	keep  requests one after the other on connections that are kept until the server ends them
 //	udp   datagrams from one socket that is never connected, each answered before the next
-//	hold  connections that stay open, with a request now and then, and are to break under no circumstances
+//	hold  connections that stay open, with occasional requests, and must never break
 //
 // Only tcp goes as fast as it can.
 type storm struct {
@@ -67,17 +68,18 @@ func rest(ctx context.Context, d time.Duration) {
 	}
 }
 
-// mostFailures bounds how many failures are told in words.
+// mostFailures bounds how many failures are described.
 const mostFailures = 20
 
 // tally counts what became of one kind.
 type tally struct {
 	requests, failed atomic.Int64
-	// reopened counts connections that the server closed before it had taken a request that was on its way: the request was
-	// sent again on a new one, as RFC 9112, section 9.3.1, has it.
+	// reopened counts connections that the server closed before it had taken a request that was on its
+	// way: the request was sent again on a new one, as RFC 9112, section 9.3.1, has it.
 	reopened atomic.Int64
 	longest  atomic.Int64 // nanoseconds
-	// took counts requests by duration: eight steps between one power of two microseconds and the next.
+	// took counts requests by duration: eight steps between one power of two microseconds and the
+	// next.
 	took [256]atomic.Int64
 }
 
@@ -125,7 +127,8 @@ func (t *tally) quantile(q float64) time.Duration {
 	return time.Duration(t.longest.Load())
 }
 
-// Summary is what a storm prints in the end, and every second with the counts alone, as a line of JSON.
+// Summary is what a storm prints in the end, and every second with the counts alone, as a line of
+// JSON.
 type Summary struct {
 	Seconds  float64            `json:"seconds"`
 	Kinds    map[string]Outcome `json:"kinds"`
@@ -208,7 +211,10 @@ func (s *storm) fail(kind int, began time.Time, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.failures) < mostFailures {
-		s.failures = append(s.failures, fmt.Sprintf("%s %s after %s: %v", began.UTC().Format("15:04:05.000"), kindNames[kind], time.Since(began).Round(time.Microsecond), err))
+		s.failures = append(
+			s.failures,
+			fmt.Sprintf("%s %s after %s: %v", began.UTC().Format("15:04:05.000"), kindNames[kind], time.Since(began).Round(time.Microsecond), err),
+		)
 	}
 }
 
@@ -228,15 +234,18 @@ func (s *storm) runTCP(ctx context.Context) {
 	}
 }
 
-// oneConnection makes a connection for a request, and takes the answer until the server closes. The server closes first,
-// so that no port of the client's is kept waiting afterwards.
+// oneConnection makes a connection for a request, and takes the answer until the server closes. The
+// server closes first, so that no port of the client's is kept waiting afterwards.
 func oneConnection(to *unix.SockaddrInet4, limit *unix.Timeval, request, answer []byte) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("socket: %w", err)
 	}
 	defer unix.Close(fd)
-	if err := errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, limit), unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, limit)); err != nil {
+	err = errors.Join(
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, limit),
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, limit))
+	if err != nil {
 		return err
 	}
 	if err := again(func() error { return unix.Connect(fd, to) }); err != nil && !errors.Is(err, unix.EISCONN) {

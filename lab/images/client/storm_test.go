@@ -130,6 +130,6 @@ func TestStormCountsFailures(t *testing.T) {
 		t.Errorf("hold, whose connections broke after an answer: %+v", o)
 	}
 	if len(last.Failures) == 0 || len(last.Failures) > mostFailures {
-		t.Errorf("told %q", last.Failures)
+		t.Errorf("reported %q", last.Failures)
 	}
 }

@@ -34,8 +34,9 @@ func (t token) GetRequestMetadata(context.Context, ...string) (map[string]string
 // RequireTransportSecurity implements credentials.PerRPCCredentials.
 func (t token) RequireTransportSecurity() bool { return true }
 
-// whoami asks the cluster, with the token in a directory, whose it is, and prints the answer. The server's certificate must be
-// good for the address that was called, as any program of other people checks it.
+// whoami asks the cluster, with the token in a directory, whose it is, and prints the answer. The
+// server's certificate must be good for the address that was called, as any program of other people
+// checks it.
 func whoami(ctx context.Context, out io.Writer, address, dir string, timeout time.Duration) error {
 	text, err := os.ReadFile(filepath.Join(dir, "token"))
 	if err != nil {

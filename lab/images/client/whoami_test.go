@@ -71,8 +71,8 @@ func TestWhoAmI(t *testing.T) {
 	if err := whoami(t.Context(), &out, serve("127.0.0.2"), dir, time.Minute); err != nil || out.String() != "Bearer a.b.c\n" {
 		t.Errorf("got %q, %v", &out, err)
 	}
-	// A certificate that is not for the address is refused, until the call's time is up. On a busy machine that may be before the
-	// first handshake.
+	// A certificate that is not for the address is refused, until the call's time is up. On a busy
+	// machine that may be before the first handshake.
 	other := serve("127.0.0.3")
 	for limit := time.Second; ; limit *= 4 {
 		err := whoami(t.Context(), &out, other, dir, limit)

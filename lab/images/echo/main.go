@@ -1,8 +1,9 @@
-// Command echo is the lab's sample server: over HTTP it says which pod answers and what it was asked, over UDP it sends
-// back what it gets, with the pod's name before it. Both listen on port 8080.
+// Command echo is the lab's sample server: over HTTP it says which pod answers and what it was
+// asked, over UDP it sends back what it gets, with the pod's name before it. Both listen on port
+// 8080.
 //
-// On SIGTERM it says at /readyz that it is going, keeps answering for as long as $DRAIN says (default 1s), with each answer
-// the last on its connection, finishes what it has begun and exits.
+// On SIGTERM it says at /readyz that it is going, keeps answering for as long as $DRAIN says
+// (default 1s), with each answer the last on its connection, finishes what it has begun and exits.
 package main
 
 import (
@@ -76,8 +77,8 @@ func run() error {
 	return server.Shutdown(finish)
 }
 
-// lastAnswers closes connections with the answer once the server is going: a client that keeps one is told to leave before
-// the connection is cut under a request of its.
+// lastAnswers closes connections with the answer once the server is going: a client that keeps one
+// is notified before the connection is cut under a request of its.
 func lastAnswers(going *atomic.Bool, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if going.Load() {
@@ -111,7 +112,8 @@ func handler(going *atomic.Bool) http.Handler {
 	return mux
 }
 
-// podName is $POD_NAME or, in pods that do not set it, the host name, which is the same unless the pod says otherwise.
+// podName is $POD_NAME or, in pods that do not set it, the host name, which is the same unless the
+// pod says otherwise.
 func podName() string {
 	if name := os.Getenv("POD_NAME"); name != "" {
 		return name
