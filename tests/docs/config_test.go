@@ -73,7 +73,8 @@ func flagsOf(cmd *cobra.Command) []*pflag.Flag {
 // key is one key of a configuration file.
 type key struct{ name, doc string }
 
-// keysOf lists the keys of a configuration struct in the order in which package daemon makes flags of them.
+// keysOf lists the keys of a configuration struct in the order in which package daemon makes flags
+// of them.
 func keysOf(t *testing.T, of reflect.Type, prefix string) []key {
 	t.Helper()
 	docs := fieldDocs(t, of)

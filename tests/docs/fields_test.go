@@ -30,7 +30,8 @@ func isObject(m protoreflect.MessageDescriptor) bool {
 	return rules.GetJsonForm() == metav1.JsonForm_JSON_FORM_UNSPECIFIED && strings.HasPrefix(string(m.FullName()), "xebec.")
 }
 
-// messageOf is the message that a field, or each of its elements or values, holds; nil for none that has fields in JSON.
+// messageOf is the message that a field, or each of its elements or values, holds; nil for none
+// that has fields in JSON.
 func messageOf(f protoreflect.FieldDescriptor) protoreflect.MessageDescriptor {
 	if f.IsMap() {
 		f = f.MapValue()
@@ -41,8 +42,9 @@ func messageOf(f protoreflect.FieldDescriptor) protoreflect.MessageDescriptor {
 	return nil
 }
 
-// fieldTables writes a table for each message that a kind is made of, status aside: what the cluster tells is not asked for.
-// Below a field that is refused or has no effect there is nothing to tell.
+// fieldTables writes a table for each message that a kind is made of, status aside: what the
+// cluster tells is not asked for. Below a field that is refused or has no effect there is nothing
+// to tell.
 func fieldTables(of kind.Object) string {
 	var out strings.Builder
 	seen := map[protoreflect.FullName]bool{}
@@ -82,7 +84,8 @@ func fieldTables(of kind.Object) string {
 	return out.String()
 }
 
-// jsonFields are a message's fields as its JSON has them: those of inlined messages stand among its own.
+// jsonFields are a message's fields as its JSON has them: those of inlined messages stand among its
+// own.
 func jsonFields(m protoreflect.MessageDescriptor) []protoreflect.FieldDescriptor {
 	var all []protoreflect.FieldDescriptor
 	for i := range m.Fields().Len() {
@@ -139,7 +142,8 @@ func fieldsBelow(m protoreflect.MessageDescriptor, way step, seen map[protorefle
 	}
 }
 
-// set makes an object in which the field is set, to text if it is a string, and nothing that does not lead there.
+// set makes an object in which the field is set, to text if it is a string, and nothing that does
+// not lead there.
 func (s step) set(of kind.Object, text string) kind.Object {
 	o := of.ProtoReflect().New()
 	at := o
@@ -190,7 +194,8 @@ func scalar(f protoreflect.FieldDescriptor, text string) protoreflect.Value {
 	panic(fmt.Sprintf("no value for %s, which is %s", f.FullName(), f.Kind()))
 }
 
-// refusal is what the rules of the object's kind say against the field as such, and not against its value or what it lacks.
+// refusal is what the rules of the object's kind say against the field as such, and not against its
+// value or what it lacks.
 func refusal(o kind.Object, path string) string {
 	k := kind.Of(o)
 	for _, err := range k.Validate(o) {
@@ -201,8 +206,8 @@ func refusal(o kind.Object, path string) string {
 	return ""
 }
 
-// TestFieldsAreAsAnnotated sets every field of pods and services alone: what the protos say to be refused is, nothing else
-// is refused for being set, and what has no effect is warned of.
+// TestFieldsAreAsAnnotated sets every field of pods and services alone: what the protos say to be
+// refused is, nothing else is refused for being set, and what has no effect is warned of.
 func TestFieldsAreAsAnnotated(t *testing.T) {
 	refused, warned := 0, 0
 	for _, of := range []kind.Object{&corev1.Pod{}, &corev1.Service{}} {

@@ -1,5 +1,5 @@
-// Package docs keeps docs/ true: the parts of it that follow from the code are generated, what it names must exist, and
-// every dependency must have its reason there.
+// Package docs keeps docs/ true: the parts of it that follow from the code are generated, what it
+// names must exist, and every dependency must have its reason there.
 //
 // A generated part stands between two comments that name its generator. After a change of the code:
 //

@@ -72,7 +72,8 @@ var (
 	toolLine = regexp.MustCompile(`(?m)^\t([a-z][^\s()]+\.[^\s()]+)$`)
 )
 
-// TestDependencies demands a reason in docs/dependencies.md for every direct dependency, and for nothing else.
+// TestDependencies demands a reason in docs/dependencies.md for every direct dependency, and for
+// nothing else.
 func TestDependencies(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(root, "docs", "dependencies.md"))
 	if err != nil {

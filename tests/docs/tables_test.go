@@ -68,7 +68,8 @@ type namedInstrument struct {
 	instrument
 }
 
-// instruments finds the calls such as prometheus.NewCounterVec(prometheus.CounterOpts{Name: metrics.X}, labels).
+// instruments finds the calls such as prometheus.NewCounterVec(prometheus.CounterOpts{Name:
+// metrics.X}, labels).
 func instruments(file *ast.File, labels map[string]string) []namedInstrument {
 	var found []namedInstrument
 	slicesOf := map[string][]string{} // local variables that hold labels

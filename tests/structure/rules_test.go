@@ -90,7 +90,8 @@ func TestExportedNamesAreDocumented(t *testing.T) {
 // wellKnown methods implement interfaces that every reader knows.
 var wellKnown = []string{"String", "Error", "Unwrap", "Len", "Less", "Swap", "Push", "Pop", "Read", "Write", "Close", "Set", "Type", "Build", "ResolveNow", "Scheme"}
 
-// exportedReceiver reports whether a function, or the type that a method is of, can be seen from outside.
+// exportedReceiver reports whether a function, or the type that a method is of, can be seen from
+// outside.
 func exportedReceiver(d *ast.FuncDecl) bool {
 	if d.Recv == nil || len(d.Recv.List) == 0 {
 		return true
@@ -109,7 +110,8 @@ func exportedReceiver(d *ast.FuncDecl) bool {
 	return exported
 }
 
-// undocumented reports the exported names of a declaration that neither it nor their own line describes.
+// undocumented reports the exported names of a declaration that neither it nor their own line
+// describes.
 func undocumented(t *testing.T, s *source, d *ast.GenDecl) {
 	t.Helper()
 	for _, spec := range d.Specs {
@@ -131,8 +133,8 @@ func undocumented(t *testing.T, s *source, d *ast.GenDecl) {
 	}
 }
 
-// TestNoSleepInTests demands that tests wait for conditions, not for time to pass. In a bubble of testing/synctest no
-// time passes: there time.Sleep is how a test moves the clock.
+// TestNoSleepInTests demands that tests wait for conditions, not for time to pass. In a bubble of
+// testing/synctest no time passes: there time.Sleep is how a test moves the clock.
 func TestNoSleepInTests(t *testing.T) {
 	for _, s := range sources(t) {
 		if !s.test() && !strings.HasPrefix(s.path, "tests/") && !strings.HasSuffix(s.dir(), "test") {

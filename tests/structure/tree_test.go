@@ -1,5 +1,5 @@
-// Package structure holds the rules of the source tree that no compiler checks: which way imports run, what every package
-// and file has to have, and what none may do.
+// Package structure holds the rules of the source tree that no compiler checks: which way imports
+// run, what every package and file has to have, and what none may do.
 package structure
 
 import (
@@ -47,7 +47,8 @@ func (s *source) at(n ast.Node) string {
 	return s.path + ":" + strconv.Itoa(s.files.Position(n.Pos()).Line)
 }
 
-// imports lists the imported packages of this tree, relative to the top, and those of others in full.
+// imports lists the imported packages of this tree, relative to the top, and those of others in
+// full.
 func (s *source) imports() (own, foreign []string) {
 	for _, spec := range s.syntax.Imports {
 		name, err := strconv.Unquote(spec.Path.Value)
@@ -63,7 +64,8 @@ func (s *source) imports() (own, foreign []string) {
 	return own, foreign
 }
 
-// sources parses every Go file of the tree. Folders that Go itself passes over are left out, and so is what is built.
+// sources parses every Go file of the tree. Folders that Go itself passes over are left out, and so
+// is what is built.
 func sources(t *testing.T) []*source {
 	t.Helper()
 	var all []*source
