@@ -4,7 +4,7 @@ import (
 	"net/netip"
 
 	"google.golang.org/protobuf/proto"
-	"k8s.io/apimachinery/pkg/api/validation/path"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -70,7 +70,7 @@ func (c *checker) parentRef(ref *networkingv1.ParentReference) {
 	}
 	for _, part := range []struct{ name, value string }{{"resource", ref.GetResource()}, {"namespace", ref.GetNamespace()}, {"name", ref.GetName()}} {
 		if part.value != "" {
-			c.each(p.Child(part.name), part.value, path.IsValidPathSegmentName(part.value))
+			c.each(p.Child(part.name), part.value, content.IsPathSegmentName(part.value))
 		}
 	}
 }

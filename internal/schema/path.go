@@ -4,12 +4,10 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// element is one step of the way from an object down to a value: a field, or an element of a list or map.
+// element is one step of the way from an object down to a value: a field, or an element of a list.
 type element struct {
 	name  string
-	index int    // when name is empty and key too
-	key   string // of a map
-	keyed bool
+	index int // when name is empty
 }
 
 // place is the path to the value that is being checked. It is written out only for errors.
@@ -22,8 +20,6 @@ func (p *place) push(name string) { p.elements = append(p.elements, element{name
 
 func (p *place) pushIndex(i int) { p.elements = append(p.elements, element{index: i}) }
 
-func (p *place) pushKey(key string) { p.elements = append(p.elements, element{key: key, keyed: true}) }
-
 func (p *place) pop() { p.elements = p.elements[:len(p.elements)-1] }
 
 // path returns the place as a path.
@@ -31,8 +27,6 @@ func (p *place) path() *field.Path {
 	at := p.root
 	for _, e := range p.elements {
 		switch {
-		case e.keyed:
-			at = at.Key(e.key)
 		case e.name == "":
 			at = at.Index(e.index)
 		case at == nil:
