@@ -209,7 +209,7 @@ func refusal(o kind.Object, path string) string {
 // TestFieldsAreAsAnnotated sets every field of pods and services alone: what the protos say to be
 // refused is, nothing else is refused for being set, and what has no effect is warned of.
 func TestFieldsAreAsAnnotated(t *testing.T) {
-	refused, warned := 0, 0
+	refused, warned, later := 0, 0, 0
 	for _, of := range []kind.Object{&corev1.Pod{}, &corev1.Service{}} {
 		fieldsBelow(of.ProtoReflect().Descriptor(), nil, map[protoreflect.FullName]bool{}, func(way step) {
 			f := way[len(way)-1]
@@ -235,6 +235,13 @@ func TestFieldsAreAsAnnotated(t *testing.T) {
 				if !slices.Contains(warnings, want) {
 					t.Errorf("%s: the warnings are %q, want %q", path, warnings, want)
 				}
+			case rules.GetSince() != "":
+				later++
+				if !slices.ContainsFunc(warnings, func(w string) bool {
+					return strings.HasPrefix(w, base+": ") && strings.Contains(w, "Kubernetes "+rules.GetSince())
+				}) {
+					t.Errorf("%s: the warnings are %q, want one that names Kubernetes %s", path, warnings, rules.GetSince())
+				}
 			case len(warnings) > 0:
 				t.Errorf("%s: the warnings are %q, and the field's proto knows of none", path, warnings)
 			}
@@ -246,7 +253,7 @@ func TestFieldsAreAsAnnotated(t *testing.T) {
 			}
 		})
 	}
-	if refused < 20 || warned < 10 {
-		t.Errorf("only %d fields are refused and %d warned of: are the annotations read?", refused, warned)
+	if refused < 20 || warned < 10 || later < 10 {
+		t.Errorf("only %d fields are refused, %d warned of and %d of later versions: are the annotations read?", refused, warned, later)
 	}
 }

@@ -26,7 +26,8 @@ func Command(s *session.Session) *cobra.Command {
 		Long: "Update fields of an object by a JSON merge patch (RFC 7386), the default, a JSON patch (RFC 6902) or a strategic merge\n" +
 			"patch of Kubernetes, which merges lists by their keys. The patch may be written as YAML.",
 		Example: "  xebec patch deployment web -p '{\"spec\":{\"replicas\":3}}'\n" +
-			"  xebec patch deployment web --type=strategic -p '{\"spec\":{\"template\":{\"spec\":{\"containers\":[{\"name\":\"web\",\"image\":\"web:2\"}]}}}}'\n" +
+			"  xebec patch deployment web --type=strategic \\\n" +
+			"    -p '{\"spec\":{\"template\":{\"spec\":{\"containers\":[{\"name\":\"web\",\"image\":\"web:2\"}]}}}}'\n" +
 			"  xebec patch pod web-0 --type=json -p '[{\"op\":\"remove\",\"path\":\"/metadata/labels/old\"}]'",
 		Args:              cobra.RangeArgs(1, 2),
 		ValidArgsFunction: resolve.CompleteKinds(s),
