@@ -19,7 +19,7 @@ echo "ansible-lint"
 
 echo "systemd-analyze"
 # The programs are not here; that they exist is not what is checked.
-render() { sed -e 's,{{ item.key }},example,g' -e 's,{{ .*shutdownGracePeriod.* }},2m30s,' -e 's,=/usr/local/bin/xebec[a-z-]*,=/bin/true,' "$1" >"$units/$2"; }
+render() { sed -e 's,{{ item.key }},example,g' -e 's,{{ xebec_start_timeout }},600,' -e 's,{{ .*shutdownGracePeriod.* }},2m30s,' -e 's,=/usr/local/bin/xebec[a-z-]*,=/bin/true,' "$1" >"$units/$2"; }
 render ansible/roles/control_plane/templates/xebec-service.service.j2 xebec-example.service
 render ansible/roles/etcd/templates/xebec-etcd.service.j2 xebec-etcd.service
 render ansible/roles/node/templates/xebec-agent.service.j2 xebec-agent.service
