@@ -18,7 +18,7 @@ TEST_FLAGS ?=
 
 # These install vagrant, ansible and debootstrap and take minutes, which is for whoever calls them to say: test and lint leave
 # them out, and .ci/run calls them.
-.PHONY: test-hosts test-vm test-kernels test-overload lint-hosts
+.PHONY: test-validation test-hosts test-vm test-kernels test-overload lint-hosts
 .PHONY: build images lab lab-down test conformance cases bench generate lint check-generated generate-deps install-deps clean
 
 build: images ## the three programs and the sample images, into bin/
@@ -36,6 +36,10 @@ lab-down: ## remove the cluster and its data
 
 test: install-deps ## every test; as root, for namespaces, containers and eBPF are real
 	hack/test.sh ./... -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) $(TEST_FLAGS)
+
+# The program of Kubernetes' packages takes a minute to build at first, and seconds from Go's build cache.
+test-validation: ## verdicts and messages compared with Kubernetes' own validation; CORPUS=DIR adds manifests
+	XEBEC_VALIDATION=1 CORPUS=$(if $(CORPUS),$(abspath $(CORPUS))) go test -count=1 -timeout $(TEST_TIMEOUT) $(TEST_FLAGS) ./tests/validation
 
 # Hosts of another release of Debian: SUITE=trixie.
 test-hosts: install-deps ## clusters by Ansible on hosts booted with systemd; as root, about ten minutes

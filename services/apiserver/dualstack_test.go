@@ -48,6 +48,9 @@ func TestDualStack(t *testing.T) {
 	with := func(name, policy string, families []string, ips ...string) *corev1.Service {
 		s := service(name)
 		s.Spec.IpFamilies, s.Spec.ClusterIps = families, ips
+		if len(ips) > 0 {
+			s.Spec.ClusterIp = ips[0]
+		}
 		if policy != "" {
 			s.Spec.IpFamilyPolicy = proto.String(policy)
 		}

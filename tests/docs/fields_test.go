@@ -67,6 +67,8 @@ func fieldTables(of kind.Object) string {
 				state = "refused: " + rules.GetRefused()
 			case rules.GetNoEffect() != "":
 				state = "accepted with a warning: " + rules.GetNoEffect()
+			case rules.GetSince() != "":
+				state = "works, with a warning: it is of Kubernetes " + rules.GetSince()
 			case len(rules.GetRefusedValues()) > 0:
 				state = "works; refused: `" + strings.Join(rules.GetRefusedValues(), "`, `") + "`"
 			}
