@@ -186,7 +186,7 @@ func (c *comparison) note(k *kind.Kind, side string, all, others []violation) {
 	for _, v := range all {
 		if !slices.Contains(others, v) {
 			detail := strings.ReplaceAll(quoted.ReplaceAllString(v.Detail, "''"), "\n", " ")
-			c.differ[fmt.Sprintf("%s %s | %s | %s: %.120s", k.Name, place(v.Field), side, v.Type, detail)] = true
+			c.differ[strings.TrimSpace(fmt.Sprintf("%s %s | %s | %s: %.120s", k.Name, place(v.Field), side, v.Type, detail))] = true
 		}
 	}
 }
