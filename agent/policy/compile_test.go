@@ -455,7 +455,8 @@ func randomPolicy(r *rand.Rand, i int) string {
 		bits := r.IntN(9)
 		except := ""
 		if bits < 8 {
-			except = fmt.Sprintf(", except: [10.0.%d.0/%d]", r.IntN(4), 16+bits+1+r.IntN(8-bits))
+			addr := netip.AddrFrom4([4]byte{10, 0, byte(r.IntN(4)), 0})
+			except = fmt.Sprintf(", except: [%s]", netip.PrefixFrom(addr, 16+bits+1+r.IntN(8-bits)).Masked())
 		}
 		if !strings.Contains(except, "/") {
 			return fmt.Sprintf("{ipBlock: {cidr: 10.0.%d.%d/32}}", r.IntN(4), r.IntN(8))
