@@ -92,7 +92,7 @@ func (p *plan) completeStatus(ctx context.Context, k *kind.Kind, old, updated ki
 	}
 	errs := k.ValidateStatusUpdate(updated, old)
 	if !sameMetadata(meta, old.GetMetadata()) {
-		errs = append(errs, metadataErrors(k.Validate(updated))...)
+		errs = append(errs, metadataErrors(newErrors(k, updated, old))...)
 	}
 	if len(errs) > 0 {
 		return nil, apierr.Invalid(k, old.GetMetadata().GetName(), errs)

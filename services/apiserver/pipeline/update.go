@@ -3,8 +3,13 @@ package pipeline
 import (
 	"bytes"
 	"context"
+	"reflect"
+	"slices"
 	"strconv"
 	"time"
+
+	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
@@ -106,7 +111,7 @@ func (p *plan) completeUpdate(ctx context.Context, k *kind.Kind, old, updated ki
 	if err != nil {
 		return nil, err
 	}
-	if errs := k.Validate(updated); len(errs) > 0 {
+	if errs := newErrors(k, updated, old); len(errs) > 0 {
 		return nil, apierr.Invalid(k, old.GetMetadata().GetName(), errs)
 	}
 	if errs := k.ValidateUpdate(updated, old); len(errs) > 0 {
@@ -116,6 +121,23 @@ func (p *plan) completeUpdate(ctx context.Context, k *kind.Kind, old, updated ki
 		return nil, err
 	}
 	return &change{kind: k, object: updated, writes: extra, conditions: attributes.Conditions}, nil
+}
+
+// newErrors returns the errors of an object that the stored one does not have as well. A value that was accepted before a rule
+// was added must not prevent other changes, such as the removal of the last finalizer; Kubernetes calls this ratcheting.
+func newErrors(k *kind.Kind, updated, old kind.Object) field.ErrorList {
+	errs := k.Validate(updated)
+	if len(errs) == 0 {
+		return nil
+	}
+	stored := proto.Clone(old).(kind.Object)
+	k.Default(stored)
+	known := k.Validate(stored)
+	return slices.DeleteFunc(errs, func(e *field.Error) bool {
+		return slices.ContainsFunc(known, func(o *field.Error) bool {
+			return e.Type == o.Type && e.Field == o.Field && e.Detail == o.Detail && reflect.DeepEqual(e.BadValue, o.BadValue)
+		})
+	})
 }
 
 // replace completes a change of a stored object by the write that stores c.object in its place: none when they are the same,
