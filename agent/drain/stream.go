@@ -27,12 +27,11 @@ const (
 func (c *Coordinator) Run(ctx context.Context) error {
 	pace := backoff.Backoff{Min: minRetry, Max: maxRetry}
 	for failures := 0; ; failures++ {
-		began := time.Now()
-		err := c.join(ctx)
+		joined, err := c.join(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if time.Since(began) > time.Second {
+		if joined {
 			failures = 0
 		}
 		if failures < triesAtOnce {
@@ -46,13 +45,19 @@ func (c *Coordinator) Run(ctx context.Context) error {
 	}
 }
 
-// join tells and asks on one stream until that ends.
-func (c *Coordinator) join(ctx context.Context) error {
+// end is how a stream ended.
+type end struct {
+	joined bool // the leader had answered
+	err    error
+}
+
+// join tells and asks on one stream until that ends, and reports whether the leader answered on it.
+func (c *Coordinator) join(ctx context.Context) (joined bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := c.cfg.Endpoints.Acknowledge(ctx, grpc.WaitForReady(true))
 	if err != nil {
-		return err
+		return false, err
 	}
 	c.mu.Lock()
 	// Whoever leads now may be another than was asked, and other nodes wait for other things.
@@ -62,15 +67,15 @@ func (c *Coordinator) join(ctx context.Context) error {
 	sent.Node = c.cfg.Node
 	if err := stream.Send(sent); err != nil {
 		_, err = stream.Recv()
-		return err
+		return false, err
 	}
-	received, first := make(chan error, 1), sent
+	received, first := make(chan end, 1), sent
 	// It ends with ctx.
 	go func() {
 		for joined := false; ; joined = true {
 			news, err := stream.Recv()
 			if err != nil {
-				received <- err
+				received <- end{joined, err}
 				return
 			}
 			if !joined {
@@ -81,12 +86,13 @@ func (c *Coordinator) join(ctx context.Context) error {
 	}()
 	for {
 		select {
-		case err := <-received:
-			return err
+		case e := <-received:
+			return e.joined, e.err
 		case <-c.wake:
 			if next := c.request(sent); next != nil {
 				if err := stream.Send(next); err != nil {
-					return <-received
+					e := <-received
+					return e.joined, e.err
 				}
 				sent = next
 			}

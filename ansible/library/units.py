@@ -58,6 +58,10 @@ EXAMPLES = r"""
 
 FIELDS = ["ActiveState", "SubState", "UnitFileState", "NRestarts", "LoadState", "NeedDaemonReload", "FragmentPath", "MainPID", "ExecMainStartTimestamp",
           "StateChangeTimestamp"]
+# Those that systemd tells of every service, also of one that it does not know.
+ALWAYS = ["ActiveState", "SubState", "NRestarts", "LoadState", "NeedDaemonReload"]
+# How long answers may lack them, in seconds.
+SHOW_TIMEOUT = 60
 
 
 class Failed(Exception):
@@ -84,8 +88,17 @@ class Systemd:
             raise Failed("systemctl %s: %s\n%s" % (verb, (err or out).strip(), "\n".join(logs)))
 
     def show(self, name):
-        out = self.run("show", "--timestamp=unix", "--property", ",".join(FIELDS), name)
-        return dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+        """Return the properties of a unit. A host that is very busy answers without some of them: it is asked again."""
+        deadline = time.monotonic() + SHOW_TIMEOUT
+        while True:
+            out = self.run("show", "--timestamp=unix", "--property", ",".join(FIELDS), name)
+            state = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+            missing = [field for field in ALWAYS if field not in state]
+            if not missing:
+                return state
+            if time.monotonic() > deadline:
+                raise Failed("systemctl show %s does not tell %s" % (name, ", ".join(missing)))
+            time.sleep(1)
 
     def log(self, name):
         # What a unit said last may still be on its way into the journal.
