@@ -223,7 +223,7 @@ func TestEtcdThroughTheGateway(t *testing.T) {
 		t.Errorf("members: %q", out)
 	}
 	eventually(t, "the lead is handed over", waitLimit, func() error {
-		if o := p.try(t, "etcd", "move-leader", "master-2"); o.code != 0 || o.stdout != "master-2 leads etcd\n" {
+		if o := p.try(t, "etcd", "move-leader", "master-2"); o.code != 0 || o.stdout != "leader is now master-2\n" {
 			return fmt.Errorf("%s", o)
 		}
 		return nil

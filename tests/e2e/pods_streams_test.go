@@ -47,7 +47,7 @@ spec:
 	if out := p.do(t, "logs", "listener"); out != "heard one\nheard two\n" {
 		t.Errorf("its log is %q", out)
 	}
-	if o := p.try(t, "attach", "listener"); o.code != 1 || !strings.Contains(o.stderr, "does not run") {
+	if o := p.try(t, "attach", "listener"); o.code != 1 || !strings.Contains(o.stderr, "not running") {
 		t.Errorf("attach to what has ended: %s", o)
 	}
 }
