@@ -8,6 +8,7 @@ import (
 	"github.com/failsafe-go/failsafe-go/adaptivelimiter"
 	"github.com/prometheus/client_golang/prometheus"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
@@ -101,6 +102,14 @@ var etcdReads = map[string]bool{
 	pb.Maintenance_Status_FullMethodName:    true,
 }
 
+// fromLearner reports whether a member refused a request because it has joined the cluster a moment ago. Another takes it,
+// and nothing has happened.
+func fromLearner(err error) bool {
+	refused := status.Convert(rpctypes.ErrGRPCNotSupportedForLearner)
+	s, ok := status.FromError(err)
+	return ok && s.Code() == refused.Code() && s.Message() == refused.Message()
+}
+
 // etcdRequests returns an interceptor that has no more requests under way than etcd answers in good
 // time, by the limiter, and makes one again, within the budget, that no member answered and that
 // changes nothing. A request whose caller gives up while it waits for its turn is not made.
@@ -108,7 +117,9 @@ func etcdRequests(limiter adaptivelimiter.AdaptiveLimiter[any], budget *retry.Bu
 	return func(
 		ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption,
 	) error {
-		again := func(err error) bool { return etcdReads[method] && status.Code(err) == codes.Unavailable }
+		again := func(err error) bool {
+			return fromLearner(err) || etcdReads[method] && status.Code(err) == codes.Unavailable
+		}
 		return budget.Do(ctx, etcdAttempts, again, func() error {
 			permit, err := limiter.AcquirePermit(ctx)
 			if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/failsafe-go/failsafe-go/adaptivelimiter"
 	"github.com/prometheus/client_golang/prometheus"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap/zaptest"
 	"google.golang.org/grpc"
@@ -75,6 +76,23 @@ func TestEtcdRequestsAreRepeated(t *testing.T) {
 	}
 	if n := limiter.Inflight(); n != 0 {
 		t.Errorf("%d permits were not given back", n)
+	}
+}
+
+// TestLearnersAreNotAsked has a member that has just joined refuse requests, writes too: another takes them.
+func TestLearnersAreNotAsked(t *testing.T) {
+	for _, method := range []string{pb.KV_Range_FullMethodName, pb.KV_Txn_FullMethodName} {
+		attempts := 0
+		err := etcdRequests(adaptivelimiter.NewWithDefaults[any](), retry.NewBudget(100, 0, 0))(t.Context(), method, nil, nil, nil,
+			func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
+				if attempts++; attempts == 1 {
+					return rpctypes.ErrGRPCNotSupportedForLearner
+				}
+				return nil
+			})
+		if err != nil || attempts != 2 {
+			t.Errorf("%s: %v after %d attempts, want 2", method, err, attempts)
+		}
 	}
 }
 
