@@ -102,8 +102,8 @@ var etcdReads = map[string]bool{
 	pb.Maintenance_Status_FullMethodName:    true,
 }
 
-// fromLearner reports whether a member refused a request because it has joined the cluster a moment ago. Another takes it,
-// and nothing has happened.
+// fromLearner reports whether a member refused a request because it has joined the cluster a moment
+// ago. Another takes it, and nothing has happened.
 func fromLearner(err error) bool {
 	refused := status.Convert(rpctypes.ErrGRPCNotSupportedForLearner)
 	s, ok := status.FromError(err)

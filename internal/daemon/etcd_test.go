@@ -79,7 +79,8 @@ func TestEtcdRequestsAreRepeated(t *testing.T) {
 	}
 }
 
-// TestLearnersAreNotAsked has a member that has just joined refuse requests, writes too: another takes them.
+// TestLearnersAreNotAsked has a member that has just joined refuse requests, writes too: another
+// takes them.
 func TestLearnersAreNotAsked(t *testing.T) {
 	for _, method := range []string{pb.KV_Range_FullMethodName, pb.KV_Txn_FullMethodName} {
 		attempts := 0
