@@ -226,7 +226,7 @@ type Instance struct {
 	ID string
 	// LogPath is its log.
 	LogPath string
-	// Running tells whether its process runs.
+	// Running reports whether its process runs.
 	Running bool
 	// Ended is closed when the attempt ends. It is nil for one that has ended.
 	Ended <-chan struct{}

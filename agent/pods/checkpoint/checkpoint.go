@@ -96,7 +96,7 @@ func LoadMessage(path string, m proto.Message) error {
 }
 
 // TerminatingSince returns when the pod's termination began, and notes that it does now when it had not yet. It survives
-// the agent so that a restart does not give the pod its grace period anew.
+// the agent so that a restart does not give the pod its grace period again.
 func (d Dir) TerminatingSince(now time.Time) (time.Time, error) {
 	b, err := os.ReadFile(d.termination())
 	if err == nil {
@@ -107,7 +107,7 @@ func (d Dir) TerminatingSince(now time.Time) (time.Time, error) {
 	return now, WriteFile(d.termination(), []byte(now.Format(time.RFC3339Nano)), 0o600)
 }
 
-// ForgetTermination lets the next termination begin anew.
+// ForgetTermination lets the next termination begin with a whole grace period.
 func (d Dir) ForgetTermination() error {
 	if err := os.Remove(d.termination()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -22,7 +22,7 @@ type Exit struct {
 // Record is what must be known of a container after a crash of the agent and can't be asked of containerd.
 type Record struct {
 	// Attempt is the number of the current attempt, which is also the count of restarts. Renewed is the one with which the pod
-	// last began anew.
+	// last began again.
 	Attempt, Renewed int
 	// Image and ImageID are the full name and digest of the image of the current attempt, Asked the name in the spec.
 	Image, ImageID, Asked string
@@ -40,7 +40,7 @@ type Record struct {
 	Shared  map[string]string
 }
 
-// Begun tells whether the container was started, or tried to, since the pod began.
+// Begun reports whether the container was started, or tried to, since the pod began.
 func (r Record) Begun() bool { return r.Attempt > r.Renewed || !r.StartedAt.IsZero() || r.Exit != nil }
 
 // Next is the record of the attempt after one that has ended.

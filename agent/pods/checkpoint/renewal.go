@@ -11,7 +11,7 @@ import (
 	"github.com/xebec-project/xebec/internal/failpoint"
 )
 
-// Renewal is the decision to start all of a pod's containers anew, the initializing ones too, in the sandbox and with the
+// Renewal is the decision to restart all of a pod's containers, the initializing ones too, in the sandbox and with the
 // volumes that there are. It is written down before anything is ended for it: how the containers end then would otherwise
 // be taken for how they ended by themselves, and the pod for one that has failed.
 type Renewal struct {

@@ -19,12 +19,12 @@ import (
 // defaultFileMode is the mode of projected files that name none.
 const defaultFileMode = 0o644
 
-// IsProjected tells whether a volume shows objects of the control plane as files.
+// IsProjected reports whether a volume shows objects of the control plane as files.
 func IsProjected(s *corev1.VolumeSource) bool {
 	return s.GetConfigMap() != nil || s.GetSecret() != nil || s.GetDownwardApi() != nil || s.GetProjected() != nil
 }
 
-// ShowsPod tells whether a volume shows fields of the pod.
+// ShowsPod reports whether a volume shows fields of the pod.
 func ShowsPod(s *corev1.VolumeSource) bool {
 	return s.GetDownwardApi() != nil || slices.ContainsFunc(s.GetProjected().GetSources(), func(p *corev1.VolumeProjection) bool {
 		return p.GetDownwardApi() != nil

@@ -101,7 +101,7 @@ func Find(pod *corev1.Pod, name string) *corev1.Container {
 	return nil
 }
 
-// RestartsFor tells whether a container wants to be restarted when one of the resources changes.
+// RestartsFor reports whether a container wants to be restarted when one of the resources changes.
 func RestartsFor(c *corev1.Container, changed []string) bool {
 	return slices.ContainsFunc(c.GetResizePolicy(), func(p *corev1.ContainerResizePolicy) bool {
 		return p.GetRestartPolicy() == "RestartContainer" && slices.Contains(changed, p.GetResourceName())

@@ -158,7 +158,7 @@ func Quantity(q *metav1.Quantity) resource.Quantity {
 	return v
 }
 
-// IsSidecar tells whether an init container is one that runs along with the others.
+// IsSidecar reports whether an init container is one that runs along with the others.
 func IsSidecar(c *corev1.Container) bool { return c.GetRestartPolicy() == "Always" }
 
 // Containers returns all containers of a pod's spec.

@@ -73,7 +73,7 @@ type Observation struct {
 	IP6, HostIP6 netip.Addr
 	// Failed, when its reason is not empty, is why the pod as a whole failed.
 	Failed Cause
-	// Renewing tells that all containers are to be started anew.
+	// Renewing reports that all containers are being restarted.
 	Renewing bool
 	// More are the conditions that not every pod has: those of a change of resources, and of all containers' restart.
 	More []*corev1.PodCondition
@@ -199,7 +199,7 @@ func Stamp(t time.Time) *timestamppb.Timestamp {
 	return timestamppb.New(t.Truncate(time.Second))
 }
 
-// Initialized tells whether the main containers may run. A sidecar that ended once they had is not waited for again: the
+// Initialized reports whether the main containers may run. A sidecar that ended once they had is not waited for again: the
 // pod may have come to its end with it.
 func Initialized(init []Container) bool {
 	for _, v := range init {
