@@ -126,17 +126,16 @@ func Keep(ctx context.Context, lease Lease) error {
 			if k.left() <= 0 {
 				return k.lapsed()
 			}
-			if awaiting && k.connecting() {
-				// Another stream would wait for the same connection.
+			connecting := awaiting && k.connecting()
+			switch {
+			case connecting:
 				k.last = errors.New("no connection to a server")
-				due = time.Now().Add(max(leastWait, min(k.patience, k.left()/2)))
-				continue
-			}
-			if awaiting {
+			case awaiting:
 				k.last = fmt.Errorf("no answer to a renewal within %v", k.patience)
 				k.patience *= 2
 			}
-			if len(k.busy) < maxStreams {
+			// While one stream waits for a connection, another would wait for the same.
+			if !connecting && len(k.busy) < maxStreams {
 				k.send(ctx)
 			}
 			due, awaiting = time.Now().Add(max(leastWait, min(k.patience, k.left()/2))), true

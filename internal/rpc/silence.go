@@ -104,7 +104,9 @@ func (c *silentConn) watch() {
 	unanswered := info.Retransmits > 0 || info.Probes > 0
 	silent := unanswered && time.Duration(info.Last_ack_recv)*time.Millisecond >= c.silence
 	// A machine that stood still finds its peers silent for as long. One more look tells: they have answered by then.
-	if c.suspected, silent = silent, silent && c.suspected; silent {
+	confirmed := silent && c.suspected
+	c.suspected = silent
+	if confirmed {
 		c.dead.Store(true)
 		_ = c.Conn.Close()
 		return

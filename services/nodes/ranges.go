@@ -16,8 +16,8 @@ type rangePool struct {
 	// used counts the nodes that have a range, of the pool's size, and odd those with a range of another size: set by hand,
 	// or from before the size was changed.
 	used, odd map[netip.Prefix]int
-	// reserved are the ranges that nodes were given whose objects may not show it yet.
-	reserved map[netip.Prefix]string
+	// reserved are the ranges that nodes were given whose objects may not show it yet, and byNode the same by their nodes.
+	reserved map[netip.Prefix]struct{}
 	byNode   map[string]netip.Prefix
 	// low is the number of a range; no lower one is free.
 	low *big.Int
@@ -26,7 +26,7 @@ type rangePool struct {
 func newRangePool(cluster netip.Prefix, bits int) *rangePool {
 	return &rangePool{
 		cluster: cluster, bits: bits, low: new(big.Int),
-		used: map[netip.Prefix]int{}, odd: map[netip.Prefix]int{}, reserved: map[netip.Prefix]string{}, byNode: map[string]netip.Prefix{},
+		used: map[netip.Prefix]int{}, odd: map[netip.Prefix]int{}, reserved: map[netip.Prefix]struct{}{}, byNode: map[string]netip.Prefix{},
 	}
 }
 
@@ -92,7 +92,7 @@ func (r *rangePool) reserve(node string, former netip.Prefix) (netip.Prefix, boo
 	if before, ok := r.byNode[node]; ok {
 		delete(r.reserved, before)
 	}
-	r.reserved[p], r.byNode[node] = node, p
+	r.reserved[p], r.byNode[node] = struct{}{}, p
 	return p, true
 }
 

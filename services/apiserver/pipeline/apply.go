@@ -1,21 +1,19 @@
 package pipeline
 
 import (
-	"encoding/json"
-
-	"github.com/xebec-project/xebec/internal/codec"
-	"github.com/xebec-project/xebec/services/apiserver/patch"
-	"github.com/xebec-project/xebec/services/apiserver/registry"
-
 	"context"
+	"encoding/json"
 	"errors"
 	"time"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
+	"github.com/xebec-project/xebec/internal/codec"
 	"github.com/xebec-project/xebec/internal/kind"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	"github.com/xebec-project/xebec/services/apiserver/apply"
+	"github.com/xebec-project/xebec/services/apiserver/patch"
+	"github.com/xebec-project/xebec/services/apiserver/registry"
 )
 
 // Apply merges the caller's fields into the object, creating it when absent.

@@ -1,11 +1,12 @@
 package pipeline
 
 import (
-	"google.golang.org/protobuf/proto"
-
 	"context"
 	"slices"
 	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
@@ -13,7 +14,6 @@ import (
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	"github.com/xebec-project/xebec/services/apiserver/admission"
-	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // Delete removes an object or marks it for deletion.

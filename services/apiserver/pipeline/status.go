@@ -1,23 +1,22 @@
 package pipeline
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/xebec-project/xebec/internal/kind"
-	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
-	"github.com/xebec-project/xebec/services/apiserver/storage"
 	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
-	"context"
-
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
+	"github.com/xebec-project/xebec/internal/kind"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	"github.com/xebec-project/xebec/services/apiserver/admission"
+	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
 // UpdateStatus replaces only the object's status.
@@ -52,9 +51,7 @@ func (p *plan) updateStatus(ctx context.Context, req *apiv1.UpdateStatusRequest)
 		return nil, err
 	}
 	// Clients of version 0.1.0 send objects with nothing but their status here.
-	meta := o.GetMetadata()
-	meta.Labels, meta.Annotations = old.GetMetadata().GetLabels(), old.GetMetadata().GetAnnotations()
-	meta.Finalizers, meta.OwnerReferences = old.GetMetadata().GetFinalizers(), old.GetMetadata().GetOwnerReferences()
+	setClientMetadata(o.GetMetadata(), old.GetMetadata())
 	return p.updateStatusObject(ctx, k, stored, old, o, req.GetFieldManager())
 }
 
@@ -83,8 +80,7 @@ func (p *plan) completeStatus(ctx context.Context, k *kind.Kind, old, updated ki
 	wrote := updated.GetMetadata()
 	k.PrepareStatusUpdate(updated, old)
 	meta := updated.GetMetadata()
-	meta.Labels, meta.Annotations = wrote.GetLabels(), wrote.GetAnnotations()
-	meta.Finalizers, meta.OwnerReferences = wrote.GetFinalizers(), wrote.GetOwnerReferences()
+	setClientMetadata(meta, wrote)
 	p.Registry.For(k).KeepStatusMetadata(updated, old)
 	attributes := p.attributes(admission.Update, "status", k, updated, old)
 	if err := p.Admission.Mutate(ctx, attributes); err != nil {
@@ -101,6 +97,12 @@ func (p *plan) completeStatus(ctx context.Context, k *kind.Kind, old, updated ki
 		return nil, err
 	}
 	return &change{kind: k, object: updated, conditions: attributes.Conditions}, nil
+}
+
+// setClientMetadata sets the metadata that clients may change through a status to that of another object.
+func setClientMetadata(meta, from *metav1.ObjectMeta) {
+	meta.Labels, meta.Annotations = from.GetLabels(), from.GetAnnotations()
+	meta.Finalizers, meta.OwnerReferences = from.GetFinalizers(), from.GetOwnerReferences()
 }
 
 func sameMetadata(a, b *metav1.ObjectMeta) bool {

@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 
+	"google.golang.org/protobuf/types/known/anypb"
+
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/kind"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	"github.com/xebec-project/xebec/services/apiserver/registry"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
-	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // storedForWrite reads the object that a request would change and checks the caller's right to it.
