@@ -29,11 +29,7 @@ func (d Dir) LoadAllotted() (map[string]resources.Allotment, error) {
 
 // SaveAllotted stores what the node granted to the pod.
 func (d Dir) SaveAllotted(all map[string]resources.Allotment) error {
-	b, err := json.Marshal(all)
-	if err == nil {
-		err = WriteFile(d.allotted(), b, 0o600)
-	}
-	if err != nil {
+	if err := writeJSON(d.allotted(), all); err != nil {
 		return fmt.Errorf("saving what is granted to the pod: %w", err)
 	}
 	failpoint.Hit("allotment-recorded")

@@ -3,6 +3,7 @@
 package checkpoint
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -54,6 +55,15 @@ func (d Dir) Streams(container string) string {
 // Message is the termination message of the n-th attempt of a container.
 func (d Dir) Message(container string, n int) string {
 	return filepath.Join(string(d), "messages", container+"-"+strconv.Itoa(n))
+}
+
+// writeJSON stores a value as JSON by WriteFile, for the agent's user alone.
+func writeJSON(path string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return WriteFile(path, b, 0o600)
 }
 
 // WriteFile replaces a file at once. It is not synced: after a power failure no container runs any more, and what an

@@ -58,11 +58,7 @@ const StableAfter = 10 * time.Minute
 
 // SaveRecord stores the record of a container.
 func (d Dir) SaveRecord(container string, r Record) error {
-	b, err := json.Marshal(r)
-	if err == nil {
-		err = WriteFile(d.record(container), b, 0o600)
-	}
-	if err != nil {
+	if err := writeJSON(d.record(container), r); err != nil {
 		return fmt.Errorf("saving the record of container %s: %w", container, err)
 	}
 	return nil

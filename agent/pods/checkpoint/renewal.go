@@ -39,11 +39,7 @@ func (d Dir) LoadRenewal() *Renewal {
 
 // SaveRenewal stores the decision.
 func (d Dir) SaveRenewal(r *Renewal) error {
-	b, err := json.Marshal(r)
-	if err == nil {
-		err = WriteFile(d.renewal(), b, 0o600)
-	}
-	if err != nil {
+	if err := writeJSON(d.renewal(), r); err != nil {
 		return fmt.Errorf("storing the restart of all containers: %w", err)
 	}
 	failpoint.Hit("renewal-recorded")
