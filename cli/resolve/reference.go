@@ -43,7 +43,7 @@ func Kind(name string) (*kind.Kind, error) {
 		return k, nil
 	}
 	var known []string
-	if unserved, group, ok := kind.Unserved(name); ok {
+	if unserved, group, ok := kind.Unserved(kind.NewScheme(), name); ok {
 		return nil, exit.Usagef("kind %s is not served yet: 'xebec api-resources' lists the served kinds", strings.Trim(unserved+"."+group, "."))
 	}
 	for _, k := range kind.All() {

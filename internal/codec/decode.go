@@ -493,10 +493,10 @@ func kindOf(n *tree.Node) (*kind.Kind, error) {
 	if k, ok := kind.ByAPIVersionKind(apiVersion, name); ok {
 		return k, nil
 	}
-	if k, ok := kind.Served(apiVersion, name); ok {
+	if k, ok := kind.Served(kind.NewScheme(), apiVersion, name); ok {
 		d.errorf((*path)(nil).field("apiVersion"), apiLine, "%s is not served in %q: write %s", name, apiVersion, k.APIVersion())
 	} else {
-		d.errorf((*path)(nil).field("kind"), nameLine, "%s", kind.WhyNot(apiVersion, name))
+		d.errorf((*path)(nil).field("kind"), nameLine, "%s", kind.WhyNot(kind.NewScheme(), apiVersion, name))
 	}
 	d.errs[0].Kind = name + " of " + apiVersion
 	return nil, d.errs

@@ -6,10 +6,11 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/xebec-project/xebec/internal/scheme"
 	"github.com/xebec-project/xebec/internal/spelling"
 )
 
-// kubernetesKinds are Kubernetes' own kinds by group, those of the table included.
+// kubernetesKinds are Kubernetes' own kinds by group, the served ones included.
 var kubernetesKinds = map[string][]string{
 	"": {"Binding", "ComponentStatus", "ConfigMap", "Endpoints", "Event", "LimitRange", "Namespace", "Node", "PersistentVolume", "PersistentVolumeClaim",
 		"Pod", "PodTemplate", "ReplicationController", "ResourceQuota", "Secret", "Service", "ServiceAccount"},
@@ -87,18 +88,18 @@ var removals = []removal{
 	{"flowcontrol.apiserver.k8s.io/v1beta3", []string{"FlowSchema", "PriorityLevelConfiguration"}, "1.32", "flowcontrol.apiserver.k8s.io/v1"},
 }
 
-// Served returns the kind that goes by name in another version of apiVersion's group, or in what Kubernetes made of that
-// apiVersion, when the table has it.
-func Served(apiVersion, name string) (*Kind, bool) {
+// Served returns the kind of the same name in another version of the group of apiVersion, or in the apiVersion that succeeded
+// it in Kubernetes, when the scheme has it.
+func Served(s *scheme.Scheme, apiVersion, name string) (*Kind, bool) {
 	if r, ok := removed(apiVersion, name); ok && r.successor != "" {
-		return ByAPIVersionKind(r.successor, name)
+		return s.ByAPIVersionKind(r.successor, name)
 	}
-	return ByGroupKind(GroupOf(apiVersion), name)
+	return s.ByGroupKind(GroupOf(apiVersion), name)
 }
 
-// WhyNot says in a clause why objects of a kind cannot be stored: Kubernetes has it and this version of Xebec does not,
-// Kubernetes no longer has it, it is somebody's own, or its name is not spelt right. The kind must be none of the table.
-func WhyNot(apiVersion, name string) string {
+// WhyNot says in a clause why a kind is not served: Kubernetes has it and Xebec does not, Kubernetes no longer has it, it is a
+// custom kind, or its name is misspelt. The kind must not be in the scheme.
+func WhyNot(s *scheme.Scheme, apiVersion, name string) string {
 	group := GroupOf(apiVersion)
 	if r, ok := removed(apiVersion, name); ok {
 		text := fmt.Sprintf("%s of %s was removed in Kubernetes %s", name, apiVersion, r.release)
@@ -108,7 +109,7 @@ func WhyNot(apiVersion, name string) string {
 		return fmt.Sprintf("%s, and Xebec does not serve its successor of %s yet", text, r.successor)
 	}
 	own, known := kubernetesKinds[group]
-	for _, k := range table {
+	for _, k := range s.Served() {
 		if k.Group == group && !slices.Contains(own, k.Name) {
 			own = append(slices.Clip(own), k.Name)
 		}
@@ -128,9 +129,9 @@ func WhyNot(apiVersion, name string) string {
 	return fmt.Sprintf("%s of %s is a kind neither of Kubernetes nor of Xebec", name, apiVersion)
 }
 
-// Unserved finds a kind of Kubernetes that Xebec does not serve by what people type for it: its name or plural, in any case. It
-// returns the kind's name and its group.
-func Unserved(typed string) (name, group string, ok bool) {
+// Unserved finds a kind of Kubernetes that the scheme does not have by what people type for it: its name or plural, in any
+// case. It returns the kind's name and its group.
+func Unserved(s *scheme.Scheme, typed string) (name, group string, ok bool) {
 	typed = strings.ToLower(typed)
 	for _, group := range slices.Sorted(maps.Keys(kubernetesKinds)) {
 		for _, name := range kubernetesKinds[group] {
@@ -142,7 +143,7 @@ func Unserved(typed string) (name, group string, ok bool) {
 			case strings.HasSuffix(lower, "cy") || strings.HasSuffix(lower, "ty"):
 				plural = lower[:len(lower)-1] + "ies"
 			}
-			if _, served := ByGroupKind(group, name); !served && (typed == lower || typed == plural) {
+			if _, served := s.ByGroupKind(group, name); !served && (typed == lower || typed == plural) {
 				return name, group, true
 			}
 		}

@@ -19,9 +19,6 @@ func TestLookups(t *testing.T) {
 		if got, ok := kind.ByGroupKind(k.Group, k.Name); !ok || got != k {
 			t.Errorf("ByGroupKind(%q, %q) = %v", k.Group, k.Name, got)
 		}
-		if got, ok := kind.ByResource(k.Group, k.Plural); !ok || got != k {
-			t.Errorf("ByResource(%q, %q) = %v", k.Group, k.Plural, got)
-		}
 		if got, ok := kind.ByAPIVersionKind(k.APIVersion(), k.Name); !ok || got != k {
 			t.Errorf("ByAPIVersionKind(%q, %q) = %v", k.APIVersion(), k.Name, got)
 		}

@@ -6,21 +6,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// rules are what a kind demands of its objects, behind the methods of Kind.
-type rules interface {
-	fill(Object)
-	validate(*Kind, Object) field.ErrorList
-	validateNew(Object) field.ErrorList
-	validateUpdate(new, old Object) field.ErrorList
-	validateStatusUpdate(new, old Object) field.ErrorList
-	prepareCreate(Object)
-	prepareUpdate(new, old Object)
-	prepareStatusUpdate(new, old Object)
-	warnings(Object) []string
-}
-
-// rulesOf are the rules of the kind with message T. What all kinds share, metadata, status and generation, is done
-// here; the functions add what is particular to the kind, and each may be nil except name.
+// rulesOf implements scheme.Rules for the kind with message T. It handles what all kinds share: metadata, status and
+// generation. The functions add what is particular to the kind; each may be nil except name.
 type rulesOf[T Object] struct {
 	// name says what is wrong with a name of this kind.
 	name func(string) []string
@@ -42,13 +29,15 @@ type rulesOf[T Object] struct {
 	keepsStatus bool
 }
 
-func (r rulesOf[T]) fill(o Object) {
+// Default implements scheme.Rules.
+func (r rulesOf[T]) Default(o Object) {
 	if r.defaults != nil {
 		r.defaults(o.(T))
 	}
 }
 
-func (r rulesOf[T]) validate(k *Kind, o Object) field.ErrorList {
+// Validate implements scheme.Rules.
+func (r rulesOf[T]) Validate(k *Kind, o Object) field.ErrorList {
 	c := &checker{}
 	c.metadata(o.GetMetadata(), k.Namespaced, r.name)
 	if r.check != nil {
@@ -57,7 +46,8 @@ func (r rulesOf[T]) validate(k *Kind, o Object) field.ErrorList {
 	return c.list
 }
 
-func (r rulesOf[T]) validateNew(o Object) field.ErrorList {
+// ValidateNew implements scheme.Rules.
+func (r rulesOf[T]) ValidateNew(o Object) field.ErrorList {
 	c := &checker{}
 	if r.checkNew != nil {
 		r.checkNew(o.(T), c)
@@ -65,7 +55,8 @@ func (r rulesOf[T]) validateNew(o Object) field.ErrorList {
 	return c.list
 }
 
-func (r rulesOf[T]) validateUpdate(new, old Object) field.ErrorList {
+// ValidateUpdate implements scheme.Rules.
+func (r rulesOf[T]) ValidateUpdate(new, old Object) field.ErrorList {
 	c := &checker{}
 	c.metadataUpdate(new.GetMetadata(), old.GetMetadata())
 	if r.checkUpdate != nil {
@@ -74,7 +65,8 @@ func (r rulesOf[T]) validateUpdate(new, old Object) field.ErrorList {
 	return c.list
 }
 
-func (r rulesOf[T]) validateStatusUpdate(new, old Object) field.ErrorList {
+// ValidateStatusUpdate implements scheme.Rules.
+func (r rulesOf[T]) ValidateStatusUpdate(new, old Object) field.ErrorList {
 	c := &checker{}
 	c.metadataUpdate(new.GetMetadata(), old.GetMetadata())
 	if r.checkStatus != nil {
@@ -83,7 +75,8 @@ func (r rulesOf[T]) validateStatusUpdate(new, old Object) field.ErrorList {
 	return c.list
 }
 
-func (r rulesOf[T]) prepareCreate(o Object) {
+// PrepareCreate implements scheme.Rules.
+func (r rulesOf[T]) PrepareCreate(o Object) {
 	m := o.ProtoReflect()
 	if f := statusField(m); f != nil && !r.keepsStatus {
 		m.Clear(f)
@@ -99,7 +92,8 @@ func (r rulesOf[T]) prepareCreate(o Object) {
 	}
 }
 
-func (r rulesOf[T]) prepareUpdate(new, old Object) {
+// PrepareUpdate implements scheme.Rules.
+func (r rulesOf[T]) PrepareUpdate(new, old Object) {
 	m := new.ProtoReflect()
 	if f := statusField(m); f != nil {
 		m.Clear(f)
@@ -118,7 +112,8 @@ func (r rulesOf[T]) prepareUpdate(new, old Object) {
 	}
 }
 
-func (r rulesOf[T]) prepareStatusUpdate(new, old Object) {
+// PrepareStatusUpdate implements scheme.Rules.
+func (r rulesOf[T]) PrepareStatusUpdate(new, old Object) {
 	m := new.ProtoReflect()
 	status := statusField(m)
 	if status == nil {
@@ -145,7 +140,8 @@ func (r rulesOf[T]) prepareStatusUpdate(new, old Object) {
 	}
 }
 
-func (r rulesOf[T]) warnings(o Object) []string {
+// Warnings implements scheme.Rules.
+func (r rulesOf[T]) Warnings(o Object) []string {
 	if r.warn == nil {
 		return nil
 	}

@@ -43,13 +43,3 @@ func FieldString(raw []byte, k *Kind, path string) (string, error) {
 	}
 	return text, nil
 }
-
-// resolve finds a selectable field in its message. It panics on a path that does not lead to one: the table is wrong
-// then, and a test says so first.
-func resolve(k *Kind, path []protowire.Number) wire.Field {
-	f, err := wire.Resolve(k.New().ProtoReflect().Descriptor(), path...)
-	if err != nil {
-		panic("kind: " + err.Error())
-	}
-	return f
-}

@@ -192,7 +192,7 @@ func kinds(*testing.T) string {
 			}
 		}
 		rows = append(rows, []string{
-			k.Name, code(k.APIVersion()), code(k.Plural), strings.Join(k.ShortNames, ", "), yes[k.Namespaced], yes[k.HasStatus], strings.Join(fields, ", "),
+			k.Name, code(k.APIVersion()), code(k.Plural), strings.Join(k.ShortNames, ", "), yes[k.Namespaced], yes[k.HasStatus()], strings.Join(fields, ", "),
 		})
 	}
 	return markdown.Table([]string{"kind", "apiVersion", "plural", "short", "in a namespace", "status", "field selectors, besides metadata.name and .namespace"}, rows)

@@ -30,7 +30,7 @@ func newSelector(k *kind.Kind, namespace, labelSelector, fieldSelector string) (
 		return nil, apierr.BadField("field_selector", "%v", err)
 	}
 	for _, r := range f.Requirements() {
-		if !k.AllowsField(r.Field) {
+		if _, ok := k.Field(r.Field); !ok {
 			return nil, apierr.BadField("field_selector", "%s cannot be selected by %q", k.Plural, r.Field)
 		}
 	}

@@ -243,7 +243,7 @@ func (t *transaction) updateStatus(a *anypb.Any) (*anypb.Any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !key.kind.HasStatus {
+	if !key.kind.HasStatus() {
 		return nil, apierr.Unsupported("%s have no status", key.kind.Plural)
 	}
 	key.kind.PrepareStatusUpdate(obj, old.obj)

@@ -74,7 +74,7 @@ func (p *plan) updateStatusObject(ctx context.Context, k *kind.Kind, stored *sto
 
 // completeStatus makes a complete object of what a client sent as the status of old, and checks it.
 func (p *plan) completeStatus(ctx context.Context, k *kind.Kind, old, updated kind.Object) (*change, error) {
-	if !k.HasStatus {
+	if !k.HasStatus() {
 		return nil, apierr.Unsupported("%s have no status", k.Resource())
 	}
 	wrote := updated.GetMetadata()
