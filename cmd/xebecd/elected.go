@@ -8,6 +8,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/daemon"
 	"github.com/xebec-project/xebec/internal/elected"
+	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/services/cloud"
 	"github.com/xebec-project/xebec/services/collector"
 	"github.com/xebec-project/xebec/services/endpoints"
@@ -38,13 +39,12 @@ func endpointsCommand() *cobra.Command {
 }
 
 func collectorCommand() *cobra.Command {
-	return electedCommand(
-		"collector",
-		7007,
-		"Delete dependents of deleted owners and contents of deleted namespaces",
-		collector.Config{},
-		collector.New,
-	)
+	return daemon.Command(daemon.Spec[collector.Config]{
+		Name: "collector", Short: "Delete dependents of deleted owners and contents of deleted namespaces", Port: 7007,
+		New: func(_ context.Context, cfg collector.Config, deps *daemon.Deps) (daemon.Service, error) {
+			return collector.New(cfg, collector.Deps{Deps: electedDeps(deps), Scheme: kind.NewScheme()})
+		},
+	})
 }
 
 func cloudCommand() *cobra.Command {

@@ -1,5 +1,5 @@
 // Package codec turns messages into JSON and YAML and back. It is driven by the descriptors and their options
-// (xebec.meta.v1.field, xebec.meta.v1.message) alone and knows no kind of object by name.
+// (xebec.meta.v1.field, xebec.meta.v1.message) and by a scheme, which has the kinds by apiVersion, kind and message.
 //
 // What it writes and reads is Kubernetes' JSON, not protobuf's: 64-bit integers are numbers, fields with implicit
 // presence are left out at their zero value, but for EncodeWhole where Kubernetes' types do not, null counts as absent, times have whole seconds, quantities and
@@ -17,11 +17,19 @@ import (
 
 	"github.com/xebec-project/xebec/internal/codec/tree"
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 )
 
+// Codec reads and writes messages, and objects of the kinds of a scheme with their apiVersion and kind. It is safe for
+// concurrent use. The functions of the package of the same names have the kinds that are compiled in.
+type Codec struct{ kinds *scheme.Scheme }
+
+// New returns a codec for objects of the kinds of a scheme, as they are at the time of each call.
+func New(kinds *scheme.Scheme) *Codec { return &Codec{kinds} }
+
 // Marshal returns the message as compact JSON, in the order of Encode. An object begins with its apiVersion and kind.
-func Marshal(m proto.Message) ([]byte, error) {
-	n, err := Encode(m)
+func (c *Codec) Marshal(m proto.Message) ([]byte, error) {
+	n, err := c.Encode(m)
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w", m.ProtoReflect().Descriptor().Name(), err)
 	}
@@ -29,8 +37,8 @@ func Marshal(m proto.Message) ([]byte, error) {
 }
 
 // MarshalYAML returns the message as one YAML document, in the order of Encode and the style of kubectl.
-func MarshalYAML(m proto.Message) ([]byte, error) {
-	n, err := Encode(m)
+func (c *Codec) MarshalYAML(m proto.Message) ([]byte, error) {
+	n, err := c.Encode(m)
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w", m.ProtoReflect().Descriptor().Name(), err)
 	}
@@ -39,8 +47,8 @@ func MarshalYAML(m proto.Message) ([]byte, error) {
 
 // Value returns the message as a generic JSON value, which belongs to the caller: map[string]any, []any, string,
 // bool, int64 and float64. An object has its apiVersion and kind.
-func Value(m proto.Message) (any, error) {
-	n, err := Encode(m)
+func (c *Codec) Value(m proto.Message) (any, error) {
+	n, err := c.Encode(m)
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w", m.ProtoReflect().Descriptor().Name(), err)
 	}
@@ -48,8 +56,8 @@ func Value(m proto.Message) (any, error) {
 }
 
 // ValueWhole is Value of what EncodeWhole returns: null, as nil, is among the values.
-func ValueWhole(m proto.Message) (any, error) {
-	n, err := EncodeWhole(m)
+func (c *Codec) ValueWhole(m proto.Message) (any, error) {
+	n, err := c.EncodeWhole(m)
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w", m.ProtoReflect().Descriptor().Name(), err)
 	}
@@ -57,31 +65,31 @@ func ValueWhole(m proto.Message) (any, error) {
 }
 
 // Unmarshal reads one object from JSON, whose apiVersion and kind say what it is. Errors are of type Errors.
-func Unmarshal(data []byte) (kind.Object, error) {
+func (c *Codec) Unmarshal(data []byte) (kind.Object, error) {
 	n, err := parse(data)
 	if err != nil {
 		return nil, err
 	}
-	return Decode(n)
+	return c.Decode(n)
 }
 
 // UnmarshalInto reads JSON into m, which is emptied first. When m is an object the text may name its apiVersion and
 // kind, which must then be m's. Errors are of type Errors, and m is then to be thrown away.
-func UnmarshalInto(data []byte, m proto.Message) error {
+func (c *Codec) UnmarshalInto(data []byte, m proto.Message) error {
 	n, err := parse(data)
 	if err != nil {
 		return err
 	}
-	return DecodeInto(n, m)
+	return c.DecodeInto(n, m)
 }
 
 // FromValue is UnmarshalInto for a generic JSON value, as Value or encoding/json make it.
-func FromValue(v any, m proto.Message) error {
+func (c *Codec) FromValue(v any, m proto.Message) error {
 	n, err := tree.FromValue(v)
 	if err != nil {
 		return Errors{{Message: err.Error()}}
 	}
-	return DecodeInto(n, m)
+	return c.DecodeInto(n, m)
 }
 
 func parse(data []byte) (*tree.Node, error) {

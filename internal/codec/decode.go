@@ -17,6 +17,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/codec/tree"
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
@@ -24,19 +25,19 @@ import (
 const maxErrors = 50
 
 // Decode reads one object, whose apiVersion and kind say what it is. Errors are of type Errors.
-func Decode(n *tree.Node) (kind.Object, error) {
-	o, _, err := decode(n, &decoder{})
+func (c *Codec) Decode(n *tree.Node) (kind.Object, error) {
+	o, _, err := decode(n, &decoder{kinds: c.kinds})
 	return o, err
 }
 
 // DecodeLenient is Decode for what people write: of members with the same key the last counts, as with Kubernetes, and the
 // others are returned as warnings.
-func DecodeLenient(n *tree.Node) (kind.Object, Errors, error) {
-	return decode(n, &decoder{lenient: true})
+func (c *Codec) DecodeLenient(n *tree.Node) (kind.Object, Errors, error) {
+	return decode(n, &decoder{kinds: c.kinds, lenient: true})
 }
 
 func decode(n *tree.Node, d *decoder) (kind.Object, Errors, error) {
-	k, err := kindOf(n)
+	k, err := d.kindOf(n)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -48,8 +49,8 @@ func decode(n *tree.Node, d *decoder) (kind.Object, Errors, error) {
 }
 
 // DecodeInto reads a tree into m as UnmarshalInto does.
-func DecodeInto(n *tree.Node, m proto.Message) error {
-	return (&decoder{}).into(n, m)
+func (c *Codec) DecodeInto(n *tree.Node, m proto.Message) error {
+	return (&decoder{kinds: c.kinds}).into(n, m)
 }
 
 func (d *decoder) into(n *tree.Node, m proto.Message) error {
@@ -67,7 +68,8 @@ func (d *decoder) into(n *tree.Node, m proto.Message) error {
 }
 
 type decoder struct {
-	errs Errors
+	kinds *scheme.Scheme
+	errs  Errors
 	// lenient makes duplicate keys warnings.
 	lenient  bool
 	warnings Errors
@@ -134,7 +136,7 @@ func (d *decoder) object(n *tree.Node, msg protoreflect.Message, s *shape, at *p
 		d.wrong(n, "an object", at)
 		return
 	}
-	k, isKind := kind.ByMessage(msg.Descriptor().FullName())
+	k, isKind := d.kinds.ByMessage(msg.Descriptor().FullName())
 	for nm := range d.members(n, at.field) {
 		m, ok := s.byName[nm.Key]
 		switch {
@@ -479,8 +481,7 @@ func (d *decoder) time(n *tree.Node, v *timestamppb.Timestamp, micro bool, at *p
 }
 
 // kindOf returns the kind that a document's apiVersion and kind name.
-func kindOf(n *tree.Node) (*kind.Kind, error) {
-	d := &decoder{}
+func (d *decoder) kindOf(n *tree.Node) (*kind.Kind, error) {
 	if n.Kind != tree.Map {
 		d.wrong(n, "an object with apiVersion, kind and metadata", nil)
 		return nil, d.errs
@@ -490,13 +491,13 @@ func kindOf(n *tree.Node) (*kind.Kind, error) {
 	if len(d.errs) > 0 {
 		return nil, d.errs
 	}
-	if k, ok := kind.ByAPIVersionKind(apiVersion, name); ok {
+	if k, ok := d.kinds.ByAPIVersionKind(apiVersion, name); ok {
 		return k, nil
 	}
-	if k, ok := kind.Served(kind.NewScheme(), apiVersion, name); ok {
+	if k, ok := kind.Served(d.kinds, apiVersion, name); ok {
 		d.errorf((*path)(nil).field("apiVersion"), apiLine, "%s is not served in %q: write %s", name, apiVersion, k.APIVersion())
 	} else {
-		d.errorf((*path)(nil).field("kind"), nameLine, "%s", kind.WhyNot(kind.NewScheme(), apiVersion, name))
+		d.errorf((*path)(nil).field("kind"), nameLine, "%s", kind.WhyNot(d.kinds, apiVersion, name))
 	}
 	d.errs[0].Kind = name + " of " + apiVersion
 	return nil, d.errs

@@ -16,7 +16,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/internal/codec/tree"
-	"github.com/xebec-project/xebec/internal/kind"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
@@ -36,21 +35,23 @@ const (
 // are sorted by name, the keys of maps as well.
 //
 // It fails only on what cannot be written as JSON: a time outside the years 1 to 9999, or raw bytes that are no JSON.
-func Encode(m proto.Message) (*tree.Node, error) { return encode(&encoder{}, m) }
+func (c *Codec) Encode(m proto.Message) (*tree.Node, error) { return c.encode(&encoder{}, m) }
 
 // EncodeWhole is Encode as Kubernetes writes objects: with false, 0, null or an empty object for those fields which its types
 // write whether they are set or not. Reading it makes another message, in which such objects are set; it is for output.
-func EncodeWhole(m proto.Message) (*tree.Node, error) { return encode(&encoder{whole: true}, m) }
+func (c *Codec) EncodeWhole(m proto.Message) (*tree.Node, error) {
+	return c.encode(&encoder{whole: true}, m)
+}
 
 type encoder struct{ whole bool }
 
-func encode(e *encoder, m proto.Message) (*tree.Node, error) {
+func (c *Codec) encode(e *encoder, m proto.Message) (*tree.Node, error) {
 	msg := m.ProtoReflect()
 	n, err := e.message(msg, false, nil)
 	if err != nil {
 		return nil, err
 	}
-	if k, ok := kind.ByMessage(msg.Descriptor().FullName()); ok {
+	if k, ok := c.kinds.ByMessage(msg.Descriptor().FullName()); ok {
 		head := []tree.Member{
 			{Key: "apiVersion", Value: &tree.Node{Kind: tree.String, Text: k.APIVersion()}},
 			{Key: "kind", Value: &tree.Node{Kind: tree.String, Text: k.Name}},

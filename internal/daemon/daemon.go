@@ -11,7 +11,7 @@
 //			Port:     7001,
 //			Defaults: apiserver.DefaultConfig(),
 //			New: func(_ context.Context, cfg apiserver.Config, deps *daemon.Deps) (daemon.Service, error) {
-//				return apiserver.New(cfg, deps.Etcd, deps.Log)
+//				return apiserver.New(cfg, kind.NewScheme(), deps.Etcd, deps.Log)
 //			},
 //		})
 //	}

@@ -8,8 +8,8 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
-	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/rpc"
+	"github.com/xebec-project/xebec/internal/scheme"
 	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	"github.com/xebec-project/xebec/services/apiserver/pipeline"
 )
@@ -25,12 +25,13 @@ var aliases = map[string]authz.Action{
 // accessService answers whether a caller may do something, by the authorizer that decides the calls themselves.
 type accessService struct {
 	authv1.UnimplementedAccessServiceServer
+	kinds      *scheme.Scheme
 	authorizer authz.Authorizer
 }
 
 // CheckAccess asks the authorizer, on the caller's own behalf or another's.
 func (s *accessService) CheckAccess(ctx context.Context, req *authv1.CheckAccessRequest) (*authv1.CheckAccessResponse, error) {
-	k, ok := kind.ByName(req.GetKind())
+	k, ok := s.kinds.ByName(req.GetKind())
 	if !ok {
 		return nil, apierr.BadField("kind", "there is no kind %q", req.GetKind())
 	}

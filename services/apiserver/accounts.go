@@ -89,7 +89,7 @@ func (s *Service) makeAccounts(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	k, _ := kind.ByGroupKind("", "ServiceAccount")
+	k := kind.Of(new(corev1.ServiceAccount))
 	var problems []error
 	for _, o := range list.Objects {
 		namespace := o.Key.Name

@@ -25,10 +25,12 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
+	"github.com/xebec-project/xebec/internal/codec"
 	"github.com/xebec-project/xebec/internal/fairness"
 	"github.com/xebec-project/xebec/internal/ipalloc"
 	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/rpc"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -103,17 +105,17 @@ type Service struct {
 	watchAge, recheck time.Duration
 }
 
-// New makes a service over an etcd client. The client stays the caller's to close, after Run has returned.
-func New(cfg Config, etcd *clientv3.Client, log *zap.Logger) (*Service, error) {
+// New makes a service for the kinds of a scheme over an etcd client. The client stays the caller's to close, after Run has returned.
+func New(cfg Config, kinds *scheme.Scheme, etcd *clientv3.Client, log *zap.Logger) (*Service, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	cfg.Storage.MaxTxnOps = cmp.Or(cfg.Storage.MaxTxnOps, storage.ShippedMaxTxnOps)
-	store, err := storage.New(cfg.Storage, etcd, log)
+	store, err := storage.New(cfg.Storage, kinds, etcd, log)
 	if err != nil {
 		return nil, err
 	}
-	merger, err := apply.New()
+	merger, err := apply.New(kinds)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +123,7 @@ func New(cfg Config, etcd *clientv3.Client, log *zap.Logger) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	pods, _ := kind.ByGroupKind("", "Pod")
+	pods := kind.Of(new(corev1.Pod))
 	nodeName, _ := pods.Field("spec.nodeName")
 	s := &Service{
 		store: store, etcd: etcd, serviceCIDRs: cidrs, leases: &leaseService{store: store}, ready: make(chan struct{}), log: log,
@@ -129,7 +131,7 @@ func New(cfg Config, etcd *clientv3.Client, log *zap.Logger) (*Service, error) {
 		watchAge: minWatchAge, recheck: recheckInterval,
 	}
 	s.pipeline = &pipeline.Pipeline{
-		Store: store, MaxTxnOps: cfg.Storage.MaxTxnOps, Merger: merger, CheckLease: s.checkLease,
+		Scheme: kinds, Codec: codec.New(kinds), Store: store, MaxTxnOps: cfg.Storage.MaxTxnOps, Merger: merger, CheckLease: s.checkLease,
 		Authorizer: authz.Union{
 			authz.Administrators{}, authz.Services{}, authz.Nodes{Pods: &podIndex{store, nodeName}},
 			authz.Accounts{Readers: users(cfg.ServiceAccounts.Readers), Admins: users(cfg.ServiceAccounts.Admins)}, authz.Authenticated{},
@@ -148,7 +150,7 @@ func New(cfg Config, etcd *clientv3.Client, log *zap.Logger) (*Service, error) {
 func (s *Service) Register(r grpc.ServiceRegistrar) {
 	apiv1.RegisterResourceServiceServer(r, s)
 	apiv1.RegisterLeaseServiceServer(r, s.leases)
-	authv1.RegisterAccessServiceServer(r, &accessService{authorizer: s.pipeline.Authorizer})
+	authv1.RegisterAccessServiceServer(r, &accessService{kinds: s.pipeline.Scheme, authorizer: s.pipeline.Authorizer})
 }
 
 // Ready returns a channel that closes when the cache holds the cluster's state, so that calls can be answered.
@@ -181,7 +183,7 @@ func (s *Service) prepare(ctx context.Context) error {
 		return err
 	}
 	close(s.ready)
-	k, _ := kind.ByGroupKind("", "Namespace")
+	k := kind.Of(new(corev1.Namespace))
 	for _, name := range kind.PermanentNamespaces {
 		for {
 			err := s.makeNamespace(ctx, k, name)

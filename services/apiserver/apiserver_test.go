@@ -51,7 +51,7 @@ func startService(t *testing.T, cfg Config, etcd *etcdtest.Cluster, changes ...f
 	t.Helper()
 	// The only member of etcd is busy when it does not answer at once: to try again would leave some outcomes unknown.
 	cfg.Storage.WriteAttempt = 10 * time.Second
-	svc, err := New(cfg, etcd.Client(), zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel)))
+	svc, err := New(cfg, kind.NewScheme(), etcd.Client(), zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel)))
 	if err != nil {
 		t.Fatal(err)
 	}

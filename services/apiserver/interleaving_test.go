@@ -124,7 +124,7 @@ func TestAllocationClash(t *testing.T) {
 	portOf := func(o kind.Object) string {
 		return kind.NodePortName("TCP", o.(*corev1.Service).GetSpec().GetPorts()[0].GetNodePort())
 	}
-	ports, _ := kind.ByGroupKind(kind.GroupNetworking, "NodePort")
+	ports := kind.Of(new(networkingv1.NodePort))
 	var taken []string
 	between.do = func(a *admission.Attributes) {
 		if between.plans > 3 {

@@ -84,14 +84,14 @@ func (s *Service) makeKubernetes(ctx context.Context, wanted []*discoveryv1.Endp
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	services, _ := kind.ByGroupKind("", "Service")
+	services := kind.Of(new(corev1.Service))
 	if _, ok := s.store.GetCached(keyOf(services, kind.KubernetesNamespace, kind.KubernetesService)); !ok {
 		err := s.createOwn(ctx, kubernetesService(ipalloc.First(s.serviceCIDRs[0])))
 		if err != nil && !apierr.IsAlreadyExists(err) {
 			return err
 		}
 	}
-	k, _ := kind.ByGroupKind("discovery.k8s.io", "EndpointSlice")
+	k := kind.Of(new(discoveryv1.EndpointSlice))
 	list, err := s.store.List(ctx, storage.ListOptions{Group: k.Group, Kind: k.Name, Namespace: kind.KubernetesNamespace, Stale: true,
 		Match: func(o *storage.Object) bool {
 			return o.Meta().GetLabels()[kind.LabelEndpointSliceManagedBy] == kubernetesManager

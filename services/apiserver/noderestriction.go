@@ -32,7 +32,7 @@ func restrictMirror(ctx context.Context, get reader, pod *corev1.Pod) error {
 	}
 	k := kind.Of(pod)
 	refuse := func(why string) error { return apierr.Forbidden(k, pod.GetMetadata().GetName(), why) }
-	nodes, _ := kind.ByGroupKind("", "Node")
+	nodes := kind.Of(new(corev1.Node))
 	node, err := get(ctx, keyOf(nodes, "", name))
 	if err != nil {
 		return refuse("node " + name + " is not registered")
@@ -188,7 +188,7 @@ func restrictPodStatus(ctx context.Context, get reader, pod, old *corev1.Pod) er
 	refuse := func(format string, args ...any) error {
 		return apierr.Forbidden(kind.Of(pod), pod.GetMetadata().GetName(), fmt.Sprintf(format, args...))
 	}
-	nodes, _ := kind.ByGroupKind("", "Node")
+	nodes := kind.Of(new(corev1.Node))
 	stored, err := get(ctx, keyOf(nodes, "", name))
 	switch {
 	case errors.Is(err, storage.ErrNotFound):
@@ -280,7 +280,7 @@ func restrictEvent(ctx context.Context, get reader, event, old *corev1.Event) er
 	case about.GetKind() != "Pod":
 		return refuse("a node may only report events of itself and of its pods, not of %s %s", about.GetKind(), about.GetName())
 	}
-	pods, _ := kind.ByGroupKind("", "Pod")
+	pods := kind.Of(new(corev1.Pod))
 	stored, err := get(ctx, keyOf(pods, about.GetNamespace(), about.GetName()))
 	switch {
 	case errors.Is(err, storage.ErrNotFound):

@@ -24,7 +24,7 @@ import (
 
 // Get returns one object.
 func (s *Service) Get(ctx context.Context, req *apiv1.GetRequest) (*apiv1.GetResponse, error) {
-	k, key, err := pipeline.ResolveReference(req.GetObject())
+	k, key, err := s.pipeline.ResolveReference(req.GetObject())
 	if err != nil {
 		return nil, err
 	}
@@ -211,7 +211,7 @@ type selector interface {
 
 // selectFor resolves a request's kind and selectors and checks the caller's right to them.
 func (s *Service) selectFor(ctx context.Context, action authz.Action, req selector) (selected, error) {
-	k, err := pipeline.Resolve(req.GetGroup(), req.GetKind())
+	k, err := s.pipeline.Resolve(req.GetGroup(), req.GetKind())
 	if err != nil {
 		return selected{}, err
 	}

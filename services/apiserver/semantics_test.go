@@ -529,7 +529,7 @@ func at(svc *corev1.Service, ip string) *corev1.Service {
 // configured refuses what does not fit with a word on how to mend it.
 func TestSmallEtcd(t *testing.T) {
 	etcd := etcdtest.New(t, 1, func(cfg *embed.Config) { cfg.MaxTxnOps = 128 })
-	svc := do[*Service](t)(New(DefaultConfig(), etcd.Client(), zaptest.NewLogger(t)))
+	svc := do[*Service](t)(New(DefaultConfig(), kind.NewScheme(), etcd.Client(), zaptest.NewLogger(t)))
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	err := svc.Run(ctx)

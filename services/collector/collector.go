@@ -14,6 +14,7 @@ import (
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/elected"
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -45,13 +46,18 @@ func (c *Config) Validate() error {
 }
 
 // Deps is what the service needs from its process.
-type Deps = elected.Deps
+type Deps struct {
+	elected.Deps
+	// Scheme has the kinds whose objects are collected.
+	Scheme *scheme.Scheme
+}
 
 // Service collects garbage while it leads.
 type Service struct {
 	*elected.Service
 
-	cfg Config
+	cfg   Config
+	kinds *scheme.Scheme
 }
 
 // New returns a service that does nothing until Run.
@@ -65,18 +71,18 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	if cfg.FinishedPods == 0 {
 		cfg.FinishedPods = defaultFinishedPods
 	}
-	s := &Service{cfg: cfg}
+	s := &Service{cfg: cfg, kinds: deps.Scheme}
 	var err error
-	s.Service, err = elected.New(elected.Config{Name: "collector", Component: "garbage-collector-controller", LeaseTTL: cfg.LeaseTTL, Setup: s.setup}, deps)
+	s.Service, err = elected.New(elected.Config{Name: "collector", Component: "garbage-collector-controller", LeaseTTL: cfg.LeaseTTL, Setup: s.setup}, deps.Deps)
 	return s, err
 }
 
 // setup fills a term of leadership.
 func (s *Service) setup(t *controller.Term) error {
 	podKind := kind.Of(&corev1.Pod{})
-	g := newGraph(t.Client())
+	g := newGraph(t.Client(), s.kinds)
 	gc := &garbage{client: t.Client(), graph: g, events: s.Events(), absent: newAbsentees()}
-	for _, k := range kind.All() {
+	for _, k := range s.kinds.Kinds() {
 		// Events own nothing, are owned by nothing, and vanish by themselves.
 		if k.Group == "" && k.Name == "Event" {
 			continue
@@ -97,7 +103,7 @@ func (s *Service) setup(t *controller.Term) error {
 		i.OnChange(func(old, now kind.Object) { g.changed(k, old, now) })
 	}
 
-	n := &namespaces{client: t.Client(), kinds: namespacedKinds()}
+	n := &namespaces{client: t.Client(), kinds: namespacedKinds(s.kinds)}
 	n.informer = controller.Informer(t, client.InformerOptions[*corev1.Namespace]{})
 	c := t.Controller("namespace-deletion", s.cfg.Workers, n.reconcile)
 	controller.For(c, n.informer)
@@ -117,9 +123,9 @@ func (s *Service) setup(t *controller.Term) error {
 	return nil
 }
 
-func namespacedKinds() []*kind.Kind {
+func namespacedKinds(kinds *scheme.Scheme) []*kind.Kind {
 	var namespaced []*kind.Kind
-	for _, k := range kind.All() {
+	for _, k := range kinds.Kinds() {
 		if k.Namespaced {
 			namespaced = append(namespaced, k)
 		}
@@ -155,16 +161,16 @@ func ownerUIDs(o kind.Object) []string {
 
 // resolve returns the kind and key of an owner, as seen from a dependent in a namespace. It fails for a kind that is not
 // served, and for a namespaced owner of a dependent that has no namespace.
-func resolve(ref *metav1.OwnerReference, namespace string) (*kind.Kind, controller.Key, error) {
-	k, ok := kind.ByAPIVersionKind(ref.GetApiVersion(), ref.GetKind())
+func resolve(kinds *scheme.Scheme, ref *metav1.OwnerReference, namespace string) (*kind.Kind, controller.Key, error) {
+	k, ok := kinds.ByAPIVersionKind(ref.GetApiVersion(), ref.GetKind())
 	if !ok {
 		return nil, controller.Key{}, fmt.Errorf("owner %s %s: kind %s %s is not served", ref.GetKind(), ref.GetName(), ref.GetApiVersion(), ref.GetKind())
 	}
 	if !k.Namespaced {
-		return k, controller.Key{Name: ref.GetName()}, nil
+		return k.Stored(), controller.Key{Name: ref.GetName()}, nil
 	}
 	if namespace == "" {
 		return nil, controller.Key{}, fmt.Errorf("owner %s %s lives in a namespace, its dependent does not", ref.GetKind(), ref.GetName())
 	}
-	return k, controller.Key{Namespace: namespace, Name: ref.GetName()}, nil
+	return k.Stored(), controller.Key{Namespace: namespace, Name: ref.GetName()}, nil
 }

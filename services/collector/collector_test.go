@@ -16,6 +16,7 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
+	"github.com/xebec-project/xebec/internal/elected"
 	"github.com/xebec-project/xebec/internal/kind"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -27,7 +28,7 @@ func start(t *testing.T, cfg Config, objects ...kind.Object) (*clienttest.Server
 	t.Helper()
 	s, c := clienttest.Start(t)
 	clienttest.Seed(s, objects...)
-	svc, err := New(cfg, Deps{Host: "master-1", Client: c})
+	svc, err := New(cfg, Deps{Deps: elected.Deps{Host: "master-1", Client: c}, Scheme: kind.NewScheme()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +260,7 @@ func TestOrphans(t *testing.T) {
 		// A namespace that the mirror does not have yet is looked for.
 		clienttest.Seed(s, &corev1.Namespace{Metadata: &metav1.ObjectMeta{Name: "new"}})
 		clienttest.Seed(s, in("new", "young"))
-		g := newGraph(c)
+		g := newGraph(c, kind.NewScheme())
 		mirror := client.NewInformer(c, client.InformerOptions[kind.Object]{Kind: kind.Of(held)})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)

@@ -98,7 +98,7 @@ func (g *garbage) classify(ctx context.Context, obj kind.Object) (owners, error)
 	var o owners
 	m := obj.GetMetadata()
 	for _, ref := range m.GetOwnerReferences() {
-		k, key, err := resolve(ref, m.GetNamespace())
+		k, key, err := resolve(g.graph.kinds, ref, m.GetNamespace())
 		if err != nil {
 			// Whether such an owner exists cannot be verified: the object stays.
 			g.events.Event(obj, events.Warning, "OwnerRefInvalid", "%v", err)

@@ -6,6 +6,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
@@ -15,6 +16,7 @@ const byOwner = "owner"
 // graph is who owns what: the informers of all kinds, each with an index by owner.
 type graph struct {
 	client  *client.Client
+	kinds   *scheme.Scheme
 	members map[*kind.Kind]*member
 }
 
@@ -30,8 +32,8 @@ type dependent struct {
 	object kind.Object
 }
 
-func newGraph(c *client.Client) *graph {
-	return &graph{client: c, members: map[*kind.Kind]*member{}}
+func newGraph(c *client.Client, kinds *scheme.Scheme) *graph {
+	return &graph{client: c, kinds: kinds, members: map[*kind.Kind]*member{}}
 }
 
 func (g *graph) add(k *kind.Kind, i *client.Informer[kind.Object], c *controller.Controller) {
@@ -84,7 +86,7 @@ func (g *graph) changed(k *kind.Kind, old, now kind.Object) {
 		}
 	}
 	for _, ref := range m.GetOwnerReferences() {
-		owner, key, err := resolve(ref, m.GetNamespace())
+		owner, key, err := resolve(g.kinds, ref, m.GetNamespace())
 		if err != nil {
 			continue
 		}

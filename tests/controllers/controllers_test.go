@@ -18,6 +18,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/elected"
 	"github.com/xebec-project/xebec/internal/etcdtest"
 	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/rpc/rpctest"
@@ -41,7 +42,7 @@ func newHouse(t *testing.T) *house {
 	cfg := apiserver.DefaultConfig()
 	// The only member of etcd is busy when it does not answer at once: to try again would leave some outcomes unknown.
 	cfg.Storage.WriteAttempt = 10 * time.Second
-	svc, err := apiserver.New(cfg, etcd.Client(), logger(t))
+	svc, err := apiserver.New(cfg, kind.NewScheme(), etcd.Client(), logger(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +222,9 @@ func TestEndpoints(t *testing.T) {
 func TestCollector(t *testing.T) {
 	h := newHouse(t)
 	c := h.admin()
-	svc, err := collector.New(collector.Config{}, collector.Deps{Host: "master-1", Client: h.service("collector"), Logger: logger(t)})
+	svc, err := collector.New(collector.Config{}, collector.Deps{
+		Deps: elected.Deps{Host: "master-1", Client: h.service("collector"), Logger: logger(t)}, Scheme: kind.NewScheme(),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/elected"
 	"github.com/xebec-project/xebec/internal/kind"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
@@ -469,7 +470,9 @@ func TestCascade(t *testing.T) {
 	c := h.admin()
 	runWorkloads(t, h, "master-1")
 	runFleet(t, h, true)
-	svc, err := collector.New(collector.Config{}, collector.Deps{Host: "master-1", Client: h.service("collector"), Logger: logger(t)})
+	svc, err := collector.New(collector.Config{}, collector.Deps{
+		Deps: elected.Deps{Host: "master-1", Client: h.service("collector"), Logger: logger(t)}, Scheme: kind.NewScheme(),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/kind"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 )
 
 // transaction collects writes over the stored objects and commits them at one revision. The server is locked for as
@@ -103,7 +104,7 @@ func (s *Server) checkFence(f *apiv1.Fence) error {
 	if f == nil {
 		return nil
 	}
-	k, _ := kind.ByGroupKind("coordination.k8s.io", "Lease")
+	k := kind.Of(new(coordinationv1.Lease))
 	r := s.objects[objectKey{k, f.GetNamespace(), f.GetName()}]
 	if r == nil || format(r.created) != f.GetCreateRevision() {
 		return apierr.ElectionLost(f.GetNamespace() + "/" + f.GetName())

@@ -187,7 +187,7 @@ func (t *transaction) create(req *apiv1.CreateRequest) (*anypb.Any, error) {
 }
 
 func (t *transaction) terminating(namespace string) bool {
-	k, _ := kind.ByGroupKind("", "Namespace")
+	k := kind.Of(new(corev1.Namespace))
 	r := t.get(objectKey{kind: k, name: namespace})
 	return r != nil && r.obj.GetMetadata().GetDeletionTimestamp() != nil
 }
@@ -329,7 +329,7 @@ func (t *transaction) delete(req *apiv1.DeleteRequest) (*anypb.Any, bool, error)
 }
 
 func (t *transaction) bind(req *apiv1.BindOperation) (*anypb.Any, error) {
-	k, _ := kind.ByGroupKind("", "Pod")
+	k := kind.Of(new(corev1.Pod))
 	key := objectKey{k, req.GetNamespace(), req.GetName()}
 	r := t.get(key)
 	if r == nil {

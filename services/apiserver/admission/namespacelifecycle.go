@@ -7,6 +7,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/kind"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	"github.com/xebec-project/xebec/services/apiserver/registry"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
@@ -27,7 +28,7 @@ func (namespaceLifecycle) Mutate(ctx context.Context, a *Attributes) error {
 	case a.Operation != Create || !a.Kind.Namespaced || a.Namespace == "":
 		return nil // validation reports a missing namespace
 	}
-	namespaces, _ := kind.ByGroupKind("", "Namespace")
+	namespaces := kind.Of(new(corev1.Namespace))
 	stored, err := a.Get(ctx, registry.KeyOf(namespaces, "", a.Namespace))
 	if errors.Is(err, storage.ErrNotFound) {
 		return apierr.NotFound(namespaces, a.Namespace)

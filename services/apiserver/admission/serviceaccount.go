@@ -48,7 +48,7 @@ func (p serviceAccount) Mutate(ctx context.Context, a *Attributes) error {
 
 // get reads the account; a missing default account is nil.
 func (p serviceAccount) get(ctx context.Context, a *Attributes, name string) (*corev1.ServiceAccount, error) {
-	k, _ := kind.ByGroupKind("", "ServiceAccount")
+	k := kind.Of(new(corev1.ServiceAccount))
 	stored, err := a.Get(ctx, registry.KeyOf(k, a.Namespace, name))
 	switch {
 	case errors.Is(err, storage.ErrNotFound) && name == kind.DefaultServiceAccount:

@@ -11,6 +11,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/codec"
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
@@ -62,25 +64,56 @@ func (e *ConflictError) Error() string {
 	return fmt.Sprintf("apply conflicts in %d field(s): %s; leave those fields out, agree with their owner, or force the apply to take them over", len(e.Conflicts), strings.Join(parts, ", "))
 }
 
-// Merger merges objects of every kind of the kind table. It is safe for concurrent use.
+// Merger merges objects of every kind of a scheme. It is safe for concurrent use.
 type Merger struct {
-	schema *schema.Schema
+	kinds   *scheme.Scheme
+	codec   *codec.Codec
+	current atomic.Pointer[schemas]
+}
+
+// schemas are what objects are merged by, built for one generation of the scheme.
+type schemas struct {
+	generation uint64
+	codec      *codec.Codec
+	schema     *schema.Schema
 	// updaters merge the object without its status, and, as "status", the status.
 	updaters map[string]*merge.Updater
 }
 
-// New builds the merge schema of all kinds.
-func New() (*Merger, error) {
+// New returns a merger, with the merge schema of the kinds that the scheme has now. It follows changes of the scheme.
+func New(kinds *scheme.Scheme) (*Merger, error) {
+	m := &Merger{kinds: kinds, codec: codec.New(kinds)}
+	_, err := m.schemas()
+	return m, err
+}
+
+// schemas returns the merge schema of the kinds that are registered now.
+func (m *Merger) schemas() (*schemas, error) {
+	generation := m.kinds.Generation()
+	if s := m.current.Load(); s != nil && s.generation >= generation {
+		return s, nil
+	}
+	s, err := newSchemas(m.kinds.Kinds())
+	if err != nil {
+		return nil, err
+	}
+	// Of a change since the generation was read the schema may know already; it is then built once more.
+	s.generation, s.codec = generation, m.codec
+	m.current.Store(s)
+	return s, nil
+}
+
+func newSchemas(kinds []*kind.Kind) (*schemas, error) {
 	b := &schemaBuilder{seen: map[protoreflect.FullName]bool{}}
-	for _, k := range kind.All() {
+	for _, k := range kinds {
 		if err := b.addKind(k.New().ProtoReflect().Descriptor()); err != nil {
 			return nil, fmt.Errorf("merge schema of %s: %w", k.Name, err)
 		}
 	}
-	m := &Merger{schema: &schema.Schema{Types: b.types}, updaters: map[string]*merge.Updater{}}
+	m := &schemas{schema: &schema.Schema{Types: b.types}, updaters: map[string]*merge.Updater{}}
 	for _, subresource := range []string{"", subresourceStatus} {
 		unowned := map[fieldpath.APIVersion]*fieldpath.Set{}
-		for _, k := range kind.All() {
+		for _, k := range kinds {
 			if unowned[apiVersion(k)] == nil {
 				unowned[apiVersion(k)] = fieldpath.NewSet(fieldpath.MakePathOrDie("apiVersion"), fieldpath.MakePathOrDie("kind"))
 			}
@@ -115,28 +148,34 @@ func (m *Merger) Apply(live, config kind.Object, manager string, force bool, now
 func (m *Merger) ApplyTo(
 	subresource string, live, config kind.Object, written map[string]any, manager string, force bool, now time.Time,
 ) (kind.Object, error) {
-	k := kind.Of(config)
+	k, err := m.kinds.Of(config)
+	if err != nil {
+		return nil, err
+	}
+	s, err := m.schemas()
+	if err != nil {
+		return nil, err
+	}
 	managers := fieldpath.ManagedFields{}
-	var err error
 	if live == nil {
 		live = k.New()
 	} else if managers, err = decodeManagers(k, live.GetMetadata().GetManagedFields()); err != nil {
 		return nil, err
 	}
-	liveTyped, err := m.typed(k, live, false)
+	liveTyped, err := s.typed(k, live, false)
 	if err != nil {
 		return nil, err
 	}
-	configTyped, err := m.typedWritten(k, kind.FoldWriteOnly(config), written, true)
+	configTyped, err := s.typedWritten(k, kind.FoldWriteOnly(config), written, true)
 	if err != nil {
 		return nil, err
 	}
-	merged, managers, err := m.updaters[subresource].Apply(
+	merged, managers, err := s.updaters[subresource].Apply(
 		liveTyped, configTyped, apiVersion(k), managers, managerKey(manager, operationApply, subresource), force)
 	if err != nil {
 		return nil, conflictError(err)
 	}
-	out, err := m.untyped(k, merged)
+	out, err := s.untyped(k, merged)
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +194,14 @@ func (m *Merger) Update(live, updated kind.Object, manager string, now time.Time
 
 // UpdateOf is Update of a subresource: "status", or empty for the object without its status.
 func (m *Merger) UpdateOf(subresource string, live, updated kind.Object, manager string, now time.Time) error {
-	k := kind.Of(updated)
+	k, err := m.kinds.Of(updated)
+	if err != nil {
+		return err
+	}
+	s, err := m.schemas()
+	if err != nil {
+		return err
+	}
 	if live == nil {
 		live = k.New()
 	}
@@ -164,15 +210,15 @@ func (m *Merger) UpdateOf(subresource string, live, updated kind.Object, manager
 	if err != nil {
 		return err
 	}
-	liveTyped, err := m.typed(k, live, false)
+	liveTyped, err := s.typed(k, live, false)
 	if err != nil {
 		return err
 	}
-	updatedTyped, err := m.typed(k, updated, false)
+	updatedTyped, err := s.typed(k, updated, false)
 	if err != nil {
 		return err
 	}
-	_, managers, err = m.updaters[subresource].Update(
+	_, managers, err = s.updaters[subresource].Update(
 		liveTyped, updatedTyped, apiVersion(k), managers, managerKey(manager, operationUpdate, subresource))
 	if err != nil {
 		return conflictError(err)
@@ -198,13 +244,13 @@ func timeless(o kind.Object) proto.Message {
 
 // typed is the object as the merge library sees it, without managedFields, which describe it and are no part of it. With
 // once, equal elements of sets are taken once.
-func (m *Merger) typed(k *kind.Kind, o kind.Object, once bool) (*typed.TypedValue, error) {
-	return m.typedWritten(k, o, nil, once)
+func (s *schemas) typed(k *kind.Kind, o kind.Object, once bool) (*typed.TypedValue, error) {
+	return s.typedWritten(k, o, nil, once)
 }
 
 // typedWritten is typed with the empty values of the JSON that the object was decoded from.
-func (m *Merger) typedWritten(k *kind.Kind, o kind.Object, written map[string]any, once bool) (*typed.TypedValue, error) {
-	v, err := codec.Value(o)
+func (s *schemas) typedWritten(k *kind.Kind, o kind.Object, written map[string]any, once bool) (*typed.TypedValue, error) {
+	v, err := s.codec.Value(o)
 	if err != nil {
 		return nil, fmt.Errorf("%s as JSON: %w", k.Name, err)
 	}
@@ -216,9 +262,9 @@ func (m *Merger) typedWritten(k *kind.Kind, o kind.Object, written map[string]an
 	if meta, ok := obj["metadata"].(map[string]any); ok {
 		delete(meta, "managedFields")
 	}
-	t := typed.ParseableType{TypeRef: typeOf(o), Schema: m.schema}
+	t := typed.ParseableType{TypeRef: typeOf(o), Schema: s.schema}
 	// Sets of stored objects may hold equal elements, as in Kubernetes.
-	tv, err := t.FromUnstructured(number(m.schema, t.TypeRef, obj, once), typed.AllowDuplicates)
+	tv, err := t.FromUnstructured(number(s.schema, t.TypeRef, obj, once), typed.AllowDuplicates)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", k.Name, err)
 	}
@@ -230,7 +276,7 @@ func typeOf(o kind.Object) schema.TypeRef {
 	return schema.TypeRef{NamedType: &name}
 }
 
-func (m *Merger) untyped(k *kind.Kind, tv *typed.TypedValue) (kind.Object, error) {
+func (s *schemas) untyped(k *kind.Kind, tv *typed.TypedValue) (kind.Object, error) {
 	obj, ok := tv.AsValue().Unstructured().(map[string]any)
 	if !ok {
 		return nil, fmt.Errorf("merged %s is not an object", k.Name)
@@ -238,8 +284,8 @@ func (m *Merger) untyped(k *kind.Kind, tv *typed.TypedValue) (kind.Object, error
 	delete(obj, "apiVersion")
 	delete(obj, "kind")
 	out := k.New()
-	unnumber(m.schema, typeOf(out), obj)
-	if err := codec.FromValue(obj, out); err != nil {
+	unnumber(s.schema, typeOf(out), obj)
+	if err := s.codec.FromValue(obj, out); err != nil {
 		return nil, fmt.Errorf("merged %s: %w", k.Name, err)
 	}
 	return out, nil

@@ -13,8 +13,10 @@ import (
 
 	"github.com/xebec-project/xebec/internal/codec"
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
@@ -30,7 +32,7 @@ func object(t *testing.T, json string) kind.Object {
 
 func merger(t *testing.T) *Merger {
 	t.Helper()
-	m, err := New()
+	m, err := New(kind.NewScheme())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,5 +264,40 @@ func TestEveryKindHasASchema(t *testing.T) {
 		if got.GetMetadata().GetLabels()["l"] != "v" {
 			t.Errorf("%s: label lost", k.Name)
 		}
+	}
+}
+
+// TestMergerFollowsTheScheme applies an object whose kind is registered after the merger was made, and no longer when it is
+// removed.
+func TestMergerFollowsTheScheme(t *testing.T) {
+	pods := kind.Of(new(corev1.Pod))
+	kinds, err := scheme.New(kind.Of(new(corev1.ConfigMap)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := New(kinds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod := &corev1.Pod{Metadata: &metav1.ObjectMeta{Name: "web", Labels: map[string]string{"app": "web"}}}
+	apply := func() error {
+		_, err := m.Apply(nil, pod, "me", false, time.Now())
+		return err
+	}
+	const want = "no kind is registered for message xebec.core.v1.Pod"
+	if err := apply(); err == nil || err.Error() != want {
+		t.Errorf("before registration: %v, want %s", err, want)
+	}
+	if err := kinds.Register(pods); err != nil {
+		t.Fatal(err)
+	}
+	if err := apply(); err != nil {
+		t.Errorf("after registration: %v", err)
+	}
+	if err := kinds.Unregister(pods); err != nil {
+		t.Fatal(err)
+	}
+	if err := apply(); err == nil || err.Error() != want {
+		t.Errorf("after removal: %v, want %s", err, want)
 	}
 }

@@ -8,7 +8,6 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
-	"github.com/xebec-project/xebec/internal/codec"
 	"github.com/xebec-project/xebec/internal/kind"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	"github.com/xebec-project/xebec/services/apiserver/apply"
@@ -18,7 +17,7 @@ import (
 
 // Apply merges the caller's fields into the object, creating it when absent.
 func (p *Pipeline) Apply(ctx context.Context, caller authz.Caller, req *apiv1.ApplyRequest) (*apiv1.ApplyResponse, error) {
-	t, verb, err := targetOfApply(req)
+	t, verb, err := p.targetOfApply(req)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +41,7 @@ func (p *plan) apply(ctx context.Context, req *apiv1.ApplyRequest) (*change, err
 	if err := checkManager(req.GetFieldManager()); err != nil {
 		return nil, err
 	}
-	t, verb, err := targetOfApply(req)
+	t, verb, err := p.targetOfApply(req)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +54,7 @@ func (p *plan) apply(ctx context.Context, req *apiv1.ApplyRequest) (*change, err
 		return nil, err
 	}
 	k := t.kind
-	config, written, err := decodeApplied(t, req)
+	config, written, err := p.decodeApplied(t, req)
 	if err != nil {
 		return nil, err
 	}
@@ -134,35 +133,35 @@ func (p *plan) merge(k *kind.Kind, live, config kind.Object, written map[string]
 }
 
 // targetOfApply is what an apply is about, and the right that it needs.
-func targetOfApply(req *apiv1.ApplyRequest) (target, authz.Action, error) {
+func (p *Pipeline) targetOfApply(req *apiv1.ApplyRequest) (target, authz.Action, error) {
 	verb, err := subresourceVerb(authz.Patch, req.GetSubresource())
 	if err != nil {
 		return target{}, "", err
 	}
 	if len(req.GetJson()) == 0 {
-		t, err := targetOf(req.GetObject())
+		t, err := p.targetOf(req.GetObject())
 		return t, verb, err
 	}
 	if req.GetObject() != nil {
 		return target{}, "", apierr.BadField("json", "must be empty when object is set: send the object in one form")
 	}
-	k, key, err := ResolveReference(req.GetReference())
+	k, key, err := p.ResolveReference(req.GetReference())
 	return target{kind: k, key: key}, verb, err
 }
 
 // decodeApplied decodes the applied object, which t names. written is the JSON that it came as, nil for none.
-func decodeApplied(t target, req *apiv1.ApplyRequest) (config kind.Object, written map[string]any, err error) {
+func (p *Pipeline) decodeApplied(t target, req *apiv1.ApplyRequest) (config kind.Object, written map[string]any, err error) {
 	if len(req.GetJson()) == 0 {
-		_, config, err := decodeAny(req.GetObject())
+		_, config, err := p.decodeAny(req.GetObject())
 		return config, nil, err
 	}
 	if err := patch.CheckDepth(req.GetJson()); err != nil {
 		return nil, nil, apierr.BadField("json", "%v", err)
 	}
-	if config, err = codec.Unmarshal(req.GetJson()); err != nil {
+	if config, err = p.Codec.Unmarshal(req.GetJson()); err != nil {
 		return nil, nil, apierr.BadField("json", "%v", err)
 	}
-	if kind.Of(config) != t.kind || config.GetMetadata() == nil || registry.KeyOfObject(t.kind, config) != t.key {
+	if config.ProtoReflect().Descriptor().FullName() != t.kind.MessageName() || config.GetMetadata() == nil || registry.KeyOfObject(t.kind, config) != t.key {
 		return nil, nil, apierr.BadField("json", "must be the object that reference names: %s %q", t.kind.Name, t.key.Name)
 	}
 	if err := json.Unmarshal(req.GetJson(), &written); err != nil {

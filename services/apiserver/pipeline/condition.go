@@ -9,6 +9,7 @@ import (
 	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/kind"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	"github.com/xebec-project/xebec/services/apiserver/registry"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
@@ -19,7 +20,9 @@ const maxConditions = 100
 // preconditions are what a caller demands of other objects. A fence comes first.
 type preconditions struct {
 	conditions []storage.Condition
-	fenced     bool
+	// kinds are those of the objects of conditions.
+	kinds  []*kind.Kind
+	fenced bool
 }
 
 // preconditions reads the fence and the conditions of a request and checks the caller's right to know of the objects.
@@ -30,15 +33,16 @@ func (p *Pipeline) preconditions(ctx context.Context, caller authz.Caller, req r
 		if err != nil {
 			return out, err
 		}
-		leases, _ := kind.ByGroupKind("coordination.k8s.io", "Lease")
+		leases := kind.Of(new(coordinationv1.Lease))
 		out.conditions = append(out.conditions, storage.Condition{Key: registry.KeyOf(leases, f.GetNamespace(), f.GetName()), CreateRevision: revision})
+		out.kinds = append(out.kinds, leases)
 		out.fenced = true
 	}
 	if n := len(req.GetConditions()); n > maxConditions {
 		return out, apierr.BadField("conditions", "must not be more than %d, are %d", maxConditions, n)
 	}
 	for i, c := range req.GetConditions() {
-		k, key, err := ResolveReference(c.GetObject())
+		k, key, err := p.ResolveReference(c.GetObject())
 		if err != nil {
 			return out, fmt.Errorf("conditions[%d]: %w", i, err)
 		}
@@ -49,6 +53,7 @@ func (p *Pipeline) preconditions(ctx context.Context, caller authz.Caller, req r
 		if err != nil {
 			return out, err
 		}
+		out.kinds = append(out.kinds, k)
 		out.conditions = append(out.conditions, condition)
 	}
 	return out, nil
@@ -111,13 +116,12 @@ func (d preconditions) failed(i int) error {
 	if d.fenced && i == 0 {
 		return apierr.ElectionLost("of this writer")
 	}
-	k, _ := kind.ByGroupKind(c.Key.Group, c.Key.Kind)
 	name := c.Key.Name
 	if c.Key.Namespace != "" {
 		name = c.Key.Namespace + "/" + name
 	}
 	refuse := func(what string) error {
-		return apierr.FailedPrecondition(apierr.ReasonConditionFailed, name, "the write is conditional on %s %q, which %s", k.Resource(), name, what)
+		return apierr.FailedPrecondition(apierr.ReasonConditionFailed, name, "the write is conditional on %s %q, which %s", d.kinds[i].Resource(), name, what)
 	}
 	switch {
 	case c.CreateRevision != 0:

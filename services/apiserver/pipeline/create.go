@@ -34,7 +34,7 @@ func (p *Pipeline) Create(ctx context.Context, caller authz.Caller, req *apiv1.C
 }
 
 func (p *plan) create(ctx context.Context, req *apiv1.CreateRequest) (*change, error) {
-	t, err := targetOf(req.GetObject())
+	t, err := p.targetOf(req.GetObject())
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +46,7 @@ func (p *plan) create(ctx context.Context, req *apiv1.CreateRequest) (*change, e
 	if err := checkManager(req.GetFieldManager()); err != nil {
 		return nil, err
 	}
-	k, o, err := decodeAny(req.GetObject())
+	k, o, err := p.decodeAny(req.GetObject())
 	if err != nil {
 		return nil, err
 	}

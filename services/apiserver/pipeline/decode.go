@@ -24,8 +24,8 @@ func ParseRevision(field, s string) (int64, error) {
 }
 
 // decodeAny unpacks an object of a request.
-func decodeAny(a *anypb.Any) (*kind.Kind, kind.Object, error) {
-	t, err := targetOf(a)
+func (p *Pipeline) decodeAny(a *anypb.Any) (*kind.Kind, kind.Object, error) {
+	t, err := p.targetOf(a)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -54,8 +54,8 @@ func encodeAny(k *kind.Kind, o kind.Object) (*anypb.Any, error) {
 }
 
 // Resolve finds the kind that a request names.
-func Resolve(group, name string) (*kind.Kind, error) {
-	k, ok := kind.ByGroupKind(group, name)
+func (p *Pipeline) Resolve(group, name string) (*kind.Kind, error) {
+	k, ok := p.Scheme.ByGroupKind(group, name)
 	if !ok {
 		return nil, apierr.BadField("kind", "no kind %q in group %q; xebec api-resources lists the kinds", Shortened(name), Shortened(group))
 	}
@@ -63,11 +63,11 @@ func Resolve(group, name string) (*kind.Kind, error) {
 }
 
 // ResolveReference checks that a request names one object.
-func ResolveReference(ref *apiv1.ObjectReference) (*kind.Kind, storage.Key, error) {
+func (p *Pipeline) ResolveReference(ref *apiv1.ObjectReference) (*kind.Kind, storage.Key, error) {
 	if ref == nil {
 		return nil, storage.Key{}, apierr.BadField("object", "is required")
 	}
-	k, err := Resolve(ref.GetGroup(), ref.GetKind())
+	k, err := p.Resolve(ref.GetGroup(), ref.GetKind())
 	if err != nil {
 		return nil, storage.Key{}, err
 	}

@@ -42,7 +42,7 @@ func (p *Pipeline) DeleteOfCollection(ctx context.Context, caller authz.Caller, 
 // delete plans a deletion in the steps that Kubernetes takes: an object with a grace period or finalizers is marked,
 // and removed by the delete with grace 0 or the update that takes the last finalizer away; any other is removed at once.
 func (p *plan) delete(ctx context.Context, verb authz.Action, req *apiv1.DeleteRequest) (*change, error) {
-	k, key, err := ResolveReference(req.GetObject())
+	k, key, err := p.ResolveReference(req.GetObject())
 	if err != nil {
 		return nil, err
 	}

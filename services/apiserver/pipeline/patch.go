@@ -6,11 +6,10 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
-	"github.com/xebec-project/xebec/internal/codec"
-	"github.com/xebec-project/xebec/internal/kind"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	"github.com/xebec-project/xebec/services/apiserver/patch"
+	"github.com/xebec-project/xebec/services/apiserver/registry"
 )
 
 // Patch changes part of an object by a JSON merge patch (RFC 7386) or a JSON patch (RFC 6902).
@@ -25,7 +24,7 @@ func (p *Pipeline) Patch(ctx context.Context, caller authz.Caller, req *apiv1.Pa
 	if err := checkManager(req.GetFieldManager()); err != nil {
 		return nil, err
 	}
-	parsed, err := parsePatch(req)
+	parsed, err := p.parsePatch(req)
 	if err != nil {
 		return nil, err
 	}
@@ -39,14 +38,14 @@ func (p *Pipeline) Patch(ctx context.Context, caller authz.Caller, req *apiv1.Pa
 	return &apiv1.PatchResponse{Object: out, Warnings: c.warnings}, err
 }
 
-func parsePatch(req *apiv1.PatchRequest) (patch.Patch, error) {
+func (p *Pipeline) parsePatch(req *apiv1.PatchRequest) (patch.Patch, error) {
 	parse := patch.ParseMerge
 	switch req.GetType() {
 	case apiv1.PatchType_PATCH_TYPE_MERGE:
 	case apiv1.PatchType_PATCH_TYPE_JSON:
 		parse = patch.ParseJSON
 	case apiv1.PatchType_PATCH_TYPE_STRATEGIC:
-		k, err := Resolve(req.GetObject().GetGroup(), req.GetObject().GetKind())
+		k, err := p.Resolve(req.GetObject().GetGroup(), req.GetObject().GetKind())
 		if err != nil {
 			return nil, err
 		}
@@ -56,15 +55,15 @@ func parsePatch(req *apiv1.PatchRequest) (patch.Patch, error) {
 	default:
 		return nil, apierr.BadField("type", "is required: PATCH_TYPE_MERGE, PATCH_TYPE_JSON or PATCH_TYPE_STRATEGIC")
 	}
-	p, err := parse(req.GetPatch())
+	parsed, err := parse(req.GetPatch())
 	if err != nil {
 		return nil, apierr.BadField("patch", "%v", err)
 	}
-	return p, nil
+	return parsed, nil
 }
 
 func (p *plan) patch(ctx context.Context, req *apiv1.PatchRequest, parsed patch.Patch) (*change, error) {
-	k, key, err := ResolveReference(req.GetObject())
+	k, key, err := p.ResolveReference(req.GetObject())
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +75,7 @@ func (p *plan) patch(ctx context.Context, req *apiv1.PatchRequest, parsed patch.
 	if err != nil {
 		return nil, err
 	}
-	doc, err := codec.Marshal(old)
+	doc, err := p.Codec.Marshal(old)
 	if err != nil {
 		return nil, fmt.Errorf("%s %q as JSON: %w", k.Name, key.Name, err)
 	}
@@ -87,11 +86,11 @@ func (p *plan) patch(ctx context.Context, req *apiv1.PatchRequest, parsed patch.
 	if err != nil {
 		return nil, apierr.BadField("patch", "does not apply to %s %q: %v", k.Name, key.Name, err)
 	}
-	updated, err := codec.Unmarshal(patched)
+	updated, err := p.Codec.Unmarshal(patched)
 	if err != nil {
 		return nil, apierr.BadField("patch", "%s %q would not be valid: %v", k.Name, key.Name, err)
 	}
-	if kind.Of(updated) != k || updated.GetMetadata() == nil || updated.GetMetadata().GetName() != key.Name || updated.GetMetadata().GetNamespace() != key.Namespace {
+	if updated.ProtoReflect().Descriptor().FullName() != k.MessageName() || updated.GetMetadata() == nil || registry.KeyOfObject(k, updated) != key {
 		return nil, apierr.BadField("patch", "must not change apiVersion, kind, metadata.name or metadata.namespace")
 	}
 	if updated.GetMetadata().GetResourceVersion() != old.GetMetadata().GetResourceVersion() {

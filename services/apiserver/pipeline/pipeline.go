@@ -18,8 +18,10 @@ import (
 	"context"
 
 	"github.com/xebec-project/xebec/internal/authz"
+	"github.com/xebec-project/xebec/internal/codec"
 	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/rpc"
+	"github.com/xebec-project/xebec/internal/scheme"
 	"github.com/xebec-project/xebec/services/apiserver/admission"
 	"github.com/xebec-project/xebec/services/apiserver/apply"
 	"github.com/xebec-project/xebec/services/apiserver/registry"
@@ -28,6 +30,10 @@ import (
 
 // Pipeline makes writes. All fields are required, and not changed once it is in use.
 type Pipeline struct {
+	// Scheme has the kinds that are served.
+	Scheme *scheme.Scheme
+	// Codec reads and writes JSON of objects of these kinds.
+	Codec *codec.Codec
 	// Store holds the objects.
 	Store *storage.Store
 	// MaxTxnOps is etcd's limit on the operations of a transaction.

@@ -42,7 +42,7 @@ func (p *plan) updateStatus(ctx context.Context, req *apiv1.UpdateStatusRequest)
 	if err := checkManager(req.GetFieldManager()); err != nil {
 		return nil, err
 	}
-	k, o, err := decodeAny(req.GetObject())
+	k, o, err := p.decodeAny(req.GetObject())
 	if err != nil {
 		return nil, err
 	}

@@ -34,7 +34,7 @@ func (p *plan) storedForWrite(ctx context.Context, verb authz.Action, t target) 
 
 // storedForUpdate is storedForWrite for the object that a request holds a new state of.
 func (p *plan) storedForUpdate(ctx context.Context, verb authz.Action, object *anypb.Any) (*storage.Object, error) {
-	t, err := targetOf(object)
+	t, err := p.targetOf(object)
 	if err != nil {
 		return nil, err
 	}

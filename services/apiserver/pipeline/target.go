@@ -41,11 +41,11 @@ func (t target) ask(action authz.Action) authz.Attributes {
 }
 
 // targetOf tells what an object of a request is, without decoding it.
-func targetOf(a *anypb.Any) (target, error) {
+func (p *Pipeline) targetOf(a *anypb.Any) (target, error) {
 	if a == nil {
 		return target{}, apierr.BadField("object", "is required")
 	}
-	k, ok := kind.OfTypeURL(a.GetTypeUrl())
+	k, ok := p.Scheme.ByTypeURL(a.GetTypeUrl())
 	if !ok {
 		return target{}, apierr.BadField("object.typeUrl", "no kind has the type %q; xebec api-resources lists the kinds", Shortened(a.GetTypeUrl()))
 	}
@@ -91,13 +91,13 @@ func checkManager(name string) error {
 }
 
 // targetOfOperation returns what an operation of a transaction is about, and the action that it needs a right to.
-func targetOfOperation(op *apiv1.Operation) (target, authz.Action, error) {
+func (p *Pipeline) targetOfOperation(op *apiv1.Operation) (target, authz.Action, error) {
 	referred := func(ref *apiv1.ObjectReference, action authz.Action) (target, authz.Action, error) {
-		k, key, err := ResolveReference(ref)
+		k, key, err := p.ResolveReference(ref)
 		return target{kind: k, key: key}, action, err
 	}
 	held := func(a *anypb.Any, action authz.Action) (target, authz.Action, error) {
-		t, err := targetOf(a)
+		t, err := p.targetOf(a)
 		return t, action, err
 	}
 	switch op := op.GetOperation().(type) {
@@ -122,7 +122,7 @@ func targetOfOperation(op *apiv1.Operation) (target, authz.Action, error) {
 		}
 		return referred(op.Patch.GetObject(), verb)
 	case *apiv1.Operation_Apply:
-		return targetOfApply(op.Apply)
+		return p.targetOfApply(op.Apply)
 	}
 	return target{}, "", apierr.BadField("operation", "is required: one of create, update, updateStatus, delete, bind, apply, patch")
 }
@@ -142,7 +142,7 @@ func (p *Pipeline) Preauthorize(ctx context.Context, caller authz.Caller, ask au
 
 // preauthorizeObject is Preauthorize for a request that holds an object.
 func (p *Pipeline) preauthorizeObject(ctx context.Context, caller authz.Caller, action authz.Action, object *anypb.Any) error {
-	t, err := targetOf(object)
+	t, err := p.targetOf(object)
 	if err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func (p *Pipeline) preauthorizeObject(ctx context.Context, caller authz.Caller, 
 
 // preauthorizeReference is Preauthorize for a request that names an object.
 func (p *Pipeline) preauthorizeReference(ctx context.Context, caller authz.Caller, action authz.Action, ref *apiv1.ObjectReference) error {
-	k, key, err := ResolveReference(ref)
+	k, key, err := p.ResolveReference(ref)
 	if err != nil {
 		return err
 	}

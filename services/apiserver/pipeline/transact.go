@@ -28,7 +28,7 @@ func (p *Pipeline) Transact(ctx context.Context, caller authz.Caller, req *apiv1
 		return nil, apierr.BadField("operations", "must hold 1 to %d operations, holds %d", maxOperations, n)
 	}
 	for i, op := range req.GetOperations() {
-		t, verb, err := targetOfOperation(op)
+		t, verb, err := p.targetOfOperation(op)
 		if n := len(conditionsOf(op)); err == nil && n > 0 {
 			err = apierr.BadField("conditions", "must be empty in an operation: the conditions of the transaction hold for all")
 		}
@@ -92,7 +92,7 @@ func (p *plan) operate(ctx context.Context, op *apiv1.Operation) (*change, error
 	case *apiv1.Operation_Apply:
 		return p.apply(ctx, op.Apply)
 	case *apiv1.Operation_Patch:
-		parsed, err := parsePatch(op.Patch)
+		parsed, err := p.parsePatch(op.Patch)
 		if err != nil {
 			return nil, err
 		}
@@ -106,7 +106,7 @@ func (p *plan) bind(ctx context.Context, op *apiv1.BindOperation) (*change, erro
 	if op.GetNodeName() == "" {
 		return nil, apierr.BadField("nodeName", "is required")
 	}
-	k, key, err := ResolveReference(podReference(op))
+	k, key, err := p.ResolveReference(podReference(op))
 	if err != nil {
 		return nil, err
 	}

@@ -52,7 +52,7 @@ func (p *plan) update(ctx context.Context, req *apiv1.UpdateRequest) (*change, e
 	if err := checkManager(req.GetFieldManager()); err != nil {
 		return nil, err
 	}
-	k, o, err := decodeAny(req.GetObject())
+	k, o, err := p.decodeAny(req.GetObject())
 	if err != nil {
 		return nil, err
 	}

@@ -38,8 +38,8 @@ type clusterIPs struct {
 }
 
 func newClusterIPs(store *storage.Store, cidrs []netip.Prefix, dns netip.Addr) *clusterIPs {
-	addresses, _ := kind.ByGroupKind("networking.k8s.io", "IPAddress")
-	services, _ := kind.ByGroupKind("", "Service")
+	addresses := kind.Of(new(networkingv1.IPAddress))
+	services := kind.Of(new(corev1.Service))
 	return &clusterIPs{store: store, cidrs: cidrs, dns: dns, kubernetes: ipalloc.First(cidrs[0]), kind: addresses, parent: services}
 }
 

@@ -24,7 +24,7 @@ func (namespaceStrategy) Allocate(ctx context.Context, get storage.Reader, o, ol
 	if old != nil || namespace == "" {
 		return nil, nil
 	}
-	k, _ := kind.ByGroupKind("", "ServiceAccount")
+	k := kind.Of(new(corev1.ServiceAccount))
 	key := KeyOf(k, namespace, kind.DefaultServiceAccount)
 	if _, err := get(ctx, key); err == nil {
 		return nil, nil

@@ -28,8 +28,8 @@ type nodePorts struct {
 }
 
 func newNodePorts(store *storage.Store) *nodePorts {
-	ports, _ := kind.ByGroupKind(kind.GroupNetworking, "NodePort")
-	services, _ := kind.ByGroupKind("", "Service")
+	ports := kind.Of(new(networkingv1.NodePort))
+	services := kind.Of(new(corev1.Service))
 	return &nodePorts{store: store, ports: ipalloc.PortRange{First: kind.MinNodePort, Last: kind.MaxNodePort}, kind: ports, parent: services}
 }
 

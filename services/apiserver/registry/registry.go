@@ -8,6 +8,8 @@ import (
 	"net/netip"
 
 	"github.com/xebec-project/xebec/internal/kind"
+	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
@@ -50,11 +52,11 @@ type Registry struct {
 // New returns a registry.
 func New(cfg Config) *Registry {
 	return &Registry{own: map[string]Strategy{
-		"Pod":             podStrategy{strategyOf("", "Pod")},
-		"Deployment.apps": deploymentStrategy{strategyOf("apps", "Deployment")},
+		"Pod":             podStrategy{Generic{kind.Of(new(corev1.Pod))}},
+		"Deployment.apps": deploymentStrategy{Generic{kind.Of(new(appsv1.Deployment))}},
 		"Service":         newServiceStrategy(cfg),
-		"Namespace":       namespaceStrategy{strategyOf("", "Namespace")},
-		"ServiceAccount":  serviceAccountStrategy{strategyOf("", "ServiceAccount"), cfg.AccountRemoved},
+		"Namespace":       namespaceStrategy{Generic{kind.Of(new(corev1.Namespace))}},
+		"ServiceAccount":  serviceAccountStrategy{Generic{kind.Of(new(corev1.ServiceAccount))}, cfg.AccountRemoved},
 	}}
 }
 
@@ -68,11 +70,6 @@ func (r *Registry) For(k *kind.Kind) Strategy {
 
 // Generic is the strategy of kinds that need nothing special: nothing is allocated, and the kind's grace period holds.
 type Generic struct{ Kind *kind.Kind }
-
-func strategyOf(group, name string) Generic {
-	k, _ := kind.ByGroupKind(group, name)
-	return Generic{k}
-}
 
 // Allocate allocates nothing.
 func (Generic) Allocate(context.Context, storage.Reader, kind.Object, kind.Object) ([]storage.Write, error) {

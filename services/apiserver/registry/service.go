@@ -16,7 +16,7 @@ type serviceStrategy struct {
 }
 
 func newServiceStrategy(cfg Config) serviceStrategy {
-	return serviceStrategy{strategyOf("", "Service"), newClusterIPs(cfg.Store, cfg.ServiceCIDRs, cfg.ClusterDNS), newNodePorts(cfg.Store)}
+	return serviceStrategy{Generic{kind.Of(new(corev1.Service))}, newClusterIPs(cfg.Store, cfg.ServiceCIDRs, cfg.ClusterDNS), newNodePorts(cfg.Store)}
 }
 
 // Allocate allocates what the service has not yet, and returns what it no longer wants.

@@ -65,9 +65,9 @@ type pagedSnapshot struct {
 	expires  time.Time
 }
 
-func newCache(cfg Config) *cache {
+func newCache(cfg Config, kinds []*kind.Kind) *cache {
 	c := &cache{kinds: make(map[groupKind]*kindCache), waiters: make(map[*revisionWaiter]struct{})}
-	for _, row := range kind.All() {
+	for _, row := range kinds {
 		c.kinds[groupKind{row.Group, row.Name}] = &kindCache{
 			typeURL:  row.TypeURL(),
 			byName:   make(map[nsName]*Object),

@@ -12,7 +12,7 @@ import (
 // TestReadyThroughInterruptions keeps a store ready while its watch is interrupted for less than brokenLimit.
 func TestReadyThroughInterruptions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &Store{cache: newCache(Config{}), feed: newFeed(newPatience(stallLimit, stallLimit))}
+		s := &Store{cache: newCache(Config{}, nil), feed: newFeed(newPatience(stallLimit, stallLimit))}
 		if s.feed.usable() {
 			t.Error("usable before the cache was filled")
 		}

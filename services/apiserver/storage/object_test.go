@@ -122,7 +122,7 @@ func TestObjectOfGarbage(t *testing.T) {
 }
 
 func podField(path string) wire.Field {
-	pods, _ := kind.ByGroupKind("", "Pod")
+	pods := kind.Of(new(corev1.Pod))
 	f, _ := pods.Field(path)
 	return f
 }

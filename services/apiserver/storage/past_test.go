@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/xebec-project/xebec/internal/etcdtest"
+	"github.com/xebec-project/xebec/internal/kind"
 )
 
 // The past is cut at a moment, and an error names the oldest that is left.
@@ -67,7 +68,7 @@ func TestCompaction(t *testing.T) {
 		t.Errorf("etcd uses %d bytes, %v", used, err)
 	}
 	// All of it runs at each tick: with nothing left to allow, everything that is older than the span goes.
-	other, err := New(Config{}, c.Client(), zap.NewNop())
+	other, err := New(Config{}, kind.NewScheme(), c.Client(), zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +104,7 @@ func TestSpanOfThePast(t *testing.T) {
 			t.Errorf("with %d bytes in use %s of the past become %s, want %s", tt.used, tt.span, got, tt.want)
 		}
 	}
-	if _, err := New(Config{KeepPast: time.Second}, nil, nil); err == nil {
+	if _, err := New(Config{KeepPast: time.Second}, nil, nil, nil); err == nil {
 		t.Error("a past of a second is accepted")
 	}
 }

@@ -16,6 +16,8 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"github.com/xebec-project/xebec/internal/scheme"
 )
 
 // Config tunes a Store. The zero value of every field means its default.
@@ -113,13 +115,13 @@ type Store struct {
 }
 
 // New returns a store on etcd. Reads and watches need Run.
-func New(cfg Config, cli *clientv3.Client, log *zap.Logger) (*Store, error) {
+func New(cfg Config, kinds *scheme.Scheme, cli *clientv3.Client, log *zap.Logger) (*Store, error) {
 	cfg.setDefaults()
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
 	s := &Store{
-		cfg: cfg, cli: cli, log: log, cache: newCache(cfg),
+		cfg: cfg, cli: cli, log: log, cache: newCache(cfg, kinds.Kinds()),
 		reads:  newPatience(cfg.AttemptTimeout, cfg.ReadTimeout/2),
 		writes: newPatience(cfg.WriteAttempt, cfg.WriteTimeout/3),
 		feed:   newFeed(newPatience(stallLimit, cfg.ReadTimeout*4/5)),

@@ -7,13 +7,14 @@ import (
 
 	"github.com/xebec-project/xebec/internal/etcdtest"
 	"github.com/xebec-project/xebec/internal/kind"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
 // TestWatchesOfOneValue moves a pod from node to node beneath the watches of many nodes: each sees what concerns it, and the
 // change is held against no other watch's filter.
 func TestWatchesOfOneValue(t *testing.T) {
 	s, _ := openStore(t, etcdtest.New(t, 1).Client(), Config{})
-	pods, _ := kind.ByGroupKind("", "Pod")
+	pods := kind.Of(new(corev1.Pod))
 	nodeName, ok := pods.Field("spec.nodeName")
 	if !ok {
 		t.Fatal("pods have no field spec.nodeName")

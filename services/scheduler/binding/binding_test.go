@@ -14,6 +14,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/kind"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	"github.com/xebec-project/xebec/services/scheduler/framework"
 )
 
@@ -62,7 +63,7 @@ func batch(n int) []framework.Assignment {
 }
 
 func notFound(name string) error {
-	k, _ := kind.ByGroupKind("", "Pod")
+	k := kind.Of(new(corev1.Pod))
 	return apierr.NotFound(k, name)
 }
 
