@@ -182,14 +182,15 @@ func (Administrators) Authorize(_ context.Context, a Attributes) (Decision, stri
 	return NoOpinion, "", nil
 }
 
-// Authenticated allows every known caller to ask who it is and what it may do, and to read the public keys of tokens and the
-// version, as Kubernetes' roles system:basic-user and system:public-info-viewer do.
+// Authenticated allows every known caller to ask who it is and what it may do, and to read the public keys of tokens, the
+// version and the kinds, as Kubernetes' roles system:basic-user, system:public-info-viewer and system:discovery do.
 type Authenticated struct{}
 
 // everyone is what Authenticated allows.
 var everyone = []rule{
 	{[]string{"selfsubjectaccessreviews.authorization.k8s.io", "selfsubjectreviews.authentication.k8s.io"}, []Action{Create}, ""},
 	{[]string{"/xebec.auth.v1.TokenService/ListKeys", "/xebec.cluster.v1.ClusterService/Version"}, []Action{Get}, ""},
+	{[]string{"/xebec.api.v1.DiscoveryService/*"}, []Action{Get}, ""},
 }
 
 // Authorize implements Authorizer.

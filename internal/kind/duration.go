@@ -74,6 +74,12 @@ func column[T Object](name string, value func(T) string) Column {
 	return Column{Name: name, Value: func(o Object, _ time.Time) string { return value(o.(T)) }}
 }
 
+// at states the field that a column shows.
+func at(path string, c Column) Column {
+	c.Path = path
+	return c
+}
+
 // wide is a column that is shown only when asked for.
 func wide[T Object](name string, value func(T) string) Column {
 	c := column(name, value)

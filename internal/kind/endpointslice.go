@@ -48,7 +48,7 @@ var (
 		},
 	}
 	endpointSliceColumns = []Column{
-		column("ADDRESSTYPE", (*discoveryv1.EndpointSlice).GetAddressType),
+		at(".addressType", column("ADDRESSTYPE", (*discoveryv1.EndpointSlice).GetAddressType)),
 		column("PORTS", endpointSlicePorts),
 		column("ENDPOINTS", endpointSliceAddresses),
 		age,

@@ -28,12 +28,12 @@ var (
 	}
 	eventColumns = []Column{
 		aged("LAST SEEN", func(e *corev1.Event, now time.Time) string { return Age(EventLastSeen(e), now) }),
-		column("TYPE", (*corev1.Event).GetType),
-		column("REASON", (*corev1.Event).GetReason),
+		at(".type", column("TYPE", (*corev1.Event).GetType)),
+		at(".reason", column("REASON", (*corev1.Event).GetReason)),
 		column("OBJECT", eventObject),
 		wide("SUBOBJECT", func(e *corev1.Event) string { return e.GetInvolvedObject().GetFieldPath() }),
 		wide("SOURCE", eventSource),
-		column("MESSAGE", func(e *corev1.Event) string { return strings.TrimSpace(e.GetMessage()) }),
+		at(".message", column("MESSAGE", func(e *corev1.Event) string { return strings.TrimSpace(e.GetMessage()) })),
 		{Name: "FIRST SEEN", Wide: true, Value: func(o Object, now time.Time) string {
 			return Age(eventFirstSeen(o.(*corev1.Event)), now)
 		}},

@@ -16,7 +16,7 @@ var (
 		check: checkLease,
 	}
 	leaseColumns = []Column{
-		column("HOLDER", func(l *coordinationv1.Lease) string { return l.GetSpec().GetHolderIdentity() }),
+		at(".spec.holderIdentity", column("HOLDER", func(l *coordinationv1.Lease) string { return l.GetSpec().GetHolderIdentity() })),
 		age,
 	}
 )

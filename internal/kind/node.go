@@ -94,7 +94,7 @@ var (
 		column("STATUS", nodeStatus),
 		column("ROLES", nodeRoles),
 		age,
-		column("VERSION", func(n *corev1.Node) string { return n.GetStatus().GetNodeInfo().GetKubeletVersion() }),
+		at(".status.nodeInfo.kubeletVersion", column("VERSION", func(n *corev1.Node) string { return n.GetStatus().GetNodeInfo().GetKubeletVersion() })),
 		wide("INTERNAL-IP", func(n *corev1.Node) string { return orNone(NodeAddress(n, NodeInternalIP)) }),
 		wide("EXTERNAL-IP", func(n *corev1.Node) string { return orNone(NodeAddress(n, NodeExternalIP)) }),
 		wide("OS-IMAGE", func(n *corev1.Node) string { return orUnknown(n.GetStatus().GetNodeInfo().GetOsImage()) }),

@@ -24,9 +24,9 @@ var (
 		},
 	}
 	replicaSetColumns = []Column{
-		column("DESIRED", func(r *appsv1.ReplicaSet) string { return strconv.Itoa(int(r.GetSpec().GetReplicas())) }),
-		column("CURRENT", func(r *appsv1.ReplicaSet) string { return strconv.Itoa(int(r.GetStatus().GetReplicas())) }),
-		column("READY", func(r *appsv1.ReplicaSet) string { return strconv.Itoa(int(r.GetStatus().GetReadyReplicas())) }),
+		at(".spec.replicas", column("DESIRED", func(r *appsv1.ReplicaSet) string { return strconv.Itoa(int(r.GetSpec().GetReplicas())) })),
+		at(".status.replicas", column("CURRENT", func(r *appsv1.ReplicaSet) string { return strconv.Itoa(int(r.GetStatus().GetReplicas())) })),
+		at(".status.readyReplicas", column("READY", func(r *appsv1.ReplicaSet) string { return strconv.Itoa(int(r.GetStatus().GetReadyReplicas())) })),
 		age,
 		wide("CONTAINERS", func(r *appsv1.ReplicaSet) string { return templateContainers(r.GetSpec().GetTemplate()) }),
 		wide("IMAGES", func(r *appsv1.ReplicaSet) string { return templateImages(r.GetSpec().GetTemplate()) }),

@@ -35,7 +35,7 @@ var (
 		checkUpdate: checkSecretUpdate,
 	}
 	secretColumns = []Column{
-		column("TYPE", (*corev1.Secret).GetType),
+		at(".type", column("TYPE", (*corev1.Secret).GetType)),
 		column("DATA", func(s *corev1.Secret) string { return strconv.Itoa(len(s.GetData())) }),
 		age,
 	}

@@ -71,8 +71,8 @@ var (
 		update:      updateService,
 	}
 	serviceColumns = []Column{
-		column("TYPE", func(s *corev1.Service) string { return s.GetSpec().GetType() }),
-		column("CLUSTER-IP", func(s *corev1.Service) string { return orNone(s.GetSpec().GetClusterIp()) }),
+		at(".spec.type", column("TYPE", func(s *corev1.Service) string { return s.GetSpec().GetType() })),
+		at(".spec.clusterIP", column("CLUSTER-IP", func(s *corev1.Service) string { return orNone(s.GetSpec().GetClusterIp()) })),
 		column("EXTERNAL-IP", serviceExternalIP),
 		column("PORT(S)", servicePorts),
 		age,

@@ -29,6 +29,9 @@ type Column struct {
 	Wide bool
 	// Value returns the cell. It never fails: a value that is not set reads <none> or <unknown>, as fits the column.
 	Value func(o Object, now time.Time) string
+	// Path is the field that the cell shows, as a JSONPath without braces such as .status.phase. It is empty for a column that
+	// is computed from several fields.
+	Path string
 }
 
 // Subresource is a part of objects, or an operation on them, with rights of its own.

@@ -87,7 +87,7 @@ func (c Config) Validate() error {
 	return errors.Join(c.ServiceAccounts.validate(), fairness.ValidateSeats("maxInFlight", c.MaxInFlight), c.Queues.Validate("queues"))
 }
 
-// Service implements ResourceService, LeaseService and AccessService.
+// Service implements ResourceService, LeaseService, DiscoveryService and AccessService.
 type Service struct {
 	apiv1.UnimplementedResourceServiceServer
 
@@ -150,6 +150,7 @@ func New(cfg Config, kinds *scheme.Scheme, etcd *clientv3.Client, log *zap.Logge
 func (s *Service) Register(r grpc.ServiceRegistrar) {
 	apiv1.RegisterResourceServiceServer(r, s)
 	apiv1.RegisterLeaseServiceServer(r, s.leases)
+	apiv1.RegisterDiscoveryServiceServer(r, &discoveryService{kinds: s.pipeline.Scheme})
 	authv1.RegisterAccessServiceServer(r, &accessService{kinds: s.pipeline.Scheme, authorizer: s.pipeline.Authorizer})
 }
 

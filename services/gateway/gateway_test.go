@@ -663,7 +663,8 @@ func TestReflectionShowsTheWholeAPI(t *testing.T) {
 		names[service.GetName()] = true
 	}
 	for _, want := range []string{
-		"xebec.api.v1.ResourceService", "xebec.api.v1.LeaseService", "xebec.scheduler.v1.SchedulerService",
+		"xebec.api.v1.ResourceService", "xebec.api.v1.LeaseService", "xebec.api.v1.DiscoveryService",
+		"xebec.scheduler.v1.SchedulerService",
 		"xebec.endpoints.v1.EndpointsService", "xebec.control.v1.ControllerService", "xebec.node.v1.NodeService", "xebec.cluster.v1.ClusterService", "grpc.health.v1.Health",
 	} {
 		if !names[want] {

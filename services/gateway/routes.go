@@ -34,6 +34,7 @@ func (s *Service) routes() []route {
 	return []route{
 		{&apiv1.ResourceService_ServiceDesc, s.service("apiserver")},
 		{&apiv1.LeaseService_ServiceDesc, s.service("apiserver")},
+		{&apiv1.DiscoveryService_ServiceDesc, s.service("apiserver")},
 		{&schedulerv1.SchedulerService_ServiceDesc, s.service("scheduler")},
 		{&endpointsv1.EndpointsService_ServiceDesc, s.service("endpoints")},
 		{&controlv1.ControllerService_ServiceDesc, s.namedService},
