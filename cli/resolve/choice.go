@@ -112,7 +112,7 @@ func References(s *session.Session, args []string, c Choice) ([]Reference, error
 		}
 		return refs, nil
 	}
-	refs, err := parse(args)
+	refs, err := parse(s, args)
 	if err != nil {
 		return nil, err
 	}

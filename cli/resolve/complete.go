@@ -16,19 +16,19 @@ import (
 func CompleteKinds(s *session.Session) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 		if len(args) > 0 {
-			k, ok := kind.ByName(args[0])
+			k, ok := s.Kinds.ByName(args[0])
 			if !ok {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
 			return completeNames(cmd.Context(), s, k, "", typed)
 		}
 		if name, _, ok := strings.Cut(typed, "/"); ok {
-			if k, ok := kind.ByName(name); ok {
+			if k, ok := s.Kinds.ByName(name); ok {
 				return completeNames(cmd.Context(), s, k, name+"/", typed)
 			}
 		}
 		var names []string
-		for _, k := range kind.All() {
+		for _, k := range s.Kinds.Kinds() {
 			names = append(names, k.Plural)
 		}
 		return names, cobra.ShellCompDirectiveNoFileComp
@@ -38,7 +38,7 @@ func CompleteKinds(s *session.Session) cobra.CompletionFunc {
 // CompleteOf completes names of one kind.
 func CompleteOf(s *session.Session, name string) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
-		k, _ := kind.ByName(name)
+		k, _ := s.Kinds.ByName(name)
 		return completeNames(cmd.Context(), s, k, "", typed)
 	}
 }

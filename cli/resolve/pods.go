@@ -56,7 +56,7 @@ func Pods(ctx context.Context, s *session.Session, cl *client.Client, args []str
 // Pod finds the one pod that NAME or KIND/NAME means.
 func Pod(ctx context.Context, s *session.Session, cl *client.Client, args []string, namespace string) (*corev1.Pod, error) {
 	podKind, _ := kind.ByName("pods")
-	r, err := One(args, podKind)
+	r, err := One(s, args, podKind)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/xebec-project/xebec/cli/exit"
+	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/spelling"
 )
@@ -37,16 +38,20 @@ func Of(obj kind.Object) Reference {
 // everything is what "all" stands for.
 var everything = []string{"pods", "services", "deployments", "replicasets"}
 
-// Kind finds a kind by what a person typed.
-func Kind(name string) (*kind.Kind, error) {
-	if k, ok := kind.ByName(name); ok {
+// Kind finds a kind by what a person typed. Of a name that the program was not compiled with it asks the cluster.
+func Kind(s *session.Session, name string) (*kind.Kind, error) {
+	if k, ok := s.Kinds.ByName(name); ok {
+		return k, nil
+	}
+	kinds := Kinds(s)
+	if k, ok := s.Kinds.ByName(name); ok {
 		return k, nil
 	}
 	var known []string
-	if unserved, group, ok := kind.Unserved(kind.NewScheme(), name); ok {
+	if unserved, group, ok := kind.Unserved(s.Kinds, name); ok {
 		return nil, exit.Usagef("kind %s is not served yet: 'xebec api-resources' lists the served kinds", strings.Trim(unserved+"."+group, "."))
 	}
-	for _, k := range kind.All() {
+	for _, k := range kinds {
 		known = append(append(known, k.Plural, k.Singular), k.ShortNames...)
 	}
 	if near := Nearest(strings.ToLower(name), known); near != "" {
@@ -55,7 +60,15 @@ func Kind(name string) (*kind.Kind, error) {
 	return nil, exit.Usagef("unknown kind %q: 'xebec api-resources' lists the kinds", name)
 }
 
-func parseKinds(names string) ([]*kind.Kind, error) {
+// Kinds returns the kinds that the program was compiled with and those that the cluster serves besides, as far as it answers.
+func Kinds(s *session.Session) []*kind.Kind {
+	if err := discover(s); err != nil {
+		s.Notef("kinds that this program was not compiled with are unknown: %v", err)
+	}
+	return s.Kinds.Kinds()
+}
+
+func parseKinds(s *session.Session, names string) ([]*kind.Kind, error) {
 	var kinds []*kind.Kind
 	for name := range strings.SplitSeq(names, ",") {
 		list := []string{name}
@@ -63,7 +76,7 @@ func parseKinds(names string) ([]*kind.Kind, error) {
 			list = everything
 		}
 		for _, name := range list {
-			k, err := Kind(name)
+			k, err := Kind(s, name)
 			if err != nil {
 				return nil, err
 			}
@@ -76,7 +89,7 @@ func parseKinds(names string) ([]*kind.Kind, error) {
 }
 
 // parse reads the arguments that say which objects: KIND[,KIND] [NAME...] or KIND/NAME....
-func parse(args []string) ([]Reference, error) {
+func parse(s *session.Session, args []string) ([]Reference, error) {
 	if len(args) == 0 {
 		return nil, exit.Usagef("at least one object is required: KIND [NAME...] or KIND/NAME..., such as: pods web")
 	}
@@ -87,7 +100,7 @@ func parse(args []string) ([]Reference, error) {
 			if !ok || object == "" || strings.Contains(object, "/") {
 				return nil, exit.Usagef("invalid argument %q: want KIND/NAME", arg)
 			}
-			k, err := Kind(name)
+			k, err := Kind(s, name)
 			if err != nil {
 				return nil, err
 			}
@@ -95,7 +108,7 @@ func parse(args []string) ([]Reference, error) {
 		}
 		return refs, nil
 	}
-	kinds, err := parseKinds(args[0])
+	kinds, err := parseKinds(s, args[0])
 	if err != nil {
 		return nil, err
 	}
@@ -115,11 +128,11 @@ func parse(args []string) ([]Reference, error) {
 
 // One reads arguments that name exactly one object; a lone NAME is of the kind taken, unless that
 // is nil.
-func One(args []string, taken *kind.Kind) (Reference, error) {
+func One(s *session.Session, args []string, taken *kind.Kind) (Reference, error) {
 	if len(args) == 1 && !strings.Contains(args[0], "/") && taken != nil {
 		return Reference{Kind: taken, Name: args[0]}, nil
 	}
-	refs, err := parse(args)
+	refs, err := parse(s, args)
 	if err != nil {
 		return Reference{}, err
 	}

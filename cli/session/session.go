@@ -15,6 +15,8 @@ import (
 	"github.com/xebec-project/xebec/cli/exit"
 	"github.com/xebec-project/xebec/cli/terminal"
 	"github.com/xebec-project/xebec/internal/cliconfig"
+	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 )
 
 // Streams are the standard streams of a command.
@@ -35,6 +37,10 @@ type Session struct {
 	token     string
 	Timeout   time.Duration
 	verbosity int
+
+	// Kinds are the kinds that the program was compiled with and, once Discovered, those that the cluster serves besides.
+	Kinds      *scheme.Scheme
+	Discovered bool
 
 	// dial makes a connection to a context's gateways; now is the time. Tests replace them.
 	Dial func(*cliconfig.Context, ...grpc.DialOption) (*grpc.ClientConn, error)
@@ -57,6 +63,7 @@ func New(streams Streams) *Session {
 		In:     streams.In,
 		Out:    terminal.NewScreen(streams.Out),
 		Err:    terminal.NewScreen(streams.Err),
+		Kinds:  kind.NewScheme(),
 		Dial:   dial,
 		Now:    time.Now,
 		warned: map[string]bool{},

@@ -14,6 +14,7 @@ import (
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/xebec-project/xebec/internal/codec/tree"
 	"github.com/xebec-project/xebec/internal/kind"
@@ -90,6 +91,14 @@ func (c *Codec) FromValue(v any, m proto.Message) error {
 		return Errors{{Message: err.Error()}}
 	}
 	return c.DecodeInto(n, m)
+}
+
+// kindOf returns the kind of a message that is an object of a kind of the scheme, or that carries its kind.
+func kindOf(kinds *scheme.Scheme, m protoreflect.Message) (*kind.Kind, bool) {
+	if d, ok := m.Interface().(*scheme.Dynamic); ok {
+		return d.Kind(), true
+	}
+	return kinds.ByMessage(m.Descriptor().FullName())
 }
 
 func parse(data []byte) (*tree.Node, error) {

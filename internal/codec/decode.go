@@ -136,7 +136,7 @@ func (d *decoder) object(n *tree.Node, msg protoreflect.Message, s *shape, at *p
 		d.wrong(n, "an object", at)
 		return
 	}
-	k, isKind := d.kinds.ByMessage(msg.Descriptor().FullName())
+	k, isKind := kindOf(d.kinds, msg)
 	for nm := range d.members(n, at.field) {
 		m, ok := s.byName[nm.Key]
 		switch {

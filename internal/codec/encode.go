@@ -51,7 +51,7 @@ func (c *Codec) encode(e *encoder, m proto.Message) (*tree.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	if k, ok := c.kinds.ByMessage(msg.Descriptor().FullName()); ok {
+	if k, ok := kindOf(c.kinds, msg); ok {
 		head := []tree.Member{
 			{Key: "apiVersion", Value: &tree.Node{Kind: tree.String, Text: k.APIVersion()}},
 			{Key: "kind", Value: &tree.Node{Kind: tree.String, Text: k.Name}},

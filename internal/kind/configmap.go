@@ -25,7 +25,7 @@ var (
 	}
 	configMapColumns = []Column{
 		column("DATA", func(m *corev1.ConfigMap) string { return strconv.Itoa(len(m.GetData()) + len(m.GetBinaryData())) }),
-		age,
+		AgeColumn,
 	}
 )
 

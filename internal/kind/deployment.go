@@ -44,7 +44,7 @@ var (
 		}),
 		at(".status.updatedReplicas", column("UP-TO-DATE", func(d *appsv1.Deployment) string { return strconv.Itoa(int(d.GetStatus().GetUpdatedReplicas())) })),
 		at(".status.availableReplicas", column("AVAILABLE", func(d *appsv1.Deployment) string { return strconv.Itoa(int(d.GetStatus().GetAvailableReplicas())) })),
-		age,
+		AgeColumn,
 		wide("CONTAINERS", func(d *appsv1.Deployment) string { return templateContainers(d.GetSpec().GetTemplate()) }),
 		wide("IMAGES", func(d *appsv1.Deployment) string { return templateImages(d.GetSpec().GetTemplate()) }),
 		wide("SELECTOR", func(d *appsv1.Deployment) string { return FormatLabelSelector(d.GetSpec().GetSelector()) }),

@@ -92,8 +92,8 @@ func aged[T Object](name string, value func(T, time.Time) string) Column {
 	return Column{Name: name, Value: func(o Object, now time.Time) string { return value(o.(T), now) }}
 }
 
-// age is the column that nearly every kind has.
-var age = Column{Name: "AGE", Value: func(o Object, now time.Time) string {
+// AgeColumn is the column that nearly every kind has.
+var AgeColumn = Column{Name: "AGE", Value: func(o Object, now time.Time) string {
 	return Age(o.GetMetadata().GetCreationTimestamp(), now)
 }}
 

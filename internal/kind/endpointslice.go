@@ -51,7 +51,7 @@ var (
 		at(".addressType", column("ADDRESSTYPE", (*discoveryv1.EndpointSlice).GetAddressType)),
 		column("PORTS", endpointSlicePorts),
 		column("ENDPOINTS", endpointSliceAddresses),
-		age,
+		AgeColumn,
 	}
 )
 

@@ -29,7 +29,7 @@ var (
 	gatewayAccessColumns = []Column{
 		column("PUBLIC", func(a *gatewayv1.GatewayAccess) string { return listenerText(a.GetSpec().GetPublic()) }),
 		column("PRIVATE", func(a *gatewayv1.GatewayAccess) string { return listenerText(a.GetSpec().GetPrivate()) }),
-		age,
+		AgeColumn,
 	}
 )
 

@@ -19,7 +19,7 @@ var (
 	}
 	ipAddressColumns = []Column{
 		column("PARENTREF", func(a *networkingv1.IPAddress) string { return parentRef(a.GetSpec().GetParentRef()) }),
-		age,
+		AgeColumn,
 	}
 )
 

@@ -40,9 +40,12 @@ var messages = sync.OnceValue(func() map[protoreflect.FullName]*Kind {
 	return m
 })
 
-// Of returns the kind of an object whose kind is compiled in. It panics on an object of another kind: code that handles
-// objects of any kind finds their kind in its scheme.
+// Of returns the kind of an object whose kind is compiled in, or that carries its kind. It panics on other objects: code that
+// handles objects of any kind finds their kind in its scheme.
 func Of(o Object) *Kind {
+	if d, ok := o.(*scheme.Dynamic); ok {
+		return d.Kind()
+	}
 	name := o.ProtoReflect().Descriptor().FullName()
 	k, ok := messages()[name]
 	if !ok {

@@ -17,7 +17,7 @@ var (
 	}
 	leaseColumns = []Column{
 		at(".spec.holderIdentity", column("HOLDER", func(l *coordinationv1.Lease) string { return l.GetSpec().GetHolderIdentity() })),
-		age,
+		AgeColumn,
 	}
 )
 

@@ -36,7 +36,7 @@ var (
 			}
 			return orNone(n.GetStatus().GetPhase())
 		}),
-		age,
+		AgeColumn,
 	}
 	namespaceFields = map[string][]protowire.Number{"status.phase": {3, 1}}
 )

@@ -25,7 +25,7 @@ var (
 		column("POD-SELECTOR", func(p *networkingv1.NetworkPolicy) string {
 			return FormatLabelSelector(p.GetSpec().GetPodSelector())
 		}),
-		age,
+		AgeColumn,
 	}
 )
 

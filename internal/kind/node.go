@@ -93,7 +93,7 @@ var (
 	nodeColumns = []Column{
 		column("STATUS", nodeStatus),
 		column("ROLES", nodeRoles),
-		age,
+		AgeColumn,
 		at(".status.nodeInfo.kubeletVersion", column("VERSION", func(n *corev1.Node) string { return n.GetStatus().GetNodeInfo().GetKubeletVersion() })),
 		wide("INTERNAL-IP", func(n *corev1.Node) string { return orNone(NodeAddress(n, NodeInternalIP)) }),
 		wide("EXTERNAL-IP", func(n *corev1.Node) string { return orNone(NodeAddress(n, NodeExternalIP)) }),

@@ -27,7 +27,7 @@ var (
 	}
 	nodePortColumns = []Column{
 		column("PARENTREF", func(n *networkingv1.NodePort) string { return parentRef(n.GetSpec().GetParentRef()) }),
-		age,
+		AgeColumn,
 	}
 )
 

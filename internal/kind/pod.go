@@ -75,7 +75,7 @@ var (
 		column("READY", podReady),
 		column("STATUS", PodStatus),
 		aged("RESTARTS", podRestarts),
-		age,
+		AgeColumn,
 		wide("IP", func(p *corev1.Pod) string { return orNone(p.GetStatus().GetPodIp()) }),
 		wide("NODE", func(p *corev1.Pod) string { return orNone(p.GetSpec().GetNodeName()) }),
 		wide("NOMINATED NODE", func(p *corev1.Pod) string { return orNone(p.GetStatus().GetNominatedNodeName()) }),

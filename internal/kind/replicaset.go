@@ -27,7 +27,7 @@ var (
 		at(".spec.replicas", column("DESIRED", func(r *appsv1.ReplicaSet) string { return strconv.Itoa(int(r.GetSpec().GetReplicas())) })),
 		at(".status.replicas", column("CURRENT", func(r *appsv1.ReplicaSet) string { return strconv.Itoa(int(r.GetStatus().GetReplicas())) })),
 		at(".status.readyReplicas", column("READY", func(r *appsv1.ReplicaSet) string { return strconv.Itoa(int(r.GetStatus().GetReadyReplicas())) })),
-		age,
+		AgeColumn,
 		wide("CONTAINERS", func(r *appsv1.ReplicaSet) string { return templateContainers(r.GetSpec().GetTemplate()) }),
 		wide("IMAGES", func(r *appsv1.ReplicaSet) string { return templateImages(r.GetSpec().GetTemplate()) }),
 		wide("SELECTOR", func(r *appsv1.ReplicaSet) string { return FormatLabelSelector(r.GetSpec().GetSelector()) }),

@@ -37,7 +37,7 @@ var (
 	secretColumns = []Column{
 		at(".type", column("TYPE", (*corev1.Secret).GetType)),
 		column("DATA", func(s *corev1.Secret) string { return strconv.Itoa(len(s.GetData())) }),
-		age,
+		AgeColumn,
 	}
 	secretFields = map[string][]protowire.Number{"type": {3}}
 )

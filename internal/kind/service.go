@@ -75,7 +75,7 @@ var (
 		at(".spec.clusterIP", column("CLUSTER-IP", func(s *corev1.Service) string { return orNone(s.GetSpec().GetClusterIp()) })),
 		column("EXTERNAL-IP", serviceExternalIP),
 		column("PORT(S)", servicePorts),
-		age,
+		AgeColumn,
 		wide("SELECTOR", func(s *corev1.Service) string { return formatLabels(s.GetSpec().GetSelector()) }),
 	}
 	serviceFields = map[string][]protowire.Number{

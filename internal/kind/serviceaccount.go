@@ -10,6 +10,6 @@ var (
 	serviceAccountRules   = rulesOf[*corev1.ServiceAccount]{name: nameIsSubdomain}
 	serviceAccountColumns = []Column{
 		column("SECRETS", func(a *corev1.ServiceAccount) string { return strconv.Itoa(len(a.GetSecrets())) }),
-		age,
+		AgeColumn,
 	}
 )

@@ -14,32 +14,11 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
-	"google.golang.org/protobuf/types/dynamicpb"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/xebec-project/xebec/internal/scheme"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
-
-// object is an object of a message type that was made at run time.
-type object struct{ *dynamicpb.Message }
-
-func (o object) GetMetadata() *metav1.ObjectMeta {
-	f := o.Descriptor().Fields().ByNumber(1)
-	if !o.Has(f) {
-		return nil
-	}
-	// The field holds a dynamic message or a generated one, depending on how it was set.
-	m := &metav1.ObjectMeta{}
-	raw, err := proto.Marshal(o.Get(f).Message().Interface())
-	if err == nil {
-		err = proto.Unmarshal(raw, m)
-	}
-	if err != nil {
-		return nil
-	}
-	return m
-}
 
 // message makes a message type with metadata and the given string fields, numbered from 2.
 func message(t *testing.T, name string, fields ...string) protoreflect.MessageDescriptor {
@@ -106,10 +85,11 @@ func kindOf(t *testing.T, group, version, name string, fields ...string) *scheme
 	t.Helper()
 	d := message(t, strings.NewReplacer(".", "_", "/", "_").Replace(group+"_"+version+"_"+name), fields...)
 	lower := strings.ToLower(name)
-	return &scheme.Kind{
-		Group: group, Version: version, Name: name, Plural: lower + "s", Singular: lower, Namespaced: true,
-		New: func() scheme.Object { return object{dynamicpb.NewMessage(d)} }, Rules: rules{},
+	k := &scheme.Kind{
+		Group: group, Version: version, Name: name, Plural: lower + "s", Singular: lower, Namespaced: true, Rules: rules{},
 	}
+	k.New = scheme.Constructor(k, d)
+	return k
 }
 
 // widgets returns a kind in two versions: v2 is stored and calls size what v1 calls length.
@@ -300,9 +280,7 @@ func TestRefusedKinds(t *testing.T) {
 			k.Conversion = &c
 		}),
 		"field 1 of the message must be metadata": edited(func(k *scheme.Kind) {
-			k.New = func() scheme.Object {
-				return object{dynamicpb.NewMessage((&metav1.ObjectMeta{}).ProtoReflect().Descriptor())}
-			}
+			k.New = scheme.Constructor(k, (&metav1.ObjectMeta{}).ProtoReflect().Descriptor())
 		}),
 	} {
 		s := newScheme(t, base, second)
@@ -447,5 +425,48 @@ func TestConcurrentRegistration(t *testing.T) {
 	}
 	if got, want := s.Generation(), uint64(1+writers*(2*rounds+1)); got != want {
 		t.Errorf("generation is %d, want %d", got, want)
+	}
+}
+
+// TestDynamicObject decodes, changes, copies and encodes an object whose message type was made at run time.
+func TestDynamicObject(t *testing.T) {
+	k := kindOf(t, "example.com", "v1", "Widget", "size")
+	made := k.New()
+	if made.GetMetadata() != nil {
+		t.Errorf("a new object has metadata %v", made.GetMetadata())
+	}
+	set(made, "size", "7")
+	raw, err := proto.Marshal(made)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Metadata of another writer.
+	meta, err := proto.Marshal(&metav1.ObjectMeta{Name: "web", Labels: map[string]string{"a": "b"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw = protowire.AppendBytes(protowire.AppendTag(raw, 1, protowire.BytesType), meta)
+
+	decoded := k.New()
+	if err := proto.Unmarshal(raw, decoded); err != nil {
+		t.Fatal(err)
+	}
+	if m := decoded.GetMetadata(); m.GetName() != "web" || m.GetLabels()["a"] != "b" || text(decoded, "size") != "7" {
+		t.Errorf("decoded is %v", decoded)
+	}
+	clone, ok := proto.Clone(decoded).(*scheme.Dynamic)
+	if !ok || clone.Kind() != k || !proto.Equal(clone, decoded) {
+		t.Fatalf("the copy is %T %v", clone, clone)
+	}
+	clone.GetMetadata().Name = "db"
+	if decoded.GetMetadata().GetName() != "web" {
+		t.Error("a change of the copy changes the original")
+	}
+	again := k.New()
+	if raw, err = proto.Marshal(clone); err == nil {
+		err = proto.Unmarshal(raw, again)
+	}
+	if err != nil || again.GetMetadata().GetName() != "db" || again.GetMetadata().GetLabels()["a"] != "b" || text(again, "size") != "7" {
+		t.Errorf("a change of the metadata is encoded as %v, %v", again, err)
 	}
 }

@@ -34,7 +34,7 @@ func Command(s *session.Session) *cobra.Command {
 
 func explain(s *session.Session, text string, recursive bool) error {
 	name, rest, _ := strings.Cut(text, ".")
-	k, err := resolve.Kind(name)
+	k, err := resolve.Kind(s, name)
 	if err != nil {
 		return err
 	}

@@ -8,8 +8,8 @@ import (
 
 	"github.com/xebec-project/xebec/cli/exit"
 	"github.com/xebec-project/xebec/cli/printer"
+	"github.com/xebec-project/xebec/cli/resolve"
 	"github.com/xebec-project/xebec/cli/session"
-	"github.com/xebec-project/xebec/internal/kind"
 )
 
 // ResourcesCommand returns the command api-resources.
@@ -30,7 +30,7 @@ func ResourcesCommand(s *session.Session) *cobra.Command {
 			if output == printer.Wide {
 				t.Heads = append(t.Heads, "FIELD SELECTORS")
 			}
-			for _, k := range kind.All() {
+			for _, k := range resolve.Kinds(s) {
 				if cmd.Flags().Changed("namespaced") && k.Namespaced != namespaced || cmd.Flags().Changed("api-group") && k.Group != group {
 					continue
 				}

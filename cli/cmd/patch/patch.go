@@ -80,7 +80,7 @@ func parsePatch(patch, file, typ string) ([]byte, []client.PatchOption, error) {
 }
 
 func run(ctx context.Context, s *session.Session, args []string, o *write.Options, data []byte, options []client.PatchOption) error {
-	r, err := resolve.One(args, nil)
+	r, err := resolve.One(s, args, nil)
 	if err != nil {
 		return err
 	}

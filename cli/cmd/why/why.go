@@ -80,7 +80,7 @@ func why(ctx context.Context, s *session.Session, args []string) error {
 // that holds it up.
 func podToExplain(ctx context.Context, s *session.Session, cl *client.Client, args []string, namespace string) (*corev1.Pod, error) {
 	podKind, _ := kind.ByName("pods")
-	r, err := resolve.One(args, podKind)
+	r, err := resolve.One(s, args, podKind)
 	if err != nil {
 		return nil, err
 	}
