@@ -19,8 +19,9 @@ import (
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
-// discover adds to the scheme of the session the stored kinds that the cluster serves and this program was not compiled with. A
-// cluster without DiscoveryService has no such kinds. The cluster is asked once in a session.
+// discover adds to the scheme of the session the stored kinds that the cluster serves and this
+// program was not compiled with. A cluster without DiscoveryService has no such kinds. The cluster
+// is asked once in a session.
 func discover(s *session.Session) error {
 	if s.Discovered {
 		return nil
@@ -53,7 +54,8 @@ func discover(s *session.Session) error {
 	return nil
 }
 
-// messageOf finds the message of a schema. Files that the program was compiled with stay as they are.
+// messageOf finds the message of a schema. Files that the program was compiled with stay as they
+// are.
 func messageOf(schema *apiv1.GetSchemaResponse) (protoreflect.MessageDescriptor, error) {
 	files := &discoveredFiles{}
 	for _, f := range schema.GetFiles().GetFile() {
@@ -96,8 +98,8 @@ func (f *discoveredFiles) FindDescriptorByName(name protoreflect.FullName) (prot
 	return f.own.FindDescriptorByName(name)
 }
 
-// discovered describes a kind that the program was not compiled with. Tables of it have the columns that show one field. The
-// server checks its objects.
+// discovered describes a kind that the program was not compiled with. Tables of it have the columns
+// that show one field. The server checks its objects.
 func discovered(d *apiv1.KindDescription, message protoreflect.MessageDescriptor) *kind.Kind {
 	k := &kind.Kind{
 		Group: d.GetGroup(), Version: d.GetVersion(), Name: d.GetKind(), Plural: d.GetPlural(), Singular: d.GetSingular(),

@@ -38,7 +38,8 @@ func Of(obj kind.Object) Reference {
 // everything is what "all" stands for.
 var everything = []string{"pods", "services", "deployments", "replicasets"}
 
-// Kind finds a kind by what a person typed. Of a name that the program was not compiled with it asks the cluster.
+// Kind finds a kind by what a person typed. It asks the cluster for names that the program was not
+// compiled with.
 func Kind(s *session.Session, name string) (*kind.Kind, error) {
 	if k, ok := s.Kinds.ByName(name); ok {
 		return k, nil
@@ -60,7 +61,8 @@ func Kind(s *session.Session, name string) (*kind.Kind, error) {
 	return nil, exit.Usagef("unknown kind %q: 'xebec api-resources' lists the kinds", name)
 }
 
-// Kinds returns the kinds that the program was compiled with and those that the cluster serves besides, as far as it answers.
+// Kinds returns the kinds that the program was compiled with and, if the cluster answers, those
+// that it serves besides.
 func Kinds(s *session.Session) []*kind.Kind {
 	if err := discover(s); err != nil {
 		s.Notef("kinds that this program was not compiled with are unknown: %v", err)

@@ -38,7 +38,8 @@ type Session struct {
 	Timeout   time.Duration
 	verbosity int
 
-	// Kinds are the kinds that the program was compiled with and, once Discovered, those that the cluster serves besides.
+	// Kinds are the kinds that the program was compiled with and, once Discovered, those that the
+	// cluster serves besides.
 	Kinds      *scheme.Scheme
 	Discovered bool
 
