@@ -53,6 +53,7 @@ def shake(context, endpoint):
     """Make a handshake; OSError says what is wrong."""
     host, port = endpoint.split("://", 1)[1].rsplit(":", 1)
     with socket.create_connection((host, int(port)), 5) as connection:
+        connection.settimeout(60)  # a busy host accepts a connection at once and signs when it gets to it
         with context.wrap_socket(connection, server_hostname=host) as session:
             # A client learns only now that its certificate is refused. A server that is content greets it, or waits for it to speak.
             session.settimeout(2)

@@ -62,6 +62,9 @@ FIELDS = ["ActiveState", "SubState", "UnitFileState", "NRestarts", "LoadState", 
 ALWAYS = ["ActiveState", "SubState", "NRestarts", "LoadState", "NeedDaemonReload"]
 # How long answers may lack them, in seconds.
 SHOW_TIMEOUT = 60
+# How long a unit has to answer, at first and at most, and the least and the longest pause between two looks at it, in seconds.
+PATIENCE_MIN, PATIENCE_MAX = 2, 60
+PAUSE_MIN, PAUSE_MAX = 0.2, 10
 
 
 class Failed(Exception):
@@ -107,8 +110,8 @@ class Systemd:
         return out.strip()
 
 
-def serves(unit):
-    """Say whether a unit answers where it listens: accepts a connection or, when it takes TLS, makes a handshake."""
+def serves(unit, patience):
+    """Say whether a unit answers where it listens within so many seconds: accepts a connection or, when it takes TLS, makes a handshake."""
     listen = unit["listen"]
     if listen.startswith("/"):
         if not os.path.exists(listen):
@@ -118,7 +121,7 @@ def serves(unit):
         host, port = listen.rsplit(":", 1)
         family, address = socket.AF_INET, (host, int(port))
     probe = socket.socket(family, socket.SOCK_STREAM)
-    probe.settimeout(2)
+    probe.settimeout(patience)
     try:
         probe.connect(address)
         if "cert" in unit:
@@ -164,19 +167,28 @@ def newer(files, timestamp):
 
 
 def wait_for(systemd, unit, seconds):
-    """Return once the unit serves; raise Failed when it ends or does not in time."""
+    """Return once the unit serves; raise Failed when it ends or does not in time.
+
+    On a busy host each look costs the unit time that it needs to start, and an answer takes longer than on others. Looks therefore
+    have more and more time, and are as far apart as the last one took.
+    """
     name, listen = unit["name"], unit.get("listen")
     restarts = systemd.show(name)["NRestarts"]
     deadline = time.monotonic() + seconds
+    patience = PATIENCE_MIN
     while True:
+        begun = time.monotonic()
         state = systemd.show(name)
         if state["NRestarts"] != restarts or state["ActiveState"] in ("failed", "inactive"):
             raise Failed("%s does not stay up (%s, %s). Its log ends with:\n%s" % (name, state["ActiveState"], state["SubState"], systemd.log(name)))
-        if state["ActiveState"] == "active" and (not listen or serves(unit)):
+        if state["ActiveState"] == "active" and (not listen or serves(unit, patience)):
             return
+        took = time.monotonic() - begun
+        if took >= patience:
+            patience = min(2 * patience, PATIENCE_MAX)
         if time.monotonic() > deadline:
             raise Failed("%s runs but did not answer at %s within %d s. Its log ends with:\n%s" % (name, listen, seconds, systemd.log(name)))
-        time.sleep(0.2)
+        time.sleep(min(max(took, PAUSE_MIN), PAUSE_MAX))
 
 
 def apply(systemd, params, check):

@@ -39,6 +39,8 @@ type Lease struct {
 	ttl    time.Duration
 	stop   context.CancelFunc
 	done   chan struct{}
+	// answered, nil for none, is told how long each answer to a renewal took.
+	answered func(took time.Duration)
 
 	mu       sync.Mutex
 	deadline time.Time
@@ -56,14 +58,20 @@ type Lease struct {
 // within the ttl over new streams, which the connection's balancer spreads over the servers; late answers count.
 //
 // When ctx ends the lease is left to lapse by itself; Revoke ends it at once.
-func KeepLease(ctx context.Context, c *Client, ttl time.Duration, onLost func(error)) (*Lease, error) {
+func KeepLease(ctx context.Context, c *Client, ttl time.Duration, onLost func(error), options ...LeaseOption) (*Lease, error) {
 	seconds := int64((ttl + time.Second - 1) / time.Second)
 	granted, sent, err := c.grant(ctx, seconds)
 	if err != nil {
 		return nil, fmt.Errorf("grant a lease: %w", err)
 	}
-	return c.keep(ctx, granted.GetLeaseId(), granted.GetTtlSeconds(), sent, onLost), nil
+	return c.keep(ctx, granted.GetLeaseId(), granted.GetTtlSeconds(), sent, onLost, options...), nil
 }
+
+// LeaseOption changes how a lease is kept.
+type LeaseOption func(*Lease)
+
+// OnAnswer calls f from the keeper's goroutine with the time that the answer to each renewal took.
+func OnAnswer(f func(took time.Duration)) LeaseOption { return func(l *Lease) { l.answered = f } }
 
 // grant asks for a lease until there is an answer, and returns when the call that was answered was sent.
 func (c *Client) grant(ctx context.Context, seconds int64) (*apiv1.GrantResponse, time.Time, error) {
@@ -127,10 +135,13 @@ func (c *Client) renewOnce(ctx context.Context, id int64) (ttlSeconds int64, err
 }
 
 // keep begins to keep a lease that was last renewed by what was sent at that time.
-func (c *Client) keep(ctx context.Context, id, ttlSeconds int64, sent time.Time, onLost func(error)) *Lease {
+func (c *Client) keep(ctx context.Context, id, ttlSeconds int64, sent time.Time, onLost func(error), options ...LeaseOption) *Lease {
 	ttl := time.Duration(ttlSeconds) * time.Second
 	ctx, stop := context.WithCancel(ctx)
 	l := &Lease{client: c, id: id, ttl: ttl, stop: stop, done: make(chan struct{}), deadline: sent.Add(ttl)}
+	for _, option := range options {
+		option(l)
+	}
 	go l.keep(ctx, onLost)
 	return l
 }
@@ -199,8 +210,11 @@ func (l *Lease) renewals(ctx context.Context) error {
 		Open:     l.open,
 		Renewed: func(deadline time.Time) {
 			l.mu.Lock()
-			defer l.mu.Unlock()
 			l.deadline = deadline
+			l.mu.Unlock()
+			if l.answered != nil {
+				l.answered(l.ttl - time.Until(deadline))
+			}
 		},
 	})
 	switch {

@@ -18,16 +18,17 @@ import (
 
 	"github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/metrics"
+	"github.com/xebec-project/xebec/internal/renewal"
 )
 
 // Prefix precedes every key: the service, a slash and the instance's host follow.
 const Prefix = "/xebec/services/"
 
-// TTL is how long an instance that died in silence stays listed, in seconds. Its callers notice the lost connection
-// long before.
-const TTL = 5
-
 const (
+	// TTL is how long an instance that died in silence stays listed. Its callers notice the lost connection long before.
+	TTL = 5 * time.Second
+	// longestTTL is how long it stays listed at most while etcd is too busy to renew leases in time.
+	longestTTL = time.Minute
 	// firstTimeout bounds the first request to etcd. While requests take longer each has twice the time of the one before, up
 	// to lastTimeout: to give up what etcd is slow to answer, and to ask again, is more work for it.
 	firstTimeout = 3 * time.Second
@@ -74,8 +75,9 @@ type Instance struct {
 func (i Instance) key() string { return Prefix + i.Service + "/" + i.Host }
 
 // Register lists the instance until ctx ends, then takes it off. It is off as well while etcd has not heard from this
-// process for TTL seconds, and back when it has: an outage of etcd never ends Register. changed, when not nil, is told
-// every change. It returns nil, or an error at once when the instance can't be listed ever.
+// process for TTL, and back when it has: an outage of etcd never ends Register. While etcd is too busy to hear from it in time,
+// that time grows. changed, when not nil, is told every change. Register returns nil, or an error at once when the instance can't
+// be listed ever.
 func Register(ctx context.Context, client *clientv3.Client, instance Instance, log *zap.Logger, changed func(registered bool)) error {
 	if instance.Service == "" || instance.Host == "" || instance.Addr == "" {
 		return fmt.Errorf("register %+v: service, host and address are required", instance)
@@ -83,43 +85,98 @@ func Register(ctx context.Context, client *clientv3.Client, instance Instance, l
 	if changed == nil {
 		changed = func(bool) {}
 	}
-	manager, err := endpoints.NewManager(client, strings.TrimSuffix(Prefix, "/"))
+	r, err := newRegistration(client, instance, log, changed, renewal.Calm)
 	if err != nil {
 		return fmt.Errorf("register %s: %w", instance.Service, err)
 	}
-	log = log.With(zap.String(metrics.KeyService, instance.Service))
-	r := &registration{lease: newLease(client), manager: manager, instance: instance, pauses: newBackoff(), log: log}
-	defer r.lease.revoke(ctx)
-	for ctx.Err() == nil {
-		listed, err := r.hold(ctx, changed)
-		if ctx.Err() != nil {
-			break
-		}
-		what := msgFailed
-		if listed {
-			what = "Registration lapsed"
-		}
-		log.Warn(what, zap.Error(err))
-		_ = r.pauses.Wait(ctx, err) // the loop sees that ctx has ended
-	}
+	r.run(ctx)
 	return nil
 }
 
 // registration lists an instance.
 type registration struct {
-	lease    *lease
+	client   *clientv3.Client
 	manager  endpoints.Manager
 	instance Instance
-	limit    timeout
-	pauses   backoff.Backoff
+	changed  func(registered bool)
 	log      *zap.Logger
+
+	ttl    renewal.TTL
+	limit  timeout
+	pauses backoff.Backoff
+	listed bool
+	// lease is the one that the key is or will be under. previous, nil for none, is the one that the key is under until it is put
+	// under lease.
+	lease, previous *lease
+}
+
+func newRegistration(
+	client *clientv3.Client, instance Instance, log *zap.Logger, changed func(bool), calm time.Duration,
+) (*registration, error) {
+	manager, err := endpoints.NewManager(client, strings.TrimSuffix(Prefix, "/"))
+	if err != nil {
+		return nil, err
+	}
+	return &registration{
+		client: client, manager: manager, instance: instance, changed: changed,
+		log:    log.With(zap.String(metrics.KeyService, instance.Service)),
+		ttl:    renewal.TTL{Least: TTL, Most: longestTTL, Calm: calm},
+		pauses: newBackoff(),
+	}, nil
 }
 
 const msgFailed = "Registration failed"
 
+// errShorter ends the use of a lease that lasts longer than it has to.
+var errShorter = errors.New("a shorter lease will do")
+
+// run keeps the instance listed until ctx ends.
+func (r *registration) run(ctx context.Context) {
+	r.lease = newLease(r.client, r.ttl.Current())
+	defer func() {
+		r.lease.revoke(ctx)
+		if r.previous != nil {
+			r.previous.revoke(ctx)
+		}
+	}()
+	for {
+		err := r.hold(ctx)
+		if ctx.Err() != nil {
+			r.set(false)
+			return
+		}
+		if errors.Is(err, errShorter) {
+			r.previous, r.lease = r.lease, newLease(r.client, r.ttl.Current())
+			continue
+		}
+		what := msgFailed
+		if r.listed {
+			what = "Registration lapsed"
+		}
+		r.set(false)
+		r.log.Warn(what, zap.Error(err))
+		if errors.Is(err, errLost) {
+			r.ttl.Lost()
+			r.lease = newLease(r.client, r.ttl.Current())
+		}
+		_ = r.pauses.Wait(ctx, err) // the loop sees that ctx has ended
+	}
+}
+
+// set notes whether the instance is listed.
+func (r *registration) set(listed bool) {
+	if listed != r.listed {
+		r.listed = listed
+		r.changed(listed)
+	}
+}
+
+// errLost wraps why a lease was lost.
+var errLost = errors.New("lease lost")
+
 // hold takes the lease, lists the instance under it and keeps it until that fails or ctx ends. The lease is renewed from the time at
-// which it is there: to list the instance may take longer than the lease lasts. listed says whether the instance was listed.
-func (r *registration) hold(ctx context.Context, changed func(registered bool)) (listed bool, err error) {
+// which it is there: to list the instance may take longer than the lease lasts.
+func (r *registration) hold(ctx context.Context) error {
 	// A member that has no leader refuses at once: while a cut master heals, a call that hangs there would keep the
 	// instance off the list for longer than the master needs.
 	short, end := r.limit.with(clientv3.WithRequireLeader(ctx))
@@ -127,7 +184,7 @@ func (r *registration) hold(ctx context.Context, changed func(registered bool)) 
 	existed, err := r.lease.grant(short)
 	end()
 	if err != nil {
-		return false, fmt.Errorf("grant lease: %w", err)
+		return fmt.Errorf("grant lease: %w", err)
 	}
 	if existed {
 		sent = time.Time{}
@@ -136,28 +193,39 @@ func (r *registration) hold(ctx context.Context, changed func(registered bool)) 
 	defer cancel(nil)
 	var keeping sync.WaitGroup
 	defer keeping.Wait()
-	keeping.Go(func() { cancel(r.lease.keepAlive(ctx, sent)) })
+	keeping.Go(func() {
+		err := r.lease.keepAlive(ctx, sent, func(took time.Duration) {
+			if r.ttl.Answered(took) {
+				cancel(errShorter)
+			}
+		})
+		cancel(fmt.Errorf("%w: %w", errLost, err))
+	})
 	for {
 		err := r.list(ctx)
 		if err == nil {
 			break
 		}
 		if ctx.Err() != nil {
-			return false, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 		if errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			err = fmt.Errorf("%w: %w", errLost, err)
 			cancel(err)
-			return false, err
+			return err
 		}
 		r.log.Warn(msgFailed, zap.Error(err))
 		_ = r.pauses.Wait(ctx, err) // the next attempt sees that ctx has ended
 	}
 	r.pauses.Reset()
 	r.limit.reset()
-	changed(true)
+	r.set(true)
+	if r.previous != nil {
+		r.previous.revoke(ctx)
+		r.previous = nil
+	}
 	<-ctx.Done()
-	changed(false)
-	return true, context.Cause(ctx)
+	return context.Cause(ctx)
 }
 
 // list puts the key under the lease, replacing one that an earlier process left.

@@ -230,7 +230,7 @@ func TestSlowRegistration(t *testing.T) {
 	select {
 	case on := <-changes:
 		t.Errorf("the registration became %v", on)
-	case <-time.After(3 * discovery.TTL * time.Second):
+	case <-time.After(3 * discovery.TTL):
 	}
 	if resp, err := etcd.Client().Get(t.Context(), discovery.Prefix, clientv3.WithPrefix()); err != nil || len(resp.Kvs) != 1 {
 		t.Errorf("the registrations are %v, %v", resp, err)

@@ -16,6 +16,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/metrics"
+	"github.com/xebec-project/xebec/internal/renewal"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -25,6 +26,8 @@ const (
 	// DefaultLeaseTTL is how long the others wait for a leader that has vanished.
 	DefaultLeaseTTL = 5 * time.Second
 	minLeaseTTL     = 2 * time.Second
+	// longestLeaseTTL is how long they wait at most, while the control plane is too busy to renew leases in time.
+	longestLeaseTTL = time.Minute
 	// electionNamespace holds the Lease objects of the elections.
 	electionNamespace = "kube-system"
 	// startSpread bounds the pause before an instance's first candidacy. The pause depends on service
@@ -44,6 +47,7 @@ type election struct {
 	log      *zap.Logger
 	metrics  *electionMetrics
 	changed  chan struct{} // holds a token when the election's Lease changed
+	ttl      renewal.TTL
 
 	mu     sync.Mutex
 	holder string // holderIdentity of the Lease, empty while there is none or it is not known yet
@@ -81,6 +85,7 @@ func newElection(cfg Config, deps Deps) (*election, error) {
 		log:      deps.Logger,
 		metrics:  newElectionMetrics(deps.Metrics),
 		changed:  make(chan struct{}, 1),
+		ttl:      renewal.TTL{Least: cfg.LeaseTTL, Most: max(cfg.LeaseTTL, longestLeaseTTL), Calm: renewal.Calm},
 	}, nil
 }
 
@@ -134,7 +139,7 @@ func (e *election) run(ctx context.Context) error {
 		case errors.Is(err, errTermOver):
 			pauses.Reset()
 			log := e.log.Warn
-			if errors.Is(err, errSteppedDown) {
+			if errors.Is(err, errSteppedDown) || errors.Is(err, errShorterLease) {
 				log = e.log.Info
 			}
 			log("Leadership ended, standing again", zap.Error(err))
@@ -216,6 +221,10 @@ func (e *election) vacancy(ctx context.Context) bool {
 // errTermOver wraps the end of a term that had begun.
 var errTermOver = errors.New("term over")
 
+// errShorterLease ends a term whose lease lasts longer than it has to: another instance would wait longer for a leader that
+// vanished.
+var errShorterLease = errors.New("leases need not last as long any more")
+
 // errDeposed ends a term whose Lease object was deleted or replaced.
 var errDeposed = errors.New("the election's Lease is gone")
 
@@ -228,11 +237,20 @@ func (e *election) lead(ctx context.Context) error {
 	keeperCtx, stopKeeper := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopKeeper()
 	elected := context.AfterFunc(ctx, stopKeeper)
-	lease, err := client.KeepLease(keeperCtx, e.deps.Client, e.cfg.LeaseTTL, end)
+	lease, err := client.KeepLease(keeperCtx, e.deps.Client, e.ttl.Current(), end, client.OnAnswer(func(took time.Duration) {
+		if e.ttl.Answered(took) {
+			end(errShorterLease)
+		}
+	}))
 	if err != nil {
 		return err
 	}
-	defer e.revoke(context.WithoutCancel(ctx), lease)
+	defer func() {
+		if errors.Is(lease.Err(), client.ErrLeaseLost) {
+			e.ttl.Lost()
+		}
+		e.revoke(context.WithoutCancel(ctx), lease)
+	}()
 
 	now := timestamppb.Now()
 	seconds := int32(lease.TTL() / time.Second)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	etcderrors "go.etcd.io/etcd/server/v3/etcdserver/errors"
 	"go.etcd.io/etcd/server/v3/lease"
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
@@ -97,7 +98,13 @@ func (g *guard) owns(ctx context.Context, id rpc.Identity, r role, leaseID int64
 	if leases == nil {
 		return apierr.Unavailable("this member of etcd has just started")
 	}
-	resp, err := (*leases).LeaseTimeToLive(ctx, &pb.LeaseTimeToLiveRequest{ID: leaseID, Keys: true})
+	req := &pb.LeaseTimeToLiveRequest{ID: leaseID, Keys: true}
+	resp, err := (*leases).LeaseTimeToLive(ctx, req)
+	// A member waits a second for what it has not applied yet, and a busy one needs longer. To refuse the call would make its caller
+	// repeat more than this.
+	for errors.Is(err, etcderrors.ErrTimeoutWaitAppliedIndex) && ctx.Err() == nil {
+		resp, err = (*leases).LeaseTimeToLive(ctx, req)
+	}
 	switch {
 	case errors.Is(err, lease.ErrLeaseNotFound):
 		return nil // etcd answers so itself
