@@ -26,8 +26,8 @@ import (
 )
 
 const (
-	// askTimeout bounds one question to one process when the cluster's status is gathered.
-	askTimeout = 2 * time.Second
+	// leastAskTimeout bounds one question to one process when the cluster's status is gathered and the caller has no more time.
+	leastAskTimeout = 2 * time.Second
 	// askParallel bounds the questions under way.
 	askParallel = 16
 	// electionNamespace holds the Lease objects that the services' elections are held on.
@@ -121,7 +121,7 @@ func (c *cluster) Status(ctx context.Context, _ *clusterv1.StatusRequest) (*clus
 
 // members returns the etcd members, each with its own answer or why there is none.
 func (c *cluster) members(ctx context.Context) ([]*clusterv1.EtcdMember, error) {
-	short, cancel := context.WithTimeout(ctx, askTimeout)
+	short, cancel := context.WithTimeout(ctx, askTimeout(ctx))
 	defer cancel()
 	list, err := c.etcd.MemberList(short)
 	if err != nil {
@@ -139,7 +139,7 @@ func (c *cluster) members(ctx context.Context) ([]*clusterv1.EtcdMember, error) 
 		}
 		member.Endpoint = m.ClientURLs[0]
 		group.Go(func() error {
-			short, cancel := context.WithTimeout(ctx, askTimeout)
+			short, cancel := context.WithTimeout(ctx, askTimeout(ctx))
 			defer cancel()
 			st, err := c.etcd.Status(short, member.Endpoint)
 			if err != nil {
@@ -209,9 +209,19 @@ func (c *cluster) instances(ctx context.Context) ([]*clusterv1.ServiceInstance, 
 	return instances, unregistered, nil
 }
 
+// askTimeout returns the time for one question: a quarter of what the caller has, so that who gives a busy cluster more time gets
+// its answers.
+func askTimeout(ctx context.Context) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return leastAskTimeout
+	}
+	return max(leastAskTimeout, time.Until(deadline)/4)
+}
+
 // check asks one instance for its health, over a connection of its own: what is asked is whether it can be reached.
 func (c *cluster) check(ctx context.Context, instance discovery.Instance) error {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, askTimeout(ctx))
 	defer cancel()
 	conn, err := rpc.Dial(instance.Addr, rpc.ClientConfig{
 		TLS:        c.tls,
@@ -236,7 +246,7 @@ func (c *cluster) check(ctx context.Context, instance discovery.Instance) error 
 
 // leaders returns the holder of each service's election, such as "scheduler@master-1".
 func (c *cluster) leaders(ctx context.Context) (map[string]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, askTimeout(ctx))
 	defer cancel()
 	leases, _, err := client.List[*coordinationv1.Lease](ctx, c.objects, client.ListOptions{Namespace: electionNamespace})
 	if err != nil {
