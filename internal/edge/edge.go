@@ -166,7 +166,7 @@ type Guard struct {
 	closed func(reason string)
 
 	mu      sync.Mutex
-	pending list.List // of *Visitor, oldest first
+	pending list.List // of *Connection, oldest first
 	sources map[netip.Prefix]*list.Element
 	recent  list.List // of *source, most recently used first
 	callers map[string]int
@@ -184,7 +184,7 @@ type Guard struct {
 // source is one address that connections come from.
 type source struct {
 	prefix      netip.Prefix
-	pending     list.List // of *Visitor, oldest first
+	pending     list.List // of *Connection, oldest first
 	waiting     list.List // of *waiter, oldest first
 	turn        *list.Element
 	connections *rate.Limiter
@@ -258,7 +258,7 @@ func (g *Guard) source(prefix netip.Prefix) *source {
 	}
 	g.sources[prefix] = g.recent.PushFront(s)
 	if g.recent.Len() > maxSources {
-		// Its visitors keep it; a new connection from there finds full buckets.
+		// Its connections keep it; a new connection from there finds full buckets.
 		oldest := g.recent.Remove(g.recent.Back()).(*source)
 		delete(g.sources, oldest.prefix)
 	}

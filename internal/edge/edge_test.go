@@ -18,7 +18,7 @@ var (
 func nothing() {}
 
 // enter takes a connection that must be taken.
-func enter(t *testing.T, g *Guard, addr netip.Addr, cut func()) *Visitor {
+func enter(t *testing.T, g *Guard, addr netip.Addr, cut func()) *Connection {
 	t.Helper()
 	v, err := g.Enter(t.Context(), addr, cut)
 	if err != nil {
@@ -45,7 +45,7 @@ func TestPendingConnections(t *testing.T) {
 		second.Reading()
 		second.Read()
 		began := time.Now()
-		waits := make(chan *Visitor)
+		waits := make(chan *Connection)
 		go func() { waits <- enter(t, g, one, nothing) }()
 		synctest.Wait()
 		if cut["first"] || g.Pending() != 2 || g.Waiting() != 1 {
@@ -67,7 +67,7 @@ func TestPendingConnections(t *testing.T) {
 		first.Leave()
 
 		// Those that authenticate do not count, and stay.
-		for _, v := range []*Visitor{second, third, fourth} {
+		for _, v := range []*Connection{second, third, fourth} {
 			if err := v.Authenticated("ann"); err != nil {
 				t.Error(err)
 			}
@@ -81,7 +81,7 @@ func TestPendingConnections(t *testing.T) {
 		if !cut["late"] || cut["second"] || g.Pending() != 0 {
 			t.Errorf("cut %v, %d pending: want that cut which did not authenticate in time", cut, g.Pending())
 		}
-		for _, v := range []*Visitor{late, second, third, fourth} {
+		for _, v := range []*Connection{late, second, third, fourth} {
 			v.Leave()
 			v.Leave()
 		}

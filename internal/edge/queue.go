@@ -19,16 +19,16 @@ type waiter struct {
 	cut    func()
 	// place is its place in the source's queue, nil once it has its turn or was refused.
 	place *list.Element
-	// decided is closed then, with one of visitor and refused set.
+	// decided is closed then, with one of connection and refused set.
 	decided chan struct{}
-	visitor *Visitor
+	connection *Connection
 	refused *RefusedError
 }
 
 // Enter counts a connection in, before its handshake, once it is its turn, and returns a *RefusedError when the connection is
 // not to be taken, or the error of ctx when that ends before. cut closes it: Enter arranges that it is called when the
-// connection does not authenticate in time, has to make room or fails too often. Every visitor must leave.
-func (g *Guard) Enter(ctx context.Context, addr netip.Addr, cut func()) (*Visitor, error) {
+// connection does not authenticate in time, has to make room or fails too often. Every connection must leave.
+func (g *Guard) Enter(ctx context.Context, addr netip.Addr, cut func()) (*Connection, error) {
 	g.mu.Lock()
 	now := time.Now()
 	s := g.source(prefixOf(addr))
@@ -55,7 +55,7 @@ func (g *Guard) Enter(ctx context.Context, addr netip.Addr, cut func()) (*Visito
 }
 
 // wait returns what becomes of a connection that waits.
-func (g *Guard) wait(ctx context.Context, w *waiter) (*Visitor, error) {
+func (g *Guard) wait(ctx context.Context, w *waiter) (*Connection, error) {
 	select {
 	case <-w.decided:
 	default:
@@ -76,7 +76,7 @@ func (g *Guard) wait(ctx context.Context, w *waiter) (*Visitor, error) {
 	if w.refused != nil {
 		return nil, g.refuse(w.refused)
 	}
-	return w.visitor, nil
+	return w.connection, nil
 }
 
 // refuse counts a refusal.
@@ -116,13 +116,13 @@ func (g *Guard) dequeue(w *waiter) {
 // lookInterval is how often those that wait look whether somebody has to make room for them.
 const lookInterval = 100 * time.Millisecond
 
-// admit gives those that wait their turns for as long as there is room, and returns the visitors that had to make it, for
+// admit gives those that wait their turns for as long as there is room, and returns the connections that had to make it, for
 // cutAll. The caller holds g.mu.
-func (g *Guard) admit(now time.Time) (evicted []*Visitor) {
+func (g *Guard) admit(now time.Time) (evicted []*Connection) {
 	for turn := g.turns.Front(); turn != nil; {
 		s, following := turn.Value.(*source), turn.Next()
 		full, ofAll := g.fullFor(s)
-		var yielding *Visitor
+		var yielding *Connection
 		if full != nil {
 			if yielding = g.yielding(full, now); yielding == nil && ofAll {
 				break // nobody else finds room either
@@ -142,7 +142,7 @@ func (g *Guard) admit(now time.Time) (evicted []*Visitor) {
 				yielding.settle()
 				evicted = append(evicted, yielding)
 			}
-			w.visitor = g.visitor(w, now)
+			w.connection = g.connection(w, now)
 		}
 		close(w.decided)
 		if following == nil {
@@ -156,7 +156,7 @@ func (g *Guard) admit(now time.Time) (evicted []*Visitor) {
 	return evicted
 }
 
-// fullFor returns the list of visitors one of which has to make room before a connection of a source can authenticate, nil when
+// fullFor returns the list of connections one of which has to make room before a connection of a source can authenticate, nil when
 // there is room, and whether it is that of all sources. The caller holds g.mu.
 func (g *Guard) fullFor(s *source) (full *list.List, ofAll bool) {
 	switch {
@@ -168,30 +168,30 @@ func (g *Guard) fullFor(s *source) (full *list.List, ofAll bool) {
 	return nil, false
 }
 
-// yielding returns the oldest visitor of a list that has to make room, nil when none has to. The caller holds g.mu.
-func (g *Guard) yielding(visitors *list.List, now time.Time) *Visitor {
-	for element := visitors.Front(); element != nil; element = element.Next() {
-		v := element.Value.(*Visitor)
-		if now.Sub(v.entered) < yieldAge {
+// yielding returns the oldest connection of a list that has to make room, nil when none has to. The caller holds g.mu.
+func (g *Guard) yielding(connections *list.List, now time.Time) *Connection {
+	for element := connections.Front(); element != nil; element = element.Next() {
+		c := element.Value.(*Connection)
+		if now.Sub(c.entered) < yieldAge {
 			return nil
 		}
 		most := yieldAge
-		if v.begun.Load() {
+		if c.begun.Load() {
 			most = g.limits.HandshakeTimeout / 2
 		}
-		if v.silence(now) >= most {
-			return v
+		if c.silence(now) >= most {
+			return c
 		}
 	}
 	return nil
 }
 
-// visitor makes a visitor of a connection whose turn it is. The caller holds g.mu.
-func (g *Guard) visitor(w *waiter, now time.Time) *Visitor {
-	v := &Visitor{guard: g, source: w.source, entered: now, cut: w.cut}
-	v.ofAll, v.ofSource = g.pending.PushBack(v), w.source.pending.PushBack(v)
-	v.timer = time.AfterFunc(g.limits.HandshakeTimeout, v.timeout)
-	return v
+// connection makes a connection of a connection whose turn it is. The caller holds g.mu.
+func (g *Guard) connection(w *waiter, now time.Time) *Connection {
+	c := &Connection{guard: g, source: w.source, entered: now, cut: w.cut}
+	c.ofAll, c.ofSource = g.pending.PushBack(c), w.source.pending.PushBack(c)
+	c.timer = time.AfterFunc(g.limits.HandshakeTimeout, c.timeout)
+	return c
 }
 
 // admitLater admits when time has made room.
@@ -203,8 +203,8 @@ func (g *Guard) admitLater() {
 }
 
 // cutAll closes the connections that had to make room. The caller does not hold the guard's mu.
-func cutAll(evicted []*Visitor) {
-	for _, v := range evicted {
-		v.cutFor(ReasonPending)
+func cutAll(evicted []*Connection) {
+	for _, c := range evicted {
+		c.cutFor(ReasonPending)
 	}
 }

@@ -168,9 +168,9 @@ func TestWhoMakesRoom(t *testing.T) {
 		g := NewGuard(Limits{PendingConnections: 3, WaitTimeout: time.Minute, HandshakeTimeout: 20 * time.Second}, nil)
 		began := time.Now()
 		cut := map[string]time.Duration{}
-		visit := func(name string) *Visitor { return enter(t, g, one, func() { cut[name] = time.Since(began) }) }
+		visit := func(name string) *Connection { return enter(t, g, one, func() { cut[name] = time.Since(began) }) }
 		slowServer, slowClient, silent := visit("slow server"), visit("slow client"), visit("silent")
-		for _, v := range []*Visitor{slowServer, slowClient} {
+		for _, v := range []*Connection{slowServer, slowClient} {
 			v.Reading()
 			v.Read()
 		}
@@ -204,7 +204,7 @@ func TestStrangersAtTheirRate(t *testing.T) {
 		}
 		time.Sleep(10 * time.Second)
 		// There may be more at once than the burst: they count when they end.
-		var all []*Visitor
+		var all []*Connection
 		for range 6 {
 			all = append(all, enter(t, g, one, nothing))
 		}

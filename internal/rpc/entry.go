@@ -32,15 +32,15 @@ func (s *Server) tap(ctx context.Context, info *tap.Info) (_ context.Context, er
 		return nil, refuse(codes.Unauthenticated, ReasonNoCertificate, "the connection has no peer")
 	}
 	md, _ := metadata.FromIncomingContext(ctx)
-	visitor := visitorOf(p)
+	connection := connectionOf(p)
 	c, owner, err := s.authenticator.identify(p, md)
 	if err == nil {
-		if full := visitor.Authenticated(owner); full != nil {
+		if full := connection.Authenticated(owner); full != nil {
 			s.observer.countRefusal(ReasonConnections)
 			err = refuse(codes.ResourceExhausted, ReasonConnections, "%v", full)
 		}
 	} else if owner == "" && apierr.Code(err) != codes.Unavailable {
-		visitor.Failed()
+		connection.Failed()
 	}
 	if err != nil {
 		method := info.FullMethodName

@@ -26,7 +26,7 @@ import (
 // connectionInfo is what a server knows of a connection.
 type connectionInfo struct {
 	credentials.TLSInfo
-	visitor *edge.Visitor
+	connection *edge.Connection
 }
 
 // leaf returns the verified certificate of the client, nil when it showed none.
@@ -37,10 +37,10 @@ func (i connectionInfo) leaf() *x509.Certificate {
 	return i.State.VerifiedChains[0][0]
 }
 
-// visitorOf returns the visitor that a peer is, nil for one of another kind of connection.
-func visitorOf(p *peer.Peer) *edge.Visitor {
+// connectionOf returns the connection that a peer is, nil for one of another kind of connection.
+func connectionOf(p *peer.Peer) *edge.Connection {
 	info, _ := p.AuthInfo.(connectionInfo)
-	return info.visitor
+	return info.connection
 }
 
 // watchedCredentials asks who may connect at all, limits those who have not authenticated, and logs which peers were
@@ -63,24 +63,24 @@ func (c watchedCredentials) ServerHandshake(conn net.Conn) (net.Conn, credential
 			return nil, nil, err
 		}
 	}
-	visitor, err := c.guard.Enter(c.draining, addressOf(conn.RemoteAddr()), func() { _ = conn.Close() })
+	connection, err := c.guard.Enter(c.draining, addressOf(conn.RemoteAddr()), func() { _ = conn.Close() })
 	if err != nil {
 		c.tell(conn, zapcore.InfoLevel, err)
 		return nil, nil, err
 	}
 	if hungUp(conn) {
 		// Its client has lost patience. What it sent would be read, and answered at the cost of a signature.
-		visitor.Withdraw()
+		connection.Withdraw()
 		return nil, nil, io.EOF
 	}
-	// gRPC lifts it when the connection is ready; from then on the visitor is watched.
+	// gRPC lifts it when the connection is ready; from then on the connection is watched.
 	if err := conn.SetDeadline(time.Now().Add(c.timeout)); err != nil {
-		visitor.Leave()
+		connection.Leave()
 		return nil, nil, err
 	}
-	secure, info, err := c.TransportCredentials.ServerHandshake(readConn{conn, visitor})
+	secure, info, err := c.TransportCredentials.ServerHandshake(readConn{conn, connection})
 	if err != nil {
-		visitor.Leave()
+		connection.Leave()
 		level := zapcore.InfoLevel
 		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
 			// It went away without a word, as load balancers do every second that only look whether somebody listens.
@@ -89,15 +89,15 @@ func (c watchedCredentials) ServerHandshake(conn net.Conn) (net.Conn, credential
 		c.tell(conn, level, err)
 		return nil, nil, err
 	}
-	known := connectionInfo{visitor: visitor}
+	known := connectionInfo{connection: connection}
 	known.TLSInfo, _ = info.(credentials.TLSInfo)
 	if leaf := known.leaf(); leaf != nil && leaf.Subject.CommonName != "" {
 		// One that has too many connections may wait here for the end of another, for as long as a stranger may.
-		if visitor.Authenticated(leaf.Subject.CommonName) == nil {
-			visitor.ExpireAt(leaf.NotAfter)
+		if connection.Authenticated(leaf.Subject.CommonName) == nil {
+			connection.ExpireAt(leaf.NotAfter)
 		}
 	}
-	return &visitorConn{secure, visitor}, known, nil
+	return &countedConn{secure, connection}, known, nil
 }
 
 // hungUp reports whether the other end of a connection has closed it. It does not wait, and says no of what is no socket.
@@ -145,28 +145,28 @@ func addressOf(addr net.Addr) netip.Addr {
 	return from.Addr()
 }
 
-// readConn tells its visitor when the server waits for the client.
+// readConn tells its connection when the server waits for the client.
 type readConn struct {
 	net.Conn
-	visitor *edge.Visitor
+	connection *edge.Connection
 }
 
 // Read implements net.Conn.
 func (c readConn) Read(b []byte) (int, error) {
-	c.visitor.Reading()
-	defer c.visitor.Read()
+	c.connection.Reading()
+	defer c.connection.Read()
 	return c.Conn.Read(b)
 }
 
-// visitorConn counts its visitor out when it is closed.
-type visitorConn struct {
+// countedConn counts its connection out when it is closed.
+type countedConn struct {
 	net.Conn
-	visitor *edge.Visitor
+	connection *edge.Connection
 }
 
 // Close implements net.Conn.
-func (c *visitorConn) Close() error {
-	c.visitor.Leave()
+func (c *countedConn) Close() error {
+	c.connection.Leave()
 	return c.Conn.Close()
 }
 

@@ -170,17 +170,17 @@ func Identify(ctx context.Context, forwarders ...string) (Identity, error) {
 // identify returns the caller from a call's headers: whom the verified certificate names or, when that is a trusted
 // forwarder's, whom the forwarder names. It waits for nothing. owner is whose connection it is.
 func (a authenticator) identify(p *peer.Peer, md metadata.MD) (c call, owner string, err error) {
-	var visitor *edge.Visitor
+	var connection *edge.Connection
 	var leaf *x509.Certificate
 	switch info := p.AuthInfo.(type) {
 	case connectionInfo:
-		visitor = info.visitor
+		connection = info.connection
 		leaf = info.leaf()
 	case credentials.TLSInfo:
 		leaf = connectionInfo{TLSInfo: info}.leaf()
 	}
 	if leaf == nil {
-		c, err = a.byToken(visitor, md)
+		c, err = a.byToken(connection, md)
 		return c, c.identity.User, err
 	}
 	id := CertificateIdentity(leaf)
@@ -248,7 +248,7 @@ type TokenAuthenticator interface {
 }
 
 // byToken returns whose token comes with a call without a certificate. Nobody who comes so acts for others.
-func (a authenticator) byToken(visitor *edge.Visitor, md metadata.MD) (call, error) {
+func (a authenticator) byToken(connection *edge.Connection, md metadata.MD) (call, error) {
 	if a.tokens == nil {
 		return call{}, refuse(codes.Unauthenticated, ReasonNoCertificate, "a client certificate is required")
 	}
@@ -265,7 +265,7 @@ func (a authenticator) byToken(visitor *edge.Visitor, md metadata.MD) (call, err
 	if len(values) > 1 || !strings.EqualFold(scheme, "bearer") || token == "" {
 		return call{}, refuse(codes.Unauthenticated, ReasonBadToken, "header %s must be one bearer token", HeaderAuthorization)
 	}
-	id, expiry, err := a.tokens.Verify(token, visitor.MayTry())
+	id, expiry, err := a.tokens.Verify(token, connection.MayTry())
 	if err == nil && id.User == "" {
 		err = refuse(codes.Unauthenticated, ReasonBadToken, "the token names nobody")
 	}

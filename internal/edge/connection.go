@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// Visitor is one connection. Its methods may be called by several goroutines; a nil visitor may do everything, for servers
+// Connection is one connection. Its methods may be called by several goroutines; a nil connection may do everything, for servers
 // without a guard.
-type Visitor struct {
+type Connection struct {
 	guard   *Guard
 	source  *source
 	entered time.Time
@@ -29,54 +29,54 @@ type Visitor struct {
 	left            bool
 }
 
-// settle takes the visitor out of those that have not authenticated, and reports whether it was among them. The caller holds
+// settle takes the connection out of those that have not authenticated, and reports whether it was among them. The caller holds
 // the guard's mu.
-func (v *Visitor) settle() bool {
-	if v.ofAll == nil {
+func (c *Connection) settle() bool {
+	if c.ofAll == nil {
 		return false
 	}
-	v.guard.pending.Remove(v.ofAll)
-	v.source.pending.Remove(v.ofSource)
-	v.ofAll, v.ofSource = nil, nil
-	v.timer.Stop()
+	c.guard.pending.Remove(c.ofAll)
+	c.source.pending.Remove(c.ofSource)
+	c.ofAll, c.ofSource = nil, nil
+	c.timer.Stop()
 	return true
 }
 
 // Reading notes that the server waits for bytes of the client, and Read that they have come. Both cost next to nothing once
 // the caller has authenticated.
-func (v *Visitor) Reading() {
-	if v != nil && v.caller.Load() == nil {
-		v.silent.Store(max(1, int64(time.Since(v.guard.began))))
+func (c *Connection) Reading() {
+	if c != nil && c.caller.Load() == nil {
+		c.silent.Store(max(1, int64(time.Since(c.guard.began))))
 	}
 }
 
 // Read is the end of Reading.
-func (v *Visitor) Read() {
-	if v != nil && v.caller.Load() == nil {
-		v.silent.Store(0)
-		v.begun.Store(true)
+func (c *Connection) Read() {
+	if c != nil && c.caller.Load() == nil {
+		c.silent.Store(0)
+		c.begun.Store(true)
 	}
 }
 
 // silence returns how long the server has been waiting for bytes of the client.
-func (v *Visitor) silence(now time.Time) time.Duration {
-	since := v.silent.Load()
+func (c *Connection) silence(now time.Time) time.Duration {
+	since := c.silent.Load()
 	if since == 0 {
 		return 0
 	}
-	return now.Sub(v.guard.began) - time.Duration(since)
+	return now.Sub(c.guard.began) - time.Duration(since)
 }
 
 // Authenticated notes that the connection's caller has proved to be caller, and returns an error when that one has too
 // many connections: the call is to be refused then, and the connection counts as not authenticated. Of several callers on
 // one connection the first counts. It is cheap when repeated.
-func (v *Visitor) Authenticated(caller string) error {
-	if v == nil || v.caller.Load() != nil {
+func (c *Connection) Authenticated(caller string) error {
+	if c == nil || c.caller.Load() != nil {
 		return nil
 	}
-	g := v.guard
+	g := c.guard
 	g.mu.Lock()
-	if v.left || v.caller.Load() != nil {
+	if c.left || c.caller.Load() != nil {
 		g.mu.Unlock()
 		return nil
 	}
@@ -86,86 +86,86 @@ func (v *Visitor) Authenticated(caller string) error {
 	}
 	g.callers[caller]++
 	g.connections++
-	v.caller.Store(&caller)
-	evicted := v.settleAndAdmit(false)
+	c.caller.Store(&caller)
+	evicted := c.settleAndAdmit(false)
 	g.mu.Unlock()
 	cutAll(evicted)
 	return nil
 }
 
-// settleAndAdmit takes the visitor out of those that have not authenticated and admits those that wait for its place. failed
+// settleAndAdmit takes the connection out of those that have not authenticated and admits those that wait for its place. failed
 // tells that it counts against the rate of its source: it ended without having authenticated. One that the guard cuts, for
 // its time or to make room, does not: how often that happens is bounded by the places, and the server may have been too slow.
 // What it returns is for cutAll. The caller holds the guard's mu.
-func (v *Visitor) settleAndAdmit(failed bool) []*Visitor {
-	if !v.settle() {
+func (c *Connection) settleAndAdmit(failed bool) []*Connection {
+	if !c.settle() {
 		return nil
 	}
 	now := time.Now()
 	if failed {
 		// There may be more of them at once than tokens: the source owes the rest.
-		v.source.connections.ReserveN(now, 1)
+		c.source.connections.ReserveN(now, 1)
 	}
-	return v.guard.admit(now)
+	return c.guard.admit(now)
 }
 
 // Withdraw counts out a connection whose client gave up before its turn came. It does not count against the rate of its
 // source. The connection must not be used any more.
-func (v *Visitor) Withdraw() { v.leave(false) }
+func (c *Connection) Withdraw() { c.leave(false) }
 
 // MayTry reports whether an unknown credential of this source is worth a look: not while too many have failed.
-func (v *Visitor) MayTry() bool {
-	return v == nil || v.source.failures.Tokens() >= 1
+func (c *Connection) MayTry() bool {
+	return c == nil || c.source.failures.Tokens() >= 1
 }
 
 // Failed notes that a call failed to authenticate. After too many of the connection, or of its source, the connection is
 // closed, a moment later so that the caller can read why.
-func (v *Visitor) Failed() {
-	if v == nil {
+func (c *Connection) Failed() {
+	if c == nil {
 		return
 	}
-	if v.source.failures.Allow() && v.failures.Add(1) != failuresPerConnection {
+	if c.source.failures.Allow() && c.failures.Add(1) != failuresPerConnection {
 		return
 	}
-	time.AfterFunc(closeDelay, func() { v.cutFor(ReasonFailures) })
+	time.AfterFunc(closeDelay, func() { c.cutFor(ReasonFailures) })
 }
 
 // closeDelay is what a caller gets to read why its connection is closed.
 const closeDelay = 100 * time.Millisecond
 
 // ExpireAt closes the connection at a time, when the certificate of its caller expires, and a moment later, so that calls
-// end with a proper status first. The zero time does nothing. It may be called once, and stop when the visitor has left.
-func (v *Visitor) ExpireAt(at time.Time) {
-	if v == nil || at.IsZero() {
+// end with a proper status first. The zero time does nothing. It may be called once, and stop when the connection has left.
+func (c *Connection) ExpireAt(at time.Time) {
+	if c == nil || at.IsZero() {
 		return
 	}
-	g := v.guard
+	g := c.guard
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if v.left {
+	if c.left {
 		return
 	}
-	v.timer.Stop()
-	v.timer = time.AfterFunc(time.Until(at)+time.Second, func() { v.cutFor(ReasonExpired) })
+	c.timer.Stop()
+	c.timer = time.AfterFunc(time.Until(at)+time.Second, func() { c.cutFor(ReasonExpired) })
 }
 
 // Leave counts the connection out, when it is closed. It may be called again.
-func (v *Visitor) Leave() { v.leave(true) }
+func (c *Connection) Leave() { c.leave(true) }
 
-func (v *Visitor) leave(failed bool) {
-	if v == nil {
+func (c *Connection) leave(failed bool) {
+	if c == nil {
 		return
 	}
-	g := v.guard
+	g := c.guard
 	g.mu.Lock()
-	if v.left {
+	if c.left {
 		g.mu.Unlock()
 		return
 	}
-	v.left = true
-	evicted := v.settleAndAdmit(failed)
-	v.timer.Stop()
-	if caller := v.caller.Load(); caller != nil {
+	c.left = true
+	evicted := c.settleAndAdmit(failed)
+	c.timer.Stop()
+	if caller := c.caller.Load(); caller != nil {
 		g.connections--
 		if g.callers[*caller]--; g.callers[*caller] <= 0 {
 			delete(g.callers, *caller)
@@ -176,23 +176,23 @@ func (v *Visitor) leave(failed bool) {
 }
 
 // timeout closes the connection when it has not authenticated.
-func (v *Visitor) timeout() {
-	v.guard.mu.Lock()
-	pending := v.ofAll != nil
-	evicted := v.settleAndAdmit(false)
-	v.guard.mu.Unlock()
+func (c *Connection) timeout() {
+	c.guard.mu.Lock()
+	pending := c.ofAll != nil
+	evicted := c.settleAndAdmit(false)
+	c.guard.mu.Unlock()
 	cutAll(evicted)
 	if pending {
-		v.cutFor(ReasonTimeout)
+		c.cutFor(ReasonTimeout)
 	}
 }
 
-func (v *Visitor) cutFor(reason string) {
-	v.guard.mu.Lock()
-	left := v.left
-	v.guard.mu.Unlock()
+func (c *Connection) cutFor(reason string) {
+	c.guard.mu.Lock()
+	left := c.left
+	c.guard.mu.Unlock()
 	if !left {
-		v.guard.closed(reason)
-		v.cut()
+		c.guard.closed(reason)
+		c.cut()
 	}
 }
