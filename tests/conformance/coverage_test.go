@@ -24,7 +24,7 @@ func mirrored() []*kind.Kind {
 }
 
 // TestFieldCoverage compares every field of every Kubernetes type that our kinds reach with our descriptors: number,
-// type, presence and JSON name. All have to be there, and none more.
+// type, presence, JSON name and how strategic merge patches treat it. All have to be there, and none more.
 func TestFieldCoverage(t *testing.T) {
 	s := scheme(t)
 	c := newCoverage()
@@ -79,6 +79,14 @@ func (c *coverage) message(theirs reflect.Type, ours protoreflect.MessageDescrip
 	}
 }
 
+// patchStrategies are the values of Kubernetes' tag patchStrategy.
+var patchStrategies = map[metav1.PatchStrategy]string{
+	metav1.PatchStrategy_PATCH_STRATEGY_UNSPECIFIED:       "",
+	metav1.PatchStrategy_PATCH_STRATEGY_MERGE:             "merge",
+	metav1.PatchStrategy_PATCH_STRATEGY_RETAIN_KEYS:       "retainKeys",
+	metav1.PatchStrategy_PATCH_STRATEGY_MERGE_RETAIN_KEYS: "merge,retainKeys",
+}
+
 // field compares one field by its protobuf tag, such as "bytes,3,opt,name=replicas", and its JSON tag. The wire type in
 // the tag does not count: Kubernetes' generator goes by the Go type, and a dozen of the tags say something else. That
 // the wire types agree is shown by TestRoundTrip, where a field with another one would be unknown.
@@ -98,6 +106,12 @@ func (c *coverage) field(theirs reflect.StructField, tag string, message protore
 		return 0, fmt.Errorf("inline is %v, Kubernetes has %v", rules.GetInline(), inline)
 	} else if !inline && name != ours.JSONName() {
 		return 0, fmt.Errorf("the JSON name is %s, Kubernetes has %s", ours.JSONName(), name)
+	}
+	if want, got := theirs.Tag.Get("patchStrategy"), patchStrategies[rules.GetPatchStrategy()]; got != want {
+		return 0, fmt.Errorf("the patch strategy is %q, Kubernetes has %q", got, want)
+	}
+	if want, got := theirs.Tag.Get("patchMergeKey"), rules.GetPatchMergeKey(); got != want {
+		return 0, fmt.Errorf("the patch merge key is %q, Kubernetes has %q", got, want)
 	}
 	if form := unsetForm(theirs); form != "" {
 		c.unset[ours.FullName()] = form

@@ -7,9 +7,9 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/xebec-project/xebec/internal/schema"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
@@ -22,7 +22,8 @@ const (
 )
 
 // ParseStrategic reads a strategic merge patch for objects of a message type, which must be a JSON object. Lists are merged as
-// Kubernetes does: those with keys element by element, by the first key; sets by their values; others are replaced.
+// the options of their fields say (xebec.meta.v1.FieldRules): element by element if they have a patch_merge_key, by value if they
+// have only a patch_strategy that merges; others are replaced.
 func ParseStrategic(text []byte, message protoreflect.MessageDescriptor) (Patch, error) {
 	if err := checkDepth(text, MaxDepth); err != nil {
 		return nil, err
@@ -316,7 +317,7 @@ func reorder(merged, before, items, order []any, key string) ([]any, error) {
 			out, named = append(out, named[0]), named[1:]
 		}
 	}
-	return slices.Concat(out, named, others), nil
+	return append(append(out, named...), others...), nil
 }
 
 // keyText is a key or an element of a set as text that tells strings from numbers.
@@ -343,18 +344,16 @@ type strategy struct {
 	key    string
 }
 
+// listStrategy reads the options patch_strategy and patch_merge_key of a field. That members are retained is left to the
+// patch's $retainKeys, as in Kubernetes.
 func listStrategy(field protoreflect.FieldDescriptor) strategy {
 	if field == nil || !field.IsList() {
 		return strategy{}
 	}
-	rules := rulesOf(field)
-	switch rules.GetListType() {
-	case metav1.ListType_LIST_TYPE_MAP:
-		if keys := rules.GetListMapKeys(); len(keys) > 0 {
-			return strategy{merges: true, key: keys[0]}
-		}
-	case metav1.ListType_LIST_TYPE_SET:
-		return strategy{merges: true}
+	rules := schema.RulesOf(field)
+	switch rules.GetPatchStrategy() {
+	case metav1.PatchStrategy_PATCH_STRATEGY_MERGE, metav1.PatchStrategy_PATCH_STRATEGY_MERGE_RETAIN_KEYS:
+		return strategy{merges: true, key: rules.GetPatchMergeKey()}
 	}
 	return strategy{}
 }
@@ -366,7 +365,7 @@ func fieldOf(message protoreflect.MessageDescriptor, name string) protoreflect.F
 	}
 	for i := range message.Fields().Len() {
 		field := message.Fields().Get(i)
-		if rulesOf(field).GetInline() {
+		if schema.RulesOf(field).GetInline() {
 			if inner := fieldOf(field.Message(), name); inner != nil {
 				return inner
 			}
@@ -383,9 +382,4 @@ func messageOf(field protoreflect.FieldDescriptor) protoreflect.MessageDescripto
 		return nil
 	}
 	return field.Message()
-}
-
-func rulesOf(field protoreflect.FieldDescriptor) *metav1.FieldRules {
-	rules, _ := proto.GetExtension(field.Options(), metav1.E_Field).(*metav1.FieldRules)
-	return rules
 }

@@ -69,6 +69,28 @@ const webPod = `{"metadata":{"name":"web","labels":{"a":"1","b":"2"},"finalizers
 	"volumes":[{"name":"v","emptyDir":{}},{"name":"w","configMap":{"name":"w"}}],
 	"nodeSelector":{"disk":"ssd"},"tolerations":[{"key":"k","operator":"Exists"}],"restartPolicy":"Always"}}`
 
+// TestStrategicMergeOptions has lists whose patch_strategy differs from their list_type: pod addresses have one owner in
+// server-side apply and yet are merged by strategic merge patches, by the one key that patch_merge_key names.
+func TestStrategicMergeOptions(t *testing.T) {
+	for name, c := range map[string]struct{ kind, doc, patch, want string }{
+		"addresses": {
+			"pod", `{"status":{"podIPs":[{"ip":"10.0.0.1"}],"hostIPs":[{"ip":"10.1.0.1"}]}}`,
+			`{"status":{"podIPs":[{"ip":"fd00::1"}],"hostIPs":[{"ip":"10.1.0.1","$patch":"delete"}]}}`,
+			`{"status":{"podIPs":[{"ip":"fd00::1"},{"ip":"10.0.0.1"}],"hostIPs":[]}}`,
+		},
+		"claims of a container, of list type map": {
+			"pod", `{"spec":{"containers":[{"name":"a","resources":{"claims":[{"name":"x"}]}}]}}`,
+			`{"spec":{"containers":[{"name":"a","resources":{"claims":[{"name":"y"}]}}]}}`,
+			`{"spec":{"containers":[{"name":"a","resources":{"claims":[{"name":"y"}]}}]}}`,
+		},
+	} {
+		got, err := strategicPatch(t, c.kind, c.doc, c.patch)
+		if err != nil || !sameJSON(t, got, c.want) {
+			t.Errorf("%s: got %s, %v\nwant %s", name, got, err, c.want)
+		}
+	}
+}
+
 // TestStrategicMergeErrors has patches that make no sense.
 func TestStrategicMergeErrors(t *testing.T) {
 	for text, want := range map[string]string{

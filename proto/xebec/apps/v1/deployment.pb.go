@@ -529,12 +529,12 @@ const file_xebec_apps_v1_deployment_proto_rawDesc = "" +
 	"Deployment\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x121\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1d.xebec.apps.v1.DeploymentSpecR\x04spec\x127\n" +
-	"\x06status\x18\x03 \x01(\v2\x1f.xebec.apps.v1.DeploymentStatusR\x06status\"\xec\x03\n" +
+	"\x06status\x18\x03 \x01(\v2\x1f.xebec.apps.v1.DeploymentStatusR\x06status\"\xf5\x03\n" +
 	"\x0eDeploymentSpec\x12\x1f\n" +
 	"\breplicas\x18\x01 \x01(\x05H\x00R\breplicas\x88\x01\x01\x128\n" +
 	"\bselector\x18\x02 \x01(\v2\x1c.xebec.meta.v1.LabelSelectorR\bselector\x12:\n" +
-	"\btemplate\x18\x03 \x01(\v2\x1e.xebec.core.v1.PodTemplateSpecR\btemplate\x12=\n" +
-	"\bstrategy\x18\x04 \x01(\v2!.xebec.apps.v1.DeploymentStrategyR\bstrategy\x12*\n" +
+	"\btemplate\x18\x03 \x01(\v2\x1e.xebec.core.v1.PodTemplateSpecR\btemplate\x12F\n" +
+	"\bstrategy\x18\x04 \x01(\v2!.xebec.apps.v1.DeploymentStrategyB\a\xc2\xda\x18\x03\xb8\x01\x02R\bstrategy\x12*\n" +
 	"\x11min_ready_seconds\x18\x05 \x01(\x05R\x0fminReadySeconds\x129\n" +
 	"\x16revision_history_limit\x18\x06 \x01(\x05H\x01R\x14revisionHistoryLimit\x88\x01\x01\x12\x16\n" +
 	"\x06paused\x18\a \x01(\bR\x06paused\x12?\n" +
@@ -547,15 +547,15 @@ const file_xebec_apps_v1_deployment_proto_rawDesc = "" +
 	"\x0erolling_update\x18\x02 \x01(\v2&.xebec.apps.v1.RollingUpdateDeploymentR\rrollingUpdate\"\x97\x01\n" +
 	"\x17RollingUpdateDeployment\x12C\n" +
 	"\x0fmax_unavailable\x18\x01 \x01(\v2\x1a.xebec.meta.v1.IntOrStringR\x0emaxUnavailable\x127\n" +
-	"\tmax_surge\x18\x02 \x01(\v2\x1a.xebec.meta.v1.IntOrStringR\bmaxSurge\"\xf8\x03\n" +
+	"\tmax_surge\x18\x02 \x01(\v2\x1a.xebec.meta.v1.IntOrStringR\bmaxSurge\"\x82\x04\n" +
 	"\x10DeploymentStatus\x12/\n" +
 	"\x13observed_generation\x18\x01 \x01(\x03R\x12observedGeneration\x12\x1a\n" +
 	"\breplicas\x18\x02 \x01(\x05R\breplicas\x12)\n" +
 	"\x10updated_replicas\x18\x03 \x01(\x05R\x0fupdatedReplicas\x12-\n" +
 	"\x12available_replicas\x18\x04 \x01(\x05R\x11availableReplicas\x121\n" +
-	"\x14unavailable_replicas\x18\x05 \x01(\x05R\x13unavailableReplicas\x12P\n" +
+	"\x14unavailable_replicas\x18\x05 \x01(\x05R\x13unavailableReplicas\x12Z\n" +
 	"\n" +
-	"conditions\x18\x06 \x03(\v2\".xebec.apps.v1.DeploymentConditionB\f\xc2\xda\x18\b\x18\x02\"\x04typeR\n" +
+	"conditions\x18\x06 \x03(\v2\".xebec.apps.v1.DeploymentConditionB\x16\xc2\xda\x18\x12\x18\x02\"\x04type\xb8\x01\x01\xc2\x01\x04typeR\n" +
 	"conditions\x12%\n" +
 	"\x0eready_replicas\x18\a \x01(\x05R\rreadyReplicas\x12,\n" +
 	"\x0fcollision_count\x18\b \x01(\x05H\x00R\x0ecollisionCount\x88\x01\x01\x126\n" +

@@ -358,15 +358,15 @@ const file_xebec_apps_v1_replicaset_proto_rawDesc = "" +
 	"\bselector\x18\x02 \x01(\v2\x1c.xebec.meta.v1.LabelSelectorR\bselector\x12:\n" +
 	"\btemplate\x18\x03 \x01(\v2\x1e.xebec.core.v1.PodTemplateSpecR\btemplate\x12*\n" +
 	"\x11min_ready_seconds\x18\x04 \x01(\x05R\x0fminReadySecondsB\v\n" +
-	"\t_replicas\"\x8e\x03\n" +
+	"\t_replicas\"\x98\x03\n" +
 	"\x10ReplicaSetStatus\x12\x1a\n" +
 	"\breplicas\x18\x01 \x01(\x05R\breplicas\x124\n" +
 	"\x16fully_labeled_replicas\x18\x02 \x01(\x05R\x14fullyLabeledReplicas\x12/\n" +
 	"\x13observed_generation\x18\x03 \x01(\x03R\x12observedGeneration\x12%\n" +
 	"\x0eready_replicas\x18\x04 \x01(\x05R\rreadyReplicas\x12-\n" +
-	"\x12available_replicas\x18\x05 \x01(\x05R\x11availableReplicas\x12P\n" +
+	"\x12available_replicas\x18\x05 \x01(\x05R\x11availableReplicas\x12Z\n" +
 	"\n" +
-	"conditions\x18\x06 \x03(\v2\".xebec.apps.v1.ReplicaSetConditionB\f\xc2\xda\x18\b\x18\x02\"\x04typeR\n" +
+	"conditions\x18\x06 \x03(\v2\".xebec.apps.v1.ReplicaSetConditionB\x16\xc2\xda\x18\x12\x18\x02\"\x04type\xb8\x01\x01\xc2\x01\x04typeR\n" +
 	"conditions\x126\n" +
 	"\x14terminating_replicas\x18\a \x01(\x05H\x00R\x13terminatingReplicas\x88\x01\x01B\x17\n" +
 	"\x15_terminating_replicas\"\xc1\x01\n" +

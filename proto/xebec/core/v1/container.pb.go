@@ -3416,18 +3416,18 @@ var File_xebec_core_v1_container_proto protoreflect.FileDescriptor
 
 const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\n" +
-	"\x1dxebec/core/v1/container.proto\x12\rxebec.core.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/core/v1/volume.proto\x1a\x1fxebec/meta/v1/intorstring.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/quantity.proto\"\x99\f\n" +
+	"\x1dxebec/core/v1/container.proto\x12\rxebec.core.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/core/v1/volume.proto\x1a\x1fxebec/meta/v1/intorstring.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/quantity.proto\"\xd5\f\n" +
 	"\tContainer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x18\n" +
 	"\acommand\x18\x03 \x03(\tR\acommand\x12\x12\n" +
 	"\x04args\x18\x04 \x03(\tR\x04args\x12\x1f\n" +
 	"\vworking_dir\x18\x05 \x01(\tR\n" +
-	"workingDir\x12S\n" +
-	"\x05ports\x18\x06 \x03(\v2\x1c.xebec.core.v1.ContainerPortB\x1f\xc2\xda\x18\x1b\x18\x02\"\rcontainerPort\"\bprotocolR\x05ports\x125\n" +
-	"\x03env\x18\a \x03(\v2\x15.xebec.core.v1.EnvVarB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x03env\x12A\n" +
-	"\tresources\x18\b \x01(\v2#.xebec.core.v1.ResourceRequirementsR\tresources\x12R\n" +
-	"\rvolume_mounts\x18\t \x03(\v2\x1a.xebec.core.v1.VolumeMountB\x11\xc2\xda\x18\r\x18\x02\"\tmountPathR\fvolumeMounts\x12;\n" +
+	"workingDir\x12f\n" +
+	"\x05ports\x18\x06 \x03(\v2\x1c.xebec.core.v1.ContainerPortB2\xc2\xda\x18.\x18\x02\"\rcontainerPort\"\bprotocol\xb8\x01\x01\xc2\x01\rcontainerPortR\x05ports\x12?\n" +
+	"\x03env\x18\a \x03(\v2\x15.xebec.core.v1.EnvVarB\x16\xc2\xda\x18\x12\x18\x02\"\x04name\xb8\x01\x01\xc2\x01\x04nameR\x03env\x12A\n" +
+	"\tresources\x18\b \x01(\v2#.xebec.core.v1.ResourceRequirementsR\tresources\x12a\n" +
+	"\rvolume_mounts\x18\t \x03(\v2\x1a.xebec.core.v1.VolumeMountB \xc2\xda\x18\x1c\x18\x02\"\tmountPath\xb8\x01\x01\xc2\x01\tmountPathR\fvolumeMounts\x12;\n" +
 	"\x0eliveness_probe\x18\n" +
 	" \x01(\v2\x14.xebec.core.v1.ProbeR\rlivenessProbe\x12=\n" +
 	"\x0freadiness_probe\x18\v \x01(\v2\x14.xebec.core.v1.ProbeR\x0ereadinessProbe\x126\n" +
@@ -3440,9 +3440,10 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"stdin_once\x18\x11 \x01(\bR\tstdinOnce\x12\x10\n" +
 	"\x03tty\x18\x12 \x01(\bR\x03tty\x127\n" +
 	"\benv_from\x18\x13 \x03(\v2\x1c.xebec.core.v1.EnvFromSourceR\aenvFrom\x12g\n" +
-	"\x1atermination_message_policy\x18\x14 \x01(\tB)\xc2\xda\x18%2\x06\"File\"z\x04Filez\x15FallbackToLogsOnErrorR\x18terminationMessagePolicy\x12\x86\x01\n" +
-	"\x0evolume_devices\x18\x15 \x03(\v2\x1b.xebec.core.v1.VolumeDeviceBB\xc2\xda\x18>\x18\x02\"\n" +
-	"devicePath:.block devices are not passed to containers yetR\rvolumeDevices\x129\n" +
+	"\x1atermination_message_policy\x18\x14 \x01(\tB)\xc2\xda\x18%2\x06\"File\"z\x04Filez\x15FallbackToLogsOnErrorR\x18terminationMessagePolicy\x12\x96\x01\n" +
+	"\x0evolume_devices\x18\x15 \x03(\v2\x1b.xebec.core.v1.VolumeDeviceBR\xc2\xda\x18N\x18\x02\"\n" +
+	"devicePath:.block devices are not passed to containers yet\xb8\x01\x01\xc2\x01\n" +
+	"devicePathR\rvolumeDevices\x129\n" +
 	"\rstartup_probe\x18\x16 \x01(\v2\x14.xebec.core.v1.ProbeR\fstartupProbe\x12^\n" +
 	"\rresize_policy\x18\x17 \x03(\v2$.xebec.core.v1.ContainerResizePolicyB\x13\xc2\xda\x18\x0f\xa2\x01\fresourceNameR\fresizePolicy\x12J\n" +
 	"\x0erestart_policy\x18\x18 \x01(\tB\x1e\xc2\xda\x18\x1az\x06Alwaysz\x05Neverz\tOnFailureH\x00R\rrestartPolicy\x88\x01\x01\x12^\n" +
@@ -3631,18 +3632,18 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\x12_localhost_profile\"\xb7\x01\n" +
 	"\x12EphemeralContainer\x12m\n" +
 	"\x1aephemeral_container_common\x18\x01 \x01(\v2'.xebec.core.v1.EphemeralContainerCommonB\x06\xc2\xda\x18\x02\b\x01R\x18ephemeralContainerCommon\x122\n" +
-	"\x15target_container_name\x18\x02 \x01(\tR\x13targetContainerName\"\xce\v\n" +
+	"\x15target_container_name\x18\x02 \x01(\tR\x13targetContainerName\"\x8a\f\n" +
 	"\x18EphemeralContainerCommon\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x18\n" +
 	"\acommand\x18\x03 \x03(\tR\acommand\x12\x12\n" +
 	"\x04args\x18\x04 \x03(\tR\x04args\x12\x1f\n" +
 	"\vworking_dir\x18\x05 \x01(\tR\n" +
-	"workingDir\x12S\n" +
-	"\x05ports\x18\x06 \x03(\v2\x1c.xebec.core.v1.ContainerPortB\x1f\xc2\xda\x18\x1b\x18\x02\"\rcontainerPort\"\bprotocolR\x05ports\x125\n" +
-	"\x03env\x18\a \x03(\v2\x15.xebec.core.v1.EnvVarB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x03env\x12A\n" +
-	"\tresources\x18\b \x01(\v2#.xebec.core.v1.ResourceRequirementsR\tresources\x12R\n" +
-	"\rvolume_mounts\x18\t \x03(\v2\x1a.xebec.core.v1.VolumeMountB\x11\xc2\xda\x18\r\x18\x02\"\tmountPathR\fvolumeMounts\x12;\n" +
+	"workingDir\x12f\n" +
+	"\x05ports\x18\x06 \x03(\v2\x1c.xebec.core.v1.ContainerPortB2\xc2\xda\x18.\x18\x02\"\rcontainerPort\"\bprotocol\xb8\x01\x01\xc2\x01\rcontainerPortR\x05ports\x12?\n" +
+	"\x03env\x18\a \x03(\v2\x15.xebec.core.v1.EnvVarB\x16\xc2\xda\x18\x12\x18\x02\"\x04name\xb8\x01\x01\xc2\x01\x04nameR\x03env\x12A\n" +
+	"\tresources\x18\b \x01(\v2#.xebec.core.v1.ResourceRequirementsR\tresources\x12a\n" +
+	"\rvolume_mounts\x18\t \x03(\v2\x1a.xebec.core.v1.VolumeMountB \xc2\xda\x18\x1c\x18\x02\"\tmountPath\xb8\x01\x01\xc2\x01\tmountPathR\fvolumeMounts\x12;\n" +
 	"\x0eliveness_probe\x18\n" +
 	" \x01(\v2\x14.xebec.core.v1.ProbeR\rlivenessProbe\x12=\n" +
 	"\x0freadiness_probe\x18\v \x01(\v2\x14.xebec.core.v1.ProbeR\x0ereadinessProbe\x126\n" +
@@ -3655,8 +3656,9 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"stdin_once\x18\x11 \x01(\bR\tstdinOnce\x12\x10\n" +
 	"\x03tty\x18\x12 \x01(\bR\x03tty\x127\n" +
 	"\benv_from\x18\x13 \x03(\v2\x1c.xebec.core.v1.EnvFromSourceR\aenvFrom\x12g\n" +
-	"\x1atermination_message_policy\x18\x14 \x01(\tB)\xc2\xda\x18%2\x06\"File\"z\x04Filez\x15FallbackToLogsOnErrorR\x18terminationMessagePolicy\x12V\n" +
-	"\x0evolume_devices\x18\x15 \x03(\v2\x1b.xebec.core.v1.VolumeDeviceB\x12\xc2\xda\x18\x0e\x18\x02\"\n" +
+	"\x1atermination_message_policy\x18\x14 \x01(\tB)\xc2\xda\x18%2\x06\"File\"z\x04Filez\x15FallbackToLogsOnErrorR\x18terminationMessagePolicy\x12f\n" +
+	"\x0evolume_devices\x18\x15 \x03(\v2\x1b.xebec.core.v1.VolumeDeviceB\"\xc2\xda\x18\x1e\x18\x02\"\n" +
+	"devicePath\xb8\x01\x01\xc2\x01\n" +
 	"devicePathR\rvolumeDevices\x129\n" +
 	"\rstartup_probe\x18\x16 \x01(\v2\x14.xebec.core.v1.ProbeR\fstartupProbe\x12^\n" +
 	"\rresize_policy\x18\x17 \x03(\v2$.xebec.core.v1.ContainerResizePolicyB\x13\xc2\xda\x18\x0f\xa2\x01\fresourceNameR\fresizePolicy\x12*\n" +
@@ -3665,7 +3667,7 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\x0f_restart_policy\"2\n" +
 	"\x06Sysctl\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\x8b\a\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xa4\a\n" +
 	"\x0fContainerStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
 	"\x05state\x18\x02 \x01(\v2\x1d.xebec.core.v1.ContainerStateR\x05state\x12<\n" +
@@ -3679,10 +3681,10 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\astarted\x18\t \x01(\bH\x00R\astarted\x88\x01\x01\x12g\n" +
 	"\x13allocated_resources\x18\n" +
 	" \x03(\v26.xebec.core.v1.ContainerStatus.AllocatedResourcesEntryR\x12allocatedResources\x12A\n" +
-	"\tresources\x18\v \x01(\v2#.xebec.core.v1.ResourceRequirementsR\tresources\x12X\n" +
-	"\rvolume_mounts\x18\f \x03(\v2 .xebec.core.v1.VolumeMountStatusB\x11\xc2\xda\x18\r\x18\x02\"\tmountPathR\fvolumeMounts\x120\n" +
-	"\x04user\x18\r \x01(\v2\x1c.xebec.core.v1.ContainerUserR\x04user\x12i\n" +
-	"\x1aallocated_resources_status\x18\x0e \x03(\v2\x1d.xebec.core.v1.ResourceStatusB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x18allocatedResourcesStatus\x12$\n" +
+	"\tresources\x18\v \x01(\v2#.xebec.core.v1.ResourceRequirementsR\tresources\x12g\n" +
+	"\rvolume_mounts\x18\f \x03(\v2 .xebec.core.v1.VolumeMountStatusB \xc2\xda\x18\x1c\x18\x02\"\tmountPath\xb8\x01\x01\xc2\x01\tmountPathR\fvolumeMounts\x120\n" +
+	"\x04user\x18\r \x01(\v2\x1c.xebec.core.v1.ContainerUserR\x04user\x12s\n" +
+	"\x1aallocated_resources_status\x18\x0e \x03(\v2\x1d.xebec.core.v1.ResourceStatusB\x16\xc2\xda\x18\x12\x18\x02\"\x04name\xb8\x01\x01\xc2\x01\x04nameR\x18allocatedResourcesStatus\x12$\n" +
 	"\vstop_signal\x18\x0f \x01(\tH\x01R\n" +
 	"stopSignal\x88\x01\x01\x1a^\n" +
 	"\x17AllocatedResourcesEntry\x12\x10\n" +

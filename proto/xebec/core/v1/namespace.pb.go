@@ -282,11 +282,11 @@ const file_xebec_core_v1_namespace_proto_rawDesc = "" +
 	"\rNamespaceSpec\x12\x1e\n" +
 	"\n" +
 	"finalizers\x18\x01 \x03(\tR\n" +
-	"finalizers\"x\n" +
+	"finalizers\"\x82\x01\n" +
 	"\x0fNamespaceStatus\x12\x14\n" +
-	"\x05phase\x18\x01 \x01(\tR\x05phase\x12O\n" +
+	"\x05phase\x18\x01 \x01(\tR\x05phase\x12Y\n" +
 	"\n" +
-	"conditions\x18\x02 \x03(\v2!.xebec.core.v1.NamespaceConditionB\f\xc2\xda\x18\b\x18\x02\"\x04typeR\n" +
+	"conditions\x18\x02 \x03(\v2!.xebec.core.v1.NamespaceConditionB\x16\xc2\xda\x18\x12\x18\x02\"\x04type\xb8\x01\x01\xc2\x01\x04typeR\n" +
 	"conditions\"\xc0\x01\n" +
 	"\x12NamespaceCondition\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +

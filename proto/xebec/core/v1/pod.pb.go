@@ -1904,12 +1904,11 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x03Pod\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12*\n" +
 	"\x04spec\x18\x02 \x01(\v2\x16.xebec.core.v1.PodSpecR\x04spec\x120\n" +
-	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\x88\x1d\n" +
-	"\aPodSpec\x12=\n" +
-	"\avolumes\x18\x01 \x03(\v2\x15.xebec.core.v1.VolumeB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\avolumes\x12H\n" +
+	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\xf1\x1d\n" +
+	"\aPodSpec\x12G\n" +
+	"\avolumes\x18\x01 \x03(\v2\x15.xebec.core.v1.VolumeB\x16\xc2\xda\x18\x12\x18\x02\"\x04name\xb8\x01\x03\xc2\x01\x04nameR\avolumes\x12R\n" +
 	"\n" +
-	"containers\x18\x02 \x03(\v2\x18.xebec.core.v1.ContainerB\x0e\xc2\xda\x18\n" +
-	"\x18\x02\"\x04nameP\x01R\n" +
+	"containers\x18\x02 \x03(\v2\x18.xebec.core.v1.ContainerB\x18\xc2\xda\x18\x14\x18\x02\"\x04nameP\x01\xb8\x01\x01\xc2\x01\x04nameR\n" +
 	"containers\x12O\n" +
 	"\x0erestart_policy\x18\x03 \x01(\tB(\xc2\xda\x18$2\b\"Always\"z\x06Alwaysz\tOnFailurez\x05NeverR\rrestartPolicy\x12X\n" +
 	" termination_grace_period_seconds\x18\x04 \x01(\x03B\n" +
@@ -1925,17 +1924,16 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\fhost_network\x18\v \x01(\bR\vhostNetwork\x12\x19\n" +
 	"\bhost_pid\x18\f \x01(\bR\ahostPID\x12\x19\n" +
 	"\bhost_ipc\x18\r \x01(\bR\ahostIPC\x12V\n" +
-	"\x10security_context\x18\x0e \x01(\v2!.xebec.core.v1.PodSecurityContextB\b\xc2\xda\x18\x042\x02{}R\x0fsecurityContext\x12_\n" +
-	"\x12image_pull_secrets\x18\x0f \x03(\v2#.xebec.core.v1.LocalObjectReferenceB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x10imagePullSecrets\x12#\n" +
+	"\x10security_context\x18\x0e \x01(\v2!.xebec.core.v1.PodSecurityContextB\b\xc2\xda\x18\x042\x02{}R\x0fsecurityContext\x12i\n" +
+	"\x12image_pull_secrets\x18\x0f \x03(\v2#.xebec.core.v1.LocalObjectReferenceB\x16\xc2\xda\x18\x12\x18\x02\"\x04name\xb8\x01\x01\xc2\x01\x04nameR\x10imagePullSecrets\x12#\n" +
 	"\bhostname\x18\x10 \x01(\tB\a\xc2\xda\x18\x03\x80\x01\x01R\bhostname\x12%\n" +
 	"\tsubdomain\x18\x11 \x01(\tB\a\xc2\xda\x18\x03\x80\x01\x01R\tsubdomain\x12f\n" +
 	"\baffinity\x18\x12 \x01(\v2\x17.xebec.core.v1.AffinityB1\xc2\xda\x18-:+the scheduler does not look at affinity yetR\baffinity\x12C\n" +
-	"\x0escheduler_name\x18\x13 \x01(\tB\x1c\xc2\xda\x18\x182\x13\"default-scheduler\"\x80\x01\x02R\rschedulerName\x12O\n" +
-	"\x0finit_containers\x18\x14 \x03(\v2\x18.xebec.core.v1.ContainerB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x0einitContainers\x12J\n" +
+	"\x0escheduler_name\x18\x13 \x01(\tB\x1c\xc2\xda\x18\x182\x13\"default-scheduler\"\x80\x01\x02R\rschedulerName\x12Y\n" +
+	"\x0finit_containers\x18\x14 \x03(\v2\x18.xebec.core.v1.ContainerB\x16\xc2\xda\x18\x12\x18\x02\"\x04name\xb8\x01\x01\xc2\x01\x04nameR\x0einitContainers\x12J\n" +
 	"\x1fautomount_service_account_token\x18\x15 \x01(\bH\x02R\x1cautomountServiceAccountToken\x88\x01\x01\x12;\n" +
-	"\vtolerations\x18\x16 \x03(\v2\x19.xebec.core.v1.TolerationR\vtolerations\x12G\n" +
-	"\fhost_aliases\x18\x17 \x03(\v2\x18.xebec.core.v1.HostAliasB\n" +
-	"\xc2\xda\x18\x06\x18\x02\"\x02ipR\vhostAliases\x12Z\n" +
+	"\vtolerations\x18\x16 \x03(\v2\x19.xebec.core.v1.TolerationR\vtolerations\x12O\n" +
+	"\fhost_aliases\x18\x17 \x03(\v2\x18.xebec.core.v1.HostAliasB\x12\xc2\xda\x18\x0e\x18\x02\"\x02ip\xb8\x01\x01\xc2\x01\x02ipR\vhostAliases\x12Z\n" +
 	"\x13priority_class_name\x18\x18 \x01(\tB*\xc2\xda\x18&:!there are no priority classes yet\x80\x01\x02R\x11priorityClassName\x12\x1f\n" +
 	"\bpriority\x18\x19 \x01(\x05H\x03R\bpriority\x88\x01\x01\x12:\n" +
 	"\n" +
@@ -1946,20 +1944,20 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x14enable_service_links\x18\x1e \x01(\bB\n" +
 	"\xc2\xda\x18\x062\x04trueH\x06R\x12enableServiceLinks\x88\x01\x01\x12s\n" +
 	"\x11preemption_policy\x18\x1f \x01(\tBA\xc2\xda\x18=:\x1epods do not preempt others yetz\x14PreemptLowerPriorityz\x05NeverH\aR\x10preemptionPolicy\x88\x01\x01\x12@\n" +
-	"\boverhead\x18  \x03(\v2$.xebec.core.v1.PodSpec.OverheadEntryR\boverhead\x12\xcf\x01\n" +
-	"\x1btopology_spread_constraints\x18! \x03(\v2'.xebec.core.v1.TopologySpreadConstraintBf\xc2\xda\x18b\x18\x02\"\vtopologyKey\"\x11whenUnsatisfiable:>the scheduler does not look at topology spread constraints yetR\x19topologySpreadConstraints\x12b\n" +
-	"\x14ephemeral_containers\x18\" \x03(\v2!.xebec.core.v1.EphemeralContainerB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x13ephemeralContainers\x124\n" +
+	"\boverhead\x18  \x03(\v2$.xebec.core.v1.PodSpec.OverheadEntryR\boverhead\x12\xe0\x01\n" +
+	"\x1btopology_spread_constraints\x18! \x03(\v2'.xebec.core.v1.TopologySpreadConstraintBw\xc2\xda\x18s\x18\x02\"\vtopologyKey\"\x11whenUnsatisfiable:>the scheduler does not look at topology spread constraints yet\xb8\x01\x01\xc2\x01\vtopologyKeyR\x19topologySpreadConstraints\x12l\n" +
+	"\x14ephemeral_containers\x18\" \x03(\v2!.xebec.core.v1.EphemeralContainerB\x16\xc2\xda\x18\x12\x18\x02\"\x04name\xb8\x01\x01\xc2\x01\x04nameR\x13ephemeralContainers\x124\n" +
 	"\x14set_hostname_as_fqdn\x18# \x01(\bH\bR\x11setHostnameAsFQDN\x88\x01\x01\x12$\n" +
 	"\x02os\x18$ \x01(\v2\x14.xebec.core.v1.PodOSR\x02os\x12Z\n" +
 	"\n" +
-	"host_users\x18% \x01(\bB6\xc2\xda\x182:0pods do not get user namespaces of their own yetH\tR\thostUsers\x88\x01\x01\x12Y\n" +
-	"\x10scheduling_gates\x18& \x03(\v2 .xebec.core.v1.PodSchedulingGateB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x0fschedulingGates\x12\x84\x01\n" +
-	"\x0fresource_claims\x18' \x03(\v2\x1f.xebec.core.v1.PodResourceClaimB:\xc2\xda\x186\x18\x02\"\x04nameB,dynamic resource allocation is not supportedR\x0eresourceClaims\x12A\n" +
+	"host_users\x18% \x01(\bB6\xc2\xda\x182:0pods do not get user namespaces of their own yetH\tR\thostUsers\x88\x01\x01\x12c\n" +
+	"\x10scheduling_gates\x18& \x03(\v2 .xebec.core.v1.PodSchedulingGateB\x16\xc2\xda\x18\x12\x18\x02\"\x04name\xb8\x01\x01\xc2\x01\x04nameR\x0fschedulingGates\x12\x8e\x01\n" +
+	"\x0fresource_claims\x18' \x03(\v2\x1f.xebec.core.v1.PodResourceClaimBD\xc2\xda\x18@\x18\x02\"\x04nameB,dynamic resource allocation is not supported\xb8\x01\x03\xc2\x01\x04nameR\x0eresourceClaims\x12A\n" +
 	"\tresources\x18( \x01(\v2#.xebec.core.v1.ResourceRequirementsR\tresources\x120\n" +
 	"\x11hostname_override\x18) \x01(\tH\n" +
 	"R\x10hostnameOverride\x88\x01\x01\x12q\n" +
-	"\x10scheduling_group\x18+ \x01(\v2!.xebec.core.v1.PodSchedulingGroupB#\xc2\xda\x18\x1f:\x1dpods are scheduled one by oneR\x0fschedulingGroup\x12\x80\x01\n" +
-	"\x13eviction_responders\x18, \x03(\v2 .xebec.core.v1.EvictionResponderB-\xc2\xda\x18)\x18\x02\"\x04name:\x18evictions ask nobody yet\xca\x01\x041.37R\x12evictionResponders\x1a?\n" +
+	"\x10scheduling_group\x18+ \x01(\v2!.xebec.core.v1.PodSchedulingGroupB#\xc2\xda\x18\x1f:\x1dpods are scheduled one by oneR\x0fschedulingGroup\x12\x8a\x01\n" +
+	"\x13eviction_responders\x18, \x03(\v2 .xebec.core.v1.EvictionResponderB7\xc2\xda\x183\x18\x02\"\x04name:\x18evictions ask nobody yet\xb8\x01\x01\xc2\x01\x04name\xca\x01\x041.37R\x12evictionResponders\x1a?\n" +
 	"\x11NodeSelectorEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aT\n" +
@@ -2028,11 +2026,11 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x11EvictionResponder\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
 	"\bpriority\x18\x02 \x01(\x05H\x00R\bpriority\x88\x01\x01:\x06\xc2\xda\x18\x02\x10\x01B\v\n" +
-	"\t_priority\"\xfd\v\n" +
+	"\t_priority\"\xbe\f\n" +
 	"\tPodStatus\x12\x14\n" +
-	"\x05phase\x18\x01 \x01(\tR\x05phase\x12I\n" +
+	"\x05phase\x18\x01 \x01(\tR\x05phase\x12S\n" +
 	"\n" +
-	"conditions\x18\x02 \x03(\v2\x1b.xebec.core.v1.PodConditionB\f\xc2\xda\x18\b\x18\x02\"\x04typeR\n" +
+	"conditions\x18\x02 \x03(\v2\x1b.xebec.core.v1.PodConditionB\x16\xc2\xda\x18\x12\x18\x02\"\x04type\xb8\x01\x01\xc2\x01\x04typeR\n" +
 	"conditions\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x17\n" +
@@ -2044,18 +2042,17 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\tqos_class\x18\t \x01(\tR\bqosClass\x12V\n" +
 	"\x17init_container_statuses\x18\n" +
 	" \x03(\v2\x1e.xebec.core.v1.ContainerStatusR\x15initContainerStatuses\x12.\n" +
-	"\x13nominated_node_name\x18\v \x01(\tR\x11nominatedNodeName\x129\n" +
-	"\apod_ips\x18\f \x03(\v2\x14.xebec.core.v1.PodIPB\n" +
-	"\xc2\xda\x18\x06\x18\x02\"\x02ipR\x06podIPs\x12`\n" +
+	"\x13nominated_node_name\x18\v \x01(\tR\x11nominatedNodeName\x12A\n" +
+	"\apod_ips\x18\f \x03(\v2\x14.xebec.core.v1.PodIPB\x12\xc2\xda\x18\x0e\x18\x02\"\x02ip\xb8\x01\x01\xc2\x01\x02ipR\x06podIPs\x12`\n" +
 	"\x1cephemeral_container_statuses\x18\r \x03(\v2\x1e.xebec.core.v1.ContainerStatusR\x1aephemeralContainerStatuses\x12\x16\n" +
-	"\x06resize\x18\x0e \x01(\tR\x06resize\x12k\n" +
-	"\x17resource_claim_statuses\x18\x0f \x03(\v2%.xebec.core.v1.PodResourceClaimStatusB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\x15resourceClaimStatuses\x120\n" +
-	"\bhost_ips\x18\x10 \x03(\v2\x15.xebec.core.v1.HostIPR\ahostIPs\x12/\n" +
+	"\x06resize\x18\x0e \x01(\tR\x06resize\x12u\n" +
+	"\x17resource_claim_statuses\x18\x0f \x03(\v2%.xebec.core.v1.PodResourceClaimStatusB\x16\xc2\xda\x18\x12\x18\x02\"\x04name\xb8\x01\x03\xc2\x01\x04nameR\x15resourceClaimStatuses\x12>\n" +
+	"\bhost_ips\x18\x10 \x03(\v2\x15.xebec.core.v1.HostIPB\f\xc2\xda\x18\b\xb8\x01\x01\xc2\x01\x02ipR\ahostIPs\x12/\n" +
 	"\x13observed_generation\x18\x11 \x01(\x03R\x12observedGeneration\x12r\n" +
 	"\x1eextended_resource_claim_status\x18\x12 \x01(\v2-.xebec.core.v1.PodExtendedResourceClaimStatusR\x1bextendedResourceClaimStatus\x12a\n" +
 	"\x13allocated_resources\x18\x13 \x03(\v20.xebec.core.v1.PodStatus.AllocatedResourcesEntryR\x12allocatedResources\x12A\n" +
-	"\tresources\x18\x14 \x01(\v2#.xebec.core.v1.ResourceRequirementsR\tresources\x12\xa4\x01\n" +
-	"(node_allocatable_resource_claim_statuses\x18\x15 \x03(\v21.xebec.core.v1.NodeAllocatableResourceClaimStatusB\x19\xc2\xda\x18\x15\x18\x02\"\x11resourceClaimNameR$nodeAllocatableResourceClaimStatuses\x12X\n" +
+	"\tresources\x18\x14 \x01(\v2#.xebec.core.v1.ResourceRequirementsR\tresources\x12\xbb\x01\n" +
+	"(node_allocatable_resource_claim_statuses\x18\x15 \x03(\v21.xebec.core.v1.NodeAllocatableResourceClaimStatusB0\xc2\xda\x18,\x18\x02\"\x11resourceClaimName\xb8\x01\x01\xc2\x01\x11resourceClaimNameR$nodeAllocatableResourceClaimStatuses\x12X\n" +
 	"\rvolume_health\x18\x16 \x03(\v2\x1e.xebec.core.v1.PodVolumeHealthB\x13\xc2\xda\x18\x0f\x18\x02\"\x04name\xca\x01\x041.37R\fvolumeHealth\x1a^\n" +
 	"\x17AllocatedResourcesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12-\n" +
@@ -2078,17 +2075,17 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x14_resource_claim_name\"\xac\x01\n" +
 	"\x1ePodExtendedResourceClaimStatus\x12Z\n" +
 	"\x10request_mappings\x18\x01 \x03(\v2/.xebec.core.v1.ContainerExtendedResourceRequestR\x0frequestMappings\x12.\n" +
-	"\x13resource_claim_name\x18\x02 \x01(\tR\x11resourceClaimName\"\xbc\x02\n" +
+	"\x13resource_claim_name\x18\x02 \x01(\tR\x11resourceClaimName\"\xd0\x02\n" +
 	"\"NodeAllocatableResourceClaimStatus\x12.\n" +
 	"\x13resource_claim_name\x18\x01 \x01(\tR\x11resourceClaimName\x12&\n" +
 	"\n" +
 	"containers\x18\x02 \x03(\tB\x06\xc2\xda\x18\x02\x18\x01R\n" +
-	"containers\x12\\\n" +
-	"\amapping\x18\x04 \x03(\v2-.xebec.core.v1.NodeAllocatableMappedResourcesB\x13\xc2\xda\x18\x0f\x18\x02\"\x04name\xca\x01\x041.37R\amapping\x12`\n" +
-	"\boverhead\x18\x05 \x03(\v2/.xebec.core.v1.NodeAllocatableOverheadResourcesB\x13\xc2\xda\x18\x0f\x18\x02\"\x04name\xca\x01\x041.37R\boverhead\"\xde\x01\n" +
+	"containers\x12f\n" +
+	"\amapping\x18\x04 \x03(\v2-.xebec.core.v1.NodeAllocatableMappedResourcesB\x1d\xc2\xda\x18\x19\x18\x02\"\x04name\xb8\x01\x01\xc2\x01\x04name\xca\x01\x041.37R\amapping\x12j\n" +
+	"\boverhead\x18\x05 \x03(\v2/.xebec.core.v1.NodeAllocatableOverheadResourcesB\x1d\xc2\xda\x18\x19\x18\x02\"\x04name\xb8\x01\x01\xc2\x01\x04name\xca\x01\x041.37R\boverhead\"\xea\x01\n" +
 	"\x0fPodVolumeHealth\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12i\n" +
-	"\x11health_conditions\x18\x02 \x03(\v2$.xebec.core.v1.VolumeHealthConditionB\x16\xc2\xda\x18\x12\x18\x02\"\x06status\"\x06reasonR\x10healthConditions\x12L\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12u\n" +
+	"\x11health_conditions\x18\x02 \x03(\v2$.xebec.core.v1.VolumeHealthConditionB\"\xc2\xda\x18\x1e\x18\x02\"\x06status\"\x06reason\xb8\x01\x01\xc2\x01\x06statusR\x10healthConditions\x12L\n" +
 	"\x14last_transition_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x12lastTransitionTime\"a\n" +
 	"\x15VolumeHealthCondition\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\tR\x06status\x12\x16\n" +

@@ -735,9 +735,9 @@ const file_xebec_core_v1_service_proto_rawDesc = "" +
 	"\aService\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12.\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1a.xebec.core.v1.ServiceSpecR\x04spec\x124\n" +
-	"\x06status\x18\x03 \x01(\v2\x1c.xebec.core.v1.ServiceStatusR\x06status\"\xed\t\n" +
-	"\vServiceSpec\x12H\n" +
-	"\x05ports\x18\x01 \x03(\v2\x1a.xebec.core.v1.ServicePortB\x16\xc2\xda\x18\x12\x18\x02\"\x04port\"\bprotocolR\x05ports\x12L\n" +
+	"\x06status\x18\x03 \x01(\v2\x1c.xebec.core.v1.ServiceStatusR\x06status\"\xf7\t\n" +
+	"\vServiceSpec\x12R\n" +
+	"\x05ports\x18\x01 \x03(\v2\x1a.xebec.core.v1.ServicePortB \xc2\xda\x18\x1c\x18\x02\"\x04port\"\bprotocol\xb8\x01\x01\xc2\x01\x04portR\x05ports\x12L\n" +
 	"\bselector\x18\x02 \x03(\v2(.xebec.core.v1.ServiceSpec.SelectorEntryB\x06\xc2\xda\x18\x02(\x01R\bselector\x12\x1d\n" +
 	"\n" +
 	"cluster_ip\x18\x03 \x01(\tR\tclusterIP\x12\x12\n" +
@@ -782,11 +782,11 @@ const file_xebec_core_v1_service_proto_rawDesc = "" +
 	"\tclient_ip\x18\x01 \x01(\v2\x1d.xebec.core.v1.ClientIPConfigR\bclientIP\"R\n" +
 	"\x0eClientIPConfig\x12,\n" +
 	"\x0ftimeout_seconds\x18\x01 \x01(\x05H\x00R\x0etimeoutSeconds\x88\x01\x01B\x12\n" +
-	"\x10_timeout_seconds\"\x9f\x01\n" +
+	"\x10_timeout_seconds\"\xa9\x01\n" +
 	"\rServiceStatus\x12F\n" +
-	"\rload_balancer\x18\x01 \x01(\v2!.xebec.core.v1.LoadBalancerStatusR\floadBalancer\x12F\n" +
+	"\rload_balancer\x18\x01 \x01(\v2!.xebec.core.v1.LoadBalancerStatusR\floadBalancer\x12P\n" +
 	"\n" +
-	"conditions\x18\x02 \x03(\v2\x18.xebec.meta.v1.ConditionB\f\xc2\xda\x18\b\x18\x02\"\x04typeR\n" +
+	"conditions\x18\x02 \x03(\v2\x18.xebec.meta.v1.ConditionB\x16\xc2\xda\x18\x12\x18\x02\"\x04type\xb8\x01\x01\xc2\x01\x04typeR\n" +
 	"conditions\"R\n" +
 	"\x12LoadBalancerStatus\x12<\n" +
 	"\aingress\x18\x01 \x03(\v2\".xebec.core.v1.LoadBalancerIngressR\aingress\"\x9c\x01\n" +

@@ -99,10 +99,10 @@ var File_xebec_core_v1_serviceaccount_proto protoreflect.FileDescriptor
 
 const file_xebec_core_v1_serviceaccount_proto_rawDesc = "" +
 	"\n" +
-	"\"xebec/core/v1/serviceaccount.proto\x12\rxebec.core.v1\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\"\xd2\x02\n" +
+	"\"xebec/core/v1/serviceaccount.proto\x12\rxebec.core.v1\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\"\xdc\x02\n" +
 	"\x0eServiceAccount\x125\n" +
-	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12F\n" +
-	"\asecrets\x18\x02 \x03(\v2\x1e.xebec.core.v1.ObjectReferenceB\f\xc2\xda\x18\b\x18\x02\"\x04nameR\asecrets\x12Q\n" +
+	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12P\n" +
+	"\asecrets\x18\x02 \x03(\v2\x1e.xebec.core.v1.ObjectReferenceB\x16\xc2\xda\x18\x12\x18\x02\"\x04name\xb8\x01\x01\xc2\x01\x04nameR\asecrets\x12Q\n" +
 	"\x12image_pull_secrets\x18\x03 \x03(\v2#.xebec.core.v1.LocalObjectReferenceR\x10imagePullSecrets\x12J\n" +
 	"\x1fautomount_service_account_token\x18\x04 \x01(\bH\x00R\x1cautomountServiceAccountToken\x88\x01\x01B\"\n" +
 	" _automount_service_account_tokenB;Z9github.com/xebec-project/xebec/proto/xebec/core/v1;corev1b\x06proto3"
