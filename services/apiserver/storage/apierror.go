@@ -24,6 +24,8 @@ func APIError(err error) error {
 		return nil
 	case errors.Is(err, ErrCompacted):
 		return apierr.New(codes.OutOfRange, apierr.ReasonTooOld, "the revision is no longer known: list or watch anew, without it")
+	case errors.Is(err, ErrUnknownKind):
+		return apierr.New(codes.NotFound, apierr.ReasonNotFound, err.Error())
 	case errors.Is(err, ErrFutureRevision):
 		return apierr.BadField("resourceVersion", "is later than any revision that exists")
 	case errors.Is(err, ErrContinue):

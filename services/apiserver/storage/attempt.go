@@ -206,7 +206,7 @@ func (c *cache) trace(txn Txn, since int64) (revision int64, happened, known boo
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	for _, w := range txn.Writes {
-		k := c.kinds[groupKind{w.Key.Group, w.Key.Kind}]
+		k := c.kinds.Load().caches[groupKind{w.Key.Group, w.Key.Kind}]
 		if k == nil || since == 0 || k.history.floor > since {
 			return 0, false, false
 		}

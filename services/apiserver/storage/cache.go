@@ -2,7 +2,6 @@ package storage
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -26,7 +25,7 @@ const (
 // cache holds the objects of all kinds as they are at one revision. One goroutine, the feed, writes to it; a batch of
 // changes becomes visible as a whole.
 type cache struct {
-	kinds map[groupKind]*kindCache // never changes
+	kinds atomic.Pointer[kindSet] // replaced by the feed alone
 
 	mu       sync.RWMutex
 	revision int64 // the cache holds the state at this revision; 0 before it is filled
@@ -54,6 +53,7 @@ type kindCache struct {
 
 	watchMu  sync.Mutex // taken after cache.mu
 	watchers watchers
+	ended    error // why watches of the kind are over; nil while it is held
 }
 
 type nsName struct{ namespace, name string }
@@ -66,17 +66,23 @@ type pagedSnapshot struct {
 }
 
 func newCache(cfg Config, kinds []*kind.Kind) *cache {
-	c := &cache{kinds: make(map[groupKind]*kindCache), waiters: make(map[*revisionWaiter]struct{})}
-	for _, row := range kinds {
-		c.kinds[groupKind{row.Group, row.Name}] = &kindCache{
-			typeURL:  row.TypeURL(),
-			byName:   make(map[nsName]*Object),
-			ordered:  newTree(),
-			history:  history{maxChanges: cfg.HistoryChanges, maxBytes: cfg.HistoryBytes},
-			watchers: newWatchers(),
-		}
+	caches := make(map[groupKind]*kindCache, len(kinds))
+	for _, k := range kinds {
+		caches[groupKind{k.Group, k.Name}] = newKindCache(cfg, k)
 	}
+	c := &cache{waiters: make(map[*revisionWaiter]struct{})}
+	c.kinds.Store(newKindSet(caches))
 	return c
+}
+
+func newKindCache(cfg Config, k *kind.Kind) *kindCache {
+	return &kindCache{
+		typeURL:  k.TypeURL(),
+		byName:   make(map[nsName]*Object),
+		ordered:  newTree(),
+		history:  history{maxChanges: cfg.HistoryChanges, maxBytes: cfg.HistoryBytes},
+		watchers: newWatchers(),
+	}
 }
 
 func newTree() *btree.BTree[*Object] {
@@ -107,10 +113,10 @@ func compareKeys(a, b Key) int {
 
 // kind returns the cache of a kind.
 func (c *cache) kind(group, name string) (*kindCache, error) {
-	if k, ok := c.kinds[groupKind{group, name}]; ok {
+	if k, ok := c.kinds.Load().caches[groupKind{group, name}]; ok {
 		return k, nil
 	}
-	return nil, fmt.Errorf("kind %q of group %q is unknown", name, group)
+	return nil, unknownKind(group, name)
 }
 
 // object turns etcd's record of a key of this kind into an object.
@@ -119,7 +125,7 @@ func (k *kindCache) object(key Key, kv *mvccpb.KeyValue) *Object {
 }
 
 func (c *cache) get(key Key) (*Object, bool) {
-	k, ok := c.kinds[groupKind{key.Group, key.Kind}]
+	k, ok := c.kinds.Load().caches[groupKind{key.Group, key.Kind}]
 	if !ok {
 		return nil, false
 	}
@@ -130,7 +136,7 @@ func (c *cache) get(key Key) (*Object, bool) {
 }
 
 func (c *cache) count(group, kind string) int {
-	k, ok := c.kinds[groupKind{group, kind}]
+	k, ok := c.kinds.Load().caches[groupKind{group, kind}]
 	if !ok {
 		return 0
 	}
@@ -190,7 +196,7 @@ func (c *cache) paged(k *kindCache, revision int64) (*btree.BTree[*Object], bool
 
 // dropPaged forgets the snapshots whose time is over, so that a list that nobody finishes does not pin old objects.
 func (c *cache) dropPaged(now time.Time) {
-	for _, k := range c.kinds {
+	for _, k := range c.kinds.Load().caches {
 		k.snapMu.Lock()
 		kept := k.paged[:0]
 		for _, p := range k.paged {
@@ -266,7 +272,7 @@ func (k *kindCache) put(u update) *change {
 func (c *cache) replace(objects map[*kindCache][]*Object, revision int64) {
 	deliveries := make(map[*kindCache][]*change)
 	c.mu.Lock()
-	for _, k := range c.kinds {
+	for _, k := range c.kinds.Load().caches {
 		deliveries[k] = k.replace(objects[k], revision)
 		k.history.reset(revision)
 	}

@@ -15,6 +15,8 @@ import (
 var (
 	// ErrNotFound: no such object.
 	ErrNotFound = errors.New("not found")
+	// ErrUnknownKind: the kind is not registered, or no longer.
+	ErrUnknownKind = errors.New("kind is not served")
 	// ErrCompacted: the revision asked for is no longer known; list or watch anew.
 	ErrCompacted = errors.New("revision is no longer known")
 	// ErrFutureRevision: the revision asked for does not exist yet.

@@ -109,6 +109,10 @@ func (s *Store) runFeed(ctx context.Context) {
 
 // follow fills the cache if asked to and then applies what etcd's watch tells. It returns why that ended.
 func (s *Store) follow(ctx context.Context, fill bool) error {
+	kinds, kindsChanged := s.scheme.Watch()
+	if err := s.followKinds(ctx, kinds, fill); err != nil {
+		return err
+	}
 	target := int64(0) // the cache is filled when it has reached this revision
 	if fill {
 		var err error
@@ -167,6 +171,11 @@ func (s *Store) follow(ctx context.Context, fill bool) error {
 				return err
 			}
 			ask.Reset(progressInterval)
+		case <-kindsChanged:
+			kinds, kindsChanged = s.scheme.Watch()
+			if err := s.followKinds(ctx, kinds, false); err != nil {
+				return err
+			}
 		case now := <-tidy.C:
 			s.cache.dropPaged(now)
 		case <-ctx.Done():
@@ -270,31 +279,13 @@ func (s *Store) fill(ctx context.Context) (int64, error) {
 	return now, nil
 }
 
-// readAll reads all objects as they were at a revision. A page that etcd could not answer, or not in time, is asked for again, with
-// more time: what was read before it is not read again.
+// readAll reads all objects as they were at a revision.
 func (s *Store) readAll(ctx context.Context, revision int64) (map[*kindCache][]*Object, error) {
 	objects := make(map[*kindCache][]*Object)
-	start, end := RegistryPrefix, clientv3.GetPrefixRangeEnd(RegistryPrefix)
-	limit, pauses := s.cfg.ReadTimeout, newBackoff()
-	for {
-		page, cancel := context.WithTimeout(ctx, limit)
-		resp, err := s.cli.Get(page, start, clientv3.WithRange(end), clientv3.WithRev(revision), clientv3.WithLimit(s.cfg.PageSize))
-		cancel()
-		if err != nil && transient(err) && limit < maxPageTimeouts*s.cfg.ReadTimeout && pauses.Wait(ctx, err) == nil {
-			limit *= 2
-			continue
+	err := s.readPrefix(ctx, RegistryPrefix, revision, func(kv *mvccpb.KeyValue) {
+		if key, k, ok := s.recognize(kv); ok {
+			objects[k] = append(objects[k], k.object(key, kv))
 		}
-		if err != nil {
-			return nil, readError(err)
-		}
-		for _, kv := range resp.Kvs {
-			if key, k, ok := s.recognize(kv); ok {
-				objects[k] = append(objects[k], k.object(key, kv))
-			}
-		}
-		if !resp.More || len(resp.Kvs) == 0 {
-			return objects, nil
-		}
-		start = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
-	}
+	})
+	return objects, err
 }

@@ -50,7 +50,7 @@ type ListResult struct {
 // List returns the objects of one kind at one revision, or a page of them. All pages show the snapshot of the first;
 // ErrCompacted when it is no longer known, ErrContinue when the token is not one for this list.
 func (s *Store) List(ctx context.Context, opts ListOptions) (ListResult, error) {
-	k, err := s.cache.kind(opts.Group, opts.Kind)
+	k, err := s.kind(ctx, opts.Group, opts.Kind)
 	if err != nil {
 		return ListResult{}, err
 	}

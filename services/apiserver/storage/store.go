@@ -103,6 +103,7 @@ type Store struct {
 	cfg      Config
 	cli      *clientv3.Client
 	log      *zap.Logger
+	scheme   *scheme.Scheme
 	cache    *cache
 	barrier  barrier
 	feed     feed
@@ -114,14 +115,14 @@ type Store struct {
 	writes   *patience
 }
 
-// New returns a store on etcd. Reads and watches need Run.
+// New returns a store on etcd for the kinds of a scheme, whose changes it follows. Reads and watches need Run.
 func New(cfg Config, kinds *scheme.Scheme, cli *clientv3.Client, log *zap.Logger) (*Store, error) {
 	cfg.setDefaults()
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
 	s := &Store{
-		cfg: cfg, cli: cli, log: log, cache: newCache(cfg, kinds.Kinds()),
+		cfg: cfg, cli: cli, log: log, scheme: kinds, cache: newCache(cfg, kinds.Kinds()),
 		reads:  newPatience(cfg.AttemptTimeout, cfg.ReadTimeout/2),
 		writes: newPatience(cfg.WriteAttempt, cfg.WriteTimeout/3),
 		feed:   newFeed(newPatience(stallLimit, cfg.ReadTimeout*4/5)),
@@ -162,6 +163,9 @@ func (s *Store) Ready() bool { return s.feed.usable() }
 // Get returns an object; ErrNotFound when there is none. The read is linearizable: it sees every write that was
 // acknowledged, by any store, before Get was called.
 func (s *Store) Get(ctx context.Context, key Key) (*Object, error) {
+	if _, err := s.kind(ctx, key.Group, key.Kind); err != nil {
+		return nil, fmt.Errorf("get %s: %w", key, err)
+	}
 	if err := s.current(ctx); err != nil {
 		return nil, fmt.Errorf("get %s: %w", key, err)
 	}

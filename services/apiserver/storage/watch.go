@@ -51,9 +51,9 @@ type Exact struct {
 // It sends a bookmark now and then when there is nothing else.
 //
 // ErrCompacted: the changes since FromRevision are no longer known. ErrSlowWatcher: send took so long that the watch's
-// buffer overflowed. The slice passed to send is valid only during the call.
+// buffer overflowed. ErrUnknownKind: the kind is not registered, or no longer. The slice passed to send is valid only during the call.
 func (s *Store) Watch(ctx context.Context, opts WatchOptions, send func([]Event) error) error {
-	k, err := s.cache.kind(opts.Group, opts.Kind)
+	k, err := s.kind(ctx, opts.Group, opts.Kind)
 	if err != nil {
 		return err
 	}
@@ -115,8 +115,11 @@ func (c *cache) register(k *kindCache, w *watcher, from int64) (watchStart, erro
 	}
 	w.after = c.revision
 	k.watchMu.Lock()
+	defer k.watchMu.Unlock()
+	if k.ended != nil {
+		return start, k.ended
+	}
 	k.watchers.add(w)
-	k.watchMu.Unlock()
 	return start, nil
 }
 
@@ -342,12 +345,12 @@ type watcher struct {
 	exact     *Exact
 	after     int64 // only changes after this revision are for the buffer
 
-	filled chan struct{} // holds one token when the buffer is not empty or has overflowed
+	filled chan struct{} // holds one token when the buffer is not empty or the watch is over
 
-	mu         sync.Mutex
-	events     []Event
-	bytes      int
-	overflowed bool
+	mu     sync.Mutex
+	events []Event
+	bytes  int
+	err    error // why the watch is over, nil while it is not
 
 	maxEvents, maxBytes int
 }
@@ -372,11 +375,10 @@ func (w *watcher) push(e Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
-	case w.overflowed:
+	case w.err != nil:
 		return
 	case len(w.events) >= w.maxEvents || w.bytes >= w.maxBytes:
-		w.overflowed = true
-		w.events = nil
+		w.err, w.events = ErrSlowWatcher, nil
 	default:
 		w.events = append(w.events, e)
 		w.bytes += len(e.Object.frame)
@@ -384,6 +386,18 @@ func (w *watcher) push(e Event) {
 			return // the token is there, or its receiver will find this event
 		}
 	}
+	w.wake()
+}
+
+// fail ends the watch with an error. What is in the buffer is not sent.
+func (w *watcher) fail(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.err, w.events = err, nil
+	w.wake()
+}
+
+func (w *watcher) wake() {
 	select {
 	case w.filled <- struct{}{}:
 	default:
@@ -394,8 +408,8 @@ func (w *watcher) push(e Event) {
 func (w *watcher) drain(spare []Event) ([]Event, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.overflowed {
-		return nil, ErrSlowWatcher
+	if w.err != nil {
+		return nil, w.err
 	}
 	events := w.events
 	w.events, w.bytes = spare[:0], 0
@@ -405,5 +419,5 @@ func (w *watcher) drain(spare []Event) ([]Event, error) {
 func (w *watcher) empty() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.events) == 0 && !w.overflowed
+	return len(w.events) == 0 && w.err == nil
 }

@@ -57,6 +57,26 @@ func (ws *watchers) remove(w *watcher) {
 	}
 }
 
+// each yields all watchers.
+func (ws *watchers) each() iter.Seq[*watcher] {
+	return func(yield func(*watcher) bool) {
+		for w := range ws.all {
+			if !yield(w) {
+				return
+			}
+		}
+		for _, of := range ws.exact {
+			for _, same := range of.byValue {
+				for w := range same {
+					if !yield(w) {
+						return
+					}
+				}
+			}
+		}
+	}
+}
+
 // concerned yields the watchers that may see a change: those without an exact value, and those of a value that the object has or
 // had before.
 func (ws *watchers) concerned(c *change) iter.Seq[*watcher] {

@@ -49,7 +49,7 @@ func TestWatchesOfOneValue(t *testing.T) {
 	}
 	s.cache.mu.RLock()
 	defer s.cache.mu.RUnlock()
-	if ws := s.cache.kinds[groupKind{"", "Pod"}].watchers; len(ws.all) != 0 || len(ws.exact) != 0 {
+	if ws := s.cache.kinds.Load().caches[groupKind{"", "Pod"}].watchers; len(ws.all) != 0 || len(ws.exact) != 0 {
 		t.Errorf("watches that have ended are left: %v", ws)
 	}
 }
