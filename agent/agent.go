@@ -65,7 +65,13 @@ func New(cfg Config, log *zap.Logger) (*Agent, error) {
 	}
 	a.log = log.With(logKey(cfg.Node))
 	if have, want := a.tls.Leaf().Subject.CommonName, pki.NodeUser(cfg.Node); have != want {
-		return nil, fmt.Errorf("certificate %s belongs to %q, want %q: the gateway would refuse this node as %s", cfg.TLS.Cert, have, want, cfg.Node)
+		return nil, fmt.Errorf(
+			"certificate %s belongs to %q, want %q: the gateway would refuse this node as %s",
+			cfg.TLS.Cert,
+			have,
+			want,
+			cfg.Node,
+		)
 	}
 	if a.conn, err = a.dial(a.tls); err != nil {
 		return nil, err
@@ -81,7 +87,8 @@ func (a *Agent) dial(identity *pki.Source, options ...grpc.DialOption) (*grpc.Cl
 	})
 }
 
-// Run runs the node until ctx ends. Its pods, service maps and routes stay as they are then, for the next agent to take up.
+// Run runs the node until ctx ends. Its pods, service maps and routes stay as they are then, for
+// the next agent to take up.
 func (a *Agent) Run(ctx context.Context) error {
 	if a.conn != nil {
 		defer a.conn.Close()
@@ -110,7 +117,8 @@ func nodeImages(ctx context.Context, rt *runtime.Runtime) ([]*corev1.ContainerIm
 	return out, nil
 }
 
-// lock makes sure that one agent at a time works on a state directory: two would start everything twice.
+// lock makes sure that one agent at a time works on a state directory: two would start everything
+// twice.
 func lock(dir string) (unlock func(), err error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

@@ -35,7 +35,8 @@ import (
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 )
 
-// TestNode runs a whole node: the agent as a process in a network namespace of its own, containerd, eBPF and an API.
+// TestNode runs a whole node: the agent as a process in a network namespace of its own, containerd,
+// eBPF and an API.
 func TestNode(t *testing.T) {
 	n := start(t)
 	silent := false
@@ -309,7 +310,8 @@ func testAgentKilled(t *testing.T, n *node, web *corev1.Pod) {
 	before := n.podUntil("web", "it is there", kind.IsPodReady)
 	lease, killed := n.lease(), time.Now()
 	n.kill()
-	// Without an agent the pods reach each other, and services, all the same; the next one disturbs nothing.
+	// Without an agent the pods reach each other, and services, all the same; the next one disturbs
+	// nothing.
 	n.pod("meanwhile", "sleep 3600")
 	n.run()
 	n.podUntil("meanwhile", "a pod bound meanwhile runs", kind.IsPodReady)
@@ -321,7 +323,8 @@ func testAgentKilled(t *testing.T, n *node, web *corev1.Pod) {
 		out, code, err := n.exec("client", "", "sh", "-c", request)
 		return err == nil && code == 0 && strings.HasSuffix(out, "hello from web\n")
 	})
-	// The node was there all the time: the next agent renews the lease of the one before, which it has some six seconds for.
+	// The node was there all the time: the next agent renews the lease of the one before, which it has
+	// some six seconds for.
 	if now := n.lease(); time.Since(killed) > 6*time.Second {
 		t.Logf("it took %v until the next agent was there", time.Since(killed)) // a busy machine
 	} else if now.Metadata.Uid != lease.Metadata.Uid || now.Metadata.ResourceVersion != lease.Metadata.ResourceVersion {
@@ -338,8 +341,8 @@ func (n *node) lease() *coordinationv1.Lease {
 	return l
 }
 
-// An agent that starts while every master is away knows names and routes from the one before it, also when the kernel
-// has forgotten all, as after a start of the machine.
+// An agent that starts while every master is away knows names and routes from the one before it,
+// also when the kernel has forgotten all, as after a start of the machine.
 func testControlPlaneAway(t *testing.T, n *node) {
 	clienttest.Seed(n.api, &corev1.Node{
 		Metadata: &metav1.ObjectMeta{Name: "node-2"}, Spec: &corev1.NodeSpec{PodCidr: "10.244.8.0/24"},
@@ -397,8 +400,8 @@ func testControlPlaneAway(t *testing.T, n *node) {
 	})
 }
 
-// A control plane that was restored from a backup of before the node joined gets to know it again, and is asked for the
-// range that its pods have addresses of.
+// A control plane that was restored from a backup of before the node joined gets to know it again,
+// and is asked for the range that its pods have addresses of.
 func testForgotten(t *testing.T, n *node) {
 	clienttest.Remove(n.api, &corev1.Node{Metadata: &metav1.ObjectMeta{Name: nodeName}})
 	n.until("the node asks for the range that it had", func() bool {
@@ -467,7 +470,8 @@ func (n *node) deleteRoute(cidr string) error {
 	return h.RouteDel(&list[0])
 }
 
-// TestLabelsOfAdministrators refuses labels that the apiserver would refuse the node, with what to do instead.
+// TestLabelsOfAdministrators refuses labels that the apiserver would refuse the node, with what to
+// do instead.
 func TestLabelsOfAdministrators(t *testing.T) {
 	for label, ok := range map[string]bool{
 		"disk=ssd": true, "example.com/disk=ssd": true, "topology.kubernetes.io/zone=a": true, "node.kubernetes.io/instance-type=small": true,

@@ -82,8 +82,8 @@ func (m *machine) configure(c *Config) error {
 	return nil
 }
 
-// allocatable is what pods may ask for: the capacity without what is reserved, and without what must be left lest pods be
-// evicted.
+// allocatable is what pods may ask for: the capacity without what is reserved, and without what
+// must be left lest pods be evicted.
 func (m *machine) allocatable(maxPods int64) map[string]*metav1.Quantity {
 	left := func(name string, of int64) int64 { return max(of-m.reserved[name]-m.evictAt[name], 0) }
 	return capacity(left(resourceCPU, m.milliCPU), left(resourceMemory, m.memoryBytes), left(resourceDisk, m.diskBytes), maxPods)
@@ -97,8 +97,8 @@ func (m *machine) grantable() runtime.Resources {
 	}
 }
 
-// bounds is what all pods together get from the kernel: the capacity without what is reserved. It is more than is
-// allocatable, so that eviction comes before the kernel's killer does.
+// bounds is what all pods together get from the kernel: the capacity without what is reserved. It
+// is more than is allocatable, so that eviction comes before the kernel's killer does.
 func (m *machine) bounds() (bounds runtime.Resources, processes int64) {
 	bounds = runtime.Resources{MilliCPURequest: max(m.milliCPU-m.reserved[resourceCPU], 0)}
 	if m.shared[resourceMemory] || m.reserved[resourceMemory] > 0 {

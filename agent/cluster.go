@@ -44,7 +44,8 @@ func (p controlPlane) UpdateStatus(ctx context.Context, pod *corev1.Pod) (*corev
 	if !apierr.IsConflict(err) {
 		return stored, err
 	}
-	// Somebody changed the pod since it was seen. Its status is the agent's, unless it is another pod by now.
+	// Somebody changed the pod since it was seen. Its status is the agent's, unless it is another pod
+	// by now.
 	now, err := client.Get[*corev1.Pod](ctx, p.c, pod.GetMetadata().GetNamespace(), pod.GetMetadata().GetName())
 	if err != nil {
 		return nil, err
@@ -85,8 +86,8 @@ func (p controlPlane) Secret(ctx context.Context, namespace, name string) (*core
 	return client.Get[*corev1.Secret](ctx, p.c, namespace, name)
 }
 
-// Follow implements pods.Cluster. A watch that is refused, as when the pod is not yet known to be this node's, is tried
-// again by the informer.
+// Follow implements pods.Cluster. A watch that is refused, as when the pod is not yet known to be
+// this node's, is tried again by the informer.
 func (p controlPlane) Follow(ctx context.Context, kind, namespace, name string, changed func()) {
 	if isRootCA(kind, name) {
 		p.root.follow(ctx, changed)

@@ -25,8 +25,8 @@ import (
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 )
 
-// node has what the components of a node's agent share. Each field is set by the start of one component and read by those
-// after it.
+// node has what the components of a node's agent share. Each field is set by the start of one
+// component and read by those after it.
 type node struct {
 	*Agent
 
@@ -56,19 +56,23 @@ func (n *node) components() []component.Component {
 		// Two agents on one state directory would start every container twice.
 		{Name: "state directory", Start: n.lockState, Stop: n.unlockState},
 		{Name: "container runtime", Start: n.connectRuntime, Stop: n.closeRuntime},
-		// The node's object names the port, so that the listener precedes the registration. Calls are served last.
+		// The node's object names the port, so that the listener precedes the registration. Calls are
+		// served last.
 		{Name: "listener", Start: n.listen, Stop: n.closeListener},
 		// What the node has to give, and the cgroup that bounds all pods, before there is any.
 		{Name: "machine", Start: n.measureMachine},
 		{Name: "events", Start: n.startEvents},
 		{Name: "informers", Start: n.startInformers},
-		// The node registers before it has a network: the cluster assigns its pod ranges to a node that it knows.
+		// The node registers before it has a network: the cluster assigns its pod ranges to a node that
+		// it knows.
 		{Name: "registration", Start: n.startRegistration},
 		{Name: "heartbeat", Start: n.startHeartbeat},
 		{Name: "pod ranges", Start: n.awaitRanges},
-		// Pods are connected when they start, so that the network precedes them. Stop closes maps that the network's tasks use.
+		// Pods are connected when they start, so that the network precedes them. Stop closes maps that
+		// the network's tasks use.
 		{Name: "network", Start: n.startNetwork, Stop: n.stopNetwork},
-		// Adopts the containers of the previous agent, and starts none of a pod that the control plane has not confirmed.
+		// Adopts the containers of the previous agent, and starts none of a pod that the control plane
+		// has not confirmed.
 		{Name: "pods", Start: n.startPods, Stop: n.waitForPods},
 		{Name: "image collector", Start: n.startCollector},
 		// Removes images before it evicts pods.
@@ -116,7 +120,10 @@ func (n *node) unlockState() { n.unlock() }
 func (n *node) connectRuntime(ctx context.Context, _ *component.Tasks) (err error) {
 	n.runtime, err = runtime.New(ctx, runtime.Config{
 		Address: n.cfg.Containerd, Namespace: n.cfg.ContainerdNamespace, Snapshotter: n.cfg.Snapshotter,
-		RuncRoot: filepath.Join(n.cfg.StateDir, "runc"), CgroupParent: path.Join("/", n.cfg.Cgroup, "xebec"), ScratchDir: filepath.Join(n.cfg.StateDir, "exec"),
+		RuncRoot: filepath.Join(
+			n.cfg.StateDir,
+			"runc",
+		), CgroupParent: path.Join("/", n.cfg.Cgroup, "xebec"), ScratchDir: filepath.Join(n.cfg.StateDir, "exec"),
 		Images: images.Config{RegistryDir: n.cfg.RegistryDir, Parallel: n.cfg.MaxParallelImagePulls},
 	})
 	return err
@@ -140,12 +147,15 @@ func (n *node) measureMachine(context.Context, *component.Tasks) error {
 }
 
 func (n *node) startEvents(ctx context.Context, tasks *component.Tasks) error {
-	n.recorder = events.NewRecorder(events.Config{Client: n.client, Component: "xebec-agent", Host: n.cfg.Node, Logger: n.log, Metrics: n.metrics})
+	n.recorder = events.NewRecorder(
+		events.Config{Client: n.client, Component: "xebec-agent", Host: n.cfg.Node, Logger: n.log, Metrics: n.metrics},
+	)
 	tasks.Go(func() error { return n.recorder.Run(ctx) })
 	return nil
 }
 
-// startInformers starts the informer of nodes. Those of other kinds start with the components that read them.
+// startInformers starts the informer of nodes. Those of other kinds start with the components that
+// read them.
 func (n *node) startInformers(ctx context.Context, tasks *component.Tasks) error {
 	n.registrar = n.newRegistrar()
 	n.watches = newWatches(n.conn, n.client, n.cfg.Node, n.cfg.StateDir, n.log)

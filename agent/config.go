@@ -1,7 +1,7 @@
 // Package agent is the node agent: it makes a machine a node of the cluster.
 //
-// It talks to the gateways only, any of them, and goes on without them: pods, routes, service maps and DNS keep to what
-// was last known, and what must be known for that lies in the state directory.
+// It talks to the gateways only, any of them, and goes on without them: pods, routes, service maps
+// and DNS keep to what was last known, and what must be known for that lies in the state directory.
 package agent
 
 import (
@@ -27,10 +27,12 @@ import (
 type Config struct {
 	// Node is the node's name, which its certificate must bear out.
 	Node string `yaml:"node" help:"name of this node"`
-	// Address is where other nodes and the gateways reach it: an IPv4 address, in a dual-stack cluster followed by a comma and
-	// an IPv6 address, if it has one. Without, IPv6 between nodes' pods takes the overlay.
+	// Address is where other nodes and the gateways reach it: an IPv4 address, in a dual-stack cluster
+	// followed by a comma and an IPv6 address, if it has one. Without, IPv6 between nodes' pods takes
+	// the overlay.
 	Address string `yaml:"address" help:"IPv4 address of this node on the cluster's network, and after a comma its IPv6 address if it has one"`
-	// Gateways are the addresses of all masters' gateways; calls go round robin over those that answer.
+	// Gateways are the addresses of all masters' gateways; calls go round robin over those that
+	// answer.
 	Gateways []string  `yaml:"gateways" help:"addresses (host:port) of the gateways"`
 	TLS      pki.Files `yaml:"tls"`
 	// StateDir must not be on a file system that is emptied at boot.
@@ -43,8 +45,8 @@ type Config struct {
 	Containerd          string `yaml:"containerd" help:"socket of containerd"`
 	ContainerdNamespace string `yaml:"containerdNamespace" help:"containerd namespace for the node's containers and images"`
 	Snapshotter         string `yaml:"snapshotter" help:"containerd snapshotter (default: overlayfs, or native where that can't work)"`
-	// Cgroup is the cgroup of the machine: pods' cgroups are made below it, and its processes' connections to services are
-	// balanced. A simulated machine has one of its own.
+	// Cgroup is the cgroup of the machine: pods' cgroups are made below it, and its processes'
+	// connections to services are balanced. A simulated machine has one of its own.
 	Cgroup string `yaml:"cgroup" help:"cgroup of this machine"`
 	// BPF is on a bpf file system; what is pinned there outlives the agent.
 	BPF string `yaml:"bpf" help:"directory on a bpf file system for the service maps"`
@@ -53,72 +55,83 @@ type Config struct {
 	ServiceCIDR   string `yaml:"serviceCIDR" help:"addresses of services: an IPv4 range, for dual stack followed by a comma and an IPv6 range"`
 	ClusterDNS    string `yaml:"clusterDNS" help:"IPv4 address of the cluster's DNS, which the agent answers at"`
 	ClusterDomain string `yaml:"clusterDomain" help:"domain of the cluster's DNS names"`
-	// Overlay says when packets to pods of other nodes are encapsulated: auto, for nodes on another network than this one;
-	// always; or never, when all nodes are on one network.
+	// Overlay says when packets to pods of other nodes are encapsulated: auto, for nodes on another
+	// network than this one; always; or never, when all nodes are on one network.
 	Overlay string `yaml:"overlay" help:"when to encapsulate packets to other nodes' pods: auto (nodes on other networks), always or never"`
 	MTU     int    `yaml:"mtu" help:"MTU of pods' interfaces (default: that of the node's, less 50 for encapsulation unless overlay is never)"`
 
-	// BackendSelection is how packets from elsewhere are spread over a service's endpoints: "random", or "maglev", by lookup
-	// tables that are the same on all nodes. The annotation xebec.io/backend-selection on a service goes before it.
+	// BackendSelection is how packets from elsewhere are spread over a service's endpoints: "random",
+	// or "maglev", by lookup tables that are the same on all nodes. The annotation
+	// xebec.io/backend-selection on a service goes before it.
 	BackendSelection string `yaml:"backendSelection" help:"how traffic from outside is spread over a service's endpoints: random or maglev"`
-	// LoadBalancerClass is that of the services whose load balancers' addresses the nodes answer for, besides those that
-	// name no class. Empty: this node answers for none.
+	// LoadBalancerClass is that of the services whose load balancers' addresses the nodes answer for,
+	// besides those that name no class. Empty: this node answers for none.
 	LoadBalancerClass string `yaml:"loadBalancerClass" help:"class of the load balancers whose addresses this node may answer for"`
 
-	// Labels are given to the node when it registers, each "key=value". Of the labels under kubernetes.io and k8s.io a node
-	// sets only those that kubelets set; an administrator sets the others, such as roles: xebec label node NAME KEY=VALUE.
+	// Labels are given to the node when it registers, each "key=value". Of the labels under
+	// kubernetes.io and k8s.io a node sets only those that kubelets set; an administrator sets the
+	// others, such as roles: xebec label node NAME KEY=VALUE.
 	Labels []string `yaml:"labels" help:"labels of the node, as key=value"`
-	// StaticPods is a directory of manifests of pods that this node runs whatever the control plane says; empty for none.
+	// StaticPods is a directory of manifests of pods that this node runs whatever the control plane
+	// says; empty for none.
 	StaticPods string `yaml:"staticPods" help:"directory of pods that this node runs by itself (default: none)"`
 	MaxPods    int    `yaml:"maxPods" help:"most pods on this node"`
 	PodPIDs    int64  `yaml:"podPids" help:"most processes and threads of a pod; -1 for as many as the machine allows"`
-	// DrainTimeout is how long a pod that is being deleted waits at most, before its containers are told to stop, for word
-	// that every node has taken it out of its service maps. It never takes more than half of the pod's grace period.
+	// DrainTimeout is how long a pod that is being deleted waits at most, before its containers are
+	// told to stop, for word that every node has taken it out of its service maps. It never takes more
+	// than half of the pod's grace period.
 	DrainTimeout time.Duration `yaml:"drainTimeout" help:"longest wait for all nodes to drop a pod before it is told to stop"`
-	// RegistryDir holds a directory for each registry, of its host's name, with a file hosts.toml as containerd reads it:
-	// mirrors to ask first, plain HTTP, certificates.
+	// RegistryDir holds a directory for each registry, of its host's name, with a file hosts.toml as
+	// containerd reads it: mirrors to ask first, plain HTTP, certificates.
 	RegistryDir           string `yaml:"registryDir" help:"directory that says how registries are reached"`
 	MaxParallelImagePulls int    `yaml:"maxParallelImagePulls" help:"most images pulled at a time"`
-	// Images that nothing uses are removed when the disk they lie on is fuller than the high threshold, until it is no fuller
-	// than the low one.
+	// Images that nothing uses are removed when the disk they lie on is fuller than the high
+	// threshold, until it is no fuller than the low one.
 	ImageGCHighThresholdPercent int           `yaml:"imageGCHighThresholdPercent" help:"share of the disk in use from which unused images are removed; 100 for never"`
 	ImageGCLowThresholdPercent  int           `yaml:"imageGCLowThresholdPercent" help:"share of the disk in use at which that ends"`
 	ImageMinimumGCAge           time.Duration `yaml:"imageMinimumGCAge" help:"how long an image must have been unused to be removed"`
-	// Capacity replaces what the machine has, for machines that are shared: then what is left is what the node's pods leave of
-	// it. Each "resource=quantity", of cpu, memory, ephemeral-storage and pid.
+	// Capacity replaces what the machine has, for machines that are shared: then what is left is what
+	// the node's pods leave of it. Each "resource=quantity", of cpu, memory, ephemeral-storage and
+	// pid.
 	Capacity []string `yaml:"capacity" help:"what the node has, as resource=quantity, where that is not all of the machine"`
-	// SystemReserved and KubeReserved are kept from pods, for the system and for the agent and containerd. The same
-	// resources.
+	// SystemReserved and KubeReserved are kept from pods, for the system and for the agent and
+	// containerd. The same resources.
 	SystemReserved []string `yaml:"systemReserved" help:"what is kept for the system, as resource=quantity"`
 	KubeReserved   []string `yaml:"kubeReserved" help:"what is kept for the agent and containerd, as resource=quantity"`
 	Eviction       Eviction `yaml:"eviction"`
-	// ShutdownGracePeriod is how long all pods together have to end when the machine goes down; the last ShutdownGracePeriodCriticalPods
-	// of it are for critical pods alone.
+	// ShutdownGracePeriod is how long all pods together have to end when the machine goes down; the
+	// last ShutdownGracePeriodCriticalPods of it are for critical pods alone.
 	ShutdownGracePeriod             time.Duration `yaml:"shutdownGracePeriod" help:"how long pods have to end when the machine goes down"`
 	ShutdownGracePeriodCriticalPods time.Duration `yaml:"shutdownGracePeriodCriticalPods" help:"how much of that is for critical pods alone"`
 	// LeaseTTL is after what silence the node counts as lost.
 	LeaseTTL time.Duration `yaml:"leaseTTL" help:"how long after its last sign of life the node counts as lost"`
 
-	// Hollow, when not 0, runs so many simulated nodes instead of this one. tls.cert and tls.key serve the metrics then.
+	// Hollow, when not 0, runs so many simulated nodes instead of this one. tls.cert and tls.key serve
+	// the metrics then.
 	Hollow     int    `yaml:"hollow" help:"run so many simulated nodes, without containers, instead of this one"`
 	NamePrefix string `yaml:"namePrefix" help:"what simulated nodes' names begin with"`
-	// HollowCACert and HollowCAKey are those of the cluster's authority, which issues each simulated node its certificate. The
-	// key makes anyone an administrator of the cluster: it is for measurements only, and an agent of a real node refuses it.
+	// HollowCACert and HollowCAKey are those of the cluster's authority, which issues each simulated
+	// node its certificate. The key makes anyone an administrator of the cluster: it is for
+	// measurements only, and an agent of a real node refuses it.
 	HollowCACert string `yaml:"hollowCACert" help:"file with the certificate of the cluster's authority, which issues simulated nodes' certificates"`
 	HollowCAKey  string `yaml:"hollowCAKey" help:"file with the key of that authority; simulated nodes alone take one, for measurements"`
 	// HollowStartsPerSecond is how many simulated nodes start in a second.
 	HollowStartsPerSecond float64 `yaml:"hollowStartsPerSecond" help:"how many simulated nodes start in a second"`
 }
 
-// Eviction says when the node ends pods because it runs out of something. Signals are memory.available, nodefs.available,
-// nodefs.inodesFree, imagefs.available, imagefs.inodesFree and pid.available.
+// Eviction says when the node ends pods because it runs out of something. Signals are
+// memory.available, nodefs.available, nodefs.inodesFree, imagefs.available, imagefs.inodesFree and
+// pid.available.
 type Eviction struct {
-	// Hard are the thresholds at which a pod is ended at once, each "signal<amount"; amounts are quantities or percentages.
+	// Hard are the thresholds at which a pod is ended at once, each "signal<amount"; amounts are
+	// quantities or percentages.
 	Hard []string `yaml:"hard" help:"thresholds at which a pod is ended at once, as signal<amount"`
-	// Soft are those at which a pod is ended in order when they are crossed for as long as softGracePeriod says.
+	// Soft are those at which a pod is ended in order when they are crossed for as long as
+	// softGracePeriod says.
 	Soft            []string `yaml:"soft" help:"thresholds at which a pod is ended after a grace period, as signal<amount"`
 	SoftGracePeriod []string `yaml:"softGracePeriod" help:"grace periods of the soft thresholds, as signal=duration"`
-	// MinimumReclaim is what must be left on top of a threshold before all is well again, each "signal=amount".
+	// MinimumReclaim is what must be left on top of a threshold before all is well again, each
+	// "signal=amount".
 	MinimumReclaim []string `yaml:"minimumReclaim" help:"what must be left on top of a crossed threshold, as signal=amount"`
 	// PressureTransitionPeriod is how long a condition of the node stays after its last sign.
 	PressureTransitionPeriod time.Duration `yaml:"pressureTransitionPeriod" help:"how long a pressure condition stays after its last sign"`
@@ -136,7 +149,13 @@ func DefaultConfig() Config {
 		RegistryDir: "/etc/containerd/certs.d", MaxParallelImagePulls: 5,
 		ImageGCHighThresholdPercent: 85, ImageGCLowThresholdPercent: 80, ImageMinimumGCAge: 2 * time.Minute,
 		Eviction: Eviction{
-			Hard:                     []string{"memory.available<100Mi", "nodefs.available<10%", "nodefs.inodesFree<5%", "imagefs.available<15%", "imagefs.inodesFree<5%"},
+			Hard: []string{
+				"memory.available<100Mi",
+				"nodefs.available<10%",
+				"nodefs.inodesFree<5%",
+				"imagefs.available<15%",
+				"imagefs.inodesFree<5%",
+			},
 			PressureTransitionPeriod: 5 * time.Minute, MaxPodGracePeriod: 30 * time.Second,
 		},
 		MaxPods: 110, PodPIDs: 4096, DrainTimeout: 5 * time.Second, LeaseTTL: 10 * time.Second,
@@ -177,7 +196,12 @@ func (c *Config) Validate() error {
 		add("maxPods", "%d is less than 1", c.MaxPods)
 	}
 	if c.ShutdownGracePeriod < 0 || c.ShutdownGracePeriodCriticalPods < 0 || c.ShutdownGracePeriodCriticalPods > c.ShutdownGracePeriod {
-		add("shutdownGracePeriodCriticalPods", "%v is not between 0 and shutdownGracePeriod, %v", c.ShutdownGracePeriodCriticalPods, c.ShutdownGracePeriod)
+		add(
+			"shutdownGracePeriodCriticalPods",
+			"%v is not between 0 and shutdownGracePeriod, %v",
+			c.ShutdownGracePeriodCriticalPods,
+			c.ShutdownGracePeriod,
+		)
 	}
 	if c.PodPIDs < 1 && c.PodPIDs != -1 {
 		add("podPids", "%d is neither at least 1 nor -1, for no limit", c.PodPIDs)
@@ -207,7 +231,11 @@ func (c *Config) validateHollow() error {
 	}
 	for _, file := range []struct{ key, name, what string }{{"hollowCACert", c.HollowCACert, "certificate"}, {"hollowCAKey", c.HollowCAKey, "key"}} {
 		if file.name == "" {
-			add(file.key, "required with hollow: each simulated node has a certificate of its own, which the cluster's authority issues; name the file of its %s", file.what)
+			add(
+				file.key,
+				"required with hollow: each simulated node has a certificate of its own, which the cluster's authority issues; name the file of its %s",
+				file.what,
+			)
 		}
 	}
 	if !(c.HollowStartsPerSecond > 0) || c.HollowStartsPerSecond > 1e6 {
@@ -280,7 +308,12 @@ func (c *Config) labels() (map[string]string, error) {
 			return nil, fmt.Errorf("%q is not key=value: %s", l, strings.Join(errs, ", "))
 		}
 		if !kind.NodeMaySetLabel(key) {
-			return nil, fmt.Errorf("%q may not be set by the node itself: remove it here, and have an administrator run xebec label node %s %s", key, c.Node, l)
+			return nil, fmt.Errorf(
+				"%q may not be set by the node itself: remove it here, and have an administrator run xebec label node %s %s",
+				key,
+				c.Node,
+				l,
+			)
 		}
 		out[key] = value
 	}

@@ -61,9 +61,10 @@ func (c crash) String() string {
 	return s
 }
 
-// TestCrashes kills the agent at every failpoint while a pod is started, restarted and deleted, as often as the pod's life
-// leads past it at different steps, and checks that the next agent loses nothing, does nothing twice and leaves nothing.
-// Where the pod was not up yet it is done a second time, and then the next agent finds that nobody knows the pod any more.
+// TestCrashes kills the agent at every failpoint while a pod is started, restarted and deleted, as
+// often as the pod's life leads past it at different steps, and checks that the next agent loses
+// nothing, does nothing twice and leaves nothing. Where the pod was not up yet it is done a second
+// time, and then the next agent finds that nobody knows the pod any more.
 func TestCrashes(t *testing.T) {
 	containerdtest.Need(t)
 	program := buildAgent(t, "-tags", "failpoints")
@@ -165,8 +166,8 @@ func (l *crashLab) crash(t *testing.T, c crash) {
 	}
 }
 
-// untilExited waits until the agent has died of what is armed. When the pod is up without its having come by that often, it
-// is killed as it is.
+// untilExited waits until the agent has died of what is armed. When the pod is up without its
+// having come by that often, it is killed as it is.
 func (l *crashLab) untilExited(n *node, name, armed string) {
 	n.Helper()
 	n.until("the agent dies, or the pod is up", func() bool {
@@ -206,11 +207,12 @@ func (n *node) giveCIDR() {
 	})
 }
 
-// varying are the points that are passed more or less often, as several statuses are told at once or one by one.
+// varying are the points that are passed more or less often, as several statuses are told at once
+// or one by one.
 var varying = []string{"pod-file-written", "pod-file-replaced", "status-told"}
 
-// crashes leads a pod through its life undisturbed and returns where the agent can die: at each point's first passing, at its
-// last, and halfway.
+// crashes leads a pod through its life undisturbed and returns where the agent can die: at each
+// point's first passing, at its last, and halfway.
 func (l *crashLab) crashes(t *testing.T) []crash {
 	passed := func() map[string]int {
 		b, err := os.ReadFile(filepath.Join(l.fail, failpoint.Trace))
@@ -271,7 +273,8 @@ func (l *crashLab) create(n *node, name string) *corev1.Pod {
 	})
 }
 
-// untilUp waits until the pod runs after its restart, and checks that nothing was started more often than that takes.
+// untilUp waits until the pod runs after its restart, and checks that nothing was started more
+// often than that takes.
 func (l *crashLab) untilUp(n *node, name string) {
 	n.Helper()
 	pod := n.podUntil(name, "it runs after its restart", func(p *corev1.Pod) bool {
@@ -291,17 +294,17 @@ func (l *crashLab) untilUp(n *node, name string) {
 	}
 }
 
-// crashesAnew are where the agent can die while it restarts all containers of a pod: as it learns of the end of the one by which
-// that is asked for and of the other's, which it kills, once it has decided, between the three's attempts and after them, and
-// when all is done.
+// crashesAnew are where the agent can die while it restarts all containers of a pod: as it learns
+// of the end of the one by which that is asked for and of the other's, which it kills, once it has
+// decided, between the three's attempts and after them, and when all is done.
 var crashesAnew = []crash{
 	{point: "exit-recorded", nth: 2, anew: true}, {point: "renewal-recorded", nth: 1, anew: true}, {point: "exit-recorded", nth: 3, anew: true},
 	{point: "attempt-recorded", nth: 2, anew: true}, {point: "attempt-recorded", nth: 3, anew: true},
 	{point: "renewal-over", nth: 1, anew: true},
 }
 
-// createAnew makes a pod of an init container, a sidecar and a container. When that has begun, the sidecar ends so that all
-// three are to be restarted.
+// createAnew makes a pod of an init container, a sidecar and a container. When that has begun, the
+// sidecar ends so that all three are to be restarted.
 func (l *crashLab) createAnew(n *node, name string) *corev1.Pod {
 	return n.pod(name, "", func(p *corev1.Pod) {
 		p.Spec.Volumes = []*corev1.Volume{
@@ -326,7 +329,8 @@ func (l *crashLab) createAnew(n *node, name string) *corev1.Pod {
 	})
 }
 
-// untilAnew waits until the pod runs for the second time, and checks that each container was started twice.
+// untilAnew waits until the pod runs for the second time, and checks that each container was
+// started twice.
 func (l *crashLab) untilAnew(n *node, name string) {
 	n.Helper()
 	pod := n.podUntil(name, "it runs after its restart", func(p *corev1.Pod) bool {

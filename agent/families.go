@@ -107,8 +107,9 @@ func podRanges(n *corev1.Node) (ranges, error) {
 	return r, errors.Join(errs...)
 }
 
-// podCIDRs returns where this node's pods get their addresses from, as soon as that is known, from the last time or from
-// the control plane. In a dual-stack cluster it waits until there is a range of either family.
+// podCIDRs returns where this node's pods get their addresses from, as soon as that is known, from
+// the last time or from the control plane. In a dual-stack cluster it waits until there is a range
+// of either family.
 func (w *watches) podCIDRs(ctx context.Context, known *corev1.Node, dualStack bool) (ranges, error) {
 	r, err := podRanges(known)
 	for err == nil && (!r.four.IsValid() || dualStack && !r.six.IsValid()) {

@@ -23,8 +23,9 @@ import (
 // heartbeatNamespace holds a Lease object for each node that lives.
 const heartbeatNamespace = "kube-node-lease"
 
-// Heartbeat keeps a Lease object of the node's name for as long as ctx lives: the object is tied to a lease of the given
-// time to live, and vanishes when nobody renews that. A heartbeat writes nothing to disk.
+// Heartbeat keeps a Lease object of the node's name for as long as ctx lives: the object is tied to
+// a lease of the given time to live, and vanishes when nobody renews that. A heartbeat writes
+// nothing to disk.
 func Heartbeat(ctx context.Context, c *client.Client, node string, ttl time.Duration, log *zap.Logger) error {
 	return heartbeat{client: c, node: node, ttl: ttl, log: log}.run(ctx)
 }
@@ -35,21 +36,22 @@ type heartbeat struct {
 	node   string
 	ttl    time.Duration
 	log    *zap.Logger
-	// keep is the file that the lease's number is written to, so that the next agent goes on with the same lease and the
-	// node is never missed. Empty: it is not.
+	// keep is the file that the lease's number is written to, so that the next agent goes on with the
+	// same lease and the node is never missed. Empty: it is not.
 	keep string
 }
 
 // keptLease is where the number of the node's lease is kept.
 func keptLease(stateDir string) string { return filepath.Join(stateDir, "lease") }
 
-// heartbeatMin and heartbeatMax are the limits of the pause before a lease is taken again, which is longer when the server
-// asks for more.
+// heartbeatMin and heartbeatMax are the limits of the pause before a lease is taken again, which is
+// longer when the server asks for more.
 const (
 	heartbeatMin = 250 * time.Millisecond
 	heartbeatMax = 5 * time.Second
-	// heartbeatLost bounds the pause after a lease that was lost soon after it was taken, in less than heartbeatKept: the control
-	// plane cannot keep up with the leases that there are, and nodes that come back at once would take what others need.
+	// heartbeatLost bounds the pause after a lease that was lost soon after it was taken, in less than
+	// heartbeatKept: the control plane cannot keep up with the leases that there are, and nodes that
+	// come back at once would take what others need.
 	heartbeatLost = 30 * time.Second
 	heartbeatKept = time.Minute
 )
@@ -92,9 +94,10 @@ func (h heartbeat) run(ctx context.Context) error {
 	}
 }
 
-// beat makes the object and keeps its lease. When the object cannot be made it returns the lease, which is kept all the same,
-// along with the error, for the next call: a lease granted for each attempt would burden a server that is overloaded
-// already. pending is what the call before returned in that case, nil for none.
+// beat makes the object and keeps its lease. When the object cannot be made it returns the lease,
+// which is kept all the same, along with the error, for the next call: a lease granted for each
+// attempt would burden a server that is overloaded already. pending is what the call before
+// returned in that case, nil for none.
 func (h heartbeat) beat(ctx context.Context, pending *client.Lease) (*client.Lease, error) {
 	lease := pending
 	if lease != nil && lease.Err() != nil {
@@ -124,8 +127,9 @@ func (h heartbeat) beat(ctx context.Context, pending *client.Lease) (*client.Lea
 	return lease, nil
 }
 
-// replace makes the object in the place of one that exists, unless that stands under the lease already: an earlier attempt made
-// it and its answer was lost. Of any other lease nobody is known to renew it.
+// replace makes the object in the place of one that exists, unless that stands under the lease
+// already: an earlier attempt made it and its answer was lost. Of any other lease nobody is known
+// to renew it.
 func (h heartbeat) replace(ctx context.Context, lease *client.Lease) error {
 	object, err := client.Get[*coordinationv1.Lease](ctx, h.client, heartbeatNamespace, h.node)
 	if err == nil {
@@ -144,8 +148,8 @@ func standsUnder(object *coordinationv1.Lease, lease *client.Lease) bool {
 	return object.GetMetadata().GetAnnotations()[annotationLease] == strconv.FormatInt(lease.ID(), 10)
 }
 
-// adopt goes on with the lease that was written down. It returns nil when there is none to go on with, and the lease along
-// with the error when its object cannot be made.
+// adopt goes on with the lease that was written down. It returns nil when there is none to go on
+// with, and the lease along with the error when its object cannot be made.
 func (h heartbeat) adopt(ctx context.Context) (*client.Lease, error) {
 	if h.keep == "" {
 		return nil, nil
@@ -190,7 +194,9 @@ func (h heartbeat) create(ctx context.Context, lease *client.Lease) error {
 			Annotations: map[string]string{annotationLease: strconv.FormatInt(lease.ID(), 10)},
 		},
 		Spec: &coordinationv1.LeaseSpec{
-			HolderIdentity: proto.String(h.node), LeaseDurationSeconds: proto.Int32(int32(lease.TTL() / time.Second)), AcquireTime: timestamppb.Now(),
+			HolderIdentity: proto.String(
+				h.node,
+			), LeaseDurationSeconds: proto.Int32(int32(lease.TTL() / time.Second)), AcquireTime: timestamppb.Now(),
 		},
 	}, client.UnderLease(lease.ID()))
 	return err

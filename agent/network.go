@@ -54,8 +54,8 @@ func newNetworkMetrics(r prometheus.Registerer) networkMetrics {
 	return networkMetrics{podnet.NewMetrics(r), policy.NewMetrics(r), datapath.NewMetrics(r)}
 }
 
-// setUpNetwork sets the node's networking up, trying until it works, and tells the registrar what is in its way. Kept are the
-// nodes that the agent before knew.
+// setUpNetwork sets the node's networking up, trying until it works, and tells the registrar what
+// is in its way. Kept are the nodes that the agent before knew.
 func (a *Agent) setUpNetwork(ctx context.Context, podCIDRs ranges, kept iter.Seq[*corev1.Node], r *registrar) (*stack, error) {
 	m := newNetworkMetrics(a.metrics)
 	for {
@@ -128,7 +128,13 @@ func (a *Agent) newStack(ctx context.Context, podCIDRs ranges, kept iter.Seq[*co
 	for _, f := range s.datapath.Features() {
 		switch {
 		case f.Missing != "":
-			a.log.Warn("Kernel lacks a feature of the datapath", zap.String("feature", f.Name), zap.String("method", f.Method), zap.String("missing", f.Missing), zap.Error(f.Reason))
+			a.log.Warn(
+				"Kernel lacks a feature of the datapath",
+				zap.String("feature", f.Name),
+				zap.String("method", f.Method),
+				zap.String("missing", f.Missing),
+				zap.Error(f.Reason),
+			)
 		case f.Reason != nil:
 			a.log.Info("Datapath uses a fallback", zap.String("feature", f.Name), zap.String("method", f.Method), zap.NamedError("reason", f.Reason))
 		}
@@ -192,7 +198,8 @@ func (s *stack) close() {
 	}
 }
 
-// ipv6 returns the IPv6 address that goes with a pod's IPv4 address, or with the node's; invalid if there is none.
+// ipv6 returns the IPv6 address that goes with a pod's IPv4 address, or with the node's; invalid if
+// there is none.
 func (s *stack) ipv6(ip netip.Addr) netip.Addr {
 	if ip == s.nodeIP {
 		return s.nodeIP6
@@ -200,8 +207,9 @@ func (s *stack) ipv6(ip netip.Addr) netip.Addr {
 	return s.pods.IP6(ip)
 }
 
-// setNodes tells the datapath which nodes may send encapsulated packets, and whom pods reach by their own addresses: pods, and the nodes that are on this one's network.
-// To others, whose routers know nothing of pods, they come from their node.
+// setNodes tells the datapath which nodes may send encapsulated packets, and whom pods reach by
+// their own addresses: pods, and the nodes that are on this one's network. To others, whose routers
+// know nothing of pods, they come from their node.
 func (s *stack) setNodes(nodes iter.Seq[*corev1.Node]) error {
 	if err := s.datapath.SetOverlayNodes(nodeAddresses(nodes)); err != nil {
 		return err
@@ -270,7 +278,8 @@ func texts(list []netip.AddrPort) []string {
 	return out
 }
 
-// cgroupDir returns the directory in cgroup v2 of a cgroup, wherever that is mounted: alone, or beside v1.
+// cgroupDir returns the directory in cgroup v2 of a cgroup, wherever that is mounted: alone, or
+// beside v1.
 func cgroupDir(cgroup string) (string, error) {
 	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
 		var st unix.Statfs_t

@@ -36,12 +36,13 @@ import (
 )
 
 const (
-	// statusEvery is about how often an unchanged status is looked at, heartbeatEvery how often it is written all the same. The
-	// lease, not the status, says that the node lives.
+	// statusEvery is about how often an unchanged status is looked at, heartbeatEvery how often it is
+	// written all the same. The lease, not the status, says that the node lives.
 	statusEvery    = time.Minute
 	heartbeatEvery = 5 * time.Minute
 	maxImages      = 50
-	// kernelFeatures is the type of the condition that is false while the datapath lacks a feature because of the kernel.
+	// kernelFeatures is the type of the condition that is false while the datapath lacks a feature
+	// because of the kernel.
 	kernelFeatures = "KernelFeaturesAvailable"
 )
 
@@ -106,7 +107,8 @@ type registrar struct {
 	log     *zap.Logger
 	machine machine
 	port    int32
-	// images lists the node's images and runtime gives the runtime's version; an error means that containerd is away.
+	// images lists the node's images and runtime gives the runtime's version; an error means that
+	// containerd is away.
 	images  func(context.Context) ([]*corev1.ContainerImage, error)
 	runtime func(context.Context) (string, error)
 	// readOnlyBelow tells what the runtime can do for read-only mounts.
@@ -241,8 +243,9 @@ func (r *registrar) sync(ctx context.Context, heartbeat bool) (wrote bool, err e
 	return true, nil
 }
 
-// formerRanges names the pod ranges that the node had when the cluster knew it last, in an annotation: after a restore of a
-// backup the node is unknown, and its pods have addresses of them. The nodes service gives them to it again if they are free.
+// formerRanges names the pod ranges that the node had when the cluster knew it last, in an
+// annotation: after a restore of a backup the node is unknown, and its pods have addresses of them.
+// The nodes service gives them to it again if they are free.
 func (r *registrar) formerRanges() map[string]string {
 	kept, err := loadNode(r.cfg.StateDir, r.cfg.Node)
 	if err != nil || kept.GetSpec().GetPodCidr() == "" {
@@ -312,7 +315,9 @@ func (r *registrar) status(ctx context.Context, old *corev1.NodeStatus, now time
 	}
 	st.NodeInfo = proto.CloneOf(r.machine.info)
 	st.NodeInfo.ContainerRuntimeVersion = runtimeVersion
-	st.RuntimeHandlers = []*corev1.NodeRuntimeHandler{{Features: &corev1.NodeRuntimeHandlerFeatures{RecursiveReadOnlyMounts: proto.Bool(r.readOnlyBelow())}}}
+	st.RuntimeHandlers = []*corev1.NodeRuntimeHandler{
+		{Features: &corev1.NodeRuntimeHandlerFeatures{RecursiveReadOnlyMounts: proto.Bool(r.readOnlyBelow())}},
+	}
 	if list, err := r.images(ctx); err == nil {
 		st.Images = list
 	}
@@ -428,7 +433,12 @@ func loadNode(stateDir, name string) (*corev1.Node, error) {
 		return nil, err
 	}
 	if node.GetMetadata().GetName() != name {
-		return nil, fmt.Errorf("%s holds node %q, this is %q: the state directory belongs to another node", keptNode(stateDir), node.GetMetadata().GetName(), name)
+		return nil, fmt.Errorf(
+			"%s holds node %q, this is %q: the state directory belongs to another node",
+			keptNode(stateDir),
+			node.GetMetadata().GetName(),
+			name,
+		)
 	}
 	return node, nil
 }

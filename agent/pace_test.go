@@ -23,8 +23,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// busy answers the first calls of a method that the server is overloaded and asks for a pause of a minute. It returns when
-// each call of the method came, from the start.
+// busy answers the first calls of a method that the server is overloaded and asks for a pause of a
+// minute. It returns when each call of the method came, from the start.
 func busy(s *clienttest.Server, method string, times int) *[]time.Duration {
 	began, calls := time.Now(), &[]time.Duration{}
 	s.Intercept(func(m string, _ proto.Message) error {
@@ -210,7 +210,8 @@ func TestLeasesThatAreLostAgain(t *testing.T) {
 			time.Sleep(5 * time.Second)
 			lose()
 		}
-		// A new lease is taken at the renewal after a loss, after 5 s or so: without ever longer pauses 100 times and more.
+		// A new lease is taken at the renewal after a loss, after 5 s or so: without ever longer pauses
+		// 100 times and more.
 		if n := s.Calls("Grant") - began; n < 10 || n > 60 {
 			t.Errorf("%d leases in ten minutes", n)
 		}

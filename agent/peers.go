@@ -46,7 +46,11 @@ func (p *peers) Reach(ctx context.Context, req *nodev1.ReachRequest) (*nodev1.Re
 	}
 	asking, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	err := rpc.Reach(asking, address, rpc.ClientConfig{TLS: p.tls, ServerUser: pki.NodeUser(req.GetNode()), UserAgent: "xebec-agent/" + version.Version()})
+	err := rpc.Reach(
+		asking,
+		address,
+		rpc.ClientConfig{TLS: p.tls, ServerUser: pki.NodeUser(req.GetNode()), UserAgent: "xebec-agent/" + version.Version()},
+	)
 	if err != nil {
 		return &nodev1.ReachResponse{Problem: err.Error()}, nil
 	}

@@ -31,7 +31,8 @@ func at(name, address string) *corev1.Node {
 	}}
 }
 
-// TestReach asks an agent whether it reaches others, of which one answers and one, that is paused, does not.
+// TestReach asks an agent whether it reaches others, of which one answers and one, that is paused,
+// does not.
 func TestReach(t *testing.T) {
 	cluster := rpctest.NewCluster(t)
 	agentTLS := func(name string) *pki.Source {

@@ -19,11 +19,12 @@ import (
 	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
 )
 
-// policyPatience is how long a pod waits at a time for network policies to be known, before it says what it waits for.
+// policyPatience is how long a pod waits at a time for network policies to be known, before it says
+// what it waits for.
 const policyPatience = 10 * time.Second
 
-// policyWatch feeds a policy.Enforcer. Namespaces and the pods of other nodes are watched from the first policy on: a
-// cluster without any pays nothing.
+// policyWatch feeds a policy.Enforcer. Namespaces and the pods of other nodes are watched from the
+// first policy on: a cluster without any pays nothing.
 type policyWatch struct {
 	log        *zap.Logger
 	policies   *client.Informer[*networkingv1.NetworkPolicy]
@@ -45,11 +46,17 @@ func newPolicyWatch(c *client.Client, stateDir string, log *zap.Logger) *policyW
 		return func(err error) { log.Debug("Watch ended, resuming", zap.String("watch", what), zap.Error(err)) }
 	}
 	w := &policyWatch{
-		log:        log,
-		policies:   client.NewInformer(c, client.InformerOptions[*networkingv1.NetworkPolicy]{OnError: failed("networkpolicies"), Transform: slim[*networkingv1.NetworkPolicy]}),
-		namespaces: client.NewInformer(c, client.InformerOptions[*corev1.Namespace]{OnError: failed("namespaces"), Transform: slim[*corev1.Namespace]}),
-		pods:       client.NewInformer(c, client.InformerOptions[*corev1.Pod]{OnError: failed("pods of all nodes"), Outline: true}),
-		first:      make(chan struct{}),
+		log: log,
+		policies: client.NewInformer(
+			c,
+			client.InformerOptions[*networkingv1.NetworkPolicy]{OnError: failed("networkpolicies"), Transform: slim[*networkingv1.NetworkPolicy]},
+		),
+		namespaces: client.NewInformer(
+			c,
+			client.InformerOptions[*corev1.Namespace]{OnError: failed("namespaces"), Transform: slim[*corev1.Namespace]},
+		),
+		pods:  client.NewInformer(c, client.InformerOptions[*corev1.Pod]{OnError: failed("pods of all nodes"), Outline: true}),
+		first: make(chan struct{}),
 	}
 	path := filepath.Join(stateDir, "policies")
 	w.keeper = snapshot.NewKeeper(path, w.all, log)

@@ -35,7 +35,14 @@ func (a *Agent) imageCollector(rt *runtime.Runtime, set *pods.Set, recorded *eve
 const evictEvery = 2 * time.Second
 
 // evictor ends pods before the node runs out of something.
-func (a *Agent) evictor(m machine, rt *runtime.Runtime, set *pods.Set, r *registrar, collector *images.Collector, counted *eviction.Metrics) (*eviction.Evictor, error) {
+func (a *Agent) evictor(
+	m machine,
+	rt *runtime.Runtime,
+	set *pods.Set,
+	r *registrar,
+	collector *images.Collector,
+	counted *eviction.Metrics,
+) (*eviction.Evictor, error) {
 	thresholds, err := a.cfg.thresholds()
 	if err != nil {
 		return nil, err
@@ -52,8 +59,9 @@ func (a *Agent) evictor(m machine, rt *runtime.Runtime, set *pods.Set, r *regist
 	}), nil
 }
 
-// admit returns why a node under pressure does not take a pod: one without requests while memory is short, any while disk
-// or process ids are, but for those that the node can't do without and those that tolerate it.
+// admit returns why a node under pressure does not take a pod: one without requests while memory is
+// short, any while disk or process ids are, but for those that the node can't do without and those
+// that tolerate it.
 func (r *registrar) admit(pod *corev1.Pod) string {
 	if pod.GetSpec().GetPriority() >= 2_000_000_000 {
 		return ""
@@ -63,7 +71,8 @@ func (r *registrar) admit(pod *corev1.Pod) string {
 	r.mu.Unlock()
 	var under []string
 	for _, p := range eviction.Pressures {
-		if !pressures[p] || p == eviction.MemoryPressure && (kind.PodQOS(pod.GetSpec()) != "BestEffort" || tolerates(pod, kind.TaintMemoryPressure)) {
+		if !pressures[p] ||
+			p == eviction.MemoryPressure && (kind.PodQOS(pod.GetSpec()) != "BestEffort" || tolerates(pod, kind.TaintMemoryPressure)) {
 			continue
 		}
 		under = append(under, string(p))

@@ -14,9 +14,9 @@ import (
 // rootCAInterval is how often it is looked whether the authorities changed.
 const rootCAInterval = 10 * time.Second
 
-// rootCA shows the cluster's authorities, as this node trusts them, to pods as the config map kind.RootCAConfigMap. No such
-// object is stored: every node has what it would hold, so that no pod waits for it, and no namespace has to be written when
-// authorities rotate.
+// rootCA shows the cluster's authorities, as this node trusts them, to pods as the config map
+// kind.RootCAConfigMap. No such object is stored: every node has what it would hold, so that no pod
+// waits for it, and no namespace has to be written when authorities rotate.
 type rootCA struct{ tls *pki.Source }
 
 func (r rootCA) configMap(namespace string) *corev1.ConfigMap {

@@ -8,8 +8,8 @@ import (
 	"github.com/xebec-project/xebec/internal/kind"
 )
 
-// seeded lets an informer go on from objects that were known before it: what it then reports as new may be a change, and
-// what it never reports is gone.
+// seeded lets an informer go on from objects that were known before it: what it then reports as new
+// may be a change, and what it never reports is gone.
 type seeded[T kind.Object] struct {
 	on func(old, now T)
 
@@ -17,7 +17,8 @@ type seeded[T kind.Object] struct {
 	kept map[client.Key]T
 }
 
-// newSeeded tells on of each object. Then it takes the informer's events, and passes them to on one after the other.
+// newSeeded tells on of each object. Then it takes the informer's events, and passes them to on one
+// after the other.
 func newSeeded[T kind.Object](objects iter.Seq[T], on func(old, now T)) *seeded[T] {
 	s := &seeded[T]{on: on, kept: map[client.Key]T{}}
 	var none T
@@ -79,7 +80,8 @@ func ofKind[T kind.Object](objects []kind.Object) iter.Seq[T] {
 // slim drops what no agent reads and what is the larger part of a small object.
 func slim[T kind.Object](o T) { o.GetMetadata().ManagedFields = nil }
 
-// progress passes revisions on from when it is opened: what the kept objects were mistaken in is not mended before.
+// progress passes revisions on from when it is opened: what the kept objects were mistaken in is
+// not mended before.
 type progress struct {
 	to func(revision int64)
 

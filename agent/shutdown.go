@@ -16,8 +16,9 @@ import (
 // errShutdown ends the agent of a machine that goes down.
 var errShutdown = errors.New("node is shutting down")
 
-// awaitShutdown waits for SIGPWR, by which the machine, or who runs it, says that it goes down: the node says that it is not ready, its
-// pods end, and then the agent. What is to run on the node runs again with the next agent.
+// awaitShutdown waits for SIGPWR, by which the machine, or who runs it, says that it goes down: the
+// node says that it is not ready, its pods end, and then the agent. What is to run on the node runs
+// again with the next agent.
 func (a *Agent) awaitShutdown(ctx context.Context, set *pods.Set, r *registrar) error {
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, unix.SIGPWR)

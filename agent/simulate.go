@@ -16,8 +16,8 @@ import (
 	"github.com/xebec-project/xebec/internal/pki"
 )
 
-// hollowValidity is how long a simulated node's certificate is valid, and up to twice of it: the server ends a connection when
-// its certificate expires, and not those of all nodes at once.
+// hollowValidity is how long a simulated node's certificate is valid, and up to twice of it: the
+// server ends a connection when its certificate expires, and not those of all nodes at once.
 const hollowValidity = 12 * time.Hour
 
 // hollowReadBuffer is the size of a simulated node's read buffer: most of what it reads is small.
@@ -40,15 +40,21 @@ func (a *authorities) source(node string) (*pki.Source, error) {
 // spareDescriptors are those that a process of simulated nodes needs besides its connections.
 const spareDescriptors = 64
 
-// enoughDescriptors tells what is missing when the process may not have as many connections as its nodes make.
+// enoughDescriptors tells what is missing when the process may not have as many connections as its
+// nodes make.
 func (a *Agent) enoughDescriptors() error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return fmt.Errorf("read the limit of open files: %w", err)
 	}
 	if need := uint64(a.cfg.Hollow*len(a.cfg.Gateways) + spareDescriptors); limit.Cur < need {
-		return fmt.Errorf("hollow: %d nodes with a connection to each of %d gateways need %d open files, and the limit is %d: raise it (ulimit -n) or start fewer nodes per process",
-			a.cfg.Hollow, len(a.cfg.Gateways), need, limit.Cur)
+		return fmt.Errorf(
+			"hollow: %d nodes with a connection to each of %d gateways need %d open files, and the limit is %d: raise it (ulimit -n) or start fewer nodes per process",
+			a.cfg.Hollow,
+			len(a.cfg.Gateways),
+			need,
+			limit.Cur,
+		)
 	}
 	return nil
 }

@@ -18,8 +18,8 @@ type staticPods struct {
 	mirrors *static.Mirrors
 }
 
-// newStaticPods prepares the mirrors, which the set's statuses go by; start gives them their pods. It returns nil for a node
-// without a directory of static pods.
+// newStaticPods prepares the mirrors, which the set's statuses go by; start gives them their pods.
+// It returns nil for a node without a directory of static pods.
 func (a *Agent) newStaticPods(w *watches) *staticPods {
 	if a.cfg.StaticPods == "" {
 		return nil
@@ -33,7 +33,8 @@ func (a *Agent) newStaticPods(w *watches) *staticPods {
 	}}
 }
 
-// start runs the pods of the directory, and reports what is wrong with it in the node's conditions and events.
+// start runs the pods of the directory, and reports what is wrong with it in the node's conditions
+// and events.
 func (s *staticPods) start(ctx context.Context, tasks *component.Tasks, n *node) {
 	object := &corev1.Node{Metadata: &metav1.ObjectMeta{Name: n.cfg.Node, Uid: n.cfg.Node}}
 	s.source = static.New(static.Config{

@@ -12,7 +12,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// TestStaticPods runs a node with a pod of its own: it is shown by a mirror, survives agents, and comes again when the mirror is deleted.
+// TestStaticPods runs a node with a pod of its own: it is shown by a mirror, survives agents, and
+// comes again when the mirror is deleted.
 func TestStaticPods(t *testing.T) {
 	var dir string
 	n := start(t, func(n *node) {

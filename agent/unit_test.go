@@ -17,8 +17,8 @@ import (
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
 )
 
-// TestUnit runs the line by which the agent's unit stops it, as systemd does, and checks that nothing that pods need to end
-// is taken from them before.
+// TestUnit runs the line by which the agent's unit stops it, as systemd does, and checks that
+// nothing that pods need to end is taken from them before.
 func TestUnit(t *testing.T) {
 	b, err := os.ReadFile("../ansible/roles/node/templates/xebec-agent.service.j2")
 	if err != nil {

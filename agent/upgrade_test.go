@@ -18,8 +18,8 @@ import (
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 )
 
-// TestUpgrade replaces the agent's program under running pods, as a package or a playbook does, and checks that nothing of
-// them notices: processes, addresses, logs, statuses.
+// TestUpgrade replaces the agent's program under running pods, as a package or a playbook does, and
+// checks that nothing of them notices: processes, addresses, logs, statuses.
 func TestUpgrade(t *testing.T) {
 	containerdtest.Need(t)
 	versioned := func(version string) string {

@@ -54,17 +54,18 @@ type watches struct {
 	drain    *drain.Coordinator
 	policies *policyWatch
 
-	// changed is signalled when a node's address, pod CIDRs, zone or readiness may have changed; cidrs has those of this node
-	// that were heard of last.
+	// changed is signalled when a node's address, pod CIDRs, zone or readiness may have changed; cidrs
+	// has those of this node that were heard of last.
 	changed chan struct{}
 	cidrs   chan ranges
-	// doubted is called a while after others took this node for silent, and when its object is gone. Set before runNodes.
+	// doubted is called a while after others took this node for silent, and when its object is gone.
+	// Set before runNodes.
 	doubted func()
 }
 
-// doubtDelay is how long a node that is back after a silence waits at least before it says so: without its lease, which may
-// still be on its way, nobody would believe it. It waits at most twice as long, so that the nodes that an outage made silent
-// do not all write at once.
+// doubtDelay is how long a node that is back after a silence waits at least before it says so:
+// without its lease, which may still be on its way, nobody would believe it. It waits at most twice
+// as long, so that the nodes that an outage made silent do not all write at once.
 const doubtDelay = time.Second
 
 func newWatches(conn grpc.ClientConnInterface, c *client.Client, node, stateDir string, log *zap.Logger) *watches {
@@ -75,16 +76,25 @@ func newWatches(conn grpc.ClientConnInterface, c *client.Client, node, stateDir 
 		node: node, stateDir: stateDir, log: log,
 		nodes: client.NewInformer(c, client.InformerOptions[*corev1.Node]{OnError: failed("nodes"), Transform: func(n *corev1.Node) {
 			if n.GetMetadata().GetName() != node && n.Status != nil {
-				// Routes need addresses, and who answers for load balancers depends on who is ready. Agents are asked whether
-				// they reach each other.
-				n.Status = &corev1.NodeStatus{Addresses: n.Status.GetAddresses(), Conditions: readiness(n), DaemonEndpoints: n.Status.GetDaemonEndpoints()}
+				// Routes need addresses, and who answers for load balancers depends on who is ready. Agents are
+				// asked whether they reach each other.
+				n.Status = &corev1.NodeStatus{
+					Addresses:       n.Status.GetAddresses(),
+					Conditions:      readiness(n),
+					DaemonEndpoints: n.Status.GetDaemonEndpoints(),
+				}
 			}
 		}}),
 		pods: client.NewInformer(c, client.InformerOptions[*corev1.Pod]{FieldSelector: "spec.nodeName=" + node, OnError: failed("pods")}),
 		services: client.NewInformer(c, client.InformerOptions[*corev1.Service]{
-			OnError: failed("services"), Transform: slim[*corev1.Service], Indexers: map[string]func(*corev1.Service) []string{byNamespace: namespaceOf},
+			OnError: failed(
+				"services",
+			), Transform: slim[*corev1.Service], Indexers: map[string]func(*corev1.Service) []string{byNamespace: namespaceOf},
 		}),
-		slices:  client.NewInformer(c, client.InformerOptions[*discoveryv1.EndpointSlice]{OnError: failed("endpointslices"), Transform: slim[*discoveryv1.EndpointSlice]}),
+		slices: client.NewInformer(
+			c,
+			client.InformerOptions[*discoveryv1.EndpointSlice]{OnError: failed("endpointslices"), Transform: slim[*discoveryv1.EndpointSlice]},
+		),
 		changed: make(chan struct{}, 1),
 		cidrs:   make(chan ranges, 1),
 	}
@@ -162,7 +172,8 @@ func (w *watches) onNode(old, now *corev1.Node) {
 		w.log.Error("Invalid pod CIDR of the node", zap.Error(err))
 		return
 	}
-	if old == nil || !slices.Equal(old.GetSpec().GetPodCidrs(), now.GetSpec().GetPodCidrs()) || !proto.Equal(old.GetMetadata(), now.GetMetadata()) {
+	if old == nil || !slices.Equal(old.GetSpec().GetPodCidrs(), now.GetSpec().GetPodCidrs()) ||
+		!proto.Equal(old.GetMetadata(), now.GetMetadata()) {
 		if err := keepNode(w.stateDir, now); err != nil {
 			w.log.Error("Failed to store the node object", zap.Error(err))
 		}
@@ -193,7 +204,8 @@ func readiness(n *corev1.Node) []*corev1.NodeCondition {
 	return nil
 }
 
-// sameAnnouncer tells whether two versions of a node are alike to who chooses those that answer for load balancers.
+// sameAnnouncer tells whether two versions of a node are alike to who chooses those that answer for
+// load balancers.
 func sameAnnouncer(a, b *corev1.Node) bool {
 	return datapath.NewAnnouncers(slices.Values([]*corev1.Node{a})).Equal(datapath.NewAnnouncers(slices.Values([]*corev1.Node{b}))) &&
 		kind.NodeCondition(a, kind.NodeReady).GetStatus() == kind.NodeCondition(b, kind.NodeReady).GetStatus()
@@ -212,8 +224,9 @@ func (w *watches) routes(nodes iter.Seq[*corev1.Node]) []podnet.NodeRoute {
 	return routes
 }
 
-// runNeighbours keeps the routes to the other nodes' pods, and what traffic distribution needs to know of nodes. Before the nodes are known, those of the agent before stay, and
-// those it kept on disk are added: the machine may have started anew.
+// runNeighbours keeps the routes to the other nodes' pods, and what traffic distribution needs to
+// know of nodes. Before the nodes are known, those of the agent before stay, and those it kept on
+// disk are added: the machine may have started anew.
 func (w *watches) runNeighbours(ctx context.Context, s *stack) error {
 	kept := ofKind[*corev1.Node](w.kept)
 	if err := s.pods.RestoreNodes(w.routes(kept)); err != nil {
@@ -259,8 +272,9 @@ func (w *watches) runNeighbours(ctx context.Context, s *stack) error {
 	}
 }
 
-// serveKept feeds the service maps and DNS with what the agent before knew, so that names have addresses before the
-// control plane has been heard. Of pods, whose informer starts last, it also takes the changes from then on.
+// serveKept feeds the service maps and DNS with what the agent before knew, so that names have
+// addresses before the control plane has been heard. Of pods, whose informer starts last, it also
+// takes the changes from then on.
 func (w *watches) serveKept(s *stack) {
 	w.keptServices = newSeeded(ofKind[*corev1.Service](w.kept), func(old, now *corev1.Service) {
 		s.syncer.OnService(old, now)

@@ -1,5 +1,5 @@
-// Package component starts the parts of a program in order, runs them until one fails or the program ends, and stops them in
-// the reverse order.
+// Package component starts the parts of a program in order, runs them until one fails or the
+// program ends, and stops them in the reverse order.
 package component
 
 import (
@@ -13,15 +13,17 @@ import (
 type Component struct {
 	// Name says in errors which component failed.
 	Name string
-	// Start prepares the component and returns when the components after it may use it. What the component does from then on
-	// are its tasks. The context ends when the first component fails or the program ends.
+	// Start prepares the component and returns when the components after it may use it. What the
+	// component does from then on are its tasks. The context ends when the first component fails or
+	// the program ends.
 	Start func(ctx context.Context, tasks *Tasks) error
-	// Stop releases what Start took, after the component's tasks have returned. It is not called when Start failed. Nil: there is nothing to release.
+	// Stop releases what Start took, after the component's tasks have returned. It is not called when
+	// Start failed. Nil: there is nothing to release.
 	Stop func()
 }
 
-// Tasks are the goroutines of one component. A task returns when the context of Start ends; an error before that ends all
-// components.
+// Tasks are the goroutines of one component. A task returns when the context of Start ends; an
+// error before that ends all components.
 type Tasks struct {
 	wg   sync.WaitGroup
 	fail func(error)
@@ -36,8 +38,8 @@ func (t *Tasks) Go(task func() error) {
 	})
 }
 
-// Run starts the components in order, and stops them in the reverse order after ctx ends or one of them fails. It returns the
-// first failure, or the cause of ctx's end.
+// Run starts the components in order, and stops them in the reverse order after ctx ends or one of
+// them fails. It returns the first failure, or the cause of ctx's end.
 func Run(ctx context.Context, components []Component) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

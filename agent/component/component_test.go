@@ -29,7 +29,8 @@ func (j *journal) want(t *testing.T, lines ...string) {
 	}
 }
 
-// named returns a component that records its start and stop, with a task that records the end of its context.
+// named returns a component that records its start and stop, with a task that records the end of
+// its context.
 func (j *journal) named(name string) component.Component {
 	return component.Component{
 		Name: name,

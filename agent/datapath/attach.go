@@ -18,8 +18,8 @@ func (d *Datapath) attach() error {
 	return d.removeOtherLayouts()
 }
 
-// eachHook makes sure that each hook's link is pinned and attached to the
-// cgroup, the uplink, or what guards the overlay. With renew, it also puts this agent's program into a link that is.
+// eachHook makes sure that each hook's link is pinned and attached to the cgroup, the uplink, or
+// what guards the overlay. With renew, it also puts this agent's program into a link that is.
 func (d *Datapath) eachHook(renew bool) error {
 	dir, err := os.Open(d.cfg.CgroupPath)
 	if err != nil {

@@ -149,7 +149,12 @@ func (t *Table) balance(k key, svc *corev1.Service) {
 		four, six := t.readyEndpoints(k, spec.GetPublishNotReadyAddresses())
 		now.nodes = &byFamily{slices.Sorted(maps.Keys(four)), slices.Sorted(maps.Keys(six))}
 		// A pod of both families is one endpoint.
-		now.check = HealthCheck{Port: uint16(spec.GetHealthCheckNodePort()), Namespace: k.namespace, Name: k.name, Endpoints: max(four[t.node], six[t.node])}
+		now.check = HealthCheck{
+			Port:      uint16(spec.GetHealthCheckNodePort()),
+			Namespace: k.namespace,
+			Name:      k.name,
+			Endpoints: max(four[t.node], six[t.node]),
+		}
 	}
 	if was := b.known[k]; was == nil || !slices.Equal(was.addrs, now.addrs) || !was.nodes.equal(now.nodes) || was.check != now.check {
 		b.changed = true

@@ -76,7 +76,8 @@ func (c *contents) put(p *plan, s *Service) {
 	if len(s.Backends) > 0 && s.Frontend.Outside { // what has no endpoint refuses all
 		now.maglev, now.sources = s.Maglev, s.Sources
 	}
-	sameSet := exists && !was.damaged && was.maglev == now.maglev && slices.Equal(was.sources, now.sources) && sameBackends(was.backends, s.Backends)
+	sameSet := exists && !was.damaged && was.maglev == now.maglev && slices.Equal(was.sources, now.sources) &&
+		sameBackends(was.backends, s.Backends)
 	if sameSet && was.affinity == affinity {
 		return
 	}

@@ -44,8 +44,8 @@ func inNamespaces(wanted func(netns uint32) bool, f func(netns uint32) error) er
 	})
 }
 
-// connectedOf completes the sockets that are still connected to their backend by what sock_diag tells,
-// in all network namespaces, and leaves the others out.
+// connectedOf completes the sockets that are still connected to their backend by what sock_diag
+// tells, in all network namespaces, and leaves the others out.
 func connectedOf(noted []connectedPeer) ([]connectedPeer, error) {
 	if len(noted) == 0 {
 		return nil, nil
@@ -66,7 +66,8 @@ func connectedOf(noted []connectedPeer) ([]connectedPeer, error) {
 	return out, err
 }
 
-// socket is a UDP socket as sock_diag tells of it. IPv4 addresses of IPv6 sockets are those of IPv4.
+// socket is a UDP socket as sock_diag tells of it. IPv4 addresses of IPv6 sockets are those of
+// IPv4.
 type socket struct {
 	local, remote netip.AddrPort
 	cookie        uint64

@@ -21,7 +21,12 @@ type candidate struct {
 // still serve. With local only endpoints on the client's node count. Otherwise
 // those that the service prefers for the client are taken, if it prefers any.
 // All are of one family, IPv6 or IPv4.
-func (t *Table) selectBackends(svc *corev1.Service, port *corev1.ServicePort, endpoints []*discoveryv1.EndpointSlice, six, local bool) []netip.AddrPort {
+func (t *Table) selectBackends(
+	svc *corev1.Service,
+	port *corev1.ServicePort,
+	endpoints []*discoveryv1.EndpointSlice,
+	six, local bool,
+) []netip.AddrPort {
 	publish := svc.GetSpec().GetPublishNotReadyAddresses()
 	family := familyName(six)
 	var ready, draining []candidate

@@ -15,7 +15,8 @@ import (
 	"github.com/xebec-project/xebec/internal/metrics/metricstest"
 )
 
-// agedFlows opens the table of flows and makes those that match look as if nothing had passed since the machine started.
+// agedFlows opens the table of flows and makes those that match look as if nothing had passed since
+// the machine started.
 func (w *wire) agedFlows(node int, match func(bpf.UplinkTuple, bpf.UplinkFlow) bool) {
 	w.t.Helper()
 	flows, err := ebpf.LoadPinnedMap(filepath.Join(w.nodes[node].cfg.PinPath, "maps-v2", bpf.UplinkMapFlows), nil)
@@ -53,7 +54,8 @@ func (w *wire) states(node int) []string {
 	return out
 }
 
-// What has ended goes from the table in time, both entries at once, and what is used by one way only stays.
+// What has ended goes from the table in time, both entries at once, and what is used by one way
+// only stays.
 func TestSweep(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
 	m := datapath.NewMetrics(registry)

@@ -68,7 +68,12 @@ type tuple struct {
 
 var form4 = formOf[bpf.SocketLBFrontend, bpf.SocketLBAddress, bpf.UplinkTuple]{
 	frontend: func(f Frontend) bpf.SocketLBFrontend {
-		return bpf.SocketLBFrontend{Addr: [1]uint32(words(f.Addr())), Port: bits.ReverseBytes16(f.Port()), Protocol: uint8(f.Protocol), Scope: f.scope()}
+		return bpf.SocketLBFrontend{
+			Addr:     [1]uint32(words(f.Addr())),
+			Port:     bits.ReverseBytes16(f.Port()),
+			Protocol: uint8(f.Protocol),
+			Scope:    f.scope(),
+		}
 	},
 	frontendOf: func(k bpf.SocketLBFrontend) Frontend { return frontendOf(k.Addr[:], k.Port, k.Protocol, k.Scope) },
 	address: func(a netip.AddrPort) bpf.SocketLBAddress {
@@ -85,7 +90,12 @@ var form4 = formOf[bpf.SocketLBFrontend, bpf.SocketLBAddress, bpf.UplinkTuple]{
 
 var form6 = formOf[bpf.SocketLB6Frontend, bpf.SocketLB6Address, bpf.Uplink6Tuple]{
 	frontend: func(f Frontend) bpf.SocketLB6Frontend {
-		return bpf.SocketLB6Frontend{Addr: [4]uint32(words(f.Addr())), Port: bits.ReverseBytes16(f.Port()), Protocol: uint8(f.Protocol), Scope: f.scope()}
+		return bpf.SocketLB6Frontend{
+			Addr:     [4]uint32(words(f.Addr())),
+			Port:     bits.ReverseBytes16(f.Port()),
+			Protocol: uint8(f.Protocol),
+			Scope:    f.scope(),
+		}
 	},
 	frontendOf: func(k bpf.SocketLB6Frontend) Frontend { return frontendOf(k.Addr[:], k.Port, k.Protocol, k.Scope) },
 	address: func(a netip.AddrPort) bpf.SocketLB6Address {

@@ -14,7 +14,8 @@ import (
 	"github.com/xebec-project/xebec/internal/netlab"
 )
 
-// tooBig is an ICMP error that says that a datagram between two ends was larger than the next hop takes.
+// tooBig is an ICMP error that says that a datagram between two ends was larger than the next hop
+// takes.
 func tooBig(mtu uint16, from, to *net.UDPAddr) []byte {
 	b := make([]byte, 8, 36)
 	b[0], b[1] = 3, 4
@@ -90,7 +91,8 @@ func TestPathMTU(t *testing.T) {
 		return nil
 	})
 
-	// A pod that answers a client by way of a service: the client's network tells the service's address.
+	// A pod that answers a client by way of a service: the client's network tells the service's
+	// address.
 	client, err := dial(w.client, "udp4", "192.0.2.1:30053")
 	if err != nil {
 		t.Fatal(err)

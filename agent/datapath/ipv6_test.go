@@ -244,7 +244,8 @@ func TestIPv6Datagrams(t *testing.T) {
 	}
 }
 
-// Endpoint sets are exchanged under connections that are being made: none fails, and none goes to another service's.
+// Endpoint sets are exchanged under connections that are being made: none fails, and none goes to
+// another service's.
 func TestIPv6SwapUnderLoad(t *testing.T) {
 	h := newHost6(t)
 	both := service(service6, datapath.TCP, one6, two6)
@@ -291,7 +292,8 @@ func TestIPv6IsOptional(t *testing.T) {
 	}
 }
 
-// A socket that is connected by IPv6 is closed when its endpoint goes; others stay. What went to a service is counted.
+// A socket that is connected by IPv6 is closed when its endpoint goes; others stay. What went to a
+// service is counted.
 func TestIPv6Sever(t *testing.T) {
 	eachListing(t, func(t *testing.T, listing datapath.Listing) { testIPv6Sever(t, newHost6With(t, listing)) })
 }

@@ -157,7 +157,8 @@ func serveUDP(t testing.TB, ns *netlab.Namespace, addr, name string) {
 	t.Cleanup(func() { conn.Close(); serving.Wait() })
 }
 
-// patience is for what is to be answered, on a machine that has much else to do as well. What is not to be is asked briefly.
+// patience is for what is to be answered, on a machine that has much else to do as well. What is
+// not to be is asked briefly.
 const patience, brief = 20 * time.Second, 3 * time.Second
 
 // dial connects from inside the namespace.
@@ -457,7 +458,8 @@ func TestSessionAffinity(t *testing.T) {
 	}
 }
 
-// A client that was away for longer than the timeout may get another endpoint; one that was not keeps it.
+// A client that was away for longer than the timeout may get another endpoint; one that was not
+// keeps it.
 func TestSessionAffinityEnds(t *testing.T) {
 	h := newHost(t)
 	backends := []string{"127.0.0.2:80", "127.0.0.3:80", "127.0.0.4:80"}

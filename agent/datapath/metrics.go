@@ -108,12 +108,37 @@ func (m *Metrics) swept(tables map[string]fill, sums [countersTotal]uint64) {
 type counted Metrics
 
 var (
-	dropsDesc       = prometheus.NewDesc(metrics.DatapathDrops, "Packets from or to the outside that were dropped, and connections of sockets that were refused.", []string{metrics.LabelReason}, nil)
-	enteredDesc     = prometheus.NewDesc(metrics.DatapathFlowsEntered, "Entries that the table of flows took, since it was made.", nil, nil)
-	removedDesc     = prometheus.NewDesc(metrics.DatapathFlowsRemoved, "Entries of flows that had ended and were removed from the table, since it was made.", nil, nil)
-	evictedDesc     = prometheus.NewDesc(metrics.DatapathFlowsEvicted, "Entries that a full table forgot for new ones, since it was made.", nil, nil)
-	connectionsDesc = prometheus.NewDesc(metrics.DatapathConnections, "Connections and flows of datagrams to a service.", []string{metrics.LabelService, metrics.LabelBackend}, nil)
-	packetsDesc     = prometheus.NewDesc(metrics.DatapathPackets, "Packets between clients outside and a service, both ways.", []string{metrics.LabelService, metrics.LabelBackend}, nil)
+	dropsDesc = prometheus.NewDesc(
+		metrics.DatapathDrops,
+		"Packets from or to the outside that were dropped, and connections of sockets that were refused.",
+		[]string{metrics.LabelReason},
+		nil,
+	)
+	enteredDesc = prometheus.NewDesc(metrics.DatapathFlowsEntered, "Entries that the table of flows took, since it was made.", nil, nil)
+	removedDesc = prometheus.NewDesc(
+		metrics.DatapathFlowsRemoved,
+		"Entries of flows that had ended and were removed from the table, since it was made.",
+		nil,
+		nil,
+	)
+	evictedDesc = prometheus.NewDesc(
+		metrics.DatapathFlowsEvicted,
+		"Entries that a full table forgot for new ones, since it was made.",
+		nil,
+		nil,
+	)
+	connectionsDesc = prometheus.NewDesc(
+		metrics.DatapathConnections,
+		"Connections and flows of datagrams to a service.",
+		[]string{metrics.LabelService, metrics.LabelBackend},
+		nil,
+	)
+	packetsDesc = prometheus.NewDesc(
+		metrics.DatapathPackets,
+		"Packets between clients outside and a service, both ways.",
+		[]string{metrics.LabelService, metrics.LabelBackend},
+		nil,
+	)
 )
 
 // Describe is part of prometheus.Collector.

@@ -23,8 +23,8 @@ import (
 	"github.com/xebec-project/xebec/internal/netlab"
 )
 
-// Every form of the question by neighbour discovery has its answer, which is the same size whatever options the question
-// has, and whose checksum holds.
+// Every form of the question by neighbour discovery has its answer, which is the same size whatever
+// options the question has, and whose checksum holds.
 func TestNeighbourDiscovery(t *testing.T) {
 	w := newWire(t, dualStack)
 	target := netip.MustParseAddr("2001:db8::2:345")

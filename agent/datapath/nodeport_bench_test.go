@@ -15,16 +15,17 @@ import (
 )
 
 const (
-	// mapsPort and rulesPort begin the node ports by the maps and by rules. A client that used a port of its own for both
-	// would be taken for one whose connection goes on.
+	// mapsPort and rulesPort begin the node ports by the maps and by rules. A client that used a port
+	// of its own for both would be taken for one whose connection goes on.
 	mapsPort  = 30000
 	rulesPort = 31000
 	// mostNodePorts is how many of a benchmark's services have a node port at most.
 	mostNodePorts = 1000
 )
 
-// ported is n services with cluster IPs, of which the first have node ports. Those in their middle lead to a pod on the
-// node that is asked and to one on another; all others lead to pods that are not there.
+// ported is n services with cluster IPs, of which the first have node ports. Those in their middle
+// lead to a pod on the node that is asked and to one on another; all others lead to pods that are
+// not there.
 type ported struct {
 	n           int
 	node        string
@@ -60,8 +61,9 @@ func (p ported) services() []datapath.Service {
 	return services
 }
 
-// iptables is a chain of all cluster IPs, which ends in one of all node ports, a chain for each service, for its calls from
-// outside and for its endpoint, and the masquerading of what came by a node port.
+// iptables is a chain of all cluster IPs, which ends in one of all node ports, a chain for each
+// service, for its calls from outside and for its endpoint, and the masquerading of what came by a
+// node port.
 func (p ported) iptables() string {
 	var chains, clusterIPs, nodePorts, rules strings.Builder
 	for i := range p.n {
@@ -98,10 +100,11 @@ func (p ported) nft() string {
 		"chain postrouting { type nat hook postrouting priority 100; meta mark & 0x4000 == 0x4000 masquerade\n}\n}\n"
 }
 
-// BenchmarkNodePortScale has a machine outside of the cluster call pods, each time on a new connection: a pod by its own
-// address, one on the node by a node port and one on another node by another, among n services, with the maps and with
-// rules of kube-proxy's shape, one after the other on the same machines. For each it reports calls per second of one
-// client and the 99th percentile of how long one takes. A shape whose program is missing, which hack/deps.sh bench
+// BenchmarkNodePortScale has a machine outside of the cluster call pods, each time on a new
+// connection: a pod by its own address, one on the node by a node port and one on another node by
+// another, among n services, with the maps and with rules of kube-proxy's shape, one after the
+// other on the same machines. For each it reports calls per second of one client and the 99th
+// percentile of how long one takes. A shape whose program is missing, which hack/deps.sh bench
 // installs, is left out.
 func BenchmarkNodePortScale(b *testing.B) {
 	for _, n := range []int{10, 1000, 10000} {

@@ -37,7 +37,8 @@ func (c *Config) overlayPort() uint16 {
 	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, c.OverlayPort))
 }
 
-// loadOverlay loads the guards, with maps pinned in a directory. It returns nil if there is no overlay.
+// loadOverlay loads the guards, with maps pinned in a directory. It returns nil if there is no
+// overlay.
 func loadOverlay(cfg *Config, maps string) (*overlay, error) {
 	if cfg.OverlayLink == "" || !cfg.NodeIP.IsValid() {
 		return nil, nil

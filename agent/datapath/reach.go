@@ -27,7 +27,8 @@ func newReach(pods, routed []netip.Prefix) reach {
 	return r
 }
 
-// covers tells whether there is a way to the address: it is no pod's, or it is of a pod whose network is routed.
+// covers tells whether there is a way to the address: it is no pod's, or it is of a pod whose
+// network is routed.
 func (r *reach) covers(addr netip.Addr) bool {
 	if !slices.ContainsFunc(r.pods, func(p netip.Prefix) bool { return p.Contains(addr) }) {
 		return true
@@ -42,7 +43,8 @@ func (r *reach) covers(addr netip.Addr) bool {
 	return false
 }
 
-// coversEndpoint is covers for the address that stands for an endpoint. What is no address is nowhere that routes matter.
+// coversEndpoint is covers for the address that stands for an endpoint. What is no address is
+// nowhere that routes matter.
 func (r *reach) coversEndpoint(ep *discoveryv1.Endpoint) bool {
 	if len(ep.GetAddresses()) == 0 {
 		return true
@@ -51,9 +53,9 @@ func (r *reach) coversEndpoint(ep *discoveryv1.Endpoint) bool {
 	return err != nil || r.covers(addr)
 }
 
-// SetRoutes says from which networks pods have their addresses, and to which parts of these, the node's own included, the
-// node has a way. Endpoints elsewhere in the pods' networks are on nodes that have just come or gone, and take no
-// connections. Before the first call all endpoints do.
+// SetRoutes says from which networks pods have their addresses, and to which parts of these, the
+// node's own included, the node has a way. Endpoints elsewhere in the pods' networks are on nodes
+// that have just come or gone, and take no connections. Before the first call all endpoints do.
 func (t *Table) SetRoutes(pods, routed []netip.Prefix) {
 	now := newReach(pods, routed)
 	if t.reach.routed != nil && slices.Equal(t.reach.pods, now.pods) && maps.Equal(t.reach.routed, now.routed) {

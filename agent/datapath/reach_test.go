@@ -7,8 +7,8 @@ import (
 	"github.com/xebec-project/xebec/agent/datapath"
 )
 
-// An endpoint on a node that has just joined may be heard of before the node is: until there is a route to its pods,
-// connections go to the others.
+// An endpoint on a node that has just joined may be heard of before the node is: until there is a
+// route to its pods, connections go to the others.
 func TestEndpointsWaitForRoutes(t *testing.T) {
 	pods := []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}
 	routes := func(text ...string) (out []netip.Prefix) {

@@ -17,8 +17,9 @@ import (
 	"github.com/xebec-project/xebec/agent/datapath"
 )
 
-// shapes are how new connections to services are led to an endpoint, beside not at all: by the maps, and by rules of the shape that
-// kube-proxy writes. Each has addresses of its own, so that one does not see the other's.
+// shapes are how new connections to services are led to an endpoint, beside not at all: by the
+// maps, and by rules of the shape that kube-proxy writes. Each has addresses of its own, so that
+// one does not see the other's.
 var shapes = []struct {
 	name    string
 	network byte // services are 10.network.x.y
@@ -78,9 +79,10 @@ func nftRules(network byte, n int) string {
 		"chain output { type nat hook output priority -100; ip daddr . meta l4proto . tcp dport vmap @services\n}\n}\n"
 }
 
-// BenchmarkConnectScale makes TCP connections to one endpoint directly and by a service among n, with each of the shapes
-// one after the other on the same host. For each it reports connections per second of one client and the 99th percentile of
-// how long one takes. A shape whose program is missing, which hack/deps.sh bench installs, is left out.
+// BenchmarkConnectScale makes TCP connections to one endpoint directly and by a service among n,
+// with each of the shapes one after the other on the same host. For each it reports connections per
+// second of one client and the 99th percentile of how long one takes. A shape whose program is
+// missing, which hack/deps.sh bench installs, is left out.
 func BenchmarkConnectScale(b *testing.B) {
 	for _, n := range []int{10, 1000, 10000} {
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) { connectScale(b, n) })

@@ -26,10 +26,10 @@ const (
 
 // Sever closes the connected UDP sockets, in all network namespaces, whose
 // endpoint is no longer one of its service's, and returns how many those were.
-// The application's next read fails with ECONNABORTED, and writes with
-// EDESTADDRREQ until it connects the socket again. Sockets that are connected past services are let be, and those
-// that are not connected leave an endpoint by themselves. Where the kernel closes no
-// sockets, as Features tells, Sever does nothing.
+// The application's next read fails with ECONNABORTED, and writes with EDESTADDRREQ until it
+// connects the socket again. Sockets that are connected past services are let be, and those that
+// are not connected leave an endpoint by themselves. Where the kernel closes no sockets, as
+// Features tells, Sever does nothing.
 func (d *Datapath) Sever() (int, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -143,7 +143,8 @@ func readIterator(program *ebpf.Program, peers *ebpf.Map, form form) ([]connecte
 	return form.peers(file)
 }
 
-// loadIterator loads the iterator over connected sockets and has it run once, over a map of its own.
+// loadIterator loads the iterator over connected sockets and has it run once, over a map of its
+// own.
 func (f *family) loadIterator() error {
 	spec, err := f.loadPeers()
 	if err != nil {

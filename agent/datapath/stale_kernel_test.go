@@ -39,7 +39,8 @@ func eachListing(t *testing.T, test func(*testing.T, datapath.Listing)) {
 	}
 }
 
-// A connected socket whose endpoint goes is closed, in whatever namespace it is and of whatever family; all others stay.
+// A connected socket whose endpoint goes is closed, in whatever namespace it is and of whatever
+// family; all others stay.
 func TestSever(t *testing.T) {
 	eachListing(t, func(t *testing.T, listing datapath.Listing) {
 		testSever(t, newHostWith(t, datapath.Config{Listing: listing}), listing)

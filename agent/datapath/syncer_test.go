@@ -194,7 +194,8 @@ func TestSyncerTellsWhatIsProgrammed(t *testing.T) {
 	})
 }
 
-// Connected sockets are looked through when a UDP service changes, and after everything was compared.
+// Connected sockets are looked through when a UDP service changes, and after everything was
+// compared.
 func TestSyncerSevers(t *testing.T) {
 	f := &fakeDatapath{held: map[Frontend]Service{}}
 	runSyncer(t, f, func(t *testing.T, s *Syncer) {

@@ -402,7 +402,8 @@ func ingressIPs(svc *corev1.Service) []netip.Addr {
 	return parse(texts)
 }
 
-// sources returns the clients outside, of one family, that load balancers are to serve, none for all.
+// sources returns the clients outside, of one family, that load balancers are to serve, none for
+// all.
 func sources(spec *corev1.ServiceSpec, six bool) []netip.Prefix {
 	var out []netip.Prefix
 	for _, text := range spec.GetLoadBalancerSourceRanges() {

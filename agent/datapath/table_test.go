@@ -226,7 +226,8 @@ func TestAddressesForTheOutside(t *testing.T) {
 	}
 }
 
-// A service has the addresses of the node that are of its families, each with the endpoints of that family.
+// A service has the addresses of the node that are of its families, each with the endpoints of that
+// family.
 func TestAddressesOfBothFamilies(t *testing.T) {
 	for name, test := range map[string]struct {
 		families []string

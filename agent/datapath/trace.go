@@ -91,7 +91,12 @@ func (s *Syncer) Trace(d *Datapath, p Probe, judge Judge) (*Trace, error) {
 			case s.table.node:
 				t.say("address", "%v is a load balancer's; this node answers for it on the wire", p.Destination.Addr())
 			case "":
-				return t.end(Dropped, "address", "%v is a load balancer's, and no node may answer for it: none is ready, or none has an endpoint of a service that keeps traffic on its node", p.Destination.Addr()), nil
+				return t.end(
+					Dropped,
+					"address",
+					"%v is a load balancer's, and no node may answer for it: none is ready, or none has an endpoint of a service that keeps traffic on its node",
+					p.Destination.Addr(),
+				), nil
 			default:
 				t.NextNode = announcer
 				return t.end(Forwarded, "address", "%v is a load balancer's; node %s answers for it on the wire", p.Destination.Addr(), announcer), nil
@@ -114,7 +119,13 @@ func (s *Syncer) Trace(d *Datapath, p Probe, judge Judge) (*Trace, error) {
 	if p.Outside && len(found.sources) > 0 {
 		i := slices.IndexFunc(found.sources, func(r netip.Prefix) bool { return r.Contains(p.Source) })
 		if i < 0 {
-			return t.end(Dropped, "clients", "%v is in none of the ranges of clients that the service is for: %s", p.Source, join(found.sources)), nil
+			return t.end(
+				Dropped,
+				"clients",
+				"%v is in none of the ranges of clients that the service is for: %s",
+				p.Source,
+				join(found.sources),
+			), nil
 		}
 		t.say("clients", "%v is in %v, which the service is for", p.Source, found.sources[i])
 	}
@@ -368,7 +379,8 @@ func (d *Datapath) place(from, to netip.Addr, outside bool) (place, error) {
 	}
 	routes, err := netlink.RouteGetWithOptions(net.IP(to.AsSlice()), &options)
 	if outside && err != nil {
-		// The kernel takes a client for one that cannot be where it is said to be. The way there is the same.
+		// The kernel takes a client for one that cannot be where it is said to be. The way there is the
+		// same.
 		routes, err = netlink.RouteGet(net.IP(to.AsSlice()))
 	}
 	if err != nil {
@@ -418,7 +430,8 @@ func (s *Syncer) leftOut(f Frontend, used []netip.AddrPort) []string {
 				continue
 			}
 			for _, ep := range slice.GetEndpoints() {
-				if len(ep.GetAddresses()) == 0 || slices.ContainsFunc(used, func(b netip.AddrPort) bool { return b.Addr().String() == ep.GetAddresses()[0] }) {
+				if len(ep.GetAddresses()) == 0 ||
+					slices.ContainsFunc(used, func(b netip.AddrPort) bool { return b.Addr().String() == ep.GetAddresses()[0] }) {
 					continue
 				}
 				out = append(out, fmt.Sprintf("%s on node %s is not used: %s", ep.GetAddresses()[0], ep.GetNodeName(), s.table.whyNot(ep)))

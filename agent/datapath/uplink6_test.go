@@ -19,7 +19,8 @@ func TestNodePortsByIPv6AndClassicTC(t *testing.T) { testNodePorts(t, ends6, dua
 // Both families are served side by side.
 func TestNodePortsOfADualStackNode(t *testing.T) { testNodePorts(t, ends4, dualStack) }
 
-// What pods send to the outside by IPv6 comes from their node, what they send to pods and nodes from themselves.
+// What pods send to the outside by IPv6 comes from their node, what they send to pods and nodes
+// from themselves.
 func TestMasqueradeByIPv6(t *testing.T) {
 	w := newWire(t, dualStack)
 	pod, ip := w.pod6(0, "pod")
@@ -54,7 +55,8 @@ func TestMasqueradeByIPv6(t *testing.T) {
 	}
 }
 
-// A client keeps its endpoint by its IPv6 address, or by Maglev's table; ranges of clients are looked at.
+// A client keeps its endpoint by its IPv6 address, or by Maglev's table; ranges of clients are
+// looked at.
 func TestChoiceByIPv6(t *testing.T) {
 	w := newWire(t, dualStack)
 	sticky := outside(hostPort(ends6.self, 30080), datapath.TCP)

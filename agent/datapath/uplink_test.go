@@ -456,7 +456,8 @@ func TestNodePortFlows(t *testing.T) {
 	}
 }
 
-// One port of a client's serves a connection to the pod itself and one to its node port at the same time.
+// One port of a client's serves a connection to the pod itself and one to its node port at the same
+// time.
 func TestNodePortBesideDirect(t *testing.T) {
 	w := newWire(t)
 	_, ip := w.pod(0, "pod")
@@ -516,7 +517,8 @@ func TestAffinityFromOutside(t *testing.T) {
 	}
 }
 
-// What pods send to the outside comes from their node, what they send to pods and nodes from themselves.
+// What pods send to the outside comes from their node, what they send to pods and nodes from
+// themselves.
 func TestMasquerade(t *testing.T) {
 	w := newWire(t)
 	pod, ip := w.pod(0, "pod")

@@ -7,9 +7,10 @@ import (
 	"time"
 )
 
-// drainingListener hands out TCP connections until it is drained. Another process that has the socket accepts those that come later,
-// while the connections taken before get their first answer: a client that connected a moment before the end has not
-// asked yet, and closing its connection would fail its query.
+// drainingListener hands out TCP connections until it is drained. Another process that has the
+// socket accepts those that come later, while the connections taken before get their first answer:
+// a client that connected a moment before the end has not asked yet, and closing its connection
+// would fail its query.
 type drainingListener struct {
 	*net.TCPListener
 	ended chan struct{} // closed when Accept returns no more connections

@@ -157,8 +157,9 @@ func (p PodResolvConf) Build() (ResolvConf, error) {
 		c = ResolvConf{
 			Nameservers: []netip.Addr{p.ClusterDNS},
 			Searches:    []string{p.Namespace + ".svc." + domain, "svc." + domain, domain},
-			// The server is on the pod's own node and answers at once, or is starting anew: resolvers ask again soon
-			// rather than wait 5 s, so that a lookup outlives an agent that is killed or upgraded.
+			// The server is on the pod's own node and answers at once, or is starting anew: resolvers ask
+			// again soon rather than wait 5 s, so that a lookup outlives an agent that is killed or
+			// upgraded.
 			Options: []string{"ndots:5", "timeout:1", "attempts:5"},
 		}
 		c.Searches = append(c.Searches, p.Host.Searches...)

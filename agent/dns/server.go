@@ -82,8 +82,8 @@ func New(cfg Config, records *Records, log *zap.Logger) (*Server, error) {
 // SetRecords makes the server answer from other records from now on.
 func (s *Server) SetRecords(records *Records) { s.records.Store(records) }
 
-// Adopt takes bound sockets, as Bind makes them: a UDP socket and a listening TCP socket at the same address. The files stay
-// the caller's.
+// Adopt takes bound sockets, as Bind makes them: a UDP socket and a listening TCP socket at the
+// same address. The files stay the caller's.
 func (s *Server) Adopt(udp, tcp *os.File) error {
 	listener, err := net.FileListener(tcp)
 	if err != nil {
@@ -98,8 +98,8 @@ func (s *Server) Adopt(udp, tcp *os.File) error {
 	return nil
 }
 
-// Bind binds an address for UDP and TCP in the network namespace of the calling thread and returns both sockets, for Adopt.
-// With port 0 both get the same free port.
+// Bind binds an address for UDP and TCP in the network namespace of the calling thread and returns
+// both sockets, for Adopt. With port 0 both get the same free port.
 func Bind(ctx context.Context, address netip.AddrPort) (udp, tcp *os.File, err error) {
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false)

@@ -1,9 +1,10 @@
-// Package drain lets a pod leave the service maps of every node before its containers are told to stop.
+// Package drain lets a pod leave the service maps of every node before its containers are told to
+// stop.
 //
-// A pod that is being deleted has left when the endpoint slices of all services that select it say so, and every node that
-// is ready has programmed the revision at which they did. The first is seen in the agent's own informers, the second told
-// by the endpoints service, which asks the nodes: see docs/decisions/0012-acknowledged-endpoints.md. The same agent answers
-// what others wait for.
+// A pod that is being deleted has left when the endpoint slices of all services that select it say
+// so, and every node that is ready has programmed the revision at which they did. The first is seen
+// in the agent's own informers, the second told by the endpoints service, which asks the nodes: see
+// docs/decisions/0012-acknowledged-endpoints.md. The same agent answers what others wait for.
 package drain
 
 import (
@@ -40,8 +41,8 @@ type Config struct {
 	Log       *zap.Logger
 }
 
-// Coordinator knows what the node's maps have come to and what those of others have. Its methods may be called
-// concurrently.
+// Coordinator knows what the node's maps have come to and what those of others have. Its methods
+// may be called concurrently.
 type Coordinator struct {
 	cfg  Config
 	wake chan struct{}
@@ -50,8 +51,9 @@ type Coordinator struct {
 	waiters map[*waiter]struct{}
 	// programmed is what this node's maps have come to, wanted what some node waits for.
 	programmed, wanted int64
-	// asked is what the endpoints service is asked about, pending the highest that is to be asked next. One question stands
-	// at a time: a question that changed with every pod would have no answer while pods go on leaving.
+	// asked is what the endpoints service is asked about, pending the highest that is to be asked
+	// next. One question stands at a time: a question that changed with every pod would have no answer
+	// while pods go on leaving.
 	asked, pending int64
 	// everywhere is what all nodes are known to have come to.
 	everywhere int64
@@ -91,7 +93,8 @@ func (c *Coordinator) OnService(old, now *corev1.Service) {
 	}
 }
 
-// OnEndpointSlice takes an informer's event: old is nil when the slice was created, now is nil when it was deleted.
+// OnEndpointSlice takes an informer's event: old is nil when the slice was created, now is nil when
+// it was deleted.
 func (c *Coordinator) OnEndpointSlice(old, now *discoveryv1.EndpointSlice) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -115,7 +118,8 @@ func (c *Coordinator) OnEndpointSlice(old, now *discoveryv1.EndpointSlice) {
 	}
 }
 
-// Programmed tells up to which revision of the endpoint slices the node's own maps are. It does not block.
+// Programmed tells up to which revision of the endpoint slices the node's own maps are. It does not
+// block.
 func (c *Coordinator) Programmed(revision int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -129,8 +133,9 @@ func (c *Coordinator) Programmed(revision int64) {
 	}
 }
 
-// Left returns nil once no node sends the pod new connections by a service: at once when no service selects it. A pod that
-// is gone from the API needs not be in any slice. It returns an error that names the nodes in the way when ctx ends first.
+// Left returns nil once no node sends the pod new connections by a service: at once when no service
+// selects it. A pod that is gone from the API needs not be in any slice. It returns an error that
+// names the nodes in the way when ctx ends first.
 func (c *Coordinator) Left(ctx context.Context, pod *corev1.Pod, gone bool) error {
 	if err := c.cfg.Services.WaitForSync(ctx); err != nil {
 		return err
@@ -180,7 +185,8 @@ func (c *Coordinator) exit(w *waiter) {
 	delete(c.waiters, w)
 }
 
-// revision returns the revision at which all slices showed that the pod leaves, 0 when there are none.
+// revision returns the revision at which all slices showed that the pod leaves, 0 when there are
+// none.
 func (c *Coordinator) revision(w *waiter, pod *corev1.Pod, gone bool) (revision int64, left bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -201,8 +207,8 @@ func (c *Coordinator) revision(w *waiter, pod *corev1.Pod, gone bool) (revision 
 			shown[serviceOf(s)] = true
 		}
 	}
-	// The endpoints service shows a pod that is being deleted until it has ended. One that it does not show has become ready
-	// just before, and may still come.
+	// The endpoints service shows a pod that is being deleted until it has ended. One that it does not
+	// show has become ready just before, and may still come.
 	return revision, gone || ended(pod) || len(shown) == len(w.services)
 }
 
@@ -246,7 +252,8 @@ func ended(pod *corev1.Pod) bool {
 // selects tells whether the endpoints service makes endpoints of the pod for a service.
 func selects(s *corev1.Service, pod *corev1.Pod) bool {
 	spec := s.GetSpec()
-	if s.GetMetadata().GetNamespace() != pod.GetMetadata().GetNamespace() || len(spec.GetSelector()) == 0 || spec.GetType() == kind.ServiceExternalName {
+	if s.GetMetadata().GetNamespace() != pod.GetMetadata().GetNamespace() || len(spec.GetSelector()) == 0 ||
+		spec.GetType() == kind.ServiceExternalName {
 		return false
 	}
 	for k, v := range spec.GetSelector() {
@@ -260,7 +267,8 @@ func selects(s *corev1.Service, pod *corev1.Pod) bool {
 		})
 }
 
-// serviceOf returns the key of the service that the endpoints service made a slice for, the zero key of other slices.
+// serviceOf returns the key of the service that the endpoints service made a slice for, the zero
+// key of other slices.
 func serviceOf(s *discoveryv1.EndpointSlice) client.Key {
 	m := s.GetMetadata()
 	if !kind.IsServiceSlice(s) {

@@ -57,8 +57,8 @@ func TestPodWithoutServiceLeavesAtOnce(t *testing.T) {
 	}
 }
 
-// TestPodLeavesOnceEveryNodeHasProgrammedIt follows a pod through the slice that shows it as terminating and the acknowledgement of that
-// slice's revision.
+// TestPodLeavesOnceEveryNodeHasProgrammedIt follows a pod through the slice that shows it as
+// terminating and the acknowledgement of that slice's revision.
 func TestPodLeavesOnceEveryNodeHasProgrammedIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		before := sliceOf("5", false)
@@ -128,7 +128,8 @@ func TestRestoredClusterForgetsAcknowledgements(t *testing.T) {
 	}
 }
 
-// TestRequestIsSentOnlyForNews checks that a node does not report every revision, only those that another one waits for.
+// TestRequestIsSentOnlyForNews checks that a node does not report every revision, only those that
+// another one waits for.
 func TestRequestIsSentOnlyForNews(t *testing.T) {
 	c := New(Config{})
 	first := c.request(nil)

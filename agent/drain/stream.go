@@ -13,13 +13,14 @@ import (
 	endpointsv1 "github.com/xebec-project/xebec/proto/xebec/endpoints/v1"
 )
 
-// minRetry and maxRetry are the limits of the pause before the endpoints service is called again, which is longer when that
-// asks for more. Of its instances one leads, and a call reaches any. While none leads, all nodes call.
+// minRetry and maxRetry are the limits of the pause before the endpoints service is called again,
+// which is longer when that asks for more. Of its instances one leads, and a call reaches any.
+// While none leads, all nodes call.
 const (
 	minRetry = 10 * time.Millisecond
 	maxRetry = time.Second
-	// triesAtOnce is how many calls in a row are made without growing pauses: most that do not reach the leader are answered
-	// by an instance that does not lead.
+	// triesAtOnce is how many calls in a row are made without growing pauses: most that do not reach
+	// the leader are answered by an instance that does not lead.
 	triesAtOnce = 10
 )
 

@@ -102,18 +102,27 @@ func (e *Evictor) step(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if e.going != "" && now.Sub(e.evicted) < settle && slices.ContainsFunc(pods, func(p Pod) bool { return p.GetMetadata().GetUid() == e.going }) {
+	if e.going != "" && now.Sub(e.evicted) < settle &&
+		slices.ContainsFunc(pods, func(p Pod) bool { return p.GetMetadata().GetUid() == e.going }) {
 		// What it used is not free yet.
 		return nil
 	}
 	ranked := rank(slices.DeleteFunc(pods, func(p Pod) bool { return p.GetMetadata().GetUid() == e.going }), t.Signal)
 	if len(ranked) == 0 {
-		e.cfg.Log.Warn("Node is under pressure and has no pod to evict", zap.String("signal", string(t.Signal)), zap.Int64("available", seen[t.Signal].Available))
+		e.cfg.Log.Warn(
+			"Node is under pressure and has no pod to evict",
+			zap.String("signal", string(t.Signal)),
+			zap.Int64("available", seen[t.Signal].Available),
+		)
 		return nil
 	}
 	victim := ranked[0]
 	why := message(victim, t, seen[t.Signal])
-	e.cfg.Log.Warn("Evicting pod", zap.String("pod", victim.GetMetadata().GetNamespace()+"/"+victim.GetMetadata().GetName()), zap.String("why", why))
+	e.cfg.Log.Warn(
+		"Evicting pod",
+		zap.String("pod", victim.GetMetadata().GetNamespace()+"/"+victim.GetMetadata().GetName()),
+		zap.String("why", why),
+	)
 	var grace time.Duration
 	if t.Grace > 0 {
 		grace = min(e.cfg.MaxGrace, time.Duration(victim.GetSpec().GetTerminationGracePeriodSeconds())*time.Second)
@@ -124,8 +133,8 @@ func (e *Evictor) step(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// crossed notes which thresholds are crossed and returns those that have been for their grace period. One that was crossed
-// is so until its minimum reclaim is left on top.
+// crossed notes which thresholds are crossed and returns those that have been for their grace
+// period. One that was crossed is so until its minimum reclaim is left on top.
 func (e *Evictor) crossed(seen map[Signal]Observation, now time.Time) (due []int) {
 	for i, t := range e.cfg.Thresholds {
 		o, ok := seen[t.Signal]

@@ -14,8 +14,8 @@ type Metrics struct {
 	evictions *prometheus.CounterVec
 }
 
-// NewMetrics makes the metrics and registers them, unless the registry is nil. Every signal is told from the beginning: one
-// can see that nothing was evicted.
+// NewMetrics makes the metrics and registers them, unless the registry is nil. Every signal is told
+// from the beginning: one can see that nothing was evicted.
 func NewMetrics(r prometheus.Registerer) *Metrics {
 	m := &Metrics{evictions: promauto.With(r).NewCounterVec(prometheus.CounterOpts{
 		Name: metrics.Evictions, Help: "Pods that were ended because the node ran short, or because they used more disk than they may.",

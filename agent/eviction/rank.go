@@ -11,7 +11,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// criticalPriority is the least priority of pods that are never evicted: the node would be worth nothing without them.
+// criticalPriority is the least priority of pods that are never evicted: the node would be worth
+// nothing without them.
 const criticalPriority = 2_000_000_000
 
 // Pod is a pod that may be evicted.
@@ -21,7 +22,8 @@ type Pod struct {
 	Used int64
 }
 
-// rank orders pods so that the one to evict comes first, and leaves those out that are never evicted.
+// rank orders pods so that the one to evict comes first, and leaves those out that are never
+// evicted.
 func rank(pods []Pod, signal Signal) []Pod {
 	pods = slices.DeleteFunc(slices.Clone(pods), func(p Pod) bool { return p.GetSpec().GetPriority() >= criticalPriority })
 	name := signal.resource()

@@ -1,6 +1,7 @@
-// Package eviction keeps a node from running out of what cannot be shared out twice: memory, disk, process ids. Before the
-// kernel has to kill something it ends the pod that is most to blame, as Kubernetes' kubelet does: those first that use more
-// than they asked for, then those of lower priority, then those that use most.
+// Package eviction keeps a node from running out of what cannot be shared out twice: memory, disk,
+// process ids. Before the kernel has to kill something it ends the pod that is most to blame, as
+// Kubernetes' kubelet does: those first that use more than they asked for, then those of lower
+// priority, then those that use most.
 package eviction
 
 import (
@@ -17,8 +18,8 @@ import (
 // Signal names what is left of something on the node.
 type Signal string
 
-// The signals, as Kubernetes names them. nodefs is where pods' volumes and logs lie, imagefs where images and containers'
-// own files do.
+// The signals, as Kubernetes names them. nodefs is where pods' volumes and logs lie, imagefs where
+// images and containers' own files do.
 const (
 	MemoryAvailable   Signal = "memory.available"
 	NodeFSAvailable   Signal = "nodefs.available"
@@ -28,8 +29,9 @@ const (
 	PIDAvailable      Signal = "pid.available"
 )
 
-// What a pod may exceed though the node has enough: its own limits, of a volume, of what a container writes and logs, and of
-// all containers together. There are no thresholds for them; Kubernetes' metrics name them so.
+// What a pod may exceed though the node has enough: its own limits, of a volume, of what a
+// container writes and logs, and of all containers together. There are no thresholds for them;
+// Kubernetes' metrics name them so.
 const (
 	EmptyDirLimit  Signal = "emptydirfs.limit"
 	ContainerLimit Signal = "ephemeralcontainerfs.limit"
@@ -125,7 +127,8 @@ type Threshold struct {
 
 // Settings are thresholds as they are written in a configuration.
 type Settings struct {
-	// Hard and Soft are each "signal<amount", such as "memory.available<100Mi" or "nodefs.available<10%".
+	// Hard and Soft are each "signal<amount", such as "memory.available<100Mi" or
+	// "nodefs.available<10%".
 	Hard, Soft []string
 	// SoftGrace gives each soft threshold its time, "signal=duration".
 	SoftGrace []string

@@ -1,6 +1,7 @@
-// Package hollow simulates nodes: they register, keep their leases and make every pod that is bound to them run at once,
-// without a container. To the control plane they are as real as many nodes of one process can be: each has a connection, a
-// certificate and watches of its own, and answers to nothing else than a real node's agent does.
+// Package hollow simulates nodes: they register, keep their leases and make every pod that is bound
+// to them run at once, without a container. To the control plane they are as real as many nodes of
+// one process can be: each has a connection, a certificate and watches of its own, and answers to
+// nothing else than a real node's agent does.
 package hollow
 
 import (
@@ -45,13 +46,15 @@ type Config struct {
 	Log       *zap.Logger
 }
 
-// retryMin and retryMax are the limits of the pause after a failure of a node, as those of a real one.
+// retryMin and retryMax are the limits of the pause after a failure of a node, as those of a real
+// one.
 const (
 	retryMin = 100 * time.Millisecond
 	retryMax = 5 * time.Second
 )
 
-// Run simulates until ctx ends, and returns ctx's error. It fails when a connection cannot be prepared.
+// Run simulates until ctx ends, and returns ctx's error. It fails when a connection cannot be
+// prepared.
 func Run(ctx context.Context, cfg Config) error {
 	// Many nodes fail alike when one thing fails: of each message ten in a second are enough.
 	log := cfg.Log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
@@ -62,7 +65,8 @@ func Run(ctx context.Context, cfg Config) error {
 	for i := range cfg.Count {
 		name := fmt.Sprintf("%s%d", cfg.NamePrefix, i)
 		n := &node{cfg: &cfg, name: name, address: address(i), log: log.With(zap.String(metrics.KeyNode, name)), wake: make(chan struct{}, 1)}
-		// Nodes that start together would go on in step: each starts at a random moment of its share of the time.
+		// Nodes that start together would go on in step: each starts at a random moment of its share of
+		// the time.
 		start := began.Add(time.Duration((float64(i) + rand.Float64()) / cfg.StartsPerSecond * float64(time.Second)))
 		group.Go(func() error {
 			if err := backoff.Sleep(ctx, time.Until(start)); err != nil {
@@ -74,8 +78,8 @@ func Run(ctx context.Context, cfg Config) error {
 	return group.Wait()
 }
 
-// address returns the i-th node's address, from a range kept for benchmarks (RFC 2544), where no simulated node can be mistaken
-// for a real one.
+// address returns the i-th node's address, from a range kept for benchmarks (RFC 2544), where no
+// simulated node can be mistaken for a real one.
 func address(i int) netip.Addr {
 	i++
 	return netip.AddrFrom4([4]byte{198, 18 + byte(i>>16&1), byte(i >> 8), byte(i)})
@@ -96,7 +100,8 @@ type node struct {
 	ranges []netip.Prefix
 	// addresses are those of the pods, by uid.
 	addresses map[string][]netip.Addr
-	// waiting are the pods that are to run or to go, by uid; working tells whether work looks after them.
+	// waiting are the pods that are to run or to go, by uid; working tells whether work looks after
+	// them.
 	waiting map[string]*corev1.Pod
 	working bool
 }
@@ -135,7 +140,8 @@ func (n *node) nudge() {
 // ownNode hears of the node's own object.
 type ownNode struct{ *node }
 
-// doubtDelay is how long a node waits at least before it contradicts others who take it for silent, and at most twice of it.
+// doubtDelay is how long a node waits at least before it contradicts others who take it for silent,
+// and at most twice of it.
 const doubtDelay = time.Second
 
 func (o *ownNode) changed(b []byte) error {
@@ -225,7 +231,8 @@ func (o *ownPods) changed(b []byte) error {
 	return nil
 }
 
-// remember notes the addresses that a pod has already, as those that a process before this one gave. The caller holds n.mu.
+// remember notes the addresses that a pod has already, as those that a process before this one
+// gave. The caller holds n.mu.
 func (n *node) remember(pod *corev1.Pod) {
 	uid := pod.GetMetadata().GetUid()
 	if len(n.addresses[uid]) > 0 || pod.GetSpec().GetHostNetwork() {
@@ -257,7 +264,11 @@ func (n *node) work(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if err != nil {
-			n.log.Warn("Failed to update a pod", zap.String(metrics.KeyObject, pod.GetMetadata().GetNamespace()+"/"+pod.GetMetadata().GetName()), zap.Error(err))
+			n.log.Warn(
+				"Failed to update a pod",
+				zap.String(metrics.KeyObject, pod.GetMetadata().GetNamespace()+"/"+pod.GetMetadata().GetName()),
+				zap.Error(err),
+			)
 			if err := pace.Wait(ctx, err); err != nil {
 				return err
 			}
@@ -272,7 +283,8 @@ func (n *node) work(ctx context.Context) error {
 	}
 }
 
-// podAddresses returns the addresses of a pod: one of each of the node's ranges that no other pod has.
+// podAddresses returns the addresses of a pod: one of each of the node's ranges that no other pod
+// has.
 func (n *node) podAddresses(pod *corev1.Pod) ([]netip.Addr, error) {
 	if pod.GetSpec().GetHostNetwork() {
 		return []netip.Addr{n.address}, nil

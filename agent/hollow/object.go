@@ -20,8 +20,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// statusEvery is about how often a node looks at its object, heartbeatEvery how often it writes its status all the same: as a
-// real agent does.
+// statusEvery is about how often a node looks at its object, heartbeatEvery how often it writes its
+// status all the same: as a real agent does.
 const (
 	statusEvery    = time.Minute
 	heartbeatEvery = 5 * time.Minute
@@ -61,8 +61,11 @@ func (n *node) sync(ctx context.Context, heartbeat bool) (wrote bool, err error)
 	object, err := client.Get[*corev1.Node](ctx, n.client, "", n.name)
 	if apierr.IsNotFound(err) {
 		_, err = client.Create(ctx, n.client, &corev1.Node{
-			Metadata: &metav1.ObjectMeta{Name: n.name, Labels: map[string]string{"kubernetes.io/hostname": n.name, "kubernetes.io/os": "linux", kind.LabelHollow: "true"}},
-			Spec:     &corev1.NodeSpec{}, Status: n.status(nil, time.Now()),
+			Metadata: &metav1.ObjectMeta{
+				Name:   n.name,
+				Labels: map[string]string{"kubernetes.io/hostname": n.name, "kubernetes.io/os": "linux", kind.LabelHollow: "true"},
+			},
+			Spec: &corev1.NodeSpec{}, Status: n.status(nil, time.Now()),
 		})
 		if err == nil {
 			return true, nil
@@ -94,7 +97,12 @@ func (n *node) status(old *corev1.NodeStatus, at time.Time) *corev1.NodeStatus {
 	st := &corev1.NodeStatus{
 		Capacity: room, Allocatable: room,
 		Addresses: []*corev1.NodeAddress{{Type: kind.NodeInternalIP, Address: n.address.String()}, {Type: "Hostname", Address: n.name}},
-		NodeInfo:  &corev1.NodeSystemInfo{KubeletVersion: version.Version(), OperatingSystem: "linux", OsImage: "hollow", ContainerRuntimeVersion: "hollow://0"},
+		NodeInfo: &corev1.NodeSystemInfo{
+			KubeletVersion:          version.Version(),
+			OperatingSystem:         "linux",
+			OsImage:                 "hollow",
+			ContainerRuntimeVersion: "hollow://0",
+		},
 	}
 	for _, c := range []*corev1.NodeCondition{
 		{Type: kind.NodeReady, Status: kind.ConditionTrue, Reason: "AgentReady"},
@@ -103,7 +111,8 @@ func (n *node) status(old *corev1.NodeStatus, at time.Time) *corev1.NodeStatus {
 		{Type: "PIDPressure", Status: "False", Reason: "KubeletHasSufficientPID", Message: "the node has enough process ids"},
 	} {
 		c.LastHeartbeatTime, c.LastTransitionTime = now, now
-		if before := kind.NodeCondition(&corev1.Node{Status: old}, c.Type); before.GetStatus() == c.Status && before.GetLastTransitionTime() != nil {
+		if before := kind.NodeCondition(&corev1.Node{Status: old}, c.Type); before.GetStatus() == c.Status &&
+			before.GetLastTransitionTime() != nil {
 			c.LastTransitionTime = before.GetLastTransitionTime()
 		}
 		st.Conditions = append(st.Conditions, c)

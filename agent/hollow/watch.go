@@ -18,8 +18,8 @@ import (
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
-// follower watches objects and keeps none: an informer's store, once for each of thousands of nodes, would be most of the
-// process's memory.
+// follower watches objects and keeps none: an informer's store, once for each of thousands of
+// nodes, would be most of the process's memory.
 type follower struct {
 	client      *client.Client
 	group, kind string
@@ -27,7 +27,8 @@ type follower struct {
 	log         *zap.Logger
 }
 
-// listener is told what a follower sees, in order, from one goroutine. An error ends the stream, and another follows.
+// listener is told what a follower sees, in order, from one goroutine. An error ends the stream,
+// and another follows.
 type listener interface {
 	// begin is called before a state, and whole after it.
 	begin()
@@ -64,11 +65,13 @@ func (f follower) run(ctx context.Context, l listener) error {
 	}
 }
 
-// stream reads one stream until it fails, and returns the revision to resume from, empty when the state was not read whole.
+// stream reads one stream until it fails, and returns the revision to resume from, empty when the
+// state was not read whole.
 func (f follower) stream(ctx context.Context, resume string, l listener) (string, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := f.client.Resources().Watch(ctx, &apiv1.WatchRequest{Group: f.group, Kind: f.kind, FieldSelector: f.field, ResourceVersion: resume}, grpc.WaitForReady(true))
+	stream, err := f.client.Resources().
+		Watch(ctx, &apiv1.WatchRequest{Group: f.group, Kind: f.kind, FieldSelector: f.field, ResourceVersion: resume}, grpc.WaitForReady(true))
 	if err != nil {
 		return resume, err
 	}

@@ -15,8 +15,8 @@ import (
 // Credentials are what a registry asks for.
 type Credentials struct{ User, Password string }
 
-// Keyring holds credentials by where they apply: a registry's host, or a host and the beginning of the repositories'
-// names. The zero value holds none.
+// Keyring holds credentials by where they apply: a registry's host, or a host and the beginning of
+// the repositories' names. The zero value holds none.
 type Keyring map[string]Credentials
 
 // dockerHub is how Docker's own configuration names its registry.
@@ -24,8 +24,8 @@ const dockerHub = "https://index.docker.io/v1/"
 
 type dockerAuth struct{ Username, Password, Auth string }
 
-// Add reads what a secret holds under ".dockerconfigjson", or in the older form under ".dockercfg". What was added before
-// goes first.
+// Add reads what a secret holds under ".dockerconfigjson", or in the older form under ".dockercfg".
+// What was added before goes first.
 func (k Keyring) Add(config []byte, legacy bool) error {
 	var file struct{ Auths map[string]dockerAuth }
 	var err error
@@ -70,7 +70,8 @@ func normalPlace(place string) string {
 	return strings.TrimSuffix(host+"/"+path, "/")
 }
 
-// For returns the credentials for an image, given by its full name: those of the longest place first.
+// For returns the credentials for an image, given by its full name: those of the longest place
+// first.
 func (k Keyring) For(full string) []Credentials {
 	ref, err := reference.ParseNormalizedNamed(full)
 	if err != nil {
@@ -91,7 +92,8 @@ func (k Keyring) For(full string) []Credentials {
 	return out
 }
 
-// fits tells whether a place covers a repository. A part of the place's host may be "*", which stands for one part.
+// fits tells whether a place covers a repository. A part of the place's host may be "*", which
+// stands for one part.
 func fits(place, domain, repository string) bool {
 	host, path, _ := strings.Cut(place, "/")
 	want, have := strings.Split(host, "."), strings.Split(domain, ".")

@@ -20,16 +20,18 @@ const labelPinned = "io.cri-containerd.pinned"
 
 // GC says when images are removed to make room.
 type GC struct {
-	// High is the share of the disk in use, in percent, from which images are removed, and Low the share at which that ends.
-	// With 100 for High images are only removed when FreeUnused is called.
+	// High is the share of the disk in use, in percent, from which images are removed, and Low the
+	// share at which that ends. With 100 for High images are only removed when FreeUnused is called.
 	High, Low int
 	// MinAge is how long an image must have been unused to be removed.
 	MinAge time.Duration
 	// Every is how often the disk is looked at.
 	Every time.Duration
-	// InUse returns the full names of images that pods of the node need, whether their containers run or not.
+	// InUse returns the full names of images that pods of the node need, whether their containers run
+	// or not.
 	InUse func() []string
-	// Failed is told why room could not be made: the reason is one of ReasonGCFailed and ReasonFreeDiskSpaceFailed.
+	// Failed is told why room could not be made: the reason is one of ReasonGCFailed and
+	// ReasonFreeDiskSpaceFailed.
 	Failed func(reason, message string)
 	Log    *zap.Logger
 }
@@ -40,9 +42,9 @@ const (
 	ReasonFreeDiskSpaceFailed = "FreeDiskSpaceFailed"
 )
 
-// Collector removes images that nothing uses when the disk they lie on fills up: those first that were not used for the
-// longest time. Images that were put on the node by hand are never removed, for nothing would bring them back, nor those that
-// are labelled as pinned.
+// Collector removes images that nothing uses when the disk they lie on fills up: those first that
+// were not used for the longest time. Images that were put on the node by hand are never removed,
+// for nothing would bring them back, nor those that are labelled as pinned.
 type Collector struct {
 	store *Store
 	cfg   GC
@@ -97,14 +99,21 @@ func (c *Collector) Collect(ctx context.Context) error {
 		return err
 	}
 	if freed < want {
-		err := fmt.Errorf("failed to garbage collect the required amount of images: wanted to free %d bytes, freed %d: the disk is at %d%%, the threshold is %d%%", want, freed, used, c.cfg.High)
+		err := fmt.Errorf(
+			"failed to garbage collect the required amount of images: wanted to free %d bytes, freed %d: the disk is at %d%%, the threshold is %d%%",
+			want,
+			freed,
+			used,
+			c.cfg.High,
+		)
 		c.failed(ReasonFreeDiskSpaceFailed, err.Error())
 		return err
 	}
 	return nil
 }
 
-// FreeUnused removes every image that may be removed and returns how many bytes of disk that made free.
+// FreeUnused removes every image that may be removed and returns how many bytes of disk that made
+// free.
 func (c *Collector) FreeUnused(ctx context.Context) (int64, error) {
 	unused, err := c.unused(ctx, time.Now())
 	if err != nil {
@@ -214,7 +223,8 @@ func (c *Collector) free(ctx context.Context, unused []candidate, want int64) (i
 type Disk struct {
 	// Path is a directory of it.
 	Path string
-	// Capacity and Available are in bytes; available is what a program without special rights can still use.
+	// Capacity and Available are in bytes; available is what a program without special rights can
+	// still use.
 	Capacity, Available int64
 	// Inodes and FreeInodes count files; both are 0 where the file system does not bound them.
 	Inodes, FreeInodes int64
@@ -273,8 +283,8 @@ func (s *Store) touch(d digest.Digest, now time.Time) {
 	}
 }
 
-// lastUsed returns when an image was last used. One that was on the node before the agent started counts as used then, at
-// the latest: nobody knows.
+// lastUsed returns when an image was last used. One that was on the node before the agent started
+// counts as used then, at the latest: nobody knows.
 func (s *Store) lastUsed(d digest.Digest, created, now time.Time) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()

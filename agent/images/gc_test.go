@@ -120,7 +120,8 @@ func TestCollect(t *testing.T) {
 	used := int(100 - disk.Available*100/disk.Capacity)
 	t.Logf("%d%% of the disk are in use", used)
 
-	// Image 0 is used by a container, 1 by a pod whose container is yet to start again, 2 was just looked for.
+	// Image 0 is used by a container, 1 by a pod whose container is yet to start again, 2 was just
+	// looked for.
 	uid := uuid.NewString()
 	box, _, err := sandbox.Create(sandbox.Config{Dir: filepath.Join(d.Dir, "ns"), Hostname: "box"})
 	if err != nil {
@@ -172,7 +173,8 @@ func TestCollect(t *testing.T) {
 	if err := collector.Collect(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	// 3 and 4 were longest unused; 15 % of the disk are two of them, about 10 MiB each with their file systems.
+	// 3 and 4 were longest unused; 15 % of the disk are two of them, about 10 MiB each with their file
+	// systems.
 	want := []string{refs[0], refs[1], refs[2], refs[5], "docker.io/library/kept:1"}
 	slices.Sort(want)
 	if got := there(); !slices.Equal(got, want) {

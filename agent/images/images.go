@@ -1,4 +1,5 @@
-// Package images brings container images onto the node: from archives, from registries, and out of what is there.
+// Package images brings container images onto the node: from archives, from registries, and out of
+// what is there.
 package images
 
 import (
@@ -24,7 +25,8 @@ import (
 const pullTimeout = 10 * time.Minute
 
 var (
-	// ErrNeverPull is returned by Ensure for an image that is absent and that the policy forbids to pull.
+	// ErrNeverPull is returned by Ensure for an image that is absent and that the policy forbids to
+	// pull.
 	ErrNeverPull = errors.New("image is not present on the node and its pull policy is Never: load it with `xebec image load ARCHIVE`")
 	// ErrInvalidName is returned for a name that can't name an image.
 	ErrInvalidName = errors.New("invalid image name")
@@ -40,8 +42,8 @@ type Image struct {
 	Size int64
 }
 
-// Normalize completes an image's name as Docker does: "busybox" is "docker.io/library/busybox:latest". The error wraps
-// ErrInvalidName.
+// Normalize completes an image's name as Docker does: "busybox" is
+// "docker.io/library/busybox:latest". The error wraps ErrInvalidName.
 func Normalize(name string) (string, error) {
 	ref, err := reference.ParseDockerRef(name)
 	if err != nil {
@@ -50,10 +52,12 @@ func Normalize(name string) (string, error) {
 	return ref.String(), nil
 }
 
-// Config says where images come from and how. The zero value stands for the registries that images name.
+// Config says where images come from and how. The zero value stands for the registries that images
+// name.
 type Config struct {
-	// RegistryDir holds a directory for each registry, of its host's name, with a file hosts.toml as containerd reads it:
-	// mirrors to ask first, plain HTTP, certificates. Empty, or without one for a registry: that is asked itself.
+	// RegistryDir holds a directory for each registry, of its host's name, with a file hosts.toml as
+	// containerd reads it: mirrors to ask first, plain HTTP, certificates. Empty, or without one for a
+	// registry: that is asked itself.
 	RegistryDir string
 	// Parallel is how many images are pulled at a time; default 5.
 	Parallel int
@@ -61,7 +65,8 @@ type Config struct {
 	ReportEvery time.Duration
 }
 
-// Store is the images of one containerd namespace, unpacked for one snapshotter. It is safe for concurrent use.
+// Store is the images of one containerd namespace, unpacked for one snapshotter. It is safe for
+// concurrent use.
 type Store struct {
 	client      *containerd.Client
 	snapshotter string
@@ -93,11 +98,17 @@ func New(client *containerd.Client, snapshotter string, cfg Config) *Store {
 	}
 }
 
-// Ensure makes sure that the image is on the node, unpacked, and returns it. The policy is one of Kubernetes': Always
-// asks the registry for a newer one each time, and takes an image that was imported when it gets none; IfNotPresent
-// pulls only an absent image; Never fails with ErrNeverPull when it is absent. Keys are what registries may ask for. Pulled
-// tells whether a registry was asked. Report, if any, is called every few seconds of a pull.
-func (s *Store) Ensure(ctx context.Context, name, policy string, keys Keyring, report ...func(Progress)) (img Image, pulled bool, err error) {
+// Ensure makes sure that the image is on the node, unpacked, and returns it. The policy is one of
+// Kubernetes': Always asks the registry for a newer one each time, and takes an image that was
+// imported when it gets none; IfNotPresent pulls only an absent image; Never fails with
+// ErrNeverPull when it is absent. Keys are what registries may ask for. Pulled tells whether a
+// registry was asked. Report, if any, is called every few seconds of a pull.
+func (s *Store) Ensure(
+	ctx context.Context,
+	name, policy string,
+	keys Keyring,
+	report ...func(Progress),
+) (img Image, pulled bool, err error) {
 	full, err := Normalize(name)
 	if err != nil {
 		return Image{}, false, err
@@ -117,8 +128,9 @@ func (s *Store) Ensure(ctx context.Context, name, policy string, keys Keyring, r
 	}
 	img, err = s.pull(ctx, full, keys.For(full), report)
 	if err != nil {
-		// An image that was put on the node by hand stands in for the registry that does not have it: most manifests name images
-		// without a tag, which asks for a pull, and a cluster without a registry should run them unchanged.
+		// An image that was put on the node by hand stands in for the registry that does not have it:
+		// most manifests name images without a tag, which asks for a pull, and a cluster without a
+		// registry should run them unchanged.
 		if local, imported, ferr := s.find(ctx, full); ferr == nil && imported {
 			if own, uerr := s.unpacked(ctx, local); uerr == nil {
 				return own, false, nil
@@ -131,9 +143,10 @@ func (s *Store) Ensure(ctx context.Context, name, policy string, keys Keyring, r
 // labelImported marks images that were put on the node by hand.
 const labelImported = "xebec.io/imported"
 
-// find returns an image of the node by its full name, and whether it was put there by hand. A name with a digest also finds
-// the image of that digest that has only a tag of the same repository, as those from archives have; it gets the name with
-// the digest too, which stays when the tag is given to another image.
+// find returns an image of the node by its full name, and whether it was put there by hand. A name
+// with a digest also finds the image of that digest that has only a tag of the same repository, as
+// those from archives have; it gets the name with the digest too, which stays when the tag is given
+// to another image.
 func (s *Store) find(ctx context.Context, full string) (img containerd.Image, imported bool, err error) {
 	img, err = s.client.GetImage(ctx, full)
 	if err == nil && img.Labels()[labelImported] != "" {
@@ -186,15 +199,21 @@ func (s *Store) unpacked(ctx context.Context, img containerd.Image) (Image, erro
 	return Image{Name: img.Name(), Digest: img.Target().Digest.String()}, nil
 }
 
-// Import loads the images of a docker or OCI archive and unpacks them. The archive must name its images.
+// Import loads the images of a docker or OCI archive and unpacks them. The archive must name its
+// images.
 func (s *Store) Import(ctx context.Context, archive io.Reader) ([]Image, error) {
-	loaded, err := s.client.Import(ctx, archive, containerd.WithImageLabels(map[string]string{labelImported: "true"}), containerd.WithImageRefTranslator(func(name string) string {
-		full, err := Normalize(name)
-		if err != nil {
-			return ""
-		}
-		return full
-	}))
+	loaded, err := s.client.Import(
+		ctx,
+		archive,
+		containerd.WithImageLabels(map[string]string{labelImported: "true"}),
+		containerd.WithImageRefTranslator(func(name string) string {
+			full, err := Normalize(name)
+			if err != nil {
+				return ""
+			}
+			return full
+		}),
+	)
 	if err != nil {
 		return nil, fmt.Errorf("importing images: %w", err)
 	}

@@ -19,7 +19,8 @@ import (
 type Progress struct {
 	// Queued tells that it waits for others to end.
 	Queued bool
-	// Done and Total are bytes of compressed content. Total grows while the image's manifests are read.
+	// Done and Total are bytes of compressed content. Total grows while the image's manifests are
+	// read.
 	Done, Total int64
 }
 
@@ -58,8 +59,8 @@ func (s *Store) progress(ctx context.Context, p *pull) Progress {
 	return out
 }
 
-// resolver finds images at their registries, or those registries' mirrors. Only the registry itself learns the
-// credentials, wherever it, or a mirror, may send the client for the content.
+// resolver finds images at their registries, or those registries' mirrors. Only the registry itself
+// learns the credentials, wherever it, or a mirror, may send the client for the content.
 func (s *Store) resolver(ctx context.Context, full string, c Credentials) remotes.Resolver {
 	options := dockerconfig.HostOptions{Credentials: func(host string) (string, string, error) {
 		if host != registryHost(full) {
@@ -140,5 +141,9 @@ func (s *Store) fetch(ctx context.Context, full string, keys []Credentials, p *p
 		}
 		errs = append(errs, err)
 	}
-	return Image{}, fmt.Errorf("pulling image %s: %w; check the name, the registry and imagePullSecrets, or put it on the nodes by `xebec image load ARCHIVE`", full, errors.Join(errs...))
+	return Image{}, fmt.Errorf(
+		"pulling image %s: %w; check the name, the registry and imagePullSecrets, or put it on the nodes by `xebec image load ARCHIVE`",
+		full,
+		errors.Join(errs...),
+	)
 }

@@ -21,12 +21,14 @@ func Open(path string) (*Log, error) {
 	return &Log{f}, nil
 }
 
-// Copy writes what a stream, "stdout" or "stderr", brings, until it ends. It may be called for both at once.
+// Copy writes what a stream, "stdout" or "stderr", brings, until it ends. It may be called for both
+// at once.
 func (l *Log) Copy(stream string, r io.Reader) { copyStream(l.f, stream, r) }
 
-// openPath opens the file of a log. A pod that may write to the logs' directories, as one that collects them, could put a link
-// or a device in a log's place, by which people who may read the log would read any file of the node: a link is never
-// followed, neither in place of the log nor of its directory, and only a regular file is a log.
+// openPath opens the file of a log. A pod that may write to the logs' directories, as one that
+// collects them, could put a link or a device in a log's place, by which people who may read the
+// log would read any file of the node: a link is never followed, neither in place of the log nor of
+// its directory, and only a regular file is a log.
 func openPath(path string, flags int) (*os.File, error) {
 	dir := filepath.Dir(path)
 	failed := func(err error) error { return &os.PathError{Op: "open", Path: path, Err: err} }

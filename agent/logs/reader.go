@@ -15,8 +15,9 @@ import (
 // followEvery is how often a followed log is looked at for more.
 const followEvery = 100 * time.Millisecond
 
-// Read writes the selected lines of the log at path to w. With opts.Follow it goes on until ended is closed and all that
-// was written by then has been read, or ctx is done. A log that does not exist (yet) is empty.
+// Read writes the selected lines of the log at path to w. With opts.Follow it goes on until ended
+// is closed and all that was written by then has been read, or ctx is done. A log that does not
+// exist (yet) is empty.
 func Read(ctx context.Context, path string, opts Options, ended <-chan struct{}, w io.Writer) error {
 	r := &reader{opts: opts, w: bufio.NewWriterSize(w, 32<<10)}
 	r.stderr = r.w
@@ -74,8 +75,8 @@ func (r *reader) readAll(path string) error {
 	return nil
 }
 
-// drain reads entries until the end of what there is. It returns the beginning of an entry that is not whole yet, which
-// is to be given to the next call.
+// drain reads entries until the end of what there is. It returns the beginning of an entry that is
+// not whole yet, which is to be given to the next call.
 func (r *reader) drain(b *bufio.Reader, rest []byte) ([]byte, error) {
 	for {
 		part, err := b.ReadSlice('\n')
@@ -99,7 +100,8 @@ func (r *reader) drain(b *bufio.Reader, rest []byte) ([]byte, error) {
 	}
 }
 
-// entry handles one line of the file. One that is not an entry is left out: a crash may have cut it.
+// entry handles one line of the file. One that is not an entry is left out: a crash may have cut
+// it.
 func (r *reader) entry(line []byte) error {
 	stamp, line, ok := bytes.Cut(line, []byte(" "))
 	if !ok {
@@ -141,7 +143,8 @@ func (r *reader) entry(line []byte) error {
 }
 
 func (r *reader) follow(ctx context.Context, path string, ended <-chan struct{}) error {
-	// The file put aside, if any, is read first; what follows comes from the current one and its successors.
+	// The file put aside, if any, is read first; what follows comes from the current one and its
+	// successors.
 	var (
 		f    *os.File
 		b    = bufio.NewReaderSize(nil, 64<<10)

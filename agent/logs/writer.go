@@ -15,15 +15,16 @@ import (
 	"time"
 )
 
-// Subcommand is the argument that makes a program that calls RunWriter the log writer of one container. The file's path
-// follows it.
+// Subcommand is the argument that makes a program that calls RunWriter the log writer of one
+// container. The file's path follows it.
 const Subcommand = "log-writer"
 
 // Asked reports whether the process was started to be a log writer.
 func Asked() bool { return len(os.Args) == 3 && os.Args[1] == Subcommand }
 
-// RunWriter is the life of a log writer process: it reads the container's stdout and stderr from the descriptors 3 and 4,
-// tells the shim by closing descriptor 5 that it is ready, and returns the process' exit code when both streams have
+// RunWriter is the life of a log writer process: it reads the container's stdout and stderr from
+// the descriptors 3 and 4, tells the shim by closing descriptor 5 that it is ready, and returns the
+// process' exit code when both streams have
 // ended. SIGTERM, which the shim sends once the container is gone, does not stop it: the streams' ends do, so that the
 // last lines are kept.
 func RunWriter(path string) int {
@@ -105,8 +106,8 @@ func (f *file) rotate() error {
 	return old.Close()
 }
 
-// copyStream turns what a container writes to one of its streams into entries, until the stream ends. It goes on reading
-// when the log can't be written: a container must not block on its log.
+// copyStream turns what a container writes to one of its streams into entries, until the stream
+// ends. It goes on reading when the log can't be written: a container must not block on its log.
 func copyStream(w io.Writer, stream string, r io.Reader) {
 	var (
 		in      = make([]byte, maxEntry)

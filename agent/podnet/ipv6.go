@@ -40,8 +40,9 @@ func (c Config) validate6() error {
 	return nil
 }
 
-// IP6 returns the IPv6 address of the pod with an IPv4 address, which has the same place in its pod CIDR, so that one
-// allocation is enough for both. It is invalid when pods have none, or the address is no pod's of this node.
+// IP6 returns the IPv6 address of the pod with an IPv4 address, which has the same place in its pod
+// CIDR, so that one allocation is enough for both. It is invalid when pods have none, or the
+// address is no pod's of this node.
 func (n *Network) IP6(ip netip.Addr) netip.Addr {
 	if !n.cfg.dualStack() || !n.cfg.PodCIDR.Contains(ip) {
 		return netip.Addr{}
@@ -53,7 +54,8 @@ func (n *Network) IP6(ip netip.Addr) netip.Addr {
 	return netip.AddrFrom16(b)
 }
 
-// prepare6 makes the node forward IPv6. A node that takes its own address or routes from a router goes on doing so.
+// prepare6 makes the node forward IPv6. A node that takes its own address or routes from a router
+// goes on doing so.
 func (n *Network) prepare6() error {
 	if !n.cfg.dualStack() {
 		return nil
@@ -91,7 +93,8 @@ func (n *Network) findUplink6() error {
 	return fmt.Errorf("no interface has the node's address %v", n.cfg.NodeIP6)
 }
 
-// configurePod6 gives the pod its IPv6 address and routes, at once: nobody else can have the address.
+// configurePod6 gives the pod its IPv6 address and routes, at once: nobody else can have the
+// address.
 func configurePod6(pod *netlink.Handle, eth0 netlink.Link, ip netip.Addr) error {
 	if err := pod.AddrReplace(eth0, &netlink.Addr{IPNet: ipNet(single(ip)), Flags: unix.IFA_F_NODAD}); err != nil {
 		return fmt.Errorf("adding the address %v: %w", ip, err)
@@ -137,8 +140,8 @@ func (n *Network) configureHost6(veth netlink.Link, ip, ip6 netip.Addr) error {
 	return nil
 }
 
-// overlayGateway6 is the address that IPv6 routes through the overlay name for a node: it exists as a neighbour entry only,
-// and carries the node's address.
+// overlayGateway6 is the address that IPv6 routes through the overlay name for a node: it exists as
+// a neighbour entry only, and carries the node's address.
 func overlayGateway6(nodeIP netip.Addr) netip.Addr {
 	b := gateway6.As16()
 	v4 := nodeIP.As4()
@@ -156,14 +159,14 @@ func nodeOfGateway6(via netip.Addr) netip.Addr {
 	return node
 }
 
-// Encapsulates6 is Encapsulates for IPv6: it tells whether packets to the pods of the node with these addresses are
-// encapsulated, or cannot be sent at all.
+// Encapsulates6 is Encapsulates for IPv6: it tells whether packets to the pods of the node with
+// these addresses are encapsulated, or cannot be sent at all.
 func (n *Network) Encapsulates6(nodeIP, nodeIP6 netip.Addr) bool {
 	return !n.uplink6.IsValid() || !n.uplink6.Contains(nodeIP6) || n.Encapsulates(nodeIP)
 }
 
-// hopTo6 is hopTo for IPv6 pods. Where the nodes have no IPv6 network in common, the overlay is the way, unless there is
-// none.
+// hopTo6 is hopTo for IPv6 pods. Where the nodes have no IPv6 network in common, the overlay is the
+// way, unless there is none.
 func (n *Network) hopTo6(r NodeRoute) (hop, error) {
 	switch {
 	case !n.Encapsulates6(r.NodeIP, r.NodeIP6):
@@ -171,5 +174,9 @@ func (n *Network) hopTo6(r NodeRoute) (hop, error) {
 	case n.cfg.Overlay != OverlayNever:
 		return hop{via: overlayGateway6(r.NodeIP), overlay: true, node: r.NodeIP}, nil
 	}
-	return hop{}, fmt.Errorf("the pods %v of the node %v are out of reach: the nodes share no IPv6 network, and there is no overlay", r.PodCIDR, r.NodeIP)
+	return hop{}, fmt.Errorf(
+		"the pods %v of the node %v are out of reach: the nodes share no IPv6 network, and there is no overlay",
+		r.PodCIDR,
+		r.NodeIP,
+	)
 }

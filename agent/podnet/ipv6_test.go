@@ -242,8 +242,8 @@ func TestDualStackThroughOverlay(t *testing.T) {
 	}
 }
 
-// Nodes with an IPv6 network of their own route to each other, and a pod from before the cluster was dual-stack gets an
-// address when it is set up again.
+// Nodes with an IPv6 network of their own route to each other, and a pod from before the cluster
+// was dual-stack gets an address when it is set up again.
 func TestDualStackRoutes(t *testing.T) {
 	needIPv6(t)
 	lab := netlab.New(t)

@@ -136,7 +136,8 @@ func (n *Network) ensureOverlay() error {
 		return fmt.Errorf("adding the node's address %v to %s: %w", addr.IP, OverlayLink, err)
 	}
 	if n.cfg.dualStack() {
-		// Of global scope, which IPv6 has alone: a node without another IPv6 address reaches its own pods from it as well.
+		// Of global scope, which IPv6 has alone: a node without another IPv6 address reaches its own pods
+		// from it as well.
 		addr := &netlink.Addr{IPNet: ipNet(single(OverlayAddress(n.cfg.PodCIDR6))), Flags: unix.IFA_F_NODAD}
 		if err := n.node.AddrReplace(have, addr); err != nil {
 			return fmt.Errorf("adding the node's address %v to %s: %w", addr.IP, OverlayLink, err)

@@ -129,7 +129,8 @@ type Network struct {
 	overlayIndex int
 	unneeded     time.Time            // since when nothing needs the overlay; zero: something does
 	routes       map[netip.Prefix]hop // wanted, by pod CIDR
-	// known is set once the routes are: until then those in the kernel are an earlier agent's, and stay.
+	// known is set once the routes are: until then those in the kernel are an earlier agent's, and
+	// stay.
 	known bool
 }
 
@@ -349,7 +350,12 @@ func awaitUp(ctx context.Context, h *netlink.Handle, link netlink.Link) error {
 
 // ensurePair returns both ends of the pod's veth pair, made anew unless they are
 // there and belong together.
-func (n *Network) ensurePair(name string, pod *netlink.Handle, ns netns.NsHandle, mac net.HardwareAddr) (hostSide, podSide netlink.Link, err error) {
+func (n *Network) ensurePair(
+	name string,
+	pod *netlink.Handle,
+	ns netns.NsHandle,
+	mac net.HardwareAddr,
+) (hostSide, podSide netlink.Link, err error) {
 	hostSide, err = find(n.node, name)
 	if err != nil {
 		return nil, nil, err

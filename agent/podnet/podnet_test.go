@@ -311,7 +311,8 @@ func TestSetNodes(t *testing.T) {
 	}
 }
 
-// The routes of an agent before stay until the nodes are known, and what is remembered is added to them.
+// The routes of an agent before stay until the nodes are known, and what is remembered is added to
+// them.
 func TestRestoreNodes(t *testing.T) {
 	lab := netlab.New(t)
 	n := newNode(t, lab, 1)

@@ -50,8 +50,8 @@ func (n *Network) SetNodes(nodes []NodeRoute) error {
 	return errors.Join(err, n.repairRoutes())
 }
 
-// Reached returns the networks of the pods that the node has a way to: its own and those of the nodes that SetNodes could
-// make routes to.
+// Reached returns the networks of the pods that the node has a way to: its own and those of the
+// nodes that SetNodes could make routes to.
 func (n *Network) Reached() []netip.Prefix {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -118,7 +118,12 @@ func (n *Network) hopTo(r NodeRoute) (hop, error) {
 		return hop{via: r.NodeIP, overlay: true, node: r.NodeIP}, nil
 	}
 	if !n.uplink.Contains(r.NodeIP) {
-		return hop{}, fmt.Errorf("the pods %v of the node %v are out of reach: it is not on our network %v, and there is no overlay", r.PodCIDR, r.NodeIP, n.uplink)
+		return hop{}, fmt.Errorf(
+			"the pods %v of the node %v are out of reach: it is not on our network %v, and there is no overlay",
+			r.PodCIDR,
+			r.NodeIP,
+			n.uplink,
+		)
 	}
 	return hop{via: r.NodeIP, node: r.NodeIP}, nil
 }

@@ -36,9 +36,10 @@ type Attachment struct {
 // ErrNoStdin is returned for a container that has no standard input to attach to.
 var ErrNoStdin = errors.New("container has no standard input: set stdin: true in its spec")
 
-// Attach joins streams to those of a container's own process until that ends or ctx does, and returns its exit code, or -1 where that is not known.
-// The error wraps ErrNotRunning when the container has ended before that, or while the streams were being joined.
-// An empty container name stands for the pod's first.
+// Attach joins streams to those of a container's own process until that ends or ctx does, and
+// returns its exit code, or -1 where that is not known. The error wraps ErrNotRunning when the
+// container has ended before that, or while the streams were being joined. An empty container name
+// stands for the pod's first.
 func (s *Set) Attach(ctx context.Context, namespace, pod, container string, a Attachment) (int32, error) {
 	w, err := s.find(namespace, pod)
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// restore takes the control plane back to an earlier state, and tells the set of it as an informer does: what differs from
-// what it was told last, what is gone, and then that this is all.
+// restore takes the control plane back to an earlier state, and tells the set of it as an informer
+// does: what differs from what it was told last, what is gone, and then that this is all.
 func (c *cluster) restore(backup map[string]*corev1.Pod, told func(uid string) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -54,7 +54,8 @@ func TestBackupRestored(t *testing.T) {
 		return uid
 	}
 
-	// These two come back without the statuses that were written since; of one that was the last thing that was told.
+	// These two come back without the statuses that were written since; of one that was the last thing
+	// that was told.
 	fresh, silent := pod("fresh", "sleep 3600"), pod("silent", "sleep 3600")
 	for _, p := range []*corev1.Pod{fresh, silent} {
 		n.create(p)
@@ -63,7 +64,8 @@ func TestBackupRestored(t *testing.T) {
 	}
 	kept := create("kept", "sleep 3600")
 	keep(kept)
-	// This one was not bound yet, and is bound again while its end takes a while; the last one was not yet to be deleted.
+	// This one was not bound yet, and is bound again while its end takes a while; the last one was not
+	// yet to be deleted.
 	unbound := create("unbound", "trap '' TERM; touch /dev/shm/up; sleep 3600")
 	doomed := create("doomed", "trap '' TERM; sleep 3600")
 	keep(doomed)
@@ -89,7 +91,8 @@ func TestBackupRestored(t *testing.T) {
 		list, err := n.rt.List(t.Context(), unbound)
 		return err == nil && len(list) == 1 && list[0].Pid != 0 && list[0].Pid != before[unbound]
 	})
-	// Its container was told to stop and may be killed for it, which a restart makes up for; the pod stays.
+	// Its container was told to stop and may be killed for it, which a restart makes up for; the pod
+	// stays.
 	n.until(doomed, "the pod that is not to be deleted runs", kind.IsPodReady)
 	n.delete(doomed)
 	n.untilGone(doomed)

@@ -1,13 +1,14 @@
-// Package pods runs the pods that are bound to a node: one worker each, which brings what containerd runs to what the
-// pod's spec asks for, and tells the control plane what it sees.
+// Package pods runs the pods that are bound to a node: one worker each, which brings what
+// containerd runs to what the pod's spec asks for, and tells the control plane what it sees.
 //
-// A worker is level-triggered. It keeps no picture of its own of what runs: each round asks containerd, compares, takes
-// the next steps, and computes the status from what was seen. What can't be asked again later (exit codes, how often a
-// container was restarted, when a termination began) is written to the pod's directory before it is acted on. Therefore
-// an agent may be killed at any moment: the next one continues where it was, starts nothing twice and loses no exit.
+// A worker is level-triggered. It keeps no picture of its own of what runs: each round asks
+// containerd, compares, takes the next steps, and computes the status from what was seen. What
+// can't be asked again later (exit codes, how often a container was restarted, when a termination
+// began) is written to the pod's directory before it is acted on. Therefore an agent may be killed
+// at any moment: the next one continues where it was, starts nothing twice and loses no exit.
 //
-// A pod's directory also holds the pod itself and the config maps and secrets it refers to, so that an agent that starts
-// while no master can be reached goes on with what it last knew.
+// A pod's directory also holds the pod itself and the config maps and secrets it refers to, so that
+// an agent that starts while no master can be reached goes on with what it last knew.
 package pods
 
 import (
@@ -27,16 +28,16 @@ import (
 
 // Network connects pods. Package podnet is the real one.
 type Network interface {
-	// Setup connects the pod whose network namespace is pinned at netns and returns its address. It is idempotent: for a
-	// pod that is connected already it returns the same address and disturbs no connection. When it returns, network
-	// policies are enforced.
+	// Setup connects the pod whose network namespace is pinned at netns and returns its address. It is
+	// idempotent: for a pod that is connected already it returns the same address and disturbs no
+	// connection. When it returns, network policies are enforced.
 	Setup(ctx context.Context, pod *corev1.Pod, netns string) (netip.Addr, error)
 	// Teardown disconnects the pod and frees its address. A pod that is not connected is no error.
 	Teardown(ctx context.Context, podUID string) error
 }
 
-// Cluster is what pods need of the control plane. All methods take whatever time the control plane takes; their errors
-// are those of package apierr.
+// Cluster is what pods need of the control plane. All methods take whatever time the control plane
+// takes; their errors are those of package apierr.
 type Cluster interface {
 	status.Writer
 	objects.Source
@@ -59,36 +60,41 @@ type Config struct {
 	NodeName string
 	// HostIP is the node's address, and that of pods in its network.
 	HostIP netip.Addr
-	// IPv6 returns the IPv6 address that goes with a pod's IPv4 address, or with HostIP; invalid if there is none. Nil:
-	// there are none.
+	// IPv6 returns the IPv6 address that goes with a pod's IPv4 address, or with HostIP; invalid if
+	// there is none. Nil: there are none.
 	IPv6 func(netip.Addr) netip.Addr
-	// MemoryBytes is the node's memory, from which the order in which containers are killed when it runs out follows.
+	// MemoryBytes is the node's memory, from which the order in which containers are killed when it
+	// runs out follows.
 	MemoryBytes int64
 	// MilliCPU is the node's number of CPUs in thousandths, which containers without a limit are told.
 	MilliCPU int64
-	// Admit, when not nil, returns why the node does not take a pod that it has just been given; empty when it does.
+	// Admit, when not nil, returns why the node does not take a pod that it has just been given; empty
+	// when it does.
 	Admit func(*corev1.Pod) string
 	// PodProcesses is the most processes and threads of a pod, 0 or less for no bound.
 	PodProcesses int64
-	// DNS is the address of the cluster's name server and ClusterDomain the domain it serves, such as "cluster.local".
+	// DNS is the address of the cluster's name server and ClusterDomain the domain it serves, such as
+	// "cluster.local".
 	DNS           netip.Addr
 	ClusterDomain string
-	// MeasureEvery is how often it is looked at what pods with limits of their own use of the disk; default 10 s. Evictions
-	// counts those beyond their limits, which are ended; nil for no count.
+	// MeasureEvery is how often it is looked at what pods with limits of their own use of the disk;
+	// default 10 s. Evictions counts those beyond their limits, which are ended; nil for no count.
 	MeasureEvery time.Duration
 	Evictions    *eviction.Metrics
-	// DrainTimeout is how long a pod that is being deleted goes on at most, before its containers are told to stop, until
-	// Drain says that no node sends it new connections. DrainDelay is how long it goes on after that, for connections on
-	// their way; default 100 ms, negative for none. Both count as part of the grace period and take no more than half of it.
+	// DrainTimeout is how long a pod that is being deleted goes on at most, before its containers are
+	// told to stop, until Drain says that no node sends it new connections. DrainDelay is how long it
+	// goes on after that, for connections on their way; default 100 ms, negative for none. Both count
+	// as part of the grace period and take no more than half of it.
 	DrainTimeout, DrainDelay time.Duration
-	// BackoffInitial and BackoffMax bound the wait before a container that keeps ending is started again and before a
-	// failed pull is tried again; default 10 s doubling to 5 min.
+	// BackoffInitial and BackoffMax bound the wait before a container that keeps ending is started
+	// again and before a failed pull is tried again; default 10 s doubling to 5 min.
 	BackoffInitial, BackoffMax time.Duration
-	// ConfigRetry is how soon what a container refers to, and is not there or not as it should be, is looked for again; default 3 s.
+	// ConfigRetry is how soon what a container refers to, and is not there or not as it should be, is
+	// looked for again; default 3 s.
 	ConfigRetry time.Duration
 
-	// Services returns the services of a namespace, whose addresses containers are told by variables; it may wait a moment
-	// for the first ones to be known. Nil: containers are told of none.
+	// Services returns the services of a namespace, whose addresses containers are told by variables;
+	// it may wait a moment for the first ones to be known. Nil: containers are told of none.
 	Services func(ctx context.Context, namespace string) []*corev1.Service
 
 	Runtime *runtime.Runtime

@@ -11,10 +11,11 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// A pod that an agent before this one ran is known from what that agent saved, before its source is heard: the control
-// plane or, for a static pod, its file. What of it lives on goes on. After a restart of the machine nothing of it lives, and
-// it may have been deleted meanwhile, or its StatefulSet may have it elsewhere: it starts only when its source has said that
-// it still exists, as with kubelet.
+// A pod that an agent before this one ran is known from what that agent saved, before its source is
+// heard: the control plane or, for a static pod, its file. What of it lives on goes on. After a
+// restart of the machine nothing of it lives, and it may have been deleted meanwhile, or its
+// StatefulSet may have it elsewhere: it starts only when its source has said that it still exists,
+// as with kubelet.
 
 // messageUnconfirmed is shown for the containers of a pod that waits for that.
 const messageUnconfirmed = "waiting for the control plane to confirm the pod after the node's restart"
@@ -39,7 +40,8 @@ func (w *worker) confirm() {
 	}
 }
 
-// held reports whether the pod must not start anything yet, before the first container of it is looked for.
+// held reports whether the pod must not start anything yet, before the first container of it is
+// looked for.
 func (w *worker) held() (bool, error) {
 	w.mu.Lock()
 	unconfirmed := w.unconfirmed
@@ -52,8 +54,9 @@ func (w *worker) held() (bool, error) {
 	return !w.lives, err
 }
 
-// heldBack reports whether that is so now that the pod's containers are known: those of a pod that has no namespaces of its
-// own are all that can tell that it lives. One that has just ended tells it too, for its shim is there.
+// heldBack reports whether that is so now that the pod's containers are known: those of a pod that
+// has no namespaces of its own are all that can tell that it lives. One that has just ended tells
+// it too, for its shim is there.
 func (w *worker) heldBack(list []runtime.Status) bool {
 	w.lives = slices.ContainsFunc(list, func(s runtime.Status) bool { return s.State != runtime.Created })
 	return !w.lives

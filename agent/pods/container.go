@@ -31,11 +31,13 @@ import (
 // maxMessage is how much of a termination message is kept.
 const maxMessage = 4 << 10
 
-// container is one container of a pod; it belongs to the worker's goroutine but for what health guards.
+// container is one container of a pod; it belongs to the worker's goroutine but for what health
+// guards.
 type container struct {
 	spec *corev1.Container
 	init bool
-	// ephemeral tells that it was added to look into the pod; target is the container whose processes it sees.
+	// ephemeral tells that it was added to look into the pod; target is the container whose processes
+	// it sees.
 	ephemeral bool
 	target    string
 	rec       checkpoint.Record
@@ -47,7 +49,8 @@ type container struct {
 	// image is that of the coming attempt, once it is there.
 	image *images.Image
 	pull  *pull
-	// failures counts failed attempts to make the container; the last was at failedAt, the next is due at retryAt.
+	// failures counts failed attempts to make the container; the last was at failedAt, the next is due
+	// at retryAt.
 	failures          int
 	failedAt, retryAt time.Time
 
@@ -132,7 +135,10 @@ func (w *worker) advance(ctx context.Context, pod *corev1.Pod, c *container) (ti
 		}
 		if wait := w.restartIn(c); wait > 0 {
 			if c.rec.Exit.Reason != status.ReasonStartError {
-				c.waiting = status.Cause{Reason: status.ReasonCrashLoop, Message: fmt.Sprintf("back-off %v restarting failed container %s", w.crashBackoff(c), c.spec.GetName())}
+				c.waiting = status.Cause{
+					Reason:  status.ReasonCrashLoop,
+					Message: fmt.Sprintf("back-off %v restarting failed container %s", w.crashBackoff(c), c.spec.GetName()),
+				}
 			}
 			return wait, nil
 		}
@@ -163,7 +169,8 @@ func (w *worker) restartIn(c *container) time.Duration {
 	return time.Until(c.rec.Exit.FinishedAt.Add(w.crashBackoff(c)))
 }
 
-// turn turns to the container's next attempt, the record of which it is given. From here on the attempt before is history.
+// turn turns to the container's next attempt, the record of which it is given. From here on the
+// attempt before is history.
 func (w *worker) turn(c *container, rec checkpoint.Record) error {
 	if err := w.dir.SaveRecord(c.spec.GetName(), rec); err != nil {
 		return err
@@ -196,7 +203,14 @@ func (w *worker) start(ctx context.Context, pod *corev1.Pod, c *container) (time
 		w.cfg.Recorder.Event(pod, "Warning", "Failed", "Error: "+err.Error())
 		c.waiting = status.Cause{Reason: status.ReasonRunError, Message: err.Error()}
 		c.rec.Image, c.rec.ImageID, c.rec.Asked = c.image.Name, c.image.Digest, c.spec.GetImage()
-		e := &checkpoint.Exit{ContainerID: runtime.ID(w.uid, cfg.Name, cfg.Attempt), Code: status.StartErrorCode, Reason: status.ReasonStartError, Message: err.Error(), StartedAt: began, FinishedAt: time.Now()}
+		e := &checkpoint.Exit{
+			ContainerID: runtime.ID(w.uid, cfg.Name, cfg.Attempt),
+			Code:        status.StartErrorCode,
+			Reason:      status.ReasonStartError,
+			Message:     err.Error(),
+			StartedAt:   began,
+			FinishedAt:  time.Now(),
+		}
 		if err := w.ended(c, e); err != nil {
 			return 0, err
 		}
@@ -216,7 +230,12 @@ func (w *worker) start(ctx context.Context, pod *corev1.Pod, c *container) (time
 	c.failures, c.running, c.status, c.waiting = 0, s.State == runtime.Running, s, status.Cause{Reason: status.ReasonContainerCreating}
 	w.cfg.Recorder.Event(pod, "Normal", "Created", "Created container "+c.spec.GetName())
 	w.cfg.Recorder.Event(pod, "Normal", "Started", "Started container "+c.spec.GetName())
-	w.log.Info("Container started", zap.String("container", c.spec.GetName()), zap.Int("attempt", c.rec.Attempt), zap.Duration("took", time.Since(began)))
+	w.log.Info(
+		"Container started",
+		zap.String("container", c.spec.GetName()),
+		zap.Int("attempt", c.rec.Attempt),
+		zap.Duration("took", time.Since(began)),
+	)
 	if !c.running {
 		// It has ended already.
 		return time.Millisecond, nil
@@ -232,7 +251,8 @@ func (w *worker) makeFailed(pod *corev1.Pod, c *container, reason string, err er
 	return wait
 }
 
-// attend sees to it that the worker learns of the running attempt's end and of its health. It is idempotent.
+// attend sees to it that the worker learns of the running attempt's end and of its health. It is
+// idempotent.
 func (w *worker) attend(ctx context.Context, pod *corev1.Pod, c *container) error {
 	if c.attending != nil {
 		return nil
@@ -341,7 +361,8 @@ func (w *worker) exitOf(c *container, s runtime.Status) *checkpoint.Exit {
 	return e
 }
 
-// lastWords is the end of an attempt's log, for a pod that asks to be told that of a container that failed.
+// lastWords is the end of an attempt's log, for a pod that asks to be told that of a container that
+// failed.
 func (w *worker) lastWords(c *container, code int32) string {
 	if code == 0 || c.spec.GetTerminationMessagePolicy() != "FallbackToLogsOnError" {
 		return ""
@@ -381,7 +402,13 @@ func (w *worker) ended(c *container, e *checkpoint.Exit) error {
 		c.exitCode.Store(e.Code)
 	}
 	c.detach()
-	w.log.Info("Container ended", zap.String("container", c.spec.GetName()), zap.Int("attempt", rec.Attempt), zap.Int32("code", e.Code), zap.String("reason", e.Reason))
+	w.log.Info(
+		"Container ended",
+		zap.String("container", c.spec.GetName()),
+		zap.Int("attempt", rec.Attempt),
+		zap.Int32("code", e.Code),
+		zap.String("reason", e.Reason),
+	)
 	return nil
 }
 

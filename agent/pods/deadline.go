@@ -6,7 +6,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// deadline reports whether the pod has been active longer than it may, and otherwise how long it still may, 0 for ever.
+// deadline reports whether the pod has been active longer than it may, and otherwise how long it
+// still may, 0 for ever.
 func (w *worker) deadline(pod *corev1.Pod) (failed bool, left time.Duration) {
 	limit := pod.GetSpec().ActiveDeadlineSeconds
 	if limit == nil {

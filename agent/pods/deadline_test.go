@@ -13,7 +13,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// TestDeadlineLeavesNothing deletes a pod long before its deadline: nothing must wait for that any more.
+// TestDeadlineLeavesNothing deletes a pod long before its deadline: nothing must wait for that any
+// more.
 func TestDeadlineLeavesNothing(t *testing.T) {
 	n := start(t)
 	uid := n.create(pod("brief", "trap 'exit 0' TERM; sleep 3600 & wait", func(p *corev1.Pod) {
@@ -31,7 +32,8 @@ func TestDeadlineLeavesNothing(t *testing.T) {
 	})
 }
 
-// TestDeadlineWithoutControlPlane restarts an agent while the control plane was never told when the pod began.
+// TestDeadlineWithoutControlPlane restarts an agent while the control plane was never told when the
+// pod began.
 func TestDeadlineWithoutControlPlane(t *testing.T) {
 	n := start(t)
 	n.cluster.setAway(true)

@@ -11,13 +11,15 @@ import (
 
 // Drain knows when pods have left the service maps of all nodes. Package drain is the real one.
 type Drain interface {
-	// Left returns nil once no node sends the pod new connections by a service, and an error when that is not known by ctx's
+	// Left returns nil once no node sends the pod new connections by a service, and an error when that
+	// is not known by ctx's
 	// end. A pod that is gone is not in the API any more.
 	Left(ctx context.Context, pod *corev1.Pod, gone bool) error
 }
 
-// drain lets a pod that is being deleted leave the service maps of all nodes. It returns how long the pod's containers are
-// to go on until then at most, 0 when they may be told to stop. It wakes the worker when that comes sooner.
+// drain lets a pod that is being deleted leave the service maps of all nodes. It returns how long
+// the pod's containers are to go on until then at most, 0 when they may be told to stop. It wakes
+// the worker when that comes sooner.
 func (w *worker) drain(ctx context.Context, pod *corev1.Pod, gone bool, since time.Time, grace time.Duration) time.Duration {
 	limit := grace / 2
 	if w.cfg.Drain == nil {
@@ -48,7 +50,8 @@ func (w *worker) drain(ctx context.Context, pod *corev1.Pod, gone bool, since ti
 	}
 }
 
-// leave waits until all nodes have dropped the pod, and then for the connections that were on their way.
+// leave waits until all nodes have dropped the pod, and then for the connections that were on their
+// way.
 func (w *worker) leave(ctx context.Context, pod *corev1.Pod, gone bool) {
 	if w.cfg.Drain != nil {
 		began := time.Now()
@@ -59,7 +62,12 @@ func (w *worker) leave(ctx context.Context, pod *corev1.Pod, gone bool) {
 				return
 			}
 			w.log.Warn("Stopping the pod before it left the service maps of all nodes", zap.Error(err))
-			w.cfg.Recorder.Event(pod, "Warning", "NotDrained", "Stopping the containers before all nodes removed the pod from their service maps: "+err.Error())
+			w.cfg.Recorder.Event(
+				pod,
+				"Warning",
+				"NotDrained",
+				"Stopping the containers before all nodes removed the pod from their service maps: "+err.Error(),
+			)
 			return
 		}
 		w.log.Debug("Pod has left the service maps", zap.Duration("after", time.Since(began)))

@@ -12,8 +12,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// adoptEphemeral adds the pod's ephemeral containers to the list. They start whatever the others do, once, and count for
-// nothing: not for the pod's phase, not for whether it is ready.
+// adoptEphemeral adds the pod's ephemeral containers to the list. They start whatever the others
+// do, once, and count for nothing: not for the pod's phase, not for whether it is ready.
 func (w *worker) adoptEphemeral(pod *corev1.Pod) {
 	for i, spec := range kind.EphemeralContainers(pod.GetSpec()) {
 		if w.container(spec.GetName()) != nil {
@@ -27,9 +27,10 @@ func (w *worker) adoptEphemeral(pod *corev1.Pod) {
 	}
 }
 
-// processNamespace returns the path of the process namespace that a container is to be in, empty for one of its own, and
-// what to close once it has started: the pod's, where the containers share one, or that of the container that an ephemeral
-// one looks into. The error wraps objects.ErrConfig when that one does not run.
+// processNamespace returns the path of the process namespace that a container is to be in, empty
+// for one of its own, and what to close once it has started: the pod's, where the containers share
+// one, or that of the container that an ephemeral one looks into. The error wraps objects.ErrConfig
+// when that one does not run.
 func (w *worker) processNamespace(ctx context.Context, pod *corev1.Pod, c *container) (string, func(), error) {
 	keep := func() {}
 	shared, err := w.sharedProcesses(pod)

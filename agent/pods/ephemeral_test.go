@@ -28,7 +28,8 @@ func ephemeralStatus(p *corev1.Pod, name string) *corev1.ContainerStatus {
 	return nil
 }
 
-// TestEphemeralContainers checks what containers that are added to a running pod see, and that they leave the pod as it was.
+// TestEphemeralContainers checks what containers that are added to a running pod see, and that they
+// leave the pod as it was.
 func TestEphemeralContainers(t *testing.T) {
 	n := start(t)
 	uid := n.create(pod("web", "exec sleep 1111", func(p *corev1.Pod) {
@@ -81,7 +82,8 @@ func TestEphemeralContainers(t *testing.T) {
 	n.untilGone(uid)
 }
 
-// TestEphemeralContainerOfCrashingPod checks that a pod whose own containers can't start can be looked into.
+// TestEphemeralContainerOfCrashingPod checks that a pod whose own containers can't start can be
+// looked into.
 func TestEphemeralContainerOfCrashingPod(t *testing.T) {
 	n := start(t)
 	uid := n.create(pod("ill", "exit 1", func(p *corev1.Pod) {

@@ -14,7 +14,8 @@ import (
 	"github.com/xebec-project/xebec/internal/kind"
 )
 
-// TestForkBomb lets a container make processes without end: the pod's bound stops it, and others go on.
+// TestForkBomb lets a container make processes without end: the pod's bound stops it, and others go
+// on.
 func TestForkBomb(t *testing.T) {
 	n := start(t, func(n *node) { n.processes = 64 })
 	other := n.create(pod("other", "sleep 3600"))

@@ -38,7 +38,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// cluster is a control plane in memory: it stores pods and tells the set of their changes, as an informer does.
+// cluster is a control plane in memory: it stores pods and tells the set of their changes, as an
+// informer does.
 type cluster struct {
 	mu       sync.Mutex
 	revision int
@@ -51,7 +52,8 @@ type cluster struct {
 	tokens   int
 	statuses int
 	events   []string
-	// removed are the pods that the agent removed, in their last versions, as long as anything refers to them.
+	// removed are the pods that the agent removed, in their last versions, as long as anything refers
+	// to them.
 	removed map[string]weak.Pointer[corev1.Pod]
 	// history is every state that a container was told to be in, by pod.
 	history map[string][]string
@@ -243,7 +245,8 @@ type node struct {
 	// evictions count pods beyond their limits, nil for no count.
 	evictions *eviction.Metrics
 	stop      func()
-	// configRetry is how soon what is missing is looked for again, and processes the most of a pod; 0 for the defaults.
+	// configRetry is how soon what is missing is looked for again, and processes the most of a pod; 0
+	// for the defaults.
 	configRetry time.Duration
 	processes   int64
 }
@@ -264,7 +267,8 @@ func start(t *testing.T, change ...func(*node)) *node {
 	return n
 }
 
-// agent starts an agent; stop ends it as abruptly as a goroutine can be ended, with nothing tidied up.
+// agent starts an agent; stop ends it as abruptly as a goroutine can be ended, with nothing tidied
+// up.
 func (n *node) agent() {
 	n.Helper()
 	rt, err := runtime.New(n.Context(), runtime.Config{

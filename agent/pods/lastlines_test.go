@@ -16,8 +16,9 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// TestLastLines has a container end while the process that writes its log is held up, as on a busy machine: who follows the
-// log gets the last lines all the same, and they are what the pod's status tells of.
+// TestLastLines has a container end while the process that writes its log is held up, as on a busy
+// machine: who follows the log gets the last lines all the same, and they are what the pod's status
+// tells of.
 func TestLastLines(t *testing.T) {
 	n := start(t)
 	uid := n.create(pod("hasty", "while ! [ -e /go ]; do sleep 0.02; done; echo one; echo two; exit 3", func(p *corev1.Pod) {

@@ -49,8 +49,8 @@ func (w *worker) measure(ctx context.Context, pod *corev1.Pod) {
 	})
 }
 
-// beyond returns which limit the pod exceeds, and what to say to that; nothing when it keeps them all. The error wraps
-// fs.ErrNotExist while the pod has no volumes.
+// beyond returns which limit the pod exceeds, and what to say to that; nothing when it keeps them
+// all. The error wraps fs.ErrNotExist while the pod has no volumes.
 func (w *worker) beyond(ctx context.Context, limits resources.DiskLimits) (eviction.Signal, string, error) {
 	for _, name := range slices.Sorted(maps.Keys(limits.Volumes)) {
 		used, err := volumes.Usage(w.dir.Volume(name))
@@ -58,7 +58,11 @@ func (w *worker) beyond(ctx context.Context, limits resources.DiskLimits) (evict
 			return "", "", fmt.Errorf("measuring volume %s: %w", name, err)
 		}
 		if q := resources.Quantity(limits.Volumes[name]); used > q.Value() {
-			return eviction.EmptyDirLimit, fmt.Sprintf("Usage of EmptyDir volume %q exceeds the limit %q.", name, limits.Volumes[name].GetString_()), nil
+			return eviction.EmptyDirLimit, fmt.Sprintf(
+				"Usage of EmptyDir volume %q exceeds the limit %q.",
+				name,
+				limits.Volumes[name].GetString_(),
+			), nil
 		}
 	}
 	if limits.Total == nil {
@@ -102,8 +106,8 @@ func usage(dir string) (int64, error) {
 	return used, err
 }
 
-// evict makes the worker end the pod for good. A pod that has taken more than its share already gets no grace. The limit is
-// that of its own which it exceeds, empty for none.
+// evict makes the worker end the pod for good. A pod that has taken more than its share already
+// gets no grace. The limit is that of its own which it exceeds, empty for none.
 func (w *worker) evict(limit eviction.Signal, message string, grace time.Duration) {
 	w.mu.Lock()
 	w.evicted = evicted{why: status.Cause{Reason: status.ReasonEvicted, Message: message}, limit: limit, since: time.Now(), grace: grace}

@@ -46,8 +46,8 @@ func (s *Set) Pods() []*corev1.Pod {
 	return out
 }
 
-// Netns returns the path that pins a pod's network namespace, empty for a pod in the node's network. The error wraps
-// ErrNotRunning when no container of the pod runs.
+// Netns returns the path that pins a pod's network namespace, empty for a pod in the node's
+// network. The error wraps ErrNotRunning when no container of the pod runs.
 func (s *Set) Netns(namespace, pod string) (string, error) {
 	w, err := s.find(namespace, pod)
 	if err != nil {
@@ -82,8 +82,8 @@ type ContainerStats struct {
 	runtime.Usage
 }
 
-// Stats returns what the pods use, by namespace and name; of one pod only, when it is named. A pod of which nothing runs
-// is left out.
+// Stats returns what the pods use, by namespace and name; of one pod only, when it is named. A pod
+// of which nothing runs is left out.
 func (s *Set) Stats(namespace, pod string) ([]Stats, error) {
 	var all []*worker
 	if pod != "" {

@@ -12,7 +12,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// observe compares containerd's containers with the records. What has ended is recorded before it is removed.
+// observe compares containerd's containers with the records. What has ended is recorded before it
+// is removed.
 func (w *worker) observe(ctx context.Context, pod *corev1.Pod, list []runtime.Status) error {
 	for _, c := range w.containers {
 		c.running, c.status = false, runtime.Status{}

@@ -12,13 +12,15 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// round is one sync of a pod: what its phases pass to each other. What outlives a round is in the worker.
+// round is one sync of a pod: what its phases pass to each other. What outlives a round is in the
+// worker.
 type round struct {
-	// pod is what is asked of the pod, with the newest status that is known to be stored. Gone is set when no source asks for the pod any more,
-	// leaving when it is gone or being deleted.
+	// pod is what is asked of the pod, with the newest status that is known to be stored. Gone is set
+	// when no source asks for the pod any more, leaving when it is gone or being deleted.
 	pod           *corev1.Pod
 	gone, leaving bool
-	// held is set while nothing of the pod may start, because no source has confirmed it since the machine started.
+	// held is set while nothing of the pod may start, because no source has confirmed it since the
+	// machine started.
 	held bool
 	// containers are what the runtime has of the pod.
 	containers []runtime.Status
@@ -30,7 +32,8 @@ type round struct {
 	over bool
 }
 
-// after asks for another round after a time, 0 for none, unless an earlier phase asked for one sooner.
+// after asks for another round after a time, 0 for none, unless an earlier phase asked for one
+// sooner.
 func (r *round) after(wait time.Duration) { r.next = sooner(r.next, wait) }
 
 // end ends the round, without asking for more than earlier phases did.
@@ -45,28 +48,35 @@ type phase struct {
 	run  func(w *worker, ctx context.Context, r *round) error
 }
 
-// phases are the steps of a round in their order. Each phase repeats what an earlier round or agent left undone, and an error ends the
-// round, which is then repeated. A phase that waits says so in the pod's status or in an event.
+// phases are the steps of a round in their order. Each phase repeats what an earlier round or agent
+// left undone, and an error ends the round, which is then repeated. A phase that waits says so in
+// the pod's status or in an event.
 var phases = []phase{
-	// What is asked is on the disk before anything is done for it: the next agent may start without a control plane.
+	// What is asked is on the disk before anything is done for it: the next agent may start without a
+	// control plane.
 	{"save", (*worker).saveRound},
 	// Reads the pod's spec and the records on disk; writes worker.containers.
 	{"containers", (*worker).adoptContainers},
-	// Writes worker.resize and allotted.json. A resize without room waits with condition PodResizePending.
+	// Writes worker.resize and allotted.json. A resize without room waits with condition
+	// PodResizePending.
 	{"resources", (*worker).grantResources},
 	// Removes the note of a termination that is no longer asked for.
 	{"resumption", (*worker).resume},
 	// Reads worker.unconfirmed and the sandbox's pins; writes round.held.
 	{"confirmation", (*worker).checkConfirmation},
-	// Containers that run are probed at the pod's address, which the observation needs. Writes worker.sandbox and worker.ip.
+	// Containers that run are probed at the pod's address, which the observation needs. Writes
+	// worker.sandbox and worker.ip.
 	{"adoption", (*worker).adoptSandbox},
-	// Reads the runtime; writes round.containers, round.held and each container's state, and records exits before they are lost.
+	// Reads the runtime; writes round.containers, round.held and each container's state, and records
+	// exits before they are lost.
 	{"observation", (*worker).observeContainers},
 	// Phases from here on read what was observed.
 
-	// A pod that is being deleted drains, stops, and is removed. Waits with events Killing and NotDrained.
+	// A pod that is being deleted drains, stops, and is removed. Waits with events Killing and
+	// NotDrained.
 	{"termination", (*worker).terminatePod},
-	// A pod that succeeded or failed stops what still runs, such as sidecars, and gives up its network.
+	// A pod that succeeded or failed stops what still runs, such as sidecars, and gives up its
+	// network.
 	{"completion", (*worker).completePod},
 	// A pod past activeDeadlineSeconds stops and fails with DeadlineExceeded.
 	{"deadline", (*worker).enforceDeadline},
@@ -78,7 +88,8 @@ var phases = []phase{
 	{"admission", (*worker).admit},
 	// A pod that is held waits with a message on each container.
 	{"hold", (*worker).hold},
-	// A container's rule may restart all containers. Waits with condition AllContainersRestarting and CrashLoopBackOff.
+	// A container's rule may restart all containers. Waits with condition AllContainersRestarting and
+	// CrashLoopBackOff.
 	{"restart of all", (*worker).restartAll},
 	// Applies granted resources to what runs. A failure waits with condition PodResizeInProgress.
 	{"resize", (*worker).resizeRunning},
@@ -86,7 +97,8 @@ var phases = []phase{
 
 	// Namespaces and network. A failure is the event FailedCreatePodSandBox.
 	{"sandbox", (*worker).makeSandbox},
-	// Files of running containers follow the objects that they show. A failure is the event FailedMount.
+	// Files of running containers follow the objects that they show. A failure is the event
+	// FailedMount.
 	{"volumes", (*worker).updateVolumes},
 	// Watches disk usage where the pod has limits.
 	{"disk limits", (*worker).watchDisk},
@@ -95,8 +107,8 @@ var phases = []phase{
 	{"status", (*worker).publishRound},
 }
 
-// sync runs one round. It returns after what time the next one is due, 0 for when something wakes the worker, and the name of the phase that
-// failed.
+// sync runs one round. It returns after what time the next one is due, 0 for when something wakes
+// the worker, and the name of the phase that failed.
 func (w *worker) sync(ctx context.Context) (next time.Duration, failed string, err error) {
 	r := &round{}
 	r.pod, r.gone = w.desired()
@@ -266,8 +278,9 @@ func (w *worker) watchDisk(ctx context.Context, r *round) error {
 	return nil
 }
 
-// startContainers takes each container's next steps. An init container holds back those after it, until its end, or its start when it is a
-// sidecar. One container's failure does not hold back others.
+// startContainers takes each container's next steps. An init container holds back those after it,
+// until its end, or its start when it is a sidecar. One container's failure does not hold back
+// others.
 func (w *worker) startContainers(ctx context.Context, r *round) error {
 	w.retryImages()
 	var errs []error
@@ -292,7 +305,8 @@ func (w *worker) publishRound(_ context.Context, r *round) error {
 	return nil
 }
 
-// stopNow stops all containers within the pod's grace period from now on. It returns after what time to look again, 0 when nothing runs.
+// stopNow stops all containers within the pod's grace period from now on. It returns after what
+// time to look again, 0 when nothing runs.
 func (w *worker) stopNow(ctx context.Context, pod *corev1.Pod) (time.Duration, error) {
 	return w.stopAll(ctx, pod, time.Now(), time.Duration(graceSeconds(pod))*time.Second)
 }

@@ -47,7 +47,8 @@ func TestPods(t *testing.T) {
 }
 
 func testRuns(n *node) {
-	// It speaks when it heeds the signal: the first process of a container is not told of one that it has no handler for.
+	// It speaks when it heeds the signal: the first process of a container is not told of one that it
+	// has no handler for.
 	uid := n.create(pod("web", "trap 'echo bye; exit 0' TERM; echo hello; sleep 3600 & wait", func(p *corev1.Pod) { p.Spec.TerminationGracePeriodSeconds = proto.Int64(600) }))
 	p := n.until(uid, "the pod is ready", kind.IsPodReady)
 	cs := status(p)
@@ -379,7 +380,8 @@ func testDeadline(n *node) {
 	n.untilGone(uid)
 }
 
-// testBurst starts many pods at once and prints how long one takes from being bound to being told as started.
+// testBurst starts many pods at once and prints how long one takes from being bound to being told
+// as started.
 func testBurst(n *node) {
 	var one []time.Duration
 	for i := range 7 {

@@ -13,8 +13,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// TestMountsBelowReadOnlyVolumes mounts volumes below those that show objects, and below a directory that is read-only. They
-// stay where they are when the objects change.
+// TestMountsBelowReadOnlyVolumes mounts volumes below those that show objects, and below a
+// directory that is read-only. They stay where they are when the objects change.
 func TestMountsBelowReadOnlyVolumes(t *testing.T) {
 	n := start(t)
 	n.cluster.setConfigMap("settings", map[string]string{"a": "1", "b": "2"})

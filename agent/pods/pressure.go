@@ -39,8 +39,8 @@ func (w *worker) active() *corev1.Pod {
 	return nil
 }
 
-// Evict ends a pod for good: it fails with reason Evicted. Its containers get so much time to stop. A pod that is not on
-// the node is no error.
+// Evict ends a pod for good: it fails with reason Evicted. Its containers get so much time to stop.
+// A pod that is not on the node is no error.
 func (s *Set) Evict(uid, message string, grace time.Duration) {
 	s.mu.Lock()
 	w := s.workers[uid]
@@ -50,7 +50,8 @@ func (s *Set) Evict(uid, message string, grace time.Duration) {
 	}
 }
 
-// DiskUsage returns the bytes of disk that a pod's volumes, logs and containers take; those in memory do not count.
+// DiskUsage returns the bytes of disk that a pod's volumes, logs and containers take; those in
+// memory do not count.
 func (s *Set) DiskUsage(ctx context.Context, uid string) (int64, error) {
 	own, err := volumes.Usage(string(s.cfg.podDir(uid)))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -63,8 +64,8 @@ func (s *Set) DiskUsage(ctx context.Context, uid string) (int64, error) {
 	return own, err
 }
 
-// refused returns why the node does not run a pod. What it did not take at first it does not take later either; what it has
-// taken it goes on with.
+// refused returns why the node does not run a pod. What it did not take at first it does not take
+// later either; what it has taken it goes on with.
 func (w *worker) refused(pod *corev1.Pod) status.Cause {
 	if why := security.Forbidden(pod); why.Reason != "" {
 		return why

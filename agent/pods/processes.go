@@ -21,8 +21,8 @@ func (w *worker) processes() reaper.Config {
 	}
 }
 
-// sharedProcesses returns the pin of the process namespace that the pod's containers share, and makes it when there is none;
-// empty when each has its own.
+// sharedProcesses returns the pin of the process namespace that the pod's containers share, and
+// makes it when there is none; empty when each has its own.
 func (w *worker) sharedProcesses(pod *corev1.Pod) (string, error) {
 	if !pod.GetSpec().GetShareProcessNamespace() || pod.GetSpec().GetHostPid() {
 		return "", nil

@@ -40,8 +40,8 @@ func (n *node) first(uid string) int {
 	return pids[0]
 }
 
-// TestSharedProcesses checks that the containers of a pod see each other's processes when it asks for that, whatever
-// happens to the agent, and that what a container leaves behind is collected.
+// TestSharedProcesses checks that the containers of a pod see each other's processes when it asks
+// for that, whatever happens to the agent, and that what a container leaves behind is collected.
 func TestSharedProcesses(t *testing.T) {
 	n := start(t)
 	uid := n.create(pod("shared", "exec sleep 1111", func(p *corev1.Pod) {

@@ -23,8 +23,8 @@ type pull struct {
 	err    error
 }
 
-// ensureImage gets the image for the coming attempt without holding up the worker. When it is not there yet it returns
-// when to look again, 0 for as soon as the pull is over.
+// ensureImage gets the image for the coming attempt without holding up the worker. When it is not
+// there yet it returns when to look again, 0 for as soon as the pull is over.
 func (w *worker) ensureImage(ctx context.Context, pod *corev1.Pod, c *container) (bool, time.Duration) {
 	if c.image != nil {
 		return true, 0
@@ -48,7 +48,12 @@ func (w *worker) ensureImage(ctx context.Context, pod *corev1.Pod, c *container)
 		keys, err := w.keyring(ctx, pod)
 		if err != nil {
 			text := strings.ReplaceAll(err.Error(), objects.ErrConfig.Error()+": ", "")
-			w.cfg.Recorder.Event(pod, "Warning", "FailedToRetrieveImagePullSecret", "Unable to retrieve some image pull secrets; pulling the image may fail: "+text)
+			w.cfg.Recorder.Event(
+				pod,
+				"Warning",
+				"FailedToRetrieveImagePullSecret",
+				"Unable to retrieve some image pull secrets; pulling the image may fail: "+text,
+			)
 		}
 		p := &pull{done: make(chan struct{}), began: time.Now()}
 		c.pull = p
@@ -74,7 +79,12 @@ func (w *worker) ensureImage(ctx context.Context, pod *corev1.Pod, c *container)
 	if p.err != nil {
 		return false, w.imageFailed(pod, c, p.err)
 	}
-	message := fmt.Sprintf("Successfully pulled image %q in %v. Image size: %d bytes.", name, time.Since(p.began).Round(time.Millisecond), p.img.Size)
+	message := fmt.Sprintf(
+		"Successfully pulled image %q in %v. Image size: %d bytes.",
+		name,
+		time.Since(p.began).Round(time.Millisecond),
+		p.img.Size,
+	)
 	if !p.pulled {
 		message = fmt.Sprintf("Container image %q already present on machine", name)
 	}
@@ -91,7 +101,8 @@ func pullProgress(name string, at images.Progress) string {
 	return fmt.Sprintf("Pulling image %q: %d of %d MiB", name, at.Done>>20, at.Total>>20)
 }
 
-// keyring gathers the credentials that the pod's secrets hold. What can't be read is left out: the registry may do without.
+// keyring gathers the credentials that the pod's secrets hold. What can't be read is left out: the
+// registry may do without.
 func (w *worker) keyring(ctx context.Context, pod *corev1.Pod) (images.Keyring, error) {
 	keys := images.Keyring{}
 	var errs []error
@@ -110,7 +121,8 @@ func (w *worker) keyring(ctx context.Context, pod *corev1.Pod) (images.Keyring, 
 	return keys, errors.Join(errs...)
 }
 
-// showErrImagePull is how long a pod shows why its image could not be pulled before it shows that it waits.
+// showErrImagePull is how long a pod shows why its image could not be pulled before it shows that
+// it waits.
 const showErrImagePull = 2 * time.Second
 
 func (w *worker) imageFailed(pod *corev1.Pod, c *container, err error) time.Duration {
@@ -139,7 +151,10 @@ func (c *container) backOff(wait time.Duration) time.Duration {
 		if left := min(showErrImagePull, c.retryAt.Sub(c.failedAt)/2) - time.Since(c.failedAt); left > 0 {
 			return min(wait, left)
 		}
-		c.waiting = status.Cause{Reason: status.ReasonImagePullBackOff, Message: fmt.Sprintf("Back-off pulling image %q: %s", c.spec.GetImage(), c.waiting.Message)}
+		c.waiting = status.Cause{
+			Reason:  status.ReasonImagePullBackOff,
+			Message: fmt.Sprintf("Back-off pulling image %q: %s", c.spec.GetImage(), c.waiting.Message),
+		}
 	}
 	return wait
 }

@@ -18,8 +18,9 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// powerOff ends all that a machine without power does not keep: the agent, containerd, shims, containers, and the mounts that
-// pin the namespaces of pods. powerOn starts containerd and an agent.
+// powerOff ends all that a machine without power does not keep: the agent, containerd, shims,
+// containers, and the mounts that pin the namespaces of pods. powerOn starts containerd and an
+// agent.
 func (n *node) powerOff(uids ...string) {
 	n.Helper()
 	var doomed []int
@@ -65,8 +66,8 @@ func (n *node) powerOn() {
 	n.agent()
 }
 
-// TestNodeReturns switches a node off and on. One of its pods is deleted meanwhile, and the control plane can't be reached at
-// first: only the static pod may start.
+// TestNodeReturns switches a node off and on. One of its pods is deleted meanwhile, and the control
+// plane can't be reached at first: only the static pod may start.
 func TestNodeReturns(t *testing.T) {
 	n := start(t)
 	brief := func(p *corev1.Pod) { p.Spec.TerminationGracePeriodSeconds = proto.Int64(0) }

@@ -27,8 +27,8 @@ func (w *worker) asked() *checkpoint.Renewal {
 	return nil
 }
 
-// renew ends what runs of a pod all of whose containers are to be started anew, and turns each to its next attempt. It
-// returns false when that is not asked for, or done.
+// renew ends what runs of a pod all of whose containers are to be started anew, and turns each to
+// its next attempt. It returns false when that is not asked for, or done.
 func (w *worker) renew(ctx context.Context, pod *corev1.Pod) (renewing bool, next time.Duration, err error) {
 	if w.renewal == nil {
 		r := w.asked()
@@ -49,7 +49,15 @@ func (w *worker) renew(ctx context.Context, pod *corev1.Pod) (renewing bool, nex
 	if by != nil && by.rec.Exit != nil {
 		if wait := w.restartIn(by); wait > 0 {
 			for _, c := range w.containers {
-				c.waiting = status.Cause{Reason: status.ReasonCrashLoop, Message: fmt.Sprintf("back-off %v restarting all containers: %s exited with code %d", w.crashBackoff(by), w.renewal.Container, w.renewal.Code)}
+				c.waiting = status.Cause{
+					Reason: status.ReasonCrashLoop,
+					Message: fmt.Sprintf(
+						"back-off %v restarting all containers: %s exited with code %d",
+						w.crashBackoff(by),
+						w.renewal.Container,
+						w.renewal.Code,
+					),
+				}
 			}
 			return true, wait, nil
 		}
@@ -82,15 +90,24 @@ func (w *worker) renew(ctx context.Context, pod *corev1.Pod) (renewing bool, nex
 	return true, time.Millisecond, nil
 }
 
-// renewing is the condition that tells of a renewal, nil for a pod of which no container can ask for one.
+// renewing is the condition that tells of a renewal, nil for a pod of which no container can ask
+// for one.
 func (w *worker) renewing(pod *corev1.Pod, now time.Time) *corev1.PodCondition {
 	asks := func(c *corev1.Container) bool {
-		return slices.ContainsFunc(c.GetRestartPolicyRules(), func(r *corev1.ContainerRestartRule) bool { return r.GetAction() == kind.RestartRuleRestartAll })
+		return slices.ContainsFunc(
+			c.GetRestartPolicyRules(),
+			func(r *corev1.ContainerRestartRule) bool { return r.GetAction() == kind.RestartRuleRestartAll },
+		)
 	}
 	if !slices.ContainsFunc(slices.Concat(pod.GetSpec().GetInitContainers(), pod.GetSpec().GetContainers()), asks) {
 		return nil
 	}
-	c := &corev1.PodCondition{Type: status.AllRestarting, Status: "False", LastTransitionTime: status.Stamp(now), ObservedGeneration: pod.GetMetadata().GetGeneration()}
+	c := &corev1.PodCondition{
+		Type:               status.AllRestarting,
+		Status:             "False",
+		LastTransitionTime: status.Stamp(now),
+		ObservedGeneration: pod.GetMetadata().GetGeneration(),
+	}
 	if p := pod.GetStatus().GetPhase(); w.renewal != nil && p != kind.PodSucceeded && p != kind.PodFailed {
 		c.Status, c.Reason, c.Message = "True", status.ReasonContainerExited, w.renewal.String()
 	}

@@ -101,7 +101,8 @@ func TestRestartAllContainers(t *testing.T) {
 	n.cluster.mu.Unlock()
 	n.delete(uid)
 
-	// The work asks for it and one that prepares it fails the second time, for which the pod's own policy stands.
+	// The work asks for it and one that prepares it fails the second time, for which the pod's own
+	// policy stands.
 	fails := n.create(pod("fails", "", func(p *corev1.Pod) {
 		p.Spec.RestartPolicy = "Never"
 		p.Spec.InitContainers = []*corev1.Container{container("prepare", "test -e /data/been && exit 1; touch /data/been")}

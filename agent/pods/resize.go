@@ -26,12 +26,14 @@ const resizeRetry = 5 * time.Second
 
 // resize is how far the change of a pod's resources is.
 type resize struct {
-	// allotted is what the node has granted to each container, and to the pod as a whole under wholePod. It is what they are
-	// bounded to, whatever the spec says, and survives the agent.
+	// allotted is what the node has granted to each container, and to the pod as a whole under
+	// wholePod. It is what they are bounded to, whatever the spec says, and survives the agent.
 	allotted map[string]resources.Allotment
-	// pending is why the node does not grant what the spec asks for now; its reason is empty when it does.
+	// pending is why the node does not grant what the spec asks for now; its reason is empty when it
+	// does.
 	pending status.Cause
-	// failed is why what was granted is not in effect, and underway tells that it is not yet, or not everywhere.
+	// failed is why what was granted is not in effect, and underway tells that it is not yet, or not
+	// everywhere.
 	underway bool
 	failed   string
 	// granted tells that something was granted of which it has not been told yet that it is in effect.
@@ -40,7 +42,8 @@ type resize struct {
 	bounds runtime.Resources
 }
 
-// loadAllotted takes up what the agent before granted. What it did not know yet gets what the spec asks for.
+// loadAllotted takes up what the agent before granted. What it did not know yet gets what the spec
+// asks for.
 func (w *worker) loadAllotted(pod *corev1.Pod) error {
 	if w.resize.allotted == nil {
 		allotted, err := w.dir.LoadAllotted()
@@ -89,7 +92,8 @@ func (w *worker) allotted(pod *corev1.Pod) *corev1.Pod {
 	return &corev1.Pod{Metadata: pod.GetMetadata(), Spec: spec, Status: pod.GetStatus()}
 }
 
-// grant gives the pod what its spec asks for, if the node has room for that. It returns when to ask again.
+// grant gives the pod what its spec asks for, if the node has room for that. It returns when to ask
+// again.
 func (w *worker) grant(pod *corev1.Pod) (time.Duration, error) {
 	if err := w.loadAllotted(pod); err != nil {
 		return 0, err
@@ -127,7 +131,8 @@ func (w *worker) claim(pod *corev1.Pod) {
 	w.claimed = resources.OfPod(pod)
 }
 
-// apply brings running containers to what was granted: in place, or by a restart where the container asks for that.
+// apply brings running containers to what was granted: in place, or by a restart where the
+// container asks for that.
 func (w *worker) apply(ctx context.Context, pod *corev1.Pod) (time.Duration, error) {
 	granted := w.allotted(pod)
 	bounds := resources.OfPod(granted)
@@ -200,8 +205,9 @@ func (w *worker) apply(ctx context.Context, pod *corev1.Pod) (time.Duration, err
 	return 0, nil
 }
 
-// bound gives the pod its cgroup. One that is there already may have larger bounds, and an agent that died on the way from
-// these to what was granted since: they stay until what runs in the pod keeps within the new ones.
+// bound gives the pod its cgroup. One that is there already may have larger bounds, and an agent
+// that died on the way from these to what was granted since: they stay until what runs in the pod
+// keeps within the new ones.
 func (w *worker) bound(pod *corev1.Pod) error {
 	bounds := resources.OfPod(w.allotted(pod))
 	has, err := w.cfg.Runtime.PodLimits(w.uid)
@@ -218,8 +224,8 @@ func (w *worker) bound(pod *corev1.Pod) error {
 	return nil
 }
 
-// inForce is what the node has set aside for the pod, and what is in force for the pod as a whole, nil if it says nothing
-// of that.
+// inForce is what the node has set aside for the pod, and what is in force for the pod as a whole,
+// nil if it says nothing of that.
 func (w *worker) inForce(pod *corev1.Pod) (map[string]*metav1.Quantity, *corev1.ResourceRequirements) {
 	granted := w.allotted(pod)
 	bounds := resources.OfPod(granted)

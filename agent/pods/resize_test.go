@@ -120,7 +120,8 @@ func TestResize(t *testing.T) {
 	n.cluster.mu.Unlock()
 }
 
-// TestPodLevelResources bounds a pod as a whole: its containers share what there is, and one that takes too much ends.
+// TestPodLevelResources bounds a pod as a whole: its containers share what there is, and one that
+// takes too much ends.
 func TestPodLevelResources(t *testing.T) {
 	n := start(t)
 	uid := n.create(pod("whole", "until test -e /dev/shm/go; do sleep 0.02; done; x=0123456789abcdef; while true; do x=$x$x; done", func(p *corev1.Pod) {
@@ -158,8 +159,8 @@ func whole(cpu, memory string) func(*corev1.Pod) {
 	}
 }
 
-// TestResizePodLevel changes the resources of a pod as a whole, and with them those of its containers that have none of
-// their own.
+// TestResizePodLevel changes the resources of a pod as a whole, and with them those of its
+// containers that have none of their own.
 func TestResizePodLevel(t *testing.T) {
 	n := start(t)
 	uid := n.create(pod("whole", "trap 'exit 0' TERM; dd if=/dev/zero of=/dev/shm/held bs=1M count=24 2>/dev/null; touch /dev/shm/filled; sleep 3600 & wait", whole("500m", "64Mi"), func(p *corev1.Pod) {

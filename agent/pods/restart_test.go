@@ -79,7 +79,8 @@ func TestAgentKilled(t *testing.T) {
 	t.Logf("%d status writes after the restart", n.cluster.statuses-writes)
 	n.cluster.mu.Unlock()
 
-	// Now without a control plane, from what the agent keeps: the container dies and comes again with its config.
+	// Now without a control plane, from what the agent keeps: the container dies and comes again with
+	// its config.
 	n.cluster.setAway(true)
 	n.stop()
 	n.agent()
@@ -97,7 +98,8 @@ func TestAgentKilled(t *testing.T) {
 	})
 }
 
-// TestContainerdKilled checks that pods live through a kill -9 of containerd, and that what ended meanwhile is noticed.
+// TestContainerdKilled checks that pods live through a kill -9 of containerd, and that what ended
+// meanwhile is noticed.
 func TestContainerdKilled(t *testing.T) {
 	n := start(t)
 	steady := n.create(pod("steady", "sleep 3600"))
@@ -123,8 +125,8 @@ func TestContainerdKilled(t *testing.T) {
 	}
 }
 
-// TestEndsWithoutContainerd lets containers end while containerd is down, and the agent too: how they ended is known to
-// their shims and to the kernel, and told as soon as both are back.
+// TestEndsWithoutContainerd lets containers end while containerd is down, and the agent too: how
+// they ended is known to their shims and to the kernel, and told as soon as both are back.
 func TestEndsWithoutContainerd(t *testing.T) {
 	n := start(t)
 	never := func(p *corev1.Pod) { p.Spec.RestartPolicy = "Never" }

@@ -10,7 +10,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// TestRenewing checks when a pod has the condition that all its containers are restarted, and since when.
+// TestRenewing checks when a pod has the condition that all its containers are restarted, and since
+// when.
 func TestRenewing(t *testing.T) {
 	pod := &corev1.Pod{Spec: &corev1.PodSpec{Containers: []*corev1.Container{{Name: "web"}}}, Status: &corev1.PodStatus{Phase: kind.PodRunning}}
 	w, noon := &worker{}, time.Date(2026, 5, 6, 12, 0, 0, 0, time.UTC)

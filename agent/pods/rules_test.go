@@ -29,7 +29,8 @@ func rules(c *corev1.Container, policy, operator string, codes ...int32) *corev1
 	return c
 }
 
-// testRestartRules restarts containers of a pod that restarts none: by their exit codes, and by their own policy.
+// testRestartRules restarts containers of a pod that restarts none: by their exit codes, and by
+// their own policy.
 func testRestartRules(n *node) {
 	uid := n.create(pod("ruled", "", func(p *corev1.Pod) {
 		p.Spec.RestartPolicy = "Never"

@@ -19,7 +19,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// onDisk returns the files of the pods' state that hold a text and do not lie in memory of their own.
+// onDisk returns the files of the pods' state that hold a text and do not lie in memory of their
+// own.
 func (n *node) onDisk(text string) []string {
 	n.Helper()
 	top := filepath.Join(n.daemon.Dir, "pods")
@@ -54,8 +55,9 @@ func (n *node) onDisk(text string) []string {
 	return found
 }
 
-// TestSecretsStayInMemory looks for a secret and a token on the disk, also for those that an agent before left there, and runs
-// the pod from what is in memory while no master is there, and after a restart of the machine once one is.
+// TestSecretsStayInMemory looks for a secret and a token on the disk, also for those that an agent
+// before left there, and runs the pod from what is in memory while no master is there, and after a
+// restart of the machine once one is.
 func TestSecretsStayInMemory(t *testing.T) {
 	const secret = "of-all-secrets-the-most-secret"
 	n := start(t)

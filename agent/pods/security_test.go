@@ -17,7 +17,8 @@ import (
 func (n *node) tells(name, script string, change func(*corev1.Pod)) string {
 	n.Helper()
 	uid := n.create(pod(name, script+"; echo end; sleep 3600", change))
-	// Not as the last line: what the script says on stderr comes by a pipe of its own, and may be written after it.
+	// Not as the last line: what the script says on stderr comes by a pipe of its own, and may be
+	// written after it.
 	p := n.until(uid, "it has spoken", func(p *corev1.Pod) bool { return kind.IsPodReady(p) && strings.Contains(n.log(p, false), "end\n") })
 	said := n.log(p, false)
 	n.delete(uid)
@@ -88,7 +89,8 @@ func testSecurity(n *node) {
 	n.untilGone(uid)
 }
 
-// testMissingPullSecret shows that a secret that is not there is told, and does not keep the pod from images it has.
+// testMissingPullSecret shows that a secret that is not there is told, and does not keep the pod
+// from images it has.
 func testMissingPullSecret(n *node) {
 	uid := n.create(pod("keyless", "sleep 3600", func(p *corev1.Pod) {
 		p.Spec.Containers[0].Image, p.Spec.Containers[0].ImagePullPolicy = "127.0.0.1:1/none:1", "IfNotPresent"

@@ -43,9 +43,9 @@ func New(cfg Config) *Set {
 	return s
 }
 
-// Start adopts the pods of the previous agent; Update has an effect from then on. A pod of which nothing runs any more, as
-// after a restart of the machine, starts nothing before Update or Confirm. The workers end with ctx and leave the
-// containers running; Wait waits for the workers.
+// Start adopts the pods of the previous agent; Update has an effect from then on. A pod of which
+// nothing runs any more, as after a restart of the machine, starts nothing before Update or
+// Confirm. The workers end with ctx and leave the containers running; Wait waits for the workers.
 func (s *Set) Start(ctx context.Context) error {
 	if err := os.MkdirAll(s.cfg.StateDir, 0o711); err != nil {
 		return fmt.Errorf("making the directory for pods: %w", err)
@@ -81,8 +81,8 @@ func (s *Set) Wait() {
 	s.cfg.followers.Wait()
 }
 
-// Update sets what the control plane asks of a pod, on its first appearance and every change. The caller must not change
-// the pod afterwards.
+// Update sets what the control plane asks of a pod, on its first appearance and every change. The
+// caller must not change the pod afterwards.
 func (s *Set) Update(pod *corev1.Pod) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -99,8 +99,8 @@ func (s *Set) Update(pod *corev1.Pod) {
 	}
 }
 
-// Remove stops a pod that the control plane no longer has, within its grace period. Update may bring a pod of that uid
-// back: a restored backup may have it as it was before it was bound.
+// Remove stops a pod that the control plane no longer has, within its grace period. Update may
+// bring a pod of that uid back: a restored backup may have it as it was before it was bound.
 func (s *Set) Remove(uid string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,9 +109,9 @@ func (s *Set) Remove(uid string) {
 	}
 }
 
-// Restated compares the statuses that were written with a complete list of the node's pods at a revision. It follows the
-// calls of Update and Remove for that list. After a restore of a backup the list lacks statuses that were written since;
-// they are written again.
+// Restated compares the statuses that were written with a complete list of the node's pods at a
+// revision. It follows the calls of Update and Remove for that list. After a restore of a backup
+// the list lacks statuses that were written since; they are written again.
 func (s *Set) Restated(known []*corev1.Pod, revision int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,8 +122,8 @@ func (s *Set) Restated(known []*corev1.Pod, revision int64) {
 	}
 }
 
-// Synced stops everything on the node that belongs to none of the pods that the control plane has. It needs a complete
-// list of their uids.
+// Synced stops everything on the node that belongs to none of the pods that the control plane has.
+// It needs a complete list of their uids.
 func (s *Set) Synced(ctx context.Context, uids map[string]bool) error {
 	containers, err := s.cfg.Runtime.List(ctx, "")
 	if err != nil {
@@ -155,7 +155,8 @@ func (s *Set) Synced(ctx context.Context, uids map[string]bool) error {
 	}
 	for _, uid := range dirs {
 		if !uids[uid] && s.workers[uid] == nil {
-			// An agent died before it had written down whose directory it was. There may be mounts in it all the same.
+			// An agent died before it had written down whose directory it was. There may be mounts in it all
+			// the same.
 			s.launch(&corev1.Pod{Metadata: &metav1.ObjectMeta{Uid: uid}, Spec: &corev1.PodSpec{}}, true, false)
 		}
 	}
@@ -174,7 +175,8 @@ func (s *Set) ImagesChanged() {
 	}
 }
 
-// Images returns the full names of the images that the node's pods need, also of containers that do not run now.
+// Images returns the full names of the images that the node's pods need, also of containers that do
+// not run now.
 func (s *Set) Images() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -237,8 +239,8 @@ type Instance struct {
 	exitCode *atomic.Int32
 }
 
-// Container finds a container of a pod. An empty container name stands for the pod's only one, or, with first, for its
-// first. Previous finds the attempt before the current one.
+// Container finds a container of a pod. An empty container name stands for the pod's only one, or,
+// with first, for its first. Previous finds the attempt before the current one.
 func (s *Set) Container(namespace, pod, container string, first, previous bool) (Instance, error) {
 	found, err := s.find(namespace, pod)
 	if err != nil {

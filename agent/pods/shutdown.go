@@ -12,9 +12,11 @@ import (
 )
 
 const (
-	// criticalPriority is that from which on a pod is critical: the system's own priority classes begin there.
+	// criticalPriority is that from which on a pod is critical: the system's own priority classes
+	// begin there.
 	criticalPriority = 2_000_000_000
-	// shutdownMargin is how long the last statuses may take to be told, and containers that were killed to end.
+	// shutdownMargin is how long the last statuses may take to be told, and containers that were
+	// killed to end.
 	shutdownMargin = 5 * time.Second
 
 	reasonTerminated  = "Terminated"
@@ -28,10 +30,11 @@ type shutdown struct {
 	over  chan struct{}
 }
 
-// Shutdown ends all pods because the node goes down: those of lower priority first, each with its own grace period as far as
-// there is time. All together have total, of which the last, critical, is for critical pods alone. No pod is begun any more. It
-// returns when nothing runs and the control plane knows, or when the time is over. Pods of files go on with the next agent;
-// the others have failed.
+// Shutdown ends all pods because the node goes down: those of lower priority first, each with its
+// own grace period as far as there is time. All together have total, of which the last, critical,
+// is for critical pods alone. No pod is begun any more. It returns when nothing runs and the
+// control plane knows, or when the time is over. Pods of files go on with the next agent; the
+// others have failed.
 func (s *Set) Shutdown(ctx context.Context, total, critical time.Duration) {
 	s.mu.Lock()
 	s.closed = true
@@ -97,7 +100,8 @@ func (w *worker) shutDown(left time.Duration) *shutdown {
 	return w.ending
 }
 
-// fromFile tells whether the pod comes from a file of the node, which is not the control plane's to replace.
+// fromFile tells whether the pod comes from a file of the node, which is not the control plane's to
+// replace.
 func fromFile(pod *corev1.Pod) bool {
 	return pod.GetMetadata().GetAnnotations()["kubernetes.io/config.source"] == "file"
 }

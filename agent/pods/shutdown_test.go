@@ -11,7 +11,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// TestShutdown ends the pods of a node that goes down in the order of their priorities, and lets files' pods come again.
+// TestShutdown ends the pods of a node that goes down in the order of their priorities, and lets
+// files' pods come again.
 func TestShutdown(t *testing.T) {
 	n := start(t)
 	script := "trap 'exit 0' TERM; while :; do sleep 0.05; done"

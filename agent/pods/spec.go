@@ -15,11 +15,17 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// containerConfig is the coming attempt as the runtime wants it. The error wraps objects.ErrConfig when the spec refers to what
-// does not exist.
+// containerConfig is the coming attempt as the runtime wants it. The error wraps objects.ErrConfig
+// when the spec refers to what does not exist.
 func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *container) (runtime.ContainerConfig, error) {
 	spec := c.spec
-	env, values, err := environment.Build(ctx, spec, w.surroundings(pod), environment.Links(ctx, w.cfg.Services, pod), objects.Cache{Cluster: w.cfg.Cluster, Dir: w.dir, Namespace: w.namespace})
+	env, values, err := environment.Build(
+		ctx,
+		spec,
+		w.surroundings(pod),
+		environment.Links(ctx, w.cfg.Services, pod),
+		objects.Cache{Cluster: w.cfg.Cluster, Dir: w.dir, Namespace: w.namespace},
+	)
 	if err != nil {
 		return runtime.ContainerConfig{}, err
 	}
@@ -36,7 +42,16 @@ func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *contai
 	if err := os.Chmod(message, 0o666); err != nil {
 		return runtime.ContainerConfig{}, err
 	}
-	mounted, err := mounts.Mounter{Dir: w.dir, Volumes: w.volumes, ReadOnlyBelow: w.cfg.Runtime.ReadOnlyBelow}.Mounts(pod, spec, values, message)
+	mounted, err := mounts.Mounter{
+		Dir:           w.dir,
+		Volumes:       w.volumes,
+		ReadOnlyBelow: w.cfg.Runtime.ReadOnlyBelow,
+	}.Mounts(
+		pod,
+		spec,
+		values,
+		message,
+	)
 	if err != nil {
 		mounts.Close(mounted)
 		return runtime.ContainerConfig{}, err
@@ -57,7 +72,11 @@ func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *contai
 		Env: append([]string{"HOSTNAME=" + etc.Hostname(pod, w.cfg.ClusterDomain)}, env...), WorkingDir: spec.GetWorkingDir(), Mounts: mounted,
 		Sandbox: w.sandbox, HostPID: pod.GetSpec().GetHostPid(), PIDNamespace: pid, TTY: spec.GetTty(),
 		Stdin: spec.GetStdin(), StdinOnce: spec.GetStdinOnce(), StreamDir: w.dir.Streams(spec.GetName()),
-		Resources: resources.Of(granted, resources.Find(granted, spec.GetName()), w.cfg.MemoryBytes), Security: security.Of(pod, spec, w.cfg.SeccompDir),
+		Resources: resources.Of(
+			granted,
+			resources.Find(granted, spec.GetName()),
+			w.cfg.MemoryBytes,
+		), Security: security.Of(pod, spec, w.cfg.SeccompDir),
 		LogPath: w.dir.Log(spec.GetName(), c.rec.Attempt),
 	}, nil
 }

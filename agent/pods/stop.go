@@ -14,14 +14,15 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// minStopWindow is the least time between a container's stop signal and SIGKILL, as in kubelet: a preStop hook or the
-// containers that a sidecar waits for may have used up the grace period. Without any grace period there is no signal.
+// minStopWindow is the least time between a container's stop signal and SIGKILL, as in kubelet: a
+// preStop hook or the containers that a sidecar waits for may have used up the grace period.
+// Without any grace period there is no signal.
 const minStopWindow = 2 * time.Second
 
 // stopping is a container on its way to its end.
 type stopping struct {
-	// asked is when the grace period ends, deadline when the container is killed; the latter is later for a container that
-	// got its signal only at the end of the grace period.
+	// asked is when the grace period ends, deadline when the container is killed; the latter is later
+	// for a container that got its signal only at the end of the grace period.
 	asked, deadline time.Time
 	// atOnce tells that there is no grace period.
 	atOnce bool
@@ -46,10 +47,11 @@ func (s *stopping) shorten(asked time.Time, atOnce bool) {
 	}
 }
 
-// stopAll asks what runs to stop, and kills what still runs when the grace period since then is over. All preStop hooks
+// stopAll asks what runs to stop, and kills what still runs when the grace period since then is
+// over. All preStop hooks
 // begin at once. The signals go to the main containers first, and then to the sidecars, one after the other in the reverse
-// order of their start; at the end of the grace period they go to all that have not got theirs. It returns 0 when nothing
-// runs.
+// order of their start; at the end of the grace period they go to all that have not got theirs. It
+// returns 0 when nothing runs.
 func (w *worker) stopAll(ctx context.Context, pod *corev1.Pod, since time.Time, grace time.Duration) (time.Duration, error) {
 	var next time.Duration
 	var errs []error
@@ -72,8 +74,8 @@ func (w *worker) stopAll(ctx context.Context, pod *corev1.Pod, since time.Time, 
 	return next, errors.Join(errs...)
 }
 
-// inTurn reports whether a container of a pod that ends may get its stop signal: a sidecar serves the containers after it
-// until they have ended. Ephemeral containers are not waited for.
+// inTurn reports whether a container of a pod that ends may get its stop signal: a sidecar serves
+// the containers after it until they have ended. Ephemeral containers are not waited for.
 func (w *worker) inTurn(c *container) bool {
 	if !c.init || !resources.IsSidecar(c.spec) {
 		return true
@@ -104,8 +106,8 @@ func (w *worker) beginStop(ctx context.Context, pod *corev1.Pod, c *container, s
 	})
 }
 
-// stopStep takes the next step to a container's end and returns when the one after it is due. A container that is not in
-// turn gets its signal when the grace period is over.
+// stopStep takes the next step to a container's end and returns when the one after it is due. A
+// container that is not in turn gets its signal when the grace period is over.
 func (w *worker) stopStep(ctx context.Context, c *container, inTurn bool) (time.Duration, error) {
 	s := c.stopping
 	left := time.Until(s.deadline)

@@ -13,7 +13,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// journal gives a pod's containers a directory of the node at /h, where they write what happens to them.
+// journal gives a pod's containers a directory of the node at /h, where they write what happens to
+// them.
 func journal(t *testing.T, p *corev1.Pod) (read func() string) {
 	dir := t.TempDir()
 	p.Spec.Volumes = append(p.Spec.Volumes, &corev1.Volume{Name: "h", VolumeSource: &corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: dir}}})

@@ -19,16 +19,16 @@ import (
 )
 
 const (
-	// raceStarts is how many containers have to start at least while their paths change, of raceContainers, and raceTime how
-	// long the others may go on.
+	// raceStarts is how many containers have to start at least while their paths change, of
+	// raceContainers, and raceTime how long the others may go on.
 	raceStarts, raceContainers = 50, 80
 	raceTime                   = 30 * time.Second
 	// escaped is the exit code of a container that sees the node's root.
 	escaped = 42
 )
 
-// TestSubPathRace starts containers with a subPath that another container of their pod, which has no capabilities, keeps
-// exchanging for a link to the root. None may see the node's.
+// TestSubPathRace starts containers with a subPath that another container of their pod, which has
+// no capabilities, keeps exchanging for a link to the root. None may see the node's.
 func TestSubPathRace(t *testing.T) {
 	n := start(t, func(n *node) { n.configRetry = 100 * time.Millisecond })
 	tool := filepath.Join(n.daemon.Dir, "exchange")
@@ -105,7 +105,8 @@ func (n *node) noBindsLeft() {
 	})
 }
 
-// TestSubPaths mounts paths in volumes of several kinds, and finds what an agent left that died while it had them bound.
+// TestSubPaths mounts paths in volumes of several kinds, and finds what an agent left that died
+// while it had them bound.
 func TestSubPaths(t *testing.T) {
 	n := start(t)
 	host := filepath.Join(n.daemon.Dir, "host")

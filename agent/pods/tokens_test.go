@@ -12,7 +12,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// TestTokens shows tokens as files, renews them before they expire, and goes on with what there is without a control plane.
+// TestTokens shows tokens as files, renews them before they expire, and goes on with what there is
+// without a control plane.
 func TestTokens(t *testing.T) {
 	n := start(t)
 	uid := n.create(pod("who", "exec sleep 3600", func(p *corev1.Pod) {

@@ -51,9 +51,9 @@ func eventMessage(err error) string {
 	return "Error: " + err.Error()
 }
 
-// tell makes known why the pod could not be brought to what is asked: by an event, and by the message of its containers that
-// wait to be created. What is not known of the pod is not told: while nothing has been seen yet of one that ran before, its status
-// stays.
+// tell makes known why the pod could not be brought to what is asked: by an event, and by the
+// message of its containers that wait to be created. What is not known of the pod is not told:
+// while nothing has been seen yet of one that ran before, its status stays.
 func (w *worker) tell(err error) {
 	pod, gone := w.desired()
 	if gone {
@@ -90,8 +90,8 @@ func (w *worker) fail(pod *corev1.Pod, why status.Cause) {
 	w.publish(pod, why, false)
 }
 
-// configFailed puts off a container of which something is missing, or not as it should be. What may be a passing trouble of the
-// node or the control plane is tried again sooner.
+// configFailed puts off a container of which something is missing, or not as it should be. What may
+// be a passing trouble of the node or the control plane is tried again sooner.
 func (w *worker) configFailed(ctx context.Context, pod *corev1.Pod, c *container, err error) (time.Duration, error) {
 	if ctx.Err() != nil {
 		return 0, err

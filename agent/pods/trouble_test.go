@@ -15,7 +15,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// TestWaitsAreTold brings pods into all kinds of trouble: each tells by its container's state, and by an event, what it waits for.
+// TestWaitsAreTold brings pods into all kinds of trouble: each tells by its container's state, and
+// by an event, what it waits for.
 func TestWaitsAreTold(t *testing.T) {
 	n := start(t)
 	n.cluster.setConfigMap("settings", map[string]string{"a": "1", "b": "2"})

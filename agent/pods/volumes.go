@@ -27,8 +27,8 @@ func fsGroup(pod *corev1.Pod) *int64 {
 	return nil
 }
 
-// makeVolumes makes what the pod's volumes stand for. The error wraps objects.ErrConfig when one refers to what does not exist, or
-// is of a kind that the agent does not know.
+// makeVolumes makes what the pod's volumes stand for. The error wraps objects.ErrConfig when one
+// refers to what does not exist, or is of a kind that the agent does not know.
 func (w *worker) makeVolumes(ctx context.Context, pod *corev1.Pod) error {
 	for _, v := range pod.GetSpec().GetVolumes() {
 		if _, ok := w.volumes[v.GetName()]; ok {
@@ -71,9 +71,15 @@ func (w *worker) makeVolume(ctx context.Context, pod *corev1.Pod, v *corev1.Volu
 
 // project brings a volume's files up to what the objects say now.
 func (w *worker) project(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) (changed bool, err error) {
-	files, err := projection.Files(ctx, v.GetVolumeSource(), objects.Cache{Cluster: w.cfg.Cluster, Dir: w.dir, Namespace: w.namespace}, w.surroundings(pod), func(r tokens.Request) (string, error) {
-		return w.tokens.Get(ctx, pod, r)
-	})
+	files, err := projection.Files(
+		ctx,
+		v.GetVolumeSource(),
+		objects.Cache{Cluster: w.cfg.Cluster, Dir: w.dir, Namespace: w.namespace},
+		w.surroundings(pod),
+		func(r tokens.Request) (string, error) {
+			return w.tokens.Get(ctx, pod, r)
+		},
+	)
 	if err != nil {
 		return false, err
 	}
@@ -87,8 +93,8 @@ func (w *worker) project(ctx context.Context, pod *corev1.Pod, v *corev1.Volume)
 	return changed, err
 }
 
-// refreshVolumes brings the files of running containers up to date, when what they show may have changed. It returns after
-// what time to try again, 0 when all is well.
+// refreshVolumes brings the files of running containers up to date, when what they show may have
+// changed. It returns after what time to try again, 0 when all is well.
 func (w *worker) refreshVolumes(ctx context.Context, pod *corev1.Pod) time.Duration {
 	runs := func(c *container) bool { return c.running }
 	if len(w.volumes) < len(pod.GetSpec().GetVolumes()) && slices.ContainsFunc(w.containers, runs) {

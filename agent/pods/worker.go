@@ -50,7 +50,8 @@ type worker struct {
 	log             *zap.Logger
 	publisher       *status.Publisher
 	wake            chan struct{}
-	// began is when the pod came to the node: its start time, if the control plane does not have one yet.
+	// began is when the pod came to the node: its start time, if the control plane does not have one
+	// yet.
 	began time.Time
 	// finished is set before run returns when nothing of the pod is left.
 	finished bool
@@ -60,8 +61,8 @@ type worker struct {
 	mu   sync.Mutex
 	pod  *corev1.Pod
 	gone bool
-	// removed is set once the control plane no longer has the pod. Again is the pod that it has had under the same uid since:
-	// that one starts when this one has ended.
+	// removed is set once the control plane no longer has the pod. Again is the pod that it has had
+	// under the same uid since: that one starts when this one has ended.
 	removed bool
 	again   *corev1.Pod
 	// unconfirmed is set while only the previous agent's state has the pod.
@@ -75,7 +76,8 @@ type worker struct {
 	// ending is set when the node shuts down.
 	ending *shutdown
 
-	// What follows belongs to the worker's goroutine; mu also guards the next two, which rounds write and the set reads.
+	// What follows belongs to the worker's goroutine; mu also guards the next two, which rounds write
+	// and the set reads.
 
 	// instances are the containers as the last round observed them, by name.
 	instances map[string]seenInstance
@@ -88,30 +90,35 @@ type worker struct {
 	containers []*container
 	// resize is what the node granted. Phases resources and resize.
 	resize resize
-	// lives is set when something of an unconfirmed pod was there when the agent started. Phases confirmation and observation.
+	// lives is set when something of an unconfirmed pod was there when the agent started. Phases
+	// confirmation and observation.
 	lives bool
 	// observed is set once a round has observed the containers.
 	observed bool
 	// stays is set when no termination is noted on disk. Phases resumption and termination.
 	stays bool
-	// drained is closed when the pod has left the service maps, nil before that is asked for. Phase termination.
+	// drained is closed when the pod has left the service maps, nil before that is asked for. Phase
+	// termination.
 	drained chan struct{}
-	// cleaned is set when nothing is left that the pod's containers shared. Phases termination, completion and sandbox.
+	// cleaned is set when nothing is left that the pod's containers shared. Phases termination,
+	// completion and sandbox.
 	cleaned bool
 	// failed is set when the event of the pod's failure was recorded. Phases deadline and admission.
 	failed bool
 	// renewal is set while all containers restart. Phase restart of all.
 	renewal *checkpoint.Renewal
-	// sandbox and ip are the pod's namespaces and address, valid when connected. Phases adoption and sandbox.
+	// sandbox and ip are the pod's namespaces and address, valid when connected. Phases adoption and
+	// sandbox.
 	sandbox   sandbox.Sandbox
 	connected bool
 	ip        netip.Addr
-	// volumes are the paths of the volumes that exist, shown the metadata in their files, tokens the service account tokens in
-	// them. Phases volumes and start.
+	// volumes are the paths of the volumes that exist, shown the metadata in their files, tokens the
+	// service account tokens in them. Phases volumes and start.
 	volumes map[string]string
 	shown   *metav1.ObjectMeta
 	tokens  *tokens.Store
-	// measuring is set when disk usage is watched, counted when the eviction for it was counted. Phases disk limits and eviction.
+	// measuring is set when disk usage is watched, counted when the eviction for it was counted.
+	// Phases disk limits and eviction.
 	measuring, counted bool
 }
 
@@ -161,8 +168,8 @@ func (w *worker) remove() {
 	w.nudge()
 }
 
-// forgotten ends the pod, for there was none by its name and uid when its status was to be written. Updates may be on
-// their way that were made before that.
+// forgotten ends the pod, for there was none by its name and uid when its status was to be written.
+// Updates may be on their way that were made before that.
 func (w *worker) forgotten() {
 	w.mu.Lock()
 	w.gone = true
@@ -367,7 +374,13 @@ func (w *worker) tearDown(ctx context.Context) error {
 	if err := w.cfg.Network.Teardown(ctx, w.uid); err != nil {
 		errs = append(errs, fmt.Errorf("disconnecting the pod: %w", err))
 	}
-	errs = append(errs, reaper.End(w.processes()), sandbox.Remove(w.dir.Sandbox()), w.cfg.Runtime.RemovePod(ctx, w.uid), volumes.Remove(w.dir.Volume("")))
+	errs = append(
+		errs,
+		reaper.End(w.processes()),
+		sandbox.Remove(w.dir.Sandbox()),
+		w.cfg.Runtime.RemovePod(ctx, w.uid),
+		volumes.Remove(w.dir.Volume("")),
+	)
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
@@ -378,7 +391,8 @@ func (w *worker) tearDown(ctx context.Context) error {
 	return nil
 }
 
-// views returns what was seen of the containers: those that initialize, those that do the pod's work, and ephemeral ones.
+// views returns what was seen of the containers: those that initialize, those that do the pod's
+// work, and ephemeral ones.
 func (w *worker) views(pod *corev1.Pod) (init, main, ephemeral []status.Container) {
 	for _, c := range w.containers {
 		switch v := w.view(pod, c); {
@@ -411,8 +425,8 @@ func (w *worker) publish(pod *corev1.Pod, failed status.Cause, final bool) {
 	w.publisher.Publish(known, status.Of(pod, s), final)
 }
 
-// stay takes a termination back that is not asked for any more: the pod was being deleted when the control plane went back
-// to a backup of before that.
+// stay takes a termination back that is not asked for any more: the pod was being deleted when the
+// control plane went back to a backup of before that.
 func (w *worker) stay() error {
 	if w.stays {
 		return nil
@@ -456,7 +470,11 @@ func (w *worker) terminate(ctx context.Context, pod *corev1.Pod, gone bool) (tim
 		for _, c := range w.containers {
 			if c.rec.Exit == nil {
 				c.waiting = status.Cause{}
-				c.rec.Exit = &checkpoint.Exit{Code: status.UnknownCode, Reason: status.ReasonUnknown, Message: "the pod was deleted before the container started"}
+				c.rec.Exit = &checkpoint.Exit{
+					Code:    status.UnknownCode,
+					Reason:  status.ReasonUnknown,
+					Message: "the pod was deleted before the container started",
+				}
 			}
 		}
 		w.publish(pod, status.Cause{}, true)

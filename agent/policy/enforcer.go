@@ -413,8 +413,19 @@ func (e *Enforcer) onDrop(told bpf.PolicyPolicyDrop) {
 	}
 	e.mu.Unlock()
 	if !seen {
-		e.log.Info("Network policy dropped a packet", zap.String("pod", d.Pod), zap.Stringer("direction", d.Direction),
-			zap.Stringer("from", d.From()), zap.Stringer("to", d.To()), zap.Stringer("protocol", d.Protocol), zap.String("reason", d.Reason), zap.String("rule", d.Rule))
+		e.log.Info(
+			"Network policy dropped a packet",
+			zap.String("pod", d.Pod),
+			zap.Stringer("direction", d.Direction),
+			zap.Stringer(
+				"from",
+				d.From(),
+			),
+			zap.Stringer("to", d.To()),
+			zap.Stringer("protocol", d.Protocol),
+			zap.String("reason", d.Reason),
+			zap.String("rule", d.Rule),
+		)
 	}
 	e.drops.Add(d)
 }

@@ -196,8 +196,8 @@ func serve(t testing.TB, ns *netlab.Namespace, ports ...int) {
 	}
 }
 
-// What is allowed is waited for patiently, as a machine that has much else to do may take long; what is not, briefly: it is
-// dropped.
+// What is allowed is waited for patiently, as a machine that has much else to do may take long;
+// what is not, briefly: it is dropped.
 const patience, brief = 20 * time.Second, 300 * time.Millisecond
 
 // dial connects from a namespace.

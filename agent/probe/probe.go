@@ -27,15 +27,18 @@ import (
 // maxOutput is how much of an answer is quoted in an error.
 const maxOutput = 1 << 10
 
-// maxAnswer bounds what is read of an answer at all, but for the output of commands, which is read and dropped.
+// maxAnswer bounds what is read of an answer at all, but for the output of commands, which is read
+// and dropped.
 const maxAnswer = 64 << 10
 
-// ErrUnhealthy wraps the answer of a container that says it is not well, as opposed to a failure to ask.
+// ErrUnhealthy wraps the answer of a container that says it is not well, as opposed to a failure to
+// ask.
 var ErrUnhealthy = errors.New("unhealthy")
 
 // Target is the container to ask.
 type Target struct {
-	// Host is the pod's address. Network checks are made from the namespaces of the calling process, as the node's.
+	// Host is the pod's address. Network checks are made from the namespaces of the calling process,
+	// as the node's.
 	Host string
 	// Container gives the ports that checks name.
 	Container *corev1.Container
@@ -43,7 +46,8 @@ type Target struct {
 	Exec func(ctx context.Context, command []string) (code int, output []byte, err error)
 }
 
-// Check asks once. It returns nil when the answer is good, and an error that says why not otherwise.
+// Check asks once. It returns nil when the answer is good, and an error that says why not
+// otherwise.
 func Check(ctx context.Context, h *corev1.ProbeHandler, t Target) error {
 	err := check(ctx, h, t)
 	if errors.Is(err, unix.ECONNREFUSED) && h.GetHttpGet().GetHost() == "" && h.GetTcpSocket().GetHost() == "" {

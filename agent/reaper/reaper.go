@@ -1,9 +1,11 @@
 // Package reaper keeps the process namespace of a pod whose containers see each other's processes.
 //
-// Such a namespace lives as long as its first process. That one is the agent's own program under another argument, made
-// small and powerless: no capability, an unprivileged user, an empty root. It collects the orphans of the pod and does nothing
-// else. It outlives the agent, which finds it again by the namespace's pin and the cgroup that it was put in, so that nothing
-// needs to be written down: between the two an agent's death ends the process, since it then has not been told to stay.
+// Such a namespace lives as long as its first process. That one is the agent's own program under
+// another argument, made small and powerless: no capability, an unprivileged user, an empty root.
+// It collects the orphans of the pod and does nothing else. It outlives the agent, which finds it
+// again by the namespace's pin and the cgroup that it was put in, so that nothing needs to be
+// written down: between the two an agent's death ends the process, since it then has not been told
+// to stay.
 package reaper
 
 import (
@@ -31,19 +33,19 @@ const Subcommand = "reaper"
 const (
 	// nobody is the user and group that the process runs as.
 	nobody = 65535
-	// startTimeout is how long the process may take to give up its rights, endTimeout how long it may take to end with all
-	// that its namespace holds.
+	// startTimeout is how long the process may take to give up its rights, endTimeout how long it may
+	// take to end with all that its namespace holds.
 	startTimeout, endTimeout = 10 * time.Second, 10 * time.Second
 )
 
 // Asked reports whether the process was started to be a pod's first.
 func Asked() bool { return len(os.Args) == 2 && os.Args[1] == Subcommand }
 
-// Run is the life of a reaper: it gives up all that it may do, says so on descriptor 3, and stays when it is told to there.
-// It returns only when it can't, or is not to stay.
+// Run is the life of a reaper: it gives up all that it may do, says so on descriptor 3, and stays
+// when it is told to there. It returns only when it can't, or is not to stay.
 func Run() int {
-	// The kernel itself collects the orphans of a first process that ignores their ends. From inside the namespace it can't
-	// be killed, as it handles no signal.
+	// The kernel itself collects the orphans of a first process that ignores their ends. From inside
+	// the namespace it can't be killed, as it handles no signal.
 	signal.Ignore()
 	runtime.GOMAXPROCS(1)
 	debug.SetMemoryLimit(4 << 20)
@@ -66,7 +68,8 @@ func Run() int {
 	}
 }
 
-// renounce leaves the process nothing that a container of the pod could gain by it: its root is empty, its user nobody.
+// renounce leaves the process nothing that a container of the pod could gain by it: its root is
+// empty, its user nobody.
 func renounce() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("cutting the mounts off: %w", err)
@@ -105,15 +108,18 @@ type Config struct {
 	Pin string
 	// Program is started as the reaper; default the running program itself.
 	Program string
-	// Join are pins of the namespaces that the pod's containers share beside this one; empty ones are left out.
+	// Join are pins of the namespaces that the pod's containers share beside this one; empty ones are
+	// left out.
 	Join []string
-	// Place puts a process where Placed finds it again, whatever became of the agent: into a cgroup of its own.
+	// Place puts a process where Placed finds it again, whatever became of the agent: into a cgroup of
+	// its own.
 	Place  func(pid int) error
 	Placed func() ([]int, error)
 }
 
-// Ensure makes the namespace, or finds the one that is pinned already and alive, and reports whether it was made. A
-// namespace whose first process was lost is replaced; the kernel has then ended all that was in it.
+// Ensure makes the namespace, or finds the one that is pinned already and alive, and reports
+// whether it was made. A namespace whose first process was lost is replaced; the kernel has then
+// ended all that was in it.
 func Ensure(cfg Config) (made bool, err error) {
 	pids, err := cfg.Placed()
 	if err != nil {
@@ -145,7 +151,8 @@ func keeps(pid int, pin string) bool {
 
 func namespace(pid int) string { return filepath.Join("/proc", strconv.Itoa(pid), "ns", "pid") }
 
-// start runs on a thread of its own, which it takes into the pod's namespaces for its child to be there.
+// start runs on a thread of its own, which it takes into the pod's namespaces for its child to be
+// there.
 func start(cfg Config) error {
 	if cfg.Program == "" {
 		var err error
@@ -218,8 +225,8 @@ func settle(cfg Config, pid int, link *os.File) error {
 	return err
 }
 
-// End ends the namespace's first process, and by that all that the namespace holds, and unpins it. One that is not there is no
-// error.
+// End ends the namespace's first process, and by that all that the namespace holds, and unpins it.
+// One that is not there is no error.
 func End(cfg Config) error {
 	pids, err := cfg.Placed()
 	if err != nil {

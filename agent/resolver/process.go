@@ -30,7 +30,8 @@ import (
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
 )
 
-// Subcommand is the argument that makes the agent's program the DNS process. What it is to be follows as JSON.
+// Subcommand is the argument that makes the agent's program the DNS process. What it is to be
+// follows as JSON.
 const Subcommand = "dns"
 
 // Descriptors that the process is started with.
@@ -40,7 +41,8 @@ const (
 	controlFile
 	// readyFile is closed once the control socket has its name.
 	readyFile
-	// predecessorFile is a pidfd of the process that still serves the sockets; only with launch.Replace.
+	// predecessorFile is a pidfd of the process that still serves the sockets; only with
+	// launch.Replace.
 	predecessorFile
 )
 
@@ -52,8 +54,8 @@ type launch struct {
 	Settings Settings `json:"settings"`
 	// Dir is the directory of the control socket: the process ends when it is removed.
 	Dir string `json:"dir"`
-	// Replace says that another process still serves the sockets. This one does, and ends the other, once it knows the
-	// cluster.
+	// Replace says that another process still serves the sockets. This one does, and ends the other,
+	// once it knows the cluster.
 	Replace bool `json:"replace"`
 }
 
@@ -68,7 +70,8 @@ type hello struct {
 // Asked reports whether the process was started to be the DNS process.
 func Asked() bool { return len(os.Args) == 3 && os.Args[1] == Subcommand }
 
-// Run is the life of the DNS process, which an agent started with its sockets. It returns the exit code.
+// Run is the life of the DNS process, which an agent started with its sockets. It returns the exit
+// code.
 func Run() int {
 	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
 	debug.SetGCPercent(50)
@@ -144,7 +147,8 @@ func newProcess(l launch, udp, tcp, control *os.File, log *zap.Logger) (*process
 	return p, nil
 }
 
-// announce makes the process the one that agents find. An agent that started it may have died by now.
+// announce makes the process the one that agents find. An agent that started it may have died by
+// now.
 func (p *process) announce(ready *os.File) error {
 	err := errors.Join(
 		os.WriteFile(pidPath(p.Dir), []byte(strconv.Itoa(os.Getpid())), 0o600),
@@ -207,7 +211,8 @@ func (p *process) watchDir(ctx context.Context) error {
 	}
 }
 
-// listen serves the control socket until ctx ends. Agents are root, as the socket's directory has it.
+// listen serves the control socket until ctx ends. Agents are root, as the socket's directory has
+// it.
 func (p *process) listen(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { _ = p.control.Close() })()
 	var group errgroup.Group
@@ -231,7 +236,8 @@ func (p *process) listen(ctx context.Context) error {
 	}
 }
 
-// converse follows one agent. What the server answers from stays as it is until a new agent has sent all that it knows.
+// converse follows one agent. What the server answers from stays as it is until a new agent has
+// sent all that it knows.
 func (p *process) converse(conn *net.UnixConn) error {
 	first, err := json.Marshal(hello{p.Settings, os.Getpid(), p.synced.Load()})
 	if err != nil {
@@ -324,7 +330,8 @@ func (p *process) sendMetrics(conn net.Conn) error {
 	return writeFrame(conn, opMetrics, nil)
 }
 
-// The control socket of a directory, the one of a process that has just been started, and the number of the last process.
+// The control socket of a directory, the one of a process that has just been started, and the
+// number of the last process.
 func socketPath(dir string) string     { return filepath.Join(dir, "control.sock") }
 func nextSocketPath(dir string) string { return filepath.Join(dir, "control.sock.next") }
 func pidPath(dir string) string        { return filepath.Join(dir, "pid") }

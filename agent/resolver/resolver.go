@@ -1,11 +1,13 @@
-// Package resolver keeps the node's DNS server running as a process of its own, which answers pods from the last state
-// that it was given while the agent restarts, is upgraded or is away.
+// Package resolver keeps the node's DNS server running as a process of its own, which answers pods
+// from the last state that it was given while the agent restarts, is upgraded or is away.
 //
-// The process is the agent's program with another argument (Run). It is started with the sockets that it answers at and
-// with a control socket, in a directory that only root can enter. Each agent connects to it, sends the services and
+// The process is the agent's program with another argument (Run). It is started with the sockets
+// that it answers at and with a control socket, in a directory that only root can enter. Each agent
+// connects to it, sends the services and
 // endpoint slices that it knows and then their changes; the process answers from the ones before until the new ones are
-// complete. A process of another version or with other settings hands its sockets over to its successor and serves them
-// until that knows the cluster too, so that no query is lost. A process that died is replaced at once.
+// complete. A process of another version or with other settings hands its sockets over to its
+// successor and serves them until that knows the cluster too, so that no query is lost. A process
+// that died is replaced at once.
 package resolver
 
 import (
@@ -41,7 +43,8 @@ import (
 )
 
 const (
-	// answerTimeout bounds the wait for the process's answers; a process that does not answer is replaced.
+	// answerTimeout bounds the wait for the process's answers; a process that does not answer is
+	// replaced.
 	answerTimeout = 10 * time.Second
 	minRetry      = 50 * time.Millisecond
 	maxRetry      = 5 * time.Second
@@ -49,7 +52,8 @@ const (
 
 // Settings is what a DNS process is started with and cannot change.
 type Settings struct {
-	// Version is the program's; New adds when it was built. An agent of another version replaces the process.
+	// Version is the program's; New adds when it was built. An agent of another version replaces the
+	// process.
 	Version string `json:"version"`
 	// Domain, Address, Upstreams and CIDRs are those of dns.Config.
 	Domain    string           `json:"domain"`
@@ -65,15 +69,17 @@ func (s Settings) config() dns.Config {
 // Config says how the process is to be.
 type Config struct {
 	Settings Settings
-	// Dir is a directory for the control socket, made when it is missing. The process ends when it is removed.
+	// Dir is a directory for the control socket, made when it is missing. The process ends when it is
+	// removed.
 	Dir string
 	// Program is started as the process; empty is the running program.
 	Program string
 	Log     *zap.Logger
 }
 
-// Resolver is an agent's hold on the DNS process. Its On functions and Synced are informers' handlers, as those of
-// dns.Records; they never block. The objects that they are given are kept and must not change.
+// Resolver is an agent's hold on the DNS process. Its On functions and Synced are informers'
+// handlers, as those of dns.Records; they never block. The objects that they are given are kept and
+// must not change.
 type Resolver struct {
 	cfg  Config
 	wake chan struct{}
@@ -112,7 +118,8 @@ func New(cfg Config) (*Resolver, error) {
 	return &Resolver{cfg: cfg, wake: make(chan struct{}, 1), known: map[name]kind.Object{}, changed: map[name]kind.Object{}}, nil
 }
 
-// OnService takes an informer's event: old is nil when the service was created, now is nil when it was deleted.
+// OnService takes an informer's event: old is nil when the service was created, now is nil when it
+// was deleted.
 func (r *Resolver) OnService(old, now *corev1.Service) {
 	if now == nil {
 		r.note(false, old, nil)
@@ -121,7 +128,8 @@ func (r *Resolver) OnService(old, now *corev1.Service) {
 	r.note(false, now, now)
 }
 
-// OnEndpointSlice takes an informer's event: old is nil when the slice was created, now is nil when it was deleted.
+// OnEndpointSlice takes an informer's event: old is nil when the slice was created, now is nil when
+// it was deleted.
 func (r *Resolver) OnEndpointSlice(old, now *discoveryv1.EndpointSlice) {
 	if now == nil {
 		r.note(true, old, nil)
@@ -151,8 +159,8 @@ func nameOf(slice bool, o kind.Object) name {
 	return name{slice, o.GetMetadata().GetNamespace(), o.GetMetadata().GetName()}
 }
 
-// Restored says that all objects of an earlier moment have been noted. They are for a process that knows nothing: one that
-// answers already knows what came later.
+// Restored says that all objects of an earlier moment have been noted. They are for a process that
+// knows nothing: one that answers already knows what came later.
 func (r *Resolver) Restored() {
 	r.mu.Lock()
 	r.restored = true
@@ -175,8 +183,8 @@ func (r *Resolver) nudge() {
 	}
 }
 
-// Start sees that a process serves the address, in the network namespace of the calling thread when none does yet. It
-// returns an error when the address can't be used.
+// Start sees that a process serves the address, in the network namespace of the calling thread when
+// none does yet. It returns an error when the address can't be used.
 func (r *Resolver) Start(ctx context.Context) error {
 	if err := os.MkdirAll(r.cfg.Dir, 0o700); err != nil {
 		return fmt.Errorf("DNS: %w", err)
@@ -218,7 +226,8 @@ func (r *Resolver) Run(ctx context.Context) error {
 	}
 }
 
-// session connects to the process, replaces it if need be, and sends it what there is until either fails.
+// session connects to the process, replaces it if need be, and sends it what there is until either
+// fails.
 func (r *Resolver) session(ctx context.Context) error {
 	conn, first, err := r.connect(ctx)
 	if ctx.Err() != nil {
@@ -244,8 +253,8 @@ func (r *Resolver) session(ctx context.Context) error {
 	return r.send(ctx, conn, first.Synced)
 }
 
-// replace starts a successor with the sockets of the process at a connection, which it closes, and returns a connection to
-// the successor. That one ends the process before once it serves.
+// replace starts a successor with the sockets of the process at a connection, which it closes, and
+// returns a connection to the successor. That one ends the process before once it serves.
 func (r *Resolver) replace(ctx context.Context, old *net.UnixConn, first hello) (*net.UnixConn, error) {
 	defer old.Close()
 	if err := r.succeed(old, first); err != nil {
@@ -288,8 +297,8 @@ func handOver(conn *net.UnixConn) ([]*os.File, error) {
 	return files, conn.SetDeadline(time.Time{})
 }
 
-// send sends all objects once they are known, and changes from then on. Answering says that the process, or the one before
-// it, answers from objects already. It closes the connection.
+// send sends all objects once they are known, and changes from then on. Answering says that the
+// process, or the one before it, answers from objects already. It closes the connection.
 func (r *Resolver) send(ctx context.Context, conn *net.UnixConn, answering bool) error {
 	ended := make(chan error, 1)
 	go func() {
@@ -397,7 +406,8 @@ func (r *Resolver) connect(ctx context.Context) (*net.UnixConn, hello, error) {
 	return conn, first, nil
 }
 
-// startFresh ends what a process before this agent may have left, binds the address and starts a process.
+// startFresh ends what a process before this agent may have left, binds the address and starts a
+// process.
 func (r *Resolver) startFresh(ctx context.Context) error {
 	if err := r.endStuck(); err != nil {
 		return err
@@ -411,8 +421,8 @@ func (r *Resolver) startFresh(ctx context.Context) error {
 	return r.start(udp, tcp, nil)
 }
 
-// start starts a process with the sockets and returns once agents find it. Predecessor, when not nil, is a pidfd of the
-// process that serves them until then.
+// start starts a process with the sockets and returns once agents find it. Predecessor, when not
+// nil, is a pidfd of the process that serves them until then.
 func (r *Resolver) start(udp, tcp, predecessor *os.File) error {
 	argument, err := json.Marshal(launch{Settings: r.cfg.Settings, Dir: r.cfg.Dir, Replace: predecessor != nil})
 	if err != nil {
@@ -453,7 +463,8 @@ func (r *Resolver) start(udp, tcp, predecessor *os.File) error {
 	}
 	// Its end is for the agent to collect, as long as there is the agent that started it.
 	go func() { _ = cmd.Wait() }()
-	// The process closes its end when agents find it, and also when it ends; then nothing answers at the control socket.
+	// The process closes its end when agents find it, and also when it ends; then nothing answers at
+	// the control socket.
 	if err := ready.SetReadDeadline(time.Now().Add(answerTimeout)); err != nil {
 		return err
 	}
@@ -502,8 +513,8 @@ func (r *Resolver) endStuck() error {
 	return nil
 }
 
-// Gather returns the process's metrics; it implements prometheus.Gatherer. Without a process there are none, which
-// xebec_dns_up says.
+// Gather returns the process's metrics; it implements prometheus.Gatherer. Without a process there
+// are none, which xebec_dns_up says.
 func (r *Resolver) Gather() ([]*dto.MetricFamily, error) {
 	families, err := r.gather()
 	up := prometheus.NewGauge(prometheus.GaugeOpts{Name: metrics.DNSUp, Help: "1 while the node's DNS process answers its agent, else 0."})

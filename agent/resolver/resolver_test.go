@@ -135,7 +135,8 @@ func (h *host) untilDead(pid int) {
 	h.Fatalf("process %d still runs", pid)
 }
 
-// storm asks for a name by UDP and TCP without pause until stop is called, which fails the test for each answer but want.
+// storm asks for a name by UDP and TCP without pause until stop is called, which fails the test for
+// each answer but want.
 func (h *host) storm(name, want string) (stop func()) {
 	var asked, failed atomic.Int64
 	var first atomic.Value
@@ -182,8 +183,8 @@ func slice(name, service, ip string) *discoveryv1.EndpointSlice {
 	}
 }
 
-// TestAgentsComeAndGo kills agents while names are asked for: answers come from the last state until an agent has sent a
-// whole one.
+// TestAgentsComeAndGo kills agents while names are asked for: answers come from the last state
+// until an agent has sent a whole one.
 func TestAgentsComeAndGo(t *testing.T) {
 	h := newHost(t)
 	r, kill := h.agent()
@@ -249,7 +250,8 @@ func TestSuccessor(t *testing.T) {
 	stop()
 }
 
-// TestRestoredObjects are for a process that knows nothing, and give way to what an agent learns later.
+// TestRestoredObjects are for a process that knows nothing, and give way to what an agent learns
+// later.
 func TestRestoredObjects(t *testing.T) {
 	h := newHost(t)
 	r, kill := h.agent()

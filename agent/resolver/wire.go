@@ -13,16 +13,17 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// op says what a frame on the control socket is. A frame is the op, the length of its content as four bytes with the
-// highest first, and the content. The values are a contract between an agent and the process that an agent of another
-// version started: opHello and opHandOver keep theirs for ever.
+// op says what a frame on the control socket is. A frame is the op, the length of its content as
+// four bytes with the highest first, and the content. The values are a contract between an agent
+// and the process that an agent of another version started: opHello and opHandOver keep theirs for
+// ever.
 type op byte
 
 const (
 	// opHello begins a connection: the process sends a hello as JSON.
 	opHello op = 'S'
-	// opHandOver asks for the sockets; the process answers with a frame of the same op that carries their descriptors, and
-	// goes on serving.
+	// opHandOver asks for the sockets; the process answers with a frame of the same op that carries
+	// their descriptors, and goes on serving.
 	opHandOver op = 'H'
 
 	// The objects, each whole, or only its metadata where it was deleted.
@@ -30,10 +31,11 @@ const (
 	opServiceDeleted op = 'w'
 	opSlice          op = 'l'
 	opSliceDeleted   op = 'm'
-	// opSynced ends the objects that there were when the connection was made. From then on names are answered from them,
-	// and the process answers with a frame of the same op once it serves.
+	// opSynced ends the objects that there were when the connection was made. From then on names are
+	// answered from them, and the process answers with a frame of the same op once it serves.
 	opSynced op = 'y'
-	// opMetrics asks for the metrics, which come as frames of the same op with a metric family each; an empty one ends them.
+	// opMetrics asks for the metrics, which come as frames of the same op with a metric family each;
+	// an empty one ends them.
 	opMetrics op = 'x'
 )
 
@@ -85,7 +87,8 @@ func sendFiles(conn *net.UnixConn, files ...*os.File) error {
 	return err
 }
 
-// receiveFiles reads an opHandOver frame with as many descriptors. Nothing may have been read ahead of it.
+// receiveFiles reads an opHandOver frame with as many descriptors. Nothing may have been read ahead
+// of it.
 func receiveFiles(conn *net.UnixConn, count int) ([]*os.File, error) {
 	data, control := make([]byte, 5), make([]byte, unix.CmsgSpace(4*count))
 	n, controls, _, _, err := conn.ReadMsgUnix(data, control)

@@ -10,7 +10,8 @@ import (
 	"github.com/containerd/containerd/v2/pkg/oci"
 )
 
-// defaultAppArmor names the profile that the agent loads into the kernel where a container asks for the default.
+// defaultAppArmor names the profile that the agent loads into the kernel where a container asks for
+// the default.
 const defaultAppArmor = "xebec-default"
 
 // AppArmor says what confines a container. The zero value stands for nothing.
@@ -21,7 +22,8 @@ type AppArmor struct {
 	Profile string
 }
 
-// HasAppArmor reports whether the machine's kernel confines programs by AppArmor, and has what it takes to load profiles.
+// HasAppArmor reports whether the machine's kernel confines programs by AppArmor, and has what it
+// takes to load profiles.
 func HasAppArmor() bool { return apparmor.HostSupports() }
 
 func withAppArmor(a AppArmor) oci.SpecOpts {

@@ -13,13 +13,15 @@ import (
 	"github.com/xebec-project/xebec/internal/failpoint"
 )
 
-// attach gives the files of a container's mounts paths of their own for as long as runc takes to bind them into the container,
-// and returns the mounts with these paths as sources. Runc resolves a path itself, and one that a container can change might
-// lead it elsewhere than to what was checked; it can't bind a descriptor of the agent's, whose mount namespace it has left by
-// then. Release takes the paths away again.
+// attach gives the files of a container's mounts paths of their own for as long as runc takes to
+// bind them into the container, and returns the mounts with these paths as sources. Runc resolves a
+// path itself, and one that a container can change might lead it elsewhere than to what was
+// checked; it can't bind a descriptor of the agent's, whose mount namespace it has left by then.
+// Release takes the paths away again.
 //
-// The paths lie in a file system of their own that can't be bound: otherwise each container that binds the node's root would
-// get a copy of all that the others have there, and the copies would multiply.
+// The paths lie in a file system of their own that can't be bound: otherwise each container that
+// binds the node's root would get a copy of all that the others have there, and the copies would
+// multiply.
 func (r *Runtime) attach(id string, mounts []Mount) (out []Mount, release func() error, err error) {
 	out = append(out, mounts...)
 	dir := filepath.Join(r.cfg.MountDir, id)
@@ -86,8 +88,8 @@ func bindFile(f *os.File, path string) error {
 
 // detach takes away what attach made. One that is not there is no error.
 func detach(dir string) error {
-	// What is bound here has peers elsewhere on the node: unmounted while it is one of them, it would take what is mounted below
-	// it away from them too.
+	// What is bound here has peers elsewhere on the node: unmounted while it is one of them, it would
+	// take what is mounted below it away from them too.
 	err := unix.Mount("", dir, "", unix.MS_REC|unix.MS_PRIVATE, "")
 	if err == nil {
 		// All goes at once, so that runc finds what it was given or nothing.

@@ -61,7 +61,8 @@ func TestCapabilities(t *testing.T) {
 	}
 }
 
-// TestKnownCapabilities compares the names that a pod may use with those that the container runtime knows.
+// TestKnownCapabilities compares the names that a pod may use with those that the container runtime
+// knows.
 func TestKnownCapabilities(t *testing.T) {
 	var want []string
 	for _, n := range cap.Known() {

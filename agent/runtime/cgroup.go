@@ -23,7 +23,8 @@ func (r *Runtime) podCgroup(uid string) string {
 	return filepath.Join("/", r.cfg.CgroupParent, "pod"+uid)
 }
 
-// hierarchies returns the roots of the mounted cgroup trees: one for cgroup v2, one for each controller otherwise.
+// hierarchies returns the roots of the mounted cgroup trees: one for cgroup v2, one for each
+// controller otherwise.
 func hierarchies() ([]string, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(cgroupRoot, &st); err != nil {
@@ -51,8 +52,8 @@ func unifiedCgroups() bool {
 	return err == nil && len(roots) == 1
 }
 
-// OOMKilled reports whether the kernel killed a process of the container because the container had used up its memory.
-// It is known until the container is removed.
+// OOMKilled reports whether the kernel killed a process of the container because the container had
+// used up its memory. It is known until the container is removed.
 func (r *Runtime) OOMKilled(s Status) bool {
 	if s.cgroup == "" {
 		return false

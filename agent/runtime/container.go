@@ -42,7 +42,8 @@ var (
 	ErrNotFound = errors.New("container not found")
 	// ErrCreate wraps what keeps a container from being made: its image, its user, its mounts.
 	ErrCreate = errors.New("creating container")
-	// ErrStart wraps what keeps a container's process from being started, such as a command that does not exist.
+	// ErrStart wraps what keeps a container's process from being started, such as a command that does
+	// not exist.
 	ErrStart = errors.New("starting container")
 )
 
@@ -51,7 +52,8 @@ type State int
 
 // The states of a container.
 const (
-	// Created: known to containerd, without a process. It was never started, or its shim was lost (a reboot).
+	// Created: known to containerd, without a process. It was never started, or its shim was lost (a
+	// reboot).
 	Created State = iota
 	// Running: its process runs.
 	Running
@@ -92,8 +94,9 @@ type Exit struct {
 
 var validID = regexp.MustCompile(`^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$`)
 
-// ID returns the id of a container's attempt: "<pod uid>-<name>-<attempt>". A name that is too long for containerd, which
-// takes 76 characters, or that it would refuse is replaced by its beginning and hash.
+// ID returns the id of a container's attempt: "<pod uid>-<name>-<attempt>". A name that is too long
+// for containerd, which takes 76 characters, or that it would refuse is replaced by its beginning
+// and hash.
 func ID(podUID, name string, attempt int) string {
 	if len(name) > 32 || !validID.MatchString(name) {
 		h := fnv.New32a()
@@ -107,9 +110,10 @@ func ID(podUID, name string, attempt int) string {
 	return podUID + "-" + name + "-" + strconv.Itoa(attempt)
 }
 
-// Start makes and starts a container. It is idempotent: a container of the same pod, name and attempt that runs already is
-// left as it is, and one that was made but never started is made anew. The error wraps ErrCreate or ErrStart, after which
-// nothing of the container is left, or is containerd's when that is away.
+// Start makes and starts a container. It is idempotent: a container of the same pod, name and
+// attempt that runs already is left as it is, and one that was made but never started is made anew.
+// The error wraps ErrCreate or ErrStart, after which nothing of the container is left, or is
+// containerd's when that is away.
 func (r *Runtime) Start(ctx context.Context, cfg ContainerConfig) (Status, error) {
 	ctx, cancel := context.WithTimeout(r.ctx(ctx), startTimeout)
 	defer cancel()
@@ -148,7 +152,8 @@ func (r *Runtime) make(ctx context.Context, id string, cfg ContainerConfig) (Sta
 	return r.Status(ctx, id)
 }
 
-// classify wraps err in class, unless it says that containerd is away: that is no fault of the container.
+// classify wraps err in class, unless it says that containerd is away: that is no fault of the
+// container.
 func classify(class error, name string, err error) error {
 	if errdefs.IsUnavailable(err) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("container %s: %w", name, err)
@@ -156,7 +161,8 @@ func classify(class error, name string, err error) error {
 	return fmt.Errorf("%w %s: %w", class, name, err)
 }
 
-// discard removes what a failed start left. What can't be removed now goes with the next Start or Remove.
+// discard removes what a failed start left. What can't be removed now goes with the next Start or
+// Remove.
 func (r *Runtime) discard(ctx context.Context, id string, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
@@ -176,8 +182,8 @@ func (r *Runtime) create(ctx context.Context, id string, cfg ContainerConfig) (c
 		return nil, err
 	}
 	cgroup := path.Join(r.podCgroup(cfg.PodUID), id)
-	// The label keeps the garbage collector away until the container refers to the snapshot; a containerd lease would do
-	// the same for two more synchronous writes.
+	// The label keeps the garbage collector away until the container refers to the snapshot; a
+	// containerd lease would do the same for two more synchronous writes.
 	snapshot := snapshots.WithLabels(map[string]string{
 		"containerd.io/gc.root": time.Now().UTC().Format(time.RFC3339),
 		labelPodUID:             cfg.PodUID,
@@ -314,8 +320,8 @@ func (r *Runtime) withTask(ctx context.Context, c containers.Container) (Status,
 	return s, nil
 }
 
-// Wait returns when the container's process has ended. An error that does not wrap ErrNotFound says nothing about the
-// container: containerd went away, and the wait is to be repeated.
+// Wait returns when the container's process has ended. An error that does not wrap ErrNotFound says
+// nothing about the container: containerd went away, and the wait is to be repeated.
 func (r *Runtime) Wait(ctx context.Context, id string) (Exit, error) {
 	resp, err := r.client.TaskService().Wait(r.ctx(ctx), &tasks.WaitRequest{ContainerID: id})
 	if err = errgrpc.ToNative(err); errdefs.IsNotFound(err) {
@@ -327,8 +333,8 @@ func (r *Runtime) Wait(ctx context.Context, id string) (Exit, error) {
 	return Exit{Code: resp.ExitStatus, At: resp.ExitedAt.AsTime()}, nil
 }
 
-// Kill sends a signal to the container's first process; SIGKILL goes to all of them. A container that does not run is no
-// error.
+// Kill sends a signal to the container's first process; SIGKILL goes to all of them. A container
+// that does not run is no error.
 func (r *Runtime) Kill(ctx context.Context, id string, sig syscall.Signal) error {
 	ctx, cancel := context.WithTimeout(r.ctx(ctx), callTimeout)
 	defer cancel()
@@ -341,7 +347,8 @@ func (r *Runtime) Kill(ctx context.Context, id string, sig syscall.Signal) error
 	return nil
 }
 
-// Remove ends and removes a container with its root file system. One that does not exist is no error.
+// Remove ends and removes a container with its root file system. One that does not exist is no
+// error.
 func (r *Runtime) Remove(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(r.ctx(ctx), callTimeout)
 	defer cancel()
@@ -361,8 +368,8 @@ func (r *Runtime) Remove(ctx context.Context, id string) error {
 	return nil
 }
 
-// RemovePod removes what is left of a pod once its containers are removed: its cgroup, and the file systems of containers
-// that were never made because the agent died in between.
+// RemovePod removes what is left of a pod once its containers are removed: its cgroup, and the file
+// systems of containers that were never made because the agent died in between.
 func (r *Runtime) RemovePod(ctx context.Context, uid string) error {
 	ctx, cancel := context.WithTimeout(r.ctx(ctx), callTimeout)
 	defer cancel()

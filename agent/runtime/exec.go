@@ -16,7 +16,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// drainTimeout is how long an ended command's output is waited for when a child of it keeps the streams open.
+// drainTimeout is how long an ended command's output is waited for when a child of it keeps the
+// streams open.
 const drainTimeout = time.Second
 
 // Size is a terminal's size in characters.
@@ -37,9 +38,11 @@ type ExecConfig struct {
 	Alone bool
 }
 
-// Exec runs a command in a running container and returns its exit code. The command is killed when ctx is done, with all that
-// it has started, but for what has left both its session and its parent. Processes that it leaves running when it ends by
-// itself go on, unless Alone is set. The error wraps ErrNotFound when the container does not run, and ErrStart when the command can't be started.
+// Exec runs a command in a running container and returns its exit code. The command is killed when
+// ctx is done, with all that it has started, but for what has left both its session and its parent.
+// Processes that it leaves running when it ends by itself go on, unless Alone is set. The error
+// wraps ErrNotFound when the container does not run, and ErrStart when the command can't be
+// started.
 func (r *Runtime) Exec(ctx context.Context, id string, cfg ExecConfig) (uint32, error) {
 	ctx = r.ctx(ctx)
 	c, err := r.client.LoadContainer(ctx, id)
@@ -75,8 +78,8 @@ func (r *Runtime) Exec(ctx context.Context, id string, cfg ExecConfig) (uint32, 
 	}
 	streams = append(streams, cio.WithStreams(in, orDiscard(cfg.Stdout), orDiscard(cfg.Stderr)))
 	execID := execPrefix + uuid.NewString()
-	// What is begun is finished before the end of ctx counts: a command that is just being started can't be killed, and would
-	// go on without anybody who knows of it.
+	// What is begun is finished before the end of ctx counts: a command that is just being started
+	// can't be killed, and would go on without anybody who knows of it.
 	begin, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
 	p, err := t.Exec(begin, execID, &process, cio.NewCreator(streams...))

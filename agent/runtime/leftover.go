@@ -21,20 +21,22 @@ import (
 // execPrefix begins the ids of the commands that Exec runs.
 const execPrefix = "exec-"
 
-// freezeRounds bounds how often endCommand looks for further processes. A process that is stopped can't fork, so that each
-// round but the last finds children of processes that were not known yet.
+// freezeRounds bounds how often endCommand looks for further processes. A process that is stopped
+// can't fork, so that each round but the last finds children of processes that were not known yet.
 const freezeRounds = 100
 
-// process is one that runs, as /proc tells of it. Started tells it from a later one with the same number.
+// process is one that runs, as /proc tells of it. Started tells it from a later one with the same
+// number.
 type process struct {
 	pid, parent, session int
 	started              string
 }
 
 // endCommand ends all processes of a command that was executed in the container with this cgroup, by the number of the
-// command's first process: those of its session, which the OCI runtime makes for each command, and all descendants of
-// those, unless they have both left the session and lost their parent. It stops them before it kills, so that none starts
-// others meanwhile. Processes outside of the cgroup are never signaled.
+// command's first process: those of its session, which the OCI runtime makes for each command, and
+// all descendants of those, unless they have both left the session and lost their parent. It stops
+// them before it kills, so that none starts others meanwhile. Processes outside of the cgroup are
+// never signaled.
 func endCommand(cgroup string, first int) error {
 	if cgroup == "" {
 		return errors.New("looking for the processes of a command: its container has no cgroup")
@@ -66,7 +68,8 @@ func endCommand(cgroup string, first int) error {
 	return errors.Join(errs...)
 }
 
-// descendants returns the processes of first's session, and those that descend from them or from members.
+// descendants returns the processes of first's session, and those that descend from them or from
+// members.
 func descendants(all []process, first int, members map[int]process) []process {
 	in := map[int]bool{}
 	for pid := range members {
@@ -153,7 +156,8 @@ func ended(err error) error {
 	return err
 }
 
-// readProcess returns false for a process that has ended, whether its parent has been told of that or not.
+// readProcess returns false for a process that has ended, whether its parent has been told of that
+// or not.
 func readProcess(pid int) (process, bool) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -170,8 +174,8 @@ func readProcess(pid int) (process, bool) {
 	return process{pid: pid, parent: parent, session: session, started: f[19]}, perr == nil && serr == nil
 }
 
-// EndCommands ends the commands that an agent before this one executed in a container: their streams are gone with it, and
-// nothing else would end them. It must come before Exec.
+// EndCommands ends the commands that an agent before this one executed in a container: their
+// streams are gone with it, and nothing else would end them. It must come before Exec.
 func (r *Runtime) EndCommands(ctx context.Context, s Status) error {
 	ctx, cancel := context.WithTimeout(r.ctx(ctx), callTimeout)
 	defer cancel()

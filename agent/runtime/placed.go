@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// Place moves a process that is no container's into a cgroup of the given name below the pod's, where it counts as the
-// pod's. SetUpPod comes before.
+// Place moves a process that is no container's into a cgroup of the given name below the pod's,
+// where it counts as the pod's. SetUpPod comes before.
 func (r *Runtime) Place(uid, name string, pid int) error {
 	dirs, err := r.placedDirs(uid, "")
 	if err != nil {
@@ -56,7 +56,8 @@ func (r *Runtime) Placed(uid, name string) ([]int, error) {
 	return out, nil
 }
 
-// placedDirs returns the directories of a cgroup below the pod's in all trees in which SetUpPod made the pod's.
+// placedDirs returns the directories of a cgroup below the pod's in all trees in which SetUpPod
+// made the pod's.
 func (r *Runtime) placedDirs(uid, name string) ([]string, error) {
 	roots, err := hierarchies()
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/xebec-project/xebec/internal/failpoint"
 )
 
-// ErrInUse is returned for a limit below what is in use already. With cgroup v1 the kernel would refuse it; with v2 it
-// would kill.
+// ErrInUse is returned for a limit below what is in use already. With cgroup v1 the kernel would
+// refuse it; with v2 it would kill.
 var ErrInUse = errors.New("more is in use")
 
 // fits tells whether what a cgroup uses of memory is within a limit, 0 for none.
@@ -31,8 +31,9 @@ func fits(cgroup string, limit int64) error {
 	return err
 }
 
-// SetUpPod makes a pod's cgroup, which holds those of its containers, and bounds what they use together. It is
-// idempotent, and changes the bounds of a pod that runs; the error wraps ErrInUse for a memory limit below what is in use.
+// SetUpPod makes a pod's cgroup, which holds those of its containers, and bounds what they use
+// together. It is idempotent, and changes the bounds of a pod that runs; the error wraps ErrInUse
+// for a memory limit below what is in use.
 func (r *Runtime) SetUpPod(uid string, bounds Resources, processes int64) error {
 	err := fits(r.podCgroup(uid), bounds.MemoryLimit)
 	if err == nil {
@@ -44,8 +45,8 @@ func (r *Runtime) SetUpPod(uid string, bounds Resources, processes int64) error 
 	return nil
 }
 
-// PodLimits returns what a pod's cgroup limits CPU and memory to, 0 for no limit. The error wraps fs.ErrNotExist when the pod
-// has none.
+// PodLimits returns what a pod's cgroup limits CPU and memory to, 0 for no limit. The error wraps
+// fs.ErrNotExist when the pod has none.
 func (r *Runtime) PodLimits(uid string) (Resources, error) {
 	cgroup := r.podCgroup(uid)
 	limits, err := limitsV2(filepath.Join(cgroupRoot, cgroup))
@@ -147,7 +148,8 @@ func controls(root string, files []setting) bool {
 	return false
 }
 
-// delegate turns the controllers on in all cgroups of v2 from the root down to the parent of the pods' ones.
+// delegate turns the controllers on in all cgroups of v2 from the root down to the parent of the
+// pods' ones.
 func delegate(root, parent string) error {
 	dir := root
 	for _, part := range append([]string{""}, strings.Split(strings.Trim(parent, "/"), "/")...) {
@@ -196,5 +198,6 @@ func podFiles(r Resources, processes int64) []setting {
 	}
 }
 
-// cpuQuota turns thousandths of a CPU into microseconds of each period. The kernel refuses less than a millisecond.
+// cpuQuota turns thousandths of a CPU into microseconds of each period. The kernel refuses less
+// than a millisecond.
 func cpuQuota(milli int64) int64 { return max(milli*cfsPeriod/1000, 1000) }

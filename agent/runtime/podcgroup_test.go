@@ -14,7 +14,8 @@ import (
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
 )
 
-// testPodBounds shows that a pod's containers share what the pod may use, and that what they use is told.
+// testPodBounds shows that a pod's containers share what the pod may use, and that what they use is
+// told.
 func testPodBounds(n *node) {
 	n.uid = uuid.NewString()
 	bounds := runtime.Resources{MilliCPURequest: 500, MilliCPULimit: 1500, MemoryLimit: 32 << 20}
@@ -63,7 +64,8 @@ func testPodBounds(n *node) {
 		u, err := n.rt.ContainerUsage(n.uid, busy.ID)
 		return err == nil && u.CPU > 0 && u.Memory > 0 && u.Processes > 0
 	})
-	// The container's use before and after that of its pod: its shell may become another program meanwhile, which uses less.
+	// The container's use before and after that of its pod: its shell may become another program
+	// meanwhile, which uses less.
 	var used [2]runtime.Usage
 	var all runtime.Usage
 	var errs [3]error

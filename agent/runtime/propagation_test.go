@@ -64,7 +64,8 @@ func testPropagation(n *node) {
 	if got := n.output(n.config("sees-n", ""), ""); got != "" && got[len(got)-5:] == "seen\n" {
 		n.Error("a container without propagation sees what was mounted later")
 	}
-	// The paths by which runc was given it are gone again, and with them nothing that is mounted below it.
+	// The paths by which runc was given it are gone again, and with them nothing that is mounted below
+	// it.
 	after := n.config("comes-later", "sh", "-c", "test -e /v/below/of-node && echo seen; sleep 3600")
 	after.Mounts = []runtime.Mount{{File: file, Target: "/v"}}
 	ids["later"] = n.start(after).ID

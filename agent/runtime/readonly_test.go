@@ -12,8 +12,8 @@ import (
 	"github.com/xebec-project/xebec/agent/runtime"
 )
 
-// testReadOnlyBelow writes to a file system that is mounted below a volume: a read-only mount alone does not keep a
-// container from it.
+// testReadOnlyBelow writes to a file system that is mounted below a volume: a read-only mount alone
+// does not keep a container from it.
 func testReadOnlyBelow(n *node) {
 	if !n.rt.ReadOnlyBelow() {
 		if os.Getenv("CI") == "true" {

@@ -1,9 +1,9 @@
-// Package runtime runs containers on containerd, through its own client and without the CRI layer. It works with the
-// daemons of the 1.6, 1.7 and 2.x series.
+// Package runtime runs containers on containerd, through its own client and without the CRI layer.
+// It works with the daemons of the 1.6, 1.7 and 2.x series.
 //
-// A container's id is computed from its pod, name and attempt, and its labels say the same in full: whatever happens to
-// the agent, what runs is found again and nothing is started twice. Exits are learnt by waiting on tasks, never from
-// events, since a wait can be repeated and an event can't.
+// A container's id is computed from its pod, name and attempt, and its labels say the same in full:
+// whatever happens to the agent, what runs is found again and nothing is started twice. Exits are
+// learnt by waiting on tasks, never from events, since a wait can be repeated and an event can't.
 package runtime
 
 import (
@@ -37,23 +37,27 @@ const (
 type Config struct {
 	// Address is the path of containerd's socket.
 	Address string
-	// Namespace is the containerd namespace that holds the node's containers and images. One for each node that shares a
-	// containerd; default "xebec".
+	// Namespace is the containerd namespace that holds the node's containers and images. One for each
+	// node that shares a containerd; default "xebec".
 	Namespace string
-	// Snapshotter holds the containers' root file systems. Empty: "overlayfs", or "native" where containerd's own
-	// directory lies on an overlay, which can't carry another.
+	// Snapshotter holds the containers' root file systems. Empty: "overlayfs", or "native" where
+	// containerd's own directory lies on an overlay, which can't carry another.
 	Snapshotter string
-	// RuncRoot is the directory in which runc keeps its state; one for each node. Empty for runc's default.
+	// RuncRoot is the directory in which runc keeps its state; one for each node. Empty for runc's
+	// default.
 	RuncRoot string
-	// CgroupParent is the cgroup under which all pods' cgroups are made, such as "/xebec/node-1"; default "/xebec".
+	// CgroupParent is the cgroup under which all pods' cgroups are made, such as "/xebec/node-1";
+	// default "/xebec".
 	CgroupParent string
-	// LogWriter is the program that is started as log writer (see package logs) for each container; default the running
-	// program itself.
+	// LogWriter is the program that is started as log writer (see package logs) for each container;
+	// default the running program itself.
 	LogWriter string
-	// ScratchDir is where the pipes of running execs are made; default the directory for temporary files.
+	// ScratchDir is where the pipes of running execs are made; default the directory for temporary
+	// files.
 	ScratchDir string
-	// MountDir is where files that containers mount have paths while a container is made; containerd must see mounts below it.
-	// What is there belongs to one agent, which removes what one before it left; default "mounts" in ScratchDir.
+	// MountDir is where files that containers mount have paths while a container is made; containerd
+	// must see mounts below it. What is there belongs to one agent, which removes what one before it
+	// left; default "mounts" in ScratchDir.
 	MountDir string
 	// Images says where images come from.
 	Images images.Config

@@ -439,7 +439,8 @@ func testStartTwice(n *node) {
 	}
 }
 
-// testNeverStarted starts a container whose start was cut short by a crash, once with a snapshot alone.
+// testNeverStarted starts a container whose start was cut short by a crash, once with a snapshot
+// alone.
 func testNeverStarted(n *node) {
 	cfg := n.config("cut", "sleep", "3600")
 	cfg.LogPath = "/proc/nonesuch/x.log"
@@ -480,7 +481,8 @@ func testLatency(n *node) {
 	n.Logf("start of a container: p50 %v, min %v, max %v", took[len(took)/2], took[0], took[len(took)-1])
 }
 
-// TestAdoption checks that a new Runtime, as after a crash of the agent, finds what runs and learns of exits meanwhile.
+// TestAdoption checks that a new Runtime, as after a crash of the agent, finds what runs and learns
+// of exits meanwhile.
 func TestAdoption(t *testing.T) {
 	n := start(t)
 	long := n.start(n.config("long", "sleep", "3600"))
@@ -505,8 +507,8 @@ func TestAdoption(t *testing.T) {
 	}
 }
 
-// TestContainerdKilled checks that containers and their logs live through a kill -9 of containerd, and that exits during
-// its absence are known afterwards.
+// TestContainerdKilled checks that containers and their logs live through a kill -9 of containerd,
+// and that exits during its absence are known afterwards.
 func TestContainerdKilled(t *testing.T) {
 	n := start(t)
 	talk := n.config("talk", "sh", "-c", "i=0; while true; do echo line $i; i=$((i+1)); sleep 0.05; done")

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ParseSignal reads a signal as images name it: "SIGTERM", "TERM", "15" or, from 34 on, "SIGRTMIN+3". What is empty or
-// unknown is SIGTERM.
+// ParseSignal reads a signal as images name it: "SIGTERM", "TERM", "15" or, from 34 on,
+// "SIGRTMIN+3". What is empty or unknown is SIGTERM.
 func ParseSignal(s string) syscall.Signal {
 	s = strings.ToUpper(strings.TrimSpace(s))
 	if n, err := strconv.Atoi(s); err == nil && n > 0 && n <= 64 {

@@ -43,8 +43,9 @@ type ContainerConfig struct {
 	HostPID bool
 	// PIDNamespace is the path of the PID namespace to enter, empty for one of the container's own.
 	PIDNamespace string
-	// TTY gives the container a terminal, and Stdin a standard input, which with StdinOnce ends when the first who attached to it
-	// has gone. One can attach to a container with either; StreamDir is where its streams are then.
+	// TTY gives the container a terminal, and Stdin a standard input, which with StdinOnce ends when
+	// the first who attached to it has gone. One can attach to a container with either; StreamDir is
+	// where its streams are then.
 	TTY, Stdin, StdinOnce bool
 	StreamDir             string
 
@@ -57,19 +58,21 @@ type ContainerConfig struct {
 // Mount binds a path of the node into the container.
 type Mount struct {
 	Source, Target string
-	// File, when not nil, is what is bound instead of Source: an open file or directory, also one opened with O_PATH. A source
-	// that a container can change, or a part of its path, must be given so. It stays open until Start has returned.
+	// File, when not nil, is what is bound instead of Source: an open file or directory, also one
+	// opened with O_PATH. A source that a container can change, or a part of its path, must be given
+	// so. It stays open until Start has returned.
 	File     *os.File
 	ReadOnly bool
-	// ReadOnlyBelow makes what is mounted below the source read-only as well; see Runtime.ReadOnlyBelow.
+	// ReadOnlyBelow makes what is mounted below the source read-only as well; see
+	// Runtime.ReadOnlyBelow.
 	ReadOnlyBelow bool
 	// Options are further ones of the mount itself: noexec, nodev, nosuid.
 	Options     []string
 	Propagation Propagation
 }
 
-// Propagation says which mounts made later on one side of a mount appear on the other, as Kubernetes names it. Empty is
-// PropagationNone.
+// Propagation says which mounts made later on one side of a mount appear on the other, as
+// Kubernetes names it. Empty is PropagationNone.
 type Propagation string
 
 // The ways of propagation.
@@ -89,8 +92,9 @@ type Resources struct {
 	MemoryRequest int64
 	// MemoryLimit is in bytes.
 	MemoryLimit int64
-	// OOMScoreAdj, when positive, makes the kernel kill the container rather than others when the node's memory runs
-	// out. The score is only ever raised: lowering it takes a privilege that the agent may not have.
+	// OOMScoreAdj, when positive, makes the kernel kill the container rather than others when the
+	// node's memory runs out. The score is only ever raised: lowering it takes a privilege that the
+	// agent may not have.
 	OOMScoreAdj int
 }
 
@@ -102,8 +106,8 @@ type Security struct {
 	Groups []int64
 	// NonRoot refuses to run as user 0.
 	NonRoot bool
-	// AddCapabilities and DropCapabilities change Docker's default set. Names are in any case, with or without "CAP_"; "ALL"
-	// stands for all. A name that is unknown is an error.
+	// AddCapabilities and DropCapabilities change Docker's default set. Names are in any case, with or
+	// without "CAP_"; "ALL" stands for all. A name that is unknown is an error.
 	AddCapabilities, DropCapabilities []string
 	Privileged                        bool
 	ReadOnlyRoot                      bool
@@ -111,8 +115,8 @@ type Security struct {
 	NoNewPrivileges bool
 	// DefaultSeccomp applies containerd's default system call filter.
 	DefaultSeccomp bool
-	// SeccompProfile is the path of a filter as the OCI runtime specification has it, which applies instead. Without
-	// either there is none.
+	// SeccompProfile is the path of a filter as the OCI runtime specification has it, which applies
+	// instead. Without either there is none.
 	SeccompProfile string
 	AppArmor       AppArmor
 	// StrictGroups leaves the groups out that the image's /etc/group gives the user.
@@ -153,7 +157,8 @@ func withProcess(cfg ContainerConfig, image ocispec.ImageConfig) oci.SpecOpts {
 			}
 		}
 		s.Process.Terminal = cfg.TTY
-		// Limits are those of the shim, as with other runtimes of Kubernetes; containerd's default spec has 1024 files.
+		// Limits are those of the shim, as with other runtimes of Kubernetes; containerd's default spec
+		// has 1024 files.
 		s.Process.Rlimits = nil
 		s.Process.NoNewPrivileges = cfg.Security.NoNewPrivileges
 		return nil
@@ -259,7 +264,8 @@ func withResources(r Resources) oci.SpecOpts {
 		if r.MemoryLimit > 0 {
 			s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &r.MemoryLimit}
 			if unifiedCgroups() {
-				// All of the container ends when its memory is used up, not one process of it, with which the rest can't do.
+				// All of the container ends when its memory is used up, not one process of it, with which the
+				// rest can't do.
 				s.Linux.Resources.Unified = map[string]string{"memory.oom.group": "1"}
 			}
 		}
@@ -270,7 +276,8 @@ func withResources(r Resources) oci.SpecOpts {
 	}
 }
 
-// cpuShares turns thousandths of a CPU into the kernel's shares: 1024 for each CPU, at least 2, at most 262144.
+// cpuShares turns thousandths of a CPU into the kernel's shares: 1024 for each CPU, at least 2, at
+// most 262144.
 func cpuShares(milli int64) uint64 {
 	return uint64(min(max(milli*1024/1000, 2), 262144))
 }
@@ -346,8 +353,8 @@ func withSecurity(sec Security) oci.SpecOpts {
 	}
 }
 
-// withCapabilities changes the default set as containerd's CRI does: all are added first, then all are dropped, so that
-// "drop ALL" wins and "all but" can be said by naming some.
+// withCapabilities changes the default set as containerd's CRI does: all are added first, then all
+// are dropped, so that "drop ALL" wins and "all but" can be said by naming some.
 func withCapabilities(sec Security) ([]oci.SpecOpts, error) {
 	add, addAll, err := capabilities("add", sec.AddCapabilities)
 	if err != nil {
@@ -373,7 +380,11 @@ func capabilities(list string, names []string) (full []string, all bool, err err
 		short, known := kind.Capability(n)
 		switch {
 		case !known:
-			return nil, false, fmt.Errorf("securityContext.capabilities.%s: unknown capability %q: want a name of capabilities(7), such as NET_ADMIN, or ALL", list, n)
+			return nil, false, fmt.Errorf(
+				"securityContext.capabilities.%s: unknown capability %q: want a name of capabilities(7), such as NET_ADMIN, or ALL",
+				list,
+				n,
+			)
 		case short == "ALL":
 			all = true
 		default:

@@ -15,10 +15,18 @@ import (
 
 // streams says where the streams of a container are that one can attach to.
 func (r *Runtime) streams(cfg ContainerConfig) streams.Config {
-	return streams.Config{Dir: cfg.StreamDir, LogPath: cfg.LogPath, Stdin: cfg.Stdin, Once: cfg.StdinOnce, TTY: cfg.TTY, Program: r.cfg.LogWriter}
+	return streams.Config{
+		Dir:     cfg.StreamDir,
+		LogPath: cfg.LogPath,
+		Stdin:   cfg.Stdin,
+		Once:    cfg.StdinOnce,
+		TTY:     cfg.TTY,
+		Program: r.cfg.LogWriter,
+	}
 }
 
-// attachable tells whether the container's streams have a keeper; the others' output goes to their log alone.
+// attachable tells whether the container's streams have a keeper; the others' output goes to their
+// log alone.
 func (c ContainerConfig) attachable() bool { return c.Stdin || c.TTY }
 
 // pipes tells containerd of streams that somebody else keeps.
@@ -36,14 +44,16 @@ func (r *Runtime) pipesTo(cfg streams.Config) cio.Creator {
 	}
 }
 
-// RestoreStreams makes a running container's streams as they are to be when Start, or the agent, was cut off, or their keeper was
-// lost. Containers that one can't attach to have none, nor has one that has ended meanwhile.
+// RestoreStreams makes a running container's streams as they are to be when Start, or the agent,
+// was cut off, or their keeper was lost. Containers that one can't attach to have none, nor has one
+// that has ended meanwhile.
 func (r *Runtime) RestoreStreams(ctx context.Context, id string, cfg ContainerConfig) error {
 	if !cfg.attachable() {
 		return nil
 	}
 	if cfg.Stdin && cfg.StdinOnce {
-		// The shim holds stdin open as well, which the others need when their keeper is lost: this one is to see the end.
+		// The shim holds stdin open as well, which the others need when their keeper is lost: this one is
+		// to see the end.
 		ctx, cancel := context.WithTimeout(r.ctx(ctx), callTimeout)
 		defer cancel()
 		_, err := r.client.TaskService().CloseIO(ctx, &tasks.CloseIORequest{ContainerID: id, Stdin: true})
@@ -57,7 +67,8 @@ func (r *Runtime) RestoreStreams(ctx context.Context, id string, cfg ContainerCo
 	return nil
 }
 
-// Resize changes the size of the terminal of a container's first process. One that has just ended is no error.
+// Resize changes the size of the terminal of a container's first process. One that has just ended
+// is no error.
 func (r *Runtime) Resize(ctx context.Context, id string, s Size) error {
 	ctx, cancel := context.WithTimeout(r.ctx(ctx), callTimeout)
 	defer cancel()

@@ -8,8 +8,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Update changes the bounds of a running container. Limits that are 0 stay as they are. The error wraps ErrInUse for a memory
-// limit below what is in use.
+// Update changes the bounds of a running container. Limits that are 0 stay as they are. The error
+// wraps ErrInUse for a memory limit below what is in use.
 func (r *Runtime) Update(ctx context.Context, id string, bounds Resources) error {
 	ctx, cancel := context.WithTimeout(r.ctx(ctx), callTimeout)
 	defer cancel()

@@ -20,13 +20,15 @@ import (
 type Usage struct {
 	// CPU is the time used since the cgroup was made.
 	CPU time.Duration
-	// Memory is the working set in bytes: what is used without the files that the kernel can drop at once.
+	// Memory is the working set in bytes: what is used without the files that the kernel can drop at
+	// once.
 	Memory int64
 	// Processes counts threads, as the kernel's bound does.
 	Processes int64
 }
 
-// PodUsage returns what a pod's containers use together. The error wraps fs.ErrNotExist when none of it runs.
+// PodUsage returns what a pod's containers use together. The error wraps fs.ErrNotExist when none
+// of it runs.
 func (r *Runtime) PodUsage(uid string) (Usage, error) { return CgroupUsage(r.podCgroup(uid)) }
 
 // ContainerUsage returns what one attempt of a container uses, by its id.
@@ -39,7 +41,8 @@ func (r *Runtime) AllUsage() (Usage, error) {
 	return CgroupUsage(filepath.Join("/", r.cfg.CgroupParent))
 }
 
-// DiskUsage returns the bytes that a pod's containers have written to their own file systems, by the ids of their attempts.
+// DiskUsage returns the bytes that a pod's containers have written to their own file systems, by
+// the ids of their attempts.
 func (r *Runtime) DiskUsage(ctx context.Context, uid string) (map[string]int64, error) {
 	ctx, cancel := context.WithTimeout(r.ctx(ctx), callTimeout)
 	defer cancel()
@@ -72,8 +75,8 @@ func (r *Runtime) DiskUsage(ctx context.Context, uid string) (map[string]int64, 
 	return out, nil
 }
 
-// CgroupUsage returns what the processes in a cgroup and those below it use, with cgroup v1 and v2. The error wraps
-// fs.ErrNotExist when there is no such cgroup.
+// CgroupUsage returns what the processes in a cgroup and those below it use, with cgroup v1 and v2.
+// The error wraps fs.ErrNotExist when there is no such cgroup.
 func CgroupUsage(cgroup string) (Usage, error) {
 	u, err := usageV2(filepath.Join(cgroupRoot, cgroup))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -134,7 +137,8 @@ func usageV1(cgroup string) (Usage, error) {
 	return Usage{CPU: time.Duration(cpu), Memory: max(used-stat["total_inactive_file"], 0), Processes: pids}, nil
 }
 
-// MachineMemory returns the bytes of the machine's memory that are in use and can't be dropped at once.
+// MachineMemory returns the bytes of the machine's memory that are in use and can't be dropped at
+// once.
 func MachineMemory() (int64, error) {
 	info, err := fields("/proc/meminfo")
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Dial connects to a TCP port of the loopback device in a network namespace, given by the path that pins it; an empty path
-// stands for the calling process's own.
+// Dial connects to a TCP port of the loopback device in a network namespace, given by the path that
+// pins it; an empty path stands for the calling process's own.
 func Dial(ctx context.Context, netns string, port uint16) (*net.TCPConn, error) {
 	if netns == "" {
 		return dialLoopback(ctx, port)
@@ -29,7 +29,8 @@ func Dial(ctx context.Context, netns string, port uint16) (*net.TCPConn, error) 
 	}
 	done := make(chan result, 1)
 	go func() {
-		// The thread leaves the agent's namespaces for good: it is not unlocked, and so ends with the goroutine.
+		// The thread leaves the agent's namespaces for good: it is not unlocked, and so ends with the
+		// goroutine.
 		runtime.LockOSThread()
 		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
 			done <- result{err: fmt.Errorf("entering the pod's network: %w", err)}

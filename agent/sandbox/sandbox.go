@@ -1,8 +1,10 @@
-// Package sandbox makes the surroundings that a pod's containers share: network, IPC and UTS namespaces, and /dev/shm.
+// Package sandbox makes the surroundings that a pod's containers share: network, IPC and UTS
+// namespaces, and /dev/shm.
 //
-// No process holds them (there is no pause container): each namespace is pinned by a bind mount in the pod's directory and
-// lives until that mount is removed, whatever becomes of the agent. containerd must see these mounts, so that the agent
-// and containerd have to run in the same mount namespace, or in one that mounts propagate to.
+// No process holds them (there is no pause container): each namespace is pinned by a bind mount in
+// the pod's directory and lives until that mount is removed, whatever becomes of the agent.
+// containerd must see these mounts, so that the agent and containerd have to run in the same mount
+// namespace, or in one that mounts propagate to.
 package sandbox
 
 import (
@@ -34,7 +36,8 @@ type Config struct {
 	HostIPC bool
 }
 
-// Sandbox holds the paths of what a pod's containers share. An empty path stands for the node's own.
+// Sandbox holds the paths of what a pod's containers share. An empty path stands for the node's
+// own.
 type Sandbox struct {
 	Net, IPC, UTS string
 	// Shm is the directory to mount at /dev/shm.
@@ -47,8 +50,8 @@ type kind struct {
 	flag int
 }
 
-// Create makes the sandbox, or finishes and returns the one that dir pins already. Created tells whether a network
-// namespace was made, which then has nothing but its loopback device.
+// Create makes the sandbox, or finishes and returns the one that dir pins already. Created tells
+// whether a network namespace was made, which then has nothing but its loopback device.
 func Create(cfg Config) (s Sandbox, created bool, err error) {
 	if err := os.MkdirAll(cfg.Dir, 0o711); err != nil {
 		return s, false, fmt.Errorf("making sandbox: %w", err)
@@ -132,8 +135,8 @@ func pin(cfg Config, kinds []kind) error {
 	return nil
 }
 
-// setUpNetwork brings up the loopback device of the calling thread's network namespace and lets any user bind ports
-// below 1024 there, as Docker does: the ports are the pod's own.
+// setUpNetwork brings up the loopback device of the calling thread's network namespace and lets any
+// user bind ports below 1024 there, as Docker does: the ports are the pod's own.
 func setUpNetwork() error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -153,8 +156,8 @@ func setUpNetwork() error {
 	return nil
 }
 
-// Remove unpins everything in dir and removes it. The namespaces end when their last process has. A missing dir is no
-// error.
+// Remove unpins everything in dir and removes it. The namespaces end when their last process has. A
+// missing dir is no error.
 func Remove(dir string) error {
 	var errs []error
 	for _, name := range []string{"net", "ipc", "uts", "pid", "shm"} {

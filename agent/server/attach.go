@@ -70,10 +70,17 @@ func (s *Server) Attach(stream grpc.BidiStreamingServer[nodev1.AttachRequest, no
 	return send(&nodev1.AttachResponse{Response: &nodev1.AttachResponse_ExitCode{ExitCode: code}})
 }
 
-// receiveAttached passes on stdin and sizes until the client has said all. A client that is gone cancels the attachment.
-func receiveAttached(stream grpc.BidiStreamingServer[nodev1.AttachRequest, nodev1.AttachResponse], cancel context.CancelFunc, stdin *io.PipeWriter, sizes newestSize) {
+// receiveAttached passes on stdin and sizes until the client has said all. A client that is gone
+// cancels the attachment.
+func receiveAttached(
+	stream grpc.BidiStreamingServer[nodev1.AttachRequest, nodev1.AttachResponse],
+	cancel context.CancelFunc,
+	stdin *io.PipeWriter,
+	sizes newestSize,
+) {
 	if stdin != nil {
-		// A client that vanished has not said that it has said all; for the container it comes to the same.
+		// A client that vanished has not said that it has said all; for the container it comes to the
+		// same.
 		defer stdin.Close()
 	}
 	for {

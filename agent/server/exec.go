@@ -30,8 +30,8 @@ func (c *execCall) output(wrap func([]byte) *nodev1.ExecResponse) io.Writer {
 	return writerFunc(func(p []byte) error { return c.send(wrap(p)) })
 }
 
-// receive passes on stdin and sizes until the client has said all. A client that is gone cancels the command; one that
-// has only closed its side has no more to say.
+// receive passes on stdin and sizes until the client has said all. A client that is gone cancels
+// the command; one that has only closed its side has no more to say.
 func (c *execCall) receive(cancel context.CancelFunc, stdin *io.PipeWriter) {
 	if stdin != nil {
 		defer stdin.Close()

@@ -1,5 +1,5 @@
-// Package server answers the gateway's calls to a node: logs, commands, ports, images, stats and the state
-// of the service maps.
+// Package server answers the gateway's calls to a node: logs, commands, ports, images, stats and
+// the state of the service maps.
 package server
 
 import (
@@ -34,7 +34,8 @@ const (
 	ReasonWaiting = "CONTAINER_WAITING"
 	// ReasonExecFailed: the command could not be started in the container.
 	ReasonExecFailed = "EXEC_FAILED"
-	// ReasonNoStdin: the container's spec asks for no standard input, so that nothing can be passed on to it.
+	// ReasonNoStdin: the container's spec asks for no standard input, so that nothing can be passed on
+	// to it.
 	ReasonNoStdin = "NO_STDIN"
 	// ReasonPortClosed: nothing in the pod listens at the port.
 	ReasonPortClosed = "PORT_CLOSED"
@@ -48,7 +49,8 @@ type Config struct {
 	Runtime *runtime.Runtime
 	// Cgroup is that of the whole machine.
 	Cgroup string
-	// Services compares what the service maps hold with what they should; revision is that of the cluster state.
+	// Services compares what the service maps hold with what they should; revision is that of the
+	// cluster state.
 	Services func() (entries []*nodev1.ServiceEntry, revision string, err error)
 	// Features tells how the node provides what depends on its kernel. Nil: nothing is known.
 	Features func() []*nodev1.KernelFeature
@@ -80,8 +82,9 @@ func New(cfg Config) *Server { return &Server{cfg: cfg} }
 // Register registers the service's handlers.
 func (s *Server) Register(r grpc.ServiceRegistrar) { nodev1.RegisterNodeServiceServer(r, s) }
 
-// Authorize lets administrators call, and only through the gateway, which has checked and logged who they are. The nodes
-// service calls directly, and only to find out whether the node reaches others.
+// Authorize lets administrators call, and only through the gateway, which has checked and logged
+// who they are. The nodes service calls directly, and only to find out whether the node reaches
+// others.
 func Authorize(ctx context.Context, id rpc.Identity, fullMethod string) error {
 	direct, reach := id.Forwarder == "", fullMethod == nodev1.ReachabilityService_Reach_FullMethodName
 	_, service := id.Caller().Service()

@@ -1,8 +1,8 @@
-// Package snapshot keeps on disk what a node knows of its cluster, so that an agent that starts while the whole control
-// plane is away knows it too.
+// Package snapshot keeps on disk what a node knows of its cluster, so that an agent that starts
+// while the whole control plane is away knows it too.
 //
-// The file is a copy, never the truth: it may be some seconds behind, and whoever reads it goes on to ask the control
-// plane.
+// The file is a copy, never the truth: it may be some seconds behind, and whoever reads it goes on
+// to ask the control plane.
 package snapshot
 
 import (
@@ -26,18 +26,19 @@ import (
 )
 
 const (
-	// magic begins the file and names its format: records, each an Any after its length, then their checksum.
+	// magic begins the file and names its format: records, each an Any after its length, then their
+	// checksum.
 	magic = "xebec-snapshot-1\n"
-	// minPause lies between a change and its write, and so between two writes. Writing takes a fiftieth of the time at
-	// most, however large the cluster and slow the disk.
+	// minPause lies between a change and its write, and so between two writes. Writing takes a
+	// fiftieth of the time at most, however large the cluster and slow the disk.
 	minPause  = 5 * time.Second
 	restRatio = 50
 )
 
 var checksums = crc32.MakeTable(crc32.Castagnoli)
 
-// Load returns the objects that a file holds, none when there is no file. A file that is damaged, or from an agent that
-// wrote another format, is an error.
+// Load returns the objects that a file holds, none when there is no file. A file that is damaged,
+// or from an agent that wrote another format, is an error.
 func Load(path string) ([]kind.Object, error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -74,7 +75,8 @@ func Load(path string) ([]kind.Object, error) {
 	}
 }
 
-// Save replaces the file by one with the objects, at once: after a crash there is the old one or the new one.
+// Save replaces the file by one with the objects, at once: after a crash there is the old one or
+// the new one.
 func Save(path string, objects iter.Seq[kind.Object]) (err error) {
 	defer func() {
 		if err != nil {
@@ -116,7 +118,8 @@ type Keeper struct {
 	changed chan struct{}
 }
 
-// NewKeeper returns the keeper of a file. Objects yields all that is to be in it; it is called from Run.
+// NewKeeper returns the keeper of a file. Objects yields all that is to be in it; it is called from
+// Run.
 func NewKeeper(path string, objects iter.Seq[kind.Object], log *zap.Logger) *Keeper {
 	return &Keeper{path: path, objects: objects, log: log, changed: make(chan struct{}, 1)}
 }
@@ -129,8 +132,8 @@ func (k *Keeper) Changed() {
 	}
 }
 
-// Run writes until the context ends, then writes what is not written yet and returns the context's error. A write that
-// fails is logged and tried again.
+// Run writes until the context ends, then writes what is not written yet and returns the context's
+// error. A write that fails is logged and tried again.
 func (k *Keeper) Run(ctx context.Context) error {
 	pause := minPause
 	for {

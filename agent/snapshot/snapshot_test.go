@@ -78,7 +78,8 @@ func TestDamageIsNoticed(t *testing.T) {
 	}
 }
 
-// However often the objects change, writes are rare, and the last change is written when the agent stops.
+// However often the objects change, writes are rare, and the last change is written when the agent
+// stops.
 func TestKeeper(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "cluster")
 	synctest.Test(t, func(t *testing.T) {

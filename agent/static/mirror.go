@@ -15,10 +15,12 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// mirrorEvery is how often mirrors that could not be brought in order are tried again, and all are looked at.
+// mirrorEvery is how often mirrors that could not be brought in order are tried again, and all are
+// looked at.
 const mirrorEvery = 5 * time.Second
 
-// Mirrors shows static pods in the API, by a pod object for each. Such an object only shows: its deletion makes it come again.
+// Mirrors shows static pods in the API, by a pod object for each. Such an object only shows: its
+// deletion makes it come again.
 type Mirrors struct {
 	Source *Source
 	Client *client.Client
@@ -74,7 +76,14 @@ func (m *Mirrors) sync(ctx context.Context, pods []*corev1.Pod) {
 			delete(missing, name)
 			continue
 		}
-		_, err := client.Delete[*corev1.Pod](ctx, m.Client, meta.GetNamespace(), meta.GetName(), client.GracePeriod(0), client.IfUID(meta.GetUid()))
+		_, err := client.Delete[*corev1.Pod](
+			ctx,
+			m.Client,
+			meta.GetNamespace(),
+			meta.GetName(),
+			client.GracePeriod(0),
+			client.IfUID(meta.GetUid()),
+		)
 		if err != nil && !apierr.IsNotFound(err) {
 			m.Log.Warn("Failed to delete mirror pod", zap.String("pod", name), zap.Error(err))
 			delete(missing, name)
@@ -100,13 +109,16 @@ func (m *Mirrors) mirror(static *corev1.Pod) *corev1.Pod {
 	return &corev1.Pod{
 		Metadata: &metav1.ObjectMeta{
 			Name: meta.GetName(), Namespace: meta.GetNamespace(), Labels: meta.GetLabels(), Annotations: annotations,
-			OwnerReferences: []*metav1.OwnerReference{{ApiVersion: "v1", Kind: "Node", Name: m.Node, Uid: m.NodeUID(), Controller: proto.Bool(true)}},
+			OwnerReferences: []*metav1.OwnerReference{
+				{ApiVersion: "v1", Kind: "Node", Name: m.Node, Uid: m.NodeUID(), Controller: proto.Bool(true)},
+			},
 		},
 		Spec: proto.CloneOf(static.GetSpec()),
 	}
 }
 
-// Shown is the static pod that a mirror shows, with the status that the mirror has; nil when there is no such pod any more.
+// Shown is the static pod that a mirror shows, with the status that the mirror has; nil when there
+// is no such pod any more.
 func (m *Mirrors) Shown(mirror *corev1.Pod) *corev1.Pod {
 	all, _ := m.Source.Pods()
 	for _, p := range all {
@@ -124,8 +136,8 @@ func withStatus(static, mirror *corev1.Pod) *corev1.Pod {
 	return out
 }
 
-// UpdateStatus tells a static pod's status by its mirror, and returns the static pod with the status as stored. Without a mirror
-// it fails in a way that asks for another try.
+// UpdateStatus tells a static pod's status by its mirror, and returns the static pod with the
+// status as stored. Without a mirror it fails in a way that asks for another try.
 func (m *Mirrors) UpdateStatus(ctx context.Context, static *corev1.Pod) (*corev1.Pod, error) {
 	meta := static.GetMetadata()
 	stored, err := client.Get[*corev1.Pod](ctx, m.Client, meta.GetNamespace(), meta.GetName())

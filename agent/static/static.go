@@ -1,5 +1,5 @@
-// Package static runs pods that are told by files in a directory of the node rather than by the control plane: they run, and are
-// kept running, while no master can be reached.
+// Package static runs pods that are told by files in a directory of the node rather than by the
+// control plane: they run, and are kept running, while no master can be reached.
 package static
 
 import (
@@ -58,7 +58,8 @@ type Config struct {
 	// Every is how often the directory is looked at; default 1 s.
 	Every time.Duration
 	Pods  Runner
-	// Problems is called with all that is wrong with the files, when that changes; with "" when nothing is any more.
+	// Problems is called with all that is wrong with the files, when that changes; with "" when
+	// nothing is any more.
 	Problems func(string)
 	// Changed is called when there may be other static pods than before.
 	Changed func()
@@ -118,7 +119,8 @@ func (s *Source) Run(ctx context.Context) error {
 	}
 }
 
-// Sync reads the directory once and brings what runs to what it says. Run calls it; a test may, instead of Run.
+// Sync reads the directory once and brings what runs to what it says. Run calls it; a test may,
+// instead of Run.
 func (s *Source) Sync() {
 	names, err := s.list()
 	var problems []error
@@ -230,7 +232,8 @@ func (s *Source) list() ([]string, error) {
 	return out, nil
 }
 
-// load reads a file that has changed since it was last read. With a mistake in it, its pods stay those of before.
+// load reads a file that has changed since it was last read. With a mistake in it, its pods stay
+// those of before.
 func (s *Source) load(name string) {
 	path := filepath.Join(s.cfg.Dir, name)
 	f := s.files[name]
@@ -272,7 +275,10 @@ func (s *Source) read1(path, name string, changed time.Time) ([]*corev1.Pod, err
 	for _, d := range docs {
 		pod, ok := d.Object.(*corev1.Pod)
 		if !ok {
-			errs = append(errs, &manifest.Error{Source: name, Line: d.Line, Err: fmt.Errorf("a %s can't be run by a node: only a Pod can", kind.Of(d.Object).Name)})
+			errs = append(
+				errs,
+				&manifest.Error{Source: name, Line: d.Line, Err: fmt.Errorf("a %s can't be run by a node: only a Pod can", kind.Of(d.Object).Name)},
+			)
 			continue
 		}
 		if err := s.complete(pod, name, changed); err != nil {

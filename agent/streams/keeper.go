@@ -24,8 +24,8 @@ import (
 const (
 	// backlog is how much output is kept for who attaches first.
 	backlog = 16 << 10
-	// patience is how long one who is attached may take to read what there is, before he is left behind: the container waits for
-	// him meanwhile.
+	// patience is how long one who is attached may take to read what there is, before he is left
+	// behind: the container waits for him meanwhile.
 	patience = 10 * time.Second
 	// ended is what a keeper says that finds nobody who writes any more.
 	ended = "the container has ended"
@@ -34,8 +34,9 @@ const (
 // Asked reports whether the process was started to keep streams.
 func Asked() bool { return len(os.Args) == 5 && os.Args[1] == Subcommand }
 
-// Run is the life of a keeper. It says on descriptor 3 that it is ready, and ends with that descriptor until it was told there to
-// stay; then with the container's output. It returns the process' exit code.
+// Run is the life of a keeper. It says on descriptor 3 that it is ready, and ends with that
+// descriptor until it was told there to stay; then with the container's output. It returns the
+// process' exit code.
 func Run() int {
 	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGPIPE)
 	runtime.GOMAXPROCS(1)
@@ -44,7 +45,14 @@ func Run() int {
 	mode, dir, logPath := os.Args[2], os.Args[3], os.Args[4]
 	link := os.NewFile(3, "agent")
 	k := &keeper{
-		Config:   Config{Dir: dir, LogPath: logPath, Stdin: strings.Contains(mode, "i"), Once: strings.Contains(mode, "o"), TTY: strings.Contains(mode, "t"), restored: strings.Contains(mode, "r")},
+		Config: Config{
+			Dir:      dir,
+			LogPath:  logPath,
+			Stdin:    strings.Contains(mode, "i"),
+			Once:     strings.Contains(mode, "o"),
+			TTY:      strings.Contains(mode, "t"),
+			restored: strings.Contains(mode, "r"),
+		},
 		attached: map[*client]bool{},
 	}
 	if err := k.run(link); err != nil {
@@ -97,12 +105,14 @@ func (k *keeper) run(link *os.File) error {
 	}
 	stdin, stdout, stderr := k.Paths()
 	if stdin != "" {
-		// Open for reading too, it does not wait for the container; and it ends when this process wants it to.
+		// Open for reading too, it does not wait for the container; and it ends when this process wants
+		// it to.
 		if k.input, err = os.OpenFile(stdin, os.O_RDWR, 0); err != nil {
 			return err
 		}
 	}
-	// Before the container starts: what one that ends soon wrote is gone with its ends of the pipes, unless this end is open by then.
+	// Before the container starts: what one that ends soon wrote is gone with its ends of the pipes,
+	// unless this end is open by then.
 	var outputs []*source
 	for path, kind := range map[string]byte{stdout: frameStdout, stderr: frameStderr} {
 		if path == "" {
@@ -175,7 +185,8 @@ func (s *source) Read(p []byte) (int, error) {
 	return s.pipe.Read(p)
 }
 
-// written tells whether somebody has the other end: a pipe without is at its end, and one with is at most empty.
+// written tells whether somebody has the other end: a pipe without is at its end, and one with is
+// at most empty.
 func (s *source) written() bool {
 	raw, err := s.pipe.SyscallConn()
 	if err != nil {
@@ -191,8 +202,8 @@ func (s *source) written() bool {
 	return there
 }
 
-// awaitWriter returns when somebody has, or had, the other end: before, a read would find the end. The kernel tells of a
-// hang-up only once there was a writer.
+// awaitWriter returns when somebody has, or had, the other end: before, a read would find the end.
+// The kernel tells of a hang-up only once there was a writer.
 func (s *source) awaitWriter() error {
 	raw, err := s.pipe.SyscallConn()
 	if err != nil {

@@ -1,8 +1,11 @@
-// Package streams holds the standard streams of containers that one can attach to: those with stdin or a terminal.
+// Package streams holds the standard streams of containers that one can attach to: those with stdin
+// or a terminal.
 //
-// A process of its own, the keeper, stands at the other end of such a container's streams, and outlives the agent and containerd:
-// stdin stays open while nobody is attached, no output is lost, and who is attached need not be missed by the container. It writes
-// the container's log, and serves those who attach at a unix socket. It is the agent's own program under another argument and
+// A process of its own, the keeper, stands at the other end of such a container's streams, and
+// outlives the agent and containerd: stdin stays open while nobody is attached, no output is lost,
+// and who is attached need not be missed by the container. It writes the container's log, and
+// serves those who attach at a unix socket. It is the agent's own program under another argument
+// and
 // ends with the container's output.
 package streams
 
@@ -23,7 +26,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Subcommand is the argument that makes a program that calls Run the keeper of a container's streams.
+// Subcommand is the argument that makes a program that calls Run the keeper of a container's
+// streams.
 const Subcommand = "stream-keeper"
 
 // startTimeout is how long a keeper may take to be ready.
@@ -142,7 +146,8 @@ func start(cfg Config) (*Keeper, error) {
 	return k, nil
 }
 
-// Stay makes the keeper outlive the agent. From then on it ends when both ends of the container's output are closed.
+// Stay makes the keeper outlive the agent. From then on it ends when both ends of the container's
+// output are closed.
 func (k *Keeper) Stay() error {
 	_, err := k.link.Write([]byte("\n"))
 	return errors.Join(err, k.link.Close())
@@ -151,7 +156,8 @@ func (k *Keeper) Stay() error {
 // Abandon ends a keeper that is not to stay.
 func (k *Keeper) Abandon() { _ = k.link.Close() }
 
-// Restore starts a keeper for a running container whose own was lost. The error wraps ErrGone when the container has ended.
+// Restore starts a keeper for a running container whose own was lost. The error wraps ErrGone when
+// the container has ended.
 func Restore(cfg Config) error {
 	conn, err := dial(cfg.Dir)
 	if err == nil {
@@ -170,9 +176,11 @@ func Restore(cfg Config) error {
 
 // Attachment says what to join to a container's streams.
 type Attachment struct {
-	// Stdin is passed on until its end when not nil. A read of it may still be going on when Attach has returned.
+	// Stdin is passed on until its end when not nil. A read of it may still be going on when Attach
+	// has returned.
 	Stdin io.Reader
-	// Stdout and Stderr get what the container writes from now on; who is the first to attach also gets what it wrote just before.
+	// Stdout and Stderr get what the container writes from now on; who is the first to attach also
+	// gets what it wrote just before.
 	Stdout, Stderr io.Writer
 	// Done, when closed, ends the attachment.
 	Done <-chan struct{}
@@ -180,8 +188,8 @@ type Attachment struct {
 	Joined func() error
 }
 
-// Attach joins streams until the container's output ends or the attachment is done. The error wraps ErrGone when there is
-// nothing to attach to.
+// Attach joins streams until the container's output ends or the attachment is done. The error wraps
+// ErrGone when there is nothing to attach to.
 func Attach(dir string, a Attachment) error {
 	conn, err := dial(dir)
 	if err != nil {
@@ -239,7 +247,8 @@ func Attach(dir string, a Attachment) error {
 	}
 }
 
-// dial connects to the keeper. Paths of sockets are short, so that it goes by a descriptor of the directory.
+// dial connects to the keeper. Paths of sockets are short, so that it goes by a descriptor of the
+// directory.
 func dial(dir string) (net.Conn, error) {
 	var conn net.Conn
 	err := within(dir, func(path string) (err error) {

@@ -59,7 +59,8 @@ func attach(cfg streams.Config) (string, error) {
 	return out.String(), err
 }
 
-// TestBriefContainer: the keeper has its ends of the pipes when the container starts, so that nothing of one that ends at once is lost.
+// TestBriefContainer: the keeper has its ends of the pipes when the container starts, so that
+// nothing of one that ends at once is lost.
 func TestBriefContainer(t *testing.T) {
 	cfg := config(t)
 	keeper, err := streams.Start(cfg)
@@ -99,7 +100,8 @@ func TestBriefContainer(t *testing.T) {
 	}
 }
 
-// TestRestore: a keeper that was lost is replaced while the container runs; when that has ended there is nothing to join.
+// TestRestore: a keeper that was lost is replaced while the container runs; when that has ended
+// there is nothing to join.
 func TestRestore(t *testing.T) {
 	cfg := config(t)
 	keeper, err := streams.Start(cfg)

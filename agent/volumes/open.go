@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How paths are looked up. What a process of the node has open is never reached by a path, and a path in a volume never leaves
-// it: links may lead wherever they like within the volume.
+// How paths are looked up. What a process of the node has open is never reached by a path, and a
+// path in a volume never leaves it: links may lead wherever they like within the volume.
 const (
 	onNode   = unix.RESOLVE_NO_MAGICLINKS
 	inVolume = unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_BENEATH
@@ -22,14 +22,14 @@ const (
 // lookupTries bounds how often a look-up is repeated that containers interfere with.
 const lookupTries = 100
 
-// Open opens a directory that the agent made for a volume. The holder of the descriptor has the directory, whatever becomes of
-// its path.
+// Open opens a directory that the agent made for a volume. The holder of the descriptor has the
+// directory, whatever becomes of its path.
 func Open(dir string) (*os.File, error) {
 	return os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 }
 
-// lookup opens a path relative to a directory. The kernel resolves it in one go, so that there is no moment between a check of
-// the path and its use.
+// lookup opens a path relative to a directory. The kernel resolves it in one go, so that there is
+// no moment between a check of the path and its use.
 func lookup(dir *os.File, path string, flags int, resolve uint64) (*os.File, error) {
 	how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Resolve: resolve}
 	if flags&unix.O_CREAT != 0 {
@@ -47,7 +47,8 @@ func lookup(dir *os.File, path string, flags int, resolve uint64) (*os.File, err
 	}
 }
 
-// lookupOrMake is lookup of a path whose missing directories are made, with the permission bits given.
+// lookupOrMake is lookup of a path whose missing directories are made, with the permission bits
+// given.
 func lookupOrMake(dir *os.File, path string, resolve uint64, mode uint32) (*os.File, error) {
 	var err error
 	for range lookupTries {
@@ -63,7 +64,8 @@ func lookupOrMake(dir *os.File, path string, resolve uint64, mode uint32) (*os.F
 	return nil, err
 }
 
-// makeMissing makes the directories of a path that are missing, each by the descriptor of the one above it.
+// makeMissing makes the directories of a path that are missing, each by the descriptor of the one
+// above it.
 func makeMissing(dir *os.File, path string, resolve uint64, mode uint32) error {
 	at, err := lookup(dir, ".", unix.O_PATH, resolve)
 	if err != nil {
@@ -85,7 +87,8 @@ func makeMissing(dir *os.File, path string, resolve uint64, mode uint32) error {
 	return nil
 }
 
-// makeDir makes a directory in another one, and opens it. One that is there already is opened as it is.
+// makeDir makes a directory in another one, and opens it. One that is there already is opened as it
+// is.
 func makeDir(at *os.File, name string, mode uint32) (*os.File, error) {
 	failed := func(err error) error {
 		return &os.PathError{Op: "mkdir", Path: filepath.Join(at.Name(), name), Err: err}
@@ -107,8 +110,8 @@ func makeDir(at *os.File, name string, mode uint32) (*os.File, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, errors.Join(failed(err), f.Close())
 	}
-	// A container may have put a directory of its own there meanwhile, the rights of which are its own affair. The group's bit
-	// comes from the directory above.
+	// A container may have put a directory of its own there meanwhile, the rights of which are its own
+	// affair. The group's bit comes from the directory above.
 	if made && int(st.Uid) == os.Geteuid() {
 		if err := unix.Fchmod(fd, mode&0o777|st.Mode&unix.S_ISGID); err != nil {
 			return nil, errors.Join(failed(err), f.Close())
@@ -117,9 +120,9 @@ func makeDir(at *os.File, name string, mode uint32) (*os.File, error) {
 	return f, nil
 }
 
-// Within opens a path inside a volume, of which dir is the directory, and makes directories with the volume's own permission
-// bits where there is nothing. The error wraps ErrUnfit when the path leads out of the volume, as by a link that a container
-// made.
+// Within opens a path inside a volume, of which dir is the directory, and makes directories with
+// the volume's own permission bits where there is nothing. The error wraps ErrUnfit when the path
+// leads out of the volume, as by a link that a container made.
 func Within(dir *os.File, sub string) (*os.File, error) {
 	if !filepath.IsLocal(sub) || slices.Contains(strings.Split(sub, "/"), "..") {
 		return nil, fmt.Errorf("%w: %q leaves the volume", ErrUnfit, sub)
@@ -141,9 +144,10 @@ func Within(dir *os.File, sub string) (*os.File, error) {
 	return f, nil
 }
 
-// MountPoint makes an empty directory or file inside a volume, of which dir is the directory, for something to be mounted
-// there by a container that can't make it itself. One that is there is left as it is. The error wraps ErrUnfit when what is
-// there is of the other kind or outside of the volume.
+// MountPoint makes an empty directory or file inside a volume, of which dir is the directory, for
+// something to be mounted there by a container that can't make it itself. One that is there is left
+// as it is. The error wraps ErrUnfit when what is there is of the other kind or outside of the
+// volume.
 func MountPoint(dir *os.File, path string, directory bool) error {
 	path = filepath.Clean(path)
 	if !filepath.IsLocal(path) || path == "." {
@@ -188,9 +192,10 @@ func makeFile(dir *os.File, path string, resolve uint64) (*os.File, error) {
 	return f, err
 }
 
-// HostPath opens a path of the node, and checks that it is of a type, or makes it: one of Kubernetes' types, or empty for
-// anything that exists. What is checked is what is returned, also when a container replaces a part of the path meanwhile. The
-// error wraps ErrUnfit when the path is not of the type.
+// HostPath opens a path of the node, and checks that it is of a type, or makes it: one of
+// Kubernetes' types, or empty for anything that exists. What is checked is what is returned, also
+// when a container replaces a part of the path meanwhile. The error wraps ErrUnfit when the path is
+// not of the type.
 func HostPath(path, sort string) (*os.File, error) {
 	root, err := Open("/")
 	if err != nil {

@@ -114,8 +114,8 @@ func TestWithin(t *testing.T) {
 	}
 }
 
-// TestWithinWhilePathsChange opens paths in a volume in which another one keeps exchanging a directory and a link that leads
-// out of it.
+// TestWithinWhilePathsChange opens paths in a volume in which another one keeps exchanging a
+// directory and a link that leads out of it.
 func TestWithinWhilePathsChange(t *testing.T) {
 	root := t.TempDir()
 	dir, outside := filepath.Join(root, "volume"), filepath.Join(root, "outside")

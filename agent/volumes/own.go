@@ -9,16 +9,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a group may do with what is its own, and the bit by which what is made in a directory becomes the group's too.
+// What a group may do with what is its own, and the bit by which what is made in a directory
+// becomes the group's too.
 const (
 	groupFile = 0o660
 	groupDir  = 0o770
 )
 
-// Own gives a volume's root, and all that is in it, to the group, which may read and write it from then on. Files made
-// later get the group of their directory. Unless it is to be done always, a volume whose root is as it should be is left
-// alone: then so is what is in it, as far as anybody knows. Other file systems that are mounted below stay as they are.
-// With no group nothing is done.
+// Own gives a volume's root, and all that is in it, to the group, which may read and write it from
+// then on. Files made later get the group of their directory. Unless it is to be done always, a
+// volume whose root is as it should be is left alone: then so is what is in it, as far as anybody
+// knows. Other file systems that are mounted below stay as they are. With no group nothing is done.
 func Own(dir string, group Group, always bool) error {
 	if group == nil {
 		return nil
@@ -31,8 +32,8 @@ func Own(dir string, group Group, always bool) error {
 	if !always && at.Gid == gid && at.Mode&unix.S_ISGID != 0 && at.Mode&groupDir == groupDir {
 		return nil
 	}
-	// Containers may swap a directory for a link while this goes on. It is not followed out, and what is changed is what was
-	// looked at.
+	// Containers may swap a directory for a link while this goes on. It is not followed out, and what
+	// is changed is what was looked at.
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err

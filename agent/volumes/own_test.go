@@ -10,7 +10,8 @@ import (
 	"github.com/xebec-project/xebec/agent/volumes"
 )
 
-// TestOwn gives a volume with files of others in it to a group, and looks at which of them change when.
+// TestOwn gives a volume with files of others in it to a group, and looks at which of them change
+// when.
 func TestOwn(t *testing.T) {
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") == "true" {

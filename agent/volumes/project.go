@@ -14,8 +14,9 @@ import (
 	"github.com/xebec-project/xebec/internal/failpoint"
 )
 
-// Names in a projected volume that are not its files: a link to the directory that holds the present ones, and what such
-// a directory's name begins with. Kubernetes uses the same; programs watch them.
+// Names in a projected volume that are not its files: a link to the directory that holds the
+// present ones, and what such a directory's name begins with. Kubernetes uses the same; programs
+// watch them.
 const (
 	present = "..data"
 	prefix  = ".."
@@ -28,13 +29,15 @@ type File struct {
 	Mode fs.FileMode
 }
 
-// Project makes dir hold exactly these files, by their paths, and reports whether that changed anything. A reader sees all
-// the old files or all the new ones: they are made in a directory of their own, to which one link leads, and that is
-// replaced at once. The old directory stays until the next call: whoever has read the link may be about to follow it. With
-// inMemory nothing reaches a disk, not even by swapping where Linux can prevent that (6.4).
+// Project makes dir hold exactly these files, by their paths, and reports whether that changed
+// anything. A reader sees all the old files or all the new ones: they are made in a directory of
+// their own, to which one link leads, and that is replaced at once. The old directory stays until
+// the next call: whoever has read the link may be about to follow it. With inMemory nothing reaches
+// a disk, not even by swapping where Linux can prevent that (6.4).
 //
-// Points are paths in the volume at which containers have something else mounted (see MountPoint). What is there is never
-// replaced, nor any directory above it, so that the mounts outlive changes of the files. Files at or below a point are hidden.
+// Points are paths in the volume at which containers have something else mounted (see MountPoint).
+// What is there is never replaced, nor any directory above it, so that the mounts outlive changes
+// of the files. Files at or below a point are hidden.
 func Project(dir string, files map[string]File, points []string, group Group, inMemory bool) (changed bool, err error) {
 	if inMemory {
 		err = mountUnswapped(dir)
@@ -180,8 +183,9 @@ func same(dir string, files map[string]File, group Group) bool {
 	return err == nil && n == len(files)
 }
 
-// link makes the volume's root lead to the files in the present directory, and removes what is neither that nor kept. A
-// directory in which something is mounted is a directory in the root itself, and what leads to the files is in it.
+// link makes the volume's root lead to the files in the present directory, and removes what is
+// neither that nor kept. A directory in which something is mounted is a directory in the root
+// itself, and what leads to the files is in it.
 func link(dir string, files map[string]File, points []string, group Group, keep ...string) error {
 	links, dirs, kept := map[string]bool{}, map[string]bool{}, map[string]bool{present: true}
 	for _, name := range keep {
@@ -244,8 +248,8 @@ func makeRealDir(path string, group Group) error {
 	return ownRoot(path, 0o755, group)
 }
 
-// tidy removes what does not stay of the directory sub of a volume, and the links at points, which are those kept: what is
-// mounted there is to be seen in the volume and not in its present files.
+// tidy removes what does not stay of the directory sub of a volume, and the links at points, which
+// are those kept: what is mounted there is to be seen in the volume and not in its present files.
 func tidy(dir, sub string, known func(path string) (stays, inside bool), kept map[string]bool) error {
 	entries, err := os.ReadDir(filepath.Join(dir, sub))
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package volumes makes what pods' volumes stand for on the node: directories, memory, paths of the node, and files that
-// follow objects of the control plane.
+// Package volumes makes what pods' volumes stand for on the node: directories, memory, paths of the
+// node, and files that follow objects of the control plane.
 //
 // All functions are idempotent, so that an agent that takes over from another calls them again.
 package volumes
@@ -23,8 +23,8 @@ var ErrUnfit = errors.New("unfit path")
 // Group is the group that owns a volume's files beside their user; nil for none.
 type Group *int64
 
-// Empty makes a directory that all containers of the pod may write to. What is in it already is given to the group anew
-// where that is always to be done.
+// Empty makes a directory that all containers of the pod may write to. What is in it already is
+// given to the group anew where that is always to be done.
 func Empty(dir string, group Group, always bool) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
@@ -40,8 +40,8 @@ func open(dir string, group Group, always bool) error {
 	return ownRoot(dir, 0o777, group)
 }
 
-// Memory makes a file system in memory, of at most so many bytes; 0 stands for half of the machine's. Otherwise it is as
-// Empty.
+// Memory makes a file system in memory, of at most so many bytes; 0 stands for half of the
+// machine's. Otherwise it is as Empty.
 func Memory(dir string, size int64, group Group, always bool) error {
 	options := "mode=0755"
 	if size > 0 {
@@ -53,8 +53,9 @@ func Memory(dir string, size int64, group Group, always bool) error {
 	return open(dir, group, always)
 }
 
-// Secret makes a directory that only root may enter and that lies in memory: nothing in it reaches a disk, nor, where Linux can
-// prevent it (6.4), the swap space. It stays until the machine restarts.
+// Secret makes a directory that only root may enter and that lies in memory: nothing in it reaches
+// a disk, nor, where Linux can prevent it (6.4), the swap space. It stays until the machine
+// restarts.
 func Secret(dir string) error {
 	if err := mountUnswapped(dir); err != nil {
 		return err
@@ -102,8 +103,8 @@ func ownRoot(dir string, mode fs.FileMode, group Group) error {
 	return os.Chmod(dir, mode)
 }
 
-// Remove removes all volumes in a directory with all that is in them; paths of the node are not in it. A directory that
-// does not exist is no error.
+// Remove removes all volumes in a directory with all that is in them; paths of the node are not in
+// it. A directory that does not exist is no error.
 func Remove(root string) error {
 	entries, err := os.ReadDir(root)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -120,8 +121,8 @@ func Remove(root string) error {
 	return os.RemoveAll(root)
 }
 
-// Usage returns the bytes of disk that the files below dir take, without those of other file systems. Containers may change
-// what is there meanwhile: no link is followed.
+// Usage returns the bytes of disk that the files below dir take, without those of other file
+// systems. Containers may change what is there meanwhile: no link is followed.
 func Usage(dir string) (int64, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -162,11 +163,13 @@ func Usage(dir string) (int64, error) {
 	return sum, err
 }
 
-// gone reports whether an error says that a file, or a directory on the way to it, was removed or replaced meanwhile. That it was
-// replaced by a link out of the directory is no error of the system's.
+// gone reports whether an error says that a file, or a directory on the way to it, was removed or
+// replaced meanwhile. That it was replaced by a link out of the directory is no error of the
+// system's.
 func gone(err error) bool {
 	var number syscall.Errno
-	return err != nil && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) || !errors.As(err, &number))
+	return err != nil &&
+		(errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) || !errors.As(err, &number))
 }
 
 func lstat(root *os.Root, path string) (*syscall.Stat_t, error) {

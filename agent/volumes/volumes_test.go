@@ -115,8 +115,8 @@ func TestProjectIsAtomic(t *testing.T) {
 		close(stop)
 		<-ended
 	}()
-	// What a turn replaces outlives it, not the one after: a read is overtaken once at most, as it is when the next turn
-	// waits for it to end.
+	// What a turn replaces outlives it, not the one after: a read is overtaken once at most, as it is
+	// when the next turn waits for it to end.
 	for n := range 300 {
 		if _, err := volumes.Project(dir, turn(n+1), nil, nil, false); err != nil {
 			t.Fatal(err)

@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// victims are callers with certificates that go on with their work, with a pause after each call, so that the figure is
-	// of the server and not of a full machine.
+	// victims are callers with certificates that go on with their work, with a pause after each call,
+	// so that the figure is of the server and not of a full machine.
 	victims     = 4
 	victimPause = 10 * time.Millisecond
 	// beforehand is how long they work before the attack.
@@ -31,7 +31,8 @@ const (
 	attackPause = 20 * time.Millisecond
 )
 
-// attackFrom is the address that attacks come from: another one than that of the victims, on loopback.
+// attackFrom is the address that attacks come from: another one than that of the victims, on
+// loopback.
 var attackFrom = &net.TCPAddr{IP: net.IPv4(127, 0, 66, 6)}
 
 // attacked is whom an attack is on.
@@ -41,7 +42,8 @@ type attacked struct {
 	key string
 }
 
-// attack measures what an attack from one source costs: by how much the gateway's memory grows, and what other callers notice.
+// attack measures what an attack from one source costs: by how much the gateway's memory grows, and
+// what other callers notice.
 func attack(run func(ctx context.Context, t attacked) string) func(context.Context, *bench) (result, error) {
 	return func(ctx context.Context, b *bench) (result, error) {
 		c, err := b.start(ctx, 1)
@@ -64,7 +66,10 @@ func attack(run func(ctx context.Context, t attacked) string) func(context.Conte
 		}
 		work := func(ctx context.Context, api apiv1.ResourceServiceClient, caller, _ int) error {
 			defer pause(ctx, victimPause)
-			_, err := api.Get(ctx, &apiv1.GetRequest{Object: &apiv1.ObjectReference{Kind: "ConfigMap", Namespace: "default", Name: fmt.Sprintf("stored-%d", caller)}})
+			_, err := api.Get(
+				ctx,
+				&apiv1.GetRequest{Object: &apiv1.ObjectReference{Kind: "ConfigMap", Namespace: "default", Name: fmt.Sprintf("stored-%d", caller)}},
+			)
 			return err
 		}
 		start, err := gateway.Usage()
@@ -98,9 +103,11 @@ func attack(run func(ctx context.Context, t attacked) string) func(context.Conte
 		return result{
 			figure: fmt.Sprintf("RSS %d MiB, at most %d (+%d); p99 %s, under attack %s", before.RSS/mebibyte, rss/mebibyte,
 				(rss-before.RSS)/mebibyte, milliseconds(quantile(idle, .99)), milliseconds(quantile(under, .99))),
-			notes: []string{fmt.Sprintf("%s for %s: %s; p50 %s, under attack %s; gateway's CPU-s per second %.2f, under attack %.2f", attackFrom.IP, b.attack, what,
-				milliseconds(quantile(idle, .5)), milliseconds(quantile(under, .5)),
-				(before.CPU-start.CPU).Seconds()/beforehand.Seconds(), (after.CPU-before.CPU).Seconds()/b.attack.Seconds())},
+			notes: []string{
+				fmt.Sprintf("%s for %s: %s; p50 %s, under attack %s; gateway's CPU-s per second %.2f, under attack %.2f", attackFrom.IP, b.attack, what,
+					milliseconds(quantile(idle, .5)), milliseconds(quantile(under, .5)),
+					(before.CPU-start.CPU).Seconds()/beforehand.Seconds(), (after.CPU-before.CPU).Seconds()/b.attack.Seconds()),
+			},
 		}, nil
 	}
 }
@@ -120,7 +127,12 @@ func signingKey(ctx context.Context, c *cluster.Cluster) (string, error) {
 }
 
 // loadPaused is load without what the callers' pauses take.
-func loadPaused(ctx context.Context, length time.Duration, callers []apiv1.ResourceServiceClient, call func(ctx context.Context, api apiv1.ResourceServiceClient, caller, n int) error) ([]time.Duration, error) {
+func loadPaused(
+	ctx context.Context,
+	length time.Duration,
+	callers []apiv1.ResourceServiceClient,
+	call func(ctx context.Context, api apiv1.ResourceServiceClient, caller, n int) error,
+) ([]time.Duration, error) {
 	took, err := load(ctx, length, callers, call)
 	for i := range took {
 		took[i] -= victimPause
@@ -145,8 +157,8 @@ func stranger(ctx context.Context, t attacked) (*edgetest.Conn, error) {
 	return edgetest.Dial(ctx, attackFrom, t.address, &tls.Config{InsecureSkipVerify: true})
 }
 
-// unfinishedRequests opens 150 calls at a time whose requests lack the last byte, on a new connection whenever the gateway has
-// closed the one before.
+// unfinishedRequests opens 150 calls at a time whose requests lack the last byte, on a new
+// connection whenever the gateway has closed the one before.
 func unfinishedRequests(ctx context.Context, t attacked) string {
 	const streams, size = 150, 4<<20 - 1
 	connections, calls := 0, 0
@@ -204,7 +216,8 @@ func idleConnections(ctx context.Context, t attacked) string {
 	return fmt.Sprintf("%d connections tried, %d got through the handshake", made, taken)
 }
 
-// invalidTokens makes 2,000 calls a second at most, each with another token that a key of the cluster seems to have signed.
+// invalidTokens makes 2,000 calls a second at most, each with another token that a key of the
+// cluster seems to have signed.
 func invalidTokens(ctx context.Context, t attacked) string {
 	const batch, perSecond = 100, 2000
 	encode := base64.RawURLEncoding.EncodeToString

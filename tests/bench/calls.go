@@ -62,8 +62,14 @@ func measureGets(ctx context.Context, b *bench) (result, error) {
 	})
 }
 
-// calls starts a master with some objects, makes calls over many connections to its gateway, and tells what they cost.
-func (b *bench) calls(ctx context.Context, name string, objects int, call func(ctx context.Context, api apiv1.ResourceServiceClient, caller, call int) error) (result, error) {
+// calls starts a master with some objects, makes calls over many connections to its gateway, and
+// tells what they cost.
+func (b *bench) calls(
+	ctx context.Context,
+	name string,
+	objects int,
+	call func(ctx context.Context, api apiv1.ResourceServiceClient, caller, call int) error,
+) (result, error) {
 	c, err := b.start(ctx, 1)
 	if err != nil {
 		return result{}, err
@@ -142,8 +148,14 @@ func fill(ctx context.Context, callers []apiv1.ResourceServiceClient, objects in
 	return group.Wait()
 }
 
-// load makes every caller call one call after another for a while, and returns how long each took, sorted.
-func load(ctx context.Context, length time.Duration, callers []apiv1.ResourceServiceClient, call func(ctx context.Context, api apiv1.ResourceServiceClient, caller, n int) error) ([]time.Duration, error) {
+// load makes every caller call one call after another for a while, and returns how long each took,
+// sorted.
+func load(
+	ctx context.Context,
+	length time.Duration,
+	callers []apiv1.ResourceServiceClient,
+	call func(ctx context.Context, api apiv1.ResourceServiceClient, caller, n int) error,
+) ([]time.Duration, error) {
 	end := time.Now().Add(length)
 	var mu sync.Mutex
 	var all []time.Duration

@@ -13,23 +13,30 @@ import (
 	"github.com/xebec-project/xebec/tests/cluster"
 )
 
-// start brings up a control plane whose gateway does not hold off its one administrator, and waits until objects can be
-// made.
+// start brings up a control plane whose gateway does not hold off its one administrator, and waits
+// until objects can be made.
 func (b *bench) start(ctx context.Context, masters int) (*cluster.Cluster, error) {
 	return b.startWith(ctx, masters, func(string, map[string]any) {})
 }
 
 // startWith is start with changes to the services' configurations.
-func (b *bench) startWith(ctx context.Context, masters int, change func(service string, settings map[string]any)) (*cluster.Cluster, error) {
-	c, err := cluster.Start(ctx, cluster.Config{Binaries: b.binaries, Masters: masters, Settings: func(service string, settings map[string]any) {
-		change(service, settings)
-		if service != "etcd" {
-			settings["profiles"] = b.profiles != ""
-		}
-		if service == "gateway" {
-			settings["userLimits"] = map[string]any{"perSecond": 1e6, "burst": 1000000}
-		}
-	}})
+func (b *bench) startWith(
+	ctx context.Context,
+	masters int,
+	change func(service string, settings map[string]any),
+) (*cluster.Cluster, error) {
+	c, err := cluster.Start(
+		ctx,
+		cluster.Config{Binaries: b.binaries, Masters: masters, Settings: func(service string, settings map[string]any) {
+			change(service, settings)
+			if service != "etcd" {
+				settings["profiles"] = b.profiles != ""
+			}
+			if service == "gateway" {
+				settings["userLimits"] = map[string]any{"perSecond": 1e6, "burst": 1000000}
+			}
+		}},
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -116,5 +123,8 @@ func measureStart(ctx context.Context, b *bench) (result, error) {
 		took = append(took, time.Since(began))
 	}
 	middle := median(took)
-	return result{figure: fmt.Sprintf("%.2f s", middle.Seconds()), notes: []string{fmt.Sprintf("%d starts, the longest %s", restarts, milliseconds(took[restarts-1]))}}, nil
+	return result{
+		figure: fmt.Sprintf("%.2f s", middle.Seconds()),
+		notes:  []string{fmt.Sprintf("%d starts, the longest %s", restarts, milliseconds(took[restarts-1]))},
+	}, nil
 }

@@ -35,13 +35,13 @@ type crowdOptions struct {
 }
 
 const (
-	// crowdPatience is how long a crowd may take to register, besides the time that its nodes' starts are spread over, and to
-	// connect again.
+	// crowdPatience is how long a crowd may take to register, besides the time that its nodes' starts
+	// are spread over, and to connect again.
 	crowdPatience = 5 * time.Minute
 	// crowdCIDR has 8,192 ranges of 256 addresses, and is apart from the services' range.
 	crowdCIDR = "10.64.0.0/11"
-	// settleAfter is how long a crowd is watched after all have connected again: longer than leases live, so that each must
-	// have been renewed.
+	// settleAfter is how long a crowd is watched after all have connected again: longer than leases
+	// live, so that each must have been renewed.
 	settleAfter = 15 * time.Second
 	// healthPatience is how long a server may take to say how it is.
 	healthPatience = 5 * time.Second
@@ -130,7 +130,10 @@ func measureCrowd(ctx context.Context, b *bench) (result, error) {
 	if err != nil {
 		return r, err
 	}
-	r.notes = append(r.notes, fmt.Sprintf("registration: %.1f CPU-s without the nodes' own; %s; calls per node: %s", total.Seconds(), note, calls))
+	r.notes = append(
+		r.notes,
+		fmt.Sprintf("registration: %.1f CPU-s without the nodes' own; %s; calls per node: %s", total.Seconds(), note, calls),
+	)
 
 	held := append(slices.Clone(c.Processes()), agent)
 	if m, err = newMeter(held); err != nil {
@@ -171,9 +174,21 @@ func measureCrowd(ctx context.Context, b *bench) (result, error) {
 	if err := errors.Join(err, ctx.Err(), profiled()); err != nil {
 		return r, err
 	}
-	r.figure = fmt.Sprintf("%d nodes Ready after %.0f s (started over %.0f s); %d not Ready at some time in %s; get p50 %s, p99 %s, max %s; connected again %.1f s after kill -9 of a gateway, which served after %.1f s, %d not Ready, %d leases lost",
-		o.nodes, registered.Seconds(), o.starts().Seconds(), unready, o.hold, milliseconds(quantile(gets, .5)), milliseconds(quantile(gets, .99)), milliseconds(quantile(gets, 1)),
-		connected.Seconds(), serving.Seconds(), w.unready(), w.lost())
+	r.figure = fmt.Sprintf(
+		"%d nodes Ready after %.0f s (started over %.0f s); %d not Ready at some time in %s; get p50 %s, p99 %s, max %s; connected again %.1f s after kill -9 of a gateway, which served after %.1f s, %d not Ready, %d leases lost",
+		o.nodes,
+		registered.Seconds(),
+		o.starts().Seconds(),
+		unready,
+		o.hold,
+		milliseconds(quantile(gets, .5)),
+		milliseconds(quantile(gets, .99)),
+		milliseconds(quantile(gets, 1)),
+		connected.Seconds(),
+		serving.Seconds(),
+		w.unready(),
+		w.lost(),
+	)
 	return r, nil
 }
 
@@ -307,8 +322,8 @@ func (w *crowdWatch) probe(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// askHealth asks a server once a second whether it serves. A connection whose server says that it does not is not used: then the
-// call fails.
+// askHealth asks a server once a second whether it serves. A connection whose server says that it
+// does not is not used: then the call fails.
 func (w *crowdWatch) askHealth(ctx context.Context, c *cluster.Cluster, p *cluster.Process) error {
 	conn, err := c.Dial(p.Service, p.Master)
 	if err != nil {
@@ -342,7 +357,14 @@ func (w *crowdWatch) notes() []string {
 	for _, name := range w.order {
 		p := w.phases[name]
 		gets := slices.Sorted(slices.Values(p.gets))
-		note := fmt.Sprintf("%s: %d gets, p50 %s, p99 %s, max %s", name, len(gets), milliseconds(quantile(gets, .5)), milliseconds(quantile(gets, .99)), milliseconds(quantile(gets, 1)))
+		note := fmt.Sprintf(
+			"%s: %d gets, p50 %s, p99 %s, max %s",
+			name,
+			len(gets),
+			milliseconds(quantile(gets, .5)),
+			milliseconds(quantile(gets, .99)),
+			milliseconds(quantile(gets, 1)),
+		)
 		note += counts(", failed", p.failed)
 		note += fmt.Sprintf("; %d nodes not Ready after they had been, %d leases lost; health asked %d times", len(p.unready), p.lost, p.asked)
 		notes = append(notes, note+counts(", not serving", p.unhealthy))
@@ -374,7 +396,8 @@ func usages(processes []*cluster.Process) (map[string]cluster.Usage, error) {
 	return all, nil
 }
 
-// costs tells what a thousand nodes cost each process: processor time since the meter was made, and memory since before.
+// costs tells what a thousand nodes cost each process: processor time since the meter was made, and
+// memory since before.
 func (m *meter) costs(before map[string]cluster.Usage, o crowdOptions) (string, error) {
 	var parts []string
 	for i, p := range m.processes {
@@ -398,7 +421,8 @@ func gauge(ctx context.Context, web *http.Client, p *cluster.Process, name strin
 	return 0, fmt.Errorf("%s has no metric %s", p.Name(), name)
 }
 
-// scrape reads a metric of a process: its value for each combination of labels, as they are written.
+// scrape reads a metric of a process: its value for each combination of labels, as they are
+// written.
 func scrape(ctx context.Context, web *http.Client, p *cluster.Process, name string) (map[string]float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -426,7 +450,8 @@ func scrape(ctx context.Context, web *http.Client, p *cluster.Process, name stri
 	return values, lines.Err()
 }
 
-// callsPerNode tells which calls the apiservers have answered most often, and how often for each node.
+// callsPerNode tells which calls the apiservers have answered most often, and how often for each
+// node.
 func callsPerNode(ctx context.Context, c *cluster.Cluster, nodes int) (string, error) {
 	calls := map[string]float64{}
 	for _, m := range c.Masters() {

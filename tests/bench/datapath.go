@@ -85,7 +85,8 @@ func metric(unit string) func(figures) (string, bool) {
 	}
 }
 
-// ways prints calls or connections per second, and their 99th percentile, by each of some ways that was measured.
+// ways prints calls or connections per second, and their 99th percentile, by each of some ways that
+// was measured.
 func ways(names ...string) func(figures) (string, bool) {
 	return func(f figures) (string, bool) {
 		var parts []string

@@ -37,7 +37,8 @@ func deployment() *appsv1.Deployment {
 	}
 }
 
-// measureDeployment makes a deployment on simulated nodes and waits until its pods are bound and then until they run.
+// measureDeployment makes a deployment on simulated nodes and waits until its pods are bound and
+// then until they run.
 func measureDeployment(ctx context.Context, b *bench) (result, error) {
 	c, err := b.start(ctx, 1)
 	if err != nil {
@@ -135,7 +136,8 @@ func waitNodes(ctx context.Context, api *client.Client) error {
 	}
 }
 
-// waitPods watches pods and tells after each change how many are bound and run, until progress is done.
+// waitPods watches pods and tells after each change how many are bound and run, until progress is
+// done.
 func waitPods(ctx context.Context, api *client.Client, progress func(bound, running int) (bool, error)) error {
 	bound, running := make(map[string]bool), make(map[string]bool)
 	for event, err := range client.Watch[*corev1.Pod](ctx, api, client.WatchOptions{Namespace: "default"}) {

@@ -19,8 +19,8 @@ const (
 	around = 4 * time.Second
 )
 
-// writer writes one object after another through the gateways, with a timeout of its own, and notes when each was
-// acknowledged.
+// writer writes one object after another through the gateways, with a timeout of its own, and notes
+// when each was acknowledged.
 type writer struct {
 	api     apiv1.ResourceServiceClient
 	timeout time.Duration
@@ -61,7 +61,8 @@ func (w *writer) gap(since time.Time) time.Duration {
 	return max(longest, time.Since(last))
 }
 
-// measureFailover kills all processes of the master whose etcd leads, several times, while clients write.
+// measureFailover kills all processes of the master whose etcd leads, several times, while clients
+// write.
 func measureFailover(ctx context.Context, b *bench) (result, error) {
 	c, err := b.start(ctx, 3)
 	if err != nil {
@@ -118,5 +119,8 @@ func measureFailover(ctx context.Context, b *bench) (result, error) {
 	if ctx.Err() != nil {
 		return result{}, errors.New("no time left")
 	}
-	return result{figure: strings.Join(figures, "; "), notes: append(notes, fmt.Sprintf("the median of %d kills of all of a master's processes", kills))}, nil
+	return result{
+		figure: strings.Join(figures, "; "),
+		notes:  append(notes, fmt.Sprintf("the median of %d kills of all of a master's processes", kills)),
+	}, nil
 }

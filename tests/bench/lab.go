@@ -49,7 +49,8 @@ func withLab(ctx context.Context, b *bench, masters, nodes int, f func(l *lab.La
 	return f(l, options.ContextFile, time.Since(began))
 }
 
-// measureUp measures `lab up` with three masters and two nodes, from programs that are built to all nodes ready.
+// measureUp measures `lab up` with three masters and two nodes, from programs that are built to all
+// nodes ready.
 func measureUp(ctx context.Context, b *bench) (result, error) {
 	var r result
 	err := withLab(ctx, b, 3, 2, func(_ *lab.Lab, _ string, up time.Duration) error {
@@ -59,8 +60,8 @@ func measureUp(ctx context.Context, b *bench) (result, error) {
 	return r, err
 }
 
-// measurePods measures, as a watcher sees it, the time from a pod's binding to its container running, for pods that are
-// started one after the other and whose image is on the node.
+// measurePods measures, as a watcher sees it, the time from a pod's binding to its container
+// running, for pods that are started one after the other and whose image is on the node.
 func measurePods(ctx context.Context, b *bench) (result, error) {
 	var r result
 	err := withLab(ctx, b, 1, 1, func(l *lab.Lab, config string, _ time.Duration) error {
@@ -123,7 +124,12 @@ func startPod(ctx context.Context, c *client.Client, name string) (time.Duration
 			go func() {
 				_, err := client.Create(ctx, c, &corev1.Pod{
 					Metadata: &metav1.ObjectMeta{Name: name, Namespace: "default"},
-					Spec:     &corev1.PodSpec{TerminationGracePeriodSeconds: new(int64), Containers: []*corev1.Container{{Name: "c", Image: "xebec/client:1", ImagePullPolicy: "Never", Args: []string{"sleep"}}}},
+					Spec: &corev1.PodSpec{
+						TerminationGracePeriodSeconds: new(int64),
+						Containers: []*corev1.Container{
+							{Name: "c", Image: "xebec/client:1", ImagePullPolicy: "Never", Args: []string{"sleep"}},
+						},
+					},
 				})
 				created <- err
 			}()

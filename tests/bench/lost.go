@@ -18,7 +18,8 @@ import (
 // lostPods are the replicas of which a node's share is lost with it.
 const lostPods = 10
 
-// measureLost takes the power of one of two nodes, and measures until as many pods as before are ready elsewhere.
+// measureLost takes the power of one of two nodes, and measures until as many pods as before are
+// ready elsewhere.
 func measureLost(ctx context.Context, b *bench) (result, error) {
 	var r result
 	err := withClient(ctx, b, 1, 2, func(l *lab.Lab, c *client.Client, _ string) error {
@@ -61,7 +62,8 @@ func readyPods(ctx context.Context, c *client.Client, except string) (time.Time,
 		if p == nil {
 			continue
 		}
-		counts := event.Type != apiv1.EventType_EVENT_TYPE_DELETED && p.GetMetadata().GetDeletionTimestamp() == nil && p.GetSpec().GetNodeName() != except
+		counts := event.Type != apiv1.EventType_EVENT_TYPE_DELETED && p.GetMetadata().GetDeletionTimestamp() == nil &&
+			p.GetSpec().GetNodeName() != except
 		if name := p.GetMetadata().GetName(); counts && kind.IsPodReady(p) {
 			ready[name] = true
 		} else {

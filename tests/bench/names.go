@@ -66,7 +66,15 @@ func measureNames(ctx context.Context, b *bench) (result, error) {
 			return err
 		}
 		r.figure = fmt.Sprintf("%d of %d", failed.Load(), asked.Load())
-		r.notes = []string{fmt.Sprintf("%d kills in %.0f s, %.0f look-ups/s; first failure: %v", agentKills, took.Seconds(), float64(asked.Load())/took.Seconds(), first.Load())}
+		r.notes = []string{
+			fmt.Sprintf(
+				"%d kills in %.0f s, %.0f look-ups/s; first failure: %v",
+				agentKills,
+				took.Seconds(),
+				float64(asked.Load())/took.Seconds(),
+				first.Load(),
+			),
+		}
 		return nil
 	})
 	return r, err

@@ -122,7 +122,8 @@ func measureBurst(ctx context.Context, b *bench) (result, error) {
 	return r, err
 }
 
-// measureFull fills a node and measures what its agent uses then: its memory, and its processor time while nothing happens.
+// measureFull fills a node and measures what its agent uses then: its memory, and its processor
+// time while nothing happens.
 func measureFull(ctx context.Context, b *bench) (result, error) {
 	var r result
 	err := withClient(ctx, b, 1, 1, func(l *lab.Lab, c *client.Client, _ string) error {
@@ -149,20 +150,27 @@ func measureFull(ctx context.Context, b *bench) (result, error) {
 		}
 		perMinute := (after.CPU - before.CPU).Seconds() / (b.idle / 2).Minutes()
 		r.figure = fmt.Sprintf("%d MiB; %.2f CPU-s/min", after.RSS/mebibyte, perMinute)
-		r.notes = append(r.notes, fmt.Sprintf("agent with no pod %d MiB; right after the pods started %d MiB", empty.RSS/mebibyte, before.RSS/mebibyte))
+		r.notes = append(
+			r.notes,
+			fmt.Sprintf("agent with no pod %d MiB; right after the pods started %d MiB", empty.RSS/mebibyte, before.RSS/mebibyte),
+		)
 		return nil
 	})
 	return r, err
 }
 
-// measureReach has pods of a service come and go, and probers on both nodes that ask the service who answers: when pods that
-// are ready answer on the later node, and until when pods that were deleted do on the last.
+// measureReach has pods of a service come and go, and probers on both nodes that ask the service
+// who answers: when pods that are ready answer on the later node, and until when pods that were
+// deleted do on the last.
 func measureReach(ctx context.Context, b *bench) (result, error) {
 	var r result
 	err := withClient(ctx, b, 1, 2, func(_ *lab.Lab, c *client.Client, config string) error {
 		svc, err := client.Create(ctx, c, &corev1.Service{
 			Metadata: &metav1.ObjectMeta{Name: "target", Namespace: "default"},
-			Spec:     &corev1.ServiceSpec{Selector: map[string]string{"app": "target"}, Ports: []*corev1.ServicePort{{Port: 80, TargetPort: &metav1.IntOrString{IntVal: 8080}}}},
+			Spec: &corev1.ServiceSpec{
+				Selector: map[string]string{"app": "target"},
+				Ports:    []*corev1.ServicePort{{Port: 80, TargetPort: &metav1.IntOrString{IntVal: 8080}}},
+			},
 		})
 		if err != nil {
 			return err

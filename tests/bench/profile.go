@@ -14,9 +14,15 @@ import (
 	"github.com/xebec-project/xebec/tests/cluster"
 )
 
-// profile takes CPU profiles of a cluster's services, and of others, while something is measured, when they are asked for, and returns a
-// function that waits for them. etcd serves none.
-func (b *bench) profile(ctx context.Context, c *cluster.Cluster, name string, length time.Duration, others ...*cluster.Process) (wait func() error) {
+// profile takes CPU profiles of a cluster's services, and of others, while something is measured,
+// when they are asked for, and returns a function that waits for them. etcd serves none.
+func (b *bench) profile(
+	ctx context.Context,
+	c *cluster.Cluster,
+	name string,
+	length time.Duration,
+	others ...*cluster.Process,
+) (wait func() error) {
 	if b.profiles == "" {
 		return func() error { return nil }
 	}
@@ -57,7 +63,8 @@ func fetch(ctx context.Context, client *http.Client, url, file string) error {
 	return f.Close()
 }
 
-// keepLogs copies what processes logged to where profiles are kept, for a look at what went wrong. It keeps what it can.
+// keepLogs copies what processes logged to where profiles are kept, for a look at what went wrong.
+// It keeps what it can.
 func (b *bench) keepLogs(processes []*cluster.Process, name string) {
 	if b.profiles == "" {
 		return

@@ -51,8 +51,9 @@ func (r *reads) run(ctx context.Context) {
 	}
 }
 
-// measureSilence takes the wire, then the power, of the master whose etcd leads, several times, while a client on a node
-// writes and reads through all gateways. The master's kernel ends no connection either time.
+// measureSilence takes the wire, then the power, of the master whose etcd leads, several times,
+// while a client on a node writes and reads through all gateways. The master's kernel ends no
+// connection either time.
 func measureSilence(ctx context.Context, b *bench) (result, error) {
 	var r result
 	err := withLab(ctx, b, 3, 1, func(l *lab.Lab, _ string, _ time.Duration) error {
@@ -113,7 +114,8 @@ func measureSilence(ctx context.Context, b *bench) (result, error) {
 	return r, err
 }
 
-// dialFrom connects to all gateways of a lab from the network of one of its machines, as the lab's administrator.
+// dialFrom connects to all gateways of a lab from the network of one of its machines, as the lab's
+// administrator.
 func dialFrom(l *lab.Lab, host string) (*grpc.ClientConn, error) {
 	source, err := pki.NewSource(l.Spec.AdminFiles())
 	if err != nil {
@@ -136,7 +138,8 @@ func dialFrom(l *lab.Lab, host string) (*grpc.ClientConn, error) {
 	})
 }
 
-// inNetwork runs f on a thread in the network of one of a lab's machines. Sockets that f makes stay there.
+// inNetwork runs f on a thread in the network of one of a lab's machines. Sockets that f makes stay
+// there.
 func inNetwork(l *lab.Lab, host string, f func() error) error {
 	return osthread.Do(func() error {
 		namespace, err := netns.GetFromName(topology.NamespacePrefix(l.Spec.Name) + host)

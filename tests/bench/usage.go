@@ -27,7 +27,8 @@ func newMeter(processes []*cluster.Process) (*meter, error) {
 	return m, nil
 }
 
-// read returns the processor time of all processes since the meter was made, and a note with that of each.
+// read returns the processor time of all processes since the meter was made, and a note with that
+// of each.
 func (m *meter) read() (total time.Duration, note string, err error) {
 	var parts []string
 	for i, p := range m.processes {

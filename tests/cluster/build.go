@@ -9,8 +9,9 @@ import (
 	"strings"
 )
 
-// Build returns a directory with the project's programs: the one that XEBEC_BIN names or, when it names none, a new one
-// with what is built from this source tree. Remove it by remove, when no cluster runs any more.
+// Build returns a directory with the project's programs: the one that XEBEC_BIN names or, when it
+// names none, a new one with what is built from this source tree. Remove it by remove, when no
+// cluster runs any more.
 func Build(ctx context.Context, programs ...string) (dir string, remove func(), err error) {
 	remove = func() {}
 	if dir := os.Getenv("XEBEC_BIN"); dir != "" {

@@ -1,7 +1,7 @@
-// Package cluster runs control planes for tests and benchmarks: every service a process of its own, as on real masters,
-// with certificates and configurations, on loopback addresses and with etcd's data in memory. Masters are addresses of
-// 127.0.0.0/8, so that each has the usual ports. Any process can be killed, paused and started again, and tells what it
-// used.
+// Package cluster runs control planes for tests and benchmarks: every service a process of its own,
+// as on real masters, with certificates and configurations, on loopback addresses and with etcd's
+// data in memory. Masters are addresses of 127.0.0.0/8, so that each has the usual ports. Any
+// process can be killed, paused and started again, and tells what it used.
 package cluster
 
 import (
@@ -28,8 +28,8 @@ import (
 	"github.com/xebec-project/xebec/internal/rpc"
 )
 
-// Services are the control plane's processes on each master, in the order in which they start, with their ports. An
-// etcd's port is that of its clients.
+// Services are the control plane's processes on each master, in the order in which they start, with
+// their ports. An etcd's port is that of its clients.
 var Services = []struct {
 	Name string
 	Port int
@@ -63,7 +63,8 @@ type Config struct {
 	Masters int
 	// Services are the names of those to run on each; nil is all.
 	Services []string
-	// Settings, when not nil, changes a service's configuration before it is written: its keys are those of the file.
+	// Settings, when not nil, changes a service's configuration before it is written: its keys are
+	// those of the file.
 	Settings func(service string, settings map[string]any)
 }
 
@@ -87,7 +88,8 @@ type Master struct {
 	processes []*Process
 }
 
-// Start makes a control plane and waits until every service on every master takes calls. Close ends it.
+// Start makes a control plane and waits until every service on every master takes calls. Close ends
+// it.
 func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	dir, err := memoryDir()
 	if err != nil {
@@ -110,7 +112,8 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	return c, nil
 }
 
-// memoryDir makes a directory in memory where there is one: shared disks stall, and no figure should measure that.
+// memoryDir makes a directory in memory where there is one: shared disks stall, and no figure
+// should measure that.
 func memoryDir() (string, error) {
 	if dir, err := os.MkdirTemp("/dev/shm", "xebec-cluster-"); err == nil {
 		return dir, nil
@@ -301,8 +304,8 @@ func (c *Cluster) EtcdLeader(ctx context.Context) (*Master, error) {
 	}
 }
 
-// Dial connects an administrator to the given service on the given masters, on all when none is given. The caller closes
-// the connection.
+// Dial connects an administrator to the given service on the given masters, on all when none is
+// given. The caller closes the connection.
 func (c *Cluster) Dial(service string, masters ...*Master) (*grpc.ClientConn, error) {
 	return c.DialAs(c.admin, service, masters...)
 }
@@ -337,9 +340,10 @@ func (c *Cluster) HTTPClient() *http.Client {
 	return &http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}}
 }
 
-// StartHollow starts a process that simulates nodes: they register, keep their leases and run every pod at once, without
-// containers. Each has a connection and a certificate of its own. It needs the program xebec-agent among the binaries.
-// settings, which may be nil, are further keys of its configuration.
+// StartHollow starts a process that simulates nodes: they register, keep their leases and run every
+// pod at once, without containers. Each has a connection and a certificate of its own. It needs the
+// program xebec-agent among the binaries. settings, which may be nil, are further keys of its
+// configuration.
 func (c *Cluster) StartHollow(nodes int, settings map[string]any) (*Process, error) {
 	var gateways []string
 	for _, m := range c.masters {
@@ -371,8 +375,8 @@ func (c *Cluster) Identity(name string, request pki.Request) (pki.Files, error) 
 	return (&authorities{dir: filepath.Join(c.dir, "pki"), cluster: c.authority}).files(c.authority, name, request)
 }
 
-// WaitServing waits until every process that was started takes calls, and every gateway knows of all of them: an instance
-// that serves is listed a moment later.
+// WaitServing waits until every process that was started takes calls, and every gateway knows of
+// all of them: an instance that serves is listed a moment later.
 func (c *Cluster) WaitServing(ctx context.Context) error {
 	var running []*Process
 	for _, p := range c.Processes() {

@@ -17,8 +17,8 @@ import (
 	"github.com/xebec-project/xebec/tests/cluster"
 )
 
-// TestHollowNodes runs pods on simulated nodes, which have no more rights than real ones: an apiserver that checks what nodes
-// write takes their pods' addresses only from their own ranges.
+// TestHollowNodes runs pods on simulated nodes, which have no more rights than real ones: an
+// apiserver that checks what nodes write takes their pods' addresses only from their own ranges.
 func TestHollowNodes(t *testing.T) {
 	binaries, remove, err := cluster.Build(t.Context(), "xebecd", "xebec-agent")
 	if err != nil {

@@ -26,8 +26,8 @@ import (
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
 )
 
-// Process is one service on one master, whether it runs at the moment or not. Its methods may be called by several
-// goroutines.
+// Process is one service on one master, whether it runs at the moment or not. Its methods may be
+// called by several goroutines.
 type Process struct {
 	// Service is its name.
 	Service string
@@ -49,15 +49,16 @@ type Process struct {
 type Usage struct {
 	// CPU is the processor time, user and system, of all its runs so far.
 	CPU time.Duration
-	// RSS is its resident memory in bytes. PSS counts pages that several processes have, such as those of the binary that
-	// all services share, in equal parts: the sum of it is what the machine holds.
+	// RSS is its resident memory in bytes. PSS counts pages that several processes have, such as those
+	// of the binary that all services share, in equal parts: the sum of it is what the machine holds.
 	RSS, PSS int64
 }
 
 // Address is where the process serves gRPC.
 func (p *Process) Address() string { return net.JoinHostPort(p.Master.Address, strconv.Itoa(p.port)) }
 
-// Diagnostics is where it serves metrics, and profiles if its settings say so, to Cluster.HTTPClient.
+// Diagnostics is where it serves metrics, and profiles if its settings say so, to
+// Cluster.HTTPClient.
 func (p *Process) Diagnostics() string {
 	return net.JoinHostPort(p.Master.Address, strconv.Itoa(p.port+1000))
 }
@@ -92,12 +93,13 @@ func (p *Process) Start() error {
 	defer log.Close()
 	cmd := exec.Command(p.program[0], append(p.program[1:len(p.program):len(p.program)], "--config", p.configFile())...)
 	cmd.Stderr = log
-	// It ends with the test, however that ends. A group of its own keeps an interrupt from the terminal to the test alone.
+	// It ends with the test, however that ends. A group of its own keeps an interrupt from the
+	// terminal to the test alone.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	started, done := make(chan error), make(chan struct{})
 	go func() {
-		// The kernel takes the end of the thread that started a process for its parent's. Threads end where a test enters
-		// namespaces by them: this one is kept for as long as the process runs.
+		// The kernel takes the end of the thread that started a process for its parent's. Threads end
+		// where a test enters namespaces by them: this one is kept for as long as the process runs.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
@@ -133,7 +135,8 @@ func (p *Process) Kill() {
 	}
 }
 
-// Pause stops the process as it is, which to others looks like a host that hangs; Resume lets it go on.
+// Pause stops the process as it is, which to others looks like a host that hangs; Resume lets it go
+// on.
 func (p *Process) Pause() { p.signal(syscall.SIGSTOP) }
 
 // Resume ends a Pause.
@@ -176,7 +179,8 @@ func (p *Process) WaitServing(ctx context.Context) error {
 	return nil
 }
 
-// askHealth returns when the server says that it serves: the connection is used only once its health is good.
+// askHealth returns when the server says that it serves: the connection is used only once its
+// health is good.
 func (p *Process) askHealth(ctx context.Context) error {
 	conn, err := p.cluster.Dial(p.Service, p.Master)
 	if err != nil {
@@ -206,8 +210,8 @@ func (p *Process) askEtcd(ctx context.Context) error {
 	}
 }
 
-// waitKnows waits until the process, a gateway, finds others well. To ask it for the cluster's status makes it read who is
-// there, and use what it reads.
+// waitKnows waits until the process, a gateway, finds others well. To ask it for the cluster's
+// status makes it read who is there, and use what it reads.
 func (p *Process) waitKnows(ctx context.Context, others []*Process) error {
 	conn, err := p.cluster.Dial(p.Service, p.Master)
 	if err != nil {
@@ -291,7 +295,8 @@ func UsageOf(pid int) (Usage, error) {
 // tick is the unit of /proc/PID/stat: USER_HZ, 100 per second on every Linux that Go runs on.
 const tick = 10 * time.Millisecond
 
-// cpuTicks reads fields 14 and 15, user and system time, of a stat file; field 2 may hold spaces, within parentheses.
+// cpuTicks reads fields 14 and 15, user and system time, of a stat file; field 2 may hold spaces,
+// within parentheses.
 func cpuTicks(file string) (time.Duration, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {

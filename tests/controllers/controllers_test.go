@@ -1,5 +1,5 @@
-// Package controllers tests the services endpoints and collector against the real apiserver on a real etcd, each with
-// no more rights than its own certificate gives it.
+// Package controllers tests the services endpoints and collector against the real apiserver on a
+// real etcd, each with no more rights than its own certificate gives it.
 package controllers
 
 import (
@@ -40,7 +40,8 @@ func newHouse(t *testing.T) *house {
 	t.Helper()
 	etcd := etcdtest.New(t, 1)
 	cfg := apiserver.DefaultConfig()
-	// The only member of etcd is busy when it does not answer at once: to try again would leave some outcomes unknown.
+	// The only member of etcd is busy when it does not answer at once: to try again would leave some
+	// outcomes unknown.
 	cfg.Storage.WriteAttempt = 10 * time.Second
 	svc, err := apiserver.New(cfg, kind.NewScheme(), etcd.Client(), logger(t))
 	if err != nil {
@@ -131,7 +132,8 @@ func pod(namespace, name string) *corev1.Pod {
 	}
 }
 
-// running binds a pod and reports it running at an address, ready or not, as scheduler and agent would.
+// running binds a pod and reports it running at an address, ready or not, as scheduler and agent
+// would.
 func running(t *testing.T, c *client.Client, p *corev1.Pod, ip string, ready bool) *corev1.Pod {
 	t.Helper()
 	if p.GetSpec().GetNodeName() == "" {

@@ -24,7 +24,8 @@ import (
 	"github.com/xebec-project/xebec/services/endpoints"
 )
 
-// instances is connections to all instances of a service, which streams are made on in turn, as the gateway does.
+// instances is connections to all instances of a service, which streams are made on in turn, as the
+// gateway does.
 type instances struct {
 	grpc.ClientConnInterface
 	conns []*grpc.ClientConn
@@ -35,7 +36,8 @@ func (i *instances) NewStream(ctx context.Context, desc *grpc.StreamDesc, method
 	return i.conns[int(i.next.Add(1))%len(i.conns)].NewStream(ctx, desc, method, opts...)
 }
 
-// runEndpoints runs instances of the endpoints service. The stops are by instance, as elections name them.
+// runEndpoints runs instances of the endpoints service. The stops are by instance, as elections
+// name them.
 func runEndpoints(t *testing.T, h *house, hosts ...string) (*instances, map[string]func()) {
 	t.Helper()
 	all, stops := &instances{}, map[string]func(){}
@@ -123,8 +125,8 @@ func (d *drainer) leave(t *testing.T, p *corev1.Pod, limit time.Duration) <-chan
 	return out
 }
 
-// heldUpBy waits in vain for a pod to leave, until it is told by which node it is held up: who that is takes a moment to be
-// known.
+// heldUpBy waits in vain for a pod to leave, until it is told by which node it is held up: who that
+// is takes a moment to be known.
 func (d *drainer) heldUpBy(t *testing.T, p *corev1.Pod, name string) {
 	t.Helper()
 	eventually(t, p.Metadata.Name+" is held up by "+name, func() bool {
@@ -224,7 +226,8 @@ func TestPodLeavesEveryNode(t *testing.T) {
 	for _, stop := range stops {
 		stop()
 	}
-	// No leader, but also nothing that would change the slices: what counts is that the wait is bounded.
+	// No leader, but also nothing that would change the slices: what counts is that the wait is
+	// bounded.
 	running(t, c, create(t, c, pod("default", "late")), "10.244.0.7", true)
 	late := deletePod(t, c, "late")
 	if got := <-one.leave(t, late, 300*time.Millisecond); got.err == nil || got.after > 20*time.Second {
@@ -270,7 +273,8 @@ func TestAcknowledgeIsTheNodesOwn(t *testing.T) {
 	}
 }
 
-// TestHundredNodes measures what a pod's leaving costs with a hundred nodes, and that it costs nothing while no pod leaves.
+// TestHundredNodes measures what a pod's leaving costs with a hundred nodes, and that it costs
+// nothing while no pod leaves.
 func TestHundredNodes(t *testing.T) {
 	const nodes, pods = 100, 20
 	h := newHouse(t)

@@ -19,8 +19,9 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// fleet does what scheduler and agents would: it binds pods to nodes, reports them running and ready, and finishes the
-// deletion of bound ones. Images whose names hold "broken" never become ready. It goes by what it sees, as agents do.
+// fleet does what scheduler and agents would: it binds pods to nodes, reports them running and
+// ready, and finishes the deletion of bound ones. Images whose names hold "broken" never become
+// ready. It goes by what it sees, as agents do.
 type fleet struct {
 	c    *client.Client
 	pods *client.Informer[*corev1.Pod]

@@ -175,8 +175,8 @@ func TestSilentNode(t *testing.T) {
 	eventually(t, "the taints are gone again", func() bool { return taintsOf(t, c, "node-1") == "" })
 }
 
-// TestAllSilent cuts off every node at once, as when the gateways are down: nobody is evicted, and the clocks of those
-// that come back late start when the first is back.
+// TestAllSilent cuts off every node at once, as when the gateways are down: nobody is evicted, and
+// the clocks of those that come back late start when the first is back.
 func TestAllSilent(t *testing.T) {
 	h := newHouse(t)
 	c := h.admin()
@@ -224,7 +224,8 @@ func TestAllSilent(t *testing.T) {
 	}
 }
 
-// TestNodesHandOver stops the leader while a node is silent: the new one neither evicts early nor forgets to.
+// TestNodesHandOver stops the leader while a node is silent: the new one neither evicts early nor
+// forgets to.
 func TestNodesHandOver(t *testing.T) {
 	h := newHouse(t)
 	c := h.admin()
@@ -269,7 +270,8 @@ func TestOtherTaints(t *testing.T) {
 	}
 }
 
-// TestOutOfService has a person vouch that a node is off: only then are pods removed that its agent cannot confirm.
+// TestOutOfService has a person vouch that a node is off: only then are pods removed that its agent
+// cannot confirm.
 func TestOutOfService(t *testing.T) {
 	h := newHouse(t)
 	c := h.admin()

@@ -86,7 +86,8 @@ func refused(t *testing.T, c *client.Client, name, why string) {
 	})
 }
 
-// TestSchedulerWakes has pods that fit nowhere, each for another reason, and changes what would help.
+// TestSchedulerWakes has pods that fit nowhere, each for another reason, and changes what would
+// help.
 func TestSchedulerWakes(t *testing.T) {
 	h := newHouse(t)
 	c := h.admin()
@@ -166,7 +167,8 @@ func TestSchedulerWakes(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			if s.before != nil {
 				s.before()
-				// The change is on its way to the scheduler: a pod for which it is decisive tells when it is there.
+				// The change is on its way to the scheduler: a pod for which it is decisive tells when it is
+				// there.
 				if s.name == "uncordon" || s.name == "taint removed" {
 					eventually(t, "the scheduler knows", func() bool {
 						_, err := client.Delete[*corev1.Pod](t.Context(), c, "default", "probe", client.GracePeriod(0))
@@ -270,7 +272,8 @@ func TestSchedulerBatches(t *testing.T) {
 	}
 }
 
-// TestSchedulerHandOver stops leaders while they bind, and expects every pod to be bound once and no node overfull.
+// TestSchedulerHandOver stops leaders while they bind, and expects every pod to be bound once and
+// no node overfull.
 func TestSchedulerHandOver(t *testing.T) {
 	h := newHouse(t)
 	c := h.admin()

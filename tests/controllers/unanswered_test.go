@@ -41,7 +41,8 @@ func (h *house) deafService(name string) (c *client.Client, lost *atomic.Int64) 
 	return client.New(as{ClientConnInterface: deaf{h.conn, &atomic.Int64{}, lost}, User: "xebec:" + name, Group: "xebec:services"}), lost
 }
 
-// TestUnanswered runs the controllers behind a connection that loses answers: nothing is done twice, nothing is left.
+// TestUnanswered runs the controllers behind a connection that loses answers: nothing is done
+// twice, nothing is left.
 func TestUnanswered(t *testing.T) {
 	h := newHouse(t)
 	c := h.admin()

@@ -64,7 +64,8 @@ func deploymentCondition(d *appsv1.Deployment, typ string) *appsv1.DeploymentCon
 	return nil
 }
 
-// rolledOut waits until a deployment is all of its present template, as kubectl rollout status does.
+// rolledOut waits until a deployment is all of its present template, as kubectl rollout status
+// does.
 func rolledOut(t *testing.T, c *client.Client, name string) *appsv1.Deployment {
 	t.Helper()
 	var d *appsv1.Deployment
@@ -426,7 +427,8 @@ func TestBatches(t *testing.T) {
 	}
 }
 
-// TestWorkloadsHandOver stops leaders while they work, and expects neither a pod too many nor one too few.
+// TestWorkloadsHandOver stops leaders while they work, and expects neither a pod too many nor one
+// too few.
 func TestWorkloadsHandOver(t *testing.T) {
 	h := newHouse(t)
 	c := h.admin()
@@ -464,7 +466,8 @@ func TestWorkloadsHandOver(t *testing.T) {
 	}
 }
 
-// TestCascade deletes a deployment, and expects its sets and pods to go with it, or to stay when they are orphaned.
+// TestCascade deletes a deployment, and expects its sets and pods to go with it, or to stay when
+// they are orphaned.
 func TestCascade(t *testing.T) {
 	h := newHouse(t)
 	c := h.admin()

@@ -10,8 +10,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// TestPodsKnowTheCluster is a program in a pod that uses nothing but what every pod has: the variables, name and address of the
-// cluster, the authority, and the token of its account.
+// TestPodsKnowTheCluster is a program in a pod that uses nothing but what every pod has: the
+// variables, name and address of the cluster, the authority, and the token of its account.
 func TestPodsKnowTheCluster(t *testing.T) {
 	s := sharedShip(t)
 	s.loadImages(t)

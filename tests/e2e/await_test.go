@@ -15,8 +15,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// await watches the objects of a namespace until cond holds for them, and fails the test when it does not within the
-// limit. It goes on watching across masters that die.
+// await watches the objects of a namespace until cond holds for them, and fails the test when it
+// does not within the limit. It goes on watching across masters that die.
 func await[T kind.Object](t *testing.T, c *client.Client, namespace, what string, limit time.Duration, cond func([]T) bool) []T {
 	t.Helper()
 	objects, err := awaitObjects(t.Context(), c, namespace, limit, cond)
@@ -98,7 +98,8 @@ func eventually(t *testing.T, what string, limit time.Duration, cond func() erro
 			return
 		}
 		select {
-		// To ask costs processors, which what is asked about may need: at least half of the time is left to it.
+		// To ask costs processors, which what is asked about may need: at least half of the time is left
+		// to it.
 		case <-time.After(max(50*time.Millisecond, time.Since(began))):
 		case <-ctx.Done():
 			t.Fatalf("%s: not within %s: %v", what, limit, err)
@@ -106,8 +107,8 @@ func eventually(t *testing.T, what string, limit time.Duration, cond func() erro
 	}
 }
 
-// says waits until a command succeeds and prints all of these words, for what is told of a moment after it has happened:
-// events, and what nodes make of endpoints.
+// says waits until a command succeeds and prints all of these words, for what is told of a moment
+// after it has happened: events, and what nodes make of endpoints.
 func (p *person) says(t *testing.T, words []string, args ...string) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%q in xebec %s", words, strings.Join(args, " ")), waitLimit, func() error {

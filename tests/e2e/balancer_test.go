@@ -25,7 +25,8 @@ import (
 	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
 )
 
-// bystander is a machine on the lab's wire that is no node: no program of ours is about its sockets.
+// bystander is a machine on the lab's wire that is no node: no program of ours is about its
+// sockets.
 const bystander = "master-1"
 
 // onHost runs f in the network namespace of one of the lab's machines.
@@ -59,7 +60,8 @@ func (s *ship) wireAddr(name string) netip.Addr {
 	return netip.Addr{}
 }
 
-// fetch gets a URL from the bystander, on a connection of its own, and returns the status and the body.
+// fetch gets a URL from the bystander, on a connection of its own, and returns the status and the
+// body.
 func (s *ship) fetch(url string) (status int, body string, err error) {
 	// Connections are made where the namespace is, and not on whatever thread the transport chooses.
 	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, addr string) (conn net.Conn, err error) {
@@ -164,8 +166,8 @@ func ingressOf(t *testing.T, s *corev1.Service) netip.Addr {
 	return addr
 }
 
-// A machine on the wire calls services by addresses that no machine has. One node answers for each; when that node dies,
-// another one does.
+// A machine on the wire calls services by addresses that no machine has. One node answers for each;
+// when that node dies, another one does.
 func TestLoadBalancers(t *testing.T) {
 	s := ownShip(t, lab.Options{Masters: 1, Nodes: 2})
 	s.loadImages(t)
@@ -242,8 +244,8 @@ func TestLoadBalancers(t *testing.T) {
 	})
 }
 
-// localBalancer keeps a service's traffic on the node that it reaches, which has to be one with a pod, and asks the nodes
-// for their health as load balancers do.
+// localBalancer keeps a service's traffic on the node that it reaches, which has to be one with a
+// pod, and asks the nodes for their health as load balancers do.
 func (p *person) localBalancer(t *testing.T) {
 	svc := p.balancer(t, "local", "  externalTrafficPolicy: Local\n")
 	addr := ingressOf(t, svc)

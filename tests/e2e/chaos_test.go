@@ -14,8 +14,9 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// The longest time that writes may stop for when one master dies. A quiet machine needs two seconds; tests share theirs. What
-// nobody notices but by a connection's keepalive takes longer than this: 12 s for etcd's clients, 15 s for all others.
+// The longest time that writes may stop for when one master dies. A quiet machine needs two
+// seconds; tests share theirs. What nobody notices but by a connection's keepalive takes longer
+// than this: 12 s for etcd's clients, 15 s for all others.
 const writeGap = 10 * time.Second
 
 // harm is something done to a cluster, and what has to go on all the same.
@@ -24,7 +25,8 @@ type harm struct {
 	// do does it, and returns once it is done; what it leaves broken mend repairs.
 	do   func(t *testing.T, p *person)
 	mend func(t *testing.T, p *person)
-	// master is the one that do takes down, if it is one for certain: no service may be led from there afterwards.
+	// master is the one that do takes down, if it is one for certain: no service may be led from there
+	// afterwards.
 	master string
 	// gap is how long writes may stop for; 0 when they may not pass at all meanwhile.
 	gap time.Duration
@@ -34,14 +36,14 @@ type harm struct {
 	moves bool
 }
 
-// TestChaos breaks one thing after the other in a cluster at work. Whatever is broken: what was acknowledged stays, what
-// need not move does not, and the service answers.
+// TestChaos breaks one thing after the other in a cluster at work. Whatever is broken: what was
+// acknowledged stays, what need not move does not, and the service answers.
 func TestChaos(t *testing.T) {
 	s := sharedShip(t)
 	s.loadImages(t)
 	p := s.person(t)
-	// Pods follow from a node that is gone after 2 s. A node whose containerd starts again is not: it may be not ready for longer
-	// than that on a busy machine.
+	// Pods follow from a node that is gone after 2 s. A node whose containerd starts again is not: it
+	// may be not ready for longer than that on a busy machine.
 	toleration := "        - {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 2}\n" +
 		"        - {key: node.kubernetes.io/not-ready, operator: Exists, effect: NoExecute, tolerationSeconds: 300}\n"
 	p.apply(t, strings.Replace(sample(t, "echo.yaml"), "    spec:\n      terminationGrace", "    spec:\n      tolerations:\n"+toleration+"      terminationGrace", 1))
@@ -186,7 +188,8 @@ func (h harm) run(t *testing.T, p *person) {
 	p.awaitAnswers(t)
 }
 
-// spread waits for n pods of the sample deployment and brings one back to a node that has none of them, as after its loss.
+// spread waits for n pods of the sample deployment and brings one back to a node that has none of
+// them, as after its loss.
 func (p *person) spread(t *testing.T, n int) []*corev1.Pod {
 	t.Helper()
 	var pods []*corev1.Pod
@@ -196,14 +199,16 @@ func (p *person) spread(t *testing.T, n int) []*corev1.Pod {
 		if len(nodes) == 2 {
 			return nil
 		}
-		// The scheduler hears in its own time that a node may be used: only what it places then goes there.
+		// The scheduler hears in its own time that a node may be used: only what it places then goes
+		// there.
 		p.do(t, "delete", "pod", pods[0].GetMetadata().GetName(), "--grace-period=1")
 		return fmt.Errorf("they are all on %v", nodes)
 	})
 	return pods
 }
 
-// awaitLeft waits until no pod of the sample deployment counts on the node any more and three others are ready.
+// awaitLeft waits until no pod of the sample deployment counts on the node any more and three
+// others are ready.
 func (p *person) awaitLeft(t *testing.T, node string) {
 	t.Helper()
 	await(t, p.client, p.namespace, "pods have moved from "+node, waitLimit, func(pods []*corev1.Pod) bool {

@@ -20,7 +20,8 @@ import (
 	gatewayv1 "github.com/xebec-project/xebec/proto/xebec/gateway/v1"
 )
 
-// from connects to one master's gateway, at one of its listeners, from another of the lab's machines.
+// from connects to one master's gateway, at one of its listeners, from another of the lab's
+// machines.
 func (s *ship) from(t *testing.T, host, master string, port int, identity *pki.Source, options ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
 	options = append(options, grpc.WithDisableHealthCheck(), grpc.WithContextDialer(func(ctx context.Context, address string) (conn net.Conn, err error) {
@@ -43,7 +44,8 @@ func whoAmI(ctx context.Context, conn *grpc.ClientConn) (string, error) {
 	return who.GetUser(), err
 }
 
-// TestAccessList changes from where the gateways take connections, as an administrator on a machine that is no master.
+// TestAccessList changes from where the gateways take connections, as an administrator on a machine
+// that is no master.
 func TestAccessList(t *testing.T) {
 	s := sharedShip(t)
 	p := s.inDefault()

@@ -14,8 +14,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// A machine on the wire calls a service of both families by an address of each and by the nodes' ports. When the node that
-// answers for the IPv6 address dies, another one does.
+// A machine on the wire calls a service of both families by an address of each and by the nodes'
+// ports. When the node that answers for the IPv6 address dies, another one does.
 func TestDualStackBalancer(t *testing.T) {
 	s := ownShip(t, lab.Options{Masters: 1, Nodes: 2, DualStack: true})
 	s.loadImages(t)
@@ -81,7 +81,8 @@ func TestDualStackBalancer(t *testing.T) {
 	t.Logf("%v was answered for again %.1f s after %s was killed", six, time.Since(began).Seconds(), node)
 }
 
-// bothFamilies are load balancers of both families, and of IPv6 alone for pods that are to see their clients.
+// bothFamilies are load balancers of both families, and of IPv6 alone for pods that are to see
+// their clients.
 const bothFamilies = `apiVersion: v1
 kind: Service
 metadata: {name: both}

@@ -1,9 +1,10 @@
-// Package e2e drives whole clusters as their users do: the built programs, a lab of three masters and two nodes with real
-// containers and eBPF, the command line, and a typed client beside it. Every test finishes by itself on a machine of two
-// processors; none sleeps, all wait for what they expect, with a limit.
+// Package e2e drives whole clusters as their users do: the built programs, a lab of three masters
+// and two nodes with real containers and eBPF, the command line, and a typed client beside it.
+// Every test finishes by itself on a machine of two processors; none sleeps, all wait for what they
+// expect, with a limit.
 //
-// Most tests need root, as a lab does. XEBEC_BIN may name a directory with built programs, as `make build` leaves them in
-// bin/.
+// Most tests need root, as a lab does. XEBEC_BIN may name a directory with built programs, as `make
+// build` leaves them in bin/.
 package e2e
 
 import (
@@ -23,7 +24,8 @@ import (
 	"github.com/xebec-project/xebec/tests/cluster"
 )
 
-// Limits for what is waited for. They are many times what things take, for a machine that is busy with other tests.
+// Limits for what is waited for. They are many times what things take, for a machine that is busy
+// with other tests.
 const (
 	upLimit   = 2 * time.Minute
 	waitLimit = time.Minute

@@ -54,7 +54,8 @@ func (s *ship) dialEtcd(t *testing.T, master topology.Host, identity *pki.Source
 	return c
 }
 
-// TestServicesReachTheirOwnKeysAlone tries, on a lab's etcd, the certificates that its services use, while they do.
+// TestServicesReachTheirOwnKeysAlone tries, on a lab's etcd, the certificates that its services
+// use, while they do.
 func TestServicesReachTheirOwnKeysAlone(t *testing.T) {
 	s := sharedShip(t)
 	s.awaitWhole(t)

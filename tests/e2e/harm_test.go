@@ -21,7 +21,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// writer writes a numbered ConfigMap every 50 ms through the gateways and remembers which writes were acknowledged.
+// writer writes a numbered ConfigMap every 50 ms through the gateways and remembers which writes
+// were acknowledged.
 type writer struct {
 	client    *client.Client
 	namespace string
@@ -99,8 +100,8 @@ func (w *writer) awaitWrites(t *testing.T, n int) {
 	})
 }
 
-// finish stops writing, checks that all that was acknowledged is there, and returns the longest time without an
-// acknowledged write.
+// finish stops writing, checks that all that was acknowledged is there, and returns the longest
+// time without an acknowledged write.
 func (w *writer) finish(t *testing.T) time.Duration {
 	t.Helper()
 	w.stop()
@@ -129,15 +130,15 @@ func (w *writer) finish(t *testing.T) time.Duration {
 	return gap
 }
 
-// A prober is a pod on node-1 that calls the sample service without end, and whose log tells what failed: byAddress at
-// its cluster IP, byName at its name.
+// A prober is a pod on node-1 that calls the sample service without end, and whose log tells what
+// failed: byAddress at its cluster IP, byName at its name.
 const (
 	byAddress = "by-address"
 	byName    = "by-name"
 )
 
-// probe starts the probers and waits until they run. Their limit for a call is longer than the 5 s after which a resolver
-// repeats a lookup that went unanswered.
+// probe starts the probers and waits until they run. Their limit for a call is longer than the 5 s
+// after which a resolver repeats a lookup that went unanswered.
 func (p *person) probe(t *testing.T) {
 	t.Helper()
 	for name, host := range map[string]string{byAddress: p.clusterIP(t), byName: "echo"} {
@@ -183,8 +184,8 @@ func failures(log []string) []string {
 
 var podCgroup = regexp.MustCompile(`/pod([0-9a-f-]{36})/`)
 
-// containers are the processes in containers on a node by their pods' uids, each with its id and start time: as long as
-// these are the same it is the very same process.
+// containers are the processes in containers on a node by their pods' uids, each with its id and
+// start time: as long as these are the same it is the very same process.
 func (s *ship) containers(t *testing.T, node string) map[string][]string {
 	t.Helper()
 	found := make(map[string][]string)
@@ -262,8 +263,8 @@ func (c crew) same(t *testing.T, now crew) {
 	}
 }
 
-// leader waits until a service has a leader that will do, and returns the uid of the lease that makes it so and the
-// leader's host.
+// leader waits until a service has a leader that will do, and returns the uid of the lease that
+// makes it so and the leader's host.
 func (s *ship) leader(t *testing.T, service string, do func(uid, host string) bool) (uid, host string) {
 	t.Helper()
 	await(t, s.client, "kube-system", "another leader of "+service, waitLimit, func(leases []*coordinationv1.Lease) bool {
@@ -309,8 +310,8 @@ func (s *ship) status(ctx context.Context) (*clusterv1.StatusResponse, error) {
 // elected are the services with one leader each.
 var elected = []string{"scheduler", "workloads", "nodes", "endpoints", "collector", "cloud"}
 
-// awaitWhole waits until every member of etcd and every instance of every service is healthy, each elected service has
-// a leader, and the nodes are ready.
+// awaitWhole waits until every member of etcd and every instance of every service is healthy, each
+// elected service has a leader, and the nodes are ready.
 func (s *ship) awaitWhole(t *testing.T) {
 	t.Helper()
 	eventually(t, "the cluster is whole", waitLimit, func() error {

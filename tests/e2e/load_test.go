@@ -16,7 +16,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// How much a run does by default, which CI has time for. The full proof, whose figures are in docs/figures.md, is
+// How much a run does by default, which CI has time for. The full proof, whose figures are in
+// docs/figures.md, is
 //
 //	XEBEC_LOAD_REQUESTS=1000000 XEBEC_LOAD_KILLS=100 go test -timeout 60m -run TestLoad ./tests/e2e
 const (
@@ -42,7 +43,8 @@ func amount(t *testing.T, variable string, standard int) int {
 	return n
 }
 
-// loadEcho is the sample deployment with pods enough for both nodes, which drain for less time than its pods by default.
+// loadEcho is the sample deployment with pods enough for both nodes, which drain for less time than
+// its pods by default.
 func (p *person) loadEcho(t *testing.T) *corev1.Service {
 	t.Helper()
 	manifest := strings.Replace(sample(t, "echo.yaml"), "replicas: 3", "replicas: 4", 1)
@@ -149,7 +151,8 @@ func (p *person) calm(t *testing.T, names []string) stormed {
 	return sum
 }
 
-// TestLoadRollouts replaces a deployment's pods again and again under load from both nodes: no request may fail.
+// TestLoadRollouts replaces a deployment's pods again and again under load from both nodes: no
+// request may fail.
 func TestLoadRollouts(t *testing.T) {
 	s := sharedShip(t)
 	s.loadImages(t)
@@ -189,7 +192,8 @@ func (p *person) drained(t *testing.T) {
 	}
 }
 
-// TestLoadKills kills agents, then containerds, at moments of no choosing under load: no connection may break, old or new.
+// TestLoadKills kills agents, then containerds, at moments of no choosing under load: no connection
+// may break, old or new.
 func TestLoadKills(t *testing.T) {
 	s := sharedShip(t)
 	s.loadImages(t)
@@ -222,8 +226,9 @@ func TestLoadKills(t *testing.T) {
 	}
 }
 
-// reachable waits until the daemons of a pod's node are at work again: the agent can be asked, through the gateways, to run
-// something in the pod, and knows the image's program from one that is not there.
+// reachable waits until the daemons of a pod's node are at work again: the agent can be asked,
+// through the gateways, to run something in the pod, and knows the image's program from one that is
+// not there.
 func (p *person) reachable(t *testing.T, pod string) {
 	t.Helper()
 	eventually(t, "exec in "+pod, waitLimit, func() error {

@@ -15,8 +15,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// TestSegments runs a service on nodes whose networks are joined by a router that lets no pod's packet through, by IPv4 and
-// by IPv6.
+// TestSegments runs a service on nodes whose networks are joined by a router that lets no pod's
+// packet through, by IPv4 and by IPv6.
 func TestSegments(t *testing.T) {
 	s := ownShip(t, lab.Options{Masters: 1, Nodes: 2, Segments: 2, DualStack: true})
 	s.loadImages(t)
@@ -86,7 +86,8 @@ func TestSegments(t *testing.T) {
 	}
 }
 
-// checkDualStack asks for a second address for the service and calls it, by address and by name, across the networks.
+// checkDualStack asks for a second address for the service and calls it, by address and by name,
+// across the networks.
 func (p *person) checkDualStack(t *testing.T) {
 	p.apply(t, strings.Replace(sample(t, "echo.yaml"), "  selector:\n    app: echo\n  ports:\n    - name: http\n      port: 80", "  ipFamilyPolicy: RequireDualStack\n  selector:\n    app: echo\n  ports:\n    - name: http\n      port: 80", 1))
 	service, err := client.Get[*corev1.Service](t.Context(), p.client, "default", "echo")

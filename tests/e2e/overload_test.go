@@ -18,15 +18,15 @@ import (
 )
 
 const (
-	// overloadLong, set in the environment, holds every harm for a minute and starts the masters cold besides; it takes six
-	// minutes or more.
+	// overloadLong, set in the environment, holds every harm for a minute and starts the masters cold
+	// besides; it takes six minutes or more.
 	overloadLong = "XEBEC_OVERLOAD"
 	// logPerMinute bounds what the masters' logs grow by while nearly everything fails.
 	logPerMinute = 10 << 20
 )
 
-// starve lets everything on the hosts have so many processors in all, 0 for no limit. A host that is down gets the limit when
-// it is booted.
+// starve lets everything on the hosts have so many processors in all, 0 for no limit. A host that
+// is down gets the limit when it is booted.
 func (s *ship) starve(t *testing.T, processors float64, hosts ...string) {
 	t.Helper()
 	hier, err := cgroup.Find()
@@ -88,8 +88,9 @@ func (s *ship) logged(t *testing.T) int64 {
 	return sum
 }
 
-// TestOverload takes from the control plane what it needs to keep up, while writes go on, and gives it back: the cluster is
-// whole again by itself, has lost nothing that it acknowledged, has moved no pod and has not filled its disks with logs.
+// TestOverload takes from the control plane what it needs to keep up, while writes go on, and gives
+// it back: the cluster is whole again by itself, has lost nothing that it acknowledged, has moved
+// no pod and has not filled its disks with logs.
 func TestOverload(t *testing.T) {
 	long := os.Getenv(overloadLong) != ""
 	hold := 10 * time.Second

@@ -87,8 +87,8 @@ func nodeCondition(t *testing.T, s *ship, name, what string, cond func(*corev1.N
 	})
 }
 
-// TestNodeShutdown tells a node that its machine goes down: it says so, its pods end one priority after the other, and what
-// manages them can replace them.
+// TestNodeShutdown tells a node that its machine goes down: it says so, its pods end one priority
+// after the other, and what manages them can replace them.
 func TestNodeShutdown(t *testing.T) {
 	s := sharedShip(t)
 	p := s.person(t)

@@ -57,8 +57,9 @@ func restarts(pod *corev1.Pod) int32 {
 	return n
 }
 
-// TestEnvironment takes a container's variables from a config map, as Kubernetes' conformance test does: it reads the log of a
-// pod that has succeeded. The variables are printed without a shell, for shells drop names that they can't use themselves.
+// TestEnvironment takes a container's variables from a config map, as Kubernetes' conformance test
+// does: it reads the log of a pod that has succeeded. The variables are printed without a shell,
+// for shells drop names that they can't use themselves.
 func TestEnvironment(t *testing.T) {
 	s := sharedShip(t)
 	p := s.person(t)

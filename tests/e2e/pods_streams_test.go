@@ -10,7 +10,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// TestStreams talks to containers: to one that runs, to one that is run for that, and to one that is put beside others.
+// TestStreams talks to containers: to one that runs, to one that is run for that, and to one that
+// is put beside others.
 func TestStreams(t *testing.T) {
 	p := sharedShip(t).person(t)
 	p.loadImages(t)
@@ -69,7 +70,8 @@ func (p *person) runs(t *testing.T) {
 	}
 }
 
-// The image of the web server has no shell: the container that is added has, and sees what the server's sees.
+// The image of the web server has no shell: the container that is added has, and sees what the
+// server's sees.
 func (p *person) debugs(t *testing.T) {
 	before := p.podIs(t, "web", "it is ready", ready)
 	o := p.pipe(t, "", "debug", "web", "-i", "-c", "look", "--image", shellImage, "--target=web", "--",

@@ -162,7 +162,8 @@ spec:
 	inside.passes(t, toOther)
 }
 
-// policyFirstPacket runs pods whose first deed is to call elsewhere, while a policy denies it: not one may get through.
+// policyFirstPacket runs pods whose first deed is to call elsewhere, while a policy denies it: not
+// one may get through.
 func (p *person) policyFirstPacket(t *testing.T, url string) {
 	var manifests []string
 	for i := range 6 {

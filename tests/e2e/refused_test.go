@@ -264,7 +264,8 @@ func TestCallersWithoutRights(t *testing.T) {
 	})
 }
 
-// shake does a TLS handshake, and reads what comes: with TLS 1.3 a client learns only then that it was refused.
+// shake does a TLS handshake, and reads what comes: with TLS 1.3 a client learns only then that it
+// was refused.
 func shake(ctx context.Context, address string, authority *pki.CA, pair *pki.Pair) error {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(authority.CertPEM())

@@ -38,7 +38,8 @@ type ship struct {
 	loaded   sync.Once // the images
 }
 
-// launch brings a lab up, with the sample images on its nodes, that ends with the tests at the latest.
+// launch brings a lab up, with the sample images on its nodes, that ends with the tests at the
+// latest.
 func launch(options lab.Options) (*ship, error) {
 	p, err := built()
 	if err != nil {
@@ -191,8 +192,8 @@ type person struct {
 	file      string
 }
 
-// person makes a namespace for the test, and a configuration whose context is in it. The namespace is deleted after the
-// test, with all that is in it.
+// person makes a namespace for the test, and a configuration whose context is in it. The namespace
+// is deleted after the test, with all that is in it.
 func (s *ship) person(t *testing.T) *person {
 	t.Helper()
 	p := &person{ship: s, namespace: "t-" + strings.ToLower(randomName()), file: filepath.Join(t.TempDir(), "config")}

@@ -48,8 +48,8 @@ func TestLabCommands(t *testing.T) {
 	}
 }
 
-// Two labs run side by side with the same address ranges, neither meets the other, and each goes without a trace: one in
-// order, the other after its supervisor was killed.
+// Two labs run side by side with the same address ranges, neither meets the other, and each goes
+// without a trace: one in order, the other after its supervisor was killed.
 func TestTwoLabs(t *testing.T) {
 	needRoot(t)
 	before := interfaces(t)
@@ -74,7 +74,8 @@ func TestTwoLabs(t *testing.T) {
 	if err := lab.Down(t.Context(), lab.DownOptions{Name: first.Spec.Name, Purge: true}); err != nil {
 		t.Fatal(err)
 	}
-	// The other one does not notice. That it is busy with the end of the first is no reason to give up soon.
+	// The other one does not notice. That it is busy with the end of the first is no reason to give up
+	// soon.
 	second.inDefault().do(t, "exec", "client", "--", "/client", "get", "http://echo/name", "--timeout", "30s")
 	status, err := second.Status(t.Context())
 	if err != nil {

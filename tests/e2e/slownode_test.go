@@ -14,8 +14,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// TestSlowAndLostNodes pauses the agent of a node, cuts the node off from the master alone, and takes its power: only the last
-// moves its pods.
+// TestSlowAndLostNodes pauses the agent of a node, cuts the node off from the master alone, and
+// takes its power: only the last moves its pods.
 func TestSlowAndLostNodes(t *testing.T) {
 	s := ownShip(t, lab.Options{Masters: 1, Nodes: 2})
 	s.loadImages(t)

@@ -51,8 +51,8 @@ func filler(i int) *corev1.ConfigMap {
 	}
 }
 
-// When etcd is full, writes are refused with what to do about it, reads go on, and once there is room again writes do,
-// with nothing lost.
+// When etcd is full, writes are refused with what to do about it, reads go on, and once there is
+// room again writes do, with nothing lost.
 func TestStorageFull(t *testing.T) {
 	const quota = 64 << 20 // the least that a member takes
 	plane, c := controlPlane(t, func(service string, settings map[string]any) {

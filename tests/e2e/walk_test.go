@@ -53,7 +53,8 @@ func TestWalk(t *testing.T) {
 	t.Run("delete", p.walkDelete)
 }
 
-// awaitEcho waits until n pods of the sample deployment are ready and no other is left, and returns them.
+// awaitEcho waits until n pods of the sample deployment are ready and no other is left, and returns
+// them.
 func (p *person) awaitEcho(t *testing.T, n int) []*corev1.Pod {
 	t.Helper()
 	pods := await(t, p.client, p.namespace, fmt.Sprintf("%d echo pods ready and no other", n), waitLimit, func(pods []*corev1.Pod) bool {
@@ -301,7 +302,8 @@ func (p *person) walkScale(t *testing.T) {
 	}
 }
 
-// A cordoned node gets no new pod, a drained one loses those it has, and uncordoned it takes part again.
+// A cordoned node gets no new pod, a drained one loses those it has, and uncordoned it takes part
+// again.
 func (p *person) walkDrain(t *testing.T) {
 	p.do(t, "cordon", "node-2")
 	t.Cleanup(func() {

@@ -1,5 +1,5 @@
-// Package etcdroles tries what a service can do in etcd with its own certificate, against the members and certificates of labs, of
-// hosts that Ansible installs, and of test clusters.
+// Package etcdroles tries what a service can do in etcd with its own certificate, against the
+// members and certificates of labs, of hosts that Ansible installs, and of test clusters.
 package etcdroles
 
 import (
@@ -25,7 +25,8 @@ import (
 // Services are those with a certificate towards etcd.
 var Services = []string{"apiserver", "auth", "gateway", "scheduler", "workloads", "nodes", "endpoints", "collector", "cloud"}
 
-// Keys that are there while Check runs. The object is of a kind that no apiserver knows, which ignores it.
+// Keys that are there while Check runs. The object is of a kind that no apiserver knows, which
+// ignores it.
 const (
 	object  = "/xebec/registry/etcdroles/Object/default/object"
 	authKey = "/xebec/auth/etcd-roles"
@@ -53,20 +54,22 @@ type attempt struct {
 	members bool
 }
 
-// Check tries, with the client of a service, calls that it may make and calls that it may not. admin is a client that may do
-// everything. A control plane may run beside it.
+// Check tries, with the client of a service, calls that it may make and calls that it may not.
+// admin is a client that may do everything. A control plane may run beside it.
 func Check(t *testing.T, service string, client, admin *clientv3.Client) {
 	t.Helper()
 	check(t, service, client, admin, false)
 }
 
-// CheckForeign is Check for an etcd that is not Xebec's, in which services have roles of etcd's own.
+// CheckForeign is Check for an etcd that is not Xebec's, in which services have roles of etcd's
+// own.
 func CheckForeign(t *testing.T, service string, client, admin *clientv3.Client) {
 	t.Helper()
 	check(t, service, client, admin, true)
 }
 
-// refused knows a refusal by a call's code, by etcd's own error, and by the words of a watch that etcd cancels.
+// refused knows a refusal by a call's code, by etcd's own error, and by the words of a watch that
+// etcd cancels.
 func refused(err error) bool {
 	return status.Code(err) == codes.PermissionDenied || errors.Is(err, rpctypes.ErrPermissionDenied) ||
 		err != nil && strings.Contains(err.Error(), rpctypes.ErrPermissionDenied.Error())
@@ -148,7 +151,11 @@ func attempts(service string) []attempt {
 		{what: "read all of Xebec", call: get("/xebec/", prefix, clientv3.WithKeysOnly()), reads: true},
 		{what: "read everything", call: get("\x00", everything, clientv3.WithKeysOnly())},
 		{what: "read on from the registrations", call: get(discovery.Prefix, everything, clientv3.WithKeysOnly())},
-		{what: "read a secret in a transaction", call: do(clientv3.OpTxn(nil, []clientv3.Op{clientv3.OpGet(secrets + "default/a")}, nil)), reads: true},
+		{
+			what:  "read a secret in a transaction",
+			call:  do(clientv3.OpTxn(nil, []clientv3.Op{clientv3.OpGet(secrets + "default/a")}, nil)),
+			reads: true,
+		},
 		{what: "compare a secret", call: func(ctx context.Context, c *clientv3.Client) error {
 			_, err := c.Txn(ctx).If(clientv3.Compare(clientv3.Value(secrets+"default/a"), "=", "guess")).Commit()
 			return err
@@ -171,8 +178,18 @@ func attempts(service string) []attempt {
 		{what: "take off its own registration", call: do(clientv3.OpDelete(own)), by: Services},
 		{what: "write beside Xebec's keys", call: do(clientv3.OpPut("/etcd-roles", ""))},
 		{what: "list leases", call: func(ctx context.Context, c *clientv3.Client) error { _, err := c.Leases(ctx); return err }, tells: true},
-		{what: "compact", call: func(ctx context.Context, c *clientv3.Client) error { _, err := c.Compact(ctx, 1); return err }, by: apiserver, members: true},
-		{what: "list members", call: func(ctx context.Context, c *clientv3.Client) error { _, err := c.MemberList(ctx); return err }, by: []string{"gateway"}, tells: true},
+		{
+			what:    "compact",
+			call:    func(ctx context.Context, c *clientv3.Client) error { _, err := c.Compact(ctx, 1); return err },
+			by:      apiserver,
+			members: true,
+		},
+		{
+			what:  "list members",
+			call:  func(ctx context.Context, c *clientv3.Client) error { _, err := c.MemberList(ctx); return err },
+			by:    []string{"gateway"},
+			tells: true,
+		},
 		{what: "see a member's status", call: func(ctx context.Context, c *clientv3.Client) error {
 			_, err := pb.NewMaintenanceClient(c.ActiveConnection()).Status(ctx, &pb.StatusRequest{})
 			return err
@@ -213,7 +230,8 @@ func checkRegistration(ctx context.Context, t *testing.T, service string, client
 		directory := discovery.New(client, zap.NewNop())
 		defer directory.Close()
 		instances, err := directory.Instances(ctx)
-		if err != nil || !slices.ContainsFunc(instances, func(i discovery.Instance) bool { return i.Service == service && i.Host == "etcd-roles" }) {
+		if err != nil ||
+			!slices.ContainsFunc(instances, func(i discovery.Instance) bool { return i.Service == service && i.Host == "etcd-roles" }) {
 			t.Errorf("%s is not among the instances: %v, %v", service, instances, err)
 		}
 	case <-ctx.Done():

@@ -64,7 +64,8 @@ func client(t *testing.T, endpoint string, source *pki.Source) *clientv3.Client 
 	return c
 }
 
-// check starts a member with its configuration, moved to an address of loopback, and tries the certificates of services.
+// check starts a member with its configuration, moved to an address of loopback, and tries the
+// certificates of services.
 func check(t *testing.T, cfg etcd.Config, authority *pki.CA, services map[string]pki.Files) {
 	t.Helper()
 	at := func() string { return "https://" + loopbacktest.Address(t).String() }
@@ -135,7 +136,8 @@ func TestCertificatesOfLabs(t *testing.T) {
 	check(t, cfg, authority, services)
 }
 
-// TestCertificatesOfHosts tries the certificates that the Ansible role pki issues, and brings to hosts as they are.
+// TestCertificatesOfHosts tries the certificates that the Ansible role pki issues, and brings to
+// hosts as they are.
 func TestCertificatesOfHosts(t *testing.T) {
 	dir := t.TempDir()
 	for _, args := range []string{

@@ -99,7 +99,8 @@ func (f *foreign) client(tb testing.TB, request pki.Request) *clientv3.Client {
 	return c
 }
 
-// grant makes the users and roles that docs/operations/bring-up.md gives for an etcd of somebody else.
+// grant makes the users and roles that docs/operations/bring-up.md gives for an etcd of somebody
+// else.
 func grant(tb testing.TB, root *clientv3.Client) {
 	tb.Helper()
 	must := func(err error) {
@@ -157,7 +158,8 @@ func TestRolesInForeignEtcd(t *testing.T) {
 	}
 }
 
-// BenchmarkWrites is what roles cost the apiserver's writes: none, those of Xebec's members, and those of etcd itself.
+// BenchmarkWrites is what roles cost the apiserver's writes: none, those of Xebec's members, and
+// those of etcd itself.
 func BenchmarkWrites(b *testing.B) {
 	xebec := func(tb testing.TB, f *foreign, data string) {
 		cfg := etcd.DefaultConfig()

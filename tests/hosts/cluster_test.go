@@ -17,7 +17,8 @@ import (
 	"time"
 )
 
-// stepsVariable names the steps to run, as a regular expression, for those who work on one of them: the first always runs.
+// stepsVariable names the steps to run, as a regular expression, for those who work on one of them:
+// the first always runs.
 const stepsVariable = "XEBEC_HOSTS_STEPS"
 
 // step is a part of a cluster's life.
@@ -26,7 +27,8 @@ type step struct {
 	do   func()
 }
 
-// through goes through the steps, each on what the one before left, or through those that were picked.
+// through goes through the steps, each on what the one before left, or through those that were
+// picked.
 func (c *installed) through(steps ...step) {
 	c.t.Helper()
 	only := regexp.MustCompile(os.Getenv(stepsVariable))
@@ -58,8 +60,8 @@ func TestClusterOnBareHosts(t *testing.T) {
 	)
 }
 
-// TestEveryRoleOnHostsOfItsOwn has etcd and the load balancer beside the masters instead of on them, and in the end an etcd
-// that is not the roles' at all.
+// TestEveryRoleOnHostsOfItsOwn has etcd and the load balancer beside the masters instead of on
+// them, and in the end an etcd that is not the roles' at all.
 func TestEveryRoleOnHostsOfItsOwn(t *testing.T) {
 	needHosts(t)
 	c := bareHosts(t, group{"etcd", "etcd", 1, 31}, group{"load_balancers", "balancer", 1, 21}, group{"masters", "master", 2, 11}, group{"nodes", "node", 1, 101})
@@ -74,8 +76,8 @@ func TestEveryRoleOnHostsOfItsOwn(t *testing.T) {
 	)
 }
 
-// checkRoles checks that every role is where it should be and nowhere else, and that one master does while the other is
-// away. Then etcd's authorities are replaced where it is.
+// checkRoles checks that every role is where it should be and nowhere else, and that one master
+// does while the other is away. Then etcd's authorities are replaced where it is.
 func (c *installed) checkRoles() {
 	c.t.Helper()
 	for _, p := range c.services() {
@@ -116,8 +118,8 @@ func (c *installed) checkInstall() {
 	c.awaitReach(3)
 }
 
-// awaitReach waits until the service is answered by so many pods: a node learns of a pod that became ready a moment after the
-// cluster did.
+// awaitReach waits until the service is answered by so many pods: a node learns of a pod that
+// became ready a moment after the cluster did.
 func (c *installed) awaitReach(want int) {
 	c.t.Helper()
 	pods := map[string]bool{}
@@ -185,7 +187,8 @@ func (c *installed) checkUnchanged(names ...string) {
 	}
 }
 
-// checkAccess restricts from where the cluster takes calls: through the load balancer too it is the client that counts.
+// checkAccess restricts from where the cluster takes calls: through the load balancer too it is the
+// client that counts.
 func (c *installed) checkAccess() {
 	c.t.Helper()
 	fromNode := func() (string, error) {
@@ -194,7 +197,8 @@ func (c *installed) checkAccess() {
 		return c.controlIn(ctx, c.host("node-1").netns, []string{"XEBECCONFIG=" + filepath.Join(c.state, "config")},
 			filepath.Join(c.binaries, "xebec"), "get", "nodes", "--request-timeout", "5s")
 	}
-	// The gateways learn of a change a moment after it was made, each for itself: calls in a row must show that all have.
+	// The gateways learn of a change a moment after it was made, each for itself: calls in a row must
+	// show that all have.
 	becomes := func(what string, served bool) {
 		c.t.Helper()
 		inARow := 0
@@ -221,9 +225,9 @@ func (c *installed) checkAccess() {
 const broken = `[Service]
 ExecStartPre=/bin/sh -c "echo the wheel came off this host; exit 1"`
 
-// checkUpgrade puts other programs, and a setting, on every host while a client goes on calling. One host fails at first; when it is
-// mended, the run goes on where it was. In the end the programs of before are put back on a master and on a node, which is
-// drained for that.
+// checkUpgrade puts other programs, and a setting, on every host while a client goes on calling.
+// One host fails at first; when it is mended, the run goes on where it was. In the end the programs
+// of before are put back on a master and on a node, which is drained for that.
 func (c *installed) checkUpgrade() {
 	c.t.Helper()
 	next, before, holder := c.nextPrograms(), c.running(), c.holder()
@@ -319,7 +323,8 @@ func (c *installed) runs(p process, dir string) bool {
 	return err == nil && have.Size() == want.Size()
 }
 
-// checkPrograms checks that all services are there, and that some run their programs from a directory.
+// checkPrograms checks that all services are there, and that some run their programs from a
+// directory.
 func (c *installed) checkPrograms(dir string, some func(process) bool) {
 	c.t.Helper()
 	found := c.services()
@@ -337,7 +342,8 @@ func (c *installed) checkPrograms(dir string, some func(process) bool) {
 	}
 }
 
-// checkCertificates replaces all certificates, and then the authorities as well, under a client that goes on calling.
+// checkCertificates replaces all certificates, and then the authorities as well, under a client
+// that goes on calling.
 func (c *installed) checkCertificates() {
 	c.t.Helper()
 	before := c.running()
@@ -401,8 +407,9 @@ func (c *installed) handshake(address string) (string, error) {
 	return fmt.Sprintf("%x of %s", leaf.SerialNumber, leaf.Issuer.CommonName), nil
 }
 
-// checkRestore loses all of etcd after a backup and has the cluster back with its pods, which ran on. A second restore of
-// the same backup finds clients that know later revisions than the first one's.
+// checkRestore loses all of etcd after a backup and has the cluster back with its pods, which ran
+// on. A second restore of the same backup finds clients that know later revisions than the first
+// one's.
 func (c *installed) checkRestore() {
 	c.t.Helper()
 	c.mustPlaybook("backup.yml")
@@ -451,8 +458,8 @@ func (c *installed) until(limit time.Duration, what string, condition func() boo
 	}
 }
 
-// checkLostMaster cuts the power of the master with the virtual IP and writes on through it; then an empty host takes the
-// lost one's place.
+// checkLostMaster cuts the power of the master with the virtual IP and writes on through it; then
+// an empty host takes the lost one's place.
 func (c *installed) checkLostMaster() {
 	c.t.Helper()
 	lost := c.holder()
@@ -503,7 +510,8 @@ func (c *installed) checkNodes() {
 	c.reach()
 }
 
-// checkReboot cuts the power of every host at once and has the cluster back by itself, with its pods.
+// checkReboot cuts the power of every host at once and has the cluster back by itself, with its
+// pods.
 func (c *installed) checkReboot() {
 	c.t.Helper()
 	pods := func() string {
@@ -553,7 +561,8 @@ func (c *installed) checkReset() {
 		upper := filepath.Join(h.dir, "upper")
 		err := filepath.WalkDir(upper, func(path string, entry os.DirEntry, err error) error {
 			name := strings.TrimPrefix(path, upper)
-			// A service's directory for temporary files is removed by systemd, a moment after the service ended.
+			// A service's directory for temporary files is removed by systemd, a moment after the service
+			// ended.
 			theirs := strings.HasPrefix(name, "/var/log/journal") || strings.HasPrefix(name, "/var/tmp/systemd-private-")
 			if err == nil && strings.Contains(filepath.Base(name), "xebec") && !theirs {
 				c.t.Errorf("%s keeps %s", h.name, name)
@@ -566,7 +575,8 @@ func (c *installed) checkReset() {
 		if err != nil {
 			c.t.Error(err)
 		}
-		// The kernel takes a network namespace down in its own time, and a shim ends by itself once its container is deleted.
+		// The kernel takes a network namespace down in its own time, and a shim ends by itself once its
+		// container is deleted.
 		c.until(30*time.Second, "no interface of pods is left on "+h.name, func() bool {
 			links, err := exec.Command("ip", "-n", h.netns, "-br", "link").Output()
 			return err == nil && !strings.Contains(string(links), "xeb")

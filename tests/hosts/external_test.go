@@ -21,8 +21,9 @@ peer: {ca: /srv/etcd/ca.crt, cert: /srv/etcd/tls.crt, key: /srv/etcd/tls.key}
 client: {ca: /srv/etcd/ca.crt, cert: /srv/etcd/tls.crt, key: /srv/etcd/tls.key}
 `
 
-// checkExternalEtcd installs a control plane on the masters, which are bare, beside an etcd that somebody else looks after:
-// another authority, a host that is not in the inventory, a program that no role has brought there.
+// checkExternalEtcd installs a control plane on the masters, which are bare, beside an etcd that
+// somebody else looks after: another authority, a host that is not in the inventory, a program that
+// no role has brought there.
 func (c *installed) checkExternalEtcd() {
 	c.t.Helper()
 	h, theirs := c.host("etcd-1"), filepath.Join(c.dir, "theirs")
@@ -46,7 +47,8 @@ func (c *installed) checkExternalEtcd() {
 		return err == nil
 	})
 
-	// Each service has a certificate of its own, and a role by it; what is there for all of them is cloud's.
+	// Each service has a certificate of its own, and a role by it; what is there for all of them is
+	// cloud's.
 	client := filepath.Join(theirs, "hosts/client")
 	pair := func(service string) map[string]any {
 		return map[string]any{"cert": filepath.Join(client, service, "etcd.crt"), "key": filepath.Join(client, service, "etcd.key")}

@@ -20,7 +20,8 @@ import (
 const (
 	virtualIP    = "10.91.7.10"
 	playbookTime = 8 * time.Minute
-	// callLimit bounds a command, so that one that hangs is told of; how long a call may take it knows by itself.
+	// callLimit bounds a command, so that one that hangs is told of; how long a call may take it knows
+	// by itself.
 	callLimit = 30 * time.Second
 )
 
@@ -49,7 +50,8 @@ func needHosts(t *testing.T) {
 	}
 }
 
-// group is a group of the inventory: so many hosts, whose names begin with a word, at addresses from one on.
+// group is a group of the inventory: so many hosts, whose names begin with a word, at addresses
+// from one on.
 type group struct {
 	name, word   string
 	count, first int
@@ -192,8 +194,9 @@ func (c *installed) holder() *host {
 	return nil
 }
 
-// calls counts the calls of a client that does not try again, while something is done to the cluster: reads and writes in
-// turn, each on a connection of its own through the virtual IP. None may fail.
+// calls counts the calls of a client that does not try again, while something is done to the
+// cluster: reads and writes in turn, each on a connection of its own through the virtual IP. None
+// may fail.
 func (c *installed) calls(what string, during func()) {
 	c.t.Helper()
 	stop, stopped := make(chan struct{}), make(chan struct{})

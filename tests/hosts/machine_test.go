@@ -20,13 +20,14 @@ import (
 )
 
 const (
-	// All hosts of a site boot at once, which takes one machine's processors: five of them some seven seconds of two idle ones.
+	// All hosts of a site boot at once, which takes one machine's processors: five of them some seven
+	// seconds of two idle ones.
 	bootLimit = 3 * time.Minute
 	stopLimit = time.Minute
 )
 
-// kernelFileSystems mounts what a real host has when it boots, and a container does not: a bpf file system, and cgroups
-// that can be written to.
+// kernelFileSystems mounts what a real host has when it boots, and a container does not: a bpf file
+// system, and cgroups that can be written to.
 const kernelFileSystems = `[Unit]
 Description=The kernel's file systems, as a real host has them
 DefaultDependencies=no
@@ -207,7 +208,8 @@ func (h *host) boot() error {
 		"--register=no", "--keep-unit", "--console=pipe", "--network-namespace-path=/run/netns/"+h.netns, "--capability=all",
 		"--system-call-filter=bpf perf_event_open keyctl add_key request_key", "--resolv-conf=off", "--timezone=off", "--link-journal=no",
 		"--bind="+filepath.Join(h.dir, "containerd")+":/var/lib/containerd")
-	// Of the settings under /proc/sys only the network's, which are each namespace's own, can be changed.
+	// Of the settings under /proc/sys only the network's, which are each namespace's own, can be
+	// changed.
 	h.cmd.Env = append(os.Environ(), "SYSTEMD_NSPAWN_API_VFS_WRITABLE=network", "SYSTEMD_NSPAWN_LOCK=0")
 	h.cmd.Stdout, h.cmd.Stderr = console, console
 	if err := machine.StartOutside(h.site.hier, h.cgroup(), h.cmd); err != nil {
@@ -264,7 +266,8 @@ func (h *host) cutPower() error {
 		<-h.ended
 	}
 	err := h.site.hier.Remove(ctx, h.cgroup())
-	// The namespace may be kept alive by its last connections; its wire must be gone before another is plugged in.
+	// The namespace may be kept alive by its last connections; its wire must be gone before another is
+	// plugged in.
 	if out, ipErr := exec.Command("ip", "-n", h.site.prefix+"-wire", "link", "del", h.name).CombinedOutput(); ipErr != nil {
 		err = errors.Join(err, fmt.Errorf("unplug %s: %w: %s", h.name, ipErr, bytes.TrimSpace(out)))
 	}
@@ -285,7 +288,8 @@ func (h *host) remove() error {
 	return err
 }
 
-// control runs a program where the person is who installs the cluster: on the wire, beside the hosts.
+// control runs a program where the person is who installs the cluster: on the wire, beside the
+// hosts.
 func (s *site) control(ctx context.Context, env []string, name string, args ...string) (string, error) {
 	return s.controlIn(ctx, s.prefix+"-wire", env, name, args...)
 }
@@ -305,7 +309,8 @@ func (s *site) controlIn(ctx context.Context, netns string, env []string, name s
 		return "", err
 	}
 	err := cmd.Wait()
-	// Connections that ssh keeps open for the next call have our output open as well; that is no failure.
+	// Connections that ssh keeps open for the next call have our output open as well; that is no
+	// failure.
 	if errors.Is(err, exec.ErrWaitDelay) {
 		err = nil
 	}

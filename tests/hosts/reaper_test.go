@@ -22,8 +22,8 @@ import (
 )
 
 const (
-	// reaperVariable, set in the environment, makes the test program the reaper of a site: its prefix, its directory, and
-	// whether the directory of named namespaces was mounted before.
+	// reaperVariable, set in the environment, makes the test program the reaper of a site: its prefix,
+	// its directory, and whether the directory of named namespaces was mounted before.
 	reaperVariable = "XEBEC_HOSTS_REAPER"
 	// holdVariable makes TestHeldSite boot a host and wait to be killed.
 	holdVariable = "XEBEC_HOSTS_HOLD"
@@ -41,8 +41,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// startReaper starts a process that removes every trace of the site when this one ends without doing so: no test cleans up
-// after a SIGKILL. The function returned ends it.
+// startReaper starts a process that removes every trace of the site when this one ends without
+// doing so: no test cleans up after a SIGKILL. The function returned ends it.
 func (s *site) startReaper(mounted bool) (stop func() error, err error) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %t", reaperVariable, s.prefix, s.dir, mounted))
@@ -61,7 +61,8 @@ func (s *site) startReaper(mounted bool) (stop func() error, err error) {
 	}, nil
 }
 
-// reap waits for the end of the process that made a site, and cleans up after it unless it says that all is well.
+// reap waits for the end of the process that made a site, and cleans up after it unless it says
+// that all is well.
 func reap(spec string, in io.Reader) error {
 	var prefix, dir string
 	var mounted bool
@@ -78,7 +79,8 @@ func reap(spec string, in io.Reader) error {
 	return removeSite(hier, prefix, dir, mounted)
 }
 
-// removeSite removes every trace of a site from the real machine: processes, cgroups, mounts, network namespaces, disks.
+// removeSite removes every trace of a site from the real machine: processes, cgroups, mounts,
+// network namespaces, disks.
 func removeSite(hier cgroup.Hierarchies, prefix, dir string, mounted bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopLimit)
 	defer cancel()

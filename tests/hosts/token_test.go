@@ -15,8 +15,9 @@ import (
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
 )
 
-// checkTokens makes tokens through the virtual IP, by one instance of auth after the other, and has each recognised by
-// another gateway: all know one another's. So is the token of the first call, whatever became of the masters since.
+// checkTokens makes tokens through the virtual IP, by one instance of auth after the other, and has
+// each recognised by another gateway: all know one another's. So is the token of the first call,
+// whatever became of the masters since.
 func (c *installed) checkTokens() {
 	c.t.Helper()
 	masters := c.named("master")

@@ -22,15 +22,16 @@ const (
 	usualSuite    = "bookworm"
 )
 
-// packages are what a server has, and what the roles install: hosts on the test's wire reach no mirror.
+// packages are what a server has, and what the roles install: hosts on the test's wire reach no
+// mirror.
 var packages = []string{
 	"systemd", "systemd-sysv", "dbus", "openssh-server", "sudo", "python3", "python3-apt", "iproute2", "procps", "kmod",
 	"ca-certificates", "containerd", "runc", "haproxy", "keepalived",
 }
 
-// prepare makes a fresh tree a host's: nothing that the roles are to start is enabled, and nothing runs that would
-// change the kernel that all hosts here share with the real machine. Of kernel settings a host can change only those of its
-// own network.
+// prepare makes a fresh tree a host's: nothing that the roles are to start is enabled, and nothing
+// runs that would change the kernel that all hosts here share with the real machine. Of kernel
+// settings a host can change only those of its own network.
 const prepare = `set -e
 cd "$1"
 for unit in systemd-modules-load.service systemd-random-seed.service systemd-udevd.service \
@@ -48,7 +49,8 @@ rm -f etc/ssh/ssh_host_* etc/machine-id
 rm -rf var/cache/apt/archives/*.deb var/lib/apt/lists/* usr/share/doc usr/share/man usr/share/locale
 `
 
-// tree returns the directory of a Debian tree to boot hosts from, which it makes when it is not in the cache.
+// tree returns the directory of a Debian tree to boot hosts from, which it makes when it is not in
+// the cache.
 func tree(t *testing.T) string {
 	t.Helper()
 	suite := cmp.Or(os.Getenv(suiteVariable), usualSuite)

@@ -12,8 +12,9 @@ import (
 // walkVariable has TestWalk boot hosts for a person to install a cluster on by hand.
 const walkVariable = "XEBEC_HOSTS_WALK"
 
-// TestWalk boots five hosts and two spare ones, of which none is in the inventory, says how to get at them, and keeps them until a file is
-// removed. What docs/operations tells to do is tried on them as it is written.
+// TestWalk boots five hosts and two spare ones, of which none is in the inventory, says how to get
+// at them, and keeps them until a file is removed. What docs/operations tells to do is tried on
+// them as it is written.
 func TestWalk(t *testing.T) {
 	if os.Getenv(walkVariable) == "" {
 		t.Skip("is for people: run with " + walkVariable + "=1")

@@ -22,8 +22,8 @@ const cacheDir = "/var/cache/xebec"
 // keyring has the keys of Debian's releases.
 const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
-// suites are the Debian releases that kernels are from, by the version of Linux. 5.10 is older than what a node may have,
-// 5.15: what it takes, that takes.
+// suites are the Debian releases that kernels are from, by the version of Linux. 5.10 is older than
+// what a node may have, 5.15: what it takes, that takes.
 var suites = map[string]string{"5.10": "bullseye", "6.1": "bookworm", "6.12": "trixie"}
 
 // debian is a kernel as Debian builds it for virtual machines.
@@ -69,8 +69,8 @@ func kernel(t *testing.T, suite string) *debian {
 	return k
 }
 
-// fetch downloads a release's kernel and unpacks it. The machine's own lists of packages, and what is installed, are
-// neither asked nor changed.
+// fetch downloads a release's kernel and unpacks it. The machine's own lists of packages, and what
+// is installed, are neither asked nor changed.
 func fetch(t *testing.T, suite, tree string) {
 	t.Helper()
 	t.Logf("Fetching the kernel of Debian %s", suite)
@@ -114,7 +114,8 @@ func fetch(t *testing.T, suite, tree string) {
 	}
 }
 
-// mirror returns where debootstrap, with which the tests of hosts and of virtual machines begin, gets Debian's releases from.
+// mirror returns where debootstrap, with which the tests of hosts and of virtual machines begin,
+// gets Debian's releases from.
 func mirror(t *testing.T) string {
 	t.Helper()
 	script, err := os.ReadFile("/usr/sbin/debootstrap")
@@ -137,8 +138,8 @@ type module struct {
 	code []byte
 }
 
-// closure returns modules and what they depend on, each after what it depends on. Names of which there is no file are
-// parts of the image.
+// closure returns modules and what they depend on, each after what it depends on. Names of which
+// there is no file are parts of the image.
 func (k *debian) closure(t *testing.T, names ...string) []module {
 	t.Helper()
 	var out []module
@@ -170,7 +171,8 @@ func (k *debian) closure(t *testing.T, names ...string) []module {
 	return out
 }
 
-// depends reads the names of the modules that one needs: of its section .modinfo, strings KEY=VALUE that end with a zero.
+// depends reads the names of the modules that one needs: of its section .modinfo, strings KEY=VALUE
+// that end with a zero.
 func depends(code []byte) ([]string, error) {
 	file, err := elf.NewFile(bytes.NewReader(code))
 	if err != nil {

@@ -111,7 +111,8 @@ func (b *builder) program(t *testing.T, name string) []byte {
 // commandLine is the kernel's: it is silent but for what is wrong, and a panic is the end.
 const commandLine = "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nowatchdog"
 
-// boot runs tests on a kernel and returns what they said. The test fails when the machine does not come to its end.
+// boot runs tests on a kernel and returns what they said. The test fails when the machine does not
+// come to its end.
 func (b *builder) boot(t *testing.T, k *debian, limit time.Duration, tests []Test) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "xebec-kernels-")
@@ -127,8 +128,9 @@ func (b *builder) boot(t *testing.T, k *debian, limit time.Duration, tests []Tes
 	b.archive(t, archive, k, tests)
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	// QEMU 7.2's cmpxchg16b now and then leaves wrong flags behind, which is the end of Linux 6.12. Without, kernels do the
-	// same by other means. Of several processors nothing here is the faster for it.
+	// QEMU 7.2's cmpxchg16b now and then leaves wrong flags behind, which is the end of Linux 6.12.
+	// Without, kernels do the same by other means. Of several processors nothing here is the faster
+	// for it.
 	machine := exec.CommandContext(ctx, "qemu-system-x86_64",
 		"-accel", "tcg", "-cpu", "qemu64,+rdrand,-cx16", "-smp", "1", "-m", "1536", "-nodefaults", "-nic", "none", "-display", "none", "-no-reboot",
 		"-kernel", k.image, "-initrd", archive, "-append", commandLine, "-serial", "file:"+console, "-serial", "file:"+report)
@@ -147,7 +149,8 @@ func (b *builder) boot(t *testing.T, k *debian, limit time.Duration, tests []Tes
 	return ""
 }
 
-// read returns what a serial port has said, with the line ends of a file. Where the machine never began, that is nothing.
+// read returns what a serial port has said, with the line ends of a file. Where the machine never
+// began, that is nothing.
 func read(t *testing.T, path string) string {
 	t.Helper()
 	text, err := os.ReadFile(path)

@@ -78,7 +78,8 @@ func (h *history) add(o operation) {
 // somebodys is an object of which a caller knows no more than that it exists.
 var somebodys = object{value: "?"}
 
-// caller is one client: it makes operations one after another, each through an apiserver of its choice.
+// caller is one client: it makes operations one after another, each through an apiserver of its
+// choice.
 type caller struct {
 	id       int
 	replicas []*client.Client
@@ -151,7 +152,8 @@ func (c *caller) choose() request {
 	return request{writes: []write{c.put(key, expect), c.put(other, "")}}
 }
 
-// put writes a value that nobody wrote before: by create when the object is thought to be absent, or else by update.
+// put writes a value that nobody wrote before: by create when the object is thought to be absent,
+// or else by update.
 func (c *caller) put(key int, expect string) write {
 	c.count++
 	w := write{verb: update, key: key, value: fmt.Sprintf("%d.%d", c.id, c.count), expect: expect}
@@ -267,7 +269,8 @@ func (c *caller) list(ctx context.Context, api *client.Client) (response, error)
 	return out, nil
 }
 
-// classify turns a call's error into an outcome. The error it returns is one that no call should have.
+// classify turns a call's error into an outcome. The error it returns is one that no call should
+// have.
 func classify(err error) (outcome, error) {
 	switch {
 	case err == nil:

@@ -56,11 +56,18 @@ func (f *faults) run(ctx context.Context) error {
 				return err
 			}
 		}
-		// The next fault waits until all is well: what is to be shown is how one of three is lost, not two.
+		// The next fault waits until all is well: what is to be shown is how one of three is lost, not
+		// two.
 		if err := p.WaitServing(context.WithoutCancel(ctx)); err != nil {
 			return fmt.Errorf("after %s: %w", fault.name, err)
 		}
-		f.logf("%s, %s: broken for %s, back after %s", fault.name, p.Name(), length.Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
+		f.logf(
+			"%s, %s: broken for %s, back after %s",
+			fault.name,
+			p.Name(),
+			length.Round(time.Millisecond),
+			time.Since(began).Round(time.Millisecond),
+		)
 	}
 }
 

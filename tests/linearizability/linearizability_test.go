@@ -51,8 +51,8 @@ func duration(t *testing.T) time.Duration {
 	return d
 }
 
-// TestLinearizability runs clients and watchers on three apiservers and three members of etcd, of which one at a time is
-// killed or paused, and checks all that they saw.
+// TestLinearizability runs clients and watchers on three apiservers and three members of etcd, of
+// which one at a time is killed or paused, and checks all that they saw.
 func TestLinearizability(t *testing.T) {
 	length := duration(t)
 	binaries, remove, err := cluster.Build(t.Context(), "xebecd")
@@ -143,7 +143,8 @@ func (r *run) work(ctx context.Context, length time.Duration) []recorded {
 		if err := r.disturb(ctx, length, watch); err != nil {
 			return err
 		}
-		// What was left unanswered may happen even later. Nobody sees it then, so that it need not be explained.
+		// What was left unanswered may happen even later. Nobody sees it then, so that it need not be
+		// explained.
 		return r.end(ctx)
 	})
 	if err := all.Wait(); err != nil {
@@ -270,8 +271,9 @@ func around(truth []recorded, revision int64) string {
 	return b.String()
 }
 
-// settle decides, by what happened in etcd, which of the operations without an answer happened, and until when. It
-// checks as well that every write that was answered happened as it was answered, and none twice.
+// settle decides, by what happened in etcd, which of the operations without an answer happened, and
+// until when. It checks as well that every write that was answered happened as it was answered, and
+// none twice.
 func settle(operations []operation, truth []recorded) ([]operation, error) {
 	var errs []error
 	puts := make(map[string]recorded)

@@ -1,6 +1,6 @@
-// Package linearizability checks that the API behaves as one register per object, whatever dies: it records what clients
-// did and saw through several apiservers while processes are killed and paused, and lets porcupine search for an order of
-// all operations that explains every answer.
+// Package linearizability checks that the API behaves as one register per object, whatever dies: it
+// records what clients did and saw through several apiservers while processes are killed and
+// paused, and lets porcupine search for an order of all operations that explains every answer.
 package linearizability
 
 import (
@@ -24,12 +24,14 @@ const (
 	list   verb = "list"
 )
 
-// write is one write of an operation. Values are unique over the whole history, so that a value tells a version.
+// write is one write of an operation. Values are unique over the whole history, so that a value
+// tells a version.
 type write struct {
 	verb  verb
 	key   int
 	value string
-	// expect, when not empty, is the value of the version that the caller named by its resourceVersion.
+	// expect, when not empty, is the value of the version that the caller named by its
+	// resourceVersion.
 	expect string
 }
 
@@ -65,16 +67,17 @@ type response struct {
 	objects  [keys]object
 }
 
-// state is all objects, and the revision that the next write must reach, or exceed when that revision is complete:
-// writes of several callers may share a revision, but what a list has shown of one is all there is.
+// state is all objects, and the revision that the next write must reach, or exceed when that
+// revision is complete: writes of several callers may share a revision, but what a list has shown
+// of one is all there is.
 type state struct {
 	revision int64
 	complete bool
 	objects  [keys]object
 }
 
-// model is the API's contract. All objects are one model and not one each, for lists and transactions see and change
-// several at once, and since revisions order all writes.
+// model is the API's contract. All objects are one model and not one each, for lists and
+// transactions see and change several at once, and since revisions order all writes.
 var model = porcupine.Model{
 	Init: func() any { return state{} },
 	Step: func(s, in, out any) (bool, any) {
@@ -86,7 +89,8 @@ var model = porcupine.Model{
 	DescribeState:     func(s any) string { return fmt.Sprintf("%+v", s) },
 }
 
-// step returns the state after an operation, false when the operation cannot have had this outcome here.
+// step returns the state after an operation, false when the operation cannot have had this outcome
+// here.
 func (s state) step(r request, out response) (state, bool) {
 	switch {
 	case r.read == get:
@@ -152,7 +156,8 @@ func (s *state) reach(revision int64, complete bool) {
 	}
 }
 
-// see reports whether an object that a caller saw is what there is, and keeps its revision when that was not known.
+// see reports whether an object that a caller saw is what there is, and keeps its revision when
+// that was not known.
 func (s *state) see(key int, seen object) bool {
 	now := &s.objects[key]
 	if now.value != seen.value || now.revision != 0 && now.revision != seen.revision {

@@ -39,8 +39,8 @@ type recorded struct {
 // registryPrefix is where etcd holds the objects of the test.
 const registryPrefix = "/xebec/registry/core/ConfigMap/" + namespace + "/"
 
-// record follows etcd itself from a revision on until it sees the object named last. What it returns is what happened;
-// what the API says is measured by it.
+// record follows etcd itself from a revision on until it sees the object named last. What it
+// returns is what happened; what the API says is measured by it.
 func record(ctx context.Context, etcd *clientv3.Client, h *history, from int64, last string) ([]recorded, error) {
 	var all []recorded
 	for resp := range etcd.Watch(clientv3.WithRequireLeader(ctx), registryPrefix, clientv3.WithPrefix(), clientv3.WithPrevKV(), clientv3.WithRev(from)) {
@@ -99,7 +99,8 @@ type watcher struct {
 // errSeenLast ends a watch.
 var errSeenLast = errors.New("the last object has been seen")
 
-// run watches until the last object is seen or ctx ends. It returns an error that no watch should end with.
+// run watches until the last object is seen or ctx ends. It returns an error that no watch should
+// end with.
 func (w *watcher) run(ctx context.Context) error {
 	w.resume = w.start
 	for attempt := 0; ; attempt++ {
@@ -145,7 +146,8 @@ func (w *watcher) stream(ctx context.Context, api *client.Client) error {
 	}
 }
 
-// take keeps an event unless it is one of the known ones, with which a resumed watch repeats a revision.
+// take keeps an event unless it is one of the known ones, with which a resumed watch repeats a
+// revision.
 func (w *watcher) take(resp *apiv1.WatchResponse, known *int) error {
 	revision, err := strconv.ParseInt(resp.GetResourceVersion(), 10, 64)
 	if err != nil {
@@ -176,7 +178,8 @@ func (w *watcher) take(resp *apiv1.WatchResponse, known *int) error {
 		*known--
 		return nil
 	}
-	// A change's revision may have more changes to come, so that a watch that breaks off asks for it again.
+	// A change's revision may have more changes to come, so that a watch that breaks off asks for it
+	// again.
 	if revision != w.resume+1 || w.skip == 0 {
 		w.resume, w.skip = revision-1, 0
 	}

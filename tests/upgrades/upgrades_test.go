@@ -1,6 +1,8 @@
-// Package upgrades_test reads data of earlier versions with the programs of this source tree: snapshots of etcd that control planes
-// of those versions wrote, restored as restore.yml restores them. testdata has a directory per version, with the snapshot, the
-// objects as that version's apiserver returned them, and the names of the keys that signed tokens. hack/upgrade-data.sh adds one.
+// Package upgrades_test reads data of earlier versions with the programs of this source tree:
+// snapshots of etcd that control planes of those versions wrote, restored as restore.yml restores
+// them. testdata has a directory per version, with the snapshot, the objects as that version's
+// apiserver returned them, and the names of the keys that signed tokens. hack/upgrade-data.sh adds
+// one.
 package upgrades_test
 
 import (
@@ -80,7 +82,8 @@ func dial(t *testing.T, c *cluster.Cluster) (*client.Client, authv1.TokenService
 	return client.New(apiserver, client.WithFieldManager("upgrades")), authv1.NewTokenServiceClient(auth)
 }
 
-// objects returns all objects that the apiserver has, by kind, namespace and name, but those that tell of the running processes.
+// objects returns all objects that the apiserver has, by kind, namespace and name, but those that
+// tell of the running processes.
 func objects(ctx context.Context, t *testing.T, c *client.Client) map[string]kind.Object {
 	t.Helper()
 	all := make(map[string]kind.Object)
@@ -120,7 +123,8 @@ func keys(ctx context.Context, t *testing.T, auth authv1.TokenServiceClient) []s
 	return names
 }
 
-// TestDataOfEarlierVersions restores each snapshot and compares every object with what its own version returned.
+// TestDataOfEarlierVersions restores each snapshot and compares every object with what its own
+// version returned.
 func TestDataOfEarlierVersions(t *testing.T) {
 	if *makeVersion != "" {
 		write(t, *makeVersion)

@@ -40,8 +40,8 @@ type lab struct {
 	bin string
 }
 
-// A person brings a cluster up on virtual machines, calls a pod from another machine, runs `vagrant up` again, adds a
-// node, and stops and starts all machines at once.
+// A person brings a cluster up on virtual machines, calls a pod from another machine, runs `vagrant
+// up` again, adds a node, and stops and starts all machines at once.
 func TestVagrantUp(t *testing.T) {
 	if os.Getenv("XEBEC_VM") != "1" {
 		t.Skip("takes many minutes: run with XEBEC_VM=1, as make test-vm does")
@@ -94,7 +94,8 @@ func TestVagrantUp(t *testing.T) {
 	l.vagrant("up", fmt.Sprint("node-", nodes))
 	l.ready(nodes)
 	l.answered(nodes)
-	// Machines that go down end their pods, and those that follow may come to the new node: it has no registry to ask.
+	// Machines that go down end their pods, and those that follow may come to the new node: it has no
+	// registry to ask.
 	l.xebec("", append([]string{"image", "load"}, images...)...)
 
 	t.Log("All machines off and on")
@@ -254,7 +255,8 @@ func (l *lab) pods() string {
 	return l.xebec("", "get", "pods", "-o", `jsonpath={range .items[*]}{.metadata.name} {.status.containerStatuses[0].containerID}{"\n"}{end}`)
 }
 
-// answered calls a pod by the node port of every node from a master, and by the service's name from a pod.
+// answered calls a pod by the node port of every node from a master, and by the service's name from
+// a pod.
 func (l *lab) answered(nodes int) {
 	l.t.Helper()
 	for n := range nodes {

@@ -21,11 +21,12 @@ import (
 const (
 	// cacheDir holds the box between runs.
 	cacheDir = "/var/cache/xebec"
-	// suiteVariable names the Debian release that the machines run. The usual one's kernel has no tcx, so that the datapath
-	// takes to clsact.
+	// suiteVariable names the Debian release that the machines run. The usual one's kernel has no tcx,
+	// so that the datapath takes to clsact.
 	suiteVariable = "XEBEC_VM_SUITE"
 	usualSuite    = "bookworm"
-	// worldDir names the directory of the run to the process in the namespaces, and tells it that it is there.
+	// worldDir names the directory of the run to the process in the namespaces, and tells it that it
+	// is there.
 	worldDir = "XEBEC_VM_WORLD"
 )
 
@@ -102,7 +103,8 @@ func enter(t *testing.T) {
 	}
 }
 
-// emulate is added to the Vagrantfile by Vagrant itself, from its home directory: how this test wants any machine to be.
+// emulate is added to the Vagrantfile by Vagrant itself, from its home directory: how this test
+// wants any machine to be.
 const emulate = `Vagrant.configure("2") do |config|
   config.vm.provider "libvirt" do |libvirt|
     libvirt.driver = "qemu"
@@ -121,7 +123,8 @@ namespaces = []
 remember_owner = 0
 `
 
-// startLibvirt starts libvirt's daemons, with all their files in dir, in the namespaces that the test is in.
+// startLibvirt starts libvirt's daemons, with all their files in dir, in the namespaces that the
+// test is in.
 func startLibvirt(t *testing.T, dir string) {
 	t.Helper()
 	run(t, "", "ip", "link", "set", "lo", "up")
@@ -165,9 +168,9 @@ func startLibvirt(t *testing.T, dir string) {
 	}
 }
 
-// probe has libvirt ask QEMU what it can do, which it would otherwise do when the first machine starts. On a busy machine
-// QEMU 7.2 may accept the connection for that in one thread and wait for it for ever in another: it is ended then, and
-// libvirt asks anew.
+// probe has libvirt ask QEMU what it can do, which it would otherwise do when the first machine
+// starts. On a busy machine QEMU 7.2 may accept the connection for that in one thread and wait for
+// it for ever in another: it is ended then, and libvirt asks anew.
 func probe(t *testing.T) {
 	t.Helper()
 	await(t, 3*time.Minute, "an answer of QEMU", func() error {

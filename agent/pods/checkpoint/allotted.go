@@ -14,7 +14,8 @@ import (
 
 func (d Dir) allotted() string { return filepath.Join(string(d), "allotted.json") }
 
-// LoadAllotted returns what the node granted to the pod, by container, and to the pod as a whole under wholePod; empty when nothing is stored.
+// LoadAllotted returns what the node granted to the pod, by container, and to the pod as a whole
+// under wholePod; empty when nothing is stored.
 func (d Dir) LoadAllotted() (map[string]resources.Allotment, error) {
 	out := map[string]resources.Allotment{}
 	b, err := os.ReadFile(d.allotted())

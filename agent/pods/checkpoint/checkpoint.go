@@ -1,5 +1,6 @@
-// Package checkpoint stores on disk what an agent must know of a pod after a crash and cannot ask containerd: the pod, the
-// attempts of its containers and how they ended, and what was granted to it. Each file is replaced atomically.
+// Package checkpoint stores on disk what an agent must know of a pod after a crash and cannot ask
+// containerd: the pod, the attempts of its containers and how they ended, and what was granted to
+// it. Each file is replaced atomically.
 package checkpoint
 
 import (
@@ -66,8 +67,8 @@ func writeJSON(path string, v any) error {
 	return WriteFile(path, b, 0o600)
 }
 
-// WriteFile replaces a file at once. It is not synced: after a power failure no container runs any more, and what an
-// agent's crash must not lose is in the kernel's hands.
+// WriteFile replaces a file at once. It is not synced: after a power failure no container runs any
+// more, and what an agent's crash must not lose is in the kernel's hands.
 func WriteFile(path string, content []byte, mode fs.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
 		return err
@@ -105,8 +106,8 @@ func LoadMessage(path string, m proto.Message) error {
 	return proto.Unmarshal(b, m)
 }
 
-// TerminatingSince returns when the pod's termination began, and notes that it does now when it had not yet. It survives
-// the agent so that a restart does not give the pod its grace period again.
+// TerminatingSince returns when the pod's termination began, and notes that it does now when it had
+// not yet. It survives the agent so that a restart does not give the pod its grace period again.
 func (d Dir) TerminatingSince(now time.Time) (time.Time, error) {
 	b, err := os.ReadFile(d.termination())
 	if err == nil {
@@ -128,8 +129,8 @@ func (d Dir) ForgetTermination() error {
 // removedPrefix begins the names of pods' directories on their way out.
 const removedPrefix = ".removed-"
 
-// Remove removes the pod's directory. It goes at once, as far as the next agent sees: half a directory might hold a pod that
-// is taken up again, or might not and stay for ever.
+// Remove removes the pod's directory. It goes at once, as far as the next agent sees: half a
+// directory might hold a pod that is taken up again, or might not and stay for ever.
 func (d Dir) Remove() error {
 	if err := os.RemoveAll(d.secrets()); err != nil {
 		return err
@@ -217,7 +218,8 @@ func (d Dir) LoadBegan(pod *corev1.Pod) time.Time {
 	return time.Now()
 }
 
-// SaveBegan stores when the pod came to the node, for an agent that starts before the control plane knows.
+// SaveBegan stores when the pod came to the node, for an agent that starts before the control plane
+// knows.
 func (d Dir) SaveBegan(pod *corev1.Pod, at time.Time) error {
 	if pod.GetStatus().GetStartTime() != nil {
 		return nil

@@ -19,12 +19,14 @@ type Exit struct {
 	FinishedAt  time.Time
 }
 
-// Record is what must be known of a container after a crash of the agent and can't be asked of containerd.
+// Record is what must be known of a container after a crash of the agent and can't be asked of
+// containerd.
 type Record struct {
-	// Attempt is the number of the current attempt, which is also the count of restarts. Renewed is the one with which the pod
-	// last began again.
+	// Attempt is the number of the current attempt, which is also the count of restarts. Renewed is
+	// the one with which the pod last began again.
 	Attempt, Renewed int
-	// Image and ImageID are the full name and digest of the image of the current attempt, Asked the name in the spec.
+	// Image and ImageID are the full name and digest of the image of the current attempt, Asked the
+	// name in the spec.
 	Image, ImageID, Asked string
 	// StartedAt is when the current attempt was started, zero before.
 	StartedAt time.Time
@@ -34,8 +36,9 @@ type Record struct {
 	Last *Exit
 	// Crashes counts the restarts since the container last ran for long.
 	Crashes int
-	// Applied is what the current attempt is bounded to, and Shared what it is by the pod's limits where it has none of its own;
-	// both are nil where the agent that started it did not write that down.
+	// Applied is what the current attempt is bounded to, and Shared what it is by the pod's limits
+	// where it has none of its own; both are nil where the agent that started it did not write that
+	// down.
 	Applied *resources.Allotment
 	Shared  map[string]string
 }
@@ -64,8 +67,8 @@ func (d Dir) SaveRecord(container string, r Record) error {
 	return nil
 }
 
-// LoadRecord returns the zero record for a container that has none, or one that can't be read: such a container counts as
-// never started, unless containerd knows better.
+// LoadRecord returns the zero record for a container that has none, or one that can't be read: such
+// a container counts as never started, unless containerd knows better.
 func (d Dir) LoadRecord(container string) Record {
 	var r Record
 	b, err := os.ReadFile(d.record(container))

@@ -11,9 +11,10 @@ import (
 	"github.com/xebec-project/xebec/internal/failpoint"
 )
 
-// Renewal is the decision to restart all of a pod's containers, the initializing ones too, in the sandbox and with the
-// volumes that there are. It is written down before anything is ended for it: how the containers end then would otherwise
-// be taken for how they ended by themselves, and the pod for one that has failed.
+// Renewal is the decision to restart all of a pod's containers, the initializing ones too, in the
+// sandbox and with the volumes that there are. It is written down before anything is ended for it:
+// how the containers end then would otherwise be taken for how they ended by themselves, and the
+// pod for one that has failed.
 type Renewal struct {
 	// Container and Code are who asked for it, and the exit code by which it did.
 	Container string

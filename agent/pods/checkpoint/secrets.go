@@ -11,8 +11,9 @@ import (
 	"github.com/xebec-project/xebec/agent/volumes"
 )
 
-// secretsDir is the directory of the node's pods' state that lies in memory: the copies of secrets and the tokens of service
-// accounts, a directory for each pod. It outlives the agent and not the machine's restart, after which a master is asked again.
+// secretsDir is the directory of the node's pods' state that lies in memory: the copies of secrets
+// and the tokens of service accounts, a directory for each pod. It outlives the agent and not the
+// machine's restart, after which a master is asked again.
 const secretsDir = ".secrets"
 
 // ConfigMapObject is the kind of saved object that is no secret.
@@ -23,7 +24,8 @@ func (d Dir) secrets() string {
 	return filepath.Join(filepath.Dir(string(d)), secretsDir, filepath.Base(string(d)))
 }
 
-// objects is where all else of the objects is kept that the pod refers to; agents of 0.1 kept what is secret there too.
+// objects is where all else of the objects is kept that the pod refers to; agents of 0.1 kept what
+// is secret there too.
 func (d Dir) objects() string { return filepath.Join(string(d), "objects") }
 
 // Object is where an object that the pod refers to is kept.
@@ -42,7 +44,8 @@ func MakeSecretsDir(stateDir string) error {
 	return nil
 }
 
-// TidySecrets moves what agents of 0.1 left on the disk into memory, and removes from there what is of pods that are gone.
+// TidySecrets moves what agents of 0.1 left on the disk into memory, and removes from there what is
+// of pods that are gone.
 func TidySecrets(stateDir string) error {
 	root := filepath.Join(stateDir, secretsDir)
 	pods, err := PodDirs(stateDir)

@@ -1,5 +1,5 @@
-// Package environment computes the environment variables of a container: those of its spec, of config maps and secrets, of the
-// downward API, and of services.
+// Package environment computes the environment variables of a container: those of its spec, of
+// config maps and secrets, of the downward API, and of services.
 package environment
 
 import (
@@ -33,10 +33,16 @@ type Surroundings struct {
 	MemoryBytes     int64
 }
 
-// Build computes a container's variables, in order and each name once; what its spec says comes after the links to
-// services and counts before them. The error wraps objects.ErrConfig when the spec asks
-// for what does not exist; apart from that it is that of reading objects.
-func Build(ctx context.Context, c *corev1.Container, s Surroundings, links []variable, objs objects.Reader) ([]string, map[string]string, error) {
+// Build computes a container's variables, in order and each name once; what its spec says comes
+// after the links to services and counts before them. The error wraps objects.ErrConfig when the
+// spec asks for what does not exist; apart from that it is that of reading objects.
+func Build(
+	ctx context.Context,
+	c *corev1.Container,
+	s Surroundings,
+	links []variable,
+	objs objects.Reader,
+) ([]string, map[string]string, error) {
 	values := map[string]string{}
 	var order []string
 	set := func(name, value string) {
@@ -100,7 +106,13 @@ func envFrom(ctx context.Context, from *corev1.EnvFromSource, objs objects.Reade
 	return nil, nil
 }
 
-func valueFrom(ctx context.Context, from *corev1.EnvVarSource, c *corev1.Container, s Surroundings, objs objects.Reader) (value string, ok bool, err error) {
+func valueFrom(
+	ctx context.Context,
+	from *corev1.EnvVarSource,
+	c *corev1.Container,
+	s Surroundings,
+	objs objects.Reader,
+) (value string, ok bool, err error) {
 	switch {
 	case from.GetFieldRef() != nil:
 		v, err := FieldValue(from.GetFieldRef().GetFieldPath(), s)
@@ -134,7 +146,8 @@ func valueFrom(ctx context.Context, from *corev1.EnvVarSource, c *corev1.Contain
 	return "", false, fmt.Errorf("%w: valueFrom names no source that this agent knows", objects.ErrConfig)
 }
 
-// FieldValue returns a field of the pod, as the downward API names it. The error wraps objects.ErrConfig when there is no such field.
+// FieldValue returns a field of the pod, as the downward API names it. The error wraps
+// objects.ErrConfig when there is no such field.
 func FieldValue(path string, s Surroundings) (string, error) {
 	m := s.Pod.GetMetadata()
 	switch path {
@@ -177,8 +190,9 @@ func formatMap(m map[string]string) string {
 	return b.String()
 }
 
-// ResourceValue returns a limit or request of a container, c unless the reference names another one, in units of the divisor and rounded up. A
-// container without a limit has the pod's, or else the node's. The error wraps objects.ErrConfig when the reference is invalid.
+// ResourceValue returns a limit or request of a container, c unless the reference names another
+// one, in units of the divisor and rounded up. A container without a limit has the pod's, or else
+// the node's. The error wraps objects.ErrConfig when the reference is invalid.
 func ResourceValue(ref *corev1.ResourceFieldSelector, c *corev1.Container, s Surroundings) (string, error) {
 	if name := ref.GetContainerName(); name != "" && name != c.GetName() {
 		c = nil
@@ -227,7 +241,8 @@ func ResourceValue(ref *corev1.ResourceFieldSelector, c *corev1.Container, s Sur
 	return strconv.FormatInt(int64(math.Ceil(v)), 10), nil
 }
 
-// expand replaces $(NAME) by the variable's value. What has no such variable stays as it is, and $$ stands for one $.
+// expand replaces $(NAME) by the variable's value. What has no such variable stays as it is, and $$
+// stands for one $.
 func expand(s string, values map[string]string) string {
 	return ExpandBy(s, func(name string) string {
 		if v, ok := values[name]; ok {

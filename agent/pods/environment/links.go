@@ -15,8 +15,10 @@ import (
 // variable is one of a container's environment.
 type variable struct{ name, value string }
 
-// Links returns the variables by which a pod's containers find services: those of its namespace, unless the pod does not want
-// them, and in any case the cluster itself, the service default/kubernetes. Services returns the services of a namespace; nil: there are no variables. They are as of the container's start.
+// Links returns the variables by which a pod's containers find services: those of its namespace,
+// unless the pod does not want them, and in any case the cluster itself, the service
+// default/kubernetes. Services returns the services of a namespace; nil: there are no variables.
+// They are as of the container's start.
 func Links(ctx context.Context, services func(ctx context.Context, namespace string) []*corev1.Service, pod *corev1.Pod) []variable {
 	if services == nil {
 		return nil
@@ -35,9 +37,10 @@ func Links(ctx context.Context, services func(ctx context.Context, namespace str
 	return linkVariables(linked)
 }
 
-// linkVariables returns the variables of services, by name: for each NAME_SERVICE_HOST, NAME_SERVICE_PORT and
-// NAME_SERVICE_PORT_PORTNAME, and those that linked containers once had, NAME_PORT and NAME_PORT_443_TCP with _PROTO, _PORT
-// and _ADDR. Services without an address of their own have none.
+// linkVariables returns the variables of services, by name: for each NAME_SERVICE_HOST,
+// NAME_SERVICE_PORT and NAME_SERVICE_PORT_PORTNAME, and those that linked containers once had,
+// NAME_PORT and NAME_PORT_443_TCP with _PROTO, _PORT and _ADDR. Services without an address of
+// their own have none.
 func linkVariables(services []*corev1.Service) []variable {
 	services = slices.DeleteFunc(slices.Clone(services), func(s *corev1.Service) bool {
 		ip := s.GetSpec().GetClusterIp()

@@ -1,4 +1,5 @@
-// Package etc writes the files below /etc that the containers of a pod share: hosts, hostname and resolv.conf.
+// Package etc writes the files below /etc that the containers of a pod share: hosts, hostname and
+// resolv.conf.
 package etc
 
 import (
@@ -17,8 +18,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// Hostname returns what the pod's containers are called: by hostnameOverride, or by hostname or the pod's name, as a
-// whole domain name when the pod asks for that and has one.
+// Hostname returns what the pod's containers are called: by hostnameOverride, or by hostname or the
+// pod's name, as a whole domain name when the pod asks for that and has one.
 func Hostname(pod *corev1.Pod, domain string) string {
 	spec := pod.GetSpec()
 	if name := spec.GetHostnameOverride(); name != "" {
@@ -55,7 +56,8 @@ func Write(d checkpoint.Dir, pod *corev1.Pod, ip, ip6, server netip.Addr, domain
 		}
 	}
 	for name, content := range map[string]string{"hosts": hosts, "resolv.conf": resolv, "hostname": host + "\n"} {
-		// Containers have the file itself mounted, so that it is never replaced, only written anew when it differs.
+		// Containers have the file itself mounted, so that it is never replaced, only written anew when
+		// it differs.
 		path := d.Etc(name)
 		if have, err := os.ReadFile(path); err == nil && string(have) == content {
 			continue

@@ -22,8 +22,8 @@ type Health struct {
 	failed error
 }
 
-// Get returns whether the container has started and is ready, and why it must be restarted, nil if it need not. A nil Health has not
-// started.
+// Get returns whether the container has started and is ready, and why it must be restarted, nil if
+// it need not. A nil Health has not started.
 func (h *Health) Get() (started, ready bool, failed error) {
 	if h == nil {
 		return false, false, nil
@@ -39,8 +39,8 @@ func (h *Health) set(f func(*Health)) {
 	f(h)
 }
 
-// knownHealth returns what the pod's status says of the attempt that runs: after a restart of the agent that holds until the probes
-// say otherwise.
+// knownHealth returns what the pod's status says of the attempt that runs: after a restart of the
+// agent that holds until the probes say otherwise.
 func knownHealth(st *corev1.PodStatus, container, id string) (ready, started bool) {
 	for _, cs := range append(st.GetContainerStatuses(), st.GetInitContainerStatuses()...) {
 		if cs.GetName() == container && cs.GetContainerId() == "containerd://"+id {
@@ -50,7 +50,8 @@ func knownHealth(st *corev1.PodStatus, container, id string) (ready, started boo
 	return false, false
 }
 
-// New returns the health of an attempt that starts or was adopted, by the pod's status, and whether it had started before.
+// New returns the health of an attempt that starts or was adopted, by the pod's status, and whether
+// it had started before.
 func New(st *corev1.PodStatus, spec *corev1.Container, id string) (h *Health, wasStarted bool) {
 	wasReady, wasStarted := knownHealth(st, spec.GetName(), id)
 	h = &Health{started: spec.GetStartupProbe() == nil || wasStarted}
@@ -74,7 +75,8 @@ type Prober struct {
 	ID string
 }
 
-// Target is the container for its probes and hooks. With alone, what a command leaves running ends with it.
+// Target is the container for its probes and hooks. With alone, what a command leaves running ends
+// with it.
 func (r Prober) Target(alone bool) probe.Target {
 	return probe.Target{
 		Host: r.Pod.String(), Container: r.Spec,
@@ -109,7 +111,8 @@ func (l lockedWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Run runs the container's probes until ctx ends: the startup probe first, then the others together.
+// Run runs the container's probes until ctx ends: the startup probe first, then the others
+// together.
 func (r Prober) Run(ctx context.Context, startedAt time.Time, h *Health) {
 	// A probe runs again and again: what it left behind would pile up.
 	target := r.Target(true)
@@ -152,14 +155,32 @@ func (r Prober) Run(ctx context.Context, startedAt time.Time, h *Health) {
 	defer wg.Wait()
 	if p := r.Spec.GetLivenessProbe(); p != nil {
 		wg.Go(func() {
-			probe.Loop{Probe: p, StartedAt: startedAt, Healthy: true, Check: check(p), Failed: unhealthy("Liveness"), Changed: kill("liveness")}.Run(ctx)
+			probe.Loop{
+				Probe:     p,
+				StartedAt: startedAt,
+				Healthy:   true,
+				Check:     check(p),
+				Failed:    unhealthy("Liveness"),
+				Changed:   kill("liveness"),
+			}.Run(
+				ctx,
+			)
 		})
 	}
 	if p := r.Spec.GetReadinessProbe(); p != nil {
 		_, ready, _ := h.Get()
-		probe.Loop{Probe: p, StartedAt: startedAt, Healthy: ready, Check: check(p), Failed: unhealthy("Readiness"), Changed: func(ok bool, _ error) {
-			h.set(func(h *Health) { h.ready = ok })
-			r.Changed()
-		}}.Run(ctx)
+		probe.Loop{
+			Probe:     p,
+			StartedAt: startedAt,
+			Healthy:   ready,
+			Check:     check(p),
+			Failed:    unhealthy("Readiness"),
+			Changed: func(ok bool, _ error) {
+				h.set(func(h *Health) { h.ready = ok })
+				r.Changed()
+			},
+		}.Run(
+			ctx,
+		)
 	}
 }

@@ -44,9 +44,14 @@ type Mounter struct {
 	ReadOnlyBelow func() bool
 }
 
-// Mounts returns a container's mounts; values are the container's variables. The caller closes the mounts' files (closeFiles) once the
-// container is created, also after an error.
-func (r Mounter) Mounts(pod *corev1.Pod, c *corev1.Container, values map[string]string, messageFile string) (out []runtime.Mount, err error) {
+// Mounts returns a container's mounts; values are the container's variables. The caller closes the
+// mounts' files (closeFiles) once the container is created, also after an error.
+func (r Mounter) Mounts(
+	pod *corev1.Pod,
+	c *corev1.Container,
+	values map[string]string,
+	messageFile string,
+) (out []runtime.Mount, err error) {
 	out = []runtime.Mount{
 		{Source: r.Dir.Etc("hosts"), Target: "/etc/hosts"},
 		{Source: r.Dir.Etc("resolv.conf"), Target: "/etc/resolv.conf"},
@@ -80,8 +85,8 @@ func Close(mounts []runtime.Mount) {
 	}
 }
 
-// source returns what a container is to have mounted: the path of a volume that the agent made, which no container can change,
-// or else what is open.
+// source returns what a container is to have mounted: the path of a volume that the agent made,
+// which no container can change, or else what is open.
 func (r Mounter) source(pod *corev1.Pod, m *corev1.VolumeMount, values map[string]string) (string, *os.File, error) {
 	path, ok := r.Volumes[m.GetName()]
 	if !ok {
@@ -114,8 +119,9 @@ func (r Mounter) source(pod *corev1.Pod, m *corev1.VolumeMount, values map[strin
 	return path, f, err
 }
 
-// subPath returns the path in the volume that is mounted, empty for all of the volume. The error wraps objects.ErrConfig when it
-// refers to a variable that the container does not have: what is mounted then would be something else than was meant.
+// subPath returns the path in the volume that is mounted, empty for all of the volume. The error
+// wraps objects.ErrConfig when it refers to a variable that the container does not have: what is
+// mounted then would be something else than was meant.
 func subPath(m *corev1.VolumeMount, values map[string]string) (string, error) {
 	if m.GetSubPathExpr() == "" {
 		return m.GetSubPath(), nil
@@ -128,7 +134,13 @@ func subPath(m *corev1.VolumeMount, values map[string]string) (string, error) {
 		return values[name]
 	})
 	if len(missing) > 0 {
-		return "", fmt.Errorf("%w: subPathExpr %q of volume %s: the container has no value for %s", objects.ErrConfig, m.GetSubPathExpr(), m.GetName(), strings.Join(missing, ", "))
+		return "", fmt.Errorf(
+			"%w: subPathExpr %q of volume %s: the container has no value for %s",
+			objects.ErrConfig,
+			m.GetSubPathExpr(),
+			m.GetName(),
+			strings.Join(missing, ", "),
+		)
 	}
 	return sub, nil
 }
@@ -143,8 +155,8 @@ func hostPath(pod *corev1.Pod, volume string) *corev1.HostPathVolumeSource {
 	return nil
 }
 
-// OpenHostPath opens a path of the node, which is made where its type says so. The error wraps objects.ErrConfig when it is not of its
-// type.
+// OpenHostPath opens a path of the node, which is made where its type says so. The error wraps
+// objects.ErrConfig when it is not of its type.
 func OpenHostPath(src *corev1.HostPathVolumeSource) (*os.File, error) {
 	f, err := volumes.HostPath(src.GetPath(), src.GetType())
 	if errors.Is(err, volumes.ErrUnfit) {
@@ -200,8 +212,9 @@ func Points(pod *corev1.Pod, volume string) []string {
 	return out
 }
 
-// makePoints makes the mount points that runc can't make, for they are in volumes that it has mounted read-only by then. Those
-// in paths of the node are the node's affair. The error wraps objects.ErrConfig when one can't be made.
+// makePoints makes the mount points that runc can't make, for they are in volumes that it has
+// mounted read-only by then. Those in paths of the node are the node's affair. The error wraps
+// objects.ErrConfig when one can't be made.
 func makePoints(pod *corev1.Pod, c *corev1.Container, mounts []runtime.Mount) error {
 	at, all := map[string]runtime.Mount{}, make([]string, 0, len(mounts))
 	for _, m := range mounts {
@@ -251,8 +264,8 @@ func makePoint(in, m runtime.Mount) error {
 	return volumes.MountPoint(volume, point, info.IsDir())
 }
 
-// readOnlyBelow tells whether what is mounted below a volume is read-only to the container too. The error wraps objects.ErrConfig
-// when that must be so and can't.
+// readOnlyBelow tells whether what is mounted below a volume is read-only to the container too. The
+// error wraps objects.ErrConfig when that must be so and can't.
 func readOnlyBelow(m *corev1.VolumeMount, can func() bool) (bool, error) {
 	switch {
 	case !m.GetReadOnly():
@@ -262,12 +275,17 @@ func readOnlyBelow(m *corev1.VolumeMount, can func() bool) (bool, error) {
 	case m.GetRecursiveReadOnly() != kind.ReadOnlyBelowEnabled:
 		return false, nil
 	case !can():
-		return false, fmt.Errorf("%w: volume %s: recursiveReadOnly takes Linux 5.12 and runc 1.1 on the node: use IfPossible, or another node", objects.ErrConfig, m.GetName())
+		return false, fmt.Errorf(
+			"%w: volume %s: recursiveReadOnly takes Linux 5.12 and runc 1.1 on the node: use IfPossible, or another node",
+			objects.ErrConfig,
+			m.GetName(),
+		)
 	}
 	return true, nil
 }
 
-// Statuses tells how a container's volumes are mounted where that depends on the node; nil where it does not.
+// Statuses tells how a container's volumes are mounted where that depends on the node; nil where it
+// does not.
 func Statuses(c *corev1.Container, deep func() bool) []*corev1.VolumeMountStatus {
 	if !slices.ContainsFunc(c.GetVolumeMounts(), func(m *corev1.VolumeMount) bool { return m.RecursiveReadOnly != nil }) {
 		return nil

@@ -19,7 +19,8 @@ type reference struct{ kind, namespace, name string }
 
 // Watcher watches an object for a pod.
 type Watcher interface {
-	// Follow calls changed whenever the ConfigMap or Secret, as kind says, may have changed, until ctx ends.
+	// Follow calls changed whenever the ConfigMap or Secret, as kind says, may have changed, until ctx
+	// ends.
 	Follow(ctx context.Context, kind, namespace, name string, changed func())
 }
 
@@ -60,7 +61,8 @@ func (f *Followers) Start(ctx context.Context) {
 // Wait returns when all watches have ended.
 func (f *Followers) Wait() { f.wg.Wait() }
 
-// Follow makes the subscriber follow these objects, and no others any more. Before start and after the end of its context it has no effect.
+// Follow makes the subscriber follow these objects, and no others any more. Before start and after
+// the end of its context it has no effect.
 func (f *Followers) Follow(s subscriber, refs []reference) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package objects reads the config maps and secrets that pods refer to, stores a copy of each for times without a control
-// plane, and watches those that volumes show.
+// Package objects reads the config maps and secrets that pods refer to, stores a copy of each for
+// times without a control plane, and watches those that volumes show.
 package objects
 
 import (
@@ -15,7 +15,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// ErrConfig wraps what a pod refers to and does not exist. The worker shows it as CreateContainerConfigError.
+// ErrConfig wraps what a pod refers to and does not exist. The worker shows it as
+// CreateContainerConfigError.
 var ErrConfig = errors.New("invalid container config")
 
 // Reader reads what a pod's spec refers to.
@@ -24,14 +25,15 @@ type Reader interface {
 	Secret(ctx context.Context, name string) (*corev1.Secret, error)
 }
 
-// Source reads config maps and secrets from the control plane. Its errors are those of package apierr.
+// Source reads config maps and secrets from the control plane. Its errors are those of package
+// apierr.
 type Source interface {
 	ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error)
 	Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error)
 }
 
-// Cache reads config maps and secrets for a pod. It stores a copy of each for times without a control plane, of secrets in
-// memory only.
+// Cache reads config maps and secrets for a pod. It stores a copy of each for times without a
+// control plane, of secrets in memory only.
 type Cache struct {
 	Cluster   Source
 	Dir       checkpoint.Dir

@@ -1,5 +1,5 @@
-// Package projection computes the files of volumes that show objects of the control plane: config maps, secrets, the downward
-// API and service account tokens.
+// Package projection computes the files of volumes that show objects of the control plane: config
+// maps, secrets, the downward API and service account tokens.
 package projection
 
 import (
@@ -31,9 +31,15 @@ func ShowsPod(s *corev1.VolumeSource) bool {
 	})
 }
 
-// Files computes the files of a projected volume. Token makes a token of the pod's service account. The error wraps
-// objects.ErrConfig when the volume refers to what does not exist.
-func Files(ctx context.Context, src *corev1.VolumeSource, reader objects.Reader, around environment.Surroundings, token func(tokens.Request) (string, error)) (map[string]volumes.File, error) {
+// Files computes the files of a projected volume. Token makes a token of the pod's service account.
+// The error wraps objects.ErrConfig when the volume refers to what does not exist.
+func Files(
+	ctx context.Context,
+	src *corev1.VolumeSource,
+	reader objects.Reader,
+	around environment.Surroundings,
+	token func(tokens.Request) (string, error),
+) (map[string]volumes.File, error) {
 	p := projection{files: map[string]volumes.File{}, objects: reader, around: around}
 	switch {
 	case src.GetConfigMap() != nil:

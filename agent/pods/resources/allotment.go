@@ -9,7 +9,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// WholePod is the name by which what the pod as a whole has been granted is kept. No container has it.
+// WholePod is the name by which what the pod as a whole has been granted is kept. No container has
+// it.
 const WholePod = ""
 
 // Allotment is the resources of a container, or of a pod as a whole, as they are kept on disk.

@@ -16,7 +16,8 @@ type DiskLimits struct {
 	Volumes map[string]*metav1.Quantity
 	// Containers are those of what a container writes to its own file system and its log, by name.
 	Containers map[string]*metav1.Quantity
-	// Total is that of all of this together, nil for none: as in Kubernetes the containers' together, as far as they have any.
+	// Total is that of all of this together, nil for none: as in Kubernetes the containers' together,
+	// as far as they have any.
 	Total *resource.Quantity
 }
 

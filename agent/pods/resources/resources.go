@@ -1,4 +1,5 @@
-// Package resources computes from a pod's spec what its containers, and the pod as a whole, may use of the node.
+// Package resources computes from a pod's spec what its containers, and the pod as a whole, may use
+// of the node.
 package resources
 
 import (
@@ -12,8 +13,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// Of returns the resources of one container of a pod, on a node with that much memory. A container without a request requests its
-// limit; one without a limit has the pod's.
+// Of returns the resources of one container of a pod, on a node with that much memory. A container
+// without a request requests its limit; one without a limit has the pod's.
 func Of(pod *corev1.Pod, c *corev1.Container, nodeMemory int64) runtime.Resources {
 	limits, requests := c.GetResources().GetLimits(), c.GetResources().GetRequests()
 	cpu, memory := requests["cpu"], requests["memory"]
@@ -31,8 +32,8 @@ func Of(pod *corev1.Pod, c *corev1.Container, nodeMemory int64) runtime.Resource
 	}
 }
 
-// Limit is what a container may use of a resource: what it says, or else all that the pod as a whole may. It is nil when
-// neither says anything.
+// Limit is what a container may use of a resource: what it says, or else all that the pod as a
+// whole may. It is nil when neither says anything.
 func Limit(pod *corev1.Pod, c *corev1.Container, name string) *metav1.Quantity {
 	if own := c.GetResources().GetLimits()[name]; own != nil {
 		return own
@@ -40,7 +41,8 @@ func Limit(pod *corev1.Pod, c *corev1.Container, name string) *metav1.Quantity {
 	return pod.GetSpec().GetResources().GetLimits()[name]
 }
 
-// spareMemory is each container's share of the memory that the pod as a whole asks for beyond what its containers do.
+// spareMemory is each container's share of the memory that the pod as a whole asks for beyond what
+// its containers do.
 func spareMemory(pod *corev1.Pod) int64 {
 	spec := pod.GetSpec()
 	whole, n := Quantity(spec.GetResources().GetRequests()["memory"]), int64(len(spec.GetContainers()))
@@ -61,8 +63,8 @@ func spareMemory(pod *corev1.Pod) int64 {
 	return max(spare, 0) / n
 }
 
-// OfPod bounds what all of a pod's containers use together: by what the pod says of itself, or else by the sum of
-// those that run at the same time. Where one of them has no limit the pod has none.
+// OfPod bounds what all of a pod's containers use together: by what the pod says of itself, or else
+// by the sum of those that run at the same time. Where one of them has no limit the pod has none.
 func OfPod(pod *corev1.Pod) runtime.Resources {
 	var sum, most runtime.Resources
 	bounded := func(total *int64, limit int64) {
@@ -137,8 +139,8 @@ func both(a, b int64) int64 {
 	return a + b
 }
 
-// oomScoreAdj orders containers for the kernel when the node's memory runs out: those without requests go first, then
-// those that asked for the smallest share. The score is never below 0.
+// oomScoreAdj orders containers for the kernel when the node's memory runs out: those without
+// requests go first, then those that asked for the smallest share. The score is never below 0.
 func oomScoreAdj(qos string, request, nodeMemory int64) int {
 	switch {
 	case qos == "BestEffort":

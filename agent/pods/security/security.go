@@ -1,4 +1,5 @@
-// Package security computes the security context of a container, and which pods the node does not run for theirs.
+// Package security computes the security context of a container, and which pods the node does not
+// run for theirs.
 package security
 
 import (
@@ -12,8 +13,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// Of joins the pod's and the container's wishes; the container's go first. Without a wish system calls are filtered
-// by the runtime's default. Profiles is the directory of the node's own filters.
+// Of joins the pod's and the container's wishes; the container's go first. Without a wish system
+// calls are filtered by the runtime's default. Profiles is the directory of the node's own filters.
 func Of(pod *corev1.Pod, c *corev1.Container, profiles string) runtime.Security {
 	var out runtime.Security
 	seccomp := pod.GetSpec().GetSecurityContext().GetSeccompProfile()
@@ -61,8 +62,9 @@ func Of(pod *corev1.Pod, c *corev1.Container, profiles string) runtime.Security 
 	return out
 }
 
-// sysctlName returns the name of a kernel parameter with dots between its parts, as the runtime wants it. As in sysctl(8) the
-// separator that comes first decides how the name is written: with slashes, a dot belongs to a part, and becomes a slash.
+// sysctlName returns the name of a kernel parameter with dots between its parts, as the runtime
+// wants it. As in sysctl(8) the separator that comes first decides how the name is written: with
+// slashes, a dot belongs to a part, and becomes a slash.
 func sysctlName(y *corev1.Sysctl) string {
 	name := y.GetName()
 	if i := strings.IndexAny(name, "./"); i < 0 || name[i] == '.' {
@@ -71,8 +73,8 @@ func sysctlName(y *corev1.Sysctl) string {
 	return strings.NewReplacer(".", "/", "/", ".").Replace(name)
 }
 
-// safeSysctls are the kernel parameters that a pod may set: they are its namespaces' own and harm nobody else. They are
-// those that Kubernetes holds to be safe.
+// safeSysctls are the kernel parameters that a pod may set: they are its namespaces' own and harm
+// nobody else. They are those that Kubernetes holds to be safe.
 var safeSysctls = []string{
 	"kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.ip_local_reserved_ports", "net.ipv4.ip_unprivileged_port_start",
 	"net.ipv4.ping_group_range", "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl", "net.ipv4.tcp_keepalive_probes",
@@ -86,7 +88,10 @@ func Forbidden(pod *corev1.Pod) status.Cause {
 		name := sysctlName(y)
 		shared := spec.GetHostNetwork() && strings.HasPrefix(name, "net.") || spec.GetHostIpc() && strings.HasPrefix(name, "kernel.")
 		if !slices.Contains(safeSysctls, name) || shared {
-			return status.Cause{Reason: "SysctlForbidden", Message: fmt.Sprintf("kernel parameter %q is not allowed: it is not a safe sysctl, or belongs to the node", y.GetName())}
+			return status.Cause{
+				Reason:  "SysctlForbidden",
+				Message: fmt.Sprintf("kernel parameter %q is not allowed: it is not a safe sysctl, or belongs to the node", y.GetName()),
+			}
 		}
 	}
 	if !runtime.HasAppArmor() {

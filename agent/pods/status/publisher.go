@@ -23,15 +23,16 @@ const (
 
 // Writer stores the statuses of pods. Its errors are those of package apierr.
 type Writer interface {
-	// UpdateStatus stores the status of the pod with pod's uid and returns the pod as stored; not found when that pod is
-	// gone.
+	// UpdateStatus stores the status of the pod with pod's uid and returns the pod as stored; not
+	// found when that pod is gone.
 	UpdateStatus(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, error)
 	// Delete removes the pod of this uid for good. One that is gone already is no error.
 	Delete(ctx context.Context, pod *corev1.Pod) error
 }
 
-// Publisher tells the control plane a pod's newest status, one write at a time. What could not be told is overtaken by
-// what is newer, never queued. A slow control plane so never holds up the pod's worker.
+// Publisher tells the control plane a pod's newest status, one write at a time. What could not be
+// told is overtaken by what is newer, never queued. A slow control plane so never holds up the
+// pod's worker.
 type Publisher struct {
 	cluster Writer
 	log     *zap.Logger
@@ -48,13 +49,14 @@ type Publisher struct {
 	told *corev1.PodStatus
 }
 
-// NewPublisher returns a publisher of one pod. Gone is called when the control plane no longer has the pod.
+// NewPublisher returns a publisher of one pod. Gone is called when the control plane no longer has
+// the pod.
 func NewPublisher(cluster Writer, log *zap.Logger, gone func()) *Publisher {
 	return &Publisher{cluster: cluster, log: log, gone: gone, wake: make(chan struct{}, 1)}
 }
 
-// Publish asks for the pod, as the control plane was last seen to have it, to get this status; with final, to be removed
-// after that.
+// Publish asks for the pod, as the control plane was last seen to have it, to get this status; with
+// final, to be removed after that.
 func (p *Publisher) Publish(pod *corev1.Pod, status *corev1.PodStatus, final bool) {
 	p.mu.Lock()
 	p.pod, p.want, p.final = pod, status, final
@@ -75,8 +77,9 @@ func (p *Publisher) Latest(pod *corev1.Pod) *corev1.Pod {
 	return pod
 }
 
-// Restated compares what was written with the pod in a state of all pods that is complete up to a revision. It says
-// whether a write that the state should have was undone: the control plane went back to a backup.
+// Restated compares what was written with the pod in a state of all pods that is complete up to a
+// revision. It says whether a write that the state should have was undone: the control plane went
+// back to a backup.
 func (p *Publisher) Restated(pod *corev1.Pod, complete int64) (undone bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -146,7 +149,8 @@ func (p *Publisher) step(ctx context.Context) error {
 		pod = p.stored
 	}
 	known := pod
-	// A status that the server stored in another form than it was told in must not be told again for ever.
+	// A status that the server stored in another form than it was told in must not be told again for
+	// ever.
 	if p.told != nil && p.stored != nil && known == p.stored && proto.Equal(p.told, want) {
 		want = known.GetStatus()
 	}
@@ -172,7 +176,8 @@ func (p *Publisher) step(ctx context.Context) error {
 		pod = stored
 		failpoint.Hit("status-told")
 	}
-	// A pod that is not being deleted any more was brought back by a backup, and the worker will hear of it.
+	// A pod that is not being deleted any more was brought back by a backup, and the worker will hear
+	// of it.
 	if !final || pod.GetMetadata().GetDeletionTimestamp() == nil {
 		return nil
 	}

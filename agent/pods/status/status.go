@@ -1,4 +1,5 @@
-// Package status computes the status of a pod from what was observed of its containers, and writes it to the control plane.
+// Package status computes the status of a pod from what was observed of its containers, and writes
+// it to the control plane.
 package status
 
 import (
@@ -75,18 +76,19 @@ type Observation struct {
 	Failed Cause
 	// Renewing reports that all containers are being restarted.
 	Renewing bool
-	// More are the conditions that not every pod has: those of a change of resources, and of all containers' restart.
+	// More are the conditions that not every pod has: those of a change of resources, and of all
+	// containers' restart.
 	More []*corev1.PodCondition
-	// Allocated is what the node has set aside for the pod, and resources what is in force for the pod as a whole, nil if it
-	// says nothing of that.
+	// Allocated is what the node has set aside for the pod, and resources what is in force for the pod
+	// as a whole, nil if it says nothing of that.
 	Allocated map[string]*metav1.Quantity
 	Resources *corev1.ResourceRequirements
 	// Began is when the pod came to the node.
 	Began, Now time.Time
 }
 
-// Of computes a pod's status. It takes from the status before only what the agent does not decide (conditions of
-// others, the nominated node) and times.
+// Of computes a pod's status. It takes from the status before only what the agent does not decide
+// (conditions of others, the nominated node) and times.
 func Of(pod *corev1.Pod, s Observation) *corev1.PodStatus {
 	old := pod.GetStatus()
 	st := &corev1.PodStatus{
@@ -199,8 +201,8 @@ func Stamp(t time.Time) *timestamppb.Timestamp {
 	return timestamppb.New(t.Truncate(time.Second))
 }
 
-// Initialized reports whether the main containers may run. A sidecar that ended once they had is not waited for again: the
-// pod may have come to its end with it.
+// Initialized reports whether the main containers may run. A sidecar that ended once they had is
+// not waited for again: the pod may have come to its end with it.
 func Initialized(init []Container) bool {
 	for _, v := range init {
 		done := v.Over && v.Rec.Exit != nil && v.Rec.Exit.Code == 0
@@ -284,8 +286,8 @@ func conditions(pod *corev1.Pod, s Observation, phase string) []*corev1.PodCondi
 			gates = g.GetConditionType()
 		}
 	}
-	// A pod that is being deleted is as ready as its probes say: its endpoints are taken out by its deletion timestamp, and
-	// a service without any other goes on with those that still serve.
+	// A pod that is being deleted is as ready as its probes say: its endpoints are taken out by its
+	// deletion timestamp, and a service without any other goes on with those that still serve.
 	containers := len(unready) == 0 && phase == kind.PodRunning
 	reason, message := "ContainersNotReady", "containers with unready status: "+formatList(unready)
 	initDone := Initialized(s.Init)
@@ -333,7 +335,8 @@ const (
 )
 
 const (
-	// AllRestarting is the condition that tells whether all containers of a pod are on their way to their next attempts.
+	// AllRestarting is the condition that tells whether all containers of a pod are on their way to
+	// their next attempts.
 	AllRestarting = "AllContainersRestarting"
 	// ReasonContainerExited is why: one of them exited, and its rule restarts all.
 	ReasonContainerExited = "ContainerExited"
@@ -342,8 +345,8 @@ const (
 // ReasonEvicted is why a pod failed that used more of the node than it may.
 const ReasonEvicted = "Evicted"
 
-// neverBegun gives the containers of a pod that failed as a whole, and that will never be created, the pod's own reason:
-// otherwise it would look as if they were about to be.
+// neverBegun gives the containers of a pod that failed as a whole, and that will never be created,
+// the pod's own reason: otherwise it would look as if they were about to be.
 func neverBegun(st *corev1.PodStatus) {
 	for _, cs := range slices.Concat(st.GetInitContainerStatuses(), st.GetContainerStatuses()) {
 		if w := cs.GetState().GetWaiting(); w.GetReason() == ReasonContainerCreating || w.GetReason() == ReasonPodInitializing {

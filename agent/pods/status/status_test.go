@@ -104,8 +104,8 @@ func TestPhaseAndReadiness(t *testing.T) {
 	}
 }
 
-// TestStatusIsStable checks that the same sight gives the same status later, so that nothing is written in vain, and that
-// what others decide is kept.
+// TestStatusIsStable checks that the same sight gives the same status later, so that nothing is
+// written in vain, and that what others decide is kept.
 func TestStatusIsStable(t *testing.T) {
 	spec := &corev1.Container{Name: "web", Image: "web"}
 	pod := &corev1.Pod{

@@ -49,7 +49,8 @@ func RequestOf(p *corev1.ServiceAccountTokenProjection) Request {
 
 // Issuer makes tokens for the service accounts of pods.
 type Issuer interface {
-	// Token makes a token for the service account of a pod, which is valid only as long as the pod exists.
+	// Token makes a token for the service account of a pod, which is valid only as long as the pod
+	// exists.
 	Token(ctx context.Context, pod *corev1.Pod, r Request) (text string, expires time.Time, err error)
 }
 
@@ -65,7 +66,8 @@ func New(issuer Issuer, d checkpoint.Dir) *Store {
 	return &Store{issuer: issuer, dir: d, known: map[Request]token{}}
 }
 
-// Get returns a valid token, and renews it when that is due. When a renewal fails it returns the token that it has, as long as that is valid.
+// Get returns a valid token, and renews it when that is due. When a renewal fails it returns the
+// token that it has, as long as that is valid.
 func (s *Store) Get(ctx context.Context, pod *corev1.Pod, r Request) (string, error) {
 	path := s.dir.Object("token", fmt.Sprintf("%x-%d", r.Audience, r.Seconds))
 	t, ok := s.known[r]
@@ -97,7 +99,8 @@ func (s *Store) Get(ctx context.Context, pod *corev1.Pod, r Request) (string, er
 	return t.Text, nil
 }
 
-// Due returns after what time a token of the volume needs renewal, 0 for a volume without tokens, and whether one needs it now.
+// Due returns after what time a token of the volume needs renewal, 0 for a volume without tokens,
+// and whether one needs it now.
 func (s *Store) Due(v *corev1.Volume) (wait time.Duration, due bool) {
 	for _, source := range v.GetVolumeSource().GetProjected().GetSources() {
 		p := source.GetServiceAccountToken()

@@ -1,4 +1,5 @@
-// Package containerdtest starts containerd daemons of their own for tests, and builds small images for them.
+// Package containerdtest starts containerd daemons of their own for tests, and builds small images
+// for them.
 package containerdtest
 
 import (
@@ -42,7 +43,8 @@ type Daemon struct {
 	log  *os.File
 }
 
-// Need skips the test where it can't run: without root, containerd, runc or a static busybox. With CI=true it fails.
+// Need skips the test where it can't run: without root, containerd, runc or a static busybox. With
+// CI=true it fails.
 func Need(t *testing.T) {
 	t.Helper()
 	var missing []string
@@ -66,7 +68,8 @@ func Need(t *testing.T) {
 // Start runs a daemon until the test ends.
 func Start(t *testing.T) *Daemon { return StartOn(t, 0) }
 
-// StartOn is Start with a disk of so many bytes for images and containers, 0 for as many as the machine has.
+// StartOn is Start with a disk of so many bytes for images and containers, 0 for as many as the
+// machine has.
 func StartOn(t *testing.T, disk int64) *Daemon {
 	t.Helper()
 	Need(t)
@@ -180,8 +183,8 @@ func (d *Daemon) killCgroup() {
 	}
 }
 
-// killOthers ends shims, writers of logs and whatever else has the test's directory among its arguments, and reports
-// whether there was any.
+// killOthers ends shims, writers of logs and whatever else has the test's directory among its
+// arguments, and reports whether there was any.
 func (d *Daemon) killOthers() bool {
 	found := false
 	cmdlines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -255,9 +258,32 @@ func Eventually(t *testing.T, timeout time.Duration, what string, condition func
 }
 
 // applets are the commands of busybox that the images have.
-var applets = []string{"sh", "sleep", "cat", "echo", "env", "id", "ls", "true", "false", "hostname", "touch", "tail", "dd", "stty", "httpd", "nc", "kill", "printf", "wget", "rm", "test"}
+var applets = []string{
+	"sh",
+	"sleep",
+	"cat",
+	"echo",
+	"env",
+	"id",
+	"ls",
+	"true",
+	"false",
+	"hostname",
+	"touch",
+	"tail",
+	"dd",
+	"stty",
+	"httpd",
+	"nc",
+	"kill",
+	"printf",
+	"wget",
+	"rm",
+	"test",
+}
 
-// Busybox returns an image with the machine's static busybox, whose default command is a shell that sleeps.
+// Busybox returns an image with the machine's static busybox, whose default command is a shell that
+// sleeps.
 func Busybox(t testing.TB) v1.Image {
 	t.Helper()
 	path, err := exec.LookPath("busybox")

@@ -1,5 +1,5 @@
-// Guest is the first process on a kernel that is tried: it loads modules, runs tests and turns the machine off. What
-// the tests say goes to the second serial port; the kernel has the first.
+// Guest is the first process on a kernel that is tried: it loads modules, runs tests and turns the
+// machine off. What the tests say goes to the second serial port; the kernel has the first.
 package main
 
 import (
