@@ -31,7 +31,7 @@ type calls struct {
 // verbsOf are the verbs that the functions of internal/client need.
 var verbsOf = map[string][]Action{
 	"Get": {Get}, "GetKind": {Get}, "List": {List}, "ListKind": {List}, "InformerOptions": {Watch}, "Watch": {Watch},
-	"Create": {Create}, "OpCreate": {Create}, "Update": {Update}, "OpUpdate": {Update}, "UpdateStatus": {UpdateStatus}, "OpUpdateStatus": {UpdateStatus},
+	"Create": {Create}, "OpCreate": {Create}, "Update": {Update}, "UpdateStatus": {UpdateStatus}, "OpUpdateStatus": {UpdateStatus},
 	"Patch": {Patch}, "PatchKind": {Patch}, "Delete": {Delete}, "DeleteKind": {Delete}, "DeleteCollectionKind": {DeleteCollection}, "DeleteCollection": {DeleteCollection}, "OpDelete": {Delete}, "OpBind": {Bind},
 	"Apply": {Patch, Create},
 }

@@ -142,7 +142,7 @@ func TestFence(t *testing.T) {
 			_, err := client.DeleteCollection[*corev1.ConfigMap](ctx, fenced, client.ListOptions{Namespace: "default"})
 			return err
 		},
-		"transact": func() error { _, err := client.Transact(ctx, fenced, client.OpUpdate(obj)); return err },
+		"transact": func() error { _, err := client.Transact(ctx, fenced, client.OpUpdateStatus(obj)); return err },
 	} {
 		if err := write(); !apierr.IsElectionLost(err) {
 			t.Errorf("%s under a lost election: %v", name, err)

@@ -46,19 +46,6 @@ func OpApply(obj kind.Object, opts ...ApplyOption) Operation {
 	}
 }
 
-// OpUpdate replaces obj but for its status.
-func OpUpdate(obj kind.Object) Operation {
-	return func(c *Client) (*apiv1.Operation, error) {
-		a, err := encode(obj)
-		if err != nil {
-			return nil, err
-		}
-		return &apiv1.Operation{Operation: &apiv1.Operation_Update{
-			Update: &apiv1.UpdateRequest{Object: a, FieldManager: c.manager},
-		}}, nil
-	}
-}
-
 // OpUpdateStatus replaces obj's status.
 func OpUpdateStatus(obj kind.Object) Operation {
 	return func(*Client) (*apiv1.Operation, error) {

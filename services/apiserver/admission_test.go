@@ -8,10 +8,13 @@ import (
 	"sync"
 	"testing"
 
+	"google.golang.org/protobuf/types/known/anypb"
+
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/etcdtest"
 	"github.com/xebec-project/xebec/internal/kind"
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	"github.com/xebec-project/xebec/services/apiserver/admission"
 )
@@ -119,7 +122,7 @@ func TestAdmissionSeesEveryWrite(t *testing.T) {
 			return err
 		}},
 		{"create in a transaction", "CREATE a/", func(name string) error { return transact(client.OpCreate(configMap(name))) }},
-		{"update in a transaction", "UPDATE a/", func(name string) error { return transact(client.OpUpdate(configMap(name))) }},
+		{"update in a transaction", "UPDATE a/", func(name string) error { return transact(updateOperation(configMap(name))) }},
 		{"apply in a transaction", "UPDATE a/", func(name string) error {
 			m := configMap(name)
 			m.Data = map[string]string{"x": "y"}
@@ -148,5 +151,13 @@ func TestAdmissionSeesEveryWrite(t *testing.T) {
 	}
 	if _, err := client.Get[*corev1.ConfigMap](ctx, c, "default", "x"); !apierr.IsNotFound(err) {
 		t.Errorf("the operation beside the refused one: %v", err)
+	}
+}
+
+// updateOperation replaces obj but for its status in a transaction.
+func updateOperation(obj kind.Object) client.Operation {
+	return func(*client.Client) (*apiv1.Operation, error) {
+		a, err := anypb.New(obj)
+		return &apiv1.Operation{Operation: &apiv1.Operation_Update{Update: &apiv1.UpdateRequest{Object: a}}}, err
 	}
 }
