@@ -236,13 +236,6 @@ func NamespaceTerminating(k *kind.Kind, name, namespace string) error {
 		"%s %q is forbidden: unable to create new content in namespace %s because it is being terminated", k.Resource(), name, namespace)
 }
 
-// TooOld says that a revision is compacted or gone from the watch cache: OUT_OF_RANGE. The caller
-// lists anew.
-func TooOld(requested, oldest int64) error {
-	return New(codes.OutOfRange, ReasonTooOld,
-		fmt.Sprintf("too old resource version: %d (%d): list again", requested, oldest))
-}
-
 // Overloaded says that the server takes no more calls just now: RESOURCE_EXHAUSTED. The caller is
 // asked to wait for retryAfter.
 func Overloaded(retryAfter time.Duration, format string, args ...any) error {

@@ -52,9 +52,9 @@ func TestConstructors(t *testing.T) {
 		{"unauthenticated", apierr.Unauthenticated("no certificate"), codes.Unauthenticated, "UNAUTHENTICATED", "no certificate", apierr.IsUnauthenticated},
 		{"election", apierr.ElectionLost("kube-system/scheduler"), codes.FailedPrecondition, "ELECTION_LOST",
 			"election kube-system/scheduler was lost: its lease is not the one this writer holds", apierr.IsElectionLost},
-		{"too old", apierr.TooOld(5, 9), codes.OutOfRange, "REVISION_TOO_OLD", "too old resource version: 5 (9): list again", apierr.IsTooOld},
-		{"overloaded", apierr.Overloaded(time.Second, "busy"), codes.ResourceExhausted, "OVERLOADED", "busy", apierr.IsOverloaded},
-		{"overload retries", apierr.Overloaded(time.Second, "busy"), codes.ResourceExhausted, "OVERLOADED", "busy", apierr.IsRetryable},
+		{"overloaded", apierr.Overloaded(time.Second, "busy"), codes.ResourceExhausted, "OVERLOADED", "busy", apierr.IsRetryable},
+		{"too old", apierr.New(codes.OutOfRange, apierr.ReasonTooOld, "revision 5 is compacted"), codes.OutOfRange, "REVISION_TOO_OLD",
+			"revision 5 is compacted", apierr.IsTooOld},
 		{"unavailable", apierr.Unavailable("etcd is away"), codes.Unavailable, "UNAVAILABLE", "etcd is away", apierr.IsUnavailable},
 	}
 	for _, tt := range tests {

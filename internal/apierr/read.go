@@ -146,9 +146,6 @@ func IsTooOld(err error) bool { return Code(err) == codes.OutOfRange }
 // IsElectionLost reports that a fenced write came too late.
 func IsElectionLost(err error) bool { return Reason(err) == ReasonElectionLost }
 
-// IsOverloaded reports that the server takes no more just now; see RetryAfter.
-func IsOverloaded(err error) bool { return Reason(err) == ReasonOverloaded }
-
 // Busy reports that a server refused a call before it did any of it, a write too, and how long it
 // asks the caller to wait.
 func Busy(err error) (wait time.Duration, ok bool) {

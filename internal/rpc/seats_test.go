@@ -69,7 +69,7 @@ func TestPeopleDoNotWaitForNodes(t *testing.T) {
 			}
 			refused.Add(1)
 			delay, told := apierr.RetryAfter(err)
-			if apierr.Code(err) != codes.ResourceExhausted || !apierr.IsOverloaded(err) || !told || delay <= 0 || delay > 15*time.Second {
+			if apierr.Code(err) != codes.ResourceExhausted || apierr.Reason(err) != apierr.ReasonOverloaded || !told || delay <= 0 || delay > 15*time.Second {
 				t.Errorf("a call that was too many: %v, try again in %s", err, delay)
 			}
 		})

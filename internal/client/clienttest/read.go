@@ -2,6 +2,7 @@ package clienttest
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"google.golang.org/grpc"
@@ -15,6 +16,11 @@ import (
 
 // errNoTimes: this server does not know when its revisions were.
 var errNoTimes = apierr.New(codes.Unimplemented, apierr.ReasonUnsupported, "reads at a time are not served here")
+
+// tooOld refuses a revision before the oldest one that is known.
+func tooOld(revision, oldest int64) error {
+	return apierr.New(codes.OutOfRange, apierr.ReasonTooOld, fmt.Sprintf("revision %d is compacted, the oldest is %d", revision, oldest))
+}
 
 // Get implements apiv1.ResourceServiceServer.
 func (s *Server) Get(_ context.Context, req *apiv1.GetRequest) (*apiv1.GetResponse, error) {
@@ -119,7 +125,7 @@ func (s *Server) Watch(req *apiv1.WatchRequest, stream grpc.ServerStreamingServe
 	if req.GetResourceVersion() == "" {
 		initial, err = s.snapshot(k.kind, k.namespace, reached)
 	} else if reached, err = parse(req.GetResourceVersion()); err == nil && reached < s.compacted {
-		err = apierr.TooOld(reached, s.compacted)
+		err = tooOld(reached, s.compacted)
 	}
 	s.mu.Unlock()
 	if err != nil {
@@ -165,7 +171,7 @@ func (s *Server) since(sel *selector, reached *int64) ([]*apiv1.WatchResponse, <
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if *reached < s.compacted {
-		return nil, nil, apierr.TooOld(*reached, s.compacted)
+		return nil, nil, tooOld(*reached, s.compacted)
 	}
 	var events []*apiv1.WatchResponse
 	for _, c := range s.history {

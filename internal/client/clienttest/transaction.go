@@ -115,7 +115,7 @@ func (s *Server) checkFence(f *apiv1.Fence) error {
 // snapshot returns the objects of a kind and namespace as they were at a revision, ordered by namespace and name.
 func (s *Server) snapshot(k *kind.Kind, namespace string, revision int64) ([]kind.Object, error) {
 	if revision < s.compacted {
-		return nil, apierr.TooOld(revision, s.compacted)
+		return nil, tooOld(revision, s.compacted)
 	}
 	in := func(key objectKey) bool {
 		return key.kind == k && (namespace == "" || key.namespace == namespace)
