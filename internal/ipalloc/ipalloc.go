@@ -11,7 +11,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -72,33 +71,7 @@ func nth(cidr netip.Prefix, n uint64) netip.Addr {
 // PortRange is a range of node ports, both ends included.
 type PortRange struct{ First, Last uint16 }
 
-// DefaultNodePorts is the range of node ports unless the cluster names another.
-var DefaultNodePorts = PortRange{30000, 32767}
-
-// ParsePortRange reads "30000-32767".
-func ParsePortRange(s string) (PortRange, error) {
-	first, last, ok := strings.Cut(s, "-")
-	if !ok {
-		return PortRange{}, fmt.Errorf("port range %q: want two ports such as 30000-32767", s)
-	}
-	var r PortRange
-	for _, p := range []struct {
-		text string
-		into *uint16
-	}{{first, &r.First}, {last, &r.Last}} {
-		n, err := strconv.ParseUint(p.text, 10, 16)
-		if err != nil || n == 0 {
-			return PortRange{}, fmt.Errorf("port range %q: %q is not a port from 1 to 65535", s, p.text)
-		}
-		*p.into = uint16(n)
-	}
-	if r.First > r.Last {
-		return PortRange{}, fmt.Errorf("port range %q: the first port is above the last", s)
-	}
-	return r, nil
-}
-
-// String returns the range as ParsePortRange reads it.
+// String returns the range as "30000-32767".
 func (r PortRange) String() string { return fmt.Sprintf("%d-%d", r.First, r.Last) }
 
 // Contains reports whether a port is in the range.

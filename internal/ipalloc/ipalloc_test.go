@@ -73,21 +73,13 @@ func TestCandidatesStartAnywhere(t *testing.T) {
 }
 
 func TestPortRange(t *testing.T) {
-	r, err := ParsePortRange("30000-30002")
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := PortRange{30000, 30002}
 	got := slices.Sorted(r.Candidates())
 	if !slices.Equal(got, []int32{30000, 30001, 30002}) {
 		t.Errorf("candidates %v", got)
 	}
 	if r.Contains(29999) || !r.Contains(30000) || !r.Contains(30002) || r.Contains(30003) || r.Contains(-1) {
 		t.Error("the ends are wrong")
-	}
-	for _, bad := range []string{"", "1", "0-5", "5-4", "1-65536", "a-b", "-5", "1-2-3"} {
-		if _, err := ParsePortRange(bad); err == nil {
-			t.Errorf("%q was taken", bad)
-		}
 	}
 }
 
