@@ -246,10 +246,3 @@ func (c *Conn) await(ctx context.Context, answer func() map[string]string) (map[
 	}
 	return answer(), nil
 }
-
-// Answered returns how many calls the server has ended.
-func (c *Conn) Answered() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.answered
-}
