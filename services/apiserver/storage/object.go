@@ -53,8 +53,7 @@ type Object struct {
 	// allocation serves storage, reads and watches.
 	frame    []byte
 	typeURL  string
-	anyStart int32 // the embedded google.protobuf.Any in frame
-	anyEnd   int32
+	anyEnd   int32 // end of the embedded google.protobuf.Any in frame
 	valStart int32 // Any.value in frame, ending at anyEnd
 
 	any  atomic.Pointer[anypb.Any]
@@ -77,7 +76,6 @@ func newObject(typeURL string, key Key, value []byte, revision, createRevision, 
 	b = appendType(b, first)
 	b = protowire.AppendTag(b, responseObject, protowire.BytesType)
 	b = protowire.AppendVarint(b, uint64(anyLen))
-	anyStart := len(b)
 	b = protowire.AppendTag(b, anyTypeURL, protowire.BytesType)
 	b = protowire.AppendString(b, typeURL)
 	b = protowire.AppendTag(b, anyValue, protowire.BytesType)
@@ -97,7 +95,7 @@ func newObject(typeURL string, key Key, value []byte, revision, createRevision, 
 	return &Object{
 		Key: key, Bytes: b[valStart:bytesEnd:bytesEnd],
 		Revision: revision, CreateRevision: createRevision, Lease: lease,
-		frame: b, typeURL: typeURL, anyStart: int32(anyStart), anyEnd: int32(anyEnd), valStart: int32(valStart),
+		frame: b, typeURL: typeURL, anyEnd: int32(anyEnd), valStart: int32(valStart),
 	}
 }
 
@@ -122,9 +120,6 @@ func (o *Object) Any() *anypb.Any {
 	}
 	return a
 }
-
-// EncodedAny is the wire form of Any: what follows tag and length when a message embeds it.
-func (o *Object) EncodedAny() []byte { return o.frame[o.anyStart:o.anyEnd:o.anyEnd] }
 
 // Value is the encoded message with its resourceVersion: Any's value.
 func (o *Object) Value() []byte { return o.frame[o.valStart:o.anyEnd:o.anyEnd] }

@@ -95,15 +95,6 @@ func TestObject(t *testing.T) {
 	if diff := cmp.Diff(pod, stored, protocmp.Transform()); diff != "" {
 		t.Errorf("Bytes differ (-want +got):\n%s", diff)
 	}
-	response := append(protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.BytesType), uint64(len(o.EncodedAny()))), o.EncodedAny()...)
-	get := new(apiv1.GetResponse)
-	if err := proto.Unmarshal(response, get); err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(o.Any(), get.Object, protocmp.Transform()); diff != "" {
-		t.Errorf("EncodedAny differs (-want +got):\n%s", diff)
-	}
-
 	wantMeta := proto.CloneOf(want.Metadata)
 	wantMeta.ManagedFields = nil
 	if diff := cmp.Diff(wantMeta, o.Meta(), protocmp.Transform()); diff != "" {
