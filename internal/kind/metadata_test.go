@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/internal/kind"
@@ -219,48 +218,17 @@ func TestFieldString(t *testing.T) {
 	}
 }
 
-func TestMeta(t *testing.T) {
-	raw, err := proto.Marshal(&corev1.Pod{Metadata: meta("web"), Spec: &corev1.PodSpec{NodeName: "node-1"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	version, err := proto.Marshal(&metav1.ObjectMeta{ResourceVersion: "42"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw = protowire.AppendBytes(protowire.AppendTag(raw, 1, protowire.BytesType), version)
-	got, err := kind.Meta(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := meta("web")
-	want.ResourceVersion = "42"
-	if !proto.Equal(got, want) {
-		t.Errorf("Meta = %v, want %v", got, want)
-	}
-	if m, err := kind.Meta(nil); err != nil || m == nil {
-		t.Errorf("Meta of nothing = %v, %v", m, err)
-	}
-	if _, err := kind.Meta(raw[:len(raw)-1]); err == nil {
-		t.Error("truncated bytes are read")
-	}
-}
-
 func FuzzWire(f *testing.F) {
 	raw, _ := proto.Marshal(&corev1.Pod{Metadata: meta("web"), Spec: &corev1.PodSpec{NodeName: "n", HostNetwork: true}, Status: &corev1.PodStatus{Phase: "Running"}})
 	f.Add(raw)
 	f.Add(raw[:7])
 	k, _ := kind.ByName("pods")
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		m, metaErr := kind.Meta(raw)
 		pod := &corev1.Pod{}
 		if proto.Unmarshal(raw, pod) != nil {
 			return
 		}
 		// Whatever protobuf decodes as a whole, the shortcuts read the same.
-		if metaErr != nil || !proto.Equal(m, pod.GetMetadata()) && pod.GetMetadata() != nil {
-			t.Errorf("Meta = %v, %v; the pod has %v", m, metaErr, pod.GetMetadata())
-		}
 		for path, want := range map[string]string{
 			"metadata.name": pod.GetMetadata().GetName(), "spec.nodeName": pod.GetSpec().GetNodeName(),
 			"spec.hostNetwork": fmt.Sprint(pod.GetSpec().GetHostNetwork()), "status.phase": pod.GetStatus().GetPhase(),

@@ -1,8 +1,6 @@
 package kind
 
 import (
-	"slices"
-
 	"google.golang.org/protobuf/proto"
 
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -38,9 +36,4 @@ func NewControllerRef(owner Object) *metav1.OwnerReference {
 func NewOwnerRef(owner Object) *metav1.OwnerReference {
 	k, m := Of(owner), owner.GetMetadata()
 	return &metav1.OwnerReference{ApiVersion: k.APIVersion(), Kind: k.Name, Name: m.GetName(), Uid: m.GetUid()}
-}
-
-// HasFinalizer reports that the object is held by the finalizer.
-func HasFinalizer(o Object, finalizer string) bool {
-	return slices.Contains(o.GetMetadata().GetFinalizers(), finalizer)
 }

@@ -46,9 +46,6 @@ const (
 	QOSBestEffort = "BestEffort"
 )
 
-// DefaultSchedulerName is the scheduler of pods that name none.
-const DefaultSchedulerName = "default-scheduler"
-
 // DefaultServiceAccount is the account of pods that name none.
 const DefaultServiceAccount = "default"
 

