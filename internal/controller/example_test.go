@@ -3,11 +3,6 @@ package controller_test
 import (
 	"context"
 	"fmt"
-	"net"
-
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
@@ -20,21 +15,11 @@ import (
 
 // connect serves an API server in memory and returns a client of it.
 func connect(api *clienttest.Server) (c *client.Client, stop func()) {
-	listener := bufconn.Listen(1 << 20)
-	server := grpc.NewServer()
-	api.Register(server)
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
-	conn, err := grpc.NewClient("passthrough:///memory", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+	conn, stop, err := clienttest.Connect(api)
 	if err != nil {
 		panic(err)
 	}
-	return client.New(conn), func() {
-		_ = conn.Close()
-		server.Stop()
-		<-served
-	}
+	return client.New(conn), stop
 }
 
 // A controller copies the key "want" of every config map to "have". It is level-triggered: a

@@ -94,27 +94,36 @@ func Start(t testing.TB) (*Server, *client.Client) {
 // cut them one by one.
 func Serve(t testing.TB, s *Server) *grpc.ClientConn {
 	t.Helper()
+	conn, stop, err := Connect(s)
+	if err != nil {
+		t.Fatalf("connect to the server in memory: %v", err)
+	}
+	t.Cleanup(stop)
+	return conn
+}
+
+// Connect is Serve for examples, which have no testing.TB: stop closes the connection and its server.
+func Connect(s *Server) (conn *grpc.ClientConn, stop func(), err error) {
 	listener := bufconn.Listen(1 << 20)
 	server := grpc.NewServer(grpc.MaxRecvMsgSize(16 << 20))
 	s.Register(server)
+	conn, err = grpc.NewClient("passthrough:///memory",
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16<<20)))
+	if err != nil {
+		return nil, nil, err
+	}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
 		_ = server.Serve(listener) // It fails only by Stop.
 	}()
-	conn, err := grpc.NewClient("passthrough:///memory",
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16<<20)))
-	if err != nil {
-		t.Fatalf("connect to the server in memory: %v", err)
-	}
-	t.Cleanup(func() {
+	return conn, func() {
 		_ = conn.Close()
 		server.Stop()
 		<-served
-	})
-	return conn
+	}, nil
 }
 
 // Seed stores objects as they are, status included, without defaults or validation; uid, creation time and
