@@ -6,7 +6,6 @@ import (
 	"maps"
 	"strconv"
 
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -31,17 +30,15 @@ var (
 
 func checkConfigMap(m *corev1.ConfigMap, c *checker) {
 	size := 0
-	data, binary := field.NewPath("data"), field.NewPath("binaryData")
+	data := field.NewPath("data")
 	for _, key := range sorted(m.GetData()) {
-		c.each(data.Key(key), key, validation.IsConfigMapKey(key))
 		if _, both := m.GetBinaryData()[key]; both {
 			c.invalid(data.Key(key), key, "duplicate of key present in binaryData")
 		}
 		size += len(m.GetData()[key])
 	}
-	for _, key := range sorted(m.GetBinaryData()) {
-		c.each(binary.Key(key), key, validation.IsConfigMapKey(key))
-		size += len(m.GetBinaryData()[key])
+	for _, value := range m.GetBinaryData() {
+		size += len(value)
 	}
 	if size > MaxConfigSize {
 		// The sum counts; people look for it where most of it is written.

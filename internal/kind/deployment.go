@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/xebec-project/xebec/internal/schema"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -52,36 +53,11 @@ var (
 )
 
 func defaultDeployment(d *appsv1.Deployment) {
-	if d.Spec == nil {
-		d.Spec = &appsv1.DeploymentSpec{}
+	if s := d.Spec.Strategy; s.GetType() == StrategyRollingUpdate && s.RollingUpdate == nil {
+		s.RollingUpdate = &appsv1.RollingUpdateDeployment{}
+		schema.Default(s.RollingUpdate)
 	}
-	s := d.Spec
-	if s.Replicas == nil {
-		s.Replicas = proto.Int32(1)
-	}
-	if s.Strategy == nil {
-		s.Strategy = &appsv1.DeploymentStrategy{}
-	}
-	setDefault(&s.Strategy.Type, StrategyRollingUpdate)
-	if s.Strategy.GetType() == StrategyRollingUpdate {
-		if s.Strategy.RollingUpdate == nil {
-			s.Strategy.RollingUpdate = &appsv1.RollingUpdateDeployment{}
-		}
-		r := s.Strategy.RollingUpdate
-		if r.MaxUnavailable == nil {
-			r.MaxUnavailable = Text("25%")
-		}
-		if r.MaxSurge == nil {
-			r.MaxSurge = Text("25%")
-		}
-	}
-	if s.RevisionHistoryLimit == nil {
-		s.RevisionHistoryLimit = proto.Int32(10)
-	}
-	if s.ProgressDeadlineSeconds == nil {
-		s.ProgressDeadlineSeconds = proto.Int32(600)
-	}
-	defaultTemplate(s.Template)
+	defaultTemplate(d.Spec.Template)
 }
 
 func checkDeployment(d *appsv1.Deployment, c *checker) {
@@ -90,57 +66,29 @@ func checkDeployment(d *appsv1.Deployment, c *checker) {
 		c.required(p, "")
 		return
 	}
-	c.notNegative(p.Child("replicas"), int64(s.GetReplicas()))
 	c.selectorAndTemplate("Deployment", p, s.GetSelector(), s.GetTemplate())
 	c.strategy(p.Child("strategy"), s.GetStrategy())
-	c.notNegative(p.Child("minReadySeconds"), int64(s.GetMinReadySeconds()))
-	if s.RevisionHistoryLimit != nil {
-		c.notNegative(p.Child("revisionHistoryLimit"), int64(s.GetRevisionHistoryLimit()))
-	}
-	if s.ProgressDeadlineSeconds != nil {
-		deadline := p.Child("progressDeadlineSeconds")
-		c.notNegative(deadline, int64(s.GetProgressDeadlineSeconds()))
-		if s.GetProgressDeadlineSeconds() <= s.GetMinReadySeconds() {
-			c.invalid(deadline, s.GetProgressDeadlineSeconds(), "must be greater than minReadySeconds")
-		}
+	if s.ProgressDeadlineSeconds != nil && s.GetProgressDeadlineSeconds() <= s.GetMinReadySeconds() {
+		c.invalid(p.Child("progressDeadlineSeconds"), s.GetProgressDeadlineSeconds(), "must be greater than minReadySeconds")
 	}
 }
 
 func (c *checker) strategy(p *field.Path, s *appsv1.DeploymentStrategy) {
-	if !c.oneOf(p.Child("type"), s.GetType(), StrategyRecreate, StrategyRollingUpdate) {
+	rolling, r := p.Child("rollingUpdate"), s.GetRollingUpdate()
+	if s.GetType() == StrategyRecreate && r != nil {
+		c.forbidden(rolling, "may not be specified when strategy `type` is 'Recreate'")
+	}
+	if s.GetType() != StrategyRollingUpdate {
 		return
 	}
-	rolling := p.Child("rollingUpdate")
-	if s.GetType() == StrategyRecreate {
-		if s.GetRollingUpdate() != nil {
-			c.forbidden(rolling, "may not be specified when strategy `type` is 'Recreate'")
-		}
-		return
-	}
-	r := s.GetRollingUpdate()
-	if r == nil {
-		c.required(rolling, "this should be defaulted and never be nil")
-		return
-	}
-	down, ok1 := c.podCount(rolling.Child("maxUnavailable"), r.GetMaxUnavailable())
-	up, ok2 := c.podCount(rolling.Child("maxSurge"), r.GetMaxSurge())
+	down, percent, ok1 := percentOrCount(r.GetMaxUnavailable())
+	up, _, ok2 := percentOrCount(r.GetMaxSurge())
 	if ok1 && ok2 && down == 0 && up == 0 {
 		c.invalid(rolling.Child("maxUnavailable"), intOrStringText(r.GetMaxUnavailable()), "may not be 0 when `maxSurge` is 0")
 	}
-	if n, percent, ok := percentOrCount(r.GetMaxUnavailable()); ok && percent && n > 100 {
+	if ok1 && percent && down > 100 {
 		c.invalid(rolling.Child("maxUnavailable"), intOrStringText(r.GetMaxUnavailable()), "must not be greater than 100%")
 	}
-}
-
-// podCount checks a number of pods or a percentage of them.
-func (c *checker) podCount(p *field.Path, v *metav1.IntOrString) (int32, bool) {
-	n, _, ok := percentOrCount(v)
-	if !ok {
-		c.invalid(p, v.GetStrVal(), "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')")
-		return 0, false
-	}
-	c.notNegative(p, int64(n))
-	return n, n >= 0
 }
 
 func intOrStringText(v *metav1.IntOrString) any {
@@ -158,12 +106,6 @@ func (c *checker) selectorUpdate(new, old *metav1.LabelSelector) {
 
 func checkDeploymentStatus(s *appsv1.DeploymentStatus, c *checker) {
 	p := field.NewPath("status")
-	c.notNegative(p.Child("observedGeneration"), s.GetObservedGeneration())
-	c.notNegative(p.Child("replicas"), int64(s.GetReplicas()))
-	c.notNegative(p.Child("updatedReplicas"), int64(s.GetUpdatedReplicas()))
-	c.notNegative(p.Child("readyReplicas"), int64(s.GetReadyReplicas()))
-	c.notNegative(p.Child("availableReplicas"), int64(s.GetAvailableReplicas()))
-	c.notNegative(p.Child("unavailableReplicas"), int64(s.GetUnavailableReplicas()))
 	if s.GetUpdatedReplicas() > s.GetReplicas() {
 		c.invalid(p.Child("updatedReplicas"), s.GetUpdatedReplicas(), "cannot be greater than status.replicas")
 	}

@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"strings"
 
-	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -40,9 +39,8 @@ func IsServiceSlice(e *discoveryv1.EndpointSlice) bool {
 
 var (
 	endpointSliceRules = rulesOf[*discoveryv1.EndpointSlice]{
-		name:     nameIsSubdomain,
-		defaults: defaultEndpointSlice,
-		check:    checkEndpointSlice,
+		name:  nameIsSubdomain,
+		check: checkEndpointSlice,
 		checkUpdate: func(new, old *discoveryv1.EndpointSlice, c *checker) {
 			unchanged(c, field.NewPath("addressType"), new.GetAddressType(), old.GetAddressType())
 		},
@@ -99,60 +97,21 @@ func firstFew(values []string) string {
 	return strings.Join(values, ",")
 }
 
-func defaultEndpointSlice(s *discoveryv1.EndpointSlice) {
-	for _, p := range s.GetPorts() {
-		if p.Name == nil {
-			p.Name = proto.String("")
-		}
-		if p.Protocol == nil {
-			p.Protocol = proto.String(ProtocolTCP)
-		}
-	}
-}
-
 func checkEndpointSlice(s *discoveryv1.EndpointSlice, c *checker) {
-	c.oneOf(field.NewPath("addressType"), s.GetAddressType(), AddressIPv4, AddressIPv6, AddressFQDN)
-
-	p := field.NewPath("endpoints")
-	if n := len(s.GetEndpoints()); n > MaxEndpoints {
-		c.add(field.TooMany(p, n, MaxEndpoints))
-		return
+	for i, e := range s.GetEndpoints()[:min(len(s.GetEndpoints()), MaxEndpoints)] {
+		c.endpointAddresses(field.NewPath("endpoints").Index(i).Child("addresses"), s.GetAddressType(), e.GetAddresses())
 	}
-	for i, e := range s.GetEndpoints() {
-		c.endpoint(p.Index(i), s.GetAddressType(), e)
-	}
-	p = field.NewPath("ports")
-	if n := len(s.GetPorts()); n > MaxEndpointPorts {
-		c.add(field.TooMany(p, n, MaxEndpointPorts))
-		return
-	}
-	seen := names{}
-	for i, port := range s.GetPorts() {
-		at := p.Index(i)
+	for i, port := range s.GetPorts()[:min(len(s.GetPorts()), MaxEndpointPorts)] {
 		if port.GetName() != "" {
-			c.each(at.Child("name"), port.GetName(), validation.IsDNS1123Label(port.GetName()))
-		}
-		c.unique(at.Child("name"), seen, port.GetName())
-		c.oneOf(at.Child("protocol"), port.GetProtocol(), ProtocolTCP, ProtocolUDP, ProtocolSCTP)
-		if port.Port != nil {
-			c.portNumber(at.Child("port"), port.GetPort())
-		}
-		if port.AppProtocol != nil {
-			c.each(at.Child("appProtocol"), port.GetAppProtocol(), validation.IsQualifiedName(port.GetAppProtocol()))
+			c.each(field.NewPath("ports").Index(i).Child("name"), port.GetName(), validation.IsDNS1123Label(port.GetName()))
 		}
 	}
 }
 
-func (c *checker) endpoint(p *field.Path, addressType string, e *discoveryv1.Endpoint) {
-	addresses := p.Child("addresses")
-	switch n := len(e.GetAddresses()); {
-	case n == 0:
-		c.required(addresses, "must contain at least 1 address")
-	case n > MaxEndpointAddresses:
-		c.add(field.TooMany(addresses, n, MaxEndpointAddresses))
-	}
-	for i, a := range e.GetAddresses() {
-		at := addresses.Index(i)
+// endpointAddresses checks addresses against the type of their slice.
+func (c *checker) endpointAddresses(p *field.Path, addressType string, addresses []string) {
+	for i, a := range addresses {
+		at := p.Index(i)
 		if addressType == AddressFQDN {
 			c.list = append(c.list, validation.IsFullyQualifiedDomainName(at, a)...)
 			continue
@@ -167,30 +126,6 @@ func (c *checker) endpoint(p *field.Path, addressType string, e *discoveryv1.End
 		default:
 			c.reachable(at, a, ip)
 		}
-	}
-	if e.Hostname != nil {
-		c.each(p.Child("hostname"), e.GetHostname(), validation.IsDNS1123Label(e.GetHostname()))
-	}
-	if e.NodeName != nil {
-		c.each(p.Child("nodeName"), e.GetNodeName(), validation.IsDNS1123Subdomain(e.GetNodeName()))
-	}
-	c.labels(p.Child("deprecatedTopology"), e.GetDeprecatedTopology())
-	zones, nodes := names{}, names{}
-	for i, z := range e.GetHints().GetForZones() {
-		at := p.Child("hints", "forZones").Index(i).Child("name")
-		c.unique(at, zones, z.GetName())
-		c.each(at, z.GetName(), validation.IsValidLabelValue(z.GetName()))
-	}
-	for i, n := range e.GetHints().GetForNodes() {
-		at := p.Child("hints", "forNodes").Index(i).Child("name")
-		c.unique(at, nodes, n.GetName())
-		c.each(at, n.GetName(), validation.IsDNS1123Subdomain(n.GetName()))
-	}
-	if n := len(e.GetHints().GetForZones()); n > 8 {
-		c.add(field.TooMany(p.Child("hints", "forZones"), n, 8))
-	}
-	if n := len(e.GetHints().GetForNodes()); n > 8 {
-		c.add(field.TooMany(p.Child("hints", "forNodes"), n, 8))
 	}
 }
 

@@ -22,9 +22,8 @@ const (
 
 var (
 	eventRules = rulesOf[*corev1.Event]{
-		name:     nameIsSubdomain,
-		defaults: defaultEvent,
-		check:    checkEvent,
+		name:  nameIsSubdomain,
+		check: checkEvent,
 	}
 	eventColumns = []Column{
 		aged("LAST SEEN", func(e *corev1.Event, now time.Time) string { return Age(EventLastSeen(e), now) }),
@@ -96,12 +95,6 @@ func eventSource(e *corev1.Event) string {
 		return component
 	}
 	return component + ", " + host
-}
-
-func defaultEvent(e *corev1.Event) {
-	if e.GetType() == "" {
-		e.Type = EventNormal
-	}
 }
 
 // Limits of the texts of an event with an eventTime.

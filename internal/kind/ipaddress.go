@@ -4,8 +4,6 @@ import (
 	"net/netip"
 
 	"google.golang.org/protobuf/proto"
-	"k8s.io/apimachinery/pkg/api/validate/content"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
@@ -14,7 +12,6 @@ import (
 var (
 	ipAddressRules = rulesOf[*networkingv1.IPAddress]{
 		name:        nameIsAddress,
-		check:       checkIPAddress,
 		checkUpdate: checkIPAddressUpdate,
 	}
 	ipAddressColumns = []Column{
@@ -47,32 +44,6 @@ func nameIsAddress(name string) []string {
 		return []string{"must be in canonical form: " + addr.String()}
 	}
 	return nil
-}
-
-func checkIPAddress(a *networkingv1.IPAddress, c *checker) {
-	c.parentRef(a.GetSpec().GetParentRef())
-}
-
-func (c *checker) parentRef(ref *networkingv1.ParentReference) {
-	p := field.NewPath("spec", "parentRef")
-	if ref == nil {
-		c.required(p, "")
-		return
-	}
-	if ref.GetResource() == "" {
-		c.required(p.Child("resource"), "")
-	}
-	if ref.GetName() == "" {
-		c.required(p.Child("name"), "")
-	}
-	if ref.GetGroup() != "" {
-		c.each(p.Child("group"), ref.GetGroup(), validation.IsDNS1123Subdomain(ref.GetGroup()))
-	}
-	for _, part := range []struct{ name, value string }{{"resource", ref.GetResource()}, {"namespace", ref.GetNamespace()}, {"name", ref.GetName()}} {
-		if part.value != "" {
-			c.each(p.Child(part.name), part.value, content.IsPathSegmentName(part.value))
-		}
-	}
 }
 
 func checkIPAddressUpdate(new, old *networkingv1.IPAddress, c *checker) {

@@ -112,7 +112,7 @@ func TestNode(t *testing.T) {
 			n.Spec = &corev1.NodeSpec{Taints: []*corev1.Taint{
 				{Key: "a", Effect: "NoSchedule"}, {Key: "a", Effect: "NoExecute"}, {Key: "a", Effect: "NoSchedule"}, {Effect: "NoSchedule"}, {Key: "b", Effect: "Never"}, {Key: "c"},
 			}}
-		}, []string{`spec.taints[2]: Duplicate value: "a:NoSchedule"`, `spec.taints[3].key: Invalid value: ""`, `spec.taints[3].key: Invalid value: ""`, `spec.taints[4].effect: Unsupported value: "Never"`, "spec.taints[5].effect: Required value"}},
+		}, []string{`spec.taints[2]: Duplicate value: "a/NoSchedule"`, `spec.taints[3].key: Invalid value: ""`, `spec.taints[3].key: Invalid value: ""`, `spec.taints[4].effect: Unsupported value: "Never"`, "spec.taints[5].effect: Required value"}},
 		{"pod CIDR", func(n *corev1.Node) { n.Spec = &corev1.NodeSpec{PodCidr: "10.244.0.0/33"} }, []string{`spec.podCIDRs[0]: Invalid value: "10.244.0.0/33"`}},
 		{"two of a family", func(n *corev1.Node) { n.Spec = &corev1.NodeSpec{PodCidrs: []string{"10.244.0.0/24", "10.244.1.0/24"}} }, []string{"spec.podCIDRs: Invalid value"}},
 		{"capacity", func(n *corev1.Node) { n.Status = &corev1.NodeStatus{Capacity: amounts("cpu", "-1")} },

@@ -27,10 +27,6 @@ func checkLease(l *coordinationv1.Lease, c *checker) {
 	if s == nil {
 		return
 	}
-	if s.LeaseDurationSeconds != nil && s.GetLeaseDurationSeconds() <= 0 {
-		c.invalid(p.Child("leaseDurationSeconds"), s.GetLeaseDurationSeconds(), "must be greater than 0")
-	}
-	c.notNegative(p.Child("leaseTransitions"), int64(s.GetLeaseTransitions()))
 	if s.Strategy != nil {
 		c.leaseStrategy(p.Child("strategy"), s.GetStrategy())
 	}

@@ -50,26 +50,16 @@ func (c *checker) metadata(m *metav1.ObjectMeta, namespaced bool, name func(stri
 	case namespaced:
 		c.each(p.Child("namespace"), m.GetNamespace(), validation.IsDNS1123Label(m.GetNamespace()))
 	}
-	c.notNegative(p.Child("generation"), m.GetGeneration())
-	c.labels(p.Child("labels"), m.GetLabels())
 	c.annotations(p.Child("annotations"), m.GetAnnotations())
 	c.owners(p.Child("ownerReferences"), m.GetOwnerReferences())
 	c.finalizers(p.Child("finalizers"), m.GetFinalizers())
 }
 
-func (c *checker) labels(p *field.Path, labels map[string]string) {
-	for _, key := range sorted(labels) {
-		c.each(p, key, validation.IsQualifiedName(key))
-		c.each(p, labels[key], validation.IsValidLabelValue(labels[key]))
-	}
-}
-
+// annotations checks how much annotations hold together.
 func (c *checker) annotations(p *field.Path, annotations map[string]string) {
 	size := 0
-	for _, key := range sorted(annotations) {
-		// Upper case is let through in keys of annotations, and only there.
-		c.each(p, key, validation.IsQualifiedName(strings.ToLower(key)))
-		size += len(key) + len(annotations[key])
+	for key, value := range annotations {
+		size += len(key) + len(value)
 	}
 	if size > MaxAnnotations {
 		c.add(field.TooLong(p, "", MaxAnnotations))

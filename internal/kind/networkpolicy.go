@@ -1,11 +1,10 @@
 package kind
 
 import (
-	"google.golang.org/protobuf/proto"
-	"k8s.io/apimachinery/pkg/util/validation"
+	"net/netip"
+
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
-	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
 )
 
@@ -30,31 +29,11 @@ var (
 )
 
 func defaultNetworkPolicy(p *networkingv1.NetworkPolicy) {
-	if p.Spec == nil {
-		p.Spec = &networkingv1.NetworkPolicySpec{}
-	}
 	spec := p.GetSpec()
-	if spec.PodSelector == nil {
-		spec.PodSelector = &metav1.LabelSelector{} // which Kubernetes cannot tell from one that is not set
-	}
 	if len(spec.GetPolicyTypes()) == 0 {
 		spec.PolicyTypes = []string{PolicyIngress}
 		if len(spec.GetEgress()) > 0 {
 			spec.PolicyTypes = append(spec.PolicyTypes, PolicyEgress)
-		}
-	}
-	for _, rule := range spec.GetIngress() {
-		defaultPolicyPorts(rule.GetPorts())
-	}
-	for _, rule := range spec.GetEgress() {
-		defaultPolicyPorts(rule.GetPorts())
-	}
-}
-
-func defaultPolicyPorts(ports []*networkingv1.NetworkPolicyPort) {
-	for _, port := range ports {
-		if port.Protocol == nil {
-			port.Protocol = proto.String(ProtocolTCP)
 		}
 	}
 }
@@ -70,13 +49,8 @@ func checkNetworkPolicy(np *networkingv1.NetworkPolicy, c *checker) {
 		at := p.Child("egress").Index(i)
 		c.policyRule(at, rule.GetPorts(), at.Child("to"), rule.GetTo())
 	}
-	types := p.Child("policyTypes")
 	if n := len(spec.GetPolicyTypes()); n > 2 {
-		c.invalid(types, n, "may not specify more than two policyTypes")
-		return
-	}
-	for i, t := range spec.GetPolicyTypes() {
-		c.oneOf(types.Index(i), t, PolicyEgress, PolicyIngress)
+		c.invalid(p.Child("policyTypes"), n, "may not specify more than two policyTypes")
 	}
 }
 
@@ -90,31 +64,16 @@ func (c *checker) policyRule(p *field.Path, ports []*networkingv1.NetworkPolicyP
 }
 
 func (c *checker) policyPort(p *field.Path, port *networkingv1.NetworkPolicyPort) {
-	if port.GetProtocol() == ProtocolSCTP {
-		c.notYet(p.Child("protocol"), ProtocolSCTP, sctpNotServed)
-	} else {
-		c.oneOf(p.Child("protocol"), port.GetProtocol(), ProtocolTCP, ProtocolUDP)
+	if port.EndPort == nil {
+		return
 	}
-	number, name, end := port.GetPort(), p.Child("port"), p.Child("endPort")
-	switch {
+	switch number, end := port.GetPort(), p.Child("endPort"); {
 	case number == nil:
-		if port.EndPort != nil {
-			c.invalid(end, port.GetEndPort(), "may not be specified when `port` is not specified")
-		}
+		c.invalid(end, port.GetEndPort(), "may not be specified when `port` is not specified")
 	case number.GetType() == 1:
-		c.each(name, number.GetStrVal(), validation.IsValidPortName(number.GetStrVal()))
-		if port.EndPort != nil {
-			c.invalid(end, port.GetEndPort(), "may not be specified when `port` is non-numeric")
-		}
-	default:
-		c.portNumber(name, number.GetIntVal())
-		if port.EndPort == nil {
-			return
-		}
-		c.portNumber(end, port.GetEndPort())
-		if port.GetEndPort() < number.GetIntVal() {
-			c.invalid(end, port.GetEndPort(), "must be greater than or equal to `port`")
-		}
+		c.invalid(end, port.GetEndPort(), "may not be specified when `port` is non-numeric")
+	case port.GetEndPort() < number.GetIntVal():
+		c.invalid(end, port.GetEndPort(), "must be greater than or equal to `port`")
 	}
 }
 
@@ -133,16 +92,14 @@ func (c *checker) policyPeer(p *field.Path, peer *networkingv1.NetworkPolicyPeer
 }
 
 func (c *checker) ipBlock(p *field.Path, block *networkingv1.IPBlock) {
-	if block.GetCidr() == "" {
-		c.required(p.Child("cidr"), "")
+	whole, err := netip.ParsePrefix(block.GetCidr())
+	if err != nil {
 		return
 	}
-	whole := c.cidr(p.Child("cidr"), block.GetCidr())
 	for i, text := range block.GetExcept() {
-		at := p.Child("except").Index(i)
-		part := c.cidr(at, text)
-		if whole.IsValid() && part.IsValid() && (!whole.Contains(part.Addr()) || part.Bits() <= whole.Bits()) {
-			c.invalid(at, text, "must be a strict subset of `cidr`, which is "+block.GetCidr())
+		part, err := netip.ParsePrefix(text)
+		if err == nil && (!whole.Contains(part.Addr()) || part.Bits() <= whole.Bits()) {
+			c.invalid(p.Child("except").Index(i), text, "must be a strict subset of `cidr`, which is "+block.GetCidr())
 		}
 	}
 }

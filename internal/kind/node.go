@@ -11,7 +11,6 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -197,18 +196,13 @@ func defaultNode(n *corev1.Node) {
 
 func checkNode(n *corev1.Node, c *checker) {
 	spec := field.NewPath("spec")
-	c.taints(spec.Child("taints"), n.GetSpec().GetTaints())
-
 	cidrs := n.GetSpec().GetPodCidrs()
 	if len(cidrs) > 0 && n.GetSpec().GetPodCidr() != cidrs[0] {
 		c.invalid(spec.Child("podCIDRs").Index(0), cidrs[0], "must equal spec.podCIDR")
 	}
-	if len(cidrs) > 2 {
-		c.add(field.TooMany(spec.Child("podCIDRs"), len(cidrs), 2))
-	}
 	var parsed []netip.Prefix
-	for i, cidr := range cidrs {
-		if p := c.cidr(spec.Child("podCIDRs").Index(i), cidr); p.IsValid() {
+	for _, cidr := range cidrs {
+		if p, err := netip.ParsePrefix(cidr); err == nil {
 			parsed = append(parsed, p)
 		}
 	}
@@ -233,10 +227,6 @@ func checkNodeStatus(s *corev1.NodeStatus, c *checker) {
 				" separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes", name))
 		}
 	}
-	seen := names{}
-	for i, a := range s.GetAddresses() {
-		c.unique(status.Child("addresses").Index(i), seen, a.GetType()+" "+a.GetAddress())
-	}
 }
 
 func checkNodeUpdate(new, old *corev1.Node, c *checker) {
@@ -248,19 +238,5 @@ func checkNodeUpdate(new, old *corev1.Node, c *checker) {
 	}
 	if was := old.GetSpec().GetProviderId(); was != "" && was != new.GetSpec().GetProviderId() {
 		c.forbidden(spec.Child("providerID"), `node updates may not change providerID except from "" to valid`)
-	}
-}
-
-func (c *checker) taints(p *field.Path, taints []*corev1.Taint) {
-	seen := names{}
-	for i, t := range taints {
-		at := p.Index(i)
-		c.each(at.Child("key"), t.GetKey(), validation.IsQualifiedName(t.GetKey()))
-		c.each(at.Child("value"), t.GetValue(), validation.IsValidLabelValue(t.GetValue()))
-		c.oneOf(at.Child("effect"), t.GetEffect(), TaintNoSchedule, TaintPreferNoSchedule, TaintNoExecute)
-		if seen[t.GetKey()+":"+t.GetEffect()] {
-			c.add(field.Duplicate(at, t.GetKey()+":"+t.GetEffect()))
-		}
-		seen[t.GetKey()+":"+t.GetEffect()] = true
 	}
 }

@@ -16,9 +16,6 @@ const GroupNetworking = "networking.xebec.io"
 var (
 	nodePortRules = rulesOf[*networkingv1.NodePort]{
 		name: nameIsNodePort,
-		check: func(n *networkingv1.NodePort, c *checker) {
-			c.parentRef(n.GetSpec().GetParentRef())
-		},
 		checkUpdate: func(new, old *networkingv1.NodePort, c *checker) {
 			if !proto.Equal(new.GetSpec(), old.GetSpec()) {
 				c.invalid(field.NewPath("spec", "parentRef"), new.GetSpec().GetParentRef().GetName(), "field is immutable")

@@ -137,7 +137,7 @@ func podGracePeriod(o Object) int64 {
 
 // defaultPod also gives the pod an account, which a template need not name.
 func defaultPod(p *corev1.Pod) {
-	defaultPodSpec(&p.Spec)
+	defaultPodSpec(p.GetSpec())
 	if !IsMirrorPod(p) {
 		setDefault(&p.Spec.ServiceAccountName, DefaultServiceAccount)
 	}

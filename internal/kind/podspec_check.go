@@ -10,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
-	"github.com/xebec-project/xebec/internal/schema"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -29,7 +28,6 @@ func (c *checker) podSpec(p *field.Path, s *corev1.PodSpec) {
 		c.required(p, "")
 		return
 	}
-	c.list = append(c.list, schema.Validate(p, s)...)
 	volumes := c.volumes(p.Child("volumes"), s.GetVolumes())
 	c.containers(p, s, volumes)
 	c.podResources(p, s)
@@ -41,9 +39,6 @@ func (c *checker) podSpec(p *field.Path, s *corev1.PodSpec) {
 
 	for i, r := range s.GetImagePullSecrets() {
 		c.objectName(p.Child("imagePullSecrets").Index(i).Child("name"), r.GetName())
-	}
-	for i, g := range s.GetReadinessGates() {
-		c.each(p.Child("readinessGates").Index(i).Child("conditionType"), g.GetConditionType(), validation.IsQualifiedName(g.GetConditionType()))
 	}
 	if len(s.GetOverhead()) > 0 {
 		c.resources(p.Child("overhead"), &corev1.ResourceRequirements{Limits: s.GetOverhead()})
@@ -91,9 +86,6 @@ func (c *checker) podDNS(p *field.Path, s *corev1.PodSpec) {
 func (c *checker) podHost(p *field.Path, s *corev1.PodSpec) {
 	if s.HostnameOverride != nil {
 		c.hostnameOverride(p.Child("hostnameOverride"), s)
-	}
-	for i, a := range s.GetHostAliases() {
-		c.ip(p.Child("hostAliases").Index(i).Child("ip"), a.GetIp())
 	}
 	if s.HostUsers != nil && !s.GetHostUsers() {
 		for _, host := range []struct {
@@ -168,10 +160,7 @@ func (c *checker) podSecurity(p *field.Path, s *corev1.PodSpec) {
 }
 
 func (c *checker) seccomp(p *field.Path, s *corev1.SeccompProfile) {
-	if s == nil {
-		return
-	}
-	if !c.oneOf(p.Child("type"), s.GetType(), "Localhost", "RuntimeDefault", "Unconfined") {
+	if s.GetType() == "" {
 		return
 	}
 	switch {
@@ -183,7 +172,6 @@ func (c *checker) seccomp(p *field.Path, s *corev1.SeccompProfile) {
 }
 
 func (c *checker) podScheduling(p *field.Path, s *corev1.PodSpec) {
-	c.labels(p.Child("nodeSelector"), s.GetNodeSelector())
 	c.tolerations(p.Child("tolerations"), s.GetTolerations())
 	c.affinity(p.Child("affinity"), s.GetAffinity())
 	c.topologySpread(p.Child("topologySpreadConstraints"), s.GetTopologySpreadConstraints())
@@ -191,12 +179,6 @@ func (c *checker) podScheduling(p *field.Path, s *corev1.PodSpec) {
 		if !strings.HasPrefix(n, "system-") && s.GetPriority() > maxPriority {
 			c.forbidden(p.Child("priority"), fmt.Sprintf("must not be greater than %d for classes that are not the system's", maxPriority))
 		}
-	}
-	seen := names{}
-	for i, g := range s.GetSchedulingGates() {
-		at := p.Child("schedulingGates").Index(i).Child("name")
-		c.each(at, g.GetName(), validation.IsQualifiedName(g.GetName()))
-		c.unique(at, seen, g.GetName())
 	}
 }
 
@@ -298,12 +280,6 @@ func (c *checker) nodeTerm(p *field.Path, t *corev1.NodeSelectorTerm) {
 }
 
 func (c *checker) podTerm(p *field.Path, t *corev1.PodAffinityTerm) {
-	if t.GetTopologyKey() == "" {
-		c.required(p.Child("topologyKey"), "can not be empty")
-	}
-	if k := t.GetTopologyKey(); k != "" {
-		c.each(p.Child("topologyKey"), k, validation.IsQualifiedName(k))
-	}
 	c.labelSelector(p.Child("labelSelector"), t.GetLabelSelector())
 	c.labelSelector(p.Child("namespaceSelector"), t.GetNamespaceSelector())
 	for _, n := range t.GetNamespaces() {

@@ -5,7 +5,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/xebec-project/xebec/internal/schema"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -45,12 +44,7 @@ func setDefault(s *string, value string) {
 
 // defaultPodSpec fills in the spec of a pod or of a template. The tolerations of unreachable nodes are not added here:
 // the nodes service knows how long pods that name none are to wait.
-func defaultPodSpec(at **corev1.PodSpec) {
-	if *at == nil {
-		*at = &corev1.PodSpec{}
-	}
-	s := *at
-	schema.Default(s)
+func defaultPodSpec(s *corev1.PodSpec) {
 	// Kubernetes keeps the account's name in its old field as well.
 	switch {
 	case s.GetServiceAccountName() == "":
@@ -123,9 +117,5 @@ func defaultVolume(v *corev1.Volume) {
 	if s == nil || proto.Size(s) == 0 && !hasSource(s) {
 		// A volume that names no source is an empty directory.
 		v.VolumeSource = &corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}
-		return
-	}
-	if s.GetHostPath() != nil && s.HostPath.Type == nil {
-		s.HostPath.Type = proto.String("")
 	}
 }

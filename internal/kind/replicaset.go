@@ -3,7 +3,6 @@ package kind
 import (
 	"strconv"
 
-	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
@@ -35,12 +34,6 @@ var (
 )
 
 func defaultReplicaSet(r *appsv1.ReplicaSet) {
-	if r.Spec == nil {
-		r.Spec = &appsv1.ReplicaSetSpec{}
-	}
-	if r.Spec.Replicas == nil {
-		r.Spec.Replicas = proto.Int32(1)
-	}
 	defaultTemplate(r.Spec.Template)
 }
 
@@ -50,21 +43,16 @@ func checkReplicaSet(r *appsv1.ReplicaSet, c *checker) {
 		c.required(p, "")
 		return
 	}
-	c.notNegative(p.Child("replicas"), int64(s.GetReplicas()))
-	c.notNegative(p.Child("minReadySeconds"), int64(s.GetMinReadySeconds()))
 	c.selectorAndTemplate("ReplicaSet", p, s.GetSelector(), s.GetTemplate())
 }
 
 func checkReplicaSetStatus(s *appsv1.ReplicaSetStatus, c *checker) {
 	p := field.NewPath("status")
 	count := func(name string, n int32) {
-		c.notNegative(p.Child(name), int64(n))
 		if n > s.GetReplicas() {
 			c.invalid(p.Child(name), n, "cannot be greater than status.replicas")
 		}
 	}
-	c.notNegative(p.Child("replicas"), int64(s.GetReplicas()))
-	c.notNegative(p.Child("observedGeneration"), s.GetObservedGeneration())
 	count("fullyLabeledReplicas", s.GetFullyLabeledReplicas())
 	count("readyReplicas", s.GetReadyReplicas())
 	count("availableReplicas", s.GetAvailableReplicas())

@@ -4,6 +4,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/xebec-project/xebec/internal/schema"
 )
 
 // rulesOf implements scheme.Rules for the kind with message T. It handles what all kinds share: metadata, status and
@@ -31,6 +33,7 @@ type rulesOf[T Object] struct {
 
 // Default implements scheme.Rules.
 func (r rulesOf[T]) Default(o Object) {
+	schema.Default(o)
 	if r.defaults != nil {
 		r.defaults(o.(T))
 	}
@@ -40,6 +43,11 @@ func (r rulesOf[T]) Default(o Object) {
 func (r rulesOf[T]) Validate(k *Kind, o Object) field.ErrorList {
 	c := &checker{}
 	c.metadata(o.GetMetadata(), k.Namespaced, r.name)
+	if r.keepsStatus {
+		c.list = append(c.list, schema.Validate(nil, o)...)
+	} else {
+		c.list = append(c.list, schema.Validate(nil, o, "status")...)
+	}
 	if r.check != nil {
 		r.check(o.(T), c)
 	}
@@ -69,6 +77,9 @@ func (r rulesOf[T]) ValidateUpdate(new, old Object) field.ErrorList {
 func (r rulesOf[T]) ValidateStatusUpdate(new, old Object) field.ErrorList {
 	c := &checker{}
 	c.metadataUpdate(new.GetMetadata(), old.GetMetadata())
+	if m := new.ProtoReflect(); statusField(m) != nil {
+		c.list = append(c.list, schema.Validate(field.NewPath("status"), m.Get(statusField(m)).Message().Interface())...)
+	}
 	if r.checkStatus != nil {
 		r.checkStatus(new.(T), old.(T), c)
 	}

@@ -8,7 +8,6 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -30,7 +29,7 @@ const (
 var (
 	secretRules = rulesOf[*corev1.Secret]{
 		name:        nameIsSubdomain,
-		defaults:    defaultSecret,
+		defaults:    foldStringData,
 		check:       checkSecret,
 		checkUpdate: checkSecretUpdate,
 	}
@@ -41,14 +40,6 @@ var (
 	}
 	secretFields = map[string][]protowire.Number{"type": {3}}
 )
-
-// defaultSecret also folds stringData, which exists only for writing, into data.
-func defaultSecret(s *corev1.Secret) {
-	if s.GetType() == "" {
-		s.Type = SecretOpaque
-	}
-	foldStringData(s)
-}
 
 // FoldWriteOnly returns o, or a copy in which fields that exist only for writing stand where they are stored: a Secret's
 // stringData in its data, over keys that are in both. Owners of applied fields are recorded of what is stored.
@@ -71,6 +62,7 @@ func StoredAs(k *Kind) (stored, written string) {
 	return "", ""
 }
 
+// foldStringData moves stringData, which exists only for writing, into data.
 func foldStringData(s *corev1.Secret) {
 	for key, value := range s.GetStringData() {
 		if s.Data == nil {
@@ -84,9 +76,8 @@ func foldStringData(s *corev1.Secret) {
 func checkSecret(s *corev1.Secret, c *checker) {
 	data := field.NewPath("data")
 	size := 0
-	for _, key := range sorted(s.GetData()) {
-		c.each(data.Key(key), key, validation.IsConfigMapKey(key))
-		size += len(s.GetData()[key])
+	for _, value := range s.GetData() {
+		size += len(value)
 	}
 	if size > MaxConfigSize {
 		c.add(field.TooLong(data, "", MaxConfigSize))

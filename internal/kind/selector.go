@@ -5,7 +5,6 @@ import (
 
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -71,8 +70,8 @@ func FormatLabelSelector(s *metav1.LabelSelector) string {
 	return sel.String()
 }
 
+// labelSelector checks that the values of a selector fit its operators.
 func (c *checker) labelSelector(p *field.Path, s *metav1.LabelSelector) {
-	c.labels(p.Child("matchLabels"), s.GetMatchLabels())
 	for i, e := range s.GetMatchExpressions() {
 		at := p.Child("matchExpressions").Index(i)
 		switch e.GetOperator() {
@@ -86,10 +85,6 @@ func (c *checker) labelSelector(p *field.Path, s *metav1.LabelSelector) {
 			}
 		default:
 			c.invalid(at.Child("operator"), e.GetOperator(), "not a valid selector operator")
-		}
-		c.each(at.Child("key"), e.GetKey(), validation.IsQualifiedName(e.GetKey()))
-		for j, v := range e.GetValues() {
-			c.each(at.Child("values").Index(j), v, validation.IsValidLabelValue(v))
 		}
 	}
 }

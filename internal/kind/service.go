@@ -2,6 +2,7 @@ package kind
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -57,9 +58,6 @@ const (
 
 const (
 	defaultAffinitySeconds = 3 * 60 * 60
-	maxAffinitySeconds     = 24 * 60 * 60
-
-	sctpNotServed = "the datapath carries TCP and UDP only; SCTP is not supported"
 )
 
 var (
@@ -150,16 +148,7 @@ func formatLabels(m map[string]string) string {
 }
 
 func defaultService(o *corev1.Service) {
-	if o.Spec == nil {
-		o.Spec = &corev1.ServiceSpec{}
-	}
 	s := o.Spec
-	if s.GetType() == "" {
-		s.Type = ServiceClusterIP
-	}
-	if s.GetSessionAffinity() == "" {
-		s.SessionAffinity = AffinityNone
-	}
 	switch s.GetSessionAffinity() {
 	case AffinityNone:
 		s.SessionAffinityConfig = nil
@@ -171,9 +160,6 @@ func defaultService(o *corev1.Service) {
 		}
 	}
 	for _, p := range s.GetPorts() {
-		if p.GetProtocol() == "" {
-			p.Protocol = ProtocolTCP
-		}
 		if t := p.GetTargetPort(); t == nil || t.GetType() == 0 && t.GetIntVal() == 0 || t.GetType() == 1 && t.GetStrVal() == "" {
 			p.TargetPort = &metav1.IntOrString{IntVal: p.GetPort()}
 		}
@@ -268,12 +254,10 @@ func checkService(o *corev1.Service, c *checker) {
 		c.required(p, "")
 		return
 	}
-	c.oneOf(p.Child("type"), s.GetType(), ServiceClusterIP, ServiceExternalName, ServiceLoadBalancer, ServiceNodePort)
 	if len(s.GetPorts()) == 0 && !IsHeadless(o) && s.GetType() != ServiceExternalName {
 		c.required(p.Child("ports"), "")
 	}
 	c.servicePorts(p.Child("ports"), s)
-	c.labels(p.Child("selector"), s.GetSelector())
 	c.serviceAffinity(p, s)
 	c.serviceAddresses(p, s)
 	c.servicePolicies(p, s)
@@ -290,25 +274,11 @@ func checkService(o *corev1.Service, c *checker) {
 }
 
 func (c *checker) servicePorts(p *field.Path, s *corev1.ServiceSpec) {
-	portNames, ports, nodePorts := names{}, names{}, names{}
+	ports, nodePorts := names{}, names{}
 	for i, port := range s.GetPorts() {
 		at := p.Index(i)
-		switch {
-		case port.GetName() != "":
-			c.dnsLabel(at.Child("name"), port.GetName())
-			c.unique(at.Child("name"), portNames, port.GetName())
-		case len(s.GetPorts()) > 1:
+		if port.GetName() == "" && len(s.GetPorts()) > 1 {
 			c.required(at.Child("name"), "")
-		}
-		c.portNumber(at.Child("port"), port.GetPort())
-		if port.GetProtocol() == ProtocolSCTP {
-			c.notYet(at.Child("protocol"), ProtocolSCTP, sctpNotServed)
-		} else {
-			c.oneOf(at.Child("protocol"), port.GetProtocol(), ProtocolTCP, ProtocolUDP)
-		}
-		c.portOrName(at.Child("targetPort"), port.GetTargetPort())
-		if port.AppProtocol != nil {
-			c.each(at.Child("appProtocol"), port.GetAppProtocol(), validation.IsQualifiedName(port.GetAppProtocol()))
 		}
 		c.unique(at, ports, fmt.Sprintf("%d/%s", port.GetPort(), port.GetProtocol()))
 
@@ -334,18 +304,8 @@ func (c *checker) portOrName(p *field.Path, v *metav1.IntOrString) {
 }
 
 func (c *checker) serviceAffinity(p *field.Path, s *corev1.ServiceSpec) {
-	if !c.oneOf(p.Child("sessionAffinity"), s.GetSessionAffinity(), AffinityClientIP, AffinityNone) {
-		return
-	}
-	config := p.Child("sessionAffinityConfig")
-	if s.GetSessionAffinity() == AffinityNone {
-		if s.GetSessionAffinityConfig() != nil {
-			c.forbidden(config, "must not be set when session affinity is None")
-		}
-		return
-	}
-	if n := s.GetSessionAffinityConfig().GetClientIp().GetTimeoutSeconds(); n <= 0 || n > maxAffinitySeconds {
-		c.invalid(config.Child("clientIP", "timeoutSeconds"), n, fmt.Sprintf("must be greater than 0 and less than %d", maxAffinitySeconds))
+	if s.GetSessionAffinity() == AffinityNone && s.GetSessionAffinityConfig() != nil {
+		c.forbidden(p.Child("sessionAffinityConfig"), "must not be set when session affinity is None")
 	}
 }
 
@@ -369,7 +329,7 @@ func (c *checker) serviceAddresses(p *field.Path, s *corev1.ServiceSpec) {
 	}
 	for i, text := range s.GetExternalIps() {
 		at := p.Child("externalIPs").Index(i)
-		if ip := c.ip(at, text); ip.IsValid() {
+		if ip, err := netip.ParseAddr(text); err == nil {
 			c.reachable(at, text, ip)
 		}
 	}
@@ -384,16 +344,8 @@ func (c *checker) clusterIPs(p *field.Path, s *corev1.ServiceSpec) {
 
 func (c *checker) servicePolicies(p *field.Path, s *corev1.ServiceSpec) {
 	const onlyLoadBalancer = "may only be used when `type` is 'LoadBalancer'"
-	if isExternal(s) {
-		c.oneOf(p.Child("externalTrafficPolicy"), s.GetExternalTrafficPolicy(), TrafficCluster, TrafficLocal)
-	} else if s.GetExternalTrafficPolicy() != "" {
+	if !isExternal(s) && s.GetExternalTrafficPolicy() != "" {
 		c.invalid(p.Child("externalTrafficPolicy"), s.GetExternalTrafficPolicy(), "may only be set for externally-accessible services")
-	}
-	if s.GetType() != ServiceExternalName || s.InternalTrafficPolicy != nil {
-		c.oneOf(p.Child("internalTrafficPolicy"), s.GetInternalTrafficPolicy(), TrafficCluster, TrafficLocal)
-	}
-	if s.TrafficDistribution != nil {
-		c.oneOf(p.Child("trafficDistribution"), s.GetTrafficDistribution(), "PreferClose", "PreferSameNode", "PreferSameZone")
 	}
 	if n := s.GetHealthCheckNodePort(); n != 0 {
 		switch {
@@ -417,9 +369,6 @@ func (c *checker) servicePolicies(p *field.Path, s *corev1.ServiceSpec) {
 	}
 	for i, r := range s.GetLoadBalancerSourceRanges() {
 		c.cidr(p.Child("loadBalancerSourceRanges").Index(i), strings.TrimSpace(r))
-	}
-	if s.LoadBalancerClass != nil {
-		c.each(p.Child("loadBalancerClass"), s.GetLoadBalancerClass(), validation.IsQualifiedName(s.GetLoadBalancerClass()))
 	}
 }
 

@@ -102,14 +102,6 @@ func keepFamilies(s, old *corev1.ServiceSpec) {
 func (c *checker) families(p *field.Path, s *corev1.ServiceSpec) {
 	ips, families := s.GetClusterIps(), s.GetIpFamilies()
 	at := p.Child("clusterIPs")
-	if s.IpFamilyPolicy != nil {
-		c.oneOf(p.Child("ipFamilyPolicy"), s.GetIpFamilyPolicy(), PreferDualStack, RequireDualStack, SingleStack)
-	}
-	seen := names{}
-	for i, f := range families {
-		c.oneOf(p.Child("ipFamilies").Index(i), f, FamilyIPv4, FamilyIPv6)
-		c.unique(p.Child("ipFamilies").Index(i), seen, f)
-	}
 	if ip := s.GetClusterIp(); ip != "" && ip != ClusterIPNone {
 		c.ip(p.Child("clusterIP"), ip)
 	}

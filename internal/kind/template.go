@@ -19,14 +19,12 @@ func (c *checker) selectorAndTemplate(owner string, p *field.Path, s *metav1.Lab
 	selector := p.Child("selector")
 	switch {
 	case s == nil:
-		c.required(selector, "")
 	case len(s.GetMatchLabels()) == 0 && len(s.GetMatchExpressions()) == 0:
 		c.invalid(selector, "{}", "empty selector is invalid for "+strings.ToLower(owner))
 	default:
 		c.labelSelector(selector, s)
 	}
 	if t == nil {
-		c.required(p.Child("template"), "")
 		return
 	}
 	at := p.Child("template")
@@ -39,7 +37,6 @@ func (c *checker) selectorAndTemplate(owner string, p *field.Path, s *metav1.Lab
 }
 
 func (c *checker) template(owner string, p *field.Path, t *corev1.PodTemplateSpec) {
-	c.labels(p.Child("metadata", "labels"), t.GetMetadata().GetLabels())
 	c.annotations(p.Child("metadata", "annotations"), t.GetMetadata().GetAnnotations())
 	c.podSpec(p.Child("spec"), t.GetSpec())
 	c.noEphemeral(p.Child("spec"), t.GetSpec())
@@ -53,7 +50,7 @@ func (c *checker) template(owner string, p *field.Path, t *corev1.PodTemplateSpe
 
 func defaultTemplate(t *corev1.PodTemplateSpec) {
 	if t != nil {
-		defaultPodSpec(&t.Spec)
+		defaultPodSpec(t.GetSpec())
 	}
 }
 

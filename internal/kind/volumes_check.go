@@ -78,13 +78,9 @@ func (c *checker) volumeSource(p *field.Path, s *corev1.VolumeSource) {
 	}
 	if h := s.GetHostPath(); h != nil {
 		at := p.Child("hostPath")
-		if h.GetPath() == "" {
-			c.required(at.Child("path"), "")
-		}
 		if slices.Contains(strings.Split(h.GetPath(), "/"), "..") {
 			c.invalid(at.Child("path"), h.GetPath(), "must not contain '..'")
 		}
-		c.optionalOneOf(at.Child("type"), h.GetType(), "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket")
 	}
 }
 

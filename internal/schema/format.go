@@ -1,12 +1,13 @@
 package schema
 
 import (
-	"net/netip"
 	"path"
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -27,6 +28,7 @@ var textFormats = map[metav1.Format]textFormat{
 	metav1.Format_FORMAT_ENV_NAME:       validation.IsRelaxedEnvVarName,
 	metav1.Format_FORMAT_HTTP_HEADER:    validation.IsHTTPHeaderName,
 	metav1.Format_FORMAT_ANNOTATION_KEY: func(key string) []string { return validation.IsQualifiedName(strings.ToLower(key)) },
+	metav1.Format_FORMAT_PATH_SEGMENT:   content.IsPathSegmentName,
 }
 
 var numberFormats = map[metav1.Format]func(int64) []string{
@@ -36,18 +38,18 @@ var numberFormats = map[metav1.Format]func(int64) []string{
 	metav1.Format_FORMAT_FILE_MODE: isFileMode,
 }
 
-func isIP(text string) []string {
-	if a, err := netip.ParseAddr(text); err != nil || a.Zone() != "" {
-		return []string{"must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"}
-	}
-	return nil
-}
+// isIP refuses addresses with leading zeros and IPv4-mapped ones too, which programs read differently.
+func isIP(text string) []string { return details(validation.IsValidIPForLegacyField(nil, text, true, nil)) }
 
-func isCIDR(text string) []string {
-	if _, err := netip.ParsePrefix(text); err != nil {
-		return []string{"must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"}
+// isCIDR also refuses addresses with bits beyond the prefix.
+func isCIDR(text string) []string { return details(validation.IsValidCIDRForLegacyField(nil, text, true, nil)) }
+
+func details(errs field.ErrorList) []string {
+	var out []string
+	for _, e := range errs {
+		out = append(out, e.Detail)
 	}
-	return nil
+	return out
 }
 
 // isRelativePath refuses paths that lead out of where they start.

@@ -4,10 +4,11 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// element is one step of the way from an object down to a value: a field, or an element of a list.
+// element is one step of the way from an object down to a value: a field, an element of a list or a key of a map.
 type element struct {
-	name  string
-	index int // when name is empty
+	name  string // empty for an element of a list
+	index int
+	isKey bool // name is the key of a map
 }
 
 // place is the path to the value that is being checked. It is written out only for errors.
@@ -20,6 +21,8 @@ func (p *place) push(name string) { p.elements = append(p.elements, element{name
 
 func (p *place) pushIndex(i int) { p.elements = append(p.elements, element{index: i}) }
 
+func (p *place) pushKey(key string) { p.elements = append(p.elements, element{name: key, isKey: true}) }
+
 func (p *place) pop() { p.elements = p.elements[:len(p.elements)-1] }
 
 // path returns the place as a path.
@@ -27,6 +30,8 @@ func (p *place) path() *field.Path {
 	at := p.root
 	for _, e := range p.elements {
 		switch {
+		case e.isKey:
+			at = at.Key(e.name)
 		case e.name == "":
 			at = at.Index(e.index)
 		case at == nil:

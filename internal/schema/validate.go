@@ -84,7 +84,7 @@ func (w *walker) field(s *step, m protoreflect.Message) {
 		return
 	}
 	// The bounds of a number without presence hold for 0 too.
-	if !has && (s.shape != shapeNumber || s.field.HasPresence()) {
+	if !has && !r.GetCheckEmpty() && (s.shape != shapeNumber || s.field.HasPresence()) {
 		return
 	}
 	switch s.shape {
@@ -131,7 +131,7 @@ func (w *walker) list(s *step, list protoreflect.List) {
 	}
 }
 
-// unique checks an element of a list against those before it. What is not set is not compared.
+// unique checks an element of a list against those before it. Elements without any of the fields are not compared.
 func (w *walker) unique(s *step, v protoreflect.Value, seen map[string]bool) {
 	if len(s.unique) == 0 {
 		if text := v.String(); seen[text] {
@@ -142,16 +142,18 @@ func (w *walker) unique(s *step, v protoreflect.Value, seen map[string]bool) {
 		return
 	}
 	var b strings.Builder
+	set := false
 	for i, f := range s.unique {
 		if i > 0 {
 			b.WriteByte('/')
 		}
+		set = set || v.Message().Has(f)
 		b.WriteString(v.Message().Get(f).String())
 	}
-	text := b.String()
-	if text == "" {
+	if !set {
 		return
 	}
+	text := b.String()
 	if seen[text] {
 		if len(s.unique) == 1 {
 			w.at.push(s.unique[0].JSONName())
@@ -172,12 +174,20 @@ func (w *walker) checkMap(s *step, m protoreflect.Map) {
 		return true
 	})
 	slices.Sort(keys)
+	// Kubernetes reports wrong labels at the map, and other keys at themselves.
+	atKey := s.rules.GetKeyFormat() == metav1.Format_FORMAT_CONFIG_KEY
 	for _, key := range keys {
+		if atKey {
+			w.at.pushKey(key)
+		}
 		if s.check.key != nil {
 			w.checkFormat(s.check.key, key)
 		}
 		if s.check.text != nil {
 			w.checkFormat(s.check.text, m.Get(protoreflect.ValueOfString(key).MapKey()).String())
+		}
+		if atKey {
+			w.at.pop()
 		}
 	}
 }
@@ -185,14 +195,20 @@ func (w *walker) checkMap(s *step, m protoreflect.Map) {
 // leaf checks a message that is a single value in JSON.
 func (w *walker) leaf(s *step, m protoreflect.Message) {
 	v, ok := m.Interface().(*metav1.IntOrString)
-	if !ok || s.rules.GetFormat() != metav1.Format_FORMAT_PORT_OR_NAME {
+	if !ok {
 		return
 	}
-	if v.GetType() == 1 {
+	isText := v.GetType() == 1
+	switch format := s.rules.GetFormat(); {
+	case format == metav1.Format_FORMAT_PORT_OR_NAME && isText:
 		w.checkFormat(validation.IsValidPortName, v.GetStrVal())
-		return
-	}
-	for _, problem := range validation.IsValidPortNum(int(v.GetIntVal())) {
-		w.add(field.Invalid(w.at.path(), v.GetIntVal(), problem))
+	case format == metav1.Format_FORMAT_PORT_OR_NAME:
+		for _, problem := range validation.IsValidPortNum(int(v.GetIntVal())) {
+			w.add(field.Invalid(w.at.path(), v.GetIntVal(), problem))
+		}
+	case format == metav1.Format_FORMAT_COUNT_OR_PERCENT && isText:
+		w.checkFormat(validation.IsValidPercent, v.GetStrVal())
+	case format == metav1.Format_FORMAT_COUNT_OR_PERCENT && v.GetIntVal() < 0:
+		w.add(field.Invalid(w.at.path(), v.GetIntVal(), "must be greater than or equal to 0"))
 	}
 }

@@ -524,42 +524,45 @@ var File_xebec_apps_v1_deployment_proto protoreflect.FileDescriptor
 
 const file_xebec_apps_v1_deployment_proto_rawDesc = "" +
 	"\n" +
-	"\x1exebec/apps/v1/deployment.proto\x12\rxebec.apps.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17xebec/core/v1/pod.proto\x1a\x1fxebec/meta/v1/intorstring.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/selector.proto\"\xaf\x01\n" +
+	"\x1exebec/apps/v1/deployment.proto\x12\rxebec.apps.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17xebec/core/v1/pod.proto\x1a\x1fxebec/meta/v1/intorstring.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/selector.proto\"\xb9\x01\n" +
 	"\n" +
 	"Deployment\x125\n" +
-	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x121\n" +
-	"\x04spec\x18\x02 \x01(\v2\x1d.xebec.apps.v1.DeploymentSpecR\x04spec\x127\n" +
-	"\x06status\x18\x03 \x01(\v2\x1f.xebec.apps.v1.DeploymentStatusR\x06status\"\xf5\x03\n" +
-	"\x0eDeploymentSpec\x12\x1f\n" +
-	"\breplicas\x18\x01 \x01(\x05H\x00R\breplicas\x88\x01\x01\x128\n" +
-	"\bselector\x18\x02 \x01(\v2\x1c.xebec.meta.v1.LabelSelectorR\bselector\x12:\n" +
-	"\btemplate\x18\x03 \x01(\v2\x1e.xebec.core.v1.PodTemplateSpecR\btemplate\x12F\n" +
-	"\bstrategy\x18\x04 \x01(\v2!.xebec.apps.v1.DeploymentStrategyB\a\xc2\xda\x18\x03\xb8\x01\x02R\bstrategy\x12*\n" +
-	"\x11min_ready_seconds\x18\x05 \x01(\x05R\x0fminReadySeconds\x129\n" +
-	"\x16revision_history_limit\x18\x06 \x01(\x05H\x01R\x14revisionHistoryLimit\x88\x01\x01\x12\x16\n" +
-	"\x06paused\x18\a \x01(\bR\x06paused\x12?\n" +
-	"\x19progress_deadline_seconds\x18\t \x01(\x05H\x02R\x17progressDeadlineSeconds\x88\x01\x01B\v\n" +
+	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12;\n" +
+	"\x04spec\x18\x02 \x01(\v2\x1d.xebec.apps.v1.DeploymentSpecB\b\xc2\xda\x18\x042\x02{}R\x04spec\x127\n" +
+	"\x06status\x18\x03 \x01(\v2\x1f.xebec.apps.v1.DeploymentStatusR\x06status\"\xb5\x04\n" +
+	"\x0eDeploymentSpec\x12*\n" +
+	"\breplicas\x18\x01 \x01(\x05B\t\xc2\xda\x18\x052\x011`\x00H\x00R\breplicas\x88\x01\x01\x12@\n" +
+	"\bselector\x18\x02 \x01(\v2\x1c.xebec.meta.v1.LabelSelectorB\x06\xc2\xda\x18\x02P\x01R\bselector\x12B\n" +
+	"\btemplate\x18\x03 \x01(\v2\x1e.xebec.core.v1.PodTemplateSpecB\x06\xc2\xda\x18\x02P\x01R\btemplate\x12J\n" +
+	"\bstrategy\x18\x04 \x01(\v2!.xebec.apps.v1.DeploymentStrategyB\v\xc2\xda\x18\a2\x02{}\xb8\x01\x02R\bstrategy\x122\n" +
+	"\x11min_ready_seconds\x18\x05 \x01(\x05B\x06\xc2\xda\x18\x02`\x00R\x0fminReadySeconds\x12E\n" +
+	"\x16revision_history_limit\x18\x06 \x01(\x05B\n" +
+	"\xc2\xda\x18\x062\x0210`\x00H\x01R\x14revisionHistoryLimit\x88\x01\x01\x12\x16\n" +
+	"\x06paused\x18\a \x01(\bR\x06paused\x12L\n" +
+	"\x19progress_deadline_seconds\x18\t \x01(\x05B\v\xc2\xda\x18\a2\x03600`\x00H\x02R\x17progressDeadlineSeconds\x88\x01\x01B\v\n" +
 	"\t_replicasB\x19\n" +
 	"\x17_revision_history_limitB\x1c\n" +
-	"\x1a_progress_deadline_seconds\"w\n" +
-	"\x12DeploymentStrategy\x12\x12\n" +
-	"\x04type\x18\x01 \x01(\tR\x04type\x12M\n" +
-	"\x0erolling_update\x18\x02 \x01(\v2&.xebec.apps.v1.RollingUpdateDeploymentR\rrollingUpdate\"\x97\x01\n" +
-	"\x17RollingUpdateDeployment\x12C\n" +
-	"\x0fmax_unavailable\x18\x01 \x01(\v2\x1a.xebec.meta.v1.IntOrStringR\x0emaxUnavailable\x127\n" +
-	"\tmax_surge\x18\x02 \x01(\v2\x1a.xebec.meta.v1.IntOrStringR\bmaxSurge\"\x82\x04\n" +
-	"\x10DeploymentStatus\x12/\n" +
-	"\x13observed_generation\x18\x01 \x01(\x03R\x12observedGeneration\x12\x1a\n" +
-	"\breplicas\x18\x02 \x01(\x05R\breplicas\x12)\n" +
-	"\x10updated_replicas\x18\x03 \x01(\x05R\x0fupdatedReplicas\x12-\n" +
-	"\x12available_replicas\x18\x04 \x01(\x05R\x11availableReplicas\x121\n" +
-	"\x14unavailable_replicas\x18\x05 \x01(\x05R\x13unavailableReplicas\x12Z\n" +
+	"\x1a_progress_deadline_seconds\"\xa7\x01\n" +
+	"\x12DeploymentStrategy\x12B\n" +
+	"\x04type\x18\x01 \x01(\tB.\xc2\xda\x18*2\x0f\"RollingUpdate\"z\bRecreatez\rRollingUpdateR\x04type\x12M\n" +
+	"\x0erolling_update\x18\x02 \x01(\v2&.xebec.apps.v1.RollingUpdateDeploymentR\rrollingUpdate\"\xb7\x01\n" +
+	"\x17RollingUpdateDeployment\x12S\n" +
+	"\x0fmax_unavailable\x18\x01 \x01(\v2\x1a.xebec.meta.v1.IntOrStringB\x0e\xc2\xda\x18\n" +
+	"2\x05\"25%\"\x80\x01\x12R\x0emaxUnavailable\x12G\n" +
+	"\tmax_surge\x18\x02 \x01(\v2\x1a.xebec.meta.v1.IntOrStringB\x0e\xc2\xda\x18\n" +
+	"2\x05\"25%\"\x80\x01\x12R\bmaxSurge\"\xc2\x04\n" +
+	"\x10DeploymentStatus\x127\n" +
+	"\x13observed_generation\x18\x01 \x01(\x03B\x06\xc2\xda\x18\x02`\x00R\x12observedGeneration\x12\"\n" +
+	"\breplicas\x18\x02 \x01(\x05B\x06\xc2\xda\x18\x02`\x00R\breplicas\x121\n" +
+	"\x10updated_replicas\x18\x03 \x01(\x05B\x06\xc2\xda\x18\x02`\x00R\x0fupdatedReplicas\x125\n" +
+	"\x12available_replicas\x18\x04 \x01(\x05B\x06\xc2\xda\x18\x02`\x00R\x11availableReplicas\x129\n" +
+	"\x14unavailable_replicas\x18\x05 \x01(\x05B\x06\xc2\xda\x18\x02`\x00R\x13unavailableReplicas\x12Z\n" +
 	"\n" +
 	"conditions\x18\x06 \x03(\v2\".xebec.apps.v1.DeploymentConditionB\x16\xc2\xda\x18\x12\x18\x02\"\x04type\xb8\x01\x01\xc2\x01\x04typeR\n" +
-	"conditions\x12%\n" +
-	"\x0eready_replicas\x18\a \x01(\x05R\rreadyReplicas\x12,\n" +
-	"\x0fcollision_count\x18\b \x01(\x05H\x00R\x0ecollisionCount\x88\x01\x01\x126\n" +
-	"\x14terminating_replicas\x18\t \x01(\x05H\x01R\x13terminatingReplicas\x88\x01\x01B\x12\n" +
+	"conditions\x12-\n" +
+	"\x0eready_replicas\x18\a \x01(\x05B\x06\xc2\xda\x18\x02`\x00R\rreadyReplicas\x124\n" +
+	"\x0fcollision_count\x18\b \x01(\x05B\x06\xc2\xda\x18\x02`\x00H\x00R\x0ecollisionCount\x88\x01\x01\x12>\n" +
+	"\x14terminating_replicas\x18\t \x01(\x05B\x06\xc2\xda\x18\x02`\x00H\x01R\x13terminatingReplicas\x88\x01\x01B\x12\n" +
 	"\x10_collision_countB\x17\n" +
 	"\x15_terminating_replicas\"\x87\x02\n" +
 	"\x13DeploymentCondition\x12\x12\n" +

@@ -347,28 +347,28 @@ var File_xebec_apps_v1_replicaset_proto protoreflect.FileDescriptor
 
 const file_xebec_apps_v1_replicaset_proto_rawDesc = "" +
 	"\n" +
-	"\x1exebec/apps/v1/replicaset.proto\x12\rxebec.apps.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17xebec/core/v1/pod.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/selector.proto\"\xaf\x01\n" +
+	"\x1exebec/apps/v1/replicaset.proto\x12\rxebec.apps.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17xebec/core/v1/pod.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/selector.proto\"\xb9\x01\n" +
 	"\n" +
 	"ReplicaSet\x125\n" +
-	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x121\n" +
-	"\x04spec\x18\x02 \x01(\v2\x1d.xebec.apps.v1.ReplicaSetSpecR\x04spec\x127\n" +
-	"\x06status\x18\x03 \x01(\v2\x1f.xebec.apps.v1.ReplicaSetStatusR\x06status\"\xe0\x01\n" +
-	"\x0eReplicaSetSpec\x12\x1f\n" +
-	"\breplicas\x18\x01 \x01(\x05H\x00R\breplicas\x88\x01\x01\x128\n" +
-	"\bselector\x18\x02 \x01(\v2\x1c.xebec.meta.v1.LabelSelectorR\bselector\x12:\n" +
-	"\btemplate\x18\x03 \x01(\v2\x1e.xebec.core.v1.PodTemplateSpecR\btemplate\x12*\n" +
-	"\x11min_ready_seconds\x18\x04 \x01(\x05R\x0fminReadySecondsB\v\n" +
-	"\t_replicas\"\x98\x03\n" +
-	"\x10ReplicaSetStatus\x12\x1a\n" +
-	"\breplicas\x18\x01 \x01(\x05R\breplicas\x124\n" +
-	"\x16fully_labeled_replicas\x18\x02 \x01(\x05R\x14fullyLabeledReplicas\x12/\n" +
-	"\x13observed_generation\x18\x03 \x01(\x03R\x12observedGeneration\x12%\n" +
-	"\x0eready_replicas\x18\x04 \x01(\x05R\rreadyReplicas\x12-\n" +
-	"\x12available_replicas\x18\x05 \x01(\x05R\x11availableReplicas\x12Z\n" +
+	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12;\n" +
+	"\x04spec\x18\x02 \x01(\v2\x1d.xebec.apps.v1.ReplicaSetSpecB\b\xc2\xda\x18\x042\x02{}R\x04spec\x127\n" +
+	"\x06status\x18\x03 \x01(\v2\x1f.xebec.apps.v1.ReplicaSetStatusR\x06status\"\x83\x02\n" +
+	"\x0eReplicaSetSpec\x12*\n" +
+	"\breplicas\x18\x01 \x01(\x05B\t\xc2\xda\x18\x052\x011`\x00H\x00R\breplicas\x88\x01\x01\x12@\n" +
+	"\bselector\x18\x02 \x01(\v2\x1c.xebec.meta.v1.LabelSelectorB\x06\xc2\xda\x18\x02P\x01R\bselector\x12B\n" +
+	"\btemplate\x18\x03 \x01(\v2\x1e.xebec.core.v1.PodTemplateSpecB\x06\xc2\xda\x18\x02P\x01R\btemplate\x122\n" +
+	"\x11min_ready_seconds\x18\x04 \x01(\x05B\x06\xc2\xda\x18\x02`\x00R\x0fminReadySecondsB\v\n" +
+	"\t_replicas\"\xc8\x03\n" +
+	"\x10ReplicaSetStatus\x12\"\n" +
+	"\breplicas\x18\x01 \x01(\x05B\x06\xc2\xda\x18\x02`\x00R\breplicas\x12<\n" +
+	"\x16fully_labeled_replicas\x18\x02 \x01(\x05B\x06\xc2\xda\x18\x02`\x00R\x14fullyLabeledReplicas\x127\n" +
+	"\x13observed_generation\x18\x03 \x01(\x03B\x06\xc2\xda\x18\x02`\x00R\x12observedGeneration\x12-\n" +
+	"\x0eready_replicas\x18\x04 \x01(\x05B\x06\xc2\xda\x18\x02`\x00R\rreadyReplicas\x125\n" +
+	"\x12available_replicas\x18\x05 \x01(\x05B\x06\xc2\xda\x18\x02`\x00R\x11availableReplicas\x12Z\n" +
 	"\n" +
 	"conditions\x18\x06 \x03(\v2\".xebec.apps.v1.ReplicaSetConditionB\x16\xc2\xda\x18\x12\x18\x02\"\x04type\xb8\x01\x01\xc2\x01\x04typeR\n" +
-	"conditions\x126\n" +
-	"\x14terminating_replicas\x18\a \x01(\x05H\x00R\x13terminatingReplicas\x88\x01\x01B\x17\n" +
+	"conditions\x12>\n" +
+	"\x14terminating_replicas\x18\a \x01(\x05B\x06\xc2\xda\x18\x02`\x00H\x00R\x13terminatingReplicas\x88\x01\x01B\x17\n" +
 	"\x15_terminating_replicas\"\xc1\x01\n" +
 	"\x13ReplicaSetCondition\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +

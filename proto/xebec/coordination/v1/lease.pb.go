@@ -186,14 +186,14 @@ const file_xebec_coordination_v1_lease_proto_rawDesc = "" +
 	"!xebec/coordination/v1/lease.proto\x12\x15xebec.coordination.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\"t\n" +
 	"\x05Lease\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x124\n" +
-	"\x04spec\x18\x02 \x01(\v2 .xebec.coordination.v1.LeaseSpecR\x04spec\"\xe8\x03\n" +
+	"\x04spec\x18\x02 \x01(\v2 .xebec.coordination.v1.LeaseSpecR\x04spec\"\x90\x04\n" +
 	"\tLeaseSpec\x12,\n" +
-	"\x0fholder_identity\x18\x01 \x01(\tH\x00R\x0eholderIdentity\x88\x01\x01\x129\n" +
-	"\x16lease_duration_seconds\x18\x02 \x01(\x05H\x01R\x14leaseDurationSeconds\x88\x01\x01\x12E\n" +
+	"\x0fholder_identity\x18\x01 \x01(\tH\x00R\x0eholderIdentity\x88\x01\x01\x12Y\n" +
+	"\x16lease_duration_seconds\x18\x02 \x01(\x05B\x1e\xc2\xda\x18\x1a`\x01r\x16must be greater than 0H\x01R\x14leaseDurationSeconds\x88\x01\x01\x12E\n" +
 	"\facquire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xc2\xda\x18\x02\x10\x01R\vacquireTime\x12A\n" +
 	"\n" +
-	"renew_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xc2\xda\x18\x02\x10\x01R\trenewTime\x120\n" +
-	"\x11lease_transitions\x18\x05 \x01(\x05H\x02R\x10leaseTransitions\x88\x01\x01\x12\x1f\n" +
+	"renew_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xc2\xda\x18\x02\x10\x01R\trenewTime\x128\n" +
+	"\x11lease_transitions\x18\x05 \x01(\x05B\x06\xc2\xda\x18\x02`\x00H\x02R\x10leaseTransitions\x88\x01\x01\x12\x1f\n" +
 	"\bstrategy\x18\x06 \x01(\tH\x03R\bstrategy\x88\x01\x01\x12.\n" +
 	"\x10preferred_holder\x18\a \x01(\tH\x04R\x0fpreferredHolder\x88\x01\x01B\x12\n" +
 	"\x10_holder_identityB\x19\n" +

@@ -182,11 +182,13 @@ var File_xebec_core_v1_config_proto protoreflect.FileDescriptor
 
 const file_xebec_core_v1_config_proto_rawDesc = "" +
 	"\n" +
-	"\x1axebec/core/v1/config.proto\x12\rxebec.core.v1\x1a\x1axebec/meta/v1/object.proto\"\xee\x02\n" +
+	"\x1axebec/core/v1/config.proto\x12\rxebec.core.v1\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\"\x80\x03\n" +
 	"\tConfigMap\x125\n" +
-	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x126\n" +
-	"\x04data\x18\x02 \x03(\v2\".xebec.core.v1.ConfigMap.DataEntryR\x04data\x12I\n" +
-	"\vbinary_data\x18\x03 \x03(\v2(.xebec.core.v1.ConfigMap.BinaryDataEntryR\n" +
+	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12?\n" +
+	"\x04data\x18\x02 \x03(\v2\".xebec.core.v1.ConfigMap.DataEntryB\a\xc2\xda\x18\x03\x88\x01\n" +
+	"R\x04data\x12R\n" +
+	"\vbinary_data\x18\x03 \x03(\v2(.xebec.core.v1.ConfigMap.BinaryDataEntryB\a\xc2\xda\x18\x03\x88\x01\n" +
+	"R\n" +
 	"binaryData\x12!\n" +
 	"\timmutable\x18\x04 \x01(\bH\x00R\timmutable\x88\x01\x01\x1a7\n" +
 	"\tDataEntry\x12\x10\n" +
@@ -196,11 +198,13 @@ const file_xebec_core_v1_config_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01B\f\n" +
 	"\n" +
-	"_immutable\"\xf9\x02\n" +
+	"_immutable\"\x92\x03\n" +
 	"\x06Secret\x125\n" +
-	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x123\n" +
-	"\x04data\x18\x02 \x03(\v2\x1f.xebec.core.v1.Secret.DataEntryR\x04data\x12\x12\n" +
-	"\x04type\x18\x03 \x01(\tR\x04type\x12F\n" +
+	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12<\n" +
+	"\x04data\x18\x02 \x03(\v2\x1f.xebec.core.v1.Secret.DataEntryB\a\xc2\xda\x18\x03\x88\x01\n" +
+	"R\x04data\x12\"\n" +
+	"\x04type\x18\x03 \x01(\tB\x0e\xc2\xda\x18\n" +
+	"2\b\"Opaque\"R\x04type\x12F\n" +
 	"\vstring_data\x18\x04 \x03(\v2%.xebec.core.v1.Secret.StringDataEntryR\n" +
 	"stringData\x12!\n" +
 	"\timmutable\x18\x05 \x01(\bH\x00R\timmutable\x88\x01\x01\x1a7\n" +

@@ -3621,13 +3621,15 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\x1a_gmsa_credential_spec_nameB\x17\n" +
 	"\x15_gmsa_credential_specB\x13\n" +
 	"\x11_run_as_user_nameB\x0f\n" +
-	"\r_host_process\"l\n" +
-	"\x0eSeccompProfile\x12\x12\n" +
-	"\x04type\x18\x01 \x01(\tR\x04type\x120\n" +
+	"\r_host_process\"\x9b\x01\n" +
+	"\x0eSeccompProfile\x12A\n" +
+	"\x04type\x18\x01 \x01(\tB-\xc2\xda\x18)P\x01z\tLocalhostz\x0eRuntimeDefaultz\n" +
+	"UnconfinedR\x04type\x120\n" +
 	"\x11localhost_profile\x18\x02 \x01(\tH\x00R\x10localhostProfile\x88\x01\x01B\x14\n" +
-	"\x12_localhost_profile\"m\n" +
-	"\x0fAppArmorProfile\x12\x12\n" +
-	"\x04type\x18\x01 \x01(\tR\x04type\x120\n" +
+	"\x12_localhost_profile\"\x9c\x01\n" +
+	"\x0fAppArmorProfile\x12A\n" +
+	"\x04type\x18\x01 \x01(\tB-\xc2\xda\x18)P\x01z\tLocalhostz\x0eRuntimeDefaultz\n" +
+	"UnconfinedR\x04type\x120\n" +
 	"\x11localhost_profile\x18\x02 \x01(\tH\x00R\x10localhostProfile\x88\x01\x01B\x14\n" +
 	"\x12_localhost_profile\"\xb7\x01\n" +
 	"\x12EphemeralContainer\x12m\n" +

@@ -309,7 +309,7 @@ var File_xebec_core_v1_event_proto protoreflect.FileDescriptor
 
 const file_xebec_core_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x19xebec/core/v1/event.proto\x12\rxebec.core.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\"\xc8\x05\n" +
+	"\x19xebec/core/v1/event.proto\x12\rxebec.core.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\"\xd8\x05\n" +
 	"\x05Event\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12G\n" +
 	"\x0finvolved_object\x18\x02 \x01(\v2\x1e.xebec.core.v1.ObjectReferenceR\x0einvolvedObject\x12\x16\n" +
@@ -318,8 +318,9 @@ const file_xebec_core_v1_event_proto_rawDesc = "" +
 	"\x06source\x18\x05 \x01(\v2\x1a.xebec.core.v1.EventSourceR\x06source\x12C\n" +
 	"\x0ffirst_timestamp\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0efirstTimestamp\x12A\n" +
 	"\x0elast_timestamp\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rlastTimestamp\x12\x14\n" +
-	"\x05count\x18\b \x01(\x05R\x05count\x12\x12\n" +
-	"\x04type\x18\t \x01(\tR\x04type\x12A\n" +
+	"\x05count\x18\b \x01(\x05R\x05count\x12\"\n" +
+	"\x04type\x18\t \x01(\tB\x0e\xc2\xda\x18\n" +
+	"2\b\"Normal\"R\x04type\x12A\n" +
 	"\n" +
 	"event_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampB\x06\xc2\xda\x18\x02\x10\x01R\teventTime\x122\n" +

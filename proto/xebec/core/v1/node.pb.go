@@ -1436,17 +1436,17 @@ const file_xebec_core_v1_node_proto_rawDesc = "" +
 	"\x04Node\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12+\n" +
 	"\x04spec\x18\x02 \x01(\v2\x17.xebec.core.v1.NodeSpecR\x04spec\x121\n" +
-	"\x06status\x18\x03 \x01(\v2\x19.xebec.core.v1.NodeStatusR\x06status\"\x92\x03\n" +
+	"\x06status\x18\x03 \x01(\v2\x19.xebec.core.v1.NodeStatusR\x06status\"\xad\x03\n" +
 	"\bNodeSpec\x12\x19\n" +
 	"\bpod_cidr\x18\x01 \x01(\tR\apodCIDR\x12\x1f\n" +
 	"\vexternal_id\x18\x02 \x01(\tR\n" +
 	"externalID\x12\x1f\n" +
 	"\vprovider_id\x18\x03 \x01(\tR\n" +
 	"providerID\x12$\n" +
-	"\runschedulable\x18\x04 \x01(\bR\runschedulable\x12,\n" +
-	"\x06taints\x18\x05 \x03(\v2\x14.xebec.core.v1.TaintR\x06taints\x12D\n" +
-	"\rconfig_source\x18\x06 \x01(\v2\x1f.xebec.core.v1.NodeConfigSourceR\fconfigSource\x12&\n" +
-	"\tpod_cidrs\x18\a \x03(\tB\t\xc2\xda\x18\x05\x18\x01\xb8\x01\x01R\bpodCIDRs\x12g\n" +
+	"\runschedulable\x18\x04 \x01(\bR\runschedulable\x12A\n" +
+	"\x06taints\x18\x05 \x03(\v2\x14.xebec.core.v1.TaintB\x13\xc2\xda\x18\x0f\xa2\x01\x03key\xa2\x01\x06effectR\x06taints\x12D\n" +
+	"\rconfig_source\x18\x06 \x01(\v2\x1f.xebec.core.v1.NodeConfigSourceR\fconfigSource\x12,\n" +
+	"\tpod_cidrs\x18\a \x03(\tB\x0f\xc2\xda\x18\v\x18\x01\x80\x01\x06\x90\x01\x02\xb8\x01\x01R\bpodCIDRs\x12g\n" +
 	"\x15pod_preemption_policy\x18\b \x01(\v2&.xebec.core.v1.NodePodPreemptionPolicyB\v\xc2\xda\x18\a\xca\x01\x041.37R\x13podPreemptionPolicy\"[\n" +
 	"\x10NodeConfigSource\x12G\n" +
 	"\n" +
@@ -1458,7 +1458,7 @@ const file_xebec_core_v1_node_proto_rawDesc = "" +
 	"\x10resource_version\x18\x04 \x01(\tR\x0fresourceVersion\x12,\n" +
 	"\x12kubelet_config_key\x18\x05 \x01(\tR\x10kubeletConfigKey\"]\n" +
 	"\x17NodePodPreemptionPolicy\x12B\n" +
-	"\x19disable_resize_preemption\x18\x01 \x03(\tB\x06\xc2\xda\x18\x02\x18\x01R\x17disableResizePreemption\"\xab\b\n" +
+	"\x19disable_resize_preemption\x18\x01 \x03(\tB\x06\xc2\xda\x18\x02\x18\x01R\x17disableResizePreemption\"\xbc\b\n" +
 	"\n" +
 	"NodeStatus\x12C\n" +
 	"\bcapacity\x18\x01 \x03(\v2'.xebec.core.v1.NodeStatus.CapacityEntryR\bcapacity\x12L\n" +
@@ -1466,8 +1466,8 @@ const file_xebec_core_v1_node_proto_rawDesc = "" +
 	"\x05phase\x18\x03 \x01(\tR\x05phase\x12T\n" +
 	"\n" +
 	"conditions\x18\x04 \x03(\v2\x1c.xebec.core.v1.NodeConditionB\x16\xc2\xda\x18\x12\x18\x02\"\x04type\xb8\x01\x01\xc2\x01\x04typeR\n" +
-	"conditions\x12P\n" +
-	"\taddresses\x18\x05 \x03(\v2\x1a.xebec.core.v1.NodeAddressB\x16\xc2\xda\x18\x12\x18\x02\"\x04type\xb8\x01\x01\xc2\x01\x04typeR\taddresses\x12M\n" +
+	"conditions\x12a\n" +
+	"\taddresses\x18\x05 \x03(\v2\x1a.xebec.core.v1.NodeAddressB'\xc2\xda\x18#\x18\x02\"\x04type\xa2\x01\x04type\xa2\x01\aaddress\xb8\x01\x01\xc2\x01\x04typeR\taddresses\x12M\n" +
 	"\x10daemon_endpoints\x18\x06 \x01(\v2\".xebec.core.v1.NodeDaemonEndpointsR\x0fdaemonEndpoints\x12:\n" +
 	"\tnode_info\x18\a \x01(\v2\x1d.xebec.core.v1.NodeSystemInfoR\bnodeInfo\x125\n" +
 	"\x06images\x18\b \x03(\v2\x1d.xebec.core.v1.ContainerImageR\x06images\x12$\n" +

@@ -1900,11 +1900,11 @@ var File_xebec_core_v1_pod_proto protoreflect.FileDescriptor
 
 const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\n" +
-	"\x17xebec/core/v1/pod.proto\x12\rxebec.core.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dxebec/core/v1/container.proto\x1a\x18xebec/core/v1/node.proto\x1a\x1dxebec/core/v1/reference.proto\x1a\x1exebec/core/v1/scheduling.proto\x1a\x1axebec/core/v1/volume.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/quantity.proto\"\x9a\x01\n" +
+	"\x17xebec/core/v1/pod.proto\x12\rxebec.core.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dxebec/core/v1/container.proto\x1a\x18xebec/core/v1/node.proto\x1a\x1dxebec/core/v1/reference.proto\x1a\x1exebec/core/v1/scheduling.proto\x1a\x1axebec/core/v1/volume.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/quantity.proto\"\xa4\x01\n" +
 	"\x03Pod\x125\n" +
-	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12*\n" +
-	"\x04spec\x18\x02 \x01(\v2\x16.xebec.core.v1.PodSpecR\x04spec\x120\n" +
-	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\xf1\x1d\n" +
+	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x124\n" +
+	"\x04spec\x18\x02 \x01(\v2\x16.xebec.core.v1.PodSpecB\b\xc2\xda\x18\x042\x02{}R\x04spec\x120\n" +
+	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\xfe\x1d\n" +
 	"\aPodSpec\x12G\n" +
 	"\avolumes\x18\x01 \x03(\v2\x15.xebec.core.v1.VolumeB\x16\xc2\xda\x18\x12\x18\x02\"\x04name\xb8\x01\x03\xc2\x01\x04nameR\avolumes\x12R\n" +
 	"\n" +
@@ -1915,8 +1915,8 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\xc2\xda\x18\x062\x0230`\x00H\x00R\x1dterminationGracePeriodSeconds\x88\x01\x01\x12I\n" +
 	"\x17active_deadline_seconds\x18\x05 \x01(\x03B\f\xc2\xda\x18\b`\x01h\xff\xff\xff\xff\aH\x01R\x15activeDeadlineSeconds\x88\x01\x01\x12i\n" +
 	"\n" +
-	"dns_policy\x18\x06 \x01(\tBJ\xc2\xda\x18F2\x0e\"ClusterFirst\"z\x17ClusterFirstWithHostNetz\fClusterFirstz\aDefaultz\x04NoneR\tdnsPolicy\x12U\n" +
-	"\rnode_selector\x18\a \x03(\v2(.xebec.core.v1.PodSpec.NodeSelectorEntryB\x06\xc2\xda\x18\x02(\x01R\fnodeSelector\x129\n" +
+	"dns_policy\x18\x06 \x01(\tBJ\xc2\xda\x18F2\x0e\"ClusterFirst\"z\x17ClusterFirstWithHostNetz\fClusterFirstz\aDefaultz\x04NoneR\tdnsPolicy\x12[\n" +
+	"\rnode_selector\x18\a \x03(\v2(.xebec.core.v1.PodSpec.NodeSelectorEntryB\f\xc2\xda\x18\b(\x01\x80\x01\x04\x88\x01\x03R\fnodeSelector\x129\n" +
 	"\x14service_account_name\x18\b \x01(\tB\a\xc2\xda\x18\x03\x80\x01\x02R\x12serviceAccountName\x12'\n" +
 	"\x0fservice_account\x18\t \x01(\tR\x0eserviceAccount\x12$\n" +
 	"\tnode_name\x18\n" +
@@ -1950,8 +1950,8 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x14set_hostname_as_fqdn\x18# \x01(\bH\bR\x11setHostnameAsFQDN\x88\x01\x01\x12$\n" +
 	"\x02os\x18$ \x01(\v2\x14.xebec.core.v1.PodOSR\x02os\x12Z\n" +
 	"\n" +
-	"host_users\x18% \x01(\bB6\xc2\xda\x182:0pods do not get user namespaces of their own yetH\tR\thostUsers\x88\x01\x01\x12c\n" +
-	"\x10scheduling_gates\x18& \x03(\v2 .xebec.core.v1.PodSchedulingGateB\x16\xc2\xda\x18\x12\x18\x02\"\x04name\xb8\x01\x01\xc2\x01\x04nameR\x0fschedulingGates\x12\x8e\x01\n" +
+	"host_users\x18% \x01(\bB6\xc2\xda\x182:0pods do not get user namespaces of their own yetH\tR\thostUsers\x88\x01\x01\x12j\n" +
+	"\x10scheduling_gates\x18& \x03(\v2 .xebec.core.v1.PodSchedulingGateB\x1d\xc2\xda\x18\x19\x18\x02\"\x04name\xa2\x01\x04name\xb8\x01\x01\xc2\x01\x04nameR\x0fschedulingGates\x12\x8e\x01\n" +
 	"\x0fresource_claims\x18' \x03(\v2\x1f.xebec.core.v1.PodResourceClaimBD\xc2\xda\x18@\x18\x02\"\x04nameB,dynamic resource allocation is not supported\xb8\x01\x03\xc2\x01\x04nameR\x0eresourceClaims\x12A\n" +
 	"\tresources\x18( \x01(\v2#.xebec.core.v1.ResourceRequirementsR\tresources\x120\n" +
 	"\x11hostname_override\x18) \x01(\tH\n" +
@@ -1997,9 +1997,10 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\r_run_as_groupB\x19\n" +
 	"\x17_fs_group_change_policyB\x1d\n" +
 	"\x1b_supplemental_groups_policyB\x19\n" +
-	"\x17_se_linux_change_policy\"B\n" +
-	"\tHostAlias\x12\x0e\n" +
-	"\x02ip\x18\x01 \x01(\tR\x02ip\x12%\n" +
+	"\x17_se_linux_change_policy\"N\n" +
+	"\tHostAlias\x12\x1a\n" +
+	"\x02ip\x18\x01 \x01(\tB\n" +
+	"\xc2\xda\x18\x06\x80\x01\x05\xc0\x02\x01R\x02ip\x12%\n" +
 	"\thostnames\x18\x02 \x03(\tB\a\xc2\xda\x18\x03\x80\x01\x02R\thostnames\"\x9e\x01\n" +
 	"\fPodDNSConfig\x12,\n" +
 	"\vnameservers\x18\x01 \x03(\tB\n" +
@@ -2009,9 +2010,10 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x12PodDNSConfigOption\x12-\n" +
 	"\x04name\x18\x01 \x01(\tB\x19\xc2\xda\x18\x15P\x01Z\x11must not be emptyR\x04name\x12\x19\n" +
 	"\x05value\x18\x02 \x01(\tH\x00R\x05value\x88\x01\x01B\b\n" +
-	"\x06_value\"9\n" +
-	"\x10PodReadinessGate\x12%\n" +
-	"\x0econdition_type\x18\x01 \x01(\tR\rconditionType\"N\n" +
+	"\x06_value\"E\n" +
+	"\x10PodReadinessGate\x121\n" +
+	"\x0econdition_type\x18\x01 \x01(\tB\n" +
+	"\xc2\xda\x18\x06\x80\x01\x03\xc0\x02\x01R\rconditionType\"N\n" +
 	"\x05PodOS\x12E\n" +
 	"\x04name\x18\x01 \x01(\tB1\xc2\xda\x18-J\awindowsP\x01z\x05linuxz\awindows\xb2\x01\x0fnodes run LinuxR\x04name\"\xda\x01\n" +
 	"\x10PodResourceClaim\x12\x12\n" +
@@ -2090,10 +2092,10 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x15VolumeHealthCondition\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\tR\x06status\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"t\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"~\n" +
 	"\x0fPodTemplateSpec\x125\n" +
-	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12*\n" +
-	"\x04spec\x18\x02 \x01(\v2\x16.xebec.core.v1.PodSpecR\x04specB;Z9github.com/xebec-project/xebec/proto/xebec/core/v1;corev1b\x06proto3"
+	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x124\n" +
+	"\x04spec\x18\x02 \x01(\v2\x16.xebec.core.v1.PodSpecB\b\xc2\xda\x18\x042\x02{}R\x04specB;Z9github.com/xebec-project/xebec/proto/xebec/core/v1;corev1b\x06proto3"
 
 var (
 	file_xebec_core_v1_pod_proto_rawDescOnce sync.Once

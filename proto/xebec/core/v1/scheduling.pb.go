@@ -957,19 +957,19 @@ const file_xebec_core_v1_scheduling_proto_rawDesc = "" +
 	"preference\"\xb3\x02\n" +
 	"\vPodAffinity\x12\x8b\x01\n" +
 	"3required_during_scheduling_ignored_during_execution\x18\x01 \x03(\v2\x1e.xebec.core.v1.PodAffinityTermR.requiredDuringSchedulingIgnoredDuringExecution\x12\x95\x01\n" +
-	"4preferred_during_scheduling_ignored_during_execution\x18\x02 \x03(\v2&.xebec.core.v1.WeightedPodAffinityTermR/preferredDuringSchedulingIgnoredDuringExecution\"\xc0\x02\n" +
+	"4preferred_during_scheduling_ignored_during_execution\x18\x02 \x03(\v2&.xebec.core.v1.WeightedPodAffinityTermR/preferredDuringSchedulingIgnoredDuringExecution\"\xdd\x02\n" +
 	"\x0fPodAffinityTerm\x12C\n" +
 	"\x0elabel_selector\x18\x01 \x01(\v2\x1c.xebec.meta.v1.LabelSelectorR\rlabelSelector\x12\x1e\n" +
 	"\n" +
 	"namespaces\x18\x02 \x03(\tR\n" +
-	"namespaces\x12!\n" +
-	"\ftopology_key\x18\x03 \x01(\tR\vtopologyKey\x12K\n" +
+	"namespaces\x12>\n" +
+	"\ftopology_key\x18\x03 \x01(\tB\x1b\xc2\xda\x18\x17P\x01Z\x10can not be empty\x80\x01\x03R\vtopologyKey\x12K\n" +
 	"\x12namespace_selector\x18\x04 \x01(\v2\x1c.xebec.meta.v1.LabelSelectorR\x11namespaceSelector\x12(\n" +
 	"\x10match_label_keys\x18\x05 \x03(\tR\x0ematchLabelKeys\x12.\n" +
-	"\x13mismatch_label_keys\x18\x06 \x03(\tR\x11mismatchLabelKeys\"\xa3\x01\n" +
+	"\x13mismatch_label_keys\x18\x06 \x03(\tR\x11mismatchLabelKeys\"\xad\x01\n" +
 	"\x17WeightedPodAffinityTerm\x12<\n" +
-	"\x06weight\x18\x01 \x01(\x05B$\xc2\xda\x18 `\x01hdr\x1amust be in the range 1-100R\x06weight\x12J\n" +
-	"\x11pod_affinity_term\x18\x02 \x01(\v2\x1e.xebec.core.v1.PodAffinityTermR\x0fpodAffinityTerm\"\xb7\x02\n" +
+	"\x06weight\x18\x01 \x01(\x05B$\xc2\xda\x18 `\x01hdr\x1amust be in the range 1-100R\x06weight\x12T\n" +
+	"\x11pod_affinity_term\x18\x02 \x01(\v2\x1e.xebec.core.v1.PodAffinityTermB\b\xc2\xda\x18\x042\x02{}R\x0fpodAffinityTerm\"\xb7\x02\n" +
 	"\x0fPodAntiAffinity\x12\x8b\x01\n" +
 	"3required_during_scheduling_ignored_during_execution\x18\x01 \x03(\v2\x1e.xebec.core.v1.PodAffinityTermR.requiredDuringSchedulingIgnoredDuringExecution\x12\x95\x01\n" +
 	"4preferred_during_scheduling_ignored_during_execution\x18\x02 \x03(\v2&.xebec.core.v1.WeightedPodAffinityTermR/preferredDuringSchedulingIgnoredDuringExecution\"\xe2\x01\n" +
@@ -994,13 +994,16 @@ const file_xebec_core_v1_scheduling_proto_rawDesc = "" +
 	"\x10match_label_keys\x18\b \x03(\tR\x0ematchLabelKeysB\x0e\n" +
 	"\f_min_domainsB\x17\n" +
 	"\x15_node_affinity_policyB\x15\n" +
-	"\x13_node_taints_policy\"'\n" +
-	"\x11PodSchedulingGate\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\x82\x01\n" +
-	"\x05Taint\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\x12\x16\n" +
-	"\x06effect\x18\x03 \x01(\tR\x06effect\x129\n" +
+	"\x13_node_taints_policy\"3\n" +
+	"\x11PodSchedulingGate\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xc2\xda\x18\x06\x80\x01\x03\xc0\x02\x01R\x04name\"\xc8\x01\n" +
+	"\x05Taint\x12\x1c\n" +
+	"\x03key\x18\x01 \x01(\tB\n" +
+	"\xc2\xda\x18\x06\x80\x01\x03\xc0\x02\x01R\x03key\x12\x1d\n" +
+	"\x05value\x18\x02 \x01(\tB\a\xc2\xda\x18\x03\x80\x01\x04R\x05value\x12G\n" +
+	"\x06effect\x18\x03 \x01(\tB/\xc2\xda\x18+P\x01z\n" +
+	"NoSchedulez\x10PreferNoSchedulez\tNoExecuteR\x06effect\x129\n" +
 	"\n" +
 	"time_added\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\ttimeAddedB;Z9github.com/xebec-project/xebec/proto/xebec/core/v1;corev1b\x06proto3"
 

@@ -731,36 +731,36 @@ var File_xebec_core_v1_service_proto protoreflect.FileDescriptor
 
 const file_xebec_core_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1bxebec/core/v1/service.proto\x12\rxebec.core.v1\x1a\x1dxebec/meta/v1/condition.proto\x1a\x1fxebec/meta/v1/intorstring.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\"\xa6\x01\n" +
+	"\x1bxebec/core/v1/service.proto\x12\rxebec.core.v1\x1a\x1dxebec/meta/v1/condition.proto\x1a\x1fxebec/meta/v1/intorstring.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\"\xb0\x01\n" +
 	"\aService\x125\n" +
-	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12.\n" +
-	"\x04spec\x18\x02 \x01(\v2\x1a.xebec.core.v1.ServiceSpecR\x04spec\x124\n" +
-	"\x06status\x18\x03 \x01(\v2\x1c.xebec.core.v1.ServiceStatusR\x06status\"\xf7\t\n" +
-	"\vServiceSpec\x12R\n" +
-	"\x05ports\x18\x01 \x03(\v2\x1a.xebec.core.v1.ServicePortB \xc2\xda\x18\x1c\x18\x02\"\x04port\"\bprotocol\xb8\x01\x01\xc2\x01\x04portR\x05ports\x12L\n" +
-	"\bselector\x18\x02 \x03(\v2(.xebec.core.v1.ServiceSpec.SelectorEntryB\x06\xc2\xda\x18\x02(\x01R\bselector\x12\x1d\n" +
+	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x128\n" +
+	"\x04spec\x18\x02 \x01(\v2\x1a.xebec.core.v1.ServiceSpecB\b\xc2\xda\x18\x042\x02{}R\x04spec\x124\n" +
+	"\x06status\x18\x03 \x01(\v2\x1c.xebec.core.v1.ServiceStatusR\x06status\"\xa3\f\n" +
+	"\vServiceSpec\x12Y\n" +
+	"\x05ports\x18\x01 \x03(\v2\x1a.xebec.core.v1.ServicePortB'\xc2\xda\x18#\x18\x02\"\x04port\"\bprotocol\xa2\x01\x04name\xb8\x01\x01\xc2\x01\x04portR\x05ports\x12R\n" +
+	"\bselector\x18\x02 \x03(\v2(.xebec.core.v1.ServiceSpec.SelectorEntryB\f\xc2\xda\x18\b(\x01\x80\x01\x04\x88\x01\x03R\bselector\x12\x1d\n" +
 	"\n" +
-	"cluster_ip\x18\x03 \x01(\tR\tclusterIP\x12\x12\n" +
-	"\x04type\x18\x04 \x01(\tR\x04type\x12!\n" +
-	"\fexternal_ips\x18\x05 \x03(\tR\vexternalIPs\x12)\n" +
-	"\x10session_affinity\x18\a \x01(\tR\x0fsessionAffinity\x12(\n" +
+	"cluster_ip\x18\x03 \x01(\tR\tclusterIP\x12V\n" +
+	"\x04type\x18\x04 \x01(\tBB\xc2\xda\x18>2\v\"ClusterIP\"z\tClusterIPz\fExternalNamez\fLoadBalancerz\bNodePortR\x04type\x12*\n" +
+	"\fexternal_ips\x18\x05 \x03(\tB\a\xc2\xda\x18\x03\x80\x01\x05R\vexternalIPs\x12G\n" +
+	"\x10session_affinity\x18\a \x01(\tB\x1c\xc2\xda\x18\x182\x06\"None\"z\bClientIPz\x04NoneR\x0fsessionAffinity\x12(\n" +
 	"\x10load_balancer_ip\x18\b \x01(\tR\x0eloadBalancerIP\x12=\n" +
 	"\x1bload_balancer_source_ranges\x18\t \x03(\tR\x18loadBalancerSourceRanges\x12#\n" +
 	"\rexternal_name\x18\n" +
-	" \x01(\tR\fexternalName\x126\n" +
-	"\x17external_traffic_policy\x18\v \x01(\tR\x15externalTrafficPolicy\x123\n" +
+	" \x01(\tR\fexternalName\x12L\n" +
+	"\x17external_traffic_policy\x18\v \x01(\tB\x14\xc2\xda\x18\x10z\aClusterz\x05LocalR\x15externalTrafficPolicy\x123\n" +
 	"\x16health_check_node_port\x18\f \x01(\x05R\x13healthCheckNodePort\x12=\n" +
 	"\x1bpublish_not_ready_addresses\x18\r \x01(\bR\x18publishNotReadyAddresses\x12\\\n" +
-	"\x17session_affinity_config\x18\x0e \x01(\v2$.xebec.core.v1.SessionAffinityConfigR\x15sessionAffinityConfig\x12-\n" +
-	"\x10ip_family_policy\x18\x11 \x01(\tH\x00R\x0eipFamilyPolicy\x88\x01\x01\x12\x1f\n" +
+	"\x17session_affinity_config\x18\x0e \x01(\v2$.xebec.core.v1.SessionAffinityConfigR\x15sessionAffinityConfig\x12c\n" +
+	"\x10ip_family_policy\x18\x11 \x01(\tB4\xc2\xda\x180z\vSingleStackz\x0fPreferDualStackz\x10RequireDualStackH\x00R\x0eipFamilyPolicy\x88\x01\x01\x12\x1f\n" +
 	"\vcluster_ips\x18\x12 \x03(\tR\n" +
-	"clusterIPs\x12\x1f\n" +
-	"\vip_families\x18\x13 \x03(\tR\n" +
+	"clusterIPs\x125\n" +
+	"\vip_families\x18\x13 \x03(\tB\x14\xc2\xda\x18\x10z\x04IPv4z\x04IPv6\xa2\x01\x01.R\n" +
 	"ipFamilies\x12M\n" +
-	"!allocate_load_balancer_node_ports\x18\x14 \x01(\bH\x01R\x1dallocateLoadBalancerNodePorts\x88\x01\x01\x123\n" +
-	"\x13load_balancer_class\x18\x15 \x01(\tH\x02R\x11loadBalancerClass\x88\x01\x01\x12;\n" +
-	"\x17internal_traffic_policy\x18\x16 \x01(\tH\x03R\x15internalTrafficPolicy\x88\x01\x01\x126\n" +
-	"\x14traffic_distribution\x18\x17 \x01(\tH\x04R\x13trafficDistribution\x88\x01\x01\x1a;\n" +
+	"!allocate_load_balancer_node_ports\x18\x14 \x01(\bH\x01R\x1dallocateLoadBalancerNodePorts\x88\x01\x01\x12<\n" +
+	"\x13load_balancer_class\x18\x15 \x01(\tB\a\xc2\xda\x18\x03\x80\x01\x03H\x02R\x11loadBalancerClass\x88\x01\x01\x12Q\n" +
+	"\x17internal_traffic_policy\x18\x16 \x01(\tB\x14\xc2\xda\x18\x10z\aClusterz\x05LocalH\x03R\x15internalTrafficPolicy\x88\x01\x01\x12i\n" +
+	"\x14traffic_distribution\x18\x17 \x01(\tB1\xc2\xda\x18-z\vPreferClosez\x0ePreferSameNodez\x0ePreferSameZoneH\x04R\x13trafficDistribution\x88\x01\x01\x1a;\n" +
 	"\rSelectorEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x13\n" +
@@ -768,20 +768,21 @@ const file_xebec_core_v1_service_proto_rawDesc = "" +
 	"\"_allocate_load_balancer_node_portsB\x16\n" +
 	"\x14_load_balancer_classB\x1a\n" +
 	"\x18_internal_traffic_policyB\x17\n" +
-	"\x15_traffic_distribution\"\xf7\x01\n" +
-	"\vServicePort\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12-\n" +
-	"\bprotocol\x18\x02 \x01(\tB\x11\xc2\xda\x18\r2\x05\"TCP\"J\x04SCTPR\bprotocol\x12\x12\n" +
-	"\x04port\x18\x03 \x01(\x05R\x04port\x12;\n" +
-	"\vtarget_port\x18\x04 \x01(\v2\x1a.xebec.meta.v1.IntOrStringR\n" +
+	"\x15_traffic_distribution\"\xe7\x02\n" +
+	"\vServicePort\x12\x1b\n" +
+	"\x04name\x18\x01 \x01(\tB\a\xc2\xda\x18\x03\x80\x01\x01R\x04name\x12v\n" +
+	"\bprotocol\x18\x02 \x01(\tBZ\xc2\xda\x18V2\x05\"TCP\"J\x04SCTPz\x03TCPz\x03UDP\xb2\x01<the datapath carries TCP and UDP only; SCTP is not supportedR\bprotocol\x12\x1e\n" +
+	"\x04port\x18\x03 \x01(\x05B\n" +
+	"\xc2\xda\x18\x06`\x01h\xff\xff\x03R\x04port\x12D\n" +
+	"\vtarget_port\x18\x04 \x01(\v2\x1a.xebec.meta.v1.IntOrStringB\a\xc2\xda\x18\x03\x80\x01\x11R\n" +
 	"targetPort\x12\x1b\n" +
-	"\tnode_port\x18\x05 \x01(\x05R\bnodePort\x12&\n" +
-	"\fapp_protocol\x18\x06 \x01(\tH\x00R\vappProtocol\x88\x01\x01B\x0f\n" +
+	"\tnode_port\x18\x05 \x01(\x05R\bnodePort\x12/\n" +
+	"\fapp_protocol\x18\x06 \x01(\tB\a\xc2\xda\x18\x03\x80\x01\x03H\x00R\vappProtocol\x88\x01\x01B\x0f\n" +
 	"\r_app_protocol\"S\n" +
 	"\x15SessionAffinityConfig\x12:\n" +
-	"\tclient_ip\x18\x01 \x01(\v2\x1d.xebec.core.v1.ClientIPConfigR\bclientIP\"R\n" +
-	"\x0eClientIPConfig\x12,\n" +
-	"\x0ftimeout_seconds\x18\x01 \x01(\x05H\x00R\x0etimeoutSeconds\x88\x01\x01B\x12\n" +
+	"\tclient_ip\x18\x01 \x01(\v2\x1d.xebec.core.v1.ClientIPConfigR\bclientIP\"\x8a\x01\n" +
+	"\x0eClientIPConfig\x12d\n" +
+	"\x0ftimeout_seconds\x18\x01 \x01(\x05B6\xc2\xda\x182`\x01h\x80\xa3\x05r*must be greater than 0 and less than 86400H\x00R\x0etimeoutSeconds\x88\x01\x01B\x12\n" +
 	"\x10_timeout_seconds\"\xa9\x01\n" +
 	"\rServiceStatus\x12F\n" +
 	"\rload_balancer\x18\x01 \x01(\v2!.xebec.core.v1.LoadBalancerStatusR\floadBalancer\x12P\n" +

@@ -3951,10 +3951,11 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\tstorageos\x18\x1b \x01(\v2$.xebec.core.v1.StorageOSVolumeSourceBq\xc2\xda\x18mBkstorageos volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\tstorageos\x12\x9d\x01\n" +
 	"\x03csi\x18\x1c \x01(\v2\x1e.xebec.core.v1.CSIVolumeSourceBk\xc2\xda\x18gBecsi volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x03csi\x12\xb5\x01\n" +
 	"\tephemeral\x18\x1d \x01(\v2$.xebec.core.v1.EphemeralVolumeSourceBq\xc2\xda\x18mBkephemeral volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\tephemeral\x12\xa5\x01\n" +
-	"\x05image\x18\x1e \x01(\v2 .xebec.core.v1.ImageVolumeSourceBm\xc2\xda\x18iBgimage volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x05image\"L\n" +
-	"\x14HostPathVolumeSource\x12\x12\n" +
-	"\x04path\x18\x01 \x01(\tR\x04path\x12\x17\n" +
-	"\x04type\x18\x02 \x01(\tH\x00R\x04type\x88\x01\x01B\a\n" +
+	"\x05image\x18\x1e \x01(\v2 .xebec.core.v1.ImageVolumeSourceBm\xc2\xda\x18iBgimage volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x05image\"\xb3\x01\n" +
+	"\x14HostPathVolumeSource\x12\x1a\n" +
+	"\x04path\x18\x01 \x01(\tB\x06\xc2\xda\x18\x02P\x01R\x04path\x12v\n" +
+	"\x04type\x18\x02 \x01(\tB]\xc2\xda\x18Y2\x02\"\"z\x00z\vBlockDevicez\n" +
+	"CharDevicez\tDirectoryz\x11DirectoryOrCreatez\x04Filez\fFileOrCreatez\x06SocketH\x00R\x04type\x88\x01\x01B\a\n" +
 	"\x05_type\"\xa3\x01\n" +
 	"\x14EmptyDirVolumeSource\x12$\n" +
 	"\x06medium\x18\x01 \x01(\tB\f\xc2\xda\x18\bz\x06MemoryR\x06medium\x126\n" +

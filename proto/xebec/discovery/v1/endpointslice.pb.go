@@ -495,22 +495,24 @@ var File_xebec_discovery_v1_endpointslice_proto protoreflect.FileDescriptor
 
 const file_xebec_discovery_v1_endpointslice_proto_rawDesc = "" +
 	"\n" +
-	"&xebec/discovery/v1/endpointslice.proto\x12\x12xebec.discovery.v1\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\"\xdd\x01\n" +
+	"&xebec/discovery/v1/endpointslice.proto\x12\x12xebec.discovery.v1\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\"\x91\x02\n" +
 	"\rEndpointSlice\x125\n" +
-	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12:\n" +
-	"\tendpoints\x18\x02 \x03(\v2\x1c.xebec.discovery.v1.EndpointR\tendpoints\x126\n" +
-	"\x05ports\x18\x03 \x03(\v2 .xebec.discovery.v1.EndpointPortR\x05ports\x12!\n" +
-	"\faddress_type\x18\x04 \x01(\tR\vaddressType\"\x9e\x04\n" +
-	"\bEndpoint\x12$\n" +
-	"\taddresses\x18\x01 \x03(\tB\x06\xc2\xda\x18\x02\x18\x01R\taddresses\x12F\n" +
+	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12D\n" +
+	"\tendpoints\x18\x02 \x03(\v2\x1c.xebec.discovery.v1.EndpointB\b\xc2\xda\x18\x04\x90\x01\xe8\aR\tendpoints\x12F\n" +
+	"\x05ports\x18\x03 \x03(\v2 .xebec.discovery.v1.EndpointPortB\x0e\xc2\xda\x18\n" +
+	"\x90\x01d\xa2\x01\x04nameR\x05ports\x12;\n" +
+	"\faddress_type\x18\x04 \x01(\tB\x18\xc2\xda\x18\x14P\x01z\x04IPv4z\x04IPv6z\x04FQDNR\vaddressType\"\xe2\x04\n" +
+	"\bEndpoint\x12J\n" +
+	"\taddresses\x18\x01 \x03(\tB,\xc2\xda\x18(\x18\x01P\x01Z\x1fmust contain at least 1 address\x90\x01dR\taddresses\x12F\n" +
 	"\n" +
 	"conditions\x18\x02 \x01(\v2&.xebec.discovery.v1.EndpointConditionsR\n" +
-	"conditions\x12\x1f\n" +
-	"\bhostname\x18\x03 \x01(\tH\x00R\bhostname\x88\x01\x01\x12=\n" +
+	"conditions\x12(\n" +
+	"\bhostname\x18\x03 \x01(\tB\a\xc2\xda\x18\x03\x80\x01\x01H\x00R\bhostname\x88\x01\x01\x12=\n" +
 	"\n" +
-	"target_ref\x18\x04 \x01(\v2\x1e.xebec.core.v1.ObjectReferenceR\ttargetRef\x12e\n" +
-	"\x13deprecated_topology\x18\x05 \x03(\v24.xebec.discovery.v1.Endpoint.DeprecatedTopologyEntryR\x12deprecatedTopology\x12 \n" +
-	"\tnode_name\x18\x06 \x01(\tH\x01R\bnodeName\x88\x01\x01\x12\x17\n" +
+	"target_ref\x18\x04 \x01(\v2\x1e.xebec.core.v1.ObjectReferenceR\ttargetRef\x12q\n" +
+	"\x13deprecated_topology\x18\x05 \x03(\v24.xebec.discovery.v1.Endpoint.DeprecatedTopologyEntryB\n" +
+	"\xc2\xda\x18\x06\x80\x01\x04\x88\x01\x03R\x12deprecatedTopology\x12)\n" +
+	"\tnode_name\x18\x06 \x01(\tB\a\xc2\xda\x18\x03\x80\x01\x02H\x01R\bnodeName\x88\x01\x01\x12\x17\n" +
 	"\x04zone\x18\a \x01(\tH\x02R\x04zone\x88\x01\x01\x127\n" +
 	"\x05hints\x18\b \x01(\v2!.xebec.discovery.v1.EndpointHintsR\x05hints\x1aE\n" +
 	"\x17DeprecatedTopologyEntry\x12\x10\n" +
@@ -527,19 +529,22 @@ const file_xebec_discovery_v1_endpointslice_proto_rawDesc = "" +
 	"\x06_readyB\n" +
 	"\n" +
 	"\b_servingB\x0e\n" +
-	"\f_terminating\"\x83\x01\n" +
-	"\rEndpointHints\x128\n" +
-	"\tfor_zones\x18\x01 \x03(\v2\x1b.xebec.discovery.v1.ForZoneR\bforZones\x128\n" +
-	"\tfor_nodes\x18\x02 \x03(\v2\x1b.xebec.discovery.v1.ForNodeR\bforNodes\"\x1d\n" +
-	"\aForZone\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\x1d\n" +
-	"\aForNode\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\xc1\x01\n" +
-	"\fEndpointPort\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tH\x00R\x04name\x88\x01\x01\x12\x1f\n" +
-	"\bprotocol\x18\x02 \x01(\tH\x01R\bprotocol\x88\x01\x01\x12\x17\n" +
-	"\x04port\x18\x03 \x01(\x05H\x02R\x04port\x88\x01\x01\x12&\n" +
-	"\fapp_protocol\x18\x04 \x01(\tH\x03R\vappProtocol\x88\x01\x01:\x06\xc2\xda\x18\x02\x10\x01B\a\n" +
+	"\f_terminating\"\xa3\x01\n" +
+	"\rEndpointHints\x12H\n" +
+	"\tfor_zones\x18\x01 \x03(\v2\x1b.xebec.discovery.v1.ForZoneB\x0e\xc2\xda\x18\n" +
+	"\x90\x01\b\xa2\x01\x04nameR\bforZones\x12H\n" +
+	"\tfor_nodes\x18\x02 \x03(\v2\x1b.xebec.discovery.v1.ForNodeB\x0e\xc2\xda\x18\n" +
+	"\x90\x01\b\xa2\x01\x04nameR\bforNodes\"&\n" +
+	"\aForZone\x12\x1b\n" +
+	"\x04name\x18\x01 \x01(\tB\a\xc2\xda\x18\x03\x80\x01\x04R\x04name\")\n" +
+	"\aForNode\x12\x1e\n" +
+	"\x04name\x18\x01 \x01(\tB\n" +
+	"\xc2\xda\x18\x06\x80\x01\x02\xc0\x02\x01R\x04name\"\xfa\x01\n" +
+	"\fEndpointPort\x12!\n" +
+	"\x04name\x18\x01 \x01(\tB\b\xc2\xda\x18\x042\x02\"\"H\x00R\x04name\x88\x01\x01\x12<\n" +
+	"\bprotocol\x18\x02 \x01(\tB\x1b\xc2\xda\x18\x172\x05\"TCP\"z\x03TCPz\x03UDPz\x04SCTPH\x01R\bprotocol\x88\x01\x01\x12 \n" +
+	"\x04port\x18\x03 \x01(\x05B\a\xc2\xda\x18\x03\x80\x01\bH\x02R\x04port\x88\x01\x01\x12/\n" +
+	"\fapp_protocol\x18\x04 \x01(\tB\a\xc2\xda\x18\x03\x80\x01\x03H\x03R\vappProtocol\x88\x01\x01:\x06\xc2\xda\x18\x02\x10\x01B\a\n" +
 	"\x05_nameB\v\n" +
 	"\t_protocolB\a\n" +
 	"\x05_portB\x0f\n" +

@@ -443,7 +443,7 @@ var File_xebec_meta_v1_object_proto protoreflect.FileDescriptor
 
 const file_xebec_meta_v1_object_proto_rawDesc = "" +
 	"\n" +
-	"\x1axebec/meta/v1/object.proto\x12\rxebec.meta.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bxebec/meta/v1/options.proto\"\xba\a\n" +
+	"\x1axebec/meta/v1/object.proto\x12\rxebec.meta.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bxebec/meta/v1/options.proto\"\xcf\a\n" +
 	"\n" +
 	"ObjectMeta\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12#\n" +
@@ -458,9 +458,10 @@ const file_xebec_meta_v1_object_proto_rawDesc = "" +
 	"\x12creation_timestamp\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x11creationTimestamp\x12I\n" +
 	"\x12deletion_timestamp\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x11deletionTimestamp\x12F\n" +
 	"\x1ddeletion_grace_period_seconds\x18\n" +
-	" \x01(\x03H\x00R\x1adeletionGracePeriodSeconds\x88\x01\x01\x12=\n" +
-	"\x06labels\x18\v \x03(\v2%.xebec.meta.v1.ObjectMeta.LabelsEntryR\x06labels\x12L\n" +
-	"\vannotations\x18\f \x03(\v2*.xebec.meta.v1.ObjectMeta.AnnotationsEntryR\vannotations\x12^\n" +
+	" \x01(\x03H\x00R\x1adeletionGracePeriodSeconds\x88\x01\x01\x12I\n" +
+	"\x06labels\x18\v \x03(\v2%.xebec.meta.v1.ObjectMeta.LabelsEntryB\n" +
+	"\xc2\xda\x18\x06\x80\x01\x04\x88\x01\x03R\x06labels\x12U\n" +
+	"\vannotations\x18\f \x03(\v2*.xebec.meta.v1.ObjectMeta.AnnotationsEntryB\a\xc2\xda\x18\x03\x88\x01\x10R\vannotations\x12^\n" +
 	"\x10owner_references\x18\r \x03(\v2\x1d.xebec.meta.v1.OwnerReferenceB\x14\xc2\xda\x18\x10\x18\x02\"\x03uid\xb8\x01\x01\xc2\x01\x03uidR\x0fownerReferences\x12)\n" +
 	"\n" +
 	"finalizers\x18\x0e \x03(\tB\t\xc2\xda\x18\x05\x18\x01\xb8\x01\x01R\n" +

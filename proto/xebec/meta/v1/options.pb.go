@@ -233,6 +233,10 @@ const (
 	Format_FORMAT_ANNOTATION_KEY Format = 16
 	// FORMAT_PORT_OR_NAME is the number or the name of a port.
 	Format_FORMAT_PORT_OR_NAME Format = 17
+	// FORMAT_COUNT_OR_PERCENT is a number that is not negative, or a percentage: 25%.
+	Format_FORMAT_COUNT_OR_PERCENT Format = 18
+	// FORMAT_PATH_SEGMENT is a text that can be a segment of a path: not . or .., and without slashes and percent signs.
+	Format_FORMAT_PATH_SEGMENT Format = 19
 )
 
 // Enum value maps for Format.
@@ -256,26 +260,30 @@ var (
 		15: "FORMAT_FILE_MODE",
 		16: "FORMAT_ANNOTATION_KEY",
 		17: "FORMAT_PORT_OR_NAME",
+		18: "FORMAT_COUNT_OR_PERCENT",
+		19: "FORMAT_PATH_SEGMENT",
 	}
 	Format_value = map[string]int32{
-		"FORMAT_UNSPECIFIED":    0,
-		"FORMAT_DNS_LABEL":      1,
-		"FORMAT_DNS_SUBDOMAIN":  2,
-		"FORMAT_QUALIFIED_NAME": 3,
-		"FORMAT_LABEL_VALUE":    4,
-		"FORMAT_IP":             5,
-		"FORMAT_CIDR":           6,
-		"FORMAT_RELATIVE_PATH":  7,
-		"FORMAT_PORT":           8,
-		"FORMAT_PORT_NAME":      9,
-		"FORMAT_CONFIG_KEY":     10,
-		"FORMAT_ENV_NAME":       11,
-		"FORMAT_HTTP_HEADER":    12,
-		"FORMAT_USER_ID":        13,
-		"FORMAT_GROUP_ID":       14,
-		"FORMAT_FILE_MODE":      15,
-		"FORMAT_ANNOTATION_KEY": 16,
-		"FORMAT_PORT_OR_NAME":   17,
+		"FORMAT_UNSPECIFIED":      0,
+		"FORMAT_DNS_LABEL":        1,
+		"FORMAT_DNS_SUBDOMAIN":    2,
+		"FORMAT_QUALIFIED_NAME":   3,
+		"FORMAT_LABEL_VALUE":      4,
+		"FORMAT_IP":               5,
+		"FORMAT_CIDR":             6,
+		"FORMAT_RELATIVE_PATH":    7,
+		"FORMAT_PORT":             8,
+		"FORMAT_PORT_NAME":        9,
+		"FORMAT_CONFIG_KEY":       10,
+		"FORMAT_ENV_NAME":         11,
+		"FORMAT_HTTP_HEADER":      12,
+		"FORMAT_USER_ID":          13,
+		"FORMAT_GROUP_ID":         14,
+		"FORMAT_FILE_MODE":        15,
+		"FORMAT_ANNOTATION_KEY":   16,
+		"FORMAT_PORT_OR_NAME":     17,
+		"FORMAT_COUNT_OR_PERCENT": 18,
+		"FORMAT_PATH_SEGMENT":     19,
 	}
 )
 
@@ -361,7 +369,9 @@ type FieldRules struct {
 	// JSON name of the field by which a strategic merge patch finds elements of the list.
 	PatchMergeKey string `protobuf:"bytes,24,opt,name=patch_merge_key,json=patchMergeKey,proto3" json:"patch_merge_key,omitempty"`
 	// The version of Kubernetes that introduced the field, as 1.37, when it is later than the one that the API mirrors.
-	Since         string `protobuf:"bytes,25,opt,name=since,proto3" json:"since,omitempty"`
+	Since string `protobuf:"bytes,25,opt,name=since,proto3" json:"since,omitempty"`
+	// The format or the enum is checked for an empty text too, where Kubernetes does not call it missing.
+	CheckEmpty    bool `protobuf:"varint,40,opt,name=check_empty,json=checkEmpty,proto3" json:"check_empty,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -571,6 +581,13 @@ func (x *FieldRules) GetSince() string {
 	return ""
 }
 
+func (x *FieldRules) GetCheckEmpty() bool {
+	if x != nil {
+		return x.CheckEmpty
+	}
+	return false
+}
+
 // MessageRules tells the JSON codec, server-side apply and validation about a whole message.
 type MessageRules struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -692,7 +709,7 @@ var File_xebec_meta_v1_options_proto protoreflect.FileDescriptor
 
 const file_xebec_meta_v1_options_proto_rawDesc = "" +
 	"\n" +
-	"\x1bxebec/meta/v1/options.proto\x12\rxebec.meta.v1\x1a google/protobuf/descriptor.proto\"\xfe\x06\n" +
+	"\x1bxebec/meta/v1/options.proto\x12\rxebec.meta.v1\x1a google/protobuf/descriptor.proto\"\x9f\a\n" +
 	"\n" +
 	"FieldRules\x12\x16\n" +
 	"\x06inline\x18\x01 \x01(\bR\x06inline\x12\x1d\n" +
@@ -723,7 +740,9 @@ const file_xebec_meta_v1_options_proto_rawDesc = "" +
 	"\x15refused_values_detail\x18\x16 \x01(\tR\x13refusedValuesDetail\x12C\n" +
 	"\x0epatch_strategy\x18\x17 \x01(\x0e2\x1c.xebec.meta.v1.PatchStrategyR\rpatchStrategy\x12&\n" +
 	"\x0fpatch_merge_key\x18\x18 \x01(\tR\rpatchMergeKey\x12\x14\n" +
-	"\x05since\x18\x19 \x01(\tR\x05sinceB\x06\n" +
+	"\x05since\x18\x19 \x01(\tR\x05since\x12\x1f\n" +
+	"\vcheck_empty\x18( \x01(\bR\n" +
+	"checkEmptyB\x06\n" +
 	"\x04_minB\x06\n" +
 	"\x04_max\"\xd5\x01\n" +
 	"\fMessageRules\x124\n" +
@@ -746,7 +765,7 @@ const file_xebec_meta_v1_options_proto_rawDesc = "" +
 	"\x1aPATCH_STRATEGY_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14PATCH_STRATEGY_MERGE\x10\x01\x12\x1e\n" +
 	"\x1aPATCH_STRATEGY_RETAIN_KEYS\x10\x02\x12$\n" +
-	" PATCH_STRATEGY_MERGE_RETAIN_KEYS\x10\x03*\x9b\x03\n" +
+	" PATCH_STRATEGY_MERGE_RETAIN_KEYS\x10\x03*\xd1\x03\n" +
 	"\x06Format\x12\x16\n" +
 	"\x12FORMAT_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10FORMAT_DNS_LABEL\x10\x01\x12\x18\n" +
@@ -766,7 +785,9 @@ const file_xebec_meta_v1_options_proto_rawDesc = "" +
 	"\x0fFORMAT_GROUP_ID\x10\x0e\x12\x14\n" +
 	"\x10FORMAT_FILE_MODE\x10\x0f\x12\x19\n" +
 	"\x15FORMAT_ANNOTATION_KEY\x10\x10\x12\x17\n" +
-	"\x13FORMAT_PORT_OR_NAME\x10\x11:P\n" +
+	"\x13FORMAT_PORT_OR_NAME\x10\x11\x12\x1b\n" +
+	"\x17FORMAT_COUNT_OR_PERCENT\x10\x12\x12\x17\n" +
+	"\x13FORMAT_PATH_SEGMENT\x10\x13:P\n" +
 	"\x05field\x12\x1d.google.protobuf.FieldOptions\x18\xa8\x8b\x03 \x01(\v2\x19.xebec.meta.v1.FieldRulesR\x05field:X\n" +
 	"\amessage\x12\x1f.google.protobuf.MessageOptions\x18\xa8\x8b\x03 \x01(\v2\x1b.xebec.meta.v1.MessageRulesR\amessageB;Z9github.com/xebec-project/xebec/proto/xebec/meta/v1;metav1b\x06proto3"
 

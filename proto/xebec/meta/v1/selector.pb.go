@@ -145,17 +145,19 @@ var File_xebec_meta_v1_selector_proto protoreflect.FileDescriptor
 
 const file_xebec_meta_v1_selector_proto_rawDesc = "" +
 	"\n" +
-	"\x1cxebec/meta/v1/selector.proto\x12\rxebec.meta.v1\x1a\x1bxebec/meta/v1/options.proto\"\xff\x01\n" +
-	"\rLabelSelector\x12P\n" +
-	"\fmatch_labels\x18\x01 \x03(\v2-.xebec.meta.v1.LabelSelector.MatchLabelsEntryR\vmatchLabels\x12T\n" +
+	"\x1cxebec/meta/v1/selector.proto\x12\rxebec.meta.v1\x1a\x1bxebec/meta/v1/options.proto\"\x8b\x02\n" +
+	"\rLabelSelector\x12\\\n" +
+	"\fmatch_labels\x18\x01 \x03(\v2-.xebec.meta.v1.LabelSelector.MatchLabelsEntryB\n" +
+	"\xc2\xda\x18\x06\x80\x01\x04\x88\x01\x03R\vmatchLabels\x12T\n" +
 	"\x11match_expressions\x18\x02 \x03(\v2'.xebec.meta.v1.LabelSelectorRequirementR\x10matchExpressions\x1a>\n" +
 	"\x10MatchLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01:\x06\xc2\xda\x18\x02\x10\x01\"`\n" +
-	"\x18LabelSelectorRequirement\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
-	"\boperator\x18\x02 \x01(\tR\boperator\x12\x16\n" +
-	"\x06values\x18\x03 \x03(\tR\x06valuesB;Z9github.com/xebec-project/xebec/proto/xebec/meta/v1;metav1b\x06proto3"
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01:\x06\xc2\xda\x18\x02\x10\x01\"u\n" +
+	"\x18LabelSelectorRequirement\x12\x1c\n" +
+	"\x03key\x18\x01 \x01(\tB\n" +
+	"\xc2\xda\x18\x06\x80\x01\x03\xc0\x02\x01R\x03key\x12\x1a\n" +
+	"\boperator\x18\x02 \x01(\tR\boperator\x12\x1f\n" +
+	"\x06values\x18\x03 \x03(\tB\a\xc2\xda\x18\x03\x80\x01\x04R\x06valuesB;Z9github.com/xebec-project/xebec/proto/xebec/meta/v1;metav1b\x06proto3"
 
 var (
 	file_xebec_meta_v1_selector_proto_rawDescOnce sync.Once

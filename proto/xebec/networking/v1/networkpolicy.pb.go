@@ -450,34 +450,34 @@ var File_xebec_networking_v1_networkpolicy_proto protoreflect.FileDescriptor
 
 const file_xebec_networking_v1_networkpolicy_proto_rawDesc = "" +
 	"\n" +
-	"'xebec/networking/v1/networkpolicy.proto\x12\x13xebec.networking.v1\x1a\x1fxebec/meta/v1/intorstring.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1cxebec/meta/v1/selector.proto\"\x82\x01\n" +
+	"'xebec/networking/v1/networkpolicy.proto\x12\x13xebec.networking.v1\x1a\x1fxebec/meta/v1/intorstring.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/selector.proto\"\x8c\x01\n" +
 	"\rNetworkPolicy\x125\n" +
-	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12:\n" +
-	"\x04spec\x18\x02 \x01(\v2&.xebec.networking.v1.NetworkPolicySpecR\x04spec\"\x86\x02\n" +
-	"\x11NetworkPolicySpec\x12?\n" +
-	"\fpod_selector\x18\x01 \x01(\v2\x1c.xebec.meta.v1.LabelSelectorR\vpodSelector\x12G\n" +
+	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12D\n" +
+	"\x04spec\x18\x02 \x01(\v2&.xebec.networking.v1.NetworkPolicySpecB\b\xc2\xda\x18\x042\x02{}R\x04spec\"\xa7\x02\n" +
+	"\x11NetworkPolicySpec\x12I\n" +
+	"\fpod_selector\x18\x01 \x01(\v2\x1c.xebec.meta.v1.LabelSelectorB\b\xc2\xda\x18\x042\x02{}R\vpodSelector\x12G\n" +
 	"\aingress\x18\x02 \x03(\v2-.xebec.networking.v1.NetworkPolicyIngressRuleR\aingress\x12D\n" +
-	"\x06egress\x18\x03 \x03(\v2,.xebec.networking.v1.NetworkPolicyEgressRuleR\x06egress\x12!\n" +
-	"\fpolicy_types\x18\x04 \x03(\tR\vpolicyTypes\"\x94\x01\n" +
+	"\x06egress\x18\x03 \x03(\v2,.xebec.networking.v1.NetworkPolicyEgressRuleR\x06egress\x128\n" +
+	"\fpolicy_types\x18\x04 \x03(\tB\x15\xc2\xda\x18\x11z\x06Egressz\aIngressR\vpolicyTypes\"\x94\x01\n" +
 	"\x18NetworkPolicyIngressRule\x12<\n" +
 	"\x05ports\x18\x01 \x03(\v2&.xebec.networking.v1.NetworkPolicyPortR\x05ports\x12:\n" +
 	"\x04from\x18\x02 \x03(\v2&.xebec.networking.v1.NetworkPolicyPeerR\x04from\"\x8f\x01\n" +
 	"\x17NetworkPolicyEgressRule\x12<\n" +
 	"\x05ports\x18\x01 \x03(\v2&.xebec.networking.v1.NetworkPolicyPortR\x05ports\x126\n" +
-	"\x02to\x18\x02 \x03(\v2&.xebec.networking.v1.NetworkPolicyPeerR\x02to\"\x9e\x01\n" +
-	"\x11NetworkPolicyPort\x12\x1f\n" +
-	"\bprotocol\x18\x01 \x01(\tH\x00R\bprotocol\x88\x01\x01\x12.\n" +
-	"\x04port\x18\x02 \x01(\v2\x1a.xebec.meta.v1.IntOrStringR\x04port\x12\x1e\n" +
-	"\bend_port\x18\x03 \x01(\x05H\x01R\aendPort\x88\x01\x01B\v\n" +
+	"\x02to\x18\x02 \x03(\v2&.xebec.networking.v1.NetworkPolicyPeerR\x02to\"\x8c\x02\n" +
+	"\x11NetworkPolicyPort\x12{\n" +
+	"\bprotocol\x18\x01 \x01(\tBZ\xc2\xda\x18V2\x05\"TCP\"J\x04SCTPz\x03TCPz\x03UDP\xb2\x01<the datapath carries TCP and UDP only; SCTP is not supportedH\x00R\bprotocol\x88\x01\x01\x127\n" +
+	"\x04port\x18\x02 \x01(\v2\x1a.xebec.meta.v1.IntOrStringB\a\xc2\xda\x18\x03\x80\x01\x11R\x04port\x12'\n" +
+	"\bend_port\x18\x03 \x01(\x05B\a\xc2\xda\x18\x03\x80\x01\bH\x01R\aendPort\x88\x01\x01B\v\n" +
 	"\t_protocolB\v\n" +
 	"\t_end_port\"\xda\x01\n" +
 	"\x11NetworkPolicyPeer\x12?\n" +
 	"\fpod_selector\x18\x01 \x01(\v2\x1c.xebec.meta.v1.LabelSelectorR\vpodSelector\x12K\n" +
 	"\x12namespace_selector\x18\x02 \x01(\v2\x1c.xebec.meta.v1.LabelSelectorR\x11namespaceSelector\x127\n" +
-	"\bip_block\x18\x03 \x01(\v2\x1c.xebec.networking.v1.IPBlockR\aipBlock\"5\n" +
-	"\aIPBlock\x12\x12\n" +
-	"\x04cidr\x18\x01 \x01(\tR\x04cidr\x12\x16\n" +
-	"\x06except\x18\x02 \x03(\tR\x06exceptBGZEgithub.com/xebec-project/xebec/proto/xebec/networking/v1;networkingv1b\x06proto3"
+	"\bip_block\x18\x03 \x01(\v2\x1c.xebec.networking.v1.IPBlockR\aipBlock\"I\n" +
+	"\aIPBlock\x12\x1d\n" +
+	"\x04cidr\x18\x01 \x01(\tB\t\xc2\xda\x18\x05P\x01\x80\x01\x06R\x04cidr\x12\x1f\n" +
+	"\x06except\x18\x02 \x03(\tB\a\xc2\xda\x18\x03\x80\x01\x06R\x06exceptBGZEgithub.com/xebec-project/xebec/proto/xebec/networking/v1;networkingv1b\x06proto3"
 
 var (
 	file_xebec_networking_v1_networkpolicy_proto_rawDescOnce sync.Once

@@ -129,13 +129,13 @@ var File_xebec_networking_v1_nodeport_proto protoreflect.FileDescriptor
 
 const file_xebec_networking_v1_nodeport_proto_rawDesc = "" +
 	"\n" +
-	"\"xebec/networking/v1/nodeport.proto\x12\x13xebec.networking.v1\x1a\x1axebec/meta/v1/object.proto\x1a#xebec/networking/v1/ipaddress.proto\"x\n" +
+	"\"xebec/networking/v1/nodeport.proto\x12\x13xebec.networking.v1\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\x1a#xebec/networking/v1/ipaddress.proto\"\x82\x01\n" +
 	"\bNodePort\x125\n" +
-	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x125\n" +
-	"\x04spec\x18\x02 \x01(\v2!.xebec.networking.v1.NodePortSpecR\x04spec\"S\n" +
-	"\fNodePortSpec\x12C\n" +
+	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12?\n" +
+	"\x04spec\x18\x02 \x01(\v2!.xebec.networking.v1.NodePortSpecB\b\xc2\xda\x18\x042\x02{}R\x04spec\"[\n" +
+	"\fNodePortSpec\x12K\n" +
 	"\n" +
-	"parent_ref\x18\x01 \x01(\v2$.xebec.networking.v1.ParentReferenceR\tparentRefBGZEgithub.com/xebec-project/xebec/proto/xebec/networking/v1;networkingv1b\x06proto3"
+	"parent_ref\x18\x01 \x01(\v2$.xebec.networking.v1.ParentReferenceB\x06\xc2\xda\x18\x02P\x01R\tparentRefBGZEgithub.com/xebec-project/xebec/proto/xebec/networking/v1;networkingv1b\x06proto3"
 
 var (
 	file_xebec_networking_v1_nodeport_proto_rawDescOnce sync.Once
