@@ -109,7 +109,7 @@ func (s *Service) setup(t *controller.Term) error {
 	nodes := controller.Informer(t, client.InformerOptions[*corev1.Node]{Transform: onlyAddresses})
 	r := &reconciler{
 		client: t.Client(), services: services, addresses: addresses, nodes: nodes,
-		events: s.Events(), pools: s.pools, class: s.class, metrics: s.metrics, written: map[controller.Key]int64{},
+		events: s.Events(), pools: s.pools, class: s.class, metrics: s.metrics,
 	}
 	// One at a time: two that look for a free address at once would only get into each other's way.
 	c := t.Controller("loadbalancer", 1, r.reconcile)

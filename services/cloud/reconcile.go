@@ -6,7 +6,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -28,8 +27,6 @@ const (
 	// annotationOwner holds the uid of the service that has an address.
 	annotationOwner = "xebec.io/service-uid"
 
-	// behindPause is how long a service waits for the informer to catch up with what was written, at most.
-	behindPause = 100 * time.Millisecond
 	// retryDenied is how often a wish that could not be granted is looked at again, besides when an address comes free.
 	retryDenied = time.Minute
 )
@@ -45,9 +42,8 @@ type reconciler struct {
 	class     string
 	metrics   *poolMetrics
 
-	// written is the revision of the last write for a service. While the informer is behind it, the service seems to have
-	// an address less, or more, than it has.
-	written map[controller.Key]int64
+	// written has the last writes of services' addresses.
+	written controller.Written
 }
 
 // holding is what is allocated in a service's name.
@@ -76,8 +72,8 @@ func (r *reconciler) serves(svc *corev1.Service) bool {
 }
 
 func (r *reconciler) reconcile(ctx context.Context, key controller.Key) (controller.Result, error) {
-	if r.behind(key) {
-		return controller.Result{RequeueAfter: behindPause}, nil
+	if r.written.IsBehind(key, r.addresses.Revision()) {
+		return controller.Result{RequeueAfter: controller.WrittenPause}, nil
 	}
 	defer r.count()
 	svc, _ := r.services.Get(key.Namespace, key.Name)
@@ -161,8 +157,8 @@ func (r *reconciler) write(ctx context.Context, key controller.Key, svc *corev1.
 	for _, a := range created {
 		r.events.Event(svc, events.Normal, "EnsuredLoadBalancer", "Allocated address %s", a.GetMetadata().GetName())
 	}
-	if revision, err := strconv.ParseInt(done.Revision, 10, 64); err == nil && len(created)+len(has.release) > 0 {
-		r.written[key] = revision
+	if len(created)+len(has.release) > 0 {
+		r.written.Note(key, done.Revision)
 	}
 	return nil
 }
@@ -182,20 +178,6 @@ func ingress(svc *corev1.Service, has holding) []*corev1.LoadBalancerIngress {
 	return slices.DeleteFunc(slices.Clone(svc.GetStatus().GetLoadBalancer().GetIngress()), func(in *corev1.LoadBalancerIngress) bool {
 		return slices.ContainsFunc(has.release, func(a *networkingv1.IPAddress) bool { return a.GetMetadata().GetName() == in.GetIp() })
 	})
-}
-
-// behind reports whether the informer lacks a write of the service's allocations.
-func (r *reconciler) behind(key controller.Key) bool {
-	want, ok := r.written[key]
-	if !ok {
-		return false
-	}
-	seen, err := strconv.ParseInt(r.addresses.Revision(), 10, 64)
-	if err != nil || seen < want {
-		return true
-	}
-	delete(r.written, key)
-	return false
 }
 
 // offer has the services looked at that wait for an address: one came free.

@@ -107,7 +107,6 @@ func (s *Service) setup(t *controller.Term) error {
 	r := &reconciler{
 		client: t.Client(), services: services, pods: pods, slices: slices,
 		events: s.Events(), selectors: newSelectors(), most: s.cfg.MaxEndpointsPerSlice,
-		written: map[controller.Key]int64{},
 	}
 	// Before the controller's own handler, so that the pods which a reconcile meets find the selector.
 	services.OnChange(r.selectors.update)

@@ -4,9 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"strconv"
-	"sync"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -19,9 +16,6 @@ import (
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
 )
 
-// behindPause is how long a service waits for the informer to catch up with what was written, at most.
-const behindPause = 100 * time.Millisecond
-
 // reconciler makes the slices of one service at a time what they should be.
 type reconciler struct {
 	client    *client.Client
@@ -32,10 +26,8 @@ type reconciler struct {
 	selectors *selectors
 	most      int
 
-	mu sync.Mutex
-	// written is the revision of the last write to a service's slices. While the informer is behind it, planning on
-	// what it has would write the same again.
-	written map[controller.Key]int64
+	// written has the last writes to the slices of services.
+	written controller.Written
 }
 
 // podChanged enqueues the services that the pod was or is behind, if the change is one that a slice shows.
@@ -68,9 +60,8 @@ func sameForSlices(a, b *corev1.Pod) bool {
 }
 
 func (r *reconciler) reconcile(ctx context.Context, key controller.Key) (controller.Result, error) {
-	if r.behind(key) {
-		// The change that the informer lacks will bring the key back. The pause is for when it came with a fresh list.
-		return controller.Result{RequeueAfter: behindPause}, nil
+	if r.written.IsBehind(key, r.slices.Revision()) {
+		return controller.Result{RequeueAfter: controller.WrittenPause}, nil
 	}
 	have := r.slices.ByIndex(byService, key.String())
 	svc, ok := r.services.Get(key.Namespace, key.Name)
@@ -80,7 +71,7 @@ func (r *reconciler) reconcile(ctx context.Context, key controller.Key) (control
 		// The collector removes the slices with their owner: what is left here is one that lost its owner reference.
 		p.remove = orphans(have)
 	case len(svc.GetSpec().GetSelector()) == 0 || svc.GetSpec().GetType() == kind.ServiceExternalName:
-		// Slices of a service without a selector are somebody else's to make; ours date from when it had one.
+		// A service without a selector has slices of others; ours are from when it had one.
 		p.remove = have
 	default:
 		p = planSlices(svc, r.pods.ByIndex(byNamespace, key.Namespace), have, r.most)
@@ -114,14 +105,14 @@ func (r *reconciler) write(ctx context.Context, key controller.Key, p plan) erro
 		if err != nil {
 			return fmt.Errorf("create a slice of %s: %w", key, err)
 		}
-		r.wrote(key, stored)
+		r.written.Note(key, stored.GetMetadata().GetResourceVersion())
 	}
 	for _, e := range p.update {
 		stored, err := client.Update(ctx, r.client, e)
 		if err != nil {
 			return fmt.Errorf("update slice %s: %w", client.KeyOf(e), err)
 		}
-		r.wrote(key, stored)
+		r.written.Note(key, stored.GetMetadata().GetResourceVersion())
 	}
 	for _, e := range p.remove {
 		m := e.GetMetadata()
@@ -131,31 +122,4 @@ func (r *reconciler) write(ctx context.Context, key controller.Key, p plan) erro
 		}
 	}
 	return nil
-}
-
-// wrote notes the revision of a write.
-func (r *reconciler) wrote(key controller.Key, slice *discoveryv1.EndpointSlice) {
-	revision, err := strconv.ParseInt(slice.GetMetadata().GetResourceVersion(), 10, 64)
-	if err != nil {
-		return
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.written[key] = max(revision, r.written[key])
-}
-
-// behind reports whether the informer lacks a write to this service's slices.
-func (r *reconciler) behind(key controller.Key) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	want, ok := r.written[key]
-	if !ok {
-		return false
-	}
-	seen, err := strconv.ParseInt(r.slices.Revision(), 10, 64)
-	if err != nil || seen < want {
-		return true
-	}
-	delete(r.written, key)
-	return false
 }
