@@ -26,8 +26,8 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/kind"
-	"github.com/xebec-project/xebec/internal/rpc"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
@@ -297,7 +297,7 @@ func testCallers(t *testing.T, n *node) {
 		t.Errorf("a call for nobody: %v", err)
 	}
 	md := metadata.MD{}
-	rpc.Identity{User: "eve", Groups: []string{"guests"}}.Outgoing(md)
+	edge.Identity{User: "eve", Groups: []string{"guests"}}.Forward(edge.Headers(md))
 	if _, err := n.agentAPI.ListImages(metadata.NewOutgoingContext(t.Context(), md), &nodev1.ListImagesRequest{}); !apierr.IsForbidden(err) {
 		t.Errorf("a call for a guest: %v", err)
 	}

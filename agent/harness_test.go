@@ -28,6 +28,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
 	"github.com/xebec-project/xebec/internal/daemon"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/netlab"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
@@ -91,7 +92,7 @@ func start(t *testing.T, change ...func(*node)) *node {
 	if err := n.master.Do(func() error {
 		n.pki.Serve(t, rpc.ServerConfig{
 			Listen: "10.99.0.1:6443", TLS: n.pki.Service(t, "gateway"),
-			Authorize: func(_ context.Context, id rpc.Identity, _ string) error {
+			Authorize: func(_ context.Context, id edge.Identity, _ string) error {
 				if id.User != pki.NodeUser(nodeName) {
 					return apierr.Denied("%s is not the node", id.User)
 				}
@@ -192,7 +193,7 @@ func (n *node) kill() {
 // admin is the context of a call that the gateway makes for an administrator.
 func admin(ctx context.Context) context.Context {
 	md := metadata.MD{}
-	rpc.Identity{User: "ann", Groups: []string{"system:masters"}}.Outgoing(md)
+	edge.Identity{User: "ann", Groups: []string{"system:masters"}}.Forward(edge.Headers(md))
 	return metadata.NewOutgoingContext(ctx, md)
 }
 

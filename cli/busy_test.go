@@ -12,7 +12,7 @@ import (
 	"github.com/xebec-project/xebec/cli/exit"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
-	"github.com/xebec-project/xebec/internal/rpc"
+	"github.com/xebec-project/xebec/internal/edge"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
@@ -24,7 +24,7 @@ func TestWatchesOfBusyServers(t *testing.T) {
 	c.Intercept(func(_ string, req proto.Message) error {
 		if _, watch := req.(*apiv1.WatchRequest); watch && refused < 2 {
 			refused++
-			return apierr.New(codes.ResourceExhausted, rpc.ReasonRateLimited, "too many", &errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)})
+			return apierr.New(codes.ResourceExhausted, edge.ReasonRateLimited, "too many", &errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)})
 		}
 		return nil
 	})

@@ -26,8 +26,8 @@ import (
 	"github.com/xebec-project/xebec/internal/cliconfig"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
 	"github.com/xebec-project/xebec/internal/codec"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/kind"
-	"github.com/xebec-project/xebec/internal/rpc"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
@@ -125,7 +125,7 @@ func (c *fakeCluster) Status(context.Context, *clusterv1.StatusRequest) (*cluste
 }
 
 func (c *fakeCluster) WhoAmI(ctx context.Context, _ *clusterv1.WhoAmIRequest) (*clusterv1.WhoAmIResponse, error) {
-	if id := rpc.IdentityFromContext(ctx); id.User != "" {
+	if id := edge.IdentityFromContext(ctx); id.User != "" {
 		return &clusterv1.WhoAmIResponse{User: id.User, Groups: id.Groups}, nil
 	}
 	return &clusterv1.WhoAmIResponse{User: "ann", Groups: []string{"system:masters"}}, nil

@@ -19,6 +19,7 @@ import (
 	"github.com/xebec-project/xebec/agent/policy"
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/rpc"
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 )
@@ -85,7 +86,7 @@ func (s *Server) Register(r grpc.ServiceRegistrar) { nodev1.RegisterNodeServiceS
 // Authorize lets administrators call, and only through the gateway, which has checked and logged
 // who they are. The nodes service calls directly, and only to find out whether the node reaches
 // others.
-func Authorize(ctx context.Context, id rpc.Identity, fullMethod string) error {
+func Authorize(ctx context.Context, id edge.Identity, fullMethod string) error {
 	direct, reach := id.Forwarder == "", fullMethod == nodev1.ReachabilityService_Reach_FullMethodName
 	_, service := id.Caller().Service()
 	switch {

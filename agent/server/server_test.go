@@ -11,8 +11,8 @@ import (
 
 	"github.com/xebec-project/xebec/agent/pods"
 	"github.com/xebec-project/xebec/agent/server"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/pki"
-	"github.com/xebec-project/xebec/internal/rpc"
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 )
 
@@ -20,17 +20,17 @@ func TestAuthorize(t *testing.T) {
 	const exec, reach = nodev1.NodeService_Exec_FullMethodName, nodev1.ReachabilityService_Reach_FullMethodName
 	services, masters := []string{pki.GroupServices}, []string{"system:masters"}
 	for name, tt := range map[string]struct {
-		id     rpc.Identity
+		id     edge.Identity
 		method string
 		want   codes.Code
 	}{
-		"administrator through the gateway": {rpc.Identity{User: "ann", Groups: masters, Forwarder: "gateway"}, exec, codes.OK},
-		"administrator directly":            {rpc.Identity{User: "ann", Groups: masters}, exec, codes.PermissionDenied},
-		"user through the gateway":          {rpc.Identity{User: "bob", Forwarder: "gateway"}, exec, codes.PermissionDenied},
-		"nodes service asks for reach":      {rpc.Identity{User: pki.ServiceUser("nodes"), Groups: services}, reach, codes.OK},
-		"nodes service through the gateway": {rpc.Identity{User: pki.ServiceUser("nodes"), Groups: services, Forwarder: "gateway"}, reach, codes.PermissionDenied},
-		"administrator asks for reach":      {rpc.Identity{User: "ann", Groups: masters, Forwarder: "gateway"}, reach, codes.PermissionDenied},
-		"nodes service asks for a shell":    {rpc.Identity{User: pki.ServiceUser("nodes"), Groups: services}, exec, codes.PermissionDenied},
+		"administrator through the gateway": {edge.Identity{User: "ann", Groups: masters, Forwarder: "gateway"}, exec, codes.OK},
+		"administrator directly":            {edge.Identity{User: "ann", Groups: masters}, exec, codes.PermissionDenied},
+		"user through the gateway":          {edge.Identity{User: "bob", Forwarder: "gateway"}, exec, codes.PermissionDenied},
+		"nodes service asks for reach":      {edge.Identity{User: pki.ServiceUser("nodes"), Groups: services}, reach, codes.OK},
+		"nodes service through the gateway": {edge.Identity{User: pki.ServiceUser("nodes"), Groups: services, Forwarder: "gateway"}, reach, codes.PermissionDenied},
+		"administrator asks for reach":      {edge.Identity{User: "ann", Groups: masters, Forwarder: "gateway"}, reach, codes.PermissionDenied},
+		"nodes service asks for a shell":    {edge.Identity{User: pki.ServiceUser("nodes"), Groups: services}, exec, codes.PermissionDenied},
 	} {
 		if err := server.Authorize(t.Context(), tt.id, tt.method); status.Code(err) != tt.want {
 			t.Errorf("%s: %v, want %v", name, err, tt.want)

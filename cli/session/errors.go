@@ -13,8 +13,8 @@ import (
 	"github.com/xebec-project/xebec/cli/terminal"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/codec"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/manifest"
-	"github.com/xebec-project/xebec/internal/rpc"
 )
 
 // report prints an error and returns the exit code that it stands for.
@@ -62,9 +62,9 @@ func (s *Session) PrintError(err error) {
 		text += "\n  --force-conflicts takes ownership of the fields."
 	case apierr.ReasonTimeout:
 		text += "\n  The outcome of a write is unknown. --request-timeout sets a longer time limit."
-	case rpc.ReasonBadToken:
+	case edge.ReasonBadToken:
 		text += "\n  'xebec create token SERVICEACCOUNT' creates a new token."
-	case rpc.ReasonExpired:
+	case edge.ReasonExpired:
 		if strings.Contains(text, "token") {
 			text += "\n  'xebec create token SERVICEACCOUNT' creates a new token."
 		}

@@ -117,6 +117,11 @@ func RetryAfter(err error) (time.Duration, bool) {
 	return info.GetRetryDelay().AsDuration(), true
 }
 
+// RequestID is the id under which the logs of the servers have the call, empty when unknown.
+func RequestID(err error) string {
+	return detail[*errdetails.RequestInfo](err).GetRequestId()
+}
+
 // IsNotFound reports that there is no such object.
 func IsNotFound(err error) bool { return Code(err) == codes.NotFound }
 

@@ -19,8 +19,8 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/kind"
-	"github.com/xebec-project/xebec/internal/rpc"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -181,7 +181,7 @@ func TestLeaseObjectsHavePriority(t *testing.T) {
 	marked := map[string]bool{}
 	note := func(ctx context.Context, method string) {
 		md, _ := metadata.FromOutgoingContext(ctx)
-		marked[method] = len(md.Get(rpc.HeaderLease)) > 0
+		marked[method] = len(md.Get(edge.HeaderLease)) > 0
 	}
 	conn := notingConn{clienttest.Serve(t, clienttest.NewServer()), note}
 	c := client.New(conn)

@@ -5,8 +5,8 @@ import (
 
 	"google.golang.org/grpc/metadata"
 
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/kind"
-	"github.com/xebec-project/xebec/internal/rpc"
 )
 
 // prioritize marks a call about Lease objects, which elections and the signs of life of nodes depend on, so that busy
@@ -15,7 +15,7 @@ func prioritize(ctx context.Context, k *kind.Kind) context.Context {
 	if k == nil || k.Name != "Lease" || k.Group != "coordination.k8s.io" {
 		return ctx
 	}
-	return metadata.AppendToOutgoingContext(ctx, rpc.HeaderLease, "true")
+	return metadata.AppendToOutgoingContext(ctx, edge.HeaderLease, "true")
 }
 
 // prioritizeObject is prioritize for a call about an object.

@@ -127,7 +127,7 @@ func (c *Connection) Failed() {
 	if c.source.failures.Allow() && c.failures.Add(1) != failuresPerConnection {
 		return
 	}
-	time.AfterFunc(closeDelay, func() { c.cutFor(ReasonFailures) })
+	time.AfterFunc(closeDelay, func() { c.cutFor(ClosedFailures) })
 }
 
 // closeDelay is what a caller gets to read why its connection is closed.
@@ -146,7 +146,7 @@ func (c *Connection) ExpireAt(at time.Time) {
 		return
 	}
 	c.timer.Stop()
-	c.timer = time.AfterFunc(time.Until(at)+time.Second, func() { c.cutFor(ReasonExpired) })
+	c.timer = time.AfterFunc(time.Until(at)+time.Second, func() { c.cutFor(ClosedExpired) })
 }
 
 // Leave counts the connection out, when it is closed. It may be called again.
@@ -183,7 +183,7 @@ func (c *Connection) timeout() {
 	c.guard.mu.Unlock()
 	cutAll(evicted)
 	if pending {
-		c.cutFor(ReasonTimeout)
+		c.cutFor(ClosedTimeout)
 	}
 }
 

@@ -1,4 +1,4 @@
-package rpc
+package edge
 
 import (
 	"context"
@@ -8,35 +8,35 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/grpc/metadata"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/fairness"
-	"github.com/xebec-project/xebec/internal/method"
 	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/token"
-	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
 const (
-	// HeaderLease marks calls about Lease objects, by which elections are held and nodes say that they live: their priority
-	// is that of leases. The calls of people and service accounts gain nothing by it.
+	// HeaderLease marks calls about Lease objects, with which elections are held and nodes report
+	// that they are alive: their priority is that of leases. Calls of people and service accounts
+	// gain nothing by it.
 	HeaderLease = "xebec-lease"
 
-	// startLimit is how long a stream keeps the seat of its start at most: a caller that does not read must not hold it.
+	// startLimit is how long a stream keeps the seat of its start at most, since a caller that does
+	// not read would hold it.
 	startLimit = 10 * time.Second
 )
 
-// levelOf returns the priority level of a call. Within a level callers take turns by their names.
-func levelOf(ctx context.Context, id Identity, fullMethod string) fairness.Level {
+// levelOf returns the priority level of a caller's calls; leases says that the call is about a
+// Lease object. Within a level callers take turns by their names.
+func levelOf(id Identity, leases bool) fairness.Level {
 	service, node := id.Member(pki.GroupServices), id.Member(pki.GroupNodes)
 	switch {
-	case service && isAboutLeases(ctx, fullMethod):
+	case service && leases:
 		return fairness.System
 	case service, strings.HasPrefix(id.User, token.AccountUserPrefix):
 		return fairness.Controllers
-	case node && isAboutLeases(ctx, fullMethod):
+	case node && leases:
 		return fairness.Leases
 	case node:
 		return fairness.Nodes
@@ -44,12 +44,7 @@ func levelOf(ctx context.Context, id Identity, fullMethod string) fairness.Level
 	return fairness.People
 }
 
-func isAboutLeases(ctx context.Context, fullMethod string) bool {
-	return method.Rules(fullMethod).GetPriority() == metav1.CallPriority_CALL_PRIORITY_LEASES ||
-		len(metadata.ValueFromIncomingContext(ctx, HeaderLease)) > 0
-}
-
-// seats hands out the seats of a server.
+// seats are the seats of a server, with their metrics.
 type seats struct {
 	dispatcher *fairness.Dispatcher
 	refused    func(reason string)
@@ -117,9 +112,9 @@ func (g loadGauge) Collect(to chan<- prometheus.Metric) {
 	g.GaugeVec.Collect(to)
 }
 
-// seat is the one of a call. It may be released by any goroutine, and taken again by the one that handles the call; nil
-// is the seat of calls that need none.
-type seat struct {
+// Seat is the seat of one call. Any goroutine may release it, and the goroutine that handles the
+// call may take it again. A nil Seat is that of a call that needs none.
+type Seat struct {
 	of     *seats
 	level  fairness.Level
 	caller string
@@ -130,13 +125,13 @@ type seat struct {
 	overdue *time.Timer
 }
 
-// seat returns the seat of a call, not taken yet.
-func (s *seats) seat(ctx context.Context, id Identity, fullMethod string) *seat {
-	return &seat{of: s, level: levelOf(ctx, id, fullMethod), caller: id.User}
+// seat returns the seat of a caller's call, not taken yet.
+func (s *seats) seat(id Identity, leases bool) *Seat {
+	return &Seat{of: s, level: levelOf(id, leases), caller: id.User}
 }
 
-// take waits for the seat. The error is for the caller.
-func (s *seat) take(ctx context.Context) error {
+// Take waits for the seat. The error is for the caller.
+func (s *Seat) Take(ctx context.Context) error {
 	if s == nil {
 		return nil
 	}
@@ -147,21 +142,21 @@ func (s *seat) take(ctx context.Context) error {
 		defer s.mu.Unlock()
 		s.held = held
 		if s.limit > 0 {
-			s.overdue = time.AfterFunc(s.limit, s.release)
+			s.overdue = time.AfterFunc(s.limit, s.Release)
 		}
 		return nil
 	}
 	refused, ok := errors.AsType[*fairness.RefusedError](err)
 	if !ok {
-		return ended(ctx, err)
+		return Ended(ctx, err)
 	}
 	s.of.overloaded.WithLabelValues(s.level.String(), refused.Reason).Inc()
 	s.of.refused(apierr.ReasonOverloaded)
 	return refuseFor(refused.Delay, apierr.ReasonOverloaded, "%v: try again in %s", refused, refused.Delay.Round(time.Millisecond))
 }
 
-// release gives the seat back if it is held.
-func (s *seat) release() {
+// Release gives the seat back if it is held.
+func (s *Seat) Release() {
 	if s == nil {
 		return
 	}
@@ -171,14 +166,5 @@ func (s *seat) release() {
 	if s.overdue != nil {
 		s.overdue.Stop()
 		s.overdue = nil
-	}
-}
-
-// EndOfStart says that the stream that ctx belongs to has sent what it begins with and costs little from now on: a watch
-// that has sent its initial state. It gives back the seat of a method of ServerConfig.Starts, and does nothing for others
-// and when called again.
-func EndOfStart(ctx context.Context) {
-	if c := callFrom(ctx); c != nil {
-		c.start.release()
 	}
 }

@@ -7,10 +7,10 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// Gate lets a bounded number of each caller's requests be received at once, so that the memory for what has not arrived
-// whole is bounded. What is refused or waits holds no more than the flow-control window of its stream. It is safe for
-// concurrent use.
-type Gate struct {
+// gate bounds the requests of each caller that are received at once, and with them the memory for
+// requests that have not arrived completely. A request that is refused or waits holds no more than
+// the flow-control window of its stream. It is safe for concurrent use.
+type gate struct {
 	perCaller int64
 
 	mu      sync.Mutex
@@ -20,19 +20,17 @@ type Gate struct {
 // turns are those of one caller.
 type turns struct {
 	free  *semaphore.Weighted
-	users int // that have a turn or wait for one
+	users int // requests that have a turn or wait for one
 }
 
-// NewGate returns a gate for so many requests of one caller.
-func NewGate(perCaller int) *Gate {
-	return &Gate{perCaller: int64(perCaller), callers: make(map[string]*turns)}
+// newGate returns a gate for a number of requests of one caller.
+func newGate(perCaller int) *gate {
+	return &gate{perCaller: int64(perCaller), callers: make(map[string]*turns)}
 }
 
-// Enter waits for the caller's turn and returns what ends it, or ctx's error.
-func (g *Gate) Enter(ctx context.Context, caller string) (leave func(), err error) {
-	g.mu.Lock()
+// enter waits for the caller's turn and returns what ends it, or ctx's error.
+func (g *gate) enter(ctx context.Context, caller string) (leave func(), err error) {
 	t := g.join(caller)
-	g.mu.Unlock()
 	if err := t.free.Acquire(ctx, 1); err != nil {
 		g.forget(caller, t)
 		return nil, err
@@ -40,11 +38,9 @@ func (g *Gate) Enter(ctx context.Context, caller string) (leave func(), err erro
 	return g.leaver(caller, t), nil
 }
 
-// TryEnter is Enter for a caller that does not wait; false when it would have to.
-func (g *Gate) TryEnter(caller string) (leave func(), ok bool) {
-	g.mu.Lock()
+// tryEnter is enter without waiting; false when it would have to wait.
+func (g *gate) tryEnter(caller string) (leave func(), ok bool) {
 	t := g.join(caller)
-	g.mu.Unlock()
 	if !t.free.TryAcquire(1) {
 		g.forget(caller, t)
 		return nil, false
@@ -52,8 +48,10 @@ func (g *Gate) TryEnter(caller string) (leave func(), ok bool) {
 	return g.leaver(caller, t), true
 }
 
-// join returns the turns of a caller, with one user more. The caller holds g.mu.
-func (g *Gate) join(caller string) *turns {
+// join returns the turns of a caller, with one user more.
+func (g *gate) join(caller string) *turns {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	t := g.callers[caller]
 	if t == nil {
 		t = &turns{free: semaphore.NewWeighted(g.perCaller)}
@@ -64,14 +62,14 @@ func (g *Gate) join(caller string) *turns {
 }
 
 // leaver returns what ends a turn.
-func (g *Gate) leaver(caller string, t *turns) func() {
+func (g *gate) leaver(caller string, t *turns) func() {
 	return func() {
 		t.free.Release(1)
 		g.forget(caller, t)
 	}
 }
 
-func (g *Gate) forget(caller string, t *turns) {
+func (g *gate) forget(caller string, t *turns) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if t.users--; t.users == 0 {

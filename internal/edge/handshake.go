@@ -1,13 +1,11 @@
-package rpc
+package edge
 
 import (
-	"context"
 	"crypto/x509"
 	"errors"
 	"io"
 	"net"
 	"net/netip"
-	"sync"
 	"syscall"
 	"time"
 
@@ -15,92 +13,58 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/sys/unix"
-	"golang.org/x/time/rate"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/peer"
 
-	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/metrics"
 )
 
-// connectionInfo is what a server knows of a connection.
-type connectionInfo struct {
-	credentials.TLSInfo
-	connection *edge.Connection
-}
-
-// leaf returns the verified certificate of the client, nil when it showed none.
-func (i connectionInfo) leaf() *x509.Certificate {
-	if len(i.State.VerifiedChains) == 0 {
-		return nil
-	}
-	return i.State.VerifiedChains[0][0]
-}
-
-// connectionOf returns the connection that a peer is, nil for one of another kind of connection.
-func connectionOf(p *peer.Peer) *edge.Connection {
-	info, _ := p.AuthInfo.(connectionInfo)
-	return info.connection
-}
-
-// watchedCredentials asks who may connect at all, limits those who have not authenticated, and logs which peers were
-// refused at the handshake and why: gRPC keeps that to itself.
-type watchedCredentials struct {
-	credentials.TransportCredentials
-	admit func(net.Conn) error
-	guard *edge.Guard
-	// draining ends when the server stops: connections that wait for their turn are refused then.
-	draining context.Context
-	timeout  time.Duration
-	log      *zap.Logger
-	sampled  *sampler
-}
-
-// ServerHandshake implements credentials.TransportCredentials.
-func (c watchedCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	if c.admit != nil {
-		if err := c.admit(conn); err != nil {
-			return nil, nil, err
+// Handshake decides whether a raw connection is accepted, waits for its turn to authenticate, and
+// calls secure, which makes the TLS handshake on the connection that it is given and returns the
+// verified certificate of the client, nil when the client presented none. secure's connection
+// counts the Connection out when it is closed, and its deadline is the end of HandshakeTimeout: the
+// caller lifts it afterwards. After an error the caller closes raw.
+func (e *Entry) Handshake(raw net.Conn, secure func(net.Conn) (*x509.Certificate, error)) (*Connection, error) {
+	if e.cfg.Admit != nil {
+		if err := e.cfg.Admit(raw); err != nil {
+			return nil, err
 		}
 	}
-	connection, err := c.guard.Enter(c.draining, addressOf(conn.RemoteAddr()), func() { _ = conn.Close() })
+	connection, err := e.guard.Enter(e.draining, addressOf(raw.RemoteAddr()), func() { _ = raw.Close() })
 	if err != nil {
-		c.tell(conn, zapcore.InfoLevel, err)
-		return nil, nil, err
+		e.logRejection(raw, zapcore.InfoLevel, err)
+		return nil, err
 	}
-	if hungUp(conn) {
-		// Its client has lost patience. What it sent would be read, and answered at the cost of a signature.
+	if hungUp(raw) {
+		// Its client gave up. What it sent would be read, and answered at the cost of a signature.
 		connection.Withdraw()
-		return nil, nil, io.EOF
+		return nil, io.EOF
 	}
-	// gRPC lifts it when the connection is ready; from then on the connection is watched.
-	if err := conn.SetDeadline(time.Now().Add(c.timeout)); err != nil {
+	if err := raw.SetDeadline(time.Now().Add(e.cfg.Limits.HandshakeTimeout)); err != nil {
 		connection.Leave()
-		return nil, nil, err
+		return nil, err
 	}
-	secure, info, err := c.TransportCredentials.ServerHandshake(readConn{conn, connection})
+	leaf, err := secure(&countedConn{raw, connection})
 	if err != nil {
 		connection.Leave()
 		level := zapcore.InfoLevel
 		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
-			// It went away without a word, as load balancers do every second that only look whether somebody listens.
+			// It was closed without data, as load balancers do every second to check the port.
 			level = zapcore.DebugLevel
 		}
-		c.tell(conn, level, err)
-		return nil, nil, err
+		e.logRejection(raw, level, err)
+		return nil, err
 	}
-	known := connectionInfo{connection: connection}
-	known.TLSInfo, _ = info.(credentials.TLSInfo)
-	if leaf := known.leaf(); leaf != nil && leaf.Subject.CommonName != "" {
-		// One that has too many connections may wait here for the end of another, for as long as a stranger may.
+	if leaf != nil && leaf.Subject.CommonName != "" {
+		// A connection beyond the limit of its caller may wait here for another one to end, for as
+		// long as one that has not authenticated may.
 		if connection.Authenticated(leaf.Subject.CommonName) == nil {
 			connection.ExpireAt(leaf.NotAfter)
 		}
 	}
-	return &countedConn{secure, connection}, known, nil
+	return connection, nil
 }
 
-// hungUp reports whether the other end of a connection has closed it. It does not wait, and says no of what is no socket.
+// hungUp reports whether the other end of a connection has closed it. It does not wait, and returns
+// false for a connection that is no socket.
 func hungUp(conn net.Conn) bool {
 	socket, ok := conn.(syscall.Conn)
 	if !ok {
@@ -119,20 +83,15 @@ func hungUp(conn net.Conn) bool {
 	return err == nil && gone
 }
 
-// Clone implements credentials.TransportCredentials.
-func (c watchedCredentials) Clone() credentials.TransportCredentials {
-	c.TransportCredentials = c.TransportCredentials.Clone()
-	return c
-}
-
-// tell logs a sample of the connections that were refused.
-func (c watchedCredentials) tell(conn net.Conn, level zapcore.Level, err error) {
+// logRejection logs a sample of the connections that were refused.
+func (e *Entry) logRejection(conn net.Conn, level zapcore.Level, err error) {
 	unlogged, ok := 0, true
 	if level > zapcore.DebugLevel {
-		unlogged, ok = c.sampled.take()
+		unlogged, ok = e.rejections.Take()
 	}
 	if ok {
-		c.log.Log(level, "Refused a connection", zap.Stringer(metrics.KeyPeer, conn.RemoteAddr()), zap.Error(err), zap.Int("unlogged", unlogged))
+		e.log.Log(level, "Refused a connection", zap.Stringer(metrics.KeyPeer, conn.RemoteAddr()), zap.Error(err),
+			zap.Int(metrics.KeyUnlogged, unlogged))
 	}
 }
 
@@ -145,23 +104,18 @@ func addressOf(addr net.Addr) netip.Addr {
 	return from.Addr()
 }
 
-// readConn tells its connection when the server waits for the client.
-type readConn struct {
+// countedConn notes when the server waits for the client, and counts its Connection out when it is
+// closed.
+type countedConn struct {
 	net.Conn
-	connection *edge.Connection
+	connection *Connection
 }
 
 // Read implements net.Conn.
-func (c readConn) Read(b []byte) (int, error) {
+func (c *countedConn) Read(b []byte) (int, error) {
 	c.connection.Reading()
 	defer c.connection.Read()
 	return c.Conn.Read(b)
-}
-
-// countedConn counts its connection out when it is closed.
-type countedConn struct {
-	net.Conn
-	connection *edge.Connection
 }
 
 // Close implements net.Conn.
@@ -170,42 +124,16 @@ func (c *countedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// connectionGauges export how many connections there are, before and after their callers have authenticated.
-func connectionGauges(guard *edge.Guard) []prometheus.Collector {
-	read := func(f func() int) func() float64 { return func() float64 { return float64(f()) } }
+// connectionGauges export the numbers of connections, before and after their callers have
+// authenticated.
+func connectionGauges(guard *Guard) []prometheus.Collector {
+	gauge := func(name, help string, read func() int) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(read()) })
+	}
 	return []prometheus.Collector{
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: metrics.RPCPendingConnections, Help: "Connections whose callers are authenticating.",
-		}, read(guard.Pending)),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: metrics.RPCWaitingConnections, Help: "Connections that wait for others to authenticate first.",
-		}, read(guard.Waiting)),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: metrics.RPCConnections, Help: "Open connections whose callers have authenticated.",
-		}, read(guard.Connections)),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: metrics.RPCCallers, Help: "Callers that have authenticated and have connections open.",
-		}, read(guard.Callers)),
+		gauge(metrics.RPCPendingConnections, "Connections whose callers are authenticating.", guard.Pending),
+		gauge(metrics.RPCWaitingConnections, "Connections that wait for others to authenticate first.", guard.Waiting),
+		gauge(metrics.RPCConnections, "Open connections whose callers have authenticated.", guard.Connections),
+		gauge(metrics.RPCCallers, "Callers that have authenticated and have connections open.", guard.Callers),
 	}
-}
-
-// sampler lets the log have ten entries at once and one a second of what strangers can cause any number of.
-type sampler struct {
-	mu      sync.Mutex
-	limiter *rate.Limiter
-	left    int
-}
-
-func newSampler() *sampler { return &sampler{limiter: rate.NewLimiter(1, 10)} }
-
-// take reports whether to log, and how many entries were left out before.
-func (s *sampler) take() (leftOut int, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.limiter.Allow() {
-		s.left++
-		return 0, false
-	}
-	leftOut, s.left = s.left, 0
-	return leftOut, true
 }

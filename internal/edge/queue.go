@@ -20,9 +20,9 @@ type waiter struct {
 	// place is its place in the source's queue, nil once it has its turn or was refused.
 	place *list.Element
 	// decided is closed then, with one of connection and refused set.
-	decided chan struct{}
+	decided    chan struct{}
 	connection *Connection
-	refused *RefusedError
+	refused    *RefusedError
 }
 
 // Enter counts a connection in, before its handshake, once it is its turn, and returns a *RefusedError when the connection is
@@ -38,7 +38,7 @@ func (g *Guard) Enter(ctx context.Context, addr netip.Addr, cut func()) (*Connec
 		return nil, g.refuse(g.tooOften(s))
 	}
 	if s.waiting.Len() >= g.limits.WaitingConnectionsPerSource || g.waiting >= g.limits.WaitingConnections {
-		refused := &RefusedError{ReasonPending, fmt.Sprintf("%d connections wait to authenticate, %d of them of %s", g.waiting, s.waiting.Len(), s.prefix)}
+		refused := &RefusedError{ClosedPending, fmt.Sprintf("%d connections wait to authenticate, %d of them of %s", g.waiting, s.waiting.Len(), s.prefix)}
 		g.mu.Unlock()
 		return nil, g.refuse(refused)
 	}
@@ -69,7 +69,7 @@ func (g *Guard) wait(ctx context.Context, w *waiter) (*Connection, error) {
 			}
 		case <-timer.C:
 			if g.withdraw(w) {
-				return nil, g.refuse(&RefusedError{ReasonPending, fmt.Sprintf("it waited %s for its turn to authenticate", g.limits.WaitTimeout)})
+				return nil, g.refuse(&RefusedError{ClosedPending, fmt.Sprintf("it waited %s for its turn to authenticate", g.limits.WaitTimeout)})
 			}
 		}
 	}
@@ -86,7 +86,7 @@ func (g *Guard) refuse(err *RefusedError) error {
 }
 
 func (g *Guard) tooOften(s *source) *RefusedError {
-	return &RefusedError{ReasonRate, fmt.Sprintf("%s makes more than %g connections per second that do not authenticate", s.prefix, g.limits.ConnectionsPerSecond)}
+	return &RefusedError{ClosedRate, fmt.Sprintf("%s makes more than %g connections per second that do not authenticate", s.prefix, g.limits.ConnectionsPerSecond)}
 }
 
 // withdraw takes a connection out of its queue, and reports whether it was there still.
@@ -205,6 +205,6 @@ func (g *Guard) admitLater() {
 // cutAll closes the connections that had to make room. The caller does not hold the guard's mu.
 func cutAll(evicted []*Connection) {
 	for _, c := range evicted {
-		c.cutFor(ReasonPending)
+		c.cutFor(ClosedPending)
 	}
 }

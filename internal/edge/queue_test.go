@@ -138,12 +138,12 @@ func TestWaitsAreBounded(t *testing.T) {
 		}
 		synctest.Wait()
 		_, err := g.Enter(t.Context(), one, nothing)
-		refusedFor(t, err, ReasonPending)
+		refusedFor(t, err, ClosedPending)
 		cancel()
 		if err := <-ended; !errors.Is(err, context.Canceled) {
 			t.Errorf("ended with %v", err)
 		}
-		refusedFor(t, <-ended, ReasonPending)
+		refusedFor(t, <-ended, ClosedPending)
 		if g.Waiting() != 0 {
 			t.Errorf("%d wait", g.Waiting())
 		}
@@ -157,7 +157,7 @@ func TestWaitsAreBounded(t *testing.T) {
 		go func() { _, _ = g.Enter(t.Context(), one, nothing) }()
 		synctest.Wait()
 		_, err = g.Enter(t.Context(), another, nothing)
-		refusedFor(t, err, ReasonPending)
+		refusedFor(t, err, ClosedPending)
 	})
 }
 
@@ -212,11 +212,11 @@ func TestStrangersAtTheirRate(t *testing.T) {
 			v.Leave()
 		}
 		_, err := g.Enter(t.Context(), one, nothing)
-		refusedFor(t, err, ReasonRate)
+		refusedFor(t, err, ClosedRate)
 		// Two were owed.
 		time.Sleep(25 * time.Second)
 		_, err = g.Enter(t.Context(), one, nothing)
-		refusedFor(t, err, ReasonRate)
+		refusedFor(t, err, ClosedRate)
 		time.Sleep(10 * time.Second)
 		enter(t, g, one, nothing).Leave()
 	})

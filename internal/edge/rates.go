@@ -1,4 +1,4 @@
-package rpc
+package edge
 
 import (
 	"container/list"
@@ -8,8 +8,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Limits bounds what one caller may ask of a server.
-type Limits struct {
+// Rates bounds the calls of one caller.
+type Rates struct {
 	// PerSecond is how many calls a second are sustained; 0 for no limit.
 	PerSecond float64 `yaml:"perSecond" help:"calls per second that are sustained, 0 for no limit"`
 	// Burst is how many calls may come at once.
@@ -19,9 +19,9 @@ type Limits struct {
 // maxCallers bounds the memory for callers' buckets. A forgotten caller starts over with a full bucket.
 const maxCallers = 4096
 
-// limiter keeps a token bucket per caller, for those seen last.
-type limiter struct {
-	limits  func(Identity) Limits
+// rateLimiter keeps a token bucket per caller, for those that called last.
+type rateLimiter struct {
+	rates   func(Identity) Rates
 	refused func(reason string)
 
 	mu      sync.Mutex
@@ -34,13 +34,13 @@ type bucket struct {
 	tokens *rate.Limiter
 }
 
-func newLimiter(limits func(Identity) Limits, refused func(reason string)) *limiter {
-	return &limiter{limits: limits, refused: refused, buckets: make(map[string]*list.Element)}
+func newRateLimiter(rates func(Identity) Rates, refused func(reason string)) *rateLimiter {
+	return &rateLimiter{rates: rates, refused: refused, buckets: make(map[string]*list.Element)}
 }
 
-// admit takes a token from the caller's bucket or says when there will be one.
-func (l *limiter) admit(id Identity) error {
-	if l.limits == nil {
+// admit takes a token from the caller's bucket, or returns an error with the time to wait for one.
+func (l *rateLimiter) admit(id Identity) error {
+	if l.rates == nil {
 		return nil
 	}
 	tokens := l.bucket(id)
@@ -58,17 +58,17 @@ func (l *limiter) admit(id Identity) error {
 		id.User, float64(tokens.Limit()), delay.Round(time.Millisecond))
 }
 
-func (l *limiter) bucket(id Identity) *rate.Limiter {
+func (l *rateLimiter) bucket(id Identity) *rate.Limiter {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if element, ok := l.buckets[id.User]; ok {
 		l.recent.MoveToFront(element)
 		return element.Value.(*bucket).tokens
 	}
-	limits := l.limits(id)
+	rates := l.rates(id)
 	var tokens *rate.Limiter
-	if limits.PerSecond > 0 {
-		tokens = rate.NewLimiter(rate.Limit(limits.PerSecond), max(limits.Burst, 1))
+	if rates.PerSecond > 0 {
+		tokens = rate.NewLimiter(rate.Limit(rates.PerSecond), max(rates.Burst, 1))
 	}
 	l.buckets[id.User] = l.recent.PushFront(&bucket{user: id.User, tokens: tokens})
 	if len(l.buckets) > maxCallers {

@@ -81,4 +81,12 @@ const (
 	KeyController = "controller"
 	KeyKey        = "key"
 	KeyRevision   = "revision"
+	// KeyRequestID identifies a call at every server that it passes.
+	KeyRequestID = "request_id"
+	// KeyUnlogged is the number of entries of the same kind that were left out before this one.
+	KeyUnlogged = "unlogged"
+	// KeyError is the key that zap.Error uses.
+	KeyError = "error"
+	KeyPanic = "panic"
+	KeyStack = "stack"
 )

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/resolver"
 
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/retry"
 	"github.com/xebec-project/xebec/internal/version"
@@ -49,8 +50,8 @@ type ClientConfig struct {
 	// Silence is how long the kernel of the peer may be silent before the connection is given up and calls go to another
 	// instance; 0 is DefaultSilence.
 	Silence time.Duration
-	// ForOthers says that the connection carries the calls of others, who decide themselves what to do about a server that has
-	// too much to do.
+	// ForOthers says that the connection carries the calls of others, who decide themselves what to do about a server that is
+	// overloaded. The caller sets their headers, request ids among them.
 	ForOthers bool
 	// Options are added last.
 	Options []grpc.DialOption
@@ -112,6 +113,9 @@ func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
 		grpc.WithStaticConnWindowSize(connectionWindow),
 		grpc.WithReadBufferSize(bufferSize),
 	}
+	if !cfg.ForOthers {
+		options = append(options, grpc.WithChainUnaryInterceptor(passUnary), grpc.WithChainStreamInterceptor(passStream))
+	}
 	conn, err := grpc.NewClient(target, append(options, cfg.Options...)...)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", target, err)
@@ -124,7 +128,7 @@ type Bearer string
 
 // GetRequestMetadata implements credentials.PerRPCCredentials.
 func (b Bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
-	return map[string]string{HeaderAuthorization: "Bearer " + string(b)}, nil
+	return map[string]string{edge.HeaderAuthorization: "Bearer " + string(b)}, nil
 }
 
 // RequireTransportSecurity implements credentials.PerRPCCredentials: a token is never sent in the clear.

@@ -47,11 +47,11 @@ func newTokenSite(t *testing.T, limits edge.Limits, api *testAPI) *tokenSite {
 // newTokenSiteWith is newTokenSite for a server of this configuration.
 func newTokenSiteWith(t *testing.T, cfg rpc.ServerConfig, api *testAPI) *tokenSite {
 	s := &tokenSite{t: t, cluster: rpctest.NewCluster(t), metrics: prometheus.NewRegistry()}
-	s.tokens = &rpctest.Tokens{Known: func(token string) (rpc.Identity, time.Time, error) {
+	s.tokens = &rpctest.Tokens{Known: func(token string) (edge.Identity, time.Time, error) {
 		if token != "a.good.token" {
-			return rpc.Identity{}, time.Time{}, apierr.New(codes.Unauthenticated, rpc.ReasonBadToken, "invalid token")
+			return edge.Identity{}, time.Time{}, apierr.New(codes.Unauthenticated, edge.ReasonBadToken, "invalid token")
 		}
-		return rpc.Identity{User: "system:serviceaccount:default:web"}, s.expiry, nil
+		return edge.Identity{User: "system:serviceaccount:default:web"}, s.expiry, nil
 	}}
 	cfg.Tokens, cfg.Metrics, cfg.DrainLimit, cfg.Authorize = s.tokens, s.metrics, 50*time.Millisecond, everyone
 	s.address, _ = s.cluster.Serve(t, cfg, api.register)
@@ -205,7 +205,7 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 	case <-testContext(t).Done():
 		t.Error("an idle connection stays open")
 	}
-	await(t, "the metric", func() bool { return s.closed(edge.ReasonTimeout) >= 1 })
+	await(t, "the metric", func() bool { return s.closed(edge.ClosedTimeout) >= 1 })
 	if n := metricstest.Values(t, s.metrics, metrics.RPCPendingConnections)[""]; n != 0 {
 		t.Errorf("%v connections are pending", n)
 	}
@@ -232,7 +232,7 @@ func TestFailedCallsCloseTheConnection(t *testing.T) {
 	case <-testContext(t).Done():
 		t.Error("the connection stays open")
 	}
-	if s.closed(edge.ReasonFailures) == 0 {
+	if s.closed(edge.ClosedFailures) == 0 {
 		t.Error("the metric knows nothing of it")
 	}
 	if _, err := s.account("a.good.token").WhoAmI(testContext(t), &clusterv1.WhoAmIRequest{}); err != nil {
@@ -262,7 +262,7 @@ func TestConnectionsOfOneCaller(t *testing.T) {
 		}
 	}
 	_, err := s.account("a.good.token").WhoAmI(testContext(t), &clusterv1.WhoAmIRequest{})
-	if apierr.Code(err) != codes.ResourceExhausted || apierr.Reason(err) != rpc.ReasonConnections {
+	if apierr.Code(err) != codes.ResourceExhausted || apierr.Reason(err) != edge.ReasonConnections {
 		t.Errorf("the third connection: %v", err)
 	}
 	admin := clusterv1.NewClusterServiceClient(s.cluster.Dial(t, s.address, s.cluster.Admin(t), rpc.ClientConfig{}))
@@ -302,8 +302,8 @@ func TestExpiredCertificate(t *testing.T) {
 	conn := cluster.Dial(t, address, cluster.Source(t, req), rpc.ClientConfig{})
 	watch := openWatch(t, conn)
 	_, err := watch.Recv()
-	if apierr.Code(err) != codes.Unauthenticated || apierr.Reason(err) != rpc.ReasonExpired {
-		t.Errorf("the watch ended with %v, want %s", err, rpc.ReasonExpired)
+	if apierr.Code(err) != codes.Unauthenticated || apierr.Reason(err) != edge.ReasonExpired {
+		t.Errorf("the watch ended with %v, want %s", err, edge.ReasonExpired)
 	}
 	if _, err := clusterv1.NewClusterServiceClient(conn).WhoAmI(testContext(t), &clusterv1.WhoAmIRequest{}); err == nil {
 		t.Error("a call passed with an expired certificate")
@@ -315,8 +315,8 @@ func TestExpiredToken(t *testing.T) {
 	s := newTokenSite(t, edge.Limits{}, &testAPI{watch: waiting})
 	s.expiry = time.Now().Add(2 * time.Second)
 	_, err := openWatch(t, s.accountConn("a.good.token")).Recv()
-	if apierr.Code(err) != codes.Unauthenticated || apierr.Reason(err) != rpc.ReasonExpired {
-		t.Errorf("the watch ended with %v, want %s", err, rpc.ReasonExpired)
+	if apierr.Code(err) != codes.Unauthenticated || apierr.Reason(err) != edge.ReasonExpired {
+		t.Errorf("the watch ended with %v, want %s", err, edge.ReasonExpired)
 	}
 }
 
@@ -324,11 +324,11 @@ func TestRevokedToken(t *testing.T) {
 	s := newTokenSite(t, edge.Limits{}, &testAPI{watch: waiting})
 	conn := s.accountConn("a.good.token")
 	watch := openWatch(t, conn)
-	s.tokens.Revoke(apierr.New(codes.Unauthenticated, rpc.ReasonBadToken, "invalid token: its pod is gone"))
-	if _, err := watch.Recv(); apierr.Reason(err) != rpc.ReasonBadToken {
+	s.tokens.Revoke(apierr.New(codes.Unauthenticated, edge.ReasonBadToken, "invalid token: its pod is gone"))
+	if _, err := watch.Recv(); apierr.Reason(err) != edge.ReasonBadToken {
 		t.Errorf("the watch ended with %v", err)
 	}
-	if _, err := clusterv1.NewClusterServiceClient(conn).WhoAmI(testContext(t), &clusterv1.WhoAmIRequest{}); apierr.Reason(err) != rpc.ReasonBadToken {
+	if _, err := clusterv1.NewClusterServiceClient(conn).WhoAmI(testContext(t), &clusterv1.WhoAmIRequest{}); apierr.Reason(err) != edge.ReasonBadToken {
 		t.Errorf("a call: %v", err)
 	}
 }

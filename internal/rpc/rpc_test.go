@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
 	"github.com/xebec-project/xebec/internal/rpc/rpctest"
@@ -41,7 +42,7 @@ func (a *testAPI) register(r grpc.ServiceRegistrar) {
 }
 
 func (a *testAPI) WhoAmI(ctx context.Context, _ *clusterv1.WhoAmIRequest) (*clusterv1.WhoAmIResponse, error) {
-	id := rpc.IdentityFromContext(ctx)
+	id := edge.IdentityFromContext(ctx)
 	return &clusterv1.WhoAmIResponse{User: id.User, Groups: append(id.Groups, "agent="+rpc.UserAgent(ctx))}, nil
 }
 
@@ -73,15 +74,15 @@ func TestIdentity(t *testing.T) {
 		wantReason string
 	}{
 		{name: "direct", as: admin, user: "admin", groups: "system:masters"},
-		{name: "forwarded by the gateway", as: gateway, headers: []string{rpc.HeaderUser, "ann%20%C3%A9", rpc.HeaderGroup, "devs", rpc.HeaderGroup, "ops", rpc.HeaderUserAgent, "kit/1"},
+		{name: "forwarded by the gateway", as: gateway, headers: []string{edge.HeaderUser, "ann%20%C3%A9", edge.HeaderGroup, "devs", edge.HeaderGroup, "ops", edge.HeaderUserAgent, "kit/1"},
 			user: "ann é", groups: "devs ops agent=kit/1"},
 		{name: "gateway for itself", as: gateway, user: "xebec:gateway", groups: "xebec:services"},
-		{name: "forged by an admin", as: admin, headers: []string{rpc.HeaderUser, "bob"}, wantReason: rpc.ReasonForgedIdentity},
-		{name: "forged by a service", as: scheduler, headers: []string{rpc.HeaderUser, "bob"}, wantReason: rpc.ReasonForgedIdentity},
-		{name: "forged group only", as: scheduler, headers: []string{rpc.HeaderGroup, "system:masters"}, wantReason: rpc.ReasonForgedIdentity},
-		{name: "forged user agent only", as: scheduler, headers: []string{rpc.HeaderUserAgent, "x"}, wantReason: rpc.ReasonForgedIdentity},
-		{name: "gateway names two users", as: gateway, headers: []string{rpc.HeaderUser, "a", rpc.HeaderUser, "b"}, wantReason: rpc.ReasonForgedIdentity},
-		{name: "gateway names only a group", as: gateway, headers: []string{rpc.HeaderGroup, "system:masters"}, wantReason: rpc.ReasonForgedIdentity},
+		{name: "forged by an admin", as: admin, headers: []string{edge.HeaderUser, "bob"}, wantReason: edge.ReasonForgedIdentity},
+		{name: "forged by a service", as: scheduler, headers: []string{edge.HeaderUser, "bob"}, wantReason: edge.ReasonForgedIdentity},
+		{name: "forged group only", as: scheduler, headers: []string{edge.HeaderGroup, "system:masters"}, wantReason: edge.ReasonForgedIdentity},
+		{name: "forged user agent only", as: scheduler, headers: []string{edge.HeaderUserAgent, "x"}, wantReason: edge.ReasonForgedIdentity},
+		{name: "gateway names two users", as: gateway, headers: []string{edge.HeaderUser, "a", edge.HeaderUser, "b"}, wantReason: edge.ReasonForgedIdentity},
+		{name: "gateway names only a group", as: gateway, headers: []string{edge.HeaderGroup, "system:masters"}, wantReason: edge.ReasonForgedIdentity},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			client := clusterv1.NewClusterServiceClient(cluster.Dial(t, address, tt.as, rpc.ClientConfig{}))
@@ -169,13 +170,13 @@ func TestPanicBecomesAnError(t *testing.T) {
 
 func TestRateLimitIsPerCaller(t *testing.T) {
 	cluster := rpctest.NewCluster(t)
-	limits := func(id rpc.Identity) rpc.Limits {
+	limits := func(id edge.Identity) edge.Rates {
 		if id.Member(pki.GroupServices) {
-			return rpc.Limits{}
+			return edge.Rates{}
 		}
-		return rpc.Limits{PerSecond: 0.01, Burst: 3}
+		return edge.Rates{PerSecond: 0.01, Burst: 3}
 	}
-	address, _ := cluster.Serve(t, rpc.ServerConfig{Limits: limits}, (&testAPI{}).register)
+	address, _ := cluster.Serve(t, rpc.ServerConfig{Rates: limits}, (&testAPI{}).register)
 	call := func(source *pki.Source) error {
 		conn := cluster.Dial(t, address, source, rpc.ClientConfig{})
 		_, err := clusterv1.NewClusterServiceClient(conn).WhoAmI(testContext(t), &clusterv1.WhoAmIRequest{})
@@ -188,7 +189,7 @@ func TestRateLimitIsPerCaller(t *testing.T) {
 		}
 	}
 	err := call(ann)
-	if status.Code(err) != codes.ResourceExhausted || apierr.Reason(err) != rpc.ReasonRateLimited {
+	if status.Code(err) != codes.ResourceExhausted || apierr.Reason(err) != edge.ReasonRateLimited {
 		t.Fatalf("the fourth call of a burst of three: %v", err)
 	}
 	var retry *errdetails.RetryInfo

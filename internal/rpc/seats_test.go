@@ -25,12 +25,12 @@ import (
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
-func everyone(context.Context, rpc.Identity, string) error { return nil }
+func everyone(context.Context, edge.Identity, string) error { return nil }
 
 // slowForNodes answers people at once, and nodes when release is closed.
 func slowForNodes(release <-chan struct{}) *testAPI {
 	return &testAPI{get: func(ctx context.Context, _ *apiv1.GetRequest) (*apiv1.GetResponse, error) {
-		if rpc.IdentityFromContext(ctx).Member(pki.GroupNodes) {
+		if edge.IdentityFromContext(ctx).Member(pki.GroupNodes) {
 			<-release
 		}
 		return &apiv1.GetResponse{}, nil
@@ -244,19 +244,19 @@ func TestLevels(t *testing.T) {
 	}{
 		{name: "a person", as: s.cluster.Admin(t), want: "people"},
 		{name: "a person with a lease", as: s.cluster.Admin(t), lease: true, want: "people"},
-		{name: "a person who claims a lease", as: s.cluster.Admin(t), headers: []string{rpc.HeaderLease, "true"}, want: "people"},
+		{name: "a person who claims a lease", as: s.cluster.Admin(t), headers: []string{edge.HeaderLease, "true"}, want: "people"},
 		{name: "a node", as: s.cluster.Source(t, pki.NodeRequest("node-1")), want: "nodes"},
 		{name: "a node's lease", as: s.cluster.Source(t, pki.NodeRequest("node-1")), lease: true, want: "leases"},
-		{name: "a node's Lease object", as: s.cluster.Source(t, pki.NodeRequest("node-1")), headers: []string{rpc.HeaderLease, "true"}, want: "leases"},
+		{name: "a node's Lease object", as: s.cluster.Source(t, pki.NodeRequest("node-1")), headers: []string{edge.HeaderLease, "true"}, want: "leases"},
 		{name: "a service", as: s.cluster.Service(t, "scheduler"), want: "controllers"},
 		{name: "a service's lease", as: s.cluster.Service(t, "scheduler"), lease: true, want: "system"},
-		{name: "an election", as: s.cluster.Service(t, "scheduler"), headers: []string{rpc.HeaderLease, "true"}, want: "system"},
+		{name: "an election", as: s.cluster.Service(t, "scheduler"), headers: []string{edge.HeaderLease, "true"}, want: "system"},
 		{name: "the gateway", as: s.cluster.Service(t, "gateway"), want: "controllers"},
-		{name: "a person behind the gateway", as: s.cluster.Service(t, "gateway"), headers: []string{rpc.HeaderUser, "ann"}, want: "people"},
+		{name: "a person behind the gateway", as: s.cluster.Service(t, "gateway"), headers: []string{edge.HeaderUser, "ann"}, want: "people"},
 		{name: "a node behind the gateway", as: s.cluster.Service(t, "gateway"),
-			headers: []string{rpc.HeaderUser, "system:node:node-1", rpc.HeaderGroup, pki.GroupNodes}, want: "nodes"},
+			headers: []string{edge.HeaderUser, "system:node:node-1", edge.HeaderGroup, pki.GroupNodes}, want: "nodes"},
 		{name: "a service account behind the gateway", as: s.cluster.Service(t, "gateway"),
-			headers: []string{rpc.HeaderUser, "system:serviceaccount:default:web", rpc.HeaderLease, "true"}, want: "controllers"},
+			headers: []string{edge.HeaderUser, "system:serviceaccount:default:web", edge.HeaderLease, "true"}, want: "controllers"},
 	} {
 		before := metricstest.Values(t, s.metrics, metrics.RPCWaitSeconds)
 		conn := s.cluster.Dial(t, s.address, tt.as, rpc.ClientConfig{})

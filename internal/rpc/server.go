@@ -71,26 +71,25 @@ type ServerConfig struct {
 	// Listeners, when not nil, is given the listener at Listen and returns all that the server is to serve, that one
 	// among them or wrapped. The server closes them.
 	Listeners func(net.Listener) ([]net.Listener, error)
-	// Admit, when not nil, is asked about every connection before its TLS handshake, in a goroutine of the connection's
-	// own. An error closes the connection; Admit has told of it then.
+	// Admit, when not nil, decides about every connection before its TLS handshake, in a goroutine of the connection's
+	// own. An error closes the connection; Admit has logged it then.
 	Admit func(net.Conn) error
 	// TLS holds the server's certificate and the authorities of its clients'.
 	TLS *pki.Source
-	// TrustedForwarders are the users that may call on behalf of others by the headers in identity.go; nil is
-	// xebec:gateway alone. Empty but not nil: nobody.
+	// TrustedForwarders are the users that may call on behalf of others by the headers of package edge; nil is
+	// xebec:gateway alone. Empty but not nil: none.
 	TrustedForwarders []string
-	// Tokens, when not nil, says whose a bearer token is, of a caller that shows no certificate. Nil: every caller needs a
+	// Tokens, when not nil, authenticates callers without a certificate by their bearer tokens. Nil: every caller needs a
 	// certificate.
-	Tokens TokenAuthenticator
+	Tokens edge.TokenAuthenticator
 	// Edge limits what callers cost before they are known, and while their requests are received; zero fields are
 	// edge.DefaultLimits.
 	Edge edge.Limits
 	// Authorize decides whether a caller may call a method; its error goes to the caller. Nil is AuthorizeMethod. It is not
 	// asked about health and reflection, which every known caller may use.
-	Authorize func(ctx context.Context, id Identity, fullMethod string) error
-	// Limits returns the limits of a caller when it is first seen: they bound the rate at which calls begin, not how many
-	// streams are open, since watches are many, long and mostly silent. Nil: no limits.
-	Limits func(Identity) Limits
+	Authorize func(ctx context.Context, id edge.Identity, fullMethod string) error
+	// Rates returns the rates of a caller when it first calls: see edge.Config. Nil: no limits.
+	Rates func(edge.Identity) edge.Rates
 	// Fairness says how many calls are worked on at once, and how many wait for their turn: see package fairness. Unary
 	// calls count, and the starts of streams that Starts names, but not health and reflection.
 	Fairness fairness.Config
@@ -139,15 +138,9 @@ type Server struct {
 	listeners []net.Listener
 	grpc      *grpc.Server
 	health    *health.Server
-	draining  context.Context
-	drain     context.CancelFunc
 
-	authenticator authenticator
-	observer      *observer
-	limiter       *limiter
-	seats         *seats
-	guard         *edge.Guard
-	gate          *edge.Gate
+	entry    *edge.Entry
+	observer *observer
 	// methods are the full names of all that are registered; it does not change once the server serves.
 	methods map[string]bool
 }
@@ -178,28 +171,18 @@ func NewServer(cfg ServerConfig, log *zap.Logger) (*Server, error) {
 	if cfg.MaxStreams == 0 {
 		cfg.MaxStreams = DefaultMaxStreams
 	}
-	cfg.Edge = cfg.Edge.WithDefaults()
-	s := &Server{
-		cfg: cfg, log: log, health: health.NewServer(), methods: make(map[string]bool),
-		authenticator: authenticator{forwarders: cfg.TrustedForwarders, tokens: cfg.Tokens},
-		gate:          edge.NewGate(cfg.Edge.ReceivingPerCaller),
-	}
-	s.draining, s.drain = context.WithCancel(context.Background())
-	observer, err := newObserver(cfg, log, s.draining)
+	observer, err := newObserver(cfg, log)
 	if err != nil {
 		return nil, fmt.Errorf("rpc server: %w", err)
 	}
-	s.observer = observer
-	s.limiter = newLimiter(cfg.Limits, observer.countRefusal)
-	s.seats = newSeats(cfg.Fairness, observer.countRefusal)
-	s.guard = edge.NewGuard(cfg.Edge, observer.countClosed)
-	if cfg.Metrics != nil {
-		for _, collector := range append(s.seats.collectors(), connectionGauges(s.guard)...) {
-			if err := cfg.Metrics.Register(collector); err != nil {
-				return nil, fmt.Errorf("rpc server: %w", err)
-			}
-		}
+	entry, err := edge.NewEntry(edge.Config{
+		Admit: cfg.Admit, Limits: cfg.Edge, TrustedForwarders: cfg.TrustedForwarders, Tokens: cfg.Tokens,
+		Rates: cfg.Rates, Fairness: cfg.Fairness, Metrics: cfg.Metrics,
+	}, log)
+	if err != nil {
+		return nil, fmt.Errorf("rpc server: %w", err)
 	}
+	s := &Server{cfg: cfg, log: log, health: health.NewServer(), methods: make(map[string]bool), entry: entry, observer: observer}
 	s.grpc = grpc.NewServer(s.options(observer)...)
 	s.health.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
 	healthpb.RegisterHealthServer(s, s.health)
@@ -229,8 +212,8 @@ func (s *Server) options(observer *observer) []grpc.ServerOption {
 	}
 	recover := recovery.WithRecoveryHandlerContext(observer.recovered)
 	options := []grpc.ServerOption{
-		grpc.Creds(watchedCredentials{credentials.NewTLS(secure), s.cfg.Admit, s.guard, s.draining, s.cfg.Edge.HandshakeTimeout, s.log, newSampler()}),
-		grpc.ConnectionTimeout(s.cfg.Edge.HandshakeTimeout),
+		grpc.Creds(entryCredentials{credentials.NewTLS(secure), s.entry}),
+		grpc.ConnectionTimeout(s.cfg.Edge.WithDefaults().HandshakeTimeout),
 		grpc.MaxHeaderListSize(maxHeaderListBytes),
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.MaxRecvMsgSize(s.cfg.MaxRecvBytes),
@@ -251,10 +234,12 @@ func (s *Server) options(observer *observer) []grpc.ServerOption {
 		// logged too. Recovery is outside of all that could panic. What a call's headers decide was decided for a unary call
 		// before these see it, since they see it with its request; a stream's interceptors come before its first message.
 		grpc.ChainUnaryInterceptor(
+			identifyUnary,
 			interceptors.UnaryServerInterceptor(observer),
 			recovery.UnaryServerInterceptor(recover),
 		),
 		grpc.ChainStreamInterceptor(
+			identifyStream,
 			interceptors.StreamServerInterceptor(observer),
 			recovery.StreamServerInterceptor(recover),
 			s.enterStream,
@@ -351,7 +336,7 @@ wait:
 	if s.cfg.DrainDelay > 0 {
 		time.Sleep(s.cfg.DrainDelay)
 	}
-	s.drain()
+	s.entry.Drain()
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
@@ -372,15 +357,8 @@ wait:
 	return nil
 }
 
-func (s *Server) authorize(ctx context.Context, fullMethod string) error {
-	if isPlumbing(fullMethod) {
-		return nil
-	}
-	return s.cfg.Authorize(ctx, IdentityFromContext(ctx), fullMethod)
-}
-
-// isPlumbing tells whether a method is gRPC's own: health checks and reflection.
-func isPlumbing(fullMethod string) bool { return strings.HasPrefix(fullMethod, "/grpc.") }
+// isInfrastructure reports whether a method is gRPC's own: health checks and reflection.
+func isInfrastructure(fullMethod string) bool { return strings.HasPrefix(fullMethod, "/grpc.") }
 
 // GetServiceInfo lists the registered services, for reflection.
 func (s *Server) GetServiceInfo() map[string]grpc.ServiceInfo { return s.grpc.GetServiceInfo() }

@@ -26,6 +26,7 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/codec"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/fairness"
 	"github.com/xebec-project/xebec/internal/ipalloc"
 	"github.com/xebec-project/xebec/internal/kind"
@@ -247,7 +248,7 @@ func (s *Service) createOwn(ctx context.Context, o kind.Object) error {
 
 // callerOf is who makes the request, as the server's authentication found.
 func callerOf(ctx context.Context) authz.Caller {
-	return rpc.IdentityFromContext(ctx).Caller()
+	return edge.IdentityFromContext(ctx).Caller()
 }
 
 // authorize checks the right of the caller of a read.

@@ -11,8 +11,8 @@ import (
 	"github.com/xebec-project/xebec/internal/allowlist"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/etcdtest"
-	"github.com/xebec-project/xebec/internal/rpc"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	gatewayv1 "github.com/xebec-project/xebec/proto/xebec/gateway/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -51,7 +51,7 @@ func TestLockout(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			ctx := t.Context()
 			if tt.source != "" {
-				ctx = metadata.AppendToOutgoingContext(ctx, rpc.HeaderSource, tt.source, rpc.HeaderListener, tt.listener)
+				ctx = metadata.AppendToOutgoingContext(ctx, edge.HeaderSource, tt.source, edge.HeaderListener, tt.listener)
 			}
 			if tt.force {
 				ctx = metadata.AppendToOutgoingContext(ctx, allowlist.HeaderAllowLockout, "true")

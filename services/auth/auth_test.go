@@ -19,8 +19,8 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/etcdtest"
-	"github.com/xebec-project/xebec/internal/rpc"
 	jwtoken "github.com/xebec-project/xebec/internal/token"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
@@ -101,7 +101,7 @@ func (f *fixture) start(cfg Config) *Service {
 }
 
 func as(ctx context.Context, user string, groups ...string) context.Context {
-	return rpc.ContextWithIdentity(ctx, rpc.Identity{User: user, Groups: groups})
+	return edge.ContextWithIdentity(ctx, edge.Identity{User: user, Groups: groups})
 }
 
 func (f *fixture) admin() context.Context { return as(f.ctx, "ann", "system:masters") }

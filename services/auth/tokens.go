@@ -16,9 +16,9 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/pki"
-	"github.com/xebec-project/xebec/internal/rpc"
 	"github.com/xebec-project/xebec/internal/token"
 	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -92,7 +92,7 @@ func checkRequest(req *authv1.CreateTokenRequest) error {
 // holders returns the account that a token is to be made for and the pod that it is to be bound to, nil where none is named, if
 // the caller may have such a token: an administrator any, a node those of the pods bound to it.
 func (s *Service) holders(ctx context.Context, req *authv1.CreateTokenRequest) (*corev1.ServiceAccount, *corev1.Pod, error) {
-	id := rpc.IdentityFromContext(ctx)
+	id := edge.IdentityFromContext(ctx)
 	node, isNode := strings.CutPrefix(id.User, pki.NodeUserPrefix)
 	isNode = isNode && id.Member(pki.GroupNodes)
 	named := req.GetBoundPod().GetName()
@@ -162,7 +162,7 @@ func (s *Service) checkAudiences(node string, pod *corev1.Pod, audiences []strin
 
 // ReviewToken says whose a token is.
 func (s *Service) ReviewToken(ctx context.Context, req *authv1.ReviewTokenRequest) (*authv1.ReviewTokenResponse, error) {
-	id := rpc.IdentityFromContext(ctx)
+	id := edge.IdentityFromContext(ctx)
 	if !id.Member(pki.GroupMasters) && !id.Member(pki.GroupServices) && !id.Member(pki.GroupNodes) {
 		return nil, apierr.Denied("%s may not have tokens reviewed", id.User)
 	}

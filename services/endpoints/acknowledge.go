@@ -14,6 +14,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/elected"
 	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/pki"
@@ -57,7 +58,7 @@ func (a *acknowledger) Acknowledge(stream grpc.BidiStreamingServer[endpointsv1.A
 	if err != nil {
 		return apierr.BadRequest("the first message, with the node, is missing")
 	}
-	id := rpc.IdentityFromContext(stream.Context())
+	id := edge.IdentityFromContext(stream.Context())
 	if first.GetNode() == "" || id.User != pki.NodeUser(first.GetNode()) {
 		return apierr.Denied("%s may not acknowledge for node %q", id.User, first.GetNode())
 	}

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
@@ -43,15 +44,16 @@ func newGuard(log *zap.Logger) *guard {
 func (g *guard) serve(member lessor) { g.leases.Store(&member) }
 
 // admit returns who calls a method and the role, or an error when the role does not allow it.
-func (g *guard) admit(ctx context.Context, method string) (rpc.Identity, role, error) {
+func (g *guard) admit(ctx context.Context, method string) (edge.Identity, role, error) {
 	// A gateway's call on behalf of an administrator names both; the role is the gateway's.
-	id, err := rpc.Identify(ctx, pki.ServiceUser("gateway"))
+	c, err := rpc.Authenticate(ctx, pki.ServiceUser("gateway"))
+	id := c.Identity
 	if err != nil {
 		return id, role{}, err
 	}
 	caller := id
 	if id.Forwarder != "" {
-		caller = rpc.Identity{User: id.Forwarder, Groups: []string{pki.GroupServices}}
+		caller = edge.Identity{User: id.Forwarder, Groups: []string{pki.GroupServices}}
 	}
 	r := roleOf(caller)
 	if err := r.mayCall(caller, method); err != nil {
@@ -62,13 +64,13 @@ func (g *guard) admit(ctx context.Context, method string) (rpc.Identity, role, e
 			return id, r, g.refuse(id, method, apierr.Denied("%q may not look at etcd's members or change them: it needs group %s", id.User, pki.GroupMasters))
 		}
 		g.log.Info("Administrator's call", zap.String(metrics.KeyCaller, id.User), zap.String(metrics.KeyForwarder, id.Forwarder),
-			zap.String(metrics.KeyMethod, method))
+			zap.String(metrics.KeyMethod, method), zap.String(metrics.KeyRequestID, c.RequestID))
 	}
 	return caller, r, nil
 }
 
 // refuse logs, within bounds, that a call was refused, and returns why.
-func (g *guard) refuse(id rpc.Identity, method string, err error) error {
+func (g *guard) refuse(id edge.Identity, method string, err error) error {
 	g.refused.Do(func() {
 		g.log.Warn("Refused a call", zap.String(metrics.KeyCaller, id.User), zap.String(metrics.KeyMethod, method), zap.Error(err))
 	})
@@ -76,7 +78,7 @@ func (g *guard) refuse(id rpc.Identity, method string, err error) error {
 }
 
 // ask returns an error unless the role allows what a message is about.
-func (g *guard) ask(ctx context.Context, id rpc.Identity, r role, method string, message any) error {
+func (g *guard) ask(ctx context.Context, id edge.Identity, r role, method string, message any) error {
 	err := r.mayAsk(id, message)
 	if err == nil && !r.all && !r.leases {
 		for _, leaseID := range leasesOf(message) {
@@ -93,7 +95,7 @@ func (g *guard) ask(ctx context.Context, id rpc.Identity, r role, method string,
 
 // owns returns an error when a lease holds keys that the role may not write. To revoke the lease would delete them, to renew it
 // would keep them, and to put another key under it would prevent their owner from using it.
-func (g *guard) owns(ctx context.Context, id rpc.Identity, r role, leaseID int64) error {
+func (g *guard) owns(ctx context.Context, id edge.Identity, r role, leaseID int64) error {
 	leases := g.leases.Load()
 	if leases == nil {
 		return apierr.Unavailable("this member of etcd has just started")
@@ -147,7 +149,7 @@ func (g *guard) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServe
 type guardedStream struct {
 	grpc.ServerStream
 	guard  *guard
-	id     rpc.Identity
+	id     edge.Identity
 	role   role
 	method string
 	// renews is the lease that was last looked at: a stream of renewals is about the same one, again and again.

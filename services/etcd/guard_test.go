@@ -16,8 +16,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/xebec-project/xebec/internal/discovery"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/pki"
-	"github.com/xebec-project/xebec/internal/rpc"
 	etcdv1 "github.com/xebec-project/xebec/proto/xebec/etcd/v1"
 )
 
@@ -90,7 +90,7 @@ func TestAdministratorsCallsByGateway(t *testing.T) {
 	defer cancel()
 	behalf := func(user string, groups ...string) context.Context {
 		md := metadata.MD{}
-		rpc.Identity{User: user, Groups: groups}.Outgoing(md)
+		edge.Identity{User: user, Groups: groups}.Forward(edge.Headers(md))
 		return metadata.NewOutgoingContext(ctx, md)
 	}
 	admin := behalf("ann", pki.GroupMasters)

@@ -10,8 +10,8 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/discovery"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/pki"
-	"github.com/xebec-project/xebec/internal/rpc"
 	etcdv1 "github.com/xebec-project/xebec/proto/xebec/etcd/v1"
 )
 
@@ -51,7 +51,7 @@ const adminPrefix = "/xebec.etcd.v1.EtcdService/"
 // roleOf returns the role of the holder of a certificate of etcd's authority. Every service may register itself and find the
 // others; the apiserver, auth and the gateway may do more. Everything is allowed to etcd's members, and to a certificate of the
 // group system:masters, which an administrator can make in an emergency.
-func roleOf(id rpc.Identity) role {
+func roleOf(id edge.Identity) role {
 	if id.User == pki.ServiceUser(pki.EtcdMember) && id.Member(pki.GroupServices) || id.Member(pki.GroupMasters) {
 		return role{all: true}
 	}
@@ -83,7 +83,7 @@ func roleOf(id rpc.Identity) role {
 }
 
 // mayCall returns an error unless the role allows the method.
-func (r role) mayCall(id rpc.Identity, method string) error {
+func (r role) mayCall(id edge.Identity, method string) error {
 	if r.all || slices.Contains(r.methods, method) {
 		return nil
 	}
@@ -91,7 +91,7 @@ func (r role) mayCall(id rpc.Identity, method string) error {
 }
 
 // mayAsk returns an error unless the role allows what a message of a call asks for. It does not check leases.
-func (r role) mayAsk(id rpc.Identity, message any) error {
+func (r role) mayAsk(id edge.Identity, message any) error {
 	if r.all {
 		return nil
 	}
@@ -170,7 +170,7 @@ func operation(op *pb.RequestOp) any {
 }
 
 // permit returns an error unless one of allowed holds all keys from key up to end, or key alone when end is empty.
-func permit(id rpc.Identity, what string, allowed []string, key, end []byte) error {
+func permit(id edge.Identity, what string, allowed []string, key, end []byte) error {
 	for _, a := range allowed {
 		if covers(a, key, end) {
 			return nil

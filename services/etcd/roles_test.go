@@ -6,34 +6,34 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/pki"
-	"github.com/xebec-project/xebec/internal/rpc"
 )
 
-func service(name string) rpc.Identity {
-	return rpc.Identity{User: pki.ServiceUser(name), Groups: []string{pki.GroupServices}}
+func service(name string) edge.Identity {
+	return edge.Identity{User: pki.ServiceUser(name), Groups: []string{pki.GroupServices}}
 }
 
 func TestRolesOfCertificates(t *testing.T) {
 	for _, tt := range []struct {
-		id   rpc.Identity
+		id   edge.Identity
 		all  bool // may do everything
 		some bool // may do something
 	}{
 		{service("etcd"), true, true},
-		{rpc.Identity{User: "admin", Groups: []string{pki.GroupMasters}}, true, true},
+		{edge.Identity{User: "admin", Groups: []string{pki.GroupMasters}}, true, true},
 		{service("apiserver"), false, true},
 		{service("gateway"), false, true},
 		{service("auth"), false, true},
 		{service("cloud"), false, true},
 		{service("a-service-of-tomorrow"), false, true},
-		{rpc.Identity{User: "xebec:etcd"}, false, false},
-		{rpc.Identity{User: "xebec:apiserver"}, false, false},
-		{rpc.Identity{User: "etcd", Groups: []string{pki.GroupServices}}, false, false},
-		{rpc.Identity{User: "system:node:node-1", Groups: []string{pki.GroupNodes}}, false, false},
+		{edge.Identity{User: "xebec:etcd"}, false, false},
+		{edge.Identity{User: "xebec:apiserver"}, false, false},
+		{edge.Identity{User: "etcd", Groups: []string{pki.GroupServices}}, false, false},
+		{edge.Identity{User: "system:node:node-1", Groups: []string{pki.GroupNodes}}, false, false},
 		{service(""), false, false},
 		{service("cloud/../apiserver"), false, false},
-		{rpc.Identity{}, false, false},
+		{edge.Identity{}, false, false},
 	} {
 		r := roleOf(tt.id)
 		if r.all != tt.all || (r.all || len(r.methods) > 0) != tt.some {

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/xebec-project/xebec/internal/discovery"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/etcdtest"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
@@ -74,7 +75,7 @@ func BenchmarkGatewayUnary(b *testing.B) {
 	<-listed
 
 	cfg := DefaultConfig()
-	cfg.UserLimits = rpc.Limits{PerSecond: 1e6, Burst: 1e6}
+	cfg.UserLimits = edge.Rates{PerSecond: 1e6, Burst: 1e6}
 	tls := cluster.Service(b, "gateway")
 	gateway, err := New(cfg, Deps{Log: log, TLS: tls, Etcd: etcd, Directory: directory})
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/discovery"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/edge/listener"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
@@ -46,7 +47,7 @@ type cluster struct {
 
 // WhoAmI returns the caller.
 func (c *cluster) WhoAmI(ctx context.Context, _ *clusterv1.WhoAmIRequest) (*clusterv1.WhoAmIResponse, error) {
-	id := rpc.IdentityFromContext(ctx)
+	id := edge.IdentityFromContext(ctx)
 	return &clusterv1.WhoAmIResponse{User: id.User, Groups: id.Groups}, nil
 }
 

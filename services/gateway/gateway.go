@@ -22,6 +22,7 @@ import (
 	"github.com/xebec-project/xebec/internal/discovery"
 	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/edge/listener"
+	"github.com/xebec-project/xebec/internal/edge/tokens"
 	"github.com/xebec-project/xebec/internal/fairness"
 	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/pki"
@@ -38,9 +39,9 @@ import (
 // Config is the gateway's configuration.
 type Config struct {
 	// UserLimits holds for each person and tool.
-	UserLimits rpc.Limits `yaml:"userLimits"`
+	UserLimits edge.Rates `yaml:"userLimits"`
 	// SystemLimits holds for each node agent and control-plane service.
-	SystemLimits rpc.Limits `yaml:"systemLimits"`
+	SystemLimits edge.Rates `yaml:"systemLimits"`
 	// MaxInFlight bounds the unary calls forwarded at once, over all callers; further ones wait. They are divided among the
 	// priority levels. 0 is the default.
 	MaxInFlight int `yaml:"maxInFlight" help:"unary calls forwarded at once, over all callers; further ones wait"`
@@ -60,8 +61,8 @@ const defaultInFlight = 10000
 // DefaultConfig returns limits that hold off a runaway loop and nothing else.
 func DefaultConfig() Config {
 	return Config{
-		UserLimits:   rpc.Limits{PerSecond: 2000, Burst: 4000},
-		SystemLimits: rpc.Limits{PerSecond: 20000, Burst: 40000},
+		UserLimits:   edge.Rates{PerSecond: 2000, Burst: 4000},
+		SystemLimits: edge.Rates{PerSecond: 20000, Burst: 40000},
 		MaxInFlight:  defaultInFlight,
 		Queues:       fairness.DefaultQueues(),
 		MaxStreams:   1000,
@@ -72,7 +73,7 @@ func DefaultConfig() Config {
 // Validate returns all problems.
 func (c *Config) Validate() error {
 	var problems []error
-	for key, limits := range map[string]rpc.Limits{"userLimits": c.UserLimits, "systemLimits": c.SystemLimits} {
+	for key, limits := range map[string]edge.Rates{"userLimits": c.UserLimits, "systemLimits": c.SystemLimits} {
 		if limits.PerSecond < 0 {
 			problems = append(problems, fmt.Errorf("%s.perSecond: must not be negative", key))
 		}
@@ -111,7 +112,7 @@ type Service struct {
 	cluster   *cluster
 	etcd      *etcdProxy
 	listeners *listener.Set
-	tokens    *tokens
+	tokens    *tokens.Authenticator
 	objects   *client.Client
 	// apiserver is the connection that objects are read by; ready is closed once it is good.
 	apiserver *grpc.ClientConn
@@ -148,7 +149,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	ready := make(chan struct{})
 	listeners.OpenWhen(ready)
 	return &Service{
-		tokens:    newTokens(authv1.NewTokenServiceClient(auth)),
+		tokens:    tokens.New(authv1.NewTokenServiceClient(auth)),
 		cfg:       cfg,
 		log:       deps.Log,
 		backends:  backends,
@@ -177,7 +178,7 @@ func (s *Service) ConfigureServer(cfg *rpc.ServerConfig) {
 	// Not nil: nobody calls a gateway on behalf of others, not even a gateway.
 	cfg.TrustedForwarders = []string{}
 	cfg.Authorize = rpc.AuthorizeUnlessKind
-	cfg.Limits = s.limits
+	cfg.Rates = s.rates
 	cfg.Fairness = fairness.Config{Seats: cmp.Or(s.cfg.MaxInFlight, defaultInFlight), Queues: s.cfg.Queues}
 	cfg.MaxStreams = uint32(s.cfg.MaxStreams)
 	cfg.Edge = s.cfg.Edge
@@ -189,7 +190,7 @@ func (s *Service) ConfigureServer(cfg *rpc.ServerConfig) {
 	cfg.Tokens = s.tokens
 }
 
-func (s *Service) limits(id rpc.Identity) rpc.Limits {
+func (s *Service) rates(id edge.Identity) edge.Rates {
 	if id.Member(pki.GroupNodes) || id.Member(pki.GroupServices) {
 		return s.cfg.SystemLimits
 	}
@@ -200,7 +201,7 @@ func (s *Service) limits(id rpc.Identity) rpc.Limits {
 func (s *Service) Run(ctx context.Context) error {
 	var reaching sync.WaitGroup
 	reaching.Go(func() { s.reach(ctx) })
-	reaching.Go(func() { s.tokens.run(ctx) })
+	reaching.Go(func() { s.tokens.Run(ctx) })
 	defer reaching.Wait()
 	s.listeners.Run(ctx, s.objects, s.directory)
 	<-ctx.Done()

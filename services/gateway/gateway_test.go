@@ -24,6 +24,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/discovery"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/etcdtest"
 	"github.com/xebec-project/xebec/internal/method"
 	"github.com/xebec-project/xebec/internal/pki"
@@ -94,7 +95,7 @@ func (b *backend) List(_ context.Context, req *apiv1.ListRequest) (*apiv1.ListRe
 
 // Create answers with what it knows of the caller, in the warnings.
 func (b *backend) Create(ctx context.Context, req *apiv1.CreateRequest) (*apiv1.CreateResponse, error) {
-	id := rpc.IdentityFromContext(ctx)
+	id := edge.IdentityFromContext(ctx)
 	md, _ := metadata.FromIncomingContext(ctx)
 	_ = grpc.SetHeader(ctx, metadata.Pairs("x-header", "h"))
 	_ = grpc.SetTrailer(ctx, metadata.Pairs("x-trailer", "t"))
@@ -159,7 +160,13 @@ type fixture struct {
 
 func newFixture(t testing.TB, cfg Config) *fixture {
 	t.Helper()
-	f := &fixture{t: t, cluster: rpctest.NewCluster(t), etcd: etcdtest.New(t, 1).Client()}
+	return newFixtureOf(t, cfg, rpctest.NewCluster(t))
+}
+
+// newFixtureOf is newFixture in a cluster.
+func newFixtureOf(t testing.TB, cfg Config, cluster *rpctest.Cluster) *fixture {
+	t.Helper()
+	f := &fixture{t: t, cluster: cluster, etcd: etcdtest.New(t, 1).Client()}
 	var cancel context.CancelFunc
 	f.ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
@@ -191,7 +198,7 @@ func (f *fixture) serve(service, host string, register func(grpc.ServiceRegistra
 	f.t.Helper()
 	address, stop := f.cluster.Serve(f.t, rpc.ServerConfig{
 		TLS:        f.cluster.Service(f.t, service),
-		Authorize:  func(context.Context, rpc.Identity, string) error { return nil },
+		Authorize:  func(context.Context, edge.Identity, string) error { return nil },
 		DrainLimit: 50 * time.Millisecond,
 	}, register)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -324,10 +331,10 @@ func TestForgedHeaders(t *testing.T) {
 	f := newFixture(t, DefaultConfig())
 	f.serve("apiserver", "master-1", (&backend{}).register)
 	for _, as := range []pki.Request{pki.AdminRequest("admin"), pki.ServiceRequest("gateway", "m"), pki.NodeRequest("node-1")} {
-		for _, header := range []string{rpc.HeaderUser, rpc.HeaderGroup, rpc.HeaderUserAgent, "x-xebec-anything"} {
+		for _, header := range []string{edge.HeaderUser, edge.HeaderGroup, edge.HeaderUserAgent, "x-xebec-anything"} {
 			ctx := metadata.AppendToOutgoingContext(f.ctx, header, "system:masters")
 			_, err := apiv1.NewResourceServiceClient(f.dial(as)).Create(ctx, &apiv1.CreateRequest{})
-			if status.Code(err) != codes.PermissionDenied || apierr.Reason(err) != rpc.ReasonForgedIdentity {
+			if status.Code(err) != codes.PermissionDenied || apierr.Reason(err) != edge.ReasonForgedIdentity {
 				t.Errorf("%s with header %s: %v", as.CommonName, header, err)
 			}
 		}
@@ -468,7 +475,7 @@ type testAgent struct {
 }
 
 func (a *testAgent) ListImages(ctx context.Context, _ *nodev1.ListImagesRequest) (*nodev1.ListImagesResponse, error) {
-	return &nodev1.ListImagesResponse{Images: []*nodev1.Image{{Name: a.name, Digest: rpc.IdentityFromContext(ctx).User}}}, nil
+	return &nodev1.ListImagesResponse{Images: []*nodev1.Image{{Name: a.name, Digest: edge.IdentityFromContext(ctx).User}}}, nil
 }
 
 func (a *testAgent) Exec(stream grpc.BidiStreamingServer[nodev1.ExecRequest, nodev1.ExecResponse]) error {
@@ -684,7 +691,7 @@ func TestReflectionShowsTheWholeAPI(t *testing.T) {
 
 func TestLimits(t *testing.T) {
 	cfg := DefaultConfig()
-	cfg.UserLimits = rpc.Limits{PerSecond: 0.01, Burst: 2}
+	cfg.UserLimits = edge.Rates{PerSecond: 0.01, Burst: 2}
 	f := newFixture(t, cfg)
 	whoAmI := func(as pki.Request) error {
 		_, err := clusterv1.NewClusterServiceClient(f.dial(as)).WhoAmI(f.ctx, &clusterv1.WhoAmIRequest{})
@@ -696,7 +703,7 @@ func TestLimits(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := whoAmI(ann); status.Code(err) != codes.ResourceExhausted || apierr.Reason(err) != rpc.ReasonRateLimited {
+	if err := whoAmI(ann); status.Code(err) != codes.ResourceExhausted || apierr.Reason(err) != edge.ReasonRateLimited {
 		t.Errorf("got %v", err)
 	}
 	for range 5 {

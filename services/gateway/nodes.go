@@ -52,7 +52,7 @@ func newNodes(tls *pki.Source, objects *client.Client) *nodes {
 // agent returns the connection to the agent of a node, given by name or by a pod that is bound to it, and a function
 // to call when the call is over.
 func (n *nodes) agent(ctx context.Context, node, namespace, pod string) (*grpc.ClientConn, func(), error) {
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	ctx, cancel := context.WithTimeout(rpc.PassRequestID(ctx), lookupTimeout)
 	defer cancel()
 	if node == "" {
 		if pod == "" || namespace == "" {

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/edge/listener"
 	"github.com/xebec-project/xebec/internal/rpc"
 )
@@ -206,25 +207,26 @@ func download(caller grpc.ServerStream, backend grpc.ClientStream) error {
 // and who the caller is. A header that only a gateway may send is refused, whatever it says.
 func outgoing(ctx context.Context) (metadata.MD, error) {
 	in, _ := metadata.FromIncomingContext(ctx)
-	id := rpc.IdentityFromContext(ctx)
+	id := edge.IdentityFromContext(ctx)
 	out := make(metadata.MD, len(in)+2)
 	for key, values := range in {
 		switch {
-		case strings.HasPrefix(key, rpc.HeaderPrefix):
-			return nil, apierr.New(codes.PermissionDenied, rpc.ReasonForgedIdentity, id.User+" may not send header "+key)
+		case strings.HasPrefix(key, edge.HeaderPrefix):
+			return nil, apierr.New(codes.PermissionDenied, edge.ReasonForgedIdentity, id.User+" may not send header "+key)
 		case key == "user-agent":
-			out[rpc.HeaderUserAgent] = values
-		case key == rpc.HeaderAuthorization:
+			out[edge.HeaderUserAgent] = values
+		case key == edge.HeaderAuthorization:
 			// It has told who calls, and is nobody else's.
 		case key[0] == ':', key == "content-type", key == "te", strings.HasPrefix(key, "grpc-") && key != "grpc-trace-bin" && key != "grpc-tags-bin":
 		default:
 			out[key] = values
 		}
 	}
-	id.Outgoing(out)
+	id.Forward(edge.Headers(out))
+	out[edge.HeaderRequestID] = []string{edge.RequestID(ctx)}
 	if p, ok := peer.FromContext(ctx); ok {
 		if source, ok := p.Addr.(listener.Addr); ok && !source.Master {
-			out[rpc.HeaderSource], out[rpc.HeaderListener] = []string{source.Addr().String()}, []string{source.Listener}
+			out[edge.HeaderSource], out[edge.HeaderListener] = []string{source.Addr().String()}, []string{source.Listener}
 		}
 	}
 	return out, nil

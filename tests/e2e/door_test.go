@@ -12,6 +12,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
 	"github.com/xebec-project/xebec/lab/topology"
@@ -198,7 +199,7 @@ func TestServiceAccountTokens(t *testing.T) {
 	for _, robot := range robots {
 		eventually(t, "the token of an account that is gone is refused", waitLimit, func() error {
 			_, err := whoAmI(ctx, robot)
-			if apierr.Reason(err) == rpc.ReasonBadToken {
+			if apierr.Reason(err) == edge.ReasonBadToken {
 				return nil
 			}
 			return fmt.Errorf("got %v", err)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
 	"github.com/xebec-project/xebec/lab"
@@ -230,7 +231,7 @@ func TestCallersWithoutRights(t *testing.T) {
 		}
 		defer conn.Close()
 		_, err = clusterv1.NewClusterServiceClient(conn).WhoAmI(ctx, &clusterv1.WhoAmIRequest{})
-		mustBe(t, "whoami", err, rpc.ReasonNoCertificate)
+		mustBe(t, "whoami", err, edge.ReasonNoCertificate)
 	})
 
 	mallory := s.dialAs(t, ours.CertPEM(), issue(ours, pki.Request{CommonName: "mallory", Client: true}))
@@ -243,13 +244,13 @@ func TestCallersWithoutRights(t *testing.T) {
 	})
 	t.Run("forged header", func(t *testing.T) {
 		for _, conn := range map[string]*grpc.ClientConn{"stranger": mallory, "node": s.dialAs(t, ours.CertPEM(), issue(ours, pki.NodeRequest("node-1")))} {
-			forged := metadata.AppendToOutgoingContext(ctx, rpc.HeaderUser, "admin", rpc.HeaderGroup, pki.GroupMasters)
+			forged := metadata.AppendToOutgoingContext(ctx, edge.HeaderUser, "admin", edge.HeaderGroup, pki.GroupMasters)
 			who, err := clusterv1.NewClusterServiceClient(conn).WhoAmI(forged, &clusterv1.WhoAmIRequest{})
 			if err == nil && who.GetUser() == "admin" {
 				t.Error("the gateway took the header for the caller")
 			}
 			_, err = client.Get[*corev1.Secret](forged, client.New(conn), "default", "forged")
-			mustBe(t, "get", err, rpc.ReasonForgedIdentity)
+			mustBe(t, "get", err, edge.ReasonForgedIdentity)
 			if !apierr.IsForbidden(err) {
 				t.Errorf("get: %v", err)
 			}

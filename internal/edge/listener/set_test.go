@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/metrics/metricstest"
 	"github.com/xebec-project/xebec/internal/rpc"
@@ -61,7 +62,7 @@ func newSite(t *testing.T, cfg Config) *site {
 		t.Fatal(err)
 	}
 	server := rpc.ServerConfig{TLS: s.cluster.Service(t, "gateway"), Admit: s.set.Admit, DrainLimit: 50 * time.Millisecond,
-		Authorize: func(context.Context, rpc.Identity, string) error { return nil },
+		Authorize: func(context.Context, edge.Identity, string) error { return nil },
 		Listeners: func(private net.Listener) ([]net.Listener, error) {
 			all, err := s.set.Listeners(private)
 			if err == nil {

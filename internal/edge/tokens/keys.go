@@ -1,4 +1,4 @@
-package gateway
+package tokens
 
 import (
 	"context"
@@ -14,11 +14,11 @@ import (
 )
 
 const (
-	// keysInterval is how often the public keys are fetched. A new key signs a minute after it was made, when every gateway
-	// has it.
+	// keysInterval is how often the public keys are fetched. A new key signs a minute after its
+	// creation, when every front door has it.
 	keysInterval = 20 * time.Second
-	// keysPause is the least time between two fetches, whatever tokens come: one with a key that is not known causes a fetch
-	// when the last is older.
+	// keysPause is the least time between two fetches: a token with an unknown key causes a fetch when
+	// the last one is older.
 	keysPause = 2 * time.Second
 	// firstPause and firstPauseMax bound the pauses until the first fetch has succeeded.
 	firstPause    = 250 * time.Millisecond
@@ -27,10 +27,11 @@ const (
 	keysTimeout = 5 * time.Second
 )
 
-// keys are the public keys of tokens, kept up to date. While auth does not answer those known last stay in use.
+// keys are the public keys of tokens, kept up to date. While auth does not answer, the last ones stay
+// in use.
 type keys struct {
 	auth   authv1.TokenServiceClient
-	wanted chan struct{} // one fetch is wanted before it is due
+	wanted chan struct{} // requests a fetch before it is due
 
 	current atomic.Pointer[token.Keys]
 	fetched atomic.Int64 // when, in Unix nanoseconds
@@ -40,18 +41,18 @@ func newKeys(auth authv1.TokenServiceClient) *keys {
 	return &keys{auth: auth, wanted: make(chan struct{}, 1)}
 }
 
-// verify verifies a token by the keys as they are known now. An *token.InvalidError says that it is wrong, another error
-// that it could not be told: the call may be tried again.
+// verify verifies a token by the current keys. The error is a *token.InvalidError for an invalid
+// token. With another error the token could not be verified, and the call may be tried again.
 func (k *keys) verify(bearer string) (*token.Claims, error) {
 	current := k.current.Load()
 	if current == nil {
 		k.want()
-		return nil, apierr.Unavailable("the token could not be checked: the gateway has not fetched the public keys from auth yet")
+		return nil, apierr.Unavailable("the token could not be verified: the public keys have not been fetched from auth yet")
 	}
 	claims, _, err := current.Verify(bearer, nil)
 	if wrong := (*token.InvalidError)(nil); errors.As(err, &wrong) && wrong.UnknownKey && time.Since(time.Unix(0, k.fetched.Load())) > keysPause {
 		k.want()
-		return nil, apierr.Unavailable("the token could not be checked: its key is not known yet, and the keys are being fetched again")
+		return nil, apierr.Unavailable("the token could not be verified: its key is not known yet, and the keys are being fetched again")
 	}
 	return claims, err
 }

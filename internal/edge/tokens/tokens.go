@@ -1,7 +1,9 @@
-package gateway
+// Package tokens authenticates callers by the bearer tokens of service accounts. It verifies tokens
+// by the cluster's public keys, and asks the service auth whether those that are valid by themselves
+// have been revoked.
+package tokens
 
 import (
-	"container/list"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -15,135 +17,138 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/internal/rpc"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/token"
 	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 )
 
 const (
-	// reviewedFor is how long a review is believed: so long a token lives after its pod or account.
+	// reviewedFor is how long a review counts: a token is accepted for that long after its pod or
+	// account was deleted.
 	reviewedFor = 5 * time.Second
-	// refusedFor is how long the refusal of a token that is wrong by itself is remembered. Its key may become known, or the
-	// time come from which it is good.
+	// refusedFor is how long the refusal of a token that is invalid by itself is cached. Its key may
+	// become known, or the time from which it is valid may come.
 	refusedFor = 2 * time.Second
-	// maxGood and maxBad bound the memory for tokens. They are apart: no number of bad tokens makes the gateway forget a good
-	// one, which only the service auth can make.
-	maxGood = 16384
-	maxBad  = 1024
-	// maxReviews bounds the questions to auth under way; further ones wait. Only tokens with a good signature are reviewed.
+	// maxValid and maxInvalid bound the memory for tokens. They are separate: no number of invalid
+	// tokens evicts a valid one, which only the service auth can sign.
+	maxValid   = 16384
+	maxInvalid = 1024
+	// maxReviews bounds the concurrent reviews by auth; further ones wait. Only tokens with a valid
+	// signature are reviewed.
 	maxReviews = 64
-	// reviewTimeout bounds a question, with the wait for its turn.
+	// reviewTimeout bounds a review, with the wait for its turn.
 	reviewTimeout = 5 * time.Second
 )
 
 // sum identifies a token without keeping it.
 type sum [sha256.Size]byte
 
-// tokens knows callers by their bearer tokens. It verifies them by the public keys, and asks the service auth whether those
-// that are good by themselves have been revoked. It implements rpc.TokenAuthenticator.
-type tokens struct {
-	auth      authv1.TokenServiceClient
-	keys      *keys
-	reviewing singleflight.Group
-	turns     *semaphore.Weighted
+// Authenticator authenticates callers by their bearer tokens. It implements
+// edge.TokenAuthenticator.
+type Authenticator struct {
+	auth    authv1.TokenServiceClient
+	keys    *keys
+	reviews singleflight.Group
+	turns   *semaphore.Weighted
 
-	mu   sync.Mutex
-	good *recent[*goodToken]
-	bad  *recent[badToken]
-	held map[sum]*goodToken // those that streams are open with
+	mu      sync.Mutex
+	valid   *lru[*validToken]
+	invalid *lru[invalidToken]
+	held    map[sum]*validToken // those that streams are open with
 }
 
-// goodToken is a token that is good by itself.
-type goodToken struct {
-	id     rpc.Identity
+// validToken is a token that is valid by itself.
+type validToken struct {
+	id     edge.Identity
 	expiry time.Time
 	token  string
 
 	// mu protects what follows.
 	mu       sync.Mutex
 	reviewed time.Time // when auth was last asked
-	revoked  error     // what it said then
+	revoked  error     // its answer
 
-	streams map[*func(error)]struct{} // ends of the streams open with it; the mu of tokens protects it
+	streams map[*func(error)]struct{} // ends of the streams open with it; the mu of Authenticator protects it
 }
 
-// badToken is a token that is wrong by itself, such as by its signature.
-type badToken struct {
+// invalidToken is a token that is invalid by itself, such as by its signature.
+type invalidToken struct {
 	err   error
 	until time.Time
 }
 
-func newTokens(auth authv1.TokenServiceClient) *tokens {
-	return &tokens{
+// New returns an authenticator, which knows no keys until Run is called.
+func New(auth authv1.TokenServiceClient) *Authenticator {
+	return &Authenticator{
 		auth: auth, keys: newKeys(auth), turns: semaphore.NewWeighted(maxReviews),
-		good: newRecent[*goodToken](maxGood), bad: newRecent[badToken](maxBad), held: make(map[sum]*goodToken),
+		valid: newLRU[*validToken](maxValid), invalid: newLRU[invalidToken](maxInvalid), held: make(map[sum]*validToken),
 	}
 }
 
-// Verify implements rpc.TokenAuthenticator.
-func (t *tokens) Verify(bearer string, fresh bool) (rpc.Identity, time.Time, error) {
+// Verify implements edge.TokenAuthenticator.
+func (a *Authenticator) Verify(bearer string, fresh bool) (edge.Identity, time.Time, error) {
 	if len(bearer) > token.MaxBytes || strings.Count(bearer, ".") != 2 {
-		return rpc.Identity{}, time.Time{}, invalid("it is no token of a service account")
+		return edge.Identity{}, time.Time{}, invalidError("it is not a token of a service account")
 	}
 	sum, now := sum(sha256.Sum256([]byte(bearer))), time.Now()
-	t.mu.Lock()
-	known, isGood := t.good.get(sum)
-	refused, isBad := t.bad.get(sum)
-	t.mu.Unlock()
+	a.mu.Lock()
+	known, isValid := a.valid.get(sum)
+	refused, isInvalid := a.invalid.get(sum)
+	a.mu.Unlock()
 	switch {
-	case isGood:
+	case isValid:
 		if !now.Before(known.expiry) {
-			return rpc.Identity{}, time.Time{}, expired(known.expiry)
+			return edge.Identity{}, time.Time{}, expired(known.expiry)
 		}
 		if err := known.verdict(now); err != nil {
-			return rpc.Identity{}, time.Time{}, err
+			return edge.Identity{}, time.Time{}, err
 		}
 		return known.id, known.expiry, nil
-	case isBad && now.Before(refused.until):
-		return rpc.Identity{}, time.Time{}, refused.err
+	case isInvalid && now.Before(refused.until):
+		return edge.Identity{}, time.Time{}, refused.err
 	case !fresh:
-		return rpc.Identity{}, time.Time{}, apierr.Overloaded(time.Second, "too many tokens from this address were wrong")
+		return edge.Identity{}, time.Time{}, apierr.Overloaded(time.Second, "too many tokens from this address were invalid")
 	}
-	claims, err := t.keys.verify(bearer)
+	claims, err := a.keys.verify(bearer)
 	if wrong := (*token.InvalidError)(nil); errors.As(err, &wrong) {
-		reason := rpc.ReasonBadToken
+		reason := edge.ReasonBadToken
 		if wrong.Expired {
-			reason = rpc.ReasonExpired
+			reason = edge.ReasonExpired
 		}
 		err = apierr.New(codes.Unauthenticated, reason, "invalid token: "+wrong.Reason)
-		t.mu.Lock()
-		t.bad.put(sum, badToken{err, now.Add(refusedFor)})
-		t.mu.Unlock()
+		a.mu.Lock()
+		a.invalid.put(sum, invalidToken{err, now.Add(refusedFor)})
+		a.mu.Unlock()
 	}
 	if err != nil {
-		return rpc.Identity{}, time.Time{}, err
+		return edge.Identity{}, time.Time{}, err
 	}
 	expiry := claims.Expiry.Time()
 	if !now.Before(expiry) {
-		return rpc.Identity{}, time.Time{}, expired(expiry)
+		return edge.Identity{}, time.Time{}, expired(expiry)
 	}
 	b := claims.Kubernetes
-	known = &goodToken{id: rpc.Identity{User: b.User(), Groups: b.Groups()}, expiry: expiry, token: bearer}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if other, ok := t.good.get(sum); ok {
+	known = &validToken{id: edge.Identity{User: b.User(), Groups: b.Groups()}, expiry: expiry, token: bearer}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if other, ok := a.valid.get(sum); ok {
 		known = other
 	} else {
-		t.good.put(sum, known)
+		a.valid.put(sum, known)
 	}
 	return known.id, known.expiry, nil
 }
 
-func invalid(why string) error {
-	return apierr.New(codes.Unauthenticated, rpc.ReasonBadToken, fmt.Sprintf("invalid token: %s", why))
+func invalidError(why string) error {
+	return apierr.New(codes.Unauthenticated, edge.ReasonBadToken, fmt.Sprintf("invalid token: %s", why))
 }
 
 func expired(at time.Time) error {
-	return apierr.New(codes.Unauthenticated, rpc.ReasonExpired, fmt.Sprintf("invalid token: it expired on %s", at.UTC().Format(time.RFC3339)))
+	return apierr.New(codes.Unauthenticated, edge.ReasonExpired, fmt.Sprintf("invalid token: it expired on %s", at.UTC().Format(time.RFC3339)))
 }
 
-// verdict returns what the last review said, if that still counts and was a refusal.
-func (g *goodToken) verdict(now time.Time) error {
+// verdict returns the error of the last review, if that still counts.
+func (g *validToken) verdict(now time.Time) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if now.Sub(g.reviewed) < reviewedFor {
@@ -152,29 +157,29 @@ func (g *goodToken) verdict(now time.Time) error {
 	return nil
 }
 
-// Review implements rpc.TokenAuthenticator.
-func (t *tokens) Review(ctx context.Context, bearer string) error {
+// Review implements edge.TokenAuthenticator.
+func (a *Authenticator) Review(ctx context.Context, bearer string) error {
 	sum := sum(sha256.Sum256([]byte(bearer)))
-	t.mu.Lock()
-	known, ok := t.good.get(sum)
-	t.mu.Unlock()
+	a.mu.Lock()
+	known, ok := a.valid.get(sum)
+	a.mu.Unlock()
 	if !ok {
-		// Forgotten since it was verified, among more good tokens than there is room for.
-		known = &goodToken{token: bearer}
+		// Evicted since it was verified, by more valid tokens than there is room for.
+		known = &validToken{token: bearer}
 	}
-	return t.review(ctx, known)
+	return a.review(ctx, known)
 }
 
-// review returns whether a token is revoked, from what is known or by asking. Calls with one token share a question, whose end
-// must not be that of the first of them.
-func (t *tokens) review(ctx context.Context, g *goodToken) error {
+// review returns an error when a token is revoked, from the cache or by asking. Concurrent calls with
+// one token share a request, which must not end with the first of them.
+func (a *Authenticator) review(ctx context.Context, g *validToken) error {
 	g.mu.Lock()
 	fresh, revoked := time.Since(g.reviewed) < reviewedFor, g.revoked
 	g.mu.Unlock()
 	if fresh {
 		return revoked
 	}
-	asked := t.reviewing.DoChan(g.token, func() (any, error) { return nil, t.ask(g) })
+	asked := a.reviews.DoChan(g.token, func() (any, error) { return nil, a.ask(g) })
 	select {
 	case result := <-asked:
 		return result.Err
@@ -183,21 +188,21 @@ func (t *tokens) review(ctx context.Context, g *goodToken) error {
 	}
 }
 
-// ask asks auth about a token and remembers the answer.
-func (t *tokens) ask(g *goodToken) error {
+// ask asks auth about a token and caches the answer.
+func (a *Authenticator) ask(g *validToken) error {
 	ctx, cancel := context.WithTimeout(context.Background(), reviewTimeout)
 	defer cancel()
-	if err := t.turns.Acquire(ctx, 1); err != nil {
-		return apierr.Overloaded(time.Second, "the gateway reviews %d tokens already", maxReviews)
+	if err := a.turns.Acquire(ctx, 1); err != nil {
+		return apierr.Overloaded(time.Second, "%d tokens are being reviewed already", maxReviews)
 	}
-	defer t.turns.Release(1)
-	resp, err := t.auth.ReviewToken(ctx, &authv1.ReviewTokenRequest{Token: g.token})
+	defer a.turns.Release(1)
+	resp, err := a.auth.ReviewToken(ctx, &authv1.ReviewTokenRequest{Token: g.token})
 	if err != nil {
-		return apierr.Unavailable("the token could not be checked: %s", apierr.Message(err))
+		return apierr.Unavailable("the token could not be verified: %s", apierr.Message(err))
 	}
 	var revoked error
 	if !resp.GetAuthenticated() {
-		revoked = invalid(resp.GetError())
+		revoked = invalidError(resp.GetError())
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -205,36 +210,37 @@ func (t *tokens) ask(g *goodToken) error {
 	return revoked
 }
 
-// Hold implements rpc.TokenAuthenticator.
-func (t *tokens) Hold(bearer string, end func(error)) (release func()) {
+// Hold implements edge.TokenAuthenticator.
+func (a *Authenticator) Hold(bearer string, end func(error)) (release func()) {
 	sum := sum(sha256.Sum256([]byte(bearer)))
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	g, ok := t.held[sum]
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	g, ok := a.held[sum]
 	if !ok {
-		if g, ok = t.good.get(sum); !ok {
-			g = &goodToken{token: bearer}
+		if g, ok = a.valid.get(sum); !ok {
+			g = &validToken{token: bearer}
 		}
-		t.held[sum] = g
+		a.held[sum] = g
 	}
 	if g.streams == nil {
 		g.streams = make(map[*func(error)]struct{})
 	}
 	g.streams[&end] = struct{}{}
 	return func() {
-		t.mu.Lock()
-		defer t.mu.Unlock()
+		a.mu.Lock()
+		defer a.mu.Unlock()
 		if delete(g.streams, &end); len(g.streams) == 0 {
-			delete(t.held, sum)
+			delete(a.held, sum)
 		}
 	}
 }
 
-// run follows the keys, and reviews the tokens of open streams again and again, until ctx ends.
-func (t *tokens) run(ctx context.Context) {
+// Run keeps the public keys up to date and reviews the tokens of open streams periodically, until
+// ctx ends.
+func (a *Authenticator) Run(ctx context.Context) {
 	var following sync.WaitGroup
 	defer following.Wait()
-	following.Go(func() { t.keys.run(ctx) })
+	following.Go(func() { a.keys.run(ctx) })
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
 	for {
@@ -242,24 +248,24 @@ func (t *tokens) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			t.reviewHeld(ctx)
+			a.reviewHeld(ctx)
 		}
 	}
 }
 
-// reviewHeld reviews the tokens that streams are open with whose last review no longer counts, and ends the streams of those
-// that were revoked. While auth does not answer streams stay.
-func (t *tokens) reviewHeld(ctx context.Context) {
-	var due []*goodToken
-	t.mu.Lock()
-	for _, g := range t.held {
+// reviewHeld reviews the tokens of open streams whose last review no longer counts, and ends the
+// streams of those that were revoked. While auth does not answer, streams stay open.
+func (a *Authenticator) reviewHeld(ctx context.Context) {
+	var due []*validToken
+	a.mu.Lock()
+	for _, g := range a.held {
 		g.mu.Lock()
 		if time.Since(g.reviewed) >= reviewedFor {
 			due = append(due, g)
 		}
 		g.mu.Unlock()
 	}
-	t.mu.Unlock()
+	a.mu.Unlock()
 	var reviews sync.WaitGroup
 	defer reviews.Wait()
 	turns := make(chan struct{}, maxReviews/4)
@@ -267,55 +273,17 @@ func (t *tokens) reviewHeld(ctx context.Context) {
 		turns <- struct{}{}
 		reviews.Go(func() {
 			defer func() { <-turns }()
-			if err := t.review(ctx, g); err != nil && apierr.Code(err) == codes.Unauthenticated {
-				t.endStreams(g, err)
+			if err := a.review(ctx, g); err != nil && apierr.Code(err) == codes.Unauthenticated {
+				a.endStreams(g, err)
 			}
 		})
 	}
 }
 
-func (t *tokens) endStreams(g *goodToken, err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+func (a *Authenticator) endStreams(g *validToken, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	for end := range g.streams {
 		(*end)(err)
-	}
-}
-
-// recent is a map that forgets what was used least recently when it is full. It is not safe for concurrent use.
-type recent[T any] struct {
-	size     int
-	elements map[sum]*list.Element
-	order    list.List // of entry[T], most recently used first
-}
-
-type entry[T any] struct {
-	sum   sum
-	value T
-}
-
-func newRecent[T any](size int) *recent[T] {
-	return &recent[T]{size: size, elements: make(map[sum]*list.Element)}
-}
-
-func (r *recent[T]) get(s sum) (T, bool) {
-	element, ok := r.elements[s]
-	if !ok {
-		var zero T
-		return zero, false
-	}
-	r.order.MoveToFront(element)
-	return element.Value.(entry[T]).value, true
-}
-
-func (r *recent[T]) put(s sum, value T) {
-	if element, ok := r.elements[s]; ok {
-		element.Value = entry[T]{s, value}
-		r.order.MoveToFront(element)
-		return
-	}
-	r.elements[s] = r.order.PushFront(entry[T]{s, value})
-	if r.order.Len() > r.size {
-		delete(r.elements, r.order.Remove(r.order.Back()).(entry[T]).sum)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/rpc"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
@@ -39,7 +40,7 @@ func HeaderServer() *grpc.Server {
 	return grpc.NewServer(
 		grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 			ctx = identify(ctx)
-			if err := rpc.AuthorizeUnlessKind(ctx, rpc.IdentityFromContext(ctx), info.FullMethod); err != nil {
+			if err := rpc.AuthorizeUnlessKind(ctx, edge.IdentityFromContext(ctx), info.FullMethod); err != nil {
 				return nil, err
 			}
 			resp, err := handler(ctx, req)
@@ -47,7 +48,7 @@ func HeaderServer() *grpc.Server {
 		}),
 		grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 			ctx := identify(ss.Context())
-			if err := rpc.AuthorizeUnlessKind(ctx, rpc.IdentityFromContext(ctx), info.FullMethod); err != nil {
+			if err := rpc.AuthorizeUnlessKind(ctx, edge.IdentityFromContext(ctx), info.FullMethod); err != nil {
 				return err
 			}
 			return apierr.From(handler(srv, identified{ss, ctx}))
@@ -56,7 +57,7 @@ func HeaderServer() *grpc.Server {
 
 func identify(ctx context.Context) context.Context {
 	md, _ := metadata.FromIncomingContext(ctx)
-	return rpc.ContextWithIdentity(ctx, rpc.Identity{User: md.Get("test-user")[0], Groups: md.Get("test-group")})
+	return edge.ContextWithIdentity(ctx, edge.Identity{User: md.Get("test-user")[0], Groups: md.Get("test-group")})
 }
 
 // identified is a stream with its caller's identity, over a transport that has the plain codec and no raw frames.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"testing"
 
+	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 	"google.golang.org/grpc"
 
@@ -16,6 +17,8 @@ import (
 // Cluster is an authority and what it signed.
 type Cluster struct {
 	CA *pki.CA
+	// Log, when not nil, is the log of the servers instead of the test's.
+	Log *zap.Logger
 }
 
 // NewCluster makes a cluster with an authority of its own.
@@ -67,7 +70,11 @@ func (c *Cluster) Serve(t testing.TB, cfg rpc.ServerConfig, register func(grpc.S
 	if cfg.DrainDelay == 0 {
 		cfg.DrainDelay = -1
 	}
-	server, err := rpc.NewServer(cfg, zaptest.NewLogger(t))
+	log := c.Log
+	if log == nil {
+		log = zaptest.NewLogger(t)
+	}
+	server, err := rpc.NewServer(cfg, log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,30 +5,32 @@ import (
 	"sync"
 	"time"
 
-	"github.com/xebec-project/xebec/internal/rpc"
+	"github.com/xebec-project/xebec/internal/edge"
 )
 
-// Tokens knows callers by tokens that a test makes up. It implements rpc.TokenAuthenticator.
+// Tokens knows callers by tokens that a test makes up. It implements edge.TokenAuthenticator.
 type Tokens struct {
 	// Known says whose a token is and until when it is good.
-	Known func(token string) (rpc.Identity, time.Time, error)
+	Known func(token string) (edge.Identity, time.Time, error)
 
 	mu      sync.Mutex
 	revoked error
 	held    map[*func(error)]struct{}
 }
 
-// Verify implements rpc.TokenAuthenticator.
-func (k *Tokens) Verify(token string, _ bool) (rpc.Identity, time.Time, error) { return k.Known(token) }
+// Verify implements edge.TokenAuthenticator.
+func (k *Tokens) Verify(token string, _ bool) (edge.Identity, time.Time, error) {
+	return k.Known(token)
+}
 
-// Review implements rpc.TokenAuthenticator.
+// Review implements edge.TokenAuthenticator.
 func (k *Tokens) Review(context.Context, string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.revoked
 }
 
-// Hold implements rpc.TokenAuthenticator.
+// Hold implements edge.TokenAuthenticator.
 func (k *Tokens) Hold(_ string, end func(error)) (release func()) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -106,7 +106,7 @@ func TestConnectionRate(t *testing.T) {
 			enter(t, g, one, nothing).Leave()
 		}
 		_, err := g.Enter(t.Context(), one, nothing)
-		refusedFor(t, err, ReasonRate)
+		refusedFor(t, err, ClosedRate)
 		enter(t, g, another, nothing).Leave()
 		time.Sleep(1500 * time.Millisecond)
 		enter(t, g, one, nothing).Leave()
@@ -186,23 +186,23 @@ func TestSourcesByPrefix(t *testing.T) {
 
 func TestGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := NewGate(1)
-		leave, err := g.Enter(t.Context(), "ann")
+		g := newGate(1)
+		leave, err := g.enter(t.Context(), "ann")
 		if err != nil {
 			t.Fatal(err)
 		}
-		other, err := g.Enter(t.Context(), "bob")
+		other, err := g.enter(t.Context(), "bob")
 		if err != nil {
 			t.Fatal(err)
 		}
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := g.Enter(short, "ann"); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := g.enter(short, "ann"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a second turn: %v", err)
 		}
 		taken := make(chan func())
 		go func() {
-			leave, _ := g.Enter(t.Context(), "ann")
+			leave, _ := g.enter(t.Context(), "ann")
 			taken <- leave
 		}()
 		synctest.Wait()
