@@ -16,6 +16,7 @@ import (
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/cliconfig"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/loopbacktest"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
@@ -56,13 +57,13 @@ func gateway(t *testing.T, ca *pki.CA) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tokens := &rpctest.Tokens{Known: func(token string) (rpc.Identity, time.Time, error) {
+	tokens := &rpctest.Tokens{Known: func(token string) (edge.Identity, time.Time, error) {
 		if token != "good.robot.token" {
-			return rpc.Identity{}, time.Time{}, apierr.New(codes.Unauthenticated, rpc.ReasonBadToken, "invalid token: it is another")
+			return edge.Identity{}, time.Time{}, apierr.New(codes.Unauthenticated, edge.ReasonBadToken, "invalid token: it is another")
 		}
-		return rpc.Identity{User: "system:serviceaccount:shop:robot", Groups: []string{"system:serviceaccounts"}}, time.Time{}, nil
+		return edge.Identity{User: "system:serviceaccount:shop:robot", Groups: []string{"system:serviceaccounts"}}, time.Time{}, nil
 	}}
-	everyone := func(context.Context, rpc.Identity, string) error { return nil }
+	everyone := func(context.Context, edge.Identity, string) error { return nil }
 	server, err := rpc.NewServer(rpc.ServerConfig{Listen: "127.0.0.1:0", TLS: source, DrainDelay: -1, Tokens: tokens, Authorize: everyone}, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
@@ -97,7 +98,7 @@ func TestRealConnection(t *testing.T) {
 	me := person(t, ca, gateway(t, ca), time.Hour)
 	runReal(t, me, "auth", "whoami").want(t, exit.OK, "USER   GROUPS\nann    system:masters\n")
 	r := runReal(t, me, "auth", "whoami", "-v")
-	if r.code != exit.OK || !strings.Contains(r.err, "WhoAmI") || !strings.Contains(r.err, "OK in ") {
+	if r.code != exit.OK || !strings.Contains(r.err, "WhoAmI") || !strings.Contains(r.err, "OK in ") || !strings.Contains(r.err, ", request id ") {
 		t.Errorf("code %d, error output:\n%s", r.code, r.err)
 	}
 

@@ -10,11 +10,13 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/xebec-project/xebec/cli/exit"
 	"github.com/xebec-project/xebec/internal/cliconfig"
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
 )
@@ -231,9 +233,10 @@ func (s *Session) traceCall(
 	invoke grpc.UnaryInvoker,
 	opts ...grpc.CallOption,
 ) error {
-	began := time.Now()
-	err := invoke(ctx, method, req, reply, conn, opts...)
-	s.Notef("%s %s: %s in %s", filepath.Base(method), rpc.Object(req), status.Code(err), time.Since(began).Round(100*time.Microsecond))
+	began, id := time.Now(), edge.NewRequestID()
+	err := invoke(metadata.AppendToOutgoingContext(ctx, edge.HeaderRequestID, id), method, req, reply, conn, opts...)
+	s.Notef("%s %s: %s in %s, request id %s", filepath.Base(method), rpc.Object(req), status.Code(err),
+		time.Since(began).Round(100*time.Microsecond), id)
 	return err
 }
 
@@ -245,6 +248,7 @@ func (s *Session) traceStream(
 	open grpc.Streamer,
 	opts ...grpc.CallOption,
 ) (grpc.ClientStream, error) {
-	s.Notef("%s: stream opened", filepath.Base(method))
-	return open(ctx, desc, conn, method, opts...)
+	id := edge.NewRequestID()
+	s.Notef("%s: stream opened, request id %s", filepath.Base(method), id)
+	return open(metadata.AppendToOutgoingContext(ctx, edge.HeaderRequestID, id), desc, conn, method, opts...)
 }
