@@ -207,7 +207,7 @@ func (c *Controller) failed(k Key, err error) {
 	if apierr.IsConflict(err) {
 		log = c.log.Debug
 	}
-	log("Reconcile failed", zap.Stringer(metrics.KeyKey, k), zap.Duration("retry_after", pause), zap.Error(err))
+	log("Reconcile failed", zap.Stringer(metrics.KeyKey, k), zap.Duration(metrics.KeyRetryAfter, pause), zap.Error(err))
 }
 
 // errPanic is what a panicking reconcile fails with.
@@ -216,8 +216,8 @@ var errPanic = errors.New("panic")
 func (c *Controller) recovered(ctx context.Context, k Key) (result Result, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			c.log.Error("Reconcile panicked", zap.Stringer(metrics.KeyKey, k), zap.Any("panic", p),
-				zap.ByteString("stack", debug.Stack()))
+			c.log.Error("Reconcile panicked", zap.Stringer(metrics.KeyKey, k), zap.Any(metrics.KeyPanic, p),
+				zap.ByteString(metrics.KeyStack, debug.Stack()))
 			err = fmt.Errorf("%w: %v", errPanic, p)
 		}
 	}()

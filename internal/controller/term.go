@@ -126,7 +126,7 @@ func (t *Term) Run() error {
 			return context.Cause(t.ctx)
 		}
 	}
-	t.log.Info("Controllers started", zap.Duration("sync", time.Since(begun)), zap.Int("controllers", len(t.controllers)))
+	t.log.Info("Controllers started", zap.Duration(metrics.KeySync, time.Since(begun)), zap.Int(metrics.KeyControllers, len(t.controllers)))
 	for _, task := range t.tasks {
 		spawn(task.name, task.run, true)
 	}

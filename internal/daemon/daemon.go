@@ -307,7 +307,7 @@ func run(ctx context.Context, common Config, service Service, deps *Deps) error 
 	})
 	group.Go(func() error { return register(ctx, common.advertised(server.Addr()), ready, deps) })
 	group.Go(func() error { return own.Serve(ctx) })
-	deps.Log.Info("Started", zap.Stringer(metrics.KeyAddress, server.Addr()), zap.String("version", version.Version()))
+	deps.Log.Info("Started", zap.Stringer(metrics.KeyAddress, server.Addr()), zap.String(metrics.KeyProgramVersion, version.Version()))
 	err = group.Wait()
 	deps.Log.Info("Stopped", zap.Error(err))
 	return err
@@ -337,6 +337,6 @@ func register(ctx context.Context, address string, ready <-chan struct{}, deps *
 			value = 1
 		}
 		registered.Set(value)
-		deps.Log.Info("Registration changed", zap.Bool("registered", on), zap.String(metrics.KeyAddress, address))
+		deps.Log.Info("Registration changed", zap.Bool(metrics.KeyRegistered, on), zap.String(metrics.KeyAddress, address))
 	})
 }

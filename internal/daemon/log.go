@@ -134,7 +134,7 @@ func (l *leftOut) hook() zapcore.SamplerOption {
 				LoggerName: entry.LoggerName,
 				Message:    "Lines of the same message are left out of the log",
 			}
-			_ = l.core.Write(note, []zapcore.Field{zap.String("message", entry.Message), zap.Int64("leftOut", l.since.Swap(0))})
+			_ = l.core.Write(note, []zapcore.Field{zap.String(metrics.KeyMessage, entry.Message), zap.Int64(metrics.KeyUnlogged, l.since.Swap(0))})
 		})
 	})
 }

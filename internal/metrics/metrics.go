@@ -62,31 +62,3 @@ const (
 
 // MessageCall is the message of a log line about a call that succeeded. Those of a gateway about writes are an audit.
 const MessageCall = "Call"
-
-// Keys of log fields.
-const (
-	KeyService    = "service"
-	KeyHost       = "host"
-	KeyCaller     = "caller"
-	KeyForwarder  = "forwarder"
-	KeyMethod     = "method"
-	KeyObject     = "object"
-	KeyCode       = "code"
-	KeyLatency    = "latency"
-	KeyPeer       = "peer"
-	KeyListener   = "listener"
-	KeyAddress    = "address"
-	KeyNode       = "node"
-	KeyPods       = "pods"
-	KeyController = "controller"
-	KeyKey        = "key"
-	KeyRevision   = "revision"
-	// KeyRequestID identifies a call at every server that it passes.
-	KeyRequestID = "request_id"
-	// KeyUnlogged is the number of entries of the same kind that were left out before this one.
-	KeyUnlogged = "unlogged"
-	// KeyError is the key that zap.Error uses.
-	KeyError = "error"
-	KeyPanic = "panic"
-	KeyStack = "stack"
-)

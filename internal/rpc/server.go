@@ -26,6 +26,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/fairness"
+	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/pki"
 )
 
@@ -347,7 +348,7 @@ wait:
 	select {
 	case <-stopped:
 	case <-limit.C:
-		s.log.Info("Cutting off calls that did not end in time", zap.Duration("limit", s.cfg.DrainLimit))
+		s.log.Info("Cutting off calls that did not end in time", zap.Duration(metrics.KeyLimit, s.cfg.DrainLimit))
 		s.grpc.Stop()
 		<-stopped
 	}

@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/lab/control"
 	"github.com/xebec-project/xebec/lab/topology"
 )
@@ -52,7 +53,7 @@ type process struct {
 }
 
 func newProcess(def topology.Process, log *zap.Logger) *process {
-	p := &process{def: def, log: log.With(zap.String("process", def.Name)), wake: make(chan struct{}, 1)}
+	p := &process{def: def, log: log.With(zap.String(metrics.KeyProcess, def.Name)), wake: make(chan struct{}, 1)}
 	p.status = control.Process{Name: def.Name, State: control.Off, Since: time.Now()}
 	return p
 }
@@ -94,7 +95,7 @@ func (p *process) run(ctx context.Context, where starter) {
 		if held {
 			continue
 		}
-		p.log.Warn("Process terminated", zap.String("exit", describe(err)), zap.Duration("restart_in", delay))
+		p.log.Warn("Process terminated", zap.String(metrics.KeyExit, describe(err)), zap.Duration(metrics.KeyRestartIn, delay))
 		p.wait(ctx, time.After(delay))
 	}
 	p.mu.Lock()

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/lab/cgroup"
 	"github.com/xebec-project/xebec/lab/control"
 	"github.com/xebec-project/xebec/lab/machine"
@@ -83,7 +84,7 @@ func New(spec topology.Spec, log *zap.Logger) (*Supervisor, error) {
 	for _, h := range spec.Hosts() {
 		h := &host{Host: h}
 		for _, def := range spec.Processes(h.Host) {
-			h.processes = append(h.processes, newProcess(def, log.With(zap.String("host", h.Name))))
+			h.processes = append(h.processes, newProcess(def, log.With(zap.String(metrics.KeyHost, h.Name))))
 		}
 		s.hosts = append(s.hosts, h)
 	}
@@ -111,7 +112,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	if err != nil {
 		s.log.Error("Failed to start lab", zap.Error(err))
 	} else {
-		s.log.Info("Lab started", zap.Duration("took", time.Since(s.status.Since)))
+		s.log.Info("Lab started", zap.Duration(metrics.KeyDuration, time.Since(s.status.Since)))
 	}
 	s.trimLogs(ctx)
 	s.setPhase(control.Stopping, nil)
@@ -129,7 +130,7 @@ func (s *Supervisor) setPhase(phase control.Phase, err error) {
 
 // step tells those who wait what is being done.
 func (s *Supervisor) step(text string) {
-	s.log.Info("Starting", zap.String("step", text))
+	s.log.Info("Starting", zap.String(metrics.KeyStep, text))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.status.Step = text
@@ -194,7 +195,7 @@ func (s *Supervisor) openProxies(ctx context.Context, tasks *sync.WaitGroup) err
 		if i < len(last) {
 			port = last[i].Port()
 		}
-		p, err := listenProxy(s.wire, h.GatewayAddr(), port, s.log.With(zap.String("gateway", h.Name)))
+		p, err := listenProxy(s.wire, h.GatewayAddr(), port, s.log.With(zap.String(metrics.KeyGateway, h.Name)))
 		if err != nil {
 			return fmt.Errorf("open loopback port: %w", err)
 		}
@@ -267,7 +268,7 @@ func (s *Supervisor) awaitReady(ctx context.Context, h *host, p *process) {
 		}
 		select {
 		case <-ctx.Done():
-			s.log.Warn("Process not started in time", zap.String("host", h.Name), zap.String("process", p.def.Name))
+			s.log.Warn("Process not started in time", zap.String(metrics.KeyHost, h.Name), zap.String(metrics.KeyProcess, p.def.Name))
 			return
 		case <-ticker.C:
 		}
@@ -286,7 +287,7 @@ func (s *Supervisor) trimLogs(ctx context.Context) {
 			for _, h := range s.hosts {
 				for _, p := range h.processes {
 					if err := trimLog(p.def.Log, maxLog); err != nil {
-						s.log.Warn("Failed to trim log", zap.String("file", p.def.Log), zap.Error(err))
+						s.log.Warn("Failed to trim log", zap.String(metrics.KeyFile, p.def.Log), zap.Error(err))
 					}
 				}
 			}
@@ -390,7 +391,7 @@ func (s *Supervisor) Kill(_ context.Context, r control.Request) error {
 			return err
 		}
 	}
-	s.log.Info("Killing host", zap.String("host", h.Name), zap.Bool("power_off", r.PowerOff))
+	s.log.Info("Killing host", zap.String(metrics.KeyHost, h.Name), zap.Bool(metrics.KeyPowerOff, r.PowerOff))
 	return h.halt(errKilled)
 }
 
@@ -416,7 +417,7 @@ func (s *Supervisor) Start(ctx context.Context, r control.Request) error {
 		}
 		return nil
 	}
-	s.log.Info("Starting host", zap.String("host", h.Name))
+	s.log.Info("Starting host", zap.String(metrics.KeyHost, h.Name))
 	if err := s.boot(h); err != nil {
 		return err
 	}
@@ -466,7 +467,7 @@ func (s *Supervisor) plug(r control.Request, cut bool) error {
 		return err
 	}
 	h.cut = cut
-	s.log.Info("Wire changed", zap.String("host", h.Name), zap.Bool("cut", cut))
+	s.log.Info("Wire changed", zap.String(metrics.KeyHost, h.Name), zap.Bool(metrics.KeyCut, cut))
 	return nil
 }
 

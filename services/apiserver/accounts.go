@@ -13,6 +13,7 @@ import (
 	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
@@ -72,7 +73,7 @@ func (s *Service) keepAccounts(ctx context.Context) {
 			pauses.Reset()
 		} else if ctx.Err() == nil {
 			next = pauses.Next(err)
-			s.log.Warn("Default service accounts not made yet", zap.Error(err), zap.Duration("retryIn", next))
+			s.log.Warn("Default service accounts not made yet", zap.Error(err), zap.Duration(metrics.KeyRetryAfter, next))
 		}
 		select {
 		case <-ctx.Done():

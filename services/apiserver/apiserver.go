@@ -30,6 +30,7 @@ import (
 	"github.com/xebec-project/xebec/internal/fairness"
 	"github.com/xebec-project/xebec/internal/ipalloc"
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/rpc"
 	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
@@ -192,7 +193,7 @@ func (s *Service) prepare(ctx context.Context) error {
 			if err == nil || apierr.IsAlreadyExists(err) {
 				break
 			}
-			s.log.Warn("Namespace not created yet", zap.String("namespace", name), zap.Error(err))
+			s.log.Warn("Namespace not created yet", zap.String(metrics.KeyNamespace, name), zap.Error(err))
 			select {
 			case <-ctx.Done():
 				return nil

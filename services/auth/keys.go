@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/token"
 )
 
@@ -234,7 +235,7 @@ func (k *keyring) write(ctx context.Context, revision int64, keys []storedKey) (
 		return false, err
 	}
 	if resp.Succeeded {
-		k.log.Info("Wrote the keys for tokens", zap.Int("keys", len(keys)), zap.String("newest", keys[0].ID))
+		k.log.Info("Wrote the keys for tokens", zap.Int(metrics.KeyKeys, len(keys)), zap.String(metrics.KeyNewest, keys[0].ID))
 	}
 	return resp.Succeeded, nil
 }

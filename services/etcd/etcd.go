@@ -21,6 +21,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/xebec-project/xebec/internal/etcdadmin"
+	"github.com/xebec-project/xebec/internal/metrics"
 	etcdv1 "github.com/xebec-project/xebec/proto/xebec/etcd/v1"
 )
 
@@ -91,8 +92,8 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	defer own.Close()
 	cfg.ServiceRegister = func(r *grpc.Server) { etcdv1.RegisterEtcdServiceServer(r, etcdadmin.New(own)) }
-	s.log.Info("Starting etcd", zap.String("member", s.cfg.Name), zap.String("data_dir", s.cfg.DataDir),
-		zap.String("peer_url", s.cfg.PeerURL), zap.String("client_url", s.cfg.ClientURL))
+	s.log.Info("Starting etcd", zap.String(metrics.KeyMember, s.cfg.Name), zap.String(metrics.KeyDataDir, s.cfg.DataDir),
+		zap.String(metrics.KeyPeerURL, s.cfg.PeerURL), zap.String(metrics.KeyClientURL, s.cfg.ClientURL))
 	member, err := embed.StartEtcd(cfg)
 	if err != nil {
 		return fmt.Errorf("start etcd: %w", err)
@@ -106,7 +107,7 @@ func (s *Service) Run(ctx context.Context) error {
 		}
 		endStreams()
 		member.Close()
-		s.log.Info("Stopped etcd", zap.String("member", s.cfg.Name))
+		s.log.Info("Stopped etcd", zap.String(metrics.KeyMember, s.cfg.Name))
 	}()
 	return s.watch(ctx, member)
 }
@@ -168,7 +169,7 @@ func (s *Service) tell(was, now state) {
 		case now.self:
 			s.log.Info("This member leads etcd")
 		default:
-			s.log.Info("This member follows etcd's leader", zap.String("leader", fmt.Sprintf("%x", now.leader)))
+			s.log.Info("This member follows etcd's leader", zap.String(metrics.KeyLeader, fmt.Sprintf("%x", now.leader)))
 		}
 	}
 	for _, a := range now.alarms {
@@ -178,17 +179,17 @@ func (s *Service) tell(was, now state) {
 		switch a {
 		case pb.AlarmType_NOSPACE:
 			s.log.Error("Etcd has reached its quota and refuses writes. Delete objects, or raise quotaBytes on every member; "+
-				"then compact and defragment the members, and disarm the alarm NOSPACE", zap.Int64("quota_bytes", s.cfg.QuotaBytes))
+				"then compact and defragment the members, and disarm the alarm NOSPACE", zap.Int64(metrics.KeyQuotaBytes, s.cfg.QuotaBytes))
 		case pb.AlarmType_CORRUPT:
 			s.log.Error("Etcd's members hold different data. Stop the member that differs, remove it from the cluster, delete its "+
-				"data directory and add it anew; then disarm the alarm CORRUPT", zap.String("data_dir", s.cfg.DataDir))
+				"data directory and add it anew; then disarm the alarm CORRUPT", zap.String(metrics.KeyDataDir, s.cfg.DataDir))
 		default:
-			s.log.Error("Etcd raised an alarm", zap.Stringer("alarm", a))
+			s.log.Error("Etcd raised an alarm", zap.Stringer(metrics.KeyAlarm, a))
 		}
 	}
 	for _, a := range was.alarms {
 		if !slices.Contains(now.alarms, a) {
-			s.log.Info("Etcd's alarm is off", zap.Stringer("alarm", a))
+			s.log.Info("Etcd's alarm is off", zap.Stringer(metrics.KeyAlarm, a))
 		}
 	}
 	status := healthpb.HealthCheckResponse_NOT_SERVING

@@ -14,6 +14,7 @@ import (
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/events"
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
 	"github.com/xebec-project/xebec/internal/version"
@@ -101,7 +102,7 @@ func (r *reachability) reconcile(ctx context.Context, key controller.Key) (contr
 	if problem == nil {
 		r.events.Event(node, events.Normal, "NodeReachable", "Node %s does not renew its lease but answers %s: its pods stay", key.Name, by)
 	} else {
-		r.log.Info("Node does not answer", zap.String("node", key.Name), zap.Error(problem))
+		r.log.Info("Node does not answer", zap.String(metrics.KeyNode, key.Name), zap.Error(problem))
 	}
 	r.known(key)
 	return controller.Result{}, nil

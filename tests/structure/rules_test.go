@@ -204,3 +204,38 @@ func TestNothingUnfinished(t *testing.T) {
 		}
 	}
 }
+
+// TestLogKeysAndMetricNamesAreConstants demands that keys of log fields and names of metrics are
+// constants of internal/metrics, so that queries and dashboards have one list.
+func TestLogKeysAndMetricNamesAreConstants(t *testing.T) {
+	for _, s := range sources(t) {
+		// The agent's keys are literals still.
+		if s.test() || s.generated || s.dir() == "internal/metrics" || strings.HasPrefix(s.path, "agent/") || strings.HasPrefix(s.path, "tests/") {
+			continue
+		}
+		ast.Inspect(s.syntax, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.CallExpr:
+				if isLogField(n) {
+					t.Errorf("%s: the key of a log field is a literal: add a constant to internal/metrics", s.at(n))
+				}
+			case *ast.BasicLit:
+				if n.Kind == token.STRING && strings.HasPrefix(n.Value, `"xebec_`) {
+					t.Errorf("%s: %s is the name of a metric: add a constant to internal/metrics", s.at(n), n.Value)
+				}
+			}
+			return true
+		})
+	}
+}
+
+// isLogField reports whether a call makes a field of zap with a literal as its key.
+func isLogField(call *ast.CallExpr) bool {
+	selector, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok || len(call.Args) != 2 {
+		return false
+	}
+	pkg, ok := selector.X.(*ast.Ident)
+	literal, isLiteral := call.Args[0].(*ast.BasicLit)
+	return ok && pkg.Name == "zap" && isLiteral && literal.Kind == token.STRING
+}

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/xebec-project/xebec/internal/metrics"
 )
 
 const (
@@ -45,7 +47,7 @@ func (s *Set) Leave() {
 	select {
 	case <-s.left:
 	case <-limit.C:
-		s.log.Info("Stopping although a load balancer does not look any more whether to send connections", zap.Duration("waited", leaveLimit))
+		s.log.Info("Stopping although a load balancer does not look any more whether to send connections", zap.Duration(metrics.KeyWaited, leaveLimit))
 	}
 }
 

@@ -115,7 +115,7 @@ func New(cfg Config, log *zap.Logger, registerer prometheus.Registerer) (*Set, e
 	}
 	s.rules = s.configured()
 	if kept, err := s.load(); err != nil {
-		log.Warn("The GatewayAccess kept from before is of no use: going by the configuration", zap.String("file", cfg.Keep), zap.Error(err))
+		log.Warn("The GatewayAccess kept from before is of no use: going by the configuration", zap.String(metrics.KeyFile, cfg.Keep), zap.Error(err))
 	} else if kept != nil {
 		s.rules = s.from(kept, FromKept)
 	}
@@ -204,9 +204,9 @@ func (s *Set) change(next *rules) {
 	}
 	s.mu.Unlock()
 	if !same {
-		s.log.Info("The access list changed", zap.String("from", next.from),
-			zap.Bool("private_closed", next.private.Closed), zap.Strings("private", next.private.Allowed.Strings()),
-			zap.Bool("public_closed", next.public.Closed), zap.Strings("public", next.public.Allowed.Strings()))
+		s.log.Info("The access list changed", zap.String(metrics.KeyFrom, next.from),
+			zap.Bool(metrics.KeyPrivateClosed, next.private.Closed), zap.Strings(metrics.KeyPrivate, next.private.Allowed.Strings()),
+			zap.Bool(metrics.KeyPublicClosed, next.public.Closed), zap.Strings(metrics.KeyPublic, next.public.Allowed.Strings()))
 	}
 	for _, c := range cut {
 		s.log.Info("Cut a connection that the access list no longer admits", zap.String(metrics.KeyListener, c.listener), zap.Stringer(metrics.KeyPeer, c.source))
@@ -258,7 +258,7 @@ func (s *Set) deny(listener string, source netip.Addr) {
 	s.silenced = 0
 	s.mu.Unlock()
 	s.log.Info("Denied a connection by the access list", zap.String(metrics.KeyListener, listener), zap.Stringer(metrics.KeyPeer, source),
-		zap.Int("denied_unlogged", silenced))
+		zap.Int(metrics.KeyUnlogged, silenced))
 }
 
 // followMasters reads the addresses of the masters now and then. While etcd does not answer those known last count.
@@ -344,6 +344,6 @@ func (s *Set) keep(access *gatewayv1.GatewayAccess) {
 	}
 	if err != nil {
 		s.log.Warn("The GatewayAccess could not be kept: a start while no apiserver answers would go by the configuration",
-			zap.String("file", s.cfg.Keep), zap.Error(err))
+			zap.String(metrics.KeyFile, s.cfg.Keep), zap.Error(err))
 	}
 }

@@ -12,6 +12,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc/metadata"
+
+	"github.com/xebec-project/xebec/internal/metrics"
 )
 
 const (
@@ -94,7 +96,7 @@ func (s *Store) runFeed(ctx context.Context) {
 		}
 		// Only an empty cache or one behind a compaction must be filled; otherwise the watch resumes where it was.
 		fill = s.cache.at() == 0 || errors.Is(err, ErrCompacted)
-		s.log.Warn("Lost the watch on etcd", zap.Error(err), zap.Int64("revision", s.cache.at()), zap.Bool("list_anew", fill))
+		s.log.Warn("Lost the watch on etcd", zap.Error(err), zap.Int64(metrics.KeyRevision, s.cache.at()), zap.Bool(metrics.KeyRelist, fill))
 		if errors.Is(err, errStalled) || time.Since(started) > backoffMost {
 			backoff = backoffFirst
 		}
@@ -212,7 +214,7 @@ func (s *Store) setLive(target int64) {
 	case <-s.feed.filled:
 	default:
 		close(s.feed.filled)
-		s.log.Info("Filled the cache from etcd", zap.Int64("revision", s.cache.at()))
+		s.log.Info("Filled the cache from etcd", zap.Int64(metrics.KeyRevision, s.cache.at()))
 	}
 }
 
