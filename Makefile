@@ -38,8 +38,8 @@ test: install-deps ## every test; as root, for namespaces, containers and eBPF a
 	hack/test.sh ./... -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) $(TEST_FLAGS)
 
 # The program of Kubernetes' packages takes a minute to build at first, and seconds from Go's build cache.
-test-validation: ## verdicts and messages compared with Kubernetes' own validation; CORPUS=DIR adds manifests
-	XEBEC_VALIDATION=1 CORPUS=$(if $(CORPUS),$(abspath $(CORPUS))) go test -count=1 -timeout $(TEST_TIMEOUT) $(TEST_FLAGS) ./tests/validation
+test-validation: ## compared with Kubernetes' own: verdicts, messages and OpenAPI documents; CORPUS=DIR adds manifests
+	XEBEC_VALIDATION=1 CORPUS=$(if $(CORPUS),$(abspath $(CORPUS))) go test -count=1 -timeout $(TEST_TIMEOUT) $(TEST_FLAGS) ./tests/validation ./tests/openapi
 
 # Hosts of another release of Debian: SUITE=trixie.
 test-hosts: install-deps ## clusters by Ansible on hosts booted with systemd; as root, about ten minutes

@@ -1,39 +1,15 @@
 // Package schema tells what the fields of objects mean: their JSON names, their types as people
-// write them, and the comments of the protos, which are embedded.
+// write them, and the comments of the protos.
 package schema
 
 import (
-	"bytes"
-	"compress/gzip"
-	_ "embed"
-	"encoding/json"
-	"fmt"
-	"sync"
-
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/schema/comments"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
-
-//go:generate bash -c "set -o pipefail; go tool -modfile=../../tools/go.mod buf build ../.. --as-file-descriptor-set -o -#format=binpb | go run ./generate comments.json.gz"
-
-//go:embed comments.json.gz
-var compressed []byte
-
-// comments are by full name of message or field.
-var comments = sync.OnceValues(func() (map[string]string, error) {
-	r, err := gzip.NewReader(bytes.NewReader(compressed))
-	if err != nil {
-		return nil, fmt.Errorf("embedded comments: %w", err)
-	}
-	var all map[string]string
-	if err := json.NewDecoder(r).Decode(&all); err != nil {
-		return nil, fmt.Errorf("embedded comments: %w", err)
-	}
-	return all, nil
-})
 
 // Field is one field of an object, or the object itself.
 type Field struct {
@@ -51,9 +27,9 @@ type Field struct {
 
 // Of returns a kind as the root of its fields.
 func Of(k *kind.Kind) (Field, error) {
-	all, err := comments()
+	all, err := comments.All()
 	m := k.New().ProtoReflect().Descriptor()
-	return Field{Name: k.Name, Type: "Object", Comment: all[string(m.FullName())], message: m}, err
+	return Field{Name: k.Name, Type: "Object", Comment: all[m.FullName()], message: m}, err
 }
 
 // Fields returns the fields of a field, in the order of the proto; nil when it has none.
@@ -61,7 +37,7 @@ func (f Field) Fields() []Field {
 	if f.message == nil {
 		return nil
 	}
-	all, err := comments()
+	all, err := comments.All()
 	if err != nil {
 		return nil // Of has reported it.
 	}
@@ -73,10 +49,10 @@ func (f Field) Fields() []Field {
 			out = append(out, Field{message: d.Message()}.Fields()...)
 			continue
 		}
-		child := Field{Name: d.JSONName(), Comment: all[string(d.FullName())], NoEffect: o.GetNoEffect()}
+		child := Field{Name: d.JSONName(), Comment: all[d.FullName()], NoEffect: o.GetNoEffect()}
 		child.Type, child.message = describe(d)
 		if child.message != nil {
-			child.TypeComment = all[string(child.message.FullName())]
+			child.TypeComment = all[child.message.FullName()]
 		}
 		out = append(out, child)
 	}

@@ -6,6 +6,7 @@
 package schema
 
 import (
+	"slices"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -24,6 +25,13 @@ func RulesOf(f protoreflect.FieldDescriptor) *metav1.FieldRules {
 func MessageRulesOf(m protoreflect.MessageDescriptor) *metav1.MessageRules {
 	rules, _ := proto.GetExtension(m.Options(), metav1.E_Message).(*metav1.MessageRules)
 	return rules
+}
+
+// Required reports whether a field is required of a complete message, as OpenAPI and explain state it: validation refuses the
+// message without it, or Kubernetes' documents call it required.
+func Required(f protoreflect.FieldDescriptor) bool {
+	m, ok := f.Parent().(protoreflect.MessageDescriptor)
+	return RulesOf(f).GetRequired() || ok && slices.Contains(MessageRulesOf(m).GetRequiredFields(), f.JSONName())
 }
 
 // plan is what there is to do for the messages of one type. Plans are shared and never change once compiled.

@@ -80,6 +80,9 @@ func TestImports(t *testing.T) {
 			if strings.HasPrefix(imported, "k8s.io/api/") && !s.test() {
 				t.Errorf("%s imports %s: Kubernetes' own types are for tests to compare with", s.path, imported)
 			}
+			if strings.HasPrefix(imported, "github.com/google/gnostic-models/") && !s.test() && s.dir() != "internal/schema/openapi/generate" {
+				t.Errorf("%s imports %s: only the generator of OpenAPI documents requires it, no program", s.path, imported)
+			}
 		}
 	}
 }

@@ -529,7 +529,7 @@ const file_xebec_apps_v1_deployment_proto_rawDesc = "" +
 	"Deployment\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12;\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1d.xebec.apps.v1.DeploymentSpecB\b\xc2\xda\x18\x042\x02{}R\x04spec\x127\n" +
-	"\x06status\x18\x03 \x01(\v2\x1f.xebec.apps.v1.DeploymentStatusR\x06status\"\xb5\x04\n" +
+	"\x06status\x18\x03 \x01(\v2\x1f.xebec.apps.v1.DeploymentStatusR\x06status\"\xcf\x04\n" +
 	"\x0eDeploymentSpec\x12*\n" +
 	"\breplicas\x18\x01 \x01(\x05B\t\xc2\xda\x18\x052\x011`\x00H\x00R\breplicas\x88\x01\x01\x12@\n" +
 	"\bselector\x18\x02 \x01(\v2\x1c.xebec.meta.v1.LabelSelectorB\x06\xc2\xda\x18\x02P\x01R\bselector\x12B\n" +
@@ -539,7 +539,7 @@ const file_xebec_apps_v1_deployment_proto_rawDesc = "" +
 	"\x16revision_history_limit\x18\x06 \x01(\x05B\n" +
 	"\xc2\xda\x18\x062\x0210`\x00H\x01R\x14revisionHistoryLimit\x88\x01\x01\x12\x16\n" +
 	"\x06paused\x18\a \x01(\bR\x06paused\x12L\n" +
-	"\x19progress_deadline_seconds\x18\t \x01(\x05B\v\xc2\xda\x18\a2\x03600`\x00H\x02R\x17progressDeadlineSeconds\x88\x01\x01B\v\n" +
+	"\x19progress_deadline_seconds\x18\t \x01(\x05B\v\xc2\xda\x18\a2\x03600`\x00H\x02R\x17progressDeadlineSeconds\x88\x01\x01:\x18\xc2\xda\x18\x14b\bselectorb\btemplateB\v\n" +
 	"\t_replicasB\x19\n" +
 	"\x17_revision_history_limitB\x1c\n" +
 	"\x1a_progress_deadline_seconds\"\xa7\x01\n" +
@@ -564,14 +564,14 @@ const file_xebec_apps_v1_deployment_proto_rawDesc = "" +
 	"\x0fcollision_count\x18\b \x01(\x05B\x06\xc2\xda\x18\x02`\x00H\x00R\x0ecollisionCount\x88\x01\x01\x12>\n" +
 	"\x14terminating_replicas\x18\t \x01(\x05B\x06\xc2\xda\x18\x02`\x00H\x01R\x13terminatingReplicas\x88\x01\x01B\x12\n" +
 	"\x10_collision_countB\x17\n" +
-	"\x15_terminating_replicas\"\x87\x02\n" +
+	"\x15_terminating_replicas\"\x9b\x02\n" +
 	"\x13DeploymentCondition\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\tR\x06status\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x05 \x01(\tR\amessage\x12D\n" +
 	"\x10last_update_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastUpdateTime\x12L\n" +
-	"\x14last_transition_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x12lastTransitionTimeB;Z9github.com/xebec-project/xebec/proto/xebec/apps/v1;appsv1b\x06proto3"
+	"\x14last_transition_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x12lastTransitionTime:\x12\xc2\xda\x18\x0eb\x06statusb\x04typeB;Z9github.com/xebec-project/xebec/proto/xebec/apps/v1;appsv1b\x06proto3"
 
 var (
 	file_xebec_apps_v1_deployment_proto_rawDescOnce sync.Once

@@ -352,13 +352,14 @@ const file_xebec_apps_v1_replicaset_proto_rawDesc = "" +
 	"ReplicaSet\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12;\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1d.xebec.apps.v1.ReplicaSetSpecB\b\xc2\xda\x18\x042\x02{}R\x04spec\x127\n" +
-	"\x06status\x18\x03 \x01(\v2\x1f.xebec.apps.v1.ReplicaSetStatusR\x06status\"\x83\x02\n" +
+	"\x06status\x18\x03 \x01(\v2\x1f.xebec.apps.v1.ReplicaSetStatusR\x06status\"\x93\x02\n" +
 	"\x0eReplicaSetSpec\x12*\n" +
 	"\breplicas\x18\x01 \x01(\x05B\t\xc2\xda\x18\x052\x011`\x00H\x00R\breplicas\x88\x01\x01\x12@\n" +
 	"\bselector\x18\x02 \x01(\v2\x1c.xebec.meta.v1.LabelSelectorB\x06\xc2\xda\x18\x02P\x01R\bselector\x12B\n" +
 	"\btemplate\x18\x03 \x01(\v2\x1e.xebec.core.v1.PodTemplateSpecB\x06\xc2\xda\x18\x02P\x01R\btemplate\x122\n" +
-	"\x11min_ready_seconds\x18\x04 \x01(\x05B\x06\xc2\xda\x18\x02`\x00R\x0fminReadySecondsB\v\n" +
-	"\t_replicas\"\xc8\x03\n" +
+	"\x11min_ready_seconds\x18\x04 \x01(\x05B\x06\xc2\xda\x18\x02`\x00R\x0fminReadySeconds:\x0e\xc2\xda\x18\n" +
+	"b\bselectorB\v\n" +
+	"\t_replicas\"\xd8\x03\n" +
 	"\x10ReplicaSetStatus\x12\"\n" +
 	"\breplicas\x18\x01 \x01(\x05B\x06\xc2\xda\x18\x02`\x00R\breplicas\x12<\n" +
 	"\x16fully_labeled_replicas\x18\x02 \x01(\x05B\x06\xc2\xda\x18\x02`\x00R\x14fullyLabeledReplicas\x127\n" +
@@ -368,14 +369,15 @@ const file_xebec_apps_v1_replicaset_proto_rawDesc = "" +
 	"\n" +
 	"conditions\x18\x06 \x03(\v2\".xebec.apps.v1.ReplicaSetConditionB\x16\xc2\xda\x18\x12\x18\x02\"\x04type\xb8\x01\x01\xc2\x01\x04typeR\n" +
 	"conditions\x12>\n" +
-	"\x14terminating_replicas\x18\a \x01(\x05B\x06\xc2\xda\x18\x02`\x00H\x00R\x13terminatingReplicas\x88\x01\x01B\x17\n" +
-	"\x15_terminating_replicas\"\xc1\x01\n" +
+	"\x14terminating_replicas\x18\a \x01(\x05B\x06\xc2\xda\x18\x02`\x00H\x00R\x13terminatingReplicas\x88\x01\x01:\x0e\xc2\xda\x18\n" +
+	"b\breplicasB\x17\n" +
+	"\x15_terminating_replicas\"\xd5\x01\n" +
 	"\x13ReplicaSetCondition\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\tR\x06status\x12L\n" +
 	"\x14last_transition_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x12lastTransitionTime\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
-	"\amessage\x18\x05 \x01(\tR\amessageB;Z9github.com/xebec-project/xebec/proto/xebec/apps/v1;appsv1b\x06proto3"
+	"\amessage\x18\x05 \x01(\tR\amessage:\x12\xc2\xda\x18\x0eb\x06statusb\x04typeB;Z9github.com/xebec-project/xebec/proto/xebec/apps/v1;appsv1b\x06proto3"
 
 var (
 	file_xebec_apps_v1_replicaset_proto_rawDescOnce sync.Once

@@ -3416,7 +3416,7 @@ var File_xebec_core_v1_container_proto protoreflect.FileDescriptor
 
 const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\n" +
-	"\x1dxebec/core/v1/container.proto\x12\rxebec.core.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/core/v1/volume.proto\x1a\x1fxebec/meta/v1/intorstring.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/quantity.proto\"\xd5\f\n" +
+	"\x1dxebec/core/v1/container.proto\x12\rxebec.core.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/core/v1/volume.proto\x1a\x1fxebec/meta/v1/intorstring.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/quantity.proto\"\xe1\f\n" +
 	"\tContainer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x18\n" +
@@ -3447,7 +3447,8 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\rstartup_probe\x18\x16 \x01(\v2\x14.xebec.core.v1.ProbeR\fstartupProbe\x12^\n" +
 	"\rresize_policy\x18\x17 \x03(\v2$.xebec.core.v1.ContainerResizePolicyB\x13\xc2\xda\x18\x0f\xa2\x01\fresourceNameR\fresizePolicy\x12J\n" +
 	"\x0erestart_policy\x18\x18 \x01(\tB\x1e\xc2\xda\x18\x1az\x06Alwaysz\x05Neverz\tOnFailureH\x00R\rrestartPolicy\x88\x01\x01\x12^\n" +
-	"\x14restart_policy_rules\x18\x19 \x03(\v2#.xebec.core.v1.ContainerRestartRuleB\a\xc2\xda\x18\x03\x90\x01\x14R\x12restartPolicyRulesB\x11\n" +
+	"\x14restart_policy_rules\x18\x19 \x03(\v2#.xebec.core.v1.ContainerRestartRuleB\a\xc2\xda\x18\x03\x90\x01\x14R\x12restartPolicyRules:\n" +
+	"\xc2\xda\x18\x06b\x04nameB\x11\n" +
 	"\x0f_restart_policy\"\xb4\x02\n" +
 	"\rContainerPort\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12$\n" +
@@ -3491,13 +3492,14 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\x03key\x18\x02 \x01(\tB\t\xc2\xda\x18\x05P\x01\x80\x01\n" +
 	"R\x03key\x12\x1f\n" +
 	"\boptional\x18\x03 \x01(\bH\x00R\boptional\x88\x01\x01:\x06\xc2\xda\x18\x02\x10\x01B\v\n" +
-	"\t_optional\"\x9b\x01\n" +
+	"\t_optional\"\xb2\x01\n" +
 	"\x0fFileKeySelector\x12\x1f\n" +
 	"\vvolume_name\x18\x01 \x01(\tR\n" +
 	"volumeName\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x10\n" +
 	"\x03key\x18\x03 \x01(\tR\x03key\x12,\n" +
-	"\boptional\x18\x04 \x01(\bB\v\xc2\xda\x18\a2\x05falseH\x00R\boptional\x88\x01\x01:\x06\xc2\xda\x18\x02\x10\x01B\v\n" +
+	"\boptional\x18\x04 \x01(\bB\v\xc2\xda\x18\a2\x05falseH\x00R\boptional\x88\x01\x01:\x1d\xc2\xda\x18\x19\x10\x01b\x03keyb\x04pathb\n" +
+	"volumeNameB\v\n" +
 	"\t_optional\"\xca\x03\n" +
 	"\x14ResourceRequirements\x12G\n" +
 	"\x06limits\x18\x01 \x03(\v2/.xebec.core.v1.ResourceRequirements.LimitsEntryR\x06limits\x12M\n" +
@@ -3508,10 +3510,11 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\v2\x17.xebec.meta.v1.QuantityR\x05value:\x028\x01\x1aT\n" +
 	"\rRequestsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12-\n" +
-	"\x05value\x18\x02 \x01(\v2\x17.xebec.meta.v1.QuantityR\x05value:\x028\x01\"=\n" +
+	"\x05value\x18\x02 \x01(\v2\x17.xebec.meta.v1.QuantityR\x05value:\x028\x01\"I\n" +
 	"\rResourceClaim\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\arequest\x18\x02 \x01(\tR\arequest\"\x9f\x01\n" +
+	"\arequest\x18\x02 \x01(\tR\arequest:\n" +
+	"\xc2\xda\x18\x06b\x04name\"\x9f\x01\n" +
 	"\x15ContainerResizePolicy\x128\n" +
 	"\rresource_name\x18\x01 \x01(\tB\x13\xc2\xda\x18\x0fP\x01z\x03cpuz\x06memoryR\fresourceName\x12L\n" +
 	"\x0erestart_policy\x18\x02 \x01(\tB%\xc2\xda\x18!P\x01z\vNotRequiredz\x10RestartContainerR\rrestartPolicy\"\xbf\x01\n" +
@@ -3540,28 +3543,31 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\x04grpc\x18\x04 \x01(\v2\x19.xebec.core.v1.GRPCActionR\x04grpc\".\n" +
 	"\n" +
 	"ExecAction\x12 \n" +
-	"\acommand\x18\x01 \x03(\tB\x06\xc2\xda\x18\x02P\x01R\acommand\"\x9e\x02\n" +
+	"\acommand\x18\x01 \x03(\tB\x06\xc2\xda\x18\x02P\x01R\acommand\"\xaa\x02\n" +
 	"\rHTTPGetAction\x12\x1d\n" +
 	"\x04path\x18\x01 \x01(\tB\t\xc2\xda\x18\x052\x03\"/\"R\x04path\x12.\n" +
 	"\x04port\x18\x02 \x01(\v2\x1a.xebec.meta.v1.IntOrStringR\x04port\x12\x12\n" +
 	"\x04host\x18\x03 \x01(\tR\x04host\x121\n" +
 	"\x06scheme\x18\x04 \x01(\tB\x19\xc2\xda\x18\x152\x06\"HTTP\"z\x04HTTPz\x05HTTPSR\x06scheme\x12<\n" +
 	"\fhttp_headers\x18\x05 \x03(\v2\x19.xebec.core.v1.HTTPHeaderR\vhttpHeaders\x12,\n" +
-	"\bprotocol\x18\x06 \x01(\tB\v\xc2\xda\x18\a\xca\x01\x041.37H\x00R\bprotocol\x88\x01\x01B\v\n" +
-	"\t_protocol\"6\n" +
+	"\bprotocol\x18\x06 \x01(\tB\v\xc2\xda\x18\a\xca\x01\x041.37H\x00R\bprotocol\x88\x01\x01:\n" +
+	"\xc2\xda\x18\x06b\x04portB\v\n" +
+	"\t_protocol\"I\n" +
 	"\n" +
 	"HTTPHeader\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"U\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x11\xc2\xda\x18\rb\x04nameb\x05value\"a\n" +
 	"\x0fTCPSocketAction\x12.\n" +
 	"\x04port\x18\x01 \x01(\v2\x1a.xebec.meta.v1.IntOrStringR\x04port\x12\x12\n" +
-	"\x04host\x18\x02 \x01(\tR\x04host\"\x90\x01\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host:\n" +
+	"\xc2\xda\x18\x06b\x04port\"\x9c\x01\n" +
 	"\n" +
 	"GRPCAction\x12\x1e\n" +
 	"\x04port\x18\x01 \x01(\x05B\n" +
 	"\xc2\xda\x18\x06`\x01h\xff\xff\x03R\x04port\x12'\n" +
 	"\aservice\x18\x02 \x01(\tB\b\xc2\xda\x18\x042\x02\"\"H\x00R\aservice\x88\x01\x01\x12$\n" +
-	"\x04mode\x18\x03 \x01(\tB\v\xc2\xda\x18\a\xca\x01\x041.37H\x01R\x04mode\x88\x01\x01B\n" +
+	"\x04mode\x18\x03 \x01(\tB\v\xc2\xda\x18\a\xca\x01\x041.37H\x01R\x04mode\x88\x01\x01:\n" +
+	"\xc2\xda\x18\x06b\x04portB\n" +
 	"\n" +
 	"\b_serviceB\a\n" +
 	"\x05_mode\"\xbd\x01\n" +
@@ -3577,9 +3583,9 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\bhttp_get\x18\x02 \x01(\v2\x1c.xebec.core.v1.HTTPGetActionR\ahttpGet\x12=\n" +
 	"\n" +
 	"tcp_socket\x18\x03 \x01(\v2\x1e.xebec.core.v1.TCPSocketActionR\ttcpSocket\x120\n" +
-	"\x05sleep\x18\x04 \x01(\v2\x1a.xebec.core.v1.SleepActionR\x05sleep\"/\n" +
+	"\x05sleep\x18\x04 \x01(\v2\x1a.xebec.core.v1.SleepActionR\x05sleep\">\n" +
 	"\vSleepAction\x12 \n" +
-	"\aseconds\x18\x01 \x01(\x03B\x06\xc2\xda\x18\x02`\x00R\aseconds\"\xd9\a\n" +
+	"\aseconds\x18\x01 \x01(\x03B\x06\xc2\xda\x18\x02`\x00R\aseconds:\r\xc2\xda\x18\tb\aseconds\"\xd9\a\n" +
 	"\x0fSecurityContext\x12?\n" +
 	"\fcapabilities\x18\x01 \x01(\v2\x1b.xebec.core.v1.CapabilitiesR\fcapabilities\x12#\n" +
 	"\n" +
@@ -3621,20 +3627,20 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\x1a_gmsa_credential_spec_nameB\x17\n" +
 	"\x15_gmsa_credential_specB\x13\n" +
 	"\x11_run_as_user_nameB\x0f\n" +
-	"\r_host_process\"\x9b\x01\n" +
+	"\r_host_process\"\xbf\x01\n" +
 	"\x0eSeccompProfile\x12A\n" +
 	"\x04type\x18\x01 \x01(\tB-\xc2\xda\x18)P\x01z\tLocalhostz\x0eRuntimeDefaultz\n" +
 	"UnconfinedR\x04type\x120\n" +
-	"\x11localhost_profile\x18\x02 \x01(\tH\x00R\x10localhostProfile\x88\x01\x01B\x14\n" +
-	"\x12_localhost_profile\"\x9c\x01\n" +
+	"\x11localhost_profile\x18\x02 \x01(\tH\x00R\x10localhostProfile\x88\x01\x01:\"\xc2\xda\x18\x1eR\x10localhostProfileZ\x04typeb\x04typeB\x14\n" +
+	"\x12_localhost_profile\"\xc0\x01\n" +
 	"\x0fAppArmorProfile\x12A\n" +
 	"\x04type\x18\x01 \x01(\tB-\xc2\xda\x18)P\x01z\tLocalhostz\x0eRuntimeDefaultz\n" +
 	"UnconfinedR\x04type\x120\n" +
-	"\x11localhost_profile\x18\x02 \x01(\tH\x00R\x10localhostProfile\x88\x01\x01B\x14\n" +
+	"\x11localhost_profile\x18\x02 \x01(\tH\x00R\x10localhostProfile\x88\x01\x01:\"\xc2\xda\x18\x1eR\x10localhostProfileZ\x04typeb\x04typeB\x14\n" +
 	"\x12_localhost_profile\"\xb7\x01\n" +
 	"\x12EphemeralContainer\x12m\n" +
 	"\x1aephemeral_container_common\x18\x01 \x01(\v2'.xebec.core.v1.EphemeralContainerCommonB\x06\xc2\xda\x18\x02\b\x01R\x18ephemeralContainerCommon\x122\n" +
-	"\x15target_container_name\x18\x02 \x01(\tR\x13targetContainerName\"\x8a\f\n" +
+	"\x15target_container_name\x18\x02 \x01(\tR\x13targetContainerName\"\x96\f\n" +
 	"\x18EphemeralContainerCommon\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x18\n" +
@@ -3665,11 +3671,12 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\rstartup_probe\x18\x16 \x01(\v2\x14.xebec.core.v1.ProbeR\fstartupProbe\x12^\n" +
 	"\rresize_policy\x18\x17 \x03(\v2$.xebec.core.v1.ContainerResizePolicyB\x13\xc2\xda\x18\x0f\xa2\x01\fresourceNameR\fresizePolicy\x12*\n" +
 	"\x0erestart_policy\x18\x18 \x01(\tH\x00R\rrestartPolicy\x88\x01\x01\x12U\n" +
-	"\x14restart_policy_rules\x18\x19 \x03(\v2#.xebec.core.v1.ContainerRestartRuleR\x12restartPolicyRulesB\x11\n" +
-	"\x0f_restart_policy\"2\n" +
+	"\x14restart_policy_rules\x18\x19 \x03(\v2#.xebec.core.v1.ContainerRestartRuleR\x12restartPolicyRules:\n" +
+	"\xc2\xda\x18\x06b\x04nameB\x11\n" +
+	"\x0f_restart_policy\"E\n" +
 	"\x06Sysctl\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\xa4\a\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x11\xc2\xda\x18\rb\x04nameb\x05value\"\xd5\a\n" +
 	"\x0fContainerStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
 	"\x05state\x18\x02 \x01(\v2\x1d.xebec.core.v1.ContainerStateR\x05state\x12<\n" +
@@ -3691,7 +3698,7 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"stopSignal\x88\x01\x01\x1a^\n" +
 	"\x17AllocatedResourcesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12-\n" +
-	"\x05value\x18\x02 \x01(\v2\x17.xebec.meta.v1.QuantityR\x05value:\x028\x01B\n" +
+	"\x05value\x18\x02 \x01(\v2\x17.xebec.meta.v1.QuantityR\x05value:\x028\x01:/\xc2\xda\x18+b\x05imageb\aimageIDb\x04nameb\x05readyb\frestartCountB\n" +
 	"\n" +
 	"\b_startedB\x0e\n" +
 	"\f_stop_signal\"\xd9\x01\n" +
@@ -3706,7 +3713,7 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\amessage\x18\x02 \x01(\tR\amessage\"R\n" +
 	"\x15ContainerStateRunning\x129\n" +
 	"\n" +
-	"started_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\"\x9c\x02\n" +
+	"started_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\"\xac\x02\n" +
 	"\x18ContainerStateTerminated\x12\x1b\n" +
 	"\texit_code\x18\x01 \x01(\x05R\bexitCode\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\x05R\x06signal\x12\x16\n" +
@@ -3716,28 +3723,32 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"started_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12;\n" +
 	"\vfinished_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"finishedAt\x12!\n" +
-	"\fcontainer_id\x18\a \x01(\tR\vcontainerID\"H\n" +
+	"\fcontainer_id\x18\a \x01(\tR\vcontainerID:\x0e\xc2\xda\x18\n" +
+	"b\bexitCode\"H\n" +
 	"\rContainerUser\x127\n" +
-	"\x05linux\x18\x01 \x01(\v2!.xebec.core.v1.LinuxContainerUserR\x05linux\"i\n" +
+	"\x05linux\x18\x01 \x01(\v2!.xebec.core.v1.LinuxContainerUserR\x05linux\"y\n" +
 	"\x12LinuxContainerUser\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\x03R\x03uid\x12\x10\n" +
 	"\x03gid\x18\x02 \x01(\x03R\x03gid\x12/\n" +
-	"\x13supplemental_groups\x18\x03 \x03(\x03R\x12supplementalGroups\"u\n" +
+	"\x13supplemental_groups\x18\x03 \x03(\x03R\x12supplementalGroups:\x0e\xc2\xda\x18\n" +
+	"b\x03gidb\x03uid\"\x81\x01\n" +
 	"\x0eResourceStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12O\n" +
 	"\tresources\x18\x02 \x03(\v2\x1d.xebec.core.v1.ResourceHealthB\x12\xc2\xda\x18\x0e\x18\x02\"\n" +
-	"resourceIDR\tresources\"t\n" +
+	"resourceIDR\tresources:\n" +
+	"\xc2\xda\x18\x06b\x04name\"\x86\x01\n" +
 	"\x0eResourceHealth\x12\x1f\n" +
 	"\vresource_id\x18\x01 \x01(\tR\n" +
 	"resourceID\x12\x16\n" +
 	"\x06health\x18\x02 \x01(\tR\x06health\x12\x1d\n" +
-	"\amessage\x18\x06 \x01(\tH\x00R\amessage\x88\x01\x01B\n" +
+	"\amessage\x18\x06 \x01(\tH\x00R\amessage\x88\x01\x01:\x10\xc2\xda\x18\fb\n" +
+	"resourceIDB\n" +
 	"\n" +
-	"\b_message\"\x91\x01\n" +
+	"\b_message\"\xc1\x01\n" +
 	" ContainerExtendedResourceRequest\x12%\n" +
 	"\x0econtainer_name\x18\x01 \x01(\tR\rcontainerName\x12#\n" +
 	"\rresource_name\x18\x02 \x01(\tR\fresourceName\x12!\n" +
-	"\frequest_name\x18\x03 \x01(\tR\vrequestNameB;Z9github.com/xebec-project/xebec/proto/xebec/core/v1;corev1b\x06proto3"
+	"\frequest_name\x18\x03 \x01(\tR\vrequestName:.\xc2\xda\x18*b\rcontainerNameb\vrequestNameb\fresourceNameB;Z9github.com/xebec-project/xebec/proto/xebec/core/v1;corev1b\x06proto3"
 
 var (
 	file_xebec_core_v1_container_proto_rawDescOnce sync.Once

@@ -309,7 +309,7 @@ var File_xebec_core_v1_event_proto protoreflect.FileDescriptor
 
 const file_xebec_core_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x19xebec/core/v1/event.proto\x12\rxebec.core.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\"\xd8\x05\n" +
+	"\x19xebec/core/v1/event.proto\x12\rxebec.core.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\"\xf8\x05\n" +
 	"\x05Event\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12G\n" +
 	"\x0finvolved_object\x18\x02 \x01(\v2\x1e.xebec.core.v1.ObjectReferenceR\x0einvolvedObject\x12\x16\n" +
@@ -328,7 +328,7 @@ const file_xebec_core_v1_event_proto_rawDesc = "" +
 	"\x06action\x18\f \x01(\tR\x06action\x128\n" +
 	"\arelated\x18\r \x01(\v2\x1e.xebec.core.v1.ObjectReferenceR\arelated\x12/\n" +
 	"\x13reporting_component\x18\x0e \x01(\tR\x12reportingComponent\x12-\n" +
-	"\x12reporting_instance\x18\x0f \x01(\tR\x11reportingInstance\"?\n" +
+	"\x12reporting_instance\x18\x0f \x01(\tR\x11reportingInstance:\x1e\xc2\xda\x18\x1ab\x0einvolvedObjectb\bmetadata\"?\n" +
 	"\vEventSource\x12\x1c\n" +
 	"\tcomponent\x18\x01 \x01(\tR\tcomponent\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\"u\n" +

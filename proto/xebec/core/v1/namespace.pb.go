@@ -287,13 +287,13 @@ const file_xebec_core_v1_namespace_proto_rawDesc = "" +
 	"\x05phase\x18\x01 \x01(\tR\x05phase\x12Y\n" +
 	"\n" +
 	"conditions\x18\x02 \x03(\v2!.xebec.core.v1.NamespaceConditionB\x16\xc2\xda\x18\x12\x18\x02\"\x04type\xb8\x01\x01\xc2\x01\x04typeR\n" +
-	"conditions\"\xc0\x01\n" +
+	"conditions\"\xd4\x01\n" +
 	"\x12NamespaceCondition\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\tR\x06status\x12L\n" +
 	"\x14last_transition_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x12lastTransitionTime\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x18\n" +
-	"\amessage\x18\x06 \x01(\tR\amessageB;Z9github.com/xebec-project/xebec/proto/xebec/core/v1;corev1b\x06proto3"
+	"\amessage\x18\x06 \x01(\tR\amessage:\x12\xc2\xda\x18\x0eb\x06statusb\x04typeB;Z9github.com/xebec-project/xebec/proto/xebec/core/v1;corev1b\x06proto3"
 
 var (
 	file_xebec_core_v1_namespace_proto_rawDescOnce sync.Once

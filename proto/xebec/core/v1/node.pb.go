@@ -1450,13 +1450,13 @@ const file_xebec_core_v1_node_proto_rawDesc = "" +
 	"\x15pod_preemption_policy\x18\b \x01(\v2&.xebec.core.v1.NodePodPreemptionPolicyB\v\xc2\xda\x18\a\xca\x01\x041.37R\x13podPreemptionPolicy\"[\n" +
 	"\x10NodeConfigSource\x12G\n" +
 	"\n" +
-	"config_map\x18\x02 \x01(\v2(.xebec.core.v1.ConfigMapNodeConfigSourceR\tconfigMap\"\xb8\x01\n" +
+	"config_map\x18\x02 \x01(\v2(.xebec.core.v1.ConfigMapNodeConfigSourceR\tconfigMap\"\xe1\x01\n" +
 	"\x19ConfigMapNodeConfigSource\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x03 \x01(\tR\x03uid\x12)\n" +
 	"\x10resource_version\x18\x04 \x01(\tR\x0fresourceVersion\x12,\n" +
-	"\x12kubelet_config_key\x18\x05 \x01(\tR\x10kubeletConfigKey\"]\n" +
+	"\x12kubelet_config_key\x18\x05 \x01(\tR\x10kubeletConfigKey:'\xc2\xda\x18#b\x10kubeletConfigKeyb\x04nameb\tnamespace\"]\n" +
 	"\x17NodePodPreemptionPolicy\x12B\n" +
 	"\x19disable_resize_preemption\x18\x01 \x03(\tB\x06\xc2\xda\x18\x02\x18\x01R\x17disableResizePreemption\"\xbc\b\n" +
 	"\n" +
@@ -1483,21 +1483,22 @@ const file_xebec_core_v1_node_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\v2\x17.xebec.meta.v1.QuantityR\x05value:\x028\x01\x1aW\n" +
 	"\x10AllocatableEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12-\n" +
-	"\x05value\x18\x02 \x01(\v2\x17.xebec.meta.v1.QuantityR\x05value:\x028\x01\"\x87\x02\n" +
+	"\x05value\x18\x02 \x01(\v2\x17.xebec.meta.v1.QuantityR\x05value:\x028\x01\"\x9b\x02\n" +
 	"\rNodeCondition\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\tR\x06status\x12J\n" +
 	"\x13last_heartbeat_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x11lastHeartbeatTime\x12L\n" +
 	"\x14last_transition_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x12lastTransitionTime\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x18\n" +
-	"\amessage\x18\x06 \x01(\tR\amessage\";\n" +
+	"\amessage\x18\x06 \x01(\tR\amessage:\x12\xc2\xda\x18\x0eb\x06statusb\x04type\"P\n" +
 	"\vNodeAddress\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"_\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress:\x13\xc2\xda\x18\x0fb\aaddressb\x04type\"_\n" +
 	"\x13NodeDaemonEndpoints\x12H\n" +
-	"\x10kubelet_endpoint\x18\x01 \x01(\v2\x1d.xebec.core.v1.DaemonEndpointR\x0fkubeletEndpoint\"$\n" +
+	"\x10kubelet_endpoint\x18\x01 \x01(\v2\x1d.xebec.core.v1.DaemonEndpointR\x0fkubeletEndpoint\"0\n" +
 	"\x0eDaemonEndpoint\x12\x12\n" +
-	"\x04port\x18\x01 \x01(\x05R\x04Port\"\xab\x04\n" +
+	"\x04port\x18\x01 \x01(\x05R\x04Port:\n" +
+	"\xc2\xda\x18\x06b\x04Port\"\xc4\x05\n" +
 	"\x0eNodeSystemInfo\x12\x1d\n" +
 	"\n" +
 	"machine_id\x18\x01 \x01(\tR\tmachineID\x12\x1f\n" +
@@ -1513,7 +1514,8 @@ const file_xebec_core_v1_node_proto_rawDesc = "" +
 	"\farchitecture\x18\n" +
 	" \x01(\tR\farchitecture\x121\n" +
 	"\x04swap\x18\v \x01(\v2\x1d.xebec.core.v1.NodeSwapStatusR\x04swap\x12K\n" +
-	"\x19running_in_user_namespace\x18\f \x01(\bB\v\xc2\xda\x18\a\xca\x01\x041.37H\x00R\x16runningInUserNamespace\x88\x01\x01B\x1c\n" +
+	"\x19running_in_user_namespace\x18\f \x01(\bB\v\xc2\xda\x18\a\xca\x01\x041.37H\x00R\x16runningInUserNamespace\x88\x01\x01:\x96\x01\xc2\xda\x18\x91\x01b\farchitectureb\x06bootIDb\x17containerRuntimeVersionb\rkernelVersionb\x10kubeProxyVersionb\x0ekubeletVersionb\tmachineIDb\x0foperatingSystemb\aosImageb\n" +
+	"systemUUIDB\x1c\n" +
 	"\x1a_running_in_user_namespace\">\n" +
 	"\x0eNodeSwapStatus\x12\x1f\n" +
 	"\bcapacity\x18\x01 \x01(\x03H\x00R\bcapacity\x88\x01\x01B\v\n" +
@@ -1521,11 +1523,12 @@ const file_xebec_core_v1_node_proto_rawDesc = "" +
 	"\x0eContainerImage\x12\x14\n" +
 	"\x05names\x18\x01 \x03(\tR\x05names\x12\x1d\n" +
 	"\n" +
-	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes\"E\n" +
+	"size_bytes\x18\x02 \x01(\x03R\tsizeBytes\"]\n" +
 	"\x0eAttachedVolume\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
 	"\vdevice_path\x18\x02 \x01(\tR\n" +
-	"devicePath\"\xe7\x01\n" +
+	"devicePath:\x16\xc2\xda\x18\x12b\n" +
+	"devicePathb\x04name\"\xe7\x01\n" +
 	"\x10NodeConfigStatus\x12;\n" +
 	"\bassigned\x18\x01 \x01(\v2\x1f.xebec.core.v1.NodeConfigSourceR\bassigned\x127\n" +
 	"\x06active\x18\x02 \x01(\v2\x1f.xebec.core.v1.NodeConfigSourceR\x06active\x12G\n" +

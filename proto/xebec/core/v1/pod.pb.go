@@ -1997,11 +1997,11 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\r_run_as_groupB\x19\n" +
 	"\x17_fs_group_change_policyB\x1d\n" +
 	"\x1b_supplemental_groups_policyB\x19\n" +
-	"\x17_se_linux_change_policy\"N\n" +
+	"\x17_se_linux_change_policy\"X\n" +
 	"\tHostAlias\x12\x1a\n" +
 	"\x02ip\x18\x01 \x01(\tB\n" +
 	"\xc2\xda\x18\x06\x80\x01\x05\xc0\x02\x01R\x02ip\x12%\n" +
-	"\thostnames\x18\x02 \x03(\tB\a\xc2\xda\x18\x03\x80\x01\x02R\thostnames\"\x9e\x01\n" +
+	"\thostnames\x18\x02 \x03(\tB\a\xc2\xda\x18\x03\x80\x01\x02R\thostnames:\b\xc2\xda\x18\x04b\x02ip\"\x9e\x01\n" +
 	"\fPodDNSConfig\x12,\n" +
 	"\vnameservers\x18\x01 \x03(\tB\n" +
 	"\xc2\xda\x18\x06\x80\x01\x05\x90\x01\x03R\vnameservers\x12#\n" +
@@ -2010,20 +2010,21 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x12PodDNSConfigOption\x12-\n" +
 	"\x04name\x18\x01 \x01(\tB\x19\xc2\xda\x18\x15P\x01Z\x11must not be emptyR\x04name\x12\x19\n" +
 	"\x05value\x18\x02 \x01(\tH\x00R\x05value\x88\x01\x01B\b\n" +
-	"\x06_value\"E\n" +
+	"\x06_value\"Z\n" +
 	"\x10PodReadinessGate\x121\n" +
 	"\x0econdition_type\x18\x01 \x01(\tB\n" +
-	"\xc2\xda\x18\x06\x80\x01\x03\xc0\x02\x01R\rconditionType\"N\n" +
+	"\xc2\xda\x18\x06\x80\x01\x03\xc0\x02\x01R\rconditionType:\x13\xc2\xda\x18\x0fb\rconditionType\"N\n" +
 	"\x05PodOS\x12E\n" +
-	"\x04name\x18\x01 \x01(\tB1\xc2\xda\x18-J\awindowsP\x01z\x05linuxz\awindows\xb2\x01\x0fnodes run LinuxR\x04name\"\xda\x01\n" +
+	"\x04name\x18\x01 \x01(\tB1\xc2\xda\x18-J\awindowsP\x01z\x05linuxz\awindows\xb2\x01\x0fnodes run LinuxR\x04name\"\xe6\x01\n" +
 	"\x10PodResourceClaim\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
 	"\x13resource_claim_name\x18\x03 \x01(\tH\x00R\x11resourceClaimName\x88\x01\x01\x12D\n" +
-	"\x1cresource_claim_template_name\x18\x04 \x01(\tH\x01R\x19resourceClaimTemplateName\x88\x01\x01B\x16\n" +
+	"\x1cresource_claim_template_name\x18\x04 \x01(\tH\x01R\x19resourceClaimTemplateName\x88\x01\x01:\n" +
+	"\xc2\xda\x18\x06b\x04nameB\x16\n" +
 	"\x14_resource_claim_nameB\x1f\n" +
-	"\x1d_resource_claim_template_name\"R\n" +
+	"\x1d_resource_claim_template_name\"f\n" +
 	"\x12PodSchedulingGroup\x12)\n" +
-	"\x0epod_group_name\x18\x01 \x01(\tH\x00R\fpodGroupName\x88\x01\x01B\x11\n" +
+	"\x0epod_group_name\x18\x01 \x01(\tH\x00R\fpodGroupName\x88\x01\x01:\x12\xc2\xda\x18\x0eR\fpodGroupNameB\x11\n" +
 	"\x0f_pod_group_name\"]\n" +
 	"\x11EvictionResponder\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
@@ -2058,7 +2059,7 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\rvolume_health\x18\x16 \x03(\v2\x1e.xebec.core.v1.PodVolumeHealthB\x13\xc2\xda\x18\x0f\x18\x02\"\x04name\xca\x01\x041.37R\fvolumeHealth\x1a^\n" +
 	"\x17AllocatedResourcesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12-\n" +
-	"\x05value\x18\x02 \x01(\v2\x17.xebec.meta.v1.QuantityR\x05value:\x028\x01\"\xaf\x02\n" +
+	"\x05value\x18\x02 \x01(\v2\x17.xebec.meta.v1.QuantityR\x05value:\x028\x01\"\xc3\x02\n" +
 	"\fPodCondition\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\tR\x06status\x12B\n" +
@@ -2066,25 +2067,26 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x14last_transition_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x12lastTransitionTime\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x12/\n" +
-	"\x13observed_generation\x18\a \x01(\x03R\x12observedGeneration\"\x18\n" +
+	"\x13observed_generation\x18\a \x01(\x03R\x12observedGeneration:\x12\xc2\xda\x18\x0eb\x06statusb\x04type\"\"\n" +
 	"\x06HostIP\x12\x0e\n" +
-	"\x02ip\x18\x01 \x01(\tR\x02ip\"\x17\n" +
+	"\x02ip\x18\x01 \x01(\tR\x02ip:\b\xc2\xda\x18\x04b\x02ip\"!\n" +
 	"\x05PodIP\x12\x0e\n" +
-	"\x02ip\x18\x01 \x01(\tR\x02ip\"y\n" +
+	"\x02ip\x18\x01 \x01(\tR\x02ip:\b\xc2\xda\x18\x04b\x02ip\"\x85\x01\n" +
 	"\x16PodResourceClaimStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
-	"\x13resource_claim_name\x18\x02 \x01(\tH\x00R\x11resourceClaimName\x88\x01\x01B\x16\n" +
-	"\x14_resource_claim_name\"\xac\x01\n" +
+	"\x13resource_claim_name\x18\x02 \x01(\tH\x00R\x11resourceClaimName\x88\x01\x01:\n" +
+	"\xc2\xda\x18\x06b\x04nameB\x16\n" +
+	"\x14_resource_claim_name\"\xd6\x01\n" +
 	"\x1ePodExtendedResourceClaimStatus\x12Z\n" +
 	"\x10request_mappings\x18\x01 \x03(\v2/.xebec.core.v1.ContainerExtendedResourceRequestR\x0frequestMappings\x12.\n" +
-	"\x13resource_claim_name\x18\x02 \x01(\tR\x11resourceClaimName\"\xd0\x02\n" +
+	"\x13resource_claim_name\x18\x02 \x01(\tR\x11resourceClaimName:(\xc2\xda\x18$b\x0frequestMappingsb\x11resourceClaimName\"\xe9\x02\n" +
 	"\"NodeAllocatableResourceClaimStatus\x12.\n" +
 	"\x13resource_claim_name\x18\x01 \x01(\tR\x11resourceClaimName\x12&\n" +
 	"\n" +
 	"containers\x18\x02 \x03(\tB\x06\xc2\xda\x18\x02\x18\x01R\n" +
 	"containers\x12f\n" +
 	"\amapping\x18\x04 \x03(\v2-.xebec.core.v1.NodeAllocatableMappedResourcesB\x1d\xc2\xda\x18\x19\x18\x02\"\x04name\xb8\x01\x01\xc2\x01\x04name\xca\x01\x041.37R\amapping\x12j\n" +
-	"\boverhead\x18\x05 \x03(\v2/.xebec.core.v1.NodeAllocatableOverheadResourcesB\x1d\xc2\xda\x18\x19\x18\x02\"\x04name\xb8\x01\x01\xc2\x01\x04name\xca\x01\x041.37R\boverhead\"\xea\x01\n" +
+	"\boverhead\x18\x05 \x03(\v2/.xebec.core.v1.NodeAllocatableOverheadResourcesB\x1d\xc2\xda\x18\x19\x18\x02\"\x04name\xb8\x01\x01\xc2\x01\x04name\xca\x01\x041.37R\boverhead:\x17\xc2\xda\x18\x13b\x11resourceClaimName\"\xea\x01\n" +
 	"\x0fPodVolumeHealth\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12u\n" +
 	"\x11health_conditions\x18\x02 \x03(\v2$.xebec.core.v1.VolumeHealthConditionB\"\xc2\xda\x18\x1e\x18\x02\"\x06status\"\x06reason\xb8\x01\x01\xc2\x01\x06statusR\x10healthConditions\x12L\n" +

@@ -945,19 +945,20 @@ const file_xebec_core_v1_scheduling_proto_rawDesc = "" +
 	"\x13node_selector_terms\x18\x01 \x03(\v2\x1f.xebec.core.v1.NodeSelectorTermB1\xc2\xda\x18-P\x01Z)must have at least one node selector termR\x11nodeSelectorTerms:\x06\xc2\xda\x18\x02\x10\x01\"\xba\x01\n" +
 	"\x10NodeSelectorTerm\x12S\n" +
 	"\x11match_expressions\x18\x01 \x03(\v2&.xebec.core.v1.NodeSelectorRequirementR\x10matchExpressions\x12I\n" +
-	"\fmatch_fields\x18\x02 \x03(\v2&.xebec.core.v1.NodeSelectorRequirementR\vmatchFields:\x06\xc2\xda\x18\x02\x10\x01\"_\n" +
+	"\fmatch_fields\x18\x02 \x03(\v2&.xebec.core.v1.NodeSelectorRequirementR\vmatchFields:\x06\xc2\xda\x18\x02\x10\x01\"t\n" +
 	"\x17NodeSelectorRequirement\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\boperator\x18\x02 \x01(\tR\boperator\x12\x16\n" +
-	"\x06values\x18\x03 \x03(\tR\x06values\"\x98\x01\n" +
+	"\x06values\x18\x03 \x03(\tR\x06values:\x13\xc2\xda\x18\x0fb\x03keyb\boperator\"\xb2\x01\n" +
 	"\x17PreferredSchedulingTerm\x12<\n" +
 	"\x06weight\x18\x01 \x01(\x05B$\xc2\xda\x18 `\x01hdr\x1amust be in the range 1-100R\x06weight\x12?\n" +
 	"\n" +
 	"preference\x18\x02 \x01(\v2\x1f.xebec.core.v1.NodeSelectorTermR\n" +
-	"preference\"\xb3\x02\n" +
+	"preference:\x18\xc2\xda\x18\x14b\n" +
+	"preferenceb\x06weight\"\xb3\x02\n" +
 	"\vPodAffinity\x12\x8b\x01\n" +
 	"3required_during_scheduling_ignored_during_execution\x18\x01 \x03(\v2\x1e.xebec.core.v1.PodAffinityTermR.requiredDuringSchedulingIgnoredDuringExecution\x12\x95\x01\n" +
-	"4preferred_during_scheduling_ignored_during_execution\x18\x02 \x03(\v2&.xebec.core.v1.WeightedPodAffinityTermR/preferredDuringSchedulingIgnoredDuringExecution\"\xdd\x02\n" +
+	"4preferred_during_scheduling_ignored_during_execution\x18\x02 \x03(\v2&.xebec.core.v1.WeightedPodAffinityTermR/preferredDuringSchedulingIgnoredDuringExecution\"\xf0\x02\n" +
 	"\x0fPodAffinityTerm\x12C\n" +
 	"\x0elabel_selector\x18\x01 \x01(\v2\x1c.xebec.meta.v1.LabelSelectorR\rlabelSelector\x12\x1e\n" +
 	"\n" +
@@ -966,10 +967,10 @@ const file_xebec_core_v1_scheduling_proto_rawDesc = "" +
 	"\ftopology_key\x18\x03 \x01(\tB\x1b\xc2\xda\x18\x17P\x01Z\x10can not be empty\x80\x01\x03R\vtopologyKey\x12K\n" +
 	"\x12namespace_selector\x18\x04 \x01(\v2\x1c.xebec.meta.v1.LabelSelectorR\x11namespaceSelector\x12(\n" +
 	"\x10match_label_keys\x18\x05 \x03(\tR\x0ematchLabelKeys\x12.\n" +
-	"\x13mismatch_label_keys\x18\x06 \x03(\tR\x11mismatchLabelKeys\"\xad\x01\n" +
+	"\x13mismatch_label_keys\x18\x06 \x03(\tR\x11mismatchLabelKeys:\x11\xc2\xda\x18\rb\vtopologyKey\"\xcc\x01\n" +
 	"\x17WeightedPodAffinityTerm\x12<\n" +
 	"\x06weight\x18\x01 \x01(\x05B$\xc2\xda\x18 `\x01hdr\x1amust be in the range 1-100R\x06weight\x12T\n" +
-	"\x11pod_affinity_term\x18\x02 \x01(\v2\x1e.xebec.core.v1.PodAffinityTermB\b\xc2\xda\x18\x042\x02{}R\x0fpodAffinityTerm\"\xb7\x02\n" +
+	"\x11pod_affinity_term\x18\x02 \x01(\v2\x1e.xebec.core.v1.PodAffinityTermB\b\xc2\xda\x18\x042\x02{}R\x0fpodAffinityTerm:\x1d\xc2\xda\x18\x19b\x0fpodAffinityTermb\x06weight\"\xb7\x02\n" +
 	"\x0fPodAntiAffinity\x12\x8b\x01\n" +
 	"3required_during_scheduling_ignored_during_execution\x18\x01 \x03(\v2\x1e.xebec.core.v1.PodAffinityTermR.requiredDuringSchedulingIgnoredDuringExecution\x12\x95\x01\n" +
 	"4preferred_during_scheduling_ignored_during_execution\x18\x02 \x03(\v2&.xebec.core.v1.WeightedPodAffinityTermR/preferredDuringSchedulingIgnoredDuringExecution\"\xe2\x01\n" +
@@ -981,7 +982,7 @@ const file_xebec_core_v1_scheduling_proto_rawDesc = "" +
 	"\x06effect\x18\x04 \x01(\tB-\xc2\xda\x18)z\n" +
 	"NoSchedulez\x10PreferNoSchedulez\tNoExecuteR\x06effect\x122\n" +
 	"\x12toleration_seconds\x18\x05 \x01(\x03H\x00R\x11tolerationSeconds\x88\x01\x01B\x15\n" +
-	"\x13_toleration_seconds\"\x8a\x05\n" +
+	"\x13_toleration_seconds\"\x99\x05\n" +
 	"\x18TopologySpreadConstraint\x12<\n" +
 	"\bmax_skew\x18\x01 \x01(\x05B!\xc2\xda\x18\x1d`\x01r\x19must be greater than zeroR\amaxSkew\x12;\n" +
 	"\ftopology_key\x18\x02 \x01(\tB\x18\xc2\xda\x18\x14P\x01Z\x10can not be emptyR\vtopologyKey\x12T\n" +
@@ -991,13 +992,14 @@ const file_xebec_core_v1_scheduling_proto_rawDesc = "" +
 	"minDomains\x88\x01\x01\x12S\n" +
 	"\x14node_affinity_policy\x18\x06 \x01(\tB\x1c\xc2\xda\x18\x182\a\"Honor\"z\x05Honorz\x06IgnoreH\x01R\x12nodeAffinityPolicy\x88\x01\x01\x12P\n" +
 	"\x12node_taints_policy\x18\a \x01(\tB\x1d\xc2\xda\x18\x192\b\"Ignore\"z\x05Honorz\x06IgnoreH\x02R\x10nodeTaintsPolicy\x88\x01\x01\x12(\n" +
-	"\x10match_label_keys\x18\b \x03(\tR\x0ematchLabelKeysB\x0e\n" +
+	"\x10match_label_keys\x18\b \x03(\tR\x0ematchLabelKeys:\r\xc2\xda\x18\tb\amaxSkewB\x0e\n" +
 	"\f_min_domainsB\x17\n" +
 	"\x15_node_affinity_policyB\x15\n" +
-	"\x13_node_taints_policy\"3\n" +
+	"\x13_node_taints_policy\"?\n" +
 	"\x11PodSchedulingGate\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
-	"\xc2\xda\x18\x06\x80\x01\x03\xc0\x02\x01R\x04name\"\xc8\x01\n" +
+	"\xc2\xda\x18\x06\x80\x01\x03\xc0\x02\x01R\x04name:\n" +
+	"\xc2\xda\x18\x06b\x04name\"\xdb\x01\n" +
 	"\x05Taint\x12\x1c\n" +
 	"\x03key\x18\x01 \x01(\tB\n" +
 	"\xc2\xda\x18\x06\x80\x01\x03\xc0\x02\x01R\x03key\x12\x1d\n" +
@@ -1005,7 +1007,7 @@ const file_xebec_core_v1_scheduling_proto_rawDesc = "" +
 	"\x06effect\x18\x03 \x01(\tB/\xc2\xda\x18+P\x01z\n" +
 	"NoSchedulez\x10PreferNoSchedulez\tNoExecuteR\x06effect\x129\n" +
 	"\n" +
-	"time_added\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\ttimeAddedB;Z9github.com/xebec-project/xebec/proto/xebec/core/v1;corev1b\x06proto3"
+	"time_added\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\ttimeAdded:\x11\xc2\xda\x18\rb\x06effectb\x03keyB;Z9github.com/xebec-project/xebec/proto/xebec/core/v1;corev1b\x06proto3"
 
 var (
 	file_xebec_core_v1_scheduling_proto_rawDescOnce sync.Once

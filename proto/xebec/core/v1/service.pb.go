@@ -768,7 +768,7 @@ const file_xebec_core_v1_service_proto_rawDesc = "" +
 	"\"_allocate_load_balancer_node_portsB\x16\n" +
 	"\x14_load_balancer_classB\x1a\n" +
 	"\x18_internal_traffic_policyB\x17\n" +
-	"\x15_traffic_distribution\"\xe7\x02\n" +
+	"\x15_traffic_distribution\"\xf3\x02\n" +
 	"\vServicePort\x12\x1b\n" +
 	"\x04name\x18\x01 \x01(\tB\a\xc2\xda\x18\x03\x80\x01\x01R\x04name\x12v\n" +
 	"\bprotocol\x18\x02 \x01(\tBZ\xc2\xda\x18V2\x05\"TCP\"J\x04SCTPz\x03TCPz\x03UDP\xb2\x01<the datapath carries TCP and UDP only; SCTP is not supportedR\bprotocol\x12\x1e\n" +
@@ -777,7 +777,8 @@ const file_xebec_core_v1_service_proto_rawDesc = "" +
 	"\vtarget_port\x18\x04 \x01(\v2\x1a.xebec.meta.v1.IntOrStringB\a\xc2\xda\x18\x03\x80\x01\x11R\n" +
 	"targetPort\x12\x1b\n" +
 	"\tnode_port\x18\x05 \x01(\x05R\bnodePort\x12/\n" +
-	"\fapp_protocol\x18\x06 \x01(\tB\a\xc2\xda\x18\x03\x80\x01\x03H\x00R\vappProtocol\x88\x01\x01B\x0f\n" +
+	"\fapp_protocol\x18\x06 \x01(\tB\a\xc2\xda\x18\x03\x80\x01\x03H\x00R\vappProtocol\x88\x01\x01:\n" +
+	"\xc2\xda\x18\x06b\x04portB\x0f\n" +
 	"\r_app_protocol\"S\n" +
 	"\x15SessionAffinityConfig\x12:\n" +
 	"\tclient_ip\x18\x01 \x01(\v2\x1d.xebec.core.v1.ClientIPConfigR\bclientIP\"\x8a\x01\n" +
@@ -797,12 +798,12 @@ const file_xebec_core_v1_service_proto_rawDesc = "" +
 	"\aip_mode\x18\x03 \x01(\tH\x00R\x06ipMode\x88\x01\x01\x12/\n" +
 	"\x05ports\x18\x04 \x03(\v2\x19.xebec.core.v1.PortStatusR\x05portsB\n" +
 	"\n" +
-	"\b_ip_mode\"a\n" +
+	"\b_ip_mode\"w\n" +
 	"\n" +
 	"PortStatus\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\x05R\x04port\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\tR\bprotocol\x12\x19\n" +
-	"\x05error\x18\x03 \x01(\tH\x00R\x05error\x88\x01\x01B\b\n" +
+	"\x05error\x18\x03 \x01(\tH\x00R\x05error\x88\x01\x01:\x14\xc2\xda\x18\x10b\x04portb\bprotocolB\b\n" +
 	"\x06_errorB;Z9github.com/xebec-project/xebec/proto/xebec/core/v1;corev1b\x06proto3"
 
 var (

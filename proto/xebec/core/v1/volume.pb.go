@@ -3912,10 +3912,11 @@ var File_xebec_core_v1_volume_proto protoreflect.FileDescriptor
 
 const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\n" +
-	"\x1axebec/core/v1/volume.proto\x12\rxebec.core.v1\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/quantity.proto\x1a\x1cxebec/meta/v1/selector.proto\"f\n" +
+	"\x1axebec/core/v1/volume.proto\x12\rxebec.core.v1\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/quantity.proto\x1a\x1cxebec/meta/v1/selector.proto\"r\n" +
 	"\x06Volume\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12H\n" +
-	"\rvolume_source\x18\x02 \x01(\v2\x1b.xebec.core.v1.VolumeSourceB\x06\xc2\xda\x18\x02\b\x01R\fvolumeSource\"\xfe%\n" +
+	"\rvolume_source\x18\x02 \x01(\v2\x1b.xebec.core.v1.VolumeSourceB\x06\xc2\xda\x18\x02\b\x01R\fvolumeSource:\n" +
+	"\xc2\xda\x18\x06b\x04name\"\xfe%\n" +
 	"\fVolumeSource\x12@\n" +
 	"\thost_path\x18\x01 \x01(\v2#.xebec.core.v1.HostPathVolumeSourceR\bhostPath\x12@\n" +
 	"\tempty_dir\x18\x02 \x01(\v2#.xebec.core.v1.EmptyDirVolumeSourceR\bemptyDir\x12\xd7\x01\n" +
@@ -3951,34 +3952,37 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\tstorageos\x18\x1b \x01(\v2$.xebec.core.v1.StorageOSVolumeSourceBq\xc2\xda\x18mBkstorageos volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\tstorageos\x12\x9d\x01\n" +
 	"\x03csi\x18\x1c \x01(\v2\x1e.xebec.core.v1.CSIVolumeSourceBk\xc2\xda\x18gBecsi volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x03csi\x12\xb5\x01\n" +
 	"\tephemeral\x18\x1d \x01(\v2$.xebec.core.v1.EphemeralVolumeSourceBq\xc2\xda\x18mBkephemeral volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\tephemeral\x12\xa5\x01\n" +
-	"\x05image\x18\x1e \x01(\v2 .xebec.core.v1.ImageVolumeSourceBm\xc2\xda\x18iBgimage volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x05image\"\xb3\x01\n" +
+	"\x05image\x18\x1e \x01(\v2 .xebec.core.v1.ImageVolumeSourceBm\xc2\xda\x18iBgimage volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x05image\"\xbf\x01\n" +
 	"\x14HostPathVolumeSource\x12\x1a\n" +
 	"\x04path\x18\x01 \x01(\tB\x06\xc2\xda\x18\x02P\x01R\x04path\x12v\n" +
 	"\x04type\x18\x02 \x01(\tB]\xc2\xda\x18Y2\x02\"\"z\x00z\vBlockDevicez\n" +
-	"CharDevicez\tDirectoryz\x11DirectoryOrCreatez\x04Filez\fFileOrCreatez\x06SocketH\x00R\x04type\x88\x01\x01B\a\n" +
+	"CharDevicez\tDirectoryz\x11DirectoryOrCreatez\x04Filez\fFileOrCreatez\x06SocketH\x00R\x04type\x88\x01\x01:\n" +
+	"\xc2\xda\x18\x06b\x04pathB\a\n" +
 	"\x05_type\"\xa3\x01\n" +
 	"\x14EmptyDirVolumeSource\x12$\n" +
 	"\x06medium\x18\x01 \x01(\tB\f\xc2\xda\x18\bz\x06MemoryR\x06medium\x126\n" +
 	"\n" +
 	"size_limit\x18\x02 \x01(\v2\x17.xebec.meta.v1.QuantityR\tsizeLimit\x12$\n" +
 	"\x04mode\x18\x03 \x01(\x05B\v\xc2\xda\x18\a\xca\x01\x041.37H\x00R\x04mode\x88\x01\x01B\a\n" +
-	"\x05_mode\"\x8c\x01\n" +
+	"\x05_mode\"\x9a\x01\n" +
 	"\x1dGCEPersistentDiskVolumeSource\x12\x17\n" +
 	"\apd_name\x18\x01 \x01(\tR\x06pdName\x12\x17\n" +
 	"\afs_type\x18\x02 \x01(\tR\x06fsType\x12\x1c\n" +
 	"\tpartition\x18\x03 \x01(\x05R\tpartition\x12\x1b\n" +
-	"\tread_only\x18\x04 \x01(\bR\breadOnly\"\x93\x01\n" +
+	"\tread_only\x18\x04 \x01(\bR\breadOnly:\f\xc2\xda\x18\bb\x06pdName\"\xa3\x01\n" +
 	" AWSElasticBlockStoreVolumeSource\x12\x1b\n" +
 	"\tvolume_id\x18\x01 \x01(\tR\bvolumeID\x12\x17\n" +
 	"\afs_type\x18\x02 \x01(\tR\x06fsType\x12\x1c\n" +
 	"\tpartition\x18\x03 \x01(\x05R\tpartition\x12\x1b\n" +
-	"\tread_only\x18\x04 \x01(\bR\breadOnly\"o\n" +
+	"\tread_only\x18\x04 \x01(\bR\breadOnly:\x0e\xc2\xda\x18\n" +
+	"b\bvolumeID\"\x81\x01\n" +
 	"\x13GitRepoVolumeSource\x12\x1e\n" +
 	"\n" +
 	"repository\x18\x01 \x01(\tR\n" +
 	"repository\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12\x1c\n" +
-	"\tdirectory\x18\x03 \x01(\tR\tdirectory\"\xa8\x02\n" +
+	"\tdirectory\x18\x03 \x01(\tR\tdirectory:\x10\xc2\xda\x18\fb\n" +
+	"repository\"\xa8\x02\n" +
 	"\x12SecretVolumeSource\x12'\n" +
 	"\vsecret_name\x18\x01 \x01(\tB\x06\xc2\xda\x18\x02P\x01R\n" +
 	"secretName\x12.\n" +
@@ -3995,11 +3999,11 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\x04mode\x18\x03 \x01(\x05B\a\xc2\xda\x18\x03\x80\x01\x0fH\x00R\x04mode\x88\x01\x01\x12$\n" +
 	"\x04user\x18\x04 \x01(\x03B\v\xc2\xda\x18\a\xca\x01\x041.37H\x01R\x04user\x88\x01\x01B\a\n" +
 	"\x05_modeB\a\n" +
-	"\x05_user\"Z\n" +
+	"\x05_user\"n\n" +
 	"\x0fNFSVolumeSource\x12\x16\n" +
 	"\x06server\x18\x01 \x01(\tR\x06server\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x1b\n" +
-	"\tread_only\x18\x03 \x01(\bR\breadOnly\"\xc5\x03\n" +
+	"\tread_only\x18\x03 \x01(\bR\breadOnly:\x12\xc2\xda\x18\x0eb\x04pathb\x06server\"\xe3\x03\n" +
 	"\x11ISCSIVolumeSource\x12#\n" +
 	"\rtarget_portal\x18\x01 \x01(\tR\ftargetPortal\x12\x10\n" +
 	"\x03iqn\x18\x02 \x01(\tR\x03iqn\x12\x10\n" +
@@ -4013,16 +4017,16 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"secret_ref\x18\n" +
 	" \x01(\v2#.xebec.core.v1.LocalObjectReferenceR\tsecretRef\x12*\n" +
 	"\x11chap_auth_session\x18\v \x01(\bR\x0fchapAuthSession\x12*\n" +
-	"\x0einitiator_name\x18\f \x01(\tH\x00R\rinitiatorName\x88\x01\x01B\x11\n" +
-	"\x0f_initiator_name\"f\n" +
+	"\x0einitiator_name\x18\f \x01(\tH\x00R\rinitiatorName\x88\x01\x01:\x1c\xc2\xda\x18\x18b\x03iqnb\x03lunb\ftargetPortalB\x11\n" +
+	"\x0f_initiator_name\"}\n" +
 	"\x15GlusterfsVolumeSource\x12\x1c\n" +
 	"\tendpoints\x18\x01 \x01(\tR\tendpoints\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x1b\n" +
-	"\tread_only\x18\x03 \x01(\bR\breadOnly\"_\n" +
+	"\tread_only\x18\x03 \x01(\bR\breadOnly:\x15\xc2\xda\x18\x11b\tendpointsb\x04path\"p\n" +
 	"!PersistentVolumeClaimVolumeSource\x12\x1d\n" +
 	"\n" +
 	"claim_name\x18\x01 \x01(\tR\tclaimName\x12\x1b\n" +
-	"\tread_only\x18\x02 \x01(\bR\breadOnly\"\xb6\x02\n" +
+	"\tread_only\x18\x02 \x01(\bR\breadOnly:\x0f\xc2\xda\x18\vb\tclaimName\"\xcd\x02\n" +
 	"\x0fRBDVolumeSource\x12\x1a\n" +
 	"\bmonitors\x18\x01 \x03(\tR\bmonitors\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x17\n" +
@@ -4032,7 +4036,7 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\akeyring\x18\x06 \x01(\tB\x19\xc2\xda\x18\x152\x13\"/etc/ceph/keyring\"R\akeyring\x12B\n" +
 	"\n" +
 	"secret_ref\x18\a \x01(\v2#.xebec.core.v1.LocalObjectReferenceR\tsecretRef\x12\x1b\n" +
-	"\tread_only\x18\b \x01(\bR\breadOnly\"\xa8\x02\n" +
+	"\tread_only\x18\b \x01(\bR\breadOnly:\x15\xc2\xda\x18\x11b\x05imageb\bmonitors\"\xb6\x02\n" +
 	"\x10FlexVolumeSource\x12\x16\n" +
 	"\x06driver\x18\x01 \x01(\tR\x06driver\x12\x17\n" +
 	"\afs_type\x18\x02 \x01(\tR\x06fsType\x12B\n" +
@@ -4042,13 +4046,14 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\aoptions\x18\x05 \x03(\v2,.xebec.core.v1.FlexVolumeSource.OptionsEntryR\aoptions\x1a:\n" +
 	"\fOptionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xab\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01:\f\xc2\xda\x18\bb\x06driver\"\xbb\x01\n" +
 	"\x12CinderVolumeSource\x12\x1b\n" +
 	"\tvolume_id\x18\x01 \x01(\tR\bvolumeID\x12\x17\n" +
 	"\afs_type\x18\x02 \x01(\tR\x06fsType\x12\x1b\n" +
 	"\tread_only\x18\x03 \x01(\bR\breadOnly\x12B\n" +
 	"\n" +
-	"secret_ref\x18\x04 \x01(\v2#.xebec.core.v1.LocalObjectReferenceR\tsecretRef\"\xda\x01\n" +
+	"secret_ref\x18\x04 \x01(\v2#.xebec.core.v1.LocalObjectReferenceR\tsecretRef:\x0e\xc2\xda\x18\n" +
+	"b\bvolumeID\"\xea\x01\n" +
 	"\x12CephFSVolumeSource\x12\x1a\n" +
 	"\bmonitors\x18\x01 \x03(\tR\bmonitors\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
@@ -4057,7 +4062,8 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"secretFile\x12B\n" +
 	"\n" +
 	"secret_ref\x18\x05 \x01(\v2#.xebec.core.v1.LocalObjectReferenceR\tsecretRef\x12\x1b\n" +
-	"\tread_only\x18\x06 \x01(\bR\breadOnly\"[\n" +
+	"\tread_only\x18\x06 \x01(\bR\breadOnly:\x0e\xc2\xda\x18\n" +
+	"b\bmonitors\"[\n" +
 	"\x13FlockerVolumeSource\x12!\n" +
 	"\fdataset_name\x18\x01 \x01(\tR\vdatasetName\x12!\n" +
 	"\fdataset_uuid\x18\x02 \x01(\tR\vdatasetUUID\"\xe2\x01\n" +
@@ -4082,13 +4088,14 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\afs_type\x18\x03 \x01(\tR\x06fsType\x12\x1b\n" +
 	"\tread_only\x18\x04 \x01(\bR\breadOnly\x12\x14\n" +
 	"\x05wwids\x18\x05 \x03(\tR\x05wwidsB\x06\n" +
-	"\x04_lun\"t\n" +
+	"\x04_lun\"\x91\x01\n" +
 	"\x15AzureFileVolumeSource\x12\x1f\n" +
 	"\vsecret_name\x18\x01 \x01(\tR\n" +
 	"secretName\x12\x1d\n" +
 	"\n" +
 	"share_name\x18\x02 \x01(\tR\tshareName\x12\x1b\n" +
-	"\tread_only\x18\x03 \x01(\bR\breadOnly\"\xe5\x02\n" +
+	"\tread_only\x18\x03 \x01(\bR\breadOnly:\x1b\xc2\xda\x18\x17b\n" +
+	"secretNameb\tshareName\"\xe5\x02\n" +
 	"\x15ConfigMapVolumeSource\x12a\n" +
 	"\x16local_object_reference\x18\x01 \x01(\v2#.xebec.core.v1.LocalObjectReferenceB\x06\xc2\xda\x18\x02\b\x01R\x14localObjectReference\x12.\n" +
 	"\x05items\x18\x02 \x03(\v2\x18.xebec.core.v1.KeyToPathR\x05items\x124\n" +
@@ -4097,20 +4104,21 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\fdefault_user\x18\x05 \x01(\x03B\v\xc2\xda\x18\a\xca\x01\x041.37H\x02R\vdefaultUser\x88\x01\x01B\x0f\n" +
 	"\r_default_modeB\v\n" +
 	"\t_optionalB\x0f\n" +
-	"\r_default_user\"\xb6\x01\n" +
+	"\r_default_user\"\xc8\x01\n" +
 	"\x1eVsphereVirtualDiskVolumeSource\x12\x1f\n" +
 	"\vvolume_path\x18\x01 \x01(\tR\n" +
 	"volumePath\x12\x17\n" +
 	"\afs_type\x18\x02 \x01(\tR\x06fsType\x12.\n" +
 	"\x13storage_policy_name\x18\x03 \x01(\tR\x11storagePolicyName\x12*\n" +
-	"\x11storage_policy_id\x18\x04 \x01(\tR\x0fstoragePolicyID\"\xa8\x01\n" +
+	"\x11storage_policy_id\x18\x04 \x01(\tR\x0fstoragePolicyID:\x10\xc2\xda\x18\fb\n" +
+	"volumePath\"\xc0\x01\n" +
 	"\x13QuobyteVolumeSource\x12\x1a\n" +
 	"\bregistry\x18\x01 \x01(\tR\bregistry\x12\x16\n" +
 	"\x06volume\x18\x02 \x01(\tR\x06volume\x12\x1b\n" +
 	"\tread_only\x18\x03 \x01(\bR\breadOnly\x12\x12\n" +
 	"\x04user\x18\x04 \x01(\tR\x04user\x12\x14\n" +
 	"\x05group\x18\x05 \x01(\tR\x05group\x12\x16\n" +
-	"\x06tenant\x18\x06 \x01(\tR\x06tenant\"\xc2\x02\n" +
+	"\x06tenant\x18\x06 \x01(\tR\x06tenant:\x16\xc2\xda\x18\x12b\bregistryb\x06volume\"\xdb\x02\n" +
 	"\x15AzureDiskVolumeSource\x12\x1b\n" +
 	"\tdisk_name\x18\x01 \x01(\tR\bdiskName\x12\x19\n" +
 	"\bdisk_uri\x18\x02 \x01(\tR\adiskURI\x129\n" +
@@ -4118,16 +4126,17 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\afs_type\x18\x04 \x01(\tB\f\xc2\xda\x18\b2\x06\"ext4\"H\x01R\x06fsType\x88\x01\x01\x12-\n" +
 	"\tread_only\x18\x05 \x01(\bB\v\xc2\xda\x18\a2\x05falseH\x02R\breadOnly\x88\x01\x01\x12'\n" +
 	"\x04kind\x18\x06 \x01(\tB\x0e\xc2\xda\x18\n" +
-	"2\b\"Shared\"H\x03R\x04kind\x88\x01\x01B\x0f\n" +
+	"2\b\"Shared\"H\x03R\x04kind\x88\x01\x01:\x17\xc2\xda\x18\x13b\bdiskNameb\adiskURIB\x0f\n" +
 	"\r_caching_modeB\n" +
 	"\n" +
 	"\b_fs_typeB\f\n" +
 	"\n" +
 	"_read_onlyB\a\n" +
-	"\x05_kind\"P\n" +
+	"\x05_kind\"\\\n" +
 	" PhotonPersistentDiskVolumeSource\x12\x13\n" +
 	"\x05pd_id\x18\x01 \x01(\tR\x04pdID\x12\x17\n" +
-	"\afs_type\x18\x02 \x01(\tR\x06fsType\"\xdf\x01\n" +
+	"\afs_type\x18\x02 \x01(\tR\x06fsType:\n" +
+	"\xc2\xda\x18\x06b\x04pdID\"\xdf\x01\n" +
 	"\x15ProjectedVolumeSource\x129\n" +
 	"\asources\x18\x01 \x03(\v2\x1f.xebec.core.v1.VolumeProjectionR\asources\x124\n" +
 	"\fdefault_mode\x18\x02 \x01(\x05B\f\xc2\xda\x18\b2\x03420\x80\x01\x0fH\x00R\vdefaultMode\x88\x01\x01\x123\n" +
@@ -4161,7 +4170,7 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\x04path\x18\x03 \x01(\tB\t\xc2\xda\x18\x05P\x01\x80\x01\aR\x04path\x12$\n" +
 	"\x04user\x18\x04 \x01(\x03B\v\xc2\xda\x18\a\xca\x01\x041.37H\x01R\x04user\x88\x01\x01B\x15\n" +
 	"\x13_expiration_secondsB\a\n" +
-	"\x05_user\"\xac\x02\n" +
+	"\x05_user\"\xb8\x02\n" +
 	"\x1cClusterTrustBundleProjection\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tH\x00R\x04name\x88\x01\x01\x12$\n" +
 	"\vsigner_name\x18\x02 \x01(\tH\x01R\n" +
@@ -4169,11 +4178,12 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\x0elabel_selector\x18\x03 \x01(\v2\x1c.xebec.meta.v1.LabelSelectorR\rlabelSelector\x12\x12\n" +
 	"\x04path\x18\x04 \x01(\tR\x04path\x12\x1f\n" +
 	"\boptional\x18\x05 \x01(\bH\x02R\boptional\x88\x01\x01\x12$\n" +
-	"\x04user\x18\x06 \x01(\x03B\v\xc2\xda\x18\a\xca\x01\x041.37H\x03R\x04user\x88\x01\x01B\a\n" +
+	"\x04user\x18\x06 \x01(\x03B\v\xc2\xda\x18\a\xca\x01\x041.37H\x03R\x04user\x88\x01\x01:\n" +
+	"\xc2\xda\x18\x06b\x04pathB\a\n" +
 	"\x05_nameB\x0e\n" +
 	"\f_signer_nameB\v\n" +
 	"\t_optionalB\a\n" +
-	"\x05_user\"\x8f\x04\n" +
+	"\x05_user\"\xaa\x04\n" +
 	"\x18PodCertificateProjection\x12\x1f\n" +
 	"\vsigner_name\x18\x01 \x01(\tR\n" +
 	"signerName\x12\x19\n" +
@@ -4186,13 +4196,15 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\x04user\x18\b \x01(\x03B\v\xc2\xda\x18\a\xca\x01\x041.37H\x01R\x04user\x88\x01\x01\x1aB\n" +
 	"\x14UserAnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x19\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01:\x19\xc2\xda\x18\x15b\akeyTypeb\n" +
+	"signerNameB\x19\n" +
 	"\x17_max_expiration_secondsB\a\n" +
-	"\x05_user\"i\n" +
+	"\x05_user\"y\n" +
 	"\x14PortworxVolumeSource\x12\x1b\n" +
 	"\tvolume_id\x18\x01 \x01(\tR\bvolumeID\x12\x17\n" +
 	"\afs_type\x18\x02 \x01(\tR\x06fsType\x12\x1b\n" +
-	"\tread_only\x18\x03 \x01(\bR\breadOnly\"\x9c\x03\n" +
+	"\tread_only\x18\x03 \x01(\bR\breadOnly:\x0e\xc2\xda\x18\n" +
+	"b\bvolumeID\"\xbe\x03\n" +
 	"\x13ScaleIOVolumeSource\x12\x18\n" +
 	"\agateway\x18\x01 \x01(\tR\agateway\x12\x16\n" +
 	"\x06system\x18\x02 \x01(\tR\x06system\x12B\n" +
@@ -4207,7 +4219,7 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"volumeName\x12$\n" +
 	"\afs_type\x18\t \x01(\tB\v\xc2\xda\x18\a2\x05\"xfs\"R\x06fsType\x12\x1b\n" +
 	"\tread_only\x18\n" +
-	" \x01(\bR\breadOnly\"\xdd\x01\n" +
+	" \x01(\bR\breadOnly: \xc2\xda\x18\x1cb\agatewayb\tsecretRefb\x06system\"\xdd\x01\n" +
 	"\x15StorageOSVolumeSource\x12\x1f\n" +
 	"\vvolume_name\x18\x01 \x01(\tR\n" +
 	"volumeName\x12)\n" +
@@ -4215,7 +4227,7 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\afs_type\x18\x03 \x01(\tR\x06fsType\x12\x1b\n" +
 	"\tread_only\x18\x04 \x01(\bR\breadOnly\x12B\n" +
 	"\n" +
-	"secret_ref\x18\x05 \x01(\v2#.xebec.core.v1.LocalObjectReferenceR\tsecretRef\"\x87\x03\n" +
+	"secret_ref\x18\x05 \x01(\v2#.xebec.core.v1.LocalObjectReferenceR\tsecretRef\"\x95\x03\n" +
 	"\x0fCSIVolumeSource\x12\x16\n" +
 	"\x06driver\x18\x01 \x01(\tR\x06driver\x12 \n" +
 	"\tread_only\x18\x02 \x01(\bH\x00R\breadOnly\x88\x01\x01\x12\x1c\n" +
@@ -4224,16 +4236,17 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\x17node_publish_secret_ref\x18\x05 \x01(\v2#.xebec.core.v1.LocalObjectReferenceR\x14nodePublishSecretRef\x1aC\n" +
 	"\x15VolumeAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\f\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01:\f\xc2\xda\x18\bb\x06driverB\f\n" +
 	"\n" +
 	"_read_onlyB\n" +
 	"\n" +
 	"\b_fs_type\"y\n" +
 	"\x15EphemeralVolumeSource\x12`\n" +
-	"\x15volume_claim_template\x18\x01 \x01(\v2,.xebec.core.v1.PersistentVolumeClaimTemplateR\x13volumeClaimTemplate\"\x94\x01\n" +
+	"\x15volume_claim_template\x18\x01 \x01(\v2,.xebec.core.v1.PersistentVolumeClaimTemplateR\x13volumeClaimTemplate\"\xa0\x01\n" +
 	"\x1dPersistentVolumeClaimTemplate\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12<\n" +
-	"\x04spec\x18\x02 \x01(\v2(.xebec.core.v1.PersistentVolumeClaimSpecR\x04spec\"\xe1\x04\n" +
+	"\x04spec\x18\x02 \x01(\v2(.xebec.core.v1.PersistentVolumeClaimSpecR\x04spec:\n" +
+	"\xc2\xda\x18\x06b\x04spec\"\xe1\x04\n" +
 	"\x19PersistentVolumeClaimSpec\x12!\n" +
 	"\faccess_modes\x18\x01 \x03(\tR\vaccessModes\x12G\n" +
 	"\tresources\x18\x02 \x01(\v2).xebec.core.v1.VolumeResourceRequirementsR\tresources\x12\x1f\n" +
@@ -4278,19 +4291,20 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\fVolumeDevice\x12\x1a\n" +
 	"\x04name\x18\x01 \x01(\tB\x06\xc2\xda\x18\x02P\x01R\x04name\x12'\n" +
 	"\vdevice_path\x18\x02 \x01(\tB\x06\xc2\xda\x18\x02P\x01R\n" +
-	"devicePath\"\xf2\x01\n" +
+	"devicePath\"\x89\x02\n" +
 	"\x11VolumeMountStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
 	"mount_path\x18\x02 \x01(\tR\tmountPath\x12\x1b\n" +
 	"\tread_only\x18\x03 \x01(\bR\breadOnly\x123\n" +
 	"\x13recursive_read_only\x18\x04 \x01(\tH\x00R\x11recursiveReadOnly\x88\x01\x01\x12@\n" +
-	"\rvolume_status\x18\x05 \x01(\v2\x1b.xebec.core.v1.VolumeStatusR\fvolumeStatusB\x16\n" +
+	"\rvolume_status\x18\x05 \x01(\v2\x1b.xebec.core.v1.VolumeStatusR\fvolumeStatus:\x15\xc2\xda\x18\x11b\tmountPathb\x04nameB\x16\n" +
 	"\x14_recursive_read_only\"F\n" +
 	"\fVolumeStatus\x126\n" +
-	"\x05image\x18\x01 \x01(\v2 .xebec.core.v1.ImageVolumeStatusR\x05image\"0\n" +
+	"\x05image\x18\x01 \x01(\v2 .xebec.core.v1.ImageVolumeStatusR\x05image\"@\n" +
 	"\x11ImageVolumeStatus\x12\x1b\n" +
-	"\timage_ref\x18\x01 \x01(\tR\bimageRefB;Z9github.com/xebec-project/xebec/proto/xebec/core/v1;corev1b\x06proto3"
+	"\timage_ref\x18\x01 \x01(\tR\bimageRef:\x0e\xc2\xda\x18\n" +
+	"b\bimageRefB;Z9github.com/xebec-project/xebec/proto/xebec/core/v1;corev1b\x06proto3"
 
 var (
 	file_xebec_core_v1_volume_proto_rawDescOnce sync.Once

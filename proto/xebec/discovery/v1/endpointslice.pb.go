@@ -495,13 +495,13 @@ var File_xebec_discovery_v1_endpointslice_proto protoreflect.FileDescriptor
 
 const file_xebec_discovery_v1_endpointslice_proto_rawDesc = "" +
 	"\n" +
-	"&xebec/discovery/v1/endpointslice.proto\x12\x12xebec.discovery.v1\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\"\x91\x02\n" +
+	"&xebec/discovery/v1/endpointslice.proto\x12\x12xebec.discovery.v1\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\"\xa4\x02\n" +
 	"\rEndpointSlice\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12D\n" +
 	"\tendpoints\x18\x02 \x03(\v2\x1c.xebec.discovery.v1.EndpointB\b\xc2\xda\x18\x04\x90\x01\xe8\aR\tendpoints\x12F\n" +
 	"\x05ports\x18\x03 \x03(\v2 .xebec.discovery.v1.EndpointPortB\x0e\xc2\xda\x18\n" +
 	"\x90\x01d\xa2\x01\x04nameR\x05ports\x12;\n" +
-	"\faddress_type\x18\x04 \x01(\tB\x18\xc2\xda\x18\x14P\x01z\x04IPv4z\x04IPv6z\x04FQDNR\vaddressType\"\xe2\x04\n" +
+	"\faddress_type\x18\x04 \x01(\tB\x18\xc2\xda\x18\x14P\x01z\x04IPv4z\x04IPv6z\x04FQDNR\vaddressType:\x11\xc2\xda\x18\rb\vaddressType\"\xf3\x04\n" +
 	"\bEndpoint\x12J\n" +
 	"\taddresses\x18\x01 \x03(\tB,\xc2\xda\x18(\x18\x01P\x01Z\x1fmust contain at least 1 address\x90\x01dR\taddresses\x12F\n" +
 	"\n" +
@@ -517,7 +517,7 @@ const file_xebec_discovery_v1_endpointslice_proto_rawDesc = "" +
 	"\x05hints\x18\b \x01(\v2!.xebec.discovery.v1.EndpointHintsR\x05hints\x1aE\n" +
 	"\x17DeprecatedTopologyEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\v\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01:\x0f\xc2\xda\x18\vb\taddressesB\v\n" +
 	"\t_hostnameB\f\n" +
 	"\n" +
 	"_node_nameB\a\n" +
@@ -534,12 +534,14 @@ const file_xebec_discovery_v1_endpointslice_proto_rawDesc = "" +
 	"\tfor_zones\x18\x01 \x03(\v2\x1b.xebec.discovery.v1.ForZoneB\x0e\xc2\xda\x18\n" +
 	"\x90\x01\b\xa2\x01\x04nameR\bforZones\x12H\n" +
 	"\tfor_nodes\x18\x02 \x03(\v2\x1b.xebec.discovery.v1.ForNodeB\x0e\xc2\xda\x18\n" +
-	"\x90\x01\b\xa2\x01\x04nameR\bforNodes\"&\n" +
+	"\x90\x01\b\xa2\x01\x04nameR\bforNodes\"2\n" +
 	"\aForZone\x12\x1b\n" +
-	"\x04name\x18\x01 \x01(\tB\a\xc2\xda\x18\x03\x80\x01\x04R\x04name\")\n" +
+	"\x04name\x18\x01 \x01(\tB\a\xc2\xda\x18\x03\x80\x01\x04R\x04name:\n" +
+	"\xc2\xda\x18\x06b\x04name\"5\n" +
 	"\aForNode\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
-	"\xc2\xda\x18\x06\x80\x01\x02\xc0\x02\x01R\x04name\"\xfa\x01\n" +
+	"\xc2\xda\x18\x06\x80\x01\x02\xc0\x02\x01R\x04name:\n" +
+	"\xc2\xda\x18\x06b\x04name\"\xfa\x01\n" +
 	"\fEndpointPort\x12!\n" +
 	"\x04name\x18\x01 \x01(\tB\b\xc2\xda\x18\x042\x02\"\"H\x00R\x04name\x88\x01\x01\x12<\n" +
 	"\bprotocol\x18\x02 \x01(\tB\x1b\xc2\xda\x18\x172\x05\"TCP\"z\x03TCPz\x03UDPz\x04SCTPH\x01R\bprotocol\x88\x01\x01\x12 \n" +

@@ -117,14 +117,14 @@ var File_xebec_meta_v1_condition_proto protoreflect.FileDescriptor
 
 const file_xebec_meta_v1_condition_proto_rawDesc = "" +
 	"\n" +
-	"\x1dxebec/meta/v1/condition.proto\x12\rxebec.meta.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe8\x01\n" +
+	"\x1dxebec/meta/v1/condition.proto\x12\rxebec.meta.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bxebec/meta/v1/options.proto\"\xa1\x02\n" +
 	"\tCondition\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\tR\x06status\x12/\n" +
 	"\x13observed_generation\x18\x03 \x01(\x03R\x12observedGeneration\x12L\n" +
 	"\x14last_transition_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x12lastTransitionTime\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x18\n" +
-	"\amessage\x18\x06 \x01(\tR\amessageB;Z9github.com/xebec-project/xebec/proto/xebec/meta/v1;metav1b\x06proto3"
+	"\amessage\x18\x06 \x01(\tR\amessage:7\xc2\xda\x183b\x12lastTransitionTimeb\amessageb\x06reasonb\x06statusb\x04typeB;Z9github.com/xebec-project/xebec/proto/xebec/meta/v1;metav1b\x06proto3"
 
 var (
 	file_xebec_meta_v1_condition_proto_rawDescOnce sync.Once
@@ -157,6 +157,7 @@ func file_xebec_meta_v1_condition_proto_init() {
 	if File_xebec_meta_v1_condition_proto != nil {
 		return
 	}
+	file_xebec_meta_v1_options_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

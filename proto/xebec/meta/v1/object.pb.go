@@ -473,7 +473,7 @@ const file_xebec_meta_v1_object_proto_rawDesc = "" +
 	"\x10AnnotationsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B \n" +
-	"\x1e_deletion_grace_period_seconds\"\xf7\x01\n" +
+	"\x1e_deletion_grace_period_seconds\"\x94\x02\n" +
 	"\x0eOwnerReference\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x10\n" +
@@ -483,7 +483,8 @@ const file_xebec_meta_v1_object_proto_rawDesc = "" +
 	"\n" +
 	"controller\x18\x06 \x01(\bH\x00R\n" +
 	"controller\x88\x01\x01\x125\n" +
-	"\x14block_owner_deletion\x18\a \x01(\bH\x01R\x12blockOwnerDeletion\x88\x01\x01:\x06\xc2\xda\x18\x02\x10\x01B\r\n" +
+	"\x14block_owner_deletion\x18\a \x01(\bH\x01R\x12blockOwnerDeletion\x88\x01\x01:#\xc2\xda\x18\x1f\x10\x01b\n" +
+	"apiVersionb\x04kindb\x04nameb\x03uidB\r\n" +
 	"\v_controllerB\x17\n" +
 	"\x15_block_owner_deletion\"\x96\x02\n" +
 	"\x12ManagedFieldsEntry\x12\x18\n" +

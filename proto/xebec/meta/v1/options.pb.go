@@ -599,10 +599,15 @@ type MessageRules struct {
 	OneOfMissing string `protobuf:"bytes,3,opt,name=one_of_missing,json=oneOfMissing,proto3" json:"one_of_missing,omitempty"`
 	// With one_of_missing, the detail of the error about each field that is set besides the first.
 	OneOfFurther string `protobuf:"bytes,4,opt,name=one_of_further,json=oneOfFurther,proto3" json:"one_of_further,omitempty"`
-	// JSON paths of the fields that field selectors can name, on the message of a kind.
-	SelectableFields []string `protobuf:"bytes,5,rep,name=selectable_fields,json=selectableFields,proto3" json:"selectable_fields,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// JSON names of fields that exclude each other. OpenAPI states them.
+	UnionFields []string `protobuf:"bytes,10,rep,name=union_fields,json=unionFields,proto3" json:"union_fields,omitempty"`
+	// With union_fields, JSON name of the field whose value says which one may be set; empty if there is none.
+	UnionDiscriminator string `protobuf:"bytes,11,opt,name=union_discriminator,json=unionDiscriminator,proto3" json:"union_discriminator,omitempty"`
+	// JSON names of fields that OpenAPI and explain call required, besides those that validation requires by their own option:
+	// Kubernetes' documents do, though its validation accepts objects without them or reports that in other words.
+	RequiredFields []string `protobuf:"bytes,12,rep,name=required_fields,json=requiredFields,proto3" json:"required_fields,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *MessageRules) Reset() {
@@ -663,9 +668,23 @@ func (x *MessageRules) GetOneOfFurther() string {
 	return ""
 }
 
-func (x *MessageRules) GetSelectableFields() []string {
+func (x *MessageRules) GetUnionFields() []string {
 	if x != nil {
-		return x.SelectableFields
+		return x.UnionFields
+	}
+	return nil
+}
+
+func (x *MessageRules) GetUnionDiscriminator() string {
+	if x != nil {
+		return x.UnionDiscriminator
+	}
+	return ""
+}
+
+func (x *MessageRules) GetRequiredFields() []string {
+	if x != nil {
+		return x.RequiredFields
 	}
 	return nil
 }
@@ -744,13 +763,16 @@ const file_xebec_meta_v1_options_proto_rawDesc = "" +
 	"\vcheck_empty\x18( \x01(\bR\n" +
 	"checkEmptyB\x06\n" +
 	"\x04_minB\x06\n" +
-	"\x04_max\"\xd5\x01\n" +
+	"\x04_max\"\xa5\x02\n" +
 	"\fMessageRules\x124\n" +
 	"\tjson_form\x18\x01 \x01(\x0e2\x17.xebec.meta.v1.JsonFormR\bjsonForm\x12\x16\n" +
 	"\x06atomic\x18\x02 \x01(\bR\x06atomic\x12$\n" +
 	"\x0eone_of_missing\x18\x03 \x01(\tR\foneOfMissing\x12$\n" +
-	"\x0eone_of_further\x18\x04 \x01(\tR\foneOfFurther\x12+\n" +
-	"\x11selectable_fields\x18\x05 \x03(\tR\x10selectableFields*K\n" +
+	"\x0eone_of_further\x18\x04 \x01(\tR\foneOfFurther\x12!\n" +
+	"\funion_fields\x18\n" +
+	" \x03(\tR\vunionFields\x12/\n" +
+	"\x13union_discriminator\x18\v \x01(\tR\x12unionDiscriminator\x12'\n" +
+	"\x0frequired_fields\x18\f \x03(\tR\x0erequiredFields*K\n" +
 	"\bListType\x12\x19\n" +
 	"\x15LIST_TYPE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rLIST_TYPE_SET\x10\x01\x12\x11\n" +

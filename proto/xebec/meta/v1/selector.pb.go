@@ -152,12 +152,12 @@ const file_xebec_meta_v1_selector_proto_rawDesc = "" +
 	"\x11match_expressions\x18\x02 \x03(\v2'.xebec.meta.v1.LabelSelectorRequirementR\x10matchExpressions\x1a>\n" +
 	"\x10MatchLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01:\x06\xc2\xda\x18\x02\x10\x01\"u\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01:\x06\xc2\xda\x18\x02\x10\x01\"\x8a\x01\n" +
 	"\x18LabelSelectorRequirement\x12\x1c\n" +
 	"\x03key\x18\x01 \x01(\tB\n" +
 	"\xc2\xda\x18\x06\x80\x01\x03\xc0\x02\x01R\x03key\x12\x1a\n" +
 	"\boperator\x18\x02 \x01(\tR\boperator\x12\x1f\n" +
-	"\x06values\x18\x03 \x03(\tB\a\xc2\xda\x18\x03\x80\x01\x04R\x06valuesB;Z9github.com/xebec-project/xebec/proto/xebec/meta/v1;metav1b\x06proto3"
+	"\x06values\x18\x03 \x03(\tB\a\xc2\xda\x18\x03\x80\x01\x04R\x06values:\x13\xc2\xda\x18\x0fb\x03keyb\boperatorB;Z9github.com/xebec-project/xebec/proto/xebec/meta/v1;metav1b\x06proto3"
 
 var (
 	file_xebec_meta_v1_selector_proto_rawDescOnce sync.Once

@@ -201,18 +201,19 @@ var File_xebec_networking_v1_ipaddress_proto protoreflect.FileDescriptor
 
 const file_xebec_networking_v1_ipaddress_proto_rawDesc = "" +
 	"\n" +
-	"#xebec/networking/v1/ipaddress.proto\x12\x13xebec.networking.v1\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\"\x84\x01\n" +
+	"#xebec/networking/v1/ipaddress.proto\x12\x13xebec.networking.v1\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\"\x90\x01\n" +
 	"\tIPAddress\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12@\n" +
-	"\x04spec\x18\x02 \x01(\v2\".xebec.networking.v1.IPAddressSpecB\b\xc2\xda\x18\x042\x02{}R\x04spec\"\\\n" +
+	"\x04spec\x18\x02 \x01(\v2\".xebec.networking.v1.IPAddressSpecB\b\xc2\xda\x18\x042\x02{}R\x04spec:\n" +
+	"\xc2\xda\x18\x06b\x04spec\"m\n" +
 	"\rIPAddressSpec\x12K\n" +
 	"\n" +
-	"parent_ref\x18\x01 \x01(\v2$.xebec.networking.v1.ParentReferenceB\x06\xc2\xda\x18\x02P\x01R\tparentRef\"\x9d\x01\n" +
+	"parent_ref\x18\x01 \x01(\v2$.xebec.networking.v1.ParentReferenceB\x06\xc2\xda\x18\x02P\x01R\tparentRef:\x0f\xc2\xda\x18\vb\tparentRef\"\xb3\x01\n" +
 	"\x0fParentReference\x12\x1d\n" +
 	"\x05group\x18\x01 \x01(\tB\a\xc2\xda\x18\x03\x80\x01\x02R\x05group\x12%\n" +
 	"\bresource\x18\x02 \x01(\tB\t\xc2\xda\x18\x05P\x01\x80\x01\x13R\bresource\x12%\n" +
 	"\tnamespace\x18\x03 \x01(\tB\a\xc2\xda\x18\x03\x80\x01\x13R\tnamespace\x12\x1d\n" +
-	"\x04name\x18\x04 \x01(\tB\t\xc2\xda\x18\x05P\x01\x80\x01\x13R\x04nameBGZEgithub.com/xebec-project/xebec/proto/xebec/networking/v1;networkingv1b\x06proto3"
+	"\x04name\x18\x04 \x01(\tB\t\xc2\xda\x18\x05P\x01\x80\x01\x13R\x04name:\x14\xc2\xda\x18\x10b\x04nameb\bresourceBGZEgithub.com/xebec-project/xebec/proto/xebec/networking/v1;networkingv1b\x06proto3"
 
 var (
 	file_xebec_networking_v1_ipaddress_proto_rawDescOnce sync.Once

@@ -474,10 +474,11 @@ const file_xebec_networking_v1_networkpolicy_proto_rawDesc = "" +
 	"\x11NetworkPolicyPeer\x12?\n" +
 	"\fpod_selector\x18\x01 \x01(\v2\x1c.xebec.meta.v1.LabelSelectorR\vpodSelector\x12K\n" +
 	"\x12namespace_selector\x18\x02 \x01(\v2\x1c.xebec.meta.v1.LabelSelectorR\x11namespaceSelector\x127\n" +
-	"\bip_block\x18\x03 \x01(\v2\x1c.xebec.networking.v1.IPBlockR\aipBlock\"I\n" +
+	"\bip_block\x18\x03 \x01(\v2\x1c.xebec.networking.v1.IPBlockR\aipBlock\"U\n" +
 	"\aIPBlock\x12\x1d\n" +
 	"\x04cidr\x18\x01 \x01(\tB\t\xc2\xda\x18\x05P\x01\x80\x01\x06R\x04cidr\x12\x1f\n" +
-	"\x06except\x18\x02 \x03(\tB\a\xc2\xda\x18\x03\x80\x01\x06R\x06exceptBGZEgithub.com/xebec-project/xebec/proto/xebec/networking/v1;networkingv1b\x06proto3"
+	"\x06except\x18\x02 \x03(\tB\a\xc2\xda\x18\x03\x80\x01\x06R\x06except:\n" +
+	"\xc2\xda\x18\x06b\x04cidrBGZEgithub.com/xebec-project/xebec/proto/xebec/networking/v1;networkingv1b\x06proto3"
 
 var (
 	file_xebec_networking_v1_networkpolicy_proto_rawDescOnce sync.Once
