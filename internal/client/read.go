@@ -79,7 +79,10 @@ func GetKindAt(ctx context.Context, c *Client, k *kind.Kind, namespace, name str
 func get[T kind.Object](ctx context.Context, c *Client, k *kind.Kind, namespace, name string, at At) (T, error) {
 	ctx, cancel := c.bounded(prioritize(ctx, k))
 	defer cancel()
-	resp, err := c.resources.Get(ctx, &apiv1.GetRequest{Object: reference(k, namespace, name), AtRevision: at.Revision, AtTime: at.timestamp()})
+	resp, err := c.resources.Get(
+		ctx,
+		&apiv1.GetRequest{Object: reference(k, namespace, name), AtRevision: at.Revision, AtTime: at.timestamp()},
+	)
 	if err != nil {
 		var zero T
 		return zero, err

@@ -108,11 +108,25 @@ func Patch[T kind.Object](ctx context.Context, c *Client, namespace, name string
 }
 
 // PatchKind is Patch for a kind known at run time.
-func PatchKind(ctx context.Context, c *Client, k *kind.Kind, namespace, name string, patch []byte, opts ...PatchOption) (kind.Object, error) {
+func PatchKind(
+	ctx context.Context,
+	c *Client,
+	k *kind.Kind,
+	namespace, name string,
+	patch []byte,
+	opts ...PatchOption,
+) (kind.Object, error) {
 	return patchKind[kind.Object](ctx, c, k, namespace, name, patch, opts)
 }
 
-func patchKind[T kind.Object](ctx context.Context, c *Client, k *kind.Kind, namespace, name string, patch []byte, opts []PatchOption) (T, error) {
+func patchKind[T kind.Object](
+	ctx context.Context,
+	c *Client,
+	k *kind.Kind,
+	namespace, name string,
+	patch []byte,
+	opts []PatchOption,
+) (T, error) {
 	call := &patchCall{PatchRequest: &apiv1.PatchRequest{
 		Object: reference(k, namespace, name), Type: apiv1.PatchType_PATCH_TYPE_MERGE, Patch: patch,
 		FieldManager: c.manager, Fence: c.fence,

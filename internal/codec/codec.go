@@ -2,9 +2,9 @@
 // (xebec.meta.v1.field, xebec.meta.v1.message) and by a scheme, which has the kinds by apiVersion, kind and message.
 //
 // What it writes and reads is Kubernetes' JSON, not protobuf's: 64-bit integers are numbers, fields with implicit
-// presence are left out at their zero value, but for EncodeWhole where Kubernetes' types do not, null counts as absent, times have whole seconds, quantities and
-// int-or-string values are bare. Reading is strict: an unknown field, a duplicate key, a wrong type or a number out of
-// range is an error, and all errors of a document are reported together, as Errors.
+// presence are left out at their zero value, but for EncodeWhole where Kubernetes' types do not, null counts as absent,
+// times have whole seconds, quantities and int-or-string values are bare. Reading is strict: an unknown field, a duplicate
+// key, a wrong type or a number out of range is an error, and all errors of a document are reported together, as Errors.
 //
 // Every text and every Go value becomes a tree.Node first, so that there is one decoder and one encoder.
 package codec

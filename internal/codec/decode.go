@@ -295,7 +295,13 @@ func (d *decoder) mapKey(nm tree.Member, field protoreflect.FieldDescriptor, at 
 }
 
 // element reads an element of a list or a map. Null is the zero value there, as Kubernetes has it.
-func (d *decoder) element(n *tree.Node, field protoreflect.FieldDescriptor, zero func() protoreflect.Value, micro bool, at *path) (protoreflect.Value, bool) {
+func (d *decoder) element(
+	n *tree.Node,
+	field protoreflect.FieldDescriptor,
+	zero func() protoreflect.Value,
+	micro bool,
+	at *path,
+) (protoreflect.Value, bool) {
 	if n.Kind == tree.Null {
 		return zero(), true
 	}

@@ -39,7 +39,14 @@ func warn(msg protoreflect.Message, at *path, lines *[]string) {
 			continue
 		}
 		if m.since != "" {
-			*lines = append(*lines, fmt.Sprintf("%s: the field is of Kubernetes %s, which is later than the API served here: other clusters of that API refuse it", here, m.since))
+			*lines = append(
+				*lines,
+				fmt.Sprintf(
+					"%s: the field is of Kubernetes %s, which is later than the API served here: other clusters of that API refuse it",
+					here,
+					m.since,
+				),
+			)
 		}
 		value := holder.Get(m.field)
 		if m.list != metav1.ListType_LIST_TYPE_UNSPECIFIED {
@@ -79,7 +86,15 @@ func warnDuplicates(list protoreflect.List, m *member, at *path, lines *[]string
 		case m.list == metav1.ListType_LIST_TYPE_SET:
 			*lines = append(*lines, fmt.Sprintf("%s: the same value as %s", at.item(i), at.item(before)))
 		default:
-			*lines = append(*lines, fmt.Sprintf("%s: the same %s as %s: both are kept, and where only one can have effect it is the last", at.item(i), key, at.item(before)))
+			*lines = append(
+				*lines,
+				fmt.Sprintf(
+					"%s: the same %s as %s: both are kept, and where only one can have effect it is the last",
+					at.item(i),
+					key,
+					at.item(before),
+				),
+			)
 		}
 	}
 }

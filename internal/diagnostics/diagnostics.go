@@ -104,7 +104,10 @@ func tlsConfig(source *pki.Source) *tls.Config {
 
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", s.allow(promhttp.HandlerFor(s.cfg.Gatherer, promhttp.HandlerOpts{}).ServeHTTP, pki.GroupServices, pki.GroupMonitors))
+	mux.Handle(
+		"GET /metrics",
+		s.allow(promhttp.HandlerFor(s.cfg.Gatherer, promhttp.HandlerOpts{}).ServeHTTP, pki.GroupServices, pki.GroupMonitors),
+	)
 	if s.cfg.Profiles {
 		// They show memory: what monitors may not read could be in it.
 		mux.HandleFunc("GET /debug/pprof/", s.allow(pprof.Index))
@@ -123,7 +126,11 @@ func (s *Server) allow(next http.HandlerFunc, groups ...string) http.HandlerFunc
 		case time.Now().After(leaf.NotAfter):
 			http.Error(w, "the client certificate has expired since the connection was made", http.StatusUnauthorized)
 		case !s.may(leaf, groups):
-			http.Error(w, fmt.Sprintf("%q may not read this: it needs group %s", leaf.Subject.CommonName, append(groups, pki.GroupMasters)), http.StatusForbidden)
+			http.Error(
+				w,
+				fmt.Sprintf("%q may not read this: it needs group %s", leaf.Subject.CommonName, append(groups, pki.GroupMasters)),
+				http.StatusForbidden,
+			)
 		default:
 			next(w, r)
 		}

@@ -20,7 +20,10 @@ type controllerService struct {
 }
 
 // ListControllers shows the election, and the controllers when this instance leads.
-func (s *controllerService) ListControllers(_ context.Context, req *controlv1.ListControllersRequest) (*controlv1.ListControllersResponse, error) {
+func (s *controllerService) ListControllers(
+	_ context.Context,
+	req *controlv1.ListControllersRequest,
+) (*controlv1.ListControllersResponse, error) {
 	if err := s.check(req.GetService()); err != nil {
 		return nil, err
 	}

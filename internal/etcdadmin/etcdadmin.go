@@ -87,13 +87,23 @@ func (s *Service) find(ctx context.Context, name string) (*pb.Member, error) {
 		}
 		names = append(names, cmp.Or(m.GetName(), idText(m.GetID())))
 	}
-	return nil, apierr.New(codes.NotFound, apierr.ReasonNotFound, "etcd has no member "+strconv.Quote(name)+"; it has "+strings.Join(names, ", "))
+	return nil, apierr.New(
+		codes.NotFound,
+		apierr.ReasonNotFound,
+		"etcd has no member "+strconv.Quote(name)+"; it has "+strings.Join(names, ", "),
+	)
 }
 
 func idText(id uint64) string { return strconv.FormatUint(id, 16) }
 
 func message(m *pb.Member) *etcdv1.Member {
-	return &etcdv1.Member{Id: idText(m.GetID()), Name: m.GetName(), PeerUrls: m.GetPeerURLs(), ClientUrls: m.GetClientURLs(), Learner: m.GetIsLearner()}
+	return &etcdv1.Member{
+		Id:         idText(m.GetID()),
+		Name:       m.GetName(),
+		PeerUrls:   m.GetPeerURLs(),
+		ClientUrls: m.GetClientURLs(),
+		Learner:    m.GetIsLearner(),
+	}
 }
 
 func messages(members []*pb.Member) []*etcdv1.Member {
@@ -383,7 +393,11 @@ func (s *Service) Snapshot(req *etcdv1.SnapshotRequest, stream grpc.ServerStream
 			return explain("copy the database of "+from.GetMember().GetName(), err)
 		}
 		defer snapshot.Snapshot.Close()
-		header := &etcdv1.SnapshotHeader{Member: from.GetMember().GetName(), ExpectedBytes: from.GetDbSizeBytes(), Version: cmp.Or(snapshot.Version, from.GetVersion())}
+		header := &etcdv1.SnapshotHeader{
+			Member:        from.GetMember().GetName(),
+			ExpectedBytes: from.GetDbSizeBytes(),
+			Version:       cmp.Or(snapshot.Version, from.GetVersion()),
+		}
 		if err := stream.Send(&etcdv1.SnapshotResponse{Part: &etcdv1.SnapshotResponse_Header{Header: header}}); err != nil {
 			return err
 		}

@@ -377,7 +377,9 @@ func (r *Recorder) currentLease(ctx context.Context) (int64, error) {
 // name gives all occurrences with the same object, reason and message within one period the same event.
 func (r *Recorder) name(o occurrence) string {
 	h := fnv.New64a()
-	for _, s := range []string{r.cfg.Component, r.cfg.Host, o.object.GetUid(), o.object.GetKind(), o.object.GetFieldPath(), o.eventType, o.reason, o.msg} {
+	for _, s := range []string{
+		r.cfg.Component, r.cfg.Host, o.object.GetUid(), o.object.GetKind(), o.object.GetFieldPath(), o.eventType, o.reason, o.msg,
+	} {
 		_, _ = h.Write([]byte(s))
 		_, _ = h.Write([]byte{0})
 	}

@@ -34,7 +34,13 @@ type authorityFiles struct{ cert, key, nextCert, nextKey, oldCert string }
 
 func filesOf(dir string, a Authority) authorityFiles {
 	file := func(suffix string) string { return filepath.Join(dir, string(a)+suffix) }
-	return authorityFiles{cert: file(".crt"), key: file(".key"), nextCert: file(".next.crt"), nextKey: file(".next.key"), oldCert: file(".old.crt")}
+	return authorityFiles{
+		cert:     file(".crt"),
+		key:      file(".key"),
+		nextCert: file(".next.crt"),
+		nextKey:  file(".next.key"),
+		oldCert:  file(".old.crt"),
+	}
 }
 
 // Rotate takes a step for both authorities of a store, whose directory OpenStore opens afterwards, and returns those for

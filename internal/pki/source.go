@@ -308,8 +308,12 @@ func explain(leaf *x509.Certificate, err error) error {
 	}
 	var unknown x509.UnknownAuthorityError
 	if errors.As(err, &unknown) {
-		return fmt.Errorf("it was issued by %q, which is not among the trusted authorities: it belongs to another cluster or the authorities' file is out of date: %w",
-			leaf.Issuer.CommonName, err)
+		return fmt.Errorf(
+			"it was issued by %q, which is not among the trusted authorities: "+
+				"it belongs to another cluster or the authorities' file is out of date: %w",
+			leaf.Issuer.CommonName,
+			err,
+		)
 	}
 	return err
 }
@@ -320,7 +324,11 @@ func checkValidity(leaf *x509.Certificate) error {
 	case now.After(leaf.NotAfter):
 		return fmt.Errorf("certificate %q expired on %s: issue a new one", leaf.Subject.CommonName, leaf.NotAfter.Format(time.RFC3339))
 	case now.Before(leaf.NotBefore):
-		return fmt.Errorf("certificate %q is valid only from %s: check this host's clock", leaf.Subject.CommonName, leaf.NotBefore.Format(time.RFC3339))
+		return fmt.Errorf(
+			"certificate %q is valid only from %s: check this host's clock",
+			leaf.Subject.CommonName,
+			leaf.NotBefore.Format(time.RFC3339),
+		)
 	}
 	return nil
 }

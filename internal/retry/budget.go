@@ -39,9 +39,20 @@ type Budget struct {
 // NewBudget returns a full budget for most repetitions. Each call adds ratio of a repetition, and each second perSecond.
 func NewBudget(most, ratio, perSecond float64) *Budget {
 	return &Budget{
-		most: most, ratio: ratio, perSecond: perSecond, tokens: most, at: time.Now(),
-		repeated: prometheus.NewCounter(prometheus.CounterOpts{Name: metrics.RetriesTotal, Help: "Calls that were repeated because the first attempt failed."}),
-		refused:  prometheus.NewCounter(prometheus.CounterOpts{Name: metrics.RetriesRefusedTotal, Help: "Calls that were not repeated because the process's budget of repetitions was used up."}),
+		most:      most,
+		ratio:     ratio,
+		perSecond: perSecond,
+		tokens:    most,
+		at:        time.Now(),
+		repeated: prometheus.NewCounter(
+			prometheus.CounterOpts{Name: metrics.RetriesTotal, Help: "Calls that were repeated because the first attempt failed."},
+		),
+		refused: prometheus.NewCounter(
+			prometheus.CounterOpts{
+				Name: metrics.RetriesRefusedTotal,
+				Help: "Calls that were not repeated because the process's budget of repetitions was used up.",
+			},
+		),
 	}
 }
 
