@@ -247,7 +247,8 @@ func startOne(ctx context.Context, c *client.Client, pod *corev1.Pod) (time.Time
 	if _, err := client.Create(ctx, c, pod); err != nil {
 		return time.Time{}, err
 	}
-	for event, err := range client.Watch[*corev1.Pod](ctx, c, client.WatchOptions{Namespace: "default", FieldSelector: "metadata.name=" + name}) {
+	only := client.WatchOptions{Namespace: "default", FieldSelector: "metadata.name=" + name}
+	for event, err := range client.Watch[*corev1.Pod](ctx, c, only) {
 		if err != nil {
 			return time.Time{}, fmt.Errorf("pod %s: %w", name, err)
 		}

@@ -43,7 +43,9 @@ const registryPrefix = "/xebec/registry/core/ConfigMap/" + namespace + "/"
 // returns is what happened; what the API says is measured by it.
 func record(ctx context.Context, etcd *clientv3.Client, h *history, from int64, last string) ([]recorded, error) {
 	var all []recorded
-	for resp := range etcd.Watch(clientv3.WithRequireLeader(ctx), registryPrefix, clientv3.WithPrefix(), clientv3.WithPrevKV(), clientv3.WithRev(from)) {
+	ctx = clientv3.WithRequireLeader(ctx)
+	changes := etcd.Watch(ctx, registryPrefix, clientv3.WithPrefix(), clientv3.WithPrevKV(), clientv3.WithRev(from))
+	for resp := range changes {
 		if err := resp.Err(); err != nil {
 			if status.Code(err) != codes.Unavailable {
 				return all, err

@@ -143,12 +143,20 @@ func update(object, old runtime.Object) (field.ErrorList, error) {
 		was := old.(*apps.Deployment)
 		o.Status = was.Status
 		podutil.DropDisabledTemplateFields(&o.Spec.Template, &was.Spec.Template)
-		return appsvalidation.ValidateDeploymentUpdate(o, was, podutil.GetValidationOptionsFromPodTemplate(&o.Spec.Template, &was.Spec.Template)), nil
+		return appsvalidation.ValidateDeploymentUpdate(
+			o,
+			was,
+			podutil.GetValidationOptionsFromPodTemplate(&o.Spec.Template, &was.Spec.Template),
+		), nil
 	case *apps.ReplicaSet:
 		was := old.(*apps.ReplicaSet)
 		o.Status = was.Status
 		podutil.DropDisabledTemplateFields(&o.Spec.Template, &was.Spec.Template)
-		return appsvalidation.ValidateReplicaSetUpdate(o, was, podutil.GetValidationOptionsFromPodTemplate(&o.Spec.Template, &was.Spec.Template)), nil
+		return appsvalidation.ValidateReplicaSetUpdate(
+			o,
+			was,
+			podutil.GetValidationOptionsFromPodTemplate(&o.Spec.Template, &was.Spec.Template),
+		), nil
 	case *coordination.Lease:
 		return coordinationvalidation.ValidateLeaseUpdate(o, old.(*coordination.Lease)), nil
 	case *discovery.EndpointSlice:
