@@ -292,9 +292,9 @@ func testFromOutside(t *testing.T, n *node) {
 }
 
 func testCallers(t *testing.T, n *node) {
-	// The gateway itself, and the gateway for somebody who is no administrator.
+	// The gateway itself, and the gateway on behalf of a user who is not an administrator.
 	if _, err := n.agentAPI.ListImages(t.Context(), &nodev1.ListImagesRequest{}); !apierr.IsForbidden(err) {
-		t.Errorf("a call for nobody: %v", err)
+		t.Errorf("a call without a user: %v", err)
 	}
 	md := metadata.MD{}
 	edge.Identity{User: "eve", Groups: []string{"guests"}}.Forward(edge.Headers(md))
@@ -480,8 +480,8 @@ func TestLabelsOfAdministrators(t *testing.T) {
 		cfg := agent.DefaultConfig()
 		cfg.Node, cfg.Labels = "node-1", []string{label}
 		err := cfg.Validate()
-		told := err != nil && strings.Contains(err.Error(), "xebec label node node-1 "+label)
-		if told == ok || err != nil && strings.Contains(err.Error(), "labels:") == ok {
+		advised := err != nil && strings.Contains(err.Error(), "xebec label node node-1 "+label)
+		if advised == ok || err != nil && strings.Contains(err.Error(), "labels:") == ok {
 			t.Errorf("%s: %v", label, err)
 		}
 	}

@@ -33,7 +33,7 @@ func parseAmounts(list []string) (map[string]int64, error) {
 	for _, text := range list {
 		name, value, ok := strings.Cut(text, "=")
 		if !ok || !slices.Contains([]string{resourceCPU, resourceMemory, resourceDisk, resourcePID}, name) {
-			return nil, fmt.Errorf("%q is not resource=quantity, of cpu, memory, ephemeral-storage or pid", text)
+			return nil, fmt.Errorf("invalid %q: want RESOURCE=QUANTITY with RESOURCE one of cpu, memory, ephemeral-storage, pid", text)
 		}
 		q, err := resource.ParseQuantity(value)
 		if err != nil || q.Sign() < 0 {
@@ -64,7 +64,9 @@ func (m *machine) configure(c *Config) error {
 	}
 	m.processes = machineProcesses()
 	m.shared, m.reserved, m.evictAt = map[string]bool{}, map[string]int64{}, map[string]int64{}
-	for name, at := range map[string]*int64{resourceCPU: &m.milliCPU, resourceMemory: &m.memoryBytes, resourceDisk: &m.diskBytes, resourcePID: &m.processes} {
+	for name, at := range map[string]*int64{
+		resourceCPU: &m.milliCPU, resourceMemory: &m.memoryBytes, resourceDisk: &m.diskBytes, resourcePID: &m.processes,
+	} {
 		if n, ok := has[name]; ok {
 			*at, m.shared[name] = n, true
 		}
@@ -82,8 +84,8 @@ func (m *machine) configure(c *Config) error {
 	return nil
 }
 
-// allocatable is what pods may ask for: the capacity without what is reserved, and without what
-// must be left lest pods be evicted.
+// allocatable is what pods may ask for: the capacity without what is reserved, and without the
+// eviction thresholds.
 func (m *machine) allocatable(maxPods int64) map[string]*metav1.Quantity {
 	left := func(name string, of int64) int64 { return max(of-m.reserved[name]-m.evictAt[name], 0) }
 	return capacity(left(resourceCPU, m.milliCPU), left(resourceMemory, m.memoryBytes), left(resourceDisk, m.diskBytes), maxPods)
@@ -130,13 +132,14 @@ func runningProcesses() (int64, error) {
 	}
 	f := strings.Fields(string(b))
 	if len(f) < 4 {
-		return 0, fmt.Errorf("/proc/loadavg says %q", b)
+		return 0, fmt.Errorf("unexpected content of /proc/loadavg: %q", b)
 	}
 	_, all, _ := strings.Cut(f[3], "/")
 	return strconv.ParseInt(all, 10, 64)
 }
 
-// observer tells what is left on the node: of the machine, or of the share of it that the node has.
+// observer returns the available resources of the node: of the machine, or of the node's share of
+// it.
 type observer struct {
 	machine  machine
 	runtime  *runtime.Runtime
@@ -199,7 +202,7 @@ func (o observer) observe(ctx context.Context) (map[eviction.Signal]eviction.Obs
 	return out, nil
 }
 
-// pods returns the pods that run with what they use of what a signal tells of.
+// pods returns the running pods with their usage of a signal's resource.
 func (o observer) pods(ctx context.Context, s eviction.Signal) ([]eviction.Pod, error) {
 	var out []eviction.Pod
 	for _, p := range o.set.Active() {
@@ -228,7 +231,7 @@ func (o observer) pods(ctx context.Context, s eviction.Signal) ([]eviction.Pod, 
 	return out, nil
 }
 
-// setPressures changes the node's conditions of want.
+// setPressures changes the node's pressure conditions.
 func (r *registrar) setPressures(p map[eviction.Pressure]bool) {
 	r.mu.Lock()
 	r.pressures = maps.Clone(p)

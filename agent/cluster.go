@@ -44,8 +44,8 @@ func (p controlPlane) UpdateStatus(ctx context.Context, pod *corev1.Pod) (*corev
 	if !apierr.IsConflict(err) {
 		return stored, err
 	}
-	// Somebody changed the pod since it was seen. Its status is the agent's, unless it is another pod
-	// by now.
+	// Another client changed the pod since it was read. The agent owns its status, unless another pod
+	// has the name by now.
 	now, err := client.Get[*corev1.Pod](ctx, p.c, pod.GetMetadata().GetNamespace(), pod.GetMetadata().GetName())
 	if err != nil {
 		return nil, err
@@ -126,7 +126,7 @@ func (n network) Setup(ctx context.Context, pod *corev1.Pod, netns string) (neti
 		return netip.Addr{}, err
 	}
 	if err := n.datapath.GuardPod(r.Index); err != nil {
-		return netip.Addr{}, fmt.Errorf("guarding the overlay: %w", err)
+		return netip.Addr{}, fmt.Errorf("attaching the overlay filter: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, policyPatience)
 	defer cancel()

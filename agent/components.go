@@ -59,7 +59,7 @@ func (n *node) components() []component.Component {
 		// The node's object names the port, so that the listener precedes the registration. Calls are
 		// served last.
 		{Name: "listener", Start: n.listen, Stop: n.closeListener},
-		// What the node has to give, and the cgroup that bounds all pods, before there is any.
+		// The capacity of the node, and the cgroup that limits all pods, precede the first pod.
 		{Name: "machine", Start: n.measureMachine},
 		{Name: "events", Start: n.startEvents},
 		{Name: "informers", Start: n.startInformers},
@@ -83,7 +83,7 @@ func (n *node) components() []component.Component {
 		{Name: "static pods", Start: n.startStaticPods},
 		{Name: "pod informer", Start: n.startPodInformer},
 		{Name: "shutdown", Start: n.startShutdown},
-		// Last: all that its calls ask for exists.
+		// Last: everything that its calls require exists.
 		{Name: "API server", Start: n.serve},
 	}
 }
@@ -100,7 +100,7 @@ func (n *node) stopMetrics() { n.diagnostics.Close() }
 
 func (n *node) lockState(context.Context, *component.Tasks) error {
 	if err := os.MkdirAll(n.cfg.StateDir, 0o711); err != nil {
-		return fmt.Errorf("making the state directory: %w", err)
+		return fmt.Errorf("creating the state directory: %w", err)
 	}
 	unlock, err := lock(n.cfg.StateDir)
 	if err != nil {
@@ -108,10 +108,10 @@ func (n *node) lockState(context.Context, *component.Tasks) error {
 	}
 	if n.known, err = loadNode(n.cfg.StateDir, n.cfg.Node); err != nil {
 		unlock()
-		return fmt.Errorf("reading the node's stored object: %w", err)
+		return fmt.Errorf("reading the stored node object: %w", err)
 	}
 	n.unlock = unlock
-	n.log.Info("Agent starts", zap.String("version", version.Version()), zap.Bool("knownBefore", n.known != nil))
+	n.log.Info("Starting agent", zap.String("version", version.Version()), zap.Bool("knownBefore", n.known != nil))
 	return nil
 }
 
@@ -205,8 +205,9 @@ func (n *node) startPods(ctx context.Context, _ *component.Tasks) error {
 	n.evictions = eviction.NewMetrics(n.metrics)
 	n.pods = pods.New(pods.Config{
 		StateDir: filepath.Join(n.cfg.StateDir, "pods"), SeccompDir: filepath.Join(n.cfg.StateDir, "seccomp"),
-		NodeName: n.cfg.Node, HostIP: n.stack.nodeIP, IPv6: n.stack.ipv6, DNS: netip.MustParseAddr(n.cfg.ClusterDNS), ClusterDomain: n.cfg.ClusterDomain,
-		MemoryBytes: n.machine.memoryBytes, MilliCPU: n.machine.milliCPU, PodProcesses: n.cfg.PodPIDs,
+		NodeName: n.cfg.Node, HostIP: n.stack.nodeIP, IPv6: n.stack.ipv6, DNS: netip.MustParseAddr(n.cfg.ClusterDNS),
+		ClusterDomain: n.cfg.ClusterDomain,
+		MemoryBytes:   n.machine.memoryBytes, MilliCPU: n.machine.milliCPU, PodProcesses: n.cfg.PodPIDs,
 		Admit: n.registrar.admit, Allocatable: n.machine.grantable(), Evictions: n.evictions,
 		Drain: n.watches.drain, DrainTimeout: n.cfg.DrainTimeout, Services: n.watches.servicesIn,
 		Runtime: n.runtime, Network: network{n.stack.pods, n.stack.datapath, n.stack.enforcer},

@@ -1,7 +1,7 @@
 // Package agent is the node agent: it makes a machine a node of the cluster.
 //
-// It talks to the gateways only, any of them, and goes on without them: pods, routes, service maps
-// and DNS keep to what was last known, and what must be known for that lies in the state directory.
+// It connects to the gateways only, to any of them, and continues without them: pods, routes,
+// service maps and DNS keep the last known state, which is stored in the state directory.
 package agent
 
 import (
@@ -25,7 +25,7 @@ import (
 
 // Config is an agent's configuration: the keys of its file, and its flags.
 type Config struct {
-	// Node is the node's name, which its certificate must bear out.
+	// Node is the node's name, which must be that of its certificate.
 	Node string `yaml:"node" help:"name of this node"`
 	// Address is where other nodes and the gateways reach it: an IPv4 address, in a dual-stack cluster
 	// followed by a comma and an IPv6 address, if it has one. Without, IPv6 between nodes' pods takes
@@ -36,37 +36,37 @@ type Config struct {
 	Gateways []string  `yaml:"gateways" help:"addresses (host:port) of the gateways"`
 	TLS      pki.Files `yaml:"tls"`
 	// StateDir must not be on a file system that is emptied at boot.
-	StateDir string `yaml:"stateDir" help:"directory of the agent's state and of the pods' volumes and logs"`
-	Listen   string `yaml:"listen" help:"address to serve the gateways' calls at"`
-	Metrics  string `yaml:"metrics" help:"address to serve metrics at by HTTPS with a client certificate, or off"`
+	StateDir string `yaml:"stateDir" help:"directory for the agent's state, and for pods' volumes and logs"`
+	Listen   string `yaml:"listen" help:"listen address for calls of the gateways"`
+	Metrics  string `yaml:"metrics" help:"listen address for metrics over HTTPS with a client certificate, or off"`
 	// Profiles serves /debug/pprof/ at the address of the metrics, to administrators.
-	Profiles bool `yaml:"profiles" help:"serve Go's profiles where the metrics are, to administrators"`
+	Profiles bool `yaml:"profiles" help:"serve Go profiles to administrators at the metrics address"`
 
 	Containerd          string `yaml:"containerd" help:"socket of containerd"`
 	ContainerdNamespace string `yaml:"containerdNamespace" help:"containerd namespace for the node's containers and images"`
-	Snapshotter         string `yaml:"snapshotter" help:"containerd snapshotter (default: overlayfs, or native where that can't work)"`
+	Snapshotter         string `yaml:"snapshotter" help:"containerd snapshotter (default: overlayfs, or native without its support)"`
 	// Cgroup is the cgroup of the machine: pods' cgroups are made below it, and its processes'
 	// connections to services are balanced. A simulated machine has one of its own.
 	Cgroup string `yaml:"cgroup" help:"cgroup of this machine"`
 	// BPF is on a bpf file system; what is pinned there outlives the agent.
-	BPF string `yaml:"bpf" help:"directory on a bpf file system for the service maps"`
+	BPF string `yaml:"bpf" help:"directory on a bpf file system, for pinned service maps"`
 
 	ClusterCIDR   string `yaml:"clusterCIDR" help:"addresses of all pods: an IPv4 range, for dual stack followed by a comma and an IPv6 range"`
 	ServiceCIDR   string `yaml:"serviceCIDR" help:"addresses of services: an IPv4 range, for dual stack followed by a comma and an IPv6 range"`
-	ClusterDNS    string `yaml:"clusterDNS" help:"IPv4 address of the cluster's DNS, which the agent answers at"`
+	ClusterDNS    string `yaml:"clusterDNS" help:"IPv4 address of the cluster DNS server, which runs on each node"`
 	ClusterDomain string `yaml:"clusterDomain" help:"domain of the cluster's DNS names"`
 	// Overlay says when packets to pods of other nodes are encapsulated: auto, for nodes on another
 	// network than this one; always; or never, when all nodes are on one network.
-	Overlay string `yaml:"overlay" help:"when to encapsulate packets to other nodes' pods: auto (nodes on other networks), always or never"`
-	MTU     int    `yaml:"mtu" help:"MTU of pods' interfaces (default: that of the node's, less 50 for encapsulation unless overlay is never)"`
+	Overlay string `yaml:"overlay" help:"when to encapsulate packets to pods of other nodes: auto (nodes on other networks), always or never"`
+	MTU     int    `yaml:"mtu" help:"MTU of pod interfaces (default: the node's, minus 50 for encapsulation unless overlay is never)"`
 
 	// BackendSelection is how packets from elsewhere are spread over a service's endpoints: "random",
 	// or "maglev", by lookup tables that are the same on all nodes. The annotation
 	// xebec.io/backend-selection on a service goes before it.
-	BackendSelection string `yaml:"backendSelection" help:"how traffic from outside is spread over a service's endpoints: random or maglev"`
+	BackendSelection string `yaml:"backendSelection" help:"distribution of external traffic over endpoints: random or maglev"`
 	// LoadBalancerClass is that of the services whose load balancers' addresses the nodes answer for,
 	// besides those that name no class. Empty: this node answers for none.
-	LoadBalancerClass string `yaml:"loadBalancerClass" help:"class of the load balancers whose addresses this node may answer for"`
+	LoadBalancerClass string `yaml:"loadBalancerClass" help:"class of the load balancer addresses that this node may announce"`
 
 	// Labels are given to the node when it registers, each "key=value". Of the labels under
 	// kubernetes.io and k8s.io a node sets only those that kubelets set; an administrator sets the
@@ -74,69 +74,70 @@ type Config struct {
 	Labels []string `yaml:"labels" help:"labels of the node, as key=value"`
 	// StaticPods is a directory of manifests of pods that this node runs whatever the control plane
 	// says; empty for none.
-	StaticPods string `yaml:"staticPods" help:"directory of pods that this node runs by itself (default: none)"`
-	MaxPods    int    `yaml:"maxPods" help:"most pods on this node"`
-	PodPIDs    int64  `yaml:"podPids" help:"most processes and threads of a pod; -1 for as many as the machine allows"`
-	// DrainTimeout is how long a pod that is being deleted waits at most, before its containers are
-	// told to stop, for word that every node has taken it out of its service maps. It never takes more
-	// than half of the pod's grace period.
-	DrainTimeout time.Duration `yaml:"drainTimeout" help:"longest wait for all nodes to drop a pod before it is told to stop"`
+	StaticPods string `yaml:"staticPods" help:"directory of manifests of static pods (default: none)"`
+	MaxPods    int    `yaml:"maxPods" help:"maximum number of pods on this node"`
+	PodPIDs    int64  `yaml:"podPids" help:"maximum number of processes and threads of a pod; -1 for no limit"`
+	// DrainTimeout is the maximum time that a deleted pod waits, before its containers get the stop
+	// signal, until every node has removed it from its service maps. It is at most half of the pod's
+	// grace period.
+	DrainTimeout time.Duration `yaml:"drainTimeout" help:"maximum wait of a deleted pod for its removal from all service maps"`
 	// RegistryDir holds a directory for each registry, of its host's name, with a file hosts.toml as
 	// containerd reads it: mirrors to ask first, plain HTTP, certificates.
-	RegistryDir           string `yaml:"registryDir" help:"directory that says how registries are reached"`
-	MaxParallelImagePulls int    `yaml:"maxParallelImagePulls" help:"most images pulled at a time"`
-	// Images that nothing uses are removed when the disk they lie on is fuller than the high
-	// threshold, until it is no fuller than the low one.
-	ImageGCHighThresholdPercent int           `yaml:"imageGCHighThresholdPercent" help:"share of the disk in use from which unused images are removed; 100 for never"`
-	ImageGCLowThresholdPercent  int           `yaml:"imageGCLowThresholdPercent" help:"share of the disk in use at which that ends"`
-	ImageMinimumGCAge           time.Duration `yaml:"imageMinimumGCAge" help:"how long an image must have been unused to be removed"`
-	// Capacity replaces what the machine has, for machines that are shared: then what is left is what
-	// the node's pods leave of it. Each "resource=quantity", of cpu, memory, ephemeral-storage and
-	// pid.
-	Capacity []string `yaml:"capacity" help:"what the node has, as resource=quantity, where that is not all of the machine"`
-	// SystemReserved and KubeReserved are kept from pods, for the system and for the agent and
-	// containerd. The same resources.
-	SystemReserved []string `yaml:"systemReserved" help:"what is kept for the system, as resource=quantity"`
-	KubeReserved   []string `yaml:"kubeReserved" help:"what is kept for the agent and containerd, as resource=quantity"`
+	RegistryDir           string `yaml:"registryDir" help:"directory of registry configurations (hosts.toml), as containerd reads it"`
+	MaxParallelImagePulls int    `yaml:"maxParallelImagePulls" help:"maximum number of images pulled at a time"`
+	// Unused images are removed when the usage of their file system is above the high threshold, until
+	// it is at the low threshold.
+	ImageGCHighThresholdPercent int           `yaml:"imageGCHighThresholdPercent" help:"disk usage above which unused images are removed"`
+	ImageGCLowThresholdPercent  int           `yaml:"imageGCLowThresholdPercent" help:"disk usage at which the removal of images stops"`
+	ImageMinimumGCAge           time.Duration `yaml:"imageMinimumGCAge" help:"minimum time that an image is unused before it is removed"`
+	// Capacity replaces the capacity of the machine, for machines that are shared: then the available
+	// amount is what the node's pods leave of it. Each "resource=quantity", of cpu, memory,
+	// ephemeral-storage and pid.
+	Capacity []string `yaml:"capacity" help:"capacity of the node, as RESOURCE=QUANTITY, if it is not that of the whole machine"`
+	// SystemReserved and KubeReserved are reserved for the system, and for the agent and containerd.
+	// They have the same resources as Capacity.
+	SystemReserved []string `yaml:"systemReserved" help:"resources reserved for the system, as RESOURCE=QUANTITY"`
+	KubeReserved   []string `yaml:"kubeReserved" help:"resources reserved for the agent and containerd, as RESOURCE=QUANTITY"`
 	Eviction       Eviction `yaml:"eviction"`
-	// ShutdownGracePeriod is how long all pods together have to end when the machine goes down; the
-	// last ShutdownGracePeriodCriticalPods of it are for critical pods alone.
-	ShutdownGracePeriod             time.Duration `yaml:"shutdownGracePeriod" help:"how long pods have to end when the machine goes down"`
-	ShutdownGracePeriodCriticalPods time.Duration `yaml:"shutdownGracePeriodCriticalPods" help:"how much of that is for critical pods alone"`
-	// LeaseTTL is after what silence the node counts as lost.
-	LeaseTTL time.Duration `yaml:"leaseTTL" help:"how long after its last sign of life the node counts as lost"`
+	// ShutdownGracePeriod is the time for all pods to terminate when the machine shuts down; the last
+	// ShutdownGracePeriodCriticalPods of it are for critical pods only.
+	ShutdownGracePeriod             time.Duration `yaml:"shutdownGracePeriod" help:"time for pods to terminate at a node shutdown"`
+	ShutdownGracePeriodCriticalPods time.Duration `yaml:"shutdownGracePeriodCriticalPods" help:"part of that time for critical pods only"`
+	// LeaseTTL is the time after the last renewal of its lease at which the node is considered lost.
+	LeaseTTL time.Duration `yaml:"leaseTTL" help:"time after the last renewal of its lease at which the node is considered lost"`
 
-	// Hollow, when not 0, runs so many simulated nodes instead of this one. tls.cert and tls.key serve
-	// the metrics then.
-	Hollow     int    `yaml:"hollow" help:"run so many simulated nodes, without containers, instead of this one"`
-	NamePrefix string `yaml:"namePrefix" help:"what simulated nodes' names begin with"`
+	// Hollow, when not 0, is the number of simulated nodes that run instead of this one. tls.cert and
+	// tls.key serve the metrics then.
+	Hollow     int    `yaml:"hollow" help:"number of simulated nodes, without containers, to run instead of this node"`
+	NamePrefix string `yaml:"namePrefix" help:"prefix of the names of simulated nodes"`
 	// HollowCACert and HollowCAKey are those of the cluster's authority, which issues each simulated
 	// node its certificate. The key makes anyone an administrator of the cluster: it is for
 	// measurements only, and an agent of a real node refuses it.
-	HollowCACert string `yaml:"hollowCACert" help:"file with the certificate of the cluster's authority, which issues simulated nodes' certificates"`
-	HollowCAKey  string `yaml:"hollowCAKey" help:"file with the key of that authority; simulated nodes alone take one, for measurements"`
-	// HollowStartsPerSecond is how many simulated nodes start in a second.
-	HollowStartsPerSecond float64 `yaml:"hollowStartsPerSecond" help:"how many simulated nodes start in a second"`
+	HollowCACert string `yaml:"hollowCACert" help:"file with the authority's certificate, which issues the certificates of simulated nodes"`
+	HollowCAKey  string `yaml:"hollowCAKey" help:"file with the key of that authority; only for simulated nodes, for measurements"`
+	// HollowStartsPerSecond is number of simulated nodes that start per second.
+	HollowStartsPerSecond float64 `yaml:"hollowStartsPerSecond" help:"number of simulated nodes that start per second"`
 }
 
-// Eviction says when the node ends pods because it runs out of something. Signals are
-// memory.available, nodefs.available, nodefs.inodesFree, imagefs.available, imagefs.inodesFree and
-// pid.available.
+// Eviction has the thresholds at which the node evicts pods because it runs out of a resource.
+// Signals are memory.available, nodefs.available, nodefs.inodesFree, imagefs.available,
+// imagefs.inodesFree and pid.available.
 type Eviction struct {
-	// Hard are the thresholds at which a pod is ended at once, each "signal<amount"; amounts are
-	// quantities or percentages.
-	Hard []string `yaml:"hard" help:"thresholds at which a pod is ended at once, as signal<amount"`
-	// Soft are those at which a pod is ended in order when they are crossed for as long as
-	// softGracePeriod says.
-	Soft            []string `yaml:"soft" help:"thresholds at which a pod is ended after a grace period, as signal<amount"`
+	// Hard are the thresholds at which a pod is evicted without a grace period, each "signal<amount";
+	// amounts are quantities or percentages.
+	Hard []string `yaml:"hard" help:"thresholds at which a pod is evicted without a grace period, as signal<amount"`
+	// Soft are the thresholds at which a pod is evicted with a grace period, once they are crossed for
+	// SoftGracePeriod.
+	Soft            []string `yaml:"soft" help:"thresholds at which a pod is evicted after a grace period, as signal<amount"`
 	SoftGracePeriod []string `yaml:"softGracePeriod" help:"grace periods of the soft thresholds, as signal=duration"`
-	// MinimumReclaim is what must be left on top of a threshold before all is well again, each
-	// "signal=amount".
-	MinimumReclaim []string `yaml:"minimumReclaim" help:"what must be left on top of a crossed threshold, as signal=amount"`
-	// PressureTransitionPeriod is how long a condition of the node stays after its last sign.
-	PressureTransitionPeriod time.Duration `yaml:"pressureTransitionPeriod" help:"how long a pressure condition stays after its last sign"`
-	// MaxPodGracePeriod bounds the time that a pod gets that is ended for a soft threshold.
-	MaxPodGracePeriod time.Duration `yaml:"maxPodGracePeriod" help:"most time for a pod that is ended for a soft threshold"`
+	// MinimumReclaim is the amount above a threshold that must be available before the threshold
+	// counts as no longer crossed, each "signal=amount".
+	MinimumReclaim []string `yaml:"minimumReclaim" help:"minimum amount above a crossed threshold that must be reclaimed, as signal=amount"`
+	// PressureTransitionPeriod is the time that a condition of the node stays after the threshold was
+	// last crossed.
+	PressureTransitionPeriod time.Duration `yaml:"pressureTransitionPeriod" help:"time that a condition stays after its threshold"`
+	// MaxPodGracePeriod is the maximum grace period of a pod that is evicted for a soft threshold.
+	MaxPodGracePeriod time.Duration `yaml:"maxPodGracePeriod" help:"maximum grace period of a pod that is evicted for a soft threshold"`
 }
 
 // DefaultConfig returns the configuration that file and flags change.
@@ -144,7 +145,8 @@ func DefaultConfig() Config {
 	return Config{
 		StateDir: "/var/lib/xebec", Listen: ":10250", Metrics: "127.0.0.1:10255",
 		Containerd: "/run/containerd/containerd.sock", ContainerdNamespace: "xebec", Cgroup: "/", BPF: "/sys/fs/bpf/xebec",
-		ClusterCIDR: "10.244.0.0/16", ServiceCIDR: "10.96.0.0/16", ClusterDNS: "10.96.0.10", ClusterDomain: "cluster.local", Overlay: string(podnet.OverlayAuto),
+		ClusterCIDR: "10.244.0.0/16", ServiceCIDR: "10.96.0.0/16", ClusterDNS: "10.96.0.10", ClusterDomain: "cluster.local",
+		Overlay:          string(podnet.OverlayAuto),
 		BackendSelection: "random", LoadBalancerClass: datapath.DefaultClass,
 		RegistryDir: "/etc/containerd/certs.d", MaxParallelImagePulls: 5,
 		ImageGCHighThresholdPercent: 85, ImageGCLowThresholdPercent: 80, ImageMinimumGCAge: 2 * time.Minute,
@@ -159,7 +161,8 @@ func DefaultConfig() Config {
 			PressureTransitionPeriod: 5 * time.Minute, MaxPodGracePeriod: 30 * time.Second,
 		},
 		MaxPods: 110, PodPIDs: 4096, DrainTimeout: 5 * time.Second, LeaseTTL: 10 * time.Second,
-		ShutdownGracePeriod: 30 * time.Second, ShutdownGracePeriodCriticalPods: 10 * time.Second, NamePrefix: "hollow-", HollowStartsPerSecond: 100,
+		ShutdownGracePeriod: 30 * time.Second, ShutdownGracePeriodCriticalPods: 10 * time.Second, NamePrefix: "hollow-",
+		HollowStartsPerSecond: 100,
 	}
 }
 
@@ -204,7 +207,7 @@ func (c *Config) Validate() error {
 		)
 	}
 	if c.PodPIDs < 1 && c.PodPIDs != -1 {
-		add("podPids", "%d is neither at least 1 nor -1, for no limit", c.PodPIDs)
+		add("podPids", "invalid value %d: want at least 1, or -1 for no limit", c.PodPIDs)
 	}
 	if c.Hollow < 0 {
 		add("hollow", "%d is less than 0", c.Hollow)
@@ -229,7 +232,9 @@ func (c *Config) validateHollow() error {
 	if errs := validation.IsDNS1123Subdomain(c.NamePrefix + "0"); len(errs) > 0 {
 		add("namePrefix", "%q followed by a number is not a node's name: %s", c.NamePrefix, strings.Join(errs, ", "))
 	}
-	for _, file := range []struct{ key, name, what string }{{"hollowCACert", c.HollowCACert, "certificate"}, {"hollowCAKey", c.HollowCAKey, "key"}} {
+	for _, file := range []struct{ key, name, what string }{
+		{"hollowCACert", c.HollowCACert, "certificate"}, {"hollowCAKey", c.HollowCAKey, "key"},
+	} {
 		if file.name == "" {
 			add(
 				file.key,
@@ -289,10 +294,10 @@ func (c *Config) validateNode() error {
 	}
 	c.validateRanges(add)
 	if !podnet.Overlay(c.Overlay).Valid() {
-		add("overlay", "%q is none of %s, %s and %s", c.Overlay, podnet.OverlayAuto, podnet.OverlayAlways, podnet.OverlayNever)
+		add("overlay", "unknown overlay mode %q: want %s, %s or %s", c.Overlay, podnet.OverlayAuto, podnet.OverlayAlways, podnet.OverlayNever)
 	}
 	if c.BackendSelection != "random" && c.BackendSelection != "maglev" {
-		add("backendSelection", "%q is neither random nor maglev", c.BackendSelection)
+		add("backendSelection", "unknown backend selection %q: want random or maglev", c.BackendSelection)
 	}
 	if _, err := c.labels(); err != nil {
 		add("labels", "%v", err)

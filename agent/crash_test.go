@@ -46,8 +46,8 @@ type crash struct {
 	nth   int
 	// orphan tells that the pod is removed from the API while the agent is dead.
 	orphan bool
-	// anew tells that the pod is one all of whose containers are restarted by the end of one.
-	anew bool
+	// restartAll is set for a pod whose containers all restart at the exit of one.
+	restartAll bool
 }
 
 func (c crash) String() string {
@@ -55,8 +55,8 @@ func (c crash) String() string {
 	if c.orphan {
 		s += "-orphan"
 	}
-	if c.anew {
-		s += "-anew"
+	if c.restartAll {
+		s += "-restart-all"
 	}
 	return s
 }
@@ -64,7 +64,7 @@ func (c crash) String() string {
 // TestCrashes kills the agent at every failpoint while a pod is started, restarted and deleted, as
 // often as the pod's life leads past it at different steps, and checks that the next agent loses
 // nothing, does nothing twice and leaves nothing. Where the pod was not up yet it is done a second
-// time, and then the next agent finds that nobody knows the pod any more.
+// time, and then the next agent finds that the pod was deleted.
 func TestCrashes(t *testing.T) {
 	containerdtest.Need(t)
 	program := buildAgent(t, "-tags", "failpoints")
@@ -101,7 +101,7 @@ func TestCrashes(t *testing.T) {
 	}
 }
 
-// crashLab is a machine on which the agent is started anew whenever it has died.
+// crashLab is a machine on which the agent is restarted after each crash.
 type crashLab struct {
 	*node
 	fail string
@@ -151,7 +151,7 @@ func (l *crashLab) crash(t *testing.T, c crash) {
 		}
 	}()
 	create, untilUp := l.create, l.untilUp
-	if c.anew {
+	if c.restartAll {
 		create, untilUp = l.createAnew, l.untilAnew
 	}
 	pod := create(n, name)
@@ -160,8 +160,8 @@ func (l *crashLab) crash(t *testing.T, c crash) {
 	l.untilGone(n, pod)
 	close(over)
 	<-restarted
-	// How often a point is passed varies with how much is told and seen to at once.
-	if err := os.Remove(armed); err == nil && (c.nth == 1 || c.anew) {
+	// How often a point is passed varies with the number of statuses in one write.
+	if err := os.Remove(armed); err == nil && (c.nth == 1 || c.restartAll) {
 		t.Error("the agent did not come by")
 	}
 }
@@ -207,9 +207,9 @@ func (n *node) giveCIDR() {
 	})
 }
 
-// varying are the points that are passed more or less often, as several statuses are told at once
-// or one by one.
-var varying = []string{"pod-file-written", "pod-file-replaced", "status-told"}
+// varying are the points that are passed more or less often, as several statuses are written at
+// once or one by one.
+var varying = []string{"pod-file-written", "pod-file-replaced", "status-written"}
 
 // crashes leads a pod through its life undisturbed and returns where the agent can die: at each
 // point's first passing, at its last, and halfway.
@@ -282,10 +282,10 @@ func (l *crashLab) untilUp(n *node, name string) {
 		return len(s) == 1 && s[0].GetState().GetRunning() != nil && s[0].GetRestartCount() == 1 && p.GetStatus().GetPhase() == "Running"
 	})
 	if s := pod.Status.ContainerStatuses[0].GetLastState().GetTerminated(); s.GetExitCode() != 3 {
-		n.Errorf("the first attempt is told to have ended as %v", s)
+		n.Errorf("the first attempt is reported as %v", s)
 	}
 	var starts []byte
-	n.until("the containers have told that they were started", func() bool {
+	n.until("the containers report their starts", func() bool {
 		starts, _ = os.ReadFile(filepath.Join(l.starts, name))
 		return bytes.Count(starts, []byte("\n")) >= 3
 	})
@@ -298,13 +298,13 @@ func (l *crashLab) untilUp(n *node, name string) {
 // of the end of the one by which that is asked for and of the other's, which it kills, once it has
 // decided, between the three's attempts and after them, and when all is done.
 var crashesAnew = []crash{
-	{point: "exit-recorded", nth: 2, anew: true}, {point: "renewal-recorded", nth: 1, anew: true}, {point: "exit-recorded", nth: 3, anew: true},
-	{point: "attempt-recorded", nth: 2, anew: true}, {point: "attempt-recorded", nth: 3, anew: true},
-	{point: "renewal-over", nth: 1, anew: true},
+	{point: "exit-recorded", nth: 2, restartAll: true}, {point: "renewal-recorded", nth: 1, restartAll: true}, {point: "exit-recorded", nth: 3, restartAll: true},
+	{point: "attempt-recorded", nth: 2, restartAll: true}, {point: "attempt-recorded", nth: 3, restartAll: true},
+	{point: "renewal-over", nth: 1, restartAll: true},
 }
 
 // createAnew makes a pod of an init container, a sidecar and a container. When that has begun, the
-// sidecar ends so that all three are to be restarted.
+// sidecar exits so that all three restart.
 func (l *crashLab) createAnew(n *node, name string) *corev1.Pod {
 	return n.pod(name, "", func(p *corev1.Pod) {
 		p.Spec.Volumes = []*corev1.Volume{
@@ -343,10 +343,10 @@ func (l *crashLab) untilAnew(n *node, name string) {
 	})
 	side, main := pod.Status.InitContainerStatuses[1].GetLastState().GetTerminated(), pod.Status.ContainerStatuses[0].GetLastState().GetTerminated()
 	if side.GetExitCode() != 3 || main.GetExitCode() != 137 {
-		n.Errorf("the first attempts are told to have ended as %v and %v", side, main)
+		n.Errorf("the first attempts are reported as %v and %v", side, main)
 	}
 	var starts []string
-	n.until("the containers have told that they were started", func() bool {
+	n.until("the containers report their starts", func() bool {
 		b, _ := os.ReadFile(filepath.Join(l.starts, name))
 		starts = strings.Fields(string(b))
 		return len(starts) >= 6

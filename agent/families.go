@@ -28,7 +28,7 @@ func (c *Config) addresses() (four, six netip.Addr, err error) {
 	return four, six, nil
 }
 
-// dualStack tells whether the cluster's pods have addresses of both families.
+// dualStack reports whether the cluster's pods have addresses of both families.
 func (a *Agent) dualStack() bool {
 	r, err := parseRanges(a.cfg.ClusterCIDR)
 	return err == nil && r.six.IsValid()
@@ -72,14 +72,15 @@ func (c *Config) validateRanges(add func(key, format string, args ...any)) {
 		add("serviceCIDR", "%v", serviceErr)
 	}
 	if err == nil && serviceErr == nil {
-		if err := ipalloc.CheckDisjoint(append(ipalloc.Named("cluster CIDR", cluster.list()), ipalloc.Named("service CIDR", services.list())...)...); err != nil {
+		named := append(ipalloc.Named("cluster CIDR", cluster.list()), ipalloc.Named("service CIDR", services.list())...)
+		if err := ipalloc.CheckDisjoint(named...); err != nil {
 			add("clusterCIDR", "%v", err)
 		}
 		if cluster.six.IsValid() != services.six.IsValid() {
 			add("serviceCIDR", "%s and the cluster CIDR %s must be of the same families", c.ServiceCIDR, c.ClusterCIDR)
 		}
 		if six.IsValid() && !cluster.six.IsValid() {
-			add("address", "the IPv6 address %s is of no use: the cluster CIDR %s has no IPv6 range", six, c.ClusterCIDR)
+			add("address", "the IPv6 address %s cannot be used: the cluster CIDR %s has no IPv6 range", six, c.ClusterCIDR)
 		}
 	}
 	if a, err := netip.ParseAddr(c.ClusterDNS); err != nil || services.four.IsValid() && !services.four.Contains(a) {
@@ -120,7 +121,7 @@ func (w *watches) podCIDRs(ctx context.Context, known *corev1.Node, dualStack bo
 		}
 	}
 	if !dualStack {
-		r.six = netip.Prefix{} // one that the cluster has and this node is not told to use
+		r.six = netip.Prefix{} // the cluster has one, and this node is not configured for it
 	}
 	return r, err
 }

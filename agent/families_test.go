@@ -47,21 +47,21 @@ func TestPodCIDRs(t *testing.T) {
 	const four, six = "10.244.1.0/24", "fd00:10:244:1::/64"
 	both := ranges{netip.MustParsePrefix(four), netip.MustParsePrefix(six)}
 	for what, test := range map[string]struct {
-		known *corev1.Node
-		told  []*corev1.Node
-		dual  bool
-		want  ranges
+		known    *corev1.Node
+		received []*corev1.Node
+		dual     bool
+		want     ranges
 	}{
-		"known":                     {node(four), nil, false, ranges{four: both.four}},
-		"known, both":               {node(four, six), nil, true, both},
-		"told":                      {nil, []*corev1.Node{node(four)}, false, ranges{four: both.four}},
-		"told of one, then of both": {node(four), []*corev1.Node{node(four), node(four, six)}, true, both},
-		"not to be used":            {node(four, six), nil, false, ranges{four: both.four}},
+		"known":                   {node(four), nil, false, ranges{four: both.four}},
+		"known, both":             {node(four, six), nil, true, both},
+		"received":                {nil, []*corev1.Node{node(four)}, false, ranges{four: both.four}},
+		"received one, then both": {node(four), []*corev1.Node{node(four), node(four, six)}, true, both},
+		"not to be used":          {node(four, six), nil, false, ranges{four: both.four}},
 	} {
 		w := &watches{cidrs: make(chan ranges, 1)}
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() {
-			for _, n := range test.told {
+			for _, n := range test.received {
 				r, _ := podRanges(n)
 				w.cidrs <- r
 			}

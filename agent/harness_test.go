@@ -21,7 +21,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/agent"
-	_ "github.com/xebec-project/xebec/agent/early"
+	_ "github.com/xebec-project/xebec/agent/companion"
 	"github.com/xebec-project/xebec/agent/resolver"
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
 	"github.com/xebec-project/xebec/internal/apierr"

@@ -23,14 +23,14 @@ import (
 // heartbeatNamespace holds a Lease object for each node that lives.
 const heartbeatNamespace = "kube-node-lease"
 
-// Heartbeat keeps a Lease object of the node's name for as long as ctx lives: the object is tied to
-// a lease of the given time to live, and vanishes when nobody renews that. A heartbeat writes
+// Heartbeat keeps a Lease object with the node's name until ctx ends: the object is attached to an
+// etcd lease of the given time to live, and disappears when that expires. A heartbeat writes
 // nothing to disk.
 func Heartbeat(ctx context.Context, c *client.Client, node string, ttl time.Duration, log *zap.Logger) error {
 	return heartbeat{client: c, node: node, ttl: ttl, log: log}.run(ctx)
 }
 
-// heartbeat is a node's sign of life.
+// heartbeat keeps the lease of a node.
 type heartbeat struct {
 	client *client.Client
 	node   string
@@ -127,9 +127,9 @@ func (h heartbeat) beat(ctx context.Context, pending *client.Lease) (*client.Lea
 	return lease, nil
 }
 
-// replace makes the object in the place of one that exists, unless that stands under the lease
-// already: an earlier attempt made it and its answer was lost. Of any other lease nobody is known
-// to renew it.
+// replace creates the object in place of an existing one, unless that is attached to the lease
+// already: an earlier attempt created it and the response was lost. Another lease is not renewed by
+// any known process.
 func (h heartbeat) replace(ctx context.Context, lease *client.Lease) error {
 	object, err := client.Get[*coordinationv1.Lease](ctx, h.client, heartbeatNamespace, h.node)
 	if err == nil {
@@ -172,7 +172,7 @@ func (h heartbeat) adopt(ctx context.Context) (*client.Lease, error) {
 	object, err := client.Get[*coordinationv1.Lease](ctx, h.client, heartbeatNamespace, h.node)
 	switch {
 	case apierr.IsNotFound(err):
-		// Somebody deleted it: it comes back under the same lease.
+		// A user deleted it: it is created again with the same lease.
 		return lease, h.create(ctx, lease)
 	case err != nil:
 		return lease, err

@@ -55,7 +55,7 @@ func newNetworkMetrics(r prometheus.Registerer) networkMetrics {
 }
 
 // setUpNetwork sets the node's networking up, trying until it works, and tells the registrar what
-// is in its way. Kept are the nodes that the agent before knew.
+// is in its way. Kept are the nodes that the previous agent knew.
 func (a *Agent) setUpNetwork(ctx context.Context, podCIDRs ranges, kept iter.Seq[*corev1.Node], r *registrar) (*stack, error) {
 	m := newNetworkMetrics(a.metrics)
 	for {
@@ -94,11 +94,12 @@ func (a *Agent) newStack(ctx context.Context, podCIDRs ranges, kept iter.Seq[*co
 	if s.pods, err = podnet.New(podnet.Config{
 		PodCIDR: podCIDRs.four, ClusterCIDR: clusterCIDRs.four, ServiceCIDR: serviceCIDRs.four, NodeIP: s.nodeIP,
 		PodCIDR6: podCIDRs.six, ClusterCIDR6: clusterCIDRs.six, ServiceCIDR6: serviceCIDRs.six, NodeIP6: s.nodeIP6,
-		DNSIP: clusterDNS, Overlay: podnet.Overlay(a.cfg.Overlay), MTU: a.cfg.MTU, StateDir: filepath.Join(a.cfg.StateDir, "podnet"), Metrics: m.pods,
+		DNSIP: clusterDNS, Overlay: podnet.Overlay(a.cfg.Overlay), MTU: a.cfg.MTU, StateDir: filepath.Join(a.cfg.StateDir, "podnet"),
+		Metrics: m.pods,
 	}); err != nil {
 		return nil, fmt.Errorf("pod network: %w", err)
 	}
-	// What an agent before this one connected and no longer knew of when it died.
+	// What a previous agent connected and no longer knew of when it died.
 	if err := s.pods.Retain(ctx, checkpoint.Known(filepath.Join(a.cfg.StateDir, "pods"))); err != nil {
 		a.log.Warn("Failed to remove networks of former pods", zap.Error(err))
 	}
@@ -111,7 +112,8 @@ func (a *Agent) newStack(ctx context.Context, podCIDRs ranges, kept iter.Seq[*co
 	}
 	s.enforcer = policy.NewEnforcer(s.policies, m.policy, a.log)
 	routing := datapath.Config{
-		PinPath: a.cfg.BPF, CgroupPath: cgroup, NodeIP: s.nodeIP, PodCIDR: podCIDRs.four, ClusterCIDR: clusterCIDRs.four, IPv6: podCIDRs.six.IsValid(),
+		PinPath: a.cfg.BPF, CgroupPath: cgroup, NodeIP: s.nodeIP, PodCIDR: podCIDRs.four, ClusterCIDR: clusterCIDRs.four,
+		IPv6:    podCIDRs.six.IsValid(),
 		NodeIP6: s.nodeIP6, PodCIDR6: podCIDRs.six, ClusterCIDR6: clusterCIDRs.six,
 		PolicyMaps: s.policies.Maps(), Metrics: m.datapath, PodLinkPrefix: podnet.LinkPrefix,
 	}
@@ -146,7 +148,7 @@ func (a *Agent) newStack(ctx context.Context, podCIDRs ranges, kept iter.Seq[*co
 	}
 	host, err := dns.ReadHostResolvConf("/etc/resolv.conf")
 	if err != nil {
-		return nil, fmt.Errorf("the node's resolvers: %w", err)
+		return nil, fmt.Errorf("reading the node's resolvers: %w", err)
 	}
 	if s.resolver, err = resolver.New(resolver.Config{
 		Settings: resolver.Settings{
@@ -207,9 +209,9 @@ func (s *stack) ipv6(ip netip.Addr) netip.Addr {
 	return s.pods.IP6(ip)
 }
 
-// setNodes tells the datapath which nodes may send encapsulated packets, and whom pods reach by
-// their own addresses: pods, and the nodes that are on this one's network. To others, whose routers
-// know nothing of pods, they come from their node.
+// setNodes sets the nodes that may send encapsulated packets, and the networks that pods reach with
+// their own addresses: pods, and nodes on this node's network. Packets to other destinations, whose
+// routers have no routes to pods, get the node's address.
 func (s *stack) setNodes(nodes iter.Seq[*corev1.Node]) error {
 	if err := s.datapath.SetOverlayNodes(nodeAddresses(nodes)); err != nil {
 		return err

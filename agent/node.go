@@ -52,7 +52,8 @@ type machine struct {
 	memoryBytes int64
 	diskBytes   int64
 	processes   int64
-	// shared tells of what the node has less than the machine, so that what is left is to be reckoned.
+	// shared has the resources of which the node has less than the machine, so that what is available
+	// is computed from the usage of pods.
 	shared map[string]bool
 	// reserved is kept from pods, and evictAt is what must be left of it, by resource.
 	reserved, evictAt map[string]int64
@@ -223,7 +224,7 @@ func (r *registrar) sync(ctx context.Context, heartbeat bool) (wrote bool, err e
 		}
 		maps.Copy(node.Metadata.Labels, r.labels())
 		if node, err = client.Update(ctx, r.client, node); err != nil {
-			return false, fmt.Errorf("labelling the node: %w", err)
+			return false, fmt.Errorf("updating the labels of the node: %w", err)
 		}
 	}
 	want := client.Clone(node)
@@ -355,13 +356,26 @@ func conditionOf(st *corev1.NodeStatus, name string) *corev1.NodeCondition {
 	return st.Conditions[slices.IndexFunc(st.Conditions, func(c *corev1.NodeCondition) bool { return c.GetType() == name })]
 }
 
-// setPressure sets a condition of want, whose good state is "False".
+// setPressure sets a pressure condition, which is "False" while the node has enough of a resource.
+// The reasons and messages are those of Kubernetes.
 func setPressure(st *corev1.NodeStatus, p eviction.Pressure, under bool, now time.Time) {
-	what := map[eviction.Pressure]string{eviction.MemoryPressure: "memory", eviction.DiskPressure: "disk space", eviction.PIDPressure: "process ids"}[p]
-	short := strings.ReplaceAll(string(p), "Pressure", "")
-	setCondition(st, string(p), under, "KubeletHasInsufficient"+short, "KubeletHasSufficient"+short, "the node has enough "+what, now)
+	texts := map[eviction.Pressure]struct{ under, relieved, isUnder, isRelieved string }{
+		eviction.MemoryPressure: {
+			"KubeletHasInsufficientMemory", "KubeletHasSufficientMemory",
+			"kubelet has insufficient memory available", "kubelet has sufficient memory available",
+		},
+		eviction.DiskPressure: {
+			"KubeletHasDiskPressure", "KubeletHasNoDiskPressure",
+			"kubelet has disk pressure", "kubelet has no disk pressure",
+		},
+		eviction.PIDPressure: {
+			"KubeletHasInsufficientPID", "KubeletHasSufficientPID",
+			"kubelet has insufficient PID available", "kubelet has sufficient PID available",
+		},
+	}[p]
+	setCondition(st, string(p), under, texts.under, texts.relieved, texts.isRelieved, now)
 	if under {
-		conditionOf(st, string(p)).Message = "the node is short of " + what
+		conditionOf(st, string(p)).Message = texts.isUnder
 	}
 }
 
@@ -434,7 +448,7 @@ func loadNode(stateDir, name string) (*corev1.Node, error) {
 	}
 	if node.GetMetadata().GetName() != name {
 		return nil, fmt.Errorf(
-			"%s holds node %q, this is %q: the state directory belongs to another node",
+			"%s is of node %q, and this is node %q: the state directory belongs to another node",
 			keptNode(stateDir),
 			node.GetMetadata().GetName(),
 			name,

@@ -85,8 +85,8 @@ func endLeases(t *testing.T, s *clienttest.Server, objects []*coordinationv1.Lea
 	}
 }
 
-// TestHeartbeatsComeBackSpread loses the leases of many nodes at once, as an outage does.
-func TestHeartbeatsComeBackSpread(t *testing.T) {
+// TestHeartbeatsReturnSpread loses the leases of many nodes at once, as an outage does.
+func TestHeartbeatsReturnSpread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := clienttest.Start(t)
 		const nodes = 50
@@ -129,8 +129,8 @@ func TestHeartbeatsComeBackSpread(t *testing.T) {
 	})
 }
 
-// TestHeartbeatAfterLostAnswer lets the creation of the object succeed and its answer be lost.
-func TestHeartbeatAfterLostAnswer(t *testing.T) {
+// TestHeartbeatAfterLostResponse lets the creation of the object succeed and its answer be lost.
+func TestHeartbeatAfterLostResponse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := clienttest.Start(t)
 		inner := client.New(clienttest.Serve(t, s))
@@ -190,8 +190,8 @@ func TestRegistrarHonoursRetryInfo(t *testing.T) {
 	})
 }
 
-// TestLeasesThatAreLostAgain are taken after ever longer pauses, until one is kept for a while.
-func TestLeasesThatAreLostAgain(t *testing.T) {
+// TestRepeatedLeaseLoss are taken after ever longer pauses, until one is kept for a while.
+func TestRepeatedLeaseLoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := clienttest.Start(t)
 		ctx, cancel := context.WithCancel(t.Context())

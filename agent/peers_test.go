@@ -66,7 +66,7 @@ func TestReach(t *testing.T) {
 	}{
 		{"well", time.Minute, true, codes.OK},
 		{"paused", 3 * time.Second, false, codes.OK},
-		{"another", 3 * time.Second, false, codes.OK}, // its address is somebody else's
+		{"another", 3 * time.Second, false, codes.OK}, // another node has its address
 		{"new", time.Minute, false, codes.NotFound},
 		{"unknown", time.Minute, false, codes.NotFound},
 	} {

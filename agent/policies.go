@@ -23,8 +23,8 @@ import (
 // what it waits for.
 const policyPatience = 10 * time.Second
 
-// policyWatch feeds a policy.Enforcer. Namespaces and the pods of other nodes are watched from the
-// first policy on: a cluster without any pays nothing.
+// policyWatch passes the objects of its watches to a policy.Enforcer. Namespaces and the pods of
+// other nodes are watched from the first policy on: a cluster without any pays nothing.
 type policyWatch struct {
 	log        *zap.Logger
 	policies   *client.Informer[*networkingv1.NetworkPolicy]
@@ -62,7 +62,7 @@ func newPolicyWatch(c *client.Client, stateDir string, log *zap.Logger) *policyW
 	w.keeper = snapshot.NewKeeper(path, w.all, log)
 	kept, err := snapshot.Load(path)
 	if err != nil {
-		log.Error("Failed to read the snapshot of network policies: pods that start wait for the control plane", zap.Error(err))
+		log.Error("Failed to read the snapshot of network policies, new pods wait for the control plane", zap.Error(err))
 	}
 	_, missing := os.Stat(path)
 	w.kept, w.remembers = kept, err == nil && missing == nil
@@ -88,11 +88,12 @@ func (w *policyWatch) all(yield func(kind.Object) bool) {
 	}
 }
 
-// run feeds the enforcer until the context ends. It tells it that all is known once it is.
+// run passes events to the enforcer until the context ends, and reports the end of the initial
+// lists.
 func (w *policyWatch) run(ctx context.Context, tasks *component.Tasks, e *policy.Enforcer) error {
-	policies := newSeeded(ofKind[*networkingv1.NetworkPolicy](w.kept), e.OnPolicy)
-	namespaces := newSeeded(ofKind[*corev1.Namespace](w.kept), e.OnNamespace)
-	pods := newSeeded(ofKind[*corev1.Pod](w.kept), e.OnPod)
+	policies := newResumed(ofKind[*networkingv1.NetworkPolicy](w.kept), e.OnPolicy)
+	namespaces := newResumed(ofKind[*corev1.Namespace](w.kept), e.OnNamespace)
+	pods := newResumed(ofKind[*corev1.Pod](w.kept), e.OnPod)
 	if w.remembers {
 		e.Know(policy.Remembered)
 	}
@@ -142,8 +143,8 @@ func (w *policyWatch) run(ctx context.Context, tasks *component.Tasks, e *policy
 	return nil
 }
 
-// begin has namespaces and pods watched, which policies are about. Until they are known nothing is enforced by halves:
-// pods keep what they have, and those that start wait.
+// begin has namespaces and pods watched, which policies are about. Until they are known nothing is
+// enforced by halves: pods keep what they have, and those that start wait.
 func (w *policyWatch) begin(e *policy.Enforcer) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

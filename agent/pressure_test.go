@@ -40,11 +40,11 @@ eviction: {hard: [memory.available<100Mi, pid.available<100, nodefs.available<10
 	n.until("the node tells that it is well", func() bool {
 		return condition("MemoryPressure") == "False" && condition("DiskPressure") == "False" && condition("PIDPressure") == "False"
 	})
-	told, err := client.Get[*corev1.Node](t.Context(), n.client, "", nodeName)
+	node, err := client.Get[*corev1.Node](t.Context(), n.client, "", nodeName)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c, a := told.Status.Capacity, told.Status.Allocatable; c["memory"].GetString_() != "409600Ki" || a["memory"].GetString_() != "307200Ki" || a["ephemeral-storage"].GetString_() != "102400Ki" {
+	if c, a := node.Status.Capacity, node.Status.Allocatable; c["memory"].GetString_() != "409600Ki" || a["memory"].GetString_() != "307200Ki" || a["ephemeral-storage"].GetString_() != "102400Ki" {
 		t.Errorf("capacity is %v, allocatable %v", c, a)
 	}
 	limits := map[string]string{"/sys/fs/cgroup/memory%s/xebec/memory.limit_in_bytes": "419430400", "/sys/fs/cgroup%s/xebec/memory.max": "419430400"}

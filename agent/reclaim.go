@@ -23,7 +23,8 @@ const imageGCEvery = 5 * time.Minute
 // imageCollector makes room for images.
 func (a *Agent) imageCollector(rt *runtime.Runtime, set *pods.Set, recorded *events.Recorder) *images.Collector {
 	return images.NewCollector(rt.Images(), images.GC{
-		High: a.cfg.ImageGCHighThresholdPercent, Low: a.cfg.ImageGCLowThresholdPercent, MinAge: a.cfg.ImageMinimumGCAge, Every: imageGCEvery, InUse: set.Images,
+		High: a.cfg.ImageGCHighThresholdPercent, Low: a.cfg.ImageGCLowThresholdPercent, MinAge: a.cfg.ImageMinimumGCAge,
+		Every: imageGCEvery, InUse: set.Images,
 		Failed: func(reason, message string) {
 			recorded.EventAt(nodeReference(a.cfg.Node), "Warning", reason, "%s", message)
 		},
@@ -49,8 +50,9 @@ func (a *Agent) evictor(
 	}
 	o := observer{machine: m, runtime: rt, set: set, stateDir: a.cfg.StateDir}
 	return eviction.New(eviction.Config{
-		Thresholds: thresholds, Every: evictEvery, Transition: a.cfg.Eviction.PressureTransitionPeriod, MaxGrace: a.cfg.Eviction.MaxPodGracePeriod,
-		Observe: o.observe, Pods: o.pods, Evict: set.Evict, Changed: r.setPressures, Metrics: counted, Log: a.log,
+		Thresholds: thresholds, Every: evictEvery, Transition: a.cfg.Eviction.PressureTransitionPeriod,
+		MaxGrace: a.cfg.Eviction.MaxPodGracePeriod,
+		Observe:  o.observe, Pods: o.pods, Evict: set.Evict, Changed: r.setPressures, Metrics: counted, Log: a.log,
 		Reclaim: func(ctx context.Context) error {
 			freed, err := collector.FreeUnused(ctx)
 			a.log.Info("Removed unused images", zap.Int64("freed", freed))

@@ -55,19 +55,19 @@ func TestRootCA(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		told := 0
-		go plane.Follow(ctx, "ConfigMap", "shop", kind.RootCAConfigMap, func() { told++ })
+		calls := 0
+		go plane.Follow(ctx, "ConfigMap", "shop", kind.RootCAConfigMap, func() { calls++ })
 		<-time.After(3 * rootCAInterval)
 		synctest.Wait()
-		if told != 0 {
-			t.Errorf("told %d times of no change", told)
+		if calls != 0 {
+			t.Errorf("notified %d times without a change", calls)
 		}
 		both := append(bytes.Clone(ca.CertPEM()), next.CertPEM()...)
 		write(both)
 		<-time.After(2 * rootCAInterval)
 		synctest.Wait()
-		if told != 1 || !bytes.Equal(shown(), both) {
-			t.Errorf("told %d times of a new authority, pods are shown %s", told, shown())
+		if calls != 1 || !bytes.Equal(shown(), both) {
+			t.Errorf("notified %d times of a new authority, pods are shown %s", calls, shown())
 		}
 	})
 }

@@ -32,6 +32,6 @@ func (a *Agent) awaitShutdown(ctx context.Context, set *pods.Set, r *registrar) 
 	a.log.Info("Node is shutting down", zap.Int("pods", set.Len()), zap.Duration("gracePeriod", a.cfg.ShutdownGracePeriod))
 	r.setNotReady("node is shutting down")
 	set.Shutdown(ctx, a.cfg.ShutdownGracePeriod, a.cfg.ShutdownGracePeriodCriticalPods)
-	a.log.Info("All pods ended", zap.Duration("took", time.Since(began)))
+	a.log.Info("All pods terminated", zap.Duration("took", time.Since(began)))
 	return errShutdown
 }

@@ -49,7 +49,8 @@ func (a *Agent) enoughDescriptors() error {
 	}
 	if need := uint64(a.cfg.Hollow*len(a.cfg.Gateways) + spareDescriptors); limit.Cur < need {
 		return fmt.Errorf(
-			"hollow: %d nodes with a connection to each of %d gateways need %d open files, and the limit is %d: raise it (ulimit -n) or start fewer nodes per process",
+			"hollow: %d nodes with a connection to each of %d gateways need %d open files, and the limit is %d: "+
+				"raise it (ulimit -n) or start fewer nodes per process",
 			a.cfg.Hollow,
 			len(a.cfg.Gateways),
 			need,
@@ -98,7 +99,8 @@ func (n *node) startHollow(ctx context.Context, tasks *component.Tasks) error {
 
 func (a *Agent) runHollow(ctx context.Context) error {
 	return hollow.Run(ctx, hollow.Config{
-		Count: a.cfg.Hollow, NamePrefix: a.cfg.NamePrefix, StartsPerSecond: a.cfg.HollowStartsPerSecond, MaxPods: a.cfg.MaxPods, LeaseTTL: a.cfg.LeaseTTL,
+		Count: a.cfg.Hollow, NamePrefix: a.cfg.NamePrefix, StartsPerSecond: a.cfg.HollowStartsPerSecond, MaxPods: a.cfg.MaxPods,
+		LeaseTTL: a.cfg.LeaseTTL,
 		Dial: func(node string) (*grpc.ClientConn, error) {
 			source, err := a.authorities.source(node)
 			if err != nil {

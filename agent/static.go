@@ -11,7 +11,7 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// staticPods are the pods that files of the node tell, and what shows them in the API.
+// staticPods are the static pods of the node and their mirror pods.
 type staticPods struct {
 	set     *pods.Set
 	source  *static.Source
@@ -78,7 +78,7 @@ func (c cluster) Delete(ctx context.Context, pod *corev1.Pod) error {
 	return c.controlPlane.Delete(ctx, pod)
 }
 
-// mirrored tells whether a pod that the control plane knows only shows what runs here by a file.
+// mirrored reports whether a pod that the control plane knows only shows what runs here by a file.
 func (s *staticPods) mirrored(pod *corev1.Pod) bool {
 	if !kind.IsMirrorPod(pod) {
 		return false
@@ -87,7 +87,7 @@ func (s *staticPods) mirrored(pod *corev1.Pod) bool {
 		return true
 	}
 	s.mirrors.Nudge()
-	// A mirror that came again has lost the status, which is then told anew.
+	// A mirror pod that was created again has no status, which is then written again.
 	if shown := s.mirrors.Shown(pod); shown != nil && pod.GetMetadata().GetDeletionTimestamp() == nil {
 		s.set.Update(shown)
 	}

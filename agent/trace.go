@@ -46,8 +46,9 @@ func (s *stack) connections(req *nodev1.ListConnectionsRequest) (*nodev1.ListCon
 	}
 	for _, k := range sockets {
 		c := &nodev1.Connection{
-			Way: "socket", Protocol: "UDP", Source: fmt.Sprintf("socket %d", k.Cookie), Destination: k.Service.String(), TranslatedDestination: k.Backend.String(),
-			Service: s.syncer.ServiceAt(datapath.Frontend{AddrPort: k.Service, Protocol: datapath.UDP}),
+			Way: "socket", Protocol: "UDP", Source: fmt.Sprintf("socket %d", k.Cookie), Destination: k.Service.String(),
+			TranslatedDestination: k.Backend.String(),
+			Service:               s.syncer.ServiceAt(datapath.Frontend{AddrPort: k.Service, Protocol: datapath.UDP}),
 		}
 		if k.Local.IsValid() {
 			c.Source = k.Local.String()
@@ -65,7 +66,7 @@ func (s *stack) connections(req *nodev1.ListConnectionsRequest) (*nodev1.ListCon
 	return resp, nil
 }
 
-// ofService tells whether "namespace/name[:port]" is a port of "namespace/name".
+// ofService reports whether "namespace/name[:port]" is a port of "namespace/name".
 func ofService(name, service string) bool {
 	before, _, _ := strings.Cut(name, ":")
 	return before == service
@@ -95,17 +96,17 @@ func (s *stack) trace(req *nodev1.TraceConnectionRequest) (*nodev1.TraceConnecti
 		return nil, apierr.BadField("source", "required for a connection from outside")
 	}
 	if p.Destination, err = netip.ParseAddrPort(req.GetDestination()); err != nil || p.Destination.Addr().Is4In6() {
-		return nil, apierr.BadField("destination", "%q is not an address and a port", req.GetDestination())
+		return nil, apierr.BadField("destination", "invalid destination %q: want ADDRESS:PORT", req.GetDestination())
 	}
 	if p.Source.IsValid() && p.Source.Is4() != p.Destination.Addr().Is4() {
-		return nil, apierr.BadField("source", "%v and the destination %v are of different families", p.Source, p.Destination.Addr())
+		return nil, apierr.BadField("source", "%v and the destination %v are of different address families", p.Source, p.Destination.Addr())
 	}
 	switch req.GetProtocol() {
 	case "", "TCP":
 	case "UDP":
 		p.Protocol = datapath.UDP
 	default:
-		return nil, apierr.BadField("protocol", "%q is neither TCP nor UDP", req.GetProtocol())
+		return nil, apierr.BadField("protocol", "unsupported protocol %q: want TCP or UDP", req.GetProtocol())
 	}
 	t, err := s.syncer.Trace(s.datapath, p, s.judge)
 	if err != nil {

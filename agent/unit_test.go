@@ -49,13 +49,13 @@ func TestUnit(t *testing.T) {
 	}
 	script = strings.ReplaceAll(script, "$$", "$")
 
-	for state, told := range map[string]bool{"running": false, "degraded": false, "stopping": true} {
+	for state, notified := range map[string]bool{"running": false, "degraded": false, "stopping": true} {
 		t.Run(state, func(t *testing.T) {
 			dir := t.TempDir()
 			if err := os.WriteFile(filepath.Join(dir, "systemctl"), []byte("#!/bin/sh\ntest \"$1\" = is-system-running && echo "+state+"\n"), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			stays := exec.Command("sh", "-c", "trap 'touch told; exit 0' PWR; touch heeds; while :; do sleep 0.05; done")
+			stays := exec.Command("sh", "-c", "trap 'touch notified; exit 0' PWR; touch heeds; while :; do sleep 0.05; done")
 			stays.Dir = dir
 			if err := stays.Start(); err != nil {
 				t.Fatal(err)
@@ -81,8 +81,8 @@ func TestUnit(t *testing.T) {
 				t.Errorf("the line failed: %v\n%s", err, out)
 			}
 			gone := unix.Kill(stays.Process.Pid, 0) != nil
-			if gone != told || exists("told") != told {
-				t.Errorf("the agent was told to end its pods: %v, and had ended when the line did: %v; want both %v", exists("told"), gone, told)
+			if gone != notified || exists("notified") != notified {
+				t.Errorf("the agent was notified of the shutdown: %v, and had ended when the line did: %v; want both %v", exists("notified"), gone, notified)
 			}
 		})
 	}

@@ -44,11 +44,11 @@ type watches struct {
 	services *client.Informer[*corev1.Service]
 	slices   *client.Informer[*discoveryv1.EndpointSlice]
 
-	// kept is what the agent before knew of the cluster.
+	// kept is what the previous agent knew of the cluster.
 	kept         []kind.Object
-	keptServices *seeded[*corev1.Service]
-	keptSlices   *seeded[*discoveryv1.EndpointSlice]
-	keptPods     *seeded[*corev1.Pod]
+	keptServices *resumed[*corev1.Service]
+	keptSlices   *resumed[*discoveryv1.EndpointSlice]
+	keptPods     *resumed[*corev1.Pod]
 	keeper       *snapshot.Keeper
 
 	drain    *drain.Coordinator
@@ -64,8 +64,8 @@ type watches struct {
 }
 
 // doubtDelay is how long a node that is back after a silence waits at least before it says so:
-// without its lease, which may still be on its way, nobody would believe it. It waits at most twice
-// as long, so that the nodes that an outage made silent do not all write at once.
+// without its lease, whose renewal may be in progress, the status would not count. It waits at most
+// twice as long, so that not all nodes write at once after an outage.
 const doubtDelay = time.Second
 
 func newWatches(conn grpc.ClientConnInterface, c *client.Client, node, stateDir string, log *zap.Logger) *watches {
@@ -107,7 +107,7 @@ func newWatches(conn grpc.ClientConnInterface, c *client.Client, node, stateDir 
 	w.keeper = snapshot.NewKeeper(path, w.all, log)
 	var err error
 	if w.kept, err = snapshot.Load(path); err != nil {
-		log.Error("Failed to read the snapshot of the cluster: names and routes wait for the control plane", zap.Error(err))
+		log.Error("Failed to read the snapshot of the cluster, waiting for the control plane", zap.Error(err))
 	}
 	return w
 }
@@ -204,8 +204,8 @@ func readiness(n *corev1.Node) []*corev1.NodeCondition {
 	return nil
 }
 
-// sameAnnouncer tells whether two versions of a node are alike to who chooses those that answer for
-// load balancers.
+// sameAnnouncer reports whether two versions of a node are alike to who chooses those that answer
+// for load balancers.
 func sameAnnouncer(a, b *corev1.Node) bool {
 	return datapath.NewAnnouncers(slices.Values([]*corev1.Node{a})).Equal(datapath.NewAnnouncers(slices.Values([]*corev1.Node{b}))) &&
 		kind.NodeCondition(a, kind.NodeReady).GetStatus() == kind.NodeCondition(b, kind.NodeReady).GetStatus()
@@ -225,8 +225,8 @@ func (w *watches) routes(nodes iter.Seq[*corev1.Node]) []podnet.NodeRoute {
 }
 
 // runNeighbours keeps the routes to the other nodes' pods, and what traffic distribution needs to
-// know of nodes. Before the nodes are known, those of the agent before stay, and those it kept on
-// disk are added: the machine may have started anew.
+// know of nodes. Before the nodes are known, those of the previous agent stay, and those it kept on
+// disk are added: the machine may have been restarted.
 func (w *watches) runNeighbours(ctx context.Context, s *stack) error {
 	kept := ofKind[*corev1.Node](w.kept)
 	if err := s.pods.RestoreNodes(w.routes(kept)); err != nil {
@@ -272,19 +272,19 @@ func (w *watches) runNeighbours(ctx context.Context, s *stack) error {
 	}
 }
 
-// serveKept feeds the service maps and DNS with what the agent before knew, so that names have
-// addresses before the control plane has been heard. Of pods, whose informer starts last, it also
-// takes the changes from then on.
+// serveKept fills the service maps and DNS from the snapshot of the previous agent, so that names
+// resolve before the informers have synced. Of pods, whose informer starts last, it also takes the
+// changes from then on.
 func (w *watches) serveKept(s *stack) {
-	w.keptServices = newSeeded(ofKind[*corev1.Service](w.kept), func(old, now *corev1.Service) {
+	w.keptServices = newResumed(ofKind[*corev1.Service](w.kept), func(old, now *corev1.Service) {
 		s.syncer.OnService(old, now)
 		s.resolver.OnService(old, now)
 	})
-	w.keptSlices = newSeeded(ofKind[*discoveryv1.EndpointSlice](w.kept), func(old, now *discoveryv1.EndpointSlice) {
+	w.keptSlices = newResumed(ofKind[*discoveryv1.EndpointSlice](w.kept), func(old, now *discoveryv1.EndpointSlice) {
 		s.syncer.OnEndpointSlice(old, now)
 		s.resolver.OnEndpointSlice(old, now)
 	})
-	w.keptPods = newSeeded(ofKind[*corev1.Pod](w.kept), s.syncer.OnPod)
+	w.keptPods = newResumed(ofKind[*corev1.Pod](w.kept), s.syncer.OnPod)
 	w.pods.OnChange(func(old, now *corev1.Pod) {
 		w.keptPods.onChange(old, now)
 		if old != nil && datapath.HasHostPorts(old) || now != nil && datapath.HasHostPorts(now) {
@@ -302,7 +302,7 @@ func (w *watches) serveKept(s *stack) {
 	w.log.Info("Snapshot of the cluster loaded", zap.Int("objects", len(w.kept)))
 }
 
-// runServices feeds the service maps and DNS. It comes after serveKept.
+// runServices passes events to the service maps and DNS. Call it after serveKept.
 func (w *watches) runServices(ctx context.Context, tasks *component.Tasks, s *stack) error {
 	w.services.OnChange(func(old, now *corev1.Service) {
 		w.keptServices.onChange(old, now)
@@ -315,7 +315,7 @@ func (w *watches) runServices(ctx context.Context, tasks *component.Tasks, s *st
 		w.keeper.Changed()
 	})
 	reached := &progress{to: s.syncer.Reached}
-	w.slices.OnProgress(reached.tell)
+	w.slices.OnProgress(reached.report)
 	tasks.Go(func() error { return w.services.Run(ctx) })
 	tasks.Go(func() error { return w.slices.Run(ctx) })
 	if err := errors.Join(w.services.WaitForSync(ctx), w.slices.WaitForSync(ctx)); err != nil {
@@ -368,12 +368,12 @@ func (w *watches) runPods(ctx context.Context, set *pods.Set, files *staticPods)
 				w.log.Info("Pods synced", zap.Int("pods", len(uids)))
 				return nil
 			}
-			w.log.Warn("Failed to look for orphaned containers", zap.Error(err))
+			w.log.Warn("Failed to list orphaned containers", zap.Error(err))
 			timer := time.NewTimer(networkRetry)
 			select {
 			case <-ctx.Done():
 				timer.Stop()
-				return fmt.Errorf("look for orphaned containers: %w", ctx.Err())
+				return fmt.Errorf("list orphaned containers: %w", ctx.Err())
 			case <-timer.C:
 			}
 		}

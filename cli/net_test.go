@@ -50,9 +50,9 @@ func (c *fakeCluster) TraceConnection(_ context.Context, req *nodev1.TraceConnec
 	return &nodev1.TraceConnectionResponse{
 		Steps: []*nodev1.TraceStep{{Stage: "service", Finding: "default/web:http has 10.96.0.12:80/TCP in the maps, with 1 endpoint"}},
 		Backends: []*nodev1.TraceBackend{{
-			Address: "10.244.1.5:8080", Share: 1, Place: "a pod of this node, by xb1", Translation: "to the endpoint", Verdict: c.network.verdict, Reason: "chosen at random",
+			Address: "10.244.1.5:8080", Share: 1, Place: "a pod of this node, by xb1", Translation: "to the endpoint", Verdict: c.network.verdict, Reason: "selected at random",
 		}},
-		Verdict: c.network.verdict, Decides: "endpoint 10.244.1.5:8080: chosen at random",
+		Verdict: c.network.verdict, Decides: "endpoint 10.244.1.5:8080: selected at random",
 	}, nil
 }
 

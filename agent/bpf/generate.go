@@ -1,6 +1,6 @@
-// Package bpf holds Xebec's eBPF programs: their C sources, the compiled
-// objects, which are committed so that building the agent needs no clang, and
-// the Go types of their maps. Package datapath loads and feeds them.
+// Package bpf holds Xebec's eBPF programs: their C sources, the compiled objects, which are
+// committed so that building the agent needs no clang, and the Go types of their maps. Package
+// datapath loads them and writes their maps.
 //
 // Regenerate with "go generate ./agent/bpf"; it needs clang 14, llvm-strip and
 // the headers of libbpf and of Linux.

@@ -205,10 +205,10 @@ func (n *node) connect(cfg *datapath.Config, overlay bool) {
 		refused(n.t, err)
 	}
 	n.t.Cleanup(func() { kernel.Close() })
-	nobody := &policy.Set{Peers: map[netip.Prefix]policy.Ports{netip.MustParsePrefix("::/0"): policy.NoPorts}}
+	none := &policy.Set{Peers: map[netip.Prefix]policy.Ports{netip.MustParsePrefix("::/0"): policy.NoPorts}}
 	n.must(kernel.Apply(
-		policy.Wanted{Sets: map[string]*policy.Set{"nobody": nobody}},
-		[]policy.Endpoint{{Index: pod.Index, Netns: n.pod.Path(), Sets: policy.Sets{Ingress: "nobody", Egress: "nobody"}}},
+		policy.Wanted{Sets: map[string]*policy.Set{"none": none}},
+		[]policy.Endpoint{{Index: pod.Index, Netns: n.pod.Path(), Sets: policy.Sets{Ingress: "none", Egress: "none"}}},
 	))
 	cfg.PolicyMaps = kernel.Maps()
 }

@@ -11,7 +11,7 @@ import (
 
 // Component is one part of a program.
 type Component struct {
-	// Name says in errors which component failed.
+	// Name identifies the component in errors.
 	Name string
 	// Start prepares the component and returns when the components after it may use it. What the
 	// component does from then on are its tasks. The context ends when the first component fails or

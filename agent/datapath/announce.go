@@ -23,15 +23,16 @@ const (
 	// announceFor is how long a node answers for an address after its agent died: about
 	// as long as others take to find the node lost.
 	announceFor = 10 * time.Second
-	// announceRepeats is with how many renewals after a takeover the wire is told again,
-	// since nobody acknowledges it, and caches refuse what comes too soon after another.
+	// announceRepeats is the number of renewals after a takeover that announce the address on the
+	// network again: announcements are not acknowledged, and caches ignore one that follows another
+	// too soon.
 	announceRepeats = 3
 )
 
 // announcer is what a node answers for.
 type announcer struct {
-	// told is how often the wire was told of an address since this node has it.
-	told map[netip.Addr]int
+	// sent counts the announcements of an address since this node has it.
+	sent map[netip.Addr]int
 	// asked are the groups that this process is a member of, to be sent the questions
 	// for IPv6 addresses.
 	asked map[membership]int // a socket
@@ -43,13 +44,13 @@ type membership struct {
 	group netip.Addr
 }
 
-// Announce makes the node answer for these addresses on the uplink's wire, and for no
-// others, until announceFor from now. An address that is new is told to the wire, so that
-// who knows another node's hardware address for it learns this one's.
+// Announce makes the node answer for these addresses on the uplink's wire, and for no others, until
+// announceFor from now. A new address is announced on the network, so that neighbours that have
+// another node's hardware address for it learn this one's.
 func (d *Datapath) Announce(addrs []netip.Addr) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(addrs) == 0 && len(d.announcer.told) == 0 && d.announcer.told != nil {
+	if len(addrs) == 0 && len(d.announcer.sent) == 0 && d.announcer.sent != nil {
 		return nil
 	}
 	for _, f := range d.families {
@@ -59,12 +60,12 @@ func (d *Datapath) Announce(addrs []netip.Addr) error {
 			}
 		}
 	}
-	if d.announcer.told == nil {
-		d.announcer.told = make(map[netip.Addr]int)
+	if d.announcer.sent == nil {
+		d.announcer.sent = make(map[netip.Addr]int)
 	}
-	for addr := range d.announcer.told {
+	for addr := range d.announcer.sent {
 		if !slices.Contains(addrs, addr) {
-			delete(d.announcer.told, addr)
+			delete(d.announcer.sent, addr)
 		}
 	}
 	var errs []error
@@ -82,7 +83,7 @@ func (d *Datapath) Announce(addrs []netip.Addr) error {
 func (d *Datapath) announce(f *family, addrs []netip.Addr, asked map[membership]bool) error {
 	m := f.announced()
 	if m == nil {
-		return nil // no uplink, and nobody to answer
+		return nil // there is no uplink, and therefore no neighbour
 	}
 	uplink, err := uplinkLink(f.node)
 	if err != nil {
@@ -96,18 +97,18 @@ func (d *Datapath) announce(f *family, addrs []netip.Addr, asked map[membership]
 	copy(value.Mac[:], uplink.Attrs().HardwareAddr)
 	var errs []error
 	for _, addr := range addrs {
-		if err := errors.Join(d.announcer.hear(uplink.Attrs().Index, addr, asked), m.Put(addr.AsSlice(), value)); err != nil {
+		if err := errors.Join(d.announcer.joinGroup(uplink.Attrs().Index, addr, asked), m.Put(addr.AsSlice(), value)); err != nil {
 			errs = append(errs, fmt.Errorf("announcing %v: %w", addr, err))
 			continue
 		}
-		if d.announcer.told[addr] > announceRepeats {
+		if d.announcer.sent[addr] > announceRepeats {
 			continue
 		}
-		if err := tellWire(uplink, addr); err != nil {
-			errs = append(errs, fmt.Errorf("telling the wire of %v: %w", addr, err))
+		if err := sendAnnouncement(uplink, addr); err != nil {
+			errs = append(errs, fmt.Errorf("announcing %v on the network: %w", addr, err))
 			continue
 		}
-		d.announcer.told[addr]++
+		d.announcer.sent[addr]++
 	}
 	return errors.Join(errs...)
 }
@@ -147,7 +148,7 @@ func (d *Datapath) renew(f *family, m *ebpf.Map, now time.Duration, asked map[me
 	}
 	for addr, v := range held {
 		v.Until = uint64(now + announceFor)
-		if err := errors.Join(d.announcer.hear(index, addr, asked), m.Put(addr.AsSlice(), v)); err != nil {
+		if err := errors.Join(d.announcer.joinGroup(index, addr, asked), m.Put(addr.AsSlice(), v)); err != nil {
 			return fmt.Errorf("announcing %v: %w", addr, err)
 		}
 	}
@@ -166,7 +167,7 @@ func announcements(m *ebpf.Map) (map[netip.Addr]bpf.UplinkAnnouncement, error) {
 		}
 	}
 	if err := it.Err(); err != nil {
-		return nil, fmt.Errorf("listing the addresses that are announced: %w", err)
+		return nil, fmt.Errorf("listing the announced addresses: %w", err)
 	}
 	return out, nil
 }
@@ -197,11 +198,11 @@ func (f *family) announced() *ebpf.Map {
 	return f.uplinkTable(bpf.UplinkMapAnnounced)
 }
 
-// hear makes sure that the interface is sent what is asked about the address, and adds by
-// what. For IPv4 that is what is sent to all; for IPv6 it is a group of addresses that end
-// alike, of which switches and interfaces pass on only what somebody is a member for. The
-// agent is one for as long as it lives: who has the address already asks without the group.
-func (a *announcer) hear(link int, addr netip.Addr, asked map[membership]bool) error {
+// joinGroup makes sure that the interface receives the queries for the address, and adds the group
+// that they are sent to. For IPv4 queries are broadcast; for IPv6 they are sent to a multicast
+// group by the end of the address, which switches and interfaces forward to members only. The agent
+// is a member while it runs: neighbours that have the address cached query it directly.
+func (a *announcer) joinGroup(link int, addr netip.Addr, asked map[membership]bool) error {
 	if addr.Is4() {
 		return nil
 	}
@@ -215,7 +216,8 @@ func (a *announcer) hear(link int, addr netip.Addr, asked map[membership]bool) e
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}
-	if err := unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP, &unix.IPv6Mreq{Multiaddr: m.group.As16(), Interface: uint32(link)}); err != nil {
+	mreq := &unix.IPv6Mreq{Multiaddr: m.group.As16(), Interface: uint32(link)}
+	if err := unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP, mreq); err != nil {
 		unix.Close(fd)
 		return fmt.Errorf("joining %v: %w", m.group, err)
 	}
@@ -253,7 +255,7 @@ func uplinkLink(node netip.Addr) (netlink.Link, error) {
 	}
 	l, err := netlink.LinkByIndex(index)
 	if err != nil {
-		return nil, fmt.Errorf("asking for the uplink: %w", err)
+		return nil, fmt.Errorf("inspecting the uplink: %w", err)
 	}
 	return l, nil
 }
@@ -267,11 +269,11 @@ func sinceBoot() (time.Duration, error) {
 	return time.Duration(ts.Nano()), nil
 }
 
-// tellWire tells all that the address is at the interface.
-func tellWire(l netlink.Link, addr netip.Addr) error {
+// sendAnnouncement announces that the address is at the interface.
+func sendAnnouncement(l netlink.Link, addr netip.Addr) error {
 	mac := l.Attrs().HardwareAddr
 	if len(mac) != 6 {
-		return fmt.Errorf("interface %s is no Ethernet", l.Attrs().Name)
+		return fmt.Errorf("interface %s is not an Ethernet interface", l.Attrs().Name)
 	}
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0) // receives nothing
 	if err != nil {
@@ -281,7 +283,7 @@ func tellWire(l netlink.Link, addr netip.Addr) error {
 	to := &unix.SockaddrLinklayer{Ifindex: l.Attrs().Index}
 	for _, frame := range takeover([6]byte(mac), addr) {
 		if err := unix.Sendto(fd, frame, 0, to); err != nil {
-			return fmt.Errorf("sending: %w", err)
+			return fmt.Errorf("sending a frame: %w", err)
 		}
 	}
 	return nil

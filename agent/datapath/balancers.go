@@ -58,7 +58,7 @@ func (n *byFamily) equal(other *byFamily) bool {
 // HealthCheck is what a node tells load balancers of a service that keeps traffic on
 // the node that it reached.
 type HealthCheck struct {
-	// Port is where it is told; 0: nowhere.
+	// Port is the port of the health check server; 0: there is none.
 	Port uint16
 	// Namespace and Name are the service's.
 	Namespace, Name string
@@ -103,14 +103,14 @@ func NewAnnouncers(nodes iter.Seq[*corev1.Node]) *Announcers {
 	return &Announcers{byFamily{choose(four), choose(six)}}
 }
 
-// hasIPv6 tells whether a node has an IPv6 address on the wire.
+// hasIPv6 reports whether a node has an IPv6 address on the wire.
 func hasIPv6(n *corev1.Node) bool {
 	return slices.ContainsFunc(n.GetStatus().GetAddresses(), func(a *corev1.NodeAddress) bool {
 		return a.GetType() == kind.NodeInternalIP && kind.FamilyOf(a.GetAddress()) == kind.FamilyIPv6
 	})
 }
 
-// Equal tells whether the same nodes may answer for the same addresses.
+// Equal reports whether the same nodes may answer for the same addresses.
 func (a *Announcers) Equal(other *Announcers) bool {
 	if a == nil || other == nil {
 		return a == other
@@ -129,8 +129,8 @@ func (t *Table) SetAnnouncers(nodes *Announcers) {
 	}
 }
 
-// balance computes anew what a service wants besides the maps. svc is nil when there is
-// no such service.
+// balance computes again what a service requires besides the maps. svc is nil when there is no such
+// service.
 func (t *Table) balance(k key, svc *corev1.Service) {
 	b := &t.balancers
 	spec := svc.GetSpec()

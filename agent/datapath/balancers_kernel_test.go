@@ -51,7 +51,7 @@ func testAnnouncedAddress(t *testing.T, e ends, ip string, ping func(string) err
 		w.replace(i, outside(web, datapath.TCP, hostPort(backend, 8080)), outside(names, datapath.UDP, hostPort(backend, 5353)))
 	}
 	if _, err := askFor(w.client, e.tcp, web, shortly); err == nil {
-		t.Error("an address that nobody answers for was reached")
+		t.Error("an address that no node announces was reached")
 	}
 	w.announce(0, ip, netip.MustParseAddr(ip).Next().String())
 	w.expect(w.client, e.tcp, web, here+" saw "+e.client)

@@ -90,7 +90,7 @@ func TestElection(t *testing.T) {
 		}
 	}
 	if got := elect(netip.MustParseAddr("192.0.2.1"), nil); got != "" {
-		t.Errorf("%q answers where nobody may", got)
+		t.Errorf("%q announces an address that no node may announce", got)
 	}
 }
 
@@ -256,7 +256,7 @@ func TestMaglevByConfiguration(t *testing.T) {
 	}
 }
 
-// What the node answers for is told when the maps have it, renewed, and withdrawn.
+// Addresses are announced once the maps have them, renewed, and withdrawn.
 func TestSyncerAnnounces(t *testing.T) {
 	f := &fakeDatapath{}
 	runSyncer(t, f, func(t *testing.T, s *Syncer) {

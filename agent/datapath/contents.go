@@ -199,8 +199,7 @@ func (d *Datapath) Replace(wanted []Service) error {
 	return nil
 }
 
-// Update writes a change. After an error some of it may be written; Replace
-// mends it.
+// Update writes a change. After an error a part of it may be written; Replace repairs that.
 func (d *Datapath) Update(c Change) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -213,8 +212,8 @@ func (d *Datapath) Update(c Change) error {
 	return nil
 }
 
-// Verify reads the maps anew, so that the next Replace mends what others did to
-// them, and attaches what was detached.
+// Verify reads the maps again, so that the next Replace repairs changes by others, and attaches
+// programs that were detached.
 func (d *Datapath) Verify() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -287,7 +286,7 @@ func (f *family) write(p *plan) error {
 	return nil
 }
 
-// refresh reads the mirror anew, if need be.
+// refresh reads the mirror again if it is not current.
 func (f *family) refresh() error {
 	if !f.reload {
 		return nil
@@ -358,7 +357,7 @@ func (f *family) read() (contents, error) {
 	return c, nil
 }
 
-// sameBackends tells whether the slots hold exactly the wanted backends.
+// sameBackends reports whether the slots hold exactly the wanted backends.
 func sameBackends(slots, wanted []netip.AddrPort) bool {
 	if len(slots) != len(wanted) {
 		return false

@@ -72,7 +72,7 @@ func (d *Datapath) countRemoved(n int) error {
 	}
 	perCPU[0] += uint64(n)
 	if err := m.Put(uint32(countRemoved), perCPU); err != nil {
-		return fmt.Errorf("counting flows that were removed: %w", err)
+		return fmt.Errorf("counting removed flows: %w", err)
 	}
 	return nil
 }

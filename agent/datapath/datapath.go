@@ -85,7 +85,7 @@ type Config struct {
 	// PolicyMaps are those of the network policies of the node's pods, by which what
 	// goes into a pod straight from the uplink is judged. Nil: nothing is.
 	PolicyMaps map[string]*ebpf.Map
-	// Metrics tell what the maps hold. Nil: nobody is told.
+	// Metrics report the contents of the maps. Nil: there are none.
 	Metrics *Metrics
 }
 
@@ -117,7 +117,7 @@ func Load(cfg Config) (*Datapath, error) {
 		cfg.Metrics = NewMetrics(nil)
 	}
 	if err := rlimit.RemoveMemlock(); err != nil {
-		return nil, fmt.Errorf("lifting the limit of locked memory: %w", err)
+		return nil, fmt.Errorf("raising the limit of locked memory: %w", err)
 	}
 	if err := probe(); err != nil {
 		return nil, err
@@ -128,7 +128,7 @@ func Load(cfg Config) (*Datapath, error) {
 	found := err == nil
 	for _, dir := range []string{maps, links} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, fmt.Errorf("making a directory for pins: %w", err)
+			return nil, fmt.Errorf("creating the directory for pins: %w", err)
 		}
 	}
 	if err := checkFilesystem(cfg.PinPath, unix.BPF_FS_MAGIC, "on a bpf file system (mount -t bpf)"); err != nil {
@@ -182,8 +182,8 @@ func (d *Datapath) start(foundMaps bool, links string) error {
 	return nil
 }
 
-// Fresh tells whether Load found no maps of an earlier agent: they are empty,
-// and what is remembered of the cluster is better than nothing.
+// Fresh reports whether Load found no maps of an earlier agent: they are empty, and what is
+// remembered of the cluster is better than nothing.
 func (d *Datapath) Fresh() bool { return d.fresh }
 
 // Close lets go of the maps and programs and leaves them at work.
@@ -211,7 +211,9 @@ func Remove(pinPath string) error {
 			return err
 		}
 	}
-	if err := hook.RemoveFilters(programs4.toUplink, programs4.fromUplink, programs6.toUplink, programs6.fromUplink, bpf.OverlayProgPodOverlay); err != nil {
+	if err := hook.RemoveFilters(
+		programs4.toUplink, programs4.fromUplink, programs6.toUplink, programs6.fromUplink, bpf.OverlayProgPodOverlay,
+	); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(pinPath); err != nil {
@@ -237,7 +239,7 @@ var retired = []string{"counters"}
 func (d *Datapath) removeOtherLayouts() error {
 	for _, name := range retired {
 		if err := os.Remove(filepath.Join(d.cfg.PinPath, layout, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("removing a map that is not used any more: %w", err)
+			return fmt.Errorf("removing an unused map: %w", err)
 		}
 	}
 	entries, err := os.ReadDir(d.cfg.PinPath)
@@ -288,7 +290,7 @@ func netnsCookie() (uint64, error) {
 	defer unix.Close(fd)
 	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 	if err != nil {
-		return 0, fmt.Errorf("asking for the network namespace's cookie: %w", err)
+		return 0, fmt.Errorf("reading the cookie of the network namespace: %w", err)
 	}
 	return cookie, nil
 }

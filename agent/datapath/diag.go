@@ -107,7 +107,7 @@ func probeDiag() (listing, closing error) {
 	}
 	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 	if err != nil {
-		err = fmt.Errorf("asking for a socket's cookie: %w", err)
+		err = fmt.Errorf("reading the cookie of a socket: %w", err)
 		return err, err
 	}
 	var found *socket
@@ -120,7 +120,7 @@ func probeDiag() (listing, closing error) {
 		listing = errors.New("sock_diag does not list a socket that exists")
 	}
 	if listing != nil {
-		return listing, fmt.Errorf("the socket to close is not known: %w", listing)
+		return listing, fmt.Errorf("finding the socket to close: %w", listing)
 	}
 	n, closing := destroy([]connectedPeer{{local: found.local, remote: found.remote, cookie: cookie}})
 	if closing == nil && n != 1 {

@@ -13,7 +13,7 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 
 	"github.com/xebec-project/xebec/agent/bpf"
-	"github.com/xebec-project/xebec/agent/internal/feed"
+	"github.com/xebec-project/xebec/agent/internal/broadcast"
 )
 
 // Drop is a packet that the uplink's programs dropped, or a connection that a socket on
@@ -23,7 +23,7 @@ type Drop struct {
 	Protocol Protocol
 	// Source is invalid for a socket.
 	Source, Destination netip.AddrPort
-	// Service is who has the destination, as Service.Name; empty: nobody is known to.
+	// Service is the name of the service that has the destination, as Service.Name; empty: unknown.
 	Service string
 	// Reason is a value of the reason label of the metric of drops, Message says it in
 	// a sentence.
@@ -34,19 +34,19 @@ type Drop struct {
 
 // dropSentences say of each reason what it means, by the place of its counter.
 var dropSentences = [...]string{
-	countRefused:      "the service has no endpoint for this node to use: the socket was refused",
-	countNoEndpoint:   "the service has no endpoint for this node to use",
-	countSourceRange:  "the client is in none of the ranges that the service is for",
+	countRefused:      "the service has no usable endpoint for this node: the connection of the socket was refused",
+	countNoEndpoint:   "the service has no usable endpoint for this node",
+	countSourceRange:  "the client is in none of the service's loadBalancerSourceRanges",
 	countNoService:    "no service has this port of the load balancer's address",
-	countNoRoute:      "the node has no route to the endpoint that was chosen",
-	countNoPort:       "no source port was free for the way back",
-	countTableFull:    "the table of flows took no more",
-	countBroken:       "the packet is too short for its headers",
-	countEncapsulated: "the packet is to the overlay's port, and is not from another node",
+	countNoRoute:      "the node has no route to the selected endpoint",
+	countNoPort:       "no source port was free for the translation",
+	countTableFull:    "the connection tracking table is full",
+	countBroken:       "the packet is shorter than its headers",
+	countEncapsulated: "the packet was sent to the overlay's port by an address that is not a node",
 }
 
 // drops are those of a node, read and named by its Syncer.
-type drops = feed.Feed[Drop]
+type drops = broadcast.Broadcaster[Drop]
 
 // WatchDrops passes on what the programs tell of drops until the context ends; it returns
 // the context's error.
@@ -66,12 +66,12 @@ func (s *Syncer) WatchDrops(ctx context.Context, d *Datapath) error {
 			r.Close()
 			return fmt.Errorf("reading drops: %w", err)
 		}
-		var told bpf.UplinkDropped
-		if _, err := binary.Decode(record.RawSample, binary.NativeEndian, &told); err != nil {
+		var dropped bpf.UplinkDropped
+		if _, err := binary.Decode(record.RawSample, binary.NativeEndian, &dropped); err != nil {
 			r.Close()
 			return fmt.Errorf("reading a drop: %w", err)
 		}
-		s.drops.Add(s.dropOf(told))
+		s.drops.Add(s.dropOf(dropped))
 	}
 }
 
@@ -79,20 +79,20 @@ func (s *Syncer) WatchDrops(ctx context.Context, d *Datapath) error {
 // those to come. Who does not keep up misses some.
 func (s *Syncer) Drops() (last []Drop, next <-chan Drop, stop func()) { return s.drops.Listen() }
 
-// dropOf names what a program told of by numbers.
-func (s *Syncer) dropOf(told bpf.UplinkDropped) Drop {
+// dropOf resolves the numbers of a program's record to names.
+func (s *Syncer) dropOf(dropped bpf.UplinkDropped) Drop {
 	d := Drop{
-		Time: time.Now(), Protocol: Protocol(told.Protocol), Reason: "unknown", Skipped: told.Skipped,
-		Destination: netip.AddrPortFrom(netip.AddrFrom16(told.Daddr).Unmap(), bits.ReverseBytes16(told.Dport)),
+		Time: time.Now(), Protocol: Protocol(dropped.Protocol), Reason: "unknown", Skipped: dropped.Skipped,
+		Destination: netip.AddrPortFrom(netip.AddrFrom16(dropped.Daddr).Unmap(), bits.ReverseBytes16(dropped.Dport)),
 	}
 	if now, err := sinceBoot(); err == nil {
-		d.Time = d.Time.Add(-max(0, now-time.Duration(told.Time)))
+		d.Time = d.Time.Add(-max(0, now-time.Duration(dropped.Time)))
 	}
-	if int(told.Reason) < len(dropSentences) {
-		d.Reason, d.Message = dropReasons[told.Reason], dropSentences[told.Reason]
+	if int(dropped.Reason) < len(dropSentences) {
+		d.Reason, d.Message = dropReasons[dropped.Reason], dropSentences[dropped.Reason]
 	}
-	if source := netip.AddrFrom16(told.Saddr); !source.IsUnspecified() {
-		d.Source = netip.AddrPortFrom(source.Unmap(), bits.ReverseBytes16(told.Sport))
+	if source := netip.AddrFrom16(dropped.Saddr); !source.IsUnspecified() {
+		d.Source = netip.AddrPortFrom(source.Unmap(), bits.ReverseBytes16(dropped.Sport))
 	}
 	d.Service = s.ServiceAt(Frontend{AddrPort: d.Destination, Protocol: d.Protocol, Outside: d.Source.IsValid()})
 	return d

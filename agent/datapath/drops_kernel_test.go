@@ -40,13 +40,13 @@ func watchDrops(t *testing.T, dp *datapath.Datapath) (*datapath.Syncer, func() s
 			}
 			return fmt.Sprintf("%v %s -> %v: %s", d.Protocol, from, d.Destination, d.Reason)
 		case <-time.After(20 * time.Second):
-			return "nothing was told"
+			return "no drop was reported"
 		}
 	}
 }
 
-// What the uplink drops is told, with who sent it where and why.
-func TestDropsAreTold(t *testing.T) {
+// Drops of the uplink are reported with source, destination and reason.
+func TestDropsAreReported(t *testing.T) {
 	w := newWire(t, dualStack)
 	_, ip := w.pod(0, "pod")
 	ranged := outside("192.0.2.1:30081", datapath.UDP, ip+":5353")
@@ -69,13 +69,13 @@ func TestDropsAreTold(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := next(); got != c.want {
-			t.Errorf("told %q, want %q", got, c.want)
+			t.Errorf("reported %q, want %q", got, c.want)
 		}
 	}
 }
 
-// Who asks for a service that has no endpoint is refused, and that is told with the service's name.
-func TestRefusalsAreTold(t *testing.T) {
+// A connection to a service without endpoints is refused, and reported with the service's name.
+func TestRefusalsAreReported(t *testing.T) {
 	h := newHost6(t)
 	h.replace(service("10.96.0.1:80", datapath.TCP), service("[fd00:10:96::2]:80", datapath.UDP))
 	_, next := watchDrops(t, h.dp)
@@ -88,7 +88,7 @@ func TestRefusalsAreTold(t *testing.T) {
 			t.Errorf("%s is not refused", c.to)
 		}
 		if got := next(); got != c.want {
-			t.Errorf("told %q, want %q", got, c.want)
+			t.Errorf("reported %q, want %q", got, c.want)
 		}
 	}
 }

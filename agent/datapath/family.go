@@ -84,7 +84,7 @@ var (
 	}
 )
 
-// has tells whether the address is of the family.
+// has reports whether the address is of the family.
 func (f *family) has(a netip.Addr) bool { return a.BitLen() == 8*f.bytes }
 
 // table returns one of the maps that sockets' programs know, by its name for IPv4.

@@ -87,7 +87,7 @@ func (s *support) features() []Feature {
 	stale := Feature{Name: FeatureStaleSockets, Method: string(s.listing), Reason: s.iterator}
 	if !s.closes() {
 		stale.Method, stale.Reason = MethodNone, cmp.Or(s.closing, errors.Join(s.iterator, s.diag))
-		stale.Missing = "UDP sockets that are connected to a service keep sending to an endpoint after its removal, until the application connects " +
+		stale.Missing = "connected UDP sockets keep sending to an endpoint of a service after its removal, until the application connects " +
 			"again; this needs a kernel with CONFIG_INET_UDP_DIAG and CONFIG_INET_DIAG_DESTROY"
 	}
 	refusal := Feature{Name: FeatureRefusal, Method: "ECONNREFUSED"}

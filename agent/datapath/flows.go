@@ -68,7 +68,7 @@ func (d *Datapath) Sweep() error {
 		total, n, err := f.form.sweep(m, now)
 		removed += n
 		if err != nil {
-			return fmt.Errorf("sweeping the table of flows: %w", err)
+			return fmt.Errorf("removing expired flows: %w", err)
 		}
 		fill[bpf.UplinkMapFlows+f.suffix] = fillOf(total-n, m)
 	}
@@ -143,7 +143,7 @@ func (x formOf[F, A, T]) removeEnded(m *ebpf.Map, k T, now time.Duration) (int, 
 	return removed, nil
 }
 
-// hasEnded tells whether an entry, or a flow, has been idle for so long that it is over.
+// hasEnded reports whether an entry, or a flow, has been idle for so long that it is over.
 func (f kernelFlow[T]) hasEnded(protocol Protocol, now time.Duration) bool {
 	idle := udpIdle
 	switch {
@@ -191,7 +191,7 @@ func (d *Datapath) Flows() ([]Flow, error) {
 		}
 		flows, err := f.form.flows(f.uplinkTable(bpf.UplinkMapFlows), now)
 		if err != nil {
-			return nil, fmt.Errorf("reading the table of flows: %w", err)
+			return nil, fmt.Errorf("reading the connection tracking table: %w", err)
 		}
 		out = append(out, flows...)
 	}

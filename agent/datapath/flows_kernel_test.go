@@ -90,7 +90,7 @@ func TestSweep(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	if _, err := silent.Write([]byte("nobody is there")); err != nil {
+	if _, err := silent.Write([]byte("no listener is there")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := ask(w.client, "tcp4", "192.0.2.1:30055"); err == nil {
@@ -121,7 +121,7 @@ func TestSweep(t *testing.T) {
 	counts(metrics.DatapathFlowsEntered, "", 12)
 	counts(metrics.DatapathFlowsEvicted, "", 0)
 	counts(metrics.DatapathDrops, "no_endpoint", 1)
-	// Nobody is asked for names here.
+	// No names are resolved here.
 	counts(metrics.DatapathConnections, "other,other", 6)
 
 	// One way of the datagrams is in use still; all that was closed or never answered is old.

@@ -14,7 +14,7 @@ func TestFlowsEnd(t *testing.T) {
 	}{
 		"a connection":         {TCP, kernelFlow[int]{}, 3 * time.Hour},
 		"one that was closed":  {TCP, kernelFlow[int]{Closed: 1}, time.Minute},
-		"one nobody answered":  {TCP, kernelFlow[int]{Unanswered: 1}, time.Minute},
+		"an unanswered one":    {TCP, kernelFlow[int]{Unanswered: 1}, time.Minute},
 		"datagrams":            {UDP, kernelFlow[int]{}, 2 * time.Minute},
 		"a datagram, no reply": {UDP, kernelFlow[int]{Unanswered: 1}, time.Minute},
 		"pings":                {1, kernelFlow[int]{}, 2 * time.Minute},

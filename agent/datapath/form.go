@@ -304,7 +304,7 @@ func remove[K any](m *ebpf.Map, keys []K) error {
 		if err == nil {
 			return nil
 		}
-		// A batch stops at a key that somebody else has deleted.
+		// A batch stops at a key that was deleted meanwhile.
 		if !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return err
 		}
@@ -373,7 +373,7 @@ func address(w []uint32) netip.Addr {
 	}
 	a, ok := netip.AddrFromSlice(b)
 	if !ok {
-		panic(fmt.Sprintf("an address of %d words", len(w)))
+		panic(fmt.Sprintf("invalid address of %d words", len(w)))
 	}
 	return a
 }

@@ -30,8 +30,8 @@ func newHealthServer(node netip.Addr, log *zap.Logger) *healthServer {
 	return &healthServer{node: node, log: log, open: make(map[uint16]*http.Server), checks: make(map[uint16]HealthCheck)}
 }
 
-// set makes these what is answered, and nothing else. A port that cannot be opened is
-// told in the error, and tried again with the next call.
+// set makes these the served health checks, and no others. The error names ports that cannot be
+// opened, which the next call tries again.
 func (h *healthServer) set(checks []HealthCheck) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

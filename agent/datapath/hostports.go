@@ -7,8 +7,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// HasHostPorts tells whether a pod wants ports of its node. A pod in the node's
-// own network has what it opens by itself.
+// HasHostPorts reports whether a pod wants ports of its node. A pod in the node's own network has
+// what it opens by itself.
 func HasHostPorts(pod *corev1.Pod) bool {
 	if pod.GetSpec().GetHostNetwork() {
 		return false

@@ -114,11 +114,11 @@ func TestPathMTU(t *testing.T) {
 		return nil
 	})
 
-	// An error about what nobody sent is nobody's.
+	// An error about a packet that was not sent is ignored.
 	w.tells(w.client, "192.0.2.1", tooBig(700, &net.UDPAddr{IP: net.ParseIP("192.0.2.1"), Port: 30053}, &net.UDPAddr{IP: net.ParseIP(clientIP), Port: 5}))
 	w.tells(w.client, "192.0.2.1", []byte{3, 4, 0xfc, 0xfb, 0, 0, 0, 0})
 	if mtu, err := mtuOf(answering); err != nil || mtu != 800 {
-		t.Errorf("the path's MTU is %d, %v, after errors about packets that nobody sent", mtu, err)
+		t.Errorf("the path's MTU is %d, %v, after errors about packets that were not sent", mtu, err)
 	}
 }
 

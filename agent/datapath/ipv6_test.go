@@ -173,7 +173,7 @@ func TestIPv6(t *testing.T) {
 		t.Errorf("the next agent's maps hold %s", got)
 	}
 
-	// What others do to the maps is mended.
+	// Changes of the maps by others are repaired.
 	m, err := ebpf.LoadPinnedMap(h.pinned("backends6"), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -192,7 +192,7 @@ func TestIPv6(t *testing.T) {
 	h.replace(tcp, udp)
 	for _, network := range []string{"tcp6", "udp6"} {
 		if got := h.answers6(network, service6, 40); len(got) != 2 {
-			t.Errorf("mended, %s reaches %v", network, got)
+			t.Errorf("after the repair, %s reaches %v", network, got)
 		}
 	}
 }

@@ -157,8 +157,8 @@ func serveUDP(t testing.TB, ns *netlab.Namespace, addr, name string) {
 	t.Cleanup(func() { conn.Close(); serving.Wait() })
 }
 
-// patience is for what is to be answered, on a machine that has much else to do as well. What is
-// not to be is asked briefly.
+// patience is for requests that must be answered, on a machine that has much else to do as well.
+// What is not to be is asked briefly.
 const patience, brief = 20 * time.Second, 3 * time.Second
 
 // dial connects from inside the namespace.
@@ -181,7 +181,7 @@ func ask(ns *netlab.Namespace, network, addr string) (string, error) {
 	return askFor(ns, network, addr, patience)
 }
 
-// askBriefly is ask of whom probably nobody answers.
+// askBriefly is ask for a destination that probably does not respond.
 func askBriefly(ns *netlab.Namespace, network, addr string) (string, error) {
 	return askFor(ns, network, addr, brief)
 }
@@ -509,7 +509,7 @@ func (h *host) ageAffinities(by time.Duration) {
 		}
 	}
 	if !found {
-		h.t.Fatal("nobody is remembered")
+		h.t.Fatal("no client is remembered")
 	}
 }
 
@@ -624,7 +624,7 @@ func TestRestart(t *testing.T) {
 	ids := setIDs(t, h.cfg)
 	for range 5 {
 		h.dp.Close()
-		h.mustAsk("tcp4", "10.96.0.1:80", "a") // nobody is home
+		h.mustAsk("tcp4", "10.96.0.1:80", "a") // there is no listener
 		h.load()
 		h.mustAsk("tcp4", "10.96.0.1:80", "a") // loaded, not yet synced
 		h.replace(services...)
@@ -656,8 +656,8 @@ func setIDs(t *testing.T, cfg datapath.Config) map[string]bool {
 	return ids
 }
 
-// What others do to the maps and to the cgroup is mended.
-func TestMends(t *testing.T) {
+// Changes of the maps and of the cgroup by others are repaired.
+func TestRepairs(t *testing.T) {
 	h := newHost(t)
 	serveTCP(t, h.Namespace, "127.0.0.2:80", "a")
 	services := []datapath.Service{service("10.96.0.1:80", datapath.TCP, "127.0.0.2:80")}
@@ -689,7 +689,7 @@ func TestMends(t *testing.T) {
 
 // A link whose cgroup was removed is replaced by one to the cgroup that has its
 // path now.
-func TestCgroupMadeAnew(t *testing.T) {
+func TestRecreatedCgroup(t *testing.T) {
 	h := newHost(t)
 	child := filepath.Join(h.cfg.CgroupPath, "host")
 	cfg := datapath.Config{PinPath: filepath.Join(filepath.Dir(h.cfg.PinPath), "other"), CgroupPath: child}

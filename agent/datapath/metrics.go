@@ -29,7 +29,7 @@ type Metrics struct {
 
 	// source is the datapath that is at work; nil: none is.
 	source atomic.Pointer[Datapath]
-	// name names the service that has a frontend; nil: nobody knows.
+	// name returns the name of the service that has a frontend; nil: names are unknown.
 	name atomic.Pointer[func(Frontend) string]
 }
 
@@ -38,13 +38,13 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	f := promauto.With(r)
 	m := &Metrics{
 		flows: f.NewGauge(prometheus.GaugeOpts{
-			Name: metrics.DatapathFlows, Help: "Entries in the uplink's table of flows, two for each flow.",
+			Name: metrics.DatapathFlows, Help: "Entries in the connection tracking table of the uplink, two for each flow.",
 		}),
 		capacity: f.NewGauge(prometheus.GaugeOpts{
-			Name: metrics.DatapathFlowsCapacity, Help: "The most entries that the table of flows holds.",
+			Name: metrics.DatapathFlowsCapacity, Help: "Maximum number of entries of the connection tracking table.",
 		}),
 		services: f.NewGauge(prometheus.GaugeOpts{
-			Name: metrics.DatapathServices, Help: "Addresses that the service maps hold.",
+			Name: metrics.DatapathServices, Help: "Frontends (address, port and protocol) in the service maps.",
 		}),
 		backends: f.NewGauge(prometheus.GaugeOpts{
 			Name: metrics.DatapathBackends, Help: "Endpoints in the service maps.",
@@ -60,11 +60,11 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Buckets: prometheus.ExponentialBuckets(10e-6, 4, 10), // to 2.6 s
 		}),
 		delay: f.NewHistogram(prometheus.HistogramOpts{
-			Name: metrics.DatapathDelaySeconds, Help: "Time from hearing of a change to having it in the service maps.",
+			Name: metrics.DatapathDelaySeconds, Help: "Time from receiving a change to writing it to the service maps.",
 			Buckets: prometheus.ExponentialBuckets(10e-6, 4, 12), // to 42 s
 		}),
 		closed: f.NewCounter(prometheus.CounterOpts{
-			Name: metrics.DatapathSocketsClosed, Help: "Connected UDP sockets that were closed because their endpoint had been removed.",
+			Name: metrics.DatapathSocketsClosed, Help: "Connected UDP sockets that were closed after the removal of their endpoint.",
 		}),
 		features: f.NewGaugeVec(prometheus.GaugeOpts{
 			Name: metrics.DatapathFeature, Help: "1 for the method by which the node provides a feature that depends on its kernel.",
@@ -110,32 +110,37 @@ type counted Metrics
 var (
 	dropsDesc = prometheus.NewDesc(
 		metrics.DatapathDrops,
-		"Packets from or to the outside that were dropped, and connections of sockets that were refused.",
+		"Dropped packets from or to external clients, and refused connections of sockets.",
 		[]string{metrics.LabelReason},
 		nil,
 	)
-	enteredDesc = prometheus.NewDesc(metrics.DatapathFlowsEntered, "Entries that the table of flows took, since it was made.", nil, nil)
+	enteredDesc = prometheus.NewDesc(
+		metrics.DatapathFlowsEntered,
+		"Entries added to the connection tracking table since its creation.",
+		nil,
+		nil,
+	)
 	removedDesc = prometheus.NewDesc(
 		metrics.DatapathFlowsRemoved,
-		"Entries of flows that had ended and were removed from the table, since it was made.",
+		"Entries of expired flows removed from the connection tracking table since its creation.",
 		nil,
 		nil,
 	)
 	evictedDesc = prometheus.NewDesc(
 		metrics.DatapathFlowsEvicted,
-		"Entries that a full table forgot for new ones, since it was made.",
+		"Entries evicted from a full connection tracking table since its creation.",
 		nil,
 		nil,
 	)
 	connectionsDesc = prometheus.NewDesc(
 		metrics.DatapathConnections,
-		"Connections and flows of datagrams to a service.",
+		"Connections and UDP flows to a service.",
 		[]string{metrics.LabelService, metrics.LabelBackend},
 		nil,
 	)
 	packetsDesc = prometheus.NewDesc(
 		metrics.DatapathPackets,
-		"Packets between clients outside and a service, both ways.",
+		"Packets between external clients and a service, in both directions.",
 		[]string{metrics.LabelService, metrics.LabelBackend},
 		nil,
 	)
@@ -179,7 +184,7 @@ func (c *counted) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
-// pair is what traffic is told by.
+// pair is a pair of labels of traffic metrics.
 type pair struct{ service, backend string }
 
 // maxPairs bounds the series of traffic.

@@ -34,7 +34,7 @@ func TestNeighbourDiscovery(t *testing.T) {
 	client := netip.MustParseAddr(clientIP6)
 
 	if !isMember(t, w.nodes[0].Namespace, group) {
-		t.Errorf("switches do not know that the node is to be asked at %v", group)
+		t.Errorf("switches do not forward queries for %v to the node", group)
 	}
 	source := append([]byte{1, 1}, own...)
 	nonce := []byte{14, 1, 1, 2, 3, 4, 5, 6}
@@ -88,7 +88,8 @@ func TestNeighbourDiscovery(t *testing.T) {
 	if isMember(t, w.nodes[0].Namespace, group) {
 		t.Errorf("the node is still to be asked at %v", group)
 	}
-	// An agent that starts anew is a member for what the one before left, and none once it ends.
+	// A restarted agent is a member of the groups of its predecessor's addresses, and of none once it
+	// ends.
 	w.announce(0, target.String())
 	n := w.nodes[0]
 	holdAnnouncement(t, n, target)
@@ -103,7 +104,7 @@ func TestNeighbourDiscovery(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !isMember(t, n.Namespace, group) {
-		t.Errorf("an agent that starts anew is not asked at %v", group)
+		t.Errorf("a restarted agent receives no queries at %v", group)
 	}
 }
 
@@ -196,7 +197,7 @@ func hardware(t *testing.T, ns *netlab.Namespace) (mac net.HardwareAddr) {
 	return mac
 }
 
-// isMember tells whether a host's interface is a member of a group.
+// isMember reports whether a host's interface is a member of a group.
 func isMember(t *testing.T, ns *netlab.Namespace, group netip.Addr) bool {
 	t.Helper()
 	var text []byte

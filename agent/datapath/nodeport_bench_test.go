@@ -142,13 +142,13 @@ func nodePortScale(b *testing.B, n int) {
 			if err := node.dp.Replace(nil); err != nil {
 				return err
 			}
-			return feed(p.iptables(), "iptables-restore")
+			return pipe(p.iptables(), "iptables-restore")
 		}},
 		{"nft", rulesPort, func() error {
-			if err := feed("*nat\nCOMMIT\n", "iptables-restore"); err != nil {
+			if err := pipe("*nat\nCOMMIT\n", "iptables-restore"); err != nil {
 				return err
 			}
-			return feed(p.nft(), "nft", "-f", "-")
+			return pipe(p.nft(), "nft", "-f", "-")
 		}},
 	}
 	for b.Loop() {
@@ -163,7 +163,7 @@ func nodePortScale(b *testing.B, n int) {
 			calls(b, w, s.name+"-local", p.address(s.first, p.local()), here)
 			calls(b, w, s.name+"-remote", p.address(s.first, p.remote()), there)
 		}
-		if err := node.Do(func() error { return feed("table ip proxy\ndelete table ip proxy\n", "nft", "-f", "-") }); err != nil {
+		if err := node.Do(func() error { return pipe("table ip proxy\ndelete table ip proxy\n", "nft", "-f", "-") }); err != nil {
 			b.Log(err)
 		}
 	}

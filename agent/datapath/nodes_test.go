@@ -23,8 +23,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// cluster is two nodes as their agents make them: pod networks with routes
-// between them, the datapath fed by a Syncer, a DNS server on each.
+// cluster is two nodes as their agents make them: pod networks with routes between them, the
+// datapath with a Syncer, a DNS server on each.
 type cluster struct {
 	t      *testing.T
 	lab    *netlab.Lab

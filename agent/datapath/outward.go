@@ -12,15 +12,15 @@ import (
 // outward keeps what the node tells others up to date: which addresses it answers for,
 // and the health of services. It belongs to Syncer.Run.
 type outward struct {
-	health *healthServer // nil: nobody can ask
+	health *healthServer // nil: there is no health check server
 	mine   []netip.Addr
 	checks []HealthCheck
 	known  bool // what the two should be; until then what an earlier agent left goes on
 	failed bool
 }
 
-// announce tells what the maps now hold to the outside. With refresh, what has not changed
-// is told again.
+// announce publishes the state of the maps to the network and to load balancers. With refresh,
+// unchanged state is published again.
 func (s *Syncer) announce(refresh bool) {
 	o := &s.outward
 	s.mu.Lock()

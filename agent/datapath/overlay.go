@@ -104,12 +104,12 @@ func (o *overlay) setNodes(all []netip.Addr) error {
 		}
 		delete(gone, a)
 		if err := m.Put(a.As4(), uint8(1)); err != nil {
-			return fmt.Errorf("adding %v to the overlay's nodes: %w", a, err)
+			return fmt.Errorf("adding %v to the nodes of the overlay: %w", a, err)
 		}
 	}
 	for a := range gone {
 		if err := m.Delete(a.As4()); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("removing %v from the overlay's nodes: %w", a, err)
+			return fmt.Errorf("removing %v from the nodes of the overlay: %w", a, err)
 		}
 	}
 	return nil

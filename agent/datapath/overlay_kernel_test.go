@@ -139,16 +139,16 @@ func testForgedEncapsulation(t *testing.T, change ...func(*datapath.Config)) {
 	_, next := watchDrops(t, w.nodes[0].dp)
 	attempts()
 	verify()
-	var told []string
+	var reported []string
 	for range 4 {
-		told = append(told, next())
+		reported = append(reported, next())
 	}
 	for _, want := range []string{
 		fmt.Sprint("UDP ", besideIP, " -> ", self, port, ": encapsulated"), fmt.Sprint("UDP ", clientIP, " -> ", self, port, ": encapsulated"),
 		fmt.Sprint("UDP ", self, " -> ", self, port, ": encapsulated"),
 	} {
-		if !slices.Contains(told, want) {
-			t.Errorf("drops that were told are %q, without %q", told, want)
+		if !slices.Contains(reported, want) {
+			t.Errorf("reported drops are %q, without %q", reported, want)
 		}
 	}
 	if n := metricstest.Values(t, registry, metrics.DatapathDrops)["encapsulated"]; n < 4 {

@@ -84,8 +84,8 @@ func testNodePortsThroughOverlay(t *testing.T, change ...func(*datapath.Config))
 		return err
 	})
 
-	// Pods keep their addresses among themselves. Whom the router would have to
-	// tell of pods, a node of another network among them, sees the node's.
+	// Pods keep their addresses among themselves. Destinations that the router would have to tell of
+	// pods, a node of another network among them, sees the node's.
 	w.expect(there, "tcp4", here+":8080", here+" saw "+thereIP)
 	w.expect(there, "tcp4", self+":8080", self+" saw "+other)
 	w.expect(there, "udp4", clientIP+":5353", clientIP+" saw "+other)

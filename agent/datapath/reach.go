@@ -27,7 +27,7 @@ func newReach(pods, routed []netip.Prefix) reach {
 	return r
 }
 
-// covers tells whether there is a way to the address: it is no pod's, or it is of a pod whose
+// covers reports whether there is a way to the address: it is no pod's, or it is of a pod whose
 // network is routed.
 func (r *reach) covers(addr netip.Addr) bool {
 	if !slices.ContainsFunc(r.pods, func(p netip.Prefix) bool { return p.Contains(addr) }) {

@@ -32,13 +32,13 @@ var shapes = []struct {
 		}
 		return h.dp.Replace(services)
 	}},
-	{"iptables", 97, func(_ *host, n int) error { return feed(iptablesRules(97, n), "iptables-restore") }},
+	{"iptables", 97, func(_ *host, n int) error { return pipe(iptablesRules(97, n), "iptables-restore") }},
 	{"nft", 98, func(_ *host, n int) error {
 		// Rules of iptables stay in the way of all connections until they are gone.
-		if err := feed("*nat\nCOMMIT\n", "iptables-restore"); err != nil {
+		if err := pipe("*nat\nCOMMIT\n", "iptables-restore"); err != nil {
 			return err
 		}
-		return feed(nftRules(98, n), "nft", "-f", "-")
+		return pipe(nftRules(98, n), "nft", "-f", "-")
 	}},
 }
 
@@ -46,8 +46,8 @@ func vip(network byte, i int) netip.Addr {
 	return netip.AddrFrom4([4]byte{10, network, byte(i >> 8), byte(i)})
 }
 
-// feed runs a program in the network namespace of the calling thread.
-func feed(input, program string, args ...string) error {
+// pipe runs a program in the network namespace of the calling thread.
+func pipe(input, program string, args ...string) error {
 	cmd := exec.Command(program, args...)
 	cmd.Stdin = strings.NewReader(input)
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -150,10 +150,10 @@ func connectScale(b *testing.B, n int) {
 					return err
 				}
 			}
-			if err := feed("*nat\nCOMMIT\n", "iptables-restore"); err != nil {
+			if err := pipe("*nat\nCOMMIT\n", "iptables-restore"); err != nil {
 				b.Log(err)
 			}
-			if err := feed("table ip proxy\ndelete table ip proxy\n", "nft", "-f", "-"); err != nil {
+			if err := pipe("table ip proxy\ndelete table ip proxy\n", "nft", "-f", "-"); err != nil {
 				b.Log(err)
 			}
 		}

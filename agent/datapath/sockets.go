@@ -31,7 +31,7 @@ func (d *Datapath) Sockets() ([]Socket, error) {
 		}
 		others, err := f.form.datagrams(f.table(bpf.SocketLBMapUdpFlows))
 		if err != nil {
-			return nil, fmt.Errorf("listing the choices for datagrams: %w", err)
+			return nil, fmt.Errorf("listing the backends of unconnected sockets: %w", err)
 		}
 		out = append(out, others...)
 	}

@@ -54,7 +54,7 @@ func (d *Datapath) Sever() (int, error) {
 	return n, err
 }
 
-// serves tells whether the socket's endpoint is one of its service's.
+// serves reports whether the socket's endpoint is one of its service's.
 func (c *contents) serves(p connectedPeer) bool {
 	service, exists := c.services[Frontend{AddrPort: p.frontend, Protocol: UDP}]
 	return exists && slices.Contains(service.backends, p.backend)
@@ -108,7 +108,7 @@ func (f *family) forgetMissing(stale, found []connectedPeer) error {
 			continue
 		}
 		if err := f.table(bpf.SocketLBMapConnected).Delete(cookie); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			errs = append(errs, fmt.Errorf("forgetting a socket: %w", err))
+			errs = append(errs, fmt.Errorf("deleting the entry of a socket: %w", err))
 		}
 		delete(missing, cookie)
 	}
@@ -161,15 +161,15 @@ func (f *family) loadIterator() error {
 	scratch.Pinning = ebpf.PinNone
 	m, err := ebpf.NewMap(scratch)
 	if err != nil {
-		return fmt.Errorf("making a map to try the iterator on: %w", err)
+		return fmt.Errorf("creating a map to test the iterator: %w", err)
 	}
 	defer m.Close()
 	_, err = readIterator(f.peers, m, f.form)
 	return err
 }
 
-// severIn closes sockets by network namespace. A namespace is entered by way of
-// a process in it: a socket without one has nobody to tell.
+// severIn closes sockets by network namespace. A namespace is entered through a process in it: a
+// socket in a namespace without processes has no reader.
 func severIn(stale map[uint32][]connectedPeer) (int, error) {
 	if len(stale) == 0 {
 		return 0, nil

@@ -72,7 +72,7 @@ func testSever(t *testing.T, h *host, listing datapath.Listing) {
 			return err
 		}
 		t.Cleanup(func() { unix.Close(fd) })
-		sockets["connected anew"] = fd
+		sockets["connected again"] = fd
 		return unix.Connect(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 3}, Port: 5353})
 	})
 	sever := func(want int) {

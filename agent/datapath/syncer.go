@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// verifyEvery is how often the real maps are read and mended.
+	// verifyEvery is the interval of verifications and repairs of the kernel's maps.
 	verifyEvery = time.Minute
 	minRetry    = 50 * time.Millisecond
 	maxRetry    = 5 * time.Second
@@ -50,7 +50,7 @@ type Syncer struct {
 	outward outward
 	drops   drops
 
-	// programmed is told the revision that the maps have come to. May be nil.
+	// programmed is called with the revision that the maps have reached. It may be nil.
 	programmed func(revision int64)
 
 	mu      sync.Mutex
@@ -86,7 +86,7 @@ func newSyncer(node string, p programmer, m *Metrics, log *zap.Logger) *Syncer {
 func (s *Syncer) OnService(old, now *corev1.Service) {
 	s.mu.Lock()
 	s.table.OnService(old, now)
-	s.hear()
+	s.noteEvent()
 	s.mu.Unlock()
 	s.signal()
 }
@@ -97,14 +97,14 @@ func (s *Syncer) OnService(old, now *corev1.Service) {
 func (s *Syncer) OnEndpointSlice(old, now *discoveryv1.EndpointSlice) {
 	s.mu.Lock()
 	s.table.OnEndpointSlice(old, now)
-	s.hear()
+	s.noteEvent()
 	s.mu.Unlock()
 	s.signal()
 }
 
-// OnProgrammed makes f be told, before Run, up to which revision of the endpoint
-// slices the maps hold all there is to them: as Reached told, once that is written.
-// It must not block.
+// OnProgrammed sets a function that is called with the revision of the endpoint slices up to which
+// the maps are complete: the one given to Reached, once it is written. Call it before Run. f must
+// not block.
 func (s *Syncer) OnProgrammed(f func(revision int64)) { s.programmed = f }
 
 // Reached says that the events up to a revision of the endpoint slices have been
@@ -125,7 +125,7 @@ func (s *Syncer) Reached(revision int64) {
 func (s *Syncer) OnPod(old, now *corev1.Pod) {
 	s.mu.Lock()
 	s.table.OnPod(old, now)
-	s.hear()
+	s.noteEvent()
 	s.mu.Unlock()
 	s.signal()
 }
@@ -173,8 +173,8 @@ func (s *Syncer) Synced() {
 	s.signal()
 }
 
-// hear notes the time of an event. The caller holds s.mu.
-func (s *Syncer) hear() {
+// noteEvent records the time of an event. The caller holds s.mu.
+func (s *Syncer) noteEvent() {
 	if s.heard.IsZero() {
 		s.heard = time.Now()
 	}
@@ -227,8 +227,8 @@ func (s *Syncer) Run(ctx context.Context) error {
 	}
 }
 
-// write brings the maps to what is wanted now. It tells whether it did: before
-// Synced it does nothing.
+// write brings the maps to what is wanted now. It reports whether it did: before Synced it does
+// nothing.
 func (s *Syncer) write(replace bool) (bool, error) {
 	s.mu.Lock()
 	if !s.synced {
@@ -244,7 +244,7 @@ func (s *Syncer) write(replace bool) (bool, error) {
 	s.mu.Unlock()
 
 	if !replace && change.Empty() {
-		s.tell(reached)
+		s.reportProgress(reached)
 		return true, nil
 	}
 	began := time.Now()
@@ -264,12 +264,12 @@ func (s *Syncer) write(replace bool) (bool, error) {
 		s.sever()
 	}
 	if err == nil {
-		s.tell(reached)
+		s.reportProgress(reached)
 	}
 	return true, err
 }
 
-func (s *Syncer) tell(reached int64) {
+func (s *Syncer) reportProgress(reached int64) {
 	if s.programmed != nil && reached > 0 {
 		s.programmed(reached)
 	}
@@ -316,7 +316,7 @@ type Entry struct {
 	Frontend Frontend
 	// Wanted and Actual are sorted.
 	Wanted, Actual []netip.AddrPort
-	// Programmed tells whether the frontend is in the maps at all.
+	// Programmed reports whether the frontend is in the maps at all.
 	Programmed bool
 }
 

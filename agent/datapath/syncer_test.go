@@ -158,18 +158,18 @@ func TestSyncer(t *testing.T) {
 	})
 }
 
-// A revision is told once the maps hold what it brought, and not before.
-func TestSyncerTellsWhatIsProgrammed(t *testing.T) {
+// A revision is reported once the maps have its changes, and not before.
+func TestSyncerReportsTheProgrammedRevision(t *testing.T) {
 	f := &fakeDatapath{held: map[Frontend]Service{}}
 	synctest.Test(t, func(t *testing.T) {
 		s := newSyncer("me", f, NewMetrics(nil), zaptest.NewLogger(t))
-		var told []int64
-		s.OnProgrammed(func(revision int64) { told = append(told, revision) })
+		var reported []int64
+		s.OnProgrammed(func(revision int64) { reported = append(reported, revision) })
 		expect := func(what string, want ...int64) {
 			t.Helper()
 			synctest.Wait()
-			if got := slices.Compact(slices.Clone(told)); !slices.Equal(got, want) {
-				t.Errorf("%s: told %v, want %v", what, got, want)
+			if got := slices.Compact(slices.Clone(reported)); !slices.Equal(got, want) {
+				t.Errorf("%s: reported %v, want %v", what, got, want)
 			}
 		}
 		ctx, stop := context.WithCancel(t.Context())

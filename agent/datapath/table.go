@@ -103,19 +103,18 @@ type Change struct {
 	Delete []Frontend
 }
 
-// Empty tells whether there is nothing to do.
+// Empty reports whether there is nothing to do.
 func (c Change) Empty() bool { return len(c.Put) == 0 && len(c.Delete) == 0 }
 
-// has tells whether the change is about a protocol.
+// has reports whether the change is about a protocol.
 func (c Change) has(p Protocol) bool {
 	return slices.ContainsFunc(c.Put, func(s Service) bool { return s.Frontend.Protocol == p }) ||
 		slices.ContainsFunc(c.Delete, func(f Frontend) bool { return f.Protocol == p })
 }
 
-// Table computes the wanted contents of the service maps from services and
-// endpoint slices. It is pure: it knows no kernel. What an event touches is
-// computed anew, and nothing else. It is not safe for concurrent use. It keeps
-// the objects that it is given and never writes to them.
+// Table computes the wanted contents of the service maps from services and endpoint slices. It is
+// pure: it knows no kernel. Only what an event concerns is computed again. It is not safe for
+// concurrent use. It keeps the objects that it is given and never writes to them.
 type Table struct {
 	node     string
 	nodeIPs  []netip.Addr
@@ -215,7 +214,7 @@ func (t *Table) SetZones(zones map[string]string) {
 
 // Flush computes what the events since the last Flush changed.
 func (t *Table) Flush() Change {
-	touched := make(map[Frontend]*Service) // who had it before; nil: nobody
+	touched := make(map[Frontend]*Service) // the previous contents; nil: there were none
 	touch := func(f Frontend) {
 		if _, ok := touched[f]; !ok {
 			touched[f] = t.owner(f)
@@ -362,8 +361,8 @@ func (t *Table) release(s *Service) {
 	t.claims[s.Frontend] = claims
 }
 
-// hasFamily tells whether a service has addresses of a family. One that is headless, or
-// older than its families, has those of its cluster IPs, or IPv4.
+// hasFamily reports whether a service has addresses of a family. One that is headless, or older
+// than its families, has those of its cluster IPs, or IPv4.
 func hasFamily(spec *corev1.ServiceSpec, six bool) bool {
 	if families := spec.GetIpFamilies(); len(families) > 0 {
 		return slices.Contains(families, familyName(six))

@@ -116,7 +116,7 @@ func TestTable(t *testing.T) {
 			}), nil,
 			"ns/svc:http 10.96.0.1:80/TCP (1m0s) -> []",
 		},
-		"ports are told apart by name and protocol": {
+		"ports are distinguished by name and protocol": {
 			spec("10.96.0.1", func(s *corev1.ServiceSpec) {
 				s.Ports = []*corev1.ServicePort{{Name: "http", Port: 80}, {Name: "dns", Port: 53, Protocol: "UDP"}, {Name: "x", Port: 9, Protocol: "SCTP"}}
 			}),
@@ -298,7 +298,7 @@ func TestHostPorts(t *testing.T) {
 		{"in the node's network", pod(func(p *corev1.Pod) { p.Spec.HostNetwork = true }), ""},
 		{"again", pod(), all},
 		{"ended", pod(func(p *corev1.Pod) { p.Status.Phase = "Failed" }), ""},
-		{"made anew", pod(), all},
+		{"created again", pod(), all},
 		{"deleted", nil, ""},
 	} {
 		table.OnPod(pod(), step.now)

@@ -89,22 +89,23 @@ func (s *Syncer) Trace(d *Datapath, p Probe, judge Judge) (*Trace, error) {
 		if balanced {
 			switch announcer {
 			case s.table.node:
-				t.say("address", "%v is a load balancer's; this node answers for it on the wire", p.Destination.Addr())
+				t.say("address", "%v is a load balancer address; this node announces it", p.Destination.Addr())
 			case "":
 				return t.end(
 					Dropped,
 					"address",
-					"%v is a load balancer's, and no node may answer for it: none is ready, or none has an endpoint of a service that keeps traffic on its node",
+					"%v is a load balancer address that no node may announce: "+
+						"no node is ready, or none has an endpoint of a service with externalTrafficPolicy Local",
 					p.Destination.Addr(),
 				), nil
 			default:
 				t.NextNode = announcer
-				return t.end(Forwarded, "address", "%v is a load balancer's; node %s answers for it on the wire", p.Destination.Addr(), announcer), nil
+				return t.end(Forwarded, "address", "%v is a load balancer address; node %s announces it", p.Destination.Addr(), announcer), nil
 			}
 		}
 	}
 	if p.Destination.Addr().IsLoopback() && p.Source.IsValid() {
-		return t.end(Forwarded, "address", "%v is the pod's own: it never leaves the pod", p.Destination.Addr()), nil
+		return t.end(Forwarded, "address", "%v is an address of the pod itself: the packet does not leave the pod", p.Destination.Addr()), nil
 	}
 	f := Frontend{AddrPort: p.Destination, Protocol: p.Protocol, Outside: p.Outside}
 	name := s.ServiceAt(f)
@@ -122,21 +123,21 @@ func (s *Syncer) Trace(d *Datapath, p Probe, judge Judge) (*Trace, error) {
 			return t.end(
 				Dropped,
 				"clients",
-				"%v is in none of the ranges of clients that the service is for: %s",
+				"%v is in none of the service's loadBalancerSourceRanges: %s",
 				p.Source,
 				join(found.sources),
 			), nil
 		}
-		t.say("clients", "%v is in %v, which the service is for", p.Source, found.sources[i])
+		t.say("clients", "%v is in %v, one of the service's loadBalancerSourceRanges", p.Source, found.sources[i])
 	}
 	for _, note := range s.leftOut(f, found.backends) {
 		t.say("endpoint", "%s", note)
 	}
 	if len(found.backends) == 0 {
 		if p.Outside && p.Destination.Addr() != d.nodeAddress(p.Destination.Addr()) {
-			return t.end(Dropped, "endpoint", "the service has no endpoint for this node to use"), nil
+			return t.end(Dropped, "endpoint", "the service has no usable endpoint for this node"), nil
 		}
-		return t.end(Refused, "endpoint", "the service has no endpoint for this node to use"), nil
+		return t.end(Refused, "endpoint", "the service has no usable endpoint for this node"), nil
 	}
 	shares, why, err := d.shares(t, f, p, found)
 	if err != nil {
@@ -162,12 +163,12 @@ func (t *Trace) conclude() {
 		case t.Verdict == "" || t.Verdict == b.Verdict:
 			t.Verdict, t.Decides = b.Verdict, fmt.Sprintf("endpoint %v: %s", b.Address, b.Reason)
 		default:
-			t.Verdict, t.Decides = Some, "the endpoint that is chosen"
+			t.Verdict, t.Decides = Some, "the selected endpoint"
 			return
 		}
 	}
 	if taking := slices.DeleteFunc(slices.Clone(t.Backends), func(b TracedBackend) bool { return b.Share == 0 }); len(taking) > 1 {
-		t.Decides = fmt.Sprintf("any of %d endpoints, all alike in that: %s", len(taking), taking[0].Reason)
+		t.Decides = fmt.Sprintf("any of %d endpoints, with the same result: %s", len(taking), taking[0].Reason)
 	}
 }
 
@@ -176,11 +177,11 @@ func (s *Syncer) traceDirect(t *Trace, d *Datapath, p Probe, from netip.Addr, wa
 	to := p.Destination
 	switch {
 	case wanted != "":
-		t.say("service", "%s should have %v/%v, and the maps lack it: compare them by xebec node services", wanted, to, p.Protocol)
+		t.say("service", "%v/%v belongs to %s, but is missing in the maps: compare them with xebec node services", wanted, to, p.Protocol)
 	case p.Outside && d.announces(to.Addr()):
 		return t.end(Dropped, "service", "no service has port %d of the load balancer's address %v", to.Port(), to.Addr()), nil
 	default:
-		t.say("service", "no service has %v/%v: it is left as it is", to, p.Protocol)
+		t.say("service", "no service has %v/%v: the destination is not translated", to, p.Protocol)
 	}
 	place, err := d.place(from, to.Addr(), p.Outside)
 	if err != nil {
@@ -222,7 +223,7 @@ func (d *Datapath) traceBackend(b *TracedBackend, p Probe, from netip.Addr, judg
 		if d.cfg.OverlayLink != "" && place.link == d.cfg.OverlayLink {
 			source = d.familyOf(b.Address.Addr()).overlay
 		}
-		b.Translation = fmt.Sprintf("to the endpoint, from the node's address %v: answers have to come back this way", source)
+		b.Translation = fmt.Sprintf("to the endpoint, from the node's address %v, so that replies return through this node", source)
 	default:
 		b.Translation = "to the endpoint, with the client's address kept"
 	}
@@ -235,7 +236,7 @@ func (d *Datapath) traceBackend(b *TracedBackend, p Probe, from netip.Addr, judg
 	return nil
 }
 
-const untranslated = "none: the addresses are kept"
+const untranslated = "none: source and destination are kept"
 
 // nodeAddress is the node's address of the family of another, invalid if it has none.
 func (d *Datapath) nodeAddress(other netip.Addr) netip.Addr {
@@ -245,7 +246,7 @@ func (d *Datapath) nodeAddress(other netip.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-// isPod tells whether the address is one of the node's pods.
+// isPod reports whether the address is one of the node's pods.
 func (d *Datapath) isPod(a netip.Addr) bool {
 	f := d.familyOf(a)
 	return f != nil && f.pods.Contains(a)
@@ -263,9 +264,9 @@ func (d *Datapath) masquerades(p Probe, from, to netip.Addr) (string, error) {
 	case err == nil:
 		return untranslated, nil
 	case errors.Is(err, ebpf.ErrKeyNotExist):
-		return fmt.Sprintf("%v is outside of the cluster: the packet leaves with the node's address %v", to, f.node), nil
+		return fmt.Sprintf("%v is outside the cluster: the source becomes the node's address %v", to, f.node), nil
 	}
-	return "", fmt.Errorf("asking for the cluster's networks: %w", err)
+	return "", fmt.Errorf("reading the cluster's networks: %w", err)
 }
 
 // lookup reads one frontend from the maps; nil when they do not have it.
@@ -309,22 +310,22 @@ func (d *Datapath) shares(t *Trace, f Frontend, p Probe, found *programmed) ([]f
 		}
 		if kept >= 0 {
 			shares[kept] = 1
-			t.say("endpoint", "%v keeps %v, its choice of %v ago, by sessionAffinity ClientIP", p.Source, found.backends[kept], ago)
-			return shares, "chosen by session affinity", nil
+			t.say("endpoint", "%v keeps %v, selected %v ago, by sessionAffinity ClientIP", p.Source, found.backends[kept], ago)
+			return shares, "selected by session affinity", nil
 		}
 	}
 	if !p.Outside || !found.maglev {
 		for i := range shares {
 			shares[i] = 1 / float64(len(shares))
 		}
-		t.say("endpoint", "one is chosen at random, all alike")
-		return shares, "chosen at random", nil
+		t.say("endpoint", "one is selected at random, all with the same probability")
+		return shares, "selected at random", nil
 	}
 	for _, slot := range maglevTable(found.backends) {
 		shares[slot] += 1.0 / maglevSize
 	}
-	t.say("endpoint", "one is chosen by Maglev's table: by the client's address and port, the same on every node")
-	return shares, "chosen by Maglev's table", nil
+	t.say("endpoint", "one is selected by the Maglev table from the client's address and port, the same one on every node")
+	return shares, "selected by the Maglev table", nil
 }
 
 // keptFor returns the slot of the endpoint that a client outside keeps, -1 for none.
@@ -338,7 +339,7 @@ func (d *Datapath) keptFor(at Frontend, client netip.Addr, found *programmed) (i
 		return -1, 0, nil
 	}
 	if err != nil {
-		return -1, 0, fmt.Errorf("reading a client's choice: %w", err)
+		return -1, 0, fmt.Errorf("reading the backend of a client: %w", err)
 	}
 	now, err := sinceBoot()
 	if err != nil {
@@ -406,7 +407,7 @@ func (d *Datapath) place(from, to netip.Addr, outside bool) (place, error) {
 	return out, nil
 }
 
-// isBalanced tells whether the address is one that a node is to answer for.
+// isBalanced reports whether the address is one that a node is to answer for.
 func (t *Table) isBalanced(addr netip.Addr) bool {
 	for _, b := range t.balancers.known {
 		if slices.Contains(b.addrs, addr) {
@@ -447,20 +448,20 @@ func (t *Table) whyNot(ep *discoveryv1.Endpoint) string {
 	c := conditionsOf(ep)
 	switch {
 	case c.terminating && c.serving:
-		return "it terminates, and is used only while no other is ready"
+		return "it is terminating, and is used only while no other endpoint is ready"
 	case !c.ready:
 		return "it is not ready"
 	case !t.reach.coversEndpoint(ep):
-		return "this node has no route to its node's pods: that node has just joined or is gone"
+		return "this node has no route to the pods of its node: that node has just joined or was removed"
 	case ep.GetNodeName() != t.node:
-		return "the service's policies or its traffic distribution prefer others to it for this node"
+		return "the service's traffic policies or traffic distribution prefer other endpoints for this node"
 	}
-	return "the service's port has no such endpoint, or the change is on its way to the maps"
+	return "the port of the service has no such endpoint, or the change is not yet in the maps"
 }
 
 func orUnknown(name string) string {
 	if name == "" {
-		return "a service that is not known any more"
+		return "a deleted service"
 	}
 	return name
 }

@@ -47,7 +47,7 @@ func TestTrace(t *testing.T) {
 	for name, c := range map[string]struct {
 		probe   datapath.Probe
 		verdict string
-		words   []string // of what is told, in this order
+		words   []string // of the trace, in this order
 	}{
 		"a pod to a cluster IP": {datapath.Probe{Source: addr(here), Destination: at("10.96.0.1:80")}, datapath.Forwarded,
 			[]string{"has 10.96.0.1:80/TCP in the maps, with 2 endpoints", "at random", here + ":8080 50%", "a pod of this node", "the socket connects to the endpoint", there + ":8080 50%", "another machine"}},
@@ -74,18 +74,18 @@ func TestTrace(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		var told []string
+		var reported []string
 		for _, s := range got.Steps {
-			told = append(told, s.Stage+": "+s.Finding)
+			reported = append(reported, s.Stage+": "+s.Finding)
 		}
 		for _, b := range got.Backends {
-			told = append(told, fmt.Sprintf("%v %.0f%% %s; %s; %s; %s", b.Address, 100*b.Share, b.Place, b.Translation, b.Verdict, b.Reason))
+			reported = append(reported, fmt.Sprintf("%v %.0f%% %s; %s; %s; %s", b.Address, 100*b.Share, b.Place, b.Translation, b.Verdict, b.Reason))
 		}
-		rest := strings.Join(told, "\n")
+		rest := strings.Join(reported, "\n")
 		for _, words := range c.words {
 			_, after, found := strings.Cut(rest, words)
 			if !found {
-				t.Errorf("%s: %q is not told, or not in its place:\n%s", name, words, strings.Join(told, "\n"))
+				t.Errorf("%s: %q is missing, or not in its place:\n%s", name, words, strings.Join(reported, "\n"))
 				break
 			}
 			rest = after
@@ -127,11 +127,11 @@ func TestTrace(t *testing.T) {
 	if !slices.ContainsFunc(unready.Steps, func(s datapath.Step) bool {
 		return strings.Contains(s.Finding, "10.244.9.9 on node node-9 is not used: it is not ready")
 	}) {
-		t.Errorf("nothing is told of the endpoint that is not ready: %+v", unready.Steps)
+		t.Errorf("the endpoint that is not ready is missing: %+v", unready.Steps)
 	}
 }
 
-// The same is told of IPv6.
+// The same is reported for IPv6.
 func TestTraceByIPv6(t *testing.T) {
 	w := newWire(t, dualStack)
 	_, here := w.pod6(0, "here")
@@ -166,14 +166,14 @@ func TestTraceByIPv6(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		told := fmt.Sprintf("%+v", *got)
+		reported := fmt.Sprintf("%+v", *got)
 		for _, words := range c.words {
-			if !strings.Contains(told, words) {
-				t.Errorf("%s: %q is not told: %s", name, words, told)
+			if !strings.Contains(reported, words) {
+				t.Errorf("%s: %q is missing: %s", name, words, reported)
 			}
 		}
 		if got.Verdict != c.verdict {
-			t.Errorf("%s: %s, want %s: %s", name, got.Verdict, c.verdict, told)
+			t.Errorf("%s: %s, want %s: %s", name, got.Verdict, c.verdict, reported)
 		}
 	}
 }

@@ -31,9 +31,8 @@ import (
 	"github.com/xebec-project/xebec/internal/netlab"
 )
 
-// wire is two nodes with pods, and a client that is no part of the cluster, on
-// one L2 network. The nodes' programs see the packets of the wire only: nobody's
-// sockets are in their cgroups.
+// wire is two nodes with pods, and a client that is no part of the cluster, on one L2 network. The
+// nodes' programs see the packets of the wire only: no sockets are in their cgroups.
 type wire struct {
 	t      testing.TB
 	lab    *netlab.Lab
@@ -56,7 +55,7 @@ const (
 // dualStack gives the nodes, their pods and the client IPv6 addresses too.
 func dualStack(c *datapath.Config) { c.IPv6 = true }
 
-// addAddress gives a host's interface an address that nobody else has.
+// addAddress gives a host's interface an address that no other host has.
 func addAddress(t testing.TB, ns *netlab.Namespace, addr string) {
 	t.Helper()
 	err := ns.Do(func() error {

@@ -57,7 +57,7 @@ func exampleRecords() *Records {
 	r.OnEndpointSlice(nil, newSlice("default", "db-2", "db", pg, newEndpoint("10.244.1.4", "", true)))
 	r.OnService(nil, newService("default", "early", &corev1.ServiceSpec{ClusterIp: "None", PublishNotReadyAddresses: true}))
 	r.OnEndpointSlice(nil, newSlice("default", "early-1", "early", nil, newEndpoint("10.244.1.5", "e", false)))
-	r.OnService(nil, newService("default", "nobody", &corev1.ServiceSpec{ClusterIp: "None"}))
+	r.OnService(nil, newService("default", "empty", &corev1.ServiceSpec{ClusterIp: "None"}))
 	r.OnService(nil, newService("other", "out", &corev1.ServiceSpec{Type: "ExternalName", ExternalName: "www.example.org"}))
 	r.OnService(nil, newService("other", "alias", &corev1.ServiceSpec{Type: "ExternalName", ExternalName: "web.default.svc.cluster.local"}))
 	r.OnService(nil, newService("other", "circle", &corev1.ServiceSpec{Type: "ExternalName", ExternalName: "circle.other.svc.cluster.local"}))
@@ -135,7 +135,7 @@ func TestAnswers(t *testing.T) {
 		{"_pg._tcp.db.default.svc.cluster.local.", miekg.TypeSRV, miekg.RcodeSuccess,
 			"SRV 0 100 5432 10-244-1-4.db.default.svc.cluster.local.; SRV 0 100 5432 db-0.db.default.svc.cluster.local.; SRV 0 100 5432 db-1.db.default.svc.cluster.local."},
 		{"early.default.svc.cluster.local.", miekg.TypeA, miekg.RcodeSuccess, "A 10.244.1.5"},
-		{"nobody.default.svc.cluster.local.", miekg.TypeA, miekg.RcodeNameError, ""},
+		{"empty.default.svc.cluster.local.", miekg.TypeA, miekg.RcodeNameError, ""},
 
 		{"alias.other.svc.cluster.local.", miekg.TypeA, miekg.RcodeSuccess, "A 10.96.0.20; CNAME web.default.svc.cluster.local."},
 		{"alias.other.svc.cluster.local.", miekg.TypeCNAME, miekg.RcodeSuccess, "CNAME web.default.svc.cluster.local."},
@@ -198,7 +198,7 @@ func TestRecordsFollowEvents(t *testing.T) {
 		}
 	}
 	const name, addr = "a.n.svc.cluster.local.", "2.0.244.10.in-addr.arpa."
-	expect(name, miekg.TypeA, "SERVFAIL") // not synced: nobody may believe that it is not there
+	expect(name, miekg.TypeA, "SERVFAIL") // not synced: the response must not be negative
 	expect(addr, miekg.TypePTR, "SERVFAIL")
 	r.Synced()
 	expect(name, miekg.TypeA, "NXDOMAIN")
@@ -439,7 +439,7 @@ func (w waiting) Done() <-chan struct{} {
 	return w.Context.Done()
 }
 
-func TestEqualQuestionsShareAnExchange(t *testing.T) {
+func TestEqualQueriesShareAnExchange(t *testing.T) {
 	var asked atomic.Int32
 	arrived, release := make(chan struct{}), make(chan struct{})
 	up := upstream(t, func(w miekg.ResponseWriter, req *miekg.Msg) {
@@ -477,7 +477,7 @@ func TestEqualQuestionsShareAnExchange(t *testing.T) {
 	}
 }
 
-func TestNewRefuses(t *testing.T) {
+func TestNewRejectsInvalidConfig(t *testing.T) {
 	for _, cfg := range []Config{
 		{Domain: "", Address: netip.MustParseAddrPort("10.96.0.10:53")},
 		{Domain: ".", Address: netip.MustParseAddrPort("10.96.0.10:53")},

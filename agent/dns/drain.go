@@ -8,16 +8,16 @@ import (
 )
 
 // drainingListener hands out TCP connections until it is drained. Another process that has the
-// socket accepts those that come later, while the connections taken before get their first answer:
-// a client that connected a moment before the end has not asked yet, and closing its connection
-// would fail its query.
+// socket accepts later connections, while the accepted ones get their first response: a client that
+// connected just before has not sent its query yet, and closing its connection would fail the
+// query.
 type drainingListener struct {
 	*net.TCPListener
 	ended chan struct{} // closed when Accept returns no more connections
 
 	mu       sync.Mutex
 	draining bool
-	// unanswered is how many open connections have had no answer yet.
+	// unanswered is the number of open connections without a response so far.
 	unanswered int
 	// changed is closed and replaced when unanswered falls.
 	changed chan struct{}
@@ -51,7 +51,7 @@ func (l *drainingListener) answered() {
 	l.changed = make(chan struct{})
 }
 
-// drain stops accepting and returns when each connection has had an answer, or ctx ends.
+// drain stops accepting and returns when each connection has had a response, or ctx ends.
 func (l *drainingListener) drain(ctx context.Context) {
 	l.mu.Lock()
 	l.draining = true
@@ -77,7 +77,7 @@ func (l *drainingListener) drain(ctx context.Context) {
 	}
 }
 
-// trackedConn tells when it has been written to or closed.
+// trackedConn counts as answered once it has been written to or closed.
 type trackedConn struct {
 	net.Conn
 	answered func()

@@ -10,10 +10,10 @@ import (
 	miekg "github.com/miekg/dns"
 )
 
-// TestConnectedBeforeTheEnd connects by TCP, ends the server, and asks then: the answer comes, and
-// the server ends when it has been given. A connection that never asks holds the server for no
-// longer than its limit.
-func TestConnectedBeforeTheEnd(t *testing.T) {
+// TestDrainAnswersOpenConnections connects by TCP, ends the server, and asks then: the answer
+// comes, and the server ends when it has been given. A connection that never asks holds the server
+// for no longer than its limit.
+func TestDrainAnswersOpenConnections(t *testing.T) {
 	for _, asks := range []bool{true, false} {
 		s := newServer(t, exampleRecords())
 		bind(t, s)

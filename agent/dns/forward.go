@@ -15,11 +15,11 @@ import (
 )
 
 const (
-	// attemptTimeout is for one question to one resolver.
+	// attemptTimeout is for one query to one resolver.
 	attemptTimeout = 2 * time.Second
 	// forwardTimeout is for all attempts; stub resolvers wait for five seconds.
 	forwardTimeout = 4 * time.Second
-	// maxForwards is how many questions may be under way upstream.
+	// maxForwards is the maximum number of upstream queries in flight.
 	maxForwards = 512
 	// bufferSize is the largest answer taken and given by UDP without fragments.
 	bufferSize = 1232
@@ -27,15 +27,15 @@ const (
 
 var errNoUpstream = errors.New("no upstream resolver")
 
-// forwarder asks the resolvers that the node has for what is not the cluster's.
+// forwarder forwards queries for names outside the cluster to the node's resolvers.
 type forwarder struct {
 	upstreams []netip.AddrPort
 	metrics   *Metrics
 	// preferred is the index of the resolver that answered last.
 	preferred atomic.Int32
 	slots     chan struct{}
-	// Equal questions share one exchange. This also breaks loops: a question
-	// that comes back to us through a resolver that asks us finds itself.
+	// Equal queries share one exchange. This also breaks loops: a query that a resolver sends back to
+	// this server joins the original one.
 	flights singleflight.Group
 }
 
@@ -61,7 +61,7 @@ func (f *forwarder) exchange(ctx context.Context, req *miekg.Msg) (*miekg.Msg, e
 		default:
 			return nil, errors.New("too many queries in flight")
 		}
-		// The first to ask may go away; the others want the answer.
+		// The first caller may leave while others still wait for the response.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forwardTimeout)
 		defer cancel()
 		return f.ask(ctx, q, dnssec, req.CheckingDisabled)
@@ -77,7 +77,7 @@ func (f *forwarder) exchange(ctx context.Context, req *miekg.Msg) (*miekg.Msg, e
 	}
 }
 
-// ask tries the resolvers one after the other, the last that worked first.
+// ask tries the resolvers one after the other, the last that responded first.
 func (f *forwarder) ask(ctx context.Context, q miekg.Question, dnssec, checkingDisabled bool) (*miekg.Msg, error) {
 	msg := new(miekg.Msg)
 	msg.SetQuestion(q.Name, q.Qtype)
@@ -117,8 +117,7 @@ func attempt(ctx context.Context, msg *miekg.Msg, upstream netip.AddrPort) (*mie
 	return resp, err
 }
 
-// exchangeBy asks over a socket of its own, and so from a port of its own, with
-// an id of its own: an answer is hard to forge.
+// exchangeBy queries from a new socket, with a random port and ID: responses are hard to forge.
 func exchangeBy(ctx context.Context, network string, msg *miekg.Msg, upstream netip.AddrPort) (*miekg.Msg, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, network, upstream.String())
@@ -136,7 +135,7 @@ func exchangeBy(ctx context.Context, network string, msg *miekg.Msg, upstream ne
 	}
 	if len(resp.Question) != 1 || !strings.EqualFold(resp.Question[0].Name, msg.Question[0].Name) ||
 		resp.Question[0].Qtype != msg.Question[0].Qtype {
-		return nil, errors.New("response to another question")
+		return nil, errors.New("response does not match the query")
 	}
 	return resp, nil
 }

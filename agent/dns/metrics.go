@@ -10,7 +10,7 @@ import (
 	"github.com/xebec-project/xebec/internal/metrics"
 )
 
-// Metrics are a DNS server's. One serves all servers that follow one another.
+// Metrics are those of a DNS server. Successive servers share one value.
 type Metrics struct {
 	queries  *prometheus.CounterVec
 	upstream *prometheus.HistogramVec
@@ -21,10 +21,10 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	f := promauto.With(r)
 	return &Metrics{
 		queries: f.NewCounterVec(prometheus.CounterOpts{
-			Name: metrics.DNSQueries, Help: "Answers that the node's DNS server gave.",
+			Name: metrics.DNSQueries, Help: "Responses of the node's DNS server.",
 		}, []string{metrics.LabelRcode}),
 		upstream: f.NewHistogramVec(prometheus.HistogramOpts{
-			Name: metrics.DNSUpstreamSeconds, Help: "How long questions to the node's resolvers took.",
+			Name: metrics.DNSUpstreamSeconds, Help: "Duration of queries to the node's resolvers.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14), // to 4 s
 		}, []string{metrics.LabelResult}),
 	}
@@ -33,7 +33,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 func (m *Metrics) answered(rcode int) {
 	name, ok := miekg.RcodeToString[rcode]
 	if !ok {
-		name = "other" // what a resolver makes up must not become a label
+		name = "other" // unknown codes of a resolver must not become labels
 	}
 	m.queries.WithLabelValues(name).Inc()
 }

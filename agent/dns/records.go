@@ -15,9 +15,9 @@ import (
 // serviceNameLabel ties an endpoint slice to its service, as in Kubernetes.
 const serviceNameLabel = "kubernetes.io/service-name"
 
-// Records is what the cluster zone is answered from: services and, for headless
-// ones, their endpoints. Informers feed it; it is safe for concurrent use. The
-// objects that it is given are kept and must not change.
+// Records is what the cluster zone is answered from: services and, for headless ones, their
+// endpoints. Informers fill it; it is safe for concurrent use. The objects that it is given are
+// kept and must not change.
 type Records struct {
 	mu         sync.RWMutex
 	synced     bool
@@ -38,8 +38,8 @@ type entry struct {
 	endpoints    []endpoint
 }
 
-// exists tells whether the service's name has any record. As Kubernetes' DNS
-// specification has it, a headless service without ready endpoints has none.
+// exists reports whether the service's name has any record. As Kubernetes' DNS specification has
+// it, a headless service without ready endpoints has none.
 func (e *entry) exists() bool {
 	return len(e.ips) > 0 || e.externalName != "" || len(e.endpoints) > 0
 }
@@ -109,15 +109,15 @@ func (r *Records) OnEndpointSlice(old, now *discoveryv1.EndpointSlice) {
 	}
 }
 
-// Synced says that the first lists of both informers have been delivered. Before
-// that the server says "try again" rather than that a name does not exist.
+// Synced records that the first lists of both informers have been delivered. Before that the server
+// responds with SERVFAIL instead of NXDOMAIN.
 func (r *Records) Synced() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.synced = true
 }
 
-// rebuild computes a service's entry and its reverse names anew.
+// rebuild computes the entry of a service and its reverse names again.
 func (r *Records) rebuild(k key) {
 	if was := r.entries[k]; was != nil {
 		for ip := range was.addresses() {

@@ -14,7 +14,7 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// What resolvers in common use take; the rest they ignore or choke on.
+// The limits of common resolvers, which ignore or reject the rest.
 const (
 	maxNameservers  = 3
 	maxSearches     = 32
@@ -64,8 +64,8 @@ func readResolvConf(path string) (ResolvConf, error) {
 	return ParseResolvConf(f)
 }
 
-// ParseResolvConf reads a resolv.conf as resolvers do: lines that make no sense
-// are passed over, and the last search line counts.
+// ParseResolvConf reads a resolv.conf as resolvers do: invalid lines are skipped, and the last
+// search line counts.
 func ParseResolvConf(r io.Reader) (ResolvConf, error) {
 	var c ResolvConf
 	lines := bufio.NewScanner(r)
@@ -119,13 +119,13 @@ func (c ResolvConf) String() string {
 	return b.String()
 }
 
-// PodResolvConf says how a pod resolves names.
+// PodResolvConf has what determines the resolv.conf of a pod.
 type PodResolvConf struct {
 	// Namespace is the pod's.
 	Namespace string
 	// Policy is the pod's dnsPolicy; empty is ClusterFirst.
 	Policy string
-	// HostNetwork tells whether the pod shares the node's network.
+	// HostNetwork reports whether the pod shares the node's network.
 	HostNetwork bool
 	// Config is the pod's dnsConfig, or nil.
 	Config *corev1.PodDNSConfig
@@ -144,7 +144,7 @@ func (p PodResolvConf) Build() (ResolvConf, error) {
 	switch policy := cmp.Or(p.Policy, "ClusterFirst"); {
 	case policy == "None":
 		if len(p.Config.GetNameservers()) == 0 {
-			return ResolvConf{}, errors.New("dnsPolicy None needs a nameserver in dnsConfig")
+			return ResolvConf{}, errors.New("dnsPolicy None requires a nameserver in dnsConfig")
 		}
 	case policy == "Default", policy == "ClusterFirst" && p.HostNetwork:
 		c = ResolvConf{
@@ -157,9 +157,8 @@ func (p PodResolvConf) Build() (ResolvConf, error) {
 		c = ResolvConf{
 			Nameservers: []netip.Addr{p.ClusterDNS},
 			Searches:    []string{p.Namespace + ".svc." + domain, "svc." + domain, domain},
-			// The server is on the pod's own node and answers at once, or is starting anew: resolvers ask
-			// again soon rather than wait 5 s, so that a lookup outlives an agent that is killed or
-			// upgraded.
+			// The server is on the pod's own node and answers immediately, or is restarting: resolvers retry
+			// soon instead of after 5 s, so that a lookup survives the restart or upgrade of the agent.
 			Options: []string{"ndots:5", "timeout:1", "attempts:5"},
 		}
 		c.Searches = append(c.Searches, p.Host.Searches...)

@@ -1,7 +1,7 @@
-// Package dns answers the pods of one node: names of services and of headless
-// services' endpoints from what the informers know, others by asking the node's
-// resolvers. It follows Kubernetes' DNS specification and goes on with what it
-// knows when the control plane is gone.
+// Package dns is the DNS server for the pods of one node: it resolves names of services and of
+// endpoints of headless services from the informers, and forwards other queries to the node's
+// resolvers. It follows Kubernetes' DNS specification and continues with the last known state when
+// the control plane is unavailable.
 package dns
 
 import (
@@ -29,7 +29,7 @@ const (
 	shutdownLimit = 2 * time.Second
 )
 
-// Config is what a server needs to know.
+// Config configures a server.
 type Config struct {
 	// Domain is the cluster's, such as "cluster.local".
 	Domain string
@@ -38,10 +38,10 @@ type Config struct {
 	// Upstreams are the resolvers for other names, in order of preference. The
 	// server's own address is left out. None: other names are refused.
 	Upstreams []netip.AddrPort
-	// CIDRs are the cluster's own addresses: those without a name are said not
-	// to have one, rather than asked about elsewhere.
+	// CIDRs are the cluster's own addresses: queries for those without a name get NXDOMAIN and are not
+	// forwarded.
 	CIDRs []netip.Prefix
-	// Metrics count answers. Nil: nobody is told.
+	// Metrics count responses. Nil: there are none.
 	Metrics *Metrics
 }
 
@@ -60,10 +60,10 @@ type Server struct {
 // New returns a server that answers from the records. It does not listen yet.
 func New(cfg Config, records *Records, log *zap.Logger) (*Server, error) {
 	if _, ok := miekg.IsDomainName(cfg.Domain); !ok || strings.Trim(cfg.Domain, ".") == "" {
-		return nil, fmt.Errorf("%q is no domain for a cluster", cfg.Domain)
+		return nil, fmt.Errorf("invalid cluster domain %q", cfg.Domain)
 	}
 	if !cfg.Address.Addr().Is4() {
-		return nil, fmt.Errorf("%v is no IPv4 address to answer DNS at", cfg.Address)
+		return nil, fmt.Errorf("invalid DNS address %v: want an IPv4 address and a port", cfg.Address)
 	}
 	if cfg.Metrics == nil {
 		cfg.Metrics = NewMetrics(nil)
@@ -172,7 +172,7 @@ func serve(g *errgroup.Group, ctx context.Context, srv *miekg.Server, drain func
 	})
 }
 
-// ServeDNS answers one request.
+// ServeDNS responds to one request.
 func (s *Server) ServeDNS(w miekg.ResponseWriter, req *miekg.Msg) {
 	ctx, cancel := context.WithTimeout(context.Background(), forwardTimeout+attemptTimeout)
 	defer cancel()
@@ -194,10 +194,10 @@ func (s *Server) ServeDNS(w miekg.ResponseWriter, req *miekg.Msg) {
 	}
 }
 
-// respond returns the answer to a request, or nil for what deserves none.
+// respond returns the response to a request, nil for messages that get none.
 func (s *Server) respond(ctx context.Context, req *miekg.Msg) *miekg.Msg {
 	if req.Response {
-		return nil // answering answers, two servers could go on for ever
+		return nil // responding to responses could loop between two servers
 	}
 	resp := new(miekg.Msg)
 	if len(req.Question) != 1 {
@@ -236,7 +236,7 @@ func (s *Server) respond(ctx context.Context, req *miekg.Msg) *miekg.Msg {
 	return resp
 }
 
-// fromZone answers for the cluster domain, and follows aliases out of it.
+// fromZone responds for the cluster domain, and follows aliases out of it.
 func (s *Server) fromZone(ctx context.Context, req, resp *miekg.Msg) {
 	if !s.records.Load().isSynced() {
 		resp.Rcode = miekg.RcodeServerFailure
@@ -274,8 +274,8 @@ func (s *Server) lookup(name string, qtype uint16) answer {
 	return s.records.Load().lookup(labels, name, s.domain, qtype)
 }
 
-// follow asks upstream for what an alias stands for. Without an upstream the
-// alias is all that the client gets.
+// follow resolves the target of an alias upstream. Without an upstream the client gets the alias
+// only.
 func (s *Server) follow(ctx context.Context, req, resp *miekg.Msg, target string) {
 	ask := req.Copy()
 	ask.Question[0].Name = target
@@ -293,7 +293,8 @@ func (s *Server) follow(ctx context.Context, req, resp *miekg.Msg, target string
 	resp.Ns = append(resp.Ns, found.Ns...)
 }
 
-// fromReverse answers for an address. It tells whether that was ours to answer.
+// fromReverse responds to a reverse query. It reports whether the address is in the cluster's
+// ranges.
 func (s *Server) fromReverse(ip netip.Addr, q miekg.Question, resp *miekg.Msg) bool {
 	names := s.records.Load().names(ip, s.domain)
 	inside := slices.ContainsFunc(s.cfg.CIDRs, func(p netip.Prefix) bool { return p.Contains(ip) })
@@ -318,7 +319,7 @@ func (s *Server) fromReverse(ip netip.Addr, q miekg.Question, resp *miekg.Msg) b
 	return true
 }
 
-// fromUpstream passes the answer of a resolver on.
+// fromUpstream passes the response of a resolver on.
 func (s *Server) fromUpstream(ctx context.Context, req, resp *miekg.Msg) {
 	found, err := s.forward.exchange(ctx, req)
 	switch {
@@ -335,7 +336,7 @@ func (s *Server) fromUpstream(ctx context.Context, req, resp *miekg.Msg) {
 	resp.Answer = slices.Clone(found.Answer)
 	resp.Ns = slices.Clone(found.Ns)
 	for _, rr := range found.Extra {
-		if rr.Header().Rrtype != miekg.TypeOPT { // EDNS is between two neighbours
+		if rr.Header().Rrtype != miekg.TypeOPT { // EDNS options are hop by hop
 			resp.Extra = append(resp.Extra, rr)
 		}
 	}

@@ -12,28 +12,26 @@ import (
 	miekg "github.com/miekg/dns"
 )
 
-// ttl of all records, in seconds: how long a client may keep an address that is
-// no longer right.
+// ttl of all records, in seconds: the maximum time that a client may cache an outdated address.
 const ttl = 5
 
 // schemaVersion is of Kubernetes' DNS specification.
 const schemaVersion = "1.1.0"
 
-// answer is what the zone says to a question.
+// answer is the zone's response to a query.
 type answer struct {
 	rcode  int
 	answer []miekg.RR
 	extra  []miekg.RR
-	// alias is where an ExternalName leads: it has to be asked elsewhere.
+	// alias is the target of an ExternalName service, which must be resolved upstream.
 	alias string
 }
 
 func nodata() answer   { return answer{rcode: miekg.RcodeSuccess} }
 func nxdomain() answer { return answer{rcode: miekg.RcodeNameError} }
 
-// lookup answers a question for a name in the cluster domain. Labels are those
-// before the domain, in lower case. Name is the whole name as it was asked: it
-// comes back as the owner of the records.
+// lookup resolves a name in the cluster domain. Labels are those before the domain, in lower case.
+// Name is the whole name as it was asked: it comes back as the owner of the records.
 func (r *Records) lookup(labels []string, name, domain string, qtype uint16) answer {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -80,7 +78,7 @@ func (r *Records) lookup(labels []string, name, domain string, qtype uint16) ans
 	}
 }
 
-// atService answers for the service's own name.
+// atService resolves the name of a service.
 func (e *entry) atService(name string, qtype uint16) answer {
 	if e.externalName != "" {
 		target := miekg.Fqdn(e.externalName)
@@ -107,7 +105,7 @@ func (e *entry) atService(name string, qtype uint16) answer {
 	return a
 }
 
-// atHost answers for one endpoint's name.
+// atHost resolves the name of an endpoint.
 func (e *entry) atHost(hostname, name string, qtype uint16) answer {
 	a := nxdomain()
 	for _, ep := range e.endpoints {
@@ -122,7 +120,7 @@ func (e *entry) atHost(hostname, name string, qtype uint16) answer {
 	return a
 }
 
-// atPort answers for _port._protocol: where the port is, and at what number.
+// atPort resolves the SRV records of _port._protocol.
 func (e *entry) atPort(portName, protocol, name, base string, qtype uint16) answer {
 	a := nxdomain()
 	wanted := qtype == miekg.TypeSRV || qtype == miekg.TypeANY
@@ -162,7 +160,7 @@ func (e *entry) atPort(portName, protocol, name, base string, qtype uint16) answ
 	return a
 }
 
-// hasProtocol tells whether some name lies below _protocol.
+// hasProtocol reports whether some name lies below _protocol.
 func (e *entry) hasProtocol(protocol string) bool {
 	is := func(p port) bool { return p.protocol == protocol }
 	return slices.ContainsFunc(e.ports, is) ||
@@ -187,7 +185,7 @@ func (r *Records) isSynced() bool {
 	return r.synced
 }
 
-// asksFor tells whether an address answers a question of the type.
+// asksFor reports whether an address is a record of the query type.
 func asksFor(qtype uint16, ip netip.Addr) bool {
 	switch qtype {
 	case miekg.TypeA:
@@ -250,7 +248,7 @@ func addressRecord(name string, ip netip.Addr) miekg.RR {
 	return &miekg.A{Hdr: header(name, miekg.TypeA), A: net.IP(ip.AsSlice())}
 }
 
-// soa is the record that negative answers carry: it says how long they hold.
+// soa is the record of negative responses, which has their time to live.
 func soa(zone string) *miekg.SOA {
 	return &miekg.SOA{
 		Hdr:     header(zone, miekg.TypeSOA),

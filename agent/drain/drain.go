@@ -1,10 +1,11 @@
-// Package drain lets a pod leave the service maps of every node before its containers are told to
-// stop.
+// Package drain delays the stop signal of a deleted pod's containers until every node has removed
+// the pod from its service maps.
 //
-// A pod that is being deleted has left when the endpoint slices of all services that select it say
-// so, and every node that is ready has programmed the revision at which they did. The first is seen
-// in the agent's own informers, the second told by the endpoints service, which asks the nodes: see
-// docs/decisions/0012-acknowledged-endpoints.md. The same agent answers what others wait for.
+// That is the case when the endpoint slices of all services that select the pod show it as not
+// ready, and every ready node has programmed that revision of the slices. The agent's own informers
+// show the first; the endpoints service, which collects acknowledgements of the nodes, reports the
+// second: see docs/decisions/0012-acknowledged-endpoints.md. The agent also acknowledges the
+// revisions that other nodes wait for.
 package drain
 
 import (
@@ -41,28 +42,28 @@ type Config struct {
 	Log       *zap.Logger
 }
 
-// Coordinator knows what the node's maps have come to and what those of others have. Its methods
-// may be called concurrently.
+// Coordinator keeps the revisions that the maps of this node and of the others have reached. Its
+// methods may be called concurrently.
 type Coordinator struct {
 	cfg  Config
 	wake chan struct{}
 
 	mu      sync.Mutex
 	waiters map[*waiter]struct{}
-	// programmed is what this node's maps have come to, wanted what some node waits for.
+	// programmed is the revision of this node's maps, wanted the revision that another node waits for.
 	programmed, wanted int64
-	// asked is what the endpoints service is asked about, pending the highest that is to be asked
-	// next. One question stands at a time: a question that changed with every pod would have no answer
-	// while pods go on leaving.
+	// asked is the revision in the request to the endpoints service, pending the highest revision for
+	// the next request. There is one request at a time: one that changed with every deleted pod would
+	// not be answered while more pods are deleted.
 	asked, pending int64
-	// everywhere is what all nodes are known to have come to.
+	// everywhere is the revision that all nodes have programmed.
 	everywhere int64
 	behind     []string
 	// changed is closed and replaced when everywhere or behind changes.
 	changed chan struct{}
 }
 
-// New returns a Coordinator, which tells and asks nobody before Run.
+// New returns a Coordinator, which makes no calls before Run.
 func New(cfg Config) *Coordinator {
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
@@ -70,7 +71,7 @@ func New(cfg Config) *Coordinator {
 	return &Coordinator{cfg: cfg, wake: make(chan struct{}, 1), waiters: map[*waiter]struct{}{}, changed: make(chan struct{})}
 }
 
-// waiter is a pod that leaves.
+// waiter is a deleted pod that waits for the nodes.
 type waiter struct {
 	// services select the pod; slices are theirs.
 	services map[client.Key]bool
@@ -118,13 +119,13 @@ func (c *Coordinator) OnEndpointSlice(old, now *discoveryv1.EndpointSlice) {
 	}
 }
 
-// Programmed tells up to which revision of the endpoint slices the node's own maps are. It does not
-// block.
+// Programmed records the revision of the endpoint slices that the node's own maps have reached. It
+// does not block.
 func (c *Coordinator) Programmed(revision int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if revision < c.programmed {
-		// The cluster was restored: what nodes had come to before says nothing.
+		// The cluster was restored from a backup: earlier acknowledgements are void.
 		c.everywhere = 0
 	}
 	c.programmed = revision
@@ -133,9 +134,9 @@ func (c *Coordinator) Programmed(revision int64) {
 	}
 }
 
-// Left returns nil once no node sends the pod new connections by a service: at once when no service
-// selects it. A pod that is gone from the API needs not be in any slice. It returns an error that
-// names the nodes in the way when ctx ends first.
+// Left returns nil once no node sends the pod new connections through a service: immediately when
+// no service selects it. A pod that was removed from the API need not be in a slice. When ctx ends
+// first, the error names the nodes that have not acknowledged.
 func (c *Coordinator) Left(ctx context.Context, pod *corev1.Pod, gone bool) error {
 	if err := c.cfg.Services.WaitForSync(ctx); err != nil {
 		return err
@@ -153,12 +154,12 @@ func (c *Coordinator) Left(ctx context.Context, pod *corev1.Pod, gone bool) erro
 		select {
 		case <-w.wake:
 		case <-ctx.Done():
-			return fmt.Errorf("the endpoint slices still show the pod: %w", ctx.Err())
+			return fmt.Errorf("the pod is still ready in the endpoint slices: %w", ctx.Err())
 		}
 	}
 }
 
-// enter looks which services select the pod, and follows their slices from then on.
+// enter finds the services that select the pod, and follows their slices from then on.
 func (c *Coordinator) enter(pod *corev1.Pod) *waiter {
 	w := &waiter{services: map[client.Key]bool{}, slices: map[client.Key]*discoveryv1.EndpointSlice{}, wake: make(chan struct{}, 1)}
 	c.mu.Lock()
@@ -185,7 +186,7 @@ func (c *Coordinator) exit(w *waiter) {
 	delete(c.waiters, w)
 }
 
-// revision returns the revision at which all slices showed that the pod leaves, 0 when there are
+// revision returns the revision at which all slices showed the pod as terminating, 0 when there are
 // none.
 func (c *Coordinator) revision(w *waiter, pod *corev1.Pod, gone bool) (revision int64, left bool) {
 	c.mu.Lock()
@@ -207,8 +208,8 @@ func (c *Coordinator) revision(w *waiter, pod *corev1.Pod, gone bool) (revision 
 			shown[serviceOf(s)] = true
 		}
 	}
-	// The endpoints service shows a pod that is being deleted until it has ended. One that it does not
-	// show has become ready just before, and may still come.
+	// The endpoints service keeps a deleted pod in the slices until it has terminated. A pod that is
+	// missing became ready just before, and may still be added.
 	return revision, gone || ended(pod) || len(shown) == len(w.services)
 }
 
@@ -230,9 +231,9 @@ func (c *Coordinator) await(ctx context.Context, revision int64) error {
 		case <-changed:
 		case <-ctx.Done():
 			if len(behind) > 0 {
-				return fmt.Errorf("no word from %s: %w", strings.Join(behind, ", "), ctx.Err())
+				return fmt.Errorf("no acknowledgement from %s: %w", strings.Join(behind, ", "), ctx.Err())
 			}
-			return fmt.Errorf("no word from the endpoints service: %w", ctx.Err())
+			return fmt.Errorf("no acknowledgement from the endpoints service: %w", ctx.Err())
 		}
 	}
 }
@@ -249,7 +250,7 @@ func ended(pod *corev1.Pod) bool {
 	return st.GetPodIp() == "" || st.GetPhase() == "Failed" || st.GetPhase() == "Succeeded"
 }
 
-// selects tells whether the endpoints service makes endpoints of the pod for a service.
+// selects reports whether the endpoints service makes endpoints of the pod for a service.
 func selects(s *corev1.Service, pod *corev1.Pod) bool {
 	spec := s.GetSpec()
 	if s.GetMetadata().GetNamespace() != pod.GetMetadata().GetNamespace() || len(spec.GetSelector()) == 0 ||

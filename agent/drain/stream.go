@@ -13,14 +13,14 @@ import (
 	endpointsv1 "github.com/xebec-project/xebec/proto/xebec/endpoints/v1"
 )
 
-// minRetry and maxRetry are the limits of the pause before the endpoints service is called again,
-// which is longer when that asks for more. Of its instances one leads, and a call reaches any.
-// While none leads, all nodes call.
+// minRetry and maxRetry are the limits of the back-off before the endpoints service is called
+// again, which is longer when the service asks for it. A call reaches any instance of the service,
+// of which one leads. While none leads, all nodes retry.
 const (
 	minRetry = 10 * time.Millisecond
 	maxRetry = time.Second
-	// triesAtOnce is how many calls in a row are made without growing pauses: most that do not reach
-	// the leader are answered by an instance that does not lead.
+	// triesAtOnce is the number of calls in a row without growing back-off: most calls that fail were
+	// answered by an instance that does not lead.
 	triesAtOnce = 10
 )
 
@@ -39,7 +39,7 @@ func (c *Coordinator) Run(ctx context.Context) error {
 			pace.Reset()
 		}
 		pause := pace.Next(err)
-		c.cfg.Log.Debug("Failed to join the endpoints service", zap.Error(err), zap.Duration("retryIn", pause))
+		c.cfg.Log.Debug("Failed to connect to the endpoints service", zap.Error(err), zap.Duration("retryIn", pause))
 		if err := backoff.Sleep(ctx, pause); err != nil {
 			return err
 		}
@@ -52,7 +52,7 @@ type end struct {
 	err    error
 }
 
-// join tells and asks on one stream until that ends, and reports whether the leader answered on it.
+// join runs one stream until it ends, and reports whether the leader answered on it.
 func (c *Coordinator) join(ctx context.Context) (joined bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -61,7 +61,7 @@ func (c *Coordinator) join(ctx context.Context) (joined bool, err error) {
 		return false, err
 	}
 	c.mu.Lock()
-	// Whoever leads now may be another than was asked, and other nodes wait for other things.
+	// The leader may be another instance now, and the revisions that other nodes wait for differ.
 	c.asked, c.wanted = 0, 0
 	c.mu.Unlock()
 	sent := c.request(nil)
@@ -80,7 +80,7 @@ func (c *Coordinator) join(ctx context.Context) (joined bool, err error) {
 				return
 			}
 			if !joined {
-				c.cfg.Log.Info("Joined the endpoints service", zap.Int64(metrics.KeyRevision, first.GetProgrammed()))
+				c.cfg.Log.Info("Connected to the endpoints service", zap.Int64(metrics.KeyRevision, first.GetProgrammed()))
 			}
 			c.take(news)
 		}
@@ -101,7 +101,7 @@ func (c *Coordinator) join(ctx context.Context) (joined bool, err error) {
 	}
 }
 
-// request returns what is to be sent after what was sent last, nil for nothing.
+// request returns the next message after the last one sent, nil for none.
 func (c *Coordinator) request(last *endpointsv1.AcknowledgeRequest) *endpointsv1.AcknowledgeRequest {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -118,7 +118,7 @@ func (c *Coordinator) request(last *endpointsv1.AcknowledgeRequest) *endpointsv1
 	return nil
 }
 
-// take notes what the endpoints service tells.
+// take records a response of the endpoints service.
 func (c *Coordinator) take(news *endpointsv1.AcknowledgeResponse) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

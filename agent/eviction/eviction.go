@@ -9,31 +9,32 @@ import (
 	"go.uber.org/zap"
 )
 
-// settle is how long an evicted pod may take to go before the next one is.
+// settle is the time that an evicted pod may take to terminate before the next one is evicted.
 const settle = 30 * time.Second
 
-// Observation is how much there is of something, and how much of it is left.
+// Observation is the capacity and the available amount of a resource.
 type Observation struct{ Available, Capacity int64 }
 
-// Config says when to evict, and how.
+// Config has the thresholds and functions of an Evictor.
 type Config struct {
 	Thresholds []Threshold
-	// Every is how often the node is looked at.
+	// Every is the interval of observations.
 	Every time.Duration
-	// Transition is how long a condition stays after its last sign, so that it does not flap.
+	// Transition is the time that a condition stays after its threshold was last crossed, so that it
+	// does not flap.
 	Transition time.Duration
-	// MaxGrace bounds the time that a pod gets that is evicted for a soft threshold.
+	// MaxGrace is the maximum grace period of a pod that is evicted for a soft threshold.
 	MaxGrace time.Duration
 
-	// Observe tells what is left on the node. A signal that is absent is not watched.
+	// Observe returns the available resources of the node. A signal that is absent is not watched.
 	Observe func(context.Context) (map[Signal]Observation, error)
 	// Pods returns the pods that run, with what they use.
 	Pods func(context.Context, Signal) ([]Pod, error)
-	// Reclaim makes room on disks without ending a pod.
+	// Reclaim frees disk space without evicting a pod.
 	Reclaim func(context.Context) error
-	// Evict ends a pod for good.
+	// Evict evicts a pod.
 	Evict func(uid, message string, grace time.Duration)
-	// Changed is told the conditions of the node whenever they change, and at first.
+	// Changed is called with the conditions of the node when they change, and at the start.
 	Changed func(map[Pressure]bool)
 	Metrics *Metrics
 	Log     *zap.Logger
@@ -43,10 +44,10 @@ type Config struct {
 type Evictor struct {
 	cfg Config
 	// since is when each threshold was first found to be crossed, last when each condition last was.
-	since map[int]time.Time
-	last  map[Pressure]time.Time
-	told  map[Pressure]bool
-	// going is the pod that was evicted last.
+	since    map[int]time.Time
+	last     map[Pressure]time.Time
+	reported map[Pressure]bool
+	// going is the pod that was evicted last, while it terminates.
 	going   string
 	evicted time.Time
 }
@@ -72,14 +73,14 @@ func (e *Evictor) Run(ctx context.Context) error {
 	}
 }
 
-// step looks at the node once, and evicts at most one pod.
+// step observes the node once, and evicts at most one pod.
 func (e *Evictor) step(ctx context.Context, now time.Time) error {
 	seen, err := e.cfg.Observe(ctx)
 	if err != nil {
 		return err
 	}
 	due := e.crossed(seen, now)
-	e.tell(now)
+	e.report(now)
 	if len(due) == 0 {
 		return nil
 	}
@@ -104,7 +105,7 @@ func (e *Evictor) step(ctx context.Context, now time.Time) error {
 	}
 	if e.going != "" && now.Sub(e.evicted) < settle &&
 		slices.ContainsFunc(pods, func(p Pod) bool { return p.GetMetadata().GetUid() == e.going }) {
-		// What it used is not free yet.
+		// Its resources are not free yet.
 		return nil
 	}
 	ranked := rank(slices.DeleteFunc(pods, func(p Pod) bool { return p.GetMetadata().GetUid() == e.going }), t.Signal)
@@ -157,16 +158,16 @@ func (e *Evictor) crossed(seen map[Signal]Observation, now time.Time) (due []int
 	return due
 }
 
-// tell tells the conditions when they have changed.
-func (e *Evictor) tell(now time.Time) {
+// report reports the conditions when they have changed.
+func (e *Evictor) report(now time.Time) {
 	is := map[Pressure]bool{}
 	for _, p := range Pressures {
 		at, ever := e.last[p]
 		is[p] = ever && (at.Equal(now) || now.Sub(at) < e.cfg.Transition)
 	}
-	if e.told != nil && maps.Equal(is, e.told) {
+	if e.reported != nil && maps.Equal(is, e.reported) {
 		return
 	}
-	e.told = is
+	e.reported = is
 	e.cfg.Changed(maps.Clone(is))
 }

@@ -9,16 +9,16 @@ import (
 	"github.com/xebec-project/xebec/internal/metrics"
 )
 
-// Metrics count the pods that a node ended. They may be counted concurrently.
+// Metrics count the pods that a node evicted. They are safe for concurrent use.
 type Metrics struct {
 	evictions *prometheus.CounterVec
 }
 
-// NewMetrics makes the metrics and registers them, unless the registry is nil. Every signal is told
-// from the beginning: one can see that nothing was evicted.
+// NewMetrics makes the metrics and registers them, unless the registry is nil. Every signal has a
+// series from the start, so that 0 evictions are visible.
 func NewMetrics(r prometheus.Registerer) *Metrics {
 	m := &Metrics{evictions: promauto.With(r).NewCounterVec(prometheus.CounterOpts{
-		Name: metrics.Evictions, Help: "Pods that were ended because the node ran short, or because they used more disk than they may.",
+		Name: metrics.Evictions, Help: "Pods evicted because of node pressure, or because they exceeded their disk limits.",
 	}, []string{metrics.LabelSignal})}
 	for _, s := range slices.Concat(signals, limits) {
 		m.evictions.WithLabelValues(string(s))
@@ -26,7 +26,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	return m
 }
 
-// Count counts a pod that is ended. Nil metrics count nothing.
+// Count counts an evicted pod. Nil metrics count nothing.
 func (m *Metrics) Count(why Signal) {
 	if m != nil {
 		m.evictions.WithLabelValues(string(why)).Inc()

@@ -11,14 +11,14 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// criticalPriority is the least priority of pods that are never evicted: the node would be worth
-// nothing without them.
+// criticalPriority is the lowest priority of pods that are never evicted, since the node cannot
+// work without them.
 const criticalPriority = 2_000_000_000
 
 // Pod is a pod that may be evicted.
 type Pod struct {
 	*corev1.Pod
-	// Used is what it uses of that which is short.
+	// Used is its usage of the resource that is short.
 	Used int64
 }
 
@@ -30,7 +30,7 @@ func rank(pods []Pod, signal Signal) []Pod {
 	slices.SortStableFunc(pods, func(a, b Pod) int {
 		aOver, bOver := a.Used-requested(a.GetSpec(), name), b.Used-requested(b.GetSpec(), name)
 		order := 0
-		// Nobody asks for process ids or inodes, so that nobody uses more of them than that.
+		// Pods cannot request process IDs or inodes, so that no pod uses more than it requested.
 		if name == "memory" || name == "ephemeral-storage" {
 			order = -cmp.Compare(sign(aOver), sign(bOver))
 		}

@@ -1,7 +1,7 @@
-// Package eviction keeps a node from running out of what cannot be shared out twice: memory, disk,
-// process ids. Before the kernel has to kill something it ends the pod that is most to blame, as
-// Kubernetes' kubelet does: those first that use more than they asked for, then those of lower
-// priority, then those that use most.
+// Package eviction keeps a node from running out of incompressible resources: memory, disk, process
+// IDs. It evicts pods before the kernel has to kill processes, in the order of Kubernetes' kubelet:
+// first pods that use more than they requested, then those of lower priority, then those with the
+// highest usage.
 package eviction
 
 import (
@@ -15,7 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// Signal names what is left of something on the node.
+// Signal is the name of an available amount of a resource.
 type Signal string
 
 // The signals, as Kubernetes names them. nodefs is where pods' volumes and logs lie, imagefs where
@@ -41,7 +41,8 @@ const (
 // limits are all of those.
 var limits = []Signal{EmptyDirLimit, ContainerLimit, PodLimit}
 
-// signals in the order in which they are acted on: what the kernel would kill for comes first.
+// signals in the order in which they are handled: memory first, since the kernel kills processes
+// for it.
 var signals = []Signal{MemoryAvailable, PIDAvailable, NodeFSAvailable, NodeFSInodesFree, ImageFSAvailable, ImageFSInodesFree}
 
 // Pressure is a condition of the node.
@@ -68,7 +69,7 @@ func (s Signal) pressure() Pressure {
 	return DiskPressure
 }
 
-// resource is what pods call that of which the signal tells what is left.
+// resource is the name in pod specs of the resource that a signal is about.
 func (s Signal) resource() string {
 	switch s {
 	case MemoryAvailable:
@@ -103,25 +104,26 @@ func parseAmount(s string) (Amount, error) {
 	if p, ok := strings.CutSuffix(s, "%"); ok {
 		v, err := strconv.ParseFloat(p, 64)
 		if err != nil || v < 0 || v >= 100 {
-			return Amount{}, fmt.Errorf("%q is not a share between 0%% and 100%%", s)
+			return Amount{}, fmt.Errorf("invalid percentage %q: want 0%% to 100%%", s)
 		}
 		return Amount{percent: v, text: s}, nil
 	}
 	q, err := resource.ParseQuantity(s)
 	if err != nil || q.Sign() < 0 {
-		return Amount{}, fmt.Errorf("%q is not a quantity such as 100Mi, or a share such as 10%%", s)
+		return Amount{}, fmt.Errorf("invalid amount %q: want a quantity such as 100Mi, or a percentage such as 10%%", s)
 	}
 	return Amount{absolute: q.Value(), text: s}, nil
 }
 
-// Threshold is how little of something may be left.
+// Threshold is the minimum available amount of a signal.
 type Threshold struct {
 	Signal Signal
-	// Least is what must be left.
+	// Least is the amount that must be available.
 	Least Amount
-	// Grace is how long less may be left; 0 for a hard threshold.
+	// Grace is the time that less may be available; 0 for a hard threshold.
 	Grace time.Duration
-	// Reclaim is how much more than Least must be left again before all is well.
+	// Reclaim is the amount above Least that must be available before the threshold counts as no
+	// longer crossed.
 	Reclaim Amount
 }
 
@@ -152,7 +154,7 @@ func Parse(s Settings) ([]Threshold, error) {
 		signal, value, err := split(text, "=")
 		if err == nil {
 			if grace[signal], err = time.ParseDuration(value); err == nil && grace[signal] <= 0 {
-				err = fmt.Errorf("%q is not a time to wait", value)
+				err = fmt.Errorf("invalid duration %q: want more than 0s", value)
 			}
 		}
 		problems = append(problems, err)
@@ -171,7 +173,7 @@ func Parse(s Settings) ([]Threshold, error) {
 		}
 		if i >= len(s.Hard) {
 			if t.Grace = grace[signal]; t.Grace == 0 {
-				problems = append(problems, fmt.Errorf("%s: a soft threshold needs a grace period", text))
+				problems = append(problems, fmt.Errorf("%s: a soft threshold requires a grace period", text))
 			}
 		}
 		out = append(out, t)
@@ -184,5 +186,5 @@ func split(text, sep string) (Signal, string, error) {
 	if signal := Signal(strings.TrimSpace(name)); ok && slices.Contains(signals, signal) {
 		return signal, strings.TrimSpace(value), nil
 	}
-	return "", "", fmt.Errorf("%q does not say signal%samount: signals are %v", text, sep, signals)
+	return "", "", fmt.Errorf("invalid threshold %q: want SIGNAL%sAMOUNT with SIGNAL one of %v", text, sep, signals)
 }

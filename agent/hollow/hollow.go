@@ -100,7 +100,7 @@ type node struct {
 	ranges []netip.Prefix
 	// addresses are those of the pods, by uid.
 	addresses map[string][]netip.Addr
-	// waiting are the pods that are to run or to go, by uid; working tells whether work looks after
+	// waiting are the pods that are to run or to go, by uid; working reports whether work looks after
 	// them.
 	waiting map[string]*corev1.Pod
 	working bool

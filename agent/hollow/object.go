@@ -106,9 +106,9 @@ func (n *node) status(old *corev1.NodeStatus, at time.Time) *corev1.NodeStatus {
 	}
 	for _, c := range []*corev1.NodeCondition{
 		{Type: kind.NodeReady, Status: kind.ConditionTrue, Reason: "AgentReady"},
-		{Type: "MemoryPressure", Status: "False", Reason: "KubeletHasSufficientMemory", Message: "the node has enough memory"},
-		{Type: "DiskPressure", Status: "False", Reason: "KubeletHasSufficientDisk", Message: "the node has enough disk space"},
-		{Type: "PIDPressure", Status: "False", Reason: "KubeletHasSufficientPID", Message: "the node has enough process ids"},
+		{Type: "MemoryPressure", Status: "False", Reason: "KubeletHasSufficientMemory", Message: "kubelet has sufficient memory available"},
+		{Type: "DiskPressure", Status: "False", Reason: "KubeletHasNoDiskPressure", Message: "kubelet has no disk pressure"},
+		{Type: "PIDPressure", Status: "False", Reason: "KubeletHasSufficientPID", Message: "kubelet has sufficient PID available"},
 	} {
 		c.LastHeartbeatTime, c.LastTransitionTime = now, now
 		if before := kind.NodeCondition(&corev1.Node{Status: old}, c.Type); before.GetStatus() == c.Status &&
@@ -120,7 +120,7 @@ func (n *node) status(old *corev1.NodeStatus, at time.Time) *corev1.NodeStatus {
 	return st
 }
 
-// settled tells whether nothing is to be done for a pod.
+// settled reports whether a pod requires no action.
 func settled(pod *corev1.Pod) bool {
 	if pod.GetMetadata().GetDeletionTimestamp() != nil {
 		return false

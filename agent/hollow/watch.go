@@ -27,8 +27,8 @@ type follower struct {
 	log         *zap.Logger
 }
 
-// listener is told what a follower sees, in order, from one goroutine. An error ends the stream,
-// and another follows.
+// listener receives the events of a follower in order, from one goroutine. An error ends the
+// stream, and the follower opens another.
 type listener interface {
 	// begin is called before a state, and whole after it.
 	begin()

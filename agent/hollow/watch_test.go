@@ -18,10 +18,10 @@ import (
 )
 
 // record writes down what a follower tells.
-type record struct{ told []string }
+type record struct{ received []string }
 
-func (r *record) begin() { r.told = append(r.told, "begin") }
-func (r *record) whole() { r.told = append(r.told, "whole") }
+func (r *record) begin() { r.received = append(r.received, "begin") }
+func (r *record) whole() { r.received = append(r.received, "whole") }
 
 func (r *record) changed(b []byte) error { return r.tell("+", b) }
 func (r *record) removed(b []byte) error { return r.tell("-", b) }
@@ -29,7 +29,7 @@ func (r *record) removed(b []byte) error { return r.tell("-", b) }
 func (r *record) tell(what string, b []byte) error {
 	object := &corev1.ConfigMap{}
 	err := unmarshal(b, object)
-	r.told = append(r.told, what+object.GetMetadata().GetName())
+	r.received = append(r.received, what+object.GetMetadata().GetName())
 	return err
 }
 
@@ -50,10 +50,10 @@ func TestFollowerResumes(t *testing.T) {
 			t.Helper()
 			time.Sleep(time.Minute)
 			synctest.Wait()
-			if got := strings.Join(seen.told, " "); got != want {
-				t.Errorf("%s: told %q, want %q", what, got, want)
+			if got := strings.Join(seen.received, " "); got != want {
+				t.Errorf("%s: received %q, want %q", what, got, want)
 			}
-			seen.told = nil
+			seen.received = nil
 		}
 		step("state", "begin +a whole")
 		clienttest.Seed(s, named("b"))

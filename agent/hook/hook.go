@@ -19,8 +19,8 @@ import (
 type Pinned struct {
 	Pin     string
 	Program *ebpf.Program
-	// Belongs tells whether a link is to the place, and not to an earlier one that
-	// is gone or has become another.
+	// Belongs reports whether a link is to the place, and not to an earlier one that is gone or has
+	// become another.
 	Belongs func(*link.Info) bool
 	Attach  func() (link.Link, error)
 }
@@ -43,8 +43,7 @@ func (p Pinned) Ensure(renew bool) error {
 	return nil
 }
 
-// reuse tells whether the pin holds a link to the place. One that does not is
-// unpinned.
+// reuse reports whether the pin holds a link to the place. One that does not is unpinned.
 func (p Pinned) reuse(renew bool) (bool, error) {
 	l, err := link.LoadPinnedLink(p.Pin, nil)
 	if errors.Is(err, os.ErrNotExist) {
@@ -56,11 +55,11 @@ func (p Pinned) reuse(renew bool) (bool, error) {
 	defer l.Close()
 	info, err := l.Info()
 	if err != nil {
-		return false, fmt.Errorf("asking the pinned link: %w", err)
+		return false, fmt.Errorf("inspecting the pinned link: %w", err)
 	}
 	if !p.Belongs(info) {
 		if err := l.Unpin(); err != nil {
-			return false, fmt.Errorf("unpinning a link to another place: %w", err)
+			return false, fmt.Errorf("unpinning a link to another hook: %w", err)
 		}
 		return false, nil
 	}

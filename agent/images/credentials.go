@@ -92,7 +92,7 @@ func (k Keyring) For(full string) []Credentials {
 	return out
 }
 
-// fits tells whether a place covers a repository. A part of the place's host may be "*", which
+// fits reports whether a place covers a repository. A part of the place's host may be "*", which
 // stands for one part.
 func fits(place, domain, repository string) bool {
 	host, path, _ := strings.Cut(place, "/")

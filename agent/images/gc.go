@@ -23,14 +23,14 @@ type GC struct {
 	// High is the share of the disk in use, in percent, from which images are removed, and Low the
 	// share at which that ends. With 100 for High images are only removed when FreeUnused is called.
 	High, Low int
-	// MinAge is how long an image must have been unused to be removed.
+	// MinAge is minimum time that an image is unused before it is removed.
 	MinAge time.Duration
 	// Every is how often the disk is looked at.
 	Every time.Duration
 	// InUse returns the full names of images that pods of the node need, whether their containers run
 	// or not.
 	InUse func() []string
-	// Failed is told why room could not be made: the reason is one of ReasonGCFailed and
+	// Failed is called when too little space was freed; the reason is ReasonGCFailed or
 	// ReasonFreeDiskSpaceFailed.
 	Failed func(reason, message string)
 	Log    *zap.Logger
@@ -241,7 +241,7 @@ func (d Disk) usedPercent() int {
 func DiskAt(path string) (Disk, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {
-		return Disk{}, fmt.Errorf("looking at the disk of %s: %w", path, err)
+		return Disk{}, fmt.Errorf("inspecting the file system of %s: %w", path, err)
 	}
 	return Disk{
 		Path: path, Capacity: int64(st.Blocks) * st.Bsize, Available: int64(st.Bavail) * st.Bsize,
@@ -257,13 +257,13 @@ func (s *Store) Disk(ctx context.Context) (Disk, error) {
 	if root == "" {
 		plugins, err := s.introspection().Plugins(ctx, "type==io.containerd.snapshotter.v1,id=="+s.snapshotter)
 		if err != nil {
-			return Disk{}, fmt.Errorf("asking where images lie: %w", err)
+			return Disk{}, fmt.Errorf("locating the images: %w", err)
 		}
 		for _, p := range plugins.GetPlugins() {
 			root = p.GetExports()["root"]
 		}
 		if root == "" {
-			return Disk{}, fmt.Errorf("containerd does not tell where snapshotter %s keeps images", s.snapshotter)
+			return Disk{}, fmt.Errorf("containerd does not report where snapshotter %s stores images", s.snapshotter)
 		}
 		s.mu.Lock()
 		s.root = root
@@ -284,7 +284,7 @@ func (s *Store) touch(d digest.Digest, now time.Time) {
 }
 
 // lastUsed returns when an image was last used. One that was on the node before the agent started
-// counts as used then, at the latest: nobody knows.
+// counts as used at that start: its earlier use is unknown.
 func (s *Store) lastUsed(d digest.Digest, created, now time.Time) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()

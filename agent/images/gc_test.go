@@ -227,7 +227,7 @@ func TestMirror(t *testing.T) {
 		t.Fatalf("pulled %+v, %v, %v", img, pulled, err)
 	}
 	if auth, ok := asked.Load("registry.invalid"); !ok || auth != "" {
-		t.Errorf("the mirror was asked %v, and told %q: the credentials are the registry's", ok, auth)
+		t.Errorf("the mirror was asked %v, and received %q: the credentials are the registry's", ok, auth)
 	}
 }
 

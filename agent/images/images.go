@@ -27,7 +27,7 @@ const pullTimeout = 10 * time.Minute
 var (
 	// ErrNeverPull is returned by Ensure for an image that is absent and that the policy forbids to
 	// pull.
-	ErrNeverPull = errors.New("image is not present on the node and its pull policy is Never: load it with `xebec image load ARCHIVE`")
+	ErrNeverPull = errors.New("not present with pull policy of Never: load it with `xebec image load ARCHIVE`")
 	// ErrInvalidName is returned for a name that can't name an image.
 	ErrInvalidName = errors.New("invalid image name")
 )
@@ -61,7 +61,7 @@ type Config struct {
 	RegistryDir string
 	// Parallel is how many images are pulled at a time; default 5.
 	Parallel int
-	// ReportEvery is how often those who wait for a pull are told how far it is; default 10 s.
+	// ReportEvery is the interval of progress reports of a pull; default 10 s.
 	ReportEvery time.Duration
 }
 
@@ -101,7 +101,7 @@ func New(client *containerd.Client, snapshotter string, cfg Config) *Store {
 // Ensure makes sure that the image is on the node, unpacked, and returns it. The policy is one of
 // Kubernetes': Always asks the registry for a newer one each time, and takes an image that was
 // imported when it gets none; IfNotPresent pulls only an absent image; Never fails with
-// ErrNeverPull when it is absent. Keys are what registries may ask for. Pulled tells whether a
+// ErrNeverPull when it is absent. Keys are what registries may ask for. Pulled reports whether a
 // registry was asked. Report, if any, is called every few seconds of a pull.
 func (s *Store) Ensure(
 	ctx context.Context,
@@ -120,10 +120,10 @@ func (s *Store) Ensure(
 			return img, false, err
 		}
 		if !errdefs.IsNotFound(err) {
-			return Image{}, false, fmt.Errorf("looking for image %s: %w", full, err)
+			return Image{}, false, fmt.Errorf("finding image %s: %w", full, err)
 		}
 		if policy == "Never" {
-			return Image{}, false, fmt.Errorf("%s: %w", full, ErrNeverPull)
+			return Image{}, false, fmt.Errorf("container image %q is %w", full, ErrNeverPull)
 		}
 	}
 	img, err = s.pull(ctx, full, keys.For(full), report)
@@ -178,7 +178,7 @@ func (s *Store) find(ctx context.Context, full string) (img containerd.Image, im
 			made, cerr = s.client.ImageService().Get(ctx, full)
 		}
 		if cerr != nil {
-			return nil, false, fmt.Errorf("naming image %s by its digest: %w", other.Name, cerr)
+			return nil, false, fmt.Errorf("tagging image %s with its digest: %w", other.Name, cerr)
 		}
 		img, err = containerd.NewImage(s.client, made), nil
 	}
@@ -188,7 +188,7 @@ func (s *Store) find(ctx context.Context, full string) (img containerd.Image, im
 func (s *Store) unpacked(ctx context.Context, img containerd.Image) (Image, error) {
 	done, err := img.IsUnpacked(ctx, s.snapshotter)
 	if err != nil {
-		return Image{}, fmt.Errorf("looking at image %s: %w", img.Name(), err)
+		return Image{}, fmt.Errorf("inspecting image %s: %w", img.Name(), err)
 	}
 	if !done {
 		if err := img.Unpack(ctx, s.snapshotter); err != nil {
@@ -218,7 +218,7 @@ func (s *Store) Import(ctx context.Context, archive io.Reader) ([]Image, error) 
 		return nil, fmt.Errorf("importing images: %w", err)
 	}
 	if len(loaded) == 0 {
-		return nil, fmt.Errorf("importing images: %w: the archive names no image", ErrInvalidName)
+		return nil, fmt.Errorf("importing images: %w: the archive contains no image name", ErrInvalidName)
 	}
 	out := make([]Image, 0, len(loaded))
 	for _, l := range loaded {
@@ -228,7 +228,7 @@ func (s *Store) Import(ctx context.Context, archive io.Reader) ([]Image, error) 
 			return nil, err
 		}
 		if u.Size, err = img.Size(ctx); err != nil {
-			return nil, fmt.Errorf("measuring image %s: %w", u.Name, err)
+			return nil, fmt.Errorf("reading the size of image %s: %w", u.Name, err)
 		}
 		out = append(out, u)
 	}

@@ -142,7 +142,7 @@ func (s *Store) fetch(ctx context.Context, full string, keys []Credentials, p *p
 		errs = append(errs, err)
 	}
 	return Image{}, fmt.Errorf(
-		"pulling image %s: %w; check the name, the registry and imagePullSecrets, or put it on the nodes by `xebec image load ARCHIVE`",
+		"pulling image %s: %w; check the name, the registry and imagePullSecrets, or load it with `xebec image load ARCHIVE`",
 		full,
 		errors.Join(errs...),
 	)

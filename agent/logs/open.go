@@ -54,7 +54,7 @@ func openPath(path string, flags int) (*os.File, error) {
 	f := os.NewFile(uintptr(fd), path)
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
-		err = failed(fmt.Errorf("not a regular file but %v", info.Mode()))
+		err = failed(fmt.Errorf("not a regular file: %v", info.Mode()))
 	}
 	if err != nil {
 		f.Close()

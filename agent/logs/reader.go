@@ -43,7 +43,8 @@ func Read(ctx context.Context, path string, opts Options, ended <-chan struct{},
 // reader turns entries back into the lines that a container wrote.
 type reader struct {
 	opts Options
-	// w is nil when lines are only counted; stderr is the same where the streams are not told apart.
+	// w is nil when lines are only counted; stderr is the same writer where the streams are not
+	// separated.
 	w, stderr *bufio.Writer
 	// lines is how many lines were selected so far, skip how many of them are not to be written.
 	lines, skip int64
@@ -75,8 +76,8 @@ func (r *reader) readAll(path string) error {
 	return nil
 }
 
-// drain reads entries until the end of what there is. It returns the beginning of an entry that is
-// not whole yet, which is to be given to the next call.
+// drain reads entries until the end of what there is. It returns the beginning of an incomplete
+// entry, which the caller passes to the next call.
 func (r *reader) drain(b *bufio.Reader, rest []byte) ([]byte, error) {
 	for {
 		part, err := b.ReadSlice('\n')

@@ -24,9 +24,8 @@ func Asked() bool { return len(os.Args) == 3 && os.Args[1] == Subcommand }
 
 // RunWriter is the life of a log writer process: it reads the container's stdout and stderr from
 // the descriptors 3 and 4, tells the shim by closing descriptor 5 that it is ready, and returns the
-// process' exit code when both streams have
-// ended. SIGTERM, which the shim sends once the container is gone, does not stop it: the streams' ends do, so that the
-// last lines are kept.
+// process' exit code when both streams have ended. SIGTERM, which the shim sends once the container
+// is gone, does not stop it: the streams' ends do, so that the last lines are kept.
 func RunWriter(path string) int {
 	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
 	runtime.GOMAXPROCS(1)
@@ -62,7 +61,7 @@ type file struct {
 
 func openFile(path string, max int64) (*file, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		return nil, fmt.Errorf("making the log directory: %w", err)
+		return nil, fmt.Errorf("creating the log directory: %w", err)
 	}
 	f := &file{path: path, max: max}
 	return f, f.open()

@@ -37,7 +37,7 @@ type addresses struct {
 
 func openAddresses(dir string, cidr netip.Prefix) (*addresses, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("making the address directory: %w", err)
+		return nil, fmt.Errorf("creating the address directory: %w", err)
 	}
 	a := &addresses{
 		dir:   dir,
@@ -80,7 +80,7 @@ func openAddresses(dir string, cidr netip.Prefix) (*addresses, error) {
 // allocate returns the pod's address, a new one if it has none yet.
 func (a *addresses) allocate(uid string) (netip.Addr, error) {
 	if uid == "" || strings.HasPrefix(uid, ".") || strings.ContainsAny(uid, "/\x00") {
-		return netip.Addr{}, fmt.Errorf("%q is no pod uid", uid)
+		return netip.Addr{}, fmt.Errorf("%q is not a pod UID", uid)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -89,7 +89,7 @@ func (a *addresses) allocate(uid string) (netip.Addr, error) {
 	}
 	ip, ok := a.free()
 	if !ok {
-		return netip.Addr{}, fmt.Errorf("%w: all %d of %v are taken", ErrNoAddress, len(a.taken), a.cidr)
+		return netip.Addr{}, fmt.Errorf("%w: all %d addresses of %v are allocated", ErrNoAddress, len(a.taken), a.cidr)
 	}
 	temp := filepath.Join(a.dir, tempPrefix+uid)
 	if err := os.WriteFile(temp, []byte(ip.String()+"\n"), 0o600); err != nil {
@@ -104,8 +104,8 @@ func (a *addresses) allocate(uid string) (netip.Addr, error) {
 	return ip, nil
 }
 
-// free finds the next free address after last. The network's and the broadcast
-// address and the one kept for the node are nobody's.
+// free finds the next free address after last. The network address, the broadcast address and the
+// node's address are never allocated.
 func (a *addresses) free() (netip.Addr, bool) {
 	first := a.cidr.Addr().Next().Next()
 	ip := a.last

@@ -16,14 +16,14 @@ import (
 // gateway6 is where pods send IPv6 packets to.
 var gateway6 = netip.MustParseAddr("fe80::1")
 
-// dualStack tells whether pods have IPv6 addresses too.
+// dualStack reports whether pods have IPv6 addresses too.
 func (c Config) dualStack() bool { return c.PodCIDR6.IsValid() }
 
 // validate6 checks what is about IPv6.
 func (c Config) validate6() error {
 	switch {
 	case !c.dualStack() && (c.ClusterCIDR6.IsValid() || c.ServiceCIDR6.IsValid()):
-		return fmt.Errorf("the cluster has IPv6 addresses for pods or services, and the node no IPv6 pod CIDR")
+		return fmt.Errorf("the cluster has IPv6 addresses for pods or services, but the node has no IPv6 pod CIDR")
 	case !c.dualStack():
 		return nil
 	case !c.PodCIDR6.Addr().Is6() || c.PodCIDR6.Masked() != c.PodCIDR6:
@@ -61,7 +61,7 @@ func (n *Network) prepare6() error {
 		return nil
 	}
 	if _, err := os.Stat("/proc/sys/net/ipv6"); err != nil {
-		return fmt.Errorf("this kernel has no IPv6, and the cluster is dual-stack: %w", err)
+		return fmt.Errorf("the cluster is dual-stack, but the kernel has no IPv6: %w", err)
 	}
 	for _, file := range []string{"default", n.uplinkName} {
 		accept := "net/ipv6/conf/" + file + "/accept_ra"
@@ -93,8 +93,8 @@ func (n *Network) findUplink6() error {
 	return fmt.Errorf("no interface has the node's address %v", n.cfg.NodeIP6)
 }
 
-// configurePod6 gives the pod its IPv6 address and routes, at once: nobody else can have the
-// address.
+// configurePod6 sets the pod's IPv6 address and routes, without duplicate address detection: no
+// other host can have the address.
 func configurePod6(pod *netlink.Handle, eth0 netlink.Link, ip netip.Addr) error {
 	if err := pod.AddrReplace(eth0, &netlink.Addr{IPNet: ipNet(single(ip)), Flags: unix.IFA_F_NODAD}); err != nil {
 		return fmt.Errorf("adding the address %v: %w", ip, err)
@@ -121,7 +121,7 @@ func allowIPv6(ns int) error {
 				return err
 			}
 		}
-		// Its link-local address is nobody's business, and looking for duplicates of it takes a second.
+		// Its link-local address is not used, and duplicate address detection takes a second.
 		return writeSysctl("net/ipv6/conf/"+podLink+"/accept_dad", "0")
 	})
 }
@@ -159,7 +159,7 @@ func nodeOfGateway6(via netip.Addr) netip.Addr {
 	return node
 }
 
-// Encapsulates6 is Encapsulates for IPv6: it tells whether packets to the pods of the node with
+// Encapsulates6 is Encapsulates for IPv6: it reports whether packets to the pods of the node with
 // these addresses are encapsulated, or cannot be sent at all.
 func (n *Network) Encapsulates6(nodeIP, nodeIP6 netip.Addr) bool {
 	return !n.uplink6.IsValid() || !n.uplink6.Contains(nodeIP6) || n.Encapsulates(nodeIP)
@@ -175,7 +175,7 @@ func (n *Network) hopTo6(r NodeRoute) (hop, error) {
 		return hop{via: overlayGateway6(r.NodeIP), overlay: true, node: r.NodeIP}, nil
 	}
 	return hop{}, fmt.Errorf(
-		"the pods %v of the node %v are out of reach: the nodes share no IPv6 network, and there is no overlay",
+		"the pods %v of the node %v are unreachable: the nodes share no IPv6 network, and the overlay is disabled",
 		r.PodCIDR,
 		r.NodeIP,
 	)

@@ -182,7 +182,7 @@ func TestDualStackThroughOverlay(t *testing.T) {
 	for _, ns := range []*netlab.Namespace{a, b, c, d} {
 		listen6(t, ns)
 	}
-	// Not a second's wait for an address that might be somebody's.
+	// Without the second of duplicate address detection.
 	if flags := flagsOf(t, a, ipA); flags&unix.IFA_F_NODAD == 0 {
 		t.Errorf("the address has flags %#x: connections wait until no duplicate is found", flags)
 	}
@@ -280,7 +280,7 @@ func TestDualStackRoutes(t *testing.T) {
 			t.Errorf("%v: seen as %q, %v; want %q", test.to, seen, err, test.seen)
 		}
 	}
-	// Who has no overlay and no network in common is told.
+	// Nodes without an overlay and a common network are reported.
 	far := two.route()
 	far.PodCIDR = netip.MustParsePrefix("fd00:10:244:9::/64")
 	if err := one.SetNodes([]podnet.NodeRoute{far}); err == nil || !strings.Contains(err.Error(), "share no IPv6 network") {

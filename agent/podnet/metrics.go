@@ -23,19 +23,19 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	f := promauto.With(r)
 	return &Metrics{
 		addresses: f.NewGauge(prometheus.GaugeOpts{
-			Name: metrics.PodnetAddresses, Help: "Pod addresses in use on the node.",
+			Name: metrics.PodnetAddresses, Help: "Allocated pod addresses of the node.",
 		}),
 		addressesFree: f.NewGauge(prometheus.GaugeOpts{
-			Name: metrics.PodnetAddressesFree, Help: "Pod addresses that the node has left.",
+			Name: metrics.PodnetAddressesFree, Help: "Free pod addresses of the node.",
 		}),
 		routes: f.NewGauge(prometheus.GaugeOpts{
-			Name: metrics.PodnetRoutes, Help: "Other nodes to whose pods there should be a route.",
+			Name: metrics.PodnetRoutes, Help: "Other nodes to whose pods this node has routes.",
 		}),
 		repairFailures: f.NewCounter(prometheus.CounterOpts{
-			Name: metrics.PodnetRepairFailures, Help: "Rounds of repair that left the node's routes incomplete.",
+			Name: metrics.PodnetRepairFailures, Help: "Repairs of routes that failed or were incomplete.",
 		}),
 		setup: f.NewHistogramVec(prometheus.HistogramOpts{
-			Name: metrics.PodnetSetupSeconds, Help: "How long it took to connect a pod.",
+			Name: metrics.PodnetSetupSeconds, Help: "Duration of the network setup of pods.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 13), // to 4 s
 		}, []string{metrics.LabelResult}),
 	}

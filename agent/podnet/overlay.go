@@ -39,7 +39,7 @@ const (
 	overlayBytes = 14 + 8 + 8 + 20
 )
 
-// Valid tells whether it is one of the above.
+// Valid reports whether it is one of the above.
 func (o Overlay) Valid() bool {
 	return o == OverlayNever || o == OverlayAuto || o == OverlayAlways
 }
@@ -49,9 +49,8 @@ func (o Overlay) Valid() bool {
 // clients of node ports. No pod has it.
 func OverlayAddress(podCIDR netip.Prefix) netip.Addr { return podCIDR.Masked().Addr().Next() }
 
-// Encapsulates tells whether packets to the pods of the node with the address
-// are encapsulated. Such a node does not know pods of this one by their own
-// addresses, except through the overlay.
+// Encapsulates reports whether packets to the pods of the node with the address are encapsulated.
+// Such a node does not know pods of this one by their own addresses, except through the overlay.
 func (n *Network) Encapsulates(nodeIP netip.Addr) bool {
 	switch n.cfg.Overlay {
 	case OverlayAlways:
@@ -77,10 +76,9 @@ func (n *Network) needsOverlay() bool {
 	return n.cfg.dualStack() && !n.cfg.NodeIP6.IsValid()
 }
 
-// ensureOverlay makes the overlay's interface what it should be, if there is to be
-// one. It is safe to repeat. Routes through an interface that is recreated have to
-// be set again. As long as the other nodes are not known, the interface that an
-// earlier agent made stays.
+// ensureOverlay brings the overlay interface to its desired state, if there must be one. It is
+// idempotent. Routes through an interface that is recreated have to be set again. As long as the
+// other nodes are not known, the interface that an earlier agent made stays.
 func (n *Network) ensureOverlay() error {
 	have, err := find(n.node, OverlayLink)
 	if err != nil {
@@ -112,7 +110,7 @@ func (n *Network) ensureOverlay() error {
 	}
 	if have == nil {
 		if err := n.node.LinkAdd(want); err != nil {
-			return fmt.Errorf("making the overlay's interface %s (without one, the overlay has to be %q): %w", OverlayLink, OverlayNever, err)
+			return fmt.Errorf("creating the overlay interface %s (to run without one, set overlay to %q): %w", OverlayLink, OverlayNever, err)
 		}
 		if have, err = n.node.LinkByName(OverlayLink); err != nil {
 			return fmt.Errorf("finding %s: %w", OverlayLink, err)
@@ -172,8 +170,8 @@ func sameTunnel(link netlink.Link, want *netlink.Vxlan) bool {
 		have.SrcAddr.Equal(want.SrcAddr) && bytes.Equal(have.HardwareAddr, want.HardwareAddr)
 }
 
-// overlayMAC is the hardware address of a node's end of the overlay: as it
-// follows from the node's address, nobody has to be asked for it.
+// overlayMAC is the hardware address of a node's end of the overlay: it is computed from the node's
+// address, so that no resolution is required.
 func overlayMAC(nodeIP netip.Addr) net.HardwareAddr {
 	b := nodeIP.As4()
 	return net.HardwareAddr{0x0a, 0x59, b[0], b[1], b[2], b[3]}
@@ -258,8 +256,8 @@ func (n *Network) removePeers(have, want peers) error {
 	return errors.Join(errs...)
 }
 
-// replaced tells whether the entry's place has been taken by a wanted one: next
-// hops are unique by address.
+// replaced reports whether the entry's place has been taken by a wanted one: next hops are unique
+// by address.
 func replaced(want map[peer]bool, p peer, family int) bool {
 	if family == unix.AF_BRIDGE {
 		return false

@@ -161,8 +161,8 @@ func TestOverlayJoinsNetworks(t *testing.T) {
 	}
 }
 
-// What pods may send in one packet is what fits through the overlay, and who
-// sends more is told how much that is.
+// What pods may send in one packet is what fits through the overlay, and who sends more gets the
+// MTU.
 func TestOverlayMTU(t *testing.T) {
 	lab := segments(t)
 	one, two := newNode(t, lab, 1, overlay(podnet.OverlayAuto)), newNode(t, lab, 2, overlay(podnet.OverlayAuto), at("198.51.100.2"))
@@ -223,12 +223,12 @@ func TestOverlayMTU(t *testing.T) {
 		t.Errorf("the path's MTU is taken to be %d, want %d", got, mtu)
 	}
 	if err := before.ask(mtu - headers); err != nil {
-		t.Errorf("what fits, after having been told: %v", err)
+		t.Errorf("a packet that fits, after the error: %v", err)
 	}
 	if err := bulk(t, a, b, ip); err != nil {
 		t.Errorf("bulk from a pod with a larger MTU: %v", err)
 	}
-	// Setting it up again, as a new agent does, mends it.
+	// Setting it up again, as a new agent does, repairs it.
 	one.setup(t, "a", a)
 	eth0, err := h.LinkByName("eth0")
 	if err != nil {
@@ -239,8 +239,8 @@ func TestOverlayMTU(t *testing.T) {
 	}
 }
 
-// The overlay is mended whatever is done to it, and entries go with their nodes.
-func TestOverlayIsMended(t *testing.T) {
+// The overlay is repaired after any change, and entries are removed with their nodes.
+func TestOverlayIsRepaired(t *testing.T) {
 	lab := segments(t)
 	one := newNode(t, lab, 1, overlay(podnet.OverlayAuto))
 	two := newNode(t, lab, 2, overlay(podnet.OverlayAuto), at("198.51.100.2"))
@@ -354,7 +354,7 @@ func TestOverlayIsMended(t *testing.T) {
 	one.cfg.Overlay = podnet.OverlayNever
 	one.restart(t)
 	if _, err := h.LinkByName(podnet.OverlayLink); err == nil {
-		t.Error("the interface stays when there is to be no overlay")
+		t.Error("the interface stays when the overlay is disabled")
 	}
 	if err := one.SetNodes(routes); err == nil || !strings.Contains(err.Error(), "198.51.100.2") {
 		t.Errorf("nodes out of reach: %v", err)

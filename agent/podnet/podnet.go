@@ -36,7 +36,7 @@ import (
 const LinkPrefix = "xeb-"
 
 const (
-	// routeProtocol marks the routes that are ours; nobody else has this number.
+	// routeProtocol marks the agent's routes; no other program uses this number.
 	routeProtocol = 88
 	// podLink is the name of a pod's interface.
 	podLink = "eth0"
@@ -85,8 +85,7 @@ type Config struct {
 	MTU int
 	// StateDir remembers which pod has which address.
 	StateDir string
-	// Metrics tell of addresses, routes and how long pods take. Nil: nobody is
-	// told.
+	// Metrics count addresses and routes, and measure the setup of pods. Nil: there are none.
 	Metrics *Metrics
 }
 
@@ -95,7 +94,7 @@ func (c Config) validate() error {
 	case !c.PodCIDR.IsValid() || !c.PodCIDR.Addr().Is4() || c.PodCIDR.Masked() != c.PodCIDR:
 		return fmt.Errorf("pod CIDR %v is not an IPv4 network", c.PodCIDR)
 	case c.PodCIDR.Bits() > 30:
-		return fmt.Errorf("pod CIDR %v has no room for pods", c.PodCIDR)
+		return fmt.Errorf("pod CIDR %v is too small for pods", c.PodCIDR)
 	case !c.ClusterCIDR.IsValid() || !c.ClusterCIDR.Contains(c.PodCIDR.Addr()) || c.ClusterCIDR.Bits() > c.PodCIDR.Bits():
 		return fmt.Errorf("pod CIDR %v is not within the cluster CIDR %v", c.PodCIDR, c.ClusterCIDR)
 	case c.ServiceCIDR.IsValid() && c.ServiceCIDR.Overlaps(c.ClusterCIDR):
@@ -103,7 +102,7 @@ func (c Config) validate() error {
 	case !c.NodeIP.Is4():
 		return fmt.Errorf("node address %v is not IPv4", c.NodeIP)
 	case c.Overlay != "" && !c.Overlay.Valid():
-		return fmt.Errorf("overlay %q is none of %s, %s and %s", c.Overlay, OverlayAuto, OverlayAlways, OverlayNever)
+		return fmt.Errorf("unknown overlay mode %q: want %s, %s or %s", c.Overlay, OverlayAuto, OverlayAlways, OverlayNever)
 	case c.StateDir == "":
 		return errors.New("no state directory")
 	}
@@ -211,7 +210,7 @@ func (n *Network) ensureBase() error {
 		}
 		r := &netlink.Route{Dst: ipNet(cidr), Type: unix.RTN_UNREACHABLE, Protocol: routeProtocol}
 		if err := n.node.RouteReplace(r); err != nil {
-			return fmt.Errorf("making the rest of %v unreachable: %w", cidr, err)
+			return fmt.Errorf("adding the unreachable route for %v: %w", cidr, err)
 		}
 	}
 	if err := n.ensureOverlay(); err != nil {
@@ -262,9 +261,9 @@ func (n *Network) Close() error {
 	return n.namespace.Close()
 }
 
-// Setup connects the network namespace at the path as the pod's. Called again
-// for the same pod it mends what is missing and gives the same address, also
-// after the agent or the node restarted.
+// Setup connects the network namespace at the path as the pod's. It is idempotent: called again for
+// a pod it repairs what is missing and returns the same address, also after a restart of the agent
+// or the node.
 func (n *Network) Setup(ctx context.Context, podUID, netnsPath string) (Result, error) {
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
@@ -335,7 +334,7 @@ func awaitUp(ctx context.Context, h *netlink.Handle, link netlink.Link) error {
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		now, err := h.LinkByIndex(link.Attrs().Index)
 		if err != nil {
-			return fmt.Errorf("asking for the state of %s: %w", link.Attrs().Name, err)
+			return fmt.Errorf("reading the state of %s: %w", link.Attrs().Name, err)
 		}
 		if now.Attrs().OperState == netlink.OperUp {
 			return nil
@@ -348,8 +347,8 @@ func awaitUp(ctx context.Context, h *netlink.Handle, link netlink.Link) error {
 	}
 }
 
-// ensurePair returns both ends of the pod's veth pair, made anew unless they are
-// there and belong together.
+// ensurePair returns both ends of the pod's veth pair, which it creates unless both exist and
+// belong together.
 func (n *Network) ensurePair(
 	name string,
 	pod *netlink.Handle,
@@ -384,7 +383,7 @@ func (n *Network) ensurePair(
 		PeerMTU:          uint32(n.cfg.MTU),
 	}
 	if err := n.node.LinkAdd(veth); err != nil {
-		return nil, nil, fmt.Errorf("making the veth pair: %w", err)
+		return nil, nil, fmt.Errorf("creating the veth pair: %w", err)
 	}
 	failpoint.Hit("veth-made")
 	if hostSide, err = n.node.LinkByName(name); err != nil {

@@ -142,8 +142,8 @@ func TestPodsReachEachOther(t *testing.T) {
 		}
 	}
 
-	// Nothing that is the cluster's leaves by another way, and nobody waits. The
-	// kernel tells each source a few times a second only, so each has its own.
+	// Nothing that is the cluster's leaves by another way, and no client waits. The kernel tells each
+	// source a few times a second only, so each has its own.
 	for i, stray := range []string{"10.244.77.1:80", "10.96.0.77:80", "10.244.1.200:80"} {
 		pod := lab.Namespace()
 		one.setup(t, fmt.Sprint("stray-", i), pod)

@@ -97,7 +97,7 @@ func (n *Network) wanted(nodes []NodeRoute) (map[netip.Prefix]hop, error) {
 			continue
 		}
 		if r.PodCIDR.Addr().Is6() && !n.cfg.dualStack() {
-			continue // nobody here could answer
+			continue // no host here could answer
 		}
 		h, err := n.hopTo(r)
 		if err != nil {
@@ -119,7 +119,7 @@ func (n *Network) hopTo(r NodeRoute) (hop, error) {
 	}
 	if !n.uplink.Contains(r.NodeIP) {
 		return hop{}, fmt.Errorf(
-			"the pods %v of the node %v are out of reach: it is not on our network %v, and there is no overlay",
+			"the pods %v of the node %v are unreachable: the node is not on this node's network %v, and the overlay is disabled",
 			r.PodCIDR,
 			r.NodeIP,
 			n.uplink,
@@ -161,7 +161,7 @@ func (n *Network) listRoutes() (map[netip.Prefix]kernelRoute, error) {
 		via = via.Unmap()
 		k := kernelRoute{Route: r, hop: hop{via: via, node: via}}
 		if via.Is6() {
-			// A direct route does not say whose it is; by its next hop it is told from another.
+			// A direct route does not name its node; the next hop identifies it.
 			k.hop.node = nodeOfGateway6(via)
 		}
 		if n.overlayIndex != 0 && r.LinkIndex == n.overlayIndex {
@@ -174,7 +174,7 @@ func (n *Network) listRoutes() (map[netip.Prefix]kernelRoute, error) {
 	return out, nil
 }
 
-// isOurs tells whether a route through the overlay has the source that we give it.
+// isOurs reports whether a route through the overlay has the source that we give it.
 func (n *Network) isOurs(r netlink.Route) bool {
 	src, ok := netip.AddrFromSlice(r.Src)
 	return ok && src.Unmap() == n.overlaySource(prefix(r))
@@ -271,7 +271,7 @@ func (n *Network) Run(ctx context.Context, log *zap.Logger) error {
 				}
 				switch name := u.Attrs().Name; {
 				case name == OverlayLink:
-					// Gone, or down: nobody but us brings it back.
+					// Removed, or down: only the agent restores it.
 					waiting = u.Header.Type != unix.RTM_DELLINK && u.Flags&unix.IFF_UP != 0
 				case strings.HasPrefix(name, LinkPrefix):
 				default:

@@ -14,7 +14,7 @@ import (
 // unknownExit stands for a code that is not known (yet).
 const unknownExit = -1
 
-// streamConfig says which streams of a container are to be attached to.
+// streamConfig selects the streams of a container to attach to.
 func (w *worker) streamConfig(c *container) runtime.ContainerConfig {
 	return runtime.ContainerConfig{
 		TTY: c.spec.GetTty(), Stdin: c.spec.GetStdin(), StdinOnce: c.spec.GetStdinOnce(), StreamDir: w.dir.Streams(c.spec.GetName()),
@@ -34,7 +34,7 @@ type Attachment struct {
 }
 
 // ErrNoStdin is returned for a container that has no standard input to attach to.
-var ErrNoStdin = errors.New("container has no standard input: set stdin: true in its spec")
+var ErrNoStdin = errors.New("container has no stdin: set stdin: true in its spec")
 
 // Attach joins streams to those of a container's own process until that ends or ctx does, and
 // returns its exit code, or -1 where that is not known. The error wraps ErrNotRunning when the

@@ -126,7 +126,7 @@ func TestAttachShell(t *testing.T) {
 	second.says(t, "still-kept")
 	watcher.says(t, "still-kept")
 
-	// A keeper that was lost is made anew by the next agent; what the container says meanwhile waits
+	// A keeper that was lost is restarted by the next agent; what the container writes meanwhile waits
 	// for it.
 	n.stop()
 	killKeepers(t, filepath.Join(n.daemon.Dir, "pods", uid))
@@ -227,7 +227,7 @@ func TestAttachToOutput(t *testing.T) {
 }
 
 // TestAttachAtTheEnd attaches to containers that end at once: it gets all that they wrote, or is
-// told that it comes too late, and never the exit code alone.
+// notified that it is too late, and never the exit code alone.
 func TestAttachAtTheEnd(t *testing.T) {
 	n := start(t)
 	joined := 0

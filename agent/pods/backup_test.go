@@ -14,15 +14,15 @@ import (
 )
 
 // restore takes the control plane back to an earlier state, and tells the set of it as an informer
-// does: what differs from what it was told last, what is gone, and then that this is all.
-func (c *cluster) restore(backup map[string]*corev1.Pod, told func(uid string) bool) {
+// does: objects that differ from the last state, deleted objects, and then the end of the list.
+func (c *cluster) restore(backup map[string]*corev1.Pod, restored func(uid string) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	lost := c.pods
 	c.pods = maps.Clone(backup)
 	c.revision += 1000
 	for uid, pod := range backup {
-		if told(uid) && lost[uid].GetMetadata().GetResourceVersion() != pod.Metadata.ResourceVersion {
+		if restored(uid) && lost[uid].GetMetadata().GetResourceVersion() != pod.Metadata.ResourceVersion {
 			c.set.Update(pod)
 		}
 	}
@@ -55,7 +55,7 @@ func TestBackupRestored(t *testing.T) {
 	}
 
 	// These two come back without the statuses that were written since; of one that was the last thing
-	// that was told.
+	// that was restored.
 	fresh, silent := pod("fresh", "sleep 3600"), pod("silent", "sleep 3600")
 	for _, p := range []*corev1.Pod{fresh, silent} {
 		n.create(p)
@@ -74,25 +74,24 @@ func TestBackupRestored(t *testing.T) {
 		before[uid] = pid(uid)
 	}
 	n.delete(doomed)
-	n.until(doomed, "it is told to stop", n.stopping)
+	n.until(doomed, "it gets the stop signal", n.stopping)
 
 	bound := n.cluster.get(unbound)
 	n.cluster.restore(backup, func(uid string) bool { return uid != silent.Metadata.Uid })
-	containerdtest.Eventually(t, 60*time.Second, "the pod that is not bound is told to stop", func() bool { return n.stopping(bound) })
+	containerdtest.Eventually(t, 60*time.Second, "the pod that is not bound gets the stop signal", func() bool { return n.stopping(bound) })
 	n.create(bound)
 
 	for _, uid := range []string{fresh.Metadata.Uid, silent.Metadata.Uid, kept} {
-		n.until(uid, "its status is told again", kind.IsPodReady)
+		n.until(uid, "its status is written again", kind.IsPodReady)
 		if now := pid(uid); now != before[uid] {
-			t.Errorf("pod %s was started anew", n.cluster.get(uid).Metadata.Name)
+			t.Errorf("pod %s was started again", n.cluster.get(uid).Metadata.Name)
 		}
 	}
 	containerdtest.Eventually(t, 60*time.Second, "the pod that was bound again runs again", func() bool {
 		list, err := n.rt.List(t.Context(), unbound)
 		return err == nil && len(list) == 1 && list[0].Pid != 0 && list[0].Pid != before[unbound]
 	})
-	// Its container was told to stop and may be killed for it, which a restart makes up for; the pod
-	// stays.
+	// Its container got the stop signal and may be killed, and restarts then; the pod stays.
 	n.until(doomed, "the pod that is not to be deleted runs", kind.IsPodReady)
 	n.delete(doomed)
 	n.untilGone(doomed)

@@ -66,7 +66,8 @@ type Config struct {
 	// MemoryBytes is the node's memory, from which the order in which containers are killed when it
 	// runs out follows.
 	MemoryBytes int64
-	// MilliCPU is the node's number of CPUs in thousandths, which containers without a limit are told.
+	// MilliCPU is the node's number of CPUs in thousandths, which the downward API gives containers
+	// without a limit.
 	MilliCPU int64
 	// Admit, when not nil, returns why the node does not take a pod that it has just been given; empty
 	// when it does.
@@ -81,10 +82,10 @@ type Config struct {
 	// default 10 s. Evictions counts those beyond their limits, which are ended; nil for no count.
 	MeasureEvery time.Duration
 	Evictions    *eviction.Metrics
-	// DrainTimeout is how long a pod that is being deleted goes on at most, before its containers are
-	// told to stop, until Drain says that no node sends it new connections. DrainDelay is how long it
-	// goes on after that, for connections on their way; default 100 ms, negative for none. Both count
-	// as part of the grace period and take no more than half of it.
+	// DrainTimeout is the maximum time that a deleted pod waits, before its containers get the stop
+	// signal, until Drain reports that no node sends it new connections. DrainDelay is the further
+	// wait for connections in transit; default 100 ms, negative for none. Both count as part of the
+	// grace period and take at most half of it.
 	DrainTimeout, DrainDelay time.Duration
 	// BackoffInitial and BackoffMax bound the wait before a container that keeps ending is started
 	// again and before a failed pull is tried again; default 10 s doubling to 5 min.
@@ -93,8 +94,8 @@ type Config struct {
 	// looked for again; default 3 s.
 	ConfigRetry time.Duration
 
-	// Services returns the services of a namespace, whose addresses containers are told by variables;
-	// it may wait a moment for the first ones to be known. Nil: containers are told of none.
+	// Services returns the services of a namespace, whose addresses are environment variables of
+	// containers; it may wait a moment for the first list. Nil: there are no such variables.
 	Services func(ctx context.Context, namespace string) []*corev1.Service
 
 	Runtime *runtime.Runtime

@@ -11,11 +11,10 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// A pod that an agent before this one ran is known from what that agent saved, before its source is
-// heard: the control plane or, for a static pod, its file. What of it lives on goes on. After a
-// restart of the machine nothing of it lives, and it may have been deleted meanwhile, or its
-// StatefulSet may have it elsewhere: it starts only when its source has said that it still exists,
-// as with kubelet.
+// A pod that a previous agent ran is known from what that agent saved, before its source is heard:
+// the control plane or, for a static pod, its file. What of it lives on goes on. After a restart of
+// the machine nothing of it lives, and it may have been deleted meanwhile, or its StatefulSet may
+// have it elsewhere: it starts only when its source has said that it still exists, as with kubelet.
 
 // messageUnconfirmed is shown for the containers of a pod that waits for that.
 const messageUnconfirmed = "waiting for the control plane to confirm the pod after the node's restart"

@@ -93,13 +93,13 @@ func (w *worker) view(pod *corev1.Pod, c *container) status.Container {
 	return v
 }
 
-// passed tells whether a container that waits for an init container has begun at some time.
+// passed reports whether a container that waits for an init container has begun at some time.
 func (w *worker) passed(c *container) bool {
 	at := slices.Index(w.containers, c)
 	return c.init && slices.ContainsFunc(w.containers[at+1:], func(after *container) bool { return !after.ephemeral && after.rec.Begun() })
 }
 
-// restarts tells whether a container that has ended is to be started again.
+// restarts reports whether a terminated container will be started again.
 func restarts(pod *corev1.Pod, c *container) bool {
 	if c.ephemeral {
 		return false
@@ -144,7 +144,7 @@ func (w *worker) advance(ctx context.Context, pod *corev1.Pod, c *container) (ti
 		}
 		next := c.rec.Next()
 		next.Crashes++
-		if err := w.turn(c, next); err != nil {
+		if err := w.nextAttempt(c, next); err != nil {
 			return 0, err
 		}
 	}
@@ -169,9 +169,9 @@ func (w *worker) restartIn(c *container) time.Duration {
 	return time.Until(c.rec.Exit.FinishedAt.Add(w.crashBackoff(c)))
 }
 
-// turn turns to the container's next attempt, the record of which it is given. From here on the
-// attempt before is history.
-func (w *worker) turn(c *container, rec checkpoint.Record) error {
+// nextAttempt advances to the container's next attempt, the record of which it is given. From here
+// on the attempt before is history.
+func (w *worker) nextAttempt(c *container, rec checkpoint.Record) error {
 	if err := w.dir.SaveRecord(c.spec.GetName(), rec); err != nil {
 		return err
 	}
@@ -214,7 +214,7 @@ func (w *worker) start(ctx context.Context, pod *corev1.Pod, c *container) (time
 		if err := w.ended(c, e); err != nil {
 			return 0, err
 		}
-		// The restart, if there is to be one, is the next round's.
+		// A restart is up to the next round.
 		return time.Millisecond, nil
 	case err != nil:
 		return 0, err
@@ -361,9 +361,9 @@ func (w *worker) exitOf(c *container, s runtime.Status) *checkpoint.Exit {
 	return e
 }
 
-// lastWords is the end of an attempt's log, for a pod that asks to be told that of a container that
-// failed.
-func (w *worker) lastWords(c *container, code int32) string {
+// logTail is the end of an attempt's log, for a container with terminationMessagePolicy
+// FallbackToLogsOnError.
+func (w *worker) logTail(c *container, code int32) string {
 	if code == 0 || c.spec.GetTerminationMessagePolicy() != "FallbackToLogsOnError" {
 		return ""
 	}
@@ -389,7 +389,8 @@ func readHead(path string) ([]byte, error) {
 	return b[:n], err
 }
 
-// ended records how the current attempt ended. Who follows its log is told later, by part.
+// ended records how the current attempt ended. The readers of its log are notified later, by
+// endFollowers.
 func (w *worker) ended(c *container, e *checkpoint.Exit) error {
 	rec := c.rec
 	rec.Exit = e
@@ -421,8 +422,8 @@ func (c *container) detach() {
 	c.attending, c.health, c.stopping, c.resized = nil, nil, nil, false
 }
 
-// part tells those who follow the attempt's log that there is no more to come.
-func (c *container) part() {
+// endFollowers tells those who follow the attempt's log that there is no more to come.
+func (c *container) endFollowers() {
 	if c.endedCh != nil {
 		close(c.endedCh)
 	}
@@ -431,7 +432,7 @@ func (c *container) part() {
 
 func (c *container) stopAttending() {
 	c.detach()
-	c.part()
+	c.endFollowers()
 }
 
 func (w *worker) stopAttending() {

@@ -32,7 +32,7 @@ func TestDeadlineLeavesNothing(t *testing.T) {
 	})
 }
 
-// TestDeadlineWithoutControlPlane restarts an agent while the control plane was never told when the
+// TestDeadlineWithoutControlPlane restarts an agent while the control plane does not know when the
 // pod began.
 func TestDeadlineWithoutControlPlane(t *testing.T) {
 	n := start(t)
@@ -56,7 +56,7 @@ func TestDeadlineWithoutControlPlane(t *testing.T) {
 	n.cluster.setAway(false)
 	got := n.until(uid, "the control plane learns of it", func(p *corev1.Pod) bool { return p.Status.Phase == "Failed" && p.Status.Reason == "DeadlineExceeded" })
 	if start := got.Status.StartTime.AsTime(); start.After(restarted) {
-		t.Errorf("the pod is told to have begun at %v, after the agent's restart at %v", start, restarted)
+		t.Errorf("the pod's start time is %v, after the agent's restart at %v", start, restarted)
 	}
 	n.delete(uid)
 	n.untilGone(uid)

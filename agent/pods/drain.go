@@ -17,9 +17,9 @@ type Drain interface {
 	Left(ctx context.Context, pod *corev1.Pod, gone bool) error
 }
 
-// drain lets a pod that is being deleted leave the service maps of all nodes. It returns how long
-// the pod's containers are to go on until then at most, 0 when they may be told to stop. It wakes
-// the worker when that comes sooner.
+// drain waits until all nodes have removed a deleted pod from their service maps. It returns the
+// maximum time that the pod's containers continue, 0 when they may get the stop signal. It wakes
+// the worker when the wait ends earlier.
 func (w *worker) drain(ctx context.Context, pod *corev1.Pod, gone bool, since time.Time, grace time.Duration) time.Duration {
 	limit := grace / 2
 	if w.cfg.Drain == nil {
@@ -61,7 +61,7 @@ func (w *worker) leave(ctx context.Context, pod *corev1.Pod, gone bool) {
 			if context.Cause(ctx) == context.Canceled {
 				return
 			}
-			w.log.Warn("Stopping the pod before it left the service maps of all nodes", zap.Error(err))
+			w.log.Warn("Stopping the pod before all nodes removed it from their service maps", zap.Error(err))
 			w.cfg.Recorder.Event(
 				pod,
 				"Warning",
@@ -70,7 +70,7 @@ func (w *worker) leave(ctx context.Context, pod *corev1.Pod, gone bool) {
 			)
 			return
 		}
-		w.log.Debug("Pod has left the service maps", zap.Duration("after", time.Since(began)))
+		w.log.Debug("All nodes removed the pod from their service maps", zap.Duration("after", time.Since(began)))
 	}
 	timer := time.NewTimer(w.cfg.DrainDelay)
 	defer timer.Stop()

@@ -27,10 +27,10 @@ func (w *worker) adoptEphemeral(pod *corev1.Pod) {
 	}
 }
 
-// processNamespace returns the path of the process namespace that a container is to be in, empty
-// for one of its own, and what to close once it has started: the pod's, where the containers share
-// one, or that of the container that an ephemeral one looks into. The error wraps objects.ErrConfig
-// when that one does not run.
+// processNamespace returns the path of the process namespace of a container, empty for one of its
+// own, and what to close once it has started: the pod's, where the containers share one, or that of
+// the container that an ephemeral one looks into. The error wraps objects.ErrConfig when that one
+// does not run.
 func (w *worker) processNamespace(ctx context.Context, pod *corev1.Pod, c *container) (string, func(), error) {
 	keep := func() {}
 	shared, err := w.sharedProcesses(pod)
@@ -39,7 +39,7 @@ func (w *worker) processNamespace(ctx context.Context, pod *corev1.Pod, c *conta
 	}
 	target := w.container(c.target)
 	if target == nil || !target.running {
-		return "", keep, fmt.Errorf("%w: container %s, whose processes it is to see, does not run", objects.ErrConfig, c.target)
+		return "", keep, fmt.Errorf("%w: target container %s is not running", objects.ErrConfig, c.target)
 	}
 	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/pid", target.status.Pid))
 	if err != nil {
@@ -49,7 +49,7 @@ func (w *worker) processNamespace(ctx context.Context, pod *corev1.Pod, c *conta
 	now, err := w.cfg.Runtime.Status(ctx, target.status.ID)
 	if err != nil || now.State != runtime.Running || now.Pid != target.status.Pid {
 		ns.Close()
-		return "", keep, fmt.Errorf("%w: container %s, whose processes it is to see, does not run", objects.ErrConfig, c.target)
+		return "", keep, fmt.Errorf("%w: target container %s is not running", objects.ErrConfig, c.target)
 	}
 	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ns.Fd()), func() { ns.Close() }, nil
 }

@@ -72,7 +72,7 @@ func TestEphemeralContainers(t *testing.T) {
 
 	// One that fails disturbs nothing.
 	n.debug(uid, "", container("brief", "exit 3"))
-	p = n.until(uid, "the exit is told", func(p *corev1.Pod) bool {
+	p = n.until(uid, "the exit is reported", func(p *corev1.Pod) bool {
 		return ephemeralStatus(p, "brief").GetState().GetTerminated().GetExitCode() == 3
 	})
 	if !kind.IsPodReady(p) || p.Status.Phase != "Running" {

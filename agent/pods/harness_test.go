@@ -25,7 +25,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	// The test program serves as log writer and reaper too.
-	_ "github.com/xebec-project/xebec/agent/early"
+	_ "github.com/xebec-project/xebec/agent/companion"
 	"github.com/xebec-project/xebec/agent/eviction"
 	"github.com/xebec-project/xebec/agent/logs"
 	"github.com/xebec-project/xebec/agent/pods"
@@ -55,7 +55,7 @@ type cluster struct {
 	// removed are the pods that the agent removed, in their last versions, as long as anything refers
 	// to them.
 	removed map[string]weak.Pointer[corev1.Pod]
-	// history is every state that a container was told to be in, by pod.
+	// history is every reported state of a container, by pod.
 	history map[string][]string
 }
 
@@ -373,7 +373,7 @@ func (n *node) until(uid, what string, condition func(*corev1.Pod) bool) *corev1
 	return last
 }
 
-// stopping tells whether the pod's containers were told to stop.
+// stopping reports whether the pod's containers got the stop signal.
 func (n *node) stopping(p *corev1.Pod) bool {
 	n.cluster.mu.Lock()
 	defer n.cluster.mu.Unlock()

@@ -83,6 +83,6 @@ func writerOf(t *testing.T, path string) int {
 			return pid
 		}
 	}
-	t.Fatalf("nobody writes %s", path)
+	t.Fatalf("no process writes %s", path)
 	return 0
 }

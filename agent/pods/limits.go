@@ -55,7 +55,7 @@ func (w *worker) beyond(ctx context.Context, limits resources.DiskLimits) (evict
 	for _, name := range slices.Sorted(maps.Keys(limits.Volumes)) {
 		used, err := volumes.Usage(w.dir.Volume(name))
 		if err != nil {
-			return "", "", fmt.Errorf("measuring volume %s: %w", name, err)
+			return "", "", fmt.Errorf("reading the usage of volume %s: %w", name, err)
 		}
 		if q := resources.Quantity(limits.Volumes[name]); used > q.Value() {
 			return eviction.EmptyDirLimit, fmt.Sprintf(
@@ -123,8 +123,8 @@ type evicted struct {
 	grace time.Duration
 }
 
-// endEvicted kills what runs of an evicted pod and then tells that it failed. It returns false for a pod that was not
-// evicted.
+// endEvicted kills what runs of an evicted pod and then tells that it failed. It returns false for
+// a pod that was not evicted.
 func (w *worker) endEvicted(ctx context.Context, pod *corev1.Pod) (evicted bool, next time.Duration, err error) {
 	w.mu.Lock()
 	order := w.evicted

@@ -51,7 +51,7 @@ func (w *worker) observe(ctx context.Context, pod *corev1.Pod, list []runtime.St
 				return err
 			}
 		case runtime.Exited:
-			if err := w.bury(ctx, c, s); err != nil {
+			if err := w.recordExit(ctx, c, s); err != nil {
 				return err
 			}
 		case runtime.Created:
@@ -64,7 +64,8 @@ func (w *worker) observe(ctx context.Context, pod *corev1.Pod, list []runtime.St
 		if !c.running && !c.rec.StartedAt.IsZero() && c.rec.Exit == nil {
 			e := &checkpoint.Exit{
 				ContainerID: runtime.ID(w.uid, c.spec.GetName(), c.rec.Attempt), Code: status.UnknownCode, Reason: status.ReasonUnknown,
-				Message: "the container's process was lost, for example by a restart of the node", StartedAt: c.rec.StartedAt, FinishedAt: time.Now(),
+				Message: "the container's process was not found, for example after a restart of the node", StartedAt: c.rec.StartedAt,
+				FinishedAt: time.Now(),
 			}
 			if err := w.ended(c, e); err != nil {
 				return err
@@ -72,19 +73,19 @@ func (w *worker) observe(ctx context.Context, pod *corev1.Pod, list []runtime.St
 		}
 		if !c.running {
 			// Not before the container was removed: until then lines of its log may still be on their way.
-			c.part()
+			c.endFollowers()
 		}
 	}
 	w.observed = true
 	return nil
 }
 
-// bury records how an attempt ended and removes it.
-func (w *worker) bury(ctx context.Context, c *container, s runtime.Status) error {
+// recordExit records how an attempt ended and removes it.
+func (w *worker) recordExit(ctx context.Context, c *container, s runtime.Status) error {
 	e := w.exitOf(c, s)
 	silent := e.Message == ""
 	if silent {
-		e.Message = w.lastWords(c, e.Code)
+		e.Message = w.logTail(c, e.Code)
 	}
 	if err := w.ended(c, e); err != nil {
 		return err
@@ -93,7 +94,7 @@ func (w *worker) bury(ctx context.Context, c *container, s runtime.Status) error
 		return err
 	}
 	// The removal waits for who writes the log: only now are all lines in it.
-	if words := w.lastWords(c, e.Code); silent && words != e.Message {
+	if words := w.logTail(c, e.Code); silent && words != e.Message {
 		e.Message = words
 		return w.dir.SaveRecord(c.spec.GetName(), c.rec)
 	}

@@ -47,7 +47,7 @@ func TestPods(t *testing.T) {
 }
 
 func testRuns(n *node) {
-	// It speaks when it heeds the signal: the first process of a container is not told of one that it
+	// It writes when it handles the signal: the first process of a container does not get one that it
 	// has no handler for.
 	uid := n.create(pod("web", "trap 'echo bye; exit 0' TERM; echo hello; sleep 3600 & wait", func(p *corev1.Pod) { p.Spec.TerminationGracePeriodSeconds = proto.Int64(600) }))
 	p := n.until(uid, "the pod is ready", kind.IsPodReady)
@@ -153,7 +153,7 @@ func testMissingImage(n *node) {
 
 func testMissingCommand(n *node) {
 	uid := n.create(pod("nocommand", "", func(p *corev1.Pod) { p.Spec.Containers[0].Command = []string{"/nonesuch"} }))
-	p := n.until(uid, "it is told that the command is missing", func(p *corev1.Pod) bool {
+	p := n.until(uid, "the missing command is reported", func(p *corev1.Pod) bool {
 		return waitingFor("RunContainerError")(p) && status(p).GetRestartCount() > 0
 	})
 	if last := status(p).GetLastState().GetTerminated(); last.GetExitCode() != 128 || last.GetReason() != "StartError" || !strings.Contains(last.GetMessage(), "/nonesuch") {
@@ -223,7 +223,7 @@ func testIgnoresTerm(n *node) {
 	n.until(uid, "it runs", kind.IsPodReady)
 	began := time.Now()
 	n.delete(uid)
-	p := n.until(uid, "it is told to stop", func(p *corev1.Pod) bool { return n.stopping(p) })
+	p := n.until(uid, "it gets the stop signal", func(p *corev1.Pod) bool { return n.stopping(p) })
 	if p.Status.Phase != "Running" || !kind.IsPodReady(p) {
 		n.Errorf("phase is %s, ready %v, while it still serves", p.Status.Phase, kind.IsPodReady(p))
 	}
@@ -380,8 +380,8 @@ func testDeadline(n *node) {
 	n.untilGone(uid)
 }
 
-// testBurst starts many pods at once and prints how long one takes from being bound to being told
-// as started.
+// testBurst starts many pods at once and prints how long one takes from its binding to being
+// reported as started.
 func testBurst(n *node) {
 	var one []time.Duration
 	for i := range 7 {
@@ -393,7 +393,7 @@ func testBurst(n *node) {
 		n.untilGone(uid)
 	}
 	slices.Sort(one)
-	n.Logf("bound to told as ready, one at a time: p50 %v, max %v", one[len(one)/2], one[len(one)-1])
+	n.Logf("bound to reported as ready, one at a time: p50 %v, max %v", one[len(one)/2], one[len(one)-1])
 	var uids []string
 	began := time.Now()
 	for i := range 20 {

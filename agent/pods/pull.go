@@ -96,7 +96,7 @@ func (w *worker) ensureImage(ctx context.Context, pod *corev1.Pod, c *container)
 // pullProgress says how far a pull is.
 func pullProgress(name string, at images.Progress) string {
 	if at.Queued {
-		return fmt.Sprintf("Image %q waits for other pulls to end", name)
+		return fmt.Sprintf("Image %q is waiting for other image pulls to finish", name)
 	}
 	return fmt.Sprintf("Pulling image %q: %d of %d MiB", name, at.Done>>20, at.Total>>20)
 }
@@ -130,14 +130,17 @@ func (w *worker) imageFailed(pod *corev1.Pod, c *container, err error) time.Dura
 	now, wait := time.Now(), backoff(c.failures, w.cfg.BackoffInitial, w.cfg.BackoffMax)
 	c.failedAt, c.retryAt = now, now.Add(wait)
 	reason := status.ReasonErrImagePull
+	event, message := eventFailed, fmt.Sprintf("Failed to pull image %q: %v", c.spec.GetImage(), err)
 	switch {
 	case errors.Is(err, images.ErrInvalidName):
 		reason = status.ReasonInvalidImageName
+		event, message = eventInspectFailed, fmt.Sprintf("Failed to inspect image %q: %v", c.spec.GetImage(), err)
 	case errors.Is(err, images.ErrNeverPull):
 		reason = status.ReasonErrImageNeverPull
+		event, message = reason, err.Error()
 	}
 	c.waiting = status.Cause{Reason: reason, Message: err.Error()}
-	w.cfg.Recorder.Event(pod, "Warning", "Failed", fmt.Sprintf("Failed to get image %q: %v", c.spec.GetImage(), err))
+	w.cfg.Recorder.Event(pod, "Warning", event, message)
 	if reason == status.ReasonErrImagePull {
 		w.cfg.Recorder.Event(pod, "Normal", "BackOff", fmt.Sprintf("Back-off pulling image %q", c.spec.GetImage()))
 		return min(wait/2, showErrImagePull)

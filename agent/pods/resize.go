@@ -36,14 +36,14 @@ type resize struct {
 	// everywhere.
 	underway bool
 	failed   string
-	// granted tells that something was granted of which it has not been told yet that it is in effect.
+	// granted is set while an allocation has not been reported as in effect.
 	granted bool
 	// bounds is what the pod's cgroup is bounded to.
 	bounds runtime.Resources
 }
 
-// loadAllotted takes up what the agent before granted. What it did not know yet gets what the spec
-// asks for.
+// loadAllotted takes up what the previous agent granted. What it did not know yet gets what the
+// spec asks for.
 func (w *worker) loadAllotted(pod *corev1.Pod) error {
 	if w.resize.allotted == nil {
 		allotted, err := w.dir.LoadAllotted()
@@ -120,7 +120,7 @@ func (w *worker) grant(pod *corev1.Pod) (time.Duration, error) {
 	}
 	w.claim(pod)
 	w.resize.granted = true
-	w.cfg.Recorder.Event(pod, "Normal", "ResizeStarted", "The node granted the requested resources")
+	w.cfg.Recorder.Event(pod, "Normal", "ResizeStarted", "The node allocated the requested resources")
 	return 0, nil
 }
 
@@ -169,7 +169,8 @@ func (w *worker) apply(ctx context.Context, pod *corev1.Pod) (time.Duration, err
 			c.resized = true
 			continue
 		}
-		if err := w.cfg.Runtime.Update(ctx, c.status.ID, resources.Of(granted, resources.Find(granted, c.spec.GetName()), w.cfg.MemoryBytes)); err != nil {
+		limits := resources.Of(granted, resources.Find(granted, c.spec.GetName()), w.cfg.MemoryBytes)
+		if err := w.cfg.Runtime.Update(ctx, c.status.ID, limits); err != nil {
 			w.resize.failed = err.Error()
 			continue
 		}
@@ -250,7 +251,8 @@ func (r *resize) conditions(pod *corev1.Pod, now time.Time) []*corev1.PodConditi
 	var out []*corev1.PodCondition
 	add := func(name, reason, message string) {
 		out = append(out, status.Lasting(&corev1.PodCondition{
-			Type: name, Status: "True", Reason: reason, Message: message, LastTransitionTime: status.Stamp(now), ObservedGeneration: pod.GetMetadata().GetGeneration(),
+			Type: name, Status: "True", Reason: reason, Message: message, LastTransitionTime: status.Stamp(now),
+			ObservedGeneration: pod.GetMetadata().GetGeneration(),
 		}, pod.GetStatus().GetConditions()))
 	}
 	if r.pending.Reason != "" {

@@ -164,17 +164,17 @@ func whole(cpu, memory string) func(*corev1.Pod) {
 func TestResizePodLevel(t *testing.T) {
 	n := start(t)
 	uid := n.create(pod("whole", "trap 'exit 0' TERM; dd if=/dev/zero of=/dev/shm/held bs=1M count=24 2>/dev/null; touch /dev/shm/filled; sleep 3600 & wait", whole("500m", "64Mi"), func(p *corev1.Pod) {
-		small, anew := container("small", `trap "exit 0" TERM; sleep 3600 & wait`), container("anew", `trap "exit 0" TERM; sleep 3600 & wait`)
+		small, restarted := container("small", `trap "exit 0" TERM; sleep 3600 & wait`), container("restarted", `trap "exit 0" TERM; sleep 3600 & wait`)
 		small.Resources = &corev1.ResourceRequirements{Limits: amounts("100m", "16Mi"), Requests: amounts("100m", "16Mi")}
-		anew.ResizePolicy = []*corev1.ContainerResizePolicy{{ResourceName: "memory", RestartPolicy: "RestartContainer"}}
-		p.Spec.Containers = append(p.Spec.Containers, small, anew)
+		restarted.ResizePolicy = []*corev1.ContainerResizePolicy{{ResourceName: "memory", RestartPolicy: "RestartContainer"}}
+		p.Spec.Containers = append(p.Spec.Containers, small, restarted)
 	}))
 	n.until(uid, "it runs", kind.IsPodReady)
 	shm := filepath.Join(n.daemon.Dir, "pods", uid, "ns/shm")
 	containerdtest.Eventually(t, 60*time.Second, "it holds memory", func() bool { _, err := os.Stat(filepath.Join(shm, "filled")); return err == nil })
 	bounds := func(attempt int) string {
 		var out []string
-		for _, c := range []string{"", "/" + runtime.ID(uid, "main", 0), "/" + runtime.ID(uid, "small", 0), "/" + runtime.ID(uid, "anew", attempt)} {
+		for _, c := range []string{"", "/" + runtime.ID(uid, "main", 0), "/" + runtime.ID(uid, "small", 0), "/" + runtime.ID(uid, "restarted", attempt)} {
 			out = append(out, n.bounds("pod"+uid+c))
 		}
 		return strings.Join(out, ", ")
@@ -182,7 +182,7 @@ func TestResizePodLevel(t *testing.T) {
 	if got := bounds(0); got != "67108864 50000, 67108864 50000, 16777216 10000, 67108864 50000" {
 		t.Fatalf("bounds are %s", got)
 	}
-	// is tells whether the change is in force, with the container anew restarted so many times.
+	// is reports whether the change is in force, with the container restarted so many times.
 	is := func(cpu, memory string, restarts int32) func(*corev1.Pod) bool {
 		return func(p *corev1.Pod) bool {
 			s := p.GetStatus()
@@ -206,7 +206,7 @@ func TestResizePodLevel(t *testing.T) {
 	n.change(uid, whole("300m", "16Mi"))
 	stuck := func(p *corev1.Pod) bool {
 		c := kind.PodCondition(p, "PodResizeInProgress")
-		return c.GetReason() == "Error" && strings.Contains(c.GetMessage(), "more is in use")
+		return c.GetReason() == "Error" && strings.Contains(c.GetMessage(), "current usage is higher")
 	}
 	p := n.until(uid, "it can't shrink", stuck)
 	if s := p.Status; s.GetResources().GetLimits()["memory"].GetString_() != "128Mi" || s.GetAllocatedResources()["memory"].GetString_() != "16Mi" {

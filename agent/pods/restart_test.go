@@ -62,14 +62,14 @@ func TestAgentKilled(t *testing.T) {
 	n.cluster.mu.Unlock()
 
 	n.agent()
-	p := n.until(brief, "the exit is told", func(p *corev1.Pod) bool { return p.Status.Phase == "Failed" })
+	p := n.until(brief, "the exit is reported", func(p *corev1.Pod) bool { return p.Status.Phase == "Failed" })
 	if status(p).GetState().GetTerminated().GetExitCode() != 6 {
 		t.Errorf("status is %v", p.Status)
 	}
 	n.untilGone(doomed)
 	n.untilGone(orphan)
 	if now := pid(long); now != was {
-		t.Errorf("the running container was started anew: pid %d, was %d", now, was)
+		t.Errorf("the running container was restarted: pid %d, was %d", now, was)
 	}
 	after := n.cluster.get(long)
 	if !proto.Equal(after.Status, before[long].Status) {
@@ -117,7 +117,7 @@ func TestContainerdKilled(t *testing.T) {
 	})
 	n.until(new, "a pod bound meanwhile runs", kind.IsPodReady)
 	if cs := status(n.cluster.get(steady)); cs.GetRestartCount() != 0 || cs.GetState().GetRunning() == nil {
-		t.Errorf("what ran on is told as %v", cs)
+		t.Errorf("the container that ran on is reported as %v", cs)
 	}
 	for _, uid := range []string{steady, ends, new} {
 		n.delete(uid)
@@ -126,7 +126,7 @@ func TestContainerdKilled(t *testing.T) {
 }
 
 // TestEndsWithoutContainerd lets containers end while containerd is down, and the agent too: how
-// they ended is known to their shims and to the kernel, and told as soon as both are back.
+// they ended is known to their shims and to the kernel, and reported as soon as both are back.
 func TestEndsWithoutContainerd(t *testing.T) {
 	n := start(t)
 	never := func(p *corev1.Pod) { p.Spec.RestartPolicy = "Never" }
@@ -151,7 +151,7 @@ func TestEndsWithoutContainerd(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(n.daemon.Dir, "pods", uid, "ns/shm/go"), nil, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		containerdtest.Eventually(t, 60*time.Second, "the container ends while nobody looks", func() bool {
+		containerdtest.Eventually(t, 60*time.Second, "the container exits while no agent runs", func() bool {
 			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 			return err != nil || strings.Contains(string(stat), ") Z")
 		})
@@ -164,7 +164,7 @@ func TestEndsWithoutContainerd(t *testing.T) {
 	}{
 		{fails, "Failed", "Error", "seven\n", 7}, {done, "Succeeded", "Completed", "", 0}, {hog, "Failed", "OOMKilled", "", 137},
 	} {
-		p := n.until(c.uid, "its end is told", func(p *corev1.Pod) bool { return p.Status.Phase == c.phase })
+		p := n.until(c.uid, "its end is reported", func(p *corev1.Pod) bool { return p.Status.Phase == c.phase })
 		if e := status(p).GetState().GetTerminated(); e.GetExitCode() != c.code || e.GetReason() != c.reason || e.GetMessage() != c.message || e.GetFinishedAt() == nil {
 			t.Errorf("%s ended as %v", p.Metadata.Name, e)
 		}

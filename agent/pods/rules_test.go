@@ -77,7 +77,7 @@ func testInitOOM(n *node) {
 	n.untilGone(uid)
 }
 
-// TestGroupOfVolumes starts the agent anew under pods whose files have come to another group.
+// TestGroupOfVolumes restarts the agent under pods whose files have got another group.
 func TestGroupOfVolumes(t *testing.T) {
 	n := start(t)
 	uids := map[string]string{}

@@ -129,8 +129,8 @@ func TestSecretsStayInMemory(t *testing.T) {
 		list, err := n.rt.List(t.Context(), uid)
 		n.cluster.mu.Lock()
 		defer n.cluster.mu.Unlock()
-		told := strings.Count(strings.Join(n.cluster.events, "\n"), "knows Normal Started: ") > attempt
-		return told && err == nil && len(list) == 1 && list[0].Attempt == attempt && list[0].State == runtime.Running
+		started := strings.Count(strings.Join(n.cluster.events, "\n"), "knows Normal Started: ") > attempt
+		return started && err == nil && len(list) == 1 && list[0].Attempt == attempt && list[0].State == runtime.Running
 	}
 	n.cluster.setAway(true)
 	n.stop()

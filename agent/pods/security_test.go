@@ -89,15 +89,15 @@ func testSecurity(n *node) {
 	n.untilGone(uid)
 }
 
-// testMissingPullSecret shows that a secret that is not there is told, and does not keep the pod
-// from images it has.
+// testMissingPullSecret shows that a missing secret is reported, and does not keep the pod from
+// images it has.
 func testMissingPullSecret(n *node) {
 	uid := n.create(pod("keyless", "sleep 3600", func(p *corev1.Pod) {
 		p.Spec.Containers[0].Image, p.Spec.Containers[0].ImagePullPolicy = "127.0.0.1:1/none:1", "IfNotPresent"
 		p.Spec.ImagePullSecrets = []*corev1.LocalObjectReference{local("nokeys")}
 	}))
 	n.until(uid, "the pull fails", waitingFor("ImagePullBackOff"))
-	containerdtest.Eventually(n.T, 60*time.Second, "the missing secret is told", func() bool {
+	containerdtest.Eventually(n.T, 60*time.Second, "the missing secret is reported", func() bool {
 		n.cluster.mu.Lock()
 		defer n.cluster.mu.Unlock()
 		return strings.Contains(strings.Join(n.cluster.events, "\n"), `keyless Warning FailedToRetrieveImagePullSecret: Unable to retrieve some image pull secrets; pulling the image may fail: secret "nokeys" not found`)

@@ -48,7 +48,7 @@ func New(cfg Config) *Set {
 // Confirm. The workers end with ctx and leave the containers running; Wait waits for the workers.
 func (s *Set) Start(ctx context.Context) error {
 	if err := os.MkdirAll(s.cfg.StateDir, 0o711); err != nil {
-		return fmt.Errorf("making the directory for pods: %w", err)
+		return fmt.Errorf("creating the directory for pods: %w", err)
 	}
 	if err := checkpoint.Sweep(s.cfg.StateDir); err != nil {
 		s.cfg.Log.Warn("Failed to remove directories of removed pods", zap.Error(err))
@@ -127,7 +127,7 @@ func (s *Set) Restated(known []*corev1.Pod, revision int64) {
 func (s *Set) Synced(ctx context.Context, uids map[string]bool) error {
 	containers, err := s.cfg.Runtime.List(ctx, "")
 	if err != nil {
-		return fmt.Errorf("look for orphaned containers: %w", err)
+		return fmt.Errorf("list orphaned containers: %w", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -151,7 +151,7 @@ func (s *Set) Synced(ctx context.Context, uids map[string]bool) error {
 	}
 	dirs, err := checkpoint.PodDirs(s.cfg.StateDir)
 	if err != nil {
-		return fmt.Errorf("look for orphaned containers: %w", err)
+		return fmt.Errorf("list orphaned containers: %w", err)
 	}
 	for _, uid := range dirs {
 		if !uids[uid] && s.workers[uid] == nil {

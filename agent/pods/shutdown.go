@@ -15,8 +15,8 @@ const (
 	// criticalPriority is that from which on a pod is critical: the system's own priority classes
 	// begin there.
 	criticalPriority = 2_000_000_000
-	// shutdownMargin is how long the last statuses may take to be told, and containers that were
-	// killed to end.
+	// shutdownMargin is the time for writing the last statuses, and for killed containers to
+	// terminate.
 	shutdownMargin = 5 * time.Second
 
 	reasonTerminated  = "Terminated"
@@ -68,7 +68,7 @@ func (s *Set) Shutdown(ctx context.Context, total, critical time.Duration) {
 		}
 		late.Stop()
 	}
-	told, cancel := context.WithTimeout(ctx, shutdownMargin)
+	settle, cancel := context.WithTimeout(ctx, shutdownMargin)
 	defer cancel()
 	s.mu.Lock()
 	all := make([]*worker, 0, len(s.workers))
@@ -77,7 +77,7 @@ func (s *Set) Shutdown(ctx context.Context, total, critical time.Duration) {
 	}
 	s.mu.Unlock()
 	for _, w := range all {
-		w.publisher.Settle(told)
+		w.publisher.Settle(settle)
 	}
 }
 
@@ -100,8 +100,8 @@ func (w *worker) shutDown(left time.Duration) *shutdown {
 	return w.ending
 }
 
-// fromFile tells whether the pod comes from a file of the node, which is not the control plane's to
-// replace.
+// fromFile reports whether the pod comes from a file of the node, which is not the control plane's
+// to replace.
 func fromFile(pod *corev1.Pod) bool {
 	return pod.GetMetadata().GetAnnotations()["kubernetes.io/config.source"] == "file"
 }

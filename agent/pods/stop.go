@@ -48,10 +48,9 @@ func (s *stopping) shorten(asked time.Time, atOnce bool) {
 }
 
 // stopAll asks what runs to stop, and kills what still runs when the grace period since then is
-// over. All preStop hooks
-// begin at once. The signals go to the main containers first, and then to the sidecars, one after the other in the reverse
-// order of their start; at the end of the grace period they go to all that have not got theirs. It
-// returns 0 when nothing runs.
+// over. All preStop hooks begin at once. The signals go to the main containers first, and then to
+// the sidecars, one after the other in the reverse order of their start; at the end of the grace
+// period they go to all that have not got theirs. It returns 0 when nothing runs.
 func (w *worker) stopAll(ctx context.Context, pod *corev1.Pod, since time.Time, grace time.Duration) (time.Duration, error) {
 	var next time.Duration
 	var errs []error

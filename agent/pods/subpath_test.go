@@ -85,7 +85,7 @@ func TestSubPathRace(t *testing.T) {
 	n.delete(uid)
 	n.untilGone(uid)
 	n.cluster.mu.Lock()
-	refused := strings.Count(strings.Join(n.cluster.events, "\n"), "leaves the volume by a link")
+	refused := strings.Count(strings.Join(n.cluster.events, "\n"), "leads outside of the volume by a link")
 	n.cluster.mu.Unlock()
 	t.Logf("%d containers started, %d times the path led out of the volume", starts, refused)
 	if refused == 0 {
@@ -150,8 +150,8 @@ func TestSubPaths(t *testing.T) {
 		change(p)
 		p.Spec.Containers[0].VolumeMounts[3].SubPathExpr = "$(NONE)/$(OTHER)"
 	}))
-	n.until(lost, "a variable without a value is told", func(p *corev1.Pod) bool {
-		return strings.Contains(status(p).GetState().GetWaiting().GetMessage(), `"$(NONE)/$(OTHER)" of volume empty: the container has no value for NONE, OTHER`)
+	n.until(lost, "a variable without a value is reported", func(p *corev1.Pod) bool {
+		return strings.Contains(status(p).GetState().GetWaiting().GetMessage(), `"$(NONE)/$(OTHER)" of volume empty: the container has no environment variable NONE, OTHER`)
 	})
 	n.delete(lost)
 	n.untilGone(lost)

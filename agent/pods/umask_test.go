@@ -13,7 +13,7 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// TestUmask starts an agent that makes files which nobody else may read, and expects of what it
+// TestUmask starts an agent that makes files which no other user may read, and expects of what it
 // gives to containers that they may.
 func TestUmask(t *testing.T) {
 	n := start(t)

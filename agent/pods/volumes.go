@@ -66,7 +66,7 @@ func (w *worker) makeVolume(ctx context.Context, pod *corev1.Pod, v *corev1.Volu
 		_, err := w.project(ctx, pod, v)
 		return path, err
 	}
-	return "", fmt.Errorf("%w: it is of a kind that this agent does not support", objects.ErrConfig)
+	return "", fmt.Errorf("%w: unsupported volume type", objects.ErrConfig)
 }
 
 // project brings a volume's files up to what the objects say now.
@@ -98,7 +98,7 @@ func (w *worker) project(ctx context.Context, pod *corev1.Pod, v *corev1.Volume)
 func (w *worker) refreshVolumes(ctx context.Context, pod *corev1.Pod) time.Duration {
 	runs := func(c *container) bool { return c.running }
 	if len(w.volumes) < len(pod.GetSpec().GetVolumes()) && slices.ContainsFunc(w.containers, runs) {
-		// An agent before this one made them. From now on this one follows what they show.
+		// A previous agent made them. From now on this one follows what they show.
 		if err := w.makeVolumes(ctx, pod); err != nil {
 			w.cfg.Recorder.Event(pod, "Warning", "FailedMount", err.Error())
 			return w.cfg.ConfigRetry

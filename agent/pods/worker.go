@@ -231,7 +231,7 @@ func (w *worker) run(ctx context.Context) {
 			return
 		case err != nil:
 			w.log.Warn("Failed to sync pod", phaseField(failed), zap.Error(err), zap.Duration("retryIn", retry))
-			w.tell(err)
+			w.reportFailure(err)
 			next = retry + rand.N(retry/2)
 			retry = min(2*retry, retryMax)
 		default:
@@ -306,7 +306,7 @@ func (w *worker) note() {
 	}
 }
 
-// done tells whether the pod has reached its end by itself.
+// done reports whether the pod has reached its end by itself.
 func (w *worker) done(pod *corev1.Pod) bool {
 	p := pod.GetStatus().GetPhase()
 	if p == kind.PodSucceeded || p == kind.PodFailed {
@@ -384,7 +384,7 @@ func (w *worker) tearDown(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	failpoint.Hit("pod-torn-down")
+	failpoint.Hit("pod-cleaned-up")
 	w.connected, w.cleaned = false, true
 	clear(w.volumes)
 	w.cfg.followers.Follow(w, nil)
@@ -481,7 +481,7 @@ func (w *worker) terminate(ctx context.Context, pod *corev1.Pod, gone bool) (tim
 		return 0, nil
 	}
 	if err := w.dir.Remove(); err != nil {
-		return 0, fmt.Errorf("removing the pod's directory: %w", err)
+		return 0, fmt.Errorf("removing the directory of the pod: %w", err)
 	}
 	w.finished = true
 	return 0, nil

@@ -119,7 +119,7 @@ func TestPackets(t *testing.T) {
 	send(in, frame(peer, pod, 443, 40000, syn|ack), passes, "its answer")
 	send(in, frame(peer, pod, 443, 40000, syn), dropped, "a connection the other way, on the same ports")
 	send(in, frame(peer, pod, 443, 40001, ack), dropped, "an answer to another port")
-	send(in, frame(other, pod, 443, 40000, ack), dropped, "an answer of somebody else")
+	send(in, frame(other, pod, 443, 40000, ack), dropped, "a reply of another host")
 	send(out, frame(pod, peer, 40000, 80, syn), dropped, "another port")
 	send(out, frame(pod, other, 40000, 443, syn), dropped, "another address")
 	later := frame(pod, peer, 40000, 443, ack)
@@ -134,7 +134,7 @@ func TestPackets(t *testing.T) {
 	arp := frame(pod, other, 1, 1, 0)
 	binary.BigEndian.PutUint16(arp[12:], 0x0806)
 	send(out, arp, passes, "what is no IP")
-	// An ICMP error passes when it is about a flow, whoever sends it.
+	// An ICMP error passes when it is about a flow, from any sender.
 	about := func(about []byte) []byte {
 		b := frame(other, pod, 0, 0, 0)[:14+20]
 		b[14+9] = unix.IPPROTO_ICMP

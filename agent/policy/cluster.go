@@ -82,7 +82,7 @@ func PodOf(p *corev1.Pod) *Pod {
 	return out
 }
 
-// same tells whether policies see no difference.
+// same reports whether policies see no difference.
 func (p *Pod) same(o *Pod) bool {
 	return p.UID == o.UID && p.HostNetwork == o.HostNetwork && p.Finished == o.Finished && slices.Equal(p.Addrs, o.Addrs) &&
 		slices.Equal(p.Ports, o.Ports) && labels.Equals(p.Labels, o.Labels)
@@ -116,9 +116,8 @@ func NewCluster() *Cluster {
 	return &Cluster{policies: map[name]*policy{}, namespaces: map[string]labels.Set{}, pods: map[name]*Pod{}}
 }
 
-// The methods below take an informer's events: old is nil when the object was
-// created, now is nil when it was deleted. They tell whether that may make a
-// difference.
+// The methods below take an informer's events: old is nil when the object was created, now is nil
+// when it was deleted. They report whether that may make a difference.
 
 // OnPolicy takes an event of a policy. Its error is about a policy that makes no
 // sense, which the API refuses: what cannot be understood of it allows nothing.
@@ -173,7 +172,7 @@ type policy struct {
 // String is the policy's namespace and name.
 func (p *policy) String() string { return p.namespace + "/" + p.name.name }
 
-// selects tells whether the policy is about a direction of the pod's traffic.
+// selects reports whether the policy is about a direction of the pod's traffic.
 func (p *policy) selects(pod *Pod, d Direction) bool {
 	_, about := p.rules[d]
 	return about && p.namespace == pod.Namespace && !pod.HostNetwork && p.pods.Matches(pod.Labels)
@@ -257,7 +256,7 @@ func (e *parseErrors) rule(ports []*networkingv1.NetworkPolicyPort, peers []*net
 		protocol, ok := ParseProtocol(cmp.Or(p.GetProtocol(), "TCP"))
 		switch number := p.GetPort(); {
 		case !ok:
-			e.note(fmt.Errorf("protocol %q is not known", p.GetProtocol()))
+			e.note(fmt.Errorf("unknown protocol %q", p.GetProtocol()))
 		case number == nil:
 			r.ports = append(r.ports, Range{protocol, 0, 65535})
 		case number.GetType() == 1:

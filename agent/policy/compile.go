@@ -20,7 +20,7 @@ type Wanted struct {
 // selects it.
 type Sets struct{ Ingress, Egress string }
 
-// Set says at which ports whom a pod may receive from, or send to.
+// Set has the peers that a pod may receive from, or send to, with their ports.
 type Set struct {
 	// Policies are those that select the pod, sorted.
 	Policies []string
@@ -83,9 +83,8 @@ func (c *Cluster) owner(a netip.Addr) *Pod {
 	return out
 }
 
-// owns tells whether the pod has its addresses to itself, and not the other one:
-// an address may have been passed on before that is known of both, and is the
-// younger one's.
+// owns reports whether the pod has its addresses to itself, and not the other one: an address may
+// have been passed on before that is known of both, and is the younger one's.
 func (p *Pod) owns(other *Pod) bool {
 	if p.HostNetwork || p.Finished {
 		return false
@@ -250,7 +249,7 @@ func (g *grants) peers() map[netip.Prefix]Ports {
 	return out
 }
 
-// covers tells whether an outer prefix holds all of the inner one.
+// covers reports whether an outer prefix holds all of the inner one.
 func covers(outer, inner netip.Prefix) bool {
 	return outer.IsValid() && outer.Bits() <= inner.Bits() && outer.Contains(inner.Addr())
 }

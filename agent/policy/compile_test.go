@@ -380,7 +380,7 @@ func TestSetsAreShared(t *testing.T) {
 }
 
 // An address that was passed on is the younger pod's.
-func TestAddressPassedOn(t *testing.T) {
+func TestReusedAddress(t *testing.T) {
 	c := newCluster(t)
 	c.namespace("default", "")
 	c.pod("default/db", "10.244.0.1", "app=db", "")
@@ -397,7 +397,7 @@ func TestAddressPassedOn(t *testing.T) {
 }
 
 // Random policies are compiled to what they say one by one.
-func TestCompiledIsWhatIsSaid(t *testing.T) {
+func TestCompiledSetsMatchVerdicts(t *testing.T) {
 	for seed := range uint64(60) {
 		r := rand.New(rand.NewPCG(seed, 88))
 		c := newCluster(t)

@@ -80,7 +80,7 @@ func watchDrops(r *ringbuf.Reader, on func(bpf.PolicyPolicyDrop)) error {
 	}
 }
 
-// dropOf is what a program told, as far as it tells it.
+// dropOf decodes the record of a program.
 func dropOf(d bpf.PolicyPolicyDrop) Drop {
 	age := max(0, time.Duration(monotonic()-int64(d.Time)))
 	return Drop{
@@ -103,7 +103,7 @@ func (k *Kernel) counts() (map[bpf.PolicyPolicyCountKey]uint64, error) {
 		}
 	}
 	if err := it.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
-		return nil, fmt.Errorf("reading how much was dropped: %w", err)
+		return nil, fmt.Errorf("reading the counters of dropped packets: %w", err)
 	}
 	return out, nil
 }

@@ -14,14 +14,14 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/xebec-project/xebec/agent/bpf"
-	"github.com/xebec-project/xebec/agent/internal/feed"
+	"github.com/xebec-project/xebec/agent/internal/broadcast"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
 )
 
 const (
-	// verifyEvery is how often the real maps are read and mended, and flows that have
-	// ended removed.
+	// verifyEvery is the interval at which the kernel's maps are verified and repaired, and expired
+	// flows removed.
 	verifyEvery = time.Minute
 	// countEvery is how often drops are counted for the metrics.
 	countEvery = 5 * time.Second
@@ -49,7 +49,7 @@ const (
 type Enforcer struct {
 	log     *zap.Logger
 	metrics *Metrics
-	drops   feed.Feed[Drop]
+	drops   broadcast.Broadcaster[Drop]
 	wake    chan struct{}
 
 	mu      sync.Mutex
@@ -66,7 +66,7 @@ type Enforcer struct {
 	logged  map[loggedDrop]bool
 }
 
-// maxLogged is how many kinds of drops are told apart in the log within its time.
+// maxLogged is the number of kinds of drops that are logged separately within logEvery.
 const maxLogged = 512
 
 // local is a pod of this node.
@@ -104,7 +104,7 @@ func (e *Enforcer) OnPolicy(old, now *networkingv1.NetworkPolicy) {
 	e.change(func() bool {
 		changed, err := e.cluster.OnPolicy(old, now)
 		if err != nil {
-			e.log.Error("Invalid network policy: its invalid parts allow nothing", zap.Error(err))
+			e.log.Error("Invalid network policy, its invalid parts allow nothing", zap.Error(err))
 		}
 		return changed
 	})
@@ -178,10 +178,9 @@ func (e *Enforcer) signal() {
 	}
 }
 
-// Admit enforces policies on a pod of this node, before anything in it runs: it
-// waits until policies are known. The pod has the addresses; the endpoint's sets are
-// not looked at. Called
-// again, as after the agent has started anew, it disturbs nothing.
+// Admit enforces policies on a pod of this node, before anything in it runs: it waits until
+// policies are known. The pod has the addresses; the endpoint's sets are not looked at. It is
+// idempotent, also after a restart of the agent.
 func (e *Enforcer) Admit(ctx context.Context, pod *corev1.Pod, addrs []netip.Addr, at Endpoint) error {
 	for {
 		e.mu.Lock()
@@ -192,7 +191,7 @@ func (e *Enforcer) Admit(ctx context.Context, pod *corev1.Pod, addrs []netip.Add
 		e.mu.Unlock()
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for network policies to be known: %w", context.Cause(ctx))
+			return fmt.Errorf("waiting for network policies: %w", context.Cause(ctx))
 		case <-learned:
 		}
 	}
@@ -350,7 +349,7 @@ func (e *Enforcer) verify() {
 	if err := e.kernel.Verify(); err != nil {
 		e.log.Error("Failed to verify the policy maps", zap.Error(err))
 	}
-	e.dirty = true // what others changed is mended with the next write
+	e.dirty = true // the next write repairs changes by others
 	left, err := e.kernel.Sweep()
 	if err != nil {
 		e.log.Warn("Failed to remove expired flows", zap.Error(err))
@@ -387,11 +386,11 @@ func (e *Enforcer) podAt(index uint32) *Pod {
 	return nil
 }
 
-// onDrop names what a program told of by number.
-func (e *Enforcer) onDrop(told bpf.PolicyPolicyDrop) {
-	d := dropOf(told)
+// onDrop resolves the numbers of a program's record to names.
+func (e *Enforcer) onDrop(record bpf.PolicyPolicyDrop) {
+	d := dropOf(record)
 	e.mu.Lock()
-	pod := e.podAt(told.Ifindex)
+	pod := e.podAt(record.Ifindex)
 	if pod == nil {
 		e.mu.Unlock()
 		return
@@ -433,7 +432,7 @@ func (e *Enforcer) onDrop(told bpf.PolicyPolicyDrop) {
 // ruleOf says why a packet was dropped. The caller holds e.mu.
 func (e *Enforcer) ruleOf(pod *Pod, d Drop) string {
 	if d.Reason == reasons[bpf.PolicyPolicyReasonPOLICY_FRAGMENT] {
-		return "the first fragment of the packet, which has its ports, did not pass before it"
+		return "the first fragment of the packet, which contains the ports, was not seen or not allowed"
 	}
 	sets := e.wanted[pod.UID]
 	names, direction := []string{sets.Ingress, sets.Egress}, d.Direction
@@ -442,7 +441,7 @@ func (e *Enforcer) ruleOf(pod *Pod, d Drop) string {
 	}
 	set := e.sets[names[direction-1]]
 	if set == nil {
-		return "policies that are no longer selected the pod"
+		return "policies that have since been deleted or changed selected the pod"
 	}
 	return Isolation(set.Policies, pod.String(), direction)
 }

@@ -20,7 +20,7 @@ func Prefixes(r Range) []PortPrefix {
 	return out
 }
 
-// Settled tells whether all that is known has been written.
+// Settled reports whether all that is known has been written.
 func (e *Enforcer) Settled() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()

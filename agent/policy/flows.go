@@ -28,9 +28,8 @@ const (
 	tcpClose  = 7
 )
 
-// rememberFlows tells the kernel who opened the connections that a pod has, so that
-// it judges their packets by that. Revision 0 is nobody's: they are judged with
-// their next packet.
+// rememberFlows adds the existing connections of a pod to the flow table with their direction, so
+// that their packets are matched to it. Revision 0 is unused: the next packet of each is evaluated.
 func (k *Kernel) rememberFlows(e Endpoint) error {
 	sockets, err := connections(e.Netns)
 	if err != nil {
@@ -46,7 +45,7 @@ func (k *Kernel) rememberFlows(e Endpoint) error {
 		// One that the programs have seen since is theirs.
 		err := m.Update(key, bpf.PolicyPolicyFlow{Seen: now, Opened: uint8(s.opened), Allowed: 1}, ebpf.UpdateNoExist)
 		if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
-			return fmt.Errorf("remembering a flow of interface %d: %w", e.Index, err)
+			return fmt.Errorf("adding a flow of interface %d: %w", e.Index, err)
 		}
 	}
 	return nil

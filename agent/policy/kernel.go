@@ -85,7 +85,7 @@ func Load(cfg KernelConfig) (*Kernel, error) {
 	dir, links := filepath.Join(cfg.PinPath, layout), filepath.Join(cfg.PinPath, linksDir)
 	for _, d := range []string{dir, links} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
-			return nil, fmt.Errorf("making a directory for pins: %w", err)
+			return nil, fmt.Errorf("creating the directory for pins: %w", err)
 		}
 	}
 	spec, err := bpf.LoadPolicy()
@@ -169,8 +169,7 @@ func (k *Kernel) inside(f func() error) error {
 	})
 }
 
-// Knows tells whether the kernel has been told of the interface, by this agent or
-// an earlier one.
+// Knows reports whether the kernel has entries of the interface, by this agent or an earlier one.
 func (k *Kernel) Knows(index int) bool {
 	_, ok := k.pods[uint32(index)]
 	return ok
@@ -262,16 +261,16 @@ func (k *Kernel) forget(index uint32) error {
 		return err
 	}
 	if err := k.objects.Maps[bpf.PolicyMapPolicyPods].Delete(index); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		return fmt.Errorf("removing what is known of interface %d: %w", index, err)
+		return fmt.Errorf("removing the entries of interface %d: %w", index, err)
 	}
 	delete(k.pods, index)
 	return k.forgetCounts(index)
 }
 
-// Apply brings sets to what is wanted and gives each endpoint its own; pods that
-// are not among the endpoints keep theirs. A packet that is judged meanwhile is
-// judged by what was or by what is wanted, never by anything in between. After an
-// error, what is known of the kernel is read anew with the next call.
+// Apply brings sets to what is wanted and gives each endpoint its own; pods that are not among the
+// endpoints keep theirs. A packet that is judged meanwhile is judged by what was or by what is
+// wanted, never by anything in between. After an error, the next call reads the state of the kernel
+// again.
 func (k *Kernel) Apply(w Wanted, endpoints []Endpoint) (err error) {
 	defer func() { k.reload = err != nil }()
 	if k.reload {
@@ -297,7 +296,7 @@ func (k *Kernel) Apply(w Wanted, endpoints []Endpoint) (err error) {
 			return err
 		}
 	}
-	// What was judged by a set that has changed is to be judged again.
+	// Flows that a changed set allowed must be evaluated again.
 	for _, pod := range k.pods {
 		if changed[pod.Ingress] || changed[pod.Egress] {
 			if err := k.writePod(pod.Ifindex, pod.Ingress, pod.Egress); err != nil {
@@ -358,10 +357,9 @@ func (k *Kernel) writePod(index, ingress, egress uint32) error {
 	return nil
 }
 
-// writeSet makes a set what is wanted, and tells whether that changes one that was
-// there. Longer prefixes are written first and shorter ones removed first, so that
-// the longest prefix of an address is the one that it had or the one that it shall
-// have at any moment.
+// writeSet makes a set what is wanted, and reports whether that changes one that was there. Longer
+// prefixes are written first and shorter ones removed first, so that the longest prefix of an
+// address is the one that it had or the one that it shall have at any moment.
 func (k *Kernel) writeSet(name string, set *Set) (number uint32, changed bool, err error) {
 	number, known := k.setOf[name]
 	if !known {
@@ -468,8 +466,8 @@ func (k *Kernel) collect() error {
 	return nil
 }
 
-// readBack learns what the kernel has. Sets and classes are nobody's then: those
-// that are wanted are made anew, and the others removed once no pod has them.
+// readBack learns what the kernel has. Sets and classes have no names then: the desired ones are
+// created again, and the others removed once no pod has them.
 func (k *Kernel) readBack() error {
 	k.pods = map[uint32]bpf.PolicyPolicyPod{}
 	k.sets = map[uint32]map[netip.Prefix]uint32{}
@@ -486,7 +484,7 @@ func (k *Kernel) readBack() error {
 		k.nextSet = max(k.nextSet, pod.Ingress+1, pod.Egress+1)
 	}
 	if err := it.Err(); err != nil {
-		return fmt.Errorf("reading which pods have sets: %w", err)
+		return fmt.Errorf("reading the sets of pods: %w", err)
 	}
 	var peer bpf.PolicyPolicyPeer
 	var class uint32
@@ -516,8 +514,8 @@ func (k *Kernel) readBack() error {
 	return nil
 }
 
-// Verify compares the kernel with what it should have. What others changed is
-// mended by the next Apply; programs that are missing are attached.
+// Verify compares the kernel with what it should have. The next Apply repairs changes by others;
+// missing programs are attached.
 func (k *Kernel) Verify() error {
 	seen := &Kernel{objects: k.objects}
 	if err := seen.readBack(); err != nil {

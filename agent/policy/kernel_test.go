@@ -222,12 +222,12 @@ func ask(c net.Conn, question string, limit time.Duration) error {
 		return err
 	}
 	if string(buf) != question {
-		return fmt.Errorf("asked %.20q, was told %.20q", question, buf)
+		return fmt.Errorf("sent %.20q, received %.20q", question, buf)
 	}
 	return nil
 }
 
-// reaches tells whether a question is answered in time.
+// reaches reports whether a question is answered in time.
 func reaches(from *netlab.Namespace, network, addr string, limit time.Duration) bool {
 	c, err := dialFor(from, network, addr, limit)
 	if err != nil {
@@ -317,7 +317,7 @@ spec:
 	n.relabel("other/api", "app=api")
 	n.check(api, "tcp4", at("default/db", 6380), true)
 
-	// What is dropped is told of.
+	// Drops are reported.
 	last, _, stop := n.enforcer.Drops()
 	stop()
 	found := false
@@ -437,7 +437,7 @@ func TestFirstPacket(t *testing.T) {
 	// The very first packets.
 	n.check(web, "tcp4", outsideIP+":443", false)
 	n.check(web, "udp4", outsideIP+":443", false)
-	n.check(web, "tcp4", nodeIP+":443", false) // where nobody listens: it is refused at once
+	n.check(web, "tcp4", nodeIP+":443", false) // without a listener: it is refused immediately
 	if _, err := dial(web, "tcp4", nodeIP+":443"); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("the node itself: %v", err)
 	}
@@ -451,7 +451,7 @@ func TestFirstPacket(t *testing.T) {
 
 // While policies and pods come and go, what is allowed all the time is never
 // refused, and what never is never passes.
-func TestChangesAreWhole(t *testing.T) {
+func TestChangesAreAtomic(t *testing.T) {
 	n := newNode(t)
 	n.enforcer.Know(policy.Everything)
 	web := n.running("default/web", "app=web", "")
@@ -516,7 +516,7 @@ func TestChangesAreWhole(t *testing.T) {
 			}
 			last = d.To().String() == addr+":83"
 		case <-time.After(patience):
-			t.Fatal("the last drop is not told of")
+			t.Fatal("the last drop is not reported")
 		}
 	}
 }

@@ -24,10 +24,10 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	f := promauto.With(r)
 	return &Metrics{
 		pods: f.NewGaugeVec(prometheus.GaugeOpts{
-			Name: metrics.PolicyPods, Help: "Pods on the node that policies select.",
+			Name: metrics.PolicyPods, Help: "Pods on the node that are selected by policies.",
 		}, []string{metrics.LabelDirection}),
 		drops: f.NewCounterVec(prometheus.CounterOpts{
-			Name: metrics.PolicyDrops, Help: "Packets that policies kept from a pod, or a pod from sending.",
+			Name: metrics.PolicyDrops, Help: "Packets from or to pods that were dropped by policies.",
 		}, []string{metrics.LabelNamespace, metrics.LabelPod, metrics.LabelDirection, metrics.LabelReason}),
 		pressure: f.NewGaugeVec(prometheus.GaugeOpts{
 			Name: metrics.PolicyMapPressure, Help: "How full a map is, from 0 to 1.",
@@ -36,7 +36,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: metrics.PolicyWrites, Help: "Writes of changes to the policy maps.",
 		}, []string{metrics.LabelResult}),
 		delay: f.NewHistogram(prometheus.HistogramOpts{
-			Name: metrics.PolicyDelaySeconds, Help: "Time from hearing of a change to having it enforced.",
+			Name: metrics.PolicyDelaySeconds, Help: "Time from receiving a change to enforcing it.",
 			Buckets: prometheus.ExponentialBuckets(10e-6, 4, 12), // to 42 s
 		}),
 	}

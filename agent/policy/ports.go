@@ -55,7 +55,7 @@ type Range struct {
 // everything is the range of all ports of all protocols.
 var everything = Range{Last: 65535}
 
-// contains tells whether the range has the port.
+// contains reports whether the range has the port.
 func (r Range) contains(protocol Protocol, port uint16) bool {
 	return r.Protocol == 0 || r.Protocol == protocol && r.First <= port && port <= r.Last
 }
@@ -130,8 +130,7 @@ func number(s string) uint16 {
 	return uint16(n)
 }
 
-// Contains tells whether the set has the port. For protocols without ports it is
-// 0.
+// Contains reports whether the set has the port. For protocols without ports it is 0.
 func (p Ports) Contains(protocol Protocol, port uint16) bool {
 	return slices.ContainsFunc(p.Ranges(), func(r Range) bool { return r.contains(protocol, port) })
 }

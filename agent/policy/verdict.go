@@ -7,11 +7,10 @@ import (
 	"strings"
 )
 
-// Verdict tells whether policies allow a connection between two addresses, and
-// the rule that decides. It goes by the policies alone, not by what the kernel
-// has: addresses that are no pod's are judged only at the other end, and what the
-// node of a pod sends to it, or gets from it, is not judged at all. For protocols
-// without ports, port is 0.
+// Verdict reports whether policies allow a connection between two addresses, and the rule that
+// decides. It goes by the policies alone, not by what the kernel has: addresses that are no pod's
+// are judged only at the other end, and what the node of a pod sends to it, or gets from it, is not
+// judged at all. For protocols without ports, port is 0.
 func (c *Cluster) Verdict(from, to netip.Addr, protocol Protocol, port uint16) (allowed bool, rule string) {
 	owners := c.owners()
 	from, to = from.Unmap(), to.Unmap()

@@ -8,23 +8,23 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// Loop asks again and again, and reports when the answer has changed often enough in a row.
+// Loop runs a check periodically, and reports when a threshold of successes or failures is reached.
 type Loop struct {
 	// Probe gives the times and thresholds; zero values stand for Kubernetes' defaults.
 	Probe *corev1.Probe
 	// StartedAt is when the container started, which the initial delay counts from.
 	StartedAt time.Time
-	// Healthy is the result until a threshold is passed.
+	// Healthy is the result until a threshold is reached.
 	Healthy bool
-	// Check asks once, within the probe's timeout.
+	// Check runs the check once, within the probe's timeout.
 	Check func(ctx context.Context) error
-	// Failed is told every failure; it may be nil.
+	// Failed is called with every failure; it may be nil.
 	Failed func(error)
-	// Changed is told each change of the result.
+	// Changed is called with each change of the result.
 	Changed func(healthy bool, cause error)
 }
 
-// Run asks until ctx is done.
+// Run runs the loop until ctx is done.
 func (l Loop) Run(ctx context.Context) {
 	var (
 		period    = time.Duration(cmp.Or(l.Probe.GetPeriodSeconds(), 10)) * time.Second

@@ -1,4 +1,4 @@
-// Package probe asks containers whether they live, are ready, or have started.
+// Package probe runs the checks of liveness, readiness and startup probes, and lifecycle hooks.
 package probe
 
 import (
@@ -24,18 +24,17 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// maxOutput is how much of an answer is quoted in an error.
+// maxOutput is the number of bytes of a response that an error quotes.
 const maxOutput = 1 << 10
 
-// maxAnswer bounds what is read of an answer at all, but for the output of commands, which is read
-// and dropped.
+// maxAnswer bounds the bytes read of a response. The output of commands is read to its end and
+// dropped.
 const maxAnswer = 64 << 10
 
-// ErrUnhealthy wraps the answer of a container that says it is not well, as opposed to a failure to
-// ask.
+// ErrUnhealthy wraps the response of an unhealthy container, as opposed to a failure of the check.
 var ErrUnhealthy = errors.New("unhealthy")
 
-// Target is the container to ask.
+// Target is the container to check.
 type Target struct {
 	// Host is the pod's address. Network checks are made from the namespaces of the calling process,
 	// as the node's.
@@ -46,12 +45,12 @@ type Target struct {
 	Exec func(ctx context.Context, command []string) (code int, output []byte, err error)
 }
 
-// Check asks once. It returns nil when the answer is good, and an error that says why not
-// otherwise.
+// Check runs the check of a probe once. It returns nil when the container is healthy, otherwise an
+// error with the cause.
 func Check(ctx context.Context, h *corev1.ProbeHandler, t Target) error {
 	err := check(ctx, h, t)
 	if errors.Is(err, unix.ECONNREFUSED) && h.GetHttpGet().GetHost() == "" && h.GetTcpSocket().GetHost() == "" {
-		return fmt.Errorf("%w: nothing in the pod listens there", err)
+		return fmt.Errorf("%w: no process in the pod listens at the port", err)
 	}
 	return err
 }
@@ -74,7 +73,7 @@ func check(ctx context.Context, h *corev1.ProbeHandler, t Target) error {
 	case h.GetGrpc() != nil:
 		return grpcHealth(ctx, h.GetGrpc(), t)
 	}
-	return errors.New("the probe names no check")
+	return errors.New("missing probe handler")
 }
 
 // Lifecycle runs a container's hook; the output of a failed command is in the error.
@@ -90,7 +89,7 @@ func Lifecycle(ctx context.Context, h *corev1.LifecycleHandler, t Target) error 
 		}
 	}
 	if h.GetExec() == nil && h.GetHttpGet() == nil && h.GetTcpSocket() == nil {
-		return errors.New("the hook names no action")
+		return errors.New("missing lifecycle handler")
 	}
 	return Check(ctx, &corev1.ProbeHandler{Exec: h.GetExec(), HttpGet: h.GetHttpGet(), TcpSocket: h.GetTcpSocket()}, t)
 }
@@ -124,10 +123,10 @@ func httpGet(ctx context.Context, a *corev1.HTTPGetAction, t Target) error {
 		Transport: &http.Transport{
 			DisableKeepAlives:      true,
 			MaxResponseHeaderBytes: maxAnswer,
-			// The pod proves nothing by its certificate: it is asked for its health, at its own address.
+			// The certificate is not verified, as in Kubernetes: the connection is to the pod's own address.
 			TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
 		},
-		// A redirect is an answer.
+		// Redirects are not followed.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	resp, err := client.Do(req)
@@ -191,7 +190,8 @@ func address(host string, port *metav1.IntOrString, t Target) (string, error) {
 		}
 	}
 	if n < 1 || n > 65535 {
-		return "", fmt.Errorf("container %q has no port %q: name one of its ports, or give a number", t.Container.GetName(), port.GetStrVal())
+		return "", fmt.Errorf("container %q has no port %q: want the name of one of its ports, or a number",
+			t.Container.GetName(), port.GetStrVal())
 	}
 	return net.JoinHostPort(host, strconv.Itoa(n)), nil
 }

@@ -4,8 +4,8 @@
 // another argument, made small and powerless: no capability, an unprivileged user, an empty root.
 // It collects the orphans of the pod and does nothing else. It outlives the agent, which finds it
 // again by the namespace's pin and the cgroup that it was put in, so that nothing needs to be
-// written down: between the two an agent's death ends the process, since it then has not been told
-// to stay.
+// written down: between the two the end of the agent ends the process, which has no order to
+// stay yet.
 package reaper
 
 import (
@@ -31,8 +31,8 @@ import (
 const Subcommand = "reaper"
 
 const (
-	// nobody is the user and group that the process runs as.
-	nobody = 65535
+	// unprivileged is the user and group that the process runs as.
+	unprivileged = 65535
 	// startTimeout is how long the process may take to give up its rights, endTimeout how long it may
 	// take to end with all that its namespace holds.
 	startTimeout, endTimeout = 10 * time.Second, 10 * time.Second
@@ -41,8 +41,8 @@ const (
 // Asked reports whether the process was started to be a pod's first.
 func Asked() bool { return len(os.Args) == 2 && os.Args[1] == Subcommand }
 
-// Run is the life of a reaper: it gives up all that it may do, says so on descriptor 3, and stays
-// when it is told to there. It returns only when it can't, or is not to stay.
+// Run is the main function of a reaper: it drops all privileges, reports that on descriptor 3, and
+// stays once it reads the order to stay there. It returns only on failure, or without that order.
 func Run() int {
 	// The kernel itself collects the orphans of a first process that ignores their ends. From inside
 	// the namespace it can't be killed, as it handles no signal.
@@ -68,36 +68,36 @@ func Run() int {
 	}
 }
 
-// renounce leaves the process nothing that a container of the pod could gain by it: its root is
-// empty, its user nobody.
+// renounce drops everything that a container of the pod could gain from the process: its root is
+// empty, its user unprivileged.
 func renounce() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("cutting the mounts off: %w", err)
+		return fmt.Errorf("making the mounts private: %w", err)
 	}
 	// Any directory does that every machine has: the mount is seen by this process only.
 	const root = "/proc"
 	if err := unix.Mount("none", root, "tmpfs", unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_NOSUID, "mode=0555"); err != nil {
-		return fmt.Errorf("making an empty root: %w", err)
+		return fmt.Errorf("mounting an empty root: %w", err)
 	}
 	if err := unix.Chdir(root); err != nil {
-		return fmt.Errorf("entering the empty root: %w", err)
+		return fmt.Errorf("changing to the empty root: %w", err)
 	}
 	// The old root comes to lie upon the new one, and is taken off.
 	if err := unix.PivotRoot(".", "."); err != nil {
 		return fmt.Errorf("changing the root: %w", err)
 	}
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("leaving the old root: %w", err)
+		return fmt.Errorf("unmounting the old root: %w", err)
 	}
 	if err := unix.Chdir("/"); err != nil {
-		return fmt.Errorf("entering the empty root: %w", err)
+		return fmt.Errorf("changing to the empty root: %w", err)
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("giving up new privileges: %w", err)
+		return fmt.Errorf("setting no_new_privs: %w", err)
 	}
 	// The last user id to go takes the capabilities with it.
-	if err := errors.Join(syscall.Setgroups(nil), syscall.Setgid(nobody), syscall.Setuid(nobody)); err != nil {
-		return fmt.Errorf("becoming nobody: %w", err)
+	if err := errors.Join(syscall.Setgroups(nil), syscall.Setgid(unprivileged), syscall.Setuid(unprivileged)); err != nil {
+		return fmt.Errorf("changing to an unprivileged user: %w", err)
 	}
 	return nil
 }
@@ -208,7 +208,7 @@ func settle(cfg Config, pid int, link *os.File) error {
 		return err
 	}
 	if n != 1 {
-		return fmt.Errorf("it ended at once: %s", said[:n])
+		return fmt.Errorf("it exited during its start: %s", said[:n])
 	}
 	if err := cfg.Place(pid); err != nil {
 		return err
@@ -256,7 +256,7 @@ func kill(pid int, cfg Config) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("ending the pod's first process: %w", err)
+		return fmt.Errorf("stopping the pod's first process: %w", err)
 	}
 	defer unix.Close(fd)
 	// It still is the process that was found there, now that the descriptor stands for it.
@@ -269,7 +269,7 @@ func kill(pid int, cfg Config) error {
 			continue
 		}
 		if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("ending the pod's first process: %w", err)
+			return fmt.Errorf("stopping the pod's first process: %w", err)
 		}
 		for end := time.Now().Add(endTimeout); ; {
 			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(time.Until(end).Milliseconds()))
@@ -280,7 +280,7 @@ func kill(pid int, cfg Config) error {
 				err = errors.New("process does not exit")
 			}
 			if err != nil {
-				return fmt.Errorf("ending the pod's first process: %w", err)
+				return fmt.Errorf("stopping the pod's first process: %w", err)
 			}
 			break
 		}

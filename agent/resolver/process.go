@@ -30,8 +30,8 @@ import (
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
 )
 
-// Subcommand is the argument that makes the agent's program the DNS process. What it is to be
-// follows as JSON.
+// Subcommand is the argument that makes the agent's program the DNS process. Its launch
+// configuration follows as JSON.
 const Subcommand = "dns"
 
 // Descriptors that the process is started with.
@@ -96,10 +96,10 @@ func Run() int {
 		err = p.run(ctx)
 	}
 	if err != nil {
-		log.Error("DNS ends", zap.Error(err))
+		log.Error("Stopping DNS process", zap.Error(err))
 		return 1
 	}
-	log.Info("DNS ends")
+	log.Info("Stopping DNS process")
 	return 0
 }
 
@@ -160,7 +160,8 @@ func (p *process) announce(ready *os.File) error {
 	return ready.Close()
 }
 
-// endPredecessor asks the process that served the sockets before to finish what it works on and to end.
+// endPredecessor asks the process that served the sockets before to finish what it works on and to
+// end.
 func (p *process) endPredecessor() {
 	if p.predecessor == nil {
 		return
@@ -173,7 +174,7 @@ func (p *process) endPredecessor() {
 func (p *process) run(ctx context.Context) error {
 	ctx, p.end = context.WithCancel(ctx)
 	defer p.end()
-	p.log.Info("DNS starts", zap.String("version", p.Settings.Version), zap.Bool("replaces", p.Replace))
+	p.log.Info("Starting DNS process", zap.String("version", p.Settings.Version), zap.Bool("replaces", p.Replace))
 	var group errgroup.Group
 	group.Go(func() error {
 		select {

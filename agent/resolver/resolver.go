@@ -3,11 +3,10 @@
 //
 // The process is the agent's program with another argument (Run). It is started with the sockets
 // that it answers at and with a control socket, in a directory that only root can enter. Each agent
-// connects to it, sends the services and
-// endpoint slices that it knows and then their changes; the process answers from the ones before until the new ones are
-// complete. A process of another version or with other settings hands its sockets over to its
-// successor and serves them until that knows the cluster too, so that no query is lost. A process
-// that died is replaced at once.
+// connects to it, sends the services and endpoint slices that it knows and then their changes; the
+// process answers from the ones before until the new ones are complete. A process of another
+// version or with other settings hands its sockets over to its successor and serves them until that
+// knows the cluster too, so that no query is lost. A process that died is replaced at once.
 package resolver
 
 import (
@@ -66,7 +65,7 @@ func (s Settings) config() dns.Config {
 	return dns.Config{Domain: s.Domain, Address: s.Address, Upstreams: s.Upstreams, CIDRs: s.CIDRs}
 }
 
-// Config says how the process is to be.
+// Config configures the process.
 type Config struct {
 	Settings Settings
 	// Dir is a directory for the control socket, made when it is missing. The process ends when it is
@@ -258,7 +257,7 @@ func (r *Resolver) session(ctx context.Context) error {
 func (r *Resolver) replace(ctx context.Context, old *net.UnixConn, first hello) (*net.UnixConn, error) {
 	defer old.Close()
 	if err := r.succeed(old, first); err != nil {
-		r.cfg.Log.Warn("DNS process does not hand over its sockets, stopping it first", zap.Error(err))
+		r.cfg.Log.Warn("DNS process does not hand over its sockets, stopping it before the start of another", zap.Error(err))
 		if err := r.startFresh(ctx); err != nil {
 			return nil, err
 		}
@@ -395,7 +394,7 @@ func (r *Resolver) connect(ctx context.Context) (*net.UnixConn, hello, error) {
 		return fail(err)
 	}
 	if what != opHello {
-		return fail(fmt.Errorf("it begins with %q", what))
+		return fail(fmt.Errorf("unexpected first frame %q", what))
 	}
 	if err := json.Unmarshal(content, &first); err != nil {
 		return fail(err)
@@ -501,14 +500,14 @@ func (r *Resolver) endStuck() error {
 		return nil //nolint:nilerr // not ours, or gone
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("end DNS process %d: %w", pid, err)
+		return fmt.Errorf("stop DNS process %d: %w", pid, err)
 	}
 	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(answerTimeout.Milliseconds()))
 	if err == nil && n == 0 {
 		err = errors.New("process does not exit")
 	}
 	if err != nil && !errors.Is(err, unix.EINTR) {
-		return fmt.Errorf("end DNS process %d: %w", pid, err)
+		return fmt.Errorf("stop DNS process %d: %w", pid, err)
 	}
 	return nil
 }

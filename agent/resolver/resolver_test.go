@@ -69,7 +69,7 @@ func (h *host) pid() int {
 	return pid
 }
 
-// agent is the part of an agent that feeds DNS, until it is killed.
+// agent is the part of an agent that updates DNS, until it is killed.
 func (h *host) agent() (r *Resolver, kill func()) {
 	h.Helper()
 	r, err := New(Config{
@@ -183,9 +183,9 @@ func slice(name, service, ip string) *discoveryv1.EndpointSlice {
 	}
 }
 
-// TestAgentsComeAndGo kills agents while names are asked for: answers come from the last state
-// until an agent has sent a whole one.
-func TestAgentsComeAndGo(t *testing.T) {
+// TestProcessOutlivesAgents kills agents while names are asked for: answers come from the last
+// state until an agent has sent a whole one.
+func TestProcessOutlivesAgents(t *testing.T) {
 	h := newHost(t)
 	r, kill := h.agent()
 	r.OnService(nil, service("kept", "10.96.0.1"))
@@ -310,8 +310,8 @@ func TestStuckProcessIsReplaced(t *testing.T) {
 	h.until("kept", "10.96.0.1")
 }
 
-// TestStrangersProcessIsLeftAlone has a number in the file that belongs to another program by now.
-func TestStrangersProcessIsLeftAlone(t *testing.T) {
+// TestOtherProcessIsNotStopped has a number in the file that belongs to another program by now.
+func TestOtherProcessIsNotStopped(t *testing.T) {
 	h := newHost(t)
 	if err := errors.Join(os.MkdirAll(h.dir, 0o700), os.WriteFile(pidPath(h.dir), []byte(strconv.Itoa(os.Getpid())), 0o600)); err != nil {
 		t.Fatal(err)

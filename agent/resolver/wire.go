@@ -44,7 +44,7 @@ const maxFrame = 4 << 20
 
 func writeFrame(w io.Writer, what op, content []byte) error {
 	if len(content) > maxFrame {
-		return fmt.Errorf("a frame of %d bytes, at most %d fit", len(content), maxFrame)
+		return fmt.Errorf("frame of %d bytes is larger than the limit of %d", len(content), maxFrame)
 	}
 	header := [5]byte{byte(what)}
 	binary.BigEndian.PutUint32(header[1:], uint32(len(content)))
@@ -70,7 +70,7 @@ func readFrame(r *bufio.Reader) (op, []byte, error) {
 	}
 	size := binary.BigEndian.Uint32(header[1:])
 	if size > maxFrame {
-		return 0, nil, fmt.Errorf("a frame of %d bytes, at most %d fit", size, maxFrame)
+		return 0, nil, fmt.Errorf("frame of %d bytes is larger than the limit of %d", size, maxFrame)
 	}
 	content := make([]byte, size)
 	_, err := io.ReadFull(r, content)
@@ -96,7 +96,7 @@ func receiveFiles(conn *net.UnixConn, count int) ([]*os.File, error) {
 		return nil, err
 	}
 	if n != len(data) || op(data[0]) != opHandOver {
-		return nil, fmt.Errorf("%q is no answer to a request for the sockets", data[:n])
+		return nil, fmt.Errorf("unexpected response %q to the request for the sockets", data[:n])
 	}
 	messages, err := unix.ParseSocketControlMessage(control[:controls])
 	if err != nil {
@@ -114,7 +114,7 @@ func receiveFiles(conn *net.UnixConn, count int) ([]*os.File, error) {
 		}
 	}
 	if len(files) != count {
-		return nil, errors.Join(fmt.Errorf("%d sockets were handed over, want %d", len(files), count), closeAll(files))
+		return nil, errors.Join(fmt.Errorf("received %d sockets, want %d", len(files), count), closeAll(files))
 	}
 	return files, nil
 }

@@ -56,10 +56,10 @@ func makeBindDir(dir string) error {
 		return err
 	}
 	if err := unix.Mount("xebec-binds", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700,size=64k"); err != nil {
-		return fmt.Errorf("mounting memory at %s: %w", dir, err)
+		return fmt.Errorf("mounting a tmpfs at %s: %w", dir, err)
 	}
 	if err := unix.Mount("", dir, "", unix.MS_UNBINDABLE, ""); err != nil {
-		return fmt.Errorf("making %s unbindable: %w", dir, err)
+		return fmt.Errorf("marking %s as unbindable: %w", dir, err)
 	}
 	return nil
 }
@@ -104,7 +104,7 @@ func detach(dir string) error {
 	return nil
 }
 
-// detachAll takes away what an agent before this one left of attach.
+// detachAll takes away what a previous agent left of attach.
 func detachAll(root string) error {
 	entries, err := os.ReadDir(root)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -114,7 +114,7 @@ func detachAll(root string) error {
 		err = errors.Join(err, detach(filepath.Join(root, e.Name())))
 	}
 	if err != nil {
-		return fmt.Errorf("removing what containers' files were bound to: %w", err)
+		return fmt.Errorf("removing bind mounts of a previous agent: %w", err)
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ func (r *Runtime) podCgroup(uid string) string {
 func hierarchies() ([]string, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(cgroupRoot, &st); err != nil {
-		return nil, fmt.Errorf("looking at %s: %w", cgroupRoot, err)
+		return nil, fmt.Errorf("inspecting %s: %w", cgroupRoot, err)
 	}
 	if int64(st.Type) == unix.CGROUP2_SUPER_MAGIC {
 		return []string{cgroupRoot}, nil
@@ -46,7 +46,7 @@ func hierarchies() ([]string, error) {
 	return out, nil
 }
 
-// unifiedCgroups tells whether the machine has cgroup v2 alone.
+// unifiedCgroups reports whether the machine has cgroup v2 alone.
 func unifiedCgroups() bool {
 	roots, err := hierarchies()
 	return err == nil && len(roots) == 1

@@ -111,8 +111,8 @@ func ID(podUID, name string, attempt int) string {
 }
 
 // Start makes and starts a container. It is idempotent: a container of the same pod, name and
-// attempt that runs already is left as it is, and one that was made but never started is made anew.
-// The error wraps ErrCreate or ErrStart, after which nothing of the container is left, or is
+// attempt that runs already is left as it is, and one that was created but never started is created
+// again. The error wraps ErrCreate or ErrStart, after which nothing of the container is left, or is
 // containerd's when that is away.
 func (r *Runtime) Start(ctx context.Context, cfg ContainerConfig) (Status, error) {
 	ctx, cancel := context.WithTimeout(r.ctx(ctx), startTimeout)
@@ -260,7 +260,7 @@ func (r *Runtime) Status(ctx context.Context, id string) (Status, error) {
 		return Status{}, fmt.Errorf("%s: %w", id, ErrNotFound)
 	}
 	if err != nil {
-		return Status{}, fmt.Errorf("looking at container %s: %w", id, err)
+		return Status{}, fmt.Errorf("inspecting container %s: %w", id, err)
 	}
 	return r.withTask(ctx, c)
 }
@@ -307,7 +307,7 @@ func (r *Runtime) withTask(ctx context.Context, c containers.Container) (Status,
 		return s, nil
 	}
 	if err != nil {
-		return Status{}, fmt.Errorf("looking at container %s: %w", c.ID, err)
+		return Status{}, fmt.Errorf("inspecting container %s: %w", c.ID, err)
 	}
 	switch p := resp.Process; p.Status {
 	case task.Status_RUNNING, task.Status_PAUSED, task.Status_PAUSING:
@@ -315,13 +315,13 @@ func (r *Runtime) withTask(ctx context.Context, c containers.Container) (Status,
 	case task.Status_STOPPED:
 		s.State, s.ExitCode, s.ExitedAt = Exited, p.ExitStatus, p.ExitedAt.AsTime()
 	case task.Status_UNKNOWN:
-		return Status{}, fmt.Errorf("looking at container %s: its shim does not answer", c.ID)
+		return Status{}, fmt.Errorf("inspecting container %s: its shim does not respond", c.ID)
 	}
 	return s, nil
 }
 
 // Wait returns when the container's process has ended. An error that does not wrap ErrNotFound says
-// nothing about the container: containerd went away, and the wait is to be repeated.
+// nothing about the container: containerd is unavailable, and the caller must repeat the wait.
 func (r *Runtime) Wait(ctx context.Context, id string) (Exit, error) {
 	resp, err := r.client.TaskService().Wait(r.ctx(ctx), &tasks.WaitRequest{ContainerID: id})
 	if err = errgrpc.ToNative(err); errdefs.IsNotFound(err) {
@@ -356,7 +356,7 @@ func (r *Runtime) Remove(ctx context.Context, id string) error {
 		return fmt.Errorf("removing container %s: %w", id, err)
 	}
 	failpoint.Hit("task-removed")
-	// The container goes last: without it nobody would look for its file system.
+	// The container is removed last: without it the file system would not be found again.
 	if err := r.removeSnapshot(ctx, id); err != nil {
 		return fmt.Errorf("removing container %s: %w", id, err)
 	}
@@ -379,7 +379,7 @@ func (r *Runtime) RemovePod(ctx context.Context, uid string) error {
 		return nil
 	}, fmt.Sprintf("labels.%q==%q", labelPodUID, uid))
 	if err != nil {
-		return fmt.Errorf("looking for file systems of pod %s: %w", uid, err)
+		return fmt.Errorf("listing the file systems of pod %s: %w", uid, err)
 	}
 	for _, id := range orphans {
 		if err := r.removeSnapshot(ctx, id); err != nil {

@@ -32,21 +32,21 @@ type process struct {
 	started              string
 }
 
-// endCommand ends all processes of a command that was executed in the container with this cgroup, by the number of the
-// command's first process: those of its session, which the OCI runtime makes for each command, and
-// all descendants of those, unless they have both left the session and lost their parent. It stops
-// them before it kills, so that none starts others meanwhile. Processes outside of the cgroup are
-// never signaled.
+// endCommand ends all processes of a command that was executed in the container with this cgroup,
+// by the number of the command's first process: those of its session, which the OCI runtime makes
+// for each command, and all descendants of those, unless they have both left the session and lost
+// their parent. It stops them before it kills, so that none starts others meanwhile. Processes
+// outside of the cgroup are never signaled.
 func endCommand(cgroup string, first int) error {
 	if cgroup == "" {
-		return errors.New("looking for the processes of a command: its container has no cgroup")
+		return errors.New("listing the processes of a command: its container has no cgroup")
 	}
 	members := map[int]process{}
 	var errs []error
 	for range freezeRounds {
 		all, err := processesIn(cgroup)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("looking for the processes of a command: %w", err))
+			errs = append(errs, fmt.Errorf("listing the processes of a command: %w", err))
 			break
 		}
 		found := false
@@ -156,8 +156,8 @@ func ended(err error) error {
 	return err
 }
 
-// readProcess returns false for a process that has ended, whether its parent has been told of that
-// or not.
+// readProcess returns false for a process that has ended, whether its parent has waited for it or
+// not.
 func readProcess(pid int) (process, bool) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -174,8 +174,8 @@ func readProcess(pid int) (process, bool) {
 	return process{pid: pid, parent: parent, session: session, started: f[19]}, perr == nil && serr == nil
 }
 
-// EndCommands ends the commands that an agent before this one executed in a container: their
-// streams are gone with it, and nothing else would end them. It must come before Exec.
+// EndCommands ends the commands that a previous agent executed in a container: their streams are
+// gone with it, and nothing else would end them. It must come before Exec.
 func (r *Runtime) EndCommands(ctx context.Context, s Status) error {
 	ctx, cancel := context.WithTimeout(r.ctx(ctx), callTimeout)
 	defer cancel()
@@ -184,7 +184,7 @@ func (r *Runtime) EndCommands(ctx context.Context, s Status) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("looking for commands in container %s: %w", s.ID, err)
+		return fmt.Errorf("listing the commands in container %s: %w", s.ID, err)
 	}
 	var errs []error
 	for _, p := range resp.Processes {
@@ -199,7 +199,7 @@ func (r *Runtime) EndCommands(ctx context.Context, s Status) error {
 		}
 		_, err := r.client.TaskService().DeleteProcess(ctx, &tasks.DeleteProcessRequest{ContainerID: s.ID, ExecID: details.ExecID})
 		if err = errgrpc.ToNative(err); err != nil && !errdefs.IsNotFound(err) {
-			errs = append(errs, fmt.Errorf("ending a command in container %s: %w", s.ID, err))
+			errs = append(errs, fmt.Errorf("stopping a command in container %s: %w", s.ID, err))
 		}
 	}
 	return errors.Join(errs...)

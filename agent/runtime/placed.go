@@ -44,7 +44,7 @@ func (r *Runtime) Placed(uid, name string) ([]int, error) {
 	for _, dir := range dirs {
 		b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("looking for the processes of pod %s: %w", uid, err)
+			return nil, fmt.Errorf("listing the processes of pod %s: %w", uid, err)
 		}
 		for f := range strings.FieldsSeq(string(b)) {
 			// 0 stands for one that this process can't see.

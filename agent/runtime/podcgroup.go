@@ -14,9 +14,9 @@ import (
 
 // ErrInUse is returned for a limit below what is in use already. With cgroup v1 the kernel would
 // refuse it; with v2 it would kill.
-var ErrInUse = errors.New("more is in use")
+var ErrInUse = errors.New("current usage is higher")
 
-// fits tells whether what a cgroup uses of memory is within a limit, 0 for none.
+// fits reports whether what a cgroup uses of memory is within a limit, 0 for none.
 func fits(cgroup string, limit int64) error {
 	if limit <= 0 {
 		return nil
@@ -40,7 +40,7 @@ func (r *Runtime) SetUpPod(uid string, bounds Resources, processes int64) error 
 		err = r.setUpCgroup(r.podCgroup(uid), bounds, processes)
 	}
 	if err != nil {
-		return fmt.Errorf("bounding the cgroup of pod %s: %w", uid, err)
+		return fmt.Errorf("setting the limits of the cgroup of pod %s: %w", uid, err)
 	}
 	return nil
 }
@@ -98,7 +98,7 @@ func limitsV1(cgroup string) (Resources, error) {
 // BoundPods bounds what all pods use together. It is idempotent, and may be called while pods run.
 func (r *Runtime) BoundPods(bounds Resources, processes int64) error {
 	if err := r.setUpCgroup(filepath.Join("/", r.cfg.CgroupParent), bounds, processes); err != nil {
-		return fmt.Errorf("bounding the cgroup of all pods: %w", err)
+		return fmt.Errorf("setting the limits of the cgroup of all pods: %w", err)
 	}
 	return nil
 }
@@ -138,7 +138,7 @@ func (r *Runtime) setUpCgroup(cgroup string, bounds Resources, processes int64) 
 // controllers are those whose files podFiles writes.
 var controllers = []string{"cpu", "memory", "pids"}
 
-// controls tells whether a tree of cgroup v1 has one of the controllers.
+// controls reports whether a tree of cgroup v1 has one of the controllers.
 func controls(root string, files []setting) bool {
 	for _, f := range files {
 		if f.v1 == filepath.Base(root) || strings.HasPrefix(filepath.Base(root), f.v1+",") {

@@ -15,7 +15,7 @@ import (
 )
 
 // testPodBounds shows that a pod's containers share what the pod may use, and that what they use is
-// told.
+// reported.
 func testPodBounds(n *node) {
 	n.uid = uuid.NewString()
 	bounds := runtime.Resources{MilliCPURequest: 500, MilliCPULimit: 1500, MemoryLimit: 32 << 20}

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ReadOnlyBelow tells whether a mount can be read-only together with what is mounted below its
+// ReadOnlyBelow reports whether a mount can be read-only together with what is mounted below its
 // source. That takes Linux 5.12 and runc 1.1. The answer is found once.
 func (r *Runtime) ReadOnlyBelow() bool { return r.readOnlyBelow() }
 

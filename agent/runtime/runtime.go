@@ -113,7 +113,7 @@ func New(ctx context.Context, cfg Config) (*Runtime, error) {
 	}
 	r := &Runtime{cfg: cfg, client: client, readOnlyBelow: sync.OnceValue(readOnlyBelow)}
 	if err := r.waitReady(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("asking containerd at %s: %w", cfg.Address, err), client.Close())
+		return nil, errors.Join(fmt.Errorf("requesting the version of containerd at %s: %w", cfg.Address, err), client.Close())
 	}
 	r.images = images.New(client, r.cfg.Snapshotter, r.cfg.Images)
 	return r, nil
@@ -134,7 +134,7 @@ func (r *Runtime) Version(ctx context.Context) (string, error) {
 	defer cancel()
 	v, err := r.client.Version(ctx)
 	if err != nil {
-		return "", fmt.Errorf("asking containerd for its version: %w", err)
+		return "", fmt.Errorf("requesting the version of containerd: %w", err)
 	}
 	return v.Version, nil
 }

@@ -23,7 +23,7 @@ import (
 	"github.com/google/uuid"
 
 	// The test program serves as log writer too.
-	_ "github.com/xebec-project/xebec/agent/early"
+	_ "github.com/xebec-project/xebec/agent/companion"
 	"github.com/xebec-project/xebec/agent/images"
 	"github.com/xebec-project/xebec/agent/logs"
 	"github.com/xebec-project/xebec/agent/runtime"
@@ -532,7 +532,7 @@ func TestContainerdKilled(t *testing.T) {
 	var at int
 	fmt.Sscanf(b.String(), "line %d", &at)
 	n.output(talk, fmt.Sprintf("line %d\n", at+10))
-	// The other one ends while nobody looks.
+	// The other one exits while no agent runs.
 	if err := os.WriteFile(filepath.Join(n.sandbox.Shm, "go"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -147,7 +147,7 @@ func withProcess(cfg ContainerConfig, image ocispec.ImageConfig) oci.SpecOpts {
 	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
 		s.Process.Args = processArgs(cfg, image)
 		if len(s.Process.Args) == 0 {
-			return errors.New("no command specified: neither the pod nor the image names one")
+			return errors.New("no command specified: neither the pod nor the image has one")
 		}
 		s.Process.Env = processEnv(cfg, image)
 		s.Process.Cwd = "/"
@@ -212,7 +212,7 @@ func withUser(sec Security, imageUser string) oci.SpecOpts {
 		}
 		uid := s.Process.User.UID
 		if sec.NonRoot && uid == 0 {
-			return errors.New("the pod asks for runAsNonRoot, but the container would run as root")
+			return errors.New("container has runAsNonRoot and would run as root")
 		}
 		if !sec.StrictGroups {
 			if err := oci.WithAdditionalGIDs(strconv.FormatUint(uint64(uid), 10))(ctx, client, c, s); err != nil {

@@ -25,11 +25,11 @@ func (r *Runtime) streams(cfg ContainerConfig) streams.Config {
 	}
 }
 
-// attachable tells whether the container's streams have a keeper; the others' output goes to their
-// log alone.
+// attachable reports whether the container's streams have a keeper; the others' output goes to
+// their log alone.
 func (c ContainerConfig) attachable() bool { return c.Stdin || c.TTY }
 
-// pipes tells containerd of streams that somebody else keeps.
+// pipes are streams for containerd that another process keeps.
 type pipes struct{ config cio.Config }
 
 func (p pipes) Config() cio.Config { return p.config }
@@ -44,9 +44,9 @@ func (r *Runtime) pipesTo(cfg streams.Config) cio.Creator {
 	}
 }
 
-// RestoreStreams makes a running container's streams as they are to be when Start, or the agent,
-// was cut off, or their keeper was lost. Containers that one can't attach to have none, nor has one
-// that has ended meanwhile.
+// RestoreStreams restores the streams of a running container after an interrupted Start, a restart
+// of the agent, or the loss of their keeper. It does nothing for containers without attachable
+// streams, and for one that has terminated.
 func (r *Runtime) RestoreStreams(ctx context.Context, id string, cfg ContainerConfig) error {
 	if !cfg.attachable() {
 		return nil
@@ -58,7 +58,7 @@ func (r *Runtime) RestoreStreams(ctx context.Context, id string, cfg ContainerCo
 		defer cancel()
 		_, err := r.client.TaskService().CloseIO(ctx, &tasks.CloseIORequest{ContainerID: id, Stdin: true})
 		if err = errgrpc.ToNative(err); err != nil && !errdefs.IsNotFound(err) && !errdefs.IsUnknown(err) {
-			return fmt.Errorf("leaving stdin of container %s to its keeper: %w", id, err)
+			return fmt.Errorf("closing stdin of container %s: %w", id, err)
 		}
 	}
 	if err := streams.Restore(r.streams(cfg)); !errors.Is(err, streams.ErrGone) {

@@ -25,21 +25,21 @@ func (r *Runtime) Update(ctx context.Context, id string, bounds Resources) error
 	}
 	c, err := r.client.LoadContainer(ctx, id)
 	if err != nil {
-		return fmt.Errorf("changing the bounds of container %s: %w", id, err)
+		return fmt.Errorf("updating the limits of container %s: %w", id, err)
 	}
 	labels, err := c.Labels(ctx)
 	if err != nil {
-		return fmt.Errorf("changing the bounds of container %s: %w", id, err)
+		return fmt.Errorf("updating the limits of container %s: %w", id, err)
 	}
 	if err := fits(labels[labelCgroup], bounds.MemoryLimit); err != nil {
-		return fmt.Errorf("changing the bounds of container %s: %w", id, err)
+		return fmt.Errorf("updating the limits of container %s: %w", id, err)
 	}
 	task, err := c.Task(ctx, nil)
 	if err != nil {
-		return fmt.Errorf("changing the bounds of container %s: %w", id, err)
+		return fmt.Errorf("updating the limits of container %s: %w", id, err)
 	}
 	if err := task.Update(ctx, containerd.WithResources(resources)); err != nil {
-		return fmt.Errorf("changing the bounds of container %s: %w", id, err)
+		return fmt.Errorf("updating the limits of container %s: %w", id, err)
 	}
 	return nil
 }

@@ -68,7 +68,7 @@ func (r *Runtime) DiskUsage(ctx context.Context, uid string) (map[string]int64, 
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("measuring file system %s: %w", info.Name, err)
+			return nil, fmt.Errorf("reading the usage of file system %s: %w", info.Name, err)
 		}
 		out[info.Name] = u.Size
 	}
@@ -83,7 +83,7 @@ func CgroupUsage(cgroup string) (Usage, error) {
 		u, err = usageV1(cgroup)
 	}
 	if err != nil {
-		return Usage{}, fmt.Errorf("reading what cgroup %s uses: %w", cgroup, err)
+		return Usage{}, fmt.Errorf("reading the usage of cgroup %s: %w", cgroup, err)
 	}
 	return u, nil
 }

@@ -50,11 +50,11 @@ type kind struct {
 	flag int
 }
 
-// Create makes the sandbox, or finishes and returns the one that dir pins already. Created tells
+// Create makes the sandbox, or finishes and returns the one that dir pins already. Created reports
 // whether a network namespace was made, which then has nothing but its loopback device.
 func Create(cfg Config) (s Sandbox, created bool, err error) {
 	if err := os.MkdirAll(cfg.Dir, 0o711); err != nil {
-		return s, false, fmt.Errorf("making sandbox: %w", err)
+		return s, false, fmt.Errorf("creating sandbox: %w", err)
 	}
 	var kinds []kind
 	if !cfg.HostNetwork {
@@ -84,7 +84,7 @@ func Create(cfg Config) (s Sandbox, created bool, err error) {
 		return s, false, nil
 	}
 	if err := osthread.Do(func() error { return pin(cfg, missing) }); err != nil {
-		return s, false, fmt.Errorf("making sandbox %s: %w", cfg.Dir, err)
+		return s, false, fmt.Errorf("creating sandbox %s: %w", cfg.Dir, err)
 	}
 	return s, created, nil
 }
@@ -140,16 +140,16 @@ func pin(cfg Config, kinds []kind) error {
 func setUpNetwork() error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("bringing up lo: %w", err)
+		return fmt.Errorf("setting lo up: %w", err)
 	}
 	defer unix.Close(fd)
 	req, err := unix.NewIfreq("lo")
 	if err != nil {
-		return fmt.Errorf("bringing up lo: %w", err)
+		return fmt.Errorf("setting lo up: %w", err)
 	}
 	req.SetUint16(unix.IFF_UP)
 	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, req); err != nil {
-		return fmt.Errorf("bringing up lo: %w", err)
+		return fmt.Errorf("setting lo up: %w", err)
 	}
 	// A read-only /proc/sys is no reason to refuse the pod.
 	_ = os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte("0"), 0)
@@ -186,7 +186,7 @@ func Remove(dir string) error {
 
 func mountShm(dir string) error {
 	if err := os.MkdirAll(dir, 0o1777); err != nil {
-		return fmt.Errorf("making /dev/shm: %w", err)
+		return fmt.Errorf("creating /dev/shm: %w", err)
 	}
 	t, err := fsType(dir)
 	if err != nil {
@@ -217,7 +217,7 @@ func isPinned(path string) (bool, error) {
 func fsType(path string) (int64, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {
-		return 0, fmt.Errorf("looking at %s: %w", path, err)
+		return 0, fmt.Errorf("inspecting %s: %w", path, err)
 	}
 	return int64(st.Type), nil
 }
@@ -225,7 +225,7 @@ func fsType(path string) (int64, error) {
 func fsID(path string) (uint64, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
-		return 0, fmt.Errorf("looking at %s: %w", path, err)
+		return 0, fmt.Errorf("inspecting %s: %w", path, err)
 	}
 	return uint64(st.Dev), nil
 }

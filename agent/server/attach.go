@@ -18,7 +18,7 @@ import (
 func (s *Server) Attach(stream grpc.BidiStreamingServer[nodev1.AttachRequest, nodev1.AttachResponse]) error {
 	first, err := stream.Recv()
 	if err != nil || first.GetStart() == nil {
-		return apierr.BadRequest("the first message, with start, is missing")
+		return apierr.BadRequest("the first message must have start")
 	}
 	start := first.GetStart()
 	t := start.GetTarget()

@@ -60,8 +60,8 @@ func (s *Server) Drops(req *nodev1.DropsRequest, stream grpc.ServerStreamingServ
 	return nil
 }
 
-// wanted tells whether a drop was asked for. That of a pod is at either end; what was not routed is
-// no pod's, and of the namespace of the service that it was for.
+// wanted reports whether a drop was asked for. That of a pod is at either end; what was not routed
+// is no pod's, and of the namespace of the service that it was for.
 func wanted(req *nodev1.DropsRequest, d *nodev1.DropsResponse) bool {
 	if t := req.GetTarget(); t.GetPod() != "" {
 		name := t.GetNamespace() + "/" + t.GetPod()

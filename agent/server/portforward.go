@@ -16,14 +16,14 @@ import (
 func (s *Server) PortForward(stream grpc.BidiStreamingServer[nodev1.PortForwardRequest, nodev1.PortForwardResponse]) error {
 	first, err := stream.Recv()
 	if err != nil {
-		return apierr.BadRequest("the first message, with target and port, is missing")
+		return apierr.BadRequest("the first message must have target and port")
 	}
 	t := first.GetTarget()
 	if err := s.check(t, true); err != nil {
 		return err
 	}
 	if first.GetPort() < 1 || first.GetPort() > 65535 {
-		return apierr.BadField("port", "%d is not a port", first.GetPort())
+		return apierr.BadField("port", "invalid port %d: want 1 to 65535", first.GetPort())
 	}
 	subject := t.GetNamespace() + "/" + t.GetPod()
 	netns, err := s.cfg.Pods.Netns(t.GetNamespace(), t.GetPod())
@@ -44,7 +44,7 @@ func (s *Server) PortForward(stream grpc.BidiStreamingServer[nodev1.PortForwardR
 	go func() {
 		err := receive(stream, conn)
 		if err != nil {
-			// Nobody says any more what to send: what comes back has no reader either.
+			// The client is gone: the response has no reader either.
 			conn.Close()
 		}
 		sent <- err
@@ -54,11 +54,11 @@ func (s *Server) PortForward(stream grpc.BidiStreamingServer[nodev1.PortForwardR
 		err = stream.Send(&nodev1.PortForwardResponse{Eof: true})
 	}
 	if err != nil {
-		return apierr.Unavailable("the connection to port %d broke: %v", first.GetPort(), err)
+		return apierr.Unavailable("connection to port %d of the pod: %v", first.GetPort(), err)
 	}
 	// The client may go on sending after the port has said all.
 	if err := <-sent; err != nil {
-		return apierr.Unavailable("the connection to port %d broke: %v", first.GetPort(), err)
+		return apierr.Unavailable("connection to port %d of the pod: %v", first.GetPort(), err)
 	}
 	return nil
 }

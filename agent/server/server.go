@@ -103,7 +103,7 @@ func (s *Server) check(t *nodev1.Target, pod bool) error {
 	case t.GetNode() != "" && t.GetNode() != s.cfg.Node:
 		return apierr.BadField("target.node", "this is node %s, not %s", s.cfg.Node, t.GetNode())
 	case pod && (t.GetPod() == "" || t.GetNamespace() == ""):
-		return apierr.BadField("target", "name a pod and its namespace")
+		return apierr.BadField("target", "a pod and its namespace are required")
 	}
 	return nil
 }
@@ -118,7 +118,7 @@ func failure(err error, subject string) error {
 	case errors.Is(err, pods.ErrNotRunning):
 		return apierr.FailedPrecondition(ReasonNotRunning, subject, "%v", err)
 	case errors.Is(err, runtime.ErrNotFound):
-		return apierr.FailedPrecondition(ReasonNotRunning, subject, "the container does not run: %v", err)
+		return apierr.FailedPrecondition(ReasonNotRunning, subject, "the container is not running: %v", err)
 	case errors.Is(err, runtime.ErrStart):
 		return apierr.FailedPrecondition(ReasonExecFailed, subject, "%v", err)
 	case errors.Is(err, images.ErrInvalidName):
@@ -139,12 +139,12 @@ func (s *Server) Logs(req *nodev1.LogsRequest, stream grpc.ServerStreamingServer
 		return failure(err, subject)
 	}
 	if _, err := os.Stat(in.LogPath); errors.Is(err, fs.ErrNotExist) && !in.Running && !req.GetPrevious() {
-		return apierr.FailedPrecondition(ReasonWaiting, subject, "the container has not started yet: there is no log")
+		return apierr.FailedPrecondition(ReasonWaiting, subject, "the container has not started yet and has no log")
 	}
 	opts := logs.Options{Tail: -1, Follow: req.GetFollow() && in.Running, Timestamps: req.GetTimestamps()}
 	if req.TailLines != nil {
 		if opts.Tail = req.GetTailLines(); opts.Tail < 0 {
-			return apierr.BadField("tail_lines", "must not be negative, is %d", opts.Tail)
+			return apierr.BadField("tail_lines", "invalid value %d: must be greater than or equal to 0", opts.Tail)
 		}
 	}
 	if req.GetSinceTime() != nil {
@@ -174,7 +174,7 @@ func (f writerFunc) Write(p []byte) (int, error) {
 func (s *Server) ImportImage(stream grpc.ClientStreamingServer[nodev1.ImportImageRequest, nodev1.ImportImageResponse]) error {
 	first, err := stream.Recv()
 	if err != nil {
-		return apierr.BadRequest("the first message, with the target, is missing")
+		return apierr.BadRequest("the first message must have the target")
 	}
 	if err := s.check(first.GetTarget(), false); err != nil {
 		return err
@@ -244,7 +244,7 @@ func (s *Server) ListServices(_ context.Context, req *nodev1.ListServicesRequest
 		return nil, err
 	}
 	if s.cfg.Services == nil {
-		return nil, apierr.Unavailable("the node has no service maps")
+		return nil, apierr.Unavailable("the service maps of the node are not loaded")
 	}
 	entries, revision, err := s.cfg.Services()
 	if err != nil {
@@ -261,11 +261,11 @@ func (s *Server) ListServices(_ context.Context, req *nodev1.ListServicesRequest
 func (s *Server) Exec(stream grpc.BidiStreamingServer[nodev1.ExecRequest, nodev1.ExecResponse]) error {
 	first, err := stream.Recv()
 	if err != nil {
-		return apierr.BadRequest("the first message, with start, is missing")
+		return apierr.BadRequest("the first message must have start")
 	}
 	start := first.GetStart()
 	if start == nil || len(start.GetCommand()) == 0 {
-		return apierr.BadField("start.command", "name a command")
+		return apierr.BadField("start.command", "required")
 	}
 	t := start.GetTarget()
 	if err := s.check(t, true); err != nil {
@@ -277,7 +277,7 @@ func (s *Server) Exec(stream grpc.BidiStreamingServer[nodev1.ExecRequest, nodev1
 		return failure(err, subject)
 	}
 	if !in.Running {
-		return apierr.FailedPrecondition(ReasonNotRunning, subject, "the container does not run")
+		return apierr.FailedPrecondition(ReasonNotRunning, subject, "the container is not running")
 	}
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()

@@ -1,8 +1,8 @@
 // Package snapshot keeps on disk what a node knows of its cluster, so that an agent that starts
 // while the whole control plane is away knows it too.
 //
-// The file is a copy, never the truth: it may be some seconds behind, and whoever reads it goes on
-// to ask the control plane.
+// The file is a copy: it may be some seconds old, and its reader continues with the state of the
+// control plane.
 package snapshot
 
 import (
@@ -49,11 +49,11 @@ func Load(path string) ([]kind.Object, error) {
 	}
 	body, ok := bytes.CutPrefix(b, []byte(magic))
 	if !ok || len(body) < crc32.Size {
-		return nil, fmt.Errorf("%s is no snapshot of this format", path)
+		return nil, fmt.Errorf("%s is not a snapshot, or has another format", path)
 	}
 	body, sum := body[:len(body)-crc32.Size], body[len(body)-crc32.Size:]
 	if crc32.Checksum(body, checksums) != binary.BigEndian.Uint32(sum) {
-		return nil, fmt.Errorf("%s is damaged: its checksum does not fit", path)
+		return nil, fmt.Errorf("%s is damaged: checksum mismatch", path)
 	}
 	var out []kind.Object
 	for r := bufio.NewReader(bytes.NewReader(body)); ; {
@@ -118,8 +118,7 @@ type Keeper struct {
 	changed chan struct{}
 }
 
-// NewKeeper returns the keeper of a file. Objects yields all that is to be in it; it is called from
-// Run.
+// NewKeeper returns the keeper of a file. Objects yields its contents; it is called from Run.
 func NewKeeper(path string, objects iter.Seq[kind.Object], log *zap.Logger) *Keeper {
 	return &Keeper{path: path, objects: objects, log: log, changed: make(chan struct{}, 1)}
 }

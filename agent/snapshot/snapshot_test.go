@@ -51,7 +51,7 @@ func TestSaveAndLoad(t *testing.T) {
 }
 
 // Whatever a power cut left of the file, it is taken whole or not at all.
-func TestDamageIsNoticed(t *testing.T) {
+func TestDamagedFileIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "cluster")
 	if err := snapshot.Save(path, slices.Values(objects())); err != nil {
 		t.Fatal(err)

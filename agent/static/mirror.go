@@ -142,7 +142,7 @@ func (m *Mirrors) UpdateStatus(ctx context.Context, static *corev1.Pod) (*corev1
 	meta := static.GetMetadata()
 	stored, err := client.Get[*corev1.Pod](ctx, m.Client, meta.GetNamespace(), meta.GetName())
 	if apierr.IsNotFound(err) || err == nil && hashOf(stored) != meta.GetUid() {
-		return nil, apierr.Unavailable("the mirror of static pod %s is not there yet", meta.GetName())
+		return nil, apierr.Unavailable("static pod %s has no mirror pod yet", meta.GetName())
 	}
 	if err != nil {
 		return nil, err

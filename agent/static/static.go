@@ -1,5 +1,5 @@
-// Package static runs pods that are told by files in a directory of the node rather than by the
-// control plane: they run, and are kept running, while no master can be reached.
+// Package static runs static pods, whose manifests are files in a directory of the node: they run,
+// and are restarted, also while no master can be reached.
 package static
 
 import (
@@ -43,9 +43,9 @@ func IsStatic(pod *corev1.Pod) bool {
 type Runner interface {
 	Update(pod *corev1.Pod)
 	Remove(uid string)
-	// Confirm tells that a pod which an agent before this one ran is still to run.
+	// Confirm tells that a pod which a previous agent ran is still to run.
 	Confirm(uid string)
-	// Pods returns all pods that are not gone yet, those included that an agent before this one ran.
+	// Pods returns all pods that are not gone yet, those included that a previous agent ran.
 	Pods() []*corev1.Pod
 }
 
@@ -153,14 +153,14 @@ func (s *Source) Sync() {
 		}
 	}
 	for _, pod := range s.cfg.Pods.Pods() {
-		// An agent before this one knew better what a file says that makes no sense now.
+		// A previous agent knew better what a file says that makes no sense now.
 		f := s.files[pod.GetMetadata().GetAnnotations()[fileAnnotation]]
 		if IsStatic(pod) && f != nil && f.err != nil && !f.made {
 			wanted[pod.GetMetadata().GetUid()] = pod
 		}
 	}
 	s.run(wanted, err == nil)
-	s.tell(errors.Join(problems...))
+	s.report(errors.Join(problems...))
 }
 
 // run starts and ends pods. The next pod of a name begins when the one before has ended.
@@ -196,7 +196,7 @@ func (s *Source) run(wanted map[string]*corev1.Pod, sure bool) {
 	}
 }
 
-func (s *Source) tell(err error) {
+func (s *Source) report(err error) {
 	text := ""
 	if err != nil {
 		text = err.Error()
@@ -277,7 +277,7 @@ func (s *Source) read1(path, name string, changed time.Time) ([]*corev1.Pod, err
 		if !ok {
 			errs = append(
 				errs,
-				&manifest.Error{Source: name, Line: d.Line, Err: fmt.Errorf("a %s can't be run by a node: only a Pod can", kind.Of(d.Object).Name)},
+				&manifest.Error{Source: name, Line: d.Line, Err: fmt.Errorf("unsupported kind %s: want Pod", kind.Of(d.Object).Name)},
 			)
 			continue
 		}
@@ -317,7 +317,7 @@ func (s *Source) complete(pod *corev1.Pod, file string, changed time.Time) error
 		return errs.ToAggregate()
 	}
 	if refers := kind.PodRefersTo(pod.GetSpec()); refers != "" {
-		return fmt.Errorf("a static pod can't refer to objects of the control plane, as it does to a %s", refers)
+		return fmt.Errorf("static pods must not reference objects of the control plane: %s", refers)
 	}
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(pod)
 	if err != nil {

@@ -70,7 +70,7 @@ func start(t *testing.T) *directory {
 	return d
 }
 
-// restart begins anew, as the next agent does.
+// restart starts again, as the next agent does.
 func (d *directory) restart() {
 	d.source = New(Config{Dir: d.dir, Node: "node-1", Pods: d.pods, Problems: func(s string) { d.problems = s }, Log: zap.NewNop()})
 }
@@ -148,7 +148,7 @@ func TestDirectory(t *testing.T) {
 	d.expect("default/web-node-1=web:2", "")
 }
 
-func TestMistakes(t *testing.T) {
+func TestInvalidManifests(t *testing.T) {
 	for name, tt := range map[string]struct{ text, want string }{
 		"no YAML":      {"a: [", "pod.yaml:2: not valid YAML"},
 		"another kind": {"\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n", "pod.yaml:2: a ConfigMap can't be run by a node"},
@@ -206,16 +206,16 @@ func TestMirrors(t *testing.T) {
 		t.Errorf("the mirror is %v", first)
 	}
 	static.Status = &corev1.PodStatus{Phase: "Running"}
-	told, err := m.UpdateStatus(t.Context(), static)
-	if err != nil || told.GetMetadata().GetUid() != static.GetMetadata().GetUid() || seen().GetStatus().GetPhase() != "Running" {
-		t.Errorf("the status was told as %v, %v", told, err)
+	written, err := m.UpdateStatus(t.Context(), static)
+	if err != nil || written.GetMetadata().GetUid() != static.GetMetadata().GetUid() || seen().GetStatus().GetPhase() != "Running" {
+		t.Errorf("the status was written as %v, %v", written, err)
 	}
 
 	// Who deletes the mirror gets another one.
 	clienttest.Remove(server, first)
 	clear(stored)
 	if _, err := m.UpdateStatus(t.Context(), static); err == nil {
-		t.Error("a status was told without a mirror")
+		t.Error("a status was written without a mirror")
 	}
 	sync()
 	if again := seen(); again.GetMetadata().GetUid() == first.GetMetadata().GetUid() {

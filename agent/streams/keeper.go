@@ -27,16 +27,16 @@ const (
 	// patience is how long one who is attached may take to read what there is, before he is left
 	// behind: the container waits for him meanwhile.
 	patience = 10 * time.Second
-	// ended is what a keeper says that finds nobody who writes any more.
-	ended = "the container has ended"
+	// ended is the report of a keeper that finds no writer left.
+	ended = "the container has terminated"
 )
 
 // Asked reports whether the process was started to keep streams.
 func Asked() bool { return len(os.Args) == 5 && os.Args[1] == Subcommand }
 
-// Run is the life of a keeper. It says on descriptor 3 that it is ready, and ends with that
-// descriptor until it was told there to stay; then with the container's output. It returns the
-// process' exit code.
+// Run is the main function of a keeper. It reports on descriptor 3 that it is ready, and ends when
+// that descriptor is closed, unless it reads the order to stay there; then it ends with the
+// container's output. It returns the process' exit code.
 func Run() int {
 	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGPIPE)
 	runtime.GOMAXPROCS(1)
@@ -69,7 +69,7 @@ type keeper struct {
 
 	mu       sync.Mutex
 	attached map[*client]bool
-	// early is the output before anybody attached, in frames; nil once somebody has.
+	// early is the output before the first client attached, in frames; nil afterwards.
 	early    []frame
 	earlyLen int
 	met      bool
@@ -97,7 +97,7 @@ func (k *keeper) run(link *os.File) error {
 	}
 	defer lock.Close()
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return fmt.Errorf("the streams have a keeper: %w", err)
+		return fmt.Errorf("the streams have a keeper already: %w", err)
 	}
 	log, err := logs.Open(k.LogPath)
 	if err != nil {
@@ -156,7 +156,7 @@ func (k *keeper) run(link *os.File) error {
 	}
 	wg.Wait()
 	k.end()
-	// Who has come gets all of it; who comes later finds nobody.
+	// Attached clients get all of it; later clients find no keeper.
 	listener.Close()
 	<-served
 	k.visits.Wait()
@@ -185,8 +185,8 @@ func (s *source) Read(p []byte) (int, error) {
 	return s.pipe.Read(p)
 }
 
-// written tells whether somebody has the other end: a pipe without is at its end, and one with is
-// at most empty.
+// written reports whether a process has the other end open: a pipe without a writer is at its end,
+// one with a writer is at most empty.
 func (s *source) written() bool {
 	raw, err := s.pipe.SyscallConn()
 	if err != nil {
@@ -202,8 +202,8 @@ func (s *source) written() bool {
 	return there
 }
 
-// awaitWriter returns when somebody has, or had, the other end: before, a read would find the end.
-// The kernel tells of a hang-up only once there was a writer.
+// awaitWriter returns when a process has, or had, the other end open: before, a read would return
+// the end. The kernel reports a hang-up only after there was a writer.
 func (s *source) awaitWriter() error {
 	raw, err := s.pipe.SyscallConn()
 	if err != nil {

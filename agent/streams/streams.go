@@ -2,8 +2,8 @@
 // or a terminal.
 //
 // A process of its own, the keeper, stands at the other end of such a container's streams, and
-// outlives the agent and containerd: stdin stays open while nobody is attached, no output is lost,
-// and who is attached need not be missed by the container. It writes the container's log, and
+// outlives the agent and containerd: stdin stays open while no client is attached, no output is
+// lost, and the container does not notice clients that leave. It writes the container's log, and
 // serves those who attach at a unix socket. It is the agent's own program under another argument
 // and
 // ends with the container's output.
@@ -43,7 +43,7 @@ const (
 )
 
 // ErrGone is returned when no keeper serves the streams: the container has ended, or has none.
-var ErrGone = errors.New("the container's streams are gone")
+var ErrGone = errors.New("the container's streams are closed")
 
 // Config says whose streams to keep.
 type Config struct {
@@ -87,16 +87,16 @@ func (c Config) mode() string {
 	return mode + "-"
 }
 
-// Keeper is a keeper that has been started and ends with the agent until it is told to stay.
+// Keeper is a keeper that was started, and ends with the agent until Stay is called.
 type Keeper struct{ link *os.File }
 
 // Start makes the pipes and starts a keeper. What an attempt before this one left is replaced.
 func Start(cfg Config) (*Keeper, error) {
 	if err := os.RemoveAll(cfg.Dir); err != nil {
-		return nil, fmt.Errorf("making the container's streams: %w", err)
+		return nil, fmt.Errorf("creating the container's streams: %w", err)
 	}
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("making the container's streams: %w", err)
+		return nil, fmt.Errorf("creating the container's streams: %w", err)
 	}
 	stdin, stdout, stderr := cfg.Paths()
 	for _, path := range []string{stdin, stdout, stderr} {
@@ -104,7 +104,7 @@ func Start(cfg Config) (*Keeper, error) {
 			continue
 		}
 		if err := unix.Mkfifo(path, 0o600); err != nil {
-			return nil, fmt.Errorf("making the container's streams: %w", err)
+			return nil, fmt.Errorf("creating the container's streams: %w", err)
 		}
 	}
 	return start(cfg)
@@ -141,7 +141,7 @@ func start(cfg Config) (*Keeper, error) {
 	}
 	if n != 1 || err != nil {
 		k.Abandon()
-		return nil, fmt.Errorf("starting the keeper of the container's streams: it ended at once: %s (%v)", said[:n], err)
+		return nil, fmt.Errorf("starting the keeper of the container's streams: it exited during its start: %s (%v)", said[:n], err)
 	}
 	return k, nil
 }
@@ -295,7 +295,7 @@ func readFrame(r *bufio.Reader) (kind byte, data []byte, err error) {
 	}
 	n := binary.BigEndian.Uint32(head[1:])
 	if n > maxFrame {
-		return 0, nil, fmt.Errorf("a frame of %d bytes", n)
+		return 0, nil, fmt.Errorf("invalid frame of %d bytes", n)
 	}
 	data = make([]byte, n)
 	_, err = io.ReadFull(r, data)

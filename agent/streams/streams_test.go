@@ -67,7 +67,7 @@ func TestBriefContainer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Fails unless somebody has the other end.
+	// Fails unless a process has the other end.
 	stdout, stderr := writers(t, cfg, os.O_WRONLY|unix.O_NONBLOCK)
 	if err := keeper.Stay(); err != nil {
 		t.Fatal(err)

@@ -101,7 +101,7 @@ func makeDir(at *os.File, name string, mode uint32) (*os.File, error) {
 	fd, err := unix.Openat(int(at.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-			err = fmt.Errorf("there is a link to nowhere, or no directory: %w", err)
+			err = fmt.Errorf("dangling link, or not a directory: %w", err)
 		}
 		return nil, failed(err)
 	}
@@ -125,19 +125,19 @@ func makeDir(at *os.File, name string, mode uint32) (*os.File, error) {
 // leads out of the volume, as by a link that a container made.
 func Within(dir *os.File, sub string) (*os.File, error) {
 	if !filepath.IsLocal(sub) || slices.Contains(strings.Split(sub, "/"), "..") {
-		return nil, fmt.Errorf("%w: %q leaves the volume", ErrUnfit, sub)
+		return nil, fmt.Errorf("%w: %q is outside of the volume", ErrUnfit, sub)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
 		return nil, &os.PathError{Op: "stat", Path: dir.Name(), Err: err}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return nil, fmt.Errorf("%w: the volume is no directory, so that there is no %q in it", ErrUnfit, sub)
+		return nil, fmt.Errorf("%w: the volume is not a directory and cannot contain %q", ErrUnfit, sub)
 	}
 	f, err := lookupOrMake(dir, filepath.Clean(sub), inVolume, st.Mode)
 	switch {
 	case errors.Is(err, unix.EXDEV), errors.Is(err, unix.ELOOP):
-		return nil, fmt.Errorf("%w: %q leaves the volume by a link: %w", ErrUnfit, sub, err)
+		return nil, fmt.Errorf("%w: %q leads outside of the volume by a link: %w", ErrUnfit, sub, err)
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", ErrUnfit, err)
 	}
@@ -151,20 +151,20 @@ func Within(dir *os.File, sub string) (*os.File, error) {
 func MountPoint(dir *os.File, path string, directory bool) error {
 	path = filepath.Clean(path)
 	if !filepath.IsLocal(path) || path == "." {
-		return fmt.Errorf("%w: %q leaves the volume", ErrUnfit, path)
+		return fmt.Errorf("%w: %q is outside of the volume", ErrUnfit, path)
 	}
 	f, err := lookup(dir, path, unix.O_PATH, inVolume)
 	switch {
 	case err == nil:
 	case !errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%w: making mount point %q: %w", ErrUnfit, path, err)
+		return fmt.Errorf("%w: creating mount point %q: %w", ErrUnfit, path, err)
 	case directory:
 		f, err = lookupOrMake(dir, path, inVolume, 0o755)
 	default:
 		f, err = makeFile(dir, path, inVolume)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: making mount point %q: %w", ErrUnfit, path, err)
+		return fmt.Errorf("%w: creating mount point %q: %w", ErrUnfit, path, err)
 	}
 	defer f.Close()
 	info, err := f.Stat()
@@ -172,7 +172,7 @@ func MountPoint(dir *os.File, path string, directory bool) error {
 		return err
 	}
 	if info.IsDir() != directory {
-		return fmt.Errorf("%w: mount point %q is a %v, and what is to be mounted there is not", ErrUnfit, path, describe(info.Mode()))
+		return fmt.Errorf("%w: mount point %q is a %v, and the source of the mount is not", ErrUnfit, path, describe(info.Mode()))
 	}
 	return nil
 }
@@ -214,18 +214,18 @@ func HostPath(path, sort string) (*os.File, error) {
 			f, err = lookupOrMake(root, inRoot, onNode, 0o755)
 		case "FileOrCreate":
 			if f, err = makeFileOnNode(root, inRoot); errors.Is(err, fs.ErrNotExist) {
-				return nil, fmt.Errorf("%w: %w: make its directory on the node", ErrUnfit, err)
+				return nil, fmt.Errorf("%w: %w: create its directory on the node", ErrUnfit, err)
 			}
 		default:
-			hint := "make it on the node"
+			hint := "create it on the node"
 			if sort == "Directory" || sort == "File" {
-				hint += ", or have it made by type " + sort + "OrCreate"
+				hint += ", or use type " + sort + "OrCreate"
 			}
 			return nil, fmt.Errorf("%w: %w: %s", ErrUnfit, err, hint)
 		}
 	}
 	if errors.Is(err, unix.ELOOP) {
-		return nil, fmt.Errorf("%w: %w: the path leads through what a process has open, as below /proc, or in circles", ErrUnfit, err)
+		return nil, fmt.Errorf("%w: %w: the path contains a magic link, as in /proc, or a loop of links", ErrUnfit, err)
 	}
 	if err != nil {
 		return nil, err
@@ -258,7 +258,7 @@ func ofType(f *os.File, path, sort string) error {
 		"CharDevice": st.Mode().Type() == fs.ModeDevice|fs.ModeCharDevice,
 	}
 	if !fits[sort] {
-		return fmt.Errorf("%w: %s is a %s: type %s is asked for", ErrUnfit, path, describe(st.Mode()), sort)
+		return fmt.Errorf("%w: %s is a %s, want type %s", ErrUnfit, path, describe(st.Mode()), sort)
 	}
 	return nil
 }

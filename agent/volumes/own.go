@@ -17,9 +17,9 @@ const (
 )
 
 // Own gives a volume's root, and all that is in it, to the group, which may read and write it from
-// then on. Files made later get the group of their directory. Unless it is to be done always, a
-// volume whose root is as it should be is left alone: then so is what is in it, as far as anybody
-// knows. Other file systems that are mounted below stay as they are. With no group nothing is done.
+// then on. Files made later get the group of their directory. Unless always is set, a volume whose
+// root has the right owner and mode is left unchanged: its contents have been changed before. Other
+// file systems that are mounted below stay as they are. With no group nothing is done.
 func Own(dir string, group Group, always bool) error {
 	if group == nil {
 		return nil
@@ -27,7 +27,7 @@ func Own(dir string, group Group, always bool) error {
 	gid := uint32(*group)
 	var at unix.Stat_t
 	if err := unix.Stat(dir, &at); err != nil {
-		return fmt.Errorf("looking at %s: %w", dir, err)
+		return fmt.Errorf("inspecting %s: %w", dir, err)
 	}
 	if !always && at.Gid == gid && at.Mode&unix.S_ISGID != 0 && at.Mode&groupDir == groupDir {
 		return nil
@@ -61,7 +61,7 @@ func Own(dir string, group Group, always bool) error {
 		err = ownOne(base, ".", gid, at.Dev)
 	}
 	if err != nil {
-		return fmt.Errorf("giving %s to group %d: %w", dir, gid, err)
+		return fmt.Errorf("changing the group of %s to %d: %w", dir, gid, err)
 	}
 	return nil
 }

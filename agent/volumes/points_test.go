@@ -66,10 +66,10 @@ func TestProjectRefusesPaths(t *testing.T) {
 	}{
 		"a file and a directory":   {[]string{"x", "x/y"}, nil, `"x" can't be both a file and the directory of "x/y"`},
 		"deeper":                   {[]string{"a/b/c/d", "a/b"}, nil, `"a/b" can't be both a file and the directory of "a/b/c/d"`},
-		"one file twice":           {[]string{"x", "./x"}, nil, `are one file`},
-		"the volume's own names":   {[]string{"..data"}, nil, `"..data" leaves the volume`},
-		"a mount below a file":     {[]string{"x"}, []string{"x/y"}, `nothing can be mounted at "x/y": "x" is a file`},
-		"a mount on the own names": {[]string{"x"}, []string{"..data/y"}, `nothing can be mounted at "..data/y"`},
+		"one file twice":           {[]string{"x", "./x"}, nil, `are the same file`},
+		"the volume's own names":   {[]string{"..data"}, nil, `"..data" is outside of the volume`},
+		"a mount below a file":     {[]string{"x"}, []string{"x/y"}, `invalid mount point "x/y": "x" is a file`},
+		"a mount on the own names": {[]string{"x"}, []string{"..data/y"}, `invalid mount point "..data/y"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			files := map[string]volumes.File{}

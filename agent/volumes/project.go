@@ -32,8 +32,8 @@ type File struct {
 // Project makes dir hold exactly these files, by their paths, and reports whether that changed
 // anything. A reader sees all the old files or all the new ones: they are made in a directory of
 // their own, to which one link leads, and that is replaced at once. The old directory stays until
-// the next call: whoever has read the link may be about to follow it. With inMemory nothing reaches
-// a disk, not even by swapping where Linux can prevent that (6.4).
+// the next call, for readers that have read the link and not followed it yet. With inMemory nothing
+// reaches a disk, not even by swapping where Linux can prevent that (6.4).
 //
 // Points are paths in the volume at which containers have something else mounted (see MountPoint).
 // What is there is never replaced, nor any directory above it, so that the mounts outlive changes
@@ -84,10 +84,10 @@ func checkPaths(files map[string]File, points []string) error {
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		path := filepath.Clean(name)
 		if !filepath.IsLocal(name) || path == "." || strings.HasPrefix(name, prefix) {
-			return fmt.Errorf("%w: %q leaves the volume", ErrUnfit, name)
+			return fmt.Errorf("%w: %q is outside of the volume", ErrUnfit, name)
 		}
 		if other, ok := clean[path]; ok {
-			return fmt.Errorf("%w: %q and %q are one file", ErrUnfit, other, name)
+			return fmt.Errorf("%w: %q and %q are the same file", ErrUnfit, other, name)
 		}
 		clean[path] = name
 	}
@@ -100,11 +100,11 @@ func checkPaths(files map[string]File, points []string) error {
 	}
 	for _, point := range points {
 		if first, _, _ := strings.Cut(point, "/"); !filepath.IsLocal(point) || strings.HasPrefix(first, prefix) {
-			return fmt.Errorf("%w: nothing can be mounted at %q", ErrUnfit, point)
+			return fmt.Errorf("%w: invalid mount point %q", ErrUnfit, point)
 		}
 		for above := filepath.Dir(point); above != "."; above = filepath.Dir(above) {
 			if other, ok := clean[above]; ok {
-				return fmt.Errorf("%w: nothing can be mounted at %q: %q is a file", ErrUnfit, point, other)
+				return fmt.Errorf("%w: invalid mount point %q: %q is a file", ErrUnfit, point, other)
 			}
 		}
 	}
@@ -222,7 +222,7 @@ func link(dir string, files map[string]File, points []string, group Group, keep 
 		if have, err := os.Readlink(path); err == nil && have == to {
 			continue
 		}
-		// Agents before this one wrote the files themselves here.
+		// Previous agents wrote the files themselves here.
 		if err := os.RemoveAll(path); err != nil {
 			return err
 		}
@@ -249,7 +249,7 @@ func makeRealDir(path string, group Group) error {
 }
 
 // tidy removes what does not stay of the directory sub of a volume, and the links at points, which
-// are those kept: what is mounted there is to be seen in the volume and not in its present files.
+// are those kept: what is mounted there must be visible in the volume and not in its present files.
 func tidy(dir, sub string, known func(path string) (stays, inside bool), kept map[string]bool) error {
 	entries, err := os.ReadDir(filepath.Join(dir, sub))
 	if err != nil {

@@ -18,13 +18,13 @@ import (
 )
 
 // ErrUnfit wraps why a path is not what a volume, or a mount of it, asks for.
-var ErrUnfit = errors.New("unfit path")
+var ErrUnfit = errors.New("invalid path")
 
 // Group is the group that owns a volume's files beside their user; nil for none.
 type Group *int64
 
-// Empty makes a directory that all containers of the pod may write to. What is in it already is
-// given to the group anew where that is always to be done.
+// Empty makes a directory that all containers of the pod may write to. The group of existing
+// contents is set again if the policy is Always.
 func Empty(dir string, group Group, always bool) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
@@ -86,7 +86,7 @@ func mountMemory(dir, options string) error {
 		return nil
 	}
 	if err := unix.Mount("xebec-volume", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
-		return fmt.Errorf("mounting memory at %s: %w", dir, err)
+		return fmt.Errorf("mounting a tmpfs at %s: %w", dir, err)
 	}
 	failpoint.Hit("memory-volume-mounted")
 	return nil

@@ -12,7 +12,7 @@ import (
 
 	"github.com/xebec-project/xebec/agent"
 	// This program also runs as helper processes of containers, such as log writers.
-	_ "github.com/xebec-project/xebec/agent/early"
+	_ "github.com/xebec-project/xebec/agent/companion"
 	"github.com/xebec-project/xebec/agent/resolver"
 	"github.com/xebec-project/xebec/internal/daemon"
 	"github.com/xebec-project/xebec/internal/version"

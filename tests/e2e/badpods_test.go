@@ -28,7 +28,7 @@ func TestBadPods(t *testing.T) {
 		"no-directory": {container: good + `, volumeMounts: [{name: v, mountPath: /v}]`, pod: `volumes: [{name: v, hostPath: {path: /no/such/directory, type: Directory}}]`,
 			want: []string{"CreateContainerConfigError", "volume v", "/no/such/directory", "DirectoryOrCreate"}},
 		"probe-to-nowhere": {container: good + `, ports: [{containerPort: 8080}], readinessProbe: {periodSeconds: 1, tcpSocket: {port: 9999}}`,
-			want: []string{"Unhealthy", "Readiness probe failed", ":9999", "connection refused", "nothing in the pod listens there"}},
+			want: []string{"Unhealthy", "Readiness probe failed", ":9999", "connection refused", "no process in the pod listens at the port"}},
 		"probe-without-port": {container: good + `, readinessProbe: {periodSeconds: 1, httpGet: {path: /, port: web}}`,
 			want: []string{"Unhealthy", `has no port "web"`, "name one of its ports"}},
 		"host-port-taken": {container: good + `, ports: [{containerPort: 8080, hostPort: 18099}]`, pod: `nodeSelector: {kubernetes.io/hostname: node-1}`,

@@ -25,7 +25,7 @@ func TestPackages(t *testing.T) {
 var notOn = map[string][]string{
 	"5.10": {
 		// From 5.18 on, programs choose the error by which a service without endpoints refuses.
-		"TestCgroupMadeAnew", "TestIPv6", "TestMends", "TestNoEndpoint", "TestRemove", "TestTwoNodes",
+		"TestRecreatedCgroup", "TestIPv6", "TestRepairs", "TestNoEndpoint", "TestRemove", "TestTwoNodes",
 		// From 5.14 on, a process is told its network namespace's cookie.
 		"TestLoopbackIsTheNodes",
 		// Debian 11 has no MPTCP.

@@ -19,7 +19,18 @@ import (
 
 // clean are the directories, with all below them, whose language and columns are checked. Add a
 // directory when `go test ./tests/structure -run TestLanguage -hits` counts none in it.
-var clean = []string{"cli", "cmd", "lab", "internal/cliconfig", "internal/daemon", "internal/schema/comments", "internal/schema/openapi", "tests/openapi", "tests/structure"}
+var clean = []string{
+	"agent",
+	"cli",
+	"cmd",
+	"internal/cliconfig",
+	"internal/daemon",
+	"internal/schema/comments",
+	"internal/schema/openapi",
+	"lab",
+	"tests/openapi",
+	"tests/structure",
+}
 
 // cleanPages are the pages of documentation whose language is checked.
 var cleanPages = []string{

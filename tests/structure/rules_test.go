@@ -170,7 +170,7 @@ func refers(e ast.Expr, pkg, name string) bool {
 
 // mayInit are the packages that do work when they are imported, each with its reason.
 var mayInit = map[string]string{
-	"agent/early": "turns the agent's program into a log writer or another small process before its other packages are initialized, which takes longer than those need",
+	"agent/companion": "turns the agent's program into a log writer or another small process before its other packages are initialized, which takes longer than those need",
 }
 
 // TestNoInit refuses work that importing a package would do unasked.

@@ -23,7 +23,7 @@ func (d Dir) LoadAllotted() (map[string]resources.Allotment, error) {
 		err = json.Unmarshal(b, &out)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("reading what was granted to the pod: %w", err)
+		return nil, fmt.Errorf("reading the allocated resources: %w", err)
 	}
 	return out, nil
 }
@@ -31,7 +31,7 @@ func (d Dir) LoadAllotted() (map[string]resources.Allotment, error) {
 // SaveAllotted stores what the node granted to the pod.
 func (d Dir) SaveAllotted(all map[string]resources.Allotment) error {
 	if err := writeJSON(d.allotted(), all); err != nil {
-		return fmt.Errorf("saving what is granted to the pod: %w", err)
+		return fmt.Errorf("saving the allocated resources: %w", err)
 	}
 	failpoint.Hit("allotment-recorded")
 	return nil

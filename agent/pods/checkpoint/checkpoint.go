@@ -151,7 +151,7 @@ func Sweep(stateDir string) error {
 	}
 	for _, path := range aside {
 		if err := os.RemoveAll(path); err != nil {
-			return fmt.Errorf("removing what is left of a pod: %w", err)
+			return fmt.Errorf("removing the directory of a deleted pod: %w", err)
 		}
 	}
 	return nil
@@ -187,7 +187,7 @@ func LoadPods(stateDir string) (map[string]*corev1.Pod, []error) {
 		pod := &corev1.Pod{}
 		err := LoadMessage(Dir(filepath.Join(stateDir, e.Name())).Pod(), pod)
 		if err != nil || pod.GetMetadata().GetUid() != e.Name() {
-			errs = append(errs, fmt.Errorf("reading the pod kept in %s: %w", e.Name(), errors.Join(err, errMismatch)))
+			errs = append(errs, fmt.Errorf("reading the saved pod in %s: %w", e.Name(), errors.Join(err, errMismatch)))
 			continue
 		}
 		out[e.Name()] = pod
@@ -195,13 +195,13 @@ func LoadPods(stateDir string) (map[string]*corev1.Pod, []error) {
 	return out, errs
 }
 
-// Known returns the uids of the pods that an agent before this one ran.
+// Known returns the uids of the pods that a previous agent ran.
 func Known(stateDir string) []string {
 	known, _ := LoadPods(stateDir)
 	return slices.Collect(maps.Keys(known))
 }
 
-var errMismatch = errors.New("not a whole pod of that uid")
+var errMismatch = errors.New("incomplete pod, or a pod with another UID")
 
 func (d Dir) began() string { return filepath.Join(string(d), "began") }
 
@@ -228,7 +228,7 @@ func (d Dir) SaveBegan(pod *corev1.Pod, at time.Time) error {
 		return nil
 	}
 	if err := WriteFile(d.began(), []byte(at.Format(time.RFC3339Nano)), 0o600); err != nil {
-		return fmt.Errorf("storing when the pod began: %w", err)
+		return fmt.Errorf("storing the start time of the pod: %w", err)
 	}
 	return nil
 }

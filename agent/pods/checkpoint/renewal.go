@@ -23,7 +23,7 @@ type Renewal struct {
 
 // String is the message of the condition of the restart.
 func (r *Renewal) String() string {
-	return fmt.Sprintf("Container %s exited with code %d: all containers are restarted", r.Container, r.Code)
+	return fmt.Sprintf("Container %s exited with code %d, all containers will be restarted", r.Container, r.Code)
 }
 
 func (d Dir) renewal() string { return filepath.Join(string(d), "renewing.json") }

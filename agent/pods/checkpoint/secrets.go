@@ -39,7 +39,7 @@ func (d Dir) Object(kind, name string) string {
 // MakeSecretsDir makes the directory for what is secret.
 func MakeSecretsDir(stateDir string) error {
 	if err := volumes.Secret(filepath.Join(stateDir, secretsDir)); err != nil {
-		return fmt.Errorf("making room for secrets in memory: %w", err)
+		return fmt.Errorf("mounting the file system for secrets: %w", err)
 	}
 	return nil
 }
@@ -89,7 +89,7 @@ func (d Dir) moveSecrets() error {
 				err = WriteFile(to, content, 0o600)
 			}
 			if err != nil {
-				errs = append(errs, fmt.Errorf("moving %s off the disk: %w", from, err))
+				errs = append(errs, fmt.Errorf("moving %s into memory: %w", from, err))
 				continue
 			}
 		}

@@ -130,7 +130,7 @@ func valueFrom(
 		if v, ok := cm.GetData()[ref.GetKey()]; ok || ref.GetOptional() {
 			return v, ok, nil
 		}
-		return "", false, fmt.Errorf("%w: config map %q has no key %q", objects.ErrConfig, name, ref.GetKey())
+		return "", false, fmt.Errorf("%w: couldn't find key %[3]q in ConfigMap %[2]q", objects.ErrConfig, name, ref.GetKey())
 	case from.GetSecretKeyRef() != nil:
 		ref := from.GetSecretKeyRef()
 		name := ref.GetLocalObjectReference().GetName()
@@ -141,9 +141,9 @@ func valueFrom(
 		if v, ok := secret.GetData()[ref.GetKey()]; ok || ref.GetOptional() {
 			return string(v), ok, nil
 		}
-		return "", false, fmt.Errorf("%w: secret %q has no key %q", objects.ErrConfig, name, ref.GetKey())
+		return "", false, fmt.Errorf("%w: couldn't find key %[3]q in Secret %[2]q", objects.ErrConfig, name, ref.GetKey())
 	}
-	return "", false, fmt.Errorf("%w: valueFrom names no source that this agent knows", objects.ErrConfig)
+	return "", false, fmt.Errorf("%w: unsupported source in valueFrom", objects.ErrConfig)
 }
 
 // FieldValue returns a field of the pod, as the downward API names it. The error wraps
@@ -174,12 +174,14 @@ func FieldValue(path string, s Surroundings) (string, error) {
 	case "metadata.annotations":
 		return formatMap(m.GetAnnotations()), nil
 	}
-	for prefix, values := range map[string]map[string]string{"metadata.labels['": m.GetLabels(), "metadata.annotations['": m.GetAnnotations()} {
+	for prefix, values := range map[string]map[string]string{
+		"metadata.labels['": m.GetLabels(), "metadata.annotations['": m.GetAnnotations(),
+	} {
 		if key, ok := strings.CutPrefix(path, prefix); ok && strings.HasSuffix(key, "']") {
 			return values[strings.TrimSuffix(key, "']")], nil
 		}
 	}
-	return "", fmt.Errorf("%w: there is no field %q", objects.ErrConfig, path)
+	return "", fmt.Errorf("%w: unsupported fieldPath %q", objects.ErrConfig, path)
 }
 
 func formatMap(m map[string]string) string {
@@ -202,7 +204,7 @@ func ResourceValue(ref *corev1.ResourceFieldSelector, c *corev1.Container, s Sur
 			}
 		}
 		if c == nil {
-			return "", fmt.Errorf("%w: the pod has no container %q", objects.ErrConfig, name)
+			return "", fmt.Errorf("%w: container %q not found in the pod", objects.ErrConfig, name)
 		}
 	}
 	sort, name, _ := strings.Cut(ref.GetResource(), ".")
@@ -213,13 +215,13 @@ func ResourceValue(ref *corev1.ResourceFieldSelector, c *corev1.Container, s Sur
 	case "requests":
 		list = c.GetResources().GetRequests()
 	default:
-		return "", fmt.Errorf("%w: there is no resource %q", objects.ErrConfig, ref.GetResource())
+		return "", fmt.Errorf("%w: unsupported container resource %q", objects.ErrConfig, ref.GetResource())
 	}
 	divisor := resource.MustParse("1")
 	if d := ref.GetDivisor().GetString_(); d != "" && d != "0" {
 		var err error
 		if divisor, err = kind.ParseQuantity(d); err != nil {
-			return "", fmt.Errorf("%w: divisor %q: %w", objects.ErrConfig, d, err)
+			return "", fmt.Errorf("%w: invalid divisor %q: %w", objects.ErrConfig, d, err)
 		}
 	}
 	q := resources.Quantity(list[name])

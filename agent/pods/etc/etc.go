@@ -56,7 +56,7 @@ func Write(d checkpoint.Dir, pod *corev1.Pod, ip, ip6, server netip.Addr, domain
 		}
 	}
 	for name, content := range map[string]string{"hosts": hosts, "resolv.conf": resolv, "hostname": host + "\n"} {
-		// Containers have the file itself mounted, so that it is never replaced, only written anew when
+		// The file itself is mounted into containers, so that it is never replaced, only rewritten when
 		// it differs.
 		path := d.Etc(name)
 		if have, err := os.ReadFile(path); err == nil && string(have) == content {

@@ -90,7 +90,7 @@ func Close(mounts []runtime.Mount) {
 func (r Mounter) source(pod *corev1.Pod, m *corev1.VolumeMount, values map[string]string) (string, *os.File, error) {
 	path, ok := r.Volumes[m.GetName()]
 	if !ok {
-		return "", nil, fmt.Errorf("%w: the pod has no volume %q", objects.ErrConfig, m.GetName())
+		return "", nil, fmt.Errorf("%w: volume %q not found in the pod", objects.ErrConfig, m.GetName())
 	}
 	sub, err := subPath(m, values)
 	if err != nil {
@@ -135,7 +135,7 @@ func subPath(m *corev1.VolumeMount, values map[string]string) (string, error) {
 	})
 	if len(missing) > 0 {
 		return "", fmt.Errorf(
-			"%w: subPathExpr %q of volume %s: the container has no value for %s",
+			"%w: subPathExpr %q of volume %s: the container has no environment variable %s",
 			objects.ErrConfig,
 			m.GetSubPathExpr(),
 			m.GetName(),
@@ -264,8 +264,8 @@ func makePoint(in, m runtime.Mount) error {
 	return volumes.MountPoint(volume, point, info.IsDir())
 }
 
-// readOnlyBelow tells whether what is mounted below a volume is read-only to the container too. The
-// error wraps objects.ErrConfig when that must be so and can't.
+// readOnlyBelow reports whether what is mounted below a volume is read-only to the container too.
+// The error wraps objects.ErrConfig when that must be so and can't.
 func readOnlyBelow(m *corev1.VolumeMount, can func() bool) (bool, error) {
 	switch {
 	case !m.GetReadOnly():
@@ -276,7 +276,7 @@ func readOnlyBelow(m *corev1.VolumeMount, can func() bool) (bool, error) {
 		return false, nil
 	case !can():
 		return false, fmt.Errorf(
-			"%w: volume %s: recursiveReadOnly takes Linux 5.12 and runc 1.1 on the node: use IfPossible, or another node",
+			"%w: volume %s: recursiveReadOnly requires Linux 5.12 and runc 1.1 on the node: use IfPossible, or another node",
 			objects.ErrConfig,
 			m.GetName(),
 		)
@@ -305,7 +305,7 @@ func Statuses(c *corev1.Container, deep func() bool) []*corev1.VolumeMountStatus
 	return out
 }
 
-// readOnlyVolume tells whether a volume's content is not the container's to change.
+// readOnlyVolume reports whether a volume's content is not the container's to change.
 func readOnlyVolume(pod *corev1.Pod, name string) bool {
 	return slices.ContainsFunc(pod.GetSpec().GetVolumes(), func(v *corev1.Volume) bool {
 		return v.GetName() == name && projection.IsProjected(v.GetVolumeSource())

@@ -24,7 +24,7 @@ type Watcher interface {
 	Follow(ctx context.Context, kind, namespace, name string, changed func())
 }
 
-// subscriber is told of changes of the objects that it follows.
+// subscriber receives changes of the objects that it follows.
 type subscriber interface {
 	// ObjectsChanged must not block.
 	ObjectsChanged()

@@ -70,7 +70,7 @@ func Files(
 				p.add(s.GetServiceAccountToken().GetPath(), []byte(text), nil)
 			}
 		default:
-			err = fmt.Errorf("%w: a source is of a kind that this agent does not support", objects.ErrConfig)
+			err = fmt.Errorf("%w: unsupported source of a projected volume", objects.ErrConfig)
 		}
 		if err != nil {
 			return nil, err
@@ -138,7 +138,7 @@ func (p *projection) keys(object string, data map[string][]byte, items []*corev1
 		case ok:
 			p.add(item.GetPath(), content, item.Mode)
 		case !may:
-			return fmt.Errorf("%w: %s has no key %q", objects.ErrConfig, object, item.GetKey())
+			return fmt.Errorf("%w: couldn't find key %[3]q in %[2]s", objects.ErrConfig, object, item.GetKey())
 		}
 	}
 	return nil

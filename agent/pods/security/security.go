@@ -73,8 +73,8 @@ func sysctlName(y *corev1.Sysctl) string {
 	return strings.NewReplacer(".", "/", "/", ".").Replace(name)
 }
 
-// safeSysctls are the kernel parameters that a pod may set: they are its namespaces' own and harm
-// nobody else. They are those that Kubernetes holds to be safe.
+// safeSysctls are the kernel parameters that a pod may set: they belong to its namespaces and do
+// not affect others. The list is Kubernetes' list of safe sysctls.
 var safeSysctls = []string{
 	"kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.ip_local_reserved_ports", "net.ipv4.ip_unprivileged_port_start",
 	"net.ipv4.ping_group_range", "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl", "net.ipv4.tcp_keepalive_probes",
@@ -90,7 +90,7 @@ func Forbidden(pod *corev1.Pod) status.Cause {
 		if !slices.Contains(safeSysctls, name) || shared {
 			return status.Cause{
 				Reason:  "SysctlForbidden",
-				Message: fmt.Sprintf("kernel parameter %q is not allowed: it is not a safe sysctl, or belongs to the node", y.GetName()),
+				Message: fmt.Sprintf("forbidden sysctl: %q is not a safe sysctl, or is in a namespace of the node", y.GetName()),
 			}
 		}
 	}

@@ -30,9 +30,9 @@ type Writer interface {
 	Delete(ctx context.Context, pod *corev1.Pod) error
 }
 
-// Publisher tells the control plane a pod's newest status, one write at a time. What could not be
-// told is overtaken by what is newer, never queued. A slow control plane so never holds up the
-// pod's worker.
+// Publisher writes the newest status of a pod to the control plane, one write at a time. A status
+// that was not written is replaced by a newer one, never queued, so that a slow control plane does
+// not delay the pod's worker.
 type Publisher struct {
 	cluster Writer
 	log     *zap.Logger
@@ -45,8 +45,8 @@ type Publisher struct {
 	final  bool
 	wake   chan struct{}
 	stored *corev1.Pod
-	// told is the status of the last successful write.
-	told *corev1.PodStatus
+	// written is the status of the last successful write.
+	written *corev1.PodStatus
 }
 
 // NewPublisher returns a publisher of one pod. Gone is called when the control plane no longer has
@@ -86,17 +86,17 @@ func (p *Publisher) Restated(pod *corev1.Pod, complete int64) (undone bool) {
 	if p.stored == nil || revision(p.stored) > complete || revision(pod) >= revision(p.stored) {
 		return false
 	}
-	p.stored, p.told = nil, nil
+	p.stored, p.written = nil, nil
 	return true
 }
 
-// Settle returns when the newest status has been told, or ctx is done.
+// Settle returns when the newest status has been written, or ctx is done.
 func (p *Publisher) Settle(ctx context.Context) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		p.mu.Lock()
-		settled := p.want == nil || p.told != nil && proto.Equal(p.told, p.want) || proto.Equal(p.pod.GetStatus(), p.want)
+		settled := p.want == nil || p.written != nil && proto.Equal(p.written, p.want) || proto.Equal(p.pod.GetStatus(), p.want)
 		p.mu.Unlock()
 		if settled {
 			return
@@ -149,9 +149,9 @@ func (p *Publisher) step(ctx context.Context) error {
 		pod = p.stored
 	}
 	known := pod
-	// A status that the server stored in another form than it was told in must not be told again for
-	// ever.
-	if p.told != nil && p.stored != nil && known == p.stored && proto.Equal(p.told, want) {
+	// A status that the server stores in another form than it was written in must not be written again
+	// forever.
+	if p.written != nil && p.stored != nil && known == p.stored && proto.Equal(p.written, want) {
 		want = known.GetStatus()
 	}
 	p.mu.Unlock()
@@ -171,10 +171,10 @@ func (p *Publisher) step(ctx context.Context) error {
 			return err
 		}
 		p.mu.Lock()
-		p.stored, p.told = stored, want
+		p.stored, p.written = stored, want
 		p.mu.Unlock()
 		pod = stored
-		failpoint.Hit("status-told")
+		failpoint.Hit("status-written")
 	}
 	// A pod that is not being deleted any more was brought back by a backup, and the worker will hear
 	// of it.

@@ -3,6 +3,7 @@
 package status
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -47,11 +48,11 @@ type Cause struct{ Reason, Message string }
 type Container struct {
 	Spec *corev1.Container
 	Rec  checkpoint.Record
-	// Running tells that its process runs.
+	// Running reports that its process runs.
 	Running bool
-	// Waiting is why it does not, when it never started or is to be started again.
+	// Waiting is the cause why it does not, when it never started or will be restarted.
 	Waiting Cause
-	// Over tells that it ended and is not to be started again.
+	// Over reports that it terminated and will not be restarted.
 	Over           bool
 	Ready, Started bool
 	// Passed tells that a container that waits for this one has begun at some time.
@@ -138,7 +139,8 @@ func Of(pod *corev1.Pod, s Observation) *corev1.PodStatus {
 	st.Conditions = append(conditions(pod, s, st.Phase), s.More...)
 	if s.Failed.Reason == ReasonEvicted {
 		st.Conditions = append(st.Conditions, &corev1.PodCondition{
-			Type: kind.PodDisruptionTarget, Status: "True", Reason: "TerminationByKubelet", Message: s.Failed.Message, LastTransitionTime: Stamp(s.Now),
+			Type: kind.PodDisruptionTarget, Status: "True", Reason: "TerminationByKubelet", Message: s.Failed.Message,
+			LastTransitionTime: Stamp(s.Now),
 		})
 	}
 	return st
@@ -203,17 +205,21 @@ func Stamp(t time.Time) *timestamppb.Timestamp {
 
 // Initialized reports whether the main containers may run. A sidecar that ended once they had is
 // not waited for again: the pod may have come to its end with it.
-func Initialized(init []Container) bool {
+func Initialized(init []Container) bool { return len(incomplete(init)) == 0 }
+
+// incomplete returns the names of the init containers that the main containers wait for.
+func incomplete(init []Container) []string {
+	var names []string
 	for _, v := range init {
 		done := v.Over && v.Rec.Exit != nil && v.Rec.Exit.Code == 0
 		if resources.IsSidecar(v.Spec) {
 			done = v.Started || v.Passed
 		}
 		if !done {
-			return false
+			names = append(names, v.Spec.GetName())
 		}
 	}
-	return true
+	return names
 }
 
 func podPhase(pod *corev1.Pod, s Observation) string {
@@ -290,11 +296,11 @@ func conditions(pod *corev1.Pod, s Observation, phase string) []*corev1.PodCondi
 	// deletion timestamp, and a service without any other goes on with those that still serve.
 	containers := len(unready) == 0 && phase == kind.PodRunning
 	reason, message := "ContainersNotReady", "containers with unready status: "+formatList(unready)
-	initDone := Initialized(s.Init)
+	waitedFor := incomplete(s.Init)
 	set(kind.PodReadyToStartContainers, s.Network, "", "")
-	set(kind.PodInitialized, initDone, "ContainersNotInitialized", "init containers have not all succeeded")
+	set(kind.PodInitialized, len(waitedFor) == 0, "ContainersNotInitialized", "containers with incomplete status: "+formatList(waitedFor))
 	if containers && gates != "" {
-		set(kind.PodReady, false, "ReadinessGatesNotReady", "condition "+gates+" is not true")
+		set(kind.PodReady, false, "ReadinessGatesNotReady", fmt.Sprintf("the status of pod readiness gate %q is not \"True\"", gates))
 	} else {
 		set(kind.PodReady, containers, reason, message)
 	}
@@ -335,7 +341,7 @@ const (
 )
 
 const (
-	// AllRestarting is the condition that tells whether all containers of a pod are on their way to
+	// AllRestarting is the condition that reports whether all containers of a pod are on their way to
 	// their next attempts.
 	AllRestarting = "AllContainersRestarting"
 	// ReasonContainerExited is why: one of them exited, and its rule restarts all.

@@ -70,7 +70,7 @@ func TestPhaseAndReadiness(t *testing.T) {
 		"being deleted and serving":      {main: []Container{running}, deleted: true, phase: kind.PodRunning, ready: true, initialized: true},
 		"being deleted and unready":      {main: []Container{unready}, deleted: true, phase: kind.PodRunning, initialized: true},
 		"done while sidecar goes on":     {init: []Container{side}, main: []Container{good}, phase: kind.PodSucceeded, initialized: true},
-		"all are to be restarted":        {init: []Container{side}, main: []Container{running}, renewing: true, phase: kind.PodPending, initialized: true},
+		"all restart":                    {init: []Container{side}, main: []Container{running}, renewing: true, phase: kind.PodPending, initialized: true},
 		"all were, and begin":            {init: []Container{good}, main: []Container{{Rec: checkpoint.Record{Attempt: 2, Renewed: 2, Last: ended(0)}}}, phase: kind.PodPending, initialized: true},
 		"all were, and one restarts":     {main: []Container{{Rec: checkpoint.Record{Attempt: 3, Renewed: 2, Last: ended(0)}}}, phase: kind.PodRunning, initialized: true},
 		"no more than what was asked of": {main: []Container{running}, phase: kind.PodRunning, ready: true, initialized: true},

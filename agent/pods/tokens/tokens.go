@@ -21,9 +21,9 @@ const (
 
 // Request says what token a pod needs.
 type Request struct {
-	// Audience is whom it is for; empty for the cluster itself.
+	// Audience is the audience of the token; empty for the API of the cluster.
 	Audience string
-	// Seconds is how long it is to be good.
+	// Seconds is its requested lifetime.
 	Seconds int64
 }
 
@@ -33,7 +33,7 @@ type token struct {
 	Issued, Expires time.Time
 }
 
-// renewal is when another one is to be asked for: at four fifths of its life.
+// renewal is the time of its renewal: after four fifths of its lifetime.
 func (t token) renewal() time.Time {
 	return t.Issued.Add(min(t.Expires.Sub(t.Issued)*4/5, tokenMaxAge))
 }
@@ -89,10 +89,10 @@ func (s *Store) Get(ctx context.Context, pod *corev1.Pod, r Request) (string, er
 				err = checkpoint.WriteFile(path, b, 0o600)
 			}
 			if err != nil {
-				return "", fmt.Errorf("keeping a token: %w", err)
+				return "", fmt.Errorf("storing a token: %w", err)
 			}
 		case t.Text == "" || !now.Before(t.Expires):
-			return "", fmt.Errorf("asking for a token of service account %s: %w", pod.GetSpec().GetServiceAccountName(), err)
+			return "", fmt.Errorf("requesting a token of service account %s: %w", pod.GetSpec().GetServiceAccountName(), err)
 		}
 	}
 	s.known[r] = t

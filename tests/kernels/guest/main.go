@@ -71,7 +71,7 @@ func run(report io.Writer) error {
 	// Before Linux 5.11 maps count as locked memory.
 	unlimited := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
 	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unlimited); err != nil {
-		return fmt.Errorf("lifting the limit of locked memory: %w", err)
+		return fmt.Errorf("raising the limit of locked memory: %w", err)
 	}
 	if err := raiseLoopback(); err != nil {
 		return fmt.Errorf("setting lo up: %w", err)

@@ -27,8 +27,8 @@ func (w *worker) asked() *checkpoint.Renewal {
 	return nil
 }
 
-// renew ends what runs of a pod all of whose containers are to be started anew, and turns each to
-// its next attempt. It returns false when that is not asked for, or done.
+// renew stops the containers of a pod whose containers all restart, and advances each to its next
+// attempt. It returns false when no restart is requested, or it is done.
 func (w *worker) renew(ctx context.Context, pod *corev1.Pod) (renewing bool, next time.Duration, err error) {
 	if w.renewal == nil {
 		r := w.asked()
@@ -78,7 +78,7 @@ func (w *worker) renew(ctx context.Context, pod *corev1.Pod) (renewing bool, nex
 			continue
 		}
 		rec.Renewed = rec.Attempt
-		if err := w.turn(c, rec); err != nil {
+		if err := w.nextAttempt(c, rec); err != nil {
 			return true, 0, err
 		}
 		c.waiting = status.Cause{Reason: status.ReasonContainerCreating}

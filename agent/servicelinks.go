@@ -11,20 +11,20 @@ import (
 const (
 	// byNamespace indexes services by their namespace.
 	byNamespace = "namespace"
-	// linksPatience is how long a container's start waits, at most, for an agent that knows no
-	// services yet, not even those that the agent before kept. Static pods start without them when no
-	// control plane can be reached.
+	// linksPatience is the maximum time that the start of a container waits for services while the
+	// informer has not synced and there is no snapshot. Static pods start without them when no control
+	// plane can be reached.
 	linksPatience = 3 * time.Second
 )
 
 func namespaceOf(s *corev1.Service) []string { return []string{s.GetMetadata().GetNamespace()} }
 
-// servicesIn returns the services of a namespace: while the control plane has not told them yet,
-// those that were kept.
+// servicesIn returns the services of a namespace: those of the snapshot until the informer has
+// synced.
 func (w *watches) servicesIn(ctx context.Context, namespace string) []*corev1.Service {
 	if !w.services.HasSynced() && len(w.kept) == 0 {
 		wait, cancel := context.WithTimeout(ctx, linksPatience)
-		_ = w.services.WaitForSync(wait) // what is known by then has to do
+		_ = w.services.WaitForSync(wait) // continue with what is known by then
 		cancel()
 	}
 	if w.services.HasSynced() {

@@ -13,7 +13,7 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// restartAll makes an exit code of a container one by which all of the pod's are started anew.
+// restartAll makes an exit code of a container one at which all containers of the pod restart.
 func restartAll(c *corev1.Container, policy string, code int32) *corev1.Container {
 	c = rules(c, policy, "In", code)
 	c.RestartPolicyRules[len(c.RestartPolicyRules)-1].Action = "RestartAllContainers"
@@ -29,13 +29,13 @@ func restarts(p *corev1.Pod) []int32 {
 	return out
 }
 
-// TestRestartAllContainers lets the end of one container begin its pod anew.
+// TestRestartAllContainers restarts all containers of a pod at the exit of one.
 func TestRestartAllContainers(t *testing.T) {
 	n := start(t)
 	says := func(name, then string) *corev1.Container {
 		return container(name, "echo "+name+" >>/data/order; "+then)
 	}
-	uid := n.create(pod("anew", "", func(p *corev1.Pod) {
+	uid := n.create(pod("again", "", func(p *corev1.Pod) {
 		p.Spec.RestartPolicy = "Never"
 		// The others wait for it whenever the pod begins.
 		watcher := restartAll(says("watcher", "trap 'exit 0' TERM; sleep 0.2; echo watches >>/data/order; touch /tmp/up; until test -e /data/go; do sleep 0.05; done; rm /data/go; exit 88"), "Always", 88)
@@ -46,7 +46,7 @@ func TestRestartAllContainers(t *testing.T) {
 		scratch(p)
 	}))
 	data := filepath.Join(n.daemon.Dir, "pods", uid, "volumes/data")
-	// begun tells whether the pod has begun for the nth time, and done what there is to do.
+	// begun reports whether the pod has begun for the nth time, and done what there is to do.
 	begun := func(times int) func(*corev1.Pod) bool {
 		return func(p *corev1.Pod) bool {
 			b, _ := os.ReadFile(filepath.Join(data, "order"))
@@ -61,14 +61,14 @@ func TestRestartAllContainers(t *testing.T) {
 	}
 	for times := 1; times <= 2; times++ {
 		if times == 2 {
-			// Neither what has begun anew nor that it may again is lost with the agent.
+			// Neither the restart nor the right to another is lost with the agent.
 			n.stop()
 			n.agent()
 		}
 		if err := os.WriteFile(filepath.Join(data, "go"), nil, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		p := n.until(uid, "it has begun anew", begun(times+1))
+		p := n.until(uid, "it has restarted", begun(times+1))
 		if got := restarts(p); !slices.Equal(got, []int32{int32(times), int32(times), int32(times), int32(times)}) {
 			t.Errorf("after %d times the restarts are %v", times, got)
 		}
@@ -79,10 +79,10 @@ func TestRestartAllContainers(t *testing.T) {
 			t.Errorf("the condition is %v", c)
 		}
 		if e := p.Status.InitContainerStatuses[1].GetLastState().GetTerminated(); e.GetExitCode() != 88 {
-			t.Errorf("who asked for it is told to have ended as %v", e)
+			t.Errorf("the container that caused it is reported as %v", e)
 		}
 		if e := p.Status.ContainerStatuses[0].GetLastState().GetTerminated(); e.GetExitCode() != 137 {
-			t.Errorf("who was in its work is told to have ended as %v", e)
+			t.Errorf("the container that ran is reported as %v", e)
 		}
 	}
 	b, err := os.ReadFile(filepath.Join(data, "order"))
@@ -95,7 +95,7 @@ func TestRestartAllContainers(t *testing.T) {
 		}
 	}
 	n.cluster.mu.Lock()
-	if !slices.Contains(n.cluster.events, "anew Normal AllContainersRestarting: Container watcher exited with code 88: all containers are restarted") {
+	if !slices.Contains(n.cluster.events, "again Normal AllContainersRestarting: Container watcher exited with code 88, all containers will be restarted") {
 		t.Errorf("events are %v", n.cluster.events)
 	}
 	n.cluster.mu.Unlock()

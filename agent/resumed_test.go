@@ -10,12 +10,12 @@ import (
 )
 
 // What an informer says follows on from what was kept, whatever became of it meanwhile.
-func TestSeeded(t *testing.T) {
+func TestResumedObjects(t *testing.T) {
 	service := func(name, ip string) *corev1.Service {
 		return &corev1.Service{Metadata: &metav1.ObjectMeta{Namespace: "n", Name: name}, Spec: &corev1.ServiceSpec{ClusterIp: ip}}
 	}
 	var got []string
-	s := newSeeded(slices.Values([]*corev1.Service{service("stays", "1"), service("goes", "1"), service("deleted", "1")}), func(old, now *corev1.Service) {
+	s := newResumed(slices.Values([]*corev1.Service{service("stays", "1"), service("goes", "1"), service("deleted", "1")}), func(old, now *corev1.Service) {
 		got = append(got, fmt.Sprintf("%s%s: %s -> %s", old.GetMetadata().GetName(), now.GetMetadata().GetName(), old.GetSpec().GetClusterIp(), now.GetSpec().GetClusterIp()))
 	})
 	expect := func(what string, want ...string) {
@@ -34,7 +34,7 @@ func TestSeeded(t *testing.T) {
 	s.forget()
 	expect("when it has synced", "goes: 1 -> ")
 	s.forget()
-	again := newSeeded(slices.Values([]*corev1.Service{service("replaced", "1")}), s.on)
+	again := newResumed(slices.Values([]*corev1.Service{service("replaced", "1")}), s.on)
 	got = nil
 	other := service("replaced", "2")
 	other.Metadata.Uid = "another"

@@ -8,19 +8,19 @@ import (
 	"github.com/xebec-project/xebec/internal/kind"
 )
 
-// seeded lets an informer go on from objects that were known before it: what it then reports as new
-// may be a change, and what it never reports is gone.
-type seeded[T kind.Object] struct {
+// resumed continues from known objects with the events of an informer: an object that the informer
+// reports as new may be a change, and one that it does not report was deleted.
+type resumed[T kind.Object] struct {
 	on func(old, now T)
 
 	mu   sync.Mutex
 	kept map[client.Key]T
 }
 
-// newSeeded tells on of each object. Then it takes the informer's events, and passes them to on one
-// after the other.
-func newSeeded[T kind.Object](objects iter.Seq[T], on func(old, now T)) *seeded[T] {
-	s := &seeded[T]{on: on, kept: map[client.Key]T{}}
+// newResumed calls on for each object. Then it takes the informer's events, and passes them to on
+// one after the other.
+func newResumed[T kind.Object](objects iter.Seq[T], on func(old, now T)) *resumed[T] {
+	s := &resumed[T]{on: on, kept: map[client.Key]T{}}
 	var none T
 	for o := range objects {
 		s.kept[keyOf(o)] = o
@@ -30,7 +30,7 @@ func newSeeded[T kind.Object](objects iter.Seq[T], on func(old, now T)) *seeded[
 }
 
 // onChange takes an informer's event.
-func (s *seeded[T]) onChange(old, now T) {
+func (s *resumed[T]) onChange(old, now T) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var none T
@@ -52,7 +52,7 @@ func (s *seeded[T]) onChange(old, now T) {
 }
 
 // forget removes what the informer, which has synced by now, does not know.
-func (s *seeded[T]) forget() {
+func (s *resumed[T]) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var none T
@@ -77,11 +77,11 @@ func ofKind[T kind.Object](objects []kind.Object) iter.Seq[T] {
 	}
 }
 
-// slim drops what no agent reads and what is the larger part of a small object.
+// slim drops managed fields, which no agent reads and which are the larger part of a small object.
 func slim[T kind.Object](o T) { o.GetMetadata().ManagedFields = nil }
 
-// progress passes revisions on from when it is opened: what the kept objects were mistaken in is
-// not mended before.
+// progress passes revisions on once it is opened: before, differences to the snapshot are not
+// applied.
 type progress struct {
 	to func(revision int64)
 
@@ -90,7 +90,7 @@ type progress struct {
 	latest int64
 }
 
-func (p *progress) tell(revision int64) {
+func (p *progress) report(revision int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.latest = revision

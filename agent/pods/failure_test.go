@@ -15,9 +15,9 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// TestWaitsAreTold brings pods into all kinds of trouble: each tells by its container's state, and
-// by an event, what it waits for.
-func TestWaitsAreTold(t *testing.T) {
+// TestWaitsAreReported brings pods into all kinds of trouble: each tells by its container's state,
+// and by an event, what it waits for.
+func TestWaitsAreReported(t *testing.T) {
 	n := start(t)
 	n.cluster.setConfigMap("settings", map[string]string{"a": "1", "b": "2"})
 	file := filepath.Join(n.daemon.Dir, "file")
@@ -53,7 +53,7 @@ func TestWaitsAreTold(t *testing.T) {
 		},
 		{
 			"not-a-directory", with(&corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: file, Type: proto.String("Directory")}}),
-			"CreateContainerConfigError", file + " is a file: type Directory is asked for", "FailedMount: MountVolume.SetUp failed for volume v: ",
+			"CreateContainerConfigError", file + " is a file, want type Directory", "FailedMount: MountVolume.SetUp failed for volume v: ",
 		},
 		{
 			"sysctl", func(p *corev1.Pod) {
@@ -80,7 +80,7 @@ func TestWaitsAreTold(t *testing.T) {
 	waits := n.create(pod("waits", "sleep 3600"))
 	n.untilTold("waits", waits, "ContainerCreating", "containers", "FailedSync: ")
 	if p := n.cluster.get(cut); !kind.IsPodReady(p) {
-		t.Errorf("what runs without containerd is told as %v", p.Status)
+		t.Errorf("the running pod without containerd has the status %v", p.Status)
 	}
 	n.daemon.Run()
 	n.until(waits, "it runs", kind.IsPodReady)

@@ -20,6 +20,8 @@ const (
 	eventFailedMount = "FailedMount"
 	eventFailedSync  = "FailedSync"
 	eventFailedKill  = "FailedKillPod"
+	// eventInspectFailed tells of an image whose name is invalid.
+	eventInspectFailed = "InspectFailed"
 )
 
 // problem is an error with the reason of the event that tells it.
@@ -51,10 +53,10 @@ func eventMessage(err error) string {
 	return "Error: " + err.Error()
 }
 
-// tell makes known why the pod could not be brought to what is asked: by an event, and by the
-// message of its containers that wait to be created. What is not known of the pod is not told:
-// while nothing has been seen yet of one that ran before, its status stays.
-func (w *worker) tell(err error) {
+// reportFailure reports why a sync of the pod failed: by an event, and by the message of its
+// containers that wait for creation. While the containers of a pod that ran before have not been
+// observed, its status stays.
+func (w *worker) reportFailure(err error) {
 	pod, gone := w.desired()
 	if gone {
 		return

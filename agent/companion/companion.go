@@ -1,5 +1,5 @@
-// Package early turns a program into one of the agent's small companions before the rest of it is
-// initialized.
+// Package companion turns a program into one of the agent's small companions before the rest of it
+// is initialized.
 //
 // A log writer, or a keeper of streams, is started for every container, and the container's start
 // waits for it; a reaper is started for every pod whose containers see each other's processes. The
@@ -8,7 +8,7 @@
 // Go initializes a package as soon as those that it imports are, in the order of import paths, so
 // that this one, which imports little, comes before most of what is slow. The main package imports
 // it for its effect; it has none on a program that was not asked to be a companion.
-package early
+package companion
 
 import (
 	"os"
