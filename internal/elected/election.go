@@ -28,6 +28,8 @@ const (
 	minLeaseTTL     = 2 * time.Second
 	// longestLeaseTTL is how long they wait at most, while the control plane is too busy to renew leases in time.
 	longestLeaseTTL = time.Minute
+	// leaseCalm is for how long renewals must have been quick before a leader with such a lease steps down for a shorter one.
+	leaseCalm = 5 * time.Minute
 	// electionNamespace holds the Lease objects of the elections.
 	electionNamespace = "kube-system"
 	// startSpread bounds the pause before an instance's first candidacy. The pause depends on service
@@ -85,7 +87,7 @@ func newElection(cfg Config, deps Deps) (*election, error) {
 		log:      deps.Logger,
 		metrics:  newElectionMetrics(deps.Metrics),
 		changed:  make(chan struct{}, 1),
-		ttl:      renewal.TTL{Least: cfg.LeaseTTL, Most: max(cfg.LeaseTTL, longestLeaseTTL), Calm: renewal.Calm},
+		ttl:      renewal.TTL{Least: cfg.LeaseTTL, Most: max(cfg.LeaseTTL, longestLeaseTTL), Calm: leaseCalm},
 	}, nil
 }
 
