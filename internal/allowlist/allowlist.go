@@ -1,5 +1,5 @@
-// Package allowlist holds lists of sources that connections are taken from, as the gateways' configuration, the kind
-// GatewayAccess and the gateways themselves share them.
+// Package allowlist holds lists of sources that connections are taken from, as the gateways'
+// configuration, the kind GatewayAccess and the gateways themselves share them.
 package allowlist
 
 import (
@@ -10,8 +10,8 @@ import (
 // Max is how many prefixes a list may have.
 const Max = 40
 
-// HeaderAllowLockout, with the value true, goes with a write of a GatewayAccess that may lock out whoever writes it, or
-// nodes.
+// HeaderAllowLockout, with the value true, goes with a write of a GatewayAccess that may lock out
+// its writer, or nodes.
 const HeaderAllowLockout = "xebec-allow-lockout"
 
 // List is a list of sources, none of which overlaps another. The empty list admits everyone.
@@ -31,8 +31,8 @@ func (p Problem) Error() string {
 	return fmt.Sprintf("[%d] %q: %s", p.Index, p.Entry, p.Reason)
 }
 
-// Parse reads prefixes and returns all problems there are: too many, nonsense, host bits that are set, and prefixes that
-// overlap earlier ones.
+// Parse reads prefixes and returns all problems there are: too many, nonsense, host bits that are
+// set, and prefixes that overlap earlier ones.
 func Parse(entries []string) (List, []Problem) {
 	var (
 		list     List

@@ -61,7 +61,7 @@ func TestContains(t *testing.T) {
 		}
 	}
 	if !(allowlist.List{}).Contains(netip.MustParseAddr("192.0.2.1")) {
-		t.Error("the empty list admits nobody")
+		t.Error("the empty list admits no source")
 	}
 	if !slices.Equal(list.Strings(), []string{"10.0.0.0/8", "2001:db8::/48"}) {
 		t.Errorf("written as %q", list.Strings())

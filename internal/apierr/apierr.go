@@ -57,9 +57,9 @@ const (
 	ReasonConditionFailed = "CONDITION_FAILED"
 	// ReasonNamespaceTerminating: nothing new may be made in a namespace that is being deleted.
 	ReasonNamespaceTerminating = "NAMESPACE_TERMINATING"
-	// ReasonLockout: the access list would cut off whoever writes it, or nodes.
+	// ReasonLockout: the access list would cut off its writer, or nodes.
 	ReasonLockout = "LOCKOUT"
-	// ReasonTooOld: the revision asked for is compacted, or no longer in the watch cache; list anew.
+	// ReasonTooOld: the revision asked for is compacted, or no longer in the watch cache; list again.
 	ReasonTooOld = "REVISION_TOO_OLD"
 	// ReasonOverloaded: more calls than the server takes; RetryInfo says when to come back.
 	ReasonOverloaded = "OVERLOADED"

@@ -227,7 +227,7 @@ func TestRead(t *testing.T) {
 		t.Error("RetryAfter where none was given")
 	}
 	if apierr.IsRetryable(apierr.StorageFull(time.Minute)) {
-		t.Error("a full disk is not mended by retrying")
+		t.Error("a retry does not help against a full disk")
 	}
 	for _, err := range []error{nil, errors.New("x")} {
 		if apierr.Reason(err) != "" || apierr.IsNotFound(err) || apierr.IsInvalid(err) || apierr.Violations(err) != nil {

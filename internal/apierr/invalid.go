@@ -60,7 +60,7 @@ func (v Violation) String() string {
 // Invalid says that an object breaks the rules of its kind: INVALID_ARGUMENT, with a violation per
 // field. The message names them on one line, as people who use Kubernetes know it:
 //
-//	Deployment.apps "web" is invalid: spec.replicas: Invalid value: -1: must be greater than or equal to 0
+//	Deployment.apps "web" is invalid: spec.replicas: Invalid value: -1: must be at least 0
 //
 // With an empty list it returns nil.
 func Invalid(k *kind.Kind, name string, errs field.ErrorList) error {

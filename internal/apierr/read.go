@@ -145,7 +145,7 @@ func IsForbidden(err error) bool { return Code(err) == codes.PermissionDenied }
 // IsUnauthenticated reports that the caller did not prove who it is.
 func IsUnauthenticated(err error) bool { return Code(err) == codes.Unauthenticated }
 
-// IsTooOld reports that a revision is compacted: list anew.
+// IsTooOld reports that a revision is compacted: list again.
 func IsTooOld(err error) bool { return Code(err) == codes.OutOfRange }
 
 // IsElectionLost reports that a fenced write came too late.

@@ -31,7 +31,8 @@ func TestPausesGrowAndAreSpread(t *testing.T) {
 			t.Fatalf("the first pause after a reset is %v", pause)
 		}
 	}
-	// Uniformly random pauses are half of the limit on average: with 500 of them within a tenth of it, but for one run in 10^13.
+	// Uniformly random pauses are half of the limit on average: with 500 of them within a tenth of it,
+	// but for one run in 10^13.
 	for i, limit := range limits {
 		limit *= time.Millisecond
 		if mean := sum[i] / callers; mean < limit*4/10 || mean > limit*6/10 {
@@ -63,20 +64,20 @@ func TestRetry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		b := backoff.Backoff{Min: time.Second, Max: time.Minute}
-		calls, told := 0, 0
+		calls, reported := 0, 0
 		err := b.Retry(t.Context(), func(context.Context) error {
 			if calls++; calls < 4 {
 				return apierr.Overloaded(10*time.Second, "busy")
 			}
 			return nil
 		}, func(err error, pause time.Duration) {
-			told++
+			reported++
 			if !apierr.IsRetryable(err) || pause < 10*time.Second {
-				t.Errorf("told of %v and a pause of %v", err, pause)
+				t.Errorf("reported %v and a pause of %v", err, pause)
 			}
 		})
-		if err != nil || calls != 4 || told != 3 {
-			t.Errorf("%d calls, told of %d failures, %v", calls, told, err)
+		if err != nil || calls != 4 || reported != 3 {
+			t.Errorf("%d calls, %d failures reported, %v", calls, reported, err)
 		}
 		if took := time.Since(began); took < 30*time.Second {
 			t.Errorf("three pauses took %v where the server asked for 10 s each", took)

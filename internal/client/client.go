@@ -1,11 +1,12 @@
-// Package client is the typed Go client of Xebec's API: calls by generics on the message types of the kinds, informers
-// that mirror objects in memory, and the keeping of leases.
+// Package client is the typed Go client of Xebec's API: calls by generics on the message types of
+// the kinds, informers that mirror objects in memory, and the keeping of leases.
 //
-// The functions take the kind from their type parameter: Get[*corev1.Pod](ctx, c, "default", "web-0"). A caller that
-// knows the kind only at run time uses the functions that end in Kind, which return kind.Object; the functions that
-// take an object work with kind.Object as T.
+// The functions take the kind from their type parameter: Get[*corev1.Pod](ctx, c, "default",
+// "web-0"). A caller that knows the kind only at run time uses the functions that end in Kind,
+// which return kind.Object; the functions that take an object work with kind.Object as T.
 //
-// Errors are gRPC status errors as the server sent them: the predicates of internal/apierr tell them apart.
+// Errors are gRPC status errors as the server sent them: the predicates of internal/apierr tell
+// them apart.
 package client
 
 import (
@@ -25,8 +26,8 @@ import (
 // DefaultTimeout is the deadline of a call whose context has none.
 const DefaultTimeout = 10 * time.Second
 
-// Client calls a ResourceService and a LeaseService over one connection. It is immutable and safe for concurrent use;
-// the With methods return changed copies that share the connection.
+// Client calls a ResourceService and a LeaseService over one connection. It is immutable and safe
+// for concurrent use; the With methods return changed copies that share the connection.
 type Client struct {
 	resources apiv1.ResourceServiceClient
 	leases    apiv1.LeaseServiceClient
@@ -65,8 +66,8 @@ func New(conn grpc.ClientConnInterface, opts ...Option) *Client {
 	return c
 }
 
-// WithFence returns a copy whose writes happen only while the election that f names is held. Apply cannot be fenced
-// and fails on such a client. A nil f removes the fence.
+// WithFence returns a copy whose writes happen only while the election that f names is held. Apply
+// cannot be fenced and fails on such a client. A nil f removes the fence.
 func (c *Client) WithFence(f *apiv1.Fence) *Client {
 	d := *c
 	d.fence = f
@@ -83,8 +84,8 @@ func (c *Client) WithFieldManager(name string) *Client {
 // Fence returns the fence of this client's writes, or nil.
 func (c *Client) Fence() *apiv1.Fence { return c.fence }
 
-// Resources returns the generated client below, for calls this package does not wrap. It sets neither deadline nor
-// fence.
+// Resources returns the generated client below, for calls this package does not wrap. It sets
+// neither deadline nor fence.
 func (c *Client) Resources() apiv1.ResourceServiceClient { return c.resources }
 
 // Leases returns the generated lease client below. It sets no deadline.
@@ -147,7 +148,8 @@ func decodeLike[T kind.Object](obj T, a *anypb.Any) (T, error) {
 	return out.(T), nil
 }
 
-// Clone returns a deep copy of obj. Objects that come from an informer are shared: clone them before changing them.
+// Clone returns a deep copy of obj. Objects that come from an informer are shared: clone them
+// before changing them.
 func Clone[T kind.Object](obj T) T { return proto.Clone(obj).(T) }
 
 func decodeAll[T kind.Object](k *kind.Kind, into []T, objects []*anypb.Any) ([]T, error) {

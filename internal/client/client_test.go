@@ -129,7 +129,7 @@ func TestFence(t *testing.T) {
 		t.Fatal(err)
 	}
 	clienttest.Remove(s, lease)
-	clienttest.Seed(s, lease) // Somebody else's now: created anew.
+	clienttest.Seed(s, lease) // Another holder's now: created again.
 	for name, write := range map[string]func() error{
 		"create": func() error { _, err := client.Create(ctx, fenced, configMap("b", "1")); return err },
 		"update": func() error { _, err := client.Update(ctx, fenced, obj); return err },

@@ -12,8 +12,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// connect returns a client of an API server in memory. Programs pass a gRPC connection to a gateway or
-// an apiserver to client.New.
+// connect returns a client of an API server in memory. Programs pass a gRPC connection to a gateway
+// or an apiserver to client.New.
 func connect() (c *client.Client, stop func()) {
 	conn, stop, err := clienttest.Connect(clienttest.NewServer())
 	if err != nil {
@@ -50,9 +50,8 @@ func ExampleUpdate() {
 			fmt.Println("key:", stored.GetData()["key"])
 		}
 	}
-	// Output:
-	// Operation cannot be fulfilled on configmaps "settings": the object has been modified; please apply your changes to the latest version and try again
-	// key: c
+	// Output: Operation cannot be fulfilled on configmaps "settings": the object has been modified;
+	// please apply your changes to the latest version and try again key: c
 }
 
 // A list is a snapshot at one revision. A watch from that revision yields every later change.

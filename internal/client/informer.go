@@ -20,15 +20,16 @@ import (
 )
 
 const (
-	// watchBackoffMin and watchBackoffMax are the limits of the pause between two attempts to watch, which is longer when the
-	// server asks for more.
+	// watchBackoffMin and watchBackoffMax are the limits of the pause between two attempts to watch,
+	// which is longer when the server asks for more.
 	watchBackoffMin = 20 * time.Millisecond
 	watchBackoffMax = 5 * time.Second
 	// watchHealthy is how long a stream must have lived for the next attempt to count as the first.
 	watchHealthy = 10 * time.Second
 )
 
-// InformerOptions selects what an informer mirrors and how it keeps it. The zero value mirrors all objects of T.
+// InformerOptions selects what an informer mirrors and how it keeps it. The zero value mirrors all
+// objects of T.
 type InformerOptions[T kind.Object] struct {
 	// Kind is required when T is kind.Object, and taken from T otherwise.
 	Kind *kind.Kind
@@ -36,25 +37,27 @@ type InformerOptions[T kind.Object] struct {
 	Namespace     string
 	LabelSelector string
 	FieldSelector string
-	// Indexers give each object's values in the named indexes that ByIndex reads. They must be pure: the same object
-	// gives the same values.
+	// Indexers give each object's values in the named indexes that ByIndex reads. They must be pure:
+	// the same object gives the same values.
 	Indexers map[string]func(T) []string
-	// Transform may change an object before it is stored, to drop what nobody reads.
+	// Transform may change an object before it is stored, to drop fields without readers.
 	Transform func(T)
 	// Outline asks for what WatchRequest's outline leaves of pods, which nodes may watch of all.
 	Outline bool
-	// MetadataOnly decodes nothing but the metadata: much cheaper than a Transform that drops the rest.
+	// MetadataOnly decodes nothing but the metadata: much cheaper than a Transform that drops the
+	// rest.
 	MetadataOnly bool
-	// OnError is told why a watch ended, before the informer tries again. It must not block. May be nil.
+	// OnError receives the reason why a watch ended, before the informer tries again. It must not block. May be
+	// nil.
 	OnError func(error)
 }
 
-// Informer mirrors the objects of one kind in memory and tells of their changes. It starts with the state, follows the
-// changes, resumes after a disconnect where it was, and lists anew only when the server no longer knows the changes
-// since.
+// Informer mirrors the objects of one kind in memory and tells of their changes. It starts with the
+// state, follows the changes, resumes after a disconnect where it was, and lists anew only when the
+// server no longer knows the changes since.
 //
-// All methods may be called concurrently. The objects it returns are shared by all readers and must not be changed:
-// use Clone.
+// All methods may be called concurrently. The objects it returns are shared by all readers and must
+// not be changed: use Clone.
 type Informer[T kind.Object] struct {
 	client   *Client
 	kind     *kind.Kind
@@ -70,8 +73,8 @@ type Informer[T kind.Object] struct {
 	revision string
 }
 
-// NewInformer returns an informer that mirrors nothing until Run. It panics when T is no registered kind, or is
-// kind.Object and o.Kind is nil: both are mistakes in the program.
+// NewInformer returns an informer that mirrors nothing until Run. It panics when T is no registered
+// kind, or is kind.Object and o.Kind is nil: both are mistakes in the program.
 func NewInformer[T kind.Object](c *Client, o InformerOptions[T]) *Informer[T] {
 	k := o.Kind
 	if k == nil {
@@ -86,11 +89,12 @@ func NewInformer[T kind.Object](c *Client, o InformerOptions[T]) *Informer[T] {
 // Kind returns the kind that is mirrored.
 func (i *Informer[T]) Kind() *kind.Kind { return i.kind }
 
-// OnChange adds a handler, before Run. Handlers are called one after the other, from Run's goroutine, in the order of
-// the changes, after the store has the change: a handler that reads the informer sees at least this change. An addition
-// has the zero T as old, a removal as new. In an update both are the same object, with one uid: an object that was
-// replaced under its name while the watch was interrupted is reported as a removal and an addition. A handler may be told
-// of an update that changed nothing it can see, and must return quickly: it holds up all that follows.
+// OnChange adds a handler, before Run. Handlers are called one after the other, from Run's
+// goroutine, in the order of the changes, after the store has the change: a handler that reads the
+// informer sees at least this change. An addition has the zero T as old, a removal as new. In an
+// update both are the same object, with one uid: an object that was replaced under its name while
+// the watch was interrupted is reported as a removal and an addition. A handler may be told of an
+// update that changed nothing it can see, and must return quickly: it holds up all that follows.
 func (i *Informer[T]) OnChange(f func(old, new T)) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -100,9 +104,10 @@ func (i *Informer[T]) OnChange(f func(old, new T)) {
 	i.handlers = append(i.handlers, f)
 }
 
-// OnProgress adds a handler, before Run, that is told a revision once the other handlers have been told of every change up
-// to it, from the end of the initial state on. Of a transaction that changed several objects some may still be to come. It
-// is called as they are, and may be told the same revision again. After a restore of the cluster revisions go back.
+// OnProgress adds a handler, before Run, that is told a revision once the other handlers have been
+// told of every change up to it, from the end of the initial state on. Of a transaction that
+// changed several objects some may still be to come. It is called as they are, and may be told the
+// same revision again. After a restore of the cluster revisions go back.
 func (i *Informer[T]) OnProgress(f func(revision int64)) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -112,10 +117,11 @@ func (i *Informer[T]) OnProgress(f func(revision int64)) {
 	i.reached = append(i.reached, f)
 }
 
-// OnState adds a function, before Run, that is called in Run's goroutine each time a whole state was read: at the start, and
-// anew when the server no longer knew the changes since, as after a restore of a backup. The store has the state then,
-// complete up to Revision, and the handlers were told what it changed. An object whose revision is older than one that a
-// write of Revision or before returned has gone back in time.
+// OnState adds a function, before Run, that is called in Run's goroutine each time a whole state
+// was read: at the start, and anew when the server no longer knew the changes since, as after a
+// restore of a backup. The store has the state then, complete up to Revision, and the handlers were
+// told what it changed. An object whose revision is older than one that a write of Revision or
+// before returned has gone back in time.
 func (i *Informer[T]) OnState(f func()) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -136,13 +142,13 @@ func (i *Informer[T]) List() []T { return i.store.list() }
 // Len returns the number of objects.
 func (i *Informer[T]) Len() int { return i.store.len() }
 
-// ByIndex returns the objects for which the named indexer gave value, in no particular order; the slice is the
-// caller's.
+// ByIndex returns the objects for which the named indexer gave value, in no particular order; the
+// slice is the caller's.
 func (i *Informer[T]) ByIndex(name, value string) []T { return i.store.byIndex(name, value) }
 
-// Revision returns the revision of the latest change that the store has, empty before the initial state is whole. A
-// handler that is called finds the revision of its change here. Of a transaction that changed several objects some may
-// still be to come.
+// Revision returns the revision of the latest change that the store has, empty before the initial
+// state is whole. A handler that is called finds the revision of its change here. Of a transaction
+// that changed several objects some may still be to come.
 func (i *Informer[T]) Revision() string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -159,7 +165,8 @@ func (i *Informer[T]) HasSynced() bool {
 	}
 }
 
-// WaitForSync returns when the initial state is whole and the handlers have seen it, or with ctx's error.
+// WaitForSync returns when the initial state is whole and the handlers have seen it, or with ctx's
+// error.
 func (i *Informer[T]) WaitForSync(ctx context.Context) error {
 	select {
 	case <-i.synced:
@@ -169,7 +176,8 @@ func (i *Informer[T]) WaitForSync(ctx context.Context) error {
 	}
 }
 
-// Run mirrors until ctx ends, and returns ctx's error; nothing else stops it. It may be called once.
+// Run mirrors until ctx ends, and returns ctx's error; nothing else stops it. It may be called
+// once.
 func (i *Informer[T]) Run(ctx context.Context) error {
 	i.mu.Lock()
 	if i.started {
@@ -202,8 +210,8 @@ func (i *Informer[T]) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// follow reads one stream from resume on, or from the state when that is empty, until it fails. It returns the revision
-// to resume from, empty when the initial state did not come to its end.
+// follow reads one stream from resume on, or from the state when that is empty, until it fails. It
+// returns the revision to resume from, empty when the initial state did not come to its end.
 func (i *Informer[T]) follow(ctx context.Context, resume string) (string, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -218,7 +226,8 @@ func (i *Informer[T]) follow(ctx context.Context, resume string) (string, error)
 	if err != nil {
 		return resume, err
 	}
-	// While the state is being sent, seen collects what it holds: what is stored and not in it is gone.
+	// While the state is being sent, seen collects what it holds: what is stored and not in it is
+	// gone.
 	var seen map[Key]struct{}
 	if resume == "" {
 		seen = map[Key]struct{}{}
@@ -276,8 +285,9 @@ func (i *Informer[T]) progress(revision string) {
 	}
 }
 
-// resumeAfter returns the revision to resume from after an event. A bookmark's own revision is complete; a change's may
-// have more changes to come, made in the same transaction, so that one is asked for again and what is known is skipped.
+// resumeAfter returns the revision to resume from after an event. A bookmark's own revision is
+// complete; a change's may have more changes to come, made in the same transaction, so that one is
+// asked for again and what is known is skipped.
 func resumeAfter(resp *apiv1.WatchResponse) (string, error) {
 	rv := resp.GetResourceVersion()
 	if resp.GetType() == apiv1.EventType_EVENT_TYPE_BOOKMARK {
@@ -313,7 +323,8 @@ func (i *Informer[T]) handle(resp *apiv1.WatchResponse, seen map[Key]struct{}) e
 		if old, ok := i.store.get(k); ok && sameVersion(old, obj) {
 			return nil
 		}
-		// The removal of the object that had this name before was missed, or belongs to a state that was skipped.
+		// The removal of the object that had this name before was missed, or belongs to a state that was
+		// skipped.
 		if old, ok := i.store.get(k); ok && !sameObject(old, obj) {
 			var zero T
 			i.store.remove(k)
@@ -339,7 +350,8 @@ func (i *Informer[T]) handle(resp *apiv1.WatchResponse, seen map[Key]struct{}) e
 		if seen == nil {
 			i.advance(resp.GetResourceVersion())
 		}
-		// The handlers get the last state, which may be newer than what was stored, but only of the object that they know.
+		// The handlers get the last state, which may be newer than what was stored, but only of the
+		// object that they know.
 		if sameObject(old, obj) {
 			old = obj
 		}
@@ -377,8 +389,9 @@ func (i *Informer[T]) decode(a *anypb.Any) (T, error) {
 // metadataField is the number of the metadata field in every kind.
 const metadataField = 1
 
-// onlyMetadata returns the metadata fields of an encoded object. There are several: the server appends one with the
-// resourceVersion. Bytes that do not parse are returned whole, for the decoder to say what is wrong.
+// onlyMetadata returns the metadata fields of an encoded object. There are several: the server
+// appends one with the resourceVersion. Bytes that do not parse are returned whole, for the decoder
+// to say what is wrong.
 func onlyMetadata(b []byte) []byte {
 	kept := make([]byte, 0, min(len(b), 1024))
 	for rest := b; len(rest) > 0; {

@@ -224,7 +224,7 @@ func (c notingConn) Invoke(ctx context.Context, method string, args, reply any, 
 	return c.ClientConnInterface.Invoke(ctx, method, args, reply, opts...)
 }
 
-// A revision is told after all its changes, and after a list made anew as well.
+// A revision is told after all its changes, and after a second list as well.
 func TestInformerTellsProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := clienttest.Start(t)
@@ -255,7 +255,7 @@ func TestInformerTellsProgress(t *testing.T) {
 		clienttest.Seed(s, configMap("a", "3"))
 		s.Compact()
 		clientSettles(t, j, 2)
-		expect(t, "a list made anew", j.take(), "a=2>3", "at "+s.Revision())
+		expect(t, "a second list", j.take(), "a=2>3", "at "+s.Revision())
 	})
 }
 
@@ -391,7 +391,8 @@ func TestInformerMetadataOnly(t *testing.T) {
 	})
 }
 
-// clientSettles waits until the journal has n entries; the informer's backoff runs on the fake clock.
+// clientSettles waits until the journal has n entries; the informer's backoff runs on the fake
+// clock.
 func clientSettles(t *testing.T, j *journal, n int) {
 	t.Helper()
 	for range 1000 {

@@ -17,12 +17,14 @@ import (
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
-// ErrLeaseLost is the cause when a lease could not be renewed in time, or the server no longer knows it.
+// ErrLeaseLost is the cause when a lease could not be renewed in time, or the server no longer
+// knows it.
 var ErrLeaseLost = errors.New("lease lost")
 
 const (
-	// grantTimeout bounds the first call for a lease, and each further one that follows because it was not answered has twice
-	// the time. grantLimit bounds all of them where the context has no deadline.
+	// grantTimeout bounds the first call for a lease, and each further one that follows because it was
+	// not answered has twice the time. grantLimit bounds all of them where the context has no
+	// deadline.
 	grantTimeout = 3 * time.Second
 	grantLimit   = 30 * time.Second
 	// Pauses between calls that failed at once.
@@ -47,15 +49,16 @@ type Lease struct {
 	err      error
 }
 
-// KeepLease grants a lease of about ttl, which is rounded up to whole seconds, and renews it until ctx ends, Revoke is
-// called, or it is lost. A grant that is not answered, or that an overloaded server refuses, is tried again until ctx ends or
-// 30 s have passed, under the same id: whatever became of the earlier attempts, there is one lease. Other failures are returned
-// at once.
+// KeepLease grants a lease of about ttl, which is rounded up to whole seconds, and renews it until
+// ctx ends, Revoke is called, or it is lost. A grant that is not answered, or that an overloaded
+// server refuses, is tried again until ctx ends or 30 s have passed, under the same id: whatever
+// became of the earlier attempts, there is one lease. Other failures are returned at once.
 //
-// The lease counts as lost when the server says that it is gone, or when ttl has passed since the sending of the last
-// renewal that was confirmed: at that moment, by this machine's monotonic clock, it may lapse at the server. Then
-// onLost, unless nil, is called once from the keeper's goroutine. Renewals that fail or are not answered soon are tried again
-// within the ttl over new streams, which the connection's balancer spreads over the servers; late answers count.
+// The lease counts as lost when the server says that it is gone, or when ttl has passed since the
+// sending of the last renewal that was confirmed: at that moment, by this machine's monotonic
+// clock, it may lapse at the server. Then onLost, unless nil, is called once from the keeper's
+// goroutine. Renewals that fail or are not answered soon are tried again within the ttl over new
+// streams, which the connection's balancer spreads over the servers; late answers count.
 //
 // When ctx ends the lease is left to lapse by itself; Revoke ends it at once.
 func KeepLease(ctx context.Context, c *Client, ttl time.Duration, onLost func(error), options ...LeaseOption) (*Lease, error) {
@@ -73,7 +76,8 @@ type LeaseOption func(*Lease)
 // OnAnswer calls f from the keeper's goroutine with the time that the answer to each renewal took.
 func OnAnswer(f func(took time.Duration)) LeaseOption { return func(l *Lease) { l.answered = f } }
 
-// grant asks for a lease until there is an answer, and returns when the call that was answered was sent.
+// grant asks for a lease until there is an answer, and returns when the call that was answered was
+// sent.
 func (c *Client) grant(ctx context.Context, seconds int64) (*apiv1.GrantResponse, time.Time, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -104,9 +108,9 @@ func (c *Client) grant(ctx context.Context, seconds int64) (*apiv1.GrantResponse
 	}
 }
 
-// AdoptLease goes on with a lease that the same caller was granted before, as by a process that this one takes over from.
-// It renews the lease once before it returns; otherwise it is KeepLease. The error wraps ErrLeaseLost when the lease has
-// lapsed.
+// AdoptLease goes on with a lease that the same caller was granted before, as by a process that
+// this one takes over from. It renews the lease once before it returns; otherwise it is KeepLease.
+// The error wraps ErrLeaseLost when the lease has lapsed.
 func AdoptLease(ctx context.Context, c *Client, id int64, onLost func(error)) (*Lease, error) {
 	sent := time.Now()
 	bounded, cancel := c.bounded(ctx)
@@ -162,16 +166,16 @@ func (l *Lease) Deadline() time.Time {
 // Done is closed when the lease is no longer kept: it was lost, revoked, or its context ended.
 func (l *Lease) Done() <-chan struct{} { return l.done }
 
-// Err returns nil while the lease is kept, an error that wraps ErrLeaseLost once it is lost, and context.Canceled after
-// Revoke or the context's end.
+// Err returns nil while the lease is kept, an error that wraps ErrLeaseLost once it is lost, and
+// context.Canceled after Revoke or the context's end.
 func (l *Lease) Err() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.err
 }
 
-// Revoke stops the renewals and ends the lease, so that the objects under it vanish at once. A lease that is gone
-// already is no error.
+// Revoke stops the renewals and ends the lease, so that the objects under it vanish at once. A
+// lease that is gone already is no error.
 func (l *Lease) Revoke(ctx context.Context) error {
 	l.stop()
 	<-l.done
@@ -228,7 +232,8 @@ func (l *Lease) renewals(ctx context.Context) error {
 
 // open opens a stream of renewals.
 func (l *Lease) open(ctx context.Context) (renewal.Renew, error) {
-	// A stream that fails because there is no connection yet would be tried again several times a second.
+	// A stream that fails because there is no connection yet would be tried again several times a
+	// second.
 	s, err := l.client.leases.KeepAlive(ctx, grpc.WaitForReady(true))
 	if err != nil {
 		return nil, err

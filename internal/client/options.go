@@ -74,7 +74,8 @@ func (w warningsTo) applyPatch(c *patchCall)   { c.warnings = w.to }
 
 type underLease int64
 
-// UnderLease ties the created object's life to a lease: it vanishes when the lease lapses or is revoked.
+// UnderLease ties the created object's life to a lease: it vanishes when the lease lapses or is
+// revoked.
 func UnderLease(id int64) CreateOption { return underLease(id) }
 
 func (l underLease) applyCreate(c *createCall) { c.LeaseId = int64(l) }
@@ -102,8 +103,8 @@ func (strategicPatch) applyPatch(c *patchCall) { c.Type = apiv1.PatchType_PATCH_
 
 type gracePeriod int64
 
-// GracePeriod sets how many seconds the object gets to stop; 0 removes it at once. Without it the object's own default
-// holds.
+// GracePeriod sets how many seconds the object gets to stop; 0 removes it at once. Without it the
+// object's own default holds.
 func GracePeriod(seconds int64) gracePeriod { return gracePeriod(seconds) }
 
 func (g gracePeriod) applyDelete(r *apiv1.DeleteRequest) { r.GracePeriodSeconds = (*int64)(&g) }

@@ -9,8 +9,8 @@ import (
 	"github.com/xebec-project/xebec/internal/kind"
 )
 
-// prioritize marks a call about Lease objects, which elections and the signs of life of nodes depend on, so that busy
-// servers take it before other calls.
+// prioritize marks a call about Lease objects, which elections and the signs of life of nodes
+// depend on, so that busy servers take it before other calls.
 func prioritize(ctx context.Context, k *kind.Kind) context.Context {
 	if k == nil || k.Name != "Lease" || k.Group != "coordination.k8s.io" {
 		return ctx

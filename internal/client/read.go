@@ -30,8 +30,8 @@ type ListOptions struct {
 	At            At
 }
 
-// At names a moment of the past to read, as far back as etcd has not compacted: a revision or a time, not both. The zero
-// value is now.
+// At names a moment of the past to read, as far back as etcd has not compacted: a revision or a
+// time, not both. The zero value is now.
 type At struct {
 	Revision string
 	Time     time.Time // to within two seconds
@@ -90,9 +90,10 @@ func get[T kind.Object](ctx context.Context, c *Client, k *kind.Kind, namespace,
 	return decode[T](k, resp.GetObject())
 }
 
-// List returns the selected objects, ordered by namespace and name, and the revision of the snapshot they are from: a
-// watch that resumes there misses nothing. It fetches page after page, each with a deadline of its own unless ctx has
-// one, and starts over when the snapshot is compacted meanwhile.
+// List returns the selected objects, ordered by namespace and name, and the revision of the
+// snapshot they are from: a watch that resumes there misses nothing. It fetches page after page,
+// each with a deadline of its own unless ctx has one, and starts over when the snapshot is
+// compacted meanwhile.
 func List[T kind.Object](ctx context.Context, c *Client, o ListOptions) ([]T, string, error) {
 	k, err := kindFor[T]()
 	if err != nil {
@@ -170,8 +171,8 @@ type Event[T kind.Object] struct {
 	InitialStateEnd bool // set on the bookmark after the initial state
 }
 
-// Watch yields changes in order, for as long as one stream lives: until ctx ends, the loop breaks, or an error, which
-// is yielded last. It does not resume; Informer does.
+// Watch yields changes in order, for as long as one stream lives: until ctx ends, the loop breaks,
+// or an error, which is yielded last. It does not resume; Informer does.
 func Watch[T kind.Object](ctx context.Context, c *Client, o WatchOptions) iter.Seq2[Event[T], error] {
 	k, err := kindFor[T]()
 	if err != nil {

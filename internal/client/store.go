@@ -24,7 +24,8 @@ func KeyOf(obj kind.Object) Key {
 	return Key{m.GetNamespace(), m.GetName()}
 }
 
-// store holds the objects of an informer with its indexes. Keys share their strings with the objects.
+// store holds the objects of an informer with its indexes. Keys share their strings with the
+// objects.
 type store[T kind.Object] struct {
 	mu       sync.RWMutex
 	objects  map[Key]T

@@ -30,8 +30,8 @@ func OpCreate(obj kind.Object, opts ...CreateOption) Operation {
 	}
 }
 
-// OpApply merges the fields set in obj into the stored object as Apply does; of the options only Force has an effect in a
-// transaction.
+// OpApply merges the fields set in obj into the stored object as Apply does; of the options only
+// Force has an effect in a transaction.
 func OpApply(obj kind.Object, opts ...ApplyOption) Operation {
 	return func(c *Client) (*apiv1.Operation, error) {
 		a, err := encode(obj)
@@ -107,8 +107,8 @@ func (r *Result) Applied(i int) (apiv1.ApplyResult, []string) {
 	return r.results[i].GetApplied(), r.results[i].GetWarnings()
 }
 
-// Transact makes all the writes at one revision, or none of them. There may be at most MaxOperations, on different
-// objects. The client's fence covers them all.
+// Transact makes all the writes at one revision, or none of them. There may be at most
+// MaxOperations, on different objects. The client's fence covers them all.
 func Transact(ctx context.Context, c *Client, ops ...Operation) (*Result, error) {
 	return transact(ctx, c, false, ops)
 }

@@ -54,7 +54,8 @@ func Update[T kind.Object](ctx context.Context, c *Client, obj T, opts ...Update
 	return decodeLike(obj, resp.GetObject())
 }
 
-// UpdateStatus replaces only the status of an object, on the condition that obj's resourceVersion, when set, is current.
+// UpdateStatus replaces only the status of an object, on the condition that obj's resourceVersion,
+// when set, is current.
 func UpdateStatus[T kind.Object](ctx context.Context, c *Client, obj T) (T, error) {
 	var zero T
 	a, err := encode(obj)
@@ -70,8 +71,9 @@ func UpdateStatus[T kind.Object](ctx context.Context, c *Client, obj T) (T, erro
 	return decodeLike(obj, resp.GetObject())
 }
 
-// Apply merges the fields set in obj into the stored object, creating it when absent, and makes the client's field
-// manager their owner. Fields of other owners that differ make a conflict unless Force is given.
+// Apply merges the fields set in obj into the stored object, creating it when absent, and makes the
+// client's field manager their owner. Fields of other owners that differ make a conflict unless
+// Force is given.
 func Apply[T kind.Object](ctx context.Context, c *Client, obj T, opts ...ApplyOption) (T, apiv1.ApplyResult, error) {
 	var zero T
 	if c.fence != nil {
@@ -96,8 +98,8 @@ func Apply[T kind.Object](ctx context.Context, c *Client, obj T, opts ...ApplyOp
 	return stored, resp.GetResult(), err
 }
 
-// Patch changes part of an object by a JSON merge patch, or by a JSON patch with the JSONPatch option. A
-// metadata.resourceVersion in a merge patch makes it conditional.
+// Patch changes part of an object by a JSON merge patch, or by a JSON patch with the JSONPatch
+// option. A metadata.resourceVersion in a merge patch makes it conditional.
 func Patch[T kind.Object](ctx context.Context, c *Client, namespace, name string, patch []byte, opts ...PatchOption) (T, error) {
 	k, err := kindFor[T]()
 	if err != nil {
@@ -145,8 +147,8 @@ func patchKind[T kind.Object](
 	return decode[T](k, resp.GetObject())
 }
 
-// Delete deletes an object and reports whether it is gone already, rather than marked for deletion because it has a
-// grace period or finalizers.
+// Delete deletes an object and reports whether it is gone already, rather than marked for deletion
+// because it has a grace period or finalizers.
 func Delete[T kind.Object](ctx context.Context, c *Client, namespace, name string, opts ...DeleteOption) (removed bool, err error) {
 	k, err := kindFor[T]()
 	if err != nil {
@@ -167,8 +169,8 @@ func DeleteKind(ctx context.Context, c *Client, k *kind.Kind, namespace, name st
 	return resp.GetRemoved(), err
 }
 
-// DeleteCollection deletes the objects of one namespace that both selectors match and returns how many. Limit,
-// PageSize and At of o must be zero.
+// DeleteCollection deletes the objects of one namespace that both selectors match and returns how
+// many. Limit, PageSize and At of o must be zero.
 func DeleteCollection[T kind.Object](ctx context.Context, c *Client, o ListOptions, opts ...DeleteCollectionOption) (int64, error) {
 	k, err := kindFor[T]()
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package condition has what the conditions of all kinds share: a type, a status, and the time since
-// which they have had it.
+// Package condition has what the conditions of all kinds share: a type, a status, and the time
+// since which they have had it.
 package condition
 
 import (

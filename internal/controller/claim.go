@@ -77,8 +77,9 @@ func (d *Dependents[O, T]) adopt(ctx context.Context, owner O, selector labels.S
 		if m.GetDeletionTimestamp() != nil || !selector.Matches(labels.Set(m.GetLabels())) || !d.Claimable(obj) {
 			continue
 		}
-		// The informers of owners and dependents need not have reached the same revision. An owner that was deleted
-		// and orphaned its dependents must not take them back: they would be collected with it.
+		// The informers of owners and dependents need not have reached the same revision. An owner that
+		// was deleted and orphaned its dependents must not take them back: they would be collected with
+		// it.
 		if !live {
 			if live, err = d.isLive(ctx, owner); err != nil || !live {
 				return 0, err

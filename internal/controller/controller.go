@@ -26,9 +26,11 @@ import (
 // Key names the object to reconcile. The namespace is empty for kinds that have none.
 type Key = client.Key
 
-// Result says what follows a reconcile that did not fail. The zero value: nothing, until something changes.
+// Result says what follows a reconcile that did not fail. The zero value: nothing, until something
+// changes.
 type Result struct {
-	// RequeueAfter, when more than 0, reconciles the key again after this time, or sooner when something changes.
+	// RequeueAfter, when more than 0, reconciles the key again after this time, or sooner when
+	// something changes.
 	RequeueAfter time.Duration
 }
 
@@ -44,7 +46,8 @@ const DefaultWorkers = 4
 // lastErrors is how many failures a controller remembers.
 const lastErrors = 10
 
-// Controller is one reconcile loop of a term. Its Enqueue methods may be called concurrently, and before the loop runs.
+// Controller is one reconcile loop of a term. Its Enqueue methods may be called concurrently, and
+// before the loop runs.
 type Controller struct {
 	name      string
 	reconcile Reconcile
@@ -76,13 +79,15 @@ func (c *Controller) EnqueueAfter(k Key, d time.Duration) {
 	c.gauge()
 }
 
-// For makes every change of the informer's objects enqueue the object itself, and Resync enqueue them all.
+// For makes every change of the informer's objects enqueue the object itself, and Resync enqueue
+// them all.
 func For[T kind.Object](c *Controller, i *client.Informer[T]) {
 	Source(c, i)
 	Map(c, i, func(obj T) []Key { return []Key{client.KeyOf(obj)} })
 }
 
-// Source makes Resync enqueue all the informer's objects, for a controller that itself decides which changes count.
+// Source makes Resync enqueue all the informer's objects, for a controller that itself decides
+// which changes count.
 func Source[T kind.Object](c *Controller, i *client.Informer[T]) {
 	c.sources = append(c.sources, func() []Key {
 		all := i.List()
@@ -94,8 +99,8 @@ func Source[T kind.Object](c *Controller, i *client.Informer[T]) {
 	})
 }
 
-// Owned makes every change of the informer's objects enqueue the object of kind owner that controls them, before and
-// after the change.
+// Owned makes every change of the informer's objects enqueue the object of kind owner that controls
+// them, before and after the change.
 func Owned[T kind.Object](c *Controller, i *client.Informer[T], owner *kind.Kind) {
 	Map(c, i, func(obj T) []Key {
 		ref := kind.ControllerOf(obj)
@@ -110,7 +115,8 @@ func Owned[T kind.Object](c *Controller, i *client.Informer[T], owner *kind.Kind
 	})
 }
 
-// Map makes every change of the informer's objects enqueue the keys that f gives for the object before and after it.
+// Map makes every change of the informer's objects enqueue the keys that f gives for the object
+// before and after it.
 func Map[T kind.Object](c *Controller, i *client.Informer[T], f func(T) []Key) {
 	i.OnChange(func(old, new T) {
 		if !isZero(new) {

@@ -47,7 +47,8 @@ type DependentsConfig[O, T kind.Object] struct {
 // the informer does not show yet. It does what Kubernetes' ControllerRefManager, expectations and
 // PodControl do together.
 //
-// Its methods may be called concurrently, but not for the same owner: a Controller takes care of it.
+// Its methods may be called concurrently, but not for the same owner: a Controller takes care of
+// it.
 type Dependents[O, T kind.Object] struct {
 	DependentsConfig[O, T]
 	expectations *expectations

@@ -443,7 +443,8 @@ func TestDeleteChecksUIDs(t *testing.T) {
 	})
 }
 
-// TestReplacedDependentIsNotAwaited deletes a pod and makes it again under its name at once, as a StatefulSet does.
+// TestReplacedDependentIsNotAwaited deletes a pod and makes it again under its name at once, as a
+// StatefulSet does.
 func TestReplacedDependentIsNotAwaited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := newCluster(t)

@@ -12,8 +12,8 @@ const expectationsTimeout = 5 * time.Minute
 
 // expectations remember, for each owner, the dependents that were created or deleted and that the
 // informer does not show yet. A reconcile that counted without them would create or delete as many
-// again. Kubernetes' controllers keep counts; names and revisions cannot get out of step with events
-// that the informer missed.
+// again. Kubernetes' controllers keep counts; names and revisions cannot get out of step with
+// events that the informer missed.
 type expectations struct {
 	mu     sync.Mutex
 	owners map[Key]*pending

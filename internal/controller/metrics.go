@@ -20,7 +20,8 @@ type Metrics struct {
 func NewMetrics(r prometheus.Registerer) *Metrics {
 	f := promauto.With(r)
 	by := []string{metrics.LabelController}
-	// Two buckets a decade show whether a loop takes milliseconds or seconds; more would be many series.
+	// Two buckets a decade show whether a loop takes milliseconds or seconds; more would be many
+	// series.
 	buckets := []float64{.0003, .001, .003, .01, .03, .1, .3, 1, 3, 10}
 	return &Metrics{
 		depth: f.NewGaugeVec(prometheus.GaugeOpts{

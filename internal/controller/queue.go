@@ -14,8 +14,8 @@ const (
 	retryMax = time.Minute
 )
 
-// queue holds the keys to reconcile: each at most once, however often it is added, and none while it
-// is being reconciled. Its length is therefore bounded by the number of keys.
+// queue holds the keys to reconcile: each at most once, however often it is added, and none while
+// it is being reconciled. Its length is therefore bounded by the number of keys.
 type queue struct {
 	mu       sync.Mutex
 	ready    sync.Cond // signalled when waiting grows or the queue closes

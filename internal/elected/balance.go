@@ -16,16 +16,20 @@ import (
 )
 
 const (
-	// balanceInterval is how often a leader reads how the leaderships are spread, give or take a fifth.
+	// balanceInterval is how often a leader reads how the leaderships are spread, give or take a
+	// fifth.
 	balanceInterval = 20 * time.Second
-	// balanceSettled is for how long leaders and instances must have been the same before a leader steps down.
+	// balanceSettled is for how long leaders and instances must have been the same before a leader
+	// steps down.
 	balanceSettled = 40 * time.Second
-	// balanceExcess is how many more services one host must lead than another before one of them moves:
-	// with a smaller difference, the move would only swap the two.
+	// balanceExcess is how many more services one host must lead than another before one of them
+	// moves: with a smaller difference, the move would only swap the two.
 	balanceExcess = 2
-	// yieldPause is how long the other instances leave a vacancy to the successor that the last leader named.
+	// yieldPause is how long the other instances leave a vacancy to the successor that the last leader
+	// named.
 	yieldPause = 2 * time.Second
-	// annotationSuccessor is on the Lease of a leader that steps down, and names the instance that should lead next.
+	// annotationSuccessor is on the Lease of a leader that steps down, and names the instance that
+	// should lead next.
 	annotationSuccessor = "control.xebec.io/successor"
 )
 

@@ -53,7 +53,8 @@ func TestMove(t *testing.T) {
 	}
 }
 
-// TestLeadersSpreadOverHosts starts seven services on one host, which leads all, and then on two others.
+// TestLeadersSpreadOverHosts starts seven services on one host, which leads all, and then on two
+// others.
 func TestLeadersSpreadOverHosts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, c := clienttest.Start(t)

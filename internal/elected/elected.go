@@ -1,6 +1,6 @@
-// Package elected runs services of which one instance at a time works. The instances elect a leader;
-// the leader runs a term of controllers (package controller), whose writes its election fences, and
-// records events.
+// Package elected runs services of which one instance at a time works. The instances elect a
+// leader; the leader runs a term of controllers (package controller), whose writes its election
+// fences, and records events.
 package elected
 
 import (
@@ -39,7 +39,8 @@ type Config struct {
 	Name string
 	// Component is the source of the service's events, as Kubernetes names it.
 	Component string
-	// LeaseTTL is the time to live of the leader's lease; 0 means DefaultLeaseTTL. The least is 2 seconds.
+	// LeaseTTL is the time to live of the leader's lease; 0 means DefaultLeaseTTL. The least is 2
+	// seconds.
 	LeaseTTL time.Duration
 	// Setup fills a new term: informers, controllers, tasks. It runs before any of them does, and its
 	// error ends the term.

@@ -150,8 +150,8 @@ func TestLeaderReconciles(t *testing.T) {
 	})
 }
 
-// vanish makes the Lease of a leader on master-1 that is gone: under a lease that is not renewed. It returns the leader's
-// fence.
+// vanish makes the Lease of a leader on master-1 that is gone: under a lease that is not renewed.
+// It returns the leader's fence.
 func vanish(t *testing.T, c *client.Client) *apiv1.Fence {
 	t.Helper()
 	grant, err := c.Leases().Grant(t.Context(), &apiv1.GrantRequest{TtlSeconds: 5})
@@ -169,8 +169,8 @@ func vanish(t *testing.T, c *client.Client) *apiv1.Fence {
 	return &apiv1.Fence{Namespace: "kube-system", Name: "copier", CreateRevision: won.GetMetadata().GetResourceVersion()}
 }
 
-// TestRestartedLeaderLeadsAtOnce starts an instance again whose earlier run was killed: it does not wait for the lease to expire, and what
-// the former run might still write is refused.
+// TestRestartedLeaderLeadsAtOnce starts an instance again whose earlier run was killed: it does not
+// wait for the lease to expire, and what the former run might still write is refused.
 func TestRestartedLeaderLeadsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := clienttest.Start(t)
@@ -248,8 +248,8 @@ func TestDeposedLeaderLeadsAgain(t *testing.T) {
 	}
 }
 
-// TestFailedCandidaciesBackOff has every candidacy fail, for what the watch of the election does not show yet, or because the
-// server is overloaded.
+// TestFailedCandidaciesBackOff has every candidacy fail, for what the watch of the election does
+// not show yet, or because the server is overloaded.
 func TestFailedCandidaciesBackOff(t *testing.T) {
 	for name, tc := range map[string]struct {
 		err  error

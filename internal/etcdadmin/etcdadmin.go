@@ -1,6 +1,7 @@
-// Package etcdadmin implements EtcdService, by which an administrator inspects and changes the members of etcd, on a client of
-// etcd. The members serve it to the gateways. With an external etcd, which does not, a gateway serves it with its own client. It
-// needs no apiserver. An error of etcd keeps etcd's own text and gets a hint what to do.
+// Package etcdadmin implements EtcdService, by which an administrator inspects and changes the
+// members of etcd, on a client of etcd. The members serve it to the gateways. With an external
+// etcd, which does not, a gateway serves it with its own client. It needs no apiserver. An error of
+// etcd keeps etcd's own text and gets a hint what to do.
 package etcdadmin
 
 import (
@@ -26,7 +27,8 @@ import (
 	etcdv1 "github.com/xebec-project/xebec/proto/xebec/etcd/v1"
 )
 
-// ReasonEtcd, in the ErrorInfo of a FailedPrecondition error: etcd refuses to change its members in the state it is in.
+// ReasonEtcd, in the ErrorInfo of a FailedPrecondition error: etcd refuses to change its members in
+// the state it is in.
 const ReasonEtcd = "ETCD_STATE"
 
 const (
@@ -34,8 +36,8 @@ const (
 	askTimeout = 3 * time.Second
 	// changeTimeout bounds a change of the members, which needs a quorum.
 	changeTimeout = 15 * time.Second
-	// settleTime is how long a change waits for etcd to find its members healthy: each has to have been connected to the
-	// others for 5 s, which members are not that were just started.
+	// settleTime is how long a change waits for etcd to find its members healthy: each has to have
+	// been connected to the others for 5 s, which members are not that were just started.
 	settleTime = 8 * time.Second
 	// settleRetry is how long after a refusal for that the change is tried again.
 	settleRetry = 500 * time.Millisecond
@@ -52,7 +54,8 @@ type Service struct {
 // New returns a service on a client of all members, which stays the caller's to close.
 func New(client *clientv3.Client) *Service { return &Service{client: client} }
 
-// members lists the members. Linearizable lists need a quorum; without one, what any member knows is told.
+// members lists the members. Linearizable lists need a quorum; without one, the
+// answer is what any member knows.
 func (s *Service) members(ctx context.Context) ([]*pb.Member, error) {
 	short, cancel := context.WithTimeout(ctx, askTimeout)
 	list, err := s.client.MemberList(short)
@@ -178,7 +181,8 @@ func (s *Service) ask(ctx context.Context, m *pb.Member) *etcdv1.MemberStatus {
 	return status
 }
 
-// alarmOf reads an alarm in the text form of its protobuf message. The alarm is empty when it is another member's.
+// alarmOf reads an alarm in the text form of its protobuf message. The alarm is empty when it is
+// another member's.
 func alarmOf(text string, member uint64) (alarm string, ok bool) {
 	id, name, ok := strings.Cut(strings.Join(strings.Fields(text), " "), " alarm:")
 	if !ok || !strings.HasPrefix(id, "memberID:") {

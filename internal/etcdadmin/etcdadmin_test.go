@@ -62,7 +62,7 @@ func leader(t *testing.T, ctx context.Context, service etcdv1.EtcdServiceClient)
 			return status.GetMembers()[i]
 		}
 		if ctx.Err() != nil {
-			t.Fatalf("nobody leads: %v", status)
+			t.Fatalf("no member leads: %v", status)
 		}
 	}
 }
@@ -101,9 +101,9 @@ func TestMembers(t *testing.T) {
 	t.Run("nonsense", func(t *testing.T) {
 		_, err := service.RemoveMember(ctx, &etcdv1.RemoveMemberRequest{})
 		wantRefusal(t, err, codes.InvalidArgument, apierr.ReasonBadRequest)
-		_, err = service.RemoveMember(ctx, &etcdv1.RemoveMemberRequest{Member: "nobody"})
+		_, err = service.RemoveMember(ctx, &etcdv1.RemoveMemberRequest{Member: "unknown"})
 		wantRefusal(t, err, codes.NotFound, apierr.ReasonNotFound)
-		_, err = service.MoveLeader(ctx, &etcdv1.MoveLeaderRequest{Member: "nobody"})
+		_, err = service.MoveLeader(ctx, &etcdv1.MoveLeaderRequest{Member: "unknown"})
 		wantRefusal(t, err, codes.NotFound, apierr.ReasonNotFound)
 		for _, urls := range [][]string{nil, {"10.0.0.1:2380"}, {"https://10.0.0.1"}, {"https://10.0.0.1:2380/x"}} {
 			_, err = service.AddMember(ctx, &etcdv1.AddMemberRequest{PeerUrls: urls})

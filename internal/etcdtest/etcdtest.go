@@ -1,5 +1,6 @@
-// Package etcdtest runs real etcd members inside a test's own process, on loopback addresses and with their data in
-// memory, so that tests meet etcd's own behaviour: conflicts, compaction, lost leaders.
+// Package etcdtest runs real etcd members inside a test's own process, on loopback addresses and
+// with their data in memory, so that tests meet etcd's own behaviour: conflicts, compaction, lost
+// leaders.
 package etcdtest
 
 import (
@@ -24,7 +25,8 @@ import (
 )
 
 const (
-	// Members elect fast, for tests that kill leaders; a busy machine still holds a heartbeat of a tenth.
+	// Members elect fast, for tests that kill leaders; a busy machine still holds a heartbeat of a
+	// tenth.
 	tick     = 50 * time.Millisecond
 	election = 500 * time.Millisecond
 
@@ -60,7 +62,8 @@ type Member struct {
 	endStreams context.CancelFunc
 }
 
-// New starts a cluster of the given number of members and waits until it has a leader. The cluster ends with the test.
+// New starts a cluster of the given number of members and waits until it has a leader. The cluster
+// ends with the test.
 func New(tb testing.TB, members int, options ...Option) *Cluster {
 	tb.Helper()
 	c := &Cluster{tb: tb, options: options}
@@ -143,8 +146,8 @@ func (m *Member) start() error {
 	}
 }
 
-// endWith returns an interceptor that breaks streams off with done. etcd itself, when it closes, waits for its clients to
-// end theirs, which for watches takes seconds.
+// endWith returns an interceptor that breaks streams off with done. etcd itself, when it closes,
+// waits for its clients to end theirs, which for watches takes seconds.
 func endWith(done context.Context) grpc.StreamServerInterceptor {
 	return func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 		ctx, cancel := context.WithCancel(stream.Context())

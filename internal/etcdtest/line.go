@@ -17,7 +17,8 @@ type Line struct {
 	once     sync.Once
 }
 
-// NewLine returns a line to the member at an endpoint that passes everything at once. It ends with the test.
+// NewLine returns a line to the member at an endpoint that passes everything at once. It ends with
+// the test.
 func NewLine(tb testing.TB, endpoint string) *Line {
 	tb.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

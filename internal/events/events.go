@@ -1,6 +1,6 @@
-// Package events records what happens to objects as core/v1 Events: asynchronously, aggregated and rate-limited per
-// object, so that recording one costs its caller nothing and a broken object cannot flood the store. Events live under
-// leases of one hour and vanish by themselves.
+// Package events records what happens to objects as core/v1 Events: asynchronously, aggregated and
+// rate-limited per object, so that recording one costs its caller nothing and a broken object
+// cannot flood the store. Events live under leases of one hour and vanish by themselves.
 package events
 
 import (
@@ -40,12 +40,13 @@ const (
 	lifetime = time.Hour
 	// leaseShare is how long events are created under one lease.
 	leaseShare = 10 * time.Minute
-	// period is how long occurrences are counted up in one event. Its life is not prolonged by that, so the last of them
-	// is to be seen for lifetime - leaseShare - period, half an hour, at least.
+	// period is how long occurrences are counted up in one event. That does not extend its life, so
+	// the last of them can be seen for lifetime - leaseShare - period, half an hour, at least.
 	period = 20 * time.Minute
 	// remembered is how many different events are known for aggregation.
 	remembered = 4096
-	// burst and refill bound the events of one object: 25 at once, then one every five minutes, as in Kubernetes.
+	// burst and refill bound the events of one object: 25 at once, then one every five minutes, as in
+	// Kubernetes.
 	burst  = 25
 	refill = 5 * time.Minute
 	// queueLength is how many events may wait to be written.
@@ -60,7 +61,8 @@ const (
 
 // Config is what a recorder needs.
 type Config struct {
-	// Client writes the events. It should not be fenced: a deposed leader's last events are true all the same.
+	// Client writes the events. It should not be fenced: a deposed leader's last events are true all
+	// the same.
 	Client *client.Client
 	// Component is the reporter, such as "deployment-controller".
 	Component string
@@ -68,12 +70,13 @@ type Config struct {
 	Host string
 	// Logger may be nil.
 	Logger *zap.Logger
-	// Metrics is where the metrics are registered; nil for nowhere. Only one recorder of a process may be.
+	// Metrics is where the metrics are registered; nil for nowhere. Only one recorder of a process may
+	// be.
 	Metrics prometheus.Registerer
 }
 
-// Recorder records events. Event may be called concurrently, before, during and after Run; what is recorded while Run
-// does not run waits in the queue.
+// Recorder records events. Event may be called concurrently, before, during and after Run; what is
+// recorded while Run does not run waits in the queue.
 type Recorder struct {
 	cfg     Config
 	queue   chan occurrence
@@ -122,15 +125,16 @@ func NewRecorder(cfg Config) *Recorder {
 	}
 }
 
-// Event records that something happened to obj. The type is Normal or Warning, the reason one word in CamelCase that
-// programs may match, the message a sentence for people. It never blocks: when the queue is full or the object has had
-// too many events of late, the event is dropped and counted.
+// Event records that something happened to obj. The type is Normal or Warning, the reason one word
+// in CamelCase that programs may match, the message a sentence for people. It never blocks: when
+// the queue is full or the object has had too many events of late, the event is dropped and
+// counted.
 func (r *Recorder) Event(obj kind.Object, eventType, reason, format string, args ...any) {
 	r.EventAt(ReferenceTo(obj), eventType, reason, format, args...)
 }
 
-// EventAt is Event for an object that the caller knows by reference, perhaps with a field path into it. The reference
-// must not be changed afterwards.
+// EventAt is Event for an object that the caller knows by reference, perhaps with a field path into
+// it. The reference must not be changed afterwards.
 func (r *Recorder) EventAt(ref *corev1.ObjectReference, eventType, reason, format string, args ...any) {
 	o := occurrence{object: ref, eventType: eventType, reason: reason, msg: shorten(fmt.Sprintf(format, args...)), at: time.Now()}
 	if !r.allowed(o) {
@@ -181,8 +185,8 @@ func (r *Recorder) allowed(o occurrence) bool {
 	return l.Allow()
 }
 
-// forgetFullBuckets drops the buckets that have filled up again, or all of them when none has: the bound on memory
-// counts more than the limit.
+// forgetFullBuckets drops the buckets that have filled up again, or all of them when none has: the
+// bound on memory counts more than the limit.
 func (r *Recorder) forgetFullBuckets() {
 	for key, l := range r.limits {
 		if l.Tokens() >= burst {
@@ -226,9 +230,9 @@ func (r *Recorder) gather(first occurrence) []occurrence {
 	return waiting
 }
 
-// writeTogether creates the events that are new in one transaction, which costs a fraction of as many calls, and returns
-// the occurrences that are left: those of known events or, when the transaction fails, which one of them may have
-// caused, all.
+// writeTogether creates the events that are new in one transaction, which costs a fraction of as
+// many calls, and returns the occurrences that are left: those of known events or, when the
+// transaction fails, which one of them may have caused, all.
 func (r *Recorder) writeTogether(ctx context.Context, waiting []occurrence) (left []occurrence) {
 	if len(waiting) == 1 {
 		return waiting
@@ -343,8 +347,8 @@ func (r *Recorder) create(ctx context.Context, name string, o occurrence) error 
 	return nil
 }
 
-// remember keeps the series, forgetting those that are over, or all when there are too many: the next occurrence of a
-// forgotten one costs two reads more.
+// remember keeps the series, forgetting those that are over, or all when there are too many: the
+// next occurrence of a forgotten one costs two reads more.
 func (r *Recorder) remember(name string, s *series) {
 	if len(r.known) >= remembered {
 		for n, old := range r.known {
@@ -374,7 +378,8 @@ func (r *Recorder) currentLease(ctx context.Context) (int64, error) {
 	return r.lease, nil
 }
 
-// name gives all occurrences with the same object, reason and message within one period the same event.
+// name gives all occurrences with the same object, reason and message within one period the same
+// event.
 func (r *Recorder) name(o occurrence) string {
 	h := fnv.New64a()
 	for _, s := range []string{

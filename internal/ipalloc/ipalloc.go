@@ -1,6 +1,7 @@
-// Package ipalloc computes which addresses and ports to try when one is to be allocated. It keeps no state: an
-// allocation is a key in etcd, and who creates the key has the address. Starting each search at a random place makes it
-// unlikely that two searches meet, and walking on from there finds a free one whenever there is one.
+// Package ipalloc computes which addresses and ports to try for an allocation. It keeps no state:
+// an allocation is a key in etcd, and the client that creates the key has the address. Each search
+// starts at a random place, so that two searches rarely meet, and walks on from there, so that it
+// finds a free address whenever there is one.
 package ipalloc
 
 import (
@@ -14,9 +15,10 @@ import (
 	"strings"
 )
 
-// Candidates yields every address of a range that may be allocated, once, from a random one on: not the network's own
-// address, not an IPv4 broadcast address, and not the reserved ones, which are had only by asking for them. Of an IPv6
-// range the first 2^64 addresses count. It is safe for concurrent use, and each range over it starts elsewhere.
+// Candidates yields every address of a range that may be allocated, once, from a random one on: not
+// the network's own address, not an IPv4 broadcast address, and not the reserved ones, which are
+// had only by asking for them. Of an IPv6 range the first 2^64 addresses count. It is safe for
+// concurrent use, and each range over it starts elsewhere.
 func Candidates(cidr netip.Prefix, reserved ...netip.Addr) iter.Seq[netip.Addr] {
 	return func(yield func(netip.Addr) bool) {
 		n := usable(cidr)
@@ -37,8 +39,8 @@ func Candidates(cidr netip.Prefix, reserved ...netip.Addr) iter.Seq[netip.Addr] 
 	}
 }
 
-// First returns the first address of a range that may be allocated. Of the range of services it is that of the service
-// default/kubernetes, by which pods reach the cluster.
+// First returns the first address of a range that may be allocated. Of the range of services it is
+// that of the service default/kubernetes, by which pods reach the cluster.
 func First(cidr netip.Prefix) netip.Addr { return nth(cidr, 1) }
 
 // usable is how many addresses of a range may be allocated, the reserved ones included.
@@ -101,8 +103,8 @@ type Range struct {
 	CIDR netip.Prefix
 }
 
-// CheckDisjoint returns an error that names every two ranges that overlap and says what to change, or nil. Ranges that
-// are not set are passed over.
+// CheckDisjoint returns an error that names every two ranges that overlap and says what to change,
+// or nil. Ranges that are not set are passed over.
 func CheckDisjoint(ranges ...Range) error {
 	var errs []error
 	for i, a := range ranges {
@@ -115,8 +117,9 @@ func CheckDisjoint(ranges ...Range) error {
 	return errors.Join(errs...)
 }
 
-// ParseFamilies reads a range of IPv4 addresses, such as "10.96.0.0/16", and, for a dual-stack cluster, one of IPv6
-// addresses after a comma, such as "10.96.0.0/16,fd00:10:96::/112". The error says what to write instead.
+// ParseFamilies reads a range of IPv4 addresses, such as "10.96.0.0/16", and, for a dual-stack
+// cluster, one of IPv6 addresses after a comma, such as "10.96.0.0/16,fd00:10:96::/112". The error
+// says what to write instead.
 func ParseFamilies(text string) ([]netip.Prefix, error) {
 	const want = "write an IPv4 range such as 10.96.0.0/16, for dual stack followed by an IPv6 one such as fd00:10:96::/112, after a comma"
 	var out []netip.Prefix

@@ -234,7 +234,7 @@ func TestGoodObjectsComeWithTheErrors(t *testing.T) {
 	}
 }
 
-// TestLaughs feeds texts of a few hundred bytes that stand for many gigabytes.
+// TestLaughs decodes texts of a few hundred bytes that stand for many gigabytes.
 func TestLaughs(t *testing.T) {
 	nested := func(open, item, shut, sep string) string {
 		var b strings.Builder

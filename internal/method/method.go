@@ -1,6 +1,7 @@
-// Package method reads the rules of RPC methods from the descriptors of their services: the verb and resource of the right
-// that a call needs, whether it writes, whether clients repeat it, its audit level and its priority. The rules are options in
-// the protos (xebec/meta/v1/method.proto), so that servers, clients, the audit log and the documentation agree.
+// Package method reads the rules of RPC methods from the descriptors of their services: the verb
+// and resource of the right that a call needs, whether it writes, whether clients repeat it, its
+// audit level and its priority. The rules are options in the protos (xebec/meta/v1/method.proto),
+// so that servers, clients, the audit log and the documentation agree.
 package method
 
 import (
@@ -17,12 +18,14 @@ import (
 // packagePrefix begins the names of the proto packages whose methods have rules.
 const packagePrefix = "xebec."
 
-// Rules returns the rules of a method by its full name, such as "/xebec.api.v1.ResourceService/Get". It returns nil for a
-// method without rules: one of another project, such as gRPC's health service, or one of a service that is not linked into
-// the program. The getters of nil rules return zero values. The result must not be changed.
+// Rules returns the rules of a method by its full name, such as
+// "/xebec.api.v1.ResourceService/Get". It returns nil for a method without rules: one of another
+// project, such as gRPC's health service, or one of a service that is not linked into the program.
+// The getters of nil rules return zero values. The result must not be changed.
 func Rules(fullMethod string) *metav1.MethodRules { return all()[fullMethod] }
 
-// all are the rules of every method that is linked into the program, by full name. Descriptors are registered before main.
+// all are the rules of every method that is linked into the program, by full name. Descriptors are
+// registered before main.
 var all = sync.OnceValue(func() map[string]*metav1.MethodRules {
 	rules := map[string]*metav1.MethodRules{}
 	Each(func(m protoreflect.MethodDescriptor) {
@@ -33,7 +36,8 @@ var all = sync.OnceValue(func() map[string]*metav1.MethodRules {
 	return rules
 })
 
-// Each calls f for every method of Xebec's services that is linked into the program, with and without rules, in no order.
+// Each calls f for every method of Xebec's services that is linked into the program, with and
+// without rules, in no order.
 func Each(f func(protoreflect.MethodDescriptor)) {
 	protoregistry.GlobalFiles.RangeFiles(func(file protoreflect.FileDescriptor) bool {
 		if !strings.HasPrefix(string(file.Package()), packagePrefix) {
@@ -49,7 +53,8 @@ func Each(f func(protoreflect.MethodDescriptor)) {
 	})
 }
 
-// FullName returns the name by which gRPC calls a method, such as "/xebec.api.v1.ResourceService/Get".
+// FullName returns the name by which gRPC calls a method, such as
+// "/xebec.api.v1.ResourceService/Get".
 func FullName(m protoreflect.MethodDescriptor) string {
 	return "/" + string(m.Parent().FullName()) + "/" + string(m.Name())
 }

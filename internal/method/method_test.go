@@ -28,7 +28,8 @@ var (
 	pathVerbs     = []string{"get", "post"}
 )
 
-// TestServicesAreLinked fails when a service in proto is not linked into this test, which would then not see its methods.
+// TestServicesAreLinked fails when a service in proto is not linked into this test, which would
+// then not see its methods.
 func TestServicesAreLinked(t *testing.T) {
 	files, err := filepath.Glob("../../proto/xebec/*/*/*_grpc.pb.go")
 	if err != nil || len(files) == 0 {
@@ -48,7 +49,8 @@ func TestServicesAreLinked(t *testing.T) {
 	}
 }
 
-// TestEveryMethodHasRules fails when a method of a service has no rules, or rules that contradict each other.
+// TestEveryMethodHasRules fails when a method of a service has no rules, or rules that contradict
+// each other.
 func TestEveryMethodHasRules(t *testing.T) {
 	methods := 0
 	method.Each(func(m protoreflect.MethodDescriptor) {

@@ -1,7 +1,9 @@
-// Package pki makes, stores and reloads the X.509 certificates by which every process of a cluster knows every other.
+// Package pki makes, stores and reloads the X.509 certificates by which every process of a cluster
+// knows every other.
 //
-// A cluster has two authorities: one for all gRPC between people, services and nodes, one for etcd. Keys are ECDSA
-// P-256. A certificate's common name is the user and its organizations are the groups that the holder acts as.
+// A cluster has two authorities: one for all gRPC between people, services and nodes, one for etcd.
+// Keys are ECDSA P-256. A certificate's common name is the user and its organizations are the
+// groups that the holder acts as.
 package pki
 
 import (
@@ -28,7 +30,8 @@ const DefaultCAValidity = 10 * 365 * 24 * time.Hour
 // DefaultValidity is how long a certificate issued with validity 0 is good for.
 const DefaultValidity = 365 * 24 * time.Hour
 
-// backdate is how far before now certificates begin, so that hosts whose clocks lag accept a new one.
+// backdate is how far before now certificates begin, so that hosts whose clocks lag accept a new
+// one.
 const backdate = 5 * time.Minute
 
 // CA is a certificate authority with its key. It is safe for concurrent use.
@@ -145,8 +148,8 @@ func (ca *CA) WriteFiles(certFile, keyFile string) error {
 	return ca.pair.WriteFiles(certFile, keyFile)
 }
 
-// Issue makes a key and signs a certificate for it. It fails when the request names no user or no use, or when the
-// authority itself has expired.
+// Issue makes a key and signs a certificate for it. It fails when the request names no user or no
+// use, or when the authority itself has expired.
 func (ca *CA) Issue(req Request) (*Pair, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -213,9 +216,10 @@ func (ca *CA) sign(req Request, public crypto.PublicKey) ([]byte, error) {
 	return x509.CreateCertificate(rand.Reader, template, ca.cert, public, ca.key)
 }
 
-// WriteFiles stores the pair in two files, readable by the owner only, making their folders when absent. Each file is
-// replaced atomically, the certificate last: a Source keeps the old pair until both match. Both are on the disk before either is
-// replaced, so that they do not match for a moment alone.
+// WriteFiles stores the pair in two files, readable by the owner only, making their folders when
+// absent. Each file is replaced atomically, the certificate last: a Source keeps the old pair until
+// both match. Both are on the disk before either is replaced, so that they do not match for a
+// moment alone.
 func (p *Pair) WriteFiles(certFile, keyFile string) error {
 	key, err := stage(keyFile, p.KeyPEM)
 	if err != nil {
@@ -233,7 +237,8 @@ func (p *Pair) WriteFiles(certFile, keyFile string) error {
 	return put(cert, certFile)
 }
 
-// WriteFile replaces a file atomically with data readable by the owner only, making its folder when absent.
+// WriteFile replaces a file atomically with data readable by the owner only, making its folder when
+// absent.
 func WriteFile(name string, data []byte) error {
 	staged, err := stage(name, data)
 	if err != nil {
@@ -287,7 +292,8 @@ func encodePair(der []byte, key *ecdsa.PrivateKey) (Pair, error) {
 	}, nil
 }
 
-// newSerial returns 127 random bits, which fit the 20 octets and the positive sign that RFC 5280 asks for.
+// newSerial returns 127 random bits, which fit the 20 octets and the positive sign that RFC 5280
+// asks for.
 func newSerial() (*big.Int, error) {
 	return rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 }

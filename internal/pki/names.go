@@ -35,7 +35,8 @@ func AdminRequest(name string) Request {
 	return Request{CommonName: name, Organizations: []string{GroupMasters}, Client: true}
 }
 
-// MonitorRequest asks for the certificate of a program that may read the metrics of every process and nothing else.
+// MonitorRequest asks for the certificate of a program that may read the metrics of every process
+// and nothing else.
 func MonitorRequest(name string) Request {
 	return Request{CommonName: name, Organizations: []string{GroupMonitors}, Client: true}
 }
@@ -52,15 +53,17 @@ func NodeRequest(node string, ips ...net.IP) Request {
 	}
 }
 
-// GatewayRequest asks for the certificate of one gateway. It is also good for the names and the address by which pods reach
-// the gateways: those of the service default/kubernetes, at cluster, in the cluster's DNS domain.
+// GatewayRequest asks for the certificate of one gateway. It is also good for the names and the
+// address by which pods reach the gateways: those of the service default/kubernetes, at cluster, in
+// the cluster's DNS domain.
 func GatewayRequest(host, domain string, cluster netip.Addr, ips ...net.IP) Request {
 	r := ServiceRequest("gateway", host, slices.Concat(ips, []net.IP{cluster.AsSlice()})...)
 	r.DNSNames = append(r.DNSNames, "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc."+domain)
 	return r
 }
 
-// ServiceRequest asks for the certificate of one instance of a control-plane service, which both serves and calls.
+// ServiceRequest asks for the certificate of one instance of a control-plane service, which both
+// serves and calls.
 func ServiceRequest(service, host string, ips ...net.IP) Request {
 	return Request{
 		CommonName:    ServiceUser(service),
@@ -72,14 +75,15 @@ func ServiceRequest(service, host string, ips ...net.IP) Request {
 	}
 }
 
-// EtcdClientRequest asks for the certificate, of etcd's authority, by which one instance of a control-plane service calls etcd.
-// It is valid for clients only, so that a service can't serve in place of a member.
+// EtcdClientRequest asks for the certificate, of etcd's authority, by which one instance of a
+// control-plane service calls etcd. It is valid for clients only, so that a service can't serve in
+// place of a member.
 func EtcdClientRequest(service, host string) Request {
 	return Request{CommonName: ServiceUser(service), Organizations: []string{GroupServices}, DNSNames: []string{host}, Client: true}
 }
 
-// EtcdMemberRequest asks for the certificate, of etcd's authority, of one member of etcd, which serves clients and members, and
-// calls members.
+// EtcdMemberRequest asks for the certificate, of etcd's authority, of one member of etcd, which
+// serves clients and members, and calls members.
 func EtcdMemberRequest(host string, ips ...net.IP) Request {
 	return ServiceRequest(EtcdMember, host, ips...)
 }

@@ -130,7 +130,8 @@ func TestSourceExplainsBadCertificates(t *testing.T) {
 	}
 }
 
-// handshake connects client and server over a pipe and returns both ends' errors and the client's view of the server.
+// handshake connects client and server over a pipe and returns both ends' errors and the client's
+// view of the server.
 func handshake(client, server *tls.Config) (state tls.ConnectionState, clientErr, serverErr error) {
 	clientEnd, serverEnd := net.Pipe()
 	served := make(chan error, 1)
@@ -170,7 +171,8 @@ func TestHandshake(t *testing.T) {
 	withExpired := bare.Clone()
 	withExpired.Certificates = []tls.Certificate{expired}
 	withForeign := bare.Clone()
-	// By GetClientCertificate, for a client keeps back a certificate that the server said it would not take.
+	// By GetClientCertificate, for a client keeps back a certificate that the server said it would not
+	// take.
 	withForeign.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		return foreign.load().cert, nil
 	}
@@ -200,7 +202,8 @@ func TestHandshake(t *testing.T) {
 	}
 }
 
-// Pods call a gateway by the names and the address of a service, and some tools by the master's own.
+// Pods call a gateway by the names and the address of a service, and some tools by the master's
+// own.
 func TestGatewayNames(t *testing.T) {
 	pair := issue(t, newTestCA(t, "ca"), GatewayRequest("master-1", "cluster.local", netip.MustParseAddr("10.96.0.1"), net.IPv4(10, 0, 0, 11)))
 	block, _ := pem.Decode(pair.CertPEM)

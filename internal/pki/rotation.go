@@ -11,14 +11,16 @@ import (
 	"strconv"
 )
 
-// RotationStep is a step on the way from a cluster's authorities to new ones. Between two steps what Store.Ensure and
-// Store.Trust change must reach every host, so that at no time one shows a certificate that another does not trust.
+// RotationStep is a step on the way from a cluster's authorities to new ones. Between two steps
+// what Store.Ensure and Store.Trust change must reach every host, so that at no time one shows a
+// certificate that another does not trust.
 type RotationStep string
 
 const (
 	// RotationPrepare makes the next authorities: they are trusted from then on, and sign nothing yet.
 	RotationPrepare RotationStep = "prepare"
-	// RotationSwitch lets them sign in the place of the old ones, which are still trusted and whose keys are gone.
+	// RotationSwitch lets them sign in the place of the old ones, which are still trusted and whose
+	// keys are gone.
 	RotationSwitch RotationStep = "switch"
 	// RotationFinish ends the trust in the old ones.
 	RotationFinish RotationStep = "finish"
@@ -43,9 +45,10 @@ func filesOf(dir string, a Authority) authorityFiles {
 	}
 }
 
-// Rotate takes a step for both authorities of a store, whose directory OpenStore opens afterwards, and returns those for
-// which there was something to do. A step that was taken already does nothing, and one that was interrupted is made up for,
-// so that all of them may be run again; one whose turn has not come is an error.
+// Rotate takes a step for both authorities of a store, whose directory OpenStore opens afterwards,
+// and returns those for which there was something to do. A step that was taken already does
+// nothing, and one that was interrupted is made up for, so that all of them may be run again; one
+// whose turn has not come is an error.
 func Rotate(dir string, step RotationStep) ([]Authority, error) {
 	take, ok := map[RotationStep]func(authorityFiles) (bool, error){
 		RotationPrepare: authorityFiles.prepare, RotationSwitch: authorityFiles.change, RotationFinish: authorityFiles.finish,
@@ -145,8 +148,9 @@ func exists(file string) (bool, error) {
 	return err == nil, err
 }
 
-// trusted returns the certificates that those must trust who meet holders of the authority's: its own, and those of the
-// next and the old one while it rotates. They are in the order in which they sign, so that a switch does not change them.
+// trusted returns the certificates that those must trust who meet holders of the authority's: its
+// own, and those of the next and the old one while it rotates. They are in the order in which they
+// sign, so that a switch does not change them.
 func (s *Store) trusted(a Authority) ([]byte, error) {
 	files, own := filesOf(s.dir, a), s.authorities[a].CertPEM()
 	var bundle []byte

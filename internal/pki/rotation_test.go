@@ -20,8 +20,8 @@ func (p party) source(t *testing.T) *Source {
 	return s
 }
 
-// TestRotationTrustsAcrossEveryStep meets, at each step, hosts that have its files with hosts that have those of the step
-// before: that is how it is while files are being brought out.
+// TestRotationTrustsAcrossEveryStep meets, at each step, hosts that have its files with hosts that
+// have those of the step before: that is how it is while files are being brought out.
 func TestRotationTrustsAcrossEveryStep(t *testing.T) {
 	_, dir := newStore(t)
 	issue := func() (p party) {
@@ -88,7 +88,8 @@ func TestRotationTrustsAcrossEveryStep(t *testing.T) {
 	}
 }
 
-// An interruption between the replacement of key and certificate leaves what does not fit together; the step is taken again.
+// An interruption between the replacement of key and certificate leaves what does not fit together;
+// the step is taken again.
 func TestRotationMendsAnInterruptedSwitch(t *testing.T) {
 	_, dir := newStore(t)
 	if _, err := Rotate(dir, RotationPrepare); err != nil {

@@ -12,8 +12,8 @@ import (
 
 // Files names the PEM files of one identity.
 type Files struct {
-	// CA holds the certificates of the authorities that peers' certificates must be signed by; more than one while
-	// authorities rotate.
+	// CA holds the certificates of the authorities that peers' certificates must be signed by; more
+	// than one while authorities rotate.
 	CA string `yaml:"ca" help:"file with the certificates of the trusted authorities"`
 	// Cert and Key hold the own certificate and its private key.
 	Cert string `yaml:"cert" help:"file with the own certificate"`
@@ -26,9 +26,10 @@ func (f Files) IsZero() bool { return f == Files{} }
 // checkInterval is how long a Source trusts what it last saw on disk.
 const checkInterval = time.Second
 
-// Source serves certificates to TLS from files or memory and follows the files: a handshake that begins a second or
-// more after a change uses the new content. Nothing runs between handshakes. While the files do not fit together the
-// last good content stays in use. It is safe for concurrent use.
+// Source serves certificates to TLS from files or memory and follows the files: a handshake that
+// begins a second or more after a change uses the new content. Nothing runs between handshakes.
+// While the files do not fit together the last good content stays in use. It is safe for concurrent
+// use.
 type Source struct {
 	files Files // zero for a source in memory
 	// issue makes the next generation of a source that NewIssuedSource returned, nil for others.
@@ -55,8 +56,9 @@ type snapshot struct {
 	server  *tls.Config
 }
 
-// NewSource reads the files once. It fails when one can't be read, when certificate and key do not belong together,
-// when the certificate isn't signed by one of the authorities, or when it has expired.
+// NewSource reads the files once. It fails when one can't be read, when certificate and key do not
+// belong together, when the certificate isn't signed by one of the authorities, or when it has
+// expired.
 func NewSource(files Files) (*Source, error) {
 	for name, file := range map[string]string{"ca": files.CA, "cert": files.Cert, "key": files.Key} {
 		if file == "" {
@@ -85,9 +87,10 @@ func NewMemorySource(caPEM []byte, pair *Pair) (*Source, error) {
 	return &Source{current: snap}, nil
 }
 
-// NewIssuedSource serves certificates that ca issues in memory as req asks, and trusts a bundle of authorities in PEM. A
-// handshake in the last third of a certificate's validity uses a new one. It is for programs that act as many users, such as
-// simulated nodes: all others get their certificates and never see the key of an authority.
+// NewIssuedSource serves certificates that ca issues in memory as req asks, and trusts a bundle of
+// authorities in PEM. A handshake in the last third of a certificate's validity uses a new one. It
+// is for programs that act as many users, such as simulated nodes: all others get their
+// certificates and never see the key of an authority.
 func NewIssuedSource(caPEM []byte, ca *CA, req Request) (*Source, error) {
 	s := &Source{issue: func() (*snapshot, error) {
 		pair, err := ca.Issue(req)
@@ -103,8 +106,8 @@ func NewIssuedSource(caPEM []byte, ca *CA, req Request) (*Source, error) {
 	return s, nil
 }
 
-// NewTrustSource serves a bundle of authorities in PEM and no certificate, for a client that proves who it is by a token. Its
-// Leaf is nil, and it is of no use to a server.
+// NewTrustSource serves a bundle of authorities in PEM and no certificate, for a client that proves
+// who it is by a token. Its Leaf is nil, and it is of no use to a server.
 func NewTrustSource(caPEM []byte) (*Source, error) {
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(caPEM) {
@@ -116,7 +119,8 @@ func NewTrustSource(caPEM []byte) (*Source, error) {
 // Leaf returns the own certificate in use, which must not be changed.
 func (s *Source) Leaf() *x509.Certificate { return s.load().leaf }
 
-// Authorities returns the certificates of the authorities in use, in PEM, which must not be changed.
+// Authorities returns the certificates of the authorities in use, in PEM, which must not be
+// changed.
 func (s *Source) Authorities() []byte { return s.load().poolPEM }
 
 // Err returns why the last attempt to reload failed, nil when the files are in use as they are.
@@ -127,8 +131,9 @@ func (s *Source) Err() error {
 	return s.lastErr
 }
 
-// ServerConfig returns a TLS 1.3 configuration for a gRPC server that demands a client certificate signed by one of
-// the authorities. A client that shows none, an expired or a foreign one gets an alert that says which.
+// ServerConfig returns a TLS 1.3 configuration for a gRPC server that demands a client certificate
+// signed by one of the authorities. A client that shows none, an expired or a foreign one gets an
+// alert that says which.
 func (s *Source) ServerConfig() *tls.Config {
 	config := s.load().server.Clone()
 	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
@@ -137,8 +142,8 @@ func (s *Source) ServerConfig() *tls.Config {
 	return config
 }
 
-// OptionalServerConfig is ServerConfig for a server that knows its callers by other means as well: a client need not show a
-// certificate, but one that it shows must be good.
+// OptionalServerConfig is ServerConfig for a server that knows its callers by other means as well:
+// a client need not show a certificate, but one that it shows must be good.
 func (s *Source) OptionalServerConfig() *tls.Config {
 	optional := func() *tls.Config {
 		config := s.load().server.Clone()
@@ -150,8 +155,8 @@ func (s *Source) OptionalServerConfig() *tls.Config {
 	return config
 }
 
-// ClientConfig returns a TLS 1.3 configuration for a client. The server's certificate must be signed by one of the
-// authorities and pass verify, which checks whose it is.
+// ClientConfig returns a TLS 1.3 configuration for a client. The server's certificate must be
+// signed by one of the authorities and pass verify, which checks whose it is.
 func (s *Source) ClientConfig(verify func(*x509.Certificate) error) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
@@ -166,8 +171,8 @@ func (s *Source) ClientConfig(verify func(*x509.Certificate) error) *tls.Config 
 			}
 			return snap.cert, nil
 		},
-		// Verification is not skipped: VerifyConnection does all of it, against the authorities of the moment, which
-		// RootCAs could not follow.
+		// Verification is not skipped: VerifyConnection does all of it, against the authorities of the
+		// moment, which RootCAs could not follow.
 		InsecureSkipVerify: true,
 		VerifyConnection: func(state tls.ConnectionState) error {
 			return s.verifyServer(state, verify)
@@ -191,8 +196,8 @@ func (s *Source) verifyServer(state tls.ConnectionState, verify func(*x509.Certi
 	return verify(leaf)
 }
 
-// AnyServer is a verify for ClientConfig that is content with every server the authorities signed for, as where one
-// authority serves one purpose alone.
+// AnyServer is a verify for ClientConfig that is content with every server the authorities signed
+// for, as where one authority serves one purpose alone.
 func AnyServer(*x509.Certificate) error { return nil }
 
 // load returns the generation to use, after a look at the files when the last look is old.
@@ -225,7 +230,8 @@ func (s *Source) load() *snapshot {
 	return s.current
 }
 
-// reissue replaces a certificate in the last third of its validity, and keeps it when that fails. The caller holds s.mu.
+// reissue replaces a certificate in the last third of its validity, and keeps it when that fails.
+// The caller holds s.mu.
 func (s *Source) reissue() {
 	leaf, now := s.current.leaf, time.Now()
 	if left := leaf.NotAfter.Sub(now); left > leaf.NotAfter.Sub(leaf.NotBefore)/3 || now.Sub(s.checked) < checkInterval {
@@ -295,13 +301,13 @@ func parse(caPEM, certPEM, keyPEM []byte) (*snapshot, error) {
 		Certificates: []tls.Certificate{cert},
 		ClientAuth:   tls.RequireAndVerifyClientCert,
 		ClientCAs:    pool,
-		// Connections are few and long: tickets would cost every handshake and a resumed session would outlive a
-		// rotated authority.
+		// Connections are few and long: tickets would cost every handshake and a resumed session would
+		// outlive a rotated authority.
 		SessionTicketsDisabled: true,
 	}}, nil
 }
 
-// explain puts a verification error into words that say how to mend it.
+// explain describes a verification error and how to fix its cause.
 func explain(leaf *x509.Certificate, err error) error {
 	if validity := checkValidity(leaf); validity != nil {
 		return validity

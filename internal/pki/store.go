@@ -26,16 +26,16 @@ const (
 	EtcdAuthority Authority = "etcd-ca"
 )
 
-// Store is a directory with a cluster's authorities and what they signed, as the one host keeps it that a cluster is
-// installed from. The authorities' keys never leave it. It is not safe for concurrent use, and one process at a time
-// may write to its directory.
+// Store is a directory with a cluster's authorities and what they signed, as the one host keeps it
+// that a cluster is installed from. The authorities' keys never leave it. It is not safe for
+// concurrent use, and one process at a time may write to its directory.
 type Store struct {
 	dir         string
 	authorities map[Authority]*CA
 }
 
-// InitStore makes the authorities of a new cluster of that name, unless the directory has them already, and returns
-// those it made.
+// InitStore makes the authorities of a new cluster of that name, unless the directory has them
+// already, and returns those it made.
 func InitStore(dir, cluster string) ([]Authority, error) {
 	var made []Authority
 	for _, a := range []Authority{ClusterAuthority, EtcdAuthority} {
@@ -81,9 +81,10 @@ type Renewal struct {
 	Always bool
 }
 
-// Ensure makes sure that <name>.crt and <name>.key, in the store's directory, hold a certificate as requested, signed
-// by the authority as it is now, with its key. It issues a new one where they do not and returns why; the reason is
-// empty when all was well. name may hold folders, which are made.
+// Ensure makes sure that <name>.crt and <name>.key, in the store's directory, hold a certificate as
+// requested, signed by the authority as it is now, with its key. It issues a new one where they do
+// not and returns why; the reason is empty when all was well. name may hold folders, which are
+// made.
 func (s *Store) Ensure(name string, by Authority, req Request, renewal Renewal) (reason string, err error) {
 	ca := s.authorities[by]
 	certFile, keyFile := filepath.Join(s.dir, name+".crt"), filepath.Join(s.dir, name+".key")
@@ -98,8 +99,9 @@ func (s *Store) Ensure(name string, by Authority, req Request, renewal Renewal) 
 	return reason, pair.WriteFiles(certFile, keyFile)
 }
 
-// Trust makes sure that a file in the store's directory holds the authority's certificate, and those of the one before and
-// after it while authorities rotate. It says whether the file had to be written.
+// Trust makes sure that a file in the store's directory holds the authority's certificate, and
+// those of the one before and after it while authorities rotate. It says whether the file had to be
+// written.
 func (s *Store) Trust(name string, authority Authority) (written bool, err error) {
 	want, err := s.trusted(authority)
 	if err != nil {
@@ -158,7 +160,8 @@ func loadLeaf(certFile, keyFile string) (*x509.Certificate, error) {
 	return leaf, nil
 }
 
-// namesMatch says whether a certificate holds the names that the request asks for, no more and no less.
+// namesMatch says whether a certificate holds the names that the request asks for, no more and no
+// less.
 func namesMatch(leaf *x509.Certificate, req Request) bool {
 	return leaf.Subject.CommonName == req.CommonName &&
 		slices.Equal(leaf.Subject.Organization, req.Organizations) &&

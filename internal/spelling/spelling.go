@@ -1,8 +1,9 @@
-// Package spelling measures how far a mistyped word is from a known one, for errors that say which may be meant.
+// Package spelling measures how far a mistyped word is from a known one, for errors that say which
+// may be meant.
 package spelling
 
-// Distance is the number of letters to insert, delete or replace to get from a to b (Levenshtein), with one row of
-// memory. It compares bytes.
+// Distance is the number of letters to insert, delete or replace to get from a to b (Levenshtein),
+// with one row of memory. It compares bytes.
 func Distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -1,6 +1,7 @@
-// Package token reads, signs and verifies the tokens of service accounts: JWTs with the claims of Kubernetes' own, signed by
-// ECDSA P-256. What it says of a token follows from the token and the public keys alone; whether the account and the pod
-// that it is bound to still exist, the service auth knows.
+// Package token reads, signs and verifies the tokens of service accounts: JWTs with the claims of
+// Kubernetes' own, signed by ECDSA P-256. What it says of a token follows from the token and the
+// public keys alone; whether the account and the pod that it is bound to still exist, the service
+// auth knows.
 package token
 
 import (
@@ -113,8 +114,8 @@ func Sign(id string, key *ecdsa.PrivateKey, c Claims) (string, error) {
 	return jwt.Signed(signer).Claims(c).Serialize()
 }
 
-// Verify checks what a token says by itself, and returns the audiences that it shares with those given; none given is the
-// issuer, for the cluster's own gateways. The error is an *InvalidError.
+// Verify checks what a token says by itself, and returns the audiences that it shares with those
+// given; none given is the issuer, for the cluster's own gateways. The error is an *InvalidError.
 func (k *Keys) Verify(token string, audiences []string) (*Claims, []string, error) {
 	if len(token) > MaxBytes {
 		return nil, nil, Invalid("it is no token: it is too long")

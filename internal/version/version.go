@@ -6,7 +6,8 @@ import (
 	"runtime/debug"
 )
 
-// Set by the linker: -X github.com/xebec-project/xebec/internal/version.version=v0.1.0 and likewise commit.
+// Set by the linker: -X github.com/xebec-project/xebec/internal/version.version=v0.1.0 and likewise
+// commit.
 var (
 	version = ""
 	commit  = ""

@@ -1,8 +1,8 @@
-// Package wire reads single fields of encoded protobuf messages without decoding the rest: what field selectors compare,
-// and the metadata that rights depend on.
+// Package wire reads single fields of encoded protobuf messages without decoding the rest: what
+// field selectors compare, and the metadata that rights depend on.
 //
-// It reads as protobuf decodes: where a field occurs several times the last value counts, and the occurrences of an
-// embedded message merge.
+// It reads as protobuf decodes: where a field occurs several times the last value counts, and the
+// occurrences of an embedded message merge.
 package wire
 
 import (
@@ -24,8 +24,9 @@ type Field struct {
 	enum protoreflect.EnumDescriptor
 }
 
-// Resolve finds the field at the end of a path of field numbers. It fails on a path that does not lead, through single
-// messages, to a single string, bool, enum or integer that is encoded as a varint without zigzag.
+// Resolve finds the field at the end of a path of field numbers. It fails on a path that does not
+// lead, through single messages, to a single string, bool, enum or integer that is encoded as a
+// varint without zigzag.
 func Resolve(message protoreflect.MessageDescriptor, path ...protowire.Number) (Field, error) {
 	d := message
 	for i, number := range path {
@@ -51,9 +52,10 @@ func Resolve(message protoreflect.MessageDescriptor, path ...protowire.Number) (
 	return Field{}, fmt.Errorf("%v leads to no string, bool, enum or integer of %s", path, message.FullName())
 }
 
-// Text reads the field of an encoded message in the form that field selectors compare: strings as they are, bools as
-// true and false, enums by the name of their value, integers in decimal. A field that is not set reads as its zero
-// value: "", false, 0. The error is ErrMalformed; the text is then what was found before the fault.
+// Text reads the field of an encoded message in the form that field selectors compare: strings as
+// they are, bools as true and false, enums by the name of their value, integers in decimal. A field
+// that is not set reads as its zero value: "", false, 0. The error is ErrMalformed; the text is
+// then what was found before the fault.
 func (f Field) Text(message []byte) (string, error) {
 	if len(f.path) == 0 {
 		return "", nil
@@ -80,24 +82,24 @@ func (f Field) Text(message []byte) (string, error) {
 	return strconv.FormatInt(int64(v.number), 10), err
 }
 
-// String reads the string at a path of field numbers of an encoded message, "" when it is not set. The path is not
-// checked against a message type. The error is ErrMalformed.
+// String reads the string at a path of field numbers of an encoded message, "" when it is not set.
+// The path is not checked against a message type. The error is ErrMalformed.
 func String(message []byte, path ...protowire.Number) (string, error) {
 	var v leaf
 	err := v.find(message, path)
 	return string(v.bytes), err
 }
 
-// Head is String for the first bytes of an encoded message, which may end within a field: of a field that is cut off it
-// reads what is there.
+// Head is String for the first bytes of an encoded message, which may end within a field: of a
+// field that is cut off it reads what is there.
 func Head(message []byte, path ...protowire.Number) string {
 	v := leaf{cut: true}
 	_ = v.find(message, path)
 	return string(v.bytes)
 }
 
-// Each calls f with the contents of every occurrence of a length-delimited field of an encoded message, in their order,
-// until f fails. It returns f's error, or ErrMalformed.
+// Each calls f with the contents of every occurrence of a length-delimited field of an encoded
+// message, in their order, until f fails. It returns f's error, or ErrMalformed.
 func Each(message []byte, number protowire.Number, f func([]byte) error) error {
 	for len(message) > 0 {
 		num, typ, n := protowire.ConsumeTag(message)
@@ -132,7 +134,8 @@ type leaf struct {
 	cut bool
 }
 
-// consumeBytes is protowire.ConsumeBytes; of a message that may be cut off it returns what is there.
+// consumeBytes is protowire.ConsumeBytes; of a message that may be cut off it returns what is
+// there.
 func (v *leaf) consumeBytes(raw []byte) ([]byte, int) {
 	b, n := protowire.ConsumeBytes(raw)
 	if n >= 0 || !v.cut {
@@ -144,8 +147,8 @@ func (v *leaf) consumeBytes(raw []byte) ([]byte, int) {
 	return raw[n:], len(raw)
 }
 
-// find walks a message down a path. Messages that occur several times merge, so every occurrence is looked into, and
-// the last value wins.
+// find walks a message down a path. Messages that occur several times merge, so every occurrence is
+// looked into, and the last value wins.
 func (v *leaf) find(raw []byte, path []protowire.Number) error {
 	for len(raw) > 0 {
 		num, typ, n := protowire.ConsumeTag(raw)

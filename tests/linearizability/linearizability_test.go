@@ -153,7 +153,8 @@ func (r *run) work(ctx context.Context, length time.Duration) []recorded {
 	return truth
 }
 
-// end creates the last object. The apiservers are well again by now, but a connection to one may be about to be made anew.
+// end creates the last object. The apiservers are well again by now, but a connection to one may be
+// about to be made anew.
 func (r *run) end(ctx context.Context) error {
 	for i := 0; ; i++ {
 		replica := r.replicas[i%len(r.replicas)]

@@ -1,5 +1,5 @@
-// Package reruns_test checks the rules by which CI runs failed tests once more: hack/test.sh on packages that fail in
-// each way a package can fail.
+// Package reruns_test checks the rules by which CI runs failed tests once more: hack/test.sh on
+// packages that fail in each way a package can fail.
 package reruns_test
 
 import (
@@ -48,8 +48,9 @@ func TestSample(t *testing.T) {
 }
 `
 
-// TestReruns shows that only a test that failed by itself is run again, and that one which then passes is printed as
-// FLAKY. A panic, a time-out, a data race and a package that does not build are failures at once.
+// TestReruns shows that only a test that failed by itself is run again, and that one which then
+// passes is printed as FLAKY. A panic, a time-out, a data race and a package that does not build
+// are failures at once.
 func TestReruns(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds test binaries")

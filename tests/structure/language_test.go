@@ -23,13 +23,35 @@ var clean = []string{
 	"agent",
 	"cli",
 	"cmd",
+	"internal/allowlist",
+	"internal/apierr",
+	"internal/backoff",
 	"internal/cliconfig",
+	"internal/condition",
+	"internal/controller",
 	"internal/daemon",
+	"internal/elected",
+	"internal/etcdadmin",
+	"internal/etcdtest",
+	"internal/events",
+	"internal/failpoint",
+	"internal/ipalloc",
+	"internal/manifest",
+	"internal/method",
+	"internal/netlab",
+	"internal/osthread",
+	"internal/pki",
 	"internal/schema/comments",
 	"internal/schema/openapi",
+	"internal/spelling",
+	"internal/token",
+	"internal/version",
+	"internal/wire",
 	"lab",
 	"tests/openapi",
+	"tests/reruns",
 	"tests/structure",
+	"tests/upgrades",
 }
 
 // cleanPages are the pages of documentation whose language is checked.
@@ -39,8 +61,8 @@ var cleanPages = []string{
 
 var printHits = flag.Bool("hits", false, "print the number of banned words and long lines in every directory")
 
-// banned are words and phrases that documentation, comments, messages and names of tests avoid, each
-// with what to write instead. CONTRIBUTING.md has the glossary.
+// banned are words and phrases that documentation, comments, messages and names of tests avoid,
+// each with what to write instead. CONTRIBUTING.md has the glossary.
 var banned = map[string]string{
 	"afresh": "again, a new ...", "anew": "again, a new ...", "door": "listener, entry point",
 	"feed": "reflector, stream", "fleet": "nodes, hosts", "flight": "single flight, call group",

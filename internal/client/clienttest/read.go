@@ -166,7 +166,8 @@ func (s *Server) Watch(req *apiv1.WatchRequest, stream grpc.ServerStreamingServe
 	}
 }
 
-// since returns the events after *reached, which it moves on, and a channel that is closed at the next change.
+// since returns the events after *reached, which it moves on, and a channel that is closed at the
+// next change.
 func (s *Server) since(sel *selector, reached *int64) ([]*apiv1.WatchResponse, <-chan struct{}, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,9 +1,11 @@
-// Package clienttest is an API server in memory for unit tests: the ResourceService and LeaseService contracts with
-// resource versions, selectors, paged lists of one snapshot, resumable watches, conflicts, fences, leases, grace
-// periods, finalizers and transactions, under the rules of the kind table.
+// Package clienttest is an API server in memory for unit tests: the ResourceService and
+// LeaseService contracts with resource versions, selectors, paged lists of one snapshot, resumable
+// watches, conflicts, fences, leases, grace periods, finalizers and transactions, under the rules
+// of the kind table.
 //
-// It differs from the real server in this: there is no Apply, no admission (cluster IPs are not allocated), objects may
-// be created in a namespace that does not exist, and nobody is authenticated. It works inside testing/synctest.
+// It differs from the real server in this: there is no Apply, no admission (cluster IPs are not
+// allocated), objects may be created in a namespace that does not exist, and nobody is
+// authenticated. It works inside testing/synctest.
 package clienttest
 
 import (
@@ -27,8 +29,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// Server is an API server in memory. The zero value is not usable: call NewServer. All methods may be called
-// concurrently.
+// Server is an API server in memory. The zero value is not usable: call NewServer. All methods may
+// be called concurrently.
 type Server struct {
 	apiv1.UnimplementedResourceServiceServer
 	apiv1.UnimplementedLeaseServiceServer
@@ -83,15 +85,16 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 	apiv1.RegisterLeaseServiceServer(r, s)
 }
 
-// Start serves a new Server over a connection in memory until the test ends, and returns it with a client.
+// Start serves a new Server over a connection in memory until the test ends, and returns it with a
+// client.
 func Start(t testing.TB) (*Server, *client.Client) {
 	t.Helper()
 	s := NewServer()
 	return s, client.New(Serve(t, s))
 }
 
-// Serve serves s over a connection in memory until the test ends. Several connections to one server may be made, to
-// cut them one by one.
+// Serve serves s over a connection in memory until the test ends. Several connections to one server
+// may be made, to cut them one by one.
 func Serve(t testing.TB, s *Server) *grpc.ClientConn {
 	t.Helper()
 	conn, stop, err := Connect(s)
@@ -102,7 +105,8 @@ func Serve(t testing.TB, s *Server) *grpc.ClientConn {
 	return conn
 }
 
-// Connect is Serve for examples, which have no testing.TB: stop closes the connection and its server.
+// Connect is Serve for examples, which have no testing.TB: stop closes the connection and its
+// server.
 func Connect(s *Server) (conn *grpc.ClientConn, stop func(), err error) {
 	listener := bufconn.Listen(1 << 20)
 	server := grpc.NewServer(grpc.MaxRecvMsgSize(16 << 20))
@@ -126,9 +130,9 @@ func Connect(s *Server) (conn *grpc.ClientConn, stop func(), err error) {
 	}, nil
 }
 
-// Seed stores objects as they are, status included, without defaults or validation; uid, creation time and
-// resourceVersion are set where empty. What has the same name is updated, whatever its version. It returns the objects
-// as stored.
+// Seed stores objects as they are, status included, without defaults or validation; uid, creation
+// time and resourceVersion are set where empty. What has the same name is updated, whatever its
+// version. It returns the objects as stored.
 func Seed[T kind.Object](s *Server, objects ...T) []T {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,8 +165,8 @@ func Remove[T kind.Object](s *Server, obj T) bool {
 	return true
 }
 
-// Intercept calls f before every unary call and at the start of every stream, by method name such as "Create". An error
-// from f is the call's. A nil f ends it.
+// Intercept calls f before every unary call and at the start of every stream, by method name such
+// as "Create". An error from f is the call's. A nil f ends it.
 func (s *Server) Intercept(f func(method string, req proto.Message) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -15,8 +15,8 @@ import (
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 )
 
-// transaction collects writes over the stored objects and commits them at one revision. The server is locked for as
-// long as one is open.
+// transaction collects writes over the stored objects and commits them at one revision. The server
+// is locked for as long as one is open.
 type transaction struct {
 	server   *Server
 	revision int64
@@ -112,7 +112,8 @@ func (s *Server) checkFence(f *apiv1.Fence) error {
 	return nil
 }
 
-// snapshot returns the objects of a kind and namespace as they were at a revision, ordered by namespace and name.
+// snapshot returns the objects of a kind and namespace as they were at a revision, ordered by
+// namespace and name.
 func (s *Server) snapshot(k *kind.Kind, namespace string, revision int64) ([]kind.Object, error) {
 	if revision < s.compacted {
 		return nil, tooOld(revision, s.compacted)

@@ -192,7 +192,8 @@ func (t *transaction) terminating(namespace string) bool {
 	return r != nil && r.obj.GetMetadata().GetDeletionTimestamp() != nil
 }
 
-// current finds the stored object that obj is a new version of, and checks obj's uid and version against it.
+// current finds the stored object that obj is a new version of, and checks obj's uid and version
+// against it.
 func (t *transaction) current(obj kind.Object) (objectKey, *record, error) {
 	key := keyOf(obj)
 	r := t.get(key)
@@ -253,8 +254,8 @@ func (t *transaction) updateStatus(a *anypb.Any) (*anypb.Any, error) {
 	return t.replace(key, old, obj), nil
 }
 
-// replace stores obj in place of old unless nothing differs, or removes it when it was only waiting for the finalizers
-// that obj no longer has.
+// replace stores obj in place of old unless nothing differs, or removes it when it was only waiting
+// for the finalizers that obj no longer has.
 func (t *transaction) replace(key objectKey, old *record, obj kind.Object) *anypb.Any {
 	m := metadataOf(obj)
 	m.ResourceVersion = old.obj.GetMetadata().GetResourceVersion()
