@@ -18,6 +18,7 @@ import (
 	"github.com/xebec-project/xebec/agent/server"
 	"github.com/xebec-project/xebec/internal/diagnostics"
 	"github.com/xebec-project/xebec/internal/events"
+	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/rpc"
 	"github.com/xebec-project/xebec/internal/version"
 	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
@@ -111,7 +112,7 @@ func (n *node) lockState(context.Context, *component.Tasks) error {
 		return fmt.Errorf("reading the stored node object: %w", err)
 	}
 	n.unlock = unlock
-	n.log.Info("Starting agent", zap.String("version", version.Version()), zap.Bool("knownBefore", n.known != nil))
+	n.log.Info("Starting agent", zap.String(metrics.KeyVersion, version.Version()), zap.Bool(metrics.KeyKnownBefore, n.known != nil))
 	return nil
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/metrics"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -76,7 +77,7 @@ func (h heartbeat) run(ctx context.Context) error {
 			}
 			// An outage loses the leases of all nodes at once: they come back one by one.
 			pause := losses.Next(nil)
-			h.log.Warn("Lease lost, acquiring a new one", zap.NamedError("lost", kept.Err()), zap.Duration("retryIn", pause))
+			h.log.Warn("Lease lost, acquiring a new one", zap.NamedError(metrics.KeyReason, kept.Err()), zap.Duration(metrics.KeyRetryIn, pause))
 			if err := backoff.Sleep(ctx, pause); err != nil {
 				return err
 			}
@@ -87,7 +88,7 @@ func (h heartbeat) run(ctx context.Context) error {
 		}
 		pending = kept
 		pause := pace.Next(err)
-		h.log.Warn("Failed to acquire the lease", zap.Error(err), zap.Duration("retryIn", pause))
+		h.log.Warn("Failed to acquire the lease", zap.Error(err), zap.Duration(metrics.KeyRetryIn, pause))
 		if err := backoff.Sleep(ctx, pause); err != nil {
 			return err
 		}

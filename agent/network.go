@@ -23,6 +23,7 @@ import (
 	"github.com/xebec-project/xebec/agent/policy"
 	"github.com/xebec-project/xebec/agent/resolver"
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/version"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
@@ -63,7 +64,7 @@ func (a *Agent) setUpNetwork(ctx context.Context, podCIDRs ranges, kept iter.Seq
 		if err == nil {
 			return s, nil
 		}
-		a.log.Error("Failed to set up the network", zap.Error(err), zap.Duration("retryIn", networkRetry))
+		a.log.Error("Failed to set up the network", zap.Error(err), zap.Duration(metrics.KeyRetryIn, networkRetry))
 		r.setNotReady("network: " + err.Error())
 		timer := time.NewTimer(networkRetry)
 		select {
@@ -132,13 +133,14 @@ func (a *Agent) newStack(ctx context.Context, podCIDRs ranges, kept iter.Seq[*co
 		case f.Missing != "":
 			a.log.Warn(
 				"Kernel lacks a feature of the datapath",
-				zap.String("feature", f.Name),
-				zap.String("method", f.Method),
-				zap.String("missing", f.Missing),
+				zap.String(metrics.KeyFeature, f.Name),
+				zap.String(metrics.KeyProvider, f.Method),
+				zap.String(metrics.KeyMissing, f.Missing),
 				zap.Error(f.Reason),
 			)
 		case f.Reason != nil:
-			a.log.Info("Datapath uses a fallback", zap.String("feature", f.Name), zap.String("method", f.Method), zap.NamedError("reason", f.Reason))
+			a.log.Info("Datapath uses a fallback",
+				zap.String(metrics.KeyFeature, f.Name), zap.String(metrics.KeyProvider, f.Method), zap.NamedError(metrics.KeyReason, f.Reason))
 		}
 	}
 	s.syncer = datapath.NewSyncer(a.cfg.Node, s.datapath, a.log)

@@ -180,7 +180,7 @@ func (r *registrar) run(ctx context.Context) error {
 			return ctx.Err()
 		case err != nil:
 			pause := pace.Next(err)
-			r.log.Warn("Failed to update the node's object", zap.Error(err), zap.Duration("retryIn", pause))
+			r.log.Warn("Failed to update the node's object", zap.Error(err), zap.Duration(metrics.KeyRetryIn, pause))
 			if _, asked := apierr.RetryAfter(err); asked {
 				// What changes meanwhile waits as well.
 				if err := backoff.Sleep(ctx, pause); err != nil {

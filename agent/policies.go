@@ -15,6 +15,7 @@ import (
 	"github.com/xebec-project/xebec/agent/snapshot"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
 )
@@ -43,7 +44,9 @@ type policyWatch struct {
 
 func newPolicyWatch(c *client.Client, stateDir string, log *zap.Logger) *policyWatch {
 	failed := func(what string) func(error) {
-		return func(err error) { log.Debug("Watch ended, resuming", zap.String("watch", what), zap.Error(err)) }
+		return func(err error) {
+			log.Debug("Watch ended, resuming", zap.String(metrics.KeyWatch, what), zap.Error(err))
+		}
 	}
 	w := &policyWatch{
 		log: log,

@@ -14,6 +14,7 @@ import (
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/internal/events"
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -55,7 +56,7 @@ func (a *Agent) evictor(
 		Observe:  o.observe, Pods: o.pods, Evict: set.Evict, Changed: r.setPressures, Metrics: counted, Log: a.log,
 		Reclaim: func(ctx context.Context) error {
 			freed, err := collector.FreeUnused(ctx)
-			a.log.Info("Removed unused images", zap.Int64("freed", freed))
+			a.log.Info("Removed unused images", zap.Int64(metrics.KeyFreed, freed))
 			return err
 		},
 	}), nil

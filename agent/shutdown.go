@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xebec-project/xebec/agent/pods"
+	"github.com/xebec-project/xebec/internal/metrics"
 )
 
 // errShutdown ends the agent of a machine that goes down.
@@ -29,9 +30,9 @@ func (a *Agent) awaitShutdown(ctx context.Context, set *pods.Set, r *registrar) 
 	case <-asked:
 	}
 	began := time.Now()
-	a.log.Info("Node is shutting down", zap.Int("pods", set.Len()), zap.Duration("gracePeriod", a.cfg.ShutdownGracePeriod))
+	a.log.Info("Node is shutting down", zap.Int(metrics.KeyPods, set.Len()), zap.Duration(metrics.KeyGracePeriod, a.cfg.ShutdownGracePeriod))
 	r.setNotReady("node is shutting down")
 	set.Shutdown(ctx, a.cfg.ShutdownGracePeriod, a.cfg.ShutdownGracePeriodCriticalPods)
-	a.log.Info("All pods terminated", zap.Duration("took", time.Since(began)))
+	a.log.Info("All pods terminated", zap.Duration(metrics.KeyTook, time.Since(began)))
 	return errShutdown
 }

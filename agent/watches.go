@@ -24,6 +24,7 @@ import (
 	"github.com/xebec-project/xebec/agent/snapshot"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
 	endpointsv1 "github.com/xebec-project/xebec/proto/xebec/endpoints/v1"
@@ -70,7 +71,9 @@ const doubtDelay = time.Second
 
 func newWatches(conn grpc.ClientConnInterface, c *client.Client, node, stateDir string, log *zap.Logger) *watches {
 	failed := func(what string) func(error) {
-		return func(err error) { log.Debug("Watch ended, resuming", zap.String("watch", what), zap.Error(err)) }
+		return func(err error) {
+			log.Debug("Watch ended, resuming", zap.String(metrics.KeyWatch, what), zap.Error(err))
+		}
 	}
 	w := &watches{
 		node: node, stateDir: stateDir, log: log,
@@ -299,7 +302,7 @@ func (w *watches) serveKept(s *stack) {
 	if s.datapath.Fresh() {
 		s.syncer.Synced() // otherwise the maps are newer than the file
 	}
-	w.log.Info("Snapshot of the cluster loaded", zap.Int("objects", len(w.kept)))
+	w.log.Info("Snapshot of the cluster loaded", zap.Int(metrics.KeyObjects, len(w.kept)))
 }
 
 // runServices passes events to the service maps and DNS. Call it after serveKept.
@@ -365,7 +368,7 @@ func (w *watches) runPods(ctx context.Context, set *pods.Set, files *staticPods)
 			files.known(set, uids)
 			err := set.Synced(ctx, uids)
 			if err == nil {
-				w.log.Info("Pods synced", zap.Int("pods", len(uids)))
+				w.log.Info("Pods synced", zap.Int(metrics.KeyPods, len(uids)))
 				return nil
 			}
 			w.log.Warn("Failed to list orphaned containers", zap.Error(err))

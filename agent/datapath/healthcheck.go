@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/xebec-project/xebec/internal/metrics"
 )
 
 // healthServer answers load balancers that ask whether this node has endpoints of a
@@ -59,7 +61,7 @@ func (h *healthServer) set(checks []HealthCheck) error {
 		h.open[port] = s
 		go func() { // ends with Close
 			if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-				h.log.Error("Health check server failed", zap.Uint16("port", port), zap.Error(err))
+				h.log.Error("Health check server failed", zap.Uint16(metrics.KeyPort, port), zap.Error(err))
 			}
 		}()
 	}

@@ -13,6 +13,8 @@ import (
 
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
+
+	"github.com/xebec-project/xebec/internal/metrics"
 )
 
 const (
@@ -201,7 +203,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 		done, err := s.write(replace)
 		switch {
 		case err != nil:
-			s.log.Error("Failed to program services", zap.Error(err), zap.Duration("retry", retry))
+			s.log.Error("Failed to program services", zap.Error(err), zap.Duration(metrics.KeyRetryIn, retry))
 			if !wait(ctx, retry+rand.N(retry)) {
 				return ctx.Err()
 			}
@@ -283,7 +285,7 @@ func (s *Syncer) sever() {
 		s.log.Error("Failed to close UDP sockets of removed endpoints", zap.Error(err))
 	}
 	if n > 0 {
-		s.log.Info("Closed UDP sockets of removed endpoints", zap.Int("closed", n))
+		s.log.Info("Closed UDP sockets of removed endpoints", zap.Int(metrics.KeySockets, n))
 	}
 }
 

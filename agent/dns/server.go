@@ -19,6 +19,8 @@ import (
 	miekg "github.com/miekg/dns"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/xebec-project/xebec/internal/metrics"
 )
 
 // maxAliases is how many ExternalName services in a row are followed.
@@ -190,7 +192,7 @@ func (s *Server) ServeDNS(w miekg.ResponseWriter, req *miekg.Msg) {
 	}
 	resp.Truncate(limit)
 	if err := w.WriteMsg(resp); err != nil {
-		s.log.Debug("Failed to answer a query", zap.Stringer("client", w.RemoteAddr()), zap.Error(err))
+		s.log.Debug("Failed to answer a query", zap.Stringer(metrics.KeyClient, w.RemoteAddr()), zap.Error(err))
 	}
 }
 
@@ -284,7 +286,7 @@ func (s *Server) follow(ctx context.Context, req, resp *miekg.Msg, target string
 		return
 	}
 	if err != nil {
-		s.log.Debug("Failed to resolve an alias", zap.String("name", target), zap.Error(err))
+		s.log.Debug("Failed to resolve an alias", zap.String(metrics.KeyDNSName, target), zap.Error(err))
 		resp.Rcode = miekg.RcodeServerFailure
 		return
 	}
@@ -327,7 +329,7 @@ func (s *Server) fromUpstream(ctx context.Context, req, resp *miekg.Msg) {
 		resp.Rcode = miekg.RcodeRefused
 		return
 	case err != nil:
-		s.log.Debug("Failed to forward a query", zap.String("name", req.Question[0].Name), zap.Error(err))
+		s.log.Debug("Failed to forward a query", zap.String(metrics.KeyDNSName, req.Question[0].Name), zap.Error(err))
 		resp.Rcode = miekg.RcodeServerFailure
 		return
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/xebec-project/xebec/internal/metrics"
 )
 
 // settle is the time that an evicted pod may take to terminate before the next one is evicted.
@@ -112,8 +114,8 @@ func (e *Evictor) step(ctx context.Context, now time.Time) error {
 	if len(ranked) == 0 {
 		e.cfg.Log.Warn(
 			"Node is under pressure and has no pod to evict",
-			zap.String("signal", string(t.Signal)),
-			zap.Int64("available", seen[t.Signal].Available),
+			zap.String(metrics.KeySignal, string(t.Signal)),
+			zap.Int64(metrics.KeyAvailable, seen[t.Signal].Available),
 		)
 		return nil
 	}
@@ -121,8 +123,8 @@ func (e *Evictor) step(ctx context.Context, now time.Time) error {
 	why := message(victim, t, seen[t.Signal])
 	e.cfg.Log.Warn(
 		"Evicting pod",
-		zap.String("pod", victim.GetMetadata().GetNamespace()+"/"+victim.GetMetadata().GetName()),
-		zap.String("why", why),
+		zap.String(metrics.KeyPod, victim.GetMetadata().GetNamespace()+"/"+victim.GetMetadata().GetName()),
+		zap.String(metrics.KeyReason, why),
 	)
 	var grace time.Duration
 	if t.Grace > 0 {

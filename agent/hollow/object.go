@@ -15,6 +15,7 @@ import (
 	"github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/version"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -39,7 +40,7 @@ func (n *node) register(ctx context.Context) error {
 			}
 			return err
 		}, func(err error, pause time.Duration) {
-			n.log.Warn("Failed to update the node's object", zap.Error(err), zap.Duration("retryIn", pause))
+			n.log.Warn("Failed to update the node's object", zap.Error(err), zap.Duration(metrics.KeyRetryIn, pause))
 		})
 		if err != nil {
 			return err

@@ -15,6 +15,7 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/metrics"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
@@ -51,7 +52,7 @@ func (f follower) run(ctx context.Context, l listener) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		f.log.Debug("Watch ended, resuming", zap.String("watch", f.kind), zap.Error(err))
+		f.log.Debug("Watch ended, resuming", zap.String(metrics.KeyWatch, f.kind), zap.Error(err))
 		if apierr.IsTooOld(err) {
 			reached = ""
 		}

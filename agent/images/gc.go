@@ -13,6 +13,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
+
+	"github.com/xebec-project/xebec/internal/metrics"
 )
 
 // labelPinned marks images that other programs want to be kept, as containerd's CRI does.
@@ -92,7 +94,7 @@ func (c *Collector) Collect(ctx context.Context) error {
 		return nil
 	}
 	want := disk.Capacity*int64(100-c.cfg.Low)/100 - disk.Available
-	c.cfg.Log.Info("Disk usage of images is above the threshold", zap.Int("usedPercent", used), zap.Int64("toFree", want))
+	c.cfg.Log.Info("Disk usage of images is above the threshold", zap.Int(metrics.KeyUsage, used), zap.Int64(metrics.KeyToFree, want))
 	freed, err := c.free(ctx, unused, want)
 	if err != nil {
 		c.failed(ReasonGCFailed, err.Error())
@@ -214,7 +216,8 @@ func (c *Collector) free(ctx context.Context, unused []candidate, want int64) (i
 		}
 		// Others write meanwhile: what they took is not to be taken for what was not freed.
 		freed = max(freed, now.Available-before.Available)
-		c.cfg.Log.Info("Image removed", zap.Strings("names", one.names), zap.Time("lastUsed", one.used), zap.Int64("freedSoFar", freed))
+		c.cfg.Log.Info("Image removed",
+			zap.Strings(metrics.KeyImages, one.names), zap.Time(metrics.KeyLastUsed, one.used), zap.Int64(metrics.KeyFreed, freed))
 	}
 	return freed, nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/xebec-project/xebec/agent/pods/status"
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/agent/sandbox"
+	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -68,6 +69,6 @@ func (w *worker) wait(pod *corev1.Pod) {
 			c.waiting = status.Cause{Reason: status.ReasonContainerCreating, Message: messageUnconfirmed}
 		}
 	}
-	w.log.Info("Pod waits for confirmation after the node's restart", zap.Int("containers", len(w.containers)))
+	w.log.Info("Pod waits for confirmation after the node's restart", zap.Int(metrics.KeyContainers, len(w.containers)))
 	w.publish(pod, status.Cause{}, false)
 }

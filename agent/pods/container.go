@@ -25,6 +25,7 @@ import (
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/internal/failpoint"
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -232,9 +233,9 @@ func (w *worker) start(ctx context.Context, pod *corev1.Pod, c *container) (time
 	w.cfg.Recorder.Event(pod, "Normal", "Started", "Started container "+c.spec.GetName())
 	w.log.Info(
 		"Container started",
-		zap.String("container", c.spec.GetName()),
-		zap.Int("attempt", c.rec.Attempt),
-		zap.Duration("took", time.Since(began)),
+		zap.String(metrics.KeyContainer, c.spec.GetName()),
+		zap.Int(metrics.KeyAttempt, c.rec.Attempt),
+		zap.Duration(metrics.KeyTook, time.Since(began)),
 	)
 	if !c.running {
 		// It has ended already.
@@ -291,7 +292,7 @@ func (w *worker) attend(ctx context.Context, pod *corev1.Pod, c *container) erro
 	c.exitCode = &atomic.Int32{}
 	c.exitCode.Store(unknownExit)
 	if err := w.cfg.Runtime.RestoreStreams(ctx, id, w.streamConfig(c)); err != nil {
-		w.log.Warn("Failed to restore the container's streams", zap.String("container", c.spec.GetName()), zap.Error(err))
+		w.log.Warn("Failed to restore the container's streams", zap.String(metrics.KeyContainer, c.spec.GetName()), zap.Error(err))
 	}
 	health, wasStarted := health.New(pod.GetStatus(), c.spec, id)
 	c.health = health
@@ -405,10 +406,10 @@ func (w *worker) ended(c *container, e *checkpoint.Exit) error {
 	c.detach()
 	w.log.Info(
 		"Container ended",
-		zap.String("container", c.spec.GetName()),
-		zap.Int("attempt", rec.Attempt),
-		zap.Int32("code", e.Code),
-		zap.String("reason", e.Reason),
+		zap.String(metrics.KeyContainer, c.spec.GetName()),
+		zap.Int(metrics.KeyAttempt, rec.Attempt),
+		zap.Int32(metrics.KeyExitCode, e.Code),
+		zap.String(metrics.KeyReason, e.Reason),
 	)
 	return nil
 }

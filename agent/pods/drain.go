@@ -7,6 +7,8 @@ import (
 	"go.uber.org/zap"
 
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+
+	"github.com/xebec-project/xebec/internal/metrics"
 )
 
 // Drain knows when pods have left the service maps of all nodes. Package drain is the real one.
@@ -70,7 +72,7 @@ func (w *worker) leave(ctx context.Context, pod *corev1.Pod, gone bool) {
 			)
 			return
 		}
-		w.log.Debug("All nodes removed the pod from their service maps", zap.Duration("after", time.Since(began)))
+		w.log.Debug("All nodes removed the pod from their service maps", zap.Duration(metrics.KeyTook, time.Since(began)))
 	}
 	timer := time.NewTimer(w.cfg.DrainDelay)
 	defer timer.Stop()

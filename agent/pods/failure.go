@@ -11,6 +11,7 @@ import (
 	"github.com/xebec-project/xebec/agent/pods/objects"
 	"github.com/xebec-project/xebec/agent/pods/status"
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -106,6 +107,7 @@ func (w *worker) configFailed(ctx context.Context, pod *corev1.Pod, c *container
 		// As in Kubernetes a pod is still being created while its volumes are.
 		reason = status.ReasonContainerCreating
 	}
-	w.log.Warn("Failed to create container", zap.String("container", c.spec.GetName()), zap.Error(err), zap.Duration("retryIn", wait))
+	w.log.Warn("Failed to create container",
+		zap.String(metrics.KeyContainer, c.spec.GetName()), zap.Error(err), zap.Duration(metrics.KeyRetryIn, wait))
 	return w.makeFailed(pod, c, reason, err, wait), nil
 }

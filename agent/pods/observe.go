@@ -9,6 +9,7 @@ import (
 	"github.com/xebec-project/xebec/agent/pods/checkpoint"
 	"github.com/xebec-project/xebec/agent/pods/status"
 	"github.com/xebec-project/xebec/agent/runtime"
+	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -44,7 +45,7 @@ func (w *worker) observe(ctx context.Context, pod *corev1.Pod, list []runtime.St
 			c.status, c.running = s, true
 			if c.attending == nil {
 				if err := w.cfg.Runtime.EndCommands(ctx, s); err != nil {
-					w.log.Warn("Failed to end exec processes of the previous agent", zap.String("container", s.Name), zap.Error(err))
+					w.log.Warn("Failed to end exec processes of the previous agent", zap.String(metrics.KeyContainer, s.Name), zap.Error(err))
 				}
 			}
 			if err := w.attend(ctx, pod, c); err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/xebec-project/xebec/agent/pods/status"
 	"github.com/xebec-project/xebec/agent/runtime"
+	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -312,4 +313,4 @@ func (w *worker) stopNow(ctx context.Context, pod *corev1.Pod) (time.Duration, e
 }
 
 // phaseField names a phase in log lines.
-func phaseField(name string) zap.Field { return zap.String("phase", name) }
+func phaseField(name string) zap.Field { return zap.String(metrics.KeyPhase, name) }

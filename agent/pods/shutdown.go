@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/xebec-project/xebec/agent/pods/status"
+	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -56,7 +57,7 @@ func (s *Set) Shutdown(ctx context.Context, total, critical time.Duration) {
 		for _, w := range levels[priority] {
 			orders = append(orders, w.shutDown(time.Until(end)))
 		}
-		s.cfg.Log.Info("Stopping pods for node shutdown", zap.Int32("priority", priority), zap.Int("pods", len(orders)))
+		s.cfg.Log.Info("Stopping pods for node shutdown", zap.Int32(metrics.KeyPriority, priority), zap.Int(metrics.KeyPods, len(orders)))
 		late := time.NewTimer(time.Until(end) + shutdownMargin)
 		for _, o := range orders {
 			select {

@@ -16,6 +16,7 @@ import (
 	"github.com/xebec-project/xebec/agent/pods/resources"
 	"github.com/xebec-project/xebec/agent/pods/tokens"
 	"github.com/xebec-project/xebec/agent/volumes"
+	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -124,7 +125,7 @@ func (w *worker) refreshVolumes(ctx context.Context, pod *corev1.Pod) time.Durat
 		if err != nil {
 			errs = append(errs, fmt.Errorf("volume %s: %w", v.GetName(), err))
 		} else if changed {
-			w.log.Debug("Volume changed", zap.String("volume", v.GetName()))
+			w.log.Debug("Volume changed", zap.String(metrics.KeyVolume, v.GetName()))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

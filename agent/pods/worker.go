@@ -25,6 +25,7 @@ import (
 	"github.com/xebec-project/xebec/agent/volumes"
 	"github.com/xebec-project/xebec/internal/failpoint"
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -135,7 +136,7 @@ func newWorker(cfg *Config, pod *corev1.Pod, gone bool) *worker {
 	m := pod.GetMetadata()
 	w := &worker{
 		cfg: cfg, uid: m.GetUid(), namespace: m.GetNamespace(), name: m.GetName(), dir: cfg.podDir(m.GetUid()),
-		log:  cfg.Log.With(zap.String("pod", m.GetNamespace()+"/"+m.GetName()), zap.String("uid", m.GetUid())),
+		log:  cfg.Log.With(zap.String(metrics.KeyPod, m.GetNamespace()+"/"+m.GetName()), zap.String(metrics.KeyUID, m.GetUid())),
 		wake: make(chan struct{}, 1), pod: pod, gone: gone,
 		instances: map[string]seenInstance{}, volumes: map[string]string{},
 	}
@@ -230,7 +231,7 @@ func (w *worker) run(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			w.log.Warn("Failed to sync pod", phaseField(failed), zap.Error(err), zap.Duration("retryIn", retry))
+			w.log.Warn("Failed to sync pod", phaseField(failed), zap.Error(err), zap.Duration(metrics.KeyRetryIn, retry))
 			w.reportFailure(err)
 			next = retry + rand.N(retry/2)
 			retry = min(2*retry, retryMax)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/xebec-project/xebec/agent/bpf"
 	"github.com/xebec-project/xebec/agent/internal/broadcast"
+	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
 )
@@ -294,7 +295,7 @@ func (e *Enforcer) keep(ctx context.Context) error {
 	retry := minRetry
 	for {
 		if err := e.write(); err != nil {
-			e.log.Error("Failed to enforce network policies", zap.Error(err), zap.Duration("retry", retry))
+			e.log.Error("Failed to enforce network policies", zap.Error(err), zap.Duration(metrics.KeyRetryIn, retry))
 			timer := time.NewTimer(retry + rand.N(retry))
 			select {
 			case <-ctx.Done():
@@ -414,16 +415,16 @@ func (e *Enforcer) onDrop(record bpf.PolicyPolicyDrop) {
 	if !seen {
 		e.log.Info(
 			"Network policy dropped a packet",
-			zap.String("pod", d.Pod),
-			zap.Stringer("direction", d.Direction),
+			zap.String(metrics.KeyPod, d.Pod),
+			zap.Stringer(metrics.KeyDirection, d.Direction),
 			zap.Stringer(
 				"from",
 				d.From(),
 			),
-			zap.Stringer("to", d.To()),
-			zap.Stringer("protocol", d.Protocol),
-			zap.String("reason", d.Reason),
-			zap.String("rule", d.Rule),
+			zap.Stringer(metrics.KeyDestination, d.To()),
+			zap.Stringer(metrics.KeyProtocol, d.Protocol),
+			zap.String(metrics.KeyReason, d.Reason),
+			zap.String(metrics.KeyRule, d.Rule),
 		)
 	}
 	e.drops.Add(d)

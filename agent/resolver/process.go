@@ -26,6 +26,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/agent/dns"
+	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
 )
@@ -174,7 +175,7 @@ func (p *process) endPredecessor() {
 func (p *process) run(ctx context.Context) error {
 	ctx, p.end = context.WithCancel(ctx)
 	defer p.end()
-	p.log.Info("Starting DNS process", zap.String("version", p.Settings.Version), zap.Bool("replaces", p.Replace))
+	p.log.Info("Starting DNS process", zap.String(metrics.KeyVersion, p.Settings.Version), zap.Bool(metrics.KeyReplaces, p.Replace))
 	var group errgroup.Group
 	group.Go(func() error {
 		select {
@@ -205,7 +206,7 @@ func (p *process) watchDir(ctx context.Context) error {
 		case <-tick.C:
 		}
 		if _, err := os.Stat(p.Dir); errors.Is(err, os.ErrNotExist) {
-			p.log.Info("Directory was removed", zap.String("dir", p.Dir))
+			p.log.Info("Directory was removed", zap.String(metrics.KeyDirectory, p.Dir))
 			p.end()
 			return nil
 		}

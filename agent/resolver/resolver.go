@@ -213,7 +213,7 @@ func (r *Resolver) Run(ctx context.Context) error {
 		if time.Since(began) > time.Minute {
 			retry = minRetry
 		}
-		r.cfg.Log.Warn("DNS process ended unexpectedly", zap.Error(err), zap.Duration("retryIn", retry))
+		r.cfg.Log.Warn("DNS process ended unexpectedly", zap.Error(err), zap.Duration(metrics.KeyRetryIn, retry))
 		timer := time.NewTimer(retry)
 		select {
 		case <-ctx.Done():
@@ -278,7 +278,8 @@ func (r *Resolver) succeed(old *net.UnixConn, first hello) error {
 	if err != nil {
 		return err
 	}
-	r.cfg.Log.Info("Replacing the DNS process", zap.String("from", first.Settings.Version), zap.String("to", r.cfg.Settings.Version))
+	r.cfg.Log.Info("Replacing the DNS process",
+		zap.String(metrics.KeyPreviousVersion, first.Settings.Version), zap.String(metrics.KeyVersion, r.cfg.Settings.Version))
 	return errors.Join(r.start(files[0], files[1], predecessor), closeAll(files))
 }
 

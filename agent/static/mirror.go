@@ -11,6 +11,7 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -85,13 +86,13 @@ func (m *Mirrors) sync(ctx context.Context, pods []*corev1.Pod) {
 			client.IfUID(meta.GetUid()),
 		)
 		if err != nil && !apierr.IsNotFound(err) {
-			m.Log.Warn("Failed to delete mirror pod", zap.String("pod", name), zap.Error(err))
+			m.Log.Warn("Failed to delete mirror pod", zap.String(metrics.KeyPod, name), zap.Error(err))
 			delete(missing, name)
 		}
 	}
 	for name, static := range missing {
 		if _, err := client.Create(ctx, m.Client, m.mirror(static)); err != nil && !apierr.IsAlreadyExists(err) {
-			m.Log.Warn("Failed to create mirror pod", zap.String("pod", name), zap.Error(err))
+			m.Log.Warn("Failed to create mirror pod", zap.String(metrics.KeyPod, name), zap.Error(err))
 		}
 	}
 }

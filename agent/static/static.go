@@ -23,6 +23,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/manifest"
+	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -187,7 +188,7 @@ func (s *Source) run(wanted map[string]*corev1.Pod, sure bool) {
 			continue
 		}
 		if name := pod.GetMetadata().GetNamespace() + "/" + pod.GetMetadata().GetName(); !names[name] {
-			s.cfg.Log.Info("Starting static pod", zap.String("pod", name))
+			s.cfg.Log.Info("Starting static pod", zap.String(metrics.KeyPod, name))
 			s.cfg.Pods.Update(pod)
 		}
 	}

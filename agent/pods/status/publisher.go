@@ -12,6 +12,7 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	pacing "github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/failpoint"
+	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -128,7 +129,7 @@ func (p *Publisher) Run(ctx context.Context) {
 		}
 		pause := pace.Next(err)
 		if ctx.Err() == nil {
-			p.log.Debug("Failed to update the pod's status", zap.Error(err), zap.Duration("retryIn", pause))
+			p.log.Debug("Failed to update the pod's status", zap.Error(err), zap.Duration(metrics.KeyRetryIn, pause))
 		}
 		if _, asked := apierr.RetryAfter(err); asked {
 			// A status that changes meanwhile waits as well.
