@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# Shows that lab.yaml's mistakes are found and told. Run by check.sh.
+# Shows that mistakes in lab.yaml are found and reported. Run by check.sh.
 
 require "tmpdir"
 require_relative "lab"

@@ -6,7 +6,7 @@ require "socket"
 require "yaml"
 
 # Lab is the cluster that lab.yaml describes: its machines, their addresses, and what Ansible has to know.
-# Whatever is wrong with the file is told before any machine starts, all of it at once.
+# All mistakes in the file are reported together, before any machine starts.
 class Lab
   # Invalid tells what is wrong with the file.
   class Invalid < StandardError; end
@@ -90,7 +90,7 @@ class Lab
     {
       "ansible_user" => "vagrant",
       "ansible_ssh_private_key_file" => File.join(ENV.fetch("VAGRANT_HOME", "~/.vagrant.d"), "insecure_private_key"),
-      # Machines are made anew under the same addresses.
+      # Machines are created again with the same addresses.
       "ansible_ssh_common_args" => "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR",
       "xebec_cluster" => "vagrant",
       "xebec_vip" => virtual_ip,

@@ -23,7 +23,7 @@ options:
     description:
       - Units, each with name; listen (host:port or the path of a socket) when others connect to it; cert and key (paths) to
         show there, when it takes TLS; files (paths) that it reads only when it starts; reload, whether it reads them again when it
-        is told to, and goes on serving meanwhile.
+        is asked to, and continues to serve meanwhile.
       - Many listen long before they serve, etcd until it has found its leader. A TLS handshake tells, a connection alone does not.
     type: list
     elements: dict
@@ -84,7 +84,7 @@ class Systemd:
         return out
 
     def bring(self, verb, names):
-        """Start or restart units; a failure is told with the logs of those that failed."""
+        """Start or restart units; a failure is reported with the logs of the units that failed."""
         code, out, err = self.module.run_command(["systemctl", verb] + names)
         if code != 0:
             logs = ["%s:\n%s" % (name, self.log(name)) for name in names if self.show(name)["ActiveState"] != "active"]

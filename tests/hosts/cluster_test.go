@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/xebec-project/xebec/tests/guests"
 )
 
 // stepsVariable names the steps to run, as a regular expression, for those who work on one of them:
@@ -178,7 +180,7 @@ func (c *installed) checkUnchanged(names ...string) {
 	again := c.mustPlaybook("site.yml", "--limit", "localhost,"+strings.Join(names, ","))
 	lines := recap.FindAllStringSubmatch(again, -1)
 	if len(lines) != len(names)+1 {
-		c.t.Errorf("the recap of another run has %d hosts, want %d and the control host:\n%s", len(lines), len(names), lastLines([]byte(again), 40))
+		c.t.Errorf("the recap of another run has %d hosts, want %d and the control host:\n%s", len(lines), len(names), guests.LastLines([]byte(again), 40))
 	}
 	for _, line := range lines {
 		if line[2] != "0" {
@@ -226,8 +228,8 @@ const broken = `[Service]
 ExecStartPre=/bin/sh -c "echo the wheel came off this host; exit 1"`
 
 // checkUpgrade puts other programs, and a setting, on every host while a client goes on calling.
-// One host fails at first; when it is mended, the run goes on where it was. In the end the programs
-// of before are put back on a master and on a node, which is drained for that.
+// One host fails at first; when it is repaired, the run continues where it was. In the end the
+// programs of before are put back on a master and on a node, which is drained for that.
 func (c *installed) checkUpgrade() {
 	c.t.Helper()
 	next, before, holder := c.nextPrograms(), c.running(), c.holder()
@@ -237,7 +239,7 @@ func (c *installed) checkUpgrade() {
 	must := func(dir string, more ...string) {
 		c.t.Helper()
 		if out, err := upgrade(dir, more...); err != nil {
-			c.t.Fatalf("upgrade: %v\n%s", err, lastLines([]byte(out), 60))
+			c.t.Fatalf("upgrade: %v\n%s", err, guests.LastLines([]byte(out), 60))
 		}
 	}
 	c.calls("upgrade", func() {
@@ -245,7 +247,7 @@ func (c *installed) checkUpgrade() {
 		c.ssh("master-2", fmt.Sprintf("mkdir %s; echo '%s' >%[1]s/broken.conf; systemctl daemon-reload", dropIn, broken))
 		out, err := upgrade(next, "-e", "xebec_drain=false")
 		if err == nil || !strings.Contains(out, "the wheel came off this host") {
-			c.t.Errorf("the run does not end with what is wrong on master-2: %v\n%s", err, lastLines([]byte(out), 60))
+			c.t.Errorf("the run does not end with what is wrong on master-2: %v\n%s", err, guests.LastLines([]byte(out), 60))
 		}
 		for _, p := range c.services() {
 			if runs := c.runs(p, next); runs && p.host != "master-1" && p.host != "master-2" {
@@ -284,7 +286,8 @@ func (c *installed) podsOn(node string) []string {
 	return strings.Fields(c.mustXebec(callLimit, "get", "pods", "--field-selector", "spec.nodeName="+node, "-o", `jsonpath={range .items[*]}{.metadata.name}{"\n"}{end}`))
 }
 
-// otherNode returns the node that the client pod, which nobody would make again, is not on.
+// otherNode returns the node that the client pod, which no controller would create again, is not
+// on.
 func (c *installed) otherNode() string {
 	c.t.Helper()
 	if strings.Contains(c.mustXebec(callLimit, "get", "pod", "client", "-o", "wide"), "node-1") {
@@ -347,19 +350,19 @@ func (c *installed) checkPrograms(dir string, some func(process) bool) {
 func (c *installed) checkCertificates() {
 	c.t.Helper()
 	before := c.running()
-	doors := []string{"10.91.7.11:6443", "10.91.7.12:7001", "10.91.7.13:2379", "10.91.7.13:2380", "10.91.7.101:10250"}
+	endpoints := []string{"10.91.7.11:6443", "10.91.7.12:7001", "10.91.7.13:2379", "10.91.7.13:2380", "10.91.7.101:10250"}
 	seen := map[string]string{}
-	for _, door := range doors {
-		seen[door] = c.certificate(door)
+	for _, endpoint := range endpoints {
+		seen[endpoint] = c.certificate(endpoint)
 	}
 	renewed := func(what, issuer string) {
 		c.t.Helper()
-		for _, door := range doors {
-			now := c.certificate(door)
-			if now == seen[door] || !strings.Contains(now, issuer) {
-				c.t.Errorf("after the %s %s shows %s, before it was %s", what, door, now, seen[door])
+		for _, endpoint := range endpoints {
+			now := c.certificate(endpoint)
+			if now == seen[endpoint] || !strings.Contains(now, issuer) {
+				c.t.Errorf("after the %s %s shows %s, before it was %s", what, endpoint, now, seen[endpoint])
 			}
-			seen[door] = now
+			seen[endpoint] = now
 		}
 	}
 	lived := c.services()
@@ -543,9 +546,9 @@ func (c *installed) checkReboot() {
 func (c *installed) checkReset() {
 	c.t.Helper()
 	if out, err := c.playbook("reset.yml"); err == nil || !strings.Contains(out, "-e reset=twin") {
-		c.t.Errorf("a reset that nobody confirmed: %v\n%s", err, lastLines([]byte(out), 20))
+		c.t.Errorf("a reset without confirmation: %v\n%s", err, guests.LastLines([]byte(out), 20))
 	}
-	// A run that ended early leaves a note, which is nobody's afterwards.
+	// A run that ended early leaves a note, which has no effect afterwards.
 	if err := os.WriteFile(filepath.Join(c.state, "upgrading"), nil, 0o600); err != nil {
 		c.t.Fatal(err)
 	}
@@ -584,7 +587,7 @@ func (c *installed) checkReset() {
 		c.until(30*time.Second, "nothing of the installation runs on "+h.name, func() bool { return !c.runsAny(h) })
 	}
 	if out, err := c.playbook("reset.yml", "-e", "reset=twin"); err != nil {
-		c.t.Errorf("a second reset: %v\n%s", err, lastLines([]byte(out), 20))
+		c.t.Errorf("a second reset: %v\n%s", err, guests.LastLines([]byte(out), 20))
 	}
 }
 

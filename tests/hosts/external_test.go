@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/xebec-project/xebec/tests/guests"
 )
 
 // theirEtcd configures a member of etcd that no role installs.
@@ -21,9 +23,9 @@ peer: {ca: /srv/etcd/ca.crt, cert: /srv/etcd/tls.crt, key: /srv/etcd/tls.key}
 client: {ca: /srv/etcd/ca.crt, cert: /srv/etcd/tls.crt, key: /srv/etcd/tls.key}
 `
 
-// checkExternalEtcd installs a control plane on the masters, which are bare, beside an etcd that
-// somebody else looks after: another authority, a host that is not in the inventory, a program that
-// no role has brought there.
+// checkExternalEtcd installs a control plane on the masters, which are bare, beside an etcd that is
+// external: another authority, a host that is not in the inventory, a program that no role has
+// brought there.
 func (c *installed) checkExternalEtcd() {
 	c.t.Helper()
 	h, theirs := c.host("etcd-1"), filepath.Join(c.dir, "theirs")
@@ -62,16 +64,16 @@ func (c *installed) checkExternalEtcd() {
 	external["services"] = services
 	c.writeExternalInventory(external)
 	wrong := fmt.Sprintf(`{"xebec_etcd_external": {"endpoints": ["http://10.91.7.31"], "ca": "/nowhere/ca.crt", "cert": "%s/cloud/etcd.key",
-		"services": {"nobody": {"cert": "%[1]s/cloud/etcd.crt"}, "auth": {"cert": "/nowhere/auth.crt", "key": "%[1]s/auth/etcd.key"}}}}`, client)
+		"services": {"unknown": {"cert": "%[1]s/cloud/etcd.crt"}, "auth": {"cert": "/nowhere/auth.crt", "key": "%[1]s/auth/etcd.key"}}}}`, client)
 	out, err := c.playbook("site.yml", "-e", wrong)
 	for _, want := range []string{
 		"it needs endpoints, ca, cert and key", "must be addresses such as https://192.0.2.31:2379: http://10.91.7.31",
 		"there is no file /nowhere/ca.crt on the control host", "etcd.key holds no certificate in PEM",
-		"xebec_etcd_external.services has nobody", "every entry of xebec_etcd_external.services needs cert and key",
+		"xebec_etcd_external.services has unknown", "every entry of xebec_etcd_external.services needs cert and key",
 		"services.auth.cert: there is no file /nowhere/auth.crt",
 	} {
 		if err == nil || !strings.Contains(strings.Join(strings.Fields(out), " "), want) {
-			c.t.Errorf("a wrong xebec_etcd_external is not told %q: %v\n%s", want, err, lastLines([]byte(out), 60))
+			c.t.Errorf("a wrong xebec_etcd_external is not refused with %q: %v\n%s", want, err, guests.LastLines([]byte(out), 60))
 		}
 	}
 
@@ -84,11 +86,11 @@ func (c *installed) checkExternalEtcd() {
 	for _, service := range []string{"cloud", "auth"} {
 		want, err := os.ReadFile(filepath.Join(client, service, "etcd.crt"))
 		if have := c.ssh("master-1", "cat /etc/xebec/"+service+"/etcd.crt"); err != nil || strings.TrimSpace(have) != strings.TrimSpace(string(want)) {
-			c.t.Errorf("the certificate of %s towards somebody else's etcd: %v\n%s", service, err, have)
+			c.t.Errorf("the certificate of %s for the external etcd: %v\n%s", service, err, have)
 		}
 	}
 	if members := c.mustXebec(callLimit, "etcd", "status", "--check"); !strings.Contains(members, "theirs") {
-		c.t.Errorf("the members of somebody else's etcd:\n%s", members)
+		c.t.Errorf("the members of the external etcd:\n%s", members)
 	}
 	c.mustXebec(callLimit, "label", "namespace/default", "kept=elsewhere")
 	c.checkUnchanged("master-1", "master-2")
@@ -111,8 +113,8 @@ func (c *installed) checkExternalEtcd() {
 	if backups, err := filepath.Glob(filepath.Join(c.state, "backups", "*.db")); err != nil || len(backups) != 1 {
 		c.t.Errorf("backups through the gateway: %v, %v", backups, err)
 	}
-	if out, err := c.playbook("restore.yml", "-e", "snapshot=any"); err == nil || !strings.Contains(out, "Somebody else runs etcd") {
-		c.t.Errorf("a restore of somebody else's etcd: %v\n%s", err, lastLines([]byte(out), 20))
+	if out, err := c.playbook("restore.yml", "-e", "snapshot=any"); err == nil || !strings.Contains(out, "etcd is external") {
+		c.t.Errorf("a restore of an external etcd: %v\n%s", err, guests.LastLines([]byte(out), 20))
 	}
 }
 

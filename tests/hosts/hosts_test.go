@@ -15,13 +15,15 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/xebec-project/xebec/tests/guests"
 )
 
 const (
 	virtualIP    = "10.91.7.10"
 	playbookTime = 8 * time.Minute
-	// callLimit bounds a command, so that one that hangs is told of; how long a call may take it knows
-	// by itself.
+	// callLimit bounds a command, so that one that hangs is reported; how long a call may take it
+	// knows by itself.
 	callLimit = 30 * time.Second
 )
 
@@ -40,14 +42,7 @@ func needHosts(t *testing.T) {
 	if os.Getenv("XEBEC_HOSTS") != "1" {
 		t.Skip("takes minutes: run with XEBEC_HOSTS=1, as make test-hosts does")
 	}
-	if os.Geteuid() != 0 {
-		missing(t, "root")
-	}
-	for _, program := range []string{"debootstrap", "systemd-nspawn", "ansible-playbook", "ssh-keygen", "nsenter", "ip"} {
-		if _, err := exec.LookPath(program); err != nil {
-			missing(t, program)
-		}
-	}
+	guests.Require(t, "debootstrap", "systemd-nspawn", "ansible-playbook", "ssh-keygen", "nsenter", "ip")
 }
 
 // group is a group of the inventory: so many hosts, whose names begin with a word, at addresses
@@ -141,7 +136,7 @@ func (c *installed) mustPlaybook(name string, more ...string) string {
 	c.t.Helper()
 	out, err := c.playbook(name, more...)
 	if err != nil {
-		c.t.Fatalf("%s: %v\n%s", name, err, lastLines([]byte(out), 80))
+		c.t.Fatalf("%s: %v\n%s", name, err, guests.LastLines([]byte(out), 80))
 	}
 	return out
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/xebec-project/xebec/lab/cgroup"
 	"github.com/xebec-project/xebec/lab/machine"
+	"github.com/xebec-project/xebec/tests/guests"
 )
 
 const (
@@ -72,7 +73,7 @@ func newSite(t *testing.T) *site {
 	s := &site{t: t, prefix: fmt.Sprintf("xbh%d", os.Getpid()), tree: tree(t)}
 	var err error
 	if s.hier, err = cgroup.Find(); err != nil {
-		missing(t, err.Error())
+		guests.Missing(t, err.Error())
 	}
 	if s.dir, err = os.MkdirTemp("/dev/shm", s.prefix+"-"); err != nil {
 		t.Fatal(err)
@@ -99,20 +100,9 @@ func newSite(t *testing.T) *site {
 	return s
 }
 
-// missing skips the test for want of something, or fails it where nothing may be wanting.
-func missing(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal("missing: ", what)
-	}
-	t.Skip("missing: ", what)
-}
-
 func (s *site) mustRun(name string, args ...string) {
 	s.t.Helper()
-	if out, err := exec.CommandContext(s.t.Context(), name, args...).CombinedOutput(); err != nil {
-		s.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-	}
+	guests.Run(s.t, "", name, args...)
 }
 
 // add makes a host that is off.
@@ -252,7 +242,7 @@ func (h *host) console() string {
 	if err != nil {
 		return err.Error()
 	}
-	return lastLines(out, 30)
+	return guests.LastLines(out, 30)
 }
 
 // cutPower ends everything on the host at once. Its disk stays.

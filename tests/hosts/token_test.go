@@ -21,18 +21,18 @@ import (
 func (c *installed) checkTokens() {
 	c.t.Helper()
 	masters := c.named("master")
-	doors := []string{virtualIP + ":6443"}
+	endpoints := []string{virtualIP + ":6443"}
 	for _, h := range masters {
-		doors = append(doors, h.addr.String()+":6443")
+		endpoints = append(endpoints, h.addr.String()+":6443")
 	}
 	if c.token == "" {
 		c.token = c.createToken()
 	}
-	for _, door := range doors {
-		c.recognised(door, c.token)
+	for _, endpoint := range endpoints {
+		c.recognised(endpoint, c.token)
 	}
 	for i := range 2 * len(masters) {
-		c.recognised(doors[i%len(doors)], c.createToken())
+		c.recognised(endpoints[i%len(endpoints)], c.createToken())
 	}
 }
 
@@ -42,7 +42,7 @@ func (c *installed) createToken() string {
 }
 
 // recognised calls a gateway with nothing but a token of the default account.
-func (c *installed) recognised(door, token string) {
+func (c *installed) recognised(endpoint, token string) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), callLimit)
 	defer cancel()
@@ -54,7 +54,7 @@ func (c *installed) recognised(door, token string) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	conn, err := rpc.Dial(door, rpc.ClientConfig{TLS: trust, Options: []grpc.DialOption{
+	conn, err := rpc.Dial(endpoint, rpc.ClientConfig{TLS: trust, Options: []grpc.DialOption{
 		grpc.WithPerRPCCredentials(rpc.Bearer(token)), grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
 			return c.wire.Dial(ctx, netip.MustParseAddrPort(address))
 		}),
@@ -65,8 +65,8 @@ func (c *installed) recognised(door, token string) {
 	defer conn.Close()
 	who, err := clusterv1.NewClusterServiceClient(conn).WhoAmI(ctx, &clusterv1.WhoAmIRequest{}, grpc.WaitForReady(true))
 	if err != nil {
-		c.t.Errorf("%s does not take a token: %v", door, err)
+		c.t.Errorf("%s does not take a token: %v", endpoint, err)
 	} else if want := "system:serviceaccount:default:default"; who.GetUser() != want {
-		c.t.Errorf("%s takes the token of %s for %s's", door, want, who.GetUser())
+		c.t.Errorf("%s takes the token of %s for %s's", endpoint, want, who.GetUser())
 	}
 }

@@ -13,11 +13,8 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"github.com/xebec-project/xebec/tests/guests"
 )
-
-// cacheDir holds kernels between runs.
-const cacheDir = "/var/cache/xebec"
 
 // keyring has the keys of Debian's releases.
 const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -37,24 +34,10 @@ type debian struct {
 // kernel returns a release's kernel, from the cache if it is there.
 func kernel(t *testing.T, suite string) *debian {
 	t.Helper()
-	if err := os.MkdirAll(cacheDir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	lock, err := os.OpenFile(filepath.Join(cacheDir, "kernels.lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
-	tree := filepath.Join(cacheDir, "kernel-"+suite)
-	if _, err := os.Stat(tree); err != nil {
-		fetch(t, suite, tree)
-	}
+	tree := guests.Image{Kind: "kernel", Suite: suite}.Get(t, func(path string) { fetch(t, suite, path) })
 	images, err := filepath.Glob(filepath.Join(tree, "boot", "vmlinuz-*"))
 	if err != nil || len(images) != 1 {
-		t.Fatalf("%s has the images %v (%v): remove it, and it is fetched anew", tree, images, err)
+		t.Fatalf("%s has the images %v (%v): remove it, and it is fetched again", tree, images, err)
 	}
 	k := &debian{release: strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-"), image: images[0], modules: map[string]string{}}
 	err = filepath.WalkDir(tree, func(path string, entry fs.DirEntry, err error) error {
@@ -91,7 +74,7 @@ func fetch(t *testing.T, suite, tree string) {
 			"-o", "Dir::State::Status=/dev/null", "-o", "Dir::State::Lists=" + filepath.Join(dir, "lists"), "-o", "Dir::Cache=" + dir,
 			"-o", "APT::Architecture=amd64", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Languages=none",
 		}
-		return run(t, dir, program, append(options, args...)...)
+		return guests.Run(t, dir, program, append(options, args...)...)
 	}
 	apt("apt-get", "update")
 	// The package that a system installs names the one that has the kernel.
@@ -104,14 +87,7 @@ func fetch(t *testing.T, suite, tree string) {
 	if err != nil || len(packages) != 1 {
 		t.Fatalf("apt-get left the packages %v (%v)", packages, err)
 	}
-	part := tree + ".part"
-	if err := os.RemoveAll(part); err != nil {
-		t.Fatal(err)
-	}
-	run(t, dir, "dpkg-deb", "-x", packages[0], part)
-	if err := os.Rename(part, tree); err != nil {
-		t.Fatal(err)
-	}
+	guests.Run(t, dir, "dpkg-deb", "-x", packages[0], tree)
 }
 
 // mirror returns where debootstrap, with which the tests of hosts and of virtual machines begin,
@@ -192,16 +168,4 @@ func depends(code []byte) ([]string, error) {
 		}
 	}
 	return nil, nil
-}
-
-// run runs a program in a directory and returns what it printed; the test ends when it fails.
-func run(t *testing.T, dir, name string, args ...string) string {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), name, args...)
-	cmd.Dir = dir
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-	}
-	return string(out)
 }

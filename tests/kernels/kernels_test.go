@@ -26,7 +26,7 @@ var notOn = map[string][]string{
 	"5.10": {
 		// From 5.18 on, programs choose the error by which a service without endpoints refuses.
 		"TestRecreatedCgroup", "TestIPv6", "TestRepairs", "TestNoEndpoint", "TestRemove", "TestTwoNodes",
-		// From 5.14 on, a process is told its network namespace's cookie.
+		// From 5.14 on, a process can read its network namespace's cookie.
 		"TestLoopbackIsTheNodes",
 		// Debian 11 has no MPTCP.
 		"TestTCP",

@@ -15,6 +15,8 @@ import (
 
 	"github.com/cavaliergopher/cpio"
 	"golang.org/x/sys/unix"
+
+	"github.com/xebec-project/xebec/tests/guests"
 )
 
 // modules are what the agent's packages and their tests need of a kernel.
@@ -115,15 +117,7 @@ const commandLine = "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off now
 // come to its end.
 func (b *builder) boot(t *testing.T, k *debian, limit time.Duration, tests []Test) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "xebec-kernels-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
+	dir := guests.MemoryDir(t, "xebec-kernels-")
 	archive, console, report := filepath.Join(dir, "initramfs"), filepath.Join(dir, "console"), filepath.Join(dir, "report")
 	b.archive(t, archive, k, tests)
 	ctx, cancel := context.WithTimeout(t.Context(), limit)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/xebec-project/xebec/tests/guests"
 )
 
 const (
@@ -103,7 +105,7 @@ func TestVagrantUp(t *testing.T) {
 	l.vagrant("up")
 	l.ready(nodes)
 	l.xebec("", "wait", "--for=condition=Available", "deployment/echo", "--timeout=5m")
-	// Nobody makes a pod anew that stands by itself: it has ended with its node.
+	// A pod without a controller is not created again: it has ended with its node.
 	t.Logf("the pod client has ended: %s", l.xebec("", "get", "pod", "client", "-o", "jsonpath={.status.phase} {.status.reason}"))
 	l.xebec("", "delete", "pod", "client")
 	l.xebec("", "apply", "-f", filepath.Join(l.dir, "samples"))
@@ -237,7 +239,7 @@ func (l *lab) xebec(stdin string, args ...string) string {
 // ready waits until there are just so many nodes and all are Ready.
 func (l *lab) ready(nodes int) {
 	l.t.Helper()
-	await(l.t, 5*time.Minute, "nodes", func() error {
+	guests.Await(l.t, 5*time.Minute, "nodes", func() error {
 		out, err := l.try("", "get", "nodes")
 		if err != nil {
 			return err
@@ -261,7 +263,7 @@ func (l *lab) answered(nodes int) {
 	l.t.Helper()
 	for n := range nodes {
 		call := fmt.Sprintf(`import urllib.request; print(urllib.request.urlopen("http://%s%d:%d/name", timeout=5).read().decode())`, network, 101+n, nodePort)
-		await(l.t, time.Minute, "an answer", func() error {
+		guests.Await(l.t, time.Minute, "an answer", func() error {
 			cmd := exec.CommandContext(l.t.Context(), "vagrant", "ssh", "master-1", "-c", "python3 -c '"+call+"'")
 			cmd.Dir = filepath.Join(l.dir, "vagrant")
 			out, err := cmd.CombinedOutput()
@@ -272,7 +274,7 @@ func (l *lab) answered(nodes int) {
 			return nil
 		})
 	}
-	await(l.t, time.Minute, "an answer", func() error {
+	guests.Await(l.t, time.Minute, "an answer", func() error {
 		_, err := l.try("", "exec", "client", "--", "/client", "get", "http://echo/name")
 		return err
 	})

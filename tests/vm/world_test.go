@@ -3,7 +3,6 @@ package vm
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
@@ -16,15 +15,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xebec-project/xebec/tests/guests"
 )
 
 const (
-	// cacheDir holds the box between runs.
-	cacheDir = "/var/cache/xebec"
 	// suiteVariable names the Debian release that the machines run. The usual one's kernel has no tcx,
 	// so that the datapath takes to clsact.
 	suiteVariable = "XEBEC_VM_SUITE"
-	usualSuite    = "bookworm"
 	// worldDir names the directory of the run to the process in the namespaces, and tells it that it
 	// is there.
 	worldDir = "XEBEC_VM_WORLD"
@@ -41,42 +39,22 @@ func box(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum, suite := sha256.Sum256(recipe), cmp.Or(os.Getenv(suiteVariable), usualSuite)
-	path := filepath.Join(cacheDir, fmt.Sprintf("vm-%s-%x.box", suite, sum[:6]))
-	if _, err := os.Stat(path); err == nil {
-		return path
-	}
-	old, err := filepath.Glob(filepath.Join(cacheDir, "vm-"+suite+"-*"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, o := range old {
-		if err := os.Remove(o); err != nil {
-			t.Fatal(err)
+	suite := cmp.Or(os.Getenv(suiteVariable), guests.Suite)
+	return guests.Image{Kind: "vm", Suite: suite, Recipe: string(recipe), Extension: ".box"}.Get(t, func(path string) {
+		build := exec.CommandContext(t.Context(), script, path, suite)
+		// The tree has some ten thousand files, which are slow to write on a disk.
+		build.Env = append(os.Environ(), "TMPDIR=/dev/shm")
+		build.Stdout, build.Stderr = os.Stdout, os.Stderr
+		if err := build.Run(); err != nil {
+			t.Fatalf("build the box: %v", err)
 		}
-	}
-	build := exec.CommandContext(t.Context(), script, path, suite)
-	// The tree is some ten thousand files, which a slow disk would feel.
-	build.Env = append(os.Environ(), "TMPDIR=/dev/shm")
-	build.Stdout, build.Stderr = os.Stdout, os.Stderr
-	if err := build.Run(); err != nil {
-		t.Fatalf("build the box: %v", err)
-	}
-	return path
+	})
 }
 
 // enter runs the calling test once more, in namespaces of its own, and takes over its verdict.
 func enter(t *testing.T) {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "xebec-vm-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
+	dir := guests.MemoryDir(t, "xebec-vm-")
 	if err := os.Link(box(t), filepath.Join(dir, "debian.box")); err != nil {
 		// On another file system.
 		if out, err := exec.CommandContext(t.Context(), "cp", box(t), filepath.Join(dir, "debian.box")).CombinedOutput(); err != nil {
@@ -127,7 +105,7 @@ remember_owner = 0
 // test is in.
 func startLibvirt(t *testing.T, dir string) {
 	t.Helper()
-	run(t, "", "ip", "link", "set", "lo", "up")
+	guests.Run(t, "", "ip", "link", "set", "lo", "up")
 	for _, d := range []string{"/run", "/var/lib/libvirt", "/var/log/libvirt", "/etc/libvirt/qemu", "/etc/libvirt/storage", "/var/cache/libvirt"} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			t.Fatal(err)
@@ -150,9 +128,9 @@ func startLibvirt(t *testing.T, dir string) {
 		}
 	}
 	for _, daemon := range []string{"/usr/sbin/virtlogd", "/usr/sbin/libvirtd"} {
-		run(t, "", daemon, "-d")
+		guests.Run(t, "", daemon, "-d")
 	}
-	await(t, time.Minute, "libvirt", func() error {
+	guests.Await(t, time.Minute, "libvirt", func() error {
 		conn, err := net.Dial("unix", "/run/libvirt/libvirt-sock")
 		if err == nil {
 			conn.Close()
@@ -164,16 +142,16 @@ func startLibvirt(t *testing.T, dir string) {
 	for _, args := range [][]string{
 		{"pool-define-as", "default", "dir", "--target", pool}, {"pool-build", "default"}, {"pool-start", "default"},
 	} {
-		run(t, "", "virsh", append([]string{"-c", "qemu:///system", "-q"}, args...)...)
+		guests.Run(t, "", "virsh", append([]string{"-c", "qemu:///system", "-q"}, args...)...)
 	}
 }
 
 // probe has libvirt ask QEMU what it can do, which it would otherwise do when the first machine
 // starts. On a busy machine QEMU 7.2 may accept the connection for that in one thread and wait for
-// it for ever in another: it is ended then, and libvirt asks anew.
+// it for ever in another: it is ended then, and libvirt asks again.
 func probe(t *testing.T) {
 	t.Helper()
-	await(t, 3*time.Minute, "an answer of QEMU", func() error {
+	guests.Await(t, 3*time.Minute, "an answer of QEMU", func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		out, err := exec.CommandContext(ctx, "virsh", "-c", "qemu:///system", "domcapabilities", "--virttype", "qemu").CombinedOutput()
@@ -190,32 +168,4 @@ func probe(t *testing.T) {
 		}
 		return fmt.Errorf("domcapabilities: %w\n%s", errors.Join(err, globErr), out)
 	})
-}
-
-// run runs a program in a directory and returns what it printed; the test ends when it fails.
-func run(t *testing.T, dir, name string, args ...string) string {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), name, args...)
-	cmd.Dir = dir
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
-
-// await returns when check finds nothing amiss.
-func await(t *testing.T, limit time.Duration, what string, check func() error) {
-	t.Helper()
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(limit); ; <-tick.C {
-		err := check()
-		if err == nil {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("%s not in %v: %v", what, limit, err)
-		}
-	}
 }

@@ -56,7 +56,7 @@ debootstrap --variant=minbase --include="$include" "$suite" "$tree" >"$work/log"
 }
 
 echo "box: configuring"
-# Vagrant's well-known public key: whoever can reach a fresh machine can log in to it.
+# Vagrant's well-known public key: everyone who can reach a fresh machine can log in to it.
 key='ssh-rsa AAAAB3NzaC1yc2EAAAABIwAAAQEA6NF8iallvQVp22WDkTkyrtvp9eWW6A8YVr+kz4TjGYe7gHzIw+niNltGEFHzD8+v1I2YJ6oXevct1YeS0o9HZyN1Q9qgCgzUFtdOKLv6IedplqoPkcmF0aYet2PkEDo3MlTBckFXPITAMzF8dJSIFo9D8HfdOV0IAdx4O7PtixWKn5y2hMNG0zQPyUecp4pzC6kivAIhyfHilFR61RGL+GPXQ2MWZWFYbAGjyiYJnAmCP3NOTd0jMZEnDkbUvxhMmBYSdETk1rRgm+R4LOzFUGaHqHDLKLX+FIPKcF96hrucXzcWyLbIbEgE98OHlnVYCzRdK8jlqm8tehUc9c9WhQ== vagrant insecure public key'
 chroot "$tree" useradd --create-home --shell /bin/bash vagrant
 install -d -m 700 "$tree/home/vagrant/.ssh"
