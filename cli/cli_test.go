@@ -807,6 +807,24 @@ func TestExplain(t *testing.T) {
 			t.Errorf("lacks %q:\n%s", want, r.out)
 		}
 	}
+	for field, wants := range map[string][]string{
+		"pod.spec":                                {"containers <[]Container> -required-", "restartPolicy <string>\n  enum: Always", "default: Always", "Not supported."},
+		"pod.spec.containers.ports":               {"hostPort <integer>\n  range: 1 to 65535", "protocol <string>\n  enum: TCP, UDP\n  default: TCP"},
+		"pod.spec.restartPolicy":                  {"ENUM:     Always", "DEFAULT:  Always"},
+		"pod.spec.containers.name":                {"FIELD:    spec.containers.name <string> -required-"},
+		"service.spec.ports.port":                 {"FIELD:    spec.ports.port <integer> -required-"},
+		"pod.spec.containers.ports.containerPort": {"RANGE:    1 to 65535"},
+		"pod.spec.volumes.rbd":                    {"Not supported: "},
+		"deployment.spec":                         {"selector <LabelSelector> -required-", "template <PodTemplateSpec> -required-"},
+		"pod.status.containerStatuses":            {"image <string> -required-"},
+	} {
+		r := c.run(t, "explain", field)
+		for _, want := range wants {
+			if !strings.Contains(r.out, want) {
+				t.Errorf("explain %s lacks %q:\n%s", field, want, r.out)
+			}
+		}
+	}
 	// Embedded messages that JSON inlines have no name of their own.
 	if r := c.run(t, "explain", "pod.spec.containers.livenessProbe"); !strings.Contains(r.out, "httpGet <HTTPGetAction>") {
 		t.Errorf("inlined fields are not shown:\n%s", r.out)

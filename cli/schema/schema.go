@@ -3,10 +3,13 @@
 package schema
 
 import (
+	"fmt"
+
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/schema"
 	"github.com/xebec-project/xebec/internal/schema/comments"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -21,6 +24,16 @@ type Field struct {
 	Comment, TypeComment string
 	// NoEffect says why setting the field does nothing yet; empty when it does something.
 	NoEffect string
+	// Refused says why objects that set the field are refused; empty when they are not.
+	Refused string
+	// Required fields must be set.
+	Required bool
+	// Enum are the accepted values, or those of each element of a list; any when empty.
+	Enum []string
+	// Range are the bounds of a number: "1 to 65535", "at least 0". Empty when there are none.
+	Range string
+	// Default is the value, as JSON, of a field that is not set; empty when it has none.
+	Default string
 
 	message protoreflect.MessageDescriptor // nil for what has no fields of its own
 }
@@ -44,12 +57,15 @@ func (f Field) Fields() []Field {
 	var out []Field
 	for i := range f.message.Fields().Len() {
 		d := f.message.Fields().Get(i)
-		o := options(d)
+		o := schema.RulesOf(d)
 		if o.GetInline() && d.Message() != nil {
 			out = append(out, Field{message: d.Message()}.Fields()...)
 			continue
 		}
-		child := Field{Name: d.JSONName(), Comment: all[d.FullName()], NoEffect: o.GetNoEffect()}
+		child := Field{
+			Name: d.JSONName(), Comment: all[d.FullName()], NoEffect: o.GetNoEffect(), Refused: o.GetRefused(),
+			Required: schema.Required(d), Enum: o.GetEnum(), Range: bounds(o), Default: o.GetDefaultJson(),
+		}
 		child.Type, child.message = describe(d)
 		if child.message != nil {
 			child.TypeComment = all[child.message.FullName()]
@@ -69,9 +85,24 @@ func (f Field) Child(name string) (Field, bool) {
 	return Field{}, false
 }
 
-func options(d protoreflect.FieldDescriptor) *metav1.FieldRules {
-	o, _ := proto.GetExtension(d.Options(), metav1.E_Field).(*metav1.FieldRules)
-	return o
+// bounds describes the bounds of a number.
+func bounds(o *metav1.FieldRules) string {
+	if o == nil {
+		return ""
+	}
+	least, most := o.Min, o.Max
+	if o.GetFormat() == metav1.Format_FORMAT_PORT {
+		least, most = proto.Int64(1), proto.Int64(65535)
+	}
+	switch {
+	case least != nil && most != nil:
+		return fmt.Sprintf("%d to %d", *least, *most)
+	case least != nil:
+		return fmt.Sprintf("at least %d", *least)
+	case most != nil:
+		return fmt.Sprintf("at most %d", *most)
+	}
+	return ""
 }
 
 // describe names a field's type and returns the message whose fields it has.
@@ -108,8 +139,7 @@ func message(m protoreflect.MessageDescriptor) (string, protoreflect.MessageDesc
 	if m.FullName() == "google.protobuf.Timestamp" {
 		return "time, RFC 3339", nil
 	}
-	o, _ := proto.GetExtension(m.Options(), metav1.E_Message).(*metav1.MessageRules)
-	switch o.GetJsonForm() {
+	switch schema.MessageRulesOf(m).GetJsonForm() {
 	case metav1.JsonForm_JSON_FORM_QUANTITY:
 		return "quantity", nil
 	case metav1.JsonForm_JSON_FORM_INT_OR_STRING:

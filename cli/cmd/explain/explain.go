@@ -62,7 +62,10 @@ func explain(s *session.Session, text string, recursive bool) error {
 	}
 	s.Printf("KIND:     %s\nVERSION:  %s\n", k.Name, k.Version)
 	if rest != "" {
-		s.Printf("FIELD:    %s <%s>\n", strings.Join(path[1:], "."), field.Type)
+		s.Printf("FIELD:    %s <%s>%s\n", strings.Join(path[1:], "."), field.Type, required(field))
+	}
+	for _, fact := range facts(field) {
+		s.Printf("%-9s %s\n", strings.ToUpper(fact.name)+":", fact.text)
 	}
 	s.Printf("\n")
 	for _, comment := range []string{field.Comment, field.TypeComment} {
@@ -72,6 +75,9 @@ func explain(s *session.Session, text string, recursive bool) error {
 	}
 	if field.NoEffect != "" {
 		s.Printf("%s\n\n", wrap("Has no effect yet: "+field.NoEffect+".", "  ", columns))
+	}
+	if field.Refused != "" {
+		s.Printf("%s\n\n", wrap("Not supported: "+field.Refused+".", "  ", columns))
 	}
 	if len(field.Fields()) == 0 {
 		return nil
@@ -100,11 +106,17 @@ func unknownField(path []string, step string, field schema.Field) error {
 // is shown once.
 func explainFields(s *session.Session, field schema.Field, indent string, columns int, recursive bool, within map[string]bool) {
 	for _, f := range field.Fields() {
-		s.Printf("%s%s <%s>\n", indent, f.Name, f.Type)
+		s.Printf("%s%s <%s>%s\n", indent, f.Name, f.Type, required(f))
 		if !recursive {
+			for _, fact := range facts(f) {
+				s.Printf("%s\n", wrap(fact.name+": "+fact.text, indent, columns))
+			}
 			text := f.Comment
 			if f.NoEffect != "" {
 				text += " Has no effect yet."
+			}
+			if f.Refused != "" {
+				text += " Not supported."
 			}
 			s.Printf("%s\n\n", wrap(text, indent+"  ", columns))
 			continue
@@ -115,6 +127,31 @@ func explainFields(s *session.Session, field schema.Field, indent string, column
 			delete(within, bare)
 		}
 	}
+}
+
+// required marks required fields as kubectl does.
+func required(f schema.Field) string {
+	if f.Required {
+		return " -required-"
+	}
+	return ""
+}
+
+type fact struct{ name, text string }
+
+// facts are the accepted values of a field and its default.
+func facts(f schema.Field) []fact {
+	var out []fact
+	if len(f.Enum) > 0 {
+		out = append(out, fact{"enum", strings.Join(f.Enum, ", ")})
+	}
+	if f.Range != "" {
+		out = append(out, fact{"range", f.Range})
+	}
+	if f.Default != "" && f.Default != `""` {
+		out = append(out, fact{"default", strings.Trim(f.Default, `"`)})
+	}
+	return out
 }
 
 // wrap breaks a text into lines.
