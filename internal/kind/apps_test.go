@@ -111,6 +111,8 @@ func TestDeploymentUpdate(t *testing.T) {
 	d := deployment()
 	d.Status = &appsv1.DeploymentStatus{Replicas: 1, ReadyReplicas: 2, AvailableReplicas: 3}
 	expect(t, kind.Of(d).ValidateStatusUpdate(d, deployment()), []string{"status.readyReplicas: Invalid value: 2", "status.availableReplicas: Invalid value: 3"})
+	d.Status = &appsv1.DeploymentStatus{TerminatingReplicas: proto.Int32(-1)}
+	expect(t, kind.Of(d).ValidateStatusUpdate(d, deployment()), []string{"status.terminatingReplicas: Invalid value: -1"})
 }
 
 func TestReplicaSet(t *testing.T) {

@@ -16,8 +16,8 @@ const (
 	fieldImmutable = "field is immutable"
 )
 
-// setOf is the set of the keys of a list. Lists of objects are as long as clients make them: to look for each element of
-// one in another takes minutes.
+// setOf returns the set of the keys of a list. Clients decide how long lists are: looking each
+// element of one list up in another takes minutes for the longest.
 func setOf[T any, K comparable](list []T, key func(T) K) map[K]bool {
 	out := make(map[K]bool, len(list))
 	for _, x := range list {
@@ -48,7 +48,7 @@ func (c *checker) each(p *field.Path, value any, messages []string) {
 	}
 }
 
-// notYet refuses what Kubernetes would accept and this version can't do.
+// notYet refuses a value that Kubernetes accepts and this version does not support.
 func (c *checker) notYet(p *field.Path, value any, detail string) {
 	c.add(&field.Error{Type: field.ErrorTypeNotSupported, Field: p.String(), BadValue: value, Detail: detail})
 }
@@ -101,12 +101,17 @@ func unchanged[T comparable](c *checker, p *field.Path, new, old T) {
 // unchangedPointer refuses a change of an optional scalar field, between set and not set too.
 func unchangedPointer[T comparable](c *checker, p *field.Path, new, old *T) {
 	switch {
-	case new == nil && old == nil:
+	case equal(new, old):
 	case new == nil:
 		c.add(&field.Error{Type: field.ErrorTypeInvalid, Field: p.String(), BadValue: nil, Detail: fieldImmutable})
-	case old == nil || *new != *old:
+	default:
 		c.invalid(p, *new, fieldImmutable)
 	}
+}
+
+// equal reports whether two optional fields are both absent, or set to the same value.
+func equal[T comparable](a, b *T) bool {
+	return a == nil && b == nil || a != nil && b != nil && *a == *b
 }
 
 // names remembers what must be unique within an object.
@@ -159,7 +164,7 @@ func (c *checker) cidr(p *field.Path, value string) netip.Prefix {
 	return n
 }
 
-// sorted are the keys of a map in a fixed order, so that errors come in the same order every time.
+// sorted returns the keys of a map in order, so that errors come in the same order every time.
 func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 func nameIsSubdomain(name string) []string { return validation.IsDNS1123Subdomain(name) }

@@ -2,6 +2,7 @@ package kind_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -103,6 +104,11 @@ func TestNamespace(t *testing.T) {
 	n.Metadata.Name = strings.Repeat("a", 64)
 	n.Spec = &corev1.NamespaceSpec{Finalizers: []string{"mine"}}
 	expect(t, k.Validate(n), []string{`metadata.name: Invalid value: "aaa`, `spec.finalizers[0]: Invalid value: "mine"`})
+	old := &corev1.Namespace{Metadata: &metav1.ObjectMeta{Name: "shop"}, Spec: &corev1.NamespaceSpec{Finalizers: []string{"kubernetes"}}}
+	kind.Of(n).PrepareUpdate(n, old)
+	if got := n.GetSpec().GetFinalizers(); !slices.Equal(got, []string{"kubernetes"}) {
+		t.Errorf("an update changed the finalizers to %q", got)
+	}
 }
 
 func TestNode(t *testing.T) {
@@ -126,6 +132,13 @@ func TestNode(t *testing.T) {
 		{"cordon", func(n *corev1.Node) { n.Spec.Unschedulable = true }, nil},
 		{"other CIDR", func(n *corev1.Node) { n.Spec.PodCidr, n.Spec.PodCidrs = "10.244.1.0/24", nil }, []string{"spec.podCIDRs: Forbidden"}},
 		{"no CIDR", func(n *corev1.Node) { n.Spec = nil }, []string{"spec.podCIDRs: Forbidden"}},
+		{"external ID", func(n *corev1.Node) { n.Spec.ExternalId = "a" }, []string{"spec.externalID: Forbidden: may not be updated"}},
+		{"empty configuration source", func(n *corev1.Node) { n.Spec.ConfigSource = &corev1.NodeConfigSource{} }, []string{"spec.configSource: Invalid value"}},
+		{"configuration source", func(n *corev1.Node) {
+			n.Spec.ConfigSource = &corev1.NodeConfigSource{ConfigMap: &corev1.ConfigMapNodeConfigSource{Namespace: "default", Uid: "1", KubeletConfigKey: "a b"}}
+		}, []string{
+			"spec.configSource.configMap.uid: Forbidden", "spec.configSource.configMap.name: Required value", "spec.configSource.configMap.kubeletConfigKey: Invalid value",
+		}},
 	})
 
 	n := node()

@@ -5,13 +5,14 @@ import (
 	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// PermanentNamespaces are those that the apiserver makes, and makes again. They cannot be deleted.
+// PermanentNamespaces are created by the apiserver when they are missing. They cannot be deleted.
 var PermanentNamespaces = []string{"default", "kube-system", "kube-public", "kube-node-lease"}
 
 // Phases of a namespace, and the label that carries its name so that selectors can choose it.
@@ -28,6 +29,8 @@ var (
 		defaults: defaultNamespace,
 		check:    checkNamespace,
 		create:   createNamespace,
+		// As in Kubernetes, only a subresource could change the finalizers of the spec.
+		update: func(new, old *corev1.Namespace) { new.Spec = proto.CloneOf(old.GetSpec()) },
 	}
 	namespaceColumns = []Column{
 		column("STATUS", func(n *corev1.Namespace) string {
@@ -41,9 +44,9 @@ var (
 	namespaceFields = map[string][]protowire.Number{"status.phase": {3, 1}}
 )
 
-// createNamespace makes a namespace active, and holds it back from deletion until the collector has emptied it.
-// Kubernetes keeps that finalizer in spec.finalizers, which only a subresource of namespaces may change; here it stands
-// among the metadata's like any other.
+// createNamespace makes a namespace active and adds the finalizer that holds it until the collector
+// has deleted its content. Kubernetes keeps that finalizer in spec.finalizers, which only a
+// subresource of namespaces may change; here it is in the metadata like any other.
 func createNamespace(n *corev1.Namespace) {
 	n.Status = &corev1.NamespaceStatus{Phase: NamespaceActive}
 	if m := n.GetMetadata(); m != nil && !slices.Contains(m.GetFinalizers(), FinalizerKubernetes) {

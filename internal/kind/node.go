@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -24,7 +25,7 @@ const (
 	TaintNoExecute        = "NoExecute"
 )
 
-// Taints that tell what a node runs short of, as Kubernetes names them.
+// Taints of nodes that run short of a resource, as in Kubernetes.
 const (
 	TaintMemoryPressure = "node.kubernetes.io/memory-pressure"
 	TaintDiskPressure   = "node.kubernetes.io/disk-pressure"
@@ -50,11 +51,13 @@ const (
 	LabelNodeRole       = "kubernetes.io/role"
 )
 
-// AnnotationPodCIDRs holds, on a node that registers, the pod ranges that it had before the cluster forgot it, with commas
-// between: pods have addresses of them. The nodes service gives it those that are free.
+// AnnotationPodCIDRs has, on a node that registers again, the pod ranges that it had before its
+// object was deleted, separated by commas: its pods have addresses in them. The nodes service
+// assigns those that are free.
 const AnnotationPodCIDRs = "xebec.io/pod-cidrs"
 
-// The labels of Kubernetes' own domains that a node may set on itself, and the domains of which it may set any.
+// The labels of Kubernetes' own domains that a node may set on itself, and the domains of which it
+// may set any.
 var (
 	nodeOwnLabels = []string{
 		"kubernetes.io/hostname", "kubernetes.io/arch", "kubernetes.io/os", "beta.kubernetes.io/arch", "beta.kubernetes.io/os",
@@ -65,9 +68,10 @@ var (
 	nodeOwnDomains = []string{"kubelet.kubernetes.io", "node.kubernetes.io"}
 )
 
-// NodeMaySetLabel reports whether a node may set a label on itself, as Kubernetes' NodeRestriction has it: any but those
-// under kubernetes.io and k8s.io, node-restriction.kubernetes.io among them, and of those the ones that kubelets set.
-// Administrators set the others, such as node-role.kubernetes.io/worker.
+// NodeMaySetLabel reports whether a node may set a label on itself, as Kubernetes' NodeRestriction
+// has it: any but those under kubernetes.io and k8s.io, node-restriction.kubernetes.io among them,
+// and of those the ones that kubelets set. Administrators set the others, such as
+// node-role.kubernetes.io/worker.
 func NodeMaySetLabel(key string) bool {
 	domain, _, prefixed := strings.Cut(key, "/")
 	within := func(parent string) bool { return domain == parent || strings.HasSuffix(domain, "."+parent) }
@@ -93,7 +97,9 @@ var (
 		column("STATUS", nodeStatus),
 		column("ROLES", nodeRoles),
 		AgeColumn,
-		at(".status.nodeInfo.kubeletVersion", column("VERSION", func(n *corev1.Node) string { return n.GetStatus().GetNodeInfo().GetKubeletVersion() })),
+		at(".status.nodeInfo.kubeletVersion", column("VERSION", func(n *corev1.Node) string {
+			return n.GetStatus().GetNodeInfo().GetKubeletVersion()
+		})),
 		wide("INTERNAL-IP", func(n *corev1.Node) string { return orNone(NodeAddress(n, NodeInternalIP)) }),
 		wide("EXTERNAL-IP", func(n *corev1.Node) string { return orNone(NodeAddress(n, NodeExternalIP)) }),
 		wide("OS-IMAGE", func(n *corev1.Node) string { return orUnknown(n.GetStatus().GetNodeInfo().GetOsImage()) }),
@@ -118,10 +124,11 @@ func NodeAddress(n *corev1.Node, typ string) string {
 // LabelHollow marks nodes that are simulated: they have no agent to call and no service maps.
 const LabelHollow = "xebec.io/hollow"
 
-// defaultAgentPort is the agent's when its node's status names none.
+// defaultAgentPort is the port of an agent whose node's status has none.
 const defaultAgentPort = 10250
 
-// AgentAddress is where a node's agent takes calls, as host:port; false when the node has no internal address yet.
+// AgentAddress returns the address of a node's agent as host:port; false while the node has no
+// internal address.
 func AgentAddress(n *corev1.Node) (string, bool) {
 	host := NodeAddress(n, "InternalIP")
 	if host == "" {
@@ -223,20 +230,58 @@ func checkNodeStatus(s *corev1.NodeStatus, c *checker) {
 	c.amounts(status.Child("allocatable"), s.GetAllocatable())
 	for i, name := range s.GetDeclaredFeatures() {
 		if len(name) > maxFeatureName || !featureName.MatchString(name) {
-			c.invalid(status.Child("declaredFeatures").Index(i), name, fmt.Sprintf("invalid feature name %q: must start with an UpperCamelCase segment, with subsequent segments"+
-				" separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes", name))
+			c.invalid(status.Child("declaredFeatures").Index(i), name,
+				fmt.Sprintf("invalid feature name %q: must start with an UpperCamelCase segment, with subsequent segments"+
+					" separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes", name))
 		}
 	}
 }
 
 func checkNodeUpdate(new, old *corev1.Node, c *checker) {
 	spec := field.NewPath("spec")
-	// A second family may join the first when the cluster becomes dual-stack.
+	// A second range may be added when the cluster becomes dual-stack.
 	was, now := old.GetSpec().GetPodCidrs(), new.GetSpec().GetPodCidrs()
 	if len(was) > 0 && !slices.Equal(was, now[:min(len(was), len(now))]) {
 		c.forbidden(spec.Child("podCIDRs"), `node updates may not change podCIDR except from "" to valid`)
 	}
+	if new.GetSpec().GetExternalId() != old.GetSpec().GetExternalId() {
+		c.forbidden(spec.Child("externalID"), "may not be updated")
+	}
+	if s := new.GetSpec().GetConfigSource(); s != nil {
+		c.configSource(spec.Child("configSource"), s)
+	}
 	if was := old.GetSpec().GetProviderId(); was != "" && was != new.GetSpec().GetProviderId() {
 		c.forbidden(spec.Child("providerID"), `node updates may not change providerID except from "" to valid`)
+	}
+}
+
+// configSource checks a source of configuration, which has no effect. Kubernetes checks it only in
+// updates.
+func (c *checker) configSource(p *field.Path, s *corev1.NodeConfigSource) {
+	m := s.GetConfigMap()
+	if m == nil {
+		c.invalid(p, "", "exactly one reference subfield must be non-nil")
+		return
+	}
+	p = p.Child("configMap")
+	if m.GetUid() != "" {
+		c.forbidden(p.Child("uid"), "uid must not be set in spec")
+	}
+	if m.GetResourceVersion() != "" {
+		c.forbidden(p.Child("resourceVersion"), "resourceVersion must not be set in spec")
+	}
+	for _, required := range []struct {
+		name, value string
+		check       func(string) []string
+	}{
+		{"namespace", m.GetNamespace(), nameIsLabel},
+		{"name", m.GetName(), nameIsSubdomain},
+		{"kubeletConfigKey", m.GetKubeletConfigKey(), validation.IsConfigMapKey},
+	} {
+		if required.value == "" {
+			c.required(p.Child(required.name), required.name+" must be set in spec")
+			continue
+		}
+		c.each(p.Child(required.name), required.value, required.check(required.value))
 	}
 }

@@ -82,10 +82,11 @@ var (
 	}
 )
 
-// IsHeadless reports that a service has no cluster IP by its own wish: its name stands for its endpoints' addresses.
+// IsHeadless reports whether a service has no cluster IP by its spec: its name resolves to its
+// endpoints' addresses.
 func IsHeadless(s *corev1.Service) bool { return s.GetSpec().GetClusterIp() == ClusterIPNone }
 
-// NeedsNodePorts reports that nodes are to open a port for each of the service's ports.
+// NeedsNodePorts reports whether nodes open a port for each of the service's ports.
 func NeedsNodePorts(s *corev1.Service) bool { return needsNodePorts(s.GetSpec()) }
 
 func needsNodePorts(s *corev1.ServiceSpec) bool {
@@ -93,8 +94,8 @@ func needsNodePorts(s *corev1.ServiceSpec) bool {
 		s.GetType() == ServiceLoadBalancer && (s.AllocateLoadBalancerNodePorts == nil || s.GetAllocateLoadBalancerNodePorts())
 }
 
-// NeedsHealthCheckNodePort reports that nodes are to tell load balancers, at a port of their own, whether they have an
-// endpoint of the service.
+// NeedsHealthCheckNodePort reports whether nodes report to load balancers, at a dedicated port,
+// whether they have an endpoint of the service.
 func NeedsHealthCheckNodePort(s *corev1.Service) bool { return needsHealthCheckNodePort(s.GetSpec()) }
 
 func needsHealthCheckNodePort(s *corev1.ServiceSpec) bool {
@@ -182,8 +183,8 @@ func defaultService(o *corev1.Service) {
 	}
 }
 
-// updateService keeps the addresses and ports that were allocated, when an update leaves them out, as a manifest that
-// is applied again does; and gives the cluster IP up when the service becomes a mere name.
+// updateService keeps allocated addresses and ports that an update leaves out, as a manifest that
+// is applied again does, and releases the cluster IP when the type changes to ExternalName.
 func updateService(new, old *corev1.Service) {
 	if new.GetSpec() == nil || old.GetSpec() == nil {
 		return
@@ -211,7 +212,8 @@ func updateService(new, old *corev1.Service) {
 	}
 }
 
-// dropForType clears what belongs to the type that a service had, and was only carried along by whoever changed it.
+// dropForType clears fields that belong to the former type of a service and are unchanged by the
+// update.
 func dropForType(s, was *corev1.ServiceSpec) {
 	if s.GetType() == ServiceExternalName && was.GetType() != ServiceExternalName {
 		if s.GetClusterIp() == was.GetClusterIp() {
@@ -263,7 +265,7 @@ func checkService(o *corev1.Service, c *checker) {
 	c.servicePolicies(p, s)
 
 	if s.GetType() == ServiceExternalName {
-		// A name may end with a dot, which says that it is absolute.
+		// A name may end with a dot, which makes it absolute.
 		name := strings.TrimSuffix(s.GetExternalName(), ".")
 		if name == "" {
 			c.required(p.Child("externalName"), "")
@@ -287,7 +289,8 @@ func (c *checker) servicePorts(p *field.Path, s *corev1.ServiceSpec) {
 		case !isExternal(s):
 			c.forbidden(at.Child("nodePort"), fmt.Sprintf("may not be used when `type` is '%s'", s.GetType()))
 		case n < MinNodePort || n > MaxNodePort:
-			c.invalid(at.Child("nodePort"), n, fmt.Sprintf("provided port is not in the valid range. The range of valid ports is %d-%d", MinNodePort, MaxNodePort))
+			c.invalid(at.Child("nodePort"), n,
+				fmt.Sprintf("provided port is not in the valid range. The range of valid ports is %d-%d", MinNodePort, MaxNodePort))
 		default:
 			c.unique(at.Child("nodePort"), nodePorts, fmt.Sprintf("%d/%s", n, port.GetProtocol()))
 		}
@@ -352,7 +355,8 @@ func (c *checker) servicePolicies(p *field.Path, s *corev1.ServiceSpec) {
 		case !needsHealthCheckNodePort(s):
 			c.invalid(p.Child("healthCheckNodePort"), n, "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'")
 		case n < MinNodePort || n > MaxNodePort:
-			c.invalid(p.Child("healthCheckNodePort"), n, fmt.Sprintf("provided port is not in the valid range. The range of valid ports is %d-%d", MinNodePort, MaxNodePort))
+			c.invalid(p.Child("healthCheckNodePort"), n,
+				fmt.Sprintf("provided port is not in the valid range. The range of valid ports is %d-%d", MinNodePort, MaxNodePort))
 		}
 	}
 	if s.GetType() != ServiceLoadBalancer {
@@ -373,6 +377,10 @@ func (c *checker) servicePolicies(p *field.Path, s *corev1.ServiceSpec) {
 }
 
 func checkServiceUpdate(new, old *corev1.Service, c *checker) {
+	s, was := new.GetSpec(), old.GetSpec()
+	if s.GetType() == ServiceLoadBalancer && was.GetType() == ServiceLoadBalancer && !equal(s.LoadBalancerClass, was.LoadBalancerClass) {
+		c.invalid(field.NewPath("spec", "loadBalancerClass"), s.GetLoadBalancerClass(), "may not change once set")
+	}
 	if new.GetSpec().GetType() == ServiceExternalName || old.GetSpec().GetType() == ServiceExternalName {
 		return
 	}

@@ -22,10 +22,11 @@ func FamilyOf(address string) string {
 	return FamilyIPv6
 }
 
-// SettleFamilies completes a service's IP families and their policy, as Kubernetes does, for a cluster whose services
-// can have addresses of the families given, the first of which is what they have unless they ask for more. old is nil
-// for a new service. What an update leaves out stays, and changing the policy to SingleStack gives the second family and
-// its address up. It returns what the cluster cannot give, or what contradicts itself; validation does the rest.
+// SettleFamilies completes a service's IP families and their policy, as Kubernetes does, for a
+// cluster whose services can have addresses of the families given, the first of which is what they
+// have unless they ask for more. old is nil for a new service. What an update leaves out stays, and
+// changing the policy to SingleStack gives the second family and its address up. It returns what
+// the cluster cannot give, or what contradicts itself; validation does the rest.
 func SettleFamilies(s, old *corev1.ServiceSpec, cluster []string) field.ErrorList {
 	if s.GetType() == ServiceExternalName {
 		return nil
@@ -59,7 +60,7 @@ func SettleFamilies(s, old *corev1.ServiceSpec, cluster []string) field.ErrorLis
 	case policy == RequireDualStack && len(cluster) < 2:
 		c.invalid(at.Child("ipFamilyPolicy"), policy, "this cluster is not configured for dual-stack services")
 	case policy == PreferDualStack && samePreference(s, old):
-		// A service does not change because the cluster did.
+		// A service keeps its families when those of the cluster change.
 	case policy == RequireDualStack || policy == PreferDualStack:
 		for _, f := range cluster {
 			if len(s.GetIpFamilies()) < 2 && !slices.Contains(s.GetIpFamilies(), f) {
@@ -70,12 +71,14 @@ func SettleFamilies(s, old *corev1.ServiceSpec, cluster []string) field.ErrorLis
 	return c.list
 }
 
-// samePreference tells whether an update leaves alone what a service prefers and has.
+// samePreference reports whether an update keeps PreferDualStack, the families and the addresses of
+// a service.
 func samePreference(s, old *corev1.ServiceSpec) bool {
-	return old.GetIpFamilyPolicy() == PreferDualStack && slices.Equal(s.GetIpFamilies(), old.GetIpFamilies()) && slices.Equal(s.GetClusterIps(), old.GetClusterIps())
+	return old.GetIpFamilyPolicy() == PreferDualStack &&
+		slices.Equal(s.GetIpFamilies(), old.GetIpFamilies()) && slices.Equal(s.GetClusterIps(), old.GetClusterIps())
 }
 
-// keepFamilies takes what an update leaves out from what the service has.
+// keepFamilies copies fields that an update leaves out from the stored service.
 func keepFamilies(s, old *corev1.ServiceSpec) {
 	if s.IpFamilyPolicy == nil {
 		s.IpFamilyPolicy = old.IpFamilyPolicy
@@ -84,7 +87,7 @@ func keepFamilies(s, old *corev1.ServiceSpec) {
 	if len(s.GetIpFamilies()) == 0 {
 		s.IpFamilies = slices.Clone(old.GetIpFamilies())
 	}
-	// Naming the first address alone is leaving the second out.
+	// An update with the first address alone keeps the second.
 	if ips := old.GetClusterIps(); len(ips) == 2 && len(s.GetClusterIps()) == 1 && s.GetClusterIps()[0] == ips[0] && !single {
 		s.ClusterIps = slices.Clone(ips)
 	}
@@ -115,7 +118,8 @@ func (c *checker) families(p *field.Path, s *corev1.ServiceSpec) {
 		c.add(field.TooMany(at, len(ips), 2))
 	}
 	if s.GetIpFamilyPolicy() == SingleStack && (len(ips) > 1 || len(families) > 1) {
-		c.invalid(p.Child("ipFamilyPolicy"), SingleStack, "must be RequireDualStack or PreferDualStack when multiple cluster IPs or IP families are specified")
+		c.invalid(p.Child("ipFamilyPolicy"), SingleStack,
+			"must be RequireDualStack or PreferDualStack when multiple cluster IPs or IP families are specified")
 	}
 	for i, ip := range ips {
 		switch {
@@ -133,6 +137,9 @@ func (c *checker) families(p *field.Path, s *corev1.ServiceSpec) {
 
 // familiesUpdate checks what may not change of a service's addresses and families.
 func (c *checker) familiesUpdate(p *field.Path, s, old *corev1.ServiceSpec) {
+	if s.GetClusterIp() == ClusterIPNone && old.GetClusterIp() == ClusterIPNone {
+		return // The families of a headless service may change.
+	}
 	single := s.GetIpFamilyPolicy() == SingleStack
 	for _, list := range []struct {
 		name     string

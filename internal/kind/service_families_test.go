@@ -113,6 +113,13 @@ func TestFamiliesAreChecked(t *testing.T) {
 		{"another first family", with(spec("SingleStack", v6, six)), []string{"spec.clusterIP: Invalid value", "spec.ipFamilies[0]: Invalid value"}},
 		{"giving up without saying so", with(spec("PreferDualStack", v4, four)), []string{"spec.ipFamilyPolicy: Invalid value", "spec.ipFamilyPolicy: Invalid value"}},
 	})
+	testUpdate(t, func() *corev1.Service {
+		s := service()
+		with(spec("PreferDualStack", both, "None"))(s)
+		return s
+	}, []updateCase[*corev1.Service]{
+		{"families of a headless service", with(spec("PreferDualStack", v6, "None")), nil},
+	})
 }
 
 // Both families have an effect on every type.

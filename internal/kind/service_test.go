@@ -121,6 +121,20 @@ func TestServiceUpdate(t *testing.T) {
 		{"headless", func(s *corev1.Service) { s.Spec.ClusterIp, s.Spec.ClusterIps = "None", nil }, []string{`spec.clusterIP: Invalid value: "None": field is immutable`}},
 	})
 
+	balanced := func() *corev1.Service {
+		s := service()
+		s.Spec.Type, s.Spec.LoadBalancerClass = "LoadBalancer", proto.String("example.com/a")
+		return s
+	}
+	testUpdate(t, balanced, []updateCase[*corev1.Service]{
+		{"same class", func(*corev1.Service) {}, nil},
+		{"other class", func(s *corev1.Service) { s.Spec.LoadBalancerClass = proto.String("example.com/b") },
+			[]string{`spec.loadBalancerClass: Invalid value: "example.com/b": may not change once set`}},
+		{"no class", func(s *corev1.Service) { s.Spec.LoadBalancerClass = nil },
+			[]string{`spec.loadBalancerClass: Invalid value: "": may not change once set`}},
+		{"other type", func(s *corev1.Service) { s.Spec.Type, s.Spec.LoadBalancerClass = "NodePort", nil }, nil},
+	})
+
 	change := func(edit func(*corev1.Service)) *corev1.Service {
 		t.Helper()
 		old := base()

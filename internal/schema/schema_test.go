@@ -2,6 +2,7 @@ package schema_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -9,7 +10,10 @@ import (
 
 	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/schema"
+	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
 )
 
 func TestDefaultSetsWhatIsNotSet(t *testing.T) {
@@ -68,7 +72,44 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-// TestRulesOfEveryKind compiles the rules of every kind, which panics for options that contradict the field.
+func TestValidateKinds(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		object proto.Message
+		want   []string
+	}{
+		{"key of a map", &corev1.ConfigMap{Data: map[string]string{"a b": "x", "c": "y"}}, []string{"data[a b]: Invalid value: \"a b\": a valid config key"}},
+		{"labels", &corev1.Service{Spec: &corev1.ServiceSpec{Selector: map[string]string{"a": "b!"}}}, []string{"spec.selector: Invalid value: \"b!\": a valid label"}},
+		{"checked when empty", &corev1.Node{Spec: &corev1.NodeSpec{Taints: []*corev1.Taint{{Effect: "NoExecute"}}}},
+			[]string{"spec.taints[0].key: Invalid value: \"\": name part must be non-empty", "spec.taints[0].key: Invalid value: \"\": name part must consist"}},
+		{"unique in two fields", &corev1.Node{Spec: &corev1.NodeSpec{Taints: []*corev1.Taint{
+			{Key: "a", Effect: "NoExecute"}, {Key: "a", Effect: "NoSchedule"}, {Key: "a", Effect: "NoExecute"}}}},
+			[]string{"spec.taints[2]: Duplicate value: \"a/NoExecute\""}},
+		{"network", &corev1.Node{Spec: &corev1.NodeSpec{PodCidrs: []string{"10.0.0.1/8"}}}, []string{"spec.podCIDRs[0]: Invalid value: \"10.0.0.1/8\": must not have bits set"}},
+		{"percentage", rolling(&metav1.IntOrString{Type: 1, StrVal: "x%"}), []string{"maxSurge: Invalid value: \"x%\": a valid percent string"}},
+		{"negative count", rolling(&metav1.IntOrString{IntVal: -1}), []string{"maxSurge: Invalid value: -1: must be greater than or equal to 0"}},
+		{"path segment", &networkingv1.ParentReference{Resource: "services", Name: "a/b"}, []string{"name: Invalid value: \"a/b\": may not contain '/'"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := schema.Validate(nil, tt.object)
+			if len(got) != len(tt.want) {
+				t.Fatalf("errors are %v, want %q", got, tt.want)
+			}
+			for i, e := range got {
+				if !strings.HasPrefix(e.Error(), tt.want[i]) {
+					t.Errorf("error is %q, want %q", e, tt.want[i])
+				}
+			}
+		})
+	}
+}
+
+func rolling(surge *metav1.IntOrString) *appsv1.RollingUpdateDeployment {
+	return &appsv1.RollingUpdateDeployment{MaxSurge: surge}
+}
+
+// TestRulesOfEveryKind compiles the rules of every kind, which panics for options that do not fit
+// the field.
 func TestRulesOfEveryKind(t *testing.T) {
 	for _, k := range kind.All() {
 		o := k.New()
