@@ -10,28 +10,30 @@ import (
 )
 
 const (
-	// AccountMountPath is where containers find the token of their service account, as token, with ca.crt and namespace.
+	// AccountMountPath is where containers find the token of their service account, as token, with
+	// ca.crt and namespace.
 	AccountMountPath = "/var/run/secrets/kubernetes.io/serviceaccount"
-	// AccountVolumePrefix begins the name of the volume that shows them.
+	// AccountVolumePrefix is the prefix of the name of the volume that holds them.
 	AccountVolumePrefix = "kube-api-access-"
-	// RootCAConfigMap is the config map that, in every namespace, holds the cluster's authorities as RootCAKey. It is no
-	// stored object: nodes, which have the authorities, show it to volumes.
+	// RootCAConfigMap is the config map that holds the cluster's certificate authorities as RootCAKey,
+	// in every namespace. It is not stored: nodes have the authorities and write them to volumes.
 	RootCAConfigMap = "kube-root-ca.crt"
 	// RootCAKey is the key in RootCAConfigMap.
 	RootCAKey = "ca.crt"
 
-	// KubernetesNamespace is where the service is by which pods reach the cluster's gateways.
+	// KubernetesNamespace is the namespace of the service through which pods reach the cluster's
+	// gateways.
 	KubernetesNamespace = "default"
 	// KubernetesService is that service's name.
 	KubernetesService = "kubernetes"
 
-	// accountTokenSeconds is how long the token is good: an hour and a little, by which Kubernetes tells it from one that was
-	// asked for.
+	// accountTokenSeconds is the lifetime of the token: a little over an hour, which distinguishes it
+	// from tokens that were requested explicitly, as in Kubernetes.
 	accountTokenSeconds = 3607
 )
 
-// Automounts tells whether a pod wants its service account's token mounted: as it says, else as the account says, else yes. A
-// nil account says nothing.
+// Automounts reports whether the token of its service account is mounted into a pod: the pod's
+// field decides, then the account's, and the default is true. The account may be nil.
 func Automounts(spec *corev1.PodSpec, account *corev1.ServiceAccount) bool {
 	switch {
 	case spec.AutomountServiceAccountToken != nil:
@@ -42,9 +44,10 @@ func Automounts(spec *corev1.PodSpec, account *corev1.ServiceAccount) bool {
 	return true
 }
 
-// MountAccountToken gives the containers of a pod, but for those that have something else at AccountMountPath, a volume with
-// the token of the pod's service account. The volume is named AccountVolumePrefix and suffix, and is not made where no
-// container needs it or the pod has one of such a name already, which is mounted then.
+// MountAccountToken mounts a volume with the token of the pod's service account into the containers
+// of a pod, except into those that mount something else at AccountMountPath. The volume is named
+// AccountVolumePrefix plus suffix. It is not added when no container needs it, or when the pod
+// already has a volume with the prefix, which is mounted instead.
 func MountAccountToken(spec *corev1.PodSpec, suffix string) {
 	name, found := AccountVolumePrefix+suffix, false
 	if i := slices.IndexFunc(spec.GetVolumes(), isAccountVolume); i >= 0 {
@@ -67,7 +70,7 @@ func isAccountVolume(v *corev1.Volume) bool {
 	return strings.HasPrefix(v.GetName(), AccountVolumePrefix)
 }
 
-// accountVolume is the volume with its defaults, as Kubernetes makes it.
+// accountVolume returns the volume with its defaults, as Kubernetes creates it.
 func accountVolume(name string) *corev1.Volume {
 	return &corev1.Volume{Name: name, VolumeSource: &corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
 		DefaultMode: proto.Int32(0o644),

@@ -16,7 +16,7 @@ func TestAutomounts(t *testing.T) {
 		pod, account *bool
 		want         bool
 	}{
-		{"nobody says", nil, nil, true},
+		{"neither says", nil, nil, true},
 		{"the account says no", nil, no, false},
 		{"the pod says no", no, yes, false},
 		{"the pod says yes", yes, no, true},

@@ -17,8 +17,9 @@ var capabilities = []string{
 	"PERFMON", "BPF", "CHECKPOINT_RESTORE",
 }
 
-// Capability returns a capability's name in upper case and without "CAP_", as which it may be written in a pod in any case
-// and with or without "CAP_"; "ALL" stands for all. It returns false for a name that Linux does not know.
+// Capability returns the canonical name of a capability: in upper case and without "CAP_". Pods may
+// write it in any case and with the prefix; "ALL" stands for all. It returns false for a name that
+// Linux does not know.
 func Capability(name string) (string, bool) {
 	short := strings.TrimPrefix(strings.ToUpper(name), "CAP_")
 	return short, short == capabilityAll || slices.Contains(capabilities, short)

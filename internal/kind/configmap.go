@@ -41,8 +41,9 @@ func checkConfigMap(m *corev1.ConfigMap, c *checker) {
 		size += len(value)
 	}
 	if size > MaxConfigSize {
-		// The sum counts; people look for it where most of it is written.
-		c.add(&field.Error{Type: field.ErrorTypeTooLong, Field: "data", Detail: fmt.Sprintf("may not be more than %d bytes, binaryData included", MaxConfigSize)})
+		// The limit is for the sum; users expect the error at the larger part.
+		c.add(&field.Error{Type: field.ErrorTypeTooLong, Field: "data",
+			Detail: fmt.Sprintf("may not be more than %d bytes, binaryData included", MaxConfigSize)})
 	}
 }
 

@@ -60,7 +60,8 @@ func (c *checker) container(p *field.Path, x *corev1.Container, volumes, seen na
 	c.mounts(p.Child("volumeMounts"), x.GetVolumeMounts(), volumes)
 	for i, m := range x.GetVolumeMounts() {
 		if m.GetMountPropagation() == "Bidirectional" && !x.GetSecurityContext().GetPrivileged() {
-			c.forbidden(p.Child("volumeMounts").Index(i).Child("mountPropagation"), "Bidirectional mount propagation is available only to privileged containers")
+			c.forbidden(p.Child("volumeMounts").Index(i).Child("mountPropagation"),
+				"Bidirectional mount propagation is available only to privileged containers")
 		}
 	}
 	c.resources(p.Child("resources"), x.GetResources())
@@ -94,7 +95,7 @@ func (c *checker) containerPorts(p *field.Path, ports []*corev1.ContainerPort) {
 	}
 }
 
-// hostPorts refuses two containers of a pod that want the same port of the node.
+// hostPorts refuses two containers of a pod that use the same port of the node.
 func (c *checker) hostPorts(p *field.Path, ports []*corev1.ContainerPort, seen names) {
 	for i, port := range ports {
 		if port.GetHostPort() != 0 {
@@ -156,7 +157,8 @@ func (c *checker) resourceField(p *field.Path, r *corev1.ResourceFieldSelector) 
 		c.notSupportedResource(p.Child("resource"), r.GetResource())
 	}
 	if v, err := Amount(r.GetDivisor()); err == nil && !v.IsZero() && ok && !slices.Contains(divisors(name), v.String()) {
-		c.invalid(p.Child("divisor"), r.GetDivisor().GetString_(), "only divisor's values "+divisorText(name)+" are supported with the "+name+" resource")
+		c.invalid(p.Child("divisor"), r.GetDivisor().GetString_(),
+			"only divisor's values "+divisorText(name)+" are supported with the "+name+" resource")
 	}
 }
 
@@ -242,10 +244,11 @@ func (c *checker) mounts(p *field.Path, mounts []*corev1.VolumeMount, volumes na
 	}
 }
 
-// recursiveReadOnly checks what is asked for the mounts below a read-only one. Those that come later by propagation would
-// be as they are, so that nothing could be promised for them.
+// recursiveReadOnly checks the mode of mounts below a read-only mount. Mounts that appear later by
+// propagation would keep their own mode, so propagation is refused.
 func (c *checker) recursiveReadOnly(p *field.Path, m *corev1.VolumeMount) {
-	if m.RecursiveReadOnly == nil || !c.oneOf(p, m.GetRecursiveReadOnly(), ReadOnlyBelowDisabled, ReadOnlyBelowEnabled, ReadOnlyBelowIfPossible) {
+	if m.RecursiveReadOnly == nil ||
+		!c.oneOf(p, m.GetRecursiveReadOnly(), ReadOnlyBelowDisabled, ReadOnlyBelowEnabled, ReadOnlyBelowIfPossible) {
 		return
 	}
 	if m.GetRecursiveReadOnly() == ReadOnlyBelowDisabled {
@@ -259,7 +262,8 @@ func (c *checker) recursiveReadOnly(p *field.Path, m *corev1.VolumeMount) {
 	}
 }
 
-// probe checks a probe that may be left out. What restarts the container on failure has to succeed only once.
+// probe checks an optional probe. A probe that restarts the container on failure must have a
+// success threshold of 1.
 func (c *checker) probe(p *field.Path, x *corev1.Probe, restarts bool) {
 	if x == nil {
 		return

@@ -12,8 +12,9 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// TestLongLists updates objects whose lists are as long as a stored object may have them. Each took most of a minute when
-// elements were looked for one by one; they take less than a tenth of a second.
+// TestLongLists updates objects whose lists are as long as a stored object may have them. Each took
+// most of a minute when elements were looked for one by one; they take less than a tenth of a
+// second.
 func TestLongLists(t *testing.T) {
 	const length = 60000
 	pod := &corev1.Pod{Metadata: meta("web"), Spec: &corev1.PodSpec{Containers: []*corev1.Container{{Name: "c", Image: "i"}}}}

@@ -43,8 +43,12 @@ var (
 		column("READY", func(d *appsv1.Deployment) string {
 			return fmt.Sprintf("%d/%d", d.GetStatus().GetReadyReplicas(), d.GetSpec().GetReplicas())
 		}),
-		at(".status.updatedReplicas", column("UP-TO-DATE", func(d *appsv1.Deployment) string { return strconv.Itoa(int(d.GetStatus().GetUpdatedReplicas())) })),
-		at(".status.availableReplicas", column("AVAILABLE", func(d *appsv1.Deployment) string { return strconv.Itoa(int(d.GetStatus().GetAvailableReplicas())) })),
+		at(".status.updatedReplicas", column("UP-TO-DATE", func(d *appsv1.Deployment) string {
+			return strconv.Itoa(int(d.GetStatus().GetUpdatedReplicas()))
+		})),
+		at(".status.availableReplicas", column("AVAILABLE", func(d *appsv1.Deployment) string {
+			return strconv.Itoa(int(d.GetStatus().GetAvailableReplicas()))
+		})),
 		AgeColumn,
 		wide("CONTAINERS", func(d *appsv1.Deployment) string { return templateContainers(d.GetSpec().GetTemplate()) }),
 		wide("IMAGES", func(d *appsv1.Deployment) string { return templateImages(d.GetSpec().GetTemplate()) }),

@@ -16,9 +16,9 @@ const (
 	year = 365 * day
 )
 
-// HumanDuration writes a duration as tables show ages: two units at most, and the coarser the longer it is: 45s, 5m30s,
-// 3h12m, 5d3h, 2y40d. Clocks that differ by up to two seconds are forgiven; what lies further in the future reads
-// <invalid>.
+// HumanDuration formats a duration as tables show ages: with two units at most, which are coarser
+// for longer durations: 45s, 5m30s, 3h12m, 5d3h, 2y40d. Negative durations of up to two seconds,
+// which clocks that differ cause, read 0s; longer ones read <invalid>.
 func HumanDuration(d time.Duration) string {
 	switch {
 	case d <= -2*time.Second:
@@ -45,7 +45,8 @@ func HumanDuration(d time.Duration) string {
 	return units(d, year, "y", 0, "")
 }
 
-// units writes d in whole big units and, when there is a small unit, what remains of it in those; none when it is 0.
+// units formats d in whole big units and the remainder in small units, unless there is no small
+// unit or the remainder is 0.
 func units(d, big time.Duration, bigName string, small time.Duration, smallName string) string {
 	s := strconv.FormatInt(int64(d/big), 10) + bigName
 	if small == 0 || d%big/small == 0 {
@@ -54,7 +55,7 @@ func units(d, big time.Duration, bigName string, small time.Duration, smallName 
 	return s + strconv.FormatInt(int64(d%big/small), 10) + smallName
 }
 
-// Age is how long ago t was, as tables show it; <unknown> when it is not set.
+// Age returns the time since t as tables show it; <unknown> when t is not set.
 func Age(t *timestamppb.Timestamp, now time.Time) string {
 	if t == nil || t.AsTime().IsZero() {
 		return unknown
@@ -97,7 +98,7 @@ var AgeColumn = Column{Name: "AGE", Value: func(o Object, now time.Time) string 
 	return Age(o.GetMetadata().GetCreationTimestamp(), now)
 }}
 
-// orNone joins what there is to show, or says that there is nothing.
+// orNone joins the values that are not empty; <none> when there are none.
 func orNone(values ...string) string {
 	var set []string
 	for _, v := range values {

@@ -12,7 +12,8 @@ import (
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
 )
 
-// What the addresses of an EndpointSlice are, its limits, and the labels that tie it to its service.
+// What the addresses of an EndpointSlice are, its limits, and the labels that tie it to its
+// service.
 const (
 	AddressIPv4 = "IPv4"
 	AddressIPv6 = "IPv6"
@@ -24,14 +25,16 @@ const (
 
 	LabelServiceName            = "kubernetes.io/service-name"
 	LabelEndpointSliceManagedBy = "endpointslice.kubernetes.io/managed-by"
-	// EndpointSliceController is the value of LabelEndpointSliceManagedBy on slices that the endpoints service makes: that of
-	// Kubernetes, by which tools tell them from slices that people or other controllers make.
+	// EndpointSliceController is the value of LabelEndpointSliceManagedBy on slices of the endpoints
+	// service. It is the value in Kubernetes, by which tools distinguish such slices from those of
+	// users and other controllers.
 	EndpointSliceController = "endpointslice-controller.k8s.io"
-	// FormerEndpointSliceController is the value that v0.1.0 gave them. The endpoints service takes such slices over.
+	// FormerEndpointSliceController is the value in v0.1.0. The endpoints service adopts slices with
+	// it.
 	FormerEndpointSliceController = "endpointslice-controller.xebec"
 )
 
-// IsServiceSlice reports whether the endpoints service makes a slice.
+// IsServiceSlice reports whether the endpoints service manages a slice.
 func IsServiceSlice(e *discoveryv1.EndpointSlice) bool {
 	by := e.GetMetadata().GetLabels()[LabelEndpointSliceManagedBy]
 	return by == EndpointSliceController || by == FormerEndpointSliceController
@@ -53,7 +56,8 @@ var (
 	}
 )
 
-// AddressTypeOf returns the type that slices of an IP address have, empty for what is no IP address.
+// AddressTypeOf returns the type that slices of an IP address have, empty for what is no IP
+// address.
 func AddressTypeOf(address string) string {
 	a, err := netip.ParseAddr(address)
 	switch {
@@ -129,7 +133,7 @@ func (c *checker) endpointAddresses(p *field.Path, addressType string, addresses
 	}
 }
 
-// reachable refuses addresses that mean something else on every host, and would lead traffic astray.
+// reachable refuses addresses that are local to a host, to which traffic cannot be routed.
 func (c *checker) reachable(p *field.Path, text string, ip netip.Addr) {
 	switch {
 	case ip.IsUnspecified():

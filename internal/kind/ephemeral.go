@@ -10,14 +10,14 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// MirrorAnnotation marks a pod that stands in the API for a static pod, which a node runs by a file of its own. Its value
-// identifies the file's content.
+// MirrorAnnotation marks the mirror pod in the API of a static pod, which a node runs from a file.
+// Its value identifies the file's content.
 const MirrorAnnotation = "kubernetes.io/config.mirror"
 
-// IsMirrorPod reports that a pod only shows what a node runs by a file of its own.
+// IsMirrorPod reports whether a pod mirrors a static pod.
 func IsMirrorPod(p *corev1.Pod) bool { return p.GetMetadata().GetAnnotations()[MirrorAnnotation] != "" }
 
-// EphemeralContainers are the pod's ephemeral containers as what they are beside their target: containers.
+// EphemeralContainers returns the pod's ephemeral containers as containers, without their targets.
 func EphemeralContainers(s *corev1.PodSpec) []*corev1.Container {
 	out := make([]*corev1.Container, 0, len(s.GetEphemeralContainers()))
 	for _, e := range s.GetEphemeralContainers() {
@@ -35,14 +35,16 @@ func NewEphemeralContainer(c *corev1.Container, target string) *corev1.Ephemeral
 	return e
 }
 
-// convert copies between Container and EphemeralContainerCommon, whose fields have the same numbers and types.
+// convert copies between Container and EphemeralContainerCommon, whose fields have the same numbers
+// and types.
 func convert(from, to proto.Message) {
 	b, err := proto.Marshal(from)
 	if err == nil {
 		err = proto.Unmarshal(b, to)
 	}
 	if err != nil {
-		// A name that is no UTF-8 can't have come by the wire; what is left out is then refused as missing.
+		// A string that is not UTF-8 cannot have been received; the empty message is refused by
+		// validation.
 		proto.Reset(to)
 	}
 }
@@ -93,7 +95,7 @@ func (c *checker) ephemeral(p *field.Path, s *corev1.PodSpec, volumes, seen name
 	}
 }
 
-// noEphemeral checks a pod that does not exist yet.
+// noEphemeral refuses ephemeral containers in a pod that does not exist yet.
 func (c *checker) noEphemeral(p *field.Path, s *corev1.PodSpec) {
 	if len(s.GetEphemeralContainers()) > 0 {
 		c.forbidden(p.Child("ephemeralContainers"), "cannot be set on create: they are added to pods that exist")

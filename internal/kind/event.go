@@ -53,7 +53,7 @@ var (
 	}
 )
 
-// EventLastSeen is when what the event tells of happened last, nil when it does not say.
+// EventLastSeen returns the time of the last occurrence, nil when the event has none.
 func EventLastSeen(e *corev1.Event) *timestamppb.Timestamp {
 	switch {
 	case e.GetSeries().GetLastObservedTime() != nil:
@@ -76,7 +76,7 @@ func eventFirstSeen(e *corev1.Event) *timestamppb.Timestamp {
 	return e.GetMetadata().GetCreationTimestamp()
 }
 
-// EventCount is how often it happened, at least once.
+// EventCount returns the number of occurrences, at least 1.
 func EventCount(e *corev1.Event) int32 {
 	return max(1, e.GetCount(), e.GetSeries().GetCount())
 }
@@ -103,7 +103,8 @@ const (
 	maxEventMessage = 1024
 )
 
-// checkEvent demands little of events of the older form, which have no eventTime, as Kubernetes does.
+// checkEvent checks events. Those of the older form, without an eventTime, have few rules, as in
+// Kubernetes.
 func checkEvent(e *corev1.Event, c *checker) {
 	involved := field.NewPath("involvedObject", "namespace")
 	about, namespace := e.GetInvolvedObject().GetNamespace(), e.GetMetadata().GetNamespace()

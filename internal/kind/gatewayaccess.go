@@ -10,7 +10,7 @@ import (
 	gatewayv1 "github.com/xebec-project/xebec/proto/xebec/gateway/v1"
 )
 
-// GroupGateway is the API group of what people tell the gateways.
+// GroupGateway is the API group of the configuration of gateways.
 const GroupGateway = "gateway.xebec.io"
 
 // GatewayAccessName is the name of the only GatewayAccess that counts.
@@ -33,7 +33,7 @@ var (
 	}
 )
 
-// listenerText sums up who is admitted.
+// listenerText summarizes which clients a listener admits.
 func listenerText(l *gatewayv1.ListenerAccess) string {
 	switch {
 	case l == nil:

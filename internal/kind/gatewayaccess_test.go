@@ -36,7 +36,7 @@ func TestGatewayAccess(t *testing.T) {
 		{"host bits", public("10.0.0.0/8", "192.0.2.1/24"), []string{`spec.public.allowedCIDRs[1]: Invalid value: "192.0.2.1/24": has host bits set: write 192.0.2.0/24`}},
 		{"overlap", public("10.0.0.0/8", "10.1.0.0/16"), []string{`spec.public.allowedCIDRs[1]: Invalid value: "10.1.0.0/16": overlaps 10.0.0.0/8`}},
 		{"twice", public("10.0.0.0/8", "10.0.0.0/8"), []string{`spec.public.allowedCIDRs[1]: Invalid value: "10.0.0.0/8": is there twice`}},
-		{"nobody at all", func(a *gatewayv1.GatewayAccess) { a.Spec.Public, a.Spec.Private = off, off }, []string{"spec: Invalid value: \"public and private off\": one listener must take connections"}},
+		{"both listeners off", func(a *gatewayv1.GatewayAccess) { a.Spec.Public, a.Spec.Private = off, off }, []string{"spec: Invalid value: \"public and private off\": one listener must take connections"}},
 		{"off with a list", func(a *gatewayv1.GatewayAccess) { a.Spec.Public.Enabled = proto.Bool(false) }, []string{"spec.public.allowedCIDRs: Invalid value"}},
 	})
 	expectCells(t, access(), now, map[string]string{"PUBLIC": "203.0.113.0/24,2001:db8::/48", "PRIVATE": "everywhere"})

@@ -20,7 +20,7 @@ var (
 	}
 )
 
-// parentRef writes what an allocation belongs to.
+// parentRef formats a reference to the owner of an allocation.
 func parentRef(ref *networkingv1.ParentReference) string {
 	parent := ref.GetResource()
 	if ref.GetGroup() != "" {
@@ -34,7 +34,8 @@ func parentRef(ref *networkingv1.ParentReference) string {
 	return parent
 }
 
-// nameIsAddress accepts an address in its canonical form: two spellings of one address would be two allocations.
+// nameIsAddress accepts an address in its canonical form: two spellings of one address would be two
+// allocations.
 func nameIsAddress(name string) []string {
 	addr, err := netip.ParseAddr(name)
 	switch {

@@ -1,7 +1,8 @@
-// Package kind has the kinds of object that Xebec is compiled with: names and scope, defaults, validation, what a write may
-// change, the columns of tables, and the fields that selectors can name. NewScheme registers them.
+// Package kind has the compiled-in kinds of objects: names and scope, defaults, validation, what a
+// write may change, the columns of tables, and selectable fields. NewScheme registers them.
 //
-// Adding a kind means one entry in table.go and one file with its rules; no other package has a list of kinds.
+// Adding a kind means one entry in table.go and one file with its rules; no other package has a
+// list of kinds.
 package kind
 
 import (
@@ -21,8 +22,8 @@ type Column = scheme.Column
 // Kind describes a kind.
 type Kind = scheme.Kind
 
-// NewScheme returns a scheme of the compiled-in kinds, to which others can be added. The descriptions are shared by all
-// schemes.
+// NewScheme returns a scheme of the compiled-in kinds, to which others can be added. The
+// descriptions are shared by all schemes.
 func NewScheme() *scheme.Scheme {
 	s, err := scheme.New(builtin...)
 	if err != nil {
@@ -40,8 +41,8 @@ var messages = sync.OnceValue(func() map[protoreflect.FullName]*Kind {
 	return m
 })
 
-// Of returns the kind of an object whose kind is compiled in, or that carries its kind. It panics on other objects: code that
-// handles objects of any kind finds their kind in its scheme.
+// Of returns the kind of an object whose kind is compiled in, or of a dynamic object. It panics for
+// other objects: code that handles objects of any kind finds the kind in its scheme.
 func Of(o Object) *Kind {
 	if d, ok := o.(*scheme.Dynamic); ok {
 		return d.Kind()

@@ -14,14 +14,16 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// badCase is an object that is fine until edit breaks it, and the beginnings of the errors that are to come of it.
+// badCase is an object that is fine until edit breaks it, and the beginnings of the errors that are
+// to come of it.
 type badCase[T kind.Object] struct {
 	name string
 	edit func(T)
 	want []string
 }
 
-// testValidate defaults and validates the object made by base: as it is, when it has to pass, and once per case.
+// testValidate defaults and validates the object made by base: as it is, when it has to pass, and
+// once per case.
 func testValidate[T kind.Object](t *testing.T, base func() T, tests []badCase[T]) {
 	t.Helper()
 	fine := base()
@@ -63,7 +65,8 @@ func testUpdate[T kind.Object](t *testing.T, base func() T, tests []updateCase[T
 	}
 }
 
-// expect checks that there are exactly the wanted errors, each given by how it begins, in any order.
+// expect checks that there are exactly the wanted errors, each given by how it begins, in any
+// order.
 func expect(t *testing.T, errs field.ErrorList, want []string) {
 	t.Helper()
 	var got []string

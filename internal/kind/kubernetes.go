@@ -12,7 +12,8 @@ import (
 
 // kubernetesKinds are Kubernetes' own kinds by group, the served ones included.
 var kubernetesKinds = map[string][]string{
-	"": {"Binding", "ComponentStatus", "ConfigMap", "Endpoints", "Event", "LimitRange", "Namespace", "Node", "PersistentVolume", "PersistentVolumeClaim",
+	"": {"Binding", "ComponentStatus", "ConfigMap", "Endpoints", "Event", "LimitRange", "Namespace", "Node",
+		"PersistentVolume", "PersistentVolumeClaim",
 		"Pod", "PodTemplate", "ReplicationController", "ResourceQuota", "Secret", "Service", "ServiceAccount"},
 	"admissionregistration.k8s.io": {"MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding", "MutatingWebhookConfiguration",
 		"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "ValidatingWebhookConfiguration"},
@@ -35,8 +36,9 @@ var kubernetesKinds = map[string][]string{
 	"rbac.authorization.k8s.io":    {"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"},
 	"resource.k8s.io":              {"DeviceClass", "DeviceTaintRule", "ResourceClaim", "ResourceClaimTemplate", "ResourceSlice"},
 	"scheduling.k8s.io":            {"PriorityClass", "Workload"},
-	"storage.k8s.io":               {"CSIDriver", "CSINode", "CSIStorageCapacity", "StorageClass", "VolumeAttachment", "VolumeAttributesClass"},
-	"storagemigration.k8s.io":      {"StorageVersionMigration"},
+	"storage.k8s.io": {"CSIDriver", "CSINode", "CSIStorageCapacity", "StorageClass", "VolumeAttachment",
+		"VolumeAttributesClass"},
+	"storagemigration.k8s.io": {"StorageVersionMigration"},
 }
 
 // removal is a version of a group that Kubernetes no longer has.
@@ -60,16 +62,20 @@ var removals = []removal{
 	{"apps/v1beta2", []string{"ControllerRevision", "DaemonSet", "Deployment", "ReplicaSet", "StatefulSet"}, "1.16", "apps/v1"},
 	{"settings.k8s.io/v1alpha1", []string{"PodPreset"}, "1.20", ""},
 	{"auditregistration.k8s.io/v1alpha1", []string{"AuditSink"}, "1.19", ""},
-	{"admissionregistration.k8s.io/v1beta1", []string{"MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"}, "1.22", "admissionregistration.k8s.io/v1"},
+	{"admissionregistration.k8s.io/v1beta1", []string{"MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"}, "1.22",
+		"admissionregistration.k8s.io/v1"},
 	{"apiextensions.k8s.io/v1beta1", []string{"CustomResourceDefinition"}, "1.22", "apiextensions.k8s.io/v1"},
 	{"apiregistration.k8s.io/v1beta1", []string{"APIService"}, "1.22", "apiregistration.k8s.io/v1"},
 	{"authentication.k8s.io/v1beta1", []string{"TokenReview"}, "1.22", "authentication.k8s.io/v1"},
-	{"authorization.k8s.io/v1beta1", []string{"LocalSubjectAccessReview", "SelfSubjectAccessReview", "SubjectAccessReview"}, "1.22", "authorization.k8s.io/v1"},
+	{"authorization.k8s.io/v1beta1", []string{"LocalSubjectAccessReview", "SelfSubjectAccessReview", "SubjectAccessReview"}, "1.22",
+		"authorization.k8s.io/v1"},
 	{"certificates.k8s.io/v1beta1", []string{"CertificateSigningRequest"}, "1.22", "certificates.k8s.io/v1"},
 	{"coordination.k8s.io/v1beta1", []string{"Lease"}, "1.22", "coordination.k8s.io/v1"},
 	{"networking.k8s.io/v1beta1", []string{"Ingress", "IngressClass"}, "1.22", "networking.k8s.io/v1"},
-	{"rbac.authorization.k8s.io/v1alpha1", []string{"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}, "1.22", "rbac.authorization.k8s.io/v1"},
-	{"rbac.authorization.k8s.io/v1beta1", []string{"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}, "1.22", "rbac.authorization.k8s.io/v1"},
+	{"rbac.authorization.k8s.io/v1alpha1", []string{"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}, "1.22",
+		"rbac.authorization.k8s.io/v1"},
+	{"rbac.authorization.k8s.io/v1beta1", []string{"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}, "1.22",
+		"rbac.authorization.k8s.io/v1"},
 	{"scheduling.k8s.io/v1alpha1", []string{"PriorityClass"}, "1.22", "scheduling.k8s.io/v1"},
 	{"scheduling.k8s.io/v1beta1", []string{"PriorityClass"}, "1.22", "scheduling.k8s.io/v1"},
 	{"storage.k8s.io/v1beta1", []string{"CSIDriver", "CSINode", "StorageClass", "VolumeAttachment"}, "1.22", "storage.k8s.io/v1"},
@@ -88,8 +94,8 @@ var removals = []removal{
 	{"flowcontrol.apiserver.k8s.io/v1beta3", []string{"FlowSchema", "PriorityLevelConfiguration"}, "1.32", "flowcontrol.apiserver.k8s.io/v1"},
 }
 
-// Served returns the kind of the same name in another version of the group of apiVersion, or in the apiVersion that succeeded
-// it in Kubernetes, when the scheme has it.
+// Served returns the kind of the same name in another version of the group of apiVersion, or in the
+// apiVersion that succeeded it in Kubernetes, when the scheme has it.
 func Served(s *scheme.Scheme, apiVersion, name string) (*Kind, bool) {
 	if r, ok := removed(apiVersion, name); ok && r.successor != "" {
 		return s.ByAPIVersionKind(r.successor, name)
@@ -97,8 +103,9 @@ func Served(s *scheme.Scheme, apiVersion, name string) (*Kind, bool) {
 	return s.ByGroupKind(GroupOf(apiVersion), name)
 }
 
-// WhyNot says in a clause why a kind is not served: Kubernetes has it and Xebec does not, Kubernetes no longer has it, it is a
-// custom kind, or its name is misspelt. The kind must not be in the scheme.
+// WhyNot returns in a clause why a kind is not served: Kubernetes has it and Xebec does not,
+// Kubernetes no longer has it, it is a custom kind, or its name is misspelt. The kind must not be
+// in the scheme.
 func WhyNot(s *scheme.Scheme, apiVersion, name string) string {
 	group := GroupOf(apiVersion)
 	if r, ok := removed(apiVersion, name); ok {
@@ -129,8 +136,8 @@ func WhyNot(s *scheme.Scheme, apiVersion, name string) string {
 	return fmt.Sprintf("%s of %s is a kind neither of Kubernetes nor of Xebec", name, apiVersion)
 }
 
-// Unserved finds a kind of Kubernetes that the scheme does not have by what people type for it: its name or plural, in any
-// case. It returns the kind's name and its group.
+// Unserved finds a kind of Kubernetes that the scheme does not have by the name that a user typed:
+// its name or plural, in any case. It returns the kind's name and its group.
 func Unserved(s *scheme.Scheme, typed string) (name, group string, ok bool) {
 	typed = strings.ToLower(typed)
 	for _, group := range slices.Sorted(maps.Keys(kubernetesKinds)) {
@@ -151,7 +158,7 @@ func Unserved(s *scheme.Scheme, typed string) (name, group string, ok bool) {
 	return "", "", false
 }
 
-// nearestName is the name that a misspelt one most likely stands for, empty when none is near.
+// nearestName returns the known name nearest to a misspelt one, empty when none is near.
 func nearestName(name string, known []string) string {
 	best, limit := "", max(1, len(name)/3)
 	if len(name) > 80 {

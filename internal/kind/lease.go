@@ -35,7 +35,7 @@ func checkLease(l *coordinationv1.Lease, c *checker) {
 	}
 }
 
-// leaseStrategy checks a strategy: Kubernetes' own, or one with the domain of its author.
+// leaseStrategy checks a strategy: one of Kubernetes, or one with a domain prefix.
 func (c *checker) leaseStrategy(p *field.Path, strategy string) {
 	if !strings.Contains(strategy, "/") {
 		if own := []string{"OldestEmulationVersion"}; !slices.Contains(own, strategy) {

@@ -14,13 +14,15 @@ var compiledIn = sync.OnceValue(NewScheme)
 // All returns every compiled-in kind, by group and then by name, core first.
 func All() []*Kind { return compiledIn().Kinds() }
 
-// ByName finds a compiled-in kind by what people type; see scheme.ByName.
+// ByName finds a compiled-in kind by a name that users type; see scheme.ByName.
 func ByName(name string) (*Kind, bool) { return compiledIn().ByName(name) }
 
-// ByGroupKind finds a compiled-in kind by its group, empty for core, and its name as manifests write it.
+// ByGroupKind finds a compiled-in kind by its group, empty for core, and its name as manifests
+// write it.
 func ByGroupKind(group, name string) (*Kind, bool) { return compiledIn().ByGroupKind(group, name) }
 
-// ByAPIVersionKind finds a compiled-in kind by the apiVersion and kind of a manifest, both exactly as written there.
+// ByAPIVersionKind finds a compiled-in kind by the apiVersion and kind of a manifest, both exactly
+// as written there.
 func ByAPIVersionKind(apiVersion, name string) (*Kind, bool) {
 	return compiledIn().ByAPIVersionKind(apiVersion, name)
 }

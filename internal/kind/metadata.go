@@ -13,9 +13,11 @@ import (
 )
 
 const (
-	// MaxAnnotations is how many bytes all keys and values of an object's annotations may take together.
+	// MaxAnnotations is how many bytes all keys and values of an object's annotations may take
+	// together.
 	MaxAnnotations = 256 << 10
-	// MaxGeneratedBase is how much of generateName a name keeps, so that the random suffix fits into a DNS label.
+	// MaxGeneratedBase is the length to which generateName is cut, so that the name with its random
+	// suffix is a DNS label.
 	MaxGeneratedBase = 63 - 5
 )
 
@@ -39,7 +41,7 @@ func (c *checker) metadata(m *metav1.ObjectMeta, namespaced bool, name func(stri
 		c.each(p.Child("name"), m.GetName(), name(m.GetName()))
 	}
 	if g := m.GetGenerateName(); g != "" {
-		// The suffix makes a trailing dash or dot of the prefix harmless.
+		// The suffix follows a trailing dash or dot of the prefix.
 		c.each(p.Child("generateName"), g, name(strings.TrimRight(g, "-.")))
 	}
 	switch {
@@ -86,7 +88,8 @@ func (c *checker) owners(p *field.Path, owners []*metav1.OwnerReference) {
 		}
 		owner := o.GetKind() + "/" + o.GetName()
 		if controller != "" {
-			c.invalid(p, owner, fmt.Sprintf("Only one reference can have Controller set to true. Found \"true\" in references for %s and %s", controller, owner))
+			c.invalid(p, owner,
+				fmt.Sprintf("Only one reference can have Controller set to true. Found \"true\" in references for %s and %s", controller, owner))
 		}
 		controller = owner
 	}
@@ -105,8 +108,8 @@ func (c *checker) finalizers(p *field.Path, finalizers []string) {
 	}
 }
 
-// metadataUpdate checks what no update may change. Where the new metadata leaves out what the server sets, the server
-// has filled it in from the stored object before.
+// metadataUpdate checks fields that no update may change. Fields that the server sets and that the
+// new metadata leaves out have been copied from the stored object before.
 func (c *checker) metadataUpdate(new, old *metav1.ObjectMeta) {
 	p := metadataPath
 	unchanged(c, p.Child("name"), new.GetName(), old.GetName())
@@ -118,7 +121,8 @@ func (c *checker) metadataUpdate(new, old *metav1.ObjectMeta) {
 	if !proto.Equal(new.GetDeletionTimestamp(), old.GetDeletionTimestamp()) {
 		c.invalid(p.Child("deletionTimestamp"), rfc3339(new.GetDeletionTimestamp()), fieldImmutable)
 	}
-	unchangedPointer(c, p.Child("deletionGracePeriodSeconds"), orEmpty(new).DeletionGracePeriodSeconds, orEmpty(old).DeletionGracePeriodSeconds)
+	unchangedPointer(c, p.Child("deletionGracePeriodSeconds"),
+		orEmpty(new).DeletionGracePeriodSeconds, orEmpty(old).DeletionGracePeriodSeconds)
 	if new.GetGeneration() < old.GetGeneration() {
 		c.invalid(p.Child("generation"), new.GetGeneration(), "must not be decremented")
 	}
@@ -128,7 +132,8 @@ func (c *checker) metadataUpdate(new, old *metav1.ObjectMeta) {
 	had := setOf(old.GetFinalizers(), func(f string) string { return f })
 	for i, f := range new.GetFinalizers() {
 		if !had[f] {
-			c.forbidden(p.Child("finalizers").Index(i), fmt.Sprintf("no new finalizers can be added if the object is being deleted, found new finalizer %q", f))
+			c.forbidden(p.Child("finalizers").Index(i),
+				fmt.Sprintf("no new finalizers can be added if the object is being deleted, found new finalizer %q", f))
 		}
 	}
 }

@@ -151,7 +151,8 @@ func TestDefaultIsIdempotent(t *testing.T) {
 	}
 }
 
-// TestFieldPaths holds the numbers of selectable fields against the names that they are selected by.
+// TestFieldPaths holds the numbers of selectable fields against the names that they are selected
+// by.
 func TestFieldPaths(t *testing.T) {
 	for _, k := range kind.All() {
 		for _, name := range k.SelectableFields() {
@@ -321,7 +322,8 @@ func TestHumanDuration(t *testing.T) {
 	}
 }
 
-// TestColumnPaths compares the fields that columns state with the fields of the message, by their names in JSON.
+// TestColumnPaths compares the fields that columns state with the fields of the message, by their
+// names in JSON.
 func TestColumnPaths(t *testing.T) {
 	stated := 0
 	for _, k := range kind.NewScheme().Kinds() {

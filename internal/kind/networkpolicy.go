@@ -54,7 +54,9 @@ func checkNetworkPolicy(np *networkingv1.NetworkPolicy, c *checker) {
 	}
 }
 
-func (c *checker) policyRule(p *field.Path, ports []*networkingv1.NetworkPolicyPort, peersAt *field.Path, peers []*networkingv1.NetworkPolicyPeer) {
+func (c *checker) policyRule(
+	p *field.Path, ports []*networkingv1.NetworkPolicyPort, peersAt *field.Path, peers []*networkingv1.NetworkPolicyPeer,
+) {
 	for i, port := range ports {
 		c.policyPort(p.Child("ports").Index(i), port)
 	}

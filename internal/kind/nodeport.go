@@ -10,7 +10,7 @@ import (
 	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
 )
 
-// GroupNetworking is the API group of what Kubernetes' networking has no kind for.
+// GroupNetworking is the API group of kinds of networking that Kubernetes does not have.
 const GroupNetworking = "networking.xebec.io"
 
 var (

@@ -6,8 +6,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// ControllerOf returns the owner reference of the object's managing controller, nil when it has none. The reference is
-// the object's own: clone it before changing it.
+// ControllerOf returns the owner reference of the object's managing controller, nil when it has
+// none. The reference is the object's own: clone it before changing it.
 func ControllerOf(o Object) *metav1.OwnerReference {
 	for _, r := range o.GetMetadata().GetOwnerReferences() {
 		if r.GetController() {
@@ -17,14 +17,15 @@ func ControllerOf(o Object) *metav1.OwnerReference {
 	return nil
 }
 
-// IsControlledBy reports that owner manages the object: by uid, so that an owner of the same name made later is another.
+// IsControlledBy reports whether owner manages the object. Owners are compared by uid: another
+// object of the same name is another owner.
 func IsControlledBy(o, owner Object) bool {
 	r := ControllerOf(o)
 	return r != nil && r.GetUid() == owner.GetMetadata().GetUid()
 }
 
-// NewControllerRef makes the reference that marks owner as the managing controller of another object, which holds back
-// the owner's foreground deletion.
+// NewControllerRef makes the reference that marks owner as the managing controller of another
+// object, which holds back the owner's foreground deletion.
 func NewControllerRef(owner Object) *metav1.OwnerReference {
 	r := NewOwnerRef(owner)
 	r.Controller = proto.Bool(true)

@@ -49,10 +49,10 @@ const (
 // DefaultServiceAccount is the account of pods that name none.
 const DefaultServiceAccount = "default"
 
-// DefaultGracePeriod is how many seconds the containers of a pod that says nothing about it have to stop.
+// DefaultGracePeriod is the default of a pod's termination grace period, in seconds.
 const DefaultGracePeriod = 30
 
-// reasonNodeLost is the status reason of a pod whose node does not answer any more.
+// reasonNodeLost is the status reason of a pod whose node is unreachable.
 const reasonNodeLost = "NodeLost"
 
 var (
@@ -64,7 +64,7 @@ var (
 		checkUpdate: checkPodUpdate,
 		checkStatus: checkPodStatus,
 		create:      createPod,
-		// An applied manifest does not name what was added at first.
+		// A manifest that is applied again does not have the toleration that creation added.
 		update: func(p, _ *corev1.Pod) { copeWithPressure(p) },
 		warn:   func(p *corev1.Pod) []string { return warnPod(nil, p.GetMetadata(), p.GetSpec()) },
 	}
@@ -103,12 +103,12 @@ func PodCondition(p *corev1.Pod, typ string) *corev1.PodCondition {
 // IsPodReady reports that the pod's Ready condition is true.
 func IsPodReady(p *corev1.Pod) bool { return PodCondition(p, PodReady).GetStatus() == ConditionTrue }
 
-// IsPodFinished reports that the pod's containers have ended for good.
+// IsPodFinished reports whether the pod's containers have ended and are not restarted.
 func IsPodFinished(p *corev1.Pod) bool {
 	return p.GetStatus().GetPhase() == PodSucceeded || p.GetStatus().GetPhase() == PodFailed
 }
 
-// PodAddresses are the pod's IP addresses as they are written, the main one first; none while it has none.
+// PodAddresses returns the pod's IP addresses as they are written, the primary one first.
 func PodAddresses(p *corev1.Pod) []string {
 	var out []string
 	add := func(ip string) {
@@ -123,7 +123,7 @@ func PodAddresses(p *corev1.Pod) []string {
 	return out
 }
 
-// podGracePeriod is 0 where there is nothing left, or never was anything, that could use the time.
+// podGracePeriod is 0 for pods without running containers.
 func podGracePeriod(o Object) int64 {
 	p := o.(*corev1.Pod)
 	switch {
@@ -135,7 +135,7 @@ func podGracePeriod(o Object) int64 {
 	return p.GetSpec().GetTerminationGracePeriodSeconds()
 }
 
-// defaultPod also gives the pod an account, which a template need not name.
+// defaultPod also sets the service account, which templates may leave out.
 func defaultPod(p *corev1.Pod) {
 	defaultPodSpec(p.GetSpec())
 	if !IsMirrorPod(p) {
@@ -183,8 +183,8 @@ func containerStatus(all []*corev1.ContainerStatus, name string) *corev1.Contain
 	return nil
 }
 
-// PodStatus sums the pod's state up in a word, as tables show it: the phase, or what is more telling, such as
-// Terminating, CrashLoopBackOff or Init:0/1.
+// PodStatus summarizes the pod's state in a word, as tables show it: the phase, or a more specific
+// reason such as Terminating, CrashLoopBackOff or Init:0/1.
 func PodStatus(p *corev1.Pod) string {
 	reason := p.GetStatus().GetPhase()
 	if r := p.GetStatus().GetReason(); r != "" {
@@ -211,7 +211,7 @@ func PodStatus(p *corev1.Pod) string {
 	return reason
 }
 
-// initStatus says how far the init containers are, and whether they are what the pod waits for.
+// initStatus returns the progress of the init containers and whether the pod waits for them.
 func initStatus(p *corev1.Pod) (string, bool) {
 	containers := p.GetSpec().GetInitContainers()
 	for i, s := range p.GetStatus().GetInitContainerStatuses() {
@@ -252,7 +252,7 @@ func containersStatus(p *corev1.Pod, reason string) string {
 	if reason != "Completed" || !running {
 		return reason
 	}
-	// One container is done and others go on: the pod as a whole runs.
+	// One container has completed and others run: the pod as a whole runs.
 	if IsPodReady(p) {
 		return PodRunning
 	}
@@ -306,9 +306,10 @@ func checkPod(p *corev1.Pod, c *checker) {
 	}
 }
 
-// podIsImmutable lists what an update may change; the rest of a pod's spec is as it was made.
+// podIsImmutable lists the fields that an update may change; the rest of a pod's spec is immutable.
 const podIsImmutable = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`," +
-	"`spec.containers[*].resources` and `spec.resources` (cpu and memory),`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.ephemeralContainers` (only additions)," +
+	"`spec.containers[*].resources` and `spec.resources` (cpu and memory),`spec.activeDeadlineSeconds`," +
+	"`spec.tolerations` (only additions to existing tolerations),`spec.ephemeralContainers` (only additions)," +
 	"`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
 
 func checkPodUpdate(new, old *corev1.Pod, c *checker) {
@@ -328,17 +329,19 @@ func checkPodUpdate(new, old *corev1.Pod, c *checker) {
 	kept := setOf(now.GetTolerations(), tolerationKey)
 	for i, t := range was.GetTolerations() {
 		if !kept[tolerationKey(t)] {
-			c.forbidden(spec.Child("tolerations"), fmt.Sprintf("existing toleration at index %d can not be modified except its tolerationSeconds", i))
+			c.forbidden(spec.Child("tolerations"),
+				fmt.Sprintf("existing toleration at index %d can not be modified except its tolerationSeconds", i))
 		}
 	}
 	gates := setOf(was.GetSchedulingGates(), (*corev1.PodSchedulingGate).GetName)
 	for i, g := range now.GetSchedulingGates() {
 		if !gates[g.GetName()] {
-			c.forbidden(spec.Child("schedulingGates").Index(i), fmt.Sprintf("only deletion is allowed, but found new scheduling gate '%s'", g.GetName()))
+			c.forbidden(spec.Child("schedulingGates").Index(i),
+				fmt.Sprintf("only deletion is allowed, but found new scheduling gate '%s'", g.GetName()))
 		}
 	}
 
-	// What may change is set to what it was; then nothing else may differ.
+	// Fields that may change are set to their old values; then the specs must be equal.
 	if now == nil || was == nil {
 		if now != was {
 			c.forbidden(spec, podIsImmutable)
@@ -363,11 +366,12 @@ func checkPodUpdate(new, old *corev1.Pod, c *checker) {
 		same.TerminationGracePeriodSeconds = was.TerminationGracePeriodSeconds
 	}
 	if gated := len(was.GetSchedulingGates()) > 0; gated {
-		// Who holds a pod back may also narrow down where it goes.
+		// The node selector of a gated pod may be narrowed.
 		same.NodeSelector = was.GetNodeSelector()
 		for key, value := range was.GetNodeSelector() {
 			if now.GetNodeSelector()[key] != value {
-				c.invalid(spec.Child("nodeSelector"), now.GetNodeSelector(), "only additions are allowed to spec.nodeSelector (no mutations or deletions)")
+				c.invalid(spec.Child("nodeSelector"), now.GetNodeSelector(),
+					"only additions are allowed to spec.nodeSelector (no mutations or deletions)")
 				break
 			}
 		}
@@ -389,12 +393,13 @@ func (c *checker) deadlineUpdate(p *field.Path, now, was *corev1.PodSpec) {
 	}
 }
 
-// tolerationKey is what of a toleration may not change: all but its seconds.
+// tolerationKey has the fields of a toleration that may not change: all but its seconds.
 func tolerationKey(t *corev1.Toleration) [4]string {
 	return [4]string{t.GetKey(), t.GetOperator(), t.GetValue(), t.GetEffect()}
 }
 
-// checkPodStatus keeps a pod that has ended from coming back to life, which would run its work twice.
+// checkPodStatus refuses a change of the phase of a pod that has ended, which would run its work
+// twice.
 func checkPodStatus(new, old *corev1.Pod, c *checker) {
 	phase := field.NewPath("status", "phase")
 	c.oneOf(phase, new.GetStatus().GetPhase(), PodPending, PodRunning, PodSucceeded, PodFailed, PodUnknown)

@@ -6,8 +6,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// PodRefersTo returns what kind of object a pod's spec refers to, as Secret, of the ones that nodes read for
-// their pods; empty for none.
+// PodRefersTo returns what kind of object a pod's spec refers to, as Secret, of the ones that nodes
+// read for their pods; empty for none.
 func PodRefersTo(spec *corev1.PodSpec) string {
 	for _, v := range spec.GetVolumes() {
 		src := v.GetVolumeSource()

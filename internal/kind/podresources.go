@@ -14,8 +14,9 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// PodRequests is what a pod asks of a node: of each resource what it says itself, or else what its containers that run at
-// the same time say together; and its overhead. The error names a quantity that does not parse.
+// PodRequests is what a pod asks of a node: of each resource what it says itself, or else what its
+// containers that run at the same time say together; and its overhead. The error names a quantity
+// that does not parse.
 func PodRequests(s *corev1.PodSpec) (map[string]resource.Quantity, error) {
 	total, err := containerRequests(s)
 	if err != nil {
@@ -37,8 +38,8 @@ func PodRequests(s *corev1.PodSpec) (map[string]resource.Quantity, error) {
 	return total, nil
 }
 
-// containerRequests is what a pod's containers ask for together: all that do its work and the sidecars, or an init
-// container beside the sidecars before it where that is more.
+// containerRequests is what a pod's containers ask for together: all that do its work and the
+// sidecars, or an init container beside the sidecars before it where that is more.
 func containerRequests(s *corev1.PodSpec) (map[string]resource.Quantity, error) {
 	sum, most := map[string]resource.Quantity{}, map[string]resource.Quantity{}
 	add := func(to map[string]resource.Quantity, c *corev1.Container) error {
@@ -79,7 +80,7 @@ func containerRequests(s *corev1.PodSpec) (map[string]resource.Quantity, error) 
 	return sum, nil
 }
 
-// podResource tells whether a pod as a whole can ask for a resource.
+// podResource reports whether the resources of a pod as a whole may include a resource.
 func podResource(name string) bool {
 	return name == ResourceCPU || name == ResourceMemory || strings.HasPrefix(name, ResourceHugePagesPrefix)
 }
@@ -91,8 +92,8 @@ func defaultPodResources(s *corev1.PodSpec) {
 	}
 }
 
-// wholeRequests is what a pod as a whole asks for when it says something of its resources: what it says, or else what its
-// containers ask for, or else what it is limited to.
+// wholeRequests is what a pod as a whole asks for when it says something of its resources: what it
+// says, or else what its containers ask for, or else what it is limited to.
 func wholeRequests(s *corev1.PodSpec) map[string]*metav1.Quantity {
 	requests := maps.Clone(s.GetResources().GetRequests())
 	if requests == nil {
@@ -114,7 +115,8 @@ func wholeRequests(s *corev1.PodSpec) map[string]*metav1.Quantity {
 	return requests
 }
 
-// podResources checks what a pod says of its resources as a whole, and that its containers keep within that.
+// podResources checks what a pod says of its resources as a whole, and that its containers keep
+// within that.
 func (c *checker) podResources(p *field.Path, s *corev1.PodSpec) {
 	r := s.GetResources()
 	if r == nil {
@@ -127,7 +129,8 @@ func (c *checker) podResources(p *field.Path, s *corev1.PodSpec) {
 	}{{"limits", r.GetLimits()}, {"requests", r.GetRequests()}} {
 		for _, name := range sorted(list.amounts) {
 			if !podResource(name) {
-				c.add(field.NotSupported(at.Child(list.name).Key(name), name, []string{ResourceCPU, ResourceMemory, ResourceHugePagesPrefix + "<size>"}))
+				c.add(field.NotSupported(at.Child(list.name).Key(name), name,
+					[]string{ResourceCPU, ResourceMemory, ResourceHugePagesPrefix + "<size>"}))
 			}
 		}
 	}
@@ -136,7 +139,8 @@ func (c *checker) podResources(p *field.Path, s *corev1.PodSpec) {
 		for _, name := range sorted(r.GetRequests()) {
 			has, err := Amount(r.GetRequests()[name])
 			if want := asked[name]; err == nil && has.Sign() >= 0 && want.Cmp(has) > 0 {
-				c.invalid(at.Child("requests").Key(name), r.GetRequests()[name].GetString_(), "must be greater than or equal to aggregate container requests of "+want.String())
+				c.invalid(at.Child("requests").Key(name), r.GetRequests()[name].GetString_(),
+					"must be greater than or equal to aggregate container requests of "+want.String())
 			}
 		}
 	}
@@ -147,7 +151,8 @@ func (c *checker) podResources(p *field.Path, s *corev1.PodSpec) {
 				most, err1 := Amount(r.GetLimits()[name])
 				has, err2 := Amount(limit)
 				if limit != nil && err1 == nil && err2 == nil && has.Cmp(most) > 0 {
-					c.invalid(p.Index(i).Child("resources", "limits").Key(name), limit.GetString_(), "must be less than or equal to pod limits of "+most.String())
+					c.invalid(p.Index(i).Child("resources", "limits").Key(name), limit.GetString_(),
+						"must be less than or equal to pod limits of "+most.String())
 				}
 			}
 		}
@@ -156,9 +161,10 @@ func (c *checker) podResources(p *field.Path, s *corev1.PodSpec) {
 	within(p.Child("containers"), s.GetContainers())
 }
 
-// PodQOS is the pod's quality of service: Guaranteed when every container has a limit of CPU and memory and requests as
-// much, BestEffort when none asks for anything, Burstable otherwise. Of a pod that says something of its resources as a
-// whole only that counts. Requests that are left out count as defaulting fills them in, so it may be asked before.
+// PodQOS is the pod's quality of service: Guaranteed when every container has a limit of CPU and
+// memory and requests as much, BestEffort when none asks for anything, Burstable otherwise. Of a
+// pod that says something of its resources as a whole only that counts. Requests that are left out
+// count as defaulting fills them in, so it may be asked before.
 func PodQOS(s *corev1.PodSpec) string {
 	var all []*corev1.ResourceRequirements
 	if r := s.GetResources(); len(r.GetLimits())+len(r.GetRequests()) > 0 {
@@ -196,8 +202,8 @@ func PodQOS(s *corev1.PodSpec) string {
 	return QOSBurstable
 }
 
-// copeWithPressure lets a pod that asks for memory onto nodes that are short of it: it is ended after those that ask for
-// none, and may have been promised what it asks for. Static pods are on their node already.
+// copeWithPressure adds the toleration of memory pressure to a pod with requests, which is evicted
+// after pods without any. Static pods are bound to their node already.
 func copeWithPressure(p *corev1.Pod) {
 	if IsMirrorPod(p) || PodQOS(p.GetSpec()) == QOSBestEffort {
 		return

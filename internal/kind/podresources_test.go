@@ -73,7 +73,8 @@ func TestPodResourcesDefaults(t *testing.T) {
 			if got := copes(p); got > 1 || c.copes != (got == 1) {
 				t.Errorf("tolerations %v", p.Spec.Tolerations)
 			}
-			// An update that names no tolerations does not take it away, and another one does not add it twice.
+			// An update that names no tolerations does not take it away, and another one does not add it
+			// twice.
 			for range 2 {
 				next := proto.CloneOf(p)
 				next.Spec.Tolerations = next.Spec.Tolerations[:0]

@@ -18,7 +18,7 @@ const (
 	// maxDNSSearchLength is how long the search list of resolvers can be.
 	maxDNSSearchLength = 2048
 
-	// maxPriority is where the priorities of the system's own classes begin.
+	// maxPriority is the limit above which priorities are reserved for system classes.
 	maxPriority = 1_000_000_000
 )
 
@@ -48,8 +48,8 @@ func (c *checker) podSpec(p *field.Path, s *corev1.PodSpec) {
 	}
 }
 
-// noWindows checks a pod that says that it is for Linux. In one that does not say it, settings for Windows are accepted and
-// have no effect.
+// noWindows refuses settings for Windows in a pod whose os is linux. In other pods they are
+// accepted and have no effect.
 func (c *checker) noWindows(p *field.Path, s *corev1.PodSpec) {
 	const why = "cannot be set for a linux pod"
 	if s.GetSecurityContext().GetWindowsOptions() != nil {
@@ -73,10 +73,11 @@ func (c *checker) podDNS(p *field.Path, s *corev1.PodSpec) {
 		c.required(config.Child("nameservers"), fmt.Sprintf("must provide at least one DNS nameserver when `dnsPolicy` is %s", DNSNone))
 	}
 	if len(strings.Join(d.GetSearches(), " ")) > maxDNSSearchLength {
-		c.invalid(config.Child("searches"), d.GetSearches(), fmt.Sprintf("must not have more than %d characters (including spaces) in the search list", maxDNSSearchLength))
+		c.invalid(config.Child("searches"), d.GetSearches(),
+			fmt.Sprintf("must not have more than %d characters (including spaces) in the search list", maxDNSSearchLength))
 	}
 	for i, domain := range d.GetSearches() {
-		// A lone dot is the root, which some use to switch the search off.
+		// A single dot is the root domain, which disables the search.
 		if name := strings.TrimSuffix(domain, "."); domain != "." {
 			c.each(config.Child("searches").Index(i), domain, validation.IsDNS1123SubdomainWithUnderscore(name))
 		}
@@ -113,11 +114,12 @@ func (c *checker) podHost(p *field.Path, s *corev1.PodSpec) {
 	}
 }
 
-// sleepFits refuses hooks that wait for longer than the containers have to end.
+// sleepFits refuses hooks that sleep longer than the termination grace period.
 func (c *checker) sleepFits(p *field.Path, s *corev1.PodSpec) {
 	hook := func(p *field.Path, h *corev1.LifecycleHandler) {
 		if n := h.GetSleep().GetSeconds(); h.GetSleep() != nil && (n < 0 || n > s.GetTerminationGracePeriodSeconds()) {
-			c.invalid(p.Child("sleep"), n, fmt.Sprintf("must be non-negative and less than terminationGracePeriodSeconds (%d)", s.GetTerminationGracePeriodSeconds()))
+			c.invalid(p.Child("sleep"), n,
+				fmt.Sprintf("must be non-negative and less than terminationGracePeriodSeconds (%d)", s.GetTerminationGracePeriodSeconds()))
 		}
 	}
 	for _, list := range []struct {
@@ -188,7 +190,8 @@ func (c *checker) tolerations(p *field.Path, all []*corev1.Toleration) {
 		if t.GetKey() != "" {
 			c.each(at.Child("key"), t.GetKey(), validation.IsQualifiedName(t.GetKey()))
 		} else if t.GetOperator() != OpExists {
-			c.invalid(at.Child("operator"), t.GetOperator(), "operator must be Exists when `key` is empty, which means \"match all values and all keys\"")
+			c.invalid(at.Child("operator"), t.GetOperator(),
+				"operator must be Exists when `key` is empty, which means \"match all values and all keys\"")
 		}
 		if t.TolerationSeconds != nil && t.GetEffect() != TaintNoExecute {
 			c.invalid(at.Child("effect"), t.GetEffect(), "effect must be 'NoExecute' when `tolerationSeconds` is set")
@@ -294,7 +297,7 @@ func (c *checker) podTerm(p *field.Path, t *corev1.PodAffinityTerm) {
 	}
 }
 
-// labelKeys checks keys of labels whose values are taken from the pod.
+// labelKeys checks label keys whose values are taken from the pod.
 func (c *checker) labelKeys(p *field.Path, keys []string, s *metav1.LabelSelector) {
 	if len(keys) > 0 && s == nil {
 		c.forbidden(p, "must not be specified when labelSelector is not set")
@@ -312,7 +315,8 @@ func (c *checker) topologySpread(p *field.Path, all []*corev1.TopologySpreadCons
 		c.unique(at.Child("{topologyKey, whenUnsatisfiable}"), seen, fmt.Sprintf("{%s, %s}", t.GetTopologyKey(), t.GetWhenUnsatisfiable()))
 		if t.MinDomains != nil {
 			if t.GetWhenUnsatisfiable() != "DoNotSchedule" {
-				c.invalid(at.Child("minDomains"), t.GetMinDomains(), fmt.Sprintf("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not %s", t.GetWhenUnsatisfiable()))
+				c.invalid(at.Child("minDomains"), t.GetMinDomains(),
+					fmt.Sprintf("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not %s", t.GetWhenUnsatisfiable()))
 			}
 		}
 		c.labelKeys(at.Child("matchLabelKeys"), t.GetMatchLabelKeys(), t.GetLabelSelector())

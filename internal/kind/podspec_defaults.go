@@ -42,8 +42,8 @@ func setDefault(s *string, value string) {
 	}
 }
 
-// defaultPodSpec fills in the spec of a pod or of a template. The tolerations of unreachable nodes are not added here:
-// the nodes service knows how long pods that name none are to wait.
+// defaultPodSpec fills in the spec of a pod or of a template. The tolerations of unreachable nodes
+// are not added here: the nodes service knows how long pods that name none are to wait.
 func defaultPodSpec(s *corev1.PodSpec) {
 	// Kubernetes keeps the account's name in its old field as well.
 	switch {
@@ -88,7 +88,8 @@ func defaultContainer(c *corev1.Container, hostNetwork bool) {
 	defaultRequests(c.GetResources())
 }
 
-// imageTag is the tag of an image's name: latest when it has neither tag nor digest, empty when only a digest.
+// imageTag is the tag of an image's name: latest when it has neither tag nor digest, empty when
+// only a digest.
 func imageTag(image string) string {
 	name, _, pinned := strings.Cut(image, "@")
 	last := name[strings.LastIndexByte(name, '/')+1:]
@@ -99,7 +100,7 @@ func imageTag(image string) string {
 	return tag
 }
 
-// defaultRequests lets a container ask for what it is limited to, where it does not say.
+// defaultRequests sets requests that are not set to the limits.
 func defaultRequests(r *corev1.ResourceRequirements) {
 	for name, limit := range r.GetLimits() {
 		if _, ok := r.GetRequests()[name]; ok {
@@ -115,7 +116,7 @@ func defaultRequests(r *corev1.ResourceRequirements) {
 func defaultVolume(v *corev1.Volume) {
 	s := v.GetVolumeSource()
 	if s == nil || proto.Size(s) == 0 && !hasSource(s) {
-		// A volume that names no source is an empty directory.
+		// A volume without a source is an empty directory.
 		v.VolumeSource = &corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}
 	}
 }

@@ -12,8 +12,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// annotationFields are annotations that stood for fields of a pod once, or the beginnings of their names up to a slash, and
-// the fields. Old manifests still ask for protection by them, and must not believe that they have it.
+// annotationFields maps former annotations of pods, or their prefixes up to a slash, to the fields
+// that replaced them. Old manifests request protection by them, so the annotations draw a warning.
 var annotationFields = map[string]string{
 	"seccomp.security.alpha.kubernetes.io/pod":        "securityContext.seccompProfile",
 	"container.seccomp.security.alpha.kubernetes.io/": "securityContext.seccompProfile of the container",
@@ -28,8 +28,8 @@ var annotationFields = map[string]string{
 	"pod.beta.kubernetes.io/subdomain":                "subdomain",
 }
 
-// warnPod tells of annotations that have no effect, and of capabilities that no node knows, of a pod or of the template at p;
-// nil for a pod itself.
+// warnPod returns warnings about annotations without effect and unknown capabilities of a pod, or
+// of the template at p; p is nil for a pod.
 func warnPod(p *field.Path, m *metav1.ObjectMeta, spec *corev1.PodSpec) []string {
 	annotations, at := field.NewPath("metadata", "annotations"), field.NewPath("spec")
 	if p != nil {
@@ -56,7 +56,8 @@ func warnPod(p *field.Path, m *metav1.ObjectMeta, spec *corev1.PodSpec) []string
 	return out
 }
 
-// warnCapabilities tells of capabilities that no node knows, with which the container does not start.
+// warnCapabilities returns warnings about unknown capabilities, with which the container does not
+// start.
 func warnCapabilities(p *field.Path, c *corev1.Container) []string {
 	caps := c.GetSecurityContext().GetCapabilities()
 	var out []string
@@ -72,7 +73,9 @@ func warnCapabilities(p *field.Path, c *corev1.Container) []string {
 			if c.GetSecurityContext().GetPrivileged() {
 				effect = "it has no effect on a privileged container"
 			}
-			out = append(out, fmt.Sprintf("%s: unknown capability %q: %s: want a name of capabilities(7), such as NET_ADMIN, or ALL", p.Child(list.field).Index(i), name, effect))
+			out = append(out,
+				fmt.Sprintf("%s: unknown capability %q: %s: want a name of capabilities(7), such as NET_ADMIN, or ALL",
+					p.Child(list.field).Index(i), name, effect))
 		}
 	}
 	return out

@@ -21,8 +21,8 @@ const (
 	ResourceHugePagesPrefix  = "hugepages-"
 )
 
-// Amount reads a quantity; one that is not set is 0. Stored objects hold only what Validate let pass, so that an error
-// here means that the object never was validated.
+// Amount reads a quantity; one that is not set is 0. Stored objects hold only what Validate let
+// pass, so that an error here means that the object never was validated.
 func Amount(q *metav1.Quantity) (resource.Quantity, error) {
 	if q.GetString_() == "" {
 		return resource.Quantity{}, nil
@@ -30,12 +30,12 @@ func Amount(q *metav1.Quantity) (resource.Quantity, error) {
 	return ParseQuantity(q.GetString_())
 }
 
-// ErrQuantityRange is returned by ParseQuantity for what no resource ever comes near.
+// ErrQuantityRange is returned by ParseQuantity for quantities far beyond any resource.
 var ErrQuantityRange = errors.New("the quantity is out of range")
 
-// ParseQuantity reads a quantity from an untrusted source. Unlike the parser of Kubernetes, which writes every number
-// out in full and so takes minutes for 1e-99999999, it refuses exponents of more than two digits and texts of more than
-// 128 bytes, with ErrQuantityRange.
+// ParseQuantity parses a quantity from an untrusted source. The parser of Kubernetes writes numbers
+// out in full and takes minutes for 1e-99999999. ParseQuantity refuses exponents of more than two
+// digits and texts of more than 128 bytes with ErrQuantityRange.
 func ParseQuantity(text string) (resource.Quantity, error) {
 	exponent := ""
 	if i := strings.LastIndexAny(text, "eE"); i >= 0 {
@@ -47,7 +47,7 @@ func ParseQuantity(text string) (resource.Quantity, error) {
 	return resource.ParseQuantity(text)
 }
 
-// amounts checks a list of resources: names and amounts that are no less than nothing.
+// amounts checks a list of resources: qualified names and amounts that are not negative.
 func (c *checker) amounts(p *field.Path, list map[string]*metav1.Quantity) {
 	for _, name := range sorted(list) {
 		at := p.Key(name)
@@ -100,8 +100,8 @@ func (c *checker) containerResourceName(p *field.Path, name string) {
 // quotaResource are the further names without a domain, which quotas use.
 func quotaResource(name string) bool {
 	switch strings.TrimPrefix(strings.TrimPrefix(name, "requests."), "limits.") {
-	case ResourceCPU, ResourceMemory, ResourceEphemeralStorage, ResourcePods, "resourcequotas", "services", "replicationcontrollers", "secrets",
-		"persistentvolumeclaims", "configmaps", "services.nodeports", "services.loadbalancers", "storage":
+	case ResourceCPU, ResourceMemory, ResourceEphemeralStorage, ResourcePods, "resourcequotas", "services",
+		"replicationcontrollers", "secrets", "persistentvolumeclaims", "configmaps", "services.nodeports", "services.loadbalancers", "storage":
 		return true
 	}
 	return strings.HasPrefix(name, "requests."+ResourceHugePagesPrefix)

@@ -25,7 +25,9 @@ var (
 	replicaSetColumns = []Column{
 		at(".spec.replicas", column("DESIRED", func(r *appsv1.ReplicaSet) string { return strconv.Itoa(int(r.GetSpec().GetReplicas())) })),
 		at(".status.replicas", column("CURRENT", func(r *appsv1.ReplicaSet) string { return strconv.Itoa(int(r.GetStatus().GetReplicas())) })),
-		at(".status.readyReplicas", column("READY", func(r *appsv1.ReplicaSet) string { return strconv.Itoa(int(r.GetStatus().GetReadyReplicas())) })),
+		at(".status.readyReplicas", column("READY", func(r *appsv1.ReplicaSet) string {
+			return strconv.Itoa(int(r.GetStatus().GetReadyReplicas()))
+		})),
 		AgeColumn,
 		wide("CONTAINERS", func(r *appsv1.ReplicaSet) string { return templateContainers(r.GetSpec().GetTemplate()) }),
 		wide("IMAGES", func(r *appsv1.ReplicaSet) string { return templateImages(r.GetSpec().GetTemplate()) }),

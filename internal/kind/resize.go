@@ -10,8 +10,9 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// resize checks how the resources of a pod and of its containers change, and returns whether they may at all. Only cpu and
-// memory may, and a pod stays in its class of service, which decides what the node does when it runs short.
+// resize checks how the resources of a pod and of its containers change, and returns whether they
+// may at all. Only cpu and memory may, and a pod stays in its class of service, which decides what
+// the node does when it runs short.
 func (c *checker) resize(p *field.Path, now, was *corev1.PodSpec) {
 	changed := c.resizeOf(p.Child("resources"), now.GetResources(), was.GetResources(), "")
 	for i, x := range now.GetContainers() {
@@ -30,8 +31,8 @@ func (c *checker) resize(p *field.Path, now, was *corev1.PodSpec) {
 	}
 }
 
-// resizeOf checks how the resources of one of them change, and returns whether they do and may. With refused, which says
-// why, none of them may.
+// resizeOf checks how the resources of one of them change, and returns whether they do and may.
+// With refused, which says why, none of them may.
 func (c *checker) resizeOf(at *field.Path, now, was *corev1.ResourceRequirements, refused string) (changed bool) {
 	for _, list := range []struct {
 		name     string

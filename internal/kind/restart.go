@@ -8,7 +8,7 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// What rules about restarts say.
+// Actions and operators of restart rules.
 const (
 	RestartRuleRestart    = "Restart"
 	RestartRuleRestartAll = "RestartAllContainers"
@@ -16,8 +16,8 @@ const (
 	ExitCodeNotIn         = "NotIn"
 )
 
-// RestartRule is the first of a container's rules that is about an exit code, nil when none is: then its restart policy
-// decides, or else the pod's.
+// RestartRule returns the first of a container's rules that matches an exit code, nil when none
+// does: then the restart policy of the container or else of the pod decides.
 func RestartRule(c *corev1.Container, exitCode int32) *corev1.ContainerRestartRule {
 	for _, r := range c.GetRestartPolicyRules() {
 		if on := r.GetExitCodes(); on != nil && slices.Contains(on.GetValues(), exitCode) == (on.GetOperator() == ExitCodeIn) {
@@ -27,7 +27,7 @@ func RestartRule(c *corev1.Container, exitCode int32) *corev1.ContainerRestartRu
 	return nil
 }
 
-// restartPolicy checks when a container of its own wish is started again.
+// restartPolicy checks the restart policy of a container.
 func (c *checker) restartPolicy(p *field.Path, x *corev1.Container) {
 	if len(x.GetRestartPolicyRules()) > 0 && x.RestartPolicy == nil {
 		c.required(p.Child("restartPolicy"), "must be specified when `restartPolicyRules` are")

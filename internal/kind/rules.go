@@ -8,16 +8,17 @@ import (
 	"github.com/xebec-project/xebec/internal/schema"
 )
 
-// rulesOf implements scheme.Rules for the kind with message T. It handles what all kinds share: metadata, status and
-// generation. The functions add what is particular to the kind; each may be nil except name.
+// rulesOf implements scheme.Rules for the kind with message T. It handles what all kinds share:
+// metadata, status and generation. The functions add what is particular to the kind; each may be
+// nil except name.
 type rulesOf[T Object] struct {
-	// name says what is wrong with a name of this kind.
+	// name returns what is wrong with a name of this kind.
 	name func(string) []string
-	// defaults fills in what was left out.
+	// defaults sets defaults that depend on other fields, after those of the schema.
 	defaults func(T)
-	// check looks at everything but the metadata.
+	// check checks the rules that span fields, other than those of the metadata.
 	check func(T, *checker)
-	// checkNew looks at what only an object that exists already may have.
+	// checkNew refuses fields that only an existing object may have.
 	checkNew func(T, *checker)
 	// checkUpdate and checkStatus take the new object first.
 	checkUpdate func(new, old T, c *checker)
@@ -25,7 +26,7 @@ type rulesOf[T Object] struct {
 	// create and update run after the shared preparation.
 	create func(T)
 	update func(new, old T)
-	// warn tells of values that have no effect yet.
+	// warn returns warnings about values that have no effect.
 	warn func(T) []string
 	// keepsStatus lets the creator set the status, as a node does when it registers itself.
 	keepsStatus bool
@@ -163,7 +164,8 @@ func statusField(m protoreflect.Message) protoreflect.FieldDescriptor {
 	return m.Descriptor().Fields().ByName("status")
 }
 
-// hasGeneration says that somebody acts on the object's spec, and reports by the generation how far it got.
+// hasGeneration reports whether a controller acts on the object's spec and reports its progress by
+// the generation.
 func hasGeneration(m protoreflect.Message) bool {
 	fields := m.Descriptor().Fields()
 	return fields.ByName("spec") != nil && fields.ByName("status") != nil

@@ -41,8 +41,9 @@ var (
 	secretFields = map[string][]protowire.Number{"type": {3}}
 )
 
-// FoldWriteOnly returns o, or a copy in which fields that exist only for writing stand where they are stored: a Secret's
-// stringData in its data, over keys that are in both. Owners of applied fields are recorded of what is stored.
+// FoldWriteOnly returns o, or a copy in which fields that exist only for writing stand where they
+// are stored: a Secret's stringData in its data, over keys that are in both. Owners of applied
+// fields are recorded of what is stored.
 func FoldWriteOnly(o Object) Object {
 	s, ok := o.(*corev1.Secret)
 	if !ok || len(s.GetStringData()) == 0 {
@@ -53,8 +54,8 @@ func FoldWriteOnly(o Object) Object {
 	return s
 }
 
-// StoredAs names the member of objects of a kind that exists only for writing, and the one that it is stored as; both are
-// empty for most kinds.
+// StoredAs names the member of objects of a kind that exists only for writing, and the one that it
+// is stored as; both are empty for most kinds.
 func StoredAs(k *Kind) (stored, written string) {
 	if k.Group == "" && k.Name == "Secret" {
 		return "data", "stringData"

@@ -21,7 +21,8 @@ const (
 	OpLt = "Lt"
 )
 
-// LabelSelector converts a selector as objects hold it. A nil selector selects nothing, an empty one everything.
+// LabelSelector converts a selector as objects hold it. A nil selector selects nothing, an empty
+// one everything.
 func LabelSelector(s *metav1.LabelSelector) (labels.Selector, error) {
 	if s == nil {
 		return labels.Nothing(), nil
@@ -60,8 +61,8 @@ func LabelSelector(s *metav1.LabelSelector) (labels.Selector, error) {
 	return labels.NewSelector().Add(all...), nil
 }
 
-// FormatLabelSelector writes a selector as people read it, in the grammar of -l; <none> for one that is not set, empty
-// or broken.
+// FormatLabelSelector formats a selector in the syntax of -l; <none> for one that is not set, empty
+// or invalid.
 func FormatLabelSelector(s *metav1.LabelSelector) string {
 	sel, err := LabelSelector(s)
 	if err != nil || sel.String() == "" {

@@ -17,7 +17,8 @@ import (
 	_ "github.com/xebec-project/xebec/proto/xebec/scheduler/v1"
 )
 
-// TestSubresources compares the subresources of kinds with the rights that the methods of the API need.
+// TestSubresources compares the subresources of kinds with the rights that the methods of the API
+// need.
 func TestSubresources(t *testing.T) {
 	kinds := kind.NewScheme()
 	needed := 0

@@ -18,7 +18,8 @@ const (
 
 var sysctlName = regexp.MustCompile("^" + sysctlFormat + "$")
 
-// sysctls checks the kernel parameters that a pod sets. Those of a namespace that is the node's own would change the node.
+// sysctls checks the kernel parameters that a pod sets. Those of a namespace that is the node's own
+// would change the node.
 func (c *checker) sysctls(p *field.Path, s *corev1.PodSpec) {
 	seen := names{}
 	for i, y := range s.GetSecurityContext().GetSysctls() {
@@ -36,15 +37,16 @@ func (c *checker) sysctls(p *field.Path, s *corev1.PodSpec) {
 		if s.GetHostNetwork() && strings.HasPrefix(dotted, "net.") {
 			c.invalid(at, name, "may not be specified when 'hostNetwork' is true")
 		}
-		ipc := dotted == "kernel.sem" || strings.HasPrefix(dotted, "kernel.shm") || strings.HasPrefix(dotted, "kernel.msg") || strings.HasPrefix(dotted, "fs.mqueue.")
+		ipc := dotted == "kernel.sem" || strings.HasPrefix(dotted, "kernel.shm") || strings.HasPrefix(dotted, "kernel.msg") ||
+			strings.HasPrefix(dotted, "fs.mqueue.")
 		if s.GetHostIpc() && ipc {
 			c.invalid(at, name, "may not be specified when 'hostIPC' is true")
 		}
 	}
 }
 
-// dottedSysctl is the name with dots between its parts, whatever the first separator says: with slashes a dot is part of a name,
-// as in that of an interface.
+// dottedSysctl is the name with dots between its parts, whatever the first separator says: with
+// slashes a dot is part of a name, as in that of an interface.
 func dottedSysctl(name string) string {
 	first := strings.IndexAny(name, "./")
 	if first < 0 || name[first] == '.' {

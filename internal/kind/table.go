@@ -88,9 +88,10 @@ var builtin = []*Kind{
 		Columns:      endpointSliceColumns, Rules: endpointSliceRules,
 	},
 	{
-		Group: GroupGateway, Version: "v1", Name: "GatewayAccess", Plural: "gatewayaccesses", Singular: "gatewayaccess", ShortNames: []string{"gwa"},
-		New:     func() Object { return new(gatewayv1.GatewayAccess) },
-		Columns: gatewayAccessColumns, Rules: gatewayAccessRules,
+		Group: GroupGateway, Version: "v1", Name: "GatewayAccess", Plural: "gatewayaccesses", Singular: "gatewayaccess",
+		ShortNames: []string{"gwa"},
+		New:        func() Object { return new(gatewayv1.GatewayAccess) },
+		Columns:    gatewayAccessColumns, Rules: gatewayAccessRules,
 	},
 	{
 		Group: "networking.k8s.io", Version: "v1", Name: "IPAddress", Plural: "ipaddresses", Singular: "ipaddress", ShortNames: []string{"ip"},
@@ -98,7 +99,8 @@ var builtin = []*Kind{
 		Columns: ipAddressColumns, Rules: ipAddressRules,
 	},
 	{
-		Group: "networking.k8s.io", Version: "v1", Name: "NetworkPolicy", Plural: "networkpolicies", Singular: "networkpolicy", ShortNames: []string{"netpol"},
+		Group: "networking.k8s.io", Version: "v1", Name: "NetworkPolicy", Plural: "networkpolicies", Singular: "networkpolicy",
+		ShortNames: []string{"netpol"},
 		Namespaced: true,
 		New:        func() Object { return new(networkingv1.NetworkPolicy) },
 		Columns:    networkPolicyColumns, Rules: networkPolicyRules,

@@ -12,9 +12,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// selectorAndTemplate checks what a Deployment and a ReplicaSet share: a selector that chooses the pods of their own
-// template and nothing beyond their reach.
-// The errors name the kind of the owner.
+// selectorAndTemplate checks the selector and the template of a Deployment or ReplicaSet: the
+// selector must match the template's labels. The errors name the kind of the owner.
 func (c *checker) selectorAndTemplate(owner string, p *field.Path, s *metav1.LabelSelector, t *corev1.PodTemplateSpec) {
 	selector := p.Child("selector")
 	switch {
@@ -29,7 +28,7 @@ func (c *checker) selectorAndTemplate(owner string, p *field.Path, s *metav1.Lab
 	}
 	at := p.Child("template")
 	sel, err := LabelSelector(s)
-	// A selector that can't be understood has been complained about above.
+	// A selector that cannot be parsed has been reported above.
 	if err == nil && !sel.Empty() && s != nil && !sel.Matches(labels.Set(t.GetMetadata().GetLabels())) {
 		c.invalid(at.Child("metadata", "labels"), t.GetMetadata().GetLabels(), "`selector` does not match template `labels`")
 	}
@@ -88,8 +87,8 @@ func percentOrCount(v *metav1.IntOrString) (n int32, percent, ok bool) {
 	return n, true, true
 }
 
-// ScaledValue is a count, or a percentage of total, rounded up or down; what neither is gives an error. A value that is
-// not set is 0. What is more than fits is the largest number that does.
+// ScaledValue returns a count, or a percentage of total that is rounded up or down; it returns an
+// error for other values. A value that is not set is 0. Values that overflow are the largest int32.
 func ScaledValue(v *metav1.IntOrString, total int32, roundUp bool) (int32, error) {
 	n, percent, ok := percentOrCount(v)
 	if !ok {

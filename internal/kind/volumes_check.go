@@ -26,7 +26,8 @@ func (c *checker) volumes(p *field.Path, volumes []*corev1.Volume) names {
 
 func hasSource(s *corev1.VolumeSource) bool { return len(sources(s)) > 0 }
 
-// sources are the fields set in a message of which exactly one has to be, in the order of their numbers.
+// sources are the fields set in a message of which exactly one has to be, in the order of their
+// numbers.
 func sources(m proto.Message) []protoreflect.FieldDescriptor {
 	var set []protoreflect.FieldDescriptor
 	r := m.ProtoReflect()
@@ -41,7 +42,7 @@ func sources(m proto.Message) []protoreflect.FieldDescriptor {
 	return set
 }
 
-// exactlyOne checks a message of which one field says what it is; it returns that field's name.
+// exactlyOne checks a message of which exactly one field is set; it returns that field's name.
 func (c *checker) exactlyOne(p *field.Path, m proto.Message, missing, further string) protoreflect.Name {
 	set := sources(m)
 	if len(set) == 0 {
@@ -55,7 +56,7 @@ func (c *checker) exactlyOne(p *field.Path, m proto.Message, missing, further st
 }
 
 func (c *checker) volumeSource(p *field.Path, s *corev1.VolumeSource) {
-	// A pod that asks for a volume that agents do not mount is refused: one that runs without its files may lose what it writes.
+	// A volume that agents do not support is refused: a pod that runs without it may lose its data.
 	if c.exactlyOne(p, s, "must specify a volume type", "may not specify more than 1 volume type") == "" {
 		return
 	}

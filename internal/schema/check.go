@@ -10,9 +10,9 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// scalarCheck is what the rules of a field ask of a text or a number.
+// scalarCheck is the part of a field's rules that applies to a text or a number.
 type scalarCheck struct {
-	// any reports that they ask for anything.
+	// any reports whether there is any such rule.
 	any       bool
 	text      textFormat
 	key       textFormat
@@ -25,8 +25,12 @@ func scalarCheckOf(r *metav1.FieldRules) scalarCheck {
 	if r == nil {
 		return scalarCheck{}
 	}
-	c := scalarCheck{text: textFormats[r.GetFormat()], key: textFormats[r.GetKeyFormat()], number: numberFormats[r.GetFormat()], min: r.Min, max: r.Max}
-	c.any = r.GetFormat() != metav1.Format_FORMAT_UNSPECIFIED || r.Min != nil || r.Max != nil || r.GetMaxLength() > 0 || len(r.GetEnum()) > 0 || len(r.GetRefusedValues()) > 0
+	c := scalarCheck{
+		text: textFormats[r.GetFormat()], key: textFormats[r.GetKeyFormat()], number: numberFormats[r.GetFormat()],
+		min: r.Min, max: r.Max,
+	}
+	c.any = r.GetFormat() != metav1.Format_FORMAT_UNSPECIFIED || r.Min != nil || r.Max != nil || r.GetMaxLength() > 0 ||
+		len(r.GetEnum()) > 0 || len(r.GetRefusedValues()) > 0
 	switch {
 	case r.GetRangeDetail() != "":
 		c.rangeText = r.GetRangeDetail()

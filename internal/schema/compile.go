@@ -10,7 +10,7 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// compiler makes the plans of a message and of all messages below it. Messages may contain each other.
+// compiler compiles the plans of a message and of all messages below it. Messages may be recursive.
 type compiler struct {
 	made map[protoreflect.FullName]*plan
 }
@@ -67,7 +67,7 @@ func (c *compiler) step(f protoreflect.FieldDescriptor) *step {
 	return s
 }
 
-// validates reports whether there is anything to validate at the field.
+// validates reports whether the field, or a field below it, has rules.
 func (s *step) validates() bool {
 	r := s.rules
 	own := r.GetRequired() || r.GetRefused() != "" || r.GetMaxItems() > 0 || len(r.GetUnique()) > 0 ||
@@ -108,7 +108,8 @@ func shapeOf(f protoreflect.FieldDescriptor) shape {
 	return shapeOther
 }
 
-// valueOf reads the default of a field. Of messages only empty ones can be defaults, and int-or-strings and quantities.
+// valueOf parses the default of a field. A message can only default to an empty one, unless it is
+// an int-or-string or a quantity.
 func valueOf(f protoreflect.FieldDescriptor, text string) (protoreflect.Value, error) {
 	var v any
 	if err := json.Unmarshal([]byte(text), &v); err != nil {

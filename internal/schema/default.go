@@ -5,8 +5,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Default sets the fields of a message, and of all messages below it, that are not set and have a default. Messages
-// that are not set stay so, unless their default says otherwise.
+// Default sets all fields of a message and of the messages below it that are not set and have a
+// default. Messages that are not set stay absent unless they have a default themselves.
 func Default(m proto.Message) {
 	planOf(m.ProtoReflect().Descriptor()).fill(m.ProtoReflect())
 }

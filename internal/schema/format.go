@@ -12,7 +12,7 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// textFormat says what is wrong with a text, a message each; nothing for a text that is right.
+// textFormat returns a message for each problem of a text; none for a valid text.
 type textFormat func(text string) []string
 
 var textFormats = map[metav1.Format]textFormat{
@@ -38,11 +38,15 @@ var numberFormats = map[metav1.Format]func(int64) []string{
 	metav1.Format_FORMAT_FILE_MODE: isFileMode,
 }
 
-// isIP refuses addresses with leading zeros and IPv4-mapped ones too, which programs read differently.
-func isIP(text string) []string { return details(validation.IsValidIPForLegacyField(nil, text, true, nil)) }
+// isIP also refuses leading zeros and IPv4-mapped addresses, which programs interpret differently.
+func isIP(text string) []string {
+	return details(validation.IsValidIPForLegacyField(nil, text, true, nil))
+}
 
 // isCIDR also refuses addresses with bits beyond the prefix.
-func isCIDR(text string) []string { return details(validation.IsValidCIDRForLegacyField(nil, text, true, nil)) }
+func isCIDR(text string) []string {
+	return details(validation.IsValidCIDRForLegacyField(nil, text, true, nil))
+}
 
 func details(errs field.ErrorList) []string {
 	var out []string
@@ -52,7 +56,7 @@ func details(errs field.ErrorList) []string {
 	return out
 }
 
-// isRelativePath refuses paths that lead out of where they start.
+// isRelativePath refuses absolute paths and paths with "..".
 func isRelativePath(text string) []string {
 	var out []string
 	if path.IsAbs(text) {

@@ -4,14 +4,15 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// element is one step of the way from an object down to a value: a field, an element of a list or a key of a map.
+// element is one step of the path from an object to a value: a field, an element of a list or a key
+// of a map.
 type element struct {
 	name  string // empty for an element of a list
 	index int
 	isKey bool // name is the key of a map
 }
 
-// place is the path to the value that is being checked. It is written out only for errors.
+// place is the path to the value that is checked. It is converted to a field.Path only for errors.
 type place struct {
 	root     *field.Path
 	elements []element

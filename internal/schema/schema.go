@@ -1,8 +1,9 @@
-// Package schema defaults and validates messages by the rules that the options of their fields state
-// (xebec.meta.v1.FieldRules), in Kubernetes' words. Rules that span fields are Go code: see internal/kind.
+// Package schema defaults and validates messages by the options of their fields
+// (xebec.meta.v1.FieldRules), with the messages of Kubernetes. Rules that span fields are Go code:
+// see internal/kind.
 //
-// The rules of a message are compiled once, on first use, to a plan that knows only the fields that have rules or lead
-// to such fields.
+// The rules of a message are compiled once, on first use, to a plan of the fields that have rules
+// or contain such fields.
 package schema
 
 import (
@@ -27,37 +28,39 @@ func MessageRulesOf(m protoreflect.MessageDescriptor) *metav1.MessageRules {
 	return rules
 }
 
-// Required reports whether a field is required of a complete message, as OpenAPI and explain state it: validation refuses the
-// message without it, or Kubernetes' documents call it required.
+// Required reports whether a field is required of a complete message, as OpenAPI and explain state
+// it: validation refuses the message without it, or Kubernetes' documents call it required.
 func Required(f protoreflect.FieldDescriptor) bool {
 	m, ok := f.Parent().(protoreflect.MessageDescriptor)
 	return RulesOf(f).GetRequired() || ok && slices.Contains(MessageRulesOf(m).GetRequiredFields(), f.JSONName())
 }
 
-// plan is what there is to do for the messages of one type. Plans are shared and never change once compiled.
+// plan has the rules of one type of message. Plans are shared and immutable.
 type plan struct {
 	// checks are the fields to validate, and defaults those to default, in the order of the proto.
 	checks   []*step
 	defaults []*step
-	// oneOf are the fields of which exactly one is set, and missing and further the details of errors about that.
+	// oneOf are the fields of which exactly one is set, and missing and further the details of errors
+	// about that.
 	oneOf            []protoreflect.FieldDescriptor
 	missing, further string
 }
 
-// step is what there is to do for one field.
+// step has the rules of one field.
 type step struct {
 	field protoreflect.FieldDescriptor
-	// name is the field's name in JSON, empty when its members stand in the JSON object of the parent.
+	// name is the field's name in JSON, empty when its members are inlined in the parent's JSON
+	// object.
 	name string
-	// shape is what the field holds.
+	// shape is the type of the field's value.
 	shape shape
 	rules *metav1.FieldRules
 	check scalarCheck
 	// value is the default of the field, invalid when it has none.
 	value protoreflect.Value
-	// unique are the fields by which elements of a list differ.
+	// unique are the fields in which the elements of a list must differ.
 	unique []protoreflect.FieldDescriptor
-	// below is the plan of the message in the field; nil when there is nothing to do.
+	// below is the plan of the message in the field; nil when it has none.
 	below *plan
 }
 

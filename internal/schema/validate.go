@@ -12,15 +12,16 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// Validate returns what breaks the rules of the fields of a message and of all messages below it, in the order of the
-// protos. Paths begin at root, which may be nil. Fields of the message itself named by except are left out.
+// Validate returns an error for each broken rule of the fields of a message and of all messages
+// below it, in the order of the protos. Paths begin at root, which may be nil. Fields of the
+// message itself that except names are skipped.
 func Validate(root *field.Path, m proto.Message, except ...protoreflect.Name) field.ErrorList {
 	w := &walker{at: place{root: root}, except: except}
 	w.message(planOf(m.ProtoReflect().Descriptor()), m.ProtoReflect())
 	return w.errs
 }
 
-// walker walks one object.
+// walker validates one object.
 type walker struct {
 	at     place
 	except []protoreflect.Name
@@ -50,7 +51,7 @@ func (w *walker) message(p *plan, m protoreflect.Message) {
 	}
 }
 
-// oneOf checks that exactly one field says what the message is; false when none does.
+// oneOf checks that exactly one of the plan's fields is set; false when none is.
 func (w *walker) oneOf(p *plan, m protoreflect.Message) bool {
 	found := false
 	for _, f := range p.oneOf {
@@ -131,7 +132,8 @@ func (w *walker) list(s *step, list protoreflect.List) {
 	}
 }
 
-// unique checks an element of a list against those before it. Elements without any of the fields are not compared.
+// unique checks an element of a list against those before it. Elements without any of the fields
+// are not compared.
 func (w *walker) unique(s *step, v protoreflect.Value, seen map[string]bool) {
 	if len(s.unique) == 0 {
 		if text := v.String(); seen[text] {
@@ -192,7 +194,7 @@ func (w *walker) checkMap(s *step, m protoreflect.Map) {
 	}
 }
 
-// leaf checks a message that is a single value in JSON.
+// leaf checks a message that is a single JSON value.
 func (w *walker) leaf(s *step, m protoreflect.Message) {
 	v, ok := m.Interface().(*metav1.IntOrString)
 	if !ok {
