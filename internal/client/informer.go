@@ -47,8 +47,8 @@ type InformerOptions[T kind.Object] struct {
 	// MetadataOnly decodes nothing but the metadata: much cheaper than a Transform that drops the
 	// rest.
 	MetadataOnly bool
-	// OnError receives the reason why a watch ended, before the informer tries again. It must not block. May be
-	// nil.
+	// OnError receives the reason why a watch ended, before the informer tries again. It must not
+	// block. May be nil.
 	OnError func(error)
 }
 

@@ -17,9 +17,10 @@ import (
 	"github.com/xebec-project/xebec/internal/metrics"
 )
 
-// Directory follows the instances of all services. It resolves gRPC targets such as "xebec:///apiserver". While etcd
-// can't be reached, and when the last instance of a service goes, the addresses known last stay in use: to try them
-// costs little, and to forget them would turn an outage of etcd into one of everything.
+// Directory follows the instances of all services. It resolves gRPC targets such as
+// "xebec:///apiserver". While etcd can't be reached, and when the last instance of a service goes,
+// the addresses known last stay in use: to try them costs little, and to forget them would turn an
+// outage of etcd into one of everything.
 //
 // It is safe for concurrent use. Nothing runs before the first target is resolved.
 type Directory struct {
@@ -62,8 +63,8 @@ func (d *Directory) Close() {
 	<-d.done
 }
 
-// Instances reads the instances of all services from etcd, by service and host. Targets that are resolved later know at
-// least these.
+// Instances reads the instances of all services from etcd, by service and host. Targets that are
+// resolved later know at least these.
 func (d *Directory) Instances(ctx context.Context) ([]Instance, error) {
 	bounded, cancel := context.WithTimeout(ctx, instancesTimeout)
 	defer cancel()
@@ -83,7 +84,8 @@ func (d *Directory) Instances(ctx context.Context) ([]Instance, error) {
 // lapsedFor is how long instances are remembered that are listed no more.
 const lapsedFor = 10 * time.Minute
 
-// Lapsed is an instance that was listed and is no more: it has stopped, or etcd has not heard from it.
+// Lapsed is an instance that was listed and is no more: it has stopped, or etcd has not heard from
+// it.
 type Lapsed struct {
 	Instance
 	// Since is when that was noticed.
@@ -97,7 +99,8 @@ func (d *Directory) lapse(key string) {
 	}
 }
 
-// Lapsed returns the instances that were listed within the last ten minutes and are no more, by service and host.
+// Lapsed returns the instances that were listed within the last ten minutes and are no more, by
+// service and host.
 func (d *Directory) Lapsed() []Lapsed {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -115,8 +118,8 @@ func (d *Directory) Lapsed() []Lapsed {
 	return list
 }
 
-// Hosts returns on which hosts each service has an instance, as it is known without asking etcd; nil while what is known may
-// be out of date.
+// Hosts returns on which hosts each service has an instance, as it is known without asking etcd;
+// nil while what is known may be out of date.
 func (d *Directory) Hosts() map[string][]string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -219,7 +222,8 @@ func (d *Directory) watch(revision int64) error {
 	return errors.New("watch the instances of services in etcd: the watch ended")
 }
 
-// replace makes instances, as they were at a revision of etcd, the ones that are known. Callers hold d.mu.
+// replace makes instances, as they were at a revision of etcd, the ones that are known. Callers
+// hold d.mu.
 func (d *Directory) replace(instances map[string]Instance, revision int64) {
 	for key := range d.instances {
 		if _, still := instances[key]; !still {
@@ -246,7 +250,8 @@ func (d *Directory) tellAll() {
 	}
 }
 
-// tell hands a follower the addresses of its service. Callers hold d.mu, which puts the updates in order.
+// tell hands a follower the addresses of its service. Callers hold d.mu, which puts the updates in
+// order.
 func (d *Directory) tell(f *follower) {
 	var addresses []string
 	for _, instance := range d.instances {
@@ -291,8 +296,9 @@ func (d *Directory) Build(target resolver.Target, conn resolver.ClientConn, _ re
 	return d.add(&follower{directory: d, service: service, found: found, failed: conn.ReportError}), nil
 }
 
-// Follow calls found with the addresses of a service's instances, sorted, when they are known and whenever they change, until
-// ctx ends. The calls come one after the other; found must not block, nor call the directory.
+// Follow calls found with the addresses of a service's instances, sorted, when they are known and
+// whenever they change, until ctx ends. The calls come one after the other; found must not block,
+// nor call the directory.
 func (d *Directory) Follow(ctx context.Context, service string, found func(addresses []string)) {
 	f := d.add(&follower{directory: d, service: service, found: found, failed: func(error) {}})
 	<-ctx.Done()
@@ -308,16 +314,17 @@ func (d *Directory) add(f *follower) *follower {
 	return f
 }
 
-// follower is told of the instances of one service. It is the resolver of one connection, or a call of Follow.
+// follower receives the instances of one service. It is the resolver of one connection, or a call
+// of Follow.
 type follower struct {
 	directory *Directory
 	service   string
 	found     func(addresses []string)
 	failed    func(error)
-	addresses []string // told last; guarded by directory.mu
+	addresses []string // received last; guarded by directory.mu
 }
 
-// ResolveNow has nothing to do: the directory is told of changes.
+// ResolveNow has nothing to do: the directory watches for changes.
 func (f *follower) ResolveNow(resolver.ResolveNowOptions) {}
 
 func (f *follower) Close() {

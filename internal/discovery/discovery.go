@@ -1,5 +1,6 @@
-// Package discovery tells the processes of the control plane where the others are. Every instance keeps a leased key
-// in etcd, in the form of etcd's own gRPC naming, and a Directory follows all of them with one watch.
+// Package discovery tells the processes of the control plane where the others are. Every instance
+// keeps a leased key in etcd, in the form of etcd's own gRPC naming, and a Directory follows all of
+// them with one watch.
 package discovery
 
 import (
@@ -25,12 +26,14 @@ import (
 const Prefix = "/xebec/services/"
 
 const (
-	// TTL is how long an instance that died in silence stays listed. Its callers notice the lost connection long before.
+	// TTL is how long an instance that died in silence stays listed. Its callers notice the lost
+	// connection long before.
 	TTL = 5 * time.Second
 	// longestTTL is how long it stays listed at most while etcd is too busy to renew leases in time.
 	longestTTL = time.Minute
-	// firstTimeout bounds the first request to etcd. While requests take longer each has twice the time of the one before, up
-	// to lastTimeout: to give up what etcd is slow to answer, and to ask again, is more work for it.
+	// firstTimeout bounds the first request to etcd. While requests take longer each has twice the
+	// time of the one before, up to lastTimeout: to give up what etcd is slow to answer, and to ask
+	// again, is more work for it.
 	firstTimeout = 3 * time.Second
 	lastTimeout  = 20 * time.Second
 	// instancesTimeout bounds Instances, for whose answer a person or a call may be waiting.
@@ -46,7 +49,8 @@ func newBackoff() backoff.Backoff { return backoff.Backoff{Min: pauseMin, Max: p
 // timeout is the time for a request.
 type timeout time.Duration
 
-// with returns a context with this time, and a function that ends it and grows the time when it was over.
+// with returns a context with this time, and a function that ends it and grows the time when it was
+// over.
 func (t *timeout) with(ctx context.Context) (context.Context, func()) {
 	now := max(firstTimeout, time.Duration(*t))
 	short, cancel := context.WithTimeout(ctx, now)
@@ -74,10 +78,10 @@ type Instance struct {
 
 func (i Instance) key() string { return Prefix + i.Service + "/" + i.Host }
 
-// Register lists the instance until ctx ends, then takes it off. It is off as well while etcd has not heard from this
-// process for TTL, and back when it has: an outage of etcd never ends Register. While etcd is too busy to hear from it in time,
-// that time grows. changed, when not nil, is told every change. Register returns nil, or an error at once when the instance can't
-// be listed ever.
+// Register lists the instance until ctx ends, then takes it off. It is off as well while etcd has
+// not heard from this process for TTL, and back when it has: an outage of etcd never ends Register.
+// While etcd is too busy to hear from it in time, that time grows. changed, when not nil, is told
+// every change. Register returns nil, or an error at once when the instance can't be listed ever.
 func Register(ctx context.Context, client *clientv3.Client, instance Instance, log *zap.Logger, changed func(registered bool)) error {
 	if instance.Service == "" || instance.Host == "" || instance.Addr == "" {
 		return fmt.Errorf("register %+v: service, host and address are required", instance)
@@ -105,8 +109,8 @@ type registration struct {
 	limit  timeout
 	pauses backoff.Backoff
 	listed bool
-	// lease is the one that the key is or will be under. previous, nil for none, is the one that the key is under until it is put
-	// under lease.
+	// lease is the one that the key is or will be under. previous, nil for none, is the one that the
+	// key is under until it is put under lease.
 	lease, previous *lease
 }
 
@@ -174,11 +178,12 @@ func (r *registration) set(listed bool) {
 // errLost wraps why a lease was lost.
 var errLost = errors.New("lease lost")
 
-// hold takes the lease, lists the instance under it and keeps it until that fails or ctx ends. The lease is renewed from the time at
-// which it is there: to list the instance may take longer than the lease lasts.
+// hold takes the lease, lists the instance under it and keeps it until that fails or ctx ends. The
+// lease is renewed from the time at which it is there: to list the instance may take longer than
+// the lease lasts.
 func (r *registration) hold(ctx context.Context) error {
-	// A member that has no leader refuses at once: while a cut master heals, a call that hangs there would keep the
-	// instance off the list for longer than the master needs.
+	// A member that has no leader refuses at once: while a cut master heals, a call that hangs there
+	// would keep the instance off the list for longer than the master needs.
 	short, end := r.limit.with(clientv3.WithRequireLeader(ctx))
 	sent := time.Now()
 	existed, err := r.lease.grant(short)

@@ -117,7 +117,8 @@ func TestResolverFollowsInstances(t *testing.T) {
 			t.Fatalf("after the first instance left: %q, %v", got, err)
 		}
 	}
-	// The last one's address stays in use: the registration may be gone for reasons that are not the instance's.
+	// The last one's address stays in use: the registration may be gone for reasons that are not the
+	// instance's.
 	deregisterSecond()
 	if instances, err := directory.Instances(ctx); err != nil || len(instances) != 0 {
 		t.Fatalf("instances are %+v, %v", instances, err)
@@ -129,23 +130,24 @@ func TestResolverFollowsInstances(t *testing.T) {
 	}
 }
 
-// told is a connection that keeps what its resolver says.
-type told struct {
+// recorder is a connection that keeps what its resolver says.
+type recorder struct {
 	resolver.ClientConn
 	addresses []string
 	err       error
 }
 
-func (c *told) UpdateState(s resolver.State) error {
+func (c *recorder) UpdateState(s resolver.State) error {
 	for _, e := range s.Endpoints {
 		c.addresses = append(c.addresses, e.Addresses[0].Addr)
 	}
 	return nil
 }
 
-func (c *told) ReportError(err error) { c.err = err }
+func (c *recorder) ReportError(err error) { c.err = err }
 
-// TestListedIsResolved resolves a service that was registered after the directory last heard of a change.
+// TestListedIsResolved resolves a service that was registered after the directory last heard of a
+// change.
 func TestListedIsResolved(t *testing.T) {
 	client := etcdtest.New(t, 1).Client()
 	directory := discovery.New(client, zaptest.NewLogger(t))
@@ -154,7 +156,7 @@ func TestListedIsResolved(t *testing.T) {
 	if instances, err := directory.Instances(t.Context()); err != nil || len(instances) != 1 {
 		t.Fatal(instances, err)
 	}
-	conn := &told{}
+	conn := &recorder{}
 	target, err := url.Parse("xebec:///nodes")
 	if err != nil {
 		t.Fatal(err)
@@ -163,7 +165,7 @@ func TestListedIsResolved(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(conn.addresses) != 1 || conn.err != nil {
-		t.Errorf("told %v, %v", conn.addresses, conn.err)
+		t.Errorf("the resolver reported %v, %v", conn.addresses, conn.err)
 	}
 }
 
@@ -200,8 +202,8 @@ func TestAddressesOutliveEtcd(t *testing.T) {
 	}
 }
 
-// TestSlowRegistration registers an instance where every answer of etcd takes so long that the first attempt's time is over in its
-// middle.
+// TestSlowRegistration registers an instance where every answer of etcd takes so long that the
+// first attempt's time is over in its middle.
 func TestSlowRegistration(t *testing.T) {
 	etcd := etcdtest.New(t, 1)
 	line := etcdtest.NewLine(t, etcd.Endpoints()[0])

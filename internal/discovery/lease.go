@@ -16,8 +16,8 @@ import (
 // renewPatience is how long one member gets at least to answer.
 const renewPatience = time.Second
 
-// lease is the lease of a registration. Its id is chosen here and stays the same: however many requests for it are not answered,
-// etcd has one lease of this instance at most.
+// lease is the lease of a registration. Its id is chosen here and stays the same: however many
+// requests for it are not answered, etcd has one lease of this instance at most.
 type lease struct {
 	client *clientv3.Client
 	rpc    pb.LeaseClient
@@ -42,9 +42,11 @@ func (l *lease) grant(ctx context.Context) (existed bool, err error) {
 	return false, err
 }
 
-// keepAlive renews the lease until it has lapsed, and returns why, or until ctx ends. It holds one stream while etcd is quick and
-// wakes once per renewal; etcd's own lease client looks at its leases four times a second, which an idle control plane of many
-// processes would feel. sent is when the lease was asked for, zero when it is an older one. answered is told how long each answer took.
+// keepAlive renews the lease until it has lapsed, and returns why, or until ctx ends. It holds one
+// stream while etcd is quick and wakes once per renewal; etcd's own lease client looks at its
+// leases four times a second, which an idle control plane of many processes would feel. sent is
+// when the lease was asked for, zero when it is an older one. answered is told how long each answer
+// took.
 func (l *lease) keepAlive(ctx context.Context, sent time.Time, answered func(took time.Duration)) error {
 	// It leaves room for another attempt, at another member, before the lease lapses.
 	interval := l.ttl * 2 / 5

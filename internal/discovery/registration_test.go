@@ -13,8 +13,9 @@ import (
 	"github.com/xebec-project/xebec/internal/etcdtest"
 )
 
-// TestAnswersSlowerThanTheLease registers an instance where every answer of etcd takes longer than the lease lasts at first. The
-// lease becomes longer until the registration holds, and short again, without a gap, when etcd is quick.
+// TestAnswersSlowerThanTheLease registers an instance where every answer of etcd takes longer than
+// the lease lasts at first. The lease becomes longer until the registration holds, and short again,
+// without a gap, when etcd is quick.
 func TestAnswersSlowerThanTheLease(t *testing.T) {
 	const answer, calm = 5500 * time.Millisecond, 3 * time.Second
 	etcd := etcdtest.New(t, 1)
@@ -41,7 +42,8 @@ func TestAnswersSlowerThanTheLease(t *testing.T) {
 	running.Go(func() { r.run(ctx) })
 
 	direct := etcd.Client()
-	// granted is the time to live of the lease that the instance is listed under, 0 while it is not listed.
+	// granted is the time to live of the lease that the instance is listed under, 0 while it is not
+	// listed.
 	granted := func() time.Duration {
 		t.Helper()
 		got, err := direct.Get(ctx, instance.key())

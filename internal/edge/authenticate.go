@@ -37,7 +37,7 @@ type Authenticator struct {
 // its request id: the caller is the one that the verified certificate names or, when that is a
 // trusted forwarder's, the one that the forwarder names. Without a certificate, leaf being nil, it
 // is the one that the bearer token names. Authenticate does not block. owner is the user that the
-// connection belongs to, empty when it could not be told. The connection may be nil.
+// connection belongs to, empty when it is unknown. The connection may be nil.
 func (a Authenticator) Authenticate(connection *Connection, leaf *x509.Certificate, headers Headers) (c Call, owner string, err error) {
 	if leaf == nil {
 		c, err = a.byToken(connection, headers)

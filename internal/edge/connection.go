@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Connection is one connection. Its methods may be called by several goroutines; a nil connection may do everything, for servers
-// without a guard.
+// Connection is one connection. Its methods may be called by several goroutines; a nil connection
+// may do everything, for servers without a guard.
 type Connection struct {
 	guard   *Guard
 	source  *source
@@ -18,19 +18,20 @@ type Connection struct {
 
 	caller   atomic.Pointer[string] // who authenticated on it
 	failures atomic.Int32
-	// silent is since when the server waits for bytes of the client, from the guard's beginning and not 0; 0 while it does not.
+	// silent is since when the server waits for bytes of the client, from the guard's beginning and
+	// not 0; 0 while it does not.
 	silent atomic.Int64
 	// begun tells whether the client has sent anything.
 	begun atomic.Bool
 
-	// ofAll and ofSource are its places among those that have not authenticated, nil once it has or has left; the guard's
-	// mu protects them, and left.
+	// ofAll and ofSource are its places among those that have not authenticated, nil once it has or
+	// has left; the guard's mu protects them, and left.
 	ofAll, ofSource *list.Element
 	left            bool
 }
 
-// settle takes the connection out of those that have not authenticated, and reports whether it was among them. The caller holds
-// the guard's mu.
+// settle takes the connection out of those that have not authenticated, and reports whether it was
+// among them. The caller holds the guard's mu.
 func (c *Connection) settle() bool {
 	if c.ofAll == nil {
 		return false
@@ -42,8 +43,8 @@ func (c *Connection) settle() bool {
 	return true
 }
 
-// Reading notes that the server waits for bytes of the client, and Read that they have come. Both cost next to nothing once
-// the caller has authenticated.
+// Reading notes that the server waits for bytes of the client, and Read that they have come. Both
+// cost next to nothing once the caller has authenticated.
 func (c *Connection) Reading() {
 	if c != nil && c.caller.Load() == nil {
 		c.silent.Store(max(1, int64(time.Since(c.guard.began))))
@@ -67,9 +68,10 @@ func (c *Connection) silence(now time.Time) time.Duration {
 	return now.Sub(c.guard.began) - time.Duration(since)
 }
 
-// Authenticated notes that the connection's caller has proved to be caller, and returns an error when that one has too
-// many connections: the call is to be refused then, and the connection counts as not authenticated. Of several callers on
-// one connection the first counts. It is cheap when repeated.
+// Authenticated notes that the connection's caller has proved to be caller, and returns an error
+// when that one has too many connections: the caller refuses the call then, and the connection
+// counts as not authenticated. Of several callers on one connection the first counts. It is cheap
+// when repeated.
 func (c *Connection) Authenticated(caller string) error {
 	if c == nil || c.caller.Load() != nil {
 		return nil
@@ -93,10 +95,11 @@ func (c *Connection) Authenticated(caller string) error {
 	return nil
 }
 
-// settleAndAdmit takes the connection out of those that have not authenticated and admits those that wait for its place. failed
-// tells that it counts against the rate of its source: it ended without having authenticated. One that the guard cuts, for
-// its time or to make room, does not: how often that happens is bounded by the places, and the server may have been too slow.
-// What it returns is for cutAll. The caller holds the guard's mu.
+// settleAndAdmit takes the connection out of those that have not authenticated and admits those
+// that wait for its place. failed tells that it counts against the rate of its source: it ended
+// without having authenticated. One that the guard cuts, for its time or to make room, does not:
+// how often that happens is bounded by the places, and the server may have been too slow. What it
+// returns is for cutAll. The caller holds the guard's mu.
 func (c *Connection) settleAndAdmit(failed bool) []*Connection {
 	if !c.settle() {
 		return nil
@@ -109,17 +112,18 @@ func (c *Connection) settleAndAdmit(failed bool) []*Connection {
 	return c.guard.admit(now)
 }
 
-// Withdraw counts out a connection whose client gave up before its turn came. It does not count against the rate of its
-// source. The connection must not be used any more.
+// Withdraw counts out a connection whose client gave up before its turn came. It does not count
+// against the rate of its source. The connection must not be used any more.
 func (c *Connection) Withdraw() { c.leave(false) }
 
-// MayTry reports whether an unknown credential of this source is worth a look: not while too many have failed.
+// MayTry reports whether an unknown credential of this source is worth a look: not while too many
+// have failed.
 func (c *Connection) MayTry() bool {
 	return c == nil || c.source.failures.Tokens() >= 1
 }
 
-// Failed notes that a call failed to authenticate. After too many of the connection, or of its source, the connection is
-// closed, a moment later so that the caller can read why.
+// Failed notes that a call failed to authenticate. After too many of the connection, or of its
+// source, the connection is closed, a moment later so that the caller can read why.
 func (c *Connection) Failed() {
 	if c == nil {
 		return
@@ -133,8 +137,9 @@ func (c *Connection) Failed() {
 // closeDelay is what a caller gets to read why its connection is closed.
 const closeDelay = 100 * time.Millisecond
 
-// ExpireAt closes the connection at a time, when the certificate of its caller expires, and a moment later, so that calls
-// end with a proper status first. The zero time does nothing. It may be called once, and stop when the connection has left.
+// ExpireAt closes the connection at a time, when the certificate of its caller expires, and a
+// moment later, so that calls end with a proper status first. The zero time does nothing. It may be
+// called once, and stop when the connection has left.
 func (c *Connection) ExpireAt(at time.Time) {
 	if c == nil || at.IsZero() {
 		return

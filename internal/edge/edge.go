@@ -1,8 +1,8 @@
-// Package edge is what every front door of the cluster does before it works on a call, whatever
-// protocol the call comes by: it limits connections that have not authenticated, authenticates
-// callers by certificate or bearer token, gives each call a request id, bounds the rate at which a
-// caller makes calls, and puts calls into the flows of package fairness. Package rpc uses it for
-// gRPC; Listener and Handler use it for net/http.
+// Package edge is the entry of every server of the cluster: what it does before it works on a call,
+// whatever protocol the call comes by: it limits connections that have not authenticated,
+// authenticates callers by certificate or bearer token, gives each call a request id, bounds the
+// rate at which a caller makes calls, and puts calls into the flows of package fairness. Package
+// rpc uses it for gRPC; Listener and Handler use it for net/http.
 //
 // An Entry holds the state of one server. The order of its checks is that of their cost:
 //

@@ -107,7 +107,8 @@ func (e *Entry) Admit(ctx context.Context, c *Call, healthCheck bool) error {
 	return e.rates.admit(c.Identity)
 }
 
-// Seat returns the seat of a call, not taken yet; leases says that the call is about a Lease object.
+// Seat returns the seat of a call, not taken yet; leases says that the call is about a Lease
+// object.
 func (e *Entry) Seat(c *Call, leases bool) *Seat {
 	return e.seats.seat(c.Identity, leases)
 }

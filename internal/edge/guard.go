@@ -11,7 +11,8 @@ import (
 
 // Reasons why a connection is refused or closed, the label of the counter.
 const (
-	// ClosedPending: too many connections that have not authenticated, or it waited too long for its turn.
+	// ClosedPending: too many connections that have not authenticated, or it waited too long for its
+	// turn.
 	ClosedPending = "pending"
 	// ClosedRate: the source connects too often without authenticating.
 	ClosedRate = "rate"
@@ -23,7 +24,7 @@ const (
 	ClosedExpired = "expired"
 )
 
-// RefusedError says why a connection is not taken.
+// RefusedError is the reason why a connection is refused.
 type RefusedError struct {
 	// Reason is one of the constants above.
 	Reason string
@@ -33,11 +34,13 @@ type RefusedError struct {
 func (e *RefusedError) Error() string { return e.text }
 
 const (
-	// yieldAge is after what time a connection whose client has sent nothing makes room for one that waits. The time that the
-	// server takes itself, when it is busy, is no silence. A client that has begun its handshake gets more: of thousands that
-	// connect at once some are slow, and the work for them would be lost.
+	// yieldAge is after what time a connection whose client has sent nothing makes room for one that
+	// waits. The time that the server takes itself, when it is busy, is no silence. A client that has
+	// begun its handshake gets more: of thousands that connect at once some are slow, and the work for
+	// them would be lost.
 	yieldAge = time.Second
-	// failuresPerConnection is how many calls of one connection may fail to authenticate before it is closed.
+	// failuresPerConnection is how many calls of one connection may fail to authenticate before it is
+	// closed.
 	failuresPerConnection = 20
 	// maxSources bounds the memory for sources. A forgotten source starts over with full buckets.
 	maxSources = 16384
@@ -46,7 +49,7 @@ const (
 // Guard counts the connections of one server. It is safe for concurrent use.
 type Guard struct {
 	limits Limits
-	// closed is told of each connection that is refused or closed, with the reason.
+	// closed is called for each connection that is refused or closed, with the reason.
 	closed func(reason string)
 
 	mu      sync.Mutex
@@ -56,7 +59,8 @@ type Guard struct {
 	callers map[string]int
 	// connections is the sum of callers.
 	connections int
-	// turns are the sources of which connections wait, in the order of their turns, and waiting is how many connections wait.
+	// turns are the sources of which connections wait, in the order of their turns, and waiting is how
+	// many connections wait.
 	turns   list.List
 	waiting int
 	// retry looks for room while connections wait.
@@ -75,12 +79,16 @@ type source struct {
 	failures    *rate.Limiter
 }
 
-// NewGuard returns a guard; closed, when not nil, is called for each connection that it refuses or closes.
+// NewGuard returns a guard; closed, when not nil, is called for each connection that it refuses or
+// closes.
 func NewGuard(limits Limits, closed func(reason string)) *Guard {
 	if closed == nil {
 		closed = func(string) {}
 	}
-	g := &Guard{limits: limits.WithDefaults(), closed: closed, sources: make(map[netip.Prefix]*list.Element), callers: make(map[string]int), began: time.Now()}
+	g := &Guard{
+		limits: limits.WithDefaults(), closed: closed, began: time.Now(),
+		sources: make(map[netip.Prefix]*list.Element), callers: make(map[string]int),
+	}
 	g.retry = time.AfterFunc(time.Hour, g.admitLater)
 	g.retry.Stop()
 	return g
@@ -128,8 +136,8 @@ func prefixOf(addr netip.Addr) netip.Prefix {
 	return prefix
 }
 
-// source returns what is known of a source, and forgets the one used longest ago when there are too many. The caller
-// holds g.mu.
+// source returns what is known of a source, and forgets the one used longest ago when there are too
+// many. The caller holds g.mu.
 func (g *Guard) source(prefix netip.Prefix) *source {
 	if element, ok := g.sources[prefix]; ok {
 		g.recent.MoveToFront(element)

@@ -224,8 +224,8 @@ func (e *Entry) serve(c *Call, cfg HTTPConfig, w http.ResponseWriter, r *http.Re
 	return nil
 }
 
-// body is that of a request, which is received when it is the caller's turn. One goroutine at a time
-// reads it.
+// body is that of a request, which is received when it is the caller's turn. One goroutine at a
+// time reads it.
 type body struct {
 	io.ReadCloser
 	entry    *Entry

@@ -10,7 +10,7 @@ import (
 	"github.com/xebec-project/xebec/internal/authz"
 )
 
-// Headers with which a front door passes on who makes a call. User and group values are
+// Headers with which a gateway passes on who makes a call. User and group values are
 // percent-encoded.
 const (
 	HeaderUser      = "x-xebec-user"

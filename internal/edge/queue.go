@@ -8,10 +8,11 @@ import (
 	"time"
 )
 
-// A connection that comes while as many authenticate as may waits for its turn. Each source has a queue, first come, first
-// served, and the sources take turns. Refusing them instead would have thousands of nodes, after a restart of the server,
-// come back again and again until each happens to find a free place, and letting all of them authenticate at once would make
-// each take longer than its client is patient: no connection would ever come to be.
+// A connection that comes while as many authenticate as may waits for its turn. Each source has a
+// queue, first come, first served, and the sources take turns. Refusing them instead would make
+// thousands of nodes, after a restart of the server, return until each happens to find a free
+// place, and letting all of them authenticate at once would make each take longer than its client
+// waits: no connection would ever be established.
 
 // waiter is a connection that waits. The guard's mu protects it.
 type waiter struct {
@@ -25,9 +26,10 @@ type waiter struct {
 	refused    *RefusedError
 }
 
-// Enter counts a connection in, before its handshake, once it is its turn, and returns a *RefusedError when the connection is
-// not to be taken, or the error of ctx when that ends before. cut closes it: Enter arranges that it is called when the
-// connection does not authenticate in time, has to make room or fails too often. Every connection must leave.
+// Enter counts a connection in, before its handshake, once it is its turn, and returns a
+// *RefusedError when the connection is not to be taken, or the error of ctx when that ends before.
+// cut closes it: Enter arranges that it is called when the connection does not authenticate in
+// time, has to make room or fails too often. Every connection must leave.
 func (g *Guard) Enter(ctx context.Context, addr netip.Addr, cut func()) (*Connection, error) {
 	g.mu.Lock()
 	now := time.Now()
@@ -38,7 +40,8 @@ func (g *Guard) Enter(ctx context.Context, addr netip.Addr, cut func()) (*Connec
 		return nil, g.refuse(g.tooOften(s))
 	}
 	if s.waiting.Len() >= g.limits.WaitingConnectionsPerSource || g.waiting >= g.limits.WaitingConnections {
-		refused := &RefusedError{ClosedPending, fmt.Sprintf("%d connections wait to authenticate, %d of them of %s", g.waiting, s.waiting.Len(), s.prefix)}
+		refused := &RefusedError{ClosedPending,
+			fmt.Sprintf("%d connections wait to authenticate, %d of them of %s", g.waiting, s.waiting.Len(), s.prefix)}
 		g.mu.Unlock()
 		return nil, g.refuse(refused)
 	}
@@ -86,7 +89,8 @@ func (g *Guard) refuse(err *RefusedError) error {
 }
 
 func (g *Guard) tooOften(s *source) *RefusedError {
-	return &RefusedError{ClosedRate, fmt.Sprintf("%s makes more than %g connections per second that do not authenticate", s.prefix, g.limits.ConnectionsPerSecond)}
+	return &RefusedError{ClosedRate,
+		fmt.Sprintf("%s makes more than %g connections per second that do not authenticate", s.prefix, g.limits.ConnectionsPerSecond)}
 }
 
 // withdraw takes a connection out of its queue, and reports whether it was there still.
@@ -100,8 +104,8 @@ func (g *Guard) withdraw(w *waiter) bool {
 	return true
 }
 
-// dequeue takes a connection out of its queue, and the source out of the turns when no other of it waits. The caller holds
-// g.mu.
+// dequeue takes a connection out of its queue, and the source out of the turns when no other of it
+// waits. The caller holds g.mu.
 func (g *Guard) dequeue(w *waiter) {
 	s := w.source
 	s.waiting.Remove(w.place)
@@ -113,11 +117,11 @@ func (g *Guard) dequeue(w *waiter) {
 	}
 }
 
-// lookInterval is how often those that wait look whether somebody has to make room for them.
+// lookInterval is how often those that wait check whether a connection must make room for them.
 const lookInterval = 100 * time.Millisecond
 
-// admit gives those that wait their turns for as long as there is room, and returns the connections that had to make it, for
-// cutAll. The caller holds g.mu.
+// admit gives those that wait their turns for as long as there is room, and returns the connections
+// that had to make it, for cutAll. The caller holds g.mu.
 func (g *Guard) admit(now time.Time) (evicted []*Connection) {
 	for turn := g.turns.Front(); turn != nil; {
 		s, following := turn.Value.(*source), turn.Next()
@@ -125,7 +129,7 @@ func (g *Guard) admit(now time.Time) (evicted []*Connection) {
 		var yielding *Connection
 		if full != nil {
 			if yielding = g.yielding(full, now); yielding == nil && ofAll {
-				break // nobody else finds room either
+				break // no other source finds room either
 			}
 			if yielding == nil {
 				turn = following
@@ -156,8 +160,9 @@ func (g *Guard) admit(now time.Time) (evicted []*Connection) {
 	return evicted
 }
 
-// fullFor returns the list of connections one of which has to make room before a connection of a source can authenticate, nil when
-// there is room, and whether it is that of all sources. The caller holds g.mu.
+// fullFor returns the list of connections one of which has to make room before a connection of a
+// source can authenticate, nil when there is room, and whether it is that of all sources. The
+// caller holds g.mu.
 func (g *Guard) fullFor(s *source) (full *list.List, ofAll bool) {
 	switch {
 	case s.pending.Len() >= g.limits.PendingConnectionsPerSource:
@@ -168,7 +173,8 @@ func (g *Guard) fullFor(s *source) (full *list.List, ofAll bool) {
 	return nil, false
 }
 
-// yielding returns the oldest connection of a list that has to make room, nil when none has to. The caller holds g.mu.
+// yielding returns the oldest connection of a list that has to make room, nil when none has to. The
+// caller holds g.mu.
 func (g *Guard) yielding(connections *list.List, now time.Time) *Connection {
 	for element := connections.Front(); element != nil; element = element.Next() {
 		c := element.Value.(*Connection)

@@ -13,8 +13,9 @@ import (
 	"time"
 )
 
-// TestManyNodesBehindOneAddress has the nodes of a cluster connect at the same moment, from one address, to a server that has
-// one slow processor: each handshake takes it 5 ms. Clients have 20 seconds of patience, as those of Xebec, and come back after a pause with jitter.
+// TestManyNodesBehindOneAddress has the nodes of a cluster connect at the same moment, from one
+// address, to a server that has one slow processor: each handshake takes it 5 ms. Clients have 20
+// seconds of patience, as those of Xebec, and come back after a pause with jitter.
 func TestManyNodesBehindOneAddress(t *testing.T) {
 	const nodes, cost, patience = 5000, 5 * time.Millisecond, 20 * time.Second
 	synctest.Test(t, func(t *testing.T) {
@@ -91,7 +92,8 @@ func TestManyNodesBehindOneAddress(t *testing.T) {
 	})
 }
 
-// TestTurns has two sources wait: each is served in the order in which its connections came, and neither waits for the other.
+// TestTurns has two sources wait: each is served in the order in which its connections came, and
+// neither waits for the other.
 func TestTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := NewGuard(Limits{PendingConnections: 1}, nil)
@@ -161,8 +163,9 @@ func TestWaitsAreBounded(t *testing.T) {
 	})
 }
 
-// TestWhoMakesRoom has connections authenticate for longer than others want to wait: the server may be slow for as long as it is,
-// a client that has begun may be silent for half of the time for a handshake, and one that has sent nothing for a second.
+// TestWhoMakesRoom has connections authenticate for longer than others want to wait: the server may
+// be slow for as long as it is, a client that has begun may be silent for half of the time for a
+// handshake, and one that has sent nothing for a second.
 func TestWhoMakesRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := NewGuard(Limits{PendingConnections: 3, WaitTimeout: time.Minute, HandshakeTimeout: 20 * time.Second}, nil)
@@ -195,7 +198,8 @@ func TestWhoMakesRoom(t *testing.T) {
 func TestStrangersAtTheirRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := NewGuard(Limits{ConnectionsPerSecond: 0.1, ConnectionsBurst: 4, HandshakeTimeout: 5 * time.Second}, nil)
-		// Those that gave up before their turn, and those that the server took too long for, are not held against the source.
+		// Those that gave up before their turn, and those that the server took too long for, are not held
+		// against the source.
 		for range 20 {
 			enter(t, g, one, nothing).Withdraw()
 		}

@@ -16,7 +16,8 @@ type Rates struct {
 	Burst int `yaml:"burst" help:"calls that may come at once"`
 }
 
-// maxCallers bounds the memory for callers' buckets. A forgotten caller starts over with a full bucket.
+// maxCallers bounds the memory for callers' buckets. A forgotten caller starts over with a full
+// bucket.
 const maxCallers = 4096
 
 // rateLimiter keeps a token bucket per caller, for those that called last.

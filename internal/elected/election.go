@@ -26,9 +26,11 @@ const (
 	// DefaultLeaseTTL is how long the others wait for a leader that has vanished.
 	DefaultLeaseTTL = 5 * time.Second
 	minLeaseTTL     = 2 * time.Second
-	// longestLeaseTTL is how long they wait at most, while the control plane is too busy to renew leases in time.
+	// longestLeaseTTL is how long they wait at most, while the control plane is too busy to renew
+	// leases in time.
 	longestLeaseTTL = time.Minute
-	// leaseCalm is for how long renewals must have been quick before a leader with such a lease steps down for a shorter one.
+	// leaseCalm is for how long renewals must have been quick before a leader with such a lease steps
+	// down for a shorter one.
 	leaseCalm = 5 * time.Minute
 	// electionNamespace holds the Lease objects of the elections.
 	electionNamespace = "kube-system"
@@ -223,8 +225,8 @@ func (e *election) vacancy(ctx context.Context) bool {
 // errTermOver wraps the end of a term that had begun.
 var errTermOver = errors.New("term over")
 
-// errShorterLease ends a term whose lease lasts longer than it has to: another instance would wait longer for a leader that
-// vanished.
+// errShorterLease ends a term whose lease lasts longer than it has to: another instance would wait
+// longer for a leader that vanished.
 var errShorterLease = errors.New("leases need not last as long any more")
 
 // errDeposed ends a term whose Lease object was deleted or replaced.

@@ -10,7 +10,8 @@ import (
 )
 
 const (
-	// retryFirst is the delay after a refusal while few calls wait; it grows by itself with each share of seats that wait.
+	// retryFirst is the delay after a refusal while few calls wait; it grows by itself with each share
+	// of seats that wait.
 	retryFirst = 250 * time.Millisecond
 	// retryMost bounds the delay before it is spread.
 	retryMost = 10 * time.Second
@@ -22,8 +23,8 @@ type Dispatcher struct {
 
 	mu     sync.Mutex
 	states [levelCount]state
-	// spare is how many seats are neither in use nor kept for a level. While calls wait there is none, and their levels
-	// use all that is kept for them.
+	// spare is how many seats are neither in use nor kept for a level. While calls wait there is none,
+	// and their levels use all that is kept for them.
 	spare int
 }
 
@@ -74,7 +75,8 @@ type Seat struct {
 	Waited time.Duration
 }
 
-// Release gives the seat back. It does nothing when that was done already; one goroutine at a time may call it.
+// Release gives the seat back. It does nothing when that was done already; one goroutine at a time
+// may call it.
 func (s *Seat) Release() {
 	if s.dispatcher != nil {
 		s.dispatcher.release(s.level)
@@ -85,8 +87,8 @@ func (s *Seat) Release() {
 // Held reports whether the seat has not been given back.
 func (s *Seat) Held() bool { return s.dispatcher != nil }
 
-// Enter waits for a seat. The error is ctx's, or a *RefusedError when too many calls wait or this one waited for too long;
-// the call has left the queue then. The caller releases the seat.
+// Enter waits for a seat. The error is ctx's, or a *RefusedError when too many calls wait or this
+// one waited for too long; the call has left the queue then. The caller releases the seat.
 func (d *Dispatcher) Enter(ctx context.Context, level Level, caller string) (Seat, error) {
 	d.mu.Lock()
 	if d.take(level) {
@@ -126,8 +128,9 @@ func (d *Dispatcher) enqueue(level Level, caller string) (*waiter, *RefusedError
 		return nil, d.refuse(level, ReasonLevel, 0)
 	}
 	f := s.flows[caller]
-	// The queue of one caller may be as long as what is left for all, so that some room is left for others at any time
-	// (Choudhury and Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", 1998).
+	// The queue of one caller may be as long as what is left for all, so that some room is left for
+	// others at any time (Choudhury and Hahne, "Dynamic Queue Length Thresholds for Shared-Memory
+	// Packet Switches", 1998).
 	if f != nil && f.queue.Len() >= min(d.queues.PerCaller, room) {
 		return nil, d.refuse(level, ReasonCaller, 0)
 	}
@@ -176,7 +179,8 @@ func (d *Dispatcher) await(ctx context.Context, level Level, w *waiter) (Seat, e
 	return Seat{}, refused
 }
 
-// remove takes a call out of its queue, and the queue out of the turns when it is empty. The caller holds d.mu.
+// remove takes a call out of its queue, and the queue out of the turns when it is empty. The caller
+// holds d.mu.
 func (d *Dispatcher) remove(level Level, w *waiter) {
 	s := &d.states[level]
 	w.flow.queue.Remove(w.place)
@@ -209,8 +213,8 @@ func (d *Dispatcher) release(level Level) {
 	}
 }
 
-// next returns which level gets a seat that is to spare: the first that is below its guaranteed seats, and when none is,
-// the one that borrows least for its size. The caller holds d.mu.
+// next returns which level gets a seat that is to spare: the first that is below its guaranteed
+// seats, and when none is, the one that borrows least for its size. The caller holds d.mu.
 func (d *Dispatcher) next() (Level, bool) {
 	best, found := Level(0), false
 	for l := range d.states {

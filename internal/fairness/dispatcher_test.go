@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// crowd makes calls and notes who got a seat, in order. Its fields are read while the calls are at rest.
+// crowd makes calls and notes who got a seat, in order. Its fields are read while the calls are at
+// rest.
 type crowd struct {
 	t *testing.T
 	d *Dispatcher
@@ -139,7 +140,8 @@ func TestBorrowing(t *testing.T) {
 	})
 }
 
-// TestGuaranteedShares fills the server with calls of all levels: each gets its share, whoever came first.
+// TestGuaranteedShares fills the server with calls of all levels: each gets its share, in whatever
+// order they came.
 func TestGuaranteedShares(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrowd(t, Config{Seats: 50})
@@ -236,7 +238,8 @@ func TestQueuesAreBounded(t *testing.T) {
 	})
 }
 
-// TestAbandonedCalls ends the contexts of calls that wait: they leave at once, and the seats go to others.
+// TestAbandonedCalls ends the contexts of calls that wait: they leave at once, and the seats go to
+// others.
 func TestAbandonedCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrowd(t, Config{Seats: 5})

@@ -52,8 +52,8 @@ const (
 	KeyProgramVersion = "version"
 	// KeyRegistered reports whether an instance is registered.
 	KeyRegistered = "registered"
-	// KeyDuration is how long something took, KeyWaited how long something waited, KeyLimit the longest
-	// time allowed, and KeyRetryAfter the time until the next attempt.
+	// KeyDuration is how long something took, KeyWaited how long something waited, KeyLimit the
+	// longest time allowed, and KeyRetryAfter the time until the next attempt.
 	KeyDuration   = "duration"
 	KeyWaited     = "waited"
 	KeyLimit      = "limit"

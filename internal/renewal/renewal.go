@@ -1,9 +1,11 @@
 // Package renewal keeps leases alive through servers that hang and servers that are slow.
 //
-// A lease is renewed over one stream, at an interval. When an answer is overdue another stream is opened beside it, which the
-// connection's balancer takes to another server: one that hangs costs little time. The first stream is still listened to, for a
-// server that is only slow answers in the end, and its answer is worth as much. Every overdue answer doubles the time that the
-// next one gets, and quick answers shorten it again, so that slow servers do not get ever more streams to serve.
+// A lease is renewed over one stream, at an interval. When an answer is overdue another stream is
+// opened beside it, which the connection's balancer takes to another server: one that hangs costs
+// little time. The first stream is still listened to, for a server that is only slow answers in the
+// end, and its answer is worth as much. Every overdue answer doubles the time that the next one
+// gets, and quick answers shorten it again, so that slow servers do not get ever more streams to
+// serve.
 package renewal
 
 import (
@@ -19,7 +21,8 @@ import (
 	"github.com/xebec-project/xebec/internal/backoff"
 )
 
-// ErrGone is wrapped by the error of a renewal when the server says that there is no such lease any more.
+// ErrGone is wrapped by the error of a renewal when the server says that there is no such lease any
+// more.
 var ErrGone = errors.New("the lease is gone")
 
 const (
@@ -32,7 +35,8 @@ const (
 	pauseMax = 500 * time.Millisecond
 )
 
-// NewID returns a random id for a lease, never 0, so that no two callers choose the same and none guesses another's.
+// NewID returns a random id for a lease, never 0, so that no two callers choose the same and none
+// guesses another's.
 func NewID() int64 { return 1 + rand.Int64N(math.MaxInt64) }
 
 // Renew renews a lease once, over its stream, and returns the time to live.
@@ -44,13 +48,15 @@ type Lease struct {
 	Deadline time.Time
 	// Interval is the time from one renewal to the next.
 	Interval time.Duration
-	// Due is when the first renewal is due: an interval after the lease was asked for, which may be past.
+	// Due is when the first renewal is due: an interval after the lease was asked for, which may be
+	// past.
 	Due time.Time
 	// Patience is the least time that an answer may take.
 	Patience time.Duration
 	// Open opens a stream that ends with ctx. It waits while there is no connection to any server.
 	Open func(ctx context.Context) (Renew, error)
-	// Renewed is told each new deadline: the time to live after the sending of the renewal that was answered. It may be nil.
+	// Renewed is called with each new deadline: the time to live after the sending of the renewal that
+	// was answered. It may be nil.
 	Renewed func(deadline time.Time)
 }
 
@@ -58,7 +64,7 @@ type Lease struct {
 type stream struct {
 	ctx    context.Context
 	cancel context.CancelFunc
-	asked  chan struct{} // holds a token when a renewal is to be sent
+	asked  chan struct{} // holds a token when a renewal is due
 	sent   time.Time     // of the renewal that is under way
 	open   atomic.Bool   // Open has returned
 }
@@ -82,15 +88,16 @@ type keeper struct {
 	last     error // why a renewal failed last
 }
 
-// Keep renews a lease until ctx ends, and returns the error of ctx then. When the lease is lost, because its deadline has passed
-// or the server says so (ErrGone), it returns why.
+// Keep renews a lease until ctx ends, and returns the error of ctx then. When the lease is lost,
+// because its deadline has passed or the server says so (ErrGone), it returns why.
 func Keep(ctx context.Context, lease Lease) error {
 	ctx, cancel := context.WithCancel(ctx)
 	k := &keeper{lease: lease, answers: make(chan answer), busy: map[*stream]struct{}{}, patience: lease.Patience}
 	defer k.running.Wait()
 	defer cancel()
 	pauses := backoff.Backoff{Min: pauseMin, Max: pauseMax}
-	// What is due next is another renewal: at its time, or because the answer to the one before is overdue.
+	// What is due next is another renewal: at its time, or because the answer to the one before is
+	// overdue.
 	due, awaiting := lease.Due, false
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -179,7 +186,8 @@ func (k *keeper) send(ctx context.Context) {
 	s.asked <- struct{}{}
 }
 
-// serve opens a stream and makes the renewals that it is asked for, until one fails or the stream is given up.
+// serve opens a stream and makes the renewals that it is asked for, until one fails or the stream
+// is given up.
 func (k *keeper) serve(s *stream) {
 	defer s.cancel()
 	var renew Renew
@@ -208,8 +216,9 @@ func (k *keeper) serve(s *stream) {
 	}
 }
 
-// renewed takes the answer of a stream. Streams that were asked before it and have not answered are given up. Slow servers are
-// asked over a second stream while the first waits, so that is kept as long as they are slow.
+// renewed takes the answer of a stream. Streams that were asked before it and have not answered are
+// given up. Slow servers are asked over a second stream while the first waits, so that is kept as
+// long as they are slow.
 func (k *keeper) renewed(a answer) {
 	if deadline := a.stream.sent.Add(a.ttl); deadline.After(k.lease.Deadline) {
 		k.lease.Deadline = deadline

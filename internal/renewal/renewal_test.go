@@ -125,7 +125,8 @@ func TestLeaseIsKept(t *testing.T) {
 	}
 }
 
-// TestPatienceShrinks has servers be slow for a while, and then one of them hang: it is noticed as soon as before.
+// TestPatienceShrinks has servers be slow for a while, and then one of them hang: it is noticed as
+// soon as before.
 func TestPatienceShrinks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
@@ -189,8 +190,8 @@ func TestLeaseIsLost(t *testing.T) {
 	}
 }
 
-// TestNoConnection leaves a lease without a connection for most of its time: the one stream that waits for it renews the lease
-// once it is there.
+// TestNoConnection leaves a lease without a connection for most of its time: the one stream that
+// waits for it renews the lease once it is there.
 func TestNoConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &servers{ttl: 10 * time.Second, lapses: time.Now().Add(10 * time.Second), delay: func(int) (time.Duration, error) { return time.Millisecond, nil }}

@@ -8,17 +8,20 @@ import (
 // answersPerTTL is how many of the slowest answers must fit into a time to live.
 const answersPerTTL = 8
 
-// Calm is the usual time for which answers must have been quick before a lease becomes shorter again.
+// Calm is the usual time for which answers must have been quick before a lease becomes shorter
+// again.
 const Calm = time.Minute
 
-// TTL chooses the times to live of successive leases of one holder. A lease that was lost because a busy server answered too
-// late would be lost again, and each loss causes more work for the server: the next lease lasts twice as long, up to Most.
-// When all answers of a time were so quick that a lease of half its time to live is safe, the next one is shorter again, down to Least.
-// All methods may be called concurrently.
+// TTL chooses the times to live of successive leases of one holder. A lease that was lost because a
+// busy server answered too late would be lost again, and each loss causes more work for the server:
+// the next lease lasts twice as long, up to Most. When all answers of a time were so quick that a
+// lease of half its time to live is safe, the next one is shorter again, down to Least. All methods
+// may be called concurrently.
 type TTL struct {
 	// Least and Most are the limits, whole seconds. Both are required.
 	Least, Most time.Duration
-	// Calm is for how long answers must have been quick before a lease becomes shorter again. It is required.
+	// Calm is for how long answers must have been quick before a lease becomes shorter again. It is
+	// required.
 	Calm time.Duration
 
 	mu      sync.Mutex
@@ -44,8 +47,9 @@ func (t *TTL) Lost() {
 	t.slowest, t.since = 0, time.Now()
 }
 
-// Answered notes how long the answer to a renewal took. It reports whether the holder should take another lease, of the time to
-// live that is then the current one, because the one that it holds lasts longer than it has to.
+// Answered notes how long the answer to a renewal took. It reports whether the holder should take
+// another lease, of the time to live that is then the current one, because the one that it holds
+// lasts longer than it has to.
 func (t *TTL) Answered(took time.Duration) (shorter bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -1,6 +1,6 @@
-// Package retry bounds how often a process repeats calls that failed. One budget is shared by everything in the process that
-// repeats calls by itself: when a server is overloaded, repetitions by several layers would multiply its work just when it has
-// too much.
+// Package retry bounds how often a process repeats calls that failed. One budget is shared by
+// everything in the process that repeats calls by itself: when a server is overloaded, repetitions
+// by several layers would multiply its work just when it has too much.
 package retry
 
 import (
@@ -14,8 +14,9 @@ import (
 	"github.com/xebec-project/xebec/internal/metrics"
 )
 
-// The process's budget: a tenth of all calls may be repeated for long. A full budget is enough for the calls that are under way
-// when one instance of a service goes, and an idle process gains a few repetitions per second.
+// The process's budget: a tenth of all calls may be repeated for long. A full budget is enough for
+// the calls that are under way when one instance of a service goes, and an idle process gains a few
+// repetitions per second.
 const (
 	budgetRatio     = 0.1
 	budgetMax       = 500
@@ -25,8 +26,8 @@ const (
 // Process is the budget of this process.
 var Process = NewBudget(budgetMax, budgetRatio, budgetPerSecond)
 
-// Budget is a token bucket that calls fill and repetitions empty, as Finagle's RetryBudget and the retry throttling of gRPC
-// (gRFC A6) are. It is safe for concurrent use.
+// Budget is a token bucket that calls fill and repetitions empty, as Finagle's RetryBudget and the
+// retry throttling of gRPC (gRFC A6) are. It is safe for concurrent use.
 type Budget struct {
 	most, ratio, perSecond float64
 	repeated, refused      prometheus.Counter
@@ -36,23 +37,17 @@ type Budget struct {
 	at     time.Time
 }
 
-// NewBudget returns a full budget for most repetitions. Each call adds ratio of a repetition, and each second perSecond.
+// NewBudget returns a full budget for most repetitions. Each call adds ratio of a repetition, and
+// each second perSecond.
 func NewBudget(most, ratio, perSecond float64) *Budget {
 	return &Budget{
-		most:      most,
-		ratio:     ratio,
-		perSecond: perSecond,
-		tokens:    most,
-		at:        time.Now(),
-		repeated: prometheus.NewCounter(
-			prometheus.CounterOpts{Name: metrics.RetriesTotal, Help: "Calls that were repeated because the first attempt failed."},
-		),
-		refused: prometheus.NewCounter(
-			prometheus.CounterOpts{
-				Name: metrics.RetriesRefusedTotal,
-				Help: "Calls that were not repeated because the process's budget of repetitions was used up.",
-			},
-		),
+		most: most, ratio: ratio, perSecond: perSecond, tokens: most, at: time.Now(),
+		repeated: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: metrics.RetriesTotal, Help: "Calls that were repeated because the first attempt failed.",
+		}),
+		refused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: metrics.RetriesRefusedTotal, Help: "Calls that were not repeated because the process's budget of repetitions was used up.",
+		}),
 	}
 }
 
@@ -102,9 +97,9 @@ type Policy struct {
 	First, Longest time.Duration
 }
 
-// Do makes a call until it succeeds, repeatable says that its error is final, the attempts or the budget are used up, or ctx
-// would end before the next attempt. The pauses are those of package backoff, and never shorter than the error asks for. Do
-// returns the last error.
+// Do makes a call until it succeeds, repeatable says that its error is final, the attempts or the
+// budget are used up, or ctx would end before the next attempt. The pauses are those of package
+// backoff, and never shorter than the error asks for. Do returns the last error.
 func (b *Budget) Do(ctx context.Context, p Policy, repeatable func(error) bool, call func() error) error {
 	b.Called()
 	pauses := backoff.Backoff{Min: p.First, Max: p.Longest}

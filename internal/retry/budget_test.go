@@ -14,7 +14,8 @@ var errDown, errFinal = errors.New("down"), errors.New("refused")
 
 func again(error) bool { return true }
 
-// TestBudget makes calls to a server that fails all of them: the repetitions end up at the budget's share of the calls.
+// TestBudget makes calls to a server that fails all of them: the repetitions end up at the budget's
+// share of the calls.
 func TestBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(20, 0.1, 1)
@@ -29,7 +30,8 @@ func TestBudget(t *testing.T) {
 				t.Fatalf("got %v, want the call's error", err)
 			}
 		}
-		// 20 that the budget began with, a tenth of the calls, and what came by time, which is well under a second's.
+		// 20 that the budget began with, a tenth of the calls, and what came by time, which is well under
+		// a second's.
 		if repeated := attempts - calls; repeated < 100 || repeated > 122 {
 			t.Errorf("%d of %d calls were repeated", repeated, calls)
 		}

@@ -52,9 +52,9 @@ func UserAgent(ctx context.Context) string {
 	return ""
 }
 
-// Source returns the address from which the caller reached a gateway, and at which of its listeners,
-// for access lists: the zero address for a caller that they always admit, and for a call that came
-// by no gateway.
+// Source returns the address from which the caller reached a gateway, and at which of its
+// listeners, for access lists: the zero address for a caller that they always admit, and for a call
+// that came by no gateway.
 func Source(ctx context.Context) (source netip.Addr, listener string) {
 	// The headers are from a trusted forwarder: authentication refuses them from others.
 	values, listeners := metadata.ValueFromIncomingContext(ctx, edge.HeaderSource), metadata.ValueFromIncomingContext(ctx, edge.HeaderListener)
@@ -69,8 +69,8 @@ func Source(ctx context.Context) (source netip.Addr, listener string) {
 }
 
 // Authenticate returns a call that another kind of server handles, such as etcd's, with its caller
-// and its request id: the caller is the one that the verified certificate names or, when that is one
-// of forwarders', the one that the forwarder names. An expired certificate is refused.
+// and its request id: the caller is the one that the verified certificate names or, when that is
+// one of forwarders', the one that the forwarder names. An expired certificate is refused.
 func Authenticate(ctx context.Context, forwarders ...string) (edge.Call, error) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
@@ -96,7 +96,9 @@ func PassRequestID(ctx context.Context) context.Context {
 }
 
 // passUnary and passStream are PassRequestID as interceptors.
-func passUnary(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+func passUnary(
+	ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption,
+) error {
 	return invoke(PassRequestID(ctx), method, req, reply, conn, opts...)
 }
 

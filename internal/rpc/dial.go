@@ -32,26 +32,27 @@ const (
 // maxResponseBytes bounds one received message; a list is one.
 const maxResponseBytes = 128 << 20
 
-// serviceConfig is gRPC's configuration of a connection: balance over the instances whose health is SERVING. What is repeated is
-// decided in retry.go. gRPC by itself repeats any call that never left.
+// serviceConfig is gRPC's configuration of a connection: balance over the instances whose health is
+// SERVING. What is repeated is decided in retry.go. gRPC by itself repeats any call that never
+// left.
 var serviceConfig = fmt.Sprintf(`{"loadBalancingConfig": [{%q: {}}], "healthCheckConfig": {"serviceName": ""}}`, roundrobin.Name)
 
-// ClientConfig says how a connection is to be. TLS is required.
+// ClientConfig configures a connection. TLS is required.
 type ClientConfig struct {
 	// TLS holds the client's certificate and the authorities of the servers'.
 	TLS *pki.Source
-	// ServerUser is the common name that the server's certificate must have. Empty: for a discovery target the
-	// service's (xebec:apiserver), else xebec:gateway.
+	// ServerUser is the common name that the server's certificate must have. Empty: for a discovery
+	// target the service's (xebec:apiserver), else xebec:gateway.
 	ServerUser string
 	// Discovery resolves targets of the scheme xebec.
 	Discovery resolver.Builder
 	// UserAgent names the program; empty is "xebec/" and the version.
 	UserAgent string
-	// Silence is how long the kernel of the peer may be silent before the connection is given up and calls go to another
-	// instance; 0 is DefaultSilence.
+	// Silence is how long the kernel of the peer may be silent before the connection is given up and
+	// calls go to another instance; 0 is DefaultSilence.
 	Silence time.Duration
-	// ForOthers says that the connection carries the calls of others, who decide themselves what to do about a server that is
-	// overloaded. The caller sets their headers, request ids among them.
+	// ForOthers says that the connection carries the calls of others, who decide themselves what to do
+	// about a server that is overloaded. The caller sets their headers, request ids among them.
 	ForOthers bool
 	// Options are added last.
 	Options []grpc.DialOption
@@ -63,9 +64,9 @@ type ClientConfig struct {
 //	static:///a:6443,b:6443      these addresses
 //	a:6443                       the same with one address
 //
-// Calls go round robin over the instances that are connected and healthy. They fail with Unavailable when none is,
-// after at most the first attempt to connect: calls that rather wait say grpc.WaitForReady. The connection carries
-// *Frame as well as messages.
+// Calls go round robin over the instances that are connected and healthy. They fail with
+// Unavailable when none is, after at most the first attempt to connect: calls that rather wait say
+// grpc.WaitForReady. The connection carries *Frame as well as messages.
 func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
 	if cfg.TLS == nil {
 		return nil, fmt.Errorf("dial %s: certificates are required", target)
@@ -98,7 +99,8 @@ func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
 	}
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(PatientCredentials(credentials.NewTLS(cfg.TLS.ClientConfig(expectUser(serverUser))))),
-		// Who the server is follows from its certificate's user; the authority only has to be well formed.
+		// Who the server is follows from its certificate's user; the authority only has to be well
+		// formed.
 		grpc.WithAuthority("xebec"),
 		grpc.WithResolvers(resolvers...),
 		grpc.WithNoProxy(),
@@ -123,7 +125,8 @@ func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-// Bearer is a token that goes with every call of a connection, by grpc.WithPerRPCCredentials among ClientConfig.Options.
+// Bearer is a token that goes with every call of a connection, by grpc.WithPerRPCCredentials among
+// ClientConfig.Options.
 type Bearer string
 
 // GetRequestMetadata implements credentials.PerRPCCredentials.
@@ -131,7 +134,8 @@ func (b Bearer) GetRequestMetadata(context.Context, ...string) (map[string]strin
 	return map[string]string{edge.HeaderAuthorization: "Bearer " + string(b)}, nil
 }
 
-// RequireTransportSecurity implements credentials.PerRPCCredentials: a token is never sent in the clear.
+// RequireTransportSecurity implements credentials.PerRPCCredentials: a token is never sent in the
+// clear.
 func (Bearer) RequireTransportSecurity() bool { return true }
 
 // expectUser demands that a server's certificate names a certain user.

@@ -30,16 +30,16 @@ func TestRepeat(t *testing.T) {
 		budget   float64
 		attempts int
 	}{
-		"a read that nobody answered":         {get, unavailable, false, 10, 4},
-		"a write that nobody answered":        {create, unavailable, false, 10, 1},
-		"a read, with an empty budget":        {get, unavailable, false, 0, 1},
-		"a read, with a small budget":         {get, unavailable, false, 2, 3},
-		"a write that was refused":            {create, overloaded, false, 4, 5},
-		"another's write that was refused":    {create, overloaded, true, 10, 1},
-		"another's read that nobody answered": {get, unavailable, true, 10, 4},
-		"a message that is too large":         {create, status.Error(codes.ResourceExhausted, "larger than max"), false, 10, 1},
-		"a full store":                        {create, apierr.StorageFull(time.Minute), false, 10, 1},
-		"a missing object":                    {get, status.Error(codes.NotFound, "no"), false, 10, 1},
+		"a read without an answer":           {get, unavailable, false, 10, 4},
+		"a write without an answer":          {create, unavailable, false, 10, 1},
+		"a read, with an empty budget":       {get, unavailable, false, 0, 1},
+		"a read, with a small budget":        {get, unavailable, false, 2, 3},
+		"a write that was refused":           {create, overloaded, false, 4, 5},
+		"another's write that was refused":   {create, overloaded, true, 10, 1},
+		"a forwarded read without an answer": {get, unavailable, true, 10, 4},
+		"a message that is too large":        {create, status.Error(codes.ResourceExhausted, "larger than max"), false, 10, 1},
+		"a full store":                       {create, apierr.StorageFull(time.Minute), false, 10, 1},
+		"a missing object":                   {get, status.Error(codes.NotFound, "no"), false, 10, 1},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			attempts := 0

@@ -113,7 +113,8 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// unfinished sends 150 requests that all lack their last byte, and returns how many bytes that made the process hold.
+// unfinished sends 150 requests that all lack their last byte, and returns how many bytes that made
+// the process hold.
 func unfinished(t *testing.T, c *edgetest.Conn, headers ...string) int64 {
 	t.Helper()
 	before := heap()
@@ -131,8 +132,8 @@ func unfinished(t *testing.T, c *edgetest.Conn, headers ...string) int64 {
 	return heap() - before
 }
 
-// TestUnfinishedRequestsOfStrangers leaves requests unfinished without proving who it is: the server has refused them by their
-// headers and holds nothing of them.
+// TestUnfinishedRequestsOfStrangers leaves requests unfinished without proving who it is: the
+// server has refused them by their headers and holds nothing of them.
 func TestUnfinishedRequestsOfStrangers(t *testing.T) {
 	s := newTokenSite(t, edge.Limits{}, &testAPI{})
 	c := s.mustStranger()
@@ -161,8 +162,9 @@ func TestUnfinishedRequestsOfStrangers(t *testing.T) {
 	}
 }
 
-// TestUnfinishedRequestsOfCallers does so with a good token: a bounded number is received at once, the rest wait in their
-// streams' windows, other callers are served, and what does not arrive in time is given up.
+// TestUnfinishedRequestsOfCallers does so with a good token: a bounded number is received at once,
+// the rest wait in their streams' windows, other callers are served, and what does not arrive in
+// time is given up.
 func TestUnfinishedRequestsOfCallers(t *testing.T) {
 	api := &testAPI{get: func(context.Context, *apiv1.GetRequest) (*apiv1.GetResponse, error) { return &apiv1.GetResponse{}, nil }}
 	s := newTokenSite(t, edge.Limits{ReceivingPerCaller: 4, ReceiveTimeout: 8 * time.Second}, api)
@@ -217,8 +219,8 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 	}
 }
 
-// TestFailedCallsCloseTheConnection makes calls with bad tokens until the server has enough, and sees that a good token from
-// the same address is served.
+// TestFailedCallsCloseTheConnection makes calls with bad tokens until the server has enough, and
+// sees that a good token from the same address is served.
 func TestFailedCallsCloseTheConnection(t *testing.T) {
 	s := newTokenSite(t, edge.Limits{}, &testAPI{})
 	c := s.mustStranger()
@@ -293,7 +295,8 @@ func openWatch(t *testing.T, conn *grpc.ClientConn) grpc.ServerStreamingClient[a
 	return watch
 }
 
-// TestExpiredCertificate keeps a connection beyond the end of its certificate: the watch on it ends, and no call passes.
+// TestExpiredCertificate keeps a connection beyond the end of its certificate: the watch on it
+// ends, and no call passes.
 func TestExpiredCertificate(t *testing.T) {
 	cluster := rpctest.NewCluster(t)
 	address, _ := cluster.Serve(t, rpc.ServerConfig{DrainLimit: 50 * time.Millisecond}, (&testAPI{watch: waiting}).register)

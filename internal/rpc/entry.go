@@ -99,7 +99,8 @@ func (s *Server) tap(ctx context.Context, info *tap.Info) (_ context.Context, er
 }
 
 // admit decides what can be decided before a call's first message is read: whether its token has
-// been revoked, whether its caller makes too many calls, and whether the caller may call the method.
+// been revoked, whether its caller makes too many calls, and whether the caller may call the
+// method.
 func (s *Server) admit(ctx context.Context, fullMethod string) error {
 	c := edge.CallFromContext(ctx)
 	if c == nil {
@@ -112,7 +113,8 @@ func (s *Server) admit(ctx context.Context, fullMethod string) error {
 	return s.cfg.Authorize(ctx, c.Identity, fullMethod)
 }
 
-// isAboutLeases reports whether a call has the priority of Lease objects, if its caller may claim it.
+// isAboutLeases reports whether a call has the priority of Lease objects, if its caller may claim
+// it.
 func isAboutLeases(ctx context.Context, fullMethod string) bool {
 	return method.Rules(fullMethod).GetPriority() == metav1.CallPriority_CALL_PRIORITY_LEASES ||
 		len(metadata.ValueFromIncomingContext(ctx, edge.HeaderLease)) > 0
@@ -184,8 +186,8 @@ func end(ctx context.Context, c *edge.Call, err error) {
 	c.End(err)
 }
 
-// enterStream is an interceptor that does for streams what enterUnary does for unary calls, and ends
-// a stream when its caller's credential expires or is revoked.
+// enterStream is an interceptor that does for streams what enterUnary does for unary calls, and
+// ends a stream when its caller's credential expires or is revoked.
 func (s *Server) enterStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	ctx := ss.Context()
 	if err := s.admit(ctx, info.FullMethod); err != nil {

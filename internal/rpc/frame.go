@@ -6,13 +6,14 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// Frame is one message in its wire form, without decoding or encoding. Servers made by NewServer and connections made
-// by Dial take a *Frame wherever they take a proto.Message: sent, its bytes go out as they are; received, it holds the
-// message's bytes as they came. A proxy passes messages through with it, and a server encodes a message once for many
-// streams.
+// Frame is one message in its wire form, without decoding or encoding. Servers made by NewServer
+// and connections made by Dial take a *Frame wherever they take a proto.Message: sent, its bytes go
+// out as they are; received, it holds the message's bytes as they came. A proxy passes messages
+// through with it, and a server encodes a message once for many streams.
 //
-// A Frame made by NewFrame may be sent any number of times and from several goroutines. A received one belongs to one
-// goroutine, which calls Free when done with it, and must not be received into twice without.
+// A Frame made by NewFrame may be sent any number of times and from several goroutines. A received
+// one belongs to one goroutine, which calls Free when done with it, and must not be received into
+// twice without.
 type Frame struct {
 	data mem.BufferSlice
 	move bool
@@ -30,8 +31,8 @@ func NewFrame(parts ...[]byte) *Frame {
 // Len returns the number of bytes.
 func (f *Frame) Len() int { return f.data.Len() }
 
-// Bytes returns the message's bytes, valid until Free. They must not be changed. Most frames lie in one piece and are
-// returned as they are; others are copied together.
+// Bytes returns the message's bytes, valid until Free. They must not be changed. Most frames lie in
+// one piece and are returned as they are; others are copied together.
 func (f *Frame) Bytes() []byte {
 	switch len(f.data) {
 	case 0:
@@ -56,15 +57,15 @@ func (f *Frame) Head(n int) []byte {
 	return head
 }
 
-// Free gives the buffers of a received frame back; the frame is empty afterwards. Not calling it costs only their
-// reuse.
+// Free gives the buffers of a received frame back; the frame is empty afterwards. Not calling it
+// costs only their reuse.
 func (f *Frame) Free() {
 	f.data.Free()
 	f.data = nil
 }
 
-// Move makes the next send of a received frame its last one: the send takes the buffers, as if by Free. It serves
-// handlers of unary calls, which have no moment after the send. It returns f.
+// Move makes the next send of a received frame its last one: the send takes the buffers, as if by
+// Free. It serves handlers of unary calls, which have no moment after the send. It returns f.
 func (f *Frame) Move() *Frame {
 	f.move = true
 	return f

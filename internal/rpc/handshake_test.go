@@ -20,8 +20,8 @@ import (
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
 )
 
-// TestManyNodesConnectAtOnce connects many nodes from one address, of which few may authenticate at a time and strangers may
-// hardly connect: all get in.
+// TestManyNodesConnectAtOnce connects many nodes from one address, of which few may authenticate at
+// a time and strangers may hardly connect: all get in.
 func TestManyNodesConnectAtOnce(t *testing.T) {
 	const nodes = 150
 	cluster, registry := rpctest.NewCluster(t), prometheus.NewRegistry()
@@ -41,7 +41,8 @@ func TestManyNodesConnectAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
-	// Where client and server share a machine that is very busy, a client may be silent for long enough to make room.
+	// Where client and server share a machine that is very busy, a client may be silent for long
+	// enough to make room.
 	if closed := metricstest.Values(t, registry, metrics.RPCConnectionsClosed); closed[edge.ClosedRate] > 0 || closed[edge.ClosedPending] > nodes/10 {
 		t.Errorf("connections were refused or closed: %v", closed)
 	}
@@ -54,7 +55,8 @@ func TestManyNodesConnectAtOnce(t *testing.T) {
 	}
 }
 
-// TestClientsThatGiveUpWaiting has a client close its connection before its turn: that is not held against its address.
+// TestClientsThatGiveUpWaiting has a client close its connection before its turn: that is not held
+// against its address.
 func TestClientsThatGiveUpWaiting(t *testing.T) {
 	cluster, registry := rpctest.NewCluster(t), prometheus.NewRegistry()
 	address, _ := cluster.Serve(t, rpc.ServerConfig{

@@ -9,8 +9,8 @@ import (
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
-// Object returns, for a log line, which object a request is about, such as "Pod default/web", or as much of that as
-// the request tells, without decoding objects that it holds.
+// Object returns, for a log line, which object a request is about, such as "Pod default/web", or as
+// much of that as the request tells, without decoding objects that it holds.
 func Object(req any) string {
 	switch r := req.(type) {
 	case interface{ GetObject() *apiv1.ObjectReference }:

@@ -76,7 +76,8 @@ func failuresAtInfo(_ string, code codes.Code) zapcore.Level {
 	return zapcore.InfoLevel
 }
 
-// ServerReporter begins a call: it puts the record into the context that the later interceptors fill.
+// ServerReporter begins a call: it puts the record into the context that the later interceptors
+// fill.
 func (o *observer) ServerReporter(ctx context.Context, meta interceptors.CallMeta) (interceptors.Reporter, context.Context) {
 	method, _ := grpc.Method(ctx) // meta would build its copy at each use
 	r := &report{observer: o, ctx: ctx, method: method, unary: meta.Typ == interceptors.Unary, req: meta.ReqOrNil}
@@ -110,7 +111,8 @@ func (r *report) PostMsgReceive(req any, err error, _ time.Duration) {
 }
 
 // early observes a call that is refused before any of it is read, and returns the error for its
-// caller. Of callers that did not authenticate the log has a sample, since they could fill the disk.
+// caller. Of callers that did not authenticate the log has a sample, since they could fill the
+// disk.
 func (o *observer) early(ctx context.Context, c *edge.Call, method string, err error) error {
 	unlogged := 0
 	if c.Identity.IsZero() {

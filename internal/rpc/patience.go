@@ -11,18 +11,19 @@ import (
 	"google.golang.org/grpc/credentials"
 )
 
-// Limits of the attempts to connect. The peer's kernel answers a TCP connection even while its programs starve, so that it gets
-// little time. TLS needs the peer's program: an attempt that is given up makes the next one no cheaper, and two busy machines
-// that give up early never meet.
+// Limits of the attempts to connect. The peer's kernel answers a TCP connection even while its
+// programs starve, so that it gets little time. TLS needs the peer's program: an attempt that is
+// given up makes the next one no cheaper, and two busy machines that give up early never meet.
 const (
 	connectTimeout = 3 * time.Second
-	// firstHandshake is how long the first handshake may take: longer than a server lets connections wait for their turn. It
-	// doubles when one took longer, up to longestHandshake.
+	// firstHandshake is how long the first handshake may take: longer than a server lets connections
+	// wait for their turn. It doubles when one took longer, up to longestHandshake.
 	firstHandshake   = 10 * time.Second
 	longestHandshake = 20 * time.Second
 )
 
-// ConnectParams are those of every connection of the cluster: a master that comes back is in use again within moments.
+// ConnectParams are those of every connection of the cluster: a master that comes back is in use
+// again within moments.
 func ConnectParams() grpc.ConnectParams {
 	return grpc.ConnectParams{
 		Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.3, MaxDelay: 1500 * time.Millisecond},
@@ -31,8 +32,8 @@ func ConnectParams() grpc.ConnectParams {
 	}
 }
 
-// PatientCredentials returns credentials whose client handshakes are given up early, for a peer that hangs, and later from
-// attempt to attempt, for one that is slow.
+// PatientCredentials returns credentials whose client handshakes are given up early, for a peer
+// that hangs, and later from attempt to attempt, for one that is slow.
 func PatientCredentials(of credentials.TransportCredentials) credentials.TransportCredentials {
 	return &patientCredentials{TransportCredentials: of, patience: &patience{limit: firstHandshake}}
 }

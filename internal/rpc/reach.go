@@ -12,9 +12,9 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Reach finds out whether the server at an address answers. It asks for the server's health over a connection of its own,
-// and tries again until ctx ends, which must have a deadline. Any answer of the server that cfg.ServerUser names counts,
-// also that it is not serving, and gives nil.
+// Reach finds out whether the server at an address answers. It asks for the server's health over a
+// connection of its own, and tries again until ctx ends, which must have a deadline. Any answer of
+// the server that cfg.ServerUser names counts, also that it is not serving, and gives nil.
 func Reach(ctx context.Context, address string, cfg ClientConfig) error {
 	cfg.Options = append(slices.Clone(cfg.Options),
 		grpc.WithDisableHealthCheck(),

@@ -104,7 +104,8 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
-// TestAuthorizeByDefault has the calls that a server without Authorize refuses. Those it allows end in Unimplemented.
+// TestAuthorizeByDefault has the calls that a server without Authorize refuses. Those it allows end
+// in Unimplemented.
 func TestAuthorizeByDefault(t *testing.T) {
 	cluster := rpctest.NewCluster(t)
 	address, _ := cluster.Serve(t, rpc.ServerConfig{}, (&testAPI{}).register)
@@ -368,7 +369,8 @@ func TestDrainCutsOffWhatDoesNotEnd(t *testing.T) {
 	}
 }
 
-// TestHealthFollows turns a server unhealthy and back, as an apiserver that loses etcd and finds it again.
+// TestHealthFollows turns a server unhealthy and back, as an apiserver that loses etcd and finds it
+// again.
 func TestHealthFollows(t *testing.T) {
 	var healthy atomic.Bool
 	healthy.Store(true)

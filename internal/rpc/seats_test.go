@@ -37,8 +37,8 @@ func slowForNodes(release <-chan struct{}) *testAPI {
 	}}
 }
 
-// TestPeopleDoNotWaitForNodes makes 200 slow calls of one node at once: those above its queue are refused, people are
-// answered, and the server's health stays as it is.
+// TestPeopleDoNotWaitForNodes makes 200 slow calls of one node at once: those above its queue are
+// refused, people are answered, and the server's health stays as it is.
 func TestPeopleDoNotWaitForNodes(t *testing.T) {
 	cluster, registry := rpctest.NewCluster(t), prometheus.NewRegistry()
 	release := make(chan struct{})
@@ -68,8 +68,8 @@ func TestPeopleDoNotWaitForNodes(t *testing.T) {
 				return
 			}
 			refused.Add(1)
-			delay, told := apierr.RetryAfter(err)
-			if apierr.Code(err) != codes.ResourceExhausted || apierr.Reason(err) != apierr.ReasonOverloaded || !told || delay <= 0 || delay > 15*time.Second {
+			delay, ok := apierr.RetryAfter(err)
+			if apierr.Code(err) != codes.ResourceExhausted || apierr.Reason(err) != apierr.ReasonOverloaded || !ok || delay <= 0 || delay > 15*time.Second {
 				t.Errorf("a call that was too many: %v, try again in %s", err, delay)
 			}
 		})
@@ -111,8 +111,8 @@ func TestPeopleDoNotWaitForNodes(t *testing.T) {
 	}
 }
 
-// TestCallsWaitBeforeTheirRequests fills the server and opens a call whose request never comes: it waits for its turn, and is
-// refused for that.
+// TestCallsWaitBeforeTheirRequests fills the server and opens a call whose request never comes: it
+// waits for its turn, and is refused for that.
 func TestCallsWaitBeforeTheirRequests(t *testing.T) {
 	release := make(chan struct{})
 	defer close(release)
@@ -140,8 +140,9 @@ func TestCallsWaitBeforeTheirRequests(t *testing.T) {
 	}
 }
 
-// TestUnfinishedRequestsKeepFewSeats opens calls whose requests do not come: they keep as many seats as their caller may
-// receive requests at once, others of the level are served, and health does not wait for them either.
+// TestUnfinishedRequestsKeepFewSeats opens calls whose requests do not come: they keep as many
+// seats as their caller may receive requests at once, others of the level are served, and health
+// does not wait for them either.
 func TestUnfinishedRequestsKeepFewSeats(t *testing.T) {
 	api := &testAPI{get: func(context.Context, *apiv1.GetRequest) (*apiv1.GetResponse, error) { return &apiv1.GetResponse{}, nil }}
 	s := newTokenSiteWith(t, rpc.ServerConfig{
@@ -166,7 +167,8 @@ func TestUnfinishedRequestsKeepFewSeats(t *testing.T) {
 	}
 }
 
-// TestWatchesKeepTheirSeatsForTheirStart watches the seats while a watch sends its state, and after that.
+// TestWatchesKeepTheirSeatsForTheirStart watches the seats while a watch sends its state, and after
+// that.
 func TestWatchesKeepTheirSeatsForTheirStart(t *testing.T) {
 	cluster, registry := rpctest.NewCluster(t), prometheus.NewRegistry()
 	started := make(chan struct{})

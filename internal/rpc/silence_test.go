@@ -20,9 +20,9 @@ import (
 	"github.com/xebec-project/xebec/internal/netlab"
 )
 
-// silenceSlack is how much later than its limit a connection may fail on a busy machine. Without a limit it takes gRPC's
-// keepalive (10 s and more, set to an hour here) or the kernel's own patience, which is 15 minutes for data and 10 for
-// Go's keepalive probes of idle connections.
+// silenceSlack is how much later than its limit a connection may fail on a busy machine. Without a
+// limit it takes gRPC's keepalive (10 s and more, set to an hour here) or the kernel's own
+// patience, which is 15 minutes for data and 10 for Go's keepalive probes of idle connections.
 const silenceSlack = time.Minute
 
 // TestSilentPeer cuts off a peer without its kernel ending the connection.
@@ -54,7 +54,8 @@ func TestSilentPeer(t *testing.T) {
 	}
 }
 
-// fillWindow writes until the peer, which does not read, takes no more, and returns how many bytes it took.
+// fillWindow writes until the peer, which does not read, takes no more, and returns how many bytes
+// it took.
 func fillWindow(t *testing.T, conn net.Conn) int {
 	t.Helper()
 	written := 0
@@ -73,8 +74,8 @@ func fillWindow(t *testing.T, conn net.Conn) int {
 	}
 }
 
-// TestBusyPeer has a peer that reads nothing for several times the limit, as an overloaded server does: its kernel answers, and
-// the connection lives on.
+// TestBusyPeer has a peer that reads nothing for several times the limit, as an overloaded server
+// does: its kernel answers, and the connection lives on.
 func TestBusyPeer(t *testing.T) {
 	t.Parallel()
 	w := newCable(t)

@@ -1,8 +1,9 @@
-// Package auth makes and checks the tokens by which service accounts are known: JWTs signed with keys that all instances
-// share, bound to an account and, where asked, to a pod. A token is good until it expires or what it is bound to is gone.
+// Package auth makes and checks the tokens by which service accounts are known: JWTs signed with
+// keys that all instances share, bound to an account and, where asked, to a pod. A token is good
+// until it expires or what it is bound to is gone.
 //
-// Any number of instances run side by side. The keys are in etcd, beside the registrations and not among the objects:
-// nobody who reads objects reads them.
+// Any number of instances run side by side. The keys are in etcd, beside the registrations and not
+// among the objects: no reader of objects can read them.
 package auth
 
 import (
@@ -23,11 +24,13 @@ import (
 
 // Config is what an operator can set.
 type Config struct {
-	// Issuer is who signs: the tokens' claim iss, and the audience of tokens for the gateway of this cluster.
+	// Issuer is who signs: the tokens' claim iss, and the audience of tokens for the gateway of this
+	// cluster.
 	Issuer string `yaml:"issuer" help:"who signs the tokens, and the audience of those for this cluster"`
 	// MaxLifetime is the longest that a token is good; who asks for more gets this.
 	MaxLifetime time.Duration `yaml:"maxLifetime" help:"longest time that a token is good"`
-	// RotateAfter is how long a key signs until a new one is made. Tokens of the old one stay good until they expire.
+	// RotateAfter is how long a key signs until a new one is made. Tokens of the old one stay good
+	// until they expire.
 	RotateAfter time.Duration `yaml:"rotateAfter" help:"how long a key signs until a new one is made"`
 }
 

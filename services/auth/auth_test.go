@@ -208,7 +208,7 @@ func TestTokens(t *testing.T) {
 			}
 		}
 		req := web()
-		req.ServiceAccount = "nobody"
+		req.ServiceAccount = "missing"
 		if _, err := one.CreateToken(f.admin(), req); !apierr.IsNotFound(err) {
 			t.Errorf("no such account: %v", err)
 		}

@@ -27,10 +27,10 @@ import (
 const keysKey = "/xebec/auth/token-keys"
 
 const (
-	// settle is how long a new key is known before it signs: every instance, and whoever fetched the public keys a moment
-	// ago, can check its first token.
+	// settle is how long a new key is known before it signs: every instance, and every client that
+	// fetched the public keys a moment ago, can check its first token.
 	settle = time.Minute
-	// lookInterval is how often the keys are read anew, changes apart, and found due to rotate.
+	// lookInterval is how often the keys are read again, besides changes, and found due to rotate.
 	lookInterval = time.Minute
 	// retryInterval is the pause after etcd failed.
 	retryInterval = time.Second
@@ -62,7 +62,8 @@ type ring struct {
 	public   *token.Keys // by which tokens are verified
 }
 
-// signing returns the key to sign with: the newest that everyone knows, or the oldest when none is that old.
+// signing returns the key to sign with: the newest that everyone knows, or the oldest when none is
+// that old.
 func (r *ring) signing(now time.Time) *key {
 	for i := range r.keys {
 		if now.Sub(r.keys[i].created) >= settle {
@@ -101,8 +102,8 @@ func (k *keyring) use() (*ring, error) {
 	return nil, apierr.Unavailable("this instance has not read the keys from etcd yet")
 }
 
-// run reads the keys, calls ready, and follows them until ctx ends. While etcd does not answer those known last stay in
-// use.
+// run reads the keys, calls ready, and follows them until ctx ends. While etcd does not answer
+// those known last stay in use.
 func (k *keyring) run(ctx context.Context, ready func()) error {
 	for ctx.Err() == nil {
 		if err := k.look(ctx); err != nil {
@@ -133,7 +134,8 @@ func (k *keyring) wait(ctx context.Context) {
 	}
 }
 
-// look reads the keys, and writes them where the first is missing, a new one due, or an old one of no more use.
+// look reads the keys, and writes them where the first is missing, a new one due, or an old one of
+// no more use.
 func (k *keyring) look(ctx context.Context) error {
 	for {
 		have, err := k.read(ctx)
@@ -151,15 +153,15 @@ func (k *keyring) look(ctx context.Context) error {
 			k.current.Store(have)
 			return nil
 		}
-		// Whoever is second reads what the first wrote.
+		// The second instance reads what the first wrote.
 		if _, err := k.write(ctx, have.revision, want); err != nil {
 			return err
 		}
 	}
 }
 
-// pruned leaves out the keys that nothing can be signed with any more: a newer one has signed for longer than any token
-// is good.
+// pruned leaves out the keys that nothing can be signed with any more: a newer one has signed for
+// longer than any token is good.
 func (k *keyring) pruned(keys []storedKey, now time.Time) []storedKey {
 	for i := 0; i+1 < len(keys); i++ {
 		if now.Sub(keys[i].Created) > settle+k.cfg.MaxLifetime+time.Hour {
@@ -222,7 +224,7 @@ func parseKey(stored storedKey) (key, error) {
 	return key{stored.ID, stored.Created, private}, nil
 }
 
-// write stores keys unless somebody else did since revision, and says whether it did.
+// write stores keys unless another instance did since revision, and reports whether it did.
 func (k *keyring) write(ctx context.Context, revision int64, keys []storedKey) (bool, error) {
 	value, err := json.Marshal(keys)
 	if err != nil {
@@ -230,7 +232,10 @@ func (k *keyring) write(ctx context.Context, revision int64, keys []storedKey) (
 	}
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	resp, err := k.etcd.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(keysKey), "=", revision)).Then(clientv3.OpPut(keysKey, string(value))).Commit()
+	resp, err := k.etcd.Txn(ctx).
+		If(clientv3.Compare(clientv3.ModRevision(keysKey), "=", revision)).
+		Then(clientv3.OpPut(keysKey, string(value))).
+		Commit()
 	if err != nil {
 		return false, err
 	}

@@ -27,7 +27,8 @@ import (
 const (
 	defaultLifetime = time.Hour
 	minLifetime     = 10 * time.Minute
-	// maxAsked is the longest lifetime that may be asked for; what is given is bounded by the configuration.
+	// maxAsked is the longest lifetime that may be asked for; what is given is bounded by the
+	// configuration.
 	maxAsked = 100 * 365 * 24 * time.Hour
 	// maxAudiences bounds those of one token.
 	maxAudiences = 16
@@ -42,7 +43,10 @@ func (s *Service) CreateToken(ctx context.Context, req *authv1.CreateTokenReques
 	if err != nil {
 		return nil, err
 	}
-	about := token.Bound{Namespace: req.GetNamespace(), ServiceAccount: token.Reference{Name: req.GetServiceAccount(), UID: account.GetMetadata().GetUid()}}
+	about := token.Bound{
+		Namespace:      req.GetNamespace(),
+		ServiceAccount: token.Reference{Name: req.GetServiceAccount(), UID: account.GetMetadata().GetUid()},
+	}
 	if pod != nil {
 		about.Pod = &token.Reference{Name: pod.GetMetadata().GetName(), UID: pod.GetMetadata().GetUid()}
 	}
@@ -78,7 +82,8 @@ func checkRequest(req *authv1.CreateTokenRequest) error {
 		return apierr.BadField("serviceAccount", "is required")
 	case req.GetExpirationSeconds() != 0 && req.GetExpirationSeconds() < int64(minLifetime/time.Second),
 		req.GetExpirationSeconds() > int64(maxAsked/time.Second):
-		return apierr.BadField("expirationSeconds", "must be %d to %d, is %d", int64(minLifetime/time.Second), int64(maxAsked/time.Second), req.GetExpirationSeconds())
+		return apierr.BadField("expirationSeconds", "must be %d to %d, is %d",
+			int64(minLifetime/time.Second), int64(maxAsked/time.Second), req.GetExpirationSeconds())
 	case len(req.GetAudiences()) > maxAudiences:
 		return apierr.BadField("audiences", "must not have more than %d, has %d", maxAudiences, len(req.GetAudiences()))
 	case slices.Contains(req.GetAudiences(), ""):
@@ -89,8 +94,9 @@ func checkRequest(req *authv1.CreateTokenRequest) error {
 	return nil
 }
 
-// holders returns the account that a token is to be made for and the pod that it is to be bound to, nil where none is named, if
-// the caller may have such a token: an administrator any, a node those of the pods bound to it.
+// holders returns the account that a token is made for and the pod that it is bound to, nil where
+// none is named, if the caller may have such a token: an administrator any, a node those of the
+// pods bound to it.
 func (s *Service) holders(ctx context.Context, req *authv1.CreateTokenRequest) (*corev1.ServiceAccount, *corev1.Pod, error) {
 	id := edge.IdentityFromContext(ctx)
 	node, isNode := strings.CutPrefix(id.User, pki.NodeUserPrefix)
@@ -120,8 +126,10 @@ func (s *Service) holders(ctx context.Context, req *authv1.CreateTokenRequest) (
 	reads.Wait()
 	gone := apierr.IsNotFound(failure)
 	// Whether the pod exists is none of the node's business unless it is bound to it.
-	if isNode && (gone || failure == nil && (pod.GetSpec().GetNodeName() != node || pod.GetSpec().GetServiceAccountName() != req.GetServiceAccount())) {
-		return nil, nil, apierr.Denied("no pod %s/%s of service account %q is bound to node %s", req.GetNamespace(), named, req.GetServiceAccount(), node)
+	spec := pod.GetSpec()
+	if isNode && (gone || failure == nil && (spec.GetNodeName() != node || spec.GetServiceAccountName() != req.GetServiceAccount())) {
+		return nil, nil, apierr.Denied("no pod %s/%s of service account %q is bound to node %s",
+			req.GetNamespace(), named, req.GetServiceAccount(), node)
 	}
 	if err := cmp.Or(failure, noAccount); err != nil {
 		return nil, nil, apierr.From(err)
@@ -143,9 +151,10 @@ func (s *Service) holders(ctx context.Context, req *authv1.CreateTokenRequest) (
 	return account, pod, nil
 }
 
-// checkAudiences refuses a node tokens for audiences that the pod has no projected volume for, as Kubernetes'
-// ServiceAccountNodeAudienceRestriction does: a node that was broken into could act towards any service outside the cluster
-// otherwise. Tokens for the apiserver itself are always given.
+// checkAudiences refuses a node tokens for audiences that the pod has no projected volume for, as
+// Kubernetes' ServiceAccountNodeAudienceRestriction does: a node that was broken into could act
+// towards any service outside the cluster otherwise. Tokens for the apiserver itself are always
+// given.
 func (s *Service) checkAudiences(node string, pod *corev1.Pod, audiences []string) error {
 	for _, audience := range audiences {
 		if audience != s.cfg.Issuer && !slices.ContainsFunc(pod.GetSpec().GetVolumes(), func(v *corev1.Volume) bool {
@@ -191,7 +200,8 @@ func (s *Service) ReviewToken(ctx context.Context, req *authv1.ReviewTokenReques
 	return resp, nil
 }
 
-// stillBound refuses a token whose account or pod is gone, or was made anew under the same name.
+// stillBound refuses a token whose account or pod is gone, or was replaced by another of the same
+// name.
 func (s *Service) stillBound(ctx context.Context, b token.Bound) error {
 	if err := exists(ctx, s, s.accounts, b.Namespace, b.ServiceAccount); err != nil || b.Pod == nil {
 		return err
@@ -199,7 +209,8 @@ func (s *Service) stillBound(ctx context.Context, b token.Bound) error {
 	return exists(ctx, s, s.pods, b.Namespace, *b.Pod)
 }
 
-// exists looks into the mirror first, and asks the apiserver about what the mirror does not have: it may be too new.
+// exists looks into the mirror first, and asks the apiserver about what the mirror does not have:
+// it may be too new.
 func exists[T kind.Object](ctx context.Context, s *Service, mirror *client.Informer[T], namespace string, ref token.Reference) error {
 	object, ok := mirror.Get(namespace, ref.Name)
 	if !ok || object.GetMetadata().GetUid() != ref.UID {

@@ -17,7 +17,7 @@ import (
 	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
 )
 
-// annotationPool on a service names the pool that its addresses are to be from.
+// annotationPool on a service names the pool of its addresses.
 const annotationPool = "xebec.io/load-balancer-pool"
 
 // deniedError says why a service gets no address, in a sentence for the event.
@@ -27,8 +27,8 @@ func (e *deniedError) Error() string { return e.why }
 
 func denied(format string, args ...any) error { return &deniedError{fmt.Sprintf(format, args...)} }
 
-// familiesOf are the families that a service is to have addresses of, in its order. One that is older than its families
-// has those of its cluster IPs.
+// familiesOf are the families that a service is to have addresses of, in its order. One that is
+// older than its families has those of its cluster IPs.
 func familiesOf(svc *corev1.Service) []string {
 	out := svc.GetSpec().GetIpFamilies()
 	if len(out) == 0 {
@@ -44,8 +44,8 @@ func familiesOf(svc *corev1.Service) []string {
 	return out
 }
 
-// suits tells whether an address that the service has is the one, or of the pool, that it asks for. Without a wish it
-// keeps what it has, even if no pool has that address any more.
+// suits tells whether an address that the service has is the one, or of the pool, that it asks for.
+// Without a wish it keeps what it has, even if no pool has that address any more.
 func (r *reconciler) suits(svc *corev1.Service, addr netip.Addr) bool {
 	if wish := svc.GetSpec().GetLoadBalancerIp(); kind.FamilyOf(wish) == familyOf(addr) {
 		return netip.MustParseAddr(wish) == addr
@@ -54,9 +54,10 @@ func (r *reconciler) suits(svc *corev1.Service, addr netip.Addr) bool {
 	return wish == "" || slices.ContainsFunc(r.pools, func(p pool) bool { return p.name == wish && p.contains(addr) })
 }
 
-// allocate gives the service the addresses that it lacks, as far as there are any, and gives others back in the same
-// transaction. Of a family whose wish is denied the service keeps what it has. With RequireDualStack it gets nothing new
-// until it can have all. The error is of what could not be written; denials are returned beside it.
+// allocate gives the service the addresses that it lacks, as far as there are any, and gives others
+// back in the same transaction. Of a family whose wish is denied the service keeps what it has.
+// With RequireDualStack it gets nothing new until it can have all. The error is of what could not
+// be written; denials are returned beside it.
 func (r *reconciler) allocate(ctx context.Context, key controller.Key, svc *corev1.Service, has holding) (denials []error, err error) {
 	taken := map[netip.Addr]bool{} // which the informer does not show
 	for {
@@ -141,7 +142,8 @@ func (r *reconciler) choose(svc *corev1.Service, family string, taken map[netip.
 			return addr, nil
 		}
 	}
-	return netip.Addr{}, denied("every %s address of pool %q is allocated: delete load balancers, or give the pool more addresses", family, name)
+	return netip.Addr{}, denied("every %s address of pool %q is allocated: delete load balancers, or give the pool more addresses",
+		family, name)
 }
 
 // wish returns the address that the service asks for.
@@ -151,7 +153,8 @@ func (r *reconciler) wish(svc *corev1.Service, text string) (netip.Addr, error) 
 	case err != nil || addr.Is4In6() || addr.Zone() != "":
 		return addr, denied("spec.loadBalancerIP %q is not an address", text)
 	case !slices.Contains(familiesOf(svc), familyOf(addr)):
-		return addr, denied("spec.loadBalancerIP %s is not of the service's families: spec.ipFamilies has %s", addr, strings.Join(familiesOf(svc), ", "))
+		return addr, denied("spec.loadBalancerIP %s is not of the service's families: spec.ipFamilies has %s",
+			addr, strings.Join(familiesOf(svc), ", "))
 	case !slices.ContainsFunc(r.pools, func(p pool) bool { return p.contains(addr) }):
 		return addr, denied("spec.loadBalancerIP %s is in no pool; there are %s", addr, r.describe())
 	}
@@ -195,7 +198,9 @@ func allocation(svc *corev1.Service, addr netip.Addr) *networkingv1.IPAddress {
 		Metadata: &metav1.ObjectMeta{
 			Name: addr.String(), Labels: map[string]string{labelManagedBy: managedBy}, Annotations: map[string]string{annotationOwner: m.GetUid()},
 		},
-		Spec: &networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{Resource: "services", Namespace: m.GetNamespace(), Name: m.GetName()}},
+		Spec: &networkingv1.IPAddressSpec{
+			ParentRef: &networkingv1.ParentReference{Resource: "services", Namespace: m.GetNamespace(), Name: m.GetName()},
+		},
 	}
 }
 

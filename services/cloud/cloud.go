@@ -1,10 +1,11 @@
-// Package cloud is the seam to what is around the cluster. Its provider is the cluster's own: it gives Services of type
-// LoadBalancer addresses from pools that the operator names, one of each family that the service has, which the nodes
-// then answer for on their wire.
+// Package cloud is the seam to what is around the cluster. Its provider is the cluster's own: it
+// gives Services of type LoadBalancer addresses from pools that the operator names, one of each
+// family that the service has, which the nodes then answer for on their wire.
 //
-// An address that is given is an IPAddress object, made in one transaction with the status of the service that has it:
-// etcd's comparison of keys keeps two services from one address, as it does with cluster IPs. reconcile.go brings one
-// service at a time to what it should have, allocate.go chooses what that is, pools.go knows the pools.
+// An address that is given is an IPAddress object, made in one transaction with the status of the
+// service that has it: etcd's comparison of keys keeps two services from one address, as it does
+// with cluster IPs. reconcile.go brings one service at a time to what it should have, allocate.go
+// chooses what that is, pools.go knows the pools.
 package cloud
 
 import (
@@ -25,14 +26,16 @@ import (
 
 // Config is what an operator can set.
 type Config struct {
-	// Pools are the addresses for load balancers, on the nodes' wire: each a range such as 192.0.2.64/27, or
-	// 2001:db8::100/120 in a dual-stack cluster, which belongs to the pool "default", or NAME=RANGE. A service gets an
-	// address of each of its families from one pool. None: no service gets an address.
+	// Pools are the addresses for load balancers, on the nodes' wire: each a range such as
+	// 192.0.2.64/27, or 2001:db8::100/120 in a dual-stack cluster, which belongs to the pool
+	// "default", or NAME=RANGE. A service gets an address of each of its families from one pool. None:
+	// no service gets an address.
 	Pools []string `yaml:"pools" help:"addresses for load balancers: ranges, or NAME=RANGE"`
-	// Class is the spec.loadBalancerClass that services name to be served from here, besides those that name none.
+	// Class is the spec.loadBalancerClass that services name to be served from here, besides those
+	// that name none.
 	Class string `yaml:"class" help:"loadBalancerClass of the services that are served, besides those without one"`
-	// ClusterCIDR and ServiceCIDR are the addresses of pods and services, which the pools must be apart from; in a
-	// dual-stack cluster an IPv4 and an IPv6 range, with a comma between.
+	// ClusterCIDR and ServiceCIDR are the addresses of pods and services, which the pools must be
+	// apart from; in a dual-stack cluster an IPv4 and an IPv6 range, with a comma between.
 	ClusterCIDR string `yaml:"clusterCIDR" help:"addresses of pods, which pools must not overlap"`
 	ServiceCIDR string `yaml:"serviceCIDR" help:"addresses of services, which pools must not overlap"`
 	// LeaseTTL is how long a leader that has vanished keeps the others waiting; 0 means the default of

@@ -102,7 +102,7 @@ func (b bed) expect(name string, want ...string) {
 	}
 }
 
-// allocated checks which addresses are allocated, and to whom.
+// allocated checks which addresses are allocated, and to which services.
 func (b bed) allocated(want map[string]string) {
 	b.t.Helper()
 	all, _, err := client.List[*networkingv1.IPAddress](b.t.Context(), b.c, client.ListOptions{})
@@ -201,7 +201,8 @@ func TestUnallocatableAddresses(t *testing.T) {
 	})
 }
 
-// What is allocated while no instance leads, or by one who died halfway, is put in order by the next leader.
+// What is allocated while no instance leads, or by one who died halfway, is put in order by the
+// next leader.
 func TestLeaderFindsWhatIsThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t)

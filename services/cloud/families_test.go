@@ -27,7 +27,8 @@ func (b bed) change(name string, change ...func(*corev1.Service)) {
 	b.settle()
 }
 
-// A service has an address of each of its families, in their order, for as long as it has the family.
+// A service has an address of each of its families, in their order, for as long as it has the
+// family.
 func TestOneAddressOfEachFamily(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, "192.0.2.64/29", "2001:db8::100/120", "vip=2001:db8::200/127")
@@ -109,7 +110,8 @@ func TestFamilyWithoutAddresses(t *testing.T) {
 	})
 }
 
-// Many that come at once have addresses of their own, though others take some that the service does not see as its own.
+// Many that come at once have addresses of their own, though others take some that the service does
+// not see as its own.
 func TestNoAddressTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, "192.0.2.0/26", "2001:db8::/122")

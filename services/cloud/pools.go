@@ -23,8 +23,9 @@ type pool struct {
 	ranges []netip.Prefix
 }
 
-// parsePools reads what the configuration says of pools: each item is a range, or a name, "=" and a range. Items of one
-// name are one pool, of whichever family they are. No two ranges may overlap, nor one of the others, which are named for the error.
+// parsePools reads what the configuration says of pools: each item is a range, or a name, "=" and a
+// range. Items of one name are one pool, of whichever family they are. No two ranges may overlap,
+// nor one of the others, which are named for the error.
 func parsePools(items []string, others ...ipalloc.Range) ([]pool, error) {
 	var pools []pool
 	var errs []error
@@ -66,14 +67,15 @@ func parsePools(items []string, others ...ipalloc.Range) ([]pool, error) {
 	return pools, errors.Join(errs...)
 }
 
-// maxHostBits bounds the size of a range: every address may be looked at when a pool is nearly full.
+// maxHostBits bounds the size of a range: every address may be looked at when a pool is nearly
+// full.
 const maxHostBits = 16
 
 func hostBits(r netip.Prefix) int { return r.Addr().BitLen() - r.Bits() }
 
-// addresses yields the pool's addresses of a family, in order. A range that has room for it leaves out its first address,
-// which is a network's own (RFC 4291 gives it to a network's routers) where the range is a whole network, and of IPv4 its
-// last one, which is the broadcast address there.
+// addresses yields the pool's addresses of a family, in order. A range that has room for it leaves
+// out its first address, which is a network's own (RFC 4291 gives it to a network's routers) where
+// the range is a whole network, and of IPv4 its last one, which is the broadcast address there.
 func (p pool) addresses(family string) iter.Seq[netip.Addr] {
 	return func(yield func(netip.Addr) bool) {
 		for r := range p.of(family) {

@@ -21,13 +21,15 @@ import (
 )
 
 const (
-	// labelManagedBy tells IPAddress objects of load balancers from those of cluster IPs; the name is Kubernetes'.
+	// labelManagedBy tells IPAddress objects of load balancers from those of cluster IPs; the name is
+	// Kubernetes'.
 	labelManagedBy = "ipaddress.kubernetes.io/managed-by"
 	managedBy      = "xebec-cloud"
 	// annotationOwner holds the uid of the service that has an address.
 	annotationOwner = "xebec.io/service-uid"
 
-	// retryDenied is how often a wish that could not be granted is looked at again, besides when an address comes free.
+	// retryDenied is how often a wish that could not be granted is looked at again, besides when an
+	// address comes free.
 	retryDenied = time.Minute
 )
 
@@ -49,12 +51,13 @@ type reconciler struct {
 // holding is what is allocated in a service's name.
 type holding struct {
 	keep    map[string]*networkingv1.IPAddress // by family
-	release []*networkingv1.IPAddress          // is to be given back
+	release []*networkingv1.IPAddress          // returned to the pool
 }
 
 func (h holding) clone() holding { return holding{maps.Clone(h.keep), slices.Clone(h.release)} }
 
-// keepMeanwhile keeps an address of the family that the service has and that is not what it asks for.
+// keepMeanwhile keeps an address of the family that the service has and that is not what it asks
+// for.
 func (h *holding) keepMeanwhile(svc *corev1.Service, family string) {
 	i := slices.IndexFunc(h.release, func(a *networkingv1.IPAddress) bool {
 		return owns(svc, a) && kind.FamilyOf(a.GetMetadata().GetName()) == family
@@ -80,8 +83,8 @@ func (r *reconciler) reconcile(ctx context.Context, key controller.Key) (control
 	held := r.addresses.ByIndex(byService, key.String())
 	has := r.split(svc, held)
 	if len(has.release) > 0 {
-		// The informer of services may be behind that of addresses, and nothing at the commit would tell that a service is
-		// there after all.
+		// The informer of services may be behind that of addresses, and nothing at the commit would tell
+		// that a service is there after all.
 		var err error
 		if svc, err = client.Get[*corev1.Service](ctx, r.client, key.Namespace, key.Name); apierr.IsNotFound(err) {
 			svc = nil
@@ -102,7 +105,7 @@ func (r *reconciler) reconcile(ctx context.Context, key controller.Key) (control
 	return controller.Result{}, err
 }
 
-// split tells which of the addresses that are allocated in the service's name it keeps, and which are to be given back. svc
+// split returns the addresses of the service that it keeps, and those that it gives back. svc
 // is nil when there is no such service any more.
 func (r *reconciler) split(svc *corev1.Service, held []*networkingv1.IPAddress) holding {
 	slices.SortFunc(held, func(a, b *networkingv1.IPAddress) int {
@@ -125,10 +128,12 @@ func owns(svc *corev1.Service, a *networkingv1.IPAddress) bool {
 	return a.GetMetadata().GetAnnotations()[annotationOwner] == svc.GetMetadata().GetUid()
 }
 
-// write makes the service's status show the addresses that it keeps, and no other of ours, and changes allocations
-// accordingly, in one transaction: those created are among what is kept. It writes nothing when all is as it should be. svc
-// is nil when there is no such service.
-func (r *reconciler) write(ctx context.Context, key controller.Key, svc *corev1.Service, has holding, created ...*networkingv1.IPAddress) error {
+// write makes the service's status show the addresses that it keeps, and no other of ours, and
+// changes allocations accordingly, in one transaction: those created are among what is kept. It
+// writes nothing when all is as it should be. svc is nil when there is no such service.
+func (r *reconciler) write(
+	ctx context.Context, key controller.Key, svc *corev1.Service, has holding, created ...*networkingv1.IPAddress,
+) error {
 	var ops []client.Operation
 	for _, a := range created {
 		ops = append(ops, client.OpCreate(a))
@@ -138,7 +143,8 @@ func (r *reconciler) write(ctx context.Context, key controller.Key, svc *corev1.
 		ops = append(ops, client.OpDelete(kind.Of(a), "", m.GetName(), client.IfUID(m.GetUid())))
 	}
 	if svc != nil {
-		if ingress := ingress(svc, has); !slices.EqualFunc(ingress, svc.GetStatus().GetLoadBalancer().GetIngress(), func(a, b *corev1.LoadBalancerIngress) bool { return proto.Equal(a, b) }) {
+		same := func(a, b *corev1.LoadBalancerIngress) bool { return proto.Equal(a, b) }
+		if ingress := ingress(svc, has); !slices.EqualFunc(ingress, svc.GetStatus().GetLoadBalancer().GetIngress(), same) {
 			now := client.Clone(svc)
 			if now.Status == nil {
 				now.Status = &corev1.ServiceStatus{}
@@ -163,8 +169,8 @@ func (r *reconciler) write(ctx context.Context, key controller.Key, svc *corev1.
 	return nil
 }
 
-// ingress is what the status of a service should show: its addresses in the order of its families. What others wrote into
-// the status of a service that has none from here is left alone.
+// ingress is what the status of a service should show: its addresses in the order of its families.
+// What others wrote into the status of a service that has none from here is left alone.
 func ingress(svc *corev1.Service, has holding) []*corev1.LoadBalancerIngress {
 	if len(has.keep) > 0 {
 		var out []*corev1.LoadBalancerIngress

@@ -24,13 +24,14 @@ import (
 )
 
 const (
-	// tellBehindAfter is how long a node waits for others before it is told for whom.
+	// tellBehindAfter is how long a node waits for others before it gets their names.
 	tellBehindAfter = 500 * time.Millisecond
 	// mostBehind is how many nodes are named.
 	mostBehind = 10
 )
 
-// acknowledger is the EndpointsService of an instance: it answers while there is a term of leadership.
+// acknowledger is the EndpointsService of an instance: it answers while there is a term of
+// leadership.
 type acknowledger struct {
 	endpointsv1.UnimplementedEndpointsServiceServer
 
@@ -82,16 +83,16 @@ func (a *acknowledger) Acknowledge(stream grpc.BidiStreamingServer[endpointsv1.A
 			r.hear(m, req)
 		}
 	}()
-	var told *endpointsv1.AcknowledgeResponse
+	var sent *endpointsv1.AcknowledgeResponse
 	behind := time.NewTimer(tellBehindAfter)
 	defer behind.Stop()
 	for {
 		news, waiting := r.news(m)
-		if !proto.Equal(news, told) {
+		if !proto.Equal(news, sent) {
 			if err := stream.Send(news); err != nil {
 				return err
 			}
-			told = news
+			sent = news
 		}
 		if waiting {
 			behind.Reset(tellBehindAfter)
@@ -115,10 +116,12 @@ func (a *acknowledger) Acknowledge(stream grpc.BidiStreamingServer[endpointsv1.A
 }
 
 func notLeading() error {
-	return apierr.New(codes.Unavailable, elected.ReasonNotLeader, "this instance does not lead the endpoints service: repeat the call to reach another one")
+	return apierr.New(codes.Unavailable, elected.ReasonNotLeader,
+		"this instance does not lead the endpoints service: repeat the call to reach another one")
 }
 
-// roll is what one term knows of how far nodes' service maps are. Nothing of it is stored: a new leader is told anew.
+// roll is what one term knows of how far nodes' service maps are. Nothing of it is stored: a new
+// leader collects it again.
 type roll struct {
 	nodes *client.Informer[*corev1.Node]
 	// over is closed when the term is.
@@ -136,7 +139,8 @@ type roll struct {
 type member struct {
 	node string
 	wake chan struct{}
-	// await is the revision that the node waits for, since when that is, and the highest that all are known to have reached.
+	// await is the revision that the node waits for, since when that is, and the highest that all are
+	// known to have reached.
 	await      int64
 	since      time.Time
 	everywhere int64

@@ -16,9 +16,10 @@ import (
 // auditInterval is how often cluster IPs and node ports are looked over.
 const auditInterval = 5 * time.Minute
 
-// addresses watches over what the apiserver allocates in one transaction with the service: only a damaged or partly
-// restored store can hold a service without its cluster IP, or two with the same address or port. What to do about that
-// is a person's to decide, since every repair cuts somebody's connections; so it is reported, on the services concerned.
+// addresses watches over what the apiserver allocates in one transaction with the service: only a
+// damaged or partly restored store can hold a service without its cluster IP, or two with the same
+// address or port. What to do about that is a person's to decide, since every repair cuts
+// connections of clients; so it is reported, on the services concerned.
 type addresses struct {
 	services *client.Informer[*corev1.Service]
 	events   *events.Recorder
@@ -45,7 +46,8 @@ type finding struct {
 	reason, message string
 }
 
-// audit finds services without a cluster IP, and, of those that share an address or a node port, all but the oldest.
+// audit finds services without a cluster IP, and, of those that share an address or a node port,
+// all but the oldest.
 func audit(services []*corev1.Service) []finding {
 	services = slices.Clone(services)
 	slices.SortFunc(services, func(a, b *corev1.Service) int {

@@ -1,9 +1,11 @@
-// Package endpoints keeps the EndpointSlices of every Service that has a selector: the addresses of the pods behind it,
-// with what each is good for. It also watches over cluster IPs, which the apiserver allocates: duplicates and missing
-// ones, which only a damaged store can bring about, are reported as events.
+// Package endpoints keeps the EndpointSlices of every Service that has a selector: the addresses of
+// the pods behind it, with what each is good for. It also watches over cluster IPs, which the
+// apiserver allocates: duplicates and missing ones, which only a damaged store can bring about, are
+// reported as events.
 //
-// A pod's change leads to its services through an index of selectors by namespace, and a service's slices are computed
-// by a pure function from the pods of its namespace and the slices there are; only slices that differ are written.
+// A pod's change leads to its services through an index of selectors by namespace, and a service's
+// slices are computed by a pure function from the pods of its namespace and the slices there are;
+// only slices that differ are written.
 package endpoints
 
 import (
@@ -70,7 +72,9 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	}
 	s := &Service{cfg: cfg, acknowledger: &acknowledger{}}
 	var err error
-	s.Service, err = elected.New(elected.Config{Name: "endpoints", Component: "endpoint-slice-controller", LeaseTTL: cfg.LeaseTTL, Setup: s.setup}, deps)
+	s.Service, err = elected.New(elected.Config{
+		Name: "endpoints", Component: "endpoint-slice-controller", LeaseTTL: cfg.LeaseTTL, Setup: s.setup,
+	}, deps)
 	return s, err
 }
 
@@ -97,7 +101,8 @@ func (s *Service) setup(t *controller.Term) error {
 		},
 	})
 	slices := controller.Informer(t, client.InformerOptions[*discoveryv1.EndpointSlice]{
-		// A slice with the former label gets the present one when its service is reconciled, which every start does.
+		// A slice with the former label gets the present one when its service is reconciled, which every
+		// start does.
 		LabelSelector: labelManagedBy + " in (" + managedBy + "," + kind.FormerEndpointSliceController + ")",
 		Transform:     func(e *discoveryv1.EndpointSlice) { e.Metadata.ManagedFields = nil },
 		Indexers: map[string]func(*discoveryv1.EndpointSlice) []string{
@@ -132,8 +137,9 @@ func slimService(s *corev1.Service) { s.Metadata.ManagedFields = nil }
 
 // slimNode drops what is not read: only whether the node counts is.
 func slimNode(n *corev1.Node) {
-	m := &metav1.ObjectMeta{Name: n.GetMetadata().GetName(), Uid: n.GetMetadata().GetUid(), ResourceVersion: n.GetMetadata().GetResourceVersion()}
-	if hollow := n.GetMetadata().GetLabels()[kind.LabelHollow]; hollow != "" {
+	from := n.GetMetadata()
+	m := &metav1.ObjectMeta{Name: from.GetName(), Uid: from.GetUid(), ResourceVersion: from.GetResourceVersion()}
+	if hollow := from.GetLabels()[kind.LabelHollow]; hollow != "" {
 		m.Labels = map[string]string{kind.LabelHollow: hollow}
 	}
 	n.Metadata, n.Spec = m, nil

@@ -94,7 +94,8 @@ func TestServiceFollowsPods(t *testing.T) {
 	})
 }
 
-// TestFormerSlicesAreTakenOver starts beside slices that carry the label of v0.1.0, and slices of others.
+// TestFormerSlicesAreTakenOver starts beside slices that carry the label of v0.1.0, and slices of
+// others.
 func TestFormerSlicesAreTakenOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := clienttest.Start(t)
@@ -103,7 +104,7 @@ func TestFormerSlicesAreTakenOver(t *testing.T) {
 		former := planSlices(service(), pods(3), nil, 100).create[0]
 		former.Metadata.Name, former.Metadata.Labels[labelManagedBy] = "web-former", "endpointslice-controller.xebec"
 		others := client.Clone(former)
-		others.Metadata.Name, others.Metadata.Labels[labelManagedBy], others.Metadata.OwnerReferences = "web-others", "somebody", nil
+		others.Metadata.Name, others.Metadata.Labels[labelManagedBy], others.Metadata.OwnerReferences = "web-others", "another-controller", nil
 		clienttest.Seed(s, former, others)
 		svc, err := New(Config{}, Deps{Host: "master-1", Client: c})
 		if err != nil {
@@ -123,7 +124,7 @@ func TestFormerSlicesAreTakenOver(t *testing.T) {
 				t.Errorf("%s has %d endpoints", e.Metadata.Name, len(e.Endpoints))
 			}
 		}
-		if want := map[string]string{"web-former": "endpointslice-controller.k8s.io", "web-others": "somebody"}; !maps.Equal(got, want) {
+		if want := map[string]string{"web-former": "endpointslice-controller.k8s.io", "web-others": "another-controller"}; !maps.Equal(got, want) {
 			t.Errorf("slices %v, want %v", got, want)
 		}
 		cancel()

@@ -30,7 +30,8 @@ type reconciler struct {
 	written controller.Written
 }
 
-// podChanged enqueues the services that the pod was or is behind, if the change is one that a slice shows.
+// podChanged enqueues the services that the pod was or is behind, if the change is one that a slice
+// shows.
 func (r *reconciler) podChanged(c *controller.Controller, old, now *corev1.Pod) {
 	if old != nil && now != nil {
 		if sameForSlices(old, now) {
@@ -68,7 +69,8 @@ func (r *reconciler) reconcile(ctx context.Context, key controller.Key) (control
 	var p plan
 	switch {
 	case !ok || svc.GetMetadata().GetDeletionTimestamp() != nil:
-		// The collector removes the slices with their owner: what is left here is one that lost its owner reference.
+		// The collector removes the slices with their owner: what is left here is one that lost its owner
+		// reference.
 		p.remove = orphans(have)
 	case len(svc.GetSpec().GetSelector()) == 0 || svc.GetSpec().GetType() == kind.ServiceExternalName:
 		// A service without a selector has slices of others; ours are from when it had one.

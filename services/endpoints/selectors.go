@@ -9,8 +9,9 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// selectors finds the services that select a pod by its labels. Services are kept under one pair of their selector, the
-// one with the least services at the time, so that a lookup touches only services which share a pair with the pod.
+// selectors finds the services that select a pod by its labels. Services are kept under one pair of
+// their selector, the one with the least services at the time, so that a lookup touches only
+// services which share a pair with the pod.
 type selectors struct {
 	mu         sync.RWMutex
 	namespaces map[string]map[pair]map[string]map[string]string // namespace, pair, service, selector

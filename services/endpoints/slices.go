@@ -32,17 +32,18 @@ func serviceOf(e *discoveryv1.EndpointSlice) controller.Key {
 	return controller.Key{Namespace: m.GetNamespace(), Name: m.GetLabels()[labelServiceName]}
 }
 
-// plan is what has to be written to bring the slices of a service to what they should be: first what is created, then the
-// updates, those that take endpoints away last, then the removals.
+// plan is what has to be written to bring the slices of a service to what they should be: first
+// what is created, then the updates, those that take endpoints away last, then the removals.
 type plan struct {
 	create, update, remove []*discoveryv1.EndpointSlice
 }
 
 func (p *plan) empty() bool { return len(p.create)+len(p.update)+len(p.remove) == 0 }
 
-// planSlices computes the writes that turn the slices a service has into the ones that hold exactly its endpoints, at
-// most so many in each, with as few writes as can be: endpoints stay in their slice, new ones fill slices that are
-// written anyway before others with room, and only then new slices are made.
+// planSlices computes the writes that turn the slices a service has into the ones that hold exactly
+// its endpoints, at most so many in each, with as few writes as can be: endpoints stay in their
+// slice, new ones fill slices that are written anyway before others with room, and only then new
+// slices are made.
 func planSlices(svc *corev1.Service, pods []*corev1.Pod, have []*discoveryv1.EndpointSlice, most int) plan {
 	var p plan
 	groups := wanted(svc, pods)
@@ -85,15 +86,16 @@ func lost(have []*discoveryv1.EndpointSlice, now *discoveryv1.EndpointSlice) int
 	return n
 }
 
-// group is the endpoints that can share slices: of one address family and with the same numbers for the ports.
+// group is the endpoints that can share slices: of one address family and with the same numbers for
+// the ports.
 type group struct {
 	addressType string
 	ports       []*discoveryv1.EndpointPort
 	endpoints   map[string]*discoveryv1.Endpoint // by uid of the pod and address
 }
 
-// wanted computes a service's endpoints. A service that has none of a family yet has an empty group of it, so that there
-// is a slice to watch.
+// wanted computes a service's endpoints. A service that has none of a family yet has an empty group
+// of it, so that there is a slice to watch.
 func wanted(svc *corev1.Service, pods []*corev1.Pod) map[string]*group {
 	groups := map[string]*group{}
 	families := svc.GetSpec().GetIpFamilies()
@@ -133,7 +135,8 @@ func wanted(svc *corev1.Service, pods []*corev1.Pod) map[string]*group {
 	return groups
 }
 
-// eligible reports whether a pod is behind a service: it matches, has an address, and has not ended.
+// eligible reports whether a pod is behind a service: it matches, has an address, and has not
+// ended.
 func eligible(svc *corev1.Service, pod *corev1.Pod) bool {
 	if !selects(svc.GetSpec().GetSelector(), pod.GetMetadata().GetLabels()) || pod.GetStatus().GetPodIp() == "" {
 		return false
@@ -142,8 +145,9 @@ func eligible(svc *corev1.Service, pod *corev1.Pod) bool {
 	return phase != podFailed && phase != podSucceeded
 }
 
-// endpoint describes one address of a pod. As in Kubernetes: serving is the pod's readiness alone, ready is that unless
-// it is terminating, or always when the service publishes addresses that are not ready.
+// endpoint describes one address of a pod. As in Kubernetes: serving is the pod's readiness alone,
+// ready is that unless it is terminating, or always when the service publishes addresses that are
+// not ready.
 func endpoint(svc *corev1.Service, pod *corev1.Pod, address string) *discoveryv1.Endpoint {
 	m := pod.GetMetadata()
 	serving := kind.IsPodReady(pod)
@@ -174,8 +178,8 @@ func endpointKey(e *discoveryv1.Endpoint) string {
 	return e.GetTargetRef().GetUid() + "/" + strings.Join(e.GetAddresses(), ",")
 }
 
-// portsFor resolves a service's ports against a pod's: a named target port is the pod's own number for it, and a port
-// that the pod does not have is left out.
+// portsFor resolves a service's ports against a pod's: a named target port is the pod's own number
+// for it, and a port that the pod does not have is left out.
 func portsFor(svc *corev1.Service, pod *corev1.Pod) []*discoveryv1.EndpointPort {
 	var ports []*discoveryv1.EndpointPort
 	for _, sp := range svc.GetSpec().GetPorts() {
@@ -192,7 +196,7 @@ func portsFor(svc *corev1.Service, pod *corev1.Pod) []*discoveryv1.EndpointPort 
 	return ports
 }
 
-// numberedPorts are the ports that can be told without a pod.
+// numberedPorts are the ports that are known without a pod.
 func numberedPorts(svc *corev1.Service) []*discoveryv1.EndpointPort {
 	return portsFor(svc, &corev1.Pod{})
 }
@@ -316,7 +320,8 @@ func sameHead(svc *corev1.Service, e *discoveryv1.EndpointSlice) bool {
 		len(refs) == 1 && proto.Equal(refs[0], kind.NewControllerRef(svc))
 }
 
-// headLabels are the service's own labels, which people select slices by, and those that tie the slice to it.
+// headLabels are the service's own labels, which people select slices by, and those that tie the
+// slice to it.
 func headLabels(svc *corev1.Service) map[string]string {
 	labels := map[string]string{}
 	maps.Copy(labels, svc.GetMetadata().GetLabels())

@@ -17,17 +17,19 @@ import (
 	"github.com/xebec-project/xebec/internal/pki"
 )
 
-// MaxTxnOps is how many operations one transaction may hold, in place of etcd's own 128: a Transact of 500 writes has
-// as many conditions, and as many reads for the case that one fails.
+// MaxTxnOps is how many operations one transaction may hold, in place of etcd's own 128: a Transact
+// of 500 writes has as many conditions, and as many reads for the case that one fails.
 const MaxTxnOps = 10240
 
 const (
-	// An object of 1.5 MiB, in a transaction with a few more, fits well; larger ones the apiserver refuses.
+	// An object of 1.5 MiB, in a transaction with a few more, fits well; larger ones the apiserver
+	// refuses.
 	maxRequestBytes = 4 << 20
 
-	// What the raft log keeps in memory: so many entries before it is cut, and so many of them after. etcd's own 10,000
-	// and 5,000 hold tens of megabytes when objects are of some kilobytes. A follower that is further behind gets a
-	// snapshot, which is small and fast for databases of this size.
+	// What the raft log keeps in memory: so many entries before it is cut, and so many of them after.
+	// etcd's own 10,000 and 5,000 hold tens of megabytes when objects are of some kilobytes. A
+	// follower that is further behind gets a snapshot, which is small and fast for databases of this
+	// size.
 	snapshotEntries = 5000
 	catchUpEntries  = 1000
 
@@ -35,7 +37,8 @@ const (
 	compactionBatch = 500
 )
 
-// tlsInfo demands a certificate of the other side as well. etcd reads the files anew for every connection.
+// tlsInfo demands a certificate of the other side as well. etcd reads the files again for every
+// connection.
 func tlsInfo(f pki.Files) transport.TLSInfo {
 	if f.IsZero() {
 		return transport.TLSInfo{}
@@ -43,7 +46,8 @@ func tlsInfo(f pki.Files) transport.TLSInfo {
 	return transport.TLSInfo{CertFile: f.Cert, KeyFile: f.Key, TrustedCAFile: f.CA, ClientCertAuth: true}
 }
 
-// peerTLSInfo demands a member's certificate of the other side: a member reads and writes everything.
+// peerTLSInfo demands a member's certificate of the other side: a member reads and writes
+// everything.
 func peerTLSInfo(f pki.Files) transport.TLSInfo {
 	info := tlsInfo(f)
 	if !f.IsZero() {
@@ -52,7 +56,8 @@ func peerTLSInfo(f pki.Files) transport.TLSInfo {
 	return info
 }
 
-// checkIdentity returns an error when an own certificate is not a member's: the other members would refuse it.
+// checkIdentity returns an error when an own certificate is not a member's: the other members would
+// refuse it.
 func (c *Config) checkIdentity() error {
 	for key, f := range map[string]pki.Files{"peer": c.Peer, "client": c.Client} {
 		if f.IsZero() {
@@ -73,38 +78,44 @@ func (c *Config) checkIdentity() error {
 type Config struct {
 	// Name is the member's name, one of those in InitialCluster.
 	Name string `yaml:"name" help:"name of this member"`
-	// DataDir holds the database and the log, and nothing else. It is made, readable by its owner alone.
+	// DataDir holds the database and the log, and nothing else. It is made, readable by its owner
+	// alone.
 	DataDir string `yaml:"dataDir" help:"directory of the database"`
-	// PeerURL is where the other members reach this one, ClientURL where clients do; ListenPeer and ListenClient are
-	// what it listens at, by default the same.
+	// PeerURL is where the other members reach this one, ClientURL where clients do; ListenPeer and
+	// ListenClient are what it listens at, by default the same.
 	PeerURL      string `yaml:"peerURL" help:"URL at which the other members reach this one"`
 	ClientURL    string `yaml:"clientURL" help:"URL at which clients reach this member"`
 	ListenPeer   string `yaml:"listenPeer" help:"URL to listen at for members (default: --peer-url)"`
 	ListenClient string `yaml:"listenClient" help:"URLs to listen at for clients, separated by commas (default: --client-url)"`
-	// MetricsURL serves etcd's own /metrics and /health, to holders of certificates that `client.ca` signed, as at `clientURL`.
-	// Empty serves them at `clientURL` alone, and gRPC there at twice the processor time.
+	// MetricsURL serves etcd's own /metrics and /health, to holders of certificates that `client.ca`
+	// signed, as at `clientURL`. Empty serves them at `clientURL` alone, and gRPC there at twice the
+	// processor time.
 	MetricsURL string `yaml:"metricsURL" help:"URL for etcd's own /metrics and /health, to holders of client certificates"`
-	// InitialCluster names all members of a new cluster, as name=peerURL. It counts until the member has data.
+	// InitialCluster names all members of a new cluster, as name=peerURL. It counts until the member
+	// has data.
 	InitialCluster []string `yaml:"initialCluster" help:"all members, as name=peerURL"`
 	// Join says that the cluster exists already and the member was added to it.
 	Join bool `yaml:"join" help:"join a cluster that exists already"`
 	// Token keeps clusters apart that were made from the same addresses.
 	Token string `yaml:"token" help:"name of the cluster, the same for all members"`
-	// Peer and Client are the identities toward members and clients, both xebec:etcd on etcd's authority. Members accept
-	// no other certificate of a member. A client's certificate decides what the client may do. Without files the
-	// connections are neither encrypted nor authenticated, which is only for tests.
+	// Peer and Client are the identities toward members and clients, both xebec:etcd on etcd's
+	// authority. Members accept no other certificate of a member. A client's certificate decides what
+	// the client may do. Without files the connections are neither encrypted nor authenticated, which
+	// is only for tests.
 	Peer   pki.Files `yaml:"peer"`
 	Client pki.Files `yaml:"client"`
 	// QuotaBytes is the size of the database at which writes are refused.
 	QuotaBytes int64 `yaml:"quotaBytes" help:"size of the database at which writes are refused"`
-	// CompactAfter is how long old revisions are kept where no apiserver compacts them sooner, as its storage.keepPast says.
+	// CompactAfter is how long old revisions are kept where no apiserver compacts them sooner, as its
+	// storage.keepPast says.
 	CompactAfter time.Duration `yaml:"compactAfter" help:"how long old revisions are kept if no apiserver compacts them sooner"`
 	// Heartbeat and Election are the raft timings, which must be the same on all members.
 	//
-	// A leader that falls silent is replaced after one to two times Election. The defaults, 100 ms and 500 ms, bring
-	// writes back within a second of a crash. A leader whose disk stalls for longer than that loses its lead as well,
-	// and follows when the disk is back: with two healthy members left, that is what it should do. Raise both when
-	// members are more than 20 ms apart or share processors that are busy for half a second at a time.
+	// A leader that falls silent is replaced after one to two times Election. The defaults, 100 ms and
+	// 500 ms, bring writes back within a second of a crash. A leader whose disk stalls for longer than
+	// that loses its lead as well, and follows when the disk is back: with two healthy members left,
+	// that is what it should do. Raise both when members are more than 20 ms apart or share processors
+	// that are busy for half a second at a time.
 	Heartbeat time.Duration `yaml:"heartbeat" help:"time between a leader's signs of life"`
 	Election  time.Duration `yaml:"election" help:"silence after which a leader is replaced; at least five heartbeats"`
 }
@@ -228,8 +239,8 @@ func (c *Config) embedded(log *zap.Logger, options ...grpc.ServerOption) (*embed
 		{&cfg.AdvertiseClientUrls, c.ClientURL},
 		{&cfg.ListenPeerUrls, firstOf(c.ListenPeer, c.PeerURL)},
 		{&cfg.ListenClientUrls, firstOf(c.ListenClient, c.ClientURL)},
-		// A URL of its own for HTTP has a second use: without it gRPC over TLS is served by net/http's HTTP/2 instead
-		// of gRPC's own, which costs twice the processor time.
+		// A URL of its own for HTTP has a second use: without it gRPC over TLS is served by net/http's
+		// HTTP/2 instead of gRPC's own, which costs twice the processor time.
 		{&cfg.ListenClientHttpUrls, c.MetricsURL},
 	} {
 		*u.to = nil

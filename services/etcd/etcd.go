@@ -1,6 +1,7 @@
-// Package etcd runs a member of the cluster's etcd inside this process, set up the way the apiserver needs it: mutual
-// TLS for peers and clients, a role for each client by its certificate, automatic compaction, a quota, large transactions,
-// and elections that bring writes back within a second of a crash.
+// Package etcd runs a member of the cluster's etcd inside this process, set up the way the
+// apiserver needs it: mutual TLS for peers and clients, a role for each client by its certificate,
+// automatic compaction, a quota, large transactions, and elections that bring writes back within a
+// second of a crash.
 package etcd
 
 import (
@@ -46,8 +47,8 @@ func New(cfg Config, log *zap.Logger) (*Service, error) {
 	return s, nil
 }
 
-// Register registers the member's health, which is SERVING while it knows a leader and no alarm is raised, unless the
-// server brings a health service of its own.
+// Register registers the member's health, which is SERVING while it knows a leader and no alarm is
+// raised, unless the server brings a health service of its own.
 func (s *Service) Register(r grpc.ServiceRegistrar) {
 	if server, ok := r.(interface {
 		GetServiceInfo() map[string]grpc.ServiceInfo
@@ -62,9 +63,9 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 // Ready is closed when the member has found a leader for the first time.
 func (s *Service) Ready() <-chan struct{} { return s.ready }
 
-// Run runs the member until ctx ends, and then hands its leadership over and stops; it returns nil then. A member that
-// finds no leader, or whose disk stalls, goes on trying; only what can't mend itself, such as an address in use or a
-// damaged database, is an error.
+// Run runs the member until ctx ends, and then hands its leadership over and stops; it returns nil
+// then. A member that finds no leader, or whose disk stalls, goes on trying; only faults that last,
+// such as an address in use or a damaged database, are errors.
 func (s *Service) Run(ctx context.Context) error {
 	// Ends the streams of clients when the member stops. etcd itself waits for them for seconds.
 	streams, endStreams := context.WithCancel(context.Background())
@@ -112,7 +113,8 @@ func (s *Service) Run(ctx context.Context) error {
 	return s.watch(ctx, member)
 }
 
-// ownClient returns a client of this very member, with its own certificate. It connects when it is used.
+// ownClient returns a client of this very member, with its own certificate. It connects when it is
+// used.
 func (s *Service) ownClient(log *zap.Logger) (*clientv3.Client, error) {
 	config, err := s.cfg.client()
 	if err != nil {
@@ -182,7 +184,7 @@ func (s *Service) tell(was, now state) {
 				"then compact and defragment the members, and disarm the alarm NOSPACE", zap.Int64(metrics.KeyQuotaBytes, s.cfg.QuotaBytes))
 		case pb.AlarmType_CORRUPT:
 			s.log.Error("Etcd's members hold different data. Stop the member that differs, remove it from the cluster, delete its "+
-				"data directory and add it anew; then disarm the alarm CORRUPT", zap.String(metrics.KeyDataDir, s.cfg.DataDir))
+				"data directory and add it again; then disarm the alarm CORRUPT", zap.String(metrics.KeyDataDir, s.cfg.DataDir))
 		default:
 			s.log.Error("Etcd raised an alarm", zap.Stringer(metrics.KeyAlarm, a))
 		}
@@ -206,7 +208,8 @@ func (s *Service) tell(was, now state) {
 	s.health.SetServingStatus("", status)
 }
 
-// endWith returns an interceptor that ends streams with done, in the way that makes clients go to another member.
+// endWith returns an interceptor that ends streams with done, in the way that makes clients go to
+// another member.
 func endWith(done context.Context) grpc.StreamServerInterceptor {
 	return func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 		ctx, cancel := context.WithCancel(stream.Context())

@@ -21,8 +21,8 @@ import (
 	"github.com/xebec-project/xebec/internal/rpc"
 )
 
-// guard lets the clients of a member do what their roles allow. It checks every call from the network. A role follows from the
-// client's certificate; nothing of it is stored in etcd.
+// guard lets the clients of a member do what their roles allow. It checks every call from the
+// network. A role follows from the client's certificate; nothing of it is stored in etcd.
 type guard struct {
 	log *zap.Logger
 	// leases answers for the keys of a lease; nil until the member runs.
@@ -61,7 +61,8 @@ func (g *guard) admit(ctx context.Context, method string) (edge.Identity, role, 
 	}
 	if strings.HasPrefix(method, adminPrefix) {
 		if !id.Member(pki.GroupMasters) && !r.all {
-			return id, r, g.refuse(id, method, apierr.Denied("%q may not look at etcd's members or change them: it needs group %s", id.User, pki.GroupMasters))
+			err := apierr.Denied("%q may not look at etcd's members or change them: it needs group %s", id.User, pki.GroupMasters)
+			return id, r, g.refuse(id, method, err)
 		}
 		g.log.Info("Administrator's call", zap.String(metrics.KeyCaller, id.User), zap.String(metrics.KeyForwarder, id.Forwarder),
 			zap.String(metrics.KeyMethod, method), zap.String(metrics.KeyRequestID, c.RequestID))
@@ -93,8 +94,9 @@ func (g *guard) ask(ctx context.Context, id edge.Identity, r role, method string
 	return nil
 }
 
-// owns returns an error when a lease holds keys that the role may not write. To revoke the lease would delete them, to renew it
-// would keep them, and to put another key under it would prevent their owner from using it.
+// owns returns an error when a lease holds keys that the role may not write. To revoke the lease
+// would delete them, to renew it would keep them, and to put another key under it would prevent
+// their owner from using it.
 func (g *guard) owns(ctx context.Context, id edge.Identity, r role, leaseID int64) error {
 	leases := g.leases.Load()
 	if leases == nil {
@@ -102,8 +104,8 @@ func (g *guard) owns(ctx context.Context, id edge.Identity, r role, leaseID int6
 	}
 	req := &pb.LeaseTimeToLiveRequest{ID: leaseID, Keys: true}
 	resp, err := (*leases).LeaseTimeToLive(ctx, req)
-	// A member waits a second for what it has not applied yet, and a busy one needs longer. To refuse the call would make its caller
-	// repeat more than this.
+	// A member waits a second for what it has not applied yet, and a busy one needs longer. To refuse
+	// the call would make its caller repeat more than this.
 	for errors.Is(err, etcderrors.ErrTimeoutWaitAppliedIndex) && ctx.Err() == nil {
 		resp, err = (*leases).LeaseTimeToLive(ctx, req)
 	}
@@ -152,7 +154,8 @@ type guardedStream struct {
 	id     edge.Identity
 	role   role
 	method string
-	// renews is the lease that was last looked at: a stream of renewals is about the same one, again and again.
+	// renews is the lease that was last looked at: a stream of renewals is about the same one, again
+	// and again.
 	renews int64
 }
 

@@ -28,7 +28,8 @@ func denied(t *testing.T, what string, err error) {
 	}
 }
 
-// TestLeasesOfOthers has cloud end and prolong a registration of the scheduler, and keep the scheduler from renewing it.
+// TestLeasesOfOthers has cloud end and prolong a registration of the scheduler, and keep the
+// scheduler from renewing it.
 func TestLeasesOfOthers(t *testing.T) {
 	c := newCluster(t, 3, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
@@ -158,7 +159,8 @@ func TestAdministratorsCallsByGateway(t *testing.T) {
 	}
 }
 
-// TestServicesAreNoMembers connects to the port for members, where raft's messages and the log are to be had.
+// TestServicesAreNoMembers connects to the port for members, which serves raft's messages and the
+// log.
 func TestServicesAreNoMembers(t *testing.T) {
 	c := newCluster(t, 1, nil)
 	get := func(request pki.Request) error {
@@ -177,7 +179,8 @@ func TestServicesAreNoMembers(t *testing.T) {
 	if err := get(pki.EtcdMemberRequest("m")); err != nil {
 		t.Errorf("as a member: %v", err)
 	}
-	// The second is what services' certificates towards etcd were at first, good for their host's address as members' are.
+	// The second is what services' certificates towards etcd were at first, good for their host's
+	// address as members' are.
 	for _, request := range []pki.Request{pki.EtcdClientRequest("cloud", "m"), pki.ServiceRequest("cloud", "localhost"), pki.ServiceRequest("apiserver", "localhost")} {
 		if err := get(request); err == nil || !strings.Contains(err.Error(), "bad certificate") {
 			t.Errorf("as %s: %v", request.CommonName, err)

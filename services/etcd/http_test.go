@@ -10,8 +10,9 @@ import (
 	"github.com/xebec-project/xebec/internal/pki"
 )
 
-// TestHTTPNeedsACertificate asks a member by HTTP, as every process on its host can: it answers holders of certificates alone,
-// and even them nothing about keys, which its JSON API would read with the member's own certificate.
+// TestHTTPNeedsACertificate asks a member by HTTP, as every process on its host can: it answers
+// holders of certificates alone, and even them nothing about keys, which its JSON API would read
+// with the member's own certificate.
 func TestHTTPNeedsACertificate(t *testing.T) {
 	c := newCluster(t, 1, nil)
 	url := c.members[0].cfg.MetricsURL

@@ -29,11 +29,14 @@ const (
 type role struct {
 	// all allows everything.
 	all bool
-	// read and write hold what may be read and written: prefixes, which end in a slash, and single keys.
+	// read and write hold what may be read and written: prefixes, which end in a slash, and single
+	// keys.
 	read, write []string
-	// leases allows every lease to be renewed and revoked. Without it those are allowed whose keys the client may write.
+	// leases allows every lease to be renewed and revoked. Without it those are allowed whose keys the
+	// client may write.
 	leases bool
-	// methods are the calls that are allowed, by full name. What those of keys, watches and leases are about is checked besides.
+	// methods are the calls that are allowed, by full name. What those of keys, watches and leases are
+	// about is checked besides.
 	methods []string
 }
 
@@ -45,12 +48,14 @@ var keyMethods = []string{
 	healthpb.Health_Check_FullMethodName, healthpb.Health_Watch_FullMethodName,
 }
 
-// adminPrefix begins the methods that a member answers for a gateway, on behalf of an administrator.
+// adminPrefix begins the methods that a member answers for a gateway, on behalf of an
+// administrator.
 const adminPrefix = "/xebec.etcd.v1.EtcdService/"
 
-// roleOf returns the role of the holder of a certificate of etcd's authority. Every service may register itself and find the
-// others; the apiserver, auth and the gateway may do more. Everything is allowed to etcd's members, and to a certificate of the
-// group system:masters, which an administrator can make in an emergency.
+// roleOf returns the role of the holder of a certificate of etcd's authority. Every service may
+// register itself and find the others; the apiserver, auth and the gateway may do more. Everything
+// is allowed to etcd's members, and to a certificate of the group system:masters, which an
+// administrator can make in an emergency.
 func roleOf(id edge.Identity) role {
 	if id.User == pki.ServiceUser(pki.EtcdMember) && id.Member(pki.GroupServices) || id.Member(pki.GroupMasters) {
 		return role{all: true}
@@ -67,7 +72,8 @@ func roleOf(id edge.Identity) role {
 		r.write = append(r.write, registryKeys, leaseKeys, epochKey, clockKey)
 		r.leases = true
 		// It compacts the past, after a look at how much etcd uses.
-		r.methods = append(slices.Clone(keyMethods), pb.Lease_LeaseTimeToLive_FullMethodName, pb.KV_Compact_FullMethodName, pb.Maintenance_Status_FullMethodName)
+		r.methods = append(slices.Clone(keyMethods), pb.Lease_LeaseTimeToLive_FullMethodName,
+			pb.KV_Compact_FullMethodName, pb.Maintenance_Status_FullMethodName)
 	case "auth":
 		r.read, r.write = append(r.read, authKeys), append(r.write, authKeys)
 	case "gateway":
@@ -90,7 +96,8 @@ func (r role) mayCall(id edge.Identity, method string) error {
 	return apierr.Denied("etcd: %q may not call %s", id.User, method)
 }
 
-// mayAsk returns an error unless the role allows what a message of a call asks for. It does not check leases.
+// mayAsk returns an error unless the role allows what a message of a call asks for. It does not
+// check leases.
 func (r role) mayAsk(id edge.Identity, message any) error {
 	if r.all {
 		return nil
@@ -169,7 +176,8 @@ func operation(op *pb.RequestOp) any {
 	return nil
 }
 
-// permit returns an error unless one of allowed holds all keys from key up to end, or key alone when end is empty.
+// permit returns an error unless one of allowed holds all keys from key up to end, or key alone
+// when end is empty.
 func permit(id edge.Identity, what string, allowed []string, key, end []byte) error {
 	for _, a := range allowed {
 		if covers(a, key, end) {
@@ -183,7 +191,8 @@ func permit(id edge.Identity, what string, allowed []string, key, end []byte) er
 	return apierr.Denied("etcd: %q may not %s %.200q%s", id.User, what, key, to)
 }
 
-// covers says whether a prefix that ends in a slash, or a single key, holds all keys from key up to end.
+// covers says whether a prefix that ends in a slash, or a single key, holds all keys from key up to
+// end.
 func covers(allowed string, key, end []byte) bool {
 	if !strings.HasSuffix(allowed, "/") {
 		return string(key) == allowed && len(end) == 0
@@ -191,8 +200,8 @@ func covers(allowed string, key, end []byte) bool {
 	if !bytes.HasPrefix(key, []byte(allowed)) {
 		return false
 	}
-	// 0 follows the slash in ASCII, so this is the first key past the prefix. An end before the key, such as "\x00", means all
-	// keys or none to etcd.
+	// 0 follows the slash in ASCII, so this is the first key past the prefix. An end before the key,
+	// such as "\x00", means all keys or none to etcd.
 	past := append([]byte(allowed[:len(allowed)-1]), '0')
 	return len(end) == 0 || bytes.Compare(key, end) < 0 && bytes.Compare(end, past) <= 0
 }

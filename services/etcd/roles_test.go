@@ -153,7 +153,8 @@ func TestLeasesOfMessages(t *testing.T) {
 	}
 }
 
-// BenchmarkGuard is what looking at a full group commit of the apiserver costs: 64 transactions of nine operations.
+// BenchmarkGuard is what looking at a full group commit of the apiserver costs: 64 transactions of
+// nine operations.
 func BenchmarkGuard(b *testing.B) {
 	key := []byte("/xebec/registry/core/Pod/default/web-7d9c5b8f6d-x2x4z")
 	get := &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: key}}}

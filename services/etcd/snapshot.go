@@ -15,8 +15,9 @@ import (
 	"go.uber.org/zap"
 )
 
-// revisionBump is how far a restored database's revision is put ahead unless it is said to which. It has to be more than
-// the writes since the snapshot, so that no revision that a client has seen comes again with another content.
+// revisionBump is how far a restored database's revision is put ahead unless it is said to which.
+// It has to be more than the writes since the snapshot, so that no revision that a client has seen
+// comes again with another content.
 const revisionBump = 1_000_000_000
 
 // Snapshot is a copy of the whole database at one revision, taken from a running member.
@@ -29,8 +30,8 @@ type Snapshot struct {
 	Size     int64
 }
 
-// Save writes a snapshot of the member that cfg configures, which runs, into a file that does not exist yet. The file is
-// complete or not there.
+// Save writes a snapshot of the member that cfg configures, which runs, into a file that does not
+// exist yet. The file is complete or not there.
 func Save(ctx context.Context, cfg Config, file string, log *zap.Logger) (Snapshot, error) {
 	fail := func(err error) (Snapshot, error) { return Snapshot{}, fmt.Errorf("save snapshot %s: %w", file, err) }
 	if _, err := os.Lstat(file); err == nil {
@@ -58,13 +59,14 @@ func Inspect(file string, log *zap.Logger) (Snapshot, error) {
 	return Snapshot{File: file, Revision: status.Revision, Keys: status.TotalKey, Size: status.TotalSize}, nil
 }
 
-// Restore makes the data directory of the member that cfg configures, which does not run, from a snapshot. Every member
-// of the cluster is restored from the same one; together they are a new cluster with the old data, whose revisions are
-// ahead of all that were. Watches and caches of the old one end as compacted, and clients read anew. A data directory
-// that exists is an error.
+// Restore makes the data directory of the member that cfg configures, which does not run, from a
+// snapshot. Every member of the cluster is restored from the same one; together they are a new
+// cluster with the old data, whose revisions are ahead of all that were. Watches and caches of the
+// old one end as compacted, and clients read again. A data directory that exists is an error.
 //
-// revision is where revisions go on: later than any that a client has seen, and the same for all members. 0 stands for a
-// thousand million after the snapshot's, which is not enough for a snapshot that was restored once before.
+// revision is where revisions go on: later than any that a client has seen, and the same for all
+// members. 0 stands for a thousand million after the snapshot's, which is not enough for a snapshot
+// that was restored once before.
 func Restore(cfg Config, file string, revision int64, log *zap.Logger) error {
 	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("restore etcd: %w", err)

@@ -41,7 +41,8 @@ func TestSnapshotRestoresALostCluster(t *testing.T) {
 	if err := Restore(c.members[0].cfg, file, 0, zap.NewNop()); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("a member was restored over its data: %v", err)
 	}
-	// The second time the same snapshot is behind what the first restore put ahead, unless it is told.
+	// The second time the same snapshot is behind what the first restore put ahead, unless an option
+	// raises it.
 	for _, revision := range []int64{0, time.Now().UnixMicro()} {
 		c.restore(file, revision)
 		cli = c.client(c.trusted())
@@ -59,7 +60,7 @@ func TestSnapshotRestoresALostCluster(t *testing.T) {
 		if written.Header.Revision <= later.Header.Revision {
 			t.Errorf("revision %d comes after %d, which clients have seen with other data", written.Header.Revision, later.Header.Revision)
 		}
-		// Whoever watched the old cluster must notice.
+		// Watchers of the old cluster must notice.
 		watch := <-cli.Watch(ctx, "/", clientv3.WithPrefix(), clientv3.WithRev(later.Header.Revision+1))
 		if !errors.Is(watch.Err(), rpctypes.ErrCompacted) {
 			t.Errorf("a watch of the old cluster goes on: %v, %v", watch.Events, watch.Err())
@@ -77,7 +78,7 @@ func TestSnapshotRestoresALostCluster(t *testing.T) {
 	}
 }
 
-// restore makes all members anew from a snapshot.
+// restore makes all members again from a snapshot.
 func (c *cluster) restore(file string, revision int64) {
 	c.t.Helper()
 	for _, m := range c.members {

@@ -39,7 +39,9 @@ func (b *backends) connection(service string) (*grpc.ClientConn, error) {
 	if conn := b.conns[service]; conn != nil {
 		return conn, nil
 	}
-	conn, err := rpc.Dial(rpc.SchemeDiscovery+":///"+service, rpc.ClientConfig{TLS: b.tls, Discovery: b.directory, UserAgent: userAgent, ForOthers: true})
+	conn, err := rpc.Dial(rpc.SchemeDiscovery+":///"+service, rpc.ClientConfig{
+		TLS: b.tls, Discovery: b.directory, UserAgent: userAgent, ForOthers: true,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -47,8 +49,8 @@ func (b *backends) connection(service string) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-// registered returns the connection to a service that a caller named, which must have an instance: names from outside
-// make no connections otherwise.
+// registered returns the connection to a service that a caller named, which must have an instance:
+// names from outside make no connections otherwise.
 func (b *backends) registered(ctx context.Context, service string) (*grpc.ClientConn, error) {
 	if conn := b.existing(service); conn != nil {
 		return conn, nil

@@ -48,9 +48,9 @@ func (e *echo) desc() *grpc.ServiceDesc {
 	}
 }
 
-// BenchmarkGatewayUnary measures a Get of a 1 KB object, all of caller, gateway and service in one process over real
-// TLS: straight to the service, and through the gateway. The difference in cpu-us/op is what the gateway costs, with
-// the second connection's client and server ends.
+// BenchmarkGatewayUnary measures a Get of a 1 KB object, all of caller, gateway and service in one
+// process over real TLS: straight to the service, and through the gateway. The difference in
+// cpu-us/op is what the gateway costs, with the second connection's client and server ends.
 func BenchmarkGatewayUnary(b *testing.B) {
 	cluster := rpctest.NewCluster(b)
 	etcd := etcdtest.New(b, 1).Client()

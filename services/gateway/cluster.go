@@ -27,7 +27,8 @@ import (
 )
 
 const (
-	// leastAskTimeout bounds one question to one process when the cluster's status is gathered and the caller has no more time.
+	// leastAskTimeout bounds one question to one process when the cluster's status is gathered and the
+	// caller has no more time.
 	leastAskTimeout = 2 * time.Second
 	// askParallel bounds the questions under way.
 	askParallel = 16
@@ -82,8 +83,8 @@ func (c *cluster) Status(ctx context.Context, _ *clusterv1.StatusRequest) (*clus
 		mu      sync.Mutex // of resp.Problems
 		leaders map[string]string
 		group   errgroup.Group
-		// unregistered are instances that were listed a while ago. On masters they are missing; elsewhere nobody can tell whether
-		// they should be there.
+		// unregistered are instances that were listed a while ago. On masters they are missing; elsewhere
+		// it is unknown whether they should be there.
 		unregistered map[*clusterv1.ServiceInstance]bool
 	)
 	problem := func(err error) {
@@ -167,8 +168,9 @@ func (c *cluster) members(ctx context.Context) ([]*clusterv1.EtcdMember, error) 
 	return members, nil
 }
 
-// instances returns the registered instances, each with its health, and those that were registered a while ago, which are not
-// healthy: nobody calls them. An instance whose host was cut off registers some seconds after its host is back.
+// instances returns the registered instances, each with its health, and those that were registered
+// a while ago, which are not healthy: no client calls them. An instance whose host was cut off
+// registers some seconds after its host is back.
 func (c *cluster) instances(ctx context.Context) ([]*clusterv1.ServiceInstance, map[*clusterv1.ServiceInstance]bool, error) {
 	registered, err := c.directory.Instances(ctx)
 	if err != nil {
@@ -210,8 +212,8 @@ func (c *cluster) instances(ctx context.Context) ([]*clusterv1.ServiceInstance, 
 	return instances, unregistered, nil
 }
 
-// askTimeout returns the time for one question: a quarter of what the caller has, so that who gives a busy cluster more time gets
-// its answers.
+// askTimeout returns the time for one question: a quarter of what the caller has, so that who gives
+// a busy cluster more time gets its answers.
 func askTimeout(ctx context.Context) time.Duration {
 	deadline, ok := ctx.Deadline()
 	if !ok {
@@ -220,7 +222,8 @@ func askTimeout(ctx context.Context) time.Duration {
 	return max(leastAskTimeout, time.Until(deadline)/4)
 }
 
-// check asks one instance for its health, over a connection of its own: what is asked is whether it can be reached.
+// check asks one instance for its health, over a connection of its own: what is asked is whether it
+// can be reached.
 func (c *cluster) check(ctx context.Context, instance discovery.Instance) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout(ctx))
 	defer cancel()
@@ -228,7 +231,7 @@ func (c *cluster) check(ctx context.Context, instance discovery.Instance) error 
 		TLS:        c.tls,
 		ServerUser: pki.ServiceUser(instance.Service),
 		UserAgent:  userAgent,
-		// An instance that says NOT_SERVING is to be heard, not avoided.
+		// An instance that says NOT_SERVING must be reported, not avoided.
 		Options: []grpc.DialOption{grpc.WithDisableHealthCheck()},
 	})
 	if err != nil {

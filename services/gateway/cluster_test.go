@@ -13,8 +13,9 @@ import (
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
 )
 
-// TestStatusShowsLapsedInstances takes instances off the list that still run, as when a master was cut off for a while: on a
-// master, which is where an etcd member of the name is, they are missing, elsewhere they may have been moved.
+// TestStatusShowsLapsedInstances takes instances off the list that still run, as when a master was
+// cut off for a while: on a master, which is where an etcd member of the name is, they are missing,
+// elsewhere they may have been moved.
 func TestStatusShowsLapsedInstances(t *testing.T) {
 	f := newFixture(t, DefaultConfig())
 	const master = "member-1"

@@ -22,9 +22,9 @@ import (
 // etcdHedge is how long a member may take to answer a read until another member is asked as well.
 const etcdHedge = 3 * time.Second
 
-// etcdProxy forwards EtcdService to the members of etcd, which serve it to gateways on behalf of administrators: a gateway's own
-// certificate allows neither to read keys nor to change members. An external etcd does not know the service, and there the gateway
-// does what its certificate allows.
+// etcdProxy forwards EtcdService to the members of etcd, which serve it to gateways on behalf of
+// administrators: a gateway's own certificate allows neither to read keys nor to change members. An
+// external etcd does not know the service, and there the gateway does what its certificate allows.
 type etcdProxy struct {
 	etcdv1.UnimplementedEtcdServiceServer
 	client *clientv3.Client
@@ -108,7 +108,8 @@ func ask[Req, Resp any](ctx context.Context, p *etcdProxy, in *Req, call member[
 	}
 }
 
-// settle returns what a member answered or, where it does not know the service, what the gateway does itself.
+// settle returns what a member answered or, where it does not know the service, what the gateway
+// does itself.
 func settle[Req, Resp any](ctx context.Context, in *Req, resp *Resp, err error, own own[Req, Resp]) (*Resp, error) {
 	switch {
 	case status.Code(err) == codes.Unimplemented:

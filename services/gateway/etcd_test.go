@@ -16,7 +16,8 @@ import (
 	etcdv1 "github.com/xebec-project/xebec/proto/xebec/etcd/v1"
 )
 
-// turns answers each call of a member by the next of its functions, and each after the last one by that.
+// turns answers each call of a member by the next of its functions, and each after the last one by
+// that.
 func turns(all []func(context.Context) error) member[etcdv1.StatusRequest, etcdv1.StatusResponse] {
 	var calls atomic.Int64
 	return func(ctx context.Context, _ *etcdv1.StatusRequest, _ ...grpc.CallOption) (*etcdv1.StatusResponse, error) {
@@ -41,13 +42,13 @@ func TestMembersAreAskedInTurn(t *testing.T) {
 		ask, does codes.Code // of a question and of a change
 		foreign   bool
 	}{
-		"well":            {[]func(context.Context) error{answers(nil)}, codes.OK, codes.OK, false},
-		"learner":         {[]func(context.Context) error{answers(rpctypes.ErrGRPCNotSupportedForLearner), answers(nil)}, codes.OK, codes.OK, false},
-		"only learners":   {[]func(context.Context) error{answers(rpctypes.ErrGRPCNotSupportedForLearner)}, codes.FailedPrecondition, codes.FailedPrecondition, false},
-		"gone":            {[]func(context.Context) error{answers(status.Error(codes.Unavailable, "gone")), answers(nil)}, codes.OK, codes.Unavailable, false},
-		"all gone":        {[]func(context.Context) error{answers(status.Error(codes.Unavailable, "gone"))}, codes.Unavailable, codes.Unavailable, false},
-		"refuses":         {[]func(context.Context) error{answers(apierr.Denied("no"))}, codes.PermissionDenied, codes.PermissionDenied, false},
-		"somebody else's": {[]func(context.Context) error{answers(status.Error(codes.Unimplemented, "unknown service"))}, codes.OK, codes.OK, true},
+		"well":           {[]func(context.Context) error{answers(nil)}, codes.OK, codes.OK, false},
+		"learner":        {[]func(context.Context) error{answers(rpctypes.ErrGRPCNotSupportedForLearner), answers(nil)}, codes.OK, codes.OK, false},
+		"only learners":  {[]func(context.Context) error{answers(rpctypes.ErrGRPCNotSupportedForLearner)}, codes.FailedPrecondition, codes.FailedPrecondition, false},
+		"gone":           {[]func(context.Context) error{answers(status.Error(codes.Unavailable, "gone")), answers(nil)}, codes.OK, codes.Unavailable, false},
+		"all gone":       {[]func(context.Context) error{answers(status.Error(codes.Unavailable, "gone"))}, codes.Unavailable, codes.Unavailable, false},
+		"refuses":        {[]func(context.Context) error{answers(apierr.Denied("no"))}, codes.PermissionDenied, codes.PermissionDenied, false},
+		"another etcd's": {[]func(context.Context) error{answers(status.Error(codes.Unimplemented, "unknown service"))}, codes.OK, codes.OK, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			resp, err := ask(t.Context(), p, &etcdv1.StatusRequest{}, turns(tt.turns), foreign)

@@ -1,9 +1,10 @@
-// Package gateway is the entry to the cluster for people, tools and node agents. It knows callers by their
-// certificates, limits them, logs what they do, and forwards their calls, without decoding a message, to a healthy
-// instance of the service that answers: calls about a node to that node's agent, the rest to the control plane.
+// Package gateway is the entry to the cluster for people, tools and node agents. It knows callers
+// by their certificates, limits them, logs what they do, and forwards their calls, without decoding
+// a message, to a healthy instance of the service that answers: calls about a node to that node's
+// agent, the rest to the control plane.
 //
-// It authorizes the calls whose right follows from the method, such as those to node agents. Calls that name a kind are
-// authorized by the apiserver, which gets the caller's identity.
+// It authorizes the calls whose right follows from the method, such as those to node agents. Calls
+// that name a kind are authorized by the apiserver, which gets the caller's identity.
 package gateway
 
 import (
@@ -42,20 +43,22 @@ type Config struct {
 	UserLimits edge.Rates `yaml:"userLimits"`
 	// SystemLimits holds for each node agent and control-plane service.
 	SystemLimits edge.Rates `yaml:"systemLimits"`
-	// MaxInFlight bounds the unary calls forwarded at once, over all callers; further ones wait. They are divided among the
-	// priority levels. 0 is the default.
+	// MaxInFlight bounds the unary calls forwarded at once, over all callers; further ones wait. They
+	// are divided among the priority levels. 0 is the default.
 	MaxInFlight int `yaml:"maxInFlight" help:"unary calls forwarded at once, over all callers; further ones wait"`
 	// Queues bounds the calls that wait. 0 is the default.
 	Queues fairness.Queues `yaml:"queues"`
 	// MaxStreams bounds the calls open at once on one connection; the client's further calls wait.
 	MaxStreams int `yaml:"maxStreams" help:"calls open at once on one connection; the client's further calls wait"`
-	// Edge bounds what callers cost before they are known, and while their requests are received. 0 is the default.
+	// Edge bounds what callers cost before they are known, and while their requests are received. 0 is
+	// the default.
 	Edge edge.Limits `yaml:"limits"`
 	// Access says from where connections are taken.
 	Access listener.Config `yaml:"access"`
 }
 
-// defaultInFlight is many: a call that is forwarded costs little here, and waits for its turn at the service that answers.
+// defaultInFlight is many: a call that is forwarded costs little here, and waits for its turn at
+// the service that answers.
 const defaultInFlight = 10000
 
 // DefaultConfig returns limits that hold off a runaway loop and nothing else.
@@ -92,7 +95,8 @@ func (c *Config) Validate() error {
 // Deps is what a gateway is built on; all fields but Metrics are required.
 type Deps struct {
 	Log *zap.Logger
-	// TLS is the gateway's own identity, by which services and agents know that it may call for others.
+	// TLS is the gateway's own identity, by which services and agents know that it may call for
+	// others.
 	TLS *pki.Source
 	// Etcd is asked about the state of its members, and carries administrators' calls to them.
 	Etcd *clientv3.Client
@@ -162,8 +166,8 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	}, nil
 }
 
-// Register registers the gateway's own services and a forwarding handler for every method of the others, by which
-// reflection shows the whole API.
+// Register registers the gateway's own services and a forwarding handler for every method of the
+// others, by which reflection shows the whole API.
 func (s *Service) Register(r grpc.ServiceRegistrar) {
 	clusterv1.RegisterClusterServiceServer(r, s.cluster)
 	etcdv1.RegisterEtcdServiceServer(r, s.etcd)
@@ -172,10 +176,10 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 	}
 }
 
-// ConfigureServer adapts the server: identities are taken from certificates and tokens, everyone known gets in, calls are
-// limited, and the log names the object of each.
+// ConfigureServer adapts the server: identities are taken from certificates and tokens, everyone
+// known gets in, calls are limited, and the log names the object of each.
 func (s *Service) ConfigureServer(cfg *rpc.ServerConfig) {
-	// Not nil: nobody calls a gateway on behalf of others, not even a gateway.
+	// Empty and not nil: no caller acts for others here, not even a gateway.
 	cfg.TrustedForwarders = []string{}
 	cfg.Authorize = rpc.AuthorizeUnlessKind
 	cfg.Rates = s.rates

@@ -39,7 +39,8 @@ import (
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 )
 
-// backend stands for the services behind the gateway: it holds a few objects and echoes what it sees of calls.
+// backend stands for the services behind the gateway: it holds a few objects and echoes what it
+// sees of calls.
 type backend struct {
 	apiv1.UnimplementedResourceServiceServer
 	apiv1.UnimplementedLeaseServiceServer
@@ -104,7 +105,8 @@ func (b *backend) Create(ctx context.Context, req *apiv1.CreateRequest) (*apiv1.
 	}}, nil
 }
 
-// Watch sends an event and waits for the end. Of the access list, which the gateway itself watches, it has none.
+// Watch sends an event and waits for the end. Of the access list, which the gateway itself watches,
+// it has none.
 func (b *backend) Watch(req *apiv1.WatchRequest, stream grpc.ServerStreamingServer[apiv1.WatchResponse]) error {
 	if req.GetKind() == "GatewayAccess" {
 		<-stream.Context().Done()
@@ -243,7 +245,8 @@ func (f *fixture) dial(as pki.Request) *grpc.ClientConn {
 	return f.cluster.Dial(f.t, f.address, f.cluster.Source(f.t, as), rpc.ClientConfig{ServerUser: "xebec:gateway", UserAgent: "kit/1"})
 }
 
-// eventually calls until there is no error: a service that was just registered takes a moment to be known.
+// eventually calls until there is no error: a service that was just registered takes a moment to be
+// known.
 func (f *fixture) eventually(call func() error) {
 	f.t.Helper()
 	for {
@@ -804,8 +807,8 @@ func TestObject(t *testing.T) {
 	}
 }
 
-// TestRepeatedTarget has a request with two targets. The agent decodes the last value of each field; the gateway must not route
-// by another.
+// TestRepeatedTarget has a request with two targets. The agent decodes the last value of each
+// field; the gateway must not route by another.
 func TestRepeatedTarget(t *testing.T) {
 	request := func(node string) []byte {
 		return encode(t, &nodev1.ListImagesRequest{Target: &nodev1.Target{Node: node}})

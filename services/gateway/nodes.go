@@ -21,7 +21,8 @@ const (
 	maxIdleAgents = 128
 	// lookupTimeout bounds finding out where an agent is.
 	lookupTimeout = 5 * time.Second
-	// agentIdleTimeout is after how long without a call the network connection to an agent is given up.
+	// agentIdleTimeout is after how long without a call the network connection to an agent is given
+	// up.
 	agentIdleTimeout = time.Minute
 )
 
@@ -49,8 +50,8 @@ func newNodes(tls *pki.Source, objects *client.Client) *nodes {
 	return &nodes{tls: tls, objects: objects, agents: make(map[string]*list.Element)}
 }
 
-// agent returns the connection to the agent of a node, given by name or by a pod that is bound to it, and a function
-// to call when the call is over.
+// agent returns the connection to the agent of a node, given by name or by a pod that is bound to
+// it, and a function to call when the call is over.
 func (n *nodes) agent(ctx context.Context, node, namespace, pod string) (*grpc.ClientConn, func(), error) {
 	ctx, cancel := context.WithTimeout(rpc.PassRequestID(ctx), lookupTimeout)
 	defer cancel()
@@ -66,7 +67,7 @@ func (n *nodes) agent(ctx context.Context, node, namespace, pod string) (*grpc.C
 			return nil, nil, apierr.FailedPrecondition("NOT_BOUND", namespace+"/"+pod, "pod %s/%s is not bound to a node yet", namespace, pod)
 		}
 	}
-	// Read anew for each call: such calls are few, and a node that moved is found at once.
+	// Read again for each call: such calls are few, and a node that moved is found at once.
 	object, err := client.Get[*corev1.Node](ctx, n.objects, "", node)
 	if err != nil {
 		return nil, nil, err
@@ -110,7 +111,8 @@ func (n *nodes) connect(node, address string) (*grpc.ClientConn, func(), error) 
 	return conn, func() { n.release(a) }, nil
 }
 
-// evict drops agents, those first that were not used for longest, while there are too many; ones in use stay.
+// evict drops agents, those first that were not used for longest, while there are too many; ones in
+// use stay.
 func (n *nodes) evict() {
 	for element := n.recent.Back(); element != nil && len(n.agents) > maxIdleAgents; {
 		previous := element.Prev()

@@ -18,15 +18,15 @@ import (
 	"github.com/xebec-project/xebec/internal/rpc"
 )
 
-// ReasonDraining, in the ErrorInfo of an Unavailable error: the gateway that carried the stream is stopping; called
-// again, the client reaches another.
+// ReasonDraining, in the ErrorInfo of an Unavailable error: the gateway that carried the stream is
+// stopping; called again, the client reaches another.
 const ReasonDraining = "DRAINING"
 
 // proxy forwards calls as frames.
 type proxy struct{}
 
-// serviceDesc describes a service whose every method is forwarded along the route. It has the name and file of the
-// real one, so that reflection shows it.
+// serviceDesc describes a service whose every method is forwarded along the route. It has the name
+// and file of the real one, so that reflection shows it.
 func (p *proxy) serviceDesc(r route) *grpc.ServiceDesc {
 	desc := &grpc.ServiceDesc{ServiceName: r.desc.ServiceName, HandlerType: (*any)(nil), Metadata: r.desc.Metadata}
 	for _, method := range r.desc.Methods {
@@ -95,10 +95,12 @@ func (p *proxy) streamHandler(r route, desc grpc.StreamDesc, fullMethod string) 
 	}
 }
 
-// stream forwards a call of several messages, in both directions at once where the caller sends more than one. Flow
-// control is that of the two connections: each message is sent before the next is received.
+// stream forwards a call of several messages, in both directions at once where the caller sends
+// more than one. Flow control is that of the two connections: each message is sent before the next
+// is received.
 func (p *proxy) stream(caller grpc.ServerStream, r route, desc *grpc.StreamDesc, fullMethod string, resumable bool) error {
-	// The caller's first message says where to go; in all services behind the gateway the caller speaks first.
+	// The caller's first message says where to go; in all services behind the gateway the caller
+	// speaks first.
 	first := new(rpc.Frame)
 	if err := caller.RecvMsg(first); errors.Is(err, io.EOF) {
 		return apierr.BadRequest("the call ended before its first message")
@@ -203,8 +205,9 @@ func download(caller grpc.ServerStream, backend grpc.ClientStream) error {
 	}
 }
 
-// outgoing returns the headers for a backend: the caller's own, without those that belong to the caller's connection,
-// and who the caller is. A header that only a gateway may send is refused, whatever it says.
+// outgoing returns the headers for a backend: the caller's own, without those that belong to the
+// caller's connection, and who the caller is. A header that only a gateway may send is refused,
+// whatever it says.
 func outgoing(ctx context.Context) (metadata.MD, error) {
 	in, _ := metadata.FromIncomingContext(ctx)
 	id := edge.IdentityFromContext(ctx)
@@ -216,8 +219,9 @@ func outgoing(ctx context.Context) (metadata.MD, error) {
 		case key == "user-agent":
 			out[edge.HeaderUserAgent] = values
 		case key == edge.HeaderAuthorization:
-			// It has told who calls, and is nobody else's.
-		case key[0] == ':', key == "content-type", key == "te", strings.HasPrefix(key, "grpc-") && key != "grpc-trace-bin" && key != "grpc-tags-bin":
+			// It authenticated the caller to this gateway and goes no further.
+		case key[0] == ':', key == "content-type", key == "te",
+			strings.HasPrefix(key, "grpc-") && key != "grpc-trace-bin" && key != "grpc-tags-bin":
 		default:
 			out[key] = values
 		}
@@ -238,7 +242,8 @@ func ownHeaders(md metadata.MD) metadata.MD {
 	return md
 }
 
-// explain passes a backend's status on as it is, and gives those that gRPC itself made a reason: no backend answered.
+// explain passes a backend's status on as it is, and gives those that gRPC itself made a reason: no
+// backend answered.
 func explain(err error, fullMethod string) error {
 	st := status.Convert(err)
 	if st.Code() != codes.Unavailable || len(st.Details()) > 0 {

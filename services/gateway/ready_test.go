@@ -42,7 +42,7 @@ func TestReadyWithoutAnAPIServer(t *testing.T) {
 	if took := time.Since(began); took < readyLimit/2 {
 		t.Errorf("it was ready after %s, without an apiserver", took)
 	}
-	// One that is told to stop meanwhile does so at once.
+	// A gateway that is stopped meanwhile stops at once.
 	service, err := New(DefaultConfig(), Deps{Log: zaptest.NewLogger(t), TLS: f.cluster.Service(t, "gateway"), Etcd: f.etcd, Directory: f.directory})
 	if err != nil {
 		t.Fatal(err)

@@ -19,9 +19,9 @@ import (
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 )
 
-// TestRequestIDAtEveryHop makes failing calls to the apiserver and to an agent, and finds one request
-// id in the logs of all servers that a call passes and in its error, whether the caller chose the id
-// or the gateway made it.
+// TestRequestIDAtEveryHop makes failing calls to the apiserver and to an agent, and finds one
+// request id in the logs of all servers that a call passes and in its error, whether the caller
+// chose the id or the gateway made it.
 func TestRequestIDAtEveryHop(t *testing.T) {
 	core, logs := observer.New(zapcore.DebugLevel)
 	cluster := rpctest.NewCluster(t)

@@ -25,7 +25,8 @@ import (
 // route says where the calls of one gRPC service go.
 type route struct {
 	desc *grpc.ServiceDesc
-	// target returns the connection for a call, given its first message, and a function to call when the call is over.
+	// target returns the connection for a call, given its first message, and a function to call when
+	// the call is over.
 	target func(ctx context.Context, fullMethod string, first *rpc.Frame) (*grpc.ClientConn, func(), error)
 }
 
@@ -54,7 +55,8 @@ func (s *Service) service(name string) func(context.Context, string, *rpc.Frame)
 	}
 }
 
-// namedService sends a call to the service that field 1 of its request names, as ControllerService's requests do.
+// namedService sends a call to the service that field 1 of its request names, as
+// ControllerService's requests do.
 func (s *Service) namedService(ctx context.Context, _ string, first *rpc.Frame) (*grpc.ClientConn, func(), error) {
 	name, err := wire.String(first.Bytes(), 1)
 	if err != nil {
@@ -85,8 +87,8 @@ const nodeMethods = "/xebec.node.v1.NodeService/"
 
 func isNodeCall(fullMethod string) bool { return strings.HasPrefix(fullMethod, nodeMethods) }
 
-// targetPath leads to the target in the first message of a call to a node: field 1 or, for an exec or an attachment, field 1
-// of the start in field 1.
+// targetPath leads to the target in the first message of a call to a node: field 1 or, for an exec
+// or an attachment, field 1 of the start in field 1.
 func targetPath(fullMethod string) []protowire.Number {
 	if fullMethod == nodev1.NodeService_Exec_FullMethodName || fullMethod == nodev1.NodeService_Attach_FullMethodName {
 		return []protowire.Number{1, 1}
@@ -122,7 +124,8 @@ func object(fullMethod string, req any) string {
 		return rpc.ObjectName(rpc.KindOf(field(1, 1)), field(1, 2, 1, 3), field(1, 2, 1, 1))
 	case apiv1.ResourceService_Get_FullMethodName, apiv1.ResourceService_Delete_FullMethodName, apiv1.ResourceService_Patch_FullMethodName:
 		return rpc.ObjectName(field(1, 2), field(1, 3), field(1, 4))
-	case apiv1.ResourceService_List_FullMethodName, apiv1.ResourceService_Watch_FullMethodName, apiv1.ResourceService_DeleteCollection_FullMethodName:
+	case apiv1.ResourceService_List_FullMethodName, apiv1.ResourceService_Watch_FullMethodName,
+		apiv1.ResourceService_DeleteCollection_FullMethodName:
 		return rpc.ObjectName(field(2), field(3), "")
 	case schedulerv1.SchedulerService_Explain_FullMethodName:
 		return rpc.ObjectName("Pod", field(1), field(2))

@@ -120,7 +120,8 @@ func TestTokens(t *testing.T) {
 	s.refused("while auth is down", err, codes.Unavailable, apierr.ReasonUnavailable)
 }
 
-// TestTokenRevocation deletes what a token is bound to: calls are refused, and an open watch ends, within seconds.
+// TestTokenRevocation deletes what a token is bound to: calls are refused, and an open watch ends,
+// within seconds.
 func TestTokenRevocation(t *testing.T) {
 	s := newTokenSite(t)
 	conn := s.as(s.trust, s.issuer.Token(nil))
@@ -157,7 +158,8 @@ func TestTokenExpiry(t *testing.T) {
 	s.refused("a call", err, codes.Unauthenticated, edge.ReasonExpired)
 }
 
-// TestNewKey signs with a key that the gateway has not seen: it fetches the keys once, and then knows the token.
+// TestNewKey signs with a key that the gateway has not seen: it fetches the keys once, and then
+// knows the token.
 func TestNewKey(t *testing.T) {
 	s := newTokenSite(t)
 	s.eventually(func() error { _, err := who(s.ctx, s.as(s.trust, s.issuer.Token(nil))); return err })

@@ -18,8 +18,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// eviction deletes pods from nodes with NoExecute taints, when their toleration runs out. From a node that is unreachable it
-// does so only when a second opinion agrees.
+// eviction deletes pods from nodes with NoExecute taints, when their toleration runs out. From a
+// node that is unreachable it does so only when a second opinion agrees.
 type eviction struct {
 	client *client.Client
 	nodes  *client.Informer[*corev1.Node]
@@ -29,12 +29,14 @@ type eviction struct {
 	// reach has the second opinions, which doubt asks for. Both are nil when there are none to be had.
 	reach *reachability
 	doubt func(controller.Key)
-	// notBefore is when the first pod is evicted from a node for being lost, in this term of leadership. A term begins with
-	// what the one before, or a backup that was restored, left behind: nodes that are back are heard of within seconds.
+	// notBefore is when the first pod is evicted from a node for being lost, in this term of
+	// leadership. A term begins with what the one before, or a backup that was restored, left behind:
+	// nodes that are back are heard of within seconds.
 	notBefore time.Time
 
 	mu sync.Mutex
-	// seen is, by node and taint, when a taint without a time was first seen, in this term of leadership.
+	// seen is, by node and taint, when a taint without a time was first seen, in this term of
+	// leadership.
 	seen map[string]map[string]time.Time
 }
 
@@ -77,7 +79,8 @@ func (e *eviction) reconcile(ctx context.Context, key controller.Key) (controlle
 		m := p.GetMetadata()
 		opts := []client.DeleteOption{client.IfUID(m.GetUid())}
 		if s := p.GetSpec(); s.TerminationGracePeriodSeconds != nil && s.GetTerminationGracePeriodSeconds() == 0 {
-			// Without any grace the object would be gone at once, and its name free while the pod may still run.
+			// Without any grace the object would be gone at once, and its name free while the pod may still
+			// run.
 			opts = append(opts, client.GracePeriod(1))
 		}
 		_, err := client.Delete[*corev1.Pod](ctx, e.client, m.GetNamespace(), m.GetName(), opts...)
@@ -92,8 +95,9 @@ func (e *eviction) reconcile(ctx context.Context, key controller.Key) (controlle
 	return controller.Result{RequeueAfter: next}, nil
 }
 
-// left returns how long a pod stays on a node with these NoExecute taints, or until there is more to know; false when it
-// tolerates them for good. It has others asked about a node whose being unreachable is all that there is against it.
+// left returns how long a pod stays on a node with these NoExecute taints, or until there is more
+// to know; false when it tolerates them for good. It has others asked about a node whose being
+// unreachable is all that there is against it.
 func (e *eviction) left(node *corev1.Node, taints []*corev1.Taint, p *corev1.Pod) (left time.Duration, evicted bool) {
 	tolerations := p.GetSpec().GetTolerations()
 	at, evicted := evictionTime(tolerations, taints, e.after, e.notBefore)
@@ -142,7 +146,8 @@ func sameTaints(a, b []*corev1.Taint) bool {
 	return slices.EqualFunc(a, b, func(x, y *corev1.Taint) bool { return proto.Equal(x, y) })
 }
 
-// timed gives taints that came without a time, which people need not write, the time when they were first seen.
+// timed gives taints that came without a time, which people need not write, the time when they were
+// first seen.
 func (e *eviction) timed(node string, taints []*corev1.Taint) []*corev1.Taint {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -178,11 +183,14 @@ func (p patience) with(taint *corev1.Taint) time.Duration {
 	return p.notReady
 }
 
-// evictionTime is when a pod must leave a node with the given NoExecute taints: the earliest over the taints; false when
-// it tolerates all of them for good. A pod that names no toleration for a taint of this service stays for the default
-// time, as Kubernetes' admission would have written into it; any other untolerated taint evicts at once. For a taint of
-// this service it is never before notBefore.
-func evictionTime(tolerations []*corev1.Toleration, taints []*corev1.Taint, byDefault patience, notBefore time.Time) (at time.Time, evicted bool) {
+// evictionTime is when a pod must leave a node with the given NoExecute taints: the earliest over
+// the taints; false when it tolerates all of them for good. A pod that names no toleration for a
+// taint of this service stays for the default time, as Kubernetes' admission would have written
+// into it; any other untolerated taint evicts at once. For a taint of this service it is never
+// before notBefore.
+func evictionTime(
+	tolerations []*corev1.Toleration, taints []*corev1.Taint, byDefault patience, notBefore time.Time,
+) (at time.Time, evicted bool) {
 	for _, taint := range taints {
 		leave, forGood := leaveAt(tolerations, taint, byDefault.with(taint))
 		if isOwn(taint) && leave.Before(notBefore) {

@@ -67,8 +67,9 @@ func (l *liveness) reconcile(ctx context.Context, key controller.Key) (controlle
 	return controller.Result{RequeueAfter: grace}, nil
 }
 
-// silent reports whether a node's lease expired. While a new node has not begun to send one, it returns for how long
-// that is in order. The informer may be behind, and marking a node takes its pods out of service: the API is asked.
+// silent reports whether a node's lease expired. While a new node has not begun to send one, it
+// returns for how long that is in order. The informer may be behind, and marking a node takes its
+// pods out of service: the API is asked.
 func (l *liveness) silent(ctx context.Context, node *corev1.Node) (silent bool, grace time.Duration, err error) {
 	m := node.GetMetadata()
 	if _, beating := l.leases.Get(heartbeatNamespace, m.GetName()); beating {
@@ -95,9 +96,9 @@ func isSilent(n *corev1.Node) bool {
 	return kind.NodeCondition(n, kind.NodeReady).GetStatus() == kind.ConditionUnknown
 }
 
-// allSilent reports whether no node at all is heard of, but for one that may be left out. Then it is rather the control
-// plane that is cut off than every machine that died, and there is nowhere to move pods to: Kubernetes calls it full
-// disruption.
+// allSilent reports whether no node at all is heard of, but for one that may be left out. Then it
+// is rather the control plane that is cut off than every machine that died, and there is nowhere to
+// move pods to: Kubernetes calls it full disruption.
 func allSilent(nodes *client.Informer[*corev1.Node], except string) bool {
 	return !slices.ContainsFunc(nodes.List(), func(n *corev1.Node) bool {
 		c := kind.NodeCondition(n, kind.NodeReady)
@@ -132,7 +133,8 @@ func (l *liveness) markSilent(ctx context.Context, node *corev1.Node) (*corev1.N
 	return updated, nil
 }
 
-// shortages are the taints that follow from conditions of want: no further pods come to such a node.
+// shortages are the taints that follow from conditions of want: no further pods come to such a
+// node.
 var shortages = map[string]string{
 	"MemoryPressure": kind.TaintMemoryPressure,
 	"DiskPressure":   kind.TaintDiskPressure,
@@ -158,8 +160,9 @@ func taintShortages(node *corev1.Node, taints []*corev1.Taint) []*corev1.Taint {
 	return taints
 }
 
-// taint keeps the taints that follow from the node's conditions, and leaves all others alone. While no node is heard of
-// none is tainted NoExecute, so that no pod is evicted; when the first is back, the time of the others starts again.
+// taint keeps the taints that follow from the node's conditions, and leaves all others alone. While
+// no node is heard of none is tainted NoExecute, so that no pod is evicted; when the first is back,
+// the time of the others starts again.
 func (l *liveness) taint(ctx context.Context, node *corev1.Node) error {
 	want := ""
 	effects := []string{noSchedule, noExecute}
@@ -180,13 +183,16 @@ func (l *liveness) taint(ctx context.Context, node *corev1.Node) error {
 	if want != "" {
 		for _, effect := range effects {
 			if !slices.ContainsFunc(kept, func(t *corev1.Taint) bool { return t.GetKey() == want && t.GetEffect() == effect }) {
-				// The time counts from when the node was first seen so, which is now; in whole seconds, and never early.
-				kept = append(kept, &corev1.Taint{Key: want, Effect: effect, TimeAdded: timestamppb.New(time.Now().Add(time.Second - 1).Truncate(time.Second))})
+				// The time counts from when the node was first seen so, which is now; in whole seconds, and
+				// never early.
+				added := timestamppb.New(time.Now().Add(time.Second - 1).Truncate(time.Second))
+				kept = append(kept, &corev1.Taint{Key: want, Effect: effect, TimeAdded: added})
 			}
 		}
 	}
 	kept = taintShortages(node, kept)
-	if len(kept) == len(node.GetSpec().GetTaints()) && slices.EqualFunc(kept, node.GetSpec().GetTaints(), func(a, b *corev1.Taint) bool { return proto.Equal(a, b) }) {
+	same := func(a, b *corev1.Taint) bool { return proto.Equal(a, b) }
+	if slices.EqualFunc(kept, node.GetSpec().GetTaints(), same) {
 		return nil
 	}
 	updated := proto.Clone(node).(*corev1.Node)
@@ -200,8 +206,8 @@ func (l *liveness) taint(ctx context.Context, node *corev1.Node) error {
 	return nil
 }
 
-// markPodsNotReady takes the pods of a silent node out of their services: it is not known whether they still serve. It
-// writes them all at once; when one of them changed meanwhile, one by one.
+// markPodsNotReady takes the pods of a silent node out of their services: it is not known whether
+// they still serve. It writes them all at once; when one of them changed meanwhile, one by one.
 func (l *liveness) markPodsNotReady(ctx context.Context, node *corev1.Node) error {
 	pods, _, err := client.List[*corev1.Pod](ctx, l.client, client.ListOptions{FieldSelector: "spec.nodeName=" + node.GetMetadata().GetName()})
 	if err != nil {

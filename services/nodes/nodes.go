@@ -1,11 +1,12 @@
-// Package nodes detects nodes that stop renewing their lease, taints them and evicts their pods, allocates each node's
-// range of pod addresses, and removes the pods of nodes that do not exist any more.
+// Package nodes detects nodes that stop renewing their lease, taints them and evicts their pods,
+// allocates each node's range of pod addresses, and removes the pods of nodes that do not exist any
+// more.
 //
-// A node's heartbeat is a Lease object under an etcd lease: renewals write nothing, and the object vanishes when the
-// lease expires.
-// liveness.go turns that into conditions and taints, reachability.go asks others about a node before eviction.go turns
-// taints into deletions, podcidr.go hands out ranges,
-// outofservice.go removes the pods of nodes with the taint out-of-service, orphans.go those of nodes that are gone.
+// A node's heartbeat is a Lease object under an etcd lease: renewals write nothing, and the object
+// vanishes when the lease expires. liveness.go turns that into conditions and taints,
+// reachability.go asks others about a node before eviction.go turns taints into deletions,
+// podcidr.go hands out ranges, outofservice.go removes the pods of nodes with the taint
+// out-of-service, orphans.go those of nodes that are gone.
 package nodes
 
 import (
@@ -30,24 +31,28 @@ const heartbeatNamespace = "kube-node-lease"
 
 // Config is what an operator can set.
 type Config struct {
-	// ClusterCIDR is the range that nodes' pod ranges are cut from; in a dual-stack cluster an IPv4 and an IPv6 range, with
-	// a comma between. A node that has a range of one family only gets one of the other when that is added.
-	ClusterCIDR string `yaml:"clusterCIDR" help:"addresses that nodes' pod ranges are cut from: an IPv4 range, for dual stack followed by a comma and an IPv6 range"`
-	// ServiceCIDR is the range of cluster IPs, or the two ranges, which must be apart from ClusterCIDR.
+	// ClusterCIDR is the range that nodes' pod ranges are cut from; in a dual-stack cluster an IPv4
+	// and an IPv6 range, with a comma between. A node that has a range of one family only gets one of
+	// the other when that is added.
+	ClusterCIDR string `yaml:"clusterCIDR" help:"ranges of pod addresses: IPv4, for dual stack followed by a comma and IPv6"`
+	// ServiceCIDR is the range of cluster IPs, or the two ranges, which must be apart from
+	// ClusterCIDR.
 	ServiceCIDR string `yaml:"serviceCIDR" help:"addresses of services, which clusterCIDR must not overlap"`
 	// NodeMaskSize is the prefix length of one node's pod range: 24 gives each node 256 addresses.
 	NodeMaskSize int `yaml:"nodeMaskSize" help:"prefix length of one node's pod range"`
 	// NodeMaskSize6 is the same for IPv6. A node must have as many addresses of either family.
 	NodeMaskSize6 int `yaml:"nodeMaskSize6" help:"prefix length of one node's IPv6 pod range"`
-	// EvictAfter is how long pods that name no toleration of their own stay on a node that does not renew its lease and
-	// does not answer.
+	// EvictAfter is how long pods that name no toleration of their own stay on a node that does not
+	// renew its lease and does not answer.
 	EvictAfter time.Duration `yaml:"evictAfter" help:"how long pods that name no toleration stay on a node that is unreachable"`
 	// EvictNotReadyAfter is how long they stay on a node that says itself that it is not ready.
 	EvictNotReadyAfter time.Duration `yaml:"evictNotReadyAfter" help:"how long pods that name no toleration stay on a node that is not ready"`
-	// StartGrace is how long a node that has just been made may take until its first heartbeat, and how long nodes that were
-	// lost before this instance took the lead have to be heard of before their pods are evicted, unless EvictAfter is less.
+	// StartGrace is how long a node that has just been made may take until its first heartbeat, and
+	// how long nodes that were lost before this instance took the lead have to be heard of before
+	// their pods are evicted, unless EvictAfter is less.
 	StartGrace time.Duration `yaml:"startGrace"`
-	// OrphanGrace is how long a node must have been gone before its pods are: it may be registering again.
+	// OrphanGrace is how long a node must have been gone before its pods are: it may be registering
+	// again.
 	OrphanGrace time.Duration `yaml:"orphanGrace"`
 }
 
@@ -71,7 +76,8 @@ func (c Config) Validate() error {
 		problems = append(problems, fmt.Errorf("serviceCIDR: %w", err))
 	}
 	if len(problems) == 0 {
-		problems = append(problems, ipalloc.CheckDisjoint(append(ipalloc.Named("clusterCIDR", cluster), ipalloc.Named("serviceCIDR", service)...)...))
+		named := append(ipalloc.Named("clusterCIDR", cluster), ipalloc.Named("serviceCIDR", service)...)
+		problems = append(problems, ipalloc.CheckDisjoint(named...))
 		if len(cluster) != len(service) {
 			problems = append(problems, fmt.Errorf("serviceCIDR: %s and clusterCIDR %s must be of the same families", c.ServiceCIDR, c.ClusterCIDR))
 		}
@@ -87,7 +93,9 @@ func (c Config) Validate() error {
 	for _, d := range []struct {
 		name string
 		d    time.Duration
-	}{{"evictAfter", c.EvictAfter}, {"evictNotReadyAfter", c.EvictNotReadyAfter}, {"startGrace", c.StartGrace}, {"orphanGrace", c.OrphanGrace}} {
+	}{
+		{"evictAfter", c.EvictAfter}, {"evictNotReadyAfter", c.EvictNotReadyAfter}, {"startGrace", c.StartGrace}, {"orphanGrace", c.OrphanGrace},
+	} {
 		if d.d < 0 {
 			problems = append(problems, fmt.Errorf("%s: must not be negative, is %s", d.name, d.d))
 		}
@@ -101,8 +109,8 @@ func (c Config) maskSizes() []int { return []int{c.NodeMaskSize, c.NodeMaskSize6
 type Deps struct {
 	elected.Deps
 
-	// TLS is the service's identity towards agents, which it asks whether they answer. Nil: none is asked, and a node
-	// whose lease has expired counts as lost.
+	// TLS is the service's identity towards agents, which it asks whether they answer. Nil: none is
+	// asked, and a node whose lease has expired counts as lost.
 	TLS *pki.Source
 }
 
@@ -166,12 +174,15 @@ func (s *Service) setup(t *controller.Term) error {
 	})
 
 	evict := &eviction{
-		client: t.Client(), nodes: nodes, pods: pods, events: s.Events(), after: patience{unreachable: s.cfg.EvictAfter, notReady: s.cfg.EvictNotReadyAfter},
+		client: t.Client(), nodes: nodes, pods: pods, events: s.Events(),
+		after:     patience{unreachable: s.cfg.EvictAfter, notReady: s.cfg.EvictNotReadyAfter},
 		notBefore: time.Now().Add(min(s.cfg.StartGrace, s.cfg.EvictAfter)), seen: map[string]map[string]time.Time{},
 	}
 	evictController := t.Controller("eviction", 0, evict.reconcile)
 	if s.ask != nil {
-		reach := &reachability{nodes: nodes, events: s.Events(), log: s.log, ask: s.ask, known: evictController.Enqueue, opinions: map[string]opinion{}}
+		reach := &reachability{
+			nodes: nodes, events: s.Events(), log: s.log, ask: s.ask, known: evictController.Enqueue, opinions: map[string]opinion{},
+		}
 		evict.reach, evict.doubt = reach, t.Controller("reachability", reachWorkers, reach.reconcile).Enqueue
 	}
 	controller.For(evictController, nodes)
@@ -227,7 +238,8 @@ func (s *Service) setup(t *controller.Term) error {
 func slimPod(p *corev1.Pod) {
 	p.Metadata.ManagedFields = nil
 	p.Spec = &corev1.PodSpec{
-		NodeName: p.GetSpec().GetNodeName(), Tolerations: p.GetSpec().GetTolerations(), TerminationGracePeriodSeconds: p.GetSpec().TerminationGracePeriodSeconds,
+		NodeName: p.GetSpec().GetNodeName(), Tolerations: p.GetSpec().GetTolerations(),
+		TerminationGracePeriodSeconds: p.GetSpec().TerminationGracePeriodSeconds,
 	}
 	p.Status = &corev1.PodStatus{Phase: p.GetStatus().GetPhase(), Conditions: p.GetStatus().GetConditions()}
 }

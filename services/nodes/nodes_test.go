@@ -51,7 +51,8 @@ func dualStack(c *Config) {
 	c.ClusterCIDR, c.ServiceCIDR = "10.244.0.0/16,fd00:10:244::/56", "10.96.0.0/16,fd00:10:96::/112"
 }
 
-// Each node gets a range of each family, also when it has had one of the first for long, and no two share one.
+// Each node gets a range of each family, also when it has had one of the first for long, and no two
+// share one.
 func TestDualStackRanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server, c := clienttest.Start(t)
@@ -99,8 +100,8 @@ func TestDualStackRanges(t *testing.T) {
 	})
 }
 
-// A node that the cluster forgot gets the ranges again that its pods have addresses of, unless they are another's or none
-// that a node can have.
+// A node that the cluster forgot gets the ranges again that its pods have addresses of, unless they
+// are another's or none that a node can have.
 func TestFormerRanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server, c := clienttest.Start(t)
@@ -181,7 +182,8 @@ func TestEvictionTime(t *testing.T) {
 			t.Errorf("%s: got %v, %v; want %v, %v", tt.name, at, evicted, tt.want, tt.evicted)
 		}
 	}
-	// A term that has just begun gives lost nodes the time to be heard of, and no pod any that a person's taint takes.
+	// A term that has just begun gives lost nodes the time to be heard of, and no pod any that a
+	// person's taint takes.
 	term := added.Add(time.Hour)
 	if at, evicted := evictionTime(nil, []*corev1.Taint{unreachable}, byDefault, term); !evicted || !at.Equal(term) {
 		t.Errorf("a taint of before the term evicts at %v, %t; want %v", at, evicted, term)

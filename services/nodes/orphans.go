@@ -37,7 +37,7 @@ func (o *orphans) reconcile(ctx context.Context, key controller.Key) (controller
 		return controller.Result{RequeueAfter: left}, nil
 	}
 	if _, err := client.Get[*corev1.Node](ctx, o.client, "", key.Name); !apierr.IsNotFound(err) {
-		return controller.Result{RequeueAfter: time.Second}, err // there after all, or nobody knows
+		return controller.Result{RequeueAfter: time.Second}, err // there after all, or unknown
 	}
 	for _, p := range pods {
 		m := p.GetMetadata()

@@ -13,12 +13,14 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// taintOutOfService is the taint by which a person vouches that a node is off, as Kubernetes names it.
+// taintOutOfService is the taint by which a person vouches that a node is off, as Kubernetes names
+// it.
 const taintOutOfService = "node.kubernetes.io/out-of-service"
 
-// outOfService removes the pods that are being deleted from nodes that are not ready and have the taint: no agent will
-// confirm that they have ended. With the effect NoExecute the taint also evicts the pods that do not tolerate it, by
-// eviction.go. As in Kubernetes, the key alone decides here, and a node that is ready keeps its pods.
+// outOfService removes the pods that are being deleted from nodes that are not ready and have the
+// taint: no agent will confirm that they have ended. With the effect NoExecute the taint also
+// evicts the pods that do not tolerate it, by eviction.go. As in Kubernetes, the key alone decides
+// here, and a node that is ready keeps its pods.
 type outOfService struct {
 	client *client.Client
 	nodes  *client.Informer[*corev1.Node]
@@ -51,7 +53,8 @@ func (o *outOfService) reconcile(ctx context.Context, key controller.Key) (contr
 	return controller.Result{}, nil
 }
 
-// awaitsAgent reports whether a pod is being deleted and stays until its agent confirms that it has ended.
+// awaitsAgent reports whether a pod is being deleted and stays until its agent confirms that it has
+// ended.
 func awaitsAgent(p *corev1.Pod) bool {
 	m := p.GetMetadata()
 	return m.GetDeletionTimestamp() != nil && m.GetDeletionGracePeriodSeconds() > 0
@@ -88,7 +91,8 @@ func (o *outOfService) remove(ctx context.Context, seen *corev1.Pod) error {
 		return nil
 	}
 	if err == nil {
-		o.events.Event(p, events.Warning, "NodeOutOfService", "Removed without a confirmation: node %s has the taint %s", p.GetSpec().GetNodeName(), taintOutOfService)
+		o.events.Event(p, events.Warning, "NodeOutOfService",
+			"Removed without a confirmation: node %s has the taint %s", p.GetSpec().GetNodeName(), taintOutOfService)
 	}
 	return err
 }

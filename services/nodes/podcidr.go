@@ -17,20 +17,23 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// podCIDRs gives every node its range of pod addresses, one per family, once and for good. It runs with one worker under a
-// fence, and remembers what it gave before the informer shows it, so that no range is given twice.
+// podCIDRs gives every node its range of pod addresses, one per family, once and for good. It runs
+// with one worker under a fence, and remembers what it gave before the informer shows it, so that
+// no range is given twice.
 type podCIDRs struct {
 	client *client.Client
 	nodes  *client.Informer[*corev1.Node]
 	events *events.Recorder
 	pools  []*rangePool // of different families
-	// counted are the ranges of nodes, by their names, that the pools count as used. Only changed, which is called by one
-	// goroutine, reads it.
+	// counted are the ranges of nodes, by their names, that the pools count as used. Only changed,
+	// which is called by one goroutine, reads it.
 	counted map[string][]netip.Prefix
 }
 
 // newPodCIDRs follows the nodes of an informer that does not run yet.
-func newPodCIDRs(c *client.Client, nodes *client.Informer[*corev1.Node], recorder *events.Recorder, clusters []netip.Prefix, bits []int) *podCIDRs {
+func newPodCIDRs(
+	c *client.Client, nodes *client.Informer[*corev1.Node], recorder *events.Recorder, clusters []netip.Prefix, bits []int,
+) *podCIDRs {
 	out := &podCIDRs{client: c, nodes: nodes, events: recorder, counted: map[string][]netip.Prefix{}}
 	for i, cluster := range clusters {
 		out.pools = append(out.pools, newRangePool(cluster, bits[i]))
@@ -39,7 +42,8 @@ func newPodCIDRs(c *client.Client, nodes *client.Informer[*corev1.Node], recorde
 	return out
 }
 
-// changed notes which ranges a node has. A node that is removed may have had others at its end than those that were seen.
+// changed notes which ranges a node has. A node that is removed may have had others at its end than
+// those that were seen.
 func (c *podCIDRs) changed(old, now *corev1.Node) {
 	name := cmp.Or(now, old).GetMetadata().GetName()
 	before, after := c.counted[name], rangesOf(now)
@@ -76,11 +80,13 @@ func (c *podCIDRs) reconcile(ctx context.Context, key controller.Key) (controlle
 		if slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return sameFamily(p, pool.cluster) }) {
 			continue
 		}
-		// It stays reserved when the write fails: one whose answer is lost may have happened all the same.
+		// It stays reserved when the write fails: one whose answer is lost may have happened all the
+		// same.
 		free, ok := pool.reserve(key.Name, pool.former(node))
 		if !ok {
 			c.events.Event(node, events.Warning, "CIDRNotAvailable",
-				"Every /%d of the cluster CIDR %s is allocated to a node: delete nodes, or start the cluster with a larger range", pool.bits, pool.cluster)
+				"Every /%d of the cluster CIDR %s is allocated to a node: delete nodes, or start the cluster with a larger range",
+				pool.bits, pool.cluster)
 			return controller.Result{}, fmt.Errorf("no /%d of %s is free", pool.bits, pool.cluster)
 		}
 		ranges = append(ranges, free)
@@ -120,8 +126,8 @@ func rangesOf(node *corev1.Node) []netip.Prefix {
 	return out
 }
 
-// former returns the range that a node says it had, before the cluster forgot it, and the zero prefix when it says none that a
-// node can be given.
+// former returns the range that a node says it had, before the cluster forgot it, and the zero
+// prefix when it says none that a node can be given.
 func (r *rangePool) former(node *corev1.Node) netip.Prefix {
 	for text := range strings.SplitSeq(node.GetMetadata().GetAnnotations()[kind.AnnotationPodCIDRs], ",") {
 		p, err := netip.ParsePrefix(text)

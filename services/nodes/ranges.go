@@ -6,17 +6,18 @@ import (
 	"sync"
 )
 
-// rangePool is the ranges of one size in a cluster CIDR, and who has which. It costs the same for each node, however many
-// there are. Its methods may be called concurrently.
+// rangePool is the ranges of one size in a cluster CIDR, and who has which. It costs the same for
+// each node, however many there are. Its methods may be called concurrently.
 type rangePool struct {
 	cluster netip.Prefix
 	bits    int // of a range
 
 	mu sync.Mutex
-	// used counts the nodes that have a range, of the pool's size, and odd those with a range of another size: set by hand,
-	// or from before the size was changed.
+	// used counts the nodes that have a range, of the pool's size, and odd those with a range of
+	// another size: set by hand, or from before the size was changed.
 	used, odd map[netip.Prefix]int
-	// reserved are the ranges that nodes were given whose objects may not show it yet, and byNode the same by their nodes.
+	// reserved are the ranges that nodes were given whose objects may not show it yet, and byNode the
+	// same by their nodes.
 	reserved map[netip.Prefix]struct{}
 	byNode   map[string]netip.Prefix
 	// low is the number of a range; no lower one is free.
@@ -74,8 +75,9 @@ func (r *rangePool) forget(node string) {
 	}
 }
 
-// reserve returns a range for a node and keeps it from others: the one that was reserved for it before, or else the one that it
-// asks for, unless that is not valid, or else the lowest; one that overlaps no other node's. It reports false when none is free.
+// reserve returns a range for a node and keeps it from others: the one that was reserved for it
+// before, or else the one that it asks for, unless that is not valid, or else the lowest; one that
+// overlaps no other node's. It reports false when none is free.
 func (r *rangePool) reserve(node string, former netip.Prefix) (netip.Prefix, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -57,7 +57,7 @@ func TestRangePool(t *testing.T) {
 		t.Errorf("f: got %v though all are taken", got)
 	}
 
-	// What becomes free is given again, the lowest first, and not before nobody has it.
+	// What becomes free is given again, the lowest first, and not while a node has it.
 	pool.use(of("10.0.6.0/24")) // the object of b shows it
 	pool.forget("b")
 	if got, ok := pool.reserve("f", netip.Prefix{}); ok {

@@ -25,12 +25,13 @@ import (
 const (
 	// answerWindow is for how long before an eviction the agent of an unreachable node is asked.
 	answerWindow = 4 * time.Second
-	// askAgain is how long after an answer a node that does not renew its lease is asked again: as often as others renew.
+	// askAgain is how long after an answer a node that does not renew its lease is asked again: as
+	// often as others renew.
 	askAgain = 3 * time.Second
 	// opinionLife is how long the outcome of asking counts.
 	opinionLife = 15 * time.Second
-	// heartbeatTTL is the time to live of an agent's lease. An agent that answered somebody counts as one that has renewed
-	// its lease at that time.
+	// heartbeatTTL is the time to live of an agent's lease. An agent that answered counts as one that
+	// has renewed its lease at that time.
 	heartbeatTTL = 10 * time.Second
 	// witnesses is how many other nodes are asked whether they reach a node.
 	witnesses = 3
@@ -38,13 +39,15 @@ const (
 	reachWorkers = 32
 )
 
-// reachability is the second opinion on nodes that do not renew their leases: it asks their agents directly, and asks other
-// nodes whether they reach them. A node that is only cut off from the masters, or was only slow, keeps its pods.
+// reachability is the second opinion on nodes that do not renew their leases: it asks their agents
+// directly, and asks other nodes whether they reach them. A node that is only cut off from the
+// masters, or was only slow, keeps its pods.
 type reachability struct {
 	nodes  *client.Informer[*corev1.Node]
 	events *events.Recorder
 	log    *zap.Logger
-	// ask asks the agent of a node, from another node or, when that is nil, from here, until it answers or ctx ends.
+	// ask asks the agent of a node, from another node or, when that is nil, from here, until it
+	// answers or ctx ends.
 	ask func(ctx context.Context, from, node *corev1.Node) error
 	// known is called when the opinion on a node has changed.
 	known func(controller.Key)
@@ -55,8 +58,8 @@ type reachability struct {
 
 // opinion is what was found out about a node.
 type opinion struct {
-	// asked is when the last round of asking began that nothing came of, answered when the node answered last, and ended
-	// when the last round did.
+	// asked is when the last round of asking began that nothing came of, answered when the node
+	// answered last, and ended when the last round did.
 	asked, answered, ended time.Time
 }
 
@@ -108,8 +111,8 @@ func (r *reachability) reconcile(ctx context.Context, key controller.Key) (contr
 	return controller.Result{}, nil
 }
 
-// round asks the agent of a node from here and from some other nodes at once. It returns who was answered first, or why
-// each of them was not.
+// round asks the agent of a node from here and from some other nodes at once. It returns who was
+// answered first, or why each of them was not.
 func (r *reachability) round(ctx context.Context, node *corev1.Node) (by string, problem error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWindow)
 	defer cancel()
@@ -145,7 +148,8 @@ func (r *reachability) round(ctx context.Context, node *corev1.Node) (by string,
 func (r *reachability) witnesses(except *corev1.Node) []*corev1.Node {
 	var ready []*corev1.Node
 	for _, n := range r.nodes.List() {
-		if n.GetMetadata().GetName() != except.GetMetadata().GetName() && kind.NodeCondition(n, kind.NodeReady).GetStatus() == kind.ConditionTrue && canAsk(n) {
+		isReady := kind.NodeCondition(n, kind.NodeReady).GetStatus() == kind.ConditionTrue
+		if isReady && n.GetMetadata().GetName() != except.GetMetadata().GetName() && canAsk(n) {
 			ready = append(ready, n)
 		}
 	}

@@ -18,7 +18,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// machines are simulated nodes: their agents renew leases and answer, unless something is wrong with them.
+// machines are simulated nodes: their agents renew leases and answer, unless something is wrong
+// with them.
 type machines struct {
 	client *client.Client
 	work   sync.WaitGroup
@@ -115,8 +116,8 @@ func (m *machines) beat(ctx context.Context, name string) error {
 	return nil
 }
 
-// lossy is a number of machines, each with a pod of its name, under the service; then something happens. It returns when
-// each pod was evicted, as seen every 100 ms, after what happened.
+// lossy is a number of machines, each with a pod of its name, under the service; then something
+// happens. It returns when each pod was evicted, as seen every 100 ms, after what happened.
 func lossy(t *testing.T, count int, happens func(m *machines, others []string)) map[string]time.Duration {
 	t.Helper()
 	server, c := clienttest.Start(t)

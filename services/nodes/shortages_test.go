@@ -20,7 +20,7 @@ func TestTaintShortages(t *testing.T) {
 		{"short and tainted", "True", []*corev1.Taint{short, own}, []string{kind.TaintDiskPressure, "dedicated"}},
 		{"well again", "False", []*corev1.Taint{short, own}, []string{"dedicated"}},
 		{"silent", "Unknown", []*corev1.Taint{short}, []string{kind.TaintDiskPressure}},
-		{"never told", "", []*corev1.Taint{own}, []string{"dedicated"}},
+		{"unknown", "", []*corev1.Taint{own}, []string{"dedicated"}},
 	} {
 		node := &corev1.Node{Status: &corev1.NodeStatus{}}
 		if tt.status != "" {

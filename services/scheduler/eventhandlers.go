@@ -55,7 +55,8 @@ func (l *loop) podChanged(old, pod *corev1.Pod) {
 	case !l.serves(pod):
 		l.forget(p.UID)
 	case old == nil || old.GetMetadata().GetGeneration() != pod.GetMetadata().GetGeneration():
-		// A change of the status alone, such as this scheduler's own condition, does not make the pod fit.
+		// A change of the status alone, such as this scheduler's own condition, does not make the pod
+		// fit.
 		l.queue.Add(p, now)
 		l.wake()
 	}

@@ -14,7 +14,8 @@ import (
 	"github.com/xebec-project/xebec/services/scheduler/framework"
 )
 
-// explainer answers from the API instead of the loop's cache, so that every instance can, leading or not.
+// explainer answers from the API instead of the loop's cache, so that every instance can, leading
+// or not.
 type explainer struct {
 	schedulerv1.UnimplementedSchedulerServiceServer
 	client    *client.Client
@@ -55,7 +56,8 @@ func (e *explainer) Explain(ctx context.Context, req *schedulerv1.ExplainRequest
 	return resp, nil
 }
 
-// load gathers the nodes and the pods on them, without the pod that is explained: it is rated as if it were not bound.
+// load gathers the nodes and the pods on them, without the pod that is explained: it is rated as if
+// it were not bound.
 func (e *explainer) load(ctx context.Context, without string) (*cache.Cache, error) {
 	nodes, _, err := client.List[*corev1.Node](ctx, e.client, client.ListOptions{})
 	if err != nil {

@@ -21,7 +21,8 @@ import (
 	"github.com/xebec-project/xebec/services/scheduler/queue"
 )
 
-// loop schedules waiting pods for one term of leadership. Informers report changes under mu; one goroutine chooses nodes.
+// loop schedules waiting pods for one term of leadership. Informers report changes under mu; one
+// goroutine chooses nodes.
 type loop struct {
 	cfg      Config
 	log      *zap.Logger
@@ -91,8 +92,8 @@ func (l *loop) idle(ctx context.Context) {
 	}
 }
 
-// schedule takes a batch of ready pods out of the queue and chooses their nodes, reserving each before the next pod is
-// looked at. It returns the assignments, and the pods of the batch by uid.
+// schedule takes a batch of ready pods out of the queue and chooses their nodes, reserving each
+// before the next pod is looked at. It returns the assignments, and the pods of the batch by uid.
 func (l *loop) schedule() ([]framework.Assignment, map[string]*queue.Pod) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -86,7 +86,8 @@ func onHostPort(port int32) func(*corev1.Pod) {
 	}
 }
 
-// idleLoop returns a loop without goroutines, which the test drives by informer events and calls of schedule.
+// idleLoop returns a loop without goroutines, which the test drives by informer events and calls of
+// schedule.
 func idleLoop(t *testing.T) *loop {
 	t.Helper()
 	_, c := clienttest.Start(t)
@@ -108,8 +109,8 @@ func scheduled(l *loop) (string, []framework.Assignment, map[string]*queue.Pod) 
 // afterBackoff lets every back-off end.
 func afterBackoff() { <-time.After(queue.BackoffMax) }
 
-// TestOnlyEventsThatHelpWakePods has pods that fit nowhere, each for another reason, and changes the cluster. Pods that a change
-// cannot help stay where they are.
+// TestOnlyEventsThatHelpWakePods has pods that fit nowhere, each for another reason, and changes
+// the cluster. Pods that a change cannot help stay where they are.
 func TestOnlyEventsThatHelpWakePods(t *testing.T) {
 	gpu := func(n *corev1.Node) { n.Status.Allocatable["example.com/gpu"] = &metav1.Quantity{String_: "1"} }
 	for _, tt := range []struct {
@@ -126,7 +127,7 @@ func TestOnlyEventsThatHelpWakePods(t *testing.T) {
 				n.Spec.Taints = append(n.Spec.Taints, &corev1.Taint{Key: "x", Effect: "NoSchedule"})
 			}))
 		}, ""},
-		{"a label is added that nobody selects", func(l *loop) { l.nodeChanged(nil, newNode("full", "1", labelled("disk", "hdd"))) }, ""},
+		{"a label is added that no pod selects", func(l *loop) { l.nodeChanged(nil, newNode("full", "1", labelled("disk", "hdd"))) }, ""},
 		{"a selected label is added", func(l *loop) { l.nodeChanged(nil, newNode("full", "1", labelled("disk", "ssd"))) }, "ssd"},
 		{"a node grows a little", func(l *loop) { l.nodeChanged(nil, newNode("full", "2")) }, "small"},
 		{"a node grows much", func(l *loop) { l.nodeChanged(nil, newNode("full", "8")) }, "large small"},

@@ -18,8 +18,8 @@ import (
 	"github.com/xebec-project/xebec/services/scheduler/framework"
 )
 
-// reporter shows users why pods fit on no node: by an event and by the condition PodScheduled. It works beside the loop, so
-// that a thousand such pods, or a slow API, delay no pod that fits.
+// reporter shows users why pods fit on no node: by an event and by the condition PodScheduled. It
+// works beside the loop, so that a thousand such pods, or a slow API, delay no pod that fits.
 type reporter struct {
 	client *client.Client
 	pods   *client.Informer[*corev1.Pod]

@@ -1,8 +1,10 @@
-// Package scheduler assigns pods to nodes. One instance of the service, elected, decides; every instance explains.
+// Package scheduler assigns pods to nodes. One instance of the service, elected, decides; every
+// instance explains.
 //
-// Plug-ins decide: package framework runs them, and package cache holds what they look at. eventhandlers.go fills the cache
-// and the queue from informers, loop.go takes ready pods from the queue and chooses their nodes, package binding binds them,
-// report.go shows users why pods fit nowhere, and explain.go answers `xebec why`.
+// Plug-ins decide: package framework runs them, and package cache holds what they look at.
+// eventhandlers.go fills the cache and the queue from informers, loop.go takes ready pods from the
+// queue and chooses their nodes, package binding binds them, report.go shows users why pods fit
+// nowhere, and explain.go answers `xebec why`.
 package scheduler
 
 import (
@@ -95,7 +97,8 @@ func slim(p *corev1.Pod) {
 		*c = corev1.Container{Name: c.GetName(), Image: c.GetImage(), Ports: c.GetPorts(), Resources: c.GetResources()}
 	}
 	p.Spec.Volumes = nil
-	// What a node has granted, and what is in force, differ from what the spec asks for while a pod is resized.
+	// What a node has granted, and what is in force, differ from what the spec asks for while a pod is
+	// resized.
 	st := &corev1.PodStatus{
 		ContainerStatuses:     slimStatuses(p.GetStatus().GetContainerStatuses()),
 		InitContainerStatuses: slimStatuses(p.GetStatus().GetInitContainerStatuses()),

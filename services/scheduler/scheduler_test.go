@@ -147,7 +147,8 @@ func TestUnschedulablePods(t *testing.T) {
 			return got == message
 		})
 
-		// What does not help causes no attempt, and so no event. Without events, the pod is tried every five minutes.
+		// What does not help causes no attempt, and so no event. Without events, the pod is tried every
+		// five minutes.
 		clienttest.Seed(s, newNode("n", "2"))
 		clienttest.Seed(s, newPod("other", "1", on("n")))
 		clienttest.Remove(s, getPod(t, c, "other"))

@@ -19,7 +19,8 @@ import (
 
 // Config is what an operator can set.
 type Config struct {
-	// Workers is how many objects of each kind are reconciled at once; 0 means the default of internal/controller.
+	// Workers is how many objects of each kind are reconciled at once; 0 means the default of
+	// internal/controller.
 	Workers int `yaml:"workers" help:"how many objects of each kind are reconciled at once, 0 for the default"`
 }
 

@@ -1,5 +1,6 @@
-// Package edgetest is a caller that does what no client library does: it leaves messages unfinished and connections idle, and
-// makes calls with whatever headers it likes. It is for tests and benchmarks of limits.
+// Package edgetest is a caller that does what no client library does: it leaves messages unfinished
+// and connections idle, and makes calls with whatever headers it likes. It is for tests and
+// benchmarks of limits.
 package edgetest
 
 import (
@@ -36,7 +37,8 @@ type Conn struct {
 	err      error
 }
 
-// Dial connects from a local address, any when it is nil, to a server by TLS. The configuration says nothing of HTTP/2.
+// Dial connects from a local address, any when it is nil, to a server by TLS. The configuration
+// says nothing of HTTP/2.
 func Dial(ctx context.Context, local net.Addr, address string, config *tls.Config) (*Conn, error) {
 	dialer := &net.Dialer{LocalAddr: local, Timeout: 10 * time.Second}
 	raw, err := dialer.DialContext(ctx, "tcp", address)
@@ -129,7 +131,8 @@ func (c *Conn) read() {
 	}
 }
 
-// Open begins a call of a method with headers, in pairs, besides those that every call has, and returns its stream.
+// Open begins a call of a method with headers, in pairs, besides those that every call has, and
+// returns its stream.
 func (c *Conn) Open(method string, headers ...string) (stream uint32, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -139,7 +142,9 @@ func (c *Conn) Open(method string, headers ...string) (stream uint32, err error)
 	stream = c.next
 	c.next += 2
 	c.headers.Reset()
-	pairs := append([]string{":method", "POST", ":scheme", "https", ":path", method, ":authority", "xebec", "content-type", "application/grpc", "te", "trailers"}, headers...)
+	pairs := append([]string{
+		":method", "POST", ":scheme", "https", ":path", method, ":authority", "xebec", "content-type", "application/grpc", "te", "trailers",
+	}, headers...)
 	for i := 0; i+1 < len(pairs); i += 2 {
 		if err := c.encoder.WriteField(hpack.HeaderField{Name: pairs[i], Value: pairs[i+1]}); err != nil {
 			return 0, err
@@ -160,8 +165,9 @@ func (c *Conn) Open(method string, headers ...string) (stream uint32, err error)
 // errAnswered ends a Send to a stream that the server has ended.
 var errAnswered = errors.New("the server has ended the call")
 
-// Send sends part of a message: its prefix, which announces so many bytes, and as many of them as sent says, as the server's
-// windows allow. It returns when all is sent, the server ends the call or the connection, or ctx ends.
+// Send sends part of a message: its prefix, which announces so many bytes, and as many of them as
+// sent says, as the server's windows allow. It returns when all is sent, the server ends the call
+// or the connection, or ctx ends.
 func (c *Conn) Send(ctx context.Context, stream uint32, announced, sent int) error {
 	prefix := make([]byte, 5)
 	binary.BigEndian.PutUint32(prefix[1:], uint32(announced))
@@ -211,7 +217,8 @@ func (c *Conn) data(ctx context.Context, stream uint32, data []byte) error {
 	return nil
 }
 
-// Answer waits until the server ends a call and returns its trailers, or "rst" with the code of a reset.
+// Answer waits until the server ends a call and returns its trailers, or "rst" with the code of a
+// reset.
 func (c *Conn) Answer(ctx context.Context, stream uint32) (map[string]string, error) {
 	return c.await(ctx, func() map[string]string { return c.ended[stream] })
 }

@@ -8,15 +8,15 @@ import (
 	"github.com/xebec-project/xebec/internal/allowlist"
 )
 
-// Config says where a gateway listens besides its own address, and from where connections are taken unless a
-// GatewayAccess says otherwise.
+// Config says where a gateway listens besides its own address, and from where connections are taken
+// unless a GatewayAccess says otherwise.
 type Config struct {
 	// Private is the listener at the gateway's own address, `listen`, for the cluster's own network.
 	Private ListenerConfig `yaml:"private"`
 	// Public is the listener for the world outside.
 	Public PublicConfig `yaml:"public"`
-	// Keep is a file in which the gateway keeps the GatewayAccess it saw last, for a start while no apiserver answers.
-	// Empty keeps it nowhere: such a start goes by the configuration.
+	// Keep is a file in which the gateway keeps the GatewayAccess it saw last, for a start while no
+	// apiserver answers. Empty keeps it nowhere: such a start goes by the configuration.
 	Keep string `yaml:"keep" help:"file that keeps the last GatewayAccess, for a start while no apiserver answers"`
 }
 
@@ -24,11 +24,12 @@ type Config struct {
 type ListenerConfig struct {
 	// Closed takes no connections but the masters' own.
 	Closed bool `yaml:"closed" help:"take no connections but the masters' own"`
-	// Allow lists the sources that connections are taken from, as prefixes without host bits and overlaps, at most 40;
-	// empty for everywhere.
+	// Allow lists the sources that connections are taken from, as prefixes without host bits and
+	// overlaps, at most 40; empty for everywhere.
 	Allow []string `yaml:"allow" help:"prefixes that connections are taken from, at most 40; everywhere when empty"`
-	// Proxies lists the load balancers, as prefixes, that put a PROXY protocol header (send-proxy-v2) before each
-	// connection. A connection of theirs without one is refused; the header of anyone else counts for nothing.
+	// Proxies lists the load balancers, as prefixes, that put a PROXY protocol header (send-proxy-v2)
+	// before each connection. A connection of theirs without one is refused; the header of anyone else
+	// counts for nothing.
 	Proxies []string `yaml:"proxies" help:"prefixes of load balancers that send a PROXY protocol header, which tells the client's address"`
 }
 

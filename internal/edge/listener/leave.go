@@ -10,10 +10,11 @@ import (
 )
 
 const (
-	// enoughChecks is one more than the failed checks that a load balancer takes a server out for: the last shows that it has.
+	// enoughChecks is one more than the failed checks that a load balancer takes a server out for: the
+	// last shows that it has.
 	enoughChecks = 3
-	// recently is how long ago the last check may be of a load balancer that is there, and leaveLimit how long one is waited
-	// for that ends itself meanwhile.
+	// recently is how long ago the last check may be of a load balancer that is there, and leaveLimit
+	// how long one is waited for that ends itself meanwhile.
 	recently   = 6 * time.Second
 	leaveLimit = 6 * time.Second
 )
@@ -24,16 +25,17 @@ type checks struct {
 	failed int // since the gateway leaves
 }
 
-// OpenWhen fails the checks of load balancers until ready is closed. Connections that come all the same are taken.
+// OpenWhen fails the checks of load balancers until ready is closed. Connections that come all the
+// same are taken.
 func (s *Set) OpenWhen(ready <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ready = ready
 }
 
-// Leave fails the checks of load balancers from now on, and returns when each of them has noticed. Connections are taken and
-// served as ever meanwhile: so none is sent to a gateway that takes no more, and none is lost. Without load balancers it
-// returns at once.
+// Leave fails the checks of load balancers from now on, and returns when each of them has noticed.
+// Connections are taken and served as ever meanwhile: so none is sent to a gateway that takes no
+// more, and none is lost. Without load balancers it returns at once.
 func (s *Set) Leave() {
 	s.mu.Lock()
 	s.left = make(chan struct{})
@@ -47,7 +49,8 @@ func (s *Set) Leave() {
 	select {
 	case <-s.left:
 	case <-limit.C:
-		s.log.Info("Stopping although a load balancer does not look any more whether to send connections", zap.Duration(metrics.KeyWaited, leaveLimit))
+		s.log.Info("Stopping although a load balancer stopped its health checks",
+			zap.Duration(metrics.KeyWaited, leaveLimit))
 	}
 }
 
@@ -90,7 +93,8 @@ func closed(c <-chan struct{}) bool {
 	}
 }
 
-// allNoticed tells whether no load balancer that is there takes the gateway for well. The caller holds d.mu.
+// allNoticed tells whether no load balancer that is there takes the gateway for well. The caller
+// holds d.mu.
 func (s *Set) allNoticed() bool {
 	for _, c := range s.checks {
 		if c.failed < enoughChecks && time.Since(c.last) < recently {

@@ -22,7 +22,7 @@ const headerTimeout = 5 * time.Second
 // handshakeTimeout is what gRPC gives a handshake, which a deadline for the header replaces.
 const handshakeTimeout = 2 * time.Minute
 
-// headerBytes is more than a PROXY header has, without the extensions that nobody needs here.
+// headerBytes is more than a PROXY header has, without extensions.
 const headerBytes = 536
 
 // errDenied ends a connection that the access list does not admit.
@@ -46,7 +46,8 @@ type Addr struct {
 // Network implements net.Addr.
 func (Addr) Network() string { return "tcp" }
 
-// Listeners returns the private listener, which is the one given, and the public one when there is one.
+// Listeners returns the private listener, which is the one given, and the public one when there is
+// one.
 func (s *Set) Listeners(private net.Listener) ([]net.Listener, error) {
 	listeners := []net.Listener{&listener{private, s, Private}}
 	if s.cfg.Public.Listen == "" {
@@ -61,8 +62,8 @@ func (s *Set) Listeners(private net.Listener) ([]net.Listener, error) {
 	return append(listeners, &listener{public, s, Public}), nil
 }
 
-// listener hands out connections that know where they came in. It reads nothing of them: whoever is slow holds up only
-// the own connection.
+// listener hands out connections that know where they came in. It reads nothing of them, so that a
+// slow client delays only its own connection.
 type listener struct {
 	net.Listener
 	set  *Set
@@ -89,9 +90,10 @@ type conn struct {
 	set      *Set
 	listener string
 	peer     netip.AddrPort // the other end of the connection itself
-	source   netip.Addr     // that, or whom a trusted proxy names
+	source   netip.Addr     // that, or the address that a trusted proxy names
 	remote   net.Addr
-	// proxysOwn says that a trusted proxy speaks for itself, as its health checks do: nobody else's call comes by it.
+	// proxysOwn reports that a trusted proxy speaks for itself, as its health checks do: the
+	// connection carries no other calls.
 	proxysOwn bool
 	buffered  *bufio.Reader // holds what came right after a PROXY header
 	closing   sync.Once
@@ -125,8 +127,9 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// Admit reads a trusted proxy's header, and returns an error when the connection's source is not admitted. It is called
-// once per connection, before its handshake, and tells the log and the counters.
+// Admit reads a trusted proxy's header, and returns an error when the connection's source is not
+// admitted. It is called once per connection, before its handshake, and tells the log and the
+// counters.
 func (s *Set) Admit(connection net.Conn) error {
 	c, ok := connection.(*conn)
 	if !ok {
@@ -190,11 +193,11 @@ func (c *conn) readHeader() (netip.AddrPort, error) {
 	return netip.AddrPortFrom(client.Addr().Unmap().WithZone(""), client.Port()), nil
 }
 
-// tellBadHeader logs a trusted proxy's connection without a proper header. One that goes away without a byte is a check
-// of whether somebody listens, which comes every second.
+// tellBadHeader logs a trusted proxy's connection without a proper header. One that goes away
+// without a byte is a check of the port, which comes every second.
 func (s *Set) tellBadHeader(c *conn, err error) {
 	if errors.Is(err, errSilent) {
-		s.log.Debug("A load balancer looked whether the gateway listens", zap.Stringer(metrics.KeyPeer, c.peer))
+		s.log.Debug("A load balancer checked the port", zap.Stringer(metrics.KeyPeer, c.peer))
 		return
 	}
 	s.decided.WithLabelValues(c.listener, resultProxy).Inc()

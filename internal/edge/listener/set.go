@@ -1,9 +1,11 @@
-// Package listener decides from where a front door of the cluster takes connections: at its listeners, public and private, by the
-// configuration or, while there is one, by the cluster's GatewayAccess. It asks before any handshake, so that those who
-// are not admitted learn nothing, and when the rules change it cuts the connections that they no longer admit.
+// Package listener decides from where a gateway takes connections: at its listeners, public and
+// private, by the configuration or, while there is one, by the cluster's GatewayAccess. It asks
+// before any handshake, so that those who are not admitted learn nothing, and when the rules change
+// it cuts the connections that they no longer admit.
 //
-// The masters themselves are always admitted: loopback, this host's own addresses, and the addresses at which the control
-// plane's services are registered. So nobody can lock a cluster up from itself.
+// The masters themselves are always admitted: loopback, this host's own addresses, and the
+// addresses at which the control plane's services are registered. So no access list can lock the
+// masters out.
 package listener
 
 import (
@@ -49,7 +51,7 @@ const mastersInterval = 10 * time.Second
 
 // Rule says who is admitted at a listener.
 type Rule struct {
-	// Closed admits nobody but the masters.
+	// Closed admits only the masters.
 	Closed bool
 	// Allowed are the sources; the empty list admits everyone.
 	Allowed allowlist.List
@@ -85,8 +87,8 @@ type Set struct {
 	ready   <-chan struct{}        // closed when the gateway takes calls; nil: from the beginning
 	left    chan struct{}          // not nil: the gateway leaves; closed when all load balancers have noticed
 
-	told       *rate.Limiter // bounds the log of denied connections
-	silenced   int           // denied since the log told of one
+	denials    *rate.Limiter // bounds the log of denied connections
+	silenced   int           // denied connections since the last that was logged
 	decided    *prometheus.CounterVec
 	openGauges *prometheus.GaugeVec
 }
@@ -99,15 +101,16 @@ const (
 	resultProxy    = "bad_proxy_header"
 )
 
-// New returns listeners that go by the rules kept last, or by the configuration, which must be valid. Registerer may be
-// nil.
+// New returns listeners that go by the rules kept last, or by the configuration, which must be
+// valid. Registerer may be nil.
 func New(cfg Config, log *zap.Logger, registerer prometheus.Registerer) (*Set, error) {
 	s := &Set{
 		cfg: cfg, log: log, open: make(map[*conn]struct{}), checks: make(map[netip.Addr]*checks),
 		proxies: map[string]allowlist.List{Private: cfg.Private.proxies(), Public: cfg.Public.proxies()},
-		told:    rate.NewLimiter(1, 10),
+		denials: rate.NewLimiter(1, 10),
 		decided: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: metrics.GatewayConnections, Help: "Connections by listener and result: admitted, denied by the access list, cut when the list changed, or with a bad PROXY header.",
+			Name: metrics.GatewayConnections,
+			Help: "Connections by listener and result: admitted, denied by the access list, cut when the list changed, or with a bad PROXY header.",
 		}, []string{metrics.LabelListener, metrics.LabelResult}),
 		openGauges: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: metrics.GatewayOpenConnections, Help: "Connections that are open, by listener.",
@@ -115,7 +118,8 @@ func New(cfg Config, log *zap.Logger, registerer prometheus.Registerer) (*Set, e
 	}
 	s.rules = s.configured()
 	if kept, err := s.load(); err != nil {
-		log.Warn("The GatewayAccess kept from before is of no use: going by the configuration", zap.String(metrics.KeyFile, cfg.Keep), zap.Error(err))
+		log.Warn("The stored GatewayAccess cannot be used: using the configuration",
+			zap.String(metrics.KeyFile, cfg.Keep), zap.Error(err))
 	} else if kept != nil {
 		s.rules = s.from(kept, FromKept)
 	}
@@ -149,7 +153,8 @@ func (s *Set) from(access *gatewayv1.GatewayAccess, from string) *rules {
 		}
 		list, problems := allowlist.Parse(listener.access.GetAllowedCidrs())
 		for _, problem := range problems {
-			// The apiserver refuses such lists. What can be read of it counts; a list of nothing else admits nobody.
+			// The apiserver refuses such lists. What can be read of it counts; a list of nothing else admits
+			// no source.
 			s.log.Error("An entry of the GatewayAccess is of no use", zap.Error(problem))
 		}
 		*listener.rule = Rule{
@@ -176,7 +181,8 @@ func (s *Set) Run(ctx context.Context, objects *client.Client, directory *discov
 		s.change(s.configured())
 		s.keep(nil)
 	}
-	// The whole state first, then each change: before the state is known, the rules kept from before count.
+	// The whole state first, then each change: before the state is known, the rules kept from before
+	// count.
 	synced := false
 	informer.OnState(func() {
 		synced = true
@@ -209,7 +215,8 @@ func (s *Set) change(next *rules) {
 			zap.Bool(metrics.KeyPublicClosed, next.public.Closed), zap.Strings(metrics.KeyPublic, next.public.Allowed.Strings()))
 	}
 	for _, c := range cut {
-		s.log.Info("Cut a connection that the access list no longer admits", zap.String(metrics.KeyListener, c.listener), zap.Stringer(metrics.KeyPeer, c.source))
+		s.log.Info("Cut a connection that the access list no longer admits",
+			zap.String(metrics.KeyListener, c.listener), zap.Stringer(metrics.KeyPeer, c.source))
 		s.decided.WithLabelValues(c.listener, resultCut).Inc()
 		_ = c.Close()
 	}
@@ -244,12 +251,12 @@ func (s *Set) State() State {
 	return State{From: s.rules.from, Private: s.rules.private, Public: s.rules.public, Listens: s.cfg.Public.Listen != ""}
 }
 
-// deny counts and logs a connection that is not admitted; the log has ten at once and one a second, and how many it
-// left out.
+// deny counts and logs a connection that is not admitted; the log has ten at once and one a second,
+// and how many it left out.
 func (s *Set) deny(listener string, source netip.Addr) {
 	s.decided.WithLabelValues(listener, resultDenied).Inc()
 	s.mu.Lock()
-	if !s.told.Allow() {
+	if !s.denials.Allow() {
 		s.silenced++
 		s.mu.Unlock()
 		return
@@ -261,7 +268,8 @@ func (s *Set) deny(listener string, source netip.Addr) {
 		zap.Int(metrics.KeyUnlogged, silenced))
 }
 
-// followMasters reads the addresses of the masters now and then. While etcd does not answer those known last count.
+// followMasters reads the addresses of the masters now and then. While etcd does not answer those
+// known last count.
 func (s *Set) followMasters(ctx context.Context, directory *discovery.Directory) {
 	ticker := time.NewTicker(mastersInterval)
 	defer ticker.Stop()

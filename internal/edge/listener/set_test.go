@@ -33,8 +33,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// site is a server at a set of listeners, whose public listener trusts loopback to be a load balancer: so a test can come from
-// anywhere.
+// site is a server at a set of listeners, whose public listener trusts loopback to be a load
+// balancer: so a test can come from anywhere.
 type site struct {
 	t               *testing.T
 	set             *Set
@@ -181,10 +181,10 @@ func TestProxyHeaders(t *testing.T) {
 			t.Error(err)
 		}
 		if s.logs.FilterMessageSnippet("send-proxy-v2").FilterLevelExact(zapcore.WarnLevel).Len() == 0 || s.count(Public, resultProxy) == 0 {
-			t.Error("nothing is told of it")
+			t.Error("the log and the counter lack it")
 		}
 	})
-	t.Run("a look whether somebody listens is no news", func(t *testing.T) {
+	t.Run("a check of the port is not logged", func(t *testing.T) {
 		for _, address := range []string{s.public, s.private} {
 			before := s.logs.FilterLevelExact(zapcore.DebugLevel).Len()
 			conn, err := net.Dial("tcp", address)
@@ -215,7 +215,7 @@ func TestProxyHeaders(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	t.Run("who is slow holds nobody up", func(t *testing.T) {
+	t.Run("slow clients delay only themselves", func(t *testing.T) {
 		conn, err := net.Dial("tcp", s.public)
 		if err != nil {
 			t.Fatal(err)
@@ -275,7 +275,8 @@ func TestChangeCuts(t *testing.T) {
 	if master.Context().Err() != nil {
 		t.Error("the master was cut off")
 	}
-	// The three above, and the three of the checks: those that were cut or denied come back by themselves.
+	// The three above, and the three of the checks: those that were cut or denied come back by
+	// themselves.
 	s.await("one connection open per client", func() bool { return s.open(Public) == 6 })
 }
 
@@ -324,7 +325,7 @@ func TestLeave(t *testing.T) {
 	if err := s.check(s.dial("203.0.113.9")); err != nil {
 		t.Error("a client that comes late: ", err)
 	}
-	// A load balancer that comes now is told as well.
+	// The check of a load balancer that comes now fails as well.
 	for range enoughChecks {
 		if !s.set.checkFails(netip.MustParseAddr("192.0.2.22")) {
 			t.Error("a late load balancer finds a gateway that is well")
@@ -401,7 +402,7 @@ func TestKeep(t *testing.T) {
 	if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the file stays: %v", err)
 	}
-	// What no apiserver would take admits nobody rather than everyone.
+	// A list that no apiserver would accept admits no source.
 	if rule := set.from(access(&gatewayv1.ListenerAccess{AllowedCidrs: []string{"nonsense"}}, nil), FromObject).private; rule.Admits(netip.MustParseAddr("10.0.0.1")) {
 		t.Error("nonsense admits everyone")
 	}

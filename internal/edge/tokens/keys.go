@@ -15,7 +15,7 @@ import (
 
 const (
 	// keysInterval is how often the public keys are fetched. A new key signs a minute after its
-	// creation, when every front door has it.
+	// creation, when every entry has it.
 	keysInterval = 20 * time.Second
 	// keysPause is the least time between two fetches: a token with an unknown key causes a fetch when
 	// the last one is older.
@@ -27,8 +27,8 @@ const (
 	keysTimeout = 5 * time.Second
 )
 
-// keys are the public keys of tokens, kept up to date. While auth does not answer, the last ones stay
-// in use.
+// keys are the public keys of tokens, kept up to date. While auth does not answer, the last ones
+// stay in use.
 type keys struct {
 	auth   authv1.TokenServiceClient
 	wanted chan struct{} // requests a fetch before it is due
@@ -50,7 +50,8 @@ func (k *keys) verify(bearer string) (*token.Claims, error) {
 		return nil, apierr.Unavailable("the token could not be verified: the public keys have not been fetched from auth yet")
 	}
 	claims, _, err := current.Verify(bearer, nil)
-	if wrong := (*token.InvalidError)(nil); errors.As(err, &wrong) && wrong.UnknownKey && time.Since(time.Unix(0, k.fetched.Load())) > keysPause {
+	wrong := (*token.InvalidError)(nil)
+	if errors.As(err, &wrong) && wrong.UnknownKey && time.Since(time.Unix(0, k.fetched.Load())) > keysPause {
 		k.want()
 		return nil, apierr.Unavailable("the token could not be verified: its key is not known yet, and the keys are being fetched again")
 	}

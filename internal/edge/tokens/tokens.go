@@ -1,6 +1,6 @@
 // Package tokens authenticates callers by the bearer tokens of service accounts. It verifies tokens
-// by the cluster's public keys, and asks the service auth whether those that are valid by themselves
-// have been revoked.
+// by the cluster's public keys, and asks the service auth whether those that are valid by
+// themselves have been revoked.
 package tokens
 
 import (
@@ -170,8 +170,8 @@ func (a *Authenticator) Review(ctx context.Context, bearer string) error {
 	return a.review(ctx, known)
 }
 
-// review returns an error when a token is revoked, from the cache or by asking. Concurrent calls with
-// one token share a request, which must not end with the first of them.
+// review returns an error when a token is revoked, from the cache or by asking. Concurrent calls
+// with one token share a request, which must not end with the first of them.
 func (a *Authenticator) review(ctx context.Context, g *validToken) error {
 	g.mu.Lock()
 	fresh, revoked := time.Since(g.reviewed) < reviewedFor, g.revoked

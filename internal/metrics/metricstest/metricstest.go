@@ -8,8 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Values returns a metric's value for each combination of its labels, whose values are joined by commas in the order of
-// the labels' names. Of a histogram it is the number of observations.
+// Values returns a metric's value for each combination of its labels, whose values are joined by
+// commas in the order of the labels' names. Of a histogram it is the number of observations.
 func Values(t testing.TB, from prometheus.Gatherer, name string) map[string]float64 {
 	t.Helper()
 	families, err := from.Gather()

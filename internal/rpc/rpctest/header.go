@@ -13,8 +13,8 @@ import (
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
-// As is a connection on which every call is made by a user in a group, told by headers in place of a certificate. Only a
-// server of HeaderServer believes them.
+// As is a connection on which every call is made by a user in a group, named by headers in place of
+// a certificate. Only a server of HeaderServer believes them.
 type As struct {
 	grpc.ClientConnInterface
 	User, Group string
@@ -34,8 +34,8 @@ func (a As) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string,
 	return a.ClientConnInterface.NewStream(a.outgoing(ctx), desc, method, opts...)
 }
 
-// HeaderServer returns a server without TLS whose callers are who As says, for tests of what callers may do. It authorizes
-// methods as the apiserver does.
+// HeaderServer returns a server without TLS whose callers are who As says, for tests of what
+// callers may do. It authorizes methods as the apiserver does.
 func HeaderServer() *grpc.Server {
 	return grpc.NewServer(
 		grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
@@ -60,7 +60,8 @@ func identify(ctx context.Context) context.Context {
 	return edge.ContextWithIdentity(ctx, edge.Identity{User: md.Get("test-user")[0], Groups: md.Get("test-group")})
 }
 
-// identified is a stream with its caller's identity, over a transport that has the plain codec and no raw frames.
+// identified is a stream with its caller's identity, over a transport that has the plain codec and
+// no raw frames.
 type identified struct {
 	grpc.ServerStream
 	ctx context.Context

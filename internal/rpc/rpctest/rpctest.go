@@ -1,5 +1,6 @@
-// Package rpctest makes certificates, servers and connections of a throwaway cluster for tests. All of it is the real
-// thing on the loopback interface: TLS, identity and interceptors are those of production.
+// Package rpctest makes certificates, servers and connections of a throwaway cluster for tests. All
+// of it is the real thing on the loopback interface: TLS, identity and interceptors are those of
+// production.
 package rpctest
 
 import (
@@ -57,8 +58,9 @@ func (c *Cluster) Admin(t testing.TB) *pki.Source {
 	return c.Source(t, pki.AdminRequest("admin"))
 }
 
-// Serve runs a server until stop is called or the test ends, and returns its address. Empty fields of cfg are filled:
-// Listen with a free loopback port, TLS with the certificate of service "apiserver".
+// Serve runs a server until stop is called or the test ends, and returns its address. Empty fields
+// of cfg are filled: Listen with a free loopback port, TLS with the certificate of service
+// "apiserver".
 func (c *Cluster) Serve(t testing.TB, cfg rpc.ServerConfig, register func(grpc.ServiceRegistrar)) (address string, stop func()) {
 	t.Helper()
 	if cfg.Listen == "" {
@@ -92,8 +94,8 @@ func (c *Cluster) Serve(t testing.TB, cfg rpc.ServerConfig, register func(grpc.S
 	return server.Addr().String(), stop
 }
 
-// Dial connects to servers made by Serve as the holder of tls. Their certificate must be that of service "apiserver"
-// unless cfg says otherwise.
+// Dial connects to servers made by Serve as the holder of tls. Their certificate must be that of
+// service "apiserver" unless cfg says otherwise.
 func (c *Cluster) Dial(t testing.TB, target string, tls *pki.Source, cfg rpc.ClientConfig) *grpc.ClientConn {
 	t.Helper()
 	cfg.TLS = tls

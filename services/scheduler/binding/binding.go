@@ -1,5 +1,6 @@
-// Package binding binds pods to the nodes that were chosen for them, while nodes are being chosen for others. It is
-// optimistic: the pods are reserved on their nodes before, and the reservation is undone for those that cannot be bound.
+// Package binding binds pods to the nodes that were chosen for them, while nodes are being chosen
+// for others. It is optimistic: the pods are reserved on their nodes before, and the reservation is
+// undone for those that cannot be bound.
 package binding
 
 import (
@@ -37,9 +38,10 @@ func New(plugin framework.BindPlugin, log *zap.Logger) *Binder {
 	return &Binder{plugin: plugin, log: log, slots: make(chan struct{}, MaxBatches)}
 }
 
-// Bind starts to bind a batch. It waits while MaxBatches are under way, and starts nothing when ctx ends meanwhile. done is
-// called once for each pod, from another goroutine, with nil when the pod is bound and with the reason when it cannot be.
-// It is not called for pods that are left when ctx ends or the election is lost: the next leader schedules them.
+// Bind starts to bind a batch. It waits while MaxBatches are under way, and starts nothing when ctx
+// ends meanwhile. done is called once for each pod, from another goroutine, with nil when the pod
+// is bound and with the reason when it cannot be. It is not called for pods that are left when ctx
+// ends or the election is lost: the next leader schedules them.
 func (b *Binder) Bind(ctx context.Context, batch []framework.Assignment, done func(a framework.Assignment, err error)) {
 	select {
 	case b.slots <- struct{}{}:
@@ -55,8 +57,8 @@ func (b *Binder) Bind(ctx context.Context, batch []framework.Assignment, done fu
 // Wait returns when no batch is under way.
 func (b *Binder) Wait() { b.running.Wait() }
 
-// bind binds a batch. When it is refused, because one of its pods was deleted for example, its halves are tried, down to the
-// pods that cannot be bound.
+// bind binds a batch. When it is refused, because one of its pods was deleted for example, its
+// halves are tried, down to the pods that cannot be bound.
 func (b *Binder) bind(ctx context.Context, batch []framework.Assignment, done func(a framework.Assignment, err error)) {
 	err := b.attempt(ctx, batch)
 	switch {

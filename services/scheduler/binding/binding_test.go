@@ -157,7 +157,8 @@ func TestBatchesAreLimited(t *testing.T) {
 	})
 }
 
-// TestEndOfTerm ends a term of leadership in three ways: nobody is told an outcome that the next leader decides.
+// TestEndOfTerm ends a term of leadership in three ways: no outcome is reported that the next
+// leader decides.
 func TestEndOfTerm(t *testing.T) {
 	for name, fail := range map[string]func(ctx context.Context) error{
 		"election lost":         func(context.Context) error { return apierr.ElectionLost("kube-system/scheduler") },

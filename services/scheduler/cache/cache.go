@@ -1,5 +1,5 @@
-// Package cache holds the nodes with the pods on them: those that are bound, as informers show them, and those whose binding
-// is under way. It is what filters and scorers look at.
+// Package cache holds the nodes with the pods on them: those that are bound, as informers show
+// them, and those whose binding is under way. It is what filters and scorers look at.
 package cache
 
 import (
@@ -11,8 +11,8 @@ import (
 	"github.com/xebec-project/xebec/services/scheduler/framework"
 )
 
-// Cache holds nodes and pods. It is not safe for concurrent use. Its methods return the events that other pods may be
-// waiting for.
+// Cache holds nodes and pods. It is not safe for concurrent use. Its methods return the events that
+// other pods may be waiting for.
 type Cache struct {
 	snapshot framework.Snapshot
 	nodes    map[string]*framework.Node // those that exist, and those that pods are bound to
@@ -59,7 +59,8 @@ func (c *Cache) SetNode(from *corev1.Node) (framework.Event, error) {
 	return event, nil
 }
 
-// allocatable returns what a node offers, and gives an id to each resource that no node has offered before.
+// allocatable returns what a node offers, and gives an id to each resource that no node has offered
+// before.
 func (c *Cache) allocatable(n *corev1.Node) (framework.Resources, error) {
 	amounts, err := framework.ReadAmounts(n.GetStatus().GetAllocatable())
 	if err != nil {
@@ -78,7 +79,8 @@ func (c *Cache) allocatable(n *corev1.Node) (framework.Resources, error) {
 	return vector, nil
 }
 
-// addResource makes the vectors of all nodes longer, and counts what pods on them request of the new resource.
+// addResource makes the vectors of all nodes longer, and counts what pods on them request of the
+// new resource.
 func (c *Cache) addResource(name string) {
 	id := c.snapshot.Resources.Add(name)
 	for _, n := range c.nodes {
@@ -89,7 +91,8 @@ func (c *Cache) addResource(name string) {
 	}
 }
 
-// DeleteNode removes a node. What its pods take stays counted, in case the node returns before they are deleted.
+// DeleteNode removes a node. What its pods take stays counted, in case the node returns before they
+// are deleted.
 func (c *Cache) DeleteNode(name string) {
 	if at, found := c.find(name); found {
 		c.snapshot.Nodes = slices.Delete(c.snapshot.Nodes, at, at+1)
@@ -114,7 +117,8 @@ func (c *Cache) node(name string) *framework.Node {
 	return n
 }
 
-// SetPod counts a bound pod as it is now, in place of what was counted of it before: as it was, or as it was reserved.
+// SetPod counts a bound pod as it is now, in place of what was counted of it before: as it was, or
+// as it was reserved.
 func (c *Cache) SetPod(p *framework.Pod) framework.Event {
 	was, known := c.pods[p.UID]
 	c.remove(p.UID)

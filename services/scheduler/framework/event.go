@@ -25,7 +25,8 @@ const (
 type Event struct {
 	// Kind is what changed; 0 when nothing did that could help a pod.
 	Kind EventKind
-	// Node is the node that changed, or that the pod is on, as it is after the event; nil when it does not exist.
+	// Node is the node that changed, or that the pod is on, as it is after the event; nil when it does
+	// not exist.
 	Node *Node
 }
 
@@ -33,12 +34,13 @@ type Event struct {
 type EventHint struct {
 	// Kind holds the kinds of event.
 	Kind EventKind
-	// Helps reports whether an event of one of these kinds can let a pod fit that the plug-in refused; nil means that each can.
+	// Helps reports whether an event of one of these kinds can let a pod fit that the plug-in refused;
+	// nil means that each can.
 	Helps func(s *Snapshot, p *Pod, e Event) bool
 }
 
-// NodeLocal returns the hint of a filter whose verdict on a node depends on this node alone: an event helps when the filter
-// passes the node that the event is about.
+// NodeLocal returns the hint of a filter whose verdict on a node depends on this node alone: an
+// event helps when the filter passes the node that the event is about.
 func NodeLocal(kind EventKind, pl PreFilterPlugin) EventHint {
 	return EventHint{kind, func(s *Snapshot, p *Pod, e Event) bool {
 		if e.Node == nil {

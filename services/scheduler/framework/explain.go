@@ -8,7 +8,8 @@ import (
 type Verdict struct {
 	// Node is the node's name.
 	Node string
-	// RefusedBy is the plug-in that refused the node and Reason why; both are empty when the node would do.
+	// RefusedBy is the plug-in that refused the node and Reason why; both are empty when the node
+	// would do.
 	RefusedBy, Reason string
 	// Scores are in the order of the plug-ins; nil when refused.
 	Scores []Score
@@ -24,8 +25,9 @@ type Score struct {
 	Score, Weight float64
 }
 
-// Explain returns how every node fares for a pod: those that would do, the best first, then the refused ones by name. It
-// runs the plug-ins that Schedule runs. A pod that the snapshot counts on a node is rated as one more.
+// Explain returns how every node fares for a pod: those that would do, the best first, then the
+// refused ones by name. It runs the plug-ins that Schedule runs. A pod that the snapshot counts on
+// a node is rated as one more.
 func (f *Profile) Explain(s *Snapshot, p *Pod) []Verdict {
 	filters := f.preFilter(s, p)
 	var feasible []*Node

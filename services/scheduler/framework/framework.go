@@ -1,12 +1,14 @@
-// Package framework defines how the scheduler decides: the extension points at which plug-ins take part, what plug-ins see
-// of pods and nodes, and the profile that runs them.
+// Package framework defines how the scheduler decides: the extension points at which plug-ins take
+// part, what plug-ins see of pods and nodes, and the profile that runs them.
 //
-// The extension points are those of the Kubernetes scheduling framework. A cycle for one pod runs PreFilter once, Filter
-// for each node, PreScore once with the nodes that passed, Score for each of these, and Reserve for the chosen node. The
-// pod is bound later, together with others; Unreserve is called when that fails.
+// The extension points are those of the Kubernetes scheduling framework. A cycle for one pod runs
+// PreFilter once, Filter for each node, PreScore once with the nodes that passed, Score for each of
+// these, and Reserve for the chosen node. The pod is bound later, together with others; Unreserve
+// is called when that fails.
 //
-// Where Kubernetes hands plug-ins a map for the state of a cycle, PreFilter returns the filter of the pod and PreScore its
-// scorer: a value with the state of the cycle inside, so that no plug-in looks anything up for each node.
+// Where Kubernetes hands plug-ins a map for the state of a cycle, PreFilter returns the filter of
+// the pod and PreScore its scorer: a value with the state of the cycle inside, so that no plug-in
+// looks anything up for each node.
 package framework
 
 import "context"
@@ -19,7 +21,8 @@ type Plugin interface {
 // PreFilterPlugin refuses nodes for pods.
 type PreFilterPlugin interface {
 	Plugin
-	// PreFilter returns the filter of one pod for one cycle, or nil when the plug-in refuses no node for this pod.
+	// PreFilter returns the filter of one pod for one cycle, or nil when the plug-in refuses no node
+	// for this pod.
 	PreFilter(s *Snapshot, p *Pod) NodeFilter
 	// EventsToRegister returns the events after which a pod that this plug-in refused may fit.
 	EventsToRegister() []EventHint
@@ -27,17 +30,19 @@ type PreFilterPlugin interface {
 
 // NodeFilter refuses nodes for the pod that it was made for.
 type NodeFilter interface {
-	// Filter returns why a node cannot run the pod, nil when it can. Each reason is as events count it, and the same text
-	// for all nodes with the same reason. The caller must not change the slice.
+	// Filter returns why a node cannot run the pod, nil when it can. Each reason is as events count
+	// it, and the same text for all nodes with the same reason. The caller must not change the slice.
 	Filter(n *Node) []string
-	// Explain returns the reason in full, with the node's figures. It is called for nodes that Filter refused.
+	// Explain returns the reason in full, with the node's figures. It is called for nodes that Filter
+	// refused.
 	Explain(n *Node) string
 }
 
 // PreScorePlugin rates the nodes that passed all filters.
 type PreScorePlugin interface {
 	Plugin
-	// PreScore returns the scorer of one pod for one cycle. feasible are the nodes that passed, at least one.
+	// PreScore returns the scorer of one pod for one cycle. feasible are the nodes that passed, at
+	// least one.
 	PreScore(p *Pod, feasible []*Node) NodeScorer
 }
 
@@ -52,17 +57,18 @@ const MaxScore = 10.0
 
 // ReservePlugin sets aside what a pod takes, from the moment its node is chosen until it is bound.
 type ReservePlugin interface {
-	// Reserve is called before the node of the next pod is chosen. After an error the pod is not bound, but tried again.
+	// Reserve is called before the node of the next pod is chosen. After an error the pod is not
+	// bound, but tried again.
 	Reserve(a Assignment) error
-	// Unreserve undoes Reserve when the pod was not bound, or when a later plug-in's Reserve failed. It does nothing when
-	// the reservation has ended, because the pod was bound or deleted meanwhile.
+	// Unreserve undoes Reserve when the pod was not bound, or when a later plug-in's Reserve failed.
+	// It does nothing when the reservation has ended, because the pod was bound or deleted meanwhile.
 	Unreserve(a Assignment)
 }
 
 // BindPlugin writes assignments to the API.
 type BindPlugin interface {
-	// Bind binds all pods of a batch or none. A pod that is bound to the same node already counts as bound. The outcome is
-	// unknown after an error for which apierr.IsRetryable holds.
+	// Bind binds all pods of a batch or none. A pod that is bound to the same node already counts as
+	// bound. The outcome is unknown after an error for which apierr.IsRetryable holds.
 	Bind(ctx context.Context, batch []Assignment) error
 }
 

@@ -19,7 +19,8 @@ type Node struct {
 	Taints []*corev1.Taint
 	// Unschedulable is spec.unschedulable: the node is cordoned.
 	Unschedulable bool
-	// Allocatable is what the node offers to pods, and Used what those on it request. Both have the length of the table.
+	// Allocatable is what the node offers to pods, and Used what those on it request. Both have the
+	// length of the table.
 	Allocatable, Used Resources
 	// Images holds the full names of the images that the node has.
 	Images map[string]bool
@@ -37,8 +38,8 @@ func NewNode(name string, t *ResourceTable) *Node {
 	}
 }
 
-// Update takes over what a node says of itself; its pods stay. It returns the kinds of change. Every resource of allocatable
-// must be in the table.
+// Update takes over what a node says of itself; its pods stay. It returns the kinds of change.
+// Every resource of allocatable must be in the table.
 func (n *Node) Update(from *corev1.Node, allocatable Resources) EventKind {
 	var kinds EventKind
 	if n.Unschedulable != from.GetSpec().GetUnschedulable() {

@@ -15,7 +15,8 @@ type Pod struct {
 	Priority int32
 	// Node is the node that the pod is bound to, empty while it waits.
 	Node string
-	// Requests are the amounts that the pod takes of its node, sorted by name, without zeros. They include one of "pods".
+	// Requests are the amounts that the pod takes of its node, sorted by name, without zeros. They
+	// include one of "pods".
 	Requests []Request
 	// NodeSelector is spec.nodeSelector.
 	NodeSelector map[string]string
@@ -87,8 +88,8 @@ func (p *Pod) Request(name string) int64 {
 	return 0
 }
 
-// normalImage completes an image's name as Docker does, so that the short name and the full one are the same: the default
-// registry and repository, and the tag latest.
+// normalImage completes an image's name as Docker does, so that the short name and the full one are
+// the same: the default registry and repository, and the tag latest.
 func normalImage(name string) string {
 	first, rest, hasSlash := strings.Cut(name, "/")
 	switch {

@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// Profile is a set of plug-ins, and runs them. It may be used concurrently, as far as its Reserve and Bind plug-ins may.
+// Profile is a set of plug-ins, and runs them. It may be used concurrently, as far as its Reserve
+// and Bind plug-ins may.
 type Profile struct {
 	plugins Plugins
 	hints   map[string][]EventHint // by the plug-in's name
@@ -49,9 +50,11 @@ func NewProfile(plugins Plugins) *Profile {
 type FitError struct {
 	// Nodes is how many nodes there are.
 	Nodes int
-	// Reasons counts the nodes by the reason of their refusal; one that lacks two resources counts for both.
+	// Reasons counts the nodes by the reason of their refusal; one that lacks two resources counts for
+	// both.
 	Reasons map[string]int
-	// Plugins are the names of the plug-ins that refused a node, in their order; empty when there are no nodes.
+	// Plugins are the names of the plug-ins that refused a node, in their order; empty when there are
+	// no nodes.
 	Plugins []string
 }
 
@@ -68,8 +71,8 @@ func (e *FitError) Error() string {
 	return fmt.Sprintf("0/%d nodes are available: %s.", e.Nodes, strings.Join(parts, ", "))
 }
 
-// Schedule returns the best node for a pod, or a *FitError. Among nodes with the same rating it takes the one with fewest
-// pods, then the first by name, so that a decision can be repeated.
+// Schedule returns the best node for a pod, or a *FitError. Among nodes with the same rating it
+// takes the one with fewest pods, then the first by name, so that a decision can be repeated.
 func (f *Profile) Schedule(s *Snapshot, p *Pod) (string, error) {
 	feasible, unfit := f.filter(s, p)
 	if unfit != nil {
@@ -150,7 +153,8 @@ func (f *Profile) preScore(p *Pod, feasible []*Node) []NodeScorer {
 	return scorers
 }
 
-// rate returns the weighted mean of a node's scores, rounded so that the order of the additions decides nothing.
+// rate returns the weighted mean of a node's scores, rounded so that the order of the additions
+// decides nothing.
 func (f *Profile) rate(scorers []NodeScorer, n *Node) float64 {
 	total := 0.0
 	for i, s := range scorers {
@@ -167,8 +171,8 @@ func compareRated(a float64, an *Node, b float64, bn *Node) int {
 	return cmp.Or(cmp.Compare(an.Used[Pods], bn.Used[Pods]), strings.Compare(an.Name, bn.Name))
 }
 
-// Reserve runs the Reserve plug-ins in their order. When one fails, it undoes what the plug-ins have done and returns the
-// error.
+// Reserve runs the Reserve plug-ins in their order. When one fails, it undoes what the plug-ins
+// have done and returns the error.
 func (f *Profile) Reserve(a Assignment) error {
 	for i, pl := range f.plugins.Reserve {
 		if err := pl.Reserve(a); err != nil {
@@ -189,8 +193,8 @@ func (f *Profile) unreserve(a Assignment, n int) {
 	}
 }
 
-// Helps reports whether an event can let a pod fit that these plug-ins refused. Every event can help a pod that no plug-in
-// refused: there were no nodes.
+// Helps reports whether an event can let a pod fit that these plug-ins refused. Every event can
+// help a pod that no plug-in refused: there were no nodes.
 func (f *Profile) Helps(s *Snapshot, p *Pod, refusedBy []string, e Event) bool {
 	if len(refusedBy) == 0 {
 		return e.Kind != 0

@@ -18,10 +18,11 @@ type Request struct {
 	Amount int64
 }
 
-// podRequests returns the amounts that a pod takes, as Kubernetes counts: the pod's own requests, or else those of its
-// containers and sidecars together, or of its largest init container if that is more; and its overhead. A pod, container or
-// sidecar that is being resized counts for the most of what it requests, what its node has allocated and what is in force;
-// without the request where the node can never grant it.
+// podRequests returns the amounts that a pod takes, as Kubernetes counts: the pod's own requests,
+// or else those of its containers and sidecars together, or of its largest init container if that
+// is more; and its overhead. A pod, container or sidecar that is being resized counts for the most
+// of what it requests, what its node has allocated and what is in force; without the request where
+// the node can never grant it.
 func podRequests(p *corev1.Pod) ([]Request, error) {
 	spec := p.GetSpec()
 	statuses := map[string]*corev1.ContainerStatus{}
@@ -87,7 +88,8 @@ func (a Amounts) raise(o Amounts) {
 	}
 }
 
-// resize turns requests that are being changed in place into what they count for, given the status of their owner.
+// resize turns requests that are being changed in place into what they count for, given the status
+// of their owner.
 func (a Amounts) resize(infeasible bool, status interface {
 	GetAllocatedResources() map[string]*metav1.Quantity
 	GetResources() *corev1.ResourceRequirements

@@ -6,8 +6,8 @@ import (
 	"github.com/xebec-project/xebec/services/scheduler/framework/frameworktest"
 )
 
-// TestResizedPodsCountForTheMost counts a pod that is being resized for what it requests or has been granted, whichever is
-// more, and only for the latter while the resize is infeasible.
+// TestResizedPodsCountForTheMost counts a pod that is being resized for what it requests or has
+// been granted, whichever is more, and only for the latter while the resize is infeasible.
 func TestResizedPodsCountForTheMost(t *testing.T) {
 	whole := func(conditions string) string {
 		return `"resources":{"requests":{"cpu":"2","memory":"1Gi"}},

@@ -17,11 +17,13 @@ const (
 	Pods
 )
 
-// Resources holds amounts, indexed by ResourceID: cpu in thousandths of a core, all others in their own unit.
+// Resources holds amounts, indexed by ResourceID: cpu in thousandths of a core, all others in their
+// own unit.
 type Resources []int64
 
-// ResourceTable numbers the resources that nodes offer. What only pods request has no id, so that pods with made-up names
-// cannot make the vectors of all nodes longer. A table is not safe for concurrent use.
+// ResourceTable numbers the resources that nodes offer. What only pods request has no id, so that
+// pods with made-up names cannot make the vectors of all nodes longer. A table is not safe for
+// concurrent use.
 type ResourceTable struct {
 	ids map[string]ResourceID
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/xebec-project/xebec/services/scheduler/plugins/tainttoleration"
 )
 
-// Default returns the filters and scorers of the default scheduler. The cheap filters that often refuse come first.
-// Spreading the pods of a workload weighs most.
+// Default returns the filters and scorers of the default scheduler. The cheap filters that often
+// refuse come first. Spreading the pods of a workload weighs most.
 func Default() framework.Plugins {
 	return framework.Plugins{
 		PreFilter: []framework.PreFilterPlugin{

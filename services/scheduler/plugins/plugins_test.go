@@ -108,7 +108,8 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
-// checkExplain compares the rows of Explain with the decision and with what the scenario says of them.
+// checkExplain compares the rows of Explain with the decision and with what the scenario says of
+// them.
 func checkExplain(t *testing.T, rows []framework.Verdict, s scenario, fits bool) {
 	t.Helper()
 	if len(rows) != len(s.cache.Snapshot().Nodes) {
@@ -167,8 +168,9 @@ func TestSpreadEvenly(t *testing.T) {
 	}
 }
 
-// BenchmarkSchedulingCycle measures choosing a node for one pod and reserving it, on a cluster where every node runs 20
-// pods, one node in ten has a taint and one in two the image. The refused pod fits on no node.
+// BenchmarkSchedulingCycle measures choosing a node for one pod and reserving it, on a cluster
+// where every node runs 20 pods, one node in ten has a taint and one in two the image. The refused
+// pod fits on no node.
 func BenchmarkSchedulingCycle(b *testing.B) {
 	fits, tooMuch := frameworktest.Container(`"cpu":"100m","memory":"64Mi"`), frameworktest.Container(`"cpu":"64","memory":"64Mi"`)
 	for _, bb := range []struct {

@@ -1,5 +1,5 @@
-// Package queue holds the pods that wait for a node. A pod is in one of three places: ready to be scheduled, in back-off
-// after a failure, or unschedulable until an event that can help it.
+// Package queue holds the pods that wait for a node. A pod is in one of three places: ready to be
+// scheduled, in back-off after a failure, or unschedulable until an event that can help it.
 package queue
 
 import (
@@ -9,8 +9,8 @@ import (
 	"github.com/xebec-project/xebec/services/scheduler/framework"
 )
 
-// The back-off of a pod that could not be scheduled or bound doubles from BackoffMin to BackoffMax. The first is short:
-// what helps a pod often happens right after the attempt.
+// The back-off of a pod that could not be scheduled or bound doubles from BackoffMin to BackoffMax.
+// The first is short: what helps a pod often happens right after the attempt.
 const (
 	BackoffMin = 100 * time.Millisecond
 	BackoffMax = 10 * time.Second
@@ -33,8 +33,8 @@ type Pod struct {
 	index int   // in place
 }
 
-// Queue holds the pods that wait, each once, so it is bounded by the number of pods. It is not safe for concurrent use.
-// Pods that are being scheduled or bound stay known to it until Remove.
+// Queue holds the pods that wait, each once, so it is bounded by the number of pods. It is not safe
+// for concurrent use. Pods that are being scheduled or bound stay known to it until Remove.
 type Queue struct {
 	helps         func(p *framework.Pod, refusedBy []string, e framework.Event) bool
 	pods          map[string]*Pod // by uid
@@ -43,8 +43,8 @@ type Queue struct {
 	unschedulable pods            // by the time of the next attempt
 }
 
-// New returns an empty queue. helps reports whether an event can let a pod fit that these plug-ins refused, as
-// framework.Profile's method does.
+// New returns an empty queue. helps reports whether an event can let a pod fit that these plug-ins
+// refused, as framework.Profile's method does.
 func New(helps func(p *framework.Pod, refusedBy []string, e framework.Event) bool) *Queue {
 	return &Queue{
 		helps: helps, pods: map[string]*Pod{},
@@ -80,7 +80,8 @@ func (q *Queue) Remove(uid string) {
 	}
 }
 
-// Pop takes up to n ready pods out of the queue, the first ones. Each returns by MarkUnschedulable or Retry, or is removed.
+// Pop takes up to n ready pods out of the queue, the first ones. Each returns by MarkUnschedulable
+// or Retry, or is removed.
 func (q *Queue) Pop(n int, now time.Time) []*Pod {
 	for len(q.backoff.pods) > 0 && !q.backoff.pods[0].notBefore.After(now) {
 		q.release(q.backoff.pods[0], now)

@@ -13,7 +13,8 @@ func newPod(name string, priority int32) *framework.Pod {
 	return &framework.Pod{Name: name, UID: name, Priority: priority}
 }
 
-// newQueue returns a queue in which an added node helps the pods that "nodes" refused, and a removed pod those of "pods".
+// newQueue returns a queue in which an added node helps the pods that "nodes" refused, and a
+// removed pod those of "pods".
 func newQueue() *Queue {
 	return New(func(_ *framework.Pod, refusedBy []string, e framework.Event) bool {
 		return len(refusedBy) == 0 ||

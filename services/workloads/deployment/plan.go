@@ -22,8 +22,8 @@ type replicas struct {
 	age int64
 }
 
-// present is how many pods the set has or will have. Its status lags behind its size, so that neither
-// alone is enough.
+// present is how many pods the set has or will have. Its status lags behind its size, so that
+// neither alone is enough.
 func (s replicas) present() int32 { return max(s.wanted, s.actual) }
 
 // staying is the set without the available pods beyond its size, which it will delete. If they

@@ -12,9 +12,9 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// TestScenarios plays the rollouts of testdata/*.txt. A file tells a deployment's size and limits and the sets it starts
-// with; each "step" applies the plan once, shows the sizes that the plan asks for, and then lets every pod become
-// available, but for those of sets named in "broken".
+// TestScenarios plays the rollouts of testdata/*.txt. A file tells a deployment's size and limits
+// and the sets it starts with; each "step" applies the plan once, shows the sizes that the plan
+// asks for, and then lets every pod become available, but for those of sets named in "broken".
 //
 //	replicas 4 surge 1 unavailable 1
 //	old 4 available 4
@@ -23,7 +23,8 @@ import (
 //	...
 //	done
 //
-// In every step no more pods than replicas+surge may be wanted, and no fewer than replicas-unavailable available.
+// In every step no more pods than replicas+surge may be wanted, and no fewer than
+// replicas-unavailable available.
 func TestScenarios(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -177,7 +178,8 @@ func TestResolveLimits(t *testing.T) {
 	}
 }
 
-// TestPlanWithStaleStatus has sets whose status does not show yet what was asked of them: neither limit may be passed.
+// TestPlanWithStaleStatus has sets whose status does not show yet what was asked of them: neither
+// limit may be passed.
 func TestPlanWithStaleStatus(t *testing.T) {
 	l := limits{replicas: 4, maxSurge: 1, maxUnavailable: 1}
 	for _, tt := range []struct {

@@ -31,8 +31,8 @@ func nextRevision(old []*appsv1.ReplicaSet) int64 {
 	return newest + 1
 }
 
-// keepRevision brings the current set's annotations and minReadySeconds up to date. A set that was an old one, before a
-// rollback, becomes the newest revision.
+// keepRevision brings the current set's annotations and minReadySeconds up to date. A set that was
+// an old one, before a rollback, becomes the newest revision.
 func (c *reconciler) keepRevision(ctx context.Context, r *rollout) error {
 	changed := client.Clone(r.current)
 	if changed.Metadata.Annotations == nil {
@@ -77,7 +77,8 @@ func (c *reconciler) setRevision(ctx context.Context, r *rollout, revision strin
 	return nil
 }
 
-// trimHistory deletes the oldest empty sets beyond the revision history limit, once the rollout is complete.
+// trimHistory deletes the oldest empty sets beyond the revision history limit, once the rollout is
+// complete.
 func (c *reconciler) trimHistory(ctx context.Context, r *rollout) error {
 	if !complete(r) {
 		return nil

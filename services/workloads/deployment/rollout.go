@@ -47,7 +47,8 @@ func newRollout(d *appsv1.Deployment, sets []*appsv1.ReplicaSet) (*rollout, erro
 		return cmp.Or(cmp.Compare(ageOf(a), ageOf(b)), cmp.Compare(a.GetMetadata().GetName(), b.GetMetadata().GetName()))
 	})
 	for _, rs := range sets {
-		// Of several with the template, adopted ones for example, the oldest is the current one and stays so.
+		// Of several with the template, adopted ones for example, the oldest is the current one and stays
+		// so.
 		if r.current == nil && sameTemplate(rs, d) {
 			r.current = rs
 			continue
@@ -107,8 +108,8 @@ func (c *reconciler) recreate(ctx context.Context, r *rollout) error {
 		return c.scaleAll(ctx, r, steps)
 	}
 	for _, rs := range r.old {
-		// Until the set's own controller has seen its new size it may still make pods. Its status changes when the last
-		// pod is gone, and brings us back.
+		// Until the set's own controller has seen its new size it may still make pods. Its status changes
+		// when the last pod is gone, and brings us back.
 		if s := rs.GetStatus(); s.GetReplicas() > 0 || s.GetObservedGeneration() < rs.GetMetadata().GetGeneration() {
 			return nil
 		}
@@ -121,8 +122,8 @@ func (c *reconciler) recreate(ctx context.Context, r *rollout) error {
 	return c.scaleAll(ctx, r, []scaling{{r.current.GetMetadata().GetName(), r.limits.replicas}})
 }
 
-// proportional is the step that follows a change of the deployment's size, or any size of a paused one; none when the
-// ordinary step of the rollout does it all.
+// proportional is the step that follows a change of the deployment's size, or any size of a paused
+// one; none when the ordinary step of the rollout does it all.
 func (c *reconciler) proportional(r *rollout) []scaling {
 	resized, paused := false, r.d.GetSpec().GetPaused()
 	var live []*appsv1.ReplicaSet
@@ -137,7 +138,8 @@ func (c *reconciler) proportional(r *rollout) []scaling {
 	if !resized && !paused {
 		return nil
 	}
-	// One set only: there is no mix to keep. While paused and without pods, it is the current set or else the newest.
+	// One set only: there is no mix to keep. While paused and without pods, it is the current set or
+	// else the newest.
 	var only *appsv1.ReplicaSet
 	switch {
 	case len(live) == 1:

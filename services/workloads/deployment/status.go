@@ -173,7 +173,8 @@ func moved(before, after *appsv1.DeploymentStatus) bool {
 		after.GetReadyReplicas() > before.GetReadyReplicas() || after.GetAvailableReplicas() > before.GetAvailableReplicas()
 }
 
-// withTimes sets the times of a condition: those of the condition before, as far as it was the same.
+// withTimes sets the times of a condition: those of the condition before, as far as it was the
+// same.
 func withTimes(before *appsv1.DeploymentStatus, c *appsv1.DeploymentCondition, now time.Time) *appsv1.DeploymentCondition {
 	was := condition.Find(before.GetConditions(), c.GetType())
 	if c == was {

@@ -15,8 +15,8 @@ import (
 
 var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
-// rolling is a deployment of two with a new set that has so many pods, of which so many are available, while the old set
-// has the rest.
+// rolling is a deployment of two with a new set that has so many pods, of which so many are
+// available, while the old set has the rest.
 func rolling(before *appsv1.DeploymentStatus, updated, available int32) *rollout {
 	two := int32(2)
 	return &rollout{

@@ -55,7 +55,8 @@ func (i *Issuer) Token(change func(*token.Claims)) string {
 	i.t.Helper()
 	bound := token.Bound{Namespace: "default", ServiceAccount: token.Reference{Name: "web", UID: "u"}}
 	c := token.Claims{Kubernetes: bound, Claims: jwt.Claims{
-		Issuer: issuerURL, Subject: bound.User(), Audience: []string{issuerURL}, Expiry: jwt.NewNumericDate(time.Now().Add(time.Hour)), ID: rand.Text(),
+		Issuer: issuerURL, Subject: bound.User(), Audience: []string{issuerURL},
+		Expiry: jwt.NewNumericDate(time.Now().Add(time.Hour)), ID: rand.Text(),
 	}}
 	if change != nil {
 		change(&c)
@@ -129,7 +130,9 @@ func (c direct) ListKeys(ctx context.Context, req *authv1.ListKeysRequest, _ ...
 	return c.Issuer.ListKeys(ctx, req)
 }
 
-func (c direct) ReviewToken(ctx context.Context, req *authv1.ReviewTokenRequest, _ ...grpc.CallOption) (*authv1.ReviewTokenResponse, error) {
+func (c direct) ReviewToken(
+	ctx context.Context, req *authv1.ReviewTokenRequest, _ ...grpc.CallOption,
+) (*authv1.ReviewTokenResponse, error) {
 	return c.Issuer.ReviewToken(ctx, req)
 }
 

@@ -20,7 +20,8 @@ const (
 	Small = `"status":{"allocatable":{"cpu":"1","memory":"1Gi","pods":"2"}}`
 )
 
-// Node returns a node with the label kubernetes.io/hostname. fields are the JSON fields beside metadata.
+// Node returns a node with the label kubernetes.io/hostname. fields are the JSON fields beside
+// metadata.
 func Node(t testing.TB, name, fields string) *corev1.Node {
 	t.Helper()
 	n := &corev1.Node{}
@@ -28,8 +29,8 @@ func Node(t testing.TB, name, fields string) *corev1.Node {
 	return n
 }
 
-// Pod returns a pod of the ReplicaSet "rs", on a node unless that is empty. Its uid is its name. spec are the JSON fields of its
-// spec; they may go on with those of other parts of the pod.
+// Pod returns a pod of the ReplicaSet "rs", on a node unless that is empty. Its uid is its name.
+// spec are the JSON fields of its spec; they may go on with those of other parts of the pod.
 func Pod(t testing.TB, name, node, spec string) *framework.Pod {
 	t.Helper()
 	return PodOf(t, name, node, "rs", spec)
@@ -49,7 +50,8 @@ func PodOf(t testing.TB, name, node, replicaSet, spec string) *framework.Pod {
 	return p
 }
 
-// Container returns the spec fields of a pod with one container of the image echo:1. requests are JSON fields.
+// Container returns the spec fields of a pod with one container of the image echo:1. requests are
+// JSON fields.
 func Container(requests string) string {
 	return `"containers":[{"name":"c","image":"echo:1","resources":{"requests":{` + requests + `}}}]`
 }

@@ -16,8 +16,9 @@ type Plugin struct {
 	Client *client.Client
 }
 
-// Bind implements framework.BindPlugin. A batch has at most client.MaxOperations pods. The API refuses to bind a pod that is
-// bound; whether it is bound to the chosen node is looked up for a batch of one.
+// Bind implements framework.BindPlugin. A batch has at most client.MaxOperations pods. The API
+// refuses to bind a pod that is bound; whether it is bound to the chosen node is looked up for a
+// batch of one.
 func (pl Plugin) Bind(ctx context.Context, batch []framework.Assignment) error {
 	ops := make([]client.Operation, len(batch))
 	for i, a := range batch {

@@ -1,5 +1,5 @@
-// Package noderesources holds the plug-ins that look at what nodes have left: a filter that refuses nodes with too little,
-// and two scorers of the cpu and memory that would be taken.
+// Package noderesources holds the plug-ins that look at what nodes have left: a filter that refuses
+// nodes with too little, and two scorers of the cpu and memory that would be taken.
 package noderesources
 
 import (
@@ -43,7 +43,8 @@ type request struct {
 	reasons []string
 }
 
-// free returns what the node has left of the resource, less than zero when its pods request more than it has.
+// free returns what the node has left of the resource, less than zero when its pods request more
+// than it has.
 func (r *request) free(n *framework.Node) int64 {
 	if !r.offered {
 		return 0

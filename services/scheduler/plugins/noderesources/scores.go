@@ -7,7 +7,8 @@ import (
 	"github.com/xebec-project/xebec/services/scheduler/framework"
 )
 
-// LeastAllocated prefers nodes with more cpu and memory left, as Kubernetes' strategy of this name does.
+// LeastAllocated prefers nodes with more cpu and memory left, as Kubernetes' strategy of this name
+// does.
 type LeastAllocated struct{}
 
 // Name implements framework.Plugin.
@@ -26,7 +27,8 @@ func (s leastAllocated) Score(n *framework.Node) float64 {
 	return framework.MaxScore * (1 - (cpu+memory)/2)
 }
 
-// BalancedAllocation prefers nodes where cpu and memory would be taken evenly, as Kubernetes' plug-in of this name does.
+// BalancedAllocation prefers nodes where cpu and memory would be taken evenly, as Kubernetes'
+// plug-in of this name does.
 type BalancedAllocation struct{}
 
 // Name implements framework.Plugin.

@@ -12,7 +12,8 @@ import (
 // Name is the plug-in's name.
 const Name = "NodeUnschedulable"
 
-// Plugin refuses nodes with spec.unschedulable, unless the pod tolerates the taint that stands for it.
+// Plugin refuses nodes with spec.unschedulable, unless the pod tolerates the taint that stands for
+// it.
 type Plugin struct{}
 
 // Name implements framework.Plugin.

@@ -1,4 +1,5 @@
-// Package spread prefers nodes with fewer pods of the same controller, so that a node that fails takes few of them.
+// Package spread prefers nodes with fewer pods of the same controller, so that a node that fails
+// takes few of them.
 package spread
 
 import "github.com/xebec-project/xebec/services/scheduler/framework"
@@ -6,7 +7,8 @@ import "github.com/xebec-project/xebec/services/scheduler/framework"
 // Name is the plug-in's name.
 const Name = "Spread"
 
-// Plugin rates nodes by how many pods of the pod's controller they have, compared with the node that has the most.
+// Plugin rates nodes by how many pods of the pod's controller they have, compared with the node
+// that has the most.
 type Plugin struct{}
 
 // Name implements framework.Plugin.

@@ -1,5 +1,5 @@
-// Package tainttoleration refuses nodes with taints that a pod does not tolerate, and prefers those without
-// PreferNoSchedule taints.
+// Package tainttoleration refuses nodes with taints that a pod does not tolerate, and prefers those
+// without PreferNoSchedule taints.
 package tainttoleration
 
 import (
@@ -21,8 +21,8 @@ const (
 	preferNoSchedule = "PreferNoSchedule"
 )
 
-// Plugin refuses nodes with untolerated NoSchedule and NoExecute taints, and rates nodes by their untolerated
-// PreferNoSchedule taints: each halves the score.
+// Plugin refuses nodes with untolerated NoSchedule and NoExecute taints, and rates nodes by their
+// untolerated PreferNoSchedule taints: each halves the score.
 type Plugin struct{}
 
 // Name implements framework.Plugin.
