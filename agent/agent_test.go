@@ -498,7 +498,7 @@ func TestConfigProblemsAreAllNamed(t *testing.T) {
 	if err == nil {
 		t.Fatal("nonsense passes")
 	}
-	for _, want := range []string{"node:", "address:", "gateways: required", "tls.ca: required", "overlaps", "clusterDNS:", "labels:", "podPids: 0 is neither at least 1 nor -1"} {
+	for _, want := range []string{"node:", "address:", "gateways: required", "tls.ca: required", "overlaps", "clusterDNS:", "labels:", "podPids: invalid value 0: want at least 1, or -1"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in:\n%v", want, err)
 		}

@@ -36,7 +36,7 @@ func TestParse(t *testing.T) {
 		Hard: []string{"memory.free<1", "memory.available=5", "pid.available<-1", "nodefs.available<110%"}, Soft: []string{"pid.available<10"},
 		SoftGrace: []string{"memory.available=soon"}, MinimumReclaim: []string{"x=1"},
 	})
-	for _, want := range []string{"memory.free", "memory.available=5", "-1", "110%", "pid.available<10: a soft threshold needs", "soon", "x=1"} {
+	for _, want := range []string{"memory.free", "memory.available=5", "-1", "110%", "pid.available<10: a soft threshold requires", "soon", "x=1"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in: %v", want, err)
 		}

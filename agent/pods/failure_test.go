@@ -40,7 +40,7 @@ func TestWaitsAreReported(t *testing.T) {
 		{
 			"paths-that-exclude-each-other", with(&corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
 				LocalObjectReference: local("settings"), Items: []*corev1.KeyToPath{{Key: "a", Path: "x"}, {Key: "b", Path: "x/y"}},
-			}}), "CreateContainerConfigError", `volume v: invalid container config: unfit path: "x" can't be both a file and the directory of "x/y"`,
+			}}), "CreateContainerConfigError", `volume v: invalid container config: invalid path: "x" can't be both a file and the directory of "x/y"`,
 			"FailedMount: MountVolume.SetUp failed for volume v: ",
 		},
 		{

@@ -79,7 +79,7 @@ func TestCheck(t *testing.T) {
 		"no exec":      {&corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"x"}}}, "no such command"},
 		"grpc":         {&corev1.ProbeHandler{Grpc: &corev1.GRPCAction{Port: grpcPort}}, ""},
 		"grpc sick":    {&corev1.ProbeHandler{Grpc: &corev1.GRPCAction{Port: grpcPort, Service: &sick}}, "NOT_SERVING"},
-		"nothing":      {&corev1.ProbeHandler{}, "names no check"},
+		"nothing":      {&corev1.ProbeHandler{}, "missing probe handler"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			limit := time.Minute

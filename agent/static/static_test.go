@@ -151,11 +151,11 @@ func TestDirectory(t *testing.T) {
 func TestInvalidManifests(t *testing.T) {
 	for name, tt := range map[string]struct{ text, want string }{
 		"no YAML":      {"a: [", "pod.yaml:2: not valid YAML"},
-		"another kind": {"\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n", "pod.yaml:2: a ConfigMap can't be run by a node"},
+		"another kind": {"\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n", "pod.yaml:2: unsupported kind ConfigMap: want Pod"},
 		"no image":     {strings.Replace(manifestOf("a", "x"), "    image: x\n", "", 1), "pod.yaml:1: spec.containers[0].image: Required value"},
 		"no name":      {strings.Replace(manifestOf("", "x"), "name: \n", "labels: {}\n", 1), "metadata.name: required"},
 		"other node":   {strings.Replace(manifestOf("a", "x"), "spec:", "spec:\n  nodeName: node-2", 1), "this is node node-1, not node-2"},
-		"secret":       {manifestOf("a", "x") + "    envFrom:\n    - secretRef:\n        name: s\n", "can't refer to objects of the control plane, as it does to a Secret"},
+		"secret":       {manifestOf("a", "x") + "    envFrom:\n    - secretRef:\n        name: s\n", "static pods must not reference objects of the control plane: Secret"},
 		"twice":        {manifestOf("a", "x") + "---\n" + manifestOf("a", "y"), "pod default/a-node-1 is also in pod.yaml"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -30,7 +30,7 @@ func TestBadPods(t *testing.T) {
 		"probe-to-nowhere": {container: good + `, ports: [{containerPort: 8080}], readinessProbe: {periodSeconds: 1, tcpSocket: {port: 9999}}`,
 			want: []string{"Unhealthy", "Readiness probe failed", ":9999", "connection refused", "no process in the pod listens at the port"}},
 		"probe-without-port": {container: good + `, readinessProbe: {periodSeconds: 1, httpGet: {path: /, port: web}}`,
-			want: []string{"Unhealthy", `has no port "web"`, "name one of its ports"}},
+			want: []string{"Unhealthy", `has no port "web"`, "want the name of one of its ports"}},
 		"host-port-taken": {container: good + `, ports: [{containerPort: 8080, hostPort: 18099}]`, pod: `nodeSelector: {kubernetes.io/hostname: node-1}`,
 			want: []string{"FailedScheduling", "didn't have free ports for the requested pod ports", "Unschedulable"}},
 	}
@@ -45,7 +45,7 @@ func TestBadPods(t *testing.T) {
 		}
 		p.apply(t, "apiVersion: v1\nkind: Pod\nmetadata: {name: "+name+"}\nspec: {"+spec+"}\n")
 	}
-	// Which port it is, on which node, is told by why.
+	// Command why shows the port and the node.
 	eventually(t, "why names the port", waitLimit, func() error {
 		if text := p.do(t, "why", "host-port-taken"); !strings.Contains(text, "host port 18099/TCP is taken") {
 			return fmt.Errorf("%s", text)

@@ -109,7 +109,7 @@ func (s *ship) answering(addr netip.Addr) (string, error) {
 			return h.Name, nil
 		}
 	}
-	return "", fmt.Errorf("nobody has the hardware address %q that %s knows for %v", mac, bystander, addr)
+	return "", fmt.Errorf("no host has the hardware address %q that %s knows for %v", mac, bystander, addr)
 }
 
 // echoOn runs one of the sample's pods on this node and no other.
@@ -199,7 +199,7 @@ func TestLoadBalancers(t *testing.T) {
 		t.Fatalf("%q answers for %v: %v", node, addr, err)
 	}
 
-	t.Run("what is told of it", func(t *testing.T) { p.traced(t, addr, node) })
+	t.Run("its trace", func(t *testing.T) { p.traced(t, addr, node) })
 	t.Run("clients in ranges only", func(t *testing.T) {
 		p.do(t, "patch", "service", "balanced", "-p", `{"spec":{"loadBalancerSourceRanges":["192.0.2.0/24"]}}`)
 		eventually(t, "a client in no range is kept out", waitLimit, func() error {
@@ -300,12 +300,12 @@ func (p *person) traced(t *testing.T, addr netip.Addr, node string) {
 	p.apply(t, sample(t, "client.yaml"))
 	await(t, p.client, p.namespace, "the client is ready", waitLimit, func(pods []*corev1.Pod) bool { return allReady(pods, "client", 1) })
 	for args, want := range map[string][]string{
-		fmt.Sprintf("%v %v:80", p.wireAddr(bystander), addr): {"On node " + node, "this node answers for it on the wire", "default/balanced:http has", "with 2 endpoints", "50.0%", "Forwarded"},
+		fmt.Sprintf("%v %v:80", p.wireAddr(bystander), addr): {"On node " + node, "this node announces it", "default/balanced:http has", "with 2 endpoints", "50.0%", "Forwarded"},
 		fmt.Sprintf("%v %v:81", p.wireAddr(bystander), addr): {"no service has port 81", "Dropped"},
 		"client echo:http":                                          {"default/echo:http has", "with 2 endpoints", "a pod of this node", "another machine, by", "Forwarded"},
 		fmt.Sprintf("%s balanced", node):                            {"node " + node + " to service default/balanced", "Forwarded"},
-		"client 203.0.113.1:80":                                     {"no service has 203.0.113.1:80/TCP", "outside of the cluster"},
-		"client " + p.Spec.Network().Addr().Next().String() + ":80": {"outside of the cluster", "the packet leaves with the node's address", "Forwarded"},
+		"client 203.0.113.1:80":                                     {"no service has 203.0.113.1:80/TCP", "outside the cluster"},
+		"client " + p.Spec.Network().Addr().Next().String() + ":80": {"outside the cluster", "the source becomes the node's address", "Forwarded"},
 	} {
 		// Each end's node learns by itself of the endpoints.
 		p.says(t, want, append([]string{"net", "trace"}, strings.Fields(args)...)...)
