@@ -14,6 +14,7 @@ import (
 	"github.com/xebec-project/xebec/agent/eviction"
 	"github.com/xebec-project/xebec/agent/images"
 	"github.com/xebec-project/xebec/agent/pods"
+	"github.com/xebec-project/xebec/agent/registration"
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/agent/server"
 	"github.com/xebec-project/xebec/internal/diagnostics"
@@ -121,11 +122,9 @@ func (n *node) unlockState() { n.unlock() }
 func (n *node) connectRuntime(ctx context.Context, _ *component.Tasks) (err error) {
 	n.runtime, err = runtime.New(ctx, runtime.Config{
 		Address: n.cfg.Containerd, Namespace: n.cfg.ContainerdNamespace, Snapshotter: n.cfg.Snapshotter,
-		RuncRoot: filepath.Join(
-			n.cfg.StateDir,
-			"runc",
-		), CgroupParent: path.Join("/", n.cfg.Cgroup, "xebec"), ScratchDir: filepath.Join(n.cfg.StateDir, "exec"),
-		Images: images.Config{RegistryDir: n.cfg.RegistryDir, Parallel: n.cfg.MaxParallelImagePulls},
+		RuncRoot: filepath.Join(n.cfg.StateDir, "runc"), CgroupParent: path.Join("/", n.cfg.Cgroup, "xebec"),
+		ScratchDir: filepath.Join(n.cfg.StateDir, "exec"),
+		Images:     images.Config{RegistryDir: n.cfg.RegistryDir, Parallel: n.cfg.MaxParallelImagePulls},
 	})
 	return err
 }
@@ -180,8 +179,10 @@ func (n *node) startRegistration(ctx context.Context, tasks *component.Tasks) er
 }
 
 func (n *node) startHeartbeat(ctx context.Context, tasks *component.Tasks) error {
-	h := heartbeat{client: n.client, node: n.cfg.Node, ttl: n.cfg.LeaseTTL, log: n.log, keep: keptLease(n.cfg.StateDir)}
-	tasks.Go(func() error { return h.run(ctx) })
+	lease := registration.Lease{
+		Client: n.client, Node: n.cfg.Node, TTL: n.cfg.LeaseTTL, File: filepath.Join(n.cfg.StateDir, "lease"), Log: n.log,
+	}
+	tasks.Go(func() error { return lease.Run(ctx) })
 	return nil
 }
 

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -21,12 +20,10 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/agent/datapath"
 	"github.com/xebec-project/xebec/agent/eviction"
-	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/internal/backoff"
+	"github.com/xebec-project/xebec/agent/registration"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/metrics"
@@ -36,11 +33,7 @@ import (
 )
 
 const (
-	// statusEvery is about how often an unchanged status is looked at, heartbeatEvery how often it is
-	// written all the same. The lease, not the status, says that the node lives.
-	statusEvery    = time.Minute
-	heartbeatEvery = 5 * time.Minute
-	maxImages      = 50
+	maxImages = 50
 	// kernelFeatures is the type of the condition that is false while the datapath lacks a feature
 	// because of the kernel.
 	kernelFeatures = "KernelFeaturesAvailable"
@@ -163,85 +156,11 @@ func (r *registrar) nudge() {
 
 // run keeps the object until ctx ends.
 func (r *registrar) run(ctx context.Context) error {
-	var written time.Time
-	pace := backoff.Backoff{Min: 100 * time.Millisecond, Max: 5 * time.Second}
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-timer.C:
-		case <-r.wake:
-		}
-		wrote, err := r.sync(ctx, time.Since(written) > heartbeatEvery)
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case err != nil:
-			pause := pace.Next(err)
-			r.log.Warn("Failed to update the node's object", zap.Error(err), zap.Duration(metrics.KeyRetryIn, pause))
-			if _, asked := apierr.RetryAfter(err); asked {
-				// What changes meanwhile waits as well.
-				if err := backoff.Sleep(ctx, pause); err != nil {
-					return err
-				}
-				pause = 0
-			}
-			timer.Reset(pause)
-			continue
-		case wrote:
-			written = time.Now()
-		}
-		pace.Reset()
-		timer.Reset(statusEvery*9/10 + rand.N(statusEvery/5))
-	}
+	return registration.Node{Client: r.client, Metadata: r.metadata, Status: r.status, Wake: r.wake, Log: r.log}.Run(ctx)
 }
 
-// sync brings the object up to date.
-func (r *registrar) sync(ctx context.Context, heartbeat bool) (wrote bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	node, err := client.Get[*corev1.Node](ctx, r.client, "", r.cfg.Node)
-	if apierr.IsNotFound(err) {
-		// With its status, as kubelets do: a write of it would clash with that of the node's pod range.
-		_, err = client.Create(ctx, r.client, &corev1.Node{
-			Metadata: &metav1.ObjectMeta{Name: r.cfg.Node, Labels: r.labels(), Annotations: r.formerRanges()}, Spec: &corev1.NodeSpec{},
-			Status: r.status(ctx, nil, time.Now()),
-		})
-		if err == nil {
-			r.log.Info("Node registered")
-			return true, nil
-		}
-	}
-	if err != nil {
-		return false, fmt.Errorf("registering the node: %w", err)
-	}
-	if !containsAll(node.GetMetadata().GetLabels(), r.labels()) {
-		node = client.Clone(node)
-		if node.Metadata.Labels == nil {
-			node.Metadata.Labels = map[string]string{}
-		}
-		maps.Copy(node.Metadata.Labels, r.labels())
-		if node, err = client.Update(ctx, r.client, node); err != nil {
-			return false, fmt.Errorf("updating the labels of the node: %w", err)
-		}
-	}
-	want := client.Clone(node)
-	want.Status = r.status(ctx, node.GetStatus(), time.Now())
-	if !heartbeat && sameStatus(node.GetStatus(), want.GetStatus()) {
-		return false, nil
-	}
-	_, err = client.UpdateStatus(ctx, r.client, want)
-	if apierr.IsConflict(err) {
-		// Another wrote in between; the next round sees what.
-		r.nudge()
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("updating the node's status: %w", err)
-	}
-	return true, nil
+func (r *registrar) metadata() *metav1.ObjectMeta {
+	return &metav1.ObjectMeta{Name: r.cfg.Node, Labels: r.labels(), Annotations: r.formerRanges()}
 }
 
 // formerRanges names the pod ranges that the node had when the cluster knew it last, in an
@@ -265,26 +184,6 @@ func (r *registrar) labels() map[string]string {
 		"kubernetes.io/hostname": r.cfg.Node, "kubernetes.io/arch": goruntime.GOARCH, "kubernetes.io/os": goruntime.GOOS,
 	})
 	return out
-}
-
-func containsAll(have, want map[string]string) bool {
-	for k, v := range want {
-		if have[k] != v {
-			return false
-		}
-	}
-	return true
-}
-
-// sameStatus compares all but the times of heartbeats.
-func sameStatus(a, b *corev1.NodeStatus) bool {
-	a, b = proto.CloneOf(a), proto.CloneOf(b)
-	for _, s := range []*corev1.NodeStatus{a, b} {
-		for _, c := range s.GetConditions() {
-			c.LastHeartbeatTime = nil
-		}
-	}
-	return proto.Equal(a, b)
 }
 
 // status computes the node's status; what others decide of the one before is kept.
@@ -322,7 +221,7 @@ func (r *registrar) status(ctx context.Context, old *corev1.NodeStatus, now time
 	if list, err := r.images(ctx); err == nil {
 		st.Images = list
 	}
-	setCondition(st, kind.NodeReady, notReady == "", "AgentReady", "AgentNotReady", notReady, now)
+	setCondition(st, kind.NodeReady, notReady == "", "KubeletReady", "KubeletNotReady", notReady, now)
 	for _, p := range eviction.Pressures {
 		setPressure(st, p, pressures[p], now)
 	}
@@ -379,22 +278,13 @@ func setPressure(st *corev1.NodeStatus, p eviction.Pressure, under bool, now tim
 	}
 }
 
-// setCondition sets a condition, whose time of transition changes only with its status.
+// setCondition sets a condition to the good state, or else to the bad one with a message.
 func setCondition(st *corev1.NodeStatus, name string, ok bool, good, bad, message string, now time.Time) {
-	c := &corev1.NodeCondition{Type: name, Status: "True", Reason: good, LastHeartbeatTime: timestamppb.New(now.Truncate(time.Second))}
+	c := &corev1.NodeCondition{Type: name, Status: "True", Reason: good}
 	if !ok {
 		c.Status, c.Reason, c.Message = "False", bad, message
 	}
-	c.LastTransitionTime = c.LastHeartbeatTime
-	i := slices.IndexFunc(st.GetConditions(), func(o *corev1.NodeCondition) bool { return o.GetType() == name })
-	if i < 0 {
-		st.Conditions = append(st.Conditions, c)
-		return
-	}
-	if o := st.Conditions[i]; o.GetStatus() == c.GetStatus() && o.GetLastTransitionTime() != nil {
-		c.LastTransitionTime = o.GetLastTransitionTime()
-	}
-	st.Conditions[i] = c
+	registration.SetCondition(st, c, now)
 }
 
 func capacity(milliCPU, memory, disk, pods int64) map[string]*metav1.Quantity {

@@ -109,6 +109,6 @@ func (a *Agent) runHollow(ctx context.Context) error {
 			// Thousands of connections that are mostly silent should not hold buffers.
 			return a.dial(source, grpc.WithReadBufferSize(hollowReadBuffer))
 		},
-		Heartbeat: Heartbeat, Log: a.log,
+		Log: a.log,
 	})
 }

@@ -19,11 +19,14 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"github.com/xebec-project/xebec/agent/registration"
 	"github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/metrics"
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
 )
 
 // MaxCount is how many nodes one process simulates at most: each has an address of its own.
@@ -41,9 +44,7 @@ type Config struct {
 	LeaseTTL time.Duration
 	// Dial makes the connection of a node to the control plane, as that node.
 	Dial func(node string) (*grpc.ClientConn, error)
-	// Heartbeat keeps a node's lease until ctx ends.
-	Heartbeat func(ctx context.Context, c *client.Client, node string, ttl time.Duration, log *zap.Logger) error
-	Log       *zap.Logger
+	Log  *zap.Logger
 }
 
 // retryMin and retryMax are the limits of the pause after a failure of a node, as those of a real
@@ -116,17 +117,15 @@ func (n *node) run(ctx context.Context) error {
 	n.addresses, n.waiting = map[string][]netip.Addr{}, map[string]*corev1.Pod{}
 
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return n.register(ctx) })
-	group.Go(func() error { return n.cfg.Heartbeat(ctx, n.client, n.name, n.cfg.LeaseTTL, n.log) })
-	own := follower{client: n.client, kind: "Node", field: "metadata.name=" + n.name, log: n.log}
-	group.Go(func() error { return own.run(ctx, &ownNode{node: n}) })
-	pods := follower{client: n.client, kind: "Pod", field: "spec.nodeName=" + n.name, log: n.log}
-	group.Go(func() error { return pods.run(ctx, &ownPods{node: n, group: group, ctx: ctx}) })
-	// What a real node makes service maps of. Nothing is kept here.
-	services := follower{client: n.client, kind: "Service", log: n.log}
-	group.Go(func() error { return services.run(ctx, nothing{}) })
-	slices := follower{client: n.client, group: "discovery.k8s.io", kind: "EndpointSlice", log: n.log}
-	group.Go(func() error { return slices.run(ctx, nothing{}) })
+	object := registration.Node{Client: n.client, Metadata: n.metadata, Status: n.status, Wake: n.wake, Log: n.log}
+	group.Go(func() error { return object.Run(ctx) })
+	lease := registration.Lease{Client: n.client, Node: n.name, TTL: n.cfg.LeaseTTL, Log: n.log}
+	group.Go(func() error { return lease.Run(ctx) })
+	watch[*corev1.Node](ctx, group, n, "metadata.name="+n.name, &ownNode{node: n})
+	watch[*corev1.Pod](ctx, group, n, "spec.nodeName="+n.name, &ownPods{node: n, group: group, ctx: ctx})
+	// The input of a real node's service maps.
+	watch[*corev1.Service](ctx, group, n, "", discard{})
+	watch[*discoveryv1.EndpointSlice](ctx, group, n, "", discard{})
 	return group.Wait()
 }
 
@@ -137,7 +136,7 @@ func (n *node) nudge() {
 	}
 }
 
-// ownNode hears of the node's own object.
+// ownNode receives changes of the node's own object.
 type ownNode struct{ *node }
 
 // doubtDelay is how long a node waits at least before it contradicts others who take it for silent,
@@ -171,10 +170,16 @@ func (o *ownNode) removed([]byte) error {
 	return nil
 }
 
-func (o *ownNode) begin() {}
-func (o *ownNode) whole() {}
+// Begin implements client.Sink.
+func (o *ownNode) Begin() {}
 
-// ownPods hears of the node's pods.
+// Handle implements client.Sink.
+func (o *ownNode) Handle(event *apiv1.WatchResponse) error { return deliver(event, o) }
+
+// Reached implements client.Sink.
+func (o *ownNode) Reached(string, bool) {}
+
+// ownPods receives changes of the node's pods.
 type ownPods struct {
 	*node
 	group *errgroup.Group
@@ -183,10 +188,17 @@ type ownPods struct {
 	seen map[string]bool
 }
 
-func (o *ownPods) begin() { o.seen = map[string]bool{} }
+// Begin implements client.Sink.
+func (o *ownPods) Begin() { o.seen = map[string]bool{} }
 
-// whole forgets the pods that the state does not have.
-func (o *ownPods) whole() {
+// Handle implements client.Sink.
+func (o *ownPods) Handle(event *apiv1.WatchResponse) error { return deliver(event, o) }
+
+// Reached implements client.Sink. It forgets the pods that the initial state does not have.
+func (o *ownPods) Reached(_ string, whole bool) {
+	if !whole {
+		return
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	gone := func(uid string) bool { return !o.seen[uid] }

@@ -15,7 +15,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/xebec-project/xebec/agent"
 	"github.com/xebec-project/xebec/agent/hollow"
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
 	"github.com/xebec-project/xebec/internal/client"
@@ -35,7 +34,7 @@ func TestSimulatedNodes(t *testing.T) {
 	dialed := map[string]bool{}
 	go func() {
 		done <- hollow.Run(ctx, hollow.Config{
-			Count: 60, NamePrefix: "hollow-", StartsPerSecond: 200, MaxPods: 20, LeaseTTL: 10 * time.Second, Heartbeat: agent.Heartbeat, Log: zaptest.NewLogger(t),
+			Count: 60, NamePrefix: "hollow-", StartsPerSecond: 200, MaxPods: 20, LeaseTTL: 10 * time.Second, Log: zaptest.NewLogger(t),
 			Dial: func(node string) (*grpc.ClientConn, error) {
 				mu.Lock()
 				defer mu.Unlock()

@@ -3,120 +3,49 @@ package hollow
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"time"
 
-	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/xebec-project/xebec/agent/registration"
 	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/kind"
-	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/version"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// statusEvery is about how often a node looks at its object, heartbeatEvery how often it writes its
-// status all the same: as a real agent does.
-const (
-	statusEvery    = time.Minute
-	heartbeatEvery = 5 * time.Minute
-)
-
-// register keeps the node's object until ctx ends.
-func (n *node) register(ctx context.Context) error {
-	pace := backoff.Backoff{Min: retryMin, Max: retryMax}
-	var written time.Time
-	for {
-		err := pace.Retry(ctx, func(ctx context.Context) error {
-			wrote, err := n.sync(ctx, time.Since(written) > heartbeatEvery)
-			if wrote {
-				written = time.Now()
-			}
-			return err
-		}, func(err error, pause time.Duration) {
-			n.log.Warn("Failed to update the node's object", zap.Error(err), zap.Duration(metrics.KeyRetryIn, pause))
-		})
-		if err != nil {
-			return err
-		}
-		timer := time.NewTimer(statusEvery*9/10 + rand.N(statusEvery/5))
-		select {
-		case <-ctx.Done():
-		case <-timer.C:
-		case <-n.wake:
-		}
-		timer.Stop()
+func (n *node) metadata() *metav1.ObjectMeta {
+	return &metav1.ObjectMeta{
+		Name:   n.name,
+		Labels: map[string]string{"kubernetes.io/hostname": n.name, "kubernetes.io/os": "linux", kind.LabelHollow: "true"},
 	}
 }
 
-// sync creates the object, with its status, when there is none, and brings its status up to date.
-func (n *node) sync(ctx context.Context, heartbeat bool) (wrote bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	object, err := client.Get[*corev1.Node](ctx, n.client, "", n.name)
-	if apierr.IsNotFound(err) {
-		_, err = client.Create(ctx, n.client, &corev1.Node{
-			Metadata: &metav1.ObjectMeta{
-				Name:   n.name,
-				Labels: map[string]string{"kubernetes.io/hostname": n.name, "kubernetes.io/os": "linux", kind.LabelHollow: "true"},
-			},
-			Spec: &corev1.NodeSpec{}, Status: n.status(nil, time.Now()),
-		})
-		if err == nil {
-			return true, nil
-		}
+// status computes the node's status, and keeps what others set in the stored one.
+func (n *node) status(_ context.Context, stored *corev1.NodeStatus, now time.Time) *corev1.NodeStatus {
+	st := proto.CloneOf(stored)
+	if st == nil {
+		st = &corev1.NodeStatus{}
 	}
-	if err != nil {
-		return false, fmt.Errorf("register the node: %w", err)
-	}
-	if !heartbeat && kind.NodeCondition(object, kind.NodeReady).GetStatus() == kind.ConditionTrue {
-		return false, nil
-	}
-	object.Status = n.status(object.GetStatus(), time.Now())
-	_, err = client.UpdateStatus(ctx, n.client, object)
-	if apierr.IsConflict(err) {
-		n.nudge()
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("update the node's status: %w", err)
-	}
-	return true, nil
-}
-
-func (n *node) status(old *corev1.NodeStatus, at time.Time) *corev1.NodeStatus {
-	now := timestamppb.New(at.Truncate(time.Second))
 	room := map[string]*metav1.Quantity{
 		"cpu": {String_: "64"}, "memory": {String_: "256Gi"}, "ephemeral-storage": {String_: "1Ti"}, "pods": {String_: fmt.Sprint(n.cfg.MaxPods)},
 	}
-	st := &corev1.NodeStatus{
-		Capacity: room, Allocatable: room,
-		Addresses: []*corev1.NodeAddress{{Type: kind.NodeInternalIP, Address: n.address.String()}, {Type: "Hostname", Address: n.name}},
-		NodeInfo: &corev1.NodeSystemInfo{
-			KubeletVersion:          version.Version(),
-			OperatingSystem:         "linux",
-			OsImage:                 "hollow",
-			ContainerRuntimeVersion: "hollow://0",
-		},
+	st.Capacity, st.Allocatable = room, room
+	st.Addresses = []*corev1.NodeAddress{{Type: kind.NodeInternalIP, Address: n.address.String()}, {Type: "Hostname", Address: n.name}}
+	st.NodeInfo = &corev1.NodeSystemInfo{
+		KubeletVersion: version.Version(), OperatingSystem: "linux", OsImage: "hollow", ContainerRuntimeVersion: "hollow://0",
 	}
 	for _, c := range []*corev1.NodeCondition{
-		{Type: kind.NodeReady, Status: kind.ConditionTrue, Reason: "AgentReady"},
+		{Type: kind.NodeReady, Status: kind.ConditionTrue, Reason: "KubeletReady"},
 		{Type: "MemoryPressure", Status: "False", Reason: "KubeletHasSufficientMemory", Message: "kubelet has sufficient memory available"},
 		{Type: "DiskPressure", Status: "False", Reason: "KubeletHasNoDiskPressure", Message: "kubelet has no disk pressure"},
 		{Type: "PIDPressure", Status: "False", Reason: "KubeletHasSufficientPID", Message: "kubelet has sufficient PID available"},
 	} {
-		c.LastHeartbeatTime, c.LastTransitionTime = now, now
-		if before := kind.NodeCondition(&corev1.Node{Status: old}, c.Type); before.GetStatus() == c.Status &&
-			before.GetLastTransitionTime() != nil {
-			c.LastTransitionTime = before.GetLastTransitionTime()
-		}
-		st.Conditions = append(st.Conditions, c)
+		registration.SetCondition(st, c, now)
 	}
 	return st
 }

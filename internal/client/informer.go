@@ -4,28 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"sync"
-	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/types/known/anypb"
 
-	"github.com/xebec-project/xebec/internal/apierr"
-	pacing "github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/kind"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
-)
-
-const (
-	// watchBackoffMin and watchBackoffMax are the limits of the pause between two attempts to watch,
-	// which is longer when the server asks for more.
-	watchBackoffMin = 20 * time.Millisecond
-	watchBackoffMax = 5 * time.Second
-	// watchHealthy is how long a stream must have lived for the next attempt to count as the first.
-	watchHealthy = 10 * time.Second
 )
 
 // InformerOptions selects what an informer mirrors and how it keeps it. The zero value mirrors all
@@ -187,88 +173,49 @@ func (i *Informer[T]) Run(ctx context.Context) error {
 	i.started = true
 	i.mu.Unlock()
 
-	b := pacing.Backoff{Min: watchBackoffMin, Max: watchBackoffMax}
-	resume := ""
-	for ctx.Err() == nil {
-		begun := time.Now()
-		reached, err := i.follow(ctx, resume)
-		if ctx.Err() != nil {
-			break
-		}
-		if i.opts.OnError != nil {
-			i.opts.OnError(fmt.Errorf("watch %s from revision %q: %w", i.kind.Plural, reached, err))
-		}
-		if apierr.IsTooOld(err) {
-			reached = ""
-		}
-		if time.Since(begun) >= watchHealthy || reached != resume {
-			b.Reset()
-		}
-		resume = reached
-		_ = b.Wait(ctx, err)
+	r := Reflector{
+		Kind: i.kind, OnError: i.opts.OnError, client: i.client, outline: i.opts.Outline,
+		options: WatchOptions{
+			Namespace: i.opts.Namespace, LabelSelector: i.opts.LabelSelector, FieldSelector: i.opts.FieldSelector,
+		},
 	}
-	return ctx.Err()
+	return r.Run(ctx, &storeSink[T]{Informer: i})
 }
 
-// follow reads one stream from resume on, or from the state when that is empty, until it fails. It
-// returns the revision to resume from, empty when the initial state did not come to its end.
-func (i *Informer[T]) follow(ctx context.Context, resume string) (string, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	req := watchRequest(i.kind, WatchOptions{
-		Namespace:       i.opts.Namespace,
-		LabelSelector:   i.opts.LabelSelector,
-		FieldSelector:   i.opts.FieldSelector,
-		ResourceVersion: resume,
-	})
-	req.Outline = i.opts.Outline
-	stream, err := i.client.resources.Watch(prioritize(ctx, i.kind), req, grpc.WaitForReady(true))
-	if err != nil {
-		return resume, err
+// storeSink writes the events of a reflector to the store of an informer, and calls its handlers.
+type storeSink[T kind.Object] struct {
+	*Informer[T]
+	// seen has the keys of the state that is being sent, nil otherwise: what is stored and not in it
+	// is gone.
+	seen map[Key]struct{}
+}
+
+// Begin implements Sink.
+func (s *storeSink[T]) Begin() { s.seen = map[Key]struct{}{} }
+
+// Handle implements Sink.
+func (s *storeSink[T]) Handle(event *apiv1.WatchResponse) error { return s.handle(event, s.seen) }
+
+// Reached implements Sink.
+func (s *storeSink[T]) Reached(revision string, whole bool) {
+	if whole {
+		var zero T
+		for _, k := range s.store.keysExcept(s.seen) {
+			old, _ := s.store.remove(k)
+			s.notify(old, zero)
+		}
 	}
-	// While the state is being sent, seen collects what it holds: what is stored and not in it is
-	// gone.
-	var seen map[Key]struct{}
-	if resume == "" {
-		seen = map[Key]struct{}{}
+	s.seen = nil
+	s.advance(revision)
+	s.progress(revision)
+	if !whole {
+		return
 	}
-	for {
-		resp, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			err = apierr.Unavailable("the server ended the watch")
-		}
-		if err != nil {
-			return resume, err
-		}
-		if err := i.handle(resp, seen); err != nil {
-			return resume, err
-		}
-		whole := seen != nil
-		if whole {
-			if !resp.GetInitialStateEnd() {
-				continue
-			}
-			var zero T
-			for _, k := range i.store.keysExcept(seen) {
-				old, _ := i.store.remove(k)
-				i.notify(old, zero)
-			}
-			seen = nil
-		}
-		if resume, err = resumeAfter(resp); err != nil {
-			return resume, err
-		}
-		i.advance(resp.GetResourceVersion())
-		i.progress(resp.GetResourceVersion())
-		if !whole {
-			continue
-		}
-		for _, f := range i.states {
-			f()
-		}
-		if !i.HasSynced() {
-			close(i.synced)
-		}
+	for _, f := range s.states {
+		f()
+	}
+	if !s.HasSynced() {
+		close(s.synced)
 	}
 }
 
@@ -283,21 +230,6 @@ func (i *Informer[T]) progress(revision string) {
 	for _, f := range i.reached {
 		f(n)
 	}
-}
-
-// resumeAfter returns the revision to resume from after an event. A bookmark's own revision is
-// complete; a change's may have more changes to come, made in the same transaction, so that one is
-// asked for again and what is known is skipped.
-func resumeAfter(resp *apiv1.WatchResponse) (string, error) {
-	rv := resp.GetResourceVersion()
-	if resp.GetType() == apiv1.EventType_EVENT_TYPE_BOOKMARK {
-		return rv, nil
-	}
-	n, err := strconv.ParseInt(rv, 10, 64)
-	if err != nil {
-		return "", fmt.Errorf("the server sent a change at revision %q: %w", rv, err)
-	}
-	return strconv.FormatInt(n-1, 10), nil
 }
 
 func (i *Informer[T]) advance(revision string) {

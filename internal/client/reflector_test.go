@@ -1,4 +1,4 @@
-package hollow
+package client_test
 
 import (
 	"context"
@@ -8,32 +8,42 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// record writes down what a follower tells.
+// record is a sink that records what it receives.
 type record struct{ received []string }
 
-func (r *record) begin() { r.received = append(r.received, "begin") }
-func (r *record) whole() { r.received = append(r.received, "whole") }
+func (r *record) Begin() { r.received = append(r.received, "begin") }
 
-func (r *record) changed(b []byte) error { return r.tell("+", b) }
-func (r *record) removed(b []byte) error { return r.tell("-", b) }
-
-func (r *record) tell(what string, b []byte) error {
+func (r *record) Handle(event *apiv1.WatchResponse) error {
+	sign := "+"
+	switch event.GetType() {
+	case apiv1.EventType_EVENT_TYPE_BOOKMARK:
+		return nil
+	case apiv1.EventType_EVENT_TYPE_DELETED:
+		sign = "-"
+	}
 	object := &corev1.ConfigMap{}
-	err := unmarshal(b, object)
-	r.received = append(r.received, what+object.GetMetadata().GetName())
+	err := proto.Unmarshal(event.GetObject().GetValue(), object)
+	r.received = append(r.received, sign+object.GetMetadata().GetName())
 	return err
 }
 
-func TestFollowerResumes(t *testing.T) {
+func (r *record) Reached(_ string, whole bool) {
+	if whole {
+		r.received = append(r.received, "whole")
+	}
+}
+
+func TestReflectorResumes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := clienttest.Start(t)
 		named := func(name string) *corev1.ConfigMap {
@@ -44,7 +54,7 @@ func TestFollowerResumes(t *testing.T) {
 		seen := &record{}
 		ended := make(chan error, 1)
 		go func() {
-			ended <- follower{client: c, kind: "ConfigMap", log: zap.NewNop()}.run(ctx, seen)
+			ended <- client.NewReflector[*corev1.ConfigMap](c, client.WatchOptions{}).Run(ctx, seen)
 		}()
 		step := func(what string, want string) {
 			t.Helper()

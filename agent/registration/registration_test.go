@@ -1,4 +1,4 @@
-package agent
+package registration
 
 import (
 	"context"
@@ -21,6 +21,7 @@ import (
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
 // busy answers the first calls of a method that the server is overloaded and asks for a pause of a
@@ -60,7 +61,7 @@ func TestHeartbeatHonoursRetryInfo(t *testing.T) {
 				calls := busy(s, method, 3)
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 				defer cancel()
-				if err := Heartbeat(ctx, c, "a", 10*time.Second, zap.NewNop()); !errors.Is(err, context.DeadlineExceeded) {
+				if err := lease(c, "a").Run(ctx); !errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("ended with %v", err)
 				}
 				paused(t, *calls, 4)
@@ -71,6 +72,11 @@ func TestHeartbeatHonoursRetryInfo(t *testing.T) {
 			})
 		})
 	}
+}
+
+// lease is the lease of a node without a file.
+func lease(c *client.Client, node string) Lease {
+	return Lease{Client: c, Node: node, TTL: 10 * time.Second, Log: zap.NewNop()}
 }
 
 // endLeases ends the leases that the objects stand under.
@@ -94,7 +100,7 @@ func TestHeartbeatsReturnSpread(t *testing.T) {
 		defer cancel()
 		ended := make(chan error, nodes)
 		for i := range nodes {
-			go func() { ended <- Heartbeat(ctx, c, fmt.Sprint("n", i), 10*time.Second, zap.NewNop()) }()
+			go func() { ended <- lease(c, fmt.Sprint("n", i)).Run(ctx) }()
 		}
 		synctest.Wait()
 		lost := time.Now()
@@ -148,7 +154,7 @@ func TestHeartbeatAfterLostResponse(t *testing.T) {
 		})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		if err := Heartbeat(ctx, c, "a", 10*time.Second, zap.NewNop()); !errors.Is(err, context.DeadlineExceeded) {
+		if err := lease(c, "a").Run(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("ended with %v", err)
 		}
 		if grants, deletes := s.Calls("Grant"), s.Calls("Delete"); grants != 1 || deletes != 0 {
@@ -157,16 +163,15 @@ func TestHeartbeatAfterLostResponse(t *testing.T) {
 	})
 }
 
-func TestRegistrarHonoursRetryInfo(t *testing.T) {
+func TestNodeHonoursRetryInfo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := clienttest.Start(t)
 		calls := busy(s, "Create", 3)
-		r := &registrar{
-			cfg: &Config{Node: "a", Address: "192.0.2.1", StateDir: t.TempDir(), MaxPods: 10}, client: c, log: zap.NewNop(),
-			machine: machine{info: &corev1.NodeSystemInfo{}}, wake: make(chan struct{}, 1),
-			images:        func(context.Context) ([]*corev1.ContainerImage, error) { return nil, nil },
-			runtime:       func(context.Context) (string, error) { return "2", nil },
-			readOnlyBelow: func() bool { return true },
+		wake := make(chan struct{}, 1)
+		n := Node{
+			Client: c, Log: zap.NewNop(), Wake: wake,
+			Metadata: func() *metav1.ObjectMeta { return &metav1.ObjectMeta{Name: "a"} },
+			Status:   func(_ context.Context, stored *corev1.NodeStatus, _ time.Time) *corev1.NodeStatus { return stored },
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 		defer cancel()
@@ -174,12 +179,14 @@ func TestRegistrarHonoursRetryInfo(t *testing.T) {
 		go func() {
 			defer close(ended)
 			for ctx.Err() == nil {
-				r.setNotReady("news")
+				select {
+				case wake <- struct{}{}:
+				default:
+				}
 				time.Sleep(time.Second)
-				r.setNotReady("")
 			}
 		}()
-		if err := r.run(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		if err := n.Run(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("ended with %v", err)
 		}
 		<-ended
@@ -190,13 +197,13 @@ func TestRegistrarHonoursRetryInfo(t *testing.T) {
 	})
 }
 
-// TestRepeatedLeaseLoss are taken after ever longer pauses, until one is kept for a while.
+// TestRepeatedLeaseLoss acquires lost leases after ever longer pauses, until one is stable.
 func TestRepeatedLeaseLoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := clienttest.Start(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
-		go func() { ended <- Heartbeat(ctx, c, "n", 10*time.Second, zap.NewNop()) }()
+		go func() { ended <- lease(c, "n").Run(ctx) }()
 		lose := func() {
 			leases, _, err := client.List[*coordinationv1.Lease](ctx, c, client.ListOptions{})
 			if err != nil || len(leases) > 1 {
@@ -215,12 +222,76 @@ func TestRepeatedLeaseLoss(t *testing.T) {
 		if n := s.Calls("Grant") - began; n < 10 || n > 60 {
 			t.Errorf("%d leases in ten minutes", n)
 		}
-		time.Sleep(3 * heartbeatKept)
+		time.Sleep(3 * leaseStable)
 		lose()
 		before := s.Calls("Grant")
 		time.Sleep(10*time.Second/3 + time.Second)
 		if n := s.Calls("Grant") - before; n != 1 {
 			t.Errorf("%d leases after the first loss in a while, want 1 soon", n)
+		}
+		cancel()
+		<-ended
+	})
+}
+
+// TestSync restores missing labels and the status, and writes an unchanged status as a heartbeat
+// only.
+func TestSync(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := clienttest.Start(t)
+		ready := &corev1.NodeCondition{Type: "Ready", Status: "True"}
+		wake := make(chan struct{}, 1)
+		n := Node{
+			Client: c, Log: zap.NewNop(), Wake: wake,
+			Metadata: func() *metav1.ObjectMeta {
+				return &metav1.ObjectMeta{Name: "a", Labels: map[string]string{"zone": "z"}}
+			},
+			Status: func(_ context.Context, stored *corev1.NodeStatus, now time.Time) *corev1.NodeStatus {
+				st := proto.CloneOf(stored)
+				if st == nil {
+					st = &corev1.NodeStatus{}
+				}
+				SetCondition(st, proto.CloneOf(ready), now)
+				return st
+			},
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- n.Run(ctx) }()
+		synctest.Wait()
+		node, err := client.Get[*corev1.Node](ctx, c, "", "a")
+		if err != nil || node.Metadata.Labels["zone"] != "z" || node.Status.Conditions[0].GetStatus() != "True" {
+			t.Fatalf("registered as %v, %v", node, err)
+		}
+		transition := node.Status.Conditions[0].GetLastTransitionTime().AsTime()
+
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if n := s.Calls("UpdateStatus"); n != 0 {
+			t.Errorf("an unchanged status was written %d times in two minutes", n)
+		}
+		node.Metadata.Labels = nil
+		node.Status.Conditions[0].Status = "Unknown"
+		clienttest.Seed(s, node)
+		wake <- struct{}{}
+		synctest.Wait()
+		node, err = client.Get[*corev1.Node](ctx, c, "", "a")
+		if err != nil || node.Metadata.Labels["zone"] != "z" || node.Status.Conditions[0].GetStatus() != "True" {
+			t.Errorf("after changes by others: %v, %v", node, err)
+		}
+		if got := node.Status.Conditions[0].GetLastTransitionTime().AsTime(); !got.After(transition) {
+			t.Errorf("the transition time is %v, was %v", got, transition)
+		}
+		transition = node.Status.Conditions[0].GetLastTransitionTime().AsTime()
+
+		time.Sleep(7 * time.Minute)
+		synctest.Wait()
+		if node, err = client.Get[*corev1.Node](ctx, c, "", "a"); err != nil {
+			t.Fatal(err)
+		}
+		condition := node.Status.Conditions[0]
+		if !condition.GetLastTransitionTime().AsTime().Equal(transition) || time.Since(condition.GetLastHeartbeatTime().AsTime()) > 7*time.Minute {
+			t.Errorf("after a heartbeat the condition is %v", condition)
 		}
 		cancel()
 		<-ended
