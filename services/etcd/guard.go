@@ -4,15 +4,20 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	etcderrors "go.etcd.io/etcd/server/v3/etcdserver/errors"
 	"go.etcd.io/etcd/server/v3/lease"
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/edge"
@@ -157,22 +162,51 @@ type guardedStream struct {
 	// renews is the lease that was last looked at: a stream of renewals is about the same one, again
 	// and again.
 	renews int64
+	// sending serializes SendMsg.
+	sending sync.Mutex
 }
 
-// RecvMsg receives a message that the role allows, or ends the stream.
+// RecvMsg receives a message that the role allows. A watch that it does not allow is cancelled, as
+// etcd does, so that the other watches of the stream go on. Any other refusal ends the stream.
 func (s *guardedStream) RecvMsg(message any) error {
-	if err := s.ServerStream.RecvMsg(message); err != nil {
-		return err
-	}
-	keepAlive, ok := message.(*pb.LeaseKeepAliveRequest)
-	if ok && keepAlive.GetID() == s.renews && s.renews != 0 {
+	for {
+		if err := s.ServerStream.RecvMsg(message); err != nil {
+			return err
+		}
+		keepAlive, ok := message.(*pb.LeaseKeepAliveRequest)
+		if ok && keepAlive.GetID() == s.renews && s.renews != 0 {
+			return nil
+		}
+		err := s.guard.ask(s.Context(), s.id, s.role, s.method, message)
+		if watch, ok := message.(*pb.WatchRequest); ok && watch.GetCreateRequest() != nil && status.Code(err) == codes.PermissionDenied {
+			if err := s.SendMsg(cancelledWatch(err)); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if ok {
+			s.renews = keepAlive.GetID()
+		}
 		return nil
 	}
-	if err := s.guard.ask(s.Context(), s.id, s.role, s.method, message); err != nil {
-		return err
+}
+
+// SendMsg sends a message. Two goroutines may: the one that receives, of a refused watch, and the
+// handler's.
+func (s *guardedStream) SendMsg(message any) error {
+	s.sending.Lock()
+	defer s.sending.Unlock()
+	return s.ServerStream.SendMsg(message)
+}
+
+// cancelledWatch is the response to a request for a watch that is refused. Clients find etcd's own
+// error in the reason.
+func cancelledWatch(refusal error) *pb.WatchResponse {
+	return &pb.WatchResponse{
+		Header: &pb.ResponseHeader{}, WatchId: clientv3.InvalidWatchID, Created: true, Canceled: true,
+		CancelReason: rpctypes.ErrPermissionDenied.Error() + ": " + status.Convert(refusal).Message(),
 	}
-	if ok {
-		s.renews = keepAlive.GetID()
-	}
-	return nil
 }
