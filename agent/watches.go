@@ -90,9 +90,8 @@ func newWatches(conn grpc.ClientConnInterface, c *client.Client, node, stateDir 
 		}}),
 		pods: client.NewInformer(c, client.InformerOptions[*corev1.Pod]{FieldSelector: "spec.nodeName=" + node, OnError: failed("pods")}),
 		services: client.NewInformer(c, client.InformerOptions[*corev1.Service]{
-			OnError: failed(
-				"services",
-			), Transform: slim[*corev1.Service], Indexers: map[string]func(*corev1.Service) []string{byNamespace: namespaceOf},
+			OnError: failed("services"), Transform: slim[*corev1.Service],
+			Indexers: map[string]func(*corev1.Service) []string{byNamespace: namespaceOf},
 		}),
 		slices: client.NewInformer(
 			c,

@@ -73,19 +73,17 @@ func wanted(req *nodev1.DropsRequest, d *nodev1.DropsResponse) bool {
 
 func dropResponse(d policy.Drop) *nodev1.DropsResponse {
 	return &nodev1.DropsResponse{
-		Time: timestamppb.New(
-			d.Time,
-		), Direction: d.Direction.String(), Pod: d.Pod, Peer: d.Peer, From: end(d.From(), d.Protocol), To: end(d.To(), d.Protocol),
+		Time: timestamppb.New(d.Time), Direction: d.Direction.String(), Pod: d.Pod, Peer: d.Peer, From: end(d.From(), d.Protocol),
+		To:       end(d.To(), d.Protocol),
 		Protocol: d.Protocol.String(), Reason: d.Reason, Message: d.Rule, Skipped: int64(d.Skipped),
 	}
 }
 
 func unroutedResponse(d datapath.Drop) *nodev1.DropsResponse {
 	out := &nodev1.DropsResponse{
-		Time: timestamppb.New(
-			d.Time,
-		), From: "a socket", To: end(d.Destination, policy.Protocol(d.Protocol)), Protocol: policy.Protocol(d.Protocol).String(),
-		Reason: d.Reason, Message: d.Message, Skipped: int64(d.Skipped), Service: d.Service,
+		Time: timestamppb.New(d.Time), From: "a socket", To: end(d.Destination, policy.Protocol(d.Protocol)),
+		Protocol: policy.Protocol(d.Protocol).String(),
+		Reason:   d.Reason, Message: d.Message, Skipped: int64(d.Skipped), Service: d.Service,
 	}
 	if d.Source.IsValid() {
 		out.From = end(d.Source, policy.Protocol(d.Protocol))
