@@ -42,7 +42,7 @@ func ExampleUpdate() {
 	stale.Data["key"] = "c"
 	_, err = client.Update(ctx, c, stale)
 	for apierr.IsConflict(err) {
-		fmt.Println(apierr.Message(err))
+		fmt.Println("the ConfigMap has changed, trying again")
 		var stored *corev1.ConfigMap
 		if stored, err = client.Get[*corev1.ConfigMap](ctx, c, "default", "settings"); err == nil {
 			stored.Data["key"] = "c"
@@ -50,8 +50,9 @@ func ExampleUpdate() {
 			fmt.Println("key:", stored.GetData()["key"])
 		}
 	}
-	// Output: Operation cannot be fulfilled on configmaps "settings": the object has been modified;
-	// please apply your changes to the latest version and try again key: c
+	// Output:
+	// the ConfigMap has changed, trying again
+	// key: c
 }
 
 // A list is a snapshot at one revision. A watch from that revision yields every later change.

@@ -43,6 +43,9 @@ const (
 	KeyKey         = "key"
 	KeySync        = "sync"
 	KeyRevision    = "revision"
+	// KeyKinds is the number of served kinds, and KeyAdded how many of them are new.
+	KeyKinds = "kinds"
+	KeyAdded = "added"
 	// KeyRelist reports whether a watch begins with a list.
 	KeyRelist = "relist"
 )

@@ -1,5 +1,6 @@
-// Package openapi_test checks the OpenAPI documents: that they are current, that a maintained library reads
-// them, that every verb of every kind has a path, and that they agree with Kubernetes' own documents.
+// Package openapi_test checks the OpenAPI documents: that they are current, that a maintained
+// library reads them, that every verb of every kind has a path, and that they agree with
+// Kubernetes' own documents.
 package openapi_test
 
 import (
@@ -138,7 +139,8 @@ func groupVersions(t *testing.T) []string {
 	return gvs
 }
 
-// TestDocumentsAreCurrent builds the documents from the descriptors and compares them with those embedded.
+// TestDocumentsAreCurrent builds the documents from the descriptors and compares them with those
+// embedded.
 func TestDocumentsAreCurrent(t *testing.T) {
 	descriptions, err := comments.All()
 	if err != nil {
@@ -168,7 +170,8 @@ func TestDocumentsAreCurrent(t *testing.T) {
 	}
 }
 
-// TestLibraryReadsDocuments parses all documents with a library, and compares the protobuf with the JSON.
+// TestLibraryReadsDocuments parses all documents with a library, and compares the protobuf with the
+// JSON.
 func TestLibraryReadsDocuments(t *testing.T) {
 	for _, gv := range groupVersions(t) {
 		data, err := openapi.Document(openapi.V3(gv))
@@ -203,7 +206,8 @@ func TestLibraryReadsDocuments(t *testing.T) {
 	}
 }
 
-// TestReferencesResolve follows every reference within each document, and has a description of each definition.
+// TestReferencesResolve follows every reference within each document, and has a description of each
+// definition.
 func TestReferencesResolve(t *testing.T) {
 	check := func(name, prefix string, definitions map[string]definition, text []byte) {
 		refs := 0
@@ -245,8 +249,8 @@ func TestReferencesResolve(t *testing.T) {
 	}
 }
 
-// verbs are how the verbs of objects appear: at the path of the collection or of one object, by method and action. A watch is
-// a list with a parameter.
+// verbs are how the verbs of objects appear: at the path of the collection or of one object, by
+// method and action. A watch is a list with a parameter.
 var verbs = map[string]struct {
 	item           bool
 	method, action string
@@ -262,7 +266,8 @@ var grpcOnly = []string{
 	"nodes/stats", "pods/explain", "pods/summary",
 }
 
-// TestEveryVerbHasAPath looks for every verb of every served kind and for its subresources, in both versions.
+// TestEveryVerbHasAPath looks for every verb of every served kind and for its subresources, in both
+// versions.
 func TestEveryVerbHasAPath(t *testing.T) {
 	two := read(t, openapi.V2JSON)
 	for _, k := range kind.NewScheme().Served() {
@@ -309,7 +314,8 @@ func checkSubresources(t *testing.T, name string, d document, k *scheme.Kind, co
 	}
 }
 
-// TestOperationsDiffer checks that each operation has an id of its own, as generators of clients require.
+// TestOperationsDiffer checks that each operation has an id of its own, as generators of clients
+// require.
 func TestOperationsDiffer(t *testing.T) {
 	seen := map[string]string{}
 	for p, item := range read(t, openapi.V2JSON).Paths {

@@ -23,8 +23,8 @@ import (
 // fieldsPage has the table of differences.
 const fieldsPage = "../../docs/fields.md"
 
-// kubernetesDocuments returns the directory of the documents that Kubernetes publishes with its sources, of the version that
-// tests/validation compares with.
+// kubernetesDocuments returns the directory of the documents that Kubernetes publishes with its
+// sources, of the version that tests/validation compares with.
 func kubernetesDocuments(t *testing.T) string {
 	t.Helper()
 	if os.Getenv("XEBEC_VALIDATION") == "" {
@@ -55,7 +55,8 @@ func readFile(t *testing.T, path string) document {
 // comparison collects differences that docs/fields.md does not name.
 type comparison struct {
 	t *testing.T
-	// allowed has the differences of the page: Definition.property, or method and path. Those found are in used.
+	// allowed has the differences of the page: Definition.property, or method and path. Those found
+	// are in used.
 	allowed, used map[string]bool
 	compared      int
 }

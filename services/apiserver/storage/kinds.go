@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/metrics"
 )
 
 // kindSet is the kinds that the cache holds between two changes of the scheme. Only replaced ever changes.
@@ -88,7 +89,7 @@ func (s *Store) followKinds(ctx context.Context, kinds []*kind.Kind, filling boo
 	if changed {
 		s.cache.kinds.Store(newKindSet(caches))
 		close(before.replaced)
-		s.log.Info("Kinds changed", zap.Int("kinds", len(caches)), zap.Int("added", added))
+		s.log.Info("Kinds changed", zap.Int(metrics.KeyKinds, len(caches)), zap.Int(metrics.KeyAdded, added))
 	}
 	return nil
 }
