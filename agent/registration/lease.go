@@ -59,10 +59,8 @@ func (l Lease) Run(ctx context.Context) error {
 		if err == nil {
 			pace.Reset()
 			taken := time.Now()
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-kept.Done():
+			if kept, err = l.hold(ctx, kept); err != nil {
+				return err
 			}
 			if time.Since(taken) >= leaseStable {
 				losses.Reset()
@@ -112,11 +110,7 @@ func (l Lease) beat(ctx context.Context, pending *client.Lease) (*client.Lease, 
 	if err != nil {
 		return lease, err
 	}
-	if l.File != "" {
-		if err := os.WriteFile(l.File, []byte(strconv.FormatInt(lease.ID(), 10)), 0o600); err != nil {
-			l.Log.Warn("Failed to store the lease id", zap.Error(err))
-		}
-	}
+	l.store(lease)
 	return lease, nil
 }
 
@@ -192,6 +186,16 @@ func (l Lease) create(ctx context.Context, lease *client.Lease) error {
 		},
 	}, client.UnderLease(lease.ID()))
 	return err
+}
+
+// store writes the id of the lease to the file that the next agent reads.
+func (l Lease) store(lease *client.Lease) {
+	if l.File == "" {
+		return
+	}
+	if err := os.WriteFile(l.File, []byte(strconv.FormatInt(lease.ID(), 10)), 0o600); err != nil {
+		l.Log.Warn("Failed to store the lease id", zap.Error(err))
+	}
 }
 
 func (l Lease) revoke(ctx context.Context, lease *client.Lease) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"testing"
@@ -292,6 +293,68 @@ func TestSync(t *testing.T) {
 		condition := node.Status.Conditions[0]
 		if !condition.GetLastTransitionTime().AsTime().Equal(transition) || time.Since(condition.GetLastHeartbeatTime().AsTime()) > 7*time.Minute {
 			t.Errorf("after a heartbeat the condition is %v", condition)
+		}
+		cancel()
+		<-ended
+	})
+}
+
+// TestHeartbeatFollowsAdvice has a server advise a longer time to live: the object moves to another
+// lease and exists all the time, the old lease is revoked, and the agent that follows adopts the new
+// one. The answer to the first move is lost.
+func TestHeartbeatFollowsAdvice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := clienttest.Start(t)
+		inner := client.New(clienttest.Serve(t, s))
+		lost := false
+		s.Intercept(func(method string, req proto.Message) error {
+			if update, ok := req.(*apiv1.UpdateRequest); ok && method == "Update" && !lost {
+				lost = true
+				if _, err := inner.Resources().Update(t.Context(), update); err != nil {
+					t.Error(err)
+				}
+				return status.Error(codes.Unavailable, "lost")
+			}
+			return nil
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		h := Lease{Client: c, Node: "n", TTL: 10 * time.Second, Log: zap.NewNop(), File: filepath.Join(t.TempDir(), "lease")}
+		go func() { ended <- h.Run(ctx) }()
+		time.Sleep(time.Minute)
+		get := func() *coordinationv1.Lease {
+			object, err := client.Get[*coordinationv1.Lease](ctx, c, leaseNamespace, "n")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return object
+		}
+		before := get()
+		s.AdviseTTL(14 * time.Second) // not much longer
+		time.Sleep(3 * regrantPause)
+		if n := s.Calls("Grant"); n != 1 {
+			t.Errorf("%d leases after an advice of 14 s, want the first", n)
+		}
+		s.AdviseTTL(40 * time.Second)
+		for range 3 * regrantPause / time.Second {
+			time.Sleep(time.Second)
+			get()
+		}
+		after := get()
+		if uid := after.GetMetadata().GetUid(); uid != before.GetMetadata().GetUid() || after.GetSpec().GetLeaseDurationSeconds() != 40 {
+			t.Errorf("the object is %v, want %v with 40 s", after, before)
+		}
+		if grants, revokes := s.Calls("Grant"), s.Calls("Revoke"); grants != 2 || revokes != 1 {
+			t.Errorf("%d leases were granted and %d revoked, want 2 and 1", grants, revokes)
+		}
+		cancel()
+		<-ended
+		ctx, cancel = context.WithCancel(t.Context())
+		go func() { ended <- h.Run(ctx) }()
+		time.Sleep(5 * time.Minute)
+		get()
+		if n := s.Calls("Grant"); n != 2 {
+			t.Errorf("%d leases after a restart, want that the second is adopted", n)
 		}
 		cancel()
 		<-ended

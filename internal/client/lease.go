@@ -43,6 +43,9 @@ type Lease struct {
 	done   chan struct{}
 	// answered, nil for none, is told how long each answer to a renewal took.
 	answered func(took time.Duration)
+	// outgrown is closed, once, when the server advises a much longer time to live.
+	outgrown chan struct{}
+	outgrow  sync.Once
 
 	mu       sync.Mutex
 	deadline time.Time
@@ -142,7 +145,7 @@ func (c *Client) renewOnce(ctx context.Context, id int64) (ttlSeconds int64, err
 func (c *Client) keep(ctx context.Context, id, ttlSeconds int64, sent time.Time, onLost func(error), options ...LeaseOption) *Lease {
 	ttl := time.Duration(ttlSeconds) * time.Second
 	ctx, stop := context.WithCancel(ctx)
-	l := &Lease{client: c, id: id, ttl: ttl, stop: stop, done: make(chan struct{}), deadline: sent.Add(ttl)}
+	l := &Lease{client: c, id: id, ttl: ttl, stop: stop, done: make(chan struct{}), outgrown: make(chan struct{}), deadline: sent.Add(ttl)}
 	for _, option := range options {
 		option(l)
 	}
@@ -165,6 +168,18 @@ func (l *Lease) Deadline() time.Time {
 
 // Done is closed when the lease is no longer kept: it was lost, revoked, or its context ended.
 func (l *Lease) Done() <-chan struct{} { return l.done }
+
+// Outgrown is closed when the server advises a time to live of more than 1.5 times the lease's: the
+// cluster has grown since it was granted. The time to live of a lease cannot be changed: its owner
+// should take another and move its objects, with Update and UnderLease.
+func (l *Lease) Outgrown() <-chan struct{} { return l.outgrown }
+
+// advise notes the time to live that the server advises, 0 for none.
+func (l *Lease) advise(seconds int64) {
+	if 2*time.Duration(seconds)*time.Second > 3*l.ttl {
+		l.outgrow.Do(func() { close(l.outgrown) })
+	}
+}
 
 // Err returns nil while the lease is kept, an error that wraps ErrLeaseLost once it is lost, and
 // context.Canceled after Revoke or the context's end.
@@ -245,6 +260,7 @@ func (l *Lease) open(ctx context.Context) (renewal.Renew, error) {
 		if status.Code(err) == codes.NotFound {
 			err = fmt.Errorf("%w: %w", renewal.ErrGone, err)
 		}
+		l.advise(resp.GetAdvisedTtlSeconds())
 		return time.Duration(resp.GetTtlSeconds()) * time.Second, err
 	}, nil
 }

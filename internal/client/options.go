@@ -74,11 +74,12 @@ func (w warningsTo) applyPatch(c *patchCall)   { c.warnings = w.to }
 
 type underLease int64
 
-// UnderLease ties the created object's life to a lease: it vanishes when the lease lapses or is
-// revoked.
-func UnderLease(id int64) CreateOption { return underLease(id) }
+// UnderLease ties the object's life to a lease: it vanishes when the lease lapses or is revoked. An
+// update moves an object that is under another lease.
+func UnderLease(id int64) underLease { return underLease(id) }
 
 func (l underLease) applyCreate(c *createCall) { c.LeaseId = int64(l) }
+func (l underLease) applyUpdate(c *updateCall) { c.LeaseId = int64(l) }
 
 type force struct{}
 

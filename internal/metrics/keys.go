@@ -43,6 +43,8 @@ const (
 	KeyKey         = "key"
 	KeySync        = "sync"
 	KeyRevision    = "revision"
+	// KeyTTL is the time to live of a lease.
+	KeyTTL = "ttl"
 	// KeyKinds is the number of served kinds, and KeyAdded how many of them are new.
 	KeyKinds = "kinds"
 	KeyAdded = "added"

@@ -32,6 +32,15 @@ func nodeLeaseSeconds(asked int64, leases int) int64 {
 	return max(asked, min(3*int64(leases)/nodeRenewalsPerSecond, maxNodeLeaseSeconds))
 }
 
+// advisedSeconds is the time to live that a node's lease of ttl seconds would be granted now, among so
+// many others, when that is longer, and 0 otherwise.
+func advisedSeconds(ttl int64, leases int) int64 {
+	if advised := nodeLeaseSeconds(ttl, leases); advised > ttl {
+		return advised
+	}
+	return 0
+}
+
 // leaseService implements LeaseService on etcd's leases.
 type leaseService struct {
 	apiv1.UnimplementedLeaseServiceServer
@@ -60,6 +69,7 @@ func (l *leaseService) Grant(ctx context.Context, req *apiv1.GrantRequest) (*api
 // KeepAlive renews leases, once per request.
 func (l *leaseService) KeepAlive(stream grpc.BidiStreamingServer[apiv1.KeepAliveRequest, apiv1.KeepAliveResponse]) error {
 	ctx := stream.Context()
+	_, node := callerOf(ctx).Node()
 	owned := map[int64]bool{}
 	for {
 		req, err := stream.Recv()
@@ -80,7 +90,11 @@ func (l *leaseService) KeepAlive(stream grpc.BidiStreamingServer[apiv1.KeepAlive
 		if err != nil {
 			return storageError(err)
 		}
-		if err := stream.Send(&apiv1.KeepAliveResponse{LeaseId: id, TtlSeconds: ttl}); err != nil {
+		resp := &apiv1.KeepAliveResponse{LeaseId: id, TtlSeconds: ttl}
+		if node {
+			resp.AdvisedTtlSeconds = advisedSeconds(ttl, l.store.CountCached("coordination.k8s.io", "Lease"))
+		}
+		if err := stream.Send(resp); err != nil {
 			return err
 		}
 	}

@@ -8,12 +8,15 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/etcdtest"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
 // lossy loses the answers to the first grants: the server made them, and the client does not hear of it.
@@ -93,5 +96,69 @@ func TestNodeLeasesOfLargeClusters(t *testing.T) {
 		if got := nodeLeaseSeconds(tt.asked, tt.leases); got != tt.want {
 			t.Errorf("%d s asked for among %d leases: %d s, want %d", tt.asked, tt.leases, got, tt.want)
 		}
+	}
+}
+
+func TestAdvisedTimeToLive(t *testing.T) {
+	for _, tt := range []struct {
+		ttl    int64
+		leases int
+		want   int64
+	}{{10, 1000, 0}, {10, 2000, 20}, {10, 5000, 40}, {40, 9000, 0}, {60, 5000, 0}} {
+		if got := advisedSeconds(tt.ttl, tt.leases); got != tt.want {
+			t.Errorf("a lease of %d s among %d: advised %d s, want %d", tt.ttl, tt.leases, got, tt.want)
+		}
+	}
+}
+
+// TestMoveToAnotherLease moves an object between leases, each of which it vanishes with only while it
+// is under it.
+func TestMoveToAnotherLease(t *testing.T) {
+	conn := start(t, etcdtest.New(t, 1))
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	alice := client.New(as{ClientConnInterface: conn, User: "alice", Group: authz.GroupAdmins})
+	node := client.New(as{ClientConnInterface: conn, User: "system:node:n", Group: "system:nodes"})
+	lease := func(c *client.Client) *client.Lease {
+		t.Helper()
+		l, err := client.KeepLease(ctx, c, 30*time.Second, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	first, second, foreign := lease(node), lease(node), lease(alice)
+	object := &coordinationv1.Lease{Metadata: &metav1.ObjectMeta{Namespace: "kube-node-lease", Name: "n"}, Spec: &coordinationv1.LeaseSpec{}}
+	object, err := client.Create(ctx, node, object, client.UnderLease(first.ID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Update(ctx, node, client.Clone(object), client.UnderLease(foreign.ID())); !apierr.IsForbidden(err) {
+		t.Errorf("to another caller's lease: %v", err)
+	}
+	moved := client.Clone(object)
+	moved.Spec.LeaseDurationSeconds = proto.Int32(40)
+	if _, err := client.Update(ctx, node, moved, client.UnderLease(second.ID())); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Revoke(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := client.Get[*coordinationv1.Lease](ctx, node, "kube-node-lease", "n"); err != nil || got.GetSpec().GetLeaseDurationSeconds() != 40 {
+		t.Errorf("after the first lease was revoked: %v, %v", got, err)
+	}
+	if err := second.Revoke(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Get[*coordinationv1.Lease](ctx, node, "kube-node-lease", "n"); !apierr.IsNotFound(err) {
+		t.Errorf("after the second lease was revoked: %v", err)
+	}
+
+	lasting, err := client.Create(ctx, alice, &coordinationv1.Lease{Metadata: &metav1.ObjectMeta{Namespace: "default", Name: "lasting"}, Spec: &coordinationv1.LeaseSpec{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Update(ctx, alice, lasting, client.UnderLease(foreign.ID())); !apierr.IsBadRequest(err) && !apierr.IsInvalid(err) {
+		t.Errorf("an object under no lease: %v", err)
 	}
 }

@@ -34,7 +34,7 @@ func (s *Server) Grant(_ context.Context, req *apiv1.GrantRequest) (*apiv1.Grant
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	id, ttl := req.GetLeaseId(), time.Duration(req.GetTtlSeconds())*time.Second
+	id, ttl := req.GetLeaseId(), max(time.Duration(req.GetTtlSeconds())*time.Second, s.advised)
 	switch l := s.leases[id]; {
 	case l != nil:
 		l.lapse.Reset(l.ttl)
@@ -44,7 +44,7 @@ func (s *Server) Grant(_ context.Context, req *apiv1.GrantRequest) (*apiv1.Grant
 		id = s.nextLease
 	}
 	s.leases[id] = &lease{ttl: ttl, lapse: time.AfterFunc(ttl, func() { s.EndLease(id) }), objects: map[objectKey]struct{}{}}
-	return &apiv1.GrantResponse{LeaseId: id, TtlSeconds: req.GetTtlSeconds()}, nil
+	return &apiv1.GrantResponse{LeaseId: id, TtlSeconds: int64(ttl / time.Second)}, nil
 }
 
 // KeepAlive implements apiv1.LeaseServiceServer.
@@ -83,7 +83,7 @@ func (s *Server) renew(id int64, stream grpc.BidiStreamingServer[apiv1.KeepAlive
 		return err
 	}
 	s.mu.Lock()
-	l := s.leases[id]
+	l, advised := s.leases[id], s.advised
 	if l != nil {
 		l.lapse.Reset(l.ttl)
 	}
@@ -91,7 +91,19 @@ func (s *Server) renew(id int64, stream grpc.BidiStreamingServer[apiv1.KeepAlive
 	if l == nil {
 		return leaseNotFound(id)
 	}
-	return stream.Send(&apiv1.KeepAliveResponse{LeaseId: id, TtlSeconds: int64(l.ttl / time.Second)})
+	resp := &apiv1.KeepAliveResponse{LeaseId: id, TtlSeconds: int64(l.ttl / time.Second)}
+	if advised > l.ttl {
+		resp.AdvisedTtlSeconds = int64(advised / time.Second)
+	}
+	return stream.Send(resp)
+}
+
+// AdviseTTL makes the server grant leases of at least ttl from now on, and advise that to those that
+// renew shorter ones.
+func (s *Server) AdviseTTL(ttl time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.advised = ttl
 }
 
 // Revoke implements apiv1.LeaseServiceServer.

@@ -44,6 +44,7 @@ type Server struct {
 	cut       chan struct{} // closed and replaced to end all streams
 	leases    map[int64]*lease
 	nextLease int64
+	advised   time.Duration // to live, for leases
 	intercept func(method string, req proto.Message) error
 	calls     map[string]int
 }

@@ -38,7 +38,7 @@ func (s *Server) Update(_ context.Context, req *apiv1.UpdateRequest) (*apiv1.Upd
 	}
 	resp := &apiv1.UpdateResponse{}
 	_, err := s.write(req.GetFence(), req.GetDryRun(), func(t *transaction) (err error) {
-		resp.Object, err = t.update(req.GetObject())
+		resp.Object, err = t.update(req.GetObject(), req.GetLeaseId())
 		return err
 	})
 	return resp, err
@@ -140,7 +140,7 @@ func (t *transaction) operate(op *apiv1.Operation) (a *anypb.Any, err error) {
 	case *apiv1.Operation_Create:
 		return t.create(o.Create)
 	case *apiv1.Operation_Update:
-		return t.update(o.Update.GetObject())
+		return t.update(o.Update.GetObject(), 0)
 	case *apiv1.Operation_UpdateStatus:
 		return t.updateStatus(o.UpdateStatus.GetObject())
 	case *apiv1.Operation_Delete:
@@ -210,7 +210,8 @@ func (t *transaction) current(obj kind.Object) (objectKey, *record, error) {
 	return key, r, nil
 }
 
-func (t *transaction) update(a *anypb.Any) (*anypb.Any, error) {
+// update replaces an object, and moves it to a lease unless that is 0.
+func (t *transaction) update(a *anypb.Any, lease int64) (*anypb.Any, error) {
 	obj, err := unwrap(a)
 	if err != nil {
 		return nil, err
@@ -218,6 +219,14 @@ func (t *transaction) update(a *anypb.Any) (*anypb.Any, error) {
 	key, old, err := t.current(obj)
 	if err != nil {
 		return nil, err
+	}
+	if lease != 0 {
+		if t.server.leases[lease] == nil {
+			return nil, leaseNotFound(lease)
+		}
+		moved := *old
+		moved.lease = lease
+		old = &moved
 	}
 	k := key.kind
 	k.Default(obj)

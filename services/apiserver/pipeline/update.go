@@ -60,7 +60,26 @@ func (p *plan) update(ctx context.Context, req *apiv1.UpdateRequest) (*change, e
 	if err != nil {
 		return nil, err
 	}
+	if stored, err = p.moveToLease(ctx, stored, req.GetLeaseId()); err != nil {
+		return nil, err
+	}
 	return p.storeUpdated(ctx, req.GetSubresource(), k, stored, old, o, req.GetFieldManager())
+}
+
+// moveToLease returns a stored object as one under another lease of the caller's; 0 leaves it where it is.
+func (p *plan) moveToLease(ctx context.Context, stored *storage.Object, lease int64) (*storage.Object, error) {
+	switch {
+	case lease == 0 || lease == stored.Lease:
+		return stored, nil
+	case stored.Lease == 0:
+		return nil, apierr.BadField("leaseId", "the object is under no lease: only its creation can put it under one")
+	}
+	if err := p.CheckLease(ctx, lease); err != nil {
+		return nil, err
+	}
+	moved := *stored
+	moved.Lease = lease
+	return &moved, nil
 }
 
 // storeUpdated plans replacing old, or what a subresource is of it, by updated.

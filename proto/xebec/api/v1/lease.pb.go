@@ -185,9 +185,13 @@ type KeepAliveResponse struct {
 	// The lease.
 	LeaseId int64 `protobuf:"varint,1,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
 	// Seconds until the lease lapses, counted from the renewal.
-	TtlSeconds    int64 `protobuf:"varint,2,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	TtlSeconds int64 `protobuf:"varint,2,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
+	// The time to live, in seconds, that a lease granted now would have, when it is longer; 0 otherwise.
+	// Leases of nodes live longer in larger clusters: a node should replace its lease when the advice is
+	// much longer, and move its objects to the new one with UpdateRequest.lease_id.
+	AdvisedTtlSeconds int64 `protobuf:"varint,3,opt,name=advised_ttl_seconds,json=advisedTtlSeconds,proto3" json:"advised_ttl_seconds,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *KeepAliveResponse) Reset() {
@@ -230,6 +234,13 @@ func (x *KeepAliveResponse) GetLeaseId() int64 {
 func (x *KeepAliveResponse) GetTtlSeconds() int64 {
 	if x != nil {
 		return x.TtlSeconds
+	}
+	return 0
+}
+
+func (x *KeepAliveResponse) GetAdvisedTtlSeconds() int64 {
+	if x != nil {
+		return x.AdvisedTtlSeconds
 	}
 	return 0
 }
@@ -331,11 +342,12 @@ const file_xebec_api_v1_lease_proto_rawDesc = "" +
 	"\vttl_seconds\x18\x02 \x01(\x03R\n" +
 	"ttlSeconds\"-\n" +
 	"\x10KeepAliveRequest\x12\x19\n" +
-	"\blease_id\x18\x01 \x01(\x03R\aleaseId\"O\n" +
+	"\blease_id\x18\x01 \x01(\x03R\aleaseId\"\x7f\n" +
 	"\x11KeepAliveResponse\x12\x19\n" +
 	"\blease_id\x18\x01 \x01(\x03R\aleaseId\x12\x1f\n" +
 	"\vttl_seconds\x18\x02 \x01(\x03R\n" +
-	"ttlSeconds\"*\n" +
+	"ttlSeconds\x12.\n" +
+	"\x13advised_ttl_seconds\x18\x03 \x01(\x03R\x11advisedTtlSeconds\"*\n" +
 	"\rRevokeRequest\x12\x19\n" +
 	"\blease_id\x18\x01 \x01(\x03R\aleaseId\"\x10\n" +
 	"\x0eRevokeResponse2\x9d\x02\n" +

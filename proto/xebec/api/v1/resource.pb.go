@@ -1161,7 +1161,10 @@ type UpdateRequest struct {
 	// the kind lets status writes change.
 	Subresource string `protobuf:"bytes,5,opt,name=subresource,proto3" json:"subresource,omitempty"`
 	// Conditions on other objects, at most 100; the write happens only while all hold.
-	Conditions    []*Condition `protobuf:"bytes,6,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	Conditions []*Condition `protobuf:"bytes,6,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	// The caller's lease that the object, which must be under one already, moves to; 0 leaves it where it
+	// is.
+	LeaseId       int64 `protobuf:"varint,7,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1236,6 +1239,13 @@ func (x *UpdateRequest) GetConditions() []*Condition {
 		return x.Conditions
 	}
 	return nil
+}
+
+func (x *UpdateRequest) GetLeaseId() int64 {
+	if x != nil {
+		return x.LeaseId
+	}
+	return 0
 }
 
 // UpdateResponse holds the updated object.
@@ -2643,7 +2653,7 @@ const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"conditions\"Z\n" +
 	"\x0eCreateResponse\x12,\n" +
 	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\x12\x1a\n" +
-	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"\x81\x02\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"\x9c\x02\n" +
 	"\rUpdateRequest\x12,\n" +
 	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12#\n" +
@@ -2652,7 +2662,8 @@ const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"\vsubresource\x18\x05 \x01(\tR\vsubresource\x127\n" +
 	"\n" +
 	"conditions\x18\x06 \x03(\v2\x17.xebec.api.v1.ConditionR\n" +
-	"conditions\"Z\n" +
+	"conditions\x12\x19\n" +
+	"\blease_id\x18\a \x01(\x03R\aleaseId\"Z\n" +
 	"\x0eUpdateResponse\x12,\n" +
 	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\x12\x1a\n" +
 	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"\xe5\x01\n" +
