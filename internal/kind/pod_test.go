@@ -427,6 +427,13 @@ func TestPodUpdate(t *testing.T) {
 	if len(errs) != 1 || !strings.HasSuffix(errs[0].Detail, ": differs in spec.containers[0].args") {
 		t.Errorf("the error does not say what differs: %v", errs)
 	}
+	old.Spec.Volumes = []*corev1.Volume{{Name: "a", VolumeSource: &corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+	updated = proto.CloneOf(old)
+	updated.Spec.Volumes[0].VolumeSource.EmptyDir.Medium = "Memory"
+	errs = kind.Of(old).ValidateUpdate(updated, old)
+	if len(errs) != 1 || !strings.HasSuffix(errs[0].Detail, ": differs in spec.volumes[0].emptyDir.medium") {
+		t.Errorf("another volume: %v", errs)
+	}
 
 	gated := pod()
 	gated.Spec.SchedulingGates = []*corev1.PodSchedulingGate{{Name: "a.b/c"}}

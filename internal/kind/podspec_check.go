@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/xebec-project/xebec/internal/schema"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -331,7 +332,10 @@ func differing(p *field.Path, a, b proto.Message) string {
 		if x.Has(f) == y.Has(f) && (!x.Has(f) || x.Get(f).Equal(y.Get(f))) {
 			continue
 		}
-		at := p.Child(f.JSONName())
+		at := p
+		if !schema.RulesOf(f).GetInline() {
+			at = p.Child(f.JSONName())
+		}
 		switch {
 		case f.IsMap() || f.Kind() != protoreflect.MessageKind || !x.Has(f) || !y.Has(f):
 			return at.String()
