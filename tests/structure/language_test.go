@@ -69,6 +69,7 @@ var clean = []string{
 	"tests/reruns",
 	"tests/structure",
 	"tests/upgrades",
+	"tests/validation",
 }
 
 // cleanPages are the pages of documentation whose language is checked.

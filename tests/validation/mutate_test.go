@@ -18,8 +18,11 @@ import (
 // mutation is an object that differs from a valid one in one place.
 type mutation struct {
 	// what is the place and the change.
-	what   string
-	object map[string]any
+	what string
+	// rule is the rule that the change breaks, and path the place; both are empty for other changes.
+	// See rules_test.go.
+	rule, path string
+	object     map[string]any
 }
 
 // mutator makes mutations of one object, by the descriptor of its message.
@@ -30,8 +33,8 @@ type mutator struct {
 	yield func(mutation) bool
 }
 
-// mutations are all mutations of an object: every field removed, and set to each value that its type suggests.
-// The object of a mutation is good until the next one.
+// mutations returns all mutations of an object: each field is removed, set to values of its type,
+// and set to values that break its rules. The object of a mutation is valid until the next one.
 func mutations(message protoreflect.MessageDescriptor, object map[string]any, skip ...string) iter.Seq[mutation] {
 	return func(yield func(mutation) bool) {
 		(&mutator{root: object, skip: skip, yield: yield}).message(message, "", object)
@@ -43,12 +46,15 @@ func rulesOf(f protoreflect.FieldDescriptor) *metav1.FieldRules {
 	return rules
 }
 
-func formOf(m protoreflect.MessageDescriptor) metav1.JsonForm {
+func messageRulesOf(m protoreflect.MessageDescriptor) *metav1.MessageRules {
 	rules, _ := proto.GetExtension(m.Options(), metav1.E_Message).(*metav1.MessageRules)
-	return rules.GetJsonForm()
+	return rules
 }
 
+func formOf(m protoreflect.MessageDescriptor) metav1.JsonForm { return messageRulesOf(m).GetJsonForm() }
+
 func (m *mutator) message(d protoreflect.MessageDescriptor, at string, object map[string]any) {
+	m.oneOf(d, at, object)
 	for i := range d.Fields().Len() {
 		f := d.Fields().Get(i)
 		rules := rulesOf(f)
@@ -60,6 +66,7 @@ func (m *mutator) message(d protoreflect.MessageDescriptor, at string, object ma
 		if slices.Contains(m.skip, path) || windows(f) || later(f) || at == "metadata" && ignoredMetadata[f.JSONName()] {
 			continue
 		}
+		m.breakRules(f, path, object)
 		value, set := object[f.JSONName()]
 		if set {
 			m.emit(path+" is removed", func() func() {
@@ -80,7 +87,7 @@ var ignoredMetadata = map[string]bool{
 	"creationTimestamp": true, "deletionTimestamp": true, "deletionGracePeriodSeconds": true, "generateName": true,
 }
 
-// below changes what lies in a field that is set.
+// below changes the value of a field that is set.
 func (m *mutator) below(f protoreflect.FieldDescriptor, path string, value any) {
 	switch v := value.(type) {
 	case map[string]any:
@@ -123,8 +130,12 @@ func (m *mutator) set(what string, object map[string]any, name string, value any
 
 // emit adds the object as change makes it, and changes it back.
 func (m *mutator) emit(what string, change func() (undo func())) {
+	m.emitRule(what, "", "", change)
+}
+
+func (m *mutator) emitRule(what, rule, path string, change func() (undo func())) {
 	undo := change()
-	m.yield(mutation{what: what, object: m.root})
+	m.yield(mutation{what: what, rule: rule, path: path, object: m.root})
 	undo()
 }
 
@@ -196,7 +207,8 @@ func objects(d protoreflect.MessageDescriptor) []any {
 	return out
 }
 
-// pick chooses some of the values for a place, the same ones every time and others for other places; the first always.
+// pick returns some of the values for a place: the first, and a choice that depends on the place
+// alone.
 func pick(place string, values []any, some int) []any {
 	if len(values) <= some+1 {
 		return values
@@ -238,7 +250,8 @@ func mapsOf(f protoreflect.FieldDescriptor, value any) []any {
 	return out
 }
 
-// scalars are values of a field's type, or of an element's of a list: those at the edges of rules, and plain wrong ones.
+// scalars returns values of the type of a field or of the elements of a list: values at the limits
+// of rules, and wrong ones.
 func scalars(f protoreflect.FieldDescriptor) []any {
 	switch f.Kind() {
 	case protoreflect.BoolKind:
@@ -264,7 +277,7 @@ func scalars(f protoreflect.FieldDescriptor) []any {
 	return nil
 }
 
-// texts are texts for every kind of text that a rule may want.
+// texts has examples of all formats.
 var texts = []any{
 	"", "x", "Upper", "bad value!", "-x", "x-", "a.b", "a..b", "under_score", "a/b", "a/b/c", "/abs", "../up", "a/../b", " padded ", "1x", "123",
 	"10.0.0.1", "010.0.0.1", "10.0.0.0/8", "10.0.0.1/8", "127.0.0.1", "169.254.1.1", "224.0.0.1", "0.0.0.0", "::1", "fe80::1", "fd00::5", "fd00::/64", "::ffff:10.0.0.1",
@@ -273,7 +286,8 @@ var texts = []any{
 	strings.Repeat("a", 16), strings.Repeat("a", 64), strings.Repeat("a", 129), strings.Repeat("a", 254), strings.Repeat("a", 1025),
 }
 
-// windows reports that a field has settings for Windows, which have no effect and whose contents are not checked.
+// windows reports that a field has settings for Windows, which have no effect and whose contents
+// are not checked.
 func windows(f protoreflect.FieldDescriptor) bool { return f.Name() == "windows_options" }
 
 // later reports that a field is of a later version of Kubernetes than the one compared with.

@@ -34,7 +34,8 @@ type program struct {
 	out *bufio.Scanner
 }
 
-// start builds the program, unless KUBERNETES_VALIDATION names one, and runs it until the test ends.
+// start builds the program, unless KUBERNETES_VALIDATION names one, and runs it until the test
+// ends.
 func start(t *testing.T) *program {
 	t.Helper()
 	if os.Getenv("XEBEC_VALIDATION") == "" {
@@ -76,7 +77,8 @@ func start(t *testing.T) *program {
 	return &program{in: in, out: scanner}
 }
 
-// ask returns what Kubernetes says about creating an object, or about updating old to it when old is not nil.
+// ask returns what Kubernetes says about creating an object, or about updating old to it when old
+// is not nil.
 func (p *program) ask(t *testing.T, object, old json.RawMessage) answer {
 	t.Helper()
 	request, err := json.Marshal(struct {

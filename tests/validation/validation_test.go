@@ -1,5 +1,6 @@
-// Package validation_test compares defaults and validation with Kubernetes' own, which a program built on
-// Kubernetes' packages answers for: it is a module of its own, tests/validation/kubernetes.
+// Package validation_test compares validation with that of Kubernetes. A program that is built on
+// Kubernetes' own packages validates the same objects; it is a separate module,
+// tests/validation/kubernetes.
 package validation_test
 
 import (
@@ -14,6 +15,10 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
 	"github.com/xebec-project/xebec/internal/codec"
 	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/manifest"
@@ -27,27 +32,23 @@ const (
 	fieldsPage = "../../docs/fields.md"
 	// messages lists the messages that differ though both refuse the object.
 	messages = "testdata/messages.txt"
-	// minPairs is how many verdicts are compared at least.
-	minPairs = 3000
+	// minCreates and minUpdates are how many verdicts are compared at least.
+	minCreates, minUpdates = 18000, 18000
 )
 
-// incomplete are errors of Kubernetes about what an apiserver completes before it validates: addresses and ports are
-// allocated and a pod without an account gets one. Protobuf cannot tell an empty list from none, which claims are.
+// incomplete are errors of Kubernetes about what an apiserver completes before it validates:
+// addresses and ports are allocated and a pod without an account gets one. Protobuf cannot tell an
+// empty list or map from an absent one.
 var incomplete = []string{
 	"spec.clusterIPs Required value", "spec.healthCheckNodePort Required value",
-	"spec.volumes[].projected.sources[].serviceAccountToken Forbidden", "spec.resources.claims Forbidden",
+	"spec.volumes[].projected.sources[].serviceAccountToken Forbidden", "spec.resources.claims Forbidden", "binaryData Forbidden",
 }
 
-// ours validates an object that is to be created as the apiserver does.
-func ours(object json.RawMessage) []violation {
+// create validates an object that is created as the apiserver does, and returns it as it is stored.
+func create(object json.RawMessage) (kind.Object, []violation) {
 	o, err := codec.Unmarshal(object)
 	if err != nil {
-		var out []violation
-		errs, _ := errors.AsType[codec.Errors](err)
-		for _, e := range errs {
-			out = append(out, violation{Type: "decode", Field: e.Path, Detail: e.Message})
-		}
-		return out
+		return nil, undecodable(err)
 	}
 	k := kind.Of(o)
 	if m := o.GetMetadata(); m.GetName() == "" && m.GetGenerateName() != "" {
@@ -55,12 +56,52 @@ func ours(object json.RawMessage) []violation {
 	}
 	k.PrepareCreate(o)
 	k.Default(o)
+	return o, violations(append(k.Validate(o), k.ValidateNew(o)...))
+}
+
+// replace validates an object that replaces a stored one as the apiserver does, and returns it as
+// it is stored.
+func replace(object json.RawMessage, stored kind.Object) (kind.Object, []violation) {
+	o, err := codec.Unmarshal(object)
+	if err != nil {
+		return nil, undecodable(err)
+	}
+	k := kind.Of(o)
+	k.Default(o)
+	k.PrepareUpdate(o, stored)
+	k.Default(o)
+	var errs field.ErrorList
+	if s, ok := o.(*corev1.Service); ok {
+		errs = kind.SettleFamilies(s.GetSpec(), stored.(*corev1.Service).GetSpec(), families)
+	}
+	errs = append(errs, k.Validate(o)...)
+	return o, violations(append(errs, k.ValidateUpdate(o, stored)...))
+}
+
+func undecodable(err error) []violation {
 	var out []violation
-	for _, e := range append(k.Validate(o), k.ValidateNew(o)...) {
-		out = append(out, violation{Type: e.Type.String(), Field: e.Field, Detail: e.Detail})
+	errs, _ := errors.AsType[codec.Errors](err)
+	for _, e := range errs {
+		out = append(out, violation{Type: "decode", Field: e.Path, Detail: e.Message})
 	}
 	return out
 }
+
+func violations(errs field.ErrorList) []violation {
+	var out []violation
+	for _, e := range errs {
+		at := e.Field
+		// The error about the spec of a pod names the field that may not change at its end.
+		if _, changed, ok := strings.Cut(e.Detail, ": differs in "); ok {
+			at = changed
+		}
+		out = append(out, violation{Type: e.Type.String(), Field: at, Detail: e.Detail})
+	}
+	return out
+}
+
+// families are the IP families of the cluster's services.
+var families = []string{kind.FamilyIPv4, kind.FamilyIPv6}
 
 var (
 	indices = regexp.MustCompile(`\[\d+\]`)
@@ -68,34 +109,59 @@ var (
 	row     = regexp.MustCompile("(?m)^\\| `([^`]+)` \\| ([A-Z][A-Za-z, ]+) \\|")
 )
 
-// comparison collects what differs.
+// comparison collects differences.
 type comparison struct {
-	t        *testing.T
-	program  *program
-	stricter map[string]bool // "Kind field" as in the table of docs/fields.md
-	used     map[string]bool
-	differ   map[string]bool
-	pairs    int
+	t       *testing.T
+	program *program
+	// stricter and wider have a "Kind field" for each row of the tables of docs/fields.md.
+	stricter, wider map[string]bool
+	used            map[string]bool
+	differ          map[string]bool
+	// broken are the names of the rules that a refused mutation breaks.
+	broken           map[string]bool
+	creates, updates int
 }
 
-// TestVerdictsAndMessages compares what Kubernetes and Xebec say about valid objects and about each of their mutations.
-// Whatever Kubernetes refuses is refused; what it accepts is refused only where docs/fields.md says so.
+func newComparison(t *testing.T) *comparison {
+	return &comparison{t: t, program: start(t), stricter: table(t, "Stricter than Kubernetes"), wider: table(t, "Wider than Kubernetes"), used: map[string]bool{}, differ: map[string]bool{}, broken: map[string]bool{}}
+}
+
+// TestVerdictsAndMessages compares what Kubernetes and Xebec say about the creation of valid
+// objects and of each of their mutations, and about updates of valid objects to their mutations and
+// to other valid objects of the kind. Whatever Kubernetes refuses is refused; what it accepts is
+// refused only where docs/fields.md says so.
 func TestVerdictsAndMessages(t *testing.T) {
-	c := &comparison{t: t, program: start(t), stricter: stricter(t), used: map[string]bool{}, differ: map[string]bool{}}
+	c := newComparison(t)
 	docs, err := manifest.Load([]string{"testdata"}, true, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	kinds := map[*kind.Kind]bool{}
 	for _, d := range docs {
 		c.object(d.Object)
+		for _, other := range docs {
+			if kind.Of(other.Object) == kind.Of(d.Object) && other.Object != d.Object {
+				c.transition(d.Object, other.Object)
+			}
+		}
+		kinds[kind.Of(d.Object)] = true
 	}
-	t.Logf("%d pairs", c.pairs)
-	if c.pairs < minPairs {
-		t.Errorf("only %d pairs were compared, want %d at least", c.pairs, minPairs)
+	t.Logf("%d creates, %d updates", c.creates, c.updates)
+	if c.creates < minCreates || c.updates < minUpdates {
+		t.Errorf("%d creates and %d updates were compared, want %d and %d at least", c.creates, c.updates, minCreates, minUpdates)
 	}
-	for entry := range c.stricter {
-		if !c.used[entry] {
-			t.Errorf("docs/fields.md says that %s is stricter than Kubernetes, but no object shows it", entry)
+	for k := range kinds {
+		for rule := range rulesBelow(k.New().ProtoReflect().Descriptor(), unchecked(k)...) {
+			if !c.broken[rule] {
+				t.Errorf("no mutation breaks the rule %s: give an object in testdata the field", rule)
+			}
+		}
+	}
+	for _, entries := range []map[string]bool{c.stricter, c.wider} {
+		for entry := range entries {
+			if !c.used[entry] {
+				t.Errorf("docs/fields.md says that Kubernetes treats %s differently, but no object shows it", entry)
+			}
 		}
 	}
 	c.messages()
@@ -107,7 +173,7 @@ func TestCorpus(t *testing.T) {
 	if dir == "" {
 		t.Skip("CORPUS names no directory of manifests")
 	}
-	c := &comparison{t: t, program: start(t), stricter: stricter(t), used: map[string]bool{}, differ: map[string]bool{}}
+	c := newComparison(t)
 	docs, err := manifest.Load([]string{dir}, true, nil)
 	if _, ok := errors.AsType[manifest.Errors](err); err != nil && !ok {
 		t.Fatal(err)
@@ -120,25 +186,31 @@ func TestCorpus(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.compare(kind.Of(d.Object), fmt.Sprintf("%s:%d", d.Source, d.Line), v.(map[string]any))
+		c.create(kind.Of(d.Object), fmt.Sprintf("%s:%d", d.Source, d.Line), v.(map[string]any))
 	}
-	t.Logf("%d objects", c.pairs)
+	t.Logf("%d objects", c.creates)
 }
 
-// object compares a valid object and its mutations.
-func (c *comparison) object(o kind.Object) {
-	k, name := kind.Of(o), kind.Of(o).Name+"/"+o.GetMetadata().GetName()
-	v, err := codec.Value(o)
-	if err != nil {
-		c.t.Fatal(err)
+// unchecked returns the fields of a kind that creates and updates ignore.
+func unchecked(k *kind.Kind) []protoreflect.Name {
+	if k.Name == "Node" {
+		return nil
 	}
-	base := v.(map[string]any)
-	if errs := c.compare(k, name, base); len(errs) > 0 {
+	return []protoreflect.Name{"status"}
+}
+
+// object compares creations of a valid object and of its mutations, and updates of the object to
+// them.
+func (c *comparison) object(o kind.Object) {
+	k, name := kind.Of(o), nameOf(o)
+	base, raw := c.value(o)
+	if errs := c.create(k, name, base); len(errs) > 0 {
 		c.t.Errorf("%s is not valid: %v", name, errs)
 	}
+	stored, _ := create(raw)
 	var skip []string
-	if k.Name != "Node" {
-		skip = append(skip, "status")
+	for _, part := range unchecked(k) {
+		skip = append(skip, string(part))
 	}
 	if k.Name != "ConfigMap" {
 		skip = append(skip, "metadata.ownerReferences", "metadata.finalizers", "metadata.annotations")
@@ -146,24 +218,85 @@ func (c *comparison) object(o kind.Object) {
 	if k.Group == "apps" {
 		skip = append(skip, "spec.template.spec")
 	}
-	mutations(o.ProtoReflect().Descriptor(), base, skip...)(func(m mutation) bool {
-		c.compare(k, name+": "+m.what, m.object)
-		return true
-	})
+	for m := range mutations(o.ProtoReflect().Descriptor(), base, skip...) {
+		for _, v := range c.create(k, name+": "+m.what, m.object) {
+			if m.rule != "" && (v.Field == m.path || strings.HasPrefix(strings.TrimPrefix(v.Field, m.path), ".") || strings.HasPrefix(v.Field, m.path+"[")) {
+				c.broken[m.rule] = true
+			}
+		}
+		c.update(k, name+": "+m.what, m.object, stored, raw)
+	}
 }
 
-// compare compares the verdicts and the messages about one object, and returns our errors.
-func (c *comparison) compare(k *kind.Kind, what string, object map[string]any) []violation {
-	c.pairs++
-	raw, err := json.Marshal(object)
+// transition compares the update of a valid object to another one of the kind, which takes its
+// name.
+func (c *comparison) transition(from, to kind.Object) {
+	to = proto.Clone(to).(kind.Object)
+	to.GetMetadata().Name = from.GetMetadata().GetName()
+	_, raw := c.value(from)
+	stored, _ := create(raw)
+	object, _ := c.value(to)
+	c.update(kind.Of(from), nameOf(from)+" to "+nameOf(to), object, stored, raw)
+}
+
+func nameOf(o kind.Object) string { return kind.Of(o).Name + "/" + o.GetMetadata().GetName() }
+
+// value returns an object as JSON.
+func (c *comparison) value(o kind.Object) (map[string]any, json.RawMessage) {
+	v, err := codec.Value(o)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	got, want := ours(raw), c.program.ask(c.t, settled(c.t, k, raw), nil)
+	return v.(map[string]any), c.marshal(v)
+}
+
+func (c *comparison) marshal(v any) json.RawMessage {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return raw
+}
+
+// create compares the verdicts and the messages about the creation of one object, and returns our
+// errors.
+func (c *comparison) create(k *kind.Kind, what string, object map[string]any) []violation {
+	c.creates++
+	raw := c.marshal(object)
+	_, got := create(raw)
+	c.compare(k, what, got, c.program.ask(c.t, settled(c.t, k, raw), nil))
+	return got
+}
+
+// update compares the verdicts and the messages about the update of a stored object, which was
+// created from raw.
+func (c *comparison) update(k *kind.Kind, what string, object map[string]any, stored kind.Object, raw json.RawMessage) {
+	c.updates++
+	asked := c.marshal(object)
+	o, got := replace(asked, stored)
+	if _, ok := o.(*corev1.Service); ok {
+		// Kubernetes completes services as well before it validates them.
+		asked = c.encode(o)
+		raw = settled(c.t, k, raw)
+	}
+	c.compare(k, "update of "+what, got, c.program.ask(c.t, asked, raw))
+}
+
+func (c *comparison) encode(o kind.Object) json.RawMessage {
+	raw, err := codec.Marshal(o)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return raw
+}
+
+// compare compares the verdicts and the messages about one write.
+func (c *comparison) compare(k *kind.Kind, what string, got []violation, want answer) {
 	switch {
 	case len(got) == 0 && want.refused():
-		if !slices.ContainsFunc(want.Errors, func(v violation) bool { return !slices.Contains(incomplete, place(v.Field)+" "+v.Type) }) && want.Decode == "" {
-			return nil
+		complete := func(v violation) bool { return !slices.Contains(incomplete, place(v.Field)+" "+v.Type) }
+		if want.Decode == "" && !slices.ContainsFunc(want.Errors, complete) || c.isWider(k, what) {
+			return
 		}
 		c.t.Errorf("%s: accepted, though Kubernetes refuses it: %.400s %.600v", what, want.Decode, want.Errors)
 	case len(got) > 0 && !want.refused():
@@ -178,7 +311,22 @@ func (c *comparison) compare(k *kind.Kind, what string, object map[string]any) [
 		c.note(k, "xebec alone", got, want.Errors)
 		c.note(k, "kubernetes alone", want.Errors, got)
 	}
-	return got
+}
+
+// isWider reports whether what, an update, changes a field whose changes Xebec accepts by
+// docs/fields.md, though Kubernetes refuses them.
+func (c *comparison) isWider(k *kind.Kind, what string) bool {
+	change, ok := strings.CutPrefix(what, "update of ")
+	_, change, _ = strings.Cut(change, ": ")
+	changed, _, _ := strings.Cut(change, " ")
+	changed = k.Name + " " + place(changed)
+	for entry := range c.wider {
+		if ok && (changed == entry || strings.HasPrefix(changed, entry+".") || strings.HasPrefix(changed, entry+"[")) {
+			c.used[entry] = true
+			return true
+		}
+	}
+	return false
 }
 
 // note records the messages of one side that the other has not.
@@ -229,8 +377,8 @@ func place(path string) string {
 	return path
 }
 
-// settled is the object as Kubernetes' apiserver validates it: of services, with the address families and with the
-// first address in both of its fields, which are settled before.
+// settled returns an object as Kubernetes' apiserver validates it: services have their address
+// families, and the first address in both of its fields.
 func settled(t *testing.T, k *kind.Kind, raw json.RawMessage) json.RawMessage {
 	if k.Name != "Service" {
 		return raw
@@ -246,7 +394,7 @@ func settled(t *testing.T, k *kind.Kind, raw json.RawMessage) json.RawMessage {
 	if spec.GetClusterIp() != "" && len(spec.GetClusterIps()) == 0 {
 		spec.ClusterIps = []string{spec.GetClusterIp()}
 	}
-	if len(kind.SettleFamilies(spec, nil, []string{kind.FamilyIPv4, kind.FamilyIPv6})) > 0 {
+	if len(kind.SettleFamilies(spec, nil, families)) > 0 {
 		return raw
 	}
 	out, err := codec.Marshal(o)
@@ -256,17 +404,18 @@ func settled(t *testing.T, k *kind.Kind, raw json.RawMessage) json.RawMessage {
 	return out
 }
 
-// stricter reads the table of docs/fields.md: a field and the kinds that it is stricter in.
-func stricter(t *testing.T) map[string]bool {
+// table reads the table in a section of docs/fields.md: fields, and kinds that differ in them.
+func table(t *testing.T, title string) map[string]bool {
 	t.Helper()
 	page, err := os.ReadFile(fieldsPage)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, section, ok := strings.Cut(string(page), "\n## Stricter than Kubernetes\n")
+	_, section, ok := strings.Cut(string(page), "\n## "+title+"\n")
 	if !ok {
-		t.Fatalf("%s has no section Stricter than Kubernetes", fieldsPage)
+		t.Fatalf("%s has no section %s", fieldsPage, title)
 	}
+	section, _, _ = strings.Cut(section, "\n## ")
 	out := map[string]bool{}
 	for _, m := range row.FindAllStringSubmatch(section, -1) {
 		for k := range strings.SplitSeq(m[2], ", ") {

@@ -1,5 +1,5 @@
-// Command kubernetes answers what Kubernetes' own defaults and validation make of objects. It reads one
-// request per line as JSON and writes one answer per line:
+// Command kubernetes answers what Kubernetes' own defaults and validation make of objects. It reads
+// one request per line as JSON and writes one answer per line:
 //
 //	{"object": {"apiVersion": "v1", ...}}                  a create
 //	{"object": {"apiVersion": "v1", ...}, "old": {...}}    an update of old
@@ -103,7 +103,8 @@ func answerTo(r request) answer {
 	return a
 }
 
-// decode reads an object strictly and with its defaults, as the internal type that validation takes.
+// decode reads an object strictly and with its defaults, as the internal type that validation
+// takes.
 func decode(data []byte) (runtime.Object, schema.GroupVersion, error) {
 	object, kind, err := codecs.UniversalDecoder().Decode(data, nil, nil)
 	if err != nil {

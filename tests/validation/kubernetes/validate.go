@@ -107,7 +107,18 @@ func validateUpdate(object, old runtime.Object) (field.ErrorList, error) {
 	if err != nil || len(errs) > 0 {
 		return errs, err
 	}
-	return metadata(object)
+	if errs, err := metadata(object); err != nil || len(errs) > 0 {
+		return errs, err
+	}
+	m, err := meta.Accessor(object)
+	if err != nil {
+		return nil, err
+	}
+	was, err := meta.Accessor(old)
+	if err != nil {
+		return nil, err
+	}
+	return validation.ValidateObjectMetaAccessorUpdate(m, was, field.NewPath("metadata")), nil
 }
 
 func update(object, old runtime.Object) (field.ErrorList, error) {
@@ -143,20 +154,14 @@ func update(object, old runtime.Object) (field.ErrorList, error) {
 		was := old.(*apps.Deployment)
 		o.Status = was.Status
 		podutil.DropDisabledTemplateFields(&o.Spec.Template, &was.Spec.Template)
-		return appsvalidation.ValidateDeploymentUpdate(
-			o,
-			was,
-			podutil.GetValidationOptionsFromPodTemplate(&o.Spec.Template, &was.Spec.Template),
-		), nil
+		options := podutil.GetValidationOptionsFromPodTemplate(&o.Spec.Template, &was.Spec.Template)
+		return appsvalidation.ValidateDeploymentUpdate(o, was, options), nil
 	case *apps.ReplicaSet:
 		was := old.(*apps.ReplicaSet)
 		o.Status = was.Status
 		podutil.DropDisabledTemplateFields(&o.Spec.Template, &was.Spec.Template)
-		return appsvalidation.ValidateReplicaSetUpdate(
-			o,
-			was,
-			podutil.GetValidationOptionsFromPodTemplate(&o.Spec.Template, &was.Spec.Template),
-		), nil
+		options := podutil.GetValidationOptionsFromPodTemplate(&o.Spec.Template, &was.Spec.Template)
+		return appsvalidation.ValidateReplicaSetUpdate(o, was, options), nil
 	case *coordination.Lease:
 		return coordinationvalidation.ValidateLeaseUpdate(o, old.(*coordination.Lease)), nil
 	case *discovery.EndpointSlice:
