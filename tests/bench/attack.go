@@ -35,7 +35,7 @@ const (
 // loopback.
 var attackFrom = &net.TCPAddr{IP: net.IPv4(127, 0, 66, 6)}
 
-// attacked is whom an attack is on.
+// attacked is the target of an attack.
 type attacked struct {
 	address string
 	// key is the id of a key that tokens are signed with, which everyone may know.

@@ -176,8 +176,7 @@ func measureCrowd(ctx context.Context, b *bench) (result, error) {
 	}
 	r.figure = fmt.Sprintf(
 		"%d nodes Ready after %.0f s (started over %.0f s); %d not Ready at some time in %s; "+
-			"get p50 %s, p99 %s, max %s; connected again %.1f s after kill -9 of a gateway, "+
-			"which served after %.1f s, %d not Ready, %d leases lost",
+			"get p50 %s, p99 %s, max %s; connected again %.1f s after kill -9 of a gateway, which served after %.1f s, %d not Ready, %d leases lost",
 		o.nodes,
 		registered.Seconds(),
 		o.starts().Seconds(),

@@ -89,8 +89,8 @@ func measurePods(ctx context.Context, b *bench) (result, error) {
 
 // loadImages builds the sample images into dir and loads them as a user would.
 func loadImages(ctx context.Context, binaries, config, dir string) error {
-	if out, err := exec.CommandContext(ctx, "go", "run", "github.com/xebec-project/xebec/lab/images/build", "-dir", dir).
-		CombinedOutput(); err != nil {
+	build := exec.CommandContext(ctx, "go", "run", "github.com/xebec-project/xebec/lab/images/build", "-dir", dir)
+	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build images: %w\n%s", err, out)
 	}
 	_, err := xebec(ctx, binaries, config, "image", "load", filepath.Join(dir, "client.tar"), filepath.Join(dir, "echo.tar"))
@@ -117,8 +117,8 @@ func startPod(ctx context.Context, c *client.Client, name string) (time.Duration
 	defer cancel()
 	created := make(chan error, 1)
 	var bound time.Time
-	only := client.WatchOptions{Namespace: "default", FieldSelector: "metadata.name=" + name}
-	for event, err := range client.Watch[*corev1.Pod](ctx, c, only) {
+	one := client.WatchOptions{Namespace: "default", FieldSelector: "metadata.name=" + name}
+	for event, err := range client.Watch[*corev1.Pod](ctx, c, one) {
 		if err != nil {
 			return 0, err
 		}

@@ -157,8 +157,8 @@ var rows = []row{
 	{"lost", "power off of a node: as many pods as before ready elsewhere", "350 s by default", "20 s", measureLost, nil},
 	{
 		"crowd",
-		"thousands of nodes, each with its own connection, certificate and watches: all Ready; not Ready meanwhile; " +
-			"an administrator's get; all connected again after kill -9 of a gateway",
+		"thousands of nodes, each with its own connection, certificate and watches: " +
+			"all Ready; not Ready meanwhile; an administrator's get; all connected again after kill -9 of a gateway",
 		"-",
 		"0 not Ready, get under 1 s, connected within 60 s",
 		measureCrowd,

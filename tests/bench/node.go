@@ -247,8 +247,8 @@ func startOne(ctx context.Context, c *client.Client, pod *corev1.Pod) (time.Time
 	if _, err := client.Create(ctx, c, pod); err != nil {
 		return time.Time{}, err
 	}
-	only := client.WatchOptions{Namespace: "default", FieldSelector: "metadata.name=" + name}
-	for event, err := range client.Watch[*corev1.Pod](ctx, c, only) {
+	one := client.WatchOptions{Namespace: "default", FieldSelector: "metadata.name=" + name}
+	for event, err := range client.Watch[*corev1.Pod](ctx, c, one) {
 		if err != nil {
 			return time.Time{}, fmt.Errorf("pod %s: %w", name, err)
 		}
@@ -259,7 +259,7 @@ func startOne(ctx context.Context, c *client.Client, pod *corev1.Pod) (time.Time
 	return time.Time{}, errors.New("the watch ended")
 }
 
-// proberSaw ends a prober and returns whom it saw.
+// proberSaw ends a prober and returns the addresses that it saw.
 func proberSaw(ctx context.Context, c *client.Client, binaries, config, name string) (map[string]struct{ First, Last int64 }, error) {
 	if _, err := xebec(ctx, binaries, config, "exec", name, "--", "/client", "stop"); err != nil {
 		return nil, err

@@ -199,7 +199,7 @@ func (c *Cluster) prepare(cfg Config) error {
 	return nil
 }
 
-// freeNetwork picks a part of 127.0.0.0/8 that nobody serves at, for hosts masters.
+// freeNetwork picks a part of 127.0.0.0/8 that no process listens at, for hosts masters.
 func freeNetwork(hosts int) (address func(host int) string, err error) {
 	for range 20 {
 		prefix := fmt.Sprintf("127.%d.%d.", 64+rand.N(128), rand.N(256))

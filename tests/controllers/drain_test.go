@@ -125,8 +125,8 @@ func (d *drainer) leave(t *testing.T, p *corev1.Pod, limit time.Duration) <-chan
 	return out
 }
 
-// heldUpBy waits in vain for a pod to leave, until it is told by which node it is held up: who that
-// is takes a moment to be known.
+// heldUpBy waits in vain for a pod to leave, until the error names the node that has not
+// acknowledged: which one that is takes a moment to be known.
 func (d *drainer) heldUpBy(t *testing.T, p *corev1.Pod, name string) {
 	t.Helper()
 	eventually(t, p.Metadata.Name+" is held up by "+name, func() bool {
@@ -195,7 +195,7 @@ func TestPodLeavesEveryNode(t *testing.T) {
 		t.Errorf("once node-2 has programmed: %v", got.err)
 	}
 
-	// Another leads: it is told everything anew.
+	// Another leads: nodes send it everything again.
 	two.held.Store(true)
 	p = deleted(t, c, "handed-over", "10.244.0.5")
 	wait = one.leave(t, p, 30*time.Second)
@@ -235,7 +235,7 @@ func TestPodLeavesEveryNode(t *testing.T) {
 	}
 }
 
-// election returns who leads the endpoints service, empty while nobody does.
+// election returns the leader of the endpoints service, empty while there is none.
 func election(t *testing.T, c *client.Client) string {
 	t.Helper()
 	l, err := client.Get[*coordinationv1.Lease](t.Context(), c, "kube-system", "endpoints")
@@ -330,15 +330,15 @@ func echo(ctx context.Context, conn grpc.ClientConnInterface, name string, messa
 		if err != nil {
 			continue
 		}
-		told := &endpointsv1.AcknowledgeRequest{Node: name}
-		for err = stream.Send(told); err == nil; {
+		answer := &endpointsv1.AcknowledgeRequest{Node: name}
+		for err = stream.Send(answer); err == nil; {
 			var news *endpointsv1.AcknowledgeResponse
-			if news, err = stream.Recv(); err != nil || news.GetWanted() <= told.GetProgrammed() {
+			if news, err = stream.Recv(); err != nil || news.GetWanted() <= answer.GetProgrammed() {
 				continue
 			}
-			told = &endpointsv1.AcknowledgeRequest{Programmed: news.GetWanted()}
+			answer = &endpointsv1.AcknowledgeRequest{Programmed: news.GetWanted()}
 			messages.Add(1)
-			err = stream.Send(told)
+			err = stream.Send(answer)
 		}
 	}
 	return ctx.Err()

@@ -175,7 +175,7 @@ func TestSilentNode(t *testing.T) {
 	eventually(t, "the taints are gone again", func() bool { return taintsOf(t, c, "node-1") == "" })
 }
 
-// TestAllSilent cuts off every node at once, as when the gateways are down: nobody is evicted, and
+// TestAllSilent cuts off every node at once, as when the gateways are down: no pod is evicted, and
 // the clocks of those that come back late start when the first is back.
 func TestAllSilent(t *testing.T) {
 	h := newHouse(t)
@@ -191,7 +191,7 @@ func TestAllSilent(t *testing.T) {
 	for _, silence := range silences {
 		silence()
 	}
-	eventually(t, "all are known to be silent, and none is to be emptied", func() bool {
+	eventually(t, "all are known to be silent, and none will be emptied", func() bool {
 		for n := range 3 {
 			if taintsOf(t, c, fmt.Sprint("node-", n)) != "node.kubernetes.io/unreachable:NoSchedule" {
 				return false
@@ -199,7 +199,7 @@ func TestAllSilent(t *testing.T) {
 		}
 		return true
 	})
-	throughout(t, 2*time.Second, "nobody is evicted", func() error {
+	throughout(t, 2*time.Second, "no pod is evicted", func() error {
 		for n := range 3 {
 			if leaving(t, c, fmt.Sprint("p-", n)) {
 				return fmt.Errorf("p-%d is", n)
@@ -210,7 +210,7 @@ func TestAllSilent(t *testing.T) {
 	back := time.Now().Truncate(time.Second)
 	beat(t, h, "node-0")
 	ready(t, c, "node-0")
-	eventually(t, "the others are to be emptied now", func() bool {
+	eventually(t, "the others will be emptied now", func() bool {
 		return taintsOf(t, c, "node-1") == unreachable && taintsOf(t, c, "node-2") == unreachable
 	})
 	for _, taint := range get[*corev1.Node](t, c, "", "node-2").GetSpec().GetTaints() {

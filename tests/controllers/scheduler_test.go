@@ -138,9 +138,9 @@ func TestSchedulerWakes(t *testing.T) {
 				}
 			}},
 		{"pod finished", "1 node(s) didn't have free ports for the requested pod ports",
-			func() { create(t, c, asking("door", "100m", onHostPort(80))); nodeOf(t, c, "door") }, asking("door-2", "100m", onHostPort(80)),
+			func() { create(t, c, asking("host-port", "100m", onHostPort(80))); nodeOf(t, c, "host-port") }, asking("host-port-2", "100m", onHostPort(80)),
 			func() {
-				p := get[*corev1.Pod](t, c, "default", "door")
+				p := get[*corev1.Pod](t, c, "default", "host-port")
 				p.Status.Phase = "Succeeded"
 				if _, err := client.UpdateStatus(t.Context(), c, p); err != nil {
 					t.Fatal(err)

@@ -73,7 +73,7 @@ func TestUnanswered(t *testing.T) {
 	run(t, w.Run)
 	run(t, s.Run)
 	run(t, n.Run)
-	runFleet(t, h, false)
+	runAgents(t, h, false)
 
 	var most atomic.Int64
 	observe(t, h, "app=web", func(o *observer) {

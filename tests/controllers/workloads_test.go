@@ -100,7 +100,7 @@ func TestDeployments(t *testing.T) {
 	h := newHouse(t)
 	c := h.admin()
 	runWorkloads(t, h, "master-1")
-	runFleet(t, h, true)
+	runAgents(t, h, true)
 
 	t.Run("create, scale, roll, roll back", func(t *testing.T) {
 		d := deployment("default", "web", 4)
@@ -289,7 +289,7 @@ func TestReplicaSets(t *testing.T) {
 	h := newHouse(t)
 	c := h.admin()
 	runWorkloads(t, h, "master-1")
-	runFleet(t, h, true)
+	runAgents(t, h, true)
 	set := func(name string, n int32) *appsv1.ReplicaSet {
 		return &appsv1.ReplicaSet{Metadata: meta("default", name), Spec: &appsv1.ReplicaSetSpec{
 			Replicas: &n, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": name}}, Template: template(name, "echo:1"),
@@ -436,7 +436,7 @@ func TestWorkloadsHandOver(t *testing.T) {
 	for _, host := range []string{"master-1", "master-2"} {
 		stops["workloads@"+host] = runWorkloads(t, h, host)
 	}
-	runFleet(t, h, true)
+	runAgents(t, h, true)
 	var most atomic.Int64
 	observe(t, h, "app=web", func(o *observer) {
 		active, _ := o.count()
@@ -472,7 +472,7 @@ func TestCascade(t *testing.T) {
 	h := newHouse(t)
 	c := h.admin()
 	runWorkloads(t, h, "master-1")
-	runFleet(t, h, true)
+	runAgents(t, h, true)
 	svc, err := collector.New(collector.Config{}, collector.Deps{
 		Deps: elected.Deps{Host: "master-1", Client: h.service("collector"), Logger: logger(t)}, Scheme: kind.NewScheme(),
 	})

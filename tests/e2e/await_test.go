@@ -107,8 +107,8 @@ func eventually(t *testing.T, what string, limit time.Duration, cond func() erro
 	}
 }
 
-// says waits until a command succeeds and prints all of these words, for what is told of a moment
-// after it has happened: events, and what nodes make of endpoints.
+// says waits until a command succeeds and prints all of these words, for output that is valid for a
+// moment after it has happened: events, and what nodes make of endpoints.
 func (p *person) says(t *testing.T, words []string, args ...string) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%q in xebec %s", words, strings.Join(args, " ")), waitLimit, func() error {

@@ -15,16 +15,16 @@ import (
 )
 
 // The longest time that writes may stop for when one master dies. A quiet machine needs two
-// seconds; tests share theirs. What nobody notices but by a connection's keepalive takes longer
-// than this: 12 s for etcd's clients, 15 s for all others.
+// seconds; tests share theirs. Failures that only a connection's keepalive detects take longer than
+// this: 12 s for etcd's clients, 15 s for all others.
 const writeGap = 10 * time.Second
 
 // harm is something done to a cluster, and what has to go on all the same.
 type harm struct {
 	name string
-	// do does it, and returns once it is done; what it leaves broken mend repairs.
-	do   func(t *testing.T, p *person)
-	mend func(t *testing.T, p *person)
+	// do does it, and returns once it is done; repair repairs what it leaves broken.
+	do     func(t *testing.T, p *person)
+	repair func(t *testing.T, p *person)
 	// master is the one that do takes down, if it is one for certain: no service may be led from there
 	// afterwards.
 	master string
@@ -69,14 +69,14 @@ func TestChaos(t *testing.T) {
 		harms = append(harms, harm{
 			name: master, master: master, gap: writeGap,
 			// As a user does it.
-			do:   func(t *testing.T, p *person) { p.do(t, "lab", "kill", master, "--name", p.Spec.Name) },
-			mend: func(t *testing.T, p *person) { p.do(t, "lab", "start", master, "--name", p.Spec.Name) },
+			do:     func(t *testing.T, p *person) { p.do(t, "lab", "kill", master, "--name", p.Spec.Name) },
+			repair: func(t *testing.T, p *person) { p.do(t, "lab", "start", master, "--name", p.Spec.Name) },
 		})
 	}
 	harms = append(harms,
 		harm{name: "the leader's master loses power", gap: writeGap, do: func(t *testing.T, p *person) {
 			kill(p.etcdLeader(t), lab.KillOptions{PowerOff: true})(t, p)
-		}, mend: startAll},
+		}, repair: startAll},
 		harm{name: "the leader of etcd", gap: writeGap, do: func(t *testing.T, p *person) {
 			kill(p.etcdLeader(t)+"/etcd", lab.KillOptions{})(t, p)
 		}},
@@ -91,7 +91,7 @@ func TestChaos(t *testing.T) {
 			if err := p.Cut(t.Context(), "master-2"); err != nil {
 				t.Fatal(err)
 			}
-		}, mend: healAll},
+		}, repair: healAll},
 		harm{name: "all masters", do: func(t *testing.T, p *person) {
 			var group errgroup.Group
 			for _, master := range p.Spec.MasterHosts() {
@@ -102,17 +102,17 @@ func TestChaos(t *testing.T) {
 			}
 			// The service goes on without any of them.
 			p.awaitCalls(t, byName, 100)
-		}, mend: startAll},
+		}, repair: startAll},
 		harm{name: "the wire of a node", gap: writeGap, lossy: true, moves: true, do: func(t *testing.T, p *person) {
 			if err := p.Cut(t.Context(), "node-2"); err != nil {
 				t.Fatal(err)
 			}
 			p.awaitLeft(t, "node-2")
-		}, mend: healAll},
+		}, repair: healAll},
 		harm{name: "a node", gap: writeGap, lossy: true, moves: true, do: func(t *testing.T, p *person) {
 			kill("node-2", lab.KillOptions{PowerOff: true})(t, p)
 			p.awaitLeft(t, "node-2")
-		}, mend: start("node-2")},
+		}, repair: start("node-2")},
 	)
 	for _, h := range harms {
 		t.Run(h.name, func(t *testing.T) { h.run(t, p) })
@@ -144,12 +144,12 @@ func (h harm) run(t *testing.T, p *person) {
 		}
 	}
 	t.Logf("harmed and lived with for %.1f s", time.Since(began).Seconds())
-	mended := time.Now()
-	if h.mend != nil {
-		h.mend(t, p)
+	repaired := time.Now()
+	if h.repair != nil {
+		h.repair(t, p)
 	}
 	p.awaitWhole(t)
-	t.Logf("whole again after %.1f s", time.Since(mended).Seconds())
+	t.Logf("whole again after %.1f s", time.Since(repaired).Seconds())
 	w.awaitWrites(t, 20)
 	if gap := w.finish(t); h.gap > 0 && gap > h.gap {
 		t.Errorf("writes stopped for %s", gap)

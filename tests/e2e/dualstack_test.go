@@ -54,7 +54,7 @@ func TestDualStackBalancer(t *testing.T) {
 	})
 
 	p.expectDropped(t, client, netip.AddrPortFrom(six, 81))
-	p.says(t, []string{"this node answers for it on the wire", "default/both:http has", "with 2 endpoints", "50.0%", "Forwarded"},
+	p.says(t, []string{"this node announces it", "default/both:http has", "with 2 endpoints", "50.0%", "Forwarded"},
 		"net", "trace", client.String(), fmt.Sprintf("[%v]:80", six))
 
 	// The node that answers goes without a word.
@@ -131,25 +131,25 @@ func ingressAt(t *testing.T, s *corev1.Service, i int) netip.Addr {
 // expectDropped sends datagrams to where no service is until the command line tells of them.
 func (p *person) expectDropped(t *testing.T, from netip.Addr, to netip.AddrPort) {
 	t.Helper()
-	eventually(t, "a drop is told of", waitLimit, func() error {
+	eventually(t, "a drop is reported", waitLimit, func() error {
 		err := p.onHost(bystander, func() error {
 			c, err := net.Dial("udp", to.String())
 			if err != nil {
 				return err
 			}
 			defer c.Close()
-			_, err = c.Write([]byte("to nobody"))
+			_, err = c.Write([]byte("unanswered"))
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		told := p.try(t, "net", "drops", "-A")
-		for line := range strings.Lines(told.stdout) {
+		drops := p.try(t, "net", "drops", "-A")
+		for line := range strings.Lines(drops.stdout) {
 			if strings.Contains(line, from.String()) && strings.Contains(line, to.String()) {
 				return nil
 			}
 		}
-		return fmt.Errorf("none from %v to %v in\n%s", from, to, told)
+		return fmt.Errorf("none from %v to %v in\n%s", from, to, drops)
 	})
 }

@@ -66,7 +66,7 @@ func TestSegments(t *testing.T) {
 
 	p.checkDualStack(t)
 
-	// Agents come and go: nobody notices.
+	// Agents restart without an effect.
 	p.apply(t, fmt.Sprintf(loader, url+"/name"))
 	await(t, s.client, "default", "the load is on", waitLimit, func(pods []*corev1.Pod) bool {
 		return slices.ContainsFunc(labelled(pods, "loader"), func(p *corev1.Pod) bool { return p.GetStatus().GetPhase() == "Running" })

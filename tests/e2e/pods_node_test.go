@@ -114,7 +114,7 @@ spec:
 		// It would ignore the signal before it has said what to do then.
 		p.says(t, []string{"prepared"}, "logs", name)
 	}
-	watching, told := make(chan struct{}), make(chan error, 1)
+	watching, watched := make(chan struct{}), make(chan error, 1)
 	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	go func() {
@@ -126,18 +126,18 @@ spec:
 				return n.GetMetadata().GetName() == "node-2" && c.GetStatus() == kind.ConditionFalse && strings.Contains(c.GetMessage(), "shutting down")
 			})
 		})
-		told <- err
+		watched <- err
 	}()
 	select {
 	case <-watching:
-	case err := <-told:
+	case err := <-watched:
 		t.Fatal(err)
 	}
 	agent := s.process(t, "node-2/agent").PID
 	if err := syscall.Kill(agent, syscall.SIGPWR); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-told; err != nil {
+	if err := <-watched; err != nil {
 		t.Errorf("the node does not say that it goes down: %v", err)
 	}
 	var ended []time.Time
@@ -211,7 +211,7 @@ spec:
 		return err
 	})
 	if _, err := whoAmI(ctx, dial(read("elsewhere"))); err == nil {
-		t.Error("the gateway took a token that was made for somebody else")
+		t.Error("the gateway took a token that was made for another audience")
 	}
 	if _, err := client.Delete[*corev1.Pod](ctx, s.client, p.namespace, "robot", client.GracePeriod(0)); err != nil {
 		t.Fatal(err)

@@ -79,7 +79,7 @@ func (p *person) debugs(t *testing.T) {
 	if o.code != 4 || !strings.Contains(o.stdout, "/echo") || !strings.HasSuffix(o.stdout, "\nweb\n") {
 		t.Errorf("debug: %s", o)
 	}
-	after := p.podIs(t, "web", "the end of the added container is told", func(pod *corev1.Pod) bool {
+	after := p.podIs(t, "web", "the end of the added container is reported", func(pod *corev1.Pod) bool {
 		s := pod.GetStatus().GetEphemeralContainerStatuses()
 		return len(s) == 1 && s[0].GetName() == "look" && s[0].GetState().GetTerminated().GetExitCode() == 4
 	})

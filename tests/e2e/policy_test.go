@@ -60,7 +60,7 @@ func TestNetworkPolicies(t *testing.T) {
 	inside.awaitEcho(t, 3)
 	inside.says(t, []string{"10.96."}, "exec", "client", "--", "/client", "dns", "echo")
 	said := inside.namespace + "/default-deny-all selects " + inside.namespace + "/client for egress; no rule of it allows this"
-	eventually(t, "drops are told of", waitLimit, func() error {
+	eventually(t, "drops are reported", waitLimit, func() error {
 		// Whichever end's node heard of the policy first has dropped what was tried so far.
 		inside.try(t, "exec", "client", "--", "/client", "get", toServer, "--timeout", "1s")
 		if o := inside.try(t, "net", "drops", "client"); !strings.Contains(o.stdout, said) || !strings.Contains(o.stdout, servers[0].GetStatus().GetPodIp()+":8080") {

@@ -103,7 +103,7 @@ func TestRefusedManifests(t *testing.T) {
 			}
 		})
 	}
-	// What is in order is applied, unless all of it is to be applied together.
+	// Valid objects are applied, unless all must be applied together.
 	file := filepath.Join(t.TempDir(), "together.yaml")
 	if err := os.WriteFile(file, []byte(configMap("together")+"---\n"+service("0")), 0o600); err != nil {
 		t.Fatal(err)
@@ -188,7 +188,7 @@ func TestCallersWithoutRights(t *testing.T) {
 	s := sharedShip(t)
 	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
-	foreign, err := pki.CreateCA("somebody else's", 0)
+	foreign, err := pki.CreateCA("foreign", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +235,7 @@ func TestCallersWithoutRights(t *testing.T) {
 	})
 
 	mallory := s.dialAs(t, ours.CertPEM(), issue(ours, pki.Request{CommonName: "mallory", Client: true}))
-	t.Run("nobody's friend", func(t *testing.T) {
+	t.Run("unknown authority", func(t *testing.T) {
 		_, err := client.Get[*corev1.Namespace](ctx, client.New(mallory), "", "default")
 		mustBe(t, "get", err, apierr.ReasonForbidden)
 		if err != nil && !strings.Contains(err.Error(), "mallory") {
@@ -328,7 +328,7 @@ func TestRefusedLabs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nobody := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	unprivileged := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	for name, test := range map[string]struct {
 		args []string
 		env  []string
@@ -336,7 +336,7 @@ func TestRefusedLabs(t *testing.T) {
 		code int
 		want []string
 	}{
-		"without root":       {nil, nil, nobody, 1, []string{"requires root", "sudo"}},
+		"without root":       {nil, nil, unprivileged, 1, []string{"requires root", "sudo"}},
 		"without containerd": {nil, []string{"PATH=/nowhere"}, nil, 1, []string{"containerd is not installed", "runc is not installed", "apt-get install"}},
 		"CIDRs overlap": {[]string{"--cluster-cidr", "10.96.0.0/12", "--service-cidr", "10.96.0.0/16"}, nil, nil, 1,
 			[]string{"10.96.0.0/16", "overlaps", "10.96.0.0/12", "--cluster-cidr"}},
@@ -382,7 +382,7 @@ func mustNotBeRegistered(t *testing.T, name string) {
 	}
 }
 
-// images that can't run, and what people are told.
+// images that can't run, and what users see.
 func TestRefusedImages(t *testing.T) {
 	p := sharedShip(t).person(t)
 	p.loadImages(t)

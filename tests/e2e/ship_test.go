@@ -185,7 +185,7 @@ func (s *ship) authority(t *testing.T) *pki.CA {
 	return ca
 }
 
-// person is somebody at a terminal, with a configuration and a namespace of their own.
+// person is a user at a terminal, with a configuration and a namespace of their own.
 type person struct {
 	*ship
 	namespace string

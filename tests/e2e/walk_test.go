@@ -142,7 +142,7 @@ func (p *person) walkService(t *testing.T) {
 
 // A service without endpoints refuses at once, by address and by name.
 func (p *person) walkEmptyService(t *testing.T) {
-	p.apply(t, "apiVersion: v1\nkind: Service\nmetadata: {name: empty}\nspec:\n  selector: {app: nobody}\n  ports: [{port: 80}]\n")
+	p.apply(t, "apiVersion: v1\nkind: Service\nmetadata: {name: empty}\nspec:\n  selector: {app: none}\n  ports: [{port: 80}]\n")
 	eventually(t, "refused at once", waitLimit, func() error {
 		began := time.Now()
 		o := p.try(t, "exec", "client", "--", "/client", "get", "http://empty/", "--timeout", "10s")
@@ -334,7 +334,7 @@ func (p *person) walkDelete(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The drain may have taken the pod client along, which nobody makes anew.
+	// The drain may have evicted the pod client, which no controller creates again.
 	p.do(t, "delete", "--ignore-not-found", "-f", filepath.Join(sources(t), "samples"))
 	await(t, p.client, p.namespace, "no pod is left", waitLimit, func(pods []*corev1.Pod) bool { return len(pods) == 0 })
 	sets, err := awaitObjects(t.Context(), p.client, p.namespace, waitLimit, func(sets []*appsv1.ReplicaSet) bool { return len(sets) == 0 })

@@ -99,8 +99,7 @@ func (f *foreign) client(tb testing.TB, request pki.Request) *clientv3.Client {
 	return c
 }
 
-// grant makes the users and roles that docs/operations/bring-up.md gives for an etcd of somebody
-// else.
+// grant makes the users and roles that docs/operations/bring-up.md gives for an external etcd.
 func grant(tb testing.TB, root *clientv3.Client) {
 	tb.Helper()
 	must := func(err error) {
@@ -146,7 +145,7 @@ func grant(tb testing.TB, root *clientv3.Client) {
 	must(err)
 }
 
-// TestRolesInForeignEtcd tries the roles that somebody else's etcd can give to Xebec's services.
+// TestRolesInForeignEtcd tries the roles that an external etcd can give to Xebec's services.
 func TestRolesInForeignEtcd(t *testing.T) {
 	f := newForeign(t, embedded)
 	root := f.client(t, pki.Request{CommonName: "root", Client: true})

@@ -77,8 +77,8 @@ func (h *history) add(o operation) {
 	h.operations = append(h.operations, o)
 }
 
-// somebodys is an object of which a caller knows no more than that it exists.
-var somebodys = object{value: "?"}
+// unread is an object of which a caller knows no more than that it exists.
+var unread = object{value: "?"}
 
 // caller is one client: it makes operations one after another, each through an apiserver of its
 // choice.
@@ -154,8 +154,8 @@ func (c *caller) choose() request {
 	return request{writes: []write{c.put(key, expect), c.put(other, "")}}
 }
 
-// put writes a value that nobody wrote before: by create when the object is thought to be absent,
-// or else by update.
+// put writes a value that no client wrote before: by create when the object is thought to be
+// absent, or else by update.
 func (c *caller) put(key int, expect string) write {
 	c.count++
 	w := write{verb: update, key: key, value: fmt.Sprintf("%d.%d", c.id, c.count), expect: expect}
@@ -180,7 +180,7 @@ func (c *caller) learn(in request, out response) {
 		case out.outcome == done:
 			c.known[w.key] = object{w.value, out.revision}
 		case out.outcome == exists, out.outcome == conflict:
-			c.known[w.key] = somebodys
+			c.known[w.key] = unread
 		}
 	}
 }
@@ -193,7 +193,7 @@ func (c *caller) version(w write) string {
 	return strconv.FormatInt(c.known[w.key].revision, 10)
 }
 
-// do makes the call. The response holds what a call without error told.
+// do makes the call. The response holds the result of a call without error.
 func (c *caller) do(ctx context.Context, api *client.Client, in request) (response, error) {
 	var out response
 	var err error

@@ -9,7 +9,7 @@ import (
 	"github.com/xebec-project/xebec/tests/cluster"
 )
 
-// faults breaks one process at a time, for as long as ctx lasts, and mends it.
+// faults breaks one process at a time, for as long as ctx lasts, and repairs it.
 type faults struct {
 	cluster *cluster.Cluster
 	random  *rand.Rand
@@ -56,8 +56,7 @@ func (f *faults) run(ctx context.Context) error {
 				return err
 			}
 		}
-		// The next fault waits until all is well: what is to be shown is how one of three is lost, not
-		// two.
+		// The next fault waits until all is well: the test is about the loss of one of three, not two.
 		if err := p.WaitServing(context.WithoutCancel(ctx)); err != nil {
 			return fmt.Errorf("after %s: %w", fault.name, err)
 		}

@@ -143,7 +143,7 @@ func (r *run) work(ctx context.Context, length time.Duration) []recorded {
 		if err := r.disturb(ctx, length, watch); err != nil {
 			return err
 		}
-		// What was left unanswered may happen even later. Nobody sees it then, so that it need not be
+		// What was left unanswered may happen even later. No client sees it then, so that it need not be
 		// explained.
 		return r.end(ctx)
 	})

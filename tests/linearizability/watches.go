@@ -43,9 +43,8 @@ const registryPrefix = "/xebec/registry/core/ConfigMap/" + namespace + "/"
 // returns is what happened; what the API says is measured by it.
 func record(ctx context.Context, etcd *clientv3.Client, h *history, from int64, last string) ([]recorded, error) {
 	var all []recorded
-	ctx = clientv3.WithRequireLeader(ctx)
-	changes := etcd.Watch(ctx, registryPrefix, clientv3.WithPrefix(), clientv3.WithPrevKV(), clientv3.WithRev(from))
-	for resp := range changes {
+	options := []clientv3.OpOption{clientv3.WithPrefix(), clientv3.WithPrevKV(), clientv3.WithRev(from)}
+	for resp := range etcd.Watch(clientv3.WithRequireLeader(ctx), registryPrefix, options...) {
 		if err := resp.Err(); err != nil {
 			if status.Code(err) != codes.Unavailable {
 				return all, err

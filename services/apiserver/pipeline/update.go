@@ -77,9 +77,7 @@ func (p *plan) moveToLease(ctx context.Context, stored *storage.Object, lease in
 	if err := p.CheckLease(ctx, lease); err != nil {
 		return nil, err
 	}
-	moved := *stored
-	moved.Lease = lease
-	return &moved, nil
+	return stored.UnderLease(lease), nil
 }
 
 // storeUpdated plans replacing old, or what a subresource is of it, by updated.

@@ -60,6 +60,14 @@ type Object struct {
 	meta atomic.Pointer[metav1.ObjectMeta]
 }
 
+// UnderLease returns a copy of the object that vanishes with a lease.
+func (o *Object) UnderLease(lease int64) *Object {
+	return &Object{
+		Key: o.Key, Bytes: o.Bytes, Revision: o.Revision, CreateRevision: o.CreateRevision, Lease: lease,
+		frame: o.frame, typeURL: o.typeURL, anyEnd: o.anyEnd, valStart: o.valStart,
+	}
+}
+
 // newObject lays out an object. It copies value.
 func newObject(typeURL string, key Key, value []byte, revision, createRevision, lease int64, first apiv1.EventType) *Object {
 	var digits [maxRevisionDigits + 1]byte

@@ -122,7 +122,7 @@ func TestAccessList(t *testing.T) {
 		t.Errorf("get says:\n%s", out)
 	}
 
-	t.Run("nobody locks himself out", func(t *testing.T) {
+	t.Run("administrators cannot lock themselves out", func(t *testing.T) {
 		mine := client.New(callers[0].private, client.WithFieldManager("e2e"))
 		list := func(private string) error {
 			_, err := client.Patch[*gatewayv1.GatewayAccess](ctx, mine, "", "cluster", []byte(`{"spec":{"private":{"allowedCIDRs":[`+private+`]}}}`))
@@ -206,7 +206,7 @@ func TestServiceAccountTokens(t *testing.T) {
 		})
 	}
 	if o := p.try(t, "create", "token", "robot"); o.code == 0 || !strings.Contains(o.stderr, "not found") {
-		t.Errorf("a token for nobody: %s", o)
+		t.Errorf("a token without a user: %s", o)
 	}
 	p.says(t, []string{"serviceaccount/default\n"}, "get", "serviceaccount", "default", "-o", "name")
 }
@@ -239,7 +239,7 @@ func TestEtcdThroughTheGateway(t *testing.T) {
 		t.Errorf("restore: %q", out)
 	}
 	for args, want := range map[string]string{
-		"members remove nobody":                            `etcd has no member "nobody"; it has master-1`,
+		"members remove unknown":                           `etcd has no member "unknown"; it has master-1`,
 		"members add master-9 --peer-url=10.0.0.9":         "is not https://host:port",
 		"members promote master-1":                         "it votes already",
 		"members add master-9":                             "required",

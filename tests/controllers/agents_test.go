@@ -19,10 +19,10 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// fleet does what scheduler and agents would: it binds pods to nodes, reports them running and
+// agents does what scheduler and agents would: it binds pods to nodes, reports them running and
 // ready, and finishes the deletion of bound ones. Images whose names hold "broken" never become
 // ready. It goes by what it sees, as agents do.
-type fleet struct {
+type agents struct {
 	c    *client.Client
 	pods *client.Informer[*corev1.Pod]
 	keys chan client.Key
@@ -30,10 +30,10 @@ type fleet struct {
 	bind bool
 }
 
-// runFleet runs a fleet until the test ends.
-func runFleet(t *testing.T, h *house, bind bool) *fleet {
+// runAgents runs the agents until the test ends.
+func runAgents(t *testing.T, h *house, bind bool) *agents {
 	t.Helper()
-	f := &fleet{c: h.admin(), keys: make(chan client.Key, 1<<16), bind: bind}
+	f := &agents{c: h.admin(), keys: make(chan client.Key, 1<<16), bind: bind}
 	f.pods = client.NewInformer(f.c, client.InformerOptions[*corev1.Pod]{})
 	f.pods.OnChange(func(_, now *corev1.Pod) {
 		if now != nil {
@@ -50,19 +50,19 @@ func runFleet(t *testing.T, h *house, bind bool) *fleet {
 	return f
 }
 
-func (f *fleet) work(ctx context.Context) error {
+func (f *agents) work(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case k := <-f.keys:
-			// What fails for a change in between is told of by that change.
+			// What fails because of a concurrent change is handled with the event of that change.
 			_ = f.act(ctx, k)
 		}
 	}
 }
 
-func (f *fleet) act(ctx context.Context, k client.Key) error {
+func (f *agents) act(ctx context.Context, k client.Key) error {
 	p, ok := f.pods.Get(k.Namespace, k.Name)
 	if !ok {
 		return nil
@@ -81,7 +81,7 @@ func (f *fleet) act(ctx context.Context, k client.Key) error {
 	return nil
 }
 
-// withReady is the pod running, with its Ready condition as told.
+// withReady is the pod running, with the given Ready condition.
 func withReady(p *corev1.Pod, status string) *corev1.Pod {
 	p.Status.Phase, p.Status.PodIp = "Running", "10.244.0.2"
 	p.Status.Conditions = slices.DeleteFunc(p.Status.Conditions, func(c *corev1.PodCondition) bool { return c.GetType() == "Ready" })
@@ -150,7 +150,7 @@ func throughout(t *testing.T, d time.Duration, what string, cond func() error) {
 	}
 }
 
-// node makes a node with room for pods, and its heartbeat unless it is to be silent.
+// node makes a node with room for pods, and its heartbeat unless it is silent.
 func node(t *testing.T, c *client.Client, name string) *corev1.Node {
 	t.Helper()
 	n := create(t, c, &corev1.Node{Metadata: meta("", name)})
