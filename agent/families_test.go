@@ -18,7 +18,7 @@ func TestValidateRanges(t *testing.T) {
 		"on an IPv4 network":     {"10.0.0.1", pods, services, "10.96.0.10", ""},
 		"IPv6 first":             {"fd01::1,10.0.0.1", pods, services, "10.96.0.10", "address"},
 		"two of a family":        {"10.0.0.1,10.0.0.2", pods, services, "10.96.0.10", "address"},
-		"IPv6 without use":       {"10.0.0.1,fd01::1", "10.244.0.0/16", "10.96.0.0/16", "10.96.0.10", "is of no use"},
+		"IPv6 without use":       {"10.0.0.1,fd01::1", "10.244.0.0/16", "10.96.0.0/16", "10.96.0.10", "cannot be used"},
 		"one family of pods":     {"10.0.0.1", "10.244.0.0/16", services, "10.96.0.10", "same families"},
 		"one family of services": {"10.0.0.1", pods, "10.96.0.0/16", "10.96.0.10", "same families"},
 		"overlap":                {"10.0.0.1", pods, "10.96.0.0/16,fd00:10:244:1::/112", "10.96.0.10", "overlaps"},

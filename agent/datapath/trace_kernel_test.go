@@ -51,7 +51,7 @@ func TestTrace(t *testing.T) {
 	}{
 		"a pod to a cluster IP": {datapath.Probe{Source: addr(here), Destination: at("10.96.0.1:80")}, datapath.Forwarded,
 			[]string{"has 10.96.0.1:80/TCP in the maps, with 2 endpoints", "at random", here + ":8080 50%", "a pod of this node", "the socket connects to the endpoint", there + ":8080 50%", "another machine"}},
-		"a service without endpoints":    {datapath.Probe{Source: addr(here), Destination: at("10.96.0.2:80")}, datapath.Refused, []string{"no endpoint"}},
+		"a service without endpoints":    {datapath.Probe{Source: addr(here), Destination: at("10.96.0.2:80")}, datapath.Refused, []string{"no usable endpoint"}},
 		"the node to a pod":              {datapath.Probe{Destination: at(there + ":8080")}, datapath.Forwarded, []string{"no service has", "another machine", "a policy on what 192.0.2.1 sends to " + there}},
 		"a pod to what a policy forbids": {datapath.Probe{Source: addr(here), Destination: at(there + ":9")}, datapath.Dropped, []string{"a policy on what " + here}},
 		"a pod to the outside":           {datapath.Probe{Source: addr(here), Destination: at(clientIP + ":80")}, datapath.Forwarded, []string{"outside the cluster", "the node's address 192.0.2.1"}},
@@ -59,7 +59,7 @@ func TestTrace(t *testing.T) {
 		"a pod to its loopback":          {datapath.Probe{Source: addr(here), Destination: at("127.0.0.1:30080")}, datapath.Forwarded, []string{"an address of the pod itself"}},
 		"a client to a node port": {datapath.Probe{Source: addr(clientIP), Outside: true, Destination: at(self + ":30080")}, datapath.Forwarded,
 			[]string{"2 endpoints", "a pod of this node", "the client's address kept", there + ":8080 50%", "from the node's address 192.0.2.1", "a policy on what 192.0.2.1 sends to " + there}},
-		"a client to a node port without endpoints": {datapath.Probe{Source: addr(clientIP), Outside: true, Destination: at(self + ":30081")}, datapath.Refused, []string{"no endpoint"}},
+		"a client to a node port without endpoints": {datapath.Probe{Source: addr(clientIP), Outside: true, Destination: at(self + ":30081")}, datapath.Refused, []string{"no usable endpoint"}},
 		"a client in a range":                       {datapath.Probe{Source: addr(clientIP), Outside: true, Destination: at(balancerIP + ":81")}, datapath.Forwarded, []string{"is in " + clientIP + "/32"}},
 		"a client in none":                          {datapath.Probe{Source: addr("192.0.2.9"), Outside: true, Destination: at(balancerIP + ":81")}, datapath.Dropped, []string{"in none of the service's loadBalancerSourceRanges", "10.0.0.0/8, " + clientIP + "/32"}},
 		"a port that no service has":                {datapath.Probe{Source: addr(clientIP), Outside: true, Destination: at(balancerIP + ":82")}, datapath.Dropped, []string{"no service has port 82"}},
