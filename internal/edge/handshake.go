@@ -127,13 +127,19 @@ func (c *countedConn) Close() error {
 // connectionGauges export the numbers of connections, before and after their callers have
 // authenticated.
 func connectionGauges(guard *Guard) []prometheus.Collector {
-	gauge := func(name, help string, read func() int) prometheus.Collector {
-		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(read()) })
-	}
+	read := func(f func() int) func() float64 { return func() float64 { return float64(f()) } }
 	return []prometheus.Collector{
-		gauge(metrics.RPCPendingConnections, "Connections whose callers are authenticating.", guard.Pending),
-		gauge(metrics.RPCWaitingConnections, "Connections that wait for others to authenticate first.", guard.Waiting),
-		gauge(metrics.RPCConnections, "Open connections whose callers have authenticated.", guard.Connections),
-		gauge(metrics.RPCCallers, "Callers that have authenticated and have connections open.", guard.Callers),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: metrics.RPCPendingConnections, Help: "Connections whose callers are authenticating.",
+		}, read(guard.Pending)),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: metrics.RPCWaitingConnections, Help: "Connections that wait for others to authenticate first.",
+		}, read(guard.Waiting)),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: metrics.RPCConnections, Help: "Open connections whose callers have authenticated.",
+		}, read(guard.Connections)),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: metrics.RPCCallers, Help: "Callers that have authenticated and have connections open.",
+		}, read(guard.Callers)),
 	}
 }

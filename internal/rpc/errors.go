@@ -11,8 +11,7 @@ import (
 	"github.com/xebec-project/xebec/internal/edge"
 )
 
-// ReasonPanic: the handler panicked, the reason of the error in ErrorInfo. Package edge has the
-// reasons of errors that are returned before a handler runs.
+// ReasonPanic: the handler panicked; the server's log has the stack.
 const ReasonPanic = "PANIC"
 
 // refuse returns a status error with a reason.

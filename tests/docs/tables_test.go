@@ -167,7 +167,7 @@ func logKeys(t *testing.T) string {
 func reasons(t *testing.T) string {
 	var rows [][]string
 	for _, from := range []struct{ dir, who string }{
-		{"internal/apierr", "every service"}, {"internal/rpc", "every server, before a handler runs"},
+		{"internal/apierr", "every service"}, {"internal/edge", "every server, before a handler runs"}, {"internal/rpc", "every server"},
 		{"internal/elected", "controllers"}, {"services/gateway", "gateway"}, {"agent/server", "agent"},
 	} {
 		for _, c := range constants(parse(t, from.dir)) {

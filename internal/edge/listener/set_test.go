@@ -194,7 +194,7 @@ func TestProxyHeaders(t *testing.T) {
 			s.logs.TakeAll()
 			_ = conn.Close()
 			if address == s.public {
-				s.await("the debug log", func() bool { return s.logs.FilterMessageSnippet("looked whether").Len() > 0 })
+				s.await("the debug log", func() bool { return s.logs.FilterMessageSnippet("checked the port").Len() > 0 })
 			}
 			if news := s.logs.Filter(func(e observer.LoggedEntry) bool { return e.Level > zapcore.DebugLevel }); news.Len() > 0 {
 				t.Errorf("%s: %v (%d before)", address, news.All(), before)
