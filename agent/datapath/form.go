@@ -331,7 +331,7 @@ func eachEntry[K, V any](m *ebpf.Map, f func(K, V)) error {
 			f(keys[i], values[i])
 		}
 		if err != nil { // the end
-			return nil
+			return nil //nolint:nilerr // the end of the map
 		}
 	}
 }

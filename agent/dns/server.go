@@ -140,13 +140,13 @@ func (s *Server) Serve(ctx context.Context) error {
 	udp := &miekg.Server{PacketConn: s.udp, Handler: s, UDPSize: bufferSize}
 	tcp := &miekg.Server{Listener: listener, Handler: s, IdleTimeout: func() time.Duration { return tcpIdle }}
 	g, ctx := errgroup.WithContext(ctx)
-	serve(g, ctx, udp, func(context.Context) {})
-	serve(g, ctx, tcp, listener.drain)
+	serve(ctx, g, udp, func(context.Context) {})
+	serve(ctx, g, tcp, listener.drain)
 	return g.Wait()
 }
 
 // serve adds a server to the group, which ends with ctx after it was drained.
-func serve(g *errgroup.Group, ctx context.Context, srv *miekg.Server, drain func(context.Context)) {
+func serve(ctx context.Context, g *errgroup.Group, srv *miekg.Server, drain func(context.Context)) {
 	started := make(chan struct{})
 	srv.NotifyStartedFunc = func() { close(started) }
 	ended := make(chan struct{})

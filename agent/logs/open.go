@@ -1,6 +1,7 @@
 package logs
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -45,7 +46,7 @@ func openPath(path string, flags int) (*os.File, error) {
 		how.Mode = 0o640
 	}
 	fd, err := unix.Openat2(at, filepath.Join(filepath.Base(dir), filepath.Base(path)), &how)
-	for err == unix.EINTR {
+	for errors.Is(err, unix.EINTR) {
 		fd, err = unix.Openat2(at, filepath.Join(filepath.Base(dir), filepath.Base(path)), &how)
 	}
 	if err != nil {

@@ -2,6 +2,7 @@ package pods
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"go.uber.org/zap"
@@ -60,7 +61,7 @@ func (w *worker) leave(ctx context.Context, pod *corev1.Pod, gone bool) {
 		limited, cancel := context.WithTimeout(ctx, w.cfg.DrainTimeout)
 		defer cancel()
 		if err := w.cfg.Drain.Left(limited, pod, gone); err != nil {
-			if context.Cause(ctx) == context.Canceled {
+			if errors.Is(context.Cause(ctx), context.Canceled) {
 				return
 			}
 			w.log.Warn("Stopping the pod before all nodes removed it from their service maps", zap.Error(err))

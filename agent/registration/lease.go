@@ -143,11 +143,11 @@ func (l Lease) adopt(ctx context.Context) (*client.Lease, error) {
 	}
 	text, err := os.ReadFile(l.File)
 	if err != nil {
-		return nil, nil
+		return nil, nil //nolint:nilerr // no lease was kept
 	}
 	id, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
 	if err != nil || id <= 0 {
-		return nil, nil
+		return nil, nil //nolint:nilerr // no lease was kept
 	}
 	lease, err := client.AdoptLease(ctx, l.Client, id, nil)
 	if errors.Is(err, client.ErrLeaseLost) || apierr.IsForbidden(err) {

@@ -498,7 +498,7 @@ func (r *Resolver) endStuck() error {
 	// The number may be another's by now; while the descriptor is held it stays what it is.
 	line, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
 	if err != nil || !strings.Contains(string(line), "\x00"+Subcommand+"\x00") || !strings.Contains(string(line), strconv.Quote(r.cfg.Dir)) {
-		return nil //nolint:nilerr // not ours, or gone
+		return nil // not ours, or gone
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("stop DNS process %d: %w", pid, err)

@@ -45,7 +45,7 @@ func Own(dir string, group Group, always bool) error {
 	}
 	defer base.Close()
 	// The root comes last: a volume that this was cut off in shows by it.
-	err = fs.WalkDir(root.FS(), ".", func(path string, e fs.DirEntry, err error) error {
+	err = fs.WalkDir(root.FS(), ".", func(path string, _ fs.DirEntry, err error) error {
 		if err == nil && path != "." {
 			err = ownOne(base, path, gid, at.Dev)
 		}
