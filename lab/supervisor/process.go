@@ -124,7 +124,7 @@ func (p *process) once(ctx context.Context, where starter, again bool) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.WaitDelay = stopGrace
 	cmd.Cancel = func() error {
-		if context.Cause(ctx) == errKilled {
+		if errors.Is(context.Cause(ctx), errKilled) {
 			return cmd.Process.Kill()
 		}
 		return cmd.Process.Signal(syscall.SIGTERM)

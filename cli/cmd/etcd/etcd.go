@@ -29,9 +29,7 @@ func Command(s *session.Session) *cobra.Command {
 }
 
 // etcdService connects to the gateway's EtcdService.
-func etcdService(s *session.Session) (etcdv1.EtcdServiceClient, error) {
-	return etcdv1.NewEtcdServiceClient(s), nil
-}
+func etcdService(s *session.Session) etcdv1.EtcdServiceClient { return etcdv1.NewEtcdServiceClient(s) }
 
 // etcdLimit is the longest time for a call that waits for members, unless --request-timeout names
 // another.
@@ -45,14 +43,9 @@ func etcdCall[Req, Resp any](
 	method func(etcdv1.EtcdServiceClient, context.Context, Req, ...grpc.CallOption) (Resp, error),
 	req Req,
 ) (Resp, error) {
-	service, err := etcdService(s)
-	if err != nil {
-		var none Resp
-		return none, err
-	}
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(s.Timeout, etcdLimit))
 	defer cancel()
-	return method(service, ctx, req)
+	return method(etcdService(s), ctx, req)
 }
 
 func statusCommand(s *session.Session) *cobra.Command {
@@ -298,11 +291,9 @@ func defragCommand(s *session.Session) *cobra.Command {
 			if all == (len(args) > 0) {
 				return exit.Usagef("members or --all are required, not both")
 			}
-			service, err := etcdService(s)
-			if err != nil {
-				return err
-			}
+			service := etcdService(s)
 			if all {
+				var err error
 				if args, err = etcdLeaderLast(cmd.Context(), service); err != nil {
 					return err
 				}

@@ -38,10 +38,7 @@ func snapshotCommand(s *session.Session) *cobra.Command {
 			} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return exit.FileError("save snapshot", err)
 			}
-			service, err := etcdService(s)
-			if err != nil {
-				return err
-			}
+			service := etcdService(s)
 			ctx, cancel := context.WithCancel(cmd.Context())
 			defer cancel()
 			stream, err := service.Snapshot(ctx, &etcdv1.SnapshotRequest{Member: member})
