@@ -148,7 +148,7 @@ func command(name, short, long string, cfg any, run func(context.Context) error)
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "YAML file with the configuration; flags override it")
 	bindFlags(cmd.Flags(), list)
-	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return flagError(list, err) })
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(list, err) })
 	return cmd
 }
 

@@ -127,7 +127,7 @@ func (s *Store) unfit(certFile, keyFile string, ca *CA, req Request, renewal Ren
 	case errors.Is(err, fs.ErrPermission):
 		return "", err
 	case err != nil:
-		return "it could not be read: " + err.Error(), nil
+		return "it could not be read: " + err.Error(), nil //nolint:nilerr // the reason is the result
 	}
 	switch {
 	case leaf.CheckSignatureFrom(ca.cert) != nil:
