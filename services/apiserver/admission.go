@@ -1,12 +1,10 @@
 package apiserver
 
 import (
+	"context"
 	"maps"
 
 	"github.com/xebec-project/xebec/internal/apierr"
-
-	"context"
-
 	"github.com/xebec-project/xebec/internal/kind"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	gatewayv1 "github.com/xebec-project/xebec/proto/xebec/gateway/v1"

@@ -180,7 +180,7 @@ func (s *Service) Run(ctx context.Context) error {
 // default accounts and the service for pods until ctx ends.
 func (s *Service) prepare(ctx context.Context) error {
 	if err := s.store.WaitReady(ctx); err != nil {
-		return nil // ctx ended
+		return nil //nolint:nilerr // ctx ended
 	}
 	if err := s.checkTxnOps(ctx); err != nil {
 		return err

@@ -1,8 +1,6 @@
 package apiserver
 
 import (
-	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
-
 	"cmp"
 	"context"
 	"errors"
@@ -21,6 +19,7 @@ import (
 	"github.com/xebec-project/xebec/internal/discovery"
 	"github.com/xebec-project/xebec/internal/ipalloc"
 	"github.com/xebec-project/xebec/internal/kind"
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"

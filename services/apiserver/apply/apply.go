@@ -7,6 +7,7 @@ package apply
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -412,7 +413,7 @@ func mergeOldest(managers fieldpath.ManagedFields, before []*metav1.ManagedField
 }
 
 func conflictError(err error) error {
-	conflicts, ok := err.(merge.Conflicts)
+	conflicts, ok := errors.AsType[merge.Conflicts](err)
 	if !ok {
 		return err
 	}

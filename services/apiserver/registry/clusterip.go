@@ -137,7 +137,7 @@ func (a *clusterIPs) allocateOne(ctx context.Context, get storage.Reader, svc *c
 	}
 	addr, err := netip.ParseAddr(want)
 	if want != "" && err != nil {
-		return netip.Addr{}, nil, nil
+		return netip.Addr{}, nil, nil //nolint:nilerr // validation refuses it
 	}
 	if slices.Contains(had, addr) {
 		return addr, nil, nil

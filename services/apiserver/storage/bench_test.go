@@ -10,9 +10,8 @@ import (
 	"time"
 
 	"github.com/xebec-project/xebec/internal/etcdtest"
-	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
-
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
 // cpuTime is the processor time of this process so far, that of the etcd inside it included.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-
 	"k8s.io/utils/third_party/forked/golang/btree"
 )
 
