@@ -28,13 +28,12 @@ import (
 	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
-	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
-	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
-	etcdv1 "github.com/xebec-project/xebec/proto/xebec/etcd/v1"
-
 	// Linked in so that reflection describes the objects that travel inside google.protobuf.Any.
 	_ "github.com/xebec-project/xebec/proto/xebec/apps/v1"
+	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
+	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
 	_ "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
+	etcdv1 "github.com/xebec-project/xebec/proto/xebec/etcd/v1"
 )
 
 // Config is the gateway's configuration.

@@ -75,7 +75,7 @@ func (r *reporter) run(ctx context.Context) error {
 		r.mu.Unlock()
 		for _, u := range batch {
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // ctx ended
 			}
 			r.write(ctx, u)
 		}
