@@ -213,7 +213,7 @@ func measureWatch(ctx context.Context, b *bench) (result, error) {
 			for {
 				resp, err := stream.Recv()
 				if ctx.Err() != nil {
-					return nil
+					return nil //nolint:nilerr // ctx ended
 				}
 				if err != nil {
 					return err

@@ -37,7 +37,7 @@ func (f *faults) run(ctx context.Context) error {
 		fault := kinds[round%len(kinds)]
 		p, err := fault.member(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // ctx ended
 		}
 		if err != nil {
 			return err

@@ -54,10 +54,10 @@ func main() {
 }
 
 // wait returns when the process is told to end, as these programs do at once.
-func wait() os.Signal {
+func wait() {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
-	return <-signals
+	<-signals
 }
 
 // serve answers HTTP until the process is told to end.
