@@ -64,7 +64,7 @@ func (a *Agent) setUpNetwork(ctx context.Context, podCIDRs ranges, kept iter.Seq
 		if err == nil {
 			return s, nil
 		}
-		a.log.Error("Failed to set up the network", zap.Error(err), zap.Duration(metrics.KeyRetryIn, networkRetry))
+		a.log.Error("Failed to set up the network", zap.Error(err), zap.Duration(metrics.KeyRetryAfter, networkRetry))
 		r.setNotReady("network: " + err.Error())
 		timer := time.NewTimer(networkRetry)
 		select {

@@ -33,6 +33,6 @@ func (a *Agent) awaitShutdown(ctx context.Context, set *pods.Set, r *registrar) 
 	a.log.Info("Node is shutting down", zap.Int(metrics.KeyPods, set.Len()), zap.Duration(metrics.KeyGracePeriod, a.cfg.ShutdownGracePeriod))
 	r.setNotReady("node is shutting down")
 	set.Shutdown(ctx, a.cfg.ShutdownGracePeriod, a.cfg.ShutdownGracePeriodCriticalPods)
-	a.log.Info("All pods terminated", zap.Duration(metrics.KeyTook, time.Since(began)))
+	a.log.Info("All pods terminated", zap.Duration(metrics.KeyDuration, time.Since(began)))
 	return errShutdown
 }

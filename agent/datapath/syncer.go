@@ -203,7 +203,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 		done, err := s.write(replace)
 		switch {
 		case err != nil:
-			s.log.Error("Failed to program services", zap.Error(err), zap.Duration(metrics.KeyRetryIn, retry))
+			s.log.Error("Failed to program services", zap.Error(err), zap.Duration(metrics.KeyRetryAfter, retry))
 			if !wait(ctx, retry+rand.N(retry)) {
 				return ctx.Err()
 			}

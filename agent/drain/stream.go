@@ -39,7 +39,7 @@ func (c *Coordinator) Run(ctx context.Context) error {
 			pace.Reset()
 		}
 		pause := pace.Next(err)
-		c.cfg.Log.Debug("Failed to connect to the endpoints service", zap.Error(err), zap.Duration(metrics.KeyRetryIn, pause))
+		c.cfg.Log.Debug("Failed to connect to the endpoints service", zap.Error(err), zap.Duration(metrics.KeyRetryAfter, pause))
 		if err := backoff.Sleep(ctx, pause); err != nil {
 			return err
 		}

@@ -235,7 +235,7 @@ func (w *worker) start(ctx context.Context, pod *corev1.Pod, c *container) (time
 		"Container started",
 		zap.String(metrics.KeyContainer, c.spec.GetName()),
 		zap.Int(metrics.KeyAttempt, c.rec.Attempt),
-		zap.Duration(metrics.KeyTook, time.Since(began)),
+		zap.Duration(metrics.KeyDuration, time.Since(began)),
 	)
 	if !c.running {
 		// It has ended already.

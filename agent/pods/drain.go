@@ -73,7 +73,7 @@ func (w *worker) leave(ctx context.Context, pod *corev1.Pod, gone bool) {
 			)
 			return
 		}
-		w.log.Debug("All nodes removed the pod from their service maps", zap.Duration(metrics.KeyTook, time.Since(began)))
+		w.log.Debug("All nodes removed the pod from their service maps", zap.Duration(metrics.KeyDuration, time.Since(began)))
 	}
 	timer := time.NewTimer(w.cfg.DrainDelay)
 	defer timer.Stop()

@@ -108,6 +108,6 @@ func (w *worker) configFailed(ctx context.Context, pod *corev1.Pod, c *container
 		reason = status.ReasonContainerCreating
 	}
 	w.log.Warn("Failed to create container",
-		zap.String(metrics.KeyContainer, c.spec.GetName()), zap.Error(err), zap.Duration(metrics.KeyRetryIn, wait))
+		zap.String(metrics.KeyContainer, c.spec.GetName()), zap.Error(err), zap.Duration(metrics.KeyRetryAfter, wait))
 	return w.makeFailed(pod, c, reason, err, wait), nil
 }

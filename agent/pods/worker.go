@@ -231,7 +231,7 @@ func (w *worker) run(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			w.log.Warn("Failed to sync pod", phaseField(failed), zap.Error(err), zap.Duration(metrics.KeyRetryIn, retry))
+			w.log.Warn("Failed to sync pod", phaseField(failed), zap.Error(err), zap.Duration(metrics.KeyRetryAfter, retry))
 			w.reportFailure(err)
 			next = retry + rand.N(retry/2)
 			retry = min(2*retry, retryMax)

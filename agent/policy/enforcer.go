@@ -295,7 +295,7 @@ func (e *Enforcer) keep(ctx context.Context) error {
 	retry := minRetry
 	for {
 		if err := e.write(); err != nil {
-			e.log.Error("Failed to enforce network policies", zap.Error(err), zap.Duration(metrics.KeyRetryIn, retry))
+			e.log.Error("Failed to enforce network policies", zap.Error(err), zap.Duration(metrics.KeyRetryAfter, retry))
 			timer := time.NewTimer(retry + rand.N(retry))
 			select {
 			case <-ctx.Done():

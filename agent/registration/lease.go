@@ -67,7 +67,7 @@ func (l Lease) Run(ctx context.Context) error {
 			}
 			// An outage loses the leases of all nodes at once: they come back one by one.
 			pause := losses.Next(nil)
-			l.Log.Warn("Lease lost, acquiring a new one", zap.NamedError(metrics.KeyReason, kept.Err()), zap.Duration(metrics.KeyRetryIn, pause))
+			l.Log.Warn("Lease lost, acquiring a new one", zap.NamedError(metrics.KeyReason, kept.Err()), zap.Duration(metrics.KeyRetryAfter, pause))
 			if err := backoff.Sleep(ctx, pause); err != nil {
 				return err
 			}
@@ -78,7 +78,7 @@ func (l Lease) Run(ctx context.Context) error {
 		}
 		pending = kept
 		pause := pace.Next(err)
-		l.Log.Warn("Failed to acquire the lease", zap.Error(err), zap.Duration(metrics.KeyRetryIn, pause))
+		l.Log.Warn("Failed to acquire the lease", zap.Error(err), zap.Duration(metrics.KeyRetryAfter, pause))
 		if err := backoff.Sleep(ctx, pause); err != nil {
 			return err
 		}

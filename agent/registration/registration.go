@@ -71,7 +71,7 @@ func (n Node) Run(ctx context.Context) error {
 			continue
 		case err != nil:
 			pause := pace.Next(err)
-			n.Log.Warn("Failed to update the node's object", zap.Error(err), zap.Duration(metrics.KeyRetryIn, pause))
+			n.Log.Warn("Failed to update the node's object", zap.Error(err), zap.Duration(metrics.KeyRetryAfter, pause))
 			if _, asked := apierr.RetryAfter(err); asked {
 				// Changes during the requested pause wait as well.
 				if err := backoff.Sleep(ctx, pause); err != nil {

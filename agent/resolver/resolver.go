@@ -213,7 +213,7 @@ func (r *Resolver) Run(ctx context.Context) error {
 		if time.Since(began) > time.Minute {
 			retry = minRetry
 		}
-		r.cfg.Log.Warn("DNS process ended unexpectedly", zap.Error(err), zap.Duration(metrics.KeyRetryIn, retry))
+		r.cfg.Log.Warn("DNS process ended unexpectedly", zap.Error(err), zap.Duration(metrics.KeyRetryAfter, retry))
 		timer := time.NewTimer(retry)
 		select {
 		case <-ctx.Done():

@@ -9,23 +9,20 @@ const (
 	// KeyAttempt is the number of restarts of a container.
 	KeyAttempt = "attempt"
 	// KeyExitCode is the exit code of a process.
-	KeyExitCode = "exitCode"
+	KeyExitCode = "exit_code"
 	KeyVolume   = "volume"
 	// KeyPhase is the phase of the sync of a pod.
-	KeyPhase    = "phase"
-	KeyPriority = "priority"
-	// KeyRetryIn is the time until the next attempt, KeyTook the duration of an operation.
-	KeyRetryIn     = "retryIn"
-	KeyTook        = "took"
-	KeyGracePeriod = "gracePeriod"
+	KeyPhase       = "phase"
+	KeyPriority    = "priority"
+	KeyGracePeriod = "grace_period"
 	KeyReason      = "reason"
 	KeyVersion     = "version"
 	// KeyPreviousVersion is the version of the process that is replaced.
-	KeyPreviousVersion = "previousVersion"
+	KeyPreviousVersion = "previous_version"
 	// KeyReplaces reports whether a process takes over from another.
 	KeyReplaces = "replaces"
 	// KeyKnownBefore reports whether the node was registered before the agent started.
-	KeyKnownBefore = "knownBefore"
+	KeyKnownBefore = "known_before"
 	KeyDirectory   = "directory"
 	// KeyWatch is the kind that a watch is about.
 	KeyWatch = "watch"
@@ -38,11 +35,11 @@ const (
 	KeyAvailable = "available"
 	// KeyFreed and KeyToFree are in bytes.
 	KeyFreed  = "freed"
-	KeyToFree = "toFree"
+	KeyToFree = "to_free"
 	// KeyUsage is the usage of a disk in percent.
-	KeyUsage    = "usagePercent"
+	KeyUsage    = "usage_percent"
 	KeyImages   = "images"
-	KeyLastUsed = "lastUsed"
+	KeyLastUsed = "last_used"
 	// KeyFeature is a feature of the datapath, KeyProvider the way it is provided, and KeyMissing what
 	// does not work.
 	KeyFeature  = "feature"
@@ -57,5 +54,5 @@ const (
 	KeyDestination = "destination"
 	KeyClient      = "client"
 	// KeyDNSName is the name of a query.
-	KeyDNSName = "dnsName"
+	KeyDNSName = "dns_name"
 )

@@ -129,7 +129,7 @@ func (p *Publisher) Run(ctx context.Context) {
 		}
 		pause := pace.Next(err)
 		if ctx.Err() == nil {
-			p.log.Debug("Failed to update the pod's status", zap.Error(err), zap.Duration(metrics.KeyRetryIn, pause))
+			p.log.Debug("Failed to update the pod's status", zap.Error(err), zap.Duration(metrics.KeyRetryAfter, pause))
 		}
 		if _, asked := apierr.RetryAfter(err); asked {
 			// A status that changes meanwhile waits as well.

@@ -1,4 +1,4 @@
-package rpc
+package edge
 
 import (
 	"net/url"
@@ -12,13 +12,12 @@ func FuzzForwarded(f *testing.F) {
 	f.Add("a%2Fb%zz", "%", false)
 	f.Add("", "", true)
 	const forwarder = "xebec:gateway"
-	a := authenticator{forwarders: []string{forwarder}}
 	f.Fuzz(func(t *testing.T, user, group string, escape bool) {
 		headers := [2]string{user, group}
 		if escape {
 			headers = [2]string{url.PathEscape(user), url.PathEscape(group)}
 		}
-		id, err := a.forwarded(Identity{User: forwarder}, headers[:1], headers[1:])
+		id, err := forwarded(Identity{User: forwarder}, Headers{HeaderUser: headers[:1], HeaderGroup: headers[1:]}, []string{forwarder})
 		if err != nil {
 			if escape && user != "" {
 				t.Errorf("user %q, group %q: %v", user, group, err)
