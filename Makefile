@@ -19,7 +19,7 @@ TEST_FLAGS ?=
 # These install vagrant, ansible and debootstrap and take minutes, which is for whoever calls them to say: test and lint leave
 # them out, and .ci/run calls them.
 .PHONY: test-validation test-hosts test-vm test-kernels test-overload lint-hosts
-.PHONY: build images lab lab-down test conformance cases bench generate lint check-generated generate-deps install-deps clean
+.PHONY: build images lab lab-down test test-race fuzz conformance cases bench generate lint check-generated generate-deps install-deps clean
 
 build: images ## the three programs and the sample images, into bin/
 	@mkdir -p bin
@@ -34,8 +34,18 @@ lab: install-deps build ## a cluster on this machine with the samples on it
 lab-down: ## remove the cluster and its data
 	$(SUDO) bin/xebec lab down --purge
 
-test: install-deps ## every test; as root, for namespaces, containers and eBPF are real
-	hack/test.sh ./... -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) $(TEST_FLAGS)
+TEST := -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) $(TEST_FLAGS)
+
+test: install-deps ## every test; as root, because namespaces, containers and eBPF are real
+	hack/test.sh ./... $(TEST)
+
+test-race: install-deps ## every test with -race; TEST_FLAGS='-run X', RACE='./internal/...' for some
+	hack/test.sh "$$(go list $(or $(RACE),./...))" -race $(TEST)
+
+# FUZZ=internal/manifest or FUZZ=FuzzJSON for some of them.
+FUZZTIME ?= 1m
+fuzz: ## every fuzz target for FUZZTIME
+	hack/fuzz.sh $(FUZZTIME) $(FUZZ)
 
 # The program of Kubernetes' packages takes a minute to build at first, and seconds from Go's build cache.
 test-validation: ## compared with Kubernetes' own: verdicts, messages and OpenAPI documents; CORPUS=DIR adds manifests

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Runs every fuzz target of the tree, one after the other: hack/fuzz.sh TIME [PATTERN]. The targets are found in the
+# sources, so that none is left out; PATTERN chooses some by package and name, such as internal/manifest or FuzzJSON.
+#
+# An input that fails is kept by Go in the package's testdata/fuzz, where it is a case of the normal tests from then on.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+fuzztime=$1
+pattern=${2-.}
+
+mapfile -t targets < <(git ls-files --cached --others --exclude-standard '*_test.go' | xargs grep -HoE '^func Fuzz[A-Za-z0-9_]*' |
+  sed -E 's,^(.*)/[^/]*:func ,\1 ,' | grep -E -- "$pattern" | sort)
+if ((${#targets[@]} == 0)); then
+  echo "fuzz: no fuzz target matches \"$pattern\"" >&2
+  exit 2
+fi
+echo "fuzz: ${#targets[@]} targets, $fuzztime each"
+failed=()
+for target in "${targets[@]}"; do
+  read -r dir name <<<"$target"
+  echo "=== $dir $name"
+  go test "./$dir" -run '^$' -fuzz "^$name\$" -fuzztime "$fuzztime" || failed+=("$target")
+done
+if ((${#failed[@]} > 0)); then
+  printf 'fuzz: FAILED %s\n' "${failed[@]}"
+  exit 1
+fi
+echo "fuzz: all ${#targets[@]} targets passed"
