@@ -34,10 +34,16 @@ lab: install-deps build ## a cluster on this machine with the samples on it
 lab-down: ## remove the cluster and its data
 	$(SUDO) bin/xebec lab down --purge
 
+# Packages with much concurrency, whose tests run under the race detector each time.
+RACE_PACKAGES ?= ./services/apiserver/... ./services/scheduler/... ./services/gateway/... \
+  ./internal/client/... ./internal/controller/... ./agent/pods/... ./agent/datapath/...
 TEST := -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) $(TEST_FLAGS)
 
-test: install-deps ## every test; as root, because namespaces, containers and eBPF are real
-	hack/test.sh ./... $(TEST)
+test: install-deps ## every test, RACE_PACKAGES with -race; as root, because namespaces, containers and eBPF are real
+	@status=0; \
+	  hack/test.sh "$$(go list $(RACE_PACKAGES))" -race $(TEST) || status=$$?; \
+	  hack/test.sh "$$(go list ./... | grep -vxFf <(go list $(RACE_PACKAGES)))" $(TEST) || status=$$?; \
+	  exit $$status
 
 test-race: install-deps ## every test with -race; TEST_FLAGS='-run X', RACE='./internal/...' for some
 	hack/test.sh "$$(go list $(or $(RACE),./...))" -race $(TEST)
