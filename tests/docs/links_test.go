@@ -69,7 +69,7 @@ func TestIndex(t *testing.T) {
 
 var (
 	required = regexp.MustCompile(`(?m)^\t?(?:require )?([a-z][^\s()]+\.[^\s()]+) v\S+$`)
-	toolLine = regexp.MustCompile(`(?m)^\t([a-z][^\s()]+\.[^\s()]+)$`)
+	toolLine = regexp.MustCompile(`(?m)^(?:tool |\t)([a-z][^\s()]+\.[^\s()]+)$`)
 )
 
 // TestDependencies demands a reason in docs/dependencies.md for every direct dependency, and for
@@ -84,7 +84,7 @@ func TestDependencies(t *testing.T) {
 		listed[m[1]] = true
 	}
 	wanted := map[string]bool{}
-	for file, pattern := range map[string]*regexp.Regexp{"go.mod": required, "tools/go.mod": toolLine} {
+	for file, pattern := range map[string]*regexp.Regexp{"go.mod": required, "tools/go.mod": toolLine, "tools/golangci/go.mod": toolLine} {
 		mod, err := os.ReadFile(filepath.Join(root, file))
 		if err != nil {
 			t.Fatal(err)
