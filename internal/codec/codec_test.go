@@ -12,6 +12,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/internal/codec"
+	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -315,4 +317,49 @@ func FuzzUnmarshal(f *testing.F) {
 		}
 		codec.Warnings(o)
 	})
+}
+
+// TestDynamicObjects writes and reads an object whose message type, metadata included, was made at run time.
+func TestDynamicObjects(t *testing.T) {
+	pods := kind.Of(&corev1.Pod{})
+	dynamic := &kind.Kind{
+		Version: pods.Version, Name: pods.Name, Plural: pods.Plural, Singular: pods.Singular, Namespaced: true, Dynamic: true, Rules: scheme.Unchecked{},
+	}
+	dynamic.New = scheme.Constructor(dynamic, (&corev1.Pod{}).ProtoReflect().Descriptor())
+	kinds, err := scheme.New(dynamic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a","creationTimestamp":"2026-01-02T03:04:05Z"},` +
+		`"spec":{"containers":[{"name":"c","resources":{"requests":{"cpu":"500m"}},"livenessProbe":{"httpGet":{"port":"http"}}}]}}`
+	o, err := codec.New(kinds).Unmarshal([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := o.(*scheme.Dynamic); !ok {
+		t.Fatalf("the object is a %T", o)
+	}
+	raw, err := proto.Marshal(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := dynamic.New()
+	if err := proto.Unmarshal(raw, read); err != nil {
+		t.Fatal(err)
+	}
+	got, err := codec.New(kinds).Marshal(read)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := codec.Unmarshal([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiled, err := codec.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != string(compiled) {
+		t.Errorf("a dynamic object reads\n%s, want\n%s", got, compiled)
+	}
 }

@@ -117,15 +117,15 @@ func (d *decoder) message(n *tree.Node, msg protoreflect.Message, micro bool, at
 	s := shapeOf(msg.Descriptor())
 	switch s.form {
 	case formQuantity:
-		d.quantity(n, msg.Interface().(*metav1.Quantity), at)
+		fill(msg, &metav1.Quantity{}, func(q *metav1.Quantity) { d.quantity(n, q, at) })
 	case formIntOrString:
-		d.intOrString(n, msg.Interface().(*metav1.IntOrString), at)
+		fill(msg, &metav1.IntOrString{}, func(v *metav1.IntOrString) { d.intOrString(n, v, at) })
 	case formRaw:
 		msg.Set(msg.Descriptor().Fields().ByNumber(1), protoreflect.ValueOfBytes(n.JSON()))
 	case formList:
 		d.list(n, &member{field: msg.Descriptor().Fields().ByNumber(1)}, msg, at)
 	case formTimestamp:
-		d.time(n, msg.Interface().(*timestamppb.Timestamp), micro, at)
+		fill(msg, &timestamppb.Timestamp{}, func(ts *timestamppb.Timestamp) { d.time(n, ts, micro, at) })
 	default:
 		d.object(n, msg, s, at)
 	}
@@ -231,7 +231,7 @@ func (d *decoder) member(nm tree.Member, m *member, msg protoreflect.Message, at
 		value := holder.NewField(m.field)
 		d.message(n, value.Message(), m.micro, at)
 		// A time of year 1 is how Go writes one that is not set.
-		if ts, ok := value.Message().Interface().(*timestamppb.Timestamp); ok && ts.GetSeconds() == 0 && ts.GetNanos() == 0 {
+		if shapeOf(value.Message().Descriptor()).form == formTimestamp && proto.Size(value.Message().Interface()) == 0 {
 			return
 		}
 		holder.Set(m.field, value)

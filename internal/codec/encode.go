@@ -69,10 +69,10 @@ func (e *encoder) message(msg protoreflect.Message, micro bool, at *path) (*tree
 	s := shapeOf(msg.Descriptor())
 	switch s.form {
 	case formQuantity:
-		q := msg.Interface().(*metav1.Quantity)
+		q := generated(msg, &metav1.Quantity{})
 		return &tree.Node{Kind: tree.String, Text: cmp.Or(q.GetString_(), "0")}, nil
 	case formIntOrString:
-		v := msg.Interface().(*metav1.IntOrString)
+		v := generated(msg, &metav1.IntOrString{})
 		if v.GetType() == 0 {
 			return &tree.Node{Kind: tree.Number, Text: strconv.Itoa(int(v.GetIntVal()))}, nil
 		}
@@ -90,7 +90,7 @@ func (e *encoder) message(msg protoreflect.Message, micro bool, at *path) (*tree
 	case formList:
 		return e.field(msg, &member{field: msg.Descriptor().Fields().ByNumber(1)}, at)
 	case formTimestamp:
-		return encodeTime(msg.Interface().(*timestamppb.Timestamp), micro, at)
+		return encodeTime(generated(msg, &timestamppb.Timestamp{}), micro, at)
 	}
 	n := &tree.Node{Kind: tree.Map}
 	for _, m := range s.members {
