@@ -12,7 +12,9 @@ type Accounts struct {
 }
 
 // onObjects are the actions of an administering service account. Calls to nodes and the control plane are for administrators.
-var onObjects = []Action{Get, List, Watch, Create, Update, Patch, Delete, DeleteCollection, UpdateStatus, Bind, WatchSummary}
+var onObjects = []Action{
+	Get, List, Watch, Create, Update, Patch, Delete, DeleteCollection, UpdateStatus, GetScale, UpdateScale, PatchScale, Bind, WatchSummary,
+}
 
 // Authorize implements Authorizer.
 func (s Accounts) Authorize(_ context.Context, a Attributes) (Decision, string, error) {

@@ -29,6 +29,9 @@ const (
 	Delete           Action = "delete"
 	DeleteCollection Action = "deletecollection"
 	UpdateStatus     Action = "update/status"
+	GetScale         Action = "get/scale"
+	UpdateScale      Action = "update/scale"
+	PatchScale       Action = "patch/scale"
 	Bind             Action = "create/binding"
 	WatchSummary     Action = "watch/summary"
 	// Post is the verb on the paths of RPCs that write; Get is that of those that read.

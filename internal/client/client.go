@@ -31,6 +31,7 @@ const DefaultTimeout = 10 * time.Second
 type Client struct {
 	resources apiv1.ResourceServiceClient
 	leases    apiv1.LeaseServiceClient
+	discovery apiv1.DiscoveryServiceClient
 	timeout   time.Duration
 	fence     *apiv1.Fence
 	manager   string
@@ -58,6 +59,7 @@ func New(conn grpc.ClientConnInterface, opts ...Option) *Client {
 	c := &Client{
 		resources: apiv1.NewResourceServiceClient(conn),
 		leases:    apiv1.NewLeaseServiceClient(conn),
+		discovery: apiv1.NewDiscoveryServiceClient(conn),
 		timeout:   DefaultTimeout,
 	}
 	for _, o := range opts {
@@ -91,6 +93,9 @@ func (c *Client) Resources() apiv1.ResourceServiceClient { return c.resources }
 // Leases returns the generated lease client below. It sets no deadline.
 func (c *Client) Leases() apiv1.LeaseServiceClient { return c.leases }
 
+// Discovery returns the generated discovery client below. It sets no deadline.
+func (c *Client) Discovery() apiv1.DiscoveryServiceClient { return c.discovery }
+
 // bounded gives ctx the client's deadline unless it has one.
 func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
@@ -112,7 +117,7 @@ func kindFor[T kind.Object]() (*kind.Kind, error) {
 }
 
 func reference(k *kind.Kind, namespace, name string) *apiv1.ObjectReference {
-	return &apiv1.ObjectReference{Group: k.Group, Kind: k.Name, Namespace: namespace, Name: name}
+	return &apiv1.ObjectReference{Group: k.Group, Version: k.Version, Kind: k.Name, Namespace: namespace, Name: name}
 }
 
 // encode wraps an object for the wire.

@@ -126,7 +126,7 @@ func listOnce[T kind.Object](ctx context.Context, c *Client, k *kind.Kind, o Lis
 		page = defaultPageSize
 	}
 	req := &apiv1.ListRequest{
-		Group: k.Group, Kind: k.Name, Namespace: o.Namespace,
+		Group: k.Group, Version: k.Version, Kind: k.Name, Namespace: o.Namespace,
 		LabelSelector: o.LabelSelector, FieldSelector: o.FieldSelector, AtRevision: o.At.Revision, AtTime: o.At.timestamp(),
 	}
 	var objects []T
@@ -219,7 +219,7 @@ func watch[T kind.Object](ctx context.Context, c *Client, k *kind.Kind, o WatchO
 
 func watchRequest(k *kind.Kind, o WatchOptions) *apiv1.WatchRequest {
 	return &apiv1.WatchRequest{
-		Group: k.Group, Kind: k.Name, Namespace: o.Namespace,
+		Group: k.Group, Version: k.Version, Kind: k.Name, Namespace: o.Namespace,
 		LabelSelector: o.LabelSelector, FieldSelector: o.FieldSelector, ResourceVersion: o.ResourceVersion,
 	}
 }

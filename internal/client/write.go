@@ -185,7 +185,7 @@ func DeleteCollectionKind(ctx context.Context, c *Client, k *kind.Kind, o ListOp
 		return 0, errors.New("delete collection: limit, page size and revision cannot be set")
 	}
 	req := &apiv1.DeleteCollectionRequest{
-		Group: k.Group, Kind: k.Name, Namespace: o.Namespace,
+		Group: k.Group, Version: k.Version, Kind: k.Name, Namespace: o.Namespace,
 		LabelSelector: o.LabelSelector, FieldSelector: o.FieldSelector, Fence: c.fence,
 	}
 	for _, opt := range opts {

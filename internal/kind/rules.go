@@ -68,6 +68,7 @@ func (r rulesOf[T]) ValidateNew(o Object) field.ErrorList {
 func (r rulesOf[T]) ValidateUpdate(new, old Object) field.ErrorList {
 	c := &checker{}
 	c.metadataUpdate(new.GetMetadata(), old.GetMetadata())
+	c.list = append(c.list, schema.ValidateUpdate(nil, new, old)...)
 	if r.checkUpdate != nil {
 		r.checkUpdate(new.(T), old.(T), c)
 	}

@@ -2,8 +2,12 @@ package kind
 
 import "github.com/xebec-project/xebec/internal/scheme"
 
+// replicas is where Deployments and ReplicaSets hold their number of replicas.
+var replicas = &scheme.Scale{Replicas: ".spec.replicas", StatusReplicas: ".status.replicas", Selector: ".spec.selector"}
+
 var (
 	statusSubresource = scheme.Subresource{Name: "status", Verbs: []string{"patch", "update"}}
+	scaleSubresource  = scheme.Subresource{Name: "scale", Verbs: []string{"get", "patch", "update"}}
 	// status is for kinds whose status is their only subresource.
 	status = []scheme.Subresource{statusSubresource}
 
@@ -26,6 +30,7 @@ var (
 		{Name: "stats", Verbs: []string{"get"}},
 		statusSubresource,
 	}
+	replicatedSubresources     = []scheme.Subresource{scaleSubresource, statusSubresource}
 	serviceAccountSubresources = []scheme.Subresource{{Name: "token", Verbs: []string{"create"}}}
 	endpointSliceSubresources  = []scheme.Subresource{{Name: "acknowledgement", Verbs: []string{"update"}}}
 )

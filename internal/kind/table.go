@@ -64,13 +64,13 @@ var builtin = []*Kind{
 	},
 	{
 		Group: "apps", Version: "v1", Name: "Deployment", Plural: "deployments", Singular: "deployment", ShortNames: []string{"deploy"},
-		Namespaced: true, Subresources: status,
+		Namespaced: true, Subresources: replicatedSubresources, Scale: replicas,
 		New:     func() Object { return new(appsv1.Deployment) },
 		Columns: deploymentColumns, Rules: deploymentRules,
 	},
 	{
 		Group: "apps", Version: "v1", Name: "ReplicaSet", Plural: "replicasets", Singular: "replicaset", ShortNames: []string{"rs"},
-		Namespaced: true, Subresources: status,
+		Namespaced: true, Subresources: replicatedSubresources, Scale: replicas,
 		New:     func() Object { return new(appsv1.ReplicaSet) },
 		Columns: replicaSetColumns, Rules: replicaSetRules,
 	},

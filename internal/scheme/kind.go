@@ -89,6 +89,8 @@ type Kind struct {
 	Dynamic bool
 	// Subresources are the subresources, sorted by name.
 	Subresources []Subresource
+	// Scale is set in kinds with the subresource scale.
+	Scale *Scale
 	// New returns a new, empty object. The message type of the objects belongs to this version of this kind alone; that of a
 	// dynamic kind is made at run time.
 	New func() Object
@@ -103,7 +105,8 @@ type Kind struct {
 	// removes objects at once.
 	GracePeriod func(Object) int64
 
-	// Rules are the rules for objects of the kind. A version that is not stored may have none: objects are converted first.
+	// Rules are the rules for objects of the kind. Of a version that is not stored only Default is used, before objects are
+	// converted; it may have none.
 	Rules Rules
 	// Conversion is set in versions that are served but not stored.
 	Conversion *Conversion
@@ -222,6 +225,30 @@ func (k *Kind) Stored() *Kind {
 		return k.Conversion.Stored
 	}
 	return k
+}
+
+// ToStored returns an object of this version in the version that is stored: o itself when that is this one.
+func (k *Kind) ToStored(o Object) (Object, error) {
+	if k.Conversion == nil {
+		return o, nil
+	}
+	converted, err := k.Conversion.ToStored(o)
+	if err != nil {
+		return nil, fmt.Errorf("convert %s to %s: %w", k.GVK(), k.Conversion.Stored.GVK(), err)
+	}
+	return converted, nil
+}
+
+// FromStored returns an object of the version that is stored in this version: o itself when it is the same.
+func (k *Kind) FromStored(o Object) (Object, error) {
+	if k.Conversion == nil {
+		return o, nil
+	}
+	converted, err := k.Conversion.FromStored(o)
+	if err != nil {
+		return nil, fmt.Errorf("convert %s to %s: %w", k.Conversion.Stored.GVK(), k.GVK(), err)
+	}
+	return converted, nil
 }
 
 // MessageName returns the full name of the kind's protobuf message: xebec.core.v1.Pod.

@@ -121,6 +121,9 @@ func (k *Kind) check() error {
 			return fmt.Errorf("its scope must be that of %s, to which it converts", c.Stored.GVK())
 		}
 	}
+	if err := k.checkScale(); err != nil {
+		return err
+	}
 	return k.facts().err
 }
 

@@ -37,6 +37,9 @@ func describeKind(k *scheme.Kind) *apiv1.KindDescription {
 		Namespaced: k.Namespaced, Stored: k.Conversion == nil, Message: string(k.MessageName()), Verbs: objectVerbs,
 		SelectableFields: k.SelectableFields(), HideName: k.HideName,
 	}
+	if s := k.Scale; s != nil {
+		d.Scale = &apiv1.ScaleDescription{ReplicasPath: s.Replicas, StatusReplicasPath: s.StatusReplicas, SelectorPath: s.Selector}
+	}
 	for _, sub := range k.Subresources {
 		d.Subresources = append(d.Subresources, &apiv1.SubresourceDescription{Name: sub.Name, Verbs: sub.Verbs})
 	}

@@ -37,7 +37,10 @@ func TestListKinds(t *testing.T) {
 		Group: "apps", Version: "v1", Kind: "Deployment", Plural: "deployments", Singular: "deployment", ShortNames: []string{"deploy"},
 		Namespaced: true, Stored: true, Message: "xebec.apps.v1.Deployment",
 		Verbs:            []string{"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"},
-		Subresources:     []*apiv1.SubresourceDescription{{Name: "status", Verbs: []string{"patch", "update"}}},
+		Subresources: []*apiv1.SubresourceDescription{
+			{Name: "scale", Verbs: []string{"get", "patch", "update"}}, {Name: "status", Verbs: []string{"patch", "update"}},
+		},
+		Scale:            &apiv1.ScaleDescription{ReplicasPath: ".spec.replicas", StatusReplicasPath: ".status.replicas", SelectorPath: ".spec.selector"},
 		SelectableFields: []string{"metadata.name", "metadata.namespace"},
 		Columns:          deployment.GetColumns(),
 	}

@@ -6,14 +6,30 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/xebec-project/xebec/internal/kind"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+	"github.com/xebec-project/xebec/services/apiserver/pipeline"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
 // wholeFrame is an event as all watchers of whole objects share it.
 func wholeFrame(e storage.Event) ([]byte, error) { return e.Frame(), nil }
+
+// frameOf returns the encoder of events for watches of a version that is not stored.
+func frameOf(k *kind.Kind) func(storage.Event) ([]byte, error) {
+	return func(e storage.Event) ([]byte, error) {
+		if e.Object == nil {
+			return e.Frame(), nil
+		}
+		object, err := pipeline.EncodeStored(k, e.Object)
+		if err != nil {
+			return nil, err
+		}
+		return proto.Marshal(&apiv1.WatchResponse{Type: e.Type, Object: object, ResourceVersion: strconv.FormatInt(e.Revision, 10)})
+	}
+}
 
 // outlineFrame is an event with the outline of its pod, encoded. A pod that makes no sense has none: its event is sent
 // as if it had nothing but a name.

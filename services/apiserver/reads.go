@@ -28,8 +28,16 @@ func (s *Service) Get(ctx context.Context, req *apiv1.GetRequest) (*apiv1.GetRes
 	if err != nil {
 		return nil, err
 	}
+	encode, action := pipeline.EncodeStored, authz.Get
+	switch req.GetSubresource() {
+	case "", "status":
+	case "scale":
+		encode, action = pipeline.EncodeScale, authz.GetScale
+	default:
+		return nil, apierr.BadField("subresource", "%q is not known: it is empty, status or scale", pipeline.Shortened(req.GetSubresource()))
+	}
 	// A caller without the right learns nothing, not even whether the object exists.
-	ask := pipeline.Attributes(k, authz.Get, key.Namespace, key.Name)
+	ask := pipeline.Attributes(k, action, key.Namespace, key.Name)
 	if err := s.pipeline.Preauthorize(ctx, callerOf(ctx), ask); err != nil {
 		return nil, err
 	}
@@ -56,7 +64,8 @@ func (s *Service) Get(ctx context.Context, req *apiv1.GetRequest) (*apiv1.GetRes
 	if o == nil {
 		return nil, apierr.NotFound(k, key.Name)
 	}
-	return &apiv1.GetResponse{Object: o.Any()}, nil
+	object, err := encode(k, o)
+	return &apiv1.GetResponse{Object: object}, err
 }
 
 // List returns the objects that match the selectors.
@@ -68,7 +77,7 @@ func (s *Service) List(ctx context.Context, req *apiv1.ListRequest) (*apiv1.List
 	if req.GetLimit() < 0 {
 		return nil, apierr.BadField("limit", "must not be negative; 0 means no limit")
 	}
-	opts := storage.ListOptions{Group: sel.kind.Group, Kind: sel.kind.Name, Namespace: req.GetNamespace(), Match: sel.match, Limit: req.GetLimit(), Continue: req.GetContinue()}
+	opts := storage.ListOptions{Group: sel.stored.Group, Kind: sel.stored.Name, Namespace: req.GetNamespace(), Match: sel.match, Limit: req.GetLimit(), Continue: req.GetContinue()}
 	// Further pages are of the revision that the token names.
 	if opts.Continue == "" {
 		if opts.AtRevision, err = s.past(ctx, req); err != nil {
@@ -84,7 +93,9 @@ func (s *Service) List(ctx context.Context, req *apiv1.ListRequest) (*apiv1.List
 		resp.RemainingItemCount = &result.Remaining
 	}
 	for i, o := range result.Objects {
-		resp.Objects[i] = o.Any()
+		if resp.Objects[i], err = pipeline.EncodeStored(sel.kind, o); err != nil {
+			return nil, err
+		}
 	}
 	return resp, nil
 }
@@ -149,8 +160,11 @@ func (s *Service) Watch(req *apiv1.WatchRequest, stream grpc.ServerStreamingServ
 	if err != nil {
 		return err
 	}
+	if sel.kind.Conversion != nil {
+		encode = frameOf(sel.kind)
+	}
 	opts := storage.WatchOptions{
-		Group: sel.kind.Group, Kind: sel.kind.Name, Namespace: req.GetNamespace(), Match: sel.match, Exact: sel.exact,
+		Group: sel.stored.Group, Kind: sel.stored.Name, Namespace: req.GetNamespace(), Match: sel.match, Exact: sel.exact,
 		Started: func() { rpc.EndOfStart(ctx) },
 	}
 	if from := req.GetResourceVersion(); from != "" {
@@ -194,8 +208,9 @@ func (s *Service) Watch(req *apiv1.WatchRequest, stream grpc.ServerStreamingServ
 
 // selected is what a List or Watch selects.
 type selected struct {
-	kind  *kind.Kind
-	match storage.Match
+	// kind is the version that the request names, and stored the one that is stored.
+	kind, stored *kind.Kind
+	match        storage.Match
 	// exact is a value of a field that all of it has, nil for none.
 	exact *storage.Exact
 }
@@ -203,6 +218,7 @@ type selected struct {
 // selector is what List, Watch and DeleteCollection requests share.
 type selector interface {
 	GetGroup() string
+	GetVersion() string
 	GetKind() string
 	GetNamespace() string
 	GetLabelSelector() string
@@ -211,7 +227,7 @@ type selector interface {
 
 // selectFor resolves a request's kind and selectors and checks the caller's right to them.
 func (s *Service) selectFor(ctx context.Context, action authz.Action, req selector) (selected, error) {
-	k, err := s.pipeline.Resolve(req.GetGroup(), req.GetKind())
+	k, err := s.pipeline.Resolve(req.GetGroup(), req.GetVersion(), req.GetKind())
 	if err != nil {
 		return selected{}, err
 	}
@@ -240,5 +256,5 @@ func (s *Service) selectFor(ctx context.Context, action authz.Action, req select
 	if err != nil {
 		return selected{}, err
 	}
-	return selected{k, matchAll(byField, byLabel), exactly(byField)}, nil
+	return selected{k, k.Stored(), matchAll(k, byField, byLabel), exactly(k, byField)}, nil
 }

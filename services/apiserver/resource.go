@@ -56,14 +56,14 @@ func (s *Service) DeleteCollection(ctx context.Context, req *apiv1.DeleteCollect
 	if sel.kind.Namespaced && req.GetNamespace() == "" {
 		return nil, apierr.BadField("namespace", "is required: a collection is deleted one namespace at a time")
 	}
-	list, err := s.store.List(ctx, storage.ListOptions{Group: sel.kind.Group, Kind: sel.kind.Name, Namespace: req.GetNamespace(), Match: sel.match})
+	list, err := s.store.List(ctx, storage.ListOptions{Group: sel.stored.Group, Kind: sel.stored.Name, Namespace: req.GetNamespace(), Match: sel.match})
 	if err != nil {
 		return nil, storage.APIError(err)
 	}
 	resp := &apiv1.DeleteCollectionResponse{}
 	for _, o := range list.Objects {
 		err := s.pipeline.DeleteOfCollection(ctx, callerOf(ctx), &apiv1.DeleteRequest{
-			Object:             &apiv1.ObjectReference{Group: sel.kind.Group, Kind: sel.kind.Name, Namespace: o.Key.Namespace, Name: o.Key.Name},
+			Object:             &apiv1.ObjectReference{Group: sel.kind.Group, Version: sel.kind.Version, Kind: sel.kind.Name, Namespace: o.Key.Namespace, Name: o.Key.Name},
 			GracePeriodSeconds: req.GracePeriodSeconds, PropagationPolicy: req.GetPropagationPolicy(), DryRun: req.GetDryRun(), Fence: req.GetFence(), Conditions: req.GetConditions(), FieldManager: req.GetFieldManager(),
 			Uid: o.Meta().GetUid(),
 		})

@@ -81,29 +81,60 @@ func tooManyRequirements(name string, n int) error {
 	return apierr.BadField(name, "must not have more than %d conditions, has %d", maxRequirements, n)
 }
 
-// exactly returns a value that all conditions together demand of a field, nil when they demand none. A name is preferred: it
-// selects one object of a namespace.
-func exactly(required []requirement) *storage.Exact {
+// exactly returns a value that all conditions together demand of a field of stored objects, nil when they demand none. A name is
+// preferred: it selects one object of a namespace.
+func exactly(k *kind.Kind, required []requirement) *storage.Exact {
 	var out *storage.Exact
 	for _, r := range required {
-		if r.equal && (out == nil || r.name == storage.FieldName) {
+		if r.equal && r.inStored(k) && (out == nil || r.name == storage.FieldName) {
 			out = &storage.Exact{Name: r.name, Field: r.field, Value: r.value}
 		}
 	}
 	return out
 }
 
-// matchAll returns the filter for objects that meet all conditions, nil when there are none.
-func matchAll(required []requirement, byLabel labels.Selector) storage.Match {
+// inStored reports whether the field is the same in stored objects as in objects of a version: conversions keep the metadata.
+func (r requirement) inStored(k *kind.Kind) bool {
+	return k.Conversion == nil || strings.HasPrefix(r.name, "metadata.")
+}
+
+// matchAll returns the filter for stored objects that meet all conditions in a version of the kind, nil when there are none. An
+// object that cannot be converted to the version meets none.
+func matchAll(k *kind.Kind, required []requirement, byLabel labels.Selector) storage.Match {
 	if byLabel.Empty() && len(required) == 0 {
 		return nil
 	}
+	var stored, converted []requirement
+	for _, r := range required {
+		if r.inStored(k) {
+			stored = append(stored, r)
+		} else {
+			converted = append(converted, r)
+		}
+	}
 	return func(o *storage.Object) bool {
-		for _, r := range required {
+		for _, r := range stored {
 			if (o.Field(r.field) == r.value) != r.equal {
 				return false
 			}
 		}
-		return byLabel.Empty() || byLabel.Matches(labels.Set(o.Meta().GetLabels()))
+		if !byLabel.Empty() && !byLabel.Matches(labels.Set(o.Meta().GetLabels())) {
+			return false
+		}
+		return len(converted) == 0 || matchConverted(k, o, converted)
 	}
+}
+
+// matchConverted reports whether an object meets conditions on fields of the version k.
+func matchConverted(k *kind.Kind, o *storage.Object, required []requirement) bool {
+	shown, err := pipeline.EncodeStored(k, o)
+	if err != nil {
+		return false
+	}
+	for _, r := range required {
+		if text, err := r.field.Text(shown.GetValue()); err != nil || (text == r.value) != r.equal {
+			return false
+		}
+	}
+	return true
 }

@@ -60,6 +60,10 @@ func TestStatusSubresource(t *testing.T) {
 		t.Errorf("a bad label: %v", err)
 	}
 	patch.Subresource = "scale"
+	if _, err := r.Patch(ctx, patch); apierr.Reason(err) != apierr.ReasonUnsupported {
+		t.Errorf("a subresource of other kinds: %v", err)
+	}
+	patch.Subresource = "spec"
 	if _, err := r.Patch(ctx, patch); apierr.Reason(err) != apierr.ReasonBadRequest {
 		t.Errorf("an unknown subresource: %v", err)
 	}

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 	"sigs.k8s.io/structured-merge-diff/v6/merge"
 	"sigs.k8s.io/structured-merge-diff/v6/schema"
@@ -77,6 +78,8 @@ type schemas struct {
 	generation uint64
 	codec      *codec.Codec
 	schema     *schema.Schema
+	// kinds are all versions of all kinds, by the full name of their messages.
+	kinds map[string]*kind.Kind
 	// updaters merge the object without its status, and, as "status", the status.
 	updaters map[string]*merge.Updater
 }
@@ -94,24 +97,27 @@ func (m *Merger) schemas() (*schemas, error) {
 	if s := m.current.Load(); s != nil && s.generation >= generation {
 		return s, nil
 	}
-	s, err := newSchemas(m.kinds.Kinds())
+	s, err := newSchemas(m.kinds.Served(), m.codec)
 	if err != nil {
 		return nil, err
 	}
 	// Of a change since the generation was read the schema may know already; it is then built once more.
-	s.generation, s.codec = generation, m.codec
+	s.generation = generation
 	m.current.Store(s)
 	return s, nil
 }
 
-func newSchemas(kinds []*kind.Kind) (*schemas, error) {
+func newSchemas(kinds []*kind.Kind, codec *codec.Codec) (*schemas, error) {
 	b := &schemaBuilder{seen: map[protoreflect.FullName]bool{}}
 	for _, k := range kinds {
 		if err := b.addKind(k.New().ProtoReflect().Descriptor()); err != nil {
 			return nil, fmt.Errorf("merge schema of %s: %w", k.Name, err)
 		}
 	}
-	m := &schemas{schema: &schema.Schema{Types: b.types}, updaters: map[string]*merge.Updater{}}
+	m := &schemas{codec: codec, schema: &schema.Schema{Types: b.types}, kinds: map[string]*kind.Kind{}, updaters: map[string]*merge.Updater{}}
+	for _, k := range kinds {
+		m.kinds[string(k.MessageName())] = k
+	}
 	for _, subresource := range []string{"", subresourceStatus} {
 		unowned := map[fieldpath.APIVersion]*fieldpath.Set{}
 		for _, k := range kinds {
@@ -130,10 +136,17 @@ func newSchemas(kinds []*kind.Kind) (*schemas, error) {
 		for version, set := range unowned {
 			filters[version] = fieldpath.NewExcludeSetFilter(set)
 		}
-		builder := merge.UpdaterBuilder{Converter: sameVersion{}, IgnoreFilter: filters, ReturnInputOnNoop: true}
+		builder := merge.UpdaterBuilder{Converter: converter{m}, IgnoreFilter: filters, ReturnInputOnNoop: true}
 		m.updaters[subresource] = builder.BuildUpdater()
 	}
 	return m, nil
+}
+
+func (s *schemas) updater(subresource string) *merge.Updater {
+	if subresource == subresourceStatus {
+		return s.updaters[subresourceStatus]
+	}
+	return s.updaters[""]
 }
 
 // Apply merges config, the fields that manager wants, into live and returns the result with its managedFields brought up
@@ -144,7 +157,7 @@ func (m *Merger) Apply(live, config kind.Object, manager string, force bool, now
 	return m.ApplyTo("", live, config, nil, manager, force, now)
 }
 
-// ApplyTo is Apply to a subresource: "status", or empty for the object without its status. written, when not nil, is the JSON
+// ApplyTo is Apply to a subresource, of objects that are both of one version of their kind, as the result is: "status", or empty for the object without its status. written, when not nil, is the JSON
 // that config was decoded from: fields that it sets to empty values are applied as such.
 func (m *Merger) ApplyTo(
 	subresource string, live, config kind.Object, written map[string]any, manager string, force bool, now time.Time,
@@ -171,8 +184,8 @@ func (m *Merger) ApplyTo(
 	if err != nil {
 		return nil, err
 	}
-	merged, managers, err := s.updaters[subresource].Apply(
-		liveTyped, configTyped, apiVersion(k), managers, managerKey(manager, operationApply, subresource), force)
+	merged, managers, err := s.updater(subresource).Apply(
+		liveTyped, configTyped, apiVersion(k), managers, managerKey(manager, operationApply, subresource, apiVersion(k)), force)
 	if err != nil {
 		return nil, conflictError(err)
 	}
@@ -183,7 +196,7 @@ func (m *Merger) ApplyTo(
 	if out.GetMetadata() == nil {
 		return nil, fmt.Errorf("the applied %s has no metadata", k.Name)
 	}
-	out.GetMetadata().ManagedFields, err = encodeManagers(managers, live.GetMetadata().GetManagedFields(), apiVersion(k), now)
+	out.GetMetadata().ManagedFields, err = encodeManagers(managers, live.GetMetadata().GetManagedFields(), now)
 	return out, err
 }
 
@@ -193,7 +206,7 @@ func (m *Merger) Update(live, updated kind.Object, manager string, now time.Time
 	return m.UpdateOf("", live, updated, manager, now)
 }
 
-// UpdateOf is Update of a subresource: "status", or empty for the object without its status.
+// UpdateOf is Update of a subresource: "status", or empty or another name for the object without its status.
 func (m *Merger) UpdateOf(subresource string, live, updated kind.Object, manager string, now time.Time) error {
 	k, err := m.kinds.Of(updated)
 	if err != nil {
@@ -219,13 +232,13 @@ func (m *Merger) UpdateOf(subresource string, live, updated kind.Object, manager
 	if err != nil {
 		return err
 	}
-	_, managers, err = s.updaters[subresource].Update(
-		liveTyped, updatedTyped, apiVersion(k), managers, managerKey(manager, operationUpdate, subresource))
+	_, managers, err = s.updater(subresource).Update(
+		liveTyped, updatedTyped, apiVersion(k), managers, managerKey(manager, operationUpdate, subresource, apiVersion(k)))
 	if err != nil {
 		return conflictError(err)
 	}
 	mergeOldest(managers, recorded)
-	updated.GetMetadata().ManagedFields, err = encodeManagers(managers, recorded, apiVersion(k), now)
+	updated.GetMetadata().ManagedFields, err = encodeManagers(managers, recorded, now)
 	return err
 }
 
@@ -278,7 +291,8 @@ func typeOf(o kind.Object) schema.TypeRef {
 }
 
 func (s *schemas) untyped(k *kind.Kind, tv *typed.TypedValue) (kind.Object, error) {
-	obj, ok := tv.AsValue().Unstructured().(map[string]any)
+	// The library's objects share what they hold.
+	obj, ok := runtime.DeepCopyJSONValue(tv.AsValue().Unstructured()).(map[string]any)
 	if !ok {
 		return nil, fmt.Errorf("merged %s is not an object", k.Name)
 	}
@@ -292,15 +306,21 @@ func (s *schemas) untyped(k *kind.Kind, tv *typed.TypedValue) (kind.Object, erro
 	return out, nil
 }
 
-// managerKey names an owner in the library's map: one manager may own fields by applying and others by updating.
-func managerKey(name, operation, subresource string) string {
-	return operation + "/" + subresource + "/" + name
+// managerKey names an owner in the library's map: one manager may own fields by applying and others by updating. By updates it
+// owns fields in each version that it writes, as in Kubernetes; an apply takes the place of the one before in any version.
+func managerKey(name, operation, subresource string, version fieldpath.APIVersion) string {
+	if operation == operationApply {
+		version = ""
+	}
+	return strings.Join([]string{operation, subresource, string(version), name}, keySeparator)
 }
 
+// keySeparator is in none of the parts of a key.
+const keySeparator = "\n"
+
 func splitManagerKey(key string) (name, operation, subresource string) {
-	operation, rest, _ := strings.Cut(key, "/")
-	subresource, name, _ = strings.Cut(rest, "/")
-	return name, operation, subresource
+	parts := strings.SplitN(key, keySeparator, 4)
+	return parts[3], parts[0], parts[1]
 }
 
 func decodeManagers(k *kind.Kind, entries []*metav1.ManagedFieldsEntry) (fieldpath.ManagedFields, error) {
@@ -313,7 +333,7 @@ func decodeManagers(k *kind.Kind, entries []*metav1.ManagedFieldsEntry) (fieldpa
 		if stored, written := kind.StoredAs(k); written != "" {
 			set = renamed(set, written, stored)
 		}
-		managers[managerKey(e.GetManager(), e.GetOperation(), e.GetSubresource())] = fieldpath.NewVersionedSet(set, fieldpath.APIVersion(e.GetApiVersion()), e.GetOperation() == operationApply)
+		managers[keyOfEntry(e)] = fieldpath.NewVersionedSet(set, fieldpath.APIVersion(e.GetApiVersion()), e.GetOperation() == operationApply)
 	}
 	return managers, nil
 }
@@ -334,7 +354,7 @@ func renamed(set *fieldpath.Set, from, to string) *fieldpath.Set {
 
 // encodeManagers writes the owners in a stable order: by operation and name. An entry whose fields did not change keeps
 // its time, so that an apply without effect leaves the object as it is.
-func encodeManagers(managers fieldpath.ManagedFields, before []*metav1.ManagedFieldsEntry, version fieldpath.APIVersion, now time.Time) ([]*metav1.ManagedFieldsEntry, error) {
+func encodeManagers(managers fieldpath.ManagedFields, before []*metav1.ManagedFieldsEntry, now time.Time) ([]*metav1.ManagedFieldsEntry, error) {
 	entries := make([]*metav1.ManagedFieldsEntry, 0, len(managers))
 	recorded := byManager(before)
 	for key, vs := range managers {
@@ -347,7 +367,7 @@ func encodeManagers(managers fieldpath.ManagedFields, before []*metav1.ManagedFi
 			return nil, fmt.Errorf("managedFields of %q: %w", key, err)
 		}
 		name, operation, subresource := splitManagerKey(key)
-		e := &metav1.ManagedFieldsEntry{Manager: name, Operation: operation, Subresource: subresource, ApiVersion: string(version), FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: raw}, Time: timestamppb.New(now.Truncate(time.Second))}
+		e := &metav1.ManagedFieldsEntry{Manager: name, Operation: operation, Subresource: subresource, ApiVersion: string(vs.APIVersion()), FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: raw}, Time: timestamppb.New(now.Truncate(time.Second))}
 		if b := recorded[key]; b != nil && bytes.Equal(b.GetFieldsV1().GetRaw(), raw) {
 			e.Time = b.GetTime()
 		}
@@ -360,7 +380,7 @@ func encodeManagers(managers fieldpath.ManagedFields, before []*metav1.ManagedFi
 }
 
 func keyOfEntry(e *metav1.ManagedFieldsEntry) string {
-	return managerKey(e.GetManager(), e.GetOperation(), e.GetSubresource())
+	return managerKey(e.GetManager(), e.GetOperation(), e.GetSubresource(), fieldpath.APIVersion(e.GetApiVersion()))
 }
 
 func byManager(entries []*metav1.ManagedFieldsEntry) map[string]*metav1.ManagedFieldsEntry {
@@ -390,11 +410,12 @@ func mergeOldest(managers fieldpath.ManagedFields, before []*metav1.ManagedField
 	if len(updaters) <= maxUpdateManagers {
 		return
 	}
-	recorded, oldest := byManager(before), managerKey(oldestManager, operationUpdate, "")
+	recorded := byManager(before)
 	// One that is not recorded yet is the newest; the bucket itself is the oldest.
 	at := func(key string) int64 {
+		name, _, _ := splitManagerKey(key)
 		switch e := recorded[key]; {
-		case key == oldest:
+		case name == oldestManager:
 			return math.MinInt64
 		case e == nil:
 			return math.MaxInt64
@@ -403,13 +424,16 @@ func mergeOldest(managers fieldpath.ManagedFields, before []*metav1.ManagedField
 		}
 	}
 	slices.SortFunc(updaters, func(a, b string) int { return cmp.Or(cmp.Compare(at(a), at(b)), strings.Compare(a, b)) })
-	merged := managers[updaters[0]]
-	set := merged.Set()
 	for _, key := range updaters[:len(updaters)-maxUpdateManagers+1] {
-		set = set.Union(managers[key].Set())
+		set, version := managers[key].Set(), managers[key].APIVersion()
 		delete(managers, key)
+		// Fields of different versions have different names.
+		oldest := managerKey(oldestManager, operationUpdate, "", version)
+		if merged, ok := managers[oldest]; ok {
+			set = set.Union(merged.Set())
+		}
+		managers[oldest] = fieldpath.NewVersionedSet(set, version, false)
 	}
-	managers[oldest] = fieldpath.NewVersionedSet(set, merged.APIVersion(), false)
 }
 
 func conflictError(err error) error {
@@ -432,13 +456,40 @@ func apiVersion(k *kind.Kind) fieldpath.APIVersion {
 	return fieldpath.APIVersion(k.Group + "/" + k.Version)
 }
 
-// sameVersion is the library's version converter; there is one version of every kind.
-type sameVersion struct{}
+// errNoVersion is returned for a version of a kind that is not served, or no longer: what was owned in it has no owner.
+var errNoVersion = errors.New("the version is not served")
 
-// Convert returns the object unchanged.
-func (sameVersion) Convert(o *typed.TypedValue, _ fieldpath.APIVersion) (*typed.TypedValue, error) {
-	return o, nil
+// converter is the library's version converter.
+type converter struct{ *schemas }
+
+// Convert returns the object in another version of its kind.
+func (c converter) Convert(o *typed.TypedValue, version fieldpath.APIVersion) (*typed.TypedValue, error) {
+	name := o.TypeRef().NamedType
+	if name == nil || c.kinds[*name] == nil {
+		return nil, fmt.Errorf("convert to %s: it is an object of no kind", version)
+	}
+	from := c.kinds[*name]
+	if apiVersion(from) == version {
+		return o, nil
+	}
+	for _, to := range c.kinds {
+		if to.Stored() != from.Stored() || apiVersion(to) != version {
+			continue
+		}
+		obj, err := c.untyped(from, o)
+		if err == nil {
+			obj, err = from.ToStored(obj)
+		}
+		if err == nil {
+			obj, err = to.FromStored(obj)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return c.typed(to, obj, false)
+	}
+	return nil, fmt.Errorf("convert %s to %s: %w", from.GVK(), version, errNoVersion)
 }
 
-// IsMissingVersionError is never true.
-func (sameVersion) IsMissingVersionError(error) bool { return false }
+// IsMissingVersionError reports whether Convert failed because the version is not served.
+func (converter) IsMissingVersionError(err error) bool { return errors.Is(err, errNoVersion) }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
+	"github.com/xebec-project/xebec/internal/codec"
 	"github.com/xebec-project/xebec/internal/kind"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	"github.com/xebec-project/xebec/services/apiserver/apply"
@@ -30,7 +31,7 @@ func (p *Pipeline) Apply(ctx context.Context, caller authz.Caller, req *apiv1.Ap
 	if err != nil {
 		return nil, err
 	}
-	out, err := encodeAny(c.kind, c.object)
+	out, err := encodeAny(t.kind, c.object)
 	return &apiv1.ApplyResponse{Object: out, Result: c.applied, Warnings: c.warnings}, err
 }
 
@@ -53,7 +54,8 @@ func (p *plan) apply(ctx context.Context, req *apiv1.ApplyRequest) (*change, err
 	if err != nil {
 		return nil, err
 	}
-	k := t.kind
+	asked := t.kind
+	k := asked.Stored()
 	config, written, err := p.decodeApplied(t, req)
 	if err != nil {
 		return nil, err
@@ -65,20 +67,30 @@ func (p *plan) apply(ctx context.Context, req *apiv1.ApplyRequest) (*change, err
 	if meta.GetName() == "" {
 		return nil, apierr.BadField("metadata.name", "is required: generateName cannot be applied")
 	}
-	warn := warnings(k, config)
+	warn := codec.Warnings(config)
+	if asked.Rules != nil {
+		warn = warnings(asked, config)
+	}
 	if missing {
-		return p.applyNew(ctx, k, config, written, req, warn)
+		return p.applyNew(ctx, asked, config, written, req, warn)
 	}
-	live, err := decodeWanted(k, stored, meta)
+	live, err := decodeWanted(asked, stored, meta)
 	if err != nil {
 		return nil, err
 	}
-	merged, err := p.merge(k, live, config, written, req)
+	shown, err := asked.FromStored(live)
 	if err != nil {
 		return nil, err
 	}
-	if apply.Same(merged, live) {
+	merged, err := p.merge(asked, shown, config, written, req)
+	if err != nil {
+		return nil, err
+	}
+	if apply.Same(merged, shown) {
 		return &change{kind: k, object: live, applied: apiv1.ApplyResult_APPLY_RESULT_UNCHANGED, warnings: warn}, nil
+	}
+	if merged, err = toStored(asked, merged); err != nil {
+		return nil, err
 	}
 	owners := merged.GetMetadata().GetManagedFields()
 	complete := p.completeUpdate
@@ -100,16 +112,21 @@ func (p *plan) apply(ctx context.Context, req *apiv1.ApplyRequest) (*change, err
 	return c, nil
 }
 
-func (p *plan) applyNew(ctx context.Context, k *kind.Kind, config kind.Object, written map[string]any, req *apiv1.ApplyRequest, warn []string) (*change, error) {
+func (p *plan) applyNew(
+	ctx context.Context, asked *kind.Kind, config kind.Object, written map[string]any, req *apiv1.ApplyRequest, warn []string,
+) (*change, error) {
 	meta := config.GetMetadata()
 	if meta.GetUid() != "" || meta.GetResourceVersion() != "" {
-		return nil, apierr.Conflict(k, meta.GetName(), "it names a uid or resourceVersion but does not exist")
+		return nil, apierr.Conflict(asked, meta.GetName(), "it names a uid or resourceVersion but does not exist")
 	}
-	merged, err := p.merge(k, nil, config, written, req)
+	merged, err := p.merge(asked, nil, config, written, req)
 	if err != nil {
 		return nil, err
 	}
-	c, err := p.createObject(ctx, k, merged, "", 0)
+	if merged, err = toStored(asked, merged); err != nil {
+		return nil, err
+	}
+	c, err := p.createObject(ctx, asked, merged, "", 0)
 	if err != nil {
 		return nil, err
 	}
@@ -135,6 +152,9 @@ func (p *plan) merge(k *kind.Kind, live, config kind.Object, written map[string]
 // targetOfApply is what an apply is about, and the right that it needs.
 func (p *Pipeline) targetOfApply(req *apiv1.ApplyRequest) (target, authz.Action, error) {
 	verb, err := subresourceVerb(authz.Patch, req.GetSubresource())
+	if err == nil && req.GetSubresource() == subresourceScale {
+		err = apierr.Unsupported("the subresource scale is updated or patched, not applied: apply the field of the object instead")
+	}
 	if err != nil {
 		return target{}, "", err
 	}

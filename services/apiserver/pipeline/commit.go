@@ -22,6 +22,7 @@ const maxAttempts = 16
 // change is what one write would do: the storage writes that make it, the first of which concerns the object itself, and
 // the object as it will be.
 type change struct {
+	// kind is the version that is stored, and object is of it.
 	kind   *kind.Kind
 	object kind.Object
 	writes []storage.Write
@@ -30,6 +31,8 @@ type change struct {
 	// same, where an update changes nothing, is the write that stores the object again: within a transaction it holds the
 	// object to the version that the plan saw.
 	same *storage.Write
+	// scale is true when the response holds the Scale of the object.
+	scale bool
 	// removed says that the object is gone after the write.
 	removed bool
 	// expected is true when the caller named the version to change, so that a conflict is the caller's to resolve.
@@ -196,7 +199,7 @@ func (p *Pipeline) readCached(_ context.Context, key storage.Key) (*storage.Obje
 func (p *Pipeline) readCurrent() storage.Reader {
 	current := false
 	return func(ctx context.Context, key storage.Key) (*storage.Object, error) {
-		if current {
+		if current && p.Store.Holds(key.Group, key.Kind) {
 			return p.readCached(ctx, key)
 		}
 		o, err := p.Store.Get(ctx, key)

@@ -20,7 +20,8 @@ import (
 
 // Create stores a new object.
 func (p *Pipeline) Create(ctx context.Context, caller authz.Caller, req *apiv1.CreateRequest) (*apiv1.CreateResponse, error) {
-	if err := p.preauthorizeObject(ctx, caller, authz.Create, req.GetObject()); err != nil {
+	asked, err := p.preauthorizeObject(ctx, caller, authz.Create, req.GetObject())
+	if err != nil {
 		return nil, err
 	}
 	c, err := p.writeOne(ctx, caller, req, func(ctx context.Context, p *plan) (*change, error) {
@@ -29,7 +30,7 @@ func (p *Pipeline) Create(ctx context.Context, caller authz.Caller, req *apiv1.C
 	if err != nil {
 		return nil, err
 	}
-	out, err := encodeAny(c.kind, c.object)
+	out, err := encodeAny(asked, c.object)
 	return &apiv1.CreateResponse{Object: out, Warnings: c.warnings}, err
 }
 
@@ -46,16 +47,17 @@ func (p *plan) create(ctx context.Context, req *apiv1.CreateRequest) (*change, e
 	if err := checkManager(req.GetFieldManager()); err != nil {
 		return nil, err
 	}
-	k, o, err := p.decodeAny(req.GetObject())
+	asked, o, err := p.decodeStored(req.GetObject())
 	if err != nil {
 		return nil, err
 	}
 	o.GetMetadata().ManagedFields = nil // the server's to keep; an exported object brings its own
-	return p.createObject(ctx, k, o, req.GetFieldManager(), req.GetLeaseId())
+	return p.createObject(ctx, asked, o, req.GetFieldManager(), req.GetLeaseId())
 }
 
-// createChange makes a complete object of what a client sent, checks it and plans its creation.
-func (p *plan) createObject(ctx context.Context, k *kind.Kind, o kind.Object, manager string, lease int64) (*change, error) {
+// createObject makes a complete object of what a client sent in the asked version, checks it and plans its creation.
+func (p *plan) createObject(ctx context.Context, asked *kind.Kind, o kind.Object, manager string, lease int64) (*change, error) {
+	k := asked.Stored()
 	meta := o.GetMetadata()
 	if meta.GetResourceVersion() != "" {
 		return nil, apierr.BadField("metadata.resourceVersion", "must not be set on an object to be created")
@@ -93,7 +95,7 @@ func (p *plan) createObject(ctx context.Context, k *kind.Kind, o kind.Object, ma
 		return nil, storage.APIError(err)
 	}
 	if manager != "" && len(meta.GetManagedFields()) == 0 {
-		if err := p.Merger.Update(nil, o, manager, now); err != nil {
+		if err := p.recordManager(asked, "", nil, o, manager, now); err != nil {
 			return nil, err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	"github.com/xebec-project/xebec/services/apiserver/registry"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
@@ -23,7 +24,7 @@ func ParseRevision(field, s string) (int64, error) {
 	return n, nil
 }
 
-// decodeAny unpacks an object of a request.
+// decodeAny unpacks an object of a request, in the version that it was sent in.
 func (p *Pipeline) decodeAny(a *anypb.Any) (*kind.Kind, kind.Object, error) {
 	t, err := p.targetOf(a)
 	if err != nil {
@@ -44,22 +45,68 @@ func (p *Pipeline) decodeAny(a *anypb.Any) (*kind.Kind, kind.Object, error) {
 	return k, o, nil
 }
 
-// encodeAny packs an object for a response.
-func encodeAny(k *kind.Kind, o kind.Object) (*anypb.Any, error) {
-	b, err := proto.Marshal(o)
-	if err != nil {
-		return nil, fmt.Errorf("encode %s %s: %w", k.Name, o.GetMetadata().GetName(), err)
+// decodeStored is decodeAny with the object in the version that is stored.
+func (p *Pipeline) decodeStored(a *anypb.Any) (asked *kind.Kind, o kind.Object, err error) {
+	if asked, o, err = p.decodeAny(a); err != nil {
+		return nil, nil, err
 	}
-	return &anypb.Any{TypeUrl: k.TypeURL(), Value: b}, nil
+	o, err = toStored(asked, o)
+	return asked, o, err
 }
 
-// Resolve finds the kind that a request names.
-func (p *Pipeline) Resolve(group, name string) (*kind.Kind, error) {
-	k, ok := p.Scheme.ByGroupKind(group, name)
-	if !ok {
+// toStored converts an object of a request to the version that is stored, once the defaults of its own version are set.
+func toStored(asked *kind.Kind, o kind.Object) (kind.Object, error) {
+	if asked.Conversion == nil {
+		return o, nil
+	}
+	if asked.Rules != nil {
+		asked.Default(o)
+	}
+	stored, err := asked.ToStored(o)
+	if err != nil {
+		return nil, apierr.BadField("object.value", "%v", err)
+	}
+	return stored, nil
+}
+
+// encodeAny packs an object, which is of the stored version, for a response in the asked one.
+func encodeAny(asked *kind.Kind, o kind.Object) (*anypb.Any, error) {
+	shown, err := asked.FromStored(o)
+	if err != nil {
+		return nil, err
+	}
+	b, err := proto.Marshal(shown)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s %s: %w", asked.Name, o.GetMetadata().GetName(), err)
+	}
+	return &anypb.Any{TypeUrl: asked.TypeURL(), Value: b}, nil
+}
+
+// EncodeStored packs a stored object for a response in the asked version.
+func EncodeStored(asked *kind.Kind, stored *storage.Object) (*anypb.Any, error) {
+	if asked.Conversion == nil {
+		return stored.Any(), nil
+	}
+	o, err := registry.Decode(asked, stored)
+	if err != nil {
+		return nil, err
+	}
+	return encodeAny(asked, o)
+}
+
+// Resolve finds the kind that a request names. An empty version is the one that is stored.
+func (p *Pipeline) Resolve(group, version, name string) (*kind.Kind, error) {
+	if version == "" {
+		if k, ok := p.Scheme.ByGroupKind(group, name); ok {
+			return k, nil
+		}
 		return nil, apierr.BadField("kind", "no kind %q in group %q; xebec api-resources lists the kinds", Shortened(name), Shortened(group))
 	}
-	return k, nil
+	if k, ok := p.Scheme.ByGVK(scheme.GVK{Group: group, Version: version, Kind: name}); ok {
+		return k, nil
+	}
+	return nil, apierr.BadField("kind", "no kind %q in version %q of group %q; xebec api-resources lists the kinds",
+		Shortened(name), Shortened(version), Shortened(group))
 }
 
 // ResolveReference checks that a request names one object.
@@ -67,7 +114,7 @@ func (p *Pipeline) ResolveReference(ref *apiv1.ObjectReference) (*kind.Kind, sto
 	if ref == nil {
 		return nil, storage.Key{}, apierr.BadField("object", "is required")
 	}
-	k, err := p.Resolve(ref.GetGroup(), ref.GetKind())
+	k, err := p.Resolve(ref.GetGroup(), ref.GetVersion(), ref.GetKind())
 	if err != nil {
 		return nil, storage.Key{}, err
 	}

@@ -18,7 +18,8 @@ import (
 
 // Delete removes an object or marks it for deletion.
 func (p *Pipeline) Delete(ctx context.Context, caller authz.Caller, req *apiv1.DeleteRequest) (*apiv1.DeleteResponse, error) {
-	if err := p.preauthorizeReference(ctx, caller, authz.Delete, req.GetObject()); err != nil {
+	asked, err := p.preauthorizeReference(ctx, caller, authz.Delete, req.GetObject())
+	if err != nil {
 		return nil, err
 	}
 	c, err := p.writeOne(ctx, caller, req, func(ctx context.Context, p *plan) (*change, error) {
@@ -27,7 +28,7 @@ func (p *Pipeline) Delete(ctx context.Context, caller authz.Caller, req *apiv1.D
 	if err != nil {
 		return nil, err
 	}
-	out, err := encodeAny(c.kind, c.object)
+	out, err := encodeAny(asked, c.object)
 	return &apiv1.DeleteResponse{Object: out, Removed: c.removed}, err
 }
 
@@ -42,7 +43,7 @@ func (p *Pipeline) DeleteOfCollection(ctx context.Context, caller authz.Caller, 
 // delete plans a deletion in the steps that Kubernetes takes: an object with a grace period or finalizers is marked,
 // and removed by the delete with grace 0 or the update that takes the last finalizer away; any other is removed at once.
 func (p *plan) delete(ctx context.Context, verb authz.Action, req *apiv1.DeleteRequest) (*change, error) {
-	k, key, err := p.ResolveReference(req.GetObject())
+	asked, key, err := p.ResolveReference(req.GetObject())
 	if err != nil {
 		return nil, err
 	}
@@ -50,10 +51,11 @@ func (p *plan) delete(ctx context.Context, verb authz.Action, req *apiv1.DeleteR
 		return nil, apierr.BadField("gracePeriodSeconds", "must not be negative, is %d", *g)
 	}
 	want := &metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, Uid: req.GetUid(), ResourceVersion: req.GetResourceVersion()}
-	stored, o, err := p.currentForWrite(ctx, verb, k, want)
+	stored, o, err := p.currentForWrite(ctx, verb, asked, want)
 	if err != nil {
 		return nil, err
 	}
+	k := asked.Stored()
 	attributes := p.attributes(admission.Delete, "", k, nil, o)
 	if err := p.Admission.Mutate(ctx, attributes); err != nil {
 		return nil, err
@@ -67,7 +69,7 @@ func (p *plan) delete(ctx context.Context, verb authz.Action, req *apiv1.DeleteR
 		if err := checkManager(manager); err != nil {
 			return nil, err
 		}
-		if err := p.Merger.Update(old, o, manager, time.Now()); err != nil {
+		if err := p.recordManager(asked, "", old, o, manager, time.Now()); err != nil {
 			return nil, err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+	autoscalingv1 "github.com/xebec-project/xebec/proto/xebec/autoscaling/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	"github.com/xebec-project/xebec/services/apiserver/patch"
 	"github.com/xebec-project/xebec/services/apiserver/registry"
@@ -18,7 +19,8 @@ func (p *Pipeline) Patch(ctx context.Context, caller authz.Caller, req *apiv1.Pa
 	if err != nil {
 		return nil, err
 	}
-	if err := p.preauthorizeReference(ctx, caller, verb, req.GetObject()); err != nil {
+	asked, err := p.preauthorizeReference(ctx, caller, verb, req.GetObject())
+	if err != nil {
 		return nil, err
 	}
 	if err := checkManager(req.GetFieldManager()); err != nil {
@@ -34,7 +36,7 @@ func (p *Pipeline) Patch(ctx context.Context, caller authz.Caller, req *apiv1.Pa
 	if err != nil {
 		return nil, err
 	}
-	out, err := encodeAny(c.kind, c.object)
+	out, err := c.encode(asked)
 	return &apiv1.PatchResponse{Object: out, Warnings: c.warnings}, err
 }
 
@@ -45,13 +47,15 @@ func (p *Pipeline) parsePatch(req *apiv1.PatchRequest) (patch.Patch, error) {
 	case apiv1.PatchType_PATCH_TYPE_JSON:
 		parse = patch.ParseJSON
 	case apiv1.PatchType_PATCH_TYPE_STRATEGIC:
-		k, err := p.Resolve(req.GetObject().GetGroup(), req.GetObject().GetKind())
+		k, err := p.Resolve(req.GetObject().GetGroup(), req.GetObject().GetVersion(), req.GetObject().GetKind())
 		if err != nil {
 			return nil, err
 		}
-		parse = func(text []byte) (patch.Patch, error) {
-			return patch.ParseStrategic(text, k.New().ProtoReflect().Descriptor())
+		message := k.New().ProtoReflect().Descriptor()
+		if req.GetSubresource() == subresourceScale {
+			message = (&autoscalingv1.Scale{}).ProtoReflect().Descriptor()
 		}
+		parse = func(text []byte) (patch.Patch, error) { return patch.ParseStrategic(text, message) }
 	default:
 		return nil, apierr.BadField("type", "is required: PATCH_TYPE_MERGE, PATCH_TYPE_JSON or PATCH_TYPE_STRATEGIC")
 	}
@@ -63,7 +67,7 @@ func (p *Pipeline) parsePatch(req *apiv1.PatchRequest) (patch.Patch, error) {
 }
 
 func (p *plan) patch(ctx context.Context, req *apiv1.PatchRequest, parsed patch.Patch) (*change, error) {
-	k, key, err := p.ResolveReference(req.GetObject())
+	asked, key, err := p.ResolveReference(req.GetObject())
 	if err != nil {
 		return nil, err
 	}
@@ -71,36 +75,46 @@ func (p *plan) patch(ctx context.Context, req *apiv1.PatchRequest, parsed patch.
 	if err != nil {
 		return nil, err
 	}
-	stored, old, err := p.currentForWrite(ctx, verb, k, &metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name})
+	stored, old, err := p.currentForWrite(ctx, verb, asked, &metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name})
 	if err != nil {
 		return nil, err
 	}
-	doc, err := p.Codec.Marshal(old)
+	if req.GetSubresource() == subresourceScale {
+		return p.patchScale(ctx, asked, stored, old, req, parsed)
+	}
+	shown, err := asked.FromStored(old)
 	if err != nil {
-		return nil, fmt.Errorf("%s %q as JSON: %w", k.Name, key.Name, err)
+		return nil, err
+	}
+	doc, err := p.Codec.Marshal(shown)
+	if err != nil {
+		return nil, fmt.Errorf("%s %q as JSON: %w", asked.Name, key.Name, err)
 	}
 	patched, err := parsed.Apply(ctx, doc)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
 	if err != nil {
-		return nil, apierr.BadField("patch", "does not apply to %s %q: %v", k.Name, key.Name, err)
+		return nil, apierr.BadField("patch", "does not apply to %s %q: %v", asked.Name, key.Name, err)
 	}
 	updated, err := p.Codec.Unmarshal(patched)
 	if err != nil {
-		return nil, apierr.BadField("patch", "%s %q would not be valid: %v", k.Name, key.Name, err)
+		return nil, apierr.BadField("patch", "%s %q would not be valid: %v", asked.Name, key.Name, err)
 	}
-	if updated.ProtoReflect().Descriptor().FullName() != k.MessageName() || updated.GetMetadata() == nil || registry.KeyOfObject(k, updated) != key {
+	if updated.ProtoReflect().Descriptor().FullName() != asked.MessageName() || updated.GetMetadata() == nil || registry.KeyOfObject(asked, updated) != key {
 		return nil, apierr.BadField("patch", "must not change apiVersion, kind, metadata.name or metadata.namespace")
 	}
 	if updated.GetMetadata().GetResourceVersion() != old.GetMetadata().GetResourceVersion() {
-		return nil, apierr.Conflict(k, key.Name, "the patch names a resourceVersion that is not the current one")
+		return nil, apierr.Conflict(asked, key.Name, "the patch names a resourceVersion that is not the current one")
 	}
 	if uid := updated.GetMetadata().GetUid(); uid != old.GetMetadata().GetUid() {
-		return nil, apierr.Conflict(k, key.Name, fmt.Sprintf("its uid is %s, not %s as in the patch: it was deleted and created again", old.GetMetadata().GetUid(), uid))
+		return nil, apierr.Conflict(asked, key.Name, fmt.Sprintf("its uid is %s, not %s as in the patch: it was deleted and created again", old.GetMetadata().GetUid(), uid))
 	}
 	// A patch of what was just read is conditional only when the patch itself names a version; a conflict in between is
 	// this server's to redo.
 	updated.GetMetadata().ResourceVersion = ""
-	return p.storeUpdated(ctx, req.GetSubresource(), k, stored, old, updated, req.GetFieldManager())
+	if updated, err = toStored(asked, updated); err != nil {
+		return nil, err
+	}
+	return p.storeUpdated(ctx, req.GetSubresource(), asked, stored, old, updated, req.GetFieldManager())
 }

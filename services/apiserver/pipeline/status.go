@@ -21,7 +21,8 @@ import (
 
 // UpdateStatus replaces only the object's status.
 func (p *Pipeline) UpdateStatus(ctx context.Context, caller authz.Caller, req *apiv1.UpdateStatusRequest) (*apiv1.UpdateStatusResponse, error) {
-	if err := p.preauthorizeObject(ctx, caller, authz.UpdateStatus, req.GetObject()); err != nil {
+	asked, err := p.preauthorizeObject(ctx, caller, authz.UpdateStatus, req.GetObject())
+	if err != nil {
 		return nil, err
 	}
 	c, err := p.writeOne(ctx, caller, req, func(ctx context.Context, p *plan) (*change, error) {
@@ -30,7 +31,7 @@ func (p *Pipeline) UpdateStatus(ctx context.Context, caller authz.Caller, req *a
 	if err != nil {
 		return nil, err
 	}
-	out, err := encodeAny(c.kind, c.object)
+	out, err := encodeAny(asked, c.object)
 	return &apiv1.UpdateStatusResponse{Object: out}, err
 }
 
@@ -42,29 +43,31 @@ func (p *plan) updateStatus(ctx context.Context, req *apiv1.UpdateStatusRequest)
 	if err := checkManager(req.GetFieldManager()); err != nil {
 		return nil, err
 	}
-	k, o, err := p.decodeAny(req.GetObject())
+	asked, o, err := p.decodeStored(req.GetObject())
 	if err != nil {
 		return nil, err
 	}
-	old, err := decodeWanted(k, stored, o.GetMetadata())
+	old, err := decodeWanted(asked, stored, o.GetMetadata())
 	if err != nil {
 		return nil, err
 	}
 	// Clients of version 0.1.0 send objects with nothing but their status here.
 	setClientMetadata(o.GetMetadata(), old.GetMetadata())
-	return p.updateStatusObject(ctx, k, stored, old, o, req.GetFieldManager())
+	return p.updateStatusObject(ctx, asked, stored, old, o, req.GetFieldManager())
 }
 
 // updateStatusObject plans storing the status of updated, and those metadata that status writes of the kind change, in place of
 // old, stored as it is.
-func (p *plan) updateStatusObject(ctx context.Context, k *kind.Kind, stored *storage.Object, old, updated kind.Object, manager string) (*change, error) {
+func (p *plan) updateStatusObject(
+	ctx context.Context, asked *kind.Kind, stored *storage.Object, old, updated kind.Object, manager string,
+) (*change, error) {
 	expected := updated.GetMetadata().GetResourceVersion() != ""
-	c, err := p.completeStatus(ctx, k, old, updated)
+	c, err := p.completeStatus(ctx, asked.Stored(), old, updated)
 	if err != nil {
 		return nil, err
 	}
 	if manager != "" {
-		if err := p.Merger.UpdateOf("status", old, updated, manager, time.Now()); err != nil {
+		if err := p.recordManager(asked, "status", old, updated, manager, time.Now()); err != nil {
 			return nil, err
 		}
 	}
@@ -123,6 +126,8 @@ func subresourceVerb(verb authz.Action, subresource string) (authz.Action, error
 		return verb, nil
 	case "status":
 		return authz.UpdateStatus, nil
+	case subresourceScale:
+		return authz.Action(string(verb) + "/" + subresourceScale), nil
 	}
-	return "", apierr.BadField("subresource", "%q is not known: it is empty or status", Shortened(subresource))
+	return "", apierr.BadField("subresource", "%q is not known: it is empty, status or scale", Shortened(subresource))
 }

@@ -22,6 +22,7 @@ import (
 
 // target is what a write is about.
 type target struct {
+	// kind is the version of the kind that the request speaks of.
 	kind *kind.Kind
 	key  storage.Key
 	// node is the node that a pod of the request is bound to.
@@ -104,11 +105,7 @@ func (p *Pipeline) targetOfOperation(op *apiv1.Operation) (target, authz.Action,
 	case *apiv1.Operation_Create:
 		return held(op.Create.GetObject(), authz.Create)
 	case *apiv1.Operation_Update:
-		verb, err := subresourceVerb(authz.Update, op.Update.GetSubresource())
-		if err != nil {
-			return target{}, "", err
-		}
-		return held(op.Update.GetObject(), verb)
+		return p.targetOfUpdate(op.Update)
 	case *apiv1.Operation_UpdateStatus:
 		return held(op.UpdateStatus.GetObject(), authz.UpdateStatus)
 	case *apiv1.Operation_Delete:
@@ -140,22 +137,24 @@ func (p *Pipeline) Preauthorize(ctx context.Context, caller authz.Caller, ask au
 	return p.Authorize(ctx, caller, ask)
 }
 
-// preauthorizeObject is Preauthorize for a request that holds an object.
-func (p *Pipeline) preauthorizeObject(ctx context.Context, caller authz.Caller, action authz.Action, object *anypb.Any) error {
+// preauthorizeObject is Preauthorize for a request that holds an object. It returns the kind of the object.
+func (p *Pipeline) preauthorizeObject(ctx context.Context, caller authz.Caller, action authz.Action, object *anypb.Any) (*kind.Kind, error) {
 	t, err := p.targetOf(object)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return p.Preauthorize(ctx, caller, t.ask(action))
+	return t.kind, p.Preauthorize(ctx, caller, t.ask(action))
 }
 
-// preauthorizeReference is Preauthorize for a request that names an object.
-func (p *Pipeline) preauthorizeReference(ctx context.Context, caller authz.Caller, action authz.Action, ref *apiv1.ObjectReference) error {
+// preauthorizeReference is Preauthorize for a request that names an object. It returns the kind of the object.
+func (p *Pipeline) preauthorizeReference(
+	ctx context.Context, caller authz.Caller, action authz.Action, ref *apiv1.ObjectReference,
+) (*kind.Kind, error) {
 	k, key, err := p.ResolveReference(ref)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return p.Preauthorize(ctx, caller, target{kind: k, key: key}.ask(action))
+	return k, p.Preauthorize(ctx, caller, target{kind: k, key: key}.ask(action))
 }
 
 // MayMiss reports whether a caller may learn that an object does not exist though it has no right to it: an agent asks for pods

@@ -11,6 +11,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
+	"github.com/xebec-project/xebec/internal/kind"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -27,8 +28,10 @@ func (p *Pipeline) Transact(ctx context.Context, caller authz.Caller, req *apiv1
 	if n := len(req.GetOperations()); n == 0 || n > maxOperations {
 		return nil, apierr.BadField("operations", "must hold 1 to %d operations, holds %d", maxOperations, n)
 	}
+	asked := make([]*kind.Kind, len(req.GetOperations()))
 	for i, op := range req.GetOperations() {
 		t, verb, err := p.targetOfOperation(op)
+		asked[i] = t.kind
 		if n := len(conditionsOf(op)); err == nil && n > 0 {
 			err = apierr.BadField("conditions", "must be empty in an operation: the conditions of the transaction hold for all")
 		}
@@ -69,7 +72,7 @@ func (p *Pipeline) Transact(ctx context.Context, caller authz.Caller, req *apiv1
 		resp.ResourceVersion = strconv.FormatInt(revision, 10)
 	}
 	for i, c := range changes {
-		if resp.Objects[i], err = encodeAny(c.kind, c.object); err != nil {
+		if resp.Objects[i], err = c.encode(asked[i]); err != nil {
 			return nil, err
 		}
 		resp.Results[i] = &apiv1.OperationResult{Warnings: c.warnings, Applied: c.applied}

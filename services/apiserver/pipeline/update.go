@@ -23,11 +23,11 @@ import (
 
 // Update replaces an object but for its status.
 func (p *Pipeline) Update(ctx context.Context, caller authz.Caller, req *apiv1.UpdateRequest) (*apiv1.UpdateResponse, error) {
-	verb, err := subresourceVerb(authz.Update, req.GetSubresource())
+	t, verb, err := p.targetOfUpdate(req)
 	if err != nil {
 		return nil, err
 	}
-	if err := p.preauthorizeObject(ctx, caller, verb, req.GetObject()); err != nil {
+	if err := p.Preauthorize(ctx, caller, t.ask(verb)); err != nil {
 		return nil, err
 	}
 	c, err := p.writeOne(ctx, caller, req, func(ctx context.Context, p *plan) (*change, error) {
@@ -36,14 +36,34 @@ func (p *Pipeline) Update(ctx context.Context, caller authz.Caller, req *apiv1.U
 	if err != nil {
 		return nil, err
 	}
-	out, err := encodeAny(c.kind, c.object)
+	out, err := c.encode(t.kind)
 	return &apiv1.UpdateResponse{Object: out, Warnings: c.warnings}, err
+}
+
+// targetOfUpdate is what an update is about, and the right that it needs.
+func (p *Pipeline) targetOfUpdate(req *apiv1.UpdateRequest) (target, authz.Action, error) {
+	verb, err := subresourceVerb(authz.Update, req.GetSubresource())
+	if err != nil {
+		return target{}, "", err
+	}
+	if req.GetSubresource() == subresourceScale {
+		t, err := p.targetOfScale(req)
+		return t, verb, err
+	}
+	if req.GetReference() != nil {
+		return target{}, "", apierr.BadField("reference", "must be empty but with the subresource scale: the object names itself")
+	}
+	t, err := p.targetOf(req.GetObject())
+	return t, verb, err
 }
 
 func (p *plan) update(ctx context.Context, req *apiv1.UpdateRequest) (*change, error) {
 	verb, err := subresourceVerb(authz.Update, req.GetSubresource())
 	if err != nil {
 		return nil, err
+	}
+	if req.GetSubresource() == subresourceScale {
+		return p.updateScale(ctx, verb, req)
 	}
 	stored, err := p.storedForUpdate(ctx, verb, req.GetObject())
 	if err != nil {
@@ -52,18 +72,18 @@ func (p *plan) update(ctx context.Context, req *apiv1.UpdateRequest) (*change, e
 	if err := checkManager(req.GetFieldManager()); err != nil {
 		return nil, err
 	}
-	k, o, err := p.decodeAny(req.GetObject())
+	asked, o, err := p.decodeStored(req.GetObject())
 	if err != nil {
 		return nil, err
 	}
-	old, err := decodeWanted(k, stored, o.GetMetadata())
+	old, err := decodeWanted(asked, stored, o.GetMetadata())
 	if err != nil {
 		return nil, err
 	}
 	if stored, err = p.moveToLease(ctx, stored, req.GetLeaseId()); err != nil {
 		return nil, err
 	}
-	return p.storeUpdated(ctx, req.GetSubresource(), k, stored, old, o, req.GetFieldManager())
+	return p.storeUpdated(ctx, req.GetSubresource(), asked, stored, old, o, req.GetFieldManager())
 }
 
 // moveToLease returns a stored object as one under another lease of the caller's; 0 leaves it where it is.
@@ -80,20 +100,45 @@ func (p *plan) moveToLease(ctx context.Context, stored *storage.Object, lease in
 	return stored.UnderLease(lease), nil
 }
 
-// storeUpdated plans replacing old, or what a subresource is of it, by updated.
+// storeUpdated plans replacing old, or what a subresource is of it, by updated, which a client sent in the asked version.
 func (p *plan) storeUpdated(
-	ctx context.Context, subresource string, k *kind.Kind, stored *storage.Object, old, updated kind.Object, manager string,
+	ctx context.Context, subresource string, asked *kind.Kind, stored *storage.Object, old, updated kind.Object, manager string,
 ) (*change, error) {
 	if subresource == "status" {
-		return p.updateStatusObject(ctx, k, stored, old, updated, manager)
+		return p.updateStatusObject(ctx, asked, stored, old, updated, manager)
 	}
-	return p.updateObject(ctx, k, stored, old, updated, manager)
+	return p.updateObject(ctx, "", asked, stored, old, updated, manager)
 }
 
-// updateObject plans replacing old, stored as it is, by updated.
-func (p *plan) updateObject(ctx context.Context, k *kind.Kind, stored *storage.Object, old, updated kind.Object, manager string) (*change, error) {
+// recordManager records manager as the owner of the fields, as the asked version names them, in which updated differs from old.
+func (p *plan) recordManager(asked *kind.Kind, subresource string, old, updated kind.Object, manager string, now time.Time) error {
+	if asked.Conversion == nil {
+		return p.Merger.UpdateOf(subresource, old, updated, manager, now)
+	}
+	shown, err := asked.FromStored(updated)
+	if err != nil {
+		return err
+	}
+	if old != nil {
+		if old, err = asked.FromStored(old); err != nil {
+			return err
+		}
+	}
+	if err := p.Merger.UpdateOf(subresource, old, shown, manager, now); err != nil {
+		return err
+	}
+	updated.GetMetadata().ManagedFields = shown.GetMetadata().GetManagedFields()
+	return nil
+}
+
+// updateObject plans replacing old, stored as it is, by updated, by a write to the object or to a subresource that is a view of
+// it.
+func (p *plan) updateObject(
+	ctx context.Context, subresource string, asked *kind.Kind, stored *storage.Object, old, updated kind.Object, manager string,
+) (*change, error) {
+	k := asked.Stored()
 	expected := updated.GetMetadata().GetResourceVersion() != ""
-	c, err := p.completeUpdate(ctx, k, old, updated)
+	c, err := p.completeWrite(ctx, subresource, k, old, updated)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +147,7 @@ func (p *plan) updateObject(ctx context.Context, k *kind.Kind, stored *storage.O
 	}
 	updated.GetMetadata().ManagedFields = old.GetMetadata().GetManagedFields()
 	if manager != "" {
-		if err := p.Merger.Update(old, updated, manager, time.Now()); err != nil {
+		if err := p.recordManager(asked, subresource, old, updated, manager, time.Now()); err != nil {
 			return nil, err
 		}
 	}
@@ -116,10 +161,15 @@ func (p *plan) updateObject(ctx context.Context, k *kind.Kind, stored *storage.O
 // completeUpdate makes a complete object of what a client sent in place of old and checks it. The change that it returns
 // has the writes that go along, and not yet that of the object.
 func (p *plan) completeUpdate(ctx context.Context, k *kind.Kind, old, updated kind.Object) (*change, error) {
+	return p.completeWrite(ctx, "", k, old, updated)
+}
+
+// completeWrite is completeUpdate for a write to a subresource that is a view of the object.
+func (p *plan) completeWrite(ctx context.Context, subresource string, k *kind.Kind, old, updated kind.Object) (*change, error) {
 	keepServerMetadata(updated.GetMetadata(), old.GetMetadata())
 	k.Default(updated)
 	k.PrepareUpdate(updated, old)
-	attributes := p.attributes(admission.Update, "", k, updated, old)
+	attributes := p.attributes(admission.Update, subresource, k, updated, old)
 	if err := p.Admission.Mutate(ctx, attributes); err != nil {
 		return nil, err
 	}

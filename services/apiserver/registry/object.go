@@ -15,8 +15,9 @@ import (
 // maxObjectBytes is the largest stored object: what etcd takes in one request by default, 1.5 MiB.
 const maxObjectBytes = 1536 << 10
 
-// KeyOf is the storage key of an object.
+// KeyOf is the storage key of an object. It is the same in all versions of a kind.
 func KeyOf(k *kind.Kind, namespace, name string) storage.Key {
+	k = k.Stored()
 	return storage.Key{Group: k.Group, Kind: k.Name, Namespace: namespace, Name: name}
 }
 
@@ -25,9 +26,9 @@ func KeyOfObject(k *kind.Kind, o kind.Object) storage.Key {
 	return KeyOf(k, o.GetMetadata().GetNamespace(), o.GetMetadata().GetName())
 }
 
-// Decode returns a stored object as the API shows it: with the revision of its last write as resourceVersion.
+// Decode returns a stored object in the version that is stored, with the revision of its last write as resourceVersion.
 func Decode(k *kind.Kind, stored *storage.Object) (kind.Object, error) {
-	o := k.New()
+	o := k.Stored().New()
 	if err := proto.Unmarshal(stored.Bytes, o); err != nil {
 		return nil, fmt.Errorf("decode stored %s %s: %w", k.Name, stored.Key.Name, err)
 	}

@@ -136,7 +136,9 @@ type KindDescription struct {
 	// The fields that field selectors may name, sorted.
 	SelectableFields []string `protobuf:"bytes,13,rep,name=selectable_fields,json=selectableFields,proto3" json:"selectable_fields,omitempty"`
 	// True when tables leave out the name.
-	HideName      bool `protobuf:"varint,14,opt,name=hide_name,json=hideName,proto3" json:"hide_name,omitempty"`
+	HideName bool `protobuf:"varint,14,opt,name=hide_name,json=hideName,proto3" json:"hide_name,omitempty"`
+	// Where objects hold their number of replicas; set for kinds with the subresource scale.
+	Scale         *ScaleDescription `protobuf:"bytes,15,opt,name=scale,proto3" json:"scale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -269,6 +271,77 @@ func (x *KindDescription) GetHideName() bool {
 	return false
 }
 
+func (x *KindDescription) GetScale() *ScaleDescription {
+	if x != nil {
+		return x.Scale
+	}
+	return nil
+}
+
+// ScaleDescription says where objects of a kind hold their number of replicas, by JSONPaths without braces: .spec.replicas.
+type ScaleDescription struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The wanted number.
+	ReplicasPath string `protobuf:"bytes,1,opt,name=replicas_path,json=replicasPath,proto3" json:"replicas_path,omitempty"`
+	// The present number.
+	StatusReplicasPath string `protobuf:"bytes,2,opt,name=status_replicas_path,json=statusReplicasPath,proto3" json:"status_replicas_path,omitempty"`
+	// The selector of the pods that are counted, as text or as a LabelSelector. Empty when the kind has none.
+	SelectorPath  string `protobuf:"bytes,3,opt,name=selector_path,json=selectorPath,proto3" json:"selector_path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScaleDescription) Reset() {
+	*x = ScaleDescription{}
+	mi := &file_xebec_api_v1_discovery_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScaleDescription) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScaleDescription) ProtoMessage() {}
+
+func (x *ScaleDescription) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_api_v1_discovery_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScaleDescription.ProtoReflect.Descriptor instead.
+func (*ScaleDescription) Descriptor() ([]byte, []int) {
+	return file_xebec_api_v1_discovery_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ScaleDescription) GetReplicasPath() string {
+	if x != nil {
+		return x.ReplicasPath
+	}
+	return ""
+}
+
+func (x *ScaleDescription) GetStatusReplicasPath() string {
+	if x != nil {
+		return x.StatusReplicasPath
+	}
+	return ""
+}
+
+func (x *ScaleDescription) GetSelectorPath() string {
+	if x != nil {
+		return x.SelectorPath
+	}
+	return ""
+}
+
 // SubresourceDescription describes a part of objects, or an operation on them, with rights of its own.
 type SubresourceDescription struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -282,7 +355,7 @@ type SubresourceDescription struct {
 
 func (x *SubresourceDescription) Reset() {
 	*x = SubresourceDescription{}
-	mi := &file_xebec_api_v1_discovery_proto_msgTypes[3]
+	mi := &file_xebec_api_v1_discovery_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -294,7 +367,7 @@ func (x *SubresourceDescription) String() string {
 func (*SubresourceDescription) ProtoMessage() {}
 
 func (x *SubresourceDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_discovery_proto_msgTypes[3]
+	mi := &file_xebec_api_v1_discovery_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -307,7 +380,7 @@ func (x *SubresourceDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubresourceDescription.ProtoReflect.Descriptor instead.
 func (*SubresourceDescription) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_discovery_proto_rawDescGZIP(), []int{3}
+	return file_xebec_api_v1_discovery_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SubresourceDescription) GetName() string {
@@ -340,7 +413,7 @@ type ColumnDescription struct {
 
 func (x *ColumnDescription) Reset() {
 	*x = ColumnDescription{}
-	mi := &file_xebec_api_v1_discovery_proto_msgTypes[4]
+	mi := &file_xebec_api_v1_discovery_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -352,7 +425,7 @@ func (x *ColumnDescription) String() string {
 func (*ColumnDescription) ProtoMessage() {}
 
 func (x *ColumnDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_discovery_proto_msgTypes[4]
+	mi := &file_xebec_api_v1_discovery_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -365,7 +438,7 @@ func (x *ColumnDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ColumnDescription.ProtoReflect.Descriptor instead.
 func (*ColumnDescription) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_discovery_proto_rawDescGZIP(), []int{4}
+	return file_xebec_api_v1_discovery_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ColumnDescription) GetName() string {
@@ -404,7 +477,7 @@ type GetSchemaRequest struct {
 
 func (x *GetSchemaRequest) Reset() {
 	*x = GetSchemaRequest{}
-	mi := &file_xebec_api_v1_discovery_proto_msgTypes[5]
+	mi := &file_xebec_api_v1_discovery_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -416,7 +489,7 @@ func (x *GetSchemaRequest) String() string {
 func (*GetSchemaRequest) ProtoMessage() {}
 
 func (x *GetSchemaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_discovery_proto_msgTypes[5]
+	mi := &file_xebec_api_v1_discovery_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -429,7 +502,7 @@ func (x *GetSchemaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSchemaRequest.ProtoReflect.Descriptor instead.
 func (*GetSchemaRequest) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_discovery_proto_rawDescGZIP(), []int{5}
+	return file_xebec_api_v1_discovery_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetSchemaRequest) GetGroup() string {
@@ -467,7 +540,7 @@ type GetSchemaResponse struct {
 
 func (x *GetSchemaResponse) Reset() {
 	*x = GetSchemaResponse{}
-	mi := &file_xebec_api_v1_discovery_proto_msgTypes[6]
+	mi := &file_xebec_api_v1_discovery_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -479,7 +552,7 @@ func (x *GetSchemaResponse) String() string {
 func (*GetSchemaResponse) ProtoMessage() {}
 
 func (x *GetSchemaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_discovery_proto_msgTypes[6]
+	mi := &file_xebec_api_v1_discovery_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -492,7 +565,7 @@ func (x *GetSchemaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSchemaResponse.ProtoReflect.Descriptor instead.
 func (*GetSchemaResponse) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_discovery_proto_rawDescGZIP(), []int{6}
+	return file_xebec_api_v1_discovery_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetSchemaResponse) GetMessage() string {
@@ -516,7 +589,7 @@ const file_xebec_api_v1_discovery_proto_rawDesc = "" +
 	"\x1cxebec/api/v1/discovery.proto\x12\fxebec.api.v1\x1a google/protobuf/descriptor.proto\x1a\x1axebec/meta/v1/method.proto\"\x12\n" +
 	"\x10ListKindsRequest\"H\n" +
 	"\x11ListKindsResponse\x123\n" +
-	"\x05kinds\x18\x01 \x03(\v2\x1d.xebec.api.v1.KindDescriptionR\x05kinds\"\xe1\x03\n" +
+	"\x05kinds\x18\x01 \x03(\v2\x1d.xebec.api.v1.KindDescriptionR\x05kinds\"\x97\x04\n" +
 	"\x0fKindDescription\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
@@ -535,7 +608,12 @@ const file_xebec_api_v1_discovery_proto_rawDesc = "" +
 	"\fsubresources\x18\v \x03(\v2$.xebec.api.v1.SubresourceDescriptionR\fsubresources\x129\n" +
 	"\acolumns\x18\f \x03(\v2\x1f.xebec.api.v1.ColumnDescriptionR\acolumns\x12+\n" +
 	"\x11selectable_fields\x18\r \x03(\tR\x10selectableFields\x12\x1b\n" +
-	"\thide_name\x18\x0e \x01(\bR\bhideName\"B\n" +
+	"\thide_name\x18\x0e \x01(\bR\bhideName\x124\n" +
+	"\x05scale\x18\x0f \x01(\v2\x1e.xebec.api.v1.ScaleDescriptionR\x05scale\"\x8e\x01\n" +
+	"\x10ScaleDescription\x12#\n" +
+	"\rreplicas_path\x18\x01 \x01(\tR\freplicasPath\x120\n" +
+	"\x14status_replicas_path\x18\x02 \x01(\tR\x12statusReplicasPath\x12#\n" +
+	"\rselector_path\x18\x03 \x01(\tR\fselectorPath\"B\n" +
 	"\x16SubresourceDescription\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05verbs\x18\x02 \x03(\tR\x05verbs\"X\n" +
@@ -568,31 +646,33 @@ func file_xebec_api_v1_discovery_proto_rawDescGZIP() []byte {
 	return file_xebec_api_v1_discovery_proto_rawDescData
 }
 
-var file_xebec_api_v1_discovery_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_xebec_api_v1_discovery_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_xebec_api_v1_discovery_proto_goTypes = []any{
 	(*ListKindsRequest)(nil),               // 0: xebec.api.v1.ListKindsRequest
 	(*ListKindsResponse)(nil),              // 1: xebec.api.v1.ListKindsResponse
 	(*KindDescription)(nil),                // 2: xebec.api.v1.KindDescription
-	(*SubresourceDescription)(nil),         // 3: xebec.api.v1.SubresourceDescription
-	(*ColumnDescription)(nil),              // 4: xebec.api.v1.ColumnDescription
-	(*GetSchemaRequest)(nil),               // 5: xebec.api.v1.GetSchemaRequest
-	(*GetSchemaResponse)(nil),              // 6: xebec.api.v1.GetSchemaResponse
-	(*descriptorpb.FileDescriptorSet)(nil), // 7: google.protobuf.FileDescriptorSet
+	(*ScaleDescription)(nil),               // 3: xebec.api.v1.ScaleDescription
+	(*SubresourceDescription)(nil),         // 4: xebec.api.v1.SubresourceDescription
+	(*ColumnDescription)(nil),              // 5: xebec.api.v1.ColumnDescription
+	(*GetSchemaRequest)(nil),               // 6: xebec.api.v1.GetSchemaRequest
+	(*GetSchemaResponse)(nil),              // 7: xebec.api.v1.GetSchemaResponse
+	(*descriptorpb.FileDescriptorSet)(nil), // 8: google.protobuf.FileDescriptorSet
 }
 var file_xebec_api_v1_discovery_proto_depIdxs = []int32{
 	2, // 0: xebec.api.v1.ListKindsResponse.kinds:type_name -> xebec.api.v1.KindDescription
-	3, // 1: xebec.api.v1.KindDescription.subresources:type_name -> xebec.api.v1.SubresourceDescription
-	4, // 2: xebec.api.v1.KindDescription.columns:type_name -> xebec.api.v1.ColumnDescription
-	7, // 3: xebec.api.v1.GetSchemaResponse.files:type_name -> google.protobuf.FileDescriptorSet
-	0, // 4: xebec.api.v1.DiscoveryService.ListKinds:input_type -> xebec.api.v1.ListKindsRequest
-	5, // 5: xebec.api.v1.DiscoveryService.GetSchema:input_type -> xebec.api.v1.GetSchemaRequest
-	1, // 6: xebec.api.v1.DiscoveryService.ListKinds:output_type -> xebec.api.v1.ListKindsResponse
-	6, // 7: xebec.api.v1.DiscoveryService.GetSchema:output_type -> xebec.api.v1.GetSchemaResponse
-	6, // [6:8] is the sub-list for method output_type
-	4, // [4:6] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	4, // 1: xebec.api.v1.KindDescription.subresources:type_name -> xebec.api.v1.SubresourceDescription
+	5, // 2: xebec.api.v1.KindDescription.columns:type_name -> xebec.api.v1.ColumnDescription
+	3, // 3: xebec.api.v1.KindDescription.scale:type_name -> xebec.api.v1.ScaleDescription
+	8, // 4: xebec.api.v1.GetSchemaResponse.files:type_name -> google.protobuf.FileDescriptorSet
+	0, // 5: xebec.api.v1.DiscoveryService.ListKinds:input_type -> xebec.api.v1.ListKindsRequest
+	6, // 6: xebec.api.v1.DiscoveryService.GetSchema:input_type -> xebec.api.v1.GetSchemaRequest
+	1, // 7: xebec.api.v1.DiscoveryService.ListKinds:output_type -> xebec.api.v1.ListKindsResponse
+	7, // 8: xebec.api.v1.DiscoveryService.GetSchema:output_type -> xebec.api.v1.GetSchemaResponse
+	7, // [7:9] is the sub-list for method output_type
+	5, // [5:7] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_xebec_api_v1_discovery_proto_init() }
@@ -606,7 +686,7 @@ func file_xebec_api_v1_discovery_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xebec_api_v1_discovery_proto_rawDesc), len(file_xebec_api_v1_discovery_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

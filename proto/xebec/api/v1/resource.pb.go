@@ -329,7 +329,9 @@ type ObjectReference struct {
 	// Namespace; empty for kinds that have none.
 	Namespace string `protobuf:"bytes,3,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	// Name.
-	Name          string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	// Version of the kind in the group, in which objects of the request and the answer are. Empty for the one that is stored.
+	Version       string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -388,6 +390,13 @@ func (x *ObjectReference) GetNamespace() string {
 func (x *ObjectReference) GetName() string {
 	if x != nil {
 		return x.Name
+	}
+	return ""
+}
+
+func (x *ObjectReference) GetVersion() string {
+	if x != nil {
+		return x.Version
 	}
 	return ""
 }
@@ -530,7 +539,9 @@ type GetRequest struct {
 	// Reads the object as it was at this revision; empty for now. Fails with OUT_OF_RANGE once etcd has compacted it.
 	AtRevision string `protobuf:"bytes,2,opt,name=at_revision,json=atRevision,proto3" json:"at_revision,omitempty"`
 	// Reads the object as it was at this time, to within two seconds; instead of at_revision.
-	AtTime        *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at_time,json=atTime,proto3" json:"at_time,omitempty"`
+	AtTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at_time,json=atTime,proto3" json:"at_time,omitempty"`
+	// The part of the object to read: empty or "status" for the whole object, "scale" for a xebec.autoscaling.v1.Scale.
+	Subresource   string `protobuf:"bytes,4,opt,name=subresource,proto3" json:"subresource,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -584,6 +595,13 @@ func (x *GetRequest) GetAtTime() *timestamppb.Timestamp {
 		return x.AtTime
 	}
 	return nil
+}
+
+func (x *GetRequest) GetSubresource() string {
+	if x != nil {
+		return x.Subresource
+	}
+	return ""
 }
 
 // GetResponse holds the object.
@@ -652,7 +670,9 @@ type ListRequest struct {
 	// Lists the objects as they were at this revision; empty for now.
 	AtRevision string `protobuf:"bytes,8,opt,name=at_revision,json=atRevision,proto3" json:"at_revision,omitempty"`
 	// Lists the objects as they were at this time, to within two seconds; instead of at_revision.
-	AtTime        *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=at_time,json=atTime,proto3" json:"at_time,omitempty"`
+	AtTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=at_time,json=atTime,proto3" json:"at_time,omitempty"`
+	// Version of the kind in the group, in which the objects are answered. Empty for the one that is stored.
+	Version       string `protobuf:"bytes,10,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -750,6 +770,13 @@ func (x *ListRequest) GetAtTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ListRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
 // ListResponse holds one page of objects.
 type ListResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -841,7 +868,9 @@ type WatchRequest struct {
 	ResourceVersion string `protobuf:"bytes,6,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
 	// Of pods, sends only what others have to know to tell traffic by: names, labels, node, addresses, phase and the ports
 	// that have names. Nodes may watch all pods so, and none but their own otherwise.
-	Outline       bool `protobuf:"varint,7,opt,name=outline,proto3" json:"outline,omitempty"`
+	Outline bool `protobuf:"varint,7,opt,name=outline,proto3" json:"outline,omitempty"`
+	// Version of the kind in the group, in which the objects are answered. Empty for the one that is stored.
+	Version       string `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -923,6 +952,13 @@ func (x *WatchRequest) GetOutline() bool {
 		return x.Outline
 	}
 	return false
+}
+
+func (x *WatchRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
 }
 
 // WatchResponse is one event.
@@ -1148,7 +1184,8 @@ func (x *CreateResponse) GetWarnings() []string {
 // UpdateRequest holds the new object.
 type UpdateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The whole object.
+	// The whole object, in any served version; the answer is in the same. With the subresource "scale", a
+	// xebec.autoscaling.v1.Scale.
 	Object *anypb.Any `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
 	// Checks and returns the object as it would be, and stores nothing.
 	DryRun bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
@@ -1158,13 +1195,15 @@ type UpdateRequest struct {
 	// When set, the write is conditional on this election.
 	Fence *Fence `protobuf:"bytes,4,opt,name=fence,proto3" json:"fence,omitempty"`
 	// The part of the object to write: empty for the object without its status, "status" for the status and the metadata that
-	// the kind lets status writes change.
+	// the kind lets status writes change, "scale" for the number of replicas.
 	Subresource string `protobuf:"bytes,5,opt,name=subresource,proto3" json:"subresource,omitempty"`
 	// Conditions on other objects, at most 100; the write happens only while all hold.
 	Conditions []*Condition `protobuf:"bytes,6,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	// The caller's lease that the object, which must be under one already, moves to; 0 leaves it where it
 	// is.
-	LeaseId       int64 `protobuf:"varint,7,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
+	LeaseId int64 `protobuf:"varint,7,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
+	// The object to scale. Only with the subresource "scale".
+	Reference     *ObjectReference `protobuf:"bytes,8,opt,name=reference,proto3" json:"reference,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1246,6 +1285,13 @@ func (x *UpdateRequest) GetLeaseId() int64 {
 		return x.LeaseId
 	}
 	return 0
+}
+
+func (x *UpdateRequest) GetReference() *ObjectReference {
+	if x != nil {
+		return x.Reference
+	}
+	return nil
 }
 
 // UpdateResponse holds the updated object.
@@ -1634,7 +1680,7 @@ type PatchRequest struct {
 	// When set, the write is conditional on this election.
 	Fence *Fence `protobuf:"bytes,6,opt,name=fence,proto3" json:"fence,omitempty"`
 	// The part of the object to write: empty for the object without its status, "status" for the status and the metadata that
-	// the kind lets status writes change.
+	// the kind lets status writes change, "scale" for a xebec.autoscaling.v1.Scale, which is then answered.
 	Subresource string `protobuf:"bytes,7,opt,name=subresource,proto3" json:"subresource,omitempty"`
 	// Conditions on other objects, at most 100; the write happens only while all hold.
 	Conditions    []*Condition `protobuf:"bytes,8,rep,name=conditions,proto3" json:"conditions,omitempty"`
@@ -1980,7 +2026,9 @@ type DeleteCollectionRequest struct {
 	// As in DeleteRequest.
 	Conditions []*Condition `protobuf:"bytes,10,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	// As in DeleteRequest.
-	FieldManager  string `protobuf:"bytes,11,opt,name=field_manager,json=fieldManager,proto3" json:"field_manager,omitempty"`
+	FieldManager string `protobuf:"bytes,11,opt,name=field_manager,json=fieldManager,proto3" json:"field_manager,omitempty"`
+	// Version of the kind in the group, whose fields the field selector names. Empty for the one that is stored.
+	Version       string `protobuf:"bytes,12,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2088,6 +2136,13 @@ func (x *DeleteCollectionRequest) GetConditions() []*Condition {
 func (x *DeleteCollectionRequest) GetFieldManager() string {
 	if x != nil {
 		return x.FieldManager
+	}
+	return ""
+}
+
+func (x *DeleteCollectionRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
 	}
 	return ""
 }
@@ -2590,12 +2645,13 @@ var File_xebec_api_v1_resource_proto protoreflect.FileDescriptor
 
 const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"\n" +
-	"\x1bxebec/api/v1/resource.proto\x12\fxebec.api.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1axebec/meta/v1/method.proto\"m\n" +
+	"\x1bxebec/api/v1/resource.proto\x12\fxebec.api.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1axebec/meta/v1/method.proto\"\x87\x01\n" +
 	"\x0fObjectReference\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +
 	"\tnamespace\x18\x03 \x01(\tR\tnamespace\x12\x12\n" +
-	"\x04name\x18\x04 \x01(\tR\x04name\"\xaa\x01\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\"\xaa\x01\n" +
 	"\tCondition\x125\n" +
 	"\x06object\x18\x01 \x01(\v2\x1d.xebec.api.v1.ObjectReferenceR\x06object\x12;\n" +
 	"\vexpectation\x18\x02 \x01(\x0e2\x19.xebec.api.v1.ExpectationR\vexpectation\x12)\n" +
@@ -2603,15 +2659,16 @@ const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"\x05Fence\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12'\n" +
-	"\x0fcreate_revision\x18\x03 \x01(\tR\x0ecreateRevision\"\x99\x01\n" +
+	"\x0fcreate_revision\x18\x03 \x01(\tR\x0ecreateRevision\"\xbb\x01\n" +
 	"\n" +
 	"GetRequest\x125\n" +
 	"\x06object\x18\x01 \x01(\v2\x1d.xebec.api.v1.ObjectReferenceR\x06object\x12\x1f\n" +
 	"\vat_revision\x18\x02 \x01(\tR\n" +
 	"atRevision\x123\n" +
-	"\aat_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06atTime\";\n" +
+	"\aat_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06atTime\x12 \n" +
+	"\vsubresource\x18\x04 \x01(\tR\vsubresource\";\n" +
 	"\vGetResponse\x12,\n" +
-	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\"\xab\x02\n" +
+	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\"\xc5\x02\n" +
 	"\vListRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +
@@ -2622,13 +2679,15 @@ const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"\bcontinue\x18\a \x01(\tR\bcontinue\x12\x1f\n" +
 	"\vat_revision\x18\b \x01(\tR\n" +
 	"atRevision\x123\n" +
-	"\aat_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x06atTime\"\xd5\x01\n" +
+	"\aat_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x06atTime\x12\x18\n" +
+	"\aversion\x18\n" +
+	" \x01(\tR\aversion\"\xd5\x01\n" +
 	"\fListResponse\x12.\n" +
 	"\aobjects\x18\x01 \x03(\v2\x14.google.protobuf.AnyR\aobjects\x12)\n" +
 	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12\x1a\n" +
 	"\bcontinue\x18\x03 \x01(\tR\bcontinue\x125\n" +
 	"\x14remaining_item_count\x18\x04 \x01(\x03H\x00R\x12remainingItemCount\x88\x01\x01B\x17\n" +
-	"\x15_remaining_item_count\"\xe9\x01\n" +
+	"\x15_remaining_item_count\"\x83\x02\n" +
 	"\fWatchRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +
@@ -2636,7 +2695,8 @@ const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"\x0elabel_selector\x18\x04 \x01(\tR\rlabelSelector\x12%\n" +
 	"\x0efield_selector\x18\x05 \x01(\tR\rfieldSelector\x12)\n" +
 	"\x10resource_version\x18\x06 \x01(\tR\x0fresourceVersion\x12\x18\n" +
-	"\aoutline\x18\a \x01(\bR\aoutline\"\xc1\x01\n" +
+	"\aoutline\x18\a \x01(\bR\aoutline\x12\x18\n" +
+	"\aversion\x18\b \x01(\tR\aversion\"\xc1\x01\n" +
 	"\rWatchResponse\x12+\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x17.xebec.api.v1.EventTypeR\x04type\x12,\n" +
 	"\x06object\x18\x02 \x01(\v2\x14.google.protobuf.AnyR\x06object\x12)\n" +
@@ -2653,7 +2713,7 @@ const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"conditions\"Z\n" +
 	"\x0eCreateResponse\x12,\n" +
 	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\x12\x1a\n" +
-	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"\x9c\x02\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"\xd9\x02\n" +
 	"\rUpdateRequest\x12,\n" +
 	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12#\n" +
@@ -2663,7 +2723,8 @@ const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"\n" +
 	"conditions\x18\x06 \x03(\v2\x17.xebec.api.v1.ConditionR\n" +
 	"conditions\x12\x19\n" +
-	"\blease_id\x18\a \x01(\x03R\aleaseId\"Z\n" +
+	"\blease_id\x18\a \x01(\x03R\aleaseId\x12;\n" +
+	"\treference\x18\b \x01(\v2\x1d.xebec.api.v1.ObjectReferenceR\treference\"Z\n" +
 	"\x0eUpdateResponse\x12,\n" +
 	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\x12\x1a\n" +
 	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"\xe5\x01\n" +
@@ -2722,7 +2783,7 @@ const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"\x15_grace_period_seconds\"X\n" +
 	"\x0eDeleteResponse\x12,\n" +
 	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\x12\x18\n" +
-	"\aremoved\x18\x02 \x01(\bR\aremoved\"\xf1\x03\n" +
+	"\aremoved\x18\x02 \x01(\bR\aremoved\"\x8b\x04\n" +
 	"\x17DeleteCollectionRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +
@@ -2737,7 +2798,8 @@ const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"conditions\x18\n" +
 	" \x03(\v2\x17.xebec.api.v1.ConditionR\n" +
 	"conditions\x12#\n" +
-	"\rfield_manager\x18\v \x01(\tR\ffieldManagerB\x17\n" +
+	"\rfield_manager\x18\v \x01(\tR\ffieldManager\x12\x18\n" +
+	"\aversion\x18\f \x01(\tR\aversionB\x17\n" +
 	"\x15_grace_period_seconds\"4\n" +
 	"\x18DeleteCollectionResponse\x12\x18\n" +
 	"\adeleted\x18\x01 \x01(\x03R\adeleted\"\x95\x01\n" +
@@ -2892,70 +2954,71 @@ var file_xebec_api_v1_resource_proto_depIdxs = []int32{
 	34, // 13: xebec.api.v1.UpdateRequest.object:type_name -> google.protobuf.Any
 	7,  // 14: xebec.api.v1.UpdateRequest.fence:type_name -> xebec.api.v1.Fence
 	6,  // 15: xebec.api.v1.UpdateRequest.conditions:type_name -> xebec.api.v1.Condition
-	34, // 16: xebec.api.v1.UpdateResponse.object:type_name -> google.protobuf.Any
-	34, // 17: xebec.api.v1.UpdateStatusRequest.object:type_name -> google.protobuf.Any
-	7,  // 18: xebec.api.v1.UpdateStatusRequest.fence:type_name -> xebec.api.v1.Fence
-	6,  // 19: xebec.api.v1.UpdateStatusRequest.conditions:type_name -> xebec.api.v1.Condition
-	34, // 20: xebec.api.v1.UpdateStatusResponse.object:type_name -> google.protobuf.Any
-	34, // 21: xebec.api.v1.ApplyRequest.object:type_name -> google.protobuf.Any
-	7,  // 22: xebec.api.v1.ApplyRequest.fence:type_name -> xebec.api.v1.Fence
-	6,  // 23: xebec.api.v1.ApplyRequest.conditions:type_name -> xebec.api.v1.Condition
-	5,  // 24: xebec.api.v1.ApplyRequest.reference:type_name -> xebec.api.v1.ObjectReference
-	34, // 25: xebec.api.v1.ApplyResponse.object:type_name -> google.protobuf.Any
-	2,  // 26: xebec.api.v1.ApplyResponse.result:type_name -> xebec.api.v1.ApplyResult
-	5,  // 27: xebec.api.v1.PatchRequest.object:type_name -> xebec.api.v1.ObjectReference
-	3,  // 28: xebec.api.v1.PatchRequest.type:type_name -> xebec.api.v1.PatchType
-	7,  // 29: xebec.api.v1.PatchRequest.fence:type_name -> xebec.api.v1.Fence
-	6,  // 30: xebec.api.v1.PatchRequest.conditions:type_name -> xebec.api.v1.Condition
-	34, // 31: xebec.api.v1.PatchResponse.object:type_name -> google.protobuf.Any
-	5,  // 32: xebec.api.v1.DeleteRequest.object:type_name -> xebec.api.v1.ObjectReference
-	4,  // 33: xebec.api.v1.DeleteRequest.propagation_policy:type_name -> xebec.api.v1.PropagationPolicy
-	7,  // 34: xebec.api.v1.DeleteRequest.fence:type_name -> xebec.api.v1.Fence
-	6,  // 35: xebec.api.v1.DeleteRequest.conditions:type_name -> xebec.api.v1.Condition
-	34, // 36: xebec.api.v1.DeleteResponse.object:type_name -> google.protobuf.Any
-	4,  // 37: xebec.api.v1.DeleteCollectionRequest.propagation_policy:type_name -> xebec.api.v1.PropagationPolicy
-	7,  // 38: xebec.api.v1.DeleteCollectionRequest.fence:type_name -> xebec.api.v1.Fence
-	6,  // 39: xebec.api.v1.DeleteCollectionRequest.conditions:type_name -> xebec.api.v1.Condition
-	14, // 40: xebec.api.v1.Operation.create:type_name -> xebec.api.v1.CreateRequest
-	16, // 41: xebec.api.v1.Operation.update:type_name -> xebec.api.v1.UpdateRequest
-	18, // 42: xebec.api.v1.Operation.update_status:type_name -> xebec.api.v1.UpdateStatusRequest
-	24, // 43: xebec.api.v1.Operation.delete:type_name -> xebec.api.v1.DeleteRequest
-	28, // 44: xebec.api.v1.Operation.bind:type_name -> xebec.api.v1.BindOperation
-	20, // 45: xebec.api.v1.Operation.apply:type_name -> xebec.api.v1.ApplyRequest
-	22, // 46: xebec.api.v1.Operation.patch:type_name -> xebec.api.v1.PatchRequest
-	29, // 47: xebec.api.v1.TransactRequest.operations:type_name -> xebec.api.v1.Operation
-	7,  // 48: xebec.api.v1.TransactRequest.fence:type_name -> xebec.api.v1.Fence
-	6,  // 49: xebec.api.v1.TransactRequest.conditions:type_name -> xebec.api.v1.Condition
-	34, // 50: xebec.api.v1.TransactResponse.objects:type_name -> google.protobuf.Any
-	32, // 51: xebec.api.v1.TransactResponse.results:type_name -> xebec.api.v1.OperationResult
-	2,  // 52: xebec.api.v1.OperationResult.applied:type_name -> xebec.api.v1.ApplyResult
-	8,  // 53: xebec.api.v1.ResourceService.Get:input_type -> xebec.api.v1.GetRequest
-	10, // 54: xebec.api.v1.ResourceService.List:input_type -> xebec.api.v1.ListRequest
-	12, // 55: xebec.api.v1.ResourceService.Watch:input_type -> xebec.api.v1.WatchRequest
-	14, // 56: xebec.api.v1.ResourceService.Create:input_type -> xebec.api.v1.CreateRequest
-	16, // 57: xebec.api.v1.ResourceService.Update:input_type -> xebec.api.v1.UpdateRequest
-	18, // 58: xebec.api.v1.ResourceService.UpdateStatus:input_type -> xebec.api.v1.UpdateStatusRequest
-	20, // 59: xebec.api.v1.ResourceService.Apply:input_type -> xebec.api.v1.ApplyRequest
-	22, // 60: xebec.api.v1.ResourceService.Patch:input_type -> xebec.api.v1.PatchRequest
-	24, // 61: xebec.api.v1.ResourceService.Delete:input_type -> xebec.api.v1.DeleteRequest
-	26, // 62: xebec.api.v1.ResourceService.DeleteCollection:input_type -> xebec.api.v1.DeleteCollectionRequest
-	30, // 63: xebec.api.v1.ResourceService.Transact:input_type -> xebec.api.v1.TransactRequest
-	9,  // 64: xebec.api.v1.ResourceService.Get:output_type -> xebec.api.v1.GetResponse
-	11, // 65: xebec.api.v1.ResourceService.List:output_type -> xebec.api.v1.ListResponse
-	13, // 66: xebec.api.v1.ResourceService.Watch:output_type -> xebec.api.v1.WatchResponse
-	15, // 67: xebec.api.v1.ResourceService.Create:output_type -> xebec.api.v1.CreateResponse
-	17, // 68: xebec.api.v1.ResourceService.Update:output_type -> xebec.api.v1.UpdateResponse
-	19, // 69: xebec.api.v1.ResourceService.UpdateStatus:output_type -> xebec.api.v1.UpdateStatusResponse
-	21, // 70: xebec.api.v1.ResourceService.Apply:output_type -> xebec.api.v1.ApplyResponse
-	23, // 71: xebec.api.v1.ResourceService.Patch:output_type -> xebec.api.v1.PatchResponse
-	25, // 72: xebec.api.v1.ResourceService.Delete:output_type -> xebec.api.v1.DeleteResponse
-	27, // 73: xebec.api.v1.ResourceService.DeleteCollection:output_type -> xebec.api.v1.DeleteCollectionResponse
-	31, // 74: xebec.api.v1.ResourceService.Transact:output_type -> xebec.api.v1.TransactResponse
-	64, // [64:75] is the sub-list for method output_type
-	53, // [53:64] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	5,  // 16: xebec.api.v1.UpdateRequest.reference:type_name -> xebec.api.v1.ObjectReference
+	34, // 17: xebec.api.v1.UpdateResponse.object:type_name -> google.protobuf.Any
+	34, // 18: xebec.api.v1.UpdateStatusRequest.object:type_name -> google.protobuf.Any
+	7,  // 19: xebec.api.v1.UpdateStatusRequest.fence:type_name -> xebec.api.v1.Fence
+	6,  // 20: xebec.api.v1.UpdateStatusRequest.conditions:type_name -> xebec.api.v1.Condition
+	34, // 21: xebec.api.v1.UpdateStatusResponse.object:type_name -> google.protobuf.Any
+	34, // 22: xebec.api.v1.ApplyRequest.object:type_name -> google.protobuf.Any
+	7,  // 23: xebec.api.v1.ApplyRequest.fence:type_name -> xebec.api.v1.Fence
+	6,  // 24: xebec.api.v1.ApplyRequest.conditions:type_name -> xebec.api.v1.Condition
+	5,  // 25: xebec.api.v1.ApplyRequest.reference:type_name -> xebec.api.v1.ObjectReference
+	34, // 26: xebec.api.v1.ApplyResponse.object:type_name -> google.protobuf.Any
+	2,  // 27: xebec.api.v1.ApplyResponse.result:type_name -> xebec.api.v1.ApplyResult
+	5,  // 28: xebec.api.v1.PatchRequest.object:type_name -> xebec.api.v1.ObjectReference
+	3,  // 29: xebec.api.v1.PatchRequest.type:type_name -> xebec.api.v1.PatchType
+	7,  // 30: xebec.api.v1.PatchRequest.fence:type_name -> xebec.api.v1.Fence
+	6,  // 31: xebec.api.v1.PatchRequest.conditions:type_name -> xebec.api.v1.Condition
+	34, // 32: xebec.api.v1.PatchResponse.object:type_name -> google.protobuf.Any
+	5,  // 33: xebec.api.v1.DeleteRequest.object:type_name -> xebec.api.v1.ObjectReference
+	4,  // 34: xebec.api.v1.DeleteRequest.propagation_policy:type_name -> xebec.api.v1.PropagationPolicy
+	7,  // 35: xebec.api.v1.DeleteRequest.fence:type_name -> xebec.api.v1.Fence
+	6,  // 36: xebec.api.v1.DeleteRequest.conditions:type_name -> xebec.api.v1.Condition
+	34, // 37: xebec.api.v1.DeleteResponse.object:type_name -> google.protobuf.Any
+	4,  // 38: xebec.api.v1.DeleteCollectionRequest.propagation_policy:type_name -> xebec.api.v1.PropagationPolicy
+	7,  // 39: xebec.api.v1.DeleteCollectionRequest.fence:type_name -> xebec.api.v1.Fence
+	6,  // 40: xebec.api.v1.DeleteCollectionRequest.conditions:type_name -> xebec.api.v1.Condition
+	14, // 41: xebec.api.v1.Operation.create:type_name -> xebec.api.v1.CreateRequest
+	16, // 42: xebec.api.v1.Operation.update:type_name -> xebec.api.v1.UpdateRequest
+	18, // 43: xebec.api.v1.Operation.update_status:type_name -> xebec.api.v1.UpdateStatusRequest
+	24, // 44: xebec.api.v1.Operation.delete:type_name -> xebec.api.v1.DeleteRequest
+	28, // 45: xebec.api.v1.Operation.bind:type_name -> xebec.api.v1.BindOperation
+	20, // 46: xebec.api.v1.Operation.apply:type_name -> xebec.api.v1.ApplyRequest
+	22, // 47: xebec.api.v1.Operation.patch:type_name -> xebec.api.v1.PatchRequest
+	29, // 48: xebec.api.v1.TransactRequest.operations:type_name -> xebec.api.v1.Operation
+	7,  // 49: xebec.api.v1.TransactRequest.fence:type_name -> xebec.api.v1.Fence
+	6,  // 50: xebec.api.v1.TransactRequest.conditions:type_name -> xebec.api.v1.Condition
+	34, // 51: xebec.api.v1.TransactResponse.objects:type_name -> google.protobuf.Any
+	32, // 52: xebec.api.v1.TransactResponse.results:type_name -> xebec.api.v1.OperationResult
+	2,  // 53: xebec.api.v1.OperationResult.applied:type_name -> xebec.api.v1.ApplyResult
+	8,  // 54: xebec.api.v1.ResourceService.Get:input_type -> xebec.api.v1.GetRequest
+	10, // 55: xebec.api.v1.ResourceService.List:input_type -> xebec.api.v1.ListRequest
+	12, // 56: xebec.api.v1.ResourceService.Watch:input_type -> xebec.api.v1.WatchRequest
+	14, // 57: xebec.api.v1.ResourceService.Create:input_type -> xebec.api.v1.CreateRequest
+	16, // 58: xebec.api.v1.ResourceService.Update:input_type -> xebec.api.v1.UpdateRequest
+	18, // 59: xebec.api.v1.ResourceService.UpdateStatus:input_type -> xebec.api.v1.UpdateStatusRequest
+	20, // 60: xebec.api.v1.ResourceService.Apply:input_type -> xebec.api.v1.ApplyRequest
+	22, // 61: xebec.api.v1.ResourceService.Patch:input_type -> xebec.api.v1.PatchRequest
+	24, // 62: xebec.api.v1.ResourceService.Delete:input_type -> xebec.api.v1.DeleteRequest
+	26, // 63: xebec.api.v1.ResourceService.DeleteCollection:input_type -> xebec.api.v1.DeleteCollectionRequest
+	30, // 64: xebec.api.v1.ResourceService.Transact:input_type -> xebec.api.v1.TransactRequest
+	9,  // 65: xebec.api.v1.ResourceService.Get:output_type -> xebec.api.v1.GetResponse
+	11, // 66: xebec.api.v1.ResourceService.List:output_type -> xebec.api.v1.ListResponse
+	13, // 67: xebec.api.v1.ResourceService.Watch:output_type -> xebec.api.v1.WatchResponse
+	15, // 68: xebec.api.v1.ResourceService.Create:output_type -> xebec.api.v1.CreateResponse
+	17, // 69: xebec.api.v1.ResourceService.Update:output_type -> xebec.api.v1.UpdateResponse
+	19, // 70: xebec.api.v1.ResourceService.UpdateStatus:output_type -> xebec.api.v1.UpdateStatusResponse
+	21, // 71: xebec.api.v1.ResourceService.Apply:output_type -> xebec.api.v1.ApplyResponse
+	23, // 72: xebec.api.v1.ResourceService.Patch:output_type -> xebec.api.v1.PatchResponse
+	25, // 73: xebec.api.v1.ResourceService.Delete:output_type -> xebec.api.v1.DeleteResponse
+	27, // 74: xebec.api.v1.ResourceService.DeleteCollection:output_type -> xebec.api.v1.DeleteCollectionResponse
+	31, // 75: xebec.api.v1.ResourceService.Transact:output_type -> xebec.api.v1.TransactResponse
+	65, // [65:76] is the sub-list for method output_type
+	54, // [54:65] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_xebec_api_v1_resource_proto_init() }
