@@ -82,46 +82,62 @@ func (s *Service) setup(t *controller.Term) error {
 	podKind := kind.Of(&corev1.Pod{})
 	g := newGraph(t.Client(), s.kinds)
 	gc := &garbage{client: t.Client(), graph: g, events: s.Events(), absent: newAbsentees()}
-	for _, k := range s.kinds.Kinds() {
-		// Events own nothing, are owned by nothing, and vanish by themselves.
-		if k.Group == "" && k.Name == "Event" {
-			continue
-		}
-		o := client.InformerOptions[kind.Object]{
-			Kind: k, MetadataOnly: true, Transform: slim,
-			Indexers: map[string]func(kind.Object) []string{byOwner: ownerUIDs},
-		}
-		if k == podKind {
-			o.MetadataOnly, o.Transform = false, slimPod
-		}
-		i := controller.Informer(t, o)
-		c := t.Controller(k.Plural, s.cfg.Workers, func(ctx context.Context, key controller.Key) (controller.Result, error) {
-			return gc.reconcile(ctx, k, key)
-		})
-		controller.Source(c, i)
-		g.add(k, i, c)
-		i.OnChange(func(old, now kind.Object) { g.changed(k, old, now) })
-	}
-
-	n := &namespaces{client: t.Client(), kinds: namespacedKinds(s.kinds)}
+	n := &namespaces{client: t.Client(), kinds: s.kinds}
 	n.informer = controller.Informer(t, client.InformerOptions[*corev1.Namespace]{})
 	c := t.Controller("namespace-deletion", s.cfg.Workers, n.reconcile)
 	controller.For(c, n.informer)
-	for _, k := range n.kinds {
-		if m := g.members[k]; m != nil {
-			m.informer.OnChange(func(old, now kind.Object) { n.left(c, old, now) })
+	add := func(t *controller.Term, k *kind.Kind) {
+		s.add(t, k, gc, func(old, now kind.Object) { n.left(c, old, now) })
+	}
+	for _, k := range s.kinds.Kinds() {
+		if !k.Dynamic {
+			add(t, k)
 		}
 	}
+	d := &dynamicKinds{kinds: s.kinds, graph: g, term: t, add: add}
+	t.Go("dynamic-kinds", d.run)
+	t.Go("discovery", func(ctx context.Context) error { return discover(ctx, t.Client(), s.kinds, t.Logger()) })
 
 	o := &orphans{client: t.Client(), namespaces: n.informer, graph: g, log: t.Logger()}
 	t.Go("orphans", o.run)
 
 	if s.cfg.FinishedPods > 0 {
-		f := &finishedPods{client: t.Client(), informer: g.members[podKind].informer, keep: s.cfg.FinishedPods, log: t.Logger()}
+		f := &finishedPods{client: t.Client(), informer: g.member(podKind).informer, keep: s.cfg.FinishedPods, log: t.Logger()}
 		t.Go("finished-pods", f.run)
 	}
 	return nil
 }
+
+// add makes a term collect the objects of a kind. Objects of namespaces that are gone are reported to left.
+func (s *Service) add(t *controller.Term, k *kind.Kind, gc *garbage, left func(old, now kind.Object)) {
+	if isEvent(k) {
+		return
+	}
+	o := client.InformerOptions[kind.Object]{
+		Kind: k, MetadataOnly: true, Transform: slim,
+		Indexers: map[string]func(kind.Object) []string{byOwner: ownerUIDs},
+	}
+	if k == kind.Of(&corev1.Pod{}) {
+		o.MetadataOnly, o.Transform = false, slimPod
+	}
+	i := controller.Informer(t, o)
+	name := k.Plural
+	if k.Dynamic {
+		name = k.Resource()
+	}
+	c := t.Controller(name, s.cfg.Workers, func(ctx context.Context, key controller.Key) (controller.Result, error) {
+		return gc.reconcile(ctx, k, key)
+	})
+	controller.Source(c, i)
+	gc.graph.add(k, i, c)
+	i.OnChange(func(old, now kind.Object) { gc.graph.changed(k, old, now) })
+	if k.Namespaced {
+		i.OnChange(left)
+	}
+}
+
+// isEvent reports whether a kind is that of events, which own nothing, are owned by nothing, and vanish by themselves.
+func isEvent(k *kind.Kind) bool { return k.Group == "" && k.Name == "Event" }
 
 func namespacedKinds(kinds *scheme.Scheme) []*kind.Kind {
 	var namespaced []*kind.Kind

@@ -18,6 +18,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client/clienttest"
 	"github.com/xebec-project/xebec/internal/elected"
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -26,9 +27,15 @@ import (
 // start runs a collector until the test ends. Objects given are there before it.
 func start(t *testing.T, cfg Config, objects ...kind.Object) (*clienttest.Server, *client.Client) {
 	t.Helper()
+	return startWith(t, kind.NewScheme(), cfg, objects...)
+}
+
+// startWith is start for the kinds of a scheme.
+func startWith(t *testing.T, kinds *scheme.Scheme, cfg Config, objects ...kind.Object) (*clienttest.Server, *client.Client) {
+	t.Helper()
 	s, c := clienttest.Start(t)
 	clienttest.Seed(s, objects...)
-	svc, err := New(cfg, Deps{Deps: elected.Deps{Host: "master-1", Client: c}, Scheme: kind.NewScheme()})
+	svc, err := New(cfg, Deps{Deps: elected.Deps{Host: "master-1", Client: c}, Scheme: kinds})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,6 +115,39 @@ func TestBackground(t *testing.T) {
 		clienttest.Seed(s, configMap("late", owner("a")))
 		settle()
 		expectNames(t, c, "a late dependent", "other")
+	})
+}
+
+// TestDynamicKinds adds a kind to a collector that leads, and removes it.
+func TestDynamicKinds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		maps := kind.Of(&corev1.ConfigMap{})
+		secrets := kind.NewScheme()
+		if err := secrets.Unregister(maps); err != nil {
+			t.Fatal(err)
+		}
+		_, c := startWith(t, secrets, Config{}, configMap("a"), configMap("b", owner("a")), configMap("c", owner("b")))
+		remove(t, c, "a")
+		settle()
+		expectNames(t, c, "of a kind that is not registered", "b c")
+		dynamic := &kind.Kind{
+			Version: maps.Version, Name: maps.Name, Plural: maps.Plural, Singular: maps.Singular, Namespaced: true, Dynamic: true,
+			New: maps.New, Rules: maps.Rules,
+		}
+		if err := secrets.Register(dynamic); err != nil {
+			t.Fatal(err)
+		}
+		settle()
+		expectNames(t, c, "of a kind that was added", "")
+		if err := secrets.Unregister(dynamic); err != nil {
+			t.Fatal(err)
+		}
+		settle()
+		if _, err := client.Create(t.Context(), c, configMap("d", owner("a"))); err != nil {
+			t.Fatal(err)
+		}
+		settle()
+		expectNames(t, c, "of a kind that was removed", "d")
 	})
 }
 

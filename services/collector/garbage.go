@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
@@ -14,6 +15,9 @@ import (
 	"github.com/xebec-project/xebec/internal/kind"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
+
+// syncInterval is how often a deletion that waits for a kind to be known is looked at again.
+const syncInterval = time.Second
 
 // garbage decides about one object at a time.
 type garbage struct {
@@ -35,6 +39,9 @@ func (g *garbage) reconcile(ctx context.Context, k *kind.Kind, key controller.Ke
 		if len(m.GetOwnerReferences()) > 0 {
 			err = g.judge(ctx, k, obj)
 		}
+	case !g.graph.synced():
+		// Dependents may be of a kind that is not known yet.
+		return controller.Result{RequeueAfter: syncInterval}, nil
 	case slices.Contains(m.GetFinalizers(), kind.FinalizerOrphan):
 		err = g.orphan(ctx, k, obj)
 	case slices.Contains(m.GetFinalizers(), kind.FinalizerForeground):

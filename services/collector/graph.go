@@ -1,7 +1,9 @@
 package collector
 
 import (
+	"maps"
 	"slices"
+	"sync"
 
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
@@ -15,8 +17,10 @@ const byOwner = "owner"
 
 // graph is who owns what: the informers of all kinds, each with an index by owner.
 type graph struct {
-	client  *client.Client
-	kinds   *scheme.Scheme
+	client *client.Client
+	kinds  *scheme.Scheme
+
+	mu      sync.RWMutex
 	members map[*kind.Kind]*member
 }
 
@@ -37,12 +41,44 @@ func newGraph(c *client.Client, kinds *scheme.Scheme) *graph {
 }
 
 func (g *graph) add(k *kind.Kind, i *client.Informer[kind.Object], c *controller.Controller) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.members[k] = &member{i, c}
+}
+
+func (g *graph) remove(k *kind.Kind) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.members, k)
+}
+
+// member returns what the graph has of a kind, nil for nothing.
+func (g *graph) member(k *kind.Kind) *member {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.members[k]
+}
+
+// all returns the kinds in the graph.
+func (g *graph) all() map[*kind.Kind]*member {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return maps.Clone(g.members)
+}
+
+// synced reports whether the objects of all kinds are known. Those of a kind that was added a moment ago may not be.
+func (g *graph) synced() bool {
+	for _, m := range g.all() {
+		if !m.informer.HasSynced() {
+			return false
+		}
+	}
+	return true
 }
 
 // get returns the mirrored object, if there is one.
 func (g *graph) get(k *kind.Kind, key controller.Key) (kind.Object, bool) {
-	m := g.members[k]
+	m := g.member(k)
 	if m == nil {
 		return nil, false
 	}
@@ -52,7 +88,7 @@ func (g *graph) get(k *kind.Kind, key controller.Key) (kind.Object, bool) {
 // dependents returns the objects that name uid as an owner.
 func (g *graph) dependents(uid string) []dependent {
 	var found []dependent
-	for k, m := range g.members {
+	for k, m := range g.all() {
 		for _, obj := range m.informer.ByIndex(byOwner, uid) {
 			found = append(found, dependent{k, obj})
 		}
@@ -62,7 +98,7 @@ func (g *graph) dependents(uid string) []dependent {
 
 // enqueue has an object looked at.
 func (g *graph) enqueue(k *kind.Kind, key controller.Key) {
-	if m := g.members[k]; m != nil {
+	if m := g.member(k); m != nil {
 		m.controller.Enqueue(key)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -31,7 +32,7 @@ const (
 type namespaces struct {
 	client   *client.Client
 	informer *client.Informer[*corev1.Namespace]
-	kinds    []*kind.Kind // that live in namespaces
+	kinds    *scheme.Scheme
 }
 
 // left has a terminating namespace looked at when something in it is gone, or still comes in.
@@ -81,7 +82,7 @@ func (r remains) none() bool { return len(r.objects) == 0 }
 func (n *namespaces) empty(ctx context.Context, namespace string) (remains, error) {
 	r := remains{map[string]int{}, map[string]int{}}
 	var errs []error
-	for _, k := range n.kinds {
+	for _, k := range namespacedKinds(n.kinds) {
 		left, err := n.emptyOf(ctx, k, namespace)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("delete the %s of namespace %s: %w", k.Plural, namespace, err))

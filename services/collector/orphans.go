@@ -46,7 +46,7 @@ func (o *orphans) sweep(ctx context.Context) error {
 	// All are seen before the first namespace is looked for. An object is made only in a namespace that exists: one whose
 	// namespace is absent after the object was seen has outlived it, even if there is one of its name again in a moment.
 	suspects := map[string][]dependent{}
-	for k, m := range o.graph.members {
+	for k, m := range o.graph.all() {
 		if !k.Namespaced {
 			continue
 		}
