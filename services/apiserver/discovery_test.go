@@ -36,7 +36,7 @@ func TestListKinds(t *testing.T) {
 	want := &apiv1.KindDescription{
 		Group: "apps", Version: "v1", Kind: "Deployment", Plural: "deployments", Singular: "deployment", ShortNames: []string{"deploy"},
 		Namespaced: true, Stored: true, Message: "xebec.apps.v1.Deployment",
-		Verbs:            []string{"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"},
+		Verbs: []string{"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"},
 		Subresources: []*apiv1.SubresourceDescription{
 			{Name: "scale", Verbs: []string{"get", "patch", "update"}}, {Name: "status", Verbs: []string{"patch", "update"}},
 		},
