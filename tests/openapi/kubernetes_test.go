@@ -111,7 +111,8 @@ func (c *comparison) finish(least int, part func(at string) bool) {
 	c.t.Logf("%d compared, %d differences", c.compared, len(c.used))
 }
 
-// TestDefinitionsOfKubernetes compares every definition that Kubernetes has, in both versions, with its own.
+// TestDefinitionsOfKubernetes compares every definition that Kubernetes has, in both versions, with
+// its own.
 func TestDefinitionsOfKubernetes(t *testing.T) {
 	dir := kubernetesDocuments(t)
 	c := newComparison(t)

@@ -1,6 +1,6 @@
-// Package comments has the comments of the messages and fields that objects are made of. They describe
-// fields to people, in the command line and in OpenAPI documents. The comments are embedded, since
-// descriptors that are compiled into a program have none.
+// Package comments has the comments of the messages and fields that objects are made of. They
+// describe fields to people, in the command line and in OpenAPI documents. The comments are
+// embedded, since descriptors that are compiled into a program have none.
 package comments
 
 import (
@@ -19,8 +19,8 @@ import (
 //go:embed comments.json.gz
 var compressed []byte
 
-// All returns the comments by full name of message or field, each as one paragraph. The map is shared.
-// It fails only if the embedded file is damaged.
+// All returns the comments by full name of message or field, each as one paragraph. The map is
+// shared. It fails only if the embedded file is damaged.
 var All = sync.OnceValues(func() (map[protoreflect.FullName]string, error) {
 	r, err := gzip.NewReader(bytes.NewReader(compressed))
 	if err != nil {

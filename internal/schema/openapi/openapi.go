@@ -1,7 +1,7 @@
-// Package openapi has the OpenAPI documents of the compiled-in kinds, which are made at build time and
-// embedded: a document of version 3 for each group version and one of version 2 for all of them, as JSON
-// and as protobuf. Package build makes them. Their descriptions are those of package comments, which
-// "go generate ./..." writes before them, since it goes by directory.
+// Package openapi has the OpenAPI documents of the compiled-in kinds, which are made at build time
+// and embedded: a document of version 3 for each group version and one of version 2 for all of
+// them, as JSON and as protobuf. Package build makes them. Their descriptions are those of package
+// comments, which "go generate ./..." writes before them, since it goes by directory.
 package openapi
 
 import (
@@ -44,8 +44,8 @@ func GroupVersions() ([]string, error) {
 // V3 returns the name of the document of a group version.
 func V3(groupVersion string) string { return "v3/" + groupVersion + ".json" }
 
-// Compressed returns a document in the gzip format, as HTTP bodies may be. The error is fs.ErrNotExist
-// for a name that no document has.
+// Compressed returns a document in the gzip format, as HTTP bodies may be. The error is
+// fs.ErrNotExist for a name that no document has.
 func Compressed(name string) ([]byte, error) {
 	return documents.ReadFile("documents/" + name + suffix)
 }

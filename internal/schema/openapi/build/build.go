@@ -17,8 +17,9 @@ type Document struct {
 	JSON []byte
 }
 
-// Documents returns a document of OpenAPI 3 for each group version of a scheme, in the order of the
-// scheme, and one of OpenAPI 2 for all. Comments are the descriptions, by full name of message or field.
+// Documents returns a document of OpenAPI 3 for each group version of a scheme, in the order of
+// the scheme, and one of OpenAPI 2 for all. Comments are the descriptions, by full name of message
+// or field.
 func Documents(kinds *scheme.Scheme, comments map[protoreflect.FullName]string) (three []Document, two Document, err error) {
 	served := kinds.Served()
 	names := definitionNames(served)
@@ -39,7 +40,9 @@ func Documents(kinds *scheme.Scheme, comments map[protoreflect.FullName]string) 
 		if b.err != nil {
 			return nil, Document{}, fmt.Errorf("%s: %w", group[0].APIVersion(), b.err)
 		}
-		text, err := json.Marshal(v3{OpenAPI: "3.0.0", Info: title, Paths: b.paths, Components: components{Schemas: b.definitions, Schemes: bearer}})
+		text, err := json.Marshal(v3{
+			OpenAPI: "3.0.0", Info: title, Paths: b.paths, Components: components{Schemas: b.definitions, Schemes: bearer},
+		})
 		if err != nil {
 			return nil, Document{}, err
 		}

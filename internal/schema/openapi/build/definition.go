@@ -25,9 +25,9 @@ var machineryNames = map[protoreflect.FullName]string{
 	"xebec.meta.v1.RawExtension": machinery + "runtime.RawExtension",
 }
 
-// definitionNames returns the names of the definitions of all messages that kinds reach. Messages that
-// Kubernetes has too are named as there; others are named by the group of their kind, as those of
-// custom resources are.
+// definitionNames returns the names of the definitions of all messages that kinds reach. Messages
+// that Kubernetes has too are named as there; others are named by the group of their kind, as
+// those of custom resources are.
 func definitionNames(kinds []*scheme.Kind) map[protoreflect.FullName]string {
 	names := map[protoreflect.FullName]string{}
 	for _, own := range []bool{false, true} {
@@ -86,8 +86,8 @@ func (b *builder) fail(format string, args ...any) {
 	}
 }
 
-// define adds a definition, unless it is there, and returns a reference to it. fill is called after the
-// name is taken, since types contain themselves.
+// define adds a definition, unless it is there, and returns a reference to it. fill is called
+// after the name is taken, since types contain themselves.
 func (b *builder) define(name string, fill func(*definition)) *definition {
 	if b.definitions == nil {
 		b.definitions = map[string]*definition{}
@@ -153,8 +153,8 @@ func (b *builder) addType(d *definition, kind scheme.GVK) {
 	d.Properties["kind"] = &definition{Type: "string", Description: "Kind of the object, such as Pod."}
 }
 
-// properties adds the fields of a message to a definition. Members of inline messages are members of the
-// message itself.
+// properties adds the fields of a message to a definition. Members of inline messages are members
+// of the message itself.
 func (b *builder) properties(d *definition, m protoreflect.MessageDescriptor) {
 	for i := range m.Fields().Len() {
 		f := m.Fields().Get(i)

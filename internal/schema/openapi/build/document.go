@@ -1,7 +1,7 @@
-// Package build makes OpenAPI documents of version 2 and 3 from the kinds of a scheme: definitions from
-// the descriptors of messages and the options of their fields (xebec.meta.v1.FieldRules), paths from the
-// verbs and subresources of kinds. Names, paths, parameters and extensions are those of Kubernetes'
-// documents, which kubectl and other clients read.
+// Package build makes OpenAPI documents of version 2 and 3 from the kinds of a scheme: definitions
+// from the descriptors of messages and the options of their fields (xebec.meta.v1.FieldRules),
+// paths from the verbs and subresources of kinds. Names, paths, parameters and extensions are
+// those of Kubernetes' documents, which kubectl and other clients read.
 package build
 
 import (
@@ -74,7 +74,8 @@ type definition struct {
 	Unions        []union  `json:"x-kubernetes-unions,omitempty"`
 }
 
-// union states that at most one of some fields is set: the one that the discriminator names, if any.
+// union states that at most one of some fields is set: the one that the discriminator names, if
+// any.
 type union struct {
 	Discriminator string            `json:"discriminator,omitempty"`
 	Fields        map[string]string `json:"fields-to-discriminateBy"`

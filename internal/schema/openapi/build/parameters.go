@@ -17,7 +17,8 @@ var (
 
 	// fieldValidation is the parameter by which kubectl finds out that the server validates fields.
 	fieldValidation = query("fieldValidation", "string",
-		"What becomes of unknown and duplicate fields: Ignore drops them, Warn drops them with a warning, Strict refuses the request. Warn if empty.")
+		"What becomes of unknown and duplicate fields: Ignore drops them, Warn drops them with a warning, "+
+			"Strict refuses the request. Warn if empty.")
 	fieldManager = query("fieldManager", "string",
 		"Name of the manager that owns the written fields. Required for apply; the start of the User-Agent otherwise if empty.")
 )

@@ -17,7 +17,8 @@ var (
 	anyType = []string{"*/*"}
 )
 
-// Verb and action of the operations on objects: the verb begins the operation's id, and clients find operations by the action.
+// Verb and action of the operations on objects: the verb begins the operation's id, and clients
+// find operations by the action.
 const (
 	actionList             = "list"
 	actionPost             = "post"
@@ -90,7 +91,8 @@ func (r resource) collection() *pathItem {
 	r.respond(create, objectTypes, r.object, "200", "201", "202")
 	create.Parameters = append(create.Parameters, r.parameters(writeParameters)...)
 
-	clear := r.operation(actionDeleteCollection, r.id("delete", "Collection"), "delete the objects of kind "+r.kind.Name+" that a list with the same selectors returns")
+	clear := r.operation(actionDeleteCollection, r.id("delete", "Collection"),
+		"delete the objects of kind "+r.kind.Name+" that a list with the same selectors returns")
 	r.accept(clear, anyType, r.message(httpMessage("DeleteOptions")), false)
 	r.respond(clear, objectTypes, r.message(httpMessage("Status")), "200")
 	clear.Parameters = append(clear.Parameters, r.parameters(slices.Concat(deleteParameters, selectParameters))...)

@@ -1,4 +1,5 @@
-// Command generate writes the OpenAPI documents of the compiled-in kinds to a directory, compressed.
+// Command generate writes the OpenAPI documents of the compiled-in kinds to a directory,
+// compressed.
 package main
 
 import (
