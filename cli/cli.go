@@ -48,11 +48,11 @@ import (
 // Run runs one command line, without the program's name, and returns the exit code. Errors are
 // printed. Further subcommands may be given, such as the lab's.
 func Run(ctx context.Context, args []string, streams session.Streams, more ...*cobra.Command) int {
-	s := session.New(streams)
-	return run(ctx, s, args, more...)
+	return RunSession(ctx, session.New(streams), args, more...)
 }
 
-func run(ctx context.Context, s *session.Session, args []string, more ...*cobra.Command) int {
+// RunSession is Run with a session of the caller's.
+func RunSession(ctx context.Context, s *session.Session, args []string, more ...*cobra.Command) int {
 	root := rootCommand(s)
 	root.AddCommand(more...)
 	command.Strict(root)

@@ -323,7 +323,7 @@ func TestGetWatch(t *testing.T) {
 	s := session.New(session.Streams{In: strings.NewReader(""), Out: out, Err: io.Discard})
 	s.Dial = c.dialer()
 	done := make(chan int)
-	go func() { done <- run(ctx, s, []string{"get", "pods", "-w", "-o", "name"}) }()
+	go func() { done <- RunSession(ctx, s, []string{"get", "pods", "-w", "-o", "name"}) }()
 	expect := func(want string) {
 		t.Helper()
 		select {

@@ -297,7 +297,7 @@ func (c *fakeCluster) runContext(t *testing.T, ctx context.Context, input string
 	s := session.New(session.Streams{In: strings.NewReader(input), Out: &out, Err: &errs})
 	s.Now = func() time.Time { return testNow }
 	s.Dial = c.dialer()
-	code := run(ctx, s, args)
+	code := RunSession(ctx, s, args)
 	return result{out.String(), errs.String(), code}
 }
 

@@ -155,7 +155,7 @@ func TestPortForward(t *testing.T) {
 			s.Dial = c.dialer()
 			done := make(chan int, 1)
 			go func() {
-				done <- run(ctx, s, append([]string{"port-forward"}, args...))
+				done <- RunSession(ctx, s, append([]string{"port-forward"}, args...))
 				w.Close()
 			}()
 			line := make([]byte, 100)
@@ -202,7 +202,7 @@ func TestPortForward(t *testing.T) {
 		s := session.New(session.Streams{In: strings.NewReader(""), Out: w, Err: io.Discard})
 		s.Dial = c.dialer()
 		done := make(chan int, 1)
-		go func() { done <- run(ctx, s, []string{"port-forward", "web-1", ":8080"}) }()
+		go func() { done <- RunSession(ctx, s, []string{"port-forward", "web-1", ":8080"}) }()
 		line := make([]byte, 100)
 		n, err := out.Read(line)
 		if err != nil {

@@ -290,7 +290,7 @@ func TestNoCommandObeysTheCluster(t *testing.T) {
 			return grpc.NewClient("passthrough:///memory", grpc.WithTransportCredentials(insecure.NewCredentials()),
 				grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
 		}
-		run(ctx, s, args)
+		RunSession(ctx, s, args)
 		return out.String()
 	}
 	lines := commandLines(t)

@@ -6,9 +6,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/reflect/protodesc"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/xebec-project/xebec/cli/jsonpath"
 	"github.com/xebec-project/xebec/cli/session"
@@ -43,71 +40,23 @@ func discover(s *session.Session) error {
 		if err != nil {
 			return fmt.Errorf("schema of %s: %w", gvk, err)
 		}
-		message, err := messageOf(response)
+		k, err := discovered(d, response)
 		if err != nil {
-			return fmt.Errorf("schema of %s: %w", gvk, err)
+			return err
 		}
-		if err := s.Kinds.Register(discovered(d, message)); err != nil {
+		if err := s.Kinds.Register(k); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// messageOf finds the message of a schema. Files that the program was compiled with stay as they
-// are.
-func messageOf(schema *apiv1.GetSchemaResponse) (protoreflect.MessageDescriptor, error) {
-	files := &discoveredFiles{}
-	for _, f := range schema.GetFiles().GetFile() {
-		if _, err := protoregistry.GlobalFiles.FindFileByPath(f.GetName()); err == nil {
-			continue
-		}
-		file, err := protodesc.NewFile(f, files)
-		if err != nil {
-			return nil, err
-		}
-		if err := files.own.RegisterFile(file); err != nil {
-			return nil, err
-		}
-	}
-	d, err := files.FindDescriptorByName(protoreflect.FullName(schema.GetMessage()))
-	if err != nil {
-		return nil, fmt.Errorf("message %s: %w", schema.GetMessage(), err)
-	}
-	message, ok := d.(protoreflect.MessageDescriptor)
-	if !ok {
-		return nil, fmt.Errorf("%s is not a message", schema.GetMessage())
-	}
-	return message, nil
-}
-
-// discoveredFiles resolves names in the files that the program was compiled with, then in its own.
-type discoveredFiles struct{ own protoregistry.Files }
-
-func (f *discoveredFiles) FindFileByPath(path string) (protoreflect.FileDescriptor, error) {
-	if file, err := protoregistry.GlobalFiles.FindFileByPath(path); err == nil {
-		return file, nil
-	}
-	return f.own.FindFileByPath(path)
-}
-
-func (f *discoveredFiles) FindDescriptorByName(name protoreflect.FullName) (protoreflect.Descriptor, error) {
-	if d, err := protoregistry.GlobalFiles.FindDescriptorByName(name); err == nil {
-		return d, nil
-	}
-	return f.own.FindDescriptorByName(name)
-}
-
 // discovered describes a kind that the program was not compiled with. Tables of it have the columns
 // that show one field. The server checks its objects.
-func discovered(d *apiv1.KindDescription, message protoreflect.MessageDescriptor) *kind.Kind {
-	k := &kind.Kind{
-		Group: d.GetGroup(), Version: d.GetVersion(), Name: d.GetKind(), Plural: d.GetPlural(), Singular: d.GetSingular(),
-		ShortNames: d.GetShortNames(), Namespaced: d.GetNamespaced(), HideName: d.GetHideName(), Dynamic: true,
-		Rules: scheme.Unchecked{},
-	}
-	for _, sub := range d.GetSubresources() {
-		k.Subresources = append(k.Subresources, scheme.Subresource{Name: sub.GetName(), Verbs: sub.GetVerbs()})
+func discovered(d *apiv1.KindDescription, schema *apiv1.GetSchemaResponse) (*kind.Kind, error) {
+	k, err := scheme.FromDescription(d, schema)
+	if err != nil {
+		return nil, err
 	}
 	for _, c := range d.GetColumns() {
 		switch path, err := jsonpath.ParsePath(c.GetJsonPath()); {
@@ -120,8 +69,7 @@ func discovered(d *apiv1.KindDescription, message protoreflect.MessageDescriptor
 			})
 		}
 	}
-	k.New = scheme.Constructor(k, message)
-	return k
+	return k, nil
 }
 
 // cell is the text of the first value that a path leads to.

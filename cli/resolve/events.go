@@ -23,8 +23,8 @@ func Events(ctx context.Context, cl *client.Client, obj kind.Object) ([]kind.Obj
 	if k.Namespaced {
 		selector += ",involvedObject.uid=" + meta.GetUid()
 	}
-	eventKind, _ := kind.ByName("events")
-	found, _, err := client.ListKind(ctx, cl, eventKind, client.ListOptions{Namespace: meta.GetNamespace(), FieldSelector: selector})
+	in := client.ListOptions{Namespace: meta.GetNamespace(), FieldSelector: selector}
+	found, _, err := client.ListKind(ctx, cl, kind.Of(&corev1.Event{}), in)
 	sortEvents(found)
 	return found, err
 }

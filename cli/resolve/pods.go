@@ -6,16 +6,17 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/labels"
+
 	"github.com/xebec-project/xebec/cli/exit"
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/kind"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
-	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// PodSpec is the part of an object that says what its pods are.
+// PodSpec is the part of an object that says what its pods are; nil for kinds that have none.
 func PodSpec(obj kind.Object) *corev1.PodSpec {
 	switch o := obj.(type) {
 	case *corev1.Pod:
@@ -55,7 +56,7 @@ func Pods(ctx context.Context, s *session.Session, cl *client.Client, args []str
 
 // Pod finds the one pod that NAME or KIND/NAME means.
 func Pod(ctx context.Context, s *session.Session, cl *client.Client, args []string, namespace string) (*corev1.Pod, error) {
-	podKind, _ := kind.ByName("pods")
+	podKind := kind.Of(&corev1.Pod{})
 	r, err := One(s, args, podKind)
 	if err != nil {
 		return nil, err
@@ -104,27 +105,24 @@ func comparePods(a, b *corev1.Pod) int {
 	return a.GetMetadata().GetCreationTimestamp().AsTime().Compare(b.GetMetadata().GetCreationTimestamp().AsTime())
 }
 
-// PodSelector is how an object finds its pods.
+// PodSelector is how an object finds its pods: a service by its selector, an object of a kind with
+// a scale by the selector of the scale.
 func PodSelector(obj kind.Object) (string, error) {
-	var selector *metav1.LabelSelector
-	switch o := obj.(type) {
-	case *appsv1.Deployment:
-		selector = o.GetSpec().GetSelector()
-	case *appsv1.ReplicaSet:
-		selector = o.GetSpec().GetSelector()
-	case *corev1.Service:
-		if len(o.GetSpec().GetSelector()) == 0 {
+	if service, ok := obj.(*corev1.Service); ok {
+		if len(service.GetSpec().GetSelector()) == 0 {
 			return "", fmt.Errorf("%s has no selector and therefore no pods", Of(obj))
 		}
-		selector = &metav1.LabelSelector{MatchLabels: o.GetSpec().GetSelector()}
-	default:
-		return "", exit.Usagef("kind %s has no pods", kind.Of(obj).Singular)
+		return labels.SelectorFromSet(service.GetSpec().GetSelector()).String(), nil
 	}
-	parsed, err := kind.LabelSelector(selector)
-	if err != nil {
-		return "", err
+	k := kind.Of(obj)
+	if k.Scale == nil || k.Scale.Selector == "" {
+		return "", exit.Usagef("kind %s has no pods", k.Singular)
 	}
-	return parsed.String(), nil
+	selector, err := kind.ScaleSelector(k, obj)
+	if err == nil && selector == "" {
+		err = fmt.Errorf("%s has no selector and therefore no pods", Of(obj))
+	}
+	return selector, err
 }
 
 // Containers chooses containers of a pod and says so when it had to guess.

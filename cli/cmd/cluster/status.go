@@ -127,8 +127,7 @@ func printStatus(s *session.Session, status *clusterv1.StatusResponse, nodes []*
 	services(status, wide).Print(s.Out)
 	s.Printf("\n")
 	if len(nodes) > 0 {
-		k, _ := kind.ByName("nodes")
-		f := &resolve.Found{Kind: k}
+		f := &resolve.Found{Kind: kind.Of(nodes[0])}
 		for _, n := range nodes {
 			f.Objects = append(f.Objects, n)
 		}

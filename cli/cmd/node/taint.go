@@ -13,6 +13,7 @@ import (
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/cli/write"
 	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -33,7 +34,7 @@ func TaintCommand(s *session.Session) *cobra.Command {
 			if err := o.Parse(); err != nil {
 				return err
 			}
-			names, changes, err := splitTaints(args)
+			names, changes, err := splitTaints(s.Kinds, args)
 			if err != nil {
 				return err
 			}
@@ -74,9 +75,9 @@ type taintChange struct {
 var effects = []string{kind.TaintNoSchedule, kind.TaintPreferNoSchedule, kind.TaintNoExecute}
 
 // splitTaints parts the arguments into names of nodes and changes.
-func splitTaints(args []string) (names []string, changes []taintChange, err error) {
+func splitTaints(kinds *scheme.Scheme, args []string) (names []string, changes []taintChange, err error) {
 	if len(args) > 0 {
-		if k, ok := kind.ByName(args[0]); ok && k.Name == "Node" {
+		if k, ok := kinds.ByName(args[0]); ok && k.Name == "Node" {
 			args = args[1:]
 		}
 	}

@@ -71,7 +71,7 @@ func Command(s *session.Session) *cobra.Command {
 
 // deploymentOf finds the deployment that NAME, KIND NAME or KIND/NAME means.
 func deploymentOf(s *session.Session, args []string) (resolve.Reference, error) {
-	k, _ := kind.ByName("deployments")
+	k := kind.Of(&appsv1.Deployment{})
 	r, err := resolve.One(s, args, k)
 	if err == nil && r.Kind != k {
 		return r, exit.Usagef("rollouts of %s are not supported: want a deployment", r.Kind.Plural)

@@ -11,7 +11,6 @@ import (
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/cli/write"
 	"github.com/xebec-project/xebec/internal/kind"
-	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 )
 
 // Command returns the command scale.
@@ -21,7 +20,7 @@ func Command(s *session.Session) *cobra.Command {
 	replicas, current := int32(-1), int32(-1)
 	cmd := &cobra.Command{
 		Use:   "scale KIND NAME... | KIND/NAME... --replicas=N",
-		Short: "Set the number of replicas of a deployment or replica set",
+		Short: "Set the number of replicas of an object, such as a deployment",
 		Example: "  xebec scale deployment/web --replicas=5\n" +
 			"  xebec scale deployment web --current-replicas=2 --replicas=3",
 		ValidArgsFunction: resolve.CompleteKinds(s),
@@ -53,18 +52,13 @@ func Command(s *session.Session) *cobra.Command {
 }
 
 func setReplicas(obj kind.Object, replicas, current int32) error {
-	var field **int32
-	switch o := obj.(type) {
-	case *appsv1.Deployment:
-		field = &o.Spec.Replicas
-	case *appsv1.ReplicaSet:
-		field = &o.Spec.Replicas
-	default:
-		return exit.Usagef("kind %s has no replicas", kind.Of(obj).Singular)
+	k := kind.Of(obj)
+	if k.Scale == nil {
+		return exit.Usagef("kind %s has no replicas", k.Singular)
 	}
-	if current >= 0 && (*field == nil || **field != current) {
+	if current >= 0 && k.Replicas(obj) != current {
 		return fmt.Errorf("%s does not have %d replicas", resolve.Of(obj), current)
 	}
-	*field = &replicas
+	k.SetReplicas(obj, replicas)
 	return nil
 }

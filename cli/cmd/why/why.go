@@ -79,7 +79,7 @@ func why(ctx context.Context, s *session.Session, args []string) error {
 // podToExplain finds the pod that a command line means: of several that one object has, the one
 // that holds it up.
 func podToExplain(ctx context.Context, s *session.Session, cl *client.Client, args []string, namespace string) (*corev1.Pod, error) {
-	podKind, _ := kind.ByName("pods")
+	podKind := kind.Of(&corev1.Pod{})
 	r, err := resolve.One(s, args, podKind)
 	if err != nil {
 		return nil, err

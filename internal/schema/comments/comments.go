@@ -14,7 +14,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-//go:generate bash -c "set -o pipefail; go tool -modfile=../../../tools/go.mod buf build ../../.. --as-file-descriptor-set -o -#format=binpb | go run ./generate comments.json.gz"
+//go:generate bash -c "set -o pipefail; go tool -modfile=../../../tools/go.mod buf build ../../../proto --as-file-descriptor-set -o -#format=binpb | go run ./generate comments.json.gz"
 
 //go:embed comments.json.gz
 var compressed []byte
