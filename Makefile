@@ -95,6 +95,7 @@ bench: ## figures, printed beside Kubernetes'; BENCH='-run gets' for some of the
 
 generate: generate-deps ## Go from the protos and from the eBPF sources; committed
 	$(TOOL) buf generate
+	$(TOOL) buf generate --template tests/madeup/buf.gen.yaml
 	go generate ./...
 
 # The protos are held against the last release, or the last commit before there is one.

@@ -34,8 +34,22 @@ func (a As) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string,
 	return a.ClientConnInterface.NewStream(a.outgoing(ctx), desc, method, opts...)
 }
 
-// HeaderServer returns a server without TLS whose callers are who As says, for tests of what
-// callers may do. It authorizes methods as the apiserver does.
+// UnaryInterceptor makes a unary call of a connection as the user.
+func (a As) UnaryInterceptor(
+	ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption,
+) error {
+	return invoker(a.outgoing(ctx), method, req, reply, cc, opts...)
+}
+
+// StreamInterceptor begins a stream of a connection as the user.
+func (a As) StreamInterceptor(
+	ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption,
+) (grpc.ClientStream, error) {
+	return streamer(a.outgoing(ctx), desc, cc, method, opts...)
+}
+
+// HeaderServer returns a server without TLS whose callers are who As says, for tests of what callers may do. It authorizes
+// methods as the apiserver does.
 func HeaderServer() *grpc.Server {
 	return grpc.NewServer(
 		grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
