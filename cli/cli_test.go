@@ -258,7 +258,7 @@ func TestBadManifests(t *testing.T) {
 	invalid := strings.Replace(webManifest, "replicas: 2", "replicas: -2", 1)
 	c.runInput(t, invalid, "apply", "-f", "-").want(t, exit.Failed, "namespace/shop unchanged\n", "stdin:5: ", "spec.replicas")
 	c.runInput(t, strings.Replace(invalid, "app: web}}}", "app: other}}}", 1)+"---\napiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {ports: [{port: 0}, {port: 65536}]}\n", "create", "-f", "-").
-		want(t, exit.Failed, "", `Service "s" is invalid:`+"\n  spec.ports[0].name", "\n  spec.ports[0].port", "\n  spec.ports[1].port")
+		want(t, exit.Failed, "", `Service "s" is invalid:`, "\n  spec.ports[0].name", "\n  spec.ports[0].port", "\n  spec.ports[1].port")
 }
 
 func TestGet(t *testing.T) {

@@ -417,10 +417,7 @@ func (e *Enforcer) onDrop(record bpf.PolicyPolicyDrop) {
 			"Network policy dropped a packet",
 			zap.String(metrics.KeyPod, d.Pod),
 			zap.Stringer(metrics.KeyDirection, d.Direction),
-			zap.Stringer(
-				"from",
-				d.From(),
-			),
+			zap.Stringer(metrics.KeyFrom, d.From()),
 			zap.Stringer(metrics.KeyDestination, d.To()),
 			zap.Stringer(metrics.KeyProtocol, d.Protocol),
 			zap.String(metrics.KeyReason, d.Reason),

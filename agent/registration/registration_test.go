@@ -300,8 +300,8 @@ func TestSync(t *testing.T) {
 }
 
 // TestHeartbeatFollowsAdvice has a server advise a longer time to live: the object moves to another
-// lease and exists all the time, the old lease is revoked, and the agent that follows adopts the new
-// one. The answer to the first move is lost.
+// lease and exists all the time, the old lease is revoked, and the agent that follows adopts the
+// new one. The answer to the first move is lost.
 func TestHeartbeatFollowsAdvice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := clienttest.Start(t)

@@ -17,7 +17,8 @@ import (
 )
 
 // regrantPause is the least time until a lease that the server advises to replace is replaced, and
-// the time over which nodes spread: a growing cluster advises many nodes at once, and more than once.
+// the time over which nodes spread: a growing cluster advises many nodes at once, and more than
+// once.
 const regrantPause = 30 * time.Second
 
 // hold returns the lease that the object is under when that is lost, or ctx's error. Meanwhile it

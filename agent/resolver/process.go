@@ -123,7 +123,7 @@ type process struct {
 // newProcess takes the files over.
 func newProcess(l launch, udp, tcp, control *os.File, log *zap.Logger) (*process, error) {
 	p := &process{launch: l, log: log, metrics: prometheus.NewRegistry(), udp: udp, tcp: tcp, serve: make(chan struct{})}
-	p.metrics.MustRegister(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{Namespace: "xebec_dns"}))
+	p.metrics.MustRegister(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{Namespace: metrics.DNSProcessNamespace}))
 	cfg := l.Settings.config()
 	cfg.Metrics = dns.NewMetrics(p.metrics)
 	var err error

@@ -7,11 +7,13 @@ import (
 
 // Accounts allows service accounts what the apiserver's configuration says.
 type Accounts struct {
-	// Readers and Admins are the users of service accounts that may read every kind but secrets, and write every kind.
+	// Readers and Admins are the users of service accounts that may read every kind but secrets, and
+	// write every kind.
 	Readers, Admins map[string]bool
 }
 
-// onObjects are the actions of an administering service account. Calls to nodes and the control plane are for administrators.
+// onObjects are the actions of an administering service account. Calls to nodes and the control
+// plane are for administrators.
 var onObjects = []Action{
 	Get, List, Watch, Create, Update, Patch, Delete, DeleteCollection, UpdateStatus, GetScale, UpdateScale, PatchScale, Bind, WatchSummary,
 }

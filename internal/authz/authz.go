@@ -1,9 +1,11 @@
-// Package authz decides who may do what, in Kubernetes' terms: a user with groups, a verb, a resource with its API group and
-// subresource, a namespace and a name; or a verb on a path for calls that concern no kind. Several authorizers form a union:
-// administrators, control-plane services, node agents, service accounts, and what every authenticated caller may do. The
-// gateway, the apiserver, the other services and the node agents use the same ones.
+// Package authz decides who may do what, in Kubernetes' terms: a user with groups, a verb, a
+// resource with its API group and subresource, a namespace and a name; or a verb on a path for
+// calls that concern no kind. Several authorizers form a union: administrators, control-plane
+// services, node agents, service accounts, and what every authenticated caller may do. The gateway,
+// the apiserver, the other services and the node agents use the same ones.
 //
-// Rights that depend on the content of an object are checked where the object is: by the apiserver's admission.
+// Rights that depend on the content of an object are checked where the object is: by the
+// apiserver's admission.
 package authz
 
 import (
@@ -14,11 +16,12 @@ import (
 	"strings"
 )
 
-// Action is a verb and, after a slash, the subresource that it applies to: "get", "update/status", "create/binding".
+// Action is a verb and, after a slash, the subresource that it applies to: "get", "update/status",
+// "create/binding".
 type Action string
 
-// The actions on objects, with Kubernetes' verbs and subresources. WatchSummary is the watch on the part of pods that network
-// policies need: labels, addresses and the like.
+// The actions on objects, with Kubernetes' verbs and subresources. WatchSummary is the watch on the
+// part of pods that network policies need: labels, addresses and the like.
 const (
 	Get              Action = "get"
 	List             Action = "list"
@@ -55,15 +58,15 @@ type Attributes struct {
 	Caller Caller
 	// Verb is Kubernetes' verb on a resource, or get or post on a path.
 	Verb string
-	// Group, Resource and Subresource are the API group, the plural of the kind and the subresource, such as "apps",
-	// "deployments" and "status". Resource is empty for a call that concerns no kind.
+	// Group, Resource and Subresource are the API group, the plural of the kind and the subresource,
+	// such as "apps", "deployments" and "status". Resource is empty for a call that concerns no kind.
 	Group, Resource, Subresource string
 	// Path is the full name of the RPC method where Resource is empty.
 	Path string
 	// Namespace and Name are empty where the request spans several.
 	Namespace, Name string
-	// NodeName is the node that the requested objects belong to: the stored pod's spec.nodeName, or the value that the field
-	// selector of a List or Watch requires. Empty when unknown.
+	// NodeName is the node that the requested objects belong to: the stored pod's spec.nodeName, or
+	// the value that the field selector of a List or Watch requires. Empty when unknown.
 	NodeName string
 }
 
@@ -83,8 +86,8 @@ func (a Attributes) GroupResource() string {
 	return a.Resource + "." + a.Group
 }
 
-// ParseResource splits plural[.group][/subresource]: "tokenreviews.authentication.k8s.io" and "pods/exec" have the groups
-// "authentication.k8s.io" and "".
+// ParseResource splits plural[.group][/subresource]: "tokenreviews.authentication.k8s.io" and
+// "pods/exec" have the groups "authentication.k8s.io" and "".
 func ParseResource(text string) (group, resource, subresource string) {
 	resource, subresource, _ = strings.Cut(text, "/")
 	resource, group, _ = strings.Cut(resource, ".")
@@ -94,8 +97,8 @@ func ParseResource(text string) (group, resource, subresource string) {
 // Decision is what one authorizer says about a request.
 type Decision int
 
-// The decisions. NoOpinion leaves the request to the next authorizer; a request on which no authorizer has an opinion is
-// refused.
+// The decisions. NoOpinion leaves the request to the next authorizer; a request on which no
+// authorizer has an opinion is refused.
 const (
 	NoOpinion Decision = iota
 	Allow
@@ -104,9 +107,10 @@ const (
 
 // Authorizer decides requests. It is safe for concurrent use.
 type Authorizer interface {
-	// Authorize returns a decision and, unless it is Allow, the reason in a clause such as "a node only reads these". A reason
-	// without an opinion explains a refusal when no other authorizer allows the request. An error means that the authorizer
-	// could not decide; the decision is NoOpinion then.
+	// Authorize returns a decision and, unless it is Allow, the reason in a clause such as "a node
+	// only reads these". A reason without an opinion explains a refusal when no other authorizer
+	// allows the request. An error means that the authorizer could not decide; the decision is
+	// NoOpinion then.
 	Authorize(ctx context.Context, a Attributes) (Decision, string, error)
 }
 
@@ -133,8 +137,8 @@ func (u Union) Authorize(ctx context.Context, a Attributes) (Decision, string, e
 	return NoOpinion, strings.Join(reasons, "; "), errors.Join(failures...)
 }
 
-// Check returns nil when an authorizer allows a request, a *ForbiddenError when it does not, and another error when it could
-// not decide.
+// Check returns nil when an authorizer allows a request, a *ForbiddenError when it does not, and
+// another error when it could not decide.
 func Check(ctx context.Context, authorizer Authorizer, a Attributes) error {
 	decision, reason, err := authorizer.Authorize(ctx, a)
 	switch {
@@ -185,8 +189,9 @@ func (Administrators) Authorize(_ context.Context, a Attributes) (Decision, stri
 	return NoOpinion, "", nil
 }
 
-// Authenticated allows every known caller to ask who it is and what it may do, and to read the public keys of tokens, the
-// version and the kinds, as Kubernetes' roles system:basic-user, system:public-info-viewer and system:discovery do.
+// Authenticated allows every known caller to ask who it is and what it may do, and to read the
+// public keys of tokens, the version and the kinds, as Kubernetes' roles system:basic-user,
+// system:public-info-viewer and system:discovery do.
 type Authenticated struct{}
 
 // everyone is what Authenticated allows.

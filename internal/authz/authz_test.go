@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// uses is the pod index of a cluster where node-1 runs a pod that refers to a config map, a secret and an account default/web.
+// uses is the pod index of a cluster where node-1 runs a pod that refers to a config map, a secret
+// and an account default/web.
 type uses struct{}
 
 func (uses) NodeUses(_ context.Context, node, resource, namespace, name string) (bool, error) {

@@ -40,8 +40,9 @@ func (c Caller) Service() (string, bool) {
 	return name, ok && name != "" && c.In(GroupServices)
 }
 
-// Narrows reports whether the caller may have a right to a part of a kind, which a field selector chooses, without a right
-// to all of it: a node to its own pods and to the objects they use, a service to its election.
+// Narrows reports whether the caller may have a right to a part of a kind, which a field selector
+// chooses, without a right to all of it: a node to its own pods and to the objects they use, a
+// service to its election.
 func (c Caller) Narrows() bool {
 	_, node := c.Node()
 	_, service := c.Service()

@@ -8,18 +8,18 @@ import (
 	"github.com/xebec-project/xebec/internal/method"
 )
 
-// Builtin returns the authorizers of a server that authorizes no objects: administrators, services, nodes, and what everyone
-// may do.
+// Builtin returns the authorizers of a server that authorizes no objects: administrators, services,
+// nodes, and what everyone may do.
 func Builtin() Union { return Union{Administrators{}, Services{}, Nodes{}, Authenticated{}} }
 
-// NamesKind reports whether the requests of a method name the kind that they are about. Such a call is authorized, with the
-// kind, by the server that handles it.
+// NamesKind reports whether the requests of a method name the kind that they are about. Such a call
+// is authorized, with the kind, by the server that handles it.
 func NamesKind(fullMethod string) bool {
 	return strings.HasPrefix(method.Rules(fullMethod).GetResource(), "*")
 }
 
-// ForMethod returns what a call of a method asks for, as far as the method tells: its resource or path, without namespace and
-// name. Only administrators have a right to a method without rules.
+// ForMethod returns what a call of a method asks for, as far as the method tells: its resource or
+// path, without namespace and name. Only administrators have a right to a method without rules.
 func ForMethod(caller Caller, fullMethod string) Attributes {
 	rules := method.Rules(fullMethod)
 	a := Attributes{Caller: caller, Verb: cmp.Or(rules.GetVerb(), Post.Verb())}

@@ -8,19 +8,20 @@ import (
 
 // PodIndex knows which objects the pods bound to a node use.
 type PodIndex interface {
-	// NodeUses reports whether a pod bound to the node refers to the object: a secrets, configmaps or serviceaccounts
-	// resource of the pod's namespace.
+	// NodeUses reports whether a pod bound to the node refers to the object: a secrets, configmaps or
+	// serviceaccounts resource of the pod's namespace.
 	NodeUses(ctx context.Context, node, resource, namespace, name string) (bool, error)
 }
 
-// Nodes allows a node agent to read what the node runs and to write its own node, lease and pods' status, as Kubernetes' node
-// authorizer does. The zero value refuses what depends on the pods bound to the node; set Pods where objects are authorized.
+// Nodes allows a node agent to read what the node runs and to write its own node, lease and pods'
+// status, as Kubernetes' node authorizer does. The zero value refuses what depends on the pods
+// bound to the node; set Pods where objects are authorized.
 type Nodes struct {
 	Pods PodIndex
 }
 
-// nodeCalls are what every node agent may do besides reading and writing objects. The auth service checks the account and the
-// pod of a token, and the endpoints service the node that acknowledges.
+// nodeCalls are what every node agent may do besides reading and writing objects. The auth service
+// checks the account and the pod of a token, and the endpoints service the node that acknowledges.
 var nodeCalls = []rule{
 	{[]string{"/xebec.api.v1.LeaseService/*"}, []Action{Post}, ""},
 	{[]string{"tokenreviews.authentication.k8s.io"}, []Action{Create}, ""},
@@ -93,7 +94,8 @@ func refusal(node string, a Attributes) string {
 		case does(WatchSummary):
 			return "" // network policies select pods of other nodes by their labels and addresses
 		case a.NodeName == node:
-			// What it creates is checked again by admission: a node creates only the mirrors of its static pods.
+			// What it creates is checked again by admission: a node creates only the mirrors of its static
+			// pods.
 			return unless(reads || does(Create, UpdateStatus, Delete), "of its pods a node writes only the status")
 		case does(List, Watch):
 			return "a node reads only its own pods: use the field selector spec.nodeName=" + node

@@ -46,8 +46,8 @@ func identities() []identity {
 		identity{"unauthenticated", Caller{}})
 }
 
-// compare holds lines against a file of testdata. The file is the whole of the rights: a line that is missing is a right that
-// was lost, another one is a right that was gained.
+// compare holds lines against a file of testdata. The file is the whole of the rights: a line that
+// is missing is a right that was lost, another one is a right that was gained.
 func compare(t *testing.T, file string, lines []string) {
 	t.Helper()
 	if *update {
@@ -145,8 +145,8 @@ func TestRights(t *testing.T) {
 	compare(t, "testdata/rights.txt", lines)
 }
 
-// TestMethodRights compares who may call the methods of RPC services, apart from those that name a kind, with
-// testdata/methods.txt.
+// TestMethodRights compares who may call the methods of RPC services, apart from those that name a
+// kind, with testdata/methods.txt.
 func TestMethodRights(t *testing.T) {
 	var lines []string
 	method.Each(func(m protoreflect.MethodDescriptor) {

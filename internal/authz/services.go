@@ -13,9 +13,10 @@ const (
 	heartbeatNamespace = "kube-node-lease"
 )
 
-// rule allows actions on resources and paths. A resource is plural[.group]; "*" stands for every kind, without the
-// subresources that are not in the actions. A path begins with a slash, and a trailing "*" matches any rest, as in
-// Kubernetes' nonResourceURLs. A namespace limits the rule to that one.
+// rule allows actions on resources and paths. A resource is plural[.group]; "*" stands for every
+// kind, without the subresources that are not in the actions. A path begins with a slash, and a
+// trailing "*" matches any rest, as in Kubernetes' nonResourceURLs. A namespace limits the rule to
+// that one.
 type rule struct {
 	resources []string
 	actions   []Action
@@ -40,8 +41,8 @@ func (r rule) matches(a Attributes) bool {
 
 var (
 	read = []Action{Get, List, Watch}
-	// every is what each control-plane service may do: call the RPCs that show and steer the control plane, hold leases, and
-	// have tokens and rights of others reviewed.
+	// every is what each control-plane service may do: call the RPCs that show and steer the control
+	// plane, hold leases, and have tokens and rights of others reviewed.
 	every = []rule{
 		{[]string{"/xebec.api.v1.LeaseService/*"}, []Action{Post}, ""},
 		{[]string{"tokenreviews.authentication.k8s.io", "subjectaccessreviews.authorization.k8s.io"}, []Action{Create}, ""},
@@ -49,8 +50,8 @@ var (
 		{[]string{"/xebec.control.v1.ControllerService/*"}, []Action{Get, Post}, ""},
 		{[]string{"pods"}, []Action{"get/explain"}, ""},
 	}
-	// common is what each service that stands for election may do besides: record events, and see who leads the other
-	// services, so that a leader knows whether its host leads more than its share.
+	// common is what each service that stands for election may do besides: record events, and see who
+	// leads the other services, so that a leader knows whether its host leads more than its share.
 	common = []rule{
 		{[]string{"events"}, []Action{Get, Create, Patch}, ""},
 		{[]string{"leases.coordination.k8s.io"}, []Action{List}, electionNamespace},
@@ -61,7 +62,8 @@ var (
 	unelected = []string{"gateway", "auth"}
 )
 
-// services is what the code of each control-plane service does, and no more: TestRightsAreUsed compares the two.
+// services is what the code of each control-plane service does, and no more: TestRightsAreUsed
+// compares the two.
 var services = map[string][]rule{
 	"gateway": {
 		{[]string{"pods", "nodes"}, []Action{Get}, ""},

@@ -114,8 +114,8 @@ func messageName(e ast.Expr) string {
 	return ""
 }
 
-// TestRightsAreUsed holds the table against the services' source, in both directions: a right that no call of the service
-// can need is refused, and each call that names its kind is allowed.
+// TestRightsAreUsed holds the table against the services' source, in both directions: a right that
+// no call of the service can need is refused, and each call that names its kind is allowed.
 func TestRightsAreUsed(t *testing.T) {
 	all := []Action{Get, List, Watch, Create, Update, UpdateStatus, Patch, Delete, DeleteCollection, Bind, WatchSummary}
 	for _, service := range slices.Sorted(maps.Keys(services)) {
@@ -163,8 +163,8 @@ func TestRightsAreUsed(t *testing.T) {
 	}
 }
 
-// TestRightsOfServices has for each service what it must not: what others do, and what it did not need where the table was
-// wider than the code.
+// TestRightsOfServices has for each service what it must not: what others do, and what it did not
+// need where the table was wider than the code.
 func TestRightsOfServices(t *testing.T) {
 	const leases = "leases.coordination.k8s.io"
 	for service, refused := range map[string][]request{

@@ -22,7 +22,8 @@ import (
 
 var stamp = timestamppb.New(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
 
-// samples have one message per thing that JSON writes differently, in the one form that the codec writes.
+// samples have one message per thing that JSON writes differently, in the one form that the codec
+// writes.
 var samples = []struct {
 	name    string
 	message proto.Message
@@ -319,7 +320,8 @@ func FuzzUnmarshal(f *testing.F) {
 	})
 }
 
-// TestDynamicObjects writes and reads an object whose message type, metadata included, was made at run time.
+// TestDynamicObjects writes and reads an object whose message type, metadata included, was made at
+// run time.
 func TestDynamicObjects(t *testing.T) {
 	pods := kind.Of(&corev1.Pod{})
 	dynamic := &kind.Kind{

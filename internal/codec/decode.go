@@ -21,7 +21,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// maxErrors bounds how many errors of one document are reported; who sees that many will read it anew anyway.
+// maxErrors bounds how many errors of one document are reported; who sees that many will read it
+// anew anyway.
 const maxErrors = 50
 
 // Decode reads one object, whose apiVersion and kind say what it is. Errors are of type Errors.
@@ -30,8 +31,8 @@ func (c *Codec) Decode(n *tree.Node) (kind.Object, error) {
 	return o, err
 }
 
-// DecodeLenient is Decode for what people write: of members with the same key the last counts, as with Kubernetes, and the
-// others are returned as warnings.
+// DecodeLenient is Decode for what people write: of members with the same key the last counts, as
+// with Kubernetes, and the others are returned as warnings.
 func (c *Codec) DecodeLenient(n *tree.Node) (kind.Object, Errors, error) {
 	return decode(n, &decoder{kinds: c.kinds, lenient: true})
 }
@@ -152,8 +153,8 @@ func (d *decoder) object(n *tree.Node, msg protoreflect.Message, s *shape, at *p
 	}
 }
 
-// members are the members of a map, of those with the same key the last alone, as Kubernetes has it. The others are
-// reported.
+// members are the members of a map, of those with the same key the last alone, as Kubernetes has
+// it. The others are reported.
 func (d *decoder) members(n *tree.Node, at func(string) *path) iter.Seq[tree.Member] {
 	last := make(map[string]int, len(n.Members))
 	for i, m := range n.Members {

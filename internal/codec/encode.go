@@ -31,14 +31,16 @@ const (
 	unsetNull
 )
 
-// Encode returns what is set in the message as a tree. Objects begin with apiVersion, kind and metadata; all other members
-// are sorted by name, the keys of maps as well.
+// Encode returns what is set in the message as a tree. Objects begin with apiVersion, kind and
+// metadata; all other members are sorted by name, the keys of maps as well.
 //
-// It fails only on what cannot be written as JSON: a time outside the years 1 to 9999, or raw bytes that are no JSON.
+// It fails only on what cannot be written as JSON: a time outside the years 1 to 9999, or raw bytes
+// that are no JSON.
 func (c *Codec) Encode(m proto.Message) (*tree.Node, error) { return c.encode(&encoder{}, m) }
 
-// EncodeWhole is Encode as Kubernetes writes objects: with false, 0, null or an empty object for those fields which its types
-// write whether they are set or not. Reading it makes another message, in which such objects are set; it is for output.
+// EncodeWhole is Encode as Kubernetes writes objects: with false, 0, null or an empty object for
+// those fields which its types write whether they are set or not. Reading it makes another message,
+// in which such objects are set; it is for output.
 func (c *Codec) EncodeWhole(m proto.Message) (*tree.Node, error) {
 	return c.encode(&encoder{whole: true}, m)
 }
@@ -189,7 +191,8 @@ func (e *encoder) value(field protoreflect.FieldDescriptor, value protoreflect.V
 
 const microFormat = "2006-01-02T15:04:05.000000Z07:00"
 
-// encodeTime returns null for the empty message, which is how Kubernetes puts a time that is not set on the wire.
+// encodeTime returns null for the empty message, which is how Kubernetes puts a time that is not
+// set on the wire.
 func encodeTime(ts *timestamppb.Timestamp, micro bool, at *path) (*tree.Node, error) {
 	if ts.GetSeconds() == 0 && ts.GetNanos() == 0 {
 		return &tree.Node{}, nil

@@ -8,14 +8,15 @@ import (
 
 // FieldError says what is wrong with one value of a document.
 type FieldError struct {
-	// Path leads to the value, as Kubernetes writes it: spec.template.spec.containers[0].image, metadata.labels[app].
-	// It is empty for the document as a whole.
+	// Path leads to the value, as Kubernetes writes it: spec.template.spec.containers[0].image,
+	// metadata.labels[app]. It is empty for the document as a whole.
 	Path string
 	// Line is where the value stands in the text, counted from 1; 0 when there is no text.
 	Line int
 	// Message says what is wrong and, where it can, how to mend it.
 	Message string
-	// Kind is, for an object of a kind that there is not, the kind with its apiVersion, and else empty.
+	// Kind is, for an object of a kind that there is not, the kind with its apiVersion, and else
+	// empty.
 	Kind string
 }
 
@@ -27,7 +28,8 @@ func (e *FieldError) Error() string {
 	return e.Path + ": " + e.Message
 }
 
-// Errors is everything found wrong with one document, in the order of the text; it is never empty as an error.
+// Errors is everything found wrong with one document, in the order of the text; it is never empty
+// as an error.
 type Errors []*FieldError
 
 // Error returns one error per text line, each after its line in the document where that is known.
@@ -54,7 +56,8 @@ func (e Errors) Unwrap() []error {
 	return errs
 }
 
-// path is a value's place in a document. It is kept as a chain, because it is written out for errors only.
+// path is a value's place in a document. It is kept as a chain, because it is written out for
+// errors only.
 type path struct {
 	parent *path
 	name   string

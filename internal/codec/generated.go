@@ -5,8 +5,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// generated returns a message of the generated type M. Within objects of dynamic kinds messages of that type are dynamic: then
-// it is a copy, made in fresh, which must be empty.
+// generated returns a message of the generated type M. Within objects of dynamic kinds messages of
+// that type are dynamic: then it is a copy, made in fresh, which must be empty.
 func generated[M proto.Message](msg protoreflect.Message, fresh M) M {
 	if m, ok := msg.Interface().(M); ok {
 		return m
@@ -15,8 +15,8 @@ func generated[M proto.Message](msg protoreflect.Message, fresh M) M {
 	return fresh
 }
 
-// fill calls f with a message of the generated type M, in whose place msg may be dynamic: then f changes fresh, which must be
-// empty and is copied to msg.
+// fill calls f with a message of the generated type M, in whose place msg may be dynamic: then f
+// changes fresh, which must be empty and is copied to msg.
 func fill[M proto.Message](msg protoreflect.Message, fresh M, f func(M)) {
 	if m, ok := msg.Interface().(M); ok {
 		f(m)

@@ -24,7 +24,8 @@ const (
 	formTimestamp
 )
 
-// shape is what the codec knows about a message type. It is derived from the descriptor alone and never changes.
+// shape is what the codec knows about a message type. It is derived from the descriptor alone and
+// never changes.
 type shape struct {
 	form form
 	// members are the members of the JSON object by name, with those of inline fields among them.
@@ -40,9 +41,11 @@ type member struct {
 	field    protoreflect.FieldDescriptor
 	micro    bool
 	noEffect string
-	// since is the version of Kubernetes that brought the field, when it is later than the API served here.
+	// since is the version of Kubernetes that brought the field, when it is later than the API served
+	// here.
 	since string
-	// list is how elements of a list are told apart when lists are merged, and keys by which of their members.
+	// list is how elements of a list are told apart when lists are merged, and keys by which of their
+	// members.
 	list metav1.ListType
 	keys []string
 	// unset is how Kubernetes writes the member when it is not set.
@@ -51,7 +54,8 @@ type member struct {
 	absent string
 }
 
-// shapes caches shapes by descriptor. A descriptor determines its shape, so that the cache cannot go stale.
+// shapes caches shapes by descriptor. A descriptor determines its shape, so that the cache cannot
+// go stale.
 var shapes sync.Map // protoreflect.MessageDescriptor -> *shape
 
 func shapeOf(desc protoreflect.MessageDescriptor) *shape {
@@ -110,7 +114,8 @@ func formOf(desc protoreflect.MessageDescriptor) form {
 	return formObject
 }
 
-// get returns the message that holds the member's field, and false when an inline message on the way is not set.
+// get returns the message that holds the member's field, and false when an inline message on the
+// way is not set.
 func (m *member) get(msg protoreflect.Message) (protoreflect.Message, bool) {
 	for _, field := range m.inline {
 		if !msg.Has(field) {
@@ -121,8 +126,8 @@ func (m *member) get(msg protoreflect.Message) (protoreflect.Message, bool) {
 	return msg, msg.Has(m.field)
 }
 
-// holder returns the message that holds the member's field, which is empty and not to be written to when an inline message on
-// the way is not set.
+// holder returns the message that holds the member's field, which is empty and not to be written to
+// when an inline message on the way is not set.
 func (m *member) holder(msg protoreflect.Message) protoreflect.Message {
 	for _, field := range m.inline {
 		msg = msg.Get(field).Message()
@@ -130,7 +135,8 @@ func (m *member) holder(msg protoreflect.Message) protoreflect.Message {
 	return msg
 }
 
-// mutable returns the message that holds the member's field, with the inline messages on the way set.
+// mutable returns the message that holds the member's field, with the inline messages on the way
+// set.
 func (m *member) mutable(msg protoreflect.Message) protoreflect.Message {
 	for _, field := range m.inline {
 		msg = msg.Mutable(field).Message()
@@ -138,8 +144,8 @@ func (m *member) mutable(msg protoreflect.Message) protoreflect.Message {
 	return msg
 }
 
-// nearest returns the known name that a misspelt one most likely stands for, or "" when none is near: one that
-// differs in letter case alone, or else by at most a third of its letters.
+// nearest returns the known name that a misspelt one most likely stands for, or "" when none is
+// near: one that differs in letter case alone, or else by at most a third of its letters.
 func (s *shape) nearest(name string, also ...string) string {
 	// Longer names are no field's, and the distance costs their length.
 	if len(name) > 80 {
@@ -158,8 +164,8 @@ func (s *shape) nearest(name string, also ...string) string {
 	return best
 }
 
-// distance is the Damerau-Levenshtein distance (optimal string alignment): how many letters have to be inserted,
-// dropped, replaced or swapped with their neighbour to make b from a.
+// distance is the Damerau-Levenshtein distance (optimal string alignment): how many letters have to
+// be inserted, dropped, replaced or swapped with their neighbour to make b from a.
 func distance(a, b string) int {
 	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {

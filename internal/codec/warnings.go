@@ -11,9 +11,10 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// Warnings returns a line for every field that is set and has no effect in this version, its path and what to expect, for
-// every field of a later version of Kubernetes' API, and for every element of a list that has its keys in common with one
-// before it; in the order of the JSON. A field within lists is reported for each element that sets it.
+// Warnings returns a line for every field that is set and has no effect in this version, its path
+// and what to expect, for every field of a later version of Kubernetes' API, and for every element
+// of a list that has its keys in common with one before it; in the order of the JSON. A field
+// within lists is reported for each element that sets it.
 func Warnings(m proto.Message) []string {
 	var lines []string
 	warn(m.ProtoReflect(), nil, &lines)

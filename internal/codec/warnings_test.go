@@ -16,8 +16,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// plan describes messages with fields that have no effect wherever a field can stand, whatever the real messages lack
-// at present.
+// plan describes messages with fields that have no effect wherever a field can stand, whatever the
+// real messages lack at present.
 func plan(t *testing.T) protoreflect.MessageDescriptor {
 	t.Helper()
 	file := new(descriptorpb.FileDescriptorProto)

@@ -49,8 +49,8 @@ func NewTerm(ctx context.Context, c *client.Client, log *zap.Logger, m *Metrics)
 	return &Term{ctx: ctx, end: end, client: c, log: log, metrics: m}
 }
 
-// Child returns a term on the same client for controllers that come and go while t lasts. Its controllers are not among those
-// that t lists and resyncs.
+// Child returns a term on the same client for controllers that come and go while t lasts. Its
+// controllers are not among those that t lists and resyncs.
 func (t *Term) Child(ctx context.Context) *Term { return NewTerm(ctx, t.client, t.log, t.metrics) }
 
 type task struct {

@@ -6,12 +6,13 @@ import (
 )
 
 // WrittenPause is how long a reconcile waits at most for an informer that lacks its last write. The
-// change that the informer lacks brings the key back sooner, but for one that comes with a new list.
+// change that the informer lacks brings the key back sooner, but for one that comes with a new
+// list.
 const WrittenPause = 100 * time.Millisecond
 
 // Written remembers the revision of the last write for each key of a controller. A reconcile that
-// planned by an informer that lacks the write would write the same again: while IsBehind returns true
-// it returns Result{RequeueAfter: WrittenPause}. The zero value is ready for use, by several
+// planned by an informer that lacks the write would write the same again: while IsBehind returns
+// true it returns Result{RequeueAfter: WrittenPause}. The zero value is ready for use, by several
 // goroutines.
 type Written struct {
 	mu        sync.Mutex

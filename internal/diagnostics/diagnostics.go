@@ -1,6 +1,6 @@
-// Package diagnostics serves what a process tells about itself, its metrics and on demand its profiles, by HTTPS to callers
-// with a client certificate of the cluster's authority. A loopback address alone protects nothing: pods on the host's network
-// reach it.
+// Package diagnostics serves what a process tells about itself, its metrics and on demand its
+// profiles, by HTTPS to callers with a client certificate of the cluster's authority. A loopback
+// address alone protects nothing: pods on the host's network reach it.
 package diagnostics
 
 import (
@@ -30,7 +30,8 @@ const Off = "off"
 type Config struct {
 	// Gatherer holds the metrics.
 	Gatherer prometheus.Gatherer
-	// TLS is the process's own identity. Its own certificate may read everything, as administrators may.
+	// TLS is the process's own identity. Its own certificate may read everything, as administrators
+	// may.
 	TLS *pki.Source
 	// Profiles serves /debug/pprof/ as well.
 	Profiles bool
@@ -85,7 +86,8 @@ func (s *Server) Serve(ctx context.Context) error {
 	return nil
 }
 
-// tlsConfig is that of the process's gRPC server, which demands a client certificate, but for HTTP/1.1.
+// tlsConfig is that of the process's gRPC server, which demands a client certificate, but for
+// HTTP/1.1.
 func tlsConfig(source *pki.Source) *tls.Config {
 	ofRPC := source.ServerConfig()
 	config := ofRPC.Clone()

@@ -80,8 +80,9 @@ func (i Instance) key() string { return Prefix + i.Service + "/" + i.Host }
 
 // Register lists the instance until ctx ends, then takes it off. It is off as well while etcd has
 // not heard from this process for TTL, and back when it has: an outage of etcd never ends Register.
-// While etcd is too busy to hear from it in time, that time grows. changed, when not nil, is told
-// every change. Register returns nil, or an error at once when the instance can't be listed ever.
+// While etcd is too busy to hear from it in time, that time grows. changed, when not nil, is called
+// for every change. Register returns nil, or an error at once when the instance can't be listed
+// ever.
 func Register(ctx context.Context, client *clientv3.Client, instance Instance, log *zap.Logger, changed func(registered bool)) error {
 	if instance.Service == "" || instance.Host == "" || instance.Addr == "" {
 		return fmt.Errorf("register %+v: service, host and address are required", instance)

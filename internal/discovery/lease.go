@@ -45,8 +45,8 @@ func (l *lease) grant(ctx context.Context) (existed bool, err error) {
 // keepAlive renews the lease until it has lapsed, and returns why, or until ctx ends. It holds one
 // stream while etcd is quick and wakes once per renewal; etcd's own lease client looks at its
 // leases four times a second, which an idle control plane of many processes would feel. sent is
-// when the lease was asked for, zero when it is an older one. answered is told how long each answer
-// took.
+// when the lease was asked for, zero when it is an older one. answered gets the time that each
+// answer took.
 func (l *lease) keepAlive(ctx context.Context, sent time.Time, answered func(took time.Duration)) error {
 	// It leaves room for another attempt, at another member, before the lease lapses.
 	interval := l.ttl * 2 / 5

@@ -6,8 +6,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// ScaleSelector returns the selector of the pods of an object, whose kind has a Scale, as a List takes it; empty when there
-// is none.
+// ScaleSelector returns the selector of the pods of an object, whose kind has a Scale, as a List
+// takes it; empty when there is none.
 func ScaleSelector(k *Kind, o Object) (string, error) {
 	value, ok := k.Selector(o)
 	if !ok {

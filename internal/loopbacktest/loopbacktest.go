@@ -1,6 +1,6 @@
-// Package loopbacktest gives tests addresses to serve at. The tests of several packages run at once, and a port that was
-// found free, or that a server left to come back to, may by then be somebody else's, or the near end of a connection. These
-// addresses are nobody else's.
+// Package loopbacktest gives tests addresses to serve at. The tests of several packages run at
+// once, and a port that was found free, or that a server left to come back to, may by then be
+// somebody else's, or the near end of a connection. These addresses are nobody else's.
 package loopbacktest
 
 import (
@@ -18,8 +18,8 @@ const (
 
 var used atomic.Uint32
 
-// Address returns an address of loopback with a port, at which nobody listens and nobody but the caller will: the IP
-// address is this process's own, and the port has not been returned before.
+// Address returns an address of loopback with a port, at which nobody listens and nobody but the
+// caller will: the IP address is this process's own, and the port has not been returned before.
 func Address(tb testing.TB) netip.AddrPort {
 	tb.Helper()
 	n := used.Add(1) - 1

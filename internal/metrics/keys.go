@@ -1,5 +1,8 @@
 package metrics
 
+// DNSProcessNamespace begins the names of the metrics of the process that answers DNS.
+const DNSProcessNamespace = "xebec_dns"
+
 // Keys of log fields of servers and their calls.
 const (
 	KeyService   = "service"

@@ -90,7 +90,7 @@ func TestRotationTrustsAcrossEveryStep(t *testing.T) {
 
 // An interruption between the replacement of key and certificate leaves what does not fit together;
 // the step is taken again.
-func TestRotationMendsAnInterruptedSwitch(t *testing.T) {
+func TestRotationRepairsAnInterruptedSwitch(t *testing.T) {
 	_, dir := newStore(t)
 	if _, err := Rotate(dir, RotationPrepare); err != nil {
 		t.Fatal(err)

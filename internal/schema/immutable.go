@@ -13,10 +13,11 @@ import (
 // immutable is the detail of the error about an immutable field that changed.
 const immutable = "field is immutable"
 
-// ValidateUpdate returns the immutable fields in which a message differs from the one that it replaces, in the order of the
-// protos. A field that was not set may not be set either. Elements of a list with keys (LIST_TYPE_MAP) are compared with
-// those of the same keys: elements may come and go. Below other lists and below maps nothing is compared: the field that
-// holds them can be immutable as a whole. Paths begin at root, which may be nil.
+// ValidateUpdate returns the immutable fields in which a message differs from the one that it
+// replaces, in the order of the protos. A field that was not set may not be set either. Elements of
+// a list with keys (LIST_TYPE_MAP) are compared with those of the same keys: elements may come and
+// go. Below other lists and below maps nothing is compared: the field that holds them can be
+// immutable as a whole. Paths begin at root, which may be nil.
 func ValidateUpdate(root *field.Path, updated, old proto.Message) field.ErrorList {
 	w := &updateWalker{at: place{root: root}}
 	w.message(updated.ProtoReflect(), old.ProtoReflect())

@@ -14,7 +14,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// lock returns the descriptor of a message with an immutable field, an immutable list, a list with keys and a message.
+// lock returns the descriptor of a message with an immutable field, an immutable list, a list with
+// keys and a message.
 func lock(t *testing.T) protoreflect.MessageDescriptor {
 	t.Helper()
 	fixed := &descriptorpb.FieldOptions{}

@@ -10,8 +10,8 @@ import (
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
-// FromDescription returns a kind that the program was not compiled with, as DiscoveryService describes it, without columns. Its
-// objects are Dynamic, and the server checks them.
+// FromDescription returns a kind that the program was not compiled with, as DiscoveryService
+// describes it, without columns. Its objects are Dynamic, and the server checks them.
 func FromDescription(d *apiv1.KindDescription, schema *apiv1.GetSchemaResponse) (*Kind, error) {
 	message, err := messageOf(schema)
 	if err != nil {
@@ -31,7 +31,8 @@ func FromDescription(d *apiv1.KindDescription, schema *apiv1.GetSchemaResponse) 
 	return k, nil
 }
 
-// messageOf finds the message of a schema. Files that the program was compiled with stay as they are.
+// messageOf finds the message of a schema. Files that the program was compiled with stay as they
+// are.
 func messageOf(schema *apiv1.GetSchemaResponse) (protoreflect.MessageDescriptor, error) {
 	files := &discoveredFiles{}
 	for _, f := range schema.GetFiles().GetFile() {

@@ -14,8 +14,8 @@ type Dynamic struct {
 	kind    *Kind
 }
 
-// Constructor returns the New of a kind with a message type that was made at run time. Field 1 of the type must be of the
-// type xebec.meta.v1.ObjectMeta.
+// Constructor returns the New of a kind with a message type that was made at run time. Field 1 of
+// the type must be of the type xebec.meta.v1.ObjectMeta.
 func Constructor(k *Kind, d protoreflect.MessageDescriptor) func() Object {
 	return func() Object { return &Dynamic{dynamicpb.NewMessage(d), k} }
 }
@@ -26,8 +26,9 @@ func (d *Dynamic) Kind() *Kind { return d.kind }
 // ProtoReflect implements proto.Message.
 func (d *Dynamic) ProtoReflect() protoreflect.Message { return dynamicReflection{d.message, d} }
 
-// GetMetadata returns the metadata, which belongs to the object; nil when it has none. The first call after decoding changes
-// how the object holds them: an object that goroutines share must have seen one.
+// GetMetadata returns the metadata, which belongs to the object; nil when it has none. The first
+// call after decoding changes how the object holds them: an object that goroutines share must have
+// seen one.
 func (d *Dynamic) GetMetadata() *metav1.ObjectMeta {
 	f := d.message.Descriptor().Fields().ByNumber(1)
 	if !d.message.Has(f) {

@@ -27,10 +27,11 @@ type Column struct {
 	Name string
 	// Wide columns are shown only when asked for.
 	Wide bool
-	// Value returns the cell. It never fails: a value that is not set reads <none> or <unknown>, as fits the column.
+	// Value returns the cell. It never fails: a value that is not set reads <none> or <unknown>, as
+	// fits the column.
 	Value func(o Object, now time.Time) string
-	// Path is the field that the cell shows, as a JSONPath without braces such as .status.phase. It is empty for a column that
-	// is computed from several fields.
+	// Path is the field that the cell shows, as a JSONPath without braces such as .status.phase. It is
+	// empty for a column that is computed from several fields.
 	Path string
 }
 
@@ -42,8 +43,9 @@ type Subresource struct {
 	Verbs []string
 }
 
-// Rules are what a kind demands of its objects. A write passes them in the order of the methods of Kind. Updates get the
-// new object first and the stored one second. Implementations keep none of their arguments and change only the first.
+// Rules are what a kind demands of its objects. A write passes them in the order of the methods of
+// Kind. Updates get the new object first and the stored one second. Implementations keep none of
+// their arguments and change only the first.
 type Rules interface {
 	PrepareCreate(Object)
 	PrepareUpdate(new, old Object)
@@ -60,13 +62,13 @@ type Rules interface {
 type Conversion struct {
 	// Stored is the kind in the version that is stored. It has the same scope, and no Conversion.
 	Stored *Kind
-	// ToStored and FromStored return a converted copy of an object. They keep all metadata, and do not change or keep their
-	// argument.
+	// ToStored and FromStored return a converted copy of an object. They keep all metadata, and do not
+	// change or keep their argument.
 	ToStored, FromStored func(Object) (Object, error)
 }
 
-// Kind describes one version of a kind of object. Kinds are shared by all users and never change once registered; a kind
-// that changes is another Kind in its place.
+// Kind describes one version of a kind of object. Kinds are shared by all users and never change
+// once registered; a kind that changes is another Kind in its place.
 //
 // The exported fields describe the kind; the rules for its objects are behind the methods.
 type Kind struct {
@@ -76,8 +78,8 @@ type Kind struct {
 	Version string
 	// Name is the kind as manifests write it: Pod.
 	Name string
-	// Plural and Singular are the names that people type, in lower case: pods, pod. The plural is the resource of rights and
-	// of paths.
+	// Plural and Singular are the names that people type, in lower case: pods, pod. The plural is the
+	// resource of rights and of paths.
 	Plural, Singular string
 	// ShortNames are further names that people type: po.
 	ShortNames []string
@@ -85,28 +87,29 @@ type Kind struct {
 	Namespaced bool
 	// HideName leaves the name out of tables, where it tells people nothing.
 	HideName bool
-	// Dynamic kinds are registered at run time. Where names that people type are ambiguous, compiled-in kinds come first.
+	// Dynamic kinds are registered at run time. Where names that people type are ambiguous,
+	// compiled-in kinds come first.
 	Dynamic bool
 	// Subresources are the subresources, sorted by name.
 	Subresources []Subresource
 	// Scale is set in kinds with the subresource scale.
 	Scale *Scale
-	// New returns a new, empty object. The message type of the objects belongs to this version of this kind alone; that of a
-	// dynamic kind is made at run time.
+	// New returns a new, empty object. The message type of the objects belongs to this version of this
+	// kind alone; that of a dynamic kind is made at run time.
 	New func() Object
 
 	// Columns are what tables of this kind show after the name, AGE included.
 	Columns []Column
-	// Fields are the fields that field selectors may name besides metadata.name and metadata.namespace, each with its
-	// path of field numbers from the object down.
+	// Fields are the fields that field selectors may name besides metadata.name and
+	// metadata.namespace, each with its path of field numbers from the object down.
 	Fields map[string][]protowire.Number
 
-	// GracePeriod returns how many seconds an object may go on after a delete, when the request names no period; nil
-	// removes objects at once.
+	// GracePeriod returns how many seconds an object may go on after a delete, when the request names
+	// no period; nil removes objects at once.
 	GracePeriod func(Object) int64
 
-	// Rules are the rules for objects of the kind. Of a version that is not stored only Default is used, before objects are
-	// converted; it may have none.
+	// Rules are the rules for objects of the kind. Of a version that is not stored only Default is
+	// used, before objects are converted; it may have none.
 	Rules Rules
 	// Conversion is set in versions that are served but not stored.
 	Conversion *Conversion
@@ -150,29 +153,32 @@ func (k *Kind) facts() *derived {
 	return &k.derived
 }
 
-// PrepareCreate drops what a client may not set at creation, status above all, and starts the generation.
+// PrepareCreate drops what a client may not set at creation, status above all, and starts the
+// generation.
 func (k *Kind) PrepareCreate(o Object) { k.Rules.PrepareCreate(o) }
 
-// PrepareUpdate carries over from the stored object what an update may not change, status above all, and increments the
-// generation when the wanted state changed.
+// PrepareUpdate carries over from the stored object what an update may not change, status above
+// all, and increments the generation when the wanted state changed.
 func (k *Kind) PrepareUpdate(new, old Object) { k.Rules.PrepareUpdate(new, old) }
 
-// PrepareStatusUpdate carries over from the stored object everything but the status. The resourceVersion that the
-// writer named stays, so that the precondition can be checked.
+// PrepareStatusUpdate carries over from the stored object everything but the status. The
+// resourceVersion that the writer named stays, so that the precondition can be checked.
 func (k *Kind) PrepareStatusUpdate(new, old Object) { k.Rules.PrepareStatusUpdate(new, old) }
 
-// Default sets fields that the client left out. It is idempotent, and may run before or after PrepareUpdate.
+// Default sets fields that the client left out. It is idempotent, and may run before or after
+// PrepareUpdate.
 func (k *Kind) Default(o Object) { k.Rules.Default(o) }
 
-// Validate checks a whole object, metadata included, after defaulting. A name that the server makes from generateName
-// must be set already.
+// Validate checks a whole object, metadata included, after defaulting. A name that the server makes
+// from generateName must be set already.
 func (k *Kind) Validate(o Object) field.ErrorList { return k.Rules.Validate(k, o) }
 
-// ValidateNew checks a new object for fields that only an existing one may have. Validate must accept it as well.
+// ValidateNew checks a new object for fields that only an existing one may have. Validate must
+// accept it as well.
 func (k *Kind) ValidateNew(o Object) field.ErrorList { return k.Rules.ValidateNew(o) }
 
-// ValidateUpdate checks what may not change between two versions of an object, metadata included. Validate must accept the
-// new object as well.
+// ValidateUpdate checks what may not change between two versions of an object, metadata included.
+// Validate must accept the new object as well.
 func (k *Kind) ValidateUpdate(new, old Object) field.ErrorList {
 	return k.Rules.ValidateUpdate(new, old)
 }
@@ -182,8 +188,8 @@ func (k *Kind) ValidateStatusUpdate(new, old Object) field.ErrorList {
 	return k.Rules.ValidateStatusUpdate(new, old)
 }
 
-// Warnings returns a sentence for each value of an object that is accepted and has no effect yet, after defaulting.
-// Fields that never have an effect are marked in the protos instead.
+// Warnings returns a sentence for each value of an object that is accepted and has no effect yet,
+// after defaulting. Fields that never have an effect are marked in the protos instead.
 func (k *Kind) Warnings(o Object) []string { return k.Rules.Warnings(o) }
 
 // APIVersion returns the group and version as manifests write them: v1, apps/v1.
@@ -203,10 +209,12 @@ func (k *Kind) GVK() GVK { return GVK{k.Group, k.Version, k.Name} }
 // GVR returns the group, version and resource.
 func (k *Kind) GVR() GVR { return GVR{k.Group, k.Version, k.Plural} }
 
-// Resource returns the plural qualified by the group, as messages name the kind: pods, deployments.apps.
+// Resource returns the plural qualified by the group, as messages name the kind: pods,
+// deployments.apps.
 func (k *Kind) Resource() string { return qualified(k.Plural, k.Group) }
 
-// GroupKind returns the kind qualified by the group, as messages about invalid objects name it: Pod, Deployment.apps.
+// GroupKind returns the kind qualified by the group, as messages about invalid objects name it:
+// Pod, Deployment.apps.
 func (k *Kind) GroupKind() string { return qualified(k.Name, k.Group) }
 
 func qualified(name, group string) string {
@@ -227,7 +235,8 @@ func (k *Kind) Stored() *Kind {
 	return k
 }
 
-// ToStored returns an object of this version in the version that is stored: o itself when that is this one.
+// ToStored returns an object of this version in the version that is stored: o itself when that is
+// this one.
 func (k *Kind) ToStored(o Object) (Object, error) {
 	if k.Conversion == nil {
 		return o, nil
@@ -239,7 +248,8 @@ func (k *Kind) ToStored(o Object) (Object, error) {
 	return converted, nil
 }
 
-// FromStored returns an object of the version that is stored in this version: o itself when it is the same.
+// FromStored returns an object of the version that is stored in this version: o itself when it is
+// the same.
 func (k *Kind) FromStored(o Object) (Object, error) {
 	if k.Conversion == nil {
 		return o, nil

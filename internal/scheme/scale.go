@@ -8,19 +8,22 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Scale says where objects of a kind hold their number of replicas. Paths are JSONPaths without braces and lead through
-// messages only: .spec.replicas.
+// Scale says where objects of a kind hold their number of replicas. Paths are JSONPaths without
+// braces and lead through messages only: .spec.replicas.
 type Scale struct {
 	// Replicas is the wanted number, and StatusReplicas the present one.
 	Replicas, StatusReplicas string
-	// Selector is the selector of the pods that are counted, as text or as a LabelSelector; empty when there is none.
+	// Selector is the selector of the pods that are counted, as text or as a LabelSelector; empty when
+	// there is none.
 	Selector string
 }
 
-// Replicas returns the wanted number of replicas of an object of a kind with a Scale; 0 when it is not set.
+// Replicas returns the wanted number of replicas of an object of a kind with a Scale; 0 when it is
+// not set.
 func (k *Kind) Replicas(o Object) int32 { return k.number(o, k.Scale.Replicas) }
 
-// StatusReplicas returns the present number of replicas of an object of a kind with a Scale; 0 when it is not set.
+// StatusReplicas returns the present number of replicas of an object of a kind with a Scale; 0 when
+// it is not set.
 func (k *Kind) StatusReplicas(o Object) int32 { return k.number(o, k.Scale.StatusReplicas) }
 
 func (k *Kind) number(o Object, path string) int32 {
@@ -41,7 +44,8 @@ func (k *Kind) SetReplicas(o Object, n int32) {
 	m.Set(m.Descriptor().Fields().ByJSONName(names[last]), protoreflect.ValueOfInt32(n))
 }
 
-// Selector returns the selector of an object of a kind with a Scale, a string or a message; false when there is none.
+// Selector returns the selector of an object of a kind with a Scale, a string or a message; false
+// when there is none.
 func (k *Kind) Selector(o Object) (protoreflect.Value, bool) {
 	if k.Scale.Selector == "" {
 		return protoreflect.Value{}, false

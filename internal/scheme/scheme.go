@@ -1,8 +1,8 @@
-// Package scheme is the registry of the kinds of object that a program knows: by group, version and kind, by resource, by
-// message type and by the names that people type.
+// Package scheme is the registry of the kinds of object that a program knows: by group, version and
+// kind, by resource, by message type and by the names that people type.
 //
-// A Scheme is a value that is passed to what needs one. Kinds can be added, replaced and removed while it is in use.
-// Lookups take no lock; they read a snapshot that is replaced as a whole.
+// A Scheme is a value that is passed to what needs one. Kinds can be added, replaced and removed
+// while it is in use. Lookups take no lock; they read a snapshot that is replaced as a whole.
 package scheme
 
 import (
@@ -28,23 +28,26 @@ type GVR struct{ Group, Version, Resource string }
 // String returns the form of messages: Pod of v1, Deployment of apps/v1.
 func (g GVK) String() string { return g.Kind + " of " + APIVersion(g.Group, g.Version) }
 
-// Scheme is a set of kinds. The zero Scheme is not usable; New makes one. It is safe for concurrent use.
+// Scheme is a set of kinds. The zero Scheme is not usable; New makes one. It is safe for concurrent
+// use.
 type Scheme struct {
 	// writing serializes changes.
 	writing sync.Mutex
 	current atomic.Pointer[snapshot]
 }
 
-// snapshot is the state of a scheme between two changes. Only changed ever changes: it is closed when the snapshot has been
-// replaced.
+// snapshot is the state of a scheme between two changes. Only changed ever changes: it is closed
+// when the snapshot has been replaced.
 type snapshot struct {
 	generation uint64
-	// all are all versions of all kinds in the order of compare, and stored those of them that are stored.
+	// all are all versions of all kinds in the order of compare, and stored those of them that are
+	// stored.
 	all, stored []*Kind
 	kinds       map[GVK]*Kind
 	resources   map[GVR]*Kind
 	messages    map[protoreflect.FullName]*Kind
-	// groupKinds and groupResources have the stored version of a kind, or the first of those that the group serves.
+	// groupKinds and groupResources have the stored version of a kind, or the first of those that the
+	// group serves.
 	groupKinds, groupResources map[groupName]*Kind
 	// names are by what people type, in lower case.
 	names   map[string]*Kind
@@ -67,9 +70,10 @@ func (s *Scheme) Register(kinds ...*Kind) error { return s.Replace(nil, kinds) }
 // Unregister removes kinds, all or none. See Replace.
 func (s *Scheme) Unregister(kinds ...*Kind) error { return s.Replace(kinds, nil) }
 
-// Replace removes kinds and adds others in one step; users of the scheme see all of the change or none. It fails without a
-// change when a kind to remove is not registered, when a kind to add is incomplete or has a name, resource or message type
-// that another one has, and when a version that stays would convert to a stored version that is not registered.
+// Replace removes kinds and adds others in one step; users of the scheme see all of the change or
+// none. It fails without a change when a kind to remove is not registered, when a kind to add is
+// incomplete or has a name, resource or message type that another one has, and when a version that
+// stays would convert to a stored version that is not registered.
 func (s *Scheme) Replace(remove, add []*Kind) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -160,8 +164,8 @@ func newSnapshot(all []*Kind) (*snapshot, error) {
 	return s, s.addNames()
 }
 
-// addNames fills in what people type. A name that several kinds have stands for the first of them, of a group too; two kinds
-// of one group may not share a name.
+// addNames fills in what people type. A name that several kinds have stands for the first of them,
+// of a group too; two kinds of one group may not share a name.
 func (s *snapshot) addNames() error {
 	preferred := slices.Clone(s.all)
 	slices.SortStableFunc(preferred, func(a, b *Kind) int {
@@ -190,7 +194,8 @@ func (s *snapshot) addNames() error {
 	return nil
 }
 
-// compare orders kinds by group, core first, then by name, then by version, the stable and latest ones first.
+// compare orders kinds by group, core first, then by name, then by version, the stable and latest
+// ones first.
 func compare(a, b *Kind) int {
 	return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(a.Name, b.Name), version.CompareKubeAwareVersionStrings(b.Version, a.Version))
 }
@@ -209,8 +214,8 @@ func last(a, b bool) int {
 // Generation returns a number that grows with each change.
 func (s *Scheme) Generation() uint64 { return s.current.Load().generation }
 
-// Watch returns the stored kinds, as Kinds does, and a channel that is closed at the next change. A user that follows the
-// scheme calls Watch again then.
+// Watch returns the stored kinds, as Kinds does, and a channel that is closed at the next change. A
+// user that follows the scheme calls Watch again then.
 func (s *Scheme) Watch() (kinds []*Kind, changed <-chan struct{}) {
 	now := s.current.Load()
 	return slices.Clone(now.stored), now.changed

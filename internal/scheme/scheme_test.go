@@ -428,7 +428,8 @@ func TestConcurrentRegistration(t *testing.T) {
 	}
 }
 
-// TestDynamicObject decodes, changes, copies and encodes an object whose message type was made at run time.
+// TestDynamicObject decodes, changes, copies and encodes an object whose message type was made at
+// run time.
 func TestDynamicObject(t *testing.T) {
 	k := kindOf(t, "example.com", "v1", "Widget", "size")
 	made := k.New()

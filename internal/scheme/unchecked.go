@@ -2,8 +2,8 @@ package scheme
 
 import "k8s.io/apimachinery/pkg/util/validation/field"
 
-// Unchecked are the rules of a kind that a client learned of from the server, which applies the rules itself: they change and
-// refuse nothing.
+// Unchecked are the rules of a kind that a client learned of from the server, which applies the
+// rules itself: they change and refuse nothing.
 type Unchecked struct{}
 
 // PrepareCreate implements Rules.

@@ -22,7 +22,8 @@ var aliases = map[string]authz.Action{
 	"update status": authz.UpdateStatus, "update-status": authz.UpdateStatus, "bind": authz.Bind,
 }
 
-// accessService answers whether a caller may do something, by the authorizer that decides the calls themselves.
+// accessService answers whether a caller may do something, by the authorizer that decides the calls
+// themselves.
 type accessService struct {
 	authv1.UnimplementedAccessServiceServer
 	kinds      *scheme.Scheme

@@ -22,8 +22,8 @@ import (
 // accountsInterval is how often it is looked whether every namespace has its default account.
 const accountsInterval = 30 * time.Second
 
-// AccountsConfig gives service accounts rights, as namespace/name each. There are no roles: who is in neither list may ask
-// who it is and what it may do, and nothing else.
+// AccountsConfig gives service accounts rights, as namespace/name each. There are no roles: who is
+// in neither list may ask who it is and what it may do, and nothing else.
 type AccountsConfig struct {
 	// Readers may get, list and watch everything but secrets.
 	Readers []string `yaml:"readers" help:"service accounts, as namespace/name, that may read everything but secrets"`
@@ -63,8 +63,8 @@ func (s signal) notify() {
 	}
 }
 
-// keepAccounts makes the default account of every namespace that lost it, or is older than this, until ctx ends: at once where it
-// is deleted here and where a pod lacks it.
+// keepAccounts makes the default account of every namespace that lost it, or is older than this,
+// until ctx ends: at once where it is deleted here and where a pod lacks it.
 func (s *Service) keepAccounts(ctx context.Context) {
 	pauses := backoff.Backoff{Min: time.Second, Max: accountsInterval}
 	for {

@@ -19,7 +19,8 @@ import (
 	"github.com/xebec-project/xebec/services/apiserver/admission"
 )
 
-// recorder is an admission plug-in that remembers what passed it and refuses objects whose name begins with "refused".
+// recorder is an admission plug-in that remembers what passed it and refuses objects whose name
+// begins with "refused".
 type recorder struct {
 	mu   sync.Mutex
 	seen []string

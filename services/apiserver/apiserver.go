@@ -1,9 +1,10 @@
-// Package apiserver serves the objects of every kind. It alone touches their keys in etcd: it checks, completes and
-// stores what clients send, and answers reads and watches from a cache that follows etcd. Any number of instances run
-// side by side; they share nothing but etcd.
+// Package apiserver serves the objects of every kind. It alone touches their keys in etcd: it
+// checks, completes and stores what clients send, and answers reads and watches from a cache that
+// follows etcd. Any number of instances run side by side; they share nothing but etcd.
 //
-// A write passes resource.go, pipeline/pipeline.go with the phases, pipeline/create.go or its like, admission/chain.go and
-// registry/registry.go, and is stored by storage/txn.go. A read passes reads.go and storage.
+// A write passes resource.go, pipeline/pipeline.go with the phases, pipeline/create.go or its like,
+// admission/chain.go and registry/registry.go, and is stored by storage/txn.go. A read passes
+// reads.go and storage.
 package apiserver
 
 import (
@@ -46,15 +47,17 @@ import (
 
 // Config is what an operator can set.
 type Config struct {
-	// ServiceCIDR is the range that cluster IPs are allocated from; in a dual-stack cluster an IPv4 and an IPv6 range,
-	// with a comma between.
+	// ServiceCIDR is the range that cluster IPs are allocated from; in a dual-stack cluster an IPv4
+	// and an IPv6 range, with a comma between.
 	ServiceCIDR string `yaml:"serviceCIDR" help:"addresses that services get: an IPv4 range, for dual stack followed by a comma and an IPv6 range"`
-	// ClusterDNS is the IPv4 address in ServiceCIDR that nodes answer DNS on; it is given to no service.
+	// ClusterDNS is the IPv4 address in ServiceCIDR that nodes answer DNS on; it is given to no
+	// service.
 	ClusterDNS string `yaml:"clusterDNS" help:"address in serviceCIDR that nodes answer DNS at"`
 	// ServiceAccounts gives service accounts rights, which have none otherwise.
 	ServiceAccounts AccountsConfig `yaml:"serviceAccounts"`
-	// MaxInFlight bounds the calls worked on at once, over all callers, with the watches that send their initial state;
-	// further ones wait. They are divided among the priority levels. 0 is 64 for each processor, at least 256.
+	// MaxInFlight bounds the calls worked on at once, over all callers, with the watches that send
+	// their initial state; further ones wait. They are divided among the priority levels. 0 is 64 for
+	// each processor, at least 256.
 	MaxInFlight int `yaml:"maxInFlight" help:"calls worked on at once, over all callers; 0 is 64 for each processor, at least 256"`
 	// Queues bounds the calls that wait. 0 is the default.
 	Queues fairness.Queues `yaml:"queues"`
@@ -107,7 +110,8 @@ type Service struct {
 	watchAge, recheck time.Duration
 }
 
-// New makes a service for the kinds of a scheme over an etcd client. The client stays the caller's to close, after Run has returned.
+// New makes a service for the kinds of a scheme over an etcd client. The client stays the caller's
+// to close, after Run has returned.
 func New(cfg Config, kinds *scheme.Scheme, etcd *clientv3.Client, log *zap.Logger) (*Service, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -156,11 +160,12 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 	authv1.RegisterAccessServiceServer(r, &accessService{kinds: s.pipeline.Scheme, authorizer: s.pipeline.Authorizer})
 }
 
-// Ready returns a channel that closes when the cache holds the cluster's state, so that calls can be answered.
+// Ready returns a channel that closes when the cache holds the cluster's state, so that calls can
+// be answered.
 func (s *Service) Ready() <-chan struct{} { return s.ready }
 
-// ConfigureServer leaves calls that name a kind to the handlers, which authorize them with the object. An instance that has
-// lost etcd is taken out of rotation: others may have it still.
+// ConfigureServer leaves calls that name a kind to the handlers, which authorize them with the
+// object. An instance that has lost etcd is taken out of rotation: others may have it still.
 func (s *Service) ConfigureServer(cfg *rpc.ServerConfig) {
 	cfg.Authorize = rpc.AuthorizeUnlessKind
 	cfg.Healthy = s.store.Ready
@@ -176,8 +181,8 @@ func (s *Service) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// prepare waits for the cache, declares the service ready, creates the namespaces that every cluster has, and keeps their
-// default accounts and the service for pods until ctx ends.
+// prepare waits for the cache, declares the service ready, creates the namespaces that every
+// cluster has, and keeps their default accounts and the service for pods until ctx ends.
 func (s *Service) prepare(ctx context.Context) error {
 	if err := s.store.WaitReady(ctx); err != nil {
 		return nil //nolint:nilerr // ctx ended
@@ -208,8 +213,9 @@ func (s *Service) prepare(ctx context.Context) error {
 	return nil
 }
 
-// checkTxnOps refuses to serve when etcd takes fewer operations in a transaction than the configuration says: writes would
-// fail now and then, with whoever happens to write much at once. An etcd that does not answer is asked no further.
+// checkTxnOps refuses to serve when etcd takes fewer operations in a transaction than the
+// configuration says: writes would fail now and then, with whoever happens to write much at once.
+// An etcd that does not answer is asked no further.
 func (s *Service) checkTxnOps(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

@@ -49,7 +49,8 @@ func startConfigured(t *testing.T, cfg Config, etcd *etcdtest.Cluster) grpc.Clie
 // startService returns also the service, which each change has changed before it ran.
 func startService(t *testing.T, cfg Config, etcd *etcdtest.Cluster, changes ...func(*Service)) (*Service, grpc.ClientConnInterface) {
 	t.Helper()
-	// The only member of etcd is busy when it does not answer at once: to try again would leave some outcomes unknown.
+	// The only member of etcd is busy when it does not answer at once: to try again would leave some
+	// outcomes unknown.
 	cfg.Storage.WriteAttempt = 10 * time.Second
 	svc, err := New(cfg, kind.NewScheme(), etcd.Client(), zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel)))
 	if err != nil {
@@ -397,8 +398,8 @@ func TestObjects(t *testing.T) {
 	})
 }
 
-// TestNodePorts makes services at two apiservers at once and expects every port to be given once, and back when it is
-// no longer wanted.
+// TestNodePorts makes services at two apiservers at once and expects every port to be given once,
+// and back when it is no longer wanted.
 func TestNodePorts(t *testing.T) {
 	etcd := etcdtest.New(t, 1)
 	first, second := admin(start(t, etcd)), admin(start(t, etcd))
@@ -526,7 +527,8 @@ func TestNodePorts(t *testing.T) {
 	held("a load balancer without node ports", 80)
 }
 
-// TestClusterIPs makes services at two apiservers at once and expects every address to be given once.
+// TestClusterIPs makes services at two apiservers at once and expects every address to be given
+// once.
 func TestClusterIPs(t *testing.T) {
 	etcd := etcdtest.New(t, 1)
 	first, second := admin(start(t, etcd)), admin(start(t, etcd))

@@ -99,7 +99,8 @@ func TestConditions(t *testing.T) {
 	}
 }
 
-// TestConditionErrors has conditions that make no sense, and of callers that may not know of the object.
+// TestConditionErrors has conditions that make no sense, and of callers that may not know of the
+// object.
 func TestConditionErrors(t *testing.T) {
 	conn := start(t, etcdtest.New(t, 1))
 	waitNamespace(t, admin(conn))

@@ -65,7 +65,8 @@ func (s *discoveryService) GetSchema(_ context.Context, req *apiv1.GetSchemaRequ
 	return &apiv1.GetSchemaResponse{Message: string(message.FullName()), Files: files}, nil
 }
 
-// addFile appends a file behind those that it imports. added has the paths of the files that the set has.
+// addFile appends a file behind those that it imports. added has the paths of the files that the
+// set has.
 func addFile(set *descriptorpb.FileDescriptorSet, file protoreflect.FileDescriptor, added map[string]bool) {
 	if added[file.Path()] {
 		return

@@ -34,8 +34,9 @@ func TestDualStackConfig(t *testing.T) {
 	}
 }
 
-// TestDualStack follows services through all that can become of their families, at two apiservers at once where it
-// matters, and looks after each step whether exactly the addresses that services have are allocated.
+// TestDualStack follows services through all that can become of their families, at two apiservers
+// at once where it matters, and looks after each step whether exactly the addresses that services
+// have are allocated.
 func TestDualStack(t *testing.T) {
 	etcd := etcdtest.New(t, 1)
 	cfg := DefaultConfig()
@@ -178,7 +179,8 @@ func TestDualStack(t *testing.T) {
 	}
 	held("after deletions")
 
-	// Two apiservers fill the smaller range: each address is given once, and who comes too late is told.
+	// Two apiservers fill the smaller range: each address is given once, and who comes too late is
+	// told.
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	full := 0

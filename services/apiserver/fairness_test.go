@@ -17,7 +17,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// TestWatchesTakeSeatsWhileTheyStart keeps more watches open than there are seats: each takes one and gives it back.
+// TestWatchesTakeSeatsWhileTheyStart keeps more watches open than there are seats: each takes one
+// and gives it back.
 func TestWatchesTakeSeatsWhileTheyStart(t *testing.T) {
 	cfg := DefaultConfig()
 	cfg.MaxInFlight = 5

@@ -18,7 +18,8 @@ import (
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
-// TestCreateWhileNamespaceGoes lets its namespace change between the plan of a create and its commit.
+// TestCreateWhileNamespaceGoes lets its namespace change between the plan of a create and its
+// commit.
 func TestCreateWhileNamespaceGoes(t *testing.T) {
 	between := &interleaver{}
 	_, conn := startService(t, DefaultConfig(), etcdtest.New(t, 1), between.join)
@@ -88,8 +89,8 @@ func TestCreateWhileNamespaceGoes(t *testing.T) {
 	}
 }
 
-// interleaver is an admission plug-in that acts between the plan of a write and its commit. Writes that the server makes on its
-// own pass.
+// interleaver is an admission plug-in that acts between the plan of a write and its commit. Writes
+// that the server makes on its own pass.
 type interleaver struct {
 	plans int                           // since it was set to 0
 	do    func(a *admission.Attributes) // nil while nothing is to happen
@@ -115,8 +116,9 @@ func (i *interleaver) Validate(_ context.Context, a *admission.Attributes) error
 
 func (i *interleaver) join(s *Service) { s.pipeline.Admission = append(s.pipeline.Admission, i) }
 
-// TestAllocationClash gives the port that an update has picked to another service before the commit. That is no conflict
-// for the caller, though it named the version: the object has not changed.
+// TestAllocationClash gives the port that an update has picked to another service before the
+// commit. That is no conflict for the caller, though it named the version: the object has not
+// changed.
 func TestAllocationClash(t *testing.T) {
 	between := &interleaver{}
 	svc, conn := startService(t, DefaultConfig(), etcdtest.New(t, 1), between.join)

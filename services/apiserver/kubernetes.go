@@ -28,20 +28,22 @@ import (
 )
 
 const (
-	// kubernetesPort is where pods find the gateways at the address of the service, which names it kubernetesPortName.
+	// kubernetesPort is where pods find the gateways at the address of the service, which names it
+	// kubernetesPortName.
 	kubernetesPort     = 443
 	kubernetesPortName = "https"
 	// kubernetesManager marks the service's slices as those of the apiservers.
 	kubernetesManager = "apiserver.xebec"
-	// kubernetesInterval is how often it is looked whether somebody changed or deleted them, and kubernetesRetry how soon
-	// what failed is tried again.
+	// kubernetesInterval is how often it is looked whether somebody changed or deleted them, and
+	// kubernetesRetry how soon what failed is tried again.
 	kubernetesInterval = 30 * time.Second
 	kubernetesRetry    = 2 * time.Second
 )
 
-// keepKubernetes keeps the service default/kubernetes, by which pods reach the cluster: behind it are the gateways that are
-// registered. Every instance does it, for all want the same and only what differs is written. Where no gateway was ever
-// registered there is nothing to serve, and no service is made. It returns when ctx ends.
+// keepKubernetes keeps the service default/kubernetes, by which pods reach the cluster: behind it
+// are the gateways that are registered. Every instance does it, for all want the same and only what
+// differs is written. Where no gateway was ever registered there is nothing to serve, and no
+// service is made. It returns when ctx ends.
 func (s *Service) keepKubernetes(ctx context.Context) {
 	directory := discovery.New(s.etcd, s.log)
 	defer directory.Close()
@@ -158,8 +160,8 @@ func sameSlice(have, want *discoveryv1.EndpointSlice) bool {
 	return proto.Equal(content(have), content(want))
 }
 
-// kubernetesService is the service as it is made. Its address is the first of the range, which no other service gets: the
-// gateways' certificates hold it.
+// kubernetesService is the service as it is made. Its address is the first of the range, which no
+// other service gets: the gateways' certificates hold it.
 func kubernetesService(address netip.Addr) *corev1.Service {
 	return &corev1.Service{
 		Metadata: &metav1.ObjectMeta{
@@ -173,8 +175,9 @@ func kubernetesService(address netip.Addr) *corev1.Service {
 	}
 }
 
-// kubernetesSlices are the slices for gateways at these addresses, host:port each: one for each family and port, named by
-// them. What pods could not call, a name or a loopback address, is left out.
+// kubernetesSlices are the slices for gateways at these addresses, host:port each: one for each
+// family and port, named by them. What pods could not call, a name or a loopback address, is left
+// out.
 func kubernetesSlices(gateways []string) []*discoveryv1.EndpointSlice {
 	type group struct {
 		family string

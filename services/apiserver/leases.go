@@ -19,21 +19,22 @@ const (
 	maxLeaseSeconds = 3600
 )
 
-// Leases of nodes live longer the more there are, so that all nodes together renew no more often than so many times a second
-// when each renews three times in its lease's time: that is what 1,000 nodes with leases of 10 s do. No node is noticed later than
-// with Kubernetes' 40 s.
+// Leases of nodes live longer the more there are, so that all nodes together renew no more often
+// than so many times a second when each renews three times in its lease's time: that is what 1,000
+// nodes with leases of 10 s do. No node is noticed later than with Kubernetes' 40 s.
 const (
 	nodeRenewalsPerSecond = 300
 	maxNodeLeaseSeconds   = 40
 )
 
-// nodeLeaseSeconds is the time to live of the lease of a node that asks for so much, among so many others.
+// nodeLeaseSeconds is the time to live of the lease of a node that asks for so much, among so many
+// others.
 func nodeLeaseSeconds(asked int64, leases int) int64 {
 	return max(asked, min(3*int64(leases)/nodeRenewalsPerSecond, maxNodeLeaseSeconds))
 }
 
-// advisedSeconds is the time to live that a node's lease of ttl seconds would be granted now, among so
-// many others, when that is longer, and 0 otherwise.
+// advisedSeconds is the time to live that a node's lease of ttl seconds would be granted now, among
+// so many others, when that is longer, and 0 otherwise.
 func advisedSeconds(ttl int64, leases int) int64 {
 	if advised := nodeLeaseSeconds(ttl, leases); advised > ttl {
 		return advised
@@ -47,7 +48,8 @@ type leaseService struct {
 	store *storage.Store
 }
 
-// Grant makes a lease owned by the caller, or renews the one that the caller was granted under the same id.
+// Grant makes a lease owned by the caller, or renews the one that the caller was granted under the
+// same id.
 func (l *leaseService) Grant(ctx context.Context, req *apiv1.GrantRequest) (*apiv1.GrantResponse, error) {
 	if ttl := req.GetTtlSeconds(); ttl < minLeaseSeconds || ttl > maxLeaseSeconds {
 		return nil, apierr.BadField("ttlSeconds", "must be %d to %d, is %d", minLeaseSeconds, maxLeaseSeconds, ttl)

@@ -19,7 +19,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// lossy loses the answers to the first grants: the server made them, and the client does not hear of it.
+// lossy loses the answers to the first grants: the server made them, and the client does not hear
+// of it.
 type lossy struct {
 	grpc.ClientConnInterface
 	left  atomic.Int32
@@ -111,8 +112,8 @@ func TestAdvisedTimeToLive(t *testing.T) {
 	}
 }
 
-// TestMoveToAnotherLease moves an object between leases, each of which it vanishes with only while it
-// is under it.
+// TestMoveToAnotherLease moves an object between leases, each of which it vanishes with only while
+// it is under it.
 func TestMoveToAnotherLease(t *testing.T) {
 	conn := start(t, etcdtest.New(t, 1))
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)

@@ -22,9 +22,9 @@ import (
 // maxNamed bounds the nodes that a refusal names.
 const maxNamed = 5
 
-// checkLockout refuses an access list that would cut off the one who writes it, or nodes of the cluster, unless the call
-// says that it means it. A node is well where either listener admits one of its addresses: which it calls at is its own
-// configuration's.
+// checkLockout refuses an access list that would cut off the one who writes it, or nodes of the
+// cluster, unless the call says that it means it. A node is well where either listener admits one
+// of its addresses: which it calls at is its own configuration's.
 func (s *Service) checkLockout(ctx context.Context, access *gatewayv1.GatewayAccess) error {
 	if slices.Equal(metadata.ValueFromIncomingContext(ctx, allowlist.HeaderAllowLockout), []string{"true"}) {
 		return nil

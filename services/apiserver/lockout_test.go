@@ -18,7 +18,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// TestLockout: nobody cuts off themselves or the nodes by an access list, unless they say that they mean it.
+// TestLockout: nobody cuts off themselves or the nodes by an access list, unless they say that they
+// mean it.
 func TestLockout(t *testing.T) {
 	c := admin(start(t, etcdtest.New(t, 1)))
 	waitNamespace(t, c)

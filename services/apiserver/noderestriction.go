@@ -19,12 +19,14 @@ import (
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
-// What a node may write is decided twice: authz lets it write its own node, lease, events and pods' statuses, and the
-// functions here look at what it writes there, as Kubernetes' NodeRestriction admission does. A node that was broken into
-// must not attract pods that are not for it, nor speak for other nodes.
+// What a node may write is decided twice: authz lets it write its own node, lease, events and pods'
+// statuses, and the functions here look at what it writes there, as Kubernetes' NodeRestriction
+// admission does. A node that was broken into must not attract pods that are not for it, nor speak
+// for other nodes.
 
-// restrictMirror lets a node create no pods but those that show what it runs by files of its own: bound to it, owned by its
-// node object, and without any reference that would open other objects to the node.
+// restrictMirror lets a node create no pods but those that show what it runs by files of its own:
+// bound to it, owned by its node object, and without any reference that would open other objects to
+// the node.
 func restrictMirror(ctx context.Context, get reader, pod *corev1.Pod) error {
 	name, agent := callerOf(ctx).Node()
 	if !agent {
@@ -53,8 +55,8 @@ func restrictMirror(ctx context.Context, get reader, pod *corev1.Pod) error {
 	return nil
 }
 
-// restrictNode keeps an agent from steering pods to its node, or away from it, and from choosing its own range of pod
-// addresses. old is nil when the node registers.
+// restrictNode keeps an agent from steering pods to its node, or away from it, and from choosing
+// its own range of pod addresses. old is nil when the node registers.
 func (s *Service) restrictNode(ctx context.Context, node, old *corev1.Node) error {
 	if _, agent := callerOf(ctx).Node(); !agent {
 		return nil
@@ -92,8 +94,8 @@ func forbiddenLabels(labels, before map[string]string) []string {
 	return out
 }
 
-// restrictNodeStatus keeps an agent from reporting addresses for its node that are those of pods or services: pods in the
-// node's network report the node's addresses as theirs.
+// restrictNodeStatus keeps an agent from reporting addresses for its node that are those of pods or
+// services: pods in the node's network report the node's addresses as theirs.
 func (s *Service) restrictNodeStatus(ctx context.Context, node, old *corev1.Node) error {
 	if _, agent := callerOf(ctx).Node(); !agent {
 		return nil
@@ -172,8 +174,8 @@ func (s *Service) restrictStatus(ctx context.Context, get reader, o, old kind.Ob
 	return nil
 }
 
-// restrictPodStatus keeps an agent from reporting addresses for its pods that are not its to give: services, network
-// policies and DNS go by them. Addresses that the pod has already may stay.
+// restrictPodStatus keeps an agent from reporting addresses for its pods that are not its to give:
+// services, network policies and DNS go by them. Addresses that the pod has already may stay.
 func restrictPodStatus(ctx context.Context, get reader, pod, old *corev1.Pod) error {
 	name, agent := callerOf(ctx).Node()
 	if !agent {
@@ -257,8 +259,9 @@ func rangesText(ranges []netip.Prefix) string {
 	return strings.Join(texts, " and ")
 }
 
-// restrictEvent lets a node report as itself only, and about nothing but itself and its pods. A pod that does not exist may
-// have been one of them: the last events of a pod are often written when it is gone. old is nil for a new event.
+// restrictEvent lets a node report as itself only, and about nothing but itself and its pods. A pod
+// that does not exist may have been one of them: the last events of a pod are often written when it
+// is gone. old is nil for a new event.
 func restrictEvent(ctx context.Context, get reader, event, old *corev1.Event) error {
 	name, agent := callerOf(ctx).Node()
 	if !agent {
@@ -293,7 +296,8 @@ func restrictEvent(ctx context.Context, get reader, event, old *corev1.Event) er
 	return nil
 }
 
-// reportedBy reports whether an event names a node as its reporter, in at least one of its two places and no other in either.
+// reportedBy reports whether an event names a node as its reporter, in at least one of its two
+// places and no other in either.
 func reportedBy(event *corev1.Event, node string) bool {
 	host, instance := event.GetSource().GetHost(), event.GetReportingInstance()
 	return (host == node || host == "") && (instance == node || instance == "") && host+instance != ""

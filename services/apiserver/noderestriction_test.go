@@ -27,7 +27,8 @@ func clone[T kind.Object](o T, change func(T)) T {
 	return o
 }
 
-// TestNodeRestriction has what a node may write of itself, its pods and events, as an agent does, and what it may not.
+// TestNodeRestriction has what a node may write of itself, its pods and events, as an agent does,
+// and what it may not.
 func TestNodeRestriction(t *testing.T) {
 	conn := start(t, etcdtest.New(t, 1))
 	c, ctx := admin(conn), t.Context()

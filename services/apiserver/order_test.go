@@ -13,8 +13,9 @@ import (
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
-// TestRightsComeFirst has requests that make no sense, or cost much to read. Callers without rights are refused for that
-// they have none: nothing that they sent has been read. Those with rights are told what is wrong.
+// TestRightsComeFirst has requests that make no sense, or cost much to read. Callers without rights
+// are refused for that they have none: nothing that they sent has been read. Those with rights are
+// told what is wrong.
 func TestRightsComeFirst(t *testing.T) {
 	conn := start(t, etcdtest.New(t, 1))
 	waitNamespace(t, admin(conn))

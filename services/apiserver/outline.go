@@ -31,8 +31,8 @@ func frameOf(k *kind.Kind) func(storage.Event) ([]byte, error) {
 	}
 }
 
-// outlineFrame is an event with the outline of its pod, encoded. A pod that makes no sense has none: its event is sent
-// as if it had nothing but a name.
+// outlineFrame is an event with the outline of its pod, encoded. A pod that makes no sense has
+// none: its event is sent as if it had nothing but a name.
 func outlineFrame(e storage.Event) ([]byte, error) {
 	if e.Object == nil {
 		return e.Frame(), nil

@@ -13,8 +13,8 @@ import (
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
-// TestStoredValuesThatRulesRefuse changes an object that was stored before a rule was added: what is wrong with it may stay as it
-// is, and nothing may become wrong besides.
+// TestStoredValuesThatRulesRefuse changes an object that was stored before a rule was added: what
+// is wrong with it may stay as it is, and nothing may become wrong besides.
 func TestStoredValuesThatRulesRefuse(t *testing.T) {
 	ctx := t.Context()
 	svc, conn := startService(t, DefaultConfig(), etcdtest.New(t, 1))

@@ -126,8 +126,8 @@ func (s *Service) past(ctx context.Context, req interface {
 	return found, storageError(err)
 }
 
-// readError is storageError for a read at a revision, 0 for none: when it is not known any more the error says how far back
-// there is something to read.
+// readError is storageError for a read at a revision, 0 for none: when it is not known any more the
+// error says how far back there is something to read.
 func (s *Service) readError(ctx context.Context, err error, revision int64) error {
 	if revision == 0 || !errors.Is(err, storage.ErrCompacted) {
 		return storageError(err)
@@ -145,7 +145,8 @@ func tooOld(err error, what string) error {
 	return apierr.New(codes.OutOfRange, apierr.ReasonTooOld, text+"; the apiserver's storage.keepPast says how much is kept")
 }
 
-// Watch streams the state and then the changes. Events are sent in the encoding that all watchers share.
+// Watch streams the state and then the changes. Events are sent in the encoding that all watchers
+// share.
 func (s *Service) Watch(req *apiv1.WatchRequest, stream grpc.ServerStreamingServer[apiv1.WatchResponse]) error {
 	ctx, end := context.WithCancelCause(stream.Context())
 	defer end(nil)
@@ -200,7 +201,8 @@ func (s *Service) Watch(req *apiv1.WatchRequest, stream grpc.ServerStreamingServ
 	case ctx.Err() != nil:
 		return apierr.Unavailable("this apiserver is stopping: resume the watch from the last resourceVersion it sent")
 	case errors.Is(err, storage.ErrFutureRevision):
-		// The client has it from before a restore that did not put the revisions ahead: what it knows is of another past.
+		// The client has it from before a restore that did not put the revisions ahead: what it knows is
+		// of another past.
 		return apierr.New(codes.OutOfRange, apierr.ReasonTooOld, "the resourceVersion is later than any that exists: list or watch anew, without it")
 	}
 	return storageError(err)

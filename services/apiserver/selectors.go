@@ -14,7 +14,8 @@ import (
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
-// Bounds of a selector: of its length in bytes, and of the conditions in it, which are all looked at for every object.
+// Bounds of a selector: of its length in bytes, and of the conditions in it, which are all looked
+// at for every object.
 const (
 	maxSelectorBytes = 64 << 10
 	maxRequirements  = 1000
@@ -28,7 +29,8 @@ type requirement struct {
 	equal bool
 }
 
-// parseFieldSelector returns the conditions of a field selector, and the values that it demands of fields.
+// parseFieldSelector returns the conditions of a field selector, and the values that it demands of
+// fields.
 func parseFieldSelector(k *kind.Kind, text string) ([]requirement, map[string]string, error) {
 	if err := checkSelector("fieldSelector", text); err != nil {
 		return nil, nil, err
@@ -81,8 +83,8 @@ func tooManyRequirements(name string, n int) error {
 	return apierr.BadField(name, "must not have more than %d conditions, has %d", maxRequirements, n)
 }
 
-// exactly returns a value that all conditions together demand of a field of stored objects, nil when they demand none. A name is
-// preferred: it selects one object of a namespace.
+// exactly returns a value that all conditions together demand of a field of stored objects, nil
+// when they demand none. A name is preferred: it selects one object of a namespace.
 func exactly(k *kind.Kind, required []requirement) *storage.Exact {
 	var out *storage.Exact
 	for _, r := range required {
@@ -93,13 +95,14 @@ func exactly(k *kind.Kind, required []requirement) *storage.Exact {
 	return out
 }
 
-// inStored reports whether the field is the same in stored objects as in objects of a version: conversions keep the metadata.
+// inStored reports whether the field is the same in stored objects as in objects of a version:
+// conversions keep the metadata.
 func (r requirement) inStored(k *kind.Kind) bool {
 	return k.Conversion == nil || strings.HasPrefix(r.name, "metadata.")
 }
 
-// matchAll returns the filter for stored objects that meet all conditions in a version of the kind, nil when there are none. An
-// object that cannot be converted to the version meets none.
+// matchAll returns the filter for stored objects that meet all conditions in a version of the kind,
+// nil when there are none. An object that cannot be converted to the version meets none.
 func matchAll(k *kind.Kind, required []requirement, byLabel labels.Selector) storage.Match {
 	if byLabel.Empty() && len(required) == 0 {
 		return nil

@@ -13,7 +13,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// TestFieldSelectors selects by booleans as Kubernetes writes them: true and false, and false where nothing is set.
+// TestFieldSelectors selects by booleans as Kubernetes writes them: true and false, and false where
+// nothing is set.
 func TestFieldSelectors(t *testing.T) {
 	conn := start(t, etcdtest.New(t, 1))
 	c := admin(conn)

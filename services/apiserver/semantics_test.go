@@ -525,8 +525,8 @@ func at(svc *corev1.Service, ip string) *corev1.Service {
 	return svc
 }
 
-// TestSmallEtcd has an etcd with its own default limits: the apiserver says so when it starts, and with the limit
-// configured refuses what does not fit with a word on how to mend it.
+// TestSmallEtcd has an etcd with its own default limits: the apiserver says so when it starts, and
+// with the limit configured refuses what does not fit with a word on how to mend it.
 func TestSmallEtcd(t *testing.T) {
 	etcd := etcdtest.New(t, 1, func(cfg *embed.Config) { cfg.MaxTxnOps = 128 })
 	svc := do[*Service](t)(New(DefaultConfig(), kind.NewScheme(), etcd.Client(), zaptest.NewLogger(t)))

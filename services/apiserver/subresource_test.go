@@ -13,7 +13,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// TestStatusSubresource writes statuses in each way: metadata change with Update and Patch, and not with UpdateStatus.
+// TestStatusSubresource writes statuses in each way: metadata change with Update and Patch, and not
+// with UpdateStatus.
 func TestStatusSubresource(t *testing.T) {
 	conn := start(t, etcdtest.New(t, 1))
 	c, ctx := admin(conn), t.Context()

@@ -18,8 +18,8 @@ type podIndex struct {
 	nodeName wire.Field
 }
 
-// NodeUses reports whether a pod bound to the node refers to the object. It looks at the pods of one namespace; a cache
-// that is a moment old may refuse for that moment, and the node asks again.
+// NodeUses reports whether a pod bound to the node refers to the object. It looks at the pods of
+// one namespace; a cache that is a moment old may refuse for that moment, and the node asks again.
 func (p *podIndex) NodeUses(ctx context.Context, node, resource, namespace, name string) (bool, error) {
 	list, err := p.store.List(ctx, storage.ListOptions{Kind: "Pod", Namespace: namespace, Stale: true,
 		Match: func(o *storage.Object) bool { return o.Field(p.nodeName) == node }})

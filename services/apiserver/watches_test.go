@@ -15,8 +15,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// TestWatchesEndAtTheirAge keeps an informer over many ends of its watch: it resumes each time, sees every change and never
-// reads the whole state again.
+// TestWatchesEndAtTheirAge keeps an informer over many ends of its watch: it resumes each time,
+// sees every change and never reads the whole state again.
 func TestWatchesEndAtTheirAge(t *testing.T) {
 	_, conn := startService(t, DefaultConfig(), etcdtest.New(t, 1), func(s *Service) { s.watchAge = 100 * time.Millisecond })
 	c := admin(conn)

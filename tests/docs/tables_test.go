@@ -41,7 +41,7 @@ func metricsTable(t *testing.T) string {
 	}
 	var rows [][]string
 	for _, c := range names {
-		if !strings.HasPrefix(c.value, "xebec_") {
+		if !strings.HasPrefix(c.value, "xebec_") || strings.HasSuffix(c.name, "Namespace") {
 			continue
 		}
 		m, ok := made[c.name]

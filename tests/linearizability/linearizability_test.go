@@ -154,7 +154,7 @@ func (r *run) work(ctx context.Context, length time.Duration) []recorded {
 }
 
 // end creates the last object. The apiservers are well again by now, but a connection to one may be
-// about to be made anew.
+// about to be replaced.
 func (r *run) end(ctx context.Context) error {
 	for i := 0; ; i++ {
 		replica := r.replicas[i%len(r.replicas)]

@@ -1,5 +1,6 @@
-// Package madeup is a kind that no part of Xebec knows, to show what a kind takes: messages for each version with their rules
-// as options, a description with the rules that span fields and the conversion, and a controller.
+// Package madeup is a kind that no part of Xebec knows, to show what a kind takes: messages for
+// each version with their rules as options, a description with the rules that span fields and the
+// conversion, and a controller.
 package madeup
 
 import (

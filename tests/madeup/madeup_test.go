@@ -154,7 +154,8 @@ func wantInvalid(t *testing.T, err error, text string) {
 	}
 }
 
-// TestMadeUpKind registers a kind in a running apiserver, and does with it all that can be done with an object.
+// TestMadeUpKind registers a kind in a running apiserver, and does with it all that can be done
+// with an object.
 func TestMadeUpKind(t *testing.T) {
 	c := start(t)
 	kinds := Kinds()
@@ -213,7 +214,8 @@ func testCreate(t *testing.T, c *cluster, v1 *kind.Kind) {
 	}
 }
 
-// testVersions reads, watches and selects objects in the version that is not stored, and creates one in it.
+// testVersions reads, watches and selects objects in the version that is not stored, and creates
+// one in it.
 func testVersions(t *testing.T, c *cluster, v1, v2 *kind.Kind) {
 	ctx := t.Context()
 	second := must[kind.Object](t)(client.GetKind(ctx, c.client, v2, "default", "clock")).(*gadgetsv2.Gadget)
@@ -561,7 +563,8 @@ func testRemoval(t *testing.T, c *cluster, kinds []*kind.Kind) {
 	must[kind.Object](t)(client.GetKind(ctx, c.client, kinds[1], "default", "clock"))
 }
 
-// TestFilesOfAKind counts the files that the kind is made of. Nothing else in the repository may know of it.
+// TestFilesOfAKind counts the files that the kind is made of. Nothing else in the repository may
+// know of it.
 func TestFilesOfAKind(t *testing.T) {
 	var written []string
 	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {

@@ -209,7 +209,6 @@ func TestNothingUnfinished(t *testing.T) {
 // constants of internal/metrics, so that queries and dashboards have one list.
 func TestLogKeysAndMetricNamesAreConstants(t *testing.T) {
 	for _, s := range sources(t) {
-		// The agent's keys are literals still.
 		if s.test() || s.generated || s.dir() == "internal/metrics" || strings.HasPrefix(s.path, "tests/") {
 			continue
 		}

@@ -98,8 +98,8 @@ func (s *Server) renew(id int64, stream grpc.BidiStreamingServer[apiv1.KeepAlive
 	return stream.Send(resp)
 }
 
-// AdviseTTL makes the server grant leases of at least ttl from now on, and advise that to those that
-// renew shorter ones.
+// AdviseTTL makes the server grant leases of at least ttl from now on, and advise that to those
+// that renew shorter ones.
 func (s *Server) AdviseTTL(ttl time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -68,7 +68,8 @@ type jsonParser struct {
 	at   int64
 }
 
-// token returns the next token, having moved line to it. The end of the text is io.EOF between values only.
+// token returns the next token, having moved line to it. The end of the text is io.EOF between
+// values only.
 func (p *jsonParser) token() (json.Token, error) {
 	tok, err := p.dec.Token()
 	if err != nil {
@@ -164,7 +165,8 @@ func (p *jsonParser) object(n *Node, depth int) error {
 	}
 }
 
-// JSON returns the value as compact JSON, members in their order. Characters special to HTML are not escaped.
+// JSON returns the value as compact JSON, members in their order. Characters special to HTML are
+// not escaped.
 func (n *Node) JSON() []byte { return n.appendJSON(nil) }
 
 func (n *Node) appendJSON(b []byte) []byte {

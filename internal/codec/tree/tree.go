@@ -1,5 +1,6 @@
-// Package tree holds values as JSON knows them, with the line that each came from: what JSON, YAML and plain Go values
-// have in common before anybody knows which message they are to become, and after a message has been taken apart.
+// Package tree holds values as JSON knows them, with the line that each came from: what JSON, YAML
+// and plain Go values have in common before anybody knows which message they are to become, and
+// after a message has been taken apart.
 package tree
 
 import (
@@ -40,7 +41,8 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind %d", uint8(k))
 }
 
-// Node is one value. Nodes of a parsed document are shared where YAML aliases are, and so must not be written to.
+// Node is one value. Nodes of a parsed document are shared where YAML aliases are, and so must not
+// be written to.
 type Node struct {
 	Kind Kind
 	// Plain marks a YAML string that was written without quotes.
@@ -63,7 +65,8 @@ type Member struct {
 	Line int
 }
 
-// Get returns the value of the member named key, of duplicates the last, nil when n is no Map or has no such member.
+// Get returns the value of the member named key, of duplicates the last, nil when n is no Map or
+// has no such member.
 func (n *Node) Get(key string) *Node {
 	if n == nil {
 		return nil

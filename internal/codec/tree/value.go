@@ -9,8 +9,8 @@ import (
 	"strconv"
 )
 
-// FromValue takes a generic Go value: nil, bool, string, any number, json.Number, and slices and maps of such values
-// as encoding/json makes them. Members are sorted by key.
+// FromValue takes a generic Go value: nil, bool, string, any number, json.Number, and slices and
+// maps of such values as encoding/json makes them. Members are sorted by key.
 func FromValue(v any) (*Node, error) { return fromValue(v, 0) }
 
 func fromValue(v any, depth int) (*Node, error) {
@@ -78,8 +78,8 @@ func fromValue(v any, depth int) (*Node, error) {
 	return nil, &SyntaxError{Message: fmt.Sprintf("a %T is not a JSON value", v)}
 }
 
-// fromFloat writes whole numbers without a point or an exponent as long as a float is exact, because generic JSON
-// decoders have no other type for integers.
+// fromFloat writes whole numbers without a point or an exponent as long as a float is exact,
+// because generic JSON decoders have no other type for integers.
 func fromFloat(f float64, bits int) (*Node, error) {
 	const exact = 1 << 53
 	switch {
@@ -91,8 +91,9 @@ func fromFloat(f float64, bits int) (*Node, error) {
 	return &Node{Kind: Number, Text: strconv.FormatFloat(f, 'g', -1, bits)}, nil
 }
 
-// Value returns the generic Go value: nil, bool, string, int64, float64, []any or map[string]any. Whole numbers in the
-// range of an int64 are one, all others a float64. Of duplicate members the last one counts.
+// Value returns the generic Go value: nil, bool, string, int64, float64, []any or map[string]any.
+// Whole numbers in the range of an int64 are one, all others a float64. Of duplicate members the
+// last one counts.
 func (n *Node) Value() any {
 	switch n.Kind {
 	case Bool:

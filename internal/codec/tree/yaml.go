@@ -15,15 +15,16 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxAliased bounds what aliases may add to a stream: the values and the bytes of text that would have to be written
-// more if every alias were replaced by what it stands for.
+// maxAliased bounds what aliases may add to a stream: the values and the bytes of text that would
+// have to be written more if every alias were replaced by what it stands for.
 const maxAliased = 4 << 20
 
-// ParseYAML reads a stream of YAML documents. Empty documents are left out. On an error it returns the documents
-// before it as well.
+// ParseYAML reads a stream of YAML documents. Empty documents are left out. On an error it returns
+// the documents before it as well.
 //
-// Anchors, aliases and merge keys are resolved. Scalars are what Kubernetes takes them for: numbers in YAML 1.1 forms
-// become JSON numbers, dates stay strings, and words such as yes stay strings too, which Plain tells from quoted ones.
+// Anchors, aliases and merge keys are resolved. Scalars are what Kubernetes takes them for: numbers
+// in YAML 1.1 forms become JSON numbers, dates stay strings, and words such as yes stay strings
+// too, which Plain tells from quoted ones.
 func ParseYAML(r io.Reader) ([]*Node, error) {
 	dec := yaml.NewDecoder(r)
 	var nodes []*Node
@@ -79,7 +80,8 @@ type yamlParser struct {
 	aliased int
 }
 
-// convert returns the node and its weight: how many values and bytes of text it holds with all aliases written out.
+// convert returns the node and its weight: how many values and bytes of text it holds with all
+// aliases written out.
 func (p *yamlParser) convert(y *yaml.Node, depth int) (*Node, int, error) {
 	if depth > maxDepth {
 		return nil, 0, &SyntaxError{Line: y.Line, Message: fmt.Sprintf("lists and objects are nested more than %d deep", maxDepth)}
@@ -247,8 +249,8 @@ var jsonNumber = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9
 
 func isJSONNumber(s string) bool { return jsonNumber.MatchString(s) }
 
-// YAML returns the value as a block of YAML in the style of kubectl: two spaces of indentation, list items level with
-// their key, members in their order.
+// YAML returns the value as a block of YAML in the style of kubectl: two spaces of indentation,
+// list items level with their key, members in their order.
 func (n *Node) YAML() ([]byte, error) {
 	var b bytes.Buffer
 	enc := yaml.NewEncoder(&b)
@@ -296,8 +298,8 @@ func (n *Node) yaml() *yaml.Node {
 // sexagesimal matches what YAML 1.1 takes for a number in base 60, such as 22:20.
 var sexagesimal = regexp.MustCompile(`^[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?$`)
 
-// yamlString chooses the style of a string so that every reader of YAML 1.1 or 1.2 takes it for that very string.
-// Where nothing stands against it the encoder writes it plain.
+// yamlString chooses the style of a string so that every reader of YAML 1.1 or 1.2 takes it for
+// that very string. Where nothing stands against it the encoder writes it plain.
 func yamlString(s string) *yaml.Node {
 	s = strings.ToValidUTF8(s, "\uFFFD") // The encoder would call it binary, which nobody reads back as a string.
 	y := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s}
@@ -314,7 +316,8 @@ func yamlString(s string) *yaml.Node {
 	return y
 }
 
-// OldBool reports the value of a word that YAML 1.1, and with it Kubernetes, takes for a boolean when it is plain.
+// OldBool reports the value of a word that YAML 1.1, and with it Kubernetes, takes for a boolean
+// when it is plain.
 func (n *Node) OldBool() (value, ok bool) {
 	if n.Kind != String || !n.Plain {
 		return false, false

@@ -48,8 +48,8 @@ func (a As) StreamInterceptor(
 	return streamer(a.outgoing(ctx), desc, cc, method, opts...)
 }
 
-// HeaderServer returns a server without TLS whose callers are who As says, for tests of what callers may do. It authorizes
-// methods as the apiserver does.
+// HeaderServer returns a server without TLS whose callers are who As says, for tests of what
+// callers may do. It authorizes methods as the apiserver does.
 func HeaderServer() *grpc.Server {
 	return grpc.NewServer(
 		grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {

@@ -1,6 +1,7 @@
-// Package admission decides on writes by more than the object itself: whether its namespace is live, which account it runs
-// as, what a node may say. Plug-ins run in one order, chain.go, on every write: create, update, patch, apply, delete, those of
-// status and other subresources, bindings, and each operation of a transaction.
+// Package admission decides on writes by more than the object itself: whether its namespace is
+// live, which account it runs as, what a node may say. Plug-ins run in one order, chain.go, on
+// every write: create, update, patch, apply, delete, those of status and other subresources,
+// bindings, and each operation of a transaction.
 package admission
 
 import (
@@ -11,7 +12,8 @@ import (
 // Operation is what a write does to an object.
 type Operation string
 
-// The operations, named as in Kubernetes' AdmissionReview. Patches and applies are updates or creates.
+// The operations, named as in Kubernetes' AdmissionReview. Patches and applies are updates or
+// creates.
 const (
 	Create Operation = "CREATE"
 	Update Operation = "UPDATE"
@@ -22,7 +24,8 @@ const (
 type Attributes struct {
 	// Operation is what is done.
 	Operation Operation
-	// Subresource is the part of the object that is written, such as "status" or "binding", empty for the object itself.
+	// Subresource is the part of the object that is written, such as "status" or "binding", empty for
+	// the object itself.
 	Subresource string
 	// Kind, Namespace and Name are those of the object.
 	Kind            *kind.Kind

@@ -4,7 +4,8 @@ import "context"
 
 // Config is what the plug-ins need to know of the cluster.
 type Config struct {
-	// AccountMissing is called when a pod was admitted although the default service account of its namespace is missing.
+	// AccountMissing is called when a pod was admitted although the default service account of its
+	// namespace is missing.
 	AccountMissing func()
 	// RestrictNode refuses what a node may not write.
 	RestrictNode func(ctx context.Context, a *Attributes) error

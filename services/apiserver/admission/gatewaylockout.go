@@ -2,7 +2,8 @@ package admission
 
 import "context"
 
-// gatewayLockout refuses an access list of the gateways that would lock out its writer or nodes of the cluster.
+// gatewayLockout refuses an access list of the gateways that would lock out its writer or nodes of
+// the cluster.
 type gatewayLockout struct {
 	restrict func(ctx context.Context, a *Attributes) error
 }

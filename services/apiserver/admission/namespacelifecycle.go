@@ -12,15 +12,15 @@ import (
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
-// namespaceLifecycle refuses new objects in a namespace that does not exist or is terminating, and the deletion of the
-// namespaces that every cluster has.
+// namespaceLifecycle refuses new objects in a namespace that does not exist or is terminating, and
+// the deletion of the namespaces that every cluster has.
 type namespaceLifecycle struct{}
 
 // Name is Kubernetes' name of it.
 func (namespaceLifecycle) Name() string { return "NamespaceLifecycle" }
 
-// Mutate adds, for a new object, the condition that its namespace stays as it was read: otherwise the object could be created
-// after the collector has found nothing left in the namespace.
+// Mutate adds, for a new object, the condition that its namespace stays as it was read: otherwise
+// the object could be created after the collector has found nothing left in the namespace.
 func (namespaceLifecycle) Mutate(ctx context.Context, a *Attributes) error {
 	switch {
 	case a.Operation == Delete && a.Kind.Name == "Namespace" && slices.Contains(kind.PermanentNamespaces, a.Name):

@@ -2,8 +2,8 @@ package admission
 
 import "context"
 
-// nodeRestriction refuses what a node may not write though it has a right to the object: labels that attract pods, addresses
-// that are not its own, events about others.
+// nodeRestriction refuses what a node may not write though it has a right to the object: labels
+// that attract pods, addresses that are not its own, events about others.
 type nodeRestriction struct {
 	restrict func(ctx context.Context, a *Attributes) error
 }

@@ -12,11 +12,12 @@ import (
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
-// serviceAccount refuses new pods whose service account does not exist, and gives the others what comes with theirs: the
-// secrets for pulling images where the pod names none, and the account's token as a volume.
+// serviceAccount refuses new pods whose service account does not exist, and gives the others what
+// comes with theirs: the secrets for pulling images where the pod names none, and the account's
+// token as a volume.
 type serviceAccount struct {
-	// missing is called for a pod whose default account does not exist. The pod is admitted and starts when the account has
-	// been created again.
+	// missing is called for a pod whose default account does not exist. The pod is admitted and starts
+	// when the account has been created again.
 	missing func()
 }
 

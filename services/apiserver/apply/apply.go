@@ -1,7 +1,7 @@
-// Package apply merges what several managers want of one object: server-side apply. Every manager owns the fields it
-// applied; a field that two managers want different is a conflict; a field that its last owner no longer applies is
-// removed. The algorithm is Kubernetes' own (KEP-555), by its library structured-merge-diff; the schema it merges by is
-// built from the protos' descriptors.
+// Package apply merges what several managers want of one object: server-side apply. Every manager
+// owns the fields it applied; a field that two managers want different is a conflict; a field that
+// its last owner no longer applies is removed. The algorithm is Kubernetes' own (KEP-555), by its
+// library structured-merge-diff; the schema it merges by is built from the protos' descriptors.
 package apply
 
 import (
@@ -38,8 +38,8 @@ const (
 	subresourceStatus = "status"
 )
 
-// identity is what says who an object is and what only the server writes: it has no owners. While objects are merged it
-// has, as in Kubernetes: a manager's last label would take the name along.
+// identity is what says who an object is and what only the server writes: it has no owners. While
+// objects are merged it has, as in Kubernetes: a manager's last label would take the name along.
 func identity() *fieldpath.Set {
 	s := fieldpath.NewSet(fieldpath.MakePathOrDie("metadata"))
 	for _, f := range []string{"name", "namespace", "generateName", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"} {
@@ -54,7 +54,8 @@ type Conflict struct {
 	Field   string // JSON path, such as .spec.replicas
 }
 
-// ConflictError is returned by Merger.Apply when other managers own fields that the apply would change.
+// ConflictError is returned by Merger.Apply when other managers own fields that the apply would
+// change.
 type ConflictError struct{ Conflicts []Conflict }
 
 // Error names the owners and the fields.
@@ -84,7 +85,8 @@ type schemas struct {
 	updaters map[string]*merge.Updater
 }
 
-// New returns a merger, with the merge schema of the kinds that the scheme has now. It follows changes of the scheme.
+// New returns a merger, with the merge schema of the kinds that the scheme has now. It follows
+// changes of the scheme.
 func New(kinds *scheme.Scheme) (*Merger, error) {
 	m := &Merger{kinds: kinds, codec: codec.New(kinds)}
 	_, err := m.schemas()
@@ -101,7 +103,8 @@ func (m *Merger) schemas() (*schemas, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Of a change since the generation was read the schema may know already; it is then built once more.
+	// Of a change since the generation was read the schema may know already; it is then built once
+	// more.
 	s.generation = generation
 	m.current.Store(s)
 	return s, nil
@@ -149,16 +152,18 @@ func (s *schemas) updater(subresource string) *merge.Updater {
 	return s.updaters[""]
 }
 
-// Apply merges config, the fields that manager wants, into live and returns the result with its managedFields brought up
-// to date. live is nil when the object does not exist; neither argument is changed. config's status and server-set
-// metadata are ignored. Elements of a list that have their keys in common are merged in their order, and all kept, but equal
-// elements of a set are kept once. Without force, fields of other managers that would change are a *ConflictError.
+// Apply merges config, the fields that manager wants, into live and returns the result with its
+// managedFields brought up to date. live is nil when the object does not exist; neither argument is
+// changed. config's status and server-set metadata are ignored. Elements of a list that have their
+// keys in common are merged in their order, and all kept, but equal elements of a set are kept
+// once. Without force, fields of other managers that would change are a *ConflictError.
 func (m *Merger) Apply(live, config kind.Object, manager string, force bool, now time.Time) (kind.Object, error) {
 	return m.ApplyTo("", live, config, nil, manager, force, now)
 }
 
-// ApplyTo is Apply to a subresource, of objects that are both of one version of their kind, as the result is: "status", or empty for the object without its status. written, when not nil, is the JSON
-// that config was decoded from: fields that it sets to empty values are applied as such.
+// ApplyTo is Apply to a subresource, of objects that are both of one version of their kind, as the
+// result is: "status", or empty for the object without its status. written, when not nil, is the
+// JSON that config was decoded from: fields that it sets to empty values are applied as such.
 func (m *Merger) ApplyTo(
 	subresource string, live, config kind.Object, written map[string]any, manager string, force bool, now time.Time,
 ) (kind.Object, error) {
@@ -200,13 +205,14 @@ func (m *Merger) ApplyTo(
 	return out, err
 }
 
-// Update records in updated's managedFields that manager set the fields in which it differs from live (nil for a new
-// object) and took them over from their owners.
+// Update records in updated's managedFields that manager set the fields in which it differs from
+// live (nil for a new object) and took them over from their owners.
 func (m *Merger) Update(live, updated kind.Object, manager string, now time.Time) error {
 	return m.UpdateOf("", live, updated, manager, now)
 }
 
-// UpdateOf is Update of a subresource: "status", or empty or another name for the object without its status.
+// UpdateOf is Update of a subresource: "status", or empty or another name for the object without
+// its status.
 func (m *Merger) UpdateOf(subresource string, live, updated kind.Object, manager string, now time.Time) error {
 	k, err := m.kinds.Of(updated)
 	if err != nil {
@@ -242,7 +248,8 @@ func (m *Merger) UpdateOf(subresource string, live, updated kind.Object, manager
 	return err
 }
 
-// Same reports whether two states of an object differ in nothing but the times in their managedFields.
+// Same reports whether two states of an object differ in nothing but the times in their
+// managedFields.
 func Same(a, b kind.Object) bool {
 	return proto.Equal(timeless(a), timeless(b))
 }
@@ -256,8 +263,8 @@ func timeless(o kind.Object) proto.Message {
 	return c
 }
 
-// typed is the object as the merge library sees it, without managedFields, which describe it and are no part of it. With
-// once, equal elements of sets are taken once.
+// typed is the object as the merge library sees it, without managedFields, which describe it and
+// are no part of it. With once, equal elements of sets are taken once.
 func (s *schemas) typed(k *kind.Kind, o kind.Object, once bool) (*typed.TypedValue, error) {
 	return s.typedWritten(k, o, nil, once)
 }
@@ -306,8 +313,9 @@ func (s *schemas) untyped(k *kind.Kind, tv *typed.TypedValue) (kind.Object, erro
 	return out, nil
 }
 
-// managerKey names an owner in the library's map: one manager may own fields by applying and others by updating. By updates it
-// owns fields in each version that it writes, as in Kubernetes; an apply takes the place of the one before in any version.
+// managerKey names an owner in the library's map: one manager may own fields by applying and others
+// by updating. By updates it owns fields in each version that it writes, as in Kubernetes; an apply
+// takes the place of the one before in any version.
 func managerKey(name, operation, subresource string, version fieldpath.APIVersion) string {
 	if operation == operationApply {
 		version = ""
@@ -338,8 +346,8 @@ func decodeManagers(k *kind.Kind, entries []*metav1.ManagedFieldsEntry) (fieldpa
 	return managers, nil
 }
 
-// renamed makes the owner of fields below one member of an object the owner of the same fields below another. Version 0.1.0
-// recorded the owners of a field that is stored as another.
+// renamed makes the owner of fields below one member of an object the owner of the same fields
+// below another. Version 0.1.0 recorded the owners of a field that is stored as another.
 func renamed(set *fieldpath.Set, from, to string) *fieldpath.Set {
 	out := fieldpath.NewSet()
 	set.Iterate(func(p fieldpath.Path) {
@@ -352,8 +360,8 @@ func renamed(set *fieldpath.Set, from, to string) *fieldpath.Set {
 	return out
 }
 
-// encodeManagers writes the owners in a stable order: by operation and name. An entry whose fields did not change keeps
-// its time, so that an apply without effect leaves the object as it is.
+// encodeManagers writes the owners in a stable order: by operation and name. An entry whose fields
+// did not change keeps its time, so that an apply without effect leaves the object as it is.
 func encodeManagers(managers fieldpath.ManagedFields, before []*metav1.ManagedFieldsEntry, now time.Time) ([]*metav1.ManagedFieldsEntry, error) {
 	entries := make([]*metav1.ManagedFieldsEntry, 0, len(managers))
 	recorded := byManager(before)
@@ -392,14 +400,16 @@ func byManager(entries []*metav1.ManagedFieldsEntry) map[string]*metav1.ManagedF
 }
 
 const (
-	// maxUpdateManagers is how many managers of one object are known by name besides those that apply, as in Kubernetes.
+	// maxUpdateManagers is how many managers of one object are known by name besides those that apply,
+	// as in Kubernetes.
 	maxUpdateManagers = 10
 	// oldestManager owns what those owned that are no longer known by name.
 	oldestManager = "ancient-changes"
 )
 
-// mergeOldest makes one manager of those whose updates are the longest ago, so that an object that many write under
-// different names does not grow without end. before are the entries that managers were read from.
+// mergeOldest makes one manager of those whose updates are the longest ago, so that an object that
+// many write under different names does not grow without end. before are the entries that managers
+// were read from.
 func mergeOldest(managers fieldpath.ManagedFields, before []*metav1.ManagedFieldsEntry) {
 	var updaters []string
 	for key := range managers {
@@ -456,7 +466,8 @@ func apiVersion(k *kind.Kind) fieldpath.APIVersion {
 	return fieldpath.APIVersion(k.Group + "/" + k.Version)
 }
 
-// errNoVersion is returned for a version of a kind that is not served, or no longer: what was owned in it has no owner.
+// errNoVersion is returned for a version of a kind that is not served, or no longer: what was owned
+// in it has no owner.
 var errNoVersion = errors.New("the version is not served")
 
 // converter is the library's version converter.

@@ -158,7 +158,8 @@ func TestLabelsHaveOwners(t *testing.T) {
 	}
 }
 
-// TestMetadataIsOwned removes labels, annotations, finalizers and owners that are no longer applied, and keeps those of others.
+// TestMetadataIsOwned removes labels, annotations, finalizers and owners that are no longer
+// applied, and keeps those of others.
 func TestMetadataIsOwned(t *testing.T) {
 	m := merger(t)
 	config := func(metadata string) kind.Object {
@@ -199,7 +200,8 @@ func TestMetadataIsOwned(t *testing.T) {
 	}
 }
 
-// TestManyManagers updates an object under ever new names: the ten latest are kept, and all fields stay owned.
+// TestManyManagers updates an object under ever new names: the ten latest are kept, and all fields
+// stay owned.
 func TestManyManagers(t *testing.T) {
 	m := merger(t)
 	live, err := m.Apply(nil, object(t, `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","namespace":"default"},"data":{"a":"1"}}`), "alice", false, noon)
@@ -267,8 +269,8 @@ func TestEveryKindHasASchema(t *testing.T) {
 	}
 }
 
-// TestMergerFollowsTheScheme applies an object whose kind is registered after the merger was made, and no longer when it is
-// removed.
+// TestMergerFollowsTheScheme applies an object whose kind is registered after the merger was made,
+// and no longer when it is removed.
 func TestMergerFollowsTheScheme(t *testing.T) {
 	pods := kind.Of(new(corev1.Pod))
 	kinds, err := scheme.New(kind.Of(new(corev1.ConfigMap)))

@@ -7,14 +7,15 @@ import (
 	"sigs.k8s.io/structured-merge-diff/v6/schema"
 )
 
-// occurrence is a further key of every list that merges by keys. Elements that have all their keys in common with others,
-// which Kubernetes accepts in env and ports, are numbered by it from the second one on, while they are merged: the
-// library merges elements of different keys only, and drops the whole list of a list's element where it finds two. The
-// number is seen in managedFields, and nowhere else.
+// occurrence is a further key of every list that merges by keys. Elements that have all their keys
+// in common with others, which Kubernetes accepts in env and ports, are numbered by it from the
+// second one on, while they are merged: the library merges elements of different keys only, and
+// drops the whole list of a list's element where it finds two. The number is seen in managedFields,
+// and nowhere else.
 const occurrence = "~occurrence"
 
-// number puts the occurrence into elements of equal keys below v, which is of the type ref, and returns v. With once, the
-// later ones of equal elements of a set are left out.
+// number puts the occurrence into elements of equal keys below v, which is of the type ref, and
+// returns v. With once, the later ones of equal elements of a set are left out.
 func number(s *schema.Schema, ref schema.TypeRef, v any, once bool) any {
 	atom, ok := s.Resolve(ref)
 	if !ok {

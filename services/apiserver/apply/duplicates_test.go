@@ -38,7 +38,8 @@ func mergedLists(md protoreflect.MessageDescriptor, way []protoreflect.FieldDesc
 	}
 }
 
-// at returns the message that holds the last field of a way, with one element in each list on the way.
+// at returns the message that holds the last field of a way, with one element in each list on the
+// way.
 func at(m protoreflect.Message, way []protoreflect.FieldDescriptor) protoreflect.Message {
 	for _, fd := range way[:len(way)-1] {
 		if fd.IsList() {
@@ -111,7 +112,8 @@ func tell(element protoreflect.Message, fd protoreflect.FieldDescriptor, text st
 	}
 }
 
-// withList returns an object whose list at the end of a way has the elements described: key, and what tells it from others.
+// withList returns an object whose list at the end of a way has the elements described: key, and
+// what tells it from others.
 func withList(k *kind.Kind, way []protoreflect.FieldDescriptor, elements ...[2]int64) kind.Object {
 	o := k.New()
 	o.ProtoReflect().Mutable(o.ProtoReflect().Descriptor().Fields().ByName("metadata")).Message().Interface().(*metav1.ObjectMeta).Name = "a"

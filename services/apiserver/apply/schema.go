@@ -14,14 +14,16 @@ import (
 
 const timestampName = protoreflect.FullName("google.protobuf.Timestamp")
 
-// schemaBuilder turns message descriptors into the type definitions that structured-merge-diff merges by. The list and
-// map semantics come from the options on the fields (see xebec/meta/v1/options.proto).
+// schemaBuilder turns message descriptors into the type definitions that structured-merge-diff
+// merges by. The list and map semantics come from the options on the fields (see
+// xebec/meta/v1/options.proto).
 type schemaBuilder struct {
 	seen  map[protoreflect.FullName]bool
 	types []schema.TypeDef
 }
 
-// addKind adds a kind's message and all it reaches. Kinds carry apiVersion and kind in JSON, which no message declares.
+// addKind adds a kind's message and all it reaches. Kinds carry apiVersion and kind in JSON, which
+// no message declares.
 func (b *schemaBuilder) addKind(md protoreflect.MessageDescriptor) error {
 	if err := b.addMessage(md); err != nil {
 		return err

@@ -1,7 +1,8 @@
 package apply
 
-// addEmpty adds to an object, the JSON form of a message, those members of the text it was decoded from that are empty: false,
-// 0, "", {} and []. Messages do not keep them, and to apply them is to own them. A null is the same as a member left out.
+// addEmpty adds to an object, the JSON form of a message, those members of the text it was decoded
+// from that are empty: false, 0, "", {} and []. Messages do not keep them, and to apply them is to
+// own them. A null is the same as a member left out.
 func addEmpty(object, written map[string]any) {
 	for name, value := range written {
 		have, ok := object[name]

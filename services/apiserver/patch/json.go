@@ -50,7 +50,8 @@ func ParseJSON(text []byte) (Patch, error) {
 	return steps, nil
 }
 
-// checkCount refuses a patch of too many operations before they are read. Those are the objects in the array.
+// checkCount refuses a patch of too many operations before they are read. Those are the objects in
+// the array.
 func checkCount(text []byte) error {
 	depth, count, inString := 0, 0, false
 	for i := 0; i < len(text); i++ {
@@ -234,7 +235,8 @@ func (d *document) get(path []string) (any, error) {
 	return at, nil
 }
 
-// index reads the place of an element; a negative one counts from the end, as the patches of Kubernetes may.
+// index reads the place of an element; a negative one counts from the end, as the patches of
+// Kubernetes may.
 func index(name string, length int) (int, error) {
 	i, err := strconv.Atoi(name)
 	if err != nil || strconv.Itoa(i) != name {

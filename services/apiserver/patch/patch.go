@@ -1,7 +1,7 @@
-// Package patch changes JSON documents by merge patches (RFC 7386), JSON patches (RFC 6902) and Kubernetes' strategic merge
-// patches. Its cost is in proportion
-// to the size of document and patch, whatever the patch says: patches that nest too deeply, have too many operations or
-// make them too costly are refused before or while they are applied.
+// Package patch changes JSON documents by merge patches (RFC 7386), JSON patches (RFC 6902) and
+// Kubernetes' strategic merge patches. Its cost is in proportion to the size of document and patch,
+// whatever the patch says: patches that nest too deeply, have too many operations or make them too
+// costly are refused before or while they are applied.
 package patch
 
 import (
@@ -16,10 +16,11 @@ import (
 const (
 	// MaxOperations is how many operations a JSON patch may have, as in Kubernetes.
 	MaxOperations = 10000
-	// MaxDepth is how deep lists and objects may nest, in a patch and in what it makes. No kind comes near it.
+	// MaxDepth is how deep lists and objects may nest, in a patch and in what it makes. No kind comes
+	// near it.
 	MaxDepth = 100
-	// maxCopied bounds the bytes that all copy operations of a patch copy together: a few copies of copies would fill the
-	// memory.
+	// maxCopied bounds the bytes that all copy operations of a patch copy together: a few copies of
+	// copies would fill the memory.
 	maxCopied = 3 << 19
 	// maxMoved bounds how many elements of lists all operations of a patch shift together.
 	maxMoved = 16 << 20
@@ -27,7 +28,8 @@ const (
 
 // Patch is a patch that has been read and found within the bounds.
 type Patch interface {
-	// Apply returns the document, a JSON text, as the patch makes it. It stops with ctx's error when ctx ends.
+	// Apply returns the document, a JSON text, as the patch makes it. It stops with ctx's error when
+	// ctx ends.
 	Apply(ctx context.Context, doc []byte) ([]byte, error)
 }
 
@@ -54,8 +56,8 @@ func (m merge) Apply(ctx context.Context, doc []byte) ([]byte, error) {
 	return change(ctx, doc, func(v any) (any, error) { return mergeValue(v, m.members), nil })
 }
 
-// mergeValue is the function MergePatch of RFC 7386. The document's objects are changed in place, those of the patch are
-// not: a patch may be applied several times.
+// mergeValue is the function MergePatch of RFC 7386. The document's objects are changed in place,
+// those of the patch are not: a patch may be applied several times.
 func mergeValue(target, patch any) any {
 	members, ok := patch.(map[string]any)
 	if !ok {

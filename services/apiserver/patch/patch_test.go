@@ -131,7 +131,8 @@ func nested(levels int, around, inside, end string) string {
 	return strings.Repeat(around, levels) + inside + strings.Repeat(end, levels)
 }
 
-// TestCostlyPatches refuses patches that are small and would take seconds of processor time, or gigabytes.
+// TestCostlyPatches refuses patches that are small and would take seconds of processor time, or
+// gigabytes.
 func TestCostlyPatches(t *testing.T) {
 	operations := func(n int, op string) string {
 		return "[" + strings.TrimSuffix(strings.Repeat(op+",", n), ",") + "]"

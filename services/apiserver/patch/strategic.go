@@ -13,7 +13,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// The directives of a strategic merge patch. The last two are followed by the name of the list that they are about.
+// The directives of a strategic merge patch. The last two are followed by the name of the list that
+// they are about.
 const (
 	directive       = "$patch"
 	retainKeys      = "$retainKeys"
@@ -21,9 +22,10 @@ const (
 	elementOrder    = "$setElementOrder/"
 )
 
-// ParseStrategic reads a strategic merge patch for objects of a message type, which must be a JSON object. Lists are merged as
-// the options of their fields say (xebec.meta.v1.FieldRules): element by element if they have a patch_merge_key, by value if they
-// have only a patch_strategy that merges; others are replaced.
+// ParseStrategic reads a strategic merge patch for objects of a message type, which must be a JSON
+// object. Lists are merged as the options of their fields say (xebec.meta.v1.FieldRules): element
+// by element if they have a patch_merge_key, by value if they have only a patch_strategy that
+// merges; others are replaced.
 func ParseStrategic(text []byte, message protoreflect.MessageDescriptor) (Patch, error) {
 	if err := checkDepth(text, MaxDepth); err != nil {
 		return nil, err
@@ -55,7 +57,8 @@ func (s strategic) Apply(ctx context.Context, doc []byte) ([]byte, error) {
 	})
 }
 
-// mergeObject changes an object by a patch, which is left as it is. message describes the object; it is nil for free maps.
+// mergeObject changes an object by a patch, which is left as it is. message describes the object;
+// it is nil for free maps.
 func mergeObject(object, patch map[string]any, message protoreflect.MessageDescriptor) (map[string]any, error) {
 	switch d := patch[directive]; d {
 	case nil, "merge":
@@ -94,7 +97,8 @@ func mergeObject(object, patch map[string]any, message protoreflect.MessageDescr
 	return object, nil
 }
 
-// mergeMember changes one member of an object by its value in the patch and the directives about it.
+// mergeMember changes one member of an object by its value in the patch and the directives about
+// it.
 func mergeMember(object, patch map[string]any, name string, message protoreflect.MessageDescriptor) error {
 	field := fieldOf(message, name)
 	value := patch[name]
@@ -214,8 +218,8 @@ func mergeSet(before, items, removed []any) []any {
 	return out
 }
 
-// mergeElements merges the elements of a list by a key. Of several stored elements with one key the first is merged, as in
-// Kubernetes.
+// mergeElements merges the elements of a list by a key. Of several stored elements with one key the
+// first is merged, as in Kubernetes.
 func mergeElements(before, items []any, key string, message protoreflect.MessageDescriptor) ([]any, error) {
 	var merging []map[string]any
 	gone, replace := map[string]bool{}, false
@@ -272,8 +276,8 @@ func mergeElements(before, items []any, key string, message protoreflect.Message
 	return out, nil
 }
 
-// reorder sorts a merged list as $setElementOrder wants it. Elements that the order does not name keep their place among
-// those that were before and after them.
+// reorder sorts a merged list as $setElementOrder wants it. Elements that the order does not name
+// keep their place among those that were before and after them.
 func reorder(merged, before, items, order []any, key string) ([]any, error) {
 	text := func(v any) string {
 		if element, ok := v.(map[string]any); ok && key != "" {
@@ -344,8 +348,8 @@ type strategy struct {
 	key    string
 }
 
-// listStrategy reads the options patch_strategy and patch_merge_key of a field. That members are retained is left to the
-// patch's $retainKeys, as in Kubernetes.
+// listStrategy reads the options patch_strategy and patch_merge_key of a field. That members are
+// retained is left to the patch's $retainKeys, as in Kubernetes.
 func listStrategy(field protoreflect.FieldDescriptor) strategy {
 	if field == nil || !field.IsList() {
 		return strategy{}
@@ -376,7 +380,8 @@ func fieldOf(message protoreflect.MessageDescriptor, name string) protoreflect.F
 	return nil
 }
 
-// messageOf describes the objects in a field: its value, or the elements of its list. The values of maps are free.
+// messageOf describes the objects in a field: its value, or the elements of its list. The values of
+// maps are free.
 func messageOf(field protoreflect.FieldDescriptor) protoreflect.MessageDescriptor {
 	if field == nil || field.IsMap() {
 		return nil

@@ -26,8 +26,8 @@ func strategicPatch(t *testing.T, kindName, doc, text string) (string, error) {
 	return string(out), err
 }
 
-// TestStrategicMerge applies patches whose results are those of Kubernetes' library (k8s.io/apimachinery/pkg/util/strategicpatch),
-// among them 80 random orders of elements.
+// TestStrategicMerge applies patches whose results are those of Kubernetes' library
+// (k8s.io/apimachinery/pkg/util/strategicpatch), among them 80 random orders of elements.
 func TestStrategicMerge(t *testing.T) {
 	f, err := os.Open("testdata/kubernetes.jsonl")
 	if err != nil {
@@ -69,8 +69,9 @@ const webPod = `{"metadata":{"name":"web","labels":{"a":"1","b":"2"},"finalizers
 	"volumes":[{"name":"v","emptyDir":{}},{"name":"w","configMap":{"name":"w"}}],
 	"nodeSelector":{"disk":"ssd"},"tolerations":[{"key":"k","operator":"Exists"}],"restartPolicy":"Always"}}`
 
-// TestStrategicMergeOptions has lists whose patch_strategy differs from their list_type: pod addresses have one owner in
-// server-side apply and yet are merged by strategic merge patches, by the one key that patch_merge_key names.
+// TestStrategicMergeOptions has lists whose patch_strategy differs from their list_type: pod
+// addresses have one owner in server-side apply and yet are merged by strategic merge patches, by
+// the one key that patch_merge_key names.
 func TestStrategicMergeOptions(t *testing.T) {
 	for name, c := range map[string]struct{ kind, doc, patch, want string }{
 		"addresses": {
@@ -111,7 +112,8 @@ func TestStrategicMergeErrors(t *testing.T) {
 	}
 }
 
-// TestStrategicMergeCost has a patch of many elements on a document of many: the time is in proportion to both.
+// TestStrategicMergeCost has a patch of many elements on a document of many: the time is in
+// proportion to both.
 func TestStrategicMergeCost(t *testing.T) {
 	var elements []string
 	for i := range 40000 {

@@ -169,7 +169,8 @@ func (p *Pipeline) targetOfApply(req *apiv1.ApplyRequest) (target, authz.Action,
 	return target{kind: k, key: key}, verb, err
 }
 
-// decodeApplied decodes the applied object, which t names. written is the JSON that it came as, nil for none.
+// decodeApplied decodes the applied object, which t names. written is the JSON that it came as, nil
+// for none.
 func (p *Pipeline) decodeApplied(t target, req *apiv1.ApplyRequest) (config kind.Object, written map[string]any, err error) {
 	if len(req.GetJson()) == 0 {
 		_, config, err := p.decodeAny(req.GetObject())

@@ -16,11 +16,12 @@ import (
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
-// maxAttempts bounds how often a write is planned anew because the object changed between the read and the commit.
+// maxAttempts bounds how often a write is planned anew because the object changed between the read
+// and the commit.
 const maxAttempts = 16
 
-// change is what one write would do: the storage writes that make it, the first of which concerns the object itself, and
-// the object as it will be.
+// change is what one write would do: the storage writes that make it, the first of which concerns
+// the object itself, and the object as it will be.
 type change struct {
 	// kind is the version that is stored, and object is of it.
 	kind   *kind.Kind
@@ -28,14 +29,15 @@ type change struct {
 	writes []storage.Write
 	// conditions are the objects that the change depends on without writing them.
 	conditions []storage.Condition
-	// same, where an update changes nothing, is the write that stores the object again: within a transaction it holds the
-	// object to the version that the plan saw.
+	// same, where an update changes nothing, is the write that stores the object again: within a
+	// transaction it holds the object to the version that the plan saw.
 	same *storage.Write
 	// scale is true when the response holds the Scale of the object.
 	scale bool
 	// removed says that the object is gone after the write.
 	removed bool
-	// expected is true when the caller named the version to change, so that a conflict is the caller's to resolve.
+	// expected is true when the caller named the version to change, so that a conflict is the caller's
+	// to resolve.
 	expected bool
 	warnings []string
 	// applied is what an apply did.
@@ -52,8 +54,9 @@ type request interface {
 // planner makes the changes of a write. It may be called several times, each time with a new plan.
 type planner func(ctx context.Context, p *plan) ([]*change, error)
 
-// write plans and commits. The first plan is made from the cache, which costs no read: the commit's comparisons catch what
-// was stale, and a refusal is only believed when it was planned from a linearizable read.
+// write plans and commits. The first plan is made from the cache, which costs no read: the commit's
+// comparisons catch what was stale, and a refusal is only believed when it was planned from a
+// linearizable read.
 func (p *Pipeline) write(ctx context.Context, caller authz.Caller, req request, planned planner) ([]*change, int64, error) {
 	demanded, err := p.preconditions(ctx, caller, req)
 	if err != nil {
@@ -88,8 +91,8 @@ func (p *Pipeline) write(ctx context.Context, caller authz.Caller, req request, 
 				}
 			}
 		}
-		// That nothing has to change, or what a dry run would do, is believed only of a linearizable read: no comparison at
-		// the commit would tell.
+		// That nothing has to change, or what a dry run would do, is believed only of a linearizable
+		// read: no comparison at the commit would tell.
 		if (idle || req.GetDryRun()) && !fresh {
 			continue
 		}
@@ -108,8 +111,9 @@ func (p *Pipeline) write(ctx context.Context, caller authz.Caller, req request, 
 		}
 		revision, err := p.Store.Commit(ctx, txn)
 		if conflict := (*storage.ConflictError)(nil); errors.As(err, &conflict) {
-			// What was deleted since is not found, rather than changed: the next plan tells. And only the object itself is the
-			// caller's: a namespace that changed, or an address that was allocated to another, the next plan takes into account.
+			// What was deleted since is not found, rather than changed: the next plan tells. And only the
+			// object itself is the caller's: a namespace that changed, or an address that was allocated to
+			// another, the next plan takes into account.
 			if c := writer(changes, conflict.Index); c != nil && c.expected && fresh && conflict.Exists {
 				return nil, 0, conflictOf(c)
 			}
@@ -166,8 +170,8 @@ func (p *Pipeline) writeOne(
 	return changes[0], nil
 }
 
-// writer finds the change whose object the write of this index in the whole transaction stores, nil when that write goes with
-// a change, such as an allocation, or is none.
+// writer finds the change whose object the write of this index in the whole transaction stores, nil
+// when that write goes with a change, such as an allocation, or is none.
 func writer(changes []*change, index int) *change {
 	for _, c := range changes {
 		if index < 0 {
@@ -185,8 +189,9 @@ func conflictOf(c *change) error {
 	return apierr.Conflict(c.kind, c.object.GetMetadata().GetName(), "it changed since it was read; read it again and redo the change")
 }
 
-// readCached reads for a first plan. What is not in the cache counts as absent: a plan that goes on from there writes on
-// the condition that it is, and one that is refused is made again from a linearizable read.
+// readCached reads for a first plan. What is not in the cache counts as absent: a plan that goes on
+// from there writes on the condition that it is, and one that is refused is made again from a
+// linearizable read.
 func (p *Pipeline) readCached(_ context.Context, key storage.Key) (*storage.Object, error) {
 	if o, ok := p.Store.GetCached(key); ok {
 		return o, nil
@@ -194,8 +199,8 @@ func (p *Pipeline) readCached(_ context.Context, key storage.Key) (*storage.Obje
 	return nil, fmt.Errorf("get %s: %w", key, storage.ErrNotFound)
 }
 
-// readCurrent returns a reader for one plan: its first read brings the cache up to date, so that the whole plan is made of
-// what was acknowledged before it, at the cost of one round trip to etcd.
+// readCurrent returns a reader for one plan: its first read brings the cache up to date, so that
+// the whole plan is made of what was acknowledged before it, at the cost of one round trip to etcd.
 func (p *Pipeline) readCurrent() storage.Reader {
 	current := false
 	return func(ctx context.Context, key storage.Key) (*storage.Object, error) {

@@ -25,7 +25,8 @@ type preconditions struct {
 	fenced bool
 }
 
-// preconditions reads the fence and the conditions of a request and checks the caller's right to know of the objects.
+// preconditions reads the fence and the conditions of a request and checks the caller's right to
+// know of the objects.
 func (p *Pipeline) preconditions(ctx context.Context, caller authz.Caller, req request) (preconditions, error) {
 	var out preconditions
 	if f := req.GetFence(); f != nil {
@@ -59,7 +60,8 @@ func (p *Pipeline) preconditions(ctx context.Context, caller authz.Caller, req r
 	return out, nil
 }
 
-// authorizeCondition refuses a caller that may neither get nor watch the object: a condition tells about it.
+// authorizeCondition refuses a caller that may neither get nor watch the object: a condition tells
+// about it.
 func (p *Pipeline) authorizeCondition(ctx context.Context, caller authz.Caller, t target) error {
 	denied := p.Authorize(ctx, caller, t.ask(authz.Get))
 	if denied == nil || p.Authorize(ctx, caller, t.ask(authz.Watch)) == nil {
@@ -92,7 +94,8 @@ func decodeCondition(field string, key storage.Key, c *apiv1.Condition) (storage
 	return out, nil
 }
 
-// check returns the error of the first precondition that does not hold, for a request that commits nothing.
+// check returns the error of the first precondition that does not hold, for a request that commits
+// nothing.
 func (d preconditions) check(ctx context.Context, get storage.Reader) error {
 	for i, c := range d.conditions {
 		o, err := get(ctx, c.Key)

@@ -55,7 +55,8 @@ func (p *plan) create(ctx context.Context, req *apiv1.CreateRequest) (*change, e
 	return p.createObject(ctx, asked, o, req.GetFieldManager(), req.GetLeaseId())
 }
 
-// createObject makes a complete object of what a client sent in the asked version, checks it and plans its creation.
+// createObject makes a complete object of what a client sent in the asked version, checks it and
+// plans its creation.
 func (p *plan) createObject(ctx context.Context, asked *kind.Kind, o kind.Object, manager string, lease int64) (*change, error) {
 	k := asked.Stored()
 	meta := o.GetMetadata()
@@ -107,7 +108,8 @@ func (p *plan) createObject(ctx context.Context, asked *kind.Kind, o kind.Object
 	return &change{kind: k, object: o, writes: writes, conditions: attributes.Conditions, warnings: warnings(k, o)}, nil
 }
 
-// warnings are what a client's user should know about an accepted object: fields that have no effect yet.
+// warnings are what a client's user should know about an accepted object: fields that have no
+// effect yet.
 func warnings(k *kind.Kind, o kind.Object) []string {
 	return append(codec.Warnings(o), k.Warnings(o)...)
 }

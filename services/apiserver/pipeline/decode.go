@@ -54,7 +54,8 @@ func (p *Pipeline) decodeStored(a *anypb.Any) (asked *kind.Kind, o kind.Object, 
 	return asked, o, err
 }
 
-// toStored converts an object of a request to the version that is stored, once the defaults of its own version are set.
+// toStored converts an object of a request to the version that is stored, once the defaults of its
+// own version are set.
 func toStored(asked *kind.Kind, o kind.Object) (kind.Object, error) {
 	if asked.Conversion == nil {
 		return o, nil

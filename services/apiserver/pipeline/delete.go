@@ -40,8 +40,9 @@ func (p *Pipeline) DeleteOfCollection(ctx context.Context, caller authz.Caller, 
 	return err
 }
 
-// delete plans a deletion in the steps that Kubernetes takes: an object with a grace period or finalizers is marked,
-// and removed by the delete with grace 0 or the update that takes the last finalizer away; any other is removed at once.
+// delete plans a deletion in the steps that Kubernetes takes: an object with a grace period or
+// finalizers is marked, and removed by the delete with grace 0 or the update that takes the last
+// finalizer away; any other is removed at once.
 func (p *plan) delete(ctx context.Context, verb authz.Action, req *apiv1.DeleteRequest) (*change, error) {
 	asked, key, err := p.ResolveReference(req.GetObject())
 	if err != nil {
@@ -103,8 +104,8 @@ func finished(o kind.Object) bool {
 	return meta.GetDeletionTimestamp() != nil && meta.GetDeletionGracePeriodSeconds() == 0 && len(meta.GetFinalizers()) == 0
 }
 
-// setPropagation marks what becomes of the object's dependents. A policy that is named takes the place of one that an
-// earlier request or the object itself had named.
+// setPropagation marks what becomes of the object's dependents. A policy that is named takes the
+// place of one that an earlier request or the object itself had named.
 func setPropagation(meta *metav1.ObjectMeta, policy apiv1.PropagationPolicy) {
 	want := ""
 	switch policy {

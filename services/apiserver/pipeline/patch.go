@@ -110,8 +110,8 @@ func (p *plan) patch(ctx context.Context, req *apiv1.PatchRequest, parsed patch.
 	if uid := updated.GetMetadata().GetUid(); uid != old.GetMetadata().GetUid() {
 		return nil, apierr.Conflict(asked, key.Name, fmt.Sprintf("its uid is %s, not %s as in the patch: it was deleted and created again", old.GetMetadata().GetUid(), uid))
 	}
-	// A patch of what was just read is conditional only when the patch itself names a version; a conflict in between is
-	// this server's to redo.
+	// A patch of what was just read is conditional only when the patch itself names a version; a
+	// conflict in between is this server's to redo.
 	updated.GetMetadata().ResourceVersion = ""
 	if updated, err = toStored(asked, updated); err != nil {
 		return nil, err

@@ -1,5 +1,6 @@
-// Package pipeline takes every write through the same phases, whether it came as a call of its own, as an operation of a
-// transaction or from the server itself. It knows no transport: the caller's identity comes in as a value.
+// Package pipeline takes every write through the same phases, whether it came as a call of its own,
+// as an operation of a transaction or from the server itself. It knows no transport: the caller's
+// identity comes in as a value.
 //
 //	authorize  the caller's right to the verb, kind, namespace and name                  target.go
 //	decode     the object, patch or applied configuration                                 decode.go, patch.go, apply.go
@@ -10,8 +11,9 @@
 //	admit      admission plug-ins that only look                                          admission/
 //	store      one etcd transaction, conditional on all that the plan rested on           commit.go
 //
-// The phases up to admit make a plan: the object as it will be and the writes that store it. Planning reads other objects from
-// the watch cache and costs no round trip; commit.go makes the plan again from current reads when it was wrong.
+// The phases up to admit make a plan: the object as it will be and the writes that store it.
+// Planning reads other objects from the watch cache and costs no round trip; commit.go makes the
+// plan again from current reads when it was wrong.
 package pipeline
 
 import (
@@ -65,7 +67,8 @@ type plan struct {
 	get storage.Reader
 }
 
-// attributes describe a change of one object to admission; old is nil for a create and o for a delete.
+// attributes describe a change of one object to admission; old is nil for a create and o for a
+// delete.
 func (p *plan) attributes(op admission.Operation, subresource string, k *kind.Kind, o, old kind.Object) *admission.Attributes {
 	a := &admission.Attributes{Operation: op, Subresource: subresource, Kind: k, Object: o, Old: old, DryRun: p.dryRun, Get: p.get}
 	named := o

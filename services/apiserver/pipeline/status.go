@@ -56,8 +56,8 @@ func (p *plan) updateStatus(ctx context.Context, req *apiv1.UpdateStatusRequest)
 	return p.updateStatusObject(ctx, asked, stored, old, o, req.GetFieldManager())
 }
 
-// updateStatusObject plans storing the status of updated, and those metadata that status writes of the kind change, in place of
-// old, stored as it is.
+// updateStatusObject plans storing the status of updated, and those metadata that status writes of
+// the kind change, in place of old, stored as it is.
 func (p *plan) updateStatusObject(
 	ctx context.Context, asked *kind.Kind, stored *storage.Object, old, updated kind.Object, manager string,
 ) (*change, error) {
@@ -102,7 +102,8 @@ func (p *plan) completeStatus(ctx context.Context, k *kind.Kind, old, updated ki
 	return &change{kind: k, object: updated, conditions: attributes.Conditions}, nil
 }
 
-// setClientMetadata sets the metadata that clients may change through a status to that of another object.
+// setClientMetadata sets the metadata that clients may change through a status to that of another
+// object.
 func setClientMetadata(meta, from *metav1.ObjectMeta) {
 	meta.Labels, meta.Annotations = from.GetLabels(), from.GetAnnotations()
 	meta.Finalizers, meta.OwnerReferences = from.GetFinalizers(), from.GetOwnerReferences()
@@ -114,12 +115,14 @@ func sameMetadata(a, b *metav1.ObjectMeta) bool {
 		slices.Equal(a.GetFinalizers(), b.GetFinalizers()) && slices.EqualFunc(a.GetOwnerReferences(), b.GetOwnerReferences(), owners)
 }
 
-// metadataErrors are those about metadata: a status write is not refused for the rest of the object, which it does not change.
+// metadataErrors are those about metadata: a status write is not refused for the rest of the
+// object, which it does not change.
 func metadataErrors(errs field.ErrorList) field.ErrorList {
 	return slices.DeleteFunc(errs, func(e *field.Error) bool { return !strings.HasPrefix(e.Field, "metadata") })
 }
 
-// subresourceVerb is the right that a write to a subresource of an object needs, and an error for one that there is not.
+// subresourceVerb is the right that a write to a subresource of an object needs, and an error for
+// one that there is not.
 func subresourceVerb(verb authz.Action, subresource string) (authz.Action, error) {
 	switch subresource {
 	case "":

@@ -41,7 +41,8 @@ func (p *plan) storedForUpdate(ctx context.Context, verb authz.Action, object *a
 	return p.storedForWrite(ctx, verb, t)
 }
 
-// currentForWrite is storedForWrite, with the object decoded and the version that the request names, if it does, checked.
+// currentForWrite is storedForWrite, with the object decoded and the version that the request
+// names, if it does, checked.
 func (p *plan) currentForWrite(ctx context.Context, verb authz.Action, k *kind.Kind, want *metav1.ObjectMeta) (*storage.Object, kind.Object, error) {
 	stored, err := p.storedForWrite(ctx, verb, target{kind: k, key: registry.KeyOf(k, want.GetNamespace(), want.GetName())})
 	if err != nil {
@@ -54,7 +55,8 @@ func (p *plan) currentForWrite(ctx context.Context, verb authz.Action, k *kind.K
 	return stored, old, nil
 }
 
-// decodeWanted decodes a stored object, which must be of the version and uid that a request names, if it does.
+// decodeWanted decodes a stored object, which must be of the version and uid that a request names,
+// if it does.
 func decodeWanted(k *kind.Kind, stored *storage.Object, want *metav1.ObjectMeta) (kind.Object, error) {
 	old, err := registry.Decode(k, stored)
 	if err != nil {

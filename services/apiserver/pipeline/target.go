@@ -17,8 +17,9 @@ import (
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
-// A caller's right is checked before anything is done whose cost the caller chooses: selectors parsed, objects and patches
-// decoded, the past read from etcd. What the check needs of an object, target reads from its encoded form.
+// A caller's right is checked before anything is done whose cost the caller chooses: selectors
+// parsed, objects and patches decoded, the past read from etcd. What the check needs of an object,
+// target reads from its encoded form.
 
 // target is what a write is about.
 type target struct {
@@ -91,7 +92,8 @@ func checkManager(name string) error {
 	return nil
 }
 
-// targetOfOperation returns what an operation of a transaction is about, and the action that it needs a right to.
+// targetOfOperation returns what an operation of a transaction is about, and the action that it
+// needs a right to.
 func (p *Pipeline) targetOfOperation(op *apiv1.Operation) (target, authz.Action, error) {
 	referred := func(ref *apiv1.ObjectReference, action authz.Action) (target, authz.Action, error) {
 		k, key, err := p.ResolveReference(ref)
@@ -128,8 +130,8 @@ func podReference(op *apiv1.BindOperation) *apiv1.ObjectReference {
 	return &apiv1.ObjectReference{Kind: "Pod", Namespace: op.GetNamespace(), Name: op.GetName()}
 }
 
-// Preauthorize refuses a caller whose right does not depend on the stored object. The right of a node to a pod does: that
-// is checked when the pod has been read.
+// Preauthorize refuses a caller whose right does not depend on the stored object. The right of a
+// node to a pod does: that is checked when the pod has been read.
 func (p *Pipeline) Preauthorize(ctx context.Context, caller authz.Caller, ask authz.Attributes) error {
 	if _, node := caller.Node(); node && ask.GroupResource() == "pods" {
 		return nil
@@ -137,7 +139,8 @@ func (p *Pipeline) Preauthorize(ctx context.Context, caller authz.Caller, ask au
 	return p.Authorize(ctx, caller, ask)
 }
 
-// preauthorizeObject is Preauthorize for a request that holds an object. It returns the kind of the object.
+// preauthorizeObject is Preauthorize for a request that holds an object. It returns the kind of the
+// object.
 func (p *Pipeline) preauthorizeObject(ctx context.Context, caller authz.Caller, action authz.Action, object *anypb.Any) (*kind.Kind, error) {
 	t, err := p.targetOf(object)
 	if err != nil {
@@ -146,7 +149,8 @@ func (p *Pipeline) preauthorizeObject(ctx context.Context, caller authz.Caller, 
 	return t.kind, p.Preauthorize(ctx, caller, t.ask(action))
 }
 
-// preauthorizeReference is Preauthorize for a request that names an object. It returns the kind of the object.
+// preauthorizeReference is Preauthorize for a request that names an object. It returns the kind of
+// the object.
 func (p *Pipeline) preauthorizeReference(
 	ctx context.Context, caller authz.Caller, action authz.Action, ref *apiv1.ObjectReference,
 ) (*kind.Kind, error) {
@@ -157,8 +161,8 @@ func (p *Pipeline) preauthorizeReference(
 	return k, p.Preauthorize(ctx, caller, target{kind: k, key: key}.ask(action))
 }
 
-// MayMiss reports whether a caller may learn that an object does not exist though it has no right to it: an agent asks for pods
-// that it knew, and must see that they are gone.
+// MayMiss reports whether a caller may learn that an object does not exist though it has no right
+// to it: an agent asks for pods that it knew, and must see that they are gone.
 func MayMiss(caller authz.Caller, a authz.Attributes) bool {
 	_, node := caller.Node()
 	return node && a.GroupResource() == "pods" && a.Name != "" && slices.Contains([]authz.Action{authz.Get, authz.UpdateStatus, authz.Delete}, a.Action())

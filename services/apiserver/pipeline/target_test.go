@@ -21,7 +21,8 @@ func packed(t *testing.T, m proto.Message) *anypb.Any {
 	return a
 }
 
-// TestDecodedTarget compares what rights are checked for, read from the encoded form, with what is decoded and written.
+// TestDecodedTarget compares what rights are checked for, read from the encoded form, with what is
+// decoded and written.
 func TestDecodedTarget(t *testing.T) {
 	first := packed(t, &corev1.ConfigMap{Metadata: &metav1.ObjectMeta{Namespace: "default", Name: "a"}})
 	second := packed(t, &corev1.ConfigMap{Metadata: &metav1.ObjectMeta{Name: "b"}})

@@ -86,7 +86,8 @@ func (p *plan) update(ctx context.Context, req *apiv1.UpdateRequest) (*change, e
 	return p.storeUpdated(ctx, req.GetSubresource(), asked, stored, old, o, req.GetFieldManager())
 }
 
-// moveToLease returns a stored object as one under another lease of the caller's; 0 leaves it where it is.
+// moveToLease returns a stored object as one under another lease of the caller's; 0 leaves it where
+// it is.
 func (p *plan) moveToLease(ctx context.Context, stored *storage.Object, lease int64) (*storage.Object, error) {
 	switch {
 	case lease == 0 || lease == stored.Lease:
@@ -100,7 +101,8 @@ func (p *plan) moveToLease(ctx context.Context, stored *storage.Object, lease in
 	return stored.UnderLease(lease), nil
 }
 
-// storeUpdated plans replacing old, or what a subresource is of it, by updated, which a client sent in the asked version.
+// storeUpdated plans replacing old, or what a subresource is of it, by updated, which a client sent
+// in the asked version.
 func (p *plan) storeUpdated(
 	ctx context.Context, subresource string, asked *kind.Kind, stored *storage.Object, old, updated kind.Object, manager string,
 ) (*change, error) {
@@ -110,7 +112,8 @@ func (p *plan) storeUpdated(
 	return p.updateObject(ctx, "", asked, stored, old, updated, manager)
 }
 
-// recordManager records manager as the owner of the fields, as the asked version names them, in which updated differs from old.
+// recordManager records manager as the owner of the fields, as the asked version names them, in
+// which updated differs from old.
 func (p *plan) recordManager(asked *kind.Kind, subresource string, old, updated kind.Object, manager string, now time.Time) error {
 	if asked.Conversion == nil {
 		return p.Merger.UpdateOf(subresource, old, updated, manager, now)
@@ -131,8 +134,8 @@ func (p *plan) recordManager(asked *kind.Kind, subresource string, old, updated 
 	return nil
 }
 
-// updateObject plans replacing old, stored as it is, by updated, by a write to the object or to a subresource that is a view of
-// it.
+// updateObject plans replacing old, stored as it is, by updated, by a write to the object or to a
+// subresource that is a view of it.
 func (p *plan) updateObject(
 	ctx context.Context, subresource string, asked *kind.Kind, stored *storage.Object, old, updated kind.Object, manager string,
 ) (*change, error) {
@@ -158,8 +161,8 @@ func (p *plan) updateObject(
 	return c, nil
 }
 
-// completeUpdate makes a complete object of what a client sent in place of old and checks it. The change that it returns
-// has the writes that go along, and not yet that of the object.
+// completeUpdate makes a complete object of what a client sent in place of old and checks it. The
+// change that it returns has the writes that go along, and not yet that of the object.
 func (p *plan) completeUpdate(ctx context.Context, k *kind.Kind, old, updated kind.Object) (*change, error) {
 	return p.completeWrite(ctx, "", k, old, updated)
 }
@@ -190,8 +193,9 @@ func (p *plan) completeWrite(ctx context.Context, subresource string, k *kind.Ki
 	return &change{kind: k, object: updated, writes: extra, conditions: attributes.Conditions}, nil
 }
 
-// newErrors returns the errors of an object that the stored one does not have as well. A value that was accepted before a rule
-// was added must not prevent other changes, such as the removal of the last finalizer; Kubernetes calls this ratcheting.
+// newErrors returns the errors of an object that the stored one does not have as well. A value that
+// was accepted before a rule was added must not prevent other changes, such as the removal of the
+// last finalizer; Kubernetes calls this ratcheting.
 func newErrors(k *kind.Kind, updated, old kind.Object) field.ErrorList {
 	errs := k.Validate(updated)
 	if len(errs) == 0 {
@@ -207,8 +211,9 @@ func newErrors(k *kind.Kind, updated, old kind.Object) field.ErrorList {
 	})
 }
 
-// replace completes a change of a stored object by the write that stores c.object in its place: none when they are the same,
-// and the object's removal when it was only kept for finalizers that are gone now.
+// replace completes a change of a stored object by the write that stores c.object in its place:
+// none when they are the same, and the object's removal when it was only kept for finalizers that
+// are gone now.
 func (p *plan) replace(ctx context.Context, c *change, stored *storage.Object) error {
 	o := c.object
 	if finished(o) {

@@ -23,12 +23,14 @@ import (
 
 const clusterIPNone = "None"
 
-// clusterIPs gives services their cluster IPs, of one family or two. An allocation is an IPAddress object named by the
-// address, created in the transaction that creates the service and deleted in the one that deletes it: etcd's comparison of
-// keys, and nothing else, keeps two services from one address.
+// clusterIPs gives services their cluster IPs, of one family or two. An allocation is an IPAddress
+// object named by the address, created in the transaction that creates the service and deleted in
+// the one that deletes it: etcd's comparison of keys, and nothing else, keeps two services from one
+// address.
 type clusterIPs struct {
 	store *storage.Store
-	// cidrs are the service CIDRs, of different families; services get addresses of the first unless they ask for more.
+	// cidrs are the service CIDRs, of different families; services get addresses of the first unless
+	// they ask for more.
 	cidrs []netip.Prefix
 	dns   netip.Addr
 	// kubernetes is the address of the service default/kubernetes.
@@ -72,8 +74,9 @@ func (a *clusterIPs) cidrOf(family string) (netip.Prefix, bool) {
 	return netip.Prefix{}, false
 }
 
-// allocate settles the families and the cluster IPs of a service that is created, or updated from old, and returns the
-// writes of the allocations. An address that the client names must be free; otherwise a free one is picked at random.
+// allocate settles the families and the cluster IPs of a service that is created, or updated from
+// old, and returns the writes of the allocations. An address that the client names must be free;
+// otherwise a free one is picked at random.
 func (a *clusterIPs) allocate(ctx context.Context, get storage.Reader, svc, old *corev1.Service) ([]storage.Write, error) {
 	spec := svc.GetSpec()
 	if spec == nil {
@@ -97,7 +100,8 @@ func (a *clusterIPs) allocate(ctx context.Context, get storage.Reader, svc, old 
 	}
 	var writes []storage.Write
 	if wantsAddress(svc) {
-		// A service whose first address changes keeps no other: validation refuses it, but for one that was a mere name.
+		// A service whose first address changes keeps no other: validation refuses it, but for one that
+		// was a mere name.
 		for i, family := range spec.GetIpFamilies() {
 			addr, write, err := a.allocateOne(ctx, get, svc, i, family, had)
 			if err != nil {
@@ -127,9 +131,9 @@ func (a *clusterIPs) allocate(ctx context.Context, get storage.Reader, svc, old 
 	return writes, nil
 }
 
-// allocateOne settles the i-th address of a service: one that it has, or names, or a free one of the family. It returns
-// the write of the allocation, unless the service has the address already, and no address when what the service names is
-// none.
+// allocateOne settles the i-th address of a service: one that it has, or names, or a free one of
+// the family. It returns the write of the allocation, unless the service has the address already,
+// and no address when what the service names is none.
 func (a *clusterIPs) allocateOne(ctx context.Context, get storage.Reader, svc *corev1.Service, i int, family string, had []netip.Addr) (netip.Addr, []storage.Write, error) {
 	want := ""
 	if ips := svc.GetSpec().GetClusterIps(); i < len(ips) {
@@ -171,8 +175,8 @@ func addressesOf(svc *corev1.Service) []netip.Addr {
 	return out
 }
 
-// choose returns the address that the service names in the i-th place, if it can have it, or a free one of the family. It
-// returns none when validation will refuse the service.
+// choose returns the address that the service names in the i-th place, if it can have it, or a free
+// one of the family. It returns none when validation will refuse the service.
 func (a *clusterIPs) choose(ctx context.Context, get storage.Reader, svc *corev1.Service, i int, family string) (netip.Addr, error) {
 	cidr, ok := a.cidrOf(family)
 	if !ok {
@@ -229,7 +233,8 @@ func (a *clusterIPs) release(ctx context.Context, get storage.Reader, svc *corev
 func (a *clusterIPs) releaseOne(ctx context.Context, get storage.Reader, svc *corev1.Service, addr netip.Addr) ([]storage.Write, error) {
 	stored, err := get(ctx, a.key(addr))
 	if errors.Is(err, storage.ErrNotFound) {
-		// Nothing to give back is believed only of a linearizable read: no comparison at the commit would tell.
+		// Nothing to give back is believed only of a linearizable read: no comparison at the commit would
+		// tell.
 		stored, err = a.store.Get(ctx, a.key(addr))
 	}
 	if errors.Is(err, storage.ErrNotFound) {

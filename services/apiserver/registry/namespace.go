@@ -14,11 +14,12 @@ import (
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
-// namespaceStrategy creates a namespace's default service account in the transaction that creates the namespace, so that no
-// pod finds one without the other.
+// namespaceStrategy creates a namespace's default service account in the transaction that creates
+// the namespace, so that no pod finds one without the other.
 type namespaceStrategy struct{ Generic }
 
-// Allocate creates the default account of a new namespace, unless a former namespace of the name left one.
+// Allocate creates the default account of a new namespace, unless a former namespace of the name
+// left one.
 func (namespaceStrategy) Allocate(ctx context.Context, get storage.Reader, o, old kind.Object) ([]storage.Write, error) {
 	namespace := o.GetMetadata().GetName()
 	if old != nil || namespace == "" {

@@ -18,8 +18,8 @@ import (
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
-// nodePorts gives services their ports on every node, as clusterIPs gives them their cluster IPs: an allocation is a
-// NodePort object, created and deleted in the transactions of the service.
+// nodePorts gives services their ports on every node, as clusterIPs gives them their cluster IPs:
+// an allocation is a NodePort object, created and deleted in the transactions of the service.
 type nodePorts struct {
 	store  *storage.Store
 	ports  ipalloc.PortRange
@@ -33,9 +33,10 @@ func newNodePorts(store *storage.Store) *nodePorts {
 	return &nodePorts{store: store, ports: ipalloc.PortRange{First: kind.MinNodePort, Last: kind.MaxNodePort}, kind: ports, parent: services}
 }
 
-// allocate settles the node ports of a service that is created, or updated from old, and returns the writes that give it
-// those it has not and give back those it no longer wants, the port of its health check included. A port that the client
-// names must be free; for the others free ones are picked at random.
+// allocate settles the node ports of a service that is created, or updated from old, and returns
+// the writes that give it those it has not and give back those it no longer wants, the port of its
+// health check included. A port that the client names must be free; for the others free ones are
+// picked at random.
 func (n *nodePorts) allocate(ctx context.Context, get storage.Reader, svc, old *corev1.Service) ([]storage.Write, error) {
 	had, wanted := n.keys(old), n.keys(svc)
 	var errs field.ErrorList
@@ -120,8 +121,8 @@ func (n *nodePorts) releaseKeys(ctx context.Context, get storage.Reader, svc *co
 	return writes, nil
 }
 
-// keys names the allocations that a service has, or asks for, by its ports' numbers: each with the index of the port.
-// What validation refuses is left out.
+// keys names the allocations that a service has, or asks for, by its ports' numbers: each with the
+// index of the port. What validation refuses is left out.
 func (n *nodePorts) keys(svc *corev1.Service) map[storage.Key]int {
 	out := map[storage.Key]int{}
 	for i, p := range svc.GetSpec().GetPorts() {
@@ -136,8 +137,8 @@ func (n *nodePorts) keys(svc *corev1.Service) map[storage.Key]int {
 	return out
 }
 
-// pick returns a port that is free as far as the cache knows, 0 when there is none. When the cache is behind, the commit
-// finds the port taken and the plan is made again.
+// pick returns a port that is free as far as the cache knows, 0 when there is none. When the cache
+// is behind, the commit finds the port taken and the plan is made again.
 func (n *nodePorts) pick(protocol string, picked map[storage.Key]int) int32 {
 	for port := range n.ports.Candidates() {
 		key := KeyOf(n.kind, "", kind.NodePortName(protocol, port))

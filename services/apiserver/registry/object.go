@@ -26,7 +26,8 @@ func KeyOfObject(k *kind.Kind, o kind.Object) storage.Key {
 	return KeyOf(k, o.GetMetadata().GetNamespace(), o.GetMetadata().GetName())
 }
 
-// Decode returns a stored object in the version that is stored, with the revision of its last write as resourceVersion.
+// Decode returns a stored object in the version that is stored, with the revision of its last write
+// as resourceVersion.
 func Decode(k *kind.Kind, stored *storage.Object) (kind.Object, error) {
 	o := k.Stored().New()
 	if err := proto.Unmarshal(stored.Bytes, o); err != nil {
@@ -39,8 +40,8 @@ func Decode(k *kind.Kind, stored *storage.Object) (kind.Object, error) {
 	return o, nil
 }
 
-// Encode returns the object's stored form: without resourceVersion, which is the revision of the write. An object that is
-// too large for etcd is an error of the API.
+// Encode returns the object's stored form: without resourceVersion, which is the revision of the
+// write. An object that is too large for etcd is an error of the API.
 func Encode(k *kind.Kind, o kind.Object) ([]byte, error) {
 	meta := o.GetMetadata()
 	version := meta.ResourceVersion
@@ -68,7 +69,8 @@ func NodeOf(k *kind.Kind, o *storage.Object) string {
 	return o.Field(field)
 }
 
-// suffixAlphabet has no vowels and no characters that look alike, so that suffixes neither form words nor are misread.
+// suffixAlphabet has no vowels and no characters that look alike, so that suffixes neither form
+// words nor are misread.
 const suffixAlphabet = "bcdfghjklmnpqrstvwxz2456789"
 
 // NameSuffix is five random characters, as generateName appends them.

@@ -8,7 +8,8 @@ import (
 // podStrategy lets the agent of a node confirm the end of the pods that run there.
 type podStrategy struct{ Generic }
 
-// GracePeriod is what the request names for a pod that an agent ends, even where the pod's own is 0.
+// GracePeriod is what the request names for a pod that an agent ends, even where the pod's own is
+// 0.
 func (s podStrategy) GracePeriod(o kind.Object, asked *int64) int64 {
 	if asked != nil && endedByAgent(o.(*corev1.Pod)) {
 		return *asked

@@ -1,6 +1,6 @@
-// Package registry holds what differs between kinds when their objects are written, beyond the rules of package kind: what a
-// write allocates along with the object, how a deletion proceeds, what happens after a removal. Kinds without a strategy of
-// their own have the generic one.
+// Package registry holds what differs between kinds when their objects are written, beyond the
+// rules of package kind: what a write allocates along with the object, how a deletion proceeds,
+// what happens after a removal. Kinds without a strategy of their own have the generic one.
 package registry
 
 import (
@@ -13,20 +13,22 @@ import (
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
-// Strategy is what the pipeline asks of a kind. Methods may be called several times for one write, since a plan is made again
-// when an object changed between reading and committing.
+// Strategy is what the pipeline asks of a kind. Methods may be called several times for one write,
+// since a plan is made again when an object changed between reading and committing.
 type Strategy interface {
-	// Allocate completes o with what the cluster allocates to it and returns the writes that go into the same transaction.
-	// old is the stored object that o replaces, nil for a new one.
+	// Allocate completes o with what the cluster allocates to it and returns the writes that go into
+	// the same transaction. old is the stored object that o replaces, nil for a new one.
 	Allocate(ctx context.Context, get storage.Reader, o, old kind.Object) ([]storage.Write, error)
 	// Release returns the writes that return what o, which is being removed, was allocated.
 	Release(ctx context.Context, get storage.Reader, o kind.Object) ([]storage.Write, error)
-	// GracePeriod is how many seconds o may go on after a delete; asked is what the request names, nil for nothing.
+	// GracePeriod is how many seconds o may go on after a delete; asked is what the request names, nil
+	// for nothing.
 	GracePeriod(o kind.Object, asked *int64) int64
 	// MarkDeleted changes o, beside its metadata, when a delete does not remove it at once.
 	MarkDeleted(o kind.Object)
-	// KeepStatusMetadata restores in o, which is to be stored by a write of the status, the metadata of old that such a write
-	// does not change. Labels, annotations, finalizers and owner references are as the client sent them.
+	// KeepStatusMetadata restores in o, which is to be stored by a write of the status, the metadata
+	// of old that such a write does not change. Labels, annotations, finalizers and owner references
+	// are as the client sent them.
 	KeepStatusMetadata(o, old kind.Object)
 	// Removed is called when the removal of o has been committed.
 	Removed(o kind.Object)
@@ -36,7 +38,8 @@ type Strategy interface {
 type Config struct {
 	// Store holds the objects.
 	Store *storage.Store
-	// ServiceCIDRs are the ranges of cluster IPs, of different families; services get addresses of the first by default.
+	// ServiceCIDRs are the ranges of cluster IPs, of different families; services get addresses of the
+	// first by default.
 	ServiceCIDRs []netip.Prefix
 	// ClusterDNS is the address in the first range that is given to no service.
 	ClusterDNS netip.Addr
@@ -68,7 +71,8 @@ func (r *Registry) For(k *kind.Kind) Strategy {
 	return Generic{k}
 }
 
-// Generic is the strategy of kinds that need nothing special: nothing is allocated, and the kind's grace period holds.
+// Generic is the strategy of kinds that need nothing special: nothing is allocated, and the kind's
+// grace period holds.
 type Generic struct{ Kind *kind.Kind }
 
 // Allocate allocates nothing.
@@ -96,7 +100,8 @@ func (g Generic) GracePeriod(o kind.Object, asked *int64) int64 {
 // MarkDeleted changes nothing.
 func (Generic) MarkDeleted(kind.Object) {}
 
-// KeepStatusMetadata restores nothing: in most kinds a status write changes metadata, as in Kubernetes.
+// KeepStatusMetadata restores nothing: in most kinds a status write changes metadata, as in
+// Kubernetes.
 func (Generic) KeepStatusMetadata(kind.Object, kind.Object) {}
 
 // Removed does nothing.

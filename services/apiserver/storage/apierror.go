@@ -14,10 +14,12 @@ import (
 // spaceRetry is when a client may try again after etcd ran out of space: it takes a person to mend.
 const spaceRetry = time.Minute
 
-// ShippedMaxTxnOps is the max-txn-ops of the etcd that xebecd runs; an external one often has etcd's own default, 128.
+// ShippedMaxTxnOps is the max-txn-ops of the etcd that xebecd runs; an external one often has
+// etcd's own default, 128.
 const ShippedMaxTxnOps = 10240
 
-// APIError turns an error of this package into one of the API. Errors that it does not know stay as they are.
+// APIError turns an error of this package into one of the API. Errors that it does not know stay as
+// they are.
 func APIError(err error) error {
 	switch {
 	case err == nil:

@@ -10,16 +10,18 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// A write that a member of etcd has handed to a leader that died gets no answer for seconds, though the others may have
-// a new leader long since. Trying again at once must not make the write happen twice, and the first attempt may still be
-// on its way. So every transaction is conditional on the epoch, a key that all stores share, being unchanged. When an
-// attempt is not answered in time, the store changes the epoch: from then on the attempt can't happen any more. What
-// it did before that is in the history, and if it did nothing it is safe to try again.
+// A write that a member of etcd has handed to a leader that died gets no answer for seconds, though
+// the others may have a new leader long since. Trying again at once must not make the write happen
+// twice, and the first attempt may still be on its way. So every transaction is conditional on the
+// epoch, a key that all stores share, being unchanged. When an attempt is not answered in time, the
+// store changes the epoch: from then on the attempt can't happen any more. What it did before that
+// is in the history, and if it did nothing it is safe to try again.
 //
-// A slow etcd must not be taken for a dead leader, for each change of the epoch makes the writes of all stores fail that are
-// under way, and be tried again. So the time for an attempt follows that which etcd takes (patience), an attempt whose time
-// is over is listened to until the epoch has changed, all attempts of one epoch share one change of it, and a change is
-// conditional on that epoch: however many stores ask for it and however often, it happens once.
+// A slow etcd must not be taken for a dead leader, for each change of the epoch makes the writes of
+// all stores fail that are under way, and be tried again. So the time for an attempt follows that
+// which etcd takes (patience), an attempt whose time is over is listened to until the epoch has
+// changed, all attempts of one epoch share one change of it, and a change is conditional on that
+// epoch: however many stores ask for it and however often, it happens once.
 
 // epochKey's modification revision is the epoch. Absent, it is 0.
 const epochKey = Root + "epoch"
@@ -50,8 +52,9 @@ func (s *Store) attempt(ctx context.Context, txn Txn, ops txnOps) outcome {
 	return outcome{epoch: epoch, err: txn.explain(resp.Responses[1:])}
 }
 
-// request makes a request to etcd that is conditional on an epoch. When it is not answered in time, the epoch is changed while
-// the request is still listened to; once it has changed, the request is given up.
+// request makes a request to etcd that is conditional on an epoch. When it is not answered in time,
+// the epoch is changed while the request is still listened to; once it has changed, the request is
+// given up.
 func (s *Store) request(ctx context.Context, epoch int64, txn func(context.Context) (*clientv3.TxnResponse, error)) (*clientv3.TxnResponse, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -71,8 +74,9 @@ func (s *Store) request(ctx context.Context, epoch int64, txn func(context.Conte
 	return resp, err
 }
 
-// settle makes sure that an attempt at a transaction that has not been answered can't happen any more, and finds out
-// whether it did, at a revision after since. The error is ErrUnknownOutcome when that can't be told.
+// settle makes sure that an attempt at a transaction that has not been answered can't happen any
+// more, and finds out whether it did, at a revision after since. The error is ErrUnknownOutcome
+// when that can't be told.
 func (s *Store) settle(ctx context.Context, txn Txn, since int64, lost outcome) (revision int64, happened bool, err error) {
 	epoch, err := s.changeEpoch(ctx, lost.epoch)
 	if err == nil {
@@ -88,9 +92,9 @@ func (s *Store) settle(ctx context.Context, txn Txn, since int64, lost outcome) 
 	return revision, happened, nil
 }
 
-// settleNoSpace finds out what became of a transaction that etcd answered with ErrNoSpace. The one that takes the
-// database over its quota is applied all the same (quotaApplierV3 in etcd's server), and only those after it are
-// refused. Its outcome is decided by then: a linearizable look tells.
+// settleNoSpace finds out what became of a transaction that etcd answered with ErrNoSpace. The one
+// that takes the database over its quota is applied all the same (quotaApplierV3 in etcd's server),
+// and only those after it are refused. Its outcome is decided by then: a linearizable look tells.
 func (s *Store) settleNoSpace(ctx context.Context, txn Txn, since int64, cause error) (revision int64, err error) {
 	if err := s.current(ctx); err != nil {
 		return 0, fmt.Errorf("%w: %w: %w", cause, ErrUnknownOutcome, err)
@@ -118,8 +122,8 @@ type epochChange struct {
 	err   error
 }
 
-// changeEpoch makes sure that the epoch is another than from, and returns the one that came after it: what was conditional on
-// from can't happen any more at a later revision.
+// changeEpoch makes sure that the epoch is another than from, and returns the one that came after
+// it: what was conditional on from can't happen any more at a later revision.
 func (s *Store) changeEpoch(ctx context.Context, from int64) (int64, error) {
 	if now := s.epoch.Load(); now != from {
 		return now, nil
@@ -163,8 +167,8 @@ func (e *epochChanges) forget(c *epochChange) {
 	}
 }
 
-// makeEpoch changes the epoch. Until a new leader is elected every request for it may be lost, so requests follow each other
-// faster than the patience is; only one of them changes anything.
+// makeEpoch changes the epoch. Until a new leader is elected every request for it may be lost, so
+// requests follow each other faster than the patience is; only one of them changes anything.
 func (s *Store) makeEpoch(ctx context.Context, c *epochChange) {
 	defer c.cancel()
 	pause := s.writes.floor / 2
@@ -200,8 +204,8 @@ func (s *Store) makeEpoch(ctx context.Context, c *epochChange) {
 	close(c.done)
 }
 
-// trace looks for a transaction among the changes after a revision. known is false when the history does not tell
-// whether it happened.
+// trace looks for a transaction among the changes after a revision. known is false when the history
+// does not tell whether it happened.
 func (c *cache) trace(txn Txn, since int64) (revision int64, happened, known bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -233,8 +237,8 @@ func (c *cache) trace(txn Txn, since int64) (revision int64, happened, known boo
 	return 0, false, false
 }
 
-// recognizable reports whether a change that looks like the write must be it. A deletion looks like every other one, and
-// so may an update of whatever there was.
+// recognizable reports whether a change that looks like the write must be it. A deletion looks like
+// every other one, and so may an update of whatever there was.
 func (w Write) recognizable() bool { return !w.Delete && w.Expect != ExpectExists }
 
 // made reports whether the change is what the write does.

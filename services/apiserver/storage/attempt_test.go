@@ -115,8 +115,8 @@ func TestSettledAttemptIsFenced(t *testing.T) {
 	}
 }
 
-// Counters that many writers raise while leaders die hold exactly the raises that were acknowledged, and those of unknown
-// outcome at most.
+// Counters that many writers raise while leaders die hold exactly the raises that were
+// acknowledged, and those of unknown outcome at most.
 func TestNothingHappensTwice(t *testing.T) {
 	c := etcdtest.New(t, 3)
 	stores := make([]*Store, 2)

@@ -8,9 +8,9 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// barrier makes reads of the cache linearizable. A read may answer once the cache holds a revision that a quorum of etcd
-// named after the read began. All reads that begin while one such question is under way share the next one, so that
-// their number does not load etcd.
+// barrier makes reads of the cache linearizable. A read may answer once the cache holds a revision
+// that a quorum of etcd named after the read began. All reads that begin while one such question is
+// under way share the next one, so that their number does not load etcd.
 type barrier struct {
 	mu   sync.Mutex
 	busy bool
@@ -74,7 +74,8 @@ func (s *Store) fly(f *flight) {
 
 // etcdRevision asks a quorum of etcd for the current revision.
 func (s *Store) etcdRevision(ctx context.Context) (int64, error) {
-	// No such key: the answer is a header, which the client, as with every get, has only after a quorum confirmed it.
+	// No such key: the answer is a header, which the client, as with every get, has only after a
+	// quorum confirmed it.
 	resp, err := s.read(ctx, RegistryPrefix, clientv3.WithKeysOnly())
 	if err != nil {
 		return 0, readError(err)

@@ -17,13 +17,14 @@ import (
 
 const (
 	treeDegree = 32
-	// A paged list is served from its snapshot for so long, and so many of them per kind; then from etcd.
+	// A paged list is served from its snapshot for so long, and so many of them per kind; then from
+	// etcd.
 	pagedLife = time.Minute
 	pagedMost = 4
 )
 
-// cache holds the objects of all kinds as they are at one revision. One goroutine, the feed, writes to it; a batch of
-// changes becomes visible as a whole.
+// cache holds the objects of all kinds as they are at one revision. One goroutine, the feed, writes
+// to it; a batch of changes becomes visible as a whole.
 type cache struct {
 	kinds atomic.Pointer[kindSet] // replaced by the feed alone
 
@@ -39,7 +40,8 @@ type cache struct {
 
 type groupKind struct{ group, kind string }
 
-// kindCache holds the objects of one kind. Its fields but the first are guarded by cache.mu, except where said.
+// kindCache holds the objects of one kind. Its fields but the first are guarded by cache.mu, except
+// where said.
 type kindCache struct {
 	typeURL string
 
@@ -89,8 +91,9 @@ func newTree() *btree.BTree[*Object] {
 	return btree.New(treeDegree, func(a, b *Object) bool { return compareKeys(a.Key, b.Key) < 0 })
 }
 
-// compareKeys orders keys of one kind as etcd orders their names, which is not the order of (namespace, name): "a-b/x"
-// stands before "a/x". Pages of one list may come from the cache and from etcd, so the order must be the same.
+// compareKeys orders keys of one kind as etcd orders their names, which is not the order of
+// (namespace, name): "a-b/x" stands before "a/x". Pages of one list may come from the cache and
+// from etcd, so the order must be the same.
 func compareKeys(a, b Key) int {
 	na, nb := a.Namespace, b.Namespace
 	if na == nb {
@@ -145,8 +148,8 @@ func (c *cache) count(group, kind string) int {
 	return len(k.byName)
 }
 
-// snapshot returns the objects of a kind and their revision, 0 when the cache has not been filled. The tree must not be
-// written to.
+// snapshot returns the objects of a kind and their revision, 0 when the cache has not been filled.
+// The tree must not be written to.
 func (c *cache) snapshot(k *kindCache) (*btree.BTree[*Object], int64) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -194,7 +197,8 @@ func (c *cache) paged(k *kindCache, revision int64) (*btree.BTree[*Object], bool
 	return nil, false
 }
 
-// dropPaged forgets the snapshots whose time is over, so that a list that nobody finishes does not pin old objects.
+// dropPaged forgets the snapshots whose time is over, so that a list that nobody finishes does not
+// pin old objects.
 func (c *cache) dropPaged(now time.Time) {
 	for _, k := range c.kinds.Load().caches {
 		k.snapMu.Lock()
@@ -218,8 +222,8 @@ type update struct {
 	at     int64   // revision of the change
 }
 
-// apply makes a batch of updates visible, in order, and then hands them to the watchers. revision is the one that the
-// cache has reached with them. Only the feed calls it.
+// apply makes a batch of updates visible, in order, and then hands them to the watchers. revision
+// is the one that the cache has reached with them. Only the feed calls it.
 func (c *cache) apply(updates []update, revision int64) {
 	type delivery struct {
 		kind   *kindCache
@@ -267,8 +271,9 @@ func (k *kindCache) put(u update) *change {
 	return &change{revision: u.at, object: u.object, previous: previous}
 }
 
-// replace makes the cache hold exactly the given objects, which are the whole state at a revision, and tells the
-// watchers the difference. The history starts anew: what happened in between is not known. Only the feed calls it.
+// replace makes the cache hold exactly the given objects, which are the whole state at a revision,
+// and tells the watchers the difference. The history starts anew: what happened in between is not
+// known. Only the feed calls it.
 func (c *cache) replace(objects map[*kindCache][]*Object, revision int64) {
 	deliveries := make(map[*kindCache][]*change)
 	c.mu.Lock()
@@ -288,7 +293,8 @@ func (c *cache) replace(objects map[*kindCache][]*Object, revision int64) {
 	c.wake(revision)
 }
 
-// replace must be called with cache.mu held. It returns the difference, in the order of its revisions.
+// replace must be called with cache.mu held. It returns the difference, in the order of its
+// revisions.
 func (k *kindCache) replace(objects []*Object, revision int64) []*change {
 	var changes []*change
 	byName := make(map[nsName]*Object, len(objects))
@@ -331,8 +337,8 @@ type revisionWaiter struct {
 	reached  chan struct{}
 }
 
-// await returns a waiter whose channel is closed when the cache has reached revision, nil when it has already. The
-// caller must forget the waiter.
+// await returns a waiter whose channel is closed when the cache has reached revision, nil when it
+// has already. The caller must forget the waiter.
 func (c *cache) await(revision int64) *revisionWaiter {
 	c.waitMu.Lock()
 	defer c.waitMu.Unlock()

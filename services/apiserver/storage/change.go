@@ -44,7 +44,8 @@ func (c *change) tombstone() *Object {
 	return o
 }
 
-// event is the change as a watcher that selects by match sees it; false when it does not see it at all.
+// event is the change as a watcher that selects by match sees it; false when it does not see it at
+// all.
 func (c *change) event(match Match) (Event, bool) {
 	now := c.object != nil && match.ok(c.object)
 	before := c.previous != nil && match.ok(c.previous)

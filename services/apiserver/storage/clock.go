@@ -8,16 +8,17 @@ import (
 	"go.uber.org/zap"
 )
 
-// The clock tells at which time which revision was: a key whose value is the time at which it was written. etcd keeps its
-// past values for as long as it keeps the past of everything else (see past.go), so nothing has to be cleaned up. While there is
-// nothing to tell apart, because nothing was written, it is not written either: an idle cluster's disks rest.
+// The clock tells at which time which revision was: a key whose value is the time at which it was
+// written. etcd keeps its past values for as long as it keeps the past of everything else (see
+// past.go), so nothing has to be cleaned up. While there is nothing to tell apart, because nothing
+// was written, it is not written either: an idle cluster's disks rest.
 const clockKey = "/xebec/clock"
 
 // ClockPrecision is how exactly a time names a revision.
 const ClockPrecision = 2 * time.Second
 
-// runClock keeps the clock until ctx ends, at each of ticks. All stores on one etcd do: whichever comes first writes, the
-// others see that.
+// runClock keeps the clock until ctx ends, at each of ticks. All stores on one etcd do: whichever
+// comes first writes, the others see that.
 func (s *Store) runClock(ctx context.Context, ticks <-chan time.Time) {
 	var told int64 // the revision of the clock as last seen
 	for {
@@ -39,7 +40,8 @@ func (s *Store) runClock(ctx context.Context, ticks <-chan time.Time) {
 	}
 }
 
-// tick writes the clock unless another store has since revision told, and returns the clock's revision.
+// tick writes the clock unless another store has since revision told, and returns the clock's
+// revision.
 func (s *Store) tick(ctx context.Context, told int64) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.WriteTimeout)
 	defer cancel()

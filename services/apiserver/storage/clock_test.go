@@ -92,7 +92,8 @@ func TestClockRests(t *testing.T) {
 		}
 		return now
 	}
-	// Every store learns in two ticks that there is nothing to tell: one writes the clock or sees that it was written.
+	// Every store learns in two ticks that there is nothing to tell: one writes the clock or sees that
+	// it was written.
 	for range 8 {
 		ticks <- time.Time{}
 		revision()

@@ -94,8 +94,8 @@ func TestPreconditions(t *testing.T) {
 	}
 }
 
-// TestConditionsOfGroups changes a key while many transactions that depend on it are committed, which go to etcd in groups:
-// none of them happens at the change's revision or after it.
+// TestConditionsOfGroups changes a key while many transactions that depend on it are committed,
+// which go to etcd in groups: none of them happens at the change's revision or after it.
 func TestConditionsOfGroups(t *testing.T) {
 	c := etcdtest.New(t, 1)
 	s, _ := openStore(t, c.Client(), Config{})

@@ -11,7 +11,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Errors that callers tell apart with errors.Is. All but ErrUnavailable say for certain that nothing was written.
+// Errors that callers tell apart with errors.Is. All but ErrUnavailable say for certain that
+// nothing was written.
 var (
 	// ErrNotFound: no such object.
 	ErrNotFound = errors.New("not found")
@@ -25,28 +26,32 @@ var (
 	ErrFutureTime = errors.New("time is yet to come")
 	// ErrContinue: the continue token is malformed or belongs to another list.
 	ErrContinue = errors.New("continue token is not valid for this list")
-	// ErrSlowWatcher: the watcher did not keep up and was cut off; it may resume from the last revision it saw.
+	// ErrSlowWatcher: the watcher did not keep up and was cut off; it may resume from the last
+	// revision it saw.
 	ErrSlowWatcher = errors.New("watcher is too slow")
 	// ErrLeaseNotFound: the lease lapsed, was revoked, or never was.
 	ErrLeaseNotFound = errors.New("lease not found")
 	// ErrLeaseTaken: the id chosen for a lease is that of a lease of somebody else.
 	ErrLeaseTaken = errors.New("the lease's id is taken")
-	// ErrNoSpace: etcd has reached its quota. Compact, defragment, and disarm the alarm, or raise the quota.
+	// ErrNoSpace: etcd has reached its quota. Compact, defragment, and disarm the alarm, or raise the
+	// quota.
 	ErrNoSpace = errors.New("etcd is out of space")
 	// ErrTooLarge: the write exceeds what etcd takes in one request, in bytes or in operations.
 	ErrTooLarge = errors.New("write is too large for etcd")
-	// ErrUnavailable: etcd or the cache did not answer in time. For a write the error's text says whether the outcome
-	// is known; errors.Is(err, ErrUnknownOutcome) tells as well.
+	// ErrUnavailable: etcd or the cache did not answer in time. For a write the error's text says
+	// whether the outcome is known; errors.Is(err, ErrUnknownOutcome) tells as well.
 	ErrUnavailable = errors.New("storage is unavailable")
-	// ErrUnknownOutcome: the write may have happened, and may even happen later. It comes with ErrUnavailable.
+	// ErrUnknownOutcome: the write may have happened, and may even happen later. It comes with
+	// ErrUnavailable.
 	ErrUnknownOutcome = errors.New("the outcome of the write is unknown")
 )
 
-// NotWritten is the Index of a ConflictError over a key that the transaction does not write: that of a condition.
+// NotWritten is the Index of a ConflictError over a key that the transaction does not write: that
+// of a condition.
 const NotWritten = -1
 
-// ConflictError says which write or condition of a transaction met a key in another state than expected. Nothing was
-// written.
+// ConflictError says which write or condition of a transaction met a key in another state than
+// expected. Nothing was written.
 type ConflictError struct {
 	// Index is the write's place in Txn.Writes, or NotWritten.
 	Index int
@@ -104,8 +109,8 @@ func readError(err error) error {
 	return fmt.Errorf("etcd: %w", err)
 }
 
-// writeError is readError for a request that may have changed something: what etcd did not clearly refuse may have
-// happened.
+// writeError is readError for a request that may have changed something: what etcd did not clearly
+// refuse may have happened.
 func writeError(err error) error {
 	switch {
 	case err == nil:

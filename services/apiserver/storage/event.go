@@ -12,18 +12,19 @@ import (
 type Event struct {
 	// Type says what happened.
 	Type apiv1.EventType
-	// Object is the object after the change; for a deletion its last state, with the deletion's revision. It is nil in
-	// a bookmark.
+	// Object is the object after the change; for a deletion its last state, with the deletion's
+	// revision. It is nil in a bookmark.
 	Object *Object
-	// Revision is the revision of the change, from which the watch may resume. In the initial state it is the one at
-	// which the object last changed: resume only from the bookmark that ends the initial state, or later.
+	// Revision is the revision of the change, from which the watch may resume. In the initial state it
+	// is the one at which the object last changed: resume only from the bookmark that ends the initial
+	// state, or later.
 	Revision int64
 	// InitialStateEnd is set on the bookmark that ends the initial state.
 	InitialStateEnd bool
 }
 
-// Frame is the event as an encoded WatchResponse. All watchers that see the same object with the same type share it:
-// it must not be modified.
+// Frame is the event as an encoded WatchResponse. All watchers that see the same object with the
+// same type share it: it must not be modified.
 func (e Event) Frame() []byte {
 	if e.Object != nil {
 		switch frame := e.Object.frame; e.Type {

@@ -17,25 +17,26 @@ import (
 )
 
 const (
-	// streamKey in a request's metadata separates streams: etcd's client puts watches with equal metadata on one
-	// stream, and a progress notification answers for all watches of its stream.
+	// streamKey in a request's metadata separates streams: etcd's client puts watches with equal
+	// metadata on one stream, and a progress notification answers for all watches of its stream.
 	streamKey = "xebec-watch"
 
-	// Readers wait so long for the events they need before progress is asked for. It is needed only when a write
-	// outside Root raised etcd's revision.
+	// Readers wait so long for the events they need before progress is asked for. It is needed only
+	// when a write outside Root raised etcd's revision.
 	progressDelay = 5 * time.Millisecond
 	// etcd drops the question while a watch catches up, so it is repeated.
 	progressInterval = 50 * time.Millisecond
-	// When readers wait and etcd says nothing for so long, and for longer than it usually does, the member that serves the
-	// watch hangs: try another.
+	// When readers wait and etcd says nothing for so long, and for longer than it usually does, the
+	// member that serves the watch hangs: try another.
 	stallLimit = time.Second
 
 	// maxPageTimeouts bounds the time for a page of all objects, in ReadTimeouts.
 	maxPageTimeouts = 8
 
-	// The store counts as ready until no watch on etcd could be had for so long. A slow etcd, a stall or an election of its
-	// leader interrupts the watch for less; and while etcd is slow, the other apiservers have the same etcd: were all of them
-	// taken out of rotation, a control plane that is slow would be down.
+	// The store counts as ready until no watch on etcd could be had for so long. A slow etcd, a stall
+	// or an election of its leader interrupts the watch for less; and while etcd is slow, the other
+	// apiservers have the same etcd: were all of them taken out of rotation, a control plane that is
+	// slow would be down.
 	brokenLimit = 10 * time.Second
 
 	backoffFirst = 50 * time.Millisecond
@@ -94,7 +95,8 @@ func (s *Store) runFeed(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		// Only an empty cache or one behind a compaction must be filled; otherwise the watch resumes where it was.
+		// Only an empty cache or one behind a compaction must be filled; otherwise the watch resumes
+		// where it was.
 		fill = s.cache.at() == 0 || errors.Is(err, ErrCompacted)
 		s.log.Warn("Lost the watch on etcd", zap.Error(err), zap.Int64(metrics.KeyRevision, s.cache.at()), zap.Bool(metrics.KeyRelist, fill))
 		if errors.Is(err, errStalled) || time.Since(started) > backoffMost {
@@ -109,7 +111,8 @@ func (s *Store) runFeed(ctx context.Context) {
 	}
 }
 
-// follow fills the cache if asked to and then applies what etcd's watch tells. It returns why that ended.
+// follow fills the cache if asked to and then applies what etcd's watch tells. It returns why that
+// ended.
 func (s *Store) follow(ctx context.Context, fill bool) error {
 	kinds, kindsChanged := s.scheme.Watch()
 	if err := s.followKinds(ctx, kinds, fill); err != nil {
@@ -125,8 +128,8 @@ func (s *Store) follow(ctx context.Context, fill bool) error {
 	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(ctx, streamKey, "cache"))
 	defer cancel()
 	watching := clientv3.WithRequireLeader(ctx)
-	// All of Root and not only the registry: then every revision that Xebec makes is an event, and readers need to ask
-	// for progress only after a stranger's write.
+	// All of Root and not only the registry: then every revision that Xebec makes is an event, and
+	// readers need to ask for progress only after a stranger's write.
 	responses := s.cli.Watch(watching, Root, clientv3.WithPrefix(), clientv3.WithRev(s.cache.at()+1),
 		clientv3.WithProgressNotify(), clientv3.WithFragment())
 	s.setLive(target)
@@ -239,13 +242,14 @@ func (s *Store) applyResponse(resp clientv3.WatchResponse) {
 		}
 		updates = append(updates, u)
 	}
-	// Not the header's revision: it may be ahead of the events. etcd never splits a revision over two answers, except
-	// in fragments, which its client puts together again.
+	// Not the header's revision: it may be ahead of the events. etcd never splits a revision over two
+	// answers, except in fragments, which its client puts together again.
 	s.cache.apply(updates, resp.Events[len(resp.Events)-1].Kv.ModRevision)
 }
 
-// recognize returns the key and the kind of what etcd holds under a key; false for what is no object of a kind that this
-// program knows: leases' owners, services' addresses, kinds of a newer version.
+// recognize returns the key and the kind of what etcd holds under a key; false for what is no
+// object of a kind that this program knows: leases' owners, services' addresses, kinds of a newer
+// version.
 func (s *Store) recognize(kv *mvccpb.KeyValue) (Key, *kindCache, bool) {
 	key, err := ParseKey(string(kv.Key))
 	if err != nil {
@@ -258,7 +262,8 @@ func (s *Store) recognize(kv *mvccpb.KeyValue) (Key, *kindCache, bool) {
 	return key, k, true
 }
 
-// fill makes the cache hold the whole state of etcd, and returns the revision at which it is then up to date.
+// fill makes the cache hold the whole state of etcd, and returns the revision at which it is then
+// up to date.
 func (s *Store) fill(ctx context.Context) (int64, error) {
 	now, err := s.etcdRevision(ctx)
 	if err != nil {
@@ -266,7 +271,8 @@ func (s *Store) fill(ctx context.Context) (int64, error) {
 	}
 	at := now
 	if s.cache.at() == 0 {
-		// From some way back: replaying the changes since then makes a history for watches to resume from.
+		// From some way back: replaying the changes since then makes a history for watches to resume
+		// from.
 		at = max(1, now-max(0, s.cfg.HistoryPreload))
 	}
 	objects, err := s.readAll(ctx, at)

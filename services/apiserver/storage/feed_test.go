@@ -9,7 +9,8 @@ import (
 	"github.com/xebec-project/xebec/internal/etcdtest"
 )
 
-// TestReadyThroughInterruptions keeps a store ready while its watch is interrupted for less than brokenLimit.
+// TestReadyThroughInterruptions keeps a store ready while its watch is interrupted for less than
+// brokenLimit.
 func TestReadyThroughInterruptions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &Store{cache: newCache(Config{}, nil), feed: newFeed(newPatience(stallLimit, stallLimit))}

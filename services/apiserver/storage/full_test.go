@@ -13,9 +13,9 @@ import (
 	"github.com/xebec-project/xebec/internal/etcdtest"
 )
 
-// TestFull fills etcd from several writers and expects that exactly the acknowledged objects are there: etcd stores the
-// very write that takes it over its quota and answers as if it had refused it. On a slow machine the outcome of a write may
-// remain unknown.
+// TestFull fills etcd from several writers and expects that exactly the acknowledged objects are
+// there: etcd stores the very write that takes it over its quota and answers as if it had refused
+// it. On a slow machine the outcome of a write may remain unknown.
 func TestFull(t *testing.T) {
 	const quota, each, writers = 24 << 20, 256 << 10, 4
 	etcd := etcdtest.New(t, 1, etcdtest.Quota(quota))
@@ -67,7 +67,8 @@ func TestFull(t *testing.T) {
 	}
 }
 
-// TestUnknownOutcomeWhileFull tells the client of a write that may have happened, though etcd has no space for what would tell.
+// TestUnknownOutcomeWhileFull tells the client of a write that may have happened, though etcd has
+// no space for what would tell.
 func TestUnknownOutcomeWhileFull(t *testing.T) {
 	err := APIError(fmt.Errorf("%w: %w", fmt.Errorf("%w: no answer", ErrUnknownOutcome), ErrNoSpace))
 	if apierr.Code(err) != codes.Unavailable || apierr.Reason(err) == apierr.Reason(APIError(ErrNoSpace)) {

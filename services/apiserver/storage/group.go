@@ -12,23 +12,26 @@ import (
 )
 
 const (
-	// groupsInFlight is how many requests for groups are under way at a time. While they are, commits gather for the
-	// next; a commit that finds a free place goes at once, so that nobody waits for company.
+	// groupsInFlight is how many requests for groups are under way at a time. While they are, commits
+	// gather for the next; a commit that finds a free place goes at once, so that nobody waits for
+	// company.
 	groupsInFlight = 2
-	// A group holds so many commits and so many bytes at most, and only commits of so many writes: larger ones gain
-	// nothing, and would make the others wait.
+	// A group holds so many commits and so many bytes at most, and only commits of so many writes:
+	// larger ones gain nothing, and would make the others wait.
 	groupCommits = 64
 	groupBytes   = 256 << 10
 	groupWrites  = 4
-	// groupConditions is how many conditions such a commit may have: that of an election and that of a namespace.
+	// groupConditions is how many conditions such a commit may have: that of an election and that of a
+	// namespace.
 	groupConditions = 2
-	// groupOpsEach bounds the operations that one such commit brings to a group: writes or reads, conditions and the
-	// nested transaction itself, counted by etcd per branch.
+	// groupOpsEach bounds the operations that one such commit brings to a group: writes or reads,
+	// conditions and the nested transaction itself, counted by etcd per branch.
 	groupOpsEach = groupWrites + groupConditions + 1
 )
 
-// groups gathers small commits that come at the same time into one etcd transaction of nested ones, of which each
-// succeeds or fails on its own: the requests are what costs processor time, not the writes in them.
+// groups gathers small commits that come at the same time into one etcd transaction of nested ones,
+// of which each succeeds or fails on its own: the requests are what costs processor time, not the
+// writes in them.
 type groups struct {
 	mu       sync.Mutex
 	waiting  []*groupMember
@@ -118,8 +121,9 @@ func (s *Store) nextGroup() {
 	}()
 }
 
-// take removes from those who wait, in their order, as many as fit into one group, and those whose caller has gone. Two that touch the same key never
-// share a group, unless both only read it: etcd refuses two writes of a key, and what one writes the other must see.
+// take removes from those who wait, in their order, as many as fit into one group, and those whose
+// caller has gone. Two that touch the same key never share a group, unless both only read it: etcd
+// refuses two writes of a key, and what one writes the other must see.
 func (g *groups) take(maxOps int) []*groupMember {
 	var group, left []*groupMember
 	size := 0
@@ -175,7 +179,8 @@ func (s *Store) sendGroup(group []*groupMember) {
 	if len(group) > 1 && s.sendNested(group) {
 		return
 	}
-	// One alone, or one that etcd refuses spoils the group: nothing was written, each is tried by itself.
+	// One alone, or one that etcd refuses spoils the group: nothing was written, each is tried by
+	// itself.
 	for _, m := range group {
 		if len(group) > 1 && m.ctx.Err() != nil {
 			close(m.done) // the caller has gone
@@ -193,8 +198,8 @@ func (s *Store) groupContext() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), s.cfg.WriteTimeout)
 }
 
-// sendNested makes the attempts in one transaction. It returns false when etcd refused it for what may be one member's
-// fault.
+// sendNested makes the attempts in one transaction. It returns false when etcd refused it for what
+// may be one member's fault.
 func (s *Store) sendNested(group []*groupMember) bool {
 	nested := make([]clientv3.Op, 0, len(group))
 	for _, m := range group {

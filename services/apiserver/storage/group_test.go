@@ -115,7 +115,8 @@ func TestGroupedCommits(t *testing.T) {
 	wg.Wait()
 }
 
-// TestCommitOfACallerWhoLeft has callers give up while their commits wait for a place: these are not sent.
+// TestCommitOfACallerWhoLeft has callers give up while their commits wait for a place: these are
+// not sent.
 func TestCommitOfACallerWhoLeft(t *testing.T) {
 	c := etcdtest.New(t, 1)
 	etcd := newSlowEtcd(t, c)

@@ -5,7 +5,8 @@ import (
 	"sort"
 )
 
-// history is the recent changes of one kind, oldest first, bounded in number and bytes. Watches resume from it.
+// history is the recent changes of one kind, oldest first, bounded in number and bytes. Watches
+// resume from it.
 type history struct {
 	maxChanges, maxBytes int
 

@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// Prefixes in etcd. Everything Xebec keeps there lies under Root, and no other program may write under it.
+// Prefixes in etcd. Everything Xebec keeps there lies under Root, and no other program may write
+// under it.
 const (
 	// Root is the prefix of all of Xebec's keys.
 	Root = "/xebec/"
@@ -32,10 +33,12 @@ type Key struct {
 	Name string
 }
 
-// String is the key's name in etcd: /xebec/registry/<group or "core">/<kind>/<namespace or "_">/<name>.
+// String is the key's name in etcd: /xebec/registry/<group or "core">/<kind>/<namespace or
+// "_">/<name>.
 func (k Key) String() string { return kindPrefix(k.Group, k.Kind) + k.rest() }
 
-// rest is what follows the kind's prefix: <namespace or "_">/<name>. Objects of one kind are ordered by it.
+// rest is what follows the kind's prefix: <namespace or "_">/<name>. Objects of one kind are
+// ordered by it.
 func (k Key) rest() string {
 	ns := k.Namespace
 	if ns == "" {
@@ -85,7 +88,8 @@ func kindPrefix(group, kind string) string {
 	return RegistryPrefix + group + "/" + kind + "/"
 }
 
-// listPrefix is the prefix of the keys of a kind's objects in one namespace, or in all when it is empty.
+// listPrefix is the prefix of the keys of a kind's objects in one namespace, or in all when it is
+// empty.
 func listPrefix(group, kind, namespace string) string {
 	if namespace == "" {
 		return kindPrefix(group, kind)

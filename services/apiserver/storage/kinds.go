@@ -13,7 +13,8 @@ import (
 	"github.com/xebec-project/xebec/internal/metrics"
 )
 
-// kindSet is the kinds that the cache holds between two changes of the scheme. Only replaced ever changes.
+// kindSet is the kinds that the cache holds between two changes of the scheme. Only replaced ever
+// changes.
 type kindSet struct {
 	caches map[groupKind]*kindCache
 	// replaced is closed when another set has taken the place of this one.
@@ -24,7 +25,8 @@ func newKindSet(caches map[groupKind]*kindCache) *kindSet {
 	return &kindSet{caches: caches, replaced: make(chan struct{})}
 }
 
-// kind returns the cache of a kind. For a kind that has just been registered it waits until the cache holds the objects.
+// kind returns the cache of a kind. For a kind that has just been registered it waits until the
+// cache holds the objects.
 func (s *Store) kind(ctx context.Context, group, name string) (*kindCache, error) {
 	set := s.cache.kinds.Load()
 	if k, ok := set.caches[groupKind{group, name}]; ok {
@@ -50,15 +52,16 @@ func (s *Store) kind(ctx context.Context, group, name string) (*kindCache, error
 	}
 }
 
-// Holds reports whether the cache holds the objects of a kind. It does so shortly after the kind was registered.
+// Holds reports whether the cache holds the objects of a kind. It does so shortly after the kind
+// was registered.
 func (s *Store) Holds(group, kind string) bool {
 	_, err := s.cache.kind(group, kind)
 	return err == nil
 }
 
-// followKinds makes the cache hold the given kinds, and no others. The objects of an added kind are read as they were at the
-// revision of the cache, unless all of the cache is to be filled anyway. Watches of a removed kind end with ErrUnknownKind.
-// Only the feed calls it.
+// followKinds makes the cache hold the given kinds, and no others. The objects of an added kind are
+// read as they were at the revision of the cache, unless all of the cache is to be filled anyway.
+// Watches of a removed kind end with ErrUnknownKind. Only the feed calls it.
 func (s *Store) followKinds(ctx context.Context, kinds []*kind.Kind, filling bool) error {
 	before := s.cache.kinds.Load()
 	caches := make(map[groupKind]*kindCache, len(kinds))
@@ -94,7 +97,8 @@ func (s *Store) followKinds(ctx context.Context, kinds []*kind.Kind, filling boo
 	return nil
 }
 
-// fillKind reads the objects of a kind, as they were at the revision of the cache, into a cache that is not in use yet.
+// fillKind reads the objects of a kind, as they were at the revision of the cache, into a cache
+// that is not in use yet.
 func (s *Store) fillKind(ctx context.Context, id groupKind, k *kindCache) error {
 	revision := s.cache.at()
 	var objects []*Object
@@ -111,8 +115,9 @@ func (s *Store) fillKind(ctx context.Context, id groupKind, k *kindCache) error 
 	return nil
 }
 
-// readPrefix reads the keys with a prefix as they were at a revision. A page that etcd could not answer, or not in time, is
-// asked for again, with more time: what was read before it is not read again.
+// readPrefix reads the keys with a prefix as they were at a revision. A page that etcd could not
+// answer, or not in time, is asked for again, with more time: what was read before it is not read
+// again.
 func (s *Store) readPrefix(ctx context.Context, prefix string, revision int64, found func(*mvccpb.KeyValue)) error {
 	start, end := prefix, clientv3.GetPrefixRangeEnd(prefix)
 	limit, pauses := s.cfg.ReadTimeout, newBackoff()

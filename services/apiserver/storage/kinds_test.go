@@ -73,7 +73,8 @@ func TestKindsOfARunningStore(t *testing.T) {
 	}
 }
 
-// TestKindsAddedWhileEtcdIsGone registers a kind while etcd does not answer: reads wait, and it is read once etcd is back.
+// TestKindsAddedWhileEtcdIsGone registers a kind while etcd does not answer: reads wait, and it is
+// read once etcd is back.
 func TestKindsAddedWhileEtcdIsGone(t *testing.T) {
 	kinds, err := scheme.New(kind.Of(new(corev1.Pod)))
 	if err != nil {

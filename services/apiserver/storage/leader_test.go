@@ -38,7 +38,8 @@ func TestLeaderIsKilled(t *testing.T) {
 	}
 }
 
-// eventually creates a key however often it takes, and resolves what became of attempts with an unknown outcome.
+// eventually creates a key however often it takes, and resolves what became of attempts with an
+// unknown outcome.
 func eventually(t *testing.T, s *Store, write Write) int64 {
 	t.Helper()
 	ctx := deadline(t, 30*time.Second)

@@ -18,10 +18,11 @@ import (
 // leaseKey names the owner of a lease. It is attached to the lease itself and vanishes with it.
 func leaseKey(id int64) string { return leasePrefix + strconv.FormatInt(id, 16) }
 
-// LeaseGrant makes a lease of ttl seconds that belongs to owner, and returns its id and the time to live granted, which etcd
-// may have raised to its own least. The caller may choose the id, a random positive number; 0 makes the store choose it. To
-// grant a lease again under the id and owner of one that exists is to renew it: a caller that got no answer asks again under
-// the same id, and has one lease in the end. ErrLeaseTaken when the lease with this id is not owner's.
+// LeaseGrant makes a lease of ttl seconds that belongs to owner, and returns its id and the time to
+// live granted, which etcd may have raised to its own least. The caller may choose the id, a random
+// positive number; 0 makes the store choose it. To grant a lease again under the id and owner of
+// one that exists is to renew it: a caller that got no answer asks again under the same id, and has
+// one lease in the end. ErrLeaseTaken when the lease with this id is not owner's.
 func (s *Store) LeaseGrant(ctx context.Context, id, ttl int64, owner string) (granted, ttlGranted int64, err error) {
 	if id == 0 {
 		id = renewal.NewID()
@@ -42,8 +43,8 @@ func (s *Store) LeaseGrant(ctx context.Context, id, ttl int64, owner string) (gr
 	return id, ttlGranted, nil
 }
 
-// grantOwned makes a lease and records its owner, as far as that has not happened yet. ErrLeaseNotFound when the lease lapsed
-// meanwhile.
+// grantOwned makes a lease and records its owner, as far as that has not happened yet.
+// ErrLeaseNotFound when the lease lapsed meanwhile.
 func (s *Store) grantOwned(ctx context.Context, id, ttl int64, owner string) (int64, error) {
 	leases := pb.NewLeaseClient(s.cli.ActiveConnection())
 	lease, err := hedged(ctx, s.writes, func(ctx context.Context) (*pb.LeaseGrantResponse, error) {
@@ -83,8 +84,8 @@ func (s *Store) grantOwned(ctx context.Context, id, ttl int64, owner string) (in
 	return lease.GetTTL(), nil
 }
 
-// checkUnused returns ErrLeaseTaken when a lease that exists has no recorded owner but other keys: it was not granted by this
-// API, and whoever records an owner for it would come to own them.
+// checkUnused returns ErrLeaseTaken when a lease that exists has no recorded owner but other keys:
+// it was not granted by this API, and whoever records an owner for it would come to own them.
 func (s *Store) checkUnused(ctx context.Context, id int64) error {
 	resp, err := hedged(ctx, s.reads, func(ctx context.Context) (*clientv3.LeaseTimeToLiveResponse, error) {
 		return s.cli.TimeToLive(ctx, clientv3.LeaseID(id), clientv3.WithAttachedKeys())
@@ -99,7 +100,8 @@ func (s *Store) checkUnused(ctx context.Context, id int64) error {
 	return nil
 }
 
-// LeaseRevoke ends a lease and removes the objects under it; ErrLeaseNotFound when it is gone already.
+// LeaseRevoke ends a lease and removes the objects under it; ErrLeaseNotFound when it is gone
+// already.
 func (s *Store) LeaseRevoke(ctx context.Context, id int64) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.WriteTimeout)
 	defer cancel()

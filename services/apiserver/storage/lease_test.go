@@ -58,7 +58,8 @@ func TestGrantIsIdempotent(t *testing.T) {
 	}
 }
 
-// TestGrantGoesOn grants leases that an earlier attempt left without an owner, and one that was not granted by this API.
+// TestGrantGoesOn grants leases that an earlier attempt left without an owner, and one that was not
+// granted by this API.
 func TestGrantGoesOn(t *testing.T) {
 	const half, foreign = 4711, 4712
 	c := etcdtest.New(t, 1)

@@ -8,12 +8,14 @@ import (
 	"k8s.io/utils/third_party/forked/golang/btree"
 )
 
-// Match selects objects; nil selects all. It must not block, and may be called by several goroutines at once.
+// Match selects objects; nil selects all. It must not block, and may be called by several
+// goroutines at once.
 type Match func(*Object) bool
 
 func (m Match) ok(o *Object) bool { return m == nil || m(o) }
 
-// visitsPerCheck is how many objects are held against a filter between two looks at whether the caller still waits.
+// visitsPerCheck is how many objects are held against a filter between two looks at whether the
+// caller still waits.
 const visitsPerCheck = 64
 
 // ListOptions selects the objects to list.
@@ -46,8 +48,9 @@ type ListResult struct {
 	Remaining int64
 }
 
-// List returns the objects of one kind at one revision, or a page of them. All pages show the snapshot of the first;
-// ErrCompacted when it is no longer known, ErrContinue when the token is not one for this list.
+// List returns the objects of one kind at one revision, or a page of them. All pages show the
+// snapshot of the first; ErrCompacted when it is no longer known, ErrContinue when the token is not
+// one for this list.
 func (s *Store) List(ctx context.Context, opts ListOptions) (ListResult, error) {
 	k, err := s.kind(ctx, opts.Group, opts.Kind)
 	if err != nil {

@@ -30,14 +30,15 @@ const (
 	maxVarintsInEnvelope = 8 * binary.MaxVarintLen32
 )
 
-// Object is one version of an object. It is shared by everyone who reads it and never modified: neither its fields
-// nor what its methods return may be written to.
+// Object is one version of an object. It is shared by everyone who reads it and never modified:
+// neither its fields nor what its methods return may be written to.
 type Object struct {
 	// Key names the object.
 	Key Key
 	// Bytes is the encoded message as stored, without a resourceVersion.
 	Bytes []byte
-	// Revision is the etcd revision of the change that made this version; a tombstone has the revision of the deletion.
+	// Revision is the etcd revision of the change that made this version; a tombstone has the revision
+	// of the deletion.
 	Revision int64
 	// CreateRevision is the etcd revision at which the object was created.
 	CreateRevision int64
@@ -48,9 +49,9 @@ type Object struct {
 	//
 	//	type MODIFIED | object | resource_version | type ADDED
 	//
-	// Without the last field it is the frame of a MODIFIED event, without the first one of an ADDED event: the order
-	// of fields on the wire is free. A tombstone has DELETED in the first place. Bytes lies in it as well, so that one
-	// allocation serves storage, reads and watches.
+	// Without the last field it is the frame of a MODIFIED event, without the first one of an ADDED
+	// event: the order of fields on the wire is free. A tombstone has DELETED in the first place.
+	// Bytes lies in it as well, so that one allocation serves storage, reads and watches.
 	frame    []byte
 	typeURL  string
 	anyEnd   int32 // end of the embedded google.protobuf.Any in frame
@@ -112,7 +113,8 @@ func appendType(b []byte, t apiv1.EventType) []byte {
 	return protowire.AppendVarint(b, uint64(t))
 }
 
-// tombstone is the object's last state as an event of its deletion, or of its ceasing to match, shows it.
+// tombstone is the object's last state as an event of its deletion, or of its ceasing to match,
+// shows it.
 func (o *Object) tombstone(revision int64) *Object {
 	return newObject(o.typeURL, o.Key, o.Bytes, revision, o.CreateRevision, o.Lease, apiv1.EventType_EVENT_TYPE_DELETED)
 }
@@ -132,9 +134,9 @@ func (o *Object) Any() *anypb.Any {
 // Value is the encoded message with its resourceVersion: Any's value.
 func (o *Object) Value() []byte { return o.frame[o.valStart:o.anyEnd:o.anyEnd] }
 
-// Meta is the object's metadata with its resourceVersion, but without managedFields: they are most of the bytes and no
-// filter reads them; decode Value to have them. It is decoded once. Metadata that can't be decoded reads as empty but
-// for name, namespace and resourceVersion.
+// Meta is the object's metadata with its resourceVersion, but without managedFields: they are most
+// of the bytes and no filter reads them; decode Value to have them. It is decoded once. Metadata
+// that can't be decoded reads as empty but for name, namespace and resourceVersion.
 func (o *Object) Meta() *metav1.ObjectMeta {
 	if m := o.meta.Load(); m != nil {
 		return m
@@ -165,8 +167,8 @@ func (o *Object) Meta() *metav1.ObjectMeta {
 	return m
 }
 
-// Field reads a field as selectors compare it, without decoding the rest; see wire.Field's Text. What is not set reads as
-// its zero value, and so does everything behind a fault in the bytes.
+// Field reads a field as selectors compare it, without decoding the rest; see wire.Field's Text.
+// What is not set reads as its zero value, and so does everything behind a fault in the bytes.
 func (o *Object) Field(f wire.Field) string {
 	text, _ := f.Text(o.Value())
 	return text

@@ -11,8 +11,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// leastPast is the shortest past that is kept, however large etcd is: lists of several pages and watches that resume live
-// on it.
+// leastPast is the shortest past that is kept, however large etcd is: lists of several pages and
+// watches that resume live on it.
 const leastPast = time.Minute
 
 // compactEvery is how often the past is cut.
@@ -35,8 +35,8 @@ func (e *PastError) Error() string {
 // Unwrap returns ErrCompacted.
 func (e *PastError) Unwrap() error { return ErrCompacted }
 
-// runCompaction cuts etcd's past at each of ticks until ctx ends. All stores on one etcd do: it keeps what the most modest
-// of them would.
+// runCompaction cuts etcd's past at each of ticks until ctx ends. All stores on one etcd do: it
+// keeps what the most modest of them would.
 func (s *Store) runCompaction(ctx context.Context, ticks <-chan time.Time) {
 	span, failing := s.cfg.KeepPast, false
 	for {
@@ -60,8 +60,8 @@ func (s *Store) runCompaction(ctx context.Context, ticks <-chan time.Time) {
 	}
 }
 
-// span is how much of the past to keep, given how much was kept and the bytes that etcd uses: half as much where these are
-// too many, and slowly more again when there is room.
+// span is how much of the past to keep, given how much was kept and the bytes that etcd uses: half
+// as much where these are too many, and slowly more again when there is room.
 func (s *Store) span(span time.Duration, used int64) time.Duration {
 	switch {
 	case used > s.cfg.KeepPastBytes:
@@ -104,8 +104,9 @@ func (s *Store) compact(ctx context.Context, before time.Time) error {
 	return fmt.Errorf("compact to revision %d: %w", revision, err)
 }
 
-// RevisionAt returns the revision that the objects were at, at a time: up to ClockPrecision before it, and as the clocks
-// of the masters told it. A *PastError when that is not known any more, ErrFutureTime when it is yet to come.
+// RevisionAt returns the revision that the objects were at, at a time: up to ClockPrecision before
+// it, and as the clocks of the masters told it. A *PastError when that is not known any more,
+// ErrFutureTime when it is yet to come.
 func (s *Store) RevisionAt(ctx context.Context, at time.Time) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ReadTimeout)
 	defer cancel()
@@ -116,8 +117,8 @@ func (s *Store) RevisionAt(ctx context.Context, at time.Time) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("revision at %s: %w", at.Format(time.RFC3339), err)
 	}
-	// Binary search for the last value of the clock that is not after the time. The last one that is after it is the oldest
-	// of all when none is found.
+	// Binary search for the last value of the clock that is not after the time. The last one that is
+	// after it is the oldest of all when none is found.
 	var found int64
 	var oldest time.Time
 	for low, high := int64(1), now; low <= high; {
@@ -149,7 +150,8 @@ func (s *Store) Oldest(ctx context.Context) (time.Time, error) {
 	return time.Time{}, err
 }
 
-// clockAt reads the clock as it was at a revision: the time it told, and the revision at which that was written.
+// clockAt reads the clock as it was at a revision: the time it told, and the revision at which that
+// was written.
 func (s *Store) clockAt(ctx context.Context, revision int64) (time.Time, int64, error) {
 	resp, err := s.read(ctx, clockKey, clientv3.WithRev(revision), clientv3.WithSerializable())
 	if errors.Is(err, rpctypes.ErrFutureRev) {

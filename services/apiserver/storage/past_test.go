@@ -67,7 +67,8 @@ func TestCompaction(t *testing.T) {
 	if used, err := s.usedBytes(ctx); err != nil || used <= 0 {
 		t.Errorf("etcd uses %d bytes, %v", used, err)
 	}
-	// All of it runs at each tick: with nothing left to allow, everything that is older than the span goes.
+	// All of it runs at each tick: with nothing left to allow, everything that is older than the span
+	// goes.
 	other, err := New(Config{}, kind.NewScheme(), c.Client(), zap.NewNop())
 	if err != nil {
 		t.Fatal(err)

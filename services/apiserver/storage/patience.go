@@ -10,12 +10,14 @@ import (
 	"github.com/xebec-project/xebec/internal/backoff"
 )
 
-// patience estimates how long etcd may take to answer one sort of request before it is reasonable to try another member, as
-// TCP's retransmission timer does (RFC 6298): the smoothed round-trip time and four times its smoothed deviation. Thus a member
-// that is dead is noticed soon while etcd is quick, and one that is slow is waited for.
+// patience estimates how long etcd may take to answer one sort of request before it is reasonable
+// to try another member, as TCP's retransmission timer does (RFC 6298): the smoothed round-trip
+// time and four times its smoothed deviation. Thus a member that is dead is noticed soon while etcd
+// is quick, and one that is slow is waited for.
 //
-// After a time-out the limit is doubled, and stays so until an answer tells how quick etcd is (Karn's algorithm). Every
-// answer does: unlike TCP's acknowledgements, each belongs to one request.
+// After a time-out the limit is doubled, and stays so until an answer tells how quick etcd is
+// (Karn's algorithm). Every answer does: unlike TCP's acknowledgements, each belongs to one
+// request.
 type patience struct {
 	floor, ceiling time.Duration
 
@@ -26,7 +28,8 @@ type patience struct {
 	backedOff time.Duration // the least limit until the next answer, 0 for none
 }
 
-// newPatience returns a patience whose limit is at least floor and, unless floor is more, at most ceiling.
+// newPatience returns a patience whose limit is at least floor and, unless floor is more, at most
+// ceiling.
 func newPatience(floor, ceiling time.Duration) *patience {
 	return &patience{floor: floor, ceiling: max(floor, ceiling)}
 }
@@ -62,8 +65,8 @@ func (p *patience) answered(took time.Duration) {
 	p.smoothed += (took - p.smoothed) / 8
 }
 
-// exceeded takes note that a request was not answered within a limit. Many requests that exceed the same limit double it
-// once.
+// exceeded takes note that a request was not answered within a limit. Many requests that exceed the
+// same limit double it once.
 func (p *patience) exceeded(limit time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -78,10 +81,11 @@ const (
 
 func newBackoff() backoff.Backoff { return backoff.Backoff{Min: retryPauseMin, Max: retryPauseMax} }
 
-// hedged makes an idempotent request until it is answered, refused, or ctx ends. When there is no answer within the patience
-// it makes another request beside the first, which the balancer of etcd's client hands to another member, and listens
-// to both: the first answer counts, so that a slow one is not lost. A request that failed because etcd could not
-// answer is made again after a pause.
+// hedged makes an idempotent request until it is answered, refused, or ctx ends. When there is no
+// answer within the patience it makes another request beside the first, which the balancer of
+// etcd's client hands to another member, and listens to both: the first answer counts, so that a
+// slow one is not lost. A request that failed because etcd could not answer is made again after a
+// pause.
 func hedged[T any](ctx context.Context, p *patience, request func(context.Context) (T, error)) (T, error) {
 	return hedgedBy(ctx, p, func() (time.Duration, func()) {
 		limit := p.limit()
@@ -89,8 +93,8 @@ func hedged[T any](ctx context.Context, p *patience, request func(context.Contex
 	}, request)
 }
 
-// hedgedBy is hedged with other limits than the patience's: next returns the time until another request is made, and what to
-// call then.
+// hedgedBy is hedged with other limits than the patience's: next returns the time until another
+// request is made, and what to call then.
 func hedgedBy[T any](ctx context.Context, p *patience, next func() (time.Duration, func()), request func(context.Context) (T, error)) (T, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -118,7 +118,8 @@ func TestHedged(t *testing.T) {
 	}
 }
 
-// refusal gives an error of this package the code that an error of etcd has, which a refusal needs to be recognized.
+// refusal gives an error of this package the code that an error of etcd has, which a refusal needs
+// to be recognized.
 func refusal(err error) error {
 	if errors.Is(err, ErrCompacted) {
 		return refused{err}

@@ -12,8 +12,9 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// renewals carries the renewals of all leases over one stream to etcd. etcd's client opens one for each call, or keeps a
-// goroutine and timers per lease, while here the holders of the leases keep the time.
+// renewals carries the renewals of all leases over one stream to etcd. etcd's client opens one for
+// each call, or keeps a goroutine and timers per lease, while here the holders of the leases keep
+// the time.
 //
 // etcd answers in the order in which it is asked.
 type renewals struct {
@@ -61,9 +62,10 @@ var errTooManyRenewals = errors.New("too many renewals wait for etcd")
 // errSilent says that a member answered nothing at all for the whole patience. It is transient.
 var errSilent = fmt.Errorf("a member of etcd answers no renewals: %w", context.DeadlineExceeded)
 
-// renew asks for one renewal and waits for its answer, a time to live of 0 when there is no such lease. A caller that gives
-// up leaves the stream to the others. Only a member that answers nothing for longer than members usually take is given up, and
-// all that wait for it fail; one that is slow keeps its stream.
+// renew asks for one renewal and waits for its answer, a time to live of 0 when there is no such
+// lease. A caller that gives up leaves the stream to the others. Only a member that answers nothing
+// for longer than members usually take is given up, and all that wait for it fail; one that is slow
+// keeps its stream.
 func (r *renewals) renew(ctx context.Context, id int64) (int64, error) {
 	answer := make(chan renewed, 1)
 	stream, err := r.ask(id, answer)
@@ -168,8 +170,8 @@ func (r *renewals) drop(s *renewalStream) {
 	}
 }
 
-// LeaseKeepAlive renews a lease and returns its time to live in seconds; ErrLeaseNotFound when it has lapsed. It costs
-// etcd no disk write.
+// LeaseKeepAlive renews a lease and returns its time to live in seconds; ErrLeaseNotFound when it
+// has lapsed. It costs etcd no disk write.
 func (s *Store) LeaseKeepAlive(ctx context.Context, id int64) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ReadTimeout)
 	defer cancel()

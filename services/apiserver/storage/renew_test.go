@@ -19,7 +19,8 @@ func (r *renewals) current() *renewalStream {
 	return r.stream
 }
 
-// TestCancelledRenewals has callers give up while etcd is asked: the others keep their stream, and their answers.
+// TestCancelledRenewals has callers give up while etcd is asked: the others keep their stream, and
+// their answers.
 func TestCancelledRenewals(t *testing.T) {
 	c := etcdtest.New(t, 1)
 	s, _ := openStore(t, c.Client(), Config{AttemptTimeout: time.Minute})
@@ -55,8 +56,8 @@ func TestCancelledRenewals(t *testing.T) {
 	}
 }
 
-// TestSlowRenewals puts a slow line before etcd: a member that answers late, but answers, keeps its stream. When the line is
-// silent the stream is given up.
+// TestSlowRenewals puts a slow line before etcd: a member that answers late, but answers, keeps its
+// stream. When the line is silent the stream is given up.
 func TestSlowRenewals(t *testing.T) {
 	c := etcdtest.New(t, 1)
 	s, _ := openStore(t, c.Client(), Config{})

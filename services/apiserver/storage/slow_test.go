@@ -15,7 +15,8 @@ import (
 	"github.com/xebec-project/xebec/internal/etcdtest"
 )
 
-// slowEtcd is a client of etcd over slow lines, one to each member, that counts its requests by method.
+// slowEtcd is a client of etcd over slow lines, one to each member, that counts its requests by
+// method.
 type slowEtcd struct {
 	*clientv3.Client
 	lines []*etcdtest.Line
@@ -85,8 +86,8 @@ func epochChangesSoFar(t *testing.T, c *etcdtest.Cluster) int64 {
 	return resp.Kvs[0].Version
 }
 
-// TestSlowEtcdIsWaitedFor delays every answer of etcd by more than an attempt's least time. Reads, writes and renewals become
-// slow and do not fail, and do not multiply.
+// TestSlowEtcdIsWaitedFor delays every answer of etcd by more than an attempt's least time. Reads,
+// writes and renewals become slow and do not fail, and do not multiply.
 func TestSlowEtcdIsWaitedFor(t *testing.T) {
 	const delay, commits = 1200 * time.Millisecond, 50
 	c := etcdtest.New(t, 1)
@@ -158,7 +159,8 @@ func TestSlowEtcdIsWaitedFor(t *testing.T) {
 	}
 }
 
-// TestDeadMemberIsNoticedAfterSlowTimes has etcd be slow for a while, and then its leader answer its clients no more.
+// TestDeadMemberIsNoticedAfterSlowTimes has etcd be slow for a while, and then its leader answer
+// its clients no more.
 func TestDeadMemberIsNoticedAfterSlowTimes(t *testing.T) {
 	c := etcdtest.New(t, 3)
 	etcd := newSlowEtcd(t, c)

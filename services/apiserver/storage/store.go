@@ -1,9 +1,10 @@
-// Package storage keeps the API's objects in etcd and serves reads and watches of them from a cache in memory.
+// Package storage keeps the API's objects in etcd and serves reads and watches of them from a cache
+// in memory.
 //
-// Reads are linearizable: a read learns a revision no older than its own start from a quorum of etcd, in a round trip
-// it shares with the reads that wait beside it, and answers when the cache has reached that revision. Writes are etcd
-// transactions, conditional on the revisions they were computed from. Several stores, in one process or many, may work
-// on one etcd.
+// Reads are linearizable: a read learns a revision no older than its own start from a quorum of
+// etcd, in a round trip it shares with the reads that wait beside it, and answers when the cache
+// has reached that revision. Writes are etcd transactions, conditional on the revisions they were
+// computed from. Several stores, in one process or many, may work on one etcd.
 package storage
 
 import (
@@ -22,35 +23,39 @@ import (
 
 // Config tunes a Store. The zero value of every field means its default.
 type Config struct {
-	// MaxTxnOps is etcd's limit on the operations of a transaction (its max-txn-ops). Default 10240, that of `xebecd etcd`:
-	// etcd's own 128 is too small for a transaction of 500 writes. An etcd that allows less refuses the larger ones.
+	// MaxTxnOps is etcd's limit on the operations of a transaction (its max-txn-ops). Default 10240,
+	// that of `xebecd etcd`: etcd's own 128 is too small for a transaction of 500 writes. An etcd that
+	// allows less refuses the larger ones.
 	MaxTxnOps int `yaml:"maxTxnOps" help:"etcd's limit on the operations of a transaction, its max-txn-ops"`
 	// ReadTimeout bounds a read, the wait for the cache included. Default 5 s.
 	ReadTimeout time.Duration `yaml:"readTimeout" help:"longest time for a read"`
-	// AttemptTimeout is how long one member of etcd gets to answer a read or a renewal before another one is asked as well, so
-	// that a member that hangs does not use up ReadTimeout. While etcd answers more slowly than that, it gets more. Default 1 s.
+	// AttemptTimeout is how long one member of etcd gets to answer a read or a renewal before another
+	// one is asked as well, so that a member that hangs does not use up ReadTimeout. While etcd
+	// answers more slowly than that, it gets more. Default 1 s.
 	AttemptTimeout time.Duration `yaml:"attemptTimeout" help:"least time for one member of etcd to answer a read"`
-	// WriteAttempt is how long etcd gets to answer a write before its leader is taken for dead. While etcd answers more slowly
-	// than that, it gets more, up to a third of WriteTimeout. Default 500 ms.
+	// WriteAttempt is how long etcd gets to answer a write before its leader is taken for dead. While
+	// etcd answers more slowly than that, it gets more, up to a third of WriteTimeout. Default 500 ms.
 	WriteAttempt time.Duration `yaml:"writeAttempt" help:"least time for etcd to answer a write before its leader is taken for dead"`
 	// WriteTimeout bounds a write, all attempts included. Default 10 s.
 	WriteTimeout time.Duration `yaml:"writeTimeout" help:"longest time for a write"`
 	// PageSize is how many objects a read from etcd asks for at a time. Default 500.
 	PageSize int64 `yaml:"pageSize" help:"objects per read from etcd"`
-	// HistoryChanges and HistoryBytes bound the recent changes kept per kind, from which watches resume. Default 4096
-	// and 8 MiB.
+	// HistoryChanges and HistoryBytes bound the recent changes kept per kind, from which watches
+	// resume. Default 4096 and 8 MiB.
 	HistoryChanges int `yaml:"historyChanges" help:"changes kept per kind, from which watches resume"`
 	HistoryBytes   int `yaml:"historyBytes" help:"bytes of changes kept per kind"`
-	// HistoryPreload is how many revisions back the cache starts when it is filled, so that watches that were served by
-	// another store can resume here. Default 1000; negative for none.
+	// HistoryPreload is how many revisions back the cache starts when it is filled, so that watches
+	// that were served by another store can resume here. Default 1000; negative for none.
 	HistoryPreload int64 `yaml:"historyPreload" help:"revisions back at which the cache starts; negative for none"`
-	// KeepPast is how far back objects can be read: what was before is compacted away. Default 30 min, at least 1 min.
+	// KeepPast is how far back objects can be read: what was before is compacted away. Default 30 min,
+	// at least 1 min.
 	KeepPast time.Duration `yaml:"keepPast" help:"how far back objects can be read"`
-	// KeepPastBytes is the part of etcd's database in use, past and present together, above which less of the past is kept,
-	// down to a minute. Default 1 GiB; a cluster whose objects alone are larger needs more.
+	// KeepPastBytes is the part of etcd's database in use, past and present together, above which less
+	// of the past is kept, down to a minute. Default 1 GiB; a cluster whose objects alone are larger
+	// needs more.
 	KeepPastBytes int64 `yaml:"keepPastBytes" help:"bytes in use of etcd's database above which less of the past is kept"`
-	// WatchChanges and WatchBytes bound what is buffered for one watcher before it is cut off as too slow. Default 8192
-	// and 16 MiB.
+	// WatchChanges and WatchBytes bound what is buffered for one watcher before it is cut off as too
+	// slow. Default 8192 and 16 MiB.
 	WatchChanges int `yaml:"watchChanges" help:"events buffered for a watcher before it is cut off"`
 	WatchBytes   int `yaml:"watchBytes" help:"bytes buffered for a watcher before it is cut off"`
 	// BookmarkInterval is how long a watch is silent at most. Default 30 s.
@@ -115,7 +120,8 @@ type Store struct {
 	writes   *patience
 }
 
-// New returns a store on etcd for the kinds of a scheme, whose changes it follows. Reads and watches need Run.
+// New returns a store on etcd for the kinds of a scheme, whose changes it follows. Reads and
+// watches need Run.
 func New(cfg Config, kinds *scheme.Scheme, cli *clientv3.Client, log *zap.Logger) (*Store, error) {
 	cfg.setDefaults()
 	if err := cfg.validate(); err != nil {
@@ -132,8 +138,8 @@ func New(cfg Config, kinds *scheme.Scheme, cli *clientv3.Client, log *zap.Logger
 	return s, nil
 }
 
-// Run keeps the cache up to date until ctx ends, through every failure of etcd, and with it the clock, and cuts the past. It
-// returns nil then.
+// Run keeps the cache up to date until ctx ends, through every failure of etcd, and with it the
+// clock, and cuts the past. It returns nil then.
 func (s *Store) Run(ctx context.Context) error {
 	var beside sync.WaitGroup
 	clock, compaction := time.NewTicker(ClockPrecision), time.NewTicker(compactEvery)
@@ -156,12 +162,12 @@ func (s *Store) WaitReady(ctx context.Context) error {
 	}
 }
 
-// Ready reports whether the store is worth calling: its cache has been filled, and is fed by etcd or was until a few seconds
-// ago. It does not depend on how fast etcd is.
+// Ready reports whether the store is worth calling: its cache has been filled, and is fed by etcd
+// or was until a few seconds ago. It does not depend on how fast etcd is.
 func (s *Store) Ready() bool { return s.feed.usable() }
 
-// Get returns an object; ErrNotFound when there is none. The read is linearizable: it sees every write that was
-// acknowledged, by any store, before Get was called.
+// Get returns an object; ErrNotFound when there is none. The read is linearizable: it sees every
+// write that was acknowledged, by any store, before Get was called.
 func (s *Store) Get(ctx context.Context, key Key) (*Object, error) {
 	if _, err := s.kind(ctx, key.Group, key.Kind); err != nil {
 		return nil, fmt.Errorf("get %s: %w", key, err)
@@ -181,8 +187,9 @@ func (s *Store) GetCached(key Key) (*Object, bool) { return s.cache.get(key) }
 // CountCached returns how many objects of a kind the cache holds now.
 func (s *Store) CountCached(group, kind string) int { return s.cache.count(group, kind) }
 
-// GetAt returns an object as it was at a revision; ErrNotFound when there was none, ErrCompacted when it is not known
-// any more, ErrFutureRevision when there is no such revision yet. Revision 0 is now.
+// GetAt returns an object as it was at a revision; ErrNotFound when there was none, ErrCompacted
+// when it is not known any more, ErrFutureRevision when there is no such revision yet. Revision 0
+// is now.
 func (s *Store) GetAt(ctx context.Context, key Key, revision int64) (*Object, error) {
 	if revision == 0 {
 		return s.Get(ctx, key)
@@ -199,7 +206,8 @@ func (s *Store) GetAt(ctx context.Context, key Key, revision int64) (*Object, er
 	return s.decode(resp.Kvs[0])
 }
 
-// decode turns a key and value of etcd's into an object. It fails for keys that are not objects of a known kind.
+// decode turns a key and value of etcd's into an object. It fails for keys that are not objects of
+// a known kind.
 func (s *Store) decode(kv *mvccpb.KeyValue) (*Object, error) {
 	key, err := ParseKey(string(kv.Key))
 	if err != nil {

@@ -24,8 +24,8 @@ func openStore(t testing.TB, cli *clientv3.Client, cfg Config) (*Store, func()) 
 	t.Helper()
 	setDefault(&cfg.MaxTxnOps, 10240)
 	if len(cli.Endpoints()) == 1 {
-		// A single member that does not answer at once is busy. To try again would gain nothing, and leave the outcome of some
-		// writes unknown.
+		// A single member that does not answer at once is busy. To try again would gain nothing, and
+		// leave the outcome of some writes unknown.
 		setDefault(&cfg.WriteAttempt, 10*time.Second)
 	}
 	s, err := New(cfg, kind.NewScheme(), cli, zap.NewNop())
@@ -279,7 +279,8 @@ func TestLeases(t *testing.T) {
 	}
 }
 
-// Renewals share a stream, and each gets its own answer, also when the member that serves the stream goes away.
+// Renewals share a stream, and each gets its own answer, also when the member that serves the
+// stream goes away.
 func TestConcurrentRenewals(t *testing.T) {
 	c := etcdtest.New(t, 3)
 	s, _ := openStore(t, c.Client(), Config{})
@@ -433,7 +434,8 @@ func TestList(t *testing.T) {
 }
 
 // What one store acknowledged, every other store's reads must see at once.
-// TestFiltersHonourCancellation stops lists and watches whose filters take long when their callers have gone.
+// TestFiltersHonourCancellation stops lists and watches whose filters take long when their callers
+// have gone.
 func TestFiltersHonourCancellation(t *testing.T) {
 	c := etcdtest.New(t, 1)
 	s, _ := openStore(t, c.Client(), Config{})

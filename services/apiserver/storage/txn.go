@@ -22,14 +22,16 @@ const (
 type Write struct {
 	// Key names the object.
 	Key Key
-	// Bytes is the encoded message to store, without a resourceVersion. It must not be modified until Commit returned.
+	// Bytes is the encoded message to store, without a resourceVersion. It must not be modified until
+	// Commit returned.
 	Bytes []byte
 	// Delete removes the key; Bytes and Lease are not used then.
 	Delete bool
-	// Expect is the revision at which the key must have been modified last, or ExpectAbsent, or ExpectExists.
+	// Expect is the revision at which the key must have been modified last, or ExpectAbsent, or
+	// ExpectExists.
 	Expect int64
-	// Lease is the lease the object vanishes with, 0 for none. An update that should keep the object's lease must name
-	// it again.
+	// Lease is the lease the object vanishes with, 0 for none. An update that should keep the object's
+	// lease must name it again.
 	Lease int64
 }
 
@@ -37,14 +39,16 @@ type Write struct {
 type Condition struct {
 	// Key is the key.
 	Key Key
-	// Revision is the revision at which the key must have been modified last, or ExpectAbsent, or ExpectExists.
+	// Revision is the revision at which the key must have been modified last, or ExpectAbsent, or
+	// ExpectExists.
 	Revision int64
-	// CreateRevision, when not 0, is the revision at which the key must have been created; Revision is not used then.
+	// CreateRevision, when not 0, is the revision at which the key must have been created; Revision is
+	// not used then.
 	CreateRevision int64
 }
 
-// Holds reports whether the condition holds for a key that was created and modified last at these revisions, both 0 when it
-// does not exist.
+// Holds reports whether the condition holds for a key that was created and modified last at these
+// revisions, both 0 when it does not exist.
 func (c Condition) Holds(create, mod int64) bool {
 	switch {
 	case c.CreateRevision != 0:
@@ -66,20 +70,25 @@ func (c Condition) compare() clientv3.Cmp {
 	return clientv3.Compare(clientv3.ModRevision(key), "=", c.Revision)
 }
 
-// Txn is a set of writes that happen all at one revision, or not at all. No key may be written twice.
+// Txn is a set of writes that happen all at one revision, or not at all. No key may be written
+// twice.
 type Txn struct {
 	Writes []Write
-	// Conditions are what the transaction was planned on: when one does not hold, it is to be planned again.
+	// Conditions are what the transaction was planned on: when one does not hold, it is to be planned
+	// again.
 	Conditions []Condition
-	// Preconditions are what the caller demands: when one does not hold, the transaction fails for good.
+	// Preconditions are what the caller demands: when one does not hold, the transaction fails for
+	// good.
 	Preconditions []Condition
 }
 
-// Commit makes the writes of a transaction and returns their revision. When a key is not as expected it returns a
-// *ConflictError, and when a precondition does not hold a *PreconditionError, which goes first; see the errors of this package for others. An error that is
-// ErrUnknownOutcome leaves open whether the writes happened: read before trying again. It is rare: while WriteTimeout and
-// ctx last, Commit goes on through the loss of etcd's leader, and never writes twice. Reads that start after Commit
-// returned see the writes, in this store and in every other on the same etcd.
+// Commit makes the writes of a transaction and returns their revision. When a key is not as
+// expected it returns a *ConflictError, and when a precondition does not hold a *PreconditionError,
+// which goes first; see the errors of this package for others. An error that is ErrUnknownOutcome
+// leaves open whether the writes happened: read before trying again. It is rare: while WriteTimeout
+// and ctx last, Commit goes on through the loss of etcd's leader, and never writes twice. Reads
+// that start after Commit returned see the writes, in this store and in every other on the same
+// etcd.
 func (s *Store) Commit(ctx context.Context, txn Txn) (int64, error) {
 	if len(txn.Writes) == 0 {
 		return 0, errors.New("transaction without writes")
@@ -122,8 +131,8 @@ func (s *Store) Commit(ctx context.Context, txn Txn) (int64, error) {
 	}
 }
 
-// txnOps is a transaction in etcd's terms. When it fails, the else branch reads the epoch and then what explain needs.
-// The first condition is the attempt's.
+// txnOps is a transaction in etcd's terms. When it fails, the else branch reads the epoch and then
+// what explain needs. The first condition is the attempt's.
 type txnOps struct {
 	ifs       []clientv3.Cmp
 	then      []clientv3.Op
@@ -159,7 +168,8 @@ func newTxnOps(txn Txn) txnOps {
 	return ops
 }
 
-// conditions are the preconditions and the conditions, in the order in which the transaction names them.
+// conditions are the preconditions and the conditions, in the order in which the transaction names
+// them.
 func (t Txn) conditions() []Condition { return slices.Concat(t.Preconditions, t.Conditions) }
 
 // explain finds out why the transaction failed from what its else branch read.

@@ -21,15 +21,16 @@ type WatchOptions struct {
 	Group, Kind string
 	// Namespace is empty for all namespaces, and for kinds that have none.
 	Namespace string
-	// Match selects among them. An object that comes to match is reported as ADDED, one that ceases to as DELETED.
+	// Match selects among them. An object that comes to match is reported as ADDED, one that ceases to
+	// as DELETED.
 	Match Match
-	// Exact, when not nil, is a value of a field that every object has which Match selects: then the watch costs nothing when
-	// others change.
+	// Exact, when not nil, is a value of a field that every object has which Match selects: then the
+	// watch costs nothing when others change.
 	Exact *Exact
 	// FromRevision is the revision after which events start; 0 for the state first.
 	FromRevision int64
-	// Started, when not nil, is called once the state, or the changes since FromRevision, have been sent: from then on the
-	// watch costs no more than what changes.
+	// Started, when not nil, is called once the state, or the changes since FromRevision, have been
+	// sent: from then on the watch costs no more than what changes.
 	Started func()
 }
 
@@ -46,19 +47,21 @@ type Exact struct {
 	Value string
 }
 
-// Watch sends the events of one kind, in order, until ctx ends, send fails, or the watch can't go on; it always returns
-// an error. With no FromRevision it sends the current state as ADDED events and a bookmark with InitialStateEnd first.
-// It sends a bookmark now and then when there is nothing else.
+// Watch sends the events of one kind, in order, until ctx ends, send fails, or the watch can't go
+// on; it always returns an error. With no FromRevision it sends the current state as ADDED events
+// and a bookmark with InitialStateEnd first. It sends a bookmark now and then when there is nothing
+// else.
 //
-// ErrCompacted: the changes since FromRevision are no longer known. ErrSlowWatcher: send took so long that the watch's
-// buffer overflowed. ErrUnknownKind: the kind is not registered, or no longer. The slice passed to send is valid only during the call.
+// ErrCompacted: the changes since FromRevision are no longer known. ErrSlowWatcher: send took so
+// long that the watch's buffer overflowed. ErrUnknownKind: the kind is not registered, or no
+// longer. The slice passed to send is valid only during the call.
 func (s *Store) Watch(ctx context.Context, opts WatchOptions, send func([]Event) error) error {
 	k, err := s.kind(ctx, opts.Group, opts.Kind)
 	if err != nil {
 		return err
 	}
-	// The state has to be current when it is asked for; a resuming watch has to wait only if another store, which it was
-	// served by before, was ahead of this one.
+	// The state has to be current when it is asked for; a resuming watch has to wait only if another
+	// store, which it was served by before, was ahead of this one.
 	if opts.FromRevision == 0 || opts.FromRevision > s.cache.sent.Load() {
 		if err := s.current(ctx); err != nil {
 			return fmt.Errorf("watch %s: %w", kindPrefix(opts.Group, opts.Kind), err)
@@ -182,7 +185,8 @@ func (start watchStart) sendState(ctx context.Context, opts WatchOptions, send f
 	return send(append(events, bookmark(start.revision, true)))
 }
 
-// only returns the key of the only object that a watch can be about, false when there may be several.
+// only returns the key of the only object that a watch can be about, false when there may be
+// several.
 func (start watchStart) only(opts WatchOptions) (Key, bool) {
 	if opts.Exact == nil || opts.Exact.Name != FieldName {
 		return Key{}, false
@@ -209,8 +213,8 @@ func sendChanges(changes []*change, opts WatchOptions, send func([]Event) error)
 	return send(events)
 }
 
-// sendPast sends the changes after opts.FromRevision up to and with the revision end, which the history no longer
-// holds, as etcd tells them.
+// sendPast sends the changes after opts.FromRevision up to and with the revision end, which the
+// history no longer holds, as etcd tells them.
 func (s *Store) sendPast(ctx context.Context, opts WatchOptions, end int64, send func([]Event) error) error {
 	// A stream of its own: progress notifications are per stream.
 	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(ctx, streamKey, "past"))
@@ -324,7 +328,8 @@ func (s *Store) sendLive(ctx context.Context, w *watcher, revision int64, send f
 				events = nil
 			}
 		case <-timer.C:
-			// Read before the buffer is looked at: what was sent to it by then has been drained, or is in it now.
+			// Read before the buffer is looked at: what was sent to it by then has been drained, or is in it
+			// now.
 			sent := s.cache.sent.Load()
 			if !w.empty() {
 				break

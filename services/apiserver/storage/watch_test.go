@@ -197,7 +197,8 @@ func TestWatchResumesOnANewStore(t *testing.T) {
 	}
 }
 
-// TestWatchTellsThatItHasStarted notes what was sent before Started was called: the whole state, or all that was missed.
+// TestWatchTellsThatItHasStarted notes what was sent before Started was called: the whole state, or
+// all that was missed.
 func TestWatchTellsThatItHasStarted(t *testing.T) {
 	s, _ := openStore(t, etcdtest.New(t, 1).Client(), Config{})
 	first := mustCommit(t, s, put(t, podKey("default", "a"), "", ExpectAbsent))
@@ -237,7 +238,8 @@ func TestNewStoreAfterCompaction(t *testing.T) {
 	startWatch(t, fresh, WatchOptions{Kind: "Pod", FromRevision: b}).wantEnd(ErrCompacted)
 }
 
-// A store that was cut off while etcd compacted what it missed lists anew, and its watchers get the difference.
+// A store that was cut off while etcd compacted what it missed lists anew, and its watchers get the
+// difference.
 func TestListAnewAfterCompaction(t *testing.T) {
 	c := etcdtest.New(t, 1)
 	s, stop := openStore(t, c.Client(), Config{})

@@ -6,8 +6,9 @@ import (
 	"github.com/xebec-project/xebec/internal/wire"
 )
 
-// watchers are those of one kind. Watches of one value of a field, such as those of the nodes for their own pods, are found by
-// that value: there are thousands, and a change concerns one or two of them.
+// watchers are those of one kind. Watches of one value of a field, such as those of the nodes for
+// their own pods, are found by that value: there are thousands, and a change concerns one or two of
+// them.
 type watchers struct {
 	all   map[*watcher]struct{}    // that have no exact value
 	exact map[string]*exactWatches // by the name of the field
@@ -77,8 +78,8 @@ func (ws *watchers) each() iter.Seq[*watcher] {
 	}
 }
 
-// concerned yields the watchers that may see a change: those without an exact value, and those of a value that the object has or
-// had before.
+// concerned yields the watchers that may see a change: those without an exact value, and those of a
+// value that the object has or had before.
 func (ws *watchers) concerned(c *change) iter.Seq[*watcher] {
 	return func(yield func(*watcher) bool) {
 		for w := range ws.all {

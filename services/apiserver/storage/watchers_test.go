@@ -10,8 +10,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// TestWatchesOfOneValue moves a pod from node to node beneath the watches of many nodes: each sees what concerns it, and the
-// change is held against no other watch's filter.
+// TestWatchesOfOneValue moves a pod from node to node beneath the watches of many nodes: each sees
+// what concerns it, and the change is held against no other watch's filter.
 func TestWatchesOfOneValue(t *testing.T) {
 	s, _ := openStore(t, etcdtest.New(t, 1).Client(), Config{})
 	pods := kind.Of(new(corev1.Pod))
