@@ -45,6 +45,9 @@ const (
 	snapshotFile, objectsFile, keysFile = "etcd.db.gz", "objects.json", "token-keys.json"
 )
 
+// own names the service of the apiserver itself and its endpoints.
+var own = client.Key{Namespace: "default", Name: "kubernetes"}
+
 // start runs a control plane without controllers, which would change what is compared.
 func start(t *testing.T, settings func(service string, settings map[string]any)) *cluster.Cluster {
 	t.Helper()
@@ -93,7 +96,7 @@ func objects(ctx context.Context, t *testing.T, c *client.Client) map[string]kin
 			t.Fatalf("list %s: %v", k.Plural, err)
 		}
 		for _, object := range list {
-			if key := client.KeyOf(object); !(key.Namespace == "default" && key.Name == "kubernetes") {
+			if key := client.KeyOf(object); key != own {
 				all[fmt.Sprint(k.Name, " ", key)] = object
 			}
 		}
@@ -123,8 +126,8 @@ func keys(ctx context.Context, t *testing.T, auth authv1.TokenServiceClient) []s
 	return names
 }
 
-// TestDataOfEarlierVersions restores each snapshot and compares every object with what its own
-// version returned.
+// TestDataOfEarlierVersions restores each snapshot, compares every object with what its own version
+// returned, and then gets, watches, updates, patches and deletes objects of every kind.
 func TestDataOfEarlierVersions(t *testing.T) {
 	if *makeVersion != "" {
 		write(t, *makeVersion)
@@ -186,7 +189,11 @@ func read(t *testing.T, dir string) {
 	for name := range got {
 		t.Errorf("%s was not there", name)
 	}
-	// The cluster goes on with it.
+	for _, k := range kind.All() {
+		if seen[k.Name] {
+			t.Run(k.Name, func(t *testing.T) { use(ctx, t, api, k) })
+		}
+	}
 	for _, name := range []string{"settings", "fixed"} {
 		if _, err := client.DeleteKind(ctx, api, mustKind(t, "ConfigMap"), "shop", name); err != nil {
 			t.Errorf("delete what was restored: %v", err)
@@ -207,6 +214,78 @@ func read(t *testing.T, dir string) {
 			t.Errorf("the key %s of tokens is lost: there are %v", name, now)
 		}
 	}
+}
+
+// touched is the annotation that use adds.
+const touched = "upgrades.test/touched"
+
+// use gets, watches, updates and patches every object of a kind, as clients do after an upgrade.
+func use(ctx context.Context, t *testing.T, api *client.Client, k *kind.Kind) {
+	list, revision, err := client.ListKind(ctx, api, k, client.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	waiting := make(map[client.Key]bool)
+	for _, object := range list {
+		key := client.KeyOf(object)
+		if key == own {
+			continue // The apiserver writes it.
+		}
+		got, err := client.GetKind(ctx, api, k, key.Namespace, key.Name)
+		if err != nil || !proto.Equal(got, object) {
+			t.Fatalf("get %s: %v\n%s\nwant\n%s", key, err, prototext.Format(got), prototext.Format(object))
+		}
+		updated, err := client.Update(ctx, api, annotated(object, "by update"))
+		if err != nil {
+			t.Errorf("update %s: %v", key, err)
+			continue
+		}
+		if updated.GetMetadata().GetUid() != object.GetMetadata().GetUid() {
+			t.Errorf("update of %s changed its uid", key)
+		}
+		patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:"by patch"}}}`, touched)
+		patched, err := client.PatchKind(ctx, api, k, key.Namespace, key.Name, []byte(patch))
+		if err != nil {
+			t.Errorf("patch %s: %v", key, err)
+			continue
+		}
+		// Nothing else of the object has changed by either.
+		want := annotated(object, "by patch")
+		k.Default(want) // An update adds the defaults that are newer than the stored object.
+		for _, o := range []kind.Object{patched, want} {
+			o.GetMetadata().ResourceVersion, o.GetMetadata().ManagedFields = "", nil
+		}
+		if !proto.Equal(patched, want) {
+			t.Errorf("%s is\n%s\nwant\n%s", key, prototext.Format(patched), prototext.Format(want))
+		}
+		waiting[key] = true
+	}
+	if len(waiting) == 0 {
+		return
+	}
+	// A watch that begins before the changes reports them.
+	for event, err := range client.WatchKind(ctx, api, k, client.WatchOptions{ResourceVersion: revision}) {
+		if err != nil {
+			t.Fatalf("watch: %v; not seen yet: %v", err, slices.Collect(maps.Keys(waiting)))
+		}
+		if event.Object != nil && event.Object.GetMetadata().GetAnnotations()[touched] == "by patch" {
+			delete(waiting, client.KeyOf(event.Object))
+		}
+		if len(waiting) == 0 {
+			break
+		}
+	}
+}
+
+// annotated returns a copy of an object with the annotation.
+func annotated(object kind.Object, value string) kind.Object {
+	o := proto.Clone(object).(kind.Object)
+	m := o.GetMetadata()
+	if m.Annotations == nil {
+		m.Annotations = make(map[string]string)
+	}
+	m.Annotations[touched] = value
+	return o
 }
 
 // files reads a section of a configuration.

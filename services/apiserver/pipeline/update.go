@@ -169,6 +169,8 @@ func (p *plan) completeUpdate(ctx context.Context, k *kind.Kind, old, updated ki
 
 // completeWrite is completeUpdate for a write to a subresource that is a view of the object.
 func (p *plan) completeWrite(ctx context.Context, subresource string, k *kind.Kind, old, updated kind.Object) (*change, error) {
+	// A field whose default is newer than the stored object has not been changed by the client.
+	old = defaulted(k, old)
 	keepServerMetadata(updated.GetMetadata(), old.GetMetadata())
 	k.Default(updated)
 	k.PrepareUpdate(updated, old)
@@ -201,14 +203,19 @@ func newErrors(k *kind.Kind, updated, old kind.Object) field.ErrorList {
 	if len(errs) == 0 {
 		return nil
 	}
-	stored := proto.Clone(old).(kind.Object)
-	k.Default(stored)
-	known := k.Validate(stored)
+	known := k.Validate(defaulted(k, old))
 	return slices.DeleteFunc(errs, func(e *field.Error) bool {
 		return slices.ContainsFunc(known, func(o *field.Error) bool {
 			return e.Type == o.Type && e.Field == o.Field && e.Detail == o.Detail && reflect.DeepEqual(e.BadValue, o.BadValue)
 		})
 	})
+}
+
+// defaulted returns a copy of a stored object with the defaults of today.
+func defaulted(k *kind.Kind, stored kind.Object) kind.Object {
+	o := proto.Clone(stored).(kind.Object)
+	k.Default(o)
+	return o
 }
 
 // replace completes a change of a stored object by the write that stores c.object in its place:
