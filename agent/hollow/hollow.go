@@ -320,7 +320,8 @@ func (n *node) podAddresses(pod *corev1.Pod) ([]netip.Addr, error) {
 	for _, r := range n.ranges {
 		// As on a real node, the first two addresses are the network's and the gateway's.
 		addr := r.Masked().Addr().Next().Next()
-		for ; taken[addr]; addr = addr.Next() {
+		for taken[addr] {
+			addr = addr.Next()
 		}
 		if !r.Contains(addr.Next()) {
 			return nil, fmt.Errorf("the range %s of node %s has no free address", r, n.name)
