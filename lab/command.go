@@ -284,7 +284,7 @@ func shellCommand(name *string) *cobra.Command {
 					command = []string{shell}
 				}
 			}
-			inside := exec.Command(command[0], command[1:]...)
+			inside := exec.Command(command[0], command[1:]...) //nolint:gosec // the user's own command
 			inside.Stdin, inside.Stdout, inside.Stderr = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
 			// The terminal sends its signals to the shell as well; it decides what they end.
 			signal.Ignore(syscall.SIGINT, syscall.SIGQUIT)
