@@ -56,21 +56,20 @@ func (c *checker) amounts(p *field.Path, list map[string]*metav1.Quantity) {
 	}
 }
 
-func (c *checker) amount(p *field.Path, name string, q *metav1.Quantity) (resource.Quantity, bool) {
+func (c *checker) amount(p *field.Path, name string, q *metav1.Quantity) {
 	v, err := Amount(q)
 	if err != nil {
 		c.invalid(p, q.GetString_(), err.Error())
-		return v, false
+		return
 	}
 	if v.Sign() < 0 {
 		c.invalid(p, q.GetString_(), notNegative)
-		return v, false
+		return
 	}
 	if strings.Contains(name, "/") && v.MilliValue()%1000 != 0 {
 		c.invalid(p, q.GetString_(), "must be an integer")
-		return v, false
+		return
 	}
-	return v, true
 }
 
 func (c *checker) resourceName(p *field.Path, name string) {

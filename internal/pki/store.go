@@ -131,7 +131,7 @@ func (s *Store) unfit(certFile, keyFile string, ca *CA, req Request, renewal Ren
 	}
 	switch {
 	case leaf.CheckSignatureFrom(ca.cert) != nil:
-		return "it was signed by another authority", nil
+		return "it was signed by another authority", nil //nolint:nilerr // the reason is the result
 	case !namesMatch(leaf, req):
 		return "it was for other names", nil
 	case !slices.Equal(leaf.ExtKeyUsage, usages(req)):

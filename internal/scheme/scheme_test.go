@@ -382,12 +382,12 @@ func TestConcurrentRegistration(t *testing.T) {
 					t.Error("a kind that nobody removes is missing")
 					return
 				}
-				if now := s.Generation(); now < last {
+				now := s.Generation()
+				if now < last {
 					t.Errorf("generation %d follows %d", now, last)
 					return
-				} else {
-					last = now
 				}
+				last = now
 				for _, k := range s.Kinds() {
 					_ = k.MessageName()
 				}
