@@ -15,6 +15,8 @@ import (
 )
 
 // wholeFrame is an event as all watchers of whole objects share it.
+//
+//nolint:unparam // it has the signature of outlineFrame
 func wholeFrame(e storage.Event) ([]byte, error) { return e.Frame(), nil }
 
 // frameOf returns the encoder of events for watches of a version that is not stored.

@@ -32,7 +32,7 @@ import (
 	_ "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
-	_ "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
+	_ "github.com/xebec-project/xebec/proto/xebec/discovery/v1" // also for reflection
 	etcdv1 "github.com/xebec-project/xebec/proto/xebec/etcd/v1"
 )
 
