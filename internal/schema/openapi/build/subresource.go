@@ -6,6 +6,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/scheme"
 	authenticationv1 "github.com/xebec-project/xebec/proto/xebec/authentication/v1"
+	autoscalingv1 "github.com/xebec-project/xebec/proto/xebec/autoscaling/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -13,12 +14,13 @@ import (
 // httpMessages are bodies of requests and responses that are not objects of a kind.
 var httpMessages = []proto.Message{
 	&metav1.APIResourceList{}, &metav1.DeleteOptions{}, &metav1.ListMeta{}, &metav1.Patch{}, &metav1.Status{}, &metav1.WatchEvent{},
-	&corev1.Binding{}, &authenticationv1.TokenRequest{},
+	&corev1.Binding{}, &authenticationv1.TokenRequest{}, &autoscalingv1.Scale{},
 }
 
 // httpKinds are the kinds that such bodies name.
 var httpKinds = map[protoreflect.FullName]scheme.GVK{
 	"xebec.authentication.v1.TokenRequest": {Group: "authentication.k8s.io", Version: "v1", Kind: "TokenRequest"},
+	"xebec.autoscaling.v1.Scale":           {Group: "autoscaling", Version: "v1", Kind: "Scale"},
 	"xebec.core.v1.Binding":                {Version: "v1", Kind: "Binding"},
 	"xebec.meta.v1.APIResourceList":        {Version: "v1", Kind: "APIResourceList"},
 	"xebec.meta.v1.DeleteOptions":          {Version: "v1", Kind: "DeleteOptions"},
@@ -41,6 +43,8 @@ func (r resource) subresource(name string) *pathItem {
 	switch name {
 	case "status":
 		return r.item(name)
+	case "scale":
+		return r.view(name, httpMessage("Scale"))
 	case "binding":
 		return r.post(name, "assign the Pod to a node", httpMessage("Binding"))
 	case "token":
@@ -81,6 +85,17 @@ var (
 		query("timestamps", "boolean", "Precedes each line with its time."),
 	}
 )
+
+// view is the path of a subresource that is read and written as the object is, in a form of its own.
+func (r resource) view(name string, form protoreflect.MessageDescriptor) *pathItem {
+	r.object = r.message(form)
+	item := r.item(name)
+	kind := gvkOf(httpKinds[form.FullName()])
+	for _, o := range []*operation{item.Get, item.Put, item.Patch} {
+		o.Kind = &kind
+	}
+	return item
+}
 
 // post is the path of a subresource that takes a body of its own kind.
 func (r resource) post(name, description string, body protoreflect.MessageDescriptor) *pathItem {

@@ -191,16 +191,17 @@ var File_xebec_autoscaling_v1_scale_proto protoreflect.FileDescriptor
 
 const file_xebec_autoscaling_v1_scale_proto_rawDesc = "" +
 	"\n" +
-	" xebec/autoscaling/v1/scale.proto\x12\x14xebec.autoscaling.v1\x1a\x1axebec/meta/v1/object.proto\"\xae\x01\n" +
+	" xebec/autoscaling/v1/scale.proto\x12\x14xebec.autoscaling.v1\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\"\xae\x01\n" +
 	"\x05Scale\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x123\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1f.xebec.autoscaling.v1.ScaleSpecR\x04spec\x129\n" +
 	"\x06status\x18\x03 \x01(\v2!.xebec.autoscaling.v1.ScaleStatusR\x06status\"'\n" +
 	"\tScaleSpec\x12\x1a\n" +
-	"\breplicas\x18\x01 \x01(\x05R\breplicas\"E\n" +
+	"\breplicas\x18\x01 \x01(\x05R\breplicas\"U\n" +
 	"\vScaleStatus\x12\x1a\n" +
 	"\breplicas\x18\x01 \x01(\x05R\breplicas\x12\x1a\n" +
-	"\bselector\x18\x02 \x01(\tR\bselectorBIZGgithub.com/xebec-project/xebec/proto/xebec/autoscaling/v1;autoscalingv1b\x06proto3"
+	"\bselector\x18\x02 \x01(\tR\bselector:\x0e\xc2\xda\x18\n" +
+	"b\breplicasBIZGgithub.com/xebec-project/xebec/proto/xebec/autoscaling/v1;autoscalingv1b\x06proto3"
 
 var (
 	file_xebec_autoscaling_v1_scale_proto_rawDescOnce sync.Once
