@@ -354,7 +354,7 @@ func TestPodDefaults(t *testing.T) {
 
 func TestImagePullPolicy(t *testing.T) {
 	for image, want := range map[string]string{
-		"web": "Always", "web:latest": "Always", "web:1": "IfNotPresent", "localhost:5000/web": "Always", "localhost:5000/web:2": "IfNotPresent",
+		"web": "Always", "Not A Name": "IfNotPresent", "web:latest": "Always", "web:1": "IfNotPresent", "localhost:5000/web": "Always", "localhost:5000/web:2": "IfNotPresent",
 		"web@sha256:" + strings.Repeat("0", 64): "IfNotPresent", "web:latest@sha256:" + strings.Repeat("0", 64): "Always",
 	} {
 		p := pod()

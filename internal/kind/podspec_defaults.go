@@ -1,8 +1,7 @@
 package kind
 
 import (
-	"strings"
-
+	"github.com/distribution/reference"
 	"google.golang.org/protobuf/proto"
 
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -88,16 +87,20 @@ func defaultContainer(c *corev1.Container, hostNetwork bool) {
 	defaultRequests(c.GetResources())
 }
 
-// imageTag is the tag of an image's name: latest when it has neither tag nor digest, empty when
-// only a digest.
+// imageTag returns the tag of an image's name: latest when it has neither tag nor digest, and an
+// empty one when it has only a digest or is invalid.
 func imageTag(image string) string {
-	name, _, pinned := strings.Cut(image, "@")
-	last := name[strings.LastIndexByte(name, '/')+1:]
-	_, tag, tagged := strings.Cut(last, ":")
-	if !tagged && !pinned {
-		return "latest"
+	named, err := reference.ParseNormalizedNamed(image)
+	if err != nil {
+		return ""
 	}
-	return tag
+	if tagged, ok := named.(reference.Tagged); ok {
+		return tagged.Tag()
+	}
+	if _, pinned := named.(reference.Digested); pinned {
+		return ""
+	}
+	return "latest"
 }
 
 // defaultRequests sets requests that are not set to the limits.

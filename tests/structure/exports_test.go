@@ -28,14 +28,20 @@ var calledByLibraries = []string{
 
 // kept are exported names without callers in code, each with the reason.
 var kept = map[export]string{
-	{"internal/client", "GetAt"}:            "the form of GetKindAt for a type known at compile time",
-	{"internal/kind", "All"}:                "tests of many packages check every kind",
-	{"internal/kind", "Capabilities"}:       "agent/runtime compares the list with the kernel's",
-	{"internal/kind", "OfTypeURL"}:          "servers for tests decode requests with it",
-	{"internal/rpc", "ContextWithIdentity"}: "tests call handlers without a server",
-	{"internal/scheme", "ByGVR"}:            "lookups of a registry are complete",
-	{"internal/scheme", "ByResource"}:       "lookups of a registry are complete",
-	{"internal/scheme", "Unregister"}:       "the counterpart of Register",
+	{"internal/apierr", "RequestID"}:             "clients of the API find a call in the logs by it",
+	{"internal/client", "GetAt"}:                 "the form of GetKindAt for a type known at compile time",
+	{"internal/kind", "All"}:                     "tests of many packages check every kind",
+	{"internal/kind", "Capabilities"}:            "agent/runtime compares the list with the kernel's",
+	{"internal/edge", "ConnContext"}:             "a field of http.Server",
+	{"internal/kind", "FromDescriptor"}:          "the rules of kinds that are registered at run time",
+	{"internal/schema/openapi", "Document"}:      "the documents that are generated for clients",
+	{"internal/schema/openapi", "GroupVersions"}: "the documents that are generated for clients",
+	{"tests/madeup", "Control"}:                  "the controller of a kind that only a test has",
+	{"internal/kind", "OfTypeURL"}:               "servers for tests decode requests with it",
+	{"internal/edge", "ContextWithIdentity"}:     "tests call handlers without a server",
+	{"internal/scheme", "ByGVR"}:                 "lookups of a registry are complete",
+	{"internal/scheme", "ByResource"}:            "lookups of a registry are complete",
+	{"internal/scheme", "Unregister"}:            "the counterpart of Register",
 }
 
 // uses counts what the code of the tree names.

@@ -189,11 +189,17 @@ func (m *mutator) oneOf(d protoreflect.MessageDescriptor, at string, object map[
 	}
 }
 
+// unreachable are fields that no valid object can have, by the reason: their rules are not compared.
+var unreachable = map[protoreflect.FullName]string{
+	"xebec.core.v1.PodSpec.ephemeral_containers": "ephemeral containers are added to pods that exist",
+	"xebec.core.v1.Container.volume_devices":     "devices are persistent volume claims, which are refused",
+}
+
 // rulesBelow returns the names of all rules that objects with a message can break.
 func rulesBelow(d protoreflect.MessageDescriptor, skip ...protoreflect.Name) map[string]bool {
 	out, seen := map[string]bool{}, map[protoreflect.FullName]bool{}
-	var walk func(protoreflect.MessageDescriptor)
-	walk = func(d protoreflect.MessageDescriptor) {
+	var walk func(d protoreflect.MessageDescriptor, skip ...protoreflect.Name)
+	walk = func(d protoreflect.MessageDescriptor, skip ...protoreflect.Name) {
 		if seen[d.FullName()] {
 			return
 		}
@@ -203,7 +209,7 @@ func rulesBelow(d protoreflect.MessageDescriptor, skip ...protoreflect.Name) map
 		}
 		for i := range d.Fields().Len() {
 			f := d.Fields().Get(i)
-			if windows(f) || later(f) || len(seen) == 1 && slices.Contains(skip, f.Name()) {
+			if windows(f) || later(f) || slices.Contains(skip, f.Name()) || unreachable[f.FullName()] != "" {
 				continue
 			}
 			for _, rule := range fieldRules(f) {
@@ -214,6 +220,6 @@ func rulesBelow(d protoreflect.MessageDescriptor, skip ...protoreflect.Name) map
 			}
 		}
 	}
-	walk(d)
+	walk(d, skip...)
 	return out
 }
