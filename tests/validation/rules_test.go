@@ -189,7 +189,8 @@ func (m *mutator) oneOf(d protoreflect.MessageDescriptor, at string, object map[
 	}
 }
 
-// unreachable are fields that no valid object can have, by the reason: their rules are not compared.
+// unreachable has the fields that no valid object can have, with the reason. Their rules are not
+// compared.
 var unreachable = map[protoreflect.FullName]string{
 	"xebec.core.v1.PodSpec.ephemeral_containers": "ephemeral containers are added to pods that exist",
 	"xebec.core.v1.Container.volume_devices":     "devices are persistent volume claims, which are refused",
