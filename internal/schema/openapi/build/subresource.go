@@ -86,7 +86,8 @@ var (
 	}
 )
 
-// view is the path of a subresource that is read and written as the object is, in a form of its own.
+// view is the path of a subresource that is read and written as the object is, in a form of its
+// own.
 func (r resource) view(name string, form protoreflect.MessageDescriptor) *pathItem {
 	r.object = r.message(form)
 	item := r.item(name)
