@@ -48,11 +48,6 @@ func (c *checker) each(p *field.Path, value any, messages []string) {
 	}
 }
 
-// notYet refuses a value that Kubernetes accepts and this version does not support.
-func (c *checker) notYet(p *field.Path, value any, detail string) {
-	c.add(&field.Error{Type: field.ErrorTypeNotSupported, Field: p.String(), BadValue: value, Detail: detail})
-}
-
 // oneOf checks an enumeration; empty is an error too.
 func (c *checker) oneOf(p *field.Path, value string, allowed ...string) bool {
 	switch {
@@ -66,25 +61,12 @@ func (c *checker) oneOf(p *field.Path, value string, allowed ...string) bool {
 	return false
 }
 
-// optionalOneOf checks an enumeration that may be left out.
-func (c *checker) optionalOneOf(p *field.Path, value string, allowed ...string) {
-	if value != "" {
-		c.oneOf(p, value, allowed...)
-	}
-}
-
 func quoted(values []string) string {
 	var out []string
 	for _, v := range values {
 		out = append(out, fmt.Sprintf("%q", v))
 	}
 	return strings.Join(out, ", ")
-}
-
-func (c *checker) notNegative(p *field.Path, n int64) {
-	if n < 0 {
-		c.invalid(p, n, notNegative)
-	}
 }
 
 func (c *checker) portNumber(p *field.Path, n int32) {
