@@ -1,6 +1,7 @@
 package etcdtest
 
 import (
+	"context"
 	"net"
 	"strings"
 	"sync"
@@ -26,6 +27,7 @@ func NewLine(tb testing.TB, endpoint string) *Line {
 		tb.Fatal(err)
 	}
 	l := &Line{listener: listener, silent: make(chan struct{})}
+	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
 	all.Go(func() {
 		for {
@@ -38,13 +40,17 @@ func NewLine(tb testing.TB, endpoint string) *Line {
 				client.Close()
 				continue
 			}
-			tb.Cleanup(func() { client.Close(); server.Close() })
+			// At once when the test has ended since the connection was accepted.
+			context.AfterFunc(ctx, func() { client.Close(); server.Close() })
 			all.Go(func() { pass(client, server, &atomic.Int64{}, nil) })
 			all.Go(func() { pass(server, client, &l.delay, l.silent) })
 		}
 	})
-	tb.Cleanup(all.Wait)
-	tb.Cleanup(func() { listener.Close() })
+	tb.Cleanup(func() {
+		cancel()
+		listener.Close()
+		all.Wait()
+	})
 	return l
 }
 
