@@ -102,12 +102,15 @@ func TestPodsAreBoundInBatches(t *testing.T) {
 		for i := range 120 {
 			clienttest.Seed(s, newPod(fmt.Sprint("p", i), "1"))
 		}
+		var mu sync.Mutex // of batches: bindings are concurrent
 		var batches []int
 		s.Intercept(func(method string, req proto.Message) error {
 			if tx, ok := req.(*apiv1.TransactRequest); ok && tx.GetOperations()[0].GetBind() != nil {
 				if tx.GetFence() == nil {
 					t.Error("a binding is not fenced by the election")
 				}
+				mu.Lock()
+				defer mu.Unlock()
 				batches = append(batches, len(tx.GetOperations()))
 			}
 			return nil
@@ -116,6 +119,8 @@ func TestPodsAreBoundInBatches(t *testing.T) {
 		cfg.BatchSize = 50
 		run(t, cfg, c)
 		eventually(t, "all pods are bound", func() bool { return unbound(t, c) == 0 })
+		mu.Lock()
+		defer mu.Unlock()
 		total := 0
 		for _, n := range batches {
 			total += n
