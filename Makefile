@@ -36,7 +36,7 @@ lab-down: ## remove the cluster and its data
 
 # Packages with much concurrency, whose tests run under the race detector each time.
 RACE_PACKAGES ?= ./services/apiserver/... ./services/scheduler/... ./services/gateway/... \
-  ./internal/client/... ./internal/controller/... ./agent/pods/... ./agent/datapath/...
+  ./internal/client/... ./internal/controller/... ./agent/datapath/...
 TEST := -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) $(TEST_FLAGS)
 
 test: install-deps ## every test, RACE_PACKAGES with -race; as root, because namespaces, containers and eBPF are real

@@ -128,9 +128,12 @@ func TestInformerResumesWithoutListing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := clienttest.Start(t)
 		clienttest.Seed(s, configMap("a", "1"))
+		var mu sync.Mutex // of from
 		var from []string
 		s.Intercept(func(method string, req proto.Message) error {
 			if w, ok := req.(*apiv1.WatchRequest); ok {
+				mu.Lock()
+				defer mu.Unlock()
 				from = append(from, w.ResourceVersion)
 			}
 			return nil
@@ -144,6 +147,8 @@ func TestInformerResumesWithoutListing(t *testing.T) {
 		clienttest.Seed(s, configMap("a", "3"))
 		clientSettles(t, j, 3)
 		expect(t, "changes missed", j.take(), "a=1>2", "-a=2", "+a=3")
+		mu.Lock()
+		defer mu.Unlock()
 		expect(t, "watches begun at", from, "", at)
 	})
 }
