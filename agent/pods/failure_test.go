@@ -58,7 +58,7 @@ func TestWaitsAreReported(t *testing.T) {
 		{
 			"sysctl", func(p *corev1.Pod) {
 				p.Spec.SecurityContext = &corev1.PodSecurityContext{Sysctls: []*corev1.Sysctl{{Name: "vm.swappiness", Value: "1"}}}
-			}, "SysctlForbidden", `"vm.swappiness"`, `SysctlForbidden: kernel parameter "vm.swappiness"`,
+			}, "SysctlForbidden", `"vm.swappiness"`, `SysctlForbidden: forbidden sysctl: "vm.swappiness"`,
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

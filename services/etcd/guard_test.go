@@ -17,6 +17,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/discovery"
 	"github.com/xebec-project/xebec/internal/edge"
+	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/pki"
 	etcdv1 "github.com/xebec-project/xebec/proto/xebec/etcd/v1"
 )
@@ -120,9 +121,17 @@ func TestAdministratorsCallsByGateway(t *testing.T) {
 	if size < 4096 {
 		t.Errorf("a snapshot of %d bytes", size)
 	}
-	if entries := c.members[0].logs.FilterMessage("Administrator's call").All(); len(entries) != 2 || fmt.Sprint(entries[1].ContextMap()) !=
-		"map[caller:ann forwarder:xebec:gateway method:/xebec.etcd.v1.EtcdService/Snapshot]" {
-		t.Errorf("logged %v", entries)
+	entries := c.members[0].logs.FilterMessage("Administrator's call").All()
+	if len(entries) != 2 {
+		t.Fatalf("logged %v", entries)
+	}
+	fields := entries[1].ContextMap()
+	if id, _ := fields[metrics.KeyRequestID].(string); id == "" {
+		t.Errorf("logged %v, want a request id", fields)
+	}
+	delete(fields, metrics.KeyRequestID)
+	if fmt.Sprint(fields) != "map[caller:ann forwarder:xebec:gateway method:/xebec.etcd.v1.EtcdService/Snapshot]" {
+		t.Errorf("logged %v", fields)
 	}
 
 	for what, ctx := range map[string]context.Context{
