@@ -39,8 +39,8 @@ type InformerOptions[T kind.Object] struct {
 }
 
 // Informer mirrors the objects of one kind in memory and tells of their changes. It starts with the
-// state, follows the changes, resumes after a disconnect where it was, and lists anew only when the
-// server no longer knows the changes since.
+// state, follows the changes, resumes after a disconnect where it was, and lists again only when
+// the server no longer knows the changes since.
 //
 // All methods may be called concurrently. The objects it returns are shared by all readers and must
 // not be changed: use Clone.
@@ -104,7 +104,7 @@ func (i *Informer[T]) OnProgress(f func(revision int64)) {
 }
 
 // OnState adds a function, before Run, that is called in Run's goroutine each time a whole state
-// was read: at the start, and anew when the server no longer knew the changes since, as after a
+// was read: at the start, and again when the server no longer knew the changes since, as after a
 // restore of a backup. The store has the state then, complete up to Revision, and the handlers were
 // told what it changed. An object whose revision is older than one that a write of Revision or
 // before returned has gone back in time.

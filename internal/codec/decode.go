@@ -21,8 +21,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// maxErrors bounds how many errors of one document are reported; who sees that many will read it
-// anew anyway.
+// maxErrors bounds how many errors of one document are reported: the rest would be read after these
+// are corrected.
 const maxErrors = 50
 
 // Decode reads one object, whose apiVersion and kind say what it is. Errors are of type Errors.

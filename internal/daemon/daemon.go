@@ -307,7 +307,7 @@ func run(ctx context.Context, common Config, service Service, deps *Deps) error 
 	})
 	group.Go(func() error { return register(ctx, common.advertised(server.Addr()), ready, deps) })
 	group.Go(func() error { return own.Serve(ctx) })
-	deps.Log.Info("Started", zap.Stringer(metrics.KeyAddress, server.Addr()), zap.String(metrics.KeyProgramVersion, version.Version()))
+	deps.Log.Info("Started", zap.Stringer(metrics.KeyAddress, server.Addr()), zap.String(metrics.KeyVersion, version.Version()))
 	err = group.Wait()
 	deps.Log.Info("Stopped", zap.Error(err))
 	return err

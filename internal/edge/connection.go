@@ -21,7 +21,7 @@ type Connection struct {
 	// silent is since when the server waits for bytes of the client, from the guard's beginning and
 	// not 0; 0 while it does not.
 	silent atomic.Int64
-	// begun tells whether the client has sent anything.
+	// begun reports whether the client has sent anything.
 	begun atomic.Bool
 
 	// ofAll and ofSource are its places among those that have not authenticated, nil once it has or

@@ -1,6 +1,6 @@
 // Package loopbacktest gives tests addresses to serve at. The tests of several packages run at
-// once, and a port that was found free, or that a server left to come back to, may by then be
-// somebody else's, or the near end of a connection. These addresses are nobody else's.
+// once, and a port that was found free, or that a server left to come back to, may by then belong
+// to another process, or be the near end of a connection. No other process uses these addresses.
 package loopbacktest
 
 import (
@@ -18,7 +18,7 @@ const (
 
 var used atomic.Uint32
 
-// Address returns an address of loopback with a port, at which nobody listens and nobody but the
+// Address returns an address of loopback with a port at which no program listens and only the
 // caller will: the IP address is this process's own, and the port has not been returned before.
 func Address(tb testing.TB) netip.AddrPort {
 	tb.Helper()

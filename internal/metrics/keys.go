@@ -57,7 +57,7 @@ const (
 
 // Keys of log fields of processes and their parts.
 const (
-	KeyProgramVersion = "version"
+	KeyVersion = "version"
 	// KeyRegistered reports whether an instance is registered.
 	KeyRegistered = "registered"
 	// KeyDuration is how long something took, KeyWaited how long something waited, KeyLimit the

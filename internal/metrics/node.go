@@ -16,7 +16,6 @@ const (
 	KeyPriority    = "priority"
 	KeyGracePeriod = "grace_period"
 	KeyReason      = "reason"
-	KeyVersion     = "version"
 	// KeyPreviousVersion is the version of the process that is replaced.
 	KeyPreviousVersion = "previous_version"
 	// KeyReplaces reports whether a process takes over from another.

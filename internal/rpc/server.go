@@ -98,8 +98,8 @@ type ServerConfig struct {
 	// package fairness. Unary calls count, and the starts of streams that Starts names, but not health
 	// and reflection.
 	Fairness fairness.Config
-	// Starts, when not nil, tells whether a stream's start costs as much as a call. Its handler calls
-	// EndOfStart when that is done.
+	// Starts, when not nil, reports whether the start of a stream costs as much as a call. Its handler
+	// calls EndOfStart when that is done.
 	Starts func(fullMethod string) bool
 	// MaxRecvBytes bounds one received message; 0 is DefaultMaxRecvBytes.
 	MaxRecvBytes int

@@ -379,7 +379,7 @@ func TestConcurrentRegistration(t *testing.T) {
 		reading.Go(func() {
 			for last := uint64(0); ; {
 				if k, ok := s.ByName("bases"); !ok || k != base {
-					t.Error("a kind that nobody removes is missing")
+					t.Error("a kind that was not removed is missing")
 					return
 				}
 				now := s.Generation()

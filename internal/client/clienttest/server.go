@@ -4,8 +4,8 @@
 // of the kind table.
 //
 // It differs from the real server in this: there is no Apply, no admission (cluster IPs are not
-// allocated), objects may be created in a namespace that does not exist, and nobody is
-// authenticated. It works inside testing/synctest.
+// allocated), objects may be created in a namespace that does not exist, and callers
+// are not authenticated. It works inside testing/synctest.
 package clienttest
 
 import (

@@ -54,7 +54,7 @@ func (s *Set) Leave() {
 	}
 }
 
-// checkFails notes a load balancer's check, and tells whether it is to fail.
+// checkFails notes a load balancer's check, and reports whether it must fail.
 func (s *Set) checkFails(source netip.Addr) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -80,10 +80,10 @@ func (s *Set) checkFails(source netip.Addr) bool {
 	return true
 }
 
-// isOpen tells whether the gateway takes calls. The caller holds d.mu.
+// isOpen reports whether the gateway takes calls. The caller holds s.mu.
 func (s *Set) isOpen() bool { return s.ready == nil || closed(s.ready) }
 
-// closed tells whether a channel that nothing is sent on is closed.
+// closed reports whether a channel that nothing is sent on is closed.
 func closed(c <-chan struct{}) bool {
 	select {
 	case <-c:
@@ -93,8 +93,8 @@ func closed(c <-chan struct{}) bool {
 	}
 }
 
-// allNoticed tells whether no load balancer that is there takes the gateway for well. The caller
-// holds d.mu.
+// allNoticed reports whether every present load balancer has seen that the gateway leaves. The
+// caller holds s.mu.
 func (s *Set) allNoticed() bool {
 	for _, c := range s.checks {
 		if c.failed < enoughChecks && time.Since(c.last) < recently {

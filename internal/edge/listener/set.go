@@ -57,7 +57,7 @@ type Rule struct {
 	Allowed allowlist.List
 }
 
-// Admits tells whether a source is admitted, apart from the masters.
+// Admits reports whether a source is admitted, apart from the masters.
 func (r Rule) Admits(source netip.Addr) bool { return !r.Closed && r.Allowed.Contains(source) }
 
 // rules are those of all listeners at one time; immutable.
@@ -224,12 +224,12 @@ func (s *Set) change(next *rules) {
 
 func (r Rule) equal(o Rule) bool { return r.Closed == o.Closed && slices.Equal(r.Allowed, o.Allowed) }
 
-// isMaster tells whether a source is always admitted. The caller holds d.mu.
+// isMaster reports whether a source is always admitted. The caller holds s.mu.
 func (s *Set) isMaster(source netip.Addr) bool {
 	return source.IsLoopback() || slices.Contains(s.masters, source)
 }
 
-// admits tells whether a connection is admitted. The caller holds d.mu.
+// admits reports whether a connection is admitted. The caller holds s.mu.
 func (s *Set) admits(c *conn) bool {
 	return c.proxysOwn || s.isMaster(c.source) || s.rules.of(c.listener).Admits(c.source)
 }
@@ -240,7 +240,7 @@ type State struct {
 	From string
 	// Private and Public are the rules of the listeners.
 	Private, Public Rule
-	// Listens tells whether the gateway has a public listener.
+	// Listens reports whether the gateway has a public listener.
 	Listens bool
 }
 
