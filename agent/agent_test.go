@@ -27,7 +27,8 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
 	"github.com/xebec-project/xebec/internal/edge"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/scheme"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
@@ -46,11 +47,11 @@ func TestNode(t *testing.T) {
 		registered, err = client.Get[*corev1.Node](t.Context(), n.client, "", nodeName)
 		return err == nil && len(registered.GetStatus().GetConditions()) > 0
 	})
-	if c := kind.NodeCondition(registered, kind.NodeReady); c.GetStatus() != "False" {
+	if c := core.NodeCondition(registered, core.NodeReady); c.GetStatus() != "False" {
 		t.Errorf("without a pod CIDR the node is %v", c)
 	}
 	info := registered.Status.NodeInfo
-	if kind.NodeAddress(registered, "InternalIP") != "10.99.0.2" || registered.Status.DaemonEndpoints.KubeletEndpoint.Port != 10250 ||
+	if core.NodeAddress(registered, "InternalIP") != "10.99.0.2" || registered.Status.DaemonEndpoints.KubeletEndpoint.Port != 10250 ||
 		!strings.HasPrefix(info.ContainerRuntimeVersion, "containerd://1.") || info.KernelVersion == "" || info.OperatingSystem != "linux" ||
 		registered.Status.Capacity["pods"].GetString_() != "110" || registered.Status.Allocatable["memory"] == nil ||
 		registered.Metadata.Labels["kubernetes.io/hostname"] != nodeName || registered.Metadata.Labels["disk"] != "fast" {
@@ -67,7 +68,7 @@ func TestNode(t *testing.T) {
 	}
 	n.until("the node is ready", func() bool {
 		now, err := client.Get[*corev1.Node](t.Context(), n.client, "", nodeName)
-		return err == nil && kind.NodeCondition(now, kind.NodeReady).GetStatus() == "True"
+		return err == nil && core.NodeCondition(now, core.NodeReady).GetStatus() == "True"
 	})
 	if l, err := client.Get[*coordinationv1.Lease](t.Context(), n.client, "kube-node-lease", nodeName); err != nil || l.Spec.GetLeaseDurationSeconds() != 10 {
 		t.Errorf("the lease is %v, %v", l, err)
@@ -75,10 +76,10 @@ func TestNode(t *testing.T) {
 	n.until("a node that was taken for silent says that it is not", func() bool {
 		now, err := client.Get[*corev1.Node](t.Context(), n.client, "", nodeName)
 		if err != nil || silent {
-			return err == nil && kind.NodeCondition(now, kind.NodeReady).GetStatus() == "True"
+			return err == nil && core.NodeCondition(now, core.NodeReady).GetStatus() == "True"
 		}
 		now = client.Clone(now)
-		kind.NodeCondition(now, kind.NodeReady).Status = "Unknown"
+		core.NodeCondition(now, core.NodeReady).Status = "Unknown"
 		_, err = client.UpdateStatus(t.Context(), n.client, now)
 		silent = err == nil
 		return false
@@ -96,7 +97,7 @@ func TestNode(t *testing.T) {
 			HttpGet: &corev1.HTTPGetAction{Path: "/index.html", Port: &metav1.IntOrString{Type: 1, StrVal: "http"}},
 		}}
 	})
-	web := n.podUntil("web", "the pod is ready", kind.IsPodReady)
+	web := n.podUntil("web", "the pod is ready", core.IsPodReady)
 	if ip, err := netip.ParseAddr(web.Status.PodIp); err != nil || !netip.MustParsePrefix("10.244.7.0/24").Contains(ip) {
 		t.Errorf("its address is %q", web.Status.PodIp)
 	}
@@ -212,7 +213,7 @@ func testService(t *testing.T, n *node, web *corev1.Pod) {
 		Ports:       []*discoveryv1.EndpointPort{{Name: proto.String(""), Port: proto.Int32(8080), Protocol: proto.String("TCP")}},
 	})
 	n.pod("client", "sleep 3600")
-	n.podUntil("client", "it runs", kind.IsPodReady)
+	n.podUntil("client", "it runs", core.IsPodReady)
 	last := ""
 	defer func() {
 		if t.Failed() {
@@ -249,7 +250,7 @@ func testService(t *testing.T, n *node, web *corev1.Pod) {
 	condition := &corev1.NodeCondition{}
 	n.until("the node says that its kernel has what the datapath needs", func() bool {
 		now, err := client.Get[*corev1.Node](t.Context(), n.client, "", nodeName)
-		condition = kind.NodeCondition(now, "KernelFeaturesAvailable")
+		condition = core.NodeCondition(now, "KernelFeaturesAvailable")
 		return err == nil && condition.GetStatus() == "True"
 	})
 	if !strings.Contains(condition.GetMessage(), "stale_sockets by ") {
@@ -307,15 +308,15 @@ func testCallers(t *testing.T, n *node) {
 }
 
 func testAgentKilled(t *testing.T, n *node, web *corev1.Pod) {
-	before := n.podUntil("web", "it is there", kind.IsPodReady)
+	before := n.podUntil("web", "it is there", core.IsPodReady)
 	lease, killed := n.lease(), time.Now()
 	n.kill()
 	// Without an agent the pods reach each other, and services, all the same; the next one disturbs
 	// nothing.
 	n.pod("meanwhile", "sleep 3600")
 	n.run()
-	n.podUntil("meanwhile", "a pod bound meanwhile runs", kind.IsPodReady)
-	after := n.podUntil("web", "it is still there", kind.IsPodReady)
+	n.podUntil("meanwhile", "a pod bound meanwhile runs", core.IsPodReady)
+	after := n.podUntil("web", "it is still there", core.IsPodReady)
 	if a, b := after.Status.ContainerStatuses[0], before.Status.ContainerStatuses[0]; !proto.Equal(a, b) || after.Status.PodIp != web.Status.PodIp {
 		t.Errorf("the pod changed:\n%v\n%v", a, b)
 	}
@@ -354,8 +355,8 @@ func testControlPlaneAway(t *testing.T, n *node) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return slices.ContainsFunc(list, func(o kind.Object) bool { return o.GetMetadata().GetName() == "web" }) &&
-			slices.ContainsFunc(list, func(o kind.Object) bool { return o.GetMetadata().GetName() == "node-2" })
+		return slices.ContainsFunc(list, func(o scheme.Object) bool { return o.GetMetadata().GetName() == "web" }) &&
+			slices.ContainsFunc(list, func(o scheme.Object) bool { return o.GetMetadata().GetName() == "node-2" })
 	})
 	config, err := os.ReadFile(n.config)
 	if err != nil {
@@ -406,7 +407,7 @@ func testForgotten(t *testing.T, n *node) {
 	clienttest.Remove(n.api, &corev1.Node{Metadata: &metav1.ObjectMeta{Name: nodeName}})
 	n.until("the node asks for the range that it had", func() bool {
 		now, err := client.Get[*corev1.Node](t.Context(), n.client, "", nodeName)
-		if err != nil || now.GetMetadata().GetAnnotations()[kind.AnnotationPodCIDRs] != "10.244.7.0/24" {
+		if err != nil || now.GetMetadata().GetAnnotations()[core.AnnotationPodCIDRs] != "10.244.7.0/24" {
 			return false
 		}
 		if now.GetSpec().GetPodCidr() != "" {
@@ -419,9 +420,9 @@ func testForgotten(t *testing.T, n *node) {
 	})
 	n.until("the node registers again", func() bool {
 		now, err := client.Get[*corev1.Node](t.Context(), n.client, "", nodeName)
-		return err == nil && now.Spec.PodCidr == "10.244.7.0/24" && kind.NodeCondition(now, kind.NodeReady).GetStatus() == "True"
+		return err == nil && now.Spec.PodCidr == "10.244.7.0/24" && core.NodeCondition(now, core.NodeReady).GetStatus() == "True"
 	})
-	n.podUntil("web", "its pod runs on", kind.IsPodReady)
+	n.podUntil("web", "its pod runs on", core.IsPodReady)
 }
 
 // lookup asks the node's DNS server.

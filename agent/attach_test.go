@@ -5,7 +5,7 @@ import (
 	"io"
 	"testing"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 )
@@ -16,7 +16,7 @@ func testAttach(t *testing.T, n *node) {
 		p.Spec.RestartPolicy = "Never"
 		p.Spec.Containers[0].Stdin, p.Spec.Containers[0].StdinOnce = true, true
 	})
-	n.podUntil("echo", "the pod is ready", kind.IsPodReady)
+	n.podUntil("echo", "the pod is ready", core.IsPodReady)
 	stream, err := n.agentAPI.Attach(admin(t.Context()))
 	if err != nil {
 		t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 )
@@ -99,7 +99,7 @@ func testMemory(t *testing.T, n *node) {
 		n.pod(names[i], "sleep 3600")
 	}
 	for _, name := range names {
-		n.podUntil(name, "it runs", kind.IsPodReady)
+		n.podUntil(name, "it runs", core.IsPodReady)
 	}
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.agent.Process.Pid))
 	if err != nil {

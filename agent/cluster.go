@@ -13,7 +13,9 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/events"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/scheme"
 	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -51,7 +53,7 @@ func (p controlPlane) UpdateStatus(ctx context.Context, pod *corev1.Pod) (*corev
 		return nil, err
 	}
 	if now.GetMetadata().GetUid() != pod.GetMetadata().GetUid() {
-		return nil, apierr.NotFound(kind.Of(pod), pod.GetMetadata().GetName())
+		return nil, apierr.NotFound(kinds.Of(pod), pod.GetMetadata().GetName())
 	}
 	now = client.Clone(now)
 	now.Status = pod.GetStatus()
@@ -76,7 +78,7 @@ func (p controlPlane) Delete(ctx context.Context, pod *corev1.Pod) error {
 }
 
 func (p controlPlane) ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error) {
-	if name == kind.RootCAConfigMap {
+	if name == core.RootCAConfigMap {
 		return p.root.configMap(namespace), nil
 	}
 	return client.Get[*corev1.ConfigMap](ctx, p.c, namespace, name)
@@ -100,7 +102,7 @@ func (p controlPlane) Follow(ctx context.Context, kind, namespace, name string, 
 	follow[*corev1.ConfigMap](ctx, p.c, namespace, name, changed)
 }
 
-func follow[T kind.Object](ctx context.Context, c *client.Client, namespace, name string, changed func()) {
+func follow[T scheme.Object](ctx context.Context, c *client.Client, namespace, name string, changed func()) {
 	i := client.NewInformer(c, client.InformerOptions[T]{Namespace: namespace, FieldSelector: "metadata.name=" + name, MetadataOnly: true})
 	i.OnChange(func(T, T) { changed() })
 	_ = i.Run(ctx)

@@ -19,7 +19,7 @@ import (
 	"github.com/xebec-project/xebec/agent/podnet"
 	"github.com/xebec-project/xebec/internal/daemon"
 	"github.com/xebec-project/xebec/internal/diagnostics"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/pki"
 )
 
@@ -312,7 +312,7 @@ func (c *Config) labels() (map[string]string, error) {
 		if errs := append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...); !ok || len(errs) > 0 {
 			return nil, fmt.Errorf("%q is not key=value: %s", l, strings.Join(errs, ", "))
 		}
-		if !kind.NodeMaySetLabel(key) {
+		if !core.NodeMaySetLabel(key) {
 			return nil, fmt.Errorf(
 				"%q may not be set by the node itself: remove it here, and have an administrator run xebec label node %s %s",
 				key,

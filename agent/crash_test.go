@@ -21,7 +21,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
 	"github.com/xebec-project/xebec/internal/failpoint"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -339,7 +339,7 @@ func (l *crashLab) untilAnew(n *node, name string) {
 				return false
 			}
 		}
-		return kind.IsPodReady(p)
+		return core.IsPodReady(p)
 	})
 	side, main := pod.Status.InitContainerStatuses[1].GetLastState().GetTerminated(), pod.Status.ContainerStatuses[0].GetLastState().GetTerminated()
 	if side.GetExitCode() != 3 || main.GetExitCode() != 137 {

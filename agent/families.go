@@ -9,7 +9,7 @@ import (
 
 	"github.com/xebec-project/xebec/agent/podnet"
 	"github.com/xebec-project/xebec/internal/ipalloc"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -129,7 +129,7 @@ func (w *watches) podCIDRs(ctx context.Context, known *corev1.Node, dualStack bo
 // nodeAddress6 returns a node's IPv6 address, invalid if it tells none.
 func nodeAddress6(n *corev1.Node) netip.Addr {
 	for _, a := range n.GetStatus().GetAddresses() {
-		if a.GetType() == "InternalIP" && kind.FamilyOf(a.GetAddress()) == kind.FamilyIPv6 {
+		if a.GetType() == "InternalIP" && core.FamilyOf(a.GetAddress()) == core.FamilyIPv6 {
 			six, _ := netip.ParseAddr(a.GetAddress())
 			return six
 		}
@@ -140,7 +140,7 @@ func nodeAddress6(n *corev1.Node) netip.Addr {
 // routesOf returns the routes to a node's pods, one for each family, or what they depend on.
 func routesOf(n *corev1.Node) []podnet.NodeRoute {
 	cidrs, err1 := podRanges(n)
-	addr, err2 := netip.ParseAddr(kind.NodeAddress(n, "InternalIP"))
+	addr, err2 := netip.ParseAddr(core.NodeAddress(n, "InternalIP"))
 	if errors.Join(err1, err2) != nil || !cidrs.four.IsValid() {
 		return nil
 	}

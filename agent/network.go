@@ -22,7 +22,7 @@ import (
 	"github.com/xebec-project/xebec/agent/pods/checkpoint"
 	"github.com/xebec-project/xebec/agent/policy"
 	"github.com/xebec-project/xebec/agent/resolver"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/version"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -220,7 +220,7 @@ func (s *stack) setNodes(nodes iter.Seq[*corev1.Node]) error {
 	}
 	networks := slices.Clone(s.clusterCIDRs)
 	for n := range nodes {
-		addr, err := netip.ParseAddr(kind.NodeAddress(n, "InternalIP"))
+		addr, err := netip.ParseAddr(core.NodeAddress(n, "InternalIP"))
 		if err != nil {
 			continue
 		}
@@ -238,7 +238,7 @@ func (s *stack) setNodes(nodes iter.Seq[*corev1.Node]) error {
 func nodeAddresses(nodes iter.Seq[*corev1.Node]) []netip.Addr {
 	var out []netip.Addr
 	for n := range nodes {
-		if addr, err := netip.ParseAddr(kind.NodeAddress(n, "InternalIP")); err == nil {
+		if addr, err := netip.ParseAddr(core.NodeAddress(n, "InternalIP")); err == nil {
 			out = append(out, addr)
 		}
 	}

@@ -25,7 +25,7 @@ import (
 	"github.com/xebec-project/xebec/agent/eviction"
 	"github.com/xebec-project/xebec/agent/registration"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/version"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -175,7 +175,7 @@ func (r *registrar) formerRanges() map[string]string {
 	if len(ranges) == 0 {
 		ranges = []string{kept.GetSpec().GetPodCidr()}
 	}
-	return map[string]string{kind.AnnotationPodCIDRs: strings.Join(ranges, ",")}
+	return map[string]string{core.AnnotationPodCIDRs: strings.Join(ranges, ",")}
 }
 
 func (r *registrar) labels() map[string]string {
@@ -221,7 +221,7 @@ func (r *registrar) status(ctx context.Context, old *corev1.NodeStatus, now time
 	if list, err := r.images(ctx); err == nil {
 		st.Images = list
 	}
-	setCondition(st, kind.NodeReady, notReady == "", "KubeletReady", "KubeletNotReady", notReady, now)
+	setCondition(st, core.NodeReady, notReady == "", "KubeletReady", "KubeletNotReady", notReady, now)
 	for _, p := range eviction.Pressures {
 		setPressure(st, p, pressures[p], now)
 	}

@@ -8,7 +8,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
 	"github.com/xebec-project/xebec/internal/version"
@@ -36,7 +36,7 @@ func (p *peers) Reach(ctx context.Context, req *nodev1.ReachRequest) (*nodev1.Re
 	if !ok {
 		return nil, apierr.New(codes.NotFound, apierr.ReasonNotFound, "unknown node "+req.GetNode())
 	}
-	address, ok := kind.AgentAddress(node)
+	address, ok := core.AgentAddress(node)
 	if !ok {
 		return nil, apierr.New(codes.NotFound, apierr.ReasonNotFound, "node "+req.GetNode()+" has no internal address")
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/xebec-project/xebec/agent/policy"
 	"github.com/xebec-project/xebec/agent/snapshot"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/metrics"
+	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
 )
@@ -31,7 +31,7 @@ type policyWatch struct {
 	policies   *client.Informer[*networkingv1.NetworkPolicy]
 	namespaces *client.Informer[*corev1.Namespace]
 	pods       *client.Informer[*corev1.Pod]
-	kept       []kind.Object
+	kept       []scheme.Object
 	// remembers is set when an earlier agent kept what it knew, be it nothing.
 	remembers bool
 	keeper    *snapshot.Keeper
@@ -73,7 +73,7 @@ func newPolicyWatch(c *client.Client, stateDir string, log *zap.Logger) *policyW
 }
 
 // all yields what has to be known to enforce policies on pods that start without a control plane.
-func (w *policyWatch) all(yield func(kind.Object) bool) {
+func (w *policyWatch) all(yield func(scheme.Object) bool) {
 	for _, p := range w.policies.List() {
 		if !yield(p) {
 			return

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -35,7 +35,7 @@ eviction: {hard: [memory.available<100Mi, pid.available<100, nodefs.available<10
 		if err != nil {
 			t.Fatal(err)
 		}
-		return kind.NodeCondition(node, name).GetStatus()
+		return core.NodeCondition(node, name).GetStatus()
 	}
 	n.until("the node tells that it is well", func() bool {
 		return condition("MemoryPressure") == "False" && condition("DiskPressure") == "False" && condition("PIDPressure") == "False"
@@ -65,12 +65,12 @@ eviction: {hard: [memory.available<100Mi, pid.available<100, nodefs.available<10
 	n.pod("modest", "dd if=/dev/zero of=/memory/x bs=1M count=80; sleep 3600", memory, func(p *corev1.Pod) {
 		p.Spec.Containers[0].Resources = &corev1.ResourceRequirements{Requests: map[string]*metav1.Quantity{"memory": {String_: "150Mi"}}}
 	})
-	n.podUntil("modest", "it runs", kind.IsPodReady)
+	n.podUntil("modest", "it runs", core.IsPodReady)
 	evicted := func(name, resource, threshold string) {
 		t.Helper()
 		p := n.podUntil(name, "it is evicted", func(p *corev1.Pod) bool { return p.GetStatus().GetPhase() == "Failed" })
 		s := p.GetStatus()
-		if s.GetReason() != "Evicted" || !strings.Contains(s.GetMessage(), "low on resource: "+resource+".") || !strings.Contains(s.GetMessage(), "Threshold quantity: "+threshold+",") || kind.PodCondition(p, "DisruptionTarget").GetStatus() != "True" {
+		if s.GetReason() != "Evicted" || !strings.Contains(s.GetMessage(), "low on resource: "+resource+".") || !strings.Contains(s.GetMessage(), "Threshold quantity: "+threshold+",") || core.PodCondition(p, "DisruptionTarget").GetStatus() != "True" {
 			t.Errorf("%s failed as %q: %q", name, s.GetReason(), s.GetMessage())
 		}
 		t.Log(s.GetMessage())
@@ -95,7 +95,7 @@ eviction: {hard: [memory.available<100Mi, pid.available<100, nodefs.available<10
 
 	n.pod("forker", "i=0; while test $i -lt 230; do sleep 3600 & i=$((i+1)); done; wait")
 	evicted("forker", "pids", "100")
-	if p := n.podUntil("modest", "it runs on", kind.IsPodReady); p.Status.ContainerStatuses[0].RestartCount != 0 {
+	if p := n.podUntil("modest", "it runs on", core.IsPodReady); p.Status.ContainerStatuses[0].RestartCount != 0 {
 		t.Errorf("its containers are %v", p.Status.ContainerStatuses)
 	}
 }

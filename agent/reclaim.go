@@ -13,7 +13,7 @@ import (
 	"github.com/xebec-project/xebec/agent/pods"
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/internal/events"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -75,7 +75,7 @@ func (r *registrar) admit(pod *corev1.Pod) string {
 	var under []string
 	for _, p := range eviction.Pressures {
 		if !pressures[p] ||
-			p == eviction.MemoryPressure && (kind.PodQOS(pod.GetSpec()) != "BestEffort" || tolerates(pod, kind.TaintMemoryPressure)) {
+			p == eviction.MemoryPressure && (core.PodQOS(pod.GetSpec()) != "BestEffort" || tolerates(pod, core.TaintMemoryPressure)) {
 			continue
 		}
 		under = append(under, string(p))
@@ -88,7 +88,7 @@ func (r *registrar) admit(pod *corev1.Pod) string {
 
 func tolerates(pod *corev1.Pod, key string) bool {
 	return slices.ContainsFunc(pod.GetSpec().GetTolerations(), func(t *corev1.Toleration) bool {
-		return kind.Tolerates(t, &corev1.Taint{Key: key, Effect: kind.TaintNoSchedule})
+		return core.Tolerates(t, &corev1.Taint{Key: key, Effect: core.TaintNoSchedule})
 	})
 }
 

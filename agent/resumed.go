@@ -5,12 +5,12 @@ import (
 	"sync"
 
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 )
 
 // resumed continues from known objects with the events of an informer: an object that the informer
 // reports as new may be a change, and one that it does not report was deleted.
-type resumed[T kind.Object] struct {
+type resumed[T scheme.Object] struct {
 	on func(old, now T)
 
 	mu   sync.Mutex
@@ -19,7 +19,7 @@ type resumed[T kind.Object] struct {
 
 // newResumed calls on for each object. Then it takes the informer's events, and passes them to on
 // one after the other.
-func newResumed[T kind.Object](objects iter.Seq[T], on func(old, now T)) *resumed[T] {
+func newResumed[T scheme.Object](objects iter.Seq[T], on func(old, now T)) *resumed[T] {
 	s := &resumed[T]{on: on, kept: map[client.Key]T{}}
 	var none T
 	for o := range objects {
@@ -62,12 +62,12 @@ func (s *resumed[T]) forget() {
 	clear(s.kept)
 }
 
-func keyOf(o kind.Object) client.Key {
+func keyOf(o scheme.Object) client.Key {
 	return client.Key{Namespace: o.GetMetadata().GetNamespace(), Name: o.GetMetadata().GetName()}
 }
 
 // ofKind yields the objects that are of one kind.
-func ofKind[T kind.Object](objects []kind.Object) iter.Seq[T] {
+func ofKind[T scheme.Object](objects []scheme.Object) iter.Seq[T] {
 	return func(yield func(T) bool) {
 		for _, o := range objects {
 			if t, ok := o.(T); ok && !yield(t) {
@@ -78,7 +78,7 @@ func ofKind[T kind.Object](objects []kind.Object) iter.Seq[T] {
 }
 
 // slim drops managed fields, which no agent reads and which are the larger part of a small object.
-func slim[T kind.Object](o T) { o.GetMetadata().ManagedFields = nil }
+func slim[T scheme.Object](o T) { o.GetMetadata().ManagedFields = nil }
 
 // progress passes revisions on once it is opened: before, differences to the snapshot are not
 // applied.

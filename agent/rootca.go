@@ -5,7 +5,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/pki"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -21,8 +21,8 @@ type rootCA struct{ tls *pki.Source }
 
 func (r rootCA) configMap(namespace string) *corev1.ConfigMap {
 	return &corev1.ConfigMap{
-		Metadata: &metav1.ObjectMeta{Name: kind.RootCAConfigMap, Namespace: namespace},
-		Data:     map[string]string{kind.RootCAKey: string(r.tls.Authorities())},
+		Metadata: &metav1.ObjectMeta{Name: core.RootCAConfigMap, Namespace: namespace},
+		Data:     map[string]string{core.RootCAKey: string(r.tls.Authorities())},
 	}
 }
 
@@ -44,5 +44,5 @@ func (r rootCA) follow(ctx context.Context, changed func()) {
 }
 
 func isRootCA(kindName, name string) bool {
-	return kindName == "ConfigMap" && name == kind.RootCAConfigMap
+	return kindName == "ConfigMap" && name == core.RootCAConfigMap
 }

@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/pki"
 )
 
@@ -44,11 +44,11 @@ func TestRootCA(t *testing.T) {
 		}
 		plane := controlPlane{root: rootCA{source}}
 		shown := func() []byte {
-			cm, err := plane.ConfigMap(t.Context(), "shop", kind.RootCAConfigMap)
+			cm, err := plane.ConfigMap(t.Context(), "shop", core.RootCAConfigMap)
 			if err != nil || cm.GetMetadata().GetNamespace() != "shop" {
 				t.Errorf("got %v, %v", cm, err)
 			}
-			return []byte(cm.GetData()[kind.RootCAKey])
+			return []byte(cm.GetData()[core.RootCAKey])
 		}
 		if !bytes.Equal(shown(), ca.CertPEM()) {
 			t.Errorf("pods are shown %s", shown())
@@ -56,7 +56,7 @@ func TestRootCA(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		calls := 0
-		go plane.Follow(ctx, "ConfigMap", "shop", kind.RootCAConfigMap, func() { calls++ })
+		go plane.Follow(ctx, "ConfigMap", "shop", core.RootCAConfigMap, func() { calls++ })
 		<-time.After(3 * rootCAInterval)
 		synctest.Wait()
 		if calls != 0 {

@@ -6,7 +6,7 @@ import (
 	"github.com/xebec-project/xebec/agent/component"
 	"github.com/xebec-project/xebec/agent/pods"
 	"github.com/xebec-project/xebec/agent/static"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -80,7 +80,7 @@ func (c cluster) Delete(ctx context.Context, pod *corev1.Pod) error {
 
 // mirrored reports whether a pod that the control plane knows only shows what runs here by a file.
 func (s *staticPods) mirrored(pod *corev1.Pod) bool {
-	if !kind.IsMirrorPod(pod) {
+	if !core.IsMirrorPod(pod) {
 		return false
 	}
 	if s == nil {

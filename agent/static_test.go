@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -55,13 +55,13 @@ func TestStaticPods(t *testing.T) {
 	})
 	n.until("the agent serves", func() bool {
 		node, err := client.Get[*corev1.Node](t.Context(), n.client, "", nodeName)
-		return err == nil && kind.NodeCondition(node, kind.NodeReady).GetStatus() == "True"
+		return err == nil && core.NodeCondition(node, core.NodeReady).GetStatus() == "True"
 	})
 	n.importImage()
 	write(manifest("blue"))
 	const name = "own-" + nodeName
-	mirror := n.podUntil(name, "the static pod is shown and runs", kind.IsPodReady)
-	if !kind.IsMirrorPod(mirror) {
+	mirror := n.podUntil(name, "the static pod is shown and runs", core.IsPodReady)
+	if !core.IsMirrorPod(mirror) {
 		t.Errorf("the mirror is %v", mirror)
 	}
 	id := mirror.Status.ContainerStatuses[0].ContainerId
@@ -71,27 +71,27 @@ func TestStaticPods(t *testing.T) {
 		t.Fatal(err)
 	}
 	again := n.podUntil(name, "the mirror comes again", func(p *corev1.Pod) bool {
-		return p.GetMetadata().GetUid() != mirror.GetMetadata().GetUid() && kind.IsPodReady(p)
+		return p.GetMetadata().GetUid() != mirror.GetMetadata().GetUid() && core.IsPodReady(p)
 	})
 	n.kill()
 	n.run()
 	write(strings.Replace(manifest("red"), "image:", "imgae:", 1))
 	n.until("the node tells of the typo", func() bool {
 		node, err := client.Get[*corev1.Node](t.Context(), n.client, "", nodeName)
-		c := kind.NodeCondition(node, "StaticPodsValid")
+		c := core.NodeCondition(node, "StaticPodsValid")
 		return err == nil && c.GetStatus() == "False" && strings.Contains(c.GetMessage(), "own.yaml:9: spec.containers[0].imgae: unknown field, did you mean image?")
 	})
-	now := n.podUntil(name, "the pod goes on", kind.IsPodReady)
+	now := n.podUntil(name, "the pod goes on", core.IsPodReady)
 	if now.Status.ContainerStatuses[0].ContainerId != id || now.GetMetadata().GetUid() != again.GetMetadata().GetUid() {
 		t.Errorf("the pod was %v, is %v", mirror, now)
 	}
 	write(manifest("green"))
 	n.podUntil(name, "the changed pod runs", func(p *corev1.Pod) bool {
-		return kind.IsPodReady(p) && p.Status.ContainerStatuses[0].ContainerId != id
+		return core.IsPodReady(p) && p.Status.ContainerStatuses[0].ContainerId != id
 	})
 	n.until("the node is content", func() bool {
 		node, err := client.Get[*corev1.Node](t.Context(), n.client, "", nodeName)
-		return err == nil && kind.NodeCondition(node, "StaticPodsValid").GetStatus() == "True"
+		return err == nil && core.NodeCondition(node, "StaticPodsValid").GetStatus() == "True"
 	})
 	if err := os.Remove(filepath.Join(dir, "own.yaml")); err != nil {
 		t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 )
@@ -43,7 +43,7 @@ func TestUpgrade(t *testing.T) {
 	before, pids := map[string]*corev1.Pod{}, map[string]string{}
 	for i := range 3 {
 		name := fmt.Sprint("clock-", i)
-		before[name] = n.podUntil(name, "it is ready", kind.IsPodReady)
+		before[name] = n.podUntil(name, "it is ready", core.IsPodReady)
 		pids[name] = n.pids(before[name].Metadata.Uid)
 	}
 	version := func() string {
@@ -66,9 +66,9 @@ func TestUpgrade(t *testing.T) {
 	n.run()
 	n.until("the node tells the new version", func() bool { return version() == "v0.0.2" })
 	n.pod("new", "sleep 3600")
-	n.podUntil("new", "a pod runs under the new version", kind.IsPodReady)
+	n.podUntil("new", "a pod runs under the new version", core.IsPodReady)
 	for name, was := range before {
-		now := n.podUntil(name, "it is ready", kind.IsPodReady)
+		now := n.podUntil(name, "it is ready", core.IsPodReady)
 		if got := n.pids(now.Metadata.Uid); got != pids[name] {
 			t.Errorf("%s runs as %s, before the upgrade as %s", name, got, pids[name])
 		}

@@ -23,8 +23,9 @@ import (
 	"github.com/xebec-project/xebec/agent/pods"
 	"github.com/xebec-project/xebec/agent/snapshot"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/metrics"
+	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
 	endpointsv1 "github.com/xebec-project/xebec/proto/xebec/endpoints/v1"
@@ -46,7 +47,7 @@ type watches struct {
 	slices   *client.Informer[*discoveryv1.EndpointSlice]
 
 	// kept is what the previous agent knew of the cluster.
-	kept         []kind.Object
+	kept         []scheme.Object
 	keptServices *resumed[*corev1.Service]
 	keptSlices   *resumed[*discoveryv1.EndpointSlice]
 	keptPods     *resumed[*corev1.Pod]
@@ -115,7 +116,7 @@ func newWatches(conn grpc.ClientConnInterface, c *client.Client, node, stateDir 
 }
 
 // all yields what an agent has to know of the cluster to serve it without a control plane.
-func (w *watches) all(yield func(kind.Object) bool) {
+func (w *watches) all(yield func(scheme.Object) bool) {
 	for _, n := range w.nodes.List() {
 		route := &corev1.Node{
 			Metadata: &metav1.ObjectMeta{Name: n.GetMetadata().GetName(), Labels: map[string]string{zoneLabel: zoneOf(n)}},
@@ -163,7 +164,7 @@ func (w *watches) onNode(old, now *corev1.Node) {
 	if now.GetMetadata().GetName() != w.node {
 		return
 	}
-	if kind.NodeCondition(now, kind.NodeReady).GetStatus() == "Unknown" {
+	if core.NodeCondition(now, core.NodeReady).GetStatus() == "Unknown" {
 		time.AfterFunc(doubtDelay+rand.N(doubtDelay), w.doubted)
 	}
 	if now.GetSpec().GetPodCidr() == "" {
@@ -200,7 +201,7 @@ func zones(nodes iter.Seq[*corev1.Node]) map[string]string {
 
 // readiness is what others read of a node's conditions.
 func readiness(n *corev1.Node) []*corev1.NodeCondition {
-	if c := kind.NodeCondition(n, kind.NodeReady); c != nil {
+	if c := core.NodeCondition(n, core.NodeReady); c != nil {
 		return []*corev1.NodeCondition{{Type: c.GetType(), Status: c.GetStatus()}}
 	}
 	return nil
@@ -210,7 +211,7 @@ func readiness(n *corev1.Node) []*corev1.NodeCondition {
 // for load balancers.
 func sameAnnouncer(a, b *corev1.Node) bool {
 	return datapath.NewAnnouncers(slices.Values([]*corev1.Node{a})).Equal(datapath.NewAnnouncers(slices.Values([]*corev1.Node{b}))) &&
-		kind.NodeCondition(a, kind.NodeReady).GetStatus() == kind.NodeCondition(b, kind.NodeReady).GetStatus()
+		core.NodeCondition(a, core.NodeReady).GetStatus() == core.NodeCondition(b, core.NodeReady).GetStatus()
 }
 
 func zoneOf(n *corev1.Node) string { return n.GetMetadata().GetLabels()[zoneLabel] }

@@ -7,7 +7,7 @@ import (
 
 	"github.com/xebec-project/xebec/cli/exit"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 )
@@ -61,7 +61,7 @@ func running(names ...string) []*corev1.ContainerStatus {
 func TestDebug(t *testing.T) {
 	c := startCluster(t)
 	pod := webPod("web-1", "node-1")
-	kind.Of(pod).Default(pod)
+	kinds.Of(pod).Default(pod)
 	pod.Status.EphemeralContainerStatuses = running("look")
 	clienttest.Seed(c.Server, pod)
 	c.attach = echoes(4)

@@ -17,7 +17,11 @@ import (
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/apps"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/kinds/discovery"
+	"github.com/xebec-project/xebec/internal/object"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
@@ -52,16 +56,16 @@ func meta(name string) *metav1.ObjectMeta {
 func webDeployment() *appsv1.Deployment {
 	m := meta("web")
 	m.Generation = 2
-	m.Annotations = map[string]string{kind.AnnotationRevision: "2"}
+	m.Annotations = map[string]string{apps.AnnotationRevision: "2"}
 	return &appsv1.Deployment{
 		Metadata: m,
 		Spec: &appsv1.DeploymentSpec{
 			Replicas: proto.Int32(2), Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}},
-			Strategy: &appsv1.DeploymentStrategy{Type: kind.StrategyRollingUpdate, RollingUpdate: &appsv1.RollingUpdateDeployment{MaxSurge: kind.Text("25%"), MaxUnavailable: kind.Count(0)}},
+			Strategy: &appsv1.DeploymentStrategy{Type: apps.StrategyRollingUpdate, RollingUpdate: &appsv1.RollingUpdateDeployment{MaxSurge: object.Text("25%"), MaxUnavailable: object.Count(0)}},
 			Template: webTemplate("echo:2"),
 		},
 		Status: &appsv1.DeploymentStatus{ObservedGeneration: 2, Replicas: 2, UpdatedReplicas: 2, ReadyReplicas: 2, AvailableReplicas: 2,
-			Conditions: []*appsv1.DeploymentCondition{{Type: kind.DeploymentAvailable, Status: kind.ConditionTrue, Reason: "MinimumReplicasAvailable", Message: "Deployment has minimum availability.", LastTransitionTime: ago(4 * time.Minute)}}},
+			Conditions: []*appsv1.DeploymentCondition{{Type: apps.DeploymentAvailable, Status: object.ConditionTrue, Reason: "MinimumReplicasAvailable", Message: "Deployment has minimum availability.", LastTransitionTime: ago(4 * time.Minute)}}},
 	}
 }
 
@@ -74,10 +78,10 @@ func webTemplate(image string) *corev1.PodTemplateSpec {
 
 func webSet(revision, image string, replicas int32, d *appsv1.Deployment) *appsv1.ReplicaSet {
 	m := meta("web-" + revision)
-	m.Annotations = map[string]string{kind.AnnotationRevision: revision, "kubernetes.io/change-cause": "image " + image}
-	m.OwnerReferences = []*metav1.OwnerReference{kind.NewControllerRef(d)}
+	m.Annotations = map[string]string{apps.AnnotationRevision: revision, "kubernetes.io/change-cause": "image " + image}
+	m.OwnerReferences = []*metav1.OwnerReference{kinds.NewControllerRef(d)}
 	template := webTemplate(image)
-	template.Metadata.Labels[kind.LabelPodTemplateHash] = revision
+	template.Metadata.Labels[apps.LabelPodTemplateHash] = revision
 	return &appsv1.ReplicaSet{
 		Metadata: m,
 		Spec:     &appsv1.ReplicaSetSpec{Replicas: &replicas, Selector: d.GetSpec().GetSelector(), Template: template},
@@ -95,18 +99,18 @@ func webPod(name, node string) *corev1.Pod {
 				Env: []*corev1.EnvVar{{Name: "MODE", Value: "fast"}, {Name: "KEY", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{
 					LocalObjectReference: &corev1.LocalObjectReference{Name: "db"}, Key: "password"}}}},
 				Resources:      &corev1.ResourceRequirements{Requests: map[string]*metav1.Quantity{"cpu": {String_: "50m"}, "memory": {String_: "16Mi"}}},
-				ReadinessProbe: &corev1.Probe{Handler: &corev1.ProbeHandler{HttpGet: &corev1.HTTPGetAction{Path: "/readyz", Port: kind.Text("http")}}, TimeoutSeconds: 1, PeriodSeconds: 10, SuccessThreshold: 1, FailureThreshold: 3},
+				ReadinessProbe: &corev1.Probe{Handler: &corev1.ProbeHandler{HttpGet: &corev1.HTTPGetAction{Path: "/readyz", Port: object.Text("http")}}, TimeoutSeconds: 1, PeriodSeconds: 10, SuccessThreshold: 1, FailureThreshold: 3},
 			}},
 			Volumes: []*corev1.Volume{{Name: "scratch", VolumeSource: &corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}},
 		},
-		Status: &corev1.PodStatus{Phase: kind.PodPending},
+		Status: &corev1.PodStatus{Phase: core.PodPending},
 	}
 	if node == "" {
 		return p
 	}
 	p.Status = &corev1.PodStatus{
-		Phase: kind.PodRunning, PodIp: "10.244.1.5", HostIp: "192.0.2.7", StartTime: ago(5 * time.Minute), QosClass: kind.QOSBurstable,
-		Conditions: []*corev1.PodCondition{{Type: kind.PodReady, Status: kind.ConditionTrue, LastTransitionTime: ago(4 * time.Minute)}},
+		Phase: core.PodRunning, PodIp: "10.244.1.5", HostIp: "192.0.2.7", StartTime: ago(5 * time.Minute), QosClass: core.QOSBurstable,
+		Conditions: []*corev1.PodCondition{{Type: core.PodReady, Status: object.ConditionTrue, LastTransitionTime: ago(4 * time.Minute)}},
 		ContainerStatuses: []*corev1.ContainerStatus{{
 			Name: "echo", Ready: true, Image: "echo:1", ContainerId: "containerd://abc", RestartCount: 1,
 			State:     &corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: ago(4 * time.Minute)}},
@@ -117,9 +121,9 @@ func webPod(name, node string) *corev1.Pod {
 }
 
 func testNode(name string, ready bool) *corev1.Node {
-	status := kind.ConditionTrue
+	status := object.ConditionTrue
 	if !ready {
-		status = kind.ConditionFalse
+		status = object.ConditionFalse
 	}
 	amounts := map[string]*metav1.Quantity{"cpu": {String_: "2"}, "memory": {String_: "4Gi"}}
 	return &corev1.Node{
@@ -127,8 +131,8 @@ func testNode(name string, ready bool) *corev1.Node {
 		Spec:     &corev1.NodeSpec{PodCidr: "10.244.1.0/24"},
 		Status: &corev1.NodeStatus{
 			Capacity: amounts, Allocatable: amounts,
-			Conditions: []*corev1.NodeCondition{{Type: kind.NodeReady, Status: status, Reason: "AgentReady", Message: "the agent is ready", LastTransitionTime: ago(time.Hour)}},
-			Addresses:  []*corev1.NodeAddress{{Type: kind.NodeInternalIP, Address: "192.0.2.7"}},
+			Conditions: []*corev1.NodeCondition{{Type: core.NodeReady, Status: status, Reason: "AgentReady", Message: "the agent is ready", LastTransitionTime: ago(time.Hour)}},
+			Addresses:  []*corev1.NodeAddress{{Type: core.NodeInternalIP, Address: "192.0.2.7"}},
 			NodeInfo:   &corev1.NodeSystemInfo{KernelVersion: "6.18", ContainerRuntimeVersion: "containerd://2.0", KubeletVersion: "v0.1.0", OsImage: "Linux", Architecture: "amd64"},
 		},
 	}
@@ -138,7 +142,7 @@ func podEvent(pod *corev1.Pod, name, reason, message string, at time.Duration) *
 	return &corev1.Event{
 		Metadata:       &metav1.ObjectMeta{Name: name, Namespace: "default", CreationTimestamp: ago(at)},
 		InvolvedObject: &corev1.ObjectReference{Kind: "Pod", Namespace: "default", Name: pod.GetMetadata().GetName(), Uid: pod.GetMetadata().GetUid()},
-		Reason:         reason, Message: message, Type: kind.EventWarning, Count: 3, FirstTimestamp: ago(2 * at), LastTimestamp: ago(at), ReportingComponent: "agent",
+		Reason:         reason, Message: message, Type: core.EventWarning, Count: 3, FirstTimestamp: ago(2 * at), LastTimestamp: ago(at), ReportingComponent: "agent",
 	}
 }
 
@@ -358,14 +362,14 @@ func TestDescribe(t *testing.T) {
 	clienttest.Seed(c.Server, &coordinationv1.Lease{Metadata: &metav1.ObjectMeta{Namespace: "kube-node-lease", Name: "node-1"}, Spec: &coordinationv1.LeaseSpec{HolderIdentity: proto.String("node-1")}})
 	clienttest.Seed(c.Server, podEvent(pod, "e1", "BackOff", "Back-off restarting failed container", time.Minute), podEvent(pod, "e2", "Unhealthy", "Readiness probe failed", 2*time.Minute),
 		podEvent(webPod("other", ""), "e3", "Other", "of another pod", time.Minute))
-	clienttest.Seed(c.Server, &corev1.Service{Metadata: meta("web"), Spec: &corev1.ServiceSpec{Type: kind.ServiceClusterIP, ClusterIp: "10.96.0.12", SessionAffinity: "None",
-		Selector: map[string]string{"app": "web"}, Ports: []*corev1.ServicePort{{Name: "http", Port: 80, Protocol: "TCP", TargetPort: kind.Text("http")}}}})
-	slice := &discoveryv1.EndpointSlice{Metadata: meta("web-x"), AddressType: kind.AddressIPv4, Ports: []*discoveryv1.EndpointPort{{Name: proto.String("http"), Port: proto.Int32(8080)}},
+	clienttest.Seed(c.Server, &corev1.Service{Metadata: meta("web"), Spec: &corev1.ServiceSpec{Type: core.ServiceClusterIP, ClusterIp: "10.96.0.12", SessionAffinity: "None",
+		Selector: map[string]string{"app": "web"}, Ports: []*corev1.ServicePort{{Name: "http", Port: 80, Protocol: "TCP", TargetPort: object.Text("http")}}}})
+	slice := &discoveryv1.EndpointSlice{Metadata: meta("web-x"), AddressType: discovery.AddressIPv4, Ports: []*discoveryv1.EndpointPort{{Name: proto.String("http"), Port: proto.Int32(8080)}},
 		Endpoints: []*discoveryv1.Endpoint{{Addresses: []string{"10.244.1.5"}}, {Addresses: []string{"10.244.2.6"}, Conditions: &discoveryv1.EndpointConditions{Ready: proto.Bool(false)}}}}
-	slice.Metadata.Labels = map[string]string{kind.LabelServiceName: "web"}
+	slice.Metadata.Labels = map[string]string{discovery.LabelServiceName: "web"}
 	clienttest.Seed(c.Server, slice)
 	clienttest.Seed(c.Server, &corev1.ConfigMap{Metadata: meta("settings"), Data: map[string]string{"mode": "fast", "file": "a\nb\n"}})
-	clienttest.Seed(c.Server, &corev1.Secret{Metadata: meta("db"), Type: kind.SecretOpaque, Data: map[string][]byte{"password": []byte("s3cret")}})
+	clienttest.Seed(c.Server, &corev1.Secret{Metadata: meta("db"), Type: core.SecretOpaque, Data: map[string][]byte{"password": []byte("s3cret")}})
 
 	for _, what := range []string{"pod/web-1", "deployment/web", "node/node-1", "service/web", "rs/web-1", "cm/settings", "secret/db", "endpointslice/web-x"} {
 		t.Run(what, func(t *testing.T) {
@@ -397,7 +401,7 @@ func TestDescribe(t *testing.T) {
 	for want, refuse := range map[string]error{
 		"Alive: +yes, lease current\n":                          nil,
 		"Alive: +unknown, lease not readable: no right to it\n": apierr.New(codes.PermissionDenied, apierr.ReasonForbidden, "no right to it"),
-		"Alive: +no, lease expired\n":                           apierr.NotFound(kind.Of(&coordinationv1.Lease{}), "node-1"),
+		"Alive: +no, lease expired\n":                           apierr.NotFound(kinds.Of(&coordinationv1.Lease{}), "node-1"),
 	} {
 		c.Intercept(func(_ string, req proto.Message) error {
 			if get, ok := req.(*apiv1.GetRequest); ok && get.GetObject().GetKind() == "Lease" {
@@ -542,7 +546,7 @@ func TestRollout(t *testing.T) {
 	c.run(t, "rollout", "status", "deployment/web", "--timeout=1s").want(t, exit.Timeout, "Waiting for deployment spec update to be observed...\n", "timed out")
 	stuck := webDeployment()
 	stuck.Metadata.Name = "stuck"
-	stuck.Status.Conditions[0] = &appsv1.DeploymentCondition{Type: kind.DeploymentProgressing, Status: kind.ConditionFalse, Reason: "ProgressDeadlineExceeded"}
+	stuck.Status.Conditions[0] = &appsv1.DeploymentCondition{Type: apps.DeploymentProgressing, Status: object.ConditionFalse, Reason: "ProgressDeadlineExceeded"}
 	clienttest.Seed(c.Server, stuck)
 	c.run(t, "rollout", "status", "deployment/stuck").want(t, exit.Failed, "", "exceeded its progress deadline")
 	// A rollout that hangs tells what its newest pod waits for.
@@ -552,10 +556,10 @@ func TestRollout(t *testing.T) {
 	set.Metadata.Name, set.Metadata.Uid = "pulling-2", "uid-pulling-2"
 	healthy, hangs := webPod("pulling-2-a", "node-1"), webPod("pulling-2-b", "node-1")
 	for _, p := range []*corev1.Pod{healthy, hangs} {
-		p.Metadata.OwnerReferences = []*metav1.OwnerReference{kind.NewControllerRef(set)}
+		p.Metadata.OwnerReferences = []*metav1.OwnerReference{kinds.NewControllerRef(set)}
 		p.Metadata.Labels = set.GetSpec().GetSelector().GetMatchLabels()
 	}
-	hangs.Status.Conditions[0].Status = kind.ConditionFalse
+	hangs.Status.Conditions[0].Status = object.ConditionFalse
 	hangs.Status.ContainerStatuses[0].Ready = false
 	hangs.Status.ContainerStatuses[0].LastState = nil
 	hangs.Status.ContainerStatuses[0].State = &corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: `back-off pulling image "none:1"`}}
@@ -572,7 +576,7 @@ func TestRollout(t *testing.T) {
 		"pod/pulling-2-b is ImagePullBackOff on node node-1.\n  container echo is waiting: ImagePullBackOff: back-off pulling image \"none:1\"\n", "explaining pod/pulling-2-b, which is not ready")
 	refused := webDeployment()
 	refused.Metadata.Name, refused.Status = "refused", &appsv1.DeploymentStatus{ObservedGeneration: 2, Conditions: []*appsv1.DeploymentCondition{
-		{Type: kind.DeploymentReplicaFailure, Status: kind.ConditionTrue, Reason: "FailedCreate", Message: "no service account"}}}
+		{Type: apps.DeploymentReplicaFailure, Status: object.ConditionTrue, Reason: "FailedCreate", Message: "no service account"}}}
 	refused.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "refused"}}
 	clienttest.Seed(c.Server, refused)
 	c.run(t, "rollout", "status", "deployment/refused", "--watch=false").want(t, exit.OK,
@@ -710,7 +714,7 @@ func TestImageLoad(t *testing.T) {
 func TestWhy(t *testing.T) {
 	c := startCluster(t)
 	crashing := webPod("crashing", "node-1")
-	crashing.Status.Conditions[0].Status = kind.ConditionFalse
+	crashing.Status.Conditions[0].Status = object.ConditionFalse
 	crashing.Status.ContainerStatuses[0].State = &corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff", Message: "back-off 20s"}}
 	clienttest.Seed(c.Server, webPod("waits", ""), crashing)
 	clienttest.Seed(c.Server, podEvent(crashing, "e1", "BackOff", "Back-off restarting failed container", time.Minute))
@@ -723,8 +727,8 @@ func TestWhy(t *testing.T) {
 	c.run(t, "why", "pod/crashing").golden(t, "why-crashing")
 	gated := webPod("gated", "node-1")
 	gated.Spec.ReadinessGates = []*corev1.PodReadinessGate{{ConditionType: "example.com/lb"}, {ConditionType: "example.com/dns"}, {ConditionType: "example.com/ok"}}
-	gated.Status.Conditions = []*corev1.PodCondition{{Type: kind.PodReady, Status: kind.ConditionFalse, Reason: "ReadinessGatesNotReady"},
-		{Type: "example.com/dns", Status: kind.ConditionFalse, Reason: "NoRecord", Message: "not there yet"}, {Type: "example.com/ok", Status: kind.ConditionTrue}}
+	gated.Status.Conditions = []*corev1.PodCondition{{Type: core.PodReady, Status: object.ConditionFalse, Reason: "ReadinessGatesNotReady"},
+		{Type: "example.com/dns", Status: object.ConditionFalse, Reason: "NoRecord", Message: "not there yet"}, {Type: "example.com/ok", Status: object.ConditionTrue}}
 	clienttest.Seed(c.Server, gated)
 	c.verdict.Nodes = nil
 	c.run(t, "why", "gated").want(t, exit.OK, "pod/gated is Running on node node-1.\n"+
@@ -831,7 +835,7 @@ func TestExplain(t *testing.T) {
 	}
 	c.run(t, "explain", "pod.spec.containers.imag").want(t, exit.Usage, "", `did you mean "image"?`)
 	c.run(t, "explain", "pod.metadata.name.x").want(t, exit.Usage, "", "has no fields")
-	for _, k := range kind.All() {
+	for _, k := range kinds.All() {
 		if r := c.run(t, "explain", k.Plural, "--recursive"); r.code != exit.OK || len(r.out) < 100 {
 			t.Errorf("explain %s: code %d, %d bytes", k.Plural, r.code, len(r.out))
 		}

@@ -27,7 +27,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client/clienttest"
 	"github.com/xebec-project/xebec/internal/codec"
 	"github.com/xebec-project/xebec/internal/edge"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
@@ -85,7 +85,7 @@ type apiOnly struct {
 }
 
 func (a apiOnly) Apply(ctx context.Context, req *apiv1.ApplyRequest) (*apiv1.ApplyResponse, error) {
-	k, ok := kind.OfTypeURL(req.GetObject().GetTypeUrl())
+	k, ok := kinds.OfTypeURL(req.GetObject().GetTypeUrl())
 	if !ok {
 		return nil, apierr.BadRequest("unknown type")
 	}
@@ -209,7 +209,7 @@ func (a apiOnly) Transact(ctx context.Context, req *apiv1.TransactRequest) (*api
 		if apply == nil {
 			continue
 		}
-		k, _ := kind.OfTypeURL(apply.GetObject().GetTypeUrl())
+		k, _ := kinds.OfTypeURL(apply.GetObject().GetTypeUrl())
 		obj := k.New()
 		if err := apply.GetObject().UnmarshalTo(obj); err != nil {
 			return nil, err

@@ -27,7 +27,8 @@ import (
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/cliconfig"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/scheme"
 )
 
 // hostile is what an object may hold: colours, a window title, an erased line, in 7 and in 8 bits,
@@ -76,21 +77,21 @@ func newMessage(md protoreflect.MessageDescriptor) (protoreflect.Message, error)
 }
 
 // kindIn returns the kind that a request is about, or pods.
-func kindIn(request protoreflect.Message) *kind.Kind {
-	var k *kind.Kind
+func kindIn(request protoreflect.Message) *scheme.Kind {
+	var k *scheme.Kind
 	var visit func(protoreflect.Message)
 	visit = func(m protoreflect.Message) {
 		m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 			switch {
 			case fd.Name() == "kind" && fd.Kind() == protoreflect.StringKind:
-				for _, each := range kind.All() {
+				for _, each := range kinds.All() {
 					if each.Name == v.String() {
 						k = each
 					}
 				}
 			case fd.Kind() == protoreflect.MessageKind && !fd.IsList() && !fd.IsMap():
 				if a, ok := v.Message().Interface().(*anypb.Any); ok {
-					k, _ = kind.OfTypeURL(a.GetTypeUrl())
+					k, _ = kinds.OfTypeURL(a.GetTypeUrl())
 				} else {
 					visit(v.Message())
 				}
@@ -99,14 +100,14 @@ func kindIn(request protoreflect.Message) *kind.Kind {
 		})
 	}
 	if visit(request); k == nil {
-		k, _ = kind.ByName("pods")
+		k, _ = kinds.ByName("pods")
 	}
 	return k
 }
 
 // poison sets every field of a message, texts to hostile ones, and objects to those of a kind. Of
 // alternatives the last is taken, bytes are left out: those are for programs.
-func poison(m protoreflect.Message, k *kind.Kind) {
+func poison(m protoreflect.Message, k *scheme.Kind) {
 	switch known := m.Interface().(type) {
 	case *timestamppb.Timestamp:
 		proto.Merge(known, ago(time.Minute))
@@ -257,7 +258,7 @@ func commandLines(t *testing.T) map[string][][]string {
 		"explain":                nil,
 		"api-resources":          nil,
 	}
-	for _, k := range kind.All() {
+	for _, k := range kinds.All() {
 		lines["get"] = append(lines["get"], []string{k.Plural, "-A", "-o", "wide", "--show-labels", "-L", "a"})
 		lines["describe"] = append(lines["describe"], []string{k.Plural, "a"})
 	}

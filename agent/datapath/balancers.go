@@ -8,7 +8,7 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -79,7 +79,7 @@ func NewAnnouncers(nodes iter.Seq[*corev1.Node]) *Announcers {
 		if _, excluded := n.GetMetadata().GetLabels()[excludeLabel]; excluded {
 			continue
 		}
-		ready := kind.NodeCondition(n, kind.NodeReady).GetStatus() == "True"
+		ready := core.NodeCondition(n, core.NodeReady).GetStatus() == "True"
 		for _, c := range []struct {
 			to  *candidates
 			may bool
@@ -106,7 +106,7 @@ func NewAnnouncers(nodes iter.Seq[*corev1.Node]) *Announcers {
 // hasIPv6 reports whether a node has an IPv6 address on the wire.
 func hasIPv6(n *corev1.Node) bool {
 	return slices.ContainsFunc(n.GetStatus().GetAddresses(), func(a *corev1.NodeAddress) bool {
-		return a.GetType() == kind.NodeInternalIP && kind.FamilyOf(a.GetAddress()) == kind.FamilyIPv6
+		return a.GetType() == core.NodeInternalIP && core.FamilyOf(a.GetAddress()) == core.FamilyIPv6
 	})
 }
 
@@ -134,7 +134,7 @@ func (t *Table) SetAnnouncers(nodes *Announcers) {
 func (t *Table) balance(k key, svc *corev1.Service) {
 	b := &t.balancers
 	spec := svc.GetSpec()
-	if spec.GetType() != kind.ServiceLoadBalancer {
+	if spec.GetType() != core.ServiceLoadBalancer {
 		if _, was := b.known[k]; was {
 			delete(b.known, k)
 			b.changed = true
@@ -145,7 +145,7 @@ func (t *Table) balance(k key, svc *corev1.Service) {
 	if b.class != "" && (spec.LoadBalancerClass == nil || spec.GetLoadBalancerClass() == b.class) {
 		now.addrs = ingressIPs(svc)
 	}
-	if kind.NeedsHealthCheckNodePort(svc) {
+	if core.NeedsHealthCheckNodePort(svc) {
 		four, six := t.readyEndpoints(k, spec.GetPublishNotReadyAddresses())
 		now.nodes = &byFamily{slices.Sorted(maps.Keys(four)), slices.Sorted(maps.Keys(six))}
 		// A pod of both families is one endpoint.

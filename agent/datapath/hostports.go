@@ -3,7 +3,7 @@ package datapath
 import (
 	"net/netip"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -62,7 +62,7 @@ func (t *Table) computeHostPorts(k key) []*Service {
 		return nil
 	}
 	var out []*Service
-	for _, ip := range parse(kind.PodAddresses(pod)) {
+	for _, ip := range parse(core.PodAddresses(pod)) {
 		for p := range hostPorts(pod) {
 			protocol, ok := protocolOf(p)
 			if !ok || p.GetHostPort() < 0 || p.GetHostPort() >= 1<<16 || p.GetContainerPort() <= 0 || p.GetContainerPort() >= 1<<16 {

@@ -19,7 +19,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/kinds/discovery"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
 	endpointsv1 "github.com/xebec-project/xebec/proto/xebec/endpoints/v1"
@@ -254,7 +255,7 @@ func ended(pod *corev1.Pod) bool {
 func selects(s *corev1.Service, pod *corev1.Pod) bool {
 	spec := s.GetSpec()
 	if s.GetMetadata().GetNamespace() != pod.GetMetadata().GetNamespace() || len(spec.GetSelector()) == 0 ||
-		spec.GetType() == kind.ServiceExternalName {
+		spec.GetType() == core.ServiceExternalName {
 		return false
 	}
 	for k, v := range spec.GetSelector() {
@@ -262,9 +263,9 @@ func selects(s *corev1.Service, pod *corev1.Pod) bool {
 			return false
 		}
 	}
-	return len(spec.GetIpFamilies()) == 0 || slices.Contains(spec.GetIpFamilies(), kind.AddressTypeOf(pod.GetStatus().GetPodIp())) ||
+	return len(spec.GetIpFamilies()) == 0 || slices.Contains(spec.GetIpFamilies(), discovery.AddressTypeOf(pod.GetStatus().GetPodIp())) ||
 		slices.ContainsFunc(pod.GetStatus().GetPodIps(), func(ip *corev1.PodIP) bool {
-			return slices.Contains(spec.GetIpFamilies(), kind.AddressTypeOf(ip.GetIp()))
+			return slices.Contains(spec.GetIpFamilies(), discovery.AddressTypeOf(ip.GetIp()))
 		})
 }
 
@@ -272,8 +273,8 @@ func selects(s *corev1.Service, pod *corev1.Pod) bool {
 // key of other slices.
 func serviceOf(s *discoveryv1.EndpointSlice) client.Key {
 	m := s.GetMetadata()
-	if !kind.IsServiceSlice(s) {
+	if !discovery.IsServiceSlice(s) {
 		return client.Key{}
 	}
-	return client.Key{Namespace: m.GetNamespace(), Name: m.GetLabels()[kind.LabelServiceName]}
+	return client.Key{Namespace: m.GetNamespace(), Name: m.GetLabels()[discovery.LabelServiceName]}
 }

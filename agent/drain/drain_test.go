@@ -9,7 +9,8 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/kinds/discovery"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
 	endpointsv1 "github.com/xebec-project/xebec/proto/xebec/endpoints/v1"
@@ -27,7 +28,7 @@ func (s synced[T]) WaitForSync(context.Context) error { return nil }
 func leavingPod() *corev1.Pod {
 	return &corev1.Pod{
 		Metadata: &metav1.ObjectMeta{Namespace: "default", Name: "web-1", Uid: "u1", Labels: map[string]string{"app": "web"}},
-		Spec:     &corev1.PodSpec{}, Status: &corev1.PodStatus{PodIp: "10.0.0.9", Phase: kind.PodRunning},
+		Spec:     &corev1.PodSpec{}, Status: &corev1.PodStatus{PodIp: "10.0.0.9", Phase: core.PodRunning},
 	}
 }
 
@@ -42,7 +43,7 @@ func sliceOf(revision string, terminating bool) *discoveryv1.EndpointSlice {
 	return &discoveryv1.EndpointSlice{
 		Metadata: &metav1.ObjectMeta{
 			Namespace: "default", Name: "web-x", ResourceVersion: revision,
-			Labels: map[string]string{kind.LabelServiceName: "web", kind.LabelEndpointSliceManagedBy: kind.EndpointSliceController},
+			Labels: map[string]string{discovery.LabelServiceName: "web", discovery.LabelEndpointSliceManagedBy: discovery.EndpointSliceController},
 		},
 		Endpoints: []*discoveryv1.Endpoint{{
 			Conditions: &discoveryv1.EndpointConditions{Terminating: &terminating}, TargetRef: &corev1.ObjectReference{Uid: "u1"},

@@ -7,7 +7,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/resource"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -49,7 +49,7 @@ func sign(over int64) int {
 
 // requested is what a pod asks for of a resource.
 func requested(spec *corev1.PodSpec, name string) int64 {
-	all, err := kind.PodRequests(spec)
+	all, err := core.PodRequests(spec)
 	if err != nil {
 		return 0
 	}

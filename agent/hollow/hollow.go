@@ -22,8 +22,9 @@ import (
 	"github.com/xebec-project/xebec/agent/registration"
 	"github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/metrics"
+	"github.com/xebec-project/xebec/internal/object"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
@@ -144,12 +145,12 @@ type ownNode struct{ *node }
 const doubtDelay = time.Second
 
 func (o *ownNode) changed(b []byte) error {
-	object := &corev1.Node{}
-	if err := unmarshal(b, object); err != nil {
+	node := &corev1.Node{}
+	if err := unmarshal(b, node); err != nil {
 		return err
 	}
 	var ranges []netip.Prefix
-	for _, text := range object.GetSpec().GetPodCidrs() {
+	for _, text := range node.GetSpec().GetPodCidrs() {
 		r, err := netip.ParsePrefix(text)
 		if err != nil {
 			return fmt.Errorf("pod range of node %s: %w", o.name, err)
@@ -159,7 +160,7 @@ func (o *ownNode) changed(b []byte) error {
 	o.mu.Lock()
 	o.ranges = ranges
 	o.mu.Unlock()
-	if ready := kind.NodeCondition(object, kind.NodeReady); ready != nil && ready.GetStatus() != kind.ConditionTrue {
+	if ready := core.NodeCondition(node, core.NodeReady); ready != nil && ready.GetStatus() != object.ConditionTrue {
 		time.AfterFunc(doubtDelay+rand.N(doubtDelay), o.nudge)
 	}
 	return nil

@@ -19,7 +19,7 @@ import (
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -55,7 +55,7 @@ func TestSimulatedNodes(t *testing.T) {
 		leases, _, err2 := client.List[*coordinationv1.Lease](t.Context(), c, client.ListOptions{Namespace: "kube-node-lease"})
 		ready := 0
 		for _, n := range nodes {
-			if kind.NodeCondition(n, kind.NodeReady).GetStatus() == "True" {
+			if core.NodeCondition(n, core.NodeReady).GetStatus() == "True" {
 				ready++
 			}
 		}
@@ -70,7 +70,7 @@ func TestSimulatedNodes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		hosts[kind.NodeAddress(node, kind.NodeInternalIP)] = true
+		hosts[core.NodeAddress(node, core.NodeInternalIP)] = true
 		_, err = client.Create(t.Context(), c, &corev1.Pod{
 			Metadata: &metav1.ObjectMeta{Name: fmt.Sprintf("p%d", i), Namespace: "default"},
 			Spec: &corev1.PodSpec{
@@ -102,7 +102,7 @@ func TestSimulatedNodes(t *testing.T) {
 			return false
 		}
 		for _, p := range pods {
-			if !kind.IsPodReady(p) {
+			if !core.IsPodReady(p) {
 				return false
 			}
 		}
@@ -134,13 +134,13 @@ func TestSimulatedNodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kind.NodeCondition(silent, kind.NodeReady).Status = "Unknown"
+	core.NodeCondition(silent, core.NodeReady).Status = "Unknown"
 	clienttest.Seed(api, silent)
 	clienttest.Remove(api, &corev1.Node{Metadata: &metav1.ObjectMeta{Name: "hollow-4"}})
 	eventually("both are ready again", func() bool {
 		for _, name := range []string{"hollow-3", "hollow-4"} {
 			n, err := client.Get[*corev1.Node](t.Context(), c, "", name)
-			if err != nil || kind.NodeCondition(n, kind.NodeReady).GetStatus() != "True" {
+			if err != nil || core.NodeCondition(n, core.NodeReady).GetStatus() != "True" {
 				return false
 			}
 		}

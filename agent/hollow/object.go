@@ -12,7 +12,8 @@ import (
 	"github.com/xebec-project/xebec/agent/registration"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/object"
 	"github.com/xebec-project/xebec/internal/version"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -21,7 +22,7 @@ import (
 func (n *node) metadata() *metav1.ObjectMeta {
 	return &metav1.ObjectMeta{
 		Name:   n.name,
-		Labels: map[string]string{"kubernetes.io/hostname": n.name, "kubernetes.io/os": "linux", kind.LabelHollow: "true"},
+		Labels: map[string]string{"kubernetes.io/hostname": n.name, "kubernetes.io/os": "linux", core.LabelHollow: "true"},
 	}
 }
 
@@ -35,12 +36,12 @@ func (n *node) status(_ context.Context, stored *corev1.NodeStatus, now time.Tim
 		"cpu": {String_: "64"}, "memory": {String_: "256Gi"}, "ephemeral-storage": {String_: "1Ti"}, "pods": {String_: fmt.Sprint(n.cfg.MaxPods)},
 	}
 	st.Capacity, st.Allocatable = room, room
-	st.Addresses = []*corev1.NodeAddress{{Type: kind.NodeInternalIP, Address: n.address.String()}, {Type: "Hostname", Address: n.name}}
+	st.Addresses = []*corev1.NodeAddress{{Type: core.NodeInternalIP, Address: n.address.String()}, {Type: "Hostname", Address: n.name}}
 	st.NodeInfo = &corev1.NodeSystemInfo{
 		KubeletVersion: version.Version(), OperatingSystem: "linux", OsImage: "hollow", ContainerRuntimeVersion: "hollow://0",
 	}
 	for _, c := range []*corev1.NodeCondition{
-		{Type: kind.NodeReady, Status: kind.ConditionTrue, Reason: "KubeletReady"},
+		{Type: core.NodeReady, Status: object.ConditionTrue, Reason: "KubeletReady"},
 		{Type: "MemoryPressure", Status: "False", Reason: "KubeletHasSufficientMemory", Message: "kubelet has sufficient memory available"},
 		{Type: "DiskPressure", Status: "False", Reason: "KubeletHasNoDiskPressure", Message: "kubelet has no disk pressure"},
 		{Type: "PIDPressure", Status: "False", Reason: "KubeletHasSufficientPID", Message: "kubelet has sufficient PID available"},
@@ -55,7 +56,7 @@ func settled(pod *corev1.Pod) bool {
 	if pod.GetMetadata().GetDeletionTimestamp() != nil {
 		return false
 	}
-	return pod.GetStatus().GetPhase() != "" && pod.GetStatus().GetPhase() != kind.PodPending
+	return pod.GetStatus().GetPhase() != "" && pod.GetStatus().GetPhase() != core.PodPending
 }
 
 // settle makes a pod run, or go when it is being deleted.
@@ -85,7 +86,7 @@ func (n *node) settle(ctx context.Context, pod *corev1.Pod) error {
 func runningStatus(pod *corev1.Pod, own []netip.Addr, host netip.Addr, at time.Time) *corev1.PodStatus {
 	now := timestamppb.New(at.Truncate(time.Second))
 	st := &corev1.PodStatus{
-		Phase: kind.PodRunning, StartTime: now, QosClass: kind.PodQOS(pod.GetSpec()), HostIp: host.String(), PodIp: own[0].String(),
+		Phase: core.PodRunning, StartTime: now, QosClass: core.PodQOS(pod.GetSpec()), HostIp: host.String(), PodIp: own[0].String(),
 		HostIps: []*corev1.HostIP{{Ip: host.String()}}, ObservedGeneration: pod.GetMetadata().GetGeneration(),
 	}
 	for _, addr := range own {

@@ -9,14 +9,14 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/metrics"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
 // watch passes the events of a kind to a sink until ctx ends. An informer's store, once for each of
 // thousands of nodes, would be most of the process's memory.
-func watch[T kind.Object](ctx context.Context, group *errgroup.Group, n *node, fields string, s client.Sink) {
+func watch[T scheme.Object](ctx context.Context, group *errgroup.Group, n *node, fields string, s client.Sink) {
 	reflector := client.NewReflector[T](n.client, client.WatchOptions{FieldSelector: fields})
 	reflector.OnError = func(err error) {
 		n.log.Debug("Watch ended, resuming", zap.String(metrics.KeyWatch, reflector.Kind.Plural), zap.Error(err))

@@ -18,7 +18,7 @@ import (
 	"github.com/xebec-project/xebec/agent/pods"
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -101,7 +101,7 @@ func interactive(once, tty bool) func(*corev1.Pod) {
 func TestAttachShell(t *testing.T) {
 	n := start(t)
 	uid := n.create(pod("shell", "exec sh -i", interactive(false, true)))
-	n.until(uid, "it runs", kind.IsPodReady)
+	n.until(uid, "it runs", core.IsPodReady)
 	first := n.attach("shell", "", true)
 	io.WriteString(first.in, "X=kept; echo got-$((40+2))\n")
 	first.says(t, "got-42")
@@ -139,7 +139,7 @@ func TestAttachShell(t *testing.T) {
 	if third.code != 7 || third.failed != nil {
 		t.Errorf("the shell ended with %d, %v", third.code, third.failed)
 	}
-	p := n.until(uid, "the shell comes again", func(p *corev1.Pod) bool { return status(p).GetRestartCount() == 1 && kind.IsPodReady(p) })
+	p := n.until(uid, "the shell comes again", func(p *corev1.Pod) bool { return status(p).GetRestartCount() == 1 && core.IsPodReady(p) })
 	if log := n.log(p, true); !strings.Contains(log, "got-42") || !strings.Contains(log, "again-kept") {
 		t.Errorf("its log is %q", log)
 	}
@@ -184,7 +184,7 @@ func killKeepers(t *testing.T, dir string) {
 func TestAttachOnce(t *testing.T) {
 	n := start(t)
 	uid := n.create(pod("sum", "echo early; echo aside >&2; wc -c; echo done", interactive(true, false), func(p *corev1.Pod) { p.Spec.RestartPolicy = "Never" }))
-	n.until(uid, "it runs", kind.IsPodReady)
+	n.until(uid, "it runs", core.IsPodReady)
 	containerdtest.Eventually(t, 60*time.Second, "it has spoken", func() bool { return strings.Contains(n.log(n.cluster.get(uid), false), "early") })
 	a := n.attach("sum", "", true)
 	io.WriteString(a.in, strings.Repeat("0123456789", 20_000))
@@ -210,7 +210,7 @@ func TestAttachOnce(t *testing.T) {
 func TestAttachToOutput(t *testing.T) {
 	n := start(t)
 	uid := n.create(pod("plain", "echo before; until test -e /dev/shm/go; do sleep 0.02; done; echo out; echo err >&2; exit 4"))
-	n.until(uid, "it runs", kind.IsPodReady)
+	n.until(uid, "it runs", core.IsPodReady)
 	containerdtest.Eventually(t, 60*time.Second, "it has spoken", func() bool { return strings.Contains(n.log(n.cluster.get(uid), false), "before") })
 	refused := n.attach("plain", "", true)
 	if <-refused.over; !errors.Is(refused.failed, pods.ErrNoStdin) {
@@ -248,7 +248,7 @@ func TestAttachAtTheEnd(t *testing.T) {
 			case err == nil || ctx.Err() != nil || out.Len() > 0:
 				t.Fatalf("%s: ended with %d, %v after %q; its log: %q", name, code, err, &out, n.log(n.cluster.get(uid), false))
 			}
-			return kind.IsPodFinished(n.cluster.get(uid))
+			return core.IsPodFinished(n.cluster.get(uid))
 		})
 		n.delete(uid)
 		n.untilGone(uid)

@@ -9,7 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -50,7 +50,7 @@ func TestBackupRestored(t *testing.T) {
 	}
 	create := func(name, script string) (uid string) {
 		uid = n.create(pod(name, script))
-		n.until(uid, name+" runs", kind.IsPodReady)
+		n.until(uid, name+" runs", core.IsPodReady)
 		return uid
 	}
 
@@ -60,7 +60,7 @@ func TestBackupRestored(t *testing.T) {
 	for _, p := range []*corev1.Pod{fresh, silent} {
 		n.create(p)
 		keep(p.Metadata.Uid)
-		n.until(p.Metadata.Uid, "it runs", kind.IsPodReady)
+		n.until(p.Metadata.Uid, "it runs", core.IsPodReady)
 	}
 	kept := create("kept", "sleep 3600")
 	keep(kept)
@@ -82,7 +82,7 @@ func TestBackupRestored(t *testing.T) {
 	n.create(bound)
 
 	for _, uid := range []string{fresh.Metadata.Uid, silent.Metadata.Uid, kept} {
-		n.until(uid, "its status is written again", kind.IsPodReady)
+		n.until(uid, "its status is written again", core.IsPodReady)
 		if now := pid(uid); now != before[uid] {
 			t.Errorf("pod %s was started again", n.cluster.get(uid).Metadata.Name)
 		}
@@ -92,7 +92,7 @@ func TestBackupRestored(t *testing.T) {
 		return err == nil && len(list) == 1 && list[0].Pid != 0 && list[0].Pid != before[unbound]
 	})
 	// Its container got the stop signal and may be killed, and restarts then; the pod stays.
-	n.until(doomed, "the pod that is not to be deleted runs", kind.IsPodReady)
+	n.until(doomed, "the pod that is not to be deleted runs", core.IsPodReady)
 	n.delete(doomed)
 	n.untilGone(doomed)
 }

@@ -24,7 +24,7 @@ import (
 	"github.com/xebec-project/xebec/agent/probe"
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/internal/failpoint"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -89,7 +89,7 @@ func (w *worker) view(pod *corev1.Pod, c *container) status.Container {
 	if c.rec.Exit != nil && !c.running {
 		phase := pod.GetStatus().GetPhase()
 		again := restarts(pod, c) || w.renewal != nil && !c.ephemeral
-		v.Over = !again || phase == kind.PodSucceeded || phase == kind.PodFailed || pod.GetMetadata().GetDeletionTimestamp() != nil
+		v.Over = !again || phase == core.PodSucceeded || phase == core.PodFailed || pod.GetMetadata().GetDeletionTimestamp() != nil
 	}
 	return v
 }
@@ -108,7 +108,7 @@ func restarts(pod *corev1.Pod, c *container) bool {
 	if c.init && !resources.IsSidecar(c.spec) && c.rec.Exit.Code == 0 {
 		return false
 	}
-	if kind.RestartRule(c.spec, c.rec.Exit.Code) != nil {
+	if core.RestartRule(c.spec, c.rec.Exit.Code) != nil {
 		// By a rule it is restarted, alone or with all others.
 		return true
 	}

@@ -9,7 +9,7 @@ import (
 
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -20,7 +20,7 @@ func TestDeadlineLeavesNothing(t *testing.T) {
 	uid := n.create(pod("brief", "trap 'exit 0' TERM; sleep 3600 & wait", func(p *corev1.Pod) {
 		p.Spec.ActiveDeadlineSeconds, p.Spec.TerminationGracePeriodSeconds = proto.Int64(3600), proto.Int64(0)
 	}))
-	n.until(uid, "it runs", kind.IsPodReady)
+	n.until(uid, "it runs", core.IsPodReady)
 	n.delete(uid)
 	n.untilGone(uid)
 	containerdtest.Eventually(t, 60*time.Second, "nothing refers to the pod", func() bool {

@@ -8,14 +8,14 @@ import (
 	"github.com/xebec-project/xebec/agent/pods/objects"
 	"github.com/xebec-project/xebec/agent/pods/status"
 	"github.com/xebec-project/xebec/agent/runtime"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
 // adoptEphemeral adds the pod's ephemeral containers to the list. They start whatever the others
 // do, once, and count for nothing: not for the pod's phase, not for whether it is ready.
 func (w *worker) adoptEphemeral(pod *corev1.Pod) {
-	for i, spec := range kind.EphemeralContainers(pod.GetSpec()) {
+	for i, spec := range core.EphemeralContainers(pod.GetSpec()) {
 		if w.container(spec.GetName()) != nil {
 			// It never changes.
 			continue

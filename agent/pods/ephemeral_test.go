@@ -6,7 +6,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -15,7 +15,7 @@ func (n *node) debug(uid, target string, c *corev1.Container) {
 	n.cluster.mu.Lock()
 	defer n.cluster.mu.Unlock()
 	p := proto.CloneOf(n.cluster.pods[uid])
-	p.Spec.EphemeralContainers = append(p.Spec.EphemeralContainers, kind.NewEphemeralContainer(c, target))
+	p.Spec.EphemeralContainers = append(p.Spec.EphemeralContainers, core.NewEphemeralContainer(c, target))
 	n.cluster.put(p)
 }
 
@@ -35,7 +35,7 @@ func TestEphemeralContainers(t *testing.T) {
 	uid := n.create(pod("web", "exec sleep 1111", func(p *corev1.Pod) {
 		p.Spec.Containers = append(p.Spec.Containers, container("other", "exec sleep 2222"))
 	}))
-	before := n.until(uid, "it runs", kind.IsPodReady)
+	before := n.until(uid, "it runs", core.IsPodReady)
 	running := func(name string) func(*corev1.Pod) bool {
 		return func(p *corev1.Pod) bool { return ephemeralStatus(p, name).GetState().GetRunning() != nil }
 	}
@@ -61,7 +61,7 @@ func TestEphemeralContainers(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := n.until(uid, "it ends with its target, which comes again", func(p *corev1.Pod) bool {
-		return ephemeralStatus(p, "look").GetState().GetTerminated() != nil && status(p).GetRestartCount() == 1 && kind.IsPodReady(p)
+		return ephemeralStatus(p, "look").GetState().GetTerminated() != nil && status(p).GetRestartCount() == 1 && core.IsPodReady(p)
 	})
 	if s := ephemeralStatus(p, "look"); s.GetRestartCount() != 0 || s.GetReady() || p.Status.Phase != "Running" {
 		t.Errorf("phase %s, ephemeral container %v", p.Status.Phase, s)
@@ -75,7 +75,7 @@ func TestEphemeralContainers(t *testing.T) {
 	p = n.until(uid, "the exit is reported", func(p *corev1.Pod) bool {
 		return ephemeralStatus(p, "brief").GetState().GetTerminated().GetExitCode() == 3
 	})
-	if !kind.IsPodReady(p) || p.Status.Phase != "Running" {
+	if !core.IsPodReady(p) || p.Status.Phase != "Running" {
 		t.Errorf("after an ephemeral container's failure the pod is %v", p.Status)
 	}
 	n.delete(uid)

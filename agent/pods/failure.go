@@ -10,7 +10,7 @@ import (
 	"github.com/xebec-project/xebec/agent/pods/mounts"
 	"github.com/xebec-project/xebec/agent/pods/objects"
 	"github.com/xebec-project/xebec/agent/pods/status"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -72,7 +72,7 @@ func (w *worker) reportFailure(err error) {
 		reason = eventFailedSync
 	}
 	w.cfg.Recorder.Event(pod, "Warning", reason, err.Error())
-	if phase := pod.GetStatus().GetPhase(); leaving || !w.observed && phase != kind.PodPending && phase != "" {
+	if phase := pod.GetStatus().GetPhase(); leaving || !w.observed && phase != core.PodPending && phase != "" {
 		return
 	}
 	w.adoptSpec(pod)

@@ -11,7 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -74,16 +74,16 @@ func TestWaitsAreReported(t *testing.T) {
 	cut := n.create(pod("cut", "sleep 3600"))
 	n.untilTold("cut", cut, "ContainerCreating", "connecting the pod: no address is left", "FailedCreatePodSandBox: connecting the pod: no address is left")
 	n.wires.setCut(nil)
-	n.until(cut, "it is connected", kind.IsPodReady)
+	n.until(cut, "it is connected", core.IsPodReady)
 
 	n.daemon.Kill()
 	waits := n.create(pod("waits", "sleep 3600"))
 	n.untilTold("waits", waits, "ContainerCreating", "containers", "FailedSync: ")
-	if p := n.cluster.get(cut); !kind.IsPodReady(p) {
+	if p := n.cluster.get(cut); !core.IsPodReady(p) {
 		t.Errorf("the running pod without containerd has the status %v", p.Status)
 	}
 	n.daemon.Run()
-	n.until(waits, "it runs", kind.IsPodReady)
+	n.until(waits, "it runs", core.IsPodReady)
 	for _, uid := range []string{cut, waits} {
 		n.delete(uid)
 		n.untilGone(uid)

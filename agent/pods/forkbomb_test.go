@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 )
 
 // TestForkBomb lets a container make processes without end: the pod's bound stops it, and others go
@@ -19,7 +19,7 @@ import (
 func TestForkBomb(t *testing.T) {
 	n := start(t, func(n *node) { n.processes = 64 })
 	other := n.create(pod("other", "sleep 3600"))
-	p := n.until(other, "it runs", kind.IsPodReady)
+	p := n.until(other, "it runs", core.IsPodReady)
 	uid := n.create(pod("bomb", "f() { sleep 3600 & f & }; while true; do f; done"))
 	pids := func(file string) (out []string) {
 		for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/pids"} {

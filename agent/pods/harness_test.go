@@ -24,7 +24,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	// The test program serves as log writer and reaper too.
 	_ "github.com/xebec-project/xebec/agent/companion"
 	"github.com/xebec-project/xebec/agent/eviction"
 	"github.com/xebec-project/xebec/agent/logs"
@@ -33,7 +32,7 @@ import (
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
 	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -77,7 +76,7 @@ func (c *cluster) UpdateStatus(_ context.Context, pod *corev1.Pod) (*corev1.Pod,
 	}
 	have, ok := c.pods[pod.Metadata.Uid]
 	if !ok {
-		return nil, apierr.NotFound(kind.Of(pod), pod.Metadata.Name)
+		return nil, apierr.NotFound(kinds.Of(pod), pod.Metadata.Name)
 	}
 	c.statuses++
 	next := proto.CloneOf(have)
@@ -121,7 +120,7 @@ func (c *cluster) ConfigMap(_ context.Context, namespace, name string) (*corev1.
 	if cm, ok := c.maps[namespace+"/"+name]; ok {
 		return cm, nil
 	}
-	return nil, apierr.NotFound(kind.Of(&corev1.ConfigMap{}), name)
+	return nil, apierr.NotFound(kinds.Of(&corev1.ConfigMap{}), name)
 }
 
 func (c *cluster) Secret(_ context.Context, namespace, name string) (*corev1.Secret, error) {
@@ -133,7 +132,7 @@ func (c *cluster) Secret(_ context.Context, namespace, name string) (*corev1.Sec
 	if s, ok := c.secrets[namespace+"/"+name]; ok {
 		return s, nil
 	}
-	return nil, apierr.NotFound(kind.Of(&corev1.Secret{}), name)
+	return nil, apierr.NotFound(kinds.Of(&corev1.Secret{}), name)
 }
 
 // Token makes tokens that are good for two seconds.

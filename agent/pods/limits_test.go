@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/xebec-project/xebec/agent/eviction"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/metrics/metricstest"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -50,7 +50,7 @@ func TestDiskLimits(t *testing.T) {
 		if p.Status.Reason != "Evicted" || p.Status.Message != want {
 			t.Errorf("%s: status is %v", p.Metadata.Name, p.Status)
 		}
-		if c := kind.PodCondition(p, "DisruptionTarget"); c.GetStatus() != "True" {
+		if c := core.PodCondition(p, "DisruptionTarget"); c.GetStatus() != "True" {
 			t.Errorf("%s: the condition is %v", p.Metadata.Name, c)
 		}
 	}
@@ -59,7 +59,7 @@ func TestDiskLimits(t *testing.T) {
 			t.Errorf("%v were counted as %s", got, why)
 		}
 	}
-	if p := n.until(modest, "it runs", kind.IsPodReady); status(p).GetRestartCount() != 0 {
+	if p := n.until(modest, "it runs", core.IsPodReady); status(p).GetRestartCount() != 0 {
 		t.Errorf("the pod within its limits is %v", p.Status)
 	}
 	for _, uid := range []string{modest, container1, whole, volume} {

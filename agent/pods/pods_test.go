@@ -14,7 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -50,7 +50,7 @@ func testRuns(n *node) {
 	// It writes when it handles the signal: the first process of a container does not get one that it
 	// has no handler for.
 	uid := n.create(pod("web", "trap 'echo bye; exit 0' TERM; echo hello; sleep 3600 & wait", func(p *corev1.Pod) { p.Spec.TerminationGracePeriodSeconds = proto.Int64(600) }))
-	p := n.until(uid, "the pod is ready", kind.IsPodReady)
+	p := n.until(uid, "the pod is ready", core.IsPodReady)
 	cs := status(p)
 	if p.Status.Phase != "Running" || p.Status.PodIp == "" || p.Status.HostIp != "127.0.0.1" || p.Status.QosClass != "BestEffort" ||
 		cs.ContainerId != "containerd://"+uid+"-main-0" || cs.Image != "docker.io/library/busybox:test" || !strings.HasPrefix(cs.ImageId, "sha256:") ||
@@ -58,8 +58,8 @@ func testRuns(n *node) {
 		n.Errorf("status is %v", p.Status)
 	}
 	for _, c := range []string{"PodScheduled", "PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"} {
-		if kind.PodCondition(p, c).GetStatus() != "True" {
-			n.Errorf("condition %s is %v", c, kind.PodCondition(p, c))
+		if core.PodCondition(p, c).GetStatus() != "True" {
+			n.Errorf("condition %s is %v", c, core.PodCondition(p, c))
 		}
 	}
 	n.until(uid, "the log is there", func(p *corev1.Pod) bool { return n.log(p, false) == "hello\n" })
@@ -92,7 +92,7 @@ func testCompletes(n *node) {
 	good := n.create(pod("good", "exit 0", policy("OnFailure")))
 	bad := n.create(pod("bad", "echo out of luck > /dev/termination-log; exit 4", policy("Never")))
 	p := n.until(good, "it succeeded", func(p *corev1.Pod) bool { return p.Status.Phase == "Succeeded" })
-	if status(p).GetState().GetTerminated().GetReason() != "Completed" || kind.IsPodReady(p) {
+	if status(p).GetState().GetTerminated().GetReason() != "Completed" || core.IsPodReady(p) {
 		n.Errorf("status is %v", p.Status)
 	}
 	p = n.until(bad, "it failed", func(p *corev1.Pod) bool { return p.Status.Phase == "Failed" })
@@ -117,7 +117,7 @@ func testMissingConfig(n *node) {
 	n.cluster.mu.Lock()
 	n.cluster.maps["default/settings"] = &corev1.ConfigMap{Data: map[string]string{"color": "blue"}}
 	n.cluster.mu.Unlock()
-	n.until(uid, "it runs once the config map is there", kind.IsPodReady)
+	n.until(uid, "it runs once the config map is there", core.IsPodReady)
 	n.until(uid, "it has the value", func(p *corev1.Pod) bool { return n.log(p, false) == "blue\n" })
 	n.delete(uid)
 	n.untilGone(uid)
@@ -144,7 +144,7 @@ func testMissingImage(n *node) {
 		n.Fatal(err)
 	}
 	n.set.ImagesChanged()
-	n.until(later, "it runs once the image is there", kind.IsPodReady)
+	n.until(later, "it runs once the image is there", core.IsPodReady)
 	for _, uid := range []string{never, invalid, later} {
 		n.delete(uid)
 		n.untilGone(uid)
@@ -171,16 +171,16 @@ func testReadiness(n *node) {
 	uid := n.create(pod("probed", "sleep 3600", func(p *corev1.Pod) {
 		p.Spec.Containers[0].ReadinessProbe = execProbe("test -e /dev/shm/ready")
 	}))
-	n.until(uid, "it runs and is not ready", func(p *corev1.Pod) bool { return p.Status.Phase == "Running" && !kind.IsPodReady(p) })
+	n.until(uid, "it runs and is not ready", func(p *corev1.Pod) bool { return p.Status.Phase == "Running" && !core.IsPodReady(p) })
 	file := filepath.Join(n.daemon.Dir, "pods", uid, "ns/shm/ready")
 	if err := os.WriteFile(file, nil, 0o644); err != nil {
 		n.Fatal(err)
 	}
-	n.until(uid, "it is ready", kind.IsPodReady)
+	n.until(uid, "it is ready", core.IsPodReady)
 	if err := os.Remove(file); err != nil {
 		n.Fatal(err)
 	}
-	p := n.until(uid, "it is no longer ready", func(p *corev1.Pod) bool { return !kind.IsPodReady(p) })
+	p := n.until(uid, "it is no longer ready", func(p *corev1.Pod) bool { return !core.IsPodReady(p) })
 	if status(p).GetRestartCount() != 0 {
 		n.Error("readiness restarted the container")
 	}
@@ -220,12 +220,12 @@ func testOOM(n *node) {
 
 func testIgnoresTerm(n *node) {
 	uid := n.create(pod("stubborn", "trap '' TERM; while true; do sleep 1; done"))
-	n.until(uid, "it runs", kind.IsPodReady)
+	n.until(uid, "it runs", core.IsPodReady)
 	began := time.Now()
 	n.delete(uid)
 	p := n.until(uid, "it gets the stop signal", func(p *corev1.Pod) bool { return n.stopping(p) })
-	if p.Status.Phase != "Running" || !kind.IsPodReady(p) {
-		n.Errorf("phase is %s, ready %v, while it still serves", p.Status.Phase, kind.IsPodReady(p))
+	if p.Status.Phase != "Running" || !core.IsPodReady(p) {
+		n.Errorf("phase is %s, ready %v, while it still serves", p.Status.Phase, core.IsPodReady(p))
 	}
 	n.untilGone(uid)
 	if took := time.Since(began); took < 1900*time.Millisecond {
@@ -243,7 +243,7 @@ func testHooks(n *node) {
 		}
 		c.Lifecycle = &corev1.Lifecycle{PostStart: script("echo started >> /data/order"), PreStop: script("echo stopping >> /data/order; sleep 0.2")}
 	}))
-	p := n.until(uid, "it runs", kind.IsPodReady)
+	p := n.until(uid, "it runs", core.IsPodReady)
 	in, err := n.set.Container("default", "hooked", "main", false, false)
 	if err != nil {
 		n.Fatal(err)
@@ -279,7 +279,7 @@ func testInit(n *node) {
 		one.VolumeMounts, two.VolumeMounts = mount, mount
 		p.Spec.InitContainers = []*corev1.Container{one, two}
 	}))
-	p := n.until(uid, "it is ready", kind.IsPodReady)
+	p := n.until(uid, "it is ready", core.IsPodReady)
 	n.until(uid, "both have run in order", func(p *corev1.Pod) bool { return n.log(p, false) == "12\n" })
 	inits := p.Status.InitContainerStatuses
 	if len(inits) != 2 || inits[0].RestartCount != 1 || inits[0].State.Terminated.GetReason() != "Completed" || inits[1].State.Terminated.GetReason() != "Completed" {
@@ -318,7 +318,7 @@ func testSurroundings(n *node) {
 			{Name: "MEM", ValueFrom: &corev1.EnvVarSource{ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: "limits.memory", Divisor: &metav1.Quantity{String_: "1Gi"}}}},
 		}
 	}))
-	p := n.until(uid, "it has spoken", func(p *corev1.Pod) bool { return kind.IsPodReady(p) && strings.Contains(n.log(p, false), "end\n") })
+	p := n.until(uid, "it has spoken", func(p *corev1.Pod) bool { return core.IsPodReady(p) && strings.Contains(n.log(p, false), "end\n") })
 	ip := p.Status.PodIp
 	for _, want := range []string{"tells\n", ip + "\ttells\n", "nameserver 10.96.0.10\n", "search default.svc.cluster.local svc.cluster.local cluster.local\n", "options ndots:5 timeout:1 attempts:5\n", ip + "@node-1 4 tells\n"} {
 		if got := n.log(p, false); !strings.Contains(got, want) {
@@ -344,7 +344,7 @@ func testForce(n *node) {
 		long := int64(3600)
 		p.Spec.TerminationGracePeriodSeconds = &long
 	}))
-	n.until(uid, "it runs", kind.IsPodReady)
+	n.until(uid, "it runs", core.IsPodReady)
 	n.delete(uid)
 	n.until(uid, "it ends slowly", n.stopping)
 	// A second deletion cuts the grace period short.
@@ -358,7 +358,7 @@ func testForce(n *node) {
 
 func testHostNetwork(n *node) {
 	uid := n.create(pod("host", "sleep 3600", func(p *corev1.Pod) { p.Spec.HostNetwork = true }))
-	p := n.until(uid, "it runs", kind.IsPodReady)
+	p := n.until(uid, "it runs", core.IsPodReady)
 	if p.Status.PodIp != "127.0.0.1" {
 		n.Errorf("its address is %s", p.Status.PodIp)
 	}
@@ -368,7 +368,7 @@ func testHostNetwork(n *node) {
 
 func testDeadline(n *node) {
 	uid := n.create(pod("slow", "trap 'exit 0' TERM; sleep 3600 & wait", func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = proto.Int64(3600) }))
-	p := n.until(uid, "it runs", kind.IsPodReady)
+	p := n.until(uid, "it runs", core.IsPodReady)
 	// Shortened only now: how long it takes to come up is the machine's.
 	n.change(uid, func(changed *corev1.Pod) {
 		changed.Spec.ActiveDeadlineSeconds = proto.Int64(2 + int64(time.Since(p.Status.StartTime.AsTime()).Seconds()))
@@ -387,7 +387,7 @@ func testBurst(n *node) {
 	for i := range 7 {
 		began := time.Now()
 		uid := n.create(pod(fmt.Sprintf("one-%d", i), "sleep 3600", func(p *corev1.Pod) { p.Spec.TerminationGracePeriodSeconds = proto.Int64(0) }))
-		n.until(uid, "it is ready", kind.IsPodReady)
+		n.until(uid, "it is ready", core.IsPodReady)
 		one = append(one, time.Since(began))
 		n.delete(uid)
 		n.untilGone(uid)
@@ -403,7 +403,7 @@ func testBurst(n *node) {
 	before := n.cluster.statuses
 	n.cluster.mu.Unlock()
 	for _, uid := range uids {
-		n.until(uid, "it is ready", kind.IsPodReady)
+		n.until(uid, "it is ready", core.IsPodReady)
 	}
 	n.cluster.mu.Lock()
 	n.Logf("20 pods at once: all ready after %v, %d status writes", time.Since(began), n.cluster.statuses-before)

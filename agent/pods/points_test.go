@@ -9,7 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -40,7 +40,7 @@ func TestMountsBelowReadOnlyVolumes(t *testing.T) {
 		second.VolumeMounts = []*corev1.VolumeMount{{Name: "config", MountPath: "/cm"}}
 		p.Spec.Containers = append(p.Spec.Containers, second)
 	}))
-	p := n.until(uid, "it runs", kind.IsPodReady)
+	p := n.until(uid, "it runs", core.IsPodReady)
 	want := func(what, command, text string) {
 		n.Helper()
 		var got string

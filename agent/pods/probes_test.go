@@ -12,7 +12,7 @@ import (
 
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -82,7 +82,7 @@ func TestCommandsOfAnAgentThatIsGone(t *testing.T) {
 		p.Spec.TerminationGracePeriodSeconds = proto.Int64(0)
 	})
 	uid := n.create(p)
-	n.until(uid, "it runs", kind.IsPodReady)
+	n.until(uid, "it runs", core.IsPodReady)
 	id := runtime.ID(uid, "main", 0)
 	over := make(chan error, 1)
 	go func() {
@@ -99,9 +99,9 @@ func TestCommandsOfAnAgentThatIsGone(t *testing.T) {
 	containerdtest.Eventually(t, 60*time.Second, "the command runs", func() bool { return count() == 2 })
 	n.stop()
 	n.agent()
-	n.until(uid, "it runs on", kind.IsPodReady)
+	n.until(uid, "it runs on", core.IsPodReady)
 	containerdtest.Eventually(t, 60*time.Second, "the command has ended", func() bool { return count() == 0 })
-	n.until(uid, "the container goes on", func(p *corev1.Pod) bool { return kind.IsPodReady(p) && status(p).RestartCount == 0 })
+	n.until(uid, "the container goes on", func(p *corev1.Pod) bool { return core.IsPodReady(p) && status(p).RestartCount == 0 })
 	<-over
 	n.delete(uid)
 	n.untilGone(uid)

@@ -12,7 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -48,7 +48,7 @@ func TestSharedProcesses(t *testing.T) {
 		p.Spec.ShareProcessNamespace = proto.Bool(true)
 		p.Spec.Containers = append(p.Spec.Containers, container("other", "exec sleep 2222"))
 	}))
-	n.until(uid, "it runs", kind.IsPodReady)
+	n.until(uid, "it runs", core.IsPodReady)
 	for _, c := range []string{"main", "other"} {
 		if ps := n.in("shared", c, "ps"); !strings.Contains(ps, "sleep 1111") || !strings.Contains(ps, "sleep 2222") || !strings.Contains(ps, "reaper") {
 			t.Errorf("container %s sees\n%s", c, ps)
@@ -69,11 +69,11 @@ func TestSharedProcesses(t *testing.T) {
 	keeper := n.first(uid)
 	n.stop()
 	n.agent()
-	n.until(uid, "it still runs", kind.IsPodReady)
+	n.until(uid, "it still runs", core.IsPodReady)
 	if err := n.rt.Kill(t.Context(), uid+"-main-0", 9); err != nil {
 		t.Fatal(err)
 	}
-	n.until(uid, "the container comes again", func(p *corev1.Pod) bool { return status(p).GetRestartCount() == 1 && kind.IsPodReady(p) })
+	n.until(uid, "the container comes again", func(p *corev1.Pod) bool { return status(p).GetRestartCount() == 1 && core.IsPodReady(p) })
 	if now := n.first(uid); now != keeper {
 		t.Errorf("the first process is %d, was %d", now, keeper)
 	}
@@ -87,7 +87,7 @@ func TestSharedProcesses(t *testing.T) {
 	}
 	n.until(uid, "all containers come again", func(p *corev1.Pod) bool {
 		cs := p.Status.ContainerStatuses
-		return len(cs) == 2 && cs[0].RestartCount == 2 && cs[1].RestartCount == 1 && kind.IsPodReady(p)
+		return len(cs) == 2 && cs[0].RestartCount == 2 && cs[1].RestartCount == 1 && core.IsPodReady(p)
 	})
 	if now := n.first(uid); now == keeper {
 		t.Error("the first process was not replaced")
@@ -109,7 +109,7 @@ func TestOwnProcesses(t *testing.T) {
 	uid := n.create(pod("apart", "exec sleep 1111", func(p *corev1.Pod) {
 		p.Spec.Containers = append(p.Spec.Containers, container("other", "exec sleep 2222"))
 	}))
-	n.until(uid, "it runs", kind.IsPodReady)
+	n.until(uid, "it runs", core.IsPodReady)
 	if ps := n.in("apart", "main", "ps"); strings.Contains(ps, "sleep 2222") {
 		t.Errorf("container main sees\n%s", ps)
 	}

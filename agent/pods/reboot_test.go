@@ -14,7 +14,7 @@ import (
 
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -80,7 +80,7 @@ func TestNodeReturns(t *testing.T) {
 	own := n.create(pod("own", "sleep 3600", brief, static))
 	all := []string{kept, deleted, host, own}
 	for _, uid := range all {
-		n.until(uid, "it runs", kind.IsPodReady)
+		n.until(uid, "it runs", core.IsPodReady)
 	}
 	attempt := func(uid string) int {
 		list, err := n.rt.List(t.Context(), uid)
@@ -127,7 +127,7 @@ func TestNodeReturns(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, uid := range []string{kept, host} {
-		p := n.until(uid, "it runs again", func(p *corev1.Pod) bool { return kind.IsPodReady(p) && status(p).RestartCount == 2 })
+		p := n.until(uid, "it runs again", func(p *corev1.Pod) bool { return core.IsPodReady(p) && status(p).RestartCount == 2 })
 		if e := status(p).LastState.GetTerminated(); e.GetReason() != "ContainerStatusUnknown" {
 			t.Errorf("the container ended as %v", e)
 		}

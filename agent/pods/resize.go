@@ -16,7 +16,7 @@ import (
 	"github.com/xebec-project/xebec/agent/pods/status"
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/internal/failpoint"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -235,7 +235,7 @@ func (w *worker) inForce(pod *corev1.Pod) (map[string]*metav1.Quantity, *corev1.
 		whole = pod.GetStatus().GetResources()
 	}
 	granted.Spec.Overhead = nil
-	requests, err := kind.PodRequests(granted.GetSpec())
+	requests, err := core.PodRequests(granted.GetSpec())
 	if err != nil || len(requests) == 0 {
 		return nil, whole
 	}
@@ -286,7 +286,7 @@ func (s *Set) room(uid string, want runtime.Resources) status.Cause {
 			continue
 		}
 		w.mu.Lock()
-		if p := w.pod.GetStatus().GetPhase(); p != kind.PodSucceeded && p != kind.PodFailed {
+		if p := w.pod.GetStatus().GetPhase(); p != core.PodSucceeded && p != core.PodFailed {
 			cpu, memory = cpu-w.claimed.MilliCPURequest, memory-w.claimed.MemoryRequest
 		}
 		w.mu.Unlock()

@@ -12,7 +12,7 @@ import (
 
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -54,8 +54,8 @@ func TestResize(t *testing.T) {
 	n := start(t, func(n *node) { n.allocatable = runtime.Resources{MilliCPURequest: 1000, MemoryRequest: 400 << 20} })
 	uid := n.create(pod("app", "sleep 3600", sized("200m", "64Mi")))
 	other := n.create(pod("other", "sleep 3600", sized("500m", "100Mi")))
-	before := n.until(uid, "it runs", kind.IsPodReady)
-	n.until(other, "it runs", kind.IsPodReady)
+	before := n.until(uid, "it runs", core.IsPodReady)
+	n.until(other, "it runs", core.IsPodReady)
 	ctr := "pod" + uid + "/" + runtime.ID(uid, "main", 0)
 	if got := n.bounds(ctr); got != "67108864 20000" {
 		t.Fatalf("bounds are %q", got)
@@ -67,7 +67,7 @@ func TestResize(t *testing.T) {
 		return func(p *corev1.Pod) bool {
 			s := status(p)
 			return s.GetResources().GetLimits()["memory"].GetString_() == memory && s.GetResources().GetLimits()["cpu"].GetString_() == cpu &&
-				s.GetAllocatedResources()["memory"].GetString_() == memory && kind.PodCondition(p, "PodResizeInProgress") == nil && kind.PodCondition(p, "PodResizePending") == nil
+				s.GetAllocatedResources()["memory"].GetString_() == memory && core.PodCondition(p, "PodResizeInProgress") == nil && core.PodCondition(p, "PodResizePending") == nil
 		}
 	}
 	n.change(uid, sized("300m", "128Mi"))
@@ -87,7 +87,7 @@ func TestResize(t *testing.T) {
 
 	// Too much for the node, and too much beside the other one.
 	pending := func(reason string) func(*corev1.Pod) bool {
-		return func(p *corev1.Pod) bool { return kind.PodCondition(p, "PodResizePending").GetReason() == reason }
+		return func(p *corev1.Pod) bool { return core.PodCondition(p, "PodResizePending").GetReason() == reason }
 	}
 	n.change(uid, sized("2", "32Mi"))
 	n.until(uid, "no node would have room", pending("Infeasible"))
@@ -130,7 +130,7 @@ func TestPodLevelResources(t *testing.T) {
 		p.Spec.Containers[1].Resources = &corev1.ResourceRequirements{Limits: amounts("100m", "16Mi")}
 		p.Spec.Resources = &corev1.ResourceRequirements{Limits: amounts("500m", "64Mi"), Requests: amounts("500m", "64Mi")}
 	}))
-	p := n.until(uid, "it runs", kind.IsPodReady)
+	p := n.until(uid, "it runs", core.IsPodReady)
 	if p.Status.QosClass != "Guaranteed" {
 		t.Errorf("its class is %s", p.Status.QosClass)
 	}
@@ -169,7 +169,7 @@ func TestResizePodLevel(t *testing.T) {
 		restarted.ResizePolicy = []*corev1.ContainerResizePolicy{{ResourceName: "memory", RestartPolicy: "RestartContainer"}}
 		p.Spec.Containers = append(p.Spec.Containers, small, restarted)
 	}))
-	n.until(uid, "it runs", kind.IsPodReady)
+	n.until(uid, "it runs", core.IsPodReady)
 	shm := filepath.Join(n.daemon.Dir, "pods", uid, "ns/shm")
 	containerdtest.Eventually(t, 60*time.Second, "it holds memory", func() bool { _, err := os.Stat(filepath.Join(shm, "filled")); return err == nil })
 	bounds := func(attempt int) string {
@@ -187,8 +187,8 @@ func TestResizePodLevel(t *testing.T) {
 		return func(p *corev1.Pod) bool {
 			s := p.GetStatus()
 			return s.GetResources().GetLimits()["memory"].GetString_() == memory && s.GetResources().GetRequests()["cpu"].GetString_() == cpu &&
-				s.GetAllocatedResources()["memory"].GetString_() == memory && kind.PodCondition(p, "PodResizeInProgress") == nil && kind.PodCondition(p, "PodResizePending") == nil &&
-				s.GetContainerStatuses()[0].GetRestartCount()+s.GetContainerStatuses()[1].GetRestartCount() == 0 && s.GetContainerStatuses()[2].GetRestartCount() == restarts && kind.IsPodReady(p)
+				s.GetAllocatedResources()["memory"].GetString_() == memory && core.PodCondition(p, "PodResizeInProgress") == nil && core.PodCondition(p, "PodResizePending") == nil &&
+				s.GetContainerStatuses()[0].GetRestartCount()+s.GetContainerStatuses()[1].GetRestartCount() == 0 && s.GetContainerStatuses()[2].GetRestartCount() == restarts && core.IsPodReady(p)
 		}
 	}
 	n.change(uid, whole("800m", "64Mi"))
@@ -205,7 +205,7 @@ func TestResizePodLevel(t *testing.T) {
 	// Less than it holds is not to be had, whatever the agent does.
 	n.change(uid, whole("300m", "16Mi"))
 	stuck := func(p *corev1.Pod) bool {
-		c := kind.PodCondition(p, "PodResizeInProgress")
+		c := core.PodCondition(p, "PodResizeInProgress")
 		return c.GetReason() == "Error" && strings.Contains(c.GetMessage(), "current usage is higher")
 	}
 	p := n.until(uid, "it can't shrink", stuck)
@@ -237,7 +237,7 @@ func TestResizeByRestart(t *testing.T) {
 	uid := n.create(pod("app", `trap "exit 0" TERM; sleep 3600 & wait`, sized("200m", "64Mi"), func(p *corev1.Pod) {
 		p.Spec.Containers[0].ResizePolicy = []*corev1.ContainerResizePolicy{{ResourceName: "memory", RestartPolicy: "RestartContainer"}, {ResourceName: "cpu", RestartPolicy: "NotRequired"}}
 	}))
-	n.until(uid, "it runs", kind.IsPodReady)
+	n.until(uid, "it runs", core.IsPodReady)
 	n.change(uid, sized("300m", "64Mi"))
 	n.until(uid, "its CPU has changed", func(p *corev1.Pod) bool { return status(p).GetResources().GetLimits()["cpu"].GetString_() == "300m" })
 	if s := status(n.cluster.get(uid)); s.GetRestartCount() != 0 {
@@ -246,7 +246,7 @@ func TestResizeByRestart(t *testing.T) {
 	n.change(uid, sized("300m", "128Mi"))
 	n.until(uid, "it was restarted with more memory", func(p *corev1.Pod) bool {
 		s := status(p)
-		return s.GetRestartCount() == 1 && s.GetState().GetRunning() != nil && s.GetResources().GetLimits()["memory"].GetString_() == "128Mi" && kind.PodCondition(p, "PodResizeInProgress") == nil
+		return s.GetRestartCount() == 1 && s.GetState().GetRunning() != nil && s.GetResources().GetLimits()["memory"].GetString_() == "128Mi" && core.PodCondition(p, "PodResizeInProgress") == nil
 	})
 	if got := n.bounds("pod" + uid + "/" + runtime.ID(uid, "main", 1)); got != "134217728 30000" {
 		t.Errorf("bounds are %q", got)

@@ -12,7 +12,7 @@ import (
 
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -36,7 +36,7 @@ func TestAgentKilled(t *testing.T) {
 	orphan := n.create(pod("orphan", "sleep 3600"))
 	before := map[string]*corev1.Pod{}
 	for _, uid := range []string{long, brief, doomed, orphan} {
-		before[uid] = n.until(uid, "it runs", kind.IsPodReady)
+		before[uid] = n.until(uid, "it runs", core.IsPodReady)
 	}
 	pid := func(uid string) uint32 {
 		list, err := n.rt.List(t.Context(), uid)
@@ -94,7 +94,7 @@ func TestAgentKilled(t *testing.T) {
 	containerdtest.Eventually(t, 60*time.Second, "it has its config", func() bool { return n.log(after, false) == "from blue\n" })
 	n.cluster.setAway(false)
 	n.until(long, "the control plane learns of the restart", func(p *corev1.Pod) bool {
-		return status(p).GetRestartCount() == 1 && status(p).GetLastState().GetTerminated().GetExitCode() == 137 && kind.IsPodReady(p)
+		return status(p).GetRestartCount() == 1 && status(p).GetLastState().GetTerminated().GetExitCode() == 137 && core.IsPodReady(p)
 	})
 }
 
@@ -104,8 +104,8 @@ func TestContainerdKilled(t *testing.T) {
 	n := start(t)
 	steady := n.create(pod("steady", "sleep 3600"))
 	ends := n.create(pod("ends", "until test -e /dev/shm/go; do sleep 0.02; done; exit 5"))
-	n.until(steady, "it runs", kind.IsPodReady)
-	n.until(ends, "it runs", kind.IsPodReady)
+	n.until(steady, "it runs", core.IsPodReady)
+	n.until(ends, "it runs", core.IsPodReady)
 	n.daemon.Kill()
 	if err := os.WriteFile(filepath.Join(n.daemon.Dir, "pods", ends, "ns/shm/go"), nil, 0o644); err != nil {
 		t.Fatal(err)
@@ -115,7 +115,7 @@ func TestContainerdKilled(t *testing.T) {
 	n.until(ends, "the exit is noticed and the container restarted", func(p *corev1.Pod) bool {
 		return status(p).GetLastState().GetTerminated().GetExitCode() == 5 && status(p).GetRestartCount() > 0
 	})
-	n.until(new, "a pod bound meanwhile runs", kind.IsPodReady)
+	n.until(new, "a pod bound meanwhile runs", core.IsPodReady)
 	if cs := status(n.cluster.get(steady)); cs.GetRestartCount() != 0 || cs.GetState().GetRunning() == nil {
 		t.Errorf("the container that ran on is reported as %v", cs)
 	}
@@ -138,7 +138,7 @@ func TestEndsWithoutContainerd(t *testing.T) {
 	}))
 	pids := map[string]uint32{}
 	for _, uid := range []string{fails, done, hog} {
-		n.until(uid, "it runs", kind.IsPodReady)
+		n.until(uid, "it runs", core.IsPodReady)
 		list, err := n.rt.List(t.Context(), uid)
 		if err != nil || len(list) != 1 {
 			t.Fatalf("containers of %s: %+v, %v", uid, list, err)

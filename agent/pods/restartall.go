@@ -9,7 +9,7 @@ import (
 	"github.com/xebec-project/xebec/agent/pods/checkpoint"
 	"github.com/xebec-project/xebec/agent/pods/resources"
 	"github.com/xebec-project/xebec/agent/pods/status"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -20,7 +20,7 @@ func (w *worker) asked() *checkpoint.Renewal {
 		if e == nil || c.ephemeral || c.init && !resources.IsSidecar(c.spec) && e.Code == 0 {
 			continue
 		}
-		if kind.RestartRule(c.spec, e.Code).GetAction() == kind.RestartRuleRestartAll {
+		if core.RestartRule(c.spec, e.Code).GetAction() == core.RestartRuleRestartAll {
 			return &checkpoint.Renewal{Container: c.spec.GetName(), Code: e.Code}
 		}
 	}
@@ -96,7 +96,7 @@ func (w *worker) renewing(pod *corev1.Pod, now time.Time) *corev1.PodCondition {
 	asks := func(c *corev1.Container) bool {
 		return slices.ContainsFunc(
 			c.GetRestartPolicyRules(),
-			func(r *corev1.ContainerRestartRule) bool { return r.GetAction() == kind.RestartRuleRestartAll },
+			func(r *corev1.ContainerRestartRule) bool { return r.GetAction() == core.RestartRuleRestartAll },
 		)
 	}
 	if !slices.ContainsFunc(slices.Concat(pod.GetSpec().GetInitContainers(), pod.GetSpec().GetContainers()), asks) {
@@ -108,7 +108,7 @@ func (w *worker) renewing(pod *corev1.Pod, now time.Time) *corev1.PodCondition {
 		LastTransitionTime: status.Stamp(now),
 		ObservedGeneration: pod.GetMetadata().GetGeneration(),
 	}
-	if p := pod.GetStatus().GetPhase(); w.renewal != nil && p != kind.PodSucceeded && p != kind.PodFailed {
+	if p := pod.GetStatus().GetPhase(); w.renewal != nil && p != core.PodSucceeded && p != core.PodFailed {
 		c.Status, c.Reason, c.Message = "True", status.ReasonContainerExited, w.renewal.String()
 	}
 	return status.Lasting(c, pod.GetStatus().GetConditions())

@@ -9,7 +9,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -56,7 +56,7 @@ func TestRestartAllContainers(t *testing.T) {
 		}
 	}
 	first := n.until(uid, "it runs", begun(1))
-	if c := kind.PodCondition(first, "AllContainersRestarting"); c.GetStatus() != "False" {
+	if c := core.PodCondition(first, "AllContainersRestarting"); c.GetStatus() != "False" {
 		t.Errorf("the condition is %v", c)
 	}
 	for times := 1; times <= 2; times++ {
@@ -75,7 +75,7 @@ func TestRestartAllContainers(t *testing.T) {
 		if p.Status.PodIp != first.Status.PodIp {
 			t.Errorf("its address is %s, and was %s", p.Status.PodIp, first.Status.PodIp)
 		}
-		if c := kind.PodCondition(p, "AllContainersRestarting"); c.GetStatus() != "False" {
+		if c := core.PodCondition(p, "AllContainersRestarting"); c.GetStatus() != "False" {
 			t.Errorf("the condition is %v", c)
 		}
 		if e := p.Status.InitContainerStatuses[1].GetLastState().GetTerminated(); e.GetExitCode() != 88 {
@@ -113,7 +113,7 @@ func TestRestartAllContainers(t *testing.T) {
 	if got := restarts(p); !slices.Equal(got, []int32{1, 1}) || p.Status.InitContainerStatuses[0].GetState().GetTerminated().GetExitCode() != 1 {
 		t.Errorf("status is %v", p.Status)
 	}
-	if c := kind.PodCondition(p, "AllContainersRestarting"); c.GetStatus() != "False" {
+	if c := core.PodCondition(p, "AllContainersRestarting"); c.GetStatus() != "False" {
 		t.Errorf("the condition is %v", c)
 	}
 

@@ -6,14 +6,14 @@ import (
 
 	"github.com/xebec-project/xebec/agent/pods/checkpoint"
 	"github.com/xebec-project/xebec/agent/pods/status"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
 // TestRenewing checks when a pod has the condition that all its containers are restarted, and since
 // when.
 func TestRenewing(t *testing.T) {
-	pod := &corev1.Pod{Spec: &corev1.PodSpec{Containers: []*corev1.Container{{Name: "web"}}}, Status: &corev1.PodStatus{Phase: kind.PodRunning}}
+	pod := &corev1.Pod{Spec: &corev1.PodSpec{Containers: []*corev1.Container{{Name: "web"}}}, Status: &corev1.PodStatus{Phase: core.PodRunning}}
 	w, noon := &worker{}, time.Date(2026, 5, 6, 12, 0, 0, 0, time.UTC)
 	if got := w.renewing(pod, noon); got != nil {
 		t.Errorf("a pod without rules has %v", got)
@@ -30,6 +30,6 @@ func TestRenewing(t *testing.T) {
 	is("False", "", noon)
 	w.renewal = &checkpoint.Renewal{Container: "web", Code: 7}
 	is("True", status.ReasonContainerExited, noon.Add(time.Hour))
-	pod.Status.Phase = kind.PodFailed
+	pod.Status.Phase = core.PodFailed
 	is("False", "", noon)
 }

@@ -9,7 +9,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -70,7 +70,7 @@ func testInitOOM(n *node) {
 	if e := p.Status.InitContainerStatuses[0].GetState().GetTerminated(); e.GetReason() != "OOMKilled" || e.GetExitCode() != 137 {
 		n.Errorf("status is %v", p.Status)
 	}
-	if got := kind.PodStatus(p); got != "Init:OOMKilled" {
+	if got := core.PodStatus(p); got != "Init:OOMKilled" {
 		n.Errorf("tables show %q", got)
 	}
 	n.delete(uid)
@@ -99,7 +99,7 @@ func TestGroupOfVolumes(t *testing.T) {
 	}
 	for name, uid := range uids {
 		n.until(uid, "its file is the group's", func(p *corev1.Pod) bool {
-			return kind.IsPodReady(p) && strings.Contains(n.log(p, false), "made") && group(name) == 2000
+			return core.IsPodReady(p) && strings.Contains(n.log(p, false), "made") && group(name) == 2000
 		})
 	}
 	n.stop()
@@ -114,7 +114,7 @@ func TestGroupOfVolumes(t *testing.T) {
 		if err := n.rt.Kill(t.Context(), uid+"-main-0", syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		n.until(uid, "it was restarted", func(p *corev1.Pod) bool { return status(p).GetRestartCount() == 1 && kind.IsPodReady(p) })
+		n.until(uid, "it was restarted", func(p *corev1.Pod) bool { return status(p).GetRestartCount() == 1 && core.IsPodReady(p) })
 		if got, want := group(name), map[string]uint32{"always": 2000, "mismatch": 7, "silent": 7}[name]; got != want {
 			t.Errorf("%s: the file is of group %d, not %d", name, got, want)
 		}

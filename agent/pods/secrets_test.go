@@ -14,7 +14,7 @@ import (
 
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -70,14 +70,14 @@ func TestSecretsStayInMemory(t *testing.T) {
 		}
 		c.VolumeMounts = []*corev1.VolumeMount{{Name: "secret", MountPath: "/secret"}}
 	}))
-	p := n.until(uid, "it runs", func(p *corev1.Pod) bool { return kind.IsPodReady(p) && strings.Contains(n.log(p, false), secret) })
+	p := n.until(uid, "it runs", func(p *corev1.Pod) bool { return core.IsPodReady(p) && strings.Contains(n.log(p, false), secret) })
 	bears := n.create(pod("bears", "sleep 3600", func(p *corev1.Pod) {
 		p.Spec.Volumes = []*corev1.Volume{volume("token", &corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []*corev1.VolumeProjection{
 			{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token"}},
 		}}})}
 		p.Spec.Containers[0].VolumeMounts = []*corev1.VolumeMount{{Name: "token", MountPath: "/token"}}
 	}))
-	if b := n.until(bears, "it runs", kind.IsPodReady); !strings.Contains(n.run(b, "cat /token/token"), "bears for ") {
+	if b := n.until(bears, "it runs", core.IsPodReady); !strings.Contains(n.run(b, "cat /token/token"), "bears for ") {
 		t.Error("it has no token")
 	}
 	// What the container says itself is not the agent's to keep secret.
@@ -156,7 +156,7 @@ func TestSecretsStayInMemory(t *testing.T) {
 	})
 	n.cluster.setAway(false)
 	containerdtest.Eventually(t, 60*time.Second, "it comes again with a master", func() bool { return runs(2) })
-	p = n.until(uid, "it is ready", kind.IsPodReady)
+	p = n.until(uid, "it is ready", core.IsPodReady)
 	containerdtest.Eventually(t, 60*time.Second, "it has the secret", func() bool { return strings.Contains(n.log(p, false), secret) })
 	n.delete(uid)
 	n.untilGone(uid)

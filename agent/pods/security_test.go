@@ -9,7 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -19,7 +19,7 @@ func (n *node) tells(name, script string, change func(*corev1.Pod)) string {
 	uid := n.create(pod(name, script+"; echo end; sleep 3600", change))
 	// Not as the last line: what the script says on stderr comes by a pipe of its own, and may be
 	// written after it.
-	p := n.until(uid, "it has spoken", func(p *corev1.Pod) bool { return kind.IsPodReady(p) && strings.Contains(n.log(p, false), "end\n") })
+	p := n.until(uid, "it has spoken", func(p *corev1.Pod) bool { return core.IsPodReady(p) && strings.Contains(n.log(p, false), "end\n") })
 	said := n.log(p, false)
 	n.delete(uid)
 	n.untilGone(uid)

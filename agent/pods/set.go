@@ -16,7 +16,7 @@ import (
 	"github.com/xebec-project/xebec/agent/pods/checkpoint"
 	"github.com/xebec-project/xebec/agent/pods/resources"
 	"github.com/xebec-project/xebec/agent/runtime"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -183,7 +183,7 @@ func (s *Set) Images() []string {
 	var names []string
 	for _, w := range s.workers {
 		pod, _ := w.desired()
-		if p := pod.GetStatus().GetPhase(); p == kind.PodSucceeded || p == kind.PodFailed {
+		if p := pod.GetStatus().GetPhase(); p == core.PodSucceeded || p == core.PodFailed {
 			continue
 		}
 		for _, c := range resources.Containers(pod) {

@@ -7,7 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -23,7 +23,7 @@ func TestShutdown(t *testing.T) {
 		p.Metadata.Annotations = map[string]string{"kubernetes.io/config.source": "file"}
 	}))
 	for _, uid := range []string{plain, stubborn, critical, file} {
-		n.until(uid, "it runs", kind.IsPodReady)
+		n.until(uid, "it runs", core.IsPodReady)
 	}
 	began := time.Now()
 	n.set.Shutdown(t.Context(), 3*time.Second, 2*time.Second)
@@ -57,6 +57,6 @@ func TestShutdown(t *testing.T) {
 	late := n.create(pod("late", script))
 	n.stop()
 	n.agent()
-	n.until(late, "what came meanwhile begins with the next agent", kind.IsPodReady)
-	n.until(file, "so does the pod of a file", func(p *corev1.Pod) bool { return status(p).GetRestartCount() == 1 && kind.IsPodReady(p) })
+	n.until(late, "what came meanwhile begins with the next agent", core.IsPodReady)
+	n.until(file, "so does the pod of a file", func(p *corev1.Pod) bool { return status(p).GetRestartCount() == 1 && core.IsPodReady(p) })
 }

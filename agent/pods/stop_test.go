@@ -9,7 +9,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -106,7 +106,7 @@ func TestStopOrder(t *testing.T) {
 						}
 					}
 				}
-				return kind.IsPodReady(q)
+				return core.IsPodReady(q)
 			})
 			began := time.Now()
 			one.delete(uid)

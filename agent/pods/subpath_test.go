@@ -13,7 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -136,7 +136,7 @@ func TestSubPaths(t *testing.T) {
 		}
 	}
 	uid := n.create(pod("paths", "touch /sub/mine; sleep 3600", change))
-	p := n.until(uid, "it runs", kind.IsPodReady)
+	p := n.until(uid, "it runs", core.IsPodReady)
 	var got string
 	containerdtest.Eventually(t, 60*time.Second, "all is mounted", func() bool {
 		got = n.run(p, "cat /file /host/deep/file /mode; ls /empty/a/b/c")

@@ -8,7 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -24,7 +24,7 @@ func TestTokens(t *testing.T) {
 		}}}}}
 		p.Spec.Containers[0].VolumeMounts = []*corev1.VolumeMount{{Name: "tokens", MountPath: "/tokens"}}
 	}))
-	n.until(uid, "it runs", kind.IsPodReady)
+	n.until(uid, "it runs", core.IsPodReady)
 	read := func(file string) string { return n.in("who", "main", "cat /tokens/"+file) }
 	// They are good for two seconds, so that these need not be the first.
 	vault, own := read("vault/token"), read("token")
@@ -42,7 +42,7 @@ func TestTokens(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.cluster.setAway(false)
-	p := n.until(uid, "the container comes again", func(p *corev1.Pod) bool { return status(p).GetRestartCount() == 1 && kind.IsPodReady(p) })
+	p := n.until(uid, "the container comes again", func(p *corev1.Pod) bool { return status(p).GetRestartCount() == 1 && core.IsPodReady(p) })
 	if got := read("vault/token"); !strings.HasPrefix(got, "who for vault, 7200s, ") {
 		t.Errorf("after a restart of pod %s the tokens are %q", p.GetMetadata().GetName(), got)
 	}

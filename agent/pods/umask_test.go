@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -27,7 +27,7 @@ func TestUmask(t *testing.T) {
 		}
 		p.Spec.Containers[0].VolumeMounts = []*corev1.VolumeMount{{Name: "scratch", MountPath: "/scratch"}, {Name: "settings", MountPath: "/settings"}}
 	}))
-	n.until(uid, "it runs", kind.IsPodReady)
+	n.until(uid, "it runs", core.IsPodReady)
 	out := n.in("masked", "main", "cat /etc/hosts /etc/resolv.conf /etc/hostname /settings/color 2>&1; echo x > /scratch/x && cat /scratch/x; echo bye > /dev/termination-log; touch /dev/shm/y && echo shared")
 	for _, want := range []string{"localhost", "nameserver", "masked", "blue", "x", "shared"} {
 		if !strings.Contains(out, want) {

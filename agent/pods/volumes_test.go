@@ -8,7 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/agent/runtime/containerdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -56,7 +56,7 @@ func testVolumes(n *node) {
 		p.Spec.InitContainers = []*corev1.Container{container("opens", "mkdir -p /empty/of/volumes && chmod 777 /empty/of/volumes")}
 		p.Spec.InitContainers[0].VolumeMounts = []*corev1.VolumeMount{{Name: "empty", MountPath: "/empty"}}
 	}))
-	p := n.until(uid, "it has spoken", func(p *corev1.Pod) bool { return kind.IsPodReady(p) && strings.Contains(n.log(p, false), "end\n") })
+	p := n.until(uid, "it has spoken", func(p *corev1.Pod) bool { return core.IsPodReady(p) && strings.Contains(n.log(p, false), "end\n") })
 	for _, want := range []string{"2000", "-r--r-----    1 0        2000", "tmpfs\ntmpfs\n", "1000     2000", "4096 ", "\nx\n"} {
 		if got := n.log(p, false); !strings.Contains(got, want) {
 			n.Errorf("no %q in:\n%s", want, got)
@@ -117,13 +117,13 @@ func testVolumeLimit(n *node) {
 		p.Spec.Containers[0].VolumeMounts = []*corev1.VolumeMount{{Name: "cache", MountPath: "/cache"}}
 	}
 	modest := n.create(pod("modest", "dd if=/dev/zero of=/cache/x bs=1M count=1; sleep 3600", bounded))
-	n.until(modest, "it runs", kind.IsPodReady)
+	n.until(modest, "it runs", core.IsPodReady)
 	greedy := n.create(pod("greedy", "dd if=/dev/zero of=/cache/x bs=1M count=4; trap '' TERM; sleep 3600", bounded))
 	p := n.until(greedy, "it is evicted", func(p *corev1.Pod) bool { return p.Status.Phase == "Failed" })
 	if p.Status.Reason != "Evicted" || p.Status.Message != `Usage of EmptyDir volume "cache" exceeds the limit "2Mi".` {
 		n.Errorf("status is %v", p.Status)
 	}
-	if p := n.cluster.get(modest); !kind.IsPodReady(p) {
+	if p := n.cluster.get(modest); !core.IsPodReady(p) {
 		n.Errorf("the pod within its limit is %v", p.Status)
 	}
 	if in, err := n.set.Container("default", "greedy", "", true, false); err != nil || in.Running {

@@ -24,7 +24,7 @@ import (
 	"github.com/xebec-project/xebec/agent/sandbox"
 	"github.com/xebec-project/xebec/agent/volumes"
 	"github.com/xebec-project/xebec/internal/failpoint"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -310,7 +310,7 @@ func (w *worker) note() {
 // done reports whether the pod has reached its end by itself.
 func (w *worker) done(pod *corev1.Pod) bool {
 	p := pod.GetStatus().GetPhase()
-	if p == kind.PodSucceeded || p == kind.PodFailed {
+	if p == core.PodSucceeded || p == core.PodFailed {
 		return true
 	}
 	init, main, _ := w.views(pod)

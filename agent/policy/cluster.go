@@ -9,7 +9,9 @@ import (
 
 	"k8s.io/apimachinery/pkg/labels"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/kinds/networking"
+	"github.com/xebec-project/xebec/internal/object"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
@@ -63,9 +65,9 @@ func PodOf(p *corev1.Pod) *Pod {
 	m := p.GetMetadata()
 	out := &Pod{
 		Namespace: m.GetNamespace(), Name: m.GetName(), UID: m.GetUid(), Labels: m.GetLabels(),
-		HostNetwork: p.GetSpec().GetHostNetwork(), Finished: kind.IsPodFinished(p), created: m.GetCreationTimestamp().AsTime(),
+		HostNetwork: p.GetSpec().GetHostNetwork(), Finished: core.IsPodFinished(p), created: m.GetCreationTimestamp().AsTime(),
 	}
-	for _, text := range kind.PodAddresses(p) {
+	for _, text := range core.PodAddresses(p) {
 		if a, err := netip.ParseAddr(text); err == nil && !slices.Contains(out.Addrs, a.Unmap()) {
 			out.Addrs = append(out.Addrs, a.Unmap())
 		}
@@ -207,7 +209,7 @@ func parsePolicy(np *networkingv1.NetworkPolicy) (*policy, error) {
 	var errs parseErrors
 	p.pods = errs.selector(spec.GetPodSelector())
 	for _, t := range spec.GetPolicyTypes() {
-		if t == kind.PolicyIngress {
+		if t == networking.PolicyIngress {
 			p.rules[Ingress] = []rule{}
 			for _, r := range spec.GetIngress() {
 				p.rules[Ingress] = append(p.rules[Ingress], errs.rule(r.GetPorts(), r.GetFrom()))
@@ -239,7 +241,7 @@ func (e *parseErrors) selector(s *metav1.LabelSelector) labels.Selector {
 	if s == nil {
 		return labels.Everything()
 	}
-	sel, err := kind.LabelSelector(s)
+	sel, err := object.LabelSelector(s)
 	if err != nil {
 		e.note(err)
 		return labels.Nothing()

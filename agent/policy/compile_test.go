@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"github.com/xebec-project/xebec/agent/policy"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/manifest"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -79,7 +79,7 @@ func (c *cluster) policies(text string) []*networkingv1.NetworkPolicy {
 			if np.Metadata.Namespace == "" {
 				np.Metadata.Namespace = "default"
 			}
-			k := kind.Of(np)
+			k := kinds.Of(np)
 			k.Default(np)
 			if errs := k.Validate(np); len(errs) > 0 {
 				c.t.Fatal(errs.ToAggregate())

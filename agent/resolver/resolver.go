@@ -35,8 +35,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/agent/dns"
-	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/metrics"
+	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
 )
@@ -86,9 +86,9 @@ type Resolver struct {
 	mu sync.Mutex
 	// restored and synced say that the known objects are those of a file, or all there are.
 	restored, synced bool
-	known            map[name]kind.Object
+	known            map[name]scheme.Object
 	// changed are the objects to be sent to the process that is connected.
-	changed map[name]kind.Object
+	changed map[name]scheme.Object
 }
 
 // name is an object's: services and slices may have equal ones.
@@ -114,7 +114,7 @@ func New(cfg Config) (*Resolver, error) {
 		return nil, err
 	}
 	cfg.Settings.Version += " " + program.ModTime().UTC().Format(time.RFC3339Nano)
-	return &Resolver{cfg: cfg, wake: make(chan struct{}, 1), known: map[name]kind.Object{}, changed: map[name]kind.Object{}}, nil
+	return &Resolver{cfg: cfg, wake: make(chan struct{}, 1), known: map[name]scheme.Object{}, changed: map[name]scheme.Object{}}, nil
 }
 
 // OnService takes an informer's event: old is nil when the service was created, now is nil when it
@@ -137,7 +137,7 @@ func (r *Resolver) OnEndpointSlice(old, now *discoveryv1.EndpointSlice) {
 	r.note(true, now, now)
 }
 
-func (r *Resolver) note(slice bool, named, now kind.Object) {
+func (r *Resolver) note(slice bool, named, now scheme.Object) {
 	key := nameOf(slice, named)
 	r.mu.Lock()
 	if now == nil {
@@ -152,9 +152,9 @@ func (r *Resolver) note(slice bool, named, now kind.Object) {
 }
 
 // deleted marks an object among the changes that is there no longer.
-type deleted struct{ kind.Object }
+type deleted struct{ scheme.Object }
 
-func nameOf(slice bool, o kind.Object) name {
+func nameOf(slice bool, o scheme.Object) name {
 	return name{slice, o.GetMetadata().GetNamespace(), o.GetMetadata().GetName()}
 }
 
@@ -321,14 +321,14 @@ func (r *Resolver) send(ctx context.Context, conn *net.UnixConn, answering bool)
 		case !whole && !r.synced && (answering || !r.restored):
 			changes = nil
 		case !whole:
-			changes, synced = make(map[name]kind.Object, len(r.known)), true
+			changes, synced = make(map[name]scheme.Object, len(r.known)), true
 			for key, o := range r.known {
 				changes[key] = o
 			}
 			whole = true
 			clear(r.changed)
 		default:
-			r.changed = map[name]kind.Object{}
+			r.changed = map[name]scheme.Object{}
 		}
 		r.mu.Unlock()
 		if err := conn.SetWriteDeadline(time.Now().Add(answerTimeout)); err != nil {
@@ -358,7 +358,7 @@ func (r *Resolver) send(ctx context.Context, conn *net.UnixConn, answering bool)
 	}
 }
 
-func writeObject(w *bufio.Writer, key name, o kind.Object) error {
+func writeObject(w *bufio.Writer, key name, o scheme.Object) error {
 	what := opService
 	gone, isGone := o.(deleted)
 	switch {

@@ -9,7 +9,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 )
 
 func TestCapabilities(t *testing.T) {
@@ -68,7 +68,7 @@ func TestKnownCapabilities(t *testing.T) {
 	for _, n := range cap.Known() {
 		want = append(want, strings.TrimPrefix(n, "CAP_"))
 	}
-	if got := kind.Capabilities(); !slices.Equal(got, want) {
+	if got := core.Capabilities(); !slices.Equal(got, want) {
 		t.Errorf("capabilities are %q, containerd's %q", got, want)
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/xebec-project/xebec/agent/sandbox"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 )
 
 // cfsPeriod is the period of CPU limits, in microseconds.
@@ -377,7 +377,7 @@ func withCapabilities(sec Security) ([]oci.SpecOpts, error) {
 // capabilities returns the full names of a list of capabilities, and whether all of them are in it.
 func capabilities(list string, names []string) (full []string, all bool, err error) {
 	for _, n := range names {
-		short, known := kind.Capability(n)
+		short, known := core.Capability(n)
 		switch {
 		case !known:
 			return nil, false, fmt.Errorf(

@@ -22,7 +22,7 @@ import (
 	"google.golang.org/protobuf/encoding/protodelim"
 	"google.golang.org/protobuf/types/known/anypb"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 )
 
 const (
@@ -39,7 +39,7 @@ var checksums = crc32.MakeTable(crc32.Castagnoli)
 
 // Load returns the objects that a file holds, none when there is no file. A file that is damaged,
 // or from an agent that wrote another format, is an error.
-func Load(path string) ([]kind.Object, error) {
+func Load(path string) ([]scheme.Object, error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -55,7 +55,7 @@ func Load(path string) ([]kind.Object, error) {
 	if crc32.Checksum(body, checksums) != binary.BigEndian.Uint32(sum) {
 		return nil, fmt.Errorf("%s is damaged: checksum mismatch", path)
 	}
-	var out []kind.Object
+	var out []scheme.Object
 	for r := bufio.NewReader(bytes.NewReader(body)); ; {
 		var record anypb.Any
 		err := protodelim.UnmarshalFrom(r, &record)
@@ -69,7 +69,7 @@ func Load(path string) ([]kind.Object, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: reading a record: %w", path, err)
 		}
-		if o, ok := m.(kind.Object); ok {
+		if o, ok := m.(scheme.Object); ok {
 			out = append(out, o)
 		}
 	}
@@ -77,7 +77,7 @@ func Load(path string) ([]kind.Object, error) {
 
 // Save replaces the file by one with the objects, at once: after a crash there is the old one or
 // the new one.
-func Save(path string, objects iter.Seq[kind.Object]) (err error) {
+func Save(path string, objects iter.Seq[scheme.Object]) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("writing %s: %w", path, err)
@@ -113,13 +113,13 @@ func Save(path string, objects iter.Seq[kind.Object]) (err error) {
 // Keeper writes the objects some time after each change.
 type Keeper struct {
 	path    string
-	objects iter.Seq[kind.Object]
+	objects iter.Seq[scheme.Object]
 	log     *zap.Logger
 	changed chan struct{}
 }
 
 // NewKeeper returns the keeper of a file. Objects yields its contents; it is called from Run.
-func NewKeeper(path string, objects iter.Seq[kind.Object], log *zap.Logger) *Keeper {
+func NewKeeper(path string, objects iter.Seq[scheme.Object], log *zap.Logger) *Keeper {
 	return &Keeper{path: path, objects: objects, log: log, changed: make(chan struct{}, 1)}
 }
 

@@ -14,24 +14,24 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/agent/snapshot"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-func objects() []kind.Object {
-	return []kind.Object{
+func objects() []scheme.Object {
+	return []scheme.Object{
 		&corev1.Service{Metadata: &metav1.ObjectMeta{Namespace: "default", Name: "web"}, Spec: &corev1.ServiceSpec{ClusterIp: "10.96.0.1"}},
 		&discoveryv1.EndpointSlice{Metadata: &metav1.ObjectMeta{Namespace: "default", Name: "web-x"}},
 		&corev1.Node{},
 	}
 }
 
-func expect(t *testing.T, path string, want []kind.Object) {
+func expect(t *testing.T, path string, want []scheme.Object) {
 	t.Helper()
 	got, err := snapshot.Load(path)
-	if err != nil || !slices.EqualFunc(got, want, func(a, b kind.Object) bool { return proto.Equal(a, b) }) {
+	if err != nil || !slices.EqualFunc(got, want, func(a, b scheme.Object) bool { return proto.Equal(a, b) }) {
 		t.Errorf("loaded %v, %v; want %v", got, err, want)
 	}
 }
@@ -39,7 +39,7 @@ func expect(t *testing.T, path string, want []kind.Object) {
 func TestSaveAndLoad(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "cluster")
 	expect(t, path, nil)
-	for _, list := range [][]kind.Object{objects(), nil, objects()[1:]} {
+	for _, list := range [][]scheme.Object{objects(), nil, objects()[1:]} {
 		if err := snapshot.Save(path, slices.Values(list)); err != nil {
 			t.Fatal(err)
 		}
@@ -84,7 +84,7 @@ func TestKeeper(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "cluster")
 	synctest.Test(t, func(t *testing.T) {
 		writes, list := 0, objects()[:1]
-		k := snapshot.NewKeeper(path, func(yield func(kind.Object) bool) {
+		k := snapshot.NewKeeper(path, func(yield func(scheme.Object) bool) {
 			writes++
 			slices.Values(list)(yield)
 		}, zaptest.NewLogger(t))

@@ -10,7 +10,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -67,7 +67,7 @@ func (m *Mirrors) sync(ctx context.Context, pods []*corev1.Pod) {
 		missing[p.GetMetadata().GetNamespace()+"/"+p.GetMetadata().GetName()] = p
 	}
 	for _, stored := range m.Stored() {
-		if !kind.IsMirrorPod(stored) {
+		if !core.IsMirrorPod(stored) {
 			continue
 		}
 		meta := stored.GetMetadata()
@@ -99,14 +99,14 @@ func (m *Mirrors) sync(ctx context.Context, pods []*corev1.Pod) {
 
 // hashOf identifies the static pod that a mirror shows.
 func hashOf(pod *corev1.Pod) string {
-	return pod.GetMetadata().GetAnnotations()[kind.MirrorAnnotation]
+	return pod.GetMetadata().GetAnnotations()[core.MirrorAnnotation]
 }
 
 // mirror is the object that shows a static pod.
 func (m *Mirrors) mirror(static *corev1.Pod) *corev1.Pod {
 	meta := static.GetMetadata()
 	annotations := maps.Clone(meta.GetAnnotations())
-	annotations[kind.MirrorAnnotation] = meta.GetUid()
+	annotations[core.MirrorAnnotation] = meta.GetUid()
 	return &corev1.Pod{
 		Metadata: &metav1.ObjectMeta{
 			Name: meta.GetName(), Namespace: meta.GetNamespace(), Labels: meta.GetLabels(), Annotations: annotations,

@@ -21,7 +21,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/manifest"
 	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -37,7 +38,7 @@ const (
 
 // IsStatic reports that a pod of this node comes from a file.
 func IsStatic(pod *corev1.Pod) bool {
-	return pod.GetMetadata().GetAnnotations()[sourceAnnotation] == "file" && !kind.IsMirrorPod(pod)
+	return pod.GetMetadata().GetAnnotations()[sourceAnnotation] == "file" && !core.IsMirrorPod(pod)
 }
 
 // Runner runs pods; pods.Set is the real one.
@@ -278,7 +279,7 @@ func (s *Source) read1(path, name string, changed time.Time) ([]*corev1.Pod, err
 		if !ok {
 			errs = append(
 				errs,
-				&manifest.Error{Source: name, Line: d.Line, Err: fmt.Errorf("unsupported kind %s: want Pod", kind.Of(d.Object).Name)},
+				&manifest.Error{Source: name, Line: d.Line, Err: fmt.Errorf("unsupported kind %s: want Pod", kinds.Of(d.Object).Name)},
 			)
 			continue
 		}
@@ -307,7 +308,7 @@ func (s *Source) complete(pod *corev1.Pod, file string, changed time.Time) error
 		return fmt.Errorf("spec.nodeName: this is node %s, not %s", s.cfg.Node, node)
 	}
 	m.Name += "-" + s.cfg.Node
-	k := kind.Of(pod)
+	k := kinds.Of(pod)
 	pod.Status = nil
 	k.PrepareCreate(pod)
 	k.Default(pod)
@@ -317,7 +318,7 @@ func (s *Source) complete(pod *corev1.Pod, file string, changed time.Time) error
 	if errs := append(k.Validate(pod), k.ValidateNew(pod)...); len(errs) > 0 {
 		return errs.ToAggregate()
 	}
-	if refers := kind.PodRefersTo(pod.GetSpec()); refers != "" {
+	if refers := core.PodRefersTo(pod.GetSpec()); refers != "" {
 		return fmt.Errorf("static pods must not reference objects of the control plane: %s", refers)
 	}
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(pod)

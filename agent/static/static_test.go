@@ -14,7 +14,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -202,7 +202,7 @@ func TestMirrors(t *testing.T) {
 	sync()
 	first := seen()
 	static := d.pods.Pods()[0]
-	if !kind.IsMirrorPod(first) || hashOf(first) != static.GetMetadata().GetUid() || first.GetSpec().GetServiceAccountName() != "" || first.GetMetadata().GetOwnerReferences()[0].GetKind() != "Node" {
+	if !core.IsMirrorPod(first) || hashOf(first) != static.GetMetadata().GetUid() || first.GetSpec().GetServiceAccountName() != "" || first.GetMetadata().GetOwnerReferences()[0].GetKind() != "Node" {
 		t.Errorf("the mirror is %v", first)
 	}
 	static.Status = &corev1.PodStatus{Phase: "Running"}

@@ -7,7 +7,10 @@ import (
 	"strconv"
 
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/apps"
+	"github.com/xebec-project/xebec/internal/object"
+	"github.com/xebec-project/xebec/internal/scheme"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 )
 
@@ -21,7 +24,7 @@ func RolloutState(d *appsv1.Deployment) (text string, done bool, err error) {
 		return "Waiting for deployment spec update to be observed...", false, nil
 	}
 	for _, c := range status.GetConditions() {
-		if c.GetType() == kind.DeploymentProgressing && c.GetReason() == deadlineExceeded {
+		if c.GetType() == apps.DeploymentProgressing && c.GetReason() == deadlineExceeded {
 			return "", false, fmt.Errorf(
 				"deployment %q exceeded its progress deadline: 'xebec describe deployment %s' and its pods show why",
 				name,
@@ -43,8 +46,8 @@ func RolloutState(d *appsv1.Deployment) (text string, done bool, err error) {
 
 // Revision is the revision that a deployment is at, or that a replica set holds; 0 when it is not
 // known.
-func Revision(obj kind.Object) int64 {
-	n, err := strconv.ParseInt(obj.GetMetadata().GetAnnotations()[kind.AnnotationRevision], 10, 64)
+func Revision(obj scheme.Object) int64 {
+	n, err := strconv.ParseInt(obj.GetMetadata().GetAnnotations()[apps.AnnotationRevision], 10, 64)
 	if err != nil {
 		return 0
 	}
@@ -53,7 +56,7 @@ func Revision(obj kind.Object) int64 {
 
 // ReplicaSets lists the replica sets of a deployment, oldest revision first.
 func ReplicaSets(ctx context.Context, cl *client.Client, d *appsv1.Deployment) ([]*appsv1.ReplicaSet, error) {
-	selector, err := kind.LabelSelector(d.GetSpec().GetSelector())
+	selector, err := object.LabelSelector(d.GetSpec().GetSelector())
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +68,7 @@ func ReplicaSets(ctx context.Context, cl *client.Client, d *appsv1.Deployment) (
 	if err != nil {
 		return nil, err
 	}
-	all = slices.DeleteFunc(all, func(rs *appsv1.ReplicaSet) bool { return !kind.IsControlledBy(rs, d) })
+	all = slices.DeleteFunc(all, func(rs *appsv1.ReplicaSet) bool { return !kinds.IsControlledBy(rs, d) })
 	slices.SortFunc(all, func(a, b *appsv1.ReplicaSet) int { return int(Revision(a) - Revision(b)) })
 	return all, nil
 }

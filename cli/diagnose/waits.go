@@ -10,7 +10,10 @@ import (
 
 	"github.com/xebec-project/xebec/cli/terminal"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/apps"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/object"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -18,16 +21,16 @@ import (
 // PodWaits says what keeps a pod on a node from being ready, a line each, the cause before its
 // effects; nothing when it is.
 func PodWaits(p *corev1.Pod) []string {
-	if kind.IsPodReady(p) {
+	if core.IsPodReady(p) {
 		return nil
 	}
 	out := containerWaits(p)
 	for _, gate := range p.GetSpec().GetReadinessGates() {
 		name := gate.GetConditionType()
-		switch c := kind.PodCondition(p, name); {
+		switch c := core.PodCondition(p, name); {
 		case c == nil:
 			out = append(out, terminal.OneLine(fmt.Sprintf("readiness gate %s is not met: the pod has no such condition", name)))
-		case c.GetStatus() != kind.ConditionTrue:
+		case c.GetStatus() != object.ConditionTrue:
 			out = append(
 				out,
 				terminal.OneLine(
@@ -39,7 +42,7 @@ func PodWaits(p *corev1.Pod) []string {
 			)
 		}
 	}
-	if c := kind.PodCondition(p, kind.PodReady); len(out) == 0 && c.GetMessage() != "" {
+	if c := core.PodCondition(p, core.PodReady); len(out) == 0 && c.GetMessage() != "" {
 		out = append(out, terminal.OneLine("not ready: "+c.GetMessage()))
 	}
 	return out
@@ -86,7 +89,7 @@ func podProblem(p *corev1.Pod) string {
 	if p.GetMetadata().GetDeletionTimestamp() != nil {
 		return ""
 	}
-	if c := kind.PodCondition(p, kind.PodScheduled); p.GetSpec().GetNodeName() == "" && c.GetMessage() != "" {
+	if c := core.PodCondition(p, core.PodScheduled); p.GetSpec().GetNodeName() == "" && c.GetMessage() != "" {
 		return terminal.OneLine(c.GetReason() + ": " + c.GetMessage())
 	}
 	waits := PodWaits(p)
@@ -119,7 +122,7 @@ func Worst(pods []*corev1.Pod) *corev1.Pod {
 // can't be made, or what one of the pods of its present template waits for.
 func RolloutWaits(ctx context.Context, cl *client.Client, d *appsv1.Deployment) (string, error) {
 	for _, c := range d.GetStatus().GetConditions() {
-		if c.GetType() == kind.DeploymentReplicaFailure && c.GetStatus() == kind.ConditionTrue {
+		if c.GetType() == apps.DeploymentReplicaFailure && c.GetStatus() == object.ConditionTrue {
 			return terminal.OneLine(fmt.Sprintf("cannot create pods: %s: %s", c.GetReason(), c.GetMessage())), nil
 		}
 	}
@@ -131,7 +134,7 @@ func RolloutWaits(ctx context.Context, cl *client.Client, d *appsv1.Deployment) 
 	if i < 0 {
 		return "", nil
 	}
-	selector, err := kind.LabelSelector(sets[i].GetSpec().GetSelector())
+	selector, err := object.LabelSelector(sets[i].GetSpec().GetSelector())
 	if err != nil {
 		return "", err
 	}
@@ -143,7 +146,7 @@ func RolloutWaits(ctx context.Context, cl *client.Client, d *appsv1.Deployment) 
 	if err != nil {
 		return "", err
 	}
-	pods = slices.DeleteFunc(pods, func(p *corev1.Pod) bool { return !kind.IsControlledBy(p, sets[i]) })
+	pods = slices.DeleteFunc(pods, func(p *corev1.Pod) bool { return !kinds.IsControlledBy(p, sets[i]) })
 	if p := Worst(pods); p != nil {
 		return fmt.Sprintf("pod %s: %s", p.GetMetadata().GetName(), podProblem(p)), nil
 	}

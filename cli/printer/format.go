@@ -21,7 +21,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/codec"
 	"github.com/xebec-project/xebec/internal/codec/tree"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 )
 
 // Format is a way to print objects, chosen by -o.
@@ -78,7 +78,7 @@ func (f Format) Structured() bool { return f.Name != asTable && f.Name != Wide }
 
 // Print writes objects in any form but a table. One that was asked for by its name is written by
 // itself, others as a List.
-func (f Format) Print(w io.Writer, objects []kind.Object, single bool) error {
+func (f Format) Print(w io.Writer, objects []scheme.Object, single bool) error {
 	if f.Name == Name {
 		for _, o := range objects {
 			fmt.Fprintln(w, resolve.Of(o))

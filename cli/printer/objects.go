@@ -10,7 +10,7 @@ import (
 	"github.com/xebec-project/xebec/cli/jsonpath"
 	"github.com/xebec-project/xebec/cli/resolve"
 	"github.com/xebec-project/xebec/internal/codec"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 )
 
 // TableOptions say which columns a table of objects has.
@@ -42,16 +42,16 @@ func ObjectTable(f *resolve.Found, o TableOptions, mixed bool, now time.Time) *T
 	return t
 }
 
-func columnsOf(k *kind.Kind, o TableOptions, mixed bool) []kind.Column {
-	var columns []kind.Column
-	add := func(name string, value func(kind.Object) string) {
-		columns = append(columns, kind.Column{Name: name, Value: func(obj kind.Object, _ time.Time) string { return value(obj) }})
+func columnsOf(k *scheme.Kind, o TableOptions, mixed bool) []scheme.Column {
+	var columns []scheme.Column
+	add := func(name string, value func(scheme.Object) string) {
+		columns = append(columns, scheme.Column{Name: name, Value: func(obj scheme.Object, _ time.Time) string { return value(obj) }})
 	}
 	if o.Everywhere && k.Namespaced {
-		add("NAMESPACE", func(obj kind.Object) string { return obj.GetMetadata().GetNamespace() })
+		add("NAMESPACE", func(obj scheme.Object) string { return obj.GetMetadata().GetNamespace() })
 	}
 	if !k.HideName {
-		add("NAME", func(obj kind.Object) string {
+		add("NAME", func(obj scheme.Object) string {
 			if mixed {
 				return resolve.Of(obj).String()
 			}
@@ -66,11 +66,11 @@ func columnsOf(k *kind.Kind, o TableOptions, mixed bool) []kind.Column {
 	for _, label := range o.LabelColumns {
 		add(
 			strings.ToUpper(label[strings.LastIndexByte(label, '/')+1:]),
-			func(obj kind.Object) string { return obj.GetMetadata().GetLabels()[label] },
+			func(obj scheme.Object) string { return obj.GetMetadata().GetLabels()[label] },
 		)
 	}
 	if o.ShowLabels {
-		add("LABELS", func(obj kind.Object) string { return Pairs(obj.GetMetadata().GetLabels(), ",") })
+		add("LABELS", func(obj scheme.Object) string { return Pairs(obj.GetMetadata().GetLabels(), ",") })
 	}
 	return columns
 }
@@ -84,7 +84,7 @@ func Sort(sections []*resolve.Found, by string) error {
 	for _, f := range sections {
 		type keyed struct {
 			key    any
-			object kind.Object
+			object scheme.Object
 		}
 		rows := make([]keyed, len(f.Objects))
 		for i, o := range f.Objects {

@@ -11,7 +11,7 @@ import (
 	"github.com/xebec-project/xebec/cli/exit"
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/manifest"
 )
 
@@ -68,7 +68,7 @@ func Manifests(s *session.Session, files []string, recursive bool) ([]manifest.D
 	}
 	var docs []manifest.Document
 	for _, d := range all {
-		meta, k := d.Object.GetMetadata(), kind.Of(d.Object)
+		meta, k := d.Object.GetMetadata(), kinds.Of(d.Object)
 		switch {
 		case meta == nil:
 			errs = append(errs, &manifest.Error{Source: d.Source, Line: d.Line, Err: errors.New("metadata.name is required")})

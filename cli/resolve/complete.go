@@ -9,7 +9,7 @@ import (
 
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 )
 
 // CompleteKinds completes KIND and then names.
@@ -46,7 +46,7 @@ func CompleteOf(s *session.Session, name string) cobra.CompletionFunc {
 // completionTimeout bounds the calls of one completion.
 const completionTimeout = 2 * time.Second
 
-func completeNames(ctx context.Context, s *session.Session, k *kind.Kind, prefix, typed string) ([]string, cobra.ShellCompDirective) {
+func completeNames(ctx context.Context, s *session.Session, k *scheme.Kind, prefix, typed string) ([]string, cobra.ShellCompDirective) {
 	ctx, cancel := context.WithTimeout(ctx, completionTimeout)
 	defer cancel()
 	cl := s.Client()

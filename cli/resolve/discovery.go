@@ -11,7 +11,7 @@ import (
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/codec"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/column"
 	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
@@ -53,19 +53,19 @@ func discover(s *session.Session) error {
 
 // discovered describes a kind that the program was not compiled with. Tables of it have the columns
 // that show one field. The server checks its objects.
-func discovered(d *apiv1.KindDescription, schema *apiv1.GetSchemaResponse) (*kind.Kind, error) {
+func discovered(d *apiv1.KindDescription, schema *apiv1.GetSchemaResponse) (*scheme.Kind, error) {
 	k, err := scheme.FromDescription(d, schema)
 	if err != nil {
 		return nil, err
 	}
 	for _, c := range d.GetColumns() {
 		switch path, err := jsonpath.ParsePath(c.GetJsonPath()); {
-		case c.GetName() == kind.AgeColumn.Name:
-			k.Columns = append(k.Columns, kind.AgeColumn)
+		case c.GetName() == column.AgeColumn.Name:
+			k.Columns = append(k.Columns, column.AgeColumn)
 		case c.GetJsonPath() != "" && err == nil:
-			k.Columns = append(k.Columns, kind.Column{
+			k.Columns = append(k.Columns, scheme.Column{
 				Name: c.GetName(), Wide: c.GetWide(), Path: c.GetJsonPath(),
-				Value: func(o kind.Object, _ time.Time) string { return cell(path, o) },
+				Value: func(o scheme.Object, _ time.Time) string { return cell(path, o) },
 			})
 		}
 	}
@@ -73,7 +73,7 @@ func discovered(d *apiv1.KindDescription, schema *apiv1.GetSchemaResponse) (*kin
 }
 
 // cell is the text of the first value that a path leads to.
-func cell(path jsonpath.Path, o kind.Object) string {
+func cell(path jsonpath.Path, o scheme.Object) string {
 	value, err := codec.ValueWhole(o)
 	if err != nil {
 		return "<unknown>"

@@ -7,13 +7,15 @@ import (
 	"strconv"
 
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
 // Events lists the events about an object, the latest last.
-func Events(ctx context.Context, cl *client.Client, obj kind.Object) ([]kind.Object, error) {
-	k, meta := kind.Of(obj), obj.GetMetadata()
+func Events(ctx context.Context, cl *client.Client, obj scheme.Object) ([]scheme.Object, error) {
+	k, meta := kinds.Of(obj), obj.GetMetadata()
 	selector := "involvedObject.kind=" + k.Name + ",involvedObject.name=" + meta.GetName()
 	if meta.GetNamespace() != "" {
 		selector += ",involvedObject.namespace=" + meta.GetNamespace()
@@ -24,16 +26,16 @@ func Events(ctx context.Context, cl *client.Client, obj kind.Object) ([]kind.Obj
 		selector += ",involvedObject.uid=" + meta.GetUid()
 	}
 	in := client.ListOptions{Namespace: meta.GetNamespace(), FieldSelector: selector}
-	found, _, err := client.ListKind(ctx, cl, kind.Of(&corev1.Event{}), in)
+	found, _, err := client.ListKind(ctx, cl, kinds.Of(&corev1.Event{}), in)
 	sortEvents(found)
 	return found, err
 }
 
 // sortEvents puts what happened last at the end.
-func sortEvents(objects []kind.Object) {
-	slices.SortStableFunc(objects, func(a, b kind.Object) int {
+func sortEvents(objects []scheme.Object) {
+	slices.SortStableFunc(objects, func(a, b scheme.Object) int {
 		return cmp.Or(
-			kind.EventLastSeen(a.(*corev1.Event)).AsTime().Compare(kind.EventLastSeen(b.(*corev1.Event)).AsTime()),
+			core.EventLastSeen(a.(*corev1.Event)).AsTime().Compare(core.EventLastSeen(b.(*corev1.Event)).AsTime()),
 			// Times are in seconds, in which much happens to a pod; events are written in their order.
 			cmp.Compare(revision(a), revision(b)),
 		)
@@ -41,7 +43,7 @@ func sortEvents(objects []kind.Object) {
 }
 
 // revision is the object's resource version as a number, 0 when it has none.
-func revision(o kind.Object) int64 {
+func revision(o scheme.Object) int64 {
 	n, _ := strconv.ParseInt(o.GetMetadata().GetResourceVersion(), 10, 64)
 	return n
 }

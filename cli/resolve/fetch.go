@@ -7,13 +7,13 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 )
 
 // Found is what was found of one kind.
 type Found struct {
-	Kind    *kind.Kind
-	Objects []kind.Object
+	Kind    *scheme.Kind
+	Objects []scheme.Object
 }
 
 // FetchOptions say which objects of a reference to a whole kind are read, and as of when.
@@ -44,7 +44,7 @@ func Fetch(ctx context.Context, cl *client.Client, refs []Reference, o FetchOpti
 				sortEvents(section.Objects)
 			}
 		} else {
-			var obj kind.Object
+			var obj scheme.Object
 			if obj, err = client.GetKindAt(ctx, cl, r.Kind, r.Namespace, r.Name, o.At); err == nil {
 				section.Objects = append(section.Objects, obj)
 			}

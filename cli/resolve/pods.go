@@ -11,13 +11,16 @@ import (
 	"github.com/xebec-project/xebec/cli/exit"
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/object"
+	"github.com/xebec-project/xebec/internal/scheme"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
 // PodSpec is the part of an object that says what its pods are; nil for kinds that have none.
-func PodSpec(obj kind.Object) *corev1.PodSpec {
+func PodSpec(obj scheme.Object) *corev1.PodSpec {
 	switch o := obj.(type) {
 	case *corev1.Pod:
 		return o.GetSpec()
@@ -56,7 +59,7 @@ func Pods(ctx context.Context, s *session.Session, cl *client.Client, args []str
 
 // Pod finds the one pod that NAME or KIND/NAME means.
 func Pod(ctx context.Context, s *session.Session, cl *client.Client, args []string, namespace string) (*corev1.Pod, error) {
-	podKind := kind.Of(&corev1.Pod{})
+	podKind := kinds.Of(&corev1.Pod{})
 	r, err := One(s, args, podKind)
 	if err != nil {
 		return nil, err
@@ -90,9 +93,9 @@ func Pod(ctx context.Context, s *session.Session, cl *client.Client, args []stri
 func comparePods(a, b *corev1.Pod) int {
 	rank := func(p *corev1.Pod) int {
 		switch {
-		case kind.IsPodReady(p):
+		case core.IsPodReady(p):
 			return 0
-		case p.GetStatus().GetPhase() == kind.PodRunning:
+		case p.GetStatus().GetPhase() == core.PodRunning:
 			return 1
 		case p.GetSpec().GetNodeName() != "":
 			return 2
@@ -107,18 +110,18 @@ func comparePods(a, b *corev1.Pod) int {
 
 // PodSelector is how an object finds its pods: a service by its selector, an object of a kind with
 // a scale by the selector of the scale.
-func PodSelector(obj kind.Object) (string, error) {
+func PodSelector(obj scheme.Object) (string, error) {
 	if service, ok := obj.(*corev1.Service); ok {
 		if len(service.GetSpec().GetSelector()) == 0 {
 			return "", fmt.Errorf("%s has no selector and therefore no pods", Of(obj))
 		}
 		return labels.SelectorFromSet(service.GetSpec().GetSelector()).String(), nil
 	}
-	k := kind.Of(obj)
+	k := kinds.Of(obj)
 	if k.Scale == nil || k.Scale.Selector == "" {
 		return "", exit.Usagef("kind %s has no pods", k.Singular)
 	}
-	selector, err := kind.ScaleSelector(k, obj)
+	selector, err := object.ScaleSelector(k, obj)
 	if err == nil && selector == "" {
 		err = fmt.Errorf("%s has no selector and therefore no pods", Of(obj))
 	}
@@ -128,7 +131,7 @@ func PodSelector(obj kind.Object) (string, error) {
 // Containers chooses containers of a pod and says so when it had to guess.
 func Containers(s *session.Session, p *corev1.Pod, name string, all bool) ([]string, error) {
 	var names []string
-	for _, c := range slices.Concat(p.GetSpec().GetInitContainers(), p.GetSpec().GetContainers(), kind.EphemeralContainers(p.GetSpec())) {
+	for _, c := range slices.Concat(p.GetSpec().GetInitContainers(), p.GetSpec().GetContainers(), core.EphemeralContainers(p.GetSpec())) {
 		names = append(names, c.GetName())
 	}
 	pod := p.GetMetadata().GetName()

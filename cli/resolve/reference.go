@@ -8,13 +8,14 @@ import (
 
 	"github.com/xebec-project/xebec/cli/exit"
 	"github.com/xebec-project/xebec/cli/session"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/scheme"
 	"github.com/xebec-project/xebec/internal/spelling"
 )
 
 // Reference is an object by kind and name, or, with an empty name, all objects of the kind.
 type Reference struct {
-	Kind *kind.Kind
+	Kind *scheme.Kind
 	// namespace is empty where the kind has none, and in references to all objects in all namespaces.
 	Namespace, Name string
 }
@@ -23,7 +24,7 @@ type Reference struct {
 func (r Reference) String() string { return qualified(r.Kind) + "/" + r.Name }
 
 // qualified is the singular with the group, as results of writes name kinds.
-func qualified(k *kind.Kind) string {
+func qualified(k *scheme.Kind) string {
 	if k.Group == "" {
 		return k.Singular
 	}
@@ -31,8 +32,8 @@ func qualified(k *kind.Kind) string {
 }
 
 // Of returns the reference to an object.
-func Of(obj kind.Object) Reference {
-	return Reference{kind.Of(obj), obj.GetMetadata().GetNamespace(), obj.GetMetadata().GetName()}
+func Of(obj scheme.Object) Reference {
+	return Reference{kinds.Of(obj), obj.GetMetadata().GetNamespace(), obj.GetMetadata().GetName()}
 }
 
 // everything is what "all" stands for.
@@ -40,19 +41,19 @@ var everything = []string{"pods", "services", "deployments", "replicasets"}
 
 // Kind finds a kind by what a person typed. It asks the cluster for names that the program was not
 // compiled with.
-func Kind(s *session.Session, name string) (*kind.Kind, error) {
+func Kind(s *session.Session, name string) (*scheme.Kind, error) {
 	if k, ok := s.Kinds.ByName(name); ok {
 		return k, nil
 	}
-	kinds := Kinds(s)
+	served := Kinds(s)
 	if k, ok := s.Kinds.ByName(name); ok {
 		return k, nil
 	}
 	var known []string
-	if unserved, group, ok := kind.Unserved(s.Kinds, name); ok {
+	if unserved, group, ok := kinds.Unserved(s.Kinds, name); ok {
 		return nil, exit.Usagef("kind %s is not served yet: 'xebec api-resources' lists the served kinds", strings.Trim(unserved+"."+group, "."))
 	}
-	for _, k := range kinds {
+	for _, k := range served {
 		known = append(append(known, k.Plural, k.Singular), k.ShortNames...)
 	}
 	if near := Nearest(strings.ToLower(name), known); near != "" {
@@ -63,15 +64,15 @@ func Kind(s *session.Session, name string) (*kind.Kind, error) {
 
 // Kinds returns the kinds that the program was compiled with and, if the cluster answers, those
 // that it serves besides.
-func Kinds(s *session.Session) []*kind.Kind {
+func Kinds(s *session.Session) []*scheme.Kind {
 	if err := discover(s); err != nil {
 		s.Notef("kinds that this program was not compiled with are unknown: %v", err)
 	}
 	return s.Kinds.Kinds()
 }
 
-func parseKinds(s *session.Session, names string) ([]*kind.Kind, error) {
-	var kinds []*kind.Kind
+func parseKinds(s *session.Session, names string) ([]*scheme.Kind, error) {
+	var kinds []*scheme.Kind
 	for name := range strings.SplitSeq(names, ",") {
 		list := []string{name}
 		if name == "all" {
@@ -130,7 +131,7 @@ func parse(s *session.Session, args []string) ([]Reference, error) {
 
 // One reads arguments that name exactly one object; a lone NAME is of the kind taken, unless that
 // is nil.
-func One(s *session.Session, args []string, taken *kind.Kind) (Reference, error) {
+func One(s *session.Session, args []string, taken *scheme.Kind) (Reference, error) {
 	if len(args) == 1 && !strings.Contains(args[0], "/") && taken != nil {
 		return Reference{Kind: taken, Name: args[0]}, nil
 	}

@@ -8,9 +8,9 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
-	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/schema"
 	"github.com/xebec-project/xebec/internal/schema/comments"
+	"github.com/xebec-project/xebec/internal/scheme"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
@@ -39,7 +39,7 @@ type Field struct {
 }
 
 // Of returns a kind as the root of its fields.
-func Of(k *kind.Kind) (Field, error) {
+func Of(k *scheme.Kind) (Field, error) {
 	all, err := comments.All()
 	m := k.New().ProtoReflect().Descriptor()
 	return Field{Name: k.Name, Type: "Object", Comment: all[m.FullName()], message: m}, err

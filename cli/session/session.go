@@ -15,7 +15,7 @@ import (
 	"github.com/xebec-project/xebec/cli/exit"
 	"github.com/xebec-project/xebec/cli/terminal"
 	"github.com/xebec-project/xebec/internal/cliconfig"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/scheme"
 )
 
@@ -64,7 +64,7 @@ func New(streams Streams) *Session {
 		In:     streams.In,
 		Out:    terminal.NewScreen(streams.Out),
 		Err:    terminal.NewScreen(streams.Err),
-		Kinds:  kind.NewScheme(),
+		Kinds:  kinds.NewScheme(),
 		Dial:   dial,
 		Now:    time.Now,
 		warned: map[string]bool{},

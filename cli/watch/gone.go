@@ -10,7 +10,7 @@ import (
 	"github.com/xebec-project/xebec/cli/resolve"
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 )
 
 // Deleted is a deleted object that may still be there for a while.
@@ -27,7 +27,7 @@ func AwaitGone(ctx context.Context, s *session.Session, cl *client.Client, objec
 		defer cancel()
 	}
 	for _, d := range objects {
-		err := Observe(ctx, s, cl, d.Reference, func(obj kind.Object) (bool, error) {
+		err := Observe(ctx, s, cl, d.Reference, func(obj scheme.Object) (bool, error) {
 			return obj == nil || obj.GetMetadata().GetUid() != d.UID, nil
 		})
 		if errors.Is(err, context.DeadlineExceeded) {

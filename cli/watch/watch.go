@@ -10,7 +10,7 @@ import (
 	"github.com/xebec-project/xebec/cli/terminal"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
@@ -28,10 +28,10 @@ func Follow(
 	ctx context.Context,
 	s *session.Session,
 	cl *client.Client,
-	k *kind.Kind,
+	k *scheme.Kind,
 	o client.WatchOptions,
 	begin func(),
-	see func(client.Event[kind.Object]) (done bool, err error),
+	see func(client.Event[scheme.Object]) (done bool, err error),
 ) error {
 	wait, lost := MinRetry, false
 	for {
@@ -82,11 +82,11 @@ func Observe(
 	s *session.Session,
 	cl *client.Client,
 	r resolve.Reference,
-	see func(kind.Object) (done bool, err error),
+	see func(scheme.Object) (done bool, err error),
 ) error {
-	var present kind.Object
+	var present scheme.Object
 	o := client.WatchOptions{Namespace: r.Namespace, FieldSelector: "metadata.name=" + r.Name}
-	return Follow(ctx, s, cl, r.Kind, o, func() { present = nil }, func(ev client.Event[kind.Object]) (bool, error) {
+	return Follow(ctx, s, cl, r.Kind, o, func() { present = nil }, func(ev client.Event[scheme.Object]) (bool, error) {
 		switch ev.Type {
 		case apiv1.EventType_EVENT_TYPE_BOOKMARK:
 			if !ev.InitialStateEnd || present != nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/manifest"
 )
 
@@ -107,7 +107,7 @@ func EachManifest(s *session.Session, docs []manifest.Document, wrong error, do 
 func namespacesFirst(docs []manifest.Document) []manifest.Document {
 	var first, rest []manifest.Document
 	for _, d := range docs {
-		if kind.Of(d.Object).Name == "Namespace" {
+		if kinds.Of(d.Object).Name == "Namespace" {
 			first = append(first, d)
 		} else {
 			rest = append(rest, d)
@@ -175,7 +175,7 @@ func Together(
 		s.PrintError(fmt.Errorf("%s:%d: %w", docs[i].Source, lineOfError(docs[i], err, fmt.Sprintf("operations[%d].", i)), err))
 		hint := ""
 		if ns := docs[i].Object.GetMetadata().GetNamespace(); slices.ContainsFunc(docs, func(d manifest.Document) bool {
-			return kind.Of(d.Object).Name == "Namespace" && d.Object.GetMetadata().GetName() == ns
+			return kinds.Of(d.Object).Name == "Namespace" && d.Object.GetMetadata().GetName() == ns
 		}) {
 			hint = fmt.Sprintf(" A transaction cannot create a namespace and objects in it: apply namespace %s first.", ns)
 		}

@@ -9,7 +9,7 @@ import (
 	"github.com/xebec-project/xebec/cli/printer"
 	"github.com/xebec-project/xebec/cli/resolve"
 	"github.com/xebec-project/xebec/cli/session"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 )
 
 // Options are those of commands that write.
@@ -51,12 +51,12 @@ func (o *Options) Parse() (err error) {
 func (o *Options) Dry() bool { return o.dryRun == "server" }
 
 // Report prints what became of an object.
-func Report(s *session.Session, o *Options, obj kind.Object, what string) error {
+func Report(s *session.Session, o *Options, obj scheme.Object, what string) error {
 	if o.Form.Structured() {
 		if o.Form.Name == printer.YAML {
 			s.Printf("---\n")
 		}
-		return o.Form.Print(s.Out, []kind.Object{obj}, true)
+		return o.Form.Print(s.Out, []scheme.Object{obj}, true)
 	}
 	Done(s, o.Dry(), resolve.Of(obj), what)
 	return nil

@@ -11,7 +11,7 @@ import (
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 )
 
 // Each prints what became of objects that a change was made to, one after the other. It goes on
@@ -21,7 +21,7 @@ func Each(
 	s *session.Session,
 	refs []resolve.Reference,
 	o *Options,
-	change func(resolve.Reference) (kind.Object, string, error),
+	change func(resolve.Reference) (scheme.Object, string, error),
 ) error {
 	failed := false
 	for _, r := range refs {
@@ -45,7 +45,7 @@ func Each(
 }
 
 // Update changes an object by modify, with the server's warnings printed.
-func Update[T kind.Object](
+func Update[T scheme.Object](
 	ctx context.Context,
 	s *session.Session,
 	cl *client.Client,
@@ -64,7 +64,7 @@ func Update[T kind.Object](
 }
 
 // Modify changes an object as it is now, and retries after a conflict with another writer.
-func Modify[T kind.Object](
+func Modify[T scheme.Object](
 	ctx context.Context,
 	cl *client.Client,
 	r resolve.Reference,
@@ -72,7 +72,7 @@ func Modify[T kind.Object](
 	options ...client.UpdateOption,
 ) (stored T, err error) {
 	for range 5 {
-		var obj kind.Object
+		var obj scheme.Object
 		if obj, err = client.GetKind(ctx, cl, r.Kind, r.Namespace, r.Name); err != nil {
 			return stored, err
 		}

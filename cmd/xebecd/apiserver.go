@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/xebec-project/xebec/internal/daemon"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/services/apiserver"
 )
 
@@ -17,7 +17,7 @@ func apiserverCommand() *cobra.Command {
 		Port:     7001,
 		Defaults: apiserver.DefaultConfig(),
 		New: func(_ context.Context, cfg apiserver.Config, deps *daemon.Deps) (daemon.Service, error) {
-			return apiserver.New(cfg, kind.NewScheme(), deps.Etcd, deps.Log)
+			return apiserver.New(cfg, kinds.NewScheme(), deps.Etcd, deps.Log)
 		},
 	})
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/daemon"
 	"github.com/xebec-project/xebec/internal/elected"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/services/cloud"
 	"github.com/xebec-project/xebec/services/collector"
 	"github.com/xebec-project/xebec/services/endpoints"
@@ -42,7 +42,7 @@ func collectorCommand() *cobra.Command {
 	return daemon.Command(daemon.Spec[collector.Config]{
 		Name: "collector", Short: "Delete dependents of deleted owners and contents of deleted namespaces", Port: 7007,
 		New: func(_ context.Context, cfg collector.Config, deps *daemon.Deps) (daemon.Service, error) {
-			return collector.New(cfg, collector.Deps{Deps: electedDeps(deps), Scheme: kind.NewScheme()})
+			return collector.New(cfg, collector.Deps{Deps: electedDeps(deps), Scheme: kinds.NewScheme()})
 		},
 	})
 }

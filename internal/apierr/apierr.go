@@ -22,7 +22,7 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 )
 
 // Domain is the ErrorInfo domain of every error made here.
@@ -107,7 +107,7 @@ func build(code codes.Code, reason, message string, meta map[string]string, deta
 	return full.Err()
 }
 
-func object(k *kind.Kind, name string) map[string]string {
+func object(k *scheme.Kind, name string) map[string]string {
 	m := map[string]string{MetadataGroup: k.Group, MetadataKind: k.Name}
 	if name != "" {
 		m[MetadataName] = shorten(name)
@@ -132,7 +132,7 @@ func BadField(field, format string, args ...any) error {
 }
 
 // TooLarge says that an object is larger than storage takes: INVALID_ARGUMENT. Sizes are in bytes.
-func TooLarge(k *kind.Kind, name string, size, limit int) error {
+func TooLarge(k *scheme.Kind, name string, size, limit int) error {
 	return build(codes.InvalidArgument, ReasonTooLarge,
 		fmt.Sprintf("%s %q is too large: %d bytes, at most %d can be stored", k.Resource(), name, size, limit), object(k, name))
 }
@@ -143,18 +143,18 @@ func Unsupported(format string, args ...any) error {
 }
 
 // NotFound says that there is no such object: NOT_FOUND.
-func NotFound(k *kind.Kind, name string) error {
+func NotFound(k *scheme.Kind, name string) error {
 	return build(codes.NotFound, ReasonNotFound, fmt.Sprintf("%s %q not found", k.Resource(), name), object(k, name))
 }
 
 // AlreadyExists says that the name is taken: ALREADY_EXISTS.
-func AlreadyExists(k *kind.Kind, name string) error {
+func AlreadyExists(k *scheme.Kind, name string) error {
 	return build(codes.AlreadyExists, ReasonAlreadyExists, fmt.Sprintf("%s %q already exists", k.Resource(), name), object(k, name))
 }
 
 // Conflict says that a resourceVersion or another precondition no longer holds: ABORTED. Why
 // completes the sentence; when empty it says that the object has been modified.
-func Conflict(k *kind.Kind, name, why string) error {
+func Conflict(k *scheme.Kind, name, why string) error {
 	if why == "" {
 		why = "the object has been modified; please apply your changes to the latest version and try again"
 	}
@@ -171,7 +171,7 @@ type FieldConflict struct {
 }
 
 // ApplyConflict says that other managers own fields which an apply wants to change: ABORTED.
-func ApplyConflict(k *kind.Kind, name string, conflicts []FieldConflict) error {
+func ApplyConflict(k *scheme.Kind, name string, conflicts []FieldConflict) error {
 	var b strings.Builder
 	noun := "conflicts"
 	if len(conflicts) == 1 {
@@ -199,7 +199,7 @@ func Unauthenticated(format string, args ...any) error {
 
 // Forbidden says that the caller may not do this to an object, or, without a name, to objects of
 // this kind: PERMISSION_DENIED. Why says who may not do what.
-func Forbidden(k *kind.Kind, name, why string) error {
+func Forbidden(k *scheme.Kind, name, why string) error {
 	what := k.Resource()
 	if name != "" {
 		what += " " + strconv.Quote(name)
@@ -231,7 +231,7 @@ func ElectionLost(election string) error {
 
 // NamespaceTerminating says that nothing new may be made in a namespace that is being deleted:
 // FAILED_PRECONDITION.
-func NamespaceTerminating(k *kind.Kind, name, namespace string) error {
+func NamespaceTerminating(k *scheme.Kind, name, namespace string) error {
 	return FailedPrecondition(ReasonNamespaceTerminating, namespace,
 		"%s %q is forbidden: unable to create new content in namespace %s because it is being terminated", k.Resource(), name, namespace)
 }

@@ -14,12 +14,13 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/scheme"
 )
 
-func named(t *testing.T, name string) *kind.Kind {
+func named(t *testing.T, name string) *scheme.Kind {
 	t.Helper()
-	k, ok := kind.ByName(name)
+	k, ok := kinds.ByName(name)
 	if !ok {
 		t.Fatalf("no kind %q", name)
 	}

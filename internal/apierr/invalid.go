@@ -9,7 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 )
 
 const (
@@ -63,7 +63,7 @@ func (v Violation) String() string {
 //	Deployment.apps "web" is invalid: spec.replicas: Invalid value: -1: must be at least 0
 //
 // With an empty list it returns nil.
-func Invalid(k *kind.Kind, name string, errs field.ErrorList) error {
+func Invalid(k *scheme.Kind, name string, errs field.ErrorList) error {
 	if len(errs) == 0 {
 		return nil
 	}

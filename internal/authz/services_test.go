@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/pki"
 )
 
@@ -122,7 +122,7 @@ func TestRightsAreUsed(t *testing.T) {
 		t.Run(service, func(t *testing.T) {
 			c := readCalls(t, service)
 			caller := Caller{pki.ServiceUserPrefix + service, []string{GroupServices}}
-			for _, k := range kind.All() {
+			for _, k := range kinds.All() {
 				message := string(k.MessageName().Name())
 				for _, verb := range all {
 					asked := request{Caller: caller, Verb: verb, Resource: k.Resource(), Name: "x"}

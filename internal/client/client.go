@@ -19,7 +19,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
@@ -105,23 +106,23 @@ func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFu
 }
 
 // kindFor returns the kind of T, which must be a message type and not an interface.
-func kindFor[T kind.Object]() (*kind.Kind, error) {
+func kindFor[T scheme.Object]() (*scheme.Kind, error) {
 	var zero T
 	if any(zero) == nil {
 		return nil, fmt.Errorf("%T is no message type: use the functions that take a kind", &zero)
 	}
-	if k, ok := kind.ByMessage(zero.ProtoReflect().Descriptor().FullName()); ok {
+	if k, ok := kinds.ByMessage(zero.ProtoReflect().Descriptor().FullName()); ok {
 		return k, nil
 	}
 	return nil, fmt.Errorf("%T is not a registered kind", zero)
 }
 
-func reference(k *kind.Kind, namespace, name string) *apiv1.ObjectReference {
+func reference(k *scheme.Kind, namespace, name string) *apiv1.ObjectReference {
 	return &apiv1.ObjectReference{Group: k.Group, Version: k.Version, Kind: k.Name, Namespace: namespace, Name: name}
 }
 
 // encode wraps an object for the wire.
-func encode(obj kind.Object) (*anypb.Any, error) {
+func encode(obj scheme.Object) (*anypb.Any, error) {
 	a, err := anypb.New(obj)
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w", obj.ProtoReflect().Descriptor().FullName(), err)
@@ -130,7 +131,7 @@ func encode(obj kind.Object) (*anypb.Any, error) {
 }
 
 // decode turns what the server sent into an object of kind k, which T must be able to hold.
-func decode[T kind.Object](k *kind.Kind, a *anypb.Any) (T, error) {
+func decode[T scheme.Object](k *scheme.Kind, a *anypb.Any) (T, error) {
 	var zero T
 	obj := k.New()
 	if err := a.UnmarshalTo(obj); err != nil {
@@ -144,7 +145,7 @@ func decode[T kind.Object](k *kind.Kind, a *anypb.Any) (T, error) {
 }
 
 // decodeLike decodes the answer to a call that sent obj.
-func decodeLike[T kind.Object](obj T, a *anypb.Any) (T, error) {
+func decodeLike[T scheme.Object](obj T, a *anypb.Any) (T, error) {
 	out := obj.ProtoReflect().New().Interface()
 	if err := a.UnmarshalTo(out); err != nil {
 		var zero T
@@ -155,9 +156,9 @@ func decodeLike[T kind.Object](obj T, a *anypb.Any) (T, error) {
 
 // Clone returns a deep copy of obj. Objects that come from an informer are shared: clone them
 // before changing them.
-func Clone[T kind.Object](obj T) T { return proto.Clone(obj).(T) }
+func Clone[T scheme.Object](obj T) T { return proto.Clone(obj).(T) }
 
-func decodeAll[T kind.Object](k *kind.Kind, into []T, objects []*anypb.Any) ([]T, error) {
+func decodeAll[T scheme.Object](k *scheme.Kind, into []T, objects []*anypb.Any) ([]T, error) {
 	into = slices.Grow(into, len(objects))
 	for _, a := range objects {
 		obj, err := decode[T](k, a)

@@ -12,7 +12,7 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -80,7 +80,7 @@ func TestListPagesOneSnapshot(t *testing.T) {
 		t.Errorf("%d objects at %s in %d calls, want 25 at %s in 3: %v", len(all), revision, s.Calls("List"), at, err)
 	}
 	s.Intercept(nil)
-	k, _ := kind.ByName("cm")
+	k, _ := kinds.ByName("cm")
 	some, _, err := client.ListKind(t.Context(), c, k, client.ListOptions{Limit: 12, PageSize: 10, FieldSelector: "metadata.name!=m-00"})
 	if err != nil || len(some) != 12 || some[0].GetMetadata().GetName() != "m-01" {
 		t.Errorf("%d objects with a limit of 12: %v", len(some), err)
@@ -159,7 +159,7 @@ func TestFence(t *testing.T) {
 func TestTransactIsAllOrNothing(t *testing.T) {
 	_, c := clienttest.Start(t)
 	ctx := t.Context()
-	k, _ := kind.ByName("configmaps")
+	k, _ := kinds.ByName("configmaps")
 	if _, err := client.Transact(ctx, c,
 		client.OpCreate(configMap("a", "1")), client.OpDelete(k, "default", "missing")); !apierr.IsNotFound(err) {
 		t.Fatalf("got %v", err)

@@ -10,15 +10,15 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/types/known/anypb"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
 // InformerOptions selects what an informer mirrors and how it keeps it. The zero value mirrors all
 // objects of T.
-type InformerOptions[T kind.Object] struct {
+type InformerOptions[T scheme.Object] struct {
 	// Kind is required when T is kind.Object, and taken from T otherwise.
-	Kind *kind.Kind
+	Kind *scheme.Kind
 	// Namespace is empty for all namespaces.
 	Namespace     string
 	LabelSelector string
@@ -44,9 +44,9 @@ type InformerOptions[T kind.Object] struct {
 //
 // All methods may be called concurrently. The objects it returns are shared by all readers and must
 // not be changed: use Clone.
-type Informer[T kind.Object] struct {
+type Informer[T scheme.Object] struct {
 	client   *Client
-	kind     *kind.Kind
+	kind     *scheme.Kind
 	opts     InformerOptions[T]
 	store    *store[T]
 	handlers []func(old, new T)
@@ -61,7 +61,7 @@ type Informer[T kind.Object] struct {
 
 // NewInformer returns an informer that mirrors nothing until Run. It panics when T is no registered
 // kind, or is kind.Object and o.Kind is nil: both are mistakes in the program.
-func NewInformer[T kind.Object](c *Client, o InformerOptions[T]) *Informer[T] {
+func NewInformer[T scheme.Object](c *Client, o InformerOptions[T]) *Informer[T] {
 	k := o.Kind
 	if k == nil {
 		var err error
@@ -73,7 +73,7 @@ func NewInformer[T kind.Object](c *Client, o InformerOptions[T]) *Informer[T] {
 }
 
 // Kind returns the kind that is mirrored.
-func (i *Informer[T]) Kind() *kind.Kind { return i.kind }
+func (i *Informer[T]) Kind() *scheme.Kind { return i.kind }
 
 // OnChange adds a handler, before Run. Handlers are called one after the other, from Run's
 // goroutine, in the order of the changes, after the store has the change: a handler that reads the
@@ -183,7 +183,7 @@ func (i *Informer[T]) Run(ctx context.Context) error {
 }
 
 // storeSink writes the events of a reflector to the store of an informer, and calls its handlers.
-type storeSink[T kind.Object] struct {
+type storeSink[T scheme.Object] struct {
 	*Informer[T]
 	// seen has the keys of the state that is being sent, nil otherwise: what is stored and not in it
 	// is gone.
@@ -295,9 +295,9 @@ func (i *Informer[T]) handle(resp *apiv1.WatchResponse, seen map[Key]struct{}) e
 	}
 }
 
-func sameObject(a, b kind.Object) bool { return a.GetMetadata().GetUid() == b.GetMetadata().GetUid() }
+func sameObject(a, b scheme.Object) bool { return a.GetMetadata().GetUid() == b.GetMetadata().GetUid() }
 
-func sameVersion(a, b kind.Object) bool {
+func sameVersion(a, b scheme.Object) bool {
 	return a.GetMetadata().GetResourceVersion() == b.GetMetadata().GetResourceVersion() && sameObject(a, b)
 }
 

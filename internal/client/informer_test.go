@@ -20,7 +20,8 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
 	"github.com/xebec-project/xebec/internal/edge"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -191,9 +192,9 @@ func TestLeaseObjectsHavePriority(t *testing.T) {
 	conn := notingConn{clienttest.Serve(t, clienttest.NewServer()), note}
 	c := client.New(conn)
 	lease := &coordinationv1.Lease{Metadata: &metav1.ObjectMeta{Namespace: "kube-system", Name: "scheduler"}}
-	for _, obj := range []kind.Object{lease, configMap("a", "1")} {
+	for _, obj := range []scheme.Object{lease, configMap("a", "1")} {
 		clear(marked)
-		k, _ := kind.ByMessage(obj.ProtoReflect().Descriptor().FullName())
+		k, _ := kinds.ByMessage(obj.ProtoReflect().Descriptor().FullName())
 		stored, err := client.Create(t.Context(), c, obj)
 		if err == nil {
 			_, err = client.Update(t.Context(), c, stored)
@@ -377,8 +378,8 @@ func TestInformerMetadataOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := clienttest.Start(t)
 		clienttest.Seed(s, configMap("a", "1"))
-		k, _ := kind.ByName("configmaps")
-		i := client.NewInformer(c, client.InformerOptions[kind.Object]{Kind: k, MetadataOnly: true})
+		k, _ := kinds.ByName("configmaps")
+		i := client.NewInformer(c, client.InformerOptions[scheme.Object]{Kind: k, MetadataOnly: true})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go func() { _ = i.Run(ctx) }()

@@ -10,7 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
@@ -47,7 +47,7 @@ func (a At) timestamp() *timestamppb.Timestamp {
 }
 
 // Get returns one object as it is now. The namespace is empty for kinds that have none.
-func Get[T kind.Object](ctx context.Context, c *Client, namespace, name string) (T, error) {
+func Get[T scheme.Object](ctx context.Context, c *Client, namespace, name string) (T, error) {
 	k, err := kindFor[T]()
 	if err != nil {
 		var zero T
@@ -57,12 +57,12 @@ func Get[T kind.Object](ctx context.Context, c *Client, namespace, name string) 
 }
 
 // GetKind is Get for a kind known at run time.
-func GetKind(ctx context.Context, c *Client, k *kind.Kind, namespace, name string) (kind.Object, error) {
-	return get[kind.Object](ctx, c, k, namespace, name, At{})
+func GetKind(ctx context.Context, c *Client, k *scheme.Kind, namespace, name string) (scheme.Object, error) {
+	return get[scheme.Object](ctx, c, k, namespace, name, At{})
 }
 
 // GetAt returns an object as it was, or fails with OUT_OF_RANGE when that is compacted.
-func GetAt[T kind.Object](ctx context.Context, c *Client, namespace, name string, at At) (T, error) {
+func GetAt[T scheme.Object](ctx context.Context, c *Client, namespace, name string, at At) (T, error) {
 	k, err := kindFor[T]()
 	if err != nil {
 		var zero T
@@ -72,11 +72,11 @@ func GetAt[T kind.Object](ctx context.Context, c *Client, namespace, name string
 }
 
 // GetKindAt is GetAt for a kind known at run time.
-func GetKindAt(ctx context.Context, c *Client, k *kind.Kind, namespace, name string, at At) (kind.Object, error) {
-	return get[kind.Object](ctx, c, k, namespace, name, at)
+func GetKindAt(ctx context.Context, c *Client, k *scheme.Kind, namespace, name string, at At) (scheme.Object, error) {
+	return get[scheme.Object](ctx, c, k, namespace, name, at)
 }
 
-func get[T kind.Object](ctx context.Context, c *Client, k *kind.Kind, namespace, name string, at At) (T, error) {
+func get[T scheme.Object](ctx context.Context, c *Client, k *scheme.Kind, namespace, name string, at At) (T, error) {
 	ctx, cancel := c.bounded(prioritize(ctx, k))
 	defer cancel()
 	resp, err := c.resources.Get(
@@ -94,7 +94,7 @@ func get[T kind.Object](ctx context.Context, c *Client, k *kind.Kind, namespace,
 // snapshot they are from: a watch that resumes there misses nothing. It fetches page after page,
 // each with a deadline of its own unless ctx has one, and starts over when the snapshot is
 // compacted meanwhile.
-func List[T kind.Object](ctx context.Context, c *Client, o ListOptions) ([]T, string, error) {
+func List[T scheme.Object](ctx context.Context, c *Client, o ListOptions) ([]T, string, error) {
 	k, err := kindFor[T]()
 	if err != nil {
 		return nil, "", err
@@ -103,11 +103,11 @@ func List[T kind.Object](ctx context.Context, c *Client, o ListOptions) ([]T, st
 }
 
 // ListKind is List for a kind known at run time.
-func ListKind(ctx context.Context, c *Client, k *kind.Kind, o ListOptions) ([]kind.Object, string, error) {
-	return list[kind.Object](ctx, c, k, o)
+func ListKind(ctx context.Context, c *Client, k *scheme.Kind, o ListOptions) ([]scheme.Object, string, error) {
+	return list[scheme.Object](ctx, c, k, o)
 }
 
-func list[T kind.Object](ctx context.Context, c *Client, k *kind.Kind, o ListOptions) ([]T, string, error) {
+func list[T scheme.Object](ctx context.Context, c *Client, k *scheme.Kind, o ListOptions) ([]T, string, error) {
 	for attempt := 1; ; attempt++ {
 		objects, revision, err := listOnce[T](ctx, c, k, o)
 		if err == nil {
@@ -120,7 +120,7 @@ func list[T kind.Object](ctx context.Context, c *Client, k *kind.Kind, o ListOpt
 	}
 }
 
-func listOnce[T kind.Object](ctx context.Context, c *Client, k *kind.Kind, o ListOptions) ([]T, string, error) {
+func listOnce[T scheme.Object](ctx context.Context, c *Client, k *scheme.Kind, o ListOptions) ([]T, string, error) {
 	page := o.PageSize
 	if page <= 0 {
 		page = defaultPageSize
@@ -164,7 +164,7 @@ type WatchOptions struct {
 }
 
 // Event is one change that a watch reports.
-type Event[T kind.Object] struct {
+type Event[T scheme.Object] struct {
 	Type            apiv1.EventType
 	Object          T // the zero value for a bookmark
 	ResourceVersion string
@@ -173,7 +173,7 @@ type Event[T kind.Object] struct {
 
 // Watch yields changes in order, for as long as one stream lives: until ctx ends, the loop breaks,
 // or an error, which is yielded last. It does not resume; Informer does.
-func Watch[T kind.Object](ctx context.Context, c *Client, o WatchOptions) iter.Seq2[Event[T], error] {
+func Watch[T scheme.Object](ctx context.Context, c *Client, o WatchOptions) iter.Seq2[Event[T], error] {
 	k, err := kindFor[T]()
 	if err != nil {
 		return func(yield func(Event[T], error) bool) { yield(Event[T]{}, err) }
@@ -182,11 +182,11 @@ func Watch[T kind.Object](ctx context.Context, c *Client, o WatchOptions) iter.S
 }
 
 // WatchKind is Watch for a kind known at run time.
-func WatchKind(ctx context.Context, c *Client, k *kind.Kind, o WatchOptions) iter.Seq2[Event[kind.Object], error] {
-	return watch[kind.Object](ctx, c, k, o)
+func WatchKind(ctx context.Context, c *Client, k *scheme.Kind, o WatchOptions) iter.Seq2[Event[scheme.Object], error] {
+	return watch[scheme.Object](ctx, c, k, o)
 }
 
-func watch[T kind.Object](ctx context.Context, c *Client, k *kind.Kind, o WatchOptions) iter.Seq2[Event[T], error] {
+func watch[T scheme.Object](ctx context.Context, c *Client, k *scheme.Kind, o WatchOptions) iter.Seq2[Event[T], error] {
 	return func(yield func(Event[T], error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
@@ -217,7 +217,7 @@ func watch[T kind.Object](ctx context.Context, c *Client, k *kind.Kind, o WatchO
 	}
 }
 
-func watchRequest(k *kind.Kind, o WatchOptions) *apiv1.WatchRequest {
+func watchRequest(k *scheme.Kind, o WatchOptions) *apiv1.WatchRequest {
 	return &apiv1.WatchRequest{
 		Group: k.Group, Version: k.Version, Kind: k.Name, Namespace: o.Namespace,
 		LabelSelector: o.LabelSelector, FieldSelector: o.FieldSelector, ResourceVersion: o.ResourceVersion,

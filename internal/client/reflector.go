@@ -12,7 +12,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	pacing "github.com/xebec-project/xebec/internal/backoff"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
@@ -42,7 +42,7 @@ type Sink interface {
 // reads the state again only when the server no longer has the changes since.
 type Reflector struct {
 	// Kind is the kind of the objects.
-	Kind *kind.Kind
+	Kind *scheme.Kind
 	// OnError is called with the reason why a watch ended, before the next attempt. It must not block.
 	// May be nil.
 	OnError func(error)
@@ -54,7 +54,7 @@ type Reflector struct {
 
 // NewReflector returns a reflector that makes no calls until Run. The ResourceVersion of the
 // options is not used. It panics when T is not a registered kind.
-func NewReflector[T kind.Object](c *Client, o WatchOptions) *Reflector {
+func NewReflector[T scheme.Object](c *Client, o WatchOptions) *Reflector {
 	k, err := kindFor[T]()
 	if err != nil {
 		panic("client.NewReflector: " + err.Error())

@@ -4,7 +4,7 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 )
 
 // Key names an object of a known kind. Namespace is empty for kinds that have none.
@@ -19,21 +19,21 @@ func (k Key) String() string {
 }
 
 // KeyOf returns the key of an object.
-func KeyOf(obj kind.Object) Key {
+func KeyOf(obj scheme.Object) Key {
 	m := obj.GetMetadata()
 	return Key{m.GetNamespace(), m.GetName()}
 }
 
 // store holds the objects of an informer with its indexes. Keys share their strings with the
 // objects.
-type store[T kind.Object] struct {
+type store[T scheme.Object] struct {
 	mu       sync.RWMutex
 	objects  map[Key]T
 	indexers map[string]func(T) []string
 	indexes  map[string]map[string]map[Key]T // index name, index value
 }
 
-func newStore[T kind.Object](indexers map[string]func(T) []string) *store[T] {
+func newStore[T scheme.Object](indexers map[string]func(T) []string) *store[T] {
 	s := &store[T]{objects: map[Key]T{}, indexers: indexers, indexes: map[string]map[string]map[Key]T{}}
 	for name := range indexers {
 		s.indexes[name] = map[string]map[Key]T{}

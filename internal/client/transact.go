@@ -5,7 +5,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/anypb"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
@@ -16,7 +16,7 @@ const MaxOperations = 500
 type Operation func(c *Client) (*apiv1.Operation, error)
 
 // OpCreate creates obj; of the options only UnderLease has an effect in a transaction.
-func OpCreate(obj kind.Object, opts ...CreateOption) Operation {
+func OpCreate(obj scheme.Object, opts ...CreateOption) Operation {
 	return func(c *Client) (*apiv1.Operation, error) {
 		a, err := encode(obj)
 		if err != nil {
@@ -32,7 +32,7 @@ func OpCreate(obj kind.Object, opts ...CreateOption) Operation {
 
 // OpApply merges the fields set in obj into the stored object as Apply does; of the options only
 // Force has an effect in a transaction.
-func OpApply(obj kind.Object, opts ...ApplyOption) Operation {
+func OpApply(obj scheme.Object, opts ...ApplyOption) Operation {
 	return func(c *Client) (*apiv1.Operation, error) {
 		a, err := encode(obj)
 		if err != nil {
@@ -47,7 +47,7 @@ func OpApply(obj kind.Object, opts ...ApplyOption) Operation {
 }
 
 // OpUpdateStatus replaces obj's status.
-func OpUpdateStatus(obj kind.Object) Operation {
+func OpUpdateStatus(obj scheme.Object) Operation {
 	return func(*Client) (*apiv1.Operation, error) {
 		a, err := encode(obj)
 		if err != nil {
@@ -60,7 +60,7 @@ func OpUpdateStatus(obj kind.Object) Operation {
 }
 
 // OpDelete deletes an object.
-func OpDelete(k *kind.Kind, namespace, name string, opts ...DeleteOption) Operation {
+func OpDelete(k *scheme.Kind, namespace, name string, opts ...DeleteOption) Operation {
 	return func(*Client) (*apiv1.Operation, error) {
 		req := &apiv1.DeleteRequest{Object: reference(k, namespace, name)}
 		for _, o := range opts {
@@ -90,13 +90,13 @@ type Result struct {
 func (r *Result) Len() int { return len(r.objects) }
 
 // Object decodes the object that operation i left, for a removal its last state.
-func (r *Result) Object(i int) (kind.Object, error) {
+func (r *Result) Object(i int) (scheme.Object, error) {
 	a := r.objects[i]
 	m, err := a.UnmarshalNew()
 	if err != nil {
 		return nil, err
 	}
-	return m.(kind.Object), nil
+	return m.(scheme.Object), nil
 }
 
 // Applied tells what the apply that is operation i did, and the warnings of that operation.

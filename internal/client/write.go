@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
@@ -12,7 +12,7 @@ import (
 var errFencedApply = errors.New("apply cannot be fenced: use an unfenced client, or Update or Patch")
 
 // Create stores a new object and returns it as stored; obj is not changed.
-func Create[T kind.Object](ctx context.Context, c *Client, obj T, opts ...CreateOption) (T, error) {
+func Create[T scheme.Object](ctx context.Context, c *Client, obj T, opts ...CreateOption) (T, error) {
 	var zero T
 	a, err := encode(obj)
 	if err != nil {
@@ -34,7 +34,7 @@ func Create[T kind.Object](ctx context.Context, c *Client, obj T, opts ...Create
 
 // Update replaces an object but for its status and returns it as stored; obj is not changed. With a
 // metadata.resourceVersion it fails with a conflict unless that is the current version.
-func Update[T kind.Object](ctx context.Context, c *Client, obj T, opts ...UpdateOption) (T, error) {
+func Update[T scheme.Object](ctx context.Context, c *Client, obj T, opts ...UpdateOption) (T, error) {
 	var zero T
 	a, err := encode(obj)
 	if err != nil {
@@ -56,7 +56,7 @@ func Update[T kind.Object](ctx context.Context, c *Client, obj T, opts ...Update
 
 // UpdateStatus replaces only the status of an object, on the condition that obj's resourceVersion,
 // when set, is current.
-func UpdateStatus[T kind.Object](ctx context.Context, c *Client, obj T) (T, error) {
+func UpdateStatus[T scheme.Object](ctx context.Context, c *Client, obj T) (T, error) {
 	var zero T
 	a, err := encode(obj)
 	if err != nil {
@@ -74,7 +74,7 @@ func UpdateStatus[T kind.Object](ctx context.Context, c *Client, obj T) (T, erro
 // Apply merges the fields set in obj into the stored object, creating it when absent, and makes the
 // client's field manager their owner. Fields of other owners that differ make a conflict unless
 // Force is given.
-func Apply[T kind.Object](ctx context.Context, c *Client, obj T, opts ...ApplyOption) (T, apiv1.ApplyResult, error) {
+func Apply[T scheme.Object](ctx context.Context, c *Client, obj T, opts ...ApplyOption) (T, apiv1.ApplyResult, error) {
 	var zero T
 	if c.fence != nil {
 		return zero, 0, errFencedApply
@@ -100,7 +100,7 @@ func Apply[T kind.Object](ctx context.Context, c *Client, obj T, opts ...ApplyOp
 
 // Patch changes part of an object by a JSON merge patch, or by a JSON patch with the JSONPatch
 // option. A metadata.resourceVersion in a merge patch makes it conditional.
-func Patch[T kind.Object](ctx context.Context, c *Client, namespace, name string, patch []byte, opts ...PatchOption) (T, error) {
+func Patch[T scheme.Object](ctx context.Context, c *Client, namespace, name string, patch []byte, opts ...PatchOption) (T, error) {
 	k, err := kindFor[T]()
 	if err != nil {
 		var zero T
@@ -113,18 +113,18 @@ func Patch[T kind.Object](ctx context.Context, c *Client, namespace, name string
 func PatchKind(
 	ctx context.Context,
 	c *Client,
-	k *kind.Kind,
+	k *scheme.Kind,
 	namespace, name string,
 	patch []byte,
 	opts ...PatchOption,
-) (kind.Object, error) {
-	return patchKind[kind.Object](ctx, c, k, namespace, name, patch, opts)
+) (scheme.Object, error) {
+	return patchKind[scheme.Object](ctx, c, k, namespace, name, patch, opts)
 }
 
-func patchKind[T kind.Object](
+func patchKind[T scheme.Object](
 	ctx context.Context,
 	c *Client,
-	k *kind.Kind,
+	k *scheme.Kind,
 	namespace, name string,
 	patch []byte,
 	opts []PatchOption,
@@ -149,7 +149,7 @@ func patchKind[T kind.Object](
 
 // Delete deletes an object and reports whether it is gone already, rather than marked for deletion
 // because it has a grace period or finalizers.
-func Delete[T kind.Object](ctx context.Context, c *Client, namespace, name string, opts ...DeleteOption) (removed bool, err error) {
+func Delete[T scheme.Object](ctx context.Context, c *Client, namespace, name string, opts ...DeleteOption) (removed bool, err error) {
 	k, err := kindFor[T]()
 	if err != nil {
 		return false, err
@@ -158,7 +158,7 @@ func Delete[T kind.Object](ctx context.Context, c *Client, namespace, name strin
 }
 
 // DeleteKind is Delete for a kind known at run time.
-func DeleteKind(ctx context.Context, c *Client, k *kind.Kind, namespace, name string, opts ...DeleteOption) (removed bool, err error) {
+func DeleteKind(ctx context.Context, c *Client, k *scheme.Kind, namespace, name string, opts ...DeleteOption) (removed bool, err error) {
 	req := &apiv1.DeleteRequest{Object: reference(k, namespace, name), Fence: c.fence}
 	for _, o := range opts {
 		o.applyDelete(req)
@@ -171,7 +171,7 @@ func DeleteKind(ctx context.Context, c *Client, k *kind.Kind, namespace, name st
 
 // DeleteCollection deletes the objects of one namespace that both selectors match and returns how
 // many. Limit, PageSize and At of o must be zero.
-func DeleteCollection[T kind.Object](ctx context.Context, c *Client, o ListOptions, opts ...DeleteCollectionOption) (int64, error) {
+func DeleteCollection[T scheme.Object](ctx context.Context, c *Client, o ListOptions, opts ...DeleteCollectionOption) (int64, error) {
 	k, err := kindFor[T]()
 	if err != nil {
 		return 0, err
@@ -180,7 +180,7 @@ func DeleteCollection[T kind.Object](ctx context.Context, c *Client, o ListOptio
 }
 
 // DeleteCollectionKind is DeleteCollection for a kind known at run time.
-func DeleteCollectionKind(ctx context.Context, c *Client, k *kind.Kind, o ListOptions, opts ...DeleteCollectionOption) (int64, error) {
+func DeleteCollectionKind(ctx context.Context, c *Client, k *scheme.Kind, o ListOptions, opts ...DeleteCollectionOption) (int64, error) {
 	if o.Limit != 0 || o.PageSize != 0 || !o.At.isNow() {
 		return 0, errors.New("delete collection: limit, page size and revision cannot be set")
 	}

@@ -20,7 +20,6 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/xebec-project/xebec/internal/codec/tree"
-	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/scheme"
 )
 
@@ -73,7 +72,7 @@ func (c *Codec) ValueWhole(m proto.Message) (any, error) {
 
 // Unmarshal reads one object from JSON, whose apiVersion and kind say what it is. Errors are of
 // type Errors.
-func (c *Codec) Unmarshal(data []byte) (kind.Object, error) {
+func (c *Codec) Unmarshal(data []byte) (scheme.Object, error) {
 	n, err := parse(data)
 	if err != nil {
 		return nil, err
@@ -103,7 +102,7 @@ func (c *Codec) FromValue(v any, m proto.Message) error {
 
 // kindOf returns the kind of a message that is an object of a kind of the scheme, or that carries
 // its kind.
-func kindOf(kinds *scheme.Scheme, m protoreflect.Message) (*kind.Kind, bool) {
+func kindOf(kinds *scheme.Scheme, m protoreflect.Message) (*scheme.Kind, bool) {
 	if d, ok := m.Interface().(*scheme.Dynamic); ok {
 		return d.Kind(), true
 	}

@@ -12,7 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/internal/codec"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/scheme"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
@@ -323,8 +323,8 @@ func FuzzUnmarshal(f *testing.F) {
 // TestDynamicObjects writes and reads an object whose message type, metadata included, was made at
 // run time.
 func TestDynamicObjects(t *testing.T) {
-	pods := kind.Of(&corev1.Pod{})
-	dynamic := &kind.Kind{
+	pods := kinds.Of(&corev1.Pod{})
+	dynamic := &scheme.Kind{
 		Version: pods.Version, Name: pods.Name, Plural: pods.Plural, Singular: pods.Singular, Namespaced: true, Dynamic: true, Rules: scheme.Unchecked{},
 	}
 	dynamic.New = scheme.Constructor(dynamic, (&corev1.Pod{}).ProtoReflect().Descriptor())

@@ -6,11 +6,12 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/internal/codec/tree"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/scheme"
 )
 
 // compiledIn is the codec of the kinds that are compiled in.
-var compiledIn = sync.OnceValue(func() *Codec { return New(kind.NewScheme()) })
+var compiledIn = sync.OnceValue(func() *Codec { return New(kinds.NewScheme()) })
 
 // Marshal is Codec.Marshal.
 func Marshal(m proto.Message) ([]byte, error) { return compiledIn().Marshal(m) }
@@ -31,7 +32,7 @@ func Encode(m proto.Message) (*tree.Node, error) { return compiledIn().Encode(m)
 func EncodeWhole(m proto.Message) (*tree.Node, error) { return compiledIn().EncodeWhole(m) }
 
 // Unmarshal is Codec.Unmarshal.
-func Unmarshal(data []byte) (kind.Object, error) { return compiledIn().Unmarshal(data) }
+func Unmarshal(data []byte) (scheme.Object, error) { return compiledIn().Unmarshal(data) }
 
 // UnmarshalInto is Codec.UnmarshalInto.
 func UnmarshalInto(data []byte, m proto.Message) error { return compiledIn().UnmarshalInto(data, m) }
@@ -40,7 +41,7 @@ func UnmarshalInto(data []byte, m proto.Message) error { return compiledIn().Unm
 func FromValue(v any, m proto.Message) error { return compiledIn().FromValue(v, m) }
 
 // Decode is Codec.Decode.
-func Decode(n *tree.Node) (kind.Object, error) { return compiledIn().Decode(n) }
+func Decode(n *tree.Node) (scheme.Object, error) { return compiledIn().Decode(n) }
 
 // DecodeLenient is Codec.DecodeLenient.
-func DecodeLenient(n *tree.Node) (kind.Object, Errors, error) { return compiledIn().DecodeLenient(n) }
+func DecodeLenient(n *tree.Node) (scheme.Object, Errors, error) { return compiledIn().DecodeLenient(n) }

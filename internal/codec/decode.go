@@ -16,7 +16,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/internal/codec/tree"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/object"
 	"github.com/xebec-project/xebec/internal/scheme"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -26,18 +27,18 @@ import (
 const maxErrors = 50
 
 // Decode reads one object, whose apiVersion and kind say what it is. Errors are of type Errors.
-func (c *Codec) Decode(n *tree.Node) (kind.Object, error) {
+func (c *Codec) Decode(n *tree.Node) (scheme.Object, error) {
 	o, _, err := decode(n, &decoder{kinds: c.kinds})
 	return o, err
 }
 
 // DecodeLenient is Decode for what people write: of members with the same key the last counts, as
 // with Kubernetes, and the others are returned as warnings.
-func (c *Codec) DecodeLenient(n *tree.Node) (kind.Object, Errors, error) {
+func (c *Codec) DecodeLenient(n *tree.Node) (scheme.Object, Errors, error) {
 	return decode(n, &decoder{kinds: c.kinds, lenient: true})
 }
 
-func decode(n *tree.Node, d *decoder) (kind.Object, Errors, error) {
+func decode(n *tree.Node, d *decoder) (scheme.Object, Errors, error) {
 	k, err := d.kindOf(n)
 	if err != nil {
 		return nil, nil, err
@@ -457,9 +458,9 @@ func (d *decoder) quantity(n *tree.Node, v *metav1.Quantity, at *path) {
 		d.wrong(n, article(formQuantity), at)
 		return
 	}
-	q, err := kind.ParseQuantity(strings.TrimSpace(n.Text))
+	q, err := object.ParseQuantity(strings.TrimSpace(n.Text))
 	switch {
-	case errors.Is(err, kind.ErrQuantityRange):
+	case errors.Is(err, object.ErrQuantityRange):
 		d.errorf(at, n.Line, "%s is out of range", n.Describe())
 	case err != nil:
 		d.wrong(n, article(formQuantity), at)
@@ -488,7 +489,7 @@ func (d *decoder) time(n *tree.Node, v *timestamppb.Timestamp, micro bool, at *p
 }
 
 // kindOf returns the kind that a document's apiVersion and kind name.
-func (d *decoder) kindOf(n *tree.Node) (*kind.Kind, error) {
+func (d *decoder) kindOf(n *tree.Node) (*scheme.Kind, error) {
 	if n.Kind != tree.Map {
 		d.wrong(n, "an object with apiVersion, kind and metadata", nil)
 		return nil, d.errs
@@ -501,10 +502,10 @@ func (d *decoder) kindOf(n *tree.Node) (*kind.Kind, error) {
 	if k, ok := d.kinds.ByAPIVersionKind(apiVersion, name); ok {
 		return k, nil
 	}
-	if k, ok := kind.Served(d.kinds, apiVersion, name); ok {
+	if k, ok := kinds.Served(d.kinds, apiVersion, name); ok {
 		d.errorf((*path)(nil).field("apiVersion"), apiLine, "%s is not served in %q: write %s", name, apiVersion, k.APIVersion())
 	} else {
-		d.errorf((*path)(nil).field("kind"), nameLine, "%s", kind.WhyNot(d.kinds, apiVersion, name))
+		d.errorf((*path)(nil).field("kind"), nameLine, "%s", kinds.WhyNot(d.kinds, apiVersion, name))
 	}
 	d.errs[0].Kind = name + " of " + apiVersion
 	return nil, d.errs

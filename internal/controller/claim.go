@@ -12,7 +12,8 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/codec"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/object"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
@@ -32,7 +33,7 @@ func (d *Dependents[O, T]) Claim(ctx context.Context, owner O) (dependents []T, 
 		return nil, observePause, nil
 	}
 	if owner.GetMetadata().GetDeletionTimestamp() == nil {
-		selector, err := kind.LabelSelector(d.Selector(owner))
+		selector, err := object.LabelSelector(d.Selector(owner))
 		if err != nil {
 			return nil, 0, fmt.Errorf("selector: %w", err)
 		}
@@ -54,7 +55,7 @@ func (d *Dependents[O, T]) Claim(ctx context.Context, owner O) (dependents []T, 
 // adopters returns the owners that could adopt a dependent without a controller.
 func (d *Dependents[O, T]) adopters(obj T) []Key {
 	m := obj.GetMetadata()
-	if kind.ControllerOf(obj) != nil || m.GetDeletionTimestamp() != nil {
+	if kinds.ControllerOf(obj) != nil || m.GetDeletionTimestamp() != nil {
 		return nil
 	}
 	var keys []Key
@@ -62,7 +63,7 @@ func (d *Dependents[O, T]) adopters(obj T) []Key {
 		if owner.GetMetadata().GetNamespace() != m.GetNamespace() {
 			continue
 		}
-		if s, err := kind.LabelSelector(d.Selector(owner)); err == nil && s.Matches(labels.Set(m.GetLabels())) {
+		if s, err := object.LabelSelector(d.Selector(owner)); err == nil && s.Matches(labels.Set(m.GetLabels())) {
 			keys = append(keys, client.KeyOf(owner))
 		}
 	}
@@ -85,7 +86,7 @@ func (d *Dependents[O, T]) adopt(ctx context.Context, owner O, selector labels.S
 				return 0, err
 			}
 		}
-		owners := append(slices.Clone(m.GetOwnerReferences()), kind.NewControllerRef(owner))
+		owners := append(slices.Clone(m.GetOwnerReferences()), kinds.NewControllerRef(owner))
 		ok, err := d.patchOwners(ctx, owner, obj, owners, true)
 		if err != nil {
 			return adopted, fmt.Errorf("adopt %s %s: %w", d.Dependents.Kind().Name, m.GetName(), err)

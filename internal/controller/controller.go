@@ -18,8 +18,9 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/metrics"
+	"github.com/xebec-project/xebec/internal/scheme"
 	controlv1 "github.com/xebec-project/xebec/proto/xebec/control/v1"
 )
 
@@ -81,14 +82,14 @@ func (c *Controller) EnqueueAfter(k Key, d time.Duration) {
 
 // For makes every change of the informer's objects enqueue the object itself, and Resync enqueue
 // them all.
-func For[T kind.Object](c *Controller, i *client.Informer[T]) {
+func For[T scheme.Object](c *Controller, i *client.Informer[T]) {
 	Source(c, i)
 	Map(c, i, func(obj T) []Key { return []Key{client.KeyOf(obj)} })
 }
 
 // Source makes Resync enqueue all the informer's objects, for a controller that itself decides
 // which changes count.
-func Source[T kind.Object](c *Controller, i *client.Informer[T]) {
+func Source[T scheme.Object](c *Controller, i *client.Informer[T]) {
 	c.sources = append(c.sources, func() []Key {
 		all := i.List()
 		keys := make([]Key, len(all))
@@ -101,9 +102,9 @@ func Source[T kind.Object](c *Controller, i *client.Informer[T]) {
 
 // Owned makes every change of the informer's objects enqueue the object of kind owner that controls
 // them, before and after the change.
-func Owned[T kind.Object](c *Controller, i *client.Informer[T], owner *kind.Kind) {
+func Owned[T scheme.Object](c *Controller, i *client.Informer[T], owner *scheme.Kind) {
 	Map(c, i, func(obj T) []Key {
-		ref := kind.ControllerOf(obj)
+		ref := kinds.ControllerOf(obj)
 		if ref == nil || ref.GetKind() != owner.Name || ref.GetApiVersion() != owner.APIVersion() {
 			return nil
 		}
@@ -117,7 +118,7 @@ func Owned[T kind.Object](c *Controller, i *client.Informer[T], owner *kind.Kind
 
 // Map makes every change of the informer's objects enqueue the keys that f gives for the object
 // before and after it.
-func Map[T kind.Object](c *Controller, i *client.Informer[T], f func(T) []Key) {
+func Map[T scheme.Object](c *Controller, i *client.Informer[T], f func(T) []Key) {
 	i.OnChange(func(old, new T) {
 		if !isZero(new) {
 			for _, k := range f(new) {
@@ -133,7 +134,7 @@ func Map[T kind.Object](c *Controller, i *client.Informer[T], f func(T) []Key) {
 }
 
 // isZero reports whether obj is the zero T: a nil pointer, or a nil interface for kind.Object.
-func isZero[T kind.Object](obj T) bool {
+func isZero[T scheme.Object](obj T) bool {
 	var zero T
 	return any(obj) == any(zero)
 }

@@ -11,7 +11,8 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/scheme"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
@@ -28,7 +29,7 @@ const (
 )
 
 // DependentsConfig says what depends on what.
-type DependentsConfig[O, T kind.Object] struct {
+type DependentsConfig[O, T scheme.Object] struct {
 	// Client writes the dependents.
 	Client *client.Client
 	// Owners mirrors the owners.
@@ -49,13 +50,13 @@ type DependentsConfig[O, T kind.Object] struct {
 //
 // Its methods may be called concurrently, but not for the same owner: a Controller takes care of
 // it.
-type Dependents[O, T kind.Object] struct {
+type Dependents[O, T scheme.Object] struct {
 	DependentsConfig[O, T]
 	expectations *expectations
 }
 
 // NewDependents returns the dependents of the configured kinds.
-func NewDependents[O, T kind.Object](cfg DependentsConfig[O, T]) *Dependents[O, T] {
+func NewDependents[O, T scheme.Object](cfg DependentsConfig[O, T]) *Dependents[O, T] {
 	if cfg.Claimable == nil {
 		cfg.Claimable = func(T) bool { return true }
 	}
@@ -66,9 +67,9 @@ func NewDependents[O, T kind.Object](cfg DependentsConfig[O, T]) *Dependents[O, 
 const byController = "controller"
 
 // ByController returns the index that an informer of dependents needs.
-func ByController[T kind.Object]() map[string]func(T) []string {
+func ByController[T scheme.Object]() map[string]func(T) []string {
 	return map[string]func(T) []string{byController: func(o T) []string {
-		if ref := kind.ControllerOf(o); ref != nil {
+		if ref := kinds.ControllerOf(o); ref != nil {
 			return []string{ref.GetUid()}
 		}
 		return []string{orphansOf(o.GetMetadata().GetNamespace())}
@@ -81,7 +82,7 @@ func orphansOf(namespace string) string { return "/" + namespace }
 
 // ControlledBy returns the objects that the owner of this uid controls, from an informer with the
 // index of ByController.
-func ControlledBy[T kind.Object](i *client.Informer[T], uid string) []T {
+func ControlledBy[T scheme.Object](i *client.Informer[T], uid string) []T {
 	return i.ByIndex(byController, uid)
 }
 
@@ -131,7 +132,7 @@ func (d *Dependents[O, T]) creations(owner O, from, to int, build func(i int) T)
 	for i := from; i < to; i++ {
 		obj := build(i)
 		m := obj.GetMetadata()
-		m.OwnerReferences = append(m.OwnerReferences, kind.NewControllerRef(owner))
+		m.OwnerReferences = append(m.OwnerReferences, kinds.NewControllerRef(owner))
 		size += proto.Size(obj) + operationBytes
 		if size > maxBatchBytes && len(ops) > 0 {
 			break
@@ -141,7 +142,7 @@ func (d *Dependents[O, T]) creations(owner O, from, to int, build func(i int) T)
 	return ops
 }
 
-func decode[T kind.Object](result *client.Result) ([]T, error) {
+func decode[T scheme.Object](result *client.Result) ([]T, error) {
 	objects := make([]T, result.Len())
 	for i := range objects {
 		o, err := result.Object(i)
@@ -243,7 +244,7 @@ func (d *Dependents[O, T]) settled(ctx context.Context, owner O) (bool, error) {
 // observed reports whether the informer shows a change.
 func (d *Dependents[O, T]) observed(owner O, e dependent) bool {
 	obj, ok := d.Dependents.Get(e.key.Namespace, e.key.Name)
-	owned := ok && kind.IsControlledBy(obj, owner)
+	owned := ok && kinds.IsControlledBy(obj, owner)
 	if e.created {
 		return owned
 	}
@@ -260,7 +261,7 @@ func (d *Dependents[O, T]) refresh(ctx context.Context, owner O) error {
 	var missing []dependent
 	live := map[string]bool{}
 	for _, obj := range all {
-		if !kind.IsControlledBy(obj, owner) {
+		if !kinds.IsControlledBy(obj, owner) {
 			continue
 		}
 		live[obj.GetMetadata().GetUid()] = obj.GetMetadata().GetDeletionTimestamp() == nil

@@ -18,7 +18,9 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -64,7 +66,7 @@ func newCluster(t *testing.T) (c *cluster, loseAnswer *atomic.Bool) {
 	d := NewDependents(DependentsConfig[*appsv1.ReplicaSet, *corev1.Pod]{
 		Client: api, Owners: sets, Dependents: pods,
 		Selector:  func(rs *appsv1.ReplicaSet) *metav1.LabelSelector { return rs.GetSpec().GetSelector() },
-		Claimable: func(p *corev1.Pod) bool { return !kind.IsPodFinished(p) },
+		Claimable: func(p *corev1.Pod) bool { return !core.IsPodFinished(p) },
 	})
 	synctest.Wait()
 	return &cluster{Dependents: d, t: t, server: server}, lose
@@ -93,16 +95,16 @@ func labelled(app string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) { p.Metadata.Labels = map[string]string{"app": app} }
 }
 
-func controlledBy(owner kind.Object) func(*corev1.Pod) {
+func controlledBy(owner scheme.Object) func(*corev1.Pod) {
 	return func(p *corev1.Pod) {
-		p.Metadata.OwnerReferences = []*metav1.OwnerReference{kind.NewControllerRef(owner)}
+		p.Metadata.OwnerReferences = []*metav1.OwnerReference{kinds.NewControllerRef(owner)}
 	}
 }
 
 // pod stores a pod.
 func (c *cluster) pod(name string, changes ...func(*corev1.Pod)) *corev1.Pod {
 	p := webPod(name, changes...)
-	kind.Of(p).Default(p)
+	kinds.Of(p).Default(p)
 	return clienttest.Seed(c.server, p)[0]
 }
 
@@ -162,7 +164,7 @@ func (c *cluster) controllers() string {
 	}
 	var all []string
 	for _, p := range pods {
-		if ref := kind.ControllerOf(p); ref != nil {
+		if ref := kinds.ControllerOf(p); ref != nil {
 			all = append(all, p.GetMetadata().GetName()+"="+ref.GetName())
 		}
 	}
@@ -183,14 +185,14 @@ func TestClaimAdoptsAndReleases(t *testing.T) {
 		c.pod("owned", controlledBy(web))
 		c.pod("relabelled", controlledBy(web), labelled("db"))
 		c.pod("shared", controlledBy(web), labelled("db"), func(p *corev1.Pod) {
-			p.Metadata.OwnerReferences = append(p.Metadata.OwnerReferences, kind.NewOwnerRef(other))
+			p.Metadata.OwnerReferences = append(p.Metadata.OwnerReferences, kinds.NewOwnerRef(other))
 		})
 		c.pod("theirs", controlledBy(other))
 		c.pod("unmatched", labelled("db"))
 		c.pod("deleting", deleting, func(p *corev1.Pod) { p.Metadata.Finalizers = []string{"example.com/held"} })
-		c.pod("finished", func(p *corev1.Pod) { p.Status = &corev1.PodStatus{Phase: kind.PodFailed} })
+		c.pod("finished", func(p *corev1.Pod) { p.Status = &corev1.PodStatus{Phase: core.PodFailed} })
 		c.pod("finished-relabelled", controlledBy(web), labelled("db"), func(p *corev1.Pod) {
-			p.Status = &corev1.PodStatus{Phase: kind.PodFailed}
+			p.Status = &corev1.PodStatus{Phase: core.PodFailed}
 		})
 		clienttest.Seed(c.server, webPod("elsewhere", func(p *corev1.Pod) { p.Metadata.Namespace = "other" }))
 		synctest.Wait()

@@ -7,7 +7,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
 	"github.com/xebec-project/xebec/internal/controller"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -70,7 +70,7 @@ func ExampleDependents() {
 	orphan := client.Clone(&corev1.Pod{
 		Metadata: &metav1.ObjectMeta{Namespace: "default", Name: "orphan", Labels: labels}, Spec: template,
 	})
-	kind.Of(orphan).Default(orphan)
+	kinds.Of(orphan).Default(orphan)
 	clienttest.Seed(api, orphan)
 	clienttest.Seed(api, &appsv1.ReplicaSet{
 		Metadata: &metav1.ObjectMeta{Namespace: "default", Name: "web"},

@@ -13,8 +13,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/metrics"
+	"github.com/xebec-project/xebec/internal/scheme"
 	controlv1 "github.com/xebec-project/xebec/proto/xebec/control/v1"
 )
 
@@ -94,7 +94,7 @@ func (t *Term) Controller(name string, workers int, reconcile Reconcile) *Contro
 
 // Informer adds an informer on the term's client. An OnError of o is called after the failure is
 // logged.
-func Informer[T kind.Object](t *Term, o client.InformerOptions[T]) *client.Informer[T] {
+func Informer[T scheme.Object](t *Term, o client.InformerOptions[T]) *client.Informer[T] {
 	onError := o.OnError
 	o.OnError = func(err error) {
 		t.log.Info("Watch ended, resuming", zap.Error(err))

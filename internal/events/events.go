@@ -22,8 +22,9 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/metrics"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -129,7 +130,7 @@ func NewRecorder(cfg Config) *Recorder {
 // in CamelCase that programs may match, the message a sentence for people. It never blocks: when
 // the queue is full or the object has had too many events of late, the event is dropped and
 // counted.
-func (r *Recorder) Event(obj kind.Object, eventType, reason, format string, args ...any) {
+func (r *Recorder) Event(obj scheme.Object, eventType, reason, format string, args ...any) {
 	r.EventAt(ReferenceTo(obj), eventType, reason, format, args...)
 }
 
@@ -149,8 +150,8 @@ func (r *Recorder) EventAt(ref *corev1.ObjectReference, eventType, reason, forma
 }
 
 // ReferenceTo returns a reference to obj as events carry it.
-func ReferenceTo(obj kind.Object) *corev1.ObjectReference {
-	k, m := kind.Of(obj), obj.GetMetadata()
+func ReferenceTo(obj scheme.Object) *corev1.ObjectReference {
+	k, m := kinds.Of(obj), obj.GetMetadata()
 	return &corev1.ObjectReference{
 		Kind: k.Name, ApiVersion: k.APIVersion(), Namespace: m.GetNamespace(), Name: m.GetName(),
 		Uid: m.GetUid(), ResourceVersion: m.GetResourceVersion(),

@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/manifest"
 )
 
@@ -32,7 +32,7 @@ spec:
 		return
 	}
 	for _, d := range documents {
-		fmt.Printf("%s:%d: %s %s\n", d.Source, d.Line, kind.Of(d.Object).Name, d.Object.GetMetadata().GetName())
+		fmt.Printf("%s:%d: %s %s\n", d.Source, d.Line, kinds.Of(d.Object).Name, d.Object.GetMetadata().GetName())
 	}
 	fmt.Println("replicas in line", documents[1].LineOf("spec.replicas"))
 	// Output:

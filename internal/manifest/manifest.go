@@ -14,7 +14,8 @@ import (
 
 	"github.com/xebec-project/xebec/internal/codec"
 	"github.com/xebec-project/xebec/internal/codec/tree"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/scheme"
 )
 
 // MaxSize is how many bytes one manifest may have. Larger ones are refused unread.
@@ -22,7 +23,7 @@ const MaxSize = 64 << 20
 
 // Document is one object of a manifest.
 type Document struct {
-	Object kind.Object
+	Object scheme.Object
 	// Source is the name of the text that the object comes from, and Line where it starts, counted
 	// from 1.
 	Source string
@@ -235,7 +236,7 @@ func listItems(n *tree.Node) ([]*tree.Node, bool) {
 		return nil, false
 	}
 	if element != "" {
-		if _, known := kind.ByAPIVersionKind(version.Text, element); !known {
+		if _, known := kinds.ByAPIVersionKind(version.Text, element); !known {
 			return nil, false
 		}
 	} else if version.Text != "v1" {

@@ -13,8 +13,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/xebec-project/xebec/internal/codec"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/manifest"
+	"github.com/xebec-project/xebec/internal/scheme"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -23,7 +24,7 @@ import (
 func names(docs []manifest.Document) []string {
 	var out []string
 	for _, d := range docs {
-		out = append(out, fmt.Sprintf("%d:%s/%s", d.Line, kind.Of(d.Object).Name, d.Object.GetMetadata().GetName()))
+		out = append(out, fmt.Sprintf("%d:%s/%s", d.Line, kinds.Of(d.Object).Name, d.Object.GetMetadata().GetName()))
 	}
 	return out
 }
@@ -390,7 +391,7 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-func jsonDiff(t *testing.T, a, b kind.Object) string {
+func jsonDiff(t *testing.T, a, b scheme.Object) string {
 	t.Helper()
 	x, err := codec.Marshal(a)
 	if err != nil {

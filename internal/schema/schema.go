@@ -1,6 +1,6 @@
 // Package schema defaults and validates messages by the options of their fields
 // (xebec.meta.v1.FieldRules), with the messages of Kubernetes. Rules that span fields are Go code:
-// see internal/kind.
+// see internal/kinds.
 //
 // The rules of a message are compiled once, on first use, to a plan of the fields that have rules
 // or contain such fields.

@@ -8,7 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/schema"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -111,7 +111,7 @@ func rolling(surge *metav1.IntOrString) *appsv1.RollingUpdateDeployment {
 // TestRulesOfEveryKind compiles the rules of every kind, which panics for options that do not fit
 // the field.
 func TestRulesOfEveryKind(t *testing.T) {
-	for _, k := range kind.All() {
+	for _, k := range kinds.All() {
 		o := k.New()
 		schema.Default(o)
 		schema.Validate(nil, o)

@@ -12,7 +12,7 @@ import (
 	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/etcdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -53,8 +53,8 @@ func TestAccounts(t *testing.T) {
 			ImagePullSecrets: []*corev1.LocalObjectReference{{Name: "registry"}}, AutomountServiceAccountToken: proto.Bool(false),
 		}))
 		made := do[*corev1.Pod](t)(client.Create(ctx, c, pod("mounts"))).GetSpec()
-		if len(made.GetVolumes()) != 1 || !strings.HasPrefix(made.GetVolumes()[0].GetName(), kind.AccountVolumePrefix) ||
-			made.GetContainers()[0].GetVolumeMounts()[0].GetMountPath() != kind.AccountMountPath {
+		if len(made.GetVolumes()) != 1 || !strings.HasPrefix(made.GetVolumes()[0].GetName(), core.AccountVolumePrefix) ||
+			made.GetContainers()[0].GetVolumeMounts()[0].GetMountPath() != core.AccountMountPath {
 			t.Errorf("a plain pod has volumes %v, mounts %v", made.GetVolumes(), made.GetContainers()[0].GetVolumeMounts())
 		}
 		p := pod("pulls")

@@ -12,7 +12,8 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/backoff"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -90,15 +91,15 @@ func (s *Service) makeAccounts(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	k := kind.Of(new(corev1.ServiceAccount))
+	k := kinds.Of(new(corev1.ServiceAccount))
 	var problems []error
 	for _, o := range list.Objects {
 		namespace := o.Key.Name
-		if _, has := s.store.GetCached(keyOf(k, namespace, kind.DefaultServiceAccount)); has || o.Meta().GetDeletionTimestamp() != nil {
+		if _, has := s.store.GetCached(keyOf(k, namespace, core.DefaultServiceAccount)); has || o.Meta().GetDeletionTimestamp() != nil {
 			continue
 		}
 		short, cancel := context.WithTimeout(ctx, 5*time.Second)
-		err := s.createOwn(short, &corev1.ServiceAccount{Metadata: &metav1.ObjectMeta{Name: kind.DefaultServiceAccount, Namespace: namespace}})
+		err := s.createOwn(short, &corev1.ServiceAccount{Metadata: &metav1.ObjectMeta{Name: core.DefaultServiceAccount, Namespace: namespace}})
 		cancel()
 		if err != nil && !apierr.IsAlreadyExists(err) {
 			problems = append(problems, fmt.Errorf("%s: %w", namespace, err))

@@ -5,7 +5,7 @@ import (
 	"maps"
 
 	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	gatewayv1 "github.com/xebec-project/xebec/proto/xebec/gateway/v1"
 	"github.com/xebec-project/xebec/services/apiserver/admission"
@@ -61,14 +61,14 @@ func (s *Service) admitLockout(ctx context.Context, a *admission.Attributes) err
 // Names that this package shares with its restrictions.
 type reader = storage.Reader
 
-func keyOf(k *kind.Kind, namespace, name string) storage.Key {
+func keyOf(k *scheme.Kind, namespace, name string) storage.Key {
 	return registry.KeyOf(k, namespace, name)
 }
 
-func decodeStored(k *kind.Kind, stored *storage.Object) (kind.Object, error) {
+func decodeStored(k *scheme.Kind, stored *storage.Object) (scheme.Object, error) {
 	return registry.Decode(k, stored)
 }
 
 func storageError(err error) error { return storage.APIError(err) }
 
-func nodeOf(k *kind.Kind, o *storage.Object) string { return registry.NodeOf(k, o) }
+func nodeOf(k *scheme.Kind, o *storage.Object) string { return registry.NodeOf(k, o) }

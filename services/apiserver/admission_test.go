@@ -13,7 +13,8 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/etcdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	"github.com/xebec-project/xebec/services/apiserver/admission"
@@ -74,7 +75,7 @@ func TestAdmissionSeesEveryWrite(t *testing.T) {
 	for _, name := range []string{"bound", "bound-2", "status"} {
 		do[*corev1.Pod](t)(client.Create(ctx, c, pod(name)))
 	}
-	k := kind.Of(configMap(""))
+	k := kinds.Of(configMap(""))
 	manager := c.WithFieldManager("test")
 	transact := func(ops ...client.Operation) error {
 		_, err := client.Transact(ctx, manager, ops...)
@@ -156,7 +157,7 @@ func TestAdmissionSeesEveryWrite(t *testing.T) {
 }
 
 // updateOperation replaces obj but for its status in a transaction.
-func updateOperation(obj kind.Object) client.Operation {
+func updateOperation(obj scheme.Object) client.Operation {
 	return func(*client.Client) (*apiv1.Operation, error) {
 		a, err := anypb.New(obj)
 		return &apiv1.Operation{Operation: &apiv1.Operation_Update{Update: &apiv1.UpdateRequest{Object: a}}}, err

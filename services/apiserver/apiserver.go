@@ -30,7 +30,8 @@ import (
 	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/fairness"
 	"github.com/xebec-project/xebec/internal/ipalloc"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/rpc"
 	"github.com/xebec-project/xebec/internal/scheme"
@@ -112,16 +113,16 @@ type Service struct {
 
 // New makes a service for the kinds of a scheme over an etcd client. The client stays the caller's
 // to close, after Run has returned.
-func New(cfg Config, kinds *scheme.Scheme, etcd *clientv3.Client, log *zap.Logger) (*Service, error) {
+func New(cfg Config, served *scheme.Scheme, etcd *clientv3.Client, log *zap.Logger) (*Service, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	cfg.Storage.MaxTxnOps = cmp.Or(cfg.Storage.MaxTxnOps, storage.ShippedMaxTxnOps)
-	store, err := storage.New(cfg.Storage, kinds, etcd, log)
+	store, err := storage.New(cfg.Storage, served, etcd, log)
 	if err != nil {
 		return nil, err
 	}
-	merger, err := apply.New(kinds)
+	merger, err := apply.New(served)
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +130,7 @@ func New(cfg Config, kinds *scheme.Scheme, etcd *clientv3.Client, log *zap.Logge
 	if err != nil {
 		return nil, err
 	}
-	pods := kind.Of(new(corev1.Pod))
+	pods := kinds.Of(new(corev1.Pod))
 	nodeName, _ := pods.Field("spec.nodeName")
 	s := &Service{
 		store: store, etcd: etcd, serviceCIDRs: cidrs, leases: &leaseService{store: store}, ready: make(chan struct{}), log: log,
@@ -137,7 +138,7 @@ func New(cfg Config, kinds *scheme.Scheme, etcd *clientv3.Client, log *zap.Logge
 		watchAge: minWatchAge, recheck: recheckInterval,
 	}
 	s.pipeline = &pipeline.Pipeline{
-		Scheme: kinds, Codec: codec.New(kinds), Store: store, MaxTxnOps: cfg.Storage.MaxTxnOps, Merger: merger, CheckLease: s.checkLease,
+		Scheme: served, Codec: codec.New(served), Store: store, MaxTxnOps: cfg.Storage.MaxTxnOps, Merger: merger, CheckLease: s.checkLease,
 		Authorizer: authz.Union{
 			authz.Administrators{}, authz.Services{}, authz.Nodes{Pods: &podIndex{store, nodeName}},
 			authz.Accounts{Readers: users(cfg.ServiceAccounts.Readers), Admins: users(cfg.ServiceAccounts.Admins)}, authz.Authenticated{},
@@ -191,8 +192,8 @@ func (s *Service) prepare(ctx context.Context) error {
 		return err
 	}
 	close(s.ready)
-	k := kind.Of(new(corev1.Namespace))
-	for _, name := range kind.PermanentNamespaces {
+	k := kinds.Of(new(corev1.Namespace))
+	for _, name := range core.PermanentNamespaces {
 		for {
 			err := s.makeNamespace(ctx, k, name)
 			if err == nil || apierr.IsAlreadyExists(err) {
@@ -231,7 +232,7 @@ func (s *Service) checkTxnOps(ctx context.Context) error {
 	return nil
 }
 
-func (s *Service) makeNamespace(ctx context.Context, k *kind.Kind, name string) error {
+func (s *Service) makeNamespace(ctx context.Context, k *scheme.Kind, name string) error {
 	if _, ok := s.store.GetCached(keyOf(k, "", name)); ok {
 		return nil
 	}
@@ -244,7 +245,7 @@ func (s *Service) makeNamespace(ctx context.Context, k *kind.Kind, name string) 
 var self = authz.Caller{User: "xebec:apiserver", Groups: []string{authz.GroupAdmins}}
 
 // createOwn creates an object that the apiserver keeps itself.
-func (s *Service) createOwn(ctx context.Context, o kind.Object) error {
+func (s *Service) createOwn(ctx context.Context, o scheme.Object) error {
 	a, err := anypb.New(o)
 	if err != nil {
 		return err

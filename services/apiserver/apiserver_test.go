@@ -21,8 +21,9 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/codec"
 	"github.com/xebec-project/xebec/internal/etcdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/rpc/rpctest"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
@@ -52,7 +53,7 @@ func startService(t *testing.T, cfg Config, etcd *etcdtest.Cluster, changes ...f
 	// The only member of etcd is busy when it does not answer at once: to try again would leave some
 	// outcomes unknown.
 	cfg.Storage.WriteAttempt = 10 * time.Second
-	svc, err := New(cfg, kind.NewScheme(), etcd.Client(), zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel)))
+	svc, err := New(cfg, kinds.NewScheme(), etcd.Client(), zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +95,7 @@ func admin(conn grpc.ClientConnInterface) *client.Client {
 	return client.New(as{ClientConnInterface: conn, User: "alice", Group: authz.GroupAdmins})
 }
 
-func decode[T kind.Object](t *testing.T, json string) T {
+func decode[T scheme.Object](t *testing.T, json string) T {
 	t.Helper()
 	o, err := codec.Unmarshal([]byte(json))
 	if err != nil {
@@ -195,7 +196,7 @@ func TestObjects(t *testing.T) {
 		badPort.Spec.Ports[0].Port = 65536
 		for _, tt := range []struct {
 			name string
-			o    kind.Object
+			o    scheme.Object
 			want string
 		}{
 			{"a name of 254 characters", long, "metadata.name"},
@@ -274,7 +275,7 @@ func TestObjects(t *testing.T) {
 		alice := c.WithFieldManager("alice")
 		env := configMap("ta")
 		env.Metadata.Finalizers = []string{"a.b/c", "a.b/c"}
-		apply := func(objects ...kind.Object) (*client.Result, error) {
+		apply := func(objects ...scheme.Object) (*client.Result, error) {
 			ops := make([]client.Operation, len(objects))
 			for i, o := range objects {
 				ops[i] = client.OpApply(o)
@@ -284,7 +285,7 @@ func TestObjects(t *testing.T) {
 		changed := configMap("tb")
 		changed.Data = map[string]string{"k": "w"}
 		for _, step := range []struct {
-			second kind.Object
+			second scheme.Object
 			want   []apiv1.ApplyResult
 		}{
 			{configMap("tb"), []apiv1.ApplyResult{apiv1.ApplyResult_APPLY_RESULT_CREATED, apiv1.ApplyResult_APPLY_RESULT_CREATED}},

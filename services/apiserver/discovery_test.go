@@ -10,7 +10,7 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -18,7 +18,7 @@ import (
 )
 
 func TestListKinds(t *testing.T) {
-	kinds := kind.NewScheme()
+	kinds := kinds.NewScheme()
 	service := &discoveryService{kinds: kinds}
 	resp, err := service.ListKinds(t.Context(), &apiv1.ListKindsRequest{})
 	if err != nil {
@@ -58,7 +58,7 @@ func TestListKinds(t *testing.T) {
 
 // TestListKindsFollowsTheScheme adds and removes a kind and a version that is not stored.
 func TestListKindsFollowsTheScheme(t *testing.T) {
-	stored := kind.Of(new(corev1.ConfigMap))
+	stored := kinds.Of(new(corev1.ConfigMap))
 	same := func(o scheme.Object) (scheme.Object, error) { return o, nil }
 	served := &scheme.Kind{
 		Group: "example.com", Version: "v1", Name: "ConfigMap", Plural: "configmaps", Singular: "configmap", Namespaced: true,
@@ -101,7 +101,7 @@ func TestListKindsFollowsTheScheme(t *testing.T) {
 
 // TestGetSchema reads a pod with nothing but the schema of the response.
 func TestGetSchema(t *testing.T) {
-	service := &discoveryService{kinds: kind.NewScheme()}
+	service := &discoveryService{kinds: kinds.NewScheme()}
 	resp, err := service.GetSchema(t.Context(), &apiv1.GetSchemaRequest{Kind: "Pod", Version: "v1"})
 	if err != nil {
 		t.Fatal(err)

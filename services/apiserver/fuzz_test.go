@@ -4,7 +4,7 @@ import (
 	"testing"
 
 	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 )
 
 // FuzzFieldSelector parses field selectors: they select by the kind's fields, or are refused as bad
@@ -13,7 +13,7 @@ func FuzzFieldSelector(f *testing.F) {
 	for _, text := range []string{"", "spec.nodeName=node-1", "metadata.name!=a,status.phase==Running", `metadata.name=a\,b`, "spec.x=1", "=,=", "\\"} {
 		f.Add(text)
 	}
-	pods, _ := kind.ByName("pods")
+	pods, _ := kinds.ByName("pods")
 	f.Fuzz(func(t *testing.T, text string) {
 		required, exact, err := parseFieldSelector(pods, text)
 		if err != nil {

@@ -9,7 +9,9 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/etcdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/networking"
+	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
@@ -127,10 +129,10 @@ func TestAllocationClash(t *testing.T) {
 	made := do[*corev1.Service](t)(client.Create(ctx, c, service("a")))
 	updated := client.Clone(made)
 	updated.Spec.Type = "NodePort"
-	portOf := func(o kind.Object) string {
-		return kind.NodePortName("TCP", o.(*corev1.Service).GetSpec().GetPorts()[0].GetNodePort())
+	portOf := func(o scheme.Object) string {
+		return networking.NodePortName("TCP", o.(*corev1.Service).GetSpec().GetPorts()[0].GetNodePort())
 	}
-	ports := kind.Of(new(networkingv1.NodePort))
+	ports := kinds.Of(new(networkingv1.NodePort))
 	var taken []string
 	between.do = func(a *admission.Attributes) {
 		if between.plans > 3 {

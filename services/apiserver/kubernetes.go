@@ -18,7 +18,10 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/discovery"
 	"github.com/xebec-project/xebec/internal/ipalloc"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	discoverykinds "github.com/xebec-project/xebec/internal/kinds/discovery"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
@@ -85,17 +88,17 @@ func (s *Service) makeKubernetes(ctx context.Context, wanted []*discoveryv1.Endp
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	services := kind.Of(new(corev1.Service))
-	if _, ok := s.store.GetCached(keyOf(services, kind.KubernetesNamespace, kind.KubernetesService)); !ok {
+	services := kinds.Of(new(corev1.Service))
+	if _, ok := s.store.GetCached(keyOf(services, core.KubernetesNamespace, core.KubernetesService)); !ok {
 		err := s.createOwn(ctx, kubernetesService(ipalloc.First(s.serviceCIDRs[0])))
 		if err != nil && !apierr.IsAlreadyExists(err) {
 			return err
 		}
 	}
-	k := kind.Of(new(discoveryv1.EndpointSlice))
-	list, err := s.store.List(ctx, storage.ListOptions{Group: k.Group, Kind: k.Name, Namespace: kind.KubernetesNamespace, Stale: true,
+	k := kinds.Of(new(discoveryv1.EndpointSlice))
+	list, err := s.store.List(ctx, storage.ListOptions{Group: k.Group, Kind: k.Name, Namespace: core.KubernetesNamespace, Stale: true,
 		Match: func(o *storage.Object) bool {
-			return o.Meta().GetLabels()[kind.LabelEndpointSliceManagedBy] == kubernetesManager
+			return o.Meta().GetLabels()[discoverykinds.LabelEndpointSliceManagedBy] == kubernetesManager
 		}})
 	if err != nil {
 		return err
@@ -113,7 +116,7 @@ func (s *Service) makeKubernetes(ctx context.Context, wanted []*discoveryv1.Endp
 }
 
 // writeSlice creates or changes a slice; one that is as wanted costs no read and no write.
-func (s *Service) writeSlice(ctx context.Context, k *kind.Kind, wanted *discoveryv1.EndpointSlice) error {
+func (s *Service) writeSlice(ctx context.Context, k *scheme.Kind, wanted *discoveryv1.EndpointSlice) error {
 	err := s.storeSlice(ctx, k, wanted)
 	if err != nil && !apierr.IsAlreadyExists(err) {
 		return fmt.Errorf("write endpoint slice %s: %w", wanted.GetMetadata().GetName(), err)
@@ -121,7 +124,7 @@ func (s *Service) writeSlice(ctx context.Context, k *kind.Kind, wanted *discover
 	return nil
 }
 
-func (s *Service) storeSlice(ctx context.Context, k *kind.Kind, wanted *discoveryv1.EndpointSlice) error {
+func (s *Service) storeSlice(ctx context.Context, k *scheme.Kind, wanted *discoveryv1.EndpointSlice) error {
 	stored, ok := s.store.GetCached(registry.KeyOfObject(k, wanted))
 	if !ok {
 		return s.createOwn(ctx, wanted)
@@ -143,7 +146,7 @@ func (s *Service) storeSlice(ctx context.Context, k *kind.Kind, wanted *discover
 	return err
 }
 
-func (s *Service) deleteSlice(ctx context.Context, k *kind.Kind, key storage.Key) error {
+func (s *Service) deleteSlice(ctx context.Context, k *scheme.Kind, key storage.Key) error {
 	_, err := s.pipeline.Delete(ctx, self, &apiv1.DeleteRequest{
 		Object: &apiv1.ObjectReference{Group: k.Group, Kind: k.Name, Namespace: key.Namespace, Name: key.Name},
 	})
@@ -165,12 +168,12 @@ func sameSlice(have, want *discoveryv1.EndpointSlice) bool {
 func kubernetesService(address netip.Addr) *corev1.Service {
 	return &corev1.Service{
 		Metadata: &metav1.ObjectMeta{
-			Namespace: kind.KubernetesNamespace, Name: kind.KubernetesService,
+			Namespace: core.KubernetesNamespace, Name: core.KubernetesService,
 			Labels: map[string]string{"component": "apiserver", "provider": "kubernetes"},
 		},
 		Spec: &corev1.ServiceSpec{
 			ClusterIp: address.String(),
-			Ports:     []*corev1.ServicePort{{Name: kubernetesPortName, Port: kubernetesPort, Protocol: kind.ProtocolTCP}},
+			Ports:     []*corev1.ServicePort{{Name: kubernetesPortName, Port: kubernetesPort, Protocol: core.ProtocolTCP}},
 		},
 	}
 }
@@ -190,7 +193,7 @@ func kubernetesSlices(gateways []string) []*discoveryv1.EndpointSlice {
 			continue
 		}
 		address := at.Addr().Unmap().String()
-		g := group{kind.AddressTypeOf(address), at.Port()}
+		g := group{discoverykinds.AddressTypeOf(address), at.Port()}
 		backends[g] = append(backends[g], &discoveryv1.Endpoint{
 			Addresses:  []string{address},
 			Conditions: &discoveryv1.EndpointConditions{Ready: proto.Bool(true)},
@@ -201,13 +204,13 @@ func kubernetesSlices(gateways []string) []*discoveryv1.EndpointSlice {
 		slices.SortFunc(endpoints, func(a, b *discoveryv1.Endpoint) int { return cmp.Compare(a.GetAddresses()[0], b.GetAddresses()[0]) })
 		out = append(out, &discoveryv1.EndpointSlice{
 			Metadata: &metav1.ObjectMeta{
-				Namespace: kind.KubernetesNamespace, Name: fmt.Sprintf("%s-%s-%d", kind.KubernetesService, strings.ToLower(g.family), g.port),
-				Labels: map[string]string{kind.LabelServiceName: kind.KubernetesService, kind.LabelEndpointSliceManagedBy: kubernetesManager},
+				Namespace: core.KubernetesNamespace, Name: fmt.Sprintf("%s-%s-%d", core.KubernetesService, strings.ToLower(g.family), g.port),
+				Labels: map[string]string{discoverykinds.LabelServiceName: core.KubernetesService, discoverykinds.LabelEndpointSliceManagedBy: kubernetesManager},
 			},
 			AddressType: g.family,
 			Endpoints:   endpoints,
 			Ports: []*discoveryv1.EndpointPort{{
-				Name: proto.String(kubernetesPortName), Port: proto.Int32(int32(g.port)), Protocol: proto.String(kind.ProtocolTCP),
+				Name: proto.String(kubernetesPortName), Port: proto.Int32(int32(g.port)), Protocol: proto.String(core.ProtocolTCP),
 			}},
 		})
 	}

@@ -12,7 +12,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/allowlist"
 	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/rpc"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	gatewayv1 "github.com/xebec-project/xebec/proto/xebec/gateway/v1"
@@ -29,7 +29,7 @@ func (s *Service) checkLockout(ctx context.Context, access *gatewayv1.GatewayAcc
 	if slices.Equal(metadata.ValueFromIncomingContext(ctx, allowlist.HeaderAllowLockout), []string{"true"}) {
 		return nil
 	}
-	k := kind.Of(access)
+	k := kinds.Of(access)
 	if len(k.Validate(access)) > 0 {
 		return nil // validation names the mistake
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/etcdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -25,7 +25,7 @@ func TestMirrorPods(t *testing.T) {
 	mirror := func(change func(*corev1.Pod)) *corev1.Pod {
 		p := &corev1.Pod{
 			Metadata: &metav1.ObjectMeta{
-				Namespace: "default", Name: "own-node-1", Annotations: map[string]string{kind.MirrorAnnotation: "x"},
+				Namespace: "default", Name: "own-node-1", Annotations: map[string]string{core.MirrorAnnotation: "x"},
 				OwnerReferences: []*metav1.OwnerReference{{ApiVersion: "v1", Kind: "Node", Name: "node-1", Uid: node.GetMetadata().GetUid(), Controller: proto.Bool(true)}},
 			},
 			Spec: &corev1.PodSpec{NodeName: "node-1", Containers: []*corev1.Container{{Name: "c", Image: "c:1"}}},

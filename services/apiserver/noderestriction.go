@@ -12,7 +12,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/scheme"
 	"github.com/xebec-project/xebec/internal/wire"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -32,24 +34,24 @@ func restrictMirror(ctx context.Context, get reader, pod *corev1.Pod) error {
 	if !agent {
 		return nil
 	}
-	k := kind.Of(pod)
+	k := kinds.Of(pod)
 	refuse := func(why string) error { return apierr.Forbidden(k, pod.GetMetadata().GetName(), why) }
-	nodes := kind.Of(new(corev1.Node))
+	nodes := kinds.Of(new(corev1.Node))
 	node, err := get(ctx, keyOf(nodes, "", name))
 	if err != nil {
 		return refuse("node " + name + " is not registered")
 	}
 	owners := pod.GetMetadata().GetOwnerReferences()
 	switch {
-	case !kind.IsMirrorPod(pod):
-		return refuse("a node may only create mirror pods, with annotation " + kind.MirrorAnnotation)
+	case !core.IsMirrorPod(pod):
+		return refuse("a node may only create mirror pods, with annotation " + core.MirrorAnnotation)
 	case pod.GetSpec().GetNodeName() != name:
 		return refuse("a node may only create mirror pods that are bound to it")
 	case len(owners) != 1 || owners[0].GetKind() != "Node" || owners[0].GetName() != name || owners[0].GetUid() != node.Meta().GetUid():
 		return refuse("a mirror pod must have its node, and nothing else, as its owner")
 	case pod.GetSpec().GetServiceAccountName() != "":
 		return refuse("a mirror pod may not have a service account")
-	case kind.PodRefersTo(pod.GetSpec()) != "":
+	case core.PodRefersTo(pod.GetSpec()) != "":
 		return refuse("a mirror pod may not refer to config maps or secrets")
 	}
 	return nil
@@ -62,7 +64,7 @@ func (s *Service) restrictNode(ctx context.Context, node, old *corev1.Node) erro
 		return nil
 	}
 	meta, before := node.GetMetadata(), old.GetMetadata()
-	refuse := func(why string) error { return apierr.Forbidden(kind.Of(node), meta.GetName(), why) }
+	refuse := func(why string) error { return apierr.Forbidden(kinds.Of(node), meta.GetName(), why) }
 	if labels := forbiddenLabels(meta.GetLabels(), before.GetLabels()); len(labels) > 0 {
 		return refuse(fmt.Sprintf("a node may not set, change or remove its own labels %s: an administrator does, by xebec label node %s", strings.Join(labels, ", "), meta.GetName()))
 	}
@@ -81,12 +83,12 @@ func (s *Service) restrictNode(ctx context.Context, node, old *corev1.Node) erro
 func forbiddenLabels(labels, before map[string]string) []string {
 	var out []string
 	for key := range labels {
-		if old, had := before[key]; (!had || old != labels[key]) && !kind.NodeMaySetLabel(key) {
+		if old, had := before[key]; (!had || old != labels[key]) && !core.NodeMaySetLabel(key) {
 			out = append(out, key)
 		}
 	}
 	for key := range before {
-		if _, has := labels[key]; !has && !kind.NodeMaySetLabel(key) {
+		if _, has := labels[key]; !has && !core.NodeMaySetLabel(key) {
 			out = append(out, key)
 		}
 	}
@@ -108,7 +110,7 @@ func (s *Service) restrictNodeStatus(ctx context.Context, node, old *corev1.Node
 		}
 		addr, err := netip.ParseAddr(text)
 		if err != nil {
-			return apierr.Forbidden(kind.Of(node), node.GetMetadata().GetName(), fmt.Sprintf("a node may only report IP addresses as its own, not %q", text))
+			return apierr.Forbidden(kinds.Of(node), node.GetMetadata().GetName(), fmt.Sprintf("a node may only report IP addresses as its own, not %q", text))
 		}
 		added = append(added, addr.Unmap().WithZone(""))
 	}
@@ -125,7 +127,7 @@ func (s *Service) restrictNodeStatus(ctx context.Context, node, old *corev1.Node
 	}
 	for _, addr := range added {
 		if i := slices.IndexFunc(reserved, func(p netip.Prefix) bool { return p.Contains(addr) }); i >= 0 {
-			return apierr.Forbidden(kind.Of(node), node.GetMetadata().GetName(),
+			return apierr.Forbidden(kinds.Of(node), node.GetMetadata().GetName(),
 				fmt.Sprintf("a node may not report %s as its own address: it is in %s, a range of pods or services", addr, reserved[i]))
 		}
 	}
@@ -136,7 +138,7 @@ func (s *Service) restrictNodeStatus(ctx context.Context, node, old *corev1.Node
 func addressTexts(node *corev1.Node) []string {
 	var out []string
 	for _, a := range node.GetStatus().GetAddresses() {
-		if a.GetType() == kind.NodeInternalIP || a.GetType() == kind.NodeExternalIP {
+		if a.GetType() == core.NodeInternalIP || a.GetType() == core.NodeExternalIP {
 			out = append(out, a.GetAddress())
 		}
 	}
@@ -164,7 +166,7 @@ func podRanges(o *storage.Object) []netip.Prefix {
 }
 
 // restrictStatus looks at a status that a node writes.
-func (s *Service) restrictStatus(ctx context.Context, get reader, o, old kind.Object) error {
+func (s *Service) restrictStatus(ctx context.Context, get reader, o, old scheme.Object) error {
 	switch o := o.(type) {
 	case *corev1.Node:
 		return s.restrictNodeStatus(ctx, o, old.(*corev1.Node))
@@ -188,9 +190,9 @@ func restrictPodStatus(ctx context.Context, get reader, pod, old *corev1.Pod) er
 		return nil
 	}
 	refuse := func(format string, args ...any) error {
-		return apierr.Forbidden(kind.Of(pod), pod.GetMetadata().GetName(), fmt.Sprintf(format, args...))
+		return apierr.Forbidden(kinds.Of(pod), pod.GetMetadata().GetName(), fmt.Sprintf(format, args...))
 	}
-	nodes := kind.Of(new(corev1.Node))
+	nodes := kinds.Of(new(corev1.Node))
 	stored, err := get(ctx, keyOf(nodes, "", name))
 	switch {
 	case errors.Is(err, storage.ErrNotFound):
@@ -268,7 +270,7 @@ func restrictEvent(ctx context.Context, get reader, event, old *corev1.Event) er
 		return nil
 	}
 	refuse := func(format string, args ...any) error {
-		return apierr.Forbidden(kind.Of(event), event.GetMetadata().GetName(), fmt.Sprintf(format, args...))
+		return apierr.Forbidden(kinds.Of(event), event.GetMetadata().GetName(), fmt.Sprintf(format, args...))
 	}
 	if old != nil && !reportedBy(old, name) {
 		return refuse("a node may only change events that it reported, which have %s in source.host and reportingInstance", name)
@@ -283,7 +285,7 @@ func restrictEvent(ctx context.Context, get reader, event, old *corev1.Event) er
 	case about.GetKind() != "Pod":
 		return refuse("a node may only report events of itself and of its pods, not of %s %s", about.GetKind(), about.GetName())
 	}
-	pods := kind.Of(new(corev1.Pod))
+	pods := kinds.Of(new(corev1.Pod))
 	stored, err := get(ctx, keyOf(pods, about.GetNamespace(), about.GetName()))
 	switch {
 	case errors.Is(err, storage.ErrNotFound):

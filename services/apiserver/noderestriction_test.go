@@ -7,7 +7,8 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/etcdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -20,7 +21,7 @@ func refused(t *testing.T, err error, why string) {
 	}
 }
 
-func clone[T kind.Object](o T, change func(T)) T {
+func clone[T scheme.Object](o T, change func(T)) T {
 	o = client.Clone(o)
 	o.GetMetadata().ResourceVersion = ""
 	change(o)
@@ -96,12 +97,12 @@ func TestNodeRestriction(t *testing.T) {
 		do[*corev1.Node](t)(client.Update(ctx, self, clone(mine, func(n *corev1.Node) { n.Metadata.Labels["disk"] = "hdd" })))
 		for _, ip := range []string{"10.244.2.7", "10.244.1.7", "10.96.0.10"} {
 			_, err := client.UpdateStatus(ctx, self, clone(mine, func(n *corev1.Node) {
-				n.Status.Addresses = append(n.Status.Addresses, &corev1.NodeAddress{Type: kind.NodeExternalIP, Address: ip})
+				n.Status.Addresses = append(n.Status.Addresses, &corev1.NodeAddress{Type: core.NodeExternalIP, Address: ip})
 			}))
 			refused(t, err, ip)
 		}
 		do[*corev1.Node](t)(client.UpdateStatus(ctx, self, clone(mine, func(n *corev1.Node) {
-			n.Status.Addresses = append(n.Status.Addresses, &corev1.NodeAddress{Type: kind.NodeInternalIP, Address: "2001:db8::1"})
+			n.Status.Addresses = append(n.Status.Addresses, &corev1.NodeAddress{Type: core.NodeInternalIP, Address: "2001:db8::1"})
 		})))
 	})
 
@@ -201,6 +202,6 @@ func node(name, address string) *corev1.Node {
 	return &corev1.Node{
 		Metadata: &metav1.ObjectMeta{Name: name, Labels: map[string]string{"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}},
 		Spec:     &corev1.NodeSpec{},
-		Status:   &corev1.NodeStatus{Addresses: []*corev1.NodeAddress{{Type: kind.NodeInternalIP, Address: address}, {Type: kind.NodeHostname, Address: name}}},
+		Status:   &corev1.NodeStatus{Addresses: []*corev1.NodeAddress{{Type: core.NodeInternalIP, Address: address}, {Type: core.NodeHostname, Address: name}}},
 	}
 }

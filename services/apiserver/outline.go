@@ -6,7 +6,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -20,7 +20,7 @@ import (
 func wholeFrame(e storage.Event) ([]byte, error) { return e.Frame(), nil }
 
 // frameOf returns the encoder of events for watches of a version that is not stored.
-func frameOf(k *kind.Kind) func(storage.Event) ([]byte, error) {
+func frameOf(k *scheme.Kind) func(storage.Event) ([]byte, error) {
 	return func(e storage.Event) ([]byte, error) {
 		if e.Object == nil {
 			return e.Frame(), nil

@@ -6,7 +6,7 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/etcdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
 	"github.com/xebec-project/xebec/services/apiserver/registry"
@@ -29,7 +29,7 @@ func TestStoredValuesThatRulesRefuse(t *testing.T) {
 			Ingress: []*networkingv1.NetworkPolicyIngressRule{{From: []*networkingv1.NetworkPolicyPeer{block("172.17.0.1/16")}}},
 		},
 	}
-	k := kind.Of(stored)
+	k := kinds.Of(stored)
 	if len(k.Validate(stored)) == 0 {
 		t.Fatal("the object is valid: the test needs one that a rule refuses")
 	}

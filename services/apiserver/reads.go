@@ -14,8 +14,8 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
-	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/rpc"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	"github.com/xebec-project/xebec/services/apiserver/pipeline"
 	"github.com/xebec-project/xebec/services/apiserver/registry"
@@ -211,7 +211,7 @@ func (s *Service) Watch(req *apiv1.WatchRequest, stream grpc.ServerStreamingServ
 // selected is what a List or Watch selects.
 type selected struct {
 	// kind is the version that the request names, and stored the one that is stored.
-	kind, stored *kind.Kind
+	kind, stored *scheme.Kind
 	match        storage.Match
 	// exact is a value of a field that all of it has, nil for none.
 	exact *storage.Exact

@@ -8,7 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/selection"
 
 	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	"github.com/xebec-project/xebec/internal/wire"
 	"github.com/xebec-project/xebec/services/apiserver/pipeline"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
@@ -31,7 +31,7 @@ type requirement struct {
 
 // parseFieldSelector returns the conditions of a field selector, and the values that it demands of
 // fields.
-func parseFieldSelector(k *kind.Kind, text string) ([]requirement, map[string]string, error) {
+func parseFieldSelector(k *scheme.Kind, text string) ([]requirement, map[string]string, error) {
 	if err := checkSelector("fieldSelector", text); err != nil {
 		return nil, nil, err
 	}
@@ -85,7 +85,7 @@ func tooManyRequirements(name string, n int) error {
 
 // exactly returns a value that all conditions together demand of a field of stored objects, nil
 // when they demand none. A name is preferred: it selects one object of a namespace.
-func exactly(k *kind.Kind, required []requirement) *storage.Exact {
+func exactly(k *scheme.Kind, required []requirement) *storage.Exact {
 	var out *storage.Exact
 	for _, r := range required {
 		if r.equal && r.inStored(k) && (out == nil || r.name == storage.FieldName) {
@@ -97,13 +97,13 @@ func exactly(k *kind.Kind, required []requirement) *storage.Exact {
 
 // inStored reports whether the field is the same in stored objects as in objects of a version:
 // conversions keep the metadata.
-func (r requirement) inStored(k *kind.Kind) bool {
+func (r requirement) inStored(k *scheme.Kind) bool {
 	return k.Conversion == nil || strings.HasPrefix(r.name, "metadata.")
 }
 
 // matchAll returns the filter for stored objects that meet all conditions in a version of the kind,
 // nil when there are none. An object that cannot be converted to the version meets none.
-func matchAll(k *kind.Kind, required []requirement, byLabel labels.Selector) storage.Match {
+func matchAll(k *scheme.Kind, required []requirement, byLabel labels.Selector) storage.Match {
 	if byLabel.Empty() && len(required) == 0 {
 		return nil
 	}
@@ -129,7 +129,7 @@ func matchAll(k *kind.Kind, required []requirement, byLabel labels.Selector) sto
 }
 
 // matchConverted reports whether an object meets conditions on fields of the version k.
-func matchConverted(k *kind.Kind, o *storage.Object, required []requirement) bool {
+func matchConverted(k *scheme.Kind, o *storage.Object, required []requirement) bool {
 	shown, err := pipeline.EncodeStored(k, o)
 	if err != nil {
 		return false

@@ -8,7 +8,8 @@ import (
 
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/etcdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -21,7 +22,7 @@ func TestFieldSelectors(t *testing.T) {
 	waitNamespace(t, c)
 	onHost := pod("host")
 	onHost.Spec.HostNetwork = true
-	for _, o := range []kind.Object{
+	for _, o := range []scheme.Object{
 		onHost, pod("plain"),
 		&corev1.Node{Metadata: &metav1.ObjectMeta{Name: "cordoned"}, Spec: &corev1.NodeSpec{Unschedulable: true}},
 		&corev1.Node{Metadata: &metav1.ObjectMeta{Name: "open"}},
@@ -39,7 +40,7 @@ func TestFieldSelectors(t *testing.T) {
 		{"nodes", "spec.unschedulable=false", "open"},
 		{"nodes", "spec.unschedulable!=false", "cordoned"},
 	} {
-		k, _ := kind.ByName(tt.kind)
+		k, _ := kinds.ByName(tt.kind)
 		t.Run(fmt.Sprintf("%s %s", tt.kind, tt.selector), func(t *testing.T) {
 			found, _, err := client.ListKind(t.Context(), c, k, client.ListOptions{FieldSelector: tt.selector})
 			if err != nil {

@@ -20,7 +20,9 @@ import (
 	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/etcdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
@@ -40,7 +42,7 @@ func do[T any](t *testing.T) func(T, error) T {
 	}
 }
 
-func packed(t *testing.T, o kind.Object) *anypb.Any {
+func packed(t *testing.T, o scheme.Object) *anypb.Any {
 	t.Helper()
 	return do[*anypb.Any](t)(anypb.New(o))
 }
@@ -211,7 +213,7 @@ func TestSemantics(t *testing.T) {
 		if _, err := client.Delete[*corev1.ConfigMap](ctx, c, "default", "pre", client.IfUID(cm.Metadata.Uid), client.IfResourceVersion(cm.Metadata.ResourceVersion)); err != nil {
 			t.Error(err)
 		}
-		for _, ns := range kind.PermanentNamespaces {
+		for _, ns := range core.PermanentNamespaces {
 			if _, err := client.Delete[*corev1.Namespace](ctx, c, "", ns); !apierr.IsForbidden(err) {
 				t.Errorf("deletion of namespace %s: %v", ns, err)
 			}
@@ -529,7 +531,7 @@ func at(svc *corev1.Service, ip string) *corev1.Service {
 // with the limit configured refuses what does not fit with a word on how to mend it.
 func TestSmallEtcd(t *testing.T) {
 	etcd := etcdtest.New(t, 1, func(cfg *embed.Config) { cfg.MaxTxnOps = 128 })
-	svc := do[*Service](t)(New(DefaultConfig(), kind.NewScheme(), etcd.Client(), zaptest.NewLogger(t)))
+	svc := do[*Service](t)(New(DefaultConfig(), kinds.NewScheme(), etcd.Client(), zaptest.NewLogger(t)))
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	err := svc.Run(ctx)

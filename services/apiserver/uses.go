@@ -6,7 +6,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/wire"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
@@ -108,5 +108,5 @@ func usesSecret(spec *corev1.PodSpec, name string) bool {
 }
 
 func containersOf(spec *corev1.PodSpec) []*corev1.Container {
-	return slices.Concat(spec.GetInitContainers(), spec.GetContainers(), kind.EphemeralContainers(spec))
+	return slices.Concat(spec.GetInitContainers(), spec.GetContainers(), core.EphemeralContainers(spec))
 }

@@ -17,8 +17,9 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/edge"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/pki"
+	"github.com/xebec-project/xebec/internal/scheme"
 	"github.com/xebec-project/xebec/internal/token"
 	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -143,7 +144,7 @@ func (s *Service) holders(ctx context.Context, req *authv1.CreateTokenRequest) (
 		return account, nil, nil
 	}
 	if uid := req.GetBoundPod().GetUid(); uid != "" && uid != pod.GetMetadata().GetUid() {
-		return nil, nil, apierr.Conflict(kind.Of(pod), named, "it has another uid than the one named")
+		return nil, nil, apierr.Conflict(kinds.Of(pod), named, "it has another uid than the one named")
 	}
 	if runsAs := pod.GetSpec().GetServiceAccountName(); runsAs != req.GetServiceAccount() {
 		return nil, nil, apierr.BadField("boundPod", "pod %s runs as service account %q, not %q", named, runsAs, req.GetServiceAccount())
@@ -211,7 +212,7 @@ func (s *Service) stillBound(ctx context.Context, b token.Bound) error {
 
 // exists looks into the mirror first, and asks the apiserver about what the mirror does not have:
 // it may be too new.
-func exists[T kind.Object](ctx context.Context, s *Service, mirror *client.Informer[T], namespace string, ref token.Reference) error {
+func exists[T scheme.Object](ctx context.Context, s *Service, mirror *client.Informer[T], namespace string, ref token.Reference) error {
 	object, ok := mirror.Get(namespace, ref.Name)
 	if !ok || object.GetMetadata().GetUid() != ref.UID {
 		var err error

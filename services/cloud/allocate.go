@@ -11,7 +11,7 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
@@ -33,7 +33,7 @@ func familiesOf(svc *corev1.Service) []string {
 	out := svc.GetSpec().GetIpFamilies()
 	if len(out) == 0 {
 		for _, ip := range svc.GetSpec().GetClusterIps() {
-			if f := kind.FamilyOf(ip); f != "" {
+			if f := core.FamilyOf(ip); f != "" {
 				out = append(out, f)
 			}
 		}
@@ -47,7 +47,7 @@ func familiesOf(svc *corev1.Service) []string {
 // suits tells whether an address that the service has is the one, or of the pool, that it asks for.
 // Without a wish it keeps what it has, even if no pool has that address any more.
 func (r *reconciler) suits(svc *corev1.Service, addr netip.Addr) bool {
-	if wish := svc.GetSpec().GetLoadBalancerIp(); kind.FamilyOf(wish) == familyOf(addr) {
+	if wish := svc.GetSpec().GetLoadBalancerIp(); core.FamilyOf(wish) == familyOf(addr) {
 		return netip.MustParseAddr(wish) == addr
 	}
 	wish := svc.GetMetadata().GetAnnotations()[annotationPool]
@@ -73,12 +73,12 @@ func (r *reconciler) allocate(ctx context.Context, key controller.Key, svc *core
 				now.keepMeanwhile(svc, family)
 			}
 		}
-		if len(denials) > 0 && len(add) > 0 && svc.GetSpec().GetIpFamilyPolicy() == kind.RequireDualStack {
+		if len(denials) > 0 && len(add) > 0 && svc.GetSpec().GetIpFamilyPolicy() == core.RequireDualStack {
 			for family := range add {
 				now.keepMeanwhile(svc, family)
 			}
 			clear(add)
-			denials = append(denials, denied("spec.ipFamilyPolicy %s asks for an address of either family, or none", kind.RequireDualStack))
+			denials = append(denials, denied("spec.ipFamilyPolicy %s asks for an address of either family, or none", core.RequireDualStack))
 		}
 		var created []*networkingv1.IPAddress
 		for family, addr := range add {

@@ -6,7 +6,7 @@ import (
 	"testing/synctest"
 
 	"github.com/xebec-project/xebec/internal/client/clienttest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
@@ -32,13 +32,13 @@ func (b bed) change(name string, change ...func(*corev1.Service)) {
 func TestOneAddressOfEachFamily(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, "192.0.2.64/29", "2001:db8::100/120", "vip=2001:db8::200/127")
-		clienttest.Seed(b.s, balancer("four", ofFamilies(kind.SingleStack, "IPv4")))
+		clienttest.Seed(b.s, balancer("four", ofFamilies(core.SingleStack, "IPv4")))
 		b.settle()
-		clienttest.Seed(b.s, balancer("six", ofFamilies(kind.SingleStack, "IPv6")))
+		clienttest.Seed(b.s, balancer("six", ofFamilies(core.SingleStack, "IPv6")))
 		b.settle()
-		clienttest.Seed(b.s, balancer("both", ofFamilies(kind.PreferDualStack, "IPv4", "IPv6")))
+		clienttest.Seed(b.s, balancer("both", ofFamilies(core.PreferDualStack, "IPv4", "IPv6")))
 		b.settle()
-		clienttest.Seed(b.s, balancer("turned", ofFamilies(kind.RequireDualStack, "IPv6", "IPv4")))
+		clienttest.Seed(b.s, balancer("turned", ofFamilies(core.RequireDualStack, "IPv6", "IPv4")))
 		b.settle()
 		clienttest.Seed(b.s, balancer("older", func(s *corev1.Service) { s.Spec.ClusterIps = []string{"fd00:10:96::7"} }))
 		b.settle()
@@ -51,11 +51,11 @@ func TestOneAddressOfEachFamily(t *testing.T) {
 		b.hasEvent("both", "Allocated address 2001:db8::102")
 
 		// A family comes, a family goes, and a type that needs no address.
-		b.change("four", ofFamilies(kind.PreferDualStack, "IPv4", "IPv6"))
+		b.change("four", ofFamilies(core.PreferDualStack, "IPv4", "IPv6"))
 		b.expect("four", "192.0.2.65", "2001:db8::105")
-		b.change("turned", ofFamilies(kind.SingleStack, "IPv6"))
+		b.change("turned", ofFamilies(core.SingleStack, "IPv6"))
 		b.expect("turned", "2001:db8::103")
-		b.change("both", func(s *corev1.Service) { s.Spec.Type = kind.ServiceClusterIP })
+		b.change("both", func(s *corev1.Service) { s.Spec.Type = core.ServiceClusterIP })
 		b.expect("both", "")
 		clienttest.Remove(b.s, b.get("six"))
 		b.settle()
@@ -66,7 +66,7 @@ func TestOneAddressOfEachFamily(t *testing.T) {
 		b.expect("four", "192.0.2.65", "2001:db8::1aa")
 		b.change("four", wish("192.0.2.70"))
 		b.expect("four", "192.0.2.70", "2001:db8::1aa")
-		clienttest.Seed(b.s, balancer("vip", ofPool("vip"), ofFamilies(kind.SingleStack, "IPv6")), balancer("wrong", wish("192.0.2.66"), ofFamilies(kind.SingleStack, "IPv6")))
+		clienttest.Seed(b.s, balancer("vip", ofPool("vip"), ofFamilies(core.SingleStack, "IPv6")), balancer("wrong", wish("192.0.2.66"), ofFamilies(core.SingleStack, "IPv6")))
 		b.settle()
 		b.expect("vip", "2001:db8::200")
 		b.expect("wrong", "")
@@ -79,8 +79,8 @@ func TestFamilyWithoutAddresses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, "192.0.2.64/29", "vip=198.51.100.0/31", "vip=2001:db8::200/128")
 		clienttest.Seed(b.s,
-			balancer("prefers", ofFamilies(kind.PreferDualStack, "IPv6", "IPv4")), balancer("requires", ofFamilies(kind.RequireDualStack, "IPv4", "IPv6")),
-			balancer("six", ofFamilies(kind.SingleStack, "IPv6")))
+			balancer("prefers", ofFamilies(core.PreferDualStack, "IPv6", "IPv4")), balancer("requires", ofFamilies(core.RequireDualStack, "IPv4", "IPv6")),
+			balancer("six", ofFamilies(core.SingleStack, "IPv6")))
 		b.settle()
 		b.expect("prefers", "192.0.2.65")
 		b.hasEvent("prefers", `pool "default" has no IPv6 addresses; there are default=192.0.2.64/29, vip=198.51.100.0/31, vip=2001:db8::200/128`)
@@ -92,13 +92,13 @@ func TestFamilyWithoutAddresses(t *testing.T) {
 		b.allocated(map[string]string{"192.0.2.65": "prefers"})
 
 		// What a service has stays with it, whatever it asks for besides.
-		b.change("prefers", ofFamilies(kind.RequireDualStack, "IPv6", "IPv4"))
+		b.change("prefers", ofFamilies(core.RequireDualStack, "IPv6", "IPv4"))
 		b.expect("prefers", "192.0.2.65")
 
 		// Another pool has both; the next one finds one of them gone, and gets it when it comes free.
 		b.change("requires", ofPool("vip"))
 		b.expect("requires", "198.51.100.0", "2001:db8::200")
-		clienttest.Seed(b.s, balancer("second", ofPool("vip"), ofFamilies(kind.RequireDualStack, "IPv4", "IPv6")), balancer("third", ofPool("vip"), ofFamilies(kind.PreferDualStack, "IPv4", "IPv6")))
+		clienttest.Seed(b.s, balancer("second", ofPool("vip"), ofFamilies(core.RequireDualStack, "IPv4", "IPv6")), balancer("third", ofPool("vip"), ofFamilies(core.PreferDualStack, "IPv4", "IPv6")))
 		b.settle()
 		b.expect("second", "")
 		b.hasEvent("second", `every IPv6 address of pool "vip" is allocated`)
@@ -123,7 +123,7 @@ func TestNoAddressTwice(t *testing.T) {
 		}
 		var many []*corev1.Service
 		for i := range 40 {
-			many = append(many, balancer(fmt.Sprint("s", i), ofFamilies(kind.RequireDualStack, "IPv4", "IPv6")))
+			many = append(many, balancer(fmt.Sprint("s", i), ofFamilies(core.RequireDualStack, "IPv4", "IPv6")))
 		}
 		clienttest.Seed(b.s, many...)
 		b.settle()
@@ -131,7 +131,7 @@ func TestNoAddressTwice(t *testing.T) {
 		for _, s := range many {
 			name := s.GetMetadata().GetName()
 			ingress := b.get(name).GetStatus().GetLoadBalancer().GetIngress()
-			if len(ingress) != 2 || kind.FamilyOf(ingress[0].GetIp()) != "IPv4" || kind.FamilyOf(ingress[1].GetIp()) != "IPv6" {
+			if len(ingress) != 2 || core.FamilyOf(ingress[0].GetIp()) != "IPv4" || core.FamilyOf(ingress[1].GetIp()) != "IPv6" {
 				t.Errorf("%s shows %v", name, ingress)
 			}
 			for _, in := range ingress {

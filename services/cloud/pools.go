@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/xebec-project/xebec/internal/ipalloc"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 )
 
 // defaultPool is the name of a pool that has none, and the pool of services that ask for none.
@@ -135,11 +135,11 @@ func usable(r netip.Prefix, addr netip.Addr) bool {
 }
 
 // families are the names of the families of addresses, as services have them.
-var families = []string{kind.FamilyIPv4, kind.FamilyIPv6}
+var families = []string{core.FamilyIPv4, core.FamilyIPv6}
 
 func familyOf(addr netip.Addr) string {
 	if addr.Is4() {
-		return kind.FamilyIPv4
+		return core.FamilyIPv4
 	}
-	return kind.FamilyIPv6
+	return core.FamilyIPv6
 }

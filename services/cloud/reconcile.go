@@ -15,7 +15,8 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/events"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
 )
@@ -60,7 +61,7 @@ func (h holding) clone() holding { return holding{maps.Clone(h.keep), slices.Clo
 // for.
 func (h *holding) keepMeanwhile(svc *corev1.Service, family string) {
 	i := slices.IndexFunc(h.release, func(a *networkingv1.IPAddress) bool {
-		return owns(svc, a) && kind.FamilyOf(a.GetMetadata().GetName()) == family
+		return owns(svc, a) && core.FamilyOf(a.GetMetadata().GetName()) == family
 	})
 	if i >= 0 {
 		h.keep[family] = h.release[i]
@@ -71,7 +72,7 @@ func (h *holding) keepMeanwhile(svc *corev1.Service, family string) {
 // serves tells whether the service is to have addresses from here.
 func (r *reconciler) serves(svc *corev1.Service) bool {
 	spec := svc.GetSpec()
-	return spec.GetType() == kind.ServiceLoadBalancer && (spec.LoadBalancerClass == nil || spec.GetLoadBalancerClass() == r.class)
+	return spec.GetType() == core.ServiceLoadBalancer && (spec.LoadBalancerClass == nil || spec.GetLoadBalancerClass() == r.class)
 }
 
 func (r *reconciler) reconcile(ctx context.Context, key controller.Key) (controller.Result, error) {
@@ -140,7 +141,7 @@ func (r *reconciler) write(
 	}
 	for _, a := range has.release {
 		m := a.GetMetadata()
-		ops = append(ops, client.OpDelete(kind.Of(a), "", m.GetName(), client.IfUID(m.GetUid())))
+		ops = append(ops, client.OpDelete(kinds.Of(a), "", m.GetName(), client.IfUID(m.GetUid())))
 	}
 	if svc != nil {
 		same := func(a, b *corev1.LoadBalancerIngress) bool { return proto.Equal(a, b) }

@@ -13,7 +13,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/elected"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -79,15 +79,15 @@ func New(cfg Config, deps Deps) (*Service, error) {
 
 // setup fills a term of leadership.
 func (s *Service) setup(t *controller.Term) error {
-	podKind := kind.Of(&corev1.Pod{})
+	podKind := kinds.Of(&corev1.Pod{})
 	g := newGraph(t.Client(), s.kinds)
 	gc := &garbage{client: t.Client(), graph: g, events: s.Events(), absent: newAbsentees()}
 	n := &namespaces{client: t.Client(), kinds: s.kinds}
 	n.informer = controller.Informer(t, client.InformerOptions[*corev1.Namespace]{})
 	c := t.Controller("namespace-deletion", s.cfg.Workers, n.reconcile)
 	controller.For(c, n.informer)
-	add := func(t *controller.Term, k *kind.Kind) {
-		s.add(t, k, gc, func(old, now kind.Object) { n.left(c, old, now) })
+	add := func(t *controller.Term, k *scheme.Kind) {
+		s.add(t, k, gc, func(old, now scheme.Object) { n.left(c, old, now) })
 	}
 	for _, k := range s.kinds.Kinds() {
 		if !k.Dynamic {
@@ -109,15 +109,15 @@ func (s *Service) setup(t *controller.Term) error {
 }
 
 // add makes a term collect the objects of a kind. Objects of namespaces that are gone are reported to left.
-func (s *Service) add(t *controller.Term, k *kind.Kind, gc *garbage, left func(old, now kind.Object)) {
+func (s *Service) add(t *controller.Term, k *scheme.Kind, gc *garbage, left func(old, now scheme.Object)) {
 	if isEvent(k) {
 		return
 	}
-	o := client.InformerOptions[kind.Object]{
+	o := client.InformerOptions[scheme.Object]{
 		Kind: k, MetadataOnly: true, Transform: slim,
-		Indexers: map[string]func(kind.Object) []string{byOwner: ownerUIDs},
+		Indexers: map[string]func(scheme.Object) []string{byOwner: ownerUIDs},
 	}
-	if k == kind.Of(&corev1.Pod{}) {
+	if k == kinds.Of(&corev1.Pod{}) {
 		o.MetadataOnly, o.Transform = false, slimPod
 	}
 	i := controller.Informer(t, o)
@@ -130,17 +130,17 @@ func (s *Service) add(t *controller.Term, k *kind.Kind, gc *garbage, left func(o
 	})
 	controller.Source(c, i)
 	gc.graph.add(k, i, c)
-	i.OnChange(func(old, now kind.Object) { gc.graph.changed(k, old, now) })
+	i.OnChange(func(old, now scheme.Object) { gc.graph.changed(k, old, now) })
 	if k.Namespaced {
 		i.OnChange(left)
 	}
 }
 
 // isEvent reports whether a kind is that of events, which own nothing, are owned by nothing, and vanish by themselves.
-func isEvent(k *kind.Kind) bool { return k.Group == "" && k.Name == "Event" }
+func isEvent(k *scheme.Kind) bool { return k.Group == "" && k.Name == "Event" }
 
-func namespacedKinds(kinds *scheme.Scheme) []*kind.Kind {
-	var namespaced []*kind.Kind
+func namespacedKinds(kinds *scheme.Scheme) []*scheme.Kind {
+	var namespaced []*scheme.Kind
 	for _, k := range kinds.Kinds() {
 		if k.Namespaced {
 			namespaced = append(namespaced, k)
@@ -150,20 +150,20 @@ func namespacedKinds(kinds *scheme.Scheme) []*kind.Kind {
 }
 
 // slim drops the metadata that is not read.
-func slim(o kind.Object) {
+func slim(o scheme.Object) {
 	m := o.GetMetadata()
 	m.ManagedFields, m.Labels, m.Annotations = nil, nil, nil
 }
 
 // slimPod keeps of a pod the metadata that is read and the phase.
-func slimPod(o kind.Object) {
+func slimPod(o scheme.Object) {
 	slim(o)
 	p := o.(*corev1.Pod)
 	p.Spec = nil
 	p.Status = &corev1.PodStatus{Phase: p.GetStatus().GetPhase()}
 }
 
-func ownerUIDs(o kind.Object) []string {
+func ownerUIDs(o scheme.Object) []string {
 	refs := o.GetMetadata().GetOwnerReferences()
 	if len(refs) == 0 {
 		return nil
@@ -177,7 +177,7 @@ func ownerUIDs(o kind.Object) []string {
 
 // resolve returns the kind and key of an owner, as seen from a dependent in a namespace. It fails for a kind that is not
 // served, and for a namespaced owner of a dependent that has no namespace.
-func resolve(kinds *scheme.Scheme, ref *metav1.OwnerReference, namespace string) (*kind.Kind, controller.Key, error) {
+func resolve(kinds *scheme.Scheme, ref *metav1.OwnerReference, namespace string) (*scheme.Kind, controller.Key, error) {
 	k, ok := kinds.ByAPIVersionKind(ref.GetApiVersion(), ref.GetKind())
 	if !ok {
 		return nil, controller.Key{}, fmt.Errorf("owner %s %s: kind %s %s is not served", ref.GetKind(), ref.GetName(), ref.GetApiVersion(), ref.GetKind())

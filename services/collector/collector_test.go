@@ -17,7 +17,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
 	"github.com/xebec-project/xebec/internal/elected"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/scheme"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -25,13 +25,13 @@ import (
 )
 
 // start runs a collector until the test ends. Objects given are there before it.
-func start(t *testing.T, cfg Config, objects ...kind.Object) (*clienttest.Server, *client.Client) {
+func start(t *testing.T, cfg Config, objects ...scheme.Object) (*clienttest.Server, *client.Client) {
 	t.Helper()
-	return startWith(t, kind.NewScheme(), cfg, objects...)
+	return startWith(t, kinds.NewScheme(), cfg, objects...)
 }
 
 // startWith is start for the kinds of a scheme.
-func startWith(t *testing.T, kinds *scheme.Scheme, cfg Config, objects ...kind.Object) (*clienttest.Server, *client.Client) {
+func startWith(t *testing.T, kinds *scheme.Scheme, cfg Config, objects ...scheme.Object) (*clienttest.Server, *client.Client) {
 	t.Helper()
 	s, c := clienttest.Start(t)
 	clienttest.Seed(s, objects...)
@@ -121,8 +121,8 @@ func TestBackground(t *testing.T) {
 // TestDynamicKinds adds a kind to a collector that leads, and removes it.
 func TestDynamicKinds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		maps := kind.Of(&corev1.ConfigMap{})
-		secrets := kind.NewScheme()
+		maps := kinds.Of(&corev1.ConfigMap{})
+		secrets := kinds.NewScheme()
 		if err := secrets.Unregister(maps); err != nil {
 			t.Fatal(err)
 		}
@@ -130,7 +130,7 @@ func TestDynamicKinds(t *testing.T) {
 		remove(t, c, "a")
 		settle()
 		expectNames(t, c, "of a kind that is not registered", "b c")
-		dynamic := &kind.Kind{
+		dynamic := &scheme.Kind{
 			Version: maps.Version, Name: maps.Name, Plural: maps.Plural, Singular: maps.Singular, Namespaced: true, Dynamic: true,
 			New: maps.New, Rules: maps.Rules,
 		}
@@ -202,22 +202,22 @@ func TestForegroundDeletionBreaksOwnerCycles(t *testing.T) {
 	held.Metadata.Finalizers = []string{"example.com/hold"}
 	for _, tt := range []struct {
 		name    string
-		objects []kind.Object
+		objects []scheme.Object
 		left    string
 	}{
-		{"of two", []kind.Object{configMap("a", blocking("b")), configMap("b", blocking("a"))}, ""},
-		{"of itself", []kind.Object{configMap("a", blocking("a"))}, ""},
-		{"of three, each with a dependent", []kind.Object{
+		{"of two", []scheme.Object{configMap("a", blocking("b")), configMap("b", blocking("a"))}, ""},
+		{"of itself", []scheme.Object{configMap("a", blocking("a"))}, ""},
+		{"of three, each with a dependent", []scheme.Object{
 			configMap("a", blocking("c")), configMap("b", blocking("a")), configMap("c", blocking("b")),
 			configMap("x", blocking("a")), configMap("y", blocking("b")), configMap("z", blocking("c")),
 		}, ""},
-		{"of two, above another that nothing deletes", []kind.Object{
+		{"of two, above another that nothing deletes", []scheme.Object{
 			configMap("a", blocking("b")), configMap("b", blocking("a")), configMap("c", blocking("b"), blocking("d")), configMap("d", blocking("c")),
 		}, "c d"},
-		{"above what goes later", []kind.Object{
+		{"above what goes later", []scheme.Object{
 			configMap("a", blocking("b")), configMap("b", blocking("a")), configMap("c", blocking("b")), held,
 		}, "a b c held"},
-		{"with an owner outside", []kind.Object{configMap("a", blocking("b")), configMap("b", blocking("a"), blocking("o")), configMap("o")}, "b o"},
+		{"with an owner outside", []scheme.Object{configMap("a", blocking("b")), configMap("b", blocking("a"), blocking("o")), configMap("o")}, "b o"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -300,13 +300,13 @@ func TestOrphans(t *testing.T) {
 		// A namespace that the mirror does not have yet is looked for.
 		clienttest.Seed(s, &corev1.Namespace{Metadata: &metav1.ObjectMeta{Name: "new"}})
 		clienttest.Seed(s, in("new", "young"))
-		g := newGraph(c, kind.NewScheme())
-		mirror := client.NewInformer(c, client.InformerOptions[kind.Object]{Kind: kind.Of(held)})
+		g := newGraph(c, kinds.NewScheme())
+		mirror := client.NewInformer(c, client.InformerOptions[scheme.Object]{Kind: kinds.Of(held)})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- mirror.Run(ctx) }()
 		settle()
-		g.add(kind.Of(held), mirror, nil)
+		g.add(kinds.Of(held), mirror, nil)
 		o := &orphans{client: c, namespaces: client.NewInformer(c, client.InformerOptions[*corev1.Namespace]{}), graph: g, log: zap.NewNop()}
 		if err := o.sweep(t.Context()); err != nil {
 			t.Error(err)
@@ -373,7 +373,7 @@ func TestNamespaceDeletion(t *testing.T) {
 
 func TestFinishedPods(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var objects []kind.Object
+		var objects []scheme.Object
 		for n := range 10 {
 			phase := []string{"Succeeded", "Failed", "Running"}[n%3]
 			objects = append(objects, &corev1.Pod{

@@ -12,7 +12,8 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/events"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/object"
+	"github.com/xebec-project/xebec/internal/scheme"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
@@ -27,7 +28,7 @@ type garbage struct {
 	absent *absentees
 }
 
-func (g *garbage) reconcile(ctx context.Context, k *kind.Kind, key controller.Key) (controller.Result, error) {
+func (g *garbage) reconcile(ctx context.Context, k *scheme.Kind, key controller.Key) (controller.Result, error) {
 	obj, ok := g.graph.get(k, key)
 	if !ok {
 		return controller.Result{}, nil
@@ -42,9 +43,9 @@ func (g *garbage) reconcile(ctx context.Context, k *kind.Kind, key controller.Ke
 	case !g.graph.synced():
 		// Dependents may be of a kind that is not known yet.
 		return controller.Result{RequeueAfter: syncInterval}, nil
-	case slices.Contains(m.GetFinalizers(), kind.FinalizerOrphan):
+	case slices.Contains(m.GetFinalizers(), object.FinalizerOrphan):
 		err = g.orphan(ctx, k, obj)
-	case slices.Contains(m.GetFinalizers(), kind.FinalizerForeground):
+	case slices.Contains(m.GetFinalizers(), object.FinalizerForeground):
 		err = g.foreground(ctx, k, obj)
 	}
 	return controller.Result{}, err
@@ -58,7 +59,7 @@ type owners struct {
 }
 
 // judge deletes an object that has no owner left, or takes away the references to those that are gone.
-func (g *garbage) judge(ctx context.Context, k *kind.Kind, seen kind.Object) error {
+func (g *garbage) judge(ctx context.Context, k *scheme.Kind, seen scheme.Object) error {
 	// The mirror is enough to see that nothing is to be done, which is nearly always so.
 	o, err := g.classify(ctx, seen)
 	if err != nil || len(o.waiting)+len(o.absent) == 0 {
@@ -84,9 +85,9 @@ func (g *garbage) judge(ctx context.Context, k *kind.Kind, seen kind.Object) err
 	}
 	policy := client.Background
 	switch {
-	case slices.Contains(m.GetFinalizers(), kind.FinalizerOrphan):
+	case slices.Contains(m.GetFinalizers(), object.FinalizerOrphan):
 		policy = client.Orphan
-	case slices.Contains(m.GetFinalizers(), kind.FinalizerForeground):
+	case slices.Contains(m.GetFinalizers(), object.FinalizerForeground):
 		policy = client.Foreground
 	case len(o.waiting) > 0 && len(g.graph.dependents(m.GetUid())) > 0:
 		// The owner that waits wants all below it gone first.
@@ -101,7 +102,7 @@ func (g *garbage) judge(ctx context.Context, k *kind.Kind, seen kind.Object) err
 }
 
 // classify finds out what became of an object's owners. One that the mirror lacks is looked for at the server.
-func (g *garbage) classify(ctx context.Context, obj kind.Object) (owners, error) {
+func (g *garbage) classify(ctx context.Context, obj scheme.Object) (owners, error) {
 	var o owners
 	m := obj.GetMetadata()
 	for _, ref := range m.GetOwnerReferences() {
@@ -138,7 +139,7 @@ func (g *garbage) classify(ctx context.Context, obj kind.Object) (owners, error)
 }
 
 // dropReferences takes owner references away from an object as it was read live.
-func (g *garbage) dropReferences(ctx context.Context, k *kind.Kind, obj kind.Object, gone []*metav1.OwnerReference) error {
+func (g *garbage) dropReferences(ctx context.Context, k *scheme.Kind, obj scheme.Object, gone []*metav1.OwnerReference) error {
 	m := obj.GetMetadata()
 	m.OwnerReferences = slices.DeleteFunc(m.OwnerReferences, func(r *metav1.OwnerReference) bool {
 		return slices.ContainsFunc(gone, func(x *metav1.OwnerReference) bool { return x.GetUid() == r.GetUid() })
@@ -150,7 +151,7 @@ func (g *garbage) dropReferences(ctx context.Context, k *kind.Kind, obj kind.Obj
 }
 
 // foreground has the dependents of an object deleted, and lets the object go when none that blocks it is left.
-func (g *garbage) foreground(ctx context.Context, k *kind.Kind, obj kind.Object) error {
+func (g *garbage) foreground(ctx context.Context, k *scheme.Kind, obj scheme.Object) error {
 	uid := obj.GetMetadata().GetUid()
 	blocked := false
 	for _, d := range g.graph.dependents(uid) {
@@ -163,11 +164,11 @@ func (g *garbage) foreground(ctx context.Context, k *kind.Kind, obj kind.Object)
 	if blocked && !g.graph.cyclic(obj) {
 		return nil
 	}
-	return g.dropFinalizer(ctx, k, obj, kind.FinalizerForeground)
+	return g.dropFinalizer(ctx, k, obj, object.FinalizerForeground)
 }
 
 // orphan takes the references to an object away from its dependents, and then lets the object go.
-func (g *garbage) orphan(ctx context.Context, k *kind.Kind, obj kind.Object) error {
+func (g *garbage) orphan(ctx context.Context, k *scheme.Kind, obj scheme.Object) error {
 	uid := obj.GetMetadata().GetUid()
 	var errs []error
 	for _, d := range g.graph.dependents(uid) {
@@ -183,11 +184,11 @@ func (g *garbage) orphan(ctx context.Context, k *kind.Kind, obj kind.Object) err
 	if len(errs) > 0 {
 		return errors.Join(errs...)
 	}
-	return g.dropFinalizer(ctx, k, obj, kind.FinalizerOrphan)
+	return g.dropFinalizer(ctx, k, obj, object.FinalizerOrphan)
 }
 
 // dropFinalizer takes a finalizer off the object of this uid, if it is still there.
-func (g *garbage) dropFinalizer(ctx context.Context, k *kind.Kind, seen kind.Object, finalizer string) error {
+func (g *garbage) dropFinalizer(ctx context.Context, k *scheme.Kind, seen scheme.Object, finalizer string) error {
 	key := client.KeyOf(seen)
 	obj, err := client.GetKind(ctx, g.client, k, key.Namespace, key.Name)
 	if err == nil {

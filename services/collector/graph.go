@@ -7,7 +7,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/object"
 	"github.com/xebec-project/xebec/internal/scheme"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -21,46 +21,46 @@ type graph struct {
 	kinds  *scheme.Scheme
 
 	mu      sync.RWMutex
-	members map[*kind.Kind]*member
+	members map[*scheme.Kind]*member
 }
 
 // member is one kind in the graph.
 type member struct {
-	informer   *client.Informer[kind.Object]
+	informer   *client.Informer[scheme.Object]
 	controller *controller.Controller
 }
 
 // dependent is an object that names another as its owner.
 type dependent struct {
-	kind   *kind.Kind
-	object kind.Object
+	kind   *scheme.Kind
+	object scheme.Object
 }
 
 func newGraph(c *client.Client, kinds *scheme.Scheme) *graph {
-	return &graph{client: c, kinds: kinds, members: map[*kind.Kind]*member{}}
+	return &graph{client: c, kinds: kinds, members: map[*scheme.Kind]*member{}}
 }
 
-func (g *graph) add(k *kind.Kind, i *client.Informer[kind.Object], c *controller.Controller) {
+func (g *graph) add(k *scheme.Kind, i *client.Informer[scheme.Object], c *controller.Controller) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.members[k] = &member{i, c}
 }
 
-func (g *graph) remove(k *kind.Kind) {
+func (g *graph) remove(k *scheme.Kind) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.members, k)
 }
 
 // member returns what the graph has of a kind, nil for nothing.
-func (g *graph) member(k *kind.Kind) *member {
+func (g *graph) member(k *scheme.Kind) *member {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	return g.members[k]
 }
 
 // all returns the kinds in the graph.
-func (g *graph) all() map[*kind.Kind]*member {
+func (g *graph) all() map[*scheme.Kind]*member {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	return maps.Clone(g.members)
@@ -77,7 +77,7 @@ func (g *graph) synced() bool {
 }
 
 // get returns the mirrored object, if there is one.
-func (g *graph) get(k *kind.Kind, key controller.Key) (kind.Object, bool) {
+func (g *graph) get(k *scheme.Kind, key controller.Key) (scheme.Object, bool) {
 	m := g.member(k)
 	if m == nil {
 		return nil, false
@@ -97,7 +97,7 @@ func (g *graph) dependents(uid string) []dependent {
 }
 
 // enqueue has an object looked at.
-func (g *graph) enqueue(k *kind.Kind, key controller.Key) {
+func (g *graph) enqueue(k *scheme.Kind, key controller.Key) {
 	if m := g.member(k); m != nil {
 		m.controller.Enqueue(key)
 	}
@@ -105,7 +105,7 @@ func (g *graph) enqueue(k *kind.Kind, key controller.Key) {
 
 // changed has looked at what a change of one object may concern: itself, the dependents it leaves behind, and the
 // owners that wait for it.
-func (g *graph) changed(k *kind.Kind, old, now kind.Object) {
+func (g *graph) changed(k *scheme.Kind, old, now scheme.Object) {
 	if now != nil {
 		m := now.GetMetadata()
 		if len(m.GetOwnerReferences()) > 0 || m.GetDeletionTimestamp() != nil {
@@ -133,7 +133,7 @@ func (g *graph) changed(k *kind.Kind, old, now kind.Object) {
 }
 
 // blocks reports whether an object holds up the foreground deletion of the owner with this uid.
-func blocks(o kind.Object, uid string) bool {
+func blocks(o scheme.Object, uid string) bool {
 	return slices.ContainsFunc(o.GetMetadata().GetOwnerReferences(), func(r *metav1.OwnerReference) bool {
 		return r.GetUid() == uid && r.GetBlockOwnerDeletion()
 	})
@@ -142,7 +142,7 @@ func blocks(o kind.Object, uid string) bool {
 // cyclic reports whether an object that waits for its dependents waits for itself: all that it waits for, directly or not,
 // waits for it in turn, so that none of them would ever go. When something else is waited for as well, which can still go,
 // the answer is no; its removal brings the owners that wait for it back here.
-func (g *graph) cyclic(o kind.Object) bool {
+func (g *graph) cyclic(o scheme.Object) bool {
 	start := o.GetMetadata().GetUid()
 	awaited := map[string][]string{} // by the uid of an object, those that wait for it
 	reached := map[string]bool{start: true}
@@ -178,7 +178,7 @@ func (g *graph) cyclic(o kind.Object) bool {
 }
 
 // waits reports whether an object is being deleted and waits for its dependents to go first.
-func waits(o kind.Object) bool {
+func waits(o scheme.Object) bool {
 	m := o.GetMetadata()
-	return m.GetDeletionTimestamp() != nil && slices.Contains(m.GetFinalizers(), kind.FinalizerForeground)
+	return m.GetDeletionTimestamp() != nil && slices.Contains(m.GetFinalizers(), object.FinalizerForeground)
 }

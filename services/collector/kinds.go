@@ -13,7 +13,6 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
-	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
@@ -27,7 +26,7 @@ type dynamicKinds struct {
 	kinds *scheme.Scheme
 	graph *graph
 	term  *controller.Term
-	add   func(*controller.Term, *kind.Kind)
+	add   func(*controller.Term, *scheme.Kind)
 }
 
 // run works until ctx ends, or an election is lost.
@@ -36,10 +35,10 @@ func (d *dynamicKinds) run(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer cancel(nil)
-	ends := map[*kind.Kind]context.CancelFunc{}
+	ends := map[*scheme.Kind]context.CancelFunc{}
 	for {
 		kinds, changed := d.kinds.Watch()
-		registered := map[*kind.Kind]bool{}
+		registered := map[*scheme.Kind]bool{}
 		for _, k := range kinds {
 			registered[k] = true
 			if !k.Dynamic || ends[k] != nil {
@@ -99,7 +98,7 @@ func discoverOnce(ctx context.Context, c *client.Client, kinds *scheme.Scheme) e
 		return fmt.Errorf("list kinds: %w", err)
 	}
 	served := map[scheme.GVK]bool{}
-	var add, remove []*kind.Kind
+	var add, remove []*scheme.Kind
 	for _, d := range listed.GetKinds() {
 		gvk := scheme.GVK{Group: d.GetGroup(), Version: d.GetVersion(), Kind: d.GetKind()}
 		if !d.GetStored() {

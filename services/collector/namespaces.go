@@ -14,7 +14,8 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/object"
 	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -36,7 +37,7 @@ type namespaces struct {
 }
 
 // left has a terminating namespace looked at when something in it is gone, or still comes in.
-func (n *namespaces) left(c *controller.Controller, old, now kind.Object) {
+func (n *namespaces) left(c *controller.Controller, old, now scheme.Object) {
 	if (old == nil) == (now == nil) {
 		return
 	}
@@ -66,8 +67,8 @@ func (n *namespaces) reconcile(ctx context.Context, key controller.Key) (control
 // holds reports whether a namespace is not released yet. Our finalizer stands among the metadata's; in objects that come
 // from a Kubernetes cluster it stands in the spec.
 func holds(ns *corev1.Namespace) bool {
-	return slices.Contains(ns.GetMetadata().GetFinalizers(), kind.FinalizerKubernetes) ||
-		slices.Contains(ns.GetSpec().GetFinalizers(), kind.FinalizerKubernetes)
+	return slices.Contains(ns.GetMetadata().GetFinalizers(), object.FinalizerKubernetes) ||
+		slices.Contains(ns.GetSpec().GetFinalizers(), object.FinalizerKubernetes)
 }
 
 // remains is what is left in a namespace.
@@ -97,14 +98,14 @@ func (n *namespaces) empty(ctx context.Context, namespace string) (remains, erro
 	return r, errors.Join(errs...)
 }
 
-func (n *namespaces) emptyOf(ctx context.Context, k *kind.Kind, namespace string) ([]kind.Object, error) {
+func (n *namespaces) emptyOf(ctx context.Context, k *scheme.Kind, namespace string) ([]scheme.Object, error) {
 	in := client.ListOptions{Namespace: namespace}
 	found, _, err := client.ListKind(ctx, n.client, k, in)
 	if err != nil || len(found) == 0 {
 		return nil, err
 	}
 	// What is marked for deletion already needs no second call.
-	if slices.ContainsFunc(found, func(o kind.Object) bool { return o.GetMetadata().GetDeletionTimestamp() == nil }) {
+	if slices.ContainsFunc(found, func(o scheme.Object) bool { return o.GetMetadata().GetDeletionTimestamp() == nil }) {
 		if _, err := client.DeleteCollectionKind(ctx, n.client, k, in); err != nil {
 			return found, err
 		}
@@ -118,7 +119,7 @@ func (n *namespaces) emptyOf(ctx context.Context, k *kind.Kind, namespace string
 // release takes the finalizer off an empty namespace, with which it goes.
 func (n *namespaces) release(ctx context.Context, seen *corev1.Namespace) error {
 	ns := client.Clone(seen)
-	ours := func(f string) bool { return f == kind.FinalizerKubernetes }
+	ours := func(f string) bool { return f == object.FinalizerKubernetes }
 	ns.Metadata.Finalizers = slices.DeleteFunc(ns.Metadata.Finalizers, ours)
 	if ns.Spec != nil {
 		ns.Spec.Finalizers = slices.DeleteFunc(ns.Spec.Finalizers, ours)
@@ -135,7 +136,7 @@ func (n *namespaces) report(ctx context.Context, seen *corev1.Namespace, r remai
 	if ns.Status == nil {
 		ns.Status = &corev1.NamespaceStatus{}
 	}
-	ns.Status.Phase = kind.NamespaceTerminating
+	ns.Status.Phase = core.NamespaceTerminating
 	message := "All content successfully deleted, may be waiting on finalization"
 	if failure != nil {
 		message = "Failed to delete all resource types: " + failure.Error()

@@ -9,7 +9,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -58,7 +58,7 @@ func (o *orphans) sweep(ctx context.Context) error {
 		}
 	}
 	for namespace, objects := range suspects {
-		if slices.Contains(kind.PermanentNamespaces, namespace) {
+		if slices.Contains(core.PermanentNamespaces, namespace) {
 			continue // about to be made: the collector's own election is in one of them
 		}
 		// The mirror may be behind.

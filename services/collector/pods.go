@@ -11,8 +11,8 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/metrics"
+	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -22,7 +22,7 @@ const finishedInterval = 20 * time.Second
 // finishedPods deletes the oldest of the pods that have ended when there are too many.
 type finishedPods struct {
 	client   *client.Client
-	informer *client.Informer[kind.Object]
+	informer *client.Informer[scheme.Object]
 	keep     int
 	log      *zap.Logger
 }
@@ -51,15 +51,15 @@ func (f *finishedPods) run(ctx context.Context) error {
 }
 
 // surplus returns the pods that have ended beyond the number to keep, the oldest first.
-func surplus(pods []kind.Object, keep int) []kind.Object {
-	ended := slices.DeleteFunc(pods, func(o kind.Object) bool {
+func surplus(pods []scheme.Object, keep int) []scheme.Object {
+	ended := slices.DeleteFunc(pods, func(o scheme.Object) bool {
 		phase := o.(*corev1.Pod).GetStatus().GetPhase()
 		return phase != "Succeeded" && phase != "Failed"
 	})
 	if len(ended) <= keep {
 		return nil
 	}
-	slices.SortFunc(ended, func(a, b kind.Object) int {
+	slices.SortFunc(ended, func(a, b scheme.Object) int {
 		x, y := a.GetMetadata(), b.GetMetadata()
 		return cmp.Or(x.GetCreationTimestamp().AsTime().Compare(y.GetCreationTimestamp().AsTime()),
 			strings.Compare(client.KeyOf(a).String(), client.KeyOf(b).String()))

@@ -16,7 +16,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/elected"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -161,7 +161,7 @@ func newRoll(nodes *client.Informer[*corev1.Node]) *roll {
 
 // counts tells whether others wait for a node: one that is silent may never answer.
 func counts(n *corev1.Node) bool {
-	return n != nil && n.GetMetadata().GetLabels()[kind.LabelHollow] == "" && kind.NodeCondition(n, kind.NodeReady).GetStatus() == "True"
+	return n != nil && n.GetMetadata().GetLabels()[core.LabelHollow] == "" && core.NodeCondition(n, core.NodeReady).GetStatus() == "True"
 }
 
 func (r *roll) join(first *endpointsv1.AcknowledgeRequest) *member {

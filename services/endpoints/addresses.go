@@ -9,7 +9,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/events"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -63,7 +63,7 @@ func audit(services []*corev1.Service) []finding {
 	addresses, ports := map[string]*corev1.Service{}, map[port]*corev1.Service{}
 	for _, s := range services {
 		spec := s.GetSpec()
-		if spec.GetType() == kind.ServiceExternalName {
+		if spec.GetType() == core.ServiceExternalName {
 			continue
 		}
 		ips := spec.GetClusterIps()
@@ -72,7 +72,7 @@ func audit(services []*corev1.Service) []finding {
 		}
 		for _, ip := range ips {
 			switch {
-			case ip == kind.ClusterIPNone:
+			case ip == core.ClusterIPNone:
 			case ip == "":
 				found = append(found, finding{s, "ClusterIPNotAllocated", "The service has no cluster IP; delete and create it to have one allocated"})
 			case addresses[ip] != nil:

@@ -19,7 +19,8 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/elected"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/kinds/discovery"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
 	endpointsv1 "github.com/xebec-project/xebec/proto/xebec/endpoints/v1"
@@ -103,7 +104,7 @@ func (s *Service) setup(t *controller.Term) error {
 	slices := controller.Informer(t, client.InformerOptions[*discoveryv1.EndpointSlice]{
 		// A slice with the former label gets the present one when its service is reconciled, which every
 		// start does.
-		LabelSelector: labelManagedBy + " in (" + managedBy + "," + kind.FormerEndpointSliceController + ")",
+		LabelSelector: labelManagedBy + " in (" + managedBy + "," + discovery.FormerEndpointSliceController + ")",
 		Transform:     func(e *discoveryv1.EndpointSlice) { e.Metadata.ManagedFields = nil },
 		Indexers: map[string]func(*discoveryv1.EndpointSlice) []string{
 			byService: func(e *discoveryv1.EndpointSlice) []string { return []string{serviceOf(e).String()} },
@@ -139,8 +140,8 @@ func slimService(s *corev1.Service) { s.Metadata.ManagedFields = nil }
 func slimNode(n *corev1.Node) {
 	from := n.GetMetadata()
 	m := &metav1.ObjectMeta{Name: from.GetName(), Uid: from.GetUid(), ResourceVersion: from.GetResourceVersion()}
-	if hollow := from.GetLabels()[kind.LabelHollow]; hollow != "" {
-		m.Labels = map[string]string{kind.LabelHollow: hollow}
+	if hollow := from.GetLabels()[core.LabelHollow]; hollow != "" {
+		m.Labels = map[string]string{core.LabelHollow: hollow}
 	}
 	n.Metadata, n.Spec = m, nil
 	n.Status = &corev1.NodeStatus{Conditions: n.GetStatus().GetConditions()}
@@ -170,7 +171,7 @@ func slimPod(p *corev1.Pod) {
 		}
 	}
 	for _, c := range status.GetConditions() {
-		if c.GetType() == kind.PodReady {
+		if c.GetType() == core.PodReady {
 			p.Status.Conditions = []*corev1.PodCondition{{Type: c.GetType(), Status: c.GetStatus()}}
 		}
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/events"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
 )
@@ -72,7 +72,7 @@ func (r *reconciler) reconcile(ctx context.Context, key controller.Key) (control
 		// The collector removes the slices with their owner: what is left here is one that lost its owner
 		// reference.
 		p.remove = orphans(have)
-	case len(svc.GetSpec().GetSelector()) == 0 || svc.GetSpec().GetType() == kind.ServiceExternalName:
+	case len(svc.GetSpec().GetSelector()) == 0 || svc.GetSpec().GetType() == core.ServiceExternalName:
 		// A service without a selector has slices of others; ours are from when it had one.
 		p.remove = have
 	default:

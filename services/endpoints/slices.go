@@ -9,16 +9,18 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/internal/controller"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/kinds/discovery"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
 const (
-	labelServiceName = kind.LabelServiceName
-	labelManagedBy   = kind.LabelEndpointSliceManagedBy
-	managedBy        = kind.EndpointSliceController
+	labelServiceName = discovery.LabelServiceName
+	labelManagedBy   = discovery.LabelEndpointSliceManagedBy
+	managedBy        = discovery.EndpointSliceController
 	// labelHeadless marks the slices of services without a cluster IP, as Kubernetes does.
 	labelHeadless = "service.kubernetes.io/headless"
 
@@ -104,8 +106,8 @@ func wanted(svc *corev1.Service, pods []*corev1.Pod) map[string]*group {
 			continue
 		}
 		ports := portsFor(svc, pod)
-		for _, address := range kind.PodAddresses(pod) {
-			family := kind.AddressTypeOf(address)
+		for _, address := range core.PodAddresses(pod) {
+			family := discovery.AddressTypeOf(address)
 			if family == "" || len(families) > 0 && !slices.Contains(families, family) {
 				continue
 			}
@@ -118,7 +120,7 @@ func wanted(svc *corev1.Service, pods []*corev1.Pod) map[string]*group {
 		}
 	}
 	if len(families) == 0 {
-		families = []string{kind.AddressIPv4}
+		families = []string{discovery.AddressIPv4}
 		if len(groups) > 0 {
 			return groups
 		}
@@ -150,7 +152,7 @@ func eligible(svc *corev1.Service, pod *corev1.Pod) bool {
 // not ready.
 func endpoint(svc *corev1.Service, pod *corev1.Pod, address string) *discoveryv1.Endpoint {
 	m := pod.GetMetadata()
-	serving := kind.IsPodReady(pod)
+	serving := core.IsPodReady(pod)
 	terminating := m.GetDeletionTimestamp() != nil
 	publish := svc.GetSpec().GetPublishNotReadyAddresses()
 	e := &discoveryv1.Endpoint{
@@ -210,7 +212,7 @@ func endpointPort(sp *corev1.ServicePort, number int32) *discoveryv1.EndpointPor
 	}
 }
 
-func protocolOf(p string) string { return cmp.Or(p, kind.ProtocolTCP) }
+func protocolOf(p string) string { return cmp.Or(p, core.ProtocolTCP) }
 
 func containerPort(pod *corev1.Pod, name, protocol string) int32 {
 	for _, c := range pod.GetSpec().GetContainers() {
@@ -311,13 +313,13 @@ func (p *plan) group(svc *corev1.Service, g *group, have []*discoveryv1.Endpoint
 // setHead sets the labels and the owner that a service's slice has.
 func setHead(svc *corev1.Service, e *discoveryv1.EndpointSlice) {
 	e.Metadata.Labels = headLabels(svc)
-	e.Metadata.OwnerReferences = []*metav1.OwnerReference{kind.NewControllerRef(svc)}
+	e.Metadata.OwnerReferences = []*metav1.OwnerReference{kinds.NewControllerRef(svc)}
 }
 
 func sameHead(svc *corev1.Service, e *discoveryv1.EndpointSlice) bool {
 	refs := e.GetMetadata().GetOwnerReferences()
 	return maps.Equal(e.GetMetadata().GetLabels(), headLabels(svc)) &&
-		len(refs) == 1 && proto.Equal(refs[0], kind.NewControllerRef(svc))
+		len(refs) == 1 && proto.Equal(refs[0], kinds.NewControllerRef(svc))
 }
 
 // headLabels are the service's own labels, which people select slices by, and those that tie the
@@ -327,7 +329,7 @@ func headLabels(svc *corev1.Service) map[string]string {
 	maps.Copy(labels, svc.GetMetadata().GetLabels())
 	labels[labelServiceName] = svc.GetMetadata().GetName()
 	labels[labelManagedBy] = managedBy
-	if svc.GetSpec().GetClusterIp() == kind.ClusterIPNone {
+	if svc.GetSpec().GetClusterIp() == core.ClusterIPNone {
 		labels[labelHeadless] = ""
 	}
 	return labels

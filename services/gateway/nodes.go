@@ -10,7 +10,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -72,7 +72,7 @@ func (n *nodes) agent(ctx context.Context, node, namespace, pod string) (*grpc.C
 	if err != nil {
 		return nil, nil, err
 	}
-	address, ok := kind.AgentAddress(object)
+	address, ok := core.AgentAddress(object)
 	if !ok {
 		return nil, nil, apierr.FailedPrecondition("NO_ADDRESS", node, "node %s has no internal address yet: its agent has not registered", node)
 	}

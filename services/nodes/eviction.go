@@ -14,7 +14,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/events"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -52,7 +52,7 @@ func (e *eviction) reconcile(ctx context.Context, key controller.Key) (controlle
 	var next time.Duration
 	sure := false
 	for _, p := range e.pods.ByIndex(byNode, key.Name) {
-		if p.GetMetadata().GetDeletionTimestamp() != nil || kind.IsPodFinished(p) {
+		if p.GetMetadata().GetDeletionTimestamp() != nil || core.IsPodFinished(p) {
 			continue
 		}
 		left, evicted := e.left(node, taints, p)
@@ -207,7 +207,7 @@ func leaveAt(tolerations []*corev1.Toleration, taint *corev1.Taint, byDefault ti
 	tolerated, limited := false, false
 	var shortest time.Duration
 	for _, t := range tolerations {
-		if !kind.Tolerates(t, taint) {
+		if !core.Tolerates(t, taint) {
 			continue
 		}
 		tolerated = true

@@ -15,7 +15,8 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/events"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/object"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -56,11 +57,11 @@ func (l *liveness) reconcile(ctx context.Context, key controller.Key) (controlle
 		}
 	}
 	// A node that has just been made says nothing of itself yet, and has no room for pods either.
-	if ready := kind.NodeCondition(node, kind.NodeReady); ready != nil || grace == 0 {
+	if ready := core.NodeCondition(node, core.NodeReady); ready != nil || grace == 0 {
 		if err := l.taint(ctx, node); err != nil {
 			return controller.Result{}, err
 		}
-		if ready.GetStatus() == kind.ConditionUnknown {
+		if ready.GetStatus() == object.ConditionUnknown {
 			return controller.Result{RequeueAfter: grace}, l.markPodsNotReady(ctx, node)
 		}
 	}
@@ -93,7 +94,7 @@ func (l *liveness) silent(ctx context.Context, node *corev1.Node) (silent bool, 
 
 // isSilent reports whether a node is marked as silent.
 func isSilent(n *corev1.Node) bool {
-	return kind.NodeCondition(n, kind.NodeReady).GetStatus() == kind.ConditionUnknown
+	return core.NodeCondition(n, core.NodeReady).GetStatus() == object.ConditionUnknown
 }
 
 // allSilent reports whether no node at all is heard of, but for one that may be left out. Then it
@@ -101,8 +102,8 @@ func isSilent(n *corev1.Node) bool {
 // move pods to: Kubernetes calls it full disruption.
 func allSilent(nodes *client.Informer[*corev1.Node], except string) bool {
 	return !slices.ContainsFunc(nodes.List(), func(n *corev1.Node) bool {
-		c := kind.NodeCondition(n, kind.NodeReady)
-		return c != nil && c.GetStatus() != kind.ConditionUnknown && n.GetMetadata().GetName() != except
+		c := core.NodeCondition(n, core.NodeReady)
+		return c != nil && c.GetStatus() != object.ConditionUnknown && n.GetMetadata().GetName() != except
 	})
 }
 
@@ -112,14 +113,14 @@ func (l *liveness) markSilent(ctx context.Context, node *corev1.Node) (*corev1.N
 	if updated.Status == nil {
 		updated.Status = &corev1.NodeStatus{}
 	}
-	if kind.NodeCondition(updated, kind.NodeReady) == nil {
-		updated.Status.Conditions = append(updated.Status.Conditions, &corev1.NodeCondition{Type: kind.NodeReady})
+	if core.NodeCondition(updated, core.NodeReady) == nil {
+		updated.Status.Conditions = append(updated.Status.Conditions, &corev1.NodeCondition{Type: core.NodeReady})
 	}
 	for _, c := range updated.Status.Conditions {
-		if c.GetStatus() == kind.ConditionUnknown {
+		if c.GetStatus() == object.ConditionUnknown {
 			continue
 		}
-		c.Status, c.Reason, c.Message = kind.ConditionUnknown, reasonSilent, "The node's agent stopped renewing its lease."
+		c.Status, c.Reason, c.Message = object.ConditionUnknown, reasonSilent, "The node's agent stopped renewing its lease."
 		c.LastTransitionTime = timestamppb.New(time.Now().Truncate(time.Second))
 	}
 	if proto.Equal(updated, node) {
@@ -136,9 +137,9 @@ func (l *liveness) markSilent(ctx context.Context, node *corev1.Node) (*corev1.N
 // shortages are the taints that follow from conditions of want: no further pods come to such a
 // node.
 var shortages = map[string]string{
-	"MemoryPressure": kind.TaintMemoryPressure,
-	"DiskPressure":   kind.TaintDiskPressure,
-	"PIDPressure":    kind.TaintPIDPressure,
+	"MemoryPressure": core.TaintMemoryPressure,
+	"DiskPressure":   core.TaintDiskPressure,
+	"PIDPressure":    core.TaintPIDPressure,
 }
 
 // taintShortages makes the taints of want follow their conditions.
@@ -146,12 +147,12 @@ func taintShortages(node *corev1.Node, taints []*corev1.Taint) []*corev1.Taint {
 	for _, condition := range slices.Sorted(maps.Keys(shortages)) {
 		key := shortages[condition]
 		is := func(t *corev1.Taint) bool { return t.GetKey() == key && t.GetEffect() == noSchedule }
-		switch kind.NodeCondition(node, condition).GetStatus() {
-		case kind.ConditionTrue:
+		switch core.NodeCondition(node, condition).GetStatus() {
+		case object.ConditionTrue:
 			if !slices.ContainsFunc(taints, is) {
 				taints = append(taints, &corev1.Taint{Key: key, Effect: noSchedule})
 			}
-		case kind.ConditionUnknown:
+		case object.ConditionUnknown:
 			// A silent node is as it was last.
 		default:
 			taints = slices.DeleteFunc(taints, is)
@@ -166,9 +167,9 @@ func taintShortages(node *corev1.Node, taints []*corev1.Taint) []*corev1.Taint {
 func (l *liveness) taint(ctx context.Context, node *corev1.Node) error {
 	want := ""
 	effects := []string{noSchedule, noExecute}
-	switch kind.NodeCondition(node, kind.NodeReady).GetStatus() {
-	case kind.ConditionTrue:
-	case kind.ConditionUnknown:
+	switch core.NodeCondition(node, core.NodeReady).GetStatus() {
+	case object.ConditionTrue:
+	case object.ConditionUnknown:
 		want = taintUnreachable
 		// What the informer has of this node itself may be older than what was written a moment ago.
 		if allSilent(l.nodes, node.GetMetadata().GetName()) {
@@ -213,11 +214,11 @@ func (l *liveness) markPodsNotReady(ctx context.Context, node *corev1.Node) erro
 	if err != nil {
 		return fmt.Errorf("list the pods of silent node %s: %w", node.GetMetadata().GetName(), err)
 	}
-	pods = slices.DeleteFunc(pods, func(p *corev1.Pod) bool { return !kind.IsPodReady(p) })
+	pods = slices.DeleteFunc(pods, func(p *corev1.Pod) bool { return !core.IsPodReady(p) })
 	for batch := range slices.Chunk(pods, podsAtOnce) {
 		ops := make([]client.Operation, len(batch))
 		for i, p := range batch {
-			ready := kind.PodCondition(p, kind.PodReady)
+			ready := core.PodCondition(p, core.PodReady)
 			ready.Status, ready.Reason, ready.Message = "False", "NodeUnreachable", "The node's agent stopped renewing its lease."
 			ready.LastTransitionTime = timestamppb.New(time.Now().Truncate(time.Second))
 			ops[i] = client.OpUpdateStatus(p)

@@ -12,7 +12,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
 	"github.com/xebec-project/xebec/internal/elected"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -112,7 +112,7 @@ func TestFormerRanges(t *testing.T) {
 			t.Fatal(err)
 		}
 		node := func(name, former string) *corev1.Node {
-			return &corev1.Node{Metadata: &metav1.ObjectMeta{Name: name, Annotations: map[string]string{kind.AnnotationPodCIDRs: former}}, Spec: &corev1.NodeSpec{}}
+			return &corev1.Node{Metadata: &metav1.ObjectMeta{Name: name, Annotations: map[string]string{core.AnnotationPodCIDRs: former}}, Spec: &corev1.NodeSpec{}}
 		}
 		holder := node("holder", "")
 		holder.Spec.PodCidr, holder.Spec.PodCidrs = "10.244.9.0/24", []string{"10.244.9.0/24", "fd00:10:244:9::/64"}

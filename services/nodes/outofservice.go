@@ -9,7 +9,8 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/events"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/object"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -61,7 +62,7 @@ func awaitsAgent(p *corev1.Pod) bool {
 }
 
 func isOutOfService(n *corev1.Node) bool {
-	return kind.NodeCondition(n, kind.NodeReady).GetStatus() != kind.ConditionTrue &&
+	return core.NodeCondition(n, core.NodeReady).GetStatus() != object.ConditionTrue &&
 		slices.ContainsFunc(n.GetSpec().GetTaints(), func(t *corev1.Taint) bool { return t.GetKey() == taintOutOfService })
 }
 
@@ -75,11 +76,11 @@ func (o *outOfService) remove(ctx context.Context, seen *corev1.Pod) error {
 	if err != nil {
 		return err
 	}
-	if !kind.IsPodFinished(p) {
+	if !core.IsPodFinished(p) {
 		if p.Status == nil {
 			p.Status = &corev1.PodStatus{}
 		}
-		p.Status.Phase = kind.PodFailed
+		p.Status.Phase = core.PodFailed
 		if _, err := client.UpdateStatus(ctx, o.client, p); apierr.IsNotFound(err) {
 			return nil
 		} else if err != nil {

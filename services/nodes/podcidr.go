@@ -13,7 +13,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/events"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -129,7 +129,7 @@ func rangesOf(node *corev1.Node) []netip.Prefix {
 // former returns the range that a node says it had, before the cluster forgot it, and the zero
 // prefix when it says none that a node can be given.
 func (r *rangePool) former(node *corev1.Node) netip.Prefix {
-	for text := range strings.SplitSeq(node.GetMetadata().GetAnnotations()[kind.AnnotationPodCIDRs], ",") {
+	for text := range strings.SplitSeq(node.GetMetadata().GetAnnotations()[core.AnnotationPodCIDRs], ",") {
 		p, err := netip.ParsePrefix(text)
 		if err == nil && p == p.Masked() && p.Bits() == r.bits && sameFamily(p, r.cluster) && r.cluster.Contains(p.Addr()) {
 			return p

@@ -13,8 +13,9 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/events"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/metrics"
+	"github.com/xebec-project/xebec/internal/object"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
 	"github.com/xebec-project/xebec/internal/version"
@@ -77,8 +78,8 @@ func (r *reachability) forget(node string) {
 
 // canAsk reports whether a node has an agent that can be asked: simulated nodes have none.
 func canAsk(n *corev1.Node) bool {
-	_, ok := kind.AgentAddress(n)
-	return ok && n.GetMetadata().GetLabels()[kind.LabelHollow] == ""
+	_, ok := core.AgentAddress(n)
+	return ok && n.GetMetadata().GetLabels()[core.LabelHollow] == ""
 }
 
 // reconcile asks about one node.
@@ -148,7 +149,7 @@ func (r *reachability) round(ctx context.Context, node *corev1.Node) (by string,
 func (r *reachability) witnesses(except *corev1.Node) []*corev1.Node {
 	var ready []*corev1.Node
 	for _, n := range r.nodes.List() {
-		isReady := kind.NodeCondition(n, kind.NodeReady).GetStatus() == kind.ConditionTrue
+		isReady := core.NodeCondition(n, core.NodeReady).GetStatus() == object.ConditionTrue
 		if isReady && n.GetMetadata().GetName() != except.GetMetadata().GetName() && canAsk(n) {
 			ready = append(ready, n)
 		}
@@ -169,10 +170,10 @@ var errSilent = errors.New("the agent does not answer")
 
 func (a asker) ask(ctx context.Context, from, node *corev1.Node) error {
 	if from == nil {
-		address, _ := kind.AgentAddress(node)
+		address, _ := core.AgentAddress(node)
 		return rpc.Reach(ctx, address, a.config(node))
 	}
-	address, _ := kind.AgentAddress(from)
+	address, _ := core.AgentAddress(from)
 	conn, err := rpc.Dial(address, a.config(from))
 	if err != nil {
 		return err

@@ -12,7 +12,8 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
 	"github.com/xebec-project/xebec/internal/elected"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/object"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -92,8 +93,8 @@ func (m *machines) beat(ctx context.Context, name string) error {
 		return err
 	}
 	_, _ = client.Delete[*coordinationv1.Lease](ctx, m.client, heartbeatNamespace, name)
-	object := &coordinationv1.Lease{Metadata: &metav1.ObjectMeta{Namespace: heartbeatNamespace, Name: name}}
-	if _, err := client.Create(ctx, m.client, object, client.UnderLease(lease.ID())); err != nil {
+	heartbeat := &coordinationv1.Lease{Metadata: &metav1.ObjectMeta{Namespace: heartbeatNamespace, Name: name}}
+	if _, err := client.Create(ctx, m.client, heartbeat, client.UnderLease(lease.ID())); err != nil {
 		return err
 	}
 	m.work.Go(func() {
@@ -107,7 +108,7 @@ func (m *machines) beat(ctx context.Context, name string) error {
 			if err != nil {
 				return
 			}
-			n.Status.Conditions = []*corev1.NodeCondition{{Type: kind.NodeReady, Status: kind.ConditionTrue}}
+			n.Status.Conditions = []*corev1.NodeCondition{{Type: core.NodeReady, Status: object.ConditionTrue}}
 			if _, err := client.UpdateStatus(ctx, m.client, n); err == nil {
 				return
 			}

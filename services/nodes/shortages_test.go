@@ -4,22 +4,22 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
 func TestTaintShortages(t *testing.T) {
 	own := &corev1.Taint{Key: "dedicated", Value: "gpu", Effect: "NoSchedule"}
-	short := &corev1.Taint{Key: kind.TaintDiskPressure, Effect: "NoSchedule"}
+	short := &corev1.Taint{Key: core.TaintDiskPressure, Effect: "NoSchedule"}
 	for _, tt := range []struct {
 		name, status string
 		taints       []*corev1.Taint
 		want         []string
 	}{
-		{"short", "True", []*corev1.Taint{own}, []string{"dedicated", kind.TaintDiskPressure}},
-		{"short and tainted", "True", []*corev1.Taint{short, own}, []string{kind.TaintDiskPressure, "dedicated"}},
+		{"short", "True", []*corev1.Taint{own}, []string{"dedicated", core.TaintDiskPressure}},
+		{"short and tainted", "True", []*corev1.Taint{short, own}, []string{core.TaintDiskPressure, "dedicated"}},
 		{"well again", "False", []*corev1.Taint{short, own}, []string{"dedicated"}},
-		{"silent", "Unknown", []*corev1.Taint{short}, []string{kind.TaintDiskPressure}},
+		{"silent", "Unknown", []*corev1.Taint{short}, []string{core.TaintDiskPressure}},
 		{"unknown", "", []*corev1.Taint{own}, []string{"dedicated"}},
 	} {
 		node := &corev1.Node{Status: &corev1.NodeStatus{}}

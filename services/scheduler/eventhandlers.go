@@ -6,7 +6,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	"github.com/xebec-project/xebec/services/scheduler/framework"
@@ -34,7 +34,7 @@ func (l *loop) podChanged(old, pod *corev1.Pod) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
-	if pod == nil || kind.IsPodFinished(pod) {
+	if pod == nil || core.IsPodFinished(pod) {
 		uid := old.GetMetadata().GetUid()
 		if pod != nil {
 			uid = pod.GetMetadata().GetUid()

@@ -7,7 +7,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	schedulerv1 "github.com/xebec-project/xebec/proto/xebec/scheduler/v1"
 	"github.com/xebec-project/xebec/services/scheduler/cache"
@@ -74,7 +74,7 @@ func (e *explainer) load(ctx context.Context, without string) (*cache.Cache, err
 		}
 	}
 	for _, pod := range pods {
-		if kind.IsPodFinished(pod) || pod.GetMetadata().GetUid() == without {
+		if core.IsPodFinished(pod) || pod.GetMetadata().GetUid() == without {
 			continue
 		}
 		p, err := framework.NewPod(pod)

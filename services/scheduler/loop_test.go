@@ -17,7 +17,8 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
 	"github.com/xebec-project/xebec/internal/events"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	"github.com/xebec-project/xebec/services/scheduler/framework"
@@ -311,9 +312,9 @@ func TestBindingOutcomes(t *testing.T) {
 	}
 }
 
-func podKind(t *testing.T) *kind.Kind {
+func podKind(t *testing.T) *scheme.Kind {
 	t.Helper()
-	k, ok := kind.ByGroupKind("", "Pod")
+	k, ok := kinds.ByGroupKind("", "Pod")
 	if !ok {
 		t.Fatal("pods are not a kind")
 	}

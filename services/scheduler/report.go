@@ -12,7 +12,7 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/events"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	"github.com/xebec-project/xebec/services/scheduler/framework"
@@ -93,7 +93,7 @@ func (r *reporter) write(ctx context.Context, u unschedulable) {
 	if !ok || pod.GetMetadata().GetUid() != u.pod.UID {
 		return
 	}
-	if was := kind.PodCondition(pod, "PodScheduled"); was.GetStatus() == "False" && was.GetMessage() == message {
+	if was := core.PodCondition(pod, "PodScheduled"); was.GetStatus() == "False" && was.GetMessage() == message {
 		return
 	}
 	var err error
@@ -126,7 +126,7 @@ func setUnschedulable(p *corev1.Pod, message string, now time.Time) {
 		Type: "PodScheduled", Status: "False", Reason: "Unschedulable", Message: message,
 		LastTransitionTime: timestamppb.New(now.Truncate(time.Second)),
 	}
-	if was := kind.PodCondition(p, c.Type); was != nil {
+	if was := core.PodCondition(p, c.Type); was != nil {
 		if was.GetStatus() == c.Status {
 			c.LastTransitionTime = was.GetLastTransitionTime()
 		}

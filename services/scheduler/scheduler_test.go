@@ -16,7 +16,7 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -141,7 +141,7 @@ func TestUnschedulablePods(t *testing.T) {
 		clienttest.Seed(s, newNode("n", "1"))
 		clienttest.Seed(s, newPod("large", "4"))
 		run(t, DefaultConfig(), c)
-		condition := func() *corev1.PodCondition { return kind.PodCondition(getPod(t, c, "large"), "PodScheduled") }
+		condition := func() *corev1.PodCondition { return core.PodCondition(getPod(t, c, "large"), "PodScheduled") }
 		const message = "0/1 nodes are available: 1 Insufficient cpu."
 		eventually(t, "the pod is reported", func() bool { return condition().GetMessage() == message })
 		if got := condition(); got.GetStatus() != "False" || got.GetReason() != "Unschedulable" {
@@ -254,7 +254,7 @@ func TestNextLeaderGoesOn(t *testing.T) {
 		})
 		stop := run(t, DefaultConfig(), c)
 		eventually(t, "the pod for which no room is left is reported", func() bool {
-			return kind.PodCondition(getPod(t, c, "c"), "PodScheduled").GetStatus() == "False"
+			return core.PodCondition(getPod(t, c, "c"), "PodScheduled").GetStatus() == "False"
 		})
 		stop()
 		s.Intercept(nil)

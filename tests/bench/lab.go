@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/lab"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -144,7 +144,7 @@ func startPod(ctx context.Context, c *client.Client, name string) (time.Duration
 		if bound.IsZero() && pod.GetSpec().GetNodeName() != "" {
 			bound = time.Now()
 		}
-		if kind.IsPodReady(pod) {
+		if core.IsPodReady(pod) {
 			took := time.Since(bound)
 			_, err := client.Delete[*corev1.Pod](ctx, c, "default", name)
 			return took, errors.Join(<-created, err)

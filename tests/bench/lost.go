@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/lab"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
@@ -64,7 +64,7 @@ func readyPods(ctx context.Context, c *client.Client, except string) (time.Time,
 		}
 		counts := event.Type != apiv1.EventType_EVENT_TYPE_DELETED && p.GetMetadata().GetDeletionTimestamp() == nil &&
 			p.GetSpec().GetNodeName() != except
-		if name := p.GetMetadata().GetName(); counts && kind.IsPodReady(p) {
+		if name := p.GetMetadata().GetName(); counts && core.IsPodReady(p) {
 			ready[name] = true
 		} else {
 			delete(ready, name)

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/lab"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -70,7 +70,7 @@ func watchPods(ctx context.Context, c *client.Client, want int, begun func()) (m
 		if m.bound.IsZero() && pod.GetSpec().GetNodeName() != "" {
 			m.bound = time.Now()
 		}
-		if m.ready.IsZero() && kind.IsPodReady(pod) {
+		if m.ready.IsZero() && core.IsPodReady(pod) {
 			m.ready = time.Now()
 			ready++
 		}
@@ -252,7 +252,7 @@ func startOne(ctx context.Context, c *client.Client, pod *corev1.Pod) (time.Time
 		if err != nil {
 			return time.Time{}, fmt.Errorf("pod %s: %w", name, err)
 		}
-		if event.Object != nil && kind.IsPodReady(event.Object) {
+		if event.Object != nil && core.IsPodReady(event.Object) {
 			return time.Now(), nil
 		}
 	}
@@ -270,7 +270,7 @@ func proberSaw(ctx context.Context, c *client.Client, binaries, config, name str
 		if err != nil {
 			return nil, err
 		}
-		if pod.GetStatus().GetPhase() == kind.PodSucceeded {
+		if pod.GetStatus().GetPhase() == core.PodSucceeded {
 			break
 		}
 		pause(ctx, 50*time.Millisecond)

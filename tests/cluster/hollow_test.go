@@ -10,7 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -64,7 +64,7 @@ func TestHollowNodes(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%d of %d pods were ready: %v", len(ready), pods, err)
 		}
-		if p := event.Object; p != nil && kind.IsPodReady(p) {
+		if p := event.Object; p != nil && core.IsPodReady(p) {
 			ready[p.GetMetadata().GetName()] = p
 		}
 		if len(ready) == pods {

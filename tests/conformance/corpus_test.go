@@ -16,7 +16,7 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/codec"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/manifest"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -267,7 +267,7 @@ func onTopOf(t *testing.T, api *client.Client, dir, file string) *client.Client 
 // apply sends one object to the control plane as a dry run, into a namespace that is made for it when need be.
 func apply(t *testing.T, api *client.Client, d manifest.Document) finding {
 	t.Helper()
-	k, m := kind.Of(d.Object), d.Object.GetMetadata()
+	k, m := kinds.Of(d.Object), d.Object.GetMetadata()
 	f := finding{file: d.Source, line: d.Line, object: k.Name + "/" + m.GetName() + m.GetGenerateName(), class: accepted}
 	if k.Namespaced {
 		if m.GetNamespace() == "" {

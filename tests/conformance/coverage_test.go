@@ -14,19 +14,20 @@ import (
 	k8smetav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/scheme"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
 // mirrored are the kinds that Kubernetes has too.
-func mirrored() []*kind.Kind {
-	return slices.DeleteFunc(slices.Clone(kind.All()), func(k *kind.Kind) bool { return strings.HasSuffix(k.Group, ".xebec.io") })
+func mirrored() []*scheme.Kind {
+	return slices.DeleteFunc(slices.Clone(kinds.All()), func(k *scheme.Kind) bool { return strings.HasSuffix(k.Group, ".xebec.io") })
 }
 
 // TestFieldCoverage compares every field of every Kubernetes type that our kinds reach with our descriptors: number,
 // type, presence, JSON name and how strategic merge patches treat it. All have to be there, and none more.
 func TestFieldCoverage(t *testing.T) {
-	s := scheme(t)
+	s := kubernetesScheme(t)
 	c := newCoverage()
 	for _, k := range mirrored() {
 		c.message(reflect.TypeOf(counterpart(t, s, k)).Elem(), k.New().ProtoReflect().Descriptor())

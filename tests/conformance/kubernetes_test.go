@@ -13,7 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 )
 
 // kubernetesObject is what every type of k8s.io/api can do.
@@ -23,8 +23,8 @@ type kubernetesObject interface {
 	Unmarshal([]byte) error
 }
 
-// scheme knows the types of the groups that we mirror.
-func scheme(t *testing.T) *runtime.Scheme {
+// kubernetesScheme knows the types of the groups that we mirror.
+func kubernetesScheme(t *testing.T) *runtime.Scheme {
 	t.Helper()
 	s := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
@@ -38,7 +38,7 @@ func scheme(t *testing.T) *runtime.Scheme {
 }
 
 // counterpart returns a new, empty object of the Kubernetes type that the kind mirrors.
-func counterpart(t *testing.T, s *runtime.Scheme, k *kind.Kind) kubernetesObject {
+func counterpart(t *testing.T, s *runtime.Scheme, k *scheme.Kind) kubernetesObject {
 	t.Helper()
 	o, err := s.New(schema.GroupVersionKind{Group: k.Group, Version: k.Version, Kind: k.Name})
 	if err != nil {

@@ -16,15 +16,15 @@ import (
 
 	"github.com/xebec-project/xebec/internal/codec"
 	"github.com/xebec-project/xebec/internal/codec/tree"
-	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/manifest"
+	"github.com/xebec-project/xebec/internal/scheme"
 )
 
 // TestRoundTrip sends randomly filled objects of Kubernetes' types through ours and back, as JSON, as YAML and as
 // protobuf. Half of the rounds set every field there is; the others leave some out, also within lists.
 func TestRoundTrip(t *testing.T) {
 	const rounds = 20
-	s := scheme(t)
+	s := kubernetesScheme(t)
 	for _, k := range mirrored() {
 		t.Run(k.String(), func(t *testing.T) {
 			for seed := range uint64(rounds) {
@@ -56,7 +56,7 @@ func TestRoundTrip(t *testing.T) {
 }
 
 // throughJSON takes Kubernetes' JSON into our message and back into theirs, which must be what it was.
-func throughJSON(t *testing.T, back, theirs kubernetesObject) kind.Object {
+func throughJSON(t *testing.T, back, theirs kubernetesObject) scheme.Object {
 	t.Helper()
 	text, err := json.Marshal(theirs)
 	if err != nil {
@@ -79,7 +79,7 @@ func throughJSON(t *testing.T, back, theirs kubernetesObject) kind.Object {
 	return ours
 }
 
-func throughYAML(t *testing.T, ours kind.Object) {
+func throughYAML(t *testing.T, ours scheme.Object) {
 	t.Helper()
 	text, err := codec.MarshalYAML(ours)
 	if err != nil {
@@ -103,7 +103,7 @@ func throughYAML(t *testing.T, ours kind.Object) {
 }
 
 // throughProto takes Kubernetes' protobuf into our message and back into theirs, which must be what it was.
-func throughProto(t *testing.T, back, theirs kubernetesObject, k *kind.Kind) kind.Object {
+func throughProto(t *testing.T, back, theirs kubernetesObject, k *scheme.Kind) scheme.Object {
 	t.Helper()
 	wire, err := theirs.Marshal()
 	if err != nil {

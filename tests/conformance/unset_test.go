@@ -41,7 +41,7 @@ const unsetTable = "../../internal/codec/unset.go"
 
 // TestUnsetFields compares the codec's table of fields that are written although they are not set with Kubernetes' types.
 func TestUnsetFields(t *testing.T) {
-	s := scheme(t)
+	s := kubernetesScheme(t)
 	c := newCoverage()
 	for _, k := range mirrored() {
 		c.message(reflect.TypeOf(counterpart(t, s, k)).Elem(), k.New().ProtoReflect().Descriptor())
@@ -81,7 +81,7 @@ var unsetFields = map[protoreflect.FullName]unset{
 
 // TestWholeJSON compares the JSON of empty, sparse and filled objects with what Kubernetes' own types become.
 func TestWholeJSON(t *testing.T) {
-	s := scheme(t)
+	s := kubernetesScheme(t)
 	for _, k := range mirrored() {
 		t.Run(k.String(), func(t *testing.T) {
 			for seed := range uint64(15) {

@@ -13,7 +13,8 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -74,7 +75,7 @@ func (f *agents) act(ctx context.Context, k client.Key) error {
 	case !bound && f.bind:
 		_, err := client.Transact(ctx, f.c, client.OpBind(k.Namespace, k.Name, p.GetMetadata().GetUid(), "node-1"))
 		return err
-	case bound && !kind.IsPodReady(p) && !kind.IsPodFinished(p) && !strings.Contains(p.GetSpec().GetContainers()[0].GetImage(), "broken"):
+	case bound && !core.IsPodReady(p) && !core.IsPodFinished(p) && !strings.Contains(p.GetSpec().GetContainers()[0].GetImage(), "broken"):
 		_, err := client.UpdateStatus(ctx, f.c, withReady(client.Clone(p), "True"))
 		return err
 	}
@@ -127,11 +128,11 @@ func observe(t *testing.T, h *house, selector string, check func(*observer)) {
 // count returns how many pods are active, and how many of them ready.
 func (o *observer) count() (active, ready int) {
 	for _, p := range o.pods {
-		if p.GetMetadata().GetDeletionTimestamp() != nil || kind.IsPodFinished(p) {
+		if p.GetMetadata().GetDeletionTimestamp() != nil || core.IsPodFinished(p) {
 			continue
 		}
 		active++
-		if kind.IsPodReady(p) {
+		if core.IsPodReady(p) {
 			ready++
 		}
 	}
@@ -189,7 +190,7 @@ func expectEvent(t *testing.T, c *client.Client, namespace, name, want string) {
 	})
 }
 
-func get[T kind.Object](t *testing.T, c *client.Client, namespace, name string) T {
+func get[T scheme.Object](t *testing.T, c *client.Client, namespace, name string) T {
 	t.Helper()
 	o, err := client.Get[T](t.Context(), c, namespace, name)
 	if err != nil {
@@ -199,7 +200,7 @@ func get[T kind.Object](t *testing.T, c *client.Client, namespace, name string) 
 }
 
 // patch changes an object by a merge patch.
-func patch[T kind.Object](t *testing.T, c *client.Client, namespace, name, format string, args ...any) T {
+func patch[T scheme.Object](t *testing.T, c *client.Client, namespace, name, format string, args ...any) T {
 	t.Helper()
 	o, err := client.Patch[T](t.Context(), c, namespace, name, fmt.Appendf(nil, format, args...))
 	if err != nil {
@@ -217,7 +218,7 @@ func podsOf(t *testing.T, c *client.Client, namespace, selector string) []*corev
 	return all
 }
 
-func gone[T kind.Object](t *testing.T, c *client.Client, namespace, name string) bool {
+func gone[T scheme.Object](t *testing.T, c *client.Client, namespace, name string) bool {
 	t.Helper()
 	_, err := client.Get[T](t.Context(), c, namespace, name)
 	return apierr.IsNotFound(err)

@@ -20,8 +20,9 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/elected"
 	"github.com/xebec-project/xebec/internal/etcdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/rpc/rpctest"
+	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -43,7 +44,7 @@ func newHouse(t *testing.T) *house {
 	// The only member of etcd is busy when it does not answer at once: to try again would leave some
 	// outcomes unknown.
 	cfg.Storage.WriteAttempt = 10 * time.Second
-	svc, err := apiserver.New(cfg, kind.NewScheme(), etcd.Client(), logger(t))
+	svc, err := apiserver.New(cfg, kinds.NewScheme(), etcd.Client(), logger(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +117,7 @@ func eventually(t *testing.T, what string, cond func() bool) time.Duration {
 	return 0
 }
 
-func create[T kind.Object](t *testing.T, c *client.Client, obj T) T {
+func create[T scheme.Object](t *testing.T, c *client.Client, obj T) T {
 	t.Helper()
 	stored, err := client.Create(t.Context(), c, obj)
 	if err != nil {
@@ -225,16 +226,16 @@ func TestCollector(t *testing.T) {
 	h := newHouse(t)
 	c := h.admin()
 	svc, err := collector.New(collector.Config{}, collector.Deps{
-		Deps: elected.Deps{Host: "master-1", Client: h.service("collector"), Logger: logger(t)}, Scheme: kind.NewScheme(),
+		Deps: elected.Deps{Host: "master-1", Client: h.service("collector"), Logger: logger(t)}, Scheme: kinds.NewScheme(),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	run(t, svc.Run)
-	configMap := func(namespace, name string, owners ...kind.Object) *corev1.ConfigMap {
+	configMap := func(namespace, name string, owners ...scheme.Object) *corev1.ConfigMap {
 		m := &corev1.ConfigMap{Metadata: &metav1.ObjectMeta{Namespace: namespace, Name: name}}
 		for _, o := range owners {
-			ref := kind.NewOwnerRef(o)
+			ref := kinds.NewOwnerRef(o)
 			ref.BlockOwnerDeletion = proto.Bool(true)
 			m.Metadata.OwnerReferences = append(m.Metadata.OwnerReferences, ref)
 		}

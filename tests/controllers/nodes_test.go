@@ -14,7 +14,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/elected"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	"github.com/xebec-project/xebec/services/nodes"
@@ -134,12 +134,12 @@ func TestSilentNode(t *testing.T) {
 	silence()
 	begun := time.Now()
 	eventually(t, "the node is unknown", func() bool {
-		cond := kind.NodeCondition(get[*corev1.Node](t, c, "", "node-1"), "Ready")
+		cond := core.NodeCondition(get[*corev1.Node](t, c, "", "node-1"), "Ready")
 		return cond.GetStatus() == "Unknown" && cond.GetReason() == "NodeStatusUnknown"
 	})
 	eventually(t, "it is tainted", func() bool { return taintsOf(t, c, "node-1") == unreachable })
 	for _, name := range []string{"plain", "long", "forever"} {
-		eventually(t, name+" serves no more", func() bool { return !kind.IsPodReady(get[*corev1.Pod](t, c, "default", name)) })
+		eventually(t, name+" serves no more", func() bool { return !core.IsPodReady(get[*corev1.Pod](t, c, "default", name)) })
 	}
 	t.Logf("node unknown, tainted and its pods out of service after %v", time.Since(begun))
 	expectEvent(t, c, "default", "node-1", "Normal NodeNotReady: Node node-1 status is now: NodeNotReady")
@@ -332,11 +332,11 @@ func TestStartGrace(t *testing.T) {
 	create(t, c, &corev1.Node{Metadata: meta("", "new")})
 	eventually(t, "it has a range", func() bool { return get[*corev1.Node](t, c, "", "new").GetSpec().GetPodCidr() != "" })
 	n := get[*corev1.Node](t, c, "", "new")
-	if touched := len(n.GetSpec().GetTaints()) != 0 || kind.NodeCondition(n, "Ready") != nil; touched && time.Since(begun) < grace {
+	if touched := len(n.GetSpec().GetTaints()) != 0 || core.NodeCondition(n, "Ready") != nil; touched && time.Since(begun) < grace {
 		t.Errorf("a node that is just starting: %v", n)
 	}
 	eventually(t, "its time is over", func() bool {
-		return kind.NodeCondition(get[*corev1.Node](t, c, "", "new"), "Ready").GetStatus() == "Unknown"
+		return core.NodeCondition(get[*corev1.Node](t, c, "", "new"), "Ready").GetStatus() == "Unknown"
 	})
 }
 

@@ -14,7 +14,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -81,7 +81,7 @@ func nodeOf(t *testing.T, c *client.Client, name string) string {
 func refused(t *testing.T, c *client.Client, name, why string) {
 	t.Helper()
 	eventually(t, name+" is refused: "+why, func() bool {
-		cond := kind.PodCondition(get[*corev1.Pod](t, c, "default", name), "PodScheduled")
+		cond := core.PodCondition(get[*corev1.Pod](t, c, "default", name), "PodScheduled")
 		return cond.GetStatus() == "False" && cond.GetReason() == "Unschedulable" && strings.Contains(cond.GetMessage(), why)
 	})
 }
@@ -101,7 +101,7 @@ func TestSchedulerWakes(t *testing.T) {
 	}
 	expectEvent(t, c, "default", "early", "Warning FailedScheduling: no nodes available to schedule pods")
 	expectEvent(t, c, "default", "early", "Normal Scheduled: Successfully assigned default/early to node-1")
-	if cond := kind.PodCondition(get[*corev1.Pod](t, c, "default", "early"), "PodScheduled"); cond.GetStatus() != "True" {
+	if cond := core.PodCondition(get[*corev1.Pod](t, c, "default", "early"), "PodScheduled"); cond.GetStatus() != "True" {
 		t.Errorf("the condition of a bound pod: %v", cond)
 	}
 
@@ -181,7 +181,7 @@ func TestSchedulerWakes(t *testing.T) {
 							if p.GetSpec().GetNodeName() != "" {
 								return false
 							}
-							if kind.PodCondition(p, "PodScheduled") != nil {
+							if core.PodCondition(p, "PodScheduled") != nil {
 								return true
 							}
 						}
@@ -208,7 +208,7 @@ func TestSchedulerWakes(t *testing.T) {
 		create(t, c, asking("open", "1m"))
 		nodeOf(t, c, "open")
 		p := get[*corev1.Pod](t, c, "default", "gated")
-		if cond := kind.PodCondition(p, "PodScheduled"); p.GetSpec().GetNodeName() != "" || cond.GetReason() != "SchedulingGated" {
+		if cond := core.PodCondition(p, "PodScheduled"); p.GetSpec().GetNodeName() != "" || cond.GetReason() != "SchedulingGated" {
 			t.Errorf("a gated pod is on %q, its condition %v", p.GetSpec().GetNodeName(), cond)
 		}
 		resp, err := api.Explain(t.Context(), &schedulerv1.ExplainRequest{Namespace: "default", Name: "gated"})

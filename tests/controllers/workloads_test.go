@@ -14,7 +14,9 @@ import (
 
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/elected"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/object"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
@@ -92,7 +94,7 @@ func setsOf(t *testing.T, c *client.Client, name string) map[string]*appsv1.Repl
 	return sets
 }
 
-func revision(o kind.Object) string {
+func revision(o scheme.Object) string {
 	return o.GetMetadata().GetAnnotations()["deployment.kubernetes.io/revision"]
 }
 
@@ -104,7 +106,7 @@ func TestDeployments(t *testing.T) {
 
 	t.Run("create, scale, roll, roll back", func(t *testing.T) {
 		d := deployment("default", "web", 4)
-		d.Spec.Strategy = &appsv1.DeploymentStrategy{Type: "RollingUpdate", RollingUpdate: &appsv1.RollingUpdateDeployment{MaxSurge: kind.Count(1), MaxUnavailable: kind.Count(1)}}
+		d.Spec.Strategy = &appsv1.DeploymentStrategy{Type: "RollingUpdate", RollingUpdate: &appsv1.RollingUpdateDeployment{MaxSurge: object.Count(1), MaxUnavailable: object.Count(1)}}
 		create(t, c, d)
 		d = rolledOut(t, c, "web")
 		first := setsOf(t, c, "web")["echo:1"]
@@ -318,7 +320,7 @@ func TestReplicaSets(t *testing.T) {
 			t.Errorf("%d pods were there at once: the adopted ones were not counted", most.Load())
 		}
 		p := get[*corev1.Pod](t, c, "default", "orphan-0")
-		if !kind.IsControlledBy(p, rs) {
+		if !kinds.IsControlledBy(p, rs) {
 			t.Errorf("owners of the adopted pod: %v", p.GetMetadata().GetOwnerReferences())
 		}
 		patch[*corev1.Pod](t, c, "default", "orphan-0", `{"metadata":{"labels":{"app":"free"}}}`)
@@ -474,7 +476,7 @@ func TestCascade(t *testing.T) {
 	runWorkloads(t, h, "master-1")
 	runAgents(t, h, true)
 	svc, err := collector.New(collector.Config{}, collector.Deps{
-		Deps: elected.Deps{Host: "master-1", Client: h.service("collector"), Logger: logger(t)}, Scheme: kind.NewScheme(),
+		Deps: elected.Deps{Host: "master-1", Client: h.service("collector"), Logger: logger(t)}, Scheme: kinds.NewScheme(),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -11,7 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/xebec-project/xebec/internal/codec"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	"github.com/xebec-project/xebec/tests/markdown"
@@ -45,7 +46,7 @@ func messageOf(f protoreflect.FieldDescriptor) protoreflect.MessageDescriptor {
 // fieldTables writes a table for each message that a kind is made of, status aside: what the
 // cluster tells is not asked for. Below a field that is refused or has no effect there is nothing
 // to tell.
-func fieldTables(of kind.Object) string {
+func fieldTables(of scheme.Object) string {
 	var out strings.Builder
 	seen := map[protoreflect.FullName]bool{}
 	var visit func(m protoreflect.MessageDescriptor)
@@ -146,7 +147,7 @@ func fieldsBelow(m protoreflect.MessageDescriptor, way step, seen map[protorefle
 
 // set makes an object in which the field is set, to text if it is a string, and nothing that does
 // not lead there.
-func (s step) set(of kind.Object, text string) kind.Object {
+func (s step) set(of scheme.Object, text string) scheme.Object {
 	o := of.ProtoReflect().New()
 	at := o
 	for n, f := range s {
@@ -177,7 +178,7 @@ func (s step) set(of kind.Object, text string) kind.Object {
 			at.Set(f, scalar(f, text))
 		}
 	}
-	return o.Interface().(kind.Object)
+	return o.Interface().(scheme.Object)
 }
 
 func scalar(f protoreflect.FieldDescriptor, text string) protoreflect.Value {
@@ -198,8 +199,8 @@ func scalar(f protoreflect.FieldDescriptor, text string) protoreflect.Value {
 
 // refusal is what the rules of the object's kind say against the field as such, and not against its
 // value or what it lacks.
-func refusal(o kind.Object, path string) string {
-	k := kind.Of(o)
+func refusal(o scheme.Object, path string) string {
+	k := kinds.Of(o)
 	for _, err := range k.Validate(o) {
 		if err.Type == field.ErrorTypeNotSupported && (err.Field == path || err.Field == strings.TrimSuffix(path, "[0]")) {
 			return err.Detail
@@ -212,7 +213,7 @@ func refusal(o kind.Object, path string) string {
 // refused is, nothing else is refused for being set, and what has no effect is warned of.
 func TestFieldsAreAsAnnotated(t *testing.T) {
 	refused, warned, later := 0, 0, 0
-	for _, of := range []kind.Object{&corev1.Pod{}, &corev1.Service{}} {
+	for _, of := range []scheme.Object{&corev1.Pod{}, &corev1.Service{}} {
 		fieldsBelow(of.ProtoReflect().Descriptor(), nil, map[protoreflect.FullName]bool{}, func(way step) {
 			f := way[len(way)-1]
 			rules, path := rulesOf(f), way.String()
@@ -250,7 +251,7 @@ func TestFieldsAreAsAnnotated(t *testing.T) {
 			for _, value := range rules.GetRefusedValues() {
 				refused++
 				if refusal(way.set(of, value), path) == "" {
-					t.Errorf("%s: %s is not refused: %v", path, value, kind.Of(o).Validate(way.set(of, value)))
+					t.Errorf("%s: %s is not refused: %v", path, value, kinds.Of(o).Validate(way.set(of, value)))
 				}
 			}
 		})

@@ -41,7 +41,7 @@ var generators = map[string]func(*testing.T) string{
 	"metrics":          metricsTable,
 	"log keys":         logKeys,
 	"reasons":          reasons,
-	"kinds":            kinds,
+	"kinds":            listKinds,
 	"methods":          methods,
 	"rights":           rights,
 	"commands xebec":   commands,

@@ -11,7 +11,7 @@ import (
 	"github.com/xebec-project/xebec/cli"
 	"github.com/xebec-project/xebec/cli/exit"
 	"github.com/xebec-project/xebec/cli/session"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/lab"
 	"github.com/xebec-project/xebec/tests/markdown"
 )
@@ -180,11 +180,11 @@ func reasons(t *testing.T) string {
 	return markdown.Table([]string{"reason", "from", ""}, rows)
 }
 
-// kinds lists the kinds of the table.
-func kinds(*testing.T) string {
+// listKinds lists the kinds of the table.
+func listKinds(*testing.T) string {
 	yes := map[bool]string{true: "yes", false: "no"}
 	var rows [][]string
-	for _, k := range kind.All() {
+	for _, k := range kinds.All() {
 		fields := make([]string, 0)
 		for _, f := range k.SelectableFields() {
 			if !strings.HasPrefix(f, "metadata.") {

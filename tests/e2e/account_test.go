@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -49,7 +49,7 @@ spec:
 			t.Errorf("%s is %q, want %q", name, got, want)
 		}
 	}
-	if got := ended("as-shy", "Failed"); !strings.Contains(got, kind.AccountMountPath+"/token: no such file") {
+	if got := ended("as-shy", "Failed"); !strings.Contains(got, core.AccountMountPath+"/token: no such file") {
 		t.Errorf("without a token: %q", got)
 	}
 	if out := p.do(t, "get", "service", "kubernetes", "-n", "default", "-o", "jsonpath={.spec.clusterIP}:{.spec.ports[0].port}"); out != "10.96.0.1:443" {

@@ -11,13 +11,15 @@ import (
 	"google.golang.org/protobuf/encoding/prototext"
 
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/object"
+	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
 // await watches the objects of a namespace until cond holds for them, and fails the test when it
 // does not within the limit. It goes on watching across masters that die.
-func await[T kind.Object](t *testing.T, c *client.Client, namespace, what string, limit time.Duration, cond func([]T) bool) []T {
+func await[T scheme.Object](t *testing.T, c *client.Client, namespace, what string, limit time.Duration, cond func([]T) bool) []T {
 	t.Helper()
 	objects, err := awaitObjects(t.Context(), c, namespace, limit, cond)
 	if err == nil {
@@ -31,14 +33,14 @@ func await[T kind.Object](t *testing.T, c *client.Client, namespace, what string
 	return nil
 }
 
-func compareNames[T kind.Object](a, b T) int {
+func compareNames[T scheme.Object](a, b T) int {
 	if a.GetMetadata().GetName() < b.GetMetadata().GetName() {
 		return -1
 	}
 	return 1
 }
 
-func awaitObjects[T kind.Object](ctx context.Context, c *client.Client, namespace string, limit time.Duration, cond func([]T) bool) ([]T, error) {
+func awaitObjects[T scheme.Object](ctx context.Context, c *client.Client, namespace string, limit time.Duration, cond func([]T) bool) ([]T, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	changed := make(chan struct{}, 1)
@@ -71,7 +73,7 @@ func awaitObjects[T kind.Object](ctx context.Context, c *client.Client, namespac
 }
 
 // awaitGone waits until there is no object of this name.
-func awaitGone[T kind.Object](ctx context.Context, c *client.Client, namespace, name string) error {
+func awaitGone[T scheme.Object](ctx context.Context, c *client.Client, namespace, name string) error {
 	objects, err := awaitObjects(ctx, c, namespace, waitLimit, func(objects []T) bool {
 		return !slices.ContainsFunc(objects, func(o T) bool { return o.GetMetadata().GetName() == name })
 	})
@@ -161,6 +163,6 @@ func usable(nodes []*corev1.Node, name string) bool {
 		marked := slices.ContainsFunc(n.GetSpec().GetTaints(), func(t *corev1.Taint) bool {
 			return t.GetKey() == "node.kubernetes.io/not-ready" || t.GetKey() == "node.kubernetes.io/unreachable"
 		})
-		return n.GetMetadata().GetName() == name && !marked && kind.NodeCondition(n, kind.NodeReady).GetStatus() == kind.ConditionTrue
+		return n.GetMetadata().GetName() == name && !marked && core.NodeCondition(n, core.NodeReady).GetStatus() == object.ConditionTrue
 	})
 }

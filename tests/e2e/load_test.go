@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/lab"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -130,7 +130,7 @@ func (p *person) calm(t *testing.T, names []string) stormed {
 	}
 	await(t, p.client, p.namespace, "the load has ended", waitLimit, func(pods []*corev1.Pod) bool {
 		for _, pod := range labelled(pods, "storm") {
-			if phase := pod.GetStatus().GetPhase(); phase != kind.PodSucceeded && phase != kind.PodFailed {
+			if phase := pod.GetStatus().GetPhase(); phase != core.PodSucceeded && phase != core.PodFailed {
 				return false
 			}
 		}

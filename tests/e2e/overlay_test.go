@@ -10,7 +10,7 @@ import (
 
 	"github.com/xebec-project/xebec/agent/podnet"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/lab"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -95,7 +95,7 @@ func (p *person) checkDualStack(t *testing.T) {
 		t.Fatal(err)
 	}
 	ips := service.GetSpec().GetClusterIps()
-	if len(ips) != 2 || kind.FamilyOf(ips[1]) != kind.FamilyIPv6 {
+	if len(ips) != 2 || core.FamilyOf(ips[1]) != core.FamilyIPv6 {
 		t.Fatalf("the service has the addresses %q", ips)
 	}
 	pods, _, err := client.List[*corev1.Pod](t.Context(), p.client, client.ListOptions{Namespace: "default"})
@@ -105,7 +105,7 @@ func (p *person) checkDualStack(t *testing.T) {
 	url := "http://[" + ips[1] + "]"
 	for _, pod := range labelled(pods, "echo") {
 		name, own := pod.GetMetadata().GetName(), pod.GetStatus().GetPodIps()
-		if len(own) != 2 || kind.FamilyOf(own[1].GetIp()) != kind.FamilyIPv6 {
+		if len(own) != 2 || core.FamilyOf(own[1].GetIp()) != core.FamilyIPv6 {
 			t.Fatalf("%s has the addresses %v", name, own)
 		}
 		eventually(t, name+" answers for the service by IPv6", waitLimit, func() error { return p.reaches(t, url+"/name", name) })

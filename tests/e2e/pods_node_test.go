@@ -14,7 +14,8 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/object"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
 	"github.com/xebec-project/xebec/lab/topology"
@@ -50,7 +51,7 @@ func TestStaticPod(t *testing.T) {
 		"  - name: main\n    image: xebec/echo:1\n"
 	put(manifest)
 	mirror := p.podIs(t, "own-node-1", "the mirror is ready", ready)
-	if !kind.IsMirrorPod(mirror) || mirror.GetSpec().GetNodeName() != "node-1" {
+	if !core.IsMirrorPod(mirror) || mirror.GetSpec().GetNodeName() != "node-1" {
 		t.Errorf("the mirror is %v", mirror)
 	}
 	p.says(t, []string{"own-node-1 serves on :8080"}, "logs", "own-node-1")
@@ -76,7 +77,7 @@ func TestStaticPod(t *testing.T) {
 		t.Error(err)
 	}
 	nodeCondition(t, s, "node-1", "the mistake went with the file", func(n *corev1.Node) bool {
-		return kind.NodeCondition(n, "StaticPodsValid").GetStatus() == kind.ConditionTrue
+		return core.NodeCondition(n, "StaticPodsValid").GetStatus() == object.ConditionTrue
 	})
 }
 
@@ -122,8 +123,8 @@ spec:
 		_, err := awaitObjects(ctx, s.client, "", waitLimit, func(nodes []*corev1.Node) bool {
 			once.Do(func() { close(watching) })
 			return slices.ContainsFunc(nodes, func(n *corev1.Node) bool {
-				c := kind.NodeCondition(n, kind.NodeReady)
-				return n.GetMetadata().GetName() == "node-2" && c.GetStatus() == kind.ConditionFalse && strings.Contains(c.GetMessage(), "shutting down")
+				c := core.NodeCondition(n, core.NodeReady)
+				return n.GetMetadata().GetName() == "node-2" && c.GetStatus() == object.ConditionFalse && strings.Contains(c.GetMessage(), "shutting down")
 			})
 		})
 		watched <- err
@@ -143,7 +144,7 @@ spec:
 	var ended []time.Time
 	for _, name := range order {
 		pod := p.podIs(t, name, "it has failed", func(pod *corev1.Pod) bool {
-			return pod.GetStatus().GetPhase() == kind.PodFailed && pod.GetStatus().GetContainerStatuses()[0].GetState().GetTerminated() != nil
+			return pod.GetStatus().GetPhase() == core.PodFailed && pod.GetStatus().GetContainerStatuses()[0].GetState().GetTerminated() != nil
 		})
 		e := pod.GetStatus().GetContainerStatuses()[0].GetState().GetTerminated()
 		if pod.GetStatus().GetReason() != "Terminated" || !strings.Contains(pod.GetStatus().GetMessage(), "node shutdown") || e.GetExitCode() != 0 {
@@ -162,7 +163,7 @@ spec:
 		return nil
 	})
 	nodeCondition(t, s, "node-2", "the node is ready again", func(n *corev1.Node) bool {
-		return kind.NodeCondition(n, kind.NodeReady).GetStatus() == kind.ConditionTrue
+		return core.NodeCondition(n, core.NodeReady).GetStatus() == object.ConditionTrue
 	})
 	p.apply(t, "apiVersion: v1\nkind: Pod\nmetadata: {name: next}\nspec: {terminationGracePeriodSeconds: 1, nodeSelector: {kubernetes.io/hostname: node-2}, containers: [{name: main, image: "+shellImage+"}]}\n")
 	p.podIs(t, "next", "it runs after that", ready)

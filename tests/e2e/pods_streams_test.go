@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -41,7 +41,7 @@ spec:
 	if o.code != 3 || o.stdout != "heard one\nheard two\n" {
 		t.Errorf("attach: %s", o)
 	}
-	pod := p.podIs(t, "listener", "it has failed", func(pod *corev1.Pod) bool { return pod.GetStatus().GetPhase() == kind.PodFailed })
+	pod := p.podIs(t, "listener", "it has failed", func(pod *corev1.Pod) bool { return pod.GetStatus().GetPhase() == core.PodFailed })
 	if e := pod.GetStatus().GetContainerStatuses()[0].GetState().GetTerminated(); e.GetExitCode() != 3 {
 		t.Errorf("it ended as %v", e)
 	}

@@ -17,7 +17,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -294,7 +294,7 @@ func classify(err error) (outcome, error) {
 }
 
 // updateOperation replaces obj but for its status in a transaction.
-func updateOperation(obj kind.Object) client.Operation {
+func updateOperation(obj scheme.Object) client.Operation {
 	return func(*client.Client) (*apiv1.Operation, error) {
 		a, err := anypb.New(obj)
 		return &apiv1.Operation{Operation: &apiv1.Operation_Update{Update: &apiv1.UpdateRequest{Object: a}}}, err

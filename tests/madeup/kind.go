@@ -12,7 +12,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/column"
+	"github.com/xebec-project/xebec/internal/kinds/rules"
 	"github.com/xebec-project/xebec/internal/scheme"
 	gadgetsv1 "github.com/xebec-project/xebec/tests/madeup/proto/gadgets/v1"
 	gadgetsv2 "github.com/xebec-project/xebec/tests/madeup/proto/gadgets/v2"
@@ -25,37 +26,37 @@ const Group = "gadgets.example.com"
 const maxSize = 100
 
 // Kinds returns the versions of the kind, the stored one first.
-func Kinds() []*kind.Kind {
+func Kinds() []*scheme.Kind {
 	subresources := []scheme.Subresource{
 		{Name: "scale", Verbs: []string{"get", "patch", "update"}}, {Name: "status", Verbs: []string{"patch", "update"}},
 	}
-	v1 := &kind.Kind{
+	v1 := &scheme.Kind{
 		Group: Group, Version: "v1", Name: "Gadget", Plural: "gadgets", Singular: "gadget", ShortNames: []string{"gd"},
 		Namespaced: true, Dynamic: true, Subresources: subresources,
 		Scale: &scheme.Scale{Replicas: ".spec.replicas", StatusReplicas: ".status.replicas", Selector: ".status.selector"},
-		New:   func() kind.Object { return new(gadgetsv1.Gadget) },
-		Columns: []kind.Column{
-			{Name: "MODEL", Path: ".spec.model", Value: func(o kind.Object, _ time.Time) string { return o.(*gadgetsv1.Gadget).GetSpec().GetModel() }},
-			kind.AgeColumn,
+		New:   func() scheme.Object { return new(gadgetsv1.Gadget) },
+		Columns: []scheme.Column{
+			{Name: "MODEL", Path: ".spec.model", Value: func(o scheme.Object, _ time.Time) string { return o.(*gadgetsv1.Gadget).GetSpec().GetModel() }},
+			column.AgeColumn,
 		},
 		Fields: map[string][]protowire.Number{"spec.model": {2, 2}},
-		Rules:  kind.FromDescriptor(checkSize),
+		Rules:  rules.FromDescriptor(checkSize),
 	}
-	v2 := &kind.Kind{
+	v2 := &scheme.Kind{
 		Group: Group, Version: "v2", Name: "Gadget", Plural: "gadgets", Singular: "gadget", ShortNames: []string{"gd"},
 		Namespaced: true, Dynamic: true, Subresources: subresources,
 		Scale:      &scheme.Scale{Replicas: ".spec.count", StatusReplicas: ".status.count"},
-		New:        func() kind.Object { return new(gadgetsv2.Gadget) },
-		Columns:    []kind.Column{kind.AgeColumn},
+		New:        func() scheme.Object { return new(gadgetsv2.Gadget) },
+		Columns:    []scheme.Column{column.AgeColumn},
 		Fields:     map[string][]protowire.Number{"spec.count": {2, 1}},
-		Rules:      kind.FromDescriptor(nil),
+		Rules:      rules.FromDescriptor(nil),
 		Conversion: &scheme.Conversion{Stored: v1, ToStored: toV1, FromStored: toV2},
 	}
-	return []*kind.Kind{v1, v2}
+	return []*scheme.Kind{v1, v2}
 }
 
 // checkSize is a rule that spans fields.
-func checkSize(o kind.Object) field.ErrorList {
+func checkSize(o scheme.Object) field.ErrorList {
 	size := int32(0)
 	for _, part := range o.(*gadgetsv1.Gadget).GetSpec().GetParts() {
 		size += part.GetSize()
@@ -66,7 +67,7 @@ func checkSize(o kind.Object) field.ErrorList {
 	return nil
 }
 
-func toV1(o kind.Object) (kind.Object, error) {
+func toV1(o scheme.Object) (scheme.Object, error) {
 	from := proto.CloneOf(o.(*gadgetsv2.Gadget))
 	to := &gadgetsv1.Gadget{Metadata: from.GetMetadata()}
 	if from.Spec != nil {
@@ -81,7 +82,7 @@ func toV1(o kind.Object) (kind.Object, error) {
 	return to, nil
 }
 
-func toV2(o kind.Object) (kind.Object, error) {
+func toV2(o scheme.Object) (scheme.Object, error) {
 	from := proto.CloneOf(o.(*gadgetsv1.Gadget))
 	to := &gadgetsv2.Gadget{Metadata: from.GetMetadata()}
 	if from.Spec != nil {

@@ -28,7 +28,7 @@ import (
 	"github.com/xebec-project/xebec/internal/codec"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/etcdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/rpc/rpctest"
 	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
@@ -50,7 +50,7 @@ type cluster struct {
 
 func start(t *testing.T) *cluster {
 	t.Helper()
-	kinds := kind.NewScheme()
+	kinds := kinds.NewScheme()
 	cfg := apiserver.DefaultConfig()
 	// The only member of etcd is busy when it does not answer at once.
 	cfg.Storage.WriteAttempt = 10 * time.Second
@@ -143,7 +143,7 @@ func must[T any](t *testing.T) func(T, error) T {
 func clock(t *testing.T, kinds *scheme.Scheme) *gadgetsv1.Gadget {
 	t.Helper()
 	text := must[[]byte](t)(os.ReadFile("testdata/gadget.json"))
-	return must[kind.Object](t)(codec.New(kinds).Unmarshal(text)).(*gadgetsv1.Gadget)
+	return must[scheme.Object](t)(codec.New(kinds).Unmarshal(text)).(*gadgetsv1.Gadget)
 }
 
 // wantInvalid checks that an object is refused for a field.
@@ -179,7 +179,7 @@ func TestMadeUpKind(t *testing.T) {
 	t.Run("removal", func(t *testing.T) { testRemoval(t, c, kinds) })
 }
 
-func testCreate(t *testing.T, c *cluster, v1 *kind.Kind) {
+func testCreate(t *testing.T, c *cluster, v1 *scheme.Kind) {
 	ctx := t.Context()
 	created := must[*gadgetsv1.Gadget](t)(client.Create(ctx, c.client, clock(t, c.kinds)))
 	spec := created.GetSpec()
@@ -216,9 +216,9 @@ func testCreate(t *testing.T, c *cluster, v1 *kind.Kind) {
 
 // testVersions reads, watches and selects objects in the version that is not stored, and creates
 // one in it.
-func testVersions(t *testing.T, c *cluster, v1, v2 *kind.Kind) {
+func testVersions(t *testing.T, c *cluster, v1, v2 *scheme.Kind) {
 	ctx := t.Context()
-	second := must[kind.Object](t)(client.GetKind(ctx, c.client, v2, "default", "clock")).(*gadgetsv2.Gadget)
+	second := must[scheme.Object](t)(client.GetKind(ctx, c.client, v2, "default", "clock")).(*gadgetsv2.Gadget)
 	if second.GetSpec().GetCount() != 1 || second.GetSpec().GetParts()["face"] != 9 || second.GetMetadata().GetResourceVersion() == "" {
 		t.Errorf("the object in version 2 is %v", second)
 	}
@@ -230,7 +230,7 @@ func testVersions(t *testing.T, c *cluster, v1, v2 *kind.Kind) {
 	if created.GetSpec().GetCount() != 2 {
 		t.Errorf("the default of version 2 is not set: %v", created.GetSpec())
 	}
-	stored := must[kind.Object](t)(client.GetKind(ctx, c.client, v1, "default", "second")).(*gadgetsv1.Gadget)
+	stored := must[scheme.Object](t)(client.GetKind(ctx, c.client, v1, "default", "second")).(*gadgetsv1.Gadget)
 	if stored.GetSpec().GetReplicas() != 2 || len(stored.GetSpec().GetParts()) != 2 || stored.GetSpec().GetParts()[0].GetMaterial() != "steel" {
 		t.Errorf("the object in version 1 is %v", stored.GetSpec())
 	}
@@ -238,7 +238,7 @@ func testVersions(t *testing.T, c *cluster, v1, v2 *kind.Kind) {
 	wantInvalid(t, err, "spec.model: Required value")
 
 	for _, tt := range []struct {
-		kind     *kind.Kind
+		kind     *scheme.Kind
 		selector string
 		want     []string
 	}{
@@ -270,7 +270,7 @@ func testVersions(t *testing.T, c *cluster, v1, v2 *kind.Kind) {
 			t.Fatal(err)
 		}
 		if event.InitialStateEnd {
-			must[kind.Object](t)(client.PatchKind(ctx, c.client, v1, "default", "second", []byte(`{"spec":{"replicas":3}}`)))
+			must[scheme.Object](t)(client.PatchKind(ctx, c.client, v1, "default", "second", []byte(`{"spec":{"replicas":3}}`)))
 			continue
 		}
 		seen = append(seen, event.Type.String()+" "+event.Object.(*gadgetsv2.Gadget).GetMetadata().GetName())
@@ -290,10 +290,10 @@ func testVersions(t *testing.T, c *cluster, v1, v2 *kind.Kind) {
 	}
 }
 
-func testUpdate(t *testing.T, c *cluster, v1 *kind.Kind) {
+func testUpdate(t *testing.T, c *cluster, v1 *scheme.Kind) {
 	ctx := t.Context()
 	get := func() *gadgetsv1.Gadget {
-		return must[kind.Object](t)(client.GetKind(ctx, c.client, v1, "default", "clock")).(*gadgetsv1.Gadget)
+		return must[scheme.Object](t)(client.GetKind(ctx, c.client, v1, "default", "clock")).(*gadgetsv1.Gadget)
 	}
 	changed := get()
 	changed.Spec.Model = "oval"
@@ -314,7 +314,7 @@ func testUpdate(t *testing.T, c *cluster, v1 *kind.Kind) {
 		t.Errorf("an update of the status makes %v", status)
 	}
 	// In the other version.
-	second := must[kind.Object](t)(client.GetKind(ctx, c.client, Kinds()[1], "default", "clock")).(*gadgetsv2.Gadget)
+	second := must[scheme.Object](t)(client.GetKind(ctx, c.client, Kinds()[1], "default", "clock")).(*gadgetsv2.Gadget)
 	second.Spec.Parts["hand"] = 5
 	must[*gadgetsv2.Gadget](t)(client.Update(ctx, c.client, second))
 	if got := get(); got.GetSpec().GetParts()[1].GetSize() != 5 {
@@ -322,30 +322,30 @@ func testUpdate(t *testing.T, c *cluster, v1 *kind.Kind) {
 	}
 }
 
-func testPatches(t *testing.T, c *cluster, v1, v2 *kind.Kind) {
+func testPatches(t *testing.T, c *cluster, v1, v2 *scheme.Kind) {
 	ctx := t.Context()
-	sizes := func(o kind.Object) map[string]int32 {
+	sizes := func(o scheme.Object) map[string]int32 {
 		out := map[string]int32{}
 		for _, p := range o.(*gadgetsv1.Gadget).GetSpec().GetParts() {
 			out[p.GetName()] = p.GetSize()
 		}
 		return out
 	}
-	merged := must[kind.Object](t)(client.PatchKind(ctx, c.client, v1, "default", "clock", []byte(`{"spec":{"replicas":2}}`)))
+	merged := must[scheme.Object](t)(client.PatchKind(ctx, c.client, v1, "default", "clock", []byte(`{"spec":{"replicas":2}}`)))
 	if n := merged.(*gadgetsv1.Gadget).GetSpec().GetReplicas(); n != 2 {
 		t.Errorf("a merge patch makes %d replicas", n)
 	}
-	byIndex := must[kind.Object](t)(client.PatchKind(ctx, c.client, v1, "default", "clock",
+	byIndex := must[scheme.Object](t)(client.PatchKind(ctx, c.client, v1, "default", "clock",
 		[]byte(`[{"op":"test","path":"/spec/replicas","value":2},{"op":"replace","path":"/spec/parts/0/size","value":8}]`), client.JSONPatch))
 	if got := sizes(byIndex); got["face"] != 8 {
 		t.Errorf("a JSON patch makes %v", got)
 	}
-	strategic := must[kind.Object](t)(client.PatchKind(ctx, c.client, v1, "default", "clock",
+	strategic := must[scheme.Object](t)(client.PatchKind(ctx, c.client, v1, "default", "clock",
 		[]byte(`{"spec":{"parts":[{"name":"hand","size":1},{"name":"spring","size":2}]}}`), client.StrategicPatch))
 	if got := sizes(strategic); len(got) != 3 || got["hand"] != 1 || got["spring"] != 2 || got["face"] != 8 {
 		t.Errorf("a strategic merge patch makes %v", got)
 	}
-	second := must[kind.Object](t)(client.PatchKind(ctx, c.client, v2, "default", "clock", []byte(`{"spec":{"parts":{"spring":null}}}`)))
+	second := must[scheme.Object](t)(client.PatchKind(ctx, c.client, v2, "default", "clock", []byte(`{"spec":{"parts":{"spring":null}}}`)))
 	if got := second.(*gadgetsv2.Gadget).GetSpec().GetParts(); len(got) != 2 {
 		t.Errorf("a merge patch of version 2 makes %v", got)
 	}
@@ -358,7 +358,7 @@ func testPatches(t *testing.T, c *cluster, v1, v2 *kind.Kind) {
 }
 
 // testApply lets two managers apply to one object, in different versions.
-func testApply(t *testing.T, c *cluster, v1, v2 *kind.Kind) {
+func testApply(t *testing.T, c *cluster, v1, v2 *scheme.Kind) {
 	ctx := t.Context()
 	first := &gadgetsv1.Gadget{
 		Metadata: &metav1.ObjectMeta{Name: "shared", Namespace: "default"},
@@ -379,7 +379,7 @@ func testApply(t *testing.T, c *cluster, v1, v2 *kind.Kind) {
 	if s := merged.GetSpec(); s.GetCount() != 4 || s.GetParts()["a"] != 1 || s.GetParts()["b"] != 2 || s.GetModel() != "round" {
 		t.Errorf("merged to %v", s)
 	}
-	stored := must[kind.Object](t)(client.GetKind(ctx, c.client, v1, "default", "shared"))
+	stored := must[scheme.Object](t)(client.GetKind(ctx, c.client, v1, "default", "shared"))
 	versions := map[string]string{}
 	for _, e := range stored.GetMetadata().GetManagedFields() {
 		versions[e.GetManager()] = e.GetApiVersion()
@@ -401,12 +401,12 @@ func testApply(t *testing.T, c *cluster, v1, v2 *kind.Kind) {
 	}
 }
 
-func testScale(t *testing.T, c *cluster, v1, v2 *kind.Kind) {
+func testScale(t *testing.T, c *cluster, v1, v2 *scheme.Kind) {
 	ctx, resources := t.Context(), c.client.Resources()
-	reference := func(k *kind.Kind) *apiv1.ObjectReference {
+	reference := func(k *scheme.Kind) *apiv1.ObjectReference {
 		return &apiv1.ObjectReference{Group: k.Group, Version: k.Version, Kind: k.Name, Namespace: "default", Name: "clock"}
 	}
-	read := func(k *kind.Kind) *autoscalingv1.Scale {
+	read := func(k *scheme.Kind) *autoscalingv1.Scale {
 		resp, err := resources.Get(ctx, &apiv1.GetRequest{Object: reference(k), Subresource: "scale"})
 		scale := &autoscalingv1.Scale{}
 		if err == nil {
@@ -417,7 +417,7 @@ func testScale(t *testing.T, c *cluster, v1, v2 *kind.Kind) {
 		}
 		return scale
 	}
-	gadget := must[kind.Object](t)(client.GetKind(ctx, c.client, v1, "default", "clock")).(*gadgetsv1.Gadget)
+	gadget := must[scheme.Object](t)(client.GetKind(ctx, c.client, v1, "default", "clock")).(*gadgetsv1.Gadget)
 	gadget.Status = &gadgetsv1.GadgetStatus{Replicas: 1, Selector: "app=clock"}
 	must[*gadgetsv1.Gadget](t)(client.UpdateStatus(ctx, c.client, gadget))
 	scale := read(v1)
@@ -451,7 +451,7 @@ func testScale(t *testing.T, c *cluster, v1, v2 *kind.Kind) {
 	if err := patched.GetObject().UnmarshalTo(scale); err != nil || scale.GetSpec().GetReplicas() != 6 {
 		t.Errorf("a patch of the scale makes %v, %v", scale, err)
 	}
-	scaled := must[kind.Object](t)(client.GetKind(ctx, c.client, v1, "default", "clock"))
+	scaled := must[scheme.Object](t)(client.GetKind(ctx, c.client, v1, "default", "clock"))
 	if !slices.ContainsFunc(scaled.GetMetadata().GetManagedFields(), func(e *metav1.ManagedFieldsEntry) bool {
 		return e.GetManager() == "scaler" && e.GetSubresource() == "scale" && strings.Contains(string(e.GetFieldsV1().GetRaw()), "f:count")
 	}) {
@@ -459,7 +459,7 @@ func testScale(t *testing.T, c *cluster, v1, v2 *kind.Kind) {
 	}
 }
 
-func testController(t *testing.T, c *cluster, v1 *kind.Kind) {
+func testController(t *testing.T, c *cluster, v1 *scheme.Kind) {
 	ctx, stop := context.WithCancel(t.Context())
 	term := controller.NewTerm(ctx, c.client, nil, controller.NewMetrics(prometheus.NewRegistry()))
 	Control(term)
@@ -469,7 +469,7 @@ func testController(t *testing.T, c *cluster, v1 *kind.Kind) {
 		stop()
 		<-done
 	}()
-	must[kind.Object](t)(client.PatchKind(ctx, c.client, v1, "default", "clock", []byte(`{"spec":{"replicas":4}}`)))
+	must[scheme.Object](t)(client.PatchKind(ctx, c.client, v1, "default", "clock", []byte(`{"spec":{"replicas":4}}`)))
 	eventually(t, "the controller follows the gadget", func() bool {
 		o, err := client.GetKind(ctx, c.client, v1, "default", "clock")
 		if err != nil {
@@ -502,7 +502,7 @@ func testDiscovery(t *testing.T, c *cluster) {
 	}
 }
 
-func testCommandLine(t *testing.T, c *cluster, v1 *kind.Kind) {
+func testCommandLine(t *testing.T, c *cluster, v1 *scheme.Kind) {
 	for _, tt := range []struct {
 		args []string
 		want []string
@@ -529,7 +529,7 @@ func testCommandLine(t *testing.T, c *cluster, v1 *kind.Kind) {
 			}
 		}
 	}
-	gadget := must[kind.Object](t)(client.GetKind(t.Context(), c.client, v1, "default", "clock")).(*gadgetsv1.Gadget)
+	gadget := must[scheme.Object](t)(client.GetKind(t.Context(), c.client, v1, "default", "clock")).(*gadgetsv1.Gadget)
 	if gadget.GetSpec().GetReplicas() != 9 || gadget.GetSpec().GetSelector() != "app=x" || gadget.GetMetadata().GetLabels()["tier"] != "front" {
 		t.Errorf("after the commands the gadget is %v", gadget)
 	}
@@ -539,7 +539,7 @@ func testCommandLine(t *testing.T, c *cluster, v1 *kind.Kind) {
 }
 
 // testRemoval removes the kind while it is watched.
-func testRemoval(t *testing.T, c *cluster, kinds []*kind.Kind) {
+func testRemoval(t *testing.T, c *cluster, kinds []*scheme.Kind) {
 	ctx := t.Context()
 	for event, err := range client.WatchKind(ctx, c.client, kinds[0], client.WatchOptions{}) {
 		if err != nil {
@@ -560,7 +560,7 @@ func testRemoval(t *testing.T, c *cluster, kinds []*kind.Kind) {
 	if err := c.kinds.Register(kinds...); err != nil {
 		t.Fatal(err)
 	}
-	must[kind.Object](t)(client.GetKind(ctx, c.client, kinds[1], "default", "clock"))
+	must[scheme.Object](t)(client.GetKind(ctx, c.client, kinds[1], "default", "clock"))
 }
 
 // TestFilesOfAKind counts the files that the kind is made of. Nothing else in the repository may

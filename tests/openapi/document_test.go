@@ -17,7 +17,7 @@ import (
 	openapiv3 "github.com/google/gnostic-models/openapiv3"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/schema/comments"
 	"github.com/xebec-project/xebec/internal/schema/openapi"
 	"github.com/xebec-project/xebec/internal/schema/openapi/build"
@@ -146,7 +146,7 @@ func TestDocumentsAreCurrent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	three, two, err := build.Documents(kind.NewScheme(), descriptions)
+	three, two, err := build.Documents(kinds.NewScheme(), descriptions)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,7 +270,7 @@ var grpcOnly = []string{
 // versions.
 func TestEveryVerbHasAPath(t *testing.T) {
 	two := read(t, openapi.V2JSON)
-	for _, k := range kind.NewScheme().Served() {
+	for _, k := range kinds.NewScheme().Served() {
 		gv := "apis/" + k.APIVersion()
 		if k.Group == "" {
 			gv = "api/" + k.Version

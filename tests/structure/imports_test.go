@@ -51,15 +51,15 @@ func TestAllowed(t *testing.T) {
 		{"services/nodes", "services/apiserver/storage", false},
 		{"services/nodes", "internal/client", true},
 		{"internal/client", "services/nodes", false},
-		{"internal/client", "internal/kind", true},
+		{"internal/client", "internal/kinds", true},
 		{"internal/client", "proto/xebec/core/v1", true},
 		{"agent/pods", "services/nodes", false},
 		{"cli", "lab", false},
 		{"lab", "cli", false},
 		{"proto/xebec/core/v1", "proto/xebec/meta/v1", true},
-		{"proto/xebec/core/v1", "internal/kind", false},
+		{"proto/xebec/core/v1", "internal/kinds", false},
 		{"tests/e2e", "services/nodes", true},
-		{"hack", "internal/kind", false},
+		{"hack", "internal/kinds", false},
 	} {
 		if got := allowed(layer(tt.from), layer(tt.to)); got != tt.want {
 			t.Errorf("%s may import %s: %t, want %t", tt.from, tt.to, got, tt.want)

@@ -27,9 +27,10 @@ import (
 
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/codec"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/manifest"
 	"github.com/xebec-project/xebec/internal/pki"
+	"github.com/xebec-project/xebec/internal/scheme"
 	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	"github.com/xebec-project/xebec/services/etcd"
 	"github.com/xebec-project/xebec/tests/cluster"
@@ -87,10 +88,10 @@ func dial(t *testing.T, c *cluster.Cluster) (*client.Client, authv1.TokenService
 
 // objects returns all objects that the apiserver has, by kind, namespace and name, but those that
 // tell of the running processes.
-func objects(ctx context.Context, t *testing.T, c *client.Client) map[string]kind.Object {
+func objects(ctx context.Context, t *testing.T, c *client.Client) map[string]scheme.Object {
 	t.Helper()
-	all := make(map[string]kind.Object)
-	for _, k := range kind.All() {
+	all := make(map[string]scheme.Object)
+	for _, k := range kinds.All() {
 		list, _, err := client.ListKind(ctx, c, k, client.ListOptions{})
 		if err != nil {
 			t.Fatalf("list %s: %v", k.Plural, err)
@@ -189,7 +190,7 @@ func read(t *testing.T, dir string) {
 	for name := range got {
 		t.Errorf("%s was not there", name)
 	}
-	for _, k := range kind.All() {
+	for _, k := range kinds.All() {
 		if seen[k.Name] {
 			t.Run(k.Name, func(t *testing.T) { use(ctx, t, api, k) })
 		}
@@ -220,7 +221,7 @@ func read(t *testing.T, dir string) {
 const touched = "upgrades.test/touched"
 
 // use gets, watches, updates and patches every object of a kind, as clients do after an upgrade.
-func use(ctx context.Context, t *testing.T, api *client.Client, k *kind.Kind) {
+func use(ctx context.Context, t *testing.T, api *client.Client, k *scheme.Kind) {
 	list, revision, err := client.ListKind(ctx, api, k, client.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -252,7 +253,7 @@ func use(ctx context.Context, t *testing.T, api *client.Client, k *kind.Kind) {
 		// Nothing else of the object has changed by either.
 		want := annotated(object, "by patch")
 		k.Default(want) // An update adds the defaults that are newer than the stored object.
-		for _, o := range []kind.Object{patched, want} {
+		for _, o := range []scheme.Object{patched, want} {
 			o.GetMetadata().ResourceVersion, o.GetMetadata().ManagedFields = "", nil
 		}
 		if !proto.Equal(patched, want) {
@@ -278,8 +279,8 @@ func use(ctx context.Context, t *testing.T, api *client.Client, k *kind.Kind) {
 }
 
 // annotated returns a copy of an object with the annotation.
-func annotated(object kind.Object, value string) kind.Object {
-	o := proto.Clone(object).(kind.Object)
+func annotated(object scheme.Object, value string) scheme.Object {
+	o := proto.Clone(object).(scheme.Object)
 	m := o.GetMetadata()
 	if m.Annotations == nil {
 		m.Annotations = make(map[string]string)
@@ -294,9 +295,9 @@ func files(section any) pki.Files {
 	return pki.Files{CA: m["ca"].(string), Cert: m["cert"].(string), Key: m["key"].(string)}
 }
 
-func mustKind(t *testing.T, name string) *kind.Kind {
+func mustKind(t *testing.T, name string) *scheme.Kind {
 	t.Helper()
-	for _, k := range kind.All() {
+	for _, k := range kinds.All() {
 		if k.Name == name {
 			return k
 		}
@@ -342,11 +343,11 @@ func write(t *testing.T, version string) {
 	api, auth := dial(t, c)
 	made := make(map[string]bool)
 	for _, d := range documents {
-		created, err := client.Create(ctx, api, proto.Clone(d.Object).(kind.Object))
+		created, err := client.Create(ctx, api, proto.Clone(d.Object).(scheme.Object))
 		if err != nil {
 			t.Fatalf("%s:%d: %v", d.Source, d.Line, err)
 		}
-		withStatus := proto.Clone(d.Object).(kind.Object)
+		withStatus := proto.Clone(d.Object).(scheme.Object)
 		field := withStatus.ProtoReflect().Descriptor().Fields().ByName("status")
 		if field != nil && withStatus.ProtoReflect().Has(field) {
 			created.ProtoReflect().Set(field, withStatus.ProtoReflect().Get(field))
@@ -364,7 +365,7 @@ func write(t *testing.T, version string) {
 			t.Fatal(err)
 		}
 	}
-	for _, k := range kind.All() {
+	for _, k := range kinds.All() {
 		if !made[k.Name] {
 			t.Errorf("there is no %s in %s", k.Name, manifests)
 		}

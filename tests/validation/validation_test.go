@@ -20,8 +20,10 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/xebec-project/xebec/internal/codec"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/manifest"
+	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -45,12 +47,12 @@ var incomplete = []string{
 }
 
 // create validates an object that is created as the apiserver does, and returns it as it is stored.
-func create(object json.RawMessage) (kind.Object, []violation) {
+func create(object json.RawMessage) (scheme.Object, []violation) {
 	o, err := codec.Unmarshal(object)
 	if err != nil {
 		return nil, undecodable(err)
 	}
-	k := kind.Of(o)
+	k := kinds.Of(o)
 	if m := o.GetMetadata(); m.GetName() == "" && m.GetGenerateName() != "" {
 		m.Name = m.GetGenerateName() + "abcde"
 	}
@@ -61,18 +63,18 @@ func create(object json.RawMessage) (kind.Object, []violation) {
 
 // replace validates an object that replaces a stored one as the apiserver does, and returns it as
 // it is stored.
-func replace(object json.RawMessage, stored kind.Object) (kind.Object, []violation) {
+func replace(object json.RawMessage, stored scheme.Object) (scheme.Object, []violation) {
 	o, err := codec.Unmarshal(object)
 	if err != nil {
 		return nil, undecodable(err)
 	}
-	k := kind.Of(o)
+	k := kinds.Of(o)
 	k.Default(o)
 	k.PrepareUpdate(o, stored)
 	k.Default(o)
 	var errs field.ErrorList
 	if s, ok := o.(*corev1.Service); ok {
-		errs = kind.SettleFamilies(s.GetSpec(), stored.(*corev1.Service).GetSpec(), families)
+		errs = core.SettleFamilies(s.GetSpec(), stored.(*corev1.Service).GetSpec(), families)
 	}
 	errs = append(errs, k.Validate(o)...)
 	return o, violations(append(errs, k.ValidateUpdate(o, stored)...))
@@ -101,7 +103,7 @@ func violations(errs field.ErrorList) []violation {
 }
 
 // families are the IP families of the cluster's services.
-var families = []string{kind.FamilyIPv4, kind.FamilyIPv6}
+var families = []string{core.FamilyIPv4, core.FamilyIPv6}
 
 var (
 	indices = regexp.MustCompile(`\[\d+\]`)
@@ -136,21 +138,21 @@ func TestVerdictsAndMessages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kinds := map[*kind.Kind]bool{}
+	seen := map[*scheme.Kind]bool{}
 	for _, d := range docs {
 		c.object(d.Object)
 		for _, other := range docs {
-			if kind.Of(other.Object) == kind.Of(d.Object) && other.Object != d.Object {
+			if kinds.Of(other.Object) == kinds.Of(d.Object) && other.Object != d.Object {
 				c.transition(d.Object, other.Object)
 			}
 		}
-		kinds[kind.Of(d.Object)] = true
+		seen[kinds.Of(d.Object)] = true
 	}
 	t.Logf("%d creates, %d updates", c.creates, c.updates)
 	if c.creates < minCreates || c.updates < minUpdates {
 		t.Errorf("%d creates and %d updates were compared, want %d and %d at least", c.creates, c.updates, minCreates, minUpdates)
 	}
-	for k := range kinds {
+	for k := range seen {
 		for rule := range rulesBelow(k.New().ProtoReflect().Descriptor(), unchecked(k)...) {
 			if !c.broken[rule] {
 				t.Errorf("no mutation breaks the rule %s: give an object in testdata the field", rule)
@@ -179,20 +181,20 @@ func TestCorpus(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, d := range docs {
-		if m := d.Object.GetMetadata(); kind.Of(d.Object).Namespaced && m.GetNamespace() == "" {
+		if m := d.Object.GetMetadata(); kinds.Of(d.Object).Namespaced && m.GetNamespace() == "" {
 			m.Namespace = "default"
 		}
 		v, err := codec.Value(d.Object)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.create(kind.Of(d.Object), fmt.Sprintf("%s:%d", d.Source, d.Line), v.(map[string]any))
+		c.create(kinds.Of(d.Object), fmt.Sprintf("%s:%d", d.Source, d.Line), v.(map[string]any))
 	}
 	t.Logf("%d objects", c.creates)
 }
 
 // unchecked returns the fields of a kind that creates and updates ignore.
-func unchecked(k *kind.Kind) []protoreflect.Name {
+func unchecked(k *scheme.Kind) []protoreflect.Name {
 	if k.Name == "Node" {
 		return nil
 	}
@@ -201,8 +203,8 @@ func unchecked(k *kind.Kind) []protoreflect.Name {
 
 // object compares creations of a valid object and of its mutations, and updates of the object to
 // them.
-func (c *comparison) object(o kind.Object) {
-	k, name := kind.Of(o), nameOf(o)
+func (c *comparison) object(o scheme.Object) {
+	k, name := kinds.Of(o), nameOf(o)
 	base, raw := c.value(o)
 	if errs := c.create(k, name, base); len(errs) > 0 {
 		c.t.Errorf("%s is not valid: %v", name, errs)
@@ -230,19 +232,19 @@ func (c *comparison) object(o kind.Object) {
 
 // transition compares the update of a valid object to another one of the kind, which takes its
 // name.
-func (c *comparison) transition(from, to kind.Object) {
-	to = proto.Clone(to).(kind.Object)
+func (c *comparison) transition(from, to scheme.Object) {
+	to = proto.Clone(to).(scheme.Object)
 	to.GetMetadata().Name = from.GetMetadata().GetName()
 	_, raw := c.value(from)
 	stored, _ := create(raw)
 	object, _ := c.value(to)
-	c.update(kind.Of(from), nameOf(from)+" to "+nameOf(to), object, stored, raw)
+	c.update(kinds.Of(from), nameOf(from)+" to "+nameOf(to), object, stored, raw)
 }
 
-func nameOf(o kind.Object) string { return kind.Of(o).Name + "/" + o.GetMetadata().GetName() }
+func nameOf(o scheme.Object) string { return kinds.Of(o).Name + "/" + o.GetMetadata().GetName() }
 
 // value returns an object as JSON.
-func (c *comparison) value(o kind.Object) (map[string]any, json.RawMessage) {
+func (c *comparison) value(o scheme.Object) (map[string]any, json.RawMessage) {
 	v, err := codec.Value(o)
 	if err != nil {
 		c.t.Fatal(err)
@@ -260,7 +262,7 @@ func (c *comparison) marshal(v any) json.RawMessage {
 
 // create compares the verdicts and the messages about the creation of one object, and returns our
 // errors.
-func (c *comparison) create(k *kind.Kind, what string, object map[string]any) []violation {
+func (c *comparison) create(k *scheme.Kind, what string, object map[string]any) []violation {
 	c.creates++
 	raw := c.marshal(object)
 	_, got := create(raw)
@@ -270,7 +272,7 @@ func (c *comparison) create(k *kind.Kind, what string, object map[string]any) []
 
 // update compares the verdicts and the messages about the update of a stored object, which was
 // created from raw.
-func (c *comparison) update(k *kind.Kind, what string, object map[string]any, stored kind.Object, raw json.RawMessage) {
+func (c *comparison) update(k *scheme.Kind, what string, object map[string]any, stored scheme.Object, raw json.RawMessage) {
 	c.updates++
 	asked := c.marshal(object)
 	o, got := replace(asked, stored)
@@ -282,7 +284,7 @@ func (c *comparison) update(k *kind.Kind, what string, object map[string]any, st
 	c.compare(k, "update of "+what, got, c.program.ask(c.t, asked, raw))
 }
 
-func (c *comparison) encode(o kind.Object) json.RawMessage {
+func (c *comparison) encode(o scheme.Object) json.RawMessage {
 	raw, err := codec.Marshal(o)
 	if err != nil {
 		c.t.Fatal(err)
@@ -291,7 +293,7 @@ func (c *comparison) encode(o kind.Object) json.RawMessage {
 }
 
 // compare compares the verdicts and the messages about one write.
-func (c *comparison) compare(k *kind.Kind, what string, got []violation, want answer) {
+func (c *comparison) compare(k *scheme.Kind, what string, got []violation, want answer) {
 	switch {
 	case len(got) == 0 && want.refused():
 		complete := func(v violation) bool { return !slices.Contains(incomplete, place(v.Field)+" "+v.Type) }
@@ -315,7 +317,7 @@ func (c *comparison) compare(k *kind.Kind, what string, got []violation, want an
 
 // isWider reports whether what, an update, changes a field whose changes Xebec accepts by
 // docs/fields.md, though Kubernetes refuses them.
-func (c *comparison) isWider(k *kind.Kind, what string) bool {
+func (c *comparison) isWider(k *scheme.Kind, what string) bool {
 	change, ok := strings.CutPrefix(what, "update of ")
 	_, change, _ = strings.Cut(change, ": ")
 	changed, _, _ := strings.Cut(change, " ")
@@ -330,7 +332,7 @@ func (c *comparison) isWider(k *kind.Kind, what string) bool {
 }
 
 // note records the messages of one side that the other has not.
-func (c *comparison) note(k *kind.Kind, side string, all, others []violation) {
+func (c *comparison) note(k *scheme.Kind, side string, all, others []violation) {
 	for _, v := range all {
 		if !slices.Contains(others, v) {
 			detail := strings.ReplaceAll(quoted.ReplaceAllString(v.Detail, "''"), "\n", " ")
@@ -379,7 +381,7 @@ func place(path string) string {
 
 // settled returns an object as Kubernetes' apiserver validates it: services have their address
 // families, and the first address in both of its fields.
-func settled(t *testing.T, k *kind.Kind, raw json.RawMessage) json.RawMessage {
+func settled(t *testing.T, k *scheme.Kind, raw json.RawMessage) json.RawMessage {
 	if k.Name != "Service" {
 		return raw
 	}
@@ -388,13 +390,13 @@ func settled(t *testing.T, k *kind.Kind, raw json.RawMessage) json.RawMessage {
 		return raw
 	}
 	spec := o.(*corev1.Service).GetSpec()
-	if spec.GetType() == kind.ServiceExternalName || spec == nil {
+	if spec.GetType() == core.ServiceExternalName || spec == nil {
 		return raw
 	}
 	if spec.GetClusterIp() != "" && len(spec.GetClusterIps()) == 0 {
 		spec.ClusterIps = []string{spec.GetClusterIp()}
 	}
-	if len(kind.SettleFamilies(spec, nil, families)) > 0 {
+	if len(core.SettleFamilies(spec, nil, families)) > 0 {
 		return raw
 	}
 	out, err := codec.Marshal(o)
@@ -426,7 +428,7 @@ func table(t *testing.T, title string) map[string]bool {
 }
 
 // notServed reports that an error is about a field or a value that the protos mark as refused.
-func notServed(k *kind.Kind, v violation) bool {
+func notServed(k *scheme.Kind, v violation) bool {
 	d := k.New().ProtoReflect().Descriptor()
 	names := strings.Split(strings.ReplaceAll(place(v.Field), "[]", ""), ".")
 	for i, name := range names {

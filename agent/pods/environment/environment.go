@@ -16,7 +16,7 @@ import (
 
 	"github.com/xebec-project/xebec/agent/pods/objects"
 	"github.com/xebec-project/xebec/agent/pods/resources"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/object"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -220,7 +220,7 @@ func ResourceValue(ref *corev1.ResourceFieldSelector, c *corev1.Container, s Sur
 	divisor := resource.MustParse("1")
 	if d := ref.GetDivisor().GetString_(); d != "" && d != "0" {
 		var err error
-		if divisor, err = kind.ParseQuantity(d); err != nil {
+		if divisor, err = object.ParseQuantity(d); err != nil {
 			return "", fmt.Errorf("%w: invalid divisor %q: %w", objects.ErrConfig, d, err)
 		}
 	}

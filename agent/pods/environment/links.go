@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -27,9 +27,9 @@ func Links(ctx context.Context, services func(ctx context.Context, namespace str
 	if spec := pod.GetSpec(); spec.EnableServiceLinks == nil || spec.GetEnableServiceLinks() {
 		linked = services(ctx, pod.GetMetadata().GetNamespace())
 	}
-	if !slices.ContainsFunc(linked, func(s *corev1.Service) bool { return s.GetMetadata().GetName() == kind.KubernetesService }) {
-		for _, s := range services(ctx, kind.KubernetesNamespace) {
-			if s.GetMetadata().GetName() == kind.KubernetesService {
+	if !slices.ContainsFunc(linked, func(s *corev1.Service) bool { return s.GetMetadata().GetName() == core.KubernetesService }) {
+		for _, s := range services(ctx, core.KubernetesNamespace) {
+			if s.GetMetadata().GetName() == core.KubernetesService {
 				linked = append(slices.Clip(linked), s)
 			}
 		}
@@ -44,7 +44,7 @@ func Links(ctx context.Context, services func(ctx context.Context, namespace str
 func linkVariables(services []*corev1.Service) []variable {
 	services = slices.DeleteFunc(slices.Clone(services), func(s *corev1.Service) bool {
 		ip := s.GetSpec().GetClusterIp()
-		return ip == "" || ip == kind.ClusterIPNone || s.GetSpec().GetType() == kind.ServiceExternalName || len(s.GetSpec().GetPorts()) == 0
+		return ip == "" || ip == core.ClusterIPNone || s.GetSpec().GetType() == core.ServiceExternalName || len(s.GetSpec().GetPorts()) == 0
 	})
 	slices.SortFunc(services, func(a, b *corev1.Service) int {
 		return cmp.Compare(a.GetMetadata().GetName(), b.GetMetadata().GetName())
@@ -76,7 +76,7 @@ func linkVariables(services []*corev1.Service) []variable {
 	return out
 }
 
-func protocol(p *corev1.ServicePort) string { return cmp.Or(p.GetProtocol(), kind.ProtocolTCP) }
+func protocol(p *corev1.ServicePort) string { return cmp.Or(p.GetProtocol(), core.ProtocolTCP) }
 
 // variableName makes the name of a variable of that of a service or port.
 func variableName(name string) string { return strings.ToUpper(strings.ReplaceAll(name, "-", "_")) }

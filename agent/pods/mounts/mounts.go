@@ -19,7 +19,7 @@ import (
 	"github.com/xebec-project/xebec/agent/pods/resources"
 	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/agent/volumes"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -270,9 +270,9 @@ func readOnlyBelow(m *corev1.VolumeMount, can func() bool) (bool, error) {
 	switch {
 	case !m.GetReadOnly():
 		return false, nil
-	case m.GetRecursiveReadOnly() == kind.ReadOnlyBelowIfPossible:
+	case m.GetRecursiveReadOnly() == core.ReadOnlyBelowIfPossible:
 		return can(), nil
-	case m.GetRecursiveReadOnly() != kind.ReadOnlyBelowEnabled:
+	case m.GetRecursiveReadOnly() != core.ReadOnlyBelowEnabled:
 		return false, nil
 	case !can():
 		return false, fmt.Errorf(
@@ -295,9 +295,9 @@ func Statuses(c *corev1.Container, deep func() bool) []*corev1.VolumeMountStatus
 		s := &corev1.VolumeMountStatus{Name: m.GetName(), MountPath: m.GetMountPath(), ReadOnly: m.GetReadOnly()}
 		if m.RecursiveReadOnly != nil {
 			below, err := readOnlyBelow(m, deep)
-			s.RecursiveReadOnly = proto.String(kind.ReadOnlyBelowDisabled)
+			s.RecursiveReadOnly = proto.String(core.ReadOnlyBelowDisabled)
 			if below && err == nil {
-				s.RecursiveReadOnly = proto.String(kind.ReadOnlyBelowEnabled)
+				s.RecursiveReadOnly = proto.String(core.ReadOnlyBelowEnabled)
 			}
 		}
 		out = append(out, s)

@@ -5,7 +5,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/resource"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -32,7 +32,7 @@ func DiskLimitsOf(pod *corev1.Pod) DiskLimits {
 	}
 	var together, most resource.Quantity
 	for _, c := range slices.Concat(pod.GetSpec().GetContainers(), pod.GetSpec().GetInitContainers()) {
-		limit := c.GetResources().GetLimits()[kind.ResourceEphemeralStorage]
+		limit := c.GetResources().GetLimits()[core.ResourceEphemeralStorage]
 		if limit == nil {
 			continue
 		}

@@ -8,7 +8,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/xebec-project/xebec/agent/runtime"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/object"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -28,7 +29,7 @@ func Of(pod *corev1.Pod, c *corev1.Container, nodeMemory int64) runtime.Resource
 	limit, mem := Quantity(Limit(pod, c, "cpu")), Quantity(Limit(pod, c, "memory"))
 	return runtime.Resources{
 		MilliCPURequest: request.MilliValue(), MilliCPULimit: limit.MilliValue(), MemoryLimit: mem.Value(), MemoryRequest: asked.Value(),
-		OOMScoreAdj: oomScoreAdj(kind.PodQOS(pod.GetSpec()), asked.Value()+spareMemory(pod), nodeMemory),
+		OOMScoreAdj: oomScoreAdj(core.PodQOS(pod.GetSpec()), asked.Value()+spareMemory(pod), nodeMemory),
 	}
 }
 
@@ -153,7 +154,7 @@ func oomScoreAdj(qos string, request, nodeMemory int64) int {
 
 // Quantity parses a quantity that validation has seen; what is absent or malformed is zero.
 func Quantity(q *metav1.Quantity) resource.Quantity {
-	v, err := kind.ParseQuantity(q.GetString_())
+	v, err := object.ParseQuantity(q.GetString_())
 	if err != nil {
 		return resource.Quantity{}
 	}
@@ -165,5 +166,5 @@ func IsSidecar(c *corev1.Container) bool { return c.GetRestartPolicy() == "Alway
 
 // Containers returns all containers of a pod's spec.
 func Containers(pod *corev1.Pod) []*corev1.Container {
-	return slices.Concat(pod.GetSpec().GetInitContainers(), pod.GetSpec().GetContainers(), kind.EphemeralContainers(pod.GetSpec()))
+	return slices.Concat(pod.GetSpec().GetInitContainers(), pod.GetSpec().GetContainers(), core.EphemeralContainers(pod.GetSpec()))
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/xebec-project/xebec/agent/pods/checkpoint"
 	"github.com/xebec-project/xebec/agent/pods/resources"
 	"github.com/xebec-project/xebec/internal/condition"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -95,7 +95,7 @@ func Of(pod *corev1.Pod, s Observation) *corev1.PodStatus {
 	st := &corev1.PodStatus{
 		NominatedNodeName:  old.GetNominatedNodeName(),
 		StartTime:          old.GetStartTime(),
-		QosClass:           kind.PodQOS(pod.GetSpec()),
+		QosClass:           core.PodQOS(pod.GetSpec()),
 		ObservedGeneration: pod.GetMetadata().GetGeneration(),
 		AllocatedResources: s.Allocated,
 		Resources:          s.Resources,
@@ -128,18 +128,18 @@ func Of(pod *corev1.Pod, s Observation) *corev1.PodStatus {
 	}
 	st.Phase = podPhase(pod, s)
 	if s.Failed.Reason != "" {
-		st.Phase, st.Reason, st.Message = kind.PodFailed, s.Failed.Reason, s.Failed.Message
+		st.Phase, st.Reason, st.Message = core.PodFailed, s.Failed.Reason, s.Failed.Message
 	}
-	if st.Phase == old.GetPhase() && st.Reason == "" && (st.Phase == kind.PodFailed || st.Phase == kind.PodSucceeded) {
+	if st.Phase == old.GetPhase() && st.Reason == "" && (st.Phase == core.PodFailed || st.Phase == core.PodSucceeded) {
 		st.Reason, st.Message = old.GetReason(), old.GetMessage()
 	}
-	if st.Phase == kind.PodFailed && st.Reason != "" {
+	if st.Phase == core.PodFailed && st.Reason != "" {
 		neverBegun(st)
 	}
 	st.Conditions = append(conditions(pod, s, st.Phase), s.More...)
 	if s.Failed.Reason == ReasonEvicted {
 		st.Conditions = append(st.Conditions, &corev1.PodCondition{
-			Type: kind.PodDisruptionTarget, Status: "True", Reason: "TerminationByKubelet", Message: s.Failed.Message,
+			Type: core.PodDisruptionTarget, Status: "True", Reason: "TerminationByKubelet", Message: s.Failed.Message,
 			LastTransitionTime: Stamp(s.Now),
 		})
 	}
@@ -223,16 +223,16 @@ func incomplete(init []Container) []string {
 }
 
 func podPhase(pod *corev1.Pod, s Observation) string {
-	if p := pod.GetStatus().GetPhase(); p == kind.PodSucceeded || p == kind.PodFailed {
+	if p := pod.GetStatus().GetPhase(); p == core.PodSucceeded || p == core.PodFailed {
 		return p
 	}
 	for _, v := range s.Init {
 		if !resources.IsSidecar(v.Spec) && v.Over && v.Rec.Exit != nil && v.Rec.Exit.Code != 0 {
-			return kind.PodFailed
+			return core.PodFailed
 		}
 	}
 	if s.Renewing || !Initialized(s.Init) {
-		return kind.PodPending
+		return core.PodPending
 	}
 	over, good := 0, 0
 	for _, v := range s.Main {
@@ -244,21 +244,21 @@ func podPhase(pod *corev1.Pod, s Observation) string {
 			}
 		case !v.Running && !v.Rec.Begun():
 			// One that has not started yet keeps the pod pending.
-			return kind.PodPending
+			return core.PodPending
 		}
 	}
 	switch {
 	case over < len(s.Main) || len(s.Main) == 0:
-		return kind.PodRunning
+		return core.PodRunning
 	case good == over:
-		return kind.PodSucceeded
+		return core.PodSucceeded
 	}
-	return kind.PodFailed
+	return core.PodFailed
 }
 
 // ownConditions are the conditions that the agent decides.
 var ownConditions = []string{
-	kind.PodReadyToStartContainers, kind.PodInitialized, kind.PodReady, kind.PodContainersReady, kind.PodScheduled,
+	core.PodReadyToStartContainers, core.PodInitialized, core.PodReady, core.PodContainersReady, core.PodScheduled,
 	ResizePending, ResizeInProgress, AllRestarting,
 }
 
@@ -273,7 +273,7 @@ func conditions(pod *corev1.Pod, s Observation, phase string) []*corev1.PodCondi
 		if ok {
 			c.Status, c.Reason, c.Message = "True", "", ""
 		}
-		if phase == kind.PodSucceeded && (name == kind.PodReady || name == kind.PodContainersReady) {
+		if phase == core.PodSucceeded && (name == core.PodReady || name == core.PodContainersReady) {
 			c.Reason = "PodCompleted"
 		}
 		out = append(out, Lasting(c, old))
@@ -294,18 +294,18 @@ func conditions(pod *corev1.Pod, s Observation, phase string) []*corev1.PodCondi
 	}
 	// A pod that is being deleted is as ready as its probes say: its endpoints are taken out by its
 	// deletion timestamp, and a service without any other goes on with those that still serve.
-	containers := len(unready) == 0 && phase == kind.PodRunning
+	containers := len(unready) == 0 && phase == core.PodRunning
 	reason, message := "ContainersNotReady", "containers with unready status: "+formatList(unready)
 	waitedFor := incomplete(s.Init)
-	set(kind.PodReadyToStartContainers, s.Network, "", "")
-	set(kind.PodInitialized, len(waitedFor) == 0, "ContainersNotInitialized", "containers with incomplete status: "+formatList(waitedFor))
+	set(core.PodReadyToStartContainers, s.Network, "", "")
+	set(core.PodInitialized, len(waitedFor) == 0, "ContainersNotInitialized", "containers with incomplete status: "+formatList(waitedFor))
 	if containers && gates != "" {
-		set(kind.PodReady, false, "ReadinessGatesNotReady", fmt.Sprintf("the status of pod readiness gate %q is not \"True\"", gates))
+		set(core.PodReady, false, "ReadinessGatesNotReady", fmt.Sprintf("the status of pod readiness gate %q is not \"True\"", gates))
 	} else {
-		set(kind.PodReady, containers, reason, message)
+		set(core.PodReady, containers, reason, message)
 	}
-	set(kind.PodContainersReady, containers, reason, message)
-	set(kind.PodScheduled, true, "", "")
+	set(core.PodContainersReady, containers, reason, message)
+	set(core.PodScheduled, true, "", "")
 	for _, c := range old {
 		if !slices.Contains(ownConditions, c.GetType()) {
 			out = append(out, c)

@@ -9,7 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/agent/pods/checkpoint"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -51,29 +51,29 @@ func TestPhaseAndReadiness(t *testing.T) {
 		ready       bool
 		initialized bool
 	}{
-		"nothing yet":                    {main: []Container{created}, phase: kind.PodPending, initialized: true},
-		"one of two":                     {main: []Container{running, created}, phase: kind.PodPending, initialized: true},
-		"running":                        {main: []Container{running, running}, phase: kind.PodRunning, ready: true, initialized: true},
-		"not ready":                      {main: []Container{running, unready}, phase: kind.PodRunning, initialized: true},
-		"crash loop":                     {main: []Container{crashing}, phase: kind.PodRunning, initialized: true},
-		"one done":                       {main: []Container{running, good}, phase: kind.PodRunning, initialized: true},
-		"all done":                       {main: []Container{good, good}, phase: kind.PodSucceeded, initialized: true},
-		"one failed":                     {main: []Container{good, bad}, phase: kind.PodFailed, initialized: true},
-		"initializing":                   {init: []Container{good, running}, main: []Container{created}, phase: kind.PodPending},
-		"initialized":                    {init: []Container{good}, main: []Container{running}, phase: kind.PodRunning, ready: true, initialized: true},
-		"init failed":                    {init: []Container{bad}, main: []Container{created}, phase: kind.PodFailed},
-		"sidecar starts":                 {init: []Container{sideStarting}, main: []Container{created}, phase: kind.PodPending},
-		"sidecar runs":                   {init: []Container{side}, main: []Container{running}, phase: kind.PodRunning, ready: true, initialized: true},
-		"sidecar fails before it starts": {init: []Container{sideRestarts}, main: []Container{created}, phase: kind.PodPending},
-		"sidecar crashes beside others":  {init: []Container{sideCrashed}, main: []Container{running}, phase: kind.PodRunning, initialized: true},
-		"done, and so is the sidecar":    {init: []Container{sideEnded}, main: []Container{good}, phase: kind.PodSucceeded, initialized: true},
-		"being deleted and serving":      {main: []Container{running}, deleted: true, phase: kind.PodRunning, ready: true, initialized: true},
-		"being deleted and unready":      {main: []Container{unready}, deleted: true, phase: kind.PodRunning, initialized: true},
-		"done while sidecar goes on":     {init: []Container{side}, main: []Container{good}, phase: kind.PodSucceeded, initialized: true},
-		"all restart":                    {init: []Container{side}, main: []Container{running}, renewing: true, phase: kind.PodPending, initialized: true},
-		"all were, and begin":            {init: []Container{good}, main: []Container{{Rec: checkpoint.Record{Attempt: 2, Renewed: 2, Last: ended(0)}}}, phase: kind.PodPending, initialized: true},
-		"all were, and one restarts":     {main: []Container{{Rec: checkpoint.Record{Attempt: 3, Renewed: 2, Last: ended(0)}}}, phase: kind.PodRunning, initialized: true},
-		"no more than what was asked of": {main: []Container{running}, phase: kind.PodRunning, ready: true, initialized: true},
+		"nothing yet":                    {main: []Container{created}, phase: core.PodPending, initialized: true},
+		"one of two":                     {main: []Container{running, created}, phase: core.PodPending, initialized: true},
+		"running":                        {main: []Container{running, running}, phase: core.PodRunning, ready: true, initialized: true},
+		"not ready":                      {main: []Container{running, unready}, phase: core.PodRunning, initialized: true},
+		"crash loop":                     {main: []Container{crashing}, phase: core.PodRunning, initialized: true},
+		"one done":                       {main: []Container{running, good}, phase: core.PodRunning, initialized: true},
+		"all done":                       {main: []Container{good, good}, phase: core.PodSucceeded, initialized: true},
+		"one failed":                     {main: []Container{good, bad}, phase: core.PodFailed, initialized: true},
+		"initializing":                   {init: []Container{good, running}, main: []Container{created}, phase: core.PodPending},
+		"initialized":                    {init: []Container{good}, main: []Container{running}, phase: core.PodRunning, ready: true, initialized: true},
+		"init failed":                    {init: []Container{bad}, main: []Container{created}, phase: core.PodFailed},
+		"sidecar starts":                 {init: []Container{sideStarting}, main: []Container{created}, phase: core.PodPending},
+		"sidecar runs":                   {init: []Container{side}, main: []Container{running}, phase: core.PodRunning, ready: true, initialized: true},
+		"sidecar fails before it starts": {init: []Container{sideRestarts}, main: []Container{created}, phase: core.PodPending},
+		"sidecar crashes beside others":  {init: []Container{sideCrashed}, main: []Container{running}, phase: core.PodRunning, initialized: true},
+		"done, and so is the sidecar":    {init: []Container{sideEnded}, main: []Container{good}, phase: core.PodSucceeded, initialized: true},
+		"being deleted and serving":      {main: []Container{running}, deleted: true, phase: core.PodRunning, ready: true, initialized: true},
+		"being deleted and unready":      {main: []Container{unready}, deleted: true, phase: core.PodRunning, initialized: true},
+		"done while sidecar goes on":     {init: []Container{side}, main: []Container{good}, phase: core.PodSucceeded, initialized: true},
+		"all restart":                    {init: []Container{side}, main: []Container{running}, renewing: true, phase: core.PodPending, initialized: true},
+		"all were, and begin":            {init: []Container{good}, main: []Container{{Rec: checkpoint.Record{Attempt: 2, Renewed: 2, Last: ended(0)}}}, phase: core.PodPending, initialized: true},
+		"all were, and one restarts":     {main: []Container{{Rec: checkpoint.Record{Attempt: 3, Renewed: 2, Last: ended(0)}}}, phase: core.PodRunning, initialized: true},
+		"no more than what was asked of": {main: []Container{running}, phase: core.PodRunning, ready: true, initialized: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pod := &corev1.Pod{Metadata: &metav1.ObjectMeta{}, Spec: &corev1.PodSpec{}}

@@ -13,8 +13,8 @@ import (
 	"github.com/xebec-project/xebec/cli/write"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/manifest"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
@@ -120,7 +120,9 @@ var applied = map[apiv1.ApplyResult]string{
 }
 
 // applyOne applies an object by itself. It returns the server's warnings also with an error.
-func applyOne(ctx context.Context, cl *client.Client, obj kind.Object, o applyOptions) (kind.Object, apiv1.ApplyResult, []string, error) {
+func applyOne(
+	ctx context.Context, cl *client.Client, obj scheme.Object, o applyOptions,
+) (scheme.Object, apiv1.ApplyResult, []string, error) {
 	var warnings []string
 	options := []client.ApplyOption{client.Warnings(&warnings)}
 	if o.Dry() {

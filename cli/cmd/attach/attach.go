@@ -20,7 +20,8 @@ import (
 	"github.com/xebec-project/xebec/cli/watch"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 )
@@ -134,7 +135,7 @@ func join(ctx context.Context, s *session.Session, pod *corev1.Pod, o attachOpti
 // containerOf is the container of a name in a pod's spec, nil when there is none.
 func containerOf(pod *corev1.Pod, name string) *corev1.Container {
 	spec := pod.GetSpec()
-	for _, c := range slices.Concat(spec.GetContainers(), spec.GetInitContainers(), kind.EphemeralContainers(spec)) {
+	for _, c := range slices.Concat(spec.GetContainers(), spec.GetInitContainers(), core.EphemeralContainers(spec)) {
 		if c.GetName() == name {
 			return c
 		}
@@ -181,7 +182,7 @@ func awaitStart(
 	container string,
 ) (ended *corev1.ContainerStateTerminated, err error) {
 	reported := ""
-	err = watch.Observe(ctx, s, cl, resolve.Of(pod), func(obj kind.Object) (bool, error) {
+	err = watch.Observe(ctx, s, cl, resolve.Of(pod), func(obj scheme.Object) (bool, error) {
 		now, ok := obj.(*corev1.Pod)
 		if !ok || now.GetMetadata().GetUid() != pod.GetMetadata().GetUid() {
 			return false, fmt.Errorf("pod %s was deleted", pod.GetMetadata().GetName())
@@ -193,7 +194,7 @@ func awaitStart(
 		if ended = state.GetTerminated(); ended != nil {
 			return true, nil
 		}
-		if kind.IsPodFinished(now) {
+		if core.IsPodFinished(now) {
 			return false, fmt.Errorf(
 				"pod %s has terminated: %s %s",
 				pod.GetMetadata().GetName(),
@@ -228,7 +229,7 @@ func termination(
 	ctx, cancel := context.WithTimeout(ctx, endLimit)
 	defer cancel()
 	var ended *corev1.ContainerStateTerminated
-	err := watch.Observe(ctx, s, cl, resolve.Of(pod), func(obj kind.Object) (bool, error) {
+	err := watch.Observe(ctx, s, cl, resolve.Of(pod), func(obj scheme.Object) (bool, error) {
 		now, ok := obj.(*corev1.Pod)
 		if !ok {
 			return true, nil

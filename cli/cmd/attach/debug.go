@@ -9,7 +9,7 @@ import (
 	"github.com/xebec-project/xebec/cli/resolve"
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/cli/write"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -49,7 +49,7 @@ func DebugCommand(s *session.Session) *cobra.Command {
 				return err
 			}
 			pod, err = write.Update(ctx, s, cl, resolve.Of(pod), &write.Options{}, func(p *corev1.Pod) error {
-				p.Spec.EphemeralContainers = append(p.Spec.EphemeralContainers, kind.NewEphemeralContainer(added, target))
+				p.Spec.EphemeralContainers = append(p.Spec.EphemeralContainers, core.NewEphemeralContainer(added, target))
 				return nil
 			})
 			if err != nil {

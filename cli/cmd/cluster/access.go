@@ -17,7 +17,7 @@ import (
 	"github.com/xebec-project/xebec/internal/allowlist"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/gateway"
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
 	gatewayv1 "github.com/xebec-project/xebec/proto/xebec/gateway/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -134,10 +134,10 @@ func setAccess(s *session.Session, cmd *cobra.Command, flags accessFlags) error 
 	if flags.force {
 		ctx = metadata.AppendToOutgoingContext(ctx, allowlist.HeaderAllowLockout, "true")
 	}
-	access, err := client.Get[*gatewayv1.GatewayAccess](ctx, cl, "", kind.GatewayAccessName)
+	access, err := client.Get[*gatewayv1.GatewayAccess](ctx, cl, "", gateway.GatewayAccessName)
 	write := client.Update[*gatewayv1.GatewayAccess]
 	if apierr.IsNotFound(err) {
-		access, err = &gatewayv1.GatewayAccess{Metadata: &metav1.ObjectMeta{Name: kind.GatewayAccessName}}, nil
+		access, err = &gatewayv1.GatewayAccess{Metadata: &metav1.ObjectMeta{Name: gateway.GatewayAccessName}}, nil
 		write = create
 	}
 	if err != nil {
@@ -166,7 +166,7 @@ func setAccess(s *session.Session, cmd *cobra.Command, flags accessFlags) error 
 		}
 		return err
 	}
-	s.Printf("gatewayaccess.%s/%s set\n", kind.GroupGateway, kind.GatewayAccessName)
+	s.Printf("gatewayaccess.%s/%s set\n", gateway.GroupGateway, gateway.GatewayAccessName)
 	return nil
 }
 
@@ -175,11 +175,11 @@ func accessResetCommand(s *session.Session) *cobra.Command {
 		Use: "reset", Short: "Reset the access lists to the configuration of each gateway", Args: cobra.NoArgs,
 		Example: "  xebec cluster access reset",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := client.Delete[*gatewayv1.GatewayAccess](cmd.Context(), s.Client(), "", kind.GatewayAccessName)
+			_, err := client.Delete[*gatewayv1.GatewayAccess](cmd.Context(), s.Client(), "", gateway.GatewayAccessName)
 			if err != nil && !apierr.IsNotFound(err) {
 				return err
 			}
-			s.Printf("gatewayaccess.%s/%s reset\n", kind.GroupGateway, kind.GatewayAccessName)
+			s.Printf("gatewayaccess.%s/%s reset\n", gateway.GroupGateway, gateway.GatewayAccessName)
 			return nil
 		},
 	}

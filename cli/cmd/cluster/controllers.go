@@ -14,7 +14,7 @@ import (
 	"github.com/xebec-project/xebec/cli/printer"
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/cli/terminal"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/column"
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
 	controlv1 "github.com/xebec-project/xebec/proto/xebec/control/v1"
 )
@@ -103,7 +103,7 @@ func controllers(ctx context.Context, s *session.Session, services []string) err
 			t.Add(service, c.GetName(), cmp.Or(answers[i].GetLeader(), "-"), strconv.FormatInt(c.GetQueueDepth(), 10),
 				strconv.FormatInt(c.GetActive(), 10), strconv.FormatInt(c.GetReconciles(), 10), strconv.FormatInt(c.GetFailures(), 10))
 			for _, e := range c.GetLastErrors() {
-				errs.Add(c.GetName(), kind.Age(e.GetTime(), s.Now()), e.GetKey(), terminal.OneLine(e.GetMessage()))
+				errs.Add(c.GetName(), column.Age(e.GetTime(), s.Now()), e.GetKey(), terminal.OneLine(e.GetMessage()))
 			}
 		}
 	}

@@ -22,7 +22,9 @@ import (
 	"github.com/xebec-project/xebec/cli/terminal"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/codec/tree"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/object"
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -90,7 +92,7 @@ func healthy(status *clusterv1.StatusResponse, nodes []*corev1.Node) bool {
 }
 
 func nodeReady(n *corev1.Node) bool {
-	return kind.NodeCondition(n, kind.NodeReady).GetStatus() == kind.ConditionTrue
+	return core.NodeCondition(n, core.NodeReady).GetStatus() == object.ConditionTrue
 }
 
 func health(ok bool) string {
@@ -127,7 +129,7 @@ func printStatus(s *session.Session, status *clusterv1.StatusResponse, nodes []*
 	services(status, wide).Print(s.Out)
 	s.Printf("\n")
 	if len(nodes) > 0 {
-		f := &resolve.Found{Kind: kind.Of(nodes[0])}
+		f := &resolve.Found{Kind: kinds.Of(nodes[0])}
 		for _, n := range nodes {
 			f.Objects = append(f.Objects, n)
 		}

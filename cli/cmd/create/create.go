@@ -17,8 +17,9 @@ import (
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/cli/write"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/manifest"
+	"github.com/xebec-project/xebec/internal/scheme"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -81,7 +82,7 @@ func createAll(ctx context.Context, s *session.Session, c resolve.Choice, m writ
 }
 
 // create stores one new object and says so.
-func create(ctx context.Context, s *session.Session, obj kind.Object, o *write.Options) error {
+func create(ctx context.Context, s *session.Session, obj scheme.Object, o *write.Options) error {
 	cl := s.Client()
 	stored, warnings, err := createOne(ctx, cl, obj, o)
 	s.Warn(resolve.Of(obj), warnings)
@@ -92,7 +93,7 @@ func create(ctx context.Context, s *session.Session, obj kind.Object, o *write.O
 }
 
 // createOne stores one new object. It returns the server's warnings also with an error.
-func createOne(ctx context.Context, cl *client.Client, obj kind.Object, o *write.Options) (kind.Object, []string, error) {
+func createOne(ctx context.Context, cl *client.Client, obj scheme.Object, o *write.Options) (scheme.Object, []string, error) {
 	var warnings []string
 	options := []client.CreateOption{client.Warnings(&warnings)}
 	if o.Dry() {
@@ -103,7 +104,7 @@ func createOne(ctx context.Context, cl *client.Client, obj kind.Object, o *write
 }
 
 // creator makes a subcommand that creates one object of the given name, in the namespace in use.
-func creator(s *session.Session, use, short, example string, make func(name, namespace string) (kind.Object, error)) *cobra.Command {
+func creator(s *session.Session, use, short, example string, make func(name, namespace string) (scheme.Object, error)) *cobra.Command {
 	o := &write.Options{}
 	cmd := &cobra.Command{
 		Use: use, Short: short, Example: example,
@@ -134,7 +135,7 @@ func creator(s *session.Session, use, short, example string, make func(name, nam
 
 func namespaceCommand(s *session.Session) *cobra.Command {
 	cmd := creator(s, "namespace NAME", "Create a namespace", "  xebec create namespace test",
-		func(name, _ string) (kind.Object, error) {
+		func(name, _ string) (scheme.Object, error) {
 			return &corev1.Namespace{Metadata: &metav1.ObjectMeta{Name: name}}, nil
 		})
 	cmd.Aliases = []string{"ns"}
@@ -146,7 +147,7 @@ func configMapCommand(s *session.Session) *cobra.Command {
 	cmd := creator(s, "configmap NAME", "Create a ConfigMap",
 		"  xebec create configmap settings --from-literal=mode=fast\n"+
 			"  xebec create configmap site --from-file=index.html --from-file=conf=nginx.conf",
-		func(name, namespace string) (kind.Object, error) {
+		func(name, namespace string) (scheme.Object, error) {
 			all, err := values.read()
 			if err != nil {
 				return nil, err
@@ -174,11 +175,11 @@ func configMapCommand(s *session.Session) *cobra.Command {
 
 func secretCommand(s *session.Session) *cobra.Command {
 	var values data
-	typ := kind.SecretOpaque
+	typ := core.SecretOpaque
 	generic := creator(s, "generic NAME", "Create a secret from keys and values",
 		"  xebec create secret generic db --from-literal=password=s3cret\n"+
 			"  xebec create secret generic tls-files --from-file=cert.pem --from-file=key.pem",
-		func(name, namespace string) (kind.Object, error) {
+		func(name, namespace string) (scheme.Object, error) {
 			all, err := values.read()
 			if err != nil {
 				return nil, err
@@ -288,7 +289,7 @@ func deploymentCommand(s *session.Session) *cobra.Command {
 	cmd := creator(s, "deployment NAME --image=IMAGE [-- COMMAND [ARGUMENT...]]", "Create a deployment",
 		"  xebec create deployment web --image=echo:1 --replicas=3 --port=8080\n"+
 			"  xebec create deployment box --image=client:1 -- sleep 1h",
-		func(name, namespace string) (kind.Object, error) {
+		func(name, namespace string) (scheme.Object, error) {
 			if len(images) == 0 {
 				return nil, exit.Usagef("--image is required")
 			}
@@ -300,7 +301,7 @@ func deploymentCommand(s *session.Session) *cobra.Command {
 			for _, image := range images {
 				c := &corev1.Container{Name: containerName(image), Image: image, Command: command}
 				if port != 0 {
-					c.Ports = []*corev1.ContainerPort{{ContainerPort: port, Protocol: kind.ProtocolTCP}}
+					c.Ports = []*corev1.ContainerPort{{ContainerPort: port, Protocol: core.ProtocolTCP}}
 				}
 				containers = append(containers, c)
 			}

@@ -23,7 +23,10 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/codec"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/column"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/scheme"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
@@ -85,7 +88,7 @@ func describe(ctx context.Context, s *session.Session, args []string, c resolve.
 	return nil
 }
 
-func describeOne(ctx context.Context, s *session.Session, cl *client.Client, obj kind.Object, events bool) error {
+func describeOne(ctx context.Context, s *session.Session, cl *client.Client, obj scheme.Object, events bool) error {
 	r := newReport(s.Out, s.Now())
 	var err error
 	switch o := obj.(type) {
@@ -111,7 +114,7 @@ func describeOne(ctx context.Context, s *session.Session, cl *client.Client, obj
 	if err != nil {
 		return err
 	}
-	if events && kind.Of(obj).Name != "Event" {
+	if events && kinds.Of(obj).Name != "Event" {
 		switch found, err := resolve.Events(ctx, cl, obj); {
 		case apierr.IsForbidden(err):
 			r.field("Events", "<not permitted to list events>")
@@ -204,15 +207,15 @@ func (r *report) time(name string, t *timestamppb.Timestamp) {
 }
 
 // metadata writes what every object has.
-func (r *report) metadata(obj kind.Object) {
+func (r *report) metadata(obj scheme.Object) {
 	m := obj.GetMetadata()
 	r.field("Name", m.GetName())
-	if kind.Of(obj).Namespaced {
+	if kinds.Of(obj).Namespaced {
 		r.field("Namespace", m.GetNamespace())
 	}
 }
 
-func (r *report) labels(obj kind.Object) {
+func (r *report) labels(obj scheme.Object) {
 	m := obj.GetMetadata()
 	r.list("Labels", printer.Lines(m.GetLabels(), "="))
 	annotations := make(map[string]string, len(m.GetAnnotations()))
@@ -222,15 +225,15 @@ func (r *report) labels(obj kind.Object) {
 	r.list("Annotations", printer.Lines(annotations, ": "))
 }
 
-func (r *report) ends(obj kind.Object) {
+func (r *report) ends(obj scheme.Object) {
 	m := obj.GetMetadata()
 	if m.GetDeletionTimestamp() != nil {
-		r.field("Deleted", kind.Age(m.GetDeletionTimestamp(), r.now)+" ago, waiting for finalizers")
+		r.field("Deleted", column.Age(m.GetDeletionTimestamp(), r.now)+" ago, waiting for finalizers")
 	}
 	if len(m.GetFinalizers()) > 0 {
 		r.list("Finalizers", m.GetFinalizers())
 	}
-	if owner := kind.ControllerOf(obj); owner != nil {
+	if owner := kinds.ControllerOf(obj); owner != nil {
 		r.field("Controlled By", owner.GetKind()+"/"+owner.GetName())
 	}
 }
@@ -251,12 +254,12 @@ func conditions[T conditionRow](r *report, all []T) {
 	r.line("Conditions:")
 	var rows [][]string
 	for _, c := range all {
-		rows = append(rows, []string{c.GetType(), c.GetStatus(), kind.Age(c.GetLastTransitionTime(), r.now), c.GetReason(), c.GetMessage()})
+		rows = append(rows, []string{c.GetType(), c.GetStatus(), column.Age(c.GetLastTransitionTime(), r.now), c.GetReason(), c.GetMessage()})
 	}
 	r.sub([]string{"Type", "Status", "Since", "Reason", "Message"}, rows)
 }
 
-func (r *report) events(all []kind.Object) {
+func (r *report) events(all []scheme.Object) {
 	if len(all) == 0 {
 		r.field("Events", "<none>")
 		return
@@ -265,9 +268,9 @@ func (r *report) events(all []kind.Object) {
 	var rows [][]string
 	for _, o := range all {
 		e := o.(*corev1.Event)
-		age := kind.Age(kind.EventLastSeen(e), r.now)
-		if n := kind.EventCount(e); n > 1 && e.GetFirstTimestamp() != nil {
-			age = fmt.Sprintf("%s (x%d over %s)", age, n, kind.Age(e.GetFirstTimestamp(), r.now))
+		age := column.Age(core.EventLastSeen(e), r.now)
+		if n := core.EventCount(e); n > 1 && e.GetFirstTimestamp() != nil {
+			age = fmt.Sprintf("%s (x%d over %s)", age, n, column.Age(e.GetFirstTimestamp(), r.now))
 		}
 		from := e.GetReportingComponent()
 		if from == "" {
@@ -279,17 +282,17 @@ func (r *report) events(all []kind.Object) {
 }
 
 // generic describes a kind by the structure of its JSON.
-func (r *report) generic(obj kind.Object) error {
+func (r *report) generic(obj scheme.Object) error {
 	value, err := codec.Value(obj)
 	if err != nil {
 		return err
 	}
-	k := kind.Of(obj)
+	k := kinds.Of(obj)
 	r.metadata(obj)
 	r.labels(obj)
 	r.field("API Version", k.APIVersion())
 	r.field("Kind", k.Name)
-	r.field("Age", kind.Age(obj.GetMetadata().GetCreationTimestamp(), r.now))
+	r.field("Age", column.Age(obj.GetMetadata().GetCreationTimestamp(), r.now))
 	r.ends(obj)
 	members, _ := value.(map[string]any)
 	for _, hidden := range []string{"apiVersion", "kind", "metadata"} {

@@ -13,7 +13,9 @@ import (
 	"github.com/xebec-project/xebec/cli/printer"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/column"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/object"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -38,7 +40,7 @@ func describeNode(ctx context.Context, cl *client.Client, r *report, n *corev1.N
 	r.metadata(n)
 	var roles []string
 	for label := range n.GetMetadata().GetLabels() {
-		if role, ok := strings.CutPrefix(label, kind.LabelNodeRolePrefix); ok {
+		if role, ok := strings.CutPrefix(label, core.LabelNodeRolePrefix); ok {
 			roles = append(roles, role)
 		}
 	}
@@ -90,7 +92,7 @@ func describeNode(ctx context.Context, cl *client.Client, r *report, n *corev1.N
 
 // podsOnNode writes the pods that count on the node and what they ask for.
 func (r *report) podsOnNode(n *corev1.Node, pods []*corev1.Pod) {
-	pods = slices.DeleteFunc(pods, kind.IsPodFinished)
+	pods = slices.DeleteFunc(pods, core.IsPodFinished)
 	if len(pods) == 0 {
 		r.field("Pods", "<none>")
 		return
@@ -99,7 +101,7 @@ func (r *report) podsOnNode(n *corev1.Node, pods []*corev1.Pod) {
 	sum := map[string]*resource.Quantity{}
 	request := func(p *corev1.Pod, name string) string {
 		var total resource.Quantity
-		if all, err := kind.PodRequests(p.GetSpec()); err == nil {
+		if all, err := core.PodRequests(p.GetSpec()); err == nil {
 			total = all[name]
 		}
 		if sum[name] == nil {
@@ -111,15 +113,15 @@ func (r *report) podsOnNode(n *corev1.Node, pods []*corev1.Pod) {
 	var rows [][]string
 	for _, p := range pods {
 		rows = append(rows, []string{
-			p.GetMetadata().GetNamespace(), p.GetMetadata().GetName(), kind.PodStatus(p),
-			request(p, kind.ResourceCPU), request(p, kind.ResourceMemory), kind.Age(p.GetMetadata().GetCreationTimestamp(), r.now),
+			p.GetMetadata().GetNamespace(), p.GetMetadata().GetName(), core.PodStatus(p),
+			request(p, core.ResourceCPU), request(p, core.ResourceMemory), column.Age(p.GetMetadata().GetCreationTimestamp(), r.now),
 		})
 	}
 	r.sub([]string{"Namespace", "Name", "Status", "CPU Requests", "Memory Requests", "Age"}, rows)
 	r.line("Requested:")
 	rows = nil
-	for _, name := range []string{kind.ResourceCPU, kind.ResourceMemory} {
-		allocatable, err := kind.Amount(n.GetStatus().GetAllocatable()[name])
+	for _, name := range []string{core.ResourceCPU, core.ResourceMemory} {
+		allocatable, err := object.Amount(n.GetStatus().GetAllocatable()[name])
 		share := ""
 		if err == nil && allocatable.MilliValue() > 0 {
 			share = fmt.Sprintf("%d%%", sum[name].MilliValue()*100/allocatable.MilliValue())

@@ -9,7 +9,8 @@ import (
 	"strings"
 
 	"github.com/xebec-project/xebec/cli/printer"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/column"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -28,9 +29,9 @@ func (r *report) pod(p *corev1.Pod) {
 	r.field("Node", printer.OrNone(node))
 	r.time("Start Time", status.GetStartTime())
 	r.labels(p)
-	state, terminating := kind.PodStatus(p), p.GetMetadata().GetDeletionTimestamp() != nil
+	state, terminating := core.PodStatus(p), p.GetMetadata().GetDeletionTimestamp() != nil
 	if state == "Terminating" {
-		state = fmt.Sprintf("Terminating (lasts %s)", kind.Age(p.GetMetadata().GetDeletionTimestamp(), r.now))
+		state = fmt.Sprintf("Terminating (lasts %s)", column.Age(p.GetMetadata().GetDeletionTimestamp(), r.now))
 	}
 	r.field("Status", state)
 	if terminating && p.GetMetadata().DeletionGracePeriodSeconds != nil {

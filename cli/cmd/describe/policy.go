@@ -6,7 +6,8 @@ import (
 	"strings"
 
 	"github.com/xebec-project/xebec/cli/printer"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/column"
+	"github.com/xebec-project/xebec/internal/kinds/networking"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
 )
@@ -19,7 +20,7 @@ func (r *report) networkPolicy(p *networkingv1.NetworkPolicy) {
 	r.labels(p)
 	r.field("Selects", selected("pods", spec.GetPodSelector())+" in this namespace")
 	r.field("Policy Types", strings.Join(spec.GetPolicyTypes(), ", "))
-	if slices.Contains(spec.GetPolicyTypes(), kind.PolicyIngress) {
+	if slices.Contains(spec.GetPolicyTypes(), networking.PolicyIngress) {
 		r.group("Ingress", func() {
 			for i, rule := range spec.GetIngress() {
 				r.policyRule(i, "From", rule.GetFrom(), "To Port", rule.GetPorts())
@@ -29,7 +30,7 @@ func (r *report) networkPolicy(p *networkingv1.NetworkPolicy) {
 			}
 		})
 	}
-	if slices.Contains(spec.GetPolicyTypes(), kind.PolicyEgress) {
+	if slices.Contains(spec.GetPolicyTypes(), networking.PolicyEgress) {
 		r.group("Egress", func() {
 			for i, rule := range spec.GetEgress() {
 				r.policyRule(i, "To", rule.GetTo(), "To Port", rule.GetPorts())
@@ -86,7 +87,7 @@ func selected(what string, s *metav1.LabelSelector) string {
 	if len(s.GetMatchLabels()) == 0 && len(s.GetMatchExpressions()) == 0 {
 		return "all " + what
 	}
-	return what + " with " + kind.FormatLabelSelector(s)
+	return what + " with " + column.FormatLabelSelector(s)
 }
 
 func policyPort(p *networkingv1.NetworkPolicyPort) string {

@@ -8,14 +8,14 @@ import (
 
 	"github.com/xebec-project/xebec/cli/printer"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/discovery"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
 )
 
 func describeService(ctx context.Context, cl *client.Client, r *report, svc *corev1.Service) error {
 	slicesOf, _, err := client.List[*discoveryv1.EndpointSlice](ctx, cl, client.ListOptions{
-		Namespace: svc.GetMetadata().GetNamespace(), LabelSelector: kind.LabelServiceName + "=" + svc.GetMetadata().GetName(),
+		Namespace: svc.GetMetadata().GetNamespace(), LabelSelector: discovery.LabelServiceName + "=" + svc.GetMetadata().GetName(),
 	})
 	if err != nil {
 		return err

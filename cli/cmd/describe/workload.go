@@ -10,7 +10,7 @@ import (
 	"github.com/xebec-project/xebec/cli/diagnose"
 	"github.com/xebec-project/xebec/cli/printer"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/column"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -25,7 +25,7 @@ func describeDeployment(ctx context.Context, cl *client.Client, r *report, d *ap
 	r.time("Created", d.GetMetadata().GetCreationTimestamp())
 	r.labels(d)
 	r.ends(d)
-	r.field("Selector", kind.FormatLabelSelector(spec.GetSelector()))
+	r.field("Selector", column.FormatLabelSelector(spec.GetSelector()))
 	r.field("Replicas", fmt.Sprintf("%d desired | %d updated | %d total | %d available | %d unavailable",
 		spec.GetReplicas(), status.GetUpdatedReplicas(), status.GetReplicas(), status.GetAvailableReplicas(), status.GetUnavailableReplicas()))
 	r.field("Strategy", spec.GetStrategy().GetType())
@@ -94,7 +94,7 @@ func (r *report) template(t *corev1.PodTemplateSpec) {
 
 func (r *report) replicaSet(rs *appsv1.ReplicaSet) {
 	r.metadata(rs)
-	r.field("Selector", kind.FormatLabelSelector(rs.GetSpec().GetSelector()))
+	r.field("Selector", column.FormatLabelSelector(rs.GetSpec().GetSelector()))
 	r.labels(rs)
 	r.ends(rs)
 	r.field("Replicas", fmt.Sprintf("%d desired | %d current | %d ready | %d available", rs.GetSpec().GetReplicas(),

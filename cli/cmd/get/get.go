@@ -18,7 +18,7 @@ import (
 	"github.com/xebec-project/xebec/cli/watch"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
@@ -131,7 +131,7 @@ func get(ctx context.Context, s *session.Session, args []string, o getOptions) e
 
 func printFound(s *session.Session, sections []*resolve.Found, refs []resolve.Reference, o getOptions, failed bool) error {
 	if o.form.Structured() {
-		var all []kind.Object
+		var all []scheme.Object
 		for _, f := range sections {
 			all = append(all, f.Objects...)
 		}
@@ -190,11 +190,11 @@ func follow(ctx context.Context, s *session.Session, cl *client.Client, refs []r
 			return err
 		}
 	}
-	err = watch.Follow(ctx, s, cl, r.Kind, options, func() {}, func(ev client.Event[kind.Object]) (bool, error) {
+	err = watch.Follow(ctx, s, cl, r.Kind, options, func() {}, func(ev client.Event[scheme.Object]) (bool, error) {
 		if ev.Type == apiv1.EventType_EVENT_TYPE_BOOKMARK {
 			return false, nil
 		}
-		return false, rows(&resolve.Found{Kind: r.Kind, Objects: []kind.Object{ev.Object}})
+		return false, rows(&resolve.Found{Kind: r.Kind, Objects: []scheme.Object{ev.Object}})
 	})
 	if errors.Is(err, context.Canceled) || apierr.Code(err) == codes.Canceled {
 		return nil
@@ -212,7 +212,7 @@ func liveTable(s *session.Session, o getOptions) func(*resolve.Found) error {
 				if o.form.Name == printer.YAML {
 					s.Printf("---\n")
 				}
-				if err := o.form.Print(s.Out, []kind.Object{obj}, true); err != nil {
+				if err := o.form.Print(s.Out, []scheme.Object{obj}, true); err != nil {
 					return err
 				}
 			}

@@ -15,7 +15,7 @@ import (
 	"github.com/xebec-project/xebec/cli/resolve"
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/cli/write"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
@@ -62,9 +62,9 @@ func mapCommand(
 			if err != nil {
 				return err
 			}
-			return write.Each(cmd.Context(), s, chosen, o, func(r resolve.Reference) (kind.Object, string, error) {
+			return write.Each(cmd.Context(), s, chosen, o, func(r resolve.Reference) (scheme.Object, string, error) {
 				what := "not " + done
-				obj, err := write.Update(cmd.Context(), s, cl, r, o, func(obj kind.Object) error {
+				obj, err := write.Update(cmd.Context(), s, cl, r, o, func(obj scheme.Object) error {
 					m := of(obj.GetMetadata())
 					before := maps.Clone(*m)
 					if err := changeMap(m, set, remove, overwrite); err != nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 )
@@ -74,7 +74,7 @@ func (o *origin) toward(to netip.Addr) (string, error) {
 	if len(o.addrs) == 0 {
 		return "", nil
 	}
-	family := kind.FamilyOf(to.String())
+	family := core.FamilyOf(to.String())
 	from := ofFamily(family, o.addrs)
 	if from == "" {
 		return "", fmt.Errorf("%s has no %s address from which to reach %v", o.text, family, to)
@@ -88,7 +88,7 @@ func (o *origin) toward(to netip.Addr) (string, error) {
 // ofFamily returns the first address of a family, or of any when it is empty; empty: there is none.
 func ofFamily(family string, addrs []string) string {
 	for _, a := range addrs {
-		if a != "" && (family == "" || kind.FamilyOf(a) == family) {
+		if a != "" && (family == "" || core.FamilyOf(a) == family) {
 			return a
 		}
 	}
@@ -121,7 +121,7 @@ func netTrace(ctx context.Context, s *session.Session, from, to string, o traceO
 		return err
 	}
 	o.protocol = strings.ToUpper(o.protocol)
-	if o.protocol != "" && o.protocol != kind.ProtocolTCP && o.protocol != kind.ProtocolUDP {
+	if o.protocol != "" && o.protocol != core.ProtocolTCP && o.protocol != core.ProtocolUDP {
 		return exit.Usagef("invalid --protocol value %q: want TCP or UDP", o.protocol)
 	}
 	cl := s.Client()
@@ -200,7 +200,7 @@ func printTrace(s *session.Session, begin origin, end traceGoal, traced []traced
 func (t *tracer) origin(ctx context.Context, text string) (origin, error) {
 	if addr, err := netip.ParseAddr(text); err == nil {
 		o, err := t.originAt(ctx, addr)
-		o.family = kind.FamilyOf(text)
+		o.family = core.FamilyOf(text)
 		return o, err
 	}
 	namespace, name := t.namespace, text
@@ -241,7 +241,7 @@ func originPod(pod *corev1.Pod) (origin, error) {
 	if pod.GetSpec().GetHostNetwork() {
 		return origin{text: "pod " + name + " in the host network", node: pod.GetSpec().GetNodeName()}, nil
 	}
-	addrs := kind.PodAddresses(pod)
+	addrs := core.PodAddresses(pod)
 	if len(addrs) == 0 {
 		return origin{}, fmt.Errorf("pod %s has no address (phase %s)", name, cmp.Or(pod.GetStatus().GetPhase(), "new"))
 	}
@@ -252,7 +252,7 @@ func originPod(pod *corev1.Pod) (origin, error) {
 func nodeAddresses(n *corev1.Node) []string {
 	var out []string
 	for _, a := range n.GetStatus().GetAddresses() {
-		if a.GetType() == kind.NodeInternalIP {
+		if a.GetType() == core.NodeInternalIP {
 			out = append(out, a.GetAddress())
 		}
 	}
@@ -283,7 +283,7 @@ func (t *tracer) podAt(ctx context.Context, addr netip.Addr) (*corev1.Pod, error
 		return nil, err
 	}
 	for _, p := range pods {
-		if slices.Contains(kind.PodAddresses(p), addr.String()) && !p.GetSpec().GetHostNetwork() && p.GetStatus().GetPhase() == "Running" {
+		if slices.Contains(core.PodAddresses(p), addr.String()) && !p.GetSpec().GetHostNetwork() && p.GetStatus().GetPhase() == "Running" {
 			return p, nil
 		}
 	}
@@ -310,7 +310,7 @@ func (t *tracer) arrival(ctx context.Context, addr netip.Addr, named string) (st
 	}
 	// Any node knows who answers for a load balancer's address.
 	for _, n := range t.nodes {
-		if kind.NodeCondition(n, kind.NodeReady).GetStatus() == "True" {
+		if core.NodeCondition(n, core.NodeReady).GetStatus() == "True" {
 			return n.GetMetadata().GetName(), nil
 		}
 	}
@@ -320,7 +320,7 @@ func (t *tracer) arrival(ctx context.Context, addr netip.Addr, named string) (st
 // goal finds out where the connection is to go.
 func (t *tracer) goal(ctx context.Context, text, protocol string, begin origin) (traceGoal, error) {
 	if to, err := netip.ParseAddrPort(text); err == nil && to.Port() > 0 {
-		return traceGoal{text: to.Addr().String(), addr: to, protocol: cmp.Or(protocol, kind.ProtocolTCP)}, nil
+		return traceGoal{text: to.Addr().String(), addr: to, protocol: cmp.Or(protocol, core.ProtocolTCP)}, nil
 	}
 	name, port := text, ""
 	if i := strings.LastIndex(text, ":"); i >= 0 {
@@ -368,9 +368,9 @@ func (t *tracer) serviceGoal(svc *corev1.Service, port, protocol string, begin o
 	spec := svc.GetSpec()
 	name := svc.GetMetadata().GetNamespace() + "/" + svc.GetMetadata().GetName()
 	switch {
-	case spec.GetType() == kind.ServiceExternalName:
+	case spec.GetType() == core.ServiceExternalName:
 		return traceGoal{}, fmt.Errorf("service %s is an ExternalName for %s: trace that name instead", name, spec.GetExternalName())
-	case kind.IsHeadless(svc):
+	case core.IsHeadless(svc):
 		return traceGoal{}, fmt.Errorf("service %s is headless: trace one of its pods instead", name)
 	}
 	matches := slices.DeleteFunc(slices.Clone(spec.GetPorts()), func(p *corev1.ServicePort) bool {
@@ -422,10 +422,10 @@ func (t *tracer) podGoal(ctx context.Context, namespace, name, port, protocol st
 	if err != nil {
 		return traceGoal{}, err
 	}
-	if len(kind.PodAddresses(pod)) == 0 {
+	if len(core.PodAddresses(pod)) == 0 {
 		return traceGoal{}, fmt.Errorf("pod %s/%s has no address (phase %s)", namespace, name, cmp.Or(pod.GetStatus().GetPhase(), "new"))
 	}
-	addr, err := netip.ParseAddr(ofFamily(begin.family, kind.PodAddresses(pod)))
+	addr, err := netip.ParseAddr(ofFamily(begin.family, core.PodAddresses(pod)))
 	if err != nil {
 		return traceGoal{}, fmt.Errorf("pod %s/%s has no %s address", namespace, name, begin.family)
 	}
@@ -438,11 +438,11 @@ func (t *tracer) podGoal(ctx context.Context, namespace, name, port, protocol st
 			}
 		}
 	}
-	g := traceGoal{text: "pod " + namespace + "/" + name, protocol: cmp.Or(protocol, kind.ProtocolTCP)}
+	g := traceGoal{text: "pod " + namespace + "/" + name, protocol: cmp.Or(protocol, core.ProtocolTCP)}
 	n, err := strconv.ParseUint(port, 10, 16)
 	switch {
 	case len(found) == 1 || len(found) > 1 && port != "":
-		g.addr, g.protocol = netip.AddrPortFrom(addr, uint16(found[0].GetContainerPort())), cmp.Or(found[0].GetProtocol(), kind.ProtocolTCP)
+		g.addr, g.protocol = netip.AddrPortFrom(addr, uint16(found[0].GetContainerPort())), cmp.Or(found[0].GetProtocol(), core.ProtocolTCP)
 	case err == nil && n > 0: // a port that the pod's spec does not name
 		g.addr = netip.AddrPortFrom(addr, uint16(n))
 	default:

@@ -12,7 +12,7 @@ import (
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/cli/write"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -66,7 +66,7 @@ func CordonCommand(s *session.Session, cordon bool) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return write.Each(cmd.Context(), s, refs, o, func(r resolve.Reference) (kind.Object, string, error) {
+			return write.Each(cmd.Context(), s, refs, o, func(r resolve.Reference) (scheme.Object, string, error) {
 				return setUnschedulable(cmd.Context(), s, cl, r, o, cordon, done)
 			})
 		},
@@ -84,7 +84,7 @@ func setUnschedulable(
 	o *write.Options,
 	cordon bool,
 	done string,
-) (kind.Object, string, error) {
+) (scheme.Object, string, error) {
 	what := "already " + done
 	n, err := write.Update(ctx, s, cl, r, o, func(n *corev1.Node) error {
 		if n.Spec == nil {

@@ -15,7 +15,8 @@ import (
 	"github.com/xebec-project/xebec/cli/write"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -130,13 +131,13 @@ func drainNode(ctx context.Context, s *session.Session, cl *client.Client, node 
 func (o drainOptions) sort(pods []*corev1.Pod) (evicted []*corev1.Pod, refused []string) {
 	for _, p := range pods {
 		name := p.GetMetadata().GetNamespace() + "/" + p.GetMetadata().GetName()
-		owner := kind.ControllerOf(p)
+		owner := kinds.ControllerOf(p)
 		hasEmptyDir := slices.ContainsFunc(
 			p.GetSpec().GetVolumes(),
 			func(v *corev1.Volume) bool { return v.GetVolumeSource().GetEmptyDir() != nil },
 		)
 		_, mirror := p.GetMetadata().GetAnnotations()[mirrorPod]
-		switch finished := kind.IsPodFinished(p); {
+		switch finished := core.IsPodFinished(p); {
 		case mirror:
 		case finished:
 			evicted = append(evicted, p)

@@ -12,7 +12,7 @@ import (
 	"github.com/xebec-project/xebec/cli/resolve"
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/cli/write"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -43,7 +43,7 @@ func TaintCommand(s *session.Session) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return write.Each(cmd.Context(), s, refs, o, func(r resolve.Reference) (kind.Object, string, error) {
+			return write.Each(cmd.Context(), s, refs, o, func(r resolve.Reference) (scheme.Object, string, error) {
 				what := "tainted"
 				n, err := write.Update(cmd.Context(), s, cl, r, o, func(n *corev1.Node) error {
 					if n.Spec == nil {
@@ -72,7 +72,7 @@ type taintChange struct {
 	remove bool
 }
 
-var effects = []string{kind.TaintNoSchedule, kind.TaintPreferNoSchedule, kind.TaintNoExecute}
+var effects = []string{core.TaintNoSchedule, core.TaintPreferNoSchedule, core.TaintNoExecute}
 
 // splitTaints parts the arguments into names of nodes and changes.
 func splitTaints(kinds *scheme.Scheme, args []string) (names []string, changes []taintChange, err error) {

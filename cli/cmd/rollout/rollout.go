@@ -24,7 +24,10 @@ import (
 	"github.com/xebec-project/xebec/cli/write"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/apps"
+	"github.com/xebec-project/xebec/internal/kinds/column"
+	"github.com/xebec-project/xebec/internal/scheme"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -71,7 +74,7 @@ func Command(s *session.Session) *cobra.Command {
 
 // deploymentOf finds the deployment that NAME, KIND NAME or KIND/NAME means.
 func deploymentOf(s *session.Session, args []string) (resolve.Reference, error) {
-	k := kind.Of(&appsv1.Deployment{})
+	k := kinds.Of(&appsv1.Deployment{})
 	r, err := resolve.One(s, args, k)
 	if err == nil && r.Kind != k {
 		return r, exit.Usagef("rollouts of %s are not supported: want a deployment", r.Kind.Plural)
@@ -141,7 +144,7 @@ func rolloutStatus(ctx context.Context, s *session.Session, r resolve.Reference,
 	if follow {
 		reasons.every(reporting, reasonInterval)
 	}
-	err := watch.Observe(ctx, s, cl, r, func(obj kind.Object) (bool, error) {
+	err := watch.Observe(ctx, s, cl, r, func(obj scheme.Object) (bool, error) {
 		if obj == nil {
 			return false, apierr.NotFound(r.Kind, r.Name)
 		}
@@ -285,7 +288,7 @@ func rolloutHistory(ctx context.Context, s *session.Session, r resolve.Reference
 	for _, set := range sets {
 		cause := set.GetMetadata().GetAnnotations()[changeCause]
 		t.Add(strconv.FormatInt(diagnose.Revision(set), 10), strconv.Itoa(int(set.GetSpec().GetReplicas())),
-			kind.Age(set.GetMetadata().GetCreationTimestamp(), s.Now()), printer.OrNone(cause))
+			column.Age(set.GetMetadata().GetCreationTimestamp(), s.Now()), printer.OrNone(cause))
 	}
 	t.Print(s.Out)
 	return nil
@@ -348,7 +351,7 @@ func rolloutUndo(ctx context.Context, s *session.Session, r resolve.Reference, r
 			return err
 		}
 		template := proto.CloneOf(set.GetSpec().GetTemplate())
-		delete(template.GetMetadata().GetLabels(), kind.LabelPodTemplateHash)
+		delete(template.GetMetadata().GetLabels(), apps.LabelPodTemplateHash)
 		if proto.Equal(template, d.GetSpec().GetTemplate()) {
 			what = fmt.Sprintf("skipped rollback (current template already matches revision %d)", diagnose.Revision(set))
 			return nil

@@ -10,7 +10,8 @@ import (
 	"github.com/xebec-project/xebec/cli/resolve"
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/cli/write"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/scheme"
 )
 
 // Command returns the command scale.
@@ -36,8 +37,8 @@ func Command(s *session.Session) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return write.Each(cmd.Context(), s, refs, o, func(r resolve.Reference) (kind.Object, string, error) {
-				obj, err := write.Update(cmd.Context(), s, cl, r, o, func(obj kind.Object) error { return setReplicas(obj, replicas, current) })
+			return write.Each(cmd.Context(), s, refs, o, func(r resolve.Reference) (scheme.Object, string, error) {
+				obj, err := write.Update(cmd.Context(), s, cl, r, o, func(obj scheme.Object) error { return setReplicas(obj, replicas, current) })
 				return obj, "scaled", err
 			})
 		},
@@ -51,8 +52,8 @@ func Command(s *session.Session) *cobra.Command {
 	return cmd
 }
 
-func setReplicas(obj kind.Object, replicas, current int32) error {
-	k := kind.Of(obj)
+func setReplicas(obj scheme.Object, replicas, current int32) error {
+	k := kinds.Of(obj)
 	if k.Scale == nil {
 		return exit.Usagef("kind %s has no replicas", k.Singular)
 	}

@@ -14,7 +14,8 @@ import (
 	"github.com/xebec-project/xebec/cli/resolve"
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/cli/write"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/scheme"
 )
 
 // Command returns the command set.
@@ -44,8 +45,8 @@ func Command(s *session.Session) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return write.Each(cmd.Context(), s, refs, o, func(r resolve.Reference) (kind.Object, string, error) {
-				obj, err := write.Update(cmd.Context(), s, cl, r, o, func(obj kind.Object) error { return setImages(obj, images) })
+			return write.Each(cmd.Context(), s, refs, o, func(r resolve.Reference) (scheme.Object, string, error) {
+				obj, err := write.Update(cmd.Context(), s, cl, r, o, func(obj scheme.Object) error { return setImages(obj, images) })
 				return obj, "image updated", err
 			})
 		},
@@ -69,10 +70,10 @@ func assignments(args []string) (map[string]string, error) {
 	return out, nil
 }
 
-func setImages(obj kind.Object, images map[string]string) error {
+func setImages(obj scheme.Object, images map[string]string) error {
 	spec := resolve.PodSpec(obj)
 	if spec == nil {
-		return exit.Usagef("kind %s has no containers", kind.Of(obj).Singular)
+		return exit.Usagef("kind %s has no containers", kinds.Of(obj).Singular)
 	}
 	unused := maps.Clone(images)
 	var names []string

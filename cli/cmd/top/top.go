@@ -16,7 +16,8 @@ import (
 	"github.com/xebec-project/xebec/cli/resolve"
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/object"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 )
@@ -138,8 +139,8 @@ func topNodes(ctx context.Context, s *session.Session, names []string) error {
 		}
 		room := nodes[r.node].GetStatus().GetCapacity()
 		cpu, memory := r.cpus(r.before.GetNode(), r.after.GetNode()), r.after.GetNode().GetMemoryBytes()
-		haveCPU, _ := kind.Amount(room[kind.ResourceCPU])
-		haveMemory, _ := kind.Amount(room[kind.ResourceMemory])
+		haveCPU, _ := object.Amount(room[core.ResourceCPU])
+		haveMemory, _ := object.Amount(room[core.ResourceMemory])
 		t.Add(r.node, fmt.Sprintf("%dm", cpu), percent(cpu, haveCPU.MilliValue()), mebibytes(memory), percent(memory, haveMemory.Value()))
 	}
 	t.Print(s.Out)

@@ -16,7 +16,8 @@ import (
 	"github.com/xebec-project/xebec/cli/watch"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/codec"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/object"
+	"github.com/xebec-project/xebec/internal/scheme"
 )
 
 // Command returns the command wait.
@@ -55,7 +56,7 @@ func Command(s *session.Session) *cobra.Command {
 // goal is what is waited for.
 type goal struct {
 	// met tells whether an object, nil for none, is as wanted.
-	met func(kind.Object) (bool, error)
+	met func(scheme.Object) (bool, error)
 	// says is what is printed of an object that is.
 	says string
 	// absent tells that an object which does not exist is no error.
@@ -66,18 +67,18 @@ func parseGoal(text string) (goal, error) {
 	what, argument, _ := strings.Cut(text, "=")
 	switch what {
 	case "delete":
-		return goal{met: func(o kind.Object) (bool, error) { return o == nil, nil }, says: "condition met", absent: true}, nil
+		return goal{met: func(o scheme.Object) (bool, error) { return o == nil, nil }, says: "condition met", absent: true}, nil
 	case "create":
-		return goal{met: func(o kind.Object) (bool, error) { return o != nil, nil }, says: "condition met", absent: true}, nil
+		return goal{met: func(o scheme.Object) (bool, error) { return o != nil, nil }, says: "condition met", absent: true}, nil
 	case "condition":
 		name, value, given := strings.Cut(argument, "=")
 		if name == "" {
 			return goal{}, exit.Usagef("invalid --for value: want condition=TYPE, such as condition=Ready")
 		}
 		if !given {
-			value = kind.ConditionTrue
+			value = object.ConditionTrue
 		}
-		return goal{met: func(o kind.Object) (bool, error) { return hasCondition(o, name, value) }, says: "condition met"}, nil
+		return goal{met: func(o scheme.Object) (bool, error) { return hasCondition(o, name, value) }, says: "condition met"}, nil
 	case "jsonpath":
 		return parsePathGoal(argument)
 	}
@@ -97,7 +98,7 @@ func parsePathGoal(text string) (goal, error) {
 	if !given && text[shut+1:] != "" {
 		return goal{}, exit.Usagef("invalid --for value \"jsonpath=%s\": want =VALUE or nothing after the path", text)
 	}
-	return goal{says: "condition met", met: func(o kind.Object) (bool, error) {
+	return goal{says: "condition met", met: func(o scheme.Object) (bool, error) {
 		if o == nil {
 			return false, nil
 		}
@@ -120,7 +121,7 @@ func parsePathGoal(text string) (goal, error) {
 
 // hasCondition tells whether a condition of the object's status has a value. A status of an older
 // generation of the object does not count.
-func hasCondition(o kind.Object, name, want string) (bool, error) {
+func hasCondition(o scheme.Object, name, want string) (bool, error) {
 	if o == nil {
 		return false, nil
 	}
@@ -160,7 +161,7 @@ func wait(ctx context.Context, s *session.Session, args []string, c resolve.Choi
 		return errors.New("no matching objects found")
 	}
 	for _, r := range refs {
-		err := watch.Observe(ctx, s, cl, r, func(o kind.Object) (bool, error) {
+		err := watch.Observe(ctx, s, cl, r, func(o scheme.Object) (bool, error) {
 			if o == nil && !g.absent {
 				return false, apierr.NotFound(r.Kind, r.Name)
 			}

@@ -16,7 +16,9 @@ import (
 	"github.com/xebec-project/xebec/cli/terminal"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/column"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	schedulerv1 "github.com/xebec-project/xebec/proto/xebec/scheduler/v1"
@@ -57,14 +59,14 @@ func why(ctx context.Context, s *session.Session, args []string) error {
 		return err
 	}
 	if answer.GetNodeName() != "" {
-		s.Printf("pod/%s is %s on node %s.\n", name, kind.PodStatus(pod), answer.GetNodeName())
+		s.Printf("pod/%s is %s on node %s.\n", name, core.PodStatus(pod), answer.GetNodeName())
 	} else {
 		s.Printf("pod/%s is waiting for %s.\n", name, strings.TrimSuffix(answer.GetWaitsFor(), "."))
 	}
 	for _, line := range diagnose.PodWaits(pod) {
 		s.Printf("  %s\n", line)
 	}
-	if answer.GetNodeName() != "" && !kind.IsPodReady(pod) {
+	if answer.GetNodeName() != "" && !core.IsPodReady(pod) {
 		if err := latestWarning(ctx, s, cl, pod); err != nil {
 			return err
 		}
@@ -79,7 +81,7 @@ func why(ctx context.Context, s *session.Session, args []string) error {
 // podToExplain finds the pod that a command line means: of several that one object has, the one
 // that holds it up.
 func podToExplain(ctx context.Context, s *session.Session, cl *client.Client, args []string, namespace string) (*corev1.Pod, error) {
-	podKind := kind.Of(&corev1.Pod{})
+	podKind := kinds.Of(&corev1.Pod{})
 	r, err := resolve.One(s, args, podKind)
 	if err != nil {
 		return nil, err
@@ -131,8 +133,8 @@ func latestWarning(ctx context.Context, s *session.Session, cl *client.Client, p
 		return err
 	}
 	for i := len(events) - 1; i >= 0; i-- {
-		if e := events[i].(*corev1.Event); e.GetType() == kind.EventWarning {
-			s.Printf("  last warning, %s ago: %s: %s\n", kind.Age(kind.EventLastSeen(e), s.Now()), e.GetReason(), terminal.OneLine(e.GetMessage()))
+		if e := events[i].(*corev1.Event); e.GetType() == core.EventWarning {
+			s.Printf("  last warning, %s ago: %s: %s\n", column.Age(core.EventLastSeen(e), s.Now()), e.GetReason(), terminal.OneLine(e.GetMessage()))
 			return nil
 		}
 	}

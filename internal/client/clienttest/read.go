@@ -10,7 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
@@ -121,7 +121,7 @@ func (s *Server) Watch(req *apiv1.WatchRequest, stream grpc.ServerStreamingServe
 	}
 	s.mu.Lock()
 	cut, reached := s.cut, s.revision
-	var initial []kind.Object
+	var initial []scheme.Object
 	if req.GetResourceVersion() == "" {
 		initial, err = s.snapshot(k.kind, k.namespace, reached)
 	} else if reached, err = parse(req.GetResourceVersion()); err == nil && reached < s.compacted {
@@ -198,12 +198,12 @@ func (s *Server) since(sel *selector, reached *int64) ([]*apiv1.WatchResponse, <
 	return events, s.changed, nil
 }
 
-func event(t apiv1.EventType, obj kind.Object, revision string) *apiv1.WatchResponse {
+func event(t apiv1.EventType, obj scheme.Object, revision string) *apiv1.WatchResponse {
 	return &apiv1.WatchResponse{Type: t, Object: wrap(obj), ResourceVersion: revision}
 }
 
 // wrap encodes an object from the store, which is always valid.
-func wrap(obj kind.Object) *anypb.Any {
+func wrap(obj scheme.Object) *anypb.Any {
 	a, err := anypb.New(obj)
 	if err != nil {
 		panic("clienttest: encode a stored object: " + err.Error())

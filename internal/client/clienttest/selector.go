@@ -9,18 +9,18 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 )
 
 // selector decides which objects a list or watch is about.
 type selector struct {
-	kind      *kind.Kind
+	kind      *scheme.Kind
 	namespace string
 	labels    labels.Selector
 	fields    fields.Selector
 }
 
-func newSelector(k *kind.Kind, namespace, labelSelector, fieldSelector string) (*selector, error) {
+func newSelector(k *scheme.Kind, namespace, labelSelector, fieldSelector string) (*selector, error) {
 	l, err := labels.Parse(labelSelector)
 	if err != nil {
 		return nil, apierr.BadField("label_selector", "%v", err)
@@ -37,7 +37,7 @@ func newSelector(k *kind.Kind, namespace, labelSelector, fieldSelector string) (
 	return &selector{kind: k, namespace: namespace, labels: l, fields: f}, nil
 }
 
-func (s *selector) matches(obj kind.Object) bool {
+func (s *selector) matches(obj scheme.Object) bool {
 	m := obj.GetMetadata()
 	if s.namespace != "" && m.GetNamespace() != s.namespace {
 		return false
@@ -51,14 +51,14 @@ func (s *selector) matches(obj kind.Object) bool {
 	}
 	values := fields.Set{}
 	for _, r := range s.fields.Requirements() {
-		if values[r.Field], err = kind.FieldString(raw, s.kind, r.Field); err != nil {
+		if values[r.Field], err = scheme.FieldString(raw, s.kind, r.Field); err != nil {
 			return false
 		}
 	}
 	return s.fields.Matches(values)
 }
 
-func compare(a, b kind.Object) int {
+func compare(a, b scheme.Object) int {
 	x, y := a.GetMetadata(), b.GetMetadata()
 	return cmp.Or(strings.Compare(x.GetNamespace(), y.GetNamespace()), strings.Compare(x.GetName(), y.GetName()))
 }

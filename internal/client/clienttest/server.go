@@ -1,7 +1,7 @@
 // Package clienttest is an API server in memory for unit tests: the ResourceService and
 // LeaseService contracts with resource versions, selectors, paged lists of one snapshot, resumable
 // watches, conflicts, fences, leases, grace periods, finalizers and transactions, under the rules
-// of the kind table.
+// of the compiled-in kinds.
 //
 // It differs from the real server in this: there is no Apply, no admission (cluster IPs are not
 // allocated), objects may be created in a namespace that does not exist, and callers
@@ -24,7 +24,8 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -50,13 +51,13 @@ type Server struct {
 }
 
 type objectKey struct {
-	kind            *kind.Kind
+	kind            *scheme.Kind
 	namespace, name string
 }
 
 // record is a stored object. Its message is never changed after storing.
 type record struct {
-	obj     kind.Object
+	obj     scheme.Object
 	created int64 // revision
 	lease   int64
 }
@@ -134,7 +135,7 @@ func Connect(s *Server) (conn *grpc.ClientConn, stop func(), err error) {
 // Seed stores objects as they are, status included, without defaults or validation; uid, creation
 // time and resourceVersion are set where empty. What has the same name is updated, whatever its
 // version. It returns the objects as stored.
-func Seed[T kind.Object](s *Server, objects ...T) []T {
+func Seed[T scheme.Object](s *Server, objects ...T) []T {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	stored := make([]T, len(objects))
@@ -153,7 +154,7 @@ func Seed[T kind.Object](s *Server, objects ...T) []T {
 }
 
 // Remove drops an object at once, whatever finalizers it has, and reports whether it was there.
-func Remove[T kind.Object](s *Server, obj T) bool {
+func Remove[T scheme.Object](s *Server, obj T) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.begin()
@@ -216,7 +217,7 @@ func (s *Server) enter(method string, req proto.Message) error {
 }
 
 // stamp fills in the metadata that a server gives every object.
-func (s *Server) stamp(obj kind.Object) {
+func (s *Server) stamp(obj scheme.Object) {
 	m := metadataOf(obj)
 	if m.Uid == "" {
 		m.Uid = newUID()
@@ -227,7 +228,7 @@ func (s *Server) stamp(obj kind.Object) {
 }
 
 // metadataOf returns the object's metadata, which it creates when absent.
-func metadataOf(obj kind.Object) *metav1.ObjectMeta {
+func metadataOf(obj scheme.Object) *metav1.ObjectMeta {
 	if m := obj.GetMetadata(); m != nil {
 		return m
 	}
@@ -237,13 +238,13 @@ func metadataOf(obj kind.Object) *metav1.ObjectMeta {
 	return m
 }
 
-func keyOf(obj kind.Object) objectKey {
+func keyOf(obj scheme.Object) objectKey {
 	m := obj.GetMetadata()
-	return objectKey{kind.Of(obj), m.GetNamespace(), m.GetName()}
+	return objectKey{kinds.Of(obj), m.GetNamespace(), m.GetName()}
 }
 
 func (s *Server) keyFor(group, kindName, namespace, name string) (objectKey, error) {
-	k, ok := kind.ByGroupKind(group, kindName)
+	k, ok := kinds.ByGroupKind(group, kindName)
 	if !ok {
 		return objectKey{}, apierr.BadRequest("there is no kind %q in group %q", kindName, group)
 	}

@@ -9,7 +9,8 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 )
@@ -42,7 +43,7 @@ func (t *transaction) stage(k objectKey, r *record) {
 }
 
 // put stages obj, which it owns from then on, with the transaction's revision as its version.
-func (t *transaction) put(k objectKey, obj kind.Object, lease int64) {
+func (t *transaction) put(k objectKey, obj scheme.Object, lease int64) {
 	metadataOf(obj).ResourceVersion = format(t.revision)
 	created := t.revision
 	if old := t.get(k); old != nil {
@@ -52,7 +53,7 @@ func (t *transaction) put(k objectKey, obj kind.Object, lease int64) {
 }
 
 // remove stages the removal of k and returns its last state.
-func (t *transaction) remove(k objectKey) kind.Object {
+func (t *transaction) remove(k objectKey) scheme.Object {
 	last := client.Clone(t.get(k).obj)
 	metadataOf(last).ResourceVersion = format(t.revision)
 	t.stage(k, nil)
@@ -103,7 +104,7 @@ func (s *Server) checkFence(f *apiv1.Fence) error {
 	if f == nil {
 		return nil
 	}
-	k := kind.Of(new(coordinationv1.Lease))
+	k := kinds.Of(new(coordinationv1.Lease))
 	r := s.objects[objectKey{k, f.GetNamespace(), f.GetName()}]
 	if r == nil || format(r.created) != f.GetCreateRevision() {
 		return apierr.ElectionLost(f.GetNamespace() + "/" + f.GetName())
@@ -113,7 +114,7 @@ func (s *Server) checkFence(f *apiv1.Fence) error {
 
 // snapshot returns the objects of a kind and namespace as they were at a revision, ordered by
 // namespace and name.
-func (s *Server) snapshot(k *kind.Kind, namespace string, revision int64) ([]kind.Object, error) {
+func (s *Server) snapshot(k *scheme.Kind, namespace string, revision int64) ([]scheme.Object, error) {
 	if revision < s.compacted {
 		return nil, tooOld(revision, s.compacted)
 	}
@@ -139,11 +140,11 @@ func (s *Server) snapshot(k *kind.Kind, namespace string, revision int64) ([]kin
 			then[c.key] = c.old
 		}
 	}
-	objects := make([]kind.Object, 0, len(then))
+	objects := make([]scheme.Object, 0, len(then))
 	for _, r := range then {
 		objects = append(objects, r.obj)
 	}
-	slices.SortFunc(objects, func(a, b kind.Object) int { return compare(a, b) })
+	slices.SortFunc(objects, func(a, b scheme.Object) int { return compare(a, b) })
 	return objects, nil
 }
 

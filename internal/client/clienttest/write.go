@@ -13,7 +13,8 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -158,7 +159,7 @@ func (t *transaction) create(req *apiv1.CreateRequest) (*anypb.Any, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := kind.Of(obj)
+	k := kinds.Of(obj)
 	m := metadataOf(obj)
 	k.PrepareCreate(obj)
 	if m.Name == "" && m.GenerateName != "" {
@@ -187,14 +188,14 @@ func (t *transaction) create(req *apiv1.CreateRequest) (*anypb.Any, error) {
 }
 
 func (t *transaction) terminating(namespace string) bool {
-	k := kind.Of(new(corev1.Namespace))
+	k := kinds.Of(new(corev1.Namespace))
 	r := t.get(objectKey{kind: k, name: namespace})
 	return r != nil && r.obj.GetMetadata().GetDeletionTimestamp() != nil
 }
 
 // current finds the stored object that obj is a new version of, and checks obj's uid and version
 // against it.
-func (t *transaction) current(obj kind.Object) (objectKey, *record, error) {
+func (t *transaction) current(obj scheme.Object) (objectKey, *record, error) {
 	key := keyOf(obj)
 	r := t.get(key)
 	if r == nil {
@@ -265,7 +266,7 @@ func (t *transaction) updateStatus(a *anypb.Any) (*anypb.Any, error) {
 
 // replace stores obj in place of old unless nothing differs, or removes it when it was only waiting
 // for the finalizers that obj no longer has.
-func (t *transaction) replace(key objectKey, old *record, obj kind.Object) *anypb.Any {
+func (t *transaction) replace(key objectKey, old *record, obj scheme.Object) *anypb.Any {
 	m := metadataOf(obj)
 	m.ResourceVersion = old.obj.GetMetadata().GetResourceVersion()
 	if proto.Equal(obj, old.obj) {
@@ -279,7 +280,7 @@ func (t *transaction) replace(key objectKey, old *record, obj kind.Object) *anyp
 }
 
 // held reports whether finalizers keep the object.
-func held(obj kind.Object) bool {
+func held(obj scheme.Object) bool {
 	if ns, ok := obj.(*corev1.Namespace); ok && len(ns.GetSpec().GetFinalizers()) > 0 {
 		return true
 	}
@@ -339,7 +340,7 @@ func (t *transaction) delete(req *apiv1.DeleteRequest) (*anypb.Any, bool, error)
 }
 
 func (t *transaction) bind(req *apiv1.BindOperation) (*anypb.Any, error) {
-	k := kind.Of(new(corev1.Pod))
+	k := kinds.Of(new(corev1.Pod))
 	key := objectKey{k, req.GetNamespace(), req.GetName()}
 	r := t.get(key)
 	if r == nil {
@@ -365,8 +366,8 @@ func (s *Server) keyForReference(ref *apiv1.ObjectReference) (objectKey, error) 
 	return s.keyFor(ref.GetGroup(), ref.GetKind(), ref.GetNamespace(), ref.GetName())
 }
 
-func unwrap(a *anypb.Any) (kind.Object, error) {
-	k, ok := kind.OfTypeURL(a.GetTypeUrl())
+func unwrap(a *anypb.Any) (scheme.Object, error) {
+	k, ok := kinds.OfTypeURL(a.GetTypeUrl())
 	if !ok {
 		return nil, apierr.BadField("object", "%q is not a kind", a.GetTypeUrl())
 	}
@@ -381,7 +382,7 @@ func unwrap(a *anypb.Any) (kind.Object, error) {
 }
 
 // atRevision returns a copy of obj with a resourceVersion.
-func atRevision(obj kind.Object, revision int64) kind.Object {
+func atRevision(obj scheme.Object, revision int64) scheme.Object {
 	obj = client.Clone(obj)
 	metadataOf(obj).ResourceVersion = format(revision)
 	return obj

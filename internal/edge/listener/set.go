@@ -27,7 +27,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/codec"
 	"github.com/xebec-project/xebec/internal/discovery"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/gateway"
 	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/pki"
 	gatewayv1 "github.com/xebec-project/xebec/proto/xebec/gateway/v1"
@@ -172,7 +172,7 @@ func (s *Set) Run(ctx context.Context, objects *client.Client, directory *discov
 	informer := client.NewInformer(objects, client.InformerOptions[*gatewayv1.GatewayAccess]{})
 	changed := func() {
 		for _, access := range informer.List() {
-			if access.GetMetadata().GetName() == kind.GatewayAccessName {
+			if access.GetMetadata().GetName() == gateway.GatewayAccessName {
 				s.change(s.from(access, FromObject))
 				s.keep(access)
 				return

@@ -5,7 +5,7 @@
 package admission
 
 import (
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
@@ -28,12 +28,12 @@ type Attributes struct {
 	// the object itself.
 	Subresource string
 	// Kind, Namespace and Name are those of the object.
-	Kind            *kind.Kind
+	Kind            *scheme.Kind
 	Namespace, Name string
 	// Object is the object as it will be, nil for a delete.
-	Object kind.Object
+	Object scheme.Object
 	// Old is the stored object, nil for a create.
-	Old kind.Object
+	Old scheme.Object
 	// DryRun says that nothing will be stored.
 	DryRun bool
 	// Get reads other objects. What a decision rests on belongs in Conditions.

@@ -6,7 +6,8 @@ import (
 	"slices"
 
 	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	"github.com/xebec-project/xebec/services/apiserver/registry"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
@@ -23,12 +24,12 @@ func (namespaceLifecycle) Name() string { return "NamespaceLifecycle" }
 // the object could be created after the collector has found nothing left in the namespace.
 func (namespaceLifecycle) Mutate(ctx context.Context, a *Attributes) error {
 	switch {
-	case a.Operation == Delete && a.Kind.Name == "Namespace" && slices.Contains(kind.PermanentNamespaces, a.Name):
+	case a.Operation == Delete && a.Kind.Name == "Namespace" && slices.Contains(core.PermanentNamespaces, a.Name):
 		return apierr.Forbidden(a.Kind, a.Name, "the cluster cannot do without this namespace")
 	case a.Operation != Create || !a.Kind.Namespaced || a.Namespace == "":
 		return nil // validation reports a missing namespace
 	}
-	namespaces := kind.Of(new(corev1.Namespace))
+	namespaces := kinds.Of(new(corev1.Namespace))
 	stored, err := a.Get(ctx, registry.KeyOf(namespaces, "", a.Namespace))
 	if errors.Is(err, storage.ErrNotFound) {
 		return apierr.NotFound(namespaces, a.Namespace)

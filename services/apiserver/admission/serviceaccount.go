@@ -6,7 +6,8 @@ import (
 	"fmt"
 
 	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	"github.com/xebec-project/xebec/services/apiserver/registry"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
@@ -41,18 +42,18 @@ func (p serviceAccount) Mutate(ctx context.Context, a *Attributes) error {
 	if len(spec.GetImagePullSecrets()) == 0 {
 		spec.ImagePullSecrets = account.GetImagePullSecrets()
 	}
-	if kind.Automounts(spec, account) {
-		kind.MountAccountToken(spec, registry.NameSuffix())
+	if core.Automounts(spec, account) {
+		core.MountAccountToken(spec, registry.NameSuffix())
 	}
 	return nil
 }
 
 // get reads the account; a missing default account is nil.
 func (p serviceAccount) get(ctx context.Context, a *Attributes, name string) (*corev1.ServiceAccount, error) {
-	k := kind.Of(new(corev1.ServiceAccount))
+	k := kinds.Of(new(corev1.ServiceAccount))
 	stored, err := a.Get(ctx, registry.KeyOf(k, a.Namespace, name))
 	switch {
-	case errors.Is(err, storage.ErrNotFound) && name == kind.DefaultServiceAccount:
+	case errors.Is(err, storage.ErrNotFound) && name == core.DefaultServiceAccount:
 		p.missing()
 		return nil, nil
 	case errors.Is(err, storage.ErrNotFound):

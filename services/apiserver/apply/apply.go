@@ -25,7 +25,7 @@ import (
 	"sigs.k8s.io/structured-merge-diff/v6/typed"
 
 	"github.com/xebec-project/xebec/internal/codec"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/scheme"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -80,7 +80,7 @@ type schemas struct {
 	codec      *codec.Codec
 	schema     *schema.Schema
 	// kinds are all versions of all kinds, by the full name of their messages.
-	kinds map[string]*kind.Kind
+	kinds map[string]*scheme.Kind
 	// updaters merge the object without its status, and, as "status", the status.
 	updaters map[string]*merge.Updater
 }
@@ -110,14 +110,14 @@ func (m *Merger) schemas() (*schemas, error) {
 	return s, nil
 }
 
-func newSchemas(kinds []*kind.Kind, codec *codec.Codec) (*schemas, error) {
+func newSchemas(kinds []*scheme.Kind, codec *codec.Codec) (*schemas, error) {
 	b := &schemaBuilder{seen: map[protoreflect.FullName]bool{}}
 	for _, k := range kinds {
 		if err := b.addKind(k.New().ProtoReflect().Descriptor()); err != nil {
 			return nil, fmt.Errorf("merge schema of %s: %w", k.Name, err)
 		}
 	}
-	m := &schemas{codec: codec, schema: &schema.Schema{Types: b.types}, kinds: map[string]*kind.Kind{}, updaters: map[string]*merge.Updater{}}
+	m := &schemas{codec: codec, schema: &schema.Schema{Types: b.types}, kinds: map[string]*scheme.Kind{}, updaters: map[string]*merge.Updater{}}
 	for _, k := range kinds {
 		m.kinds[string(k.MessageName())] = k
 	}
@@ -157,7 +157,7 @@ func (s *schemas) updater(subresource string) *merge.Updater {
 // changed. config's status and server-set metadata are ignored. Elements of a list that have their
 // keys in common are merged in their order, and all kept, but equal elements of a set are kept
 // once. Without force, fields of other managers that would change are a *ConflictError.
-func (m *Merger) Apply(live, config kind.Object, manager string, force bool, now time.Time) (kind.Object, error) {
+func (m *Merger) Apply(live, config scheme.Object, manager string, force bool, now time.Time) (scheme.Object, error) {
 	return m.ApplyTo("", live, config, nil, manager, force, now)
 }
 
@@ -165,8 +165,8 @@ func (m *Merger) Apply(live, config kind.Object, manager string, force bool, now
 // result is: "status", or empty for the object without its status. written, when not nil, is the
 // JSON that config was decoded from: fields that it sets to empty values are applied as such.
 func (m *Merger) ApplyTo(
-	subresource string, live, config kind.Object, written map[string]any, manager string, force bool, now time.Time,
-) (kind.Object, error) {
+	subresource string, live, config scheme.Object, written map[string]any, manager string, force bool, now time.Time,
+) (scheme.Object, error) {
 	k, err := m.kinds.Of(config)
 	if err != nil {
 		return nil, err
@@ -185,7 +185,7 @@ func (m *Merger) ApplyTo(
 	if err != nil {
 		return nil, err
 	}
-	configTyped, err := s.typedWritten(k, kind.FoldWriteOnly(config), written, true)
+	configTyped, err := s.typedWritten(k, core.FoldWriteOnly(config), written, true)
 	if err != nil {
 		return nil, err
 	}
@@ -207,13 +207,13 @@ func (m *Merger) ApplyTo(
 
 // Update records in updated's managedFields that manager set the fields in which it differs from
 // live (nil for a new object) and took them over from their owners.
-func (m *Merger) Update(live, updated kind.Object, manager string, now time.Time) error {
+func (m *Merger) Update(live, updated scheme.Object, manager string, now time.Time) error {
 	return m.UpdateOf("", live, updated, manager, now)
 }
 
 // UpdateOf is Update of a subresource: "status", or empty or another name for the object without
 // its status.
-func (m *Merger) UpdateOf(subresource string, live, updated kind.Object, manager string, now time.Time) error {
+func (m *Merger) UpdateOf(subresource string, live, updated scheme.Object, manager string, now time.Time) error {
 	k, err := m.kinds.Of(updated)
 	if err != nil {
 		return err
@@ -250,12 +250,12 @@ func (m *Merger) UpdateOf(subresource string, live, updated kind.Object, manager
 
 // Same reports whether two states of an object differ in nothing but the times in their
 // managedFields.
-func Same(a, b kind.Object) bool {
+func Same(a, b scheme.Object) bool {
 	return proto.Equal(timeless(a), timeless(b))
 }
 
-func timeless(o kind.Object) proto.Message {
-	c := proto.Clone(o).(kind.Object)
+func timeless(o scheme.Object) proto.Message {
+	c := proto.Clone(o).(scheme.Object)
 	for _, e := range c.GetMetadata().GetManagedFields() {
 		e.Time = nil
 	}
@@ -265,12 +265,12 @@ func timeless(o kind.Object) proto.Message {
 
 // typed is the object as the merge library sees it, without managedFields, which describe it and
 // are no part of it. With once, equal elements of sets are taken once.
-func (s *schemas) typed(k *kind.Kind, o kind.Object, once bool) (*typed.TypedValue, error) {
+func (s *schemas) typed(k *scheme.Kind, o scheme.Object, once bool) (*typed.TypedValue, error) {
 	return s.typedWritten(k, o, nil, once)
 }
 
 // typedWritten is typed with the empty values of the JSON that the object was decoded from.
-func (s *schemas) typedWritten(k *kind.Kind, o kind.Object, written map[string]any, once bool) (*typed.TypedValue, error) {
+func (s *schemas) typedWritten(k *scheme.Kind, o scheme.Object, written map[string]any, once bool) (*typed.TypedValue, error) {
 	v, err := s.codec.Value(o)
 	if err != nil {
 		return nil, fmt.Errorf("%s as JSON: %w", k.Name, err)
@@ -292,12 +292,12 @@ func (s *schemas) typedWritten(k *kind.Kind, o kind.Object, written map[string]a
 	return tv, nil
 }
 
-func typeOf(o kind.Object) schema.TypeRef {
+func typeOf(o scheme.Object) schema.TypeRef {
 	name := string(o.ProtoReflect().Descriptor().FullName())
 	return schema.TypeRef{NamedType: &name}
 }
 
-func (s *schemas) untyped(k *kind.Kind, tv *typed.TypedValue) (kind.Object, error) {
+func (s *schemas) untyped(k *scheme.Kind, tv *typed.TypedValue) (scheme.Object, error) {
 	// The library's objects share what they hold.
 	obj, ok := runtime.DeepCopyJSONValue(tv.AsValue().Unstructured()).(map[string]any)
 	if !ok {
@@ -331,14 +331,14 @@ func splitManagerKey(key string) (name, operation, subresource string) {
 	return parts[3], parts[0], parts[1]
 }
 
-func decodeManagers(k *kind.Kind, entries []*metav1.ManagedFieldsEntry) (fieldpath.ManagedFields, error) {
+func decodeManagers(k *scheme.Kind, entries []*metav1.ManagedFieldsEntry) (fieldpath.ManagedFields, error) {
 	managers := fieldpath.ManagedFields{}
 	for _, e := range entries {
 		set := fieldpath.NewSet()
 		if err := set.FromJSON(bytes.NewReader(e.GetFieldsV1().GetRaw())); err != nil {
 			return nil, fmt.Errorf("managedFields of %q: %w", e.GetManager(), err)
 		}
-		if stored, written := kind.StoredAs(k); written != "" {
+		if stored, written := core.StoredAs(k); written != "" {
 			set = renamed(set, written, stored)
 		}
 		managers[keyOfEntry(e)] = fieldpath.NewVersionedSet(set, fieldpath.APIVersion(e.GetApiVersion()), e.GetOperation() == operationApply)
@@ -459,7 +459,7 @@ func conflictError(err error) error {
 	return out
 }
 
-func apiVersion(k *kind.Kind) fieldpath.APIVersion {
+func apiVersion(k *scheme.Kind) fieldpath.APIVersion {
 	if k.Group == "" {
 		return fieldpath.APIVersion(k.Version)
 	}

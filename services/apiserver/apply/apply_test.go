@@ -12,7 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/internal/codec"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/scheme"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -21,7 +21,7 @@ import (
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
-func object(t *testing.T, json string) kind.Object {
+func object(t *testing.T, json string) scheme.Object {
 	t.Helper()
 	o, err := codec.Unmarshal([]byte(json))
 	if err != nil {
@@ -32,7 +32,7 @@ func object(t *testing.T, json string) kind.Object {
 
 func merger(t *testing.T) *Merger {
 	t.Helper()
-	m, err := New(kind.NewScheme())
+	m, err := New(kinds.NewScheme())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestApplyRemovesWhatItNoLongerNames(t *testing.T) {
 
 func TestLabelsHaveOwners(t *testing.T) {
 	m := merger(t)
-	config := func(labels, annotations string) kind.Object {
+	config := func(labels, annotations string) scheme.Object {
 		return object(t, `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","namespace":"default","labels":{`+labels+`},"annotations":{`+annotations+`}}}`)
 	}
 	live, err := m.Apply(nil, config(`"x":"1","y":"2"`, `"k":"v"`), "alice", false, noon)
@@ -162,7 +162,7 @@ func TestLabelsHaveOwners(t *testing.T) {
 // applied, and keeps those of others.
 func TestMetadataIsOwned(t *testing.T) {
 	m := merger(t)
-	config := func(metadata string) kind.Object {
+	config := func(metadata string) scheme.Object {
 		return object(t, `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","namespace":"default",`+metadata+`}}`)
 	}
 	live, err := m.Apply(nil, config(`"labels":{"x":"1","y":"2"},"annotations":{"n":"1"},"finalizers":["example.com/a"],
@@ -256,7 +256,7 @@ func TestUpdateTakesOwnership(t *testing.T) {
 // TestEveryKindHasASchema applies an object of each kind, empty but for its name.
 func TestEveryKindHasASchema(t *testing.T) {
 	m := merger(t)
-	for _, k := range kind.All() {
+	for _, k := range kinds.All() {
 		o := object(t, `{"apiVersion":"`+k.APIVersion()+`","kind":"`+k.Name+`","metadata":{"name":"a","labels":{"l":"v"}}}`)
 		got, err := m.Apply(nil, o, "alice", false, noon)
 		if err != nil {
@@ -272,8 +272,8 @@ func TestEveryKindHasASchema(t *testing.T) {
 // TestMergerFollowsTheScheme applies an object whose kind is registered after the merger was made,
 // and no longer when it is removed.
 func TestMergerFollowsTheScheme(t *testing.T) {
-	pods := kind.Of(new(corev1.Pod))
-	kinds, err := scheme.New(kind.Of(new(corev1.ConfigMap)))
+	pods := kinds.Of(new(corev1.Pod))
+	kinds, err := scheme.New(kinds.Of(new(corev1.ConfigMap)))
 	if err != nil {
 		t.Fatal(err)
 	}

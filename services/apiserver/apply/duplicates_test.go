@@ -11,7 +11,8 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 
 	"github.com/xebec-project/xebec/internal/codec"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -114,7 +115,7 @@ func tell(element protoreflect.Message, fd protoreflect.FieldDescriptor, text st
 
 // withList returns an object whose list at the end of a way has the elements described: key, and
 // what tells it from others.
-func withList(k *kind.Kind, way []protoreflect.FieldDescriptor, elements ...[2]int64) kind.Object {
+func withList(k *scheme.Kind, way []protoreflect.FieldDescriptor, elements ...[2]int64) scheme.Object {
 	o := k.New()
 	o.ProtoReflect().Mutable(o.ProtoReflect().Descriptor().Fields().ByName("metadata")).Message().Interface().(*metav1.ObjectMeta).Name = "a"
 	last := way[len(way)-1]
@@ -135,7 +136,7 @@ func withList(k *kind.Kind, way []protoreflect.FieldDescriptor, elements ...[2]i
 func TestDuplicatesAreKept(t *testing.T) {
 	m := merger(t)
 	lists := 0
-	for _, k := range kind.All() {
+	for _, k := range kinds.All() {
 		mergedLists(k.New().ProtoReflect().Descriptor(), nil, func(way []protoreflect.FieldDescriptor) {
 			name := k.Name
 			for _, fd := range way {
@@ -154,7 +155,7 @@ func TestDuplicatesAreKept(t *testing.T) {
 				if set {
 					wanted = without // a value that is there is there
 				}
-				apply := func(live, config kind.Object) kind.Object {
+				apply := func(live, config scheme.Object) scheme.Object {
 					t.Helper()
 					got, err := m.Apply(live, config, "alice", false, noon)
 					if err != nil {
@@ -162,7 +163,7 @@ func TestDuplicatesAreKept(t *testing.T) {
 					}
 					return got
 				}
-				check := func(when string, got, want kind.Object) {
+				check := func(when string, got, want scheme.Object) {
 					t.Helper()
 					if diff := cmp.Diff(want, got, protocmp.Transform(), protocmp.IgnoreFields(&metav1.ObjectMeta{}, "managed_fields")); diff != "" {
 						t.Errorf("%s (-want +got):\n%s", when, diff)
@@ -197,7 +198,7 @@ func TestDuplicatesAreKept(t *testing.T) {
 }
 
 // listOf is the list at the end of a way that is there.
-func listOf(o kind.Object, way []protoreflect.FieldDescriptor) protoreflect.List {
+func listOf(o scheme.Object, way []protoreflect.FieldDescriptor) protoreflect.List {
 	m := o.ProtoReflect()
 	for _, fd := range way[:len(way)-1] {
 		if fd.IsList() {
@@ -212,7 +213,7 @@ func listOf(o kind.Object, way []protoreflect.FieldDescriptor) protoreflect.List
 // TestDuplicatesOfOthers changes one of two elements of equal keys that another client wrote.
 func TestDuplicatesOfOthers(t *testing.T) {
 	m := merger(t)
-	pod := func(env string) kind.Object {
+	pod := func(env string) scheme.Object {
 		return object(t, `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","namespace":"default"},"spec":{"containers":[{"name":"m","image":"i","env":[`+env+`]}]}}`)
 	}
 	const twice = `{"name":"A","value":"1"},{"name":"A","value":"2"}`
@@ -241,10 +242,10 @@ func TestDuplicatesOfOthers(t *testing.T) {
 
 func TestStringData(t *testing.T) {
 	m := merger(t)
-	secret := func(rest string) kind.Object {
+	secret := func(rest string) scheme.Object {
 		return object(t, `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"s","namespace":"default"},`+rest+`}`)
 	}
-	var live kind.Object
+	var live scheme.Object
 	for _, step := range []struct {
 		config string
 		want   map[string]string
@@ -278,7 +279,7 @@ func TestStringData(t *testing.T) {
 	check(t, "after an upgrade", got, map[string]string{"a": "one"})
 }
 
-func check(t *testing.T, when string, o kind.Object, want map[string]string) {
+func check(t *testing.T, when string, o scheme.Object, want map[string]string) {
 	t.Helper()
 	got := map[string]string{}
 	for key, value := range o.(*corev1.Secret).GetData() {

@@ -9,12 +9,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 )
 
 func strategicPatch(t *testing.T, kindName, doc, text string) (string, error) {
 	t.Helper()
-	k, ok := kind.ByName(kindName)
+	k, ok := kinds.ByName(kindName)
 	if !ok {
 		t.Fatalf("no kind %q", kindName)
 	}

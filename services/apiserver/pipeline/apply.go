@@ -9,7 +9,7 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/codec"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	"github.com/xebec-project/xebec/services/apiserver/apply"
 	"github.com/xebec-project/xebec/services/apiserver/patch"
@@ -113,7 +113,7 @@ func (p *plan) apply(ctx context.Context, req *apiv1.ApplyRequest) (*change, err
 }
 
 func (p *plan) applyNew(
-	ctx context.Context, asked *kind.Kind, config kind.Object, written map[string]any, req *apiv1.ApplyRequest, warn []string,
+	ctx context.Context, asked *scheme.Kind, config scheme.Object, written map[string]any, req *apiv1.ApplyRequest, warn []string,
 ) (*change, error) {
 	meta := config.GetMetadata()
 	if meta.GetUid() != "" || meta.GetResourceVersion() != "" {
@@ -134,7 +134,7 @@ func (p *plan) applyNew(
 	return c, nil
 }
 
-func (p *plan) merge(k *kind.Kind, live, config kind.Object, written map[string]any, req *apiv1.ApplyRequest) (kind.Object, error) {
+func (p *plan) merge(k *scheme.Kind, live, config scheme.Object, written map[string]any, req *apiv1.ApplyRequest) (scheme.Object, error) {
 	merged, err := p.Merger.ApplyTo(req.GetSubresource(), live, config, written, req.GetFieldManager(), req.GetForce(), time.Now())
 	if conflict := (*apply.ConflictError)(nil); errors.As(err, &conflict) {
 		conflicts := make([]apierr.FieldConflict, len(conflict.Conflicts))
@@ -171,7 +171,7 @@ func (p *Pipeline) targetOfApply(req *apiv1.ApplyRequest) (target, authz.Action,
 
 // decodeApplied decodes the applied object, which t names. written is the JSON that it came as, nil
 // for none.
-func (p *Pipeline) decodeApplied(t target, req *apiv1.ApplyRequest) (config kind.Object, written map[string]any, err error) {
+func (p *Pipeline) decodeApplied(t target, req *apiv1.ApplyRequest) (config scheme.Object, written map[string]any, err error) {
 	if len(req.GetJson()) == 0 {
 		_, config, err := p.decodeAny(req.GetObject())
 		return config, nil, err

@@ -11,7 +11,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
@@ -24,8 +24,8 @@ const maxAttempts = 16
 // the object itself, and the object as it will be.
 type change struct {
 	// kind is the version that is stored, and object is of it.
-	kind   *kind.Kind
-	object kind.Object
+	kind   *scheme.Kind
+	object scheme.Object
 	writes []storage.Write
 	// conditions are the objects that the change depends on without writing them.
 	conditions []storage.Condition

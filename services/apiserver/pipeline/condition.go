@@ -7,7 +7,8 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	"github.com/xebec-project/xebec/services/apiserver/registry"
@@ -21,7 +22,7 @@ const maxConditions = 100
 type preconditions struct {
 	conditions []storage.Condition
 	// kinds are those of the objects of conditions.
-	kinds  []*kind.Kind
+	kinds  []*scheme.Kind
 	fenced bool
 }
 
@@ -34,7 +35,7 @@ func (p *Pipeline) preconditions(ctx context.Context, caller authz.Caller, req r
 		if err != nil {
 			return out, err
 		}
-		leases := kind.Of(new(coordinationv1.Lease))
+		leases := kinds.Of(new(coordinationv1.Lease))
 		out.conditions = append(out.conditions, storage.Condition{Key: registry.KeyOf(leases, f.GetNamespace(), f.GetName()), CreateRevision: revision})
 		out.kinds = append(out.kinds, leases)
 		out.fenced = true

@@ -11,7 +11,7 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/codec"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	"github.com/xebec-project/xebec/services/apiserver/admission"
 	"github.com/xebec-project/xebec/services/apiserver/registry"
@@ -57,7 +57,7 @@ func (p *plan) create(ctx context.Context, req *apiv1.CreateRequest) (*change, e
 
 // createObject makes a complete object of what a client sent in the asked version, checks it and
 // plans its creation.
-func (p *plan) createObject(ctx context.Context, asked *kind.Kind, o kind.Object, manager string, lease int64) (*change, error) {
+func (p *plan) createObject(ctx context.Context, asked *scheme.Kind, o scheme.Object, manager string, lease int64) (*change, error) {
 	k := asked.Stored()
 	meta := o.GetMetadata()
 	if meta.GetResourceVersion() != "" {
@@ -110,6 +110,6 @@ func (p *plan) createObject(ctx context.Context, asked *kind.Kind, o kind.Object
 
 // warnings are what a client's user should know about an accepted object: fields that have no
 // effect yet.
-func warnings(k *kind.Kind, o kind.Object) []string {
+func warnings(k *scheme.Kind, o scheme.Object) []string {
 	return append(codec.Warnings(o), k.Warnings(o)...)
 }

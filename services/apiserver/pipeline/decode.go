@@ -8,7 +8,6 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	"github.com/xebec-project/xebec/services/apiserver/registry"
@@ -25,7 +24,7 @@ func ParseRevision(field, s string) (int64, error) {
 }
 
 // decodeAny unpacks an object of a request, in the version that it was sent in.
-func (p *Pipeline) decodeAny(a *anypb.Any) (*kind.Kind, kind.Object, error) {
+func (p *Pipeline) decodeAny(a *anypb.Any) (*scheme.Kind, scheme.Object, error) {
 	t, err := p.targetOf(a)
 	if err != nil {
 		return nil, nil, err
@@ -46,7 +45,7 @@ func (p *Pipeline) decodeAny(a *anypb.Any) (*kind.Kind, kind.Object, error) {
 }
 
 // decodeStored is decodeAny with the object in the version that is stored.
-func (p *Pipeline) decodeStored(a *anypb.Any) (asked *kind.Kind, o kind.Object, err error) {
+func (p *Pipeline) decodeStored(a *anypb.Any) (asked *scheme.Kind, o scheme.Object, err error) {
 	if asked, o, err = p.decodeAny(a); err != nil {
 		return nil, nil, err
 	}
@@ -56,7 +55,7 @@ func (p *Pipeline) decodeStored(a *anypb.Any) (asked *kind.Kind, o kind.Object, 
 
 // toStored converts an object of a request to the version that is stored, once the defaults of its
 // own version are set.
-func toStored(asked *kind.Kind, o kind.Object) (kind.Object, error) {
+func toStored(asked *scheme.Kind, o scheme.Object) (scheme.Object, error) {
 	if asked.Conversion == nil {
 		return o, nil
 	}
@@ -71,7 +70,7 @@ func toStored(asked *kind.Kind, o kind.Object) (kind.Object, error) {
 }
 
 // encodeAny packs an object, which is of the stored version, for a response in the asked one.
-func encodeAny(asked *kind.Kind, o kind.Object) (*anypb.Any, error) {
+func encodeAny(asked *scheme.Kind, o scheme.Object) (*anypb.Any, error) {
 	shown, err := asked.FromStored(o)
 	if err != nil {
 		return nil, err
@@ -84,7 +83,7 @@ func encodeAny(asked *kind.Kind, o kind.Object) (*anypb.Any, error) {
 }
 
 // EncodeStored packs a stored object for a response in the asked version.
-func EncodeStored(asked *kind.Kind, stored *storage.Object) (*anypb.Any, error) {
+func EncodeStored(asked *scheme.Kind, stored *storage.Object) (*anypb.Any, error) {
 	if asked.Conversion == nil {
 		return stored.Any(), nil
 	}
@@ -96,7 +95,7 @@ func EncodeStored(asked *kind.Kind, stored *storage.Object) (*anypb.Any, error) 
 }
 
 // Resolve finds the kind that a request names. An empty version is the one that is stored.
-func (p *Pipeline) Resolve(group, version, name string) (*kind.Kind, error) {
+func (p *Pipeline) Resolve(group, version, name string) (*scheme.Kind, error) {
 	if version == "" {
 		if k, ok := p.Scheme.ByGroupKind(group, name); ok {
 			return k, nil
@@ -111,7 +110,7 @@ func (p *Pipeline) Resolve(group, version, name string) (*kind.Kind, error) {
 }
 
 // ResolveReference checks that a request names one object.
-func (p *Pipeline) ResolveReference(ref *apiv1.ObjectReference) (*kind.Kind, storage.Key, error) {
+func (p *Pipeline) ResolveReference(ref *apiv1.ObjectReference) (*scheme.Kind, storage.Key, error) {
 	if ref == nil {
 		return nil, storage.Key{}, apierr.BadField("object", "is required")
 	}

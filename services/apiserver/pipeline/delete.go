@@ -10,7 +10,8 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/object"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	"github.com/xebec-project/xebec/services/apiserver/admission"
@@ -79,7 +80,7 @@ func (p *plan) delete(ctx context.Context, verb authz.Action, req *apiv1.DeleteR
 }
 
 // markDeleted makes of a stored object what a delete leaves of it: marked, or finished at once.
-func (p *plan) markDeleted(k *kind.Kind, o kind.Object, req *apiv1.DeleteRequest) {
+func (p *plan) markDeleted(k *scheme.Kind, o scheme.Object, req *apiv1.DeleteRequest) {
 	meta := o.GetMetadata()
 	strategy := p.Registry.For(k)
 	grace := strategy.GracePeriod(o, req.GracePeriodSeconds)
@@ -99,7 +100,7 @@ func (p *plan) markDeleted(k *kind.Kind, o kind.Object, req *apiv1.DeleteRequest
 }
 
 // finished reports whether an object is marked for deletion and nothing holds it any more.
-func finished(o kind.Object) bool {
+func finished(o scheme.Object) bool {
 	meta := o.GetMetadata()
 	return meta.GetDeletionTimestamp() != nil && meta.GetDeletionGracePeriodSeconds() == 0 && len(meta.GetFinalizers()) == 0
 }
@@ -112,12 +113,12 @@ func setPropagation(meta *metav1.ObjectMeta, policy apiv1.PropagationPolicy) {
 	case apiv1.PropagationPolicy_PROPAGATION_POLICY_UNSPECIFIED:
 		return
 	case apiv1.PropagationPolicy_PROPAGATION_POLICY_FOREGROUND:
-		want = kind.FinalizerForeground
+		want = object.FinalizerForeground
 	case apiv1.PropagationPolicy_PROPAGATION_POLICY_ORPHAN:
-		want = kind.FinalizerOrphan
+		want = object.FinalizerOrphan
 	}
 	meta.Finalizers = slices.DeleteFunc(meta.GetFinalizers(), func(f string) bool {
-		return f != want && (f == kind.FinalizerForeground || f == kind.FinalizerOrphan)
+		return f != want && (f == object.FinalizerForeground || f == object.FinalizerOrphan)
 	})
 	if want != "" && !slices.Contains(meta.GetFinalizers(), want) {
 		meta.Finalizers = append(meta.GetFinalizers(), want)

@@ -4,10 +4,10 @@
 //
 //	authorize  the caller's right to the verb, kind, namespace and name                  target.go
 //	decode     the object, patch or applied configuration                                 decode.go, patch.go, apply.go
-//	default    what the client left out                                                   internal/kind
+//	default    what the client left out                                                   internal/kinds
 //	mutate     admission plug-ins that complete the object                                admission/
 //	allocate   what the cluster gives the object: addresses, ports, a default account    registry/
-//	validate   the whole object and the change                                            internal/kind
+//	validate   the whole object and the change                                            internal/kinds
 //	admit      admission plug-ins that only look                                          admission/
 //	store      one etcd transaction, conditional on all that the plan rested on           commit.go
 //
@@ -21,7 +21,6 @@ import (
 
 	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/codec"
-	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/rpc"
 	"github.com/xebec-project/xebec/internal/scheme"
 	"github.com/xebec-project/xebec/services/apiserver/admission"
@@ -69,7 +68,7 @@ type plan struct {
 
 // attributes describe a change of one object to admission; old is nil for a create and o for a
 // delete.
-func (p *plan) attributes(op admission.Operation, subresource string, k *kind.Kind, o, old kind.Object) *admission.Attributes {
+func (p *plan) attributes(op admission.Operation, subresource string, k *scheme.Kind, o, old scheme.Object) *admission.Attributes {
 	a := &admission.Attributes{Operation: op, Subresource: subresource, Kind: k, Object: o, Old: old, DryRun: p.dryRun, Get: p.get}
 	named := o
 	if o == nil {

@@ -10,7 +10,8 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/object"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	autoscalingv1 "github.com/xebec-project/xebec/proto/xebec/autoscaling/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -23,7 +24,7 @@ import (
 const subresourceScale = "scale"
 
 // EncodeScale packs the Scale of a stored object.
-func EncodeScale(asked *kind.Kind, stored *storage.Object) (*anypb.Any, error) {
+func EncodeScale(asked *scheme.Kind, stored *storage.Object) (*anypb.Any, error) {
 	o, err := registry.Decode(asked, stored)
 	if err != nil {
 		return nil, err
@@ -32,7 +33,7 @@ func EncodeScale(asked *kind.Kind, stored *storage.Object) (*anypb.Any, error) {
 }
 
 // encodeScale packs the Scale of an object of the stored version.
-func encodeScale(asked *kind.Kind, o kind.Object) (*anypb.Any, error) {
+func encodeScale(asked *scheme.Kind, o scheme.Object) (*anypb.Any, error) {
 	scale, err := scaleOf(asked, o)
 	if err != nil {
 		return nil, err
@@ -41,7 +42,7 @@ func encodeScale(asked *kind.Kind, o kind.Object) (*anypb.Any, error) {
 }
 
 // scaleOf returns the Scale of an object of the stored version.
-func scaleOf(asked *kind.Kind, o kind.Object) (*autoscalingv1.Scale, error) {
+func scaleOf(asked *scheme.Kind, o scheme.Object) (*autoscalingv1.Scale, error) {
 	if asked.Scale == nil {
 		return nil, apierr.Unsupported("%s have no scale", asked.Resource())
 	}
@@ -49,7 +50,7 @@ func scaleOf(asked *kind.Kind, o kind.Object) (*autoscalingv1.Scale, error) {
 	if err != nil {
 		return nil, err
 	}
-	selector, err := kind.ScaleSelector(asked, shown)
+	selector, err := object.ScaleSelector(asked, shown)
 	if err != nil {
 		return nil, fmt.Errorf("selector of %s %q: %w", asked.Name, o.GetMetadata().GetName(), err)
 	}
@@ -97,7 +98,7 @@ func (p *plan) updateScale(ctx context.Context, verb authz.Action, req *apiv1.Up
 
 // patchScale plans storing the number of replicas in a Scale that a patch changed.
 func (p *plan) patchScale(
-	ctx context.Context, asked *kind.Kind, stored *storage.Object, old kind.Object, req *apiv1.PatchRequest, parsed patch.Patch,
+	ctx context.Context, asked *scheme.Kind, stored *storage.Object, old scheme.Object, req *apiv1.PatchRequest, parsed patch.Patch,
 ) (*change, error) {
 	scale, err := scaleOf(asked, old)
 	if err != nil {
@@ -124,7 +125,7 @@ func (p *plan) patchScale(
 
 // storeScale plans storing the number of replicas of a Scale in old, stored as it is.
 func (p *plan) storeScale(
-	ctx context.Context, asked *kind.Kind, stored *storage.Object, old kind.Object, scale *autoscalingv1.Scale, manager string,
+	ctx context.Context, asked *scheme.Kind, stored *storage.Object, old scheme.Object, scale *autoscalingv1.Scale, manager string,
 ) (*change, error) {
 	if asked.Scale == nil {
 		return nil, apierr.Unsupported("%s have no scale", asked.Resource())
@@ -157,7 +158,7 @@ func (p *plan) storeScale(
 }
 
 // encode packs the object of a change, or its Scale, for a response.
-func (c *change) encode(asked *kind.Kind) (*anypb.Any, error) {
+func (c *change) encode(asked *scheme.Kind) (*anypb.Any, error) {
 	if c.scale {
 		return encodeScale(asked, c.object)
 	}

@@ -12,7 +12,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	"github.com/xebec-project/xebec/services/apiserver/admission"
@@ -59,7 +59,7 @@ func (p *plan) updateStatus(ctx context.Context, req *apiv1.UpdateStatusRequest)
 // updateStatusObject plans storing the status of updated, and those metadata that status writes of
 // the kind change, in place of old, stored as it is.
 func (p *plan) updateStatusObject(
-	ctx context.Context, asked *kind.Kind, stored *storage.Object, old, updated kind.Object, manager string,
+	ctx context.Context, asked *scheme.Kind, stored *storage.Object, old, updated scheme.Object, manager string,
 ) (*change, error) {
 	expected := updated.GetMetadata().GetResourceVersion() != ""
 	c, err := p.completeStatus(ctx, asked.Stored(), old, updated)
@@ -76,7 +76,7 @@ func (p *plan) updateStatusObject(
 }
 
 // completeStatus makes a complete object of what a client sent as the status of old, and checks it.
-func (p *plan) completeStatus(ctx context.Context, k *kind.Kind, old, updated kind.Object) (*change, error) {
+func (p *plan) completeStatus(ctx context.Context, k *scheme.Kind, old, updated scheme.Object) (*change, error) {
 	if !k.HasStatus() {
 		return nil, apierr.Unsupported("%s have no status", k.Resource())
 	}

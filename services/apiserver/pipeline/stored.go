@@ -9,7 +9,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	"github.com/xebec-project/xebec/services/apiserver/registry"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
@@ -43,7 +43,7 @@ func (p *plan) storedForUpdate(ctx context.Context, verb authz.Action, object *a
 
 // currentForWrite is storedForWrite, with the object decoded and the version that the request
 // names, if it does, checked.
-func (p *plan) currentForWrite(ctx context.Context, verb authz.Action, k *kind.Kind, want *metav1.ObjectMeta) (*storage.Object, kind.Object, error) {
+func (p *plan) currentForWrite(ctx context.Context, verb authz.Action, k *scheme.Kind, want *metav1.ObjectMeta) (*storage.Object, scheme.Object, error) {
 	stored, err := p.storedForWrite(ctx, verb, target{kind: k, key: registry.KeyOf(k, want.GetNamespace(), want.GetName())})
 	if err != nil {
 		return nil, nil, err
@@ -57,7 +57,7 @@ func (p *plan) currentForWrite(ctx context.Context, verb authz.Action, k *kind.K
 
 // decodeWanted decodes a stored object, which must be of the version and uid that a request names,
 // if it does.
-func decodeWanted(k *kind.Kind, stored *storage.Object, want *metav1.ObjectMeta) (kind.Object, error) {
+func decodeWanted(k *scheme.Kind, stored *storage.Object, want *metav1.ObjectMeta) (scheme.Object, error) {
 	old, err := registry.Decode(k, stored)
 	if err != nil {
 		return nil, err

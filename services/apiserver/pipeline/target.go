@@ -10,7 +10,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	"github.com/xebec-project/xebec/internal/wire"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	"github.com/xebec-project/xebec/services/apiserver/registry"
@@ -24,14 +24,14 @@ import (
 // target is what a write is about.
 type target struct {
 	// kind is the version of the kind that the request speaks of.
-	kind *kind.Kind
+	kind *scheme.Kind
 	key  storage.Key
 	// node is the node that a pod of the request is bound to.
 	node string
 }
 
 // Attributes are what a request asks to do to objects of a kind.
-func Attributes(k *kind.Kind, action authz.Action, namespace, name string) authz.Attributes {
+func Attributes(k *scheme.Kind, action authz.Action, namespace, name string) authz.Attributes {
 	return authz.Attributes{
 		Verb: action.Verb(), Group: k.Group, Resource: k.Plural, Subresource: action.Subresource(),
 		Namespace: namespace, Name: name,
@@ -56,7 +56,7 @@ func (p *Pipeline) targetOf(a *anypb.Any) (target, error) {
 		if path == "spec.nodeName" && !registry.IsPod(k) {
 			break
 		}
-		text, err := kind.FieldString(a.GetValue(), k, path)
+		text, err := scheme.FieldString(a.GetValue(), k, path)
 		if err != nil {
 			return target{}, apierr.BadField("object.value", "does not decode as %s: %v", k.MessageName(), wire.ErrMalformed)
 		}
@@ -141,7 +141,7 @@ func (p *Pipeline) Preauthorize(ctx context.Context, caller authz.Caller, ask au
 
 // preauthorizeObject is Preauthorize for a request that holds an object. It returns the kind of the
 // object.
-func (p *Pipeline) preauthorizeObject(ctx context.Context, caller authz.Caller, action authz.Action, object *anypb.Any) (*kind.Kind, error) {
+func (p *Pipeline) preauthorizeObject(ctx context.Context, caller authz.Caller, action authz.Action, object *anypb.Any) (*scheme.Kind, error) {
 	t, err := p.targetOf(object)
 	if err != nil {
 		return nil, err
@@ -153,7 +153,7 @@ func (p *Pipeline) preauthorizeObject(ctx context.Context, caller authz.Caller, 
 // the object.
 func (p *Pipeline) preauthorizeReference(
 	ctx context.Context, caller authz.Caller, action authz.Action, ref *apiv1.ObjectReference,
-) (*kind.Kind, error) {
+) (*scheme.Kind, error) {
 	k, key, err := p.ResolveReference(ref)
 	if err != nil {
 		return nil, err

@@ -6,7 +6,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	"github.com/xebec-project/xebec/services/apiserver/registry"
@@ -27,7 +27,7 @@ func TestDecodedTarget(t *testing.T) {
 	first := packed(t, &corev1.ConfigMap{Metadata: &metav1.ObjectMeta{Namespace: "default", Name: "a"}})
 	second := packed(t, &corev1.ConfigMap{Metadata: &metav1.ObjectMeta{Name: "b"}})
 	both := &anypb.Any{TypeUrl: first.GetTypeUrl(), Value: append(first.GetValue(), second.GetValue()...)}
-	p := &Pipeline{Scheme: kind.NewScheme()}
+	p := &Pipeline{Scheme: kinds.NewScheme()}
 	k, o, err := p.decodeAny(both)
 	if err != nil {
 		t.Fatal(err)

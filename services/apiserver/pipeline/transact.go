@@ -11,7 +11,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -28,7 +28,7 @@ func (p *Pipeline) Transact(ctx context.Context, caller authz.Caller, req *apiv1
 	if n := len(req.GetOperations()); n == 0 || n > maxOperations {
 		return nil, apierr.BadField("operations", "must hold 1 to %d operations, holds %d", maxOperations, n)
 	}
-	asked := make([]*kind.Kind, len(req.GetOperations()))
+	asked := make([]*scheme.Kind, len(req.GetOperations()))
 	for i, op := range req.GetOperations() {
 		t, verb, err := p.targetOfOperation(op)
 		asked[i] = t.kind

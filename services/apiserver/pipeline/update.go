@@ -13,7 +13,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	"github.com/xebec-project/xebec/services/apiserver/admission"
@@ -104,7 +104,7 @@ func (p *plan) moveToLease(ctx context.Context, stored *storage.Object, lease in
 // storeUpdated plans replacing old, or what a subresource is of it, by updated, which a client sent
 // in the asked version.
 func (p *plan) storeUpdated(
-	ctx context.Context, subresource string, asked *kind.Kind, stored *storage.Object, old, updated kind.Object, manager string,
+	ctx context.Context, subresource string, asked *scheme.Kind, stored *storage.Object, old, updated scheme.Object, manager string,
 ) (*change, error) {
 	if subresource == "status" {
 		return p.updateStatusObject(ctx, asked, stored, old, updated, manager)
@@ -114,7 +114,7 @@ func (p *plan) storeUpdated(
 
 // recordManager records manager as the owner of the fields, as the asked version names them, in
 // which updated differs from old.
-func (p *plan) recordManager(asked *kind.Kind, subresource string, old, updated kind.Object, manager string, now time.Time) error {
+func (p *plan) recordManager(asked *scheme.Kind, subresource string, old, updated scheme.Object, manager string, now time.Time) error {
 	if asked.Conversion == nil {
 		return p.Merger.UpdateOf(subresource, old, updated, manager, now)
 	}
@@ -137,7 +137,7 @@ func (p *plan) recordManager(asked *kind.Kind, subresource string, old, updated 
 // updateObject plans replacing old, stored as it is, by updated, by a write to the object or to a
 // subresource that is a view of it.
 func (p *plan) updateObject(
-	ctx context.Context, subresource string, asked *kind.Kind, stored *storage.Object, old, updated kind.Object, manager string,
+	ctx context.Context, subresource string, asked *scheme.Kind, stored *storage.Object, old, updated scheme.Object, manager string,
 ) (*change, error) {
 	k := asked.Stored()
 	expected := updated.GetMetadata().GetResourceVersion() != ""
@@ -163,12 +163,12 @@ func (p *plan) updateObject(
 
 // completeUpdate makes a complete object of what a client sent in place of old and checks it. The
 // change that it returns has the writes that go along, and not yet that of the object.
-func (p *plan) completeUpdate(ctx context.Context, k *kind.Kind, old, updated kind.Object) (*change, error) {
+func (p *plan) completeUpdate(ctx context.Context, k *scheme.Kind, old, updated scheme.Object) (*change, error) {
 	return p.completeWrite(ctx, "", k, old, updated)
 }
 
 // completeWrite is completeUpdate for a write to a subresource that is a view of the object.
-func (p *plan) completeWrite(ctx context.Context, subresource string, k *kind.Kind, old, updated kind.Object) (*change, error) {
+func (p *plan) completeWrite(ctx context.Context, subresource string, k *scheme.Kind, old, updated scheme.Object) (*change, error) {
 	// A field whose default is newer than the stored object has not been changed by the client.
 	old = defaulted(k, old)
 	keepServerMetadata(updated.GetMetadata(), old.GetMetadata())
@@ -198,7 +198,7 @@ func (p *plan) completeWrite(ctx context.Context, subresource string, k *kind.Ki
 // newErrors returns the errors of an object that the stored one does not have as well. A value that
 // was accepted before a rule was added must not prevent other changes, such as the removal of the
 // last finalizer; Kubernetes calls this ratcheting.
-func newErrors(k *kind.Kind, updated, old kind.Object) field.ErrorList {
+func newErrors(k *scheme.Kind, updated, old scheme.Object) field.ErrorList {
 	errs := k.Validate(updated)
 	if len(errs) == 0 {
 		return nil
@@ -212,8 +212,8 @@ func newErrors(k *kind.Kind, updated, old kind.Object) field.ErrorList {
 }
 
 // defaulted returns a copy of a stored object with the defaults of today.
-func defaulted(k *kind.Kind, stored kind.Object) kind.Object {
-	o := proto.Clone(stored).(kind.Object)
+func defaulted(k *scheme.Kind, stored scheme.Object) scheme.Object {
+	o := proto.Clone(stored).(scheme.Object)
 	k.Default(o)
 	return o
 }

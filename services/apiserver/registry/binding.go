@@ -7,13 +7,14 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/object"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
 // Bind assigns a pod that has no node to one, as Kubernetes' binding subresource does.
 func Bind(pod *corev1.Pod, node string, now time.Time) error {
-	k, name := kind.Of(pod), pod.GetMetadata().GetName()
+	k, name := kinds.Of(pod), pod.GetMetadata().GetName()
 	switch {
 	case pod.GetSpec().GetNodeName() != "":
 		return apierr.Conflict(k, name, fmt.Sprintf("it is bound to node %q already", pod.GetSpec().GetNodeName()))
@@ -30,7 +31,7 @@ func Bind(pod *corev1.Pod, node string, now time.Time) error {
 
 func setScheduled(status *corev1.PodStatus, now time.Time) {
 	scheduled := &corev1.PodCondition{
-		Type: "PodScheduled", Status: kind.ConditionTrue, LastTransitionTime: timestamppb.New(now.Truncate(time.Second)),
+		Type: "PodScheduled", Status: object.ConditionTrue, LastTransitionTime: timestamppb.New(now.Truncate(time.Second)),
 	}
 	for i, c := range status.GetConditions() {
 		if c.GetType() == scheduled.GetType() {

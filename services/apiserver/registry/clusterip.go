@@ -14,7 +14,9 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/ipalloc"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
@@ -35,19 +37,19 @@ type clusterIPs struct {
 	dns   netip.Addr
 	// kubernetes is the address of the service default/kubernetes.
 	kubernetes netip.Addr
-	kind       *kind.Kind
-	parent     *kind.Kind
+	kind       *scheme.Kind
+	parent     *scheme.Kind
 }
 
 func newClusterIPs(store *storage.Store, cidrs []netip.Prefix, dns netip.Addr) *clusterIPs {
-	addresses := kind.Of(new(networkingv1.IPAddress))
-	services := kind.Of(new(corev1.Service))
+	addresses := kinds.Of(new(networkingv1.IPAddress))
+	services := kinds.Of(new(corev1.Service))
 	return &clusterIPs{store: store, cidrs: cidrs, dns: dns, kubernetes: ipalloc.First(cidrs[0]), kind: addresses, parent: services}
 }
 
 // isKubernetes tells whether a service is the one by which pods reach the cluster.
 func isKubernetes(svc *corev1.Service) bool {
-	return svc.GetMetadata().GetNamespace() == kind.KubernetesNamespace && svc.GetMetadata().GetName() == kind.KubernetesService
+	return svc.GetMetadata().GetNamespace() == core.KubernetesNamespace && svc.GetMetadata().GetName() == core.KubernetesService
 }
 
 // wantsAddress reports whether a service has a cluster IP.
@@ -59,7 +61,7 @@ func wantsAddress(svc *corev1.Service) bool {
 func (a *clusterIPs) families() []string {
 	var out []string
 	for _, c := range a.cidrs {
-		out = append(out, kind.FamilyOf(c.Addr().String()))
+		out = append(out, core.FamilyOf(c.Addr().String()))
 	}
 	return out
 }
@@ -67,7 +69,7 @@ func (a *clusterIPs) families() []string {
 // cidrOf returns the service CIDR of a family.
 func (a *clusterIPs) cidrOf(family string) (netip.Prefix, bool) {
 	for _, c := range a.cidrs {
-		if kind.FamilyOf(c.Addr().String()) == family {
+		if core.FamilyOf(c.Addr().String()) == family {
 			return c, true
 		}
 	}
@@ -82,7 +84,7 @@ func (a *clusterIPs) allocate(ctx context.Context, get storage.Reader, svc, old 
 	if spec == nil {
 		return nil, nil // validation names the mistake
 	}
-	if errs := kind.SettleFamilies(spec, old.GetSpec(), a.families()); len(errs) > 0 {
+	if errs := core.SettleFamilies(spec, old.GetSpec(), a.families()); len(errs) > 0 {
 		return nil, apierr.Invalid(a.parent, svc.GetMetadata().GetName(), errs)
 	}
 	had := addressesOf(old)
@@ -189,7 +191,7 @@ func (a *clusterIPs) choose(ctx context.Context, get storage.Reader, svc *corev1
 			path = field.NewPath("spec", "clusterIPs").Index(i)
 		}
 		addr, err := netip.ParseAddr(want)
-		if err != nil || kind.FamilyOf(want) != family {
+		if err != nil || core.FamilyOf(want) != family {
 			return netip.Addr{}, nil
 		}
 		if !cidr.Contains(addr) {

@@ -8,7 +8,9 @@ import (
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
@@ -20,20 +22,20 @@ type namespaceStrategy struct{ Generic }
 
 // Allocate creates the default account of a new namespace, unless a former namespace of the name
 // left one.
-func (namespaceStrategy) Allocate(ctx context.Context, get storage.Reader, o, old kind.Object) ([]storage.Write, error) {
+func (namespaceStrategy) Allocate(ctx context.Context, get storage.Reader, o, old scheme.Object) ([]storage.Write, error) {
 	namespace := o.GetMetadata().GetName()
 	if old != nil || namespace == "" {
 		return nil, nil
 	}
-	k := kind.Of(new(corev1.ServiceAccount))
-	key := KeyOf(k, namespace, kind.DefaultServiceAccount)
+	k := kinds.Of(new(corev1.ServiceAccount))
+	key := KeyOf(k, namespace, core.DefaultServiceAccount)
 	if _, err := get(ctx, key); err == nil {
 		return nil, nil
 	} else if !errors.Is(err, storage.ErrNotFound) {
 		return nil, storage.APIError(err)
 	}
 	account := &corev1.ServiceAccount{Metadata: &metav1.ObjectMeta{
-		Name: kind.DefaultServiceAccount, Namespace: namespace,
+		Name: core.DefaultServiceAccount, Namespace: namespace,
 		Uid: uuid.NewString(), CreationTimestamp: timestamppb.New(time.Now().Truncate(time.Second)),
 	}}
 	b, err := Encode(k, account)
@@ -41,7 +43,7 @@ func (namespaceStrategy) Allocate(ctx context.Context, get storage.Reader, o, ol
 }
 
 // MarkDeleted shows that the namespace is terminating.
-func (namespaceStrategy) MarkDeleted(o kind.Object) {
+func (namespaceStrategy) MarkDeleted(o scheme.Object) {
 	ns := o.(*corev1.Namespace)
 	if ns.Status == nil {
 		ns.Status = &corev1.NamespaceStatus{}

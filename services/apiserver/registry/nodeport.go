@@ -11,7 +11,10 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/ipalloc"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/kinds/networking"
+	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
@@ -23,14 +26,14 @@ import (
 type nodePorts struct {
 	store  *storage.Store
 	ports  ipalloc.PortRange
-	kind   *kind.Kind
-	parent *kind.Kind
+	kind   *scheme.Kind
+	parent *scheme.Kind
 }
 
 func newNodePorts(store *storage.Store) *nodePorts {
-	ports := kind.Of(new(networkingv1.NodePort))
-	services := kind.Of(new(corev1.Service))
-	return &nodePorts{store: store, ports: ipalloc.PortRange{First: kind.MinNodePort, Last: kind.MaxNodePort}, kind: ports, parent: services}
+	ports := kinds.Of(new(networkingv1.NodePort))
+	services := kinds.Of(new(corev1.Service))
+	return &nodePorts{store: store, ports: ipalloc.PortRange{First: core.MinNodePort, Last: core.MaxNodePort}, kind: ports, parent: services}
 }
 
 // allocate settles the node ports of a service that is created, or updated from old, and returns
@@ -41,7 +44,7 @@ func (n *nodePorts) allocate(ctx context.Context, get storage.Reader, svc, old *
 	had, wanted := n.keys(old), n.keys(svc)
 	var errs field.ErrorList
 	for i, p := range svc.GetSpec().GetPorts() {
-		if p.GetNodePort() != 0 || !kind.NeedsNodePorts(svc) {
+		if p.GetNodePort() != 0 || !core.NeedsNodePorts(svc) {
 			continue
 		}
 		if p.NodePort = n.pick(p.GetProtocol(), wanted); p.NodePort == 0 {
@@ -49,8 +52,8 @@ func (n *nodePorts) allocate(ctx context.Context, get storage.Reader, svc, old *
 		}
 		wanted[n.key(p)] = i
 	}
-	if kind.NeedsHealthCheckNodePort(svc) && svc.GetSpec().GetHealthCheckNodePort() == 0 {
-		if svc.Spec.HealthCheckNodePort = n.pick(kind.ProtocolTCP, wanted); svc.Spec.HealthCheckNodePort == 0 {
+	if core.NeedsHealthCheckNodePort(svc) && svc.GetSpec().GetHealthCheckNodePort() == 0 {
+		if svc.Spec.HealthCheckNodePort = n.pick(core.ProtocolTCP, wanted); svc.Spec.HealthCheckNodePort == 0 {
 			return nil, n.full()
 		}
 		wanted[n.healthCheckKey(svc)] = healthCheck
@@ -126,12 +129,12 @@ func (n *nodePorts) releaseKeys(ctx context.Context, get storage.Reader, svc *co
 func (n *nodePorts) keys(svc *corev1.Service) map[storage.Key]int {
 	out := map[storage.Key]int{}
 	for i, p := range svc.GetSpec().GetPorts() {
-		valid := p.GetProtocol() == kind.ProtocolTCP || p.GetProtocol() == kind.ProtocolUDP
+		valid := p.GetProtocol() == core.ProtocolTCP || p.GetProtocol() == core.ProtocolUDP
 		if valid && n.ports.Contains(p.GetNodePort()) {
 			out[n.key(p)] = i
 		}
 	}
-	if kind.NeedsHealthCheckNodePort(svc) && n.ports.Contains(svc.GetSpec().GetHealthCheckNodePort()) {
+	if core.NeedsHealthCheckNodePort(svc) && n.ports.Contains(svc.GetSpec().GetHealthCheckNodePort()) {
 		out[n.healthCheckKey(svc)] = healthCheck
 	}
 	return out
@@ -141,7 +144,7 @@ func (n *nodePorts) keys(svc *corev1.Service) map[storage.Key]int {
 // is behind, the commit finds the port taken and the plan is made again.
 func (n *nodePorts) pick(protocol string, picked map[storage.Key]int) int32 {
 	for port := range n.ports.Candidates() {
-		key := KeyOf(n.kind, "", kind.NodePortName(protocol, port))
+		key := KeyOf(n.kind, "", networking.NodePortName(protocol, port))
 		if _, mine := picked[key]; mine {
 			continue
 		}
@@ -157,11 +160,11 @@ func (n *nodePorts) owns(svc *corev1.Service, stored *storage.Object) bool {
 }
 
 func (n *nodePorts) key(p *corev1.ServicePort) storage.Key {
-	return KeyOf(n.kind, "", kind.NodePortName(p.GetProtocol(), p.GetNodePort()))
+	return KeyOf(n.kind, "", networking.NodePortName(p.GetProtocol(), p.GetNodePort()))
 }
 
 func (n *nodePorts) healthCheckKey(svc *corev1.Service) storage.Key {
-	return KeyOf(n.kind, "", kind.NodePortName(kind.ProtocolTCP, svc.GetSpec().GetHealthCheckNodePort()))
+	return KeyOf(n.kind, "", networking.NodePortName(core.ProtocolTCP, svc.GetSpec().GetHealthCheckNodePort()))
 }
 
 func (n *nodePorts) object(svc *corev1.Service, name string) *networkingv1.NodePort {

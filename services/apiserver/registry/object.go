@@ -8,7 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
@@ -16,19 +16,19 @@ import (
 const maxObjectBytes = 1536 << 10
 
 // KeyOf is the storage key of an object. It is the same in all versions of a kind.
-func KeyOf(k *kind.Kind, namespace, name string) storage.Key {
+func KeyOf(k *scheme.Kind, namespace, name string) storage.Key {
 	k = k.Stored()
 	return storage.Key{Group: k.Group, Kind: k.Name, Namespace: namespace, Name: name}
 }
 
 // KeyOfObject is KeyOf for the namespace and name in an object's metadata.
-func KeyOfObject(k *kind.Kind, o kind.Object) storage.Key {
+func KeyOfObject(k *scheme.Kind, o scheme.Object) storage.Key {
 	return KeyOf(k, o.GetMetadata().GetNamespace(), o.GetMetadata().GetName())
 }
 
 // Decode returns a stored object in the version that is stored, with the revision of its last write
 // as resourceVersion.
-func Decode(k *kind.Kind, stored *storage.Object) (kind.Object, error) {
+func Decode(k *scheme.Kind, stored *storage.Object) (scheme.Object, error) {
 	o := k.Stored().New()
 	if err := proto.Unmarshal(stored.Bytes, o); err != nil {
 		return nil, fmt.Errorf("decode stored %s %s: %w", k.Name, stored.Key.Name, err)
@@ -42,7 +42,7 @@ func Decode(k *kind.Kind, stored *storage.Object) (kind.Object, error) {
 
 // Encode returns the object's stored form: without resourceVersion, which is the revision of the
 // write. An object that is too large for etcd is an error of the API.
-func Encode(k *kind.Kind, o kind.Object) ([]byte, error) {
+func Encode(k *scheme.Kind, o scheme.Object) ([]byte, error) {
 	meta := o.GetMetadata()
 	version := meta.ResourceVersion
 	meta.ResourceVersion = ""
@@ -58,10 +58,10 @@ func Encode(k *kind.Kind, o kind.Object) ([]byte, error) {
 }
 
 // IsPod reports whether a kind is that of pods.
-func IsPod(k *kind.Kind) bool { return k.Name == "Pod" && k.Group == "" }
+func IsPod(k *scheme.Kind) bool { return k.Name == "Pod" && k.Group == "" }
 
 // NodeOf is the node that a stored pod is bound to; other objects have none.
-func NodeOf(k *kind.Kind, o *storage.Object) string {
+func NodeOf(k *scheme.Kind, o *storage.Object) string {
 	if !IsPod(k) {
 		return ""
 	}

@@ -1,5 +1,5 @@
 // Package registry holds what differs between kinds when their objects are written, beyond the
-// rules of package kind: what a write allocates along with the object, how a deletion proceeds,
+// rules of kinds: what a write allocates along with the object, how a deletion proceeds,
 // what happens after a removal. Kinds without a strategy of their own have the generic one.
 package registry
 
@@ -7,7 +7,8 @@ import (
 	"context"
 	"net/netip"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/scheme"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
@@ -18,20 +19,20 @@ import (
 type Strategy interface {
 	// Allocate completes o with what the cluster allocates to it and returns the writes that go into
 	// the same transaction. old is the stored object that o replaces, nil for a new one.
-	Allocate(ctx context.Context, get storage.Reader, o, old kind.Object) ([]storage.Write, error)
+	Allocate(ctx context.Context, get storage.Reader, o, old scheme.Object) ([]storage.Write, error)
 	// Release returns the writes that return what o, which is being removed, was allocated.
-	Release(ctx context.Context, get storage.Reader, o kind.Object) ([]storage.Write, error)
+	Release(ctx context.Context, get storage.Reader, o scheme.Object) ([]storage.Write, error)
 	// GracePeriod is how many seconds o may go on after a delete; asked is what the request names, nil
 	// for nothing.
-	GracePeriod(o kind.Object, asked *int64) int64
+	GracePeriod(o scheme.Object, asked *int64) int64
 	// MarkDeleted changes o, beside its metadata, when a delete does not remove it at once.
-	MarkDeleted(o kind.Object)
+	MarkDeleted(o scheme.Object)
 	// KeepStatusMetadata restores in o, which is to be stored by a write of the status, the metadata
 	// of old that such a write does not change. Labels, annotations, finalizers and owner references
 	// are as the client sent them.
-	KeepStatusMetadata(o, old kind.Object)
+	KeepStatusMetadata(o, old scheme.Object)
 	// Removed is called when the removal of o has been committed.
-	Removed(o kind.Object)
+	Removed(o scheme.Object)
 }
 
 // Config is what strategies need to know of the cluster.
@@ -55,16 +56,16 @@ type Registry struct {
 // New returns a registry.
 func New(cfg Config) *Registry {
 	return &Registry{own: map[string]Strategy{
-		"Pod":             podStrategy{Generic{kind.Of(new(corev1.Pod))}},
-		"Deployment.apps": deploymentStrategy{Generic{kind.Of(new(appsv1.Deployment))}},
+		"Pod":             podStrategy{Generic{kinds.Of(new(corev1.Pod))}},
+		"Deployment.apps": deploymentStrategy{Generic{kinds.Of(new(appsv1.Deployment))}},
 		"Service":         newServiceStrategy(cfg),
-		"Namespace":       namespaceStrategy{Generic{kind.Of(new(corev1.Namespace))}},
-		"ServiceAccount":  serviceAccountStrategy{Generic{kind.Of(new(corev1.ServiceAccount))}, cfg.AccountRemoved},
+		"Namespace":       namespaceStrategy{Generic{kinds.Of(new(corev1.Namespace))}},
+		"ServiceAccount":  serviceAccountStrategy{Generic{kinds.Of(new(corev1.ServiceAccount))}, cfg.AccountRemoved},
 	}}
 }
 
 // For returns the strategy of a kind.
-func (r *Registry) For(k *kind.Kind) Strategy {
+func (r *Registry) For(k *scheme.Kind) Strategy {
 	if s, ok := r.own[k.GroupKind()]; ok {
 		return s
 	}
@@ -73,20 +74,20 @@ func (r *Registry) For(k *kind.Kind) Strategy {
 
 // Generic is the strategy of kinds that need nothing special: nothing is allocated, and the kind's
 // grace period holds.
-type Generic struct{ Kind *kind.Kind }
+type Generic struct{ Kind *scheme.Kind }
 
 // Allocate allocates nothing.
-func (Generic) Allocate(context.Context, storage.Reader, kind.Object, kind.Object) ([]storage.Write, error) {
+func (Generic) Allocate(context.Context, storage.Reader, scheme.Object, scheme.Object) ([]storage.Write, error) {
 	return nil, nil
 }
 
 // Release returns nothing.
-func (Generic) Release(context.Context, storage.Reader, kind.Object) ([]storage.Write, error) {
+func (Generic) Release(context.Context, storage.Reader, scheme.Object) ([]storage.Write, error) {
 	return nil, nil
 }
 
 // GracePeriod is the kind's own, which a request may change but not introduce.
-func (g Generic) GracePeriod(o kind.Object, asked *int64) int64 {
+func (g Generic) GracePeriod(o scheme.Object, asked *int64) int64 {
 	if g.Kind.GracePeriod == nil {
 		return 0
 	}
@@ -98,11 +99,11 @@ func (g Generic) GracePeriod(o kind.Object, asked *int64) int64 {
 }
 
 // MarkDeleted changes nothing.
-func (Generic) MarkDeleted(kind.Object) {}
+func (Generic) MarkDeleted(scheme.Object) {}
 
 // KeepStatusMetadata restores nothing: in most kinds a status write changes metadata, as in
 // Kubernetes.
-func (Generic) KeepStatusMetadata(kind.Object, kind.Object) {}
+func (Generic) KeepStatusMetadata(scheme.Object, scheme.Object) {}
 
 // Removed does nothing.
-func (Generic) Removed(kind.Object) {}
+func (Generic) Removed(scheme.Object) {}

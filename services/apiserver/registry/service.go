@@ -3,7 +3,8 @@ package registry
 import (
 	"context"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
@@ -16,11 +17,11 @@ type serviceStrategy struct {
 }
 
 func newServiceStrategy(cfg Config) serviceStrategy {
-	return serviceStrategy{Generic{kind.Of(new(corev1.Service))}, newClusterIPs(cfg.Store, cfg.ServiceCIDRs, cfg.ClusterDNS), newNodePorts(cfg.Store)}
+	return serviceStrategy{Generic{kinds.Of(new(corev1.Service))}, newClusterIPs(cfg.Store, cfg.ServiceCIDRs, cfg.ClusterDNS), newNodePorts(cfg.Store)}
 }
 
 // Allocate allocates what the service has not yet, and returns what it no longer wants.
-func (s serviceStrategy) Allocate(ctx context.Context, get storage.Reader, o, old kind.Object) ([]storage.Write, error) {
+func (s serviceStrategy) Allocate(ctx context.Context, get storage.Reader, o, old scheme.Object) ([]storage.Write, error) {
 	svc := o.(*corev1.Service)
 	before, _ := old.(*corev1.Service)
 	addresses, err := s.addresses.allocate(ctx, get, svc, before)
@@ -32,7 +33,7 @@ func (s serviceStrategy) Allocate(ctx context.Context, get storage.Reader, o, ol
 }
 
 // Release returns the service's addresses and ports.
-func (s serviceStrategy) Release(ctx context.Context, get storage.Reader, o kind.Object) ([]storage.Write, error) {
+func (s serviceStrategy) Release(ctx context.Context, get storage.Reader, o scheme.Object) ([]storage.Write, error) {
 	svc := o.(*corev1.Service)
 	addresses, err := s.addresses.release(ctx, get, svc)
 	if err != nil {

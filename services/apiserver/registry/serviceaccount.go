@@ -1,6 +1,9 @@
 package registry
 
-import "github.com/xebec-project/xebec/internal/kind"
+import (
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/scheme"
+)
 
 // serviceAccountStrategy reports the removal of default accounts, which are created again.
 type serviceAccountStrategy struct {
@@ -9,8 +12,8 @@ type serviceAccountStrategy struct {
 }
 
 // Removed reports a default account.
-func (s serviceAccountStrategy) Removed(o kind.Object) {
-	if o.GetMetadata().GetName() == kind.DefaultServiceAccount {
+func (s serviceAccountStrategy) Removed(o scheme.Object) {
+	if o.GetMetadata().GetName() == core.DefaultServiceAccount {
 		s.removed()
 	}
 }

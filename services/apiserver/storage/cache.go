@@ -11,7 +11,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"k8s.io/utils/third_party/forked/golang/btree"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
@@ -67,7 +67,7 @@ type pagedSnapshot struct {
 	expires  time.Time
 }
 
-func newCache(cfg Config, kinds []*kind.Kind) *cache {
+func newCache(cfg Config, kinds []*scheme.Kind) *cache {
 	caches := make(map[groupKind]*kindCache, len(kinds))
 	for _, k := range kinds {
 		caches[groupKind{k.Group, k.Name}] = newKindCache(cfg, k)
@@ -77,7 +77,7 @@ func newCache(cfg Config, kinds []*kind.Kind) *cache {
 	return c
 }
 
-func newKindCache(cfg Config, k *kind.Kind) *kindCache {
+func newKindCache(cfg Config, k *scheme.Kind) *kindCache {
 	return &kindCache{
 		typeURL:  k.TypeURL(),
 		byName:   make(map[nsName]*Object),

@@ -9,8 +9,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
-	"github.com/xebec-project/xebec/internal/kind"
 	"github.com/xebec-project/xebec/internal/metrics"
+	"github.com/xebec-project/xebec/internal/scheme"
 )
 
 // kindSet is the kinds that the cache holds between two changes of the scheme. Only replaced ever
@@ -62,7 +62,7 @@ func (s *Store) Holds(group, kind string) bool {
 // followKinds makes the cache hold the given kinds, and no others. The objects of an added kind are
 // read as they were at the revision of the cache, unless all of the cache is to be filled anyway.
 // Watches of a removed kind end with ErrUnknownKind. Only the feed calls it.
-func (s *Store) followKinds(ctx context.Context, kinds []*kind.Kind, filling bool) error {
+func (s *Store) followKinds(ctx context.Context, kinds []*scheme.Kind, filling bool) error {
 	before := s.cache.kinds.Load()
 	caches := make(map[groupKind]*kindCache, len(kinds))
 	added := 0

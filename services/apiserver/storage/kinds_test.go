@@ -9,21 +9,21 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/xebec-project/xebec/internal/etcdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
 // TestKindsOfARunningStore removes and adds a kind while other objects are written.
 func TestKindsOfARunningStore(t *testing.T) {
-	kinds := kind.NewScheme()
-	s, err := New(Config{MaxTxnOps: 10240}, kinds, etcdtest.New(t, 1).Client(), zap.NewNop())
+	served := kinds.NewScheme()
+	s, err := New(Config{MaxTxnOps: 10240}, served, etcdtest.New(t, 1).Client(), zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
 	runStore(t, s)
 	ctx := deadline(t, 30*time.Second)
-	maps := kind.Of(new(corev1.ConfigMap))
+	maps := kinds.Of(new(corev1.ConfigMap))
 	key := Key{Kind: "ConfigMap", Namespace: "default", Name: "a"}
 	mustCommit(t, s, put(t, key, "", ExpectAbsent))
 
@@ -32,7 +32,7 @@ func TestKindsOfARunningStore(t *testing.T) {
 	name, _ := maps.Field(FieldName)
 	exact := startWatch(t, s, WatchOptions{Kind: "ConfigMap", Exact: &Exact{Name: FieldName, Field: name, Value: "a"}})
 	exact.expect("ADDED default/a", "BOOKMARK end")
-	if err := kinds.Unregister(maps); err != nil {
+	if err := served.Unregister(maps); err != nil {
 		t.Fatal(err)
 	}
 	for _, w := range []*testWatch{all, exact} {
@@ -54,7 +54,7 @@ func TestKindsOfARunningStore(t *testing.T) {
 	second := Key{Kind: "ConfigMap", Namespace: "default", Name: "b"}
 	from := mustCommit(t, s, put(t, second, "", ExpectAbsent))
 	mustCommit(t, s, put(t, podKey("default", "p"), "", ExpectAbsent))
-	if err := kinds.Register(maps); err != nil {
+	if err := served.Register(maps); err != nil {
 		t.Fatal(err)
 	}
 	list, err := s.List(ctx, ListOptions{Kind: "ConfigMap"})
@@ -76,12 +76,12 @@ func TestKindsOfARunningStore(t *testing.T) {
 // TestKindsAddedWhileEtcdIsGone registers a kind while etcd does not answer: reads wait, and it is
 // read once etcd is back.
 func TestKindsAddedWhileEtcdIsGone(t *testing.T) {
-	kinds, err := scheme.New(kind.Of(new(corev1.Pod)))
+	served, err := scheme.New(kinds.Of(new(corev1.Pod)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	cluster := etcdtest.New(t, 1)
-	s, err := New(Config{MaxTxnOps: 10240, ReadTimeout: 2 * time.Second}, kinds, cluster.Client(), zap.NewNop())
+	s, err := New(Config{MaxTxnOps: 10240, ReadTimeout: 2 * time.Second}, served, cluster.Client(), zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func TestKindsAddedWhileEtcdIsGone(t *testing.T) {
 	key := Key{Kind: "ConfigMap", Namespace: "default", Name: "a"}
 	mustCommit(t, s, put(t, key, "", ExpectAbsent))
 	cluster.Members()[0].Stop()
-	if err := kinds.Register(kind.Of(new(corev1.ConfigMap))); err != nil {
+	if err := served.Register(kinds.Of(new(corev1.ConfigMap))); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Get(deadline(t, time.Minute), key); !errors.Is(err, ErrUnavailable) {

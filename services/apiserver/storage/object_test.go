@@ -8,7 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/wire"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -113,7 +113,7 @@ func TestObjectOfGarbage(t *testing.T) {
 }
 
 func podField(path string) wire.Field {
-	pods := kind.Of(new(corev1.Pod))
+	pods := kinds.Of(new(corev1.Pod))
 	f, _ := pods.Field(path)
 	return f
 }

@@ -9,7 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/xebec-project/xebec/internal/etcdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 )
 
 // The past is cut at a moment, and an error names the oldest that is left.
@@ -69,7 +69,7 @@ func TestCompaction(t *testing.T) {
 	}
 	// All of it runs at each tick: with nothing left to allow, everything that is older than the span
 	// goes.
-	other, err := New(Config{}, kind.NewScheme(), c.Client(), zap.NewNop())
+	other, err := New(Config{}, kinds.NewScheme(), c.Client(), zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}

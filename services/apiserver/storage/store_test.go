@@ -14,7 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/xebec-project/xebec/internal/etcdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -28,7 +28,7 @@ func openStore(t testing.TB, cli *clientv3.Client, cfg Config) (*Store, func()) 
 		// leave the outcome of some writes unknown.
 		setDefault(&cfg.WriteAttempt, 10*time.Second)
 	}
-	s, err := New(cfg, kind.NewScheme(), cli, zap.NewNop())
+	s, err := New(cfg, kinds.NewScheme(), cli, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}

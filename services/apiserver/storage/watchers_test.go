@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/xebec-project/xebec/internal/etcdtest"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -14,7 +14,7 @@ import (
 // what concerns it, and the change is held against no other watch's filter.
 func TestWatchesOfOneValue(t *testing.T) {
 	s, _ := openStore(t, etcdtest.New(t, 1).Client(), Config{})
-	pods := kind.Of(new(corev1.Pod))
+	pods := kinds.Of(new(corev1.Pod))
 	nodeName, ok := pods.Field("spec.nodeName")
 	if !ok {
 		t.Fatal("pods have no field spec.nodeName")
@@ -75,7 +75,7 @@ func TestWatchOfOneName(t *testing.T) {
 		// Of one name in all namespaces there may be several.
 		{"Pod", "", "pod-7", 40, []string{"ADDED default/pod-7", "ADDED other/pod-7", "BOOKMARK end"}},
 	} {
-		k, _ := kind.ByGroupKind("", tt.kind)
+		k, _ := kinds.ByGroupKind("", tt.kind)
 		field, ok := k.Field(FieldName)
 		if !ok {
 			t.Fatalf("%s has no field %s", tt.kind, FieldName)

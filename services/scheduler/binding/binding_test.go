@@ -13,7 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	"github.com/xebec-project/xebec/services/scheduler/framework"
 )
@@ -63,7 +63,7 @@ func batch(n int) []framework.Assignment {
 }
 
 func notFound(name string) error {
-	k := kind.Of(new(corev1.Pod))
+	k := kinds.Of(new(corev1.Pod))
 	return apierr.NotFound(k, name)
 }
 

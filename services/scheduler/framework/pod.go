@@ -3,7 +3,7 @@ package framework
 import (
 	"strings"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -72,7 +72,7 @@ func NewPod(p *corev1.Pod) (*Pod, error) {
 			out.HostPorts = append(out.HostPorts, HostPort{ip, port.GetProtocol(), port.GetHostPort()})
 		}
 	}
-	if owner := kind.ControllerOf(p); owner != nil {
+	if owner := kinds.ControllerOf(p); owner != nil {
 		out.Controller = owner.GetUid()
 	}
 	return out, nil

@@ -5,7 +5,7 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -29,8 +29,8 @@ func podRequests(p *corev1.Pod) ([]Request, error) {
 	for _, c := range slices.Concat(p.GetStatus().GetContainerStatuses(), p.GetStatus().GetInitContainerStatuses()) {
 		statuses[c.GetName()] = c
 	}
-	infeasible := kind.PodCondition(p, "PodResizePending").GetReason() == "Infeasible"
-	total := Amounts{kind.ResourcePods: 1}
+	infeasible := core.PodCondition(p, "PodResizePending").GetReason() == "Infeasible"
+	total := Amounts{core.ResourcePods: 1}
 	for _, c := range spec.GetContainers() {
 		r, err := ReadAmounts(c.GetResources().GetRequests())
 		if err == nil {
@@ -45,7 +45,7 @@ func podRequests(p *corev1.Pod) ([]Request, error) {
 	sidecars, most := Amounts{}, Amounts{}
 	for _, c := range spec.GetInitContainers() {
 		r, err := ReadAmounts(c.GetResources().GetRequests())
-		if err == nil && c.GetRestartPolicy() == kind.RestartAlways {
+		if err == nil && c.GetRestartPolicy() == core.RestartAlways {
 			err = r.resize(infeasible, statuses[c.GetName()])
 		}
 		if err != nil {
@@ -53,7 +53,7 @@ func podRequests(p *corev1.Pod) ([]Request, error) {
 		}
 		r.add(sidecars)
 		most.raise(r)
-		if c.GetRestartPolicy() == kind.RestartAlways {
+		if c.GetRestartPolicy() == core.RestartAlways {
 			sidecars = r
 		}
 	}

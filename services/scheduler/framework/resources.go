@@ -3,7 +3,8 @@ package framework
 import (
 	"fmt"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/object"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
@@ -30,7 +31,7 @@ type ResourceTable struct {
 
 // NewResourceTable returns a table with cpu, memory and pods.
 func NewResourceTable() *ResourceTable {
-	return &ResourceTable{map[string]ResourceID{kind.ResourceCPU: CPU, kind.ResourceMemory: Memory, kind.ResourcePods: Pods}}
+	return &ResourceTable{map[string]ResourceID{core.ResourceCPU: CPU, core.ResourceMemory: Memory, core.ResourcePods: Pods}}
 }
 
 // ID returns the id of a resource, false when no node has offered it.
@@ -59,11 +60,11 @@ type Amounts map[string]int64
 func ReadAmounts(list map[string]*metav1.Quantity) (Amounts, error) {
 	a := make(Amounts, len(list))
 	for name, q := range list {
-		v, err := kind.Amount(q)
+		v, err := object.Amount(q)
 		if err != nil {
 			return nil, fmt.Errorf("resource %s: %w", name, err)
 		}
-		if name == kind.ResourceCPU {
+		if name == core.ResourceCPU {
 			a[name] = v.MilliValue()
 		} else {
 			a[name] = v.Value()

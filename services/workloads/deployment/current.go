@@ -12,7 +12,8 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/events"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/apps"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -29,9 +30,9 @@ const (
 // sameTemplate reports whether a set has the deployment's current template.
 func sameTemplate(rs *appsv1.ReplicaSet, d *appsv1.Deployment) bool {
 	t := proto.CloneOf(rs.GetSpec().GetTemplate())
-	delete(t.GetMetadata().GetLabels(), kind.LabelPodTemplateHash)
+	delete(t.GetMetadata().GetLabels(), apps.LabelPodTemplateHash)
 	want := proto.CloneOf(d.GetSpec().GetTemplate())
-	delete(want.GetMetadata().GetLabels(), kind.LabelPodTemplateHash)
+	delete(want.GetMetadata().GetLabels(), apps.LabelPodTemplateHash)
 	return proto.Equal(t, want)
 }
 
@@ -80,7 +81,7 @@ func (c *reconciler) ensureCurrent(ctx context.Context, r *rollout) error {
 		c.events.Event(r.d, events.Normal, "ScalingReplicaSet", "Scaled up replica set %s from 0 to %d", name, n)
 	}
 	r.current = created
-	return c.setRevision(ctx, r, created.GetMetadata().GetAnnotations()[kind.AnnotationRevision])
+	return c.setRevision(ctx, r, created.GetMetadata().GetAnnotations()[apps.AnnotationRevision])
 }
 
 // newSet is the set to create for the current template, as large as the first step of the rollout
@@ -98,18 +99,18 @@ func (c *reconciler) newSet(r *rollout) (*appsv1.ReplicaSet, error) {
 	rs := &appsv1.ReplicaSet{
 		Metadata: &metav1.ObjectMeta{
 			Name: d.GetMetadata().GetName() + "-" + hash, Namespace: d.GetMetadata().GetNamespace(), Labels: template.GetMetadata().GetLabels(),
-			Annotations: inheritedAnnotations(d), OwnerReferences: []*metav1.OwnerReference{kind.NewControllerRef(d)},
+			Annotations: inheritedAnnotations(d), OwnerReferences: []*metav1.OwnerReference{kinds.NewControllerRef(d)},
 		},
 		Spec: &appsv1.ReplicaSetSpec{
 			Selector: selector, Template: template, MinReadySeconds: d.GetSpec().GetMinReadySeconds(), Replicas: new(int32),
 		},
 	}
-	rs.Metadata.Annotations[kind.AnnotationRevision] = strconv.FormatInt(nextRevision(r.old), 10)
+	rs.Metadata.Annotations[apps.AnnotationRevision] = strconv.FormatInt(nextRevision(r.old), 10)
 	annotateSize(rs, r)
 	switch {
-	case d.GetSpec().GetStrategy().GetType() == kind.StrategyRecreate && len(r.old) > 0:
+	case d.GetSpec().GetStrategy().GetType() == apps.StrategyRecreate && len(r.old) > 0:
 		// The new pods wait until the old ones are gone; see recreate.
-	case d.GetSpec().GetStrategy().GetType() == kind.StrategyRecreate:
+	case d.GetSpec().GetStrategy().GetType() == apps.StrategyRecreate:
 		rs.Spec.Replicas = &r.limits.replicas
 	default:
 		for _, s := range planRolling(r.limits, replicas{name: rs.Metadata.Name}, allNumbers(r.old)) {
@@ -126,7 +127,7 @@ func withHash(labels map[string]string, hash string) map[string]string {
 	if with == nil {
 		with = map[string]string{}
 	}
-	with[kind.LabelPodTemplateHash] = hash
+	with[apps.LabelPodTemplateHash] = hash
 	return with
 }
 
@@ -135,7 +136,7 @@ func inheritedAnnotations(d *appsv1.Deployment) map[string]string {
 	inherited := map[string]string{}
 	for k, v := range d.GetMetadata().GetAnnotations() {
 		switch k {
-		case kind.AnnotationRevision, annotationHistory, annotationDesired, annotationMax, annotationLastApplied:
+		case apps.AnnotationRevision, annotationHistory, annotationDesired, annotationMax, annotationLastApplied:
 		default:
 			inherited[k] = v
 		}
@@ -152,7 +153,7 @@ func (c *reconciler) resolveCollision(ctx context.Context, r *rollout, wanted *a
 	if err != nil {
 		return fmt.Errorf("read replica set %s, which exists already: %w", m.GetName(), err)
 	}
-	if kind.IsControlledBy(there, r.d) && sameTemplate(there, r.d) {
+	if kinds.IsControlledBy(there, r.d) && sameTemplate(there, r.d) {
 		r.current = there
 		return nil
 	}

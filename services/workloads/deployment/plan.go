@@ -6,7 +6,7 @@ import (
 	"math"
 	"slices"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/object"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
@@ -48,11 +48,11 @@ type scaling struct {
 // unavailable rounds down, and when both are 0, one pod may be unavailable, since the rollout could
 // not proceed otherwise.
 func resolveLimits(n int32, maxSurge, maxUnavailable *metav1.IntOrString) (limits, error) {
-	surge, err := kind.ScaledValue(maxSurge, n, true)
+	surge, err := object.ScaledValue(maxSurge, n, true)
 	if err != nil {
 		return limits{}, fmt.Errorf("maxSurge: %w", err)
 	}
-	unavailable, err := kind.ScaledValue(maxUnavailable, n, false)
+	unavailable, err := object.ScaledValue(maxUnavailable, n, false)
 	if err != nil {
 		return limits{}, fmt.Errorf("maxUnavailable: %w", err)
 	}

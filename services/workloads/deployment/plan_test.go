@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/object"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
@@ -148,11 +148,11 @@ func checkLimits(t *testing.T, l limits, sets map[string]*replicas) {
 
 func intOrString(s string) *metav1.IntOrString {
 	if strings.HasSuffix(s, "%") {
-		return kind.Text(s)
+		return object.Text(s)
 	}
 	var n int32
 	fmt.Sscan(s, &n)
-	return kind.Count(n)
+	return object.Count(n)
 }
 
 func TestResolveLimits(t *testing.T) {
@@ -173,7 +173,7 @@ func TestResolveLimits(t *testing.T) {
 			t.Errorf("%d replicas, surge %s, unavailable %s: got %+v, %v; want %d, %d", tt.n, tt.surge, tt.unavailable, l, err, tt.wantSurge, tt.wantUnavailable)
 		}
 	}
-	if _, err := resolveLimits(1, kind.Text("a lot"), nil); err == nil {
+	if _, err := resolveLimits(1, object.Text("a lot"), nil); err == nil {
 		t.Error("a surge of \"a lot\" was accepted")
 	}
 }

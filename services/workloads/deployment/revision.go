@@ -12,13 +12,13 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/apps"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 )
 
 // revisionOf is the number that the set's annotation says, 0 for none.
 func revisionOf(rs *appsv1.ReplicaSet) int64 {
-	n, _ := strconv.ParseInt(rs.GetMetadata().GetAnnotations()[kind.AnnotationRevision], 10, 64)
+	n, _ := strconv.ParseInt(rs.GetMetadata().GetAnnotations()[apps.AnnotationRevision], 10, 64)
 	return n
 }
 
@@ -40,10 +40,10 @@ func (c *reconciler) keepRevision(ctx context.Context, r *rollout) error {
 	}
 	maps.Copy(changed.Metadata.Annotations, inheritedAnnotations(r.d))
 	if next := nextRevision(r.old); revisionOf(r.current) < next {
-		if was := changed.Metadata.Annotations[kind.AnnotationRevision]; was != "" {
+		if was := changed.Metadata.Annotations[apps.AnnotationRevision]; was != "" {
 			changed.Metadata.Annotations[annotationHistory] = joinNonEmpty(changed.Metadata.Annotations[annotationHistory], was)
 		}
-		changed.Metadata.Annotations[kind.AnnotationRevision] = strconv.FormatInt(next, 10)
+		changed.Metadata.Annotations[apps.AnnotationRevision] = strconv.FormatInt(next, 10)
 	}
 	changed.Spec.MinReadySeconds = r.d.GetSpec().GetMinReadySeconds()
 	if !proto.Equal(changed, r.current) {
@@ -53,7 +53,7 @@ func (c *reconciler) keepRevision(ctx context.Context, r *rollout) error {
 		}
 		r.current = updated
 	}
-	return c.setRevision(ctx, r, changed.Metadata.Annotations[kind.AnnotationRevision])
+	return c.setRevision(ctx, r, changed.Metadata.Annotations[apps.AnnotationRevision])
 }
 
 func joinNonEmpty(list, item string) string {
@@ -65,10 +65,10 @@ func joinNonEmpty(list, item string) string {
 
 // setRevision shows the current revision on the deployment.
 func (c *reconciler) setRevision(ctx context.Context, r *rollout, revision string) error {
-	if r.d.GetMetadata().GetAnnotations()[kind.AnnotationRevision] == revision {
+	if r.d.GetMetadata().GetAnnotations()[apps.AnnotationRevision] == revision {
 		return nil
 	}
-	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, kind.AnnotationRevision, revision)
+	patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, apps.AnnotationRevision, revision)
 	d, err := client.Patch[*appsv1.Deployment](ctx, c.client, r.d.GetMetadata().GetNamespace(), r.d.GetMetadata().GetName(), patch)
 	if err != nil {
 		return fmt.Errorf("set revision %s: %w", revision, err)

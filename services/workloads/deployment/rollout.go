@@ -12,7 +12,8 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/events"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/apps"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 )
 
@@ -60,7 +61,7 @@ func newRollout(d *appsv1.Deployment, sets []*appsv1.ReplicaSet) (*rollout, erro
 
 // limitsOf resolves a deployment's limits. With Recreate there is neither surge nor unavailability.
 func limitsOf(d *appsv1.Deployment) (limits, error) {
-	if d.GetSpec().GetStrategy().GetType() == kind.StrategyRecreate {
+	if d.GetSpec().GetStrategy().GetType() == apps.StrategyRecreate {
 		return limits{replicas: d.GetSpec().GetReplicas()}, nil
 	}
 	update := d.GetSpec().GetStrategy().GetRollingUpdate()
@@ -85,7 +86,7 @@ func (c *reconciler) advance(ctx context.Context, r *rollout) error {
 		return c.scaleAll(ctx, r, steps)
 	}
 	var err error
-	if spec.GetStrategy().GetType() == kind.StrategyRecreate {
+	if spec.GetStrategy().GetType() == apps.StrategyRecreate {
 		err = c.recreate(ctx, r)
 	} else {
 		err = c.scaleAll(ctx, r, planRolling(r.limits, numbers(r.current), allNumbers(r.old)))
@@ -114,7 +115,7 @@ func (c *reconciler) recreate(ctx context.Context, r *rollout) error {
 			return nil
 		}
 		for _, p := range controller.ControlledBy(c.pods, rs.GetMetadata().GetUid()) {
-			if !kind.IsPodFinished(p) {
+			if !core.IsPodFinished(p) {
 				return nil
 			}
 		}
@@ -161,7 +162,7 @@ func (c *reconciler) proportional(r *rollout) []scaling {
 			}
 		}
 		return steps
-	case !resized || r.d.GetSpec().GetStrategy().GetType() == kind.StrategyRecreate:
+	case !resized || r.d.GetSpec().GetStrategy().GetType() == apps.StrategyRecreate:
 		return nil
 	}
 	return planProportional(r.limits, allNumbers(live))
@@ -232,7 +233,7 @@ func annotateSize(rs *appsv1.ReplicaSet, r *rollout) {
 		rs.Metadata.Annotations = map[string]string{}
 	}
 	surge := r.limits.maxSurge
-	if r.d.GetSpec().GetStrategy().GetType() == kind.StrategyRecreate {
+	if r.d.GetSpec().GetStrategy().GetType() == apps.StrategyRecreate {
 		surge = 0
 	}
 	rs.Metadata.Annotations[annotationDesired] = strconv.Itoa(int(r.limits.replicas))

@@ -9,7 +9,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/internal/condition"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/apps"
+	"github.com/xebec-project/xebec/internal/object"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	"github.com/xebec-project/xebec/services/workloads/podcontrol"
 )
@@ -79,7 +80,7 @@ func newStatus(r *rollout, now time.Time) (*appsv1.DeploymentStatus, time.Durati
 		s.Conditions = append(s.Conditions, withTimes(before, failure, now))
 	}
 	s.Conditions = append(s.Conditions, condition.Others(before.GetConditions(),
-		kind.DeploymentAvailable, kind.DeploymentProgressing, kind.DeploymentReplicaFailure)...)
+		apps.DeploymentAvailable, apps.DeploymentProgressing, apps.DeploymentReplicaFailure)...)
 	return s, again
 }
 
@@ -90,17 +91,17 @@ func newCondition(typ, status, reason, message string) *appsv1.DeploymentConditi
 // availability is the Available condition of a status with these counts.
 func availability(r *rollout, s *appsv1.DeploymentStatus) *appsv1.DeploymentCondition {
 	if s.GetAvailableReplicas() < r.limits.replicas-r.limits.maxUnavailable {
-		return newCondition(kind.DeploymentAvailable, kind.ConditionFalse, reasonUnavailable, "Deployment does not have minimum availability.")
+		return newCondition(apps.DeploymentAvailable, object.ConditionFalse, reasonUnavailable, "Deployment does not have minimum availability.")
 	}
-	return newCondition(kind.DeploymentAvailable, kind.ConditionTrue, reasonAvailable, "Deployment has minimum availability.")
+	return newCondition(apps.DeploymentAvailable, object.ConditionTrue, reasonAvailable, "Deployment has minimum availability.")
 }
 
 // replicaFailure is the ReplicaFailure condition of the first set that has one, nil when none has.
 func replicaFailure(r *rollout) *appsv1.DeploymentCondition {
 	for _, rs := range r.all() {
 		c := condition.Find(rs.GetStatus().GetConditions(), podcontrol.ReplicaFailure)
-		if c.GetStatus() == kind.ConditionTrue {
-			return newCondition(kind.DeploymentReplicaFailure, kind.ConditionTrue, c.GetReason(), c.GetMessage())
+		if c.GetStatus() == object.ConditionTrue {
+			return newCondition(apps.DeploymentReplicaFailure, object.ConditionTrue, c.GetReason(), c.GetMessage())
 		}
 	}
 	return nil
@@ -110,7 +111,7 @@ func replicaFailure(r *rollout) *appsv1.DeploymentCondition {
 // it; one that has not for longer than the deadline has failed, until it progresses again. It
 // returns when the deadline passes, 0 for never.
 func progress(r *rollout, s *appsv1.DeploymentStatus, now time.Time) (*appsv1.DeploymentCondition, time.Duration) {
-	const typ = kind.DeploymentProgressing
+	const typ = apps.DeploymentProgressing
 	before := r.d.GetStatus()
 	was := condition.Find(before.GetConditions(), typ)
 	name := r.current.GetMetadata().GetName()
@@ -120,25 +121,25 @@ func progress(r *rollout, s *appsv1.DeploymentStatus, now time.Time) (*appsv1.De
 	}
 	switch {
 	case r.createError != "":
-		return newCondition(typ, kind.ConditionFalse, reasonCreateError, r.createError), 0
+		return newCondition(typ, object.ConditionFalse, reasonCreateError, r.createError), 0
 	case r.d.GetSpec().GetPaused() && was.GetReason() == reasonDeadlineExceeded:
 		return was, 0 // A pause does not hide the failure.
 	case r.d.GetSpec().GetPaused():
-		return newCondition(typ, kind.ConditionUnknown, reasonPaused, "Deployment is paused"), 0
+		return newCondition(typ, object.ConditionUnknown, reasonPaused, "Deployment is paused"), 0
 	case r.current == nil:
 		return was, 0
 	case complete(r):
 		message := fmt.Sprintf("ReplicaSet %q has successfully progressed.", name)
-		return newCondition(typ, kind.ConditionTrue, reasonComplete, message), 0
+		return newCondition(typ, object.ConditionTrue, reasonComplete, message), 0
 	case was == nil:
-		was = updated(newCondition(typ, kind.ConditionTrue, reasonNewSet, fmt.Sprintf("Created new replica set %q", name)))
+		was = updated(newCondition(typ, object.ConditionTrue, reasonNewSet, fmt.Sprintf("Created new replica set %q", name)))
 	case was.GetReason() == reasonPaused:
-		was = updated(newCondition(typ, kind.ConditionUnknown, reasonResumed, "Deployment is resumed"))
+		was = updated(newCondition(typ, object.ConditionUnknown, reasonResumed, "Deployment is resumed"))
 	case was.GetReason() == reasonComplete && s.GetReplicas() == s.GetUpdatedReplicas() && sameSet(was, name):
 		return was, 0 // A complete rollout does not start again because a pod is lost, or the deployment resized.
 	case moved(before, s) || was.GetReason() == reasonComplete || before.GetObservedGeneration() != s.GetObservedGeneration():
 		message := fmt.Sprintf("ReplicaSet %q is progressing.", name)
-		return updated(newCondition(typ, kind.ConditionTrue, reasonSetUpdated, message)), deadline(r)
+		return updated(newCondition(typ, object.ConditionTrue, reasonSetUpdated, message)), deadline(r)
 	}
 	if was.GetReason() == reasonDeadlineExceeded || deadline(r) == 0 {
 		return was, 0
@@ -146,7 +147,7 @@ func progress(r *rollout, s *appsv1.DeploymentStatus, now time.Time) (*appsv1.De
 	left := was.GetLastUpdateTime().AsTime().Add(deadline(r)).Sub(now)
 	if left <= 0 {
 		message := fmt.Sprintf("ReplicaSet %q has timed out progressing.", name)
-		return newCondition(typ, kind.ConditionFalse, reasonDeadlineExceeded, message), 0
+		return newCondition(typ, object.ConditionFalse, reasonDeadlineExceeded, message), 0
 	}
 	return was, left
 }

@@ -8,7 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/internal/condition"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/apps"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -67,7 +67,7 @@ func TestProgress(t *testing.T) {
 		}
 		now := epoch.Add(step.at)
 		next, again := newStatus(r, now)
-		c := condition.Find(next.GetConditions(), kind.DeploymentProgressing)
+		c := condition.Find(next.GetConditions(), apps.DeploymentProgressing)
 		if got := c.GetStatus() + " " + c.GetReason(); got != step.want || again != step.again {
 			t.Errorf("%s: %s, again in %v; want %s, %v", step.name, got, again, step.want, step.again)
 		}
@@ -83,7 +83,7 @@ func TestProgress(t *testing.T) {
 func TestDeploymentStatus(t *testing.T) {
 	r := rolling(&appsv1.DeploymentStatus{CollisionCount: proto.Int32(3), Conditions: []*appsv1.DeploymentCondition{{Type: "Theirs", Status: "True"}}}, 1, 1)
 	r.old[0].Status.TerminatingReplicas = proto.Int32(1)
-	r.old[0].Status.Conditions = []*appsv1.ReplicaSetCondition{{Type: kind.DeploymentReplicaFailure, Status: "True", Reason: "FailedCreate", Message: "why"}}
+	r.old[0].Status.Conditions = []*appsv1.ReplicaSetCondition{{Type: apps.DeploymentReplicaFailure, Status: "True", Reason: "FailedCreate", Message: "why"}}
 	s, _ := newStatus(r, epoch)
 	var types []string
 	for _, c := range s.GetConditions() {
@@ -95,7 +95,7 @@ func TestDeploymentStatus(t *testing.T) {
 	if s.GetReplicas() != 2 || s.GetUpdatedReplicas() != 1 || s.GetAvailableReplicas() != 2 || s.GetUnavailableReplicas() != 1 || s.GetTerminatingReplicas() != 1 || s.GetCollisionCount() != 3 {
 		t.Errorf("got %v", s)
 	}
-	d := &appsv1.Deployment{Spec: &appsv1.DeploymentSpec{Replicas: proto.Int32(3), Strategy: &appsv1.DeploymentStrategy{Type: kind.StrategyRecreate}}}
+	d := &appsv1.Deployment{Spec: &appsv1.DeploymentSpec{Replicas: proto.Int32(3), Strategy: &appsv1.DeploymentStrategy{Type: apps.StrategyRecreate}}}
 	if l, err := limitsOf(d); err != nil || l != (limits{replicas: 3}) {
 		t.Errorf("limits of Recreate: %+v, %v; none of its pods may be missing", l, err)
 	}

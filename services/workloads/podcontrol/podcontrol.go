@@ -14,7 +14,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/events"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -31,7 +31,7 @@ const (
 const ReplicaFailure = "ReplicaFailure"
 
 // Config says whose pods they are.
-type Config[O kind.Object] struct {
+type Config[O scheme.Object] struct {
 	// Client writes the pods.
 	Client *client.Client
 	// Events records what happened to pods, as events of their owner.
@@ -44,14 +44,14 @@ type Config[O kind.Object] struct {
 }
 
 // Control is the pods of objects of kind O.
-type Control[O kind.Object] struct {
+type Control[O scheme.Object] struct {
 	*controller.Dependents[O, *corev1.Pod]
 	events *events.Recorder
 }
 
 // New returns the pods of the configured owners. Pods that have ended are neither adopted nor
 // released.
-func New[O kind.Object](cfg Config[O]) *Control[O] {
+func New[O scheme.Object](cfg Config[O]) *Control[O] {
 	return &Control[O]{
 		Dependents: controller.NewDependents(controller.DependentsConfig[O, *corev1.Pod]{
 			Client: cfg.Client, Owners: cfg.Owners, Dependents: cfg.Pods, Selector: cfg.Selector, Claimable: IsActive,
@@ -101,7 +101,7 @@ func (c *Control[O]) DeletePods(ctx context.Context, owner O, victims []*corev1.
 }
 
 // FromTemplate returns a new pod of an owner's template, with a generated name.
-func FromTemplate(owner kind.Object, template *corev1.PodTemplateSpec) *corev1.Pod {
+func FromTemplate(owner scheme.Object, template *corev1.PodTemplateSpec) *corev1.Pod {
 	t := proto.CloneOf(template)
 	return &corev1.Pod{
 		Metadata: &metav1.ObjectMeta{

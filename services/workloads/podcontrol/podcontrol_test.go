@@ -8,7 +8,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"k8s.io/apimachinery/pkg/util/validation"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/object"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -21,8 +22,8 @@ func newPod(name string, changes ...func(*corev1.Pod)) *corev1.Pod {
 	p := &corev1.Pod{
 		Metadata: &metav1.ObjectMeta{Name: name, CreationTimestamp: timestamppb.New(epoch)},
 		Spec:     &corev1.PodSpec{NodeName: "n"},
-		Status: &corev1.PodStatus{Phase: kind.PodRunning, Conditions: []*corev1.PodCondition{
-			{Type: kind.PodReady, Status: kind.ConditionTrue, LastTransitionTime: timestamppb.New(epoch)},
+		Status: &corev1.PodStatus{Phase: core.PodRunning, Conditions: []*corev1.PodCondition{
+			{Type: core.PodReady, Status: object.ConditionTrue, LastTransitionTime: timestamppb.New(epoch)},
 		}},
 	}
 	for _, change := range changes {
@@ -32,11 +33,11 @@ func newPod(name string, changes ...func(*corev1.Pod)) *corev1.Pod {
 }
 
 func unbound(p *corev1.Pod) {
-	p.Spec.NodeName, p.Status.Phase, p.Status.Conditions = "", kind.PodPending, nil
+	p.Spec.NodeName, p.Status.Phase, p.Status.Conditions = "", core.PodPending, nil
 }
-func pending(p *corev1.Pod)  { p.Status.Phase, p.Status.Conditions = kind.PodPending, nil }
-func unknown(p *corev1.Pod)  { p.Status.Phase = kind.PodUnknown }
-func notReady(p *corev1.Pod) { p.Status.Conditions[0].Status = kind.ConditionFalse }
+func pending(p *corev1.Pod)  { p.Status.Phase, p.Status.Conditions = core.PodPending, nil }
+func unknown(p *corev1.Pod)  { p.Status.Phase = core.PodUnknown }
+func notReady(p *corev1.Pod) { p.Status.Conditions[0].Status = object.ConditionFalse }
 func on(node string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) { p.Spec.NodeName = node }
 }
@@ -134,7 +135,7 @@ func TestSlimKeepsWhatControllersRead(t *testing.T) {
 	if len(p.Spec.Containers) > 0 || p.Status.ContainerStatuses[0].Image != "" {
 		t.Errorf("kept more than is read: %v", p)
 	}
-	if !kind.IsPodReady(p) || restarts(p) != 3 || deletionCost(p) != 7 || p.GetSpec().GetNodeName() != "n" {
+	if !core.IsPodReady(p) || restarts(p) != 3 || deletionCost(p) != 7 || p.GetSpec().GetNodeName() != "n" {
 		t.Errorf("dropped what is read: %v", p)
 	}
 	Slim(&corev1.Pod{Metadata: &metav1.ObjectMeta{}})

@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -15,7 +15,7 @@ const DeletionCost = "controller.kubernetes.io/pod-deletion-cost"
 
 // IsActive reports whether a pod counts as a replica: it has not ended and is not being deleted.
 func IsActive(p *corev1.Pod) bool {
-	return !kind.IsPodFinished(p) && p.GetMetadata().GetDeletionTimestamp() == nil
+	return !core.IsPodFinished(p) && p.GetMetadata().GetDeletionTimestamp() == nil
 }
 
 // Active returns the pods that are active.
@@ -32,7 +32,7 @@ func Active(pods []*corev1.Pod) []*corev1.Pod {
 // AvailableIn returns how long it takes until a pod counts as available, 0 or less for now, and
 // false when the pod is not ready.
 func AvailableIn(p *corev1.Pod, minReadySeconds int32, now time.Time) (time.Duration, bool) {
-	if !kind.IsPodReady(p) {
+	if !core.IsPodReady(p) {
 		return 0, false
 	}
 	if minReadySeconds == 0 {
@@ -45,13 +45,13 @@ func AvailableIn(p *corev1.Pod, minReadySeconds int32, now time.Time) (time.Dura
 // pending, then not ready, then of low deletion cost, then on nodes with more related pods
 // according to onNode, then ready for the shorter time, then restarted more often, then younger.
 func Surplus(pods []*corev1.Pod, n int, onNode map[string]int) []*corev1.Pod {
-	phases := map[string]int{kind.PodPending: 0, kind.PodUnknown: 1, kind.PodRunning: 2}
+	phases := map[string]int{core.PodPending: 0, core.PodUnknown: 1, core.PodRunning: 2}
 	sorted := slices.Clone(pods)
 	slices.SortStableFunc(sorted, func(a, b *corev1.Pod) int {
 		return cmp.Or(
 			compareBool(a.GetSpec().GetNodeName() != "", b.GetSpec().GetNodeName() != ""),
 			cmp.Compare(phases[a.GetStatus().GetPhase()], phases[b.GetStatus().GetPhase()]),
-			compareBool(kind.IsPodReady(a), kind.IsPodReady(b)),
+			compareBool(core.IsPodReady(a), core.IsPodReady(b)),
 			cmp.Compare(deletionCost(a), deletionCost(b)),
 			cmp.Compare(onNode[b.GetSpec().GetNodeName()], onNode[a.GetSpec().GetNodeName()]),
 			readySince(b).Compare(readySince(a)),
@@ -87,8 +87,8 @@ func restarts(p *corev1.Pod) (n int32) {
 
 // readySince is when the pod became ready, the zero time when it is not.
 func readySince(p *corev1.Pod) time.Time {
-	if !kind.IsPodReady(p) {
+	if !core.IsPodReady(p) {
 		return time.Time{}
 	}
-	return kind.PodCondition(p, kind.PodReady).GetLastTransitionTime().AsTime()
+	return core.PodCondition(p, core.PodReady).GetLastTransitionTime().AsTime()
 }

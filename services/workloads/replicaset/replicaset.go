@@ -12,7 +12,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/events"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -90,7 +90,7 @@ func (r *reconciler) scale(ctx context.Context, rs *appsv1.ReplicaSet, active []
 // same deployment.
 func (r *reconciler) relatedOnNodes(rs *appsv1.ReplicaSet) map[string]int {
 	related := []*appsv1.ReplicaSet{rs}
-	if owner := kind.ControllerOf(rs); owner != nil {
+	if owner := kinds.ControllerOf(rs); owner != nil {
 		related = controller.ControlledBy(r.sets, owner.GetUid())
 	}
 	onNode := map[string]int{}

@@ -9,7 +9,8 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/condition"
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/object"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	"github.com/xebec-project/xebec/services/workloads/podcontrol"
@@ -23,7 +24,7 @@ func newStatus(rs *appsv1.ReplicaSet, owned []*corev1.Pod, scaleErr error, now t
 	var again time.Duration
 	var terminating int32
 	for _, p := range owned {
-		if p.GetMetadata().GetDeletionTimestamp() != nil && !kind.IsPodFinished(p) {
+		if p.GetMetadata().GetDeletionTimestamp() != nil && !core.IsPodFinished(p) {
 			terminating++
 		}
 		if !podcontrol.IsActive(p) {
@@ -61,11 +62,11 @@ func conditions(before *appsv1.ReplicaSetStatus, scaleErr error, now time.Time) 
 	// A failure that stays keeps its first message. Messages differ from attempt to attempt, and each
 	// write of the status would cause the next attempt at once.
 	was := condition.Find(before.GetConditions(), podcontrol.ReplicaFailure)
-	if was.GetStatus() == kind.ConditionTrue && was.GetReason() == failed.Reason {
+	if was.GetStatus() == object.ConditionTrue && was.GetReason() == failed.Reason {
 		return append(all, was)
 	}
 	return append(all, &appsv1.ReplicaSetCondition{
-		Type: podcontrol.ReplicaFailure, Status: kind.ConditionTrue, Reason: failed.Reason, Message: apierr.Message(scaleErr),
+		Type: podcontrol.ReplicaFailure, Status: object.ConditionTrue, Reason: failed.Reason, Message: apierr.Message(scaleErr),
 		LastTransitionTime: timestamppb.New(now.Truncate(time.Second)),
 	})
 }

@@ -12,7 +12,7 @@ import (
 	openapiv2 "github.com/google/gnostic-models/openapiv2"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/schema/comments"
 	"github.com/xebec-project/xebec/internal/schema/openapi"
 	"github.com/xebec-project/xebec/internal/schema/openapi/build"
@@ -38,7 +38,7 @@ func generate(dir string) error {
 	if err != nil {
 		return err
 	}
-	three, two, err := build.Documents(kind.NewScheme(), descriptions)
+	three, two, err := build.Documents(kinds.NewScheme(), descriptions)
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/services/scheduler/framework"
 )
 
@@ -28,7 +28,7 @@ func (Fit) PreFilter(s *framework.Snapshot, p *framework.Pod) framework.NodeFilt
 	for i, r := range p.Requests {
 		id, offered := s.Resources.ID(r.Name)
 		f[i] = request{Request: r, id: id, offered: offered, reasons: []string{"Insufficient " + r.Name}}
-		if r.Name == kind.ResourcePods {
+		if r.Name == core.ResourcePods {
 			f[i].reasons = []string{"Too many pods"}
 		}
 	}
@@ -76,7 +76,7 @@ func (f fit) Explain(n *framework.Node) string {
 	for i := range f {
 		switch r, free := &f[i], f[i].free(n); {
 		case r.Amount <= free:
-		case r.Name == kind.ResourcePods:
+		case r.Name == core.ResourcePods:
 			lacking = append(lacking, fmt.Sprintf("the node holds %d pods and takes %d", n.Used[r.id], n.Allocatable[r.id]))
 		default:
 			lacking = append(lacking, fmt.Sprintf("insufficient %s: %s requested, %s free",
@@ -89,11 +89,11 @@ func (f fit) Explain(n *framework.Node) string {
 // format writes an amount as manifests do.
 func format(resource string, n int64) string {
 	switch {
-	case resource == kind.ResourceCPU && n%1000 == 0:
+	case resource == core.ResourceCPU && n%1000 == 0:
 		return fmt.Sprint(n / 1000)
-	case resource == kind.ResourceCPU:
+	case resource == core.ResourceCPU:
 		return fmt.Sprintf("%dm", n)
-	case resource == kind.ResourceMemory || resource == kind.ResourceEphemeralStorage:
+	case resource == core.ResourceMemory || resource == core.ResourceEphemeralStorage:
 		for _, unit := range []struct {
 			suffix string
 			size   int64

@@ -3,7 +3,7 @@ package noderesources
 import (
 	"math"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/services/scheduler/framework"
 )
 
@@ -51,7 +51,7 @@ func (s balancedAllocation) Score(n *framework.Node) float64 {
 type requests struct{ cpu, memory int64 }
 
 func requestsOf(p *framework.Pod) requests {
-	return requests{p.Request(kind.ResourceCPU), p.Request(kind.ResourceMemory)}
+	return requests{p.Request(core.ResourceCPU), p.Request(core.ResourceMemory)}
 }
 
 // shares returns the fractions of the node's cpu and memory that would be taken with the pod on it.

@@ -4,7 +4,7 @@ package nodeunschedulable
 import (
 	"slices"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	"github.com/xebec-project/xebec/services/scheduler/framework"
 )
@@ -27,7 +27,7 @@ func (pl Plugin) EventsToRegister() []framework.EventHint {
 // PreFilter implements framework.PreFilterPlugin.
 func (Plugin) PreFilter(_ *framework.Snapshot, p *framework.Pod) framework.NodeFilter {
 	taint := &corev1.Taint{Key: "node.kubernetes.io/unschedulable", Effect: "NoSchedule"}
-	if slices.ContainsFunc(p.Tolerations, func(t *corev1.Toleration) bool { return kind.Tolerates(t, taint) }) {
+	if slices.ContainsFunc(p.Tolerations, func(t *corev1.Toleration) bool { return core.Tolerates(t, taint) }) {
 		return nil
 	}
 	return filter{}

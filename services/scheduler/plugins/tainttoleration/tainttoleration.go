@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/xebec-project/xebec/internal/kind"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	"github.com/xebec-project/xebec/services/scheduler/framework"
 )
@@ -47,7 +47,7 @@ func (Plugin) PreScore(p *framework.Pod, _ []*framework.Node) framework.NodeScor
 type tolerations []*corev1.Toleration
 
 func (ts tolerations) tolerate(taint *corev1.Taint) bool {
-	return slices.ContainsFunc(ts, func(t *corev1.Toleration) bool { return kind.Tolerates(t, taint) })
+	return slices.ContainsFunc(ts, func(t *corev1.Toleration) bool { return core.Tolerates(t, taint) })
 }
 
 // untolerated returns the first taint that keeps the pod away, nil for none.

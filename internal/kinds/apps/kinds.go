@@ -1,0 +1,27 @@
+package apps
+
+import (
+	"github.com/xebec-project/xebec/internal/scheme"
+	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
+)
+
+// Kinds are the kinds of the group apps, by name.
+var Kinds = []*scheme.Kind{
+	{
+		Group: "apps", Version: "v1", Name: "Deployment", Plural: "deployments", Singular: "deployment", ShortNames: []string{"deploy"},
+		Namespaced: true, Subresources: replicatedSubresources, Scale: replicas,
+		New:     func() scheme.Object { return new(appsv1.Deployment) },
+		Columns: deploymentColumns, Rules: deploymentRules,
+	},
+	{
+		Group: "apps", Version: "v1", Name: "ReplicaSet", Plural: "replicasets", Singular: "replicaset", ShortNames: []string{"rs"},
+		Namespaced: true, Subresources: replicatedSubresources, Scale: replicas,
+		New:     func() scheme.Object { return new(appsv1.ReplicaSet) },
+		Columns: replicaSetColumns, Rules: replicaSetRules,
+	},
+}
+
+// replicas is where Deployments and ReplicaSets hold their number of replicas.
+var replicas = &scheme.Scale{Replicas: ".spec.replicas", StatusReplicas: ".status.replicas", Selector: ".spec.selector"}
+
+var replicatedSubresources = []scheme.Subresource{scheme.ScaleSubresource, scheme.StatusSubresource}

@@ -1,0 +1,61 @@
+package core
+
+import (
+	"github.com/xebec-project/xebec/internal/scheme"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+)
+
+// Kinds are the kinds of the core group, by name.
+var Kinds = []*scheme.Kind{
+	{
+		Version: "v1", Name: "ConfigMap", Plural: "configmaps", Singular: "configmap", ShortNames: []string{"cm"},
+		Namespaced: true,
+		New:        func() scheme.Object { return new(corev1.ConfigMap) },
+		Columns:    configMapColumns, Rules: configMapRules,
+	},
+	{
+		Version: "v1", Name: "Event", Plural: "events", Singular: "event", ShortNames: []string{"ev"},
+		Namespaced: true,
+		New:        func() scheme.Object { return new(corev1.Event) },
+		Columns:    eventColumns, Fields: eventFields, Rules: eventRules,
+		HideName: true,
+	},
+	{
+		Version: "v1", Name: "Namespace", Plural: "namespaces", Singular: "namespace", ShortNames: []string{"ns"},
+		Subresources: scheme.StatusOnly,
+		New:          func() scheme.Object { return new(corev1.Namespace) },
+		Columns:      namespaceColumns, Fields: namespaceFields, Rules: namespaceRules,
+	},
+	{
+		Version: "v1", Name: "Node", Plural: "nodes", Singular: "node", ShortNames: []string{"no"},
+		Subresources: nodeSubresources,
+		New:          func() scheme.Object { return new(corev1.Node) },
+		Columns:      nodeColumns, Fields: nodeFields, Rules: nodeRules,
+	},
+	{
+		Version: "v1", Name: "Pod", Plural: "pods", Singular: "pod", ShortNames: []string{"po"},
+		Namespaced: true, Subresources: podSubresources,
+		New:     func() scheme.Object { return new(corev1.Pod) },
+		Columns: podColumns, Fields: podFields, Rules: podRules,
+		GracePeriod: podGracePeriod,
+	},
+	{
+		Version: "v1", Name: "Secret", Plural: "secrets", Singular: "secret",
+		Namespaced: true,
+		New:        func() scheme.Object { return new(corev1.Secret) },
+		Columns:    secretColumns, Fields: secretFields, Rules: secretRules,
+	},
+	{
+		Version: "v1", Name: "Service", Plural: "services", Singular: "service", ShortNames: []string{"svc"},
+		Namespaced: true, Subresources: scheme.StatusOnly,
+		New:     func() scheme.Object { return new(corev1.Service) },
+		Columns: serviceColumns, Fields: serviceFields, Rules: serviceRules,
+	},
+	{
+		Version: "v1", Name: "ServiceAccount", Plural: "serviceaccounts", Singular: "serviceaccount", ShortNames: []string{"sa"},
+		Namespaced:   true,
+		Subresources: serviceAccountSubresources,
+		New:          func() scheme.Object { return new(corev1.ServiceAccount) },
+		Columns:      serviceAccountColumns, Rules: serviceAccountRules,
+	},
+}

@@ -1,0 +1,31 @@
+package kindtest
+
+import (
+	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+)
+
+func template() *corev1.PodTemplateSpec {
+	return &corev1.PodTemplateSpec{
+		Metadata: &metav1.ObjectMeta{Labels: map[string]string{"app": "web"}},
+		Spec:     &corev1.PodSpec{Containers: []*corev1.Container{{Name: "web", Image: "web:1"}}},
+	}
+}
+
+func webSelector() *metav1.LabelSelector {
+	return &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}
+}
+
+// Deployment returns a valid Deployment that leaves out what has defaults.
+func Deployment() *appsv1.Deployment {
+	return &appsv1.Deployment{Metadata: Meta("web"), Spec: &appsv1.DeploymentSpec{Selector: webSelector(), Template: template()}}
+}
+
+// ReplicaSet returns a valid ReplicaSet that leaves out what has defaults.
+func ReplicaSet() *appsv1.ReplicaSet {
+	return &appsv1.ReplicaSet{Metadata: Meta("web"), Spec: &appsv1.ReplicaSetSpec{Selector: webSelector(), Template: template()}}
+}
+
+// ConfigMap returns a valid ConfigMap without data.
+func ConfigMap() *corev1.ConfigMap { return &corev1.ConfigMap{Metadata: Meta("settings")} }

@@ -1,0 +1,27 @@
+package networking
+
+import (
+	"github.com/xebec-project/xebec/internal/scheme"
+	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
+)
+
+// Kinds are the kinds of the groups networking.k8s.io and networking.xebec.io, by name.
+var Kinds = []*scheme.Kind{
+	{
+		Group: "networking.k8s.io", Version: "v1", Name: "IPAddress", Plural: "ipaddresses", Singular: "ipaddress", ShortNames: []string{"ip"},
+		New:     func() scheme.Object { return new(networkingv1.IPAddress) },
+		Columns: ipAddressColumns, Rules: ipAddressRules,
+	},
+	{
+		Group: "networking.k8s.io", Version: "v1", Name: "NetworkPolicy", Plural: "networkpolicies", Singular: "networkpolicy",
+		ShortNames: []string{"netpol"},
+		Namespaced: true,
+		New:        func() scheme.Object { return new(networkingv1.NetworkPolicy) },
+		Columns:    networkPolicyColumns, Rules: networkPolicyRules,
+	},
+	{
+		Group: GroupNetworking, Version: "v1", Name: "NodePort", Plural: "nodeports", Singular: "nodeport",
+		New:     func() scheme.Object { return new(networkingv1.NodePort) },
+		Columns: nodePortColumns, Rules: nodePortRules,
+	},
+}
