@@ -19,7 +19,7 @@ TEST_FLAGS ?=
 # These install vagrant, ansible and debootstrap and take minutes, which is for whoever calls them to say: test and lint leave
 # them out, and .ci/run calls them.
 .PHONY: test-validation test-hosts test-vm test-kernels test-overload lint-hosts
-.PHONY: build images lab lab-down test test-race fuzz conformance cases bench generate lint check-generated generate-deps install-deps clean
+.PHONY: build images lab lab-down test test-race fuzz conformance cases bench generate lint format check-generated generate-deps install-deps clean
 
 build: images ## the three programs and the sample images, into bin/
 	@mkdir -p bin
@@ -102,15 +102,17 @@ generate: generate-deps ## Go from the protos and from the eBPF sources; committ
 BREAKING_AGAINST ?= $(shell git describe --tags --abbrev=0 2>/dev/null || git rev-parse --verify -q HEAD~1 || git rev-parse HEAD)
 TOOL := go tool -modfile=tools/go.mod
 
-lint: ## formatting, vet, staticcheck and the protos
-	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
-	  if [[ -n $$unformatted ]]; then echo "not formatted, run gofmt -w:" $$unformatted; exit 1; fi
-	go vet ./...
-	$(TOOL) staticcheck ./...
+GOLANGCI := go tool -modfile=tools/golangci/go.mod golangci-lint
+
+lint: ## Go by .golangci.yml, the protos, shell scripts
+	$(GOLANGCI) run
 	$(TOOL) buf lint
 	$(TOOL) buf format --diff --exit-code
 	$(TOOL) buf breaking --against '.git#ref=$(BREAKING_AGAINST)'
 	@for script in $$(git ls-files '*.sh') .ci/run; do bash -n $$script; done
+
+format: ## Go's formatting and the order of imports
+	$(GOLANGCI) fmt
 
 check-generated: generate ## that what is committed is what generate makes
 	@git diff --exit-code --stat || { echo "generated files are stale: run make generate and commit"; exit 1; }
