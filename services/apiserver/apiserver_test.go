@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 	"google.golang.org/grpc"
@@ -50,10 +51,16 @@ func startConfigured(t *testing.T, cfg Config, etcd *etcdtest.Cluster) grpc.Clie
 // startService returns also the service, which each change has changed before it ran.
 func startService(t *testing.T, cfg Config, etcd *etcdtest.Cluster, changes ...func(*Service)) (*Service, grpc.ClientConnInterface) {
 	t.Helper()
+	return startServiceWith(t, cfg, etcd.Client(), changes...)
+}
+
+// startServiceWith is startService with a client of etcd.
+func startServiceWith(t *testing.T, cfg Config, etcd *clientv3.Client, changes ...func(*Service)) (*Service, grpc.ClientConnInterface) {
+	t.Helper()
 	// The only member of etcd is busy when it does not answer at once: to try again would leave some
 	// outcomes unknown.
 	cfg.Storage.WriteAttempt = 10 * time.Second
-	svc, err := New(cfg, kinds.NewScheme(), etcd.Client(), zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel)))
+	svc, err := New(cfg, kinds.NewScheme(), etcd, zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,9 +19,18 @@ type podIndex struct {
 }
 
 // NodeUses reports whether a pod bound to the node refers to the object. It looks at the pods of
-// one namespace; a cache that is a moment old may refuse for that moment, and the node asks again.
+// one namespace, and waits for the cache to be current before it says no: the node may know of a
+// binding that this cache does not hold yet.
 func (p *podIndex) NodeUses(ctx context.Context, node, resource, namespace, name string) (bool, error) {
-	list, err := p.store.List(ctx, storage.ListOptions{Kind: "Pod", Namespace: namespace, Stale: true,
+	used, err := p.nodeUses(ctx, node, resource, namespace, name, true)
+	if err != nil || used {
+		return used, err
+	}
+	return p.nodeUses(ctx, node, resource, namespace, name, false)
+}
+
+func (p *podIndex) nodeUses(ctx context.Context, node, resource, namespace, name string, stale bool) (bool, error) {
+	list, err := p.store.List(ctx, storage.ListOptions{Kind: "Pod", Namespace: namespace, Stale: stale,
 		Match: func(o *storage.Object) bool { return o.Field(p.nodeName) == node }})
 	if err != nil {
 		return false, storageError(err)
