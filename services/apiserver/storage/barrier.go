@@ -9,48 +9,50 @@ import (
 )
 
 // barrier makes reads of the cache linearizable. A read may answer once the cache holds a revision
-// that a quorum of etcd named after the read began. All reads that begin while one such question is
-// under way share the next one, so that their number does not load etcd.
+// that a quorum of etcd confirmed after the read began. It is a single flight: all reads that begin
+// while one request for the revision is under way share the next one, so that their number does not
+// load etcd.
 type barrier struct {
 	mu   sync.Mutex
 	busy bool
-	next *flight // not started: those who join now began before it
+	next *revisionCall // not started: the reads that join it now began before it
 }
 
-// flight is one question to etcd for its revision, and the wait for the cache to reach it.
-type flight struct {
-	landed chan struct{}
-	err    error // valid once landed
+// revisionCall is one request to etcd for its revision, and the wait for the cache to reach it.
+type revisionCall struct {
+	done chan struct{}
+	err  error // valid once done is closed
 }
 
 // current waits until the cache holds everything that was acknowledged before it was called.
 func (s *Store) current(ctx context.Context) error {
-	f := s.barrier.join(s)
+	c := s.barrier.join(s)
 	select {
-	case <-f.landed:
-		return f.err
+	case <-c.done:
+		return c.err
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
 	}
 }
 
-func (b *barrier) join(s *Store) *flight {
+func (b *barrier) join(s *Store) *revisionCall {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.next == nil {
-		b.next = &flight{landed: make(chan struct{})}
+		b.next = &revisionCall{done: make(chan struct{})}
 	}
-	f := b.next
+	c := b.next
 	if !b.busy {
 		b.busy, b.next = true, nil
-		go s.fly(f)
+		go s.readRevision(c)
 	}
-	return f
+	return c
 }
 
-// fly runs one flight, and once etcd has answered starts the next, without waiting for the cache.
-func (s *Store) fly(f *flight) {
-	// Bounded by itself and not by any of the reads that share it.
+// readRevision makes one call. It starts the next one as soon as etcd has answered, without waiting
+// for the cache.
+func (s *Store) readRevision(c *revisionCall) {
+	// The deadline is its own, and not that of any read that shares it.
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.ReadTimeout)
 	defer cancel()
 	revision, err := s.etcdRevision(ctx)
@@ -59,7 +61,7 @@ func (s *Store) fly(f *flight) {
 	b.mu.Lock()
 	if next := b.next; next != nil {
 		b.next = nil
-		go s.fly(next)
+		go s.readRevision(next)
 	} else {
 		b.busy = false
 	}
@@ -68,8 +70,8 @@ func (s *Store) fly(f *flight) {
 	if err == nil {
 		err = s.awaitRevision(ctx, revision)
 	}
-	f.err = err
-	close(f.landed)
+	c.err = err
+	close(c.done)
 }
 
 // etcdRevision asks a quorum of etcd for the current revision.
@@ -95,7 +97,7 @@ func (s *Store) awaitRevision(ctx context.Context, revision int64) error {
 		return nil
 	}
 	defer s.cache.forget(w)
-	s.feed.prod()
+	s.reflector.wake()
 	select {
 	case <-w.reached:
 		return nil

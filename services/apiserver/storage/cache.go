@@ -23,10 +23,10 @@ const (
 	pagedMost = 4
 )
 
-// cache holds the objects of all kinds as they are at one revision. One goroutine, the feed, writes
+// cache holds the objects of all kinds as they are at one revision. One goroutine, the reflector, writes
 // to it; a batch of changes becomes visible as a whole.
 type cache struct {
-	kinds atomic.Pointer[kindSet] // replaced by the feed alone
+	kinds atomic.Pointer[kindSet] // replaced by the reflector alone
 
 	mu       sync.RWMutex
 	revision int64 // the cache holds the state at this revision; 0 before it is filled
@@ -214,7 +214,7 @@ func (c *cache) dropPaged(now time.Time) {
 	}
 }
 
-// update is one change as the feed learns of it.
+// update is one change as the reflector learns of it.
 type update struct {
 	kind   *kindCache
 	key    Key
@@ -223,7 +223,7 @@ type update struct {
 }
 
 // apply makes a batch of updates visible, in order, and then hands them to the watchers. revision
-// is the one that the cache has reached with them. Only the feed calls it.
+// is the one that the cache has reached with them. Only the reflector calls it.
 func (c *cache) apply(updates []update, revision int64) {
 	type delivery struct {
 		kind   *kindCache
@@ -273,7 +273,7 @@ func (k *kindCache) put(u update) *change {
 
 // replace makes the cache hold exactly the given objects, which are the whole state at a revision,
 // and tells the watchers the difference. The history starts anew: what happened in between is not
-// known. Only the feed calls it.
+// known. Only the reflector calls it.
 func (c *cache) replace(objects map[*kindCache][]*Object, revision int64) {
 	deliveries := make(map[*kindCache][]*change)
 	c.mu.Lock()

@@ -18,8 +18,8 @@ import (
 //
 // etcd answers in the order in which it is asked.
 type renewals struct {
-	cli      *clientv3.Client
-	patience *patience
+	cli     *clientv3.Client
+	timeout *adaptiveTimeout
 
 	mu     sync.Mutex
 	stream *renewalStream // nil while there is none
@@ -72,7 +72,7 @@ func (r *renewals) renew(ctx context.Context, id int64) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	limit := r.patience.limit()
+	limit := r.timeout.limit()
 	silence := time.NewTimer(limit)
 	defer silence.Stop()
 	for before := stream.answered(); ; {
@@ -84,11 +84,11 @@ func (r *renewals) renew(ctx context.Context, id int64) (int64, error) {
 		case <-silence.C:
 			now := stream.answered()
 			if now == before {
-				r.patience.exceeded(limit)
+				r.timeout.exceeded(limit)
 				r.drop(stream)
 				return 0, errSilent
 			}
-			before, limit = now, r.patience.limit()
+			before, limit = now, r.timeout.limit()
 			silence.Reset(limit)
 		}
 	}
@@ -154,7 +154,7 @@ func (r *renewals) receive(s *renewalStream) {
 		s.answers++
 		s.mu.Unlock()
 		if w.answer != nil {
-			r.patience.answered(time.Since(w.sent))
+			r.timeout.answered(time.Since(w.sent))
 			w.answer <- renewed{ttl: resp.TTL}
 		}
 	}

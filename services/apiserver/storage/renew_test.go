@@ -74,7 +74,7 @@ func TestSlowRenewals(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cli.Close() })
-	r := renewals{cli: cli, patience: newPatience(20*time.Second, time.Minute)}
+	r := renewals{cli: cli, timeout: newAdaptiveTimeout(20*time.Second, time.Minute)}
 	first, err := r.renew(ctx, id) // the connection is made
 	if err != nil || first != 100 {
 		t.Fatalf("got %d, %v", first, err)
@@ -88,9 +88,9 @@ func TestSlowRenewals(t *testing.T) {
 		<-tick.C
 		if i*int(every) == 2*int(delay) {
 			// Each answer takes longer than this. Others come meanwhile.
-			r.patience.mu.Lock()
-			r.patience.floor, r.patience.ceiling = limit, limit
-			r.patience.mu.Unlock()
+			r.timeout.mu.Lock()
+			r.timeout.floor, r.timeout.ceiling = limit, limit
+			r.timeout.mu.Unlock()
 		}
 		wg.Go(func() {
 			// What is under way when the line falls silent fails, in a way that is tried again.

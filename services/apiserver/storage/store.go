@@ -105,19 +105,19 @@ func setDefault[T comparable](field *T, value T) {
 
 // Store reads and writes objects. Its methods may be called by many goroutines at once.
 type Store struct {
-	cfg      Config
-	cli      *clientv3.Client
-	log      *zap.Logger
-	scheme   *scheme.Scheme
-	cache    *cache
-	barrier  barrier
-	feed     feed
-	groups   groups
-	renewals renewals
-	epoch    atomic.Int64 // as far as known; see attempt.go
-	epochs   epochChanges
-	reads    *patience // for requests that write nothing to etcd's log
-	writes   *patience
+	cfg       Config
+	cli       *clientv3.Client
+	log       *zap.Logger
+	scheme    *scheme.Scheme
+	cache     *cache
+	barrier   barrier
+	reflector reflector
+	groups    groups
+	renewals  renewals
+	epoch     atomic.Int64 // as far as known; see attempt.go
+	epochs    epochChanges
+	reads     *adaptiveTimeout // for requests that write nothing to etcd's log
+	writes    *adaptiveTimeout
 }
 
 // New returns a store on etcd for the kinds of a scheme, whose changes it follows. Reads and
@@ -129,11 +129,11 @@ func New(cfg Config, kinds *scheme.Scheme, cli *clientv3.Client, log *zap.Logger
 	}
 	s := &Store{
 		cfg: cfg, cli: cli, log: log, scheme: kinds, cache: newCache(cfg, kinds.Kinds()),
-		reads:  newPatience(cfg.AttemptTimeout, cfg.ReadTimeout/2),
-		writes: newPatience(cfg.WriteAttempt, cfg.WriteTimeout/3),
-		feed:   newFeed(newPatience(stallLimit, cfg.ReadTimeout*4/5)),
+		reads:     newAdaptiveTimeout(cfg.AttemptTimeout, cfg.ReadTimeout/2),
+		writes:    newAdaptiveTimeout(cfg.WriteAttempt, cfg.WriteTimeout/3),
+		reflector: newReflector(newAdaptiveTimeout(stallLimit, cfg.ReadTimeout*4/5)),
 		// After ReadTimeout no caller is left who could notice that a member is silent.
-		renewals: renewals{cli: cli, patience: newPatience(cfg.AttemptTimeout, cfg.ReadTimeout*4/5)},
+		renewals: renewals{cli: cli, timeout: newAdaptiveTimeout(cfg.AttemptTimeout, cfg.ReadTimeout*4/5)},
 	}
 	return s, nil
 }
@@ -147,7 +147,7 @@ func (s *Store) Run(ctx context.Context) error {
 	defer compaction.Stop()
 	beside.Go(func() { s.runClock(ctx, clock.C) })
 	beside.Go(func() { s.runCompaction(ctx, compaction.C) })
-	s.runFeed(ctx)
+	s.runReflector(ctx)
 	beside.Wait()
 	return nil
 }
@@ -155,7 +155,7 @@ func (s *Store) Run(ctx context.Context) error {
 // WaitReady waits until the cache has been filled for the first time.
 func (s *Store) WaitReady(ctx context.Context) error {
 	select {
-	case <-s.feed.filled:
+	case <-s.reflector.filled:
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("%w: the cache is not filled yet: %w", ErrUnavailable, ctx.Err())
@@ -164,7 +164,7 @@ func (s *Store) WaitReady(ctx context.Context) error {
 
 // Ready reports whether the store is worth calling: its cache has been filled, and is fed by etcd
 // or was until a few seconds ago. It does not depend on how fast etcd is.
-func (s *Store) Ready() bool { return s.feed.usable() }
+func (s *Store) Ready() bool { return s.reflector.usable() }
 
 // Get returns an object; ErrNotFound when there is none. The read is linearizable: it sees every
 // write that was acknowledged, by any store, before Get was called.

@@ -132,7 +132,7 @@ func (k *kindCache) unregister(w *watcher) {
 	k.watchMu.Unlock()
 }
 
-// deliver puts a change into the buffers of the watchers that it concerns. Only the feed calls it.
+// deliver puts a change into the buffers of the watchers that it concerns. Only the reflector calls it.
 func (k *kindCache) deliver(c *change) {
 	k.watchMu.Lock()
 	defer k.watchMu.Unlock()
@@ -343,7 +343,7 @@ func (s *Store) sendLive(ctx context.Context, w *watcher, revision int64, send f
 	}
 }
 
-// watcher is the buffer between the feed and one watch.
+// watcher is the buffer between the reflector and one watch.
 type watcher struct {
 	namespace string
 	match     Match

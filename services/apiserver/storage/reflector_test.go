@@ -13,33 +13,33 @@ import (
 // brokenLimit.
 func TestReadyThroughInterruptions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &Store{cache: newCache(Config{}, nil), feed: newFeed(newPatience(stallLimit, stallLimit))}
-		if s.feed.usable() {
+		s := &Store{cache: newCache(Config{}, nil), reflector: newReflector(newAdaptiveTimeout(stallLimit, stallLimit))}
+		if s.reflector.usable() {
 			t.Error("usable before the cache was filled")
 		}
-		s.feed.interrupted()
-		if s.feed.usable() {
+		s.reflector.interrupted()
+		if s.reflector.usable() {
 			t.Error("usable after a first attempt that failed")
 		}
-		s.feed.live.Store(true)
+		s.reflector.live.Store(true)
 		for range 3 {
-			s.feed.interrupted()
+			s.reflector.interrupted()
 			time.Sleep(brokenLimit - time.Second)
 			// Attempts that fail do not begin the time anew.
-			s.feed.interrupted()
-			if !s.feed.usable() {
+			s.reflector.interrupted()
+			if !s.reflector.usable() {
 				t.Errorf("not usable after %s without a watch", brokenLimit-time.Second)
 			}
 			time.Sleep(2 * time.Second)
-			if s.feed.usable() {
+			if s.reflector.usable() {
 				t.Errorf("usable after %s without a watch", brokenLimit+time.Second)
 			}
-			close(s.feed.filled)
+			close(s.reflector.filled)
 			s.setLive(0)
-			if !s.feed.usable() {
+			if !s.reflector.usable() {
 				t.Error("not usable with a watch")
 			}
-			s.feed.filled = make(chan struct{})
+			s.reflector.filled = make(chan struct{})
 		}
 	})
 }
@@ -51,7 +51,7 @@ func TestReadyWithoutQuorum(t *testing.T) {
 	ctx := deadline(t, time.Minute)
 	until := func(live bool) {
 		t.Helper()
-		for s.feed.live.Load() != live {
+		for s.reflector.live.Load() != live {
 			select {
 			case <-ctx.Done():
 				t.Fatalf("the watch is not live=%t", live)

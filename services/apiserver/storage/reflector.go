@@ -43,40 +43,40 @@ const (
 	backoffMost  = 3 * time.Second
 )
 
-// feed is what carries etcd's changes into the cache.
-type feed struct {
+// reflector follows the watch on etcd that carries etcd's changes into the cache.
+type reflector struct {
 	filled chan struct{} // closed when the cache has been filled for the first time
 	live   atomic.Bool   // the cache is filled and the watch runs
 	lost   atomic.Int64  // when live ended, in Unix nanoseconds; 0 while it is live and before it has been for the first time
 	lag    chan struct{} // holds a token when a reader began to wait
 	// silence is for how long etcd may say nothing while readers wait.
-	silence *patience
+	silence *adaptiveTimeout
 }
 
-func newFeed(silence *patience) feed {
-	return feed{filled: make(chan struct{}), lag: make(chan struct{}, 1), silence: silence}
+func newReflector(silence *adaptiveTimeout) reflector {
+	return reflector{filled: make(chan struct{}), lag: make(chan struct{}, 1), silence: silence}
 }
 
 // interrupted notes that the watch does not run.
-func (f *feed) interrupted() {
-	if f.live.Swap(false) {
-		f.lost.Store(time.Now().UnixNano())
+func (r *reflector) interrupted() {
+	if r.live.Swap(false) {
+		r.lost.Store(time.Now().UnixNano())
 	}
 }
 
 // usable reports whether the watch runs, or ran a short while ago and may be resumed.
-func (f *feed) usable() bool {
-	if f.live.Load() {
+func (r *reflector) usable() bool {
+	if r.live.Load() {
 		return true
 	}
-	lost := f.lost.Load()
+	lost := r.lost.Load()
 	return lost != 0 && time.Since(time.Unix(0, lost)) < brokenLimit
 }
 
-// prod tells the feed that a reader waits.
-func (f *feed) prod() {
+// wake tells the reflector that a reader waits.
+func (r *reflector) wake() {
 	select {
-	case f.lag <- struct{}{}:
+	case r.lag <- struct{}{}:
 	default:
 	}
 }
@@ -84,14 +84,14 @@ func (f *feed) prod() {
 // errStalled: the watch said nothing while readers waited.
 var errStalled = errors.New("etcd's watch has stalled")
 
-// runFeed fills the cache and follows etcd until ctx ends.
-func (s *Store) runFeed(ctx context.Context) {
+// runReflector fills the cache and follows etcd until ctx ends.
+func (s *Store) runReflector(ctx context.Context) {
 	backoff := backoffFirst
 	fill := true
 	for ctx.Err() == nil {
 		started := time.Now()
 		err := s.follow(ctx, fill)
-		s.feed.interrupted()
+		s.reflector.interrupted()
 		if ctx.Err() != nil {
 			return
 		}
@@ -156,10 +156,10 @@ func (s *Store) follow(ctx context.Context, fill bool) error {
 			s.applyResponse(resp)
 			s.setLive(target)
 			if asking {
-				s.feed.silence.answered(time.Since(quiet))
+				s.reflector.silence.answered(time.Since(quiet))
 			}
 			quiet = time.Now()
-		case <-s.feed.lag:
+		case <-s.reflector.lag:
 			if !asking {
 				asking, quiet = true, time.Now()
 				ask.Reset(progressDelay)
@@ -168,8 +168,8 @@ func (s *Store) follow(ctx context.Context, fill bool) error {
 			if asking = s.cache.awaited() || s.cache.at() < target; !asking {
 				continue
 			}
-			if limit := s.feed.silence.limit(); time.Since(quiet) > limit {
-				s.feed.silence.exceeded(limit)
+			if limit := s.reflector.silence.limit(); time.Since(quiet) > limit {
+				s.reflector.silence.exceeded(limit)
 				return errStalled
 			}
 			if err := s.requestProgress(watching); err != nil {
@@ -192,12 +192,12 @@ func (s *Store) follow(ctx context.Context, fill bool) error {
 // requestProgress asks for a progress notification on the stream that watching belongs to.
 func (s *Store) requestProgress(watching context.Context) error {
 	// The client blocks while it has no connection for the stream.
-	limit := s.feed.silence.limit()
+	limit := s.reflector.silence.limit()
 	ctx, cancel := context.WithTimeout(watching, limit)
 	defer cancel()
 	err := s.cli.RequestProgress(ctx)
 	if err != nil && ctx.Err() != nil && watching.Err() == nil {
-		s.feed.silence.exceeded(limit)
+		s.reflector.silence.exceeded(limit)
 		return errStalled
 	}
 	if err != nil {
@@ -206,17 +206,17 @@ func (s *Store) requestProgress(watching context.Context) error {
 	return nil
 }
 
-// setLive marks the feed as live once the cache has reached target.
+// setLive marks the reflector as live once the cache has reached target.
 func (s *Store) setLive(target int64) {
-	if s.feed.live.Load() || s.cache.at() < target {
+	if s.reflector.live.Load() || s.cache.at() < target {
 		return
 	}
-	s.feed.live.Store(true)
-	s.feed.lost.Store(0)
+	s.reflector.live.Store(true)
+	s.reflector.lost.Store(0)
 	select {
-	case <-s.feed.filled:
+	case <-s.reflector.filled:
 	default:
-		close(s.feed.filled)
+		close(s.reflector.filled)
 		s.log.Info("Filled the cache from etcd", zap.Int64(metrics.KeyRevision, s.cache.at()))
 	}
 }
