@@ -56,7 +56,11 @@ fi
 # The load balancer.
 if grep -qs 'installation of Xebec' /etc/keepalived/keepalived.conf; then
   systemctl disable --now --quiet keepalived.service haproxy.service
-  rm -f /etc/keepalived/keepalived.conf /etc/haproxy/haproxy.cfg
+  rm -f /etc/keepalived/keepalived.conf /etc/haproxy/haproxy.cfg /run/xebec-haproxy
+  rm -f /etc/systemd/system/{haproxy,keepalived}.service.d/xebec.conf
+  for directory in /etc/systemd/system/{haproxy,keepalived}.service.d; do
+    [[ ! -d $directory ]] || rmdir --ignore-fail-on-non-empty "$directory"
+  done
 fi
 
 rm -rf "$state" /var/lib/xebec-* /etc/xebec /run/xebec-etcd.env

@@ -90,6 +90,7 @@ func (c *installed) checkRoles() {
 	if h := c.holder(); h.name != "balancer-1" {
 		c.t.Errorf("the virtual IP is at %s", h.name)
 	}
+	c.checkHAProxyEnds()
 	if err := c.host("master-1").cutPower(); err != nil {
 		c.t.Fatal(err)
 	}
@@ -104,6 +105,27 @@ func (c *installed) checkRoles() {
 	if shown := c.certificate("10.91.7.31:2379"); !strings.Contains(shown, "ca 2") {
 		c.t.Errorf("etcd shows %s", shown)
 	}
+}
+
+// checkHAProxyEnds stops and starts HAProxy on the only load balancer: the virtual IP goes and comes
+// with it. When it is killed, its unit starts it again.
+func (c *installed) checkHAProxyEnds() {
+	c.t.Helper()
+	balancer := c.host("balancer-1")
+	on := func(command string) {
+		if out, err := c.onHost(c.t.Context(), balancer, command); err != nil {
+			c.t.Fatalf("%s: %v\n%s", command, err, out)
+		}
+	}
+	on("systemctl stop haproxy")
+	c.until(time.Minute, "the host without HAProxy gives the virtual IP back", func() bool { return !balancer.holds(virtualIP) })
+	on("systemctl start haproxy")
+	c.until(time.Minute, "the host with HAProxy takes the virtual IP", func() bool { return balancer.holds(virtualIP) })
+	on("systemctl kill --signal SIGKILL haproxy")
+	c.until(time.Minute, "calls are answered after the end of HAProxy", func() bool {
+		_, err := c.xebec(callLimit, "get", "nodes", "--request-timeout", "4s")
+		return err == nil && balancer.holds(virtualIP)
+	})
 }
 
 // checkInstall installs the cluster and runs a service and a pod that reaches it.

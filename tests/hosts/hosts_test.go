@@ -176,12 +176,17 @@ func (c *installed) onHost(ctx context.Context, h *host, command string) (string
 
 var recap = regexp.MustCompile(`(?m)^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)`)
 
+// holds reports whether the host has an address.
+func (h *host) holds(address string) bool {
+	out, err := exec.Command("ip", "-n", h.netns, "-o", "addr", "show", "to", address).Output()
+	return err == nil && len(out) > 0
+}
+
 // holder returns the host that has the virtual IP.
 func (c *installed) holder() *host {
 	c.t.Helper()
 	for _, h := range c.hosts {
-		out, err := exec.Command("ip", "-n", h.netns, "-o", "addr", "show", "to", virtualIP).Output()
-		if err == nil && len(out) > 0 {
+		if h.holds(virtualIP) {
 			return h
 		}
 	}

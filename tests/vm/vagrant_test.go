@@ -198,7 +198,8 @@ func (l *lab) journals(masters, nodes int) {
 	for _, machine := range machines {
 		// The test's own context has ended by now.
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		cmd := exec.CommandContext(ctx, "vagrant", "ssh", machine, "-c", "uptime; sudo journalctl --no-pager -o cat -n 60 -u 'xebec*'")
+		cmd := exec.CommandContext(ctx, "vagrant", "ssh", machine, "-c", "uptime; ps -eLo state,comm | sort | uniq -c | sort -rn | head -n 30; "+
+			"sudo journalctl --no-pager -o short-iso -n 40 -u keepalived -u haproxy; sudo journalctl --no-pager -o cat -n 60 -u 'xebec*'")
 		cmd.Dir = filepath.Join(l.dir, "vagrant")
 		out, err := cmd.CombinedOutput()
 		cancel()
