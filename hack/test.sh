@@ -9,6 +9,20 @@ cd "$(dirname "$0")/.."
 packages=$1
 shift
 
+# go test starts packages in this order. The longest start first, the longest of all at the head: while they wait for
+# containers and leases, the others run beside them, and no run ends with one of them alone on the machine.
+longest=(
+  tests/e2e agent/pods agent services/apiserver/storage agent/datapath tests/cluster tests/controllers services/apiserver
+  services/gateway internal/discovery internal/rpc services/etcd tests/structure tests/linearizability cli
+)
+module=$(go list -m)
+packages=$(
+  for package in "${longest[@]}"; do
+    grep -xF "$module/$package" <<<"$packages" || true
+  done
+  grep -vxF "$(printf "$module/%s\n" "${longest[@]}")" <<<"$packages" || true
+)
+
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 
