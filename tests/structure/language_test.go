@@ -58,6 +58,7 @@ var clean = []string{
 	"internal/version",
 	"internal/wire",
 	"lab",
+	"services/apiserver/storage",
 	"services/auth",
 	"services/cloud",
 	"services/endpoints",
@@ -111,6 +112,7 @@ var cleanPages = []string{
 	"docs/services/nodes.md",
 	"docs/services/scheduler.md",
 	"docs/services/workloads.md",
+	"docs/storage.md",
 }
 
 var printHits = flag.Bool("hits", false, "print the number of banned words and long lines in every directory")

@@ -11,7 +11,8 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 )
 
-// spaceRetry is when a client may try again after etcd ran out of space: it takes a person to mend.
+// spaceRetry is the delay after which a client may try again when etcd is out of space: an
+// administrator has to free some.
 const spaceRetry = time.Minute
 
 // ShippedMaxTxnOps is the max-txn-ops of the etcd that xebecd runs; an external one often has
@@ -25,7 +26,7 @@ func APIError(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, ErrCompacted):
-		return apierr.New(codes.OutOfRange, apierr.ReasonTooOld, "the revision is no longer known: list or watch anew, without it")
+		return apierr.New(codes.OutOfRange, apierr.ReasonTooOld, "the revision is no longer known: list or watch again, without it")
 	case errors.Is(err, ErrUnknownKind):
 		return apierr.New(codes.NotFound, apierr.ReasonNotFound, err.Error())
 	case errors.Is(err, ErrFutureRevision):
@@ -35,18 +36,20 @@ func APIError(err error) error {
 	case errors.Is(err, ErrSlowWatcher):
 		return apierr.Unavailable("this watch fell too far behind and was ended: resume it from the last resourceVersion it sent")
 	case errors.Is(err, ErrLeaseNotFound):
-		return apierr.New(codes.NotFound, apierr.ReasonNotFound, "the lease lapsed, was revoked or never was: grant another")
+		return apierr.New(codes.NotFound, apierr.ReasonNotFound, "the lease expired, was revoked or never existed: grant another one")
 	case errors.Is(err, ErrLeaseTaken):
-		return apierr.New(codes.AlreadyExists, apierr.ReasonAlreadyExists, "a lease with this id exists and is not the caller's: choose another leaseId at random")
+		return apierr.New(codes.AlreadyExists, apierr.ReasonAlreadyExists,
+			"a lease with this id exists and belongs to another owner: choose another leaseId at random")
 	case errors.Is(err, ErrUnknownOutcome):
-		// First of all, for a write of which nothing is known because etcd is full was not refused.
+		// Before ErrNoSpace: a write whose outcome is unknown because etcd is full was not refused.
 		return apierr.Unavailable("%v", err)
 	case errors.Is(err, ErrNoSpace):
 		return apierr.StorageFull(spaceRetry)
 	case errors.Is(err, rpctypes.ErrTooManyOps):
-		return apierr.BadRequest("etcd takes fewer operations in a transaction than the apiserver is configured for: start etcd with --max-txn-ops=%d, or set the apiserver's storage.maxTxnOps", ShippedMaxTxnOps)
+		return apierr.BadRequest("etcd accepts fewer operations in a transaction than the apiserver is configured for: "+
+			"start etcd with --max-txn-ops=%d, or set the apiserver's storage.maxTxnOps", ShippedMaxTxnOps)
 	case errors.Is(err, ErrTooLarge):
-		return apierr.BadRequest("the write is larger than etcd takes in one request: %v", err)
+		return apierr.BadRequest("the write is larger than etcd accepts in one request: %v", err)
 	case errors.Is(err, ErrUnavailable):
 		return apierr.Unavailable("%v", err)
 	}

@@ -10,23 +10,23 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// A write that a member of etcd has handed to a leader that died gets no answer for seconds, though
-// the others may have a new leader long since. Trying again at once must not make the write happen
-// twice, and the first attempt may still be on its way. So every transaction is conditional on the
+// A write that a member of etcd forwarded to a leader that failed gets no answer for seconds, even
+// if the other members elected a new leader long ago. A repetition must not make the write happen
+// twice, and the first attempt may still take effect. So every transaction is conditional on the
 // epoch, a key that all stores share, being unchanged. When an attempt is not answered in time, the
-// store changes the epoch: from then on the attempt can't happen any more. What it did before that
-// is in the history, and if it did nothing it is safe to try again.
+// store changes the epoch: from then on the attempt can't take effect. What it did before that is
+// in the history, and if it did nothing it is safe to repeat it.
 //
-// A slow etcd must not be taken for a dead leader, for each change of the epoch makes the writes of
-// all stores fail that are under way, and be tried again. So the time for an attempt follows that
-// which etcd takes (patience), an attempt whose time is over is listened to until the epoch has
-// changed, all attempts of one epoch share one change of it, and a change is conditional on that
-// epoch: however many stores ask for it and however often, it happens once.
+// A slow etcd must not be mistaken for a failed leader: each change of the epoch makes the writes
+// of all stores that are under way fail, and they are repeated. So the time for an attempt follows
+// the time that etcd takes (adaptiveTimeout), the answer to an attempt whose time is over still
+// counts until the epoch has changed, all attempts of one epoch share one change of it, and a
+// change is conditional on that epoch: it happens once, however many stores request it.
 
 // epochKey's modification revision is the epoch. Absent, it is 0.
 const epochKey = Root + "epoch"
 
-// outcome is what came of one attempt at a transaction.
+// outcome is the result of one attempt at a transaction.
 type outcome struct {
 	epoch    int64 // on which the attempt was conditional
 	revision int64 // of the writes, when err is nil
@@ -53,9 +53,11 @@ func (s *Store) attempt(ctx context.Context, txn Txn, ops txnOps) outcome {
 }
 
 // request makes a request to etcd that is conditional on an epoch. When it is not answered in time,
-// the epoch is changed while the request is still listened to; once it has changed, the request is
-// given up.
-func (s *Store) request(ctx context.Context, epoch int64, txn func(context.Context) (*clientv3.TxnResponse, error)) (*clientv3.TxnResponse, error) {
+// the epoch is changed while an answer to the request still counts; once it has changed, the
+// request is given up.
+func (s *Store) request(
+	ctx context.Context, epoch int64, txn func(context.Context) (*clientv3.TxnResponse, error),
+) (*clientv3.TxnResponse, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	limit := s.writes.limit()
@@ -74,9 +76,9 @@ func (s *Store) request(ctx context.Context, epoch int64, txn func(context.Conte
 	return resp, err
 }
 
-// settle makes sure that an attempt at a transaction that has not been answered can't happen any
-// more, and finds out whether it did, at a revision after since. The error is ErrUnknownOutcome
-// when that can't be told.
+// settle makes sure that an unanswered attempt at a transaction can no longer take effect, and
+// finds out whether it did, at a revision after since. The error is ErrUnknownOutcome when that
+// can't be determined.
 func (s *Store) settle(ctx context.Context, txn Txn, since int64, lost outcome) (revision int64, happened bool, err error) {
 	epoch, err := s.changeEpoch(ctx, lost.epoch)
 	if err == nil {
@@ -92,9 +94,9 @@ func (s *Store) settle(ctx context.Context, txn Txn, since int64, lost outcome) 
 	return revision, happened, nil
 }
 
-// settleNoSpace finds out what became of a transaction that etcd answered with ErrNoSpace. The one
-// that takes the database over its quota is applied all the same (quotaApplierV3 in etcd's server),
-// and only those after it are refused. Its outcome is decided by then: a linearizable look tells.
+// settleNoSpace finds out the outcome of a transaction that etcd answered with ErrNoSpace. etcd
+// applies the transaction that takes the database over its quota (quotaApplierV3 in its server) and
+// refuses only those after it. The outcome is decided by then: a linearizable read shows it.
 func (s *Store) settleNoSpace(ctx context.Context, txn Txn, since int64, cause error) (revision int64, err error) {
 	if err := s.current(ctx); err != nil {
 		return 0, fmt.Errorf("%w: %w: %w", cause, ErrUnknownOutcome, err)
@@ -105,7 +107,7 @@ func (s *Store) settleNoSpace(ctx context.Context, txn Txn, since int64, cause e
 	return 0, cause
 }
 
-// epochChanges lets all who need a change of the same epoch share it.
+// epochChanges is the single flight of changes of the same epoch.
 type epochChanges struct {
 	mu      sync.Mutex
 	current *epochChange // nil while there is none
@@ -115,15 +117,15 @@ type epochChanges struct {
 type epochChange struct {
 	from    int64
 	cancel  context.CancelFunc
-	waiting int // how many wait for it; guarded by epochChanges.mu
+	waiting int // number of attempts that wait for it; guarded by epochChanges.mu
 
 	done  chan struct{}
 	epoch int64 // valid once done
 	err   error
 }
 
-// changeEpoch makes sure that the epoch is another than from, and returns the one that came after
-// it: what was conditional on from can't happen any more at a later revision.
+// changeEpoch makes sure that the epoch differs from the given one, and returns the epoch after it:
+// a transaction conditional on from can't take effect at a later revision.
 func (s *Store) changeEpoch(ctx context.Context, from int64) (int64, error) {
 	if now := s.epoch.Load(); now != from {
 		return now, nil
@@ -133,7 +135,7 @@ func (s *Store) changeEpoch(ctx context.Context, from int64) (int64, error) {
 	c := e.current
 	if c == nil || c.from != from {
 		c = &epochChange{from: from, done: make(chan struct{})}
-		// Bounded by itself and not by any of those that share it.
+		// The deadline is its own, and not that of any attempt that shares it.
 		var own context.Context
 		own, c.cancel = context.WithTimeout(context.Background(), s.cfg.WriteTimeout)
 		e.current = c
@@ -150,7 +152,7 @@ func (s *Store) changeEpoch(ctx context.Context, from int64) (int64, error) {
 	}
 }
 
-// leave ends a change that nobody waits for any more.
+// leave ends a change that no attempt waits for any more.
 func (e *epochChanges) leave(c *epochChange) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -160,7 +162,7 @@ func (e *epochChanges) leave(c *epochChange) {
 	}
 }
 
-// forget makes the next who needs a change begin another. Callers hold e.mu.
+// forget makes the next attempt that needs a change begin another. Callers hold e.mu.
 func (e *epochChanges) forget(c *epochChange) {
 	if e.current == c {
 		e.current = nil
@@ -168,7 +170,7 @@ func (e *epochChanges) forget(c *epochChange) {
 }
 
 // makeEpoch changes the epoch. Until a new leader is elected every request for it may be lost, so
-// requests follow each other faster than the patience is; only one of them changes anything.
+// requests follow each other faster than the timeout; only one of them has an effect.
 func (s *Store) makeEpoch(ctx context.Context, c *epochChange) {
 	defer c.cancel()
 	pause := s.writes.floor / 2
@@ -205,7 +207,7 @@ func (s *Store) makeEpoch(ctx context.Context, c *epochChange) {
 }
 
 // trace looks for a transaction among the changes after a revision. known is false when the history
-// does not tell whether it happened.
+// does not show whether it happened.
 func (c *cache) trace(txn Txn, since int64) (revision int64, happened, known bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()

@@ -12,7 +12,7 @@ import (
 	"github.com/xebec-project/xebec/internal/etcdtest"
 )
 
-// What became of an attempt that nobody answered.
+// TestSettle finds out the outcome of attempts that were not answered.
 func TestSettle(t *testing.T) {
 	c := etcdtest.New(t, 1)
 	s, _ := openStore(t, c.Client(), Config{})

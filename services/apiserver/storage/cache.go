@@ -23,8 +23,8 @@ const (
 	pagedMost = 4
 )
 
-// cache holds the objects of all kinds as they are at one revision. One goroutine, the reflector, writes
-// to it; a batch of changes becomes visible as a whole.
+// cache holds the objects of all kinds as they are at one revision. One goroutine, the reflector,
+// writes to it; a batch of changes becomes visible as a whole.
 type cache struct {
 	kinds atomic.Pointer[kindSet] // replaced by the reflector alone
 
@@ -197,8 +197,8 @@ func (c *cache) paged(k *kindCache, revision int64) (*btree.BTree[*Object], bool
 	return nil, false
 }
 
-// dropPaged forgets the snapshots whose time is over, so that a list that nobody finishes does not
-// pin old objects.
+// dropPaged forgets the snapshots whose time is over, so that a list that is never finished does
+// not retain old objects.
 func (c *cache) dropPaged(now time.Time) {
 	for _, k := range c.kinds.Load().caches {
 		k.snapMu.Lock()
@@ -214,7 +214,7 @@ func (c *cache) dropPaged(now time.Time) {
 	}
 }
 
-// update is one change as the reflector learns of it.
+// update is one change as the reflector receives it.
 type update struct {
 	kind   *kindCache
 	key    Key
@@ -272,8 +272,8 @@ func (k *kindCache) put(u update) *change {
 }
 
 // replace makes the cache hold exactly the given objects, which are the whole state at a revision,
-// and tells the watchers the difference. The history starts anew: what happened in between is not
-// known. Only the reflector calls it.
+// and sends the watchers the difference. The history restarts empty, since the changes in between
+// are not known. Only the reflector calls it.
 func (c *cache) replace(objects map[*kindCache][]*Object, revision int64) {
 	deliveries := make(map[*kindCache][]*change)
 	c.mu.Lock()
@@ -308,7 +308,7 @@ func (k *kindCache) replace(objects []*Object, revision int64) []*change {
 		case previous.Revision == o.Revision:
 			o = previous // with what has been decoded of it
 		case previous.CreateRevision != o.CreateRevision:
-			// Deleted, when is not known, and made anew: watchers must not take the one for the other.
+			// Deleted at an unknown time and created again: watchers must see two objects.
 			changes = append(changes,
 				&change{revision: o.CreateRevision - 1, previous: previous},
 				&change{revision: o.Revision, object: o})
@@ -357,7 +357,7 @@ func (c *cache) forget(w *revisionWaiter) {
 	c.waitMu.Unlock()
 }
 
-// awaited reports whether anyone waits for a later revision.
+// awaited reports whether a read waits for a later revision.
 func (c *cache) awaited() bool {
 	c.waitMu.Lock()
 	defer c.waitMu.Unlock()

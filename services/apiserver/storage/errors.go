@@ -18,20 +18,20 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrUnknownKind: the kind is not registered, or no longer.
 	ErrUnknownKind = errors.New("kind is not served")
-	// ErrCompacted: the revision asked for is no longer known; list or watch anew.
+	// ErrCompacted: the requested revision is no longer known; list or watch again.
 	ErrCompacted = errors.New("revision is no longer known")
-	// ErrFutureRevision: the revision asked for does not exist yet.
+	// ErrFutureRevision: the requested revision does not exist yet.
 	ErrFutureRevision = errors.New("revision does not exist yet")
-	// ErrFutureTime: the time asked for is yet to come.
-	ErrFutureTime = errors.New("time is yet to come")
+	// ErrFutureTime: the requested time is in the future.
+	ErrFutureTime = errors.New("time is in the future")
 	// ErrContinue: the continue token is malformed or belongs to another list.
 	ErrContinue = errors.New("continue token is not valid for this list")
-	// ErrSlowWatcher: the watcher did not keep up and was cut off; it may resume from the last
-	// revision it saw.
+	// ErrSlowWatcher: the watcher did not keep up and was ended; it may resume from the last revision
+	// it received.
 	ErrSlowWatcher = errors.New("watcher is too slow")
-	// ErrLeaseNotFound: the lease lapsed, was revoked, or never was.
+	// ErrLeaseNotFound: the lease expired, was revoked, or never existed.
 	ErrLeaseNotFound = errors.New("lease not found")
-	// ErrLeaseTaken: the id chosen for a lease is that of a lease of somebody else.
+	// ErrLeaseTaken: the id chosen for a lease is that of another owner's lease.
 	ErrLeaseTaken = errors.New("the lease's id is taken")
 	// ErrNoSpace: etcd has reached its quota. Compact, defragment, and disarm the alarm, or raise the
 	// quota.
@@ -39,7 +39,7 @@ var (
 	// ErrTooLarge: the write exceeds what etcd takes in one request, in bytes or in operations.
 	ErrTooLarge = errors.New("write is too large for etcd")
 	// ErrUnavailable: etcd or the cache did not answer in time. For a write the error's text says
-	// whether the outcome is known; errors.Is(err, ErrUnknownOutcome) tells as well.
+	// whether the outcome is known, as does errors.Is(err, ErrUnknownOutcome).
 	ErrUnavailable = errors.New("storage is unavailable")
 	// ErrUnknownOutcome: the write may have happened, and may even happen later. It comes with
 	// ErrUnavailable.
@@ -50,8 +50,8 @@ var (
 // of a condition.
 const NotWritten = -1
 
-// ConflictError says which write or condition of a transaction met a key in another state than
-// expected. Nothing was written.
+// ConflictError names the write or condition of a transaction whose key is not in the expected
+// state. Nothing was written.
 type ConflictError struct {
 	// Index is the write's place in Txn.Writes, or NotWritten.
 	Index int

@@ -12,12 +12,11 @@ import (
 )
 
 const (
-	// groupsInFlight is how many requests for groups are under way at a time. While they are, commits
-	// gather for the next; a commit that finds a free place goes at once, so that nobody waits for
-	// company.
+	// groupsInFlight is how many requests for groups may be under way at a time. While they are,
+	// commits wait for the next group; a commit that arrives before that is sent at once.
 	groupsInFlight = 2
 	// A group holds so many commits and so many bytes at most, and only commits of so many writes:
-	// larger ones gain nothing, and would make the others wait.
+	// larger ones gain nothing and would delay the others.
 	groupCommits = 64
 	groupBytes   = 256 << 10
 	groupWrites  = 4
@@ -40,7 +39,7 @@ type groups struct {
 
 // groupMember is one attempt at a commit that waits for its group.
 type groupMember struct {
-	ctx  context.Context // the caller's
+	ctx  context.Context // of the caller
 	txn  Txn
 	ops  txnOps
 	size int
@@ -74,7 +73,7 @@ func (s *Store) attemptGrouped(ctx context.Context, txn Txn, ops txnOps) outcome
 	if g.inFlight < groupsInFlight {
 		g.inFlight++
 		g.mu.Unlock()
-		// In the caller's own goroutine: alone, it pays for nothing.
+		// In the caller's own goroutine: a commit without others needs no other.
 		s.sendGroup([]*groupMember{m})
 		s.nextGroup()
 	} else {
@@ -93,7 +92,7 @@ func (s *Store) attemptGrouped(ctx context.Context, txn Txn, ops txnOps) outcome
 	}
 }
 
-// leave takes out a member whose caller has gone, and reports whether it was not sent.
+// leave removes a member whose caller has left, and reports whether it was not sent.
 func (g *groups) leave(m *groupMember) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -104,7 +103,7 @@ func (g *groups) leave(m *groupMember) bool {
 	return m.left
 }
 
-// nextGroup sends what has gathered meanwhile, or frees the place.
+// nextGroup sends the commits that wait, or frees the place.
 func (s *Store) nextGroup() {
 	g := &s.groups
 	g.mu.Lock()
@@ -121,9 +120,9 @@ func (s *Store) nextGroup() {
 	}()
 }
 
-// take removes from those who wait, in their order, as many as fit into one group, and those whose
-// caller has gone. Two that touch the same key never share a group, unless both only read it: etcd
-// refuses two writes of a key, and what one writes the other must see.
+// take removes from the waiting commits, in their order, as many as fit into one group, and those
+// whose caller has left. Two that use the same key never share a group, unless both only read it:
+// etcd refuses two writes of a key, and what one writes the other must see.
 func (g *groups) take(maxOps int) []*groupMember {
 	var group, left []*groupMember
 	size := 0
@@ -174,7 +173,7 @@ func (t Txn) reads() []Key {
 	return keys
 }
 
-// sendGroup makes the attempts of a group and tells its members what came of them.
+// sendGroup makes the attempts of a group and reports the outcomes to its members.
 func (s *Store) sendGroup(group []*groupMember) {
 	if len(group) > 1 && s.sendNested(group) {
 		return
@@ -183,7 +182,7 @@ func (s *Store) sendGroup(group []*groupMember) {
 	// itself.
 	for _, m := range group {
 		if len(group) > 1 && m.ctx.Err() != nil {
-			close(m.done) // the caller has gone
+			close(m.done) // the caller has left
 			continue
 		}
 		ctx, cancel := s.groupContext()

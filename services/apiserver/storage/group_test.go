@@ -37,8 +37,8 @@ func TestTake(t *testing.T) {
 		maxOps  int
 		want    []int // sizes of the groups
 	}{
-		"nobody":         {nil, 10000, nil},
-		"strangers":      {[]*groupMember{member(1, "", "a"), member(1, "", "b"), member(1, "", "c", "d")}, 10000, []int{3}},
+		"none":           {nil, 10000, nil},
+		"other keys":     {[]*groupMember{member(1, "", "a"), member(1, "", "b"), member(1, "", "c", "d")}, 10000, []int{3}},
 		"gone":           {[]*groupMember{gone(member(1, "", "a")), member(1, "", "a"), gone(member(1, "", "b"))}, 10000, []int{1}},
 		"the same key":   {[]*groupMember{member(1, "", "a"), member(1, "", "a"), member(1, "", "b")}, 10000, []int{2, 1}},
 		"no overtaking":  {[]*groupMember{member(1, "", "a"), member(1, "", "a", "b"), member(1, "", "b")}, 10000, []int{1, 1, 1}},

@@ -16,10 +16,10 @@ const (
 
 func newBackoff() backoff.Backoff { return backoff.Backoff{Min: backoffMin, Max: backoffMax} }
 
-// hedged makes an idempotent request until it is answered or refused, or ctx ends. Without an answer
-// within the timeout it makes a second request beside the first, which the balancer of etcd's client
-// sends to another member. The first answer counts, so that a slow one is not lost. A request that
-// failed because etcd could not answer is repeated with a back-off.
+// hedged makes an idempotent request until it is answered or refused, or ctx ends. Without an
+// answer within the timeout it makes a second request beside the first, which the balancer of
+// etcd's client sends to another member. The first answer counts, so that a slow one is not lost. A
+// request that failed because etcd could not answer is repeated with a back-off.
 func hedged[T any](ctx context.Context, t *adaptiveTimeout, request func(context.Context) (T, error)) (T, error) {
 	return hedgedBy(ctx, t, func() (time.Duration, func()) {
 		limit := t.limit()

@@ -60,7 +60,7 @@ func (s *Store) Holds(group, kind string) bool {
 }
 
 // followKinds makes the cache hold the given kinds, and no others. The objects of an added kind are
-// read as they were at the revision of the cache, unless all of the cache is to be filled anyway.
+// read as they were at the revision of the cache, unless all of the cache will be filled anyway.
 // Watches of a removed kind end with ErrUnknownKind. Only the reflector calls it.
 func (s *Store) followKinds(ctx context.Context, kinds []*scheme.Kind, filling bool) error {
 	before := s.cache.kinds.Load()

@@ -15,14 +15,14 @@ import (
 	"github.com/xebec-project/xebec/internal/renewal"
 )
 
-// leaseKey names the owner of a lease. It is attached to the lease itself and vanishes with it.
+// leaseKey names the owner of a lease. It is attached to the lease itself and deleted with it.
 func leaseKey(id int64) string { return leasePrefix + strconv.FormatInt(id, 16) }
 
-// LeaseGrant makes a lease of ttl seconds that belongs to owner, and returns its id and the time to
-// live granted, which etcd may have raised to its own least. The caller may choose the id, a random
-// positive number; 0 makes the store choose it. To grant a lease again under the id and owner of
-// one that exists is to renew it: a caller that got no answer asks again under the same id, and has
-// one lease in the end. ErrLeaseTaken when the lease with this id is not owner's.
+// LeaseGrant creates a lease of ttl seconds that belongs to owner, and returns its id and the time
+// to live granted, which etcd may have raised to its own minimum. The caller may choose the id, a
+// random positive number; with 0 the store chooses it. A grant with the id and owner of an existing
+// lease renews it: a caller that got no answer repeats the grant with the same id, and has one
+// lease in the end. ErrLeaseTaken when the lease with this id belongs to another owner.
 func (s *Store) LeaseGrant(ctx context.Context, id, ttl int64, owner string) (granted, ttlGranted int64, err error) {
 	if id == 0 {
 		id = renewal.NewID()
@@ -32,7 +32,7 @@ func (s *Store) LeaseGrant(ctx context.Context, id, ttl int64, owner string) (gr
 	pauses := newBackoff()
 	for {
 		ttlGranted, err = s.grantOwned(ctx, id, ttl, owner)
-		// It lapsed after it was found: from the beginning.
+		// It expired after it was found: start over.
 		if !errors.Is(err, ErrLeaseNotFound) || pauses.Wait(ctx, err) != nil {
 			break
 		}
@@ -43,8 +43,8 @@ func (s *Store) LeaseGrant(ctx context.Context, id, ttl int64, owner string) (gr
 	return id, ttlGranted, nil
 }
 
-// grantOwned makes a lease and records its owner, as far as that has not happened yet.
-// ErrLeaseNotFound when the lease lapsed meanwhile.
+// grantOwned creates a lease and records its owner, unless an earlier attempt did.
+// ErrLeaseNotFound when the lease expired meanwhile.
 func (s *Store) grantOwned(ctx context.Context, id, ttl int64, owner string) (int64, error) {
 	leases := pb.NewLeaseClient(s.cli.ActiveConnection())
 	lease, err := hedged(ctx, s.writes, func(ctx context.Context) (*pb.LeaseGrantResponse, error) {
@@ -60,7 +60,7 @@ func (s *Store) grantOwned(ctx context.Context, id, ttl int64, owner string) (in
 	case err != nil:
 		return 0, writeError(err)
 	}
-	// Should this fail, the next attempt finds the lease, or it lapses unused.
+	// If this fails, the next attempt finds the lease, or the lease expires unused.
 	key := leaseKey(id)
 	resp, err := hedged(ctx, s.writes, func(ctx context.Context) (*clientv3.TxnResponse, error) {
 		return s.cli.Txn(ctx).
@@ -78,14 +78,14 @@ func (s *Store) grantOwned(ctx context.Context, id, ttl int64, owner string) (in
 		}
 	}
 	if exists {
-		// What is left of its time counts from an earlier request.
+		// Its remaining time counts from an earlier request.
 		return s.LeaseKeepAlive(ctx, id)
 	}
 	return lease.GetTTL(), nil
 }
 
 // checkUnused returns ErrLeaseTaken when a lease that exists has no recorded owner but other keys:
-// it was not granted by this API, and whoever records an owner for it would come to own them.
+// it was not granted by this API, and an owner recorded for it would own these keys.
 func (s *Store) checkUnused(ctx context.Context, id int64) error {
 	resp, err := hedged(ctx, s.reads, func(ctx context.Context) (*clientv3.LeaseTimeToLiveResponse, error) {
 		return s.cli.TimeToLive(ctx, clientv3.LeaseID(id), clientv3.WithAttachedKeys())
@@ -121,7 +121,7 @@ func (s *Store) LeaseRevoke(ctx context.Context, id int64) error {
 	return nil
 }
 
-// LeaseOwner returns whom a lease was granted to; ErrLeaseNotFound when it is gone.
+// LeaseOwner returns the owner of a lease; ErrLeaseNotFound when it is gone.
 func (s *Store) LeaseOwner(ctx context.Context, id int64) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ReadTimeout)
 	defer cancel()

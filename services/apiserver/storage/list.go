@@ -14,8 +14,8 @@ type Match func(*Object) bool
 
 func (m Match) ok(o *Object) bool { return m == nil || m(o) }
 
-// visitsPerCheck is how many objects are held against a filter between two looks at whether the
-// caller still waits.
+// visitsPerCheck is how many objects are matched between two checks of whether the caller still
+// waits.
 const visitsPerCheck = 64
 
 // ListOptions selects the objects to list.

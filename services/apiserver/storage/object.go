@@ -30,8 +30,8 @@ const (
 	maxVarintsInEnvelope = 8 * binary.MaxVarintLen32
 )
 
-// Object is one version of an object. It is shared by everyone who reads it and never modified:
-// neither its fields nor what its methods return may be written to.
+// Object is one version of an object. All readers share it, and it is never modified: neither its
+// fields nor the values that its methods return may be written to.
 type Object struct {
 	// Key names the object.
 	Key Key
@@ -42,7 +42,7 @@ type Object struct {
 	Revision int64
 	// CreateRevision is the etcd revision at which the object was created.
 	CreateRevision int64
-	// Lease is the lease that the object vanishes with, 0 for none.
+	// Lease is the lease that the object is deleted with, 0 for none.
 	Lease int64
 
 	// frame holds the object in the middle of an encoded WatchResponse:
@@ -61,7 +61,7 @@ type Object struct {
 	meta atomic.Pointer[metav1.ObjectMeta]
 }
 
-// UnderLease returns a copy of the object that vanishes with a lease.
+// UnderLease returns a copy of the object that is deleted with a lease.
 func (o *Object) UnderLease(lease int64) *Object {
 	return &Object{
 		Key: o.Key, Bytes: o.Bytes, Revision: o.Revision, CreateRevision: o.CreateRevision, Lease: lease,
@@ -168,7 +168,7 @@ func (o *Object) Meta() *metav1.ObjectMeta {
 }
 
 // Field reads a field as selectors compare it, without decoding the rest; see wire.Field's Text.
-// What is not set reads as its zero value, and so does everything behind a fault in the bytes.
+// A field that is not set reads as its zero value, as does every field after malformed bytes.
 func (o *Object) Field(f wire.Field) string {
 	text, _ := f.Text(o.Value())
 	return text

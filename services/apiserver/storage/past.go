@@ -12,15 +12,15 @@ import (
 )
 
 // leastPast is the shortest past that is kept, however large etcd is: lists of several pages and
-// watches that resume live on it.
+// watches that resume require it.
 const leastPast = time.Minute
 
-// compactEvery is how often the past is cut.
+// compactEvery is the interval of compactions.
 const compactEvery = time.Minute
 
-// PastError says that a moment can't be read any more. It is an ErrCompacted.
+// PastError says that a time can no longer be read. It is an ErrCompacted.
 type PastError struct {
-	// Oldest is the oldest moment that can be read, zero when none is known.
+	// Oldest is the oldest time that can be read, zero when none is known.
 	Oldest time.Time
 }
 
@@ -35,8 +35,8 @@ func (e *PastError) Error() string {
 // Unwrap returns ErrCompacted.
 func (e *PastError) Unwrap() error { return ErrCompacted }
 
-// runCompaction cuts etcd's past at each of ticks until ctx ends. All stores on one etcd do: it
-// keeps what the most modest of them would.
+// runCompaction compacts etcd's past at each tick until ctx ends. All stores on one etcd do: etcd
+// keeps the shortest of their pasts.
 func (s *Store) runCompaction(ctx context.Context, ticks <-chan time.Time) {
 	span, failing := s.cfg.KeepPast, false
 	for {
@@ -87,7 +87,7 @@ func (s *Store) usedBytes(ctx context.Context) (int64, error) {
 	return 0, fmt.Errorf("size of etcd: %w", errors.Join(errs...))
 }
 
-// compact makes etcd forget what was before a moment, but for what was current then.
+// compact makes etcd forget the revisions before a time, except those that were current then.
 func (s *Store) compact(ctx context.Context, before time.Time) error {
 	revision, err := s.RevisionAt(ctx, before)
 	if errors.Is(err, ErrCompacted) {
@@ -104,9 +104,9 @@ func (s *Store) compact(ctx context.Context, before time.Time) error {
 	return fmt.Errorf("compact to revision %d: %w", revision, err)
 }
 
-// RevisionAt returns the revision that the objects were at, at a time: up to ClockPrecision before
-// it, and as the clocks of the masters told it. A *PastError when that is not known any more,
-// ErrFutureTime when it is yet to come.
+// RevisionAt returns the revision of the objects at a time: up to ClockPrecision before it, by the
+// clocks of the masters. A *PastError when that is no longer known, ErrFutureTime when the time is
+// in the future.
 func (s *Store) RevisionAt(ctx context.Context, at time.Time) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ReadTimeout)
 	defer cancel()
@@ -141,7 +141,7 @@ func (s *Store) RevisionAt(ctx context.Context, at time.Time) (int64, error) {
 	return found, nil
 }
 
-// Oldest returns the oldest moment that RevisionAt finds, zero when it finds none.
+// Oldest returns the oldest time that RevisionAt finds, zero when it finds none.
 func (s *Store) Oldest(ctx context.Context) (time.Time, error) {
 	_, err := s.RevisionAt(ctx, time.Unix(0, 0))
 	if past, ok := errors.AsType[*PastError](err); ok {
@@ -150,8 +150,8 @@ func (s *Store) Oldest(ctx context.Context) (time.Time, error) {
 	return time.Time{}, err
 }
 
-// clockAt reads the clock as it was at a revision: the time it told, and the revision at which that
-// was written.
+// clockAt reads the clock as it was at a revision: its time, and the revision at which that was
+// written.
 func (s *Store) clockAt(ctx context.Context, revision int64) (time.Time, int64, error) {
 	resp, err := s.read(ctx, clockKey, clientv3.WithRev(revision), clientv3.WithSerializable())
 	if errors.Is(err, rpctypes.ErrFutureRev) {

@@ -21,22 +21,22 @@ const (
 	// metadata on one stream, and a progress notification answers for all watches of its stream.
 	streamKey = "xebec-watch"
 
-	// Readers wait so long for the events they need before progress is asked for. It is needed only
-	// when a write outside Root raised etcd's revision.
+	// progressDelay is how long readers wait for the events that they need before progress is
+	// requested. It is needed only when a write outside Root raised etcd's revision.
 	progressDelay = 5 * time.Millisecond
-	// etcd drops the question while a watch catches up, so it is repeated.
+	// etcd drops the request while a watch catches up, so it is repeated.
 	progressInterval = 50 * time.Millisecond
-	// When readers wait and etcd says nothing for so long, and for longer than it usually does, the
-	// member that serves the watch hangs: try another.
+	// stallLimit is how long etcd may send nothing while readers wait, if it is not slower than that
+	// usually: the member that serves the watch hangs, and another is tried.
 	stallLimit = time.Second
 
 	// maxPageTimeouts bounds the time for a page of all objects, in ReadTimeouts.
 	maxPageTimeouts = 8
 
-	// The store counts as ready until no watch on etcd could be had for so long. A slow etcd, a stall
-	// or an election of its leader interrupts the watch for less; and while etcd is slow, the other
-	// apiservers have the same etcd: were all of them taken out of rotation, a control plane that is
-	// slow would be down.
+	// brokenLimit is how long the store counts as ready without a watch on etcd. A slow etcd, a stall
+	// or an election of its leader interrupts the watch for less. While etcd is slow, the other
+	// apiservers use the same etcd: if all of them were taken out of rotation, a slow control plane
+	// would be down.
 	brokenLimit = 10 * time.Second
 
 	backoffFirst = 50 * time.Millisecond
@@ -49,7 +49,7 @@ type reflector struct {
 	live   atomic.Bool   // the cache is filled and the watch runs
 	lost   atomic.Int64  // when live ended, in Unix nanoseconds; 0 while it is live and before it has been for the first time
 	lag    chan struct{} // holds a token when a reader began to wait
-	// silence is for how long etcd may say nothing while readers wait.
+	// silence limits how long etcd may send nothing while readers wait.
 	silence *adaptiveTimeout
 }
 
@@ -57,7 +57,7 @@ func newReflector(silence *adaptiveTimeout) reflector {
 	return reflector{filled: make(chan struct{}), lag: make(chan struct{}, 1), silence: silence}
 }
 
-// interrupted notes that the watch does not run.
+// interrupted records that the watch does not run.
 func (r *reflector) interrupted() {
 	if r.live.Swap(false) {
 		r.lost.Store(time.Now().UnixNano())
@@ -81,7 +81,7 @@ func (r *reflector) wake() {
 	}
 }
 
-// errStalled: the watch said nothing while readers waited.
+// errStalled: the watch sent nothing while readers waited.
 var errStalled = errors.New("etcd's watch has stalled")
 
 // runReflector fills the cache and follows etcd until ctx ends.
@@ -111,8 +111,8 @@ func (s *Store) runReflector(ctx context.Context) {
 	}
 }
 
-// follow fills the cache if asked to and then applies what etcd's watch tells. It returns why that
-// ended.
+// follow fills the cache if fill is set and then applies the events of etcd's watch. It returns why
+// that ended.
 func (s *Store) follow(ctx context.Context, fill bool) error {
 	kinds, kindsChanged := s.scheme.Watch()
 	if err := s.followKinds(ctx, kinds, fill); err != nil {
@@ -129,7 +129,7 @@ func (s *Store) follow(ctx context.Context, fill bool) error {
 	defer cancel()
 	watching := clientv3.WithRequireLeader(ctx)
 	// All of Root and not only the registry: then every revision that Xebec makes is an event, and
-	// readers need to ask for progress only after a stranger's write.
+	// readers need to request progress only after a write of another program.
 	responses := s.cli.Watch(watching, Root, clientv3.WithPrefix(), clientv3.WithRev(s.cache.at()+1),
 		clientv3.WithProgressNotify(), clientv3.WithFragment())
 	s.setLive(target)
@@ -143,7 +143,7 @@ func (s *Store) follow(ctx context.Context, fill bool) error {
 	if asking {
 		ask.Reset(progressDelay)
 	}
-	quiet := time.Now() // since when readers have waited without a word from etcd
+	quiet := time.Now() // since when readers have waited without a response from etcd
 	for {
 		select {
 		case resp, ok := <-responses:
@@ -189,7 +189,7 @@ func (s *Store) follow(ctx context.Context, fill bool) error {
 	}
 }
 
-// requestProgress asks for a progress notification on the stream that watching belongs to.
+// requestProgress requests a progress notification on the stream that watching belongs to.
 func (s *Store) requestProgress(watching context.Context) error {
 	// The client blocks while it has no connection for the stream.
 	limit := s.reflector.silence.limit()
@@ -221,7 +221,7 @@ func (s *Store) setLive(target int64) {
 	}
 }
 
-// applyResponse applies one answer of the watch.
+// applyResponse applies one response of the watch.
 func (s *Store) applyResponse(resp clientv3.WatchResponse) {
 	if resp.IsProgressNotify() {
 		s.cache.apply(nil, resp.Header.Revision)
@@ -243,13 +243,12 @@ func (s *Store) applyResponse(resp clientv3.WatchResponse) {
 		updates = append(updates, u)
 	}
 	// Not the header's revision: it may be ahead of the events. etcd never splits a revision over two
-	// answers, except in fragments, which its client puts together again.
+	// responses, except in fragments, which its client reassembles.
 	s.cache.apply(updates, resp.Events[len(resp.Events)-1].Kv.ModRevision)
 }
 
-// recognize returns the key and the kind of what etcd holds under a key; false for what is no
-// object of a kind that this program knows: leases' owners, services' addresses, kinds of a newer
-// version.
+// recognize returns the key and the kind of an object in etcd. It returns false for other keys:
+// owners of leases, registrations of services, objects of kinds that this version does not know.
 func (s *Store) recognize(kv *mvccpb.KeyValue) (Key, *kindCache, bool) {
 	key, err := ParseKey(string(kv.Key))
 	if err != nil {

@@ -25,7 +25,7 @@ func TestReadyThroughInterruptions(t *testing.T) {
 		for range 3 {
 			s.reflector.interrupted()
 			time.Sleep(brokenLimit - time.Second)
-			// Attempts that fail do not begin the time anew.
+			// Attempts that fail do not restart the time.
 			s.reflector.interrupted()
 			if !s.reflector.usable() {
 				t.Errorf("not usable after %s without a watch", brokenLimit-time.Second)

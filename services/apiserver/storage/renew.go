@@ -12,11 +12,11 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// renewals carries the renewals of all leases over one stream to etcd. etcd's client opens one for
-// each call, or keeps a goroutine and timers per lease, while here the holders of the leases keep
-// the time.
+// renewals sends the renewals of all leases over one stream to etcd. etcd's client opens a stream
+// for each call, or keeps a goroutine and timers per lease, while here the holders of the leases
+// decide when to renew.
 //
-// etcd answers in the order in which it is asked.
+// etcd answers in the order of the requests.
 type renewals struct {
 	cli     *clientv3.Client
 	timeout *adaptiveTimeout
@@ -25,7 +25,7 @@ type renewals struct {
 	stream *renewalStream // nil while there is none
 }
 
-// renewalStream is one stream and those who wait for its answers, oldest first.
+// renewalStream is one stream and the renewals that wait for its answers, oldest first.
 type renewalStream struct {
 	grpc   pb.Lease_LeaseKeepAliveClient
 	cancel context.CancelFunc
@@ -59,13 +59,13 @@ const maxRenewals = 10000
 
 var errTooManyRenewals = errors.New("too many renewals wait for etcd")
 
-// errSilent says that a member answered nothing at all for the whole patience. It is transient.
+// errSilent says that a member sent no answer within the timeout. It is transient.
 var errSilent = fmt.Errorf("a member of etcd answers no renewals: %w", context.DeadlineExceeded)
 
-// renew asks for one renewal and waits for its answer, a time to live of 0 when there is no such
-// lease. A caller that gives up leaves the stream to the others. Only a member that answers nothing
-// for longer than members usually take is given up, and all that wait for it fail; one that is slow
-// keeps its stream.
+// renew sends one renewal and waits for its answer, a time to live of 0 when there is no such
+// lease. A caller that gives up does not end the stream of the others. Only a member that sends no
+// answer for longer than members usually take is given up, and all renewals that wait for it fail;
+// a slow member keeps its stream.
 func (r *renewals) renew(ctx context.Context, id int64) (int64, error) {
 	answer := make(chan renewed, 1)
 	stream, err := r.ask(id, answer)
@@ -125,12 +125,12 @@ func (r *renewals) ask(id int64, answer chan<- renewed) (*renewalStream, error) 
 		return nil, err
 	}
 	if err := s.grpc.Send(&pb.LeaseKeepAliveRequest{ID: id}); err != nil && !errors.Is(err, io.EOF) {
-		s.cancel() // receive tells those who wait
+		s.cancel() // receive then fails the renewals that wait
 	}
 	return s, nil
 }
 
-// receive hands the answers out until the stream ends.
+// receive passes the answers to the renewals that wait, until the stream ends.
 func (r *renewals) receive(s *renewalStream) {
 	defer s.cancel()
 	for {
@@ -162,7 +162,7 @@ func (r *renewals) receive(s *renewalStream) {
 
 // drop ends a stream; the next renewal opens another.
 func (r *renewals) drop(s *renewalStream) {
-	s.cancel() // first: whoever holds the lock may be blocked in sending
+	s.cancel() // first: the goroutine that holds the lock may be blocked in sending
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.stream == s {
@@ -171,13 +171,13 @@ func (r *renewals) drop(s *renewalStream) {
 }
 
 // LeaseKeepAlive renews a lease and returns its time to live in seconds; ErrLeaseNotFound when it
-// has lapsed. It costs etcd no disk write.
+// has expired. It costs etcd no disk write.
 func (s *Store) LeaseKeepAlive(ctx context.Context, id int64) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.ReadTimeout)
 	defer cancel()
 	pauses := newBackoff()
 	for {
-		// Renewing is idempotent, so it is tried again. A member that hangs must not hold it up.
+		// A renewal is idempotent, so it is repeated. A member that hangs must not delay it.
 		ttl, err := s.renewals.renew(ctx, id)
 		switch {
 		case err == nil && ttl <= 0:

@@ -149,7 +149,7 @@ func TestSlowEtcdIsWaitedFor(t *testing.T) {
 		t.Errorf("%d changes of the epoch while etcd was as slow as before", changed)
 	}
 
-	// Once it is quick again, the patience comes back to what it was.
+	// Once it is fast again, the timeout returns to its minimum.
 	etcd.slow(0)
 	for i := 0; s.writes.limit() > s.writes.floor; i++ {
 		if i == 100 {

@@ -1,10 +1,10 @@
 // Package storage keeps the API's objects in etcd and serves reads and watches of them from a cache
 // in memory.
 //
-// Reads are linearizable: a read learns a revision no older than its own start from a quorum of
-// etcd, in a round trip it shares with the reads that wait beside it, and answers when the cache
-// has reached that revision. Writes are etcd transactions, conditional on the revisions they were
-// computed from. Several stores, in one process or many, may work on one etcd.
+// Reads are linearizable: a quorum of etcd confirms a revision no older than the start of the read,
+// in a round trip that concurrent reads share, and the read is answered when the cache has reached
+// that revision. Writes are etcd transactions, conditional on the revisions they were computed
+// from. Several stores, in one process or many, may work on one etcd.
 package storage
 
 import (
@@ -82,8 +82,9 @@ func (c *Config) setDefaults() {
 func (c *Config) validate() error {
 	for name, v := range map[string]int64{
 		"MaxTxnOps": int64(c.MaxTxnOps), "ReadTimeout": int64(c.ReadTimeout), "AttemptTimeout": int64(c.AttemptTimeout),
-		"WriteAttempt": int64(c.WriteAttempt), "WriteTimeout": int64(c.WriteTimeout), "PageSize": c.PageSize, "HistoryChanges": int64(c.HistoryChanges),
-		"HistoryBytes": int64(c.HistoryBytes), "WatchChanges": int64(c.WatchChanges), "WatchBytes": int64(c.WatchBytes),
+		"WriteAttempt": int64(c.WriteAttempt), "WriteTimeout": int64(c.WriteTimeout), "PageSize": c.PageSize,
+		"HistoryChanges": int64(c.HistoryChanges), "HistoryBytes": int64(c.HistoryBytes),
+		"WatchChanges": int64(c.WatchChanges), "WatchBytes": int64(c.WatchBytes),
 		"BookmarkInterval": int64(c.BookmarkInterval), "KeepPastBytes": c.KeepPastBytes,
 	} {
 		if v < 0 {
@@ -132,14 +133,14 @@ func New(cfg Config, kinds *scheme.Scheme, cli *clientv3.Client, log *zap.Logger
 		reads:     newAdaptiveTimeout(cfg.AttemptTimeout, cfg.ReadTimeout/2),
 		writes:    newAdaptiveTimeout(cfg.WriteAttempt, cfg.WriteTimeout/3),
 		reflector: newReflector(newAdaptiveTimeout(stallLimit, cfg.ReadTimeout*4/5)),
-		// After ReadTimeout no caller is left who could notice that a member is silent.
+		// After ReadTimeout no caller is left that could notice that a member is silent.
 		renewals: renewals{cli: cli, timeout: newAdaptiveTimeout(cfg.AttemptTimeout, cfg.ReadTimeout*4/5)},
 	}
 	return s, nil
 }
 
-// Run keeps the cache up to date until ctx ends, through every failure of etcd, and with it the
-// clock, and cuts the past. It returns nil then.
+// Run keeps the cache up to date until ctx ends, through every failure of etcd. It also writes the
+// clock and compacts the past. It returns nil.
 func (s *Store) Run(ctx context.Context) error {
 	var beside sync.WaitGroup
 	clock, compaction := time.NewTicker(ClockPrecision), time.NewTicker(compactEvery)
@@ -162,8 +163,8 @@ func (s *Store) WaitReady(ctx context.Context) error {
 	}
 }
 
-// Ready reports whether the store is worth calling: its cache has been filled, and is fed by etcd
-// or was until a few seconds ago. It does not depend on how fast etcd is.
+// Ready reports whether the store can serve calls: its cache has been filled, and the watch on etcd
+// runs or ran until a few seconds ago. It does not depend on how fast etcd is.
 func (s *Store) Ready() bool { return s.reflector.usable() }
 
 // Get returns an object; ErrNotFound when there is none. The read is linearizable: it sees every
@@ -188,8 +189,8 @@ func (s *Store) GetCached(key Key) (*Object, bool) { return s.cache.get(key) }
 func (s *Store) CountCached(group, kind string) int { return s.cache.count(group, kind) }
 
 // GetAt returns an object as it was at a revision; ErrNotFound when there was none, ErrCompacted
-// when it is not known any more, ErrFutureRevision when there is no such revision yet. Revision 0
-// is now.
+// when it is no longer known, ErrFutureRevision when there is no such revision yet. Revision 0 is
+// now.
 func (s *Store) GetAt(ctx context.Context, key Key, revision int64) (*Object, error) {
 	if revision == 0 {
 		return s.Get(ctx, key)

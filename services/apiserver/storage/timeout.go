@@ -11,8 +11,8 @@ import (
 // four times its smoothed deviation. A dead member is detected soon while etcd is fast, and a slow
 // member gets more time.
 //
-// A time-out doubles the limit until the next answer (Karn's algorithm). Every answer counts: unlike
-// TCP's acknowledgements, each belongs to one request.
+// A time-out doubles the limit until the next answer (Karn's algorithm). Every answer counts:
+// unlike TCP's acknowledgements, each belongs to one request.
 type adaptiveTimeout struct {
 	floor, ceiling time.Duration
 

@@ -30,8 +30,8 @@ type Write struct {
 	// Expect is the revision at which the key must have been modified last, or ExpectAbsent, or
 	// ExpectExists.
 	Expect int64
-	// Lease is the lease the object vanishes with, 0 for none. An update that should keep the object's
-	// lease must name it again.
+	// Lease is the lease that the object is deleted with, 0 for none. An update that should keep the
+	// object's lease must name it again.
 	Lease int64
 }
 
@@ -74,19 +74,19 @@ func (c Condition) compare() clientv3.Cmp {
 // twice.
 type Txn struct {
 	Writes []Write
-	// Conditions are what the transaction was planned on: when one does not hold, it is to be planned
-	// again.
+	// Conditions are what the plan of the transaction depends on: when one does not hold, the
+	// transaction must be planned again.
 	Conditions []Condition
-	// Preconditions are what the caller demands: when one does not hold, the transaction fails for
-	// good.
+	// Preconditions are required by the caller: when one does not hold, the transaction fails and is
+	// not planned again.
 	Preconditions []Condition
 }
 
 // Commit makes the writes of a transaction and returns their revision. When a key is not as
 // expected it returns a *ConflictError, and when a precondition does not hold a *PreconditionError,
-// which goes first; see the errors of this package for others. An error that is ErrUnknownOutcome
-// leaves open whether the writes happened: read before trying again. It is rare: while WriteTimeout
-// and ctx last, Commit goes on through the loss of etcd's leader, and never writes twice. Reads
+// which takes precedence; see the errors of this package for others. After ErrUnknownOutcome it is
+// not known whether the writes happened: read before trying again. This is rare: while WriteTimeout
+// and ctx last, Commit continues through the loss of etcd's leader, and never writes twice. Reads
 // that start after Commit returned see the writes, in this store and in every other on the same
 // etcd.
 func (s *Store) Commit(ctx context.Context, txn Txn) (int64, error) {

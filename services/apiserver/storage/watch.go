@@ -53,15 +53,15 @@ type Exact struct {
 // else.
 //
 // ErrCompacted: the changes since FromRevision are no longer known. ErrSlowWatcher: send took so
-// long that the watch's buffer overflowed. ErrUnknownKind: the kind is not registered, or no
-// longer. The slice passed to send is valid only during the call.
+// long that the watch's buffer overflowed. ErrUnknownKind: the kind is not or no longer registered.
+// The slice passed to send is valid only during the call.
 func (s *Store) Watch(ctx context.Context, opts WatchOptions, send func([]Event) error) error {
 	k, err := s.kind(ctx, opts.Group, opts.Kind)
 	if err != nil {
 		return err
 	}
-	// The state has to be current when it is asked for; a resuming watch has to wait only if another
-	// store, which it was served by before, was ahead of this one.
+	// The state must be current when it is requested; a watch that resumes waits only if the store
+	// that served it before was ahead of this one.
 	if opts.FromRevision == 0 || opts.FromRevision > s.cache.sent.Load() {
 		if err := s.current(ctx); err != nil {
 			return fmt.Errorf("watch %s: %w", kindPrefix(opts.Group, opts.Kind), err)
@@ -93,10 +93,10 @@ func (s *Store) Watch(ctx context.Context, opts WatchOptions, send func([]Event)
 	return s.sendLive(ctx, w, start.revision, send)
 }
 
-// watchStart is what a watcher has to be sent before what its buffer holds.
+// watchStart is what a watcher receives before the contents of its buffer.
 type watchStart struct {
 	revision int64                 // the buffer holds the changes after it
-	state    *btree.BTree[*Object] // at revision, when the state was asked for
+	state    *btree.BTree[*Object] // at revision, when the state was requested
 	recent   []*change             // after floor or the revision to resume from, whichever is later
 	floor    int64                 // older changes are known to etcd alone
 }
@@ -132,7 +132,8 @@ func (k *kindCache) unregister(w *watcher) {
 	k.watchMu.Unlock()
 }
 
-// deliver puts a change into the buffers of the watchers that it concerns. Only the reflector calls it.
+// deliver puts a change into the buffers of the watchers that it concerns. Only the reflector calls
+// it.
 func (k *kindCache) deliver(c *change) {
 	k.watchMu.Lock()
 	defer k.watchMu.Unlock()
@@ -214,7 +215,7 @@ func sendChanges(changes []*change, opts WatchOptions, send func([]Event) error)
 }
 
 // sendPast sends the changes after opts.FromRevision up to and with the revision end, which the
-// history no longer holds, as etcd tells them.
+// history no longer holds, from etcd.
 func (s *Store) sendPast(ctx context.Context, opts WatchOptions, end int64, send func([]Event) error) error {
 	// A stream of its own: progress notifications are per stream.
 	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(ctx, streamKey, "past"))
@@ -298,7 +299,7 @@ func (s *Store) pastChange(e *clientv3.Event) (*change, error) {
 // spareMost is the capacity in events beyond which a drained buffer is not used again.
 const spareMost = 512
 
-// sendLive sends what comes into the watcher's buffer, and bookmarks when nothing does.
+// sendLive sends the events in the watcher's buffer, and bookmarks when there are none.
 func (s *Store) sendLive(ctx context.Context, w *watcher, revision int64, send func([]Event) error) error {
 	// Spread, so that a thousand idle watches do not wake at once.
 	interval := func() time.Duration {

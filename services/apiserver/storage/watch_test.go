@@ -238,9 +238,9 @@ func TestNewStoreAfterCompaction(t *testing.T) {
 	startWatch(t, fresh, WatchOptions{Kind: "Pod", FromRevision: b}).wantEnd(ErrCompacted)
 }
 
-// A store that was cut off while etcd compacted what it missed lists anew, and its watchers get the
-// difference.
-func TestListAnewAfterCompaction(t *testing.T) {
+// TestRelistAfterCompaction disconnects a store while etcd compacts the changes that it missed: the
+// store reads the state again, and its watchers receive the difference.
+func TestRelistAfterCompaction(t *testing.T) {
 	c := etcdtest.New(t, 1)
 	s, stop := openStore(t, c.Client(), Config{})
 	other, _ := openStore(t, c.Client(), Config{})
@@ -296,7 +296,7 @@ func TestSlowWatcherIsCutOff(t *testing.T) {
 	for i := range writes {
 		mustCommit(t, s, put(t, podKey("default", fmt.Sprint("p-", i)), "", ExpectAbsent))
 		want = append(want, fmt.Sprint("ADDED default/p-", i))
-		quick.expect(want[i]) // the slow one holds nobody up
+		quick.expect(want[i]) // the slow one delays no other
 	}
 	close(block)
 	if err := <-ended; !errors.Is(err, ErrSlowWatcher) {
