@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/metrics"
 )
 
@@ -39,8 +39,9 @@ const (
 	// would be down.
 	brokenLimit = 10 * time.Second
 
-	backoffFirst = 50 * time.Millisecond
-	backoffMost  = 3 * time.Second
+	// watchBackoffMin and watchBackoffMax are the limits of the back-off between attempts to watch.
+	watchBackoffMin = 50 * time.Millisecond
+	watchBackoffMax = 3 * time.Second
 )
 
 // reflector follows the watch on etcd that carries etcd's changes into the cache.
@@ -85,12 +86,15 @@ func (r *reflector) wake() {
 var errStalled = errors.New("etcd's watch has stalled")
 
 // runReflector fills the cache and follows etcd until ctx ends.
-func (s *Store) runReflector(ctx context.Context) {
-	backoff := backoffFirst
+func (s *Store) runReflector(ctx context.Context) { s.keepFollowing(ctx, s.follow) }
+
+// keepFollowing calls follow again, with a back-off, whenever it returns, until ctx ends.
+func (s *Store) keepFollowing(ctx context.Context, follow func(ctx context.Context, fill bool) error) {
+	wait := backoff.Backoff{Min: watchBackoffMin, Max: watchBackoffMax}
 	fill := true
 	for ctx.Err() == nil {
 		started := time.Now()
-		err := s.follow(ctx, fill)
+		err := follow(ctx, fill)
 		s.reflector.interrupted()
 		if ctx.Err() != nil {
 			return
@@ -98,16 +102,13 @@ func (s *Store) runReflector(ctx context.Context) {
 		// Only an empty cache or one behind a compaction must be filled; otherwise the watch resumes
 		// where it was.
 		fill = s.cache.at() == 0 || errors.Is(err, ErrCompacted)
-		s.log.Warn("Lost the watch on etcd", zap.Error(err), zap.Int64(metrics.KeyRevision, s.cache.at()), zap.Bool(metrics.KeyRelist, fill))
-		if errors.Is(err, errStalled) || time.Since(started) > backoffMost {
-			backoff = backoffFirst
+		if errors.Is(err, errStalled) || time.Since(started) > watchBackoffMax {
+			wait.Reset()
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(backoff/2 + rand.N(backoff)):
-		}
-		backoff = min(2*backoff, backoffMost)
+		pause := wait.Next(err)
+		s.log.Warn("Lost the watch on etcd", zap.Error(err), zap.Int64(metrics.KeyRevision, s.cache.at()),
+			zap.Bool(metrics.KeyRelist, fill), zap.Duration(metrics.KeyRetryAfter, pause))
+		_ = backoff.Sleep(ctx, pause) // the loop sees that ctx has ended
 	}
 }
 
