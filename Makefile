@@ -21,9 +21,12 @@ TEST_FLAGS ?=
 .PHONY: test-validation test-hosts test-vm test-kernels test-overload lint-hosts
 .PHONY: build images lab lab-down test test-race fuzz conformance cases bench generate lint format check-generated generate-deps install-deps clean
 
+# Without gRPC's tracing pages, which nothing serves: with them come templates, and with templates every method of every type.
+TAGS := grpcnotrace
+
 build: images ## the three programs and the sample images, into bin/
 	@mkdir -p bin
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
+	CGO_ENABLED=0 go build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
 
 images: ## the sample images, into bin/images
 	go run ./lab/images/build -dir bin/images
