@@ -11,10 +11,9 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
-
-	"github.com/xebec-project/xebec/internal/metrics"
 )
 
 const (

@@ -7,9 +7,8 @@ import (
 
 	"go.uber.org/zap"
 
-	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
-
 	"github.com/xebec-project/xebec/internal/metrics"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
 // Drain knows when pods have left the service maps of all nodes. Package drain is the real one.

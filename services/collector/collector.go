@@ -73,7 +73,9 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	}
 	s := &Service{cfg: cfg, kinds: deps.Scheme}
 	var err error
-	s.Service, err = elected.New(elected.Config{Name: "collector", Component: "garbage-collector-controller", LeaseTTL: cfg.LeaseTTL, Setup: s.setup}, deps.Deps)
+	s.Service, err = elected.New(elected.Config{
+		Name: "collector", Component: "garbage-collector-controller", LeaseTTL: cfg.LeaseTTL, Setup: s.setup,
+	}, deps.Deps)
 	return s, err
 }
 
@@ -180,7 +182,8 @@ func ownerUIDs(o scheme.Object) []string {
 func resolve(kinds *scheme.Scheme, ref *metav1.OwnerReference, namespace string) (*scheme.Kind, controller.Key, error) {
 	k, ok := kinds.ByAPIVersionKind(ref.GetApiVersion(), ref.GetKind())
 	if !ok {
-		return nil, controller.Key{}, fmt.Errorf("owner %s %s: kind %s %s is not served", ref.GetKind(), ref.GetName(), ref.GetApiVersion(), ref.GetKind())
+		return nil, controller.Key{}, fmt.Errorf("owner %s %s: kind %s %s is not served",
+			ref.GetKind(), ref.GetName(), ref.GetApiVersion(), ref.GetKind())
 	}
 	if !k.Namespaced {
 		return k.Stored(), controller.Key{Name: ref.GetName()}, nil

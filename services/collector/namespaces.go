@@ -151,7 +151,8 @@ func (n *namespaces) report(ctx context.Context, seen *corev1.Namespace, r remai
 	if len(r.finalizers) > 0 {
 		message = "Some content in the namespace has finalizers remaining: " + count(r.finalizers, "%s in %d resource instances")
 	}
-	changed = setCondition(ns.Status, conditionFinalizers, len(r.finalizers) > 0, "SomeFinalizersRemain", "ContentHasNoFinalizers", message) || changed
+	remain := len(r.finalizers) > 0
+	changed = setCondition(ns.Status, conditionFinalizers, remain, "SomeFinalizersRemain", "ContentHasNoFinalizers", message) || changed
 	if !changed && seen.GetStatus().GetPhase() == ns.Status.Phase {
 		return nil
 	}

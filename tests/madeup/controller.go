@@ -21,7 +21,8 @@ func Control(t *controller.Term) {
 		}
 		gadget := client.Clone(seen)
 		gadget.Status = &gadgetsv1.GadgetStatus{
-			Replicas: gadget.GetSpec().GetReplicas(), Selector: gadget.GetSpec().GetSelector(), ObservedGeneration: gadget.GetMetadata().GetGeneration(),
+			Replicas: gadget.GetSpec().GetReplicas(), Selector: gadget.GetSpec().GetSelector(),
+			ObservedGeneration: gadget.GetMetadata().GetGeneration(),
 		}
 		if proto.Equal(gadget.GetStatus(), seen.GetStatus()) {
 			return controller.Result{}, nil

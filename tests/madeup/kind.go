@@ -36,7 +36,9 @@ func Kinds() []*scheme.Kind {
 		Scale: &scheme.Scale{Replicas: ".spec.replicas", StatusReplicas: ".status.replicas", Selector: ".status.selector"},
 		New:   func() scheme.Object { return new(gadgetsv1.Gadget) },
 		Columns: []scheme.Column{
-			{Name: "MODEL", Path: ".spec.model", Value: func(o scheme.Object, _ time.Time) string { return o.(*gadgetsv1.Gadget).GetSpec().GetModel() }},
+			{Name: "MODEL", Path: ".spec.model", Value: func(o scheme.Object, _ time.Time) string {
+				return o.(*gadgetsv1.Gadget).GetSpec().GetModel()
+			}},
 			column.AgeColumn,
 		},
 		Fields: map[string][]protowire.Number{"spec.model": {2, 2}},

@@ -16,10 +16,9 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 	"google.golang.org/grpc"
 
-	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
-
 	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/token"
+	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 )
 
 // Issuer signs tokens, and revokes all of them on request. It implements
