@@ -161,8 +161,9 @@ func (p *plan) updateObject(
 	return c, nil
 }
 
-// completeUpdate makes a complete object of what a client sent in place of old and checks it. The
-// change that it returns has the writes that go along, and not yet that of the object.
+// completeUpdate completes the object that a client sent in place of old and checks it. old, which
+// was decoded for this plan, gets the defaults of today. The change that it returns has the writes
+// beside that of the object, such as allocations.
 func (p *plan) completeUpdate(ctx context.Context, k *scheme.Kind, old, updated scheme.Object) (*change, error) {
 	return p.completeWrite(ctx, "", k, old, updated)
 }
@@ -170,7 +171,7 @@ func (p *plan) completeUpdate(ctx context.Context, k *scheme.Kind, old, updated 
 // completeWrite is completeUpdate for a write to a subresource that is a view of the object.
 func (p *plan) completeWrite(ctx context.Context, subresource string, k *scheme.Kind, old, updated scheme.Object) (*change, error) {
 	// A field whose default is newer than the stored object has not been changed by the client.
-	old = defaulted(k, old)
+	k.Default(old)
 	keepServerMetadata(updated.GetMetadata(), old.GetMetadata())
 	k.Default(updated)
 	k.PrepareUpdate(updated, old)
