@@ -27,13 +27,27 @@ const (
 	annotationLastApplied = "kubectl.kubernetes.io/last-applied-configuration"
 )
 
-// sameTemplate reports whether a set has the deployment's current template.
+// sameTemplate reports whether a set has the deployment's current template. A default that is newer
+// than the stored set or the stored deployment makes no difference: no rollout may start because
+// only one of them was written since.
 func sameTemplate(rs *appsv1.ReplicaSet, d *appsv1.Deployment) bool {
-	t := proto.CloneOf(rs.GetSpec().GetTemplate())
+	set, want := templateWithoutHash(rs.GetSpec().GetTemplate()), templateWithoutHash(d.GetSpec().GetTemplate())
+	if proto.Equal(set, want) {
+		return true
+	}
+	return proto.Equal(withDefaults(set), withDefaults(want))
+}
+
+func templateWithoutHash(t *corev1.PodTemplateSpec) *corev1.PodTemplateSpec {
+	t = proto.CloneOf(t)
 	delete(t.GetMetadata().GetLabels(), apps.LabelPodTemplateHash)
-	want := proto.CloneOf(d.GetSpec().GetTemplate())
-	delete(want.GetMetadata().GetLabels(), apps.LabelPodTemplateHash)
-	return proto.Equal(t, want)
+	return t
+}
+
+func withDefaults(t *corev1.PodTemplateSpec) *corev1.PodTemplateSpec {
+	d := &appsv1.Deployment{Spec: &appsv1.DeploymentSpec{Template: t}}
+	kinds.Of(d).Default(d)
+	return d.GetSpec().GetTemplate()
 }
 
 // templateHash is the suffix of the name of a template's set. It differs from Kubernetes' hash:
