@@ -25,6 +25,7 @@ import (
 	"github.com/xebec-project/xebec/agent/eviction"
 	"github.com/xebec-project/xebec/agent/registration"
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/version"
@@ -280,9 +281,9 @@ func setPressure(st *corev1.NodeStatus, p eviction.Pressure, under bool, now tim
 
 // setCondition sets a condition to the good state, or else to the bad one with a message.
 func setCondition(st *corev1.NodeStatus, name string, ok bool, good, bad, message string, now time.Time) {
-	c := &corev1.NodeCondition{Type: name, Status: "True", Reason: good}
+	c := &corev1.NodeCondition{Type: name, Status: condition.True, Reason: good}
 	if !ok {
-		c.Status, c.Reason, c.Message = "False", bad, message
+		c.Status, c.Reason, c.Message = condition.False, bad, message
 	}
 	registration.SetCondition(st, c, now)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/kinds/apps"
 	"github.com/xebec-project/xebec/internal/kinds/core"
@@ -65,7 +66,7 @@ func webDeployment() *appsv1.Deployment {
 			Template: webTemplate("echo:2"),
 		},
 		Status: &appsv1.DeploymentStatus{ObservedGeneration: 2, Replicas: 2, UpdatedReplicas: 2, ReadyReplicas: 2, AvailableReplicas: 2,
-			Conditions: []*appsv1.DeploymentCondition{{Type: apps.DeploymentAvailable, Status: object.ConditionTrue, Reason: "MinimumReplicasAvailable", Message: "Deployment has minimum availability.", LastTransitionTime: ago(4 * time.Minute)}}},
+			Conditions: []*appsv1.DeploymentCondition{{Type: apps.DeploymentAvailable, Status: condition.True, Reason: "MinimumReplicasAvailable", Message: "Deployment has minimum availability.", LastTransitionTime: ago(4 * time.Minute)}}},
 	}
 }
 
@@ -110,7 +111,7 @@ func webPod(name, node string) *corev1.Pod {
 	}
 	p.Status = &corev1.PodStatus{
 		Phase: core.PodRunning, PodIp: "10.244.1.5", HostIp: "192.0.2.7", StartTime: ago(5 * time.Minute), QosClass: core.QOSBurstable,
-		Conditions: []*corev1.PodCondition{{Type: core.PodReady, Status: object.ConditionTrue, LastTransitionTime: ago(4 * time.Minute)}},
+		Conditions: []*corev1.PodCondition{{Type: core.PodReady, Status: condition.True, LastTransitionTime: ago(4 * time.Minute)}},
 		ContainerStatuses: []*corev1.ContainerStatus{{
 			Name: "echo", Ready: true, Image: "echo:1", ContainerId: "containerd://abc", RestartCount: 1,
 			State:     &corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: ago(4 * time.Minute)}},
@@ -121,9 +122,9 @@ func webPod(name, node string) *corev1.Pod {
 }
 
 func testNode(name string, ready bool) *corev1.Node {
-	status := object.ConditionTrue
+	status := condition.True
 	if !ready {
-		status = object.ConditionFalse
+		status = condition.False
 	}
 	amounts := map[string]*metav1.Quantity{"cpu": {String_: "2"}, "memory": {String_: "4Gi"}}
 	return &corev1.Node{
@@ -546,7 +547,7 @@ func TestRollout(t *testing.T) {
 	c.run(t, "rollout", "status", "deployment/web", "--timeout=1s").want(t, exit.Timeout, "Waiting for deployment spec update to be observed...\n", "timed out")
 	stuck := webDeployment()
 	stuck.Metadata.Name = "stuck"
-	stuck.Status.Conditions[0] = &appsv1.DeploymentCondition{Type: apps.DeploymentProgressing, Status: object.ConditionFalse, Reason: "ProgressDeadlineExceeded"}
+	stuck.Status.Conditions[0] = &appsv1.DeploymentCondition{Type: apps.DeploymentProgressing, Status: condition.False, Reason: "ProgressDeadlineExceeded"}
 	clienttest.Seed(c.Server, stuck)
 	c.run(t, "rollout", "status", "deployment/stuck").want(t, exit.Failed, "", "exceeded its progress deadline")
 	// A rollout that hangs tells what its newest pod waits for.
@@ -559,7 +560,7 @@ func TestRollout(t *testing.T) {
 		p.Metadata.OwnerReferences = []*metav1.OwnerReference{kinds.NewControllerRef(set)}
 		p.Metadata.Labels = set.GetSpec().GetSelector().GetMatchLabels()
 	}
-	hangs.Status.Conditions[0].Status = object.ConditionFalse
+	hangs.Status.Conditions[0].Status = condition.False
 	hangs.Status.ContainerStatuses[0].Ready = false
 	hangs.Status.ContainerStatuses[0].LastState = nil
 	hangs.Status.ContainerStatuses[0].State = &corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: `back-off pulling image "none:1"`}}
@@ -576,7 +577,7 @@ func TestRollout(t *testing.T) {
 		"pod/pulling-2-b is ImagePullBackOff on node node-1.\n  container echo is waiting: ImagePullBackOff: back-off pulling image \"none:1\"\n", "explaining pod/pulling-2-b, which is not ready")
 	refused := webDeployment()
 	refused.Metadata.Name, refused.Status = "refused", &appsv1.DeploymentStatus{ObservedGeneration: 2, Conditions: []*appsv1.DeploymentCondition{
-		{Type: apps.DeploymentReplicaFailure, Status: object.ConditionTrue, Reason: "FailedCreate", Message: "no service account"}}}
+		{Type: apps.DeploymentReplicaFailure, Status: condition.True, Reason: "FailedCreate", Message: "no service account"}}}
 	refused.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "refused"}}
 	clienttest.Seed(c.Server, refused)
 	c.run(t, "rollout", "status", "deployment/refused", "--watch=false").want(t, exit.OK,
@@ -714,7 +715,7 @@ func TestImageLoad(t *testing.T) {
 func TestWhy(t *testing.T) {
 	c := startCluster(t)
 	crashing := webPod("crashing", "node-1")
-	crashing.Status.Conditions[0].Status = object.ConditionFalse
+	crashing.Status.Conditions[0].Status = condition.False
 	crashing.Status.ContainerStatuses[0].State = &corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff", Message: "back-off 20s"}}
 	clienttest.Seed(c.Server, webPod("waits", ""), crashing)
 	clienttest.Seed(c.Server, podEvent(crashing, "e1", "BackOff", "Back-off restarting failed container", time.Minute))
@@ -727,8 +728,8 @@ func TestWhy(t *testing.T) {
 	c.run(t, "why", "pod/crashing").golden(t, "why-crashing")
 	gated := webPod("gated", "node-1")
 	gated.Spec.ReadinessGates = []*corev1.PodReadinessGate{{ConditionType: "example.com/lb"}, {ConditionType: "example.com/dns"}, {ConditionType: "example.com/ok"}}
-	gated.Status.Conditions = []*corev1.PodCondition{{Type: core.PodReady, Status: object.ConditionFalse, Reason: "ReadinessGatesNotReady"},
-		{Type: "example.com/dns", Status: object.ConditionFalse, Reason: "NoRecord", Message: "not there yet"}, {Type: "example.com/ok", Status: object.ConditionTrue}}
+	gated.Status.Conditions = []*corev1.PodCondition{{Type: core.PodReady, Status: condition.False, Reason: "ReadinessGatesNotReady"},
+		{Type: "example.com/dns", Status: condition.False, Reason: "NoRecord", Message: "not there yet"}, {Type: "example.com/ok", Status: condition.True}}
 	clienttest.Seed(c.Server, gated)
 	c.verdict.Nodes = nil
 	c.run(t, "why", "gated").want(t, exit.OK, "pod/gated is Running on node node-1.\n"+

@@ -9,8 +9,8 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/kinds/core"
-	"github.com/xebec-project/xebec/internal/object"
 	"github.com/xebec-project/xebec/lab/topology"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
@@ -131,5 +131,5 @@ func usable(node *corev1.Node) bool {
 	marked := slices.ContainsFunc(node.GetSpec().GetTaints(), func(t *corev1.Taint) bool {
 		return t.GetKey() == "node.kubernetes.io/not-ready" || t.GetKey() == "node.kubernetes.io/unreachable"
 	})
-	return !marked && core.NodeCondition(node, core.NodeReady).GetStatus() == object.ConditionTrue
+	return !marked && core.NodeCondition(node, core.NodeReady).GetStatus() == condition.True
 }

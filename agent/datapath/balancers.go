@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -79,7 +80,7 @@ func NewAnnouncers(nodes iter.Seq[*corev1.Node]) *Announcers {
 		if _, excluded := n.GetMetadata().GetLabels()[excludeLabel]; excluded {
 			continue
 		}
-		ready := core.NodeCondition(n, core.NodeReady).GetStatus() == "True"
+		ready := core.NodeCondition(n, core.NodeReady).GetStatus() == condition.True
 		for _, c := range []struct {
 			to  *candidates
 			may bool

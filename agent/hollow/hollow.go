@@ -22,9 +22,9 @@ import (
 	"github.com/xebec-project/xebec/agent/registration"
 	"github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/metrics"
-	"github.com/xebec-project/xebec/internal/object"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
@@ -160,7 +160,7 @@ func (o *ownNode) changed(b []byte) error {
 	o.mu.Lock()
 	o.ranges = ranges
 	o.mu.Unlock()
-	if ready := core.NodeCondition(node, core.NodeReady); ready != nil && ready.GetStatus() != object.ConditionTrue {
+	if ready := core.NodeCondition(node, core.NodeReady); ready != nil && ready.GetStatus() != condition.True {
 		time.AfterFunc(doubtDelay+rand.N(doubtDelay), o.nudge)
 	}
 	return nil

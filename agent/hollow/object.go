@@ -12,8 +12,8 @@ import (
 	"github.com/xebec-project/xebec/agent/registration"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/kinds/core"
-	"github.com/xebec-project/xebec/internal/object"
 	"github.com/xebec-project/xebec/internal/version"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -41,10 +41,10 @@ func (n *node) status(_ context.Context, stored *corev1.NodeStatus, now time.Tim
 		KubeletVersion: version.Version(), OperatingSystem: "linux", OsImage: "hollow", ContainerRuntimeVersion: "hollow://0",
 	}
 	for _, c := range []*corev1.NodeCondition{
-		{Type: core.NodeReady, Status: object.ConditionTrue, Reason: "KubeletReady"},
-		{Type: "MemoryPressure", Status: "False", Reason: "KubeletHasSufficientMemory", Message: "kubelet has sufficient memory available"},
-		{Type: "DiskPressure", Status: "False", Reason: "KubeletHasNoDiskPressure", Message: "kubelet has no disk pressure"},
-		{Type: "PIDPressure", Status: "False", Reason: "KubeletHasSufficientPID", Message: "kubelet has sufficient PID available"},
+		{Type: core.NodeReady, Status: condition.True, Reason: "KubeletReady"},
+		{Type: "MemoryPressure", Status: condition.False, Reason: "KubeletHasSufficientMemory", Message: "kubelet has sufficient memory available"},
+		{Type: "DiskPressure", Status: condition.False, Reason: "KubeletHasNoDiskPressure", Message: "kubelet has no disk pressure"},
+		{Type: "PIDPressure", Status: condition.False, Reason: "KubeletHasSufficientPID", Message: "kubelet has sufficient PID available"},
 	} {
 		registration.SetCondition(st, c, now)
 	}
@@ -93,7 +93,7 @@ func runningStatus(pod *corev1.Pod, own []netip.Addr, host netip.Addr, at time.T
 		st.PodIps = append(st.PodIps, &corev1.PodIP{Ip: addr.String()})
 	}
 	for _, name := range []string{"PodScheduled", "PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"} {
-		st.Conditions = append(st.Conditions, &corev1.PodCondition{Type: name, Status: "True", LastTransitionTime: now})
+		st.Conditions = append(st.Conditions, &corev1.PodCondition{Type: name, Status: condition.True, LastTransitionTime: now})
 	}
 	for _, c := range pod.GetSpec().GetContainers() {
 		st.ContainerStatuses = append(st.ContainerStatuses, &corev1.ContainerStatus{

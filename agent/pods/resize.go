@@ -15,6 +15,7 @@ import (
 	"github.com/xebec-project/xebec/agent/pods/resources"
 	"github.com/xebec-project/xebec/agent/pods/status"
 	"github.com/xebec-project/xebec/agent/runtime"
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/failpoint"
 	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -251,7 +252,7 @@ func (r *resize) conditions(pod *corev1.Pod, now time.Time) []*corev1.PodConditi
 	var out []*corev1.PodCondition
 	add := func(name, reason, message string) {
 		out = append(out, status.Lasting(&corev1.PodCondition{
-			Type: name, Status: "True", Reason: reason, Message: message, LastTransitionTime: status.Stamp(now),
+			Type: name, Status: condition.True, Reason: reason, Message: message, LastTransitionTime: status.Stamp(now),
 			ObservedGeneration: pod.GetMetadata().GetGeneration(),
 		}, pod.GetStatus().GetConditions()))
 	}

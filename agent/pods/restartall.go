@@ -9,6 +9,7 @@ import (
 	"github.com/xebec-project/xebec/agent/pods/checkpoint"
 	"github.com/xebec-project/xebec/agent/pods/resources"
 	"github.com/xebec-project/xebec/agent/pods/status"
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -104,12 +105,12 @@ func (w *worker) renewing(pod *corev1.Pod, now time.Time) *corev1.PodCondition {
 	}
 	c := &corev1.PodCondition{
 		Type:               status.AllRestarting,
-		Status:             "False",
+		Status:             condition.False,
 		LastTransitionTime: status.Stamp(now),
 		ObservedGeneration: pod.GetMetadata().GetGeneration(),
 	}
 	if p := pod.GetStatus().GetPhase(); w.renewal != nil && p != core.PodSucceeded && p != core.PodFailed {
-		c.Status, c.Reason, c.Message = "True", status.ReasonContainerExited, w.renewal.String()
+		c.Status, c.Reason, c.Message = condition.True, status.ReasonContainerExited, w.renewal.String()
 	}
 	return status.Lasting(c, pod.GetStatus().GetConditions())
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/xebec-project/xebec/cli/terminal"
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/kinds/apps"
 	"github.com/xebec-project/xebec/internal/kinds/core"
@@ -30,7 +31,7 @@ func PodWaits(p *corev1.Pod) []string {
 		switch c := core.PodCondition(p, name); {
 		case c == nil:
 			out = append(out, terminal.OneLine(fmt.Sprintf("readiness gate %s is not met: the pod has no such condition", name)))
-		case c.GetStatus() != object.ConditionTrue:
+		case c.GetStatus() != condition.True:
 			out = append(
 				out,
 				terminal.OneLine(
@@ -122,7 +123,7 @@ func Worst(pods []*corev1.Pod) *corev1.Pod {
 // can't be made, or what one of the pods of its present template waits for.
 func RolloutWaits(ctx context.Context, cl *client.Client, d *appsv1.Deployment) (string, error) {
 	for _, c := range d.GetStatus().GetConditions() {
-		if c.GetType() == apps.DeploymentReplicaFailure && c.GetStatus() == object.ConditionTrue {
+		if c.GetType() == apps.DeploymentReplicaFailure && c.GetStatus() == condition.True {
 			return terminal.OneLine(fmt.Sprintf("cannot create pods: %s: %s", c.GetReason(), c.GetMessage())), nil
 		}
 	}

@@ -9,11 +9,18 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
+// States of a condition.
+const (
+	True    = "True"
+	False   = "False"
+	Unknown = "Unknown"
+)
+
 // Condition is a condition of any kind, such as *corev1.PodCondition.
 type Condition interface {
 	// GetType returns the name, such as "Ready".
 	GetType() string
-	// GetStatus returns "True", "False" or "Unknown".
+	// GetStatus returns True, False or Unknown.
 	GetStatus() string
 	// GetLastTransitionTime returns when the status changed last.
 	GetLastTransitionTime() *timestamppb.Timestamp

@@ -1,5 +1,5 @@
 // Package object reads the values that objects of all kinds are made of: label selectors,
-// quantities, counts that may be percentages, finalizers and the states of conditions.
+// quantities, counts that may be percentages, and finalizers.
 package object
 
 import (

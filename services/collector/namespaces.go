@@ -13,6 +13,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/object"
@@ -172,9 +173,9 @@ func count(of map[string]int, format string) string {
 
 // setCondition sets a condition and reports whether that changed anything.
 func setCondition(s *corev1.NamespaceStatus, name string, holds bool, reasonIf, reasonIfNot, message string) bool {
-	status, reason := "False", reasonIfNot
+	status, reason := condition.False, reasonIfNot
 	if holds {
-		status, reason = "True", reasonIf
+		status, reason = condition.True, reasonIf
 	}
 	i := slices.IndexFunc(s.Conditions, func(c *corev1.NamespaceCondition) bool { return c.GetType() == name })
 	if i < 0 {

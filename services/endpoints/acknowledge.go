@@ -14,6 +14,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/elected"
 	"github.com/xebec-project/xebec/internal/kinds/core"
@@ -161,7 +162,7 @@ func newRoll(nodes *client.Informer[*corev1.Node]) *roll {
 
 // counts tells whether others wait for a node: one that is silent may never answer.
 func counts(n *corev1.Node) bool {
-	return n != nil && n.GetMetadata().GetLabels()[core.LabelHollow] == "" && core.NodeCondition(n, core.NodeReady).GetStatus() == "True"
+	return n != nil && n.GetMetadata().GetLabels()[core.LabelHollow] == "" && core.NodeCondition(n, core.NodeReady).GetStatus() == condition.True
 }
 
 func (r *roll) join(first *endpointsv1.AcknowledgeRequest) *member {

@@ -13,10 +13,10 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/events"
 	"github.com/xebec-project/xebec/internal/kinds/core"
-	"github.com/xebec-project/xebec/internal/object"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -61,7 +61,7 @@ func (l *liveness) reconcile(ctx context.Context, key controller.Key) (controlle
 		if err := l.taint(ctx, node); err != nil {
 			return controller.Result{}, err
 		}
-		if ready.GetStatus() == object.ConditionUnknown {
+		if ready.GetStatus() == condition.Unknown {
 			return controller.Result{RequeueAfter: grace}, l.markPodsNotReady(ctx, node)
 		}
 	}
@@ -94,7 +94,7 @@ func (l *liveness) silent(ctx context.Context, node *corev1.Node) (silent bool, 
 
 // isSilent reports whether a node is marked as silent.
 func isSilent(n *corev1.Node) bool {
-	return core.NodeCondition(n, core.NodeReady).GetStatus() == object.ConditionUnknown
+	return core.NodeCondition(n, core.NodeReady).GetStatus() == condition.Unknown
 }
 
 // allSilent reports whether no node at all is heard of, but for one that may be left out. Then it
@@ -103,7 +103,7 @@ func isSilent(n *corev1.Node) bool {
 func allSilent(nodes *client.Informer[*corev1.Node], except string) bool {
 	return !slices.ContainsFunc(nodes.List(), func(n *corev1.Node) bool {
 		c := core.NodeCondition(n, core.NodeReady)
-		return c != nil && c.GetStatus() != object.ConditionUnknown && n.GetMetadata().GetName() != except
+		return c != nil && c.GetStatus() != condition.Unknown && n.GetMetadata().GetName() != except
 	})
 }
 
@@ -117,10 +117,10 @@ func (l *liveness) markSilent(ctx context.Context, node *corev1.Node) (*corev1.N
 		updated.Status.Conditions = append(updated.Status.Conditions, &corev1.NodeCondition{Type: core.NodeReady})
 	}
 	for _, c := range updated.Status.Conditions {
-		if c.GetStatus() == object.ConditionUnknown {
+		if c.GetStatus() == condition.Unknown {
 			continue
 		}
-		c.Status, c.Reason, c.Message = object.ConditionUnknown, reasonSilent, "The node's agent stopped renewing its lease."
+		c.Status, c.Reason, c.Message = condition.Unknown, reasonSilent, "The node's agent stopped renewing its lease."
 		c.LastTransitionTime = timestamppb.New(time.Now().Truncate(time.Second))
 	}
 	if proto.Equal(updated, node) {
@@ -144,15 +144,15 @@ var shortages = map[string]string{
 
 // taintShortages makes the taints of want follow their conditions.
 func taintShortages(node *corev1.Node, taints []*corev1.Taint) []*corev1.Taint {
-	for _, condition := range slices.Sorted(maps.Keys(shortages)) {
-		key := shortages[condition]
+	for _, pressure := range slices.Sorted(maps.Keys(shortages)) {
+		key := shortages[pressure]
 		is := func(t *corev1.Taint) bool { return t.GetKey() == key && t.GetEffect() == noSchedule }
-		switch core.NodeCondition(node, condition).GetStatus() {
-		case object.ConditionTrue:
+		switch core.NodeCondition(node, pressure).GetStatus() {
+		case condition.True:
 			if !slices.ContainsFunc(taints, is) {
 				taints = append(taints, &corev1.Taint{Key: key, Effect: noSchedule})
 			}
-		case object.ConditionUnknown:
+		case condition.Unknown:
 			// A silent node is as it was last.
 		default:
 			taints = slices.DeleteFunc(taints, is)
@@ -168,8 +168,8 @@ func (l *liveness) taint(ctx context.Context, node *corev1.Node) error {
 	want := ""
 	effects := []string{noSchedule, noExecute}
 	switch core.NodeCondition(node, core.NodeReady).GetStatus() {
-	case object.ConditionTrue:
-	case object.ConditionUnknown:
+	case condition.True:
+	case condition.Unknown:
 		want = taintUnreachable
 		// What the informer has of this node itself may be older than what was written a moment ago.
 		if allSilent(l.nodes, node.GetMetadata().GetName()) {
@@ -219,7 +219,7 @@ func (l *liveness) markPodsNotReady(ctx context.Context, node *corev1.Node) erro
 		ops := make([]client.Operation, len(batch))
 		for i, p := range batch {
 			ready := core.PodCondition(p, core.PodReady)
-			ready.Status, ready.Reason, ready.Message = "False", "NodeUnreachable", "The node's agent stopped renewing its lease."
+			ready.Status, ready.Reason, ready.Message = condition.False, "NodeUnreachable", "The node's agent stopped renewing its lease."
 			ready.LastTransitionTime = timestamppb.New(time.Now().Truncate(time.Second))
 			ops[i] = client.OpUpdateStatus(p)
 		}

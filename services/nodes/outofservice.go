@@ -7,10 +7,10 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/events"
 	"github.com/xebec-project/xebec/internal/kinds/core"
-	"github.com/xebec-project/xebec/internal/object"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -62,7 +62,7 @@ func awaitsAgent(p *corev1.Pod) bool {
 }
 
 func isOutOfService(n *corev1.Node) bool {
-	return core.NodeCondition(n, core.NodeReady).GetStatus() != object.ConditionTrue &&
+	return core.NodeCondition(n, core.NodeReady).GetStatus() != condition.True &&
 		slices.ContainsFunc(n.GetSpec().GetTaints(), func(t *corev1.Taint) bool { return t.GetKey() == taintOutOfService })
 }
 

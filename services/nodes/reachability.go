@@ -11,11 +11,11 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/events"
 	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/metrics"
-	"github.com/xebec-project/xebec/internal/object"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
 	"github.com/xebec-project/xebec/internal/version"
@@ -149,7 +149,7 @@ func (r *reachability) round(ctx context.Context, node *corev1.Node) (by string,
 func (r *reachability) witnesses(except *corev1.Node) []*corev1.Node {
 	var ready []*corev1.Node
 	for _, n := range r.nodes.List() {
-		isReady := core.NodeCondition(n, core.NodeReady).GetStatus() == object.ConditionTrue
+		isReady := core.NodeCondition(n, core.NodeReady).GetStatus() == condition.True
 		if isReady && n.GetMetadata().GetName() != except.GetMetadata().GetName() && canAsk(n) {
 			ready = append(ready, n)
 		}

@@ -11,9 +11,9 @@ import (
 
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/elected"
 	"github.com/xebec-project/xebec/internal/kinds/core"
-	"github.com/xebec-project/xebec/internal/object"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -108,7 +108,7 @@ func (m *machines) beat(ctx context.Context, name string) error {
 			if err != nil {
 				return
 			}
-			n.Status.Conditions = []*corev1.NodeCondition{{Type: core.NodeReady, Status: object.ConditionTrue}}
+			n.Status.Conditions = []*corev1.NodeCondition{{Type: core.NodeReady, Status: condition.True}}
 			if _, err := client.UpdateStatus(ctx, m.client, n); err == nil {
 				return
 			}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/events"
 	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/metrics"
@@ -93,7 +94,7 @@ func (r *reporter) write(ctx context.Context, u unschedulable) {
 	if !ok || pod.GetMetadata().GetUid() != u.pod.UID {
 		return
 	}
-	if was := core.PodCondition(pod, "PodScheduled"); was.GetStatus() == "False" && was.GetMessage() == message {
+	if was := core.PodCondition(pod, "PodScheduled"); was.GetStatus() == condition.False && was.GetMessage() == message {
 		return
 	}
 	var err error
@@ -123,7 +124,7 @@ func setUnschedulable(p *corev1.Pod, message string, now time.Time) {
 		p.Status = &corev1.PodStatus{}
 	}
 	c := &corev1.PodCondition{
-		Type: "PodScheduled", Status: "False", Reason: "Unschedulable", Message: message,
+		Type: "PodScheduled", Status: condition.False, Reason: "Unschedulable", Message: message,
 		LastTransitionTime: timestamppb.New(now.Truncate(time.Second)),
 	}
 	if was := core.PodCondition(p, c.Type); was != nil {

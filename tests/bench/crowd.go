@@ -20,9 +20,9 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/metrics"
-	"github.com/xebec-project/xebec/internal/object"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	"github.com/xebec-project/xebec/tests/cluster"
@@ -237,7 +237,7 @@ func newCrowdWatch(api *client.Client, want int) *crowdWatch {
 			delete(w.isReady, old.GetMetadata().GetName())
 			return
 		}
-		name, ready := now.GetMetadata().GetName(), core.NodeCondition(now, core.NodeReady).GetStatus() == object.ConditionTrue
+		name, ready := now.GetMetadata().GetName(), core.NodeCondition(now, core.NodeReady).GetStatus() == condition.True
 		if ready {
 			w.isReady[name] = true
 			return

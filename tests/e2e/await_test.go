@@ -11,8 +11,8 @@ import (
 	"google.golang.org/protobuf/encoding/prototext"
 
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/kinds/core"
-	"github.com/xebec-project/xebec/internal/object"
 	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -163,6 +163,6 @@ func usable(nodes []*corev1.Node, name string) bool {
 		marked := slices.ContainsFunc(n.GetSpec().GetTaints(), func(t *corev1.Taint) bool {
 			return t.GetKey() == "node.kubernetes.io/not-ready" || t.GetKey() == "node.kubernetes.io/unreachable"
 		})
-		return n.GetMetadata().GetName() == name && !marked && core.NodeCondition(n, core.NodeReady).GetStatus() == object.ConditionTrue
+		return n.GetMetadata().GetName() == name && !marked && core.NodeCondition(n, core.NodeReady).GetStatus() == condition.True
 	})
 }

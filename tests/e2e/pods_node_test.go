@@ -14,8 +14,8 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/kinds/core"
-	"github.com/xebec-project/xebec/internal/object"
 	"github.com/xebec-project/xebec/internal/pki"
 	"github.com/xebec-project/xebec/internal/rpc"
 	"github.com/xebec-project/xebec/lab/topology"
@@ -77,7 +77,7 @@ func TestStaticPod(t *testing.T) {
 		t.Error(err)
 	}
 	nodeCondition(t, s, "node-1", "the mistake went with the file", func(n *corev1.Node) bool {
-		return core.NodeCondition(n, "StaticPodsValid").GetStatus() == object.ConditionTrue
+		return core.NodeCondition(n, "StaticPodsValid").GetStatus() == condition.True
 	})
 }
 
@@ -124,7 +124,7 @@ spec:
 			once.Do(func() { close(watching) })
 			return slices.ContainsFunc(nodes, func(n *corev1.Node) bool {
 				c := core.NodeCondition(n, core.NodeReady)
-				return n.GetMetadata().GetName() == "node-2" && c.GetStatus() == object.ConditionFalse && strings.Contains(c.GetMessage(), "shutting down")
+				return n.GetMetadata().GetName() == "node-2" && c.GetStatus() == condition.False && strings.Contains(c.GetMessage(), "shutting down")
 			})
 		})
 		watched <- err
@@ -163,7 +163,7 @@ spec:
 		return nil
 	})
 	nodeCondition(t, s, "node-2", "the node is ready again", func(n *corev1.Node) bool {
-		return core.NodeCondition(n, core.NodeReady).GetStatus() == object.ConditionTrue
+		return core.NodeCondition(n, core.NodeReady).GetStatus() == condition.True
 	})
 	p.apply(t, "apiVersion: v1\nkind: Pod\nmetadata: {name: next}\nspec: {terminationGracePeriodSeconds: 1, nodeSelector: {kubernetes.io/hostname: node-2}, containers: [{name: main, image: "+shellImage+"}]}\n")
 	p.podIs(t, "next", "it runs after that", ready)

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/kinds/core"
-	"github.com/xebec-project/xebec/internal/object"
 	"github.com/xebec-project/xebec/lab"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -60,7 +60,7 @@ func TestSlowAndLostNodes(t *testing.T) {
 			t.Fatal(err)
 		}
 		stay(t, "when the agent goes on", 15*time.Second)
-		node(t, object.ConditionTrue)
+		node(t, condition.True)
 	})
 
 	t.Run("it reaches the other node but not the master", func(t *testing.T) {
@@ -80,7 +80,7 @@ func TestSlowAndLostNodes(t *testing.T) {
 		stay(t, "while the node is cut off from the master", 35*time.Second)
 		p.says(t, []string{"NodeReachable", "does not renew its lease but answers node node-1"}, "describe", "node", "node-2")
 		ip("route", "del", "blackhole", master)
-		node(t, object.ConditionTrue)
+		node(t, condition.True)
 		stay(t, "when the node is back", 2*time.Second)
 		await(t, s.client, "default", "all are ready again", waitLimit, func(pods []*corev1.Pod) bool { return allReady(pods, "echo", 3) })
 	})

@@ -139,7 +139,7 @@ func Of(pod *corev1.Pod, s Observation) *corev1.PodStatus {
 	st.Conditions = append(conditions(pod, s, st.Phase), s.More...)
 	if s.Failed.Reason == ReasonEvicted {
 		st.Conditions = append(st.Conditions, &corev1.PodCondition{
-			Type: core.PodDisruptionTarget, Status: "True", Reason: "TerminationByKubelet", Message: s.Failed.Message,
+			Type: core.PodDisruptionTarget, Status: condition.True, Reason: "TerminationByKubelet", Message: s.Failed.Message,
 			LastTransitionTime: Stamp(s.Now),
 		})
 	}
@@ -267,11 +267,11 @@ func conditions(pod *corev1.Pod, s Observation, phase string) []*corev1.PodCondi
 	var out []*corev1.PodCondition
 	set := func(name string, ok bool, reason, message string) {
 		c := &corev1.PodCondition{
-			Type: name, Status: "False", Reason: reason, Message: message,
+			Type: name, Status: condition.False, Reason: reason, Message: message,
 			ObservedGeneration: pod.GetMetadata().GetGeneration(), LastTransitionTime: Stamp(s.Now),
 		}
 		if ok {
-			c.Status, c.Reason, c.Message = "True", "", ""
+			c.Status, c.Reason, c.Message = condition.True, "", ""
 		}
 		if phase == core.PodSucceeded && (name == core.PodReady || name == core.PodContainersReady) {
 			c.Reason = "PodCompleted"
@@ -287,7 +287,7 @@ func conditions(pod *corev1.Pod, s Observation, phase string) []*corev1.PodCondi
 	gates := ""
 	for _, g := range pod.GetSpec().GetReadinessGates() {
 		if !slices.ContainsFunc(old, func(c *corev1.PodCondition) bool {
-			return c.GetType() == g.GetConditionType() && c.GetStatus() == "True"
+			return c.GetType() == g.GetConditionType() && c.GetStatus() == condition.True
 		}) {
 			gates = g.GetConditionType()
 		}

@@ -22,9 +22,9 @@ import (
 	"github.com/xebec-project/xebec/cli/terminal"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/codec/tree"
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/kinds/core"
-	"github.com/xebec-project/xebec/internal/object"
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -92,7 +92,7 @@ func healthy(status *clusterv1.StatusResponse, nodes []*corev1.Node) bool {
 }
 
 func nodeReady(n *corev1.Node) bool {
-	return core.NodeCondition(n, core.NodeReady).GetStatus() == object.ConditionTrue
+	return core.NodeCondition(n, core.NodeReady).GetStatus() == condition.True
 }
 
 func health(ok bool) string {

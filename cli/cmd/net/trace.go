@@ -17,6 +17,7 @@ import (
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
@@ -310,7 +311,7 @@ func (t *tracer) arrival(ctx context.Context, addr netip.Addr, named string) (st
 	}
 	// Any node knows who answers for a load balancer's address.
 	for _, n := range t.nodes {
-		if core.NodeCondition(n, core.NodeReady).GetStatus() == "True" {
+		if core.NodeCondition(n, core.NodeReady).GetStatus() == condition.True {
 			return n.GetMetadata().GetName(), nil
 		}
 	}

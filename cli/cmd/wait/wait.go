@@ -16,7 +16,7 @@ import (
 	"github.com/xebec-project/xebec/cli/watch"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/codec"
-	"github.com/xebec-project/xebec/internal/object"
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/scheme"
 )
 
@@ -76,7 +76,7 @@ func parseGoal(text string) (goal, error) {
 			return goal{}, exit.Usagef("invalid --for value: want condition=TYPE, such as condition=Ready")
 		}
 		if !given {
-			value = object.ConditionTrue
+			value = condition.True
 		}
 		return goal{met: func(o scheme.Object) (bool, error) { return hasCondition(o, name, value) }, says: "condition met"}, nil
 	case "jsonpath":

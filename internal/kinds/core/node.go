@@ -14,9 +14,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/kinds/column"
 	"github.com/xebec-project/xebec/internal/kinds/rules"
-	"github.com/xebec-project/xebec/internal/object"
 	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -150,7 +150,7 @@ func NodeCondition(n *corev1.Node, typ string) *corev1.NodeCondition {
 
 func nodeStatus(n *corev1.Node) string {
 	s := "Unknown"
-	if c := NodeCondition(n, NodeReady); c.GetStatus() == object.ConditionTrue {
+	if c := NodeCondition(n, NodeReady); c.GetStatus() == condition.True {
 		s = "Ready"
 	} else if c != nil {
 		s = "NotReady"

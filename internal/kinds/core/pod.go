@@ -12,9 +12,9 @@ import (
 	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/kinds/column"
 	"github.com/xebec-project/xebec/internal/kinds/rules"
-	"github.com/xebec-project/xebec/internal/object"
 	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -108,7 +108,7 @@ func PodCondition(p *corev1.Pod, typ string) *corev1.PodCondition {
 
 // IsPodReady reports that the pod's Ready condition is true.
 func IsPodReady(p *corev1.Pod) bool {
-	return PodCondition(p, PodReady).GetStatus() == object.ConditionTrue
+	return PodCondition(p, PodReady).GetStatus() == condition.True
 }
 
 // IsPodFinished reports whether the pod's containers have ended and are not restarted.
@@ -157,7 +157,7 @@ func createPod(p *corev1.Pod) {
 	p.Status = &corev1.PodStatus{Phase: PodPending, QosClass: PodQOS(p.GetSpec())}
 	if len(p.GetSpec().GetSchedulingGates()) > 0 {
 		p.Status.Conditions = []*corev1.PodCondition{{
-			Type: PodScheduled, Status: "False", Reason: "SchedulingGated", Message: "Scheduling is blocked due to non-empty scheduling gates",
+			Type: PodScheduled, Status: condition.False, Reason: "SchedulingGated", Message: "Scheduling is blocked due to non-empty scheduling gates",
 			LastTransitionTime: p.GetMetadata().GetCreationTimestamp(),
 		}}
 	}
@@ -235,7 +235,7 @@ func initStatus(p *corev1.Pod) (string, bool) {
 		case waiting.GetReason() != "" && waiting.GetReason() != "PodInitializing":
 			return "Init:" + waiting.GetReason(), true
 		}
-		if c := PodCondition(p, PodInitialized); c.GetStatus() == object.ConditionTrue {
+		if c := PodCondition(p, PodInitialized); c.GetStatus() == condition.True {
 			return "", false
 		}
 		return fmt.Sprintf("Init:%d/%d", i, len(containers)), true
@@ -299,7 +299,7 @@ func podReadinessGates(p *corev1.Pod) string {
 	}
 	passed := 0
 	for _, g := range gates {
-		if PodCondition(p, g.GetConditionType()).GetStatus() == object.ConditionTrue {
+		if PodCondition(p, g.GetConditionType()).GetStatus() == condition.True {
 			passed++
 		}
 	}

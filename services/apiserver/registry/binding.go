@@ -7,8 +7,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/kinds"
-	"github.com/xebec-project/xebec/internal/object"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -31,7 +31,7 @@ func Bind(pod *corev1.Pod, node string, now time.Time) error {
 
 func setScheduled(status *corev1.PodStatus, now time.Time) {
 	scheduled := &corev1.PodCondition{
-		Type: "PodScheduled", Status: object.ConditionTrue, LastTransitionTime: timestamppb.New(now.Truncate(time.Second)),
+		Type: "PodScheduled", Status: condition.True, LastTransitionTime: timestamppb.New(now.Truncate(time.Second)),
 	}
 	for i, c := range status.GetConditions() {
 		if c.GetType() == scheduled.GetType() {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/kinds/apps"
-	"github.com/xebec-project/xebec/internal/object"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	"github.com/xebec-project/xebec/services/workloads/podcontrol"
 )
@@ -91,17 +90,17 @@ func newCondition(typ, status, reason, message string) *appsv1.DeploymentConditi
 // availability is the Available condition of a status with these counts.
 func availability(r *rollout, s *appsv1.DeploymentStatus) *appsv1.DeploymentCondition {
 	if s.GetAvailableReplicas() < r.limits.replicas-r.limits.maxUnavailable {
-		return newCondition(apps.DeploymentAvailable, object.ConditionFalse, reasonUnavailable, "Deployment does not have minimum availability.")
+		return newCondition(apps.DeploymentAvailable, condition.False, reasonUnavailable, "Deployment does not have minimum availability.")
 	}
-	return newCondition(apps.DeploymentAvailable, object.ConditionTrue, reasonAvailable, "Deployment has minimum availability.")
+	return newCondition(apps.DeploymentAvailable, condition.True, reasonAvailable, "Deployment has minimum availability.")
 }
 
 // replicaFailure is the ReplicaFailure condition of the first set that has one, nil when none has.
 func replicaFailure(r *rollout) *appsv1.DeploymentCondition {
 	for _, rs := range r.all() {
 		c := condition.Find(rs.GetStatus().GetConditions(), podcontrol.ReplicaFailure)
-		if c.GetStatus() == object.ConditionTrue {
-			return newCondition(apps.DeploymentReplicaFailure, object.ConditionTrue, c.GetReason(), c.GetMessage())
+		if c.GetStatus() == condition.True {
+			return newCondition(apps.DeploymentReplicaFailure, condition.True, c.GetReason(), c.GetMessage())
 		}
 	}
 	return nil
@@ -121,25 +120,25 @@ func progress(r *rollout, s *appsv1.DeploymentStatus, now time.Time) (*appsv1.De
 	}
 	switch {
 	case r.createError != "":
-		return newCondition(typ, object.ConditionFalse, reasonCreateError, r.createError), 0
+		return newCondition(typ, condition.False, reasonCreateError, r.createError), 0
 	case r.d.GetSpec().GetPaused() && was.GetReason() == reasonDeadlineExceeded:
 		return was, 0 // A pause does not hide the failure.
 	case r.d.GetSpec().GetPaused():
-		return newCondition(typ, object.ConditionUnknown, reasonPaused, "Deployment is paused"), 0
+		return newCondition(typ, condition.Unknown, reasonPaused, "Deployment is paused"), 0
 	case r.current == nil:
 		return was, 0
 	case complete(r):
 		message := fmt.Sprintf("ReplicaSet %q has successfully progressed.", name)
-		return newCondition(typ, object.ConditionTrue, reasonComplete, message), 0
+		return newCondition(typ, condition.True, reasonComplete, message), 0
 	case was == nil:
-		was = updated(newCondition(typ, object.ConditionTrue, reasonNewSet, fmt.Sprintf("Created new replica set %q", name)))
+		was = updated(newCondition(typ, condition.True, reasonNewSet, fmt.Sprintf("Created new replica set %q", name)))
 	case was.GetReason() == reasonPaused:
-		was = updated(newCondition(typ, object.ConditionUnknown, reasonResumed, "Deployment is resumed"))
+		was = updated(newCondition(typ, condition.Unknown, reasonResumed, "Deployment is resumed"))
 	case was.GetReason() == reasonComplete && s.GetReplicas() == s.GetUpdatedReplicas() && sameSet(was, name):
 		return was, 0 // A complete rollout does not start again because a pod is lost, or the deployment resized.
 	case moved(before, s) || was.GetReason() == reasonComplete || before.GetObservedGeneration() != s.GetObservedGeneration():
 		message := fmt.Sprintf("ReplicaSet %q is progressing.", name)
-		return updated(newCondition(typ, object.ConditionTrue, reasonSetUpdated, message)), deadline(r)
+		return updated(newCondition(typ, condition.True, reasonSetUpdated, message)), deadline(r)
 	}
 	if was.GetReason() == reasonDeadlineExceeded || deadline(r) == 0 {
 		return was, 0
@@ -147,7 +146,7 @@ func progress(r *rollout, s *appsv1.DeploymentStatus, now time.Time) (*appsv1.De
 	left := was.GetLastUpdateTime().AsTime().Add(deadline(r)).Sub(now)
 	if left <= 0 {
 		message := fmt.Sprintf("ReplicaSet %q has timed out progressing.", name)
-		return newCondition(typ, object.ConditionFalse, reasonDeadlineExceeded, message), 0
+		return newCondition(typ, condition.False, reasonDeadlineExceeded, message), 0
 	}
 	return was, left
 }

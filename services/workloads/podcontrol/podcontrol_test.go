@@ -8,8 +8,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/kinds/core"
-	"github.com/xebec-project/xebec/internal/object"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -23,7 +23,7 @@ func newPod(name string, changes ...func(*corev1.Pod)) *corev1.Pod {
 		Metadata: &metav1.ObjectMeta{Name: name, CreationTimestamp: timestamppb.New(epoch)},
 		Spec:     &corev1.PodSpec{NodeName: "n"},
 		Status: &corev1.PodStatus{Phase: core.PodRunning, Conditions: []*corev1.PodCondition{
-			{Type: core.PodReady, Status: object.ConditionTrue, LastTransitionTime: timestamppb.New(epoch)},
+			{Type: core.PodReady, Status: condition.True, LastTransitionTime: timestamppb.New(epoch)},
 		}},
 	}
 	for _, change := range changes {
@@ -37,7 +37,7 @@ func unbound(p *corev1.Pod) {
 }
 func pending(p *corev1.Pod)  { p.Status.Phase, p.Status.Conditions = core.PodPending, nil }
 func unknown(p *corev1.Pod)  { p.Status.Phase = core.PodUnknown }
-func notReady(p *corev1.Pod) { p.Status.Conditions[0].Status = object.ConditionFalse }
+func notReady(p *corev1.Pod) { p.Status.Conditions[0].Status = condition.False }
 func on(node string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) { p.Spec.NodeName = node }
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/kinds/core"
-	"github.com/xebec-project/xebec/internal/object"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	"github.com/xebec-project/xebec/services/workloads/podcontrol"
@@ -62,11 +61,11 @@ func conditions(before *appsv1.ReplicaSetStatus, scaleErr error, now time.Time) 
 	// A failure that stays keeps its first message. Messages differ from attempt to attempt, and each
 	// write of the status would cause the next attempt at once.
 	was := condition.Find(before.GetConditions(), podcontrol.ReplicaFailure)
-	if was.GetStatus() == object.ConditionTrue && was.GetReason() == failed.Reason {
+	if was.GetStatus() == condition.True && was.GetReason() == failed.Reason {
 		return append(all, was)
 	}
 	return append(all, &appsv1.ReplicaSetCondition{
-		Type: podcontrol.ReplicaFailure, Status: object.ConditionTrue, Reason: failed.Reason, Message: apierr.Message(scaleErr),
+		Type: podcontrol.ReplicaFailure, Status: condition.True, Reason: failed.Reason, Message: apierr.Message(scaleErr),
 		LastTransitionTime: timestamppb.New(now.Truncate(time.Second)),
 	})
 }

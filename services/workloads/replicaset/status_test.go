@@ -8,8 +8,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/kinds/core"
-	"github.com/xebec-project/xebec/internal/object"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -23,7 +23,7 @@ func readyPod(since time.Duration, changes ...func(*corev1.Pod)) *corev1.Pod {
 	p := &corev1.Pod{
 		Metadata: &metav1.ObjectMeta{Labels: map[string]string{"a": "b"}},
 		Status: &corev1.PodStatus{Phase: core.PodRunning, Conditions: []*corev1.PodCondition{
-			{Type: core.PodReady, Status: object.ConditionTrue, LastTransitionTime: timestamppb.New(epoch.Add(since))},
+			{Type: core.PodReady, Status: condition.True, LastTransitionTime: timestamppb.New(epoch.Add(since))},
 		}},
 	}
 	for _, change := range changes {
@@ -38,7 +38,7 @@ func TestStatusCountsPods(t *testing.T) {
 	}}
 	pods := []*corev1.Pod{
 		readyPod(0), readyPod(54 * time.Second), readyPod(58 * time.Second),
-		readyPod(0, func(p *corev1.Pod) { p.Status.Conditions[0].Status = object.ConditionFalse }),
+		readyPod(0, func(p *corev1.Pod) { p.Status.Conditions[0].Status = condition.False }),
 		readyPod(0, func(p *corev1.Pod) { p.Metadata.DeletionTimestamp = timestamppb.New(epoch) }),
 		readyPod(0, func(p *corev1.Pod) { p.Status.Phase = core.PodFailed }),
 		readyPod(0, func(p *corev1.Pod) { p.Metadata.Labels = nil }),
@@ -55,7 +55,7 @@ func TestStatusCountsPods(t *testing.T) {
 
 func TestReplicaFailureKeepsItsFirstMessage(t *testing.T) {
 	rs := &appsv1.ReplicaSet{Status: &appsv1.ReplicaSetStatus{
-		Conditions: []*appsv1.ReplicaSetCondition{{Type: "Other", Status: object.ConditionTrue}},
+		Conditions: []*appsv1.ReplicaSetCondition{{Type: "Other", Status: condition.True}},
 	}}
 	for _, step := range []struct {
 		err  error

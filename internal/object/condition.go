@@ -1,8 +1,0 @@
-package object
-
-// States of a condition, of any kind.
-const (
-	ConditionTrue    = "True"
-	ConditionFalse   = "False"
-	ConditionUnknown = "Unknown"
-)
