@@ -81,8 +81,8 @@ func rootCommand(s *session.Session) *cobra.Command {
 		Long: "Run and use Xebec clusters.\n\n" +
 			"Exit codes: 0 success, 1 refused or failed, 2 invalid usage, 3 cluster unreachable, 4 timed out, 130 interrupted.\n" +
 			"exec, attach, debug and run exit with the code of the command that they run.",
-		// No template of cobra's is set here: one makes the program a fifth larger, by text/template and by
-		// the methods that it may call.
+		// No template of cobra's is set here: one makes the program a fifth larger, by text/template and
+		// by the methods that it may call.
 		Version:       build.Version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,

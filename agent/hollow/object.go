@@ -42,7 +42,10 @@ func (n *node) status(_ context.Context, stored *corev1.NodeStatus, now time.Tim
 	}
 	for _, c := range []*corev1.NodeCondition{
 		{Type: core.NodeReady, Status: condition.True, Reason: "KubeletReady"},
-		{Type: "MemoryPressure", Status: condition.False, Reason: "KubeletHasSufficientMemory", Message: "kubelet has sufficient memory available"},
+		{
+			Type: "MemoryPressure", Status: condition.False, Reason: "KubeletHasSufficientMemory",
+			Message: "kubelet has sufficient memory available",
+		},
 		{Type: "DiskPressure", Status: condition.False, Reason: "KubeletHasNoDiskPressure", Message: "kubelet has no disk pressure"},
 		{Type: "PIDPressure", Status: condition.False, Reason: "KubeletHasSufficientPID", Message: "kubelet has sufficient PID available"},
 	} {

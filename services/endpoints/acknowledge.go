@@ -162,7 +162,8 @@ func newRoll(nodes *client.Informer[*corev1.Node]) *roll {
 
 // counts tells whether others wait for a node: one that is silent may never answer.
 func counts(n *corev1.Node) bool {
-	return n != nil && n.GetMetadata().GetLabels()[core.LabelHollow] == "" && core.NodeCondition(n, core.NodeReady).GetStatus() == condition.True
+	return n != nil && n.GetMetadata().GetLabels()[core.LabelHollow] == "" &&
+		core.NodeCondition(n, core.NodeReady).GetStatus() == condition.True
 }
 
 func (r *roll) join(first *endpointsv1.AcknowledgeRequest) *member {

@@ -107,8 +107,8 @@ func (c *installed) checkRoles() {
 	}
 }
 
-// checkHAProxyEnds stops and starts HAProxy on the only load balancer: the virtual IP goes and comes
-// with it. When it is killed, its unit starts it again.
+// checkHAProxyEnds stops and starts HAProxy on the only load balancer: the virtual IP goes and
+// comes with it. When it is killed, its unit starts it again.
 func (c *installed) checkHAProxyEnds() {
 	c.t.Helper()
 	balancer := c.host("balancer-1")

@@ -157,7 +157,8 @@ func createPod(p *corev1.Pod) {
 	p.Status = &corev1.PodStatus{Phase: PodPending, QosClass: PodQOS(p.GetSpec())}
 	if len(p.GetSpec().GetSchedulingGates()) > 0 {
 		p.Status.Conditions = []*corev1.PodCondition{{
-			Type: PodScheduled, Status: condition.False, Reason: "SchedulingGated", Message: "Scheduling is blocked due to non-empty scheduling gates",
+			Type: PodScheduled, Status: condition.False, Reason: "SchedulingGated",
+			Message:            "Scheduling is blocked due to non-empty scheduling gates",
 			LastTransitionTime: p.GetMetadata().GetCreationTimestamp(),
 		}}
 	}

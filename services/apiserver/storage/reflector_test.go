@@ -50,8 +50,8 @@ func TestReadyThroughInterruptions(t *testing.T) {
 	})
 }
 
-// TestReflectorBacksOff follows an etcd that refuses every watch: attempts become rare, and those of
-// two stores spread. A watch that ran for a while, or that stalled, is tried again soon.
+// TestReflectorBacksOff follows an etcd that refuses every watch: attempts become rare, and those
+// of two stores spread. A watch that ran for a while, or that stalled, is tried again soon.
 func TestReflectorBacksOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		attempts := func(duration, watched time.Duration, failure error) []time.Duration {
