@@ -15,6 +15,7 @@ import (
 	"time"
 
 	miekg "github.com/miekg/dns"
+	"go.uber.org/goleak"
 	"go.uber.org/zap/zaptest"
 	"golang.org/x/sys/unix"
 
@@ -25,12 +26,13 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// TestMain makes the test program the DNS process where it was started as that.
+// TestMain runs the DNS process if the test program was started as one. It fails when a goroutine
+// outlives the tests.
 func TestMain(m *testing.M) {
 	if Asked() {
 		os.Exit(Run())
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 const patience = 60 * time.Second

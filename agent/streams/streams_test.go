@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"github.com/xebec-project/xebec/agent/streams"
@@ -17,7 +18,7 @@ func TestMain(m *testing.M) {
 	if streams.Asked() {
 		os.Exit(streams.Run())
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 func config(t *testing.T) streams.Config {
