@@ -169,6 +169,7 @@ func ingressOf(t *testing.T, s *corev1.Service) netip.Addr {
 // A machine on the wire calls services by addresses that no machine has. One node answers for each;
 // when that node dies, another one does.
 func TestLoadBalancers(t *testing.T) {
+	ownLabs.join(t)
 	s := ownShip(t, lab.Options{Masters: 1, Nodes: 2})
 	s.loadImages(t)
 	p := s.inDefault()

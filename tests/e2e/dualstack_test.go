@@ -17,6 +17,7 @@ import (
 // A machine on the wire calls a service of both families by an address of each and by the nodes'
 // ports. When the node that answers for the IPv6 address dies, another one does.
 func TestDualStackBalancer(t *testing.T) {
+	ownLabs.join(t)
 	s := ownShip(t, lab.Options{Masters: 1, Nodes: 2, DualStack: true})
 	s.loadImages(t)
 	p := s.inDefault()

@@ -1,7 +1,8 @@
 // Package e2e drives whole clusters as their users do: the built programs, a lab of three masters
 // and two nodes with real containers and eBPF, the command line, and a typed client beside it.
 // Every test finishes by itself on a machine of two processors; none sleeps, all wait for what they
-// expect, with a limit.
+// expect, with a limit. The tests that share a lab run one after the other, and beside them those
+// that have one of their own.
 //
 // Most tests need root, as a lab does. XEBEC_BIN may name a directory with built programs, as `make
 // build` leaves them in bin/.
@@ -11,6 +12,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -53,12 +55,44 @@ type products struct {
 }
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	// Queues say how many tests run side by side; a test that waits in one needs a place too.
+	if err := flag.Set("test.parallel", "1000"); err != nil {
+		panic(err)
+	}
 	code := m.Run()
 	if err := cleanUp(); err != nil {
 		fmt.Fprintln(os.Stderr, "clean up:", err)
 		code = max(code, 1)
 	}
 	os.Exit(code)
+}
+
+// queue lets tests run one after the other, in the order in which they join it, beside those of
+// other queues.
+type queue struct {
+	mu   sync.Mutex
+	last chan struct{} // closed when the test that joined last has ended
+}
+
+// sharedLab is for tests of the lab that most share, ownLabs for those with a cluster of their own.
+// A test without a queue runs before all that have one.
+var sharedLab, ownLabs queue
+
+// join makes the test parallel and waits until the tests before it have ended. Call it once, first.
+func (q *queue) join(t *testing.T) {
+	t.Helper()
+	q.mu.Lock()
+	before, done := q.last, make(chan struct{})
+	q.last = done
+	q.mu.Unlock()
+	t.Cleanup(func() { close(done) })
+	t.Parallel()
+	if before != nil {
+		<-before
+	}
+	began := time.Now()
+	t.Cleanup(func() { t.Logf("took %.1f s after its turn began", time.Since(began).Seconds()) })
 }
 
 var (

@@ -18,6 +18,7 @@ import (
 // TestSegments runs a service on nodes whose networks are joined by a router that lets no pod's
 // packet through, by IPv4 and by IPv6.
 func TestSegments(t *testing.T) {
+	ownLabs.join(t)
 	s := ownShip(t, lab.Options{Masters: 1, Nodes: 2, Segments: 2, DualStack: true})
 	s.loadImages(t)
 	p := s.inDefault()

@@ -92,6 +92,7 @@ func (s *ship) logged(t *testing.T) int64 {
 // it back: the cluster is whole again by itself, has lost nothing that it acknowledged, has moved
 // no pod and has not filled its disks with logs.
 func TestOverload(t *testing.T) {
+	ownLabs.join(t)
 	long := os.Getenv(overloadLong) != ""
 	hold := 10 * time.Second
 	if long {

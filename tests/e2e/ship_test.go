@@ -69,10 +69,12 @@ func launch(options lab.Options) (*ship, error) {
 	return s, nil
 }
 
-// sharedShip returns the lab that most tests share, and prints its logs when the test fails.
+// sharedShip waits for the lab that most tests share until no other uses it, and returns it. It
+// prints the lab's logs when the test fails.
 func sharedShip(t *testing.T) *ship {
 	t.Helper()
 	needRoot(t)
+	sharedLab.join(t)
 	s, err := shared()
 	if err != nil {
 		t.Fatal(err)
@@ -81,7 +83,7 @@ func sharedShip(t *testing.T) *ship {
 	return s
 }
 
-// ownShip brings up a lab for this test alone.
+// ownShip brings up a lab for this test alone, which has joined the queue ownLabs.
 func ownShip(t *testing.T, options lab.Options) *ship {
 	t.Helper()
 	needRoot(t)

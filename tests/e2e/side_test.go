@@ -52,6 +52,7 @@ func TestLabCommands(t *testing.T) {
 // without a trace: one in order, the other after its supervisor was killed.
 func TestTwoLabs(t *testing.T) {
 	needRoot(t)
+	ownLabs.join(t)
 	before := interfaces(t)
 	first, second := ownShip(t, lab.Options{Masters: 1, Nodes: 1}), ownShip(t, lab.Options{Masters: 1, Nodes: 1})
 	had := make(map[*ship]objects)

@@ -18,6 +18,7 @@ import (
 // TestSlowAndLostNodes pauses the agent of a node, cuts the node off from the master alone, and
 // takes its power: only the last moves its pods.
 func TestSlowAndLostNodes(t *testing.T) {
+	ownLabs.join(t)
 	s := ownShip(t, lab.Options{Masters: 1, Nodes: 2})
 	s.loadImages(t)
 	p := s.inDefault()

@@ -20,6 +20,7 @@ import (
 // A small control plane whose etcd the test has in its hands. It needs no root.
 func controlPlane(t *testing.T, settings func(service string, settings map[string]any)) (*cluster.Cluster, *client.Client) {
 	t.Helper()
+	ownLabs.join(t)
 	p, err := built()
 	if err != nil {
 		t.Fatal(err)

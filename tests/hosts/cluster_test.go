@@ -46,6 +46,9 @@ func (c *installed) through(steps ...step) {
 
 func TestClusterOnBareHosts(t *testing.T) {
 	needHosts(t)
+	// A playbook works on one host after the other and waits for most of its time: beside the other
+	// cluster, which is up for a quarter of the time, this one takes hardly longer.
+	t.Parallel()
 	c := bareHosts(t, group{"masters", "master", 3, 11}, group{"nodes", "node", 2, 101})
 	c.through(
 		step{"install", c.checkInstall},
@@ -66,6 +69,7 @@ func TestClusterOnBareHosts(t *testing.T) {
 // them, and in the end an etcd that is not the roles' at all.
 func TestEveryRoleOnHostsOfItsOwn(t *testing.T) {
 	needHosts(t)
+	t.Parallel()
 	c := bareHosts(t, group{"etcd", "etcd", 1, 31}, group{"load_balancers", "balancer", 1, 21}, group{"masters", "master", 2, 11}, group{"nodes", "node", 1, 101})
 	c.through(
 		step{"install", c.checkInstall},

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -67,10 +68,13 @@ type host struct {
 	ended chan struct{}
 }
 
+// sites counts the sites of this process, which run side by side.
+var sites atomic.Int32
+
 // newSite makes the wire. At the end of the test every trace of the site is removed.
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{t: t, prefix: fmt.Sprintf("xbh%d", os.Getpid()), tree: tree(t)}
+	s := &site{t: t, prefix: fmt.Sprintf("xbh%dx%d", os.Getpid(), sites.Add(1)), tree: tree(t)}
 	var err error
 	if s.hier, err = cgroup.Find(); err != nil {
 		guests.Missing(t, err.Error())
