@@ -75,7 +75,7 @@ type queue struct {
 	last chan struct{} // closed when the test that joined last has ended
 }
 
-// sharedLab is for tests of the lab that most share, ownLabs for those with a cluster of their own.
+// sharedLab is for tests of the lab that most share, ownLabs for those with a lab of their own.
 // A test without a queue runs before all that have one.
 var sharedLab, ownLabs queue
 

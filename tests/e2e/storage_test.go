@@ -17,10 +17,10 @@ import (
 	"github.com/xebec-project/xebec/tests/cluster"
 )
 
-// A small control plane whose etcd the test has in its hands. It needs no root.
+// A small control plane whose etcd the test has in its hands. It needs no root. Tests that fill an
+// etcd run alone, in no queue.
 func controlPlane(t *testing.T, settings func(service string, settings map[string]any)) (*cluster.Cluster, *client.Client) {
 	t.Helper()
-	ownLabs.join(t)
 	p, err := built()
 	if err != nil {
 		t.Fatal(err)
